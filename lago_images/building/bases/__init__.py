@@ -1,0 +1,1 @@
+"""What an image can stand on, a module a kind."""

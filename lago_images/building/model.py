@@ -1,0 +1,84 @@
+"""What a builder is asked for, and what it answers."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from lago_images.console import Console
+from lago_images.host.kvm import Acceleration
+from lago_images.repository.manifest import Manifest
+from lago_images.settings import Settings
+from lago_images.spec.model import Spec
+from lago_images.storage.base import Store
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One image to build.
+
+    Attributes:
+        commit: What is checked out; ``unknown`` outside git.
+        dirty: Whether the specs differ from that commit.
+        base_fingerprint: For a layer, the fingerprint that its base has in the plan.
+    """
+
+    spec: Spec
+    fingerprint: str
+    commit: str
+    dirty: bool
+    base_fingerprint: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """Where and with what to build.
+
+    Attributes:
+        root: The root of the git repository, that specs' host paths are relative to.
+        store: The repository's.
+        scratch: Where work directories are made; the operating system's folder for temporary
+            files if None.
+        cache: Downloads that outlive a run.
+        logs: Where each image's log is kept, as ``<name>.log`` and ``<name>.console.log``.
+        clock: Seconds since the epoch.
+    """
+
+    root: Path
+    store: Store
+    settings: Settings
+    console: Console
+    accel: Acceleration
+    environ: Mapping[str, str]
+    cache: Path
+    logs: Path
+    clock: Callable[[], float]
+    scratch: Path | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """How the build of one image ended.
+
+    Attributes:
+        manifest: The build's, when it is in the repository; None when it failed.
+        step: What was being done when it failed.
+        error: What went wrong; empty when nothing did.
+        tail: The last lines of the failing program's output.
+        skipped: The base that failed, when the image was not tried because of it.
+        seconds: From start to end.
+        log: The image's log.
+    """
+
+    name: str
+    arch: str
+    manifest: Manifest | None
+    seconds: float
+    step: str = ""
+    error: str = ""
+    tail: tuple[str, ...] = ()
+    skipped: str = ""
+    log: Path | None = None
+
+    @property
+    def ok(self) -> bool:
+        return self.manifest is not None

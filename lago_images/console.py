@@ -1,0 +1,175 @@
+"""What a person or a CI log sees of long work.
+
+Data goes to stdout by ``cli``; everything here goes to stderr. The library talks to a
+``Console`` and never knows whether a terminal, a plain log or GitHub's log is behind it.
+"""
+
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from enum import StrEnum
+from threading import Lock
+from typing import Protocol, TextIO
+
+from rich.console import Console as RichConsole
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+# Everything below U+0020 but the tab, DEL and the C1 controls: what can move a cursor, colour a
+# terminal or end a line. U+2028 and U+2029 end lines for some log viewers.
+_CONTROLS = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
+PLAIN_SECONDS = 15.0
+
+
+class Mode(StrEnum):
+    """Where the console's lines end up."""
+
+    TERMINAL = "terminal"
+    PLAIN = "plain"
+    GITHUB = "github"
+
+
+def clean(text: str) -> str:
+    """One line of text without escape sequences or control characters."""
+    return _CONTROLS.sub("", text)
+
+
+def inert(text: str) -> str:
+    """One line that GitHub's runner does not read as a workflow command.
+
+    The runner reads ``::name::`` at the start of a line (after blanks) and ``##[name]`` anywhere:
+    https://docs.github.com/actions/reference/workflows-and-actions/workflow-commands
+    """
+    return clean(text).replace("##[", "# #[").replace("::", ":\u200b:")
+
+
+class Advance(Protocol):
+    """Told how many bytes (or steps) more are done."""
+
+    def __call__(self, amount: int, /) -> None: ...
+
+
+@dataclass(slots=True)
+class Console:
+    """Prints lines and progress; safe to use from several threads."""
+
+    stream: TextIO = field(default_factory=lambda: sys.stderr)
+    mode: Mode = Mode.PLAIN
+    clock: Callable[[], float] = time.monotonic
+    quiet: bool = False
+    _lock: Lock = field(default_factory=Lock)
+    _bars: "Progress | None" = None
+    _bar_users: int = 0
+
+    def info(self, text: str) -> None:
+        """A fact about the work, a line."""
+        self._line(text)
+
+    def warn(self, text: str) -> None:
+        self._line(f"::warning::{inert(text)}" if self.mode is Mode.GITHUB else f"warning: {text}")
+
+    def error(self, text: str) -> None:
+        """A failure, which may have several lines."""
+        if self.mode is Mode.GITHUB:
+            self._line("::error::" + "%0A".join(inert(line) for line in text.splitlines()))
+            return
+        for line in text.splitlines():
+            self._line(line)
+
+    def problem(self, path: str, line: int | None, what: str) -> None:
+        """Something wrong at a place in a file: an annotation on GitHub, else a plain line."""
+        where = path if line is None else f"{path}:{line}"
+        if self.mode is Mode.GITHUB:
+            at = f"file={_property(path)}" + ("" if line is None else f",line={line}")
+            self._line(f"::error {at}::{inert(what)}")
+        else:
+            self._line(f"{where}: {what}")
+
+    def output(self, text: str) -> None:
+        """One line of a program's output, which is never trusted."""
+        self._line(text)
+
+    @contextmanager
+    def group(self, title: str) -> Iterator[None]:
+        """Lines that belong together; folded in GitHub's log."""
+        if self.mode is Mode.GITHUB:
+            self._line(f"::group::{inert(title)}")
+        else:
+            self._line(f"== {title}")
+        try:
+            yield
+        finally:
+            if self.mode is Mode.GITHUB:
+                self._line("::endgroup::")
+
+    @contextmanager
+    def progress(self, label: str, total: int | None) -> Iterator[Advance]:
+        """Progress of ``total`` bytes: a bar on a terminal, else a line now and then."""
+        if self.mode is Mode.TERMINAL and not self.quiet:
+            with self._bar(label, total) as advance:
+                yield advance
+        else:
+            yield self._plain_progress(label, total)
+
+    @contextmanager
+    def _bar(self, label: str, total: int | None) -> Iterator[Advance]:
+        with self._lock:
+            if self._bars is None:
+                self._bars = Progress(
+                    TextColumn("{task.description}"),
+                    BarColumn(),
+                    DownloadColumn(binary_units=True),
+                    TransferSpeedColumn(),
+                    console=RichConsole(file=self.stream),
+                    transient=True,
+                )
+                self._bars.start()
+            self._bar_users += 1
+            bars = self._bars
+        task = bars.add_task(clean(label), total=total)
+        try:
+            yield lambda amount: bars.advance(task, amount)
+        finally:
+            bars.remove_task(task)
+            with self._lock:
+                self._bar_users -= 1
+                if self._bar_users == 0:
+                    bars.stop()
+                    self._bars = None
+
+    def _plain_progress(self, label: str, total: int | None) -> Advance:
+        done, last = 0, self.clock()
+
+        def advance(amount: int) -> None:
+            nonlocal done, last
+            done += amount
+            now = self.clock()
+            if now - last >= PLAIN_SECONDS:
+                last = now
+                share = f" ({100 * done // total} %)" if total else ""
+                self._line(f"{label}: {done / 2**20:.0f} MiB{share}")
+
+        return advance
+
+    def _line(self, text: str) -> None:
+        if self.quiet:
+            return
+        command = self.mode is Mode.GITHUB and text.startswith("::")
+        shown = text if command else clean(text)
+        if self.mode is Mode.GITHUB and not command:
+            shown = inert(text)
+        with self._lock:
+            if self._bars is not None:
+                self._bars.console.print(shown, markup=False, highlight=False)
+            else:
+                self.stream.write(shown + "\n")
+                self.stream.flush()
+
+
+def _property(text: str) -> str:
+    # The runner's own escapes for property values of a workflow command.
+    for plain, escaped in (("%", "%25"), ("\r", "%0D"), ("\n", "%0A"), (":", "%3A"), (",", "%2C")):
+        text = text.replace(plain, escaped)
+    return text

@@ -1,0 +1,130 @@
+"""Every failure a user can meet, each with its exit code.
+
+The library raises; only ``cli`` prints and exits. 1: the work failed. 2: wrong usage, spec or
+settings. A message says what was being done and what went wrong; the hint says what to do next.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+
+class Error(Exception):
+    """A failure that is told to the user without a traceback."""
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class UsageError(Error):
+    """The command was called in a way that cannot work."""
+
+    exit_code = 2
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Problem:
+    """One thing that is wrong with something a user wrote.
+
+    ``line`` counts from 1; None when the whole file is meant.
+    """
+
+    path: str
+    line: int | None
+    what: str
+
+    def __str__(self) -> str:
+        where = self.path if self.line is None else f"{self.path}:{self.line}"
+        return f"{where}: {self.what}"
+
+
+class ProblemsError(UsageError):
+    """All problems of all files, found in one go."""
+
+    def __init__(self, problems: Sequence[Problem], *, hint: str | None = None) -> None:
+        self.problems = tuple(sorted(set(problems), key=lambda p: (p.path, p.line or 0, p.what)))
+        super().__init__("\n".join(str(problem) for problem in self.problems), hint=hint)
+
+
+class SpecError(ProblemsError):
+    """Specs that are wrong."""
+
+
+class SettingsError(ProblemsError):
+    """Settings that are wrong."""
+
+
+class GitError(Error):
+    """Git could not answer."""
+
+
+class CommandError(Error):
+    """A program ended with a failure.
+
+    ``tail`` holds its last lines of output, ``log`` the file with all of them.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        argv: Sequence[str],
+        returncode: int,
+        tail: Sequence[str] = (),
+        log: Path | None = None,
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.argv = tuple(argv)
+        self.returncode = returncode
+        self.tail = tuple(tail)
+        self.log = log
+
+
+class ToolMissingError(Error):
+    """A program this work needs is not installed."""
+
+
+class HostError(Error):
+    """This machine cannot do the work: no KVM, too little disk space."""
+
+
+class BuildError(Error):
+    """An image could not be built."""
+
+
+class BootError(BuildError):
+    """An image was built and does not boot."""
+
+
+class StorageError(Error):
+    """The store failed in a way that says nothing about what is in it."""
+
+
+class NotFoundError(StorageError):
+    """The store said, with a 404 and nothing weaker, that the object is not there."""
+
+
+class ConflictError(StorageError):
+    """A conditional write lost: the object exists already, or has changed since it was read."""
+
+
+class UnsafeStoreError(StorageError):
+    """The store does not keep conditional writes."""
+
+
+class RepositoryError(Error):
+    """The repository's content is not what it must be."""
+
+
+class SigningError(Error):
+    """The index cannot be signed as asked."""
+
+
+class VerifyError(Error):
+    """``repo verify`` found problems."""

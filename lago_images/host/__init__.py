@@ -1,0 +1,1 @@
+"""The machine the work runs on: the only place that starts a process."""

@@ -1,0 +1,244 @@
+"""The one door to the operating system: programs, started with a short environment and a log."""
+
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+from lago_images.errors import CommandError, ToolMissingError
+from lago_images.host.tools import package_of
+
+# What children may see of the environment: no cloud, GitHub or signing credentials (promise 9).
+ALLOWED = (
+    "PATH",
+    "HOME",
+    "TERM",
+    "TMPDIR",
+    "TZ",
+    "XDG_RUNTIME_DIR",
+    "XDG_CACHE_HOME",
+    "http_proxy",
+    "https_proxy",
+    "no_proxy",
+)
+TAIL = 30
+_GRACE = 10.0
+
+
+def child_environment(
+    environ: Mapping[str, str], extra: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """The allow-listed part of ``environ``, a fixed locale, and ``extra``."""
+    kept = {name: environ[name] for name in ALLOWED if name in environ}
+    return {**kept, "LC_ALL": "C.UTF-8", **(extra or {})}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Runner:
+    """Runs programs.
+
+    Attributes:
+        environ: Where the children's allow-listed variables are taken from.
+        log: Every command and every line of output is appended here; None for no log.
+        echo: Told each line of output as it comes.
+        prefix: Put before every command: a sandbox.
+    """
+
+    environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
+    log: Path | None = None
+    echo: Callable[[str], None] | None = None
+    prefix: tuple[str, ...] = ()
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+        timeout: float | None = None,
+        doing: str | None = None,
+    ) -> None:
+        """Run a program to its end; its output goes to the log.
+
+        Args:
+            argv: The program and its arguments.
+            env: Variables besides the allow-listed ones.
+            cwd: Where to run it.
+            timeout: Seconds after which it and its children are killed.
+            doing: What it is run for, for the message when it fails.
+
+        Raises:
+            ToolMissingError: The program is not installed.
+            CommandError: It failed, was killed, or ran out of time.
+        """
+        self._note("+ " + shlex.join(argv))
+        tail: deque[str] = deque(maxlen=TAIL)
+        with self.started(
+            argv, env=env, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        ) as child:
+            timer, expired = _alarm(child, timeout)
+            assert child.stdout is not None  # noqa: S101 -- PIPE was asked for
+            try:
+                for raw in child.stdout:
+                    line = raw.decode(errors="replace").rstrip("\r\n")
+                    tail.append(line)
+                    self._note(line)
+                    if self.echo:
+                        self.echo(line)
+                child.wait()
+            finally:
+                timer.cancel()
+        if child.returncode != 0 or expired.is_set():
+            raise self._failure(argv, child.returncode, tail, doing, timeout, expired.is_set())
+
+    def capture(
+        self,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+        stdin: bytes | None = None,
+        timeout: float | None = 120,
+        doing: str | None = None,
+    ) -> bytes:
+        """Run a program and return its standard output; its standard error goes to the log.
+
+        Raises as ``run`` does.
+        """
+        pipe = subprocess.PIPE
+        with self.started(
+            argv,
+            env=env,
+            cwd=cwd,
+            stdin=None if stdin is None else pipe,
+            stdout=pipe,
+            stderr=pipe,
+        ) as child:
+            timer, expired = _alarm(child, timeout)
+            try:
+                out, err = child.communicate(stdin)
+            finally:
+                timer.cancel()
+        if child.returncode != 0 or expired.is_set():
+            tail = (
+                err.decode(errors="replace").splitlines()
+                or out.decode(errors="replace").splitlines()
+            )
+            raise self._failure(
+                argv, child.returncode, tail[-TAIL:], doing, timeout, expired.is_set()
+            )
+        return bytes(out)
+
+    @contextmanager
+    def started(
+        self,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+        stdin: int | None = None,
+        stdout: int | IO[bytes] | None = None,
+        stderr: int | IO[bytes] | None = None,
+    ) -> Iterator["subprocess.Popen[bytes]"]:
+        """A running program in a process group of its own, which ends with the block.
+
+        Raises ``ToolMissingError`` when the program is not installed.
+        """
+        environment = child_environment(self.environ, env)
+        full = [*self.prefix, *argv]
+        for program in (full[0], argv[0]):
+            if shutil.which(program, path=environment.get("PATH")) is None:
+                raise missing(program)
+        child = subprocess.Popen(
+            full,
+            env=environment,
+            cwd=cwd,
+            stdin=subprocess.DEVNULL if stdin is None else stdin,
+            stdout=subprocess.DEVNULL if stdout is None else stdout,
+            stderr=subprocess.DEVNULL if stderr is None else stderr,
+            start_new_session=True,
+        )
+        try:
+            yield child
+        finally:
+            _end(child)
+
+    def _note(self, line: str) -> None:
+        if self.log is not None:
+            with self.log.open("a", encoding="utf-8") as log:
+                log.write(line + "\n")
+
+    def _failure(
+        self,
+        argv: Sequence[str],
+        returncode: int,
+        tail: Sequence[str],
+        doing: str | None,
+        timeout: float | None,
+        expired: bool,
+    ) -> CommandError:
+        if expired:
+            how = f"was stopped after {timeout:.0f} s"
+        elif returncode < 0:
+            how = f"was killed by {signal.Signals(-returncode).name}"
+        else:
+            how = f"failed with exit code {returncode}"
+        what = f"{doing}: " if doing else ""
+        return CommandError(
+            f"{what}{argv[0]} {how}",
+            argv=argv,
+            returncode=returncode,
+            tail=tail,
+            log=self.log,
+        )
+
+
+def missing(program: str) -> ToolMissingError:
+    """The error for a program that is not installed, with the package that has it."""
+    package = package_of(program)
+    hint = f"apt-get install {package}" if package else "install it, or put it on PATH"
+    return ToolMissingError(f"{program} is not installed", hint=hint)
+
+
+def _alarm(
+    child: "subprocess.Popen[bytes]", timeout: float | None
+) -> tuple[threading.Timer, threading.Event]:
+    expired = threading.Event()
+
+    def fire() -> None:
+        expired.set()
+        _signal(child, signal.SIGKILL)
+
+    timer = threading.Timer(timeout if timeout is not None else threading.TIMEOUT_MAX, fire)
+    timer.daemon = True
+    if timeout is not None:
+        timer.start()
+    return timer, expired
+
+
+def _signal(child: "subprocess.Popen[bytes]", number: int) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(child.pid, number)
+
+
+def _end(child: "subprocess.Popen[bytes]") -> None:
+    """Leave no member of the program's process group behind."""
+    if child.poll() is None:
+        _signal(child, signal.SIGTERM)
+        try:
+            child.wait(_GRACE)
+        except subprocess.TimeoutExpired:
+            _signal(child, signal.SIGKILL)
+            child.wait()
+    _signal(child, signal.SIGKILL)
+    for pipe in (child.stdin, child.stdout, child.stderr):
+        if pipe is not None:
+            pipe.close()

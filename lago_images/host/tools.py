@@ -1,0 +1,36 @@
+"""The programs this project calls, and the Debian packages they come in."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tool:
+    """A program, the Debian package that has it, and what it is needed for."""
+
+    program: str
+    package: str
+    purpose: str
+
+
+TOOLS = (
+    Tool(program="virt-builder", package="guestfs-tools", purpose="libguestfs: bases"),
+    Tool(program="virt-sysprep", package="guestfs-tools", purpose="customising images"),
+    Tool(program="virt-index-validate", package="guestfs-tools", purpose="repo verify"),
+    Tool(program="guestfish", package="libguestfs-tools", purpose="customising images"),
+    Tool(program="mmdebstrap", package="mmdebstrap", purpose="bootstrap: bases"),
+    Tool(program="sfdisk", package="fdisk", purpose="bootstrap: bases"),
+    Tool(program="mke2fs", package="e2fsprogs", purpose="bootstrap: bases"),
+    Tool(program="debugfs", package="e2fsprogs", purpose="reading an image's package list"),
+    Tool(program="grub-mkimage", package="grub-common", purpose="bootstrap: bases"),
+    Tool(program="qemu-img", package="qemu-utils", purpose="disk images"),
+    Tool(program="qemu-system-x86_64", package="qemu-system-x86", purpose="boot tests"),
+    Tool(program="gpg", package="gnupg", purpose="signing"),
+    Tool(program="gpgconf", package="gnupg", purpose="signing"),
+    Tool(program="git", package="git", purpose="reading the specs' history"),
+)
+_PACKAGES = {tool.program: tool.package for tool in TOOLS}
+
+
+def package_of(program: str) -> str | None:
+    """The Debian package of a program we know."""
+    return _PACKAGES.get(program)

@@ -1,0 +1,1 @@
+"""What is affected, and why: decided before anything is done."""

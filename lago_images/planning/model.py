@@ -1,0 +1,93 @@
+"""The plan, as a value: what will be built, and why."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from lago_images.spec.model import Spec
+
+
+class Action(StrEnum):
+    """What will happen to an image."""
+
+    BUILD = "build"
+    PROMOTE = "promote"
+    KEEP = "keep"
+    RETIRE = "retire"
+
+
+class ReasonKind(StrEnum):
+    """Why an image is built."""
+
+    NEW = "new"
+    SPEC = "spec"
+    INPUT = "input"
+    BASE = "base"
+    MISSING = "missing"
+    STALE = "stale"
+    FORCED = "forced"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reason:
+    """One reason, with a sentence that names the files and commits behind it."""
+
+    kind: ReasonKind
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedImage:
+    """What the plan says of one image.
+
+    Attributes:
+        base: As the spec writes it; empty for a retired image.
+        fingerprint: Of the spec as it is now; empty for a retired image.
+        promote: The build to release, for ``promote``.
+        revision: The newest revision that was published when the plan was made; 0 for none.
+        note: Why nothing is built, for ``keep`` and ``retire``.
+    """
+
+    name: str
+    arch: str
+    action: Action
+    base: str
+    fingerprint: str
+    reasons: tuple[Reason, ...] = ()
+    promote: str | None = None
+    revision: int = 0
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What will be done to a repository.
+
+    Attributes:
+        head: The commit the plan was made at; None outside git.
+        dirty: Whether the specs' folder differs from ``head``.
+        published: The commit published last; None for an empty repository.
+        images: One entry an image, by name.
+        chains: What can be built side by side; within a chain, in order.
+    """
+
+    head: str | None
+    dirty: bool
+    published: str | None
+    images: tuple[PlannedImage, ...]
+    chains: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tree:
+    """The specs at one moment, with what their builds depend on.
+
+    Attributes:
+        specs: By name.
+        fingerprints: By name.
+        inputs: By name, every host file the spec's build reads, relative to the git root.
+    """
+
+    specs: Mapping[str, Spec]
+    fingerprints: Mapping[str, str]
+    inputs: Mapping[str, tuple[str, ...]]

@@ -1,0 +1,54 @@
+"""A release: a build made public as a numbered revision, or a name withdrawn."""
+
+import json
+from dataclasses import asdict, dataclass
+
+from lago_images.errors import RepositoryError
+from lago_images.repository.layout import ReleaseKey
+from lago_images.repository.manifest import canonical, refuse_newer
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Release:
+    """One revision of one image.
+
+    Attributes:
+        build: The build made public; None withdraws the revision that ``withdraws`` names.
+        withdraws: The revision a withdrawal takes away; None in a plain release.
+        fingerprint: The build's; empty in a withdrawal.
+        commit: What the publisher had checked out.
+        published: Whole seconds since the epoch.
+        reason: Why, for a withdrawal or a rollback; else empty.
+        nonce: Tells the publisher's own write from another's when the answer was lost.
+    """
+
+    name: str
+    arch: str
+    revision: int
+    build: str | None
+    fingerprint: str
+    commit: str
+    published: int
+    nonce: str
+    withdraws: int | None = None
+    reason: str = ""
+
+    @property
+    def key(self) -> ReleaseKey:
+        return ReleaseKey(name=self.name, arch=self.arch, revision=self.revision)
+
+    def to_json(self) -> bytes:
+        return canonical({"schema": SCHEMA, **asdict(self)})
+
+    @classmethod
+    def from_json(cls, data: bytes, where: str) -> "Release":
+        """Raises ``RepositoryError`` naming ``where`` when it is not a release we know."""
+        try:
+            plain = json.loads(data)
+            refuse_newer(plain, SCHEMA, where)
+            del plain["schema"]
+            return cls(**plain)
+        except (ValueError, TypeError, KeyError) as error:
+            raise RepositoryError(f"{where} is not a release: {error}") from error

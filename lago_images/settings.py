@@ -1,0 +1,199 @@
+"""Settings: what ``lago-images.toml`` and ``LAGO_IMAGES_*`` say.
+
+A setting's name in the file has dashes (``base-url``), in the environment capitals
+(``LAGO_IMAGES_BASE_URL``), and in code underscores. The environment wins over the file; a
+command's options win over both.
+"""
+
+import difflib
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from lago_images.errors import Problem, SettingsError
+
+FILE = "lago-images.toml"
+PREFIX = "LAGO_IMAGES_"
+DEFAULT_REPOSITORY = "./image-repo"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TemplateSource:
+    """A virt-builder source: its index's URL, and the fingerprint of the key that signs it.
+
+    Without a fingerprint the source must be unsigned. ``key`` is a file with the public key,
+    relative to the settings file's folder.
+    """
+
+    url: str
+    fingerprint: str = ""
+    key: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Everything that can be set, with what holds when it is not.
+
+    Attributes:
+        repository: ``s3://bucket/prefix``, ``file:///dir`` or a path.
+        name: The repository's name, as lago and the catalogue show it.
+        base_url: Where clients find the repository; empty when that is not known.
+        signing_key: ``file:PATH`` (or a bare path), ``env:VARIABLE`` or ``agent:FINGERPRINT``.
+        single_writer: Allow a store that does not keep conditional writes.
+        promote: Release what a pull request built (``same-repository``), or ``never``.
+        specs: The folder of the specs.
+        jobs: How many chains are built side by side.
+        boot_timeout: Seconds a boot test may take with KVM; four times that without.
+        require_kvm: Refuse to build without working KVM.
+        network: Whether commands in images may use the network.
+        compression_level: xz's, 0 to 9.
+        template_sources: For ``libguestfs:`` bases; none means virt-builder's own.
+        keep_revisions: How many revisions of an image ``repo gc`` keeps at least.
+        keep_days: For how many days ``repo gc`` keeps every revision.
+        grace_days: For how many days ``repo gc`` touches nothing that is new.
+        folder: Where the settings file is (or would be): paths are relative to it.
+    """
+
+    repository: str = DEFAULT_REPOSITORY
+    name: str = ""
+    base_url: str = ""
+    signing_key: str = ""
+    single_writer: bool = False
+    promote: str = "same-repository"
+    specs: str = "image-specs"
+    jobs: int = 1
+    boot_timeout: int = 120
+    require_kvm: bool = False
+    network: bool = True
+    compression_level: int = 2
+    template_sources: tuple[TemplateSource, ...] = ()
+    keep_revisions: int = 5
+    keep_days: int = 30
+    grace_days: int = 2
+    folder: Path = field(default_factory=Path.cwd)
+
+
+_CHOICES = {"promote": ("same-repository", "never")}
+_AT_LEAST = {
+    "jobs": 1,
+    "boot_timeout": 1,
+    "keep_revisions": 1,
+    "keep_days": 0,
+    "grace_days": 1,
+    "compression_level": 0,
+}
+_KINDS: dict[str, type] = {
+    f.name: type(f.default)
+    for f in fields(Settings)
+    if f.default is not MISSING and f.name != "template_sources"
+}
+_SOURCE_KEYS = {f.name: f.name for f in fields(TemplateSource)}
+
+
+def load(folder: Path, environ: Mapping[str, str]) -> Settings:
+    """The settings of the specs repository at ``folder``.
+
+    Raises:
+        SettingsError: With every problem of the file and of the environment.
+    """
+    problems: list[Problem] = []
+    path = folder / FILE
+    values = _from_file(path, problems) if path.is_file() else {}
+    values |= _from_environment(environ, problems)
+    if problems:
+        raise SettingsError(problems)
+    return replace(Settings(folder=folder), **values)
+
+
+def _from_file(path: Path, problems: list[Problem]) -> dict[str, Any]:
+    text = path.read_text(encoding="utf-8")
+    try:
+        plain = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError([Problem(FILE, None, str(error))]) from error
+
+    def complain(key: str, what: str) -> None:
+        problems.append(Problem(FILE, _line_of(text, key), what))
+
+    values: dict[str, Any] = {}
+    for key, value in plain.items():
+        if key == "template-sources":
+            values["template_sources"] = _sources(value, complain)
+        elif (name := key.replace("-", "_")) in _KINDS and "_" not in key:
+            if _fits(name, key, value, complain):
+                values[name] = value
+        else:
+            complain(key, _unknown(key, [*_KINDS, "template_sources"]))
+    return values
+
+
+def _from_environment(environ: Mapping[str, str], problems: list[Problem]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for name, kind in _KINDS.items():
+        variable = PREFIX + name.upper()
+        text = environ.get(variable, "")
+        if not text:
+            continue
+
+        def complain(_key: str, what: str, variable: str = variable) -> None:
+            problems.append(Problem(variable, None, what))
+
+        value = _from_text(text, kind)
+        if _fits(name, variable, value, complain):
+            values[name] = value
+    return values
+
+
+def _from_text(text: str, kind: type) -> object:
+    if kind is bool:
+        return {"true": True, "1": True, "false": False, "0": False}.get(text.lower(), text)
+    if kind is int:
+        return int(text) if text.isdecimal() else text
+    return text
+
+
+def _fits(name: str, key: str, value: object, complain: Callable[[str, str], None]) -> bool:
+    kind = _KINDS[name]
+    shown = {bool: "true or false", int: "a whole number", str: "a string"}[kind]
+    if type(value) is not kind:
+        complain(key, f"{key} must be {shown}, not {value!r}")
+    elif name in _CHOICES and value not in _CHOICES[name]:
+        complain(key, f"{key} must be one of {', '.join(_CHOICES[name])}, not {value!r}")
+    elif isinstance(value, int) and value < _AT_LEAST.get(name, 0):
+        complain(key, f"{key} must be at least {_AT_LEAST[name]}, not {value}")
+    else:
+        return True
+    return False
+
+
+def _sources(value: object, complain: Callable[[str, str], None]) -> tuple[TemplateSource, ...]:
+    key = "template-sources"
+    if not isinstance(value, list):
+        complain(key, f"{key} must be an array of tables: [[{key}]]")
+        return ()
+    sources = []
+    for entry in value:
+        for name, what in entry.items():
+            if name not in _SOURCE_KEYS:
+                complain(name, _unknown(name, list(_SOURCE_KEYS)))
+            elif not isinstance(what, str):
+                complain(name, f"{name} must be a string, not {what!r}")
+        if "url" not in entry:
+            complain(key, f"a table of {key} has no url")
+        elif set(entry) <= set(_SOURCE_KEYS) and all(isinstance(v, str) for v in entry.values()):
+            sources.append(TemplateSource(**entry))
+    return tuple(sources)
+
+
+def _unknown(key: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(key, [name.replace("_", "-") for name in known], n=1)
+    return f"unknown setting {key!r}" + (f"; did you mean {near[0]!r}?" if near else "")
+
+
+def _line_of(text: str, key: str) -> int | None:
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.strip().strip("[]").split("=")[0].strip().strip("\"'") == key:
+            return number
+    return None

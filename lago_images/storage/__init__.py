@@ -1,0 +1,1 @@
+"""Objects under keys, with conditional writes: a bucket or a directory."""

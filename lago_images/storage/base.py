@@ -1,0 +1,143 @@
+"""What a store is, whichever it is."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from lago_images.console import Advance
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stat:
+    """What a store knows of an object without reading it.
+
+    Attributes:
+        key: Relative to the repository's root, with ``/``.
+        size: Bytes.
+        etag: Opaque; equal for equal content as long as nobody writes the key.
+        modified: Seconds since the epoch, by the store's clock.
+    """
+
+    key: str
+    size: int
+    etag: str
+    modified: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Blob:
+    """A small object, read whole."""
+
+    key: str
+    data: bytes
+    etag: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Headers:
+    """What an HTTP client of the object is told of it."""
+
+    content_type: str = "application/octet-stream"
+    cache_control: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Uploaded:
+    """A large object that was stored, and proven to be what was sent.
+
+    ``sha256`` is hexadecimal, of the bytes that were sent.
+    """
+
+    key: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unfinished:
+    """An upload that was begun and not finished. ``begun`` is in seconds since the epoch."""
+
+    key: str
+    upload_id: str
+    begun: float
+
+
+class Store(Protocol):
+    """Objects under keys. Every method may raise ``StorageError``; a key never starts with ``/``.
+
+    Writes are atomic: a reader sees the whole old or the whole new object.
+    """
+
+    @property
+    def url(self) -> str:
+        """Where the store is, as the user would write it; without credentials."""
+        ...
+
+    def list(self, prefix: str = "") -> Iterator[Stat]:
+        """All objects whose key starts with ``prefix``, by key. Complete, or an error."""
+        ...
+
+    def head(self, key: str) -> Stat:
+        """Raises ``NotFoundError`` on a 404 and on nothing weaker."""
+        ...
+
+    def get(self, key: str) -> Blob:
+        """A small object whole. Raises ``NotFoundError`` on a 404 and on nothing weaker."""
+        ...
+
+    def read(self, key: str, *, start: int = 0) -> Iterator[bytes]:
+        """A large object's bytes from ``start`` on, in pieces; broken reads are taken up again."""
+        ...
+
+    def put(self, key: str, data: bytes, *, expected: str | None, headers: Headers = ...) -> str:
+        """Write a small object if nobody else did; returns its new ETag.
+
+        Args:
+            key: The object.
+            data: Its new content.
+            expected: The ETag it must still have; None if it must not exist.
+            headers: For its HTTP clients.
+
+        Raises:
+            ConflictError: It exists, or has another ETag now. Nothing was written. A write that
+                was applied though its answer was lost counts as done and is not a conflict.
+        """
+        ...
+
+    def upload(
+        self,
+        key: str,
+        chunks: Iterable[bytes],
+        *,
+        headers: Headers = ...,
+        advance: Advance | None = None,
+    ) -> Uploaded:
+        """Store a large object as its bytes come, in one pass and parallel parts.
+
+        The key must be unique by construction. If ``chunks`` raises, nothing is stored.
+        """
+        ...
+
+    def upload_file(
+        self,
+        key: str,
+        path: Path,
+        *,
+        headers: Headers = ...,
+        advance: Advance | None = None,
+    ) -> Uploaded:
+        """Store a file; what an earlier attempt of the same file and key completed is kept."""
+        ...
+
+    def delete(self, keys: Iterable[str]) -> None:
+        """Remove objects; one that is not there is not an error."""
+        ...
+
+    def unfinished(self) -> Iterator[Unfinished]:
+        """Uploads that were begun and neither finished nor aborted."""
+        ...
+
+    def abort(self, upload: Unfinished) -> None:
+        """Drop an unfinished upload and its parts; one that is gone is not an error."""
+        ...
