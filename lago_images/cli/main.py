@@ -1,8 +1,104 @@
-"""The command line's entry."""
+"""The command line's entry: the commands, and where every error ends up."""
+
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Sequence
+from typing import Any
 
 import click
 
+from lago_images.cli.common import Invocation, console_for, tell
+from lago_images.cli.lazy import LazyGroup
+from lago_images.errors import Error
 
-@click.group()
+INTERRUPTED = 130
+
+
+class _Root(LazyGroup):
+    """Turns an error into text and an exit code, here and nowhere else."""
+
+    def main(  # type: ignore[override]
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        **extra: Any,  # noqa: ANN401 -- click's own signature
+    ) -> None:
+        environ = dict(os.environ)
+        invocation = Invocation(console=console_for(environ), environ=environ)
+        _end_on_sigterm()
+        extra = {**extra, "standalone_mode": False}
+        try:
+            code = super().main(args, prog_name or "lago-images", obj=invocation, **extra)
+        except Error as error:
+            _trace(invocation)
+            tell(error, invocation.console)
+            code = error.exit_code
+        except click.exceptions.Exit as done:
+            code = done.exit_code
+        except click.ClickException as error:
+            error.show()
+            code = error.exit_code
+        except (KeyboardInterrupt, click.Abort):
+            invocation.console.error("interrupted")
+            code = INTERRUPTED
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+def _trace(invocation: Invocation) -> None:
+    if invocation.debug:
+        traceback.print_exc()
+
+
+def _end_on_sigterm() -> None:
+    """Let SIGTERM (a cancelled CI job) clean up as Ctrl-C does."""
+
+    def interrupt(_number: int, _frame: object) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, interrupt)
+
+
+_COMMANDS = {
+    "lint": "lago_images.cli.lint:lint",
+    "build": "lago_images.cli.build:build",
+    "ci": "lago_images.cli.main:ci",
+    "repo": "lago_images.cli.main:repo",
+    "serve": "lago_images.cli.serve:serve",
+    "doctor": "lago_images.cli.doctor:doctor",
+    "init": "lago_images.cli.init:init",
+}
+_CI_COMMANDS = {
+    "plan": "lago_images.cli.ci:plan",
+    "build": "lago_images.cli.ci:build",
+    "publish": "lago_images.cli.ci:publish",
+    "rebuild": "lago_images.cli.ci:rebuild",
+    "report": "lago_images.cli.report:report",
+}
+_REPO_COMMANDS = {
+    "list": "lago_images.cli.repo:list_",
+    "refresh": "lago_images.cli.repo:refresh",
+    "verify": "lago_images.cli.care:verify",
+    "gc": "lago_images.cli.care:gc",
+    "yank": "lago_images.cli.care:yank",
+    "rollback": "lago_images.cli.care:rollback",
+}
+
+
+@click.group(cls=_Root, lazy=_COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="lago-images")
 def main() -> None:
-    """Turn VM image specs in git into a published repository."""
+    """Turn VM image specs in git into a published repository for virt-builder and lago."""
+
+
+@click.group(cls=LazyGroup, lazy=_CI_COMMANDS)
+def ci() -> None:
+    """What CI runs: plan, build, publish, report; or all of it here."""
+
+
+@click.group(cls=LazyGroup, lazy=_REPO_COMMANDS)
+def repo() -> None:
+    """Look after a repository."""

@@ -67,6 +67,8 @@ class Plan:
         head: The commit the plan was made at; None outside git.
         dirty: Whether the specs' folder differs from ``head``.
         published: The commit published last; None for an empty repository.
+        made: When the plan was made, in whole seconds since the epoch: what was built before
+            that is not the answer to a forced or stale entry.
         images: One entry an image, by name.
         chains: What can be built side by side; within a chain, in order.
     """
@@ -74,6 +76,7 @@ class Plan:
     head: str | None
     dirty: bool
     published: str | None
+    made: int
     images: tuple[PlannedImage, ...]
     chains: tuple[tuple[str, ...], ...]
 

@@ -1,0 +1,160 @@
+"""What every command shares: the options, the settings, and how an error is told."""
+
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import click
+
+from lago_images.console import Console, Mode
+from lago_images.errors import CommandError, Error, ProblemsError, UsageError
+from lago_images.planning.git import Git
+from lago_images.settings import FILE, Settings, load
+from lago_images.storage.base import Store
+from lago_images.storage.open import open_store
+
+
+@dataclass(kw_only=True)
+class Invocation:
+    """One call of the command line, and where it gets at things.
+
+    Attributes:
+        environ: The environment variables of the call.
+        console: Where progress and errors go.
+        start: Where the search for the specs repository starts.
+        overrides: Settings given as options, by name.
+        debug: Show a traceback for every error.
+    """
+
+    environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
+    console: Console
+    start: Path = field(default_factory=Path.cwd)
+    overrides: dict[str, Any] = field(default_factory=dict)
+    debug: bool = False
+
+    @cached_property
+    def root(self) -> Path:
+        """The folder of the specs repository: paths in specs and settings start there."""
+        return find_root(self.start.resolve())
+
+    @property
+    def settings(self) -> Settings:
+        """Raises ``SettingsError`` with every problem of the settings."""
+        return replace(self._loaded, **self.overrides)
+
+    @cached_property
+    def _loaded(self) -> Settings:
+        return load(self.root, self.environ)
+
+    @cached_property
+    def git(self) -> Git | None:
+        """The git repository the specs are in; None outside git."""
+        return Git.find(self.root)
+
+    def store(self) -> Store:
+        """The repository's store."""
+        return open_store(
+            self.settings.repository,
+            settings=self.settings,
+            environ=self.environ,
+            console=self.console,
+        )
+
+    @property
+    def cache(self) -> Path:
+        """The folder for what outlives a run: downloads."""
+        home = self.environ.get("XDG_CACHE_HOME") or str(
+            Path(self.environ.get("HOME", "/tmp")) / ".cache"  # noqa: S108 -- no home at all
+        )
+        return Path(home) / "lago-images"
+
+
+def find_root(start: Path) -> Path:
+    """The nearest folder, from ``start`` upwards, with settings or specs; else ``start``."""
+    for folder in (start, *start.parents):
+        if (folder / FILE).is_file() or (folder / "image-specs").is_dir():
+            return folder
+    return start
+
+
+def console_for(environ: Mapping[str, str]) -> Console:
+    """A console that suits where the command runs."""
+    if environ.get("GITHUB_ACTIONS") == "true":
+        return Console(mode=Mode.GITHUB)
+    return Console(mode=Mode.TERMINAL if sys.stderr.isatty() else Mode.PLAIN)
+
+
+def tell(error: Error, console: Console) -> None:
+    """Print an error: what was wrong, the program's last words, where the log is, what to do."""
+    if isinstance(error, ProblemsError):
+        for problem in error.problems:
+            console.problem(problem.path, problem.line, problem.what)
+    else:
+        console.error(f"error: {error.message}")
+    if isinstance(error, CommandError):
+        for line in error.tail:
+            console.output(f"  | {line}")
+        if error.log is not None:
+            console.info(f"log: {error.log}")
+    if error.hint:
+        console.info(f"hint: {error.hint}")
+
+
+def _set(name: str) -> Any:  # noqa: ANN401 -- click's own type for callbacks
+    def callback(ctx: click.Context, _param: click.Parameter, value: object) -> None:
+        if value is not None:
+            ctx.obj.overrides[name] = value
+
+    return callback
+
+
+def _set_debug(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
+    if value:
+        ctx.obj.debug = True
+
+
+def _set_directory(ctx: click.Context, _param: click.Parameter, value: str | None) -> None:
+    if value is not None:
+        ctx.obj.start = Path(value)
+
+
+def shared_options() -> list[click.Option]:
+    """The options every command takes."""
+    return [
+        click.Option(
+            ["-C", "--directory"],
+            type=click.Path(exists=True, file_okay=False),
+            expose_value=False,
+            is_eager=True,
+            callback=_set_directory,
+            help="The specs repository; searched from here upwards by default.",
+        ),
+        click.Option(
+            ["--repository"],
+            metavar="URL",
+            expose_value=False,
+            callback=_set("repository"),
+            help="s3://bucket/prefix, file:///dir or a path.",
+        ),
+        click.Option(
+            ["--debug"],
+            is_flag=True,
+            expose_value=False,
+            callback=_set_debug,
+            help="Show the traceback of an error.",
+        ),
+    ]
+
+
+def need_git(invocation: Invocation) -> Git:
+    """Raises ``UsageError`` outside git."""
+    if invocation.git is None:
+        raise UsageError(
+            f"{invocation.root} is not in a git repository",
+            hint="run it in the specs repository, or name that with -C",
+        )
+    return invocation.git
