@@ -42,7 +42,8 @@ def inert(text: str) -> str:
     The runner reads ``::name::`` at the start of a line (after blanks) and ``##[name]`` anywhere:
     https://docs.github.com/actions/reference/workflows-and-actions/workflow-commands
     """
-    return clean(text).replace("##[", "# #[").replace("::", ":\u200b:")
+    shown = clean(text).replace("##[", "# #[")
+    return "\u200b" + shown if shown.lstrip().startswith("::") else shown
 
 
 class Advance(Protocol):
@@ -68,12 +69,15 @@ class Console:
         self._line(text)
 
     def warn(self, text: str) -> None:
-        self._line(f"::warning::{inert(text)}" if self.mode is Mode.GITHUB else f"warning: {text}")
+        if self.mode is Mode.GITHUB:
+            self._write(f"::warning::{_data(text)}")
+        else:
+            self._line(f"warning: {text}")
 
     def error(self, text: str) -> None:
         """A failure, which may have several lines."""
         if self.mode is Mode.GITHUB:
-            self._line("::error::" + "%0A".join(inert(line) for line in text.splitlines()))
+            self._write(f"::error::{_data(text)}")
             return
         for line in text.splitlines():
             self._line(line)
@@ -83,7 +87,7 @@ class Console:
         where = path if line is None else f"{path}:{line}"
         if self.mode is Mode.GITHUB:
             at = f"file={_property(path)}" + ("" if line is None else f",line={line}")
-            self._line(f"::error {at}::{inert(what)}")
+            self._write(f"::error {at}::{_data(what)}")
         else:
             self._line(f"{where}: {what}")
 
@@ -95,14 +99,14 @@ class Console:
     def group(self, title: str) -> Iterator[None]:
         """Lines that belong together; folded in GitHub's log."""
         if self.mode is Mode.GITHUB:
-            self._line(f"::group::{inert(title)}")
+            self._write(f"::group::{_data(title)}")
         else:
             self._line(f"== {title}")
         try:
             yield
         finally:
             if self.mode is Mode.GITHUB:
-                self._line("::endgroup::")
+                self._write("::endgroup::")
 
     @contextmanager
     def progress(self, label: str, total: int | None) -> Iterator[Advance]:
@@ -154,22 +158,24 @@ class Console:
         return advance
 
     def _line(self, text: str) -> None:
+        self._write(inert(text) if self.mode is Mode.GITHUB else clean(text))
+
+    def _write(self, line: str) -> None:
         if self.quiet:
             return
-        command = self.mode is Mode.GITHUB and text.startswith("::")
-        shown = text if command else clean(text)
-        if self.mode is Mode.GITHUB and not command:
-            shown = inert(text)
         with self._lock:
             if self._bars is not None:
-                self._bars.console.print(shown, markup=False, highlight=False)
+                self._bars.console.print(line, markup=False, highlight=False)
             else:
-                self.stream.write(shown + "\n")
+                self.stream.write(line + "\n")
                 self.stream.flush()
 
 
+def _data(text: str) -> str:
+    # The runner's own escapes for the text of a workflow command.
+    kept = "\n".join(clean(line) for line in text.splitlines())
+    return kept.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+
+
 def _property(text: str) -> str:
-    # The runner's own escapes for property values of a workflow command.
-    for plain, escaped in (("%", "%25"), ("\r", "%0D"), ("\n", "%0A"), (":", "%3A"), (",", "%2C")):
-        text = text.replace(plain, escaped)
-    return text
+    return _data(text).replace(":", "%3A").replace(",", "%2C")
