@@ -1,0 +1,113 @@
+"""A specs repository in git, for tests: made, changed and committed in one line each."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+IDENTITY = {
+    "GIT_AUTHOR_NAME": "Tester",
+    "GIT_AUTHOR_EMAIL": "tester@example.com",
+    "GIT_COMMITTER_NAME": "Tester",
+    "GIT_COMMITTER_EMAIL": "tester@example.com",
+    "GIT_CONFIG_GLOBAL": "/dev/null",
+    "GIT_CONFIG_SYSTEM": "/dev/null",
+}
+
+
+def git(folder: Path, *args: str) -> str:
+    """Run git in a folder and return what it printed."""
+    done = subprocess.run(
+        ["git", "-c", "init.defaultBranch=main", "-c", "protocol.file.allow=always", *args],
+        cwd=folder,
+        env={**os.environ, **IDENTITY},
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return done.stdout.strip()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ran:
+    """How a call of the command line ended."""
+
+    code: int
+    out: str
+    err: str
+
+    def json(self):
+        return json.loads(self.out)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpecsRepo:
+    """A git repository with ``image-specs/``, and the command line called in it.
+
+    ``environ`` is added to every call.
+    """
+
+    root: Path
+    environ: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def create(cls, root: Path, environ: dict[str, str] | None = None) -> "SpecsRepo":
+        root.mkdir(parents=True, exist_ok=True)
+        git(root, "init", "-q")
+        (root / "image-specs").mkdir(exist_ok=True)
+        return cls(root=root, environ=environ or {})
+
+    def write(self, path: str, text: str | bytes) -> Path:
+        target = self.root / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(text, bytes):
+            target.write_bytes(text)
+        else:
+            target.write_text(text)
+        return target
+
+    def spec(self, name: str, base: str, *lines: str) -> Path:
+        """A spec that is complete for both clients, without a boot test."""
+        text = [
+            f"#name={name}",
+            f"#base={base}",
+            "#osinfo=debian12",
+            "#distro=debian",
+            "#arch=x86_64",
+            "#version=1",
+            "#boot-test=no",
+            *lines,
+        ]
+        return self.write(f"image-specs/{name}", "\n".join(text) + "\n")
+
+    def disk(self, path: str, seed: int = 1, size: int = 1 << 20) -> Path:
+        """A small raw disk with some content, the same for the same seed."""
+        block = bytes((seed * 31 + i * i) % 251 for i in range(4096))
+        return self.write(path, block * 4 + bytes(size - 4 * 4096))
+
+    def commit(self, message: str = "Change the specs") -> str:
+        git(self.root, "add", "-A")
+        git(self.root, "commit", "-q", "-m", message)
+        return self.head
+
+    @property
+    def head(self) -> str:
+        return git(self.root, "rev-parse", "HEAD")
+
+    def run(self, *args: str, environ: dict[str, str] | None = None, timeout: float = 300) -> Ran:
+        """Call the real command line in the repository."""
+        done = subprocess.run(
+            [sys.executable, "-m", "lago_images", *args],
+            cwd=self.root,
+            env=self.env(environ),
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+        )
+        return Ran(code=done.returncode, out=done.stdout, err=done.stderr)
+
+    def env(self, environ: dict[str, str] | None = None) -> dict[str, str]:
+        base = {k: v for k, v in os.environ.items() if not k.startswith(("LAGO_IMAGES_", "GITHUB_"))}
+        return {**base, "XDG_CACHE_HOME": str(self.root.parent / "cache"), **self.environ, **(environ or {})}
