@@ -1,0 +1,39 @@
+"""``lago-images serve``."""
+
+import click
+
+from lago_images.cli.common import Invocation
+from lago_images.repository import clients
+from lago_images.repository.serve import Server
+
+
+@click.command()
+@click.argument("directory", metavar="[DIR]", required=False, type=click.Path(file_okay=False))
+@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True)
+@click.option("--bind", metavar="ADDRESS", default="127.0.0.1", show_default=True)
+@click.pass_obj
+def serve(invocation: Invocation, directory: str | None, port: int, bind: str) -> None:
+    """Serve a repository over HTTP until Ctrl-C.
+
+    DIR is a directory repository; without it, the repository of the settings is served, which
+    may also be in S3: then this is a gateway to a bucket that clients cannot read.
+
+    What clients need to be told is printed on stdout, ready to paste.
+    """
+    if directory is not None:
+        invocation.overrides["repository"] = directory
+    store = invocation.store()
+    published = clients.read(store)
+    with Server(store, invocation.console, bind=bind, port=port) as server:
+        click.echo(f"# {published.name} at {server.url}")
+        for line in clients.lines(published, server.url):
+            click.echo(line)
+        for base in clients.elsewhere(published, server.url):
+            invocation.console.warn(
+                f"repo.metadata sends lago to {base} for disks, not to {server.url}; "
+                "the base-url setting says where"
+            )
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            invocation.console.info("stopped")
