@@ -12,14 +12,14 @@ from email.utils import formatdate
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import cast
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from lago_images.console import Console
 from lago_images.errors import Error, NotFoundError
 from lago_images.repository import layout
 from lago_images.storage.base import Stat, Store
 
-_RANGE = re.compile(r"bytes=(\d*)-(\d*)")
+_RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
 _IDLE = 60.0
 
 
@@ -28,7 +28,7 @@ def served(target: str) -> str | None:
 
     ``/`` asks for the catalogue.
     """
-    key = unquote(urlsplit(target).path).removeprefix("/") or layout.CATALOGUE
+    key = unquote(target.partition("?")[0]).removeprefix("/") or layout.CATALOGUE
     if key in layout.RENDERED:
         return key
     parts = key.split("/")
