@@ -1,0 +1,81 @@
+"""``lago-images lint``."""
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import click
+
+from lago_images.cli.common import Invocation
+from lago_images.console import Mode, clean, inert
+from lago_images.errors import Problem
+from lago_images.spec.read import Found, inspect
+
+SCHEMA = 1
+_PROBLEMS = 2
+
+
+@click.command()
+@click.argument(
+    "paths", nargs=-1, metavar="[PATH]...", type=click.Path(exists=True, path_type=Path)
+)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="How the problems are printed.",
+)
+@click.pass_context
+def lint(ctx: click.Context, paths: tuple[Path, ...], form: str) -> None:
+    """Print every problem of every spec, as file:line: what.
+
+    PATH is a folder of specs, or one spec in such a folder; without it, the specs' folder of the
+    settings is checked. Specs are always checked together with the others in their folder, but
+    only the problems of those asked for are printed. Exit code: 2 with problems, else 0.
+    """
+    invocation: Invocation = ctx.obj
+    if paths:
+        found = _merged(_inspect(path, invocation) for path in paths)
+    else:
+        found = inspect(invocation.root, invocation.settings.specs)
+    problems = sorted(set(found.problems), key=lambda p: (p.path, p.line or 0, p.what))
+    _print(problems, found.files, form, invocation)
+    ctx.exit(_PROBLEMS if problems else 0)
+
+
+def _inspect(path: Path, invocation: Invocation) -> Found:
+    """What is wrong with one path, which may be outside the specs repository."""
+    # The last part is not resolved: a link in the folder is a spec of its own name.
+    asked = path.parent.resolve() / path.name if path.name not in {"", ".."} else path.resolve()
+    folder = asked if asked.is_dir() else asked.parent
+    root = invocation.root if folder.is_relative_to(invocation.root) else folder
+    found = inspect(root, folder.relative_to(root).as_posix())
+    if asked == folder:
+        return found
+    only = asked.relative_to(root).as_posix()
+    return Found(found.specs, [p for p in found.problems if p.path == only], 1)
+
+
+def _merged(every: Iterable[Found]) -> Found:
+    parts = list(every)
+    problems = [problem for found in parts for problem in found.problems]
+    return Found({}, problems, sum(found.files for found in parts))
+
+
+def _print(problems: Sequence[Problem], files: int, form: str, invocation: Invocation) -> None:
+    console = invocation.console
+    on_github = console.mode is Mode.GITHUB
+    if form == "json":
+        plain = [{"path": p.path, "line": p.line, "what": p.what} for p in problems]
+        click.echo(json.dumps({"schema": SCHEMA, "specs": files, "problems": plain}, indent=1))
+    else:
+        for problem in problems:
+            click.echo((inert if on_github else clean)(str(problem)))
+    if on_github:
+        for problem in problems:
+            console.problem(problem.path, problem.line, problem.what)
+    specs = "1 spec" if files == 1 else f"{files} specs"
+    wrong = "1 problem" if len(problems) == 1 else f"{len(problems) or 'no'} problems"
+    console.info(f"{specs}: {wrong}")

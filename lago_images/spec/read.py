@@ -1,0 +1,113 @@
+"""Reading a folder of specs.
+
+Every regular file directly in the folder is a spec, but for hidden ones, those that editors and
+git leave behind (``*~ *.bak *.orig *.rej *.swp #*#``) and ``README*``. Sub-folders hold the files
+that specs upload. A link is read if it leads to a file inside the repository.
+"""
+
+import os
+import stat
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import NamedTuple
+
+from lago_images.errors import Problem, SpecError
+from lago_images.spec.check import check
+from lago_images.spec.files import inside
+from lago_images.spec.model import Spec
+from lago_images.spec.names import shown
+from lago_images.spec.parse import parse
+
+_NO_SPECS = (".*", "*~", "*.bak", "*.orig", "*.rej", "*.swp", "#*#", "README*")
+_LARGEST = 1 << 20
+
+
+class Found(NamedTuple):
+    """What a folder of specs holds: specs by name, all problems, and how many files were read."""
+
+    specs: dict[str, Spec]
+    problems: list[Problem]
+    files: int
+
+
+def read(root: Path, folder: str) -> dict[str, Spec]:
+    """The specs of a folder, by name.
+
+    Args:
+        root: The root of the repository.
+        folder: The folder of the specs, relative to the root.
+
+    Raises:
+        SpecError: With every problem of every spec.
+    """
+    found = inspect(root, folder)
+    if found.problems:
+        raise SpecError(found.problems)
+    return found.specs
+
+
+def inspect(root: Path, folder: str) -> Found:
+    """The specs of a folder with every problem; raises nothing for what users wrote."""
+    root = root.resolve()
+    specs: dict[str, Spec] = {}
+    broken: set[str] = set()
+    problems: list[Problem] = []
+    try:
+        names = spec_names(root / folder)
+    except OSError as error:
+        what = f"the folder of the specs cannot be read: {error.strerror}"
+        return Found({}, [Problem(folder, None, what)], 0)
+    for name in names:
+        path = name if folder in {"", "."} else f"{folder.rstrip('/')}/{name}"
+        text, what = _text(root, path)
+        if text is None:
+            problems.append(Problem(path, None, what))
+            broken.add(name)
+            continue
+        spec, wrong = parse(text, name=name, path=path)
+        problems += wrong
+        if what:
+            problems.append(Problem(path, None, what))
+        if spec is None:
+            broken.add(name)
+        else:
+            specs[name] = spec
+    problems += check(specs.values(), root, broken=broken)
+    return Found(specs, problems, len(names))
+
+
+def is_spec_name(name: str) -> bool:
+    """Whether a file of this name in the folder is taken for a spec."""
+    return not any(fnmatchcase(name, pattern) for pattern in _NO_SPECS)
+
+
+def spec_names(folder: Path) -> list[str]:
+    """The names of the specs in a folder, sorted; raises ``OSError`` as the system does."""
+    with os.scandir(folder) as entries:
+        return sorted(
+            entry.name
+            for entry in entries
+            if not entry.is_dir(follow_symlinks=False) and is_spec_name(entry.name)
+        )
+
+
+def _text(root: Path, path: str) -> tuple[str | None, str]:
+    """A spec's text, and what is wrong with it; the text is None when there is none to parse."""
+    try:
+        real = (root / path).resolve(strict=True)
+        if not inside(real, root):
+            return None, "the link leads out of the repository"
+        status = real.stat()
+        if not stat.S_ISREG(status.st_mode):
+            return None, f"not a regular file: {shown(real.name)}"
+        if status.st_size > _LARGEST:
+            return None, f"the file has {status.st_size} bytes, more than {_LARGEST}"
+        data = real.read_bytes()
+    except (OSError, RuntimeError) as error:
+        return None, f"cannot be read: {getattr(error, 'strerror', None) or error}"
+    try:
+        return data.decode(), ""
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        what = f"not UTF-8: byte 0x{data[error.start]:02x} in line {line}"
+        return data.decode(errors="replace"), what
