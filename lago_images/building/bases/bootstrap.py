@@ -1,0 +1,138 @@
+"""``bootstrap:`` bases: a disk straight from a distribution's signed packages."""
+
+import os
+import re
+import shutil
+import uuid
+from pathlib import Path
+
+from lago_images.building.bases.debian import Recipe, host_mirrors, recipe
+from lago_images.building.bases.guest import Guest, make_guest
+from lago_images.building.bases.model import Prepared
+from lago_images.building.bases.partition import Layout, write_disk
+from lago_images.building.contents import digest, parse_dpkg_status
+from lago_images.building.model import Context
+from lago_images.errors import BuildError, CommandError, Problem, SpecError, ToolMissingError
+from lago_images.host.process import Runner
+from lago_images.repository.manifest import BaseRecord
+from lago_images.spec.model import Spec
+
+DEFAULT_SIZE = 6 * 2**30
+_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+_SIZE = re.compile(r"([1-9][0-9]*)([KMGT]?)(?:i?B)?")
+_LEAST = 2**29
+# How this host's administrator has apt reach its mirrors, which holds for a bootstrap too.
+_APT = re.compile(
+    r"^(Acquire::(?:(?:https?|ftp)::(?:Proxy(?:-Auto-Detect)?|CaInfo|Verify-Peer|Timeout)(?:::\S+)?"
+    r"|Retries|Check-Valid-Until|Check-Date|ForceIPv[46])) (\"[^\"]*\";)$",
+    re.MULTILINE,
+)
+# As root in a user namespace of one's own, with mounts of one's own: mmdebstrap's own unshare
+# mode cannot enter a folder that only its user may read, which work directories are.
+_UNSHARE = (
+    "unshare",
+    "--map-root-user",
+    "--map-auto",
+    "--mount",
+    "--pid",
+    "--fork",
+    "--kill-child",
+)
+
+
+def disk_size(spec: Spec) -> int:
+    """The virtual disk's bytes: the property ``size`` such as ``10G``, or 6 GiB.
+
+    Raises ``SpecError`` for what is no size.
+    """
+    text = spec.properties.get("size", "")
+    if not text:
+        return DEFAULT_SIZE
+    match = _SIZE.fullmatch(text)
+    size = int(match[1]) * _UNITS[match[2]] if match else 0
+    if size < _LEAST or size % 2**20:
+        what = f"size must be a whole number of MiB, at least 512M, such as 10G, not {text!r}"
+        raise SpecError([Problem(spec.path, spec.lines.get("size"), what)])
+    return size
+
+
+def prepare(spec: Spec, workdir: Path, context: Context, runner: Runner) -> Prepared:
+    """Bootstrap a release's packages into a bootable disk, without an appliance.
+
+    Raises:
+        SpecError: The base or one of its properties is wrong.
+        BuildError: The bootstrap failed, or does not fit on the disk.
+    """
+    size = disk_size(spec)
+    todo = recipe(spec, host_mirrors(runner))
+    user = () if os.geteuid() == 0 else _UNSHARE
+    rootfs = workdir / "rootfs"
+    disk = workdir / "base.raw"
+    context.console.info(f"{spec.name}: bootstrapping {todo.release.title}")
+    try:
+        _debootstrap(todo, rootfs, runner, user)
+        packages = parse_dpkg_status((rootfs / "var/lib/dpkg/status").read_text("utf-8"))
+        guest = Guest(title=todo.release.title, hostname=_hostname(spec), uuid=str(uuid.uuid4()))
+        make_guest(rootfs, guest)
+        layout = Layout(size=size, uuid=guest.uuid)
+        write_disk(rootfs, disk, layout, workdir, runner, user=user)
+    finally:
+        _remove(rootfs, runner, user)
+    record = BaseRecord(ref=str(spec.base), digest=digest(packages), detail=todo.detail)
+    return Prepared(disk=disk, format="raw", record=record, packages=packages)
+
+
+def _debootstrap(todo: Recipe, rootfs: Path, runner: Runner, user: tuple[str, ...]) -> None:
+    # fmt: off
+    argv = [
+        *user, "mmdebstrap",
+        "--mode=root",
+        "--variant=minbase",
+        "--format=directory",
+        "--components=main",
+        f"--architectures={todo.arch}",
+        f"--include={','.join(todo.packages)}",
+        '--aptopt=Acquire::Languages "none"',
+        # One write of the finished folder follows; until then nothing needs to be durable.
+        "--dpkgopt=force-unsafe-io",
+        *(f"--aptopt={option}" for option in _host_options(runner)),
+        todo.release.codename,
+        str(rootfs),
+        *todo.sources,
+    ]
+    # fmt: on
+    try:
+        runner.run(argv, doing=f"bootstrapping {todo.release.title}")
+    except CommandError as error:
+        raise BuildError(
+            f"bootstrapping {todo.release.title} failed: {_reason(error)}",
+            hint="mirror= in the spec names another mirror; the log has apt's whole output",
+        ) from error
+
+
+def _host_options(runner: Runner) -> list[str]:
+    try:
+        out = runner.capture(["apt-config", "dump", "Acquire"], doing="reading apt's settings")
+    except ToolMissingError:
+        return []
+    return [f"{m[1]} {m[2]}" for m in _APT.finditer(out.decode(errors="replace"))]
+
+
+def _reason(error: CommandError) -> str:
+    """The line that tells most: apt's or mmdebstrap's error."""
+    errors = [line for line in error.tail if line.startswith(("E: ", "Err:"))]
+    return (errors or list(error.tail) or [error.message])[0]
+
+
+def _hostname(spec: Spec) -> str:
+    return re.sub(r"[^a-z0-9-]+", "-", spec.name.lower()).strip("-")[:63] or "debian"
+
+
+def _remove(rootfs: Path, runner: Runner, user: tuple[str, ...]) -> None:
+    """Remove the folder, whose files belong to other users when unshared."""
+    if not rootfs.exists():
+        return
+    if user:
+        runner.run([*user, "rm", "-rf", "--one-file-system", str(rootfs)])
+    else:
+        shutil.rmtree(rootfs)
