@@ -1,0 +1,74 @@
+"""The proof of KVM, with the real QEMU."""
+
+import os
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from lago_images.errors import HostError
+from lago_images.host import kvm
+from lago_images.host.process import Runner
+from tests.tools import need
+
+pytestmark = pytest.mark.real
+
+
+def test_the_firmware_counts_and_ends_qemu():
+    need("qemu-system-x86_64")
+    assert kvm._run(Runner(), kvm._X86, "tcg") == ""
+
+
+def test_the_firmware_for_arm_does_too():
+    # Not needed on the hosts of the tests, so its absence is no failure there.
+    if shutil.which("qemu-system-aarch64") is None:
+        pytest.skip("no qemu-system-aarch64")
+    assert kvm._run(Runner(), kvm._ARM, "tcg") == ""
+
+
+def test_a_firmware_that_hangs_is_no_proof(tmp_path):
+    from dataclasses import replace
+
+    need("qemu-system-x86_64")
+    # jmp to itself: what a kernel does on a KVM that is broken.
+    stuck = replace(kvm._X86, firmware=b"\xeb\xfe".ljust(0xFFF0) + kvm._X86.firmware[-16:])
+    assert "3 s" in kvm._run(Runner(), stuck, "tcg")
+
+
+def test_this_host_gets_an_answer_with_a_reason():
+    need("qemu-system-x86_64")
+    accel = kvm.detect(Runner())
+    assert accel.kvm or accel.why
+    if accel.kvm:
+        kvm.demand(accel)
+    else:
+        with pytest.raises(HostError, match=re.escape(accel.why)) as caught:
+            kvm.demand(accel)
+        assert caught.value.hint
+
+
+def test_a_device_that_is_not_there(tmp_path):
+    accel = kvm.detect(Runner(), device=tmp_path / "kvm")
+    assert not accel.kvm
+    assert "not there" in accel.why
+    assert "firmware" in kvm.hint(accel)
+
+
+def test_a_device_that_may_not_be_opened():
+    accel = kvm.Acceleration(name="tcg", why="/dev/kvm may not be opened by this user")
+    assert kvm.UDEV_RULE in kvm.hint(accel)
+
+
+def test_a_host_without_qemu(tmp_path):
+    accel = kvm.detect(
+        Runner(environ={"PATH": str(tmp_path)}), device=Path(os.devnull), machine="x86_64"
+    )
+    assert "not installed" in accel.why
+    assert "apt-get" in kvm.hint(accel)
+
+
+def test_another_architecture_is_told_apart():
+    accel = kvm.detect(Runner(), machine="s390x")
+    assert not accel.kvm
+    assert "s390x" in accel.why
