@@ -19,14 +19,15 @@ class Request:
     Attributes:
         commit: What is checked out; ``unknown`` outside git.
         dirty: Whether the specs differ from that commit.
-        base_fingerprint: For a layer, the fingerprint that its base has in the plan.
+        base: For a layer whose base is not built in this run, the base's build in the
+            repository: published, or about to be promoted. None for others.
     """
 
     spec: Spec
     fingerprint: str
     commit: str
     dirty: bool
-    base_fingerprint: str | None = None
+    base: Manifest | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
