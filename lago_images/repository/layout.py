@@ -90,6 +90,16 @@ class BuildKey:
         return self.folder + "console.log"
 
 
+def signed_index(fingerprint: str) -> str:
+    """The index as one key signs it, at a path that outlives the key's turn as ``index.asc``."""
+    return f"index-{fingerprint}.asc"
+
+
+def key_file(fingerprint: str) -> str:
+    """One public key, beside the index it signs."""
+    return f"key-{fingerprint}.asc"
+
+
 def release_key(key: str) -> ReleaseKey | None:
     """The release that a store's key names, if it names one."""
     match = _RELEASE.fullmatch(key)

@@ -101,18 +101,22 @@ class Manifest:
         """Raises ``RepositoryError`` naming ``where`` when it is not a manifest we know."""
         try:
             plain = json.loads(data)
+        except ValueError as error:
+            raise RepositoryError(f"{where} is not a manifest: {error}") from error
+        return cls.from_plain(plain, where)
+
+    @classmethod
+    def from_plain(cls, plain: dict[str, Any], where: str) -> "Manifest":
+        """From what ``json.loads`` makes of a manifest; raises as ``from_json`` does."""
+        try:
             refuse_newer(plain, SCHEMA, where)
-            del plain["schema"]
-            boot = plain.pop("boot", None)
-            return cls(
-                **{
-                    **plain,
-                    "base": BaseRecord(**plain["base"]),
-                    "disk": Disk(**plain["disk"]),
-                    "boot": boot and BootTest(**boot),
-                }
-            )
-        except (ValueError, TypeError, KeyError) as error:
+            boot = plain.get("boot")
+            known = {key: value for key, value in plain.items() if key != "schema"}
+            known["base"] = BaseRecord(**plain["base"])
+            known["disk"] = Disk(**plain["disk"])
+            known["boot"] = None if boot is None else BootTest(**boot)
+            return cls(**known)
+        except (TypeError, KeyError, AttributeError) as error:
             raise RepositoryError(f"{where} is not a manifest: {error}") from error
 
 

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from lago_images.errors import RepositoryError
 from lago_images.repository.layout import ReleaseKey
@@ -47,8 +48,15 @@ class Release:
         """Raises ``RepositoryError`` naming ``where`` when it is not a release we know."""
         try:
             plain = json.loads(data)
+        except ValueError as error:
+            raise RepositoryError(f"{where} is not a release: {error}") from error
+        return cls.from_plain(plain, where)
+
+    @classmethod
+    def from_plain(cls, plain: dict[str, Any], where: str) -> "Release":
+        """From what ``json.loads`` makes of a release; raises as ``from_json`` does."""
+        try:
             refuse_newer(plain, SCHEMA, where)
-            del plain["schema"]
-            return cls(**plain)
-        except (ValueError, TypeError, KeyError) as error:
+            return cls(**{key: value for key, value in plain.items() if key != "schema"})
+        except (TypeError, KeyError, AttributeError) as error:
             raise RepositoryError(f"{where} is not a release: {error}") from error

@@ -1,0 +1,154 @@
+"""GnuPG, through its command line: keys in, signatures out, signatures checked."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from lago_images.errors import CommandError, SigningError, ToolMissingError
+from lago_images.host.process import Runner
+
+_TIMEOUT = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Key:
+    """A key pair in a GNUPGHOME.
+
+    Attributes:
+        fingerprint: Of the primary key.
+        validity: gpg's letter: ``e`` expired, ``r`` revoked, and others that do not matter here.
+        can_sign: Whether it, or a subkey, may sign and is not expired.
+    """
+
+    fingerprint: str
+    validity: str
+    can_sign: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gpg:
+    """gpg with one GNUPGHOME; the user's own when ``home`` is None."""
+
+    runner: Runner
+    home: Path | None
+    environ: Mapping[str, str]
+
+    def import_keys(self, data: bytes) -> None:
+        """Raises ``CommandError`` when there is no key in ``data``."""
+        self._gpg("--import", stdin=data, doing="import the signing key")
+
+    def secret_keys(self, fingerprint: str = "") -> list[Key]:
+        """The key pairs whose secret half is here."""
+        wanted = [fingerprint] if fingerprint else []
+        try:
+            listing = self._gpg("--with-colons", "--list-secret-keys", *wanted)
+        except CommandError:
+            return []
+        return list(_key_pairs(listing.decode(errors="replace")))
+
+    def public_key(self, fingerprint: str) -> bytes:
+        """The public key, armoured; the same key gives the same bytes."""
+        return self._gpg("--armor", "--export-options", "export-minimal", "--export", fingerprint)
+
+    def clearsign(self, fingerprint: str, text: bytes) -> bytes:
+        return self._sign("--clearsign", fingerprint, text)
+
+    def detach_sign(self, fingerprint: str, data: bytes) -> bytes:
+        return self._sign("--detach-sign", fingerprint, data)
+
+    def signed_text(self, signed: bytes) -> tuple[str, bytes]:
+        """The primary key of a good clear signature, and the text under it.
+
+        Raises ``SigningError`` when the signature is bad, or by a key that is not here.
+        """
+        with tempfile.TemporaryDirectory(prefix="lago-images-") as folder:
+            text = Path(folder) / "text"
+            status = self._verify("--output", str(text), "--decrypt", stdin=signed)
+            return _signer(status), text.read_bytes()
+
+    def detached_signer(self, signature: bytes, data: bytes) -> str:
+        """The primary key of a good detached signature; raises as ``signed_text`` does."""
+        with tempfile.TemporaryDirectory(prefix="lago-images-") as folder:
+            path = Path(folder) / "signature"
+            path.write_bytes(signature)
+            return _signer(self._verify("--verify", str(path), "-", stdin=data))
+
+    def _sign(self, how: str, fingerprint: str, data: bytes) -> bytes:
+        return self._gpg(
+            "--armor", "--digest-algo", "SHA512", "--local-user", fingerprint, how,
+            stdin=data, doing=f"sign with {fingerprint}",
+        )  # fmt: skip
+
+    def _verify(self, *arguments: str, stdin: bytes) -> str:
+        try:
+            status = self._gpg("--status-fd", "1", *arguments, stdin=stdin)
+        except CommandError as error:
+            said = error.tail[-1] if error.tail else error.message
+            raise SigningError(f"the signature is not good: {said}") from error
+        return status.decode(errors="replace")
+
+    def _gpg(self, *arguments: str, stdin: bytes | None = None, doing: str = "read keys") -> bytes:
+        # A pinentry would wait for a person; in a home of ours no key has a passphrase.
+        own = ["--pinentry-mode", "loopback", "--passphrase", ""] if self.home else []
+        argv = ["gpg", "--batch", "--no-tty", "--quiet", *own, *arguments]
+        return self.runner.capture(
+            argv, env=self._env(), stdin=stdin, timeout=_TIMEOUT, doing=doing
+        )
+
+    def _env(self) -> dict[str, str]:
+        home = str(self.home) if self.home else self.environ.get("GNUPGHOME", "")
+        return {"GNUPGHOME": home} if home else {}
+
+
+@contextmanager
+def throw_away(runner: Runner, environ: Mapping[str, str]) -> Iterator[Gpg]:
+    """gpg with a GNUPGHOME that is gone after the block, its agent with it."""
+    # An agent's socket path may have 107 characters: the folder's own name stays short.
+    home = Path(tempfile.mkdtemp(prefix="lago-gpg-"))
+    try:
+        yield Gpg(runner=runner, home=home, environ=environ)
+    finally:
+        # gpg starts an agent by itself, which outlives it and holds the secret key.
+        with suppress(CommandError, ToolMissingError):
+            runner.capture(["gpgconf", "--homedir", str(home), "--kill", "all"])
+            runner.capture(["gpgconf", "--homedir", str(home), "--remove-socketdir"])
+        shutil.rmtree(home, ignore_errors=True)
+
+
+def fingerprints(gpg: Gpg, armour: bytes) -> list[str]:
+    """The primary keys' fingerprints in a key file, without importing it."""
+    listing = gpg._gpg("--with-colons", "--show-keys", stdin=armour)  # noqa: SLF001
+    return [fingerprint for _kind, fingerprint, _fields in _primaries(listing.decode())]
+
+
+def _key_pairs(listing: str) -> Iterator[Key]:
+    for kind, fingerprint, fields in _primaries(listing):
+        if kind == "sec":
+            # Capitals in the twelfth field are what the key as a whole can do now.
+            can_sign = "S" in fields[11]
+            yield Key(fingerprint=fingerprint, validity=fields[1], can_sign=can_sign)
+
+
+def _primaries(listing: str) -> Iterator[tuple[str, str, list[str]]]:
+    """Primary keys of gpg's colon listing (doc/DETAILS): kind, fingerprint, fields."""
+    primary: list[str] | None = None
+    for line in listing.splitlines():
+        fields = line.split(":")
+        if fields[0] in ("sec", "pub"):
+            primary = fields
+        elif fields[0] == "fpr" and primary is not None:
+            yield primary[0], fields[9], primary
+            primary = None
+
+
+def _signer(status: str) -> str:
+    """The primary key's fingerprint in VALIDSIG, the last of its fields (doc/DETAILS)."""
+    signers = [
+        line.split()[-1] for line in status.splitlines() if line.startswith("[GNUPG:] VALIDSIG ")
+    ]
+    if len(signers) != 1:
+        raise SigningError(f"there are {len(signers)} good signatures instead of one")
+    return signers[0]
