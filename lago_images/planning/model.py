@@ -1,9 +1,11 @@
 """The plan, as a value: what will be built, and why."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
+from types import MappingProxyType
 
+from lago_images.planning.fingerprint import Parts
 from lago_images.spec.model import Spec
 
 
@@ -65,12 +67,13 @@ class Plan:
 
     Attributes:
         head: The commit the plan was made at; None outside git.
-        dirty: Whether the specs' folder differs from ``head``.
+        dirty: Whether a spec, or a file that a spec reads, differs from ``head``.
         published: The commit published last; None for an empty repository.
         made: When the plan was made, in whole seconds since the epoch: what was built before
             that is not the answer to a forced or stale entry.
         images: One entry an image, by name.
-        chains: What can be built side by side; within a chain, in order.
+        chains: What can be built side by side; within a chain, in order. What is promoted is in a
+            chain only where a layer on it is built.
     """
 
     head: str | None
@@ -88,9 +91,13 @@ class Tree:
     Attributes:
         specs: By name.
         fingerprints: By name.
-        inputs: By name, every host file the spec's build reads, relative to the git root.
+        inputs: By name, every host file or folder the spec's build reads, relative to the root.
+        parts: By name, what the fingerprint is the hash of; ``fingerprint.explain`` compares two.
+        dirty: The specs and their inputs that are not as in git's head.
     """
 
     specs: Mapping[str, Spec]
     fingerprints: Mapping[str, str]
     inputs: Mapping[str, tuple[str, ...]]
+    parts: Mapping[str, Parts] = field(default_factory=lambda: MappingProxyType({}))
+    dirty: frozenset[str] = frozenset()

@@ -1,0 +1,179 @@
+"""A plan as a document: JSON for machines, a table for people, the fan-outs of the two CIs.
+
+``docs/plan.md`` describes the forms for those who script against them.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from lago_images.console import clean
+from lago_images.errors import UsageError
+from lago_images.planning.model import Action, Plan, PlannedImage, Reason, ReasonKind
+
+SCHEMA = 1
+# GitHub starts at most 256 jobs from one matrix
+# (https://docs.github.com/actions/reference/limits).
+MOST_JOBS = 256
+_WIDEST = 30
+
+
+def to_json(plan: Plan) -> str:
+    """The plan as JSON; ``from_json`` reads it back."""
+    plain = {
+        "schema": SCHEMA,
+        "head": plan.head,
+        "dirty": plan.dirty,
+        "published": plan.published,
+        "made": plan.made,
+        "images": [asdict(image) for image in plan.images],
+        "chains": plan.chains,
+    }
+    return json.dumps(plain, indent=1, ensure_ascii=True) + "\n"
+
+
+def from_json(text: str | bytes, where: str) -> Plan:
+    """The plan that a document holds.
+
+    Raises ``UsageError`` naming ``where`` if it is no plan, or one of another schema.
+    """
+    try:
+        plain = json.loads(text)
+        if plain["schema"] != SCHEMA:
+            raise UsageError(
+                f"{where} is a plan of schema {plain['schema']}; this lago-images knows {SCHEMA}",
+                hint="make the plan with the same version that executes it",
+            )
+        return _plan(plain)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise UsageError(
+            f"{where} is not a plan: {error!r}",
+            hint=f"lago-images ci plan --format json > {where}",
+        ) from error
+
+
+def _plan(plain: Mapping[str, Any]) -> Plan:
+    images = tuple(_image(image) for image in plain["images"])
+    names = {image.name for image in images}
+    chains = tuple(tuple(chain) for chain in plain["chains"])
+    for name in (name for chain in chains for name in chain):
+        if name not in names:
+            raise ValueError(f"a chain names {name!r}, which is no image of the plan")
+    return Plan(
+        head=_text_or_none(plain["head"]),
+        dirty=bool(plain["dirty"]),
+        published=_text_or_none(plain["published"]),
+        made=int(plain["made"]),
+        images=images,
+        chains=chains,
+    )
+
+
+def _image(plain: Mapping[str, Any]) -> PlannedImage:
+    given = dict(plain)
+    given["action"] = Action(given["action"])
+    given["reasons"] = tuple(
+        Reason(kind=ReasonKind(reason["kind"]), detail=str(reason["detail"]))
+        for reason in given["reasons"]
+    )
+    image = PlannedImage(**given)
+    texts = (image.name, image.arch, image.base, image.fingerprint, image.note)
+    if not all(isinstance(text, str) for text in texts):
+        raise TypeError("a field that must be text is not")
+    return image
+
+
+def _text_or_none(value: object) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    raise TypeError(f"{value!r} is not a commit")
+
+
+def to_text(plan: Plan) -> str:
+    """A table with a row for each image and each further reason, then the summary."""
+    rows = [row for image in plan.images for row in _rows(image)]
+    lines = _table(("IMAGE", "ARCH", "ACTION", "REASON"), rows) if rows else []
+    return "\n".join([*lines, summary(plan), ""])
+
+
+def _rows(image: PlannedImage) -> list[tuple[str, str, str, str]]:
+    texts = [f"{reason.kind}: {reason.detail}" for reason in image.reasons] or [image.note]
+    rows = [(image.name, image.arch, str(image.action), clean(texts[0]))]
+    return rows + [("", "", "", clean(text)) for text in texts[1:]]
+
+
+def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
+    widths = [
+        min(_WIDEST, max(len(row[column]) for row in (head, *rows)))
+        for column in range(len(head) - 1)
+    ]
+    return [
+        "  ".join([*map(str.ljust, row[:-1], widths), row[-1]]).rstrip() for row in (head, *rows)
+    ]
+
+
+def summary(plan: Plan) -> str:
+    """The plan in one line, such as ``2 to build in 1 chain, 0 to promote, 3 kept, 0 retired``."""
+    count = Counter(image.action for image in plan.images)
+    chains = f"{len(plan.chains)} chain{'' if len(plan.chains) == 1 else 's'}"
+    line = (
+        f"{count[Action.BUILD]} to build in {chains}, {count[Action.PROMOTE]} to promote, "
+        f"{count[Action.KEEP]} kept, {count[Action.RETIRE]} retired"
+    )
+    return line if plan.images else f"no images: {line}"
+
+
+def entries(plan: Plan) -> list[dict[str, str]]:
+    """The fan-out: for each chain ``chain``, its first name, and ``names``, all with blanks."""
+    return [{"chain": chain[0], "names": " ".join(chain)} for chain in plan.chains]
+
+
+def batched(plan: Plan, most: int = MOST_JOBS) -> list[dict[str, str]]:
+    """The fan-out in at most ``most`` entries: several chains to an entry if need be.
+
+    Long chains are dealt out first, so that the entries are about as long as each other.
+    """
+    if len(plan.chains) <= most:
+        return entries(plan)
+    longest = sorted(plan.chains, key=lambda chain: (-len(chain), chain))
+    hands = [longest[start::most] for start in range(most)]
+    return [
+        {
+            "chain": f"{hand[0][0]} and {len(hand) - 1} more" if hand[1:] else hand[0][0],
+            "names": " ".join(name for chain in hand for name in chain),
+        }
+        for hand in hands
+    ]
+
+
+def to_github(plan: Plan) -> str:
+    """Lines for ``$GITHUB_OUTPUT``: ``matrix``, ``count``, ``promote`` and ``work``.
+
+    JSON has no line ends of its own, and names are the index's: nothing can add an output.
+    """
+    include = batched(plan)
+    promoted = sum(image.action is Action.PROMOTE for image in plan.images)
+    outputs = {
+        "matrix": json.dumps({"include": include}),
+        "count": len(include),
+        "promote": promoted,
+        "work": json.dumps(bool(include or promoted)),
+    }
+    return "".join(f"{key}={value}\n" for key, value in outputs.items())
+
+
+def to_jenkins(plan: Plan) -> str:
+    """A JSON list with an entry for each chain."""
+    return json.dumps(entries(plan)) + "\n"
+
+
+def load(path: Path) -> Plan:
+    """The plan in a file; raises ``UsageError`` if it cannot be read or is no plan."""
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"cannot read the plan {path}: {error.strerror}") from error
+    return from_json(text, str(path))

@@ -1,0 +1,83 @@
+"""The fingerprint of an image: the hash of every input of its build.
+
+It is the same in every checkout of the same content. What cannot change the disk is left out:
+comments, blank lines, the order of properties, line numbers, times, the compression level.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lago_images.settings import TemplateSource
+from lago_images.spec.model import BaseKind, Spec
+
+# Raise it when a build makes another disk of the same spec: every image is then built again.
+RECIPE = 1
+
+Parts = Mapping[str, Any]
+File = tuple[str, str, str, str]
+
+
+def parts(
+    spec: Spec,
+    *,
+    base: str | None,
+    files: Sequence[File],
+    sources: Sequence[TemplateSource] = (),
+) -> Parts:
+    """Every input of a build, as plain values that JSON can say.
+
+    Args:
+        spec: What is built.
+        base: For a layer, its base's fingerprint.
+        files: Of each file the build reads: the path the spec says, the path below that (for a
+            folder), the mode as git has it, and the digest.
+        sources: Where ``libguestfs:`` bases come from. A template's own digest is not known
+            without asking its source, and is recorded when it is used.
+    """
+    stands_on: dict[str, Any] = {"ref": str(spec.base)}
+    if base is not None:
+        stands_on["fingerprint"] = base
+    if spec.base.kind is BaseKind.LIBGUESTFS and sources:
+        stands_on["sources"] = [[source.url, source.fingerprint] for source in sources]
+    return {
+        "recipe": RECIPE,
+        "name": spec.name,
+        "arch": spec.arch,
+        "base": stands_on,
+        "properties": dict(spec.properties),
+        "operations": [[operation.name, operation.argument] for operation in spec.operations],
+        "files": sorted(files),
+    }
+
+
+def fingerprint(inputs: Parts) -> str:
+    """64 hexadecimal digits, of the canonical JSON of ``parts``."""
+    text = json.dumps(inputs, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def explain(old: Parts, new: Parts) -> tuple[str, ...]:
+    """The parts that differ, each in a few words; empty when the fingerprints are the same."""
+    found = []
+    for key in sorted(old.keys() | new.keys()):
+        if old.get(key) == new.get(key):
+            continue
+        if key in {"properties", "base"}:
+            found += _differing(key, old.get(key, {}), new.get(key, {}))
+        elif key == "files":
+            found += _differing(key, _by_path(old), _by_path(new))
+        else:
+            found.append(key)
+    return tuple(found)
+
+
+def _differing(key: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    names = sorted(old.keys() | new.keys())
+    return [f"{key}: {name}" for name in names if old.get(name) != new.get(name)]
+
+
+def _by_path(inputs: Parts) -> dict[str, tuple[str, str]]:
+    files = inputs.get("files", ())
+    return {f"{path}/{below}".rstrip("/"): (mode, digest) for path, below, mode, digest in files}

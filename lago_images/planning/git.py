@@ -1,0 +1,304 @@
+"""Git, read only as far as planning needs it, and the only user of GitPython.
+
+A clone may be shallow: what is missing is fetched when it is asked for, step by step. All paths
+are relative to the folder a ``Git`` was made for, with ``/``, also where git's own root is above.
+"""
+
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import IO, Self
+
+from lago_images.errors import GitError, ToolMissingError, UsageError
+
+# Without it GitPython's import fails on a machine without git, which may have no use for it.
+os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+
+from git import cmd
+from git.exc import CommandError, GitCommandNotFound
+
+from lago_images.planning.gitdata import (
+    LOG_FORMAT,
+    Change,
+    Commit,
+    Snapshot,
+    parse_changes,
+    parse_index,
+    parse_log,
+    parse_status,
+)
+
+FETCH_SECONDS = 600
+MOST_COMMITS = 2000
+_FEW = 3
+_MOST_FETCHED = 20
+_STEPS = (50, 500, 5000)
+_COMMIT = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
+_CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
+# A fixed language, because messages are read; no questions, because nobody may be there to answer;
+# and no write to the index, because another git may be at work.
+_ENVIRONMENT = {
+    "LC_ALL": "C",
+    "LANGUAGE": "C",
+    "GIT_TERMINAL_PROMPT": "0",
+    "GIT_OPTIONAL_LOCKS": "0",
+    "GIT_LITERAL_PATHSPECS": "1",
+}
+
+
+class Git:
+    """The git repository that a folder is in."""
+
+    def __init__(self, folder: Path) -> None:
+        """Raises ``GitError`` if git cannot use the folder; ``find`` is for when it may not."""
+        self.folder = folder
+        self._git = cmd.Git(str(folder))
+        self._git.update_environment(**_ENVIRONMENT)
+        self.prefix = self._run("rev-parse", "--show-prefix").strip()
+
+    @classmethod
+    def find(cls, folder: Path) -> "Git | None":
+        """The repository that ``folder`` is in; None outside git.
+
+        Raises:
+            GitError: There is one, and git refuses to use it.
+            ToolMissingError: There is one, and no git.
+        """
+        if not any((parent / ".git").exists() for parent in (folder, *folder.parents)):
+            return None
+        return cls(folder)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End what git processes are left."""
+        self._git.clear_cache()
+
+    def head(self) -> str | None:
+        """The commit that is checked out; None before the first one."""
+        return self._ask("rev-parse", "--verify", "--quiet", "HEAD^{commit}")
+
+    def resolve(self, rev: str) -> str:
+        """The commit that a person's ``rev`` means: a branch, a tag, an id.
+
+        Raises ``UsageError`` when there is none.
+        """
+        found = None
+        if rev and not rev.startswith("-"):
+            found = self._ask("rev-parse", "--verify", "--quiet", f"{rev}^{{commit}}")
+            if found is None and self.ensure(rev):
+                found = rev
+        if found is None:
+            raise UsageError(
+                f"there is no commit {rev!r} in this clone, and its remote does not give it",
+                hint=f"fetch it first: git fetch {self._remote() or 'REMOTE'} {rev}",
+            )
+        return found
+
+    def snapshot(self, paths: Iterable[str]) -> Snapshot:
+        """What git knows of the files below ``paths``."""
+        wanted = sorted(set(paths))
+        listing = self._run("ls-files", "-s", "-v", "-z", "--", *wanted)
+        status = self._run(
+            *("status", "--porcelain=v2", "-z", "--no-renames", "--untracked-files=no"),
+            *("--ignore-submodules=none", "--", *wanted),
+        )
+        entries, flagged = parse_index(listing)
+        changed, dirty = parse_status(status, self.prefix)
+        algorithm = self._ask("rev-parse", "--show-object-format") or "sha1"
+        # Git does not look at a file that is marked as assumed unchanged, so somebody else must.
+        flagged = {path for path in flagged if (self.folder / path).exists()}
+        return Snapshot(
+            entries=entries,
+            changed=frozenset(changed | flagged),
+            dirty=frozenset(dirty | flagged),
+            algorithm=algorithm,
+        )
+
+    def changes(self, old: str, new: str, paths: Iterable[str] = ()) -> tuple[Change, ...]:
+        """The files below ``paths`` that differ between two commits, with renames found."""
+        listing = self._run(
+            *("diff", "--name-status", "-z", "--find-renames", "--relative", "--no-ext-diff"),
+            *("--ignore-submodules=none", old, new, "--", *sorted(set(paths))),
+        )
+        return tuple(parse_changes(listing))
+
+    def commits(
+        self, old: str, new: str, paths: Iterable[str] = ()
+    ) -> Mapping[str, tuple[Commit, ...]]:
+        """By path, the commits of ``new`` that ``old`` does not have, newest first.
+
+        Looks at the newest ``MOST_COMMITS`` that touch ``paths``.
+        """
+        listing = self._run(
+            *("log", "-z", "--name-only", "--no-renames", "--relative", "--no-show-signature"),
+            *(f"--format={LOG_FORMAT}", f"--max-count={MOST_COMMITS}"),
+            *(f"{old}..{new}", "--", *sorted(set(paths))),
+        )
+        return parse_log(listing, cut=self.shallow)
+
+    @property
+    def shallow(self) -> bool:
+        """Whether history is cut off somewhere."""
+        return self._run("rev-parse", "--is-shallow-repository").strip() == "true"
+
+    def has(self, commit: str) -> bool:
+        """Whether the clone has the commit, without asking a remote."""
+        return not self.missing([commit])
+
+    def missing(self, commits: Iterable[str]) -> frozenset[str]:
+        """Those of ``commits`` that the clone does not have, without asking a remote."""
+        wanted = sorted(set(commits))
+        known = [commit for commit in wanted if _COMMIT.fullmatch(commit)]
+        lines = self._run("cat-file", "--batch-check", stdin=known).splitlines()
+        there = {
+            commit for commit, line in zip(known, lines, strict=True) if line.split()[1] == "commit"
+        }
+        return frozenset(wanted) - there
+
+    def ensure(self, commit: str) -> bool:
+        """Have the commit in the clone, fetching it if need be; False when it cannot be had."""
+        if not _COMMIT.fullmatch(commit):
+            return False
+        if self.has(commit):
+            return True
+        depth = ("--depth=1",) if self.shallow else ()
+        if self._fetch(*depth, wanted=[commit]) and self.has(commit):
+            return True
+        return any(self.has(commit) for _ in self._everything())
+
+    def ensure_all(self, commits: Iterable[str]) -> frozenset[str]:
+        """Have many commits in the clone; returns those that cannot be had."""
+        lost = self.missing(commits)
+        if len(lost) > _FEW:
+            for _ in self._deepened([]):
+                lost = self.missing(lost)
+                if not lost:
+                    break
+        return frozenset(
+            commit
+            for number, commit in enumerate(sorted(lost))
+            if number >= _MOST_FETCHED or not self.ensure(commit)
+        )
+
+    def is_ancestor(self, old: str, new: str) -> bool | None:
+        """Whether ``old`` is ``new`` or in its history.
+
+        None when that cannot be known: a commit is gone, or the history between is cut off in
+        this clone and cannot be fetched.
+        """
+        if not (self.ensure(old) and self.ensure(new)):
+            return None
+        if self._is_ancestor(old, new):
+            return True
+        if any(self._is_ancestor(old, new) for _ in self._deepened([old, new])):
+            return True
+        return None if self.shallow else False
+
+    def strangers(self, commits: Iterable[str], new: str) -> frozenset[str]:
+        """Those of ``commits`` not seen in the history of ``new``; all must be in the clone.
+
+        One call for many; in a shallow clone a stranger may still turn out an ancestor.
+        """
+        wanted = frozenset(commits)
+        if not wanted:
+            return wanted
+        listing = self._run("rev-list", "--stdin", stdin=[*sorted(wanted), f"^{new}"])
+        return wanted & frozenset(listing.split())
+
+    def merge_base(self, one: str, other: str) -> str | None:
+        """The newest commit both come from; None when there is none or it cannot be had."""
+        if not (self.ensure(one) and self.ensure(other)):
+            return None
+        found = self._ask("merge-base", one, other)
+        steps = self._deepened([one, other])
+        while found is None and next(steps, None) is not None:
+            found = self._ask("merge-base", one, other)
+        return found
+
+    def fork(self, rev: str, head: str) -> str:
+        """The commit at which ``head`` left the history of a person's ``rev``.
+
+        Raises ``UsageError`` when there is no such revision, or nothing in common.
+        """
+        found = self.merge_base(self.resolve(rev), head)
+        if found is None:
+            raise UsageError(f"{rev} and the commit checked out have no history in common")
+        return found
+
+    def _is_ancestor(self, old: str, new: str) -> bool:
+        return self._ask("merge-base", "--is-ancestor", old, new) is not None
+
+    def _deepened(self, wanted: Sequence[str]) -> Iterator[int]:
+        """Make the history of the wanted commits longer, as often as the caller goes on."""
+        for step in (*_STEPS, 0):
+            if not self.shallow:
+                return
+            how = f"--deepen={step}" if step else "--unshallow"
+            if not self._fetch(how, wanted=wanted) and not self._fetch(how):
+                return
+            yield step
+
+    def _everything(self) -> Iterator[int]:
+        """Fetch the remote's branches, then their history, for a remote that gives no single id."""
+        remote = self._remote()
+        if remote and self._fetch(wanted=[f"+refs/heads/*:refs/remotes/{remote}/*"]):
+            yield 0
+            yield from self._deepened([])
+
+    def _fetch(self, *options: str, wanted: Sequence[str] = ()) -> bool:
+        remote = self._remote()
+        if remote is None:
+            return False
+        basic = ("--quiet", "--no-tags", "--no-recurse-submodules", "--no-auto-gc")
+        return self._ask("fetch", *basic, *options, remote, *wanted) is not None
+
+    def _remote(self) -> str | None:
+        branch = self._ask("symbolic-ref", "--quiet", "--short", "HEAD")
+        of_branch = self._ask("config", f"branch.{branch}.remote") if branch else None
+        remotes = self._run("remote").split()
+        wanted = (name for name in (of_branch, "origin", *remotes) if name in remotes)
+        return next(wanted, None)
+
+    def _ask(self, *arguments: str) -> str | None:
+        """What git says; None when it says no."""
+        try:
+            return self._run(*arguments).strip()
+        except GitError:
+            return None
+
+    def _run(self, *arguments: str, stdin: Sequence[str] | None = None) -> str:
+        with TemporaryFile() as given:
+            given.write("".join(f"{line}\n" for line in stdin or ()).encode())
+            given.seek(0)
+            return self._execute(arguments, given)
+
+    def _execute(self, arguments: Sequence[str], stdin: IO[bytes]) -> str:
+        limit = FETCH_SECONDS if arguments[0] == "fetch" else None
+        try:
+            return str(
+                self._git.execute(
+                    ["git", *arguments],
+                    stdin.fileno(),
+                    kill_after_timeout=limit,
+                    strip_newline_in_stdout=False,
+                )
+            )
+        except GitCommandNotFound as error:
+            raise ToolMissingError("git is not installed", hint="apt-get install git") from error
+        except CommandError as error:
+            raise _refused(arguments, error) from error
+
+
+def _refused(arguments: Sequence[str], error: CommandError) -> GitError:
+    said = _CREDENTIALS.sub("***@", str(error.stderr)).strip().removeprefix("stderr:").strip(" '\n")
+    hint = None
+    if "dubious ownership" in said:
+        hint = "git config --global --add safe.directory FOLDER, if you trust its owner"
+    return GitError(f"git {arguments[0]} failed: {said or error.status}", hint=hint)

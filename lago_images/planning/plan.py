@@ -1,0 +1,239 @@
+"""Decides what is built, promoted, kept and retired: pure, from facts that were read before."""
+
+import difflib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+from lago_images.errors import UsageError
+from lago_images.planning import reasons
+from lago_images.planning.chains import chains, components, in_order
+from lago_images.planning.facts import (
+    Ask,
+    Built,
+    Current,
+    History,
+    Holdings,
+    Published,
+    Relation,
+)
+from lago_images.planning.model import Action, Plan, PlannedImage, Reason, ReasonKind, Tree
+from lago_images.spec.model import BaseKind, Spec
+
+_WORK = {Action.BUILD, Action.PROMOTE}
+_ASKED = {ReasonKind.FORCED, ReasonKind.STALE}
+_NOTHING = Published()
+
+
+def make(tree: Tree, holdings: Holdings, history: History, ask: Ask, now: float) -> Plan:
+    """The plan.
+
+    Args:
+        tree: The specs as they are checked out.
+        holdings: What the repository holds.
+        history: What git knows of the commits behind both.
+        ask: What the plan shall cover.
+        now: Seconds since the epoch, for what is stale.
+
+    Raises:
+        UsageError: A name in ``ask.force`` is not that of a spec.
+    """
+    _refuse_unknown(ask.force, tree)
+    why = reasons.Why.of(tree, holdings, history)
+    decided = _Decider(
+        tree=tree, holdings=holdings, history=history, ask=ask, now=now, why=why
+    ).all()
+    images = [*decided.values(), *_retired(why)]
+    return Plan(
+        head=history.head,
+        dirty=bool(tree.dirty),
+        published=holdings.commit,
+        made=int(now),
+        images=tuple(sorted(images, key=lambda image: (image.name, image.arch))),
+        chains=chains(tree, decided),
+    )
+
+
+def suspects(tree: Tree, holdings: Holdings, ask: Ask) -> frozenset[str]:
+    """The commits that the plan needs git to know about: those of releases it may replace."""
+    found = set()
+    for (name, arch), published in holdings.images.items():
+        if published.current is None:
+            continue
+        spec = tree.specs.get(name)
+        same = tree.fingerprints.get(name) == published.current.fingerprint
+        settled = spec is not None and spec.arch == arch and same
+        if not settled or ask.everything or ask.force or ask.stale_days is not None:
+            found.add(published.current.commit)
+    return frozenset(found)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Decider:
+    tree: Tree
+    holdings: Holdings
+    history: History
+    ask: Ask
+    now: float
+    why: reasons.Why
+    decided: dict[str, PlannedImage] = field(default_factory=dict)
+
+    def all(self) -> Mapping[str, PlannedImage]:
+        """What becomes of every spec, bases before their layers, then limited to what is asked."""
+        for name in in_order(self.tree.specs):
+            self.decided[name] = self._decide(self.tree.specs[name])
+        if self.ask.changed and self.history.scope is None:
+            return self.decided
+        return self._limited()
+
+    def _decide(self, spec: Spec) -> PlannedImage:
+        published = self._published(spec)
+        found = tuple(self._reasons(spec, published))
+        image = PlannedImage(
+            name=spec.name,
+            arch=spec.arch,
+            action=Action.KEEP,
+            base=str(spec.base),
+            fingerprint=self.tree.fingerprints[spec.name],
+            reasons=found,
+            revision=published.newest,
+        )
+        if not found:
+            assert published.current is not None  # noqa: S101 -- without a release there is a reason
+            note = f"unchanged since revision {published.current.revision}"
+            return replace(image, note=note)
+        if why_not := self._objection(spec, published, found):
+            return replace(image, reasons=(), note=why_not)
+        waiting = self._promotable(spec, published, found)
+        if waiting is not None:
+            return replace(image, action=Action.PROMOTE, promote=waiting.build)
+        return replace(image, action=Action.BUILD)
+
+    def _reasons(self, spec: Spec, published: Published) -> Iterator[Reason]:
+        current, base = published.current, self._base(spec)
+        if self.ask.everything or spec.name in self.ask.force:
+            yield Reason(kind=ReasonKind.FORCED, detail="it was asked for")
+        if current is None:
+            yield self.why.absent(spec, published)
+        else:
+            yield from self._against(current, spec, base.action if base else None)
+        if base and base.action in _WORK:
+            yield self.why.base(spec, base.action)
+        elif base and current and current.built and self._on_another_base(current.built, spec):
+            yield self.why.base(spec, Action.KEEP)
+
+    def _against(self, current: Current, spec: Spec, base: Action | None) -> Iterator[Reason]:
+        if current.built is None:
+            yield self.why.gone(current)
+        days = self.ask.stale_days
+        if days is not None and current.built and reasons.age(current, self.now) >= days:
+            yield self.why.stale(current, self.now)
+        if current.fingerprint != self.tree.fingerprints[spec.name]:
+            yield from self.why.changed(spec, current, base)
+
+    def _objection(self, spec: Spec, published: Published, found: tuple[Reason, ...]) -> str | None:
+        """Why an image is left alone although there are reasons to build it."""
+        current, base = published.current, self._base(spec)
+        if current and self.history.relation(current.commit) is Relation.NEWER:
+            return _newer(current)
+        if base and base.action is Action.KEEP and not self._base_is_published(spec):
+            return f"it cannot be built while its base {spec.base.name} is kept: {base.note}"
+        asked = any(reason.kind in _ASKED for reason in found)
+        held = published.held.get(self.tree.fingerprints[spec.name])
+        if held and not asked and not (base and base.action in _WORK):
+            return f"{held}; change its spec, or name it to build it again"
+        return None
+
+    def _promotable(
+        self, spec: Spec, published: Published, found: tuple[Reason, ...]
+    ) -> Built | None:
+        """The newest build that can be released instead of building again."""
+        if not self.ask.promote or any(reason.kind in _ASKED for reason in found):
+            return None
+        wanted = self._base_build(spec)
+        for built in reversed(published.waiting):
+            fits = wanted is None or built.base == wanted
+            if fits and built.fingerprint == self.tree.fingerprints[spec.name]:
+                return built
+        return None
+
+    def _base(self, spec: Spec) -> PlannedImage | None:
+        """What was decided of a layer's base."""
+        return self.decided[spec.base.name] if spec.base.kind is BaseKind.LAYER else None
+
+    def _base_build(self, spec: Spec) -> str | None:
+        """What the manifest of a layer must say that it stands on; None for other bases."""
+        base = self._base(spec)
+        if base is None:
+            return None
+        current = self._published(self.tree.specs[base.name]).current
+        build = {Action.PROMOTE: base.promote, Action.KEEP: current and current.build}
+        return f"build:{build.get(base.action)}"
+
+    def _on_another_base(self, built: Built, spec: Spec) -> bool:
+        return built.base != self._base_build(spec) and self._base_is_published(spec)
+
+    def _base_is_published(self, spec: Spec) -> bool:
+        """Whether what clients get of the base is what its spec says here."""
+        current = self._published(self.tree.specs[spec.base.name]).current
+        wanted = self.tree.fingerprints[spec.base.name]
+        return current is not None and current.fingerprint == wanted
+
+    def _published(self, spec: Spec) -> Published:
+        return self.holdings.images.get((spec.name, spec.arch), _NOTHING)
+
+    def _limited(self) -> Mapping[str, PlannedImage]:
+        """The same with what was not asked for kept: but never a layer without its base."""
+        wanted = {name for name in self.decided if self._is_asked(name)}
+        for members in components(self.tree.specs, self._at_work()):
+            if wanted.isdisjoint(members):
+                for name in members:
+                    image = self.decided[name]
+                    note = f"not asked for here: {image.reasons[0].detail}"
+                    self.decided[name] = replace(
+                        image, action=Action.KEEP, reasons=(), promote=None, note=note
+                    )
+        return self.decided
+
+    def _at_work(self) -> set[str]:
+        return {name for name, image in self.decided.items() if image.action in _WORK}
+
+    def _is_asked(self, name: str) -> bool:
+        image = self.decided[name]
+        if any(reason.kind in _ASKED for reason in image.reasons):
+            return True
+        return self.ask.changed and self.why.touched(self.tree.specs[name])
+
+
+def _retired(why: reasons.Why) -> Iterator[PlannedImage]:
+    for (name, arch), published in why.holdings.images.items():
+        spec, current = why.tree.specs.get(name), published.current
+        if current is None or (spec is not None and spec.arch == arch):
+            continue
+        newer = why.history.relation(current.commit) is Relation.NEWER
+        here = f"{spec.path} is for {spec.arch} now; what is published stays" if spec else None
+        yield PlannedImage(
+            name=name,
+            arch=arch,
+            action=Action.KEEP if newer else Action.RETIRE,
+            base="",
+            fingerprint="",
+            revision=published.newest,
+            note=_newer(current) if newer else here or why.retired(name),
+        )
+
+
+def _newer(current: Current) -> str:
+    commit = reasons.short(current.commit)
+    return f"revision {current.revision} of commit {commit} is newer than this checkout"
+
+
+def _refuse_unknown(names: Iterable[str], tree: Tree) -> None:
+    unknown = sorted(set(names) - tree.specs.keys())
+    if not unknown:
+        return
+    near = [difflib.get_close_matches(name, tree.specs, n=1) for name in unknown]
+    hints = [f"did you mean {found[0]!r}?" for found in near if found]
+    raise UsageError(
+        f"there is no spec {', '.join(map(repr, unknown))}",
+        hint=" ".join(hints) or "lago-images ci plan lists all names",
+    )

@@ -1,0 +1,82 @@
+"""From a repository's state to what a plan needs of it."""
+
+from collections.abc import Mapping
+
+from lago_images.planning.facts import Built, Current, Holdings, Published
+from lago_images.repository.manifest import Manifest
+from lago_images.repository.release import Release
+from lago_images.repository.state import Image, State, standing
+
+
+def holdings(state: State) -> Holdings:
+    """What the repository holds, by image."""
+    waiting: dict[Image, list[Built]] = {}
+    for manifest in state.unreleased():
+        if not manifest.dirty:
+            waiting.setdefault((manifest.name, manifest.arch), []).append(_built(manifest))
+    names = state.releases.keys() | waiting.keys()
+    return Holdings(
+        images={name: _published(state, name, waiting.get(name, [])) for name in names},
+        commit=state.published.commit if state.published else None,
+    )
+
+
+def _published(state: State, image: Image, waiting: list[Built]) -> Published:
+    history = state.history(*image)
+    offered = standing(history)
+    return Published(
+        current=_current(state, offered[-1]) if offered else None,
+        newest=state.newest(*image),
+        held=_held(history),
+        waiting=tuple(sorted(waiting, key=lambda built: (built.created, built.build))),
+    )
+
+
+def _current(state: State, release: Release) -> Current:
+    manifest = state.manifest(release)
+    return Current(
+        revision=release.revision,
+        fingerprint=release.fingerprint,
+        commit=release.commit,
+        build=release.build or "",
+        built=_built(manifest) if manifest else None,
+    )
+
+
+def _built(manifest: Manifest) -> Built:
+    return Built(
+        build=manifest.build_id,
+        fingerprint=manifest.fingerprint,
+        commit=manifest.commit,
+        created=manifest.created,
+        base=manifest.base.digest,
+    )
+
+
+def _held(history: tuple[Release, ...]) -> Mapping[str, str]:
+    """The fingerprints that were withdrawn, or passed over by a rollback, and not released since.
+
+    Without this the next plan would build again what an operator has just taken back.
+    """
+    held: dict[str, str] = {}
+    for position, release in enumerate(history):
+        earlier = history[:position]
+        if release.withdraws is not None:
+            reason = f"revision {release.withdraws} was withdrawn{_because(release)}"
+            held |= {r.fingerprint: reason for r in earlier if r.revision == release.withdraws}
+        elif release.reason:
+            reason = f"revision {release.revision} rolled it back{_because(release)}"
+            held |= {r.fingerprint: reason for r in _passed_over(earlier, release)}
+        held.pop(release.fingerprint, None)
+    return held
+
+
+def _passed_over(earlier: tuple[Release, ...], rollback: Release) -> list[Release]:
+    """What was released after the build that a rollback goes back to."""
+    originals = [r.revision for r in earlier if r.build == rollback.build]
+    first = max(originals, default=rollback.revision)
+    return [r for r in earlier if r.build is not None and r.revision > first]
+
+
+def _because(release: Release) -> str:
+    return f": {release.reason}" if release.reason else ""

@@ -1,0 +1,160 @@
+"""Why an image is built, in sentences that name the files and commits behind it."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from lago_images.planning.facts import Current, History, Holdings, Published, Since
+from lago_images.planning.gitdata import Commit
+from lago_images.planning.model import Action, Reason, ReasonKind, Tree
+from lago_images.planning.paths import Paths
+from lago_images.settings import FILE
+from lago_images.spec.model import BaseKind, Spec
+
+_SHORT = 7
+_DAY = 86_400
+_UNCOMMITTED = "differs from what is committed"
+
+
+def short(commit: str) -> str:
+    """A commit's id as people read it."""
+    return commit[:_SHORT]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Why:
+    """Finds the reasons for one image after the other, from the same facts."""
+
+    tree: Tree
+    holdings: Holdings
+    history: History
+    dirty: Paths = field(default_factory=lambda: Paths.of(()))
+
+    @classmethod
+    def of(cls, tree: Tree, holdings: Holdings, history: History) -> "Why":
+        dirty = Paths.of(tree.dirty)
+        return cls(tree=tree, holdings=holdings, history=history, dirty=dirty)
+
+    def absent(self, spec: Spec, published: Published) -> Reason:
+        """Why an image without a release is built."""
+        if published.newest:
+            last = next(iter(reversed([*published.held.values()])), "")
+            detail = f"every revision of it is withdrawn{f': {last}' if last else ''}"
+            return Reason(kind=ReasonKind.MISSING, detail=detail)
+        commit = self.holdings.commit
+        if commit is None:
+            return Reason(kind=ReasonKind.NEW, detail="nothing is published yet")
+        since = self.history.since.get(commit)
+        if since is None:
+            detail = f"it is not published, and commit {short(commit)} is not known here"
+            return Reason(kind=ReasonKind.NEW, detail=detail)
+        return self._absent_since(spec, since)
+
+    def _absent_since(self, spec: Spec, since: Since) -> Reason:
+        change = since.changes.get(spec.path)
+        if change is None and spec.path in self.tree.dirty:
+            return Reason(kind=ReasonKind.NEW, detail=f"{spec.path} {_UNCOMMITTED}")
+        if change is None or change.status not in "AR":
+            detail = f"it is not published, though {spec.path} was there at {short(since.commit)}"
+            return Reason(kind=ReasonKind.MISSING, detail=detail)
+        how = f"was renamed from {change.old}" if change.old else "was added"
+        behind = _in(since.commits.get(spec.path, ()))
+        return Reason(kind=ReasonKind.NEW, detail=f"{spec.path} {how}{behind}")
+
+    def gone(self, current: Current) -> Reason:
+        """Why an image is built whose release names a build that is not there."""
+        detail = f"revision {current.revision} names build {current.build}, which is not there"
+        return Reason(kind=ReasonKind.MISSING, detail=detail)
+
+    def changed(self, spec: Spec, current: Current, base: Action | None) -> tuple[Reason, ...]:
+        """Why the fingerprint is not the release's."""
+        since = self.history.since.get(current.commit)
+        uncommitted = tuple(self._uncommitted(spec))
+        if since is None:
+            return uncommitted or (self._unknown(current, base),)
+        found = (*self._spec(spec, since), *self._inputs(spec, since), *uncommitted)
+        if found or base in {Action.BUILD, Action.PROMOTE}:
+            return found
+        return (self._otherwise(current, since),)
+
+    def _spec(self, spec: Spec, since: Since) -> Iterator[Reason]:
+        if spec.path in since.changes:
+            detail = f"{spec.path} changed{_in(since.commits.get(spec.path, ()))}"
+            yield Reason(kind=ReasonKind.SPEC, detail=detail)
+
+    def _inputs(self, spec: Spec, since: Since) -> Iterator[Reason]:
+        for path in self.tree.inputs.get(spec.name, ()):
+            for changed in since.paths.touching(path):
+                what = changed if changed == path else f"{changed} in {path}"
+                behind = _in(since.commits.get(changed, ()))
+                detail = f"{what}, which {spec.path} reads, changed{behind}"
+                yield Reason(kind=ReasonKind.INPUT, detail=detail)
+
+    def _uncommitted(self, spec: Spec) -> Iterator[Reason]:
+        if spec.path in self.tree.dirty:
+            yield Reason(kind=ReasonKind.SPEC, detail=f"{spec.path} {_UNCOMMITTED}")
+        for path in self.tree.inputs.get(spec.name, ()):
+            for dirty in self.dirty.touching(path):
+                detail = f"{dirty}, which {spec.path} reads, {_UNCOMMITTED}"
+                yield Reason(kind=ReasonKind.INPUT, detail=detail)
+
+    def _unknown(self, current: Current, base: Action | None) -> Reason:
+        kind = ReasonKind.BASE if base in {Action.BUILD, Action.PROMOTE} else ReasonKind.SPEC
+        where = f"commit {short(current.commit)}, whose history is not known here"
+        detail = f"its fingerprint is not that of revision {current.revision}, of {where}"
+        return Reason(kind=kind, detail=detail)
+
+    def _otherwise(self, current: Current, since: Since) -> Reason:
+        if FILE in since.changes:
+            detail = f"{FILE} changed{_in(since.commits.get(FILE, ()))}"
+        else:
+            detail = (
+                f"its fingerprint is not that of revision {current.revision}, though no file of "
+                f"it changed since {short(current.commit)}"
+            )
+        return Reason(kind=ReasonKind.INPUT, detail=detail)
+
+    def base(self, spec: Spec, action: Action) -> Reason:
+        """Why a layer is built again though its spec may be the same."""
+        how = {Action.BUILD: "is built", Action.PROMOTE: "is promoted"}
+        detail = (
+            f"its base {spec.base.name} {how.get(action, 'was released since as another build')}"
+        )
+        return Reason(kind=ReasonKind.BASE, detail=detail)
+
+    def stale(self, current: Current, now: float) -> Reason:
+        days = age(current, now)
+        detail = f"revision {current.revision} was built {days} days ago"
+        return Reason(kind=ReasonKind.STALE, detail=detail)
+
+    def touched(self, spec: Spec) -> bool:
+        """Whether the plan's limit changes the image itself."""
+        scope = self.history.scope
+        if scope is None:
+            return True
+        paths = (spec.path, *self.tree.inputs.get(spec.name, ()))
+        if spec.base.kind is BaseKind.LIBGUESTFS and FILE in scope.changes:
+            return True
+        return any(scope.paths.touching(path) for path in paths) or any(self._uncommitted(spec))
+
+    def retired(self, name: str) -> str:
+        """What became of the spec of an image that has none."""
+        since = self.history.since.get(self.holdings.commit or "")
+        for change in since.changes.values() if since else ():
+            if change.old.rpartition("/")[2] == name:
+                return f"{change.old} was renamed to {change.path}; what is published stays"
+            if change.status == "D" and change.path.rpartition("/")[2] == name and since:
+                behind = _in(since.commits.get(change.path, ()))
+                return f"{change.path} was removed{behind}; what is published stays"
+        return "it has no spec any more; what is published stays"
+
+
+def age(current: Current, now: float) -> int:
+    """Whole days since the release's build was made."""
+    return int((now - current.built.created) // _DAY) if current.built else 0
+
+
+def _in(commits: Sequence[Commit]) -> str:
+    if not commits:
+        return ""
+    more = f" and {len(commits) - 1} more" if len(commits) > 1 else ""
+    return f" in {commits[0]}{more}"
