@@ -16,10 +16,9 @@ from lago_images.errors import BuildError, CommandError, Problem, SpecError, Too
 from lago_images.host.process import Runner
 from lago_images.repository.manifest import BaseRecord
 from lago_images.spec.model import Spec
+from lago_images.spec.properties import size_bytes
 
 DEFAULT_SIZE = 6 * 2**30
-_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
-_SIZE = re.compile(r"([1-9][0-9]*)([KMGT]?)(?:i?B)?")
 _LEAST = 2**29
 # How this host's administrator has apt reach its mirrors, which holds for a bootstrap too.
 _APT = re.compile(
@@ -48,8 +47,7 @@ def disk_size(spec: Spec) -> int:
     text = spec.properties.get("size", "")
     if not text:
         return DEFAULT_SIZE
-    match = _SIZE.fullmatch(text)
-    size = int(match[1]) * _UNITS[match[2]] if match else 0
+    size = size_bytes(text) or 0
     if size < _LEAST or size % 2**20:
         what = f"size must be a whole number of MiB, at least 512M, such as 10G, not {text!r}"
         raise SpecError([Problem(spec.path, spec.lines.get("size"), what)])

@@ -10,7 +10,7 @@ from lago_images.host.process import Runner
 from lago_images.spec.model import Spec
 
 _SNAPSHOT = re.compile(r"\d{8}T\d{6}Z")
-_URL = re.compile(r"(https?|file)://[^\s\"'\[\]]+|(file|copy):/[^\s\"'\[\]]+")
+_URL = re.compile(r"https?://[^\s\"'\[\]]+")
 _PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]+(:[a-z0-9]+)?(=[A-Za-z0-9.+~:-]+)?(/[a-z-]+)?")
 # The smallest set with what lago and virt-builder use: ifupdown, because lago writes
 # /etc/network/interfaces; the guest agent, because it is how readiness is tested.
@@ -167,22 +167,17 @@ def host_mirrors(runner: Runner) -> Mirrors | None:
 def _mirrors(
     properties: Mapping[str, str], host: Mirrors | None, complain: Callable[[str, str], None]
 ) -> Mirrors | None:
-    urls = properties.get("mirror", "").split()
+    url = properties.get("mirror", "").rstrip("/")
     snapshot = properties.get("snapshot", "")
     if snapshot and not _SNAPSHOT.fullmatch(snapshot):
         complain("snapshot", f"snapshot is a time like 20260801T000000Z, not {snapshot!r}")
-    if snapshot and not any("{snapshot}" in url for url in urls):
-        complain("snapshot", "snapshot needs a mirror= with {snapshot} where the time goes")
-    if not snapshot and any("{snapshot}" in url for url in urls):
-        complain("mirror", "mirror= has {snapshot} but there is no snapshot=")
-    if len(urls) > 2:  # noqa: PLR2004 -- the main and the security archive
-        complain("mirror", "mirror= takes the archive's URL, and the security archive's if need be")
-    for url in urls:
-        if not _URL.fullmatch(url):
-            complain("mirror", f"{url!r} is not a URL that apt can use")
-    if not urls:
+    if snapshot and not url:
+        complain("snapshot", "snapshot needs a mirror= that keeps snapshots, one folder a moment")
+    if url and not _URL.fullmatch(url):
+        complain("mirror", f"{url!r} is not a URL that apt can use")
+    if not url:
         return host
-    return Mirrors.of(*(url.replace("{snapshot}", snapshot).rstrip("/") for url in urls[:2]))
+    return Mirrors.of(f"{url}/{snapshot}" if snapshot else url)
 
 
 def _sources(

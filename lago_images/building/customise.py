@@ -1,0 +1,235 @@
+"""A spec's commands, the clean-up and the trim of a disk: one launch of the appliance."""
+
+import os
+import platform
+import re
+import secrets
+import shutil
+import stat
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from lago_images.building import contents
+from lago_images.building.bases.model import Package, Prepared
+from lago_images.building.model import Context
+from lago_images.building.steps import running
+from lago_images.errors import BuildError, CommandError, HostError, Problem, SpecError
+from lago_images.host.kvm import Acceleration
+from lago_images.host.process import Runner
+from lago_images.spec.inputs import HostPath, host_paths, normal
+from lago_images.spec.model import BaseKind, Operation, Spec
+
+_FINISH = Path(__file__).with_name("finish.sh")
+_ANSWER_SIZE = 8 * 2**20
+# dnf and the relabelling of large guests are killed for want of memory in libguestfs's default.
+_MEMORY_MIB = 2048
+_TIMEOUT = 4 * 3600.0
+_STEP = re.compile(r"\[ *\d+\.\d\] (.*)")
+# Guests of these pairs of host and guest can run commands (mltools tools_utils.ml).
+_ALSO = {("x86_64", "i686")}
+
+
+def appliance_environment(accel: Acceleration) -> dict[str, str]:
+    """What libguestfs's programs need besides the allow-listed variables."""
+    chosen = {"LIBGUESTFS_BACKEND": "direct", "LIBGUESTFS_MEMSIZE": str(_MEMORY_MIB)}
+    if not accel.kvm:
+        chosen["LIBGUESTFS_BACKEND_SETTINGS"] = "force_tcg"
+    return chosen
+
+
+def customise(
+    spec: Spec, prepared: Prepared, workdir: Path, context: Context, runner: Runner
+) -> Prepared:
+    """Apply a spec's operations to its prepared disk, clean it, and give back unused blocks.
+
+    The disk is changed in place. Where there is nothing to do, the appliance is not started.
+
+    Args:
+        spec: Its operations are applied in order.
+        prepared: The disk.
+        workdir: For the copies of the host files that the operations read.
+        context: Its root, network setting and acceleration.
+        runner: Starts virt-sysprep.
+
+    Returns:
+        The same disk, with the packages that are installed now.
+
+    Raises:
+        SpecError: A host file is outside the repository, or gone.
+        BuildError: A command failed in the guest; names the spec's line where it can be told.
+    """
+    if not spec.operations and spec.base.kind is BaseKind.BOOTSTRAP:
+        return prepared
+    inputs = workdir / "inputs"
+    copy_inputs(spec, context.root, inputs)
+    answer = workdir / "answer.raw"
+    mark = f"lago-images {secrets.token_hex(16)}"
+    _blank(answer, mark)
+    finish = workdir / "finish.sh"
+    finish.write_text(_script(mark), encoding="utf-8")
+    native = _runs_here(spec.arch)
+    context.console.info(f"{spec.name}: customising ({len(spec.operations)} commands)")
+    try:
+        argv = _command(spec, prepared, answer, finish if native else None, context)
+        _run(spec, argv, inputs, context, runner)
+        packages = _packages(answer) if native else None
+    finally:
+        shutil.rmtree(inputs, ignore_errors=True)
+        for path in (answer, finish):
+            path.unlink(missing_ok=True)
+    return replace(prepared, packages=packages)
+
+
+def copy_inputs(spec: Spec, root: Path, to: Path) -> None:
+    """Copy the host files that operations read, to the same relative paths under ``to``.
+
+    What is checked is what is copied, and what is copied is what the appliance gets, whatever
+    happens to the repository meanwhile. Links inside a copied folder stay links.
+
+    Raises:
+        SpecError: With every path that leads outside ``root`` or cannot be read.
+    """
+    to.mkdir()
+    problems = []
+    for host in _operation_paths(spec):
+        try:
+            _copy_input(host, root.resolve(), to)
+        except (OSError, HostError) as error:
+            why = error.message if isinstance(error, HostError) else error.strerror
+            what = f"host path {host.path!a} cannot be used: {why}"
+            problems.append(Problem(spec.path, host.line, what))
+    if problems:
+        raise SpecError(problems)
+
+
+def _operation_paths(spec: Spec) -> Iterable[HostPath]:
+    lines = {operation.line for operation in spec.operations}
+    return (host for host in host_paths(spec) if host.line in lines)
+
+
+def _copy_input(host: HostPath, root: Path, to: Path) -> None:
+    relative = normal(host.path)
+    real = (root / relative).resolve(strict=True)
+    if not real.is_relative_to(root) or ".git" in real.relative_to(root).parts or real == root:
+        raise HostError("it leads out of the repository")
+    target = to / relative
+    if not (to / relative).resolve().is_relative_to(to.resolve()):
+        raise HostError("it leads out of the repository")
+    if target.exists():
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if stat.S_ISDIR(real.stat().st_mode) and host.tree:
+        shutil.copytree(real, target, symlinks=True, copy_function=_copy_file)
+    else:
+        _copy_file(str(real), str(target))
+
+
+def _copy_file(source: str, target: str, *, follow_symlinks: bool = True) -> str:
+    if not follow_symlinks and Path(source).is_symlink():
+        Path(target).symlink_to(Path(source).readlink())
+        return target
+    # The last part was resolved; if it is a link now, somebody swapped it. O_NONBLOCK: a pipe
+    # must not hang the build.
+    handle = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    with os.fdopen(handle, "rb") as file:
+        mode = os.fstat(handle).st_mode
+        if not stat.S_ISREG(mode):
+            raise HostError("it is not a regular file")
+        with Path(target).open("wb") as copy:
+            shutil.copyfileobj(file, copy)
+    Path(target).chmod(stat.S_IMODE(mode))
+    return target
+
+
+def _blank(answer: Path, mark: str) -> None:
+    with answer.open("wb") as file:
+        file.write(mark.encode())
+        file.truncate(_ANSWER_SIZE)
+
+
+def _script(mark: str) -> str:
+    first, rest = _FINISH.read_text(encoding="utf-8").split("\n", 1)
+    return f"{first}\nMARK='{mark}'\n{rest}"
+
+
+def _command(
+    spec: Spec, prepared: Prepared, answer: Path, finish: Path | None, context: Context
+) -> list[str]:
+    # fmt: off
+    return [
+        "virt-sysprep",
+        "--format", prepared.format, "--add", str(prepared.disk.absolute()),
+        "--format", "raw", "--add", str(answer.absolute()),
+        "--network" if context.settings.network else "--no-network",
+        "--operations", "defaults,customize",
+        "--no-logfile",
+        *_options(spec.operations),
+        *(("--run", str(finish.absolute())) if finish else ()),
+    ]
+    # fmt: on
+
+
+def _options(operations: Sequence[Operation]) -> list[str]:
+    options = []
+    for operation in operations:
+        options.append(f"--{operation.name}")
+        if operation.argument:
+            options.append(operation.argument)
+    return options
+
+
+def _runs_here(arch: str) -> bool:
+    host = platform.machine()
+    return host == arch or (host, arch) in _ALSO
+
+
+def _run(spec: Spec, argv: list[str], inputs: Path, context: Context, runner: Runner) -> None:
+    seen: list[str] = []
+
+    def watch(line: str) -> None:
+        if match := _STEP.match(line):
+            seen.append(match[1])
+            context.console.output(f"{spec.name}: {match[1]}")
+        if runner.echo:
+            runner.echo(line)
+
+    try:
+        replace(runner, echo=watch).run(
+            argv,
+            env=appliance_environment(context.accel),
+            cwd=inputs,
+            timeout=_TIMEOUT,
+            doing=f"customising {spec.name}",
+        )
+    except CommandError as error:
+        raise _failure(spec, seen, error) from error
+
+
+def _failure(spec: Spec, seen: list[str], error: CommandError) -> BuildError:
+    operation = running(spec.operations, seen)
+    why = next(
+        (
+            line.split(": error: ", 1)[1]
+            for line in error.tail
+            if line.startswith("virt-sysprep: error: ")
+        ),
+        error.message,
+    )
+    if operation is None:
+        return BuildError(f"customising {spec.name} failed: {why}")
+    first = operation.argument.splitlines()[0] if operation.argument else ""
+    return BuildError(
+        f"{spec.path}:{operation.line}: {operation.name} {first}".rstrip() + f" failed: {why}"
+    )
+
+
+def _packages(answer: Path) -> tuple[Package, ...] | None:
+    """What finish.sh answered; None when the guest has no package manager that it knows."""
+    text = answer.read_bytes().split(b"\0", 1)[0].decode("utf-8", errors="replace")
+    lines = text.splitlines()
+    try:
+        complete = lines[0] == "packages" and "end" in lines
+    except IndexError:
+        complete = False
+    return contents.parse("\n".join(lines[1 : lines.index("end")])) if complete else None
