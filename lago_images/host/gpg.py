@@ -105,7 +105,7 @@ class Gpg:
 
 @contextmanager
 def throw_away(runner: Runner, environ: Mapping[str, str]) -> Iterator[Gpg]:
-    """gpg with a GNUPGHOME that is gone after the block, its agent with it."""
+    """A GNUPGHOME that is gone after the block, its agent with it."""
     # An agent's socket path may have 107 characters: the folder's own name stays short.
     home = Path(tempfile.mkdtemp(prefix="lago-gpg-"))
     try:

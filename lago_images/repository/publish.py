@@ -1,0 +1,227 @@
+"""Rendering what is public: ETags first, the listing second, conditional writes third."""
+
+import random
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from lago_images.errors import ConflictError, NotFoundError, RepositoryError, SigningError
+from lago_images.repository import layout
+from lago_images.repository.layout import PUBLISHED, RENDERED, headers
+from lago_images.repository.releasing import IsAncestor
+from lago_images.repository.render import is_empty, render
+from lago_images.repository.signing import Signer, SigningKey
+from lago_images.repository.site import Site
+from lago_images.repository.state import Published, State, read, read_published
+from lago_images.storage.base import Blob, Store
+
+ATTEMPTS = 100
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 1.0
+Pause = Callable[[int], None]
+# Of a public key's file: its fingerprint.
+Fingerprint = Callable[[bytes], str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refreshed:
+    """What a refresh saw and wrote. ``attempts`` counts from 1."""
+
+    state: State
+    written: tuple[str, ...]
+    deleted: tuple[str, ...]
+    attempts: int
+
+
+def pause(attempt: int) -> None:
+    """Wait before starting over: longer each time, and never in step with another publisher."""
+    longest = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2**attempt)
+    time.sleep(random.uniform(0, longest))  # noqa: S311 -- only spreads publishers
+
+
+def refresh(
+    store: Store,
+    site: Site,
+    signer: Signer,
+    *,
+    fingerprint: Fingerprint,
+    retire: frozenset[str] = frozenset(),
+    wait: Pause = pause,
+) -> Refreshed:
+    """Bring the rendered files in line with what is in the repository.
+
+    Args:
+        store: The repository.
+        site: Its name and URL.
+        signer: The keys that sign; see ``refuse_key_change``.
+        fingerprint: Of a published key.
+        retire: Fingerprints of keys that no longer sign: what they signed is deleted.
+        wait: Called with the number of the attempt before starting over.
+
+    Raises:
+        SigningError: Clients of a published key would be left with a stale index.
+        RepositoryError: Other publishers were faster, every time.
+    """
+    for attempt in range(ATTEMPTS):
+        before = published_files(store, signer)
+        refuse_key_change(before, signer, fingerprint, retire)
+        state = read(store)
+        try:
+            written = tuple(_write(store, before, state, site, signer))
+        except ConflictError:
+            wait(attempt)
+            continue
+        deleted = _delete(store, before, signer, retire)
+        return Refreshed(state=state, written=written, deleted=deleted, attempts=attempt + 1)
+    raise RepositoryError(
+        f"the rendered files in {store.url} were changed by others {ATTEMPTS} times in a row",
+        hint="run `repo refresh` when fewer publishers are at work",
+    )
+
+
+def published_files(store: Store, signer: Signer) -> Mapping[str, Blob]:
+    """The rendered files as they are now, by key; those that are not there are left out."""
+    names = {*RENDERED, *(stat.key for prefix in ("index-", "key-") for stat in store.list(prefix))}
+    for key in signer.public:
+        names |= {layout.signed_index(key.fingerprint), layout.key_file(key.fingerprint)}
+
+    def get(name: str) -> Blob | None:
+        try:
+            return store.get(name)
+        except NotFoundError:
+            return None
+
+    with ThreadPoolExecutor(len(names)) as pool:
+        return {blob.key: blob for blob in pool.map(get, sorted(names)) if blob}
+
+
+def refuse_key_change(
+    before: Mapping[str, Blob], signer: Signer, fingerprint: Fingerprint, retire: frozenset[str]
+) -> None:
+    """Raises ``SigningError`` when clients who trust a published key would be left behind.
+
+    They would read a stale index, or one signed by a key that they do not know. A key is given
+    up by naming it in ``retire``.
+    """
+    ours = [key.fingerprint for key in signer.public]
+    if both := retire & set(ours):
+        raise SigningError(
+            f"{', '.join(sorted(both))} is to be retired and is in signing-key",
+            hint="take it out of signing-key first",
+        )
+    abandoned = {_fingerprint_in(name) for name in before} - {"", *ours} - retire
+    first = signer.public[0] if signer.keys else None
+    if layout.KEY in before and not (first and before[layout.KEY].data == first.armour):
+        published = fingerprint(before[layout.KEY].data)
+        if published not in retire and (first is None or published != first.fingerprint):
+            abandoned.add(published)
+    elif layout.SIGNED_INDEX in before and first is None and not retire:
+        abandoned.add("an unknown key")
+    if abandoned:
+        names = ", ".join(sorted(abandoned))
+        raise SigningError(
+            f"the published files are signed by {names}, which signing-key does not say",
+            hint="put it back (the key of index.asc is the first); or, when no client trusts it "
+            "any more: repo refresh --retire-key FINGERPRINT",
+        )
+
+
+def record(store: Store, commit: str, *, is_ancestor: IsAncestor, wait: Pause = pause) -> bool:
+    """Remember the commit published last; False if one at least as new is remembered.
+
+    A remembered commit that is no descendant of this one, or that nobody has any more (a
+    force-push), is replaced.
+    """
+    for attempt in range(ATTEMPTS):
+        now = read_published(store)
+        if now and (now.commit == commit or is_ancestor(commit, now.commit)):
+            return False
+        try:
+            store.put(
+                PUBLISHED,
+                Published.to_json(commit),
+                expected=now.etag if now else None,
+                headers=headers(PUBLISHED),
+            )
+        except ConflictError:
+            wait(attempt)
+        else:
+            return True
+    raise RepositoryError(f"{PUBLISHED} in {store.url} was changed by others, every time")
+
+
+def _write(
+    store: Store, before: Mapping[str, Blob], state: State, site: Site, signer: Signer
+) -> Iterator[str]:
+    files = render(state, site, signer.public)
+    signed = _signatures(files, before, signer, empty=is_empty(state))
+    for name in _in_order(files | signed):
+        data = signed.get(name) or files[name]
+        old = before.get(name)
+        if old is None or old.data != data:
+            store.put(name, data, expected=old.etag if old else None, headers=headers(name))
+            yield name
+
+
+def _in_order(files: Mapping[str, bytes]) -> list[str]:
+    """Each index before repo.metadata, a signature after what it signs, keys last."""
+    places = {name: number for number, name in enumerate(RENDERED)}
+
+    def place(name: str) -> tuple[float, str]:
+        if name in places:
+            return places[name], name
+        return (places[layout.SIGNED_INDEX] if name.startswith("index-") else len(places)), name
+
+    return sorted(files, key=place)
+
+
+def _signatures(
+    files: Mapping[str, bytes], before: Mapping[str, Blob], signer: Signer, *, empty: bool
+) -> dict[str, bytes]:
+    """The signed files. One that is good already is left as it is."""
+    if not signer.keys:
+        return {}
+    first, text = signer.keys[0], files[layout.METADATA]
+    signed = {}
+    # An index without a section is valid, but not under a signature for newer clients: it is
+    # signed only to replace one that names images.
+    for key in signer.keys:
+        own = layout.signed_index(key.fingerprint)
+        if not empty or own in before:
+            signed[own] = _clearsigned(key, files[layout.INDEX], before.get(own))
+    own = layout.signed_index(first.fingerprint)
+    if own in signed or layout.SIGNED_INDEX in before:
+        old = before.get(layout.SIGNED_INDEX)
+        signed[layout.SIGNED_INDEX] = signed.get(own) or _clearsigned(
+            first, files[layout.INDEX], old
+        )
+    old = before.get(layout.METADATA_SIGNATURE)
+    kept = old is not None and first.has_signed(old.data, text)
+    signed[layout.METADATA_SIGNATURE] = old.data if old and kept else first.detach_sign(text)
+    return signed
+
+
+def _clearsigned(key: SigningKey, text: bytes, old: Blob | None) -> bytes:
+    if old is not None and key.has_clearsigned(old.data, text):
+        return old.data
+    return key.clearsign(text)
+
+
+def _delete(
+    store: Store, before: Mapping[str, Blob], signer: Signer, retire: frozenset[str]
+) -> tuple[str, ...]:
+    if not retire:
+        return ()
+    names = [name for name in before if _fingerprint_in(name) in retire]
+    if not signer.keys:
+        all_signed = (layout.SIGNED_INDEX, layout.METADATA_SIGNATURE, layout.KEY)
+        names += [name for name in all_signed if name in before]
+    store.delete(names)
+    return tuple(sorted(names))
+
+
+def _fingerprint_in(name: str) -> str:
+    for prefix in ("index-", "key-"):
+        if name.startswith(prefix) and name.endswith(".asc"):
+            return name.removeprefix(prefix).removesuffix(".asc")
+    return ""
