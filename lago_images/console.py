@@ -18,8 +18,13 @@ from rich.console import Console as RichConsole
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 # Everything below U+0020 but the tab, DEL and the C1 controls: what can move a cursor, colour a
-# terminal or end a line. U+2028 and U+2029 end lines for some log viewers.
-_CONTROLS = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
+# terminal or end a line. U+2028 and U+2029 end lines for some log viewers. The others are seen by
+# nobody: they turn the direction of text, or hide a command from who looks for its characters and
+# not from GitHub's runner, which compares strings as .NET's cultures do, and so passes over them.
+_CONTROLS = re.compile(
+    r"\x1b\[[0-?]*[ -/]*[@-~]|[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]"
+    r"|[\u00ad\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff]"
+)
 PLAIN_SECONDS = 15.0
 
 
@@ -32,7 +37,7 @@ class Mode(StrEnum):
 
 
 def clean(text: str) -> str:
-    """One line of text without escape sequences or control characters."""
+    """One line of text without escape sequences, control characters or invisible ones."""
     return _CONTROLS.sub("", text)
 
 
@@ -43,7 +48,7 @@ def inert(text: str) -> str:
     https://docs.github.com/actions/reference/workflows-and-actions/workflow-commands
     """
     shown = clean(text).replace("##[", "# #[")
-    return "\u200b" + shown if shown.lstrip().startswith("::") else shown
+    return shown.replace("::", ": :", 1) if shown.lstrip().startswith("::") else shown
 
 
 class Advance(Protocol):

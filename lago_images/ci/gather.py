@@ -1,0 +1,92 @@
+"""What a report needs of the plan, the results and the repository, put together."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from lago_images.building import contents
+from lago_images.building.bases.model import Package
+from lago_images.building.model import Result
+from lago_images.ci.report import Entry
+from lago_images.errors import NotFoundError
+from lago_images.planning.model import Action, Plan, PlannedImage
+from lago_images.repository.layout import BuildKey
+from lago_images.repository.manifest import Manifest
+from lago_images.repository.state import State
+from lago_images.storage.base import Store
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """Where builds are read: the repository, and what clients know it as.
+
+    ``base_url`` is empty when that is not known; ``run`` is the URL of the CI run, or empty.
+    """
+
+    store: Store
+    state: State
+    base_url: str = ""
+    run: str = ""
+
+
+def entries(plan: Plan, results: Iterable[Result], source: Source) -> list[Entry]:
+    """An entry for each image that the plan builds or promotes, in the plan's order."""
+    by_name = {(result.name, result.arch): result for result in results}
+    affected = {Action.BUILD, Action.PROMOTE}
+    return [
+        _entry(planned, by_name, source) for planned in plan.images if planned.action in affected
+    ]
+
+
+def _entry(
+    planned: PlannedImage, results: Mapping[tuple[str, str], Result], source: Source
+) -> Entry:
+    result = results.get((planned.name, planned.arch))
+    before, after = _published(planned, source.state), _built(planned, result, source.state)
+    return Entry(
+        planned=planned,
+        result=result,
+        before=before,
+        after=after,
+        changes=_changes(before, after, source.store),
+        log=_log(after, source),
+    )
+
+
+def _published(planned: PlannedImage, state: State) -> Manifest | None:
+    """The build that was public when the plan was made, whatever was released since."""
+    for release in state.history(planned.name, planned.arch):
+        if release.revision == planned.revision:
+            return state.manifest(release)
+    return None
+
+
+def _built(planned: PlannedImage, result: Result | None, state: State) -> Manifest | None:
+    if planned.action is Action.PROMOTE and planned.promote:
+        key = BuildKey(name=planned.name, arch=planned.arch, build_id=planned.promote)
+        return state.manifests.get(key)
+    return None if result is None else result.manifest
+
+
+def _changes(
+    before: Manifest | None, after: Manifest | None, store: Store
+) -> contents.Difference | None:
+    if before is None or after is None:
+        return None
+    old, new = _packages(before, store), _packages(after, store)
+    return None if old is None or new is None else contents.compare(old, new)
+
+
+def _packages(manifest: Manifest, store: Store) -> tuple[Package, ...] | None:
+    if manifest.packages is None:
+        return None
+    try:
+        return contents.parse(store.get(manifest.key.packages).data.decode(errors="replace"))
+    except NotFoundError:
+        return None
+
+
+def _log(after: Manifest | None, source: Source) -> str:
+    """The log's public place once the build is in the repository, else the run."""
+    if after is not None and source.base_url and after.key in source.state.manifests:
+        return f"{source.base_url.rstrip('/')}/{after.key.log}"
+    return source.run

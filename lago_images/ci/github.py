@@ -1,0 +1,103 @@
+"""What is told to GitHub through its API: one comment a pull request, one status a chain."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from github import Auth, Github, GithubException
+from github.Issue import Issue
+from urllib3.util import Retry
+
+from lago_images.errors import Error
+
+API = "https://api.github.com"
+# How GITHUB_TOKEN's comments are signed.
+BOT = "github-actions[bot]"
+_FORBIDDEN = frozenset({401, 403, 404})
+# GitHub cuts off nothing: a longer description is refused.
+_DESCRIPTION = 140
+
+
+class GitHubError(Error):
+    """GitHub could not be told."""
+
+
+class NotPermittedError(GitHubError):
+    """The token may not do this, as in a run for a fork's pull request."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """What on GitHub a report is about.
+
+    Attributes:
+        repository: ``owner/name``.
+        commit: What the statuses are set on.
+        pull_request: Its number; None outside a pull request.
+        api: The API's base URL.
+    """
+
+    repository: str
+    commit: str
+    pull_request: int | None
+    api: str = API
+
+
+class Reporter:
+    """Tells GitHub; every method raises ``GitHubError``, and ``NotPermittedError`` on 401-404."""
+
+    def __init__(self, target: Target, token: str, *, author: str = BOT) -> None:
+        """``author`` is the login that our comments carry: nobody else's comment is touched."""
+        self._target = target
+        self._author = author
+        # PyGithub's own retries wait for a rate limit to end, which takes up to an hour.
+        retry = Retry(total=3, backoff_factor=1, status_forcelist=(500, 502, 503, 504))
+        self._github = Github(
+            auth=Auth.Token(token), base_url=target.api, retry=retry, lazy=True, timeout=30
+        )
+
+    def comment(self, marker: str, body: str) -> str:
+        """Write the report's comment, or replace its text; returns its URL."""
+        number = self._target.pull_request
+        if number is None:
+            raise GitHubError("there is no pull request to comment on")
+        try:
+            # To the API a pull request is an issue, and so is its conversation.
+            issue = self._github.get_repo(self._target.repository).get_issue(number)
+            return self._write(issue, marker, body)
+        except GithubException as error:
+            raise _told(error, f"commenting on pull request {number}") from error
+
+    def _write(self, issue: Issue, marker: str, body: str) -> str:
+        for comment in issue.get_comments():
+            if comment.user.login == self._author and comment.body.startswith(marker):
+                if comment.body != body:
+                    comment.edit(body)
+                return comment.html_url
+        return issue.create_comment(body).html_url
+
+    def statuses(self, states: Mapping[str, tuple[bool, str]], url: str) -> None:
+        """Set a commit status for each chain: by name, whether it is good, and a sentence."""
+        try:
+            commit = self._github.get_repo(self._target.repository).get_commit(self._target.commit)
+            for name, (good, told) in states.items():
+                commit.create_status(
+                    "success" if good else "failure",
+                    target_url=url,
+                    description=told
+                    if len(told) <= _DESCRIPTION
+                    else told[: _DESCRIPTION - 1] + "…",
+                    context=f"lago-images / {name}",
+                )
+        except GithubException as error:
+            raise _told(error, f"setting statuses on {self._target.commit[:12]}") from error
+
+    def close(self) -> None:
+        self._github.close()
+
+
+def _told(error: GithubException, doing: str) -> GitHubError:
+    message = error.data.get("message", "") if isinstance(error.data, dict) else ""
+    text = f"{doing}: GitHub answered {error.status} {message}".rstrip()
+    if error.status in _FORBIDDEN:
+        return NotPermittedError(text)
+    return GitHubError(text)

@@ -1,0 +1,236 @@
+"""The report of a run, as Markdown: a pure function of the plan, the results and the packages."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from lago_images.building.contents import Difference
+from lago_images.building.model import Result
+from lago_images.ci.markdown import block, code, inert, table
+from lago_images.planning.model import Action, Plan, PlannedImage
+from lago_images.repository.manifest import Manifest
+
+# GitHub refuses comments longer than 65,536 characters.
+LIMIT = 60_000
+_SHOWN_PACKAGES = 60
+_SHOWN_REASONS = 4
+
+
+class Outcome(StrEnum):
+    """How an image's part of a run ended."""
+
+    BUILT = "built"
+    PROMOTED = "promoted"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+    MISSING = "no result"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One affected image.
+
+    Attributes:
+        result: None when no job told how its build ended.
+        before: The build that was published when the plan was made.
+        changes: Between the packages of ``before`` and of the new build; None if not known.
+        after: The new build's manifest: this run's, or the one promoted.
+        log: The URL of its log; empty if there is none.
+    """
+
+    planned: PlannedImage
+    result: Result | None = None
+    before: Manifest | None = None
+    after: Manifest | None = None
+    changes: Difference | None = None
+    log: str = ""
+
+    @property
+    def outcome(self) -> Outcome:
+        if self.planned.action is Action.PROMOTE:
+            return Outcome.PROMOTED if self.after is not None else Outcome.MISSING
+        if self.result is None:
+            return Outcome.MISSING
+        if self.result.skipped:
+            return Outcome.SKIPPED
+        return Outcome.BUILT if self.result.ok else Outcome.FAILED
+
+    @property
+    def good(self) -> bool:
+        return self.outcome in {Outcome.BUILT, Outcome.PROMOTED}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """Everything the Markdown is made of.
+
+    Attributes:
+        marker: What an earlier comment of ours is found by; it is not shown.
+        run: The URL of the CI run; empty if there is none.
+    """
+
+    plan: Plan
+    entries: Sequence[Entry] = field(default_factory=tuple)
+    marker: str = ""
+    run: str = ""
+
+    @property
+    def good(self) -> bool:
+        return all(entry.good for entry in self.entries)
+
+
+def marker(name: str) -> str:
+    """The hidden first line of our comment for a repository of this name."""
+    return f"<!-- lago-images-report:{re.sub('[^A-Za-z0-9]+', '-', name).strip('-')} -->"
+
+
+def render(report: Report, *, limit: int = LIMIT) -> str:
+    """The report; parts at its end are left out, and said to be, when it exceeds ``limit``."""
+    head = [report.marker, "### Images", "", summary(report), ""]
+    if report.entries:
+        rows = [_row(entry) for entry in report.entries]
+        heads = ("Image", "What", "Why", "Time", "Size", "Packages", "Boot test", "Log")
+        head += [*table(heads, rows), ""]
+    parts = [part for entry in report.entries for part in (_failure(entry), _packages(entry))]
+    text = "\n".join(head).lstrip("\n")
+    return _fitted(text, [part for part in parts if part], _footer(report), limit)
+
+
+def summary(report: Report) -> str:
+    """One sentence: how many images, and how they ended."""
+    if not report.entries:
+        return "No image is affected."
+    counts = dict.fromkeys(Outcome, 0)
+    for entry in report.entries:
+        counts[entry.outcome] += 1
+    told = ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count)
+    images = "image" if len(report.entries) == 1 else "images"
+    return f"{len(report.entries)} {images} affected: {told}."
+
+
+def chain_states(report: Report) -> Mapping[str, tuple[bool, str]]:
+    """For each chain, by its base's name: whether all of it is good, and a sentence."""
+    entries = {entry.planned.name: entry for entry in report.entries}
+    states = {}
+    for chain in report.plan.chains:
+        members = [entries[name] for name in chain if name in entries]
+        if members:
+            told = ", ".join(f"{e.planned.name} {e.outcome}" for e in members)
+            states[chain[0]] = (all(e.good for e in members), told)
+    return states
+
+
+def _fitted(head: str, parts: list[str], footer: str, limit: int) -> str:
+    note = "\n_More is in the run's log: this report was too long._\n"
+    room = limit - len(footer) - len(note)
+    if len(head) > room:
+        head, parts = head[:room].rsplit("\n", 1)[0] + "\n" + note, []
+    for number, part in enumerate(parts):
+        if len(head) + len(part) > room:
+            left = len(parts) - number
+            return f"{head}{note}({left} parts left out)\n{footer}"
+        head += "\n" + part
+    return head + footer
+
+
+def _row(entry: Entry) -> tuple[str, ...]:
+    mark = "✅" if entry.good else "❌"
+    return (
+        code(entry.planned.name),
+        f"{mark} {entry.outcome}",
+        _reasons(entry.planned),
+        _time(entry),
+        _size(entry),
+        _package_counts(entry),
+        _boot(entry),
+        _link("log", entry.log),
+    )
+
+
+def _reasons(planned: PlannedImage) -> str:
+    shown = [f"{reason.kind}: {code(reason.detail)}" for reason in planned.reasons[:_SHOWN_REASONS]]
+    more = len(planned.reasons) - _SHOWN_REASONS
+    return "<br>".join(shown + ([f"and {more} more"] if more > 0 else []))
+
+
+def _time(entry: Entry) -> str:
+    if entry.result is None:
+        return ""
+    minutes, seconds = divmod(round(entry.result.seconds), 60)
+    return f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
+
+
+def _size(entry: Entry) -> str:
+    if entry.after is None:
+        return ""
+    after = entry.after.disk.compressed_size
+    if entry.before is None:
+        return f"new → {_mib(after)}"
+    before = entry.before.disk.compressed_size
+    change = "" if not before else f" ({100 * (after - before) / before:+.1f} %)"
+    return f"{_mib(before)} → {_mib(after)}{change}"
+
+
+def _mib(size: int) -> str:
+    return f"{size / 2**20:.1f} MiB"
+
+
+def _package_counts(entry: Entry) -> str:
+    changes = entry.changes
+    if changes is None:
+        return ""
+    return f"+{len(changes.added)} -{len(changes.removed)} ↑{len(changes.upgraded)}"
+
+
+def _boot(entry: Entry) -> str:
+    if entry.after is None:
+        return ""
+    boot = entry.after.boot
+    return "off" if boot is None else f"{boot.seconds:.0f} s ({inert(boot.accel)})"
+
+
+def _link(text: str, url: str) -> str:
+    # Only a URL of ours gets here; a strange one is left out rather than repaired.
+    plain = url.startswith(("https://", "http://")) and not set(url) & set(" |()<>\"'`\\\n\r")
+    return f"[{text}]({url})" if plain else ""
+
+
+def _failure(entry: Entry) -> str:
+    result = entry.result
+    if entry.good:
+        return ""
+    title = f"<summary>{code(entry.planned.name)}: {entry.outcome}</summary>"
+    lines = ["<details open>", title, ""]
+    if result is None:
+        lines += ["Its job ended without telling how: see the run's log.", ""]
+    elif result.skipped:
+        lines += [f"Its base {code(result.skipped)} failed.", ""]
+    else:
+        step = f"While {code(result.step)}: " if result.step else ""
+        lines += [f"{step}{code(result.error, limit=2000)}", ""]
+        lines += [block(result.tail), ""] if result.tail else []
+    return "\n".join([*lines, "</details>", ""])
+
+
+def _packages(entry: Entry) -> str:
+    changes = entry.changes
+    if not changes:
+        return ""
+    rows: list[tuple[str, ...]] = [
+        *((code(each.name), code(each.old), code(each.new)) for each in changes.upgraded),
+        *((code(each.name), "", code(each.version)) for each in changes.added),
+        *((code(each.name), code(each.version), "") for each in changes.removed),
+    ]
+    shown = table(("Package", "Published", "New"), rows[:_SHOWN_PACKAGES])
+    more = len(rows) - _SHOWN_PACKAGES
+    rest = [f"and {more} more", ""] if more > 0 else []
+    title = f"<summary>{code(entry.planned.name)}: packages</summary>"
+    return "\n".join(["<details>", title, "", *shown, "", *rest, "</details>", ""])
+
+
+def _footer(report: Report) -> str:
+    head = (report.plan.head or "")[:12]
+    link = _link("Run and its artifacts", report.run)
+    commit = f"Commit {code(head)}." if head else ""
+    return "\n" + " ".join(part for part in (commit, link) if part) + "\n"

@@ -1,0 +1,107 @@
+"""Results as JSON: how one CI job tells another how its builds ended."""
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from lago_images.building.model import Result
+from lago_images.errors import RepositoryError
+from lago_images.repository.layout import NAME
+from lago_images.repository.manifest import Manifest, canonical, refuse_newer
+
+SCHEMA = 1
+_KEYS = frozenset(
+    {"name", "arch", "manifest", "seconds", "step", "error", "tail", "skipped", "log"}
+)
+
+
+def dump(results: Iterable[Result]) -> bytes:
+    """The results as JSON: ``{"schema": 1, "results": [{"name", "arch", "manifest", …}]}``.
+
+    Of a log only the file's name is kept: its folder is another machine's.
+    """
+    return canonical({"schema": SCHEMA, "results": [_plain(result) for result in results]})
+
+
+def load(data: bytes, where: str) -> list[Result]:
+    """The results in a JSON document, which a pull request's job may have written.
+
+    Raises ``RepositoryError`` naming ``where`` when it is not a document we know.
+    """
+    try:
+        plain = json.loads(data)
+        refuse_newer(plain, SCHEMA, where)
+        return [_result(entry, where) for entry in plain["results"]]
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise RepositoryError(f"{where} is not a file of results: {error}") from error
+
+
+def read_folder(folder: Path) -> list[Result]:
+    """The results in every ``*.results.json`` under a folder, by name; none if it is not there."""
+    found = []
+    for path in sorted(folder.rglob("*.results.json")):
+        found += load(path.read_bytes(), str(path.relative_to(folder)))
+    return sorted(found, key=lambda result: (result.name, result.arch))
+
+
+def write_folder(folder: Path, results: Iterable[Result]) -> None:
+    """Write each result to ``<name>.results.json`` in a folder, which is made if needed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for result in results:
+        (folder / f"{result.name}.results.json").write_bytes(dump([result]))
+
+
+def _plain(result: Result) -> dict[str, Any]:
+    manifest = result.manifest
+    return {
+        "name": result.name,
+        "arch": result.arch,
+        "manifest": None if manifest is None else json.loads(manifest.to_json()),
+        "seconds": round(result.seconds, 3),
+        "step": result.step,
+        "error": result.error,
+        "tail": list(result.tail),
+        "skipped": result.skipped,
+        "log": None if result.log is None else result.log.name,
+    }
+
+
+def _result(entry: Mapping[str, Any], where: str) -> Result:
+    if set(entry) != _KEYS:
+        raise ValueError(f"unexpected or missing keys: {sorted(set(entry) ^ _KEYS)}")
+    seconds = float(entry["seconds"])
+    if not math.isfinite(seconds) or seconds < 0:
+        raise ValueError(f"seconds is {seconds}")
+    manifest, log = entry["manifest"], entry["log"]
+    return Result(
+        name=_name(entry["name"]),
+        arch=_name(entry["arch"]),
+        manifest=None if manifest is None else _manifest(manifest, where),
+        seconds=seconds,
+        step=_text(entry["step"]),
+        error=_text(entry["error"]),
+        tail=tuple(_text(line) for line in entry["tail"]),
+        skipped=_text(entry["skipped"]),
+        log=None if log is None else Path(Path(_text(log)).name),
+    )
+
+
+def _manifest(plain: object, where: str) -> Manifest:
+    manifest = Manifest.from_json(json.dumps(plain).encode(), where)
+    for part in (manifest.name, manifest.arch, manifest.build_id):
+        _name(part)
+    return manifest
+
+
+def _name(value: object) -> str:
+    if not isinstance(value, str) or not NAME.fullmatch(value):
+        raise ValueError(f"{value!r} is not a name")
+    return value
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is not a string")
+    return value

@@ -1,0 +1,72 @@
+"""``lago-images ci report``."""
+
+from pathlib import Path
+
+import click
+
+from lago_images.ci import event as events
+from lago_images.ci import gather, junit, outputs, results
+from lago_images.ci.github import BOT, NotPermittedError, Reporter, Target
+from lago_images.ci.report import Report, chain_states, marker, render
+from lago_images.cli.common import Invocation
+from lago_images.planning import document
+from lago_images.repository import state as states
+
+_SUMMARY_LIMIT = 900_000
+
+
+@click.command()
+@click.option("--plan", "plan_file", type=click.Path(path_type=Path), default="plan.json")
+@click.option("--results", "folder", type=click.Path(path_type=Path), default="results")
+@click.option("--junit", "junit_file", type=click.Path(path_type=Path), help="Also as JUnit XML.")
+@click.option("--author", default=BOT, show_default=True, help="Whose comment is updated.")
+@click.pass_obj
+def report(
+    invocation: Invocation, plan_file: Path, folder: Path, junit_file: Path | None, author: str
+) -> None:
+    """Tell how the images fared: on the pull request, in the step summary, else here.
+
+    Uses what GitHub Actions sets (GITHUB_REPOSITORY, GITHUB_EVENT_PATH, …) and GITHUB_TOKEN.
+    """
+    environ, settings = invocation.environ, invocation.settings
+    event = events.read(environ)
+    store = invocation.store()
+    source = gather.Source(
+        store=store, state=states.read(store), base_url=settings.base_url, run=event.run
+    )
+    plan = document.load(plan_file)
+    told = Report(
+        plan=plan,
+        entries=gather.entries(plan, results.read_folder(folder), source),
+        marker=marker(settings.name or settings.repository),
+        run=event.run,
+    )
+    if junit_file is not None:
+        junit_file.write_bytes(junit.render(told.entries))
+    shown = outputs.summarise(environ, render(told, limit=_SUMMARY_LIMIT))
+    token = environ.get("GITHUB_TOKEN", "")
+    posted = (
+        event.target is not None
+        and bool(token)
+        and _post(invocation, told, event.target, token, author)
+    )
+    if not (shown or posted):
+        click.echo(render(told))
+
+
+def _post(invocation: Invocation, told: Report, target: Target, token: str, author: str) -> bool:
+    """Tell GitHub what its token permits; whether a comment was written."""
+    reporter = Reporter(target, token, author=author)
+    commented = False
+    try:
+        if told.entries:
+            reporter.statuses(chain_states(told), told.run)
+        if target.pull_request is not None:
+            url = reporter.comment(told.marker, render(told))
+            invocation.console.info(f"reported at {url}")
+            commented = True
+    except NotPermittedError as error:
+        invocation.console.info(f"{error.message}: the report is in the step summary only")
+    finally:
+        reporter.close()
+    return commented

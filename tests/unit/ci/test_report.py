@@ -1,0 +1,158 @@
+import re
+from xml.etree import ElementTree as ET
+
+from lago_images.building import contents
+from lago_images.building.bases.model import Package
+from lago_images.ci import junit
+from lago_images.ci.report import LIMIT, Entry, Outcome, Report, chain_states, marker, render
+from lago_images.planning.model import Action
+from tests.support.ci import HOSTILE, built, failed, manifest, plan, planned
+from tests.unit.ci.test_markdown import ACTIVE, rendered
+
+
+def packages(*names: str) -> tuple[Package, ...]:
+    return tuple(
+        Package(name=n, version=v, arch="amd64") for n, _, v in (x.partition("=") for x in names)
+    )
+
+
+def entry(name="debian-12", **changes) -> Entry:
+    result = changes.pop("result", built(name))
+    plain = {
+        "planned": planned(name),
+        "result": result,
+        "before": manifest(name, "b1", size=80 << 20),
+        "after": result and result.manifest,
+        "changes": contents.compare(packages("a=1", "b=1", "c=1"), packages("a=1", "b=2", "d=1")),
+        "log": "https://images.example/builds/x/build.log",
+    }
+    return Entry(**{**plain, **changes})
+
+
+def report(*entries: Entry, **changes) -> Report:
+    images = tuple(e.planned for e in entries)
+    return Report(
+        **{
+            "plan": plan(*images),
+            "entries": entries,
+            "marker": marker("images"),
+            "run": "https://github.com/o/r/actions/runs/1",
+            **changes,
+        }
+    )
+
+
+def test_the_table_tells_all():
+    text = render(report(entry()))
+    assert text.startswith("<!-- lago-images-report:images -->\n")
+    shown = rendered(text)
+    row = re.findall(r"<td>(.*?)</td>", shown)[:8]
+    assert row[0] == "<code>debian-12</code>"
+    assert row[1] == "✅ built"
+    assert row[2] == "spec: <code>image-specs/debian-12 changed</code>"
+    assert row[3] == "1 min 15 s"
+    assert row[4] == "80.0 MiB → 100.0 MiB (+25.0 %)"
+    assert row[5] == "+1 -1 ↑1"
+    assert row[6] == "31 s (tcg)"
+    assert row[7] == '<a href="https://images.example/builds/x/build.log">log</a>'
+    assert "<td><code>b</code></td>\n<td><code>1</code></td>\n<td><code>2</code></td>" in shown
+    assert "Run and its artifacts" in shown
+
+
+def test_a_failure_names_step_command_and_last_lines():
+    shown = rendered(render(report(entry(result=failed(), after=None, changes=None))))
+    assert "❌ failed" in shown
+    assert "<code>customising</code>" in shown
+    assert "<code>virt-sysprep failed with exit code 1</code>" in shown
+    assert "one\ntwo\n</pre>" in shown
+
+
+def test_a_skipped_layer_names_its_base():
+    skipped = failed("nfs", skipped="debian-12", error="", step="", tail=())
+    shown = rendered(render(report(entry("nfs", result=skipped, after=None, changes=None))))
+    assert "❌ skipped" in shown
+    assert "Its base <code>debian-12</code> failed." in shown
+
+
+def test_a_promoted_build_is_told_without_a_time():
+    promoted = entry(
+        planned=planned(action=Action.PROMOTE, promote="b2"), result=None, after=manifest()
+    )
+    assert promoted.outcome is Outcome.PROMOTED
+    assert "✅ promoted" in render(report(promoted))
+
+
+def test_a_lost_result_is_a_failure():
+    lost = entry(result=None, after=None, changes=None)
+    assert lost.outcome is Outcome.MISSING
+    assert not report(lost).good
+    assert "without telling how" in render(report(lost))
+
+
+def test_nothing_affected():
+    assert "No image is affected." in render(report())
+
+
+def test_hostile_specs_cannot_break_out():
+    bad = entry(
+        planned=planned(detail=HOSTILE),
+        result=failed(step=HOSTILE, error=HOSTILE, tail=(HOSTILE, "</pre></details>"), skipped=""),
+        changes=contents.compare((), (Package(name=HOSTILE, version=HOSTILE, arch="x"),)),
+        log="https://x/)](javascript:alert(1))",
+        after=manifest(boot=None),
+    )
+    shown = rendered(render(report(bad)))
+    ours = shown.replace("<h3>Images</h3>", "").replace(
+        '<a href="https://github.com/o/r/actions/runs/1">', ""
+    )
+    assert not ACTIVE.search(ours)
+    # GitHub looks for no mention in a block of code.
+    assert not re.search(r"@\w", re.sub(r"(?s)<pre>.*?</pre>", "", ours))
+    assert ours.count("<tr>") == 4
+    assert ours.count("<details") == ours.count("</details>") == 2
+
+
+def test_a_long_report_is_cut_to_what_github_takes():
+    entries = [
+        entry(f"i{n}", result=failed(f"i{n}", tail=("x" * 900,) * 30), after=None)
+        for n in range(40)
+    ]
+    text = render(report(*entries))
+    assert len(text) <= LIMIT
+    assert "too long" in text
+    assert "left out" in text
+    assert text.count("<details") == text.count("</details>")
+
+
+def test_a_table_that_is_too_long_alone_is_cut_at_a_row():
+    text = render(report(*(entry(f"image-{n}") for n in range(900))))
+    assert len(text) <= LIMIT
+    assert "too long" in text
+
+
+def test_markers_do_not_leave_their_comment():
+    assert marker("a--> <b>x") == "<!-- lago-images-report:a-b-x -->"
+    assert marker("s3://bucket/prefix") == "<!-- lago-images-report:s3-bucket-prefix -->"
+
+
+def test_chain_states():
+    good, bad = entry("a"), entry("b", result=failed("b"), after=None)
+    made = report(good, bad, plan=plan(good.planned, bad.planned, chains=(("a", "b"), ("c",))))
+    assert chain_states(made) == {"a": (False, "a built, b failed")}
+
+
+def test_junit():
+    skipped = failed("nfs", skipped="b", error="", step="", tail=())
+    xml = junit.render(
+        [
+            entry("a"),
+            entry("b", result=failed("b", error="\x00\x1b[1mboom \ud800 <x>"), after=None),
+            entry("nfs", result=skipped, after=None),
+            entry("c", result=None, after=None),
+        ]
+    )
+    suite = ET.fromstring(xml)
+    assert suite.attrib == {"name": "images", "tests": "4", "failures": "2", "skipped": "1"}
+    failure = suite.find("testcase[@name='b']/failure")
+    assert failure.attrib["message"] == "boom  <x>"
+    assert failure.text == "one\ntwo"

@@ -1,0 +1,65 @@
+import json
+
+import pytest
+
+from lago_images.ci import results
+from lago_images.errors import RepositoryError
+from tests.support.ci import built, failed
+
+
+def test_results_come_back(tmp_path):
+    written = [built("a"), failed("b"), failed("c", skipped="b", step="", error="", tail=())]
+    results.write_folder(tmp_path / "job-1", written[:2])
+    results.write_folder(tmp_path / "job-2", written[2:])
+    assert results.read_folder(tmp_path) == written
+
+
+def test_only_a_logs_name_travels(tmp_path):
+    plain = json.loads(results.dump([failed(log=tmp_path / "x.log")]))
+    assert plain["results"][0]["log"] == "x.log"
+    plain["results"][0]["log"] = "../../etc/passwd"
+    (found,) = results.load(json.dumps(plain).encode(), "r")
+    assert str(found.log) == "passwd"
+
+
+def test_no_folder_no_results(tmp_path):
+    assert results.read_folder(tmp_path / "none") == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"name": "../x"},
+        {"name": "a\nb"},
+        {"name": 7},
+        {"arch": "x/y"},
+        {"seconds": -1},
+        {"seconds": float("nan")},
+        {"seconds": "soon"},
+        {"tail": [1]},
+        {"error": None},
+        {"manifest": []},
+        {"manifest": {}},
+        {"extra": 1},
+    ],
+    ids=str,
+)
+def test_strange_results_are_refused(change):
+    plain = json.loads(results.dump([built()]))
+    plain["results"][0].update(change)
+    with pytest.raises(RepositoryError):
+        results.load(json.dumps(plain).encode(), "job-1/x.results.json")
+
+
+@pytest.mark.parametrize("field", ["name", "arch", "build_id"])
+def test_a_manifest_cannot_name_another_place(field):
+    plain = json.loads(results.dump([built()]))
+    plain["results"][0]["manifest"][field] = "../other"
+    with pytest.raises(RepositoryError):
+        results.load(json.dumps(plain).encode(), "x")
+
+
+@pytest.mark.parametrize("data", [b"", b"[]", b"{}", b"\xff", b'{"schema": 2, "results": []}'])
+def test_another_document_is_refused(data):
+    with pytest.raises(RepositoryError):
+        results.load(data, "x")
