@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass
 
+from lago_images.spec import names
 from lago_images.storage.base import Headers
 
 BUILDS = "builds/"
@@ -19,9 +20,7 @@ CACHE = "state/cache.json"
 RENDERED = (INDEX, SIGNED_INDEX, METADATA, METADATA_SIGNATURE, CATALOGUE, KEY)
 MANIFEST = "manifest.json"
 
-# The index grammar's section names (guestfs-tools builder/index-scan.l), less what could leave a
-# directory or look like an option.
-NAME = re.compile(r"[A-Za-z0-9][-A-Za-z0-9._]*")
+NAME = names.NAME
 _RELEASE = re.compile(r"releases/([^/]+)/([^/]+)/([1-9][0-9]*)\.json")
 _MANIFEST = re.compile(r"builds/([^/]+)/([^/]+)/([^/]+)/manifest\.json")
 

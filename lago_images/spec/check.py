@@ -6,7 +6,7 @@ from pathlib import Path
 from lago_images.errors import Problem
 from lago_images.spec.files import check_files
 from lago_images.spec.model import BaseKind, Spec
-from lago_images.spec.names import suggestion
+from lago_images.spec.names import NAME, suggestion
 from lago_images.spec.properties import words
 
 
@@ -53,7 +53,7 @@ def _layer(spec: Spec, specs: Mapping[str, Spec], broken: Collection[str]) -> It
     base = specs.get(spec.base.name)
     line = spec.base.line
     if base is None:
-        if spec.base.name not in broken:
+        if spec.base.name not in broken and NAME.fullmatch(spec.base.name):
             near = suggestion(spec.base.name, [n for n in {*specs, *broken} if n != spec.name])
             yield Problem(spec.path, line, f"there is no spec {spec.base.name!r}{near}")
     elif base.arch != spec.arch:

@@ -1,12 +1,15 @@
 """Host paths of specs: inside the repository, there, and of the right kind."""
 
+import re
 import stat
 from pathlib import Path
 
 from lago_images.errors import Problem
-from lago_images.spec.inputs import HostPath, host_paths
+from lago_images.spec.inputs import HostPath, host_paths, normal
 from lago_images.spec.model import Spec
 from lago_images.spec.names import shown
+
+_SUBMODULE = re.compile(r"^\s*path\s*=\s*(.*\S)\s*$", re.MULTILINE)
 
 
 def check_files(spec: Spec, root: Path) -> list[Problem]:
@@ -38,23 +41,45 @@ def _written(path: str) -> str | None:
 
 def _found(host: HostPath, root: Path) -> str | None:
     """What is wrong with what a path leads to."""
-    path = shown(host.path)
     try:
         real = (root / host.path).resolve(strict=True)
-        mode = real.stat().st_mode
+        wrong = _kind(real, root, tree=host.tree)
     except FileNotFoundError:
-        return f"host path {path} is not there (paths start at the root of the repository)"
+        if in_submodule(host.path, root):
+            return None
+        wrong = "is not there (paths start at the root of the repository)"
     except (OSError, RuntimeError) as error:
-        return f"host path {path} cannot be read: {getattr(error, 'strerror', None) or error}"
+        wrong = f"cannot be read: {why(error)}"
+    return wrong and f"host path {shown(host.path)} {wrong}"
+
+
+def _kind(real: Path, root: Path, *, tree: bool) -> str | None:
+    mode = real.stat().st_mode
     if not inside(real, root):
-        return f"host path {path} leads out of the repository"
+        return "leads out of the repository"
     if real == root or ".git" in real.relative_to(root).parts:
-        return f"host path {path} takes git's own files along, which may hold credentials"
-    if not (stat.S_ISREG(mode) or (host.tree and stat.S_ISDIR(mode))):
-        return f"host path {path} is not a {'file or folder' if host.tree else 'regular file'}"
+        return "takes git's own files along, which may hold credentials"
+    if not (stat.S_ISREG(mode) or (tree and stat.S_ISDIR(mode))):
+        return f"is not a {'file or folder' if tree else 'regular file'}"
     return None
 
 
 def inside(real: Path, root: Path) -> bool:
     """Whether a path lies in ``root``, both being resolved."""
     return real.is_relative_to(root)
+
+
+def in_submodule(path: str, root: Path) -> bool:
+    """Whether a path is in a submodule, which a clone need not have checked out to be planned."""
+    try:
+        text = (root / ".gitmodules").read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return False
+    return any(f"{normal(path)}/".startswith(f"{top}/") for top in _SUBMODULE.findall(text))
+
+
+def why(error: OSError | RuntimeError) -> str:
+    """What the system said, without a path of this machine."""
+    # Python 3.11 and 3.12 raise RuntimeError for a loop of links, and the path is its message.
+    strerror = error.strerror if isinstance(error, OSError) else None
+    return strerror or "a loop of links"

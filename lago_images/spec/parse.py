@@ -9,7 +9,7 @@ in ``\`` goes on in the next, with a newline between; then blank lines and those
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from functools import lru_cache
 
 from lago_images.errors import Problem
 from lago_images.spec.commands import (
@@ -46,9 +46,7 @@ _LONGEST = 128 * 1024 - 64
 _CONTENT = frozenset(("append-line", "edit", "write"))
 
 
-class _Line(NamedTuple):
-    number: int
-    text: str
+_Line = tuple[int, str]
 
 
 @dataclass(slots=True)
@@ -116,9 +114,9 @@ def _joined(text: str, reader: _Reader) -> list[_Line]:
     lines = iter(enumerate(text.removesuffix("\n").split("\n"), 1))
     for number, line in lines:
         if line[-1:] == "\\":
-            joined.append(_Line(number, _continued(number, line, lines, reader)))
+            joined.append((number, _continued(number, line, lines, reader)))
         elif line and not line.isspace():
-            joined.append(_Line(number, line))
+            joined.append((number, line))
     return joined
 
 
@@ -161,18 +159,25 @@ def _property(key: str, value: str, line: int, reader: _Reader) -> None:
 
 
 def _operation(text: str, line: int, reader: _Reader) -> None:
-    name, _, argument = text.partition(" ")
-    command = COMMANDS.get(name)
-    if command is None:
-        reader.complain(line, _unknown(name))
-        return
-    argument = argument.lstrip() if name in _CONTENT else argument.strip()
-    if command.form is Form.PACKAGES:
-        argument = ",".join(word.strip() for word in argument.split(","))
-    if what := _argument_problem(name, command, argument):
+    name, argument, what = _understood(text)
+    if what:
         reader.complain(line, what)
     else:
         reader.operations.append(Operation(name=name, argument=argument, line=line))
+
+
+# The same commands stand in many specs.
+@lru_cache(maxsize=8192)
+def _understood(text: str) -> tuple[str, str, str | None]:
+    """A command's name, its argument, and what is wrong with them."""
+    name, _, argument = text.partition(" ")
+    command = COMMANDS.get(name)
+    if command is None:
+        return name, argument, _unknown(name)
+    argument = argument.lstrip() if name in _CONTENT else argument.strip()
+    if command.form is Form.PACKAGES:
+        argument = ",".join(word.strip() for word in argument.split(","))
+    return name, argument, _argument_problem(name, command, argument)
 
 
 def _unknown(name: str) -> str:
@@ -180,12 +185,12 @@ def _unknown(name: str) -> str:
     word = name.split(maxsplit=1)[0]
     if name != word:
         return f"{shown(word)} is followed by a tab or newline; virt-builder wants one blank"
-    if name != plain and (plain in COMMANDS or plain in OPTIONS):
-        return f"{shown(name)}: commands are written without dashes"
     if plain in OPTIONS:
-        return f"{name} is an option and no command: {OPTIONS[name]}"
+        return f"{plain} is an option and no command: {OPTIONS[plain]}"
     if plain in NEWER:
-        return f"{name} needs a newer virt-builder than 1.48: {NEWER[name]}"
+        return f"{plain} needs a newer virt-builder than 1.48: {NEWER[plain]}"
+    if plain in COMMANDS:
+        return f"{shown(name)}: commands are written without dashes"
     return f"unknown command {shown(name)}{suggestion(plain[:100], COMMANDS)}"
 
 
@@ -277,9 +282,8 @@ def _base_problem(base: Base) -> str | None:
         return f"bootstrap: knows {known}, not {shown(name)}{near}"
     if base.kind is BaseKind.SIMPLE:
         if "://" in name and not is_url(name):
-            return (
-                f"simple: takes an http or https URL without a password, or a path: {shown(name)}"
-            )
+            # Not shown: it may hold a password.
+            return "simple: takes an http or https URL without a password, or a path"
         return None
     if not NAME.fullmatch(name):
         return f"{shown(name)} cannot be the name of a template or spec"

@@ -89,6 +89,11 @@ def is_url(value: str) -> bool:
         return False
 
 
+def _are_urls(value: str) -> bool:
+    urls = value.split(" ")
+    return all(is_url(url) for url in urls if url) and any(urls)
+
+
 _WORD = r"[A-Za-z0-9][A-Za-z0-9._+-]*"
 _IS_WORD = "letters, digits and ._+- after a first letter or digit"
 _DEVICE = r"/dev(?:/(?!\.\.?(?:/|$))[A-Za-z0-9._+-]+)+"
@@ -105,7 +110,7 @@ KNOWN: Mapping[str, Rule] = MappingProxyType(
         "expand": _pattern(_DEVICE, _IS_DEVICE),
         "hidden": _pattern("true|false", "true or false"),
         "lvexpand": _pattern(_DEVICE, _IS_DEVICE),
-        "mirror": Rule(is_url, "an http or https URL without a password"),
+        "mirror": Rule(_are_urls, "http or https URLs without a password, with blanks between"),
         "name": Rule(bool, "some text"),
         "notes": Rule(bool, "some text"),
         "osinfo": _pattern(_WORD, _IS_WORD),

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from lago_images.errors import Problem, SpecError
 from lago_images.spec.check import check
-from lago_images.spec.files import inside
+from lago_images.spec.files import inside, why
 from lago_images.spec.model import Spec
 from lago_images.spec.names import shown
 from lago_images.spec.parse import parse
@@ -104,7 +104,7 @@ def _text(root: Path, path: str) -> tuple[str | None, str]:
             return None, f"the file has {status.st_size} bytes, more than {_LARGEST}"
         data = real.read_bytes()
     except (OSError, RuntimeError) as error:
-        return None, f"cannot be read: {getattr(error, 'strerror', None) or error}"
+        return None, f"cannot be read: {why(error)}"
     try:
         return data.decode(), ""
     except UnicodeDecodeError as error:
