@@ -6,13 +6,16 @@ from lago_images.cli.common import Invocation
 from lago_images.repository import clients
 from lago_images.repository.serve import Server
 
+# What base-url is for a directory when nobody says: see repository.site.
+PORT = 8181
+
 
 @click.command()
-@click.argument("directory", metavar="[DIR]", required=False, type=click.Path(file_okay=False))
-@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True)
+@click.argument("folder", metavar="[DIR]", required=False, type=click.Path(file_okay=False))
+@click.option("--port", type=click.IntRange(0, 65535), default=PORT, show_default=True)
 @click.option("--bind", metavar="ADDRESS", default="127.0.0.1", show_default=True)
 @click.pass_obj
-def serve(invocation: Invocation, directory: str | None, port: int, bind: str) -> None:
+def serve(invocation: Invocation, folder: str | None, port: int, bind: str) -> None:
     """Serve a repository over HTTP until Ctrl-C.
 
     DIR is a directory repository; without it, the repository of the settings is served, which
@@ -20,8 +23,8 @@ def serve(invocation: Invocation, directory: str | None, port: int, bind: str) -
 
     What clients need to be told is printed on stdout, ready to paste.
     """
-    if directory is not None:
-        invocation.overrides["repository"] = directory
+    if folder is not None:
+        invocation.overrides["repository"] = folder
     store = invocation.store()
     published = clients.read(store)
     with Server(store, invocation.console, bind=bind, port=port) as server:

@@ -1,7 +1,6 @@
 """How a user's virt-builder and lago are told of a repository."""
 
 import json
-import re
 from dataclasses import dataclass
 
 from lago_images.errors import NotFoundError, RepositoryError
@@ -17,13 +16,13 @@ class Published:
         name: The repository's.
         templates: The names lago can ask for, in order.
         bases: Where ``repo.metadata`` sends lago for disks.
-        signed: Whether there is an ``index.asc`` and the key for it.
+        fingerprint: Of the key that new users are to trust; empty if the index is not signed.
     """
 
     name: str
     templates: tuple[str, ...]
     bases: tuple[str, ...]
-    signed: bool
+    fingerprint: str
 
 
 def read(store: Store) -> Published:
@@ -40,16 +39,31 @@ def read(store: Store) -> Published:
         ) from error
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise RepositoryError(f"{layout.METADATA} is not lago's: {error}") from error
-    signed = _has(store, layout.SIGNED_INDEX) and _has(store, layout.KEY)
-    return Published(name=name, templates=templates, bases=tuple(sorted(bases)), signed=signed)
+    return Published(
+        name=name,
+        templates=templates,
+        bases=tuple(sorted(bases)),
+        fingerprint=_fingerprint(store),
+    )
 
 
 def lines(published: Published, url: str) -> list[str]:
     """Shell lines, ready to paste, that use the repository at ``url`` with both clients."""
     image = published.templates[0] if published.templates else "IMAGE"
+    made = f"{image} --format qcow2 -o {image}.qcow2"
+    if published.fingerprint:
+        key = layout.key_file(published.fingerprint)
+        index = layout.signed_index(published.fingerprint)
+        trust = [f"curl -fsS {url}/{key} | gpg --import"]
+        source = f"virt-builder --source {url}/{index} --fingerprint {published.fingerprint}"
+    else:
+        trust = []
+        source = f"virt-builder --source {url}/{layout.INDEX} --no-check-signature"
     return [
         "# virt-builder",
-        *(_signed(published.name, url, image) if published.signed else _unsigned(url, image)),
+        *trust,
+        f"{source} --list",
+        f"{source} {made}",
         "# lago: the template's name is the image's",
         f"lago init --template-repo-path {url}/{layout.METADATA}",
     ]
@@ -60,27 +74,17 @@ def elsewhere(published: Published, url: str) -> list[str]:
     return [base for base in published.bases if base.rstrip("/") != url]
 
 
-def _has(store: Store, key: str) -> bool:
+def _fingerprint(store: Store) -> str:
+    """Of the newest key: while keys are rotated, ``key.asc`` is still the older one."""
     try:
-        store.head(key)
+        current = store.get(layout.KEY).data
     except NotFoundError:
-        return False
-    return True
-
-
-def _unsigned(url: str, image: str) -> list[str]:
-    source = f"virt-builder --source {url}/{layout.INDEX} --no-check-signature"
-    return [f"{source} --list", f"{source} {image} --format qcow2 -o {image}.qcow2"]
-
-
-def _signed(name: str, url: str, image: str) -> list[str]:
-    # A file of repos.d needs no fingerprint: whatever key it names is the one that is trusted.
-    short = re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-") or "images"
-    folder = "$HOME/.config/virt-builder/repos.d"
-    conf = f"[{short}]\\nuri={url}/{layout.SIGNED_INDEX}\\ngpgkey=file://%s\\n"
-    return [
-        f'mkdir -p "{folder}" && curl -fsSo "{folder}/{short}.asc" {url}/{layout.KEY}',
-        f'printf \'{conf}\' "{folder}/{short}.asc" > "{folder}/{short}.conf"',
-        "virt-builder --list",
-        f"virt-builder {image} --format qcow2 -o {image}.qcow2",
-    ]
+        return ""
+    found = ""
+    for stat in store.list("key-"):
+        fingerprint = stat.key.removeprefix("key-").removesuffix(".asc")
+        if stat.key == layout.key_file(fingerprint) and (
+            not found or store.get(stat.key).data != current
+        ):
+            found = fingerprint
+    return found

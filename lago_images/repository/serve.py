@@ -20,6 +20,7 @@ from lago_images.repository import layout
 from lago_images.storage.base import Stat, Store
 
 _RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
+_KEYED = re.compile(r"(index|key)-[0-9A-F]{40,64}\.asc")
 _IDLE = 60.0
 
 
@@ -29,7 +30,7 @@ def served(target: str) -> str | None:
     ``/`` asks for the catalogue.
     """
     key = unquote(target.partition("?")[0]).removeprefix("/") or layout.CATALOGUE
-    if key in layout.RENDERED:
+    if key in layout.RENDERED or _KEYED.fullmatch(key):
         return key
     parts = key.split("/")
     hidden = any(not part or part.startswith(".") for part in parts)
@@ -132,7 +133,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _object(self, key: str) -> tuple[Stat, bytes | None]:
         """What is known of an object, and its bytes if they may change between two requests."""
         stat = self._server.store.head(key)
-        if key not in layout.RENDERED:
+        if key.startswith((layout.BUILDS, layout.RELEASES)):
             return stat, None
         blob = self._server.store.get(key)
         current = Stat(key=key, size=len(blob.data), etag=blob.etag, modified=stat.modified)

@@ -13,6 +13,9 @@ from lago_images.repository.serve import served, span
         ("/index", "index"),
         ("/index.asc?now", "index.asc"),
         ("/repo.metadata", "repo.metadata"),
+        (f"/index-{'0A' * 20}.asc", f"index-{'0A' * 20}.asc"),
+        (f"/key-{'0A' * 20}.asc", f"key-{'0A' * 20}.asc"),
+        ("/key-secret.asc", None),
         ("/builds/a/x86_64/1/a.qcow2.xz", "builds/a/x86_64/1/a.qcow2.xz"),
         ("/builds/a/x86_64/1/%61.qcow2.xz", "builds/a/x86_64/1/a.qcow2.xz"),
         ("/releases/a/x86_64/1.json", "releases/a/x86_64/1.json"),
@@ -80,7 +83,7 @@ def test_no_target_climbs_out(target):
 
 def _published(**changes):
     values = {"name": "my images", "templates": ("debian-12",), "bases": ("http://h/",)}
-    return clients.Published(**{**values, "signed": False, **changes})
+    return clients.Published(**{**values, "fingerprint": "", **changes})
 
 
 def test_clients_of_an_unsigned_repository_are_told_not_to_check():
@@ -90,9 +93,9 @@ def test_clients_of_an_unsigned_repository_are_told_not_to_check():
 
 
 def test_clients_of_a_signed_repository_are_given_its_key():
-    text = "\n".join(clients.lines(_published(signed=True), "http://h"))
-    assert "http://h/key.asc" in text
-    assert "[my-images]" in text
+    text = "\n".join(clients.lines(_published(fingerprint="AB" * 20), "http://h"))
+    assert f"http://h/key-{'AB' * 20}.asc | gpg --import" in text
+    assert f"--source http://h/index-{'AB' * 20}.asc --fingerprint {'AB' * 20} debian-12" in text
     assert "--no-check-signature" not in text
 
 

@@ -1,0 +1,102 @@
+"""What the documents say of the command line and the settings is so."""
+
+import dataclasses
+import re
+import shlex
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from lago_images.cli import main
+from lago_images.settings import Settings
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+COMMANDS = [
+    "lint",
+    "build",
+    "ci plan",
+    "ci build",
+    "ci publish",
+    "ci rebuild",
+    "ci report",
+    "repo list",
+    "repo refresh",
+    "repo verify",
+    "repo gc",
+    "repo yank",
+    "repo rollback",
+    "serve",
+    "doctor",
+    "init",
+]
+_FENCED = re.compile(r"^```\w*\n(.*?)^```", re.MULTILINE | re.DOTALL)
+_INLINE = re.compile(r"`((?:\.venv/bin/|ci/)?lago-images [^`]+)`")
+_CALL = re.compile(r"(?:^|[\s/])lago-images ([a-z].*)")
+
+
+def calls(text):
+    """Every call of lago-images in a document, as words; ``a|b`` stands for two calls."""
+    lines = [line for block in _FENCED.findall(text) for line in block.splitlines()]
+    for line in [*lines, *_INLINE.findall(text)]:
+        match = _CALL.search(line)
+        if match and not line.lstrip().startswith("#"):
+            words = shlex.split(match[1].replace("\\|", "|").split("&&")[0], comments=True)
+            alternatives = [i for i, word in enumerate(words[:2]) if "|" in word]
+            if not alternatives:
+                yield words
+            for at in alternatives:
+                for word in words[at].split("|"):
+                    yield [*words[:at], word, *words[at + 1 :]]
+
+
+def find(words):
+    """The command that words start with, its context, and the rest of them."""
+    command, context = main, click.Context(main, info_name="lago-images")
+    while isinstance(command, click.Group) and words:
+        found = command.get_command(context, words[0])
+        assert found is not None, f"there is no command {words[0]!r}"
+        context = click.Context(found, parent=context, info_name=words[0])
+        command, words = found, words[1:]
+    return command, context, words
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_tells_how_it_is_used(name):
+    done = CliRunner().invoke(main, [*name.split(), "--help"], prog_name="lago-images")
+    assert done.exit_code == 0, done.output
+    assert "Usage: lago-images" in done.output
+    assert "--repository" in done.output
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_commands_and_options_in_the_documents_exist(document):
+    for words in calls(document.read_text(encoding="utf-8")):
+        command, context, rest = find(words)
+        known = {name for p in command.get_params(context) for name in (*p.opts, *p.secondary_opts)}
+        for word in rest:
+            option = word.strip("[]()").split("=")[0]
+            if option.startswith("--"):
+                assert option in known, f"{document.name}: {' '.join(words)}: no {option}"
+
+
+def test_the_readme_has_every_command():
+    told = {" ".join(words[:2]) for words in calls((ROOT / "README.md").read_text("utf-8"))}
+    for name in COMMANDS:
+        assert any(call == name or call.startswith(f"{name} ") for call in told), name
+
+
+def test_the_readme_has_every_setting_and_no_other():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    section = text.split("\n## Settings\n")[1].split("\n## ")[0]
+    told = set(re.findall(r"^\| `\[*([a-z-]+)\]*` \|", section, re.MULTILINE))
+    settings = {field.name.replace("_", "-") for field in dataclasses.fields(Settings)}
+    assert told == settings - {"folder"}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_between_documents_lead_somewhere(document):
+    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", document.read_text(encoding="utf-8")):
+        assert (document.parent / target).exists(), f"{document.name} links to {target}"

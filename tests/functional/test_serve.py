@@ -1,0 +1,203 @@
+"""The server over a real directory repository, asked by real sockets."""
+
+import http.client
+import io
+import json
+import socket
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from lago_images.console import Console
+from lago_images.errors import Error
+from lago_images.repository import layout
+from lago_images.repository.serve import Server
+from lago_images.storage.directory import DirectoryStore
+from tests.clients.serving import serving
+
+DISK = "builds/a/x86_64/1/a.qcow2.xz"
+DATA = bytes(range(256)) * 4096
+META = {"name": "images", "sources": {}, "templates": {"a": {"versions": {}}}}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    folder = tmp_path / "repo"
+    folder.mkdir()
+    store = DirectoryStore(path=folder)
+    store.upload(DISK, [DATA], headers=layout.headers(DISK))
+    store.put("index", b"[a]\n", expected=None)
+    store.put("repo.metadata", json.dumps(META).encode(), expected=None)
+    store.put("state/published.json", b"{}", expected=None)
+    (folder / ".hidden").write_text("secret")
+    (folder / "lago-images.toml").write_text("secret")
+    return folder
+
+
+@pytest.fixture
+def server(folder):
+    log = io.StringIO()
+    with Server(
+        DirectoryStore(path=folder), Console(stream=log), bind="127.0.0.1", port=0
+    ) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        server.log = log
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def ask(server):
+    connections = []
+
+    def ask(method, path, **headers):
+        connection = http.client.HTTPConnection(*server.server_address[:2], timeout=20)
+        connections.append(connection)
+        connection.request(
+            method, path, headers={k.replace("_", "-"): v for k, v in headers.items()}
+        )
+        response = connection.getresponse()
+        return response, response.read()
+
+    yield ask
+    for connection in connections:
+        connection.close()
+
+
+def test_a_disk_comes_whole_with_what_the_layout_says_of_it(ask):
+    response, body = ask("GET", f"/{DISK}")
+    assert (response.status, body) == (200, DATA)
+    assert response.headers["Content-Length"] == str(len(DATA))
+    assert response.headers["Content-Type"] == "application/x-xz"
+    assert "immutable" in response.headers["Cache-Control"]
+    assert response.headers["Accept-Ranges"] == "bytes"
+
+
+def test_rendered_files_are_not_cached_for_long(ask):
+    response, body = ask("GET", "/index")
+    assert (response.status, body) == (200, b"[a]\n")
+    assert "must-revalidate" in response.headers["Cache-Control"]
+
+
+def test_head_tells_the_same_without_the_body(ask):
+    whole, _ = ask("GET", f"/{DISK}")
+    head, body = ask("HEAD", f"/{DISK}")
+    assert (head.status, body) == (200, b"")
+    for name in ("Content-Length", "Content-Type", "Cache-Control", "ETag", "Last-Modified"):
+        assert head.headers[name] == whole.headers[name]
+
+
+@pytest.mark.parametrize(
+    ("asked", "first", "end"),
+    [("bytes=0-0", 0, 1), ("bytes=100-", 100, len(DATA)), ("bytes=-7", len(DATA) - 7, len(DATA))],
+)
+def test_a_broken_download_can_go_on(ask, asked, first, end):
+    response, body = ask("GET", f"/{DISK}", Range=asked)
+    assert (response.status, body) == (206, DATA[first:end])
+    assert response.headers["Content-Range"] == f"bytes {first}-{end - 1}/{len(DATA)}"
+
+
+def test_a_range_behind_the_end_is_refused(ask):
+    response, _ = ask("GET", f"/{DISK}", Range=f"bytes={len(DATA)}-")
+    assert response.status == 416
+    assert response.headers["Content-Range"] == f"bytes */{len(DATA)}"
+
+
+def test_a_range_of_what_has_changed_since_comes_whole(ask):
+    response, body = ask("GET", f"/{DISK}", Range="bytes=5-9", If_Range='"older"')
+    assert (response.status, body) == (200, DATA)
+
+
+def test_what_a_client_has_already_is_not_sent_again(ask):
+    etag = ask("GET", "/index")[0].headers["ETag"]
+    response, body = ask("GET", "/index", If_None_Match=etag)
+    assert (response.status, body) == (304, b"")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/nothing",
+        "/builds",
+        "/builds/",
+        "/builds/a/",
+        "/builds/a/x86_64/1",
+        "/state/published.json",
+        "/.hidden",
+        "/lago-images.toml",
+        "/../repo/index",
+        "/builds/../lago-images.toml",
+        "/builds/%2e%2e/lago-images.toml",
+        "/",
+    ],
+)
+def test_nothing_else_is_there_and_nothing_is_listed(ask, path):
+    response, body = ask("GET", path)
+    assert response.status == 404
+    assert b"secret" not in body
+    assert b"x86_64" not in body
+
+
+def test_other_methods_are_refused(ask):
+    assert ask("PUT", "/index")[0].status == 501
+    assert ask("DELETE", "/index")[0].status == 501
+
+
+def test_many_clients_at_once_get_what_each_asked_for(ask):
+    with ThreadPoolExecutor(16) as pool:
+        starts = range(0, len(DATA), len(DATA) // 64)
+        got = pool.map(
+            lambda start: ask("GET", f"/{DISK}", Range=f"bytes={start}-{start + 999}"), starts
+        )
+        for start, (response, body) in zip(starts, got, strict=True):
+            assert response.status == 206
+            assert body == DATA[start : start + 1000]
+
+
+def test_a_client_that_hangs_up_is_no_error(server, ask):
+    for _ in range(5):
+        with socket.create_connection(server.server_address[:2]) as rude:
+            rude.sendall(f"GET /{DISK} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            rude.recv(10)
+            # Reset instead of an orderly end.
+            rude.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    assert ask("GET", "/index")[0].status == 200
+    log = server.log.getvalue()
+    assert "error" not in log
+    assert "Traceback" not in log
+
+
+def test_a_store_that_fails_is_not_told_as_absence(folder, server, ask):
+    (folder / "index").unlink()
+    (folder / "index").symlink_to("index")
+    assert ask("GET", "/index")[0].status == 502
+    assert "error" in server.log.getvalue()
+
+
+def test_a_taken_port_is_said_to_be(folder, server):
+    with pytest.raises(Error, match="cannot serve at") as raised:
+        Server(
+            DirectoryStore(path=folder), Console(), bind="127.0.0.1", port=server.server_address[1]
+        )
+    assert raised.value.hint is not None
+
+
+def test_the_command_prints_what_to_paste_and_ends_with_ctrl_c(folder, tmp_path):
+    with serving(folder, tmp_path / "log") as server:
+        assert any(f"--source {server.url}/index" in line for line in server.lines)
+        assert any(f"{server.url}/repo.metadata" in line for line in server.lines)
+    assert server.process.returncode == 0
+    assert "Traceback" not in server.log.read_text()
+
+
+def test_nothing_published_is_nothing_to_serve(tmp_path):
+    argv = [sys.executable, "-m", "lago_images", "serve", str(tmp_path)]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert "nothing was published there" in done.stderr
+    assert done.stdout == ""
