@@ -1,0 +1,126 @@
+"""Talking to the guest agent of a machine that is booting or has booted.
+
+The protocol is QEMU's: https://www.qemu.org/docs/master/interop/qemu-ga-ref.html
+"""
+
+import base64
+import json
+import os
+import random
+import select
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from lago_images.errors import BootError
+
+# Makes the agent's parser drop whatever half a line it holds; it may answer that with an error.
+_FLUSH = b"\xff"
+_AGAIN = 5.0
+_POLL = 0.2
+
+
+@dataclass(slots=True, kw_only=True)
+class Agent:
+    """The guest agent, behind the two ends of its virtio-serial port.
+
+    Attributes:
+        send: The file descriptor that reaches the guest.
+        receive: The file descriptor that the guest's answers come from.
+        clock: Seconds.
+    """
+
+    send: int
+    receive: int
+    clock: Callable[[], float]
+    _token: int = field(default_factory=lambda: random.getrandbits(31))
+    _sent: float | None = None
+    _pending: bytes = b""
+
+    def answers(self) -> bool:
+        """Whether the agent is there; asks it now and then, and waits a moment.
+
+        QEMU keeps what is sent until the guest opens the port; an agent that is started again
+        loses it. So it is asked again.
+        """
+        now = self.clock()
+        if self._sent is None or now - self._sent > _AGAIN:
+            self._sent = now
+            self._sync()
+        return any(line.get("return") == self._token for line in self._read())
+
+    def settle(self, *, timeout: float) -> None:
+        """Let pass what is still answered to earlier questions.
+
+        Raises:
+            BootError: The agent did not answer in time.
+        """
+        deadline = self.clock() + timeout
+        self._token += 1
+        self._sync()
+        while self.clock() < deadline:
+            if any(line.get("return") == self._token for line in self._read()):
+                return
+        raise BootError(f"the guest agent did not answer within {timeout:.0f} s")
+
+    def ask(self, command: str, *, timeout: float, **arguments: object) -> Any:  # noqa: ANN401
+        """The agent's answer to a command.
+
+        Raises:
+            BootError: It refused, or did not answer in time.
+        """
+        deadline = self.clock() + timeout
+        self._write({"execute": command, "arguments": arguments})
+        while self.clock() < deadline:
+            for line in self._read():
+                if "error" in line:
+                    raise BootError(f"the guest agent refuses {command}: {line['error']}")
+                return line.get("return")
+        raise BootError(f"the guest agent did not answer {command} within {timeout:.0f} s")
+
+    def run(self, argv: Sequence[str], *, timeout: float) -> bytes:
+        """The standard output of a program in the guest.
+
+        Raises:
+            BootError: The agent may not run programs (as in RHEL's own images), or it failed.
+        """
+        deadline = self.clock() + timeout
+        started = self.ask(
+            "guest-exec", timeout=timeout, path=argv[0], arg=argv[1:], **{"capture-output": True}
+        )
+        while self.clock() < deadline:
+            status = self.ask("guest-exec-status", timeout=timeout, pid=started["pid"])
+            if status["exited"]:
+                if status.get("exitcode") != 0:
+                    raise BootError(f"{argv[0]} failed in the guest: {status}")
+                return base64.b64decode(status.get("out-data", ""))
+            select.select([], [], [], _POLL)
+        raise BootError(f"{argv[0]} did not end in the guest within {timeout:.0f} s")
+
+    def _sync(self) -> None:
+        arguments = {"id": self._token}
+        self._write({"execute": "guest-sync-delimited", "arguments": arguments}, _FLUSH)
+
+    def _write(self, message: Mapping[str, object], before: bytes = b"") -> None:
+        # A broken pipe means that QEMU has ended, which its starter notices.
+        with suppress(BrokenPipeError):
+            os.write(self.send, before + json.dumps(message).encode() + b"\n")
+
+    def _read(self) -> list[dict[str, Any]]:
+        ready, _, _ = select.select([self.receive], [], [], _POLL)
+        if not ready:
+            return []
+        data = os.read(self.receive, 2**16)
+        if not data:
+            select.select([], [], [], _POLL)
+        *lines, self._pending = (self._pending + data).split(b"\n")
+        return [parsed for line in lines if (parsed := _parsed(line))]
+
+
+def _parsed(line: bytes) -> dict[str, Any] | None:
+    try:
+        parsed = json.loads(line.strip(b"\xff\r"))
+    except ValueError:
+        return None
+    return parsed if isinstance(parsed, dict) else None
