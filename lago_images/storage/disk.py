@@ -1,0 +1,95 @@
+"""Files and folders, so that what is named is on the disk."""
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from lago_images.errors import ConflictError, StorageError
+
+CHUNK = 1024 * 1024
+_HINTS = {
+    errno.EACCES: "give this user the right to use it, or choose another --repository",
+    errno.EPERM: "give this user the right to use it, or choose another --repository",
+    errno.EROFS: "the file system is mounted read-only",
+    errno.ENOSPC: "free some space: lago-images repo gc shows what can go",
+    errno.EDQUOT: "the disk quota is used up: free some space",
+    errno.ENOTDIR: "a file is in the way of a folder: remove it",
+    errno.ENAMETOOLONG: "the file system allows no name this long",
+    errno.ENOLCK: "the file system has no locks: use another one",
+}
+_NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
+
+
+def failed(doing: str, error: OSError) -> StorageError:
+    """The error for what the operating system refused."""
+    hint = _HINTS.get(error.errno or 0)
+    return StorageError(f"{doing}: {error.strerror or error}", hint=hint)
+
+
+def status_of(path: Path) -> os.stat_result | None:
+    """What is known of a regular file; None if nothing is there."""
+    try:
+        status = path.stat(follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+    if not stat.S_ISREG(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    return status
+
+
+def pieces(fd: int, start: int) -> Iterator[bytes]:
+    """What an open file has from ``start`` on."""
+    while chunk := os.pread(fd, CHUNK, start):
+        yield chunk
+        start += len(chunk)
+
+
+def write(fd: int, data: bytes) -> None:
+    """All of it: the system may take less at a time."""
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(fd, rest) :]
+
+
+def link(temporary: Path, target: Path) -> None:
+    """Name a file that must be new; a program that is not ours may not know the lock.
+
+    Raises:
+        ConflictError: It is not.
+    """
+    try:
+        os.link(temporary, target)
+    except FileExistsError as error:
+        raise ConflictError(f"writing {target}: it exists already") from error
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        temporary.rename(target)
+
+
+def sync_folder(folder: Path) -> None:
+    """Put a folder's list of names on the disk."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, on the disk."""
+    missing = [each for each in (folder, *folder.parents) if not each.is_dir()]
+    for each in reversed(missing):
+        each.mkdir(exist_ok=True)
+        sync_folder(each.parent)
+
+
+def prune(folder: Path, root: Path) -> None:
+    """Remove a folder below ``root`` if it is empty, and then those above it."""
+    with suppress(OSError):
+        while folder != root:
+            folder.rmdir()
+            folder = folder.parent

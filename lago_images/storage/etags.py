@@ -1,0 +1,114 @@
+"""What ETags and checksums say of an object, and how a store wants to be asked: no I/O."""
+
+import base64
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+_MD5 = re.compile(r"[0-9a-f]{32}")
+
+
+class Dialect(StrEnum):
+    """How a store wants a conditional write.
+
+    ``QUOTED`` and ``BARE`` are forms of the ETag in ``If-Match``; ``PLAIN`` means that the store
+    does not keep conditions, so the writer reads, compares and writes.
+    """
+
+    QUOTED = "quoted"
+    BARE = "bare"
+    PLAIN = "plain"
+
+
+def bare(etag: str) -> str:
+    """An ETag without quotes and without the mark of a weak one, which proxies add."""
+    return etag.removeprefix("W/").strip('"')
+
+
+def in_dialect(etag: str, dialect: Dialect) -> str:
+    """A bare ETag as ``If-Match`` wants it."""
+    return etag if dialect is Dialect.BARE else f'"{etag}"'
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """One part of a multipart upload.
+
+    Attributes:
+        number: Counts from 1.
+        size: Bytes.
+        etag: Bare, as the store answered it.
+        sha256: Base64, of what was sent; empty where the store keeps no SHA-256 of parts.
+        proven: The store answered a checksum of what was sent.
+    """
+
+    number: int
+    size: int
+    etag: str
+    sha256: str = ""
+    proven: bool = False
+
+
+def base64_sha256(data: bytes) -> str:
+    """The form of ``x-amz-checksum-sha256``."""
+    return base64.b64encode(hashlib.sha256(data).digest()).decode()
+
+
+def base64_md5(data: bytes) -> str:
+    """The form of ``Content-MD5``."""
+    return base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()
+
+
+def hexadecimal(encoded: str) -> str:
+    """Base64 to hexadecimal."""
+    return base64.b64decode(encoded).hex()
+
+
+def multipart_etag(parts: Sequence[Part]) -> str | None:
+    """The ETag most stores give a multipart object: MD5 of the parts' MD5s, dash, their number.
+
+    None where the parts' ETags are not MD5s, as with some kinds of encryption.
+    """
+    if not all(_MD5.fullmatch(part.etag) for part in parts):
+        return None
+    joined = b"".join(bytes.fromhex(part.etag) for part in parts)
+    return f"{hashlib.md5(joined, usedforsecurity=False).hexdigest()}-{len(parts)}"
+
+
+def composite_sha256(parts: Sequence[Part]) -> str | None:
+    """S3's composite checksum: SHA-256 of the parts' SHA-256s.
+
+    https://docs.aws.amazon.com/AmazonS3/latest/userguide/checking-object-integrity-upload.html
+    None where a part's SHA-256 was not computed.
+    """
+    if not all(part.sha256 for part in parts):
+        return None
+    return base64_sha256(b"".join(base64.b64decode(part.sha256) for part in parts))
+
+
+def proves_parts(head: Mapping[str, object], parts: Sequence[Part]) -> bool:
+    """Whether what HEAD says of a multipart object proves that it is these parts, in this order."""
+    kept = str(head.get("ChecksumSHA256", "")).partition("-")[0]
+    if kept and kept == composite_sha256(parts):
+        return True
+    etag = bare(str(head.get("ETag", "")))
+    return all(part.proven for part in parts) and etag == multipart_etag(parts)
+
+
+def proves_whole(head: Mapping[str, object], sha256: str, md5: str) -> bool:
+    """Whether what HEAD says of an object written by one PUT proves its content.
+
+    ``sha256`` and ``md5`` are hexadecimal.
+    """
+    kept = str(head.get("ChecksumSHA256", ""))
+    if kept and "-" not in kept and hexadecimal(kept) == sha256:
+        return True
+    return bare(str(head.get("ETag", ""))) == md5
+
+
+def part_size_for(size: int | None, preferred: int) -> int:
+    """A part size with which ``size`` bytes fit into S3's 10,000 parts."""
+    least = -(-(size or 0) // 10_000)
+    return max(preferred, -(-least // 2**20) * 2**20)

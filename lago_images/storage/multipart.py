@@ -1,0 +1,156 @@
+"""S3's multipart uploads, one request a method."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lago_images.errors import StorageError
+from lago_images.storage.base import Headers, Unfinished
+from lago_images.storage.client import Bucket
+from lago_images.storage.conditional import http_headers
+from lago_images.storage.etags import Part, bare, base64_md5, base64_sha256, hexadecimal
+from lago_images.storage.failures import code_of, status_of
+
+SHA256 = "SHA256"
+# Answers of stores that know no checksums, or no listing of uploads.
+_UNKNOWN = frozenset({400, 405, 501})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Multipart:
+    """A multipart upload that was begun.
+
+    ``keeps_sha256``: the store checks and keeps a SHA-256 for each part; else it gets MD5s.
+    """
+
+    bucket: Bucket
+    key: str
+    upload_id: str
+    keeps_sha256: bool
+
+    @property
+    def _ids(self) -> dict[str, str]:
+        return {"Key": self.bucket.key(self.key), "UploadId": self.upload_id}
+
+    def send(self, number: int, data: bytes) -> Part:
+        """Upload a part; the store refuses it if it did not arrive as it was sent."""
+        sha256, md5 = "", ""
+        if self.keeps_sha256:
+            sha256 = base64_sha256(data)
+            checksum = {"ChecksumAlgorithm": SHA256, "ChecksumSHA256": sha256}
+        else:
+            md5 = base64_md5(data)
+            checksum = {"ContentMD5": md5}
+        answer = self.bucket.call(
+            f"uploading part {number} of {self.key}",
+            self.bucket.bulk.upload_part,
+            PartNumber=number,
+            Body=data,
+            **self._ids,
+            **checksum,
+        )
+        etag = bare(answer["ETag"])
+        proven = answer.get("ChecksumSHA256") == sha256 if sha256 else etag == hexadecimal(md5)
+        return Part(number=number, size=len(data), etag=etag, sha256=sha256, proven=proven)
+
+    def parts(self) -> Iterator[Part]:
+        """The parts that the store has."""
+        marker = 0
+        while True:
+            answer = self.bucket.call(
+                f"listing the uploaded parts of {self.key}",
+                self.bucket.small.list_parts,
+                PartNumberMarker=marker,
+                **self._ids,
+            )
+            for part in answer.get("Parts", ()):
+                yield Part(
+                    number=part["PartNumber"],
+                    size=part["Size"],
+                    etag=bare(part["ETag"]),
+                    sha256=part.get("ChecksumSHA256", ""),
+                )
+            if not answer.get("IsTruncated"):
+                return
+            marker = answer["NextPartNumberMarker"]
+
+    def complete(self, parts: Sequence[Part]) -> None:
+        """Make the parts an object. Done already, by an attempt whose answer was lost, is done."""
+        plain = [
+            {"PartNumber": part.number, "ETag": f'"{part.etag}"'}
+            | ({"ChecksumSHA256": part.sha256} if self.keeps_sha256 else {})
+            for part in parts
+        ]
+        try:
+            self.bucket.call(
+                f"completing the upload of {self.key}",
+                self.bucket.bulk.complete_multipart_upload,
+                MultipartUpload={"Parts": plain},
+                **self._ids,
+            )
+        except StorageError as error:
+            # The caller proves what is there, so an upload that is gone needs no other handling.
+            if code_of(error) != "NoSuchUpload":
+                raise
+
+    def abort(self) -> None:
+        """Drop the upload and its parts; one that is gone is not an error."""
+        try:
+            self.bucket.call(
+                f"aborting the upload of {self.key}",
+                self.bucket.small.abort_multipart_upload,
+                **self._ids,
+            )
+        except StorageError as error:
+            if code_of(error) != "NoSuchUpload":
+                raise
+
+
+def begin(bucket: Bucket, key: str, headers: Headers) -> Multipart:
+    """Begin an upload, with SHA-256 where the store has it."""
+    doing, create = f"beginning the upload of {key}", bucket.bulk.create_multipart_upload
+    arguments: dict[str, Any] = {"Key": bucket.key(key), **http_headers(headers)}
+    try:
+        answer = bucket.call(doing, create, ChecksumAlgorithm=SHA256, **arguments)
+    except StorageError as error:
+        if status_of(error) not in _UNKNOWN:
+            raise
+        answer = bucket.call(doing, create, **arguments)
+    return Multipart(
+        bucket=bucket,
+        key=key,
+        upload_id=answer["UploadId"],
+        keeps_sha256=answer.get("ChecksumAlgorithm") == SHA256,
+    )
+
+
+def unfinished(bucket: Bucket, prefix: str = "") -> Iterator[Unfinished]:
+    """Uploads under ``prefix`` that were begun and neither completed nor aborted."""
+    markers: dict[str, str] = {}
+    while True:
+        answer = bucket.call(
+            "listing unfinished uploads",
+            bucket.small.list_multipart_uploads,
+            Prefix=bucket.key(prefix),
+            **markers,
+        )
+        for upload in answer.get("Uploads", ()):
+            yield Unfinished(
+                key=upload["Key"].removeprefix(bucket.prefix),
+                upload_id=upload["UploadId"],
+                begun=upload["Initiated"].timestamp(),
+            )
+        if not answer.get("IsTruncated"):
+            return
+        following = {
+            "KeyMarker": answer.get("NextKeyMarker", ""),
+            "UploadIdMarker": answer.get("NextUploadIdMarker", ""),
+        }
+        if following == markers or not following["KeyMarker"]:
+            raise StorageError(f"listing unfinished uploads in {bucket.where}: the list is cut off")
+        markers = following
+
+
+def lists_uploads(error: StorageError) -> bool:
+    """Whether a failed listing says only that this store cannot list uploads."""
+    return status_of(error) not in _UNKNOWN

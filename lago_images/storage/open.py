@@ -1,0 +1,80 @@
+"""From a repository's URL to its store."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from lago_images.console import Console
+from lago_images.errors import UsageError
+from lago_images.settings import Settings
+from lago_images.storage.base import Store
+from lago_images.storage.directory import DirectoryStore
+from lago_images.storage.s3 import S3Store
+
+_FORMS = "s3://bucket/prefix, file:///dir or a path"
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+# Wider than S3's own rule: other stores allow capitals, underscores and ``tenant:bucket``.
+_BUCKET = re.compile(r"[A-Za-z0-9][-A-Za-z0-9._:]{1,254}")
+
+
+def open_store(
+    url: str, *, settings: Settings, environ: Mapping[str, str], console: Console
+) -> Store:
+    """The store at a URL; nothing is read or written yet.
+
+    Args:
+        url: ``s3://bucket/prefix``, ``file:///dir``, or a path from the settings' folder.
+        settings: For ``single_writer``, and the folder.
+        environ: Endpoint, region and credentials of S3: the standard AWS variables.
+        console: Told of what is unusual.
+
+    Raises:
+        UsageError: The URL has none of these forms.
+        StorageError: The AWS settings cannot work.
+    """
+    scheme = _SCHEME.match(url)
+    match scheme and scheme[1].lower():
+        case None:
+            return DirectoryStore(path=settings.folder / Path(_given(url)).expanduser())
+        case "file":
+            return DirectoryStore(path=_file(url))
+        case "s3":
+            store = _s3(url, settings, environ)
+        case "http" | "https":
+            raise UsageError(
+                f"{url}: a repository cannot be written over HTTP",
+                hint=f"name the store itself: {_FORMS}; an S3 endpoint goes into "
+                "AWS_ENDPOINT_URL_S3",
+            )
+        case _:
+            raise UsageError(f"{url}: not a place for a repository", hint=f"use {_FORMS}")
+    if settings.single_writer:
+        console.warn(f"single-writer is set: nothing else may write to {store.url} meanwhile")
+    return store
+
+
+def _given(url: str) -> str:
+    if not url.strip() or "\0" in url:
+        raise UsageError("the repository's URL is empty", hint=f"use {_FORMS}")
+    return url
+
+
+def _file(url: str) -> Path:
+    parts = urlsplit(url)
+    if parts.netloc not in {"", "localhost"} or not parts.path.startswith("/"):
+        raise UsageError(
+            f"{url}: a file URL has three slashes and a path of this machine",
+            hint="file:///srv/images",
+        )
+    return Path(unquote(parts.path))
+
+
+def _s3(url: str, settings: Settings, environ: Mapping[str, str]) -> S3Store:
+    bucket, _, prefix = url.partition("://")[2].partition("/")
+    if not _BUCKET.fullmatch(bucket):
+        raise UsageError(f"{url}: {bucket!r} is not a bucket's name", hint=f"use {_FORMS}")
+    prefix = prefix.strip("/")
+    if prefix and not {"", ".", ".."}.isdisjoint(prefix.split("/")):
+        raise UsageError(f"{url}: the prefix has an empty, . or .. part", hint=f"use {_FORMS}")
+    return S3Store.open(bucket, prefix, environ=environ, single_writer=settings.single_writer)

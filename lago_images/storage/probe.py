@@ -1,0 +1,245 @@
+"""Finding out whether a bucket's store keeps conditional writes, by asking it to.
+
+Some stores answer 200 to a conditional write and overwrite, so a name or a version proves
+nothing. The probe writes, races and deletes a few small objects under ``state/probe/``. What it
+found is remembered beside them, for this store and this version of lago-images.
+"""
+
+import json
+import uuid
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from threading import Barrier
+from typing import Any
+
+from lago_images.console import Console
+from lago_images.errors import NotFoundError, StorageError, UnsafeStoreError
+from lago_images.settings import Settings
+from lago_images.storage.base import Headers, Store
+from lago_images.storage.client import Bucket
+from lago_images.storage.etags import Dialect, bare, in_dialect
+from lago_images.storage.failures import Failure, status_of
+from lago_images.storage.s3 import S3Store
+from lago_images.storage.verdict import MISMATCH, WRITTEN, Findings, Verdict, judge
+
+FOLDER = "state/probe/"
+MEMORY = "state/store.json"
+SCHEMA = 1
+WRITERS = 8
+ROUNDS = 3
+_HEADERS = Headers(content_type="application/json", cache_control="no-store")
+
+
+def ensure_safe(store: Store, settings: Settings, console: Console) -> None:
+    """Let only a store that keeps its word be published to.
+
+    To be called before the first conditional write. Costs one request where the answer is
+    remembered. A directory keeps its word by construction.
+
+    Raises:
+        UnsafeStoreError: The store does not keep conditional writes, and ``single-writer`` is
+            not set.
+        StorageError: It could not be asked.
+    """
+    if not isinstance(store, S3Store):
+        return
+    remembered = _recall(store)
+    verdict = remembered or probe(store.bucket)
+    if not verdict.safe and not settings.single_writer:
+        raise _unsafe(store, verdict)
+    store.writer.dialect = verdict.dialect
+    if not verdict.safe:
+        console.warn(f"{store.bucket.where} does not keep conditional writes; {_RISK}")
+    if remembered is None and verdict.safe:
+        _remember(store, verdict, console)
+
+
+_RISK = "with single-writer = true a second publisher at the same time would lose releases"
+
+
+def probe(bucket: Bucket) -> Verdict:
+    """Ask the store, about 60 small requests; nothing of it is left.
+
+    Raises:
+        StorageError: It failed in a way that answers nothing.
+    """
+    prober = _Prober(bucket=bucket)
+    try:
+        return judge(prober.findings())
+    finally:
+        prober.clean()
+
+
+def _unsafe(store: S3Store, verdict: Verdict) -> UnsafeStoreError:
+    did = "\n".join(f"  - {reason}" for reason in verdict.reasons)
+    return UnsafeStoreError(
+        f"{store.bucket.where} does not keep conditional writes, so two publishers could "
+        f"overwrite each other's releases:\n{did}",
+        hint="use a store that keeps them (AWS S3, Ceph, Cloudflare R2, …), or make sure that "
+        "only one publisher ever runs and set single-writer = true",
+    )
+
+
+@dataclass(slots=True, kw_only=True)
+class _Prober:
+    bucket: Bucket
+    folder: str = field(default_factory=lambda: f"{FOLDER}{uuid.uuid4().hex}/")
+    keys: list[str] = field(default_factory=list)
+
+    def findings(self) -> Findings:
+        """The store's answers, one question after the other, then many at once."""
+        key, _ = self._created()
+        create_again = self._status(key, b"again", IfNoneMatch="*")
+        stale = self._status(key, b"stale", IfMatch=f'"{"0" * 32}"')
+        if WRITTEN in {create_again, stale} or stale != MISMATCH:
+            # Unsafe already: what follows would tell nothing more.
+            return Findings(create_again=create_again, stale=stale, fresh_quoted=WRITTEN)
+        quoted = self._fresh(Dialect.QUOTED)
+        unquoted = None if quoted == WRITTEN else self._fresh(Dialect.BARE)
+        dialect = Dialect.QUOTED if quoted == WRITTEN else Dialect.BARE
+        return Findings(
+            create_again=create_again,
+            stale=stale,
+            fresh_quoted=quoted,
+            fresh_bare=unquoted,
+            creators=tuple(self._create_race() for _ in range(ROUNDS)),
+            swappers=tuple(self._swap_race(dialect) for _ in range(ROUNDS)),
+        )
+
+    def clean(self) -> None:
+        """Remove what was written; what cannot be is no reason to fail."""
+        for key in self.keys:
+            try:
+                self._call("removing", self.bucket.small.delete_object, Key=key)
+            except StorageError:
+                return
+
+    def _created(self) -> tuple[str, str]:
+        """A new object and its ETag. A lost answer makes its own repetition fail: another key."""
+        for _ in range(3):
+            key = self._new_key()
+            if self._status(key, b"first", IfNoneMatch="*") == WRITTEN:
+                return key, self._etag(key)
+        # No conditional creation at all: If-None-Match is asked again on what is there now.
+        key = self._new_key()
+        self._call("writing", self.bucket.small.put_object, Key=key, Body=b"first")
+        return key, self._etag(key)
+
+    def _fresh(self, dialect: Dialect) -> int:
+        """The answer to If-Match with an object's own ETag."""
+        status = 0
+        for _ in range(3):
+            key, etag = self._created()
+            status = self._status(key, b"fresh", IfMatch=in_dialect(etag, dialect))
+            # A refusal of an object that did change is about a write whose answer was lost.
+            if status == WRITTEN or self._etag(key) == etag:
+                break
+        return status
+
+    def _create_race(self) -> tuple[int, ...]:
+        key = self._new_key()
+        return _at_once(lambda number: self._once(key, number, IfNoneMatch="*"))
+
+    def _swap_race(self, dialect: Dialect) -> tuple[int, ...]:
+        key, etag = self._created()
+        condition = in_dialect(etag, dialect)
+        return _at_once(lambda number: self._once(key, number, IfMatch=condition))
+
+    def _new_key(self) -> str:
+        key = self.bucket.key(f"{self.folder}{len(self.keys)}")
+        self.keys.append(key)
+        return key
+
+    def _etag(self, key: str) -> str:
+        return bare(self._call("reading", self.bucket.small.head_object, Key=key)["ETag"])
+
+    def _status(self, key: str, body: bytes, **condition: str) -> int:
+        """The answer to a write, tried again where there was none."""
+        try:
+            self._call("writing", self.bucket.small.put_object, Key=key, Body=body, **condition)
+        except StorageError as error:
+            # 403, 404 and the like are about the bucket, not about the condition.
+            if status_of(error) in {409, MISMATCH, 501, 400, 405}:
+                return status_of(error)
+            raise
+        return WRITTEN
+
+    def _once(self, key: str, number: int, **condition: Any) -> int:  # noqa: ANN401 -- boto3's
+        """The answer to a racing write; 0 where there was none."""
+        put = self.bucket.small.put_object
+        try:
+            put(Bucket=self.bucket.name, Key=key, Body=b"%d" % number, **condition)
+        except Failure as error:
+            return status_of(error)
+        return WRITTEN
+
+    def _call(self, doing: str, function: Callable[..., Any], **arguments: object) -> Any:  # noqa: ANN401 -- boto3's answers
+        return self.bucket.call(f"probing the store ({doing})", function, **arguments)
+
+
+def _at_once(write: Callable[[int], int]) -> tuple[int, ...]:
+    start = Barrier(WRITERS)
+
+    def one(number: int) -> int:
+        start.wait()
+        return write(number)
+
+    with ThreadPoolExecutor(WRITERS) as pool:
+        return tuple(pool.map(one, range(WRITERS)))
+
+
+def _recall(store: S3Store) -> Verdict | None:
+    """What an earlier probe of this very store by this version found; only safe is believed."""
+
+    def fetch(**arguments: Any) -> tuple[bytes, str]:  # noqa: ANN401 -- boto3's arguments
+        answer = store.bucket.small.get_object(**arguments)
+        with closing(answer["Body"]) as body:
+            return body.read(), _server_of(answer)
+
+    doing = "reading what is known of the store"
+    try:
+        data, server = store.bucket.call(doing, fetch, Key=store.bucket.key(MEMORY))
+    except NotFoundError:
+        return None
+    try:
+        plain = json.loads(data)
+        if plain["schema"] != SCHEMA or plain["store"] != _identity(store, server):
+            return None
+        dialect = Dialect(plain["dialect"])
+    except (ValueError, KeyError, TypeError):
+        return None
+    return None if dialect is Dialect.PLAIN else Verdict(dialect=dialect)
+
+
+def _remember(store: S3Store, verdict: Verdict, console: Console) -> None:
+    prefix = store.bucket.key(FOLDER)
+    page = store.bucket.call(
+        "asking the store's name", store.bucket.small.list_objects_v2, Prefix=prefix, MaxKeys=1
+    )
+    server = _server_of(page)
+    plain = {
+        "schema": SCHEMA,
+        "store": _identity(store, server),
+        "dialect": verdict.dialect.value,
+    }
+    try:
+        store.writer.put_anyway(MEMORY, json.dumps(plain, indent=1).encode() + b"\n", _HEADERS)
+    except StorageError as error:
+        console.warn(f"the next run will probe the store again: {error.message}")
+
+
+def _identity(store: S3Store, server: str) -> dict[str, str]:
+    """What must be the same for an earlier answer to hold."""
+    return {
+        "url": store.url,
+        "endpoint": store.bucket.endpoint,
+        "server": server,
+        "lago-images": version("lago-images"),
+    }
+
+
+def _server_of(answer: Mapping[str, Any]) -> str:
+    return str(answer["ResponseMetadata"]["HTTPHeaders"].get("server", ""))

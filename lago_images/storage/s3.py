@@ -1,0 +1,174 @@
+"""A store in a bucket."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from pathlib import Path
+
+from lago_images.console import Advance
+from lago_images.errors import StorageError
+from lago_images.storage import download
+from lago_images.storage.base import Blob, Headers, Stat, Unfinished, Uploaded
+from lago_images.storage.client import CONNECTIONS, Bucket, open_bucket
+from lago_images.storage.conditional import Writer
+from lago_images.storage.etags import Dialect, bare
+from lago_images.storage.failures import status_of
+from lago_images.storage.multipart import Multipart, unfinished
+from lago_images.storage.patience import Patience
+from lago_images.storage.transfer import Uploader
+
+PLAIN_HEADERS = Headers()
+
+
+def _ignore(_amount: int) -> None: ...
+
+
+@dataclass(slots=True, kw_only=True)
+class S3Store:
+    """Objects in an S3 bucket, under a prefix. See ``base.Store`` for the contract.
+
+    Safe to use from several threads. ``bucket.requests`` counts the requests that were sent.
+
+    Attributes:
+        bucket: Where.
+        single_writer: Trust the configuration that nobody else writes: a store without
+            conditional writes is then read, compared and written.
+    """
+
+    bucket: Bucket
+    single_writer: bool = False
+    writer: Writer = field(init=False)
+    uploader: Uploader = field(init=False)
+
+    def __post_init__(self) -> None:
+        # With a single writer a store is not believed before it is probed (probe.ensure_safe).
+        dialect = Dialect.PLAIN if self.single_writer else None
+        self.writer = Writer(bucket=self.bucket, dialect=dialect)
+        self.uploader = Uploader(bucket=self.bucket)
+
+    @classmethod
+    def open(
+        cls,
+        bucket: str,
+        prefix: str = "",
+        *,
+        environ: Mapping[str, str],
+        single_writer: bool = False,
+        patience: Patience | None = None,
+    ) -> "S3Store":
+        """The store in a bucket, set up from the standard AWS variables in ``environ``."""
+        if prefix and not prefix.endswith("/"):
+            prefix += "/"
+        where = open_bucket(bucket, prefix, environ, patience=patience)
+        return cls(bucket=where, single_writer=single_writer)
+
+    @property
+    def url(self) -> str:
+        return self.bucket.url
+
+    @property
+    def requests(self) -> Mapping[str, int]:
+        """How many requests were sent so far, retries included, by S3's name of the operation."""
+        return self.bucket.requests
+
+    def list(self, prefix: str = "") -> Iterator[Stat]:
+        token: dict[str, str] = {}
+        doing = f"listing {prefix or 'everything'}"
+        while True:
+            page = self.bucket.call(
+                doing, self.bucket.small.list_objects_v2, Prefix=self.bucket.key(prefix), **token
+            )
+            for entry in page.get("Contents", ()):
+                key = entry["Key"].removeprefix(self.bucket.prefix)
+                if key:
+                    yield Stat(
+                        key=key,
+                        size=entry["Size"],
+                        etag=bare(entry["ETag"]),
+                        modified=entry["LastModified"].timestamp(),
+                    )
+            if not page.get("IsTruncated"):
+                return
+            following = {"ContinuationToken": page.get("NextContinuationToken", "")}
+            if following == token or not following["ContinuationToken"]:
+                raise StorageError(f"{doing} in {self.bucket.where}: the list is cut off")
+            token = following
+
+    def head(self, key: str) -> Stat:
+        full, doing = self.bucket.key(key), f"looking at {key}"
+        try:
+            answer = self.bucket.call(doing, self.bucket.small.head_object, Key=full)
+        except StorageError as error:
+            if status_of(error) != HTTPStatus.NOT_FOUND:
+                raise
+            # An answer to HEAD has no body, so it does not say what is missing: the object or
+            # the bucket. The answer to GET does.
+            answer = self.bucket.call(doing, self.bucket.small.get_object, Key=full)
+            answer["Body"].close()
+        return Stat(
+            key=key,
+            size=answer["ContentLength"],
+            etag=bare(answer["ETag"]),
+            modified=answer["LastModified"].timestamp(),
+        )
+
+    def get(self, key: str) -> Blob:
+        return self.writer.read(key)
+
+    def read(self, key: str, *, start: int = 0) -> Iterator[bytes]:
+        return download.read(self.bucket, key, start)
+
+    def put(
+        self, key: str, data: bytes, *, expected: str | None, headers: Headers = PLAIN_HEADERS
+    ) -> str:
+        return self.writer.write(key, data, expected, headers)
+
+    def upload(
+        self,
+        key: str,
+        chunks: Iterable[bytes],
+        *,
+        headers: Headers = PLAIN_HEADERS,
+        advance: Advance | None = None,
+    ) -> Uploaded:
+        return self.uploader.upload(key, chunks, headers, advance or _ignore)
+
+    def upload_file(
+        self,
+        key: str,
+        path: Path,
+        *,
+        headers: Headers = PLAIN_HEADERS,
+        advance: Advance | None = None,
+    ) -> Uploaded:
+        return self.uploader.upload_file(key, path, headers, advance or _ignore)
+
+    def delete(self, keys: Iterable[str]) -> None:
+        # One request a key: the batch request needs a checksum that stores disagree about.
+        with ThreadPoolExecutor(CONNECTIONS // 2, thread_name_prefix="delete") as pool:
+            for _ in pool.map(self._delete, keys):
+                pass
+
+    def _delete(self, key: str) -> None:
+        try:
+            self.bucket.call(
+                f"deleting {key}", self.bucket.small.delete_object, Key=self.bucket.key(key)
+            )
+        except StorageError as error:
+            # S3 answers 204 for what is not there; some stores 404.
+            if status_of(error) != HTTPStatus.NOT_FOUND:
+                raise
+            self._refuse_lost_bucket(key)
+
+    def _refuse_lost_bucket(self, key: str) -> None:
+        """Raise unless a 404 was about this key alone."""
+        next(self.list(key), None)
+
+    def unfinished(self) -> Iterator[Unfinished]:
+        return unfinished(self.bucket)
+
+    def abort(self, upload: Unfinished) -> None:
+        Multipart(
+            bucket=self.bucket, key=upload.key, upload_id=upload.upload_id, keeps_sha256=False
+        ).abort()

@@ -1,0 +1,257 @@
+"""Uploading large objects: in parallel parts as their bytes come, proven before it is done."""
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from lago_images.console import Advance
+from lago_images.errors import StorageError
+from lago_images.storage.base import Headers, Uploaded
+from lago_images.storage.client import Bucket
+from lago_images.storage.conditional import http_headers
+from lago_images.storage.download import read
+from lago_images.storage.etags import (
+    Part,
+    base64_md5,
+    base64_sha256,
+    hexadecimal,
+    part_size_for,
+    proves_parts,
+    proves_whole,
+)
+from lago_images.storage.multipart import SHA256, Multipart, begin, lists_uploads, unfinished
+
+# Measured on Ceph over loopback: tests/benchmarks/transfer.py. Memory: about (WORKERS + 2) parts.
+PART_SIZE = 64 * 1024 * 1024
+WORKERS = 4
+MOST_PARTS = 10_000
+
+
+@dataclass(slots=True)
+class Digest:
+    """SHA-256 and size of all that went by."""
+
+    size: int = 0
+    sha256: Any = field(default_factory=hashlib.sha256)
+
+    def update(self, data: bytes) -> None:
+        self.size += len(data)
+        self.sha256.update(data)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Uploader:
+    """Uploads to one bucket. ``part_size`` in bytes; ``workers`` parts are sent at a time."""
+
+    bucket: Bucket
+    part_size: int = PART_SIZE
+    workers: int = WORKERS
+
+    def upload(
+        self, key: str, chunks: Iterable[bytes], headers: Headers, advance: Advance
+    ) -> Uploaded:
+        """Store a stream. If it raises, or the store fails, nothing is left but the error."""
+        digest = Digest()
+        parts = in_parts(chunks, self.part_size, digest)
+        first = next(parts, b"")
+        if len(first) < self.part_size:
+            return self._whole(key, first, headers, advance)
+        session = begin(self.bucket, key, headers)
+        try:
+            sent = self._send(session, chain((first,), parts), {}, advance)
+            session.complete(sent)
+        except BaseException:
+            # What cannot be aborted now is left for ``repo gc``.
+            with suppress(StorageError):
+                session.abort()
+            raise
+        return self._proven(key, digest, sent)
+
+    def upload_file(self, key: str, path: Path, headers: Headers, advance: Advance) -> Uploaded:
+        """Store a file. Parts of an earlier attempt that are the same are not sent again.
+
+        An attempt that fails leaves its parts for the next one, or for ``repo gc``.
+        """
+        size = size_of(path)
+        if size < self.part_size:
+            data = b"".join(file_chunks(path, self.part_size))
+            return self._whole(key, data, headers, advance)
+        part_size = part_size_for(size, self.part_size)
+        digest = Digest()
+        session, there = self._resumable(key, part_size, size)
+        session = session or begin(self.bucket, key, headers)
+        parts = in_parts(file_chunks(path, part_size), part_size, digest)
+        sent = self._send(session, parts, there, advance)
+        session.complete(sent)
+        return self._proven(key, digest, sent)
+
+    def _send(
+        self,
+        session: Multipart,
+        parts: Iterable[bytes],
+        there: Mapping[int, Part],
+        advance: Advance,
+    ) -> list[Part]:
+        pending: set[Future[Part]] = set()
+        sent: list[Part] = []
+
+        def collect(futures: Iterable[Future[Part]]) -> None:
+            for future in futures:
+                part = future.result()
+                sent.append(part)
+                advance(part.size)
+
+        with ThreadPoolExecutor(self.workers, thread_name_prefix="upload") as pool:
+            try:
+                for number, data in enumerate(parts, 1):
+                    pending.add(pool.submit(_send_part, session, number, data, there.get(number)))
+                    if len(pending) > self.workers:  # one more, so that no worker waits for bytes
+                        done, pending = wait(pending, return_when=FIRST_COMPLETED)
+                        collect(done)
+                collect(pending)
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+        return sorted(sent, key=lambda part: part.number)
+
+    def _whole(self, key: str, data: bytes, headers: Headers, advance: Advance) -> Uploaded:
+        """Store what fits into one request."""
+        sha256, md5 = base64_sha256(data), base64_md5(data)
+        self.bucket.call(
+            f"uploading {key}",
+            self.bucket.bulk.put_object,
+            Key=self.bucket.key(key),
+            Body=data,
+            ContentMD5=md5,
+            ChecksumAlgorithm=SHA256,
+            ChecksumSHA256=sha256,
+            **http_headers(headers),
+        )
+        digest = Digest()
+        digest.update(data)
+        head = self._head(key, digest)
+        if not proves_whole(head, hexadecimal(sha256), hexadecimal(md5)):
+            self._compare(key, digest)
+        advance(len(data))
+        return Uploaded(key=key, size=len(data), sha256=digest.sha256.hexdigest())
+
+    def _proven(self, key: str, digest: Digest, parts: list[Part]) -> Uploaded:
+        head = self._head(key, digest)
+        if not proves_parts(head, parts):
+            self._compare(key, digest)
+        return Uploaded(key=key, size=digest.size, sha256=digest.sha256.hexdigest())
+
+    def _head(self, key: str, digest: Digest) -> Mapping[str, object]:
+        head: Mapping[str, Any] = self.bucket.call(
+            f"checking the upload of {key}",
+            self.bucket.bulk.head_object,
+            Key=self.bucket.key(key),
+            ChecksumMode="ENABLED",
+        )
+        if head["ContentLength"] != digest.size:
+            raise StorageError(
+                f"uploading {key} to {self.bucket.where}: the store has {head['ContentLength']} "
+                f"bytes of the {digest.size} that were sent",
+                hint="upload it again",
+            )
+        return head
+
+    def _compare(self, key: str, digest: Digest) -> None:
+        """Read back what the store says nothing conclusive about."""
+        stored = Digest()
+        for chunk in read(self.bucket, key, 0):
+            stored.update(chunk)
+        if stored.sha256.digest() != digest.sha256.digest():
+            raise StorageError(
+                f"uploading {key} to {self.bucket.where}: the store has other bytes than were sent",
+                hint="upload it again",
+            )
+
+    def _resumable(
+        self, key: str, part_size: int, size: int
+    ) -> tuple[Multipart | None, dict[int, Part]]:
+        """The newest unfinished upload of the key that has parts of our size, and those parts."""
+        last = -(-size // part_size)
+
+        def fits(part: Part) -> bool:
+            if part.number == last:
+                return part.size == size - (last - 1) * part_size
+            return part.number < last and part.size == part_size
+
+        try:
+            found = [each for each in unfinished(self.bucket, key) if each.key == key]
+        except StorageError as error:
+            if lists_uploads(error):
+                raise
+            return None, {}
+        for each in sorted(found, key=lambda upload: -upload.begun):
+            session = Multipart(
+                bucket=self.bucket, key=key, upload_id=each.upload_id, keeps_sha256=False
+            )
+            with suppress(StorageError):
+                parts = {part.number: part for part in session.parts() if fits(part)}
+                if parts:
+                    kept = all(part.sha256 for part in parts.values())
+                    return replace(session, keeps_sha256=kept), parts
+        return None, {}
+
+
+def _send_part(session: Multipart, number: int, data: bytes, there: Part | None) -> Part:
+    if number > MOST_PARTS:
+        raise StorageError(f"uploading {session.key}: S3 takes {MOST_PARTS} parts at most")
+    if there is not None and there.size == len(data):
+        if there.sha256 and there.sha256 == base64_sha256(data):
+            return replace(there, proven=True)
+        if not there.sha256 and there.etag == hexadecimal(base64_md5(data)):
+            return replace(there, proven=True)
+    return session.send(number, data)
+
+
+def in_parts(chunks: Iterable[bytes], size: int, digest: Digest) -> Iterator[bytes]:
+    """The stream in pieces of ``size`` bytes; the last may be shorter, an empty one is left out."""
+    gathered: list[bytes] = []
+    length = 0
+    for chunk in chunks:
+        digest.update(chunk)
+        at = 0
+        while length + len(chunk) - at >= size:
+            end = at + size - length
+            piece = chunk if end - at == len(chunk) else chunk[at:end]
+            yield b"".join((*gathered, piece)) if gathered else bytes(piece)
+            gathered, length, at = [], 0, end
+        if at < len(chunk):
+            gathered.append(chunk[at:])
+            length += len(chunk) - at
+    if gathered:
+        yield b"".join(gathered)
+
+
+def size_of(path: Path) -> int:
+    """A file's size in bytes.
+
+    Raises:
+        StorageError: It is not there.
+    """
+    try:
+        return path.stat().st_size
+    except OSError as error:
+        raise StorageError(f"reading {path}: {error.strerror}") from error
+
+
+def file_chunks(path: Path, size: int) -> Iterator[bytes]:
+    """The file in pieces of ``size`` bytes.
+
+    Raises:
+        StorageError: It cannot be read.
+    """
+    try:
+        with path.open("rb", buffering=0) as file:
+            while chunk := file.read(size):
+                yield chunk
+    except OSError as error:
+        raise StorageError(f"reading {path}: {error.strerror}") from error
