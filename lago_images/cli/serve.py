@@ -28,15 +28,19 @@ def serve(invocation: Invocation, folder: str | None, port: int, bind: str) -> N
     store = invocation.store()
     published = clients.read(store)
     with Server(store, invocation.console, bind=bind, port=port) as server:
-        click.echo(f"# {published.name} at {server.url}")
-        for line in clients.lines(published, server.url):
-            click.echo(line)
-        for base in clients.elsewhere(published, server.url):
-            invocation.console.warn(
-                f"repo.metadata sends lago to {base} for disks, not to {server.url}; "
-                "the base-url setting says where"
-            )
         try:
+            _greet(published, server.url, invocation)
             server.serve_forever()
         except KeyboardInterrupt:
             invocation.console.info("stopped")
+
+
+def _greet(published: clients.Published, url: str, invocation: Invocation) -> None:
+    for base in clients.elsewhere(published, url):
+        invocation.console.warn(
+            f"repo.metadata sends lago to {base} for disks, not to {url}; "
+            "the base-url setting says where"
+        )
+    click.echo(f"# {published.name} at {url}")
+    for line in clients.lines(published, url):
+        click.echo(line)

@@ -43,7 +43,7 @@ def server(folder):
     with Server(
         DirectoryStore(path=folder), Console(stream=log), bind="127.0.0.1", port=0
     ) as server:
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
         thread.start()
         server.log = log
         yield server
