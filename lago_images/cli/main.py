@@ -72,7 +72,7 @@ _COMMANDS = {
     "init": "lago_images.cli.init:init",
 }
 _CI_COMMANDS = {
-    "plan": "lago_images.cli.ci:plan",
+    "plan": "lago_images.cli.plan:plan",
     "build": "lago_images.cli.ci:build",
     "publish": "lago_images.cli.ci:publish",
     "rebuild": "lago_images.cli.ci:rebuild",

@@ -1,0 +1,44 @@
+"""The job that decides: what there is to do, and why."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from lago_images.ci.workspace import Workspace
+from lago_images.planning import plan as planner
+from lago_images.planning.facts import Ask, History
+from lago_images.planning.history import gather
+from lago_images.planning.model import Plan, Tree
+from lago_images.planning.published import holdings
+from lago_images.planning.tree import prefixes, read_tree
+from lago_images.repository.state import read
+from lago_images.settings import FILE
+
+
+def tree_of(work: Workspace) -> Tree:
+    """The specs as they are checked out."""
+    return read_tree(work.root, work.settings, work.git)
+
+
+def plan(work: Workspace, ask: Ask, *, scope: str | None = None) -> Plan:
+    """What there is to do, and why. Reads git and the repository; changes nothing.
+
+    ``scope`` limits the plan to what changed since a revision.
+    """
+    tree = tree_of(work)
+    held = holdings(read(work.store))
+    ask = replace(ask, promote=ask.promote and work.settings.promote != "never")
+    history = _history(work, tree, planner.suspects(tree, held, ask), held.commit, scope)
+    return planner.make(tree, held, history, ask, work.clock())
+
+
+def _history(
+    work: Workspace,
+    tree: Tree,
+    commits: Iterable[str],
+    published: str | None,
+    scope: str | None,
+) -> History:
+    if work.git is None:
+        return History()
+    paths = (*prefixes(work.settings.specs, tree.inputs.values()), FILE)
+    return gather(work.git, commits=commits, published=published, paths=paths, scope=scope)

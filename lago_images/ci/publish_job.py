@@ -1,0 +1,136 @@
+"""The job that makes builds public: release what was planned and built, render, check."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from lago_images.building.model import Result
+from lago_images.ci.workspace import Workspace
+from lago_images.planning.model import Action, Plan, PlannedImage, ReasonKind
+from lago_images.repository.layout import BuildKey
+from lago_images.repository.manifest import Manifest
+from lago_images.repository.publisher import Publisher, publishing
+from lago_images.repository.releasing import IsAncestor, Outcome
+from lago_images.repository.state import State, read
+
+_ASKED = {ReasonKind.FORCED, ReasonKind.STALE}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Published:
+    """How a publication ended.
+
+    Attributes:
+        outcomes: Of every image that had a build, by name.
+        missing: The images that were to be released and have no build.
+        written: The rendered files that changed.
+    """
+
+    outcomes: Mapping[str, Outcome]
+    missing: tuple[str, ...]
+    written: tuple[str, ...]
+
+    @property
+    def ok(self) -> bool:
+        return not self.missing
+
+
+def publish(work: Workspace, made: Plan, results: Iterable[Result]) -> Published:
+    """Release every build that the plan asked for, and bring the rendered files in line.
+
+    Works from what is in the repository: a build is found by its fingerprint where its result
+    did not get here. An image without a build is named, and keeps no other from being published.
+    Rendering happens also when there is nothing to release: an earlier run may have died before.
+
+    Raises:
+        SigningError: The signing key is missing or cannot sign; nothing was written.
+        UnsafeStoreError: The store does not keep conditional writes; nothing was written.
+    """
+    with publishing(
+        work.store,
+        work.settings,
+        console=work.console,
+        environ=work.environ,
+        now=work.clock,
+    ) as publisher:
+        builds, missing = _builds(read(work.store), made, results)
+        outcomes = {
+            image.name: _release(work, publisher, made, image, manifest)
+            for image, manifest in builds
+        }
+        refreshed = publisher.refresh()
+        if made.head and not missing and not made.dirty:
+            publisher.record(made.head, is_ancestor=_ancestry(work))
+    return Published(outcomes=outcomes, missing=missing, written=refreshed.written)
+
+
+def _builds(
+    state: State, made: Plan, results: Iterable[Result]
+) -> tuple[list[tuple[PlannedImage, Manifest]], tuple[str, ...]]:
+    ended = {(result.name, result.arch): result for result in results}
+    found, missing = [], []
+    for image in made.images:
+        if image.action not in (Action.BUILD, Action.PROMOTE):
+            continue
+        manifest = _build_of(state, made, image, ended.get((image.name, image.arch)))
+        if manifest is None:
+            missing.append(image.name)
+        else:
+            found.append((image, manifest))
+    return found, tuple(missing)
+
+
+def _build_of(
+    state: State, made: Plan, image: PlannedImage, result: Result | None
+) -> Manifest | None:
+    if image.action is Action.PROMOTE and image.promote:
+        return _in(state, image, image.promote)
+    if result is not None:
+        return result.manifest and _in(state, image, result.manifest.build_id)
+    asked = any(reason.kind in _ASKED for reason in image.reasons)
+    # What a forced or stale entry asks for is a build that was made after it was asked.
+    since = made.made if asked else 0
+    fitting = (
+        manifest
+        for manifest in (*state.unreleased(image.fingerprint), *_released(state, image))
+        if manifest.name == image.name
+        and manifest.arch == image.arch
+        and manifest.fingerprint == image.fingerprint
+        and manifest.created >= since
+    )
+    return next(fitting, None)
+
+
+def _in(state: State, image: PlannedImage, build_id: str) -> Manifest | None:
+    key = BuildKey(name=image.name, arch=image.arch, build_id=build_id)
+    manifest = None if key in state.incomplete else state.manifests.get(key)
+    return manifest if manifest and manifest.fingerprint == image.fingerprint else None
+
+
+def _released(state: State, image: PlannedImage) -> tuple[Manifest, ...]:
+    """The build of the current release, where another run was faster than this one."""
+    current = state.current(image.name, image.arch)
+    manifest = current and state.manifest(current)
+    return (manifest,) if current and manifest and current.revision > image.revision else ()
+
+
+def _release(
+    work: Workspace,
+    publisher: Publisher,
+    made: Plan,
+    image: PlannedImage,
+    manifest: Manifest,
+) -> Outcome:
+    return publisher.release(
+        manifest,
+        commit=made.head or "unknown",
+        known_revision=image.revision,
+        is_ancestor=_ancestry(work),
+    )
+
+
+def _ancestry(work: Workspace) -> IsAncestor:
+    return work.git.is_ancestor if work.git else _unknown
+
+
+def _unknown(_old: str, _new: str) -> None:
+    """Outside git no commit is known to come from another."""

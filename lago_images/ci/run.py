@@ -1,0 +1,29 @@
+"""A whole run on one machine: plan, build, publish."""
+
+from dataclasses import dataclass
+
+from lago_images.building.model import Result
+from lago_images.ci.build_job import build
+from lago_images.ci.publish_job import Published, publish
+from lago_images.ci.workspace import Workspace
+from lago_images.planning.model import Action, Plan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """How a run ended."""
+
+    plan: Plan
+    results: tuple[Result, ...]
+    published: Published
+
+    @property
+    def ok(self) -> bool:
+        return self.published.ok and all(result.ok for result in self.results)
+
+
+def run(work: Workspace, made: Plan) -> Run:
+    """Build what a plan says and publish it. What fails takes its layers with it, no one else."""
+    names = [image.name for image in made.images if image.action is Action.BUILD]
+    results = tuple(build(work, made, names))
+    return Run(plan=made, results=results, published=publish(work, made, results))

@@ -1,0 +1,56 @@
+"""``lago-images build``: the older tool's whole job, into a directory."""
+
+from pathlib import Path
+
+import click
+
+from lago_images.ci.plan_job import plan
+from lago_images.cli.carry_out import carry_out
+from lago_images.cli.common import Invocation
+from lago_images.cli.work import override, workspace
+from lago_images.planning.facts import Ask
+
+
+@click.command()
+@click.argument("names", nargs=-1, metavar="[NAME…]")
+@click.option(
+    "--repo-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="The repository's directory. [default: ./image-repo]",
+)
+@click.option("--repo-name", help="The repository's name, as lago shows it.")
+@click.option("--base-url", help="Where clients will find the repository.")
+@click.option("--force", is_flag=True, help="Build also what has not changed.")
+@click.option(
+    "--logs", type=click.Path(path_type=Path, file_okay=False), help="Keep each image's log here."
+)
+@click.option("--jobs", "side_by_side", type=click.IntRange(min=1), help="Chains at a time.")
+@click.option("--require-kvm", is_flag=True, default=None, help="Refuse to build without KVM.")
+@click.pass_obj
+def build(
+    invocation: Invocation,
+    names: tuple[str, ...],
+    repo_dir: Path | None,
+    repo_name: str | None,
+    base_url: str | None,
+    force: bool,
+    logs: Path | None,
+    side_by_side: int | None,
+    require_kvm: bool | None,
+) -> None:
+    """Build images and publish them into a directory: all specs, or those that are NAMEd.
+
+    What has not changed since it was published is not built again, unless it is named or --force
+    is given.
+    """
+    override(
+        invocation,
+        repository=None if repo_dir is None else str(repo_dir.absolute()),
+        name=repo_name,
+        base_url=base_url,
+        jobs=side_by_side,
+        require_kvm=require_kvm,
+    )
+    work = workspace(invocation, logs=logs)
+    ask = Ask(changed=not names, force=frozenset(names), everything=force and not names)
+    carry_out(invocation, work, plan(work, ask))

@@ -1,0 +1,53 @@
+"""Building and publishing, and how it is told."""
+
+import click
+
+from lago_images.building.model import Result
+from lago_images.ci.publish_job import Published
+from lago_images.ci.run import run
+from lago_images.ci.workspace import Workspace
+from lago_images.cli.common import Invocation
+from lago_images.cli.work import finish, show_plan
+from lago_images.planning.model import Plan
+
+
+def show_results(invocation: Invocation, ended: list[Result]) -> None:
+    """How each build ended; for a failure its last words and where its log is."""
+    for result in ended:
+        if result.manifest is not None:
+            size = result.manifest.disk.compressed_size / 2**20
+            click.echo(f"{result.name}: built in {result.seconds:.0f} s, {size:.1f} MiB")
+        elif result.skipped:
+            invocation.console.error(f"{result.name}: not built: its base {result.skipped} failed")
+        else:
+            _show_failure(invocation, result)
+
+
+def _show_failure(invocation: Invocation, result: Result) -> None:
+    console = invocation.console
+    console.error(f"{result.name}: failed while {result.step or 'building'}: {result.error}")
+    for line in result.tail:
+        console.output(f"  | {line}")
+    if result.log is not None:
+        console.info(f"{result.name}: log: {result.log}")
+
+
+def show_published(invocation: Invocation, published: Published) -> None:
+    """What became of each image."""
+    for name, outcome in published.outcomes.items():
+        click.echo(f"{name}: {outcome.verdict} revision {outcome.release.revision}")
+    for name in published.missing:
+        invocation.console.error(f"{name}: not published: it has no build")
+    changed = ", ".join(published.written) or "nothing"
+    invocation.console.info(f"rendered files that changed: {changed}")
+
+
+def carry_out(invocation: Invocation, work: Workspace, made: Plan) -> None:
+    """Build and publish what a plan says, and end the command."""
+    show_plan(invocation, made)
+    ended = run(work, made)
+    show_results(invocation, list(ended.results))
+    show_published(invocation, ended.published)
+    if not (ended.results or ended.published.outcomes):
+        click.echo("nothing to build")
+    finish(succeeded=ended.ok)

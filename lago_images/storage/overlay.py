@@ -1,0 +1,81 @@
+"""Two stores as one: what is written stays in the upper, what it lacks is read from the lower.
+
+A pull request from a fork may read the repository and write nothing; its builds stay here.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from heapq import merge
+from pathlib import Path
+
+from lago_images.console import Advance
+from lago_images.errors import NotFoundError
+from lago_images.storage.base import Blob, Headers, Stat, Store, Unfinished, Uploaded
+
+_PLAIN = Headers()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OverlayStore:
+    """See ``base.Store`` for the contract."""
+
+    upper: Store
+    lower: Store
+
+    @property
+    def url(self) -> str:
+        return f"{self.upper.url} over {self.lower.url}"
+
+    def list(self, prefix: str = "") -> Iterator[Stat]:
+        last = None
+        both = merge(self.upper.list(prefix), self.lower.list(prefix), key=lambda s: s.key)
+        for stat in both:
+            if stat.key != last:
+                yield stat
+            last = stat.key
+
+    def head(self, key: str) -> Stat:
+        try:
+            return self.upper.head(key)
+        except NotFoundError:
+            return self.lower.head(key)
+
+    def get(self, key: str) -> Blob:
+        try:
+            return self.upper.get(key)
+        except NotFoundError:
+            return self.lower.get(key)
+
+    def read(self, key: str, *, start: int = 0) -> Iterator[bytes]:
+        try:
+            self.upper.head(key)
+        except NotFoundError:
+            return self.lower.read(key, start=start)
+        return self.upper.read(key, start=start)
+
+    def put(self, key: str, data: bytes, *, expected: str | None, headers: Headers = _PLAIN) -> str:
+        return self.upper.put(key, data, expected=expected, headers=headers)
+
+    def upload(
+        self,
+        key: str,
+        chunks: Iterable[bytes],
+        *,
+        headers: Headers = _PLAIN,
+        advance: Advance | None = None,
+    ) -> Uploaded:
+        return self.upper.upload(key, chunks, headers=headers, advance=advance)
+
+    def upload_file(
+        self, key: str, path: Path, *, headers: Headers = _PLAIN, advance: Advance | None = None
+    ) -> Uploaded:
+        return self.upper.upload_file(key, path, headers=headers, advance=advance)
+
+    def delete(self, keys: Iterable[str]) -> None:
+        self.upper.delete(keys)
+
+    def unfinished(self) -> Iterator[Unfinished]:
+        return self.upper.unfinished()
+
+    def abort(self, upload: Unfinished) -> None:
+        self.upper.abort(upload)

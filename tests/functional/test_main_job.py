@@ -1,0 +1,179 @@
+"""The main job through the real command line: from specs in git to a repository in a directory."""
+
+import json
+import lzma
+
+import pytest
+
+from tests.support.specs import SpecsRepo
+from tests.tools import need
+
+need("qemu-img", "git")
+
+
+@pytest.fixture
+def repo(tmp_path):
+    repo = SpecsRepo.create(tmp_path / "specs")
+    repo.disk("image-specs/files/one.img", seed=1)
+    repo.disk("image-specs/files/two.img", seed=2)
+    repo.spec("one", "simple:image-specs/files/one.img")
+    repo.spec("one-layer", "layer:one")
+    repo.spec("two", "simple:image-specs/files/two.img")
+    repo.write("README.md", "hello\n")
+    repo.commit("Add the specs")
+    return repo
+
+
+def actions(repo, *args):
+    ran = repo.run("ci", "plan", "--format", "json", *args)
+    assert ran.code == 0, ran.err
+    return {image["name"]: image["action"] for image in ran.json()["images"]}
+
+
+def reasons(repo, name):
+    plan = repo.run("ci", "plan", "--format", "json").json()
+    return next(i["reasons"] for i in plan["images"] if i["name"] == name)
+
+
+def revisions(repo):
+    ran = repo.run("repo", "list", "--format", "json")
+    assert ran.code == 0, ran.err
+    return {image["name"]: image["revision"] for image in ran.json()["images"]}
+
+
+def rebuild(repo, *args):
+    ran = repo.run("ci", "rebuild", *(args or ("--changed",)))
+    assert ran.code == 0, ran.err
+    return ran
+
+
+def test_an_empty_repository_gets_everything_and_a_second_run_nothing(repo):
+    rebuild(repo)
+    assert revisions(repo) == {"one": 1, "one-layer": 1, "two": 1}
+    published = json.loads((repo.root / "image-repo/state/published.json").read_text())
+    assert published["commit"] == repo.head
+    before = {path: path.stat().st_mtime_ns for path in (repo.root / "image-repo").rglob("*.json")}
+    again = rebuild(repo)
+    assert "nothing" in (again.out + again.err)
+    assert revisions(repo) == {"one": 1, "one-layer": 1, "two": 1}
+    assert before == {
+        path: path.stat().st_mtime_ns for path in (repo.root / "image-repo").rglob("*.json")
+    }
+
+
+def test_the_published_disk_is_the_one_that_was_given(repo):
+    rebuild(repo)
+    metadata = json.loads((repo.root / "image-repo/repo.metadata").read_text())
+    version = next(iter(metadata["templates"]["one"]["versions"].values()))
+    packed = (repo.root / "image-repo" / (version["handle"] + ".xz")).read_bytes()
+    raw = repo.root / "raw.img"
+    (repo.root / "disk.qcow2").write_bytes(lzma.decompress(packed))
+    import subprocess
+
+    subprocess.run(["qemu-img", "convert", "-O", "raw", repo.root / "disk.qcow2", raw], check=True)
+    assert raw.read_bytes() == (repo.root / "image-specs/files/one.img").read_bytes()
+
+
+def test_a_changed_base_rebuilds_its_layers_and_nothing_else(repo):
+    rebuild(repo)
+    repo.spec("one", "simple:image-specs/files/one.img", "#notes=new")
+    commit = repo.commit("Change one")
+    assert actions(repo) == {"one": "build", "one-layer": "build", "two": "keep"}
+    [reason] = reasons(repo, "one")
+    assert reason["kind"] == "spec"
+    assert "image-specs/one" in reason["detail"]
+    assert commit[:7] in reason["detail"]
+    assert [r["kind"] for r in reasons(repo, "one-layer")] == ["base"]
+    rebuild(repo)
+    assert revisions(repo) == {"one": 2, "one-layer": 2, "two": 1}
+
+
+def test_a_changed_input_rebuilds_what_reads_it(repo):
+    rebuild(repo)
+    repo.disk("image-specs/files/two.img", seed=3)
+    repo.commit("New disk for two")
+    assert actions(repo) == {"one": "keep", "one-layer": "keep", "two": "build"}
+    [reason] = reasons(repo, "two")
+    assert reason["kind"] == "input"
+    assert "image-specs/files/two.img" in reason["detail"]
+
+
+def test_the_readme_rebuilds_nothing(repo):
+    rebuild(repo)
+    repo.write("README.md", "changed\n")
+    repo.commit("Say more")
+    assert set(actions(repo).values()) == {"keep"}
+
+
+def test_a_removed_spec_leaves_its_published_files(repo):
+    rebuild(repo)
+    (repo.root / "image-specs/two").unlink()
+    repo.commit("Drop two")
+    assert actions(repo)["two"] == "retire"
+    rebuild(repo)
+    assert "[two]" in (repo.root / "image-repo/index").read_text()
+
+
+def test_a_dry_run_touches_nothing(repo):
+    ran = rebuild(repo, "--changed", "--dry-run")
+    assert "one-layer" in ran.out
+    assert not (repo.root / "image-repo").exists()
+
+
+def test_one_failure_stays_one_failure(repo):
+    repo.write("image-specs/files/one.img", b"\x1f\x8b\x08 this is no gzip file")
+    repo.commit("Break one")
+    ran = repo.run("ci", "rebuild", "--changed")
+    assert ran.code == 1
+    assert "one-layer" in ran.err
+    assert revisions(repo) == {"two": 1}
+    repo.disk("image-specs/files/one.img", seed=5)
+    repo.commit("Mend one")
+    rebuild(repo)
+    assert revisions(repo) == {"one": 1, "one-layer": 1, "two": 1}
+
+
+def test_names_are_built_again_with_their_layers(repo):
+    rebuild(repo)
+    rebuild(repo, "one")
+    assert revisions(repo) == {"one": 2, "one-layer": 2, "two": 1}
+    unknown = repo.run("ci", "rebuild", "onne")
+    assert unknown.code == 2
+    assert "one" in unknown.err
+
+
+def test_plan_build_publish_as_three_commands(repo):
+    plan = repo.run("ci", "plan", "--format", "json")
+    (repo.root.parent / "plan.json").write_text(plan.out)
+    saved = str(repo.root.parent / "plan.json")
+    results = str(repo.root.parent / "results")
+    for chain in plan.json()["chains"]:
+        ran = repo.run("ci", "build", "--plan", saved, "--results", results, *chain)
+        assert ran.code == 0, ran.err
+    assert not (repo.root / "image-repo/index").exists()
+    ran = repo.run("ci", "publish", "--plan", saved, "--results", results)
+    assert ran.code == 0, ran.err
+    assert revisions(repo) == {"one": 1, "one-layer": 1, "two": 1}
+
+
+def test_what_a_pull_request_built_is_promoted_and_not_built(repo):
+    for chain in repo.run("ci", "plan", "--format", "json").json()["chains"]:
+        assert repo.run("ci", "build", *chain).code == 0
+    assert set(actions(repo).values()) == {"promote"}
+    ran = rebuild(repo)
+    assert revisions(repo) == {"one": 1, "one-layer": 1, "two": 1}
+    builds = list((repo.root / "image-repo/builds").glob("*/*/*/manifest.json"))
+    assert len(builds) == 3, ran.err
+
+
+def test_the_older_tools_whole_job(repo):
+    ran = repo.run(
+        "build", "--repo-dir", "out", "--repo-name", "myrepo", "--base-url", "http://myrepo/"
+    )
+    assert ran.code == 0, ran.err
+    metadata = json.loads((repo.root / "out/repo.metadata").read_text())
+    assert metadata["name"] == "myrepo"
+    assert [source["args"] for source in metadata["sources"].values()] == [
+        {"baseurl": "http://myrepo/"}
+    ]
+    assert set(metadata["templates"]) == {"one", "one-layer", "two"}
