@@ -6,12 +6,13 @@ import shutil
 import signal
 import subprocess
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from lago_images.errors import CommandError, ToolMissingError
 from lago_images.host.tools import package_of
@@ -31,6 +32,7 @@ ALLOWED = (
 )
 TAIL = 30
 _GRACE = 10.0
+_POLL = 0.05
 
 
 def child_environment(
@@ -39,6 +41,46 @@ def child_environment(
     """The allow-listed part of ``environ``, a fixed locale, and ``extra``."""
     kept = {name: environ[name] for name in ALLOWED if name in environ}
     return {**kept, "LC_ALL": "C.UTF-8", **(extra or {})}
+
+
+class Children:
+    """The programs that are running, so that another thread can end all of them."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._running: set[subprocess.Popen[bytes]] = set()
+        self._over = False
+
+    def check(self) -> None:
+        """Raises ``KeyboardInterrupt`` once ``end`` was called."""
+        if self._over:
+            raise KeyboardInterrupt
+
+    def start(self, argv: Sequence[str], **options: Any) -> "subprocess.Popen[bytes]":  # noqa: ANN401
+        """Start a program, unless ``end`` was called."""
+        with self._lock:
+            self.check()
+            child = subprocess.Popen(argv, start_new_session=True, **options)
+            self._running.add(child)
+            return child
+
+    def ended(self, child: "subprocess.Popen[bytes]") -> None:
+        """Take a program off the list."""
+        with self._lock:
+            self._running.discard(child)
+
+    def end(self) -> None:
+        """End all programs, politely and then not; none can be started any more."""
+        with self._lock:
+            self._over = True
+            running = tuple(self._running)
+        for child in running:
+            _signal(child, signal.SIGTERM)
+        limit = time.monotonic() + _GRACE
+        while any(child.poll() is None for child in running) and time.monotonic() < limit:
+            time.sleep(_POLL)
+        for child in running:
+            _signal(child, signal.SIGKILL)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,12 +92,14 @@ class Runner:
         log: Every command and every line of output is appended here; None for no log.
         echo: Told each line of output as it comes.
         prefix: Put before every command: a sandbox.
+        children: What is running; shared by the runners of a run.
     """
 
     environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
     log: Path | None = None
     echo: Callable[[str], None] | None = None
     prefix: tuple[str, ...] = ()
+    children: Children = field(default_factory=Children)
 
     def run(
         self,
@@ -157,19 +201,20 @@ class Runner:
         for program in (full[0], argv[0]):
             if shutil.which(program, path=environment.get("PATH")) is None:
                 raise missing(program)
-        child = subprocess.Popen(
+        child = self.children.start(
             full,
             env=environment,
             cwd=cwd,
             stdin=subprocess.DEVNULL if stdin is None else stdin,
             stdout=subprocess.DEVNULL if stdout is None else stdout,
             stderr=subprocess.DEVNULL if stderr is None else stderr,
-            start_new_session=True,
         )
         try:
             yield child
+            self.children.check()
         finally:
             _end(child)
+            self.children.ended(child)
 
     def _note(self, line: str) -> None:
         if self.log is not None:

@@ -1,0 +1,40 @@
+"""Whether there is room for the work, asked before it is begun."""
+
+import os
+from pathlib import Path
+
+from lago_images.errors import HostError
+
+GIB = 2**30
+
+
+def free(folder: Path) -> int:
+    """Bytes this user may still write where ``folder`` is, or will be made."""
+    while not folder.exists():
+        folder = folder.parent
+    status = os.statvfs(folder)
+    return status.f_bavail * status.f_frsize
+
+
+def demand(folder: Path, needed: int, what: str) -> None:
+    """Let only work begin that there is room for.
+
+    Args:
+        folder: Where the work writes.
+        needed: Bytes.
+        what: What the room is for.
+
+    Raises:
+        HostError: There is less; names the folder, the bytes needed and the bytes free.
+    """
+    there = free(folder)
+    if there < needed:
+        raise HostError(
+            f"{what} needs {shown(needed)} in {folder}, where {shown(there)} are free",
+            hint="free some space, or set TMPDIR to a larger file system",
+        )
+
+
+def shown(amount: int) -> str:
+    """Bytes for people, and exactly."""
+    return f"{amount / GIB:.1f} GiB ({amount} bytes)"

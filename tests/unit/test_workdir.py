@@ -1,0 +1,158 @@
+"""Work directories, their leftovers, and the room for them."""
+
+import io
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from lago_images.console import Console
+from lago_images.errors import HostError
+from lago_images.host import space
+from lago_images.host.process import Children, Runner
+from lago_images.host.workdir import default_scratch, remove_leftovers, workdir
+
+_HOLD = """
+import sys, time
+from pathlib import Path
+from lago_images.console import Console
+from lago_images.host.workdir import workdir
+with workdir(Path(sys.argv[1]), Console(quiet=True)) as folder:
+    (folder / "half").write_text("made")
+    print(folder, flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def console():
+    return Console(stream=io.StringIO())
+
+
+def test_it_is_ours_alone_and_goes_with_the_block(tmp_path, console):
+    with workdir(tmp_path / "new", console) as folder:
+        assert folder.stat().st_mode & 0o777 == 0o700
+        (folder / "deep").mkdir()
+        (folder / "deep/file").write_text("x")
+        (folder / "deep").chmod(0)
+    assert list((tmp_path / "new").iterdir()) == []
+
+
+def fail_in(folder, error):
+    (folder / "file").write_text("x")
+    raise error
+
+
+def test_it_goes_on_failure_and_ctrl_c(tmp_path, console):
+    for error in (RuntimeError, KeyboardInterrupt):
+        with pytest.raises(error), workdir(tmp_path, console) as folder:
+            fail_in(folder, error)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_run_left_is_removed_and_a_live_one_is_not(tmp_path, console):
+    with subprocess.Popen(
+        [sys.executable, "-c", _HOLD, tmp_path], stdout=subprocess.PIPE, text=True
+    ) as other:
+        left = Path(other.stdout.readline().strip())
+        try:
+            with workdir(tmp_path, console) as folder:
+                assert (left / "half").exists()
+                assert folder != left
+        finally:
+            other.send_signal(signal.SIGKILL)
+    assert (left / "half").exists()
+    with workdir(tmp_path, console):
+        assert not left.exists()
+    assert str(left) in console.stream.getvalue()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_else_is_touched(tmp_path, console):
+    (tmp_path / "lago-images-x").mkdir()
+    (tmp_path / "keep").mkdir()
+    (tmp_path / "lago-images-y.lock").symlink_to("keep")
+    (tmp_path / "lago-images-z").symlink_to("keep")
+    (tmp_path / "lago-images-z.lock").touch()
+    remove_leftovers(tmp_path, console)
+    assert {p.name for p in tmp_path.iterdir()} == {
+        "lago-images-x",
+        "keep",
+        "lago-images-y.lock",
+        "lago-images-z",
+    }
+
+
+def test_a_place_that_is_none(tmp_path, console):
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(HostError, match="no work directory can be made"),
+        workdir(tmp_path / "file", console),
+    ):
+        pass
+
+
+def test_the_place_can_be_chosen():
+    assert str(default_scratch({"TMPDIR": "/somewhere"})) == "/somewhere"
+    assert default_scratch({}).is_dir()
+
+
+def test_room_is_asked_for_in_bytes(tmp_path):
+    there = space.free(tmp_path / "not" / "there" / "yet")
+    assert there > 0
+    space.demand(tmp_path, 1, "nothing much")
+    with pytest.raises(HostError) as caught:
+        space.demand(tmp_path, 2**60, "the moon")
+    assert str(2**60) in caught.value.message
+    assert str(tmp_path) in caught.value.message
+
+
+def test_all_programs_can_be_ended_from_another_thread():
+    import threading
+
+    children = Children()
+    begun = threading.Event()
+    raised = []
+
+    def work():
+        try:
+            with Runner(children=children).started(["sleep", "60"]) as child:
+                begun.set()
+                child.wait()
+        except KeyboardInterrupt as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    assert begun.wait(30)
+    children.end()
+    thread.join(30)
+    assert not thread.is_alive()
+    assert raised
+    with pytest.raises(KeyboardInterrupt):
+        Runner(children=children).run(["true"])
+
+
+def test_a_program_that_ignores_sigterm_is_killed(monkeypatch, tmp_path):
+    import threading
+
+    monkeypatch.setattr("lago_images.host.process._GRACE", 0.2)
+    children = Children()
+    log = tmp_path / "log"
+    argv = [sys.executable, "-uc"]
+    argv.append("import signal,time; signal.signal(15, signal.SIG_IGN); print(1); time.sleep(60)")
+
+    def work():
+        with pytest.raises(KeyboardInterrupt):
+            Runner(children=children, log=log).run(argv)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    while not (log.exists() and "\n1\n" in log.read_text()):
+        time.sleep(0.02)
+    children.end()
+    thread.join(30)
+    assert not thread.is_alive()
