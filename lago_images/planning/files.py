@@ -99,9 +99,14 @@ class Files:
         return None if entry is None or entry[0] == GITLINK else entry
 
     def _file(self, path: str) -> tuple[str, str]:
-        if self.git and (path in self.git.dirty or path not in self.git.entries):
+        if self.git and not self._submodule_of(path) and not self.is_committed(path):
             self.dirty.add(path)
         return self._held(path) or hash_file(self.root / path, self._algorithm)
+
+    def is_committed(self, path: str) -> bool:
+        """Whether a file is as in git's head."""
+        git = self.git
+        return git is not None and path in git.entries and path not in git.dirty
 
     def _submodule_of(self, path: str) -> str | None:
         inside = (name for name in self._submodules if f"{path}/".startswith(f"{name}/"))

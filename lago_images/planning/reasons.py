@@ -84,9 +84,8 @@ class Why:
     def _inputs(self, spec: Spec, since: Since) -> Iterator[Reason]:
         for path in self.tree.inputs.get(spec.name, ()):
             for changed in since.paths.touching(path):
-                what = changed if changed == path else f"{changed} in {path}"
                 behind = _in(since.commits.get(changed, ()))
-                detail = f"{what}, which {spec.path} reads, changed{behind}"
+                detail = f"{_told(changed, path)}, which {spec.path} reads, changed{behind}"
                 yield Reason(kind=ReasonKind.INPUT, detail=detail)
 
     def _uncommitted(self, spec: Spec) -> Iterator[Reason]:
@@ -151,6 +150,13 @@ class Why:
 def age(current: Current, now: float) -> int:
     """Whole days since the release's build was made."""
     return int((now - current.built.created) // _DAY) if current.built else 0
+
+
+def _told(changed: str, path: str) -> str:
+    """A changed file, and how it comes to be read as ``path``: in a folder, or from a submodule."""
+    if changed == path:
+        return path
+    return f"{changed} in {path}" if changed.startswith(f"{path}/") else f"{changed} (with {path})"
 
 
 def _in(commits: Sequence[Commit]) -> str:

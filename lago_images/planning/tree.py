@@ -32,7 +32,7 @@ def read_tree(root: Path, settings: Settings, git: Git | None = None) -> Tree:
     files = Files(root=root, git=snapshot)
     found = _digests(specs, inputs, files)
     every = _parts(specs, found, settings)
-    changed = {spec.path for spec in specs.values() if snapshot and _is_dirty(spec.path, files)}
+    changed = {spec.path for spec in specs.values() if git and not files.is_committed(spec.path)}
     gone = {path for path in (snapshot.dirty if snapshot else ()) if _is_spec(path, settings)}
     return Tree(
         specs=specs,
@@ -57,11 +57,6 @@ def _is_spec(path: str, settings: Settings) -> bool:
 
 # More than these make git slower than looking at everything.
 _MOST = 100
-
-
-def _is_dirty(path: str, files: Files) -> bool:
-    git = files.git
-    return git is not None and (path in git.dirty or path not in git.entries)
 
 
 def _digests(

@@ -1,0 +1,338 @@
+"""The reader of git, on real repositories: shallow, rewritten, renamed, with submodules."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from lago_images.errors import GitError, ToolMissingError, UsageError
+from lago_images.planning.files import Files, hash_file
+from lago_images.planning.git import Git
+from lago_images.planning.gitdata import GITLINK, Change
+from tests.support.specs import SpecsRepo, git
+
+
+@pytest.fixture
+def repo(tmp_path: Path) -> SpecsRepo:
+    repo = SpecsRepo.create(tmp_path / "origin")
+    git(repo.root, "config", "uploadpack.allowAnySHA1InWant", "true")
+    return repo
+
+
+def save(repo: SpecsRepo, path: str, text: str, subject: str = "") -> str:
+    repo.write(path, text)
+    git(repo.root, "add", "-A")
+    git(repo.root, "commit", "-qm", subject or f"Change {path}")
+    return git(repo.root, "rev-parse", "HEAD")
+
+
+def clone(repo: SpecsRepo, into: Path, *options: str) -> Path:
+    git(repo.root, "clone", "-q", *options, repo.root.as_uri(), str(into))
+    return into
+
+
+def test_outside_git_there_is_none(tmp_path):
+    assert Git.find(tmp_path) is None
+
+
+def test_before_the_first_commit_there_is_no_head(repo):
+    repo.write("a", "1")
+    with Git(repo.root) as found:
+        assert found.head() is None
+        assert found.snapshot(["."]).entries == {}
+
+
+def test_a_repository_that_git_refuses_is_no_reason_to_go_on_without(tmp_path):
+    (tmp_path / ".git").mkdir()
+    with pytest.raises(GitError, match="git rev-parse failed: fatal: not a git repository"):
+        Git.find(tmp_path)
+
+
+def test_without_git_installed_the_package_is_named(repo, monkeypatch):
+    monkeypatch.setenv("PATH", "/nonexistent")
+    with pytest.raises(ToolMissingError) as caught:
+        Git.find(repo.root)
+    assert caught.value.hint == "apt-get install git"
+
+
+def test_passwords_in_urls_are_not_told(repo):
+    with Git(repo.root) as found, pytest.raises(GitError) as caught:
+        found._run("log", "http://user:s3cret@127.0.0.1:1/x", "--")
+    assert "s3cret" not in caught.value.message
+    assert "***@127.0.0.1" in caught.value.message
+
+
+def test_snapshot_tells_clean_changed_staged_and_hidden_files(repo):
+    for name in ("clean", "changed", "staged", "gone", "hidden", "touched"):
+        repo.write(name, name)
+    head = save(repo, "clean", "clean")
+    repo.write("changed", "other")
+    repo.write("staged", "other")
+    git(repo.root, "add", "staged")
+    (repo.root / "gone").unlink()
+    git(repo.root, "update-index", "--assume-unchanged", "hidden")
+    repo.write("hidden", "other")
+    os.utime(repo.root / "touched", (1, 1))
+    with Git(repo.root) as found:
+        seen = found.snapshot(["."])
+        assert found.head() == head
+    assert seen.changed == {"changed", "gone", "hidden"}
+    assert seen.dirty == {"changed", "gone", "hidden", "staged"}
+    assert seen.entries["clean"] == ("100644", hash_file(repo.root / "clean")[1])
+    assert seen.entries["staged"][1] == hash_file(repo.root / "staged")[1]
+
+
+def test_paths_are_relative_to_a_folder_below_gits_root(repo):
+    old = save(repo, "below/image-specs/a b", "1", 'Say "hello" äöü')
+    save(repo, "elsewhere", "1")
+    repo.write("below/image-specs/a b", "2")
+    new = save(repo, "below/image-specs/ünï", "1", 'Say "hello" äöü')
+    repo.write("below/image-specs/ünï", "2")
+    repo.write("elsewhere", "2")
+    with Git(repo.root / "below") as found:
+        seen = found.snapshot(["image-specs"])
+        assert set(seen.entries) == {"image-specs/a b", "image-specs/ünï"}
+        assert seen.changed == {"image-specs/ünï"}
+        assert {c.path for c in found.changes(old, new)} == set(seen.entries)
+        commits = found.commits(old, new, ["image-specs"])
+    assert set(commits) == set(seen.entries)
+    assert str(commits["image-specs/ünï"][0]) == f'{new[:7]} "Say "hello" äöü"'
+
+
+def test_names_that_look_like_patterns_or_options_are_names(repo):
+    old = save(repo, "ab", "1")
+    new = save(repo, "a*", "1")
+    newer = save(repo, ":(top)x/-n", "1")
+    with Git(repo.root) as found:
+        assert [c.path for c in found.changes(old, newer, ["a*"])] == ["a*"]
+        assert [c.path for c in found.changes(new, newer, [":(top)x"])] == [":(top)x/-n"]
+        assert set(found.snapshot(["a*"]).entries) == {"a*"}
+
+
+def test_renames_are_found(repo):
+    old = save(repo, "image-specs/old", "many lines\n" * 9)
+    git(repo.root, "mv", "image-specs/old", "image-specs/new")
+    new = save(repo, "other", "1")
+    with Git(repo.root) as found:
+        assert found.changes(old, new) == (
+            Change(status="R", path="image-specs/new", old="image-specs/old"),
+            Change(status="A", path="other"),
+        )
+
+
+@pytest.fixture
+def line(repo) -> list[str]:
+    """A history of 120 commits, more than one step of deepening."""
+    tree = git(repo.root, "mktree")
+    commits = [git(repo.root, "commit-tree", tree, "-m", "0")]
+    for number in range(1, 120):
+        parent = commits[-1]
+        commits.append(git(repo.root, "commit-tree", tree, "-p", parent, "-m", str(number)))
+    git(repo.root, "update-ref", "refs/heads/main", commits[-1])
+    return commits
+
+
+def test_a_shallow_clone_is_deepened_only_as_far_as_needed(repo, line, tmp_path):
+    with Git(clone(repo, tmp_path / "clone", "--depth=1")) as found:
+        assert not found.has(line[-40])
+        assert found.ensure(line[-40])
+        assert found.shallow
+        assert found.is_ancestor(line[-40], line[-1]) is True
+        assert found.shallow
+        assert not found.has(line[0])
+        assert found.is_ancestor(line[-1], line[-40]) is False
+        assert not found.shallow
+
+
+def test_the_head_that_no_branch_has_any_more_is_deepened_too(repo, line, tmp_path):
+    here = clone(repo, tmp_path / "clone", "--depth=1")
+    git(repo.root, "checkout", "-q", "--orphan", "main2")
+    save(repo, "new", "1")
+    git(repo.root, "branch", "-q", "-D", "main")
+    with Git(here) as found:
+        assert found.is_ancestor(line[3], line[-1]) is True
+
+
+def test_a_commit_that_a_force_push_took_away_is_fetched(repo, line, tmp_path):
+    git(repo.root, "checkout", "-q", "main")
+    lost = save(repo, "lost", "1")
+    git(repo.root, "reset", "-q", "--hard", line[-1])
+    here = clone(repo, tmp_path / "clone")
+    with Git(here) as found:
+        head = found.head()
+        assert not found.has(lost)
+        assert found.is_ancestor(lost, head) is False
+        assert found.is_ancestor(head, lost) is True
+        assert [c.path for c in found.changes(lost, head)] == ["lost"]
+        assert found.ensure_all([lost, line[0], "f" * 40, "unknown", "--all"]) == {
+            *("f" * 40, "unknown", "--all")
+        }
+
+
+def test_a_remote_that_gives_no_single_commits_gives_its_branches(repo, line, tmp_path):
+    here = clone(repo, tmp_path / "clone", "--depth=1")
+    git(here, "config", "protocol.version", "0")
+    git(repo.root, "config", "uploadpack.allowAnySHA1InWant", "false")
+    with Git(here) as found:
+        assert found.is_ancestor(line[5], line[-1]) is True
+        assert found.is_ancestor("f" * 40, line[-1]) is None
+
+
+def test_what_cannot_be_known_is_not_guessed(repo, line, tmp_path):
+    here = clone(repo, tmp_path / "clone", "--depth=2")
+    git(here, "remote", "set-url", "origin", (tmp_path / "nowhere").as_uri())
+    with Git(here) as found:
+        assert found.is_ancestor(line[-2], line[-1]) is True
+        assert found.is_ancestor(line[-1], line[-2]) is None
+        assert found.is_ancestor(line[-3], line[-1]) is None
+        assert found.merge_base(line[-3], line[-1]) is None
+
+
+def test_a_shallow_clone_blames_no_commit_for_the_files_it_starts_with(repo, tmp_path):
+    first = save(repo, "a", "1")
+    save(repo, "b", "1")
+    save(repo, "c", "1")
+    here = clone(repo, tmp_path / "clone", "--depth=2")
+    with Git(here) as found:
+        assert found.ensure(first)
+        assert [c.path for c in found.changes(first, found.head())] == ["b", "c"]
+        assert set(found.commits(first, found.head())) == {"c"}
+
+
+def test_merge_base_and_fork_of_a_shallow_pull_request(repo, line, tmp_path):
+    git(repo.root, "checkout", "-q", "-b", "feature", line[10])
+    head = save(repo, "feature", "1")
+    here = clone(repo, tmp_path / "clone", "--depth=1", "--no-single-branch", "-b", "feature")
+    with Git(here) as found:
+        assert found.fork("origin/main", head) == line[10]
+        assert found.merge_base(line[-1], head) == line[10]
+        assert found.strangers([line[-1], line[3]], head) == {line[-1]}
+
+
+@pytest.mark.parametrize("rev", ["origin/deleted", "--all", "", "f" * 40])
+def test_a_revision_that_is_nowhere_is_wrong_usage(repo, line, rev, tmp_path):
+    with Git(clone(repo, tmp_path / "clone")) as found, pytest.raises(UsageError):
+        found.fork(rev, line[-1])
+
+
+def test_histories_with_nothing_in_common_are_wrong_usage(repo, line):
+    git(repo.root, "checkout", "-q", "--orphan", "other")
+    head = save(repo, "other", "1")
+    with Git(repo.root) as found, pytest.raises(UsageError, match="no history in common"):
+        found.fork("main", head)
+
+
+def digests(folder: Path, *paths: str, known: bool = True) -> list:
+    with Git(folder) as found:
+        files = Files(root=folder, git=found.snapshot(["."]) if known else None)
+        return [files.digests(path) for path in paths]
+
+
+def test_digests_are_the_same_in_git_outside_it_and_in_any_clone(repo, tmp_path):
+    repo.write("files/run.sh", "#!/bin/sh\n").chmod(0o755)
+    repo.write("files/deep/data", b"\0\r\n" * 1000)
+    (repo.root / "files/link").symlink_to("run.sh")
+    save(repo, "top", "1\n")
+    paths = ("files", "files/run.sh", "files/link", "top", "files/deep/data")
+    here = digests(repo.root, *paths)
+    assert [(below, mode) for below, mode, _ in here[0]] == [
+        *(("deep/data", "100644"), ("link", "120000"), ("run.sh", "100755")),
+    ]
+    assert here[1] == here[2], "a link is followed"
+    assert digests(repo.root, *paths, known=False) == here
+    assert digests(clone(repo, tmp_path / "shallow", "--depth=1"), *paths) == here
+    windows = clone(repo, tmp_path / "windows", "-c", "core.autocrlf=true")
+    assert (windows / "top").read_bytes() == b"1\r\n"
+    assert digests(windows, *paths) == here
+
+
+def test_changed_untracked_and_ignored_files_count_and_are_dirty(repo):
+    repo.write(".gitignore", "*.pyc\n")
+    save(repo, "files/a", "1")
+    before = digests(repo.root, "files")
+    repo.write("files/b.pyc", "1")
+    repo.write("files/a", "2")
+    with Git(repo.root) as found:
+        files = Files(root=repo.root, git=found.snapshot(["files"]))
+        after = files.digests("files")
+    assert after != before[0]
+    assert files.dirty == {"files/a", "files/b.pyc"}
+    git(repo.root, "add", "-A", "-f")
+    git(repo.root, "commit", "-qm", "x")
+    assert digests(repo.root, "files") == [after]
+
+
+def test_a_link_that_leads_outside_is_refused(repo):
+    (repo.root / "out").symlink_to("/etc/passwd")
+    save(repo, "a", "1")
+    with pytest.raises(ValueError, match="out leads outside"):
+        digests(repo.root, "out")
+    with pytest.raises(FileNotFoundError):
+        digests(repo.root, "nowhere")
+
+
+def test_a_fifo_in_a_folder_does_not_block(repo):
+    save(repo, "files/a", "1")
+    os.mkfifo(repo.root / "files/pipe")
+    assert ("pipe", "special", "") in digests(repo.root, "files")[0]
+
+
+@pytest.fixture
+def submodule(repo, tmp_path) -> SpecsRepo:
+    other = SpecsRepo.create(tmp_path / "other")
+    save(other, "conf/a", "1")
+    git(repo.root, "submodule", "add", "-q", other.root.as_uri(), "vendor")
+    save(repo, "x", "1")
+    return other
+
+
+def test_a_submodule_counts_by_its_commit_even_when_it_is_not_there(repo, submodule, tmp_path):
+    commit = git(submodule.root, "rev-parse", "HEAD")
+    assert digests(repo.root, "vendor/conf/a", "vendor") == [(("", GITLINK, commit),)] * 2
+    bare = clone(repo, tmp_path / "bare")
+    assert not (bare / "vendor/conf").exists()
+    assert digests(bare, "vendor/conf/a") == [(("", GITLINK, commit),)]
+
+
+def test_a_submodule_that_was_changed_is_noticed(repo, submodule):
+    with Git(repo.root) as found:
+        old = found.head()
+    clean = digests(repo.root, "vendor/conf/a")
+    repo.write("vendor/conf/a", "2")
+    with Git(repo.root) as found:
+        files = Files(root=repo.root, git=found.snapshot(["vendor"]))
+        dirty = files.digests("vendor/conf/a")
+    assert dirty != clean[0]
+    assert files.dirty == {"vendor"}
+    git(repo.root / "vendor", "commit", "-qam", "Two")
+    new = save(repo, "y", "1")
+    moved = digests(repo.root, "vendor/conf/a")[0]
+    assert moved[0][2] == git(repo.root / "vendor", "rev-parse", "HEAD")
+    with Git(repo.root) as found:
+        assert {c.path for c in found.changes(old, new)} == {"vendor", "y"}
+
+
+def test_nothing_is_written_to_the_index(repo):
+    save(repo, "a", "1")
+    os.utime(repo.root / "a", (1, 1))
+    before = (repo.root / ".git/index").read_bytes()
+    with Git(repo.root) as found:
+        found.snapshot(["."])
+    assert (repo.root / ".git/index").read_bytes() == before
+
+
+def test_a_sha256_repository_is_read_alike(tmp_path):
+    git(tmp_path, "init", "-q", "--object-format=sha256")
+    repo = SpecsRepo(root=tmp_path)
+    first = save(repo, "a", "1")
+    second = save(repo, "b", "1")
+    repo.write("a", "2")
+    with Git(tmp_path) as found:
+        seen = found.snapshot(["."])
+        assert found.is_ancestor(first, second) is True
+    assert seen.entries["b"][1] == hash_file(tmp_path / "b", "sha256")[1]
+    done = subprocess.run(
+        ["git", "hash-object", "a"], cwd=tmp_path, check=True, capture_output=True, text=True
+    )
+    assert Files(root=tmp_path, git=seen).digests("a")[0][2] == done.stdout.strip()

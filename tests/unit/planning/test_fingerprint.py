@@ -1,0 +1,125 @@
+"""A fingerprint sees everything that can change a disk, and nothing else."""
+
+import random
+from dataclasses import fields, replace
+
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from lago_images.planning.fingerprint import explain, fingerprint, parts
+from lago_images.settings import TemplateSource
+from lago_images.spec.model import Base, BaseKind, Operation, Spec
+from lago_images.spec.parse import parse
+
+LINES = ["#base=libguestfs:fedora-42", "#arch=x86_64", "#distro=fedora", "#version=1", "#team=a b"]
+COMMANDS = ["install nfs-utils", "write /etc/a:1", "run-command true", "update"]
+FILES = [("a", "", "100644", "d1"), ("b", "x/y", "100755", "d2")]
+SOURCES = [TemplateSource(url="http://t", fingerprint="F")]
+
+
+def read(*lines: str, name: str = "nfs") -> Spec:
+    spec, problems = parse("\n".join(lines) + "\n", name=name, path=f"image-specs/{name}")
+    assert spec is not None
+    assert problems == []
+    return spec
+
+
+def of(spec: Spec, base=None, files=(), sources=()) -> str:
+    return fingerprint(parts(spec, base=base, files=files, sources=sources))
+
+
+PLAIN = of(read(*LINES, *COMMANDS), files=FILES, sources=SOURCES)
+
+
+def test_it_is_the_same_for_ever():
+    # Only a raised RECIPE may change this: users' images would all be built again.
+    assert PLAIN == ("9dffd96bb224eaff3157a25390a7e386c8d71b59d27886ee25b38cbd9abb8f74")
+
+
+@given(seed=st.integers(), blanks=st.lists(st.integers(0, 8), max_size=5))
+def test_comments_blank_lines_and_the_order_of_properties_do_not_matter(seed, blanks):
+    chance = random.Random(seed)
+    lines = [*chance.sample(LINES, len(LINES)), *COMMANDS]
+    for place in blanks:
+        lines.insert(place, chance.choice(["", "# a comment", "   "]))
+    files = chance.sample(FILES, len(FILES))
+    assert of(read(*lines), files=files, sources=SOURCES) == PLAIN
+
+
+@given(st.permutations(COMMANDS))
+def test_the_order_of_commands_does(commands):
+    assume(commands != COMMANDS)
+    assert of(read(*LINES, *commands), files=FILES, sources=SOURCES) != PLAIN
+
+
+text = st.text(alphabet=st.characters(codec="utf-8"), max_size=8)
+operations = st.builds(Operation, name=text, argument=text, line=st.integers(1))
+specs = st.builds(
+    Spec,
+    name=text,
+    path=text,
+    base=st.builds(Base, kind=st.sampled_from(BaseKind), name=text, line=st.integers(1)),
+    arch=text,
+    properties=st.dictionaries(text, text, max_size=3),
+    operations=st.lists(operations, max_size=3).map(tuple),
+    lines=st.dictionaries(text, st.integers(1), max_size=2),
+)
+INVISIBLE = {"path", "lines"}
+
+
+@given(specs, specs)
+def test_it_sees_every_field_of_a_spec_but_where_things_stand(one, other):
+    for field in fields(Spec):
+        changed = replace(one, **{field.name: getattr(other, field.name)})
+        same = said(one, field.name) == said(other, field.name)
+        assert (of(one) == of(changed)) == (same or field.name in INVISIBLE), field.name
+
+
+def said(spec: Spec, field: str) -> object:
+    """A field without line numbers."""
+    if field == "base":
+        return str(spec.base)
+    if field == "operations":
+        return [(one.name, one.argument) for one in spec.operations]
+    return getattr(spec, field)
+
+
+files = st.lists(st.tuples(text, text, text, text), max_size=3, unique=True)
+
+
+@given(files, files)
+def test_it_sees_every_file(one, other):
+    spec = read(*LINES)
+    assert (of(spec, files=one) == of(spec, files=other)) == (sorted(one) == sorted(other))
+
+
+def test_it_contains_the_bases_and_only_template_sources_that_are_used():
+    layer = read("#base=layer:fedora", *LINES[1:])
+    template = read(*LINES)
+    assert of(layer, base="f1") != of(layer, base="f2")
+    other = [TemplateSource(url="http://t", fingerprint="G")]
+    assert of(template, sources=SOURCES) != of(template, sources=other)
+    assert of(template, sources=SOURCES) != of(template)
+    assert of(layer, base="f1", sources=SOURCES) == of(layer, base="f1")
+    moved = [replace(SOURCES[0], key="elsewhere.asc")]
+    assert of(template, sources=SOURCES) == of(template, sources=moved)
+
+
+def test_explain_names_what_differs():
+    old = parts(read(*LINES, *COMMANDS), base=None, files=FILES)
+    new = parts(
+        read(*LINES[:-1], "#team=c", *COMMANDS[1:]),
+        base=None,
+        files=[("a", "", "100644", "d9"), ("b", "x/y", "100755", "d2"), ("c", "", "1", "d")],
+        sources=SOURCES,
+    )
+    assert explain(old, old) == ()
+    assert explain(old, new) == (
+        *("base: sources", "files: a", "files: c", "operations", "properties: team"),
+    )
+
+
+@given(specs, specs)
+def test_explain_finds_something_exactly_when_fingerprints_differ(one, other):
+    old, new = (parts(spec, base=None, files=()) for spec in (one, other))
+    assert bool(explain(old, new)) == (fingerprint(old) != fingerprint(new))

@@ -1,0 +1,386 @@
+"""The plan as a value: from specs, holdings and history to actions with reasons."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lago_images.errors import UsageError
+from lago_images.planning.facts import Published, Relation
+from lago_images.planning.gitdata import Change
+from lago_images.planning.model import Action
+from tests.support.planning import (
+    DAY,
+    HEAD,
+    NOW,
+    OLD,
+    actions,
+    build_of,
+    history,
+    image,
+    plan,
+    published,
+    released,
+    since,
+    spec,
+    tree,
+    why,
+)
+
+BASE, NFS, ISCSI = spec("debian"), spec("nfs", "layer:debian"), spec("iscsi", "layer:debian")
+CIRROS = spec("cirros", "simple:disk.qcow2")
+ALL = tree(BASE, NFS, ISCSI, CIRROS)
+KEY = ("debian", "x86_64")
+
+
+def test_an_empty_repository_gets_everything():
+    made = plan(ALL)
+    assert set(actions(made).values()) == {"build"}
+    assert made.chains == (("cirros",), ("debian", "iscsi", "nfs"))
+    assert why(made, "cirros") == [("new", "nothing is published yet")]
+    assert ("base", "its base debian is built") in why(made, "nfs")
+    assert (made.head, made.published, made.made) == (None, None, NOW)
+
+
+def test_nothing_changed_builds_nothing_and_says_why():
+    made = plan(ALL, published(ALL), history("README.md"))
+    assert set(actions(made).values()) == {"keep"}
+    assert made.chains == ()
+    assert image(made, "nfs").note == "unchanged since revision 1"
+    assert (made.head, made.published) == (HEAD, OLD)
+
+
+def test_a_changed_layer_is_built_alone():
+    new = tree(BASE, NFS, ISCSI, content={"nfs": "2"})
+    made = plan(new, published(ALL, "debian", "nfs", "iscsi"), history("image-specs/nfs"))
+    assert actions(made) == {"debian": "keep", "iscsi": "keep", "nfs": "build"}
+    assert why(made, "nfs") == [("spec", 'image-specs/nfs changed in 1a2b3c4 "Do it"')]
+    assert made.chains == (("nfs",),)
+
+
+def test_a_changed_base_rebuilds_its_layers():
+    new = tree(BASE, NFS, ISCSI, CIRROS, content={"debian": "2"})
+    made = plan(new, published(ALL), history("image-specs/debian"))
+    assert actions(made) == {
+        **{"cirros": "keep", "debian": "build"},
+        **{"iscsi": "build", "nfs": "build"},
+    }
+    assert why(made, "nfs") == [("base", "its base debian is built")]
+    assert made.chains == (("debian", "iscsi", "nfs"),)
+
+
+def test_layers_of_a_kept_base_are_chains_of_their_own():
+    new = tree(BASE, NFS, ISCSI, content={"nfs": "2", "iscsi": "2"})
+    made = plan(new, published(ALL, "debian", "nfs", "iscsi"), history())
+    assert made.chains == (("iscsi",), ("nfs",))
+
+
+def test_a_changed_input_is_named_with_its_commit():
+    inputs = {"nfs": ("files/exports", "files/conf.d")}
+    old = tree(BASE, NFS, inputs=inputs)
+    new = tree(BASE, NFS, inputs=inputs, content={"nfs": "2"})
+    made = plan(new, published(old), history("files/conf.d/a"))
+    assert why(made, "nfs") == [
+        (
+            "input",
+            "files/conf.d/a in files/conf.d, which image-specs/nfs reads, "
+            'changed in 1a2b3c4 "Do it"',
+        )
+    ]
+
+
+def test_a_moved_submodule_is_named():
+    inputs = {"nfs": ("vendor/conf/exports",)}
+    old = tree(BASE, NFS, inputs=inputs)
+    new = tree(BASE, NFS, inputs=inputs, content={"nfs": "2"})
+    ((kind, detail),) = why(plan(new, published(old), history("vendor")), "nfs")
+    assert kind == "input"
+    assert "vendor in vendor" not in detail
+    assert detail.startswith("vendor (with vendor/conf/exports), which image-specs/nfs reads")
+
+
+def test_what_is_not_committed_is_said():
+    new = tree(BASE, content={"debian": "2"}, dirty=["image-specs/debian"])
+    made = plan(new, published(tree(BASE)), history())
+    detail = "image-specs/debian differs from what is committed"
+    assert why(made, "debian") == [("spec", detail)]
+    assert made.dirty
+
+
+def test_a_difference_that_no_file_explains_is_still_built():
+    new = tree(BASE, content={"debian": "2"})
+    ((kind, detail),) = why(plan(new, published(tree(BASE)), history()), "debian")
+    assert (kind, "though no file of it changed since aaaaaaa" in detail) == ("input", True)
+    settings = plan(new, published(tree(BASE)), history("lago-images.toml"))
+    assert why(settings, "debian")[0][1].startswith("lago-images.toml changed in")
+
+
+def test_a_commit_that_is_not_known_is_no_reason_to_build_nothing():
+    new = tree(BASE, NFS, content={"debian": "2"})
+    made = plan(new, published(tree(BASE, NFS)))
+    assert actions(made) == {"debian": "build", "nfs": "build"}
+    assert why(made, "debian")[0][1] == (
+        "its fingerprint is not that of revision 1, of commit aaaaaaa, "
+        "whose history is not known here"
+    )
+    assert {kind for kind, _ in why(made, "nfs")} == {"base"}
+
+
+def test_a_spec_that_was_there_and_is_not_published_is_missing():
+    made = plan(ALL, published(ALL, "debian", "nfs", "cirros"), history())
+    assert why(made, "iscsi") == [
+        ("missing", "it is not published, though image-specs/iscsi was there at aaaaaaa")
+    ]
+
+
+def test_an_added_spec_is_new_with_its_commit():
+    added = history(Change(status="A", path="image-specs/iscsi"))
+    made = plan(ALL, published(ALL, "debian", "nfs", "cirros"), added)
+    assert why(made, "iscsi") == [("new", 'image-specs/iscsi was added in 1a2b3c4 "Do it"')]
+
+
+def test_a_renamed_spec_is_new_and_retires_the_old_name():
+    old = tree(spec("old"))
+    renamed = Change(status="R", path="image-specs/new", old="image-specs/old")
+    made = plan(tree(spec("new")), published(old), history(renamed))
+    assert actions(made) == {"new": "build", "old": "retire"}
+    assert why(made, "new") == [
+        ("new", 'image-specs/new was renamed from image-specs/old in 1a2b3c4 "Do it"')
+    ]
+    assert image(made, "old").note == (
+        "image-specs/old was renamed to image-specs/new; what is published stays"
+    )
+
+
+def test_a_removed_spec_is_retired_and_its_files_stay():
+    gone = history(Change(status="D", path="image-specs/cirros"))
+    made = plan(tree(BASE), published(tree(BASE, CIRROS)), gone)
+    assert actions(made) == {"cirros": "retire", "debian": "keep"}
+    assert image(made, "cirros").note == (
+        'image-specs/cirros was removed in 1a2b3c4 "Do it"; what is published stays'
+    )
+    later = plan(tree(BASE), published(tree(BASE, CIRROS)), history())
+    assert image(later, "cirros").note == "it has no spec any more; what is published stays"
+
+
+def test_another_architecture_is_another_image():
+    made = plan(tree(spec("debian", arch="aarch64")), published(tree(BASE)), history())
+    assert [(one.arch, str(one.action)) for one in made.images] == [
+        *(("aarch64", "build"), ("x86_64", "retire")),
+    ]
+
+
+@pytest.mark.parametrize("ask", [{}, {"force": frozenset({"debian"})}, {"everything": True}])
+def test_an_older_checkout_never_replaces_a_newer_image(ask):
+    new = tree(BASE, NFS, content={"debian": "2"})
+    known = history("image-specs/debian", relation=Relation.NEWER)
+    made = plan(new, published(tree(BASE, NFS)), known, **ask)
+    assert actions(made) == {"debian": "keep", "nfs": "keep"}
+    assert image(made, "debian").note == "revision 1 of commit aaaaaaa is newer than this checkout"
+
+
+def test_a_layer_waits_for_a_base_that_is_newer_than_the_checkout():
+    new = tree(BASE, NFS, content={"debian": "2"})
+    known = history("image-specs/debian", relation=Relation.NEWER)
+    made = plan(new, published(tree(BASE)), known)
+    assert actions(made) == {"debian": "keep", "nfs": "keep"}
+    assert "cannot be built while its base debian is kept" in image(made, "nfs").note
+
+
+def test_a_spec_that_an_older_checkout_does_not_have_yet_is_not_retired():
+    known = history(relation=Relation.NEWER)
+    made = plan(tree(BASE), published(tree(BASE, CIRROS)), known)
+    assert actions(made) == {"cirros": "keep", "debian": "keep"}
+
+
+def test_diverged_history_builds():
+    new = tree(BASE, content={"debian": "2"})
+    known = history("image-specs/debian", relation=Relation.APART)
+    assert actions(plan(new, published(tree(BASE)), known)) == {"debian": "build"}
+
+
+def test_what_has_aged_is_stale_with_its_layers():
+    images = published(ALL) | published(ALL, "debian", created=NOW - 30 * DAY)
+    assert set(actions(plan(ALL, images, history(), stale_days=31)).values()) == {"keep"}
+    made = plan(ALL, images, history(), stale_days=30)
+    assert why(made, "debian") == [("stale", "revision 1 was built 30 days ago")]
+    assert actions(made)["nfs"] == "build"
+    assert actions(made)["cirros"] == "keep"
+
+
+def test_forced_is_built_with_its_layers_and_never_promoted():
+    images = published(ALL)
+    waiting = build_of(ALL, "debian", number=2)
+    images[KEY] = Published(current=images[KEY].current, newest=1, waiting=(waiting,))
+    made = plan(ALL, images, history(), force=frozenset({"debian"}))
+    assert why(made, "debian") == [("forced", "it was asked for")]
+    assert made.chains == (("debian", "iscsi", "nfs"),)
+
+
+def test_names_only_builds_no_other_change():
+    new = tree(BASE, NFS, ISCSI, CIRROS, content={"cirros": "2", "nfs": "2"})
+    ask = {"changed": False, "force": frozenset({"nfs"})}
+    made = plan(new, published(ALL), history("image-specs/cirros"), **ask)
+    assert made.chains == (("nfs",),)
+    assert image(made, "cirros").note.startswith("not asked for here: image-specs/cirros changed")
+
+
+def test_a_layer_alone_brings_the_base_it_needs():
+    new = tree(BASE, NFS, ISCSI, content={"debian": "2"})
+    made = plan(
+        new,
+        published(ALL, "debian", "nfs", "iscsi"),
+        history("image-specs/debian"),
+        changed=False,
+        force=frozenset({"nfs"}),
+    )
+    assert made.chains == (("debian", "iscsi", "nfs"),)
+
+
+def test_an_unknown_name_is_wrong_usage_with_the_near_miss():
+    with pytest.raises(UsageError) as caught:
+        plan(ALL, force=frozenset({"debain"}))
+    assert caught.value.hint == "did you mean 'debian'?"
+
+
+def test_a_waiting_build_is_promoted_the_newest_first():
+    new = tree(BASE, content={"debian": "2"})
+    waiting = tuple(build_of(new, "debian", number=n, created=NOW + n) for n in (2, 3))
+    other = build_of(tree(BASE, content={"debian": "3"}), "debian", number=4)
+    current = released(build_of(tree(BASE), "debian"))
+    images = {KEY: Published(current=current, newest=7, waiting=(*waiting, other))}
+    made = plan(new, images, history("image-specs/debian"))
+    assert image(made, "debian").action is Action.PROMOTE
+    assert image(made, "debian").promote == "debian-3"
+    assert image(made, "debian").revision == 7
+    assert made.chains == ()
+    never = plan(new, images, history("image-specs/debian"), promote=False)
+    assert actions(never) == {"debian": "build"}
+
+
+def test_layers_are_promoted_on_the_base_they_were_built_on_only():
+    new = tree(BASE, NFS, ISCSI, content={"debian": "2"})
+    images = published(ALL, "debian", "nfs", "iscsi")
+    for name, base in (("debian", 0), ("nfs", 2), ("iscsi", 1)):
+        waiting = build_of(new, name, number=2, base=base)
+        key = (name, "x86_64")
+        images[key] = Published(current=images[key].current, newest=1, waiting=(waiting,))
+    made = plan(new, images, history("image-specs/debian"))
+    assert actions(made) == {"debian": "promote", "iscsi": "build", "nfs": "promote"}
+    assert made.chains == (("debian", "iscsi"),)
+
+
+def test_a_layer_is_promoted_on_a_kept_base():
+    new = tree(BASE, NFS, content={"nfs": "2"})
+    images = published(tree(BASE, NFS))
+    waiting = build_of(new, "nfs", number=2, base=1)
+    key = ("nfs", "x86_64")
+    images[key] = Published(current=images[key].current, newest=1, waiting=(waiting,))
+    assert actions(plan(new, images, history()))["nfs"] == "promote"
+    gone = build_of(new, "nfs", number=2, base=9)
+    images[key] = Published(current=images[key].current, newest=1, waiting=(gone,))
+    assert actions(plan(new, images, history()))["nfs"] == "build"
+
+
+def test_a_layer_left_behind_on_an_older_build_of_its_base_is_made_up_for():
+    images = published(ALL)
+    rebuilt = build_of(ALL, "debian", number=2)
+    images[KEY] = Published(current=released(rebuilt, revision=2), newest=2)
+    made = plan(ALL, images, history())
+    assert actions(made) == {
+        **{"cirros": "keep", "debian": "keep"},
+        **{"iscsi": "build", "nfs": "build"},
+    }
+    assert why(made, "nfs") == [("base", "its base debian was released since as another build")]
+
+
+def test_a_release_whose_build_is_lost_is_missing():
+    current = released(build_of(ALL, "debian"))
+    lost = type(current)(
+        revision=4, fingerprint=current.fingerprint, commit=OLD, build="debian-1", built=None
+    )
+    made = plan(tree(BASE), {KEY: Published(current=lost, newest=4)}, history())
+    assert why(made, "debian") == [
+        ("missing", "revision 4 names build debian-1, which is not there")
+    ]
+
+
+def test_what_an_operator_took_back_is_not_built_again_unasked():
+    new = tree(BASE, NFS, content={"debian": "2"})
+    held = {new.fingerprints["debian"]: "revision 2 was withdrawn: it does not boot"}
+    waiting = (build_of(new, "debian", number=3),)
+    current = released(build_of(tree(BASE), "debian"))
+    images = {KEY: Published(current=current, newest=3, held=held, waiting=waiting)}
+    made = plan(new, images, history("image-specs/debian"))
+    assert actions(made) == {"debian": "keep", "nfs": "keep"}
+    assert image(made, "debian").note == (
+        "revision 2 was withdrawn: it does not boot; change its spec, or name it to build it again"
+    )
+    asked = plan(new, images, history(), force=frozenset({"debian"}))
+    assert actions(asked) == {"debian": "build", "nfs": "build"}
+    fixed = tree(BASE, NFS, content={"debian": "3"})
+    assert actions(plan(fixed, images, history()))["debian"] == "build"
+
+
+def test_all_withdrawn_is_missing_until_the_spec_changes():
+    held = {tree(BASE).fingerprints["debian"]: "revision 1 was withdrawn"}
+    images = {KEY: Published(newest=2, held=held)}
+    assert actions(plan(tree(BASE), images, history())) == {"debian": "keep"}
+    changed = plan(tree(BASE, content={"debian": "2"}), images, history())
+    assert why(changed, "debian") == [
+        ("missing", "every revision of it is withdrawn: revision 1 was withdrawn")
+    ]
+
+
+def test_a_pull_request_builds_what_it_touches_and_what_that_needs():
+    new = tree(BASE, NFS, ISCSI, CIRROS, content={"cirros": "2", "nfs": "2"})
+    scope = since("image-specs/nfs")
+    known = history("image-specs/cirros", "image-specs/nfs", scope=scope)
+    made = plan(new, published(ALL), known)
+    assert made.chains == (("nfs",),)
+    assert image(made, "cirros").note.startswith("not asked for here")
+    new = tree(BASE, NFS, ISCSI, CIRROS, content={"debian": "2", "nfs": "2"})
+    assert plan(new, published(ALL), known).chains == (("debian", "iscsi", "nfs"),)
+
+
+def test_a_pull_request_that_changes_template_sources_touches_their_images():
+    fedora = spec("fedora", "libguestfs:fedora-42")
+    old, new = tree(BASE, fedora), tree(BASE, fedora, content={"fedora": "2"})
+    known = history("lago-images.toml", scope=since("lago-images.toml"))
+    assert plan(new, published(old), known).chains == (("fedora",),)
+
+
+names = st.lists(
+    st.text(alphabet="abcdefgh", min_size=1, max_size=3), min_size=1, max_size=12, unique=True
+)
+
+
+@st.composite
+def forests(draw):
+    """Specs in layers upon each other, in any order."""
+    found: list = []
+    for name in draw(names):
+        base = draw(st.sampled_from(["bootstrap:debian-12", *(f"layer:{s.name}" for s in found)]))
+        found.append(spec(name, base))
+    return tree(*draw(st.permutations(found)))
+
+
+@given(old=forests(), data=st.data())
+def test_a_plan_is_closed_over_layers_and_in_order(old, data):
+    choose = st.sets(st.sampled_from(sorted(old.specs)))
+    content = dict.fromkeys(data.draw(choose, "changed"), "2")
+    new = tree(*old.specs.values(), content=content)
+    there = data.draw(choose, "published")
+    images = published(old, *there) if there else {}
+    made = plan(new, images, history(), changed=data.draw(st.booleans()))
+    at_work = {one.name for one in made.images if one.action is Action.BUILD}
+    in_chains = [name for chain in made.chains for name in chain]
+    assert sorted(in_chains) == sorted(at_work)
+    for chain in made.chains:
+        for name in chain:
+            base = new.specs[name].base.name
+            assert base not in at_work or chain.index(base) < chain.index(name)
+    for name, one in new.specs.items():
+        assert (one.base.name in at_work) <= (name in at_work)
+        assert bool(image(made, name).reasons) == (name in at_work)
+        if name not in at_work:
+            assert image(made, name).note
