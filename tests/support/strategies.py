@@ -1,0 +1,56 @@
+"""Hypothesis's repositories: any properties, histories and architectures that could be there."""
+
+from hypothesis import strategies as st
+
+from lago_images.repository.layout import NAME
+from lago_images.repository.manifest import Manifest
+from lago_images.repository.state import State
+from tests.support.repository import manifest, release
+
+# Anything JSON can carry, lone surrogates too: what renders must not depend on who checked.
+_WILD = st.text(
+    st.one_of(st.characters(), st.sampled_from("[]=#-\n\r\t \"'<>&\x00\x1b\u2028\ud800®")),
+    max_size=20,
+)
+NAMES = st.from_regex(NAME, fullmatch=True).filter(lambda name: len(name) < 30)
+_KEYS = ("name", "osinfo", "expand", "lvexpand", "version", "notes", "notes[fr]", "hidden", "x")
+PROPERTIES = st.dictionaries(st.sampled_from(_KEYS), _WILD, max_size=6)
+
+
+@st.composite
+def states(draw) -> State:
+    """A state of a few images with a few revisions each, some of them withdrawn."""
+    images = draw(
+        st.sets(st.tuples(NAMES, st.sampled_from(["x86_64", "aarch64", "i686"])), max_size=4)
+    )
+    releases, manifests = {}, {}
+    for name, arch in sorted(images):
+        history = []
+        for revision in range(1, draw(st.integers(1, 4)) + 1):
+            before = [r.revision for r in history if r.build is not None]
+            if before and draw(st.booleans()):
+                made = release(
+                    revision, None, name, arch=arch, withdraws=draw(st.sampled_from(before))
+                )
+            else:
+                built = _manifest(draw, name, arch, revision)
+                manifests[built.key] = built
+                made = release(revision, built.build_id, name, arch=arch)
+            history.append(_at(made, draw(st.integers(0, 2**33))))
+        releases[name, arch] = tuple(history)
+    return State(
+        releases=releases,
+        manifests=manifests,
+        incomplete=frozenset(key for key in manifests if draw(st.integers(0, 9)) == 0),
+        unreadable={},
+        objects={},
+        published=None,
+    )
+
+
+def _manifest(draw, name: str, arch: str, revision: int) -> Manifest:
+    return manifest(name, f"b{revision}", arch=arch, properties=draw(PROPERTIES))
+
+
+def _at(made, published: int):
+    return type(made)(**{**{f: getattr(made, f) for f in made.__slots__}, "published": published})
