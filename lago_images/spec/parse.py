@@ -133,7 +133,7 @@ def _continued(number: int, line: str, lines: Iterator[tuple[int, str]], reader:
 
 def _read(line: _Line, reader: _Reader) -> None:
     number, text = line
-    if text[0] == "#":
+    if text[:1] == "#":
         match = _PROPERTY.fullmatch(text)
         if match:
             _property(match[1], match[2].strip(" "), number, reader)
@@ -264,7 +264,7 @@ def _base(text: str, line: int) -> tuple[Base | None, str | None]:
     if not colon:
         kind, name = BaseKind.LAYER, text
     elif kind in {"http", "https", "file"}:
-        return None, f"a disk at a URL is written base=simple:{shown(text)[1:-1]}"
+        return None, "a disk at a URL is written base=simple:URL"
     elif kind not in _KINDS:
         near = suggestion(kind, _KINDS)
         return None, f"unknown kind of base {shown(kind)}, not one of {', '.join(_KINDS)}{near}"

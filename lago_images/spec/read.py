@@ -59,15 +59,13 @@ def inspect(root: Path, folder: str) -> Found:
         return Found({}, [Problem(folder, None, what)], 0)
     for name in names:
         path = name if folder in {"", "."} else f"{folder.rstrip('/')}/{name}"
-        text, what = _text(root, path)
-        if text is None:
-            problems.append(Problem(path, None, what))
-            broken.add(name)
-            continue
-        spec, wrong = parse(text, name=name, path=path)
-        problems += wrong
-        if what:
-            problems.append(Problem(path, None, what))
+        text, problem = _text(root, path)
+        if problem:
+            problems.append(problem)
+        spec = None
+        if text is not None:
+            spec, wrong = parse(text, name=name, path=path)
+            problems += wrong
         if spec is None:
             broken.add(name)
         else:
@@ -91,23 +89,24 @@ def spec_names(folder: Path) -> list[str]:
         )
 
 
-def _text(root: Path, path: str) -> tuple[str | None, str]:
-    """A spec's text, and what is wrong with it; the text is None when there is none to parse."""
+def _text(root: Path, path: str) -> tuple[str | None, Problem | None]:
+    """A spec's text, None when there is none to parse, and what is wrong with it."""
     try:
         real = (root / path).resolve(strict=True)
-        if not inside(real, root):
-            return None, "the link leads out of the repository"
         status = real.stat()
+        if not inside(real, root):
+            return None, Problem(path, None, "the link leads out of the repository")
         if not stat.S_ISREG(status.st_mode):
-            return None, f"not a regular file: {shown(real.name)}"
+            return None, Problem(path, None, f"not a regular file: {shown(real.name)}")
         if status.st_size > _LARGEST:
-            return None, f"the file has {status.st_size} bytes, more than {_LARGEST}"
+            what = f"the file has {status.st_size} bytes, more than {_LARGEST}"
+            return None, Problem(path, None, what)
         data = real.read_bytes()
     except (OSError, RuntimeError) as error:
-        return None, f"cannot be read: {why(error)}"
+        return None, Problem(path, None, f"cannot be read: {why(error)}")
     try:
-        return data.decode(), ""
+        return data.decode(), None
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        what = f"not UTF-8: byte 0x{data[error.start]:02x} in line {line}"
-        return data.decode(errors="replace"), what
+        what = f"not UTF-8: byte 0x{data[error.start]:02x}"
+        return data.decode(errors="replace"), Problem(path, line, what)

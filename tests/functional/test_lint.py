@@ -1,0 +1,114 @@
+"""``lago-images lint``, called as a user calls it."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.support.specs import SpecsRepo
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def repo(tmp_path):
+    return SpecsRepo.create(tmp_path / "specs")
+
+
+def test_clean(repo):
+    repo.spec("a", "libguestfs:x")
+    ran = repo.run("lint")
+    assert (ran.code, ran.out, ran.err) == (0, "", "1 spec: no problems\n")
+
+
+def test_every_problem_of_every_spec(repo):
+    repo.spec("a", "layer:c", "instal x", "#vesion=1")
+    repo.spec("b", "simple:disk.img", "upload /etc/passwd:/x")
+    ran = repo.run("lint")
+    assert ran.code == 2
+    assert ran.out.splitlines() == [
+        "image-specs/a:2: there is no spec 'c'",
+        "image-specs/a:8: unknown command 'instal'; did you mean 'install'?",
+        "image-specs/a:9: unknown property 'vesion'; did you mean 'version'?",
+        (
+            "image-specs/b:2: host path 'disk.img' is not there (paths start at the root of the "
+            "repository)"
+        ),
+        "image-specs/b:8: host path '/etc/passwd' must be relative to the root of the repository",
+    ]
+    assert ran.err == "2 specs: 5 problems\n"
+
+
+def test_one_spec_is_checked_among_the_others(repo):
+    repo.spec("a", "layer:b")
+    repo.spec("b", "libguestfs:x", "bad")
+    ran = repo.run("lint", "image-specs/a")
+    assert (ran.code, ran.out) == (0, "")
+    ran = repo.run("lint", "image-specs/b", "image-specs/b", "image-specs/a")
+    assert (ran.code, ran.out) == (2, "image-specs/b:8: unknown command 'bad'\n")
+
+
+def test_another_folder(repo, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "x").write_text("#base=libguestfs:x\n#arch=x86_64\n")
+    ran = repo.run("lint", str(other))
+    assert ran.code == 2
+    assert ran.out == "x: no distro: lago chooses how to set up a machine by it; add #distro=…\n"
+
+
+def test_json(repo):
+    repo.spec("a", "libguestfs:x", "bad")
+    ran = repo.run("lint", "--format", "json")
+    assert ran.code == 2
+    assert ran.json() == {
+        "schema": 1,
+        "specs": 1,
+        "problems": [{"path": "image-specs/a", "line": 8, "what": "unknown command 'bad'"}],
+    }
+
+
+def test_annotations_on_github(repo):
+    repo.spec("a", "libguestfs:x", "::set-output name=x::y")
+    ran = repo.run("lint", environ={"GITHUB_ACTIONS": "true"})
+    assert ran.code == 2
+    assert ran.out == "image-specs/a:8: unknown command '::set-output'\n"
+    commands = [line for line in ran.err.splitlines() if line.lstrip().startswith("::")]
+    assert len(commands) == 1
+    assert commands[0].startswith("::error file=image-specs/a,line=8::unknown command ")
+    assert "set-output name" not in commands[0]
+
+
+def test_no_folder_of_specs(tmp_path):
+    repo = SpecsRepo.create(tmp_path / "specs")
+    (repo.root / "image-specs").rmdir()
+    ran = repo.run("lint")
+    assert ran.code == 2
+    assert "image-specs: the folder of the specs cannot be read: No such file" in ran.out
+
+
+def test_hostile_specs(tmp_path):
+    root = tmp_path / "hostile"
+    shutil.copytree(ROOT / "tests" / "hostile-specs", root, symlinks=True)
+    for name in (
+        "::set-env name=A::b",
+        "\x1b[31mred",
+        "a|b",
+        "<img src=x>",
+        "--output",
+        "new\nline",
+    ):
+        (root / "image-specs" / name).write_text("#base=libguestfs:x\n#arch=x86_64\n#distro=x\n")
+    ran = SpecsRepo(root=root).run("lint", environ={"GITHUB_ACTIONS": "true"})
+    assert ran.code == 2
+    for line in [*ran.out.splitlines(), *ran.err.splitlines()]:
+        assert line.isprintable() or "\u200b" in line
+        assert not line.startswith("::") or line.startswith("::error file=image-specs/")
+        assert "##[" not in line
+    assert ran.err.count("cannot name an image") == 6
+
+
+def test_our_own_specs(tmp_path):
+    repo = SpecsRepo(root=ROOT)
+    ran = repo.run("lint", environ={"XDG_CACHE_HOME": str(tmp_path)})
+    assert (ran.code, ran.out) == (0, "")
