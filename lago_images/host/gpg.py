@@ -36,22 +36,31 @@ class Gpg:
     home: Path | None
     environ: Mapping[str, str]
 
+    def call(self, *arguments: str, stdin: bytes | None = None, doing: str = "read keys") -> bytes:
+        """Run gpg; its standard output. Raises ``CommandError``."""
+        # A pinentry would wait for a person; in a home of ours no key has a passphrase.
+        own = ["--pinentry-mode", "loopback", "--passphrase", ""] if self.home else []
+        argv = ["gpg", "--batch", "--no-tty", "--quiet", *own, *arguments]
+        return self.runner.capture(
+            argv, env=self._env(), stdin=stdin, timeout=_TIMEOUT, doing=doing
+        )
+
     def import_keys(self, data: bytes) -> None:
         """Raises ``CommandError`` when there is no key in ``data``."""
-        self._gpg("--import", stdin=data, doing="import the signing key")
+        self.call("--import", stdin=data, doing="import the signing key")
 
     def secret_keys(self, fingerprint: str = "") -> list[Key]:
         """The key pairs whose secret half is here."""
         wanted = [fingerprint] if fingerprint else []
         try:
-            listing = self._gpg("--with-colons", "--list-secret-keys", *wanted)
+            listing = self.call("--with-colons", "--list-secret-keys", *wanted)
         except CommandError:
             return []
         return list(_key_pairs(listing.decode(errors="replace")))
 
     def public_key(self, fingerprint: str) -> bytes:
         """The public key, armoured; the same key gives the same bytes."""
-        return self._gpg("--armor", "--export-options", "export-minimal", "--export", fingerprint)
+        return self.call("--armor", "--export-options", "export-minimal", "--export", fingerprint)
 
     def clearsign(self, fingerprint: str, text: bytes) -> bytes:
         return self._sign("--clearsign", fingerprint, text)
@@ -77,26 +86,18 @@ class Gpg:
             return _signer(self._verify("--verify", str(path), "-", stdin=data))
 
     def _sign(self, how: str, fingerprint: str, data: bytes) -> bytes:
-        return self._gpg(
+        return self.call(
             "--armor", "--digest-algo", "SHA512", "--local-user", fingerprint, how,
             stdin=data, doing=f"sign with {fingerprint}",
         )  # fmt: skip
 
     def _verify(self, *arguments: str, stdin: bytes) -> str:
         try:
-            status = self._gpg("--status-fd", "1", *arguments, stdin=stdin)
+            status = self.call("--status-fd", "1", *arguments, stdin=stdin)
         except CommandError as error:
             said = error.tail[-1] if error.tail else error.message
             raise SigningError(f"the signature is not good: {said}") from error
         return status.decode(errors="replace")
-
-    def _gpg(self, *arguments: str, stdin: bytes | None = None, doing: str = "read keys") -> bytes:
-        # A pinentry would wait for a person; in a home of ours no key has a passphrase.
-        own = ["--pinentry-mode", "loopback", "--passphrase", ""] if self.home else []
-        argv = ["gpg", "--batch", "--no-tty", "--quiet", *own, *arguments]
-        return self.runner.capture(
-            argv, env=self._env(), stdin=stdin, timeout=_TIMEOUT, doing=doing
-        )
 
     def _env(self) -> dict[str, str]:
         home = str(self.home) if self.home else self.environ.get("GNUPGHOME", "")
@@ -120,7 +121,7 @@ def throw_away(runner: Runner, environ: Mapping[str, str]) -> Iterator[Gpg]:
 
 def fingerprints(gpg: Gpg, armour: bytes) -> list[str]:
     """The primary keys' fingerprints in a key file, without importing it."""
-    listing = gpg._gpg("--with-colons", "--show-keys", stdin=armour)  # noqa: SLF001
+    listing = gpg.call("--with-colons", "--show-keys", stdin=armour)
     return [fingerprint for _kind, fingerprint, _fields in _primaries(listing.decode())]
 
 

@@ -11,7 +11,7 @@ from lago_images.repository.releasing import release as make_public
 from lago_images.repository.signing import Signer
 from lago_images.repository.state import read
 from lago_images.storage.directory import DirectoryStore
-from tests.support.repository import (
+from tests.support.handmade import (
     SITE,
     manifest,
     publish_by_hand,

@@ -9,7 +9,7 @@ from lago_images.repository.render import render
 from lago_images.repository.site import PublicKey
 from lago_images.repository.state import read
 from lago_images.storage.directory import DirectoryStore
-from tests.support.repository import (
+from tests.support.handmade import (
     PROPERTIES,
     SITE,
     manifest,

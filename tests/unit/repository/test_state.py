@@ -8,7 +8,7 @@ from lago_images.repository.layout import CACHE, PUBLISHED
 from lago_images.repository.state import Published, read
 from lago_images.storage.base import Headers
 from lago_images.storage.directory import DirectoryStore
-from tests.support.repository import manifest, publish_by_hand, put, put_build, put_release, release
+from tests.support.handmade import manifest, publish_by_hand, put, put_build, put_release, release
 
 PLAIN = Headers()
 

@@ -1,0 +1,244 @@
+"""Signing with the real gpg, judged by the real virt-builder."""
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from lago_images.console import Console
+from lago_images.errors import SigningError
+from lago_images.host.gpg import throw_away
+from lago_images.host.process import Runner
+from lago_images.repository import layout
+from lago_images.repository.publisher import publishing
+from lago_images.repository.signing import open_signer
+from lago_images.settings import Settings
+from lago_images.storage.directory import DirectoryStore
+from tests.clients.virt_builder import VirtBuilder, VirtBuilderError
+from tests.support.handmade import manifest, publish_by_hand, put_release, release
+from tests.support.keys import home, make_key
+from tests.tools import need
+
+pytestmark = pytest.mark.real
+need("gpg", "gpgconf", "virt-builder")
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("keys")
+    return make_key(folder, "old"), make_key(folder, "new")
+
+
+@pytest.fixture
+def store(tmp_path):
+    store = DirectoryStore(path=tmp_path / "repo")
+    publish_by_hand(store, manifest())
+    return store
+
+
+@pytest.fixture
+def client(tmp_path):
+    return VirtBuilder(home=tmp_path / "user", appliance={})
+
+
+def signed_by(*keys):
+    return Settings(signing_key=", ".join(f"file:{key.secret}" for key in keys), name="r")
+
+
+def refresh(store, settings, *, retire=(), environ=None):
+    with publishing(
+        store,
+        settings,
+        console=Console(quiet=True),
+        environ=environ or dict(os.environ),
+        now=lambda: 0,
+        retire=frozenset(key.fingerprint for key in retire),
+    ) as publisher:
+        return publisher.refresh()
+
+
+def trusts(client, store, key, name="index.asc"):
+    """What a client sees that trusts one key and reads one path."""
+    client.add_source("r", f"file://{store.path}/{name}", key.public)
+    return [template["os-version"] for template in client.list("--no-cache")]
+
+
+def names(store):
+    return {stat.key for stat in store.list() if "/" not in stat.key}
+
+
+def test_a_signed_repository_is_accepted_and_a_tampered_one_refused(store, client, keys):
+    old, new = keys
+    written = refresh(store, signed_by(old)).written
+    assert written == (
+        "index",
+        f"index-{old.fingerprint}.asc",
+        "index.asc",
+        "repo.metadata",
+        "repo.metadata.asc",
+        "index.html",
+        "key.asc",
+        f"key-{old.fingerprint}.asc",
+    )
+    assert trusts(client, store, old) == ["debian-12"]
+    with pytest.raises(VirtBuilderError, match="digital signature"):
+        trusts(client, store, new)
+    path = store.path / "index.asc"
+    path.write_bytes(path.read_bytes().replace(b"revision=1", b"revision=9"))
+    with pytest.raises(VirtBuilderError, match="could not verify digital signature"):
+        trusts(client, store, old)
+    assert refresh(store, signed_by(old)).written == ("index.asc",)
+    assert trusts(client, store, old) == ["debian-12"]
+
+
+def test_what_is_signed_already_is_left_alone(store, keys):
+    refresh(store, signed_by(keys[0]))
+    assert refresh(store, signed_by(keys[0])).written == ()
+
+
+def test_a_signature_by_another_key_is_replaced(store, keys):
+    old, new = keys
+    refresh(store, signed_by(old))
+    with open_signer(signed_by(new), os.environ, Runner()) as signer:
+        foreign = signer.keys[0].clearsign(store.get("index").data)
+    store.put("index.asc", foreign, expected=store.get("index.asc").etag)
+    assert refresh(store, signed_by(old)).written == ("index.asc",)
+
+
+def test_gpg_itself_accepts_the_signature_of_repo_metadata(store, keys):
+    refresh(store, signed_by(keys[0]))
+    with home() as gpg:
+        gpg.import_keys(store.get("key.asc").data)
+        signature = store.get("repo.metadata.asc").data
+        data = store.get("repo.metadata").data
+        assert gpg.detached_signer(signature, data) == keys[0].fingerprint
+        with pytest.raises(SigningError, match="not good"):
+            gpg.detached_signer(signature, data + b" ")
+
+
+def test_rotating_a_key_keeps_old_and_new_clients_working(store, client, keys):
+    """The procedure of docs/signing.md, step by step."""
+    old, new = keys
+    refresh(store, signed_by(old))
+
+    refresh(store, signed_by(old, new))
+    of_new = layout.signed_index(new.fingerprint)
+    assert trusts(client, store, old) == ["debian-12"]
+    assert trusts(client, store, new, of_new) == ["debian-12"]
+    assert of_new.encode() in store.get("index.html").data
+
+    publish_by_hand(store, manifest("later"))
+    refresh(store, signed_by(old, new))
+    assert trusts(client, store, old) == ["debian-12", "later"]
+    assert trusts(client, store, new, of_new) == ["debian-12", "later"]
+
+    with pytest.raises(SigningError, match=old.fingerprint):
+        refresh(store, signed_by(new))
+    with pytest.raises(SigningError, match=old.fingerprint):
+        refresh(store, signed_by(new, old))
+    assert trusts(client, store, old) == ["debian-12", "later"]
+
+    done = refresh(store, signed_by(new), retire=[old])
+    assert set(done.deleted) == {
+        layout.signed_index(old.fingerprint),
+        layout.key_file(old.fingerprint),
+    }
+    assert trusts(client, store, new, of_new) == ["debian-12", "later"]
+    assert trusts(client, store, new) == ["debian-12", "later"]
+    assert refresh(store, signed_by(new)).written == ()
+
+
+def test_signing_is_not_given_up_by_accident(store, keys):
+    refresh(store, signed_by(keys[0]))
+    before = {name: store.get(name).data for name in names(store)}
+    with pytest.raises(SigningError, match=keys[0].fingerprint) as caught:
+        refresh(store, Settings())
+    assert "--retire-key" in caught.value.hint
+    assert {name: store.get(name).data for name in names(store)} == before
+    refresh(store, Settings(), retire=[keys[0]])
+    assert names(store) == {"index", "repo.metadata", "index.html"}
+    assert refresh(store, Settings()).written == ()
+
+
+def test_a_key_in_use_is_not_retired(store, keys):
+    with pytest.raises(SigningError, match="is to be retired and is in signing-key"):
+        refresh(store, signed_by(keys[0]), retire=[keys[0]])
+
+
+def test_an_empty_index_is_signed_only_to_replace_another(tmp_path, client, keys):
+    store = DirectoryStore(path=tmp_path / "empty")
+    refresh(store, signed_by(keys[0]))
+    assert "index.asc" not in names(store)
+    publish_by_hand(store, manifest())
+    refresh(store, signed_by(keys[0]))
+    put_release(store, release(2, None, withdraws=1, fingerprint=""))
+    refresh(store, signed_by(keys[0]))
+    assert trusts(client, store, keys[0]) == []
+
+
+def test_the_key_may_come_from_the_environment(store, client, keys):
+    environ = {**os.environ, "THE_KEY": keys[0].secret.read_text()}
+    refresh(store, Settings(signing_key="env:THE_KEY"), environ=environ)
+    assert trusts(client, store, keys[0]) == ["debian-12"]
+
+
+def test_the_key_may_be_in_the_users_keyring(store, client, keys):
+    with home() as gpg:
+        gpg.import_keys(keys[0].secret.read_bytes())
+        environ = {**os.environ, "GNUPGHOME": str(gpg.home)}
+        refresh(store, Settings(signing_key=f"agent:{keys[0].fingerprint}"), environ=environ)
+    assert trusts(client, store, keys[0]) == ["debian-12"]
+
+
+def refused(settings, **environ):
+    with (
+        pytest.raises(SigningError) as caught,
+        open_signer(settings, {**os.environ, **environ}, Runner()),
+    ):
+        pytest.fail("a key that cannot sign was accepted")
+    return caught.value
+
+
+def test_a_missing_key_is_refused(tmp_path):
+    assert "cannot read" in refused(Settings(signing_key=str(tmp_path / "none"))).message
+    assert "THE_KEY" in refused(Settings(signing_key="env:THE_KEY")).message
+    assert "no secret key" in refused(Settings(signing_key="agent:" + "0" * 40)).message
+
+
+def test_a_file_without_a_key_is_refused(tmp_path):
+    (tmp_path / "key").write_text("no key")
+    assert "holds no key" in refused(Settings(signing_key=str(tmp_path / "key"))).message
+
+
+def test_a_public_key_is_refused(keys):
+    error = refused(Settings(signing_key=f"file:{keys[0].public}"))
+    assert "no secret key" in error.message
+    assert "--export-secret-keys" in error.hint
+
+
+def test_two_keys_in_one_file_are_refused(tmp_path, keys):
+    both = tmp_path / "both"
+    both.write_bytes(keys[0].secret.read_bytes() + keys[1].secret.read_bytes())
+    assert "2 secret keys" in refused(Settings(signing_key=str(both))).message
+    assert "twice" in refused(signed_by(keys[0], keys[0])).message
+
+
+def test_an_expired_key_is_refused_before_anything_is_written(tmp_path, store):
+    expired = make_key(tmp_path, "expired", expire="1d", at="20200101T000000")
+    before = {stat.key: stat.etag for stat in store.list()}
+    with pytest.raises(SigningError, match="expired") as caught:
+        refresh(store, signed_by(expired))
+    assert "--quick-set-expire" in caught.value.hint
+    assert {stat.key: stat.etag for stat in store.list()} == before
+
+
+def test_no_agent_and_no_secret_stay_behind(keys):
+    with throw_away(Runner(), os.environ) as gpg:
+        gpg.import_keys(keys[0].secret.read_bytes())
+        gpg.clearsign(keys[0].fingerprint, b"x\n")
+        assert stat.S_IMODE(gpg.home.stat().st_mode) == 0o700
+        left = gpg.home
+    assert not left.exists()
+    running = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.is_file()]
+    assert not [command for command in running if os.fsencode(left) in command]
