@@ -99,7 +99,11 @@ class BuildError(Error):
 
 
 class BootError(BuildError):
-    """An image was built and does not boot."""
+    """An image was built and does not boot; ``tail`` holds the console's last lines."""
+
+    def __init__(self, message: str, *, tail: Sequence[str] = (), hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.tail = tuple(tail)
 
 
 class StorageError(Error):

@@ -141,8 +141,7 @@ class _Watch:
 
     def failed(self, what: str) -> BootError:
         said = _last(self.console) or ["(the serial console said nothing)"]
-        lines = "\n".join(f"  | {line}" for line in said + _last(self.errors))
-        return BootError(f"boot test: {what}\n{lines}", hint=_HINT)
+        return BootError(f"boot test: {what}", tail=said + _last(self.errors), hint=_HINT)
 
 
 def _boot(

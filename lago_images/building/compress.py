@@ -1,4 +1,9 @@
-"""A disk file becomes one xz stream, and back, in one pass with every checksum."""
+"""A disk file becomes one xz stream, and back, in one pass with every checksum.
+
+Measured on a bootstrapped Debian 12 (420 MB qcow2; processor seconds, MB): level 0 38 and 125.3,
+1 60 and 118.8, 2 80 and 115.0; levels 6 and up take 215 and more for 102. Level 2 is the default:
+every client downloads what is compressed once. liblzma's filter for x86 code took off 0.3 % only.
+"""
 
 import hashlib
 import lzma
@@ -17,9 +22,6 @@ from lago_images.errors import BuildError
 
 _ZEROS = bytes(xz.BLOCK_SIZE)
 _PIECE = 2**20
-# x86_64's package and kernel files are mostly code; no filter of another architecture is known
-# to every liblzma in use (ARM64 came with 5.4.0).
-_X86 = ("x86_64", "i686", "i386")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,13 +50,10 @@ class Compression:
     of zeros are compressed once.
     """
 
-    def __init__(
-        self, disk: Path, *, level: int, threads: int, x86: bool, advance: Advance | None
-    ) -> None:
+    def __init__(self, disk: Path, *, level: int, threads: int, advance: Advance | None) -> None:
         self._disk = disk
         self._level = level
         self._threads = threads
-        self._x86 = x86
         self._advance = advance or (lambda _amount: None)
         self._digests: Digests | None = None
         self._zeros: Future[xz.Block] | None = None
@@ -106,9 +105,9 @@ class Compression:
 
     def _submit(self, pool: ThreadPoolExecutor, data: bytes) -> "Future[xz.Block]":
         if data is not _ZEROS:
-            return pool.submit(xz.encode, data, self._level, x86=self._x86)
+            return pool.submit(xz.encode, data, self._level)
         if self._zeros is None:
-            self._zeros = pool.submit(xz.encode, data, self._level, x86=self._x86)
+            self._zeros = pool.submit(xz.encode, data, self._level)
         return self._zeros
 
 
@@ -117,7 +116,6 @@ def compress(
     *,
     level: int,
     threads: int | None = None,
-    arch: str = "",
     advance: Advance | None = None,
 ) -> Compression:
     """The xz stream of a disk file, and its checksums once that has been read.
@@ -126,14 +124,12 @@ def compress(
         disk: The file; must not change meanwhile.
         level: xz's preset, 0 to 9.
         threads: How many blocks are compressed side by side; by default one a processor.
-        arch: What the disk's programs run on.
         advance: Told how many bytes of the disk are done.
     """
     return Compression(
         disk,
         level=level,
         threads=threads or len(os.sched_getaffinity(0)),
-        x86=arch in _X86,
         advance=advance,
     )
 

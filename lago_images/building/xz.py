@@ -8,14 +8,14 @@ virt-builder decompress the blocks of one stream side by side.
 
 import lzma
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 BLOCK_SIZE = 16 * 2**20
 _CRC64 = 8
 _FLAGS = bytes((0, lzma.CHECK_CRC64))
+# One filter, and both sizes are told (3.1.2).
 _BOTH_SIZES = 0xC0
-_FILTER_COUNT = 0x03
 
 HEADER = b"\xfd7zXZ\0" + _FLAGS + zlib.crc32(_FLAGS).to_bytes(4, "little")
 
@@ -35,19 +35,14 @@ class Block:
     size: int
 
 
-def encode(data: bytes, level: int, *, x86: bool = False) -> Block:
+def encode(data: bytes, level: int) -> Block:
     """Compress one block of at most ``BLOCK_SIZE`` bytes, which must not be empty.
 
     Args:
         data: The bytes.
         level: xz's preset, 0 to 9. A dictionary larger than the block would be of no use.
-        x86: Whether to turn the relative addresses of x86 code into absolute ones first.
     """
-    filters: list[Mapping[str, int]] = [
-        {"id": lzma.FILTER_LZMA2, "preset": level, **_dictionary(level)}
-    ]
-    if x86:
-        filters.insert(0, {"id": lzma.FILTER_X86})
+    filters = [{"id": lzma.FILTER_LZMA2, "preset": level, **_dictionary(level)}]
     stream = lzma.compress(data, format=lzma.FORMAT_XZ, check=lzma.CHECK_CRC64, filters=filters)
     inner = len(HEADER)
     header = stream[inner : inner + 4 * (stream[inner] + 1)]
@@ -78,19 +73,14 @@ def _dictionary(level: int) -> dict[str, int]:
 def _compressed_size(stream: bytes, header: int) -> int:
     # 2.1.2.2: the footer tells where the index begins; 4.3: its only record has the unpadded size.
     backward = 4 * (int.from_bytes(stream[-8:-4], "little") + 1)
-    unpadded, _ = _read_vli(stream, len(stream) - 12 - backward + 2)
+    unpadded = _read_vli(stream, len(stream) - 12 - backward + 2)
     return unpadded - header - _CRC64
 
 
 def _block_header(header: bytes, compressed: int, size: int) -> bytes:
     """The header that liblzma made (3.1), with both sizes in it."""
-    end = 2
-    for _ in range((header[1] & _FILTER_COUNT) + 1):
-        _, end = _read_vli(header, end)
-        properties, end = _read_vli(header, end)
-        end += properties
-    flags = header[1] | _BOTH_SIZES
-    fields = bytes((flags,)) + _vli(compressed) + _vli(size) + header[2:end]
+    # The one filter's id, the length of its properties, and the dictionary's size (5.3.1).
+    fields = bytes((_BOTH_SIZES,)) + _vli(compressed) + _vli(size) + header[2:5]
     length = _padded(1 + len(fields))
     return _with_crc(bytes((length // 4,)) + fields.ljust(length - 1, b"\0"))
 
@@ -105,14 +95,13 @@ def _vli(number: int) -> bytes:
     return bytes(out)
 
 
-def _read_vli(data: bytes, at: int) -> tuple[int, int]:
-    """The number that starts at ``at``, and where the next thing starts."""
+def _read_vli(data: bytes, at: int) -> int:
     number = shift = 0
     while data[at] & 0x80:
         number |= (data[at] & 0x7F) << shift
         shift += 7
         at += 1
-    return number | data[at] << shift, at + 1
+    return number | data[at] << shift
 
 
 def _padded(length: int) -> int:

@@ -1,0 +1,85 @@
+"""A finished image goes to the store: disk, then hash and metadata, then the manifest."""
+
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from lago_images.building import contents
+from lago_images.building.bases.model import Package
+from lago_images.building.compress import Digests, compress
+from lago_images.console import Advance
+from lago_images.errors import StorageError
+from lago_images.host.process import Children
+from lago_images.repository.layout import BuildKey, headers
+from lago_images.repository.manifest import Manifest
+from lago_images.repository.metadata import hash_file, metadata_file
+from lago_images.spec.model import Spec
+from lago_images.storage.base import Store
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Papers:
+    """What goes with a disk. A console log is there only after a boot test."""
+
+    log: Path
+    console_log: Path
+    packages: tuple[Package, ...] | None
+
+
+def send_disk(
+    store: Store,
+    key: BuildKey,
+    disk: Path,
+    *,
+    level: int,
+    children: Children,
+    advance: Advance,
+) -> Digests:
+    """Compress, hash and upload a disk in one pass.
+
+    Raises:
+        StorageError: The store failed, or has something else than what was sent.
+    """
+    work = compress(disk, level=level, advance=advance)
+    stored = store.upload(key.disk, _until_over(work, children), headers=headers(key.disk))
+    digests = work.digests
+    if (stored.size, stored.sha256) != (digests.compressed_size, digests.sha256):
+        raise StorageError(
+            f"{key.disk} is not in the store as it was sent: {stored.size} bytes, "
+            f"sha256 {stored.sha256}; sent {digests.compressed_size}, {digests.sha256}"
+        )
+    return digests
+
+
+def send_papers(store: Store, manifest: Manifest, spec: Spec, papers: Papers) -> None:
+    """Write what goes with a disk, and the manifest, which makes it a build, last."""
+    key = manifest.key
+    files = {key.hash: hash_file(manifest), key.metadata: metadata_file(manifest, spec)}
+    if papers.packages is not None:
+        files[key.packages] = contents.render(papers.packages).encode()
+    for name, path in ((key.console, papers.console_log), (key.log, papers.log)):
+        if path.exists():
+            files[name] = readable(path.read_bytes())
+    files[key.manifest] = manifest.to_json()
+    for name, data in files.items():
+        store.put(name, data, expected=None, headers=headers(name))
+
+
+def withdraw(store: Store, key: BuildKey) -> None:
+    """Take back what was sent of a build that failed; ``repo gc`` does so where this may not."""
+    with suppress(StorageError):
+        store.delete([key.disk, key.hash, key.metadata, key.packages, key.console, key.log])
+
+
+def readable(data: bytes) -> bytes:
+    """A log as UTF-8 text, whatever a guest wrote into it."""
+    text = data.decode(errors="replace")
+    return re.sub(r"[^\S\n\t ]|[\x00-\x08\x0e-\x1a\x1c-\x1f]", "", text).encode()
+
+
+def _until_over(chunks: Iterable[bytes], children: Children) -> Iterator[bytes]:
+    for chunk in chunks:
+        children.check()
+        yield chunk
