@@ -159,25 +159,26 @@ def _property(key: str, value: str, line: int, reader: _Reader) -> None:
 
 
 def _operation(text: str, line: int, reader: _Reader) -> None:
-    name, argument, what = _understood(text)
-    if what:
-        reader.complain(line, what)
+    found = _understood(text, line)
+    if isinstance(found, str):
+        reader.complain(line, found)
     else:
-        reader.operations.append(Operation(name=name, argument=argument, line=line))
+        reader.operations.append(found)
 
 
-# The same commands stand in many specs.
-@lru_cache(maxsize=8192)
-def _understood(text: str) -> tuple[str, str, str | None]:
-    """A command's name, its argument, and what is wrong with them."""
+# The same commands stand in the same places of many specs.
+@lru_cache(maxsize=16384)
+def _understood(text: str, line: int) -> Operation | str:
+    """A command, or what is wrong with it."""
     name, _, argument = text.partition(" ")
     command = COMMANDS.get(name)
     if command is None:
-        return name, argument, _unknown(name)
+        return _unknown(name)
     argument = argument.lstrip() if name in _CONTENT else argument.strip()
     if command.form is Form.PACKAGES:
         argument = ",".join(word.strip() for word in argument.split(","))
-    return name, argument, _argument_problem(name, command, argument)
+    what = _argument_problem(name, command, argument)
+    return what or Operation(name=name, argument=argument, line=line)
 
 
 def _unknown(name: str) -> str:

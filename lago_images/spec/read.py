@@ -5,6 +5,7 @@ git leave behind (``*~ *.bak *.orig *.rej *.swp #*#``) and ``README*``. Sub-fold
 that specs upload. A link is read if it leads to a file inside the repository.
 """
 
+import errno
 import os
 import stat
 from fnmatch import fnmatchcase
@@ -15,11 +16,12 @@ from lago_images.errors import Problem, SpecError
 from lago_images.spec.check import check
 from lago_images.spec.files import inside, why
 from lago_images.spec.model import Spec
-from lago_images.spec.names import shown
 from lago_images.spec.parse import parse
 
 _NO_SPECS = (".*", "*~", "*.bak", "*.orig", "*.rej", "*.swp", "#*#", "README*")
 _LARGEST = 1 << 20
+# A link is not followed unseen, and a pipe does not wait for who writes to it.
+_PLAIN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class Found(NamedTuple):
@@ -49,6 +51,7 @@ def read(root: Path, folder: str) -> dict[str, Spec]:
 def inspect(root: Path, folder: str) -> Found:
     """The specs of a folder with every problem; raises nothing for what users wrote."""
     root = root.resolve()
+    top = str(root)
     specs: dict[str, Spec] = {}
     broken: set[str] = set()
     problems: list[Problem] = []
@@ -59,7 +62,7 @@ def inspect(root: Path, folder: str) -> Found:
         return Found({}, [Problem(folder, None, what)], 0)
     for name in names:
         path = name if folder in {"", "."} else f"{folder.rstrip('/')}/{name}"
-        text, problem = _text(root, path)
+        text, problem = _text(top, path)
         if problem:
             problems.append(problem)
         spec = None
@@ -89,24 +92,39 @@ def spec_names(folder: Path) -> list[str]:
         )
 
 
-def _text(root: Path, path: str) -> tuple[str | None, Problem | None]:
+def _text(root: str, path: str) -> tuple[str | None, Problem | None]:
     """A spec's text, None when there is none to parse, and what is wrong with it."""
     try:
-        real = (root / path).resolve(strict=True)
-        status = real.stat()
-        if not inside(real, root):
-            return None, Problem(path, None, "the link leads out of the repository")
-        if not stat.S_ISREG(status.st_mode):
-            return None, Problem(path, None, f"not a regular file: {shown(real.name)}")
-        if status.st_size > _LARGEST:
-            what = f"the file has {status.st_size} bytes, more than {_LARGEST}"
-            return None, Problem(path, None, what)
-        data = real.read_bytes()
+        data, what = _bytes(root, path)
     except (OSError, RuntimeError) as error:
         return None, Problem(path, None, f"cannot be read: {why(error)}")
+    if what:
+        return None, Problem(path, None, what)
     try:
         return data.decode(), None
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         what = f"not UTF-8: byte 0x{data[error.start]:02x}"
         return data.decode(errors="replace"), Problem(path, line, what)
+
+
+def _bytes(root: str, path: str) -> tuple[bytes, str]:
+    """A spec's content, or why there is none."""
+    try:
+        descriptor = os.open(f"{root}/{path}", _PLAIN)
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        real = Path(root, path).resolve(strict=True)
+        if not inside(real, Path(root)):
+            return b"", "the link leads out of the repository"
+        descriptor = os.open(real, _PLAIN)
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            return b"", "not a regular file"
+        if status.st_size > _LARGEST:
+            return b"", f"the file has {status.st_size} bytes, more than {_LARGEST}"
+        return os.read(descriptor, _LARGEST), ""
+    finally:
+        os.close(descriptor)
