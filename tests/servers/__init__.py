@@ -1,0 +1,1 @@
+"""Real S3 servers for tests, fetched by name from the package registries this machine uses."""
