@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from lago_images.building import contents
 from lago_images.building.bases.model import Package
@@ -20,12 +21,14 @@ class Source:
     """Where builds are read: the repository, and what clients know it as.
 
     ``base_url`` is empty when that is not known; ``run`` is the URL of the CI run, or empty.
+    ``aside`` is the folder where builds were kept that may not be uploaded.
     """
 
     store: Store
     state: State
     base_url: str = ""
     run: str = ""
+    aside: Path | None = None
 
 
 def entries(plan: Plan, results: Iterable[Result], source: Source) -> list[Entry]:
@@ -47,7 +50,7 @@ def _entry(
         result=result,
         before=before,
         after=after,
-        changes=_changes(before, after, source.store),
+        changes=_changes(before, after, source),
         log=_log(after, source),
     )
 
@@ -68,21 +71,25 @@ def _built(planned: PlannedImage, result: Result | None, state: State) -> Manife
 
 
 def _changes(
-    before: Manifest | None, after: Manifest | None, store: Store
+    before: Manifest | None, after: Manifest | None, source: Source
 ) -> contents.Difference | None:
     if before is None or after is None:
         return None
-    old, new = _packages(before, store), _packages(after, store)
+    old, new = _packages(before, source), _packages(after, source)
     return None if old is None or new is None else contents.compare(old, new)
 
 
-def _packages(manifest: Manifest, store: Store) -> tuple[Package, ...] | None:
+def _packages(manifest: Manifest, source: Source) -> tuple[Package, ...] | None:
     if manifest.packages is None:
         return None
     try:
-        return contents.parse(store.get(manifest.key.packages).data.decode(errors="replace"))
+        data = source.store.get(manifest.key.packages).data
     except NotFoundError:
-        return None
+        kept = source.aside and source.aside / manifest.key.packages
+        if not kept or not kept.is_file():
+            return None
+        data = kept.read_bytes()
+    return contents.parse(data.decode(errors="replace"))
 
 
 def _log(after: Manifest | None, source: Source) -> str:

@@ -32,7 +32,11 @@ def report(
     event = events.read(environ)
     store = invocation.store()
     source = gather.Source(
-        store=store, state=states.read(store), base_url=settings.base_url, run=event.run
+        store=store,
+        state=states.read(store),
+        base_url=settings.base_url,
+        run=event.run,
+        aside=folder / "repository",
     )
     plan = document.load(plan_file)
     told = Report(

@@ -129,6 +129,7 @@ class GitHubHost:
             stderr=subprocess.STDOUT,
             text=True,
             timeout=600,
+            check=False,
         )
         jobs = re.findall(r"^\[(.+?)\].*🏁  Job (succeeded|failed)", done.stdout, re.MULTILINE)
         return Run(
