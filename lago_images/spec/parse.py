@@ -46,9 +46,6 @@ _LONGEST = 128 * 1024 - 64
 _CONTENT = frozenset(("append-line", "edit", "write"))
 
 
-_Line = tuple[int, str]
-
-
 @dataclass(slots=True)
 class _Reader:
     path: str
@@ -77,11 +74,11 @@ def parse(text: str, *, name: str, path: str) -> tuple[Spec | None, list[Problem
         reader.complain(None, what)
     if _SUSPECT.search(text):
         text = _without_suspects(text, reader)
-    for line in _joined(text, reader):
-        _read(line, reader)
+    _read(text, reader)
     base = _check_properties(reader)
     arch = reader.properties.get("arch")
-    reader.problems.sort(key=lambda problem: problem.line or 0)
+    if reader.problems:
+        reader.problems.sort(key=lambda problem: problem.line or 0)
     if base is None or arch is None:
         return None, reader.problems
     spec = Spec(
@@ -108,16 +105,21 @@ def _without_suspects(text: str, reader: _Reader) -> str:
     return _SUSPECT.sub("", text)
 
 
-def _joined(text: str, reader: _Reader) -> list[_Line]:
-    """The lines that say something, each put together from those it is continued in."""
-    joined = []
+def _read(text: str, reader: _Reader) -> None:
+    """Read the lines that say something, each put together from those it is continued in."""
     lines = iter(enumerate(text.removesuffix("\n").split("\n"), 1))
-    for number, line in lines:
-        if line[-1:] == "\\":
-            joined.append((number, _continued(number, line, lines, reader)))
-        elif line and not line.isspace():
-            joined.append((number, line))
-    return joined
+    for number, start in lines:
+        line = _continued(number, start, lines, reader) if start[-1:] == "\\" else start
+        if line[:1] == "#":
+            match = _PROPERTY.fullmatch(line)
+            if match:
+                _property(match[1], match[2].strip(" "), number, reader)
+                continue
+        stripped = line.lstrip()
+        if stripped and stripped[0] != "#":
+            _operation(stripped, number, reader)
+        elif "\n" in stripped:
+            reader.complain(number, "a comment ends in a backslash, which hides the next line")
 
 
 def _continued(number: int, line: str, lines: Iterator[tuple[int, str]], reader: _Reader) -> str:
@@ -129,20 +131,6 @@ def _continued(number: int, line: str, lines: Iterator[tuple[int, str]], reader:
         parts.append(following[:-1])
     reader.complain(number, "goes on with a backslash to the end of the file")
     return "\n".join(parts)
-
-
-def _read(line: _Line, reader: _Reader) -> None:
-    number, text = line
-    if text[:1] == "#":
-        match = _PROPERTY.fullmatch(text)
-        if match:
-            _property(match[1], match[2].strip(" "), number, reader)
-            return
-    stripped = text.lstrip()
-    if stripped and stripped[0] != "#":
-        _operation(stripped, number, reader)
-    elif "\n" in stripped:
-        reader.complain(number, "a comment ends in a backslash, which hides the next line")
 
 
 def _property(key: str, value: str, line: int, reader: _Reader) -> None:
