@@ -30,6 +30,7 @@ ALLOWED = (
     "https_proxy",
     "no_proxy",
 )
+_ADMIN = ("/usr/sbin", "/sbin")
 TAIL = 30
 _GRACE = 10.0
 _POLL = 0.05
@@ -40,7 +41,13 @@ def child_environment(
 ) -> dict[str, str]:
     """The allow-listed part of ``environ``, a fixed locale, and ``extra``."""
     kept = {name: environ[name] for name in ALLOWED if name in environ}
-    return {**kept, "LC_ALL": "C.UTF-8", **(extra or {})}
+    return {**kept, "PATH": search_path(environ), "LC_ALL": "C.UTF-8", **(extra or {})}
+
+
+def search_path(environ: Mapping[str, str]) -> str:
+    """Where programs are looked for: also where Debian keeps sfdisk and mke2fs from users."""
+    folders = environ.get("PATH", os.defpath).split(os.pathsep)
+    return os.pathsep.join(folders + [more for more in _ADMIN if more not in folders])
 
 
 class Children:

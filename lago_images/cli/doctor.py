@@ -1,0 +1,129 @@
+"""``lago-images doctor``: what this host lacks."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+
+import click
+
+from lago_images.cli.common import Invocation
+from lago_images.console import clean
+from lago_images.errors import Error, StorageError, UnsafeStoreError
+from lago_images.host.checks import Check, State, host_checks
+from lago_images.host.process import Runner
+from lago_images.repository.layout import RELEASES
+from lago_images.repository.signing import open_signer
+from lago_images.settings import DEFAULT_REPOSITORY
+from lago_images.storage.probe import ensure_safe
+
+_MARKS = {State.OK: "ok", State.WARNING: "warning", State.MISSING: "MISSING"}
+
+
+@click.command()
+@click.option(
+    "--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True
+)
+@click.pass_obj
+def doctor(invocation: Invocation, form: str) -> None:
+    """What this host lacks, and what to do about it. Exits with 1 if something is missing."""
+    checks = tuple(_checks(invocation))
+    if form == "json":
+        click.echo(json.dumps([asdict(check) for check in checks], indent=1, ensure_ascii=False))
+    else:
+        for line in _lines(checks):
+            click.echo(line)
+    if any(check.state is State.MISSING for check in checks):
+        raise click.exceptions.Exit(1)
+
+
+def _lines(checks: tuple[Check, ...]) -> Iterator[str]:
+    width = max(len(check.name) for check in checks)
+    for check in checks:
+        yield f"{_MARKS[check.state]:<8} {check.name:<{width}}  {clean(check.found)}"
+        if check.do:
+            yield f"{'':<8} {'':<{width}}  -> {clean(check.do)}"
+
+
+def _checks(invocation: Invocation) -> Iterator[Check]:
+    runner = Runner(environ=invocation.environ)
+    settings = invocation.settings
+    yield from host_checks(runner, invocation.environ, require_kvm=settings.require_kvm)
+    yield _specs(invocation)
+    yield _git(invocation)
+    yield from _store(invocation)
+    yield _signing(invocation, runner)
+
+
+def _specs(invocation: Invocation) -> Check:
+    folder = invocation.root / invocation.settings.specs
+    if folder.is_dir():
+        return Check(name="specs", state=State.OK, found=f"in {folder}")
+    return Check(
+        name="specs",
+        state=State.WARNING,
+        found=f"there is no {folder}",
+        do="run it in a specs repository, name one with -C, or make one: lago-images init",
+    )
+
+
+def _git(invocation: Invocation) -> Check:
+    try:
+        found = invocation.git
+    except Error as error:
+        return _failure("git", error)
+    if found is not None:
+        return Check(name="git", state=State.OK, found="the specs are in a git repository")
+    return Check(
+        name="git",
+        state=State.WARNING,
+        found=f"{invocation.root} is not in a git repository: reasons and commits stay unknown",
+        do="git init, and commit the specs",
+    )
+
+
+def _store(invocation: Invocation) -> Iterator[Check]:
+    """The store is read; a bucket somebody chose is also asked whether it keeps its word."""
+    settings = invocation.settings
+    try:
+        store = invocation.store()
+        next(iter(store.list(RELEASES)), None)
+    except Error as error:
+        yield _failure("store", error)
+        return
+    yield Check(name="store", state=State.OK, found=f"{store.url} can be read")
+    if settings.repository == DEFAULT_REPOSITORY:
+        return
+    name = "conditional writes"
+    try:
+        ensure_safe(store, settings, invocation.console)
+    except UnsafeStoreError as error:
+        yield _failure(name, error)
+    except StorageError as error:
+        yield Check(
+            name=name,
+            state=State.WARNING,
+            found=f"not tried: {error.message}",
+            do="only who publishes needs to write here; if that is you, check the bucket's policy",
+        )
+    else:
+        yield Check(name=name, state=State.OK, found="the store keeps its word")
+
+
+def _signing(invocation: Invocation, runner: Runner) -> Check:
+    try:
+        with open_signer(invocation.settings, invocation.environ, runner) as signer:
+            keys = ", ".join(key.fingerprint for key in signer.keys)
+    except Error as error:
+        return _failure("signing", error)
+    if keys:
+        return Check(name="signing", state=State.OK, found=f"it works with {keys}")
+    return Check(name="signing", state=State.OK, found="no signing-key is set: nothing is signed")
+
+
+def _failure(name: str, error: Error) -> Check:
+    return Check(
+        name=name,
+        state=State.MISSING,
+        found=error.message.replace("\n", "; "),
+        do=error.hint or "see lago-images --help",
+    )

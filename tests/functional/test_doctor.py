@@ -1,0 +1,71 @@
+"""``lago-images doctor`` through the real command line."""
+
+import pytest
+
+from tests.support.specs import SpecsRepo
+from tests.tools import need
+
+need("git")
+
+
+@pytest.fixture
+def repo(tmp_path):
+    return SpecsRepo.create(tmp_path / "specs")
+
+
+def checks(ran):
+    return {check["name"]: check for check in ran.json()}
+
+
+def test_it_says_what_is_there_and_writes_nothing(repo):
+    ran = repo.run("doctor", "--format", "json")
+    found = checks(ran)
+    assert found["git"]["state"] == "ok"
+    assert found["store"]["state"] == "ok"
+    assert "nothing is signed" in found["signing"]["found"]
+    assert all(check["do"] for check in found.values() if check["state"] != "ok")
+    assert ran.code == (1 if "missing" in {c["state"] for c in found.values()} else 0)
+    assert not (repo.root / "image-repo").exists()
+
+
+def test_text_names_each_check_once(repo):
+    text = repo.run("doctor").out
+    for name in ("tools", "kvm", "kernel", "space", "specs", "git", "store", "signing"):
+        assert sum(line.split()[1:2] == [name] for line in text.splitlines()) == 1
+
+
+def test_a_host_that_lacks_something_fails(repo, tmp_path):
+    repo.write("lago-images.toml", 'signing-key = "file:nowhere.key"\nrequire-kvm = true\n')
+    ran = repo.run("doctor", "--format", "json", environ={"PATH": "/nowhere"})
+    found = checks(ran)
+    assert ran.code == 1
+    assert found["signing"]["state"] == "missing"
+    assert found["tools"]["state"] == "missing"
+    assert "apt-get install" in found["tools"]["do"]
+    assert "qemu-img" in found["tools"]["found"]
+
+
+def test_a_store_that_cannot_be_reached(repo):
+    ran = repo.run(
+        "doctor",
+        "--format",
+        "json",
+        "--repository",
+        "s3://bucket/prefix",
+        environ={
+            "AWS_ENDPOINT_URL_S3": "http://127.0.0.1:9",
+            "AWS_ACCESS_KEY_ID": "x",
+            "AWS_SECRET_ACCESS_KEY": "x",
+            "AWS_REGION": "us-east-1",
+            "AWS_MAX_ATTEMPTS": "1",
+        },
+    )
+    assert ran.code == 1
+    assert checks(ran)["store"]["state"] == "missing"
+    assert checks(ran)["store"]["do"]
+
+
+def test_a_directory_that_somebody_chose_keeps_its_word(repo, tmp_path):
+    ran = repo.run("doctor", "--format", "json", "--repository", str(tmp_path / "out"))
+    assert checks(ran)["conditional writes"]["state"] == "ok"
+    assert not (tmp_path / "out").exists()
