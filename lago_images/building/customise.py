@@ -32,7 +32,12 @@ _ALSO = {("x86_64", "i686")}
 
 def appliance_environment(accel: Acceleration) -> dict[str, str]:
     """What libguestfs's programs need besides the allow-listed variables."""
-    chosen = {"LIBGUESTFS_BACKEND": "direct", "LIBGUESTFS_MEMSIZE": str(_MEMORY_MIB)}
+    chosen = {
+        "LIBGUESTFS_BACKEND": "direct",
+        "LIBGUESTFS_MEMSIZE": str(_MEMORY_MIB),
+        # Else the appliance itself is made anew in every run's own TMPDIR.
+        "LIBGUESTFS_CACHEDIR": "/var/tmp",  # noqa: S108 -- libguestfs makes a folder of ours there
+    }
     if not accel.kvm:
         chosen["LIBGUESTFS_BACKEND_SETTINGS"] = "force_tcg"
     return chosen

@@ -1,0 +1,115 @@
+"""``layer:`` bases: another image of this repository."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from lago_images.building import cache
+from lago_images.building.bases.model import LayerBase, Prepared
+from lago_images.building.compress import Digests, decompress
+from lago_images.building.model import Context
+from lago_images.building.unpack import ChecksumError, disk_format
+from lago_images.errors import BuildError
+from lago_images.host import space
+from lago_images.host.process import Runner
+from lago_images.repository.manifest import BaseRecord, Disk, Manifest
+from lago_images.spec.model import Spec
+
+LAYERS = "layers"
+_PIECE = 2**20
+
+
+def prepare(
+    spec: Spec, base: LayerBase, workdir: Path, context: Context, runner: Runner
+) -> Prepared:
+    """A copy of the base image's disk, that stands on its own.
+
+    Args:
+        spec: The layer.
+        base: The base's build, and its disk when this run has it.
+        workdir: Where the copy is made.
+        context: Its store and cache.
+        runner: Starts cp.
+
+    Raises:
+        BuildError: The base in the store is not what its manifest says.
+        StorageError: The store could not be read.
+    """
+    manifest = base.manifest
+    disk = workdir / f"base.{manifest.disk.format}"
+    if base.disk is not None:
+        argv = ["cp", "--reflink=auto", "--sparse=auto", "--", str(base.disk), str(disk)]
+        runner.run(argv, doing=f"copying the disk of {manifest.name}")
+    else:
+        _fetch(manifest, disk, context)
+    found = disk_format(disk, str(manifest.key.disk))
+    if found != manifest.disk.format:
+        raise BuildError(f"{manifest.key.disk} is {found}, not {manifest.disk.format}")
+    record = BaseRecord(
+        ref=str(spec.base),
+        digest=f"build:{manifest.build_id}",
+        detail=f"sha512:{manifest.disk.sha512}",
+    )
+    return Prepared(disk=disk, format=found, record=record)
+
+
+def _fetch(manifest: Manifest, disk: Path, context: Context) -> None:
+    """Decompress the published disk, from the cache or the store, in one pass with all checks."""
+    what, expected = manifest.key.disk, manifest.disk
+    folder = context.cache / LAYERS
+    kept = folder / f"sha256-{expected.sha256}"
+    space.demand(disk.parent, expected.size, f"unpacking {what}")
+    with cache.locked(kept):
+        if kept.exists():
+            try:
+                _check(decompress(_file(kept), disk, what=what), expected, disk, what)
+            except BuildError:
+                context.console.warn(f"the copy of {what} in {folder} was damaged")
+                kept.unlink()
+            else:
+                cache.touch(kept)
+                return
+        space.demand(folder, expected.compressed_size, f"downloading {what}")
+        _download(manifest, disk, kept, context)
+    cache.prune(folder, keep=kept)
+
+
+def _download(manifest: Manifest, disk: Path, kept: Path, context: Context) -> None:
+    what, expected = manifest.key.disk, manifest.disk
+    handle, name = tempfile.mkstemp(prefix=".new-", dir=kept.parent)
+    new = Path(name)
+    try:
+        with (
+            os.fdopen(handle, "wb") as copy,
+            context.console.progress(f"downloading {what}", expected.compressed_size) as advance,
+        ):
+
+            def pieces() -> Iterator[bytes]:
+                for piece in context.store.read(what):
+                    copy.write(piece)
+                    advance(len(piece))
+                    yield piece
+
+            digests = decompress(pieces(), disk, what=what)
+        _check(digests, expected, disk, what)
+        new.replace(kept)
+    finally:
+        new.unlink(missing_ok=True)
+
+
+def _file(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while piece := file.read(_PIECE):
+            yield piece
+
+
+def _check(found: Digests, expected: Disk, disk: Path, what: str) -> None:
+    for name in ("compressed_size", "sha256", "sha512", "size", "sha1"):
+        if getattr(found, name) != getattr(expected, name):
+            disk.unlink()
+            raise ChecksumError(
+                f"{what} is not what its manifest says: its {name} is {getattr(found, name)}, "
+                f"not {getattr(expected, name)}",
+                hint="lago-images repo verify --deep tells what else is wrong in the repository",
+            )

@@ -1,0 +1,166 @@
+"""virt-builder's template sources: which there are, and what their signed indexes say."""
+
+import configparser
+import urllib.parse
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from lago_images.errors import BuildError, CommandError, SigningError
+from lago_images.host.gpg import Gpg, fingerprints, throw_away
+from lago_images.host.process import Runner
+from lago_images.repository import index
+from lago_images.settings import Settings, TemplateSource
+
+_SIGNED = b"-----BEGIN PGP SIGNED MESSAGE-----"
+_LARGEST = 64 * 2**20
+_PATIENCE = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Template:
+    """A template of a source: its index's entry, and where its file is."""
+
+    source: str
+    entry: index.Entry
+
+    @property
+    def url(self) -> str:
+        return urllib.parse.urljoin(self.source, urllib.parse.quote(self.entry.file))
+
+
+def configured(settings: Settings, environ: Mapping[str, str]) -> tuple[TemplateSource, ...]:
+    """The sources that the settings name, or else those that virt-builder itself uses here."""
+    return settings.template_sources or _own(environ)
+
+
+def find(
+    name: str,
+    arch: str,
+    sources: tuple[TemplateSource, ...],
+    *,
+    folder: Path,
+    environ: Mapping[str, str],
+    runner: Runner,
+) -> Template:
+    """The template of a name or alias, in the first source that has it.
+
+    Args:
+        name: virt-builder's name for it.
+        arch: Its architecture.
+        sources: In the order they are asked.
+        folder: What the sources' key files are relative to.
+        environ: For the user's own keyring.
+        runner: Starts gpg.
+
+    Raises:
+        BuildError: No source has it; names what was wrong with each that could not be read.
+        SigningError: A source's signature is bad. No other source is asked then.
+    """
+    failures = []
+    for source in sources:
+        try:
+            text = _signed_text(source, folder, environ, runner)
+        except (OSError, ValueError) as error:
+            failures.append(f"{source.url}: {getattr(error, 'reason', None) or error}")
+            continue
+        entry = _entry(text, name, arch, source)
+        if entry is not None:
+            return Template(source=source.url, entry=entry)
+    raise BuildError(
+        f"no template {name} for {arch} in {', '.join(s.url for s in sources) or 'any source'}"
+        + "".join(f"; {failure}" for failure in failures),
+        hint="template-sources in lago-images.toml names other sources; "
+        "virt-builder --list shows the templates of its own",
+    )
+
+
+def _own(environ: Mapping[str, str]) -> tuple[TemplateSource, ...]:
+    """The sources in virt-builder's configuration (virt-builder(1), SOURCES OF TEMPLATES)."""
+    config = environ.get("XDG_CONFIG_HOME") or str(Path(environ.get("HOME", "/")) / ".config")
+    system = environ.get("VIRT_BUILDER_DIRS", "").split(":")
+    roots = [Path(config) / "virt-builder"]
+    roots += [Path(d) / "virt-builder" for d in system if d] or [Path("/etc/virt-builder")]
+    found: list[TemplateSource] = []
+    for file in (f for root in roots for f in sorted(root.glob("repos.d/*.conf"))):
+        parser = configparser.ConfigParser(interpolation=None, strict=False)
+        parser.read_string(file.read_text(encoding="utf-8"), source=str(file))
+        for section in parser.sections():
+            values = parser[section]
+            if "uri" in values and values.get("format", "native") == "native":
+                key = values.get("gpgkey", "").removeprefix("file://")
+                found.append(TemplateSource(url=values["uri"], key=key))
+    return tuple(found)
+
+
+def _signed_text(
+    source: TemplateSource, folder: Path, environ: Mapping[str, str], runner: Runner
+) -> bytes:
+    data = _read(source.url)
+    if not (source.fingerprint or source.key):
+        if data.startswith(_SIGNED):
+            raise SigningError(
+                f"{source.url} is signed, and no key is named to check it with",
+                hint="give the source a fingerprint and a key in lago-images.toml",
+            )
+        return data
+    if not data.startswith(_SIGNED):
+        raise SigningError(f"{source.url} is not signed, as its fingerprint says it must be")
+    with throw_away(runner, environ) as gpg:
+        if source.key:
+            wanted = _import(gpg, source, folder)
+        else:
+            gpg = Gpg(runner=runner, home=None, environ=environ)  # noqa: PLW2901 -- the user's own
+            wanted = {_normal(source.fingerprint)}
+        try:
+            signer, text = gpg.signed_text(data)
+        except SigningError as error:
+            raise SigningError(f"{source.url}: {error.message}") from error
+    if signer not in wanted:
+        raise SigningError(f"{source.url} is signed by {signer}, not by {', '.join(wanted)}")
+    return text
+
+
+def _import(gpg: Gpg, source: TemplateSource, folder: Path) -> set[str]:
+    """Import a source's key file; the fingerprints whose signature is good enough."""
+    path = folder / source.key
+    try:
+        armour = path.read_bytes()
+        found = set(fingerprints(gpg, armour))
+        gpg.import_keys(armour)
+    except (OSError, CommandError) as error:
+        raise SigningError(f"{source.url}: its key {path} cannot be used: {error}") from error
+    if not source.fingerprint:
+        return found
+    wanted = {_normal(source.fingerprint)} & found
+    if not wanted:
+        raise SigningError(f"{path} does not have the key {source.fingerprint}")
+    return wanted
+
+
+def _entry(text: bytes, name: str, arch: str, source: TemplateSource) -> index.Entry | None:
+    entries, problems = index.parse(text, source.url)
+    if not entries and problems:
+        raise BuildError(f"{source.url} is not an index: {problems[0]}")
+    named = [
+        entry
+        for entry in entries
+        if entry.arch == arch and name in (entry.name, *entry.get("aliases").split())
+    ]
+    exact = [entry for entry in named if entry.name == name]
+    return max(exact or named, key=lambda entry: entry.revision, default=None)
+
+
+def _read(url: str) -> bytes:
+    if not url.startswith(("http://", "https://", "file://")):
+        raise ValueError(f"{url} is not an http, https or file URL")
+    with urllib.request.urlopen(url, timeout=_PATIENCE) as answer:  # noqa: S310 -- checked
+        data: bytes = answer.read(_LARGEST + 1)
+    if len(data) > _LARGEST:
+        raise ValueError("the index has more than 64 MiB")
+    return data
+
+
+def _normal(fingerprint: str) -> str:
+    return fingerprint.replace(" ", "").upper().removeprefix("0X")
