@@ -6,7 +6,6 @@
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +21,27 @@ _WIDEST = 30
 
 
 def to_json(plan: Plan) -> str:
-    """The plan as JSON; ``from_json`` reads it back."""
-    plain = {
-        "schema": SCHEMA,
-        "head": plan.head,
-        "dirty": plan.dirty,
-        "published": plan.published,
-        "made": plan.made,
-        "images": [asdict(image) for image in plan.images],
-        "chains": plan.chains,
+    """The plan as JSON, a line for each image and chain; ``from_json`` reads it back."""
+    fields = {
+        "schema": json.dumps(SCHEMA),
+        "head": json.dumps(plan.head),
+        "dirty": json.dumps(plan.dirty),
+        "published": json.dumps(plan.published),
+        "made": json.dumps(plan.made),
+        "images": _lines([_plain(image) for image in plan.images]),
+        "chains": _lines(plan.chains),
     }
-    return json.dumps(plain, indent=1, ensure_ascii=True) + "\n"
+    return "{" + ",\n".join(f'"{key}": {value}' for key, value in fields.items()) + "}\n"
+
+
+def _lines(values: Sequence[object]) -> str:
+    return "[" + ",\n".join(map(json.dumps, values)) + "]"
+
+
+def _plain(image: PlannedImage) -> dict[str, Any]:
+    plain = {name: getattr(image, name) for name in PlannedImage.__dataclass_fields__}
+    plain["reasons"] = [{"kind": r.kind, "detail": r.detail} for r in image.reasons]
+    return plain
 
 
 def from_json(text: str | bytes, where: str) -> Plan:

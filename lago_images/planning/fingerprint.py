@@ -17,6 +17,7 @@ RECIPE = 1
 
 Parts = Mapping[str, Any]
 File = tuple[str, str, str, str]
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 
 
 def parts(
@@ -54,8 +55,7 @@ def parts(
 
 def fingerprint(inputs: Parts) -> str:
     """64 hexadecimal digits, of the canonical JSON of ``parts``."""
-    text = json.dumps(inputs, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(_CANONICAL.encode(inputs).encode()).hexdigest()
 
 
 def explain(old: Parts, new: Parts) -> tuple[str, ...]:

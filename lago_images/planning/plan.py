@@ -88,25 +88,20 @@ class _Decider:
     def _decide(self, spec: Spec) -> PlannedImage:
         published = self._published(spec)
         found = tuple(self._reasons(spec, published))
-        image = PlannedImage(
+        why_not = self._objection(spec, published, found)
+        waiting = None if why_not else self._promotable(spec, published, found)
+        work = Action.BUILD if waiting is None else Action.PROMOTE
+        return PlannedImage(
             name=spec.name,
             arch=spec.arch,
-            action=Action.KEEP,
+            action=Action.KEEP if why_not else work,
             base=str(spec.base),
             fingerprint=self.tree.fingerprints[spec.name],
-            reasons=found,
+            reasons=() if why_not else found,
+            promote=waiting.build if waiting else None,
             revision=published.newest,
+            note=why_not or "",
         )
-        if not found:
-            assert published.current is not None  # noqa: S101 -- without a release there is a reason
-            note = f"unchanged since revision {published.current.revision}"
-            return replace(image, note=note)
-        if why_not := self._objection(spec, published, found):
-            return replace(image, reasons=(), note=why_not)
-        waiting = self._promotable(spec, published, found)
-        if waiting is not None:
-            return replace(image, action=Action.PROMOTE, promote=waiting.build)
-        return replace(image, action=Action.BUILD)
 
     def _reasons(self, spec: Spec, published: Published) -> Iterator[Reason]:
         current, base = published.current, self._base(spec)
@@ -131,8 +126,10 @@ class _Decider:
             yield from self.why.changed(spec, current, base)
 
     def _objection(self, spec: Spec, published: Published, found: tuple[Reason, ...]) -> str | None:
-        """Why an image is left alone although there are reasons to build it."""
+        """Why an image is left alone; None when it is not."""
         current, base = published.current, self._base(spec)
+        if current and not found:
+            return f"unchanged since revision {current.revision}"
         if current and self.history.relation(current.commit) is Relation.NEWER:
             return _newer(current)
         if base and base.action is Action.KEEP and not self._base_is_published(spec):

@@ -1,130 +1,94 @@
-"""Builds and releases made by hand: small, complete, and as the real ones lie in a store."""
+"""A repository filled without building: what a plan asks for, as complete builds and releases."""
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import replace
-from typing import Any
 
-from lago_images.repository.layout import BuildKey, headers
-from lago_images.repository.manifest import BaseRecord, BootTest, Disk, Manifest
-from lago_images.repository.metadata import hash_file, metadata_file
+from lago_images.planning.model import Action, Plan, PlannedImage
+from lago_images.repository.layout import PUBLISHED
+from lago_images.repository.manifest import BaseRecord, Disk, Manifest
 from lago_images.repository.release import Release
-from lago_images.repository.site import Site
-from lago_images.spec.model import Base, BaseKind, Operation, Spec
+from lago_images.repository.state import Published
 from lago_images.storage.base import Store
 
-SITE = Site(name="test-repo", base_url="http://images.example.org/repo")
-PROPERTIES = {
-    "name": "Debian® 12 (bookworm)",
-    "osinfo": "debian12",
-    "distro": "debian12",
-    "expand": "/dev/sda1",
-    "root-partition": "/dev/sda1",
-    "version": "1",
-}
+
+def fill(store: Store, plan: Plan, *, created: int, released: bool = True) -> None:
+    """Do what the plan says, with a few bytes for each disk.
+
+    Args:
+        store: The repository.
+        plan: What to build and promote.
+        created: When, in seconds since the epoch; also makes the build ids unique.
+        released: Also publish; else the builds stay as a pull request leaves them.
+    """
+    builds: dict[str, str] = {}
+    for name in (name for chain in plan.chains for name in chain):
+        image = next(one for one in plan.images if one.name == name)
+        if image.action is Action.BUILD:
+            builds[name] = _build(store, plan, image, created, builds)
+    for image in plan.images:
+        build = image.promote or builds.get(image.name)
+        if released and build:
+            _release(store, plan, image, build)
+    if released and plan.head:
+        _record(store, plan.head)
 
 
-def manifest(
-    name: str = "debian-12",
-    build_id: str = "b1",
-    *,
-    arch: str = "x86_64",
-    fingerprint: str = "sha256:f1",
-    properties: Mapping[str, str] | None = None,
-    **more: Any,
-) -> Manifest:
-    body = disk_bytes(name, build_id)
-    made = Manifest(
-        name=name,
-        arch=arch,
-        build_id=build_id,
-        fingerprint=fingerprint,
-        base=BaseRecord(ref="bootstrap:bookworm", digest="sha256:" + "0" * 64),
+def _build(
+    store: Store, plan: Plan, image: PlannedImage, created: int, builds: Mapping[str, str]
+) -> str:
+    content = f"{image.name} {created}".encode()
+    kind, _, base = image.base.partition(":")
+    below = builds.get(base) or _standing(store, plan, base) if kind == "layer" else ""
+    manifest = Manifest(
+        name=image.name,
+        arch=image.arch,
+        build_id=f"b{created}",
+        fingerprint=image.fingerprint,
+        base=BaseRecord(ref=image.base, digest=f"build:{below}" if below else "sha256:0"),
         disk=Disk(
             format="qcow2",
-            virtual_size=2 * 2**30,
-            size=411_000_000,
-            compressed_size=len(body),
-            sha1=hashlib.sha1(body).hexdigest(),
-            sha256=hashlib.sha256(body).hexdigest(),
-            sha512=hashlib.sha512(body).hexdigest(),
+            virtual_size=1 << 20,
+            size=len(content),
+            compressed_size=len(content),
+            sha1=hashlib.sha1(content).hexdigest(),
+            sha256=hashlib.sha256(content).hexdigest(),
+            sha512=hashlib.sha512(content).hexdigest(),
         ),
-        commit="c1",
-        dirty=False,
-        created=1_700_000_000,
-        seconds=60,
-        properties=dict(PROPERTIES if properties is None else properties),
-        boot=BootTest(seconds=31.4, accel="tcg"),
-        packages=312,
+        commit=plan.head or "unknown",
+        dirty=plan.dirty,
+        created=created,
+        seconds=1,
     )
-    return replace(made, **more)
+    store.put(manifest.key.disk, content, expected=None)
+    store.put(manifest.key.hash, manifest.disk.sha1.encode(), expected=None)
+    store.put(manifest.key.metadata, b"{}", expected=None)
+    store.put(manifest.key.manifest, manifest.to_json(), expected=None)
+    return manifest.build_id
 
 
-def disk_bytes(name: str, build_id: str) -> bytes:
-    return f"the disk of {name} {build_id}".encode()
+def _standing(store: Store, plan: Plan, base: str) -> str:
+    """The build that a kept or promoted base is known by."""
+    image = next(one for one in plan.images if one.name == base)
+    if image.promote:
+        return image.promote
+    key = f"releases/{base}/{image.arch}/{image.revision}.json"
+    return Release.from_json(store.get(key).data, key).build or ""
 
 
-def spec(name: str = "debian-12", *operations: tuple[str, str], **properties: str) -> Spec:
-    return Spec(
-        name=name,
-        path=f"image-specs/{name}",
-        base=Base(kind=BaseKind.BOOTSTRAP, name="bookworm", line=1),
-        arch="x86_64",
-        properties=properties,
-        operations=tuple(Operation(name=n, argument=a, line=2) for n, a in operations),
-    )
-
-
-def release(
-    revision: int = 1, build: str | None = "b1", name: str = "debian-12", **more: Any
-) -> Release:
-    made = Release(
-        name=name,
-        arch="x86_64",
-        revision=revision,
+def _release(store: Store, plan: Plan, image: PlannedImage, build: str) -> None:
+    release = Release(
+        name=image.name,
+        arch=image.arch,
+        revision=image.revision + 1,
         build=build,
-        fingerprint="sha256:f1",
-        commit="c1",
-        published=1_700_000_000,
+        fingerprint=image.fingerprint,
+        commit=plan.head or "unknown",
+        published=plan.made,
         nonce="n",
     )
-    return replace(made, **more)
+    store.put(str(release.key), release.to_json(), expected=None)
 
 
-def put(store: Store, key: str, data: bytes) -> None:
-    store.put(key, data, expected=None, headers=headers(key))
-
-
-def put_build(store: Store, made: Manifest) -> BuildKey:
-    """All of a build, in the order a builder writes it."""
-    key = made.key
-    put(store, key.disk, disk_bytes(made.name, made.build_id))
-    put(store, key.hash, hash_file(made))
-    put(store, key.metadata, metadata_file(made, spec(made.name)))
-    put(store, key.packages, b"bash 5.2 amd64\n")
-    put(store, key.manifest, made.to_json())
-    return key
-
-
-def put_release(store: Store, made: Release) -> None:
-    put(store, str(made.key), made.to_json())
-
-
-def publish_by_hand(store: Store, *manifests: Manifest) -> None:
-    """Builds, each released as the next revision of its image."""
-    count: dict[tuple[str, str], int] = {}
-    for number, made in enumerate(manifests):
-        image = (made.name, made.arch)
-        count[image] = count.get(image, 0) + 1
-        put_build(store, made)
-        put_release(
-            store,
-            release(
-                count[image],
-                made.build_id,
-                made.name,
-                arch=made.arch,
-                fingerprint=made.fingerprint,
-                published=1_700_000_000 + number,
-            ),
-        )
+def _record(store: Store, commit: str) -> None:
+    found = [stat.etag for stat in store.list(PUBLISHED)]
+    store.put(PUBLISHED, Published.to_json(commit), expected=found[0] if found else None)

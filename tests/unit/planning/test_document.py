@@ -58,7 +58,10 @@ def test_json_says_the_whole_plan(made):
 def example(chains: int = 2) -> Plan:
     def image(name: str, action: Action = Action.BUILD, **more) -> PlannedImage:
         return PlannedImage(
-            **{"name": name, "arch": "x86_64", "base": "x", "fingerprint": "f"},
+            name=name,
+            arch="x86_64",
+            base="x",
+            fingerprint="f",
             **{"action": action, **more},
         )
 
@@ -100,7 +103,7 @@ def test_json_has_the_keys_that_scripts_rely_on():
 )
 def test_what_is_no_plan_is_refused_with_its_place(change, what):
     plain = json.loads(to_json(example())) | change
-    with pytest.raises(UsageError, match="^plan.json") as caught:
+    with pytest.raises(UsageError, match=r"^plan\.json") as caught:
         from_json(json.dumps(plain), "plan.json")
     assert what in caught.value.message
     assert caught.value.hint

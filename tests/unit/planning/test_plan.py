@@ -61,8 +61,10 @@ def test_a_changed_base_rebuilds_its_layers():
     new = tree(BASE, NFS, ISCSI, CIRROS, content={"debian": "2"})
     made = plan(new, published(ALL), history("image-specs/debian"))
     assert actions(made) == {
-        **{"cirros": "keep", "debian": "build"},
-        **{"iscsi": "build", "nfs": "build"},
+        "cirros": "keep",
+        "debian": "build",
+        "iscsi": "build",
+        "nfs": "build",
     }
     assert why(made, "nfs") == [("base", "its base debian is built")]
     assert made.chains == (("debian", "iscsi", "nfs"),)
@@ -82,8 +84,10 @@ def test_a_changed_input_is_named_with_its_commit():
     assert why(made, "nfs") == [
         (
             "input",
-            "files/conf.d/a in files/conf.d, which image-specs/nfs reads, "
-            'changed in 1a2b3c4 "Do it"',
+            (
+                "files/conf.d/a in files/conf.d, which image-specs/nfs reads, "
+                'changed in 1a2b3c4 "Do it"'
+            ),
         )
     ]
 
@@ -287,8 +291,10 @@ def test_a_layer_left_behind_on_an_older_build_of_its_base_is_made_up_for():
     images[KEY] = Published(current=released(rebuilt, revision=2), newest=2)
     made = plan(ALL, images, history())
     assert actions(made) == {
-        **{"cirros": "keep", "debian": "keep"},
-        **{"iscsi": "build", "nfs": "build"},
+        "cirros": "keep",
+        "debian": "keep",
+        "iscsi": "build",
+        "nfs": "build",
     }
     assert why(made, "nfs") == [("base", "its base debian was released since as another build")]
 

@@ -1,0 +1,337 @@
+"""Plans of real specs in real git repositories against a real directory repository."""
+
+import json
+import shutil
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+
+from lago_images.ci.plan_job import plan
+from lago_images.ci.workspace import Workspace
+from lago_images.console import Console
+from lago_images.errors import UsageError
+from lago_images.planning.facts import Ask
+from lago_images.planning.git import Git
+from lago_images.planning.model import Plan
+from lago_images.settings import load
+from lago_images.storage.directory import DirectoryStore
+from tests.support.planning import actions, image, why
+from tests.support.repository import fill
+from tests.support.specs import SpecsRepo, git
+
+DAY = 86_400
+
+
+@dataclass
+class World:
+    """A specs repository, its published repository, and a clock that a test can move."""
+
+    repo: SpecsRepo
+    store: DirectoryStore
+    now: int = 1_000 * DAY
+    settings: dict = field(default_factory=dict)
+
+    def plan(self, root: Path | None = None, scope: str | None = None, **ask: object) -> Plan:
+        root = root or self.repo.root
+        git_there = Git.find(root)
+        work = Workspace(
+            root=root,
+            settings=replace(load(root, {}), **self.settings),
+            console=Console(quiet=True),
+            environ={},
+            store=self.store,
+            git=git_there,
+            cache=root / "cache",
+            logs=root / "logs",
+            clock=lambda: self.now,
+        )
+        return plan(work, Ask(**ask), scope=scope)
+
+    def publish(self, root: Path | None = None, **ask: object) -> Plan:
+        made = self.plan(root, **ask)
+        self.now += 1
+        fill(self.store, made, created=self.now)
+        return made
+
+    def clone(self, name: str, *options: str) -> Path:
+        into = self.repo.root.parent / name
+        git(self.repo.root, "clone", "-q", *options, self.repo.root.as_uri(), str(into))
+        return into
+
+
+@pytest.fixture(scope="module")
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
+    """A base, two layers of which one uploads a folder, and an image of their own; published."""
+    folder = tmp_path_factory.mktemp("world")
+    repo = SpecsRepo.create(folder / "specs")
+    repo.spec("debian", "bootstrap:debian-12")
+    repo.spec("nfs", "layer:debian", "copy-in files/nfs:/etc")
+    repo.spec("iscsi", "layer:debian", "upload files/target.conf:/etc/target.conf")
+    repo.write("files/nfs/exports", "/srv\n")
+    repo.write("files/target.conf", "a\n")
+    repo.disk("files/disk.raw")
+    repo.spec("small", "simple:files/disk.raw")
+    repo.write("README.md", "1\n")
+    repo.commit("Start")
+    world = World(repo=repo, store=DirectoryStore(path=folder / "repo"))
+    world.publish()
+    return folder, world.now
+
+
+@pytest.fixture
+def world(made_once: tuple[Path, int], tmp_path: Path) -> World:
+    folder, now = made_once
+    shutil.copytree(folder, tmp_path / "world")
+    repo = SpecsRepo(root=tmp_path / "world/specs")
+    return World(repo=repo, store=DirectoryStore(path=tmp_path / "world/repo"), now=now)
+
+
+def built(made: Plan) -> set[str]:
+    return {name for name, action in actions(made).items() if action == "build"}
+
+
+def test_a_second_run_builds_nothing_and_a_readme_neither(world):
+    again = world.plan()
+    assert set(actions(again).values()) == {"keep"}
+    assert again.published == again.head == world.repo.head
+    world.repo.write("README.md", "2\n")
+    world.repo.commit()
+    assert built(world.plan()) == set()
+
+
+@pytest.mark.parametrize(
+    ("path", "affected", "kind"),
+    [
+        ("image-specs/nfs", {"nfs"}, "spec"),
+        ("image-specs/debian", {"debian", "nfs", "iscsi"}, "spec"),
+        ("files/nfs/exports", {"nfs"}, "input"),
+        ("files/nfs/deep/more", {"nfs"}, "input"),
+        ("files/target.conf", {"iscsi"}, "input"),
+        ("files/disk.raw", {"small"}, "input"),
+    ],
+)
+def test_exactly_what_a_change_affects_is_built(world, path, affected, kind):
+    target = world.repo.root / path
+    target.parent.mkdir(exist_ok=True)
+    with target.open("a") as file:
+        file.write("run-command true\n")
+    before = world.plan()
+    commit = world.repo.commit('Say "more"')
+    after = world.plan()
+    assert (before.dirty, after.dirty) == (True, False)
+    for made, behind in (
+        (before, "differs from what is committed"),
+        (after, f'in {commit[:7]} "Say "more""'),
+    ):
+        assert built(made) == affected
+        found = [reason for name in affected for reason in why(made, name)]
+        assert any(one == kind and path in what and behind in what for one, what in found)
+
+
+def test_comments_and_times_build_nothing(world):
+    spec = world.repo.root / "image-specs/nfs"
+    spec.write_text("# more\n\n" + spec.read_text())
+    world.repo.commit()
+    assert built(world.plan()) == set()
+
+
+def test_a_layer_whose_base_is_kept_is_a_chain_of_its_own(world):
+    for name in ("nfs", "iscsi"):
+        with (world.repo.root / f"image-specs/{name}").open("a") as file:
+            file.write("update\n")
+    world.repo.commit()
+    assert world.plan().chains == (("iscsi",), ("nfs",))
+
+
+def test_a_renamed_and_a_removed_spec(world):
+    git(world.repo.root, "mv", "image-specs/nfs", "image-specs/nfs-server")
+    (world.repo.root / "image-specs/small").unlink()
+    commit = world.repo.commit("Tidy")[:7]
+    made = world.plan()
+    assert actions(made) == {
+        "debian": "keep",
+        "iscsi": "keep",
+        "nfs": "retire",
+        "nfs-server": "build",
+        "small": "retire",
+    }
+    renamed = f'image-specs/nfs-server was renamed from image-specs/nfs in {commit} "Tidy"'
+    assert ("new", renamed) in why(made, "nfs-server")
+    assert image(made, "small").note.startswith(f'image-specs/small was removed in {commit} "Tidy"')
+    world.publish()
+    assert built(world.plan()) == set()
+
+
+def test_shallow_clones_plan_as_the_whole_one(world):
+    with (world.repo.root / "image-specs/nfs").open("a") as file:
+        file.write("update\n")
+    commit = world.repo.commit("Update nfs")[:7]
+    for number in range(60):
+        world.repo.write("README.md", f"{number}\n")
+        world.repo.commit()
+    whole, shallow = world.plan(), world.plan(world.clone("shallow", "--depth=1"))
+    assert shallow.images == whole.images
+    assert why(shallow, "nfs") == [("spec", f'image-specs/nfs changed in {commit} "Update nfs"')]
+
+
+def test_a_force_push_that_took_the_published_commit_away(world):
+    start = world.repo.head
+    world.repo.spec("lost", "layer:debian")
+    world.repo.commit("Lost")
+    world.publish()
+    git(world.repo.root, "reset", "-q", "--hard", start)
+    with (world.repo.root / "image-specs/nfs").open("a") as file:
+        file.write("update\n")
+    world.repo.commit("Instead")
+    git(world.repo.root, "reflog", "expire", "--expire=now", "--all")
+    git(world.repo.root, "gc", "-q", "--prune=now")
+    made = world.plan(world.clone("clone"))
+    assert actions(made)["lost"] == "retire"
+    assert built(made) == {"nfs"}
+    ((kind, detail),) = why(made, "nfs")
+    assert (kind, "Instead" in detail) == ("spec", True)
+
+
+def test_an_older_checkout_leaves_newer_images_alone(world):
+    old = world.clone("old")
+    world.repo.spec("later", "layer:debian")
+    with (world.repo.root / "image-specs/debian").open("a") as file:
+        file.write("update\n")
+    world.repo.commit("Newer")
+    world.publish()
+    made = world.plan(old)
+    assert set(actions(made).values()) == {"keep"}
+    assert "is newer than this checkout" in image(made, "debian").note
+    assert "is newer than this checkout" in image(made, "later").note
+    assert built(world.plan(old, everything=True)) == {"small"}
+
+
+def test_a_published_commit_nobody_has_compares_all_fingerprints(world, tmp_path):
+    copy = world.clone("copy")
+    shutil.rmtree(copy / ".git")
+    other = SpecsRepo.create(copy)
+    other.commit("Another history")
+    assert built(world.plan(copy)) == set()
+    with (copy / "image-specs/nfs").open("a") as file:
+        file.write("update\n")
+    made = world.plan(copy)
+    assert built(made) == {"nfs"}
+
+
+def test_outside_git_fingerprints_tell_the_same(world, tmp_path):
+    copy = tmp_path / "exported"
+    shutil.copytree(world.repo.root, copy, ignore=shutil.ignore_patterns(".git"))
+    made = world.plan(copy)
+    assert (made.head, made.dirty, built(made)) == (None, False, set())
+    (copy / "files/nfs/exports").write_text("other\n")
+    assert built(world.plan(copy)) == {"nfs"}
+
+
+def test_specs_below_the_root_of_git(world):
+    below = world.repo.root / "below"
+    shutil.copytree(world.repo.root / "image-specs", below / "image-specs")
+    shutil.copytree(world.repo.root / "files", below / "files")
+    world.repo.commit("Below")
+    assert built(world.plan(below)) == set()
+    (below / "files/nfs/exports").write_text("other\n")
+    commit = world.repo.commit("Below again")[:7]
+    reasons = dict(why(world.plan(below), "nfs"))
+    assert f'{commit} "Below again"' in reasons["input"]
+
+
+def test_a_submodules_files_are_inputs(world, tmp_path):
+    other = SpecsRepo.create(tmp_path / "other")
+    other.write("motd", "1\n")
+    other.commit()
+    git(world.repo.root, "submodule", "add", "-q", other.root.as_uri(), "vendor")
+    world.repo.spec("small", "simple:files/disk.raw", "upload vendor/motd:/etc/motd")
+    world.repo.commit("Add vendor")
+    world.publish()
+    assert built(world.plan()) == set()
+    (world.repo.root / "vendor/motd").write_text("2\n")
+    assert why(world.plan(), "small")[0][0] == "input"
+    git(world.repo.root / "vendor", "commit", "-qam", "Two")
+    commit = world.repo.commit("Move vendor")[:7]
+    detail = f"vendor (with vendor/motd), which image-specs/small reads, changed in {commit}"
+    assert why(world.plan(), "small")[0][1].startswith(detail)
+    world.publish()
+    assert built(world.plan()) == set()
+
+
+def pull_request(world: World) -> str:
+    git(world.repo.root, "checkout", "-q", "-b", "feature")
+    with (world.repo.root / "image-specs/nfs").open("a") as file:
+        file.write("update\n")
+    return world.repo.commit("Update nfs")
+
+
+def test_what_a_pull_request_built_is_promoted_when_it_is_merged(world):
+    pull_request(world)
+    made = world.plan(scope="main")
+    assert built(made) == {"nfs"}
+    fill(world.store, made, created=world.now + 1, released=False)
+    git(world.repo.root, "checkout", "-q", "main")
+    git(world.repo.root, "merge", "-q", "--no-ff", "-m", "Merge", "feature")
+    git(world.repo.root, "branch", "-D", "feature")
+    merged = world.plan(world.clone("merged", "--depth=1"))
+    assert actions(merged)["nfs"] == "promote"
+    assert image(merged, "nfs").promote == f"b{world.now + 1}"
+    assert merged.chains == ()
+    world.settings = {"promote": "never"}
+    assert actions(world.plan())["nfs"] == "build"
+    world.settings = {}
+    world.publish()
+    assert set(actions(world.plan()).values()) == {"keep"}
+
+
+def test_a_pull_request_is_not_bothered_with_what_main_still_has_to_do(world):
+    (world.repo.root / "files/disk.raw").write_bytes(b"x" * 512)
+    world.repo.commit("Pending")
+    pull_request(world)
+    shallow = world.clone("shallow", "--depth=1", "-b", "feature", "--no-single-branch")
+    made = world.plan(shallow, scope="origin/main")
+    assert built(made) == {"nfs"}
+    assert image(made, "small").note.startswith("not asked for here: files/disk.raw, which")
+    assert built(world.plan()) == {"nfs", "small"}
+
+
+def test_the_base_of_a_deleted_branch_is_wrong_usage(world):
+    with pytest.raises(UsageError, match="no commit 'origin/gone' in this clone"):
+        world.plan(scope="origin/gone")
+
+
+def test_what_has_aged_is_built_again_with_its_layers(world):
+    world.now += 30 * DAY
+    assert built(world.plan(stale_days=30)) == {"debian", "nfs", "iscsi", "small"}
+    world.publish(force=frozenset({"small"}), changed=False)
+    world.now += 1
+    assert built(world.plan(stale_days=30)) == {"debian", "nfs", "iscsi"}
+
+
+def test_layers_that_missed_their_bases_rebuild_are_made_up_for(world):
+    made = world.plan(force=frozenset({"debian"}))
+    assert built(made) == {"debian", "nfs", "iscsi"}
+    only = [one for one in made.images if one.name == "debian"]
+    half = replace(made, images=tuple(only), chains=(("debian",),))
+    fill(world.store, half, created=world.now + 5)
+    later = world.plan()
+    assert built(later) == {"nfs", "iscsi"}
+    assert why(later, "nfs") == [("base", "its base debian was released since as another build")]
+
+
+def test_the_command_line_prints_the_plan_in_every_form(world):
+    with (world.repo.root / "image-specs/nfs").open("a") as file:
+        file.write("update\n")
+    commit = world.repo.commit("Update nfs")
+    at = ("ci", "plan", "--repository", str(world.store.path))
+    text = world.repo.run(*at)
+    assert (text.code, text.err) == (0, "")
+    assert f"nfs     x86_64  build   spec: image-specs/nfs changed in {commit[:7]}" in text.out
+    assert text.out.endswith("1 to build in 1 chain, 0 to promote, 3 kept, 0 retired\n")
+    plain = world.repo.run(*at, "--format", "json").json()
+    assert (plain["schema"], plain["head"], plain["chains"]) == (1, commit, [["nfs"]])
+    assert plain["published"] == git(world.repo.root, "rev-parse", "HEAD^")
+    jenkins = world.repo.run(*at, "--format", "jenkins")
+    assert json.loads(jenkins.out) == [{"chain": "nfs", "names": "nfs"}]
+    assert world.repo.run(*at, "debain").code == 2
