@@ -6,16 +6,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from lago_images.console import Console, Mode
 from lago_images.errors import CommandError, Error, ProblemsError, UsageError
-from lago_images.planning.git import Git
 from lago_images.settings import FILE, Settings, load
 from lago_images.storage.base import Store
-from lago_images.storage.open import open_store
+
+if TYPE_CHECKING:
+    from lago_images.planning.git import Git
 
 
 @dataclass(kw_only=True)
@@ -51,12 +52,17 @@ class Invocation:
         return load(self.root, self.environ)
 
     @cached_property
-    def git(self) -> Git | None:
+    def git(self) -> "Git | None":
         """The git repository the specs are in; None outside git."""
+        from lago_images.planning.git import Git  # noqa: PLC0415 -- as above
+
         return Git.find(self.root)
 
     def store(self) -> Store:
         """The repository's store."""
+        # boto3 takes a third of a second to import, and most commands do without.
+        from lago_images.storage.open import open_store  # noqa: PLC0415
+
         return open_store(
             self.settings.repository,
             settings=self.settings,
@@ -150,7 +156,7 @@ def shared_options() -> list[click.Option]:
     ]
 
 
-def need_git(invocation: Invocation) -> Git:
+def need_git(invocation: Invocation) -> "Git":
     """Raises ``UsageError`` outside git."""
     if invocation.git is None:
         raise UsageError(

@@ -27,7 +27,7 @@ def repo(tmp_path):
 def actions(repo, *args):
     ran = repo.run("ci", "plan", "--format", "json", *args)
     assert ran.code == 0, ran.err
-    return {image["name"]: image["action"] for image in ran.json()["images"]}
+    return {image["name"]: image["action"] for image in ran.json()}
 
 
 def reasons(repo, name):
@@ -38,7 +38,7 @@ def reasons(repo, name):
 def revisions(repo):
     ran = repo.run("repo", "list", "--format", "json")
     assert ran.code == 0, ran.err
-    return {image["name"]: image["revision"] for image in ran.json()["images"]}
+    return {image["name"]: image["revision"] for image in ran.json()}
 
 
 def rebuild(repo, *args):
@@ -174,6 +174,6 @@ def test_the_older_tools_whole_job(repo):
     metadata = json.loads((repo.root / "out/repo.metadata").read_text())
     assert metadata["name"] == "myrepo"
     assert [source["args"] for source in metadata["sources"].values()] == [
-        {"baseurl": "http://myrepo/"}
+        {"baseurl": "http://myrepo"}
     ]
     assert set(metadata["templates"]) == {"one", "one-layer", "two"}
