@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lago_images.console import Console, Mode
-from lago_images.errors import CommandError, Error, ProblemsError, UsageError
+from lago_images.errors import CommandError, Error, ProblemsError
 from lago_images.settings import FILE, Settings, load
 from lago_images.storage.base import Store
 
@@ -154,13 +154,3 @@ def shared_options() -> list[click.Option]:
             help="Show the traceback of an error.",
         ),
     ]
-
-
-def need_git(invocation: Invocation) -> "Git":
-    """Raises ``UsageError`` outside git."""
-    if invocation.git is None:
-        raise UsageError(
-            f"{invocation.root} is not in a git repository",
-            hint="run it in the specs repository, or name that with -C",
-        )
-    return invocation.git
