@@ -164,6 +164,7 @@ class Runner:
 
         Raises as ``run`` does.
         """
+        self._note("+ " + shlex.join(argv))
         pipe = subprocess.PIPE
         with self.started(
             argv,
@@ -178,11 +179,13 @@ class Runner:
                 out, err = child.communicate(stdin)
             finally:
                 timer.cancel()
-        if child.returncode != 0 or expired.is_set():
-            tail = (
-                err.decode(errors="replace").splitlines()
-                or out.decode(errors="replace").splitlines()
-            )
+        failed = child.returncode != 0 or expired.is_set()
+        tail = err.decode(errors="replace").splitlines()
+        if failed and not tail:
+            tail = out.decode(errors="replace").splitlines()
+        for line in tail:
+            self._note(line)
+        if failed:
             raise self._failure(
                 argv, child.returncode, tail[-TAIL:], doing, timeout, expired.is_set()
             )

@@ -1,0 +1,178 @@
+"""Chains of images: a layer after its base, chains side by side, failures kept apart."""
+
+import shutil
+import traceback
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lago_images.building.bases.model import LayerBase
+from lago_images.building.image import Job, build
+from lago_images.building.model import Context, Request, Result
+from lago_images.building.progress import Progress
+from lago_images.errors import BootError, CommandError, Error
+from lago_images.host import kvm
+from lago_images.host.process import Children
+from lago_images.host.workdir import default_scratch, workdir
+from lago_images.spec.model import BaseKind
+
+
+def build_chains(
+    chains: Sequence[Sequence[Request]], context: Context, *, jobs: int
+) -> list[Result]:
+    """Build chains, ``jobs`` at a time.
+
+    An image that fails takes its layers with it and no one else. On Ctrl-C every program is
+    ended and every work directory removed before ``KeyboardInterrupt`` is passed on.
+
+    Args:
+        chains: In each, an image comes after the one it stands on.
+        context: Where and with what.
+        jobs: How many chains are worked on at once.
+
+    Returns:
+        How each image ended, in the order given.
+
+    Raises:
+        HostError: Working KVM is required and not there, or no work directory can be made.
+    """
+    _tell_acceleration(context)
+    children = Children()
+    pool = ThreadPoolExecutor(jobs, thread_name_prefix="chain")
+    try:
+        work = [
+            pool.submit(_build_chain, chain, context, children, grouped=jobs == 1)
+            for chain in chains
+        ]
+        return [result for future in work for result in future.result()]
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        children.end()
+        raise
+    finally:
+        pool.shutdown()
+
+
+def build_chain(requests: Sequence[Request], context: Context) -> list[Result]:
+    """Build one chain. See ``build_chains``."""
+    return build_chains([requests], context, jobs=1)
+
+
+@dataclass(slots=True, kw_only=True)
+class _Chain:
+    """What a chain has come to: how its images ended, and the disks that layers still need."""
+
+    context: Context
+    children: Children
+    folder: Path
+    bases: dict[str, LayerBase] = field(default_factory=dict)
+    results: dict[str, Result] = field(default_factory=dict)
+
+    def add(self, request: Request, needed: frozenset[str]) -> None:
+        """Build an image; ``needed`` are those that images still to come stand on."""
+        spec = request.spec
+        base = spec.base.name if spec.base.kind is BaseKind.LAYER else ""
+        ended = self.results.get(base)
+        if ended is not None and not ended.ok:
+            self.context.console.warn(f"{spec.name}: not built, because its base {base} failed")
+            self.results[spec.name] = Result(
+                name=spec.name, arch=spec.arch, manifest=None, seconds=0, skipped=base
+            )
+            return
+        self.results[spec.name] = self._build(request, base, keep=spec.name in needed)
+        for name in self.bases.keys() - needed:
+            (self.folder / f"{name}.qcow2").unlink(missing_ok=True)
+            del self.bases[name]
+
+    def _build(self, request: Request, base: str, *, keep: bool) -> Result:
+        spec, context = request.spec, self.context
+        folder = self.folder / "image"
+        progress = Progress(name=spec.name, console=context.console, clock=context.clock)
+        job = Job(
+            request=request,
+            context=context,
+            folder=folder,
+            base=self.bases.get(base) or _published(request),
+            children=self.children,
+            progress=progress,
+        )
+        begun = context.clock()
+        manifest, error, tail = None, "", _tail(None)
+        try:
+            folder.mkdir()
+            built = build(job)
+            if keep:
+                disk = built.disk.rename(self.folder / f"{spec.name}.qcow2")
+                self.bases[spec.name] = LayerBase(manifest=built.manifest, disk=disk)
+            manifest = built.manifest
+        except Exception as failure:  # noqa: BLE001 -- one failure stays one failure
+            error, tail = _told(failure, job.log)
+            context.console.error(f"{spec.name}: failed while {progress.step or 'beginning'}")
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+        return Result(
+            name=spec.name,
+            arch=spec.arch,
+            manifest=manifest,
+            seconds=context.clock() - begun,
+            step="" if manifest else progress.step,
+            error=error,
+            tail=tail,
+            log=job.log if job.log.exists() else None,
+        )
+
+
+def _build_chain(
+    requests: Sequence[Request], context: Context, children: Children, *, grouped: bool
+) -> list[Result]:
+    scratch = context.scratch or default_scratch(context.environ)
+    with workdir(scratch, context.console) as folder:
+        chain = _Chain(context=context, children=children, folder=folder)
+        for position, request in enumerate(requests):
+            title = f"build {request.spec.name} ({request.spec.arch})"
+            with context.console.group(title) if grouped else nullcontext():
+                chain.add(request, _needed(requests[position + 1 :]))
+    return [chain.results[request.spec.name] for request in requests]
+
+
+def _needed(requests: Sequence[Request]) -> frozenset[str]:
+    return frozenset(
+        request.spec.base.name for request in requests if request.spec.base.kind is BaseKind.LAYER
+    )
+
+
+def _published(request: Request) -> LayerBase | None:
+    return None if request.base is None else LayerBase(manifest=request.base)
+
+
+def _told(failure: Exception, log: Path) -> tuple[str, tuple[str, ...]]:
+    """A failure in words, and the last lines of what failed. A fault of ours goes to the log."""
+    if isinstance(failure, Error):
+        error = failure.message + (f" ({failure.hint})" if failure.hint else "")
+    elif isinstance(failure, OSError):
+        error = str(failure)
+    else:
+        error = f"{type(failure).__name__}: {failure}"
+        with log.open("a", encoding="utf-8") as file:
+            file.writelines(traceback.format_exception(failure))
+    return error, _tail(failure)
+
+
+def _tail(failure: BaseException | None) -> tuple[str, ...]:
+    while failure is not None:
+        if isinstance(failure, CommandError | BootError):
+            return failure.tail
+        failure = failure.__cause__
+    return ()
+
+
+def _tell_acceleration(context: Context) -> None:
+    if context.settings.require_kvm:
+        kvm.demand(context.accel)
+    if not context.accel.kvm:
+        context.console.warn(
+            f"KVM DOES NOT WORK HERE: {context.accel.why}. Guests are emulated, which takes "
+            f"several times as long. To change that: {kvm.hint(context.accel)}"
+        )

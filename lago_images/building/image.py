@@ -1,0 +1,249 @@
+"""The build of one image, from its spec to its manifest in the store."""
+
+import platform
+import re
+import secrets
+import shutil
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from lago_images.building import disks, room
+from lago_images.building.bases import bootstrap, layer, libguestfs, simple
+from lago_images.building.bases.model import LayerBase, Package, Prepared
+from lago_images.building.boot import boot_test
+from lago_images.building.customise import customise
+from lago_images.building.delivery import Papers, send_disk, send_papers, withdraw
+from lago_images.building.model import Context, Request
+from lago_images.building.progress import Progress
+from lago_images.errors import BuildError, CommandError
+from lago_images.host.process import Children, Runner, search_path
+from lago_images.repository.layout import BuildKey
+from lago_images.repository.manifest import BootTest, Disk, Manifest
+from lago_images.spec.model import BaseKind
+
+# Ends a program when we are killed; it stays the same process.
+_DIE_TOGETHER = ("setpriv", "--pdeathsig", "KILL", "--")
+_NAMED_TOOLS = ("qemu-img", "virt-sysprep", "virt-builder", "mmdebstrap")
+_VERSION = re.compile(r"\d+(?:\.\d+)+\S*")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One image to build, and where.
+
+    Attributes:
+        folder: The image's part of the work directory.
+        base: What a layer stands on; None for others.
+        children: The run's programs.
+    """
+
+    request: Request
+    context: Context
+    folder: Path
+    base: LayerBase | None
+    children: Children
+    progress: Progress
+
+    @property
+    def log(self) -> Path:
+        return self.context.logs / f"{self.request.spec.name}.log"
+
+    @property
+    def console_log(self) -> Path:
+        return self.context.logs / f"{self.request.spec.name}.console.log"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Built:
+    """A build that is in the store, and its disk, which is still in the job's folder."""
+
+    manifest: Manifest
+    disk: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Finished:
+    """A disk that may be published."""
+
+    disk: Path
+    virtual_size: int
+    prepared: Prepared
+    packages: tuple[Package, ...] | None
+    boot: BootTest | None
+
+
+def build(job: Job) -> Built:
+    """Build an image and put it into the store; what comes last makes it a build.
+
+    Raises:
+        Error: It failed; nothing of it stays in the store, where that may be removed.
+    """
+    context, spec = job.context, job.request.spec
+    begun = context.clock()
+    runner = _runner(job)
+    room.demand(spec, job.base, job.folder, context)
+    finished = _finish(job, runner)
+    key = BuildKey(
+        name=spec.name,
+        arch=spec.arch,
+        build_id=build_id(context.clock(), job.request.fingerprint),
+    )
+    try:
+        disk = _send(job, key, finished)
+        manifest = _manifest(job, key, finished, disk, begun, tools(runner))
+        papers = Papers(log=job.log, console_log=job.console_log, packages=finished.packages)
+        with job.progress.doing("recording the build"):
+            send_papers(context.store, manifest, spec, papers)
+    except BaseException:
+        withdraw(context.store, key)
+        raise
+    return Built(manifest=manifest, disk=finished.disk)
+
+
+def build_id(now: float, fingerprint: str) -> str:
+    """A name no other build has: when, of what, and chance."""
+    when = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now))
+    return f"{when}-{fingerprint.rpartition(':')[2][:8]}-{secrets.token_hex(4)}"
+
+
+def tools(runner: Runner) -> Mapping[str, str]:
+    """The versions of what has a part in a build, as far as it is installed."""
+    found = {"lago-images": version("lago-images"), "python": platform.python_version()}
+    for program in _NAMED_TOOLS:
+        if shutil.which(program, path=search_path(runner.environ)):
+            try:
+                said = runner.capture([program, "--version"]).decode(errors="replace")
+            except CommandError:
+                continue
+            if match := _VERSION.search(said):
+                found[program] = match[0]
+    return found
+
+
+def _runner(job: Job) -> Runner:
+    environ = job.context.environ
+    job.context.logs.mkdir(parents=True, exist_ok=True)
+    for log in (job.log, job.console_log):
+        log.unlink(missing_ok=True)
+    there = sys.platform == "linux" and shutil.which(_DIE_TOGETHER[0], path=search_path(environ))
+    return Runner(
+        environ={**environ, "TMPDIR": str(job.folder)},
+        log=job.log,
+        prefix=_DIE_TOGETHER if there else (),
+        children=job.children,
+    )
+
+
+def _finish(job: Job, runner: Runner) -> _Finished:
+    spec, progress = job.request.spec, job.progress
+    with progress.doing(f"preparing {spec.base}"):
+        prepared = _prepare(job, runner)
+    if spec.operations:
+        with progress.doing("customising"):
+            prepared = customise(spec, prepared, job.folder, job.context, runner)
+    disk = job.folder / "finished.qcow2"
+    with progress.doing("writing the finished disk"):
+        disks.standalone(prepared.disk, prepared.format, disk, runner)
+        virtual_size = disks.virtual_size(disk, runner)
+    packages, boot = prepared.packages, None
+    if spec.properties.get("boot-test") != "no":
+        with progress.doing("boot test"):
+            boot, packages = _boot(job, disk, packages, runner)
+    return _Finished(
+        disk=disk,
+        virtual_size=virtual_size,
+        prepared=prepared,
+        packages=packages,
+        boot=boot,
+    )
+
+
+def _prepare(job: Job, runner: Runner) -> Prepared:
+    spec, context = job.request.spec, job.context
+    match spec.base.kind:
+        case BaseKind.BOOTSTRAP:
+            return bootstrap.prepare(spec, job.folder, context, runner)
+        case BaseKind.LIBGUESTFS:
+            return libguestfs.prepare(spec, job.folder, context, runner)
+        case BaseKind.SIMPLE:
+            return simple.prepare(spec, job.folder, context, runner)
+        case BaseKind.LAYER:
+            if job.base is None:
+                raise BuildError(f"{spec.name} stands on {spec.base.name}, which has no build")
+            return layer.prepare(spec, job.base, job.folder, context, runner)
+
+
+def _boot(
+    job: Job, disk: Path, packages: tuple[Package, ...] | None, runner: Runner
+) -> tuple[BootTest, tuple[Package, ...] | None]:
+    booted = boot_test(
+        disk,
+        disks.FORMAT,
+        arch=job.request.spec.arch,
+        accel=job.context.accel,
+        timeout=job.context.settings.boot_timeout,
+        console_log=job.console_log,
+        workdir=job.folder,
+        runner=runner,
+        clock=job.context.clock,
+        ask_packages=packages is None,
+    )
+    return booted.test, booted.packages if packages is None else packages
+
+
+def _send(job: Job, key: BuildKey, finished: _Finished) -> Disk:
+    context = job.context
+    step = "compressing and uploading"
+    size = finished.disk.stat().st_size
+    with (
+        job.progress.doing(step),
+        context.console.progress(f"{key.name}: {step}", size) as advance,
+    ):
+        digests = send_disk(
+            context.store,
+            key,
+            finished.disk,
+            level=context.settings.compression_level,
+            children=job.children,
+            advance=advance,
+        )
+    return Disk(
+        format=disks.FORMAT,
+        virtual_size=finished.virtual_size,
+        size=digests.size,
+        compressed_size=digests.compressed_size,
+        sha1=digests.sha1,
+        sha256=digests.sha256,
+        sha512=digests.sha512,
+    )
+
+
+def _manifest(
+    job: Job,
+    key: BuildKey,
+    finished: _Finished,
+    disk: Disk,
+    begun: float,
+    used: Mapping[str, str],
+) -> Manifest:
+    request, now = job.request, job.context.clock()
+    return Manifest(
+        name=key.name,
+        arch=key.arch,
+        build_id=key.build_id,
+        fingerprint=request.fingerprint,
+        base=finished.prepared.record,
+        disk=disk,
+        commit=request.commit,
+        dirty=request.dirty,
+        created=int(now),
+        seconds=int(now - begun),
+        properties=request.spec.properties,
+        boot=finished.boot,
+        packages=None if finished.packages is None else len(finished.packages),
+        tools=used,
+    )

@@ -1,0 +1,414 @@
+"""Images and chains built for real from tiny disks: no appliance, no boot."""
+
+import hashlib
+import io
+import json
+import lzma
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from lago_images.building.chain import build_chain, build_chains
+from lago_images.building.disks import standalone, virtual_size
+from lago_images.building.model import Context, Request
+from lago_images.console import Console
+from lago_images.errors import BuildError, HostError, StorageError
+from lago_images.host.kvm import Acceleration
+from lago_images.host.process import Runner
+from lago_images.repository.manifest import Manifest
+from lago_images.settings import Settings
+from lago_images.spec.model import Base, BaseKind, Spec
+from lago_images.storage.directory import DirectoryStore
+from tests.tools import need
+
+need("qemu-img")
+MIB = 2**20
+
+
+def disk_file(root, name, seed=1, size=MIB):
+    block = hashlib.sha256(b"%d" % seed).digest() * 128
+    (root / name).write_bytes(block + bytes(size - len(block)))
+    return (root / name).read_bytes()
+
+
+def spec(name, base, **properties):
+    kind, _, what = base.partition(":")
+    return Spec(
+        name=name,
+        path=f"image-specs/{name}",
+        base=Base(kind=BaseKind(kind), name=what, line=1),
+        arch="x86_64",
+        properties={"base": base, "boot-test": "no", "distro": "debian", **properties},
+    )
+
+
+def ask(made, fingerprint="sha256:0123456789", base=None):
+    return Request(spec=made, fingerprint=fingerprint, commit="c1", dirty=False, base=base)
+
+
+@pytest.fixture
+def context(tmp_path):
+    root = tmp_path / "specs"
+    root.mkdir()
+    return Context(
+        root=root,
+        store=DirectoryStore(path=tmp_path / "repo"),
+        settings=Settings(folder=root),
+        console=Console(stream=io.StringIO()),
+        accel=Acceleration(name="tcg", why="/dev/kvm is not there"),
+        environ=dict(os.environ),
+        cache=tmp_path / "cache",
+        logs=tmp_path / "logs",
+        clock=time.time,
+        scratch=tmp_path / "scratch",
+    )
+
+
+def left(context):
+    return [p.name for p in context.scratch.rglob("*")] if context.scratch.exists() else []
+
+
+def objects(context):
+    return [stat.key for stat in context.store.list()]
+
+
+def raw_of(context, manifest, tmp_path):
+    packed = b"".join(context.store.read(manifest.key.disk))
+    (tmp_path / "disk.qcow2").write_bytes(lzma.decompress(packed))
+    argv = ["qemu-img", "convert", "-O", "raw", tmp_path / "disk.qcow2", tmp_path / "disk.raw"]
+    subprocess.run(argv, check=True)
+    return (tmp_path / "disk.raw").read_bytes()
+
+
+def test_an_image_is_built_and_its_manifest_is_true(context, tmp_path):
+    given = disk_file(context.root, "one.img")
+    [result] = build_chain([ask(spec("one", "simple:one.img"))], context)
+    assert result.ok, result.error
+    manifest = result.manifest
+    key = manifest.key
+    assert objects(context) == sorted([key.disk, key.hash, key.metadata, key.log, key.manifest])
+    assert Manifest.from_json(context.store.get(key.manifest).data, "it") == manifest
+    packed = b"".join(context.store.read(key.disk))
+    assert manifest.disk.sha512 == hashlib.sha512(packed).hexdigest()
+    assert manifest.disk.compressed_size == len(packed)
+    assert manifest.disk.sha1 == hashlib.sha1(lzma.decompress(packed)).hexdigest()
+    assert manifest.disk.virtual_size == MIB
+    assert context.store.get(key.hash).data.decode().strip() == manifest.disk.sha1
+    assert json.loads(context.store.get(key.metadata).data)["distro"] == "debian"
+    assert "qemu-img convert" in context.store.get(key.log).data.decode()
+    assert manifest.tools["qemu-img"][0].isdigit()
+    assert manifest.build_id.endswith(key.build_id[-8:])
+    assert "01234567" in manifest.build_id
+    assert raw_of(context, manifest, tmp_path) == given
+    assert left(context) == []
+
+
+def test_the_manifest_is_written_last(context):
+    disk_file(context.root, "one.img")
+    written = []
+
+    class Watched(DirectoryStore):
+        def put(self, key, data, **options):
+            written.append(key)
+            return super().put(key, data, **options)
+
+        def upload(self, key, chunks, **options):
+            written.append(key)
+            return super().upload(key, chunks, **options)
+
+    watched = replace(context, store=Watched(path=context.store.path))
+    [result] = build_chain([ask(spec("one", "simple:one.img"))], watched)
+    key = result.manifest.key
+    assert written[:3] == [key.disk, key.hash, key.metadata]
+    assert written[-1] == key.manifest
+
+
+def test_layers_get_this_runs_disk_or_the_stores(context, tmp_path):
+    given = disk_file(context.root, "one.img")
+    chain = [
+        ask(spec("one", "simple:one.img")),
+        ask(spec("two", "layer:one")),
+        ask(spec("three", "layer:two")),
+        ask(spec("four", "layer:one")),
+    ]
+    results = build_chain(chain, context)
+    assert [r.name for r in results] == ["one", "two", "three", "four"]
+    assert all(r.ok for r in results), results
+    for result in results[1:]:
+        assert raw_of(context, result.manifest, tmp_path) == given
+    assert left(context) == []
+    alone = ask(spec("five", "layer:one"), base=results[0].manifest)
+    [five] = build_chain([alone], context)
+    assert five.ok, five.error
+    assert raw_of(context, five.manifest, tmp_path) == given
+
+
+def test_a_failure_takes_its_layers_and_no_one_else(context):
+    disk_file(context.root, "good.img")
+    chains = [
+        [
+            ask(spec("bad", "simple:gone.img")),
+            ask(spec("on-bad", "layer:bad")),
+            ask(spec("on-on-bad", "layer:on-bad")),
+            ask(spec("apart", "simple:good.img")),
+        ],
+        [ask(spec("good", "simple:good.img"))],
+    ]
+    results = {r.name: r for r in build_chains(chains, context, jobs=2)}
+    assert not results["bad"].ok
+    assert "gone.img" in results["bad"].error
+    assert "preparing" in results["bad"].step
+    assert results["on-bad"].skipped == "bad"
+    assert results["on-on-bad"].skipped == "on-bad"
+    assert results["apart"].ok
+    assert results["good"].ok
+    assert not any("bad" in key for key in objects(context))
+    assert left(context) == []
+
+
+def test_a_fault_of_ours_is_one_images_failure_too(context, monkeypatch):
+    disk_file(context.root, "one.img")
+
+    def broken(*_args):
+        raise ZeroDivisionError("ours")
+
+    monkeypatch.setattr("lago_images.building.image.build_id", broken)
+    [result] = build_chain([ask(spec("one", "simple:one.img"))], context)
+    assert "ZeroDivisionError: ours" in result.error
+    assert "Traceback" in result.log.read_text()
+
+
+def test_the_last_lines_of_a_failing_program_are_handed_on(context, tmp_path):
+    disk_file(context.root, "one.img")
+    (tmp_path / "bin").mkdir()
+    fake = tmp_path / "bin/qemu-img"
+    fake.write_text("#!/bin/sh\necho the disk is on fire\nexit 3\n")
+    fake.chmod(0o755)
+    hot = {**context.environ, "PATH": f"{fake.parent}:{context.environ['PATH']}"}
+    [result] = build_chain([ask(spec("one", "simple:one.img"))], replace(context, environ=hot))
+    assert not result.ok
+    assert "the disk is on fire" in "\n".join(result.tail)
+    assert "on fire" in result.log.read_text()
+
+
+def test_a_repository_that_cannot_be_written(context):
+    disk_file(context.root, "one.img")
+    context.store.path.write_text("a file is in the way")
+    [result] = build_chain([ask(spec("one", "simple:one.img"))], context)
+    assert not result.ok
+    assert "uploading" in result.step
+    assert str(context.store.path) in result.error
+    assert left(context) == []
+    assert context.store.path.read_text() == "a file is in the way"
+
+
+def test_a_store_that_fails_half_way_is_left_without_a_build(context):
+    disk_file(context.root, "one.img")
+
+    class Full(DirectoryStore):
+        def put(self, key, data, **options):
+            if key.endswith(".metadata"):
+                raise StorageError(f"writing {key}: no space left")
+            return super().put(key, data, **options)
+
+    full = replace(context, store=Full(path=context.store.path))
+    [result] = build_chain([ask(spec("one", "simple:one.img"))], full)
+    assert "no space left" in result.error
+    assert objects(context) == []
+
+
+def test_a_store_with_other_bytes_than_were_sent(context):
+    disk_file(context.root, "one.img")
+
+    class Lossy(DirectoryStore):
+        def upload(self, key, chunks, **options):
+            return replace(super().upload(key, chunks, **options), sha256="0" * 64)
+
+    lossy = replace(context, store=Lossy(path=context.store.path))
+    [result] = build_chain([ask(spec("one", "simple:one.img"))], lossy)
+    assert "not in the store as it was sent" in result.error
+    assert objects(context) == []
+
+
+def test_too_little_room_is_found_before_the_build(context, monkeypatch):
+    disk_file(context.root, "one.img")
+    monkeypatch.setattr("lago_images.host.space.free", lambda folder: 1000)
+    [result] = build_chain([ask(spec("one", "simple:one.img"))], context)
+    assert "needs" in result.error
+    assert "1000 bytes" in result.error
+    assert str(context.scratch) in result.error
+    assert result.step == ""
+
+
+def test_a_full_disk_leaves_nothing(context):
+    """Files of this user may not grow over 100 kB: writing fails as on a full disk."""
+    noise = os.urandom(MIB)
+    (context.root / "one.img").write_bytes(noise)
+    limited = """
+import resource, signal, sys
+from tests.functional.test_building import ask, run_alone, spec
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+run_alone(sys.argv[1], [ask(spec("one", "simple:one.img"))])
+"""
+    ran = alone(limited, context)
+    said = json.loads(ran.stdout)
+    assert not said["ok"]
+    assert "File too large" in said["error"] + said["tail"]
+    assert left(context) == []
+    assert objects(context) == []
+
+
+def alone(code, context, **options):
+    return subprocess.run(
+        [sys.executable, "-c", code, context.root.parent],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=Path(__file__).parents[2],
+        **options,
+    )
+
+
+def run_alone(folder, requests):
+    """Build in a process of its own; what it says of the last image goes to stdout."""
+    top = Path(folder)
+    context = Context(
+        root=top / "specs",
+        store=DirectoryStore(path=top / "repo"),
+        settings=Settings(folder=top / "specs"),
+        console=Console(),
+        accel=Acceleration(name="tcg", why="/dev/kvm is not there"),
+        environ=dict(os.environ),
+        cache=top / "cache",
+        logs=top / "logs",
+        clock=time.time,
+        scratch=top / "scratch",
+    )
+    result = build_chain(requests, context)[-1]
+    print(json.dumps({"ok": result.ok, "error": result.error, "tail": str(result.tail)}))
+
+
+_SLOW = """
+import os, signal, sys
+from lago_images.cli.main import _end_on_sigterm
+from tests.functional.test_building import ask, run_alone, spec
+_end_on_sigterm()
+# A program of the build that would run for a minute, and tells that it runs.
+bin = sys.argv[1] + "/bin"
+os.makedirs(bin, exist_ok=True)
+with open(bin + "/qemu-img", "w") as file:
+    file.write("#!/bin/sh\\necho $$ > " + sys.argv[1] + "/pid\\nexec sleep 60\\n")
+os.chmod(bin + "/qemu-img", 0o755)
+os.environ["PATH"] = bin + ":" + os.environ["PATH"]
+run_alone(sys.argv[1], [ask(spec("one", "simple:one.img"))])
+"""
+
+
+def interrupted(context, number):
+    """Send a signal to a build while one of its programs runs; returns the exit code."""
+    pid_file = context.root.parent / "pid"
+    with subprocess.Popen(
+        [sys.executable, "-c", _SLOW, context.root.parent],
+        cwd=Path(__file__).parents[2],
+        stderr=subprocess.DEVNULL,
+    ) as run:
+        wait_for(lambda: pid_file.exists() and pid_file.read_text().strip())
+        child = int(pid_file.read_text())
+        assert left(context)
+        run.send_signal(number)
+        code = run.wait(60)
+    wait_for(lambda: not running(child))
+    return code
+
+
+def running(pid):
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
+def wait_for(condition):
+    for _ in range(600):
+        if condition():
+            return
+        time.sleep(0.05)
+    pytest.fail("it did not come about within 30 s")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_build_leaves_nothing(context, number):
+    disk_file(context.root, "one.img")
+    assert interrupted(context, number) != 0
+    assert left(context) == []
+    assert objects(context) == []
+
+
+def test_after_sigkill_the_next_run_cleans_up_and_builds(context):
+    disk_file(context.root, "one.img")
+    assert interrupted(context, signal.SIGKILL) == -signal.SIGKILL
+    assert left(context)
+    [result] = build_chain([ask(spec("one", "simple:one.img"))], context)
+    assert result.ok, result.error
+    assert left(context) == []
+    assert "killed run" in context.console.stream.getvalue()
+
+
+def test_required_kvm_that_does_not_work_refuses(context):
+    strict = replace(context, settings=replace(context.settings, require_kvm=True))
+    with pytest.raises(HostError, match="KVM does not work here"):
+        build_chain([ask(spec("one", "simple:one.img"))], strict)
+
+
+def test_emulation_is_said_once_and_loudly(context):
+    for name in ("one", "two"):
+        disk_file(context.root, f"{name}.img")
+    chains = [[ask(spec(name, f"simple:{name}.img"))] for name in ("one", "two")]
+    build_chains(chains, context, jobs=2)
+    assert context.console.stream.getvalue().count("KVM DOES NOT WORK HERE") == 1
+
+
+def test_no_thread_outlives_the_run(context):
+    disk_file(context.root, "one.img")
+    build_chains([[ask(spec("one", "simple:one.img"))]], context, jobs=3)
+    names = [thread.name for thread in threading.enumerate()]
+    assert not [name for name in names if name.startswith(("chain", "xz"))]
+
+
+@pytest.mark.parametrize("options", ["", "data_file={folder}/data.raw,data_file_raw=on"])
+def test_disks_that_stand_on_other_files_are_refused(tmp_path, options):
+    raw, disk = tmp_path / "base.raw", tmp_path / "disk.qcow2"
+    raw.write_bytes(bytes(MIB))
+    backing = ["-o", options.format(folder=tmp_path)] if options else ["-F", "raw", "-b", raw]
+    size = ["1M"] if options else []
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", *backing, disk, *size], check=True)
+    with pytest.raises(BuildError, match=r"stands on another file, .*raw"):
+        virtual_size(disk, Runner())
+
+
+def test_an_overlay_becomes_one_disk(tmp_path):
+    raw, disk = tmp_path / "base.raw", tmp_path / "disk.qcow2"
+    raw.write_bytes(b"data" * (MIB // 4))
+    argv = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", raw, disk]
+    subprocess.run(argv, check=True)
+    standalone(disk, "qcow2", tmp_path / "done.qcow2", Runner())
+    assert virtual_size(tmp_path / "done.qcow2", Runner()) == MIB
+    assert not disk.exists()
+
+
+def test_a_compact_disk_is_only_renamed(tmp_path):
+    raw, disk = tmp_path / "base.raw", tmp_path / "disk.qcow2"
+    raw.write_bytes(os.urandom(4 * MIB))
+    subprocess.run(["qemu-img", "convert", "-O", "qcow2", raw, disk], check=True)
+    inode = disk.stat().st_ino
+    standalone(disk, "qcow2", tmp_path / "done.qcow2", Runner())
+    assert (tmp_path / "done.qcow2").stat().st_ino == inode
