@@ -1,7 +1,7 @@
 """What was read of a repository before: only a cache, rebuilt from the listing when it is lost.
 
-``state/cache.json`` holds every release and manifest under its key, with the ETag it was read
-at: ``{"schema": 1, "objects": {key: [etag, document]}}``.
+``state/cache.json`` holds every release and manifest that was found good under its key, with the
+ETag it was read at: ``{"schema": 1, "objects": {key: [etag, document]}}``.
 """
 
 import json
@@ -50,26 +50,29 @@ def save(store: Store, cache: Cache) -> None:
         store.put(CACHE, data, expected=cache.etag, headers=headers(CACHE))
 
 
-def documents(store: Store, cache: Cache, stats: Iterable[Stat]) -> tuple[Cache, bool]:
+def documents(
+    store: Store, cache: Cache, stats: Iterable[Stat]
+) -> tuple[Mapping[str, tuple[str, Any]], frozenset[str]]:
     """The documents of all ``stats``, from the cache or else with one GET each, in parallel.
 
     Returns:
-        A cache of just these objects, and whether anything was read from the store.
+        The documents by key, with their ETags; and the keys of those that were read from the
+        store now, and so were never checked before.
 
     Raises:
         NotFoundError: One was deleted since it was listed.
     """
-    known: dict[str, tuple[str, Any]] = {}
+    found: dict[str, tuple[str, Any]] = {}
     unseen: list[str] = []
     for stat in stats:
         entry = cache.entries.get(stat.key)
         if entry is not None and entry[0] == stat.etag:
-            known[stat.key] = entry
+            found[stat.key] = entry
         else:
             unseen.append(stat.key)
     for blob in _get_all(store, unseen):
-        known[blob.key] = (blob.etag, _document(blob))
-    return Cache(entries=known, etag=cache.etag), bool(unseen)
+        found[blob.key] = (blob.etag, _document(blob))
+    return found, frozenset(unseen)
 
 
 def _get_all(store: Store, keys: list[str]) -> list[Blob]:

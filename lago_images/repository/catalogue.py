@@ -57,7 +57,7 @@ def render(state: State, site: Site, key: PublicKey | None) -> bytes:
         key_file=key and layout.key_file(key.fingerprint),
         signed_index=key and layout.signed_index(key.fingerprint),
         fingerprint=key and _grouped(key.fingerprint),
-        example=rows[0].name if rows else _EXAMPLE,
+        example=_example(rows),
         file_name=re.sub(r"[^-A-Za-z0-9._]", "-", site.name),
         mark=listing_mark(state),
         style=Markup(style),  # noqa: S704 -- our own file; its hash is in the page's policy
@@ -105,6 +105,12 @@ def _row(state: State, release: Release, manifest: Manifest, *, earlier: int) ->
         packages_link=key.packages if key.packages in state.objects else "",
         boot=f"{boot.seconds:.0f} s ({line(boot.accel)})" if boot else "",
     )
+
+
+def _example(rows: list[Row]) -> str:
+    # virt-builder takes another architecture only when it is named.
+    plain = [row.name for row in rows if row.arch == "x86_64"]
+    return plain[0] if plain else _EXAMPLE
 
 
 def size(count: int) -> str:

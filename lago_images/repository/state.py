@@ -1,8 +1,9 @@
 """What is in a repository, read once: the value that every decision and rendering starts from."""
 
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 
 from lago_images.errors import NotFoundError, RepositoryError
@@ -10,6 +11,7 @@ from lago_images.repository import cache as caching
 from lago_images.repository.check import manifest_problems, release_problems
 from lago_images.repository.layout import (
     BUILDS,
+    MANIFEST,
     PUBLISHED,
     RELEASES,
     BuildKey,
@@ -134,12 +136,15 @@ def read(store: Store) -> State:
     """
     attempt = 1
     while True:
+        cache = caching.load(store)
         try:
-            return _read(store)
+            return _read(store, cache)
         except (NotFoundError, _MissingError):
             # Something was deleted between two requests (gc), or is really gone.
             if attempt == _ATTEMPTS:
                 raise
+        except _CacheError:
+            return _read(store, replace(cache, entries={}))
         attempt += 1
 
 
@@ -147,19 +152,34 @@ class _MissingError(RepositoryError):
     """A release's build has no manifest in the listing."""
 
 
-def _read(store: Store) -> State:
-    cache = caching.load(store)
+class _CacheError(RepositoryError):
+    """What the cache holds is not what was put into it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Found:
+    """Documents with their ETags by key, and which of them must be checked."""
+
+    entries: Mapping[str, tuple[str, Any]]
+    fresh: frozenset[str]
+
+
+def _read(store: Store, cache: caching.Cache) -> State:
     published = read_published(store)
     # Releases first: the build of a release that was listed is there to be listed.
     releases = list(store.list(RELEASES))
     builds = list(store.list(BUILDS))
-    places = {stat.key: release_key(stat.key) for stat in releases}
-    makers = {stat.key: build_key(stat.key) for stat in builds}
-    wanted = [s for s in releases if places[s.key]] + [s for s in builds if makers[s.key]]
-    found, anew = caching.documents(store, cache, wanted)
-    state = _assemble(found, places, makers, {s.key: s for s in (*releases, *builds)}, published)
-    if anew:
-        caching.save(store, found)
+    places = {s.key: place for s in releases if (place := release_key(s.key))}
+    makers = {s.key: key for s in builds if s.key.endswith(MANIFEST) and (key := build_key(s.key))}
+    objects = {stat.key: stat for stat in (*releases, *builds)}
+    wanted = [objects[key] for key in (*places, *makers)]
+    entries, fresh = caching.documents(store, cache, wanted)
+    found = _Found(entries=entries, fresh=fresh)
+    state = _assemble(found, places, makers, objects, published)
+    bad = {key.manifest for key in state.unreadable}
+    if not fresh <= bad:
+        good = {key: entry for key, entry in entries.items() if key not in bad}
+        caching.save(store, replace(cache, entries=good))
     return state
 
 
@@ -182,9 +202,9 @@ def read_published(store: Store) -> Published | None:
 
 
 def _assemble(
-    found: caching.Cache,
-    places: Mapping[str, ReleaseKey | None],
-    makers: Mapping[str, BuildKey | None],
+    found: _Found,
+    places: Mapping[str, ReleaseKey],
+    makers: Mapping[str, BuildKey],
     objects: Mapping[str, Stat],
     published: Published | None,
 ) -> State:
@@ -201,15 +221,11 @@ def _assemble(
     )
 
 
-def _releases(
-    found: caching.Cache, places: Mapping[str, ReleaseKey | None]
-) -> dict[Image, tuple[Release, ...]]:
+def _releases(found: _Found, places: Mapping[str, ReleaseKey]) -> dict[Image, tuple[Release, ...]]:
     by_image: dict[Image, list[Release]] = {}
     for name, key in places.items():
-        if key is None:
-            continue
         try:
-            release = _release(found.entries[name][1], key)
+            release = _release(found, name, key)
         except RepositoryError as error:
             error.hint = error.hint or "restore it from a copy; repo verify lists all there is"
             raise
@@ -220,33 +236,49 @@ def _releases(
     }
 
 
-def _release(document: object, key: ReleaseKey) -> Release:
-    release = Release.from_plain(caching.refuse_text(document, str(key)), str(key))
+def _release(found: _Found, name: str, key: ReleaseKey) -> Release:
+    document = found.entries[name][1]
+    if name not in found.fresh:
+        with _trusting_the_cache():
+            return Release.from_plain(document, name)
+    release = Release.from_plain(caching.refuse_text(document, name), name)
     if problems := release_problems(release, key):
         raise RepositoryError(f"{key} is not a release: {'; '.join(problems)}")
     return release
 
 
 def _manifests(
-    found: caching.Cache, makers: Mapping[str, BuildKey | None]
+    found: _Found, makers: Mapping[str, BuildKey]
 ) -> tuple[dict[BuildKey, Manifest], dict[BuildKey, str]]:
     manifests: dict[BuildKey, Manifest] = {}
     unreadable: dict[BuildKey, str] = {}
     for name, key in makers.items():
-        if key is None:
-            continue
         try:
-            manifests[key] = _manifest(found.entries[name][1], key)
+            manifests[key] = _manifest(found, name, key)
+        except _CacheError:
+            raise
         except RepositoryError as error:
             unreadable[key] = error.message
     return manifests, unreadable
 
 
-def _manifest(document: Any, key: BuildKey) -> Manifest:  # noqa: ANN401 -- any JSON
-    manifest = Manifest.from_plain(caching.refuse_text(document, key.manifest), key.manifest)
+def _manifest(found: _Found, name: str, key: BuildKey) -> Manifest:
+    document = found.entries[name][1]
+    if name not in found.fresh:
+        with _trusting_the_cache():
+            return Manifest.from_plain(document, name)
+    manifest = Manifest.from_plain(caching.refuse_text(document, name), name)
     if problems := manifest_problems(manifest, key):
         raise RepositoryError(f"{key.manifest} is not a manifest: {'; '.join(problems)}")
     return manifest
+
+
+@contextmanager
+def _trusting_the_cache() -> Iterator[None]:
+    try:
+        yield
+    except RepositoryError as error:
+        raise _CacheError(error.message) from error
 
 
 def _refuse_lost(

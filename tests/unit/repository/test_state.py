@@ -161,6 +161,29 @@ def test_a_cache_entry_of_another_version_of_the_object_is_not_used(store):
     assert read(store).manifests[manifest().key].fingerprint == "sha256:f1"
 
 
+@pytest.mark.parametrize("garbage", [None, [], {}, "x", {"schema": 1, "disk": 1}])
+def test_a_cache_that_holds_garbage_changes_nothing(store, garbage):
+    publish_by_hand(store, manifest(build_id="b1"), manifest(build_id="b2"))
+    first = read(store)
+    kept = store.get(CACHE).data
+    cached = json.loads(kept)
+    for entry in cached["objects"].values():
+        entry[1] = garbage
+    store.delete([CACHE])
+    put(store, CACHE, json.dumps(cached).encode())
+    assert read(store) == first
+    assert store.get(CACHE).data == kept
+
+
+def test_a_manifest_that_is_none_is_not_kept_in_the_cache(store):
+    publish_by_hand(store, manifest())
+    broken = manifest(build_id="b2").key.manifest
+    put(store, broken, b"{}")
+    for _ in range(2):
+        assert list(read(store).unreadable) == [manifest(build_id="b2").key]
+    assert broken.encode() not in store.get(CACHE).data
+
+
 def test_a_reader_without_the_right_to_write_reads(store):
     publish_by_hand(store, manifest())
     store.read_only = True

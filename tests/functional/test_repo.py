@@ -1,0 +1,121 @@
+"""``repo list`` and ``repo refresh``, as a person calls them."""
+
+import json
+import os
+
+import pytest
+from click.testing import CliRunner
+
+from lago_images.cli.main import main
+from lago_images.storage.directory import DirectoryStore
+from tests.support.handmade import manifest, publish_by_hand, put_build, put_release, release
+
+
+@pytest.fixture
+def repo(tmp_path, monkeypatch):
+    folder = tmp_path / "specs"
+    (folder / "image-specs").mkdir(parents=True)
+
+    def call(*args, **environ):
+        monkeypatch.chdir(folder)
+        clean = {name: None for name in os.environ if name.startswith(("LAGO_IMAGES_", "GITHUB_"))}
+        return CliRunner(env={**clean, **environ}).invoke(main, ["repo", *args])
+
+    call.store = DirectoryStore(path=folder / "image-repo")
+    return call
+
+
+def test_list_tells_what_is_published(repo):
+    publish_by_hand(repo.store, manifest(build_id="b1"), manifest(build_id="b2"))
+    done = repo("list")
+    assert done.exit_code == 0, done.stderr
+    header, row = done.stdout.splitlines()
+    assert header.split() == [
+        *("name", "arch", "revision", "version"),
+        *("published", "size", "fingerprint", "commit"),
+    ]
+    assert row.split() == [
+        "debian-12",
+        "x86_64",
+        "2",
+        "1-2",
+        "2023-11-14",
+        "22:13",
+        "24",
+        "B",
+        "f1",
+        "c1",
+    ]
+
+
+def test_list_as_json_has_every_revision_when_asked(repo):
+    publish_by_hand(repo.store, manifest(build_id="b1"), manifest(build_id="b2"))
+    rows = json.loads(repo("list", "--all", "--format", "json").stdout)
+    assert [row["revision"] for row in rows] == [1, 2]
+    assert rows[0] == {
+        "name": "debian-12",
+        "arch": "x86_64",
+        "revision": 1,
+        "version": "1-1",
+        "published": 1_700_000_000,
+        "size": 24,
+        "fingerprint": "sha256:f1",
+        "commit": "c1",
+    }
+
+
+def test_an_empty_repository_lists_nothing(repo):
+    done = repo("list", "--format", "json")
+    assert (done.exit_code, json.loads(done.stdout)) == (0, [])
+
+
+def test_refresh_writes_and_then_has_nothing_to_do(repo):
+    publish_by_hand(repo.store, manifest())
+    done = repo("refresh")
+    assert done.exit_code == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        "written index",
+        "written repo.metadata",
+        "written index.html",
+    ]
+    again = repo("refresh")
+    assert (again.exit_code, again.stdout) == (0, "")
+    assert "up to date" in again.stderr
+
+
+def test_refresh_without_its_key_writes_nothing_and_exits_1(repo):
+    publish_by_hand(repo.store, manifest())
+    done = repo("refresh", LAGO_IMAGES_SIGNING_KEY="file:none.asc")
+    assert done.exit_code == 1
+    assert "cannot read the signing key" in done.stderr
+    assert "hint:" in done.stderr
+    assert not list(repo.store.list("index"))
+
+
+def test_refresh_with_settings_that_cannot_be_published_exits_2(repo):
+    done = repo("refresh", LAGO_IMAGES_BASE_URL="ftp://x")
+    assert done.exit_code == 2
+    assert "base-url must be" in done.stderr
+
+
+def test_a_damaged_repository_exits_1_and_names_the_damage(repo):
+    publish_by_hand(repo.store, manifest())
+    repo.store.delete([manifest().key.manifest])
+    done = repo("list")
+    assert done.exit_code == 1
+    assert manifest().key.manifest in done.stderr
+    assert "repo yank" in done.stderr
+
+
+def test_an_unreadable_build_is_told_of_and_stops_nobody(repo):
+    key = put_build(repo.store, manifest())
+    put_release(repo.store, release())
+    broken = key.manifest.replace("/b1/", "/b2/")
+    repo.store.put(broken, b"{}", expected=None)
+    done = repo("refresh")
+    assert done.exit_code == 0
+    assert f"warning: {broken}" in done.stderr
+
+
+def test_an_address_that_is_no_repository_exits_2(repo):
+    assert repo("list", "--repository", "gopher://x").exit_code == 2
