@@ -19,16 +19,8 @@ os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
 from git import cmd
 from git.exc import CommandError, GitCommandNotFound
 
-from lago_images.planning.gitdata import (
-    LOG_FORMAT,
-    Change,
-    Commit,
-    Snapshot,
-    parse_changes,
-    parse_index,
-    parse_log,
-    parse_status,
-)
+from lago_images.planning import gitdata
+from lago_images.planning.gitdata import Change, Commit, Snapshot
 
 FETCH_SECONDS = 600
 MOST_COMMITS = 2000
@@ -109,8 +101,8 @@ class Git:
             *("status", "--porcelain=v2", "-z", "--no-renames", "--untracked-files=no"),
             *("--ignore-submodules=none", "--", *wanted),
         )
-        entries, flagged = parse_index(listing)
-        changed, dirty = parse_status(status, self.prefix)
+        entries, flagged = gitdata.parse_index(listing)
+        changed, dirty = gitdata.parse_status(status, self.prefix)
         algorithm = self._ask("rev-parse", "--show-object-format") or "sha1"
         # Git does not look at a file that is marked as assumed unchanged, so somebody else must.
         flagged = {path for path in flagged if (self.folder / path).exists()}
@@ -127,7 +119,7 @@ class Git:
             *("diff", "--name-status", "-z", "--find-renames", "--relative", "--no-ext-diff"),
             *("--ignore-submodules=none", old, new, "--", *sorted(set(paths))),
         )
-        return tuple(parse_changes(listing))
+        return tuple(gitdata.parse_changes(listing))
 
     def commits(
         self, old: str, new: str, paths: Iterable[str] = ()
@@ -138,10 +130,10 @@ class Git:
         """
         listing = self._run(
             *("log", "-z", "--name-only", "--no-renames", "--relative", "--no-show-signature"),
-            *(f"--format={LOG_FORMAT}", f"--max-count={MOST_COMMITS}"),
+            *(f"--format={gitdata.LOG_FORMAT}", f"--max-count={MOST_COMMITS}"),
             *(f"{old}..{new}", "--", *sorted(set(paths))),
         )
-        return parse_log(listing, cut=self.shallow)
+        return gitdata.parse_log(listing, cut=self.shallow)
 
     @property
     def shallow(self) -> bool:
