@@ -1,0 +1,82 @@
+"""A loopback HTTP server of a few files, that can be told to fail the way servers fail."""
+
+import http.server
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+
+@dataclass(slots=True)
+class Files:
+    """What is served, by path, and what goes wrong.
+
+    Attributes:
+        content: By path, such as ``/disk.img``.
+        cut: How many bytes of a body are sent before the connection is dropped, one entry for
+            each of the next answers; None sends all.
+        refuse: Status codes that the next requests get instead of an answer.
+        ranges: Whether Range is understood.
+        etag: The validator of every file.
+        requests: (path, Range or None, status) of each request.
+    """
+
+    content: dict[str, bytes] = field(default_factory=dict)
+    cut: list[int | None] = field(default_factory=list)
+    refuse: list[int] = field(default_factory=list)
+    ranges: bool = True
+    etag: str = '"one"'
+    requests: list[tuple[str, str | None, int]] = field(default_factory=list)
+    url: str = ""
+
+    def answer(self, handler: http.server.BaseHTTPRequestHandler) -> None:
+        wanted, body = handler.headers.get("Range"), self.content.get(handler.path)
+        if self.refuse or body is None:
+            self._send(handler, self.refuse.pop(0) if self.refuse else 404, b"no", {}, wanted)
+            return
+        headers = {"ETag": self.etag}
+        start = re.fullmatch(r"bytes=(\d+)-", wanted or "")
+        status = 200
+        if start and self.ranges and handler.headers.get("If-Range") == self.etag:
+            at = int(start[1])
+            if at >= len(body):
+                self._send(handler, 416, b"", headers, wanted)
+                return
+            headers["Content-Range"] = f"bytes {at}-{len(body) - 1}/{len(body)}"
+            status, body = 206, body[at:]
+        self._send(handler, status, body, headers, wanted)
+
+    def _send(self, handler, status, body, headers, wanted) -> None:
+        self.requests.append((handler.path, wanted, status))
+        handler.send_response(status)
+        for name, value in {**headers, "Content-Length": str(len(body))}.items():
+            handler.send_header(name, value)
+        handler.end_headers()
+        cut = self.cut.pop(0) if self.cut and status in {200, 206} else None
+        handler.wfile.write(body[:cut])
+        handler.close_connection = True
+
+
+@contextmanager
+def serving(content: dict[str, bytes] | None = None) -> Iterator[Files]:
+    files = Files(content=content or {})
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            files.answer(self)
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    files.url = f"http://127.0.0.1:{server.server_address[1]}"
+    try:
+        yield files
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()

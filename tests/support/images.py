@@ -1,0 +1,140 @@
+"""Real disks for tests: a bootstrapped Debian 12, made once and kept between runs."""
+
+import fcntl
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from lago_images.building import contents
+from lago_images.building.bases import bootstrap, debian, guest, partition
+from lago_images.building.bases.model import Package, Prepared
+from lago_images.building.model import Context
+from lago_images.console import Console
+from lago_images.host.kvm import Acceleration
+from lago_images.host.process import Runner
+from lago_images.repository.manifest import BaseRecord
+from lago_images.settings import Settings
+from lago_images.spec.model import Spec
+from lago_images.spec.parse import parse
+from lago_images.storage.base import Store
+from lago_images.storage.directory import DirectoryStore
+
+DEBIAN12 = """\
+#name=Debian 12
+#base=bootstrap:debian-12
+#arch=x86_64
+#distro=debian
+"""
+_MADE_BY = (bootstrap, debian, guest, partition)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Image:
+    """A raw disk, which tests only read, and what is installed on it."""
+
+    disk: Path
+    packages: tuple[Package, ...]
+
+    def copy(self, folder: Path) -> Prepared:
+        """A copy that may be changed."""
+        disk = folder / "base.raw"
+        subprocess.run(
+            ["cp", "--reflink=auto", "--sparse=always", self.disk, disk], check=True, timeout=120
+        )
+        record = BaseRecord(ref="bootstrap:debian-12", digest=contents.digest(self.packages))
+        return Prepared(disk=disk, format="raw", record=record, packages=self.packages)
+
+
+def a_spec(text: str, name: str = "image") -> Spec:
+    """The spec of a text that has no problems."""
+    spec, problems = parse(text, name=name, path=f"image-specs/{name}")
+    assert spec is not None
+    assert not problems
+    return spec
+
+
+def a_context(
+    folder: Path,
+    *,
+    settings: Settings | None = None,
+    store: Store | None = None,
+    environ: dict[str, str] | None = None,
+) -> Context:
+    """A context with everything under ``folder``, and TCG."""
+    root = folder / "root"
+    root.mkdir(exist_ok=True)
+    return Context(
+        root=root,
+        store=store or DirectoryStore(path=folder / "repository"),
+        settings=settings or Settings(folder=folder),
+        console=Console(quiet=True),
+        accel=Acceleration(name="tcg"),
+        environ=dict(os.environ) if environ is None else environ,
+        cache=folder / "cache",
+        logs=folder / "logs",
+        clock=time.time,
+    )
+
+
+def debian12() -> Image:
+    """The disk that ``bootstrap:debian-12`` gives, built again when its code has changed."""
+    kept = _cache() / _key()
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    with (kept.parent / "lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not kept.exists():
+            for old in kept.parent.glob("debian12-*"):
+                shutil.rmtree(old)
+            _build(kept)
+    listed = contents.parse((kept / "packages.txt").read_text())
+    return Image(disk=kept / "disk.raw", packages=listed)
+
+
+def _build(kept: Path) -> None:
+    with tempfile.TemporaryDirectory(dir=kept.parent) as name:
+        folder = Path(name)
+        made = folder / "made"
+        made.mkdir()
+        runner = Runner(log=folder / "log")
+        spec = a_spec(DEBIAN12, "debian-12")
+        prepared = bootstrap.prepare(spec, folder, a_context(folder), runner)
+        assert prepared.packages is not None
+        (made / "packages.txt").write_text(contents.render(prepared.packages))
+        prepared.disk.replace(made / "disk.raw")
+        made.rename(kept)
+
+
+def _key() -> str:
+    digest = hashlib.sha256()
+    for module in _MADE_BY:
+        digest.update(Path(module.__file__).read_bytes())
+    return f"debian12-{digest.hexdigest()[:16]}"
+
+
+def _cache() -> Path:
+    home = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(home) / "lago-images-tests"
+
+
+def read_ext4(disk: Path, path: str) -> str:
+    """A file in the first partition of a raw disk, without an appliance."""
+    done = subprocess.run(
+        ["debugfs", "-R", f"cat {path}", f"{disk}?offset={partition.START}"],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    if "File not found" in done.stderr:
+        raise FileNotFoundError(path)
+    return done.stdout
+
+
+def allocated(disk: Path) -> int:
+    """Bytes that a sparse file takes up."""
+    return disk.stat().st_blocks * 512
