@@ -44,10 +44,12 @@ class _Machine:
     hosts: tuple[str, ...]
 
 
+# Without graphics the firmware talks to the serial console: it may find nothing to boot. Without
+# its ROM the network card is nothing to boot from.
 _X86 = _Machine(
     program="qemu-system-x86_64",
     package="qemu-system-x86",
-    options=("-machine", "pc"),
+    options=("-machine", "pc,graphics=off", "-global", "virtio-net-pci.romfile="),
     hosts=("x86_64",),
 )
 _MACHINES: Mapping[str, _Machine] = {

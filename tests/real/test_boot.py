@@ -1,0 +1,142 @@
+"""The boot test, with the real QEMU: boot sectors that fail in all ways, and a real Debian."""
+
+import hashlib
+import time
+
+import pytest
+
+from lago_images.building.boot import boot_test
+from lago_images.errors import BootError, ToolMissingError
+from lago_images.host import kvm
+from lago_images.host.kvm import Acceleration
+from lago_images.host.process import Runner
+from tests.tools import need
+
+pytestmark = [pytest.mark.real]
+need("qemu-img", "qemu-system-x86_64")
+TCG = Acceleration(name="tcg", why="these guests are too small for KVM")
+
+
+def boot_sector(path, code):
+    path.write_bytes(code.ljust(510, b"\0") + b"\x55\xaa" + bytes(2**20 - 512))
+    return path
+
+
+def says(text):
+    """Code that writes to the first serial port and then waits for ever."""
+    # xor ax,ax; mov ds,ax; mov si,0x7c00+21; mov dx,0x3f8
+    # next: lodsb; test al,al; jz stop; out dx,al; jmp next; stop: hlt; jmp stop
+    code = bytes.fromhex("31c0 8ed8 be157c baf803 ac 84c0 7403 ee ebf8 f4 ebfd")
+    return code + text.encode() + b"\0"
+
+
+@pytest.fixture
+def boot(tmp_path):
+    (tmp_path / "work, dir").mkdir()
+
+    def run(disk, fmt="raw", *, arch="x86_64", timeout=30, accel=TCG, **more):
+        return boot_test(
+            disk,
+            fmt,
+            arch=arch,
+            accel=accel,
+            timeout=timeout,
+            console_log=tmp_path / "console, it.log",
+            workdir=tmp_path / "work, dir",
+            runner=Runner(log=tmp_path / "log"),
+            clock=time.monotonic,
+            **more,
+        )
+
+    yield run
+    assert list((tmp_path / "work, dir").iterdir()) == []
+
+
+def test_a_kernel_panic_is_told_early_with_the_consoles_words(boot, tmp_path):
+    panic = "starting\r\nKernel panic - not syncing: no init found\r\n"
+    disk = boot_sector(tmp_path / "disk", says(panic))
+    with pytest.raises(BootError, match="gave up: Kernel panic - not syncing: no init") as caught:
+        boot(disk)
+    assert any("starting" in line for line in caught.value.tail)
+    assert "boot-test=no" in caught.value.hint
+    assert "Kernel panic" in (tmp_path / "console, it.log").read_text()
+    assert "qemu-system-x86_64" in (tmp_path / "log").read_text()
+
+
+@pytest.mark.parametrize("words", ["You are in emergency mode.", "dracut:/# ", "(initramfs) "])
+def test_a_guest_that_waits_for_a_person_is_told_early(boot, tmp_path, words):
+    disk = boot_sector(tmp_path / "disk", says(f"\x1b[0;1m{words}"))
+    with pytest.raises(BootError, match="gave up"):
+        boot(disk)
+
+
+def test_a_disk_with_nothing_to_boot(boot, tmp_path):
+    disk = tmp_path / "disk"
+    disk.write_bytes(bytes(2**20))
+    with pytest.raises(BootError, match=r"not a bootable disk|No bootable device"):
+        boot(disk)
+
+
+def test_a_guest_that_says_nothing_runs_out_of_time(boot, tmp_path):
+    disk = boot_sector(tmp_path / "disk", b"\xeb\xfe")
+    with pytest.raises(BootError, match="within 4 s"):
+        boot(disk, timeout=1)
+
+
+def test_a_guest_that_resets_ends_qemu(boot, tmp_path):
+    # mov al, 0xfe; out 0x64, al: the keyboard controller resets the machine.
+    disk = boot_sector(tmp_path / "disk", bytes.fromhex("b0fe e664 ebfe"))
+    with pytest.raises(BootError, match="QEMU ended by itself"):
+        boot(disk)
+
+
+def test_what_qemu_complains_of_is_shown(boot, tmp_path):
+    disk = boot_sector(tmp_path / "disk", b"\xeb\xfe")
+    broken = Acceleration(name="kvm")
+    if kvm.detect(Runner()).kvm:
+        pytest.skip("KVM works here")
+    with pytest.raises(BootError, match="QEMU ended") as caught:
+        boot(disk, accel=broken)
+    assert "kvm" in "\n".join(caught.value.tail).lower()
+
+
+def test_an_architecture_without_an_emulator(boot, tmp_path):
+    disk = boot_sector(tmp_path / "disk", b"\xeb\xfe")
+    with pytest.raises(BootError, match="no machine is known for riscv64"):
+        boot(disk, arch="riscv64")
+
+
+def test_an_emulator_that_is_not_installed(tmp_path):
+    disk = boot_sector(tmp_path / "disk", b"\xeb\xfe")
+    import shutil
+
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/qemu-img").symlink_to(shutil.which("qemu-img"))
+    with pytest.raises(ToolMissingError) as caught:
+        boot_test(
+            disk,
+            "raw",
+            arch="s390x",
+            accel=TCG,
+            timeout=1,
+            console_log=tmp_path / "console.log",
+            workdir=tmp_path,
+            runner=Runner(environ={"PATH": str(tmp_path / "bin")}),
+            clock=time.monotonic,
+        )
+    assert "qemu-system-misc" in caught.value.hint
+
+
+def test_a_real_debian_boots_and_names_its_packages(boot, debian12):
+    before = (sha1(debian12.disk), debian12.disk.stat().st_mtime_ns)
+    accel = kvm.detect(Runner())
+    booted = boot(debian12.disk, debian12.format, timeout=90, accel=accel, ask_packages=True)
+    assert booted.test.accel == accel.name
+    assert booted.test.seconds > 0
+    assert booted.packages == debian12.packages
+    assert (sha1(debian12.disk), debian12.disk.stat().st_mtime_ns) == before
+
+
+def sha1(path):
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha1").hexdigest()
