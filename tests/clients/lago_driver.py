@@ -11,7 +11,8 @@ import sys
 
 
 def _python2_semantics():
-    """What 2to3 cannot convert: in Python 2, text was bytes, and a 404 was an answer.
+    """What 2to3 cannot convert: in Python 2, text was bytes, numbers were truth values,
+    and a 404 was an answer.
 
     lago's own decisions (what it asks for, in which order, what it compares) stay its own.
     """
@@ -49,6 +50,9 @@ def _python2_semantics():
 
     def binary_open(path, mode="r"):
         return builtins.open(path, "rb" if mode == "r" else mode)  # noqa: PTH123 -- as in lago
+
+    truth = lago.utils.CommandStatus.__bool__
+    lago.utils.CommandStatus.__bool__ = lambda status: bool(truth(status))
 
     plain = types.SimpleNamespace(urlopen=urlopen, urlretrieve=urllib.request.urlretrieve)
     requests = types.SimpleNamespace(request=plain)

@@ -1,0 +1,173 @@
+"""Repositories published by the real command line, served by the real server."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+
+from lago_images.host.kvm import Acceleration, detect
+from lago_images.host.process import Runner
+from tests.clients import lago
+from tests.clients.serving import Serving, free_port, serving
+from tests.clients.virt_builder import VirtBuilder
+from tests.support.specs import SpecsRepo
+from tests.tools import need
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Publication:
+    """A specs repository, and the directory its images are published into."""
+
+    specs: SpecsRepo
+    base_url: str
+    environ: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def folder(self) -> Path:
+        return self.specs.root / "image-repo"
+
+    def publish(self, *names: str) -> None:
+        """Build all specs, or some, and publish them."""
+        self.specs.commit()
+        ran = self.specs.run(
+            "build", *names, "--repo-name", "tests", "--base-url", self.base_url,
+            environ=self.environ, timeout=600,
+        )  # fmt: skip
+        assert ran.code == 0, ran.out + ran.err
+
+    def only(self, pattern: str) -> Path:
+        """The one published file that matches."""
+        (found,) = self.folder.glob(pattern)
+        return found
+
+    def copy(self, folder: Path) -> "Publication":
+        """The same in another folder, at the same URL."""
+        shutil.copytree(self.specs.root, folder / "specs", symlinks=True)
+        return replace(self, specs=SpecsRepo(root=folder / "specs"))
+
+    def serve(self) -> AbstractContextManager[Serving]:
+        port = int(self.base_url.rpartition(":")[2])
+        return serving(self.folder, self.specs.root.parent / "serve.log", port=port)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SigningKey:
+    """A key pair in a file, and its public half in another."""
+
+    secret: Path
+    public: Path
+    fingerprint: str
+
+
+def make_key(folder: Path, name: str) -> SigningKey:
+    """A key pair, made by the real gpg in a GNUPGHOME of its own."""
+    home = folder / f"{name}.gnupg"
+    home.mkdir(mode=0o700)
+    environ = {**os.environ, "GNUPGHOME": str(home)}
+
+    def gpg(*argv: str) -> str:
+        options = ["--batch", "--quiet", "--pinentry-mode", "loopback", "--passphrase", ""]
+        done = subprocess.run(
+            ["gpg", *options, *argv], env=environ, check=True, capture_output=True, text=True
+        )
+        return done.stdout
+
+    gpg("--quick-gen-key", f"{name} <{name}@example.com>", "ed25519", "sign", "never")
+    listed = gpg("--with-colons", "--list-keys").splitlines()
+    fingerprint = next(line.split(":")[9] for line in listed if line.startswith("fpr:"))
+    secret, public = folder / f"{name}.secret.asc", folder / f"{name}.public.asc"
+    secret.write_text(gpg("--armor", "--export-secret-keys"))
+    public.write_text(gpg("--armor", "--export"))
+    subprocess.run(["gpgconf", "--kill", "all"], env=environ, check=False)
+    return SigningKey(secret=secret, public=public, fingerprint=fingerprint)
+
+
+@pytest.fixture(scope="session")
+def key(tmp_path_factory: pytest.TempPathFactory) -> SigningKey:
+    need("gpg", "gpgconf")
+    return make_key(tmp_path_factory.mktemp("key"), "publisher")
+
+
+@pytest.fixture(scope="session")
+def accel() -> Acceleration:
+    need("qemu-system-x86_64")
+    return detect(Runner())
+
+
+@pytest.fixture
+def user(tmp_path: Path, accel: Acceleration) -> VirtBuilder:
+    """A virt-builder user with nothing in their home yet."""
+    need("virt-builder", "gpg", "curl")
+    appliance = {"LIBGUESTFS_BACKEND": "direct"}
+    if not accel.kvm:
+        appliance["LIBGUESTFS_BACKEND_SETTINGS"] = "force_tcg"
+    home = tmp_path / "home"
+    home.mkdir()
+    return VirtBuilder(home=home, appliance=appliance)
+
+
+@pytest.fixture(params=["converted", "unmodified"])
+def client(request: pytest.FixtureRequest) -> lago.Lago:
+    """The real lago, converted to this Python; and as it was released where that can run."""
+    need("qemu-img", "xz")
+    if request.param == "converted":
+        return lago.converted()
+    found = lago.unmodified()
+    if found is None:
+        pytest.skip("no Python 2.7 with pip, which nothing else needs: converted only")
+    return found
+
+
+@pytest.fixture(scope="session")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Publication:
+    """A published repository with one tiny disk, which is too small to boot; not to be changed."""
+    need("qemu-img", "git")
+    return tiny_publication(tmp_path_factory.mktemp("published"))
+
+
+@pytest.fixture(scope="session")
+def published_signed(tmp_path_factory: pytest.TempPathFactory, key: SigningKey) -> Publication:
+    """The same, signed."""
+    need("qemu-img", "git")
+    environ = {"LAGO_IMAGES_SIGNING_KEY": f"file:{key.secret}"}
+    return tiny_publication(tmp_path_factory.mktemp("published-signed"), environ)
+
+
+@pytest.fixture
+def small(published: Publication, tmp_path: Path) -> Publication:
+    """The unsigned repository, to do anything with."""
+    return published.copy(tmp_path)
+
+
+@pytest.fixture
+def signed(published_signed: Publication, tmp_path: Path) -> Publication:
+    """The signed repository, to do anything with."""
+    return published_signed.copy(tmp_path)
+
+
+def tiny_publication(folder: Path, environ: dict[str, str] | None = None) -> Publication:
+    specs = SpecsRepo.create(folder / "specs")
+    specs.write(".gitignore", "/image-repo/\n")
+    specs.disk("image-specs/files/tiny.img")
+    specs.spec("tiny", "simple:image-specs/files/tiny.img", "#root-password=123456")
+    url = f"http://127.0.0.1:{free_port()}"
+    publication = Publication(specs=specs, base_url=url, environ=environ or {})
+    publication.publish()
+    return publication
+
+
+@pytest.fixture
+def served(small: Publication) -> Iterator[Serving]:
+    with small.serve() as server:
+        yield server
+
+
+@pytest.fixture
+def served_signed(signed: Publication) -> Iterator[Serving]:
+    with signed.serve() as server:
+        yield server

@@ -1,0 +1,95 @@
+"""What the real virt-builder makes of a published repository, over HTTP."""
+
+import re
+
+import pytest
+
+from tests.clients.virt_builder import VirtBuilderError, validate
+from tests.real.clients.conftest import make_key
+from tests.tools import need
+
+pytestmark = pytest.mark.real
+
+
+def test_an_unsigned_repository_is_listed(served, user):
+    user.add_source("tests", f"{served.url}/index")
+    (template,) = user.list()
+    assert template["os-version"] == "tiny"
+    assert template["arch"] == "x86_64"
+    assert template["full-name"] == "tiny"
+    assert template["size"] == 1 << 20
+
+
+def test_a_signed_repository_is_listed_with_checking_on(served_signed, user, key):
+    user.add_source("tests", f"{served_signed.url}/index.asc", key.public)
+    assert [template["os-version"] for template in user.list("--check-signature")] == ["tiny"]
+
+
+def test_what_serve_prints_can_be_pasted(served_signed, user, key):
+    trust = next(line for line in served_signed.lines if "gpg --import" in line)
+    source = next(line for line in served_signed.lines if line.endswith("--list"))
+    assert key.fingerprint in source
+    user.paste(f"{trust}\n{source}")
+
+
+def test_what_serve_prints_of_an_unsigned_repository_can_be_pasted(served, user):
+    user.paste(next(line for line in served.lines if line.endswith("--list")))
+
+
+def test_the_validator_accepts_both_indexes(signed):
+    need("virt-index-validate")
+    validate(signed.folder / "index")
+    validate(signed.folder / "index.asc")
+
+
+def test_a_new_revision_reaches_a_client_that_has_the_old_one(small, served, user):
+    user.add_source("tests", f"{served.url}/index")
+    user.fetch()
+    small.specs.disk("image-specs/files/tiny.img", seed=2)
+    small.publish()
+    user.fetch()
+    cached = {path.name for path in (user.home / "cache" / "virt-builder").iterdir()}
+    assert {"tiny.x86_64.1", "tiny.x86_64.2"} <= cached
+    first, second = (user.home / "cache" / "virt-builder" / f"tiny.x86_64.{i}" for i in (1, 2))
+    assert first.read_bytes() != second.read_bytes()
+
+
+@pytest.mark.parametrize("name", ["index.asc", "index"])
+def test_a_tampered_or_unsigned_index_is_refused(signed, served_signed, user, key, name):
+    index = signed.folder / name
+    index.write_bytes(index.read_bytes().replace(b"arch=x86_64", b"arch=aarch64"))
+    user.add_source("tests", f"{served_signed.url}/{name}", key.public)
+    with pytest.raises(VirtBuilderError, match="signature"):
+        user.list("--check-signature")
+
+
+def test_an_index_signed_by_another_key_is_refused(served_signed, user, tmp_path):
+    other = make_key(tmp_path, "other")
+    user.add_source("tests", f"{served_signed.url}/index.asc", other.public)
+    with pytest.raises(VirtBuilderError, match="signature"):
+        user.list("--check-signature")
+
+
+def test_a_disk_with_other_bytes_is_refused(small, served, user, tmp_path):
+    disk = small.only("builds/tiny/x86_64/*/tiny.qcow2.xz")
+    data = bytearray(disk.read_bytes())
+    data[len(data) // 2] ^= 1
+    disk.write_bytes(data)
+    user.add_source("tests", f"{served.url}/index")
+    with pytest.raises(VirtBuilderError, match="sha512 checksum of template did not match"):
+        user.build("tiny", tmp_path / "out.img")
+
+
+def test_a_disk_that_is_not_there_is_said_to_be_missing(small, served, user, tmp_path):
+    small.only("builds/tiny/x86_64/*/tiny.qcow2.xz").unlink()
+    user.add_source("tests", f"{served.url}/index")
+    with pytest.raises(VirtBuilderError, match=re.compile("download|curl", re.IGNORECASE)):
+        user.build("tiny", tmp_path / "out.img")
+
+
+def test_an_index_without_a_needed_field_takes_every_image_away(small, served, user):
+    index = small.folder / "index"
+    index.write_bytes(index.read_bytes().replace(b"arch=x86_64\n", b""))
+    user.add_source("tests", f"{served.url}/index")
+    with pytest.raises(VirtBuilderError, match="arch"):
+        user.list()
