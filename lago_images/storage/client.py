@@ -3,13 +3,16 @@
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import boto3
 import botocore.session
+from botocore import UNSIGNED
 from botocore.config import Config
 from botocore.credentials import EnvProvider
+from botocore.loaders import Loader, create_loader
 
 from lago_images.errors import StorageError
 from lago_images.storage.failures import Failure, transient, translate, unreachable
@@ -134,15 +137,23 @@ def open_bucket(
     return Bucket(name=name, prefix=prefix, small=small, bulk=bulk, patience=patience or Patience())
 
 
+@cache
+def _loader() -> Loader:
+    """What the SDK knows of S3: a megabyte of JSON that is read once, not once a store."""
+    return create_loader()
+
+
 def _session(environ: Mapping[str, str]) -> boto3.Session:
     core = botocore.session.Session()
+    core.register_component("data_loader", _loader())
     for variable, names in _VARIABLES.items():
         value = next((environ[name] for name in names if environ.get(name)), None)
         if value is not None:
             core.set_config_variable(variable, value)
     resolver = core.get_component("credential_provider")
-    resolver.insert_after("env", EnvProvider(environ))
+    # The SDK leaves the variables out where a profile was named in code; AWS tools let them win.
     resolver.remove("env")
+    resolver.providers.insert(0, EnvProvider(environ))
     return boto3.Session(botocore_session=core)
 
 
@@ -159,6 +170,8 @@ def _client(session: boto3.Session, environ: Mapping[str, str], s3: "_S3Dict") -
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
         s3=s3,
+        # A public repository is read by whoever has no credentials: a fork's pull request.
+        signature_version=UNSIGNED if session.get_credentials() is None else None,
     )
     return session.client(
         "s3",

@@ -1,12 +1,12 @@
 """Writing a small object only if nobody else did, on stores that say so in different ways.
 
 An answer can be lost after the write was applied, and a loser of a race can be told 409, 500 or
-503. Each of these means: read again. An object that has our bytes is our write (callers put a
-nonce into what must be told apart); one that has changed is a conflict; one that has not is
-written again, under the same condition.
+503. Each of these means: read again. An object that has our nonce in its metadata is our write;
+one that has changed is a conflict; one that has not is written again, under the same condition.
 """
 
-from collections.abc import Mapping
+import uuid
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -19,11 +19,19 @@ from lago_images.storage.client import Bucket
 from lago_images.storage.etags import Dialect, bare, in_dialect
 from lago_images.storage.failures import Failure, code_of, status_of, transient
 
+# The object's metadata that tells who wrote it: ``x-amz-meta-…`` in HTTP.
+NONCE = "lago-images-write"
+
 
 class Outcome(Enum):
-    """What a failed conditional write says: lost, perhaps applied, or neither."""
+    """What a failed conditional write says.
+
+    ``LOST``: not as expected. ``BUSY``: not applied, for another was being applied. ``UNSURE``:
+    perhaps applied.
+    """
 
     LOST = auto()
+    BUSY = auto()
     UNSURE = auto()
     REFUSED = auto()
 
@@ -35,7 +43,9 @@ def outcome(error: Exception, expected: str | None) -> Outcome:
         return Outcome.LOST
     if status == HTTPStatus.NOT_FOUND and code_of(error) == "NoSuchKey" and expected is not None:
         return Outcome.LOST
-    if status == HTTPStatus.CONFLICT or transient(error):
+    if status == HTTPStatus.CONFLICT:
+        return Outcome.BUSY
+    if transient(error):
         return Outcome.UNSURE
     return Outcome.REFUSED
 
@@ -45,6 +55,23 @@ def as_expected(now: Blob | None, expected: str | None) -> bool:
     return (now.etag if now else None) == expected
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Write:
+    """A write to be made. ``nonce`` tells it from all others."""
+
+    key: str
+    data: bytes
+    expected: str | None
+    headers: Headers
+    nonce: str
+
+    def made(self, now: Blob | None, nonce: str) -> bool:
+        """Whether an object with that nonce is this write; rclone keeps no metadata."""
+        if now is None:
+            return False
+        return nonce == self.nonce if nonce else now.data == self.data
+
+
 @dataclass(slots=True, kw_only=True)
 class Writer:
     """Writes small objects to a bucket.
@@ -52,46 +79,44 @@ class Writer:
     Attributes:
         bucket: Where.
         dialect: How the store wants conditions; None as long as nobody knows.
+        new_nonce: Makes a string that no other write has.
     """
 
     bucket: Bucket
     dialect: Dialect | None = None
+    new_nonce: Callable[[], str] = lambda: uuid.uuid4().hex
 
     def read(self, key: str) -> Blob:
         """A small object whole."""
-
-        def fetch(**arguments: Any) -> Blob:  # noqa: ANN401 -- boto3's arguments
-            answer = self.bucket.small.get_object(**arguments)
-            with closing(answer["Body"]) as body:
-                return Blob(key=key, data=body.read(), etag=bare(answer["ETag"]))
-
-        blob: Blob = self.bucket.call(f"reading {key}", fetch, Key=self.bucket.key(key))
-        return blob
+        return self._fetch(key)[0]
 
     def write(self, key: str, data: bytes, expected: str | None, headers: Headers) -> str:
         """Write if the object is as expected; returns the new ETag.
 
         Raises ``ConflictError`` if it is not.
         """
-        if self.dialect is Dialect.PLAIN and not as_expected(self._now(key), expected):
-            raise _conflict(key, expected)
+        nonce = self.new_nonce()
+        write = Write(key=key, data=data, expected=expected, headers=headers, nonce=nonce)
+        if self.dialect is Dialect.PLAIN and not as_expected(self._now(key)[0], expected):
+            raise _conflict(write)
         unsure = False
         attempt = 0
         while True:
             attempt += 1
             try:
-                return self._put(key, data, expected, headers)
+                return self._put(write)
             except Failure as error:
                 what = outcome(error, expected)
                 if what is Outcome.REFUSED:
                     raise self._refusal(key, error) from error
-                if what is Outcome.LOST and not unsure and not self._may_be_dialect(expected):
-                    raise _conflict(key, expected) from error
+                maybe_dialect = what is Outcome.LOST and self._may_be_dialect(write)
+                if what is Outcome.LOST and not unsure and not maybe_dialect:
+                    raise _conflict(write) from error
                 unsure |= what is Outcome.UNSURE
-                written = self._after(key, data, expected, unsure=unsure)
+                written = self._after(write, unsure=unsure)
                 if written is not None:
                     return written
-                if what is Outcome.LOST and self._may_be_dialect(expected):
+                if maybe_dialect:
                     self.dialect = Dialect.BARE
                 elif attempt >= self.bucket.most_attempts(error):
                     raise self.bucket.failure(error, f"writing {key}") from error
@@ -101,45 +126,63 @@ class Writer:
     def put_anyway(self, key: str, data: bytes, headers: Headers) -> None:
         """Write without a condition: for caches."""
         self.bucket.call(
-            f"writing {key}", self.bucket.small.put_object, **self._arguments(key, data, headers)
+            f"writing {key}",
+            self.bucket.small.put_object,
+            Key=self.bucket.key(key),
+            Body=data,
+            **http_headers(headers),
         )
 
-    def _may_be_dialect(self, expected: str | None) -> bool:
+    def _may_be_dialect(self, write: Write) -> bool:
         """Whether a 412 may only mean that the store wants the ETag bare (Ceph 18 does)."""
-        return expected is not None and self.dialect is None
+        return write.expected is not None and self.dialect is None
 
-    def _after(self, key: str, data: bytes, expected: str | None, *, unsure: bool) -> str | None:
+    def _after(self, write: Write, *, unsure: bool) -> str | None:
         """The ETag of our write if it was applied after all; None if the object is as it was."""
-        now = self._now(key)
-        if unsure and now is not None and now.data == data:
+        now, nonce = self._now(write.key)
+        if unsure and now is not None and write.made(now, nonce):
             return now.etag
-        if not as_expected(now, expected):
-            raise _conflict(key, expected)
+        if not as_expected(now, write.expected):
+            raise _conflict(write)
         return None
 
-    def _now(self, key: str) -> Blob | None:
+    def _now(self, key: str) -> tuple[Blob | None, str]:
         try:
-            return self.read(key)
+            return self._fetch(key)
         except NotFoundError:
-            return None
+            return None, ""
 
-    def _put(self, key: str, data: bytes, expected: str | None, headers: Headers) -> str:
-        condition: dict[str, str] = {}
+    def _fetch(self, key: str) -> tuple[Blob, str]:
+        """A small object whole, and the nonce of its writer."""
+
+        def fetch(**arguments: Any) -> tuple[Blob, str]:  # noqa: ANN401 -- boto3's arguments
+            answer = self.bucket.small.get_object(**arguments)
+            with closing(answer["Body"]) as body:
+                blob = Blob(key=key, data=body.read(), etag=bare(answer["ETag"]))
+            return blob, answer["Metadata"].get(NONCE, "")
+
+        found: tuple[Blob, str] = self.bucket.call(
+            f"reading {key}", fetch, Key=self.bucket.key(key)
+        )
+        return found
+
+    def _put(self, write: Write) -> str:
+        condition: dict[str, Any] = {}
         dialect = self.dialect or Dialect.QUOTED
         if dialect is not Dialect.PLAIN:
-            if expected is None:
+            if write.expected is None:
                 condition = {"IfNoneMatch": "*"}
             else:
-                condition = {"IfMatch": in_dialect(expected, dialect)}
+                condition = {"IfMatch": in_dialect(write.expected, dialect)}
         answer = self.bucket.small.put_object(
             Bucket=self.bucket.name,
-            **self._arguments(key, data, headers),
-            **condition,  # type: ignore[arg-type]
+            Key=self.bucket.key(write.key),
+            Body=write.data,
+            Metadata={NONCE: write.nonce},
+            **http_headers(write.headers),
+            **condition,
         )
         return bare(answer["ETag"])
-
-    def _arguments(self, key: str, data: bytes, headers: Headers) -> dict[str, Any]:
-        return {"Key": self.bucket.key(key), "Body": data, **http_headers(headers)}
 
     def _refusal(self, key: str, error: Exception) -> StorageError:
         if status_of(error) == HTTPStatus.NOT_IMPLEMENTED:
@@ -150,7 +193,7 @@ class Writer:
         return self.bucket.failure(error, f"writing {key}")
 
 
-def http_headers(headers: Headers) -> Mapping[str, str]:
+def http_headers(headers: Headers) -> Mapping[str, Any]:
     """S3's arguments for what an object's HTTP clients are told."""
     arguments = {"ContentType": headers.content_type}
     if headers.cache_control is not None:
@@ -158,6 +201,6 @@ def http_headers(headers: Headers) -> Mapping[str, str]:
     return arguments
 
 
-def _conflict(key: str, expected: str | None) -> ConflictError:
-    how = "it exists already" if expected is None else "it has changed since it was read"
-    return ConflictError(f"writing {key}: {how}")
+def _conflict(write: Write) -> ConflictError:
+    how = "it exists already" if write.expected is None else "it has changed since it was read"
+    return ConflictError(f"writing {write.key}: {how}")

@@ -128,12 +128,18 @@ def unfinished(bucket: Bucket, prefix: str = "") -> Iterator[Unfinished]:
     """Uploads under ``prefix`` that were begun and neither completed nor aborted."""
     markers: dict[str, str] = {}
     while True:
-        answer = bucket.call(
-            "listing unfinished uploads",
-            bucket.small.list_multipart_uploads,
-            Prefix=bucket.key(prefix),
-            **markers,
-        )
+        try:
+            answer = bucket.call(
+                "listing unfinished uploads",
+                bucket.small.list_multipart_uploads,
+                Prefix=bucket.key(prefix),
+                **markers,
+            )
+        except StorageError as error:
+            # How rclone says that a bucket has none.
+            if code_of(error) == "NoSuchUpload":
+                return
+            raise
         for upload in answer.get("Uploads", ()):
             yield Unfinished(
                 key=upload["Key"].removeprefix(bucket.prefix),

@@ -1,0 +1,57 @@
+"""The stores that the one suite is run over."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from lago_images.storage.base import Store
+from lago_images.storage.directory import DirectoryStore
+from lago_images.storage.patience import Patience
+from lago_images.storage.s3 import S3Store
+from lago_images.storage.transfer import Uploader
+from tests.servers.model import Server
+
+ATOMIC = ["directory", "ceph20", "ceph18"]
+ALL = [*ATOMIC, "swift", "rclone"]
+# S3 takes no smaller parts, but for the last.
+PART = 5 * 1024 * 1024
+QUICK = Patience(pause=0.02, longest=0.2)
+
+
+def s3_store(server: Server, bucket: str, prefix: str = "some/prefix") -> S3Store:
+    """A store with small parts, as a second process would open it."""
+    store = S3Store.open(
+        bucket,
+        prefix,
+        environ=server.environ,
+        single_writer=not server.conditional,
+        patience=QUICK,
+    )
+    store.uploader = Uploader(bucket=store.bucket, part_size=PART)
+    return store
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """An empty place for objects, and how to open it once more."""
+
+    name: str
+    open: Callable[[], Store]
+
+
+@pytest.fixture
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    """The place named by the test's parameter."""
+    name = request.param
+    if name == "directory":
+        return Place(name=name, open=lambda: DirectoryStore(path=tmp_path / "store"))
+    server = request.getfixturevalue(name)
+    bucket = server.new_bucket()
+    return Place(name=name, open=lambda: s3_store(server, bucket))
+
+
+@pytest.fixture
+def store(place: Place) -> Store:
+    return place.open()

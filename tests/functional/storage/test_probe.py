@@ -1,0 +1,107 @@
+"""The probe on real servers: who is let in, who is refused, and what is remembered."""
+
+import io
+import json
+
+import pytest
+
+from lago_images.console import Console
+from lago_images.errors import StorageError, UnsafeStoreError
+from lago_images.settings import Settings
+from lago_images.storage.directory import DirectoryStore
+from lago_images.storage.etags import Dialect
+from lago_images.storage.probe import MEMORY, ensure_safe
+from lago_images.storage.s3 import S3Store
+from tests.functional.storage.conftest import QUICK
+from tests.servers.model import Server
+from tests.servers.proxy import Fault, FaultProxy, Request
+
+
+def _open(server: Server, bucket: str, *, single_writer: bool = False) -> S3Store:
+    return S3Store.open(
+        bucket, "p", environ=server.environ, single_writer=single_writer, patience=QUICK
+    )
+
+
+@pytest.mark.parametrize(("name", "dialect"), [("ceph20", "quoted"), ("ceph18", "bare")])
+def test_lets_in_who_keeps_their_word(
+    request: pytest.FixtureRequest, name: str, dialect: str
+) -> None:
+    server = request.getfixturevalue(name)
+    bucket = server.new_bucket()
+    store = _open(server, bucket)
+    ensure_safe(store, Settings(), Console(quiet=True))
+    assert store.writer.dialect == Dialect(dialect)
+    assert [stat.key for stat in store.list()] == [MEMORY]
+
+    again = _open(server, bucket)
+    ensure_safe(again, Settings(single_writer=True), Console(quiet=True))
+    assert again.writer.dialect == Dialect(dialect)
+    assert again.requests == {"GetObject": 1}
+
+
+@pytest.mark.parametrize(
+    ("name", "does"), [("swift", "answered 501"), ("rclone", "answered 200, and the object was")]
+)
+def test_refuses_who_does_not(request: pytest.FixtureRequest, name: str, does: str) -> None:
+    server = request.getfixturevalue(name)
+    bucket = server.new_bucket()
+    store = _open(server, bucket)
+    with pytest.raises(UnsafeStoreError, match=does) as refused:
+        ensure_safe(store, Settings(), Console(quiet=True))
+    assert "single-writer = true" in str(refused.value.hint)
+    assert [stat.key for stat in store.list()] == []
+
+    said = io.StringIO()
+    allowed = _open(server, bucket, single_writer=True)
+    ensure_safe(allowed, Settings(single_writer=True), Console(stream=said))
+    assert "second publisher" in said.getvalue()
+    etag = allowed.put("k", b"1", expected=None)
+    assert allowed.put("k", b"2", expected=etag) == allowed.get("k").etag
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"store": {"url": "s3://another"}},
+        {"schema": 0},
+        {"dialect": "plain"},
+        {"dialect": "unheard of"},
+    ],
+)
+def test_does_not_believe_another_stores_memory(ceph20: Server, change: dict[str, object]) -> None:
+    bucket = ceph20.new_bucket()
+    store = _open(ceph20, bucket)
+    ensure_safe(store, Settings(), Console(quiet=True))
+    blob = store.get(MEMORY)
+    store.put(MEMORY, json.dumps({**json.loads(blob.data), **change}).encode(), expected=blob.etag)
+    again = _open(ceph20, bucket)
+    ensure_safe(again, Settings(), Console(quiet=True))
+    assert again.requests["PutObject"] > 5
+    assert again.get(MEMORY).data == blob.data
+
+
+def test_a_lost_answer_does_not_make_a_store_unsafe(ceph20: Server) -> None:
+    bucket = ceph20.new_bucket()
+    with FaultProxy(ceph20.endpoint) as proxy:
+        for number in (2, 3, 5, 7):
+
+            def plan(request: Request, at: int = len(proxy.requests) + number) -> Fault | None:
+                return Fault(drop=True) if request.number == at else None
+
+            proxy.plan = plan
+            store = _open(ceph20.through(proxy.endpoint), bucket)
+            ensure_safe(store, Settings(), Console(quiet=True))
+            assert store.writer.dialect is Dialect.QUOTED
+            store.delete([MEMORY])
+
+
+def test_a_store_that_cannot_be_asked_is_not_called_unsafe(ceph20: Server) -> None:
+    store = _open(ceph20, "no-such-bucket-here")
+    with pytest.raises(StorageError, match="NoSuchBucket") as failed:
+        ensure_safe(store, Settings(), Console(quiet=True))
+    assert not isinstance(failed.value, UnsafeStoreError)
+
+
+def test_a_directory_is_safe(tmp_path: object) -> None:
+    ensure_safe(DirectoryStore(path=tmp_path), Settings(), Console(quiet=True))  # type: ignore[arg-type]
