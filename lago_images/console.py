@@ -59,12 +59,17 @@ class Advance(Protocol):
 
 @dataclass(slots=True)
 class Console:
-    """Prints lines and progress; safe to use from several threads."""
+    """Prints lines and progress; safe to use from several threads.
+
+    ``interrupt`` is called whenever progress is told, and raises to end the work that tells it:
+    how threads hear of Ctrl-C.
+    """
 
     stream: TextIO = field(default_factory=lambda: sys.stderr)
     mode: Mode = Mode.PLAIN
     clock: Callable[[], float] = time.monotonic
     quiet: bool = False
+    interrupt: Callable[[], None] | None = None
     _lock: Lock = field(default_factory=Lock)
     _bars: "Progress | None" = None
     _bar_users: int = 0
@@ -118,9 +123,17 @@ class Console:
         """Progress of ``total`` bytes: a bar on a terminal, else a line now and then."""
         if self.mode is Mode.TERMINAL and not self.quiet:
             with self._bar(label, total) as advance:
-                yield advance
+                yield self._interruptible(advance)
         else:
-            yield self._plain_progress(label, total)
+            yield self._interruptible(self._plain_progress(label, total))
+
+    def _interruptible(self, advance: Advance) -> Advance:
+        def told(amount: int) -> None:
+            advance(amount)
+            if self.interrupt is not None:
+                self.interrupt()
+
+        return told
 
     @contextmanager
     def _bar(self, label: str, total: int | None) -> Iterator[Advance]:

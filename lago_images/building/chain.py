@@ -41,6 +41,7 @@ def build_chains(
     _tell_acceleration(context)
     children = Children()
     pool = ThreadPoolExecutor(jobs, thread_name_prefix="chain")
+    context.console.interrupt = children.check
     try:
         work = [
             pool.submit(_build_chain, chain, context, children, grouped=jobs == 1)
@@ -53,6 +54,7 @@ def build_chains(
         raise
     finally:
         pool.shutdown()
+        context.console.interrupt = None
 
 
 def build_chain(requests: Sequence[Request], context: Context) -> list[Result]:

@@ -117,7 +117,7 @@ class Downloader:
             part.open("ab" if resumed else "wb") as file,
             self.console.progress(f"downloading {url}", total) as advance,
         ):
-            while piece := answer.read(_PIECE):
+            while piece := answer.read1(_PIECE):
                 file.write(piece)
                 advance(len(piece))
                 done += len(piece)

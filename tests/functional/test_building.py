@@ -1,6 +1,8 @@
 """Images and chains built for real from tiny disks: no appliance, no boot."""
 
+import contextlib
 import hashlib
+import http.server
 import io
 import json
 import lzma
@@ -351,6 +353,48 @@ def test_an_interrupted_build_leaves_nothing(context, number):
     assert interrupted(context, number) != 0
     assert left(context) == []
     assert objects(context) == []
+
+
+_DOWNLOAD = """
+import signal, sys
+from lago_images.cli.main import _end_on_sigterm
+from tests.functional.test_building import ask, run_alone, spec
+_end_on_sigterm()
+run_alone(sys.argv[1], [ask(spec("one", "simple:" + sys.argv[2], **{
+    "base-checksum": "sha256:" + "0" * 64}))])
+"""
+
+
+def test_an_interrupted_download_ends_at_once(context):
+    """The server sends a little now and then, for ever."""
+    sending, over = threading.Event(), threading.Event()
+
+    class Slow(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.send_header("Content-Length", str(MIB))
+            self.end_headers()
+            with contextlib.suppress(OSError):
+                while not over.wait(0.05):
+                    self.wfile.write(b"x")
+                    sending.set()
+
+        def log_message(self, *args):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Slow) as server:
+        threading.Thread(target=server.serve_forever).start()
+        url = f"http://127.0.0.1:{server.server_port}/disk.img"
+        argv = [sys.executable, "-c", _DOWNLOAD, context.root.parent, url]
+        with subprocess.Popen(
+            argv, cwd=Path(__file__).parents[2], stderr=subprocess.DEVNULL
+        ) as run:
+            assert sending.wait(30)
+            run.send_signal(signal.SIGTERM)
+            assert run.wait(30) != 0
+        over.set()
+        server.shutdown()
+    assert left(context) == []
 
 
 def test_after_sigkill_the_next_run_cleans_up_and_builds(context):
