@@ -14,7 +14,7 @@ from lago_images.repository import layout
 from lago_images.repository.check import ARCH, FORMATS, aliases, is_notes, line
 from lago_images.repository.manifest import Manifest
 from lago_images.repository.release import Release
-from lago_images.repository.state import State
+from lago_images.repository.state import State, build_of
 
 Key = tuple[str, str | None]
 _SECTION = re.compile(r"\[([-A-Za-z0-9._]+)\]")
@@ -61,13 +61,15 @@ class Entry:
 
 
 def listing_mark(state: State) -> str:
-    """The digest of the set of releases that a file was rendered from.
+    """The digest of the set of releases that a file was rendered from, and of those retired.
 
     It stands in every rendered file, so that different sets never give the same bytes: a file
     that is right already for one publisher cannot then be changed back by a slower one, which
     read its ETag before and lists less.
     """
-    keys = sorted(str(release.key) for history in state.releases.values() for release in history)
+    releases = [release for history in state.releases.values() for release in history]
+    retired = {key.retirement for key in map(build_of, releases) if key and key in state.retired}
+    keys = sorted({*(str(release.key) for release in releases), *retired})
     return hashlib.sha256("\n".join(keys).encode()).hexdigest()
 
 

@@ -23,6 +23,8 @@ MANIFEST = "manifest.json"
 NAME = names.NAME
 _RELEASE = re.compile(r"releases/([^/]+)/([^/]+)/([1-9][0-9]*)\.json")
 _MANIFEST = re.compile(r"builds/([^/]+)/([^/]+)/([^/]+)/manifest\.json")
+_IN_BUILD = re.compile(r"builds/([^/]+)/([^/]+)/([^/]+)/.+")
+_RETIREMENT = re.compile(r"releases/([^/]+)/([^/]+)/retired/([^/]+)\.json")
 
 _ONCE = "public, max-age=31536000, immutable"
 # Short, and checked again: what is rendered changes with every publication.
@@ -56,6 +58,11 @@ class BuildKey:
     @property
     def manifest(self) -> str:
         return self.folder + MANIFEST
+
+    @property
+    def retirement(self) -> str:
+        """The record that the build is offered no more, as ``repo gc`` is going to remove it."""
+        return f"{RELEASES}{self.name}/{self.arch}/retired/{self.build_id}.json"
 
     @property
     def handle(self) -> str:
@@ -107,7 +114,21 @@ def release_key(key: str) -> ReleaseKey | None:
 
 def build_key(key: str) -> BuildKey | None:
     """The build whose manifest a store's key names, if it names one."""
-    match = _MANIFEST.fullmatch(key)
+    return _build(_MANIFEST, key)
+
+
+def owner(key: str) -> BuildKey | None:
+    """The build whose folder a store's key is in, if it is in one."""
+    return _build(_IN_BUILD, key)
+
+
+def retired_build(key: str) -> BuildKey | None:
+    """The build that a store's key retires, if it retires one."""
+    return _build(_RETIREMENT, key)
+
+
+def _build(form: re.Pattern[str], key: str) -> BuildKey | None:
+    match = form.fullmatch(key)
     return match and BuildKey(name=match[1], arch=match[2], build_id=match[3])
 
 

@@ -1,14 +1,13 @@
 """What is in a repository, read once: the value that every decision and rendering starts from."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
-from typing import Any
 
 from lago_images.errors import NotFoundError, RepositoryError
 from lago_images.repository import cache as caching
-from lago_images.repository.check import manifest_problems, release_problems
+from lago_images.repository.documents import CacheError, Found, read_manifest, read_release
 from lago_images.repository.layout import (
     BUILDS,
     MANIFEST,
@@ -18,6 +17,7 @@ from lago_images.repository.layout import (
     ReleaseKey,
     build_key,
     release_key,
+    retired_build,
 )
 from lago_images.repository.manifest import Manifest, canonical
 from lago_images.repository.release import Release
@@ -51,6 +51,8 @@ class State:
         unreadable: Builds without a release whose manifest is not one, each with what is wrong.
         objects: Everything listed under ``builds/`` and ``releases/``, by key.
         published: The commit published last; None for a repository that never was.
+        retired: Builds that are offered no more, and that ``repo gc`` removes or has removed:
+            they count as gone, whatever is left of them. Once retired is retired for good.
     """
 
     releases: Mapping[Image, tuple[Release, ...]]
@@ -59,6 +61,7 @@ class State:
     unreadable: Mapping[BuildKey, str]
     objects: Mapping[str, Stat]
     published: Published | None
+    retired: frozenset[BuildKey] = frozenset()
 
     @property
     def images(self) -> tuple[Image, ...]:
@@ -143,7 +146,7 @@ def read(store: Store) -> State:
             # Something was deleted between two requests (gc), or is really gone.
             if attempt == _ATTEMPTS:
                 raise
-        except _CacheError:
+        except CacheError:
             return _read(store, replace(cache, entries={}))
         attempt += 1
 
@@ -152,30 +155,23 @@ class _MissingError(RepositoryError):
     """A release's build has no manifest in the listing."""
 
 
-class _CacheError(RepositoryError):
-    """What the cache holds is not what was put into it."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Found:
-    """Documents with their ETags by key, and which of them must be checked."""
-
-    entries: Mapping[str, tuple[str, Any]]
-    fresh: frozenset[str]
-
-
 def _read(store: Store, cache: caching.Cache) -> State:
     published = read_published(store)
     # Releases first: the build of a release that was listed is there to be listed.
     releases = list(store.list(RELEASES))
     builds = list(store.list(BUILDS))
     places = {s.key: place for s in releases if (place := release_key(s.key))}
-    makers = {s.key: key for s in builds if s.key.endswith(MANIFEST) and (key := build_key(s.key))}
+    retired = frozenset(key for s in releases if (key := retired_build(s.key)))
+    makers = {
+        s.key: key
+        for s in builds
+        if s.key.endswith(MANIFEST) and (key := build_key(s.key)) and key not in retired
+    }
     objects = {stat.key: stat for stat in (*releases, *builds)}
     wanted = [objects[key] for key in (*places, *makers)]
     entries, fresh = caching.documents(store, cache, wanted)
-    found = _Found(entries=entries, fresh=fresh)
-    state = _assemble(found, places, makers, objects, published)
+    found = Found(entries=entries, fresh=fresh)
+    state = replace(_assemble(found, places, makers, objects, retired), published=published)
     bad = {key.manifest for key in state.unreadable}
     if not fresh <= bad:
         good = {key: entry for key, entry in entries.items() if key not in bad}
@@ -202,30 +198,31 @@ def read_published(store: Store) -> Published | None:
 
 
 def _assemble(
-    found: _Found,
+    found: Found,
     places: Mapping[str, ReleaseKey],
     makers: Mapping[str, BuildKey],
     objects: Mapping[str, Stat],
-    published: Published | None,
+    retired: frozenset[BuildKey],
 ) -> State:
     releases = _releases(found, places)
     manifests, unreadable = _manifests(found, makers)
-    _refuse_lost(releases, manifests, unreadable)
+    _refuse_lost(releases, manifests.keys() | retired, unreadable)
     return State(
         releases=releases,
         manifests=manifests,
         incomplete=frozenset(k for k, m in manifests.items() if not _complete(m, objects)),
         unreadable=unreadable,
         objects=objects,
-        published=published,
+        published=None,
+        retired=retired,
     )
 
 
-def _releases(found: _Found, places: Mapping[str, ReleaseKey]) -> dict[Image, tuple[Release, ...]]:
+def _releases(found: Found, places: Mapping[str, ReleaseKey]) -> dict[Image, tuple[Release, ...]]:
     by_image: dict[Image, list[Release]] = {}
     for name, key in places.items():
         try:
-            release = _release(found, name, key)
+            release = read_release(found, name, key)
         except RepositoryError as error:
             error.hint = error.hint or "restore it from a copy; repo verify lists all there is"
             raise
@@ -236,61 +233,31 @@ def _releases(found: _Found, places: Mapping[str, ReleaseKey]) -> dict[Image, tu
     }
 
 
-def _release(found: _Found, name: str, key: ReleaseKey) -> Release:
-    document = found.entries[name][1]
-    if name not in found.fresh:
-        with _trusting_the_cache():
-            return Release.from_plain(document, name)
-    release = Release.from_plain(caching.refuse_text(document, name), name)
-    if problems := release_problems(release, key):
-        raise RepositoryError(f"{key} is not a release: {'; '.join(problems)}")
-    return release
-
-
 def _manifests(
-    found: _Found, makers: Mapping[str, BuildKey]
+    found: Found, makers: Mapping[str, BuildKey]
 ) -> tuple[dict[BuildKey, Manifest], dict[BuildKey, str]]:
     manifests: dict[BuildKey, Manifest] = {}
     unreadable: dict[BuildKey, str] = {}
     for name, key in makers.items():
         try:
-            manifests[key] = _manifest(found, name, key)
-        except _CacheError:
+            manifests[key] = read_manifest(found, name, key)
+        except CacheError:
             raise
         except RepositoryError as error:
             unreadable[key] = error.message
     return manifests, unreadable
 
 
-def _manifest(found: _Found, name: str, key: BuildKey) -> Manifest:
-    document = found.entries[name][1]
-    if name not in found.fresh:
-        with _trusting_the_cache():
-            return Manifest.from_plain(document, name)
-    manifest = Manifest.from_plain(caching.refuse_text(document, name), name)
-    if problems := manifest_problems(manifest, key):
-        raise RepositoryError(f"{key.manifest} is not a manifest: {'; '.join(problems)}")
-    return manifest
-
-
-@contextmanager
-def _trusting_the_cache() -> Iterator[None]:
-    try:
-        yield
-    except RepositoryError as error:
-        raise _CacheError(error.message) from error
-
-
 def _refuse_lost(
     releases: Mapping[Image, tuple[Release, ...]],
-    manifests: Mapping[BuildKey, Manifest],
+    known: AbstractSet[BuildKey],
     unreadable: Mapping[BuildKey, str],
 ) -> None:
     """A public image whose record is lost must not silently leave the index."""
     for history in releases.values():
         for release in standing(history):
             key = build_of(release)
-            if key is None or key in manifests:
+            if key is None or key in known:
                 continue
             hint = f"restore it from a copy, or withdraw the revision: repo yank {release.name}"
             if key in unreadable:
