@@ -54,7 +54,8 @@ class Files:
             handler.send_header(name, value)
         handler.end_headers()
         cut = self.cut.pop(0) if self.cut and status in {200, 206} else None
-        handler.wfile.write(body[:cut])
+        if handler.command != "HEAD":
+            handler.wfile.write(body[:cut])
         handler.close_connection = True
 
 
@@ -65,6 +66,9 @@ def serving(content: dict[str, bytes] | None = None) -> Iterator[Files]:
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             files.answer(self)
+
+        def do_HEAD(self) -> None:
+            self.do_GET()
 
         def log_message(self, *args: object) -> None:
             pass

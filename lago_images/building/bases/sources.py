@@ -1,6 +1,7 @@
 """virt-builder's template sources: which there are, and what their signed indexes say."""
 
 import configparser
+import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Mapping
@@ -155,8 +156,12 @@ def _entry(text: bytes, name: str, arch: str, source: TemplateSource) -> index.E
 def _read(url: str) -> bytes:
     if not url.startswith(("http://", "https://", "file://")):
         raise ValueError(f"{url} is not an http, https or file URL")
-    with urllib.request.urlopen(url, timeout=_PATIENCE) as answer:  # noqa: S310 -- checked
-        data: bytes = answer.read(_LARGEST + 1)
+    try:
+        with urllib.request.urlopen(url, timeout=_PATIENCE) as answer:  # noqa: S310 -- checked
+            data: bytes = answer.read(_LARGEST + 1)
+    except urllib.error.HTTPError as error:
+        error.close()
+        raise ValueError(f"the server answered {error.code}") from error
     if len(data) > _LARGEST:
         raise ValueError("the index has more than 64 MiB")
     return data

@@ -44,7 +44,9 @@ def test_upgrades_are_told_apart_from_versions_side_by_side():
 
 
 def test_what_a_guest_cannot_mean_is_left_out():
-    text = "good 1.0 amd64\n<b>evil</b> 1 amd64\n::set-env 1 amd64\ngpg-pubkey 1-2 (none)\nshort 1\n"
+    text = (
+        "good 1.0 amd64\n<b>evil</b> 1 amd64\n::set-env 1 amd64\ngpg-pubkey 1-2 (none)\nshort 1\n"
+    )
     assert [p.name for p in parse(text)] == ["good"]
 
 

@@ -1,0 +1,363 @@
+"""Each kind of base but bootstrap, over loopback."""
+
+import gzip
+import hashlib
+import json
+import lzma
+import subprocess
+from dataclasses import replace
+
+import pytest
+
+from lago_images.building.bases import layer, libguestfs, simple
+from lago_images.building.bases.model import LayerBase
+from lago_images.building.compress import compress
+from lago_images.building.unpack import ChecksumError
+from lago_images.errors import BuildError, NotFoundError, SigningError, SpecError
+from lago_images.host.process import Runner
+from lago_images.repository.manifest import BaseRecord, Disk, Manifest
+from lago_images.settings import Settings, TemplateSource
+from lago_images.storage.directory import DirectoryStore
+from tests.clients.virt_builder import VirtBuilder
+from tests.support.files import serving
+from tests.support.images import a_context, a_spec
+from tests.support.keys import home, make_key
+from tests.tools import need
+
+pytestmark = pytest.mark.real
+need("qemu-img", "gpg", "virt-builder")
+MIB = 2**20
+RAW = b"boot sector".ljust(MIB, b"\0") + bytes(range(256)) * 4096 + bytes(6 * MIB)
+
+
+@pytest.fixture(scope="session")
+def qcow2(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("qcow2")
+    (folder / "raw").write_bytes(RAW)
+    convert = ["qemu-img", "convert", "-f", "raw", "-O", "qcow2", "raw", "disk.qcow2"]
+    subprocess.run(convert, cwd=folder, check=True, timeout=60)
+    return (folder / "disk.qcow2").read_bytes()
+
+
+@pytest.fixture
+def server():
+    with serving() as files:
+        yield files
+
+
+@pytest.fixture
+def work(tmp_path):
+    folder = tmp_path / "work"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def context(tmp_path):
+    return a_context(tmp_path)
+
+
+def simple_spec(where, *lines):
+    return a_spec("\n".join([f"#name=s\n#base=simple:{where}\n#arch=x86_64\n#distro=d", *lines]))
+
+
+def sha256(data):
+    return "sha256:" + hashlib.sha256(data).hexdigest()
+
+
+def content_of(prepared, folder):
+    """What a guest would see of the disk."""
+    raw = folder / "seen.raw"
+    convert = ["qemu-img", "convert", "-f", prepared.format, "-O", "raw", prepared.disk, raw]
+    subprocess.run(convert, check=True, timeout=60)
+    return raw.read_bytes()
+
+
+@pytest.mark.parametrize("packing", ["plain", "xz", "gzip"])
+@pytest.mark.parametrize("form", ["raw", "qcow2"])
+def test_a_disk_at_a_url(server, context, work, qcow2, form, packing):
+    plain = RAW if form == "raw" else qcow2
+    data = {"plain": bytes, "xz": lzma.compress, "gzip": gzip.compress}[packing](plain)
+    server.content["/disk"] = data
+    server.cut = [300]
+    spec = simple_spec(server.url + "/disk", f"#base-checksum={sha256(data)}")
+    prepared = simple.prepare(spec, work, context, Runner())
+    assert prepared.format == form
+    assert prepared.record.digest == sha256(data)
+    assert content_of(prepared, work) == RAW
+    assert [status for _, _, status in server.requests] == [200, 206]
+
+
+def test_a_second_build_does_not_download_again(server, context, work):
+    server.content["/disk"] = RAW
+    spec = simple_spec(server.url + "/disk", f"#base-checksum={sha256(RAW)}")
+    for number in range(2):
+        folder = work / str(number)
+        folder.mkdir()
+        assert simple.prepare(spec, folder, context, Runner()).disk.read_bytes() == RAW
+    assert len(server.requests) == 1
+
+
+def test_a_damaged_cache_is_downloaded_again(server, context, work):
+    server.content["/disk"] = RAW
+    spec = simple_spec(server.url + "/disk", f"#base-checksum={sha256(RAW)}")
+    kept = context.cache / "downloads" / sha256(RAW).replace(":", "-")
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes(RAW[:-1] + b"x")
+    assert simple.prepare(spec, work, context, Runner()).disk.read_bytes() == RAW
+    assert len(server.requests) == 1
+
+
+def test_a_wrong_checksum_leaves_nothing(server, context, work):
+    server.content["/disk"] = RAW
+    spec = simple_spec(server.url + "/disk", f"#base-checksum={sha256(b'other')}")
+    with pytest.raises(ChecksumError, match=sha256(RAW)):
+        simple.prepare(spec, work, context, Runner())
+    assert not list(work.iterdir())
+    assert [p.suffix for p in (context.cache / "downloads").iterdir()] == [".lock"]
+
+
+def test_a_disk_on_another_file_of_this_host_is_refused(server, context, work, tmp_path):
+    (tmp_path / "secret").write_bytes(RAW)
+    create = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", tmp_path / "secret"]
+    subprocess.run([*create, tmp_path / "evil"], check=True, timeout=60)
+    data = gzip.compress((tmp_path / "evil").read_bytes())
+    server.content["/disk"] = data
+    spec = simple_spec(server.url + "/disk", f"#base-checksum={sha256(data)}")
+    with pytest.raises(BuildError, match="has a backing file"):
+        simple.prepare(spec, work, context, Runner())
+
+
+def test_a_disk_in_the_repository(context, work, qcow2):
+    (context.root / "disks").mkdir()
+    (context.root / "disks" / "d.xz").write_bytes(lzma.compress(qcow2))
+    prepared = simple.prepare(simple_spec("disks/d.xz"), work, context, Runner())
+    assert prepared.record.digest == sha256((context.root / "disks/d.xz").read_bytes())
+    assert content_of(prepared, work) == RAW
+
+
+def test_a_link_out_of_the_repository_is_not_followed(context, work, tmp_path):
+    (tmp_path / "secret").write_bytes(RAW)
+    (context.root / "disk").symlink_to(tmp_path / "secret")
+    with pytest.raises(SpecError, match="leads out of the repository"):
+        simple.prepare(simple_spec("disk"), work, context, Runner())
+    assert not list(work.iterdir())
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("keys")
+    return make_key(folder, "good"), make_key(folder, "evil")
+
+
+TEMPLATE = lzma.compress(RAW)
+SHA512 = hashlib.sha512(TEMPLATE).hexdigest()
+LIBGUESTFS = a_spec("#name=l\n#base=libguestfs:tiny\n#arch=x86_64\n#distro=d\n")
+
+
+def index(*, checksum=SHA512, arch="x86_64"):
+    lines = ["[tiny]", "name=Tiny", f"arch={arch}", "file=disks/tiny.xz", "format=raw"]
+    lines += [f"size={len(RAW)}", "revision=7", "aliases=small"]
+    lines += [f"checksum[sha512]={checksum}"] if checksum else []
+    return "\n".join(lines).encode() + b"\n"
+
+
+def signed(key, text):
+    with home() as gpg:
+        gpg.import_keys(key.secret.read_bytes())
+        return gpg.clearsign(key.fingerprint, text)
+
+
+@pytest.fixture
+def source(server, keys):
+    """A template source on loopback, signed with the good key."""
+    server.content["/disks/tiny.xz"] = TEMPLATE
+    server.content["/index.asc"] = signed(keys[0], index())
+    return TemplateSource(
+        url=server.url + "/index.asc", fingerprint=keys[0].fingerprint, key=str(keys[0].public)
+    )
+
+
+def template(tmp_path, work, *sources, spec=LIBGUESTFS):
+    context = a_context(tmp_path, settings=Settings(template_sources=sources, folder=tmp_path))
+    return libguestfs.prepare(spec, work, context, Runner())
+
+
+def test_a_template_of_a_signed_source(tmp_path, work, source):
+    prepared = template(tmp_path, work, source)
+    assert prepared.disk.read_bytes() == RAW
+    assert prepared.record == BaseRecord(
+        ref="libguestfs:tiny",
+        digest="sha512:" + SHA512,
+        detail=f"revision 7 of tiny in {source.url}",
+    )
+
+
+def test_virt_builder_reads_the_same_source_and_shares_its_configuration(
+    tmp_path, work, source, keys
+):
+    client = VirtBuilder(home=tmp_path / "user", appliance={})
+    client.add_source("tests", source.url, keys[0].public)
+    assert [t["os-version"] for t in client.list("--no-cache")] == ["tiny"]
+    context = a_context(tmp_path, environ=client.environment)
+    assert libguestfs.prepare(LIBGUESTFS, work, context, Runner()).disk.read_bytes() == RAW
+
+
+def test_an_alias_names_a_template(tmp_path, work, source):
+    spec = a_spec("#name=l\n#base=libguestfs:small\n#arch=x86_64\n#distro=d\n")
+    assert template(tmp_path, work, source, spec=spec).disk.exists()
+
+
+def test_another_s_signature_is_refused_before_anything_is_downloaded(
+    tmp_path, work, source, server, keys
+):
+    server.content["/index.asc"] = signed(keys[1], index())
+    with pytest.raises(SigningError):
+        template(tmp_path, work, source)
+    assert [path for path, _, _ in server.requests] == ["/index.asc"]
+
+
+def test_a_tampered_index_is_refused(tmp_path, work, source, server):
+    good = server.content["/index.asc"]
+    server.content["/index.asc"] = good.replace(b"revision=7", b"revision=8")
+    with pytest.raises(SigningError, match="not good"):
+        template(tmp_path, work, source)
+
+
+def test_an_unsigned_index_is_refused_where_a_signature_is_due(tmp_path, work, source, server):
+    server.content["/index.asc"] = index()
+    with pytest.raises(SigningError, match="not signed"):
+        template(tmp_path, work, source)
+
+
+def test_a_signed_index_needs_a_key(tmp_path, work, source):
+    with pytest.raises(SigningError, match="no key is named"):
+        template(tmp_path, work, TemplateSource(url=source.url))
+
+
+def test_a_key_file_must_have_the_key_that_is_named(tmp_path, work, source, keys):
+    with pytest.raises(SigningError, match="does not have the key"):
+        template(tmp_path, work, replace(source, fingerprint=keys[1].fingerprint))
+
+
+def test_a_swapped_template_is_refused(tmp_path, work, source, server):
+    server.content["/disks/tiny.xz"] = lzma.compress(RAW[::-1])
+    with pytest.raises(ChecksumError):
+        template(tmp_path, work, source)
+    assert not list(work.iterdir())
+
+
+def test_a_template_without_a_checksum_is_refused(tmp_path, work, server):
+    server.content["/index"] = index(checksum="")
+    with pytest.raises(BuildError, match="has no sha512 checksum"):
+        template(tmp_path, work, TemplateSource(url=server.url + "/index"))
+
+
+def test_a_source_that_is_down_does_not_hide_another(tmp_path, work, server):
+    server.content |= {"/index": index(), "/disks/tiny.xz": TEMPLATE}
+    down = TemplateSource(url=server.url + "/gone")
+    assert template(tmp_path, work, down, TemplateSource(url=server.url + "/index")).disk.exists()
+
+
+def test_no_source_has_it(tmp_path, work, server):
+    server.content["/index"] = index(arch="aarch64")
+    sources = [TemplateSource(url=server.url + path) for path in ("/index", "/gone")]
+    with pytest.raises(
+        BuildError, match=r"no template tiny for x86_64 in .*/gone: the server answered 404"
+    ):
+        template(tmp_path, work, *sources)
+
+
+@pytest.fixture
+def published(tmp_path, qcow2):
+    """A base in a repository."""
+    path = tmp_path / "base.qcow2"
+    path.write_bytes(qcow2)
+    stream = compress(path, level=0, threads=1)
+    packed = b"".join(stream)
+    digests = stream.digests
+    manifest = Manifest(
+        name="base",
+        arch="x86_64",
+        build_id="one",
+        fingerprint="sha256:1",
+        base=BaseRecord(ref="bootstrap:debian-12", digest="sha256:0"),
+        disk=Disk(
+            format="qcow2",
+            virtual_size=len(RAW),
+            size=digests.size,
+            compressed_size=digests.compressed_size,
+            sha1=digests.sha1,
+            sha256=digests.sha256,
+            sha512=digests.sha512,
+        ),
+        commit="unknown",
+        dirty=False,
+        created=0,
+        seconds=0,
+    )
+    store = DirectoryStore(path=tmp_path / "repository")
+    store.upload(manifest.key.disk, [packed])
+    return manifest, store, packed
+
+
+LAYER = a_spec("#name=l\n#base=layer:base\n#arch=x86_64\n#distro=d\n")
+
+
+def test_a_layer_on_the_published_base(tmp_path, work, published):
+    manifest, store, _ = published
+    context = a_context(tmp_path, store=store)
+    prepared = layer.prepare(LAYER, LayerBase(manifest=manifest), work, context, Runner())
+    assert prepared.record.digest == "build:one"
+    assert content_of(prepared, work) == RAW
+    store.delete([manifest.key.disk])
+    (work / "again").mkdir()
+    again = layer.prepare(LAYER, LayerBase(manifest=manifest), work / "again", context, Runner())
+    assert again.disk.read_bytes() == prepared.disk.read_bytes()
+
+
+def test_a_layer_on_this_run_s_base_leaves_that_alone(tmp_path, work, published):
+    manifest, _, _ = published
+    base = LayerBase(manifest=manifest, disk=tmp_path / "base.qcow2")
+    before = base.disk.read_bytes()
+    prepared = layer.prepare(LAYER, base, work, a_context(tmp_path), Runner())
+    info = json.loads(
+        subprocess.check_output(["qemu-img", "info", "--output", "json", prepared.disk])
+    )
+    assert "backing-filename" not in info
+    prepared.disk.write_bytes(b"changed")
+    assert base.disk.read_bytes() == before
+
+
+@pytest.mark.parametrize("field", ["sha256", "sha512", "sha1", "size", "compressed_size"])
+def test_a_base_that_is_not_what_its_manifest_says_is_refused(tmp_path, work, published, field):
+    manifest, store, _ = published
+    value = getattr(manifest.disk, field)
+    other = value + 1 if isinstance(value, int) else value[::-1]
+    wrong = replace(manifest, disk=replace(manifest.disk, **{field: other}))
+    context = a_context(tmp_path, store=store)
+    with pytest.raises(ChecksumError, match=f"its {field} is"):
+        layer.prepare(LAYER, LayerBase(manifest=wrong), work, context, Runner())
+    assert not list(work.iterdir())
+    assert [p.suffix for p in (context.cache / "layers").iterdir()] == [".lock"]
+
+
+def test_a_damaged_copy_of_a_base_is_fetched_again(tmp_path, work, published):
+    manifest, store, packed = published
+    context = a_context(tmp_path, store=store)
+    kept = context.cache / "layers" / f"sha256-{manifest.disk.sha256}"
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes(packed[:-40])
+    prepared = layer.prepare(LAYER, LayerBase(manifest=manifest), work, context, Runner())
+    assert content_of(prepared, work) == RAW
+    assert kept.read_bytes() == packed
+
+
+def test_a_base_that_is_gone(tmp_path, work, published):
+    manifest, store, _ = published
+    store.delete([manifest.key.disk])
+    with pytest.raises(NotFoundError):
+        layer.prepare(
+            LAYER, LayerBase(manifest=manifest), work, a_context(tmp_path, store=store), Runner()
+        )
+    assert not list(work.iterdir())

@@ -1,0 +1,102 @@
+"""A bootstrapped Debian: what is in it, and that it starts on a larger disk too."""
+
+import os
+import re
+import subprocess
+import time
+
+import pytest
+
+from lago_images.building import boot
+from lago_images.building.agent import Agent
+from lago_images.building.bases import bootstrap
+from lago_images.errors import BuildError
+from lago_images.host.process import Runner
+from tests.support.images import DEBIAN12, a_context, a_spec, allocated, read_ext4
+from tests.tools import need
+
+pytestmark = pytest.mark.real
+need("mmdebstrap", "qemu-img", "qemu-system-x86_64", "debugfs")
+
+
+def test_the_disk_is_sparse_and_as_large_as_promised(debian12):
+    assert debian12.disk.stat().st_size == 6 * 2**30
+    assert allocated(debian12.disk) < 700 * 2**20
+
+
+def test_the_packages_are_those_that_a_guest_needs(debian12):
+    names = {package.name for package in debian12.packages}
+    assert {"openssh-server", "qemu-guest-agent", "ifupdown", "systemd-sysv"} <= names
+
+
+def test_the_guest_is_set_up_for_lago_and_a_serial_console(debian12):
+    grub = read_ext4(debian12.disk, "/boot/grub/grub.cfg")
+    uuid = re.search(r"root=UUID=(\S+)", grub)
+    assert uuid
+    assert "net.ifnames=0 biosdevname=0" in grub
+    assert "console=ttyS0" in grub
+    assert read_ext4(debian12.disk, "/etc/fstab").startswith(f"UUID={uuid[1]} / ext4 ")
+    assert "iface eth0 inet dhcp" in read_ext4(debian12.disk, "/etc/network/interfaces")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/etc/resolv.conf",
+        "/etc/ssh/ssh_host_ed25519_key",
+        "/etc/apt/apt.conf.d/99mmdebstrap",
+        "/etc/dpkg/dpkg.cfg.d/99mmdebstrap",
+        "/var/cache/apt/pkgcache.bin",
+    ],
+)
+def test_nothing_of_the_host_or_the_bootstrap_is_in_it(debian12, path):
+    with pytest.raises(FileNotFoundError):
+        read_ext4(debian12.disk, path)
+
+
+def test_updates_and_security_fixes_will_be_found(debian12):
+    sources = read_ext4(debian12.disk, "/etc/apt/sources.list")
+    for suite in ("bookworm", "bookworm-updates", "bookworm-security"):
+        assert f" {suite} main" in sources
+
+
+def test_it_starts_on_a_larger_disk_and_uses_all_of_it(debian12, tmp_path):
+    overlay = tmp_path / "grown.qcow2"
+    create = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", debian12.disk]
+    subprocess.run([*create, overlay, "9G"], check=True, timeout=60)
+    console = tmp_path / "console.log"
+    argv = ["qemu-system-x86_64", "-accel", "tcg", *boot._devices(overlay, console)]
+    with Runner().started(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as qemu:
+        agent = Agent(send=qemu.stdin.fileno(), receive=qemu.stdout.fileno(), clock=time.monotonic)
+        deadline = time.monotonic() + 480
+        while not agent.answers():
+            assert qemu.poll() is None, console.read_text(errors="replace")
+            assert time.monotonic() < deadline, console.read_text(errors="replace")
+        agent.settle(timeout=60)
+        [root] = [fs for fs in agent.ask("guest-get-fsinfo", timeout=60) if fs["mountpoint"] == "/"]
+        names = {i["name"] for i in agent.ask("guest-network-get-interfaces", timeout=60)}
+        serial = console.read_text(errors="replace")
+    assert root["total-bytes"] > 8 * 2**30
+    assert names == {"lo", "eth0"}
+    assert "Linux version" in serial
+
+
+def test_a_mirror_that_is_not_there_fails_and_leaves_nothing(tmp_path):
+    spec = a_spec(DEBIAN12 + "#mirror=http://127.0.0.1:1/debian\n")
+    work = tmp_path / "work"
+    work.mkdir()
+    with pytest.raises(BuildError, match=r"bootstrapping Debian 12 \(bookworm\) failed"):
+        bootstrap.prepare(spec, work, a_context(tmp_path), Runner(environ=os.environ))
+    assert not list(work.iterdir())
+
+
+def test_a_disk_that_is_too_small_is_told_as_such(tmp_path):
+    from lago_images.building.bases.partition import Layout, write_disk
+
+    rootfs = tmp_path / "rootfs"
+    rootfs.mkdir()
+    (rootfs / "large").write_bytes(os.urandom(20 * 2**20))
+    layout = Layout(size=16 * 2**20, uuid="6f7dd2c5-3e5c-4dd6-8d39-2f7b7b8c1f50")
+    with pytest.raises(BuildError, match="could not be made") as caught:
+        write_disk(rootfs, tmp_path / "disk", layout, tmp_path, Runner())
+    assert "size=" in caught.value.hint

@@ -1,0 +1,141 @@
+"""One launch of the real appliance: what it leaves in the disk, and what it does not."""
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from lago_images.building.bases.model import Prepared
+from lago_images.building.customise import customise
+from lago_images.errors import BuildError
+from lago_images.host.process import Runner
+from lago_images.settings import Settings
+from tests.support.images import Image, a_context, a_spec, allocated, read_ext4
+from tests.tools import need
+
+pytestmark = pytest.mark.real
+need("virt-sysprep", "debugfs")
+
+HEAD = "#name=c\n#base=layer:debian-12\n#arch=x86_64\n#distro=debian\n"
+OPERATIONS = r"""root-password password:123456
+hostname made-by-test
+write /etc/motd:hello\
+two
+edit /etc/motd:s/hello/bye/
+upload files/hello:/etc/hello
+copy-in files/folder:/srv
+run files/script.sh
+link /etc/motd:/etc/linked
+run-command env > /etc/env-seen; ls /sys/class/net > /etc/nets-seen
+run-command echo left > /var/log/left.log; echo left > /tmp/left; echo 1 > /var/lib/apt/lists/left
+run-command dd if=/dev/urandom of=/var/big bs=1M count=120 && sync && rm /var/big
+"""
+FAILING = """run-command true
+write /etc/motd:hello
+run-command echo the reason >&2; exit 7
+run-command true
+"""
+SECRET = "not for guests"
+
+
+@dataclass(frozen=True)
+class Done:
+    prepared: Prepared
+    before: int
+    work: Path
+    log: str
+
+
+def work_folder(tmp_path_factory, name):
+    folder = tmp_path_factory.mktemp(name)
+    files = folder / "root" / "files"
+    (files / "folder").mkdir(parents=True)
+    (files / "hello").write_text("hello")
+    (files / "folder" / "inner").write_text("inner")
+    (files / "script.sh").write_text("#!/bin/sh\necho ran > /etc/ran\n")
+    return folder
+
+
+def run(folder, debian12: Image, text):
+    environ = {**os.environ, "AWS_SECRET_ACCESS_KEY": SECRET, "GITHUB_TOKEN": SECRET}
+    context = a_context(folder, settings=Settings(network=False, folder=folder), environ=environ)
+    work = folder / "work"
+    work.mkdir()
+    prepared = debian12.copy(work)
+    before = allocated(prepared.disk)
+    runner = Runner(environ=environ, log=folder / "log")
+    after = customise(a_spec(HEAD + text), prepared, work, context, runner)
+    return Done(prepared=after, before=before, work=work, log=(folder / "log").read_text())
+
+
+@pytest.fixture(scope="session")
+def done(tmp_path_factory, debian12):
+    return run(work_folder(tmp_path_factory, "customise"), debian12, OPERATIONS)
+
+
+@pytest.fixture
+def read(done):
+    return lambda path: read_ext4(done.prepared.disk, path)
+
+
+def test_the_commands_did_what_they_say(read):
+    assert read("/etc/motd") == "bye\ntwo"
+    assert read("/etc/hello") == "hello"
+    assert read("/srv/folder/inner") == "inner"
+    assert read("/etc/ran") == "ran\n"
+    assert read("/etc/hostname").strip() == "made-by-test"
+    assert re.search(r"^root:\$", read("/etc/shadow"), re.MULTILINE)
+
+
+def test_a_command_sees_no_credentials_and_no_network(read, done):
+    assert SECRET not in read("/etc/env-seen")
+    assert read("/etc/nets-seen").split() == ["lo"]
+    assert SECRET not in done.log
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/tmp/left",
+        "/tmp/builder.log",
+        "/var/lib/apt/lists/left",
+        "/var/big",
+        "/etc/ssh/ssh_host_rsa_key",
+        "/etc/ssh/ssh_host_ed25519_key",
+        "/var/lib/systemd/random-seed",
+    ],
+)
+def test_nothing_of_the_build_is_left(read, path):
+    with pytest.raises(FileNotFoundError):
+        read(path)
+
+
+def test_every_machine_gets_an_identity_of_its_own(read):
+    assert read("/etc/machine-id") == ""
+    assert read("/var/log/left.log") == ""
+    assert "ssh-keygen -A" in read("/etc/systemd/system/ssh-host-keys.service")
+
+
+def test_unused_blocks_are_given_back(done):
+    # 120 MiB were written and removed. Inode tables and the journal may come into use.
+    assert allocated(done.prepared.disk) < done.before + 40 * 2**20
+
+
+def test_the_packages_are_known_without_a_second_launch(done, debian12):
+    assert done.prepared.packages == debian12.packages
+    assert len(done.prepared.packages) > 100
+    assert done.log.count("+ virt-") == 1
+
+
+def test_the_work_directory_holds_the_disk_and_nothing_else(done):
+    assert list(done.work.iterdir()) == [done.prepared.disk]
+
+
+def test_a_command_that_fails_is_named_with_its_line_and_output(tmp_path_factory, debian12):
+    folder = work_folder(tmp_path_factory, "failing")
+    with pytest.raises(BuildError, match=r"^image-specs/image:7: run-command echo the rea") as e:
+        run(folder, debian12, FAILING)
+    assert "the reason" in e.value.__cause__.tail
+    assert [p.name for p in (folder / "work").iterdir()] == ["base.raw"]
