@@ -1,0 +1,65 @@
+"""A private bucket, served: the gateway for clients that cannot sign requests."""
+
+import threading
+import urllib.error
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from lago_images.console import Console
+from lago_images.repository import layout
+from lago_images.repository.serve import Server
+from lago_images.storage.s3 import S3Store
+
+pytestmark = [pytest.mark.real, pytest.mark.xdist_group("ceph20")]
+DISK = "builds/a/x86_64/1/a.qcow2.xz"
+DATA = bytes(range(256)) * 40_000
+
+
+@pytest.fixture
+def url(ceph20):
+    store = S3Store.open(
+        ceph20.new_bucket(), "some/prefix", environ=ceph20.environ, single_writer=False
+    )
+    store.upload(DISK, [DATA], headers=layout.headers(DISK))
+    store.put("index", b"[a]\n", expected=None, headers=layout.headers("index"))
+    store.put("state/published.json", b"{}", expected=None)
+    with Server(store, Console(quiet=True), bind="127.0.0.1", port=0) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        yield server.url
+        server.shutdown()
+        thread.join()
+
+
+def get(url, **headers):
+    request = urllib.request.Request(url, headers=headers)
+    with urllib.request.urlopen(request, timeout=60) as response:
+        return response.headers, response.read()
+
+
+def test_a_bucket_is_served_as_a_directory_is(url):
+    headers, body = get(f"{url}/{DISK}")
+    assert body == DATA
+    assert headers["Content-Length"] == str(len(DATA))
+    assert headers["Content-Type"] == "application/x-xz"
+    assert "immutable" in headers["Cache-Control"]
+    assert get(f"{url}/index")[1] == b"[a]\n"
+    part, body = get(f"{url}/{DISK}", Range="bytes=1000-1999")
+    assert body == DATA[1000:2000]
+    assert part["Content-Range"] == f"bytes 1000-1999/{len(DATA)}"
+
+
+@pytest.mark.parametrize("path", ["state/published.json", "nothing", "", "builds/a"])
+def test_what_is_not_published_is_not_there(url, path):
+    with pytest.raises(urllib.error.HTTPError) as raised:
+        get(f"{url}/{path}")
+    with raised.value as answer:
+        assert answer.code == 404
+
+
+def test_many_at_once(url):
+    with ThreadPoolExecutor(12) as pool:
+        got = list(pool.map(lambda _: get(f"{url}/{DISK}")[1] == DATA, range(24)))
+    assert all(got)
