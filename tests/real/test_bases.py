@@ -136,6 +136,19 @@ def test_a_disk_in_the_repository(context, work, qcow2):
     assert content_of(prepared, work) == RAW
 
 
+@pytest.mark.parametrize("form", ["raw", "qcow2"])
+def test_a_disk_grows_to_the_size_that_is_asked_for(context, work, qcow2, form):
+    (context.root / "disk").write_bytes(RAW if form == "raw" else qcow2)
+    prepared = simple.prepare(simple_spec("disk", "#size=16M"), work, context, Runner())
+    assert content_of(prepared, work) == RAW.ljust(16 * MIB, b"\0")
+
+
+def test_a_disk_does_not_shrink(context, work):
+    (context.root / "disk").write_bytes(RAW)
+    with pytest.raises(SpecError, match="image:5: size=4M is less than the base's"):
+        simple.prepare(simple_spec("disk", "#size=4M"), work, context, Runner())
+
+
 def test_a_link_out_of_the_repository_is_not_followed(context, work, tmp_path):
     (tmp_path / "secret").write_bytes(RAW)
     (context.root / "disk").symlink_to(tmp_path / "secret")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from lago_images.building import cache
 from lago_images.building.bases.model import LayerBase, Prepared
+from lago_images.building.bases.size import enlarge
 from lago_images.building.compress import Digests, decompress
 from lago_images.building.model import Context
 from lago_images.building.unpack import ChecksumError, disk_format
@@ -51,7 +52,7 @@ def prepare(
         digest=f"build:{manifest.build_id}",
         detail=f"sha512:{manifest.disk.sha512}",
     )
-    return Prepared(disk=disk, format=found, record=record)
+    return enlarge(spec, Prepared(disk=disk, format=found, record=record), runner)
 
 
 def _fetch(manifest: Manifest, disk: Path, context: Context) -> None:

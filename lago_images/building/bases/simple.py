@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from lago_images.building.bases.model import Prepared
+from lago_images.building.bases.size import enlarge
 from lago_images.building.download import Downloader
 from lago_images.building.model import Context
 from lago_images.building.unpack import Checksum, ChecksumError, disk_format, unpack
@@ -32,7 +33,7 @@ def prepare(spec: Spec, workdir: Path, context: Context, runner: Runner) -> Prep
         source = _local(spec, context.root)
         found = unpack(source, disk, expected=checksum, what=spec.base.name)
     record = BaseRecord(ref=str(spec.base), digest=str(found))
-    return finished(disk, record, what=spec.base.name, runner=runner)
+    return enlarge(spec, finished(disk, record, what=spec.base.name, runner=runner), runner)
 
 
 def fetch(url: str, checksum: Checksum, disk: Path, context: Context) -> Checksum:
