@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from lago_images.planning.facts import Built, Current, Holdings, Published
+from lago_images.repository.held import held
 from lago_images.repository.manifest import Manifest
 from lago_images.repository.release import Release
 from lago_images.repository.state import Image, State, standing
@@ -54,28 +55,14 @@ def _built(manifest: Manifest) -> Built:
 
 
 def _held(history: tuple[Release, ...]) -> Mapping[str, str]:
-    """The fingerprints that were withdrawn, or passed over by a rollback, and not released since.
-
-    Without this the next plan would build again what an operator has just taken back.
-    """
-    held: dict[str, str] = {}
-    for position, release in enumerate(history):
-        earlier = history[:position]
-        if release.withdraws is not None:
-            reason = f"revision {release.withdraws} was withdrawn{_because(release)}"
-            held |= {r.fingerprint: reason for r in earlier if r.revision == release.withdraws}
-        elif release.reason:
-            reason = f"revision {release.revision} rolled it back{_because(release)}"
-            held |= {r.fingerprint: reason for r in _passed_over(earlier, release)}
-        held.pop(release.fingerprint, None)
-    return held
+    """The fingerprints that were taken back, each with why: they are not built unasked."""
+    return {fingerprint: _why(release) for fingerprint, release in held(history).items()}
 
 
-def _passed_over(earlier: tuple[Release, ...], rollback: Release) -> list[Release]:
-    """What was released after the build that a rollback goes back to."""
-    originals = [r.revision for r in earlier if r.build == rollback.build]
-    first = max(originals, default=rollback.revision)
-    return [r for r in earlier if r.build is not None and r.revision > first]
+def _why(release: Release) -> str:
+    if release.withdraws is not None:
+        return f"revision {release.withdraws} was withdrawn{_because(release)}"
+    return f"revision {release.revision} rolled it back{_because(release)}"
 
 
 def _because(release: Release) -> str:

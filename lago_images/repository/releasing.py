@@ -2,22 +2,22 @@
 
 import json
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
 from lago_images.errors import ConflictError, NotFoundError, RepositoryError
 from lago_images.repository.check import manifest_problems, release_problems
+from lago_images.repository.held import History, held
 from lago_images.repository.layout import RELEASES, headers, release_key
 from lago_images.repository.manifest import Manifest
 from lago_images.repository.metadata import hash_file
 from lago_images.repository.release import Release
-from lago_images.repository.state import standing, withdrawn
-from lago_images.storage.base import Store
+from lago_images.repository.state import build_of, standing, withdrawn
+from lago_images.storage.base import Stat, Store
 
 # Whether the first commit is an ancestor of the second; None when one of them is not to be had.
 IsAncestor = Callable[[str, str], bool | None]
-History = tuple[Release, ...]
 _ATTEMPTS = 1000
 
 
@@ -95,9 +95,11 @@ def create(
     """
     seen: dict[str, Release] = {}
     for _ in range(_ATTEMPTS):
-        wanted = decide(read_history(store, name, arch, seen))
+        listed = list(store.list(f"{RELEASES}{name}/{arch}/"))
+        wanted = decide(_history(store, listed, seen))
         if wanted is None:
             return None
+        _refuse_retired(wanted, listed)
         if _created(store, wanted):
             return wanted
     raise RepositoryError(
@@ -119,9 +121,13 @@ def read_history(
     store: Store, name: str, arch: str, seen: dict[str, Release] | None = None
 ) -> History:
     """An image's releases and withdrawals, ascending; ``seen`` ones are not read again."""
-    seen = {} if seen is None else seen
+    listed = store.list(f"{RELEASES}{name}/{arch}/")
+    return _history(store, listed, {} if seen is None else seen)
+
+
+def _history(store: Store, listed: Iterable[Stat], seen: dict[str, Release]) -> History:
     history = []
-    for stat in store.list(f"{RELEASES}{name}/{arch}/"):
+    for stat in listed:
         key = release_key(stat.key)
         if key is None:
             continue
@@ -132,6 +138,15 @@ def read_history(
             seen[stat.key] = read
         history.append(seen[stat.key])
     return tuple(sorted(history, key=lambda r: r.revision))
+
+
+def _refuse_retired(wanted: Release, listed: Iterable[Stat]) -> None:
+    key = build_of(wanted)
+    if key and key.retirement in {stat.key for stat in listed}:
+        raise RepositoryError(
+            f"{key.folder} cannot be released: repo gc has begun to remove it",
+            hint=f"build it again: ci rebuild {wanted.name}",
+        )
 
 
 def prove(store: Store, manifest: Manifest) -> None:
@@ -170,10 +185,8 @@ def _reason_not_to(
     known_revision: int,
     is_ancestor: IsAncestor,
 ) -> Outcome | None:
-    gone = withdrawn(history)
-    for earlier in history:
-        if earlier.revision in gone and earlier.build == manifest.build_id:
-            return Outcome(verdict=Verdict.WITHDRAWN, release=earlier)
+    if taken := _taken_back(history, manifest, known_revision):
+        return Outcome(verdict=Verdict.WITHDRAWN, release=taken)
     newest = next(reversed(standing(history)), None)
     if newest is None:
         return None
@@ -184,6 +197,16 @@ def _reason_not_to(
     if newest.commit != commit and is_ancestor(commit, newest.commit):
         return Outcome(verdict=Verdict.SUPERSEDED, release=newest)
     return None
+
+
+def _taken_back(history: History, manifest: Manifest, known_revision: int) -> Release | None:
+    """What keeps a build from coming back: it was withdrawn, or its like after the plan."""
+    gone = withdrawn(history)
+    for earlier in history:
+        if earlier.revision in gone and earlier.build == manifest.build_id:
+            return earlier
+    taken = held(history).get(manifest.fingerprint)
+    return taken if taken and taken.revision > known_revision else None
 
 
 def _created(store: Store, wanted: Release) -> bool:

@@ -1,0 +1,217 @@
+"""What operators do to the history of an image: withdraw a revision, go back to an older build.
+
+Both only add a release, by the same creation that publishers use, and render afterwards; so they
+may be called beside running publishers, and a crash between the two is made up for by whoever
+renders next.
+"""
+
+from dataclasses import dataclass
+
+from lago_images.errors import RepositoryError, UsageError
+from lago_images.repository.held import History
+from lago_images.repository.layout import NAME, RELEASES, release_key, retired_build
+from lago_images.repository.publisher import Publisher
+from lago_images.repository.release import Release
+from lago_images.repository.releasing import create, new_nonce, next_revision, prove
+from lago_images.repository.state import (
+    State,
+    build_of,
+    read,
+    standing,
+    withdrawn,
+)
+from lago_images.storage.base import Store
+
+_LIST = "lago-images repo list --all shows what is published"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Changed:
+    """What became of an image.
+
+    Attributes:
+        name: The image's.
+        arch: Its architecture.
+        about: The revision that was withdrawn, or gone back to.
+        release: The release that this made; None when nothing was left to do.
+        current: What clients get now; None when the image is offered no more.
+        written: The rendered files that changed.
+    """
+
+    name: str
+    arch: str
+    about: int
+    release: Release | None
+    current: Release | None
+    written: tuple[str, ...]
+
+
+def yank(
+    publisher: Publisher, name: str, *, reason: str, revision: int | None = None, arch: str = ""
+) -> Changed:
+    """Withdraw a revision: the newest one that is offered, unless another is named.
+
+    Clients are then offered what was offered before it. The revision's number is never used
+    again, its build not released again, and its fingerprint not built again unless asked for.
+    A revision that is withdrawn already is left as it is.
+
+    Raises:
+        UsageError: There is no such revision.
+    """
+    store, arch = publisher.store, arch or only_arch(publisher.store, name)
+    retired = _retired(store, name, arch)
+    targets: list[Release] = []
+
+    def decide(history: History) -> Release | None:
+        if not targets:
+            targets.append(_to_withdraw(history, retired, name, arch, revision))
+        target = targets[0]
+        if target.revision in withdrawn(history):
+            return None
+        return Release(
+            name=name,
+            arch=arch,
+            revision=next_revision(history),
+            build=None,
+            fingerprint="",
+            commit=target.commit,
+            published=int(publisher.now()),
+            nonce=new_nonce(),
+            withdraws=target.revision,
+            reason=reason,
+        )
+
+    made = create(store, name, arch, decide)
+    refreshed = publisher.refresh()
+    return Changed(
+        name=name,
+        arch=arch,
+        about=targets[0].revision,
+        release=made,
+        current=refreshed.state.current(name, arch),
+        written=refreshed.written,
+    )
+
+
+def rollback(
+    publisher: Publisher, name: str, *, reason: str = "", to: int | None = None, arch: str = ""
+) -> Changed:
+    """Publish an older build again, under a new revision: caching clients then really get it.
+
+    Args:
+        publisher: Of the repository.
+        name: The image's.
+        reason: Why; kept in the release.
+        to: The revision whose build to go back to; by default the newest that is offered and
+            older than what is current.
+        arch: Needed only for an image of several architectures.
+
+    Raises:
+        UsageError: There is nothing to go back to, or not to that revision.
+        RepositoryError: The build is not whole, or somebody published meanwhile.
+    """
+    store, arch = publisher.store, arch or only_arch(publisher.store, name)
+    state = read(store)
+    target = _to_go_back_to(state, name, arch, to)
+    manifest = state.manifest(target)
+    if manifest is None:
+        raise RepositoryError(f"revision {target.revision} of {name} has no whole build")
+    prove(store, manifest)
+    seen = state.newest(name, arch)
+
+    def decide(history: History) -> Release:
+        if not history or history[-1].revision != seen:
+            raise RepositoryError(
+                f"{name} was published meanwhile: its newest revision is no longer {seen}",
+                hint="look at it (repo list), and roll back again if that is still wanted",
+            )
+        return Release(
+            name=name,
+            arch=arch,
+            revision=next_revision(history),
+            build=target.build,
+            fingerprint=target.fingerprint,
+            # That of what is passed over: older commits that finish late must not replace it.
+            commit=standing(history)[-1].commit,
+            published=int(publisher.now()),
+            nonce=new_nonce(),
+            reason=f"back to revision {target.revision}" + (f": {reason}" if reason else ""),
+        )
+
+    made = create(store, name, arch, decide)
+    refreshed = publisher.refresh()
+    if build_of(target) in refreshed.state.retired and made is not None:
+        yank(publisher, name, reason="repo gc removes its build", revision=made.revision, arch=arch)
+        raise RepositoryError(
+            f"repo gc began to remove the build of revision {target.revision} at the same moment",
+            hint=f"what was current still is; build it again: ci rebuild {name}",
+        )
+    return Changed(
+        name=name,
+        arch=arch,
+        about=target.revision,
+        release=made,
+        current=refreshed.state.current(name, arch),
+        written=refreshed.written,
+    )
+
+
+def only_arch(store: Store, name: str) -> str:
+    """The architecture of an image that has one; raises ``UsageError`` for none and several."""
+    if not NAME.fullmatch(name):
+        raise UsageError(f"{name!r} is not an image's name", hint=_LIST)
+    keys = (release_key(stat.key) for stat in store.list(f"{RELEASES}{name}/"))
+    found = sorted({key.arch for key in keys if key})
+    if not found:
+        raise UsageError(f"{name} was never published in {store.url}", hint=_LIST)
+    if len(found) > 1:
+        raise UsageError(f"{name} is published for {', '.join(found)}", hint="say which: --arch")
+    return found[0]
+
+
+def _retired(store: Store, name: str, arch: str) -> frozenset[str]:
+    keys = (retired_build(stat.key) for stat in store.list(f"{RELEASES}{name}/{arch}/retired/"))
+    return frozenset(key.build_id for key in keys if key)
+
+
+def _to_withdraw(
+    history: History, retired: frozenset[str], name: str, arch: str, revision: int | None
+) -> Release:
+    if revision is None:
+        offered = [one for one in standing(history) if one.build not in retired]
+        if not offered:
+            raise UsageError(f"{name} ({arch}) has no revision that is offered", hint=_LIST)
+        return offered[-1]
+    for release in history:
+        if release.revision == revision and release.build is not None:
+            return release
+    raise UsageError(f"{name} ({arch}) has no release {revision}", hint=_LIST)
+
+
+def _to_go_back_to(state: State, name: str, arch: str, to: int | None) -> Release:
+    live, current = state.live(name, arch), state.current(name, arch)
+    if to is None:
+        same = [one.revision for one in live if current and one.build == current.build]
+        older = [one for one in live if same and one.revision < same[0]]
+        if not older:
+            raise UsageError(f"{name} ({arch}) has no older build to go back to", hint=_LIST)
+        return older[-1]
+    for release in live:
+        if release.revision == to and current and release.build == current.build:
+            raise UsageError(f"the build of revision {to} is what clients of {name} get now")
+        if release.revision == to:
+            return release
+    raise UsageError(
+        f"cannot go back to revision {to} of {name}: {_why_not(state, name, arch, to)}"
+    )
+
+
+def _why_not(state: State, name: str, arch: str, revision: int) -> str:
+    found = [one for one in state.history(name, arch) if one.revision == revision]
+    if not found or found[0].build is None:
+        return "there is no such release"
+    if revision in state.withdrawn(name, arch):
+        return "it was withdrawn"
+    if build_of(found[0]) in state.retired:
+        return "its build was removed by repo gc"
+    return "its build is not whole"
