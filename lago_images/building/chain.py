@@ -91,7 +91,8 @@ class _Chain:
     def _build(self, request: Request, base: str, *, keep: bool) -> Result:
         spec, context = request.spec, self.context
         folder = self.folder / "image"
-        progress = Progress(name=spec.name, console=context.console, clock=context.clock)
+        log = context.logs / f"{spec.name}.log"
+        progress = Progress(name=spec.name, console=context.console, clock=context.clock, log=log)
         job = Job(
             request=request,
             context=context,
@@ -102,6 +103,7 @@ class _Chain:
         )
         begun = context.clock()
         manifest, error, tail = None, "", _tail(None)
+        log.unlink(missing_ok=True)
         try:
             folder.mkdir()
             built = build(job)
@@ -110,7 +112,8 @@ class _Chain:
                 self.bases[spec.name] = LayerBase(manifest=built.manifest, disk=disk)
             manifest = built.manifest
         except Exception as failure:  # noqa: BLE001 -- one failure stays one failure
-            error, tail = _told(failure, job.log)
+            error, tail = _told(failure), _tail(failure)
+            progress.note(_for_log(failure, error))
             context.console.error(f"{spec.name}: failed while {progress.step or 'beginning'}")
         finally:
             shutil.rmtree(folder, ignore_errors=True)
@@ -122,7 +125,7 @@ class _Chain:
             step="" if manifest else progress.step,
             error=error,
             tail=tail,
-            log=job.log if job.log.exists() else None,
+            log=log if log.exists() else None,
         )
 
 
@@ -149,17 +152,17 @@ def _published(request: Request) -> LayerBase | None:
     return None if request.base is None else LayerBase(manifest=request.base)
 
 
-def _told(failure: Exception, log: Path) -> tuple[str, tuple[str, ...]]:
-    """A failure in words, and the last lines of what failed. A fault of ours goes to the log."""
+def _told(failure: Exception) -> str:
     if isinstance(failure, Error):
-        error = failure.message + (f" ({failure.hint})" if failure.hint else "")
-    elif isinstance(failure, OSError):
-        error = str(failure)
-    else:
-        error = f"{type(failure).__name__}: {failure}"
-        with log.open("a", encoding="utf-8") as file:
-            file.writelines(traceback.format_exception(failure))
-    return error, _tail(failure)
+        return failure.message + (f" ({failure.hint})" if failure.hint else "")
+    return str(failure) if isinstance(failure, OSError) else f"{type(failure).__name__}: {failure}"
+
+
+def _for_log(failure: Exception, error: str) -> str:
+    """What the log says of a failure: with the traceback of a fault of ours."""
+    if isinstance(failure, Error | OSError):
+        return f"error: {error}"
+    return "".join(traceback.format_exception(failure))
 
 
 def _tail(failure: BaseException | None) -> tuple[str, ...]:
@@ -174,7 +177,8 @@ def _tell_acceleration(context: Context) -> None:
     if context.settings.require_kvm:
         kvm.demand(context.accel)
     if not context.accel.kvm:
+        why = context.accel.why.rstrip(".")
         context.console.warn(
-            f"KVM DOES NOT WORK HERE: {context.accel.why}. Guests are emulated, which takes "
-            f"several times as long. To change that: {kvm.hint(context.accel)}"
+            f"KVM DOES NOT WORK HERE: {why}. Guests are emulated, which takes several times as long. "
+            f"To change that: {kvm.hint(context.accel)}"
         )

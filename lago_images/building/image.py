@@ -50,7 +50,7 @@ class Job:
 
     @property
     def log(self) -> Path:
-        return self.context.logs / f"{self.request.spec.name}.log"
+        return self.progress.log
 
     @property
     def console_log(self) -> Path:
@@ -127,8 +127,7 @@ def tools(runner: Runner) -> Mapping[str, str]:
 def _runner(job: Job) -> Runner:
     environ = job.context.environ
     job.context.logs.mkdir(parents=True, exist_ok=True)
-    for log in (job.log, job.console_log):
-        log.unlink(missing_ok=True)
+    job.console_log.unlink(missing_ok=True)
     there = sys.platform == "linux" and shutil.which(_DIE_TOGETHER[0], path=search_path(environ))
     return Runner(
         environ={**environ, "TMPDIR": str(job.folder)},

@@ -1,10 +1,13 @@
-"""What is being done for an image, told as it begins and ends."""
+"""What is being done for an image, told as it begins and ends, on the console and in its log."""
 
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from lago_images.console import Console
+
+_WORTH_TELLING = 1.0
 
 
 @dataclass(slots=True, kw_only=True)
@@ -14,6 +17,7 @@ class Progress:
     name: str
     console: Console
     clock: Callable[[], float]
+    log: Path
     step: str = ""
 
     @contextmanager
@@ -22,5 +26,15 @@ class Progress:
         self.step = step
         begun = self.clock()
         self.console.info(f"{self.name}: {step}")
+        self.note(f"== {step}")
         yield
-        self.console.info(f"{self.name}: {step}: done in {self.clock() - begun:.1f} s")
+        seconds = self.clock() - begun
+        self.note(f"== done in {seconds:.1f} s")
+        if seconds >= _WORTH_TELLING:
+            self.console.info(f"{self.name}: {step}: done in {seconds:.1f} s")
+
+    def note(self, text: str) -> None:
+        """Add lines to the log."""
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        with self.log.open("a", encoding="utf-8") as log:
+            log.write(text.rstrip("\n") + "\n")

@@ -167,6 +167,7 @@ def test_a_failure_takes_its_layers_and_no_one_else(context):
     assert not results["bad"].ok
     assert "gone.img" in results["bad"].error
     assert "preparing" in results["bad"].step
+    assert results["bad"].error in results["bad"].log.read_text()
     assert results["on-bad"].skipped == "bad"
     assert results["on-on-bad"].skipped == "on-bad"
     assert results["apart"].ok
