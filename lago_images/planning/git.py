@@ -251,6 +251,12 @@ class Git:
         basic = ("--quiet", "--no-tags", "--no-recurse-submodules", "--no-auto-gc")
         return self._ask("fetch", *basic, *options, remote, *wanted) is not None
 
+    def branch(self) -> str | None:
+        """The remote's default branch, as the clone knows it, else the one checked out."""
+        names = ("symbolic-ref", "--quiet", "--short")
+        default = self._ask(*names, "refs/remotes/origin/HEAD") or ""
+        return default.partition("/")[2] or self._ask(*names, "HEAD")
+
     def _remote(self) -> str | None:
         branch = self._ask("symbolic-ref", "--quiet", "--short", "HEAD")
         of_branch = self._ask("config", f"branch.{branch}.remote") if branch else None

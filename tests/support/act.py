@@ -177,8 +177,8 @@ class GitHubHost:
 
 
 def _job(name: str) -> str:
-    """The job's own name: act shows ``workflow/caller/workflow/job``."""
-    return name.rpartition("/")[2].strip()
+    """The job's own name: act shows ``workflow/caller/job``, numbered in a matrix."""
+    return re.sub(r"-\d+$", "", name.rpartition("/")[2].strip())
 
 
 def _port() -> int:

@@ -1,0 +1,40 @@
+"""``lago-images init``."""
+
+from pathlib import Path
+
+import click
+
+from lago_images.ci import scaffold
+from lago_images.cli.common import Invocation
+from lago_images.planning.git import Git
+
+
+@click.command()
+@click.argument(
+    "folder", type=click.Path(file_okay=False, path_type=Path), default=Path(), required=False
+)
+@click.pass_obj
+def init(invocation: Invocation, folder: Path) -> None:
+    """Set up a specs repository in FOLDER: an example spec, settings, workflow, Jenkinsfile.
+
+    What is there already is never changed.
+    """
+    root = folder.absolute()
+    root.mkdir(parents=True, exist_ok=True)
+    git = Git.find(root)
+    tools, ref = scaffold.tools()
+    facts = scaffold.Facts(
+        name=root.name, branch=(git and git.branch()) or "main", tools=tools, ref=ref
+    )
+    written, kept = scaffold.write(root, scaffold.files(facts))
+    for path in written:
+        click.echo(f"wrote {path}")
+    for path in kept:
+        click.echo(f"kept {path}, which was there")
+    console = invocation.console
+    if git is None:
+        console.info("hint: it is not in git yet: git init")
+    if ref == "main" and ".github/workflows/images.yml" in written:
+        console.info("hint: put a commit instead of main into .github/workflows/images.yml")
+    if written:
+        console.info("next: lago-images lint; lago-images build; docs/ci.md tells of CI")

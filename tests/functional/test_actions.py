@@ -1,0 +1,133 @@
+"""The real workflow files under act: real git with a bare remote, a real store, no container."""
+
+import re
+
+import pytest
+
+from tests.servers.model import Server
+from tests.support.act import GitHubHost
+from tests.support.policies import published_bucket
+from tests.tools import need
+
+SECRETS = {
+    "BUILDER_ACCESS_KEY_ID": "builderkey",
+    "BUILDER_SECRET_ACCESS_KEY": "buildersecret",
+    "PUBLISHER_ACCESS_KEY_ID": "testkey",
+    "PUBLISHER_SECRET_ACCESS_KEY": "testsecret",
+}
+pytestmark = [pytest.mark.real, pytest.mark.xdist_group("ceph20")]
+
+
+def keys(server: Server, bucket: str) -> set[str]:
+    """What is in the bucket, less the caches and what a probe left."""
+    found = server.client().list_objects_v2(Bucket=bucket).get("Contents", [])
+    return {e["Key"] for e in found if not e["Key"].startswith("state/")}
+
+
+def host_for(tmp_path, server: Server, bucket: str) -> GitHubHost:
+    need("git", "node", "npm")
+    host = GitHubHost.create(
+        tmp_path,
+        variables={
+            "LAGO_IMAGES_REPOSITORY": f"s3://{bucket}",
+            "LAGO_IMAGES_BASE_URL": f"{server.endpoint}/{bucket}",
+            "AWS_ENDPOINT_URL_S3": server.endpoint,
+            "AWS_REGION": "us-east-1",
+        },
+        environ={"AWS_EC2_METADATA_DISABLED": "true", "XDG_CACHE_HOME": str(tmp_path / "cache")},
+    )
+    host.specs.write("lago-images.toml", 'name = "test"\n')
+    return host
+
+
+def releases(found: set[str]) -> set[str]:
+    return {key for key in found if key.startswith("releases/")}
+
+
+def outcomes(log: str) -> dict[str, str]:
+    """What the step summary says of each image."""
+    rows = re.findall(r"^\| <code>([\w-]+)</code> \| \S+ ([a-z ]+) \|", log, re.MULTILINE)
+    return dict(rows)
+
+
+def test_from_pull_request_to_publication(tmp_path, ceph20):
+    bucket = published_bucket(ceph20)
+    host = host_for(tmp_path, ceph20, bucket)
+    host.specs.disk("disk.raw")
+    host.specs.spec("one", "simple:disk.raw")
+    host.specs.spec("two", "simple:disk.raw")
+
+    first = host.push("Start", secrets=SECRETS)
+    assert first.code == 0, first.log
+    assert outcomes(first.log) == {"one": "built", "two": "built"}
+    found = keys(ceph20, bucket)
+    assert releases(found) == {"releases/one/x86_64/1.json", "releases/two/x86_64/1.json"}
+
+    # A change of one spec: only its chain is built, into builds/ and nowhere else.
+    host.specs.spec("one", "simple:disk.raw", "#notes=changed")
+    asked = host.pull_request(7, "Change one", secrets=SECRETS)
+    assert asked.code == 0, asked.log
+    assert set(asked.jobs) == {"plan", "build one", "report"}
+    assert outcomes(asked.log) == {"one": "built"}
+    new = keys(ceph20, bucket) - found
+    assert new
+    assert {key.split("/")[0:2] == ["builds", "one"] for key in new} == {True}
+
+    # Merging it releases those bytes: no job builds.
+    merged = host.merge(7, secrets=SECRETS)
+    assert merged.code == 0, merged.log
+    assert set(merged.jobs) == {"plan", "publish", "report"}
+    assert outcomes(merged.log) == {"one": "promoted"}
+    found |= new
+    assert keys(ceph20, bucket) - found == {"releases/one/x86_64/2.json"}
+
+    # A push that touches no spec builds and releases nothing.
+    found = keys(ceph20, bucket)
+    host.specs.write("README.md", "Nothing of note.\n")
+    idle = host.push("Write a README", secrets=SECRETS)
+    assert idle.code == 0, idle.log
+    assert not any(job.startswith("build") for job in idle.jobs)
+    assert "No image is affected." in idle.log
+    assert keys(ceph20, bucket) == found
+
+
+def test_a_forks_pull_request_gets_no_secret_and_publishes_nothing(tmp_path, ceph20):
+    bucket = published_bucket(ceph20)
+    host = host_for(tmp_path, ceph20, bucket)
+    host.specs.disk("disk.raw")
+    host.specs.spec("one", "simple:disk.raw")
+    host.push("Start", event=False)
+    host.specs.spec("two", "simple:disk.raw")
+    # What GitHub would withhold is offered here, so that the workflow has to.
+    ran = host.pull_request(8, "Add two", fork=True, secrets=SECRETS)
+    assert ran.code == 0, ran.log
+    assert "publish" not in ran.jobs
+    assert outcomes(ran.log)["two"] == "built"
+    assert keys(ceph20, bucket) == set()
+    for secret in SECRETS.values():
+        assert secret not in ran.log.replace(ceph20.endpoint, "")
+
+
+def test_a_failing_image_leaves_the_others_published_and_the_run_red(tmp_path, ceph20):
+    bucket = published_bucket(ceph20)
+    host = host_for(tmp_path, ceph20, bucket)
+    host.specs.disk("disk.raw")
+    host.specs.write("broken.raw.xz", b"\xfd7zXZ\x00 and no more")
+    host.specs.spec("bad", "simple:broken.raw.xz")
+    host.specs.spec("good", "simple:disk.raw")
+    ran = host.push("Start", secrets=SECRETS)
+    assert ran.code != 0
+    assert ran.jobs["build bad"] is False
+    assert ran.jobs["build good"] is True
+    assert outcomes(ran.log) == {"bad": "failed", "good": "built"}
+    assert releases(keys(ceph20, bucket)) == {"releases/good/x86_64/1.json"}
+    assert "broken.raw.xz" in ran.log
+
+
+def test_a_wrong_spec_is_annotated_where_it_is_wrong(tmp_path, ceph20):
+    host = host_for(tmp_path, ceph20, published_bucket(ceph20))
+    host.specs.spec("bad", "simple:disk.raw", "instal vim")
+    ran = host.push("Add bad", secrets=SECRETS)
+    assert ran.code != 0
+    assert set(ran.jobs) == {"plan"}
+    assert re.search(r"image-specs/bad", ran.log)

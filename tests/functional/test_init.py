@@ -1,0 +1,84 @@
+"""``lago-images init``: what it writes works, and is written once."""
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.support.specs import SpecsRepo, git
+
+FILES = ["image-specs/debian-12", "lago-images.toml", ".github/workflows/images.yml", "Jenkinsfile"]
+
+
+def contents(folder):
+    return {
+        str(p.relative_to(folder)): p.read_bytes()
+        for p in folder.rglob("*")
+        if p.is_file() and ".git/" not in str(p.relative_to(folder)) + "/"
+    }
+
+
+@pytest.fixture
+def made(tmp_path):
+    repo = SpecsRepo(root=tmp_path / "my-specs")
+    repo.root.mkdir()
+    git(repo.root, "init", "-q", "-b", "trunk")
+    return repo
+
+
+def test_what_it_writes_works(made):
+    ran = made.run("init")
+    assert ran.code == 0, ran.err
+    assert ran.out.splitlines() == [f"wrote {path}" for path in FILES]
+    linted = made.run("lint")
+    assert linted.code == 0, linted.err
+    made.commit("Start")
+    planned = made.run("ci", "plan", "--format", "json")
+    assert planned.code == 0, planned.err
+    assert planned.json()["chains"] == [["debian-12"]]
+
+
+def test_it_finds_out_what_it_can(made):
+    made.run("init")
+    files = contents(made.root)
+    assert b"branches: [trunk]" in files[".github/workflows/images.yml"]
+    assert b'name = "my-specs"' in files["lago-images.toml"]
+    assert not [path for path, text in files.items() if b"@tools@" in text or b"@ref@" in text]
+
+
+def test_twice_changes_nothing(made):
+    made.run("init")
+    before = contents(made.root)
+    ran = made.run("init")
+    assert ran.code == 0
+    assert ran.out.splitlines() == [f"kept {path}, which was there" for path in FILES]
+    assert contents(made.root) == before
+
+
+def test_what_is_there_is_kept(made):
+    made.write("lago-images.toml", 'name = "mine"\n')
+    ran = made.run("init")
+    assert "kept lago-images.toml, which was there" in ran.out
+    assert (made.root / "lago-images.toml").read_text() == 'name = "mine"\n'
+
+
+def test_a_new_folder(tmp_path):
+    repo = SpecsRepo(root=tmp_path)
+    ran = repo.run("init", "new/place")
+    assert ran.code == 0, ran.err
+    assert "git init" in ran.err
+    assert set(contents(tmp_path / "new/place")) == set(FILES)
+
+
+def test_the_workflow_is_valid(made):
+    made.run("init")
+    workflow = made.root / ".github/workflows/images.yml"
+    schema = [
+        sys.executable,
+        "-m",
+        "check_jsonschema",
+        "--builtin-schema",
+        "vendor.github-workflows",
+    ]
+    done = subprocess.run([*schema, str(workflow)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
