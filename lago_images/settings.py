@@ -84,6 +84,7 @@ _AT_LEAST = {
     "grace_days": 1,
     "compression_level": 0,
 }
+_AT_MOST = {"compression_level": 9}
 _KINDS: dict[str, type] = {
     f.name: type(f.default)
     for f in fields(Settings)
@@ -163,6 +164,8 @@ def _fits(name: str, key: str, value: object, complain: Callable[[str, str], Non
         complain(key, f"{key} must be one of {', '.join(_CHOICES[name])}, not {value!r}")
     elif isinstance(value, int) and value < _AT_LEAST.get(name, 0):
         complain(key, f"{key} must be at least {_AT_LEAST[name]}, not {value}")
+    elif isinstance(value, int) and value > _AT_MOST.get(name, value):
+        complain(key, f"{key} must be at most {_AT_MOST[name]}, not {value}")
     else:
         return True
     return False

@@ -179,6 +179,6 @@ def _tell_acceleration(context: Context) -> None:
     if not context.accel.kvm:
         why = context.accel.why.rstrip(".")
         context.console.warn(
-            f"KVM DOES NOT WORK HERE: {why}. Guests are emulated, which takes several times as long. "
-            f"To change that: {kvm.hint(context.accel)}"
+            f"KVM DOES NOT WORK HERE: {why}. Guests are emulated, which takes several times as "
+            f"long. To change that: {kvm.hint(context.accel)}"
         )
