@@ -26,6 +26,7 @@ _ANSWER_SIZE = 8 * 2**20
 _MEMORY_MIB = 2048
 _TIMEOUT = 4 * 3600.0
 _STEP = re.compile(r"\[ *\d+\.\d\] (.*)")
+_CLEANER = 'Performing "'
 # Guests of these pairs of host and guest can run commands (mltools tools_utils.ml).
 _ALSO = {("x86_64", "i686")}
 
@@ -167,12 +168,22 @@ def _command(
         "--format", prepared.format, "--add", str(prepared.disk.absolute()),
         "--format", "raw", "--add", str(answer.absolute()),
         "--network" if context.settings.network else "--no-network",
-        "--operations", "defaults,customize",
+        "--operations", _operations(spec),
         "--no-logfile",
         *_options(spec.operations),
         *(("--run", str(finish.absolute())) if finish else ()),
     ]
     # fmt: on
+
+
+def _operations(spec: Spec) -> str:
+    """virt-sysprep's operations: its cleaners come before the spec's commands, finish.sh after.
+
+    The cleaners are for disks that others made. On our own they would remove what the base's
+    spec has put there on purpose, such as ssh keys and connection profiles.
+    """
+    ours = spec.base.kind in (BaseKind.LAYER, BaseKind.BOOTSTRAP)
+    return "customize" if ours else "defaults,customize"
 
 
 def _options(operations: Sequence[Operation]) -> list[str]:
@@ -195,7 +206,8 @@ def _run(spec: Spec, argv: list[str], inputs: Path, context: Context, runner: Ru
     def watch(line: str) -> None:
         if match := _STEP.match(line):
             seen.append(match[1])
-            context.console.output(f"{spec.name}: {match[1]}")
+            if not match[1].startswith(_CLEANER):
+                context.console.output(f"{spec.name}: {match[1]}")
         if runner.echo:
             runner.echo(line)
 

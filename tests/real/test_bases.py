@@ -168,8 +168,8 @@ SHA512 = hashlib.sha512(TEMPLATE).hexdigest()
 LIBGUESTFS = a_spec("#name=l\n#base=libguestfs:tiny\n#arch=x86_64\n#distro=d\n")
 
 
-def index(*, checksum=SHA512, arch="x86_64"):
-    lines = ["[tiny]", "name=Tiny", f"arch={arch}", "file=disks/tiny.xz", "format=raw"]
+def index(*, checksum=SHA512, arch="x86_64", file="disks/tiny.xz"):
+    lines = ["[tiny]", "name=Tiny", f"arch={arch}", f"file={file}", "format=raw"]
     lines += [f"size={len(RAW)}", "revision=7", "aliases=small"]
     lines += [f"checksum[sha512]={checksum}"] if checksum else []
     return "\n".join(lines).encode() + b"\n"
@@ -264,6 +264,21 @@ def test_a_template_without_a_checksum_is_refused(tmp_path, work, server):
     server.content["/index"] = index(checksum="")
     with pytest.raises(BuildError, match="has no sha512 checksum"):
         template(tmp_path, work, TemplateSource(url=server.url + "/index"))
+
+
+@pytest.mark.parametrize("file", ["file:///etc/passwd", "/etc/passwd", "../x", "http://h/x"])
+def test_a_template_elsewhere_is_refused(tmp_path, work, server, file):
+    server.content["/images/index"] = index(file=file)
+    with pytest.raises(BuildError, match=r"names a template elsewhere|images/.*answered 404"):
+        template(tmp_path, work, TemplateSource(url=server.url + "/images/index"))
+
+
+def test_a_source_in_a_folder(tmp_path, work):
+    folder = tmp_path / "source"
+    (folder / "disks").mkdir(parents=True)
+    (folder / "disks" / "tiny.xz").write_bytes(TEMPLATE)
+    (folder / "index").write_bytes(index())
+    assert template(tmp_path, work, TemplateSource(url=f"file://{folder}/index")).disk.exists()
 
 
 def test_a_source_that_is_down_does_not_hide_another(tmp_path, work, server):

@@ -37,6 +37,7 @@ def prepare(spec: Spec, workdir: Path, context: Context, runner: Runner) -> Prep
         environ=context.environ,
         runner=runner,
     )
+    _refuse_elsewhere(found)
     checksum = _checksum(found)
     disk = workdir / "base.disk"
     context.console.info(f"{spec.name}: template {found.url}")
@@ -50,6 +51,12 @@ def prepare(spec: Spec, workdir: Path, context: Context, runner: Runner) -> Prep
     detail = f"revision {found.entry.revision} of {found.entry.name} in {found.source}"
     record = BaseRecord(ref=str(spec.base), digest=str(checksum), detail=detail)
     return enlarge(spec, finished(disk, record, what=found.url, runner=runner), runner)
+
+
+def _refuse_elsewhere(found: sources.Template) -> None:
+    """A template lies beside or below its index, and not on this host's disk by surprise."""
+    if not found.url.startswith(found.source.rpartition("/")[0] + "/"):
+        raise BuildError(f"{found.source} names a template elsewhere: {found.url}")
 
 
 def _checksum(found: sources.Template) -> Checksum:
