@@ -1,0 +1,48 @@
+"""How much room a build is said to take, and what it does with less."""
+
+import pytest
+
+from lago_images.building import room
+from lago_images.building.bases.model import LayerBase
+from lago_images.spec.model import Base, BaseKind, Operation, Spec
+from tests.support.repository import manifest
+
+GIB = 2**30
+
+
+def spec(base, *operations):
+    kind, _, name = base.partition(":")
+    return Spec(
+        name="it",
+        path="image-specs/it",
+        base=Base(kind=BaseKind(kind), name=name, line=1),
+        arch="x86_64",
+        operations=tuple(Operation(name=each, argument="", line=1) for each in operations),
+    )
+
+
+def test_operations_make_a_disk_grow(tmp_path):
+    plain = room.disk_size(spec("bootstrap:debian-12"), None, tmp_path)
+    assert room.disk_size(spec("bootstrap:debian-12", "update"), None, tmp_path) > plain
+
+
+def test_a_layer_takes_what_its_base_took(tmp_path):
+    base = LayerBase(manifest=manifest())
+    assert room.disk_size(spec("layer:one"), base, tmp_path) == base.manifest.disk.size
+
+
+@pytest.mark.parametrize(("name", "factor"), [("disk.img", 1), ("disk.img.xz", 6)])
+def test_a_local_disk_takes_what_is_in_it(tmp_path, name, factor):
+    (tmp_path / name).write_bytes(b"x" * 2**20)
+    assert room.disk_size(spec(f"simple:{name}"), None, tmp_path) == factor * 2**20
+
+
+def test_holes_take_no_room(tmp_path):
+    with (tmp_path / "disk.img").open("wb") as file:
+        file.truncate(100 * GIB)
+    assert room.disk_size(spec("simple:disk.img"), None, tmp_path) < 2**20
+
+
+def test_what_cannot_be_known_is_taken_to_be_usual(tmp_path):
+    assert room.disk_size(spec("simple:https://example.org/disk.img"), None, tmp_path) > GIB
+    assert room.disk_size(spec("libguestfs:fedora-40"), None, tmp_path) > 2 * GIB
