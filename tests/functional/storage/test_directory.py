@@ -1,0 +1,202 @@
+"""What only a directory can get wrong, and how a URL becomes a store."""
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lago_images.console import Console
+from lago_images.errors import ConflictError, NotFoundError, StorageError, UsageError
+from lago_images.settings import Settings
+from lago_images.storage import directory
+from lago_images.storage.directory import DirectoryStore
+from lago_images.storage.open import open_store
+from lago_images.storage.s3 import S3Store
+from tests.tools import cannot
+
+
+@pytest.mark.parametrize(
+    "key", ["", "/etc/passwd", "../out", "a/../../out", "a//b", "a/./b", "a/", ".lago-images/lock"]
+)
+def test_keys_stay_inside(tmp_path: Path, key: str) -> None:
+    store = DirectoryStore(path=tmp_path / "store")
+    with pytest.raises(StorageError, match="cannot be a key"):
+        store.put(key, b"", expected=None)
+    with pytest.raises(StorageError, match="cannot be a key") as refused:
+        store.get(key)
+    assert not isinstance(refused.value, NotFoundError)
+
+
+def test_links_do_not_lead_out(tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "secret").write_text("s")
+    store = DirectoryStore(path=tmp_path / "store")
+    store.put("k", b"", expected=None)
+    (store.path / "folder").symlink_to(outside)
+    (store.path / "file").symlink_to(outside / "secret")
+    for key in ("folder/secret", "file", "folder/new"):
+        with pytest.raises(StorageError, match="symbolic link"):
+            store.get(key)
+        with pytest.raises(StorageError, match="symbolic link"):
+            store.upload(key, [b"x"])
+        with pytest.raises(StorageError, match="symbolic link"):
+            store.delete([key])
+    assert [stat.key for stat in store.list()] == ["k"]
+    assert (outside / "secret").read_text() == "s"
+    assert not list(store.unfinished())
+
+
+def test_a_root_behind_a_link_is_fine(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    store = DirectoryStore(path=tmp_path / "link")
+    store.put("a/k", b"1", expected=None)
+    assert store.get("a/k").data == b"1"
+
+
+def test_nothing_there_is_empty_and_stays_so(tmp_path: Path) -> None:
+    store = DirectoryStore(path=tmp_path / "none")
+    assert list(store.list()) == []
+    assert list(store.unfinished()) == []
+    store.delete(["k"])
+    with pytest.raises(NotFoundError):
+        store.head("k")
+    assert not store.path.exists()
+
+
+def test_a_file_instead_of_a_folder_is_no_empty_store(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    store = DirectoryStore(path=tmp_path / "file")
+    with pytest.raises(StorageError):
+        list(store.list())
+    with pytest.raises(StorageError):
+        store.put("k", b"", expected=None)
+
+
+def test_an_unwritable_folder_is_told(tmp_path: Path) -> None:
+    if os.geteuid() == 0:
+        # root may write anywhere; a file in the way is as unwritable for it.
+        (tmp_path / ".lago-images").write_text("")
+    else:
+        tmp_path.chmod(0o555)
+    store = DirectoryStore(path=tmp_path)
+    with pytest.raises(StorageError, match="writing k in") as failed:
+        store.put("k", b"", expected=None)
+    assert failed.value.hint
+
+
+def test_a_full_disk_is_told_and_leaves_nothing() -> None:
+    full = Path("/dev/shm/lago-images-test-full")
+    if os.geteuid() != 0:
+        cannot("mounting a small file system needs root")
+    full.mkdir(exist_ok=True)
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", full], check=False)
+    if mounted.returncode:
+        full.rmdir()
+        cannot("mounting is not permitted here")
+    try:
+        store = DirectoryStore(path=full)
+        etag = store.put("k", b"old", expected=None)
+        with pytest.raises(StorageError, match="No space left") as failed:
+            store.upload("big", (b"x" * 65536 for _ in range(64)))
+        assert "gc" in (failed.value.hint or "")
+        with pytest.raises(StorageError, match="No space left"):
+            store.put("k", b"x" * 2**21, expected=etag)
+        assert store.get("k").data == b"old"
+        assert [stat.key for stat in store.list()] == ["k"]
+        assert not list(store.unfinished())
+    finally:
+        subprocess.run(["umount", full], check=True)
+        full.rmdir()
+
+
+def test_a_killed_upload_is_seen_and_can_be_dropped(tmp_path: Path) -> None:
+    code = (
+        "import os, signal, sys; from pathlib import Path\n"
+        "from lago_images.storage.directory import DirectoryStore\n"
+        "def chunks():\n"
+        "    yield b'half'\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+        "DirectoryStore(path=Path(sys.argv[1])).upload('builds/x/disk', chunks())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
+    assert done.returncode == -signal.SIGKILL
+    store = DirectoryStore(path=tmp_path)
+    (upload,) = store.unfinished()
+    assert upload.key == "builds/x/disk"
+    assert not list(store.list())
+    store.abort(upload)
+    store.abort(upload)
+    assert not list(store.unfinished())
+
+
+def test_versions_differ_even_if_the_clock_stands_still(tmp_path: Path) -> None:
+    store = DirectoryStore(path=tmp_path, clock_ns=lambda: 1_000_000_000)
+    etags = [store.put("k", b"0", expected=None)]
+    for number in range(1, 20):
+        etags.append(store.put("k", b"%d" % (number % 10), expected=etags[-1]))
+    assert len(set(etags)) == 20
+
+
+def test_a_file_system_without_links_still_creates_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "link", refuse)
+    store = DirectoryStore(path=tmp_path)
+    store.put("k", b"1", expected=None)
+    with pytest.raises(ConflictError):
+        store.put("k", b"2", expected=None)
+    assert store.get("k").data == b"1"
+
+
+def test_deleting_removes_empty_folders(tmp_path: Path) -> None:
+    store = DirectoryStore(path=tmp_path)
+    for key in ("a/b/c", "a/d"):
+        store.put(key, b"", expected=None)
+    store.delete(["a/b/c"])
+    assert not (tmp_path / "a/b").exists()
+    store.delete(["a/d"])
+    assert {path.name for path in tmp_path.iterdir()} == {directory.PRIVATE}
+
+
+def _open(url: str, folder: Path, *, single_writer: bool = False):
+    environ = {"AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s"}
+    settings = Settings(folder=folder, single_writer=single_writer)
+    return open_store(url, settings=settings, environ=environ, console=Console(quiet=True))
+
+
+def test_urls(tmp_path: Path) -> None:
+    assert _open("./image-repo", tmp_path).url == str(tmp_path / "image-repo")
+    assert _open("/srv/a b", tmp_path).url == "/srv/a b"
+    assert _open("file:///srv/a%20b", tmp_path).url == "/srv/a b"
+    assert _open("s3://bucket/pre/fix/", tmp_path).url == "s3://bucket/pre/fix"
+    store = _open("s3://bucket", tmp_path, single_writer=True)
+    assert isinstance(store, S3Store)
+    assert store.single_writer
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "s3://",
+        "s3:///x",
+        "s3://b c/x",
+        "s3://bucket/a/../b",
+        "file://host/x",
+        "ftp://x/y",
+        "https://bucket.example.com/",
+    ],
+)
+def test_bad_urls(tmp_path: Path, url: str) -> None:
+    with pytest.raises(UsageError) as refused:
+        _open(url, tmp_path)
+    assert refused.value.hint
