@@ -86,7 +86,12 @@ def _own(environ: Mapping[str, str]) -> tuple[TemplateSource, ...]:
     found: list[TemplateSource] = []
     for file in (f for root in roots for f in sorted(root.glob("repos.d/*.conf"))):
         parser = configparser.ConfigParser(interpolation=None, strict=False)
-        parser.read_string(file.read_text(encoding="utf-8"), source=str(file))
+        try:
+            parser.read_string(file.read_text(encoding="utf-8"), source=str(file))
+        except (OSError, ValueError, configparser.Error) as error:
+            raise BuildError(
+                f"virt-builder's configuration {file} cannot be read: {error}"
+            ) from error
         for section in parser.sections():
             values = parser[section]
             if "uri" in values and values.get("format", "native") == "native":

@@ -1,0 +1,49 @@
+from pathlib import Path
+
+import pytest
+
+from lago_images.building.bases.sources import configured
+from lago_images.errors import BuildError
+from lago_images.settings import Settings, TemplateSource
+
+
+def write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+def test_the_settings_come_before_virt_builder_s_own(tmp_path):
+    named = TemplateSource(url="http://t.example/index")
+    write(tmp_path / "virt-builder/repos.d/a.conf", "[a]\nuri=http://a.example/index\n")
+    environ = {"VIRT_BUILDER_DIRS": str(tmp_path), "HOME": str(tmp_path)}
+    assert configured(Settings(template_sources=(named,)), environ) == (named,)
+    assert configured(Settings(), environ) == (TemplateSource(url="http://a.example/index"),)
+
+
+def test_the_user_s_sources_come_before_the_system_s(tmp_path):
+    user, system = tmp_path / "user", tmp_path / "system"
+    write(user / "virt-builder/repos.d/u.conf", "[u]\nuri=http://u.example/i\ngpgkey=file:///k\n")
+    write(system / "virt-builder/repos.d/b.conf", "[b]\nuri=http://b.example/i\n")
+    write(system / "virt-builder/repos.d/a.conf", "[a]\nuri=http://a.example/i%20x\nproxy=off\n")
+    found = configured(Settings(), {"XDG_CONFIG_HOME": str(user), "VIRT_BUILDER_DIRS": str(system)})
+    assert found == (
+        TemplateSource(url="http://u.example/i", key="/k"),
+        TemplateSource(url="http://a.example/i%20x"),
+        TemplateSource(url="http://b.example/i"),
+    )
+
+
+def test_sources_of_another_kind_are_left_out(tmp_path):
+    write(
+        tmp_path / "virt-builder/repos.d/s.conf",
+        "[s]\nuri=http://s.example/\nformat=simplestreams\n[empty]\n[n]\nuri=http://n.example/i\n",
+    )
+    environ = {"VIRT_BUILDER_DIRS": str(tmp_path), "HOME": "/nowhere"}
+    assert [s.url for s in configured(Settings(), environ)] == ["http://n.example/i"]
+
+
+def test_a_configuration_that_cannot_be_read_is_named(tmp_path):
+    write(tmp_path / "virt-builder/repos.d/bad.conf", "uri=no section\n")
+    environ = {"VIRT_BUILDER_DIRS": str(tmp_path), "HOME": "/nowhere"}
+    with pytest.raises(BuildError, match=r"bad\.conf cannot be read"):
+        configured(Settings(), environ)
