@@ -2,6 +2,7 @@
 
 import uuid
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import boto3
@@ -39,18 +40,7 @@ class Server:
 
     def client(self) -> Any:
         """A plain boto3 client, for what the product has no method for."""
-        return boto3.client(
-            "s3",
-            endpoint_url=self.endpoint,
-            aws_access_key_id=self.access_key,
-            aws_secret_access_key=self.secret_key,
-            region_name=REGION,
-            config=Config(
-                request_checksum_calculation="when_required",
-                response_checksum_validation="when_required",
-                s3={"addressing_style": "path"},
-            ),
-        )
+        return _client(self.endpoint, self.access_key, self.secret_key)
 
     def new_bucket(self) -> str:
         """The name of a new, empty bucket."""
@@ -61,3 +51,19 @@ class Server:
     def through(self, endpoint: str) -> "Server":
         """The same server behind another endpoint: a proxy."""
         return replace(self, endpoint=endpoint)
+
+
+@cache
+def _client(endpoint: str, access_key: str, secret_key: str) -> Any:
+    return boto3.client(
+        "s3",
+        endpoint_url=endpoint,
+        aws_access_key_id=access_key,
+        aws_secret_access_key=secret_key,
+        region_name=REGION,
+        config=Config(
+            request_checksum_calculation="when_required",
+            response_checksum_validation="when_required",
+            s3={"addressing_style": "path"},
+        ),
+    )
