@@ -80,16 +80,25 @@ def converted() -> Lago:
     return Lago(python=folder / "venv" / "bin" / "python", source=folder)
 
 
-def unmodified() -> Lago | None:
-    """lago as it was released, on Python 2.7; None where there is none with pip."""
-    python2 = shutil.which("python2.7")
-    if python2 is None or not _works(python2):
+def python2() -> str | None:
+    """A Python 2.7 with pip, if there is one."""
+    found = shutil.which("python2.7")
+    if found is None:
         return None
+    argv = [found, "-m", "pip", "--version"]
+    works = subprocess.run(argv, capture_output=True, check=False).returncode == 0
+    return found if works else None
+
+
+def unmodified() -> Lago:
+    """lago as it was released, on Python 2.7."""
+    python = python2()
+    assert python is not None
     with _made("lago-python2") as (folder, new):
         if new:
             _unpack(_sdist(converted().python, folder), folder)
-            _call(python2, "-m", "pip", "install", "--quiet", "--target", folder, *PYTHON2)
-    return Lago(python=Path(python2), source=folder)
+            _call(python, "-m", "pip", "install", "--quiet", "--target", folder, *PYTHON2)
+    return Lago(python=Path(python), source=folder)
 
 
 @contextmanager
@@ -132,11 +141,6 @@ def _unpack(archive: Path, folder: Path) -> None:
     with tempfile.TemporaryDirectory(dir=folder) as scratch, tarfile.open(archive) as tar:
         tar.extractall(scratch, filter="data")
         (Path(scratch) / f"lago-{VERSION}" / "lago").rename(folder / "lago")
-
-
-def _works(python: str) -> bool:
-    argv = [python, "-m", "pip", "--version"]
-    return subprocess.run(argv, capture_output=True, check=False).returncode == 0
 
 
 def _call(*argv: str | Path) -> None:

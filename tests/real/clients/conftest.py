@@ -1,6 +1,5 @@
 """Repositories published by the real command line, served by the real server."""
 
-import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -15,6 +14,8 @@ from lago_images.host.process import Runner
 from tests.clients import lago
 from tests.clients.serving import Serving, free_port, serving
 from tests.clients.virt_builder import VirtBuilder
+from tests.support.images import Image
+from tests.support.keys import TestKey, make_key
 from tests.support.specs import SpecsRepo
 from tests.tools import need
 
@@ -55,40 +56,8 @@ class Publication:
         return serving(self.folder, self.specs.root.parent / "serve.log", port=port)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SigningKey:
-    """A key pair in a file, and its public half in another."""
-
-    secret: Path
-    public: Path
-    fingerprint: str
-
-
-def make_key(folder: Path, name: str) -> SigningKey:
-    """A key pair, made by the real gpg in a GNUPGHOME of its own."""
-    home = folder / f"{name}.gnupg"
-    home.mkdir(mode=0o700)
-    environ = {**os.environ, "GNUPGHOME": str(home)}
-
-    def gpg(*argv: str) -> str:
-        options = ["--batch", "--quiet", "--pinentry-mode", "loopback", "--passphrase", ""]
-        done = subprocess.run(
-            ["gpg", *options, *argv], env=environ, check=True, capture_output=True, text=True
-        )
-        return done.stdout
-
-    gpg("--quick-gen-key", f"{name} <{name}@example.com>", "ed25519", "sign", "never")
-    listed = gpg("--with-colons", "--list-keys").splitlines()
-    fingerprint = next(line.split(":")[9] for line in listed if line.startswith("fpr:"))
-    secret, public = folder / f"{name}.secret.asc", folder / f"{name}.public.asc"
-    secret.write_text(gpg("--armor", "--export-secret-keys"))
-    public.write_text(gpg("--armor", "--export"))
-    subprocess.run(["gpgconf", "--kill", "all"], env=environ, check=False)
-    return SigningKey(secret=secret, public=public, fingerprint=fingerprint)
-
-
 @pytest.fixture(scope="session")
-def key(tmp_path_factory: pytest.TempPathFactory) -> SigningKey:
+def key(tmp_path_factory: pytest.TempPathFactory) -> TestKey:
     need("gpg", "gpgconf")
     return make_key(tmp_path_factory.mktemp("key"), "publisher")
 
@@ -111,16 +80,13 @@ def user(tmp_path: Path, accel: Acceleration) -> VirtBuilder:
     return VirtBuilder(home=home, appliance=appliance)
 
 
-@pytest.fixture(params=["converted", "unmodified"])
+# As it was released only where an old enough Python happens to be: nothing else needs one.
+@pytest.fixture(params=[lago.converted, *([lago.unmodified] if lago.python2() else [])])
 def client(request: pytest.FixtureRequest) -> lago.Lago:
-    """The real lago, converted to this Python; and as it was released where that can run."""
+    """The real lago, converted to this Python, and as it was released where that can run."""
     need("qemu-img", "xz")
-    if request.param == "converted":
-        return lago.converted()
-    found = lago.unmodified()
-    if found is None:
-        pytest.skip("no Python 2.7 with pip, which nothing else needs: converted only")
-    return found
+    made: lago.Lago = request.param()
+    return made
 
 
 @pytest.fixture(scope="session")
@@ -131,11 +97,35 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Publication:
 
 
 @pytest.fixture(scope="session")
-def published_signed(tmp_path_factory: pytest.TempPathFactory, key: SigningKey) -> Publication:
+def published_signed(tmp_path_factory: pytest.TempPathFactory, key: TestKey) -> Publication:
     """The same, signed."""
     need("qemu-img", "git")
     environ = {"LAGO_IMAGES_SIGNING_KEY": f"file:{key.secret}"}
     return tiny_publication(tmp_path_factory.mktemp("published-signed"), environ)
+
+
+@pytest.fixture(scope="session")
+def machines(
+    tmp_path_factory: pytest.TempPathFactory, debian12: Image, key: TestKey
+) -> Publication:
+    """A signed repository with a Debian that boots."""
+    need("qemu-img", "git")
+    specs = SpecsRepo.create(tmp_path_factory.mktemp("machines") / "specs")
+    specs.write(".gitignore", "/image-repo/\n/disks/\n")
+    disk = specs.root / "disks" / "debian.qcow2"
+    disk.parent.mkdir()
+    convert = ["qemu-img", "convert", "-f", "raw", "-O", "qcow2", str(debian12.disk), str(disk)]
+    subprocess.run(convert, check=True, timeout=300)
+    # lago's .metadata gets every property that is not ours.
+    specs.spec("debian", "simple:disks/debian.qcow2", "#expand=/dev/sda1", "#root-password=none")
+    environ = {
+        "LAGO_IMAGES_SIGNING_KEY": f"file:{key.secret}",
+        "LAGO_IMAGES_COMPRESSION_LEVEL": "0",
+    }
+    url = f"http://127.0.0.1:{free_port()}"
+    publication = Publication(specs=specs, base_url=url, environ=environ)
+    publication.publish()
+    return publication
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from tests.clients.virt_builder import VirtBuilderError, validate
-from tests.real.clients.conftest import make_key
+from tests.support.keys import make_key
 from tests.tools import need
 
 pytestmark = pytest.mark.real

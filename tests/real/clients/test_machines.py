@@ -1,0 +1,65 @@
+"""A machine made from the published repository by each client, which then really boots."""
+
+import subprocess
+import time
+
+import pytest
+
+from lago_images.building.boot import boot_test
+from lago_images.host.process import Runner
+from tests.clients import lago
+from tests.support.images import read_ext4
+
+# One worker, so that the repository is made once.
+pytestmark = [pytest.mark.real, pytest.mark.xdist_group("machines")]
+
+
+@pytest.fixture
+def server(machines):
+    with machines.serve() as server:
+        yield server
+
+
+@pytest.fixture
+def boots(tmp_path, accel):
+    """Start a raw disk until its guest agent answers; ``BootError`` if it does not."""
+
+    def boots(disk):
+        return boot_test(
+            disk,
+            "raw",
+            arch="x86_64",
+            accel=accel,
+            timeout=90,
+            console_log=tmp_path / "console.log",
+            workdir=tmp_path,
+            runner=Runner(log=tmp_path / "boot.log"),
+            clock=time.monotonic,
+        ).test.seconds
+
+    return boots
+
+
+def test_virt_builder_builds_a_machine_with_checking_on(server, user, key, boots, tmp_path):
+    user.add_source("tests", f"{server.url}/index.asc", key.public)
+    machine = tmp_path / "machine.img"
+    options = ["--check-signature", "--hostname", "built-here", "--no-network"]
+    user.build("debian", machine, *options)
+    assert read_ext4(machine, "/etc/hostname") == "built-here\n"
+    assert boots(machine) > 0
+
+
+def test_virt_builder_builds_a_machine_unsigned(server, user, tmp_path):
+    user.add_source("tests", f"{server.url}/index")
+    machine = tmp_path / "machine.img"
+    user.build("debian", machine, "--write", "/etc/motd:from the index\n", "--no-network")
+    assert read_ext4(machine, "/etc/motd") == "from the index\n"
+
+
+def test_lago_downloads_checks_and_converts_a_machine(server, boots, debian12, tmp_path):
+    got = lago.converted().download(f"{server.url}/repo.metadata", tmp_path / "store", "debian")
+    assert got["metadata"]["distro"] == "debian"
+    compare = ["qemu-img", "compare", "-f", "raw", "-F", "raw", got["path"], str(debian12.disk)]
+    subprocess.run(compare, check=True, capture_output=True, timeout=300)
+    (tmp_path / "machine.img").hardlink_to(got["path"])
+    assert boots(tmp_path / "machine.img") > 0
