@@ -5,7 +5,7 @@ import pytest
 from lago_images.building import room
 from lago_images.building.bases.model import LayerBase
 from lago_images.spec.model import Base, BaseKind, Operation, Spec
-from tests.support.repository import manifest
+from tests.support.handmade import manifest
 
 GIB = 2**30
 
