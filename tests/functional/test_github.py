@@ -1,0 +1,155 @@
+"""Every request to GitHub fits GitHub's own description of its API."""
+
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from lago_images.ci import results
+from lago_images.ci.github import GitHubError, NotPermittedError, Reporter, Target
+from lago_images.planning import document
+from tests.support import prism
+from tests.support.ci import failed, plan, planned
+from tests.support.specs import SpecsRepo
+
+SHA = "6dcb09b5b57875f334f61aebed695e2e4193db5e"
+# The author and text of the comment in GitHub's example answer.
+AUTHOR, TEXT = "octocat", "Me too"
+
+
+@pytest.fixture(scope="module")
+def github(tmp_path_factory):
+    with prism.running(tmp_path_factory.mktemp("prism")) as server:
+        yield server
+
+
+def reporter(url: str, *, author: str = AUTHOR, pull: int | None = 7) -> Reporter:
+    target = Target(repository="octocat/Hello-World", commit=SHA, pull_request=pull, api=url)
+    return Reporter(target, "token", author=author)
+
+
+def requests_of(github, call) -> list[str]:
+    before = len(github.requests())
+    call()
+    return github.requests()[before:]
+
+
+def test_our_comment_is_updated(github):
+    made = requests_of(github, lambda: reporter(github.url).comment(TEXT, TEXT + ", newer"))
+    assert [request.split()[0].upper() for request in made] == ["GET", "PATCH"]
+    assert "/issues/comments/1" in made[1]
+
+
+def test_a_comment_that_is_right_is_left_alone(github):
+    made = requests_of(github, lambda: reporter(github.url).comment(TEXT, TEXT))
+    assert [request.split()[0].upper() for request in made] == ["GET"]
+
+
+@pytest.mark.parametrize(("author", "marker"), [("somebody", TEXT), (AUTHOR, "<!-- ours -->")])
+def test_nobody_elses_comment_is_touched(github, author, marker):
+    made = requests_of(github, lambda: reporter(github.url, author=author).comment(marker, "body"))
+    assert [request.split()[0].upper() for request in made] == ["GET", "POST"]
+    assert made[1].endswith("/repos/octocat/Hello-World/issues/7/comments")
+
+
+def test_a_status_for_each_chain(github):
+    states = {"debian-12": (True, "debian-12 built"), "el9": (False, "x" * 300)}
+    made = requests_of(
+        github,
+        lambda: reporter(github.url).statuses(states, "https://github.com/o/r/actions/runs/1"),
+    )
+    assert [request.split()[0].upper() for request in made] == ["POST", "POST"]
+
+
+def test_the_server_refuses_what_does_not_fit(github):
+    """Else the tests above would prove nothing."""
+    from github import Auth, Github, GithubException
+
+    bare = Github(auth=Auth.Token("t"), base_url=github.url, retry=None)
+    with pytest.raises(GithubException):
+        bare.requester.requestJsonAndCheck(
+            "POST", f"/repos/o/r/statuses/{SHA}", input={"state": "splendid"}
+        )
+
+
+def test_without_a_pull_request_there_is_no_comment(github):
+    with pytest.raises(GitHubError):
+        reporter(github.url, pull=None).comment("m", "b")
+
+
+class _Refuses(BaseHTTPRequestHandler):
+    def do_GET(self):
+        body = json.dumps({"message": "Resource not accessible by integration"}).encode()
+        self.send_response(403)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    do_POST = do_PATCH = do_GET  # noqa: N815 -- http.server's own names
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def readonly():
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Refuses) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_a_read_only_token_is_told_apart(readonly):
+    with pytest.raises(NotPermittedError, match="not accessible by integration"):
+        reporter(readonly).comment("m", "b")
+    with pytest.raises(NotPermittedError):
+        reporter(readonly).statuses({"a": (True, "b")}, "https://x")
+
+
+@pytest.fixture
+def job(tmp_path):
+    """A report job's folder: the plan, a failed build, the event of a pull request."""
+    repo = SpecsRepo.create(tmp_path / "specs")
+    repo.write("plan.json", document.to_json(plan(planned("one", revision=0))))
+    results.write_folder(repo.root / "results", [failed("one", error="boom\n::set-env x")])
+    event = {"pull_request": {"number": 7, "head": {"sha": SHA}}}
+    repo.write("event.json", json.dumps(event))
+    return repo
+
+
+def environ(repo, url: str) -> dict[str, str]:
+    return {
+        "GITHUB_REPOSITORY": "octocat/Hello-World",
+        "GITHUB_EVENT_PATH": str(repo.root / "event.json"),
+        "GITHUB_STEP_SUMMARY": str(repo.root / "summary.md"),
+        "GITHUB_API_URL": url,
+        "GITHUB_RUN_ID": "5",
+        "GITHUB_TOKEN": "token",
+    }
+
+
+def test_the_command_comments(github, job):
+    variables = environ(job, github.url)
+    made = requests_of(github, lambda: check_ran(job.run("ci", "report", environ=variables)))
+    assert sorted(request.split()[0].upper() for request in made) == ["GET", "POST", "POST"]
+
+
+def check_ran(ran):
+    assert ran.code == 0, ran.err
+    assert "reported at https://github.com/" in ran.err
+
+
+def test_the_command_falls_back_to_the_summary(readonly, job):
+    ran = job.run("ci", "report", "--junit", "r.xml", environ=environ(job, readonly))
+    assert ran.code == 0, ran.err
+    assert "the report is in the step summary only" in ran.err
+    assert "❌ failed" in (job.root / "summary.md").read_text()
+    assert "boom" in (job.root / "r.xml").read_text()
+
+
+def test_outside_github_it_prints(job):
+    ran = job.run("ci", "report")
+    assert ran.code == 0, ran.err
+    assert "❌ failed" in ran.out
