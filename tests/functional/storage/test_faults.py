@@ -12,6 +12,7 @@ import pytest
 
 from lago_images.errors import ConflictError, NotFoundError, StorageError
 from lago_images.storage.client import open_bucket
+from lago_images.storage.download import PIECE
 from lago_images.storage.patience import Patience
 from lago_images.storage.s3 import S3Store
 from tests.functional.storage.conftest import PART, QUICK, s3_store
@@ -88,23 +89,23 @@ def test_anothers_equal_bytes_are_not_our_write(ceph20: Server) -> None:
 @pytest.mark.parametrize("cut", [0, 1, 700_000, PART])
 def test_a_broken_download_is_taken_up_again(ceph20: Server, cut: int) -> None:
     bucket = ceph20.new_bucket()
-    data = os.urandom(2 * PART + 5)
+    data = os.urandom(PIECE + PART)
     s3_store(ceph20, bucket).upload("big", [data])
     with FaultProxy(ceph20.endpoint) as proxy:
         proxy.plan = lambda request: Fault(truncate=cut) if request.number <= 2 else None
         store = s3_store(ceph20.through(proxy.endpoint), bucket)
         assert b"".join(store.read("big")) == data
-        assert len(proxy.requests) == 3
+        assert len(proxy.requests) == 4
 
 
 def test_a_download_never_mixes_two_versions(ceph20: Server) -> None:
     bucket = ceph20.new_bucket()
     direct = s3_store(ceph20, bucket)
-    direct.upload("big", [b"a" * PART])
-    with FaultProxy(ceph20.endpoint, _once(1, Fault(truncate=1_500_000))) as proxy:
+    direct.upload("big", [b"a" * (PIECE + 1)])
+    with FaultProxy(ceph20.endpoint) as proxy:
         reading = s3_store(ceph20.through(proxy.endpoint), bucket).read("big")
         next(reading)
-        direct.upload("big", [b"b" * PART])
+        direct.upload("big", [b"b" * (PIECE + 1)])
         with pytest.raises(StorageError, match="replaced while it was read"):
             list(reading)
 
