@@ -1,16 +1,20 @@
 """The job that makes builds public: release what was planned and built, render, check."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from lago_images.building.model import Result
 from lago_images.ci.workspace import Workspace
+from lago_images.errors import RepositoryError
 from lago_images.planning.model import Action, Plan, PlannedImage, ReasonKind
 from lago_images.repository.layout import BuildKey
 from lago_images.repository.manifest import Manifest
 from lago_images.repository.publisher import Publisher, publishing
 from lago_images.repository.releasing import IsAncestor, Outcome
 from lago_images.repository.state import State, read
+from lago_images.repository.verify_model import Finding
+from lago_images.repository.verify_quick import quick
 
 _ASKED = {ReasonKind.FORCED, ReasonKind.STALE}
 
@@ -23,15 +27,19 @@ class Published:
         outcomes: Of every image that had a build, by name.
         missing: The images that were to be released and have no build.
         written: The rendered files that changed.
+        findings: What a check of the published files found wrong.
+        failed: By name, why an image that has a build was not released.
     """
 
     outcomes: Mapping[str, Outcome]
     missing: tuple[str, ...]
     written: tuple[str, ...]
+    findings: tuple[Finding, ...] = ()
+    failed: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
     @property
     def ok(self) -> bool:
-        return not self.missing
+        return not (self.missing or self.findings or self.failed)
 
 
 def publish(work: Workspace, made: Plan, results: Iterable[Result]) -> Published:
@@ -53,14 +61,25 @@ def publish(work: Workspace, made: Plan, results: Iterable[Result]) -> Published
         now=work.clock,
     ) as publisher:
         builds, missing = _builds(read(work.store), made, results)
-        outcomes = {
-            image.name: _release(work, publisher, made, image, manifest)
-            for image, manifest in builds
-        }
+        outcomes: dict[str, Outcome] = {}
+        failed: dict[str, str] = {}
+        for image, manifest in builds:
+            try:
+                outcomes[image.name] = _release(work, publisher, made, image, manifest)
+            except RepositoryError as error:
+                # A damaged build keeps no other image from being published.
+                failed[image.name] = error.message
         refreshed = publisher.refresh()
-        if made.head and not missing and not made.dirty:
+        findings = quick(publisher, [outcome.release for outcome in outcomes.values()])
+        if made.head and not (missing or failed or made.dirty):
             publisher.record(made.head, is_ancestor=_ancestry(work))
-    return Published(outcomes=outcomes, missing=missing, written=refreshed.written)
+    return Published(
+        outcomes=outcomes,
+        missing=missing,
+        written=refreshed.written,
+        findings=findings,
+        failed=failed,
+    )
 
 
 def _builds(

@@ -38,6 +38,10 @@ def show_published(invocation: Invocation, published: Published) -> None:
         click.echo(f"{name}: {outcome.verdict} revision {outcome.release.revision}")
     for name in published.missing:
         invocation.console.error(f"{name}: not published: it has no build")
+    for name, why in published.failed.items():
+        invocation.console.error(f"{name}: not published: {why}")
+    for found in published.findings:
+        invocation.console.error(f"{found.where}: {found.what}; repair: {found.repair}")
     changed = ", ".join(published.written) or "nothing"
     invocation.console.info(f"rendered files that changed: {changed}")
 

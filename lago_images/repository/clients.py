@@ -1,7 +1,7 @@
 """How a user's virt-builder and lago are told of a repository."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lago_images.errors import NotFoundError, RepositoryError
 from lago_images.repository import layout
@@ -28,23 +28,25 @@ class Published:
 def read(store: Store) -> Published:
     """Raises ``RepositoryError`` when nothing was published there, or it is unreadable."""
     try:
-        plain = json.loads(store.get(layout.METADATA).data)
-        sources = plain.get("sources", {}).values()
-        bases = {str(arg) for source in sources for arg in source["args"].values()}
-        name, templates = str(plain["name"]), tuple(sorted(plain.get("templates", {})))
+        data = store.get(layout.METADATA).data
     except NotFoundError as error:
         raise RepositoryError(
             f"{store.url} has no {layout.METADATA}: nothing was published there",
             hint="build something first: lago-images build",
         ) from error
+    return replace(describe(data), fingerprint=_fingerprint(store))
+
+
+def describe(data: bytes) -> Published:
+    """What a ``repo.metadata`` says; no fingerprint. Raises ``RepositoryError``."""
+    try:
+        plain = json.loads(data)
+        sources = plain.get("sources", {}).values()
+        bases = {str(arg) for source in sources for arg in source["args"].values()}
+        name, templates = str(plain["name"]), tuple(sorted(plain.get("templates", {})))
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise RepositoryError(f"{layout.METADATA} is not lago's: {error}") from error
-    return Published(
-        name=name,
-        templates=templates,
-        bases=tuple(sorted(bases)),
-        fingerprint=_fingerprint(store),
-    )
+    return Published(name=name, templates=templates, bases=tuple(sorted(bases)), fingerprint="")
 
 
 def lines(published: Published, url: str) -> list[str]:

@@ -1,0 +1,253 @@
+"""Checking a published repository as its clients see it, and the records behind it.
+
+Over HTTP there is no listing: what ``index`` and ``repo.metadata`` name is checked, with the
+headers it is served with. In a store the records are checked too, and that the rendered files are
+what these render to.
+"""
+
+import re
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from lago_images.console import Console
+from lago_images.errors import CommandError, NotFoundError, RepositoryError, SettingsError
+from lago_images.host.gpg import fingerprints, throw_away
+from lago_images.host.process import Runner
+from lago_images.repository import (
+    clients,
+    index,
+    layout,
+    metadata,
+    verify_builds,
+    verify_headers,
+    verify_history,
+    verify_signatures,
+    verify_tools,
+)
+from lago_images.repository.cache import THREADS
+from lago_images.repository.index import Entry
+from lago_images.repository.metadata import Version
+from lago_images.repository.render import render
+from lago_images.repository.site import PublicKey, Site, site_of
+from lago_images.repository.state import Image, State
+from lago_images.repository.verify_model import REFRESH, Finding, Report, Source, problem
+from lago_images.repository.web import Web
+from lago_images.settings import Settings
+from lago_images.storage.base import Store
+
+_KEY_LINK = re.compile(rb"key-[0-9A-F]{40,64}\.asc")
+_PAUSE = 3.0
+_ATTEMPTS = 3
+_NAME_AND_URL = "lago-images repo refresh, with the name and base-url that are meant"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verifier:
+    """What every check is handed.
+
+    Attributes:
+        settings: Of the specs repository; what is published must be in line with them.
+        deep: Whether disks are read whole.
+        now: Seconds since the epoch.
+        pause: Waits before looking again whether a difference was a publication under way.
+    """
+
+    settings: Settings
+    environ: Mapping[str, str]
+    console: Console
+    deep: bool
+    now: float
+    pause: Callable[[float], None] = time.sleep
+
+    @property
+    def runner(self) -> Runner:
+        return Runner(environ=self.environ)
+
+    def store(self, store: Store) -> Report:
+        """All that is wrong with the repository in a store.
+
+        Raises:
+            StorageError: The store did not answer; nothing is concluded from that.
+        """
+        state, files, records = self._consistent(store)
+        entries, versions, found = _parse(files)
+        revisions: dict[Image, int] = {(one.name, one.arch): one.revision for one in entries}
+        records += verify_history.against_index(state, revisions)
+        return self._report(store, files, entries, versions, [*records, *found])
+
+    def web(self, web: Web) -> Report:
+        """All that is wrong with the repository at a URL; raises as ``store`` does."""
+        files = _fetch(web, (*layout.RENDERED,))
+        more = {name.decode() for name in _KEY_LINK.findall(files.get(layout.CATALOGUE, b""))}
+        if key := self._fingerprint(files.get(layout.KEY)):
+            more.add(layout.key_file(key))
+        more |= {name.replace("key-", "index-") for name in more}
+        files |= _fetch(web, more)
+        entries, versions, found = _parse(files)
+        report = self._report(web, files, entries, versions, found)
+        told = tuple(verify_headers.check(web.told))
+        return _with(report, told)
+
+    def _report(
+        self,
+        source: Source,
+        files: Mapping[str, bytes],
+        entries: list[Entry],
+        versions: list[Version],
+        found: list[Finding],
+    ) -> Report:
+        named, strange = verify_builds.named(entries, versions)
+        found = [
+            *found,
+            *strange,
+            *verify_builds.agreement(entries, versions),
+            *verify_signatures.check(
+                files,
+                self.environ,
+                self.runner,
+                empty=not entries,
+                wanted=bool(self.settings.signing_key),
+                now=self.now,
+            ),
+            *verify_tools.check(files, entries, self.runner),
+        ]
+        progress = verify_builds.Progress()
+        with (
+            self.console.progress("checking builds", len(named)) as advance,
+            ThreadPoolExecutor(2 if self.deep else THREADS) as pool,
+        ):
+
+            def check(one: verify_builds.Named) -> list[Finding]:
+                result = verify_builds.check(source, one, deep=self.deep, progress=progress)
+                advance(1)
+                return result
+
+            for findings in pool.map(check, named):
+                found += findings
+        return Report(
+            url=source.url,
+            images=len(entries),
+            versions=len(versions),
+            read=progress.read,
+            findings=_ordered(found),
+        )
+
+    def _consistent(self, store: Store) -> tuple[State, dict[str, bytes], list[Finding]]:
+        """Records and rendered files; what a publication under way explains is looked at again."""
+        attempt = 1
+        while True:
+            names = {s.key for prefix in ("index-", "key-") for s in store.list(prefix)}
+            files = _fetch(store, {*layout.RENDERED, *names})
+            state, found = verify_history.examine(store)
+            stale = list(self._stale(state, files, store.url))
+            if not stale or attempt == _ATTEMPTS:
+                return state, files, [*found, *stale]
+            self.pause(_PAUSE)
+            attempt += 1
+
+    def _stale(self, state: State, files: Mapping[str, bytes], url: str) -> Iterator[Finding]:
+        """The rendered files that are not what the records render to."""
+        if not state.releases and layout.INDEX not in files:
+            return
+        site = self._site(files, url)
+        keys = self._keys(files)
+        for name, data in render(state, site, keys).items():
+            if name in files and files[name] != data:
+                yield problem(name, "it is not what the repository renders to", _NAME_AND_URL)
+            elif name not in files:
+                yield problem(name, "it is not there", REFRESH)
+
+    def _site(self, files: Mapping[str, bytes], url: str) -> Site:
+        """As the settings say; where they say nothing, as it is published."""
+        try:
+            site = site_of(self.settings, url)
+        except SettingsError:
+            site = Site(name=self.settings.name, base_url="")
+        try:
+            published = clients.describe(files[layout.METADATA])
+        except (KeyError, RepositoryError):
+            return site
+        return Site(
+            name=site.name if self.settings.name else published.name,
+            base_url=site.base_url if self.settings.base_url else "".join(published.bases[:1]),
+        )
+
+    def _keys(self, files: Mapping[str, bytes]) -> list[PublicKey]:
+        """The published keys, that of ``index.asc`` first, the one new users get last."""
+        if layout.KEY not in files:
+            return []
+        link = b"".join(_KEY_LINK.findall(files.get(layout.CATALOGUE, b""))[:1]).decode()
+        names = sorted(
+            (name for name in files if name.startswith("key-")),
+            key=lambda name: (files[name] != files[layout.KEY], name == link, name),
+        )
+        found = ((self._fingerprint(files[name]), files[name]) for name in names)
+        return [PublicKey(fingerprint=key, armour=data) for key, data in found if key]
+
+    def _fingerprint(self, armour: bytes | None) -> str:
+        """Empty where it is not one key, which the check of the signatures tells."""
+        if armour is None:
+            return ""
+        with throw_away(self.runner, self.environ) as gpg:
+            try:
+                found = fingerprints(gpg, armour)
+            except CommandError:
+                return ""
+        return found[0] if len(found) == 1 else ""
+
+
+def _with(report: Report, more: Iterable[Finding]) -> Report:
+    return Report(
+        url=report.url,
+        images=report.images,
+        versions=report.versions,
+        read=report.read,
+        findings=_ordered([*report.findings, *more]),
+    )
+
+
+def _ordered(found: Iterable[Finding]) -> tuple[Finding, ...]:
+    unique = dict.fromkeys(found)
+    return tuple(sorted(unique, key=lambda one: (one.severity != "problem", one.where, one.what)))
+
+
+def _fetch(source: Source, names: Iterable[str]) -> dict[str, bytes]:
+    """The small files of these names that are there."""
+
+    def get(name: str) -> bytes | None:
+        try:
+            return source.get(name).data
+        except NotFoundError:
+            return None
+
+    wanted = sorted(names)
+    with ThreadPoolExecutor(THREADS) as pool:
+        return {
+            name: data
+            for name, data in zip(wanted, pool.map(get, wanted), strict=True)
+            if data is not None
+        }
+
+
+def _parse(
+    files: Mapping[str, bytes],
+) -> tuple[list[Entry], list[Version], list[Finding]]:
+    """What the two published formats say, by our own strict readers."""
+    found = [
+        problem(name, "it is not there: nothing is published", REFRESH)
+        for name in (layout.INDEX, layout.METADATA)
+        if name not in files
+    ]
+    entries, wrong = index.parse(files.get(layout.INDEX, b""))
+    entries = [entry for entry in entries if (entry.get("revision") or "1").isdecimal()]
+    versions: list[Version] = []
+    if layout.METADATA in files:
+        versions, more = metadata.parse(files[layout.METADATA])
+        wrong += more
+    found += [
+        problem(one.path if one.line is None else f"{one.path}:{one.line}", one.what, REFRESH)
+        for one in wrong
+    ]
+    return entries, versions, found

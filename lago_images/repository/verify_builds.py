@@ -1,0 +1,270 @@
+"""Whether what the published files name is there, and is what they say."""
+
+import hashlib
+import json
+import lzma
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from lago_images.errors import NotFoundError, RepositoryError, StorageError
+from lago_images.repository import layout
+from lago_images.repository.check import manifest_problems
+from lago_images.repository.index import Entry
+from lago_images.repository.layout import BuildKey, owner
+from lago_images.repository.manifest import Manifest
+from lago_images.repository.metadata import Version
+from lago_images.repository.verify_model import REFRESH, Finding, Source, note, problem
+from lago_images.storage.base import Stat
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Named:
+    """A build, and who names it: the index, ``repo.metadata``, or both."""
+
+    build: BuildKey
+    entries: tuple[Entry, ...]
+    versions: tuple[Version, ...]
+
+    @property
+    def repair(self) -> str:
+        return (
+            f"restore {self.build.folder} from a copy; or withdraw it: "
+            f"lago-images repo yank {self.build.name} --revision N"
+        )
+
+
+@dataclass(slots=True)
+class Progress:
+    """How many bytes of disks were read."""
+
+    read: int = 0
+
+
+def named(
+    entries: Sequence[Entry], versions: Sequence[Version]
+) -> tuple[tuple[Named, ...], list[Finding]]:
+    """The builds that the published files name, and what they name that is no build of ours."""
+    in_index: dict[BuildKey, list[Entry]] = {}
+    in_metadata: dict[BuildKey, list[Version]] = {}
+    findings = []
+    for entry in entries:
+        if key := _build(entry.file):
+            in_index.setdefault(key, []).append(entry)
+        else:
+            where = f"{layout.INDEX}:{entry.line}"
+            findings.append(problem(where, f"{entry.file} is no build's disk", REFRESH))
+    for version in versions:
+        if key := _build(f"{version.handle}.xz"):
+            in_metadata.setdefault(key, []).append(version)
+        else:
+            what = f"{version.template} {version.version}: {version.handle} is no build's disk"
+            findings.append(problem(layout.METADATA, what, REFRESH))
+    found = (
+        Named(
+            build=key,
+            entries=tuple(in_index.get(key, ())),
+            versions=tuple(in_metadata.get(key, ())),
+        )
+        for key in sorted(in_index.keys() | in_metadata.keys())
+    )
+    return tuple(found), findings
+
+
+def agreement(entries: Sequence[Entry], versions: Sequence[Version]) -> Iterator[Finding]:
+    """Whether the index offers what is newest in ``repo.metadata``, and nothing else does."""
+    newest: dict[tuple[str, str], Version] = {}
+    stamps: dict[tuple[str, int], Version] = {}
+    for version in versions:
+        key = _build(f"{version.handle}.xz")
+        if key is None:
+            continue
+        image = (key.name, key.arch)
+        if image not in newest or newest[image].timestamp < version.timestamp:
+            newest[image] = version
+        other = stamps.setdefault((version.template, version.timestamp), version)
+        if other is not version:
+            what = f"{other.version} and {version.version} have one timestamp: either is newest"
+            yield problem(layout.METADATA, f"{version.template}: {what}", REFRESH)
+    offered = {(entry.name, entry.arch): entry for entry in entries}
+    for name, arch in sorted(offered.keys() | newest.keys()):
+        in_index, in_metadata = offered.get((name, arch)), newest.get((name, arch))
+        if in_index is None or in_metadata is None:
+            where = layout.INDEX if in_index is None else layout.METADATA
+            yield problem(where, f"{name} ({arch}) is not in it, only in the other", REFRESH)
+        elif f"{in_metadata.handle}.xz" != in_index.file:
+            what = f"{name} ({arch}): {in_metadata.version} is another build than the index has"
+            yield problem(layout.METADATA, what, REFRESH)
+        elif str(in_index.revision) not in in_metadata.version.replace("v", "-").split("-"):
+            what = f"{name} ({arch}): {in_metadata.version} is not revision {in_index.revision}"
+            yield problem(layout.METADATA, what, REFRESH)
+
+
+def check(source: Source, named: Named, *, deep: bool, progress: Progress) -> list[Finding]:
+    """All that is wrong with one build that is offered to clients."""
+    key = named.build
+    findings: list[Finding] = []
+    manifest = _manifest(source, named, findings)
+    disk = _disk(source, named, findings)
+    found_hash = _get(source, key.hash, named, findings)
+    found_metadata = _get(source, key.metadata, named, findings)
+    if manifest:
+        findings += _in_step(named, manifest)
+    if manifest and disk and disk.size not in (manifest.disk.compressed_size, -1):
+        what = f"it has {disk.size} bytes, not {manifest.disk.compressed_size}"
+        findings.append(problem(key.disk, what, named.repair))
+    findings += _hash(named, found_hash, manifest)
+    findings += _metadata(named, found_metadata, manifest)
+    if deep and disk:
+        findings += _deep(source, named, found_hash, manifest, progress)
+    return findings
+
+
+def _build(disk: str) -> BuildKey | None:
+    key = owner(disk)
+    return key if key and key.disk == disk else None
+
+
+def _get(source: Source, name: str, named: Named, findings: list[Finding]) -> bytes | None:
+    try:
+        return source.get(name).data
+    except NotFoundError:
+        findings.append(problem(name, "it is not there", named.repair))
+    except StorageError as error:
+        findings.append(problem(name, f"it cannot be read: {error.message}", "try again"))
+    return None
+
+
+def _manifest(source: Source, named: Named, findings: list[Finding]) -> Manifest | None:
+    name = named.build.manifest
+    try:
+        manifest = Manifest.from_json(source.get(name).data, name)
+        wrong = manifest_problems(manifest, named.build)
+    except NotFoundError:
+        findings.append(problem(name, "it is not there", named.repair))
+        return None
+    except StorageError as error:
+        findings.append(note(name, f"it cannot be read: {error.message}"))
+        return None
+    except RepositoryError as error:
+        findings.append(problem(name, error.message, named.repair))
+        return None
+    findings += [problem(name, what, named.repair) for what in wrong]
+    return None if wrong else manifest
+
+
+def _disk(source: Source, named: Named, findings: list[Finding]) -> Stat | None:
+    name = named.build.disk
+    try:
+        return source.head(name)
+    except NotFoundError:
+        findings.append(problem(name, "it is offered, and not there", named.repair))
+    except StorageError as error:
+        findings.append(problem(name, f"it cannot be read: {error.message}", "try again"))
+    return None
+
+
+def _in_step(named: Named, manifest: Manifest) -> Iterator[Finding]:
+    disk = manifest.disk
+    for entry in named.entries:
+        where = f"{layout.INDEX}:{entry.line}"
+        said = {
+            "checksum[sha512]": (entry.checksum, disk.sha512),
+            "size": (entry.get("size"), str(disk.virtual_size)),
+            "compressed_size": (entry.get("compressed_size"), str(disk.compressed_size)),
+            "format": (entry.get("format"), disk.format),
+        }
+        for field_, (ours, true) in said.items():
+            if ours != true:
+                what = f"{entry.name}: {field_} is not that of {named.build.manifest}"
+                yield problem(where, what, REFRESH)
+
+
+def _hash(named: Named, data: bytes | None, manifest: Manifest | None) -> Iterator[Finding]:
+    if data is None:
+        return
+    text = data.decode(errors="replace").strip()
+    if manifest and text != manifest.disk.sha1:
+        yield problem(named.build.hash, "it is not the sha1 in the manifest", named.repair)
+    elif len(text) != 2 * hashlib.sha1(usedforsecurity=False).digest_size:
+        yield problem(named.build.hash, "it is not a sha1", named.repair)
+
+
+def _metadata(named: Named, data: bytes | None, manifest: Manifest | None) -> Iterator[Finding]:
+    if data is None:
+        return
+    name = named.build.metadata
+    try:
+        plain = json.loads(data)
+    except ValueError:
+        plain = None
+    if not isinstance(plain, dict):
+        yield problem(name, "it is not a JSON object", named.repair)
+        return
+    properties: Mapping[str, str] = manifest.properties if manifest else {}
+    wrong = sorted(key for key, value in properties.items() if plain.get(key) != value)
+    if wrong:
+        yield problem(name, f"not as in the manifest: {', '.join(wrong)}", named.repair)
+
+
+@dataclass(slots=True)
+class _Sums:
+    """Checksums of a compressed disk and of what is in it, in one pass."""
+
+    sha256: str = ""
+    sha512: str = ""
+    sha1: str = ""
+    size: int = 0
+    wrong: str = ""
+    _unpacker: lzma.LZMADecompressor = field(
+        default_factory=lambda: lzma.LZMADecompressor(format=lzma.FORMAT_XZ)
+    )
+
+    def take(self, pieces: Iterable[bytes], progress: Progress) -> None:
+        packed, long = hashlib.sha256(), hashlib.sha512()
+        plain = hashlib.sha1(usedforsecurity=False)
+        for piece in pieces:
+            packed.update(piece)
+            long.update(piece)
+            progress.read += len(piece)
+            if not self.wrong:
+                data = self._unpack(piece)
+                plain.update(data)
+                self.size += len(data)
+        if not self.wrong and not self._unpacker.eof:
+            self.wrong = "the xz stream is cut off"
+        self.sha256, self.sha512 = packed.hexdigest(), long.hexdigest()
+        self.sha1 = plain.hexdigest()
+
+    def _unpack(self, piece: bytes) -> bytes:
+        try:
+            data = self._unpacker.decompress(piece)
+        except (lzma.LZMAError, EOFError) as error:
+            self.wrong = f"not one xz stream: {error}"
+            return b""
+        if self._unpacker.unused_data:
+            self.wrong = "more follows the first xz stream, which virt-builder refuses"
+        return data
+
+
+def _deep(
+    source: Source,
+    named: Named,
+    found_hash: bytes | None,
+    manifest: Manifest | None,
+    progress: Progress,
+) -> Iterator[Finding]:
+    sums, name = _Sums(), named.build.disk
+    try:
+        sums.take(source.read(name), progress)
+    except StorageError as error:
+        yield problem(name, f"it cannot be read: {error.message}", "try again")
+        return
+    if sums.wrong:
+        yield problem(name, sums.wrong, named.repair)
+    for entry in named.entries:
+        if entry.checksum != sums.sha512:
+            yield problem(name, "its sha512 is not the one in the index", named.repair)
+    if manifest and (sums.sha256, sums.sha512) != (manifest.disk.sha256, manifest.disk.sha512):
+        yield problem(name, "its checksums are not those in the manifest", named.repair)
+    if not sums.wrong and found_hash is not None and found_hash.decode().strip() != sums.sha1:
+        yield problem(name, "what is in it has not the sha1 of its .hash", named.repair)

@@ -1,0 +1,77 @@
+"""What ``repo verify`` finds, and what it looks at."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from lago_images.storage.base import Blob, Stat
+
+REFRESH = "lago-images repo refresh"
+
+
+class Severity(StrEnum):
+    """Whether a client, or the next run, can come to harm."""
+
+    PROBLEM = "problem"
+    NOTE = "note"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One thing that is not as it should be.
+
+    Attributes:
+        where: The object, with a line where one is meant.
+        what: What is wrong with it.
+        repair: What to do about it.
+    """
+
+    severity: Severity
+    where: str
+    what: str
+    repair: str
+
+
+def problem(where: str, what: str, repair: str) -> Finding:
+    return Finding(severity=Severity.PROBLEM, where=where, what=what, repair=repair)
+
+
+def note(where: str, what: str, repair: str = "") -> Finding:
+    return Finding(severity=Severity.NOTE, where=where, what=what, repair=repair)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """All that was found. A note keeps nothing from being ``ok``.
+
+    ``images`` and ``versions`` are counted as the clients are told of them; ``read`` is the
+    number of bytes of disks that were read.
+    """
+
+    url: str
+    images: int
+    versions: int
+    read: int
+    findings: tuple[Finding, ...]
+
+    @property
+    def problems(self) -> tuple[Finding, ...]:
+        return tuple(one for one in self.findings if one.severity is Severity.PROBLEM)
+
+    @property
+    def ok(self) -> bool:
+        return not self.problems
+
+
+class Source(Protocol):
+    """Where objects are read by their keys: a store, or a web server. See ``storage.base``."""
+
+    @property
+    def url(self) -> str: ...
+
+    def head(self, key: str) -> Stat: ...
+
+    def get(self, key: str) -> Blob: ...
+
+    def read(self, key: str, *, start: int = 0) -> Iterator[bytes]: ...
