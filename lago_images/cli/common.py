@@ -14,6 +14,7 @@ from lago_images.console import Console, Mode
 from lago_images.errors import CommandError, Error, ProblemsError
 from lago_images.settings import FILE, Settings, load
 from lago_images.storage.base import Store
+from lago_images.storage.open import open_store
 
 if TYPE_CHECKING:
     from lago_images.planning.git import Git
@@ -54,15 +55,13 @@ class Invocation:
     @cached_property
     def git(self) -> "Git | None":
         """The git repository the specs are in; None outside git."""
-        from lago_images.planning.git import Git  # noqa: PLC0415 -- as above
+        # GitPython takes a seventh of a second to import, and some commands do without.
+        from lago_images.planning.git import Git  # noqa: PLC0415
 
         return Git.find(self.root)
 
     def store(self) -> Store:
         """The repository's store."""
-        # boto3 takes a third of a second to import, and most commands do without.
-        from lago_images.storage.open import open_store  # noqa: PLC0415
-
         return open_store(
             self.settings.repository,
             settings=self.settings,

@@ -31,8 +31,8 @@ from lago_images.storage.disk import (
     sync_folder,
     write,
 )
+from lago_images.storage.local import file_chunks, size_of
 from lago_images.storage.places import PRIVATE, check, place, walk
-from lago_images.storage.transfer import file_chunks, size_of
 
 PLAIN_HEADERS = Headers()
 

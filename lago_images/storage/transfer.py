@@ -24,6 +24,7 @@ from lago_images.storage.etags import (
     proves_parts,
     proves_whole,
 )
+from lago_images.storage.local import file_chunks, size_of
 from lago_images.storage.multipart import SHA256, Multipart, begin, lists_uploads, unfinished
 
 # Measured on Ceph over loopback: tests/benchmarks/transfer.py. Memory: about (WORKERS + 2) parts.
@@ -229,29 +230,3 @@ def in_parts(chunks: Iterable[bytes], size: int, digest: Digest) -> Iterator[byt
             length += len(chunk) - at
     if gathered:
         yield b"".join(gathered)
-
-
-def size_of(path: Path) -> int:
-    """A file's size in bytes.
-
-    Raises:
-        StorageError: It is not there.
-    """
-    try:
-        return path.stat().st_size
-    except OSError as error:
-        raise StorageError(f"reading {path}: {error.strerror}") from error
-
-
-def file_chunks(path: Path, size: int) -> Iterator[bytes]:
-    """The file in pieces of ``size`` bytes.
-
-    Raises:
-        StorageError: It cannot be read.
-    """
-    try:
-        with path.open("rb", buffering=0) as file:
-            while chunk := file.read(size):
-                yield chunk
-    except OSError as error:
-        raise StorageError(f"reading {path}: {error.strerror}") from error
