@@ -1,0 +1,349 @@
+"""``repo verify``: every kind of damage is found, and told with its repair."""
+
+import hashlib
+import json
+import lzma
+import os
+import threading
+from contextlib import contextmanager
+from dataclasses import replace
+
+import pytest
+from click.testing import CliRunner
+
+from lago_images.cli.main import main
+from lago_images.console import Console
+from lago_images.host.process import Runner
+from lago_images.repository import layout, publish
+from lago_images.repository.manifest import Disk
+from lago_images.repository.serve import Server
+from lago_images.repository.signing import Signer, open_signer
+from lago_images.repository.site import Site
+from lago_images.repository.verify import Verifier
+from lago_images.repository.web import Web
+from lago_images.settings import Settings
+from lago_images.storage.directory import DirectoryStore
+from tests.support.handmade import (
+    SITE,
+    manifest,
+    put,
+    put_build,
+    put_release,
+    release,
+)
+from tests.support.keys import make_key
+from tests.tools import need
+
+BUILDS = [manifest(build_id=f"b{n}", fingerprint=f"f{n}") for n in (1, 2)]
+OTHER = manifest("other", build_id="o1", fingerprint="o")
+
+
+def real_disk(made):
+    """The build with a disk that is really compressed, and its bytes."""
+    plain = f"disk {made.name} {made.build_id}".encode() * 999
+    packed = lzma.compress(plain, format=lzma.FORMAT_XZ)
+    disk = Disk(
+        format="qcow2",
+        virtual_size=1 << 30,
+        size=len(plain),
+        compressed_size=len(packed),
+        sha1=hashlib.sha1(plain).hexdigest(),
+        sha256=hashlib.sha256(packed).hexdigest(),
+        sha512=hashlib.sha512(packed).hexdigest(),
+    )
+    return replace(made, disk=disk), packed
+
+
+def fill(store):
+    """Two images, three releases, with real compressed disks."""
+    for number, made in ((1, BUILDS[0]), (2, BUILDS[1]), (1, OTHER)):
+        whole, packed = real_disk(made)
+        put_build(store, whole)
+        store.delete([whole.key.disk])
+        put(store, whole.key.disk, packed)
+        put_release(
+            store,
+            release(number, made.build_id, made.name, fingerprint=made.fingerprint,
+                    published=1_700_000_000 + number),
+        )  # fmt: skip
+
+
+def refresh(store, signer=None, site=SITE):
+    publish.refresh(store, site, signer or Signer(), fingerprint=str)
+
+
+@pytest.fixture
+def store(tmp_path):
+    store = DirectoryStore(path=tmp_path / "repo")
+    fill(store)
+    refresh(store)
+    return store
+
+
+def verifier(*, tools=False, deep=False, now=1_700_100_000.0, **settings):
+    environ = {"PATH": os.environ["PATH"]} if tools else {"PATH": "/nonexistent"}
+    given = {"name": SITE.name, "base_url": SITE.base_url, **settings}
+    return Verifier(
+        settings=Settings(**given),
+        environ=environ,
+        console=Console(quiet=True),
+        deep=deep,
+        now=now,
+        pause=lambda _seconds: None,
+    )
+
+
+def problems(store, **more):
+    report = verifier(**more).store(store)
+    assert all(one.repair for one in report.problems)
+    found = {}
+    for one in report.problems:
+        found[one.where] = f"{found.get(one.where, '')} {one.what}"
+    return found
+
+
+def notes(store):
+    return {one.where: one.what for one in verifier().store(store).findings}
+
+
+def change(store, key, data):
+    store.put(key, data, expected=store.get(key).etag)
+
+
+def alter(store, key, old, new):
+    data = store.get(key).data
+    assert old in data
+    change(store, key, data.replace(old, new))
+
+
+def test_a_good_repository_has_no_problems(store):
+    report = verifier(deep=True).store(store)
+    assert report.problems == ()
+    assert (report.images, report.versions) == (2, 3)
+    assert report.read == sum(s.size for s in store.list("builds/") if s.key.endswith(".xz"))
+
+
+B1, B2 = BUILDS[0].key, BUILDS[1].key
+R1, R2 = "releases/debian-12/x86_64/1.json", "releases/debian-12/x86_64/2.json"
+DAMAGE = {
+    "no index": (lambda s: s.delete(["index"]), "index", "not there"),
+    "no repo.metadata": (lambda s: s.delete(["repo.metadata"]), "repo.metadata", "not there"),
+    "no catalogue": (lambda s: s.delete(["index.html"]), "index.html", "not there"),
+    "bad grammar": (lambda s: alter(s, "index", b"arch=", b"arch ="), "index:3", "no arch"),
+    "not JSON": (lambda s: change(s, "repo.metadata", b"{"), "repo.metadata", "not a lago"),
+    "an old index": (
+        lambda s: alter(s, "index", b"/b2/", b"/b1/"),
+        "repo.metadata",
+        "another build",
+    ),
+    "a wrong size": (lambda s: alter(s, "index", b"size=1073741824", b"size=1"), "index:3", "size"),
+    "a newer index": (
+        lambda s: alter(s, "index", b"revision=2", b"revision=7"),
+        "index",
+        "ends at 2",
+    ),
+    "no disk": (lambda s: s.delete([B2.disk]), B2.disk, "offered, and not there"),
+    "no old disk": (lambda s: s.delete([B1.disk]), B1.disk, "offered, and not there"),
+    "no hash": (lambda s: s.delete([B2.hash]), B2.hash, "not there"),
+    "no metadata": (lambda s: s.delete([B2.metadata]), B2.metadata, "not there"),
+    "no manifest": (lambda s: s.delete([B2.manifest]), B2.manifest, "not there"),
+    "a cut disk": (lambda s: change(s, B2.disk, b"x"), B2.disk, "it has 1 bytes"),
+    "another hash": (lambda s: change(s, B2.hash, b"0" * 40), B2.hash, "not the sha1"),
+    "other metadata": (lambda s: change(s, B2.metadata, b"{}"), B2.metadata, "distro"),
+    "metadata no JSON": (lambda s: change(s, B2.metadata, b"["), B2.metadata, "not a JSON"),
+    "a bad manifest": (lambda s: change(s, B2.manifest, b"{}"), R2, "lost or damaged"),
+    "a bad release": (lambda s: change(s, R2, b"{}"), R2, "not a release"),
+    "a gap": (lambda s: s.delete([R1]), R1, "gap"),
+    "gone back in time": (lambda s: s.delete([R2]), "index", "the history ends at 1"),
+    "a build lost": (lambda s: s.delete([x.key for x in s.list(B1.folder)]), R1, "lost"),
+    "a published record": (lambda s: put(s, layout.PUBLISHED, b"{}"), layout.PUBLISHED, "record"),
+    "a strange withdrawal": (
+        lambda s: put_release(s, release(3, None, withdraws=9, fingerprint="")),
+        "releases/debian-12/x86_64/3.json",
+        "withdraws revision 9",
+    ),
+    "not rendered": (
+        lambda s: (put_build(s, manifest(build_id="b3")), put_release(s, release(3, "b3"))),
+        "index",
+        "not what the repository renders to",
+    ),
+    "a signature without a key": (lambda s: put(s, "index.asc", b"x"), "index.asc", "no key.asc"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_damage_is_found(store, name):
+    damage, where, what = DAMAGE[name]
+    damage(store)
+    found = problems(store)
+    assert what in found.get(where, ""), found
+
+
+def test_what_only_reading_the_disk_can_tell(store):
+    disk = store.get(B2.disk).data
+    change(store, B2.disk, disk[:-9] + bytes([disk[-9] ^ 1]) + disk[-8:])
+    assert problems(store) == {}
+    assert B2.disk in problems(store, deep=True)
+
+
+def test_two_xz_streams_are_found(store):
+    whole, packed = real_disk(manifest(build_id="b3", fingerprint="f3"))
+    two = packed + lzma.compress(b"more")
+
+    disk = replace(
+        whole.disk,
+        compressed_size=len(two),
+        sha256=hashlib.sha256(two).hexdigest(),
+        sha512=hashlib.sha512(two).hexdigest(),
+    )
+    whole = replace(whole, disk=disk)
+    put_build(store, whole)
+    store.delete([whole.key.disk])
+    put(store, whole.key.disk, two)
+    put_release(store, release(3, "b3", fingerprint="f3", published=1_700_000_009))
+    refresh(store)
+    assert problems(store) == {}
+    assert "virt-builder refuses" in problems(store, deep=True)[whole.key.disk]
+
+
+def test_what_harms_nobody_is_a_note(store):
+    put_build(store, manifest(build_id="waiting"))
+    put(store, manifest(build_id="broken-off").key.disk, b"x")
+    put(store, "note-to-self", b"x")
+    put(store, BUILDS[0].key.retirement, b"{}")
+    refresh(store)
+    assert problems(store) == {}
+    found = notes(store)
+    assert "never released" in found[manifest(build_id="waiting").key.folder]
+    assert "without a manifest" in found[manifest(build_id="broken-off").key.folder]
+    assert "retired" in found[B1.folder]
+    assert "note-to-self" in found
+
+
+def test_a_publication_under_way_is_no_problem(store):
+    put_build(store, manifest(build_id="b3", fingerprint="f3"))
+    put_release(store, release(3, "b3", fingerprint="f3"))
+    one = verifier()
+    patient = replace(one, pause=lambda _seconds: refresh(store))
+    assert patient.store(store).problems == ()
+    assert one.store(store).problems == ()
+
+
+def test_settings_that_are_not_published_yet_are_found(store):
+    assert (
+        "base-url" in verifier(base_url="http://moved.example.org").store(store).problems[0].repair
+    )
+
+
+@contextmanager
+def signed(store, tmp_path, *keys, site=SITE):
+    settings = Settings(signing_key=",".join(f"file:{key.secret}" for key in keys))
+    environ = {"PATH": os.environ["PATH"]}
+    with open_signer(settings, environ, Runner(environ=environ)) as signer:
+        refresh(store, signer, site)
+        yield signer
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory):
+    need("gpg")
+    folder = tmp_path_factory.mktemp("keys")
+    return [make_key(folder, name) for name in ("one", "two")]
+
+
+def test_signatures_and_tools(store, tmp_path, keys):
+    need("virt-builder", "virt-index-validate")
+    with signed(store, tmp_path, *keys):
+        pass
+    report = verifier(tools=True).store(store)
+    assert report.findings == ()
+    alter(store, "index.asc", b"revision=2", b"revision=3")
+    change(store, "repo.metadata.asc", store.get("index-" + keys[1].fingerprint + ".asc").data)
+    store.delete(["index-" + keys[1].fingerprint + ".asc"])
+    found = problems(store, tools=True)
+    assert "virt-builder" in found["index.asc"] or "signature" in found["index.asc"]
+    assert {"index.asc", "repo.metadata.asc", f"index-{keys[1].fingerprint}.asc"} <= found.keys()
+
+
+def test_an_unsigned_repository_that_should_be_signed_is_found(store):
+    assert "nothing is signed" in problems(store, signing_key="env:KEY")["key.asc"]
+
+
+def test_a_key_that_has_expired_is_found(store, tmp_path, keys):
+    with signed(store, tmp_path, keys[0]):
+        pass
+    expired = make_key(tmp_path, "old", expire="1d", at="20240101T000000")
+    change(store, "key.asc", expired.public.read_bytes())
+    found = problems(store, tools=True)
+    assert "expired" in found["key.asc"]
+
+
+@contextmanager
+def served(store):
+    with Server(store, Console(quiet=True), bind="127.0.0.1", port=0) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_over_http_from_just_the_url(store, tmp_path, keys):
+    with (
+        served(store) as server,
+        signed(store, tmp_path, *keys, site=Site(name="r", base_url=server.url)),
+    ):
+        for url in (server.url, f"{server.url}/", f"{server.url}/index.asc"):
+            report = verifier(tools=True, deep=True).web(Web.at(url))
+            assert report.findings == (), url
+        assert (report.images, report.versions) == (2, 3)
+        store.delete([B1.disk])
+        alter(store, f"index-{keys[1].fingerprint}.asc", b"revision=2", b"revision=3")
+        found = {one.where for one in verifier(tools=True).web(Web.at(server.url)).problems}
+        assert found == {B1.disk, f"index-{keys[1].fingerprint}.asc"}
+
+
+def test_over_http_the_headers_are_judged(store, monkeypatch):
+    with served(store) as server:
+        headers = layout.headers
+        monkeypatch.setattr(
+            layout, "headers", lambda key: replace(headers(key), cache_control="max-age=86400")
+        )
+        found = {one.where: one.what for one in verifier().web(Web.at(server.url)).problems}
+    assert "too long" in found["index"]
+    assert "never changes" in found[B2.disk]
+
+
+def test_a_url_with_nothing_behind_it(tmp_path):
+    with served(DirectoryStore(path=tmp_path / "none")) as server:
+        found = {one.where for one in verifier().web(Web.at(server.url)).problems}
+    assert found == {"index", "repo.metadata"}
+
+
+def cli(*args, **environ):
+    clean = {name: None for name in os.environ if name.startswith(("LAGO_IMAGES_", "GITHUB_"))}
+    return CliRunner(env={**clean, **environ}).invoke(main, ["repo", *args])
+
+
+def test_on_the_command_line(store, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    good = cli("verify", str(store.path))
+    assert good.exit_code == 0, good.output
+    assert good.stdout.endswith("2 images, 3 versions: 0 problems, 0 notes\n")
+    store.delete([B2.hash])
+    bad = cli("verify", "--format", "json", "--repository", str(store.path))
+    assert bad.exit_code == 1
+    told = json.loads(bad.stdout)
+    assert told["ok"] is False
+    assert {"severity", "where", "what", "repair"} == set(told["findings"][0])
+    assert B2.hash in {one["where"] for one in told["findings"]}
+
+
+def test_a_server_that_is_not_there_says_nothing_of_the_repository(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("time.sleep", lambda _seconds: None)
+    done = cli("verify", "http://127.0.0.1:9/")
+    assert done.exit_code == 1
+    assert "error:" in done.stderr
