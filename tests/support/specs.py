@@ -109,5 +109,12 @@ class SpecsRepo:
         return Ran(code=done.returncode, out=done.stdout, err=done.stderr)
 
     def env(self, environ: dict[str, str] | None = None) -> dict[str, str]:
-        base = {k: v for k, v in os.environ.items() if not k.startswith(("LAGO_IMAGES_", "GITHUB_"))}
-        return {**base, "XDG_CACHE_HOME": str(self.root.parent / "cache"), **self.environ, **(environ or {})}
+        base = {
+            k: v for k, v in os.environ.items() if not k.startswith(("LAGO_IMAGES_", "GITHUB_"))
+        }
+        return {
+            **base,
+            "XDG_CACHE_HOME": str(self.root.parent / "cache"),
+            **self.environ,
+            **(environ or {}),
+        }

