@@ -107,7 +107,8 @@ class Bucket:
 
     def failure(self, error: Exception, doing: str) -> StorageError:
         """The error to raise for one of boto3's."""
-        return translate(error, doing=doing, where=self.where)
+        anonymous = self.small.meta.config.signature_version is UNSIGNED
+        return translate(error, doing=doing, where=self.where, anonymous=anonymous)
 
     def _count(self, event_name: str, **_: object) -> None:
         with self._lock:

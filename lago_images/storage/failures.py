@@ -40,6 +40,8 @@ _NO_CREDENTIALS = (
     SSOError,
 )
 _KEYS = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+_NO_KEYS_HINT = f"set {_KEYS}, or AWS_PROFILE to a profile that has them"
+_REFUSED = frozenset({401, 403})
 _REGION_HINT = "set AWS_REGION to the bucket's region, and AWS_ENDPOINT_URL_S3 to its endpoint"
 _HINTS = {
     "AccessDenied": "the credentials need s3:GetObject, s3:PutObject, s3:DeleteObject and "
@@ -93,14 +95,18 @@ def unreachable(error: Exception) -> bool:
     return isinstance(error, EndpointConnectionError | ConnectTimeoutError)
 
 
-def translate(error: Exception, *, doing: str, where: str) -> StorageError:
+def translate(error: Exception, *, doing: str, where: str, anonymous: bool = False) -> StorageError:
     """The error to raise for a failed request.
 
     Args:
         error: What boto3 raised.
         doing: What was being done, such as ``reading index``.
         where: The store, as its user knows it.
+        anonymous: No credentials were found, so the request was not signed.
     """
+    if anonymous and status_of(error) in _REFUSED:
+        text = f"{doing} in {where}: the store refuses this without credentials"
+        return StorageError(text, hint=_NO_KEYS_HINT)
     if isinstance(error, ClientError):
         return _refusal(error, doing, where)
     what = " ".join(str(error).split())
@@ -120,7 +126,7 @@ def _refusal(error: ClientError, doing: str, where: str) -> StorageError:
 
 
 def _hint_for_status(status: int) -> str | None:
-    if status in {401, 403}:
+    if status in _REFUSED:
         return _HINTS["AccessDenied"]
     if status in {301, 307}:
         return _REGION_HINT
@@ -133,7 +139,7 @@ def _hint_for_status(status: int) -> str | None:
 
 def _hint_for(error: Exception) -> str | None:
     if isinstance(error, _NO_CREDENTIALS):
-        return f"set {_KEYS}, or AWS_PROFILE to a profile that has them"
+        return _NO_KEYS_HINT
     if isinstance(error, ProfileNotFound):
         return "correct AWS_PROFILE, or add the profile to the AWS configuration file"
     if isinstance(error, InvalidConfigError):
