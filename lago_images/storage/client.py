@@ -47,6 +47,7 @@ class Bucket:
         small: For small objects: signs what it sends.
         bulk: For large ones: signs a checksum of what it sends instead, which costs half.
         patience: For failing requests.
+        anonymous: There are no credentials; requests are not signed.
         requests: How many requests were sent, retries included, by S3's name of the operation.
     """
 
@@ -55,6 +56,7 @@ class Bucket:
     small: "S3Client"
     bulk: "S3Client"
     patience: Patience = field(default_factory=Patience)
+    anonymous: bool = False
     requests: Counter[str] = field(default_factory=Counter)
     _reached: bool = False
     _lock: Lock = field(default_factory=Lock)
@@ -107,8 +109,7 @@ class Bucket:
 
     def failure(self, error: Exception, doing: str) -> StorageError:
         """The error to raise for one of boto3's."""
-        anonymous = self.small.meta.config.signature_version is UNSIGNED
-        return translate(error, doing=doing, where=self.where, anonymous=anonymous)
+        return translate(error, doing=doing, where=self.where, anonymous=self.anonymous)
 
     def _count(self, event_name: str, **_: object) -> None:
         with self._lock:
@@ -135,7 +136,14 @@ def open_bucket(
     except (*Failure, ValueError) as error:
         where = f"s3://{name}/{prefix}".rstrip("/")
         raise translate(error, doing="setting up", where=where) from error
-    return Bucket(name=name, prefix=prefix, small=small, bulk=bulk, patience=patience or Patience())
+    return Bucket(
+        name=name,
+        prefix=prefix,
+        small=small,
+        bulk=bulk,
+        patience=patience or Patience(),
+        anonymous=session.get_credentials() is None,
+    )
 
 
 @cache
