@@ -35,3 +35,8 @@ def _entry(name: str, value: str) -> str:
     if not name.replace("-", "").replace("_", "").isalnum() or delimiter in value:
         raise UsageError(f"{name!r} cannot be the name of an output")
     return f"{name}<<{delimiter}\n{value}\n{delimiter}\n"
+
+
+def append(environ: Mapping[str, str], lines: str) -> bool:
+    """``write`` for lines ``name=value``."""
+    return write(environ, dict(line.split("=", 1) for line in lines.splitlines()))

@@ -98,7 +98,7 @@ def test_hostile_text_stays_text(repo, tmp_path, text):
         return
     assert ran.code == 0, ran.err
     check_log(ran.out + ran.err)
-    lines = dict(line.split("=", 1) for line in (tmp_path / "output").read_text().splitlines())
+    lines = parsed((tmp_path / "output").read_text())
     assert set(lines) == {"matrix", "count", "promote", "work"}
     assert [each["names"] for each in json.loads(lines["matrix"])["include"]] == ["bad", "good"]
 

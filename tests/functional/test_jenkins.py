@@ -56,7 +56,7 @@ class Agent:
         found = self.server.client().list_objects_v2(Bucket=self.bucket).get("Contents", [])
         return {e["Key"] for e in found if e["Key"].startswith("releases/")}
 
-    def keys(self) -> set[str]:
+    def objects(self) -> set[str]:
         found = self.server.client().list_objects_v2(Bucket=self.bucket).get("Contents", [])
         return {e["Key"] for e in found if not e["Key"].startswith("state/")}
 
@@ -105,7 +105,7 @@ def check_nothing_to_do(agent):
 
 def check_pull_request(agent):
     """Builds what it affects and publishes nothing."""
-    found = agent.keys()
+    found = agent.objects()
     root = agent.host.specs.root
     agent.host.specs.spec("one", "simple:disk.raw", "#notes=changed")
     git(root, "checkout", "-q", "-b", "change")
@@ -116,12 +116,12 @@ def check_pull_request(agent):
     assert not ran.failed, ran.log
     assert ran.commands.count("ci/build --upload") == 1
     assert "ci/publish" not in ran.commands
-    new = agent.keys() - found
+    new = agent.objects() - found
     assert new
     assert all(key.startswith("builds/one/") for key in new)
 
     # The same from a fork's author: no credentials anywhere, and nothing written.
-    found = agent.keys()
+    found = agent.objects()
     agent.host.specs.spec("one", "simple:disk.raw", "#notes=by a stranger")
     agent.host.specs.commit("Change one again")
     git(root, "push", "-q", "--force", "origin", "HEAD:refs/pull/3/merge")
@@ -129,7 +129,7 @@ def check_pull_request(agent):
     assert not fork.failed, fork.log
     assert "ci/build --no-upload" in fork.commands
     assert secrets_of(fork) == {}
-    assert agent.keys() == found
+    assert agent.objects() == found
 
 
 def check_failure(agent):
@@ -142,7 +142,7 @@ def check_failure(agent):
     run = agent.run(env=MAIN)
     assert run.failed
     assert "releases/three/x86_64/1.json" in agent.releases()
-    assert not any("/bad/" in key for key in agent.keys())
+    assert not any("/bad/" in key for key in agent.objects())
     (junit,) = run.of("junit")
     assert 'tests="2" failures="1"' in junit["xml"]
     assert re.search(r"broken\.raw\.xz", junit["xml"])
