@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from lago_images.errors import Problem
-from lago_images.spec.files import check_files
+from lago_images.spec.files import Folders, check_files
 from lago_images.spec.model import BaseKind, Spec
 from lago_images.spec.names import NAME, suggestion
 from lago_images.spec.properties import words
@@ -20,12 +20,12 @@ def check(specs: Iterable[Spec], root: Path, *, broken: Collection[str] = ()) ->
             is no further problem.
     """
     by_name = {spec.name: spec for spec in specs}
-    root = root.resolve()
+    folders = Folders(root)
     problems = [*_names(by_name, broken), *_aliases(by_name)]
     for spec in by_name.values():
         if spec.base.kind is BaseKind.LAYER:
             problems += _layer(spec, by_name, broken)
-        problems += check_files(spec, root)
+        problems += check_files(spec, folders)
     return [*problems, *_cycles(by_name)]
 
 
@@ -42,7 +42,9 @@ def _aliases(specs: Mapping[str, Spec]) -> Iterator[Problem]:
     """Aliases that two images claim."""
     owners = {(spec.arch, name): name for name, spec in specs.items()}
     for name, spec in sorted(specs.items()):
-        for alias in words(spec.properties.get("aliases", "")):
+        if "aliases" not in spec.properties:
+            continue
+        for alias in words(spec.properties["aliases"]):
             owner = owners.setdefault((spec.arch, alias), name)
             if owner != name:
                 line = spec.lines["aliases"]

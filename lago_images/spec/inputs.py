@@ -6,6 +6,8 @@ from typing import NamedTuple
 from lago_images.spec.commands import COMMANDS, Reads
 from lago_images.spec.model import BaseKind, Operation, Spec
 
+# The commands that read something, looked up once.
+_READING = {name: c.reads for name, c in COMMANDS.items() if c.reads is not Reads.NOTHING}
 # What may stand before file: in a password's selector, any number of times (mlcustomize
 # password.ml).
 _LOCKED = ("lock:", "locked:")
@@ -32,8 +34,8 @@ def host_paths(spec: Spec) -> Iterator[HostPath]:
     if spec.base.kind is BaseKind.SIMPLE and "://" not in spec.base.name:
         yield HostPath(spec.base.name, spec.base.line, tree=False)
     for operation in spec.operations:
-        reads = COMMANDS[operation.name].reads
-        if reads is not Reads.NOTHING:
+        reads = _READING.get(operation.name)
+        if reads is not None:
             path = _path(operation, reads)
             if path is not None:
                 yield HostPath(path, operation.line, tree=reads is Reads.TREE_TO)

@@ -7,11 +7,13 @@ in ``\`` goes on in the next, with a newline between; then blank lines and those
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import NamedTuple
 
 from lago_images.errors import Problem
+from lago_images.spec.bases import read_base
 from lago_images.spec.commands import (
     COMMANDS,
     NEWER,
@@ -24,9 +26,9 @@ from lago_images.spec.commands import (
 )
 from lago_images.spec.inputs import unlocked
 from lago_images.spec.model import Base, BaseKind, Operation, Spec
-from lago_images.spec.names import BOOTSTRAP_RELEASES, NAME, name_problem, shown, suggestion
+from lago_images.spec.names import name_problem, shown, suggestion
 from lago_images.spec.perl import REFUSAL, is_harmless
-from lago_images.spec.properties import BOOTSTRAP_ONLY, REQUIRED, is_url, value_problem
+from lago_images.spec.properties import BOOTSTRAP_ONLY, REQUIRED, value_problem
 
 _PROPERTY = re.compile(r"#([A-Za-z0-9_.-]+)[ ]*=(.*)")
 # Control characters but tab and newline, line separators that some programs honour, marks that
@@ -34,7 +36,6 @@ _PROPERTY = re.compile(r"#([A-Za-z0-9_.-]+)[ ]*=(.*)")
 _SUSPECT = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
 )
-_KINDS = tuple(kind.value for kind in BaseKind)
 _NAMED = {
     "\r": "a carriage return (Windows line ending)",
     "\0": "a NUL byte",
@@ -44,6 +45,13 @@ _NAMED = {
 _LONGEST = 128 * 1024 - 64
 # What stands at the end of these is content, also a blank.
 _CONTENT = frozenset(("append-line", "edit", "write"))
+_SELECTING = (Reads.SELECTOR, Reads.USER_SELECTOR)
+
+
+class _Property(NamedTuple):
+    key: str
+    value: str
+    problems: tuple[str, ...]
 
 
 @dataclass(slots=True)
@@ -106,20 +114,28 @@ def _without_suspects(text: str, reader: _Reader) -> str:
 
 
 def _read(text: str, reader: _Reader) -> None:
-    """Read the lines that say something, each put together from those it is continued in."""
-    lines = iter(enumerate(text.removesuffix("\n").split("\n"), 1))
-    for number, start in lines:
-        line = _continued(number, start, lines, reader) if start[-1:] == "\\" else start
-        if line[:1] == "#":
-            match = _PROPERTY.fullmatch(line)
-            if match:
-                _property(match[1], match[2].strip(" "), number, reader)
-                continue
-        stripped = line.lstrip()
-        if stripped and stripped[0] != "#":
-            _operation(stripped, number, reader)
-        elif "\n" in stripped:
-            reader.complain(number, "a comment ends in a backslash, which hides the next line")
+    """Read the lines that say something."""
+    for number, line in _lines(text, reader):
+        said = _understood(line, number)
+        if isinstance(said, Operation):
+            reader.operations.append(said)
+        elif isinstance(said, _Property):
+            _property(said, number, reader)
+        elif said:
+            reader.complain(number, said)
+
+
+def _lines(text: str, reader: _Reader) -> Iterable[tuple[int, str]]:
+    """The lines with their numbers, each put together from those it is continued in."""
+    lines = enumerate(text.removesuffix("\n").split("\n"), 1)
+    goes_on = "\\\n" in text or text.endswith("\\")
+    return _joined(lines, reader) if goes_on else lines
+
+
+def _joined(lines: Iterator[tuple[int, str]], reader: _Reader) -> Iterator[tuple[int, str]]:
+    for number, line in lines:
+        goes_on = line.endswith("\\")
+        yield number, _continued(number, line, lines, reader) if goes_on else line
 
 
 def _continued(number: int, line: str, lines: Iterator[tuple[int, str]], reader: _Reader) -> str:
@@ -133,30 +149,38 @@ def _continued(number: int, line: str, lines: Iterator[tuple[int, str]], reader:
     return "\n".join(parts)
 
 
-def _property(key: str, value: str, line: int, reader: _Reader) -> None:
+def _property(said: _Property, line: int, reader: _Reader) -> None:
+    key, value, problems = said
     if key in reader.lines:
         reader.complain(line, f"{key} was said before, in line {reader.lines[key]}")
         return
     reader.lines[key] = line
-    if "\t" in value:
-        reader.complain(line, f"a tab in {key}")
-    if what := value_problem(key, value):
+    for what in problems:
         reader.complain(line, what)
     if value or key not in REQUIRED:
         reader.properties[key] = value
 
 
-def _operation(text: str, line: int, reader: _Reader) -> None:
-    found = _understood(text, line)
-    if isinstance(found, str):
-        reader.complain(line, found)
-    else:
-        reader.operations.append(found)
-
-
-# The same commands stand in the same places of many specs.
+# The same lines stand in the same places of many specs.
 @lru_cache(maxsize=16384)
-def _understood(text: str, line: int) -> Operation | str:
+def _understood(text: str, line: int) -> Operation | _Property | str:
+    """What a line says: a command, a property, or nothing (empty); or what is wrong with it."""
+    match = _PROPERTY.fullmatch(text)
+    if match:
+        return _checked(match[1], match[2].strip(" "))
+    text = text.lstrip()
+    if text and text[0] != "#":
+        return _operation(text, line)
+    return "a comment ends in a backslash, which hides the next line" if "\n" in text else ""
+
+
+def _checked(key: str, value: str) -> _Property:
+    tab = f"a tab in {key}" if "\t" in value else None
+    problems = (tab, value_problem(key, value))
+    return _Property(key, value, tuple(problem for problem in problems if problem))
+
+
+def _operation(text: str, line: int) -> Operation | str:
     """A command, or what is wrong with it."""
     name, _, argument = text.partition(" ")
     command = COMMANDS.get(name)
@@ -188,7 +212,8 @@ def _argument_problem(name: str, command: Command, argument: str) -> str | None:
         return f"{name} takes no argument, but has {shown(argument)}" if argument else None
     if not argument:
         return f"{name} needs an argument: {name} {command.shape}"
-    if len(argument.encode()) > _LONGEST:
+    # No character has more than four bytes.
+    if len(argument) > _LONGEST // 4 and len(argument.encode()) > _LONGEST:
         return f"the argument of {name} has more than {_LONGEST} bytes"
     if name == "ssh-inject" and ":" not in argument:
         return "ssh-inject without a selector reads the key of whoever builds; add :string:KEY"
@@ -200,7 +225,7 @@ def _argument_problem(name: str, command: Command, argument: str) -> str | None:
 def _detail_problem(name: str, command: Command, argument: str) -> str | None:
     if command.form is Form.PACKAGES:
         return _packages_problem(name, argument)
-    if command.reads in {Reads.SELECTOR, Reads.USER_SELECTOR}:
+    if command.reads in _SELECTING:
         return _selector_problem(name, command, argument)
     if name == "edit" and not is_harmless(argument.partition(":")[2]):
         return REFUSAL
@@ -240,43 +265,12 @@ def _check_properties(reader: _Reader) -> Base | None:
     if text is None:
         return None
     line = reader.lines["base"]
-    base, what = _base(text, line)
+    base, what = read_base(text, line)
     if what:
         reader.complain(line, what)
     if base:
         _check_fit(base, reader)
     return base
-
-
-def _base(text: str, line: int) -> tuple[Base | None, str | None]:
-    kind, colon, name = text.partition(":")
-    if not colon:
-        kind, name = BaseKind.LAYER, text
-    elif kind in {"http", "https", "file"}:
-        return None, "a disk at a URL is written base=simple:URL"
-    elif kind not in _KINDS:
-        near = suggestion(kind, _KINDS)
-        return None, f"unknown kind of base {shown(kind)}, not one of {', '.join(_KINDS)}{near}"
-    base = Base(kind=BaseKind(kind), name=name, line=line)
-    return base, _base_problem(base)
-
-
-def _base_problem(base: Base) -> str | None:
-    name = base.name
-    if not name:
-        return f"{base.kind}: has no name after the colon"
-    if base.kind is BaseKind.BOOTSTRAP and name not in BOOTSTRAP_RELEASES:
-        known = ", ".join(BOOTSTRAP_RELEASES)
-        near = suggestion(name, BOOTSTRAP_RELEASES)
-        return f"bootstrap: knows {known}, not {shown(name)}{near}"
-    if base.kind is BaseKind.SIMPLE:
-        if "://" in name and not is_url(name):
-            # Not shown: it may hold a password.
-            return "simple: takes an http or https URL without a password, or a path"
-        return None
-    if not NAME.fullmatch(name):
-        return f"{shown(name)} cannot be the name of a template or spec"
-    return None
 
 
 def _check_fit(base: Base, reader: _Reader) -> None:

@@ -123,7 +123,6 @@ KNOWN: Mapping[str, Rule] = MappingProxyType(
 )
 
 
-@lru_cache(maxsize=16384)
 def value_problem(key: str, value: str) -> str | None:
     """What is wrong with a property; None if nothing is."""
     rule = KNOWN.get(key)
@@ -140,6 +139,7 @@ def value_problem(key: str, value: str) -> str | None:
     return None
 
 
+@lru_cache(maxsize=1024)
 def _slip(key: str) -> str:
     plain = key.lower().replace("_", "-")
     return suggestion(plain, KNOWN, cutoff=1.0 if plain in KNOWN else _SLIP)
