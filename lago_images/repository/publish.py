@@ -46,6 +46,7 @@ def refresh(
     *,
     fingerprint: Fingerprint,
     retire: frozenset[str] = frozenset(),
+    before: Mapping[str, Blob] | None = None,
     wait: Pause = pause,
 ) -> Refreshed:
     """Bring the rendered files in line with what is in the repository.
@@ -56,6 +57,8 @@ def refresh(
         signer: The keys that sign; see ``refuse_key_change``.
         fingerprint: Of a published key.
         retire: Fingerprints of keys that no longer sign: what they signed is deleted.
+        before: The rendered files as ``published_files`` found them earlier, which saves reading
+            them again: what was written since makes this start over.
         wait: Called with the number of the attempt before starting over.
 
     Raises:
@@ -63,7 +66,8 @@ def refresh(
         RepositoryError: Other publishers were faster, every time.
     """
     for attempt in range(ATTEMPTS):
-        before = published_files(store, signer)
+        if before is None or attempt:
+            before = published_files(store, signer)
         refuse_key_change(before, signer, fingerprint, retire)
         state = read(store)
         try:

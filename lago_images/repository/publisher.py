@@ -12,13 +12,16 @@ from lago_images.repository.releasing import IsAncestor, Outcome
 from lago_images.repository.signing import Signer, key_fingerprint, open_signer
 from lago_images.repository.site import Site, site_of
 from lago_images.settings import Settings
-from lago_images.storage.base import Store
+from lago_images.storage.base import Blob, Store
 from lago_images.storage.probe import ensure_safe
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Publisher:
-    """Publishes into a store that was found safe, with keys that were found to sign."""
+    """Publishes into a store that was found safe, with keys that were found to sign.
+
+    ``before`` are the rendered files as they were then.
+    """
 
     store: Store
     site: Site
@@ -26,6 +29,7 @@ class Publisher:
     fingerprint: publish.Fingerprint
     retire: frozenset[str]
     now: Callable[[], float]
+    before: Mapping[str, Blob] | None = None
 
     def release(
         self, manifest: Manifest, *, commit: str, known_revision: int, is_ancestor: IsAncestor
@@ -48,6 +52,7 @@ class Publisher:
             self.signer,
             fingerprint=self.fingerprint,
             retire=self.retire,
+            before=self.before,
         )
 
     def record(self, commit: str, *, is_ancestor: IsAncestor) -> bool:
@@ -89,4 +94,5 @@ def publishing(
             fingerprint=fingerprint,
             retire=retire,
             now=now,
+            before=before,
         )

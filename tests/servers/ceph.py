@@ -49,7 +49,7 @@ memstore_device_bytes = 12884901888
 osd_class_load_list = *
 osd_class_default_list = *
 [client.rgw]
-rgw_frontends = beast endpoint=127.0.0.1:{port}
+rgw_frontends = beast endpoint=127.0.0.1:{port} tcp_nodelay=1
 rgw_data = {run}
 rgw_gc_obj_min_wait = 5
 rgw_gc_processor_period = 10
