@@ -9,6 +9,7 @@ from lago_images.errors import StorageError
 
 # The store's own files; hidden, so that neither a listing nor a web server shows them.
 PRIVATE = ".lago-images"
+_HIDDEN = f"{PRIVATE}/"
 
 
 def place(root: Path, key: str) -> Path:
@@ -37,30 +38,37 @@ def walk(root: Path, prefix: str) -> Iterator[tuple[str, os.stat_result]]:
     Symbolic links are no objects of ours and left out. A folder or file that vanishes meanwhile is
     left out; any other failure is an ``OSError``.
     """
-    yield from _walk(os.fspath(root), "", prefix)
+    waiting: list[tuple[str, str | os.DirEntry[str]]] = [("", os.fspath(root))]
+    while waiting:
+        key, found = waiting.pop()
+        if isinstance(found, str):
+            waiting += reversed(_children(found, key, prefix))
+            continue
+        try:
+            status = found.stat(follow_symlinks=False)
+        except FileNotFoundError:
+            continue
+        if stat.S_ISREG(status.st_mode):
+            yield key, status
 
 
-def _walk(folder: str, base: str, prefix: str) -> Iterator[tuple[str, os.stat_result]]:
+def _children(folder: str, base: str, prefix: str) -> list[tuple[str, str | os.DirEntry[str]]]:
+    """What is in a folder and may concern the prefix: folders by path, their keys with a slash.
+
+    With it a folder sorts as its keys do: "a-b" before "a/c".
+    """
+    found: list[tuple[str, str | os.DirEntry[str]]] = []
     try:
         with os.scandir(folder) as entries:
-            found = [entry for entry in entries if base or entry.name != PRIVATE]
+            for entry in entries:
+                key = base + entry.name
+                if entry.is_dir(follow_symlinks=False):
+                    key += "/"
+                    if key != _HIDDEN and (key.startswith(prefix) or prefix.startswith(key)):
+                        found.append((key, entry.path))
+                elif key.startswith(prefix) and key != PRIVATE:
+                    found.append((key, entry))
     except FileNotFoundError:
-        return
-    folders = {entry.path for entry in found if entry.is_dir(follow_symlinks=False)}
-
-    def order(entry: os.DirEntry[str]) -> bytes:
-        # A folder sorts as its keys do: "a-b" before "a/c".
-        return os.fsencode(entry.name + ("/" if entry.path in folders else ""))
-
-    for entry in sorted(found, key=order):
-        key = base + entry.name
-        if entry.path in folders:
-            if prefix.startswith(key + "/") or (key + "/").startswith(prefix):
-                yield from _walk(entry.path, key + "/", prefix)
-        elif key.startswith(prefix):
-            try:
-                status = entry.stat(follow_symlinks=False)
-            except FileNotFoundError:
-                continue
-            if stat.S_ISREG(status.st_mode):
-                yield key, status
+        return []
+    found.sort(key=lambda child: child[0].encode(errors="surrogateescape"))
+    return found
