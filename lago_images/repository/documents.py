@@ -1,7 +1,6 @@
 """Documents as they were found, checked when they are read for the first time."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,8 +28,10 @@ def read_release(found: Found, name: str, key: ReleaseKey) -> Release:
     """The release at ``key``; raises ``RepositoryError``, or ``CacheError`` for a cached one."""
     document = found.entries[name][1]
     if name not in found.fresh:
-        with _trusting_the_cache():
+        try:
             return Release.from_plain(document, name)
+        except RepositoryError as error:
+            raise CacheError(error.message) from error
     release = Release.from_plain(refuse_text(document, name), name)
     if problems := release_problems(release, key):
         raise RepositoryError(f"{key} is not a release: {'; '.join(problems)}")
@@ -41,17 +42,11 @@ def read_manifest(found: Found, name: str, key: BuildKey) -> Manifest:
     """The manifest at ``key``; raises as ``read_release`` does."""
     document = found.entries[name][1]
     if name not in found.fresh:
-        with _trusting_the_cache():
+        try:
             return Manifest.from_plain(document, name)
+        except RepositoryError as error:
+            raise CacheError(error.message) from error
     manifest = Manifest.from_plain(refuse_text(document, name), name)
     if problems := manifest_problems(manifest, key):
         raise RepositoryError(f"{key.manifest} is not a manifest: {'; '.join(problems)}")
     return manifest
-
-
-@contextmanager
-def _trusting_the_cache() -> Iterator[None]:
-    try:
-        yield
-    except RepositoryError as error:
-        raise CacheError(error.message) from error

@@ -111,7 +111,8 @@ class Manifest:
         try:
             refuse_newer(plain, SCHEMA, where)
             boot = plain.get("boot")
-            known = {key: value for key, value in plain.items() if key != "schema"}
+            known = {**plain}
+            del known["schema"]
             known["base"] = BaseRecord(**plain["base"])
             known["disk"] = Disk(**plain["disk"])
             known["boot"] = None if boot is None else BootTest(**boot)

@@ -57,6 +57,8 @@ class Release:
         """From what ``json.loads`` makes of a release; raises as ``from_json`` does."""
         try:
             refuse_newer(plain, SCHEMA, where)
-            return cls(**{key: value for key, value in plain.items() if key != "schema"})
+            known = {**plain}
+            del known["schema"]
+            return cls(**known)
         except (TypeError, KeyError, AttributeError) as error:
             raise RepositoryError(f"{where} is not a release: {error}") from error
