@@ -7,6 +7,7 @@ import pytest
 from tests.servers.model import Server
 from tests.support.act import GitHubHost
 from tests.support.policies import published_bucket
+from tests.support.specs import SpecsRepo, git
 from tests.tools import need
 
 SECRETS = {
@@ -131,4 +132,31 @@ def test_a_wrong_spec_is_annotated_where_it_is_wrong(tmp_path, ceph20):
     ran = host.push("Add bad", secrets=SECRETS)
     assert ran.code != 0
     assert set(ran.jobs) == {"plan"}
-    assert re.search(r"image-specs/bad", ran.log)
+    assert re.search(r"::error file=image-specs/bad,line=\d+::", ran.log)
+
+
+def test_the_workflow_that_init_writes_runs(tmp_path):
+    """A repository of one's own: the reusable workflow and the tools come from this project's."""
+    need("git", "node", "npm")
+    host = GitHubHost.create(
+        tmp_path,
+        variables={"LAGO_IMAGES_REPOSITORY": f"file://{tmp_path}/published"},
+        environ={"XDG_CACHE_HOME": str(tmp_path / "cache")},
+    )
+    tools = SpecsRepo.create(tmp_path / "tools")
+    for part in (".github", "ci"):
+        (host.specs.root / part).rename(tools.root / part)
+    tools.commit("Tools")
+    bare = tmp_path / "remotes/lago-project/lago-images.git"
+    git(tmp_path, "clone", "-q", "--bare", str(tools.root), str(bare))
+    assert host.specs.run("init").code == 0
+    workflow = (host.specs.root / ".github/workflows/images.yml").read_text()
+    used, ref = re.search(r" uses: ([^/\s]+/[^/\s]+)/.*@(\S+)", workflow).groups()
+    host.replaced[f"{used}@{ref}"] = tools.root
+    host.specs.disk("disk.raw")
+    (host.specs.root / "image-specs/debian-12").unlink()
+    host.specs.spec("one", "simple:disk.raw")
+    ran = host.push("Start")
+    assert ran.code == 0, ran.log
+    assert outcomes(ran.log) == {"one": "built"}
+    assert (tmp_path / "published/releases/one/x86_64/1.json").is_file()

@@ -40,6 +40,7 @@ class GitHubHost:
     Attributes:
         variables: The repository's ``vars``.
         environ: For every step.
+        replaced: Folders in place of repositories with reusable workflows, by ``owner/name@ref``.
     """
 
     folder: Path
@@ -47,6 +48,7 @@ class GitHubHost:
     name: str = "example/specs"
     variables: dict[str, str] = field(default_factory=dict)
     environ: dict[str, str] = field(default_factory=dict)
+    replaced: dict[str, Path] = field(default_factory=dict)
 
     @classmethod
     def create(cls, folder: Path, **extra) -> "GitHubHost":
@@ -161,6 +163,7 @@ class GitHubHost:
             *("--artifact-server-addr", "127.0.0.1", "--artifact-server-port", str(_port())),
             *(x for k, v in self.variables.items() for x in ("--var", f"{k}={v}")),
             *(x for k, v in steps.items() for x in ("--env", f"{k}={v}")),
+            *(x for k, v in self.replaced.items() for x in ("--local-repository", f"{k}={v}")),
             *(
                 x
                 for action, ref in sorted(set(_USES.findall(text)))
