@@ -84,18 +84,18 @@ def test_shellcheck():
     run("shellcheck", *SCRIPTS)
 
 
-@pytest.mark.parametrize("source", ["own", "init"])
-def test_npm_groovy_lint(tmp_path, source):
+def test_npm_groovy_lint(tmp_path):
+    """Our own Jenkinsfile and the one that ``init`` writes."""
     need("node", "java")
-    text = (PROJECT / "Jenkinsfile").read_text()
-    if source == "init":
-        text = scaffold.files(FACTS)["Jenkinsfile"]
-    (tmp_path / "Jenkinsfile").write_text(text)
+    texts = ((PROJECT / "Jenkinsfile").read_text(), scaffold.files(FACTS)["Jenkinsfile"])
+    for folder, text in zip(("own", "init"), texts, strict=True):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "Jenkinsfile").write_text(text)
     linter = npm.modules() / "npm-groovy-lint/lib/index.js"
-    options = ("--noserver", "--path", tmp_path, "--files", "Jenkinsfile", "--output", "json")
+    options = ("--noserver", "--path", tmp_path, "--files", "**/Jenkinsfile", "--output", "json")
     found = json.loads(run("node", linter, *options, "--failon", "error"))
     assert found["summary"]["totalFoundErrorNumber"] == 0
-    assert found["summary"]["totalFilesLinted"] == 1
+    assert found["summary"]["totalFilesLinted"] == 2
 
 
 @pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda path: path.name)
