@@ -12,10 +12,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from threading import Lock
-from typing import Protocol, TextIO
+from typing import TYPE_CHECKING, Protocol, TextIO
 
-from rich.console import Console as RichConsole
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 # Everything below U+0020 but the tab, DEL and the C1 controls: what can move a cursor, colour a
 # terminal or end a line. U+2028 and U+2029 end lines for some log viewers. The others are seen by
@@ -139,14 +139,7 @@ class Console:
     def _bar(self, label: str, total: int | None) -> Iterator[Advance]:
         with self._lock:
             if self._bars is None:
-                self._bars = Progress(
-                    TextColumn("{task.description}"),
-                    BarColumn(),
-                    DownloadColumn(binary_units=True),
-                    TransferSpeedColumn(),
-                    console=RichConsole(file=self.stream),
-                    transient=True,
-                )
+                self._bars = _bars(self.stream)
                 self._bars.start()
             self._bar_users += 1
             bars = self._bars
@@ -197,3 +190,17 @@ def _data(text: str) -> str:
 
 def _property(text: str) -> str:
     return _data(text).replace(":", "%3A").replace(",", "%2C")
+
+
+def _bars(stream: TextIO) -> "Progress":
+    # rich takes a tenth of a second to import, and most commands show no bar.
+    from rich import console, progress  # noqa: PLC0415
+
+    return progress.Progress(
+        progress.TextColumn("{task.description}"),
+        progress.BarColumn(),
+        progress.DownloadColumn(binary_units=True),
+        progress.TransferSpeedColumn(),
+        console=console.Console(file=stream),
+        transient=True,
+    )

@@ -1,5 +1,6 @@
 """The command line's entry: the commands, and where every error ends up."""
 
+import gc
 import os
 import signal
 import sys
@@ -15,6 +16,7 @@ from lago_images.cli.lazy import LazyGroup
 from lago_images.errors import Error
 
 INTERRUPTED = 130
+_OBJECTS = 100_000
 
 
 class _Root(LazyGroup):
@@ -29,6 +31,7 @@ class _Root(LazyGroup):
         environ = dict(os.environ)
         invocation = Invocation(console=console_for(environ), environ=environ)
         _end_on_sigterm()
+        _collect_rarely()
         extra = {**extra, "standalone_mode": False}
         try:
             code = super().main(args, prog_name or "lago-images", obj=invocation, **extra)
@@ -50,6 +53,15 @@ class _Root(LazyGroup):
 def _trace(invocation: Invocation) -> None:
     if invocation.debug:
         traceback.print_exc()
+
+
+def _collect_rarely() -> None:
+    """Look for garbage after more objects than Python does by itself.
+
+    Thousands of specs, releases and manifests are kept to the end: to look through them again and
+    again took a fifth of the time of a plan of 10,000 images.
+    """
+    gc.set_threshold(_OBJECTS)
 
 
 def _end_on_sigterm() -> None:
