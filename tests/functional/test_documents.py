@@ -82,6 +82,16 @@ def test_commands_and_options_in_the_documents_exist(document):
                 assert option in known, f"{document.name}: {' '.join(words)}: no {option}"
 
 
+def test_options_in_the_table_of_commands_exist():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `lago-images ([a-z ]+)` \|(.*)\|$", text, re.MULTILINE)
+    assert len(rows) == len(COMMANDS)
+    for name, says in rows:
+        command, context, _ = find(name.split())
+        known = {option for p in command.get_params(context) for option in p.opts}
+        assert set(re.findall(r"--[a-z-]+", says)) <= known, name
+
+
 def test_the_readme_has_every_command():
     told = {" ".join(words[:2]) for words in calls((ROOT / "README.md").read_text("utf-8"))}
     for name in COMMANDS:
