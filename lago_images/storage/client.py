@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import cache
 from threading import Lock
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from botocore import UNSIGNED
 from botocore.config import Config
 from botocore.credentials import EnvProvider
 from botocore.loaders import Loader, create_loader
+from botocore.utils import parse_timestamp
 
 from lago_images.errors import StorageError
 from lago_images.storage.failures import Failure, transient, translate, unreachable
@@ -159,11 +161,24 @@ def _session(environ: Mapping[str, str]) -> boto3.Session:
         value = next((environ[name] for name in names if environ.get(name)), None)
         if value is not None:
             core.set_config_variable(variable, value)
+    core.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_moment)
     resolver = core.get_component("credential_provider")
     # The SDK leaves the variables out where a profile was named in code; AWS tools let them win.
     resolver.remove("env")
     resolver.providers.insert(0, EnvProvider(environ))
     return boto3.Session(botocore_session=core)
+
+
+def _moment(text: str) -> datetime:
+    """A moment in a store's answer.
+
+    A listing has one for each object, and botocore's own reading of it takes 0.1 ms, four times
+    as long as all the rest.
+    """
+    try:
+        return datetime.fromisoformat(text)
+    except (TypeError, ValueError):
+        return parse_timestamp(text)
 
 
 def _client(session: boto3.Session, environ: Mapping[str, str], s3: "_S3Dict") -> "S3Client":
