@@ -1,0 +1,136 @@
+"""``repo gc``, ``yank`` and ``rollback`` as an operator calls them, in a directory and a bucket."""
+
+import json
+import os
+import time
+from dataclasses import dataclass
+
+import pytest
+from click.testing import CliRunner
+
+from lago_images.cli.main import main
+from lago_images.storage.base import Store
+from lago_images.storage.directory import DirectoryStore
+from lago_images.storage.s3 import S3Store
+from tests.support.handmade import manifest, publish_by_hand, put_build
+
+DAY = 86_400
+BUILDS = [manifest(build_id=f"b{n}", fingerprint=f"f{n}") for n in (1, 2, 3, 4)]
+
+
+@dataclass
+class Repository:
+    store: Store
+    environ: dict
+
+    def call(self, *args, code=0):
+        clean = {n: None for n in os.environ if n.startswith(("LAGO_IMAGES_", "GITHUB_"))}
+        done = CliRunner(env={**clean, **self.environ}).invoke(main, ["repo", *args])
+        assert done.exit_code == code, done.output
+        return done
+
+    def json(self, *args):
+        return json.loads(self.call(*args, "--format", "json").stdout)
+
+    @property
+    def revisions(self):
+        return {one["name"]: one["revision"] for one in self.json("list")}
+
+
+@pytest.fixture(params=["directory", "ceph20"])
+def repo(request, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    environ = {
+        "LAGO_IMAGES_BASE_URL": "http://images.test",
+        "LAGO_IMAGES_KEEP_REVISIONS": "2",
+        "LAGO_IMAGES_KEEP_DAYS": "0",
+        "LAGO_IMAGES_GRACE_DAYS": "1",
+    }
+    if request.param == "directory":
+        store: Store = DirectoryStore(path=tmp_path / "repo")
+    else:
+        server = request.getfixturevalue("ceph20")
+        store = S3Store.open(server.new_bucket(), "p", environ=server.environ)
+        environ |= server.environ
+    publish_by_hand(store, *BUILDS)
+    return Repository(store=store, environ={**environ, "LAGO_IMAGES_REPOSITORY": store.url})
+
+
+def begin_an_upload(store):
+    """As a builder that is killed leaves it."""
+    key = manifest(build_id="cut").key.disk
+    if isinstance(store, S3Store):
+        bucket = store.bucket
+        bucket.small.create_multipart_upload(Bucket=bucket.name, Key=bucket.key(key))
+    else:
+        folder = store.path / ".lago-images" / "uploads" / "cut"
+        path = folder / key
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"half")
+    assert [upload.key for upload in store.unfinished()] == [key]
+
+
+def test_a_life_of_a_repository(repo, monkeypatch):
+    put_build(repo.store, manifest(build_id="waiting"))
+    begin_an_upload(repo.store)
+    repo.call("refresh")
+    assert repo.json("verify")["ok"]
+
+    # Everything is young: nothing goes.
+    planned = repo.json("gc")
+    assert (planned["applied"], planned["retire"]["builds"], planned["abort"]) == (False, [], [])
+
+    now = time.time()
+    monkeypatch.setattr("time.time", lambda: now + 2 * DAY)
+    before = {stat.key for stat in repo.store.list()}
+    told = repo.call("gc")
+    assert "to retire: builds/debian-12/x86_64/b1/: 5 objects" in told.stdout
+    assert "nothing was removed" in told.stderr
+    planned = repo.json("gc")
+    retired = {one["build"]["build_id"] for one in planned["retire"]["builds"]}
+    assert retired == {"b1", "b2", "waiting"}
+    assert planned["retire"]["bytes"] == sum(
+        stat.size
+        for stat in repo.store.list("builds/")
+        if any(f"/{build}/" in stat.key for build in retired)
+    )
+    assert len(planned["abort"]) == 1
+    assert {stat.key for stat in repo.store.list()} == before
+
+    done = repo.json("gc", "--apply")
+    assert done["applied"] is True
+    assert list(repo.store.unfinished()) == []
+    assert repo.store.head(BUILDS[0].key.disk)
+    assert repo.json("verify")["ok"]
+    assert repo.revisions == {"debian-12": 4}
+
+    # A rollback goes to what is kept, and not to what is about to be removed.
+    assert "removed by repo gc" in repo.call("rollback", "debian-12", "--to", "1", code=2).stderr
+    back = repo.json("rollback", "debian-12", "--reason", "b4 is bad")
+    assert (back["about"], back["current"]["revision"]) == (3, 5)
+
+    monkeypatch.setattr("time.time", lambda: now + 4 * DAY)
+    deleted = repo.json("gc", "--apply")["delete"]["builds"]
+    assert {one["build"]["build_id"] for one in deleted} == retired
+    assert list(repo.store.list("builds/debian-12/x86_64/b1/")) == []
+    assert repo.json("verify")["ok"]
+    assert repo.revisions == {"debian-12": 5}
+
+    yanked = repo.call("yank", "debian-12", "--reason", "b3 is bad too")
+    assert yanked.stdout.splitlines() == [
+        "debian-12 (x86_64): revision 5 withdrawn",
+        "debian-12 (x86_64): clients get revision 4",
+    ]
+    assert (
+        "withdrawn already"
+        in repo.call("yank", "debian-12", "--revision", "5", "--reason", "again").stdout
+    )
+    assert repo.revisions == {"debian-12": 4}
+    assert repo.json("verify")["ok"]
+
+
+def test_wrong_names_and_revisions_exit_2(repo):
+    assert "never published" in repo.call("yank", "debian", "--reason", "x", code=2).stderr
+    repo.call("yank", "debian-12", code=2)
+    repo.call("rollback", "debian-12", "--to", "0", code=2)
+    assert "no such release" in repo.call("rollback", "debian-12", "--to", "9", code=2).stderr
