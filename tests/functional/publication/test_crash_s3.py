@@ -1,0 +1,249 @@
+"""At every request of a publication in turn, it is killed or the request is broken.
+
+After each, the repository is the old or the new one, whole for its real clients; and the next
+plain run converges without hand-work.
+"""
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from lago_images.ci import plan_job, publish_job
+from lago_images.ci.workspace import Workspace
+from lago_images.console import Console
+from lago_images.planning.facts import Ask
+from lago_images.planning.git import Git
+from lago_images.settings import Settings
+from lago_images.storage.patience import Patience
+from lago_images.storage.s3 import S3Store
+from tests.functional.publication import scene as scenes
+from tests.functional.publication.calls import Caller, caller
+from tests.functional.publication.judges import judge
+from tests.functional.publication.scene import NEW, OLD, Scene, old_or_new
+from tests.servers.model import Server
+from tests.servers.proxy import Fault, FaultProxy, Request, passing
+from tests.tools import need
+
+need("virt-builder", "virt-index-validate")
+
+WORKERS = 2
+BASE_URL = "http://images.test"
+QUICK = Patience(pause=0.01, longest=0.05)
+# Of each, the first meets a request, the others its repetitions.
+FAULTS = {
+    "reset": [Fault(reset=True)],
+    "answer dropped after it was applied": [Fault(drop=True)],
+    "500, 503, 429, then delayed": [
+        Fault(answer=500),
+        Fault(answer=503),
+        Fault(answer=429),
+        Fault(delay=0.05),
+    ],
+}
+
+
+@dataclass
+class Worker:
+    """A place in a bucket, the way to it that can be broken, and who calls the command line."""
+
+    server: Server
+    proxy: FaultProxy
+    store: S3Store
+    call: Caller
+    scene: Scene
+    folder: Path
+
+    @property
+    def environ(self) -> dict[str, str]:
+        return self._environ(self.proxy.endpoint)
+
+    def _environ(self, endpoint: str) -> dict[str, str]:
+        return {
+            **self.server.through(endpoint).environ,
+            "LAGO_IMAGES_REPOSITORY": self.store.url,
+            "LAGO_IMAGES_BASE_URL": BASE_URL,
+        }
+
+    def start(self, plan: Callable[[Request], Fault | None]) -> None:
+        """The scene again, and a plan for the requests from now on, which count from 1."""
+        self.scene.restore(self.store)
+        self.proxy.requests.clear()
+        self.proxy.plan = plan
+
+    def kill(self) -> None:
+        if self.call.pid:
+            os.kill(self.call.pid, signal.SIGKILL)
+
+    def judge(self) -> None:
+        judge(self.scene, old_or_new(self.store), (OLD, NEW), self.folder)
+
+    def converges(self) -> None:
+        self.proxy.plan = passing
+        scenes.converged(self.store, self.scene, self.call, self.environ)
+
+
+@contextmanager
+def worker(number: int, server: Server, scene: Scene, folder: Path) -> Iterator[Worker]:
+    bucket = server.new_bucket()
+    store = S3Store.open(bucket, "some/prefix", environ=server.environ, patience=QUICK)
+    with (
+        FaultProxy(server.endpoint) as proxy,
+        caller(scene.repo, folder / f"log-{number}") as call,
+    ):
+        yield Worker(server=server, proxy=proxy, store=store, call=call, scene=scene, folder=folder)
+
+
+def publish(at: Worker) -> int:
+    return at.call.call("ci", "publish", environ=at.environ)
+
+
+def once(number: int, fault: Fault) -> Callable[[Request], Fault | None]:
+    return lambda request: fault if request.number == number else None
+
+
+class Broken:
+    """Breaks the request of that number, and then its repetitions."""
+
+    def __init__(self, number: int, faults: list[Fault]) -> None:
+        self.number, self.left = number, list(faults)
+        self.chosen: tuple[str, str] | None = None
+
+    def __call__(self, request: Request) -> Fault | None:
+        if request.number == self.number:
+            self.chosen = (request.method, request.target)
+        if self.left and self.chosen == (request.method, request.target):
+            return self.left.pop(0)
+        return None
+
+
+def undisturbed(at: Worker, run: Callable[[Worker], object] = publish) -> list[Request]:
+    """The requests of a publication, once what is known of the store is known."""
+    for _ in range(2):
+        at.start(passing)
+        run(at)
+    scenes.published(at.store, at.scene)
+    return list(at.proxy.requests)
+
+
+def killed(at: Worker, number: int, *, applied: bool) -> None:
+    """Kill at a request, before it is sent or when it was applied; then judge."""
+    fault = Fault(after=at.kill, drop=True) if applied else Fault(before=at.kill, reset=True)
+    at.start(once(number, fault))
+    code = publish(at)
+    assert code == -signal.SIGKILL, (number, code, at.call.output())
+    at.judge()
+    at.converges()
+
+
+def test_killed_at_every_request(
+    published: Scene, ceph20: Server, tmp_path: Path, record_property
+) -> None:
+    with ExitStack() as stack:
+        workers = [
+            stack.enter_context(worker(n, ceph20, published, tmp_path)) for n in range(WORKERS)
+        ]
+        requests, *_ = [undisturbed(at) for at in workers]
+        points = [(number, False) for number in range(1, len(requests) + 1)]
+        points += [(request.number, True) for request in requests if request.writes]
+
+        def some(first: int) -> int:
+            for number, applied in points[first::WORKERS]:
+                killed(workers[first], number, applied=applied)
+            return len(points[first::WORKERS])
+
+        with ThreadPoolExecutor(WORKERS) as pool:
+            tried = sum(pool.map(some, range(WORKERS)))
+    assert len(published.judged) >= 2
+    tell(record_property, f"killed at {tried} points of {len(requests)} requests: 0 failures")
+
+
+def in_process(at: Worker) -> Callable[[Worker], publish_job.Published]:
+    """A publication without a process of its own, for what it must survive."""
+    store = S3Store.open(
+        at.store.bucket.name,
+        "some/prefix",
+        environ=at.server.through(at.proxy.endpoint).environ,
+        patience=QUICK,
+    )
+    work = Workspace(
+        root=at.scene.repo.root,
+        settings=Settings(folder=at.scene.repo.root, base_url=BASE_URL),
+        console=Console(quiet=True),
+        environ=dict(os.environ),
+        store=store,
+        git=Git.find(at.scene.repo.root),
+        cache=at.folder,
+        logs=at.folder,
+        clock=lambda: 1_800_000_000.0,
+    )
+    at.start(passing)
+    made = plan_job.plan(work, Ask())
+
+    def run(_worker: Worker) -> publish_job.Published:
+        # What the store wants is asked anew, as by a new process.
+        store.writer.dialect = None
+        return publish_job.publish(work, made, [])
+
+    return run
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_broken_at_every_request(
+    published: Scene, ceph20: Server, tmp_path: Path, name: str, record_property
+) -> None:
+    with worker(0, ceph20, published, tmp_path) as at:
+        run = in_process(at)
+        requests = undisturbed(at, run)
+        for number in range(1, len(requests) + 1):
+            at.start(Broken(number, FAULTS[name]))
+            done = run(at)
+            assert cast("Broken", at.proxy.plan).left == []
+            assert done.ok, (name, number)
+            assert {image: one.release.revision for image, one in done.outcomes.items()} == {
+                "one": 2,
+                "three": 1,
+            }
+            scenes.published(at.store, published)
+        assert run(at).written == ()
+    tell(record_property, f"{name}: at each of {len(requests)} requests: 0 failures")
+
+
+def test_killed_while_a_build_is_uploaded_and_published(
+    published: Scene, ceph20: Server, tmp_path: Path, record_property
+) -> None:
+    with worker(0, ceph20, published, tmp_path) as at:
+
+        def rebuild(_worker: Worker) -> int:
+            return at.call.call("ci", "rebuild", "one", environ=at.environ)
+
+        at.start(passing)
+        assert rebuild(at) == 0, at.call.output()
+        at.start(passing)
+        assert rebuild(at) == 0, at.call.output()
+        requests = list(at.proxy.requests)
+        uploads = [r.number for r in requests if r.writes and "/builds/" in r.target]
+        assert uploads
+        for number in uploads:
+            for fault in (Fault(before=at.kill, reset=True), Fault(after=at.kill, drop=True)):
+                at.start(once(number, fault))
+                assert rebuild(at) == -signal.SIGKILL, at.call.output()
+                judge(published, old_or_new(at.store), (OLD, NEW), tmp_path)
+                at.proxy.plan = passing
+                assert rebuild(at) == 0, at.call.output()
+                in_index, in_metadata, _ = scenes.offered(at.store)
+                assert in_index == in_metadata
+                assert in_index["one"] == 2
+    tell(record_property, f"killed at {2 * len(uploads)} points of an upload: 0 failures")
+
+
+def tell(record_property: Callable[[str, object], None], text: str) -> None:
+    """Into the report of the tests and on the terminal."""
+    record_property("points", text)
+    print(f"\n{text}")
