@@ -4,9 +4,11 @@ import json
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 from lago_images.ci import scaffold
 from tests import npm
@@ -115,3 +117,17 @@ def test_a_publication_is_never_cancelled():
     text = (PROJECT / ".github/workflows/publish-images.yml").read_text()
     publish = text[text.index("\n  publish:\n") :]
     assert re.search(r"group: lago-images-publish-.*\n +cancel-in-progress: false\n", publish)
+
+
+def test_what_a_publisher_installs_is_named_by_its_hash():
+    """And is what the project asks for: else ci/lock was forgotten."""
+    text = (PROJECT / "ci/requirements.txt").read_text()
+    entry = r"^([\w.-]+)==(\S+)(?:.*\\\n(?: +--hash=sha256:[0-9a-f]{64}(?: \\)?\n)+)"
+    pins = re.findall(entry, text, re.MULTILINE)
+    pinned = {name.lower(): version for name, version in pins}
+    assert len(pinned) == text.count("==") - text.count(" == ")
+    assert "://" not in text
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text())
+    wanted = project["project"]["dependencies"] + project["dependency-groups"]["build"]
+    for requirement in map(Requirement, wanted):
+        assert requirement.specifier.contains(pinned[requirement.name.lower()]), requirement
