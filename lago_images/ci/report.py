@@ -15,6 +15,9 @@ from lago_images.repository.manifest import Manifest
 LIMIT = 60_000
 _SHOWN_PACKAGES = 60
 _SHOWN_REASONS = 4
+# GitHub takes 80 requests that make something in a minute
+# (https://docs.github.com/rest/using-the-rest-api/rate-limits-for-the-rest-api).
+MOST_STATUSES = 50
 
 
 class Outcome(StrEnum):
@@ -86,15 +89,16 @@ def marker(name: str) -> str:
 
 
 def render(report: Report, *, limit: int = LIMIT) -> str:
-    """The report; parts at its end are left out, and said to be, when it exceeds ``limit``."""
-    head = [report.marker, "### Images", "", summary(report), ""]
-    if report.entries:
-        rows = [_row(entry) for entry in report.entries]
-        heads = ("Image", "What", "Why", "Time", "Size", "Packages", "Boot test", "Log")
-        head += [*table(heads, rows), ""]
-    parts = [part for entry in report.entries for part in (_failure(entry), _packages(entry))]
-    text = "\n".join(head).lstrip("\n")
-    return _fitted(text, [part for part in parts if part], _footer(report), limit)
+    """The report, with what failed first in the details.
+
+    Parts at its end are left out, and said to be, when it exceeds ``limit``. A long table is
+    cut, too: what failed comes first in it then, and keeps room for its last lines.
+    """
+    head = "\n".join([report.marker, "### Images", "", summary(report), "", ""]).lstrip("\n")
+    head += _images(report.entries, limit * 2 // 3)
+    bad = [_failure(entry) for entry in report.entries if not entry.good]
+    parts = [*bad, *(part for entry in report.entries if (part := _packages(entry)))]
+    return _fitted(head, parts, _footer(report), limit)
 
 
 def summary(report: Report) -> str:
@@ -110,7 +114,10 @@ def summary(report: Report) -> str:
 
 
 def chain_states(report: Report) -> Mapping[str, tuple[bool, str]]:
-    """For each chain, by its base's name: whether all of it is good, and a sentence."""
+    """For each chain, by its base's name: whether all of it is good, and a sentence.
+
+    Of more chains than ``MOST_STATUSES`` the first that failed, and ``all`` for all.
+    """
     entries = {entry.planned.name: entry for entry in report.entries}
     states = {}
     for chain in report.plan.chains:
@@ -118,20 +125,41 @@ def chain_states(report: Report) -> Mapping[str, tuple[bool, str]]:
         if members:
             told = ", ".join(f"{e.planned.name} {e.outcome}" for e in members)
             states[chain[0]] = (all(e.good for e in members), told)
-    return states
+    if len(states) <= MOST_STATUSES:
+        return states
+    bad = [name for name, (good, _) in states.items() if not good]
+    return {
+        "all": (not bad, f"{len(states)} chains, {len(bad)} failed"),
+        **{name: states[name] for name in bad[: MOST_STATUSES - 1]},
+    }
 
 
 def _fitted(head: str, parts: list[str], footer: str, limit: int) -> str:
     note = "\n_More is in the run's log: this report was too long._\n"
-    room = limit - len(footer) - len(note)
-    if len(head) > room:
-        head, parts = head[:room].rsplit("\n", 1)[0] + "\n" + note, []
+    room = limit - len(footer) - len(note) - len("(1000000 parts left out)")
     for number, part in enumerate(parts):
         if len(head) + len(part) > room:
             left = len(parts) - number
             return f"{head}{note}({left} parts left out)\n{footer}"
         head += "\n" + part
     return head + footer
+
+
+def _images(entries: Sequence[Entry], room: int) -> str:
+    heads = ("Image", "What", "Why", "Time", "Size", "Packages", "Boot test", "Log")
+    lines = table(heads, [_row(entry) for entry in entries])
+    if sum(map(len, lines)) + len(lines) > room:
+        lines = table(heads, [_row(entry) for entry in sorted(entries, key=lambda e: e.good)])
+        shown, used = 0, 0
+        while used + len(lines[shown]) + 1 <= room:
+            used += len(lines[shown]) + 1
+            shown += 1
+        lines = [
+            *lines[:shown],
+            "",
+            f"_and {len(lines) - shown} more, in the run's log: too long._",
+        ]
+    return "\n".join([*lines, "", ""]) if entries else ""
 
 
 def _row(entry: Entry) -> tuple[str, ...]:

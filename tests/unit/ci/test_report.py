@@ -4,7 +4,16 @@ from xml.etree import ElementTree as ET
 from lago_images.building import contents
 from lago_images.building.bases.model import Package
 from lago_images.ci import junit
-from lago_images.ci.report import LIMIT, Entry, Outcome, Report, chain_states, marker, render
+from lago_images.ci.report import (
+    LIMIT,
+    MOST_STATUSES,
+    Entry,
+    Outcome,
+    Report,
+    chain_states,
+    marker,
+    render,
+)
 from lago_images.planning.model import Action
 from tests.support.ci import HOSTILE, built, failed, manifest, plan, planned
 from tests.unit.ci.test_markdown import ACTIVE, rendered
@@ -127,7 +136,29 @@ def test_a_long_report_is_cut_to_what_github_takes():
 def test_a_table_that_is_too_long_alone_is_cut_at_a_row():
     text = render(report(*(entry(f"image-{n}") for n in range(900))))
     assert len(text) <= LIMIT
-    assert "too long" in text
+    rows = re.findall(r"^\| <code>image-\d+</code> .*log\) \|$", text, re.MULTILINE)
+    assert f"_and {900 - len(rows)} more" in text
+    assert text.count("<details") == text.count("</details>")
+
+
+def test_what_failed_is_told_however_much_did_not():
+    good = [entry(f"image-{n}") for n in range(900)]
+    bad = entry("bad", result=failed("bad", error="no space"), after=None, changes=None)
+    text = render(report(*good, bad))
+    assert len(text) <= LIMIT
+    assert "| <code>bad</code> | ❌ failed" in text
+    assert "<code>no space</code>" in text
+    assert "<pre>\none\ntwo\n</pre>" in text
+
+
+def test_many_chains_do_not_run_into_githubs_limit():
+    entries = [entry(f"i{n}") for n in range(300)]
+    assert chain_states(report(*entries)) == {"all": (True, "300 chains, 0 failed")}
+    entries += [entry(f"bad{n}", result=failed(f"bad{n}"), after=None) for n in range(100)]
+    states = chain_states(report(*entries))
+    assert len(states) == MOST_STATUSES
+    assert states["all"] == (False, "400 chains, 100 failed")
+    assert states["bad0"] == (False, "bad0 failed")
 
 
 def test_markers_do_not_leave_their_comment():
