@@ -1,6 +1,7 @@
-"""What GitHub's runner tells of the run: the event, the pull request, the URLs."""
+"""What the CI tells of the run: the event, the pull request, the URLs."""
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,14 +10,16 @@ from typing import Any
 from lago_images.ci.github import API, Target
 from lago_images.errors import UsageError
 
+_PULL = re.compile(r"https://([\w.-]+)/([\w.-]+/[\w.-]+)/pull/([0-9]+)")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """A run on GitHub.
+    """A run of CI.
 
     Attributes:
-        target: What to report to; None outside GitHub.
-        run: The URL of the run; empty outside GitHub.
+        target: What on GitHub to report to; None where there is nothing.
+        run: The URL of the run; empty where that is not known.
     """
 
     target: Target | None
@@ -24,14 +27,15 @@ class Event:
 
 
 def read(environ: Mapping[str, str]) -> Event:
-    """From the variables that the runner sets; of Jenkins' only ``BUILD_URL``.
+    """From the variables that GitHub's runner sets, or Jenkins' and its GitHub branch source's.
 
     https://docs.github.com/actions/reference/workflows-and-actions/variables
+    https://plugins.jenkins.io/github-branch-source/
     Raises ``UsageError`` when they contradict what GitHub documents.
     """
     repository = environ.get("GITHUB_REPOSITORY", "")
     if not repository:
-        return Event(target=None, run=environ.get("BUILD_URL", ""))
+        return Event(target=_asked_of_jenkins(environ), run=environ.get("BUILD_URL", ""))
     pull = _payload(environ).get("pull_request") or {}
     try:
         commit = pull["head"]["sha"] if pull else environ.get("GITHUB_SHA", "")
@@ -45,6 +49,20 @@ def read(environ: Mapping[str, str]) -> Event:
         api=environ.get("GITHUB_API_URL") or API,
     )
     return Event(target=target, run=_run(environ, repository))
+
+
+def _asked_of_jenkins(environ: Mapping[str, str]) -> Target | None:
+    """The pull request; what is built is a merge of Jenkins' own, which GitHub does not know."""
+    match = _PULL.fullmatch(environ.get("CHANGE_URL", ""))
+    if not match:
+        return None
+    host, repository, number = match.groups()
+    return Target(
+        repository=repository,
+        commit="",
+        pull_request=int(number),
+        api=API if host == "github.com" else f"https://{host}/api/v3",
+    )
 
 
 def _payload(environ: Mapping[str, str]) -> dict[str, Any]:

@@ -4,7 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from github import Auth, Github, GithubException
+from github.Commit import Commit
 from github.Issue import Issue
+from requests import RequestException
 from urllib3.util import Retry
 
 from lago_images.errors import Error
@@ -31,7 +33,7 @@ class Target:
 
     Attributes:
         repository: ``owner/name``.
-        commit: What the statuses are set on.
+        commit: What the statuses are set on; empty for the pull request's newest.
         pull_request: Its number; None outside a pull request.
         api: The API's base URL.
     """
@@ -64,7 +66,7 @@ class Reporter:
             # To the API a pull request is an issue, and so is its conversation.
             issue = self._github.get_repo(self._target.repository).get_issue(number)
             return self._write(issue, marker, body)
-        except GithubException as error:
+        except (GithubException, RequestException) as error:
             raise _told(error, f"commenting on pull request {number}") from error
 
     def _write(self, issue: Issue, marker: str, body: str) -> str:
@@ -78,7 +80,7 @@ class Reporter:
     def statuses(self, states: Mapping[str, tuple[bool, str]], url: str) -> None:
         """Set a commit status for each chain: by name, whether it is good, and a sentence."""
         try:
-            commit = self._github.get_repo(self._target.repository).get_commit(self._target.commit)
+            commit = self._commit()
             for name, (good, told) in states.items():
                 commit.create_status(
                     "success" if good else "failure",
@@ -88,14 +90,25 @@ class Reporter:
                     else told[: _DESCRIPTION - 1] + "…",
                     context=f"lago-images / {name}",
                 )
-        except GithubException as error:
-            raise _told(error, f"setting statuses on {self._target.commit[:12]}") from error
+        except (GithubException, RequestException) as error:
+            on = self._target.commit[:12] or f"pull request {self._target.pull_request}"
+            raise _told(error, f"setting statuses on {on}") from error
+
+    def _commit(self) -> Commit:
+        repository = self._github.get_repo(self._target.repository)
+        if self._target.commit:
+            return repository.get_commit(self._target.commit)
+        if self._target.pull_request is None:
+            raise GitHubError("there is neither a commit nor a pull request to set statuses on")
+        return repository.get_commit(repository.get_pull(self._target.pull_request).head.sha)
 
     def close(self) -> None:
         self._github.close()
 
 
-def _told(error: GithubException, doing: str) -> GitHubError:
+def _told(error: GithubException | RequestException, doing: str) -> GitHubError:
+    if isinstance(error, RequestException):
+        return GitHubError(f"{doing}: GitHub cannot be reached: {error}")
     message = error.data.get("message", "") if isinstance(error.data, dict) else ""
     text = f"{doing}: GitHub answered {error.status} {message}".rstrip()
     if error.status in _FORBIDDEN:

@@ -26,7 +26,8 @@ def report(
 ) -> None:
     """Tell how the images fared: on the pull request, in the step summary, else here.
 
-    Uses what GitHub Actions sets (GITHUB_REPOSITORY, GITHUB_EVENT_PATH, …) and GITHUB_TOKEN.
+    Uses what GitHub Actions sets (GITHUB_REPOSITORY, GITHUB_EVENT_PATH, …) or Jenkins (CHANGE_URL,
+    BUILD_URL), and GITHUB_TOKEN.
     """
     environ, settings = invocation.environ, invocation.settings
     event = events.read(environ)

@@ -2,10 +2,12 @@
 
 import json
 import threading
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from lago_images.ci import event as events
 from lago_images.ci import results
 from lago_images.ci.github import GitHubError, NotPermittedError, Reporter, Target
 from lago_images.planning import document
@@ -101,6 +103,12 @@ def readonly():
         server.shutdown()
 
 
+def test_a_github_that_is_away_is_told(monkeypatch):
+    monkeypatch.setattr("lago_images.ci.github.Retry", lambda **_: None)
+    with pytest.raises(GitHubError, match=r"commenting on pull request 7: .*cannot be reached"):
+        reporter("http://127.0.0.1:1").comment("m", "b")
+
+
 def test_a_read_only_token_is_told_apart(readonly):
     with pytest.raises(NotPermittedError, match="not accessible by integration"):
         reporter(readonly).comment("m", "b")
@@ -153,3 +161,34 @@ def test_outside_github_it_prints(job):
     ran = job.run("ci", "report")
     assert ran.code == 0, ran.err
     assert "❌ failed" in ran.out
+
+
+def test_jenkins_comments_too(github, job):
+    """Its merge is no commit that GitHub knows: the pull request's newest gets the statuses."""
+    target = events.read({"CHANGE_URL": "https://github.com/octocat/Hello-World/pull/7"}).target
+    url = github.url
+    told = Reporter(replace(target, api=url), "token", author="jenkins-bot")
+    made = requests_of(github, lambda: told.statuses({"one": (True, "one built")}, "https://ci/1"))
+    assert [request.split()[0].upper() for request in made] == ["GET", "POST"]
+    assert made[0].endswith("/repos/octocat/Hello-World/pulls/7")
+    made = requests_of(github, lambda: told.comment("m", "b"))
+    assert made[-1].endswith("/repos/octocat/Hello-World/issues/7/comments")
+
+
+@pytest.mark.parametrize(
+    ("url", "api"),
+    [
+        ("https://github.com/o/r/pull/3", "https://api.github.com"),
+        ("https://git.example/o/r/pull/3", "https://git.example/api/v3"),
+    ],
+)
+def test_jenkins_pull_request_is_found(url, api):
+    found = events.read({"CHANGE_URL": url, "BUILD_URL": "https://ci/1/"})
+    assert found.run == "https://ci/1/"
+    assert found.target == Target(repository="o/r", commit="", pull_request=3, api=api)
+
+
+def test_other_changes_are_not_githubs():
+    url = "https://gitlab.example/o/r/-/merge_requests/3"
+    assert events.read({"CHANGE_URL": url}).target is None
+    assert events.read({}).target is None
