@@ -1,0 +1,80 @@
+"""What a publication checks at its end, and what a damaged build does to the others."""
+
+import json
+
+import pytest
+
+from lago_images.repository import history, verify_quick
+from lago_images.repository.publisher import Publisher
+from lago_images.repository.signing import Signer
+from lago_images.storage.directory import DirectoryStore
+from tests.support.handmade import SITE, manifest, publish_by_hand, release
+from tests.support.specs import SpecsRepo
+from tests.tools import need
+
+NAME = "debian-12"
+
+
+@pytest.fixture
+def publisher(tmp_path):
+    store = DirectoryStore(path=tmp_path / "repo")
+    publish_by_hand(store, manifest(build_id="b1"), manifest(build_id="b2", fingerprint="f2"))
+    made = Publisher(
+        store=store,
+        site=SITE,
+        signer=Signer(),
+        fingerprint=str,
+        retire=frozenset(),
+        now=lambda: 1_700_000_100.0,
+    )
+    made.refresh()
+    return made
+
+
+NEWEST = release(2, "b2", fingerprint="f2", published=1_700_000_001)
+
+
+def quick(publisher, *releases):
+    found = verify_quick.quick(publisher, releases, pause=lambda _seconds: None)
+    return {one.where: one.what for one in found}
+
+
+def test_what_was_published_is_offered(publisher):
+    assert quick(publisher, NEWEST) == {}
+    # Somebody else was faster: clients are offered what is newer.
+    assert quick(publisher, release(1, "b1")) == {}
+
+
+def test_what_is_not_offered_is_told(publisher):
+    publish_by_hand(publisher.store, manifest("other"))
+    assert "not in it" in quick(publisher, release(1, "b1", "other"))["index"]
+    publisher.store.delete([manifest(build_id="b2").key.disk])
+    assert quick(publisher, NEWEST) == {
+        manifest(build_id="b2").key.disk: "it is offered, and not there"
+    }
+    publisher.store.delete(["repo.metadata"])
+    assert "repo.metadata" in quick(publisher)
+
+
+def test_what_was_withdrawn_since_need_not_be_offered(publisher):
+    history.yank(publisher, NAME, reason="x")
+    assert quick(publisher, NEWEST) == {}
+
+
+def test_a_damaged_build_keeps_no_other_from_being_published(tmp_path):
+    need("git", "qemu-img")
+    repo = SpecsRepo.create(tmp_path / "specs")
+    for number, name in enumerate(("one", "two")):
+        repo.disk(f"image-specs/files/{name}.img", seed=number, size=1 << 16)
+        repo.spec(name, f"simple:image-specs/files/{name}.img")
+    repo.commit()
+    assert repo.run("ci", "build", "one", "two").code == 0
+    [path] = (repo.root / "image-repo/builds/one").rglob("*.hash")
+    path.write_text("0" * 40 + "\n")
+    ran = repo.run("ci", "publish")
+    assert ran.code == 1
+    assert "one: not published: " in ran.err
+    assert "is not the disk's" in ran.err
+    listed = json.loads(repo.run("repo", "list", "--format", "json").out)
+    assert [one["name"] for one in listed] == ["two"]
+    assert not (repo.root / "image-repo/state/published.json").exists()
