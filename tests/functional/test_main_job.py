@@ -27,7 +27,7 @@ def repo(tmp_path):
 def actions(repo, *args):
     ran = repo.run("ci", "plan", "--format", "json", *args)
     assert ran.code == 0, ran.err
-    return {image["name"]: image["action"] for image in ran.json()}
+    return {image["name"]: image["action"] for image in ran.json()["images"]}
 
 
 def reasons(repo, name):
