@@ -128,7 +128,3 @@ class RepositoryError(Error):
 
 class SigningError(Error):
     """The index cannot be signed as asked."""
-
-
-class VerifyError(Error):
-    """``repo verify`` found problems."""

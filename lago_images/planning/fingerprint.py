@@ -56,28 +56,3 @@ def parts(
 def fingerprint(inputs: Parts) -> str:
     """64 hexadecimal digits, of the canonical JSON of ``parts``."""
     return hashlib.sha256(_CANONICAL.encode(inputs).encode()).hexdigest()
-
-
-def explain(old: Parts, new: Parts) -> tuple[str, ...]:
-    """The parts that differ, each in a few words; empty when the fingerprints are the same."""
-    found = []
-    for key in sorted(old.keys() | new.keys()):
-        if old.get(key) == new.get(key):
-            continue
-        if key in {"properties", "base"}:
-            found += _differing(key, old.get(key, {}), new.get(key, {}))
-        elif key == "files":
-            found += _differing(key, _by_path(old), _by_path(new))
-        else:
-            found.append(key)
-    return tuple(found)
-
-
-def _differing(key: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    names = sorted(old.keys() | new.keys())
-    return [f"{key}: {name}" for name in names if old.get(name) != new.get(name)]
-
-
-def _by_path(inputs: Parts) -> dict[str, tuple[str, str]]:
-    files = inputs.get("files", ())
-    return {f"{path}/{below}".rstrip("/"): (mode, digest) for path, below, mode, digest in files}

@@ -1,11 +1,9 @@
 """The plan, as a value: what will be built, and why."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
-from types import MappingProxyType
 
-from lago_images.planning.fingerprint import Parts
 from lago_images.spec.model import Spec
 
 
@@ -92,12 +90,10 @@ class Tree:
         specs: By name.
         fingerprints: By name.
         inputs: By name, every host file or folder the spec's build reads, relative to the root.
-        parts: By name, what the fingerprint is the hash of; ``fingerprint.explain`` compares two.
         dirty: The specs and their inputs that are not as in git's head.
     """
 
     specs: Mapping[str, Spec]
     fingerprints: Mapping[str, str]
     inputs: Mapping[str, tuple[str, ...]]
-    parts: Mapping[str, Parts] = field(default_factory=lambda: MappingProxyType({}))
     dirty: frozenset[str] = frozenset()

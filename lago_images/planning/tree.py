@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 from lago_images.errors import Problem, SpecError
 from lago_images.planning.chains import in_order
 from lago_images.planning.files import Files
-from lago_images.planning.fingerprint import File, Parts, fingerprint, parts
+from lago_images.planning.fingerprint import File, fingerprint, parts
 from lago_images.planning.git import Git
 from lago_images.planning.model import Tree
 from lago_images.settings import Settings
@@ -31,14 +31,12 @@ def read_tree(root: Path, settings: Settings, git: Git | None = None) -> Tree:
     snapshot = git.snapshot(prefixes(settings.specs, inputs.values())) if git else None
     files = Files(root=root, git=snapshot)
     found = _digests(specs, inputs, files)
-    every = _parts(specs, found, settings)
     changed = {spec.path for spec in specs.values() if git and not files.is_committed(spec.path)}
     gone = {path for path in (snapshot.dirty if snapshot else ()) if _is_spec(path, settings)}
     return Tree(
         specs=specs,
-        fingerprints={name: one for name, (one, _) in every.items()},
+        fingerprints=_fingerprints(specs, found, settings),
         inputs=inputs,
-        parts={name: one for name, (_, one) in every.items()},
         dirty=frozenset(changed | gone | files.dirty),
     )
 
@@ -77,18 +75,18 @@ def _digests(
     return found
 
 
-def _parts(
+def _fingerprints(
     specs: Mapping[str, Spec], files: Mapping[str, list[File]], settings: Settings
-) -> Mapping[str, tuple[str, Parts]]:
-    every: dict[str, tuple[str, Parts]] = {}
+) -> Mapping[str, str]:
+    every: dict[str, str] = {}
     for name in in_order(specs):
         spec = specs[name]
         layer = spec.base.kind is BaseKind.LAYER
         inputs = parts(
             spec,
-            base=every[spec.base.name][0] if layer else None,
+            base=every[spec.base.name] if layer else None,
             files=files[name],
             sources=settings.template_sources,
         )
-        every[name] = fingerprint(inputs), inputs
+        every[name] = fingerprint(inputs)
     return every
