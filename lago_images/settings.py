@@ -6,6 +6,7 @@ command's options win over both.
 """
 
 import difflib
+import re
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields, replace
@@ -75,6 +76,7 @@ class Settings:
     folder: Path = field(default_factory=Path.cwd)
 
 
+_AT_LINE = re.compile(r"\bat line (\d+)")
 _CHOICES = {"promote": ("same-repository", "never")}
 _AT_LEAST = {
     "jobs": 1,
@@ -109,11 +111,14 @@ def load(folder: Path, environ: Mapping[str, str]) -> Settings:
 
 
 def _from_file(path: Path, problems: list[Problem]) -> dict[str, Any]:
-    text = path.read_text(encoding="utf-8")
+    text = _text(path)
     try:
         plain = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise SettingsError([Problem(FILE, None, str(error))]) from error
+        # tomllib tells the place in its message only: "… (at line 1, column 8)".
+        at = _AT_LINE.search(str(error))
+        line = int(at[1]) if at else None
+        raise SettingsError([Problem(FILE, line, f"not TOML: {error}")]) from error
 
     def complain(key: str, what: str) -> None:
         problems.append(Problem(FILE, _line_of(text, key), what))
@@ -128,6 +133,15 @@ def _from_file(path: Path, problems: list[Problem]) -> dict[str, Any]:
         else:
             complain(key, _unknown(key, [*_KINDS, "template_sources"]))
     return values
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise SettingsError([Problem(FILE, None, f"cannot be read: {error.strerror}")]) from error
+    except UnicodeDecodeError as error:
+        raise SettingsError([Problem(FILE, None, "not UTF-8, as TOML must be")]) from error
 
 
 def _from_environment(environ: Mapping[str, str], problems: list[Problem]) -> dict[str, Any]:
@@ -173,7 +187,7 @@ def _fits(name: str, key: str, value: object, complain: Callable[[str, str], Non
 
 def _sources(value: object, complain: Callable[[str, str], None]) -> tuple[TemplateSource, ...]:
     key = "template-sources"
-    if not isinstance(value, list):
+    if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
         complain(key, f"{key} must be an array of tables: [[{key}]]")
         return ()
     sources = []

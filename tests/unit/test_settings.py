@@ -1,0 +1,104 @@
+"""Settings: what a file and the environment may say, and how every slip is told."""
+
+import pytest
+
+from lago_images.errors import SettingsError
+from lago_images.settings import FILE, Settings, TemplateSource, load
+
+
+def problems(folder, environ=None):
+    with pytest.raises(SettingsError) as wrong:
+        load(folder, environ or {})
+    return [str(problem) for problem in wrong.value.problems]
+
+
+def test_without_a_file_the_defaults_hold(tmp_path):
+    assert load(tmp_path, {"PATH": "/bin"}) == Settings(folder=tmp_path)
+
+
+def test_every_setting_can_be_said(tmp_path):
+    (tmp_path / FILE).write_text(
+        """
+repository = "s3://b/p"
+name = "n"
+base-url = "https://example.com/"
+signing-key = "env:KEY"
+single-writer = true
+promote = "never"
+specs = "specs"
+jobs = 2
+boot-timeout = 60
+require-kvm = true
+network = false
+compression-level = 6
+keep-revisions = 3
+keep-days = 0
+grace-days = 1
+[[template-sources]]
+url = "https://example.com/index.asc"
+fingerprint = "F"
+key = "key.asc"
+"""
+    )
+    source = TemplateSource(url="https://example.com/index.asc", fingerprint="F", key="key.asc")
+    assert load(tmp_path, {}) == Settings(
+        repository="s3://b/p",
+        name="n",
+        base_url="https://example.com/",
+        signing_key="env:KEY",
+        single_writer=True,
+        promote="never",
+        specs="specs",
+        jobs=2,
+        boot_timeout=60,
+        require_kvm=True,
+        network=False,
+        compression_level=6,
+        keep_revisions=3,
+        keep_days=0,
+        grace_days=1,
+        template_sources=(source,),
+        folder=tmp_path,
+    )
+
+
+def test_the_environment_wins_over_the_file(tmp_path):
+    (tmp_path / FILE).write_text('name = "file"\njobs = 2\n')
+    environ = {"LAGO_IMAGES_NAME": "env", "LAGO_IMAGES_SINGLE_WRITER": "true"}
+    settings = load(tmp_path, environ)
+    assert (settings.name, settings.jobs, settings.single_writer) == ("env", 2, True)
+
+
+def test_all_problems_at_once_with_lines_and_near_misses(tmp_path):
+    (tmp_path / FILE).write_text(
+        'nam = "x"\njobs = "3"\nbase_url = "x"\ncompression-level = 10\n'
+        '[[template-sources]]\nurll = "x"\n'
+    )
+    assert problems(tmp_path, {"LAGO_IMAGES_KEEP_DAYS": "soon"}) == [
+        "LAGO_IMAGES_KEEP_DAYS: LAGO_IMAGES_KEEP_DAYS must be a whole number, not 'soon'",
+        "lago-images.toml:1: unknown setting 'nam'; did you mean 'name'?",
+        "lago-images.toml:2: jobs must be a whole number, not '3'",
+        "lago-images.toml:3: unknown setting 'base_url'; did you mean 'base-url'?",
+        "lago-images.toml:4: compression-level must be at most 9, not 10",
+        "lago-images.toml:5: a table of template-sources has no url",
+        "lago-images.toml:6: unknown setting 'urll'; did you mean 'url'?",
+    ]
+
+
+def test_what_is_no_toml_is_told_with_its_line(tmp_path):
+    (tmp_path / FILE).write_text('name = "x"\njobs = \n')
+    [problem] = problems(tmp_path)
+    assert problem.startswith("lago-images.toml:2: not TOML: ")
+
+
+def test_what_is_no_text_is_told(tmp_path):
+    (tmp_path / FILE).write_bytes(b'name = "\xff"\n')
+    assert problems(tmp_path) == ["lago-images.toml: not UTF-8, as TOML must be"]
+
+
+@pytest.mark.parametrize("value", ['"x"', "[1]", "[[1]]"])
+def test_template_sources_of_another_shape(tmp_path, value):
+    (tmp_path / FILE).write_text(f"template-sources = {value}\n")
+    assert problems(tmp_path) == [
+        "lago-images.toml:1: template-sources must be an array of tables: [[template-sources]]"
+    ]
