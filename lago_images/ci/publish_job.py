@@ -1,6 +1,7 @@
 """The job that makes builds public: release what was planned and built, render, check."""
 
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
@@ -42,6 +43,15 @@ class Published:
         return not (self.missing or self.findings or self.failed)
 
 
+def prove(work: Workspace) -> None:
+    """Find out, before hours of building, whether what is built could be published.
+
+    Raises as ``publish`` does, and ``StorageError`` for a repository that cannot be written.
+    """
+    with _publishing(work):
+        pass
+
+
 def publish(work: Workspace, made: Plan, results: Iterable[Result]) -> Published:
     """Release every build that the plan asked for, and bring the rendered files in line.
 
@@ -53,13 +63,7 @@ def publish(work: Workspace, made: Plan, results: Iterable[Result]) -> Published
         SigningError: The signing key is missing or cannot sign; nothing was written.
         UnsafeStoreError: The store does not keep conditional writes; nothing was written.
     """
-    with publishing(
-        work.store,
-        work.settings,
-        console=work.console,
-        environ=work.environ,
-        now=work.clock,
-    ) as publisher:
+    with _publishing(work) as publisher:
         builds, missing = _builds(read(work.store), made, results)
         outcomes: dict[str, Outcome] = {}
         failed: dict[str, str] = {}
@@ -79,6 +83,16 @@ def publish(work: Workspace, made: Plan, results: Iterable[Result]) -> Published
         written=refreshed.written,
         findings=findings,
         failed=failed,
+    )
+
+
+def _publishing(work: Workspace) -> AbstractContextManager[Publisher]:
+    return publishing(
+        work.store,
+        work.settings,
+        console=work.console,
+        environ=work.environ,
+        now=work.clock,
     )
 
 

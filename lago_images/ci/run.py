@@ -1,10 +1,11 @@
 """A whole run on one machine: plan, build, publish."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from lago_images.building.model import Result
 from lago_images.ci.build_job import build
-from lago_images.ci.publish_job import Published, publish
+from lago_images.ci.publish_job import Published, prove, publish
 from lago_images.ci.workspace import Workspace
 from lago_images.planning.model import Action, Plan
 
@@ -13,7 +14,6 @@ from lago_images.planning.model import Action, Plan
 class Run:
     """How a run ended."""
 
-    plan: Plan
     results: tuple[Result, ...]
     published: Published
 
@@ -22,8 +22,14 @@ class Run:
         return self.published.ok and all(result.ok for result in self.results)
 
 
-def run(work: Workspace, made: Plan) -> Run:
-    """Build what a plan says and publish it. What fails takes its layers with it, no one else."""
+def run(work: Workspace, made: Plan, told: Callable[[Sequence[Result]], None]) -> Run:
+    """Build what a plan says and publish it. What fails takes its layers with it, no one else.
+
+    ``told`` hears how the builds ended, before anything is published.
+    """
     names = [image.name for image in made.images if image.action is Action.BUILD]
+    if names:
+        prove(work)
     results = tuple(build(work, made, names))
-    return Run(plan=made, results=results, published=publish(work, made, results))
+    told(results)
+    return Run(results=results, published=publish(work, made, results))

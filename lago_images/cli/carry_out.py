@@ -1,5 +1,7 @@
 """Building and publishing, and how it is told."""
 
+from collections.abc import Sequence
+
 import click
 
 from lago_images.building.model import Result
@@ -11,7 +13,7 @@ from lago_images.cli.work import finish, show_plan
 from lago_images.planning.model import Plan
 
 
-def show_results(invocation: Invocation, ended: list[Result]) -> None:
+def show_results(invocation: Invocation, ended: Sequence[Result]) -> None:
     """How each build ended; for a failure its last words and where its log is."""
     for result in ended:
         if result.manifest is not None:
@@ -49,8 +51,7 @@ def show_published(invocation: Invocation, published: Published) -> None:
 def carry_out(invocation: Invocation, work: Workspace, made: Plan) -> None:
     """Build and publish what a plan says, and end the command."""
     show_plan(invocation, made)
-    ended = run(work, made)
-    show_results(invocation, list(ended.results))
+    ended = run(work, made, lambda results: show_results(invocation, results))
     show_published(invocation, ended.published)
     if not (ended.results or ended.published.outcomes):
         click.echo("nothing to build")

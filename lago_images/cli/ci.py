@@ -57,6 +57,8 @@ def build(
     if folder is not None:
         results.write_folder(folder, ended)
     show_results(invocation, ended)
+    if not ended:
+        click.echo("nothing to build: what was named is published, or waits to be")
     finish(succeeded=all(result.ok for result in ended))
 
 

@@ -16,6 +16,8 @@ from lago_images.cli.lazy import LazyGroup
 from lago_images.errors import Error
 
 INTERRUPTED = 130
+# 128 and SIGPIPE, as shells say it.
+PIPE = 141
 _OBJECTS = 100_000
 
 
@@ -39,6 +41,12 @@ class _Root(LazyGroup):
             _trace(invocation)
             tell(error, invocation.console)
             code = error.exit_code
+        except BrokenPipeError:
+            code = _reader_gone()
+        except OSError as error:
+            _trace(invocation)
+            tell(_refused(error), invocation.console)
+            code = Error.exit_code
         except click.exceptions.Exit as done:
             code = done.exit_code
         except click.ClickException as error:
@@ -53,6 +61,19 @@ class _Root(LazyGroup):
 def _trace(invocation: Invocation) -> None:
     if invocation.debug:
         traceback.print_exc()
+
+
+def _refused(error: OSError) -> Error:
+    """What the operating system refused, with the file it is about."""
+    where = f"{error.filename}: " if error.filename else ""
+    return Error(f"{where}{error.strerror or error}", hint="--debug shows where that was")
+
+
+def _reader_gone() -> int:
+    """End as a program does whose output nobody reads any more (``| head``)."""
+    # Else Python complains when it flushes stdout at its end.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return PIPE
 
 
 def _collect_rarely() -> None:

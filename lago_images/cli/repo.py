@@ -20,7 +20,7 @@ _SHORT = 12
 
 
 @click.command("list")
-@click.option("--all", "all_", is_flag=True, help="Every revision, not only the current ones.")
+@click.option("--all", "all_", is_flag=True, help="Older revisions that are still offered, too.")
 @click.option(
     "--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True
 )

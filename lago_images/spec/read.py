@@ -60,7 +60,10 @@ def inspect(root: Path, folder: str) -> Found:
     try:
         names = spec_names(root / folder)
     except OSError as error:
-        what = f"the folder of the specs cannot be read: {error.strerror}"
+        what = (
+            f"the folder of the specs cannot be read: {error.strerror} (run this in a specs "
+            "repository, name one with -C, or make one: lago-images init)"
+        )
         return Found({}, [Problem(folder, None, what)], 0)
     for name in names:
         path = name if folder in {"", "."} else f"{folder.rstrip('/')}/{name}"

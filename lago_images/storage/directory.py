@@ -148,6 +148,11 @@ class DirectoryStore:
             except OSError as error:
                 raise failed(f"deleting {key} in {self.path}", error) from error
 
+    def prove_writable(self) -> None:
+        """Write a file and remove it; raises ``StorageError`` where that fails."""
+        with self._temporary("probe") as (fd, _):
+            write(fd, b"probe")
+
     def unfinished(self) -> Iterator[Unfinished]:
         try:
             for folder in sorted(self._uploads.iterdir()) if self._uploads.is_dir() else ():

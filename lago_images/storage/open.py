@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from lago_images.storage.s3 import S3Store
 
 _FORMS = "s3://bucket/prefix, file:///dir or a path"
-_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+# One slash is a slip of the same, not the folder ``s3:``; a path may say ``./s3:/``.
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):/")
 # Wider than S3's own rule: other stores allow capitals, underscores and ``tenant:bucket``.
 _BUCKET = re.compile(r"[A-Za-z0-9][-A-Za-z0-9._:]{1,254}")
 

@@ -20,6 +20,7 @@ from lago_images.errors import NotFoundError, StorageError, UnsafeStoreError
 from lago_images.settings import Settings
 from lago_images.storage.base import Headers, Store
 from lago_images.storage.client import Bucket
+from lago_images.storage.directory import DirectoryStore
 from lago_images.storage.etags import Dialect, bare, in_dialect
 from lago_images.storage.failures import Failure, status_of
 from lago_images.storage.s3 import S3Store
@@ -37,13 +38,15 @@ def ensure_safe(store: Store, settings: Settings, console: Console) -> None:
     """Let only a store that keeps its word be published to.
 
     To be called before the first conditional write. Costs one request where the answer is
-    remembered. A directory keeps its word by construction.
+    remembered. A directory keeps its word by construction, if it can be written at all.
 
     Raises:
         UnsafeStoreError: The store does not keep conditional writes, and ``single-writer`` is
             not set.
-        StorageError: It could not be asked.
+        StorageError: It could not be asked, or written.
     """
+    if isinstance(store, DirectoryStore):
+        store.prove_writable()
     if not isinstance(store, S3Store):
         return
     remembered = _recall(store)

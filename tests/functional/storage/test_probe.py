@@ -2,6 +2,7 @@
 
 import io
 import json
+from pathlib import Path
 
 import pytest
 
@@ -103,5 +104,15 @@ def test_a_store_that_cannot_be_asked_is_not_called_unsafe(ceph20: Server) -> No
     assert not isinstance(failed.value, UnsafeStoreError)
 
 
-def test_a_directory_is_safe(tmp_path: object) -> None:
-    ensure_safe(DirectoryStore(path=tmp_path), Settings(), Console(quiet=True))  # type: ignore[arg-type]
+def test_a_directory_is_safe_and_nothing_is_left_of_asking(tmp_path: Path) -> None:
+    store = DirectoryStore(path=tmp_path)
+    ensure_safe(store, Settings(), Console(quiet=True))
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+    assert [*store.list()] == [*store.unfinished()] == []
+
+
+def test_a_directory_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    store = DirectoryStore(path=tmp_path / "file" / "repo")
+    with pytest.raises(StorageError, match="Not a directory"):
+        ensure_safe(store, Settings(), Console(quiet=True))

@@ -1,0 +1,96 @@
+"""Wrong use of the real command line: one clear line, the designed exit code, no traceback."""
+
+import pytest
+
+from tests.support.specs import SpecsRepo
+from tests.tools import need
+
+need("git")
+
+
+@pytest.fixture
+def repo(tmp_path):
+    repo = SpecsRepo.create(tmp_path / "specs")
+    repo.disk("one.img")
+    repo.spec("one", "simple:one.img")
+    repo.commit()
+    return repo
+
+
+@pytest.mark.parametrize(
+    ("code", "said", "args"),
+    [
+        (2, "there is no spec 'onne'", ["build", "onne"]),
+        (2, "there is no spec 'onne'", ["ci", "rebuild", "onne"]),
+        (2, "did you mean 'one'?", ["ci", "plan", "onne"]),
+        (2, "say what: --changed, --all", ["ci", "rebuild"]),
+        (2, "there is no commit 'nosuch'", ["ci", "plan", "--base", "nosuch"]),
+        (2, "cannot read the plan", ["ci", "build", "--plan", "nosuch.json", "one"]),
+        (2, "one.img is not a plan", ["ci", "publish", "--plan", "one.img"]),
+        (2, "not a place for a repository", ["repo", "list", "--repository", "ftp://h/x"]),
+        (2, "'' is not a bucket's name", ["repo", "list", "--repository", "s3:/bucket/x"]),
+        (2, "cannot be written over HTTP", ["ci", "plan", "--repository", "https://h/x"]),
+        (1, "Not a directory", ["repo", "list", "--repository", "one.img"]),
+        (1, "nothing was published there", ["serve", "nosuch"]),
+        (2, "one was never published", ["repo", "yank", "one", "--reason", "x"]),
+        (2, "one was never published", ["repo", "rollback", "one"]),
+        (1, "one.img/plan.json: Not a directory", ["ci", "plan", "--output", "one.img/plan.json"]),
+    ],
+)
+def test_wrong_use(repo, code, said, args):
+    ran = repo.run(*args)
+    assert (ran.code, ran.out) == (code, ""), ran.err
+    assert said in ran.err
+    assert "Traceback" not in ran.err
+
+
+def test_wrong_settings(repo):
+    repo.write("lago-images.toml", "job = 1\n")
+    for args in (["ci", "plan"], ["build"], ["repo", "list"], ["repo", "verify"]):
+        ran = repo.run(*args)
+        assert (ran.code, ran.out) == (2, "")
+        assert ran.err == "lago-images.toml:1: unknown setting 'job'; did you mean 'jobs'?\n"
+
+
+def test_no_specs_say_what_to_do(tmp_path):
+    repo = SpecsRepo(root=tmp_path)
+    ran = repo.run("ci", "plan")
+    assert (ran.code, ran.out) == (2, "")
+    assert "lago-images init" in ran.err
+
+
+def test_a_repository_that_cannot_be_written_is_found_before_the_build(repo):
+    ran = repo.run("build", "--repo-dir", "one.img/repo")
+    assert ran.code == 1
+    assert "== build" not in ran.err
+    assert ran.err.splitlines()[-2:] == [
+        f"error: writing probe in {repo.root}/one.img/repo: Not a directory",
+        "hint: a file is in the way of a folder: remove it",
+    ]
+    assert "Traceback" not in ran.err
+
+
+def test_a_signing_key_that_is_not_there_is_found_before_the_build(repo):
+    ran = repo.run("build", environ={"LAGO_IMAGES_SIGNING_KEY": "file:nosuch.asc"})
+    assert ran.code != 0
+    assert "nosuch.asc" in ran.err
+    assert "== build" not in ran.err
+    assert not (repo.root / "image-repo/builds").exists()
+
+
+def test_the_repository_by_option_environment_and_settings(repo):
+    """Each wins over the next."""
+    repo.write("lago-images.toml", 'repository = "from-file"\n')
+    environ = {"LAGO_IMAGES_REPOSITORY": "from-environment"}
+    for ran, folder in (
+        (repo.run("repo", "refresh"), "from-file"),
+        (repo.run("repo", "refresh", environ=environ), "from-environment"),
+        (
+            repo.run("repo", "refresh", "--repository", "from-option", environ=environ),
+            "from-option",
+        ),
+    ):
+        assert ran.code == 0, ran.err
+        found = {path.parent.name for path in repo.root.glob("from-*/index")}
+        assert found == {folder}
+        (repo.root / folder / "index").unlink()
