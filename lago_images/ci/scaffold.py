@@ -38,6 +38,7 @@ def files(facts: Facts) -> Mapping[str, str]:
     places = {
         "image-specs/debian-12": "debian-12",
         FILE: "lago-images.toml",
+        ".gitignore": "gitignore",
         ".github/workflows/images.yml": "workflow.yml",
         "Jenkinsfile": "Jenkinsfile",
     }

@@ -7,7 +7,13 @@ import pytest
 
 from tests.support.specs import SpecsRepo, git
 
-FILES = ["image-specs/debian-12", "lago-images.toml", ".github/workflows/images.yml", "Jenkinsfile"]
+FILES = [
+    "image-specs/debian-12",
+    "lago-images.toml",
+    ".gitignore",
+    ".github/workflows/images.yml",
+    "Jenkinsfile",
+]
 
 
 def contents(folder):
