@@ -129,7 +129,8 @@ class _Decider:
         """Why an image is left alone; None when it is not."""
         current, base = published.current, self._base(spec)
         if current and not found:
-            return f"unchanged since revision {current.revision}"
+            commit = reasons.short(current.commit)
+            return f"unchanged since revision {current.revision}, of commit {commit}"
         if current and self.history.relation(current.commit) is Relation.NEWER:
             return _newer(current)
         if base and base.action is Action.KEEP and not self._base_is_published(spec):

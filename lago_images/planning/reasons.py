@@ -42,7 +42,8 @@ class Why:
             return Reason(kind=ReasonKind.MISSING, detail=detail)
         commit = self.holdings.commit
         if commit is None:
-            return Reason(kind=ReasonKind.NEW, detail="nothing is published yet")
+            detail = f"{spec.path}: nothing is published yet"
+            return Reason(kind=ReasonKind.NEW, detail=detail)
         since = self.history.since.get(commit)
         if since is None:
             detail = f"it is not published, and commit {short(commit)} is not known here"

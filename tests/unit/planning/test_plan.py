@@ -36,7 +36,7 @@ def test_an_empty_repository_gets_everything():
     made = plan(ALL)
     assert set(actions(made).values()) == {"build"}
     assert made.chains == (("cirros",), ("debian", "iscsi", "nfs"))
-    assert why(made, "cirros") == [("new", "nothing is published yet")]
+    assert why(made, "cirros") == [("new", "image-specs/cirros: nothing is published yet")]
     assert ("base", "its base debian is built") in why(made, "nfs")
     assert (made.head, made.published, made.made) == (None, None, NOW)
 
@@ -45,7 +45,7 @@ def test_nothing_changed_builds_nothing_and_says_why():
     made = plan(ALL, published(ALL), history("README.md"))
     assert set(actions(made).values()) == {"keep"}
     assert made.chains == ()
-    assert image(made, "nfs").note == "unchanged since revision 1"
+    assert image(made, "nfs").note == f"unchanged since revision 1, of commit {OLD[:7]}"
     assert (made.head, made.published) == (HEAD, OLD)
 
 
