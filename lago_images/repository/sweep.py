@@ -3,13 +3,14 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from lago_images.errors import ConflictError, NotFoundError, RepositoryError
+from lago_images.errors import ConflictError, NotFoundError, RepositoryError, StorageError
 from lago_images.repository import index, metadata
 from lago_images.repository.gc import Retention, Step, Sweep, plan, retirement
 from lago_images.repository.layout import INDEX, METADATA, RELEASES, headers, release_key
 from lago_images.repository.publisher import Publisher
 from lago_images.repository.state import Image, State, read
-from lago_images.storage.base import Store
+from lago_images.storage.base import Store, Unfinished
+from lago_images.storage.multipart import lists_uploads
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +30,7 @@ class Swept:
 
 def look(store: Store, retention: Retention, now: float) -> Sweep:
     """What would be removed now; reads only."""
-    return plan(read(store), store.unfinished(), retention, now)
+    return plan(read(store), _unfinished(store), retention, now)
 
 
 def sweep(publisher: Publisher, retention: Retention) -> Swept:
@@ -41,7 +42,7 @@ def sweep(publisher: Publisher, retention: Retention) -> Swept:
     """
     store, now = publisher.store, publisher.now()
     state = read(store)
-    planned = plan(state, store.unfinished(), retention, now)
+    planned = plan(state, _unfinished(store), retention, now)
     retired, left = _retire(store, state, planned, now)
     refreshed = publisher.refresh()
     _refuse_named(store, planned.delete)
@@ -58,6 +59,16 @@ def sweep(publisher: Publisher, retention: Retention) -> Swept:
         left=left,
         written=refreshed.written,
     )
+
+
+def _unfinished(store: Store) -> tuple[Unfinished, ...]:
+    """None from a store that cannot list them: the rest can be cleared up all the same."""
+    try:
+        return tuple(store.unfinished())
+    except StorageError as error:
+        if lists_uploads(error):
+            raise
+        return ()
 
 
 def _retire(

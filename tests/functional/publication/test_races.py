@@ -31,7 +31,7 @@ from tests.support.handmade import manifest, put_build
 
 PROCESSES = 16
 IMAGES = [f"image-{number}" for number in range(6)]
-ROUNDS = {"directory": 8, "ceph20": 6, "ceph18": 4}
+ROUNDS = {"directory": 8, "ceph20": 5, "ceph18": 3}
 SETTINGS = Settings(base_url="http://images.test")
 _FORK = multiprocessing.get_context("fork")
 
