@@ -82,15 +82,12 @@ def test_the_repository_by_option_environment_and_settings(repo):
     """Each wins over the next."""
     repo.write("lago-images.toml", 'repository = "from-file"\n')
     environ = {"LAGO_IMAGES_REPOSITORY": "from-environment"}
-    for ran, folder in (
-        (repo.run("repo", "refresh"), "from-file"),
-        (repo.run("repo", "refresh", environ=environ), "from-environment"),
-        (
-            repo.run("repo", "refresh", "--repository", "from-option", environ=environ),
-            "from-option",
-        ),
+    for args, variables, folder in (
+        ([], {}, "from-file"),
+        ([], environ, "from-environment"),
+        (["--repository", "from-option"], environ, "from-option"),
     ):
+        ran = repo.run("repo", "refresh", *args, environ=variables)
         assert ran.code == 0, ran.err
-        found = {path.parent.name for path in repo.root.glob("from-*/index")}
-        assert found == {folder}
+        assert {path.parent.name for path in repo.root.glob("from-*/index")} == {folder}
         (repo.root / folder / "index").unlink()
