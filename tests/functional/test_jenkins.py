@@ -4,21 +4,25 @@ Its ``sh`` steps are run for real: git, the scripts, builds and publications.
 """
 
 import re
+import shutil
 
 import pytest
 
+from lago_images.ci import scaffold
 from tests.servers.model import Server
 from tests.support import jenkins
 from tests.support.act import GitHubHost
 from tests.support.policies import published_bucket
-from tests.support.specs import git
+from tests.support.specs import SpecsRepo, git
 from tests.tools import need
 
 pytestmark = [pytest.mark.real, pytest.mark.xdist_group("ceph20")]
 CREDENTIALS = {
     "lago-images-builder": ["builderkey", "buildersecret"],
     "lago-images-publisher": ["testkey", "testsecret"],
+    "our-bot": ["bot", "bottoken"],
 }
+TIMER = "hudson.triggers.TimerTrigger$TimerTriggerCause"
 
 
 class Agent:
@@ -78,6 +82,7 @@ def test_branch_idle_pull_request_fork_and_failure(agent):
     check_branch(agent)
     check_nothing_to_do(agent)
     check_pull_request(agent)
+    check_fork(agent)
     check_failure(agent)
 
 
@@ -97,35 +102,52 @@ def check_branch(agent):
 
 
 def check_nothing_to_do(agent):
-    idle = agent.run(env=MAIN)
+    """A scheduled run asks for what is old, too, and here nothing is."""
+    idle = agent.run(env=MAIN, causes=(TIMER,))
     assert not idle.failed, idle.log
     assert {e["stage"] for e in idle.of("skip")} == {"Build"}
     assert len(agent.releases()) == 2
+    (planned,) = [e for e in idle.of("sh") if e["command"] == "ci/plan jenkins"]
+    assert planned["stale"] == "30"
+
+
+PULL = {
+    "CHANGE_ID": "3",
+    "CHANGE_TARGET": "main",
+    "BRANCH_NAME": "PR-3",
+    "LAGO_IMAGES_GITHUB_CREDENTIALS": "our-bot",
+}
 
 
 def check_pull_request(agent):
-    """Builds what it affects and publishes nothing."""
+    """Builds what it affects and publishes nothing; who comments sees the report alone."""
     found = agent.objects()
     root = agent.host.specs.root
     agent.host.specs.spec("one", "simple:disk.raw", "#notes=changed")
     git(root, "checkout", "-q", "-b", "change")
     agent.host.specs.commit("Change one")
     git(root, "push", "-q", "origin", "HEAD:refs/pull/3/merge")
-    pull = {"CHANGE_ID": "3", "CHANGE_TARGET": "main", "BRANCH_NAME": "PR-3"}
-    ran = agent.run(env=pull, ref="refs/pull/3/merge")
+    ran = agent.run(env=PULL, ref="refs/pull/3/merge")
     assert not ran.failed, ran.log
     assert ran.commands.count("ci/build --upload") == 1
     assert "ci/publish" not in ran.commands
     new = agent.objects() - found
     assert new
     assert all(key.startswith("builds/one/") for key in new)
+    assert secrets_of(ran) == {
+        "ci/build --upload": ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"],
+        'ci/report --author "$GITHUB_USER"': ["GITHUB_TOKEN"],
+    }
 
-    # The same from a fork's author: no credentials anywhere, and nothing written.
+
+def check_fork(agent):
+    """The same from a fork's author: no credentials anywhere, and nothing written."""
     found = agent.objects()
+    root = agent.host.specs.root
     agent.host.specs.spec("one", "simple:disk.raw", "#notes=by a stranger")
     agent.host.specs.commit("Change one again")
     git(root, "push", "-q", "--force", "origin", "HEAD:refs/pull/3/merge")
-    fork = agent.run(env={**pull, "CHANGE_FORK": "stranger"}, ref="refs/pull/3/merge")
+    fork = agent.run(env={**PULL, "CHANGE_FORK": "stranger"}, ref="refs/pull/3/merge")
     assert not fork.failed, fork.log
     assert "ci/build --no-upload" in fork.commands
     assert secrets_of(fork) == {}
@@ -133,16 +155,41 @@ def check_pull_request(agent):
 
 
 def check_failure(agent):
-    """A failing chain leaves the other published and the run red."""
+    """A failing chain leaves the other published and the run red.
+
+    With the Jenkinsfile that ``init`` writes, and on agents with an earlier run's leavings.
+    """
     git(agent.host.specs.root, "checkout", "-q", "main")
     agent.host.specs.spec("three", "simple:disk.raw")
     agent.host.specs.write("broken.raw.xz", b"\xfd7zXZ\x00 and no more")
     agent.host.specs.spec("bad", "simple:broken.raw.xz")
     agent.host.push("Add bad", event=False)
-    run = agent.run(env=MAIN)
+    for label in ("kvm", "linux"):
+        old = agent.host.folder / "workspaces" / label / "results/old.results.json"
+        assert old.parents[1].is_dir()
+        old.parent.mkdir(exist_ok=True)
+        old.write_text("not of this run")
+    run = agent.run(env=MAIN, **scaffolded(agent))
     assert run.failed
+    assert "not of this run" not in run.log
     assert "releases/three/x86_64/1.json" in agent.releases()
     assert not any("/bad/" in key for key in agent.objects())
     (junit,) = run.of("junit")
     assert 'tests="2" failures="1"' in junit["xml"]
     assert re.search(r"broken\.raw\.xz", junit["xml"])
+    assert all(
+        each["command"].startswith(".lago-images/ci/")
+        for each in run.of("sh")
+        if "/ci/" in each["command"]
+    )
+
+
+def scaffolded(agent) -> dict:
+    """The Jenkinsfile that ``init`` writes, and a repository for the tools that it checks out."""
+    tools = SpecsRepo.create(agent.host.folder / "tools")
+    shutil.copytree(agent.host.specs.root / "ci", tools.root / "ci")
+    facts = scaffold.Facts(name="x", branch="main", tools="o/tools", ref=tools.commit("Tools"))
+    jenkinsfile = agent.host.folder / "Jenkinsfile"
+    jenkinsfile.write_text(scaffold.files(facts)["Jenkinsfile"])
+    replaced = {"https://github.com/o/tools": f"file://{tools.root}"}
+    return {"jenkinsfile": jenkinsfile, "replaced": replaced}

@@ -3,7 +3,8 @@
 // sandbox, plugins, declarative validation.
 //
 // Usage: groovy harness.groovy JENKINSFILE SETTINGS.json     (writes what happened as JSON to stdout)
-// Settings: env, params, credentials {id: [user, password]}, remote, ref, scratch.
+// Settings: env, params, causes [class], credentials {id: [user, password]}, remote, ref, scratch,
+// workspaces (a folder that outlives the run, as agents' do), replaced {url: url}.
 import groovy.json.JsonOutput
 import groovy.json.JsonSlurperClassic
 
@@ -18,11 +19,23 @@ class Pipeline {
     boolean failed = false
     // Of the thread that runs a parallel branch: its node, its directory, its variables.
     static ThreadLocal<Map> here = new InheritableThreadLocal<Map>()
-    static int nodes = 0
+    Set busy = []
+    Script jenkinsfile
 
     Map getEnv() { settings.env.withDefault { null } }
     Map getParams() { settings.params }
     Map getScm() { [remote: settings.remote, ref: settings.ref] }
+    // Jenkins' currentBuild, as far as the Jenkinsfile uses it.
+    List getBuildCauses(String kind) { settings.causes.findAll { it == kind } }
+
+    // What is no step is a method of the Jenkinsfile's own.
+    Object methodMissing(String name, Object arguments) {
+        Object[] given = arguments
+        if (!jenkinsfile.metaClass.respondsTo(jenkinsfile, name, given)) {
+            throw new MissingMethodException(name, Pipeline, given)
+        }
+        jenkinsfile.invokeMethod(name, given)
+    }
 
     void note(Map event) { events << event }
 
@@ -69,19 +82,37 @@ class Pipeline {
     // Steps
 
     void node(String label, Closure body) {
-        File folder
-        synchronized (Pipeline) { folder = new File(settings.scratch, "node-${++nodes}") }
-        folder.mkdirs()
+        // As on an agent: a second job at the same time gets a workspace of its own.
+        String name = label
+        synchronized (busy) {
+            for (int number = 2; name in busy; number++) { name = "${label}@${number}".toString() }
+            busy << name
+        }
         note(step: 'node', label: label)
+        try { within(new File(settings.workspaces, name), body) } finally { synchronized (busy) { busy.remove(name) } }
+    }
+
+    void dir(String name, Closure body) { within(new File(here.get().folder, name), body) }
+
+    void within(File folder, Closure body) {
+        folder.mkdirs()
         Map before = here.get()
         here.set(before + [folder: folder])
         try { perform(body) } finally { here.set(before) }
     }
 
+    void deleteDir() { here.get().folder.deleteDir() }
+
+    Map scmGit(Map options) {
+        String url = options.userRemoteConfigs[0].url
+        if (!settings.replaced[url]) { throw new Failure("the harness has no repository for ${url}") }
+        [remote: settings.replaced[url], ref: options.branches[0].name]
+    }
+
     void script(Closure body) { perform(body) }
 
     void checkout(Map scm) {
-        ['git init -q .', "git remote add origin '${scm.remote}'",
+        ['git init -q .', "git config remote.origin.url '${scm.remote}'",
          "git fetch -q origin '+refs/heads/*:refs/remotes/origin/*' '+${scm.ref}:refs/test/checkout'",
          'git checkout -q --force --detach refs/test/checkout'].each { run(it) }
     }
@@ -104,8 +135,8 @@ class Pipeline {
         }
         String out = child.inputStream.text
         int code = child.waitFor()
-        note(step: 'sh', command: command, code: code,
-             secrets: environ.keySet().findAll { it.startsWith('AWS_') && it.contains('KEY') }.sort())
+        note(step: 'sh', command: command, code: code, stale: environ.STALE,
+             secrets: environ.keySet().findAll { it.startsWith('AWS_') && it.contains('KEY') || it == 'GITHUB_TOKEN' }.sort())
         if (code != 0) { throw new Failure("script returned exit code ${code}: ${command}") }
         out
     }
@@ -289,10 +320,11 @@ class Variables {
 
 Map settings = new JsonSlurperClassic().parse(new File(args[1]))
 Pipeline pipeline = new Pipeline(settings: settings)
-Binding binding = new Binding([env: pipeline.env, params: pipeline.params, scm: pipeline.scm])
+Binding binding = new Binding([env: pipeline.env, params: pipeline.params, scm: pipeline.scm, currentBuild: pipeline])
 Script jenkinsfile = new GroovyShell(binding).parse(new File(args[0]))
 jenkinsfile.metaClass.methodMissing = { String name, Object arguments ->
     pipeline.invokeMethod(name, arguments)
 }
+pipeline.jenkinsfile = jenkinsfile
 jenkinsfile.run()
 println JsonOutput.toJson([failed: pipeline.failed, events: pipeline.events])

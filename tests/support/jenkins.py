@@ -25,7 +25,9 @@ class Run:
 
     @property
     def commands(self) -> list[str]:
-        return [event["command"] for event in self.of("sh") if event["command"].startswith("ci/")]
+        """What was run of the scripts, wherever they were checked out."""
+        commands = (event["command"].removeprefix(".lago-images/") for event in self.of("sh"))
+        return [command for command in commands if command.startswith("ci/")]
 
 
 def run(
@@ -36,7 +38,11 @@ def run(
     env: dict[str, str] | None = None,
     params: dict[str, str] | None = None,
     credentials: dict[str, list[str]] | None = None,
+    causes: tuple[str, ...] = (),
+    jenkinsfile: Path = PROJECT / "Jenkinsfile",
+    replaced: dict[str, str] | None = None,
 ) -> Run:
+    """Run a Jenkinsfile; ``scratch`` is the run's, and its agents' workspaces are beside it."""
     scratch.mkdir(parents=True)
     (scratch / "settings.json").write_text(
         json.dumps(
@@ -47,6 +53,9 @@ def run(
                 "remote": f"file://{remote}",
                 "ref": ref,
                 "scratch": str(scratch),
+                "workspaces": str(scratch.parent / "workspaces"),
+                "causes": causes,
+                "replaced": replaced or {},
             }
         )
     )
@@ -55,7 +64,7 @@ def run(
         [
             "groovy",
             str(PROJECT / "tests/jenkins/harness.groovy"),
-            str(PROJECT / "Jenkinsfile"),
+            str(jenkinsfile),
             str(scratch / "settings.json"),
         ],
         env={**{k: os.environ[k] for k in kept if k in os.environ}, **IDENTITY},
