@@ -56,7 +56,8 @@ def publish(work: Workspace, made: Plan, results: Iterable[Result]) -> Published
     """Release every build that the plan asked for, and bring the rendered files in line.
 
     Works from what is in the repository: a build is found by its fingerprint where its result
-    did not get here. An image without a build is named, and keeps no other from being published.
+    did not get here, unless settings say that no other run's is to be promoted. An image without
+    a build is named, and keeps no other from being published.
     Rendering happens also when there is nothing to release: an earlier run may have died before.
 
     Raises:
@@ -64,7 +65,7 @@ def publish(work: Workspace, made: Plan, results: Iterable[Result]) -> Published
         UnsafeStoreError: The store does not keep conditional writes; nothing was written.
     """
     with _publishing(work) as publisher:
-        builds, missing = _builds(read(work.store), made, results)
+        builds, missing = _builds(work, made, results)
         outcomes: dict[str, Outcome] = {}
         failed: dict[str, str] = {}
         for image, manifest in builds:
@@ -97,14 +98,18 @@ def _publishing(work: Workspace) -> AbstractContextManager[Publisher]:
 
 
 def _builds(
-    state: State, made: Plan, results: Iterable[Result]
+    work: Workspace, made: Plan, results: Iterable[Result]
 ) -> tuple[list[tuple[PlannedImage, Manifest]], tuple[str, ...]]:
+    state = read(work.store)
+    # Of builds that nobody released, this run's alone are to be released then.
+    others = work.settings.promote != "never"
     ended = {(result.name, result.arch): result for result in results}
     found, missing = [], []
     for image in made.images:
         if image.action not in (Action.BUILD, Action.PROMOTE):
             continue
-        manifest = _build_of(state, made, image, ended.get((image.name, image.arch)))
+        result = ended.get((image.name, image.arch))
+        manifest = _build_of(state, made, image, result, others=others)
         if manifest is None:
             missing.append(image.name)
         else:
@@ -113,7 +118,7 @@ def _builds(
 
 
 def _build_of(
-    state: State, made: Plan, image: PlannedImage, result: Result | None
+    state: State, made: Plan, image: PlannedImage, result: Result | None, *, others: bool
 ) -> Manifest | None:
     if image.action is Action.PROMOTE and image.promote:
         return _in(state, image, image.promote)
@@ -122,9 +127,10 @@ def _build_of(
     asked = any(reason.kind in _ASKED for reason in image.reasons)
     # What a forced or stale entry asks for is a build that was made after it was asked.
     since = made.made if asked else 0
+    unreleased = state.unreleased(image.fingerprint) if others else ()
     fitting = (
         manifest
-        for manifest in (*state.unreleased(image.fingerprint), *_released(state, image))
+        for manifest in (*unreleased, *_released(state, image))
         if manifest.name == image.name
         and manifest.arch == image.arch
         and manifest.fingerprint == image.fingerprint

@@ -1,0 +1,117 @@
+"""The scripts in ``ci/`` as both CIs and a person call them, on a directory."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.specs import Ran, SpecsRepo, git
+from tests.unit.ci.test_outputs import parsed
+
+PROJECT = Path(__file__).parents[2]
+# GitHub keeps no more of a job's outputs (https://docs.github.com/actions/reference/limits).
+OUTPUTS = 2**20
+
+
+@pytest.fixture
+def repo(tmp_path) -> SpecsRepo:
+    made = SpecsRepo.create(
+        tmp_path / "specs",
+        environ={"LAGO_IMAGES_VENV": sys.prefix, "LAGO_IMAGES_REPOSITORY": str(tmp_path / "pub")},
+    )
+    shutil.copytree(PROJECT / "ci", made.root / "ci")
+    made.write(".gitignore", "plan.json\nresults*\nlogs\n")
+    made.disk("disk.raw")
+    return made
+
+
+def call(repo: SpecsRepo, *argv: str, **environ: str) -> Ran:
+    done = subprocess.run(
+        [str(repo.root / argv[0]), *argv[1:]],
+        cwd=repo.root,
+        env=repo.env(environ),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    return Ran(code=done.returncode, out=done.stdout, err=done.stderr)
+
+
+def run(repo: SpecsRepo, *argv: str, **environ: str) -> str:
+    ran = call(repo, *argv, **environ)
+    assert ran.code == 0, ran.out + ran.err
+    return ran.out
+
+
+def actions(repo: SpecsRepo) -> dict[str, str]:
+    plan = json.loads((repo.root / "plan.json").read_text())
+    return {image["name"]: image["action"] for image in plan["images"]}
+
+
+def test_what_a_pull_request_built_is_not_promoted_where_settings_say_never(repo):
+    repo.write("lago-images.toml", 'promote = "never"\n')
+    repo.spec("one", "simple:disk.raw")
+    repo.spec("two", "simple:disk.raw")
+    repo.commit()
+    run(repo, "ci/plan", "text")
+    run(repo, "ci/build", NAMES="one two")
+    run(repo, "ci/publish")
+    assert "2 images affected: 2 built" in run(repo, "ci/report")
+
+    shutil.rmtree(repo.root / "results")
+    git(repo.root, "checkout", "-q", "-b", "change")
+    repo.spec("one", "simple:disk.raw", "#notes=changed")
+    repo.commit()
+    run(repo, "ci/plan", "text", BASE="main")
+    assert actions(repo)["one"] == "build"
+    run(repo, "ci/build", "--upload", NAMES="one")
+    git(repo.root, "checkout", "-q", "main")
+    git(repo.root, "merge", "-q", "--no-ff", "-m", "Merge", "change")
+
+    run(repo, "ci/plan", "text", LAGO_IMAGES_PROMOTE="same-repository")
+    assert actions(repo)["one"] == "promote"
+    entries = json.loads(run(repo, "ci/plan", "jenkins"))
+    assert entries == [{"chain": "one", "names": "one"}]
+    assert actions(repo) == {"one": "build", "two": "keep"}
+
+    # Not even when the job that was to build it ended without telling how.
+    shutil.rmtree(repo.root / "results")
+    ran = call(repo, "ci/publish")
+    assert ran.code == 1
+    assert "one: not published: it has no build" in ran.err
+    run(repo, "ci/build", NAMES="one")
+    run(repo, "ci/publish")
+    assert len(list((repo.root.parent / "pub/releases/one").rglob("*.json"))) == 2
+
+
+def test_more_chains_than_github_starts_jobs_for_are_shared_out(repo, tmp_path):
+    names = {f"image-{number}" for number in range(300)}
+    for name in names:
+        repo.spec(name, "simple:disk.raw")
+    repo.spec("layer", "layer:image-7")
+    repo.commit()
+    output = tmp_path / "output"
+    run(repo, "ci/plan", "github", GITHUB_OUTPUT=str(output))
+    assert output.stat().st_size < OUTPUTS
+    outputs = parsed(output.read_text())
+    include = json.loads(outputs["matrix"])["include"]
+    assert outputs["count"] == str(len(include)) == "256"
+    jobs = [entry["names"].split() for entry in include]
+    assert sorted(name for job in jobs for name in job) == sorted([*names, "layer"])
+    assert [job[:2] for job in jobs if "layer" in job] == [["image-7", "layer"]]
+    # An artifact's name has the chain's in it, and must be another for each job.
+    assert len({entry["chain"] for entry in include}) == 256
+
+
+def test_a_name_that_is_not_there_is_wrong_usage(repo):
+    repo.spec("one", "simple:disk.raw")
+    repo.commit()
+    ran = call(repo, "ci/plan", "text", NAMES="one tow")
+    assert ran.code == 2
+    assert "tow" in ran.err
+    assert os.sep not in ran.out
