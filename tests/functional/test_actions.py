@@ -1,5 +1,6 @@
 """The real workflow files under act: real git with a bare remote, a real store, no container."""
 
+import json
 import re
 
 import pytest
@@ -16,7 +17,7 @@ SECRETS = {
     "PUBLISHER_ACCESS_KEY_ID": "testkey",
     "PUBLISHER_SECRET_ACCESS_KEY": "testsecret",
 }
-pytestmark = [pytest.mark.real, pytest.mark.xdist_group("ceph20")]
+pytestmark = [pytest.mark.real, pytest.mark.xdist_group("actions")]
 
 
 def keys(server: Server, bucket: str) -> set[str]:
@@ -135,7 +136,8 @@ def test_a_wrong_spec_is_annotated_where_it_is_wrong(tmp_path, ceph20):
     assert re.search(r"::error file=image-specs/bad,line=\d+::", ran.log)
 
 
-def test_the_workflow_that_init_writes_runs(tmp_path):
+@pytest.fixture
+def own(tmp_path) -> GitHubHost:
     """A repository of one's own: the reusable workflow and the tools come from this project's."""
     need("git", "node", "npm")
     host = GitHubHost.create(
@@ -150,13 +152,54 @@ def test_the_workflow_that_init_writes_runs(tmp_path):
     bare = tmp_path / "remotes/lago-project/lago-images.git"
     git(tmp_path, "clone", "-q", "--bare", str(tools.root), str(bare))
     assert host.specs.run("init").code == 0
-    workflow = (host.specs.root / ".github/workflows/images.yml").read_text()
+    (host.specs.root / "image-specs/debian-12").unlink()
+    path = host.specs.root / ".github/workflows/images.yml"
+    workflow = path.read_text()
     used, ref = re.search(r" uses: ([^/\s]+/[^/\s]+)/.*@(\S+)", workflow).groups()
     host.replaced[f"{used}@{ref}"] = tools.root
-    host.specs.disk("disk.raw")
-    (host.specs.root / "image-specs/debian-12").unlink()
-    host.specs.spec("one", "simple:disk.raw")
-    ran = host.push("Start")
-    assert ran.code == 0, ran.log
-    assert outcomes(ran.log) == {"one": "built"}
-    assert (tmp_path / "published/releases/one/x86_64/1.json").is_file()
+    path.write_text(workflow.replace("    with:\n", '    with:\n      submodules: "true"\n'))
+    return host
+
+
+def submodule(host: GitHubHost, tmp_path) -> None:
+    """The folder ``disks``, a submodule with a disk in it."""
+    disks = SpecsRepo.create(tmp_path / "disks")
+    disks.disk("disk.raw")
+    disks.commit("Disk")
+    git(host.specs.root, "submodule", "--quiet", "add", f"file://{disks.root}", "disks")
+
+
+def grow_old(published, name: str) -> None:
+    """Let the builds of an image be of forty days ago."""
+    for path in (published / "builds" / name).rglob("manifest.json"):
+        plain = json.loads(path.read_text())
+        path.write_text(json.dumps({**plain, "created": plain["created"] - 40 * 86400}))
+
+
+def test_a_repository_of_ones_own_by_hand_and_on_schedule(own, tmp_path):
+    published = tmp_path / "published"
+    submodule(own, tmp_path)
+    own.specs.spec("one", "simple:disks/disk.raw")
+    own.specs.spec("two", "simple:disks/disk.raw")
+    own.push("Start", event=False)
+    by_hand = own.event("workflow_dispatch", {"inputs": {"names": "one"}})
+    assert by_hand.code == 0, by_hand.log
+    assert outcomes(by_hand.log) == {"one": "built", "two": "built"}
+    assert re.search(r"^\| <code>one</code> .*forced:", by_hand.log, re.MULTILINE)
+    assert (published / "releases/one/x86_64/1.json").is_file()
+
+    # GitHub dropped the run of this push, and says of a schedule's event no repository.
+    own.specs.spec("three", "simple:disks/disk.raw")
+    own.push("Add three", event=False)
+    grow_old(published, "two")
+    scheduled = own.event("schedule", {"schedule": "23 4 * * 1", "repository": {}})
+    assert scheduled.code == 0, scheduled.log
+    assert outcomes(scheduled.log) == {"three": "built", "two": "built"}
+    assert re.search(r"^\| <code>two</code> .*stale:", scheduled.log, re.MULTILINE)
+    releases = {path.relative_to(published) for path in published.glob("releases/*/*/*.json")}
+    assert {str(path)[len("releases/") :] for path in releases} == {
+        "one/x86_64/1.json",
+        "two/x86_64/1.json",
+        "two/x86_64/2.json",
+        "three/x86_64/1.json",
+    }
