@@ -23,10 +23,11 @@ _MARKS = {State.OK: "ok", State.WARNING: "warning", State.MISSING: "MISSING"}
 @click.option(
     "--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True
 )
+@click.option("--host", is_flag=True, help="Only the host: no specs, store or signing key.")
 @click.pass_obj
-def doctor(invocation: Invocation, form: str) -> None:
+def doctor(invocation: Invocation, form: str, host: bool) -> None:
     """What this host lacks, and what to do about it. Exits with 1 if something is missing."""
-    checks = tuple(_checks(invocation))
+    checks = tuple(_host(invocation) if host else _checks(invocation))
     if form == "json":
         click.echo(json.dumps([asdict(check) for check in checks], indent=1, ensure_ascii=False))
     else:
@@ -44,14 +45,18 @@ def _lines(checks: tuple[Check, ...]) -> Iterator[str]:
             yield f"{'':<8} {'':<{width}}  -> {clean(check.do)}"
 
 
-def _checks(invocation: Invocation) -> Iterator[Check]:
+def _host(invocation: Invocation) -> Iterator[Check]:
     runner = Runner(environ=invocation.environ)
-    settings = invocation.settings
-    yield from host_checks(runner, invocation.environ, require_kvm=settings.require_kvm)
+    need = invocation.settings.require_kvm
+    return host_checks(runner, invocation.environ, require_kvm=need)
+
+
+def _checks(invocation: Invocation) -> Iterator[Check]:
+    yield from _host(invocation)
     yield _specs(invocation)
     yield _git(invocation)
     yield from _store(invocation)
-    yield _signing(invocation, runner)
+    yield _signing(invocation, Runner(environ=invocation.environ))
 
 
 def _specs(invocation: Invocation) -> Check:

@@ -69,3 +69,15 @@ def test_a_directory_that_somebody_chose_keeps_its_word(repo, tmp_path):
     ran = repo.run("doctor", "--format", "json", "--repository", str(tmp_path / "out"))
     assert checks(ran)["conditional writes"]["state"] == "ok"
     assert not (tmp_path / "out").exists()
+
+
+def test_a_builder_need_not_have_what_others_have(tmp_path):
+    """CI sets a builder's host up before it hands out credentials, and never the signing key."""
+    repo = SpecsRepo.create(tmp_path / "specs")
+    repo.write(
+        "lago-images.toml",
+        'repository = "s3://not-there/x"\nsigning-key = "env:NOT_SET"\n',
+    )
+    names = {each["name"] for each in repo.run("doctor", "--host", "--format", "json").json()}
+    assert "kvm" in {name.lower() for name in names}
+    assert not names & {"store", "signing", "specs", "git", "conditional writes"}
