@@ -121,7 +121,7 @@ def test_a_publication_is_never_cancelled():
 
 def test_what_a_publisher_installs_is_named_by_its_hash():
     """And is what the project asks for: else ci/lock was forgotten."""
-    text = (PROJECT / "ci/requirements.txt").read_text()
+    text = (PROJECT / "requirements.txt").read_text()
     entry = r"^([\w.-]+)==(\S+)(?:.*\\\n(?: +--hash=sha256:[0-9a-f]{64}(?: \\)?\n)+)"
     pins = re.findall(entry, text, re.MULTILINE)
     pinned = {name.lower(): version for name, version in pins}
