@@ -37,6 +37,10 @@ from lago_images.storage.places import PRIVATE, check, place, walk
 PLAIN_HEADERS = Headers()
 
 
+# A writer has its lock long before its file is as old as this.
+_YOUNG_NS = 60 * 10**9
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DirectoryStore:
     """Objects as files below a folder. See ``base.Store`` for the contract.
@@ -149,9 +153,27 @@ class DirectoryStore:
                 raise failed(f"deleting {key} in {self.path}", error) from error
 
     def prove_writable(self) -> None:
-        """Write a file and remove it; raises ``StorageError`` where that fails."""
+        """Write a file and remove it, and what killed writers left of theirs.
+
+        Raises ``StorageError`` where nothing can be written.
+        """
         with self._temporary("probe") as (fd, _):
             write(fd, b"probe")
+        for upload in self.unfinished():
+            if self._is_abandoned(upload):
+                self.abort(upload)
+
+    def _is_abandoned(self, upload: Unfinished) -> bool:
+        """Whether nobody writes it any more: the lock of a writer goes with its process."""
+        path = self._uploads / upload.upload_id / upload.key
+        try:
+            if self.clock_ns() - path.stat().st_mtime_ns < _YOUNG_NS:
+                return False
+            with path.open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return False
+        return True
 
     def unfinished(self) -> Iterator[Unfinished]:
         try:
@@ -206,6 +228,7 @@ class DirectoryStore:
             flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
             fd = os.open(temporary, flags, 0o666)
             try:
+                fcntl.flock(fd, fcntl.LOCK_EX)
                 yield fd, temporary
             finally:
                 os.close(fd)

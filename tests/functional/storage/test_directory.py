@@ -5,6 +5,8 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,8 @@ from lago_images.settings import Settings
 from lago_images.storage import directory
 from lago_images.storage.directory import DirectoryStore
 from lago_images.storage.open import open_store
+from lago_images.storage.places import PRIVATE
+from lago_images.storage.probe import ensure_safe
 from lago_images.storage.s3 import S3Store
 from tests.tools import cannot
 
@@ -133,6 +137,33 @@ def test_a_killed_upload_is_seen_and_can_be_dropped(tmp_path: Path) -> None:
     store.abort(upload)
     store.abort(upload)
     assert not list(store.unfinished())
+
+
+def test_a_publisher_removes_what_killed_writers_left_and_nothing_else(tmp_path: Path) -> None:
+    store = DirectoryStore(path=tmp_path, clock_ns=lambda: time.time_ns() + 120 * 10**9)
+    dead = tmp_path / PRIVATE / "uploads" / "dead" / "builds" / "x"
+    dead.mkdir(parents=True)
+    (dead / "disk").write_bytes(b"half")
+
+    def chunks() -> Iterator[bytes]:
+        yield b"half"
+        assert {upload.key for upload in store.unfinished()} == {"builds/x/disk", "k"}
+        ensure_safe(store, Settings(), Console(quiet=True))
+        assert [upload.key for upload in store.unfinished()] == ["k"]
+        yield b" and half"
+
+    store.upload("k", chunks())
+    assert store.get("k").data == b"half and half"
+    assert not list(store.unfinished())
+
+
+def test_a_young_upload_is_left_alone(tmp_path: Path) -> None:
+    young = tmp_path / PRIVATE / "uploads" / "young"
+    young.mkdir(parents=True)
+    (young / "disk").write_bytes(b"half")
+    store = DirectoryStore(path=tmp_path)
+    store.prove_writable()
+    assert [upload.key for upload in store.unfinished()] == ["disk"]
 
 
 def test_versions_differ_even_if_the_clock_stands_still(tmp_path: Path) -> None:
