@@ -5,7 +5,6 @@ are relative to the folder a ``Git`` was made for, with ``/``, also where git's 
 """
 
 import os
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -27,8 +26,6 @@ MOST_COMMITS = 2000
 _FEW = 3
 _MOST_FETCHED = 20
 _STEPS = (50, 500, 5000)
-_COMMIT = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
-_CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
 # A fixed language, because messages are read; no questions, because nobody may be there to answer;
 # and no write to the index, because another git may be at work.
 _ENVIRONMENT = {
@@ -147,7 +144,7 @@ class Git:
     def missing(self, commits: Iterable[str]) -> frozenset[str]:
         """Those of ``commits`` that the clone does not have, without asking a remote."""
         wanted = sorted(set(commits))
-        known = [commit for commit in wanted if _COMMIT.fullmatch(commit)]
+        known = [commit for commit in wanted if gitdata.COMMIT.fullmatch(commit)]
         lines = self._run("cat-file", "--batch-check", stdin=known).splitlines()
         there = {
             commit for commit, line in zip(known, lines, strict=True) if line.split()[1] == "commit"
@@ -156,7 +153,7 @@ class Git:
 
     def ensure(self, commit: str) -> bool:
         """Have the commit in the clone, fetching it if need be; False when it cannot be had."""
-        if not _COMMIT.fullmatch(commit):
+        if not gitdata.COMMIT.fullmatch(commit):
             return False
         if self.has(commit):
             return True
@@ -295,7 +292,12 @@ class Git:
 
 
 def _refused(arguments: Sequence[str], error: CommandError) -> GitError:
-    said = _CREDENTIALS.sub("***@", str(error.stderr)).strip().removeprefix("stderr:").strip(" '\n")
+    said = (
+        gitdata.CREDENTIALS.sub("***@", str(error.stderr))
+        .strip()
+        .removeprefix("stderr:")
+        .strip(" '\n")
+    )
     hint = None
     if "dubious ownership" in said:
         hint = "git config --global --add safe.directory FOLDER, if you trust its owner"
