@@ -84,7 +84,7 @@ def _kvm(accel: kvm.Acceleration, *, require_kvm: bool) -> Check:
         return Check(name="kvm", state=State.OK, found="it runs a guest")
     state = State.MISSING if require_kvm else State.WARNING
     slow = "" if require_kvm else "; guests will be emulated, which takes several times as long"
-    return Check(name="kvm", state=state, found=accel.why + slow, do=kvm.hint(accel))
+    return Check(name="kvm", state=state, found=accel.why.rstrip(".") + slow, do=kvm.hint(accel))
 
 
 def _kernel(root: Path) -> Check:
