@@ -1,0 +1,83 @@
+"""``lago-images ci report`` against a repository: sizes, packages, boot tests and logs."""
+
+import re
+
+import pytest
+
+from lago_images.building.model import Result
+from lago_images.ci import results
+from lago_images.planning import document
+from lago_images.storage.directory import DirectoryStore
+from tests.support import handmade
+from tests.support.ci import plan, planned
+from tests.support.specs import SpecsRepo
+from tests.unit.ci.test_markdown import rendered
+
+BEFORE = b"bash 5.1 amd64\ncurl 8.0 amd64\nold 1 amd64\n"
+AFTER = b"bash 5.2 amd64\ncurl 8.0 amd64\nnew 1~rc1+b2 amd64\n"
+URL = "https://images.example/repo"
+
+
+@pytest.fixture
+def repo(tmp_path) -> SpecsRepo:
+    """One image whose first build is public, and a second one that a job has just built."""
+    made = SpecsRepo.create(
+        tmp_path / "specs",
+        environ={
+            "LAGO_IMAGES_REPOSITORY": str(tmp_path / "public"),
+            "LAGO_IMAGES_BASE_URL": URL,
+            "BUILD_URL": "https://ci.example/run/1",
+        },
+    )
+    store = DirectoryStore(path=tmp_path / "public")
+    handmade.publish_by_hand(store, handmade.manifest(build_id="b1", packages=3))
+    (tmp_path / "public/builds/debian-12/x86_64/b1/packages.txt").write_bytes(BEFORE)
+    new = handmade.manifest(build_id="build-2", fingerprint="sha256:f2", packages=3)
+    ended = Result(name="debian-12", arch="x86_64", manifest=new, seconds=75.0)
+    results.write_folder(made.root / "results", [ended])
+    made.write("plan.json", document.to_json(plan(planned(fingerprint="sha256:f2"))))
+    return made
+
+
+def cells(repo: SpecsRepo) -> tuple[list[str], str]:
+    ran = repo.run("ci", "report")
+    assert ran.code == 0, ran.err
+    shown = rendered(ran.out)
+    return re.findall(r"<td>(.*?)</td>", shown)[:8], shown
+
+
+def check(row: list[str], shown: str) -> None:
+    assert row[4].startswith("0.0 MiB → 0.0 MiB (+")
+    assert row[5] == "+1 -1 ↑1"
+    assert row[6] == "31 s (tcg)"
+    packages = [tuple(re.findall(r"<td>(.*?)</td>", part)) for part in shown.split("<tr>")]
+    assert ("<code>bash</code>", "<code>5.1</code>", "<code>5.2</code>") in packages
+    assert ("<code>new</code>", "", "<code>1~rc1+b2</code>") in packages
+    assert ("<code>old</code>", "<code>1</code>", "") in packages
+    assert "curl" not in shown
+
+
+def test_a_build_in_the_repository_is_compared_with_the_published_one(repo, tmp_path):
+    store = DirectoryStore(path=tmp_path / "public")
+    key = handmade.put_build(
+        store, handmade.manifest(build_id="build-2", fingerprint="sha256:f2", packages=3)
+    )
+    (tmp_path / "public" / key.packages).write_bytes(AFTER)
+    row, shown = cells(repo)
+    check(row, shown)
+    assert row[7] == f'<a href="{URL}/{key.log}">log</a>'
+
+
+def test_a_forks_build_is_compared_from_what_its_job_kept(repo):
+    """It is in no repository; its list of packages is an artifact, and its log the run's."""
+    kept = "results/repository/builds/debian-12/x86_64/build-2/packages.txt"
+    repo.write(kept, AFTER)
+    row, shown = cells(repo)
+    check(row, shown)
+    assert row[7] == '<a href="https://ci.example/run/1">log</a>'
+
+
+def test_without_lists_there_is_no_comparison(repo):
+    row, _ = cells(repo)
+    assert row[1] == "✅ built"
+    assert row[5] == ""
