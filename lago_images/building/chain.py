@@ -57,11 +57,6 @@ def build_chains(
         context.console.interrupt = None
 
 
-def build_chain(requests: Sequence[Request], context: Context) -> list[Result]:
-    """Build one chain. See ``build_chains``."""
-    return build_chains([requests], context, jobs=1)
-
-
 @dataclass(slots=True, kw_only=True)
 class _Chain:
     """What a chain has come to: how its images ended, and the disks that layers still need."""

@@ -292,12 +292,8 @@ class Git:
 
 
 def _refused(arguments: Sequence[str], error: CommandError) -> GitError:
-    said = (
-        gitdata.CREDENTIALS.sub("***@", str(error.stderr))
-        .strip()
-        .removeprefix("stderr:")
-        .strip(" '\n")
-    )
+    said = str(error.stderr).strip().removeprefix("stderr:").strip(" '\n")
+    said = gitdata.CREDENTIALS.sub("***@", said)
     hint = None
     if "dubious ownership" in said:
         hint = "git config --global --add safe.directory FOLDER, if you trust its owner"

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from lago_images.building.chain import build_chain, build_chains
+from lago_images.building.chain import build_chains
 from lago_images.building.disks import standalone, virtual_size
 from lago_images.building.model import Context, Request
 from lago_images.console import Console
@@ -71,6 +71,10 @@ def context(tmp_path):
         clock=time.time,
         scratch=tmp_path / "scratch",
     )
+
+
+def build_chain(requests, context):
+    return build_chains([requests], context, jobs=1)
 
 
 def left(context):
