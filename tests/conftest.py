@@ -1,5 +1,6 @@
-"""Fixtures for all tests."""
+"""Fixtures for all tests, and which of them share a worker."""
 
+import pytest
 from hypothesis import settings
 
 from tests.servers.fixtures import ceph18, ceph20, moto, rclone, swift
@@ -9,3 +10,44 @@ __all__ = ["ceph18", "ceph20", "moto", "rclone", "swift"]
 # A deadline is a timed assertion, and machines are noisy.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
+
+# What shares something costly (a guest's two cores, a server, a converted client) shares a worker.
+# The longest is begun first, so that the others go on beside it.
+_GROUPS = {
+    "emulation": (
+        "tests/real/test_customise.py",
+        "tests/real/test_bootstrap.py",
+        "tests/real/test_boot.py",
+        "tests/real/clients/test_machines.py",
+    ),
+    "publication": ("tests/functional/publication/",),
+    "actions": ("tests/functional/test_actions.py",),
+    "jenkins": ("tests/functional/test_jenkins.py",),
+    "storage": ("tests/functional/storage/",),
+    "clients": ("tests/real/clients/",),
+    "npm": ("tests/functional/test_github.py", "tests/functional/test_ci_files.py"),
+}
+_SERVERS = {"ceph20", "ceph18", "swift", "rclone"}
+_LAST = len(_GROUPS)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give every costly test its group, and put the groups first."""
+    ranks = {name: rank for rank, name in enumerate(_GROUPS)}
+
+    def rank(item: pytest.Item) -> int:
+        mark = item.get_closest_marker("xdist_group")
+        return ranks.get(mark.args[0], _LAST) if mark else _LAST
+
+    for item in items:
+        if group := _group(item):
+            item.add_marker(pytest.mark.xdist_group(group), append=False)
+    items.sort(key=rank)
+
+
+def _group(item: pytest.Item) -> str | None:
+    place = item.nodeid
+    for group, places in _GROUPS.items():
+        if place.startswith(places):
+            return group
+    return "storage" if _SERVERS & set(getattr(item, "fixturenames", ())) else None

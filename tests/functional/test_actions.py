@@ -17,7 +17,7 @@ SECRETS = {
     "PUBLISHER_ACCESS_KEY_ID": "testkey",
     "PUBLISHER_SECRET_ACCESS_KEY": "testsecret",
 }
-pytestmark = [pytest.mark.real, pytest.mark.xdist_group("actions")]
+pytestmark = pytest.mark.real
 
 
 def keys(server: Server, bucket: str) -> set[str]:

@@ -16,7 +16,7 @@ from tests.support.policies import published_bucket
 from tests.support.specs import SpecsRepo, git
 from tests.tools import need
 
-pytestmark = [pytest.mark.real, pytest.mark.xdist_group("jenkins")]
+pytestmark = pytest.mark.real
 CREDENTIALS = {
     "lago-images-builder": ["builderkey", "buildersecret"],
     "lago-images-publisher": ["testkey", "testsecret"],

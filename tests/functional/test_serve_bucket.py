@@ -12,7 +12,7 @@ from lago_images.repository import layout
 from lago_images.repository.serve import Server
 from lago_images.storage.s3 import S3Store
 
-pytestmark = [pytest.mark.real, pytest.mark.xdist_group("ceph20")]
+pytestmark = pytest.mark.real
 DISK = "builds/a/x86_64/1/a.qcow2.xz"
 DATA = bytes(range(256)) * 40_000
 

@@ -11,7 +11,7 @@ from tests.clients import lago
 from tests.support.images import read_ext4
 
 # One worker, so that the repository is made once.
-pytestmark = [pytest.mark.real, pytest.mark.xdist_group("machines")]
+pytestmark = pytest.mark.real
 
 
 @pytest.fixture
