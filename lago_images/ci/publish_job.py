@@ -65,7 +65,8 @@ def publish(work: Workspace, made: Plan, results: Iterable[Result]) -> Published
         UnsafeStoreError: The store does not keep conditional writes; nothing was written.
     """
     with _publishing(work) as publisher:
-        builds, missing = _builds(work, made, results)
+        state = read(work.store)
+        builds, missing = _builds(state, work, made, results)
         outcomes: dict[str, Outcome] = {}
         failed: dict[str, str] = {}
         for image, manifest in builds:
@@ -74,6 +75,9 @@ def publish(work: Workspace, made: Plan, results: Iterable[Result]) -> Published
             except RepositoryError as error:
                 # A damaged build keeps no other image from being published.
                 failed[image.name] = error.message
+        if not outcomes and not state.releases:
+            # Nothing was ever published, and nothing is now: an empty repository stays empty.
+            return Published(outcomes={}, missing=missing, written=(), failed=failed)
         refreshed = publisher.refresh()
         findings = quick(publisher, [outcome.release for outcome in outcomes.values()])
         if made.head and not (missing or failed or made.dirty):
@@ -98,9 +102,8 @@ def _publishing(work: Workspace) -> AbstractContextManager[Publisher]:
 
 
 def _builds(
-    work: Workspace, made: Plan, results: Iterable[Result]
+    state: State, work: Workspace, made: Plan, results: Iterable[Result]
 ) -> tuple[list[tuple[PlannedImage, Manifest]], tuple[str, ...]]:
-    state = read(work.store)
     # Of builds that nobody released, this run's alone are to be released then.
     others = work.settings.promote != "never"
     ended = {(result.name, result.arch): result for result in results}

@@ -15,6 +15,7 @@ class LazyGroup(click.Group):
     def __init__(self, *args: Any, lazy: Mapping[str, str], **extra: Any) -> None:  # noqa: ANN401
         super().__init__(*args, **extra)
         self.lazy = dict(lazy)
+        self.params.extend(shared_options())
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return [*self.lazy, *(name for name in super().list_commands(ctx) if name not in self.lazy)]

@@ -117,28 +117,8 @@ def rollback(
     if manifest is None:
         raise RepositoryError(f"revision {target.revision} of {name} has no whole build")
     prove(store, manifest)
-    seen = state.newest(name, arch)
-
-    def decide(history: History) -> Release:
-        if not history or history[-1].revision != seen:
-            raise RepositoryError(
-                f"{name} was published meanwhile: its newest revision is no longer {seen}",
-                hint="look at it (repo list), and roll back again if that is still wanted",
-            )
-        return Release(
-            name=name,
-            arch=arch,
-            revision=next_revision(history),
-            build=target.build,
-            fingerprint=target.fingerprint,
-            # That of what is passed over: older commits that finish late must not replace it.
-            commit=standing(history)[-1].commit,
-            published=int(publisher.now()),
-            nonce=new_nonce(),
-            reason=f"back to revision {target.revision}" + (f": {reason}" if reason else ""),
-        )
-
-    made = create(store, name, arch, decide)
+    seen, now = state.newest(name, arch), int(publisher.now())
+    made = create(store, name, arch, lambda history: _back_to(target, history, seen, reason, now))
     refreshed = publisher.refresh()
     if build_of(target) in refreshed.state.retired and made is not None:
         yank(publisher, name, reason="repo gc removes its build", revision=made.revision, arch=arch)
@@ -153,6 +133,27 @@ def rollback(
         release=made,
         current=refreshed.state.current(name, arch),
         written=refreshed.written,
+    )
+
+
+def _back_to(target: Release, history: History, seen: int, reason: str, now: int) -> Release:
+    """The release that goes back to ``target``'s build, if ``seen`` is still the newest."""
+    if not history or history[-1].revision != seen:
+        raise RepositoryError(
+            f"{target.name} was published meanwhile: its newest revision is no longer {seen}",
+            hint="look at it (repo list), and roll back again if that is still wanted",
+        )
+    return Release(
+        name=target.name,
+        arch=target.arch,
+        revision=next_revision(history),
+        build=target.build,
+        fingerprint=target.fingerprint,
+        # That of what is passed over: older commits that finish late must not replace it.
+        commit=standing(history)[-1].commit,
+        published=now,
+        nonce=new_nonce(),
+        reason=f"back to revision {target.revision}" + (f": {reason}" if reason else ""),
     )
 
 

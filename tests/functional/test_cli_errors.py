@@ -91,3 +91,10 @@ def test_the_repository_by_option_environment_and_settings(repo):
         assert ran.code == 0, ran.err
         assert {path.parent.name for path in repo.root.glob("from-*/index")} == {folder}
         (repo.root / folder / "index").unlink()
+
+
+def test_shared_options_may_stand_before_the_command(repo):
+    before = repo.run("--repository", "elsewhere", "repo", "list", "--format", "json")
+    after = repo.run("repo", "list", "--format", "json", "--repository", "elsewhere")
+    assert (before.code, before.out) == (after.code, after.out)
+    assert before.code == 0, before.err

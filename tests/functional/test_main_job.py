@@ -177,3 +177,14 @@ def test_the_older_tools_whole_job(repo):
         {"baseurl": "http://myrepo"}
     ]
     assert set(metadata["templates"]) == {"one", "one-layer", "two"}
+
+
+def test_a_first_build_that_fails_leaves_an_empty_repository_empty(repo):
+    (repo.root / "image-specs/two").unlink()
+    repo.write("image-specs/files/one.img", b"\x1f\x8b\x08 this is no gzip file")
+    repo.commit("Only what cannot be built")
+    ran = repo.run("ci", "rebuild", "--changed")
+    assert ran.code == 1
+    published = repo.root / "image-repo"
+    assert not [path for path in published.glob("*") if path.is_file()]
+    assert not list(published.glob("builds/**/*.*"))
