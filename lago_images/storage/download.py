@@ -5,10 +5,12 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 
 from lago_images.errors import StorageError
+from lago_images.storage.body import BLOCK
 from lago_images.storage.client import Bucket
 from lago_images.storage.etags import bare
 from lago_images.storage.failures import status_of
@@ -20,9 +22,13 @@ WORKERS = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Piece:
-    data: bytes
+    blocks: tuple[bytes, ...]
     etag: str
     total: int
+
+    @property
+    def size(self) -> int:
+        return sum(map(len, self.blocks))
 
 
 def read(bucket: Bucket, key: str, start: int) -> Iterator[bytes]:
@@ -34,27 +40,27 @@ def read(bucket: Bucket, key: str, start: int) -> Iterator[bytes]:
     first = _fetch(bucket, key, start)
     if first is None:
         return
-    yield first.data
+    yield from first.blocks
     with ThreadPoolExecutor(WORKERS, thread_name_prefix="read") as pool:
         ahead: deque[Future[_Piece | None]] = deque()
-        starts = iter(range(start + len(first.data), first.total, PIECE))
+        starts = iter(range(start + first.size, first.total, PIECE))
         try:
             for at in starts:
                 ahead.append(pool.submit(_fetch, bucket, key, at))
                 if len(ahead) >= WORKERS:
-                    yield _same(bucket, key, first, ahead.popleft().result())
+                    yield from _same(bucket, key, first, ahead.popleft().result())
             while ahead:
-                yield _same(bucket, key, first, ahead.popleft().result())
+                yield from _same(bucket, key, first, ahead.popleft().result())
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _same(bucket: Bucket, key: str, first: _Piece, piece: _Piece | None) -> bytes:
+def _same(bucket: Bucket, key: str, first: _Piece, piece: _Piece | None) -> tuple[bytes, ...]:
     """A piece's bytes, if it is of the same version as the first."""
     if piece is None or (piece.etag, piece.total) != (first.etag, first.total):
         where = bucket.where
         raise StorageError(f"reading {key} in {where}: it was replaced while it was read")
-    return piece.data
+    return piece.blocks
 
 
 def _fetch(bucket: Bucket, key: str, at: int) -> _Piece | None:
@@ -68,7 +74,8 @@ def _fetch(bucket: Bucket, key: str, at: int) -> _Piece | None:
                 raise StorageError(
                     f"{doing} in {bucket.where}: the store does not read from byte {at} on"
                 )
-            return _Piece(data=body.read(), etag=bare(answer["ETag"]), total=total)
+            blocks = tuple(iter(partial(body.read, BLOCK), b""))
+            return _Piece(blocks=blocks, etag=bare(answer["ETag"]), total=total)
 
     doing = f"reading {key}"
     byte_range = f"bytes={at}-{at + PIECE - 1}"

@@ -51,14 +51,20 @@ class Part:
     proven: bool = False
 
 
-def base64_sha256(data: bytes) -> str:
+def base64_sha256(*blocks: bytes | memoryview) -> str:
     """The form of ``x-amz-checksum-sha256``."""
-    return base64.b64encode(hashlib.sha256(data).digest()).decode()
+    digest = hashlib.sha256()
+    for block in blocks:
+        digest.update(block)
+    return base64.b64encode(digest.digest()).decode()
 
 
-def base64_md5(data: bytes) -> str:
+def base64_md5(*blocks: bytes | memoryview) -> str:
     """The form of ``Content-MD5``."""
-    return base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()
+    digest = hashlib.md5(usedforsecurity=False)
+    for block in blocks:
+        digest.update(block)
+    return base64.b64encode(digest.digest()).decode()
 
 
 def hexadecimal(encoded: str) -> str:

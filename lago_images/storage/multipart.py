@@ -6,6 +6,7 @@ from typing import Any
 
 from lago_images.errors import StorageError
 from lago_images.storage.base import Headers, Unfinished
+from lago_images.storage.body import Blocks, Body
 from lago_images.storage.client import Bucket
 from lago_images.storage.conditional import http_headers
 from lago_images.storage.etags import Part, bare, base64_md5, base64_sha256, hexadecimal
@@ -32,26 +33,32 @@ class Multipart:
     def _ids(self) -> dict[str, str]:
         return {"Key": self.bucket.key(self.key), "UploadId": self.upload_id}
 
-    def send(self, number: int, data: bytes) -> Part:
+    def send(self, number: int, blocks: Blocks) -> Part:
         """Upload a part; the store refuses it if it did not arrive as it was sent."""
+
+        def upload(**arguments: Any) -> Any:  # noqa: ANN401 -- boto3's
+            body: Any = Body(blocks)
+            return self.bucket.bulk.upload_part(Body=body, **arguments)
+
         sha256, md5 = "", ""
         if self.keeps_sha256:
-            sha256 = base64_sha256(data)
+            sha256 = base64_sha256(*blocks)
             checksum = {"ChecksumAlgorithm": SHA256, "ChecksumSHA256": sha256}
         else:
-            md5 = base64_md5(data)
+            md5 = base64_md5(*blocks)
             checksum = {"ContentMD5": md5}
         answer = self.bucket.call(
             f"uploading part {number} of {self.key}",
-            self.bucket.bulk.upload_part,
+            upload,
             PartNumber=number,
-            Body=data,
             **self._ids,
             **checksum,
         )
         etag = bare(answer["ETag"])
         proven = answer.get("ChecksumSHA256") == sha256 if sha256 else etag == hexadecimal(md5)
-        return Part(number=number, size=len(data), etag=etag, sha256=sha256, proven=proven)
+        return Part(
+            number=number, size=sum(map(len, blocks)), etag=etag, sha256=sha256, proven=proven
+        )
 
     def parts(self) -> Iterator[Part]:
         """The parts that the store has."""

@@ -12,6 +12,7 @@ from typing import Any
 from lago_images.console import Advance
 from lago_images.errors import StorageError
 from lago_images.storage.base import Headers, Uploaded
+from lago_images.storage.body import BLOCK, Blocks
 from lago_images.storage.client import Bucket
 from lago_images.storage.conditional import http_headers
 from lago_images.storage.download import read
@@ -59,9 +60,9 @@ class Uploader:
         """Store a stream. If it raises, or the store fails, nothing is left but the error."""
         digest = Digest()
         parts = in_parts(chunks, self.part_size, digest)
-        first = next(parts, b"")
-        if len(first) < self.part_size:
-            return self._whole(key, first, headers, advance)
+        first = next(parts, ())
+        if sum(map(len, first)) < self.part_size:
+            return self._whole(key, b"".join(first), headers, advance)
         session = begin(self.bucket, key, headers)
         try:
             sent = self._send(session, chain((first,), parts), {}, advance)
@@ -80,13 +81,13 @@ class Uploader:
         """
         size = size_of(path)
         if size < self.part_size:
-            data = b"".join(file_chunks(path, self.part_size))
+            data = b"".join(file_chunks(path, BLOCK))
             return self._whole(key, data, headers, advance)
         part_size = part_size_for(size, self.part_size)
         digest = Digest()
         session, there = self._resumable(key, part_size, size)
         session = session or begin(self.bucket, key, headers)
-        parts = in_parts(file_chunks(path, part_size), part_size, digest)
+        parts = in_parts(file_chunks(path, BLOCK), part_size, digest)
         sent = self._send(session, parts, there, advance)
         session.complete(sent)
         return self._proven(key, digest, sent)
@@ -94,7 +95,7 @@ class Uploader:
     def _send(
         self,
         session: Multipart,
-        parts: Iterable[bytes],
+        parts: Iterable[Blocks],
         there: Mapping[int, Part],
         advance: Advance,
     ) -> list[Part]:
@@ -109,8 +110,9 @@ class Uploader:
 
         with ThreadPoolExecutor(self.workers, thread_name_prefix="upload") as pool:
             try:
-                for number, data in enumerate(parts, 1):
-                    pending.add(pool.submit(_send_part, session, number, data, there.get(number)))
+                for number, blocks in enumerate(parts, 1):
+                    known = there.get(number)
+                    pending.add(pool.submit(_send_part, session, number, blocks, known))
                     if len(pending) > self.workers:  # one more, so that no worker waits for bytes
                         done, pending = wait(pending, return_when=FIRST_COMPLETED)
                         collect(done)
@@ -202,31 +204,29 @@ class Uploader:
         return None, {}
 
 
-def _send_part(session: Multipart, number: int, data: bytes, there: Part | None) -> Part:
+def _send_part(session: Multipart, number: int, blocks: Blocks, there: Part | None) -> Part:
     if number > MOST_PARTS:
         raise StorageError(f"uploading {session.key}: S3 takes {MOST_PARTS} parts at most")
-    if there is not None and there.size == len(data):
-        if there.sha256 and there.sha256 == base64_sha256(data):
+    if there is not None and there.size == sum(map(len, blocks)):
+        if there.sha256 and there.sha256 == base64_sha256(*blocks):
             return replace(there, proven=True)
-        if not there.sha256 and there.etag == hexadecimal(base64_md5(data)):
+        if not there.sha256 and there.etag == hexadecimal(base64_md5(*blocks)):
             return replace(there, proven=True)
-    return session.send(number, data)
+    return session.send(number, blocks)
 
 
-def in_parts(chunks: Iterable[bytes], size: int, digest: Digest) -> Iterator[bytes]:
-    """The stream in pieces of ``size`` bytes; the last may be shorter, an empty one is left out."""
-    gathered: list[bytes] = []
-    length = 0
+def in_parts(chunks: Iterable[bytes], size: int, digest: Digest) -> Iterator[Blocks]:
+    """The stream in parts of ``size`` bytes; the last may be shorter, an empty one is left out."""
+    gathered: list[memoryview] = []
+    room = size
     for chunk in chunks:
         digest.update(chunk)
-        at = 0
-        while length + len(chunk) - at >= size:
-            end = at + size - length
-            piece = chunk if end - at == len(chunk) else chunk[at:end]
-            yield b"".join((*gathered, piece)) if gathered else bytes(piece)
-            gathered, length, at = [], 0, end
-        if at < len(chunk):
-            gathered.append(chunk[at:])
-            length += len(chunk) - at
+        rest = memoryview(chunk)
+        while len(rest) >= room:
+            yield (*gathered, rest[:room])
+            rest, gathered, room = rest[room:], [], size
+        if rest:
+            gathered.append(rest)
+            room -= len(rest)
     if gathered:
-        yield b"".join(gathered)
+        yield tuple(gathered)

@@ -86,7 +86,7 @@ def test_part_sizes_fit_into_ten_thousand_parts(size: int | None, part: int) -> 
 @given(st.lists(st.binary(max_size=40)), st.integers(1, 16))
 def test_a_stream_is_cut_into_parts(chunks: list[bytes], size: int) -> None:
     digest = Digest()
-    parts = list(in_parts(chunks, size, digest))
+    parts = [b"".join(blocks) for blocks in in_parts(chunks, size, digest)]
     assert b"".join(parts) == b"".join(chunks)
     assert all(len(part) == size for part in parts[:-1])
     assert all(0 < len(part) <= size for part in parts)
