@@ -155,10 +155,16 @@ class DirectoryStore:
     def prove_writable(self) -> None:
         """Write a file and remove it, and what killed writers left of theirs.
 
-        Raises ``StorageError`` where nothing can be written.
+        A folder that was not there is not there afterwards. Raises ``StorageError`` where nothing
+        can be written.
         """
+        made = not self.path.exists()
         with self._temporary("probe") as (fd, _):
             write(fd, b"probe")
+        if made:
+            for folder in (self._uploads, self._uploads.parent, self.path):
+                with suppress(OSError):
+                    folder.rmdir()
         for upload in self.unfinished():
             if self._is_abandoned(upload):
                 self.abort(upload)
