@@ -1,7 +1,7 @@
 """Large bodies as blocks, which are never joined."""
 
-# Bytes. glibc takes memory from 128 KiB on from the kernel each time, which clears it: that costs
-# more than the transfer.
+# Bytes. Below the 128 KiB from which glibc's malloc begins by asking the kernel for cleared pages
+# (M_MMAP_THRESHOLD in mallopt(3)).
 BLOCK = 120 * 1024
 
 Blocks = tuple[bytes | memoryview, ...]
