@@ -1,5 +1,7 @@
 """Fixtures for all tests, and which of them share a worker."""
 
+from collections.abc import Iterator
+
 import pytest
 from hypothesis import settings
 
@@ -31,8 +33,9 @@ _SERVERS = {"ceph20", "ceph18", "swift", "rclone"}
 _LAST = len(_GROUPS)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give every costly test its group, and put the groups first."""
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
+    """Give every costly test its group before xdist reads that; put the groups first at last."""
     ranks = {name: rank for rank, name in enumerate(_GROUPS)}
 
     def rank(item: pytest.Item) -> int:
@@ -42,6 +45,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if group := _group(item):
             item.add_marker(pytest.mark.xdist_group(group), append=False)
+    yield
     items.sort(key=rank)
 
 

@@ -8,6 +8,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 
 from lago_images.ci import scaffold
@@ -53,6 +54,27 @@ def actionlint(files: list[Path]) -> list[str]:
 
 def test_actionlint(ours):
     assert actionlint(ours) == []
+
+
+def test_the_ten_lines_of_the_documents(tmp_path):
+    text = (PROJECT / "docs/ci.md").read_text()
+    lines = text.split("```yaml\n", 1)[1].split("```", 1)[0]
+    assert len(lines.splitlines()) == 10
+    shown = tmp_path / "images.yml"
+    shown.write_text(lines)
+    assert actionlint([shown]) == []
+    run(
+        sys.executable,
+        "-m",
+        "check_jsonschema",
+        "--builtin-schema",
+        "vendor.github-workflows",
+        shown,
+    )
+    asked = yaml.safe_load(lines)["jobs"]["images"]["with"]
+    offered = yaml.safe_load((PROJECT / ".github/workflows/publish-images.yml").read_text())
+    # YAML 1.1 reads the key "on" as true.
+    assert asked.keys() <= offered[True]["workflow_call"]["inputs"].keys()
 
 
 def test_actionlint_finds_what_is_wrong(tmp_path):
