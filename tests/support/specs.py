@@ -105,6 +105,7 @@ class SpecsRepo:
             capture_output=True,
             text=True,
             timeout=timeout,
+            check=False,
         )
         return Ran(code=done.returncode, out=done.stdout, err=done.stderr)
 
