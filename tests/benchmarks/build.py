@@ -3,7 +3,7 @@
     python -m tests.benchmarks.build [--offline] [--skip-older]
 
 Both start from the same Debian 12 (made by bootstrap, and kept), apply the same commands, and end
-with a compressed disk and its checksums on this machine. Ours: ``build_chain``, one launch of the
+with a compressed disk and its checksums on this machine. Ours: ``build_chains``, one launch of the
 appliance and one pass over the disk. The older: an overlay, virt-customize, virt-sysprep,
 virt-sparsify --in-place, qemu-img convert, xz --best --block-size=16777216 -T0, and four reads for
 checksums. ``--offline`` leaves out the commands that need a mirror.
@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from lago_images.building.chain import build_chain
+from lago_images.building.chain import build_chains
 from lago_images.building.customise import appliance_environment
 from lago_images.building.model import Context, Request
 from lago_images.console import Console
@@ -67,7 +67,7 @@ def ours(context: Context, commands: str) -> int:
     """Build with this project; the bytes of the compressed disk."""
     spec = a_spec(HEAD + commands, "benchmark")
     request = Request(spec=spec, fingerprint="sha256:0", commit="unknown", dirty=False)
-    [result] = build_chain([request], context)
+    [result] = build_chains([[request]], context, jobs=1)
     assert result.manifest is not None, (result.error, result.tail)
     return result.manifest.disk.compressed_size
 
