@@ -1,0 +1,15 @@
+"""Benchmarks are not run with the tests, and must not rot either."""
+
+import importlib
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+NAMES = sorted(path.stem for path in BENCHMARKS.glob("*.py") if not path.stem.startswith("_"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_benchmark_can_be_started(name):
+    module = importlib.import_module(f"tests.benchmarks.{name}")
+    assert callable(module.main)
