@@ -90,6 +90,13 @@ class Store(Protocol):
         """A large object's bytes from ``start`` on, in pieces; broken reads are taken up again."""
         ...
 
+    def download(self, key: str, path: Path, *, advance: Advance | None = None) -> None:
+        """Write a large object into a file, as fast as it comes and in no order.
+
+        Whoever asks compares the bytes with a checksum. When it raises, the file has some of them.
+        """
+        ...
+
     def put(self, key: str, data: bytes, *, expected: str | None, headers: Headers = ...) -> str:
         """Write a small object if nobody else did; returns its new ETag.
 

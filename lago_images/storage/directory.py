@@ -27,6 +27,7 @@ from lago_images.storage.disk import (
     make_folder,
     pieces,
     prune,
+    save,
     status_of,
     sync_folder,
     write,
@@ -82,6 +83,9 @@ class DirectoryStore:
     def read(self, key: str, *, start: int = 0) -> Iterator[bytes]:
         with self._open(key) as fd:
             yield from pieces(fd, start)
+
+    def download(self, key: str, path: Path, *, advance: Advance | None = None) -> None:
+        save(self.read(key), path, advance)
 
     def put(
         self, key: str, data: bytes, *, expected: str | None, headers: Headers = PLAIN_HEADERS

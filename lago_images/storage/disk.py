@@ -3,10 +3,11 @@
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from lago_images.console import Advance
 from lago_images.errors import ConflictError, StorageError
 
 CHUNK = 1024 * 1024
@@ -52,6 +53,26 @@ def write(fd: int, data: bytes) -> None:
     rest = memoryview(data)
     while rest:
         rest = rest[os.write(fd, rest) :]
+
+
+def write_at(fd: int, data: bytes, position: int) -> None:
+    """All of it at a place of its own, whatever the file's own position is."""
+    rest = memoryview(data)
+    while rest:
+        written = os.pwrite(fd, rest, position)
+        rest, position = rest[written:], position + written
+
+
+def save(chunks: Iterable[bytes], path: Path, advance: Advance | None) -> None:
+    """Write a file of the user's; raises ``StorageError`` when it cannot be written."""
+    try:
+        with path.open("wb", buffering=0) as file:
+            for chunk in chunks:
+                write(file.fileno(), chunk)
+                if advance:
+                    advance(len(chunk))
+    except OSError as error:
+        raise failed(f"writing {path}", error) from error
 
 
 def link(temporary: Path, target: Path) -> None:

@@ -47,11 +47,18 @@ class OverlayStore:
             return self.lower.get(key)
 
     def read(self, key: str, *, start: int = 0) -> Iterator[bytes]:
+        return self._holder(key).read(key, start=start)
+
+    def download(self, key: str, path: Path, *, advance: Advance | None = None) -> None:
+        self._holder(key).download(key, path, advance=advance)
+
+    def _holder(self, key: str) -> Store:
+        """The store that a key is read from."""
         try:
             self.upper.head(key)
         except NotFoundError:
-            return self.lower.read(key, start=start)
-        return self.upper.read(key, start=start)
+            return self.lower
+        return self.upper
 
     def put(self, key: str, data: bytes, *, expected: str | None, headers: Headers = _PLAIN) -> str:
         return self.upper.put(key, data, expected=expected, headers=headers)

@@ -119,6 +119,9 @@ class S3Store:
     def read(self, key: str, *, start: int = 0) -> Iterator[bytes]:
         return download.read(self.bucket, key, start)
 
+    def download(self, key: str, path: Path, *, advance: Advance | None = None) -> None:
+        download.save(self.bucket, key, path, advance or _ignore)
+
     def put(
         self, key: str, data: bytes, *, expected: str | None, headers: Headers = PLAIN_HEADERS
     ) -> str:

@@ -1,6 +1,5 @@
 """``layer:`` bases: another image of this repository."""
 
-import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -56,7 +55,7 @@ def prepare(
 
 
 def _fetch(manifest: Manifest, disk: Path, context: Context) -> None:
-    """Decompress the published disk, from the cache or the store, in one pass with all checks."""
+    """Decompress the published disk, from the cache or the store, with all checks."""
     what, expected = manifest.key.disk, manifest.disk
     folder = context.cache / LAYERS
     kept = folder / f"sha256-{expected.sha256}"
@@ -78,25 +77,12 @@ def _fetch(manifest: Manifest, disk: Path, context: Context) -> None:
 
 def _download(manifest: Manifest, disk: Path, kept: Path, context: Context) -> None:
     what, expected = manifest.key.disk, manifest.disk
-    handle, name = tempfile.mkstemp(prefix=".new-", dir=kept.parent)
-    new = Path(name)
-    try:
-        with (
-            os.fdopen(handle, "wb") as copy,
-            context.console.progress(f"downloading {what}", expected.compressed_size) as advance,
-        ):
-
-            def pieces() -> Iterator[bytes]:
-                for piece in context.store.read(what):
-                    copy.write(piece)
-                    advance(len(piece))
-                    yield piece
-
-            digests = decompress(pieces(), disk, what=what)
-        _check(digests, expected, disk, what)
+    with tempfile.TemporaryDirectory(prefix=".new-", dir=kept.parent) as folder:
+        new = Path(folder) / kept.name
+        with context.console.progress(f"downloading {what}", expected.compressed_size) as advance:
+            context.store.download(what, new, advance=advance)
+        _check(decompress(_file(new), disk, what=what), expected, disk, what)
         new.replace(kept)
-    finally:
-        new.unlink(missing_ok=True)
 
 
 def _file(path: Path) -> Iterator[bytes]:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from lago_images.errors import ConflictError, NotFoundError, StorageError
+from lago_images.storage import download
 from lago_images.storage.base import Headers, Store
 from lago_images.storage.s3 import S3Store
 from tests.functional.storage.conftest import ALL, ATOMIC, PART, Place
@@ -219,6 +220,24 @@ def test_reads_from_any_byte_on(store: Store) -> None:
     store.put("k", b"0123456789", expected=None)
     assert b"".join(store.read("k", start=4)) == b"456789"
     assert b"".join(store.read("k", start=10)) == b""
+
+
+@everywhere
+@pytest.mark.parametrize("size", [0, 1, PART, 2 * PART + 17])
+def test_downloads_into_a_file(
+    store: Store, tmp_path: Path, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(download, "SAVED_PIECE", PART)
+    data, path, seen = os.urandom(size), tmp_path / "file", []
+    store.upload("big", [data])
+    path.write_bytes(b"older, and longer" * size)
+    store.download("big", path, advance=seen.append)
+    assert path.read_bytes() == data
+    assert sum(seen) == size
+    with pytest.raises(NotFoundError):
+        store.download("none", path)
+    with pytest.raises(StorageError, match="No such file or directory"):
+        store.download("big", tmp_path / "nowhere" / "file")
 
 
 @pytest.mark.parametrize("place", ["ceph20", "ceph18", "swift"], indirect=True)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from lago_images.errors import ConflictError, NotFoundError, StorageError
+from lago_images.storage import download
 from lago_images.storage.client import open_bucket
 from lago_images.storage.download import PIECE
 from lago_images.storage.patience import Patience
@@ -96,6 +97,40 @@ def test_a_broken_download_is_taken_up_again(ceph20: Server, cut: int) -> None:
         store = s3_store(ceph20.through(proxy.endpoint), bucket)
         assert b"".join(store.read("big")) == data
         assert len(proxy.requests) == 4
+
+
+@pytest.mark.parametrize("cut", [0, 1, 700_000, PART])
+def test_a_broken_piece_is_written_again(
+    ceph20: Server, cut: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(download, "SAVED_PIECE", PIECE)
+    bucket, path, seen = ceph20.new_bucket(), tmp_path / "file", []
+    data = os.urandom(2 * PIECE + PART)
+    s3_store(ceph20, bucket).upload("big", [data])
+    with FaultProxy(ceph20.endpoint) as proxy:
+        proxy.plan = lambda request: Fault(truncate=cut) if request.number in {1, 3} else None
+        store = s3_store(ceph20.through(proxy.endpoint), bucket)
+        store.download("big", path, advance=seen.append)
+        assert len(proxy.requests) == 5
+    assert path.read_bytes() == data
+    assert sum(seen) == len(data)
+
+
+def test_a_file_never_mixes_two_versions(
+    ceph20: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(download, "SAVED_PIECE", PART)
+    bucket = ceph20.new_bucket()
+    direct = s3_store(ceph20, bucket)
+    direct.upload("big", [b"a" * (PART + 1)])
+    once = iter([b"b" * (PART + 1)])
+
+    def replace(_amount: int) -> None:
+        for other in once:
+            direct.upload("big", [other])
+
+    with pytest.raises(StorageError, match="replaced while it was read"):
+        s3_store(ceph20, bucket).download("big", tmp_path / "file", advance=replace)
 
 
 def test_a_download_never_mixes_two_versions(ceph20: Server) -> None:

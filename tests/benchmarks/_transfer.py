@@ -1,0 +1,27 @@
+"""One transfer by the product's own store, as a process that imports nothing else.
+
+Prints the seconds from the open store on; an upload is proven by its checksums as always.
+"""
+
+import os
+import sys
+import time
+from pathlib import Path
+
+from lago_images.storage.s3 import S3Store
+
+
+def main(source: str, target: str) -> None:
+    uploads = target.startswith("s3://")
+    bucket, _, key = (target if uploads else source).removeprefix("s3://").partition("/")
+    store = S3Store.open(bucket, environ=os.environ)
+    begun = time.perf_counter()
+    if uploads:
+        store.upload_file(key, Path(source))
+    else:
+        store.download(key, Path(target))
+    print(time.perf_counter() - begun)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
