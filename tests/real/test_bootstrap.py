@@ -2,8 +2,10 @@
 
 import os
 import re
+import socket
 import subprocess
 import time
+from contextlib import suppress
 
 import pytest
 
@@ -12,6 +14,7 @@ from lago_images.building.agent import Agent
 from lago_images.building.bases import bootstrap
 from lago_images.errors import BuildError
 from lago_images.host.process import Runner
+from tests.clients.serving import free_port
 from tests.support.images import DEBIAN12, a_context, a_spec, allocated, read_ext4
 from tests.tools import need
 
@@ -65,7 +68,9 @@ def test_it_starts_on_a_larger_disk_and_uses_all_of_it(debian12, tmp_path):
     create = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", debian12.disk]
     subprocess.run([*create, overlay, "9G"], check=True, timeout=60)
     console = tmp_path / "console.log"
+    port = free_port()
     argv = ["qemu-system-x86_64", "-accel", "tcg", *boot._devices(overlay, console)]
+    argv = [f"{a},hostfwd=tcp:127.0.0.1:{port}-:22" if a.startswith("user,") else a for a in argv]
     with Runner().started(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as qemu:
         agent = Agent(send=qemu.stdin.fileno(), receive=qemu.stdout.fileno(), clock=time.monotonic)
         deadline = time.monotonic() + 480
@@ -75,10 +80,22 @@ def test_it_starts_on_a_larger_disk_and_uses_all_of_it(debian12, tmp_path):
         agent.settle(timeout=60)
         [root] = [fs for fs in agent.ask("guest-get-fsinfo", timeout=60) if fs["mountpoint"] == "/"]
         names = {i["name"] for i in agent.ask("guest-network-get-interfaces", timeout=60)}
+        greeting = ssh_greeting(port, deadline)
         serial = console.read_text(errors="replace")
     assert root["total-bytes"] > 8 * 2**30
     assert names == {"lo", "eth0"}
     assert "Linux version" in serial
+    assert greeting.startswith(b"SSH-2.0-OpenSSH")
+
+
+def ssh_greeting(port, deadline):
+    """What a guest's sshd says first; it makes its keys at the first start."""
+    while time.monotonic() < deadline:
+        with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=10) as ssh:
+            if said := ssh.recv(64):
+                return said
+        time.sleep(1)
+    return b""
 
 
 def test_a_mirror_that_is_not_there_fails_and_leaves_nothing(tmp_path):

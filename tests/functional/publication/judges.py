@@ -22,3 +22,18 @@ def judge(scene: Scene, text: bytes, expected: tuple[Revisions, ...], folder: Pa
         listed = {one["os-version"] for one in client.list("--no-cache")}
         assert listed in [set(revisions) for revisions in expected]
         scene.judged.add(text)
+
+
+def judge_signed(scene: Scene, text: bytes, expected: tuple[Revisions, ...], folder: Path) -> None:
+    """Assert that virt-builder, with checking on, lists one of the expected sets of images."""
+    assert scene.key is not None
+    with _LOCK:
+        if text in scene.judged:
+            return
+        path = folder / f"index-{len(scene.judged)}.asc"
+        path.write_bytes(text)
+        client = VirtBuilder(home=folder / f"user-{len(scene.judged)}", appliance={})
+        client.add_source("r", f"file://{path}", scene.key.public)
+        listed = {one["os-version"] for one in client.list("--no-cache", "--check-signature")}
+        assert listed in [set(revisions) for revisions in expected]
+        scene.judged.add(text)

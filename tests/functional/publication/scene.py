@@ -14,6 +14,7 @@ from lago_images.repository.layout import headers
 from lago_images.storage.base import Store
 from lago_images.storage.directory import DirectoryStore
 from tests.functional.publication.calls import Caller
+from tests.support.keys import TestKey
 from tests.support.specs import SpecsRepo
 
 PROBED = "state/store.json"
@@ -29,8 +30,14 @@ class Scene:
     repo: SpecsRepo
     objects: Mapping[str, bytes]
     head: str
+    key: TestKey | None = None
     # The indexes that real tools were asked about already.
     judged: set[bytes] = field(default_factory=set)
+
+    @property
+    def environ(self) -> dict[str, str]:
+        """What the command line is told besides the repository."""
+        return signing(self.key)
 
     def restore(self, store: Store) -> None:
         """Make a store hold the scene, and nothing else but what is known of the store."""
@@ -50,14 +57,19 @@ def _etag(data: bytes) -> str:
     return hashlib.md5(data).hexdigest()
 
 
-def make(root: Path, call: Caller) -> Scene:
+def signing(key: TestKey | None) -> dict[str, str]:
+    return {"LAGO_IMAGES_SIGNING_KEY": f"file:{key.secret}"} if key else {}
+
+
+def make(root: Path, call: Caller, key: TestKey | None = None) -> Scene:
     """Publish two images; then build a change of one and a third, and stop there."""
     repo = call.repo
     for number, name in enumerate(("one", "two"), 1):
         repo.disk(f"image-specs/files/{name}.img", seed=number, size=1 << 16)
         repo.spec(name, f"simple:image-specs/files/{name}.img")
     repo.commit("Add two images")
-    environ = {"LAGO_IMAGES_REPOSITORY": str(root), "LAGO_IMAGES_BASE_URL": "http://images.test"}
+    where = {"LAGO_IMAGES_REPOSITORY": str(root), "LAGO_IMAGES_BASE_URL": "http://images.test"}
+    environ = {**where, **signing(key)}
     assert call.call("ci", "rebuild", "--changed", environ=environ) == 0, call.output()
     repo.spec("one", "simple:image-specs/files/one.img", "#notes=changed")
     repo.spec("three", "simple:image-specs/files/two.img")
@@ -65,7 +77,8 @@ def make(root: Path, call: Caller) -> Scene:
     assert call.call("ci", "build", "one", "three", environ=environ) == 0, call.output()
     store = DirectoryStore(path=root)
     keys = [stat.key for stat in store.list() if stat.key != layout.CACHE]
-    return Scene(repo=repo, objects={key: store.get(key).data for key in keys}, head=head)
+    objects = {name: store.get(name).data for name in keys}
+    return Scene(repo=repo, objects=objects, head=head, key=key)
 
 
 def offered(store: Store) -> tuple[Revisions, Revisions, bytes]:

@@ -20,12 +20,13 @@ from lago_images.ci.workspace import Workspace
 from lago_images.console import Console
 from lago_images.planning.facts import Ask
 from lago_images.planning.git import Git
+from lago_images.repository import layout
 from lago_images.settings import Settings
 from lago_images.storage.patience import Patience
 from lago_images.storage.s3 import S3Store
 from tests.functional.publication import scene as scenes
 from tests.functional.publication.calls import Caller, caller
-from tests.functional.publication.judges import judge
+from tests.functional.publication.judges import judge, judge_signed
 from tests.functional.publication.scene import NEW, OLD, Scene, old_or_new
 from tests.servers.model import Server
 from tests.servers.proxy import Fault, FaultProxy, Request, passing
@@ -69,6 +70,7 @@ class Worker:
             **self.server.through(endpoint).environ,
             "LAGO_IMAGES_REPOSITORY": self.store.url,
             "LAGO_IMAGES_BASE_URL": BASE_URL,
+            **self.scene.environ,
         }
 
     def start(self, plan: Callable[[Request], Fault | None]) -> None:
@@ -83,6 +85,9 @@ class Worker:
 
     def judge(self) -> None:
         judge(self.scene, old_or_new(self.store), (OLD, NEW), self.folder)
+        if self.scene.key is not None:
+            signed = self.store.get(layout.SIGNED_INDEX).data
+            judge_signed(self.scene, signed, (OLD, NEW), self.folder)
 
     def converges(self) -> None:
         self.proxy.plan = passing
@@ -142,16 +147,18 @@ def killed(at: Worker, number: int, *, applied: bool) -> None:
     at.converges()
 
 
+@pytest.mark.parametrize("name", ["published", "published_signed"])
 def test_killed_at_every_request(
-    published: Scene, ceph20: Server, tmp_path: Path, record_property
+    name: str, ceph20: Server, tmp_path: Path, record_property, request: pytest.FixtureRequest
 ) -> None:
+    published: Scene = request.getfixturevalue(name)
     with ExitStack() as stack:
         workers = [
             stack.enter_context(worker(n, ceph20, published, tmp_path)) for n in range(WORKERS)
         ]
         requests, *_ = [undisturbed(at) for at in workers]
         points = [(number, False) for number in range(1, len(requests) + 1)]
-        points += [(request.number, True) for request in requests if request.writes]
+        points += [(one.number, True) for one in requests if one.writes]
 
         def some(first: int) -> int:
             for number, applied in points[first::WORKERS]:
@@ -161,7 +168,8 @@ def test_killed_at_every_request(
         with ThreadPoolExecutor(WORKERS) as pool:
             tried = sum(pool.map(some, range(WORKERS)))
     assert len(published.judged) >= 2
-    tell(record_property, f"killed at {tried} points of {len(requests)} requests: 0 failures")
+    what = f"{name}: killed at {tried} points of {len(requests)} requests: 0 failures"
+    tell(record_property, what)
 
 
 def in_process(at: Worker) -> Callable[[Worker], publish_job.Published]:
