@@ -25,6 +25,9 @@ from lago_images.storage.base import Stat, Store
 
 Image = tuple[str, str]
 _ATTEMPTS = 5
+# Parts of a list that are asked for side by side, and the releases from which a part is worth it.
+_PARTS = 8
+_LONG = 300
 _SCHEMA = 1
 
 
@@ -159,8 +162,8 @@ def _read(store: Store, cache: caching.Cache) -> State:
     published = read_published(store)
     # Releases first: the build of a release that was listed is there to be listed.
     releases = list(store.list(RELEASES))
-    builds = list(store.list(BUILDS))
     places = {s.key: place for s in releases if (place := release_key(s.key))}
+    builds = list(store.list(BUILDS, marks=_marks(places.values())))
     retired = frozenset(key for s in releases if (key := retired_build(s.key)))
     makers = {
         s.key: key
@@ -177,6 +180,16 @@ def _read(store: Store, cache: caching.Cache) -> State:
         good = {key: entry for key, entry in entries.items() if key not in bad}
         caching.save(store, replace(cache, entries=good))
     return state
+
+
+def _marks(releases: Iterable[ReleaseKey]) -> list[str]:
+    """Keys that cut the list of builds, if it is long, into parts that are about as long.
+
+    A build has seven objects or so; a page has 1,000.
+    """
+    names = sorted(key.name for key in releases)
+    step = len(names) // _PARTS
+    return sorted({f"{BUILDS}{name}/" for name in names[step::step]}) if step >= _LONG else []
 
 
 def read_published(store: Store) -> Published | None:

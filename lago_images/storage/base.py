@@ -1,6 +1,6 @@
 """What a store is, whichever it is."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -74,8 +74,12 @@ class Store(Protocol):
         """Where the store is, as the user would write it; without credentials."""
         ...
 
-    def list(self, prefix: str = "") -> Iterator[Stat]:
-        """All objects whose key starts with ``prefix``, by key. Complete, or an error."""
+    def list(self, prefix: str = "", *, marks: Sequence[str] = ()) -> Iterator[Stat]:
+        """All objects whose key starts with ``prefix``, by key. Complete, or an error.
+
+        ``marks`` are keys that cut a long list into parts of similar lengths. They need not be
+        there: a store that answers page by page lists the parts side by side, no more.
+        """
         ...
 
     def head(self, key: str) -> Stat:

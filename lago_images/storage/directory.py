@@ -12,7 +12,7 @@ import shutil
 import stat
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,7 +62,8 @@ class DirectoryStore:
     def url(self) -> str:
         return str(self.path)
 
-    def list(self, prefix: str = "") -> Iterator[Stat]:
+    def list(self, prefix: str = "", *, marks: Sequence[str] = ()) -> Iterator[Stat]:
+        del marks
         try:
             if not self.path.exists():
                 return

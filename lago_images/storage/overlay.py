@@ -3,7 +3,7 @@
 A pull request from a fork may read the repository and write nothing; its builds stay here.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from heapq import merge
 from pathlib import Path
@@ -26,9 +26,10 @@ class OverlayStore:
     def url(self) -> str:
         return f"{self.upper.url} over {self.lower.url}"
 
-    def list(self, prefix: str = "") -> Iterator[Stat]:
+    def list(self, prefix: str = "", *, marks: Sequence[str] = ()) -> Iterator[Stat]:
         last = None
-        both = merge(self.upper.list(prefix), self.lower.list(prefix), key=lambda s: s.key)
+        stores = (self.upper.list(prefix, marks=marks), self.lower.list(prefix, marks=marks))
+        both = merge(*stores, key=lambda s: s.key)
         for stat in both:
             if stat.key != last:
                 yield stat

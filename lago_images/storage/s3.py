@@ -1,6 +1,6 @@
 """A store in a bucket."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lago_images.console import Advance
 from lago_images.errors import StorageError
-from lago_images.storage import download
+from lago_images.storage import download, listing
 from lago_images.storage.base import Blob, Headers, Stat, Unfinished, Uploaded
 from lago_images.storage.client import CONNECTIONS, Bucket, open_bucket
 from lago_images.storage.conditional import Writer
@@ -72,28 +72,8 @@ class S3Store:
         """How many requests were sent so far, retries included, by S3's name of the operation."""
         return self.bucket.requests
 
-    def list(self, prefix: str = "") -> Iterator[Stat]:
-        token: dict[str, str] = {}
-        doing = f"listing {prefix or 'everything'}"
-        while True:
-            page = self.bucket.call(
-                doing, self.bucket.small.list_objects_v2, Prefix=self.bucket.key(prefix), **token
-            )
-            for entry in page.get("Contents", ()):
-                key = entry["Key"].removeprefix(self.bucket.prefix)
-                if key:
-                    yield Stat(
-                        key=key,
-                        size=entry["Size"],
-                        etag=bare(entry["ETag"]),
-                        modified=entry["LastModified"].timestamp(),
-                    )
-            if not page.get("IsTruncated"):
-                return
-            following = {"ContinuationToken": page.get("NextContinuationToken", "")}
-            if following == token or not following["ContinuationToken"]:
-                raise StorageError(f"{doing} in {self.bucket.where}: the list is cut off")
-            token = following
+    def list(self, prefix: str = "", *, marks: Sequence[str] = ()) -> Iterator[Stat]:
+        return listing.listed(self.bucket, prefix, marks)
 
     def head(self, key: str) -> Stat:
         full, doing = self.bucket.key(key), f"looking at {key}"

@@ -127,6 +127,17 @@ def test_lists_more_than_a_page(store: Store) -> None:
     assert list(store.list()) == []
 
 
+@everywhere
+def test_lists_in_parts_what_it_lists_at_once(store: Store) -> None:
+    keys = [f"l/{first}/{second}" for first in "abcä" for second in range(3)] + ["m"]
+    for key in keys:
+        store.put(key, b"", expected=None)
+    whole = [stat.key for stat in store.list("l/")]
+    assert whole == sorted(keys[:-1])
+    for marks in (["l/b/"], ["l/b/1", "l/c/"], ["l/0", "l/a/", "l/b/0", "l/b/0x", "l/z", "l/ä/2"]):
+        assert [stat.key for stat in store.list("l/", marks=marks)] == whole
+
+
 @where_atomic
 def test_one_of_many_creators_wins(place: Place) -> None:
     for number in range(3):

@@ -1,0 +1,60 @@
+"""Listing a bucket, page by page; a long list in parts side by side."""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from typing import Any
+
+from lago_images.errors import StorageError
+from lago_images.storage.base import Stat
+from lago_images.storage.client import Bucket
+from lago_images.storage.etags import bare
+
+WORKERS = 8
+
+
+def listed(bucket: Bucket, prefix: str, marks: Sequence[str]) -> Iterator[Stat]:
+    """All objects below a prefix, by key. See ``base.Store.list`` for ``marks``."""
+    if not marks:
+        yield from _between(bucket, prefix, "", "")
+        return
+    bounds = ["", *sorted(marks), ""]
+    with ThreadPoolExecutor(WORKERS, thread_name_prefix="list") as pool:
+        parts = pool.map(
+            lambda bound: list(_between(bucket, prefix, *bound)),
+            pairwise(bounds),
+        )
+        for part in parts:
+            yield from part
+
+
+def _between(bucket: Bucket, prefix: str, after: str, until: str) -> Iterator[Stat]:
+    """The objects whose keys come after one key, up to another and with it; "" is no bound."""
+    for entry in _entries(bucket, prefix, after):
+        key = entry["Key"].removeprefix(bucket.prefix)
+        if until and key > until:
+            return
+        if key:
+            yield Stat(
+                key=key,
+                size=entry["Size"],
+                etag=bare(entry["ETag"]),
+                modified=entry["LastModified"].timestamp(),
+            )
+
+
+def _entries(bucket: Bucket, prefix: str, after: str) -> Iterator[Any]:
+    begin = {"StartAfter": bucket.key(after)} if after else {}
+    token: dict[str, str] = {}
+    doing = f"listing {prefix or 'everything'}"
+    while True:
+        page = bucket.call(
+            doing, bucket.small.list_objects_v2, Prefix=bucket.key(prefix), **begin, **token
+        )
+        yield from page.get("Contents", ())
+        if not page.get("IsTruncated"):
+            return
+        following = {"ContinuationToken": page.get("NextContinuationToken", "")}
+        if following == token or not following["ContinuationToken"]:
+            raise StorageError(f"{doing} in {bucket.where}: the list is cut off")
+        token = following
