@@ -4,8 +4,8 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from lago_images.errors import NotFoundError, RepositoryError, StorageError
-from lago_images.repository.layout import CACHE, PUBLISHED
-from lago_images.repository.state import Published, read
+from lago_images.repository.layout import CACHE, PUBLISHED, ReleaseKey
+from lago_images.repository.state import Published, _marks, read
 from lago_images.storage.base import Headers
 from lago_images.storage.directory import DirectoryStore
 from tests.support.handmade import manifest, publish_by_hand, put, put_build, put_release, release
@@ -305,3 +305,12 @@ def test_a_broken_record_of_the_published_commit_is_an_error(store, data):
     put(store, PUBLISHED, data)
     with pytest.raises(RepositoryError, match=PUBLISHED):
         read(store)
+
+
+def test_a_long_list_of_builds_is_cut_into_parts_of_the_same_length():
+    few = [ReleaseKey(name=f"n{n}", arch="x86_64", revision=1) for n in range(2399)]
+    many = [ReleaseKey(name=f"n{n:04}", arch="x86_64", revision=1) for n in range(4000)]
+    assert _marks(few) == []
+    assert _marks(reversed(many)) == [f"builds/n{n:04}/" for n in range(500, 4000, 500)]
+    one = [ReleaseKey(name="only", arch="x86_64", revision=n) for n in range(1, 4000)]
+    assert _marks(one) == ["builds/only/"]
