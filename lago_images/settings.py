@@ -103,7 +103,7 @@ def load(folder: Path, environ: Mapping[str, str]) -> Settings:
     """
     problems: list[Problem] = []
     path = folder / FILE
-    values = _from_file(path, problems) if path.is_file() else {}
+    values = _from_file(path, problems) if _is_here(path) else {}
     values |= _from_environment(environ, problems)
     if problems:
         raise SettingsError(problems)
@@ -133,6 +133,13 @@ def _from_file(path: Path, problems: list[Problem]) -> dict[str, Any]:
         else:
             complain(key, _unknown(key, [*_KINDS, "template_sources"]))
     return values
+
+
+def _is_here(path: Path) -> bool:
+    """Whether there is a file: messages quote it, so none from elsewhere is taken for it."""
+    if path.is_file() and not path.resolve().is_relative_to(path.parent.resolve()):
+        raise SettingsError([Problem(FILE, None, "the link leads out of the repository")])
+    return path.is_file()
 
 
 def _text(path: Path) -> str:
@@ -180,6 +187,8 @@ def _fits(name: str, key: str, value: object, complain: Callable[[str, str], Non
         complain(key, f"{key} must be at least {_AT_LEAST[name]}, not {value}")
     elif isinstance(value, int) and value > _AT_MOST.get(name, value):
         complain(key, f"{key} must be at most {_AT_MOST[name]}, not {value}")
+    elif name == "specs" and not _is_below(str(value)):
+        complain(key, f"{key} must be a folder inside the repository, not {value!r}")
     else:
         return True
     return False
@@ -197,11 +206,21 @@ def _sources(value: object, complain: Callable[[str, str], None]) -> tuple[Templ
                 complain(name, _unknown(name, list(_SOURCE_KEYS)))
             elif not isinstance(what, str):
                 complain(name, f"{name} must be a string, not {what!r}")
+            elif name == "key" and not _is_below(what):
+                complain(name, f"{name} must be a file inside the repository, not {what!r}")
+            elif name == "url" and not what.startswith(("http://", "https://")):
+                complain(name, f"{name} must be an http or https URL, not {what!r}")
         if "url" not in entry:
             complain(key, f"a table of {key} has no url")
         elif set(entry) <= set(_SOURCE_KEYS) and all(isinstance(v, str) for v in entry.values()):
             sources.append(TemplateSource(**entry))
     return tuple(sources)
+
+
+def _is_below(path: str) -> bool:
+    """Whether a path starts at the settings file's folder and does not leave it."""
+    parts = path.split("/")
+    return not path.startswith(("/", "~")) and not {"..", ".git"} & set(parts)
 
 
 def _unknown(key: str, known: list[str]) -> str:

@@ -85,11 +85,17 @@ def _packages(manifest: Manifest, source: Source) -> tuple[Package, ...] | None:
     try:
         data = source.store.get(manifest.key.packages).data
     except NotFoundError:
-        kept = source.aside and source.aside / manifest.key.packages
-        if not kept or not kept.is_file():
+        kept = source.aside and _kept(source.aside, manifest.key.packages)
+        if not kept:
             return None
         data = kept.read_bytes()
     return contents.parse(data.decode(errors="replace"))
+
+
+def _kept(aside: Path, key: str) -> Path | None:
+    """A file that was kept aside; a pull request may have put a link to any other there."""
+    kept = (aside / key).resolve()
+    return kept if kept.is_relative_to(aside.resolve()) and kept.is_file() else None
 
 
 def _log(after: Manifest | None, source: Source) -> str:

@@ -103,6 +103,15 @@ def inside(real: str, root: str) -> bool:
     return real == root or real.startswith(f"{root.rstrip('/')}/")
 
 
+def stray(real: str, root: str) -> str | None:
+    """Why a path, resolved as ``root`` is, is not to be read and shown; None when it may be."""
+    if not inside(real, root):
+        return "leads out of the repository"
+    if ".git" in real[len(root) :].split("/"):
+        return "leads to git's own files, which may hold credentials"
+    return None
+
+
 def _in_submodule(path: str, folders: Folders) -> bool:
     return any(f"{normal(path)}/".startswith(f"{top}/") for top in folders.submodules)
 

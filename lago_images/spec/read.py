@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from lago_images.errors import Problem, SpecError
 from lago_images.spec.check import check
-from lago_images.spec.files import inside, why
+from lago_images.spec.files import stray, why
 from lago_images.spec.model import Spec
 from lago_images.spec.parse import parse
 
@@ -58,13 +58,16 @@ def inspect(root: Path, folder: str) -> Found:
     broken: set[str] = set()
     problems: list[Problem] = []
     try:
-        names = spec_names(root / folder)
+        what = stray(os.path.realpath(root / folder), top)
+        names = [] if what else spec_names(root / folder)
     except OSError as error:
+        names = []
         what = (
-            f"the folder of the specs cannot be read: {error.strerror} (run this in a specs "
+            f"cannot be read: {error.strerror} (run this in a specs "
             "repository, name one with -C, or make one: lago-images init)"
         )
-        return Found({}, [Problem(folder, None, what)], 0)
+    if what:
+        return Found({}, [Problem(folder, None, f"the folder of the specs {what}")], 0)
     for name in names:
         path = name if folder in {"", "."} else f"{folder.rstrip('/')}/{name}"
         text, problem = _text(top, path)
@@ -121,8 +124,8 @@ def _bytes(root: str, path: str) -> tuple[bytes, str]:
         if error.errno != errno.ELOOP:
             raise
         real = Path(root, path).resolve(strict=True)
-        if not inside(str(real), root):
-            return b"", "the link leads out of the repository"
+        if what := stray(str(real), root):
+            return b"", f"the link {what}"
         descriptor = os.open(real, _PLAIN)
     try:
         status = os.fstat(descriptor)

@@ -87,6 +87,49 @@ def test_no_folder_of_specs(tmp_path):
     assert "image-specs: the folder of the specs cannot be read: No such file" in ran.out
 
 
+def a_private_folder(tmp_path):
+    folder = tmp_path / "private"
+    folder.mkdir()
+    (folder / "id_ed25519").write_text("b3BlbnNzaC1rZXk\n")
+    return folder
+
+
+def test_the_folder_of_the_specs_does_not_lead_out_of_the_repository(repo, tmp_path):
+    (repo.root / "image-specs").rmdir()
+    (repo.root / "image-specs").symlink_to(a_private_folder(tmp_path))
+    ran = repo.run("lint")
+    assert ran.code == 2
+    assert ran.out == "image-specs: the folder of the specs leads out of the repository\n"
+
+
+@pytest.mark.parametrize("folder", ["../private", "/etc", "a/../../private", "~", ".git"])
+def test_settings_cannot_send_lint_out_of_the_repository(repo, tmp_path, folder):
+    a_private_folder(tmp_path)
+    repo.write("lago-images.toml", f'specs = "{folder}"\n')
+    ran = repo.run("lint")
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err == (
+        f"lago-images.toml:1: specs must be a folder inside the repository, not '{folder}'\n"
+    )
+
+
+def test_gits_own_files_are_no_specs(repo):
+    (repo.root / "image-specs/a").symlink_to("../.git/config")
+    (repo.root / "specs").symlink_to(".git")
+    why = "leads to git's own files, which may hold credentials"
+    assert repo.run("lint").out == f"image-specs/a: the link {why}\n"
+    ran = repo.run("lint", environ={"LAGO_IMAGES_SPECS": "specs"})
+    assert (ran.code, ran.out) == (2, f"specs: the folder of the specs {why}\n")
+
+
+def test_settings_are_not_read_from_elsewhere(repo, tmp_path):
+    (tmp_path / "credentials.toml").write_text('token = "b3BlbnNzaC1rZXk"\n')
+    (repo.root / "lago-images.toml").symlink_to("../credentials.toml")
+    ran = repo.run("lint")
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err == "lago-images.toml: the link leads out of the repository\n"
+
+
 def test_hostile_specs(tmp_path):
     root = tmp_path / "hostile"
     shutil.copytree(ROOT / "tests" / "hostile-specs", root, symlinks=True)

@@ -81,3 +81,13 @@ def test_without_lists_there_is_no_comparison(repo):
     row, _ = cells(repo)
     assert row[1] == "✅ built"
     assert row[5] == ""
+
+
+def test_a_link_among_what_was_kept_is_not_followed(repo, tmp_path):
+    (tmp_path / "private").write_bytes(AFTER)
+    kept = repo.write("results/repository/builds/debian-12/x86_64/build-2/packages.txt", "")
+    kept.unlink()
+    kept.symlink_to(tmp_path / "private")
+    row, shown = cells(repo)
+    assert row[5] == ""
+    assert "1~rc1" not in shown

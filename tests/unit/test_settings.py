@@ -102,3 +102,20 @@ def test_template_sources_of_another_shape(tmp_path, value):
     assert problems(tmp_path) == [
         "lago-images.toml:1: template-sources must be an array of tables: [[template-sources]]"
     ]
+
+
+def test_a_committed_file_names_no_file_of_the_host(tmp_path):
+    (tmp_path / FILE).write_text(
+        'specs = "../x"\n[[template-sources]]\nurl = "file:///etc/passwd"\nkey = "/root/key"\n'
+    )
+    assert problems(tmp_path) == [
+        "lago-images.toml:1: specs must be a folder inside the repository, not '../x'",
+        "lago-images.toml:3: url must be an http or https URL, not 'file:///etc/passwd'",
+        "lago-images.toml:4: key must be a file inside the repository, not '/root/key'",
+    ]
+
+
+def test_a_link_inside_the_repository_may_be_the_file(tmp_path):
+    (tmp_path / "shared.toml").write_text("jobs = 2\n")
+    (tmp_path / FILE).symlink_to("shared.toml")
+    assert load(tmp_path, {}).jobs == 2
