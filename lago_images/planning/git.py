@@ -12,8 +12,9 @@ from typing import IO, Self
 
 from lago_images.errors import GitError, ToolMissingError, UsageError
 
-# Without it GitPython's import fails on a machine without git, which may have no use for it.
-os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+# GitPython's import runs git, with all of the environment, and fails on a machine without git,
+# which may have no use for it. A git that cannot be run is not run.
+os.environ |= {"GIT_PYTHON_REFRESH": "quiet", "GIT_PYTHON_GIT_EXECUTABLE": os.devnull}
 
 from git import cmd
 from git.exc import CommandError, GitCommandNotFound
@@ -26,15 +27,6 @@ MOST_COMMITS = 2000
 _FEW = 3
 _MOST_FETCHED = 20
 _STEPS = (50, 500, 5000)
-# A fixed language, because messages are read; no questions, because nobody may be there to answer;
-# and no write to the index, because another git may be at work.
-_ENVIRONMENT = {
-    "LC_ALL": "C",
-    "LANGUAGE": "C",
-    "GIT_TERMINAL_PROMPT": "0",
-    "GIT_OPTIONAL_LOCKS": "0",
-    "GIT_LITERAL_PATHSPECS": "1",
-}
 
 
 class Git:
@@ -44,7 +36,7 @@ class Git:
         """Raises ``GitError`` if git cannot use the folder; ``find`` is for when it may not."""
         self.folder = folder
         self._git = cmd.Git(str(folder))
-        self._git.update_environment(**_ENVIRONMENT)
+        self._git.update_environment(**gitdata.ENVIRONMENT)
         self.prefix = self._run("rev-parse", "--show-prefix").strip()
 
     @classmethod
@@ -279,15 +271,16 @@ class Git:
         try:
             return str(
                 self._git.execute(
-                    ["git", *arguments],
+                    [*gitdata.without_others(os.environ), "git", *arguments],
                     stdin.fileno(),
                     kill_after_timeout=limit,
                     strip_newline_in_stdout=False,
                 )
             )
-        except GitCommandNotFound as error:
-            raise ToolMissingError("git is not installed", hint="apt-get install git") from error
         except CommandError as error:
+            if isinstance(error, GitCommandNotFound) or error.status == gitdata.NO_PROGRAM:
+                missing = ToolMissingError("git is not installed", hint="apt-get install git")
+                raise missing from error
             raise _refused(arguments, error) from error
 
 

@@ -1,6 +1,7 @@
 """The reader of git, on real repositories: shallow, rewritten, renamed, with submodules."""
 
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -54,6 +55,38 @@ def test_without_git_installed_the_package_is_named(repo, monkeypatch):
     with pytest.raises(ToolMissingError) as caught:
         Git.find(repo.root)
     assert caught.value.hint == "apt-get install git"
+
+
+RECORDER = """#!/bin/sh
+env > "$0.log/$$"
+exec {git} "$@"
+"""
+
+
+def test_git_sees_no_credentials(repo, tmp_path):
+    """Neither when it is looked for nor when it is used, and it keeps what fetching needs."""
+    repo.spec("a", "simple:disk.img")
+    repo.disk("disk.img")
+    repo.commit()
+    wrapper = tmp_path / "bin/git"
+    (tmp_path / "bin/git.log").mkdir(parents=True)
+    wrapper.write_text(RECORDER.format(git=shutil.which("git")))
+    wrapper.chmod(0o755)
+    secret = {"AWS_SECRET_ACCESS_KEY", "SIGNING_KEY", "GITHUB_TOKEN"}
+    needed = {"GIT_SSH_COMMAND", "SSH_AUTH_SOCK", "HTTPS_PROXY", "SUDO_UID"}
+    given = dict.fromkeys((*secret, *needed), "told")
+    given |= {"PATH": f"{tmp_path}/bin:{os.environ['PATH']}", "LC_ALL": "de_DE.UTF-8"}
+    ran = repo.run("ci", "plan", environ=given)
+    assert ran.code == 0, ran.err
+    seen = [
+        dict(line.split("=", 1) for line in told.read_text().splitlines() if "=" in line)
+        for told in (tmp_path / "bin/git.log").iterdir()
+    ]
+    assert len(seen) > 3
+    for environ in seen:
+        assert "told" not in {environ.get(name) for name in secret}
+        assert {environ.get(name) for name in needed} == {"told"}
+        assert environ["LC_ALL"] == "C"
 
 
 def test_passwords_in_urls_are_not_told(repo):
