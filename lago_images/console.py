@@ -25,6 +25,8 @@ _CONTROLS = re.compile(
     r"\x1b\[[0-?]*[ -/]*[@-~]|[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]"
     r"|[\u00ad\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff]"
 )
+# What Python makes of bytes that are no UTF-8: git's subjects and files' names may have them.
+_SURROGATES = re.compile("[\ud800-\udfff]")
 PLAIN_SECONDS = 15.0
 
 
@@ -36,9 +38,14 @@ class Mode(StrEnum):
     GITHUB = "github"
 
 
+def whole(text: str) -> str:
+    """Text that can be written as UTF-8: U+FFFD stands for what was none where it came from."""
+    return text if text.isascii() else _SURROGATES.sub("\ufffd", text)
+
+
 def clean(text: str) -> str:
-    """One line of text without escape sequences, control characters or invisible ones."""
-    return _CONTROLS.sub("", text)
+    """One ``whole`` line without escape sequences, control characters or invisible ones."""
+    return _CONTROLS.sub("", whole(text))
 
 
 def inert(text: str) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lago_images.console import clean
+from lago_images.console import clean, whole
 from lago_images.errors import UsageError
 from lago_images.planning.model import Action, Plan, PlannedImage, Reason, ReasonKind
 
@@ -40,7 +40,8 @@ def _lines(values: Sequence[object]) -> str:
 
 def _plain(image: PlannedImage) -> dict[str, Any]:
     plain = {name: getattr(image, name) for name in PlannedImage.__dataclass_fields__}
-    plain["reasons"] = [{"kind": r.kind, "detail": r.detail} for r in image.reasons]
+    plain["reasons"] = [{"kind": r.kind, "detail": whole(r.detail)} for r in image.reasons]
+    plain["note"] = whole(image.note)
     return plain
 
 
@@ -57,7 +58,7 @@ def from_json(text: str | bytes, where: str) -> Plan:
                 hint="make the plan with the same version that executes it",
             )
         return _plan(plain)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise UsageError(
             f"{where} is not a plan: {error!r}",
             hint=f"lago-images ci plan --format json > {where}",

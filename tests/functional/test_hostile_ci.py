@@ -1,11 +1,14 @@
 """Specs that try to speak to GitHub's runner, the report and the index through CI."""
 
 import json
+import os
 import re
 
 import pytest
 
-from tests.support.specs import SpecsRepo
+from lago_images.storage.directory import DirectoryStore
+from tests.support.handmade import manifest, put_build, put_release, release
+from tests.support.specs import SpecsRepo, git
 from tests.unit.ci.test_markdown import ACTIVE, rendered
 from tests.unit.ci.test_outputs import is_command, parsed
 
@@ -112,6 +115,34 @@ def test_hostile_text_stays_text(repo, tmp_path, text):
     shown = rendered((tmp_path / "summary.md").read_text()).replace("<h3>Images</h3>", "")
     assert not ACTIVE.search(shown)
     assert not re.search(r"@\w", re.sub(r"(?s)<pre>.*?</pre>", "", shown))
+
+
+def test_bytes_that_are_no_utf_8_are_told_as_far_as_they_are(repo, tmp_path):
+    """In the subject of a commit and the name of a file: the plan and the report hold."""
+    repo.spec("more", "simple:disk.raw", "copy-in files:/srv")
+    for text in ("one", "two"):
+        (repo.root / "files").mkdir(exist_ok=True)
+        (repo.root / os.fsdecode(b"files/caf\xe9")).write_text(text)
+        (tmp_path / "subject").write_bytes(b"Caf\xe9 " + text.encode())
+        git(repo.root, "add", "-A")
+        # Of an encoding that git does not know it keeps the bytes; else it makes them UTF-8.
+        encoding = ("-c", "i18n.commitEncoding=none")
+        git(repo.root, *encoding, "commit", "-q", "-F", str(tmp_path / "subject"))
+    store, before = DirectoryStore(path=repo.root / "image-repo"), git(repo.root, "rev-parse", "@~")
+    put_build(store, manifest("more"))
+    put_release(store, release(name="more", commit=before))
+    plan = str(tmp_path / "plan.json")
+    ran = repo.run("ci", "plan", "--output", plan)
+    assert (ran.code, ran.err) == (0, "")
+    assert "Caf\ufffd" in ran.out
+    told = repo.run("ci", "report", "--plan", plan, "--results", str(tmp_path / "none"))
+    assert told.code == 0, told.err
+    assert "Caf\ufffd" in rendered((tmp_path / "summary.md").read_text())
+    linted = repo.run("lint")
+    assert linted.code == 0
+    (repo.root / os.fsdecode(b"image-specs/caf\xe9")).write_text("#base=libguestfs:x\n")
+    linted = repo.run("lint")
+    assert (linted.code, "Traceback" in linted.err) == (2, False)
 
 
 def test_the_runners_own_format_is_understood(tmp_path):

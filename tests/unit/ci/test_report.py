@@ -83,6 +83,17 @@ def test_a_skipped_layer_names_its_base():
     assert "Its base <code>debian-12</code> failed." in shown
 
 
+def test_what_is_no_utf_8_is_told_as_far_as_it_is():
+    lost = failed("b", error="\udcff", tail=("\udcff",), skipped="\x00\udcff")
+    told = report(
+        entry("a", planned=planned("a", detail="caf\udce9")),
+        entry("b", result=lost, after=None),
+        entry("c", result=failed("c", error="\udcff", tail=("\udcff",)), after=None),
+    )
+    assert "caf\ufffd" in render(told).encode().decode()
+    ET.fromstring(junit.render(told.entries))
+
+
 def test_a_promoted_build_is_told_without_a_time():
     promoted = entry(
         planned=planned(action=Action.PROMOTE, promote="b2"), result=None, after=manifest()
@@ -185,5 +196,5 @@ def test_junit():
     suite = ET.fromstring(xml)
     assert suite.attrib == {"name": "images", "tests": "4", "failures": "2", "skipped": "1"}
     failure = suite.find("testcase[@name='b']/failure")
-    assert failure.attrib["message"] == "boom  <x>"
+    assert failure.attrib["message"] == "boom \ufffd <x>"
     assert failure.text == "one\ntwo"
