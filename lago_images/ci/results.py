@@ -1,20 +1,23 @@
 """Results as JSON: how one CI job tells another how its builds ended."""
 
 import json
-import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from lago_images.building.model import Result
+from lago_images.console import whole
 from lago_images.errors import RepositoryError
-from lago_images.repository.layout import NAME
+from lago_images.repository.check import manifest_problems
+from lago_images.repository.layout import NAME, BuildKey
 from lago_images.repository.manifest import Manifest, canonical, refuse_newer
 
 SCHEMA = 1
 _KEYS = frozenset(
     {"name", "arch", "manifest", "seconds", "step", "error", "tail", "skipped", "log"}
 )
+# Longer than any job may take.
+_MOST_SECONDS = 2**31
 
 
 def dump(results: Iterable[Result]) -> bytes:
@@ -34,7 +37,7 @@ def load(data: bytes, where: str) -> list[Result]:
         plain = json.loads(data)
         refuse_newer(plain, SCHEMA, where)
         return [_result(entry, where) for entry in plain["results"]]
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise RepositoryError(f"{where} is not a file of results: {error}") from error
 
 
@@ -61,8 +64,8 @@ def _plain(result: Result) -> dict[str, Any]:
         "manifest": None if manifest is None else json.loads(manifest.to_json()),
         "seconds": round(result.seconds, 3),
         "step": result.step,
-        "error": result.error,
-        "tail": list(result.tail),
+        "error": whole(result.error),
+        "tail": [whole(line) for line in result.tail],
         "skipped": result.skipped,
         "log": None if result.log is None else result.log.name,
     }
@@ -71,28 +74,33 @@ def _plain(result: Result) -> dict[str, Any]:
 def _result(entry: Mapping[str, Any], where: str) -> Result:
     if set(entry) != _KEYS:
         raise ValueError(f"unexpected or missing keys: {sorted(set(entry) ^ _KEYS)}")
-    seconds = float(entry["seconds"])
-    if not math.isfinite(seconds) or seconds < 0:
-        raise ValueError(f"seconds is {seconds}")
-    manifest, log = entry["manifest"], entry["log"]
+    name, arch = _name(entry["name"]), _name(entry["arch"])
+    manifest, log, skipped = entry["manifest"], entry["log"], entry["skipped"]
     return Result(
-        name=_name(entry["name"]),
-        arch=_name(entry["arch"]),
-        manifest=None if manifest is None else _manifest(manifest, where),
-        seconds=seconds,
+        name=name,
+        arch=arch,
+        manifest=None if manifest is None else _manifest(manifest, name, arch, where),
+        seconds=_seconds(entry["seconds"]),
         step=_text(entry["step"]),
         error=_text(entry["error"]),
         tail=tuple(_text(line) for line in entry["tail"]),
-        skipped=_text(entry["skipped"]),
+        skipped="" if skipped == "" else _name(skipped),
         log=None if log is None else Path(Path(_text(log)).name),
     )
 
 
-def _manifest(plain: object, where: str) -> Manifest:
-    manifest = Manifest.from_json(json.dumps(plain).encode(), where)
-    for part in (manifest.name, manifest.arch, manifest.build_id):
-        _name(part)
+def _manifest(plain: dict[str, Any], name: str, arch: str, where: str) -> Manifest:
+    manifest = Manifest.from_plain(plain, where)
+    key = BuildKey(name=name, arch=arch, build_id=manifest.build_id)
+    if problems := manifest_problems(manifest, key):
+        raise ValueError(f"its manifest: {'; '.join(problems)}")
     return manifest
+
+
+def _seconds(value: object) -> float:
+    if not isinstance(value, int | float) or not 0 <= value < _MOST_SECONDS:
+        raise ValueError(f"seconds is {value!r}")
+    return float(value)
 
 
 def _name(value: object) -> str:
@@ -104,4 +112,4 @@ def _name(value: object) -> str:
 def _text(value: object) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{value!r} is not a string")
-    return value
+    return whole(value)

@@ -37,7 +37,7 @@ def load(store: Store) -> Cache:
         plain = json.loads(blob.data)
         entries = {key: (str(etag), plain) for key, (etag, plain) in plain["objects"].items()}
         return Cache(entries=entries if plain["schema"] == SCHEMA else {}, etag=blob.etag)
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return Cache(entries={}, etag=blob.etag)
 
 

@@ -7,6 +7,7 @@ character is checked before it can reach an index, JSON or HTML.
 import re
 from collections.abc import Mapping
 
+from lago_images.console import whole
 from lago_images.repository.layout import NAME, BuildKey, ReleaseKey
 from lago_images.repository.manifest import Manifest
 from lago_images.repository.release import Release
@@ -98,7 +99,7 @@ def _manifest_types(manifest: Manifest) -> list[str]:
     ]
     others = [
         ("dirty", manifest.dirty, isinstance(manifest.dirty, bool)),
-        ("properties", manifest.properties, _texts(manifest.properties)),
+        ("properties", manifest.properties, _strings(manifest.properties)),
         ("tools", manifest.tools, _texts(manifest.tools)),
         ("boot", boot, boot is None or (_number(boot.seconds) and _text(boot.accel))),
     ]
@@ -127,6 +128,8 @@ def _property_problems(manifest: Manifest) -> list[str]:
     for key, value in properties.items():
         if (key in _LINES or is_notes(key)) and not is_line(value):
             problems.append(f"property {key} is not one printable line: {value!r}")
+        elif not (_text(key) and _text(value)):
+            problems.append(f"property {key!r} is not UTF-8: {value!r}")
     if properties.get("hidden", "false") not in ("true", "false"):
         problems.append(f"property hidden is {properties['hidden']!r}, not true or false")
     problems.extend(
@@ -143,7 +146,8 @@ def aliases(text: str) -> list[str]:
 
 
 def _text(value: object) -> bool:
-    return isinstance(value, str)
+    # A lone surrogate is text to JSON, and cannot be written.
+    return isinstance(value, str) and whole(value) == value
 
 
 def _whole(value: object) -> bool:
@@ -152,7 +156,12 @@ def _whole(value: object) -> bool:
 
 
 def _number(value: object) -> bool:
-    return isinstance(value, float) or _whole(value)
+    # Neither infinite nor no number at all, both of which JSON can say in Python.
+    return _whole(value) or (isinstance(value, float) and 0 <= value < 2**62)
+
+
+def _strings(value: object) -> bool:
+    return isinstance(value, Mapping) and all(isinstance(i, str) for p in value.items() for i in p)
 
 
 def _texts(value: object) -> bool:

@@ -101,7 +101,7 @@ class Manifest:
         """Raises ``RepositoryError`` naming ``where`` when it is not a manifest we know."""
         try:
             plain = json.loads(data)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise RepositoryError(f"{where} is not a manifest: {error}") from error
         return cls.from_plain(plain, where)
 

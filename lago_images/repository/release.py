@@ -48,7 +48,7 @@ class Release:
         """Raises ``RepositoryError`` naming ``where`` when it is not a release we know."""
         try:
             plain = json.loads(data)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise RepositoryError(f"{where} is not a release: {error}") from error
         return cls.from_plain(plain, where)
 

@@ -41,6 +41,9 @@ def test_no_folder_no_results(tmp_path):
         {"manifest": []},
         {"manifest": {}},
         {"extra": 1},
+        {"seconds": 10**400},
+        {"skipped": "\x00"},
+        {"skipped": "a b"},
     ],
     ids=str,
 )
@@ -51,6 +54,42 @@ def test_strange_results_are_refused(change):
         results.load(json.dumps(plain).encode(), "job-1/x.results.json")
 
 
+@pytest.mark.parametrize(
+    ("part", "change"),
+    [
+        ("disk", {"compressed_size": "x"}),
+        ("disk", {"compressed_size": 0}),
+        ("boot", {"seconds": "x"}),
+        ("boot", {"seconds": float("inf")}),
+        ("boot", {"accel": 5}),
+        ("base", {"ref": "\udcff"}),
+    ],
+    ids=str,
+)
+def test_strange_manifests_are_refused(part, change):
+    plain = json.loads(results.dump([built()]))
+    plain["results"][0]["manifest"][part].update(change)
+    with pytest.raises(RepositoryError, match=part):
+        results.load(json.dumps(plain).encode(), "x")
+
+
+def test_a_manifest_is_of_its_own_image():
+    plain = json.loads(results.dump([built("a")]))
+    plain["results"][0]["manifest"]["name"] = "b"
+    with pytest.raises(RepositoryError, match="it is the manifest of builds/b/"):
+        results.load(json.dumps(plain).encode(), "x")
+
+
+def test_what_is_no_utf_8_stays_readable():
+    ended = failed("a", error="no \udcff", tail=("\udc80",))
+    (found,) = results.load(results.dump([ended]), "x")
+    assert (found.error, found.tail) == ("no \ufffd", ("\ufffd",))
+    plain = json.loads(results.dump([failed("a")]))
+    plain["results"][0]["step"] = "\udcff"
+    (found,) = results.load(json.dumps(plain).encode(), "x")
+    assert found.step == "\ufffd"
+
+
 @pytest.mark.parametrize("field", ["name", "arch", "build_id"])
 def test_a_manifest_cannot_name_another_place(field):
     plain = json.loads(results.dump([built()]))
@@ -59,7 +98,11 @@ def test_a_manifest_cannot_name_another_place(field):
         results.load(json.dumps(plain).encode(), "x")
 
 
-@pytest.mark.parametrize("data", [b"", b"[]", b"{}", b"\xff", b'{"schema": 2, "results": []}'])
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"[]", b"{}", b"\xff", b'{"schema": 2, "results": []}', b"[" * 200_000],
+    ids=lambda data: ascii(data[:9]),
+)
 def test_another_document_is_refused(data):
     with pytest.raises(RepositoryError):
         results.load(data, "x")
