@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from github import Auth, Github, GithubException
 from github.Commit import Commit
 from github.Issue import Issue
+from github.IssueComment import IssueComment
 from requests import RequestException
 from urllib3.util import Retry
 
@@ -71,11 +72,16 @@ class Reporter:
 
     def _write(self, issue: Issue, marker: str, body: str) -> str:
         for comment in issue.get_comments():
-            if comment.user.login == self._author and comment.body.startswith(marker):
+            if self._is_ours(comment) and (comment.body or "").startswith(marker):
                 if comment.body != body:
                     comment.edit(body)
                 return comment.html_url
         return issue.create_comment(body).html_url
+
+    def _is_ours(self, comment: IssueComment) -> bool:
+        # A user who is gone is null; and logins differ by more than their case.
+        login = getattr(comment.user, "login", None)
+        return login is not None and str(login).lower() == self._author.lower()
 
     def statuses(self, states: Mapping[str, tuple[bool, str]], url: str) -> None:
         """Set a commit status for each chain: by name, whether it is good, and a sentence."""
