@@ -1,5 +1,6 @@
 """``lago-images ci report``."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -62,16 +63,29 @@ def report(
 def _post(invocation: Invocation, told: Report, target: Target, token: str, author: str) -> bool:
     """Tell GitHub what its token permits; whether a comment was written."""
     reporter = Reporter(target, token, author=author)
+
+    def comment() -> None:
+        url = reporter.comment(told.marker, render(told))
+        invocation.console.info(f"reported at {url}")
+
     commented = False
     try:
-        if told.entries:
-            reporter.statuses(chain_states(told), told.run)
         if target.pull_request is not None:
-            url = reporter.comment(told.marker, render(told))
-            invocation.console.info(f"reported at {url}")
-            commented = True
-    except NotPermittedError as error:
-        invocation.console.info(f"{error.message}: the report is in the step summary only")
+            otherwise = "the report is in the step summary only"
+            commented = _permitted(invocation, comment, otherwise)
+        if told.entries:
+            states = chain_states(told)
+            _permitted(invocation, lambda: reporter.statuses(states, told.run), "none is set")
     finally:
         reporter.close()
     return commented
+
+
+def _permitted(invocation: Invocation, call: Callable[[], None], otherwise: str) -> bool:
+    """Whether the token permits a call; if not, what holds ``otherwise`` is told."""
+    try:
+        call()
+    except NotPermittedError as error:
+        invocation.console.info(f"{error.message}: {otherwise}")
+        return False
+    return True

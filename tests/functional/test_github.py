@@ -2,6 +2,7 @@
 
 import json
 import threading
+from contextlib import contextmanager
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -18,6 +19,7 @@ from tests.support.specs import SpecsRepo
 SHA = "6dcb09b5b57875f334f61aebed695e2e4193db5e"
 # The author and text of the comment in GitHub's example answer.
 AUTHOR, TEXT = "octocat", "Me too"
+PULL = "https://github.com/octocat/Hello-World/pull/7"
 
 
 @pytest.fixture(scope="module")
@@ -82,25 +84,60 @@ def test_without_a_pull_request_there_is_no_comment(github):
 
 class _Refuses(BaseHTTPRequestHandler):
     def do_GET(self):
-        body = json.dumps({"message": "Resource not accessible by integration"}).encode()
-        self.send_response(403)
+        self.answer(403, {"message": "Resource not accessible by integration"})
+
+    do_POST = do_PATCH = do_GET  # noqa: N815 -- http.server's own names
+
+    def answer(self, code, plain):
+        body = json.dumps(plain).encode()
+        self.send_response(code)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
 
-    do_POST = do_PATCH = do_GET  # noqa: N815 -- http.server's own names
-
     def log_message(self, *_):
         pass
 
 
-@pytest.fixture
-def readonly():
-    with ThreadingHTTPServer(("127.0.0.1", 0), _Refuses) as server:
+class _RefusesStatuses(_Refuses):
+    """A conversation whose first author is gone, and whose second is ours in other letters."""
+
+    def do_GET(self):
+        url = "http://127.0.0.1/repos/octocat/Hello-World/issues/comments/"
+        ours = {"url": url + "2", "user": {"login": "Octocat"}, "body": TEXT}
+        ours["html_url"] = f"{PULL}#2"
+        self.answer(200, [{"url": url + "1", "user": None, "body": None}, ours])
+
+    def do_POST(self):
+        if "/statuses/" in self.path:
+            super().do_GET()
+        else:
+            self.answer(201, {"html_url": f"{PULL}#1"})
+
+
+@contextmanager
+def serving(handler):
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
+
+
+@pytest.fixture
+def readonly():
+    with serving(_Refuses) as url:
+        yield url
+
+
+@pytest.fixture
+def no_statuses():
+    with serving(_RefusesStatuses) as url:
+        yield url
+
+
+def test_an_author_is_found_beside_one_who_is_gone_and_in_other_letters(no_statuses):
+    assert reporter(no_statuses, author="oCTOCAT").comment(TEXT, TEXT) == f"{PULL}#2"
 
 
 def test_a_github_that_is_away_is_told(monkeypatch):
@@ -155,6 +192,13 @@ def test_the_command_falls_back_to_the_summary(readonly, job):
     assert "the report is in the step summary only" in ran.err
     assert "❌ failed" in (job.root / "summary.md").read_text()
     assert "boom" in (job.root / "r.xml").read_text()
+
+
+def test_a_refused_status_keeps_no_comment_away(no_statuses, job):
+    ran = job.run("ci", "report", environ=environ(job, no_statuses))
+    assert ran.code == 0, ran.err
+    assert f"reported at {PULL}#1" in ran.err
+    assert "not accessible by integration: none is set" in ran.err
 
 
 def test_outside_github_it_prints(job):
