@@ -40,8 +40,7 @@ def _base(entry: Entry) -> str:
 
 def _failure(case: Element, entry: Entry) -> None:
     result = entry.result
-    error = result.error if result else "its job ended without telling how"
-    failure = SubElement(case, "failure", message=_xml(error), type=str(entry.outcome))
+    failure = SubElement(case, "failure", message=_xml(entry.error), type=str(entry.outcome))
     failure.text = "\n".join(_xml(line) for line in result.tail) if result else ""
 
 

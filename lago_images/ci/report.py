@@ -8,8 +8,10 @@ from enum import StrEnum
 from lago_images.building.contents import Difference
 from lago_images.building.model import Result
 from lago_images.ci.markdown import block, code, inert, table
+from lago_images.ci.publication import Fate
 from lago_images.planning.model import Action, Plan, PlannedImage
 from lago_images.repository.manifest import Manifest
+from lago_images.repository.releasing import Verdict
 
 # GitHub refuses comments longer than 65,536 characters.
 LIMIT = 60_000
@@ -24,10 +26,18 @@ class Outcome(StrEnum):
     """How an image's part of a run ended."""
 
     BUILT = "built"
-    PROMOTED = "promoted"
+    WAITING = "built before, waits to be released"
+    RELEASED = str(Verdict.RELEASED)
+    ALREADY = str(Verdict.ALREADY)
+    SUPERSEDED = str(Verdict.SUPERSEDED)
+    WITHDRAWN = str(Verdict.WITHDRAWN)
     FAILED = "failed"
     SKIPPED = "skipped"
     MISSING = "no result"
+    UNRELEASED = "not released"
+
+
+_BAD = {Outcome.FAILED, Outcome.SKIPPED, Outcome.MISSING, Outcome.UNRELEASED}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +50,7 @@ class Entry:
         changes: Between the packages of ``before`` and of the new build; None if not known.
         after: The new build's manifest: this run's, or the one promoted.
         log: The URL of its log; empty if there is none.
+        fate: How its publication ended; None where none has told.
     """
 
     planned: PlannedImage
@@ -48,20 +59,35 @@ class Entry:
     after: Manifest | None = None
     changes: Difference | None = None
     log: str = ""
+    fate: Fate | None = None
 
     @property
     def outcome(self) -> Outcome:
+        if self.fate is not None and self.fate.verdict is not None:
+            return Outcome(self.fate.verdict)
+        made = self._made
+        return made if self.fate is None or made in _BAD else Outcome.UNRELEASED
+
+    @property
+    def good(self) -> bool:
+        return self.outcome not in _BAD
+
+    @property
+    def error(self) -> str:
+        """What went wrong, for an image that is not good."""
+        if self.outcome is Outcome.UNRELEASED and self.fate is not None:
+            return f"not released: {self.fate.why}"
+        return self.result.error if self.result else "its job ended without telling how"
+
+    @property
+    def _made(self) -> Outcome:
         if self.planned.action is Action.PROMOTE:
-            return Outcome.PROMOTED if self.after is not None else Outcome.MISSING
+            return Outcome.WAITING if self.after is not None else Outcome.MISSING
         if self.result is None:
             return Outcome.MISSING
         if self.result.skipped:
             return Outcome.SKIPPED
         return Outcome.BUILT if self.result.ok else Outcome.FAILED
-
-    @property
-    def good(self) -> bool:
-        return self.outcome in {Outcome.BUILT, Outcome.PROMOTED}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -230,7 +256,9 @@ def _failure(entry: Entry) -> str:
         return ""
     title = f"<summary>{code(entry.planned.name)}: {entry.outcome}</summary>"
     lines = ["<details open>", title, ""]
-    if result is None:
+    if entry.outcome is Outcome.UNRELEASED:
+        lines += [code(entry.error, limit=2000), ""]
+    elif result is None:
         lines += ["Its job ended without telling how: see the run's log.", ""]
     elif result.skipped:
         lines += [f"Its base {code(result.skipped)} failed.", ""]

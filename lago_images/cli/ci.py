@@ -4,10 +4,11 @@ from pathlib import Path
 
 import click
 
-from lago_images.ci import build_job, plan_job, publish_job, results
+from lago_images.ci import build_job, plan_job, publication, publish_job, results
 from lago_images.cli.carry_out import carry_out, show_published, show_results
 from lago_images.cli.common import Invocation
 from lago_images.cli.work import finish, override, plan_of, workspace
+from lago_images.errors import Error
 from lago_images.planning import document
 from lago_images.planning.facts import Ask
 
@@ -64,14 +65,26 @@ def build(
 
 @click.command()
 @click.option("--plan", "plan_file", type=_PLAN, help="A saved plan; else one is made now.")
-@click.option("--results", "folder", type=_FOLDER, help="The folder with how each build ended.")
+@click.option(
+    "--results",
+    "folder",
+    type=_FOLDER,
+    help="The folder with how each build ended; it is told there how the publication did.",
+)
 @click.pass_obj
 def publish(invocation: Invocation, plan_file: Path | None, folder: Path | None) -> None:
     """Release what was planned and built, render the repository, verify it."""
     work = workspace(invocation)
     made = plan_of(plan_file) or plan_job.plan(work, Ask())
     ended = [] if folder is None else results.read_folder(folder)
-    published = publish_job.publish(work, made, ended)
+    try:
+        published = publish_job.publish(work, made, ended)
+    except Error as error:
+        if folder is not None:
+            publication.write(folder, made, publication.stopped(made, error.message))
+        raise
+    if folder is not None:
+        publication.write(folder, made, publication.fates(published))
     show_published(invocation, published)
     finish(succeeded=published.ok)
 

@@ -1,16 +1,19 @@
 """``lago-images ci report``."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import click
 
 from lago_images.ci import event as events
-from lago_images.ci import gather, junit, outputs, results
+from lago_images.ci import gather, junit, outputs, publication, results
+from lago_images.ci.event import Event
 from lago_images.ci.github import BOT, NotPermittedError, Reporter, Target
+from lago_images.ci.publication import Fate
 from lago_images.ci.report import Report, chain_states, marker, render
 from lago_images.cli.common import Invocation
 from lago_images.planning import document
+from lago_images.planning.model import Plan
 from lago_images.repository import state as states
 
 _SUMMARY_LIMIT = 900_000
@@ -20,10 +23,21 @@ _SUMMARY_LIMIT = 900_000
 @click.option("--plan", "plan_file", type=click.Path(path_type=Path), default="plan.json")
 @click.option("--results", "folder", type=click.Path(path_type=Path), default="results")
 @click.option("--junit", "junit_file", type=click.Path(path_type=Path), help="Also as JUnit XML.")
+@click.option(
+    "--publication",
+    "ended",
+    type=click.Choice(["success", "failure", "cancelled", "skipped"]),
+    help="How the job that publishes ended, should it not have told so itself.",
+)
 @click.option("--author", default=BOT, show_default=True, help="Whose comment is updated.")
 @click.pass_obj
 def report(
-    invocation: Invocation, plan_file: Path, folder: Path, junit_file: Path | None, author: str
+    invocation: Invocation,
+    plan_file: Path,
+    folder: Path,
+    junit_file: Path | None,
+    ended: str | None,
+    author: str,
 ) -> None:
     """Tell how the images fared: on the pull request, in the step summary, else here.
 
@@ -32,15 +46,15 @@ def report(
     """
     environ, settings = invocation.environ, invocation.settings
     event = events.read(environ)
-    store = invocation.store()
+    store, plan = invocation.store(), document.load(plan_file)
     source = gather.Source(
         store=store,
         state=states.read(store),
         base_url=settings.base_url,
         run=event.run,
         aside=folder / "repository",
+        published=_published(event, plan, folder, ended),
     )
-    plan = document.load(plan_file)
     told = Report(
         plan=plan,
         entries=gather.entries(plan, results.read_folder(folder), source),
@@ -58,6 +72,19 @@ def report(
     )
     if not (shown or posted):
         click.echo(render(told))
+
+
+def _published(
+    event: Event, plan: Plan, folder: Path, ended: str | None
+) -> Mapping[str, Fate] | None:
+    """How the publication ended; None where there was none."""
+    if event.target is not None and event.target.pull_request is not None:
+        return None
+    told = publication.read(folder, plan)
+    if told is None and ended in {"failure", "cancelled"}:
+        why = "the publication ended without telling how"
+        told = {fate.name: fate for fate in publication.stopped(plan, why)}
+    return told
 
 
 def _post(invocation: Invocation, told: Report, target: Target, token: str, author: str) -> bool:

@@ -1,10 +1,12 @@
 """The scripts in ``ci/`` as both CIs and a person call them, on a directory."""
 
+import html
 import json
 import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -61,7 +63,7 @@ def test_what_a_pull_request_built_is_not_promoted_where_settings_say_never(repo
     run(repo, "ci/plan", "text")
     run(repo, "ci/build", NAMES="one two")
     run(repo, "ci/publish")
-    assert "2 images affected: 2 built" in run(repo, "ci/report")
+    assert "2 images affected: 2 released" in run(repo, "ci/report")
 
     shutil.rmtree(repo.root / "results")
     git(repo.root, "checkout", "-q", "-b", "change")
@@ -115,3 +117,25 @@ def test_a_name_that_is_not_there_is_wrong_usage(repo):
     assert ran.code == 2
     assert "tow" in ran.err
     assert os.sep not in ran.out
+
+
+def test_the_report_tells_what_was_not_released(repo):
+    repo.spec("one", "simple:disk.raw")
+    repo.commit()
+    run(repo, "ci/plan", "text")
+    run(repo, "ci/build", NAMES="one")
+    assert "1 image affected: 1 built." in run(repo, "ci/report")
+    assert "1 not released." in run(repo, "ci/report", PUBLICATION="failure")
+
+    assert call(repo, "ci/publish", LAGO_IMAGES_SIGNING_KEY="env:NONE").code == 1
+    told = run(repo, "ci/report", PUBLICATION="failure")
+    assert "1 image affected: 1 not released." in told
+    assert "the environment variable NONE" in html.unescape(told)
+
+    # What an earlier plan's publication told is nothing about this one.
+    time.sleep(1.1)
+    run(repo, "ci/plan", "text")
+    assert actions(repo) == {"one": "promote"}
+    assert "1 built before, waits to be released." in run(repo, "ci/report")
+    run(repo, "ci/publish")
+    assert "1 image affected: 1 released." in run(repo, "ci/report", PUBLICATION="success")

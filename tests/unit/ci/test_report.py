@@ -1,9 +1,12 @@
 import re
 from xml.etree import ElementTree as ET
 
+import pytest
+
 from lago_images.building import contents
 from lago_images.building.bases.model import Package
 from lago_images.ci import junit
+from lago_images.ci.publication import Fate
 from lago_images.ci.report import (
     LIMIT,
     MOST_STATUSES,
@@ -15,6 +18,7 @@ from lago_images.ci.report import (
     render,
 )
 from lago_images.planning.model import Action
+from lago_images.repository.releasing import Verdict
 from tests.support.ci import HOSTILE, built, failed, manifest, plan, planned
 from tests.unit.ci.test_markdown import ACTIVE, rendered
 
@@ -98,8 +102,34 @@ def test_a_promoted_build_is_told_without_a_time():
     promoted = entry(
         planned=planned(action=Action.PROMOTE, promote="b2"), result=None, after=manifest()
     )
-    assert promoted.outcome is Outcome.PROMOTED
-    assert "✅ promoted" in render(report(promoted))
+    assert promoted.outcome is Outcome.WAITING
+    assert "✅ built before, waits to be released" in render(report(promoted))
+
+
+@pytest.mark.parametrize("verdict", Verdict)
+def test_what_became_of_a_release_is_told(verdict):
+    done = entry(fate=Fate(name="debian-12", verdict=verdict))
+    assert f"✅ {verdict} |" in render(report(done))
+    assert chain_states(report(done)) == {"debian-12": (True, f"debian-12 {verdict}")}
+
+
+def test_what_was_not_released_is_not_good():
+    lost = entry(fate=Fate(name="debian-12", verdict=None, why="the key @octocat expired"))
+    made = report(lost)
+    shown = rendered(render(made))
+    assert "❌ not released" in shown
+    assert "not released: the key @\u200boctocat expired" in shown
+    assert chain_states(made) == {"debian-12": (False, "debian-12 not released")}
+    failure = ET.fromstring(junit.render(made.entries)).find("testcase/failure")
+    assert failure.attrib == {
+        "message": "not released: the key @octocat expired",
+        "type": "not released",
+    }
+
+
+def test_what_was_not_built_is_told_before_it_was_not_released():
+    fate = Fate(name="debian-12", verdict=None, why="it has no build")
+    assert entry(result=failed(), after=None, fate=fate).outcome is Outcome.FAILED
 
 
 def test_a_lost_result_is_a_failure():
