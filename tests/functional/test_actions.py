@@ -61,7 +61,7 @@ def test_from_pull_request_to_publication(tmp_path, ceph20):
 
     first = host.push("Start", secrets=SECRETS)
     assert first.code == 0, first.log
-    assert outcomes(first.log) == {"one": "built", "two": "built"}
+    assert outcomes(first.log) == {"one": "released", "two": "released"}
     found = keys(ceph20, bucket)
     assert releases(found) == {"releases/one/x86_64/1.json", "releases/two/x86_64/1.json"}
 
@@ -79,7 +79,7 @@ def test_from_pull_request_to_publication(tmp_path, ceph20):
     merged = host.merge(7, secrets=SECRETS)
     assert merged.code == 0, merged.log
     assert set(merged.jobs) == {"plan", "publish", "report"}
-    assert outcomes(merged.log) == {"one": "promoted"}
+    assert outcomes(merged.log) == {"one": "released"}
     found |= new
     assert keys(ceph20, bucket) - found == {"releases/one/x86_64/2.json"}
 
@@ -122,7 +122,7 @@ def test_a_failing_image_leaves_the_others_published_and_the_run_red(tmp_path, c
     # act marks all of a matrix as failed, so the steps are looked at.
     assert re.search(r"build bad-\d.*❌  Failure - Main Build", ran.log)
     assert re.search(r"build good-\d.*✅  Success - Main Build", ran.log)
-    assert outcomes(ran.log) == {"bad": "failed", "good": "built"}
+    assert outcomes(ran.log) == {"bad": "failed", "good": "released"}
     assert releases(keys(ceph20, bucket)) == {"releases/good/x86_64/1.json"}
     assert "broken.raw.xz" in ran.log
 
@@ -184,7 +184,7 @@ def test_a_repository_of_ones_own_by_hand_and_on_schedule(own, tmp_path):
     own.push("Start", event=False)
     by_hand = own.event("workflow_dispatch", {"inputs": {"names": "one"}})
     assert by_hand.code == 0, by_hand.log
-    assert outcomes(by_hand.log) == {"one": "built", "two": "built"}
+    assert outcomes(by_hand.log) == {"one": "released", "two": "released"}
     assert re.search(r"^\| <code>one</code> .*forced:", by_hand.log, re.MULTILINE)
     assert (published / "releases/one/x86_64/1.json").is_file()
 
@@ -194,7 +194,7 @@ def test_a_repository_of_ones_own_by_hand_and_on_schedule(own, tmp_path):
     grow_old(published, "two")
     scheduled = own.event("schedule", {"schedule": "23 4 * * 1", "repository": {}})
     assert scheduled.code == 0, scheduled.log
-    assert outcomes(scheduled.log) == {"three": "built", "two": "built"}
+    assert outcomes(scheduled.log) == {"three": "released", "two": "released"}
     assert re.search(r"^\| <code>two</code> .*stale:", scheduled.log, re.MULTILINE)
     releases = {path.relative_to(published) for path in published.glob("releases/*/*/*.json")}
     assert {str(path)[len("releases/") :] for path in releases} == {
