@@ -261,6 +261,15 @@ def test_a_waiting_build_is_promoted_the_newest_first():
     assert actions(never) == {"debian": "build"}
 
 
+def test_a_build_that_waits_replaces_no_image_that_is_unchanged():
+    """Who may write builds/* could otherwise replace any image without a merge."""
+    images = published(ALL)
+    waiting = build_of(ALL, "debian", number=2, created=NOW + 1)
+    images[KEY] = Published(current=images[KEY].current, newest=1, waiting=(waiting,))
+    made = plan(ALL, images, history())
+    assert set(actions(made).values()) == {"keep"}
+
+
 def test_layers_are_promoted_on_the_base_they_were_built_on_only():
     new = tree(BASE, NFS, ISCSI, content={"debian": "2"})
     images = published(ALL, "debian", "nfs", "iscsi")
