@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -94,18 +95,29 @@ def test_from_pull_request_to_publication(tmp_path, ceph20):
 
 
 def test_a_forks_pull_request_gets_no_secret_and_publishes_nothing(tmp_path, ceph20):
+    """GitHub gives it no variables either: what it plans with is in the repository."""
     bucket = published_bucket(ceph20)
-    host = host_for(tmp_path, ceph20, bucket)
+    host = replace(host_for(tmp_path, ceph20, bucket), variables={})
+    host.specs.write(
+        "lago-images.toml",
+        f'repository = "s3://{bucket}"\nbase-url = "{ceph20.endpoint}/{bucket}"\n',
+    )
+    workflow = host.specs.root / ".github/workflows/images.yml"
+    store = f"    with:\n      endpoint-url: {ceph20.endpoint}\n      region: us-east-1\n"
+    workflow.write_text(workflow.read_text().replace("    with:\n", store))
     host.specs.disk("disk.raw")
     host.specs.spec("one", "simple:disk.raw")
-    host.push("Start", event=False)
-    host.specs.spec("two", "simple:disk.raw")
+    host.specs.spec("other", "simple:disk.raw")
+    assert host.push("Start", secrets=SECRETS).code == 0
+    found = keys(ceph20, bucket)
+    host.specs.spec("one", "simple:disk.raw", "#notes=changed")
     # What GitHub would withhold is offered here, so that the workflow has to.
-    ran = host.pull_request(8, "Add two", fork=True, secrets=SECRETS)
+    ran = host.pull_request(8, "Change one", fork=True, secrets=SECRETS)
     assert ran.code == 0, ran.log
     assert "publish" not in ran.jobs
-    assert outcomes(ran.log)["two"] == "built"
-    assert keys(ceph20, bucket) == set()
+    assert outcomes(ran.log) == {"one": "built"}
+    assert re.search(r"^\| <code>one</code> .* MiB → .* MiB ", ran.log, re.MULTILINE)
+    assert keys(ceph20, bucket) == found
     for secret in SECRETS.values():
         assert secret not in ran.log.replace(ceph20.endpoint, "")
 
