@@ -122,6 +122,29 @@ def test_a_forks_pull_request_gets_no_secret_and_publishes_nothing(tmp_path, cep
         assert secret not in ran.log.replace(ceph20.endpoint, "")
 
 
+def test_the_role_of_an_environment_is_for_its_builders_only(tmp_path, ceph20):
+    """The stand-in for the action that assumes a role fails, so whoever does not can go on."""
+    bucket = published_bucket(ceph20)
+    host = host_for(tmp_path, ceph20, bucket)
+    host.variables["LAGO_IMAGES_BUILDER_ROLE"] = "arn:aws:iam::1:role/builder"
+    workflow = host.specs.root / ".github/workflows/images.yml"
+    builders = "    with:\n      builder-environment: builders\n"
+    workflow.write_text(workflow.read_text().replace("    with:\n", builders))
+    host.specs.disk("disk.raw")
+    host.push("Start", event=False)
+    host.specs.spec("one", "simple:disk.raw")
+    asked = host.pull_request(9, "Add one")
+    assert asked.code == 0, asked.log
+    assert outcomes(asked.log) == {"one": "built"}
+    assert asked.steps("Assume the builder's role") == []
+    assert keys(ceph20, bucket) == set()
+
+    merged = host.merge(9)
+    [job] = merged.steps("Assume the builder's role")
+    assert "build one" in job
+    assert (merged.jobs["plan"], merged.jobs["report"]) == (True, True)
+
+
 def test_a_failing_image_leaves_the_others_published_and_the_run_red(tmp_path, ceph20):
     bucket = published_bucket(ceph20)
     host = host_for(tmp_path, ceph20, bucket)
