@@ -39,7 +39,7 @@ def verify(invocation: Invocation, url: str | None, deep: bool, form: str) -> No
     """
     web = Web.at(url) if url and is_web(url) else None
     if url and web is None:
-        invocation.overrides["repository"] = url
+        invocation.use_repository(url)
     verifier = Verifier(
         settings=invocation.settings,
         environ=invocation.environ,

@@ -14,7 +14,7 @@ from lago_images.console import Console, Mode
 from lago_images.errors import CommandError, Error, ProblemsError
 from lago_images.settings import FILE, Settings, load
 from lago_images.storage.base import Store
-from lago_images.storage.open import open_store
+from lago_images.storage.open import from_folder, open_store
 
 if TYPE_CHECKING:
     from lago_images.planning.git import Git
@@ -69,6 +69,10 @@ class Invocation:
             console=self.console,
         )
 
+    def use_repository(self, url: str) -> None:
+        """Take the repository that the command line names: its paths start where the user is."""
+        self.overrides["repository"] = from_folder(url, Path.cwd())
+
     @property
     def cache(self) -> Path:
         """The folder for what outlives a run: downloads."""
@@ -109,12 +113,9 @@ def tell(error: Error, console: Console) -> None:
         console.info(f"hint: {error.hint}")
 
 
-def _set(name: str) -> Any:  # noqa: ANN401 -- click's own type for callbacks
-    def callback(ctx: click.Context, _param: click.Parameter, value: object) -> None:
-        if value is not None:
-            ctx.obj.overrides[name] = value
-
-    return callback
+def _set_repository(ctx: click.Context, _param: click.Parameter, value: str | None) -> None:
+    if value is not None:
+        ctx.obj.use_repository(value)
 
 
 def _set_debug(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
@@ -136,14 +137,15 @@ def shared_options() -> list[click.Option]:
             expose_value=False,
             is_eager=True,
             callback=_set_directory,
-            help="The specs repository; searched from here upwards by default.",
+            help="The specs repository; searched from here upwards by default. Paths on the "
+            "command line start at the current folder all the same.",
         ),
         click.Option(
             ["--repository"],
             metavar="URL",
             expose_value=False,
-            callback=_set("repository"),
-            help="s3://bucket/prefix, file:///dir or a path.",
+            callback=_set_repository,
+            help="s3://bucket/prefix, file:///dir or a path from the current folder.",
         ),
         click.Option(
             ["--debug"],

@@ -24,7 +24,7 @@ def serve(invocation: Invocation, folder: str | None, port: int, bind: str) -> N
     What clients need to be told is printed on stdout, ready to paste.
     """
     if folder is not None:
-        invocation.overrides["repository"] = folder
+        invocation.use_repository(folder)
     store = invocation.store()
     published = clients.read(store)
     with Server(store, invocation.console, bind=bind, port=port) as server:

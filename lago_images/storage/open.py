@@ -58,6 +58,16 @@ def open_store(
     return store
 
 
+def from_folder(url: str, folder: Path) -> str:
+    """A repository as somebody who stands in ``folder`` names it: a path made absolute.
+
+    A URL is left as it is.
+    """
+    if not url.strip() or _SCHEME.match(url):
+        return url
+    return str(folder / Path(url).expanduser())
+
+
 def _given(url: str) -> str:
     if not url.strip() or "\0" in url:
         raise UsageError("the repository's URL is empty", hint=f"use {_FORMS}")

@@ -98,3 +98,26 @@ def test_shared_options_may_stand_before_the_command(repo):
     after = repo.run("repo", "list", "--format", "json", "--repository", "elsewhere")
     assert (before.code, before.out) == (after.code, after.out)
     assert before.code == 0, before.err
+
+
+@pytest.mark.parametrize("first", [["-C", "specs"], []])
+def test_a_path_on_the_command_line_starts_where_the_user_is(repo, first):
+    """With -C too; in the settings and the environment it starts at the specs repository."""
+    published = repo.root.parent / "published"
+    assert repo.run("repo", "refresh", "--repository", str(published)).code == 0
+    here = repo.root.parent if first else repo.root / "image-specs"
+    path = "published" if first else "../../published"
+    for args in (["repo", "refresh", "--repository", path], ["repo", "verify", path]):
+        ran = repo.run(*first, *args, folder=here)
+        assert ran.code == 0, ran.err
+    ran = repo.run("serve", path, "--bind", "256.0.0.1", folder=here)
+    assert "nothing was published there" not in ran.err
+    environ = {"LAGO_IMAGES_REPOSITORY": path}
+    ran = repo.run(*first, "repo", "list", folder=here, environ=environ)
+    assert f"there is no folder {repo.root / path}" in ran.err
+
+
+def test_a_repository_that_is_not_there_is_told_of(repo):
+    ran = repo.run("repo", "list", "--repository", "nosuch")
+    assert (ran.code, len(ran.out.splitlines())) == (0, 1)
+    assert f"there is no folder {repo.root}/nosuch" in ran.err

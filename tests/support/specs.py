@@ -96,11 +96,17 @@ class SpecsRepo:
     def head(self) -> str:
         return git(self.root, "rev-parse", "HEAD")
 
-    def run(self, *args: str, environ: dict[str, str] | None = None, timeout: float = 300) -> Ran:
-        """Call the real command line in the repository."""
+    def run(
+        self,
+        *args: str,
+        environ: dict[str, str] | None = None,
+        timeout: float = 300,
+        folder: Path | None = None,
+    ) -> Ran:
+        """Call the real command line in the repository, or in another folder."""
         done = subprocess.run(
             [sys.executable, "-m", "lago_images", *args],
-            cwd=self.root,
+            cwd=folder or self.root,
             env=self.env(environ),
             capture_output=True,
             text=True,
