@@ -1,5 +1,6 @@
 """Chains of images: a layer after its base, chains side by side, failures kept apart."""
 
+import secrets
 import shutil
 import traceback
 from collections.abc import Sequence
@@ -86,7 +87,7 @@ class _Chain:
     def _build(self, request: Request, base: str, *, keep: bool) -> Result:
         spec, context = request.spec, self.context
         folder = self.folder / "image"
-        log = context.logs / f"{spec.name}.log"
+        log = self.folder / "image.log"
         progress = Progress(name=spec.name, console=context.console, clock=context.clock, log=log)
         job = Job(
             request=request,
@@ -98,7 +99,6 @@ class _Chain:
         )
         begun = context.clock()
         manifest, error, tail = None, "", _tail(None)
-        log.unlink(missing_ok=True)
         try:
             folder.mkdir()
             built = build(job)
@@ -112,6 +112,8 @@ class _Chain:
             context.console.error(f"{spec.name}: failed while {progress.step or 'beginning'}")
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+            kept = _keep(log, f"{spec.name}.log", context)
+            _keep(job.console_log, f"{spec.name}.console.log", context)
         return Result(
             name=spec.name,
             arch=spec.arch,
@@ -120,7 +122,7 @@ class _Chain:
             step="" if manifest else progress.step,
             error=error,
             tail=tail,
-            log=log if log.exists() else None,
+            log=kept,
         )
 
 
@@ -135,6 +137,23 @@ def _build_chain(
             with context.console.group(title) if grouped else nullcontext():
                 chain.add(request, _needed(requests[position + 1 :]))
     return [chain.results[request.spec.name] for request in requests]
+
+
+def _keep(log: Path, name: str, context: Context) -> Path | None:
+    """Move a log to where logs are kept, whole; where it is then, if there is one."""
+    target = context.logs / name
+    part = target.with_name(f".{secrets.token_hex(8)}.part")
+    try:
+        target.unlink(missing_ok=True)
+        if not log.exists():
+            return None
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(log, part)
+        return part.replace(target)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        context.console.warn(f"the log {target} could not be kept: {error.strerror or error}")
+        return None
 
 
 def _needed(requests: Sequence[Request]) -> frozenset[str]:

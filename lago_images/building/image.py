@@ -54,7 +54,7 @@ class Job:
 
     @property
     def console_log(self) -> Path:
-        return self.context.logs / f"{self.request.spec.name}.console.log"
+        return self.log.with_suffix(".console.log")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,8 +126,6 @@ def tools(runner: Runner) -> Mapping[str, str]:
 
 def _runner(job: Job) -> Runner:
     environ = job.context.environ
-    job.context.logs.mkdir(parents=True, exist_ok=True)
-    job.console_log.unlink(missing_ok=True)
     there = sys.platform == "linux" and shutil.which(_DIE_TOGETHER[0], path=search_path(environ))
     return Runner(
         environ={**environ, "TMPDIR": str(job.folder)},

@@ -40,7 +40,8 @@ class Context:
         scratch: Where work directories are made; the operating system's folder for temporary
             files if None.
         cache: Downloads that outlive a run.
-        logs: Where each image's log is kept, as ``<name>.log`` and ``<name>.console.log``.
+        logs: Where each image's log is kept when its build has ended, as ``<name>.log`` and
+            ``<name>.console.log``.
         clock: Seconds since the epoch.
     """
 

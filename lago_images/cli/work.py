@@ -1,5 +1,7 @@
 """What the commands that build and publish share."""
 
+import secrets
+import shutil
 import time
 from pathlib import Path
 
@@ -12,6 +14,9 @@ from lago_images.planning.model import Plan
 from lago_images.storage.directory import DirectoryStore
 from lago_images.storage.overlay import OverlayStore
 
+# The runs whose logs are kept for the user. A build's log is in the repository, too.
+_RUNS = 50
+
 
 def workspace(
     invocation: Invocation, *, logs: Path | None = None, aside: Path | None = None
@@ -20,7 +25,7 @@ def workspace(
 
     Args:
         invocation: The call.
-        logs: The folder for the images' logs.
+        logs: The folder for the images' logs; else one of this run's own.
         aside: Write nothing to the repository: what is built is kept in this folder.
     """
     store = invocation.store()
@@ -34,9 +39,18 @@ def workspace(
         store=store,
         git=invocation.git,
         cache=invocation.cache,
-        logs=(logs or invocation.cache / "logs").absolute(),
+        logs=(logs or _own_logs(invocation.cache / "logs")).absolute(),
         clock=time.time,
     )
+
+
+def _own_logs(folder: Path) -> Path:
+    """Where this run's logs will be; those of runs long ago are removed."""
+    runs = sorted(run for run in folder.iterdir() if run.is_dir()) if folder.is_dir() else []
+    for old in runs[: -_RUNS + 1]:
+        shutil.rmtree(old, ignore_errors=True)
+    moment = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    return folder / f"{moment}-{secrets.token_hex(4)}"
 
 
 def plan_of(path: Path | None) -> Plan | None:

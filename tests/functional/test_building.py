@@ -358,6 +358,7 @@ def test_an_interrupted_build_leaves_nothing(context, number):
     assert interrupted(context, number) != 0
     assert left(context) == []
     assert objects(context) == []
+    assert "== preparing" in (context.logs / "one.log").read_text()
 
 
 _DOWNLOAD = """
@@ -461,3 +462,32 @@ def test_a_compact_disk_is_only_renamed(tmp_path):
     inode = disk.stat().st_ino
     standalone(disk, "qcow2", tmp_path / "done.qcow2", Runner())
     assert (tmp_path / "done.qcow2").stat().st_ino == inode
+
+
+def test_runs_at_the_same_time_have_logs_of_their_own(context):
+    """Neither ends before both are under way: a log they shared would have both runs' lines."""
+    both = threading.Barrier(2)
+    ended = {}
+
+    class Meeting(DirectoryStore):
+        def upload(self, key, chunks, **options):
+            both.wait(30)
+            return super().upload(key, chunks, **options)
+
+    def run(side):
+        disk_file(context.root, f"{side}.img")
+        mine = replace(context, store=Meeting(path=context.root.parent / side))
+        [ended[side]] = build_chain([ask(spec("one", f"simple:{side}.img"))], mine)
+
+    threads = [threading.Thread(target=run, args=(side,)) for side in ("left", "right")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for side, other in (("left", "right"), ("right", "left")):
+        assert ended[side].ok, ended[side].error
+        store = DirectoryStore(path=context.root.parent / side)
+        log = store.get(ended[side].manifest.key.log).data.decode()
+        assert f"preparing simple:{side}.img" in log
+        assert f"{other}.img" not in log
+    assert [path.name for path in context.logs.iterdir()] == ["one.log"]

@@ -2,6 +2,7 @@
 
 import json
 import lzma
+from pathlib import Path
 
 import pytest
 
@@ -188,3 +189,16 @@ def test_a_first_build_that_fails_leaves_an_empty_repository_empty(repo):
     published = repo.root / "image-repo"
     assert not [path for path in published.glob("*") if path.is_file()]
     assert not list(published.glob("builds/**/*.*"))
+
+
+def test_what_a_failed_run_said_is_not_lost_to_the_next(repo):
+    repo.write("image-specs/files/two.img", b"\x1f\x8b\x08 this is no gzip file")
+    said = [repo.run("build", "two").err for _ in range(2)]
+    logs = {
+        Path(line.removeprefix("two: log: "))
+        for err in said
+        for line in err.splitlines()
+        if line.startswith("two: log: ")
+    }
+    assert len(logs) == 2
+    assert all("error: " in log.read_text() for log in logs)
