@@ -18,6 +18,7 @@ ARCHITECTURE_ALIASES = {"amd64": "x86_64", "x64": "x86_64", "arm64": "aarch64", 
 
 # Of `bootstrap:`, with the code name that the distribution's archive uses.
 BOOTSTRAP_RELEASES = {"debian-11": "bullseye", "debian-12": "bookworm", "debian-13": "trixie"}
+BOOTSTRAP_ARCHITECTURES = ("x86_64",)
 
 _SHOWN = 60
 

@@ -24,11 +24,12 @@ from lago_images.spec.commands import (
     Form,
     Reads,
 )
+from lago_images.spec.fit import misfits
 from lago_images.spec.inputs import unlocked
-from lago_images.spec.model import Base, BaseKind, Operation, Spec
+from lago_images.spec.model import Base, Operation, Spec
 from lago_images.spec.names import name_problem, shown, suggestion
 from lago_images.spec.perl import REFUSAL, is_harmless
-from lago_images.spec.properties import BOOTSTRAP_ONLY, REQUIRED, value_problem
+from lago_images.spec.properties import REQUIRED, value_problem
 
 _PROPERTY = re.compile(r"#([A-Za-z0-9_.-]+)[ ]*=(.*)")
 # Control characters but tab and newline, line separators that some programs honour, marks that
@@ -269,16 +270,6 @@ def _check_properties(reader: _Reader) -> Base | None:
     if what:
         reader.complain(line, what)
     if base:
-        _check_fit(base, reader)
+        for key, what in misfits(base, reader.properties):
+            reader.complain(reader.lines[key], what)
     return base
-
-
-def _check_fit(base: Base, reader: _Reader) -> None:
-    for key in BOOTSTRAP_ONLY:
-        if key in reader.properties and base.kind is not BaseKind.BOOTSTRAP:
-            reader.complain(reader.lines[key], f"{key} is for bootstrap: bases only")
-    has_checksum = "base-checksum" in reader.properties
-    if has_checksum and base.kind is not BaseKind.SIMPLE:
-        reader.complain(reader.lines["base-checksum"], "base-checksum is for simple: bases only")
-    if base.kind is BaseKind.SIMPLE and "://" in base.name and not has_checksum:
-        reader.complain(base.line, "a simple: base at a URL needs #base-checksum=sha256:…")

@@ -29,6 +29,8 @@ _SIZE = re.compile(r"([1-9][0-9]{0,15})([KMGT]?)")
 _SMALLEST, _LARGEST = 2**20, 2**46
 _PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]+")
 _SEPARATORS = re.compile(r"[,\s]+")
+# What apt's sources.list takes for a URL, and no place for something to be put in.
+_MIRROR = re.compile(r"https?://[^?\[\]{}]+")
 _SNAPSHOT = re.compile(r"[0-9]{8}T[0-9]{6}Z")
 # Below this a word is not a slip of the known one: `user` is not `size`, `vesion` is `version`.
 _SLIP = 0.8
@@ -89,9 +91,9 @@ def is_url(value: str) -> bool:
         return False
 
 
-def _are_urls(value: str) -> bool:
-    urls = value.split(" ")
-    return all(is_url(url) for url in urls if url) and any(urls)
+def _are_mirrors(value: str) -> bool:
+    urls = value.split()
+    return bool(urls) and all(_MIRROR.fullmatch(url) and is_url(url) for url in urls)
 
 
 _WORD = r"[A-Za-z0-9][A-Za-z0-9._+-]*"
@@ -110,7 +112,7 @@ KNOWN: Mapping[str, Rule] = MappingProxyType(
         "expand": _pattern(_DEVICE, _IS_DEVICE),
         "hidden": _pattern("true|false", "true or false"),
         "lvexpand": _pattern(_DEVICE, _IS_DEVICE),
-        "mirror": Rule(_are_urls, "http or https URLs without a password, with blanks between"),
+        "mirror": Rule(_are_mirrors, "http or https URLs without a password, with blanks between"),
         "name": Rule(bool, "some text"),
         "notes": Rule(bool, "some text"),
         "osinfo": _pattern(_WORD, _IS_WORD),

@@ -12,14 +12,13 @@ from lago_images.building.bases.model import Prepared
 from lago_images.building.bases.partition import Layout, write_disk
 from lago_images.building.contents import digest, parse_dpkg_status
 from lago_images.building.model import Context
-from lago_images.errors import BuildError, CommandError, Problem, SpecError, ToolMissingError
+from lago_images.errors import BuildError, CommandError, ToolMissingError
 from lago_images.host.process import Runner
 from lago_images.repository.manifest import BaseRecord
 from lago_images.spec.model import Spec
 from lago_images.spec.properties import size_bytes
 
 DEFAULT_SIZE = 6 * 2**30
-_LEAST = 2**29
 # How this host's administrator has apt reach its mirrors, which holds for a bootstrap too.
 _APT = re.compile(
     r"^(Acquire::(?:(?:https?|ftp)::(?:Proxy(?:-Auto-Detect)?|CaInfo|Verify-Peer|Timeout)(?:::\S+)?"
@@ -40,25 +39,15 @@ _UNSHARE = (
 
 
 def disk_size(spec: Spec) -> int:
-    """The virtual disk's bytes: the property ``size`` such as ``10G``, or 6 GiB.
-
-    Raises ``SpecError`` for what is no size.
-    """
-    text = spec.properties.get("size", "")
-    if not text:
-        return DEFAULT_SIZE
-    size = size_bytes(text) or 0
-    if size < _LEAST or size % 2**20:
-        what = f"size must be a whole number of MiB, at least 512M, such as 10G, not {text!r}"
-        raise SpecError([Problem(spec.path, spec.lines.get("size"), what)])
-    return size
+    """The virtual disk's bytes: the property ``size``, which has been checked, or 6 GiB."""
+    return size_bytes(spec.properties.get("size", "")) or DEFAULT_SIZE
 
 
 def prepare(spec: Spec, workdir: Path, context: Context, runner: Runner) -> Prepared:
     """Bootstrap a release's packages into a bootable disk, without an appliance.
 
     Raises:
-        SpecError: The base or one of its properties is wrong.
+        SpecError: There is no such release.
         BuildError: The bootstrap failed, or does not fit on the disk.
     """
     size = disk_size(spec)

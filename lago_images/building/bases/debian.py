@@ -1,17 +1,16 @@
 """Debian's releases, what a guest of each needs, and where its packages come from."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
 
 from lago_images.errors import CommandError, Problem, SpecError, ToolMissingError
 from lago_images.host.process import Runner
+from lago_images.spec.fit import security_archive
 from lago_images.spec.model import Spec
+from lago_images.spec.properties import words
 
-_SNAPSHOT = re.compile(r"\d{8}T\d{6}Z")
-_URL = re.compile(r"https?://[^\s\"'\[\]]+")
-_PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]+(:[a-z0-9]+)?(=[A-Za-z0-9.+~:-]+)?(/[a-z-]+)?")
 # The smallest set with what lago and virt-builder use: ifupdown, because lago writes
 # /etc/network/interfaces; the guest agent, because it is how readiness is tested.
 _PACKAGES = (
@@ -89,9 +88,8 @@ class Mirrors:
 
     @classmethod
     def of(cls, main: str, security: str | None = None) -> Self:
-        """The security archive is beside the main one and named so, on Debian's own layout."""
-        derived = re.sub(r"/debian(?=/|$)", "/debian-security", main, count=1)
-        return cls(main=main, security=security or derived)
+        """A security archive that is not said is beside the main one, else it is the same."""
+        return cls(main=main, security=security or security_archive(main) or main)
 
 
 def find_release(name: str) -> Release | None:
@@ -106,37 +104,24 @@ def recipe(spec: Spec, host: Mirrors | None) -> Recipe:
     """Decide what a spec with a ``bootstrap:`` base bootstraps.
 
     Args:
-        spec: Its base, and its properties ``packages``, ``mirror`` and ``snapshot``.
+        spec: Its base, and its properties ``packages``, ``mirror`` and ``snapshot``, which have
+            been checked.
         host: The mirrors that this host's apt uses, when it is a Debian.
 
     Raises:
-        SpecError: With every problem.
+        SpecError: There is no such release.
     """
-    problems: list[Problem] = []
-
-    def complain(key: str, what: str) -> None:
-        line = spec.lines.get(key, spec.base.line)
-        problems.append(Problem(spec.path, line, what))
-
     release = find_release(spec.base.name)
     if release is None:
         known = ", ".join(f"debian-{r.number}" for r in RELEASES)
-        complain("base", f"no release named {spec.base.name!r} can be bootstrapped; known: {known}")
-    if spec.arch not in _ARCHES:
-        complain("arch", f"bootstrap: makes disks for {', '.join(_ARCHES)} only, not {spec.arch}")
-    extra = tuple(re.split(r"[\s,]+", spec.properties.get("packages", "").strip(" ,")))
-    for name in extra:
-        if name and not _PACKAGE.fullmatch(name):
-            complain("packages", f"{name!r} is not a Debian package's name")
-    mirrors = _mirrors(spec.properties, host, complain)
-    if problems or release is None:
-        raise SpecError(problems)
+        what = f"no release named {spec.base.name!r} can be bootstrapped; known: {known}"
+        raise SpecError([Problem(spec.path, spec.base.line, what)])
     arch, kernel = _ARCHES[spec.arch]
     return Recipe(
         release=release,
         arch=arch,
-        packages=(kernel, *_PACKAGES, *filter(None, extra)),
-        sources=_sources(release, mirrors, spec.properties),
+        packages=(kernel, *_PACKAGES, *words(spec.properties.get("packages", ""))),
+        sources=_sources(release, _mirrors(spec.properties) or host, spec.properties),
     )
 
 
@@ -164,20 +149,15 @@ def host_mirrors(runner: Runner) -> Mirrors | None:
     return Mirrors.of(found["Debian"], found.get("Debian-Security"))
 
 
-def _mirrors(
-    properties: Mapping[str, str], host: Mirrors | None, complain: Callable[[str, str], None]
-) -> Mirrors | None:
-    url = properties.get("mirror", "").rstrip("/")
-    snapshot = properties.get("snapshot", "")
-    if snapshot and not _SNAPSHOT.fullmatch(snapshot):
-        complain("snapshot", f"snapshot is a time like 20260801T000000Z, not {snapshot!r}")
-    if snapshot and not url:
-        complain("snapshot", "snapshot needs a mirror= that keeps snapshots, one folder a moment")
-    if url and not _URL.fullmatch(url):
-        complain("mirror", f"{url!r} is not a URL that apt can use")
-    if not url:
-        return host
-    return Mirrors.of(f"{url}/{snapshot}" if snapshot else url)
+def _mirrors(properties: Mapping[str, str]) -> Mirrors | None:
+    urls = [url.rstrip("/") for url in properties.get("mirror", "").split()]
+    if not urls:
+        return None
+    found = Mirrors.of(*urls)
+    moment = properties.get("snapshot")
+    if moment is None:
+        return found
+    return Mirrors(main=f"{found.main}/{moment}", security=f"{found.security}/{moment}")
 
 
 def _sources(

@@ -136,7 +136,43 @@ BOOTSTRAP = [
         "#snapshot=20261301T000000Z",
         "snapshot must be a moment such as 20260131T120000Z, not '20261301T000000Z'",
     ),
+    (
+        "#snapshot=20260131T120000Z",
+        "snapshot needs a mirror that keeps snapshots, a folder for each moment",
+    ),
+    (
+        "#mirror=http://example.org/all",
+        (
+            "mirror does not end in /debian, so its security archive is not known: "
+            "add that URL after a blank"
+        ),
+    ),
+    (
+        "#mirror=http://example.org/a http://example.org/b http://example.org/c",
+        "mirror has more URLs than the archive's and its security archive's",
+    ),
+    (
+        "#mirror=http://example.org/{snapshot}/debian",
+        (
+            "mirror must be http or https URLs without a password, with blanks between, "
+            "not 'http://example.org/{snapshot}/debian'"
+        ),
+    ),
+    (
+        "#size=100M",
+        "size must be a whole number of MiB, at least 512M, for a bootstrap: base",
+    ),
+    (
+        "#size=1073741825",
+        "size must be a whole number of MiB, at least 512M, for a bootstrap: base",
+    ),
+    ("#size=1K", "size must be a size from 1M to 64T such as 6G, not '1K'"),
 ]
+
+
+def test_a_bootstrap_of_another_architecture():
+    text = with_base("bootstrap:debian-12").replace("x86_64", "aarch64")
+    assert read(text)[1] == [(2, "bootstrap: makes disks for x86_64 only")]
 
 
 @pytest.mark.parametrize(("line", "what"), BOOTSTRAP)
