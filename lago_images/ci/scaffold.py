@@ -36,7 +36,7 @@ def files(facts: Facts) -> Mapping[str, str]:
     """The text of each file, by its path in the specs repository."""
     words = {"name": facts.name, "branch": facts.branch, "tools": facts.tools, "ref": facts.ref}
     places = {
-        "image-specs/debian-12": "debian-12",
+        "image-specs/my-debian-12": "debian-12",
         FILE: "lago-images.toml",
         ".gitignore": "gitignore",
         ".github/workflows/images.yml": "workflow.yml",

@@ -187,7 +187,7 @@ def own(tmp_path) -> GitHubHost:
     bare = tmp_path / "remotes/lago-project/lago-images.git"
     git(tmp_path, "clone", "-q", "--bare", str(tools.root), str(bare))
     assert host.specs.run("init").code == 0
-    (host.specs.root / "image-specs/debian-12").unlink()
+    (host.specs.root / "image-specs/my-debian-12").unlink()
     path = host.specs.root / ".github/workflows/images.yml"
     workflow = path.read_text()
     used, ref = re.search(r" uses: ([^/\s]+/[^/\s]+)/.*@(\S+)", workflow).groups()

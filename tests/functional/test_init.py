@@ -8,7 +8,7 @@ import pytest
 from tests.support.specs import SpecsRepo, git
 
 FILES = [
-    "image-specs/debian-12",
+    "image-specs/my-debian-12",
     "lago-images.toml",
     ".gitignore",
     ".github/workflows/images.yml",
@@ -41,7 +41,7 @@ def test_what_it_writes_works(made):
     made.commit("Start")
     planned = made.run("ci", "plan", "--format", "json")
     assert planned.code == 0, planned.err
-    assert planned.json()["chains"] == [["debian-12"]]
+    assert planned.json()["chains"] == [["my-debian-12"]]
 
 
 def test_it_finds_out_what_it_can(made):
