@@ -13,6 +13,7 @@ from lago_images.building.bases.model import LayerBase
 from lago_images.building.image import Job, build
 from lago_images.building.model import Context, Request, Result
 from lago_images.building.progress import Progress
+from lago_images.building.room import Room
 from lago_images.errors import BootError, CommandError, Error
 from lago_images.host import kvm
 from lago_images.host.process import Children
@@ -41,11 +42,12 @@ def build_chains(
     """
     _tell_acceleration(context)
     children = Children()
+    room = Room()
     pool = ThreadPoolExecutor(jobs, thread_name_prefix="chain")
     context.console.interrupt = children.check
     try:
         work = [
-            pool.submit(_build_chain, chain, context, children, grouped=jobs == 1)
+            pool.submit(_build_chain, chain, context, children, room, grouped=jobs == 1)
             for chain in chains
         ]
         return [result for future in work for result in future.result()]
@@ -64,6 +66,7 @@ class _Chain:
 
     context: Context
     children: Children
+    room: Room
     folder: Path
     bases: dict[str, LayerBase] = field(default_factory=dict)
     results: dict[str, Result] = field(default_factory=dict)
@@ -95,6 +98,7 @@ class _Chain:
             folder=folder,
             base=self.bases.get(base) or _published(request),
             children=self.children,
+            room=self.room,
             progress=progress,
         )
         begun = context.clock()
@@ -127,11 +131,16 @@ class _Chain:
 
 
 def _build_chain(
-    requests: Sequence[Request], context: Context, children: Children, *, grouped: bool
+    requests: Sequence[Request],
+    context: Context,
+    children: Children,
+    room: Room,
+    *,
+    grouped: bool,
 ) -> list[Result]:
     scratch = context.scratch or default_scratch(context.environ)
-    with workdir(scratch, context.console) as folder:
-        chain = _Chain(context=context, children=children, folder=folder)
+    with room.chain(), workdir(scratch, context.console) as folder:
+        chain = _Chain(context=context, children=children, room=room, folder=folder)
         for position, request in enumerate(requests):
             title = f"build {request.spec.name} ({request.spec.arch})"
             with context.console.group(title) if grouped else nullcontext():

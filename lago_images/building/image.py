@@ -6,12 +6,12 @@ import secrets
 import shutil
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from lago_images.building import disks, room
+from lago_images.building import disks
 from lago_images.building.bases import bootstrap, layer, libguestfs, simple
 from lago_images.building.bases.model import LayerBase, Package, Prepared
 from lago_images.building.boot import boot_test
@@ -19,6 +19,7 @@ from lago_images.building.customise import customise
 from lago_images.building.delivery import Papers, send_disk, send_papers, withdraw
 from lago_images.building.model import Context, Request
 from lago_images.building.progress import Progress
+from lago_images.building.room import Room, needs
 from lago_images.errors import BuildError, CommandError
 from lago_images.host.process import Children, Runner, search_path
 from lago_images.repository.layout import BuildKey
@@ -39,6 +40,7 @@ class Job:
         folder: The image's part of the work directory.
         base: What a layer stands on; None for others.
         children: The run's programs.
+        room: What the run's chains share.
     """
 
     request: Request
@@ -46,6 +48,7 @@ class Job:
     folder: Path
     base: LayerBase | None
     children: Children
+    room: Room
     progress: Progress
 
     @property
@@ -82,10 +85,30 @@ def build(job: Job) -> Built:
     Raises:
         Error: It failed; nothing of it stays in the store, where that may be removed.
     """
+    wanted = needs(job.request.spec, job.base, job.folder, job.context)
+    with job.room.held(wanted, _waiting(job)):
+        return _build(job)
+
+
+def _waiting(job: Job) -> Callable[[], None]:
+    """Says once that an image waits; ends the waiting when the run is ended."""
+    said = False
+
+    def waiting() -> None:
+        nonlocal said
+        if not said:
+            name = job.request.spec.name
+            job.context.console.info(f"{name}: waits for room that other images need now")
+        said = True
+        job.children.check()
+
+    return waiting
+
+
+def _build(job: Job) -> Built:
     context, spec = job.context, job.request.spec
     begun = context.clock()
     runner = _runner(job)
-    room.demand(spec, job.base, job.folder, context)
     finished = _finish(job, runner)
     key = BuildKey(
         name=spec.name,

@@ -1,6 +1,10 @@
 """How much room a build will take, as far as can be told before it is begun."""
 
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from threading import Condition
 
 from lago_images.building.bases.model import LayerBase
 from lago_images.building.model import Context
@@ -9,6 +13,7 @@ from lago_images.spec.model import BaseKind, Spec
 from lago_images.storage.directory import DirectoryStore
 
 _MIB = 2**20
+_POLL = 0.5
 # Debian 12 bootstrapped takes 0.4 GiB, and twice that while it is unpacked beside its disk; the
 # templates of libguestfs.org are 0.7 to 2.5 GiB; cloud images from URLs 0.4 to 1.5 GiB.
 _USUAL = {
@@ -24,17 +29,97 @@ _GROWTH = 1024 * _MIB
 _COMPRESSED = 2
 
 
-def demand(spec: Spec, base: LayerBase | None, folder: Path, context: Context) -> None:
-    """Let only a build begin that there is room for.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Need:
+    """Bytes that an image's build needs in a folder at the same time, and what for."""
 
-    Raises:
-        HostError: There is too little; names the folder, the bytes needed and the bytes free.
-    """
+    folder: Path
+    size: int
+    what: str
+
+
+def needs(spec: Spec, base: LayerBase | None, folder: Path, context: Context) -> tuple[Need, ...]:
+    """What the build of an image needs: in its work directory, and where it is stored."""
     size = disk_size(spec, base, context.root)
     # The disk that is worked on and the finished one are there at the same time.
-    space.demand(folder, 2 * size, f"building {spec.name}")
+    found = [Need(folder=folder, size=2 * size, what=f"building {spec.name}")]
     if isinstance(context.store, DirectoryStore):
-        space.demand(context.store.path, size // _COMPRESSED, f"storing {spec.name}")
+        stored = size // _COMPRESSED
+        found.append(Need(folder=context.store.path, size=stored, what=f"storing {spec.name}"))
+    return tuple(found)
+
+
+class Room:
+    """The room that the chains of a run share: what one image needs is not given to another.
+
+    An image for which there is too little waits while other chains work: they may leave enough.
+    """
+
+    def __init__(self) -> None:
+        self._changed = Condition()
+        self._working = 0
+        self._held: list[Mapping[int, int]] = []
+
+    @contextmanager
+    def chain(self) -> Iterator[None]:
+        """A chain that works: whoever waits for room may wait for its end."""
+        with self._changed:
+            self._working += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._working -= 1
+                self._changed.notify_all()
+
+    @contextmanager
+    def held(self, wanted: Sequence[Need], waiting: Callable[[], None]) -> Iterator[None]:
+        """What an image needs, for it alone.
+
+        Args:
+            wanted: What it needs. On one file system the largest counts: they are not needed at
+                the same time.
+            waiting: Called now and then while it waits; what it raises ends that.
+
+        Raises:
+            HostError: There is too little and no other chain works; names the folder, the bytes
+                needed and the bytes free.
+        """
+        mine = _by_device(wanted)
+        with self._changed:
+            while not all(self._fits(need) for need in wanted):
+                self._wait(wanted, waiting)
+            self._held.append(mine)
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._held.remove(mine)
+                self._changed.notify_all()
+
+    def _fits(self, need: Need) -> bool:
+        device = space.device(need.folder)
+        taken = sum(held.get(device, 0) for held in self._held)
+        return space.free(need.folder) >= need.size + taken
+
+    def _wait(self, wanted: Sequence[Need], waiting: Callable[[], None]) -> None:
+        self._working -= 1
+        try:
+            if self._working <= 0:
+                for need in wanted:
+                    space.demand(need.folder, need.size, need.what)
+            waiting()
+            self._changed.wait(_POLL)
+        finally:
+            self._working += 1
+
+
+def _by_device(wanted: Sequence[Need]) -> Mapping[int, int]:
+    found: dict[int, int] = {}
+    for need in wanted:
+        device = space.device(need.folder)
+        found[device] = max(found.get(device, 0), need.size)
+    return found
 
 
 def disk_size(spec: Spec, base: LayerBase | None, root: Path) -> int:

@@ -16,6 +16,13 @@ def free(folder: Path) -> int:
     return status.f_bavail * status.f_frsize
 
 
+def device(folder: Path) -> int:
+    """Which file system ``folder`` is on, or will be: the same number means the same one."""
+    while not folder.exists():
+        folder = folder.parent
+    return folder.stat().st_dev
+
+
 def demand(folder: Path, needed: int, what: str) -> None:
     """Let only work begin that there is room for.
 

@@ -24,6 +24,7 @@ from lago_images.console import Console
 from lago_images.errors import BuildError, HostError, StorageError
 from lago_images.host.kvm import Acceleration
 from lago_images.host.process import Runner
+from lago_images.host.space import free
 from lago_images.repository.manifest import Manifest
 from lago_images.settings import Settings
 from lago_images.spec.model import Base, BaseKind, Spec
@@ -491,3 +492,41 @@ def test_runs_at_the_same_time_have_logs_of_their_own(context):
         assert f"preparing simple:{side}.img" in log
         assert f"{other}.img" not in log
     assert [path.name for path in context.logs.iterdir()] == ["one.log"]
+
+
+@pytest.fixture
+def large(monkeypatch, context):
+    """Images of which one has room, and not two at once."""
+    size = free(context.root) // 3
+    monkeypatch.setattr("lago_images.building.room.disk_size", lambda *_args: size)
+    for name in ("one", "two", "three"):
+        disk_file(context.root, f"{name}.img")
+    return [[ask(spec(name, f"simple:{name}.img"))] for name in ("one", "two", "three")]
+
+
+def test_chains_that_fit_alone_and_not_together_are_built_one_after_the_other(context, large):
+    at_work, most = [], []
+
+    class Counting(DirectoryStore):
+        def upload(self, key, chunks, **options):
+            at_work.append(key)
+            most.append(len(at_work))
+            time.sleep(0.2)
+            at_work.remove(key)
+            return super().upload(key, chunks, **options)
+
+    counting = replace(context, store=Counting(path=context.store.path))
+    results = build_chains(large, counting, jobs=3)
+    assert all(result.ok for result in results), results
+    assert most == [1, 1, 1]
+    assert "waits for room" in context.console.stream.getvalue()
+
+
+def test_what_waits_for_room_ends_with_the_run(context, large, monkeypatch):
+    def over(*_args, **_options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("lago_images.building.image.send_disk", over)
+    with pytest.raises(KeyboardInterrupt):
+        build_chains(large, context, jobs=3)
+    assert left(context) == []

@@ -4,6 +4,7 @@ import pytest
 
 from lago_images.building import room
 from lago_images.building.bases.model import LayerBase
+from lago_images.errors import HostError
 from lago_images.spec.model import Base, BaseKind, Operation, Spec
 from tests.support.handmade import manifest
 
@@ -46,3 +47,38 @@ def test_holes_take_no_room(tmp_path):
 def test_what_cannot_be_known_is_taken_to_be_usual(tmp_path):
     assert room.disk_size(spec("simple:https://example.org/disk.img"), None, tmp_path) > GIB
     assert room.disk_size(spec("libguestfs:fedora-40"), None, tmp_path) > 2 * GIB
+
+
+def test_an_image_waits_for_chains_that_work_and_fails_when_none_does(tmp_path, monkeypatch):
+    monkeypatch.setattr("lago_images.host.space.free", lambda folder: 10)
+    shared, waited = room.Room(), []
+
+    def need(size):
+        return [room.Need(folder=tmp_path, size=size, what="building it")]
+
+    def enough():
+        waited.append(1)
+        raise InterruptedError
+
+    with shared.chain(), shared.held(need(6), enough), shared.chain():
+        with pytest.raises(InterruptedError), shared.held(need(5), enough):
+            pytest.fail("there is no room")
+        with shared.held(need(4), enough):
+            pass
+    assert waited == [1]
+    with (
+        shared.chain(),
+        pytest.raises(HostError, match=r"building it needs .*11 bytes"),
+        shared.held(need(11), enough),
+    ):
+        pytest.fail("there is no room")
+    assert waited == [1]
+
+
+def test_needs_on_one_file_system_are_not_added(tmp_path, monkeypatch):
+    """The disk that is worked on is gone when the finished one is stored."""
+    monkeypatch.setattr("lago_images.host.space.free", lambda folder: 10)
+    both = [room.Need(folder=tmp_path / name, size=9, what="it") for name in ("a", "b")]
+    shared = room.Room()
+    with shared.chain(), shared.held(both, pytest.fail):
+        pass
