@@ -38,7 +38,8 @@ from lago_images.storage.places import PRIVATE, check, place, walk
 PLAIN_HEADERS = Headers()
 
 
-# A writer has its lock long before its file is as old as this.
+# A writer's folder is named so until its file is locked, long before that is as old as this.
+_BEGUN = "begun-"
 _YOUNG_NS = 60 * 10**9
 
 
@@ -178,9 +179,11 @@ class DirectoryStore:
         """Whether nobody writes it any more: the lock of a writer goes with its process."""
         path = self._uploads / upload.upload_id / upload.key
         try:
-            if self.clock_ns() - path.stat().st_mtime_ns < _YOUNG_NS:
+            young = self.clock_ns() - path.stat().st_mtime_ns < _YOUNG_NS
+            if young and upload.upload_id.startswith(_BEGUN):
                 return False
-            with path.open("rb") as file:
+            # NFS gives this lock only on a file that is open for writing.
+            with path.open("r+b") as file:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             return False
@@ -232,21 +235,23 @@ class DirectoryStore:
         """A file to write a key's content into; nothing of it is left at the end."""
         check(key)
         folder = self._uploads / uuid.uuid4().hex
-        temporary = folder / key
+        begun = folder.with_name(_BEGUN + folder.name)
         try:
-            temporary.parent.mkdir(parents=True)
+            (begun / key).parent.mkdir(parents=True)
             # The umask decides, as for any file: a web server may have to read it.
             flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-            fd = os.open(temporary, flags, 0o666)
+            fd = os.open(begun / key, flags, 0o666)
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX)
-                yield fd, temporary
+                begun.rename(folder)
+                yield fd, folder / key
             finally:
                 os.close(fd)
         except OSError as error:
             raise failed(f"writing {key} in {self.path}", error) from error
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            for left in (begun, folder):
+                shutil.rmtree(left, ignore_errors=True)
 
     @contextmanager
     def _locked(self) -> Iterator[None]:

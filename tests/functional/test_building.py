@@ -29,6 +29,7 @@ from lago_images.repository.manifest import Manifest
 from lago_images.settings import Settings
 from lago_images.spec.model import Base, BaseKind, Spec
 from lago_images.storage.directory import DirectoryStore
+from lago_images.storage.probe import ensure_safe
 from tests.tools import need
 
 need("qemu-img")
@@ -412,6 +413,39 @@ def test_after_sigkill_the_next_run_cleans_up_and_builds(context):
     assert result.ok, result.error
     assert left(context) == []
     assert "killed run" in context.console.stream.getvalue()
+
+
+_SENDING = """
+import sys, time
+from lago_images.building import delivery
+from tests.functional.test_building import ask, run_alone, spec
+
+def begun(chunks, children):
+    yield b"a part"
+    print("sending", flush=True)
+    time.sleep(60)
+
+delivery._until_over = begun
+run_alone(sys.argv[1], [ask(spec("one", "simple:one.img"))])
+"""
+
+
+def test_after_sigkill_while_a_disk_is_stored_the_next_run_removes_it(context):
+    disk_file(context.root, "one.img")
+    with subprocess.Popen(
+        [sys.executable, "-c", _SENDING, context.root.parent],
+        cwd=Path(__file__).parents[2],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    ) as run:
+        assert run.stdout.readline()
+        run.kill()
+    assert len(list(context.store.unfinished())) == 1
+    ensure_safe(context.store, context.settings, context.console)
+    [result] = build_chain([ask(spec("one", "simple:one.img"))], context)
+    assert result.ok, result.error
+    assert list(context.store.unfinished()) == []
+    assert left(context) == []
 
 
 def test_required_kvm_that_does_not_work_refuses(context):

@@ -72,8 +72,8 @@ def begin_an_upload(store):
 
 def test_a_life_of_a_repository(repo, monkeypatch):
     put_build(repo.store, manifest(build_id="waiting"))
-    begin_an_upload(repo.store)
     repo.call("refresh")
+    begin_an_upload(repo.store)
     assert repo.json("verify")["ok"]
 
     # Everything is young: nothing goes.

@@ -158,12 +158,17 @@ def test_a_publisher_removes_what_killed_writers_left_and_nothing_else(tmp_path:
 
 
 def test_a_young_upload_is_left_alone(tmp_path: Path) -> None:
-    young = tmp_path / PRIVATE / "uploads" / "young"
-    young.mkdir(parents=True)
-    (young / "disk").write_bytes(b"half")
+    """Its writer may not have its lock yet; one that had it and has it no more is dead."""
+    for name in ("begun-young", "dead"):
+        folder = tmp_path / PRIVATE / "uploads" / name
+        folder.mkdir(parents=True)
+        (folder / name).write_bytes(b"half")
     store = DirectoryStore(path=tmp_path)
     store.prove_writable()
-    assert [upload.key for upload in store.unfinished()] == ["disk"]
+    assert [upload.key for upload in store.unfinished()] == ["begun-young"]
+    later = DirectoryStore(path=tmp_path, clock_ns=lambda: time.time_ns() + 61 * 10**9)
+    later.prove_writable()
+    assert list(store.unfinished()) == []
 
 
 def test_versions_differ_even_if_the_clock_stands_still(tmp_path: Path) -> None:
