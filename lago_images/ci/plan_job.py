@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from lago_images.ci.workspace import Workspace
+from lago_images.errors import UsageError
 from lago_images.planning import plan as planner
 from lago_images.planning.facts import Ask, History
 from lago_images.planning.history import gather
@@ -22,7 +23,8 @@ def tree_of(work: Workspace) -> Tree:
 def plan(work: Workspace, ask: Ask, *, scope: str | None = None) -> Plan:
     """What there is to do, and why. Reads git and the repository; changes nothing.
 
-    ``scope`` limits the plan to what changed since a revision.
+    ``scope`` limits the plan to what changed since a revision. Raises ``UsageError`` when git
+    does not know that.
     """
     tree = tree_of(work)
     held = holdings(read(work.store))
@@ -38,6 +40,11 @@ def _history(
     published: str | None,
     scope: str | None,
 ) -> History:
+    if work.git is None and scope:
+        raise UsageError(
+            f"what changed since {scope!r} is not known: {work.root} is not in a git repository",
+            hint="leave --base out, or git init and commit the specs",
+        )
     if work.git is None:
         return History()
     paths = (*prefixes(work.settings.specs, tree.inputs.values()), FILE)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 
+from lago_images.errors import UsageError
 from lago_images.planning.facts import History, Relation, Since
 from lago_images.planning.git import Git
 
@@ -31,6 +32,11 @@ def gather(
         UsageError: There is no commit ``scope``, or it has nothing in common with the head.
     """
     head = git.head()
+    if head is None and scope:
+        raise UsageError(
+            f"what changed since {scope!r} is not known: nothing is committed yet",
+            hint="leave --base out, or commit the specs",
+        )
     if head is None:
         return History()
     below = tuple(paths)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.support.specs import SpecsRepo
+from tests.support.specs import SpecsRepo, git
 from tests.tools import need
 
 need("git")
@@ -121,3 +121,16 @@ def test_a_repository_that_is_not_there_is_told_of(repo):
     ran = repo.run("repo", "list", "--repository", "nosuch")
     assert (ran.code, len(ran.out.splitlines())) == (0, 1)
     assert f"there is no folder {repo.root}/nosuch" in ran.err
+
+
+def test_a_limit_without_git_is_wrong_use(tmp_path):
+    (tmp_path / "plain/image-specs").mkdir(parents=True)
+    plain = SpecsRepo(root=tmp_path / "plain")
+    plain.spec("one", "libguestfs:x")
+    ran = plain.run("ci", "plan", "--base", "main")
+    assert (ran.code, ran.out) == (2, "")
+    assert f"{plain.root} is not in a git repository" in ran.err
+    git(plain.root, "init", "-q")
+    ran = plain.run("ci", "plan", "--base", "main")
+    assert (ran.code, ran.out) == (2, "")
+    assert "nothing is committed yet" in ran.err
