@@ -80,7 +80,7 @@ def publish(work: Workspace, made: Plan, results: Iterable[Result]) -> Published
             return Published(outcomes={}, missing=missing, written=(), failed=failed)
         refreshed = publisher.refresh()
         findings = quick(publisher, [outcome.release for outcome in outcomes.values()])
-        if made.head and not (missing or failed or made.dirty):
+        if made.head and not (missing or failed or made.dirty or made.partial):
             publisher.record(made.head, is_ancestor=_ancestry(work))
     return Published(
         outcomes=outcomes,

@@ -28,6 +28,7 @@ def to_json(plan: Plan) -> str:
         "dirty": json.dumps(plan.dirty),
         "published": json.dumps(plan.published),
         "made": json.dumps(plan.made),
+        "partial": json.dumps(plan.partial),
         "images": _lines([_plain(image) for image in plan.images]),
         "chains": _lines(plan.chains),
     }
@@ -79,6 +80,7 @@ def _plan(plain: Mapping[str, Any]) -> Plan:
         made=int(plain["made"]),
         images=images,
         chains=chains,
+        partial=bool(plain.get("partial", False)),
     )
 
 

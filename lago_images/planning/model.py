@@ -72,6 +72,7 @@ class Plan:
         images: One entry an image, by name.
         chains: What can be built side by side; within a chain, in order. What is promoted is in a
             chain only where a layer on it is built.
+        partial: Whether there is work that was not asked for, and is left aside.
     """
 
     head: str | None
@@ -80,6 +81,7 @@ class Plan:
     made: int
     images: tuple[PlannedImage, ...]
     chains: tuple[tuple[str, ...], ...]
+    partial: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

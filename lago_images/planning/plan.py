@@ -39,9 +39,8 @@ def make(tree: Tree, holdings: Holdings, history: History, ask: Ask, now: float)
     """
     _refuse_unknown(ask.force, tree)
     why = reasons.Why.of(tree, holdings, history)
-    decided = _Decider(
-        tree=tree, holdings=holdings, history=history, ask=ask, now=now, why=why
-    ).all()
+    decider = _Decider(tree=tree, holdings=holdings, history=history, ask=ask, now=now, why=why)
+    decided = decider.all()
     images = [*decided.values(), *_retired(why)]
     return Plan(
         head=history.head,
@@ -50,6 +49,7 @@ def make(tree: Tree, holdings: Holdings, history: History, ask: Ask, now: float)
         made=int(now),
         images=tuple(sorted(images, key=lambda image: (image.name, image.arch))),
         chains=chains(tree, decided),
+        partial=bool(decider.aside),
     )
 
 
@@ -76,6 +76,7 @@ class _Decider:
     now: float
     why: reasons.Why
     decided: dict[str, PlannedImage] = field(default_factory=dict)
+    aside: set[str] = field(default_factory=set)
 
     def all(self) -> Mapping[str, PlannedImage]:
         """What becomes of every spec, bases before their layers, then limited to what is asked."""
@@ -184,6 +185,7 @@ class _Decider:
         wanted = {name for name in self.decided if self._is_asked(name)}
         for members in components(self.tree.specs, self._at_work()):
             if wanted.isdisjoint(members):
+                self.aside.update(members)
                 for name in members:
                     image = self.decided[name]
                     note = f"not asked for here: {image.reasons[0].detail}"

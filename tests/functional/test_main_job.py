@@ -202,3 +202,23 @@ def test_what_a_failed_run_said_is_not_lost_to_the_next(repo):
     }
     assert len(logs) == 2
     assert all("error: " in log.read_text() for log in logs)
+
+
+def test_a_publication_of_a_part_does_not_move_the_published_commit(repo):
+    """Else the rest would be planned as what was published once and is missing."""
+    rebuild(repo, "two")
+    assert not (repo.root / "image-repo/state/published.json").exists()
+    assert reasons(repo, "one") == [
+        {"kind": "new", "detail": "image-specs/one: nothing is published yet"}
+    ]
+    rebuild(repo)
+    start = repo.head
+    repo.spec("three", "simple:image-specs/files/two.img")
+    repo.commit("Add three")
+    rebuild(repo, "two")
+    published = repo.root / "image-repo/state/published.json"
+    assert json.loads(published.read_text())["commit"] == start
+    [reason] = reasons(repo, "three")
+    assert (reason["kind"], "Add three" in reason["detail"]) == ("new", True)
+    rebuild(repo)
+    assert json.loads(published.read_text())["commit"] == repo.head

@@ -47,6 +47,7 @@ def plans(draw):
         made=draw(st.integers(0, 2**40)),
         images=tuple(found),
         chains=((*named,),) if named else (),
+        partial=draw(st.booleans()),
     )
 
 
