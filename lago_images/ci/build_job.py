@@ -12,6 +12,7 @@ from lago_images.host.process import Runner
 from lago_images.planning.model import Action, Plan, PlannedImage, Tree
 from lago_images.repository.layout import BuildKey
 from lago_images.repository.manifest import Manifest
+from lago_images.repository.release import NO_COMMIT
 from lago_images.repository.state import State, read
 from lago_images.spec.model import BaseKind
 
@@ -65,7 +66,7 @@ def _requests(work: Workspace, made: Plan, names: Sequence[str]) -> Mapping[str,
         image.name: Request(
             spec=tree.specs[image.name],
             fingerprint=image.fingerprint,
-            commit=made.head or "unknown",
+            commit=made.head or NO_COMMIT,
             dirty=made.dirty,
             base=bases.get(image.name),
         )

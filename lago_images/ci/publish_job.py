@@ -12,6 +12,7 @@ from lago_images.planning.model import Action, Plan, PlannedImage, ReasonKind
 from lago_images.repository.layout import BuildKey
 from lago_images.repository.manifest import Manifest
 from lago_images.repository.publisher import Publisher, publishing
+from lago_images.repository.release import NO_COMMIT
 from lago_images.repository.releasing import IsAncestor, Outcome
 from lago_images.repository.state import State, read
 from lago_images.repository.verify_model import Finding
@@ -164,7 +165,7 @@ def _release(
 ) -> Outcome:
     return publisher.release(
         manifest,
-        commit=made.head or "unknown",
+        commit=made.head or NO_COMMIT,
         known_revision=image.revision,
         is_ancestor=_ancestry(work),
     )

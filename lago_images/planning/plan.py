@@ -130,8 +130,7 @@ class _Decider:
         """Why an image is left alone; None when it is not."""
         current, base = published.current, self._base(spec)
         if current and not found:
-            commit = reasons.short(current.commit)
-            return f"unchanged since revision {current.revision}, of commit {commit}"
+            return f"unchanged since revision {current.revision}{reasons.origin(current)}"
         if current and self.history.relation(current.commit) is Relation.NEWER:
             return _newer(current)
         if base and base.action is Action.KEEP and not self._base_is_published(spec):
@@ -218,7 +217,7 @@ def _retired(why: reasons.Why) -> Iterator[PlannedImage]:
             base="",
             fingerprint="",
             revision=published.newest,
-            note=_newer(current) if newer else here or why.retired(name),
+            note=_newer(current) if newer else here or why.retired(name, current),
         )
 
 

@@ -7,6 +7,7 @@ from lago_images.planning.facts import Current, History, Holdings, Published, Si
 from lago_images.planning.gitdata import Commit
 from lago_images.planning.model import Action, Reason, ReasonKind, Tree
 from lago_images.planning.paths import Paths
+from lago_images.repository.release import NO_COMMIT
 from lago_images.settings import FILE
 from lago_images.spec.model import BaseKind, Spec
 
@@ -18,6 +19,13 @@ _UNCOMMITTED = "differs from what is committed"
 def short(commit: str) -> str:
     """A commit's id as people read it."""
     return commit[:_SHORT]
+
+
+def origin(current: Current) -> str:
+    """Where a release comes from: ``, of commit 1a2b3c4``."""
+    if current.commit == NO_COMMIT:
+        return ", made outside git"
+    return f", of commit {short(current.commit)}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,8 +107,9 @@ class Why:
 
     def _unknown(self, current: Current, base: Action | None) -> Reason:
         kind = ReasonKind.BASE if base in {Action.BUILD, Action.PROMOTE} else ReasonKind.SPEC
-        where = f"commit {short(current.commit)}, whose history is not known here"
-        detail = f"its fingerprint is not that of revision {current.revision}, of {where}"
+        history = "" if current.commit == NO_COMMIT else ", whose history is not known here"
+        revision = f"revision {current.revision}{origin(current)}{history}"
+        detail = f"its fingerprint is not that of {revision}"
         return Reason(kind=kind, detail=detail)
 
     def _otherwise(self, current: Current, since: Since) -> Reason:
@@ -136,16 +145,29 @@ class Why:
             return True
         return any(scope.paths.touching(path) for path in paths) or any(self._uncommitted(spec))
 
-    def retired(self, name: str) -> str:
+    def retired(self, name: str, current: Current) -> str:
         """What became of the spec of an image that has none."""
-        since = self.history.since.get(self.holdings.commit or "")
-        for change in since.changes.values() if since else ():
-            if change.old.rpartition("/")[2] == name:
-                return f"{change.old} was renamed to {change.path}; what is published stays"
-            if change.status == "D" and change.path.rpartition("/")[2] == name and since:
-                behind = _in(since.commits.get(change.path, ()))
-                return f"{change.path} was removed{behind}; what is published stays"
+        folders = {spec.path.rpartition("/")[0] for spec in self.tree.specs.values()}
+        for path in sorted(self.tree.dirty):
+            folder, _, last = path.rpartition("/")
+            if last == name and (folder in folders or not folders):
+                return f"{path} is removed, not committed; what is published stays"
+        for commit in (self.holdings.commit or "", current.commit):
+            since = self.history.since.get(commit)
+            told = _removal(name, since) if since else None
+            if told:
+                return f"{told}; what is published stays"
         return "it has no spec any more; what is published stays"
+
+
+def _removal(name: str, since: Since) -> str | None:
+    """How the spec of a name went, if it did."""
+    for change in since.changes.values():
+        gone = change.old or (change.path if change.status == "D" else "")
+        if gone.rpartition("/")[2] == name:
+            how = f"renamed to {change.path}" if change.old else "removed"
+            return f"{gone} was {how}{_in(since.commits.get(gone, ())[:1])}"
+    return None
 
 
 def age(current: Current, now: float) -> int:

@@ -9,6 +9,8 @@ from lago_images.repository.layout import ReleaseKey
 from lago_images.repository.manifest import canonical, refuse_newer
 
 SCHEMA = 1
+# What stands for the commit in what is made outside git.
+NO_COMMIT = "unknown"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,7 +21,7 @@ class Release:
         build: The build made public; None withdraws the revision that ``withdraws`` names.
         withdraws: The revision a withdrawal takes away; None in a plain release.
         fingerprint: The build's; empty in a withdrawal.
-        commit: What the publisher had checked out.
+        commit: What the publisher had checked out; ``NO_COMMIT`` outside git.
         published: Whole seconds since the epoch.
         reason: Why, for a withdrawal or a rollback; else empty.
         nonce: Tells the publisher's own write from another's when the answer was lost.

@@ -158,9 +158,24 @@ def test_a_renamed_and_a_removed_spec(world):
     }
     renamed = f'image-specs/nfs-server was renamed from image-specs/nfs in {commit} "Tidy"'
     assert ("new", renamed) in why(made, "nfs-server")
-    assert image(made, "small").note.startswith(f'image-specs/small was removed in {commit} "Tidy"')
-    world.publish()
-    assert built(world.plan()) == set()
+    for _ in range(2):
+        assert image(made, "small").note == (
+            f'image-specs/small was removed in {commit} "Tidy"; what is published stays'
+        )
+        assert image(made, "nfs").note == (
+            f'image-specs/nfs was renamed to image-specs/nfs-server in {commit} "Tidy"; '
+            "what is published stays"
+        )
+        world.publish()
+        made = world.plan()
+    assert built(made) == set()
+
+
+def test_a_removed_spec_that_is_not_committed(world):
+    (world.repo.root / "image-specs/small").unlink()
+    assert image(world.plan(), "small").note == (
+        "image-specs/small is removed, not committed; what is published stays"
+    )
 
 
 def test_shallow_clones_plan_as_the_whole_one(world):

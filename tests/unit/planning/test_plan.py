@@ -1,11 +1,13 @@
 """The plan as a value: from specs, holdings and history to actions with reasons."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lago_images.errors import UsageError
-from lago_images.planning.facts import Published, Relation
+from lago_images.planning.facts import History, Published, Relation
 from lago_images.planning.gitdata import Change
 from lago_images.planning.model import Action
 from tests.support.planning import (
@@ -164,6 +166,43 @@ def test_a_removed_spec_is_retired_and_its_files_stay():
     )
     later = plan(tree(BASE), published(tree(BASE, CIRROS)), history())
     assert image(later, "cirros").note == "it has no spec any more; what is published stays"
+
+
+def test_what_was_removed_before_the_last_publication_is_found_since_its_release():
+    made = plan(
+        tree(BASE),
+        published(tree(BASE, CIRROS)),
+        History(
+            head=HEAD,
+            since={
+                HEAD: since(commit=HEAD),
+                OLD: since(Change(status="D", path="image-specs/cirros")),
+            },
+        ),
+        commit=HEAD,
+    )
+    assert image(made, "cirros").note == (
+        'image-specs/cirros was removed in 1a2b3c4 "Do it"; what is published stays'
+    )
+
+
+def test_a_removal_that_is_not_committed():
+    made = plan(tree(BASE, dirty=["image-specs/cirros"]), published(tree(BASE, CIRROS)), history())
+    assert image(made, "cirros").note == (
+        "image-specs/cirros is removed, not committed; what is published stays"
+    )
+
+
+def test_outside_git_no_commit_is_named():
+    outside = {
+        key: replace(one, current=replace(one.current, commit="unknown"))
+        for key, one in published(tree(BASE, CIRROS)).items()
+    }
+    made = plan(tree(BASE, CIRROS, content={"debian": "2"}), outside, commit=None)
+    assert image(made, "cirros").note == "unchanged since revision 1, made outside git"
+    assert why(made, "debian") == [
+        ("spec", "its fingerprint is not that of revision 1, made outside git")
+    ]
 
 
 def test_another_architecture_is_another_image():
