@@ -12,7 +12,7 @@ from lago_images.settings import FILE
 # Where this project lives, for an installation that does not say where it came from.
 HOME = "lago-project/lago-images"
 _GITHUB = re.compile(r"(?:https://github\.com/|git@github\.com:)([\w.-]+/[\w.-]+?)(?:\.git)?/?")
-_WORDS = re.compile(r"@(name|branch|tools|ref)@")
+_WORDS = re.compile(r"@(name|branch|repository|tools|ref)@")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,12 +22,14 @@ class Facts:
     Attributes:
         name: The repository's name, as lago shows it.
         branch: The branch that is published.
+        repository: Where it is published.
         tools: ``owner/name`` of this project on GitHub.
         ref: Its commit, or a branch where that is not known.
     """
 
     name: str
     branch: str
+    repository: str
     tools: str
     ref: str
 
@@ -35,6 +37,8 @@ class Facts:
 def files(facts: Facts) -> Mapping[str, str]:
     """The text of each file, by its path in the specs repository."""
     words = {"name": facts.name, "branch": facts.branch, "tools": facts.tools, "ref": facts.ref}
+    # TOML's strings are JSON's, as far as paths and URLs go.
+    words["repository"] = json.dumps(facts.repository, ensure_ascii=False)
     places = {
         "image-specs/my-debian-12": "debian-12",
         FILE: "lago-images.toml",

@@ -7,24 +7,30 @@ import click
 from lago_images.ci import scaffold
 from lago_images.cli.common import Invocation
 from lago_images.planning.git import Git
+from lago_images.settings import DEFAULT_REPOSITORY
 
 
 @click.command()
-@click.argument(
-    "folder", type=click.Path(file_okay=False, path_type=Path), default=Path(), required=False
-)
+@click.argument("folder", type=click.Path(file_okay=False, path_type=Path), required=False)
 @click.pass_obj
-def init(invocation: Invocation, folder: Path) -> None:
+def init(invocation: Invocation, folder: Path | None) -> None:
     """Set up a specs repository in FOLDER: an example spec, settings, workflow, Jenkinsfile.
 
+    Without FOLDER, in the one that -C names, else here. The settings get what --repository says.
     What is there already is never changed.
     """
-    root = folder.absolute()
+    if folder is not None and invocation.start != Path.cwd():
+        raise click.UsageError("FOLDER and -C both say where: leave one of them out")
+    root = (folder or invocation.start).absolute()
     root.mkdir(parents=True, exist_ok=True)
     git = Git.find(root)
     tools, ref = scaffold.tools()
     facts = scaffold.Facts(
-        name=root.name, branch=(git and git.branch()) or "main", tools=tools, ref=ref
+        name=root.name,
+        branch=(git and git.branch()) or "main",
+        repository=invocation.overrides.get("repository", DEFAULT_REPOSITORY),
+        tools=tools,
+        ref=ref,
     )
     written, kept = scaffold.write(root, scaffold.files(facts))
     for path in written:

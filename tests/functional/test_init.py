@@ -88,3 +88,17 @@ def test_the_workflow_is_valid(made):
     ]
     done = subprocess.run([*schema, str(workflow)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_where_and_for_which_repository_can_be_said(tmp_path):
+    repo = SpecsRepo(root=tmp_path)
+    (tmp_path / "new").mkdir()
+    ran = repo.run("-C", "new", "init", "--repository", 'say "public"')
+    assert ran.code == 0, ran.err
+    assert set(contents(tmp_path)) == {f"new/{path}" for path in FILES}
+    listed = repo.run("-C", "new", "repo", "list")
+    assert f'there is no folder {tmp_path}/say "public"' in listed.err
+    both = repo.run("-C", "new", "init", "elsewhere")
+    assert (both.code, (tmp_path / "elsewhere").exists()) == (2, False)
+    ran = repo.run("init", "bucket", "--repository", "s3://bucket/prefix")
+    assert 'repository = "s3://bucket/prefix"' in (tmp_path / "bucket/lago-images.toml").read_text()
