@@ -43,4 +43,5 @@ def init(invocation: Invocation, folder: Path | None) -> None:
     if ref == "main" and ".github/workflows/images.yml" in written:
         console.info("hint: put a commit instead of main into .github/workflows/images.yml")
     if written:
-        console.info("next: lago-images lint; lago-images build; docs/ci.md tells of CI")
+        manual = f"https://github.com/{tools}/blob/{ref}/docs/ci.md"
+        console.info(f"next: lago-images lint; lago-images build; {manual} tells of CI")

@@ -1,5 +1,6 @@
 """``lago-images init``: what it writes works, and is written once."""
 
+import re
 import subprocess
 import sys
 
@@ -36,6 +37,9 @@ def test_what_it_writes_works(made):
     ran = made.run("init")
     assert ran.code == 0, ran.err
     assert ran.out.splitlines() == [f"wrote {path}" for path in FILES]
+    assert re.search(
+        r" https://github\.com/[^/ ]+/[^/ ]+/blob/[^/ ]+/docs/ci\.md tells of CI", ran.err
+    )
     linted = made.run("lint")
     assert linted.code == 0, linted.err
     made.commit("Start")
