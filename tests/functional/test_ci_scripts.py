@@ -139,3 +139,28 @@ def test_the_report_tells_what_was_not_released(repo):
     assert "1 built before, waits to be released." in run(repo, "ci/report")
     run(repo, "ci/publish")
     assert "1 image affected: 1 released." in run(repo, "ci/report", PUBLICATION="success")
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_password_is_asked_for_where_somebody_can_type_it(tmp_path, terminal):
+    """As a user who is not root and lacks packages; sudo only writes down what it is asked."""
+    fakes = {
+        "id": "echo 1000",
+        "dpkg-query": "exit 1",
+        "sudo": f"printf '%s ' \"$@\" > {tmp_path}/asked; exit 1",
+    }
+    for name, text in fakes.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    ours, theirs = os.openpty()
+    subprocess.run(
+        [PROJECT / "ci/setup-host", "plan"],
+        env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        stdin=theirs if terminal else subprocess.DEVNULL,
+        check=False,
+        timeout=60,
+    )
+    for end in (ours, theirs):
+        os.close(end)
+    asked = (tmp_path / "asked").read_text()
+    assert asked.startswith("apt-get update" if terminal else "-n apt-get update")
