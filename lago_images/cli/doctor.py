@@ -8,7 +8,7 @@ import click
 
 from lago_images.cli.common import Invocation
 from lago_images.console import clean
-from lago_images.errors import Error, StorageError, UnsafeStoreError
+from lago_images.errors import Error, SettingsError, StorageError, UnsafeStoreError
 from lago_images.host.checks import Check, State, host_checks
 from lago_images.host.process import Runner
 from lago_images.repository.layout import RELEASES
@@ -16,6 +16,7 @@ from lago_images.repository.signing import open_signer
 from lago_images.settings import DEFAULT_REPOSITORY
 from lago_images.storage.probe import ensure_safe
 
+_DO = {"settings": "mend them: the README lists all settings"}
 _MARKS = {State.OK: "ok", State.WARNING: "warning", State.MISSING: "MISSING"}
 
 
@@ -47,16 +48,31 @@ def _lines(checks: tuple[Check, ...]) -> Iterator[str]:
 
 def _host(invocation: Invocation) -> Iterator[Check]:
     runner = Runner(environ=invocation.environ)
-    need = invocation.settings.require_kvm
-    return host_checks(runner, invocation.environ, require_kvm=need)
+    wrong = _wrong_settings(invocation)
+    if wrong is not None:
+        yield _failure("settings", wrong)
+    need = wrong is None and invocation.settings.require_kvm
+    yield from host_checks(runner, invocation.environ, require_kvm=need)
+
+
+def _wrong_settings(invocation: Invocation) -> Error | None:
+    try:
+        _ = invocation.settings
+    except SettingsError as error:
+        return error
+    return None
 
 
 def _checks(invocation: Invocation) -> Iterator[Check]:
     yield from _host(invocation)
-    yield _specs(invocation)
+    # The others look at what the settings say.
+    can = _wrong_settings(invocation) is None
+    if can:
+        yield _specs(invocation)
     yield _git(invocation)
-    yield from _store(invocation)
-    yield _signing(invocation, Runner(environ=invocation.environ))
+    if can:
+        yield from _store(invocation)
+        yield _signing(invocation, Runner(environ=invocation.environ))
 
 
 def _specs(invocation: Invocation) -> Check:
@@ -130,5 +146,5 @@ def _failure(name: str, error: Error) -> Check:
         name=name,
         state=State.MISSING,
         found=error.message.replace("\n", "; "),
-        do=error.hint or "see lago-images --help",
+        do=error.hint or _DO.get(name, "see lago-images --help"),
     )

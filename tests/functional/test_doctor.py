@@ -81,3 +81,16 @@ def test_a_builder_need_not_have_what_others_have(tmp_path):
     names = {each["name"] for each in repo.run("doctor", "--host", "--format", "json").json()}
     assert "kvm" in {name.lower() for name in names}
     assert not names & {"store", "signing", "specs", "git", "conditional writes"}
+
+
+@pytest.mark.parametrize("only", [[], ["--host"]])
+def test_a_slip_in_the_settings_is_one_of_what_is_wrong(repo, only):
+    repo.write("lago-images.toml", "job = 1\nrequire-kvm = true\n")
+    ran = repo.run("doctor", *only, "--format", "json", environ={"LAGO_IMAGES_JOBS": "x"})
+    found = checks(ran)
+    assert ran.code == 1
+    assert found["settings"]["state"] == "missing"
+    assert "did you mean 'jobs'?" in found["settings"]["found"]
+    assert "LAGO_IMAGES_JOBS" in found["settings"]["found"]
+    assert {"tools", "kvm", "space"} < found.keys()
+    assert found.keys().isdisjoint({"store", "signing"})
