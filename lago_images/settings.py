@@ -11,6 +11,7 @@ import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from lago_images.errors import Problem, SettingsError
@@ -55,6 +56,7 @@ class Settings:
         keep_days: For how many days ``repo gc`` keeps every revision.
         grace_days: For how many days ``repo gc`` touches nothing that is new.
         folder: Where the settings file is (or would be): paths are relative to it.
+        said: By name, the variable or option that set it; what is not there is the file's.
     """
 
     repository: str = DEFAULT_REPOSITORY
@@ -74,6 +76,7 @@ class Settings:
     keep_days: int = 30
     grace_days: int = 2
     folder: Path = field(default_factory=Path.cwd)
+    said: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
 
 _AT_LINE = re.compile(r"\bat line (\d+)")
@@ -107,7 +110,9 @@ def load(folder: Path, environ: Mapping[str, str]) -> Settings:
     values |= _from_environment(environ, problems)
     if problems:
         raise SettingsError(problems)
-    return replace(Settings(folder=folder), **values)
+    variables = {name: PREFIX + name.upper() for name in _KINDS}
+    said = {name: variable for name, variable in variables.items() if environ.get(variable)}
+    return replace(Settings(folder=folder, said=said), **values)
 
 
 def _from_file(path: Path, problems: list[Problem]) -> dict[str, Any]:
@@ -160,7 +165,7 @@ def _from_environment(environ: Mapping[str, str], problems: list[Problem]) -> di
             continue
 
         def complain(_key: str, what: str, variable: str = variable) -> None:
-            problems.append(Problem(variable, None, what))
+            problems.append(Problem(variable, None, what.removeprefix(f"{variable} ")))
 
         value = _from_text(text, kind)
         if _fits(name, variable, value, complain):

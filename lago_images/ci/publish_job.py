@@ -14,6 +14,7 @@ from lago_images.repository.manifest import Manifest
 from lago_images.repository.publisher import Publisher, publishing
 from lago_images.repository.release import NO_COMMIT
 from lago_images.repository.releasing import IsAncestor, Outcome
+from lago_images.repository.site import site_of
 from lago_images.repository.state import State, read
 from lago_images.repository.verify_model import Finding
 from lago_images.repository.verify_quick import quick
@@ -51,6 +52,11 @@ def prove(work: Workspace) -> None:
     """
     with _publishing(work):
         pass
+
+
+def refuse_settings(work: Workspace) -> None:
+    """Raises ``SettingsError`` when what the settings say of the repository cannot be published."""
+    site_of(work.settings, work.store.url)
 
 
 def publish(work: Workspace, made: Plan, results: Iterable[Result]) -> Published:

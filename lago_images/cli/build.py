@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from lago_images.ci.plan_job import plan
+from lago_images.ci.publish_job import refuse_settings
 from lago_images.cli.carry_out import carry_out
 from lago_images.cli.common import Invocation
 from lago_images.cli.work import override, workspace
@@ -52,5 +53,6 @@ def build(
         require_kvm=require_kvm,
     )
     work = workspace(invocation, logs=logs)
+    refuse_settings(work)
     ask = Ask(changed=not names, force=frozenset(names), everything=force and not names)
     carry_out(invocation, work, plan(work, ask))

@@ -116,6 +116,8 @@ def rebuild(
     override(invocation, jobs=side_by_side, require_kvm=require_kvm)
     ask = Ask(changed=changed, force=frozenset(names), everything=everything, stale_days=stale)
     work = workspace(invocation, logs=logs)
+    if not dry_run:
+        publish_job.refuse_settings(work)
     made = plan_job.plan(work, ask)
     if dry_run:
         click.echo(document.to_text(made), nl=False)

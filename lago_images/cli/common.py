@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from lago_images.planning.git import Git
 
 
+# Where an option has not its setting's name.
+_OPTIONS = {"name": "--repo-name"}
+
+
 @dataclass(kw_only=True)
 class Invocation:
     """One call of the command line, and where it gets at things.
@@ -46,7 +50,8 @@ class Invocation:
     @property
     def settings(self) -> Settings:
         """Raises ``SettingsError`` with every problem of the settings."""
-        return replace(self._loaded, **self.overrides)
+        said = {**self._loaded.said, **{name: _option(name) for name in self.overrides}}
+        return replace(self._loaded, said=said, **self.overrides)
 
     @cached_property
     def _loaded(self) -> Settings:
@@ -80,6 +85,11 @@ class Invocation:
             Path(self.environ.get("HOME", "/tmp")) / ".cache"  # noqa: S108 -- no home at all
         )
         return Path(home) / "lago-images"
+
+
+def _option(name: str) -> str:
+    """The option that a setting is given as."""
+    return _OPTIONS.get(name, "--" + name.replace("_", "-"))
 
 
 def find_root(start: Path) -> Path:

@@ -44,21 +44,23 @@ def site_of(settings: Settings, store_url: str) -> Site:
         SettingsError: Name or URL cannot be published; or the repository is in a bucket and
             ``base-url`` is not set, so that lago could not find the images.
     """
-    problems = []
+    problems: list[Problem] = []
+
+    def complain(name: str, what: str) -> None:
+        problems.append(Problem(settings.said.get(name, FILE), None, what))
+
     if "/" in settings.name or not is_line(settings.name):
-        problems.append("name must be one line without '/': lago makes file names of it")
+        complain("name", "name must be one line without '/': lago makes file names of it")
     base_url = settings.base_url
     if not base_url and store_url.startswith("s3://"):
-        problems.append(
-            f"base-url is not set: lago needs to know where clients find {store_url} over HTTP"
-        )
+        what = f"base-url is not set: lago needs to know where clients find {store_url} over HTTP"
+        complain("base_url", what)
     base_url = (base_url or DEFAULT_BASE_URL).rstrip("/")
     if not _is_url(base_url):
-        problems.append(f"base-url must be an http, https or file URL, not {base_url!r}")
+        complain("base_url", f"base-url must be an http, https or file URL, not {base_url!r}")
     if problems:
         raise SettingsError(
-            [Problem(FILE, None, what) for what in problems],
-            hint=f"set it in {FILE}, or LAGO_IMAGES_NAME and LAGO_IMAGES_BASE_URL",
+            problems, hint=f"set it in {FILE}, or LAGO_IMAGES_NAME and LAGO_IMAGES_BASE_URL"
         )
     return Site(name=settings.name.strip() or DEFAULT_NAME, base_url=base_url)
 

@@ -134,3 +134,21 @@ def test_a_limit_without_git_is_wrong_use(tmp_path):
     ran = plain.run("ci", "plan", "--base", "main")
     assert (ran.code, ran.out) == (2, "")
     assert "nothing is committed yet" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("said", "args", "environ"),
+    [
+        ("--base-url", ["build", "--base-url", "ftp://x"], {}),
+        ("LAGO_IMAGES_BASE_URL", ["build"], {"LAGO_IMAGES_BASE_URL": "ftp://x"}),
+        ("LAGO_IMAGES_BASE_URL", ["ci", "rebuild", "one"], {"LAGO_IMAGES_BASE_URL": "ftp://x"}),
+        ("lago-images.toml", ["build"], {}),
+    ],
+)
+def test_a_wrong_url_is_told_where_it_was_said_and_before_the_plan(repo, said, args, environ):
+    repo.write("lago-images.toml", 'base-url = "ftp://x"\n')
+    ran = repo.run(*args, environ=environ)
+    assert (ran.code, ran.out) == (2, "")
+    wrong, hint = ran.err.splitlines()
+    assert wrong == f"{said}: base-url must be an http, https or file URL, not 'ftp://x'"
+    assert hint.startswith("hint: ")

@@ -75,7 +75,7 @@ def test_all_problems_at_once_with_lines_and_near_misses(tmp_path):
         '[[template-sources]]\nurll = "x"\n'
     )
     assert problems(tmp_path, {"LAGO_IMAGES_KEEP_DAYS": "soon"}) == [
-        "LAGO_IMAGES_KEEP_DAYS: LAGO_IMAGES_KEEP_DAYS must be a whole number, not 'soon'",
+        "LAGO_IMAGES_KEEP_DAYS: must be a whole number, not 'soon'",
         "lago-images.toml:1: unknown setting 'nam'; did you mean 'name'?",
         "lago-images.toml:2: jobs must be a whole number, not '3'",
         "lago-images.toml:3: unknown setting 'base_url'; did you mean 'base-url'?",
