@@ -54,7 +54,7 @@ def send_disk(
 
 
 def send_papers(store: Store, manifest: Manifest, spec: Spec, papers: Papers) -> None:
-    """Write what goes with a disk, and the manifest, which makes it a build, last."""
+    """Write what goes with a disk."""
     key = manifest.key
     files = {key.hash: hash_file(manifest), key.metadata: metadata_file(manifest, spec)}
     if papers.packages is not None:
@@ -62,13 +62,25 @@ def send_papers(store: Store, manifest: Manifest, spec: Spec, papers: Papers) ->
     for name, path in ((key.console, papers.console_log), (key.log, papers.log)):
         if path.exists():
             files[name] = readable(path.read_bytes())
-    files[key.manifest] = manifest.to_json()
     for name, data in files.items():
         store.put(name, data, expected=None, headers=headers(name))
 
 
+def record(store: Store, manifest: Manifest) -> None:
+    """Write the manifest, last: it makes a build of what was sent, and anyone may release it.
+
+    Raises:
+        StorageError: The store failed; the manifest may be there all the same.
+    """
+    name = manifest.key.manifest
+    store.put(name, manifest.to_json(), expected=None, headers=headers(name))
+
+
 def withdraw(store: Store, key: BuildKey) -> None:
-    """Take back what was sent of a build that failed; ``repo gc`` does so where this may not."""
+    """Take back what was sent of a build that has no manifest yet.
+
+    ``repo gc`` does so where this may not.
+    """
     with suppress(StorageError):
         store.delete([key.disk, key.hash, key.metadata, key.packages, key.console, key.log])
 

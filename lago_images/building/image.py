@@ -16,7 +16,7 @@ from lago_images.building.bases import bootstrap, layer, libguestfs, simple
 from lago_images.building.bases.model import LayerBase, Package, Prepared
 from lago_images.building.boot import boot_test
 from lago_images.building.customise import customise
-from lago_images.building.delivery import Papers, send_disk, send_papers, withdraw
+from lago_images.building.delivery import Papers, record, send_disk, send_papers, withdraw
 from lago_images.building.model import Context, Request
 from lago_images.building.progress import Progress
 from lago_images.building.room import Room, needs
@@ -83,7 +83,8 @@ def build(job: Job) -> Built:
     """Build an image and put it into the store; what comes last makes it a build.
 
     Raises:
-        Error: It failed; nothing of it stays in the store, where that may be removed.
+        Error: It failed. Nothing of it stays in the store where that may be removed, unless the
+            manifest was on its way: it may be there, and another run may have released the build.
     """
     wanted = needs(job.request.spec, job.base, job.folder, job.context)
     with job.room.held(wanted, _waiting(job)):
@@ -119,11 +120,13 @@ def _build(job: Job) -> Built:
         disk = _send(job, key, finished)
         manifest = _manifest(job, key, finished, disk, begun, tools(runner))
         papers = Papers(log=job.log, console_log=job.console_log, packages=finished.packages)
-        with job.progress.doing("recording the build"):
+        with job.progress.doing("uploading what goes with the disk"):
             send_papers(context.store, manifest, spec, papers)
     except BaseException:
         withdraw(context.store, key)
         raise
+    with job.progress.doing("recording the build"):
+        record(context.store, manifest)
     return Built(manifest=manifest, disk=finished.disk)
 
 

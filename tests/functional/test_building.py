@@ -233,6 +233,28 @@ def test_a_store_that_fails_half_way_is_left_without_a_build(context):
     assert objects(context) == []
 
 
+@pytest.mark.parametrize("failure", [StorageError("the store answered 503"), KeyboardInterrupt()])
+def test_a_build_whose_manifest_may_be_there_is_not_taken_back(context, failure):
+    disk_file(context.root, "one.img")
+
+    class Silent(DirectoryStore):
+        def put(self, key, data, **options):
+            etag = super().put(key, data, **options)
+            if key.endswith("manifest.json"):
+                raise failure
+            return etag
+
+    silent = replace(context, store=Silent(path=context.store.path))
+    with contextlib.suppress(KeyboardInterrupt):
+        [result] = build_chain([ask(spec("one", "simple:one.img"))], silent)
+        assert "503" in result.error
+    [manifest] = [key for key in objects(context) if key.endswith("manifest.json")]
+    made = Manifest.from_json(context.store.get(manifest).data, manifest)
+    assert made.key.disk in objects(context)
+    assert {made.key.hash, made.key.metadata} <= set(objects(context))
+    assert left(context) == []
+
+
 def test_a_store_with_other_bytes_than_were_sent(context):
     disk_file(context.root, "one.img")
 
