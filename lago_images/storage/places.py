@@ -10,6 +10,9 @@ from lago_images.errors import StorageError
 # The store's own files; hidden, so that neither a listing nor a web server shows them.
 PRIVATE = ".lago-images"
 _HIDDEN = f"{PRIVATE}/"
+# Where a repository's objects are; beside them a user may keep what they like, links too.
+_OURS = ("builds/", "releases/", "state/")
+_LINK_HINT = "put what the link points to in its place; a repository as a whole may be behind one"
 
 
 def place(root: Path, key: str) -> Path:
@@ -21,7 +24,7 @@ def place(root: Path, key: str) -> Path:
     check(key)
     path = root / key
     if os.path.realpath(path) != os.path.join(os.path.realpath(root), key):  # noqa: PTH118
-        raise StorageError(f"{path} is, or is behind, a symbolic link", hint="remove the link")
+        raise StorageError(f"{path} is, or is behind, a symbolic link", hint=_LINK_HINT)
     return path
 
 
@@ -35,8 +38,12 @@ def check(key: str) -> None:
 def walk(root: Path, prefix: str) -> Iterator[tuple[str, os.stat_result]]:
     """All files whose key starts with ``prefix``, by key in the order of its UTF-8 bytes.
 
-    Symbolic links are no objects of ours and left out. A folder or file that vanishes meanwhile is
-    left out; any other failure is an ``OSError``.
+    A folder or file that vanishes meanwhile is left out, and so are symbolic links beside the
+    folders of the repository. Any failure of the operating system is an ``OSError``.
+
+    Raises:
+        StorageError: There is a symbolic link where objects belong. What is behind it is neither
+            here nor absent.
     """
     waiting: list[tuple[str, str | os.DirEntry[str]]] = [("", os.fspath(root))]
     while waiting:
@@ -50,6 +57,8 @@ def walk(root: Path, prefix: str) -> Iterator[tuple[str, os.stat_result]]:
             continue
         if stat.S_ISREG(status.st_mode):
             yield key, status
+        elif stat.S_ISLNK(status.st_mode) and f"{key}/".startswith(_OURS):
+            raise StorageError(f"{found.path} is a symbolic link", hint=_LINK_HINT)
 
 
 def _children(folder: str, base: str, prefix: str) -> list[tuple[str, str | os.DirEntry[str]]]:
@@ -66,9 +75,14 @@ def _children(folder: str, base: str, prefix: str) -> list[tuple[str, str | os.D
                     key += "/"
                     if key != _HIDDEN and (key.startswith(prefix) or prefix.startswith(key)):
                         found.append((key, entry.path))
-                elif key.startswith(prefix) and key != PRIVATE:
+                elif key != PRIVATE and (key.startswith(prefix) or _hides(entry, key, prefix)):
                     found.append((key, entry))
     except FileNotFoundError:
         return []
     found.sort(key=lambda child: child[0].encode(errors="surrogateescape"))
     return found
+
+
+def _hides(entry: os.DirEntry[str], key: str, prefix: str) -> bool:
+    """Whether what is asked for would be behind this link."""
+    return prefix.startswith(f"{key}/") and entry.is_symlink()

@@ -98,6 +98,19 @@ def test_refresh_with_settings_that_cannot_be_published_exits_2(repo):
     assert "base-url must be" in done.stderr
 
 
+def test_releases_behind_a_link_leave_no_image_out(repo, tmp_path):
+    publish_by_hand(repo.store, manifest())
+    assert repo("refresh").exit_code == 0
+    index = repo.store.get("index").data
+    (repo.store.path / "releases").rename(tmp_path / "moved")
+    (repo.store.path / "releases").symlink_to(tmp_path / "moved")
+    done = repo("refresh")
+    assert done.exit_code == 1
+    assert "releases is a symbolic link" in done.stderr
+    assert "hint:" in done.stderr
+    assert repo.store.get("index").data == index
+
+
 def test_a_damaged_repository_exits_1_and_names_the_damage(repo):
     publish_by_hand(repo.store, manifest())
     repo.store.delete([manifest().key.manifest])

@@ -55,6 +55,31 @@ def test_links_do_not_lead_out(tmp_path: Path) -> None:
     assert not list(store.unfinished())
 
 
+@pytest.mark.parametrize("link", ["releases", "releases/a", "releases/a/1.json"])
+@pytest.mark.parametrize("prefix", ["", "releases/", "releases/a/"])
+def test_what_is_behind_a_link_is_not_called_absent(tmp_path: Path, link: str, prefix: str) -> None:
+    store = DirectoryStore(path=tmp_path / "store")
+    store.put("releases/a/1.json", b"1", expected=None)
+    store.put("builds/a/manifest.json", b"1", expected=None)
+    (store.path / link).rename(tmp_path / "moved")
+    (store.path / link).symlink_to(tmp_path / "moved")
+    with pytest.raises(StorageError, match=f"{link} is a symbolic link") as refused:
+        list(store.list(prefix))
+    assert not isinstance(refused.value, NotFoundError)
+    assert refused.value.hint
+    assert [stat.key for stat in store.list("builds/")] == ["builds/a/manifest.json"]
+
+
+def test_links_beside_the_repositorys_folders_harm_nobody(tmp_path: Path) -> None:
+    store = DirectoryStore(path=tmp_path / "store")
+    store.put("builds/k", b"1", expected=None)
+    (store.path / "own").mkdir()
+    for name in ("link", "own/link", "releases.old"):
+        (store.path / name).symlink_to(tmp_path)
+    assert [stat.key for stat in store.list()] == ["builds/k"]
+    assert list(store.list("releases/")) == []
+
+
 def test_a_root_behind_a_link_is_fine(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to("real")
