@@ -97,7 +97,8 @@ def plan(state: State, unfinished: Iterable[Unfinished], retention: Retention, n
 
     Args:
         state: What is in the repository.
-        unfinished: The uploads that were begun and not finished.
+        unfinished: The uploads that were begun and not finished; those outside builds' folders are
+            another application's, and left alone.
         retention: What is kept.
         now: Seconds since the epoch.
     """
@@ -130,7 +131,7 @@ def plan(state: State, unfinished: Iterable[Unfinished], retention: Retention, n
     return Sweep(
         retire=tuple(retire),
         delete=tuple(delete),
-        abort=tuple(upload for upload in unfinished if upload.begun < before),
+        abort=tuple(each for each in unfinished if each.begun < before and owner(each.key)),
         forget=tuple(_forgotten(state, folders, named, now - 2 * retention.grace)),
     )
 

@@ -6,7 +6,14 @@ from dataclasses import dataclass
 from lago_images.errors import ConflictError, NotFoundError, RepositoryError, StorageError
 from lago_images.repository import index, metadata
 from lago_images.repository.gc import Retention, Step, Sweep, plan, retirement
-from lago_images.repository.layout import INDEX, METADATA, RELEASES, headers, release_key
+from lago_images.repository.layout import (
+    BUILDS,
+    INDEX,
+    METADATA,
+    RELEASES,
+    headers,
+    release_key,
+)
 from lago_images.repository.publisher import Publisher
 from lago_images.repository.state import Image, State, read
 from lago_images.storage.base import Store, Unfinished
@@ -64,7 +71,7 @@ def sweep(publisher: Publisher, retention: Retention) -> Swept:
 def _unfinished(store: Store) -> tuple[Unfinished, ...]:
     """None from a store that cannot list them: the rest can be cleared up all the same."""
     try:
-        return tuple(store.unfinished())
+        return tuple(store.unfinished(BUILDS))
     except StorageError as error:
         if lists_uploads(error):
             raise

@@ -145,8 +145,8 @@ class Store(Protocol):
         """Remove objects; one that is not there is not an error."""
         ...
 
-    def unfinished(self) -> Iterator[Unfinished]:
-        """Uploads that were begun and neither finished nor aborted."""
+    def unfinished(self, prefix: str = "") -> Iterator[Unfinished]:
+        """Uploads of keys that start with ``prefix``, begun and neither finished nor aborted."""
         ...
 
     def abort(self, upload: Unfinished) -> None:

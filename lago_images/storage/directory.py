@@ -189,10 +189,10 @@ class DirectoryStore:
             return False
         return True
 
-    def unfinished(self) -> Iterator[Unfinished]:
+    def unfinished(self, prefix: str = "") -> Iterator[Unfinished]:
         try:
             for folder in sorted(self._uploads.iterdir()) if self._uploads.is_dir() else ():
-                for key, status in walk(folder, ""):
+                for key, status in walk(folder, prefix):
                     yield Unfinished(key=key, upload_id=folder.name, begun=status.st_ctime)
         except OSError as error:
             raise failed(f"listing unfinished uploads in {self.path}", error) from error

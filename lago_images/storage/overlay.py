@@ -82,8 +82,8 @@ class OverlayStore:
     def delete(self, keys: Iterable[str]) -> None:
         self.upper.delete(keys)
 
-    def unfinished(self) -> Iterator[Unfinished]:
-        return self.upper.unfinished()
+    def unfinished(self, prefix: str = "") -> Iterator[Unfinished]:
+        return self.upper.unfinished(prefix)
 
     def abort(self, upload: Unfinished) -> None:
         self.upper.abort(upload)

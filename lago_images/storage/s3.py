@@ -148,8 +148,8 @@ class S3Store:
         """Raise unless a 404 was about this key alone."""
         next(self.list(key), None)
 
-    def unfinished(self) -> Iterator[Unfinished]:
-        return unfinished(self.bucket)
+    def unfinished(self, prefix: str = "") -> Iterator[Unfinished]:
+        return unfinished(self.bucket, prefix)
 
     def abort(self, upload: Unfinished) -> None:
         Multipart(

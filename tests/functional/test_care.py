@@ -129,6 +129,26 @@ def test_a_life_of_a_repository(repo, monkeypatch):
     assert repo.json("verify")["ok"]
 
 
+def test_other_applications_in_the_bucket_keep_their_uploads(ceph20, monkeypatch):
+    store = S3Store.open(ceph20.new_bucket(), environ=ceph20.environ)
+    publish_by_hand(store, *BUILDS)
+    begin_an_upload(store)
+    client, bucket = store.bucket.small, store.bucket.name
+    client.create_multipart_upload(Bucket=bucket, Key="other-application/dump")
+    repo = Repository(
+        store=store,
+        environ={
+            **ceph20.environ,
+            "LAGO_IMAGES_BASE_URL": "http://images.test",
+            "LAGO_IMAGES_REPOSITORY": store.url,
+        },
+    )
+    now = time.time()
+    monkeypatch.setattr("time.time", lambda: now + 3 * DAY)
+    repo.call("gc", "--apply")
+    assert [upload.key for upload in store.unfinished()] == ["other-application/dump"]
+
+
 def test_wrong_names_and_revisions_exit_2(repo):
     assert "never published" in repo.call("yank", "debian", "--reason", "x", code=2).stderr
     repo.call("yank", "debian-12", code=2)

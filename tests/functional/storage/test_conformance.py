@@ -277,6 +277,7 @@ def test_finds_and_drops_unfinished_uploads(store: S3Store) -> None:
     found = {upload.key: upload for upload in store.unfinished()}
     assert {key: upload.upload_id for key, upload in found.items()} == ids
     assert all(abs(upload.begun - time.time()) < 120 for upload in found.values())
+    assert [upload.key for upload in store.unfinished("b/")] == ["b/c"]
     for upload in found.values():
         store.abort(upload)
         store.abort(upload)

@@ -1,5 +1,7 @@
 """What gc would remove, as a value."""
 
+import pytest
+
 from lago_images.repository.gc import DAY, Retention, plan
 from lago_images.repository.manifest import BaseRecord
 from lago_images.repository.state import State
@@ -148,6 +150,14 @@ def test_only_old_unfinished_uploads_are_aborted():
         for age in (1, 3)
     ]
     assert plan(state([]), uploads, KEEP, NOW).abort == (uploads[1],)
+
+
+@pytest.mark.parametrize(
+    "key", ["other-application/database.dump", "builds/a", "my/builds/a/x86_64/b/a.qcow2.xz"]
+)
+def test_another_applications_uploads_are_left_alone(key):
+    upload = Unfinished(key=key, upload_id="1", begun=NOW - 9 * DAY)
+    assert plan(state([]), [upload], KEEP, NOW).abort == ()
 
 
 def test_records_of_what_never_was_released_are_forgotten_in_the_end():
