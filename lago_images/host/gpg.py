@@ -1,5 +1,6 @@
 """GnuPG, through its command line: keys in, signatures out, signatures checked."""
 
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -8,9 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lago_images.errors import CommandError, SigningError, ToolMissingError
+from lago_images.host.owned import abandoned, locked
 from lago_images.host.process import Runner
 
 _TIMEOUT = 60.0
+# Short: an agent's socket path may have 107 characters.
+_PREFIX = "lago-gpg-"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,16 +110,30 @@ class Gpg:
 
 @contextmanager
 def throw_away(runner: Runner, environ: Mapping[str, str]) -> Iterator[Gpg]:
-    """A GNUPGHOME that is gone after the block, its agent with it."""
-    # An agent's socket path may have 107 characters: the folder's own name stays short.
-    home = Path(tempfile.mkdtemp(prefix="lago-gpg-"))
+    """A GNUPGHOME that is gone after the block, its agent with it.
+
+    What killed runs of this user left of theirs is removed first.
+    """
+    parent = Path(tempfile.gettempdir())
+    for left in abandoned(parent, _PREFIX):
+        _remove(left, runner)
+    home, lock, handle = locked(parent, _PREFIX)
     try:
+        home.mkdir(mode=0o700)
         yield Gpg(runner=runner, home=home, environ=environ)
     finally:
-        # gpg starts an agent by itself, which outlives it and holds the secret key.
+        _remove(home, runner)
+        lock.unlink(missing_ok=True)
+        os.close(handle)
+
+
+def _remove(home: Path, runner: Runner) -> None:
+    # gpg starts an agent by itself, which outlives it and holds the secret key.
+    try:
         with suppress(CommandError, ToolMissingError):
             runner.capture(["gpgconf", "--homedir", str(home), "--kill", "all"])
             runner.capture(["gpgconf", "--homedir", str(home), "--remove-socketdir"])
+    finally:
         shutil.rmtree(home, ignore_errors=True)
 
 

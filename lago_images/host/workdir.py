@@ -1,13 +1,7 @@
-"""Work directories: gone after success, failure and Ctrl-C, and found after a SIGKILL.
+"""Work directories: gone after success, failure and Ctrl-C, and found after a SIGKILL."""
 
-Beside each directory lies a file that its owner holds a lock on. Whoever gets that lock knows
-that the owner is dead, and removes both.
-"""
-
-import fcntl
 import os
 import shutil
-import stat
 import tempfile
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager, suppress
@@ -16,10 +10,10 @@ from typing import Any
 
 from lago_images.console import Console
 from lago_images.errors import Error, HostError
+from lago_images.host.owned import abandoned, locked
 from lago_images.host.process import Runner
 
 _PREFIX = "lago-images-"
-_LOCK = ".lock"
 
 
 def default_scratch(environ: Mapping[str, str]) -> Path:
@@ -42,13 +36,12 @@ def workdir(scratch: Path, console: Console) -> Generator[Path]:
     remove_leftovers(scratch, console)
     try:
         scratch.mkdir(parents=True, exist_ok=True)
-        lock, handle = _locked(scratch)
+        folder, lock, handle = locked(scratch, _PREFIX)
     except OSError as error:
         raise HostError(
             f"no work directory can be made in {scratch}: {error.strerror}",
             hint="set TMPDIR to a folder that this user may write",
         ) from error
-    folder = lock.with_suffix("")
     try:
         folder.mkdir(mode=0o700)
         yield folder
@@ -60,57 +53,9 @@ def workdir(scratch: Path, console: Console) -> Generator[Path]:
 
 def remove_leftovers(scratch: Path, console: Console) -> None:
     """Remove this user's work directories whose owners are dead."""
-    for lock in sorted(scratch.glob(f"{_PREFIX}*{_LOCK}")):
-        handle = _abandoned(lock)
-        if handle is None:
-            continue
-        folder = lock.with_suffix("")
-        try:
-            if folder.is_dir() and not folder.is_symlink():
-                console.info(f"removing what a killed run left: {folder}")
-                _remove(folder, console)
-            lock.unlink(missing_ok=True)
-        finally:
-            os.close(handle)
-
-
-def _locked(scratch: Path) -> tuple[Path, int]:
-    """A new lock file, and the file descriptor that holds its lock."""
-    while True:
-        handle, name = tempfile.mkstemp(prefix=_PREFIX, suffix=_LOCK, dir=scratch)
-        # Another run may have taken the file for a leftover before it was locked.
-        if _lock(handle) and _same(handle, Path(name)):
-            return Path(name), handle
-        os.close(handle)
-
-
-def _abandoned(lock: Path) -> int | None:
-    """The file descriptor of a lock file of ours that nobody holds."""
-    try:
-        handle = os.open(lock, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except OSError:
-        return None
-    status = os.fstat(handle)
-    ours = stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid()
-    if ours and _lock(handle) and _same(handle, lock):
-        return handle
-    os.close(handle)
-    return None
-
-
-def _lock(handle: int) -> bool:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _same(handle: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(handle), path.lstat())
-    except FileNotFoundError:
-        return False
+    for folder in abandoned(scratch, _PREFIX):
+        console.info(f"removing what a killed run left: {folder}")
+        _remove(folder, console)
 
 
 def _remove(folder: Path, console: Console) -> None:

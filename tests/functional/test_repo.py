@@ -2,6 +2,11 @@
 
 import json
 import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -9,6 +14,8 @@ from click.testing import CliRunner
 from lago_images.cli.main import main
 from lago_images.storage.directory import DirectoryStore
 from tests.support.handmade import manifest, publish_by_hand, put_build, put_release, release
+from tests.support.keys import make_key
+from tests.tools import need
 
 
 @pytest.fixture
@@ -90,6 +97,54 @@ def test_refresh_without_its_key_writes_nothing_and_exits_1(repo):
     assert "cannot read the signing key" in done.stderr
     assert "hint:" in done.stderr
     assert not list(repo.store.list("index"))
+
+
+_KILLER = """#!/bin/sh
+case "$*" in *--clearsign*) kill -9 $PPID ;; esac
+exec {gpg} "$@"
+"""
+
+
+def running_with(text):
+    """The programs that have a text in their command lines."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            found.append(path.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+        except OSError:
+            continue  # it ended meanwhile
+    return [command for command in found if text in command]
+
+
+def test_the_key_of_a_killed_signer_is_removed_by_the_next_run(repo, tmp_path):
+    need("gpg", "gpgconf")
+    publish_by_hand(repo.store, manifest())
+    key = make_key(tmp_path, "key")
+    scratch, bin_ = tmp_path / "t", tmp_path / "bin"
+    for folder in (scratch, bin_):
+        folder.mkdir()
+    (bin_ / "gpg").write_text(_KILLER.format(gpg=shutil.which("gpg")))
+    (bin_ / "gpg").chmod(0o755)
+    environ = {
+        "HOME": str(tmp_path),
+        "PATH": os.environ["PATH"],
+        "TMPDIR": str(scratch),
+        "LAGO_IMAGES_REPOSITORY": repo.store.url,
+        "LAGO_IMAGES_SIGNING_KEY": f"file:{key.secret}",
+    }
+
+    def refresh(path):
+        argv = [sys.executable, "-m", "lago_images", "repo", "refresh"]
+        root = Path(__file__).parents[2]
+        env = {**environ, "PATH": path, "PYTHONPATH": str(root)}
+        return subprocess.run(argv, env=env, cwd=tmp_path, check=False).returncode
+
+    assert refresh(f"{bin_}:{environ['PATH']}") == -signal.SIGKILL
+    assert list(scratch.glob("*/private-keys-v1.d/*.key"))
+    assert running_with(str(scratch))
+    assert refresh(environ["PATH"]) == 0
+    assert list(scratch.iterdir()) == []
+    assert running_with(str(scratch)) == []
 
 
 def test_refresh_with_settings_that_cannot_be_published_exits_2(repo):

@@ -1,0 +1,81 @@
+"""Folders whose owners can be known to be dead.
+
+Beside each folder lies a file that its owner holds a lock on. Whoever gets that lock knows that
+the owner is dead, and may remove both.
+"""
+
+import fcntl
+import os
+import stat
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+_LOCK = ".lock"
+
+
+def locked(parent: Path, prefix: str) -> tuple[Path, Path, int]:
+    """A name for a new folder, its lock file, and the file descriptor that holds the lock.
+
+    Raises:
+        OSError: Nothing can be made in ``parent``.
+    """
+    while True:
+        handle, name = tempfile.mkstemp(prefix=prefix, suffix=_LOCK, dir=parent)
+        lock = Path(name)
+        # Another run may have taken the file for a leftover before it was locked.
+        if _lock(handle) and _same(handle, lock):
+            return lock.with_suffix(""), lock, handle
+        os.close(handle)
+
+
+def abandoned(parent: Path, prefix: str) -> Iterator[Path]:
+    """This user's folders whose owners are dead, for the caller to remove; their locks go too."""
+    for lock in sorted(parent.glob(f"{prefix}*{_LOCK}")):
+        handle = _abandoned(lock)
+        if handle is None:
+            continue
+        folder = lock.with_suffix("")
+        try:
+            if _is_ours(folder):
+                yield folder
+            lock.unlink(missing_ok=True)
+        finally:
+            os.close(handle)
+
+
+def _abandoned(lock: Path) -> int | None:
+    """The file descriptor of a lock file of ours that nobody holds."""
+    try:
+        handle = os.open(lock, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return None
+    status = os.fstat(handle)
+    ours = stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid()
+    if ours and _lock(handle) and _same(handle, lock):
+        return handle
+    os.close(handle)
+    return None
+
+
+def _is_ours(folder: Path) -> bool:
+    try:
+        status = folder.lstat()
+    except FileNotFoundError:
+        return False
+    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid()
+
+
+def _lock(handle: int) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _same(handle: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(handle), path.lstat())
+    except FileNotFoundError:
+        return False
