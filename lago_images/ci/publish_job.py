@@ -9,6 +9,7 @@ from lago_images.building.model import Result
 from lago_images.ci.workspace import Workspace
 from lago_images.errors import RepositoryError
 from lago_images.planning.model import Action, Plan, PlannedImage, ReasonKind
+from lago_images.repository.held import held
 from lago_images.repository.layout import BuildKey
 from lago_images.repository.manifest import Manifest
 from lago_images.repository.publisher import Publisher, publishing
@@ -74,21 +75,21 @@ def publish(work: Workspace, made: Plan, results: Iterable[Result]) -> Published
     with _publishing(work) as publisher:
         state = read(work.store)
         builds, missing = _builds(state, work, made, results)
-        outcomes: dict[str, Outcome] = {}
-        failed: dict[str, str] = {}
-        for image, manifest in builds:
-            try:
-                outcomes[image.name] = _release(work, publisher, made, image, manifest)
-            except RepositoryError as error:
-                # A damaged build keeps no other image from being published.
-                failed[image.name] = error.message
+        outcomes, failed = _release_all(work, publisher, made, builds, state)
         if not outcomes and not state.releases:
             # Nothing was ever published, and nothing is now: an empty repository stays empty.
             return Published(outcomes={}, missing=missing, written=(), failed=failed)
-        refreshed = publisher.refresh()
-        findings = quick(publisher, [outcome.release for outcome in outcomes.values()])
-        if made.head and not (missing or failed or made.dirty or made.partial):
+        recorded = bool(made.head) and not (missing or failed or made.dirty or made.partial)
+        if made.head and recorded:
+            # First: an older commit's publisher that does not see it yet is seen by the refresh.
             publisher.record(made.head, is_ancestor=_ancestry(work))
+        refreshed = publisher.refresh()
+        replaced = _replaced(refreshed.state, made, _ancestry(work)) if recorded else []
+        if replaced:
+            again, failed = _release_all(work, publisher, made, replaced, refreshed.state)
+            outcomes |= again
+            refreshed = publisher.refresh()
+        findings = quick(publisher, [outcome.release for outcome in outcomes.values()])
     return Published(
         outcomes=outcomes,
         missing=missing,
@@ -162,19 +163,65 @@ def _released(state: State, image: PlannedImage) -> tuple[Manifest, ...]:
     return (manifest,) if current and manifest and current.revision > image.revision else ()
 
 
+def _release_all(
+    work: Workspace,
+    publisher: Publisher,
+    made: Plan,
+    builds: Iterable[tuple[PlannedImage, Manifest]],
+    state: State,
+) -> tuple[dict[str, Outcome], dict[str, str]]:
+    """What became of each image, and why those that failed did."""
+    outcomes: dict[str, Outcome] = {}
+    failed: dict[str, str] = {}
+    for image, manifest in builds:
+        try:
+            outcomes[image.name] = _release(work, publisher, made, image, manifest, state)
+        except RepositoryError as error:
+            # A damaged build keeps no other image from being published.
+            failed[image.name] = error.message
+    return outcomes, failed
+
+
 def _release(
     work: Workspace,
     publisher: Publisher,
     made: Plan,
     image: PlannedImage,
     manifest: Manifest,
+    state: State,
 ) -> Outcome:
     return publisher.release(
         manifest,
         commit=made.head or NO_COMMIT,
         known_revision=image.revision,
         is_ancestor=_ancestry(work),
+        state=state,
     )
+
+
+def _replaced(
+    state: State, made: Plan, is_ancestor: IsAncestor
+) -> list[tuple[PlannedImage, Manifest]]:
+    """What an older commit's publisher replaced before it could see that this one published."""
+    found = ((image, _wanted(state, made, image, is_ancestor)) for image in made.images)
+    return [(image, manifest) for image, manifest in found if manifest]
+
+
+def _wanted(
+    state: State, made: Plan, image: PlannedImage, is_ancestor: IsAncestor
+) -> Manifest | None:
+    """The build that clients are to get, if they get an older commit's, released meanwhile."""
+    current = state.current(image.name, image.arch)
+    if current is None or current.revision <= image.revision:
+        return None
+    taken_back = held(state.history(image.name, image.arch))
+    if image.fingerprint in {current.fingerprint, *taken_back}:
+        return None
+    if current.commit != made.head and not is_ancestor(current.commit, made.head or ""):
+        return None
+    live = state.live(image.name, image.arch)
+    wanted = [one for one in live if one.fingerprint == image.fingerprint]
+    return state.manifest(wanted[-1]) if wanted else None
 
 
 def _ancestry(work: Workspace) -> IsAncestor:

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from lago_images.errors import RepositoryError, UsageError
 from lago_images.repository.held import History
 from lago_images.repository.layout import NAME, RELEASES, release_key, retired_build
+from lago_images.repository.proof import prove
 from lago_images.repository.publisher import Publisher
 from lago_images.repository.release import Release
-from lago_images.repository.releasing import create, new_nonce, next_revision, prove
+from lago_images.repository.releasing import create, new_nonce, next_revision
 from lago_images.repository.state import (
     State,
     build_of,

@@ -11,6 +11,7 @@ from lago_images.repository.manifest import Manifest
 from lago_images.repository.releasing import IsAncestor, Outcome
 from lago_images.repository.signing import Signer, key_fingerprint, open_signer
 from lago_images.repository.site import Site, site_of
+from lago_images.repository.state import State
 from lago_images.settings import Settings
 from lago_images.storage.base import Blob, Store
 from lago_images.storage.probe import ensure_safe
@@ -32,7 +33,13 @@ class Publisher:
     before: Mapping[str, Blob] | None = None
 
     def release(
-        self, manifest: Manifest, *, commit: str, known_revision: int, is_ancestor: IsAncestor
+        self,
+        manifest: Manifest,
+        *,
+        commit: str,
+        known_revision: int,
+        is_ancestor: IsAncestor,
+        state: State | None = None,
     ) -> Outcome:
         """See ``releasing.release``."""
         return releasing.release(
@@ -42,6 +49,7 @@ class Publisher:
             known_revision=known_revision,
             is_ancestor=is_ancestor,
             now=self.now,
+            state=state,
         )
 
     def refresh(self) -> publish.Refreshed:

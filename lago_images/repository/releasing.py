@@ -1,23 +1,31 @@
 """Making a build public: a revision is taken by creating its object, and never given back."""
 
-import json
 import secrets
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from lago_images.errors import ConflictError, NotFoundError, RepositoryError
-from lago_images.repository.check import manifest_problems, release_problems
+from lago_images.errors import ConflictError, RepositoryError
+from lago_images.repository.check import release_problems
 from lago_images.repository.held import History, held
 from lago_images.repository.layout import RELEASES, headers, release_key
 from lago_images.repository.manifest import Manifest
-from lago_images.repository.metadata import hash_file
+from lago_images.repository.proof import prove
 from lago_images.repository.release import Release
-from lago_images.repository.state import build_of, standing, withdrawn
+from lago_images.repository.state import (
+    Published,
+    State,
+    build_of,
+    read_published,
+    standing,
+    withdrawn,
+)
 from lago_images.storage.base import Stat, Store
 
 # Whether the first commit is an ancestor of the second; None when one of them is not to be had.
 IsAncestor = Callable[[str, str], bool | None]
+# Releases that were read before, by key, each with the ETag it had.
+Seen = dict[str, tuple[str, Release]]
 _ATTEMPTS = 1000
 
 
@@ -46,8 +54,13 @@ def release(
     known_revision: int,
     is_ancestor: IsAncestor,
     now: Callable[[], float],
+    state: State | None = None,
 ) -> Outcome:
     """Make a build public under the next revision, unless it should not be.
+
+    A commit that was published later keeps out what an older one made, also where it left the
+    image as it was (a revert), and so has no release of it: the published commit is looked up
+    before the revision is taken, and again after.
 
     Args:
         store: The repository.
@@ -58,6 +71,7 @@ def release(
         is_ancestor: Asks git. An unknown relation (a force-push took the commit away) does not
             keep a build from being released.
         now: Seconds since the epoch.
+        state: What was read before: its releases are not read again.
 
     Raises:
         RepositoryError: The build is incomplete, or holds what cannot be published.
@@ -67,6 +81,7 @@ def release(
 
     def decide(history: History) -> Release | None:
         reason = _reason_not_to(history, manifest, commit, known_revision, is_ancestor)
+        reason = reason or _published_since(store, history, manifest, commit, is_ancestor)
         if reason:
             found.append(reason)
             return None
@@ -81,19 +96,29 @@ def release(
             nonce=new_nonce(),
         )
 
-    created = create(store, manifest.name, manifest.arch, decide)
-    return Outcome(verdict=Verdict.RELEASED, release=created) if created else found[-1]
+    seen = _seen(state, manifest)
+    created = create(store, manifest.name, manifest.arch, decide, seen)
+    if created is None:
+        return found[-1]
+    if back := _give_way(store, created, is_ancestor, now, seen):
+        return Outcome(verdict=Verdict.SUPERSEDED, release=back)
+    return Outcome(verdict=Verdict.RELEASED, release=created)
 
 
 def create(
-    store: Store, name: str, arch: str, decide: Callable[[History], Release | None]
+    store: Store,
+    name: str,
+    arch: str,
+    decide: Callable[[History], Release | None],
+    seen: Seen | None = None,
 ) -> Release | None:
     """Create the release that ``decide`` makes of an image's history; None if it makes none.
 
     When another publisher takes the revision first, ``decide`` is asked again with what there
-    is then. Releases, withdrawals and rollbacks are all made here.
+    is then. Releases, withdrawals and rollbacks are all made here. ``seen`` are releases that
+    were read before.
     """
-    seen: dict[str, Release] = {}
+    seen = {} if seen is None else seen
     for _ in range(_ATTEMPTS):
         listed = list(store.list(f"{RELEASES}{name}/{arch}/"))
         wanted = decide(_history(store, listed, seen))
@@ -117,26 +142,30 @@ def next_revision(history: History) -> int:
     return history[-1].revision + 1 if history else 1
 
 
-def read_history(
-    store: Store, name: str, arch: str, seen: dict[str, Release] | None = None
-) -> History:
-    """An image's releases and withdrawals, ascending; ``seen`` ones are not read again."""
-    listed = store.list(f"{RELEASES}{name}/{arch}/")
-    return _history(store, listed, {} if seen is None else seen)
+def read_history(store: Store, name: str, arch: str) -> History:
+    """An image's releases and withdrawals, ascending."""
+    return _history(store, store.list(f"{RELEASES}{name}/{arch}/"), {})
 
 
-def _history(store: Store, listed: Iterable[Stat], seen: dict[str, Release]) -> History:
+def _seen(state: State | None, manifest: Manifest) -> Seen:
+    if state is None:
+        return {}
+    history = {str(one.key): one for one in state.history(manifest.name, manifest.arch)}
+    return {key: (state.objects[key].etag, one) for key, one in history.items()}
+
+
+def _history(store: Store, listed: Iterable[Stat], seen: Seen) -> History:
     history = []
     for stat in listed:
         key = release_key(stat.key)
         if key is None:
             continue
-        if stat.key not in seen:
+        if stat.key not in seen or seen[stat.key][0] != stat.etag:
             read = Release.from_json(store.get(stat.key).data, stat.key)
             if problems := release_problems(read, key):
                 raise RepositoryError(f"{key} is not a release: {'; '.join(problems)}")
-            seen[stat.key] = read
-        history.append(seen[stat.key])
+            seen[stat.key] = stat.etag, read
+        history.append(seen[stat.key][1])
     return tuple(sorted(history, key=lambda r: r.revision))
 
 
@@ -146,35 +175,6 @@ def _refuse_retired(wanted: Release, listed: Iterable[Stat]) -> None:
         raise RepositoryError(
             f"{key.folder} cannot be released: repo gc has begun to remove it",
             hint=f"build it again: ci rebuild {wanted.name}",
-        )
-
-
-def prove(store: Store, manifest: Manifest) -> None:
-    """Raises ``RepositoryError`` unless everything that a release would name is there."""
-    key = manifest.key
-    if problems := manifest_problems(manifest, key):
-        raise RepositoryError(f"{key.folder} cannot be published: {'; '.join(problems)}")
-    try:
-        size = store.head(key.disk).size
-        kept = {name: store.get(name).data for name in (key.hash, key.metadata, key.manifest)}
-    except NotFoundError as error:
-        raise RepositoryError(
-            f"{key.folder} cannot be released, it is incomplete: {error}",
-            hint=f"build it again: ci rebuild {manifest.name}",
-        ) from error
-    wrong = []
-    if size != manifest.disk.compressed_size:
-        wrong.append(f"{key.disk} has {size} bytes, not {manifest.disk.compressed_size}")
-    if kept[key.hash].strip() != hash_file(manifest).strip():
-        wrong.append(f"{key.hash} is not the disk's")
-    if not _is_object(kept[key.metadata]):
-        wrong.append(f"{key.metadata} is not a JSON object")
-    if kept[key.manifest] != manifest.to_json():
-        wrong.append(f"{key.manifest} is another manifest")
-    if wrong:
-        raise RepositoryError(
-            f"{key.folder} cannot be released: {'; '.join(wrong)}",
-            hint=f"build it again: ci rebuild {manifest.name}",
         )
 
 
@@ -199,6 +199,55 @@ def _reason_not_to(
     return None
 
 
+def _published_since(
+    store: Store, history: History, manifest: Manifest, commit: str, is_ancestor: IsAncestor
+) -> Outcome | None:
+    """What a newer commit left as it was: its own release of it would be the newest."""
+    newest = next(reversed(standing(history)), None)
+    if newest is None or newest.fingerprint == manifest.fingerprint or newest.commit == commit:
+        return None
+    if not _is_older(commit, read_published(store), is_ancestor):
+        return None
+    return Outcome(verdict=Verdict.SUPERSEDED, release=newest)
+
+
+def _give_way(
+    store: Store, created: Release, is_ancestor: IsAncestor, now: Callable[[], float], seen: Seen
+) -> Release | None:
+    """Put back what a release replaced, if a newer commit was published at the same moment.
+
+    Whoever publishes that commit looks for such a release after recording it, so one of the two
+    sees the other.
+    """
+    published = read_published(store)
+    if published is None or not _is_older(created.commit, published, is_ancestor):
+        return None
+
+    def decide(history: History) -> Release | None:
+        offered = standing(history)
+        earlier = [one for one in offered if one.revision < created.revision]
+        if offered[-1:] != (created,) or not earlier:
+            return None
+        if earlier[-1].fingerprint == created.fingerprint:
+            return None
+        return replace(
+            earlier[-1],
+            revision=next_revision(history),
+            commit=published.commit,
+            published=int(now()),
+            nonce=new_nonce(),
+            reason="",
+        )
+
+    return create(store, created.name, created.arch, decide, seen)
+
+
+def _is_older(commit: str, published: Published | None, is_ancestor: IsAncestor) -> bool:
+    if published is None or published.commit == commit:
+        return False
+    return bool(is_ancestor(commit, published.commit))
+
+
 def _taken_back(history: History, manifest: Manifest, known_revision: int) -> Release | None:
     """What keeps a build from coming back: it was withdrawn, or its like after the plan."""
     gone = withdrawn(history)
@@ -217,10 +266,3 @@ def _created(store: Store, wanted: Release) -> bool:
         # Ours after all, if the answer to an earlier try of the same request was lost.
         return Release.from_json(store.get(key).data, key).nonce == wanted.nonce
     return True
-
-
-def _is_object(data: bytes) -> bool:
-    try:
-        return isinstance(json.loads(data), dict)
-    except ValueError:
-        return False

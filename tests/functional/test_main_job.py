@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.specs import SpecsRepo
+from tests.support.specs import SpecsRepo, git
 from tests.tools import need
 
 need("qemu-img", "git")
@@ -222,3 +222,56 @@ def test_a_publication_of_a_part_does_not_move_the_published_commit(repo):
     assert (reason["kind"], "Add three" in reason["detail"]) == ("new", True)
     rebuild(repo)
     assert json.loads(published.read_text())["commit"] == repo.head
+
+
+@pytest.fixture
+def reverted(tmp_path):
+    """A published commit; a second that changes the image and is built; a third that reverts it."""
+    repo = SpecsRepo.create(
+        tmp_path / "specs", {"LAGO_IMAGES_REPOSITORY": str(tmp_path / "image-repo")}
+    )
+    repo.disk("image-specs/files/one.img", seed=1)
+    repo.spec("one", "simple:image-specs/files/one.img")
+    repo.commit("Add an image")
+    rebuild(repo)
+    repo.spec("one", "simple:image-specs/files/one.img", "#notes=second")
+    changed = repo.commit("Change it")
+    plan = tmp_path / "changed.json"
+    plan.write_text(repo.run("ci", "plan", "--format", "json").out)
+    assert repo.run("ci", "build", "--plan", str(plan), "one").code == 0
+    repo.spec("one", "simple:image-specs/files/one.img")
+    repo.commit("Revert it")
+    git(repo.root, "worktree", "add", "-q", str(tmp_path / "second"), changed)
+    return repo, SpecsRepo(root=tmp_path / "second", environ=repo.environ), plan
+
+
+def offered(repo):
+    index = (repo.root.parent / "image-repo/index").read_text().splitlines()
+    shown = [line for line in index if line.startswith(("revision=", "notes="))]
+    published = json.loads((repo.root.parent / "image-repo/state/published.json").read_text())
+    assert published["commit"] == repo.head
+    return shown
+
+
+def test_a_commit_that_was_reverted_and_published_late_replaces_nothing(reverted):
+    repo, second, plan = reverted
+    rebuild(repo)
+    late = second.run("ci", "publish", "--plan", str(plan))
+    assert (late.code, late.out) == (0, "one: superseded by a newer commit's revision 1\n")
+    assert offered(repo) == ["revision=1"]
+
+
+def test_what_a_reverted_commit_released_after_the_plan_is_replaced_again(reverted):
+    repo, second, plan = reverted
+    newer = plan.with_name("reverted.json")
+    newer.write_text(repo.run("ci", "plan", "--format", "json").out)
+    assert second.run("ci", "publish", "--plan", str(plan)).out == "one: released revision 2\n"
+    ran = repo.run("ci", "publish", "--plan", str(newer))
+    assert (ran.code, ran.out) == (0, "one: released revision 3\n")
+    assert offered(repo) == ["revision=3"]
+    assert "nothing to build" in rebuild(repo).out
+    # The change can still come back.
+    repo.spec("one", "simple:image-specs/files/one.img", "#notes=second")
+    repo.commit("Change it after all")
+    rebuild(repo)
+    assert offered(repo) == ["revision=4", "notes=second"]

@@ -4,9 +4,11 @@ import pytest
 
 from lago_images.errors import ConflictError, RepositoryError, SigningError
 from lago_images.repository import publish
+from lago_images.repository.held import held
 from lago_images.repository.index import parse
 from lago_images.repository.layout import PUBLISHED
-from lago_images.repository.releasing import Verdict, create, prove, read_history
+from lago_images.repository.proof import prove
+from lago_images.repository.releasing import Verdict, create, read_history
 from lago_images.repository.releasing import release as make_public
 from lago_images.repository.signing import Signer
 from lago_images.repository.state import read
@@ -105,6 +107,54 @@ def test_an_older_commit_never_replaces_a_newer_ones_image(store):
     assert late.verdict is Verdict.SUPERSEDED
     assert late.release.commit == "c2"
     assert read(store).current("debian-12", "x86_64").build == "b2"
+
+
+def reverted(store):
+    """A published image, and a build of a commit that another one reverted."""
+    for build, fingerprint in (("b1", "f1"), ("b2", "f2")):
+        put_build(store, manifest(build_id=build, fingerprint=fingerprint))
+    public(store, manifest(build_id="b1", fingerprint="f1"), commit="c1")
+    return manifest(build_id="b2", fingerprint="f2")
+
+
+def test_nor_where_the_newer_commit_left_the_image_as_it_was(store):
+    late = reverted(store)
+    publish.record(store, "c3", is_ancestor=is_ancestor)
+    outcome = public(store, late, commit="c2", known=1)
+    assert (outcome.verdict, outcome.release.build) == (Verdict.SUPERSEDED, "b1")
+    assert read(store).newest("debian-12", "x86_64") == 1
+
+
+@pytest.mark.parametrize("commit", ["c3", "d1", "gone"])
+def test_a_published_commit_that_is_no_newer_one_supersedes_nothing(store, commit):
+    made = reverted(store)
+    publish.record(store, "c2", is_ancestor=is_ancestor)
+    assert public(store, made, commit=commit, known=1).verdict is Verdict.RELEASED
+
+
+def test_an_older_commit_may_build_again_what_the_newer_one_left_as_it_was(store):
+    reverted(store)
+    publish.record(store, "c3", is_ancestor=is_ancestor)
+    again = manifest(build_id="b3", fingerprint="f1")
+    put_build(store, again)
+    assert public(store, again, commit="c2", known=1).verdict is Verdict.RELEASED
+
+
+def test_a_newer_commit_published_at_the_same_moment_is_given_way_to(store):
+    class Meanwhile(DirectoryStore):
+        def put(self, key, data, **more):
+            done = super().put(key, data, **more)
+            if key.endswith("/2.json"):
+                publish.record(store, "c3", is_ancestor=is_ancestor)
+            return done
+
+    late = reverted(store)
+    outcome = public(Meanwhile(path=store.path), late, commit="c2", known=1)
+    assert (outcome.verdict, outcome.release.revision) == (Verdict.SUPERSEDED, 3)
+    current = read(store).current("debian-12", "x86_64")
+    assert (current.build, current.commit) == ("b1", "c3")
+    # Nobody took the change back: it may be published again later.
+    assert held(read(store).history("debian-12", "x86_64")) == {}
 
 
 @pytest.mark.parametrize("commit", ["c2", "c3", "d1", "gone"])
