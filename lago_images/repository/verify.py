@@ -32,7 +32,7 @@ from lago_images.repository.metadata import Version
 from lago_images.repository.render import render
 from lago_images.repository.site import PublicKey, Site, site_of
 from lago_images.repository.state import Image, State
-from lago_images.repository.verify_model import REFRESH, Finding, Report, Source, problem
+from lago_images.repository.verify_model import REFRESH, Finding, Report, Severity, Source, problem
 from lago_images.repository.web import Web
 from lago_images.settings import Settings
 from lago_images.storage.base import Store
@@ -72,47 +72,49 @@ class Verifier:
             StorageError: The store did not answer; nothing is concluded from that.
         """
         state, files, records = self._consistent(store)
-        entries, versions, found = _parse(files)
-        revisions: dict[Image, int] = {(one.name, one.arch): one.revision for one in entries}
+        looked = self._look(files)
+        revisions: dict[Image, int] = {(one.name, one.arch): one.revision for one in looked.entries}
         records += verify_history.against_index(state, revisions)
-        return self._report(store, files, entries, versions, [*records, *found])
+        return self._report(store, looked, records)
 
     def web(self, web: Web) -> Report:
         """All that is wrong with the repository at a URL; raises as ``store`` does."""
+        attempt = 1
+        # A publisher may be between two of its writes, or caches be of different ages.
+        while (looked := self._look(self._published(web))).has_problems and attempt < _ATTEMPTS:
+            self.pause(_PAUSE)
+            attempt += 1
+        report = self._report(web, looked, [])
+        told = tuple(verify_headers.check(web.told))
+        return _with(report, told)
+
+    def _published(self, web: Web) -> dict[str, bytes]:
+        """The rendered files, and the keys and signed indexes that they tell of."""
         files = _fetch(web, (*layout.RENDERED,))
         more = {name.decode() for name in _KEY_LINK.findall(files.get(layout.CATALOGUE, b""))}
         if key := self._fingerprint(files.get(layout.KEY)):
             more.add(layout.key_file(key))
         more |= {name.replace("key-", "index-") for name in more}
-        files |= _fetch(web, more)
-        entries, versions, found = _parse(files)
-        report = self._report(web, files, entries, versions, found)
-        told = tuple(verify_headers.check(web.told))
-        return _with(report, told)
+        return files | _fetch(web, more)
 
-    def _report(
-        self,
-        source: Source,
-        files: Mapping[str, bytes],
-        entries: list[Entry],
-        versions: list[Version],
-        found: list[Finding],
-    ) -> Report:
-        named, strange = verify_builds.named(entries, versions)
-        found = [
-            *found,
-            *strange,
-            *verify_builds.agreement(entries, versions),
-            *verify_signatures.check(
-                files,
-                self.environ,
-                self.runner,
-                empty=not entries,
-                wanted=bool(self.settings.signing_key),
-                now=self.now,
-            ),
-            *verify_tools.check(files, entries, self.runner),
-        ]
+    def _look(self, files: Mapping[str, bytes]) -> "_Looked":
+        """What the rendered files say, and all that is wrong among them."""
+        entries, versions, found = _parse(files)
+        found += verify_builds.agreement(entries, versions)
+        found += verify_signatures.check(
+            files,
+            self.environ,
+            self.runner,
+            empty=not entries,
+            wanted=bool(self.settings.signing_key),
+            now=self.now,
+        )
+        found += verify_tools.check(files, entries, self.runner)
+        return _Looked(entries=entries, versions=versions, found=found)
+
+    def _report(self, source: Source, looked: "_Looked", more: Iterable[Finding]) -> Report:
+        named, strange = verify_builds.named(looked.entries, looked.versions)
+        found = [*more, *looked.found, *strange]
         progress = verify_builds.Progress()
         with (
             self.console.progress("checking builds", len(named)) as advance,
@@ -128,8 +130,8 @@ class Verifier:
                 found += findings
         return Report(
             url=source.url,
-            images=len(entries),
-            versions=len(versions),
+            images=len(looked.entries),
+            versions=len(looked.versions),
             read=progress.read,
             findings=_ordered(found),
         )
@@ -196,6 +198,19 @@ class Verifier:
             except CommandError:
                 return ""
         return found[0] if len(found) == 1 else ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Looked:
+    """What the rendered files say, and what is wrong among them."""
+
+    entries: list[Entry]
+    versions: list[Version]
+    found: list[Finding]
+
+    @property
+    def has_problems(self) -> bool:
+        return any(one.severity is Severity.PROBLEM for one in self.found)
 
 
 def _with(report: Report, more: Iterable[Finding]) -> Report:

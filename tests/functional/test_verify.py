@@ -7,12 +7,14 @@ import os
 import threading
 from contextlib import contextmanager
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from click.testing import CliRunner
 
 from lago_images.cli.main import main
 from lago_images.console import Console
+from lago_images.errors import NotFoundError, StorageError
 from lago_images.host.process import Runner
 from lago_images.repository import layout, publish
 from lago_images.repository.manifest import Disk
@@ -314,6 +316,104 @@ def test_over_http_the_headers_are_judged(store, monkeypatch):
         found = {one.where: one.what for one in verifier().web(Web.at(server.url)).problems}
     assert "too long" in found["index"]
     assert "never changes" in found[B2.disk]
+
+
+class Breaking(DirectoryStore):
+    """Breaks off in the middle of each disk, so many times."""
+
+    breaks = 0
+
+    def read(self, key, *, start=0):
+        data = b"".join(super().read(key, start=start))
+        if key.endswith(".xz") and Breaking.breaks:
+            Breaking.breaks -= 1
+            yield data[: len(data) // 2]
+            raise StorageError("broken off")
+        yield data
+
+
+def over_http(server, **more):
+    report = verifier(**more).web(Web(url=server.url, pause=lambda _seconds: None))
+    return {one.where: one.what for one in report.problems}
+
+
+def test_over_http_what_breaks_off_is_taken_up_again(store):
+    with served(Breaking(path=store.path)) as server:
+        Breaking.breaks = 3
+        assert over_http(server, deep=True) == {}
+        Breaking.breaks = 99
+        found = over_http(server, deep=True)
+        # Nothing is said of the disks: there is nothing to restore or withdraw.
+        assert set(found) == {B1.disk, B2.disk, OTHER.key.disk}
+        assert all("cannot be read" in what for what in found.values())
+
+
+class Plain(BaseHTTPRequestHandler):
+    """A web server that knows neither ranges nor ETags.
+
+    ``missing`` is its answer to what is not there; ``cut`` are the keys that it once sends in
+    half; ``old`` are earlier contents of keys, each sent once more.
+    """
+
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_args): ...
+
+    def do_HEAD(self):
+        self.answer(body=False)
+
+    def do_GET(self):
+        self.answer(body=True)
+
+    def answer(self, *, body):
+        key, server = self.path.lstrip("/"), self.server
+        try:
+            data, status = server.store.get(key).data, 200
+        except NotFoundError:
+            data, status = b"no", server.missing
+        if body:
+            data = server.old.pop(key, data)
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(data)))
+        self.send_header("Cache-Control", layout.headers(key).cache_control)
+        self.end_headers()
+        if body and key in server.cut:
+            server.cut.remove(key)
+            self.close_connection = True
+            data = data[: len(data) // 2]
+        if body:
+            self.wfile.write(data)
+
+
+@contextmanager
+def plainly_served(store, *, missing=404, cut=(), old=()):
+    with ThreadingHTTPServer(("127.0.0.1", 0), Plain) as server:
+        server.store, server.missing = store, missing
+        server.cut, server.old = list(cut), dict(old)
+        server.url = f"http://127.0.0.1:{server.server_port}"
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_over_http_a_cut_answer_is_asked_for_again(store):
+    with plainly_served(store, cut=["index", B1.hash, B2.disk, B2.disk]) as server:
+        assert over_http(server, deep=True) == {}
+        assert server.cut == []
+
+
+def test_over_http_a_publication_under_way_is_no_problem(store):
+    before = store.get("repo.metadata").data
+    put_build(store, manifest(build_id="b3", fingerprint="f3"))
+    put_release(store, release(3, "b3", fingerprint="f3", published=1_700_000_009))
+    refresh(store)
+    with plainly_served(store, old={"repo.metadata": before}) as server:
+        assert over_http(server) == {}
+        assert server.old == {}
 
 
 def test_a_url_with_nothing_behind_it(tmp_path):
