@@ -125,7 +125,10 @@ def _key(text: str) -> Key:
 
 
 def parse(data: bytes, path: str = layout.INDEX) -> tuple[list[Entry], list[Problem]]:
-    """The entries of an (unsigned) index, and all that some client would refuse in it."""
+    """The entries of an (unsigned) index, and all that some client would refuse in it.
+
+    An entry whose revision is no number, or an endless one, is not among the entries.
+    """
     problems: list[Problem] = []
     try:
         text = data.decode()
@@ -137,7 +140,7 @@ def parse(data: bytes, path: str = layout.INDEX) -> tuple[list[Entry], list[Prob
     problems.extend(_repeated(entries, path))
     for found in entries:
         problems.extend(Problem(path, found.line, what) for what in _wrong(found))
-    return entries, problems
+    return [found for found in entries if _NUMBER.fullmatch(found.get("revision") or "1")], problems
 
 
 def _read(lines: list[str], path: str, problems: list[Problem]) -> list[Entry]:
@@ -198,7 +201,7 @@ def _wrong(found: Entry) -> Iterator[str]:
             yield f"{found.name} has no {key}"
     for key in _NUMBERS:
         if (number := found.get(key)) and not _NUMBER.fullmatch(number):
-            yield f"{found.name}: {key} is {number!r}, not a number"
+            yield f"{found.name}: {key} is {number[:40]!r}, not a number"
     if found.arch and not ARCH.fullmatch(found.arch):
         yield f"{found.name}: arch is {found.arch!r}"
     if found.file.startswith("/") or "://" in found.file or ".." in found.file.split("/"):

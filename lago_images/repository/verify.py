@@ -256,7 +256,6 @@ def _parse(
         if name not in files
     ]
     entries, wrong = index.parse(files.get(layout.INDEX, b""))
-    entries = [entry for entry in entries if (entry.get("revision") or "1").isdecimal()]
     versions: list[Version] = []
     if layout.METADATA in files:
         versions, more = metadata.parse(files[layout.METADATA])

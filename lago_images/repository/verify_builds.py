@@ -195,7 +195,7 @@ def _metadata(named: Named, data: bytes | None, manifest: Manifest | None) -> It
     name = named.build.metadata
     try:
         plain = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         plain = None
     if not isinstance(plain, dict):
         yield problem(name, "it is not a JSON object", named.repair)
@@ -266,5 +266,6 @@ def _deep(
             yield problem(name, "its sha512 is not the one in the index", named.repair)
     if manifest and (sums.sha256, sums.sha512) != (manifest.disk.sha256, manifest.disk.sha512):
         yield problem(name, "its checksums are not those in the manifest", named.repair)
-    if not sums.wrong and found_hash is not None and found_hash.decode().strip() != sums.sha1:
+    said = None if found_hash is None else found_hash.decode(errors="replace").strip()
+    if not sums.wrong and said not in (None, sums.sha1):
         yield problem(name, "what is in it has not the sha1 of its .hash", named.repair)

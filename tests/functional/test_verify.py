@@ -153,6 +153,17 @@ DAMAGE = {
     "another hash": (lambda s: change(s, B2.hash, b"0" * 40), B2.hash, "not the sha1"),
     "other metadata": (lambda s: change(s, B2.metadata, b"{}"), B2.metadata, "distro"),
     "metadata no JSON": (lambda s: change(s, B2.metadata, b"["), B2.metadata, "not a JSON"),
+    "metadata nested too deep": (
+        lambda s: change(s, B2.metadata, b"[" * 200_000),
+        B2.metadata,
+        "not a JSON",
+    ),
+    "a hash that is no text": (lambda s: change(s, B2.hash, b"\xff\xfe"), B2.hash, "not the sha1"),
+    "an endless revision": (
+        lambda s: alter(s, "index", b"revision=2", b"revision=" + b"9" * 5000),
+        "index:3",
+        "not a number",
+    ),
     "a bad manifest": (lambda s: change(s, B2.manifest, b"{}"), R2, "lost or damaged"),
     "a bad release": (lambda s: change(s, R2, b"{}"), R2, "not a release"),
     "a gap": (lambda s: s.delete([R1]), R1, "gap"),
@@ -186,6 +197,11 @@ def test_what_only_reading_the_disk_can_tell(store):
     change(store, B2.disk, disk[:-9] + bytes([disk[-9] ^ 1]) + disk[-8:])
     assert problems(store) == {}
     assert B2.disk in problems(store, deep=True)
+
+
+def test_a_hash_that_is_no_text_is_told_after_reading_the_disk(store):
+    change(store, B2.hash, b"\xff\xfe")
+    assert problems(store, deep=True).keys() == {B2.hash, B2.disk}
 
 
 def test_two_xz_streams_are_found(store):

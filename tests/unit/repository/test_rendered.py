@@ -211,6 +211,15 @@ def test_each_fault_of_an_index_is_found(text, expected):
     assert any(expected in problem.what for problem in problems), problems
 
 
+@pytest.mark.parametrize("revision", ["1.5", "0", "٣", "9" * 5000])
+def test_an_entry_without_a_usable_revision_is_a_problem_and_no_entry(revision):
+    text = f"[a]\nfile=x\narch=y\nsize=1\nchecksum[sha512]={'0' * 128}\nrevision={revision}\n"
+    entries, problems = index.parse(text.encode())
+    assert entries == []
+    assert len(problems) == 1
+    assert len(problems[0].what) < 100
+
+
 def test_continued_lines_and_comments_are_read():
     text = f"# c\n\n\n[a]\nfile=x\n# c\narch=y\nsize=1\nchecksum[sha512]={'0' * 128}\nnotes=1\n 2\n"
     entries, problems = index.parse(text.encode())
