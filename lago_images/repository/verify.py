@@ -32,14 +32,24 @@ from lago_images.repository.metadata import Version
 from lago_images.repository.render import render
 from lago_images.repository.site import PublicKey, Site, site_of
 from lago_images.repository.state import Image, State
-from lago_images.repository.verify_model import REFRESH, Finding, Report, Severity, Source, problem
-from lago_images.repository.web import Web
+from lago_images.repository.verify_model import (
+    REFRESH,
+    Finding,
+    Report,
+    Severity,
+    Source,
+    note,
+    problem,
+)
+from lago_images.repository.web import DeniedError, Web
 from lago_images.settings import Settings
 from lago_images.storage.base import Store
 
 _KEY_LINK = re.compile(rb"key-[0-9A-F]{40,64}\.asc")
 _PAUSE = 3.0
 _ATTEMPTS = 3
+_SIGNED = ".asc"
+_DENIED = "nothing in an unsigned repository; in a signed one, let everybody read it"
 _NAME_AND_URL = "lago-images repo refresh, with the name and base-url that are meant"
 
 
@@ -79,23 +89,28 @@ class Verifier:
 
     def web(self, web: Web) -> Report:
         """All that is wrong with the repository at a URL; raises as ``store`` does."""
-        attempt = 1
+        attempt, denied = 1, dict[str, Finding]()
         # A publisher may be between two of its writes, or caches be of different ages.
-        while (looked := self._look(self._published(web))).has_problems and attempt < _ATTEMPTS:
+        while (
+            looked := self._look(self._published(web, denied))
+        ).has_problems and attempt < _ATTEMPTS:
             self.pause(_PAUSE)
             attempt += 1
-        report = self._report(web, looked, [])
+        report = self._report(web, looked, denied.values())
         told = tuple(verify_headers.check(web.told))
         return _with(report, told)
 
-    def _published(self, web: Web) -> dict[str, bytes]:
-        """The rendered files, and the keys and signed indexes that they tell of."""
-        files = _fetch(web, (*layout.RENDERED,))
+    def _published(self, web: Web, denied: dict[str, Finding]) -> dict[str, bytes]:
+        """The rendered files, and the keys and signed indexes that they tell of.
+
+        Notes of what the server denies go into ``denied``.
+        """
+        files = _fetch(web, layout.RENDERED, denied)
         more = {name.decode() for name in _KEY_LINK.findall(files.get(layout.CATALOGUE, b""))}
         if key := self._fingerprint(files.get(layout.KEY)):
             more.add(layout.key_file(key))
         more |= {name.replace("key-", "index-") for name in more}
-        return files | _fetch(web, more)
+        return files | _fetch(web, more, denied)
 
     def _look(self, files: Mapping[str, bytes]) -> "_Looked":
         """What the rendered files say, and all that is wrong among them."""
@@ -228,13 +243,24 @@ def _ordered(found: Iterable[Finding]) -> tuple[Finding, ...]:
     return tuple(sorted(unique, key=lambda one: (one.severity != "problem", one.where, one.what)))
 
 
-def _fetch(source: Source, names: Iterable[str]) -> dict[str, bytes]:
-    """The small files of these names that are there."""
+def _fetch(
+    source: Source, names: Iterable[str], denied: dict[str, Finding] | None = None
+) -> dict[str, bytes]:
+    """The small files of these names that are there.
+
+    Signed files and keys that the server denies go into ``denied``, if it is given, as notes.
+    """
 
     def get(name: str) -> bytes | None:
         try:
             return source.get(name).data
         except NotFoundError:
+            return None
+        except DeniedError as error:
+            # S3 answers 403 for what is not there to those who may not list the bucket.
+            if denied is None or not name.endswith(_SIGNED):
+                raise
+            denied[name] = note(name, f"taken as not there: {error.message}", _DENIED)
             return None
 
     wanted = sorted(names)

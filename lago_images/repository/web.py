@@ -23,6 +23,10 @@ _RANGE = re.compile(r"bytes ([0-9]{1,18})-[0-9]{1,18}/([0-9]{1,18}|\*)")
 _LENGTH = re.compile(r"[0-9]{1,18}")
 
 
+class DeniedError(StorageError):
+    """The server lets nobody read it without credentials, or will not say whether it is there."""
+
+
 class _CutError(StorageError):
     """An answer ended before its end."""
 
@@ -181,6 +185,8 @@ def _pieces(answer: http.client.HTTPResponse, skip: int) -> Iterator[bytes]:
 
 
 def _refusal(status: int) -> type[StorageError]:
+    if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+        return DeniedError
     return NotFoundError if status == HTTPStatus.NOT_FOUND else StorageError
 
 

@@ -432,6 +432,21 @@ def test_over_http_a_publication_under_way_is_no_problem(store):
         assert server.old == {}
 
 
+@pytest.mark.parametrize("status", [401, 403])
+def test_an_unsigned_repository_in_a_bucket_that_nobody_may_list(store, status):
+    """S3 then answers for what is not there as for what is not to be read."""
+    with plainly_served(store, missing=status) as server:
+        report = verifier().web(Web.at(server.url))
+        assert report.problems == ()
+        notes = {one.where for one in report.findings if str(status) in one.what}
+        assert notes == {"index.asc", "key.asc", "repo.metadata.asc"}
+        store.delete([B1.disk, B2.hash])
+        assert set(over_http(server)) == {B1.disk, B2.hash}
+        store.delete(["index"])
+        with pytest.raises(StorageError, match=str(status)):
+            over_http(server)
+
+
 def test_a_url_with_nothing_behind_it(tmp_path):
     with served(DirectoryStore(path=tmp_path / "none")) as server:
         found = {one.where for one in verifier().web(Web.at(server.url)).problems}
