@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -116,13 +117,19 @@ def running_with(text):
     return [command for command in found if text in command]
 
 
-def test_the_key_of_a_killed_signer_is_removed_by_the_next_run(repo, tmp_path):
+@pytest.fixture
+def scratch():
+    """A folder for temporary files with a short path: a socket's may have 107 characters."""
+    with tempfile.TemporaryDirectory(prefix="s") as folder:
+        yield Path(folder)
+
+
+def test_the_key_of_a_killed_signer_is_removed_by_the_next_run(repo, tmp_path, scratch):
     need("gpg", "gpgconf")
     publish_by_hand(repo.store, manifest())
     key = make_key(tmp_path, "key")
-    scratch, bin_ = tmp_path / "t", tmp_path / "bin"
-    for folder in (scratch, bin_):
-        folder.mkdir()
+    bin_ = tmp_path / "bin"
+    bin_.mkdir()
     (bin_ / "gpg").write_text(_KILLER.format(gpg=shutil.which("gpg")))
     (bin_ / "gpg").chmod(0o755)
     environ = {
