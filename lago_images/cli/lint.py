@@ -8,8 +8,8 @@ import click
 
 from lago_images.cli.common import Invocation
 from lago_images.console import Mode, clean, inert
-from lago_images.errors import Problem
-from lago_images.spec.read import Found, inspect
+from lago_images.errors import Problem, UsageError
+from lago_images.spec.read import Found, inspect, is_spec_name
 
 SCHEMA = 1
 _PROBLEMS = 2
@@ -31,9 +31,9 @@ _PROBLEMS = 2
 def lint(ctx: click.Context, paths: tuple[Path, ...], form: str) -> None:
     """Print every problem of every spec, as file:line: what.
 
-    PATH is a folder of specs, or one spec in such a folder; without it, the specs' folder of the
-    settings is checked. Specs are always checked together with the others in their folder, but
-    only the problems of those asked for are printed. Exit code: 2 with problems, else 0.
+    PATH is a folder of specs, the one that has it in it, or one spec; without it, the specs' folder
+    of the settings is checked. Specs are always checked together with the others in their folder,
+    but only the problems of those asked for are printed. Exit code: 2 with problems, else 0.
     """
     invocation: Invocation = ctx.obj
     if paths:
@@ -51,6 +51,17 @@ def _inspect(path: Path, invocation: Invocation) -> Found:
     asked = path.parent.resolve() / path.name if path.name not in {"", ".."} else path.resolve()
     folder = asked if asked.is_dir() else asked.parent
     root = invocation.root if folder.is_relative_to(invocation.root) else folder
+    specs = (folder / invocation.settings.specs).resolve()
+    if specs != folder and specs.is_dir():
+        if asked != folder:
+            raise UsageError(f"{path} is no spec", hint=f"the specs are in {specs}")
+        root, asked = folder, folder / invocation.settings.specs
+        folder = asked
+    elif asked != folder and not is_spec_name(asked.name):
+        raise UsageError(
+            f"{path} is not read as a spec",
+            hint="hidden files, READMEs and what editors leave behind are left out: rename it",
+        )
     found = inspect(root, folder.relative_to(root).as_posix())
     if asked == folder:
         return found

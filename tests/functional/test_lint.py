@@ -155,3 +155,25 @@ def test_our_own_specs(tmp_path):
     repo = SpecsRepo(root=ROOT)
     ran = repo.run("lint", environ={"XDG_CACHE_HOME": str(tmp_path)})
     assert (ran.code, ran.out) == (0, "")
+
+
+@pytest.mark.parametrize(
+    "name", ["Jenkinsfile", "README.md", "image-specs/README", "image-specs/a~"]
+)
+def test_what_is_no_spec_is_not_taken_for_one(tmp_path, name):
+    repo = SpecsRepo.create(tmp_path / "specs")
+    repo.spec("a", "libguestfs:x")
+    repo.write(name, "update\n")
+    ran = repo.run("lint", name)
+    assert (ran.code, ran.out) == (2, "")
+    assert f"{name} is n" in ran.err
+    assert "hint: " in ran.err
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_the_folder_that_has_the_specs_in_it(tmp_path, inside):
+    repo = SpecsRepo.create(tmp_path / "specs")
+    repo.spec("a", "libguestfs:x", "bad")
+    repo.write("Jenkinsfile", "pipeline {}\n")
+    ran = repo.run("lint", *(["."] if inside else ["specs"]), folder=None if inside else tmp_path)
+    assert (ran.code, ran.out) == (2, "image-specs/a:8: unknown command 'bad'\n")
