@@ -34,6 +34,9 @@ _MIRROR = re.compile(r"https?://[^?\[\]{}]+")
 _SNAPSHOT = re.compile(r"[0-9]{8}T[0-9]{6}Z")
 # Below this a word is not a slip of the known one: `user` is not `size`, `vesion` is `version`.
 _SLIP = 0.8
+# In short words one letter is much, and these are words of their own.
+_NO_SLIPS = frozenset(("case", "game", "same", "side", "site", "test"))
+_LEAST = 4
 
 
 class Rule(NamedTuple):
@@ -144,4 +147,22 @@ def value_problem(key: str, value: str) -> str | None:
 @lru_cache(maxsize=1024)
 def _slip(key: str) -> str:
     plain = key.lower().replace("_", "-")
-    return suggestion(plain, KNOWN, cutoff=1.0 if plain in KNOWN else _SLIP)
+    if plain in KNOWN:
+        return suggestion(plain, KNOWN, cutoff=1.0)
+    if plain in _NO_SLIPS:
+        return ""
+    near = [known for known in KNOWN if _one_apart(plain, known) or known.endswith(f"-{plain}")]
+    sure = near if len(plain) >= _LEAST else []
+    return suggestion(plain, sure or KNOWN, cutoff=0.0 if sure else _SLIP)
+
+
+def _one_apart(word: str, other: str) -> bool:
+    """Whether one other letter, or two that changed places, make the difference."""
+    if len(word) != len(other):
+        return False
+    differ = [place for place, pair in enumerate(zip(word, other, strict=True)) if len({*pair}) > 1]
+    if len(differ) == 1:
+        return True
+    first, last = differ[0], differ[-1]
+    swapped = word[first] == other[last] and word[last] == other[first]
+    return swapped and differ == [first, first + 1]

@@ -85,6 +85,10 @@ PROPERTIES = [
         "#root_partition=/dev/sda1",
         "unknown property 'root_partition'; did you mean 'root-partition'?",
     ),
+    ("#sise=6G", "unknown property 'sise'; did you mean 'size'?"),
+    ("#szie=6G", "unknown property 'szie'; did you mean 'size'?"),
+    ("#nmae=x", "unknown property 'nmae'; did you mean 'name'?"),
+    ("#checksum=x", "unknown property 'checksum'; did you mean 'base-checksum'?"),
     ("#Name=x", "unknown property 'Name'; did you mean 'name'?"),
     ("#arch=x86_64", "arch was said before, in line 2"),
     ("#name=", "name must be some text, not ''"),
@@ -117,6 +121,11 @@ PROPERTIES = [
 @pytest.mark.parametrize(("line", "what"), PROPERTIES)
 def test_properties(line, what):
     assert read(HEADER + line + "\n")[1] == [(4, what)]
+
+
+@pytest.mark.parametrize("key", ["site", "case", "user", "date", "mode", "test", "zone", "x", "id"])
+def test_any_other_property_is_carried_through(key):
+    assert good(HEADER + f"#{key}=v\n").properties[key] == "v"
 
 
 BOOTSTRAP = [
