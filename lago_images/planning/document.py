@@ -53,6 +53,8 @@ def from_json(text: str | bytes, where: str) -> Plan:
     """
     try:
         plain = json.loads(text)
+        if not isinstance(plain, dict) or "schema" not in plain:
+            raise ValueError("it has no schema")
         if plain["schema"] != SCHEMA:
             raise UsageError(
                 f"{where} is a plan of schema {plain['schema']}; this lago-images knows {SCHEMA}",
@@ -61,9 +63,17 @@ def from_json(text: str | bytes, where: str) -> Plan:
         return _plan(plain)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise UsageError(
-            f"{where} is not a plan: {error!r}",
+            f"{where} is not a plan: {_said(error)}",
             hint=f"lago-images ci plan --format json > {where}",
         ) from error
+
+
+def _said(error: Exception) -> str:
+    if isinstance(error, json.JSONDecodeError):
+        return f"not JSON: line {error.lineno}, column {error.colno}"
+    if isinstance(error, UnicodeDecodeError):
+        return "not JSON: it is no text"
+    return f"it has no {error.args[0]}" if isinstance(error, KeyError) else str(error)
 
 
 def _plan(plain: Mapping[str, Any]) -> Plan:

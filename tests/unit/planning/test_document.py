@@ -110,11 +110,22 @@ def test_what_is_no_plan_is_refused_with_its_place(change, what):
     assert caught.value.hint
 
 
-@pytest.mark.parametrize("content", [b"", b"[]", b"\xff", b"{", b'{"schema": 1}'])
-def test_broken_documents_are_refused(content, tmp_path):
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (b"", "not JSON: line 1, column 1"),
+        (b"[]", "it has no schema"),
+        (b"{}", "it has no schema"),
+        (b"\xff", "not JSON: it is no text"),
+        (b"{", "not JSON: line 1, column 2"),
+        (b'{"schema": 1}', "it has no images"),
+    ],
+)
+def test_broken_documents_are_refused(content, what, tmp_path):
     (tmp_path / "plan.json").write_bytes(content)
-    with pytest.raises(UsageError, match="is not a plan"):
+    with pytest.raises(UsageError, match="is not a plan") as caught:
         load(tmp_path / "plan.json")
+    assert caught.value.message == f"{tmp_path}/plan.json is not a plan: {what}"
 
 
 def test_a_plan_that_is_not_there_is_wrong_usage(tmp_path):
