@@ -7,9 +7,9 @@ import click
 from lago_images.ci import build_job, plan_job, publication, publish_job, results
 from lago_images.cli.carry_out import carry_out, show_published, show_results
 from lago_images.cli.common import Invocation
+from lago_images.cli.plan import FORMATS
 from lago_images.cli.work import finish, override, plan_of, workspace
 from lago_images.errors import Error
-from lago_images.planning import document
 from lago_images.planning.facts import Ask
 
 _PLAN = click.Path(path_type=Path, dir_okay=False)
@@ -95,6 +95,7 @@ def publish(invocation: Invocation, plan_file: Path | None, folder: Path | None)
 @click.option("--all", "everything", is_flag=True, help="Everything.")
 @click.option("--stale", type=click.IntRange(min=0), metavar="DAYS", help="What is older.")
 @click.option("--dry-run", is_flag=True, help="Only show what would be done.")
+@click.option("--format", "form", type=click.Choice(list(FORMATS)), help="Of a dry run's plan.")
 @click.option("--logs", type=_FOLDER, help="Keep each image's log here.")
 @click.option("--jobs", "side_by_side", type=click.IntRange(min=1), help="Chains at a time.")
 @click.option("--require-kvm", is_flag=True, default=None, help="Refuse to build without KVM.")
@@ -106,6 +107,7 @@ def rebuild(
     everything: bool,
     stale: int | None,
     dry_run: bool,
+    form: str | None,
     logs: Path | None,
     side_by_side: int | None,
     require_kvm: bool | None,
@@ -113,6 +115,8 @@ def rebuild(
     """Plan, build and publish on this machine."""
     if not (names or changed or everything or stale is not None):
         raise click.UsageError("say what: --changed, --all, --stale DAYS or NAME…")
+    if form and not dry_run:
+        raise click.UsageError("--format is for --dry-run: else there is no plan on stdout")
     override(invocation, jobs=side_by_side, require_kvm=require_kvm)
     ask = Ask(changed=changed, force=frozenset(names), everything=everything, stale_days=stale)
     work = workspace(invocation, logs=logs)
@@ -120,6 +124,6 @@ def rebuild(
         publish_job.refuse_settings(work)
     made = plan_job.plan(work, ask)
     if dry_run:
-        click.echo(document.to_text(made), nl=False)
+        click.echo(FORMATS[form or "text"](made), nl=False)
         return
     carry_out(invocation, work, made)

@@ -11,7 +11,7 @@ from lago_images.cli.work import workspace
 from lago_images.planning import document
 from lago_images.planning.facts import Ask
 
-_FORMATS = {
+FORMATS = {
     "text": document.to_text,
     "json": document.to_json,
     "github": document.to_github,
@@ -26,7 +26,7 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option("--stale", type=click.IntRange(min=0), metavar="DAYS", help="Also what is older.")
 @click.option("--all", "everything", is_flag=True, help="Everything, affected or not.")
 @click.option(
-    "--format", "form", type=click.Choice(list(_FORMATS)), default="text", show_default=True
+    "--format", "form", type=click.Choice(list(FORMATS)), default="text", show_default=True
 )
 @click.option("--output", type=_FILE, help="Save the plan (as JSON) in this file, too.")
 @click.pass_obj
@@ -47,4 +47,4 @@ def plan(
     if form == "github":
         outputs.append(invocation.environ, document.to_github(made))
         invocation.console.info(document.summary(made))
-    click.echo(_FORMATS[form](made), nl=False)
+    click.echo(FORMATS[form](made), nl=False)

@@ -119,6 +119,10 @@ def test_a_dry_run_touches_nothing(repo):
     ran = rebuild(repo, "--changed", "--dry-run")
     assert "one-layer" in ran.out
     assert not (repo.root / "image-repo").exists()
+    plain = repo.run("ci", "rebuild", "--changed", "--dry-run", "--format", "json").json()
+    assert plain["chains"] == [["one", "one-layer"], ["two"]]
+    wrong = repo.run("ci", "rebuild", "--changed", "--format", "json")
+    assert (wrong.code, wrong.out) == (2, "")
 
 
 def test_one_failure_stays_one_failure(repo):
