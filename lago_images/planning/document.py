@@ -53,8 +53,8 @@ def from_json(text: str | bytes, where: str) -> Plan:
     """
     try:
         plain = json.loads(text)
-        if not isinstance(plain, dict) or "schema" not in plain:
-            raise ValueError("it has no schema")
+        if not isinstance(plain, dict):
+            plain = {}
         if plain["schema"] != SCHEMA:
             raise UsageError(
                 f"{where} is a plan of schema {plain['schema']}; this lago-images knows {SCHEMA}",
