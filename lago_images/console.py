@@ -126,13 +126,16 @@ class Console:
                 self._write("::endgroup::")
 
     @contextmanager
-    def progress(self, label: str, total: int | None) -> Iterator[Advance]:
-        """Progress of ``total`` bytes: a bar on a terminal, else a line now and then."""
-        if self.mode is Mode.TERMINAL and not self.quiet:
+    def progress(self, label: str, total: int | None, *, of: str = "") -> Iterator[Advance]:
+        """Progress of ``total`` bytes: a bar on a terminal, else a line now and then.
+
+        ``of`` names what is counted when it is not bytes, such as ``builds``: no bar then.
+        """
+        if self.mode is Mode.TERMINAL and not (self.quiet or of):
             with self._bar(label, total) as advance:
                 yield self._interruptible(advance)
         else:
-            yield self._interruptible(self._plain_progress(label, total))
+            yield self._interruptible(self._plain_progress(label, total, of))
 
     def _interruptible(self, advance: Advance) -> Advance:
         def told(amount: int) -> None:
@@ -161,17 +164,18 @@ class Console:
                     bars.stop()
                     self._bars = None
 
-    def _plain_progress(self, label: str, total: int | None) -> Advance:
+    def _plain_progress(self, label: str, total: int | None, of: str) -> Advance:
         done, last = 0, self.clock()
 
         def advance(amount: int) -> None:
             nonlocal done, last
-            done += amount
-            now = self.clock()
-            if now - last >= PLAIN_SECONDS:
-                last = now
-                share = f" ({100 * done // total} %)" if total else ""
-                self._line(f"{label}: {done / 2**20:.0f} MiB{share}")
+            with self._lock:
+                done += amount
+                so_far, now = done, self.clock()
+                due = now - last >= PLAIN_SECONDS
+                last = now if due else last
+            if due:
+                self._line(f"{label}: {_share(so_far, total, of)}")
 
         return advance
 
@@ -187,6 +191,14 @@ class Console:
             else:
                 self.stream.write(line + "\n")
                 self.stream.flush()
+
+
+def _share(done: int, total: int | None, of: str) -> str:
+    """How much of bytes, or of what else is counted, is done: ``3 of 12 MiB (25 %)``."""
+    unit, each = (of, 1) if of else ("MiB", 2**20)
+    if not total:
+        return f"{done / each:.0f} {unit}"
+    return f"{done / each:.0f} of {total / each:.0f} {unit} ({100 * done // total} %)"
 
 
 def _data(text: str) -> str:

@@ -9,9 +9,10 @@ import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
-from lago_images.console import Console
+from lago_images.console import Advance, Console
 from lago_images.errors import CommandError, NotFoundError, RepositoryError, SettingsError
 from lago_images.host.gpg import fingerprints, throw_away
 from lago_images.host.process import Runner
@@ -132,13 +133,15 @@ class Verifier:
         found = [*more, *looked.found, *strange]
         progress = verify_builds.Progress()
         with (
-            self.console.progress("checking builds", len(named)) as advance,
+            self._told(source, named) as advance,
             ThreadPoolExecutor(2 if self.deep else THREADS) as pool,
         ):
+            progress.advance = advance if self.deep else None
 
             def check(one: verify_builds.Named) -> list[Finding]:
                 result = verify_builds.check(source, one, deep=self.deep, progress=progress)
-                advance(1)
+                if not self.deep:
+                    advance(1)
                 return result
 
             for findings in pool.map(check, named):
@@ -150,6 +153,15 @@ class Verifier:
             read=progress.read,
             findings=_ordered(found),
         )
+
+    def _told(
+        self, source: Source, named: tuple[verify_builds.Named, ...]
+    ) -> AbstractContextManager[Advance]:
+        if not self.deep:
+            return self.console.progress("checking builds", len(named), of="builds")
+        with ThreadPoolExecutor(THREADS) as pool:
+            sizes = pool.map(lambda one: verify_builds.disk_size(source, one), named)
+        return self.console.progress("reading disks", sum(sizes))
 
     def _consistent(self, store: Store) -> tuple[State, dict[str, bytes], list[Finding]]:
         """Records and rendered files; what a publication under way explains is looked at again."""

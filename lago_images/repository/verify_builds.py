@@ -3,7 +3,7 @@
 import hashlib
 import json
 import lzma
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from lago_images.errors import NotFoundError, RepositoryError, StorageError
@@ -35,9 +35,27 @@ class Named:
 
 @dataclass(slots=True)
 class Progress:
-    """How many bytes of disks were read."""
+    """How many bytes of disks were read; ``advance`` is told of each piece."""
 
     read: int = 0
+    advance: Callable[[int], None] | None = None
+
+    def take(self, amount: int) -> None:
+        self.read += amount
+        if self.advance is not None:
+            self.advance(amount)
+
+
+def disk_size(source: Source, one: Named) -> int:
+    """Bytes of a build's compressed disk; 0 where that cannot be told."""
+    for entry in one.entries:
+        said = entry.get("compressed_size")
+        if said.isascii() and said.isdecimal():
+            return int(said)
+    try:
+        return max(0, source.head(one.build.disk).size)
+    except StorageError:
+        return 0
 
 
 def named(
@@ -225,7 +243,7 @@ class _Sums:
         for piece in pieces:
             packed.update(piece)
             long.update(piece)
-            progress.read += len(piece)
+            progress.take(len(piece))
             if not self.wrong:
                 data = self._unpack(piece)
                 plain.update(data)

@@ -1,6 +1,7 @@
 """``repo verify``: every kind of damage is found, and told with its repair."""
 
 import hashlib
+import io
 import json
 import lzma
 import os
@@ -116,6 +117,19 @@ def alter(store, key, old, new):
     data = store.get(key).data
     assert old in data
     change(store, key, data.replace(old, new))
+
+
+@pytest.mark.parametrize("deep", [True, False])
+def test_progress_counts_what_is_done(store, deep, monkeypatch):
+    monkeypatch.setattr("lago_images.console.PLAIN_SECONDS", 0)
+    stream = io.StringIO()
+    told = replace(verifier(deep=deep), console=Console(stream=stream))
+    read = told.store(store).read / 2**20
+    lines = stream.getvalue().splitlines()
+    if deep:
+        assert f"reading disks: {read:.0f} of {read:.0f} MiB (100 %)" in lines
+    else:
+        assert "checking builds: 3 of 3 builds (100 %)" in lines
 
 
 def test_a_good_repository_has_no_problems(store):
