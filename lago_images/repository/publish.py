@@ -2,7 +2,7 @@
 
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -159,12 +159,27 @@ def _write(
 ) -> Iterator[str]:
     files = render(state, site, signer.public)
     signed = _signatures(files, before, signer, empty=is_empty(state))
+    untold = []
     for name in _in_order(files | signed):
         data = signed.get(name) or files[name]
         old = before.get(name)
         if old is None or old.data != data:
             store.put(name, data, expected=old.etag if old else None, headers=headers(name))
             yield name
+        elif old.headers not in (None, headers(name)):
+            untold.append(old)
+    yield from _tell(store, untold)
+
+
+def _tell(store: Store, files: Iterable[Blob]) -> Iterator[str]:
+    """Write files again that have lost their headers: a copy from elsewhere may bring none."""
+    for file in files:
+        told = headers(file.key)
+        store.put(file.key, file.data, expected=file.etag, headers=told)
+        # Some stores keep none: nothing can be brought back there.
+        if store.head(file.key).headers != told:
+            return
+        yield file.key
 
 
 def _in_order(files: Mapping[str, bytes]) -> list[str]:

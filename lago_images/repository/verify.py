@@ -13,15 +13,14 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from lago_images.console import Advance, Console
-from lago_images.errors import CommandError, NotFoundError, RepositoryError, SettingsError
+from lago_images.errors import CommandError, RepositoryError, SettingsError
 from lago_images.host.gpg import fingerprints, throw_away
 from lago_images.host.process import Runner
 from lago_images.repository import (
     clients,
-    index,
     layout,
-    metadata,
     verify_builds,
+    verify_files,
     verify_headers,
     verify_history,
     verify_signatures,
@@ -33,24 +32,22 @@ from lago_images.repository.metadata import Version
 from lago_images.repository.render import render
 from lago_images.repository.site import PublicKey, Site, site_of
 from lago_images.repository.state import Image, State
+from lago_images.repository.verify_headers import Heard
 from lago_images.repository.verify_model import (
     REFRESH,
     Finding,
     Report,
     Severity,
     Source,
-    note,
     problem,
 )
-from lago_images.repository.web import DeniedError, Web
+from lago_images.repository.web import Web
 from lago_images.settings import Settings
 from lago_images.storage.base import Store
 
 _KEY_LINK = re.compile(rb"key-[0-9A-F]{40,64}\.asc")
 _PAUSE = 3.0
 _ATTEMPTS = 3
-_SIGNED = ".asc"
-_DENIED = "nothing in an unsigned repository; in a signed one, let everybody read it"
 _NAME_AND_URL = "lago-images repo refresh, with the name and base-url that are meant"
 
 
@@ -82,11 +79,13 @@ class Verifier:
         Raises:
             StorageError: The store did not answer; nothing is concluded from that.
         """
-        state, files, records = self._consistent(store)
+        heard = Heard(store=store)
+        state, files, records = self._consistent(heard)
         looked = self._look(files)
         revisions: dict[Image, int] = {(one.name, one.arch): one.revision for one in looked.entries}
         records += verify_history.against_index(state, revisions)
-        return self._report(store, looked, records)
+        report = self._report(heard, looked, records)
+        return _with(report, verify_headers.kept(heard.told))
 
     def web(self, web: Web) -> Report:
         """All that is wrong with the repository at a URL; raises as ``store`` does."""
@@ -98,24 +97,23 @@ class Verifier:
             self.pause(_PAUSE)
             attempt += 1
         report = self._report(web, looked, denied.values())
-        told = tuple(verify_headers.check(web.told))
-        return _with(report, told)
+        return _with(report, verify_headers.check(web.told))
 
     def _published(self, web: Web, denied: dict[str, Finding]) -> dict[str, bytes]:
         """The rendered files, and the keys and signed indexes that they tell of.
 
         Notes of what the server denies go into ``denied``.
         """
-        files = _fetch(web, layout.RENDERED, denied)
+        files = verify_files.fetch(web, layout.RENDERED, denied)
         more = {name.decode() for name in _KEY_LINK.findall(files.get(layout.CATALOGUE, b""))}
         if key := self._fingerprint(files.get(layout.KEY)):
             more.add(layout.key_file(key))
         more |= {name.replace("key-", "index-") for name in more}
-        return files | _fetch(web, more, denied)
+        return files | verify_files.fetch(web, more, denied)
 
     def _look(self, files: Mapping[str, bytes]) -> "_Looked":
         """What the rendered files say, and all that is wrong among them."""
-        entries, versions, found = _parse(files)
+        entries, versions, found = verify_files.parse(files)
         found += verify_builds.agreement(entries, versions)
         found += verify_signatures.check(
             files,
@@ -163,12 +161,12 @@ class Verifier:
             sizes = pool.map(lambda one: verify_builds.disk_size(source, one), named)
         return self.console.progress("reading disks", sum(sizes))
 
-    def _consistent(self, store: Store) -> tuple[State, dict[str, bytes], list[Finding]]:
+    def _consistent(self, heard: Heard) -> tuple[State, dict[str, bytes], list[Finding]]:
         """Records and rendered files; what a publication under way explains is looked at again."""
-        attempt = 1
+        store, attempt = heard.store, 1
         while True:
             names = {s.key for prefix in ("index-", "key-") for s in store.list(prefix)}
-            files = _fetch(store, {*layout.RENDERED, *names})
+            files = verify_files.fetch(heard, {*layout.RENDERED, *names})
             state, found = verify_history.examine(store)
             stale = list(self._stale(state, files, store.url))
             if not stale or attempt == _ATTEMPTS:
@@ -253,53 +251,3 @@ def _with(report: Report, more: Iterable[Finding]) -> Report:
 def _ordered(found: Iterable[Finding]) -> tuple[Finding, ...]:
     unique = dict.fromkeys(found)
     return tuple(sorted(unique, key=lambda one: (one.severity != "problem", one.where, one.what)))
-
-
-def _fetch(
-    source: Source, names: Iterable[str], denied: dict[str, Finding] | None = None
-) -> dict[str, bytes]:
-    """The small files of these names that are there.
-
-    Signed files and keys that the server denies go into ``denied``, if it is given, as notes.
-    """
-
-    def get(name: str) -> bytes | None:
-        try:
-            return source.get(name).data
-        except NotFoundError:
-            return None
-        except DeniedError as error:
-            # S3 answers 403 for what is not there to those who may not list the bucket.
-            if denied is None or not name.endswith(_SIGNED):
-                raise
-            denied[name] = note(name, f"taken as not there: {error.message}", _DENIED)
-            return None
-
-    wanted = sorted(names)
-    with ThreadPoolExecutor(THREADS) as pool:
-        return {
-            name: data
-            for name, data in zip(wanted, pool.map(get, wanted), strict=True)
-            if data is not None
-        }
-
-
-def _parse(
-    files: Mapping[str, bytes],
-) -> tuple[list[Entry], list[Version], list[Finding]]:
-    """What the two published formats say, by our own strict readers."""
-    found = [
-        problem(name, "it is not there: nothing is published", REFRESH)
-        for name in (layout.INDEX, layout.METADATA)
-        if name not in files
-    ]
-    entries, wrong = index.parse(files.get(layout.INDEX, b""))
-    versions: list[Version] = []
-    if layout.METADATA in files:
-        versions, more = metadata.parse(files[layout.METADATA])
-        wrong += more
-    found += [
-        problem(one.path if one.line is None else f"{one.path}:{one.line}", one.what, REFRESH)
-        for one in wrong
-    ]
-    return entries, versions, found

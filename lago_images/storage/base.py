@@ -1,11 +1,19 @@
 """What a store is, whichever it is."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from lago_images.console import Advance
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Headers:
+    """What an HTTP client of the object is told of it."""
+
+    content_type: str = "application/octet-stream"
+    cache_control: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,29 +25,24 @@ class Stat:
         size: Bytes.
         etag: Opaque; equal for equal content as long as nobody writes the key.
         modified: Seconds since the epoch, by the store's clock.
+        headers: As the store keeps them; None from a listing, and where it keeps none.
     """
 
     key: str
     size: int
     etag: str
     modified: float
+    headers: Headers | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Blob:
-    """A small object, read whole."""
+    """A small object, read whole. ``headers`` are None where the store keeps none."""
 
     key: str
     data: bytes
     etag: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Headers:
-    """What an HTTP client of the object is told of it."""
-
-    content_type: str = "application/octet-stream"
-    cache_control: str | None = None
+    headers: Headers | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -158,7 +158,8 @@ class Writer:
         def fetch(**arguments: Any) -> tuple[Blob, str]:  # noqa: ANN401 -- boto3's arguments
             answer = self.bucket.small.get_object(**arguments)
             with closing(answer["Body"]) as body:
-                blob = Blob(key=key, data=body.read(), etag=bare(answer["ETag"]))
+                data, etag = body.read(), bare(answer["ETag"])
+                blob = Blob(key=key, data=data, etag=etag, headers=kept_headers(answer))
             return blob, answer["Metadata"].get(NONCE, "")
 
         found: tuple[Blob, str] = self.bucket.call(
@@ -199,6 +200,12 @@ def http_headers(headers: Headers) -> Mapping[str, Any]:
     if headers.cache_control is not None:
         arguments["CacheControl"] = headers.cache_control
     return arguments
+
+
+def kept_headers(answer: Any) -> Headers:  # noqa: ANN401 -- boto3's answer
+    """What an object's HTTP clients are told, from S3's answer."""
+    kind, caching = answer.get("ContentType", ""), answer.get("CacheControl")
+    return Headers(content_type=kind, cache_control=caching)
 
 
 def _conflict(write: Write) -> ConflictError:

@@ -11,7 +11,7 @@ from lago_images.errors import StorageError
 from lago_images.storage import download, listing
 from lago_images.storage.base import Blob, Headers, Stat, Unfinished, Uploaded
 from lago_images.storage.client import CONNECTIONS, Bucket, open_bucket
-from lago_images.storage.conditional import Writer
+from lago_images.storage.conditional import Writer, kept_headers
 from lago_images.storage.etags import Dialect, bare
 from lago_images.storage.failures import status_of
 from lago_images.storage.multipart import Multipart, unfinished
@@ -91,6 +91,7 @@ class S3Store:
             size=answer["ContentLength"],
             etag=bare(answer["ETag"]),
             modified=answer["LastModified"].timestamp(),
+            headers=kept_headers(answer),
         )
 
     def get(self, key: str) -> Blob:

@@ -25,7 +25,9 @@ from lago_images.repository.site import Site
 from lago_images.repository.verify import Verifier
 from lago_images.repository.web import Web
 from lago_images.settings import Settings
+from lago_images.storage.base import Headers
 from lago_images.storage.directory import DirectoryStore
+from lago_images.storage.s3 import S3Store
 from tests.support.handmade import (
     SITE,
     manifest,
@@ -459,6 +461,48 @@ def test_an_unsigned_repository_in_a_bucket_that_nobody_may_list(store, status):
         store.delete(["index"])
         with pytest.raises(StorageError, match=str(status)):
             over_http(server)
+
+
+def written_by_another_tool(store, key, **headers):
+    client = store.bucket.small
+    client.put_object(Bucket=store.bucket.name, Key=key, Body=store.get(key).data, **headers)
+
+
+def test_headers_that_a_bucket_has_lost_are_found_and_brought_back(moto):
+    store = S3Store.open(moto.new_bucket(), environ=moto.environ)
+    fill(store)
+    refresh(store)
+    assert problems(store) == {}
+    written_by_another_tool(store, "index", CacheControl="public, max-age=60")
+    written_by_another_tool(store, "repo.metadata")
+    written_by_another_tool(store, B2.disk, CacheControl="no-store", ContentType="x/y")
+    found = problems(store)
+    assert "Content-Type" in found["index"]
+    assert "caches may keep it" in found["repo.metadata"]
+    assert "it never changes" in found[B2.disk]
+    done = publish.refresh(store, SITE, Signer(), fingerprint=str)
+    assert done.written == ("index", "repo.metadata")
+    # What is written once is not written again.
+    assert problems(store).keys() == {B2.disk}
+    assert publish.refresh(store, SITE, Signer(), fingerprint=str).written == ()
+
+
+class Forgetful(DirectoryStore):
+    """Makes up its own headers, as a bucket without metadata does."""
+
+    def head(self, key):
+        return replace(super().head(key), headers=Headers())
+
+    def get(self, key):
+        return replace(super().get(key), headers=Headers())
+
+
+def test_a_store_that_keeps_no_headers_is_told_once_and_not_refreshed_for_them(store):
+    report = verifier().store(Forgetful(path=store.path))
+    assert report.problems == ()
+    assert [one.where for one in report.findings if "Cache-Control" in one.what] == ["index"]
+    refreshed = publish.refresh(Forgetful(path=store.path), SITE, Signer(), fingerprint=str)
+    assert refreshed.written == ()
 
 
 def test_a_url_with_nothing_behind_it(tmp_path):

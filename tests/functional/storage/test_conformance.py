@@ -257,6 +257,7 @@ def test_clients_see_the_headers(store: S3Store) -> None:
     store.put("small", b"s", expected=None, headers=headers)
     store.upload("stream", [b"x" * PART, b"y"], headers=headers)
     for key in ("small", "stream"):
+        assert store.head(key).headers == store.get(key).headers == headers
         url = store.bucket.small.generate_presigned_url(
             "get_object", Params={"Bucket": store.bucket.name, "Key": store.bucket.key(key)}
         )
