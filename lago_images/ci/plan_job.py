@@ -11,7 +11,7 @@ from lago_images.planning.history import gather
 from lago_images.planning.model import Plan, Tree
 from lago_images.planning.published import holdings
 from lago_images.planning.tree import prefixes, read_tree
-from lago_images.repository.state import read
+from lago_images.repository.state import State, read
 from lago_images.settings import FILE
 
 
@@ -26,11 +26,16 @@ def plan(work: Workspace, ask: Ask, *, scope: str | None = None) -> Plan:
     ``scope`` limits the plan to what changed since a revision. Raises ``UsageError`` when git
     does not know that.
     """
-    tree = tree_of(work)
-    held = holdings(read(work.store))
+    return plan_and_state(work, ask, scope=scope)[0]
+
+
+def plan_and_state(work: Workspace, ask: Ask, *, scope: str | None = None) -> tuple[Plan, State]:
+    """See ``plan``; and what the repository held, which whoever publishes need not read again."""
+    tree, state = tree_of(work), read(work.store)
+    held = holdings(state)
     ask = replace(ask, promote=ask.promote and work.settings.promote != "never")
     history = _history(work, tree, planner.suspects(tree, held, ask), held.commit, scope)
-    return planner.make(tree, held, history, ask, work.clock())
+    return planner.make(tree, held, history, ask, work.clock()), state
 
 
 def _history(

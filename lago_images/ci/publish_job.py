@@ -60,20 +60,28 @@ def refuse_settings(work: Workspace) -> None:
     site_of(work.settings, work.store.url)
 
 
-def publish(work: Workspace, made: Plan, results: Iterable[Result]) -> Published:
+def publish(
+    work: Workspace, made: Plan, results: Iterable[Result], *, seen: State | None = None
+) -> Published:
     """Release every build that the plan asked for, and bring the rendered files in line.
 
     Works from what is in the repository: a build is found by its fingerprint where its result
     did not get here, unless settings say that no other run's is to be promoted. An image without
     a build is named, and keeps no other from being published.
     Rendering happens also when there is nothing to release: an earlier run may have died before.
+    ``seen`` is the repository as it was read earlier in this run: when nothing is to be done by
+    that, it is not read again.
 
     Raises:
         SigningError: The signing key is missing or cannot sign; nothing was written.
         UnsafeStoreError: The store does not keep conditional writes; nothing was written.
     """
     with _publishing(work) as publisher:
-        state = read(work.store)
+        state = seen or read(work.store)
+        if _is_done(publisher, made, state, _ancestry(work)):
+            return Published(outcomes={}, missing=(), written=())
+        # What is written must be listed after the ETags that the publisher has read.
+        state = read(work.store) if seen else state
         builds, missing = _builds(state, work, made, results)
         outcomes, failed = _release_all(work, publisher, made, builds, state)
         if not outcomes and not state.releases:
@@ -97,6 +105,17 @@ def publish(work: Workspace, made: Plan, results: Iterable[Result]) -> Published
         findings=findings,
         failed=failed,
     )
+
+
+def _is_done(publisher: Publisher, made: Plan, state: State, is_ancestor: IsAncestor) -> bool:
+    """Whether nothing is to be released, recorded or rendered."""
+    if any(image.action in (Action.BUILD, Action.PROMOTE) for image in made.images):
+        return False
+    if made.head and not (made.dirty or made.partial):
+        published = state.published.commit if state.published else None
+        if published != made.head or _replaced(state, made, is_ancestor):
+            return False
+    return publisher.is_rendered(state)
 
 
 def _publishing(work: Workspace) -> AbstractContextManager[Publisher]:

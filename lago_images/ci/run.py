@@ -8,6 +8,7 @@ from lago_images.ci.build_job import build
 from lago_images.ci.publish_job import Published, prove, publish
 from lago_images.ci.workspace import Workspace
 from lago_images.planning.model import Action, Plan
+from lago_images.repository.state import State
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,14 +23,15 @@ class Run:
         return self.published.ok and all(result.ok for result in self.results)
 
 
-def run(work: Workspace, made: Plan, told: Callable[[Sequence[Result]], None]) -> Run:
+def run(work: Workspace, made: Plan, state: State, told: Callable[[Sequence[Result]], None]) -> Run:
     """Build what a plan says and publish it. What fails takes its layers with it, no one else.
 
-    ``told`` hears how the builds ended, before anything is published.
+    ``state`` is what the plan was made from. ``told`` hears how the builds ended, before anything
+    is published.
     """
     names = [image.name for image in made.images if image.action is Action.BUILD]
     if names:
         prove(work)
-    results = tuple(build(work, made, names))
+    results = tuple(build(work, made, names)) if names else ()
     told(results)
-    return Run(results=results, published=publish(work, made, results))
+    return Run(results=results, published=publish(work, made, results, seen=state))

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from lago_images.ci.plan_job import plan
+from lago_images.ci.plan_job import plan_and_state
 from lago_images.ci.publish_job import refuse_settings
 from lago_images.cli.carry_out import carry_out
 from lago_images.cli.common import Invocation
@@ -55,4 +55,4 @@ def build(
     work = workspace(invocation, logs=logs)
     refuse_settings(work)
     ask = Ask(changed=not names, force=frozenset(names), everything=force and not names)
-    carry_out(invocation, work, plan(work, ask))
+    carry_out(invocation, work, *plan_and_state(work, ask))

@@ -11,6 +11,7 @@ from lago_images.ci.workspace import Workspace
 from lago_images.cli.common import Invocation
 from lago_images.cli.work import finish, show_plan
 from lago_images.planning.model import Plan
+from lago_images.repository.state import State
 
 
 def show_results(invocation: Invocation, ended: Sequence[Result]) -> None:
@@ -48,10 +49,10 @@ def show_published(invocation: Invocation, published: Published) -> None:
     invocation.console.info(f"rendered files that changed: {changed}")
 
 
-def carry_out(invocation: Invocation, work: Workspace, made: Plan) -> None:
-    """Build and publish what a plan says, and end the command."""
+def carry_out(invocation: Invocation, work: Workspace, made: Plan, state: State) -> None:
+    """Build and publish what a plan made from ``state`` says, and end the command."""
     show_plan(invocation, made)
-    ended = run(work, made, lambda results: show_results(invocation, results))
+    ended = run(work, made, state, lambda results: show_results(invocation, results))
     show_published(invocation, ended.published)
     if not (ended.results or ended.published.outcomes):
         click.echo("nothing to build")

@@ -122,8 +122,8 @@ def rebuild(
     work = workspace(invocation, logs=logs)
     if not dry_run:
         publish_job.refuse_settings(work)
-    made = plan_job.plan(work, ask)
+    made, state = plan_job.plan_and_state(work, ask)
     if dry_run:
         click.echo(FORMATS[form or "text"](made), nl=False)
         return
-    carry_out(invocation, work, made)
+    carry_out(invocation, work, made, state)

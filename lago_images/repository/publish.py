@@ -157,18 +157,29 @@ def record(store: Store, commit: str, *, is_ancestor: IsAncestor, wait: Pause = 
 def _write(
     store: Store, before: Mapping[str, Blob], state: State, site: Site, signer: Signer
 ) -> Iterator[str]:
-    files = render(state, site, signer.public)
-    signed = _signatures(files, before, signer, empty=is_empty(state))
     untold = []
-    for name in _in_order(files | signed):
-        data = signed.get(name) or files[name]
+    for name, data in due(before, state, site, signer):
         old = before.get(name)
-        if old is None or old.data != data:
-            store.put(name, data, expected=old.etag if old else None, headers=headers(name))
-            yield name
-        elif old.headers not in (None, headers(name)):
+        if old is not None and old.data == data:
             untold.append(old)
+            continue
+        store.put(name, data, expected=old.etag if old else None, headers=headers(name))
+        yield name
     yield from _tell(store, untold)
+
+
+def due(
+    before: Mapping[str, Blob], state: State, site: Site, signer: Signer
+) -> list[tuple[str, bytes]]:
+    """The rendered files that are not as they should be, content or headers, in their order."""
+    files = render(state, site, signer.public)
+    files |= _signatures(files, before, signer, empty=is_empty(state))
+    return [(name, files[name]) for name in _in_order(files) if _is_due(before, name, files[name])]
+
+
+def _is_due(before: Mapping[str, Blob], name: str, data: bytes) -> bool:
+    old = before.get(name)
+    return old is None or old.data != data or old.headers not in (None, headers(name))
 
 
 def _tell(store: Store, files: Iterable[Blob]) -> Iterator[str]:

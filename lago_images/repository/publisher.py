@@ -63,6 +63,11 @@ class Publisher:
             before=self.before,
         )
 
+    def is_rendered(self, state: State) -> bool:
+        """Whether the rendered files, as they were found, are what ``state`` renders to."""
+        found = self.before or {}
+        return not (self.retire or publish.due(found, state, self.site, self.signer))
+
     def record(self, commit: str, *, is_ancestor: IsAncestor) -> bool:
         """See ``publish.record``."""
         return publish.record(self.store, commit, is_ancestor=is_ancestor)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.servers.proxy import FaultProxy
 from tests.support.specs import SpecsRepo, git
 from tests.tools import need
 
@@ -279,3 +280,27 @@ def test_what_a_reverted_commit_released_after_the_plan_is_replaced_again(revert
     repo.commit("Change it after all")
     rebuild(repo)
     assert offered(repo) == ["revision=4", "notes=second"]
+
+
+def test_a_run_with_nothing_to_do_costs_a_handful_of_requests(repo, ceph20):
+    bucket = ceph20.new_bucket()
+    with FaultProxy(ceph20.endpoint) as proxy:
+        repo.environ.update(ceph20.through(proxy.endpoint).environ)
+        repo.environ["LAGO_IMAGES_REPOSITORY"] = f"s3://{bucket}/images"
+        repo.environ["LAGO_IMAGES_BASE_URL"] = "http://images.example.org"
+        rebuild(repo)
+        proxy.requests.clear()
+        assert "nothing to build" in rebuild(repo).out
+        assert {request.method for request in proxy.requests} == {"GET"}
+        assert len(proxy.requests) <= 15
+        # Nothing is done by mistake when something is: what is not rendered, or not recorded.
+        key = {"Bucket": bucket, "Key": "images/index"}
+        index = ceph20.client().get_object(**key)["Body"].read()
+        ceph20.client().put_object(**key, Body=b"edited by hand")
+        assert "changed: index" in rebuild(repo).err
+        assert ceph20.client().get_object(**key)["Body"].read() == index
+        repo.write("README.md", "hello again\n")
+        repo.commit()
+        rebuild(repo)
+        record = ceph20.client().get_object(Bucket=bucket, Key="images/state/published.json")
+        assert json.load(record["Body"])["commit"] == repo.head
