@@ -46,6 +46,7 @@ from lago_images.settings import Settings
 from lago_images.storage.base import Store
 
 _KEY_LINK = re.compile(rb"key-[0-9A-F]{40,64}\.asc")
+_DAY = 86_400
 _PAUSE = 3.0
 _ATTEMPTS = 3
 _NAME_AND_URL = "lago-images repo refresh, with the name and base-url that are meant"
@@ -84,6 +85,8 @@ class Verifier:
         looked = self._look(files)
         revisions: dict[Image, int] = {(one.name, one.arch): one.revision for one in looked.entries}
         records += verify_history.against_index(state, revisions)
+        grace = self.settings.grace_days * _DAY
+        records += verify_history.unfinished(store, self.now - grace)
         report = self._report(heard, looked, records)
         return _with(report, verify_headers.kept(heard.told))
 

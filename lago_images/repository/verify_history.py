@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from lago_images.errors import NotFoundError, RepositoryError
+from lago_images.errors import NotFoundError, RepositoryError, StorageError
 from lago_images.repository import layout
 from lago_images.repository.cache import THREADS
 from lago_images.repository.check import manifest_problems, release_problems
@@ -29,6 +29,7 @@ from lago_images.repository.release import Release
 from lago_images.repository.state import Image, State, build_of, read_published, standing
 from lago_images.repository.verify_model import Finding, note, problem
 from lago_images.storage.base import Stat, Store
+from lago_images.storage.multipart import lists_uploads
 
 _RESTORE = "restore it from a copy"
 _GC = "lago-images repo gc removes it when the grace period is over"
@@ -83,6 +84,20 @@ def against_index(state: State, revisions: dict[Image, int]) -> Iterator[Finding
                 "the repository went back in time: restore releases/ from a newer copy; else every "
                 f"client that has revision {revision} keeps it",
             )
+
+
+def unfinished(store: Store, before: float) -> Iterator[Finding]:
+    """The uploads of disks that were begun before a time, in seconds since the epoch.
+
+    A store that cannot list them is no worse for it.
+    """
+    try:
+        for upload in store.unfinished(BUILDS):
+            if upload.begun < before and owner(upload.key):
+                yield note(upload.key, "an upload of it was broken off", _GC)
+    except StorageError as error:
+        if lists_uploads(error):
+            yield note(BUILDS, f"unfinished uploads are not known: {error.message}")
 
 
 def _read_all(

@@ -6,6 +6,7 @@ import json
 import lzma
 import os
 import threading
+import time
 from contextlib import contextmanager
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -461,6 +462,32 @@ def test_an_unsigned_repository_in_a_bucket_that_nobody_may_list(store, status):
         store.delete(["index"])
         with pytest.raises(StorageError, match=str(status)):
             over_http(server)
+
+
+def test_old_uploads_that_were_broken_off_are_noted(ceph20):
+    store = S3Store.open(ceph20.new_bucket(), environ=ceph20.environ)
+    for key in (B1.disk, "another-application/dump"):
+        store.bucket.small.create_multipart_upload(Bucket=store.bucket.name, Key=key)
+
+    def noted(days):
+        report = verifier(now=time.time() + days * 86_400).store(store)
+        return [one.where for one in report.findings if "broken off" in one.what]
+
+    assert noted(1) == []
+    assert noted(3) == [B1.disk]
+
+
+class Mute(DirectoryStore):
+    """Does not let its uploads be listed."""
+
+    def unfinished(self, prefix=""):
+        raise StorageError(f"listing {prefix}: 403")
+
+
+def test_uploads_that_may_not_be_listed_are_noted_and_nothing_else(store):
+    report = verifier().store(Mute(path=store.path))
+    assert report.problems == ()
+    assert "not known" in {one.where: one.what for one in report.findings}["builds/"]
 
 
 def written_by_another_tool(store, key, **headers):
