@@ -13,6 +13,7 @@ from typing import Any
 
 from lago_images.errors import NotFoundError, RepositoryError, StorageError
 from lago_images.repository.layout import CACHE, headers
+from lago_images.repository.parsing import parse_json, size_problem
 from lago_images.storage.base import Blob, Stat, Store
 
 SCHEMA = 1
@@ -34,10 +35,10 @@ def load(store: Store) -> Cache:
     except NotFoundError:
         return Cache(entries={}, etag=None)
     try:
-        plain = json.loads(blob.data)
+        plain = parse_json(blob.data, CACHE)
         entries = {key: (str(etag), plain) for key, (etag, plain) in plain["objects"].items()}
         return Cache(entries=entries if plain["schema"] == SCHEMA else {}, etag=blob.etag)
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+    except (RepositoryError, ValueError, TypeError, KeyError, AttributeError):
         return Cache(entries={}, etag=blob.etag)
 
 
@@ -63,16 +64,19 @@ def documents(
         NotFoundError: One was deleted since it was listed.
     """
     found: dict[str, tuple[str, Any]] = {}
+    refused: dict[str, tuple[str, Any]] = {}
     unseen: list[str] = []
     for stat in stats:
         entry = cache.entries.get(stat.key)
         if entry is not None and entry[0] == stat.etag:
             found[stat.key] = entry
+        elif problem := size_problem(stat):
+            refused[stat.key] = (stat.etag, problem)
         else:
             unseen.append(stat.key)
     for blob in _get_all(store, unseen):
         found[blob.key] = (blob.etag, _document(blob))
-    return found, frozenset(unseen)
+    return found | refused, frozenset((*unseen, *refused))
 
 
 def _get_all(store: Store, keys: list[str]) -> list[Blob]:
@@ -85,9 +89,9 @@ def _get_all(store: Store, keys: list[str]) -> list[Blob]:
 def _document(blob: Blob) -> Any:  # noqa: ANN401 -- what json makes of it
     """The JSON in an object; text when it is none, which no document of ours is."""
     try:
-        return json.loads(blob.data)
-    except (ValueError, RecursionError) as error:
-        return f"not JSON: {error}"
+        return parse_json(blob.data, "not JSON")
+    except RepositoryError as error:
+        return error.message
 
 
 def refuse_text(document: object, where: str) -> dict[str, Any]:

@@ -1,10 +1,10 @@
 """How a user's virt-builder and lago are told of a repository."""
 
-import json
 from dataclasses import dataclass, replace
 
 from lago_images.errors import NotFoundError, RepositoryError
 from lago_images.repository import layout
+from lago_images.repository.parsing import parse_json
 from lago_images.storage.base import Store
 
 
@@ -40,11 +40,11 @@ def read(store: Store) -> Published:
 def describe(data: bytes) -> Published:
     """What a ``repo.metadata`` says; no fingerprint. Raises ``RepositoryError``."""
     try:
-        plain = json.loads(data)
+        plain = parse_json(data, "it is no JSON")
         sources = plain.get("sources", {}).values()
         bases = {str(arg) for source in sources for arg in source["args"].values()}
         name, templates = str(plain["name"]), tuple(sorted(plain.get("templates", {})))
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (RepositoryError, TypeError, KeyError, AttributeError) as error:
         raise RepositoryError(f"{layout.METADATA} is not lago's: {error}") from error
     return Published(name=name, templates=templates, bases=tuple(sorted(bases)), fingerprint="")
 

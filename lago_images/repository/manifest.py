@@ -8,6 +8,7 @@ from typing import Any
 
 from lago_images.errors import RepositoryError
 from lago_images.repository.layout import BuildKey
+from lago_images.repository.parsing import parse_json
 
 SCHEMA = 1
 
@@ -99,11 +100,7 @@ class Manifest:
     @classmethod
     def from_json(cls, data: bytes, where: str) -> "Manifest":
         """Raises ``RepositoryError`` naming ``where`` when it is not a manifest we know."""
-        try:
-            plain = json.loads(data)
-        except (ValueError, RecursionError) as error:
-            raise RepositoryError(f"{where} is not a manifest: {error}") from error
-        return cls.from_plain(plain, where)
+        return cls.from_plain(parse_json(data, f"{where} is not a manifest"), where)
 
     @classmethod
     def from_plain(cls, plain: dict[str, Any], where: str) -> "Manifest":

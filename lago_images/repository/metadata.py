@@ -9,10 +9,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from lago_images.errors import Problem
+from lago_images.errors import Problem, RepositoryError
 from lago_images.repository import layout
 from lago_images.repository.index import listing_mark
 from lago_images.repository.manifest import Manifest
+from lago_images.repository.parsing import parse_json
 from lago_images.repository.release import Release
 from lago_images.repository.state import State
 from lago_images.spec.model import Spec
@@ -113,7 +114,7 @@ def version_name(release: Release, manifest: Manifest) -> str:
 def parse(data: bytes, path: str = layout.METADATA) -> tuple[list[Version], list[Problem]]:
     """The versions in a ``repo.metadata``, and all that lago could not use."""
     try:
-        plain = json.loads(data)
+        plain = parse_json(data, "it is no JSON")
         sources = {name for name, source in plain["sources"].items() if _usable(source)}
         templates = plain["templates"].items()
         found = [
@@ -122,7 +123,7 @@ def parse(data: bytes, path: str = layout.METADATA) -> tuple[list[Version], list
             for version, what in of_template["versions"].items()
         ]
         problems = [] if isinstance(plain["name"], str) else [Problem(path, None, "no name")]
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (RepositoryError, TypeError, KeyError, AttributeError) as error:
         return [], [Problem(path, None, f"not a lago repository: {error!r}")]
     versions_: list[Version] = []
     for template, version, what in found:

@@ -1,12 +1,13 @@
 """Whether a build that is to be released is all there, and as its manifest has it."""
 
-import json
+from collections.abc import Mapping
 
 from lago_images.errors import NotFoundError, RepositoryError
 from lago_images.repository.check import manifest_problems
 from lago_images.repository.manifest import Manifest
 from lago_images.repository.metadata import hash_file
-from lago_images.storage.base import Store
+from lago_images.repository.parsing import parse_json, size_problem
+from lago_images.storage.base import Stat, Store
 
 
 def prove(store: Store, manifest: Manifest) -> None:
@@ -14,15 +15,28 @@ def prove(store: Store, manifest: Manifest) -> None:
     key = manifest.key
     if problems := manifest_problems(manifest, key):
         raise RepositoryError(f"{key.folder} cannot be published: {'; '.join(problems)}")
-    try:
-        size = store.head(key.disk).size
-        kept = {name: store.get(name).data for name in (key.hash, key.metadata, key.manifest)}
-    except NotFoundError as error:
+    stats = {stat.key: stat for stat in store.list(key.folder)}
+    if wrong := _wrong(store, manifest, stats):
         raise RepositoryError(
-            f"{key.folder} cannot be released, it is incomplete: {error}",
+            f"{key.folder} cannot be released: {'; '.join(wrong)}",
             hint=f"build it again: ci rebuild {manifest.name}",
-        ) from error
-    wrong = []
+        )
+
+
+def _wrong(store: Store, manifest: Manifest, stats: Mapping[str, Stat]) -> list[str]:
+    key = manifest.key
+    small = (key.hash, key.metadata, key.manifest)
+    lost = [name for name in (key.disk, *small) if name not in stats]
+    if lost:
+        return [f"it is incomplete: {name} is not there" for name in lost]
+    large = {name: what for name in small if (what := size_problem(stats[name]))}
+    if large:
+        return [f"{name}: {what}" for name, what in large.items()]
+    try:
+        kept = {name: store.get(name).data for name in small}
+    except NotFoundError as error:
+        return [f"it is incomplete: {error.message}"]
+    size, wrong = stats[key.disk].size, []
     if size != manifest.disk.compressed_size:
         wrong.append(f"{key.disk} has {size} bytes, not {manifest.disk.compressed_size}")
     if kept[key.hash].strip() != hash_file(manifest).strip():
@@ -31,15 +45,11 @@ def prove(store: Store, manifest: Manifest) -> None:
         wrong.append(f"{key.metadata} is not a JSON object")
     if kept[key.manifest] != manifest.to_json():
         wrong.append(f"{key.manifest} is another manifest")
-    if wrong:
-        raise RepositoryError(
-            f"{key.folder} cannot be released: {'; '.join(wrong)}",
-            hint=f"build it again: ci rebuild {manifest.name}",
-        )
+    return wrong
 
 
 def _is_object(data: bytes) -> bool:
     try:
-        return isinstance(json.loads(data), dict)
-    except ValueError:
+        return isinstance(parse_json(data, "not JSON"), dict)
+    except RepositoryError:
         return False

@@ -1,12 +1,12 @@
 """A release: a build made public as a numbered revision, or a name withdrawn."""
 
-import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from lago_images.errors import RepositoryError
 from lago_images.repository.layout import ReleaseKey
 from lago_images.repository.manifest import canonical, refuse_newer
+from lago_images.repository.parsing import parse_json
 
 SCHEMA = 1
 # What stands for the commit in what is made outside git.
@@ -48,11 +48,7 @@ class Release:
     @classmethod
     def from_json(cls, data: bytes, where: str) -> "Release":
         """Raises ``RepositoryError`` naming ``where`` when it is not a release we know."""
-        try:
-            plain = json.loads(data)
-        except (ValueError, RecursionError) as error:
-            raise RepositoryError(f"{where} is not a release: {error}") from error
-        return cls.from_plain(plain, where)
+        return cls.from_plain(parse_json(data, f"{where} is not a release"), where)
 
     @classmethod
     def from_plain(cls, plain: dict[str, Any], where: str) -> "Release":

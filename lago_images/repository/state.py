@@ -1,6 +1,5 @@
 """What is in a repository, read once: the value that every decision and rendering starts from."""
 
-import json
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
@@ -20,6 +19,7 @@ from lago_images.repository.layout import (
     retired_build,
 )
 from lago_images.repository.manifest import Manifest, canonical
+from lago_images.repository.parsing import parse_json
 from lago_images.repository.release import Release
 from lago_images.storage.base import Stat, Store
 
@@ -199,10 +199,10 @@ def read_published(store: Store) -> Published | None:
     except NotFoundError:
         return None
     try:
-        plain = json.loads(blob.data)
+        plain = parse_json(blob.data, PUBLISHED)
         if plain["schema"] == _SCHEMA and isinstance(plain["commit"], str):
             return Published(commit=plain["commit"], etag=blob.etag)
-    except (ValueError, TypeError, KeyError):
+    except (RepositoryError, TypeError, KeyError):
         pass
     raise RepositoryError(
         f"{PUBLISHED} in {store.url} is not a record of a published commit",

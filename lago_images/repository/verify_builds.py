@@ -1,7 +1,6 @@
 """Whether what the published files name is there, and is what they say."""
 
 import hashlib
-import json
 import lzma
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from lago_images.repository.index import Entry
 from lago_images.repository.layout import BuildKey, owner
 from lago_images.repository.manifest import Manifest
 from lago_images.repository.metadata import Version
+from lago_images.repository.parsing import parse_json
 from lago_images.repository.verify_model import REFRESH, Finding, Source, note, problem
 from lago_images.storage.base import Stat
 
@@ -212,8 +212,8 @@ def _metadata(named: Named, data: bytes | None, manifest: Manifest | None) -> It
         return
     name = named.build.metadata
     try:
-        plain = json.loads(data)
-    except (ValueError, RecursionError):
+        plain = parse_json(data, name)
+    except RepositoryError:
         plain = None
     if not isinstance(plain, dict):
         yield problem(name, "it is not a JSON object", named.repair)

@@ -212,7 +212,7 @@ def _recall(store: S3Store) -> Verdict | None:
         if plain["schema"] != SCHEMA or plain["store"] != _identity(store, server):
             return None
         dialect = Dialect(plain["dialect"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, RecursionError, KeyError, TypeError):
         return None
     return None if dialect is Dialect.PLAIN else Verdict(dialect=dialect)
 

@@ -61,7 +61,16 @@ def test_what_was_withdrawn_since_need_not_be_offered(publisher):
     assert quick(publisher, NEWEST) == {}
 
 
-def test_a_damaged_build_keeps_no_other_from_being_published(tmp_path):
+@pytest.mark.parametrize(
+    ("ending", "text", "wrong"),
+    [
+        ("hash", b"0" * 40 + b"\n", "is not the disk's"),
+        ("metadata", b"[" * 200_000, "is not a JSON object"),
+        ("metadata", b" " * 5_000_000, "more than the 4194304 that are read"),
+    ],
+    ids=["other", "deep", "large"],
+)
+def test_a_damaged_build_keeps_no_other_from_being_published(tmp_path, ending, text, wrong):
     need("git", "qemu-img")
     repo = SpecsRepo.create(tmp_path / "specs")
     for number, name in enumerate(("one", "two")):
@@ -69,12 +78,12 @@ def test_a_damaged_build_keeps_no_other_from_being_published(tmp_path):
         repo.spec(name, f"simple:image-specs/files/{name}.img")
     repo.commit()
     assert repo.run("ci", "build", "one", "two").code == 0
-    [path] = (repo.root / "image-repo/builds/one").rglob("*.hash")
-    path.write_text("0" * 40 + "\n")
+    [path] = (repo.root / "image-repo/builds/one").rglob(f"*.{ending}")
+    path.write_bytes(text)
     ran = repo.run("ci", "publish")
     assert ran.code == 1
     assert "one: not published: " in ran.err
-    assert "is not the disk's" in ran.err
+    assert wrong in ran.err
     listed = json.loads(repo.run("repo", "list", "--format", "json").out)
     assert [one["name"] for one in listed] == ["two"]
     assert not (repo.root / "image-repo/state/published.json").exists()

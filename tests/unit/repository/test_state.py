@@ -4,13 +4,20 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from lago_images.errors import NotFoundError, RepositoryError, StorageError
+from lago_images.repository.clients import describe
 from lago_images.repository.layout import CACHE, PUBLISHED, ReleaseKey
+from lago_images.repository.manifest import Manifest
+from lago_images.repository.parsing import LARGEST, parse_json
+from lago_images.repository.release import Release
+from lago_images.repository.releasing import release as make_public
 from lago_images.repository.state import Published, _marks, read
 from lago_images.storage.base import Headers
 from lago_images.storage.directory import DirectoryStore
 from tests.support.handmade import manifest, publish_by_hand, put, put_build, put_release, release
 
 PLAIN = Headers()
+# JSON, but too deep for Python to read.
+DEEP = b"[" * 200_000 + b"]" * 200_000
 
 
 @dataclass
@@ -130,6 +137,7 @@ def test_what_was_seen_before_is_not_read_again(store):
         b"{}",
         b"[1]",
         b"\xff",
+        pytest.param(DEEP, id="deep"),
         b'{"schema": 1, "objects": {"a": 1}}',
         b'{"schema": 1, "objects": []}',
         b'{"schema": 2, "objects": {"releases/debian-12/x86_64/1.json": ["x", {}]}}',
@@ -232,6 +240,7 @@ BAD_MANIFESTS = [
     replace(manifest(), properties={"name": "a\n[evil]"}).to_json(),
     replace(manifest(), properties={"aliases": "../x"}).to_json(),
     replace(manifest(), disk=replace(manifest().disk, sha512="\n[evil]")).to_json(),
+    pytest.param(DEEP, id="deep"),
 ]
 
 
@@ -250,9 +259,54 @@ def test_a_bad_manifest_stops_only_those_who_released_it(store, data):
 
 
 @pytest.mark.parametrize(
+    "parse",
+    [
+        lambda: Manifest.from_json(DEEP, "m"),
+        lambda: Release.from_json(DEEP, "r"),
+        lambda: describe(DEEP),
+        lambda: parse_json(DEEP, "it"),
+    ],
+    ids=["manifest", "release", "repo.metadata", "any"],
+)
+def test_a_document_that_is_too_deep_is_told_like_any_other(parse):
+    with pytest.raises(RepositoryError, match="recursion"):
+        parse()
+
+
+def test_a_manifest_that_is_too_large_is_not_even_read(store):
+    key = put_build(store, manifest())
+    store.delete([key.manifest])
+    put(store, key.manifest, b" " * (LARGEST + 1))
+    state = read(store)
+    assert "more than" in state.unreadable[key]
+    assert store.documents() == []
+
+
+def test_a_release_costs_no_request_for_every_one_before_it(store):
+    publish_by_hand(store, *(manifest(build_id=f"b{n}", fingerprint=f"f{n}") for n in range(20)))
+    made = manifest(build_id="next", fingerprint="next")
+    put_build(store, made)
+    state = read(store)
+    store.gets.clear()
+    make_public(
+        store,
+        made,
+        commit="c2",
+        known_revision=20,
+        is_ancestor=lambda _old, _new: False,
+        now=lambda: 0.0,
+        state=state,
+    )
+    assert sorted(store.documents()) == sorted(
+        [made.key.hash, made.key.manifest, made.key.metadata]
+    )
+
+
+@pytest.mark.parametrize(
     "data",
     [
         b"no",
+        pytest.param(DEEP, id="deep"),
         b"[]",
         b'{"schema": 1}',
         release(2).to_json(),
