@@ -104,7 +104,9 @@ def plan(state: State, unfinished: Iterable[Unfinished], retention: Retention, n
     """
     folders = _folders(state)
     named = _named(state)
-    kept = _with_bases(state, _kept(state, folders, retention, now))
+    wanted = _kept(state, folders, retention, now)
+    kept = _with_bases(state, wanted)
+    bases = _with_bases(state, wanted - state.retired) - wanted
     before = now - retention.grace
     retire: list[Step] = []
     delete: list[Step] = []
@@ -114,7 +116,8 @@ def plan(state: State, unfinished: Iterable[Unfinished], retention: Retention, n
         revisions = named.get(key, ())
         steps, why = retire, _why(state, key, revisions)
         if key in state.retired:
-            if state.objects[key.retirement].modified >= before:
+            # A layer may have been built on it while it was being retired.
+            if key in bases or state.objects[key.retirement].modified >= before:
                 continue
             steps, why = delete, "retired, and the grace period is over"
         elif key not in state.manifests and key not in state.unreadable:

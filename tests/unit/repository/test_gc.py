@@ -138,6 +138,19 @@ def test_retired_builds_go_when_the_grace_period_is_over():
     assert removed(found) == ([], ["b1"])
 
 
+def test_a_base_that_was_retired_while_its_layer_was_built_stays_with_it():
+    layer = manifest(
+        "layer", build_id="l", base=BaseRecord(ref="layer:debian-12", digest="build:b1")
+    )
+    builds, releases = history(90, 60, 50, 40)
+    public = release(1, "l", "layer", published=NOW - 90 * DAY)
+    found = state([*builds, (layer, 90)], [*releases, public], retired={"b1": 9, "b2": 9})
+    assert removed(found) == ([], ["b2"])
+    # Once the layer is being removed itself, nothing holds the base.
+    gone = state([*builds, (layer, 90)], [*releases, public], retired={"b1": 9, "b2": 9, "l": 1})
+    assert removed(gone) == ([], ["b1", "b2"])
+
+
 def test_a_damaged_release_is_left_for_its_operator():
     builds, releases = history(90, 60, 50, 40)
     found = state(builds, releases, incomplete=[builds[0][0].key])
