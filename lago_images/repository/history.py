@@ -60,6 +60,7 @@ def yank(
         UsageError: There is no such revision.
     """
     store, arch = publisher.store, arch or only_arch(publisher.store, name)
+    revision = _current(store, name, arch) if revision is None else revision
     retired = _retired(store, name, arch)
     targets: list[Release] = []
 
@@ -169,6 +170,15 @@ def only_arch(store: Store, name: str) -> str:
     if len(found) > 1:
         raise UsageError(f"{name} is published for {', '.join(found)}", hint="say which: --arch")
     return found[0]
+
+
+def _current(store: Store, name: str, arch: str) -> int | None:
+    """The revision that clients get now; None also where the repository is too damaged to tell."""
+    try:
+        current = read(store).current(name, arch)
+    except RepositoryError:
+        return None
+    return current.revision if current else None
 
 
 def _retired(store: Store, name: str, arch: str) -> frozenset[str]:

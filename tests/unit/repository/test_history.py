@@ -82,6 +82,13 @@ def test_a_named_older_revision_is_withdrawn_alone(store):
     assert [one.revision for one in read(store).live(NAME, "x86_64")] == [2, 3]
 
 
+def test_what_clients_get_is_withdrawn_where_the_newest_is_damaged(store):
+    store.delete([built(3).key.disk])
+    changed = history.yank(publisher(store), NAME, reason="broken")
+    assert (changed.about, changed.current.revision) == (2, 1)
+    assert offered(store) == {NAME: (1, "b1")}
+
+
 @pytest.mark.parametrize("revision", [4, 99])
 def test_only_a_release_can_be_withdrawn(store, revision):
     history.yank(publisher(store), NAME, reason="x", revision=1)
