@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from lago_images.repository.release import Release
+from lago_images.repository.state import withdrawn
 
 History = tuple[Release, ...]
 
@@ -14,12 +15,14 @@ def held(history: History) -> Mapping[str, Release]:
     publish, what an operator has just taken back.
     """
     found: dict[str, Release] = {}
+    taken_back = withdrawn(history)
     for position, release in enumerate(history):
         earlier = history[:position]
         if release.withdraws is not None:
             gone = [one for one in earlier if one.revision == release.withdraws]
         else:
-            gone = _passed_over(earlier, release) if release.reason else []
+            rolls_back = release.reason and release.revision not in taken_back
+            gone = _passed_over(earlier, release) if rolls_back else []
         found |= {one.fingerprint: release for one in gone}
         found.pop(release.fingerprint, None)
     return found

@@ -85,6 +85,18 @@ def test_what_a_rollback_passes_over_is_held():
     assert found.held["f3"] == "revision 4 rolled it back: back"
 
 
+def test_a_rollback_that_was_withdrawn_itself_holds_nothing():
+    builds = [manifest(n, f"f{n}") for n in (1, 2)]
+    found = held(
+        *(release(n, f"b{n}", f"f{n}") for n in (1, 2)),
+        release(3, "b1", "f1", reason="back"),
+        release(4, None, withdraws=3, reason="it was right"),
+        manifests=builds,
+    )
+    assert found.current.fingerprint == "f2"
+    assert "f2" not in found.held
+
+
 def test_only_complete_clean_unreleased_builds_wait():
     builds = [manifest(1), manifest(2), manifest(3, dirty=True), manifest(4), manifest(5)]
     found = held(release(1, "b1", "f"), manifests=builds, incomplete=[builds[3]])
