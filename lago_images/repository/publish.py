@@ -69,13 +69,19 @@ def refresh(
         if before is None or attempt:
             before = published_files(store, signer)
         refuse_key_change(before, signer, fingerprint, retire)
+        # First: a key whose file is not there is being retired, whoever comes to finish that.
+        store.delete(
+            [name for name in before if name.startswith("key-") and _fingerprint_in(name) in retire]
+        )
         state = read(store)
         try:
             written = tuple(_write(store, before, state, site, signer))
         except ConflictError:
             wait(attempt)
             continue
-        deleted = _delete(store, before, signer, retire)
+        deleted = _delete(
+            store, before, signer, retire | _half_retired(before, signer, fingerprint)
+        )
         return Refreshed(state=state, written=written, deleted=deleted, attempts=attempt + 1)
     raise RepositoryError(
         f"the rendered files in {store.url} were changed by others {ATTEMPTS} times in a row",
@@ -105,7 +111,7 @@ def refuse_key_change(
     """Raises ``SigningError`` when clients who trust a published key would be left behind.
 
     They would read a stale index, or one signed by a key that they do not know. A key is given
-    up by naming it in ``retire``.
+    up by naming it in ``retire``; one whose retirement was begun needs no name.
     """
     ours = [key.fingerprint for key in signer.public]
     if both := retire & set(ours):
@@ -113,6 +119,7 @@ def refuse_key_change(
             f"{', '.join(sorted(both))} is to be retired and is in signing-key",
             hint="take it out of signing-key first",
         )
+    retire |= _half_retired(before, signer, fingerprint)
     abandoned = {_fingerprint_in(name) for name in before} - {"", *ours} - retire
     first = signer.public[0] if signer.keys else None
     if layout.KEY in before and not (first and before[layout.KEY].data == first.armour):
@@ -194,13 +201,13 @@ def _tell(store: Store, files: Iterable[Blob]) -> Iterator[str]:
 
 
 def _in_order(files: Mapping[str, bytes]) -> list[str]:
-    """Each index before repo.metadata, a signature after what it signs, keys last."""
+    """Keys' own files first; each index before repo.metadata, a signature after what it signs."""
     places = {name: number for number, name in enumerate(RENDERED)}
 
     def place(name: str) -> tuple[float, str]:
         if name in places:
             return places[name], name
-        return (places[layout.SIGNED_INDEX] if name.startswith("index-") else len(places)), name
+        return (places[layout.SIGNED_INDEX] if name.startswith("index-") else -1), name
 
     return sorted(files, key=place)
 
@@ -246,8 +253,21 @@ def _delete(
     if not signer.keys:
         all_signed = (layout.SIGNED_INDEX, layout.METADATA_SIGNATURE, layout.KEY)
         names += [name for name in all_signed if name in before]
-    store.delete(names)
+    for name in names:
+        store.delete([name])
     return tuple(sorted(names))
+
+
+def _half_retired(
+    before: Mapping[str, Blob], signer: Signer, fingerprint: Fingerprint
+) -> frozenset[str]:
+    """The keys whose retirement was begun: what they signed is there without their own file."""
+    found = {_fingerprint_in(name) for name in before}
+    if layout.KEY in before and not any(before[layout.KEY].data == k.armour for k in signer.public):
+        found.add(fingerprint(before[layout.KEY].data))
+    ours = {key.fingerprint for key in signer.public}
+    gone = {one for one in found if layout.key_file(one) not in before}
+    return frozenset(gone - {"", *ours})
 
 
 def _fingerprint_in(name: str) -> str:

@@ -2,6 +2,7 @@
 
 import os
 import stat
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,7 @@ def test_a_signed_repository_is_accepted_and_a_tampered_one_refused(store, clien
     old, new = keys
     written = refresh(store, signed_by(old)).written
     assert written == (
+        f"key-{old.fingerprint}.asc",
         "index",
         f"index-{old.fingerprint}.asc",
         "index.asc",
@@ -79,7 +81,6 @@ def test_a_signed_repository_is_accepted_and_a_tampered_one_refused(store, clien
         "repo.metadata.asc",
         "index.html",
         "key.asc",
-        f"key-{old.fingerprint}.asc",
     )
     assert trusts(client, store, old) == ["debian-12"]
     with pytest.raises(VirtBuilderError, match="digital signature"):
@@ -159,6 +160,57 @@ def test_signing_is_not_given_up_by_accident(store, keys):
     refresh(store, Settings(), retire=[keys[0]])
     assert names(store) == {"index", "repo.metadata", "index.html"}
     assert refresh(store, Settings()).written == ()
+
+
+class DyingError(Exception):
+    pass
+
+
+@dataclass
+class Dying:
+    """A store whose user dies after so many changes."""
+
+    inner: DirectoryStore
+    left: int
+
+    def __getattr__(self, name):
+        return getattr(self.inner, name)
+
+    def _count(self):
+        if not self.left:
+            raise DyingError
+        self.left -= 1
+
+    def put(self, key, data, **more):
+        self._count()
+        return self.inner.put(key, data, **more)
+
+    def delete(self, keys):
+        names = list(keys)
+        if names:
+            self._count()
+        self.inner.delete(names)
+
+
+@pytest.mark.parametrize("signed", [True, False], ids=["for another", "for none"])
+def test_a_retirement_that_died_is_finished_by_the_next_publisher(tmp_path, keys, signed):
+    old, new = keys
+    after = signed_by(new) if signed else Settings(name="r")
+    for changes in range(1, 30):
+        store = DirectoryStore(path=tmp_path / str(changes))
+        publish_by_hand(store, manifest())
+        refresh(store, signed_by(old, new) if signed else signed_by(old))
+        try:
+            refresh(Dying(store, changes), after, retire=[old])
+        except DyingError:
+            refresh(store, after)
+            assert not {name for name in names(store) if old.fingerprint in name}
+            assert ("index.asc" in names(store)) == signed
+            assert refresh(store, after).written == ()
+        else:
+            assert changes > 5
+            return
+    pytest.fail("a retirement without an end")
 
 
 def test_a_key_in_use_is_not_retired(store, keys):
