@@ -33,7 +33,8 @@ def plan_and_state(work: Workspace, ask: Ask, *, scope: str | None = None) -> tu
     """See ``plan``; and what the repository held, which whoever publishes need not read again."""
     tree, state = tree_of(work), read(work.store)
     held = holdings(state)
-    ask = replace(ask, promote=ask.promote and work.settings.promote != "never")
+    promote = ask.promote and work.settings.promote != "never"
+    ask = replace(ask, promote=promote, promote_days=work.settings.grace_days)
     history = _history(work, tree, planner.suspects(tree, held, ask), held.commit, scope)
     return planner.make(tree, held, history, ask, work.clock()), state
 

@@ -131,6 +131,7 @@ class Ask:
         everything: Build all.
         stale_days: Build what was last built this many days ago, or longer.
         promote: Whether a build that waits may be released instead of building again.
+        promote_days: For how many days after it was made it may; None for no limit.
     """
 
     changed: bool = True
@@ -138,3 +139,4 @@ class Ask:
     everything: bool = False
     stale_days: int | None = None
     promote: bool = True
+    promote_days: int | None = None

@@ -22,6 +22,7 @@ from lago_images.spec.model import BaseKind, Spec
 _WORK = {Action.BUILD, Action.PROMOTE}
 _ASKED = {ReasonKind.FORCED, ReasonKind.STALE}
 _NOTHING = Published()
+_DAY = 86_400
 
 
 def make(tree: Tree, holdings: Holdings, history: History, ask: Ask, now: float) -> Plan:
@@ -150,9 +151,18 @@ class _Decider:
         wanted = self._base_build(spec)
         for built in reversed(published.waiting):
             fits = wanted is None or built.base == wanted
-            if fits and built.fingerprint == self.tree.fingerprints[spec.name]:
+            if (
+                fits
+                and self._waits_on(built)
+                and built.fingerprint == self.tree.fingerprints[spec.name]
+            ):
                 return built
         return None
+
+    def _waits_on(self, built: Built) -> bool:
+        """Whether ``repo gc`` leaves a build alone until this plan was carried out."""
+        days = self.ask.promote_days
+        return days is None or self.now - built.created < days * _DAY
 
     def _base(self, spec: Spec) -> PlannedImage | None:
         """What was decided of a layer's base."""

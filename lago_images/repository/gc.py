@@ -24,6 +24,8 @@ from lago_images.spec.model import BaseKind
 from lago_images.storage.base import Stat, Unfinished
 
 DAY = 86_400
+# From a plan to its publication, in seconds.
+LONGEST_RUN = DAY
 SCHEMA = 1
 _OF_A_BUILD = "build:"
 
@@ -148,9 +150,13 @@ def _kept(
     state: State, folders: Mapping[BuildKey, tuple[Stat, ...]], retention: Retention, now: float
 ) -> set[BuildKey]:
     """What retention keeps, and what is too young to be judged."""
-    young = now - retention.grace
+    young, named = now - retention.grace, _named(state)
+    # What waits may be in a plan that was made when it was not yet older than the grace period.
+    waiting = {key: young - LONGEST_RUN for key in state.manifests if key not in named}
     kept = {
-        key for key, objects in folders.items() if max(stat.modified for stat in objects) >= young
+        key
+        for key, objects in folders.items()
+        if max(stat.modified for stat in objects) >= waiting.get(key, young)
     }
     for image in state.images:
         kept |= _kept_of(state, image, retention, now)

@@ -309,6 +309,17 @@ def test_a_build_that_waits_replaces_no_image_that_is_unchanged():
     assert set(actions(made).values()) == {"keep"}
 
 
+def test_what_gc_may_remove_before_the_plan_is_carried_out_is_not_promoted():
+    new = tree(BASE, content={"debian": "2"})
+    waiting = build_of(new, "debian", number=2, created=NOW - 2 * DAY + 60)
+    images = {KEY: Published(newest=0, waiting=(waiting,))}
+    assert actions(plan(new, images, history(), promote_days=2)) == {"debian": "promote"}
+    assert actions(plan(new, images, history(), promote_days=1)) == {"debian": "build"}
+    assert actions(plan(new, images, history(), now=NOW + 60, promote_days=2)) == {
+        "debian": "build"
+    }
+
+
 def test_layers_are_promoted_on_the_base_they_were_built_on_only():
     new = tree(BASE, NFS, ISCSI, content={"debian": "2"})
     images = published(ALL, "debian", "nfs", "iscsi")

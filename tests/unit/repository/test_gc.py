@@ -114,8 +114,8 @@ def test_the_base_of_a_kept_layer_is_kept():
     assert "b2" in removed(state(builds, releases))[0]
 
 
-def test_builds_that_wait_are_kept_for_the_grace_period():
-    builds = [(manifest(build_id="young"), 1), (manifest(build_id="old"), 3)]
+def test_builds_that_wait_are_kept_for_the_grace_period_and_a_run():
+    builds = [(manifest(build_id="young"), 2.9), (manifest(build_id="old"), 3.1)]
     assert removed(state(builds)) == (["old"], [])
 
 
