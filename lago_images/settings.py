@@ -74,7 +74,7 @@ class Settings:
     template_sources: tuple[TemplateSource, ...] = ()
     keep_revisions: int = 5
     keep_days: int = 30
-    grace_days: int = 2
+    grace_days: int = 7
     folder: Path = field(default_factory=Path.cwd)
     said: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
