@@ -153,7 +153,9 @@ def _build_of(
     if image.action is Action.PROMOTE and image.promote:
         return _in(state, image, image.promote)
     if result is not None:
-        return result.manifest and _in(state, image, result.manifest.build_id)
+        manifest = result.manifest and _in(state, image, result.manifest.build_id)
+        # A result is a file that somebody wrote: the build it names may be another run's.
+        return manifest if manifest and (others or manifest.created >= made.made) else None
     asked = any(reason.kind in _ASKED for reason in image.reasons)
     # What a forced or stale entry asks for is a build that was made after it was asked.
     since = made.made if asked else 0

@@ -8,6 +8,7 @@ from typing import Any
 from lago_images.building.model import Result
 from lago_images.console import whole
 from lago_images.errors import RepositoryError
+from lago_images.host.files import replace
 from lago_images.repository.check import manifest_problems
 from lago_images.repository.layout import NAME, BuildKey
 from lago_images.repository.manifest import Manifest, canonical, refuse_newer
@@ -42,18 +43,30 @@ def load(data: bytes, where: str) -> list[Result]:
 
 
 def read_folder(folder: Path) -> list[Result]:
-    """The results in every ``*.results.json`` under a folder, by name; none if it is not there."""
-    found = []
+    """The results in every ``*.results.json`` under a folder, by name; none if it is not there.
+
+    Raises ``RepositoryError`` when one is not a document we know, or two tell of one image.
+    """
+    found: dict[tuple[str, str], Result] = {}
+    told: dict[tuple[str, str], Path] = {}
     for path in sorted(folder.rglob("*.results.json")):
-        found += load(path.read_bytes(), str(path.relative_to(folder)))
-    return sorted(found, key=lambda result: (result.name, result.arch))
+        where = path.relative_to(folder)
+        for result in load(path.read_bytes(), str(where)):
+            key = (result.name, result.arch)
+            if key in told:
+                raise RepositoryError(
+                    f"reading results in {folder}: {told[key]} and {where} both tell how "
+                    f"{result.name} ({result.arch}) ended",
+                    hint="remove the one that is not of this run",
+                )
+            found[key], told[key] = result, where
+    return [found[key] for key in sorted(found)]
 
 
 def write_folder(folder: Path, results: Iterable[Result]) -> None:
     """Write each result to ``<name>.results.json`` in a folder, which is made if needed."""
-    folder.mkdir(parents=True, exist_ok=True)
     for result in results:
-        (folder / f"{result.name}.results.json").write_bytes(dump([result]))
+        replace(folder / f"{result.name}.results.json", dump([result]))
 
 
 def _plain(result: Result) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from lago_images.ci import outputs
 from lago_images.ci import plan_job as job
 from lago_images.cli.common import Invocation
 from lago_images.cli.work import workspace
+from lago_images.host.files import replace
 from lago_images.planning import document
 from lago_images.planning.facts import Ask
 
@@ -43,7 +44,7 @@ def plan(
     ask = Ask(force=frozenset(names), everything=everything, stale_days=stale)
     made = job.plan(workspace(invocation), ask, scope=base)
     if output is not None:
-        output.write_text(document.to_json(made), encoding="utf-8")
+        replace(output, document.to_json(made).encode())
     if form == "github":
         outputs.append(invocation.environ, document.to_github(made))
         invocation.console.info(document.summary(made))

@@ -12,6 +12,7 @@ from lago_images.ci.github import BOT, NotPermittedError, Reporter, Target
 from lago_images.ci.publication import Fate
 from lago_images.ci.report import Report, chain_states, marker, render
 from lago_images.cli.common import Invocation
+from lago_images.host.files import replace
 from lago_images.planning import document
 from lago_images.planning.model import Plan
 from lago_images.repository import state as states
@@ -62,7 +63,7 @@ def report(
         run=event.run,
     )
     if junit_file is not None:
-        junit_file.write_bytes(junit.render(told.entries))
+        replace(junit_file, junit.render(told.entries))
     shown = outputs.summarise(environ, render(told, limit=_SUMMARY_LIMIT))
     token = environ.get("GITHUB_TOKEN", "")
     posted = (

@@ -1,13 +1,16 @@
 """The real workflow files under act: real git with a bare remote, a real store, no container."""
 
 import json
+import os
 import re
 from dataclasses import replace
 
 import pytest
 
+from lago_images.ci import results
 from tests.servers.model import Server
 from tests.support.act import GitHubHost
+from tests.support.ci import failed
 from tests.support.policies import published_bucket
 from tests.support.specs import SpecsRepo, git
 from tests.tools import need
@@ -238,3 +241,28 @@ def test_a_repository_of_ones_own_by_hand_and_on_schedule(own, tmp_path):
         "two/x86_64/2.json",
         "three/x86_64/1.json",
     }
+
+
+# What a job would write through a link, if it took these for what an earlier job handed over.
+LINKS = ("plan.json", "results.xml", "results/one.results.json", "logs/one.log")
+
+
+def test_what_is_committed_is_in_the_place_of_nothing_that_jobs_hand_each_other(own, tmp_path):
+    """Else who may merge specs writes the publisher's scripts, or says what is to be released."""
+    pwned, root = tmp_path / "pwned", own.specs.root
+    for place in LINKS:
+        (root / place).parent.mkdir(exist_ok=True)
+        (root / place).symlink_to(
+            os.path.relpath(root / ".lago-images/ci/publish", root / place / "..")
+        )
+    own.specs.write("results/zzz.results.json", results.dump([failed("one")]))
+    own.specs.disk("disk.raw")
+    own.specs.spec("one", "simple:disk.raw")
+    first = own.push(f"Add $(touch {pwned})")
+    assert first.code == 0, first.log
+    own.specs.spec("one", "simple:disk.raw", "#notes=changed")
+    second = own.push(f"Change `touch {pwned}`")
+    assert second.code == 0, second.log
+    assert outcomes(second.log) == {"one": "built"}
+    assert (tmp_path / "published/releases/one/x86_64/2.json").is_file()
+    assert not pwned.exists()

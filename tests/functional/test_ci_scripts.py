@@ -55,7 +55,7 @@ def actions(repo: SpecsRepo) -> dict[str, str]:
     return {image["name"]: image["action"] for image in plan["images"]}
 
 
-def test_what_a_pull_request_built_is_not_promoted_where_settings_say_never(repo):
+def test_what_a_pull_request_built_is_not_promoted_where_settings_say_never(repo, tmp_path):
     repo.write("lago-images.toml", 'promote = "never"\n')
     repo.spec("one", "simple:disk.raw")
     repo.spec("two", "simple:disk.raw")
@@ -77,18 +77,43 @@ def test_what_a_pull_request_built_is_not_promoted_where_settings_say_never(repo
 
     run(repo, "ci/plan", "text", LAGO_IMAGES_PROMOTE="same-repository")
     assert actions(repo)["one"] == "promote"
+    # Times in plans and manifests are whole seconds.
+    time.sleep(1)
     entries = json.loads(run(repo, "ci/plan", "jenkins"))
     assert entries == [{"chain": "one", "names": "one"}]
     assert actions(repo) == {"one": "build", "two": "keep"}
 
     # Not even when the job that was to build it ended without telling how.
-    shutil.rmtree(repo.root / "results")
+    kept = shutil.move(repo.root / "results", tmp_path / "kept")
     ran = call(repo, "ci/publish")
     assert ran.code == 1
     assert "one: not published: it has no build" in ran.err
+    # Nor when somebody wrote a result that names it.
+    shutil.move(kept, repo.root / "results")
+    assert "one: not published: it has no build" in call(repo, "ci/publish").err
     run(repo, "ci/build", NAMES="one")
     run(repo, "ci/publish")
     assert len(list((repo.root.parent / "pub/releases/one").rglob("*.json"))) == 2
+
+
+def test_a_link_in_the_place_of_a_file_is_not_followed(repo, tmp_path):
+    repo.spec("one", "simple:disk.raw")
+    repo.commit()
+    other = repo.write("other", "theirs\n")
+    (tmp_path / "run").mkdir()
+    for name in ("plan.json", "results.xml"):
+        (tmp_path / "run" / name).symlink_to(other)
+    here = {"RUN": str(tmp_path / "run")}
+    run(repo, "ci/plan", "text", **here)
+    run(repo, "ci/build", NAMES="one", **here)
+    run(repo, "ci/report", **here)
+    assert other.read_text() == "theirs\n"
+    assert (tmp_path / "run/results.xml").read_text().startswith("<?xml")
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {
+        *("plan.json", "results", "results.xml", "logs"),
+    }
+    # Nothing is left in the checkout.
+    assert git(repo.root, "status", "--porcelain", "--ignored") == "?? other"
 
 
 def test_more_chains_than_github_starts_jobs_for_are_shared_out(repo, tmp_path):

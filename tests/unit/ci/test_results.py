@@ -26,6 +26,22 @@ def test_no_folder_no_results(tmp_path):
     assert results.read_folder(tmp_path / "none") == []
 
 
+def test_two_results_for_one_image_are_refused(tmp_path):
+    results.write_folder(tmp_path, [built("a"), built("b")])
+    (tmp_path / "zzz.results.json").write_bytes(results.dump([failed("a")]))
+    with pytest.raises(RepositoryError, match=r"a\.results\.json and zzz\.results\.json"):
+        results.read_folder(tmp_path)
+
+
+def test_a_link_is_replaced_and_not_followed(tmp_path):
+    other = tmp_path / "other"
+    other.write_text("theirs")
+    (tmp_path / "a.results.json").symlink_to(other)
+    results.write_folder(tmp_path, [built("a")])
+    assert results.read_folder(tmp_path) == [built("a")]
+    assert other.read_text() == "theirs"
+
+
 @pytest.mark.parametrize(
     "change",
     [
