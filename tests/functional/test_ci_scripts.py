@@ -189,3 +189,17 @@ def test_a_password_is_asked_for_where_somebody_can_type_it(tmp_path, terminal):
         os.close(end)
     asked = (tmp_path / "asked").read_text()
     assert asked.startswith("apt-get update" if terminal else "-n apt-get update")
+
+
+def test_a_virtual_environment_that_is_there_is_brought_up_to_date(repo, tmp_path):
+    """It is an older commit's, or not what it seems."""
+    found = repo.write("bin/dpkg-query", "#!/bin/sh\necho installed\n")
+    installed = repo.write(".venv/bin/lago-images", "#!/bin/sh\n")
+    setup = repo.write("ci/setup-python", f"#!/bin/sh\ntouch {tmp_path}/updated\n")
+    for program in (found, installed, setup):
+        program.chmod(0o755)
+    path = f"{found.parent}:{os.environ['PATH']}"
+    run(repo, "ci/setup-host", "plan", PATH=path)
+    assert not (tmp_path / "updated").exists()
+    run(repo, "ci/setup-host", "plan", PATH=path, LAGO_IMAGES_VENV="")
+    assert (tmp_path / "updated").exists()

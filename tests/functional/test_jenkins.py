@@ -5,13 +5,16 @@ Its ``sh`` steps are run for real: git, the scripts, builds and publications.
 
 import re
 import shutil
+from pathlib import Path
 
 import pytest
 
 from lago_images.ci import scaffold
+from lago_images.ci.results import dump
 from tests.servers.model import Server
 from tests.support import jenkins
 from tests.support.act import GitHubHost
+from tests.support.ci import built
 from tests.support.policies import published_bucket
 from tests.support.specs import SpecsRepo, git
 from tests.tools import need
@@ -131,6 +134,8 @@ def check_pull_request(agent):
     assert not ran.failed, ran.log
     assert ran.commands.count("ci/build --upload") == 1
     assert "ci/publish" not in ran.commands
+    # Nor does it wait until nobody publishes.
+    assert ran.of("options") == []
     new = agent.objects() - found
     assert new
     assert all(key.startswith("builds/one/") for key in new)
@@ -157,13 +162,19 @@ def check_fork(agent):
 def check_failure(agent):
     """A failing chain leaves the other published and the run red.
 
-    With the Jenkinsfile that ``init`` writes, and on agents with an earlier run's leavings.
+    With the Jenkinsfile that ``init`` writes, on agents with an earlier run's leavings, and with
+    files in the specs where the tools, results and a plan might be looked for.
     """
+    pwned = agent.host.folder / "pwned"
     git(agent.host.specs.root, "checkout", "-q", "main")
     agent.host.specs.spec("three", "simple:disk.raw")
     agent.host.specs.write("broken.raw.xz", b"\xfd7zXZ\x00 and no more")
     agent.host.specs.spec("bad", "simple:broken.raw.xz")
-    agent.host.push("Add bad", event=False)
+    for place in (".lago-images/ci/publish", ".lago-images/.venv/bin/lago-images"):
+        agent.host.specs.write(place, f"#!/bin/sh\ntouch {pwned}\n").chmod(0o755)
+    (agent.host.specs.root / "plan.json").symlink_to(".lago-images/ci/publish")
+    agent.host.specs.write("results/zzz.results.json", dump([built("bad"), built("three")]))
+    agent.host.push(f"Add bad $(touch {pwned})", event=False)
     for label in ("kvm", "linux"):
         old = agent.host.folder / "workspaces" / label / "results/old.results.json"
         assert old.parents[1].is_dir()
@@ -177,11 +188,10 @@ def check_failure(agent):
     (junit,) = run.of("junit")
     assert 'tests="2" failures="1"' in junit["xml"]
     assert re.search(r"broken\.raw\.xz", junit["xml"])
-    assert all(
-        each["command"].startswith(".lago-images/ci/")
-        for each in run.of("sh")
-        if "/ci/" in each["command"]
-    )
+    assert not pwned.exists()
+    tools = [each for each in run.of("sh") if "ci/" in each["command"]]
+    assert all(each["command"].startswith('"$TOOLS/ci/') for each in tools)
+    assert not any(Path(each["tools"]).is_relative_to(each["folder"]) for each in tools)
 
 
 def scaffolded(agent) -> dict:

@@ -55,14 +55,19 @@ class Pipeline {
 
     void runStage(String name, Closure body) {
         Map parts = new Section(this, ['agent', 'options', 'environment', 'when', 'steps']).read(body)
-        if (parts.when && !new When(this).read(parts.when)) {
+        When asked = new When(this)
+        boolean runs = !parts.when || asked.read(parts.when)
+        // As Jenkins does: a stage's options, such as a lock, come before its condition unless it says so.
+        if (parts.options && (runs || !asked.first)) {
+            note(step: 'options', stage: name, names: new Names(this).read(parts.options))
+        }
+        if (!runs) {
             note(step: 'skip', stage: name)
             return
         }
         note(step: 'stage', stage: name)
         Map variables = parts.environment ? new Variables(this).read(parts.environment) : [:]
         Closure steps = { having(variables) { perform(parts.steps) } }
-        if (parts.options) { note(step: 'options', stage: name, names: new Names(this).read(parts.options)) }
         String label = parts.agent ? new Agent(this).read(parts.agent) : null
         label ? node(label, steps) : steps()
     }
@@ -92,7 +97,12 @@ class Pipeline {
         try { within(new File(settings.workspaces, name), body) } finally { synchronized (busy) { busy.remove(name) } }
     }
 
-    void dir(String name, Closure body) { within(new File(here.get().folder, name), body) }
+    void dir(String name, Closure body) {
+        File folder = new File(name)
+        within(folder.absolute ? folder : new File(here.get().folder, name), body)
+    }
+
+    String pwd(Map options = [:]) { here.get().folder.path + (options.tmp ? '@tmp' : '') }
 
     void within(File folder, Closure body) {
         folder.mkdirs()
@@ -101,7 +111,8 @@ class Pipeline {
         try { perform(body) } finally { here.set(before) }
     }
 
-    void deleteDir() { here.get().folder.deleteDir() }
+    // Groovy's own follows links.
+    void deleteDir() { assert ['rm', '-rf', '--', here.get().folder.path].execute().waitFor() == 0 }
 
     Map scmGit(Map options) {
         String url = options.userRemoteConfigs[0].url
@@ -127,6 +138,7 @@ class Pipeline {
     String run(String command) {
         File folder = here.get().folder
         if (folder == null) { throw new Failure("sh outside a node: ${command}") }
+        folder.mkdirs()
         Map environ = settings.env.findAll { it.value != null } + settings.params + here.get().environ
         Process child = new ProcessBuilder('bash', '-ec', command).directory(folder).with {
             it.environment().putAll(environ.collectEntries { k, v -> [(k): v.toString()] })
@@ -135,7 +147,7 @@ class Pipeline {
         }
         String out = child.inputStream.text
         int code = child.waitFor()
-        note(step: 'sh', command: command, code: code, stale: environ.STALE,
+        note(step: 'sh', command: command, code: code, stale: environ.STALE, folder: folder.path, tools: environ.TOOLS,
              secrets: environ.keySet().findAll { it.startsWith('AWS_') && it.contains('KEY') || it == 'GITHUB_TOKEN' }.sort())
         if (code != 0) { throw new Failure("script returned exit code ${code}: ${command}") }
         out
@@ -262,6 +274,7 @@ class Stages {
 class When {
     Pipeline pipeline
     boolean result = true
+    boolean first = false
     When(Pipeline pipeline) { this.pipeline = pipeline }
     boolean read(Closure body) {
         body.delegate = this
@@ -270,6 +283,7 @@ class When {
         result
     }
     void beforeAgent(boolean value) { assert value }
+    void beforeOptions(boolean value) { first = value }
     void expression(Closure body) { result = result && body() }
 }
 

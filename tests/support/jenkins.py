@@ -26,8 +26,8 @@ class Run:
     @property
     def commands(self) -> list[str]:
         """What was run of the scripts, wherever they were checked out."""
-        commands = (event["command"].removeprefix(".lago-images/") for event in self.of("sh"))
-        return [command for command in commands if command.startswith("ci/")]
+        commands = (event["command"].replace('"$TOOLS/ci/', '"ci/') for event in self.of("sh"))
+        return [command for command in commands if command.startswith(("ci/", '"ci/'))]
 
 
 def run(
