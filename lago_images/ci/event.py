@@ -51,6 +51,15 @@ def read(environ: Mapping[str, str]) -> Event:
     return Event(target=target, run=_run(environ, repository))
 
 
+def checkout(environ: Mapping[str, str]) -> Path | None:
+    """The folder that the CI gave this job alone to check out into; None outside CI."""
+    if environ.get("GITHUB_ACTIONS") == "true":
+        folder = environ.get("GITHUB_WORKSPACE", "")
+    else:
+        folder = environ.get("WORKSPACE", "") if environ.get("JENKINS_URL") else ""
+    return Path(folder).resolve() if folder else None
+
+
 def _asked_of_jenkins(environ: Mapping[str, str]) -> Target | None:
     """The pull request; what is built is a merge of Jenkins' own, which GitHub does not know."""
     match = _PULL.fullmatch(environ.get("CHANGE_URL", ""))

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import replace
 
+from lago_images.ci.event import checkout
 from lago_images.ci.workspace import Workspace
 from lago_images.errors import UsageError
 from lago_images.planning import plan as planner
@@ -13,6 +14,7 @@ from lago_images.planning.published import holdings
 from lago_images.planning.tree import prefixes, read_tree
 from lago_images.repository.state import State, read
 from lago_images.settings import FILE
+from lago_images.storage.directory import DirectoryStore
 
 
 def tree_of(work: Workspace) -> Tree:
@@ -37,6 +39,23 @@ def plan_and_state(work: Workspace, ask: Ask, *, scope: str | None = None) -> tu
     ask = replace(ask, promote=promote, promote_days=work.settings.grace_days)
     history = _history(work, tree, planner.suspects(tree, held, ask), held.commit, scope)
     return planner.make(tree, held, history, ask, work.clock()), state
+
+
+def refuse_passing(work: Workspace) -> None:
+    """Refuse a repository that only this job would see, before hours of building for nothing.
+
+    Raises ``UsageError`` when it is a directory inside the job's own checkout.
+    """
+    folder = checkout(work.environ)
+    if folder is None or not isinstance(work.store, DirectoryStore):
+        return
+    if work.store.path.resolve().is_relative_to(folder):
+        raise UsageError(
+            f"the repository {work.settings.repository} is inside this job's checkout, "
+            "which no other job sees: nothing built could be published",
+            hint=f"set repository in {FILE}, or LAGO_IMAGES_REPOSITORY, to s3://bucket/prefix or "
+            "a folder that all jobs share",
+        )
 
 
 def _history(

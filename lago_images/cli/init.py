@@ -7,7 +7,7 @@ import click
 from lago_images.ci import scaffold
 from lago_images.cli.common import Invocation
 from lago_images.planning.git import Git
-from lago_images.settings import DEFAULT_REPOSITORY
+from lago_images.settings import DEFAULT_REPOSITORY, FILE
 
 
 @click.command()
@@ -45,3 +45,8 @@ def init(invocation: Invocation, folder: Path | None) -> None:
     if written:
         manual = f"https://github.com/{tools}/blob/{ref}/docs/ci.md"
         console.info(f"next: lago-images lint; lago-images build; {manual} tells of CI")
+        if facts.repository == DEFAULT_REPOSITORY:
+            console.info(
+                f"for CI: set repository in {FILE} to s3://bucket/prefix: its jobs do not share "
+                f"{DEFAULT_REPOSITORY}"
+            )

@@ -18,6 +18,7 @@ FORMATS = {
     "github": document.to_github,
     "jenkins": document.to_jenkins,
 }
+_FAN_OUTS = ("github", "jenkins")
 _FILE = click.Path(path_type=Path, dir_okay=False)
 
 
@@ -42,7 +43,10 @@ def plan(
 ) -> None:
     """What is affected and why. NAMEs are built whether affected or not."""
     ask = Ask(force=frozenset(names), everything=everything, stale_days=stale)
-    made = job.plan(workspace(invocation), ask, scope=base)
+    work = workspace(invocation)
+    if form in _FAN_OUTS:
+        job.refuse_passing(work)
+    made = job.plan(work, ask, scope=base)
     if output is not None:
         replace(output, document.to_json(made).encode())
     if form == "github":

@@ -203,3 +203,24 @@ def test_a_virtual_environment_that_is_there_is_brought_up_to_date(repo, tmp_pat
     assert not (tmp_path / "updated").exists()
     run(repo, "ci/setup-host", "plan", PATH=path, LAGO_IMAGES_VENV="")
     assert (tmp_path / "updated").exists()
+
+
+@pytest.mark.parametrize(
+    ("form", "ci"),
+    [
+        ("github", {"GITHUB_ACTIONS": "true", "GITHUB_WORKSPACE": "{root}"}),
+        ("jenkins", {"JENKINS_URL": "https://ci.example", "WORKSPACE": "{root}"}),
+    ],
+)
+def test_a_repository_that_no_other_job_sees_is_refused(repo, form, ci):
+    repo.spec("one", "simple:disk.raw")
+    repo.commit()
+    ci = {name: value.format(root=repo.root) for name, value in ci.items()}
+    ran = call(repo, "ci/plan", form, **ci, LAGO_IMAGES_REPOSITORY="./image-repo")
+    assert ran.code == 2
+    assert "./image-repo is inside this job's checkout" in ran.err
+    assert "set repository in lago-images.toml" in ran.err
+    assert not (repo.root / "plan.json").exists()
+    run(repo, "ci/plan", form, LAGO_IMAGES_REPOSITORY="./image-repo")
+    # A machine that runs all jobs may have a directory that they share.
+    run(repo, "ci/plan", form, **ci)

@@ -40,6 +40,7 @@ def test_what_it_writes_works(made):
     assert re.search(
         r" https://github\.com/[^/ ]+/[^/ ]+/blob/[^/ ]+/docs/ci\.md tells of CI", ran.err
     )
+    assert "for CI: set repository in lago-images.toml" in ran.err
     linted = made.run("lint")
     assert linted.code == 0, linted.err
     made.commit("Start")
