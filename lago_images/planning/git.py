@@ -1,28 +1,18 @@
-"""Git, read only as far as planning needs it, and the only user of GitPython.
+"""Git, read only as far as planning needs it.
 
 A clone may be shallow: what is missing is fetched when it is asked for, step by step. All paths
 are relative to the folder a ``Git`` was made for, with ``/``, also where git's own root is above.
 """
 
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from tempfile import TemporaryFile
-from typing import IO, Self
+from typing import Self
 
-from lago_images.errors import GitError, ToolMissingError, UsageError
-
-# GitPython's import runs git, with all of the environment, and fails on a machine without git,
-# which may have no use for it. A git that cannot be run is not run.
-os.environ |= {"GIT_PYTHON_REFRESH": "quiet", "GIT_PYTHON_GIT_EXECUTABLE": os.devnull}
-
-from git import cmd
-from git.exc import CommandError, GitCommandNotFound
-
+from lago_images.errors import UsageError
 from lago_images.planning import gitdata
 from lago_images.planning.gitdata import Change, Commit, Snapshot
+from lago_images.planning.gitprogram import Program
 
-FETCH_SECONDS = 600
 MOST_COMMITS = 2000
 _FEW = 3
 _MOST_FETCHED = 20
@@ -35,8 +25,8 @@ class Git:
     def __init__(self, folder: Path) -> None:
         """Raises ``GitError`` if git cannot use the folder; ``find`` is for when it may not."""
         self.folder = folder
-        self._git = cmd.Git(str(folder))
-        self._git.update_environment(**gitdata.ENVIRONMENT)
+        self._program = Program(folder)
+        self._run, self._ask = self._program.run, self._program.ask
         self.prefix = self._run("rev-parse", "--show-prefix").strip()
 
     @classmethod
@@ -59,7 +49,7 @@ class Git:
 
     def close(self) -> None:
         """End what git processes are left."""
-        self._git.clear_cache()
+        self._program.close()
 
     def head(self) -> str | None:
         """The commit that is checked out; None before the first one."""
@@ -68,17 +58,19 @@ class Git:
     def resolve(self, rev: str) -> str:
         """The commit that a person's ``rev`` means: a branch, a tag, an id.
 
+        An id, or a remote's branch as ``REMOTE/BRANCH``, is fetched if the clone lacks it.
         Raises ``UsageError`` when there is none.
         """
         found = None
         if rev and not rev.startswith("-"):
             found = self._ask("rev-parse", "--verify", "--quiet", f"{rev}^{{commit}}")
-            if found is None and self.ensure(rev):
-                found = rev
+            if found is None and (self.ensure(rev) or self._fetch_branch(rev)):
+                found = self._ask("rev-parse", "--verify", "--quiet", f"{rev}^{{commit}}")
         if found is None:
+            remote = self._remote() or "REMOTE"
             raise UsageError(
                 f"there is no commit {rev!r} in this clone, and its remote does not give it",
-                hint=f"fetch it first: git fetch {self._remote() or 'REMOTE'} {rev}",
+                hint=f"fetch it first: git fetch {remote} {rev.removeprefix(f'{remote}/')}",
             )
         return found
 
@@ -233,8 +225,17 @@ class Git:
             yield 0
             yield from self._deepened([])
 
-    def _fetch(self, *options: str, wanted: Sequence[str] = ()) -> bool:
-        remote = self._remote()
+    def _fetch_branch(self, rev: str) -> bool:
+        """Fetch ``REMOTE/BRANCH``, which a CI's clone of one pull request may not have."""
+        remote, _, branch = rev.partition("/")
+        if not branch or remote not in self._run("remote").split():
+            return False
+        depth = ("--depth=1",) if self.shallow else ()
+        wanted = f"+refs/heads/{branch}:refs/remotes/{remote}/{branch}"
+        return self._fetch(*depth, wanted=[wanted], remote=remote)
+
+    def _fetch(self, *options: str, wanted: Sequence[str] = (), remote: str | None = None) -> bool:
+        remote = remote or self._remote()
         if remote is None:
             return False
         basic = ("--quiet", "--no-tags", "--no-recurse-submodules", "--no-auto-gc")
@@ -252,42 +253,3 @@ class Git:
         remotes = self._run("remote").split()
         wanted = (name for name in (of_branch, "origin", *remotes) if name in remotes)
         return next(wanted, None)
-
-    def _ask(self, *arguments: str) -> str | None:
-        """What git says; None when it says no."""
-        try:
-            return self._run(*arguments).strip()
-        except GitError:
-            return None
-
-    def _run(self, *arguments: str, stdin: Sequence[str] | None = None) -> str:
-        with TemporaryFile() as given:
-            given.write("".join(f"{line}\n" for line in stdin or ()).encode())
-            given.seek(0)
-            return self._execute(arguments, given)
-
-    def _execute(self, arguments: Sequence[str], stdin: IO[bytes]) -> str:
-        limit = FETCH_SECONDS if arguments[0] == "fetch" else None
-        try:
-            return str(
-                self._git.execute(
-                    [*gitdata.without_others(os.environ), "git", *arguments],
-                    stdin.fileno(),
-                    kill_after_timeout=limit,
-                    strip_newline_in_stdout=False,
-                )
-            )
-        except CommandError as error:
-            if isinstance(error, GitCommandNotFound) or error.status == gitdata.NO_PROGRAM:
-                missing = ToolMissingError("git is not installed", hint="apt-get install git")
-                raise missing from error
-            raise _refused(arguments, error) from error
-
-
-def _refused(arguments: Sequence[str], error: CommandError) -> GitError:
-    said = str(error.stderr).strip().removeprefix("stderr:").strip(" '\n")
-    said = gitdata.CREDENTIALS.sub("***@", said)
-    hint = None
-    if "dubious ownership" in said:
-        hint = "git config --global --add safe.directory FOLDER, if you trust its owner"
-    return GitError(f"git {arguments[0]} failed: {said or error.status}", hint=hint)

@@ -1,46 +1,14 @@
-"""What git is told by its environment, and what it says, as values."""
+"""What git says, as values."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-
-from lago_images.host.process import ALLOWED
 
 GITLINK = "160000"
 # An object's id, of SHA-1 or SHA-256.
 COMMIT = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
 # User and password in a URL.
 CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
-# A fixed language, because messages are read; no questions, because nobody may be there to answer;
-# and no write to the index, because another git may be at work.
-ENVIRONMENT = {
-    "LC_ALL": "C",
-    "LANGUAGE": "C",
-    "GIT_TERMINAL_PROMPT": "0",
-    "GIT_OPTIONAL_LOCKS": "0",
-    "GIT_LITERAL_PATHSPECS": "1",
-}
-# What git may see of the environment besides what every child may: what it needs to fetch, and
-# who called sudo, which git asks before it refuses a clone of somebody else's.
-_FETCHING = frozenset(
-    {
-        *("SSH_AUTH_SOCK", "SSH_ASKPASS", "SUDO_UID", "USER", "LOGNAME", "XDG_CONFIG_HOME"),
-        *("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY", "all_proxy"),
-        *("SSL_CERT_FILE", "SSL_CERT_DIR", "CURL_CA_BUNDLE"),
-    }
-)
-# How env ends when there is no such program.
-NO_PROGRAM = 127
-
-
-def without_others(names: Iterable[str]) -> list[str]:
-    """The start of a command that runs git without what it may not see of the environment.
-
-    GitPython hands all of it on, and leaves nothing out.
-    """
-    kept = _FETCHING.union(ALLOWED, ENVIRONMENT)
-    hidden = [name for name in names if name not in kept and not name.startswith("GIT_")]
-    return ["env", *(f"--unset={name}" for name in sorted(hidden))]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -243,6 +243,18 @@ def test_merge_base_and_fork_of_a_shallow_pull_request(repo, line, tmp_path):
         assert found.strangers([line[-1], line[3]], head) == {line[-1]}
 
 
+@pytest.mark.parametrize("depth", [(), ("--depth=1",)], ids=["whole", "shallow"])
+def test_a_branch_of_the_remote_that_the_clone_lacks_is_fetched(repo, line, depth, tmp_path):
+    """As in a CI's clone of one pull request."""
+    git(repo.root, "checkout", "-q", "-b", "feature/x", line[10])
+    head = save(repo, "feature", "1")
+    options = ("--single-branch", *depth, "-b", "feature/x")
+    with Git(clone(repo, tmp_path / "clone", *options)) as found:
+        assert found.fork("origin/main", head) == line[10]
+    with Git(clone(repo, tmp_path / "other", "--single-branch", *depth, "-b", "main")) as found:
+        assert found.resolve("origin/feature/x") == head
+
+
 @pytest.mark.parametrize("rev", ["origin/deleted", "--all", "", "f" * 40])
 def test_a_revision_that_is_nowhere_is_wrong_usage(repo, line, rev, tmp_path):
     with Git(clone(repo, tmp_path / "clone")) as found, pytest.raises(UsageError):
