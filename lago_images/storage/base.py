@@ -133,17 +133,6 @@ class Store(Protocol):
         """
         ...
 
-    def upload_file(
-        self,
-        key: str,
-        path: Path,
-        *,
-        headers: Headers = ...,
-        advance: Advance | None = None,
-    ) -> Uploaded:
-        """Store a file; what an earlier attempt of the same file and key completed is kept."""
-        ...
-
     def delete(self, keys: Iterable[str]) -> None:
         """Remove objects; one that is not there is not an error."""
         ...

@@ -21,7 +21,6 @@ from lago_images.console import Advance
 from lago_images.errors import ConflictError, NotFoundError
 from lago_images.storage.base import Blob, Headers, Stat, Unfinished, Uploaded
 from lago_images.storage.disk import (
-    CHUNK,
     failed,
     link,
     make_folder,
@@ -32,7 +31,6 @@ from lago_images.storage.disk import (
     sync_folder,
     write,
 )
-from lago_images.storage.local import file_chunks, size_of
 from lago_images.storage.places import PRIVATE, check, place, walk
 
 PLAIN_HEADERS = Headers()
@@ -127,23 +125,6 @@ class DirectoryStore:
                 self._name(fd, temporary, target, status_of(target))
             size = os.fstat(fd).st_size
         return Uploaded(key=key, size=size, sha256=sha256.hexdigest())
-
-    def upload_file(
-        self,
-        key: str,
-        path: Path,
-        *,
-        headers: Headers = PLAIN_HEADERS,
-        advance: Advance | None = None,
-    ) -> Uploaded:
-        sha256 = _stored_already(self, key, path)
-        if sha256 is not None:
-            size = size_of(path)
-            if advance:
-                advance(size)
-            return Uploaded(key=key, size=size, sha256=sha256)
-        chunks = file_chunks(path, CHUNK)
-        return self.upload(key, chunks, headers=headers, advance=advance)
 
     def delete(self, keys: Iterable[str]) -> None:
         for key in keys:
@@ -276,21 +257,6 @@ class DirectoryStore:
         else:
             temporary.replace(target)
         sync_folder(target.parent)
-
-
-def _stored_already(store: DirectoryStore, key: str, path: Path) -> str | None:
-    """The SHA-256 of the file if the store has the same under the key."""
-    try:
-        if store.head(key).size != size_of(path):
-            return None
-    except NotFoundError:
-        return None
-    ours, theirs = hashlib.sha256(), hashlib.sha256()
-    for chunk in file_chunks(path, CHUNK):
-        ours.update(chunk)
-    for chunk in store.read(key):
-        theirs.update(chunk)
-    return ours.hexdigest() if ours.digest() == theirs.digest() else None
 
 
 def _etag(status: os.stat_result) -> str:

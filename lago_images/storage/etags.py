@@ -112,9 +112,3 @@ def proves_whole(head: Mapping[str, object], sha256: str, md5: str) -> bool:
     if kept and "-" not in kept and hexadecimal(kept) == sha256:
         return True
     return bare(str(head.get("ETag", ""))) == md5
-
-
-def part_size_for(size: int | None, preferred: int) -> int:
-    """A part size with which ``size`` bytes fit into S3's 10,000 parts."""
-    least = -(-(size or 0) // 10_000)
-    return max(preferred, -(-least // 2**20) * 2**20)

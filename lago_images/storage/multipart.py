@@ -13,6 +13,7 @@ from lago_images.storage.etags import Part, bare, base64_md5, base64_sha256, hex
 from lago_images.storage.failures import code_of, status_of
 
 SHA256 = "SHA256"
+MOST_PARTS = 10_000
 # Answers of stores that know no checksums, or no listing of uploads.
 _UNKNOWN = frozenset({400, 405, 501})
 
@@ -40,6 +41,8 @@ class Multipart:
             body: Any = Body(blocks)
             return self.bucket.bulk.upload_part(Body=body, **arguments)
 
+        if number > MOST_PARTS:
+            raise StorageError(f"uploading {self.key}: S3 takes {MOST_PARTS} parts at most")
         sha256, md5 = "", ""
         if self.keeps_sha256:
             sha256 = base64_sha256(*blocks)
@@ -59,27 +62,6 @@ class Multipart:
         return Part(
             number=number, size=sum(map(len, blocks)), etag=etag, sha256=sha256, proven=proven
         )
-
-    def parts(self) -> Iterator[Part]:
-        """The parts that the store has."""
-        marker = 0
-        while True:
-            answer = self.bucket.call(
-                f"listing the uploaded parts of {self.key}",
-                self.bucket.small.list_parts,
-                PartNumberMarker=marker,
-                **self._ids,
-            )
-            for part in answer.get("Parts", ()):
-                yield Part(
-                    number=part["PartNumber"],
-                    size=part["Size"],
-                    etag=bare(part["ETag"]),
-                    sha256=part.get("ChecksumSHA256", ""),
-                )
-            if not answer.get("IsTruncated"):
-                return
-            marker = answer["NextPartNumberMarker"]
 
     def complete(self, parts: Sequence[Part]) -> None:
         """Make the parts an object. Done already, by an attempt whose answer was lost, is done."""

@@ -74,11 +74,6 @@ class OverlayStore:
     ) -> Uploaded:
         return self.upper.upload(key, chunks, headers=headers, advance=advance)
 
-    def upload_file(
-        self, key: str, path: Path, *, headers: Headers = _PLAIN, advance: Advance | None = None
-    ) -> Uploaded:
-        return self.upper.upload_file(key, path, headers=headers, advance=advance)
-
     def delete(self, keys: Iterable[str]) -> None:
         self.upper.delete(keys)
 

@@ -118,16 +118,6 @@ class S3Store:
     ) -> Uploaded:
         return self.uploader.upload(key, chunks, headers, advance or _ignore)
 
-    def upload_file(
-        self,
-        key: str,
-        path: Path,
-        *,
-        headers: Headers = PLAIN_HEADERS,
-        advance: Advance | None = None,
-    ) -> Uploaded:
-        return self.uploader.upload_file(key, path, headers, advance or _ignore)
-
     def delete(self, keys: Iterable[str]) -> None:
         # One request a key: the batch request needs a checksum that stores disagree about.
         with ThreadPoolExecutor(CONNECTIONS // 2, thread_name_prefix="delete") as pool:

@@ -4,15 +4,14 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 from lago_images.console import Advance
 from lago_images.errors import StorageError
 from lago_images.storage.base import Headers, Uploaded
-from lago_images.storage.body import BLOCK, Blocks
+from lago_images.storage.body import Blocks
 from lago_images.storage.client import Bucket
 from lago_images.storage.conditional import http_headers
 from lago_images.storage.download import read
@@ -21,17 +20,14 @@ from lago_images.storage.etags import (
     base64_md5,
     base64_sha256,
     hexadecimal,
-    part_size_for,
     proves_parts,
     proves_whole,
 )
-from lago_images.storage.local import file_chunks, size_of
-from lago_images.storage.multipart import SHA256, Multipart, begin, lists_uploads, unfinished
+from lago_images.storage.multipart import SHA256, Multipart, begin
 
 # Measured on Ceph over loopback: tests/benchmarks/transfer.py. Memory: about (WORKERS + 2) parts.
 PART_SIZE = 64 * 1024 * 1024
 WORKERS = 4
-MOST_PARTS = 10_000
 
 
 @dataclass(slots=True)
@@ -65,7 +61,7 @@ class Uploader:
             return self._whole(key, b"".join(first), headers, advance)
         session = begin(self.bucket, key, headers)
         try:
-            sent = self._send(session, chain((first,), parts), {}, advance)
+            sent = self._send(session, chain((first,), parts), advance)
             session.complete(sent)
         except BaseException:
             # What cannot be aborted now is left for ``repo gc``.
@@ -74,31 +70,7 @@ class Uploader:
             raise
         return self._proven(key, digest, sent)
 
-    def upload_file(self, key: str, path: Path, headers: Headers, advance: Advance) -> Uploaded:
-        """Store a file. Parts of an earlier attempt that are the same are not sent again.
-
-        An attempt that fails leaves its parts for the next one, or for ``repo gc``.
-        """
-        size = size_of(path)
-        if size < self.part_size:
-            data = b"".join(file_chunks(path, BLOCK))
-            return self._whole(key, data, headers, advance)
-        part_size = part_size_for(size, self.part_size)
-        digest = Digest()
-        session, there = self._resumable(key, part_size, size)
-        session = session or begin(self.bucket, key, headers)
-        parts = in_parts(file_chunks(path, BLOCK), part_size, digest)
-        sent = self._send(session, parts, there, advance)
-        session.complete(sent)
-        return self._proven(key, digest, sent)
-
-    def _send(
-        self,
-        session: Multipart,
-        parts: Iterable[Blocks],
-        there: Mapping[int, Part],
-        advance: Advance,
-    ) -> list[Part]:
+    def _send(self, session: Multipart, parts: Iterable[Blocks], advance: Advance) -> list[Part]:
         pending: set[Future[Part]] = set()
         sent: list[Part] = []
 
@@ -111,8 +83,7 @@ class Uploader:
         with ThreadPoolExecutor(self.workers, thread_name_prefix="upload") as pool:
             try:
                 for number, blocks in enumerate(parts, 1):
-                    known = there.get(number)
-                    pending.add(pool.submit(_send_part, session, number, blocks, known))
+                    pending.add(pool.submit(session.send, number, blocks))
                     if len(pending) > self.workers:  # one more, so that no worker waits for bytes
                         done, pending = wait(pending, return_when=FIRST_COMPLETED)
                         collect(done)
@@ -174,45 +145,6 @@ class Uploader:
                 f"uploading {key} to {self.bucket.where}: the store has other bytes than were sent",
                 hint="upload it again",
             )
-
-    def _resumable(
-        self, key: str, part_size: int, size: int
-    ) -> tuple[Multipart | None, dict[int, Part]]:
-        """The newest unfinished upload of the key that has parts of our size, and those parts."""
-        last = -(-size // part_size)
-
-        def fits(part: Part) -> bool:
-            if part.number == last:
-                return part.size == size - (last - 1) * part_size
-            return part.number < last and part.size == part_size
-
-        try:
-            found = [each for each in unfinished(self.bucket, key) if each.key == key]
-        except StorageError as error:
-            if lists_uploads(error):
-                raise
-            return None, {}
-        for each in sorted(found, key=lambda upload: -upload.begun):
-            session = Multipart(
-                bucket=self.bucket, key=key, upload_id=each.upload_id, keeps_sha256=False
-            )
-            with suppress(StorageError):
-                parts = {part.number: part for part in session.parts() if fits(part)}
-                if parts:
-                    kept = all(part.sha256 for part in parts.values())
-                    return replace(session, keeps_sha256=kept), parts
-        return None, {}
-
-
-def _send_part(session: Multipart, number: int, blocks: Blocks, there: Part | None) -> Part:
-    if number > MOST_PARTS:
-        raise StorageError(f"uploading {session.key}: S3 takes {MOST_PARTS} parts at most")
-    if there is not None and there.size == sum(map(len, blocks)):
-        if there.sha256 and there.sha256 == base64_sha256(*blocks):
-            return replace(there, proven=True)
-        if not there.sha256 and there.etag == hexadecimal(base64_md5(*blocks)):
-            return replace(there, proven=True)
-    return session.send(number, blocks)
 
 
 def in_parts(chunks: Iterable[bytes], size: int, digest: Digest) -> Iterator[Blocks]:

@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+from lago_images.storage.body import BLOCK
 from lago_images.storage.s3 import S3Store
 
 
@@ -17,7 +18,8 @@ def main(source: str, target: str) -> None:
     store = S3Store.open(bucket, environ=os.environ)
     begun = time.perf_counter()
     if uploads:
-        store.upload_file(key, Path(source))
+        with Path(source).open("rb", buffering=0) as file:
+            store.upload(key, iter(lambda: file.read(BLOCK), b""))
     else:
         store.download(key, Path(target))
     print(time.perf_counter() - begun)

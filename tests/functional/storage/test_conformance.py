@@ -199,20 +199,6 @@ def test_uploads_streams(store: Store, size: int) -> None:
 
 
 @everywhere
-def test_uploads_files(store: Store, tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    path.write_bytes(os.urandom(2 * PART + 17))
-    seen = []
-    done = store.upload_file("big", path, advance=seen.append)
-    assert done.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
-    assert sum(seen) == done.size == path.stat().st_size
-    assert b"".join(store.read("big")) == path.read_bytes()
-    with pytest.raises(StorageError, match=r"reading .*none"):
-        store.upload_file("other", tmp_path / "none")
-    assert [stat.key for stat in store.list()] == ["big"]
-
-
-@everywhere
 @pytest.mark.parametrize("good", [0, 3 * PART])
 def test_a_stream_that_breaks_leaves_nothing(store: Store, good: int) -> None:
     def stream():

@@ -1,11 +1,7 @@
 """What breaks on the way between us and the store."""
 
 import hashlib
-import json
 import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -19,7 +15,7 @@ from lago_images.storage.s3 import S3Store
 from tests.functional.storage.conftest import PART, QUICK, s3_store
 from tests.servers.model import Server
 from tests.servers.processes import free_port
-from tests.servers.proxy import Fault, FaultProxy, Request
+from tests.servers.proxy import Fault, FaultProxy
 
 FAULTS = {
     "reset": Fault(reset=True),
@@ -143,64 +139,6 @@ def test_a_download_never_mixes_two_versions(ceph20: Server) -> None:
         direct.upload("big", [b"b" * (PIECE + 1)])
         with pytest.raises(StorageError, match="replaced while it was read"):
             list(reading)
-
-
-@pytest.mark.parametrize("server_name", ["ceph20", "ceph18", "swift"])
-def test_a_killed_upload_is_continued(
-    request: pytest.FixtureRequest, server_name: str, tmp_path: Path
-) -> None:
-    server = request.getfixturevalue(server_name)
-    bucket = server.new_bucket()
-    path = tmp_path / "disk"
-    path.write_bytes(os.urandom(4 * PART + 3))
-    code = (
-        "import json, sys; from pathlib import Path\n"
-        "from tests.functional.storage.conftest import s3_store\n"
-        "from tests.servers.model import Server\n"
-        "store = s3_store(Server(**json.loads(sys.argv[1])), sys.argv[2])\n"
-        "store.uploader = type(store.uploader)(bucket=store.bucket, part_size=5242880, workers=1)\n"
-        "store.upload_file('disk', Path(sys.argv[3]))\n"
-    )
-    with FaultProxy(server.endpoint) as proxy:
-        there = server.through(proxy.endpoint)
-        plain = {name: getattr(there, name) for name in Server.__dataclass_fields__}
-        child: list[subprocess.Popen[bytes]] = []
-
-        def plan(request: Request) -> Fault | None:
-            if "partNumber=3" in request.target:
-                return Fault(before=lambda: os.kill(child[0].pid, signal.SIGKILL), reset=True)
-            return None
-
-        proxy.plan = plan
-        child.append(
-            subprocess.Popen([sys.executable, "-c", code, json.dumps(plain), bucket, str(path)])
-        )
-        assert child[0].wait(60) == -signal.SIGKILL
-    store = s3_store(server, bucket)
-    assert [upload.key for upload in store.unfinished()] == ["disk"]
-    assert not list(store.list())
-    done = store.upload_file("disk", path)
-    assert done.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
-    assert b"".join(store.read("disk")) == path.read_bytes()
-    assert store.requests["UploadPart"] == 3
-    assert not list(store.unfinished())
-
-
-def test_a_part_that_differs_is_sent_again(ceph20: Server, tmp_path: Path) -> None:
-    store = s3_store(ceph20, ceph20.new_bucket())
-    path = tmp_path / "disk"
-    path.write_bytes(os.urandom(2 * PART + 3))
-    upload = store.bucket.small.create_multipart_upload(
-        Bucket=store.bucket.name, Key=store.bucket.key("disk")
-    )
-    ids = {"Bucket": store.bucket.name, "Key": store.bucket.key("disk")}
-    for number, body in ((1, os.urandom(PART)), (2, path.read_bytes()[PART : 2 * PART])):
-        store.bucket.small.upload_part(
-            **ids, UploadId=upload["UploadId"], PartNumber=number, Body=body
-        )
-    store.upload_file("disk", path)
-    assert store.requests["UploadPart"] == 2 + 2
-    assert b"".join(store.read("disk")) == path.read_bytes()
 
 
 def test_a_corrupted_upload_is_noticed(ceph18: Server) -> None:

@@ -13,7 +13,6 @@ from lago_images.storage.etags import (
     composite_sha256,
     in_dialect,
     multipart_etag,
-    part_size_for,
     proves_parts,
     proves_whole,
 )
@@ -70,17 +69,6 @@ def test_whole_objects() -> None:
     assert proves_whole({"ETag": f'"{md5}"'}, sha256, md5)
     assert not proves_whole({"ETag": '"?"'}, sha256, md5)
     assert not proves_whole({"ETag": '"?"', "ChecksumSHA256": f"{kept}-1"}, sha256, md5)
-
-
-@pytest.mark.parametrize(
-    ("size", "part"),
-    [(None, 64), (1, 64), (10_000 * 64, 64), (10_000 * 64 + 1, 65), (10_000 * 100, 100)],
-)
-def test_part_sizes_fit_into_ten_thousand_parts(size: int | None, part: int) -> None:
-    mib = 2**20
-    got = part_size_for(size and size * mib, 64 * mib)
-    assert got == part * mib
-    assert size is None or got * 10_000 >= size * mib
 
 
 @given(st.lists(st.binary(max_size=40)), st.integers(1, 16))
