@@ -9,7 +9,7 @@ from pathlib import Path
 from lago_images.building import contents
 from lago_images.building.bases.model import Package
 from lago_images.building.compress import Digests, compress
-from lago_images.console import Advance
+from lago_images.console import Advance, Console
 from lago_images.errors import StorageError
 from lago_images.host.process import Children
 from lago_images.repository.layout import BuildKey, headers
@@ -17,6 +17,10 @@ from lago_images.repository.manifest import Manifest
 from lago_images.repository.metadata import hash_file, metadata_file
 from lago_images.spec.model import Spec
 from lago_images.storage.base import Store
+from lago_images.storage.patience import Patience
+
+# With the pauses of ``patience``: 190 seconds and up to twice that.
+_ATTEMPTS = 25
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +32,13 @@ class Papers:
     packages: tuple[Package, ...] | None
 
 
+def patience(children: Children, console: Console) -> Patience:
+    """For a store that is away when a build is finished: three minutes at least."""
+    return Patience(
+        attempts=_ATTEMPTS, first=_ATTEMPTS, longest=20, sleep=children.pause, tell=console.warn
+    )
+
+
 def send_disk(
     store: Store,
     key: BuildKey,
@@ -36,6 +47,7 @@ def send_disk(
     level: int,
     children: Children,
     advance: Advance,
+    patience: Patience,
 ) -> Digests:
     """Compress, hash and upload a disk in one pass.
 
@@ -43,7 +55,9 @@ def send_disk(
         StorageError: The store failed, or has something else than what was sent.
     """
     work = compress(disk, level=level, advance=advance)
-    stored = store.upload(key.disk, _until_over(work, children), headers=headers(key.disk))
+    stored = store.upload(
+        key.disk, _until_over(work, children), headers=headers(key.disk), patience=patience
+    )
     digests = work.digests
     if (stored.size, stored.sha256) != (digests.compressed_size, digests.sha256):
         raise StorageError(
@@ -53,7 +67,9 @@ def send_disk(
     return digests
 
 
-def send_papers(store: Store, manifest: Manifest, spec: Spec, papers: Papers) -> None:
+def send_papers(
+    store: Store, manifest: Manifest, spec: Spec, papers: Papers, patience: Patience
+) -> None:
     """Write what goes with a disk."""
     key = manifest.key
     files = {key.hash: hash_file(manifest), key.metadata: metadata_file(manifest, spec)}
@@ -63,17 +79,18 @@ def send_papers(store: Store, manifest: Manifest, spec: Spec, papers: Papers) ->
         if path.exists():
             files[name] = readable(path.read_bytes())
     for name, data in files.items():
-        store.put(name, data, expected=None, headers=headers(name))
+        store.put(name, data, expected=None, headers=headers(name), patience=patience)
 
 
-def record(store: Store, manifest: Manifest) -> None:
+def record(store: Store, manifest: Manifest, patience: Patience) -> None:
     """Write the manifest, last: it makes a build of what was sent, and anyone may release it.
 
     Raises:
         StorageError: The store failed; the manifest may be there all the same.
     """
     name = manifest.key.manifest
-    store.put(name, manifest.to_json(), expected=None, headers=headers(name))
+    data = manifest.to_json()
+    store.put(name, data, expected=None, headers=headers(name), patience=patience)
 
 
 def withdraw(store: Store, key: BuildKey) -> None:

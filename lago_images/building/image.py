@@ -16,7 +16,14 @@ from lago_images.building.bases import bootstrap, layer, libguestfs, simple
 from lago_images.building.bases.model import LayerBase, Package, Prepared
 from lago_images.building.boot import boot_test
 from lago_images.building.customise import customise
-from lago_images.building.delivery import Papers, record, send_disk, send_papers, withdraw
+from lago_images.building.delivery import (
+    Papers,
+    patience,
+    record,
+    send_disk,
+    send_papers,
+    withdraw,
+)
 from lago_images.building.model import Context, Request
 from lago_images.building.progress import Progress
 from lago_images.building.room import Room, needs
@@ -25,6 +32,7 @@ from lago_images.host.process import Children, Runner, search_path
 from lago_images.repository.layout import BuildKey
 from lago_images.repository.manifest import BootTest, Disk, Manifest
 from lago_images.spec.model import BaseKind
+from lago_images.storage.patience import Patience
 
 # Ends a program when we are killed; it stays the same process.
 _DIE_TOGETHER = ("setpriv", "--pdeathsig", "KILL", "--")
@@ -116,17 +124,18 @@ def _build(job: Job) -> Built:
         arch=spec.arch,
         build_id=build_id(context.clock(), job.request.fingerprint),
     )
+    waiting = patience(job.children, context.console)
     try:
-        disk = _send(job, key, finished)
+        disk = _send(job, key, finished, waiting)
         manifest = _manifest(job, key, finished, disk, begun, tools(runner))
         papers = Papers(log=job.log, console_log=job.console_log, packages=finished.packages)
         with job.progress.doing("uploading what goes with the disk"):
-            send_papers(context.store, manifest, spec, papers)
+            send_papers(context.store, manifest, spec, papers, waiting)
     except BaseException:
         withdraw(context.store, key)
         raise
     with job.progress.doing("recording the build"):
-        record(context.store, manifest)
+        record(context.store, manifest, waiting)
     return Built(manifest=manifest, disk=finished.disk)
 
 
@@ -218,7 +227,7 @@ def _boot(
     return booted.test, booted.packages if packages is None else packages
 
 
-def _send(job: Job, key: BuildKey, finished: _Finished) -> Disk:
+def _send(job: Job, key: BuildKey, finished: _Finished, waiting: Patience) -> Disk:
     context = job.context
     step = "compressing and uploading"
     size = finished.disk.stat().st_size
@@ -233,6 +242,7 @@ def _send(job: Job, key: BuildKey, finished: _Finished) -> Disk:
             level=context.settings.compression_level,
             children=job.children,
             advance=advance,
+            patience=waiting,
         )
     return Disk(
         format=disks.FORMAT,

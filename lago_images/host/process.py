@@ -56,11 +56,15 @@ class Children:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._running: set[subprocess.Popen[bytes]] = set()
-        self._over = False
+        self._over = threading.Event()
 
     def check(self) -> None:
         """Raises ``KeyboardInterrupt`` once ``end`` was called."""
-        if self._over:
+        self.pause(0)
+
+    def pause(self, seconds: float) -> None:
+        """Wait; raises ``KeyboardInterrupt`` as soon as ``end`` was called."""
+        if self._over.wait(seconds):
             raise KeyboardInterrupt
 
     def start(self, argv: Sequence[str], **options: Any) -> "subprocess.Popen[bytes]":  # noqa: ANN401
@@ -79,7 +83,7 @@ class Children:
     def end(self) -> None:
         """End all programs, politely and then not; none can be started any more."""
         with self._lock:
-            self._over = True
+            self._over.set()
             running = tuple(self._running)
         for child in running:
             _signal(child, signal.SIGTERM)
@@ -167,12 +171,7 @@ class Runner:
         self._note("+ " + shlex.join(argv))
         pipe = subprocess.PIPE
         with self.started(
-            argv,
-            env=env,
-            cwd=cwd,
-            stdin=None if stdin is None else pipe,
-            stdout=pipe,
-            stderr=pipe,
+            argv, env=env, cwd=cwd, stdin=None if stdin is None else pipe, stdout=pipe, stderr=pipe
         ) as child:
             timer, expired = _alarm(child, timeout)
             try:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 from lago_images.console import Advance
+from lago_images.storage.patience import Patience
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +105,15 @@ class Store(Protocol):
         """
         ...
 
-    def put(self, key: str, data: bytes, *, expected: str | None, headers: Headers = ...) -> str:
+    def put(
+        self,
+        key: str,
+        data: bytes,
+        *,
+        expected: str | None,
+        headers: Headers = ...,
+        patience: Patience | None = None,
+    ) -> str:
         """Write a small object if nobody else did; returns its new ETag.
 
         Args:
@@ -112,6 +121,7 @@ class Store(Protocol):
             data: Its new content.
             expected: The ETag it must still have; None if it must not exist.
             headers: For its HTTP clients.
+            patience: For a store that is away; its own by default.
 
         Raises:
             ConflictError: It exists, or has another ETag now. Nothing was written. A write that
@@ -126,10 +136,12 @@ class Store(Protocol):
         *,
         headers: Headers = ...,
         advance: Advance | None = None,
+        patience: Patience | None = None,
     ) -> Uploaded:
         """Store a large object as its bytes come, in one pass and parallel parts.
 
-        The key must be unique by construction. If ``chunks`` raises, nothing is stored.
+        The key must be unique by construction. If ``chunks`` raises, nothing is stored. With
+        ``patience``, for a store that is away, the parts that are on their way wait in memory.
         """
         ...
 

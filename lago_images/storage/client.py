@@ -84,8 +84,15 @@ class Bucket:
         """The full key of a store's key."""
         return self.prefix + key
 
-    def call(self, doing: str, function: Callable[..., Any], /, **arguments: object) -> Any:  # noqa: ANN401 -- boto3's answers
-        """One request, tried again while that can help.
+    def call(
+        self,
+        doing: str,
+        function: Callable[..., Any],
+        patience: Patience | None = None,
+        /,
+        **arguments: object,
+    ) -> Any:  # noqa: ANN401 -- boto3's answers
+        """One request, tried again while that can help, with the bucket's patience or another.
 
         Raises:
             StorageError: With boto3's error as its cause. ``NotFoundError`` if the store says
@@ -97,17 +104,19 @@ class Bucket:
             try:
                 answer = function(Bucket=self.name, **arguments)
             except Failure as error:
-                if not transient(error) or attempt >= self.most_attempts(error):
-                    raise self.failure(error, doing) from error
-                self.patience.wait(attempt)
+                failure = self.failure(error, doing)
+                if not transient(error) or attempt >= self.most_attempts(error, patience):
+                    raise failure from error
+                (patience or self.patience).wait(attempt, failure.message)
             else:
                 self._reached = True
                 return answer
 
-    def most_attempts(self, error: Exception) -> int:
+    def most_attempts(self, error: Exception, patience: Patience | None = None) -> int:
         """How often to try a request that fails like this."""
+        patience = patience or self.patience
         never = unreachable(error) and not self._reached
-        return self.patience.first if never else self.patience.attempts
+        return patience.first if never else patience.attempts
 
     def failure(self, error: Exception, doing: str) -> StorageError:
         """The error to raise for one of boto3's."""

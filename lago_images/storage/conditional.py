@@ -8,7 +8,7 @@ one that has changed is a conflict; one that has not is written again, under the
 import uuid
 from collections.abc import Callable, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, auto
 from http import HTTPStatus
 from typing import Any
@@ -18,6 +18,7 @@ from lago_images.storage.base import Blob, Headers
 from lago_images.storage.client import Bucket
 from lago_images.storage.etags import Dialect, bare, in_dialect
 from lago_images.storage.failures import Failure, code_of, status_of, transient
+from lago_images.storage.patience import Patience
 
 # The object's metadata that tells who wrote it: ``x-amz-meta-…`` in HTTP.
 NONCE = "lago-images-write"
@@ -57,13 +58,14 @@ def as_expected(now: Blob | None, expected: str | None) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Write:
-    """A write to be made. ``nonce`` tells it from all others."""
+    """A write to be made. ``nonce`` tells it from all others; ``patience`` is for its requests."""
 
     key: str
     data: bytes
     expected: str | None
     headers: Headers
     nonce: str
+    patience: Patience = field(default_factory=Patience)
 
     def made(self, now: Blob | None, nonce: str) -> bool:
         """Whether an object with that nonce is this write; rclone keeps no metadata."""
@@ -90,15 +92,31 @@ class Writer:
         """A small object whole."""
         return self._fetch(key)[0]
 
-    def write(self, key: str, data: bytes, expected: str | None, headers: Headers) -> str:
+    def write(
+        self,
+        key: str,
+        data: bytes,
+        expected: str | None,
+        headers: Headers,
+        patience: Patience | None = None,
+    ) -> str:
         """Write if the object is as expected; returns the new ETag.
 
         Raises ``ConflictError`` if it is not.
         """
-        nonce = self.new_nonce()
-        write = Write(key=key, data=data, expected=expected, headers=headers, nonce=nonce)
-        if self.dialect is Dialect.PLAIN and not as_expected(self._now(key)[0], expected):
+        write = Write(
+            key=key,
+            data=data,
+            expected=expected,
+            headers=headers,
+            nonce=self.new_nonce(),
+            patience=patience or self.bucket.patience,
+        )
+        if self.dialect is Dialect.PLAIN and not as_expected(self._now(write)[0], expected):
             raise _conflict(write)
+        return self._written(write)
+
+    def _written(self, write: Write) -> str:
         unsure = False
         attempt = 0
         while True:
@@ -106,9 +124,9 @@ class Writer:
             try:
                 return self._put(write)
             except Failure as error:
-                what = outcome(error, expected)
+                what = outcome(error, write.expected)
                 if what is Outcome.REFUSED:
-                    raise self._refusal(key, error) from error
+                    raise self._refusal(write.key, error) from error
                 maybe_dialect = what is Outcome.LOST and self._may_be_dialect(write)
                 if what is Outcome.LOST and not unsure and not maybe_dialect:
                     raise _conflict(write) from error
@@ -118,10 +136,11 @@ class Writer:
                     return written
                 if maybe_dialect:
                     self.dialect = Dialect.BARE
-                elif attempt >= self.bucket.most_attempts(error):
-                    raise self.bucket.failure(error, f"writing {key}") from error
-                else:
-                    self.bucket.patience.wait(attempt)
+                    continue
+                failure = self.bucket.failure(error, f"writing {write.key}")
+                if attempt >= self.bucket.most_attempts(error, write.patience):
+                    raise failure from error
+                write.patience.wait(attempt, failure.message)
 
     def put_anyway(self, key: str, data: bytes, headers: Headers) -> None:
         """Write without a condition: for caches."""
@@ -139,20 +158,20 @@ class Writer:
 
     def _after(self, write: Write, *, unsure: bool) -> str | None:
         """The ETag of our write if it was applied after all; None if the object is as it was."""
-        now, nonce = self._now(write.key)
+        now, nonce = self._now(write)
         if unsure and now is not None and write.made(now, nonce):
             return now.etag
         if not as_expected(now, write.expected):
             raise _conflict(write)
         return None
 
-    def _now(self, key: str) -> tuple[Blob | None, str]:
+    def _now(self, write: Write) -> tuple[Blob | None, str]:
         try:
-            return self._fetch(key)
+            return self._fetch(write.key, write.patience)
         except NotFoundError:
             return None, ""
 
-    def _fetch(self, key: str) -> tuple[Blob, str]:
+    def _fetch(self, key: str, patience: Patience | None = None) -> tuple[Blob, str]:
         """A small object whole, and the nonce of its writer."""
 
         def fetch(**arguments: Any) -> tuple[Blob, str]:  # noqa: ANN401 -- boto3's arguments
@@ -163,7 +182,7 @@ class Writer:
             return blob, answer["Metadata"].get(NONCE, "")
 
         found: tuple[Blob, str] = self.bucket.call(
-            f"reading {key}", fetch, Key=self.bucket.key(key)
+            f"reading {key}", fetch, patience, Key=self.bucket.key(key)
         )
         return found
 

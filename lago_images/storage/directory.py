@@ -31,6 +31,7 @@ from lago_images.storage.disk import (
     sync_folder,
     write,
 )
+from lago_images.storage.patience import Patience
 from lago_images.storage.places import PRIVATE, check, place, walk
 
 PLAIN_HEADERS = Headers()
@@ -88,9 +89,15 @@ class DirectoryStore:
         save(self.read(key), path, advance)
 
     def put(
-        self, key: str, data: bytes, *, expected: str | None, headers: Headers = PLAIN_HEADERS
+        self,
+        key: str,
+        data: bytes,
+        *,
+        expected: str | None,
+        headers: Headers = PLAIN_HEADERS,
+        patience: Patience | None = None,
     ) -> str:
-        del headers
+        del headers, patience
         with self._temporary(key) as (fd, temporary):
             write(fd, data)
             os.fsync(fd)
@@ -110,8 +117,9 @@ class DirectoryStore:
         *,
         headers: Headers = PLAIN_HEADERS,
         advance: Advance | None = None,
+        patience: Patience | None = None,
     ) -> Uploaded:
-        del headers
+        del headers, patience
         sha256 = hashlib.sha256()
         with self._temporary(key) as (fd, temporary):
             for chunk in chunks:

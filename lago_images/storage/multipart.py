@@ -11,6 +11,7 @@ from lago_images.storage.client import Bucket
 from lago_images.storage.conditional import http_headers
 from lago_images.storage.etags import Part, bare, base64_md5, base64_sha256, hexadecimal
 from lago_images.storage.failures import code_of, status_of
+from lago_images.storage.patience import Patience
 
 SHA256 = "SHA256"
 MOST_PARTS = 10_000
@@ -23,12 +24,14 @@ class Multipart:
     """A multipart upload that was begun.
 
     ``keeps_sha256``: the store checks and keeps a SHA-256 for each part; else it gets MD5s.
+    ``patience`` is for parts and the completion; the bucket's if None.
     """
 
     bucket: Bucket
     key: str
     upload_id: str
     keeps_sha256: bool
+    patience: Patience | None = None
 
     @property
     def _ids(self) -> dict[str, str]:
@@ -53,6 +56,7 @@ class Multipart:
         answer = self.bucket.call(
             f"uploading part {number} of {self.key}",
             upload,
+            self.patience,
             PartNumber=number,
             **self._ids,
             **checksum,
@@ -74,6 +78,7 @@ class Multipart:
             self.bucket.call(
                 f"completing the upload of {self.key}",
                 self.bucket.bulk.complete_multipart_upload,
+                self.patience,
                 MultipartUpload={"Parts": plain},
                 **self._ids,
             )
@@ -95,21 +100,24 @@ class Multipart:
                 raise
 
 
-def begin(bucket: Bucket, key: str, headers: Headers) -> Multipart:
+def begin(
+    bucket: Bucket, key: str, headers: Headers, patience: Patience | None = None
+) -> Multipart:
     """Begin an upload, with SHA-256 where the store has it."""
     doing, create = f"beginning the upload of {key}", bucket.bulk.create_multipart_upload
     arguments: dict[str, Any] = {"Key": bucket.key(key), **http_headers(headers)}
     try:
-        answer = bucket.call(doing, create, ChecksumAlgorithm=SHA256, **arguments)
+        answer = bucket.call(doing, create, patience, ChecksumAlgorithm=SHA256, **arguments)
     except StorageError as error:
         if status_of(error) not in _UNKNOWN:
             raise
-        answer = bucket.call(doing, create, **arguments)
+        answer = bucket.call(doing, create, patience, **arguments)
     return Multipart(
         bucket=bucket,
         key=key,
         upload_id=answer["UploadId"],
         keeps_sha256=answer.get("ChecksumAlgorithm") == SHA256,
+        patience=patience,
     )
 
 

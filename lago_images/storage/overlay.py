@@ -11,6 +11,7 @@ from pathlib import Path
 from lago_images.console import Advance
 from lago_images.errors import NotFoundError
 from lago_images.storage.base import Blob, Headers, Stat, Store, Unfinished, Uploaded
+from lago_images.storage.patience import Patience
 
 _PLAIN = Headers()
 
@@ -61,8 +62,16 @@ class OverlayStore:
             return self.lower
         return self.upper
 
-    def put(self, key: str, data: bytes, *, expected: str | None, headers: Headers = _PLAIN) -> str:
-        return self.upper.put(key, data, expected=expected, headers=headers)
+    def put(
+        self,
+        key: str,
+        data: bytes,
+        *,
+        expected: str | None,
+        headers: Headers = _PLAIN,
+        patience: Patience | None = None,
+    ) -> str:
+        return self.upper.put(key, data, expected=expected, headers=headers, patience=patience)
 
     def upload(
         self,
@@ -71,8 +80,9 @@ class OverlayStore:
         *,
         headers: Headers = _PLAIN,
         advance: Advance | None = None,
+        patience: Patience | None = None,
     ) -> Uploaded:
-        return self.upper.upload(key, chunks, headers=headers, advance=advance)
+        return self.upper.upload(key, chunks, headers=headers, advance=advance, patience=patience)
 
     def delete(self, keys: Iterable[str]) -> None:
         self.upper.delete(keys)

@@ -104,9 +104,15 @@ class S3Store:
         download.save(self.bucket, key, path, advance or _ignore)
 
     def put(
-        self, key: str, data: bytes, *, expected: str | None, headers: Headers = PLAIN_HEADERS
+        self,
+        key: str,
+        data: bytes,
+        *,
+        expected: str | None,
+        headers: Headers = PLAIN_HEADERS,
+        patience: Patience | None = None,
     ) -> str:
-        return self.writer.write(key, data, expected, headers)
+        return self.writer.write(key, data, expected, headers, patience)
 
     def upload(
         self,
@@ -115,8 +121,9 @@ class S3Store:
         *,
         headers: Headers = PLAIN_HEADERS,
         advance: Advance | None = None,
+        patience: Patience | None = None,
     ) -> Uploaded:
-        return self.uploader.upload(key, chunks, headers, advance or _ignore)
+        return self.uploader.upload(key, chunks, headers, advance or _ignore, patience)
 
     def delete(self, keys: Iterable[str]) -> None:
         # One request a key: the batch request needs a checksum that stores disagree about.

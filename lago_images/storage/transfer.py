@@ -24,6 +24,7 @@ from lago_images.storage.etags import (
     proves_whole,
 )
 from lago_images.storage.multipart import SHA256, Multipart, begin
+from lago_images.storage.patience import Patience
 
 # Measured on Ceph over loopback: tests/benchmarks/transfer.py. Memory: about (WORKERS + 2) parts.
 PART_SIZE = 64 * 1024 * 1024
@@ -51,15 +52,20 @@ class Uploader:
     workers: int = WORKERS
 
     def upload(
-        self, key: str, chunks: Iterable[bytes], headers: Headers, advance: Advance
+        self,
+        key: str,
+        chunks: Iterable[bytes],
+        headers: Headers,
+        advance: Advance,
+        patience: Patience | None = None,
     ) -> Uploaded:
         """Store a stream. If it raises, or the store fails, nothing is left but the error."""
         digest = Digest()
         parts = in_parts(chunks, self.part_size, digest)
         first = next(parts, ())
         if sum(map(len, first)) < self.part_size:
-            return self._whole(key, b"".join(first), headers, advance)
-        session = begin(self.bucket, key, headers)
+            return self._whole(key, b"".join(first), headers, advance, patience)
+        session = begin(self.bucket, key, headers, patience)
         try:
             sent = self._send(session, chain((first,), parts), advance)
             session.complete(sent)
@@ -68,7 +74,7 @@ class Uploader:
             with suppress(StorageError):
                 session.abort()
             raise
-        return self._proven(key, digest, sent)
+        return self._proven(key, digest, sent, patience)
 
     def _send(self, session: Multipart, parts: Iterable[Blocks], advance: Advance) -> list[Part]:
         pending: set[Future[Part]] = set()
@@ -93,12 +99,20 @@ class Uploader:
                 raise
         return sorted(sent, key=lambda part: part.number)
 
-    def _whole(self, key: str, data: bytes, headers: Headers, advance: Advance) -> Uploaded:
+    def _whole(
+        self,
+        key: str,
+        data: bytes,
+        headers: Headers,
+        advance: Advance,
+        patience: Patience | None,
+    ) -> Uploaded:
         """Store what fits into one request."""
         sha256, md5 = base64_sha256(data), base64_md5(data)
         self.bucket.call(
             f"uploading {key}",
             self.bucket.bulk.put_object,
+            patience,
             Key=self.bucket.key(key),
             Body=data,
             ContentMD5=md5,
@@ -108,22 +122,25 @@ class Uploader:
         )
         digest = Digest()
         digest.update(data)
-        head = self._head(key, digest)
+        head = self._head(key, digest, patience)
         if not proves_whole(head, hexadecimal(sha256), hexadecimal(md5)):
             self._compare(key, digest)
         advance(len(data))
         return Uploaded(key=key, size=len(data), sha256=digest.sha256.hexdigest())
 
-    def _proven(self, key: str, digest: Digest, parts: list[Part]) -> Uploaded:
-        head = self._head(key, digest)
+    def _proven(
+        self, key: str, digest: Digest, parts: list[Part], patience: Patience | None
+    ) -> Uploaded:
+        head = self._head(key, digest, patience)
         if not proves_parts(head, parts):
             self._compare(key, digest)
         return Uploaded(key=key, size=digest.size, sha256=digest.sha256.hexdigest())
 
-    def _head(self, key: str, digest: Digest) -> Mapping[str, object]:
+    def _head(self, key: str, digest: Digest, patience: Patience | None) -> Mapping[str, object]:
         head: Mapping[str, Any] = self.bucket.call(
             f"checking the upload of {key}",
             self.bucket.bulk.head_object,
+            patience,
             Key=self.bucket.key(key),
             ChecksumMode="ENABLED",
         )

@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from lago_images.building.chain import build_chains
+from lago_images.building.delivery import patience
 from lago_images.building.disks import standalone, virtual_size
 from lago_images.building.model import Context, Request
 from lago_images.console import Console
@@ -29,7 +30,11 @@ from lago_images.repository.manifest import Manifest
 from lago_images.settings import Settings
 from lago_images.spec.model import Base, BaseKind, Spec
 from lago_images.storage.directory import DirectoryStore
+from lago_images.storage.patience import Patience
 from lago_images.storage.probe import ensure_safe
+from lago_images.storage.s3 import S3Store
+from lago_images.storage.transfer import Uploader
+from tests.servers.proxy import Fault, FaultProxy
 from tests.tools import need
 
 need("qemu-img")
@@ -253,6 +258,47 @@ def test_a_build_whose_manifest_may_be_there_is_not_taken_back(context, failure)
     assert made.key.disk in objects(context)
     assert {made.key.hash, made.key.metadata} <= set(objects(context))
     assert left(context) == []
+
+
+_MOMENTS = {
+    "a part": ("PUT", "partNumber=2"),
+    "the completion": ("POST", "uploadId="),
+    "the hash": ("PUT", ".hash"),
+    "the manifest": ("PUT", "manifest.json"),
+}
+
+
+@pytest.mark.parametrize("moment", _MOMENTS)
+def test_a_store_that_is_away_for_a_while_costs_no_build(context, ceph20, monkeypatch, moment):
+    """All scaled down: the store is away for longer than its own patience, not the build's."""
+    (context.root / "one.img").write_bytes(os.urandom(6 * MIB))
+    context = replace(context, settings=replace(context.settings, compression_level=0))
+    method, part = _MOMENTS[moment]
+    bucket, back = ceph20.new_bucket(), []
+
+    def away(request):
+        if not back and request.method == method and part in request.target:
+            back.append(time.monotonic() + 0.6)
+            return Fault(drop=True)
+        return Fault(answer=503) if back and time.monotonic() < back[0] else None
+
+    monkeypatch.setattr(
+        "lago_images.building.image.patience",
+        lambda *given: replace(patience(*given), pause=0.01, longest=0.1),
+    )
+    with FaultProxy(ceph20.endpoint, away) as proxy:
+        environ = ceph20.through(proxy.endpoint).environ
+        brief = Patience(pause=0.001, longest=0.002)
+        store = S3Store.open(bucket, environ=environ, patience=brief)
+        store.uploader = Uploader(bucket=store.bucket, part_size=5 * MIB)
+        [result] = build_chain([ask(spec("one", "simple:one.img"))], replace(context, store=store))
+    assert result.ok, result.error
+    assert "trying again" in context.console.stream.getvalue()
+    there = S3Store.open(bucket, environ=ceph20.environ)
+    assert list(there.unfinished()) == []
+    body = b"".join(there.read(result.manifest.key.disk))
+    assert hashlib.sha512(body).hexdigest() == result.manifest.disk.sha512
+    assert there.get(result.manifest.key.manifest).data == result.manifest.to_json()
 
 
 def test_a_store_with_other_bytes_than_were_sent(context):

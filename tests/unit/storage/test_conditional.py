@@ -96,5 +96,5 @@ def test_pauses_grow_to_a_limit() -> None:
     pauses: list[float] = []
     patience = Patience(pause=1, longest=5, sleep=pauses.append, chance=lambda: 0.5)
     for attempt in range(1, 6):
-        patience.wait(attempt)
+        patience.wait(attempt, "it failed")
     assert pauses == [0.75, 1.5, 3.0, 3.75, 3.75]
