@@ -6,10 +6,11 @@ found is remembered beside them, for this store and this version of lago-images.
 """
 
 import json
+import time
 import uuid
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from threading import Barrier
@@ -23,6 +24,7 @@ from lago_images.storage.client import Bucket
 from lago_images.storage.directory import DirectoryStore
 from lago_images.storage.etags import Dialect, bare, in_dialect
 from lago_images.storage.failures import Failure, status_of
+from lago_images.storage.listing import listed
 from lago_images.storage.s3 import S3Store
 from lago_images.storage.verdict import MISMATCH, WRITTEN, Findings, Verdict, judge
 
@@ -31,6 +33,8 @@ MEMORY = "state/store.json"
 SCHEMA = 1
 WRITERS = 8
 ROUNDS = 3
+# Seconds.
+_OLD = 3600
 _HEADERS = Headers(content_type="application/json", cache_control="no-store")
 
 
@@ -64,16 +68,30 @@ _RISK = "with single-writer = true a second publisher at the same time would los
 
 
 def probe(bucket: Bucket) -> Verdict:
-    """Ask the store, about 60 small requests; nothing of it is left.
+    """Ask the store, about 60 small requests; nothing of it is left, nor of killed probes.
 
     Raises:
         StorageError: It failed in a way that answers nothing.
     """
     prober = _Prober(bucket=bucket)
+    _remove_leftovers(bucket)
     try:
         return judge(prober.findings())
     finally:
         prober.clean()
+
+
+def _remove_leftovers(bucket: Bucket) -> None:
+    """What killed probes left, as far as it may be removed.
+
+    What is younger than an hour may be of a probe at work.
+    """
+    before = time.time() - _OLD
+    with suppress(StorageError):
+        for stat in listed(bucket, FOLDER, ()):
+            if stat.modified < before:
+                key = bucket.key(stat.key)
+                bucket.call(f"deleting {stat.key}", bucket.small.delete_object, Key=key)
 
 
 def _unsafe(store: S3Store, verdict: Verdict) -> UnsafeStoreError:
@@ -196,15 +214,8 @@ def _at_once(write: Callable[[int], int]) -> tuple[int, ...]:
 
 def _recall(store: S3Store) -> Verdict | None:
     """What an earlier probe of this very store by this version found; only safe is believed."""
-
-    def fetch(**arguments: Any) -> tuple[bytes, str]:  # noqa: ANN401 -- boto3's arguments
-        answer = store.bucket.small.get_object(**arguments)
-        with closing(answer["Body"]) as body:
-            return body.read(), _server_of(answer)
-
-    doing = "reading what is known of the store"
     try:
-        data, server = store.bucket.call(doing, fetch, Key=store.bucket.key(MEMORY))
+        data, server = _memory(store)
     except NotFoundError:
         return None
     try:
@@ -217,21 +228,38 @@ def _recall(store: S3Store) -> Verdict | None:
     return None if dialect is Dialect.PLAIN else Verdict(dialect=dialect)
 
 
+def _memory(store: S3Store) -> tuple[bytes, str]:
+    """What is remembered, and the server that the answer names."""
+
+    def fetch(**arguments: Any) -> tuple[bytes, str]:  # noqa: ANN401 -- boto3's arguments
+        answer = store.bucket.small.get_object(**arguments)
+        with closing(answer["Body"]) as body:
+            return body.read(), _server_of(answer)
+
+    doing = "reading what is known of the store"
+    found: tuple[bytes, str] = store.bucket.call(doing, fetch, Key=store.bucket.key(MEMORY))
+    return found
+
+
 def _remember(store: S3Store, verdict: Verdict, console: Console) -> None:
-    prefix = store.bucket.key(FOLDER)
-    page = store.bucket.call(
-        "asking the store's name", store.bucket.small.list_objects_v2, Prefix=prefix, MaxKeys=1
-    )
-    server = _server_of(page)
+    try:
+        _write_memory(store, verdict, "")
+        # Servers may name themselves in the answers to some requests only: what is asked is what
+        # the next run will ask.
+        server = _memory(store)[1]
+        if server:
+            _write_memory(store, verdict, server)
+    except StorageError as error:
+        console.warn(f"the next run will probe the store again: {error.message}")
+
+
+def _write_memory(store: S3Store, verdict: Verdict, server: str) -> None:
     plain = {
         "schema": SCHEMA,
         "store": _identity(store, server),
         "dialect": verdict.dialect.value,
     }
-    try:
-        store.writer.put_anyway(MEMORY, json.dumps(plain, indent=1).encode() + b"\n", _HEADERS)
-    except StorageError as error:
-        console.warn(f"the next run will probe the store again: {error.message}")
+    store.writer.put_anyway(MEMORY, json.dumps(plain, indent=1).encode() + b"\n", _HEADERS)
 
 
 def _identity(store: S3Store, server: str) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from lago_images.errors import StorageError, UnsafeStoreError
 from lago_images.settings import Settings
 from lago_images.storage.directory import DirectoryStore
 from lago_images.storage.etags import Dialect
-from lago_images.storage.probe import MEMORY, ensure_safe
+from lago_images.storage.probe import FOLDER, MEMORY, ensure_safe, probe
 from lago_images.storage.s3 import S3Store
 from tests.functional.storage.conftest import QUICK
 from tests.servers.model import Server
@@ -80,6 +81,31 @@ def test_does_not_believe_another_stores_memory(ceph20: Server, change: dict[str
     ensure_safe(again, Settings(), Console(quiet=True))
     assert again.requests["PutObject"] > 5
     assert again.get(MEMORY).data == blob.data
+
+
+@pytest.mark.parametrize("name", ["ceph20", "moto"])
+def test_a_store_is_probed_once(request: pytest.FixtureRequest, name: str) -> None:
+    """moto names itself differently in its answers to a listing and to a GET."""
+    server = request.getfixturevalue(name)
+    bucket = server.new_bucket()
+    ensure_safe(_open(server, bucket), Settings(), Console(quiet=True))
+    again = _open(server, bucket)
+    ensure_safe(again, Settings(), Console(quiet=True))
+    assert again.requests == {"GetObject": 1}
+
+
+def test_the_next_probe_removes_what_a_killed_one_left(
+    ceph20: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bucket = ceph20.new_bucket()
+    store = _open(ceph20, bucket)
+    store.put(f"{FOLDER}dead/0", b"first", expected=None)
+    probe(store.bucket)
+    assert [stat.key for stat in store.list(FOLDER)] == [f"{FOLDER}dead/0"]
+    now = time.time()
+    monkeypatch.setattr("time.time", lambda: now + 7200)
+    probe(store.bucket)
+    assert list(store.list(FOLDER)) == []
 
 
 def test_a_lost_answer_does_not_make_a_store_unsafe(ceph20: Server) -> None:
