@@ -129,6 +129,14 @@ def test_a_life_of_a_repository(repo, monkeypatch):
     assert repo.json("verify")["ok"]
 
 
+def test_a_mistyped_path_does_not_become_a_repository(tmp_path):
+    path = tmp_path / "image-rpeo"
+    environ = {"LAGO_IMAGES_BASE_URL": "http://images.test", "LAGO_IMAGES_REPOSITORY": str(path)}
+    done = Repository(store=DirectoryStore(path=path), environ=environ).call("gc", "--apply")
+    assert f"there is nothing in {path}" in done.stderr
+    assert not path.exists()
+
+
 def test_other_applications_in_the_bucket_keep_their_uploads(ceph20, monkeypatch):
     store = S3Store.open(ceph20.new_bucket(), environ=ceph20.environ)
     publish_by_hand(store, *BUILDS)
