@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from importlib import metadata, resources
 from pathlib import Path
 
-from lago_images.settings import FILE
+from lago_images.settings import DEFAULT_REPOSITORY, FILE
 
 # Where this project lives, for an installation that does not say where it came from.
 HOME = "lago-project/lago-images"
@@ -22,16 +22,16 @@ class Facts:
     Attributes:
         name: The repository's name, as lago shows it.
         branch: The branch that is published.
-        repository: Where it is published.
         tools: ``owner/name`` of this project on GitHub.
         ref: Its commit, or a branch where that is not known.
+        repository: Where the images are published.
     """
 
     name: str
     branch: str
-    repository: str
     tools: str
     ref: str
+    repository: str = DEFAULT_REPOSITORY
 
 
 def files(facts: Facts) -> Mapping[str, str]:
