@@ -65,6 +65,7 @@ def read_folder(folder: Path) -> list[Result]:
 
 def write_folder(folder: Path, results: Iterable[Result]) -> None:
     """Write each result to ``<name>.results.json`` in a folder, which is made if needed."""
+    folder.mkdir(parents=True, exist_ok=True)
     for result in results:
         replace(folder / f"{result.name}.results.json", dump([result]))
 

@@ -10,10 +10,10 @@ def replace(path: Path, data: bytes) -> None:
 
     The folder is made if needed. Raises ``OSError``, which names this file.
     """
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    beside = path.with_name(f".{path.name[:100]}.{secrets.token_hex(8)}")
     try:
         if not path.parent.exists():
-            path.parent.mkdir(parents=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
         with beside.open("xb") as file:
             file.write(data)
         beside.replace(path)
