@@ -1,5 +1,6 @@
 """``lago-images ci build``, ``publish``, ``rebuild``."""
 
+import re
 from pathlib import Path
 
 import click
@@ -16,9 +17,26 @@ _PLAN = click.Path(path_type=Path, dir_okay=False)
 _FOLDER = click.Path(path_type=Path, file_okay=False)
 
 
+def _two_numbers(
+    _ctx: click.Context, _param: click.Parameter, value: str | None
+) -> tuple[int, int] | None:
+    if value is None:
+        return None
+    match = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", value)
+    if not match:
+        raise click.BadParameter(f"{value!r} is not two numbers, such as 3/256")
+    return int(match[1]), int(match[2])
+
+
 @click.command()
-@click.argument("names", nargs=-1, required=True, metavar="NAME…")
+@click.argument("names", nargs=-1, metavar="[NAME…]")
 @click.option("--plan", "plan_file", type=_PLAN, help="A saved plan; else one is made now.")
+@click.option(
+    "--batch",
+    callback=_two_numbers,
+    metavar="N/M",
+    help="What this entry of the saved plan's fan-out has, instead of NAMEs.",
+)
 @click.option("--results", "folder", type=_FOLDER, help="Write how each build ended here.")
 @click.option("--logs", type=_FOLDER, help="Keep each image's log here.")
 @click.option("--jobs", "side_by_side", type=click.IntRange(min=1), help="Chains at a time.")
@@ -41,6 +59,7 @@ def build(
     invocation: Invocation,
     names: tuple[str, ...],
     plan_file: Path | None,
+    batch: tuple[int, int] | None,
     folder: Path | None,
     logs: Path | None,
     side_by_side: int | None,
@@ -49,11 +68,17 @@ def build(
     upload: bool,
 ) -> None:
     """Build the chains with these images on this host, into builds/ of the repository."""
+    if bool(names) == bool(batch):
+        raise click.UsageError("say what: either NAME… or --batch N/M")
+    if batch and plan_file is None:
+        raise click.UsageError("--batch is an entry of a saved plan: give it with --plan")
     override(invocation, jobs=side_by_side, require_kvm=require_kvm, network=network)
     aside = None if upload else folder or Path("results")
     work = workspace(invocation, logs=logs, aside=aside)
     named = Ask(changed=False, force=frozenset(names), promote=False)
     made = plan_of(plan_file) or plan_job.plan(work, named)
+    if batch:
+        names = document.batch(made, *batch)
     ended = build_job.build(work, made, names)
     if folder is not None:
         results.write_folder(folder, ended)

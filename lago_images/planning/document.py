@@ -148,27 +148,41 @@ def summary(plan: Plan) -> str:
     return line if plan.images else f"no images: {line}"
 
 
-def entries(plan: Plan) -> list[dict[str, str]]:
-    """The fan-out: for each chain ``chain``, its first name, and ``names``, all with blanks."""
-    return [{"chain": chain[0], "names": " ".join(chain)} for chain in plan.chains]
+def entries(plan: Plan, most: int | None = None) -> list[dict[str, str]]:
+    """The fan-out, an entry for each chain, or ``most`` entries that share the chains.
 
-
-def batched(plan: Plan, most: int = MOST_JOBS) -> list[dict[str, str]]:
-    """The fan-out in at most ``most`` entries: several chains to an entry if need be.
-
-    Long chains are dealt out first, so that the entries are about as long as each other.
+    ``chain`` is the first name and how many chains more; ``batch``, as ``3/256``, is what
+    ``batch`` finds the names by: all of them would be too much for GitHub.
     """
-    if len(plan.chains) <= most:
-        return entries(plan)
-    longest = sorted(plan.chains, key=lambda chain: (-len(chain), chain))
-    hands = [longest[start::most] for start in range(most)]
+    hands = _dealt(plan, most or len(plan.chains))
     return [
         {
             "chain": f"{hand[0][0]} and {len(hand) - 1} more" if hand[1:] else hand[0][0],
-            "names": " ".join(name for chain in hand for name in chain),
+            "batch": f"{number}/{len(hands)}",
         }
-        for hand in hands
+        for number, hand in enumerate(hands, 1)
     ]
+
+
+def batch(plan: Plan, number: int, count: int) -> tuple[str, ...]:
+    """The names of one entry of a fan-out that has ``count``, each base before its layers.
+
+    Raises ``UsageError`` if the plan has no such entry.
+    """
+    if not 1 <= number <= count <= len(plan.chains):
+        raise UsageError(
+            f"there is no batch {number}/{count} in the plan, which has {len(plan.chains)} chains",
+            hint="use the plan that the fan-out was made with",
+        )
+    return tuple(name for chain in _dealt(plan, count)[number - 1] for name in chain)
+
+
+def _dealt(plan: Plan, most: int) -> Sequence[Sequence[tuple[str, ...]]]:
+    """The chains in at most ``most`` hands; long ones first, so that hands are about as long."""
+    if len(plan.chains) <= most:
+        return [[chain] for chain in plan.chains]
+    longest = sorted(plan.chains, key=lambda chain: (-len(chain), chain))
+    return [longest[start::most] for start in range(most)]
 
 
 def to_github(plan: Plan) -> str:
@@ -176,7 +190,7 @@ def to_github(plan: Plan) -> str:
 
     JSON has no line ends of its own, and names are the index's: nothing can add an output.
     """
-    include = batched(plan)
+    include = entries(plan, MOST_JOBS)
     promoted = sum(image.action is Action.PROMOTE for image in plan.images)
     outputs = {
         "matrix": json.dumps({"include": include}),

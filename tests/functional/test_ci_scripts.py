@@ -3,6 +3,7 @@
 import html
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from lago_images.planning import document
 from tests.support.specs import Ran, SpecsRepo, git
 from tests.unit.ci.test_outputs import parsed
 
@@ -80,7 +82,7 @@ def test_what_a_pull_request_built_is_not_promoted_where_settings_say_never(repo
     # Times in plans and manifests are whole seconds.
     time.sleep(1)
     entries = json.loads(run(repo, "ci/plan", "jenkins"))
-    assert entries == [{"chain": "one", "names": "one"}]
+    assert entries == [{"chain": "one", "batch": "1/1"}]
     assert actions(repo) == {"one": "build", "two": "keep"}
 
     # Not even when the job that was to build it ended without telling how.
@@ -128,11 +130,22 @@ def test_more_chains_than_github_starts_jobs_for_are_shared_out(repo, tmp_path):
     outputs = parsed(output.read_text())
     include = json.loads(outputs["matrix"])["include"]
     assert outputs["count"] == str(len(include)) == "256"
-    jobs = [entry["names"].split() for entry in include]
+    assert [entry["batch"] for entry in include] == [f"{n}/256" for n in range(1, 257)]
+    plan = document.load(repo.root / "plan.json")
+    jobs = [list(document.batch(plan, number, 256)) for number in range(1, 257)]
     assert sorted(name for job in jobs for name in job) == sorted([*names, "layer"])
     assert [job[:2] for job in jobs if "layer" in job] == [["image-7", "layer"]]
     # An artifact's name has the chain's in it, and must be another for each job.
     assert len({entry["chain"] for entry in include}) == 256
+    [number] = [number for number, job in enumerate(jobs, 1) if "layer" in job]
+    told = run(repo, "ci/build", BATCH=f"{number}/256")
+    built = re.findall(r"^(\S+): built", told, re.MULTILINE)
+    assert sorted(built) == sorted(jobs[number - 1])
+    wrong = call(repo, "ci/build", BATCH="257/256")
+    assert wrong.code == 2
+    assert "there is no batch 257/256 in the plan, which has 300 chains" in wrong.err
+    assert call(repo, "ci/build", BATCH="3").code == 2
+    assert call(repo, "ci/build").code == 2
 
 
 def test_a_name_that_is_not_there_is_wrong_usage(repo):

@@ -103,7 +103,7 @@ def test_hostile_text_stays_text(repo, tmp_path, text):
     check_log(ran.out + ran.err)
     lines = parsed((tmp_path / "output").read_text())
     assert set(lines) == {"matrix", "count", "promote", "work"}
-    assert [each["names"] for each in json.loads(lines["matrix"])["include"]] == ["bad", "good"]
+    assert [each["chain"] for each in json.loads(lines["matrix"])["include"]] == ["bad", "good"]
 
     results = str(tmp_path / "results")
     built = repo.run("ci", "build", "--plan", plan, "--results", results, "bad", "good")

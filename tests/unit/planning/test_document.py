@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from lago_images.errors import UsageError
 from lago_images.planning.document import (
-    batched,
+    batch,
+    entries,
     from_json,
     load,
     summary,
@@ -148,7 +149,7 @@ def test_text_has_a_row_for_each_reason_and_the_summary():
 def test_github_gets_a_matrix_and_counts():
     outputs = dict(line.split("=", 1) for line in to_github(example()).splitlines())
     assert json.loads(outputs["matrix"]) == {
-        "include": [{"chain": "b0", "names": "b0 l0"}, {"chain": "b1", "names": "b1 l1"}]
+        "include": [{"chain": "b0", "batch": "1/2"}, {"chain": "b1", "batch": "2/2"}]
     }
     assert (outputs["count"], outputs["promote"], outputs["work"]) == ("2", "0", "true")
 
@@ -168,19 +169,36 @@ def test_a_promotion_alone_is_work_without_a_matrix():
 @pytest.mark.parametrize("chains", [1, 255, 256, 257, 1000])
 def test_many_chains_are_dealt_to_at_most_256_jobs(chains):
     made = example(chains)
-    entries = batched(made)
-    assert len(entries) == min(chains, 256)
-    assert len({entry["chain"] for entry in entries}) == len(entries)
-    dealt = [name for entry in entries for name in entry["names"].split()]
-    assert sorted(dealt) == sorted(name for chain in made.chains for name in chain)
-    sizes = [len(entry["names"].split()) for entry in entries]
+    found = entries(made, 256)
+    count = min(chains, 256)
+    assert [entry["batch"] for entry in found] == [f"{n}/{count}" for n in range(1, count + 1)]
+    assert len({entry["chain"] for entry in found}) == count
+    jobs = [batch(made, number, count) for number in range(1, count + 1)]
+    assert sorted(name for job in jobs for name in job) == sorted(
+        name for chain in made.chains for name in chain
+    )
+    sizes = [len(job) for job in jobs]
     assert max(sizes) - min(sizes) <= 2
-    for entry in entries:
-        order = entry["names"].split()
-        assert all(order.index(f"b{n[1:]}") < order.index(n) for n in order if n[0] == "l")
+    for job, entry in zip(jobs, found, strict=True):
+        assert entry["chain"].split()[0] == job[0]
+        assert all(job.index(f"b{n[1:]}") < job.index(n) for n in job if n[0] == "l")
+
+
+def test_the_fan_out_of_thousands_of_long_names_is_what_github_takes():
+    """1 MB of UTF-16 a job: https://docs.github.com/actions/reference/limits."""
+    long = tuple((f"{number:05}{'n' * 54}",) for number in range(10_000))
+    assert len(to_github(replace(example(), chains=long)).encode("utf-16")) < 2**20 / 10
+
+
+@pytest.mark.parametrize(("number", "count"), [(0, 2), (3, 2), (1, 3), (1, 0)])
+def test_a_batch_that_the_plan_does_not_have_is_wrong_usage(number, count):
+    with pytest.raises(UsageError, match=f"no batch {number}/{count} in the plan"):
+        batch(example(), number, count)
 
 
 def test_jenkins_gets_an_entry_for_each_chain():
-    entries = json.loads(to_jenkins(example(300)))
-    assert len(entries) == 300
-    assert entries[0] == {"chain": "b0", "names": "b0 l0"}
+    made = example(300)
+    found = json.loads(to_jenkins(made))
+    assert len(found) == 300
+    assert found[1] == {"chain": "b1", "batch": "2/300"}
+    assert batch(made, 2, 300) == ("b1", "l1")
