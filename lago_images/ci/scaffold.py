@@ -6,12 +6,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata, resources
 from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
 
+from lago_images.errors import GitError, ToolMissingError
+from lago_images.planning.git import Git
 from lago_images.settings import DEFAULT_REPOSITORY, FILE
 
 # Where this project lives, for an installation that does not say where it came from.
 HOME = "lago-project/lago-images"
-_GITHUB = re.compile(r"(?:https://github\.com/|git@github\.com:)([\w.-]+/[\w.-]+?)(?:\.git)?/?")
+_GITHUB = re.compile(
+    r"(?:https://(?:[^/@\s]+@)?github\.com/|(?:ssh://)?git@github\.com[:/])"
+    r"([\w.-]+/[\w.-]+?)(?:\.git)?/?"
+)
+# What GitHub takes for a pattern in a branch's name and git does not refuse:
+# https://docs.github.com/actions/reference/workflows-and-actions/workflow-syntax
+_PATTERN = re.compile(r"[+!]")
 _WORDS = re.compile(r"@(name|branch|repository|tools|ref)@")
 
 
@@ -36,9 +46,13 @@ class Facts:
 
 def files(facts: Facts) -> Mapping[str, str]:
     """The text of each file, by its path in the specs repository."""
-    words = {"name": facts.name, "branch": facts.branch, "tools": facts.tools, "ref": facts.ref}
-    # TOML's strings are JSON's, as far as paths and URLs go.
-    words["repository"] = json.dumps(facts.repository, ensure_ascii=False)
+    words = {
+        "name": _quoted(facts.name),
+        "branch": _quoted(_PATTERN.sub(r"\\\g<0>", facts.branch)),
+        "repository": _quoted(facts.repository),
+        "tools": facts.tools,
+        "ref": facts.ref,
+    }
     places = {
         "image-specs/my-debian-12": "debian-12",
         FILE: "lago-images.toml",
@@ -65,19 +79,46 @@ def write(root: Path, wanted: Mapping[str, str]) -> tuple[list[str], list[str]]:
     return written, kept
 
 
-def tools() -> tuple[str, str]:
-    """This project's ``owner/name`` and commit, as pip recorded them when it installed it.
+def recorded() -> str:
+    """What pip wrote down, as JSON, of where it installed this project from; empty if nothing."""
+    try:
+        return metadata.distribution("lago-images").read_text("direct_url.json") or ""
+    except metadata.PackageNotFoundError:
+        return ""
 
+
+def tools(text: str) -> tuple[str, str]:
+    """This project's ``owner/name`` and commit, as found out from what pip ``recorded``.
+
+    An installation from a folder is that folder's commit. Where nothing is found out, it is the
+    branch ``main`` of ``HOME``.
     https://packaging.python.org/en/latest/specifications/direct-url/
     """
     try:
-        text = metadata.distribution("lago-images").read_text("direct_url.json")
-        plain = json.loads(text or "{}")
-        match = _GITHUB.fullmatch(plain.get("url", ""))
-        commit = plain.get("vcs_info", {}).get("commit_id", "")
-    except (metadata.PackageNotFoundError, ValueError):
+        url, commit = _source(json.loads(text or "{}"))
+    except (ValueError, GitError, ToolMissingError):
         return HOME, "main"
+    match = _GITHUB.fullmatch(url)
     return (match[1], commit) if match and commit else (HOME, "main")
+
+
+def _source(plain: Mapping[str, Any]) -> tuple[str, str]:
+    url = plain.get("url", "")
+    if "dir_info" not in plain:
+        return url, plain.get("vcs_info", {}).get("commit_id", "")
+    git = Git.find(Path(unquote(urlsplit(url).path)))
+    if git is None:
+        return "", ""
+    with git:
+        # Below the root of a repository, that is somebody else's.
+        return ("", "") if git.prefix else (git.url() or "", git.head() or "")
+
+
+def _quoted(text: str) -> str:
+    """A string as TOML and YAML both read it."""
+    known = text.encode(errors="replace").decode()
+    # TOML takes no DEL as it is, and JSON's quoting leaves it.
+    return json.dumps(known, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _filled(template: str, words: Mapping[str, str]) -> str:

@@ -11,6 +11,7 @@ from lago_images.cli.common import Invocation
 from lago_images.cli.plan import FORMATS
 from lago_images.cli.work import finish, override, plan_of, workspace
 from lago_images.errors import Error
+from lago_images.planning import document
 from lago_images.planning.facts import Ask
 
 _PLAN = click.Path(path_type=Path, dir_okay=False)

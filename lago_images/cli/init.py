@@ -9,6 +9,9 @@ from lago_images.cli.common import Invocation
 from lago_images.planning.git import Git
 from lago_images.settings import DEFAULT_REPOSITORY, FILE
 
+# The files that name this project's commit.
+_PINNED = (".github/workflows/images.yml", "Jenkinsfile")
+
 
 @click.command()
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path), required=False)
@@ -24,7 +27,7 @@ def init(invocation: Invocation, folder: Path | None) -> None:
     root = (folder or invocation.start).absolute()
     root.mkdir(parents=True, exist_ok=True)
     git = Git.find(root)
-    tools, ref = scaffold.tools()
+    tools, ref = scaffold.tools(scaffold.recorded())
     facts = scaffold.Facts(
         name=root.name,
         branch=(git and git.branch()) or "main",
@@ -40,8 +43,12 @@ def init(invocation: Invocation, folder: Path | None) -> None:
     console = invocation.console
     if git is None:
         console.info("hint: it is not in git yet: git init")
-    if ref == "main" and ".github/workflows/images.yml" in written:
-        console.info("hint: put a commit instead of main into .github/workflows/images.yml")
+    unpinned = [path for path in _PINNED if path in written]
+    if ref == "main" and unpinned:
+        console.info(
+            f"hint: put a commit of {tools} in place of its branch main into "
+            f"{' and '.join(unpinned)}"
+        )
     if written:
         manual = f"https://github.com/{tools}/blob/{ref}/docs/ci.md"
         console.info(f"next: lago-images lint; lago-images build; {manual} tells of CI")

@@ -247,6 +247,11 @@ class Git:
         default = self._ask(*names, "refs/remotes/origin/HEAD") or ""
         return default.partition("/")[2] or self._ask(*names, "HEAD")
 
+    def url(self) -> str | None:
+        """Where the clone is from: its remote's URL."""
+        remote = self._remote()
+        return remote and self._ask("config", f"remote.{remote}.url")
+
     def _remote(self) -> str | None:
         branch = self._ask("symbolic-ref", "--quiet", "--short", "HEAD")
         of_branch = self._ask("config", f"branch.{branch}.remote") if branch else None

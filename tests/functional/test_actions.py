@@ -194,7 +194,8 @@ def own(tmp_path) -> GitHubHost:
     path = host.specs.root / ".github/workflows/images.yml"
     workflow = path.read_text()
     used, ref = re.search(r" uses: ([^/\s]+/[^/\s]+)/.*@(\S+)", workflow).groups()
-    host.replaced[f"{used}@{ref}"] = tools.root
+    workflow = workflow.replace(used, "lago-project/lago-images").replace(ref, "main")
+    host.replaced["lago-project/lago-images@main"] = tools.root
     path.write_text(workflow.replace("    with:\n", '    with:\n      submodules: "true"\n'))
     return host
 

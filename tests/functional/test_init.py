@@ -1,11 +1,21 @@
 """``lago-images init``: what it writes works, and is written once."""
 
+import io
+import json
+import os
 import re
 import subprocess
 import sys
 
 import pytest
+import yaml
+from click.testing import CliRunner
 
+from lago_images.ci import scaffold
+from lago_images.cli.common import Invocation
+from lago_images.cli.init import init
+from lago_images.console import Console
+from lago_images.settings import load
 from tests.support.specs import SpecsRepo, git
 
 FILES = [
@@ -52,7 +62,7 @@ def test_what_it_writes_works(made):
 def test_it_finds_out_what_it_can(made):
     made.run("init")
     files = contents(made.root)
-    assert b"branches: [trunk]" in files[".github/workflows/images.yml"]
+    assert b'branches: ["trunk"]' in files[".github/workflows/images.yml"]
     assert b'name = "my-specs"' in files["lago-images.toml"]
     assert not [path for path, text in files.items() if b"@tools@" in text or b"@ref@" in text]
 
@@ -107,3 +117,78 @@ def test_where_and_for_which_repository_can_be_said(tmp_path):
     assert (both.code, (tmp_path / "elsewhere").exists()) == (2, False)
     ran = repo.run("init", "bucket", "--repository", "s3://bucket/prefix")
     assert 'repository = "s3://bucket/prefix"' in (tmp_path / "bucket/lago-images.toml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("folder", "branch", "pattern"),
+    [
+        ('we"ird \\ é', "a]b", "a]b"),
+        ("x", "1.10", "1.10"),
+        ("\x7f\U0001f427", "c++!", r"c\+\+\!"),
+    ],
+)
+def test_what_it_finds_out_is_quoted(tmp_path, folder, branch, pattern):
+    repo = SpecsRepo(root=tmp_path / folder)
+    repo.root.mkdir()
+    git(repo.root, "init", "-q", "-b", branch)
+    assert repo.run("init").code == 0
+    linted = repo.run("lint")
+    assert linted.code == 0, linted.err
+    assert load(repo.root, {}).name == folder
+    workflow = yaml.safe_load((repo.root / ".github/workflows/images.yml").read_text())
+    # YAML 1.1 reads the key "on" as true.
+    assert workflow[True]["push"]["branches"] == [pattern]
+
+
+def test_a_name_that_is_no_text_is_taken_as_far_as_it_is(tmp_path):
+    repo = SpecsRepo(root=tmp_path / os.fsdecode(b"a\xff"))
+    repo.root.mkdir()
+    assert repo.run("init").code == 0
+    assert load(repo.root, {}).name == "a?"
+
+
+def recorded(url: str, **more) -> str:
+    return json.dumps({"url": url, **more})
+
+
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [
+        ("https://github.com/o/images.git", "o/images"),
+        ("https://github.com/o/images", "o/images"),
+        ("https://token@github.com/o/images", "o/images"),
+        ("ssh://git@github.com/o/images.git", "o/images"),
+        ("git@github.com:o/images.git", "o/images"),
+        ("https://example.com/o/images.git", None),
+    ],
+)
+def test_the_tools_are_those_that_are_installed(tmp_path, url, name):
+    """By pip from git, and from a folder: that folder's commit."""
+    commit = "1234567" * 5 + "89abc"
+    expected = (name, commit) if name else (scaffold.HOME, "main")
+    assert scaffold.tools(recorded(url, vcs_info={"commit_id": commit})) == expected
+
+    checkout = SpecsRepo.create(tmp_path / "a checkout")
+    checkout.write("below/x", "1")
+    commit = checkout.commit()
+    here = checkout.root.as_uri()
+    assert scaffold.tools(recorded(here, dir_info={})) == (scaffold.HOME, "main")
+    git(checkout.root, "remote", "add", "origin", url)
+    expected = (name, commit) if name else (scaffold.HOME, "main")
+    assert scaffold.tools(recorded(here, dir_info={"editable": True})) == expected
+    below = recorded(f"{here}/below", dir_info={})
+    assert scaffold.tools(below) == (scaffold.HOME, "main")
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"url": "file:///nowhere", "dir_info": {}}'])
+def test_where_nothing_is_recorded_the_tools_are_a_branch(text):
+    assert scaffold.tools(text) == (scaffold.HOME, "main")
+
+
+def test_every_file_that_is_not_pinned_is_named(made, monkeypatch):
+    monkeypatch.setattr(scaffold, "recorded", str)
+    told = io.StringIO()
+    invocation = Invocation(console=Console(stream=told))
+    ran = CliRunner().invoke(init, [str(made.root)], obj=invocation)
+    assert ran.exit_code == 0, ran.output
+    assert "of its branch main into .github/workflows/images.yml and Jenkinsfile" in told.getvalue()
