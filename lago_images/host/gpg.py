@@ -25,11 +25,13 @@ class Key:
         fingerprint: Of the primary key.
         validity: gpg's letter: ``e`` expired, ``r`` revoked, and others that do not matter here.
         can_sign: Whether it, or a subkey, may sign and is not expired.
+        signers: The fingerprints of what of it can sign now, itself or subkeys, the oldest first.
     """
 
     fingerprint: str
     validity: str
     can_sign: bool
+    signers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +69,7 @@ class Gpg:
         return self.call("--armor", "--export-options", "export-minimal", "--export", fingerprint)
 
     def clearsign(self, fingerprint: str, text: bytes) -> bytes:
+        """Signed by the very key or subkey of that fingerprint."""
         return self._sign("--clearsign", fingerprint, text)
 
     def detach_sign(self, fingerprint: str, data: bytes) -> bytes:
@@ -91,7 +94,7 @@ class Gpg:
 
     def _sign(self, how: str, fingerprint: str, data: bytes) -> bytes:
         return self.call(
-            "--armor", "--digest-algo", "SHA512", "--local-user", fingerprint, how,
+            "--armor", "--digest-algo", "SHA512", "--local-user", f"{fingerprint}!", how,
             stdin=data, doing=f"sign with {fingerprint}",
         )  # fmt: skip
 
@@ -137,6 +140,11 @@ def _remove(home: Path, runner: Runner) -> None:
         shutil.rmtree(home, ignore_errors=True)
 
 
+def signing_parts(gpg: Gpg, armour: bytes) -> tuple[str, ...]:
+    """The fingerprints of what can sign now in a key file, the oldest first."""
+    return _signers(gpg.call("--with-colons", "--show-keys", stdin=armour).decode())
+
+
 def fingerprints(gpg: Gpg, armour: bytes) -> list[str]:
     """The primary keys' fingerprints in a key file, without importing it."""
     listing = gpg.call("--with-colons", "--show-keys", stdin=armour)
@@ -148,7 +156,25 @@ def _key_pairs(listing: str) -> Iterator[Key]:
         if kind == "sec":
             # Capitals in the twelfth field are what the key as a whole can do now.
             can_sign = "S" in fields[11]
-            yield Key(fingerprint=fingerprint, validity=fields[1], can_sign=can_sign)
+            yield Key(
+                fingerprint=fingerprint,
+                validity=fields[1],
+                can_sign=can_sign,
+                signers=_signers(listing),
+            )
+
+
+def _signers(listing: str) -> tuple[str, ...]:
+    """What can sign in a listing of one key: primary and subkeys with ``s``, by their age."""
+    found, part = [], [""] * 15
+    for line in listing.splitlines():
+        fields = line.split(":")
+        if fields[0] in ("sec", "pub", "ssb", "sub"):
+            part = fields
+        # ``#`` in the fifteenth field: the secret half is not here.
+        elif fields[0] == "fpr" and "s" in part[11] and part[1] not in "eri" and part[14] != "#":
+            found.append((int(part[5]), fields[9]))
+    return tuple(fingerprint for _created, fingerprint in sorted(found))
 
 
 def _primaries(listing: str) -> Iterator[tuple[str, str, list[str]]]:

@@ -121,6 +121,9 @@ def refuse_key_change(
         )
     retire |= _half_retired(before, signer, fingerprint)
     abandoned = {_fingerprint_in(name) for name in before} - {"", *ours} - retire
+    for key in signer.keys:
+        if own := before.get(layout.key_file(key.fingerprint)):
+            abandoned |= key.left_behind(own.data) - retire
     first = signer.public[0] if signer.keys else None
     if layout.KEY in before and not (first and before[layout.KEY].data == first.armour):
         published = fingerprint(before[layout.KEY].data)

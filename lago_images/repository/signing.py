@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lago_images.errors import CommandError, SigningError
-from lago_images.host.gpg import Gpg, Key, fingerprints, throw_away
+from lago_images.host.gpg import Gpg, Key, fingerprints, signing_parts, throw_away
 from lago_images.host.process import Runner
 from lago_images.repository.site import PublicKey
 from lago_images.settings import Settings
@@ -23,10 +23,15 @@ _PROOF = b"lago-images\n"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SigningKey:
-    """A key that has proven that it can sign."""
+    """A key that has proven that it can sign.
+
+    ``signer`` is the fingerprint of what of it signs: the oldest part that can. Clients who got
+    the key before a subkey was added know that one only.
+    """
 
     public: PublicKey
     gpg: Gpg
+    signer: str
 
     @property
     def fingerprint(self) -> str:
@@ -35,7 +40,7 @@ class SigningKey:
     def clearsign(self, text: bytes) -> bytes:
         """Raises ``SigningError`` unless the signature, checked again, is good and ours."""
         try:
-            signed = self.gpg.clearsign(self.fingerprint, text)
+            signed = self.gpg.clearsign(self.signer, text)
         except CommandError as error:
             raise _refused(self.fingerprint, error) from error
         if not self.has_clearsigned(signed, text):
@@ -45,12 +50,19 @@ class SigningKey:
     def detach_sign(self, data: bytes) -> bytes:
         """As ``clearsign``, apart from the data."""
         try:
-            signature = self.gpg.detach_sign(self.fingerprint, data)
+            signature = self.gpg.detach_sign(self.signer, data)
         except CommandError as error:
             raise _refused(self.fingerprint, error) from error
         if not self.has_signed(signature, data):
             raise SigningError(f"gpg's signature with {self.fingerprint} does not check out")
         return signature
+
+    def left_behind(self, published: bytes) -> frozenset[str]:
+        """What signed in a published copy of this key, if what signs now is not in there."""
+        if published == self.public.armour:
+            return frozenset()
+        before = signing_parts(self.gpg, published)
+        return frozenset() if self.signer in before else frozenset(before)
 
     def has_clearsigned(self, signed: bytes, text: bytes) -> bool:
         """Whether ``signed`` is ``text``, signed by this key."""
@@ -155,10 +167,11 @@ def _proven(gpg: Gpg, wanted: str, reference: str) -> SigningKey:
         )
     if key.validity == "r":
         raise SigningError(f"the signing key {key.fingerprint} was revoked", hint="docs/signing.md")
-    if not key.can_sign:
+    if not (key.can_sign and key.signers):
         raise SigningError(f"the key {key.fingerprint} may not sign, or its signing subkey expired")
     armour = gpg.public_key(key.fingerprint)
-    proven = SigningKey(public=PublicKey(fingerprint=key.fingerprint, armour=armour), gpg=gpg)
+    public = PublicKey(fingerprint=key.fingerprint, armour=armour)
+    proven = SigningKey(public=public, gpg=gpg, signer=key.signers[0])
     proven.clearsign(_PROOF)
     return proven
 

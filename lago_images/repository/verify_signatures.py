@@ -77,6 +77,18 @@ def _validity(gpg: Gpg, armour: bytes, name: str, now: float) -> Iterator[Findin
         yield problem(name, "the key has expired", repair)
     elif fields[6] and float(fields[6]) < now + _SOON * _DAY:
         yield note(name, f"the key expires in less than {_SOON} days", repair)
+    yield from _subkeys(listing, name, now)
+
+
+def _subkeys(listing: str, name: str, now: float) -> Iterator[Finding]:
+    """The subkeys that sign, each with its end; those that ended are not used any more."""
+    for line in listing.splitlines():
+        kind, validity, *fields = line.split(":")
+        if kind != "sub" or validity in ("r", "e") or "s" not in fields[9] or not fields[4]:
+            continue
+        if now <= float(fields[4]) < now + _SOON * _DAY:
+            what = f"the signing subkey {fields[2]} expires in less than {_SOON} days"
+            yield note(name, what, "extend it, or add one in time: docs/signing.md")
 
 
 def _signatures(

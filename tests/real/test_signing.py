@@ -18,7 +18,7 @@ from lago_images.settings import Settings
 from lago_images.storage.directory import DirectoryStore
 from tests.clients.virt_builder import VirtBuilder, VirtBuilderError
 from tests.support.handmade import manifest, publish_by_hand, put_release, release
-from tests.support.keys import home, make_key
+from tests.support.keys import TestKey, home, make_key
 from tests.tools import need
 
 pytestmark = pytest.mark.real
@@ -160,6 +160,56 @@ def test_signing_is_not_given_up_by_accident(store, keys):
     refresh(store, Settings(), retire=[keys[0]])
     assert names(store) == {"index", "repo.metadata", "index.html"}
     assert refresh(store, Settings()).written == ()
+
+
+def with_subkeys(folder, *subkeys):
+    """A key that certifies only, exported after each subkey was added: (validity, made at)."""
+    exports = []
+    with home() as gpg:
+        made = "--faked-system-time=20260101T000000!"
+        gpg.call(made, "--quick-generate-key", "t <t@example.org>", "ed25519", "cert", "never")
+        fingerprint = gpg.secret_keys()[0].fingerprint
+        for number, (expire, at) in enumerate(subkeys):
+            time = f"--faked-system-time={at}!"
+            gpg.call(time, "--quick-add-key", fingerprint, "ed25519", "sign", expire)
+            secret, public = folder / f"{number}.secret.asc", folder / f"{number}.asc"
+            secret.write_bytes(gpg.call("--armor", "--export-secret-keys", fingerprint))
+            public.write_bytes(gpg.public_key(fingerprint))
+            exports.append(TestKey(fingerprint=fingerprint, secret=secret, public=public))
+    return exports
+
+
+def test_a_new_subkey_locks_no_one_out(store, client, tmp_path):
+    one, two = with_subkeys(tmp_path, ("never", "20260102T000000"), ("never", "20260103T000000"))
+    refresh(store, signed_by(one))
+    publish_by_hand(store, manifest("later"))
+    assert "key.asc" in refresh(store, signed_by(two)).written
+    assert trusts(client, store, one) == ["debian-12", "later"]
+
+
+def test_a_subkey_that_clients_know_is_not_lost_by_accident(store, client, tmp_path):
+    [both] = with_subkeys(tmp_path, ("never", "20260102T000000"))
+    refresh(store, signed_by(both))
+    with home() as gpg:
+        gpg.import_keys(both.secret.read_bytes())
+        [subkey] = gpg.secret_keys()[0].signers
+        gpg.call("--quick-add-key", both.fingerprint, "ed25519", "sign", "never")
+        [other] = set(gpg.secret_keys()[0].signers) - {subkey}
+        lone = tmp_path / "lone.secret.asc"
+        lone.write_bytes(gpg.call("--armor", "--export-secret-subkeys", f"{other}!"))
+    after = Settings(signing_key=f"file:{lone}", name="r")
+    with pytest.raises(SigningError, match=subkey):
+        refresh(store, after)
+    with publishing(
+        store,
+        after,
+        console=Console(quiet=True),
+        environ=os.environ,
+        now=lambda: 0.0,
+        retire=frozenset({subkey}),
+    ) as publisher:
+        publisher.refresh()
+    assert refresh(store, after).written == ()
 
 
 class DyingError(Exception):
