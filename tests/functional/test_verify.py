@@ -37,7 +37,7 @@ from tests.support.handmade import (
     put_release,
     release,
 )
-from tests.support.keys import make_key
+from tests.support.keys import make_key, with_subkeys
 from tests.tools import need
 
 BUILDS = [manifest(build_id=f"b{n}", fingerprint=f"f{n}") for n in (1, 2)]
@@ -311,6 +311,18 @@ def test_a_key_that_has_expired_is_found(store, tmp_path, keys):
     change(store, "key.asc", expired.public.read_bytes())
     found = problems(store, tools=True)
     assert "expired" in found["key.asc"]
+
+
+def test_a_signing_subkey_that_expires_soon_is_told(store, tmp_path):
+    need("gpg")
+    day = time.strftime("%Y%m%dT%H%M%S", time.gmtime(time.time() - 86_400))
+    [key] = with_subkeys(tmp_path, ("20d", day))
+    with signed(store, tmp_path, key):
+        pass
+    one = replace(verifier(now=time.time()), environ={"PATH": os.environ["PATH"]})
+    [found] = [found for found in one.store(store).findings if found.where == "key.asc"]
+    assert "signing subkey" in found.what
+    assert "expires in less than 30 days" in found.what
 
 
 @contextmanager

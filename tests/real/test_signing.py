@@ -18,7 +18,7 @@ from lago_images.settings import Settings
 from lago_images.storage.directory import DirectoryStore
 from tests.clients.virt_builder import VirtBuilder, VirtBuilderError
 from tests.support.handmade import manifest, publish_by_hand, put_release, release
-from tests.support.keys import TestKey, home, make_key
+from tests.support.keys import home, make_key, with_subkeys
 from tests.tools import need
 
 pytestmark = pytest.mark.real
@@ -160,23 +160,6 @@ def test_signing_is_not_given_up_by_accident(store, keys):
     refresh(store, Settings(), retire=[keys[0]])
     assert names(store) == {"index", "repo.metadata", "index.html"}
     assert refresh(store, Settings()).written == ()
-
-
-def with_subkeys(folder, *subkeys):
-    """A key that certifies only, exported after each subkey was added: (validity, made at)."""
-    exports = []
-    with home() as gpg:
-        made = "--faked-system-time=20260101T000000!"
-        gpg.call(made, "--quick-generate-key", "t <t@example.org>", "ed25519", "cert", "never")
-        fingerprint = gpg.secret_keys()[0].fingerprint
-        for number, (expire, at) in enumerate(subkeys):
-            time = f"--faked-system-time={at}!"
-            gpg.call(time, "--quick-add-key", fingerprint, "ed25519", "sign", expire)
-            secret, public = folder / f"{number}.secret.asc", folder / f"{number}.asc"
-            secret.write_bytes(gpg.call("--armor", "--export-secret-keys", fingerprint))
-            public.write_bytes(gpg.public_key(fingerprint))
-            exports.append(TestKey(fingerprint=fingerprint, secret=secret, public=public))
-    return exports
 
 
 def test_a_new_subkey_locks_no_one_out(store, client, tmp_path):

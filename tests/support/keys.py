@@ -38,3 +38,20 @@ def make_key(folder: Path, name: str, *, expire: str = "never", at: str = "") ->
         secret.write_bytes(gpg.call("--armor", "--export-secret-keys", fingerprint))
         public.write_bytes(gpg.public_key(fingerprint))
     return TestKey(fingerprint=fingerprint, secret=secret, public=public)
+
+
+def with_subkeys(folder: Path, *subkeys: tuple[str, str]) -> list[TestKey]:
+    """A key that certifies only, exported after each subkey was added: (validity, made at)."""
+    exports = []
+    with home() as gpg:
+        made = "--faked-system-time=20260101T000000!"
+        gpg.call(made, "--quick-generate-key", "t <t@example.org>", "ed25519", "cert", "never")
+        fingerprint = gpg.secret_keys()[0].fingerprint
+        for number, (expire, at) in enumerate(subkeys):
+            time = f"--faked-system-time={at}!"
+            gpg.call(time, "--quick-add-key", fingerprint, "ed25519", "sign", expire)
+            secret, public = folder / f"{number}.secret.asc", folder / f"{number}.asc"
+            secret.write_bytes(gpg.call("--armor", "--export-secret-keys", fingerprint))
+            public.write_bytes(gpg.public_key(fingerprint))
+            exports.append(TestKey(fingerprint=fingerprint, secret=secret, public=public))
+    return exports
