@@ -10,7 +10,7 @@ from lago_images.building.model import Result
 from lago_images.ci.publication import Fate
 from lago_images.ci.report import Entry
 from lago_images.errors import NotFoundError
-from lago_images.planning.model import Action, Plan, PlannedImage
+from lago_images.planning.model import WORK, Action, Plan, PlannedImage
 from lago_images.repository.layout import BuildKey
 from lago_images.repository.manifest import Manifest
 from lago_images.repository.state import State
@@ -37,10 +37,7 @@ class Source:
 def entries(plan: Plan, results: Iterable[Result], source: Source) -> list[Entry]:
     """An entry for each image that the plan builds or promotes, in the plan's order."""
     by_name = {(result.name, result.arch): result for result in results}
-    affected = {Action.BUILD, Action.PROMOTE}
-    return [
-        _entry(planned, by_name, source) for planned in plan.images if planned.action in affected
-    ]
+    return [_entry(planned, by_name, source) for planned in plan.images if planned.action in WORK]
 
 
 def _entry(

@@ -9,13 +9,12 @@ from typing import Any
 from lago_images.ci.publish_job import Published
 from lago_images.console import whole
 from lago_images.errors import RepositoryError
-from lago_images.planning.model import Action, Plan
+from lago_images.planning.model import WORK, Plan
 from lago_images.repository.manifest import canonical, refuse_newer
 from lago_images.repository.releasing import Verdict
 
 FILE = "publication.json"
 SCHEMA = 1
-_WORK = {Action.BUILD, Action.PROMOTE}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +43,7 @@ def stopped(made: Plan, why: str) -> list[Fate]:
     return [
         Fate(name=image.name, verdict=None, why=why)
         for image in made.images
-        if image.action in _WORK
+        if image.action in WORK
     ]
 
 

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from lago_images.building.model import Result
 from lago_images.ci.workspace import Workspace
 from lago_images.errors import RepositoryError
-from lago_images.planning.model import Action, Plan, PlannedImage, ReasonKind
+from lago_images.planning.model import WORK, Action, Plan, PlannedImage, ReasonKind
 from lago_images.repository.held import held
 from lago_images.repository.layout import BuildKey
 from lago_images.repository.manifest import Manifest
@@ -109,7 +109,7 @@ def publish(
 
 def _is_done(publisher: Publisher, made: Plan, state: State, is_ancestor: IsAncestor) -> bool:
     """Whether nothing is to be released, recorded or rendered."""
-    if any(image.action in (Action.BUILD, Action.PROMOTE) for image in made.images):
+    if any(image.action in WORK for image in made.images):
         return False
     if made.head and not (made.dirty or made.partial):
         published = state.published.commit if state.published else None
@@ -136,7 +136,7 @@ def _builds(
     ended = {(result.name, result.arch): result for result in results}
     found, missing = [], []
     for image in made.images:
-        if image.action not in (Action.BUILD, Action.PROMOTE):
+        if image.action not in WORK:
             continue
         result = ended.get((image.name, image.arch))
         manifest = _build_of(state, made, image, result, others=others)

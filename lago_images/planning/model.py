@@ -16,6 +16,10 @@ class Action(StrEnum):
     RETIRE = "retire"
 
 
+# What leads to a release.
+WORK = frozenset({Action.BUILD, Action.PROMOTE})
+
+
 class ReasonKind(StrEnum):
     """Why an image is built."""
 

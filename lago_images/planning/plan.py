@@ -16,13 +16,19 @@ from lago_images.planning.facts import (
     Published,
     Relation,
 )
-from lago_images.planning.model import Action, Plan, PlannedImage, Reason, ReasonKind, Tree
+from lago_images.planning.model import (
+    WORK,
+    Action,
+    Plan,
+    PlannedImage,
+    Reason,
+    ReasonKind,
+    Tree,
+)
 from lago_images.spec.model import BaseKind, Spec
 
-_WORK = {Action.BUILD, Action.PROMOTE}
 _ASKED = {ReasonKind.FORCED, ReasonKind.STALE}
 _NOTHING = Published()
-_DAY = 86_400
 
 
 def make(tree: Tree, holdings: Holdings, history: History, ask: Ask, now: float) -> Plan:
@@ -113,7 +119,7 @@ class _Decider:
             yield self.why.absent(spec, published)
         else:
             yield from self._against(current, spec, base.action if base else None)
-        if base and base.action in _WORK:
+        if base and base.action in WORK:
             yield self.why.base(spec, base.action)
         elif base and current and current.built and self._on_another_base(current.built, spec):
             yield self.why.base(spec, Action.KEEP)
@@ -138,7 +144,7 @@ class _Decider:
             return f"it cannot be built while its base {spec.base.name} is kept: {base.note}"
         asked = any(reason.kind in _ASKED for reason in found)
         held = published.held.get(self.tree.fingerprints[spec.name])
-        if held and not asked and not (base and base.action in _WORK):
+        if held and not asked and not (base and base.action in WORK):
             return f"{held}; change its spec, or name it to build it again"
         return None
 
@@ -162,7 +168,7 @@ class _Decider:
     def _waits_on(self, built: Built) -> bool:
         """Whether ``repo gc`` leaves a build alone until this plan was carried out."""
         days = self.ask.promote_days
-        return days is None or self.now - built.created < days * _DAY
+        return days is None or self.now - built.created < days * reasons.DAY
 
     def _base(self, spec: Spec) -> PlannedImage | None:
         """What was decided of a layer's base."""
@@ -204,7 +210,7 @@ class _Decider:
         return self.decided
 
     def _at_work(self) -> set[str]:
-        return {name for name, image in self.decided.items() if image.action in _WORK}
+        return {name for name, image in self.decided.items() if image.action in WORK}
 
     def _is_asked(self, name: str) -> bool:
         image = self.decided[name]

@@ -5,14 +5,14 @@ from dataclasses import dataclass, field
 
 from lago_images.planning.facts import Current, History, Holdings, Published, Since
 from lago_images.planning.gitdata import Commit
-from lago_images.planning.model import Action, Reason, ReasonKind, Tree
+from lago_images.planning.model import WORK, Action, Reason, ReasonKind, Tree
 from lago_images.planning.paths import Paths
 from lago_images.repository.release import NO_COMMIT
 from lago_images.settings import FILE
 from lago_images.spec.model import BaseKind, Spec
 
 _SHORT = 7
-_DAY = 86_400
+DAY = 86_400
 _UNCOMMITTED = "differs from what is committed"
 
 
@@ -81,7 +81,7 @@ class Why:
         if since is None:
             return uncommitted or (self._unknown(current, base),)
         found = (*self._spec(spec, since), *self._inputs(spec, since), *uncommitted)
-        if found or base in {Action.BUILD, Action.PROMOTE}:
+        if found or base in WORK:
             return found
         return (self._otherwise(current, since),)
 
@@ -106,7 +106,7 @@ class Why:
                 yield Reason(kind=ReasonKind.INPUT, detail=detail)
 
     def _unknown(self, current: Current, base: Action | None) -> Reason:
-        kind = ReasonKind.BASE if base in {Action.BUILD, Action.PROMOTE} else ReasonKind.SPEC
+        kind = ReasonKind.BASE if base in WORK else ReasonKind.SPEC
         history = "" if current.commit == NO_COMMIT else ", whose history is not known here"
         revision = f"revision {current.revision}{origin(current)}{history}"
         detail = f"its fingerprint is not that of {revision}"
@@ -172,7 +172,7 @@ def _removal(name: str, since: Since) -> str | None:
 
 def age(current: Current, now: float) -> int:
     """Whole days since the release's build was made."""
-    return int((now - current.built.created) // _DAY) if current.built else 0
+    return int((now - current.built.created) // DAY) if current.built else 0
 
 
 def _told(changed: str, path: str) -> str:
