@@ -1,6 +1,5 @@
 """How a publication ended, as JSON: what the job that publishes tells the one that reports."""
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,8 +8,10 @@ from typing import Any
 from lago_images.ci.publish_job import Published
 from lago_images.console import whole
 from lago_images.errors import RepositoryError
+from lago_images.host.files import replace
 from lago_images.planning.model import WORK, Plan
 from lago_images.repository.manifest import canonical, refuse_newer
+from lago_images.repository.parsing import parse_json
 from lago_images.repository.releasing import Verdict
 
 FILE = "publication.json"
@@ -50,9 +51,8 @@ def stopped(made: Plan, why: str) -> list[Fate]:
 def write(folder: Path, made: Plan, told: Iterable[Fate]) -> None:
     """Write how the publication of a plan ended beside the results; makes the folder if needed."""
     plain = [{"name": t.name, "verdict": t.verdict, "why": whole(t.why)} for t in told]
-    folder.mkdir(parents=True, exist_ok=True)
     document = {"schema": SCHEMA, "head": made.head, "made": made.made, "images": plain}
-    (folder / FILE).write_bytes(canonical(document))
+    replace(folder / FILE, canonical(document))
 
 
 def read(folder: Path, made: Plan) -> Mapping[str, Fate] | None:
@@ -64,12 +64,12 @@ def read(folder: Path, made: Plan) -> Mapping[str, Fate] | None:
     if not path.is_file():
         return None
     try:
-        plain = json.loads(path.read_bytes())
+        plain = parse_json(path.read_bytes(), f"{FILE} does not tell of a publication")
         refuse_newer(plain, SCHEMA, FILE)
         if (plain["head"], plain["made"]) != (made.head, made.made):
             return None
         return {told.name: told for told in map(_fate, plain["images"])}
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise RepositoryError(f"{FILE} does not tell of a publication: {error}") from error
 
 

@@ -87,12 +87,12 @@ def publish(
         if not outcomes and not state.releases:
             # Nothing was ever published, and nothing is now: an empty repository stays empty.
             return Published(outcomes={}, missing=missing, written=(), failed=failed)
-        recorded = bool(made.head) and not (missing or failed or made.dirty or made.partial)
-        if made.head and recorded:
+        head = None if missing or failed else _to_record(made)
+        if head:
             # First: an older commit's publisher that does not see it yet is seen by the refresh.
-            publisher.record(made.head, is_ancestor=_ancestry(work))
+            publisher.record(head, is_ancestor=_ancestry(work))
         refreshed = publisher.refresh()
-        replaced = _replaced(refreshed.state, made, _ancestry(work)) if recorded else []
+        replaced = _replaced(refreshed.state, made, _ancestry(work)) if head else []
         if replaced:
             again, failed = _release_all(work, publisher, made, replaced, refreshed.state)
             outcomes |= again
@@ -111,11 +111,16 @@ def _is_done(publisher: Publisher, made: Plan, state: State, is_ancestor: IsAnce
     """Whether nothing is to be released, recorded or rendered."""
     if any(image.action in WORK for image in made.images):
         return False
-    if made.head and not (made.dirty or made.partial):
+    if head := _to_record(made):
         published = state.published.commit if state.published else None
-        if published != made.head or _replaced(state, made, is_ancestor):
+        if published != head or _replaced(state, made, is_ancestor):
             return False
     return publisher.is_rendered(state)
+
+
+def _to_record(made: Plan) -> str | None:
+    """The commit that is published when all that a plan says is done."""
+    return None if made.dirty or made.partial else made.head
 
 
 def _publishing(work: Workspace) -> AbstractContextManager[Publisher]:

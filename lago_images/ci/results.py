@@ -12,6 +12,7 @@ from lago_images.host.files import replace
 from lago_images.repository.check import manifest_problems
 from lago_images.repository.layout import NAME, BuildKey
 from lago_images.repository.manifest import Manifest, canonical, refuse_newer
+from lago_images.repository.parsing import parse_json
 
 SCHEMA = 1
 _KEYS = frozenset(
@@ -35,10 +36,10 @@ def load(data: bytes, where: str) -> list[Result]:
     Raises ``RepositoryError`` naming ``where`` when it is not a document we know.
     """
     try:
-        plain = json.loads(data)
+        plain = parse_json(data, f"{where} is not a file of results")
         refuse_newer(plain, SCHEMA, where)
         return [_result(entry, where) for entry in plain["results"]]
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise RepositoryError(f"{where} is not a file of results: {error}") from error
 
 
