@@ -327,14 +327,19 @@ def test_a_signing_subkey_that_expires_soon_is_told(store, tmp_path):
 
 @contextmanager
 def served(store):
-    with Server(store, Console(quiet=True), bind="127.0.0.1", port=0) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
+    with Server(store, Console(quiet=True), bind="127.0.0.1", port=0) as server, at_work(server):
+        yield server
+
+
+@contextmanager
+def at_work(server):
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+    thread.start()
+    try:
+        yield
+    finally:
+        server.shutdown()
+        thread.join()
 
 
 def test_over_http_from_just_the_url(store, tmp_path, keys):
@@ -436,13 +441,8 @@ def plainly_served(store, *, missing=404, cut=(), old=()):
         server.store, server.missing = store, missing
         server.cut, server.old = list(cut), dict(old)
         server.url = f"http://127.0.0.1:{server.server_port}"
-        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-        thread.start()
-        try:
+        with at_work(server):
             yield server
-        finally:
-            server.shutdown()
-            thread.join()
 
 
 def test_over_http_a_cut_answer_is_asked_for_again(store):
