@@ -19,7 +19,6 @@ from lago_images.repository.publisher import Publisher, publishing
 from lago_images.repository.verify import Verifier
 from lago_images.repository.verify_model import Report
 from lago_images.repository.web import Web, is_web
-from lago_images.storage.base import Store
 
 _FORMAT = click.option(
     "--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True
@@ -68,17 +67,18 @@ def gc(invocation: Invocation, really: bool, form: str) -> None:
     """
     retention = Retention.of(invocation.settings)
     store = invocation.store()
-    nothing = _is_nothing(store, retention)
+    empty = next(store.list(), None) is None
+    planned = sweep.look(store, retention, time.time()) if empty or not really else None
+    # A mistyped path must not become a repository.
+    nothing = empty and planned is not None and planned.is_empty
     if nothing:
         invocation.console.warn(f"there is nothing in {store.url}: check --repository")
-    if really and not nothing:
+    if planned is None or (really and not nothing):
         with _publishing(invocation) as publisher:
             done = sweep.sweep(publisher, retention)
         planned = done.sweep
         for name, arch in done.left:
             invocation.console.warn(f"{name} ({arch}) was published meanwhile: left alone")
-    else:
-        planned = sweep.look(store, retention, time.time())
     if form == "json":
         click.echo(_json({"applied": really, **_plain(planned)}))
         return
@@ -118,11 +118,6 @@ def rollback(
     with _publishing(invocation) as publisher:
         changed = history.rollback(publisher, name, reason=clean(reason), to=to, arch=arch)
     _show_changed(changed, f"back to the build of revision {changed.about}", form)
-
-
-def _is_nothing(store: Store, retention: Retention) -> bool:
-    """Whether there is no repository at all: a mistyped path must not become one."""
-    return next(store.list(), None) is None and sweep.look(store, retention, time.time()).is_empty
 
 
 @contextmanager

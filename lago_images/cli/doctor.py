@@ -28,7 +28,7 @@ _MARKS = {State.OK: "ok", State.WARNING: "warning", State.MISSING: "MISSING"}
 @click.pass_obj
 def doctor(invocation: Invocation, form: str, host: bool) -> None:
     """What this host lacks, and what to do about it. Exits with 1 if something is missing."""
-    checks = tuple(_host(invocation) if host else _checks(invocation))
+    checks = tuple(_checks(invocation, host=host))
     if form == "json":
         click.echo(json.dumps([asdict(check) for check in checks], indent=1, ensure_ascii=False))
     else:
@@ -46,33 +46,22 @@ def _lines(checks: tuple[Check, ...]) -> Iterator[str]:
             yield f"{'':<8} {'':<{width}}  -> {clean(check.do)}"
 
 
-def _host(invocation: Invocation) -> Iterator[Check]:
-    runner = Runner(environ=invocation.environ)
-    wrong = _wrong_settings(invocation)
-    if wrong is not None:
-        yield _failure("settings", wrong)
-    need = wrong is None and invocation.settings.require_kvm
-    yield from host_checks(runner, invocation.environ, require_kvm=need)
-
-
-def _wrong_settings(invocation: Invocation) -> Error | None:
+def _checks(invocation: Invocation, *, host: bool) -> Iterator[Check]:
+    runner, settings = Runner(environ=invocation.environ), None
     try:
-        _ = invocation.settings
+        settings = invocation.settings
     except SettingsError as error:
-        return error
-    return None
-
-
-def _checks(invocation: Invocation) -> Iterator[Check]:
-    yield from _host(invocation)
-    # The others look at what the settings say.
-    can = _wrong_settings(invocation) is None
-    if can:
+        yield _failure("settings", error)
+    need = settings is not None and settings.require_kvm
+    yield from host_checks(runner, invocation.environ, require_kvm=need)
+    if host:
+        return
+    if settings is not None:
         yield _specs(invocation)
     yield _git(invocation)
-    if can:
+    if settings is not None:
         yield from _store(invocation)
-        yield _signing(invocation, Runner(environ=invocation.environ))
+        yield _signing(invocation, runner)
 
 
 def _specs(invocation: Invocation) -> Check:
