@@ -85,16 +85,7 @@ def release(
         if reason:
             found.append(reason)
             return None
-        return Release(
-            name=manifest.name,
-            arch=manifest.arch,
-            revision=next_revision(history),
-            build=manifest.build_id,
-            fingerprint=manifest.fingerprint,
-            commit=commit,
-            published=int(now()),
-            nonce=new_nonce(),
-        )
+        return _next(history, manifest, commit, now)
 
     seen = _seen(state, manifest)
     created = create(store, manifest.name, manifest.arch, decide, seen)
@@ -103,6 +94,20 @@ def release(
     if back := _give_way(store, created, is_ancestor, now, seen):
         return Outcome(verdict=Verdict.SUPERSEDED, release=back)
     return Outcome(verdict=Verdict.RELEASED, release=created)
+
+
+def _next(history: History, manifest: Manifest, commit: str, now: Callable[[], float]) -> Release:
+    """The release that a build becomes."""
+    return Release(
+        name=manifest.name,
+        arch=manifest.arch,
+        revision=next_revision(history),
+        build=manifest.build_id,
+        fingerprint=manifest.fingerprint,
+        commit=commit,
+        published=int(now()),
+        nonce=new_nonce(),
+    )
 
 
 def create(

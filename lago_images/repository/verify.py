@@ -27,6 +27,7 @@ from lago_images.repository import (
     verify_tools,
 )
 from lago_images.repository.cache import THREADS
+from lago_images.repository.gc import Retention
 from lago_images.repository.index import Entry
 from lago_images.repository.metadata import Version
 from lago_images.repository.render import render
@@ -46,7 +47,6 @@ from lago_images.settings import Settings
 from lago_images.storage.base import Store
 
 _KEY_LINK = re.compile(rb"key-[0-9A-F]{40,64}\.asc")
-_DAY = 86_400
 _PAUSE = 3.0
 _ATTEMPTS = 3
 _NAME_AND_URL = "lago-images repo refresh, with the name and base-url that are meant"
@@ -85,7 +85,7 @@ class Verifier:
         looked = self._look(files)
         revisions: dict[Image, int] = {(one.name, one.arch): one.revision for one in looked.entries}
         records += verify_history.against_index(state, revisions)
-        grace = self.settings.grace_days * _DAY
+        grace = Retention.of(self.settings).grace
         records += verify_history.unfinished(store, self.now - grace)
         report = self._report(heard, looked, records)
         return _with(report, verify_headers.kept(heard.told))
