@@ -6,8 +6,10 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Thread
 
-from moto.server import ThreadedMotoServer
+from moto.server import DomainDispatcherApplication, create_backend_app
+from werkzeug.serving import make_server
 
 from tests.servers import ceph, fetch, rclone, swift
 from tests.servers.model import Server
@@ -52,14 +54,20 @@ def running_rclone() -> Iterator[Server]:
 
 @contextmanager
 def running_moto() -> Iterator[Server]:
-    """moto, a mock: for unit tests only."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    try:
-        host, port = server.get_host_and_port()
-        yield Server(name="moto", endpoint=f"http://{host}:{port}", conditional=True)
-    finally:
-        server.stop()
+    """moto, a mock: for unit tests only.
+
+    It checks a condition and writes in two steps: threads of its own server get between them.
+    """
+    app = DomainDispatcherApplication(create_backend_app)
+    with make_server("127.0.0.1", 0, app, threaded=False) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        endpoint = f"http://127.0.0.1:{server.server_port}"
+        try:
+            yield Server(name="moto", endpoint=endpoint, conditional=True)
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 @contextmanager
