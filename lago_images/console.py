@@ -94,7 +94,8 @@ class Console:
     def error(self, text: str) -> None:
         """A failure, which may have several lines."""
         if self.mode is Mode.GITHUB:
-            self._write(f"::error::{_data(text)}")
+            # GitHub puts the word before an annotation by itself.
+            self._write(f"::error::{_data(text.removeprefix('error: '))}")
             return
         for line in text.splitlines():
             self._line(line)

@@ -85,6 +85,11 @@ class CommandError(Error):
         self.tail = tuple(tail)
         self.log = log
 
+    @property
+    def last_words(self) -> str:
+        """The program's last line, where it said anything."""
+        return self.tail[-1] if self.tail else self.message
+
 
 class ToolMissingError(Error):
     """A program this work needs is not installed."""

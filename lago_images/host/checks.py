@@ -111,7 +111,7 @@ def _user_namespaces(runner: Runner) -> Check:
     try:
         runner.run(["unshare", "--map-root-user", "--map-auto", "true"], timeout=10)
     except (CommandError, ToolMissingError) as error:
-        said = error.tail[-1] if isinstance(error, CommandError) and error.tail else error.message
+        said = error.last_words if isinstance(error, CommandError) else error.message
         return Check(
             name="user namespaces",
             state=State.MISSING,

@@ -13,8 +13,10 @@ from lago_images.host.owned import abandoned, locked
 from lago_images.host.process import Runner
 
 _TIMEOUT = 60.0
-# Short: an agent's socket path may have 107 characters.
+# The path of an agent's socket may have 107 bytes (unix(7)): the folder, our name of 17 with its
+# slash, and "/S.gpg-agent.browser", gpg's longest.
 _PREFIX = "lago-gpg-"
+_LONGEST_PARENT = 107 - 18 - 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,8 +104,7 @@ class Gpg:
         try:
             status = self.call("--status-fd", "1", *arguments, stdin=stdin)
         except CommandError as error:
-            said = error.tail[-1] if error.tail else error.message
-            raise SigningError(f"the signature is not good: {said}") from error
+            raise SigningError(f"the signature is not good: {error.last_words}") from error
         return status.decode(errors="replace")
 
     def _env(self) -> dict[str, str]:
@@ -117,7 +118,7 @@ def throw_away(runner: Runner, environ: Mapping[str, str]) -> Iterator[Gpg]:
 
     What killed runs of this user left of theirs is removed first.
     """
-    parent = Path(tempfile.gettempdir())
+    parent = _parent()
     for left in abandoned(parent, _PREFIX):
         _remove(left, runner)
     home, lock, handle = locked(parent, _PREFIX)
@@ -128,6 +129,11 @@ def throw_away(runner: Runner, environ: Mapping[str, str]) -> Iterator[Gpg]:
         _remove(home, runner)
         lock.unlink(missing_ok=True)
         os.close(handle)
+
+
+def _parent() -> Path:
+    usual = tempfile.gettempdir()
+    return Path(usual if len(os.fsencode(usual)) <= _LONGEST_PARENT else "/tmp")  # noqa: S108
 
 
 def _remove(home: Path, runner: Runner) -> None:

@@ -128,10 +128,6 @@ def _run(runner: Runner, proof: _Proof, accel: str) -> str:
         except ToolMissingError as error:
             return error.message
         except CommandError as error:
-            code, said = error.returncode, _shown(error)
+            code = error.returncode
+            said = error.last_words.removeprefix("qemu-system-x86_64: ")
     return "" if code == proof.exit_code else f"a guest that only counts fails: {said}"
-
-
-def _shown(error: CommandError) -> str:
-    words = error.tail[-1] if error.tail else error.message
-    return words.removeprefix("qemu-system-x86_64: ")

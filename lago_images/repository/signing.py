@@ -135,7 +135,8 @@ def _open(
     try:
         gpg.import_keys(data)
     except CommandError as error:
-        raise SigningError(f"{reference} holds no key", hint=_EXPORT) from error
+        what = f"{reference} holds no key that gpg can take: {error.last_words}"
+        raise SigningError(what, hint=_EXPORT) from error
     return _proven(gpg, "", reference)
 
 
@@ -188,8 +189,7 @@ def _only(keys: list[Key], reference: str) -> Key:
 
 
 def _refused(fingerprint: str, error: CommandError) -> SigningError:
-    said = error.tail[-1] if error.tail else error.message
     return SigningError(
-        f"gpg cannot sign with {fingerprint}: {said}",
+        f"gpg cannot sign with {fingerprint}: {error.last_words}",
         hint="a key in a file or a variable must have no passphrase; else use agent:FINGERPRINT",
     )

@@ -2,6 +2,7 @@
 
 import os
 import stat
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -105,6 +106,15 @@ def test_a_signature_by_another_key_is_replaced(store, keys):
         foreign = signer.keys[0].clearsign(store.get("index").data)
     store.put("index.asc", foreign, expected=store.get("index.asc").etag)
     assert refresh(store, signed_by(old)).written == ("index.asc",)
+
+
+def test_a_long_way_to_the_temporary_files_is_no_hindrance(store, keys, tmp_path, monkeypatch):
+    """gpg's agent listens on a socket, whose path may have 107 bytes."""
+    far = tmp_path / ("x" * 100)
+    far.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(far))
+    assert "index.asc" in refresh(store, signed_by(keys[0])).written
+    assert list(far.iterdir()) == []
 
 
 def test_gpg_itself_accepts_the_signature_of_repo_metadata(store, keys):

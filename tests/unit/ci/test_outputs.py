@@ -84,6 +84,12 @@ def test_no_line_of_a_program_is_a_command(text):
     assert not any(is_command(line) for line in stream.getvalue().splitlines())
 
 
+def test_github_says_itself_that_it_is_an_error():
+    stream = io.StringIO()
+    Console(stream=stream, mode=Mode.GITHUB).error("error: it is full\nmake room")
+    assert stream.getvalue() == "::error::it is full%0Amake room\n"
+
+
 @pytest.mark.parametrize("text", COMMANDS, ids=ascii)
 def test_annotations_are_one_command_each(text):
     stream = io.StringIO()
