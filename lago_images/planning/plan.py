@@ -142,9 +142,9 @@ class _Decider:
             return _newer(current)
         if base and base.action is Action.KEEP and not self._base_is_published(spec):
             return f"it cannot be built while its base {spec.base.name} is kept: {base.note}"
-        asked = any(reason.kind in _ASKED for reason in found)
+        forced = any(reason.kind is ReasonKind.FORCED for reason in found)
         held = published.held.get(self.tree.fingerprints[spec.name])
-        if held and not asked and not (base and base.action in WORK):
+        if held and not forced and not (base and base.action in WORK):
             return f"{held}; change its spec, or name it to build it again"
         return None
 

@@ -1,6 +1,7 @@
 """What operators took back: withdrawn, or passed over by a rollback."""
 
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 
 from lago_images.repository.release import Release
 from lago_images.repository.state import withdrawn
@@ -19,13 +20,32 @@ def held(history: History) -> Mapping[str, Release]:
     for position, release in enumerate(history):
         earlier = history[:position]
         if release.withdraws is not None:
-            gone = [one for one in earlier if one.revision == release.withdraws]
+            gone = _withdrawn(earlier, release, taken_back)
+        elif release.reason:
+            # It brings back a build, and not what its spec would be built to today.
+            gone = [] if release.revision in taken_back else _passed_over(earlier, release)
         else:
-            rolls_back = release.reason and release.revision not in taken_back
-            gone = _passed_over(earlier, release) if rolls_back else []
+            gone = []
+            found.pop(release.fingerprint, None)
         found |= {one.fingerprint: release for one in gone}
-        found.pop(release.fingerprint, None)
     return found
+
+
+def _withdrawn(
+    earlier: History, withdrawal: Release, taken_back: AbstractSet[int]
+) -> list[Release]:
+    """What a withdrawal is about, unless the same was released again between the two."""
+    about = [one for one in earlier if one.revision == withdrawal.withdraws]
+    since = {
+        one.fingerprint
+        for one in earlier
+        for gone in about
+        if one.revision > gone.revision
+        and one.build is not None
+        and not one.reason
+        and one.revision not in taken_back
+    }
+    return [one for one in about if one.fingerprint not in since]
 
 
 def _passed_over(earlier: History, rollback: Release) -> list[Release]:

@@ -386,6 +386,20 @@ def test_what_an_operator_took_back_is_not_built_again_unasked():
     assert actions(plan(fixed, images, history()))["debian"] == "build"
 
 
+@pytest.mark.parametrize("days", [None, 30])
+@pytest.mark.parametrize("content", ["1", "2"])
+def test_the_schedule_does_not_bring_back_what_was_taken_back(content, days):
+    new = tree(BASE, content={"debian": content})
+    held = {new.fingerprints["debian"]: "revision 3 rolled it back: back to revision 1"}
+    current = released(
+        build_of(tree(BASE, content={"debian": "1"}), "debian", created=NOW - 40 * DAY)
+    )
+    images = {KEY: Published(current=current, newest=3, held=held)}
+    assert actions(plan(new, images, history(), stale_days=days)) == {"debian": "keep"}
+    asked = plan(new, images, history(), stale_days=days, force=frozenset({"debian"}))
+    assert actions(asked) == {"debian": "build"}
+
+
 def test_all_withdrawn_is_missing_until_the_spec_changes():
     held = {tree(BASE).fingerprints["debian"]: "revision 1 was withdrawn"}
     images = {KEY: Published(newest=2, held=held)}

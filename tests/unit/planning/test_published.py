@@ -97,6 +97,30 @@ def test_a_rollback_that_was_withdrawn_itself_holds_nothing():
     assert "f2" not in found.held
 
 
+def test_a_rollback_among_builds_of_one_spec_holds_the_spec():
+    """What would be built today is what was passed over, not what was gone back to."""
+    builds = [manifest(n) for n in (1, 2)]
+    back = release(3, "b1", "f", reason="back to revision 1")
+    found = held(release(1, "b1", "f"), release(2, "b2", "f"), back, manifests=builds)
+    assert (found.current.revision, set(found.held)) == (3, {"f"})
+    again = held(
+        release(1, "b1", "f"),
+        release(2, "b2", "f"),
+        back,
+        release(4, "b4", "f"),
+        manifests=[*builds, manifest(4)],
+    )
+    assert again.held == {}
+
+
+def test_an_older_withdrawal_does_not_hold_what_was_released_since():
+    history = [release(n, f"b{n}", "f") for n in (1, 2, 3)]
+    leak = release(4, None, withdraws=1, reason="leak")
+    assert held(*history, leak, manifests=[manifest(3)]).held == {}
+    newest = release(5, None, withdraws=3, reason="bad")
+    assert held(*history, leak, newest, manifests=[manifest(2)]).held.keys() == {"f"}
+
+
 def test_only_complete_clean_unreleased_builds_wait():
     builds = [manifest(1), manifest(2), manifest(3, dirty=True), manifest(4), manifest(5)]
     found = held(release(1, "b1", "f"), manifests=builds, incomplete=[builds[3]])
