@@ -192,7 +192,7 @@ def _reason_not_to(
 ) -> Outcome | None:
     if taken := _taken_back(history, manifest, known_revision):
         return Outcome(verdict=Verdict.WITHDRAWN, release=taken)
-    newest = next(reversed(standing(history)), None)
+    newest = _newest(history)
     if newest is None:
         return None
     if newest.build == manifest.build_id:
@@ -204,11 +204,16 @@ def _reason_not_to(
     return None
 
 
+def _newest(history: History) -> Release | None:
+    """What clients get, or what took the last of it back: that has the commit of what it was."""
+    return next(reversed(standing(history) or history), None)
+
+
 def _published_since(
     store: Store, history: History, manifest: Manifest, commit: str, is_ancestor: IsAncestor
 ) -> Outcome | None:
     """What a newer commit left as it was: its own release of it would be the newest."""
-    newest = next(reversed(standing(history)), None)
+    newest = _newest(history)
     if newest is None or newest.fingerprint == manifest.fingerprint or newest.commit == commit:
         return None
     if not _is_older(commit, read_published(store), is_ancestor):

@@ -109,6 +109,18 @@ def test_an_older_commit_never_replaces_a_newer_ones_image(store):
     assert read(store).current("debian-12", "x86_64").build == "b2"
 
 
+@pytest.mark.parametrize(
+    ("commit", "verdict"), [("c1", Verdict.SUPERSEDED), ("c3", Verdict.RELEASED)]
+)
+def test_nor_where_an_operator_withdrew_the_newer_ones(store, commit, verdict):
+    for build, fingerprint in (("b1", "f1"), ("b2", "f2")):
+        put_build(store, manifest(build_id=build, fingerprint=fingerprint))
+    public(store, manifest(build_id="b2", fingerprint="f2"), commit="c2")
+    put_release(store, release(2, None, fingerprint="", commit="c2", withdraws=1, reason="bad"))
+    late = public(store, manifest(build_id="b1", fingerprint="f1"), commit=commit)
+    assert late.verdict is verdict
+
+
 def reverted(store):
     """A published image, and a build of a commit that another one reverted."""
     for build, fingerprint in (("b1", "f1"), ("b2", "f2")):
