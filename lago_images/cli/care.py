@@ -97,11 +97,13 @@ def gc(invocation: Invocation, really: bool, form: str) -> None:
 def yank(
     invocation: Invocation, name: str, revision: int | None, reason: str, arch: str, form: str
 ) -> None:
-    """Withdraw a revision of an image: clients are offered the one before it."""
+    """Withdraw a revision of an image, and all others of the same build.
+
+    Clients are then offered what was offered before.
+    """
     with _publishing(invocation) as publisher:
         changed = history.yank(publisher, name, reason=clean(reason), revision=revision, arch=arch)
-    done = "withdrawn" if changed.release else "was withdrawn already"
-    _show_changed(changed, f"revision {changed.about} {done}", form)
+    _show_changed(changed, _withdrawn(changed), form)
 
 
 @click.command()
@@ -188,6 +190,14 @@ def _plain(planned: Sweep) -> dict[str, Any]:
         "abort": [asdict(upload) for upload in planned.abort],
         "forget": list(planned.forget),
     }
+
+
+def _withdrawn(changed: history.Changed) -> str:
+    first, *others = changed.withdrawn or (None,)
+    if first is None:
+        return f"revision {changed.about} was withdrawn already"
+    more = "".join(f", and revision {number} of the same build" for number in others)
+    return f"revision {first} withdrawn{more}"
 
 
 def _show_changed(changed: history.Changed, what: str, form: str) -> None:

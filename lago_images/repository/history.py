@@ -19,7 +19,6 @@ from lago_images.repository.state import (
     build_of,
     read,
     standing,
-    withdrawn,
 )
 from lago_images.storage.base import Store
 
@@ -34,7 +33,8 @@ class Changed:
         name: The image's.
         arch: Its architecture.
         about: The revision that was withdrawn, or gone back to.
-        release: The release that this made; None when nothing was left to do.
+        release: The release that this made, the first of several; None when nothing was left to do.
+        withdrawn: The revisions that this withdrew.
         current: What clients get now; None when the image is offered no more.
         written: The rendered files that changed.
     """
@@ -45,19 +45,21 @@ class Changed:
     release: Release | None
     current: Release | None
     written: tuple[str, ...]
+    withdrawn: tuple[int, ...] = ()
 
 
 def yank(
     publisher: Publisher, name: str, *, reason: str, revision: int | None = None, arch: str = ""
 ) -> Changed:
-    """Withdraw a revision: the newest one that is offered, unless another is named.
+    """Withdraw a revision, the newest one that is offered unless another is named.
 
-    Clients are then offered what was offered before it. The revision's number is never used
-    again, its build not released again, and its fingerprint not built again unless asked for.
-    A revision that is withdrawn already is left as it is.
+    With it goes every other revision of the same build. Clients are then offered what was
+    offered before. The revisions' numbers are never used again, the build not released again,
+    and its fingerprint not built again unless asked for. What is withdrawn already is left as it
+    is.
 
     Raises:
-        UsageError: There is no such revision.
+        UsageError: There is no such revision, or it must be named as the repository is damaged.
     """
     store, arch = publisher.store, arch or only_arch(publisher.store, name)
     revision = _current(store, name, arch) if revision is None else revision
@@ -67,31 +69,44 @@ def yank(
     def decide(history: History) -> Release | None:
         if not targets:
             targets.append(_to_withdraw(history, retired, name, arch, revision))
-        target = targets[0]
-        if target.revision in withdrawn(history):
-            return None
-        return Release(
-            name=name,
-            arch=arch,
-            revision=next_revision(history),
-            build=None,
-            fingerprint="",
-            commit=target.commit,
-            published=int(publisher.now()),
-            nonce=new_nonce(),
-            withdraws=target.revision,
-            reason=reason,
-        )
+        left = _left_of(targets[0], history, retired)
+        return _withdrawal(left[0], history, reason, int(publisher.now())) if left else None
 
-    made = create(store, name, arch, decide)
+    made: list[Release] = []
+    while one := create(store, name, arch, decide):
+        made.append(one)
     refreshed = publisher.refresh()
     return Changed(
         name=name,
         arch=arch,
         about=targets[0].revision,
-        release=made,
+        release=made[0] if made else None,
         current=refreshed.state.current(name, arch),
         written=refreshed.written,
+        withdrawn=tuple(one.withdraws for one in made if one.withdraws is not None),
+    )
+
+
+def _left_of(target: Release, history: History, retired: frozenset[str]) -> list[Release]:
+    """What of a build stands yet, the revision that is meant first."""
+    same = {target.build} - retired
+    offered = standing(history)
+    found = [one for one in offered if one.revision == target.revision or one.build in same]
+    return sorted(found, key=lambda one: (one.revision != target.revision, -one.revision))
+
+
+def _withdrawal(target: Release, history: History, reason: str, now: int) -> Release:
+    return Release(
+        name=target.name,
+        arch=target.arch,
+        revision=next_revision(history),
+        build=None,
+        fingerprint="",
+        commit=target.commit,
+        published=now,
+        nonce=new_nonce(),
+        withdraws=target.revision,
+        reason=reason,
     )
 
 
@@ -173,11 +188,14 @@ def only_arch(store: Store, name: str) -> str:
 
 
 def _current(store: Store, name: str, arch: str) -> int | None:
-    """The revision that clients get now; None also where the repository is too damaged to tell."""
+    """The revision that clients get now; None for none."""
     try:
         current = read(store).current(name, arch)
-    except RepositoryError:
-        return None
+    except RepositoryError as error:
+        raise UsageError(
+            f"which revision of {name} is meant cannot be told: {error.message}",
+            hint=f"say which: --revision; {error.hint or 'repo verify lists all there is'}",
+        ) from error
     return current.revision if current else None
 
 
@@ -202,16 +220,17 @@ def _to_withdraw(
 
 def _to_go_back_to(state: State, name: str, arch: str, to: int | None) -> Release:
     live, current = state.live(name, arch), state.current(name, arch)
+    gone = _withdrawn_builds(state, name, arch)
     if to is None:
         same = [one.revision for one in live if current and one.build == current.build]
-        older = [one for one in live if same and one.revision < same[0]]
+        older = [o for o in live if same and o.revision < same[0] and o.build not in gone]
         if not older:
             raise UsageError(f"{name} ({arch}) has no older build to go back to", hint=_LIST)
         return older[-1]
     for release in live:
         if release.revision == to and current and release.build == current.build:
             raise UsageError(f"the build of revision {to} is what clients of {name} get now")
-        if release.revision == to:
+        if release.revision == to and release.build not in gone:
             return release
     raise UsageError(
         f"cannot go back to revision {to} of {name}: {_why_not(state, name, arch, to)}"
@@ -224,6 +243,13 @@ def _why_not(state: State, name: str, arch: str, revision: int) -> str:
         return "there is no such release"
     if revision in state.withdrawn(name, arch):
         return "it was withdrawn"
+    if found[0].build in _withdrawn_builds(state, name, arch):
+        return "its build was withdrawn"
     if build_of(found[0]) in state.retired:
         return "its build was removed by repo gc"
     return "its build is not whole"
+
+
+def _withdrawn_builds(state: State, name: str, arch: str) -> frozenset[str | None]:
+    gone = state.withdrawn(name, arch)
+    return frozenset(one.build for one in state.history(name, arch) if one.revision in gone)

@@ -272,7 +272,10 @@ def _refuse_lost(
             key = build_of(release)
             if key is None or key in known:
                 continue
-            hint = f"restore it from a copy, or withdraw the revision: repo yank {release.name}"
+            hint = (
+                f"restore it from a copy, or withdraw the revision: repo yank {release.name} "
+                f"--arch {release.arch} --revision {release.revision} --reason lost"
+            )
             if key in unreadable:
                 raise RepositoryError(f"release {release.key}: {unreadable[key]}", hint=hint)
             raise _MissingError(f"{release.key} names {key.manifest}, which is lost", hint=hint)

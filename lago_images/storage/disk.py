@@ -19,6 +19,7 @@ _HINTS = {
     errno.EDQUOT: "the disk quota is used up: free some space",
     errno.ENOTDIR: "a file is in the way of a folder: remove it",
     errno.ENAMETOOLONG: "the file system allows no name this long",
+    errno.EXDEV: "a directory repository is one file system: let nothing be mounted below it",
     errno.ENOLCK: "the file system has no locks: use another one",
 }
 _NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})

@@ -118,7 +118,7 @@ def test_a_life_of_a_repository(repo, monkeypatch):
 
     yanked = repo.call("yank", "debian-12", "--reason", "b3 is bad too")
     assert yanked.stdout.splitlines() == [
-        "debian-12 (x86_64): revision 5 withdrawn",
+        "debian-12 (x86_64): revision 5 withdrawn, and revision 3 of the same build",
         "debian-12 (x86_64): clients get revision 4",
     ]
     assert (

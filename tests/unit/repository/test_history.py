@@ -11,7 +11,14 @@ from lago_images.repository.releasing import Verdict, release
 from lago_images.repository.signing import Signer
 from lago_images.repository.state import read
 from lago_images.storage.directory import DirectoryStore
-from tests.support.handmade import SITE, manifest, publish_by_hand, put_build
+from tests.support.handmade import (
+    SITE,
+    manifest,
+    publish_by_hand,
+    put_build,
+    put_release,
+)
+from tests.support.handmade import release as record
 
 NAME = "debian-12"
 START = 1_700_000_000
@@ -113,8 +120,38 @@ def test_a_release_whose_manifest_is_lost_can_be_withdrawn(store):
     store.delete([built(3).key.manifest])
     with pytest.raises(RepositoryError, match="lost"):
         read(store)
-    history.yank(publisher(store), NAME, reason="lost")
+    history.yank(publisher(store), NAME, reason="lost", revision=3)
     assert offered(store) == {NAME: (2, "b2")}
+
+
+def test_in_a_damaged_repository_the_revision_must_be_named(store):
+    """Else the good newest one would be withdrawn for a lost older one."""
+    store.delete([built(1).key.manifest])
+    with pytest.raises(UsageError, match=r"1\.json names .* lost") as caught:
+        history.yank(publisher(store), NAME, reason="lost")
+    assert f"repo yank {NAME} --arch x86_64 --revision 1 " in caught.value.hint
+    history.yank(publisher(store), NAME, reason="lost", revision=1)
+    assert offered(store) == {NAME: (3, "b3")}
+
+
+def test_every_revision_of_a_withdrawn_build_is_withdrawn(store):
+    history.rollback(publisher(store), NAME, to=1)
+    changed = history.yank(publisher(store), NAME, reason="a secret is in it")
+    assert (changed.about, changed.withdrawn) == (4, (4, 1))
+    assert offered(store) == {NAME: (3, "b3")}
+    with pytest.raises(UsageError, match="withdrawn"):
+        history.rollback(publisher(store), NAME, to=1)
+    # As docs/operations.md has it for a secret.
+    store.delete([stat.key for stat in store.list(built(1).key.folder)])
+    assert read(store).current(NAME, "x86_64").revision == 3
+
+
+def test_a_withdrawn_build_is_not_gone_back_to_by_another_of_its_revisions(store):
+    history.rollback(publisher(store), NAME, to=1)
+    put_release(store, record(5, None, fingerprint="", withdraws=4, reason="by an older version"))
+    with pytest.raises(UsageError, match="its build was withdrawn"):
+        history.rollback(publisher(store), NAME, to=1)
+    assert history.rollback(publisher(store), NAME).release.build == "b2"
 
 
 def test_a_rollback_is_a_new_revision_of_the_older_build(store):
