@@ -49,6 +49,12 @@ def describe(data: bytes) -> Published:
     return Published(name=name, templates=templates, bases=tuple(sorted(bases)), fingerprint="")
 
 
+def keyed(store: Store) -> set[str]:
+    """The keys of the signed indexes and public keys that are there, each with a fingerprint."""
+    listed = (stat.key for prefix in ("index-", "key-") for stat in store.list(prefix))
+    return {key for key in listed if layout.key_behind(key)}
+
+
 def lines(published: Published, url: str) -> list[str]:
     """Shell lines, ready to paste, that use the repository at ``url`` with both clients."""
     image = published.templates[0] if published.templates else "IMAGE"
@@ -84,9 +90,7 @@ def _fingerprint(store: Store) -> str:
         return ""
     found = ""
     for stat in store.list("key-"):
-        fingerprint = stat.key.removeprefix("key-").removesuffix(".asc")
-        if stat.key == layout.key_file(fingerprint) and (
-            not found or store.get(stat.key).data != current
-        ):
+        fingerprint = layout.key_behind(stat.key)
+        if fingerprint and (not found or store.get(stat.key).data != current):
             found = fingerprint
     return found

@@ -24,6 +24,7 @@ NAME = names.NAME
 _RELEASE = re.compile(r"releases/([^/]+)/([^/]+)/([1-9][0-9]*)\.json")
 _MANIFEST = re.compile(r"builds/([^/]+)/([^/]+)/([^/]+)/manifest\.json")
 _IN_BUILD = re.compile(r"builds/([^/]+)/([^/]+)/([^/]+)/.+")
+_KEYED = re.compile(r"(?:index|key)-([0-9A-F]{40,64})\.asc")
 _RETIREMENT = re.compile(r"releases/([^/]+)/([^/]+)/retired/([^/]+)\.json")
 
 _ONCE = "public, max-age=31536000, immutable"
@@ -104,6 +105,12 @@ def signed_index(fingerprint: str) -> str:
 def key_file(fingerprint: str) -> str:
     """One public key, beside the index it signs."""
     return f"key-{fingerprint}.asc"
+
+
+def key_behind(key: str) -> str:
+    """The fingerprint in the name of a signed index or of a public key; else empty."""
+    match = _KEYED.fullmatch(key)
+    return match[1] if match else ""
 
 
 def release_key(key: str) -> ReleaseKey | None:

@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from lago_images.errors import ConflictError, NotFoundError, RepositoryError, SigningError
-from lago_images.repository import layout
-from lago_images.repository.layout import PUBLISHED, RENDERED, headers
+from lago_images.repository import clients, layout
+from lago_images.repository.layout import PUBLISHED, RENDERED, headers, key_behind
 from lago_images.repository.releasing import IsAncestor
 from lago_images.repository.render import is_empty, render
 from lago_images.repository.signing import Signer, SigningKey
@@ -71,7 +71,7 @@ def refresh(
         refuse_key_change(before, signer, fingerprint, retire)
         # First: a key whose file is not there is being retired, whoever comes to finish that.
         store.delete(
-            [name for name in before if name.startswith("key-") and _fingerprint_in(name) in retire]
+            [name for name in before if name.startswith("key-") and key_behind(name) in retire]
         )
         state = read(store)
         try:
@@ -91,7 +91,7 @@ def refresh(
 
 def published_files(store: Store, signer: Signer) -> Mapping[str, Blob]:
     """The rendered files as they are now, by key; those that are not there are left out."""
-    names = {*RENDERED, *(stat.key for prefix in ("index-", "key-") for stat in store.list(prefix))}
+    names = {*RENDERED, *clients.keyed(store)}
     for key in signer.public:
         names |= {layout.signed_index(key.fingerprint), layout.key_file(key.fingerprint)}
 
@@ -120,13 +120,13 @@ def refuse_key_change(
             hint="take it out of signing-key first",
         )
     retire |= _half_retired(before, signer, fingerprint)
-    abandoned = {_fingerprint_in(name) for name in before} - {"", *ours} - retire
+    abandoned = {key_behind(name) for name in before} - {"", *ours} - retire
     for key in signer.keys:
         if own := before.get(layout.key_file(key.fingerprint)):
             abandoned |= key.left_behind(own.data) - retire
     first = signer.public[0] if signer.keys else None
     if layout.KEY in before and not (first and before[layout.KEY].data == first.armour):
-        published = fingerprint(before[layout.KEY].data)
+        published = _published_key(before, signer, fingerprint)
         if published not in retire and (first is None or published != first.fingerprint):
             abandoned.add(published)
     elif layout.SIGNED_INDEX in before and first is None and not retire:
@@ -252,7 +252,7 @@ def _delete(
 ) -> tuple[str, ...]:
     if not retire:
         return ()
-    names = [name for name in before if _fingerprint_in(name) in retire]
+    names = [name for name in before if key_behind(name) in retire]
     if not signer.keys:
         all_signed = (layout.SIGNED_INDEX, layout.METADATA_SIGNATURE, layout.KEY)
         names += [name for name in all_signed if name in before]
@@ -265,16 +265,29 @@ def _half_retired(
     before: Mapping[str, Blob], signer: Signer, fingerprint: Fingerprint
 ) -> frozenset[str]:
     """The keys whose retirement was begun: what they signed is there without their own file."""
-    found = {_fingerprint_in(name) for name in before}
-    if layout.KEY in before and not any(before[layout.KEY].data == k.armour for k in signer.public):
-        found.add(fingerprint(before[layout.KEY].data))
+    found = {key_behind(name) for name in before}
+    if not any(layout.KEY in before and before[layout.KEY].data == k.armour for k in signer.public):
+        found.add(_published_key(before, signer, fingerprint))
     ours = {key.fingerprint for key in signer.public}
     gone = {one for one in found if layout.key_file(one) not in before}
     return frozenset(gone - {"", *ours})
 
 
-def _fingerprint_in(name: str) -> str:
-    for prefix in ("index-", "key-"):
-        if name.startswith(prefix) and name.endswith(".asc"):
-            return name.removeprefix(prefix).removesuffix(".asc")
-    return ""
+def _published_key(before: Mapping[str, Blob], signer: Signer, fingerprint: Fingerprint) -> str:
+    """What ``key.asc`` holds; empty where there is none.
+
+    A damaged one counts as that of our first key if that one is published beside it.
+    """
+    if layout.KEY not in before:
+        return ""
+    try:
+        return fingerprint(before[layout.KEY].data)
+    except SigningError as error:
+        first = signer.public[0].fingerprint if signer.keys else ""
+        if first and layout.key_file(first) in before:
+            return first
+        raise SigningError(
+            f"the published {layout.KEY} is damaged, so whose clients it serves is not known: "
+            f"{error.message}",
+            hint=f"put the right file in its place, or delete it: {layout.KEY} is written anew",
+        ) from error

@@ -20,7 +20,6 @@ from lago_images.repository import layout
 from lago_images.storage.base import Stat, Store
 
 _RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
-_KEYED = re.compile(r"(index|key)-[0-9A-F]{40,64}\.asc")
 _IDLE = 60.0
 
 
@@ -30,7 +29,7 @@ def served(target: str) -> str | None:
     ``/`` asks for the catalogue.
     """
     key = unquote(target.partition("?")[0]).removeprefix("/") or layout.CATALOGUE
-    if key in layout.RENDERED or _KEYED.fullmatch(key):
+    if key in layout.RENDERED or layout.key_behind(key):
         return key
     parts = key.split("/")
     hidden = any(not part or part.startswith(".") for part in parts)

@@ -58,10 +58,16 @@ class SigningKey:
         return signature
 
     def left_behind(self, published: bytes) -> frozenset[str]:
-        """What signed in a published copy of this key, if what signs now is not in there."""
+        """What signed in a published copy of this key, if what signs now is not in there.
+
+        Nobody has a key from a file that is damaged.
+        """
         if published == self.public.armour:
             return frozenset()
-        before = signing_parts(self.gpg, published)
+        try:
+            before = signing_parts(self.gpg, published)
+        except CommandError:
+            return frozenset()
         return frozenset() if self.signer in before else frozenset(before)
 
     def has_clearsigned(self, signed: bytes, text: bytes) -> bool:

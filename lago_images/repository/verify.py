@@ -168,8 +168,7 @@ class Verifier:
         """Records and rendered files; what a publication under way explains is looked at again."""
         store, attempt = heard.store, 1
         while True:
-            names = {s.key for prefix in ("index-", "key-") for s in store.list(prefix)}
-            files = verify_files.fetch(heard, {*layout.RENDERED, *names})
+            files = verify_files.fetch(heard, {*layout.RENDERED, *clients.keyed(store)})
             state, found = verify_history.examine(store)
             stale = list(self._stale(state, files, store.url))
             if not stale or attempt == _ATTEMPTS:

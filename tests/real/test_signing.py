@@ -99,6 +99,37 @@ def test_what_is_signed_already_is_left_alone(store, keys):
     assert refresh(store, signed_by(keys[0])).written == ()
 
 
+@pytest.mark.parametrize("data", [b"", b"edited by hand\n"])
+@pytest.mark.parametrize("of_all", [True, False])
+def test_a_damaged_key_file_is_written_anew(store, client, keys, data, of_all):
+    own = keys[0]
+    refresh(store, signed_by(own))
+    name = "key.asc" if of_all else f"key-{own.fingerprint}.asc"
+    (store.path / name).write_bytes(data)
+    assert refresh(store, signed_by(own)).written == (name,)
+    assert store.get(name).data == own.public.read_bytes()
+
+
+def test_a_damaged_key_file_whose_clients_are_not_known_is_told(store, keys):
+    old, new = keys
+    refresh(store, signed_by(old))
+    (store.path / "key.asc").write_text("edited by hand")
+    with pytest.raises(SigningError, match=r"key\.asc is damaged") as caught:
+        refresh(store, signed_by(new))
+    assert "delete it" in caught.value.hint
+
+
+def test_files_that_only_look_like_keys_are_left_alone(store, keys):
+    others = {"key-team.asc", "index-backup.asc", "index-2024", f"index-{'0' * 39}.asc"}
+    for name in others:
+        store.put(name, b"of somebody else", expected=None)
+    refresh(store, Settings(name="r"))
+    refresh(store, signed_by(keys[0]))
+    done = refresh(store, Settings(name="r"), retire=keys[:1])
+    assert others <= names(store)
+    assert f"index-{keys[0].fingerprint}.asc" in done.deleted
+
+
 def test_a_signature_by_another_key_is_replaced(store, keys):
     old, new = keys
     refresh(store, signed_by(old))
