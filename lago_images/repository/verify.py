@@ -95,11 +95,12 @@ class Verifier:
         attempt, denied = 1, dict[str, Finding]()
         # A publisher may be between two of its writes, or caches be of different ages.
         while (
-            looked := self._look(self._published(web, denied))
+            looked := self._look(files := self._published(web, denied))
         ).has_problems and attempt < _ATTEMPTS:
             self.pause(_PAUSE)
             attempt += 1
-        report = self._report(web, looked, denied.values())
+        elsewhere = verify_files.led_elsewhere(files, web.url)
+        report = self._report(web, looked, [*denied.values(), *elsewhere])
         return _with(report, verify_headers.check(web.told))
 
     def _published(self, web: Web, denied: dict[str, Finding]) -> dict[str, bytes]:

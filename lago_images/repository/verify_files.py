@@ -1,10 +1,12 @@
 """The small published files: fetched side by side, and read by our own strict readers."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from ipaddress import ip_address
+from urllib.parse import urlsplit
 
-from lago_images.errors import NotFoundError
-from lago_images.repository import index, layout, metadata
+from lago_images.errors import NotFoundError, RepositoryError
+from lago_images.repository import clients, index, layout, metadata
 from lago_images.repository.cache import THREADS
 from lago_images.repository.index import Entry
 from lago_images.repository.metadata import Version
@@ -42,6 +44,30 @@ def fetch(
             for name, data in zip(wanted, pool.map(get, wanted), strict=True)
             if data is not None
         }
+
+
+def led_elsewhere(files: Mapping[str, bytes], url: str) -> Iterator[Finding]:
+    """Where ``repo.metadata`` sends lago, if that is not the URL that was looked at."""
+    try:
+        published = clients.describe(files.get(layout.METADATA, b""))
+    except RepositoryError:
+        return
+    for base in clients.elsewhere(published, url):
+        what = f"it sends lago's users to {base}"
+        if _is_loopback(base) and not _is_loopback(url):
+            where = "which is each user's own machine"
+            repair = "set base-url to the public URL, then lago-images repo refresh"
+            yield problem(layout.METADATA, f"{what}, {where}", repair)
+        else:
+            yield note(layout.METADATA, what, f"lago-images repo verify {base}")
+
+
+def _is_loopback(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def parse(

@@ -18,7 +18,7 @@ from lago_images.cli.main import main
 from lago_images.console import Console
 from lago_images.errors import NotFoundError, StorageError
 from lago_images.host.process import Runner
-from lago_images.repository import layout, publish
+from lago_images.repository import layout, publish, verify_files
 from lago_images.repository.manifest import Disk
 from lago_images.repository.serve import Server
 from lago_images.repository.signing import Signer, open_signer
@@ -355,6 +355,31 @@ def test_over_http_from_just_the_url(store, tmp_path, keys):
         alter(store, f"index-{keys[1].fingerprint}.asc", b"revision=2", b"revision=3")
         found = {one.where for one in verifier(tools=True).web(Web.at(server.url)).problems}
         assert found == {B1.disk, f"index-{keys[1].fingerprint}.asc"}
+
+
+def test_over_http_another_address_for_lago_is_noted(store):
+    with served(store) as server:
+        report = verifier().web(Web.at(server.url))
+    found = {one.what for one in report.findings if one.where == layout.METADATA}
+    assert (found, report.ok) == ({f"it sends lago's users to {SITE.base_url}"}, True)
+
+
+@pytest.mark.parametrize(
+    ("base", "url", "severity"),
+    [
+        ("http://127.0.0.1:8181", "https://images.example.org", "problem"),
+        ("http://localhost", "https://images.example.org/x", "problem"),
+        ("http://[::1]:1", "http://10.0.0.1", "problem"),
+        ("https://other.example.org", "https://images.example.org", "note"),
+        ("http://127.0.0.1:8181", "http://127.0.0.1:9", "note"),
+        ("https://images.example.org/x/", "https://images.example.org/x", None),
+    ],
+)
+def test_an_address_that_only_the_publisher_has_is_a_problem(store, base, url, severity):
+    refresh(store, site=Site(name="r", base_url=base))
+    files = {layout.METADATA: store.get(layout.METADATA).data}
+    found = [one.severity for one in verify_files.led_elsewhere(files, url)]
+    assert found == ([severity] if severity else [])
 
 
 def test_over_http_the_headers_are_judged(store, monkeypatch):
