@@ -80,7 +80,7 @@ class Git:
         listing = self._run("ls-files", "-s", "-v", "-z", "--", *wanted)
         status = self._run(
             *("status", "--porcelain=v2", "-z", "--no-renames", "--untracked-files=no"),
-            *("--ignore-submodules=none", "--", *wanted),
+            *("--no-show-stash", "--ignore-submodules=none", "--", *wanted),
         )
         entries, flagged = gitdata.parse_index(listing)
         changed, dirty = gitdata.parse_status(status, self.prefix)

@@ -71,6 +71,8 @@ def parse_status(status: str, prefix: str) -> tuple[set[str], set[str]]:
     before = {"1": 8, "u": 10, "?": 1}
     changed, dirty = set(), set()
     for line in status.split("\0")[:-1]:
+        if line[0] == "#":
+            continue
         path = line.split(" ", before[line[0]])[-1]
         if path.startswith(prefix):
             path = path.removeprefix(prefix)

@@ -116,6 +116,16 @@ def test_snapshot_tells_clean_changed_staged_and_hidden_files(repo):
     assert seen.entries["staged"][1] == hash_file(repo.root / "staged")[1]
 
 
+def test_a_stash_that_git_is_set_to_show_is_no_file(repo):
+    save(repo, "a", "1")
+    repo.write("a", "2")
+    git(repo.root, "stash", "-q")
+    git(repo.root, "config", "status.showStash", "true")
+    repo.write("a", "3")
+    with Git(repo.root) as found:
+        assert found.snapshot(["."]).dirty == {"a"}
+
+
 def test_paths_are_relative_to_a_folder_below_gits_root(repo):
     old = save(repo, "below/image-specs/a b", "1", 'Say "hello" äöü')
     save(repo, "elsewhere", "1")
