@@ -72,5 +72,5 @@ def _history(
         )
     if work.git is None:
         return History()
-    paths = (*prefixes(work.settings.specs, tree.inputs.values()), FILE)
+    paths = (*prefixes(work.settings.specs, tree.paths()), FILE)
     return gather(work.git, commits=commits, published=published, paths=paths, scope=scope)

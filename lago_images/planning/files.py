@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from lago_images.planning.gitdata import GITLINK, Snapshot
+from lago_images.planning.links import Links
 
 _LINK, _PLAIN, _PROGRAM, _SPECIAL = "120000", "100644", "100755", "special"
 Digest = tuple[str, str, str]
@@ -35,11 +36,13 @@ class Files:
     dirty: set[str] = field(default_factory=set)
     _known: dict[str, tuple[Digest, ...]] = field(default_factory=dict)
     _submodules: tuple[str, ...] = ()
+    _links: Links = field(init=False)
 
     def __post_init__(self) -> None:
         entries = self.git.entries if self.git else {}
         links = [path for path, (mode, _) in entries.items() if mode == GITLINK]
         self._submodules = tuple(sorted(links))
+        self._links = Links(self.root)
 
     def digests(self, path: str) -> tuple[Digest, ...]:
         """Of each file that reading ``path`` reads: the path below it, the mode, the digest.
@@ -57,25 +60,24 @@ class Files:
             found = self._known[path] = tuple(sorted(self._read(str(PurePosixPath(path)))))
         return found
 
-    def _read(self, path: str) -> Iterator[Digest]:
+    def way(self, path: str) -> tuple[str, ...]:
+        """The symbolic links that reading ``path`` follows, in order, and where they lead.
+
+        Only ``path`` where there are none, and for what is in a submodule. Raises as ``digests``.
+        """
         known = self._held(path)
-        if known is None or known[0] == _LINK:
-            if self._submodule_of(path) is None:
-                path = self._followed(path)
-            known = self._held(path)
+        if (known is not None and known[0] != _LINK) or self._submodule_of(path) is not None:
+            return (path,)
+        return self._links.way(path)
+
+    def _read(self, path: str) -> Iterator[Digest]:
+        path = self.way(path)[-1]
         if submodule := self._submodule_of(path):
             yield ("", *self._submodule(submodule))
-        elif known is not None or not (self.root / path).is_dir():
+        elif self._held(path) is not None or not (self.root / path).is_dir():
             yield ("", *self._file(path))
         else:
             yield from self._folder(path, path)
-
-    def _followed(self, path: str) -> str:
-        root = self.root.resolve()
-        real = (root / path).resolve(strict=True)
-        if not real.is_relative_to(root):
-            raise ValueError(f"{path} leads outside {root}")
-        return real.relative_to(root).as_posix()
 
     def _folder(self, top: str, folder: str) -> Iterator[Digest]:
         with os.scandir(self.root / folder) as entries:
@@ -104,11 +106,13 @@ class Files:
         return self._held(path) or hash_file(self.root / path, self._algorithm)
 
     def is_committed(self, path: str) -> bool:
-        """Whether a file is as in git's head."""
-        git = self.git
+        """Whether a file, or the submodule that it is in, is as in git's head."""
+        git, path = self.git, self._submodule_of(path) or path
         return git is not None and path in git.entries and path not in git.dirty
 
     def _submodule_of(self, path: str) -> str | None:
+        if not self._submodules:
+            return None
         inside = (name for name in self._submodules if f"{path}/".startswith(f"{name}/"))
         return next(inside, None)
 

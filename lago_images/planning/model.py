@@ -1,8 +1,9 @@
 """The plan, as a value: what will be built, and why."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
+from types import MappingProxyType
 
 from lago_images.spec.model import Spec
 
@@ -96,10 +97,22 @@ class Tree:
         specs: By name.
         fingerprints: By name.
         inputs: By name, every host file or folder the spec's build reads, relative to the root.
-        dirty: The specs and their inputs that are not as in git's head.
+        ways: By path of a spec or an input, where git knows of other paths: the symbolic links
+            that reading it follows, in order, and the file or folder that they lead to.
+        dirty: The specs, their inputs and the links to them that are not as in git's head.
     """
 
     specs: Mapping[str, Spec]
     fingerprints: Mapping[str, str]
     inputs: Mapping[str, tuple[str, ...]]
+    ways: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
     dirty: frozenset[str] = frozenset()
+
+    def way(self, path: str) -> tuple[str, ...]:
+        """What git has to be asked about where ``path`` is read."""
+        return self.ways.get(path, (path,))
+
+    def paths(self) -> Iterator[tuple[str, ...]]:
+        """Everything that is read, as written and as links lead to it."""
+        yield from self.inputs.values()
+        yield from self.ways.values()

@@ -1,7 +1,8 @@
 """Why an image is built, in sentences that name the files and commits behind it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 
 from lago_images.planning.facts import Current, History, Holdings, Published, Since
 from lago_images.planning.gitdata import Commit
@@ -59,15 +60,17 @@ class Why:
         return self._absent_since(spec, since)
 
     def _absent_since(self, spec: Spec, since: Since) -> Reason:
-        change = since.changes.get(spec.path)
-        if change is None and spec.path in self.tree.dirty:
-            return Reason(kind=ReasonKind.NEW, detail=f"{spec.path} {_UNCOMMITTED}")
+        way = self.tree.way(spec.path)
+        change = next((since.changes[path] for path in way if path in since.changes), None)
+        dirty = next((path for path in way if path in self.tree.dirty), None)
+        if change is None and dirty:
+            return Reason(kind=ReasonKind.NEW, detail=f"{dirty} {_UNCOMMITTED}")
         if change is None or change.status not in "AR":
             detail = f"it is not published, though {spec.path} was there at {short(since.commit)}"
             return Reason(kind=ReasonKind.MISSING, detail=detail)
         how = f"was renamed from {change.old}" if change.old else "was added"
-        behind = _in(since.commits.get(spec.path, ()))
-        return Reason(kind=ReasonKind.NEW, detail=f"{spec.path} {how}{behind}")
+        behind = _in(since.commits.get(change.path, ()))
+        return Reason(kind=ReasonKind.NEW, detail=f"{change.path} {how}{behind}")
 
     def gone(self, current: Current) -> Reason:
         """Why an image is built whose release names a build that is not there."""
@@ -86,24 +89,31 @@ class Why:
         return (self._otherwise(current, since),)
 
     def _spec(self, spec: Spec, since: Since) -> Iterator[Reason]:
-        if spec.path in since.changes:
-            detail = f"{spec.path} changed{_in(since.commits.get(spec.path, ()))}"
+        for path, changed in self._met([spec.path], since.paths):
+            behind = _in(since.commits.get(changed, ()))
+            detail = f"{_told(changed, path)}{_linked(path, spec)} changed{behind}"
             yield Reason(kind=ReasonKind.SPEC, detail=detail)
 
     def _inputs(self, spec: Spec, since: Since) -> Iterator[Reason]:
-        for path in self.tree.inputs.get(spec.name, ()):
-            for changed in since.paths.touching(path):
-                behind = _in(since.commits.get(changed, ()))
-                detail = f"{_told(changed, path)}, which {spec.path} reads, changed{behind}"
-                yield Reason(kind=ReasonKind.INPUT, detail=detail)
+        for path, changed in self._met(self.tree.inputs.get(spec.name, ()), since.paths):
+            behind = _in(since.commits.get(changed, ()))
+            detail = f"{_told(changed, path)}, which {spec.path} reads, changed{behind}"
+            yield Reason(kind=ReasonKind.INPUT, detail=detail)
 
     def _uncommitted(self, spec: Spec) -> Iterator[Reason]:
-        if spec.path in self.tree.dirty:
-            yield Reason(kind=ReasonKind.SPEC, detail=f"{spec.path} {_UNCOMMITTED}")
-        for path in self.tree.inputs.get(spec.name, ()):
-            for dirty in self.dirty.touching(path):
-                detail = f"{dirty}, which {spec.path} reads, {_UNCOMMITTED}"
-                yield Reason(kind=ReasonKind.INPUT, detail=detail)
+        for path, dirty in self._met([spec.path], self.dirty):
+            detail = f"{dirty}{_linked(path, spec)} {_UNCOMMITTED}"
+            yield Reason(kind=ReasonKind.SPEC, detail=detail)
+        for _, dirty in self._met(self.tree.inputs.get(spec.name, ()), self.dirty):
+            detail = f"{dirty}, which {spec.path} reads, {_UNCOMMITTED}"
+            yield Reason(kind=ReasonKind.INPUT, detail=detail)
+
+    def _met(self, written: Iterable[str], paths: Paths) -> Iterator[tuple[str, str]]:
+        """What is read where something is written, with each of ``paths`` that touches it."""
+        read = chain.from_iterable(map(self.tree.way, written))
+        for path in dict.fromkeys(read):
+            for found in paths.touching(path):
+                yield path, found
 
     def _unknown(self, current: Current, base: Action | None) -> Reason:
         kind = ReasonKind.BASE if base in WORK else ReasonKind.SPEC
@@ -140,14 +150,15 @@ class Why:
         scope = self.history.scope
         if scope is None:
             return True
-        paths = (spec.path, *self.tree.inputs.get(spec.name, ()))
         if spec.base.kind is BaseKind.LIBGUESTFS and FILE in scope.changes:
             return True
-        return any(scope.paths.touching(path) for path in paths) or any(self._uncommitted(spec))
+        written = (spec.path, *self.tree.inputs.get(spec.name, ()))
+        return any(self._met(written, scope.paths)) or any(self._uncommitted(spec))
 
     def retired(self, name: str, current: Current) -> str:
         """What became of the spec of an image that has none."""
-        folders = {spec.path.rpartition("/")[0] for spec in self.tree.specs.values()}
+        specs = (self.tree.way(spec.path) for spec in self.tree.specs.values())
+        folders = {path.rpartition("/")[0] for way in specs for path in way}
         for path in sorted(self.tree.dirty):
             folder, _, last = path.rpartition("/")
             if last == name and (folder in folders or not folders):
@@ -173,6 +184,10 @@ def _removal(name: str, since: Since) -> str | None:
 def age(current: Current, now: float) -> int:
     """Whole days since the release's build was made."""
     return int((now - current.built.created) // DAY) if current.built else 0
+
+
+def _linked(path: str, spec: Spec) -> str:
+    return "" if path == spec.path else f", which {spec.path} is read from,"
 
 
 def _told(changed: str, path: str) -> str:

@@ -1,6 +1,8 @@
 """Reads the specs and what their builds depend on, once."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from itertools import chain
 from pathlib import Path, PurePosixPath
 
 from lago_images.errors import Problem, SpecError
@@ -28,17 +30,61 @@ def read_tree(root: Path, settings: Settings, git: Git | None = None) -> Tree:
     """
     specs = read(root, settings.specs)
     inputs = {name: host_files(spec) for name, spec in specs.items()}
-    snapshot = git.snapshot(prefixes(settings.specs, inputs.values())) if git else None
-    files = Files(root=root, git=snapshot)
+    files, ways = _files(root, settings, specs, inputs, git)
     found = _digests(specs, inputs, files)
-    changed = {spec.path for spec in specs.values() if git and not files.is_committed(spec.path)}
-    gone = {path for path in (snapshot.dirty if snapshot else ()) if _is_spec(path, settings)}
     return Tree(
         specs=specs,
         fingerprints=_fingerprints(specs, found, settings),
         inputs=inputs,
-        dirty=frozenset(changed | gone | files.dirty),
+        ways=ways,
+        dirty=frozenset({*_uncommitted(specs, ways, files, settings), *files.dirty}),
     )
+
+
+def _files(
+    root: Path,
+    settings: Settings,
+    specs: Mapping[str, Spec],
+    inputs: Mapping[str, tuple[str, ...]],
+    git: Git | None,
+) -> tuple[Files, Mapping[str, tuple[str, ...]]]:
+    """The files as git knows them, also those that links lead to; and where the links lead."""
+    if git is None:
+        return Files(root=root), {}
+    first = prefixes(settings.specs, inputs.values())
+    files = Files(root=root, git=git.snapshot(first))
+    ways = _ways([*inputs.values(), [spec.path for spec in specs.values()]], files)
+    every = prefixes(settings.specs, [*inputs.values(), *ways.values()])
+    if every != first:
+        files = Files(root=root, git=git.snapshot(every))
+    return files, ways
+
+
+def _ways(paths: Iterable[Iterable[str]], files: Files) -> Mapping[str, tuple[str, ...]]:
+    """By path, where links lead; those that cannot be read are told when they are hashed."""
+    found = {}
+    for path in chain.from_iterable(paths):
+        with suppress(OSError, ValueError):
+            way = files.way(path)
+            if way != (path,):
+                found[path] = way
+    return found
+
+
+def _uncommitted(
+    specs: Mapping[str, Spec],
+    ways: Mapping[str, tuple[str, ...]],
+    files: Files,
+    settings: Settings,
+) -> Iterator[str]:
+    """The specs, there and removed, and the links on any way that are not as in git's head."""
+    if files.git is None:
+        return
+    links = (path for way in ways.values() for path in way[:-1])
+    read_at_last = (ways.get(spec.path, (spec.path,))[-1] for spec in specs.values())
+    yield from (path for path in chain(links, read_at_last) if not files.is_committed(path))
+    folder = files.way(settings.specs)[-1]
+    yield from (path for path in files.git.dirty if _is_spec(path, folder))
 
 
 def prefixes(folder: str, inputs: Iterable[Iterable[str]]) -> tuple[str, ...]:
@@ -48,9 +94,9 @@ def prefixes(folder: str, inputs: Iterable[Iterable[str]]) -> tuple[str, ...]:
     return (".",) if "." in found or len(found) > _MOST else tuple(sorted(found))
 
 
-def _is_spec(path: str, settings: Settings) -> bool:
+def _is_spec(path: str, specs: str) -> bool:
     folder, _, name = path.rpartition("/")
-    return folder == settings.specs.rstrip("/") and is_spec_name(name)
+    return (folder or ".") == specs and is_spec_name(name)
 
 
 # More than these make git slower than looking at everything.

@@ -110,7 +110,7 @@ def steps(root: Path, folder: Path) -> tuple[dict[str, tuple[float, float]], Pla
         tree = step("read and check the specs", lambda: read_tree(root, settings, git))
         state = step("read the repository", lambda: read(DirectoryStore(path=folder)))
         held = step("what it holds", lambda: holdings(state))
-        paths = (*prefixes(settings.specs, tree.inputs.values()), FILE)
+        paths = (*prefixes(settings.specs, tree.paths()), FILE)
         commits = suspects(tree, held, Ask())
         history = step(
             "ask git what changed",

@@ -1,6 +1,7 @@
 """Plans of real specs in real git repositories against a real directory repository."""
 
 import json
+import os
 import shutil
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -98,6 +99,184 @@ def test_a_second_run_builds_nothing_and_a_readme_neither(world):
     world.repo.write("README.md", "2\n")
     world.repo.commit()
     assert built(world.plan()) == set()
+
+
+@dataclass(frozen=True)
+class Linked:
+    """An image of which something is read through ``links``, and at last from ``target``.
+
+    ``moved`` is what the first link stands for, if that is not the target but its folder;
+    ``line`` is for a spec that reads the target where nothing was before.
+    """
+
+    image: str
+    links: dict[str, str]
+    target: str
+    moved: str = ""
+    kind: str = "input"
+    line: str = ""
+
+
+LINKED = {
+    "file": Linked("small", {"files/disk.raw": "../shared/disk.raw"}, "shared/disk.raw"),
+    "spec": Linked("small", {"image-specs/small": "../variants/x"}, "variants/x", kind="spec"),
+    "folder": Linked("nfs", {"files/nfs": "../shared/nfs"}, "shared/nfs/exports", "shared/nfs"),
+    "folder on the way": Linked(
+        "iscsi",
+        {"files/way": "../shared/way/", "shared/way": "../more"},
+        "more/target.conf",
+        line="upload files/way/target.conf:/etc/target.conf",
+    ),
+    "chain": Linked(
+        "small",
+        {"files/disk.raw": "../one/./link", "one/link": "../two/link", "two/link": "../x/disk"},
+        "x/disk",
+    ),
+    "there and back": Linked(
+        "small", {"files/disk.raw": "../../specs/shared/disk.raw"}, "shared/disk.raw"
+    ),
+}
+
+
+def put_behind_links(world: World, linked: Linked) -> None:
+    """Move what is read behind links, and publish that."""
+    root = world.repo.root
+    if linked.line:
+        world.repo.spec(linked.image, "layer:debian", linked.line)
+        world.repo.write(linked.target, "a\n")
+    else:
+        moved = root / (linked.moved or linked.target)
+        moved.parent.mkdir(parents=True)
+        (root / next(iter(linked.links))).rename(moved)
+    for link, target in linked.links.items():
+        (root / link).parent.mkdir(exist_ok=True)
+        (root / link).symlink_to(target)
+    world.repo.commit("Link")
+    world.publish(force=frozenset({linked.image}))
+
+
+@pytest.fixture(params=LINKED)
+def linked(request: pytest.FixtureRequest, world: World) -> Linked:
+    put_behind_links(world, LINKED[request.param])
+    return LINKED[request.param]
+
+
+def append(world: World, path: str | Path) -> None:
+    with (world.repo.root / path).open("a") as file:
+        file.write("run-command true\n")
+
+
+def test_what_is_committed_behind_links_is_clean_and_published(world, linked):
+    made = world.plan()
+    assert (made.dirty, made.published) == (False, world.repo.head)
+    assert set(actions(made).values()) == {"keep"}
+
+
+def test_a_pull_request_for_what_links_lead_to_is_built_and_then_promoted(world, linked):
+    git(world.repo.root, "checkout", "-q", "-b", "feature")
+    append(world, linked.target)
+    commit = world.repo.commit("Behind it")[:7]
+    made = world.plan(scope="main")
+    assert built(made) == {linked.image}
+    [(kind, reason)] = why(made, linked.image)
+    assert kind == linked.kind
+    assert reason.startswith(linked.target)
+    assert reason.endswith(f'changed in {commit} "Behind it"')
+    fill(world.store, made, created=world.now + 1, released=False)
+    git(world.repo.root, "checkout", "-q", "main")
+    git(world.repo.root, "merge", "-q", "--no-ff", "-m", "Merge", "feature")
+    clone = world.clone("merged/specs", "--depth=1")
+    assert actions(world.plan())[linked.image] == "promote"
+    assert actions(world.plan(clone))[linked.image] == "promote"
+
+
+def test_what_links_lead_to_is_dirty_when_it_is_not_committed(world, linked):
+    append(world, linked.target)
+    made = world.plan()
+    assert made.dirty
+    [(kind, reason)] = why(made, linked.image)
+    assert kind == linked.kind
+    assert reason.startswith(f"{linked.target}, which image-specs/{linked.image} ")
+    assert reason.endswith("differs from what is committed")
+
+
+def test_each_link_on_the_way_may_change(world, linked):
+    root = world.repo.root
+    for link in map(root.joinpath, linked.links):
+        git(root, "checkout", "-q", "-B", "feature", "main")
+        real = link.resolve()
+        other = real.with_name(f"other-{real.name}")
+        (shutil.copytree if real.is_dir() else shutil.copy)(real, other)
+        append(world, other / Path(linked.target).name if real.is_dir() else other)
+        start = world.repo.commit("Another")
+        link.unlink()
+        link.symlink_to(os.path.relpath(other, link.parent))
+        path = str(link.relative_to(root))
+        uncommitted = world.plan()
+        commit = world.repo.commit("Turn")[:7]
+        committed = world.plan(scope=start)
+        assert (uncommitted.dirty, committed.dirty) == (True, False)
+        assert built(uncommitted) == built(committed) == {linked.image}
+        for made, behind in (uncommitted, "differs from"), (committed, f"changed in {commit}"):
+            told = [reason for _, reason in why(made, linked.image)]
+            assert any(reason.startswith(path) and behind in reason for reason in told)
+
+
+def test_a_folder_of_specs_behind_a_link(world):
+    root = world.repo.root
+    (root / "image-specs").rename(root / "variants")
+    (root / "image-specs").symlink_to("variants")
+    world.repo.commit("Link")
+    everything = frozenset(actions(world.plan()))
+    world.publish(force=everything)
+    assert not world.plan().dirty
+    (root / "variants/small").unlink()
+    made = world.plan()
+    assert made.dirty
+    assert image(made, "small").note.startswith("variants/small is removed, not committed")
+    append(world, "variants/nfs")
+    world.repo.spec("more", "bootstrap:debian-13", "update", *["run-command true"] * 20)
+    commit = world.repo.commit("Do")[:7]
+    made = world.plan(scope="HEAD~1")
+    assert built(made) == {"more", "nfs"}
+    assert why(made, "more") == [("new", f'variants/more was added in {commit} "Do"')]
+    assert why(made, "nfs")[0][1].startswith("variants/nfs, which image-specs/nfs is read from, ch")
+
+
+def test_a_spec_and_a_file_behind_links_into_a_submodule(world, tmp_path):
+    other = SpecsRepo.create(tmp_path / "other")
+    spec = other.spec("one", "simple:files/one.raw")
+    other.disk("one.raw")
+    other.commit()
+    git(world.repo.root, "submodule", "add", "-q", other.root.as_uri(), "vendor")
+    (world.repo.root / "image-specs/one").symlink_to("../vendor/image-specs/one")
+    (world.repo.root / "files/one.raw").symlink_to("../vendor/one.raw")
+    world.repo.commit("Add vendor")
+    world.publish()
+    made = world.plan()
+    assert (made.dirty, made.published) == (False, world.repo.head)
+    spec.write_text(spec.read_text() + "update\n")
+    other.disk("one.raw", seed=2)
+    other.commit()
+    git(world.repo.root / "vendor", "pull", "-q")
+    assert world.plan().dirty
+    world.repo.commit("Move vendor")
+    made = world.plan(scope="HEAD~1")
+    assert (made.dirty, built(made)) == (False, {"one"})
+    assert {kind for kind, _ in why(made, "one")} == {"spec", "input"}
+
+
+def test_a_link_that_git_ignores_is_not_the_commits(world):
+    world.repo.write(".gitignore", "mine\n")
+    (world.repo.root / "files/mine").symlink_to("disk.raw")
+    world.repo.spec("small", "simple:files/mine")
+    world.repo.commit("Ignore")
+    made = world.plan()
+    assert made.dirty
+    assert (
+        "input",
+        "files/mine, which image-specs/small reads, differs from what is committed",
+    ) in (why(made, "small"))
 
 
 @pytest.mark.parametrize(
