@@ -77,7 +77,14 @@ class Files:
         elif self._held(path) is not None or not (self.root / path).is_dir():
             yield ("", *self._file(path))
         else:
+            self.dirty.update(self._uncommitted(path))
             yield from self._folder(path, path)
+
+    def _uncommitted(self, folder: str) -> Iterator[str]:
+        """What git knows in a folder and has otherwise: also files that are gone from it."""
+        for path in self.git.dirty if self.git else ():
+            if folder == "." or path.startswith(f"{folder}/"):
+                yield path
 
     def _folder(self, top: str, folder: str) -> Iterator[Digest]:
         with os.scandir(self.root / folder) as entries:

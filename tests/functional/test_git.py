@@ -318,6 +318,17 @@ def test_changed_untracked_and_ignored_files_count_and_are_dirty(repo):
     assert digests(repo.root, "files") == [after]
 
 
+@pytest.mark.parametrize("removed", [["rm", "-q"], ["rm", "-q", "--cached"]])
+def test_a_file_that_is_gone_from_a_folder_is_dirty(repo, removed):
+    save(repo, "files/a", "1")
+    save(repo, "files/deep/b", "1")
+    git(repo.root, *removed, "files/deep/b")
+    with Git(repo.root) as found:
+        files = Files(root=repo.root, git=found.snapshot(["files"]))
+        files.digests("files")
+    assert files.dirty == {"files/deep/b"}
+
+
 def test_a_link_that_leads_outside_is_refused(repo):
     (repo.root / "out").symlink_to("/etc/passwd")
     save(repo, "a", "1")
