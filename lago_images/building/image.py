@@ -24,6 +24,7 @@ from lago_images.building.delivery import (
     send_papers,
     withdraw,
 )
+from lago_images.building.lfs import refuse_pointers
 from lago_images.building.model import Context, Request
 from lago_images.building.progress import Progress
 from lago_images.building.room import Room, needs
@@ -94,6 +95,7 @@ def build(job: Job) -> Built:
         Error: It failed. Nothing of it stays in the store where that may be removed, unless the
             manifest was on its way: it may be there, and another run may have released the build.
     """
+    refuse_pointers(job.request.spec, job.context.root)
     wanted = needs(job.request.spec, job.base, job.folder, job.context)
     with job.room.held(wanted, _waiting(job)):
         return _build(job)

@@ -35,6 +35,7 @@ from lago_images.storage.probe import ensure_safe
 from lago_images.storage.s3 import S3Store
 from lago_images.storage.transfer import Uploader
 from tests.servers.proxy import Fault, FaultProxy
+from tests.support.specs import SpecsRepo, git
 from tests.tools import need
 
 need("qemu-img")
@@ -632,3 +633,29 @@ def test_what_waits_for_room_ends_with_the_run(context, large, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         build_chains(large, context, jobs=3)
     assert left(context) == []
+
+
+def test_a_file_that_git_lfs_did_not_bring_is_planned_and_not_built(tmp_path):
+    """Git's own filters stand in for git-lfs: the content in one clone, pointers in another."""
+    repo = SpecsRepo.create(tmp_path / "specs")
+    pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 1\n"
+    clean = repo.write(".git/pointer", pointer)
+    git(repo.root, "config", "filter.lfs.clean", f"cat > /dev/null; cat '{clean}'")
+    repo.write(".gitattributes", "*.raw filter=lfs\n")
+    repo.disk("disk.raw")
+    repo.spec("one", "simple:disk.raw")
+    repo.commit()
+    git(tmp_path, "clone", "-q", repo.root.as_uri(), "clone")
+    clone = SpecsRepo(root=tmp_path / "clone")
+    assert (clone.root / "disk.raw").read_text() == pointer
+    plans = [one.run("ci", "plan", "--format", "json").json() for one in (repo, clone)]
+    assert [made["dirty"] for made in plans] == [False, False]
+    assert plans[0]["images"] == plans[1]["images"]
+    refused = clone.run("build")
+    assert refused.code == 1
+    assert (
+        "image-specs/one:2: host path 'disk.raw' is only a Git LFS pointer here, not the file "
+        "(git lfs pull; in CI, check out with lfs)"
+    ) in refused.err
+    assert not list(clone.root.glob("image-repo/builds/one/**/*.xz"))
+    assert repo.run("build").code == 0
