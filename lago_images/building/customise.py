@@ -29,6 +29,8 @@ _STEP = re.compile(r"\[ *\d+\.\d\] (.*)")
 _CLEANER = 'Performing "'
 # Guests of these pairs of host and guest can run commands (mltools tools_utils.ml).
 _ALSO = {("x86_64", "i686")}
+# The modes that git knows; it keeps a file's by whether its owner may execute it.
+_PLAIN, _PROGRAM = 0o644, 0o755
 
 
 def appliance_environment(accel: Acceleration) -> dict[str, str]:
@@ -91,16 +93,19 @@ def copy_inputs(spec: Spec, root: Path, to: Path) -> None:
     """Copy the host files that operations read, to the same relative paths under ``to``.
 
     What is checked is what is copied, and what is copied is what the appliance gets, whatever
-    happens to the repository meanwhile. Links inside a copied folder stay links.
+    happens to the repository meanwhile. It is what the fingerprint tells of: modes as git has
+    them (0644, 0755; folders 0755), nothing that is named ``.git``, and links inside a copied
+    folder as links.
 
     Raises:
         SpecError: With every path that leads outside ``root`` or cannot be read.
     """
     to.mkdir()
+    root, to = root.resolve(), to.resolve()
     problems = []
-    for host in _operation_paths(spec):
+    for host in sorted(_operation_paths(spec), key=_outermost_first):
         try:
-            _copy_input(host, root.resolve(), to)
+            _copy_input(host, root, to)
         except (OSError, HostError) as error:
             why = error.message if isinstance(error, HostError) else error.strerror
             what = f"host path {host.path!a} cannot be used: {why}"
@@ -114,27 +119,54 @@ def _operation_paths(spec: Spec) -> Iterable[HostPath]:
     return (host for host in host_paths(spec) if host.line in lines)
 
 
+def _outermost_first(host: HostPath) -> tuple[bool, int]:
+    """Folders before what other lines read in them, so that each is copied as it is."""
+    return not host.tree, normal(host.path).count("/")
+
+
 def _copy_input(host: HostPath, root: Path, to: Path) -> None:
     relative = normal(host.path)
     real = (root / relative).resolve(strict=True)
     if not real.is_relative_to(root) or ".git" in real.relative_to(root).parts or real == root:
         raise HostError("it leads out of the repository")
-    target = to / relative
-    if not (to / relative).resolve().is_relative_to(to.resolve()):
-        raise HostError("it leads out of the repository")
-    if target.exists():
-        return
+    target = _place(host, real.relative_to(root), to)
     target.parent.mkdir(parents=True, exist_ok=True)
-    if stat.S_ISDIR(real.stat().st_mode) and host.tree:
-        shutil.copytree(real, target, symlinks=True, copy_function=_copy_file)
-    else:
-        _copy_file(str(real), str(target))
+    if host.tree and real.is_dir():
+        _copy_tree(real, target)
+    elif not target.exists():
+        _copy_file(real, target)
 
 
-def _copy_file(source: str, target: str, *, follow_symlinks: bool = True) -> str:
-    if not follow_symlinks and Path(source).is_symlink():
-        Path(target).symlink_to(Path(source).readlink())
-        return target
+def _place(host: HostPath, real: Path, to: Path) -> Path:
+    """Where the copy belongs; ``real`` is the path without links, both relative to a root."""
+    target = to / normal(host.path)
+    place = target.resolve()
+    # libguestfs packs what copy-in names with tar, which takes a link as a link.
+    if place not in {target, to / real} or (host.tree and target.is_symlink()):
+        raise HostError(
+            f"it is or goes through a link in a folder that another line copies; write {real}"
+        )
+    return place
+
+
+def _copy_tree(source: Path, target: Path) -> None:
+    target.mkdir(exist_ok=True)
+    target.chmod(_PROGRAM)
+    for entry in source.iterdir():
+        copy = target / entry.name
+        if entry.name == ".git":
+            continue
+        if entry.is_dir() and not entry.is_symlink():
+            _copy_tree(entry, copy)
+        elif copy.exists() or copy.is_symlink():
+            continue
+        elif entry.is_symlink():
+            copy.symlink_to(entry.readlink())
+        else:
+            _copy_file(entry, copy)
+
+
+def _copy_file(source: Path, target: Path) -> None:
     # The last part was resolved; if it is a link now, somebody swapped it. O_NONBLOCK: a pipe
     # must not hang the build.
     handle = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
@@ -142,10 +174,9 @@ def _copy_file(source: str, target: str, *, follow_symlinks: bool = True) -> str
         mode = os.fstat(handle).st_mode
         if not stat.S_ISREG(mode):
             raise HostError("it is not a regular file")
-        with Path(target).open("wb") as copy:
+        with target.open("wb") as copy:
             shutil.copyfileobj(file, copy)
-    Path(target).chmod(stat.S_IMODE(mode))
-    return target
+    target.chmod(_PROGRAM if mode & stat.S_IXUSR else _PLAIN)
 
 
 def _blank(answer: Path, mark: str) -> None:
