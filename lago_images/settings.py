@@ -10,7 +10,7 @@ import re
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import Any
 
@@ -45,7 +45,7 @@ class Settings:
         signing_key: ``file:PATH`` (or a bare path), ``env:VARIABLE`` or ``agent:FINGERPRINT``.
         single_writer: Allow a store that does not keep conditional writes.
         promote: Release what a pull request built (``same-repository``), or ``never``.
-        specs: The folder of the specs.
+        specs: The folder of the specs, without empty and ``.`` parts.
         jobs: How many chains are built side by side.
         boot_timeout: Seconds a boot test may take with KVM; four times that without.
         require_kvm: Refuse to build without working KVM.
@@ -110,6 +110,9 @@ def load(folder: Path, environ: Mapping[str, str]) -> Settings:
     values |= _from_environment(environ, problems)
     if problems:
         raise SettingsError(problems)
+    if "specs" in values:
+        # Git names no path with empty or . parts, and paths of specs are looked up among its.
+        values["specs"] = str(PurePosixPath(values["specs"]))
     variables = {name: PREFIX + name.upper() for name in _KINDS}
     said = {name: variable for name, variable in variables.items() if environ.get(variable)}
     return replace(Settings(folder=folder, said=said), **values)

@@ -15,7 +15,7 @@ from lago_images.errors import UsageError
 from lago_images.planning.facts import Ask
 from lago_images.planning.git import Git
 from lago_images.planning.model import Plan
-from lago_images.settings import load
+from lago_images.settings import FILE, load
 from lago_images.storage.directory import DirectoryStore
 from tests.support.planning import actions, image, why
 from tests.support.repository import fill
@@ -512,6 +512,19 @@ def test_layers_that_missed_their_bases_rebuild_are_made_up_for(world):
     later = world.plan()
     assert built(later) == {"nfs", "iscsi"}
     assert why(later, "nfs") == [("base", "its base debian was released since as another build")]
+
+
+@pytest.mark.parametrize("written", ["./image-specs", "image-specs/", ".//image-specs/."])
+def test_a_clean_checkout_is_clean_however_the_folder_of_the_specs_is_written(world, written):
+    world.repo.write(FILE, f'specs = "{written}"\n')
+    commit = world.repo.commit()
+    at = ("ci", "plan", "--repository", str(world.store.path), "--format", "json")
+    plain = world.repo.run(*at).json()
+    assert (plain["head"], plain["dirty"]) == (commit, False)
+    assert {one["action"] for one in plain["images"]} == {"keep"}
+    with (world.repo.root / "image-specs/nfs").open("a") as file:
+        file.write("update\n")
+    assert world.repo.run(*at).json()["dirty"] is True
 
 
 def test_the_command_line_prints_the_plan_in_every_form(world):

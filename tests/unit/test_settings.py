@@ -69,6 +69,15 @@ def test_the_environment_wins_over_the_file(tmp_path):
     assert (settings.name, settings.jobs, settings.single_writer) == ("env", 2, True)
 
 
+@pytest.mark.parametrize(
+    ("said", "kept"), [("./specs", "specs"), ("a//b/./c/", "a/b/c"), ("./", "."), (".", ".")]
+)
+def test_the_folder_of_the_specs_is_kept_as_git_names_it(tmp_path, said, kept):
+    assert load(tmp_path, {"LAGO_IMAGES_SPECS": said}).specs == kept
+    (tmp_path / FILE).write_text(f'specs = "{said}"\n')
+    assert load(tmp_path, {}).specs == kept
+
+
 def test_all_problems_at_once_with_lines_and_near_misses(tmp_path):
     (tmp_path / FILE).write_text(
         'nam = "x"\njobs = "3"\nbase_url = "x"\ncompression-level = 10\n'
