@@ -166,9 +166,9 @@ NEWER: Mapping[str, str] = MappingProxyType(
 
 PASSWORD_CRYPTO = frozenset(("md5", "sha256", "sha512"))
 
-_PASSWORD = ("password:", "file:", "random", "disabled")
+_PASSWORD = ("password:", "file:", "random", "disabled", "disable", "locked", "lock")
 # The selectors of each command that has some: virt-builder(1), USERS AND PASSWORDS, SSH KEYS,
-# SUBSCRIPTION-MANAGER. What ends in a colon goes on.
+# SUBSCRIPTION-MANAGER, and mlcustomize password.ml. What ends in a colon goes on.
 SELECTORS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "password": _PASSWORD,

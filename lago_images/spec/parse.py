@@ -46,6 +46,8 @@ _NAMED = {
 _LONGEST = 128 * 1024 - 64
 # What stands at the end of these is content, also a blank.
 _CONTENT = frozenset(("append-line", "edit", "write"))
+# A group of dnf's, whose name may have blanks: virt-builder(1), Installing software.
+_GROUP = re.compile(r"@\S+(?: +\S+)*")
 _SELECTING = (Reads.SELECTOR, Reads.USER_SELECTOR)
 
 
@@ -250,7 +252,7 @@ def _packages_problem(name: str, argument: str) -> str | None:
     for package in argument.split(","):
         if not package:
             return f"{name} has an empty name in its list"
-        if package.split() != [package]:
+        if package.split() != [package] and not _GROUP.fullmatch(package):
             return f"{name} wants commas between packages, not blanks: {shown(package)}"
         if package.startswith("-"):
             return f"{shown(package)} is an option and no package"

@@ -13,6 +13,7 @@ from tests.tools import need
 
 pytestmark = pytest.mark.real
 ROOT = Path(__file__).parents[2]
+HEAD = "#base=a\n#arch=x86_64\n#distro=x\n"
 NO_DISK = "/nowhere/disk.img: No such file or directory"
 
 
@@ -59,9 +60,39 @@ def sample(name):
 def test_every_command_is_taken(tmp_path):
     text = "".join(sample(name) + "\n" for name in COMMANDS if name != "edit") + "edit /x:s/a/b/\n"
     assert NO_DISK in customize(tmp_path, text)
-    spec, problems = parse("#base=a\n#arch=x86_64\n#distro=x\n" + text, name="a", path="a")
+    spec, problems = parse(HEAD + text, name="a", path="a")
     assert problems == []
     assert commands(spec.operations) == text
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "install inkscape,@Xfce Desktop",
+        "install @Development Tools",
+        "uninstall @Development Tools,vim",
+        "firstboot-install @Xfce Desktop",
+        *(
+            f"{command}{selector}"
+            for command in ("root-password ", "password joe:")
+            for selector in (
+                "locked",
+                "lock",
+                "disabled",
+                "disable",
+                "locked:disabled",
+                "lock:locked",
+                "locked:random",
+                "locked:password:a:b",
+            )
+        ),
+    ],
+)
+def test_what_the_manual_and_the_program_allow_lint_allows(tmp_path, line):
+    assert NO_DISK in customize(tmp_path, line + "\n")
+    spec, problems = parse(HEAD + line + "\n", name="a", path="a")
+    assert problems == []
+    assert commands(spec.operations) == line + "\n"
 
 
 @pytest.mark.parametrize("name", sorted({*OPTIONS, *NEWER, "instal", "--update"}))
@@ -79,6 +110,10 @@ def test_what_is_no_command_is_refused(tmp_path, name):
         "password root",
         "password-crypto rot13",
         "root-password x",
+        "root-password locked:",
+        "root-password locked:x",
+        "root-password disabled:x",
+        "password joe:random:x",
         "ssh-inject root:x",
         "sm-attach x",
         "sm-credentials x",
@@ -89,7 +124,7 @@ def test_what_is_no_command_is_refused(tmp_path, name):
 )
 def test_what_the_program_refuses_lint_refuses(tmp_path, line):
     assert NO_DISK not in customize(tmp_path, line + "\n")
-    assert parse(f"#base=a\n#arch=x86_64\n#distro=x\n{line}\n", name="a", path="a")[1]
+    assert parse(f"{HEAD}{line}\n", name="a", path="a")[1]
 
 
 def test_a_continued_argument_has_newlines(tmp_path):

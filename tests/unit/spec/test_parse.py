@@ -296,6 +296,8 @@ COMMANDS = [
     ("update now", "update takes no argument, but has 'now'"),
     ("install", "install needs an argument: install PKG,PKG.."),
     ("install a b", "install wants commas between packages, not blanks: 'a b'"),
+    ("install @a b,c d", "install wants commas between packages, not blanks: 'c d'"),
+    ("install @a\tb", "install wants commas between packages, not blanks: '@a\\tb'"),
     ("install a,,b", "install has an empty name in its list"),
     ("install --x", "'--x' is an option and no package"),
     ("write /x", "write needs two parts with a colon between: write FILE:CONTENT"),
@@ -307,7 +309,10 @@ COMMANDS = [
     ("ssh-inject root:x", "ssh-inject wants one of string:, file: as its selector"),
     (
         "root-password 123",
-        "root-password wants one of password:, file:, random, disabled as its selector",
+        (
+            "root-password wants one of password:, file:, random, disabled, disable, locked, lock "
+            "as its selector"
+        ),
     ),
     ("password-crypto rot13", "password-crypto must be md5|sha256|sha512, not 'rot13'"),
     ("run-command " + "x" * 131009, "the argument of run-command has more than 131008 bytes"),
