@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lago_images.building import contents
+from lago_images.building import contents, room
 from lago_images.building.agent import Agent
 from lago_images.building.bases.model import Package
 from lago_images.console import clean
@@ -31,6 +31,8 @@ _DEAD = re.compile(
     rb"|Entering rescue mode|Give root password for maintenance|dracut:/#|\(initramfs\)"
     rb"|grub rescue>|No bootable device|Boot failed: not a bootable disk"
 )
+# Else QEMU pauses the guest when the overlay has no room to grow, and says nothing.
+_TOLD = "werror=report"
 _HOSTS = {"amd64": "x86_64", "arm64": "aarch64"}
 
 
@@ -134,7 +136,7 @@ def boot_test(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Watch:
-    """What tells how a boot goes: the console, QEMU's errors, and the time."""
+    """What tells how a boot goes: the console, QEMU's errors beside the overlay, and the time."""
 
     console: Path
     errors: Path
@@ -143,7 +145,10 @@ class _Watch:
 
     def failed(self, what: str) -> BootError:
         said = _last(self.console) or ["(the serial console said nothing)"]
-        return BootError(f"boot test: {what}", tail=said + _last(self.errors), hint=_HINT)
+        tail = said + _last(self.errors)
+        if lack := room.lack(self.errors.parent):
+            return BootError(f"boot test: {what}; {lack}", tail=tail, hint=room.HINT)
+        return BootError(f"boot test: {what}", tail=tail, hint=_HINT)
 
 
 def _boot(
@@ -199,7 +204,7 @@ def _devices(overlay: Path, console_log: Path) -> list[str]:
         "-nodefaults",
         "-no-reboot",
         "-display", "none",
-        "-drive", f"file={_quoted(overlay)},format=qcow2,if=none,id=disk,cache=unsafe",
+        "-drive", f"file={_quoted(overlay)},format=qcow2,if=none,id=disk,cache=unsafe,{_TOLD}",
         "-device", "virtio-blk,drive=disk",
         "-netdev", "user,id=net,restrict=on",
         "-device", "virtio-net,netdev=net",

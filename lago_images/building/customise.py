@@ -13,6 +13,7 @@ from pathlib import Path
 from lago_images.building import contents
 from lago_images.building.bases.model import Package, Prepared
 from lago_images.building.model import Context
+from lago_images.building.room import watched
 from lago_images.building.steps import running
 from lago_images.errors import BuildError, CommandError, HostError, Problem, SpecError
 from lago_images.host.kvm import Acceleration
@@ -66,6 +67,7 @@ def customise(
     Raises:
         SpecError: A host file is outside the repository, or gone.
         BuildError: A command failed in the guest; names the spec's line where it can be told.
+        HostError: The disk's folder has no room left.
     """
     if not spec.operations and spec.base.kind is BaseKind.BOOTSTRAP:
         return prepared
@@ -80,7 +82,8 @@ def customise(
     context.console.info(f"{spec.name}: customising ({len(spec.operations)} commands)")
     try:
         argv = _command(spec, prepared, answer, finish if native else None, context)
-        _run(spec, argv, inputs, context, runner)
+        with watched(runner, prepared.disk.parent, f"customising {spec.name}") as safe:
+            _run(spec, argv, inputs, context, safe)
         packages = _packages(answer) if native else None
     finally:
         shutil.rmtree(inputs, ignore_errors=True)

@@ -1,19 +1,24 @@
-"""How much room a build will take, as far as can be told before it is begun."""
+"""How much room a build will take, as far as can be told before, and an end when it has none."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from threading import Condition
+from threading import Condition, Event, Thread
 
 from lago_images.building.bases.model import LayerBase
 from lago_images.building.model import Context
+from lago_images.errors import Error, HostError
 from lago_images.host import space
+from lago_images.host.process import Children, Runner
 from lago_images.spec.model import BaseKind, Spec
 from lago_images.storage.directory import DirectoryStore
 
 _MIB = 2**20
 _POLL = 0.5
+_LOOK = 1.0
+_LEAST = 32 * _MIB
+HINT = "free some space, or set TMPDIR to a larger file system"
 # Debian 12 bootstrapped takes 0.4 GiB, and twice that while it is unpacked beside its disk; the
 # templates of libguestfs.org are 0.7 to 2.5 GiB; cloud images from URLs 0.4 to 1.5 GiB.
 _USUAL = {
@@ -112,6 +117,63 @@ class Room:
             self._changed.wait(_POLL)
         finally:
             self._working += 1
+
+
+@contextmanager
+def watched(
+    runner: Runner,
+    folder: Path,
+    doing: str,
+    *,
+    free: Callable[[Path], int] = space.free,
+    every: float = _LOOK,
+) -> Iterator[Runner]:
+    """A runner whose programs are ended when a folder has no room left.
+
+    QEMU, unless told otherwise, pauses a guest that it cannot write for until there is more, and
+    says nothing (werror=enospc); libguestfs tells it nothing else, and waits.
+
+    Args:
+        runner: Whose programs are ended; the end of its run ends these, too.
+        folder: Where they write.
+        doing: What they are run for.
+        free: How many bytes a folder has.
+        every: Seconds between looks.
+
+    Raises:
+        HostError: There was too little; names the folder and the bytes free.
+    """
+    mine, over, left = Children(), Event(), list[int]()
+
+    def watch() -> None:
+        try:
+            while (there := free(folder)) >= _LEAST:
+                if over.wait(every):
+                    return
+                runner.children.check()
+            left.append(there)
+        except KeyboardInterrupt:
+            pass
+        mine.end()
+
+    watcher = Thread(target=watch, name="room", daemon=True)
+    watcher.start()
+    try:
+        yield replace(runner, children=mine)
+    except (Error, KeyboardInterrupt):
+        if not left:
+            raise
+        what = f"{doing} was stopped: no room in {folder}, where {space.shown(left[0])} were free"
+        raise HostError(what, hint=HINT) from None
+    finally:
+        over.set()
+        watcher.join()
+
+
+def lack(folder: Path) -> str:
+    """That a folder has no room left, for an error that may come of it; empty when it has."""
+    there = space.free(folder)
+    return f"no room in {folder}, where {space.shown(there)} are free" if there < _LEAST else ""
 
 
 def _by_device(wanted: Sequence[Need]) -> Mapping[int, int]:

@@ -11,6 +11,7 @@ from lago_images.errors import BootError, ToolMissingError
 from lago_images.host import kvm
 from lago_images.host.kvm import Acceleration
 from lago_images.host.process import Runner
+from tests.support.full import in_small_folder
 from tests.tools import need
 
 pytestmark = [pytest.mark.real]
@@ -82,6 +83,51 @@ def test_a_guest_that_says_nothing_runs_out_of_time(boot, tmp_path):
     disk = boot_sector(tmp_path / "disk", b"\xeb\xfe")
     with pytest.raises(BootError, match="within 4 s"):
         boot(disk, timeout=1)
+
+
+BOOTS = """
+import sys, time
+from pathlib import Path
+from lago_images.building.boot import boot_test
+from lago_images.errors import BootError
+from lago_images.host.kvm import Acceleration
+from lago_images.host.process import Runner
+
+work, outside = map(Path, sys.argv[1:])
+try:
+    boot_test(
+        outside / "disk",
+        "raw",
+        arch="x86_64",
+        accel=Acceleration(name="tcg"),
+        timeout=15,
+        console_log=outside / "console.log",
+        workdir=work,
+        runner=Runner(log=outside / "log"),
+        clock=time.monotonic,
+    )
+except BootError as error:
+    print(error.message, error.hint, sep="\\n")
+"""
+
+
+def test_a_guest_that_has_no_room_to_write_is_told_so_and_so_are_we(tmp_path):
+    # The BIOS writes 64 sectors (int 0x13, ah=0x43), and again behind them, until that fails:
+    # xor ax,ax; mov ds,ax; mov ss,ax; mov sp,0x7c00
+    # again: mov si,0x7c00+0x2c; mov ax,0x4300; int 0x13; jc failed; add dword [0x7c34],64
+    # jmp again; failed: mov si,0x7c00+0x3c; and from mov dx,0x3f8 on as in says()
+    code = bytes.fromhex(
+        "31c08ed88ed0bc007c be2c7c b80043 cd13 7208 668306347c40 ebee be3c7c"
+        "baf803 ac 84c0 7403 ee ebf8 f4 ebfd 10004000 00800000 0000000000000000"
+    )
+    disk = boot_sector(tmp_path / "disk", code + b"Kernel panic - not syncing: cannot write\0")
+    with disk.open("r+b") as file:
+        file.truncate(2**30)
+    work = tmp_path / "work"
+    message, hint = in_small_folder(work, "40m", BOOTS, str(tmp_path)).splitlines()
+    told = "boot test: the guest gave up: Kernel panic - not syncing: cannot write; no room in "
+    assert message.startswith(f"{told}{work}, where 0.0 GiB (")
+    assert hint == "free some space, or set TMPDIR to a larger file system"
 
 
 def test_a_guest_that_resets_ends_qemu(boot, tmp_path):

@@ -1,10 +1,15 @@
 """How much room a build is said to take, and what it does with less."""
 
+import itertools
+import threading
+import time
+
 import pytest
 
 from lago_images.building import room
 from lago_images.building.bases.model import LayerBase
-from lago_images.errors import HostError
+from lago_images.errors import CommandError, HostError
+from lago_images.host.process import Children, Runner
 from lago_images.spec.model import Base, BaseKind, Operation, Spec
 from tests.support.handmade import manifest
 
@@ -82,3 +87,53 @@ def test_needs_on_one_file_system_are_not_added(tmp_path, monkeypatch):
     shared = room.Room()
     with shared.chain(), shared.held(both, pytest.fail):
         pass
+
+
+# Its child holds the pipe, as an appliance does.
+SLEEPS = ["sh", "-c", "sleep 600 & wait"]
+
+
+def test_a_program_is_ended_when_no_room_is_left(tmp_path):
+    free = iter([GIB, 33 * 2**20, 2**20])
+    begun = time.monotonic()
+    with (
+        pytest.raises(
+            HostError, match=rf"^doing it was stopped: no room in {tmp_path}.*1048576 b"
+        ) as e,
+        room.watched(
+            Runner(), tmp_path, "doing it", free=lambda folder: next(free), every=0.01
+        ) as safe,
+    ):
+        safe.run(SLEEPS)
+    assert time.monotonic() - begun < 60
+    assert "TMPDIR" in e.value.hint
+
+
+def test_a_program_that_ends_by_itself_is_left_alone(tmp_path):
+    looks = itertools.count()
+    begun = time.monotonic()
+    with room.watched(
+        Runner(), tmp_path, "doing it", free=lambda folder: GIB + next(looks), every=600
+    ) as safe:
+        safe.run(["true"])
+    with (
+        pytest.raises(CommandError, match="exit code 1"),
+        room.watched(Runner(), tmp_path, "doing it", every=600) as safe,
+    ):
+        safe.run(["false"])
+    assert time.monotonic() - begun < 60
+    assert next(looks) == 1
+
+
+def test_the_end_of_a_run_ends_what_is_watched(tmp_path):
+    children = Children()
+    timer = threading.Timer(0.3, children.end)
+    timer.start()
+    with (
+        pytest.raises(KeyboardInterrupt),
+        room.watched(
+            Runner(children=children), tmp_path, "doing it", free=lambda folder: GIB, every=0.01
+        ) as safe,
+    ):
+        safe.run(SLEEPS)
+    timer.join()
