@@ -9,7 +9,7 @@ from lago_images.errors import CommandError, Problem, SpecError, ToolMissingErro
 from lago_images.host.process import Runner
 from lago_images.spec.fit import security_archive
 from lago_images.spec.model import Spec
-from lago_images.spec.properties import words
+from lago_images.spec.properties import value_problem, words
 
 # The smallest set with what lago and virt-builder use: ifupdown, because lago writes
 # /etc/network/interfaces; the guest agent, because it is how readiness is tested.
@@ -126,7 +126,10 @@ def recipe(spec: Spec, host: Mirrors | None) -> Recipe:
 
 
 def host_mirrors(runner: Runner) -> Mirrors | None:
-    """The mirrors this host's apt gets Debian from; None when it is not a Debian."""
+    """The mirrors this host's apt gets Debian from, as far as a spec could name them.
+
+    None when it is not a Debian, or gets it from files, from a list of mirrors or with a password.
+    """
     try:
         # fmt: off
         out = runner.capture(
@@ -143,7 +146,9 @@ def host_mirrors(runner: Runner) -> Mirrors | None:
     found: dict[str, str] = {}
     for line in out.decode(errors="replace").splitlines():
         label, _, url = line.partition("\t")
-        found.setdefault(label, url.rstrip("/"))
+        # The guest's apt gets them too, and the manifest is public.
+        if value_problem("mirror", url) is None:
+            found.setdefault(label, url.rstrip("/"))
     if "Debian" not in found:
         return None
     return Mirrors.of(found["Debian"], found.get("Debian-Security"))
