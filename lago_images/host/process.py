@@ -1,7 +1,6 @@
 """The one door to the operating system: programs, started with a short environment and a log."""
 
 import os
-import shlex
 import shutil
 import signal
 import subprocess
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from lago_images.errors import CommandError, ToolMissingError
+from lago_images.host.redaction import command_line, environment_for, redacted
 from lago_images.host.tools import package_of
 
 # What children may see of the environment: no cloud, GitHub or signing credentials (promise 9).
@@ -100,7 +100,7 @@ class Runner:
 
     Attributes:
         environ: Where the children's allow-listed variables are taken from.
-        log: Every command and every line of output is appended here; None for no log.
+        log: Every command and every line of output is appended here, redacted; None for no log.
         echo: Told each line of output as it comes.
         prefix: Put before every command: a sandbox.
         children: What is running; shared by the runners of a run.
@@ -134,7 +134,7 @@ class Runner:
             ToolMissingError: The program is not installed.
             CommandError: It failed, was killed, or ran out of time.
         """
-        self._note("+ " + shlex.join(argv))
+        self._note("+ " + command_line(argv))
         tail: deque[str] = deque(maxlen=TAIL)
         with self.started(
             argv, env=env, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
@@ -168,7 +168,7 @@ class Runner:
 
         Raises as ``run`` does.
         """
-        self._note("+ " + shlex.join(argv))
+        self._note("+ " + command_line(argv))
         pipe = subprocess.PIPE
         with self.started(
             argv, env=env, cwd=cwd, stdin=None if stdin is None else pipe, stdout=pipe, stderr=pipe
@@ -205,7 +205,7 @@ class Runner:
 
         Raises ``ToolMissingError`` when the program is not installed.
         """
-        environment = child_environment(self.environ, env)
+        environment = environment_for(argv[0], child_environment(self.environ, env))
         full = [*self.prefix, *argv]
         for program in (full[0], argv[0]):
             if shutil.which(program, path=environment.get("PATH")) is None:
@@ -228,7 +228,7 @@ class Runner:
     def _note(self, line: str) -> None:
         if self.log is not None:
             with self.log.open("a", encoding="utf-8") as log:
-                log.write(line + "\n")
+                log.write(redacted(line) + "\n")
 
     def _failure(
         self,
@@ -250,7 +250,7 @@ class Runner:
             f"{what}{argv[0]} {how}",
             argv=argv,
             returncode=returncode,
-            tail=tail,
+            tail=[redacted(line) for line in tail],
             log=self.log,
         )
 

@@ -1,11 +1,14 @@
 """A bootstrapped Debian: what is in it, and that it starts on a larger disk too."""
 
+import base64
+import http.server
 import os
 import re
 import socket
 import subprocess
+import threading
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 
 import pytest
 
@@ -104,6 +107,65 @@ def test_a_mirror_that_is_not_there_fails_and_leaves_nothing(tmp_path):
     work.mkdir()
     with pytest.raises(BuildError, match=r"bootstrapping Debian 12 \(bookworm\) failed"):
         bootstrap.prepare(spec, work, a_context(tmp_path), Runner(environ=os.environ))
+    assert not list(work.iterdir())
+
+
+@contextmanager
+def a_proxy():
+    """A proxy that has nothing: its port, and the users that were told to it."""
+    users = set()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            users.add(self.headers.get("Proxy-Authorization"))
+            self.send_error(404)
+
+        def log_message(self, *args):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        yield server.server_port, users
+        server.shutdown()
+        thread.join()
+
+
+def program(path, text):
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("#!/bin/sh\n" + text)
+    path.chmod(0o755)
+
+
+@pytest.mark.parametrize("told", ["apt", "environment"])
+def test_a_proxy_s_password_gets_to_the_proxy_and_nowhere_else(tmp_path, told):
+    spec = a_spec(DEBIAN12 + "#mirror=http://mirror.invalid/debian\n")
+    work = tmp_path / "work"
+    work.mkdir()
+    environ = {**os.environ, "PATH": f"{tmp_path}/bin:{os.environ['PATH']}"}
+    program(
+        tmp_path / "bin/mmdebstrap",
+        'for a; do case $a in --aptopt=*) stat -c %a "${a#*=}" >> "$0.modes";; esac; done\n'
+        'exec /usr/bin/mmdebstrap "$@"\n',
+    )
+    with a_proxy() as (port, users):
+        url = f"http://me:s3cret@127.0.0.1:{port}/"
+        if told == "apt":
+            setting = f'Acquire::http::Proxy "{url}";'
+            program(
+                tmp_path / "bin/apt-config",
+                f'[ "$1" != dump ] || exec echo \'{setting}\'\nexec /usr/bin/apt-config "$@"\n',
+            )
+        else:
+            environ["http_proxy"] = url
+        runner = Runner(environ=environ, log=tmp_path / "log")
+        with pytest.raises(BuildError) as caught:
+            bootstrap.prepare(spec, work, a_context(tmp_path), runner)
+    assert users == {"Basic " + base64.b64encode(b"me:s3cret").decode()}
+    log = (tmp_path / "log").read_text()
+    assert "mirror.invalid" in log
+    assert "s3cret" not in log + caught.value.message + "".join(caught.value.__cause__.tail)
+    assert (tmp_path / "bin/mmdebstrap.modes").read_text() == "600\n"
     assert not list(work.iterdir())
 
 

@@ -38,6 +38,7 @@ run-command echo the reason >&2; exit 7
 run-command true
 """
 SECRET = "not for guests"
+PROXY = "http://me:not-for-guests@proxy.example:3128"
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,12 @@ def work_folder(tmp_path_factory, name):
 
 
 def run(folder, debian12: Image, text):
-    environ = {**os.environ, "AWS_SECRET_ACCESS_KEY": SECRET, "GITHUB_TOKEN": SECRET}
+    environ = {
+        **os.environ,
+        "AWS_SECRET_ACCESS_KEY": SECRET,
+        "GITHUB_TOKEN": SECRET,
+        "http_proxy": PROXY,
+    }
     context = a_context(folder, settings=Settings(network=False, folder=folder), environ=environ)
     work = folder / "work"
     work.mkdir()
@@ -93,6 +99,11 @@ def test_a_command_sees_no_credentials_and_no_network(read, done):
     assert SECRET not in read("/etc/env-seen")
     assert read("/etc/nets-seen").split() == ["lo"]
     assert SECRET not in done.log
+
+
+def test_a_command_sees_the_proxy_without_its_password(read, done):
+    assert "http_proxy=http://proxy.example:3128\n" in read("/etc/env-seen")
+    assert "not-for-guests" not in read("/etc/env-seen") + done.log
 
 
 @pytest.mark.parametrize(

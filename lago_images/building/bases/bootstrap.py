@@ -4,6 +4,8 @@ import os
 import re
 import shutil
 import uuid
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 
 from lago_images.building.bases.debian import Recipe, host_mirrors, recipe
@@ -57,7 +59,8 @@ def prepare(spec: Spec, workdir: Path, context: Context, runner: Runner) -> Prep
     disk = workdir / "base.raw"
     context.console.info(f"{spec.name}: bootstrapping {todo.release.title}")
     try:
-        _debootstrap(todo, rootfs, runner, user)
+        with _apt_settings(workdir, runner) as settings:
+            _debootstrap(todo, rootfs, settings, runner, user)
         packages = parse_dpkg_status((rootfs / "var/lib/dpkg/status").read_text("utf-8"))
         guest = Guest(title=todo.release.title, hostname=_hostname(spec), uuid=str(uuid.uuid4()))
         make_guest(rootfs, guest)
@@ -69,7 +72,9 @@ def prepare(spec: Spec, workdir: Path, context: Context, runner: Runner) -> Prep
     return Prepared(disk=disk, format="raw", record=record, packages=packages)
 
 
-def _debootstrap(todo: Recipe, rootfs: Path, runner: Runner, user: tuple[str, ...]) -> None:
+def _debootstrap(
+    todo: Recipe, rootfs: Path, settings: Path, runner: Runner, user: tuple[str, ...]
+) -> None:
     # fmt: off
     argv = [
         *user, "mmdebstrap",
@@ -79,10 +84,9 @@ def _debootstrap(todo: Recipe, rootfs: Path, runner: Runner, user: tuple[str, ..
         "--components=main",
         f"--architectures={todo.arch}",
         f"--include={','.join(todo.packages)}",
-        '--aptopt=Acquire::Languages "none"',
+        f"--aptopt={settings}",
         # One write of the finished folder follows; until then nothing needs to be durable.
         "--dpkgopt=force-unsafe-io",
-        *(f"--aptopt={option}" for option in _host_options(runner)),
         todo.release.codename,
         str(rootfs),
         *todo.sources,
@@ -97,7 +101,20 @@ def _debootstrap(todo: Recipe, rootfs: Path, runner: Runner, user: tuple[str, ..
         ) from error
 
 
-def _host_options(runner: Runner) -> list[str]:
+@contextmanager
+def _apt_settings(folder: Path, runner: Runner) -> Generator[Path]:
+    """A file for apt, which nobody else may read: a proxy of the host's may have a password."""
+    lines = ['Acquire::Languages "none";', *_host_settings(runner)]
+    settings = folder / "apt.conf"
+    try:
+        settings.touch(mode=0o600, exist_ok=False)
+        settings.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        yield settings
+    finally:
+        settings.unlink(missing_ok=True)
+
+
+def _host_settings(runner: Runner) -> list[str]:
     try:
         out = runner.capture(["apt-config", "dump", "Acquire"], doing="reading apt's settings")
     except ToolMissingError:
