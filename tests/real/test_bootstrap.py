@@ -169,6 +169,23 @@ def test_a_proxy_s_password_gets_to_the_proxy_and_nowhere_else(tmp_path, told):
     assert not list(work.iterdir())
 
 
+def test_a_host_whose_apt_trusts_no_debian_key_has_them(tmp_path):
+    """Ubuntu is one: its debian-archive-keyring puts nothing into trusted.gpg.d."""
+    spec = a_spec(DEBIAN12 + "#mirror=http://deb.debian.org/debian\n#packages=no-such-package\n")
+    work = tmp_path / "work"
+    work.mkdir()
+    (tmp_path / "trusted.gpg.d").mkdir()
+    program(
+        tmp_path / "bin/apt-config",
+        f"exec /usr/bin/apt-config -o Dir::Etc::trusted={tmp_path}/trusted.gpg "
+        f'-o Dir::Etc::trustedparts={tmp_path}/trusted.gpg.d "$@"\n',
+    )
+    environ = {**os.environ, "PATH": f"{tmp_path}/bin:{os.environ['PATH']}"}
+    # The signatures have been checked by then.
+    with pytest.raises(BuildError, match="Unable to locate package no-such-package"):
+        bootstrap.prepare(spec, work, a_context(tmp_path), Runner(environ=environ))
+
+
 def test_a_disk_that_is_too_small_is_told_as_such(tmp_path):
     from lago_images.building.bases.partition import Layout, write_disk
 

@@ -27,6 +27,8 @@ _APT = re.compile(
     r"|Retries|Check-Valid-Until|Check-Date|ForceIPv[46])) (\"[^\"]*\";)$",
     re.MULTILINE,
 )
+# Ubuntu's package of Debian's keys puts them here only, where apt does not look by itself.
+_KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 # As root in a user namespace of one's own, with mounts of one's own: mmdebstrap's own unshare
 # mode cannot enter a folder that only its user may read, which work directories are.
 _UNSHARE = (
@@ -85,6 +87,7 @@ def _debootstrap(
         f"--architectures={todo.arch}",
         f"--include={','.join(todo.packages)}",
         f"--aptopt={settings}",
+        *_keyring(todo),
         # One write of the finished folder follows; until then nothing needs to be durable.
         "--dpkgopt=force-unsafe-io",
         todo.release.codename,
@@ -99,6 +102,11 @@ def _debootstrap(
             f"bootstrapping {todo.release.title} failed: {_reason(error)}",
             hint="mirror= in the spec names another mirror; the log has apt's whole output",
         ) from error
+
+
+def _keyring(todo: Recipe) -> tuple[str, ...]:
+    """Debian's keys besides those in trusted.gpg.d; mmdebstrap finds those of its own mirrors."""
+    return (f"--keyring={_KEYRING}",) if todo.sources and _KEYRING.exists() else ()
 
 
 @contextmanager
