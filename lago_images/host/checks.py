@@ -11,6 +11,7 @@ from pathlib import Path
 
 from lago_images.errors import CommandError, ToolMissingError
 from lago_images.host import kvm, space
+from lago_images.host.namespaces import AS_ROOT
 from lago_images.host.process import Runner, search_path
 from lago_images.host.tools import TOOLS
 from lago_images.host.workdir import default_scratch
@@ -109,7 +110,7 @@ def _kernel(root: Path) -> Check:
 
 def _user_namespaces(runner: Runner) -> Check:
     try:
-        runner.run(["unshare", "--map-root-user", "--map-auto", "true"], timeout=10)
+        runner.run([*AS_ROOT, "true"], timeout=10)
     except (CommandError, ToolMissingError) as error:
         said = error.last_words if isinstance(error, CommandError) else error.message
         return Check(
@@ -118,7 +119,7 @@ def _user_namespaces(runner: Runner) -> Check:
             found=f"bootstrap: bases cannot be unpacked: {said}",
             do="as root: apt-get install uidmap; usermod --add-subuids 100000-165535 "
             "--add-subgids 100000-165535 USER; on Ubuntu 24.04 also "
-            "sysctl kernel.apparmor_restrict_unprivileged_userns=0",
+            "sysctl -w kernel.apparmor_restrict_unprivileged_userns=0, as ci/setup-host does",
         )
     return Check(name="user namespaces", state=State.OK, found="this user may make them")
 

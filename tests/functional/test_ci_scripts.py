@@ -204,6 +204,53 @@ def test_a_password_is_asked_for_where_somebody_can_type_it(tmp_path, terminal):
     assert asked.startswith("apt-get update" if terminal else "-n apt-get update")
 
 
+@pytest.mark.parametrize(
+    ("user", "restricted", "lifted"),
+    [
+        ("1000", "echo 1", True),
+        ("1000", "echo 0", False),
+        ("1000", "exit 255", False),
+        ("0", "echo 1", False),
+    ],
+)
+@pytest.mark.parametrize("refused", [False, True])
+def test_ubuntu_s_restriction_of_namespaces_is_lifted(tmp_path, user, restricted, lifted, refused):
+    """On a machine that has the rest; sudo only writes down what it is asked."""
+    setting = "kernel.apparmor_restrict_unprivileged_userns"
+    kept = "/etc/sysctl.d/60-lago-images.conf"
+    fakes = {
+        "id": f"echo {user}",
+        "dpkg-query": "echo installed",
+        "npm": "",
+        "sysctl": f'[ "$*" = "-n {setting}" ] && {restricted}',
+        "sudo": f"printf '%s\\n' \"$*\" >> {tmp_path}/asked; "
+        f"case $* in *sysctl*) exit {int(refused)};; esac",
+        **dict.fromkeys(("apt-get", "chmod", "tee", "udevadm", "ln", "apparmor_parser"), ""),
+    }
+    for name, text in fakes.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    done = subprocess.run(
+        [PROJECT / "ci/setup-host", "test"],
+        env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    log = tmp_path / "asked"
+    asked = (
+        [line for line in log.read_text().splitlines() if setting in line] if log.exists() else []
+    )
+    write = f"-n sysctl -q -w {setting}=0"
+    keep = f'-n sh -c echo "$1 = 0" >"$2" sh {setting} {kept}'
+    assert asked == ([] if not lifted else [write] if refused else [write, keep])
+    told = f"{setting} is 0 from now on ({kept}), so that users can bootstrap images\n"
+    assert done.stdout == (told if lifted and not refused else "")
+
+
 def test_a_virtual_environment_that_is_there_is_brought_up_to_date(repo, tmp_path):
     """It is an older commit's, or not what it seems."""
     found = repo.write("bin/dpkg-query", "#!/bin/sh\necho installed\n")

@@ -67,6 +67,18 @@ def test_user_namespaces_are_tried(tmp_path):
     assert "no line in /etc/subuid" in check.found
 
 
+def test_user_namespaces_are_tried_as_they_are_used(tmp_path):
+    """Ubuntu lets a user make one, and then mount nothing in it."""
+    (tmp_path / "unshare").write_text(
+        "#!/bin/sh\n"
+        "case $* in *--mount*) echo 'unshare: cannot change root propagation' >&2; exit 1;; esac\n"
+    )
+    (tmp_path / "unshare").chmod(0o755)
+    check = checks._user_namespaces(Runner(environ={"PATH": f"{tmp_path}:/usr/bin:/bin"}))
+    assert check.state is State.MISSING
+    assert "cannot change root propagation" in check.found
+
+
 def test_space(tmp_path, monkeypatch):
     for there, state in ((100, State.OK), (5, State.WARNING), (1, State.MISSING)):
         monkeypatch.setattr(checks.space, "free", lambda _folder, there=there: there * 2**30)

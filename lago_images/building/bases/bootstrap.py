@@ -15,6 +15,7 @@ from lago_images.building.bases.partition import Layout, write_disk
 from lago_images.building.contents import digest, parse_dpkg_status
 from lago_images.building.model import Context
 from lago_images.errors import BuildError, CommandError, ToolMissingError
+from lago_images.host.namespaces import AS_ROOT
 from lago_images.host.process import Runner
 from lago_images.repository.manifest import BaseRecord
 from lago_images.spec.model import Spec
@@ -29,17 +30,6 @@ _APT = re.compile(
 )
 # Ubuntu's package of Debian's keys puts them here only, where apt does not look by itself.
 _KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
-# As root in a user namespace of one's own, with mounts of one's own: mmdebstrap's own unshare
-# mode cannot enter a folder that only its user may read, which work directories are.
-_UNSHARE = (
-    "unshare",
-    "--map-root-user",
-    "--map-auto",
-    "--mount",
-    "--pid",
-    "--fork",
-    "--kill-child",
-)
 
 
 def disk_size(spec: Spec) -> int:
@@ -56,7 +46,7 @@ def prepare(spec: Spec, workdir: Path, context: Context, runner: Runner) -> Prep
     """
     size = disk_size(spec)
     todo = recipe(spec, host_mirrors(runner))
-    user = () if os.geteuid() == 0 else _UNSHARE
+    user = () if os.geteuid() == 0 else AS_ROOT
     rootfs = workdir / "rootfs"
     disk = workdir / "base.raw"
     context.console.info(f"{spec.name}: bootstrapping {todo.release.title}")
