@@ -57,7 +57,8 @@ def context(work: Workspace) -> Context:
 
 def _requests(work: Workspace, made: Plan, names: Sequence[str]) -> Mapping[str, Request]:
     tree = tree_of(work)
-    planned = {image.name: image for image in made.images}
+    # What is retired has no fingerprint, and may have a spec's name and another architecture.
+    planned = {image.name: image for image in made.images if image.fingerprint}
     wanted = [image for name in names if (image := _wanted(planned, name))]
     _refuse_other_specs(tree, wanted)
     here = {image.name for image in wanted}
@@ -78,7 +79,7 @@ def _wanted(planned: Mapping[str, PlannedImage], name: str) -> PlannedImage | No
     """The plan's entry, if it is to be built; a promoted one is there already."""
     if name not in planned:
         raise UsageError(
-            f"the plan does not have {name}",
+            f"the plan does not have the spec {name}",
             hint="lago-images ci plan shows what it has; make the plan again if the specs changed",
         )
     return planned[name] if planned[name].action is Action.BUILD else None

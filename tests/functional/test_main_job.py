@@ -116,6 +116,34 @@ def test_a_removed_spec_leaves_its_published_files(repo):
     assert "[two]" in (repo.root / "image-repo/index").read_text()
 
 
+def test_an_image_whose_architecture_changes_is_built_with_its_layers(repo):
+    """The plan then has two entries of its name; what is published stays."""
+    rebuild(repo)
+    for name in ("one", "one-layer"):
+        path = repo.root / "image-specs" / name
+        path.write_text(path.read_text().replace("#arch=x86_64", "#arch=aarch64"))
+    repo.commit("Move one to another architecture")
+    plan = repo.run("ci", "plan", "--format", "json").out
+    assert [(i["name"], i["arch"], i["action"]) for i in json.loads(plan)["images"]] == [
+        ("one", "aarch64", "build"),
+        ("one", "x86_64", "retire"),
+        ("one-layer", "aarch64", "build"),
+        ("one-layer", "x86_64", "retire"),
+        ("two", "x86_64", "keep"),
+    ]
+    saved = repo.root.parent / "plan.json"
+    saved.write_text(plan)
+    results = str(repo.root.parent / "results")
+    ran = repo.run("ci", "build", "--plan", str(saved), "--batch", "1/1", "--results", results)
+    assert (ran.code, ran.out.count(": built in ")) == (0, 2), ran.err
+    ran = repo.run("ci", "publish", "--plan", str(saved), "--results", results)
+    assert ran.code == 0, ran.err
+    assert (repo.root / "image-repo/releases/one-layer/aarch64/1.json").is_file()
+    assert (repo.root / "image-repo/index").read_text().count("[one]") == 2
+    rebuild(repo, "one")
+    assert (repo.root / "image-repo/releases/one-layer/aarch64/2.json").is_file()
+
+
 def test_a_dry_run_touches_nothing(repo):
     ran = rebuild(repo, "--changed", "--dry-run")
     assert "one-layer" in ran.out
