@@ -13,7 +13,7 @@ from lago_images.errors import NotFoundError
 from lago_images.planning.model import WORK, Action, Plan, PlannedImage
 from lago_images.repository.layout import BuildKey
 from lago_images.repository.manifest import Manifest
-from lago_images.repository.state import State
+from lago_images.repository.state import State, standing
 from lago_images.storage.base import Store
 
 
@@ -58,10 +58,10 @@ def _entry(
 
 def _published(planned: PlannedImage, state: State) -> Manifest | None:
     """The build that was public when the plan was made, whatever was released since."""
-    for release in state.history(planned.name, planned.arch):
-        if release.revision == planned.revision:
-            return state.manifest(release)
-    return None
+    history = state.history(planned.name, planned.arch)
+    # The newest revision may be a withdrawal: an older release is what clients have then.
+    then = standing(tuple(r for r in history if r.revision <= planned.revision))
+    return next((found for release in reversed(then) if (found := state.manifest(release))), None)
 
 
 def _built(planned: PlannedImage, result: Result | None, state: State) -> Manifest | None:

@@ -68,6 +68,19 @@ def test_a_build_in_the_repository_is_compared_with_the_published_one(repo, tmp_
     assert row[7] == f'<a href="{URL}/{key.log}">log</a>'
 
 
+def test_after_a_withdrawal_the_release_that_clients_have_is_compared(repo, tmp_path):
+    """The newest revision is the withdrawal's, and what it takes back is offered to nobody."""
+    store = DirectoryStore(path=tmp_path / "public")
+    other = handmade.manifest(build_id="b2", fingerprint="sha256:f2")
+    handmade.put_build(store, other)
+    handmade.put_release(store, handmade.release(2, "b2", fingerprint="sha256:f2"))
+    assert repo.run("repo", "yank", "debian-12", "--reason", "broken").code == 0
+    made = plan(planned(fingerprint="sha256:f2", revision=3))
+    repo.write("plan.json", document.to_json(made))
+    row, _ = cells(repo)
+    assert row[4].startswith("0.0 MiB → 0.0 MiB (+")
+
+
 def test_a_forks_build_is_compared_from_what_its_job_kept(repo):
     """It is in no repository; its list of packages is an artifact, and its log the run's."""
     kept = "results/repository/builds/debian-12/x86_64/build-2/packages.txt"
