@@ -66,8 +66,8 @@ def publish(
     """Release every build that the plan asked for, and bring the rendered files in line.
 
     Works from what is in the repository: a build is found by its fingerprint where its result
-    did not get here, unless settings say that no other run's is to be promoted. An image without
-    a build is named, and keeps no other from being published.
+    did not get here or tells of a failure, unless settings say that no other run's is to be
+    promoted. An image without a build is named, and keeps no other from being published.
     Rendering happens also when there is nothing to release: an earlier run may have died before.
     ``seen`` is the repository as it was read earlier in this run: when nothing is to be done by
     that, it is not read again.
@@ -157,13 +157,15 @@ def _build_of(
 ) -> Manifest | None:
     if image.action is Action.PROMOTE and image.promote:
         return _in(state, image, image.promote)
-    if result is not None:
-        manifest = result.manifest and _in(state, image, result.manifest.build_id)
+    if result is not None and result.manifest is not None:
+        manifest = _in(state, image, result.manifest.build_id)
         # A result is a file that somebody wrote: the build it names may be another run's.
         return manifest if manifest and (others or manifest.created >= made.made) else None
+    # After a failure, a later attempt of this run may have built what it could not tell of.
+    failed = result is not None
     asked = any(reason.kind in _ASKED for reason in image.reasons)
     # What a forced or stale entry asks for is a build that was made after it was asked.
-    since = made.made if asked else 0
+    since = made.made if asked or failed else 0
     unreleased = state.unreleased(image.fingerprint) if others else ()
     fitting = (
         manifest

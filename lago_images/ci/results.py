@@ -46,7 +46,8 @@ def load(data: bytes, where: str) -> list[Result]:
 def read_folder(folder: Path) -> list[Result]:
     """The results in every ``*.results.json`` under a folder, by name; none if it is not there.
 
-    Raises ``RepositoryError`` when one is not a document we know, or two tell of one image.
+    Of several attempts at one image, the one that succeeded. Raises ``RepositoryError`` when a
+    file is not a document we know, or two tell of different builds of one image.
     """
     found: dict[tuple[str, str], Result] = {}
     told: dict[tuple[str, str], Path] = {}
@@ -54,14 +55,21 @@ def read_folder(folder: Path) -> list[Result]:
         where = path.relative_to(folder)
         for result in load(path.read_bytes(), str(where)):
             key = (result.name, result.arch)
-            if key in told:
+            before = found.get(key)
+            if before and _differ(before, result):
                 raise RepositoryError(
-                    f"reading results in {folder}: {told[key]} and {where} both tell how "
-                    f"{result.name} ({result.arch}) ended",
+                    f"reading results in {folder}: {told[key]} and {where} tell of different "
+                    f"builds of {result.name} ({result.arch})",
                     hint="remove the one that is not of this run",
                 )
-            found[key], told[key] = result, where
+            if before is None or not before.ok:
+                found[key], told[key] = result, where
     return [found[key] for key in sorted(found)]
+
+
+def _differ(one: Result, other: Result) -> bool:
+    """Whether both succeeded, and not with the same build."""
+    return one.ok and other.ok and one.manifest != other.manifest
 
 
 def write_folder(folder: Path, results: Iterable[Result]) -> None:

@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from lago_images.ci import results
 from lago_images.planning import document
+from tests.support.ci import failed
 from tests.support.specs import Ran, SpecsRepo, git
 from tests.unit.ci.test_outputs import parsed
 
@@ -96,6 +98,32 @@ def test_what_a_pull_request_built_is_not_promoted_where_settings_say_never(repo
     run(repo, "ci/build", NAMES="one")
     run(repo, "ci/publish")
     assert len(list((repo.root.parent / "pub/releases/one").rglob("*.json"))) == 2
+
+
+def test_a_failed_attempt_does_not_hide_what_a_later_one_built(repo):
+    """A job that is run again may be lost after its build: what it would have told is not there."""
+    repo.spec("one", "simple:disk.raw")
+    repo.commit()
+    run(repo, "ci/plan", "text")
+    run(repo, "ci/build", NAMES="one")
+    first = [failed("one")]
+    results.write_folder(repo.root / "results", first)
+    # Who promotes nothing that others built takes no build that this run does not tell of.
+    assert call(repo, "ci/publish", LAGO_IMAGES_PROMOTE="never").code == 1
+    assert "one: released revision 1" in run(repo, "ci/publish")
+    assert "1 image affected: 1 released." in run(repo, "ci/report", PUBLICATION="success")
+
+    # Built again by name, it is not what was built before that, waiting or released.
+    run(repo, "ci/plan", "text", NAMES="one")
+    run(repo, "ci/build", NAMES="one")
+    time.sleep(1.1)
+    run(repo, "ci/plan", "text", NAMES="one")
+    results.write_folder(repo.root / "results", first)
+    ran = call(repo, "ci/publish")
+    assert (ran.code, "one: not published: it has no build" in ran.err) == (1, True)
+    run(repo, "ci/build", NAMES="one")
+    results.write_folder(repo.root / "results", first)
+    assert "one: released revision 2" in run(repo, "ci/publish")
 
 
 def test_a_link_in_the_place_of_a_file_is_not_followed(repo, tmp_path):

@@ -4,7 +4,7 @@ import pytest
 
 from lago_images.ci import results
 from lago_images.errors import RepositoryError
-from tests.support.ci import built, failed
+from tests.support.ci import built, failed, manifest
 
 
 def test_results_come_back(tmp_path):
@@ -26,9 +26,18 @@ def test_no_folder_no_results(tmp_path):
     assert results.read_folder(tmp_path / "none") == []
 
 
-def test_two_results_for_one_image_are_refused(tmp_path):
+@pytest.mark.parametrize("order", [("1", "2"), ("2", "1")])
+def test_of_several_attempts_the_one_that_succeeded_counts(tmp_path, order):
+    first, second = (tmp_path / f"attempt-{number}" for number in order)
+    results.write_folder(first, [failed("a"), failed("b"), built("c")])
+    results.write_folder(second, [built("a"), failed("b"), built("c")])
+    assert results.read_folder(tmp_path) == [built("a"), failed("b"), built("c")]
+
+
+def test_two_builds_of_one_image_are_refused(tmp_path):
     results.write_folder(tmp_path, [built("a"), built("b")])
-    (tmp_path / "zzz.results.json").write_bytes(results.dump([failed("a")]))
+    other = built("a", manifest=manifest("a", "b3"))
+    (tmp_path / "zzz.results.json").write_bytes(results.dump([other]))
     with pytest.raises(RepositoryError, match=r"a\.results\.json and zzz\.results\.json"):
         results.read_folder(tmp_path)
 
