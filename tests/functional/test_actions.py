@@ -97,6 +97,20 @@ def test_from_pull_request_to_publication(tmp_path, ceph20):
     assert keys(ceph20, bucket) == found
 
 
+def test_a_pull_request_builds_what_it_changes_and_not_what_others_merged(own):
+    """GitHub tells the base's commit of when it was opened, and merges it with a newer one."""
+    own.specs.disk("disk.raw")
+    own.specs.spec("one", "simple:disk.raw")
+    own.push("Start", event=False)
+    opened = own.specs.head
+    own.specs.spec("theirs", "simple:disk.raw")
+    own.push("Add theirs", event=False)
+    own.specs.spec("mine", "simple:disk.raw")
+    ran = own.pull_request(5, "Add mine", opened=opened)
+    assert ran.code == 0, ran.log
+    assert outcomes(ran.log) == {"mine": "built"}
+
+
 def test_a_forks_pull_request_gets_no_secret_and_publishes_nothing(tmp_path, ceph20):
     """GitHub gives it no variables either: what it plans with is in the repository."""
     bucket = published_bucket(ceph20)

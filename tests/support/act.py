@@ -80,10 +80,13 @@ class GitHubHost:
         full = {"repository": repository, "ref": ref, **(payload or {})}
         return self._act(name, full, **options)
 
-    def pull_request(self, number: int, message: str, *, fork: bool = False, **options) -> Run:
+    def pull_request(
+        self, number: int, message: str, *, fork: bool = False, opened: str = "", **options
+    ) -> Run:
         """Commit on a branch, merge it as GitHub does to test it, and run the event there.
 
-        The branch stays checked out; ``merge`` merges it.
+        The branch stays checked out; ``merge`` merges it. ``opened`` is the base's commit that the
+        event tells, if that is not the newest.
         """
         root = self.specs.root
         base = git(root, "rev-parse", "main")
@@ -99,7 +102,7 @@ class GitHubHost:
             "pull_request": {
                 "number": number,
                 "head": {"sha": head, "ref": f"change-{number}", "repo": {"full_name": owner}},
-                "base": {"sha": base, "ref": "main", "repo": {"full_name": self.name}},
+                "base": {"sha": opened or base, "ref": "main", "repo": {"full_name": self.name}},
             },
         }
         ran = self.event("pull_request", payload, ref=ref, **options)
