@@ -145,7 +145,7 @@ def test_the_role_of_an_environment_is_for_its_builders_only(tmp_path, ceph20):
     host = host_for(tmp_path, ceph20, bucket)
     host.variables["LAGO_IMAGES_BUILDER_ROLE"] = "arn:aws:iam::1:role/builder"
     workflow = host.specs.root / ".github/workflows/images.yml"
-    builders = "    with:\n      builder-environment: builders\n"
+    builders = "    with:\n      builder-environment: builders\n      role-duration-seconds: 10800\n"
     workflow.write_text(workflow.read_text().replace("    with:\n", builders))
     host.specs.disk("disk.raw")
     host.push("Start", event=False)
@@ -159,6 +159,8 @@ def test_the_role_of_an_environment_is_for_its_builders_only(tmp_path, ceph20):
     merged = host.merge(9)
     [job] = merged.steps("Assume the builder's role")
     assert "build one" in job
+    # As long as the builds may take: the credentials are taken once, before them.
+    assert "cannot assume arn:aws:iam::1:role/builder for 10800 s" in merged.log
     assert (merged.jobs["plan"], merged.jobs["report"]) == (True, True)
 
 
