@@ -145,7 +145,9 @@ def test_the_role_of_an_environment_is_for_its_builders_only(tmp_path, ceph20):
     host = host_for(tmp_path, ceph20, bucket)
     host.variables["LAGO_IMAGES_BUILDER_ROLE"] = "arn:aws:iam::1:role/builder"
     workflow = host.specs.root / ".github/workflows/images.yml"
-    builders = "    with:\n      builder-environment: builders\n      role-duration-seconds: 10800\n"
+    builders = (
+        "    with:\n      builder-environment: builders\n      role-duration-seconds: 10800\n"
+    )
     workflow.write_text(workflow.read_text().replace("    with:\n", builders))
     host.specs.disk("disk.raw")
     host.push("Start", event=False)
@@ -234,6 +236,8 @@ def grow_old(published, name: str) -> None:
 def test_a_repository_of_ones_own_by_hand_and_on_schedule(own, tmp_path):
     published = tmp_path / "published"
     submodule(own, tmp_path)
+    workflow = own.specs.root / ".github/workflows/images.yml"
+    workflow.write_text(workflow.read_text().replace("    with:\n", "    with:\n      lfs: true\n"))
     own.specs.spec("one", "simple:disks/disk.raw")
     own.specs.spec("two", "simple:disks/disk.raw")
     own.push("Start", event=False)
@@ -241,6 +245,12 @@ def test_a_repository_of_ones_own_by_hand_and_on_schedule(own, tmp_path):
     assert by_hand.code == 0, by_hand.log
     assert outcomes(by_hand.log) == {"one": "released", "two": "released"}
     assert re.search(r"^\| <code>one</code> .*forced:", by_hand.log, re.MULTILINE)
+    # Only builds read the files: a plan knows them by what git holds, and nobody else looks.
+    told = re.findall(r"^\[(.+?)\] *\| files in Git LFS are asked for", by_hand.log, re.MULTILINE)
+    assert {re.sub(r"-\d+ *$", "", job.rpartition("/")[2]) for job in told} == {
+        "build one",
+        "build two",
+    }
     assert (published / "releases/one/x86_64/1.json").is_file()
 
     # GitHub dropped the run of this push, and says of a schedule's event no repository.
