@@ -11,6 +11,7 @@ from lago_images.ci import results
 from tests.servers.model import Server
 from tests.support.act import GitHubHost
 from tests.support.ci import failed
+from tests.support.keys import make_key
 from tests.support.policies import published_bucket
 from tests.support.specs import SpecsRepo, git
 from tests.tools import need
@@ -224,6 +225,50 @@ def submodule(host: GitHubHost, tmp_path) -> None:
     disks.disk("disk.raw")
     disks.commit("Disk")
     git(host.specs.root, "submodule", "--quiet", "add", f"file://{disks.root}", "disks")
+
+
+def test_both_keys_sign_while_they_are_changed(own, tmp_path):
+    """Pull requests sign nothing, whatever they are offered."""
+    published = tmp_path / "published"
+    old, new = make_key(tmp_path, "old"), make_key(tmp_path, "new")
+    first = {"SIGNING_KEY": old.secret.read_text()}
+    both = {**first, "NEXT_SIGNING_KEY": new.secret.read_text()}
+    own.specs.disk("disk.raw")
+    own.specs.spec("one", "simple:disk.raw")
+    ran = own.push("Start", secrets=first)
+    assert ran.code == 0, ran.log
+    assert signed(published) == {old.fingerprint}
+
+    own.specs.spec("two", "simple:disk.raw")
+    asked = own.pull_request(4, "Add two", secrets=both)
+    assert asked.code == 0, asked.log
+    assert signed(published) == {old.fingerprint}
+    ran = own.merge(4, secrets=both)
+    assert ran.code == 0, ran.log
+    assert signed(published) == {old.fingerprint, new.fingerprint}
+    for log in (asked.log, ran.log):
+        assert not any(text in log for text in both.values())
+
+    # The last step of the documents: the new key is the only one, and says so once.
+    only = {"SIGNING_KEY": new.secret.read_text()}
+    own.specs.write("README.md", "Nothing of note.\n")
+    early = own.push("Write a README", secrets=only)
+    assert (early.code, signed(published)) == (1, {old.fingerprint, new.fingerprint})
+    done = own.specs.run(
+        *("repo", "refresh", "--retire-key", old.fingerprint, "--repository", str(published)),
+        environ={"LAGO_IMAGES_SIGNING_KEY": f"file:{new.secret}"},
+    )
+    assert done.code == 0, done.err
+    assert signed(published) == {new.fingerprint}
+    own.specs.spec("three", "simple:disk.raw")
+    ran = own.push("Add three", secrets=only)
+    assert ran.code == 0, ran.log
+    assert "[three]" in (published / "index.asc").read_text()
+
+
+def signed(published) -> set[str]:
+    """The keys with an index of their own."""
+    return {path.name[len("index-") : -len(".asc")] for path in published.glob("index-*.asc")}
 
 
 def grow_old(published, name: str) -> None:

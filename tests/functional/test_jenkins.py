@@ -15,6 +15,7 @@ from tests.servers.model import Server
 from tests.support import jenkins
 from tests.support.act import GitHubHost
 from tests.support.ci import built
+from tests.support.keys import make_key
 from tests.support.policies import published_bucket
 from tests.support.specs import SpecsRepo, git
 from tests.tools import need
@@ -25,6 +26,7 @@ CREDENTIALS = {
     "lago-images-publisher": ["testkey", "testsecret"],
     "our-bot": ["bot", "bottoken"],
 }
+AWS = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"]
 TIMER = "hudson.triggers.TimerTrigger$TimerTriggerCause"
 
 
@@ -57,7 +59,8 @@ class Agent:
             **extra.pop("env", {}),
         }
         scratch = self.host.folder / f"jenkins-{self.runs}"
-        return jenkins.run(scratch, self.host.remote, env=env, credentials=CREDENTIALS, **extra)
+        known = {**CREDENTIALS, **extra.pop("more", {})}
+        return jenkins.run(scratch, self.host.remote, env=env, credentials=known, **extra)
 
     def releases(self) -> set[str]:
         found = self.server.client().list_objects_v2(Bucket=self.bucket).get("Contents", [])
@@ -87,6 +90,7 @@ def test_branch_idle_pull_request_fork_and_failure(agent):
     check_pull_request(agent)
     check_fork(agent)
     check_failure(agent)
+    check_signing(agent)
 
 
 def check_branch(agent):
@@ -140,7 +144,7 @@ def check_pull_request(agent):
     assert new
     assert all(key.startswith("builds/one/") for key in new)
     assert secrets_of(ran) == {
-        "ci/build --upload": ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"],
+        "ci/build --upload": AWS,
         'ci/report --author "$GITHUB_USER"': ["GITHUB_TOKEN"],
     }
 
@@ -194,9 +198,34 @@ def check_failure(agent):
     assert not any(Path(each["tools"]).is_relative_to(each["folder"]) for each in tools)
 
 
+def check_signing(agent):
+    """Both keys sign, by either Jenkinsfile; a pull request's run does not see them."""
+    folder = agent.host.folder
+    old, new = make_key(folder, "old"), make_key(folder, "new")
+    ids = {
+        "LAGO_IMAGES_SIGNING_CREDENTIALS": "key",
+        "LAGO_IMAGES_NEXT_SIGNING_CREDENTIALS": "next-key",
+    }
+    more = {"key": [str(old.secret)], "next-key": [str(new.secret)]}
+    (agent.host.specs.root / "image-specs/bad").unlink()
+    agent.host.push("Remove bad", event=False)
+    first = agent.run(
+        env={**MAIN, "LAGO_IMAGES_SIGNING_CREDENTIALS": "key"}, more=more, **scaffolded(agent)
+    )
+    assert not first.failed, first.log
+    assert {f"index-{old.fingerprint}.asc", "index.asc"} <= agent.objects()
+    second = agent.run(env={**MAIN, **ids}, more=more)
+    assert not second.failed, second.log
+    assert f"index-{new.fingerprint}.asc" in agent.objects()
+    saw = [names for names in secrets_of(second).values() if "SIGNING_KEY" in names]
+    assert saw == [[*AWS, "NEXT_SIGNING_KEY", "SIGNING_KEY"]]
+    asked = agent.run(env={**PULL, **ids}, more=more, ref="refs/pull/3/merge")
+    assert not any("SIGNING_KEY" in name for names in secrets_of(asked).values() for name in names)
+
+
 def scaffolded(agent) -> dict:
     """The Jenkinsfile that ``init`` writes, and a repository for the tools that it checks out."""
-    tools = SpecsRepo.create(agent.host.folder / "tools")
+    tools = SpecsRepo.create(agent.host.folder / f"tools-{agent.runs}")
     shutil.copytree(agent.host.specs.root / "ci", tools.root / "ci")
     ref = tools.commit("Tools")
     facts = scaffold.Facts(name="x", branch="main", repository="./r", tools="o/tools", ref=ref)

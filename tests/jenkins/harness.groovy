@@ -3,8 +3,8 @@
 // sandbox, plugins, declarative validation.
 //
 // Usage: groovy harness.groovy JENKINSFILE SETTINGS.json     (writes what happened as JSON to stdout)
-// Settings: env, params, causes [class], credentials {id: [user, password]}, remote, ref, scratch,
-// workspaces (a folder that outlives the run, as agents' do), replaced {url: url}.
+// Settings: env, params, causes [class], credentials {id: [user, password], or [path] of a secret file}, remote,
+// ref, scratch, workspaces (a folder that outlives the run, as agents' do), replaced {url: url}.
 import groovy.json.JsonOutput
 import groovy.json.JsonSlurperClassic
 
@@ -148,7 +148,9 @@ class Pipeline {
         String out = child.inputStream.text
         int code = child.waitFor()
         note(step: 'sh', command: command, code: code, stale: environ.STALE, folder: folder.path, tools: environ.TOOLS,
-             secrets: environ.keySet().findAll { it.startsWith('AWS_') && it.contains('KEY') || it == 'GITHUB_TOKEN' }.sort())
+             secrets: environ.keySet().findAll {
+                 it.startsWith('AWS_') && it.contains('KEY') || it == 'GITHUB_TOKEN' || it.endsWith('SIGNING_KEY')
+             }.sort())
         if (code != 0) { throw new Failure("script returned exit code ${code}: ${command}") }
         out
     }
@@ -212,11 +214,13 @@ class Pipeline {
 
     Map usernamePassword(Map options) { options }
 
+    Map file(Map options) { options }
+
     void withCredentials(List wanted, Closure body) {
         Map found = wanted.collectEntries {
             List pair = settings.credentials[it.credentialsId]
             if (pair == null) { throw new Failure("no credentials ${it.credentialsId}") }
-            [(it.usernameVariable): pair[0], (it.passwordVariable): pair[1]]
+            it.variable ? [(it.variable): pair[0]] : [(it.usernameVariable): pair[0], (it.passwordVariable): pair[1]]
         }
         note(step: 'credentials', ids: wanted*.credentialsId)
         having(found) { perform(body) }

@@ -124,7 +124,8 @@ class GitHubHost:
         scratch.mkdir()
         (scratch / "event.json").write_text(json.dumps(payload))
         (scratch / "secrets").write_text(
-            "".join(f"{key}={value}\n" for key, value in (secrets or {}).items())
+            # Quoted: a key has several lines.
+            "".join(f"{key}={json.dumps(value)}\n" for key, value in (secrets or {}).items())
         )
         done = subprocess.run(
             self._argv(event, scratch),
