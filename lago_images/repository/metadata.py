@@ -171,11 +171,10 @@ def metadata_file(manifest: Manifest, spec: Spec) -> bytes:
 
 
 def _password(spec: Spec) -> str:
-    for operation in reversed(spec.operations):
-        kind, _, secret = operation.argument.partition(":")
-        if operation.name == _PASSWORD and kind == "password":
-            return secret
-    return ""
+    """What the last command sets; empty where that locks the account or makes a password up."""
+    set_ = [operation.argument for operation in spec.operations if operation.name == _PASSWORD]
+    kind, _, secret = "".join(set_[-1:]).partition(":")
+    return secret if kind == "password" else ""
 
 
 def _json(plain: object) -> bytes:

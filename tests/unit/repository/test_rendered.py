@@ -176,6 +176,13 @@ def test_hash_and_metadata_of_a_build():
     assert plain == {**PROPERTIES, "arch": "x86_64", "root-password": "12:56"}
 
 
+@pytest.mark.parametrize("last", ["random", "locked", "file:/x"])
+def test_the_last_password_counts(last):
+    operations = [("root-password", "password:old"), ("root-password", last)]
+    plain = json.loads(metadata.metadata_file(manifest(), spec("d", *operations)))
+    assert "root-password" not in plain
+
+
 @pytest.mark.parametrize("argument", ["random", "disabled", "file:/x", "locked:password:x"])
 def test_only_a_plain_password_is_told(argument):
     plain = json.loads(metadata.metadata_file(manifest(), spec("d", ("root-password", argument))))
