@@ -7,8 +7,6 @@ from dataclasses import dataclass
 GITLINK = "160000"
 # An object's id, of SHA-1 or SHA-256.
 COMMIT = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
-# User and password in a URL.
-CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

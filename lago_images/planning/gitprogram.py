@@ -16,7 +16,7 @@ from git import cmd
 from git.exc import CommandError, GitCommandNotFound
 
 from lago_images.host.process import ALLOWED
-from lago_images.planning import gitdata
+from lago_images.host.redaction import redacted
 
 FETCH_SECONDS = 600
 # A fixed language, because messages are read; no questions, because nobody may be there to answer;
@@ -101,7 +101,7 @@ def _without_others(names: Iterable[str]) -> list[str]:
 
 def _refused(arguments: Sequence[str], error: CommandError) -> GitError:
     said = str(error.stderr).strip().removeprefix("stderr:").strip(" '\n")
-    said = gitdata.CREDENTIALS.sub("***@", said)
+    said = redacted(said)
     hint = None
     if "dubious ownership" in said:
         hint = "git config --global --add safe.directory FOLDER, if you trust its owner"
