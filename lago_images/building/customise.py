@@ -41,6 +41,9 @@ def appliance_environment(accel: Acceleration) -> dict[str, str]:
         "LIBGUESTFS_MEMSIZE": str(_MEMORY_MIB),
         # Else the appliance itself is made anew in every run's own TMPDIR.
         "LIBGUESTFS_CACHEDIR": "/var/tmp",  # noqa: S108 -- libguestfs makes a folder of ours there
+        # copy-in packs with the host's tar (libguestfs, lib/copy-in-out.c): else what it copies
+        # belongs to whoever builds.
+        "TAR_OPTIONS": "--owner=0 --group=0",
     }
     if not accel.kvm:
         chosen["LIBGUESTFS_BACKEND_SETTINGS"] = "force_tcg"

@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+import tarfile
 import threading
 import time
 from dataclasses import replace
@@ -18,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from lago_images.building.chain import build_chains
+from lago_images.building.customise import appliance_environment
 from lago_images.building.delivery import patience
 from lago_images.building.disks import standalone, virtual_size
 from lago_images.building.model import Context, Request
@@ -659,3 +661,17 @@ def test_a_file_that_git_lfs_did_not_bring_is_planned_and_not_built(tmp_path):
     ) in refused.err
     assert not list(clone.root.glob("image-repo/builds/one/**/*.xz"))
     assert repo.run("build").code == 0
+
+
+def test_what_a_spec_copies_in_belongs_to_root_whoever_builds(tmp_path):
+    """libguestfs has the host's tar pack it, which keeps owners."""
+    path = tmp_path / "file"
+    path.write_text("x")
+    if os.geteuid() == 0:
+        os.chown(path, 1234, 1234)
+    environ = {**os.environ, **appliance_environment(Acceleration(name="tcg"))}
+    argv = ["tar", "-cf", "-", "-C", str(tmp_path), "file"]
+    packed = subprocess.run(argv, env=environ, capture_output=True, check=True).stdout
+    with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
+        [member] = archive.getmembers()
+    assert (member.uid, member.gid) == (0, 0)
