@@ -13,6 +13,7 @@ from lago_images.building.agent import Agent
 from lago_images.building.bases.model import Package
 from lago_images.console import clean
 from lago_images.errors import BootError, ToolMissingError
+from lago_images.host import space
 from lago_images.host.kvm import Acceleration
 from lago_images.host.process import Runner
 from lago_images.repository.manifest import BootTest
@@ -147,7 +148,7 @@ class _Watch:
         said = _last(self.console) or ["(the serial console said nothing)"]
         tail = said + _last(self.errors)
         if lack := room.lack(self.errors.parent):
-            return BootError(f"boot test: {what}; {lack}", tail=tail, hint=room.HINT)
+            return BootError(f"boot test: {what}; {lack}", tail=tail, hint=space.HINT)
         return BootError(f"boot test: {what}", tail=tail, hint=_HINT)
 
 

@@ -18,7 +18,6 @@ _MIB = 2**20
 _POLL = 0.5
 _LOOK = 1.0
 _LEAST = 32 * _MIB
-HINT = "free some space, or set TMPDIR to a larger file system"
 # Debian 12 bootstrapped takes 0.4 GiB, and twice that while it is unpacked beside its disk; the
 # templates of libguestfs.org are 0.7 to 2.5 GiB; cloud images from URLs 0.4 to 1.5 GiB.
 _USUAL = {
@@ -164,7 +163,7 @@ def watched(
         if not left:
             raise
         what = f"{doing} was stopped: no room in {folder}, where {space.shown(left[0])} were free"
-        raise HostError(what, hint=HINT) from None
+        raise HostError(what, hint=space.HINT) from None
     finally:
         over.set()
         watcher.join()

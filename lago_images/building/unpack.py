@@ -212,7 +212,7 @@ def _write(pieces: Iterator[bytes], fd: int, target: Path, what: str) -> None:
                 raise BuildError(
                     f"{what} does not fit into {target.parent}, "
                     f"where {space.shown(room + _RESERVE)} were free",
-                    hint="free some space, or set TMPDIR to a larger file system",
+                    hint=space.HINT,
                 )
             _write_at(fd, piece, size)
         size += len(piece)

@@ -6,6 +6,7 @@ from pathlib import Path
 from lago_images.errors import HostError
 
 GIB = 2**30
+HINT = "free some space, or set TMPDIR to a larger file system"
 
 
 def free(folder: Path) -> int:
@@ -38,7 +39,7 @@ def demand(folder: Path, needed: int, what: str) -> None:
     if there < needed:
         raise HostError(
             f"{what} needs {shown(needed)} in {folder}, where {shown(there)} are free",
-            hint="free some space, or set TMPDIR to a larger file system",
+            hint=HINT,
         )
 
 
