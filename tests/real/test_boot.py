@@ -85,6 +85,15 @@ def test_a_guest_that_says_nothing_runs_out_of_time(boot, tmp_path):
         boot(disk, timeout=1)
 
 
+@pytest.mark.parametrize(("words", "starts"), [("watchdog: BUG: soft lockup", 2), ("slow", 1)])
+def test_a_guest_whose_emulated_processor_locks_up_is_started_twice(boot, tmp_path, words, starts):
+    disk = boot_sector(tmp_path / "disk", says(f"{words}\r\n"))
+    with pytest.raises(BootError, match="within 4 s") as caught:
+        boot(disk, timeout=1)
+    assert any(words in line for line in caught.value.tail)
+    assert (tmp_path / "log").read_text().count("+ qemu-system-x86_64") == starts
+
+
 BOOTS = """
 import sys, time
 from pathlib import Path
