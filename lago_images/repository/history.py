@@ -13,7 +13,7 @@ from lago_images.repository.layout import NAME, RELEASES, release_key, retired_b
 from lago_images.repository.proof import prove
 from lago_images.repository.publisher import Publisher
 from lago_images.repository.release import Release
-from lago_images.repository.releasing import create, new_nonce, next_revision
+from lago_images.repository.releasing import create, following
 from lago_images.repository.state import (
     State,
     build_of,
@@ -70,7 +70,7 @@ def yank(
         if not targets:
             targets.append(_to_withdraw(history, retired, name, arch, revision))
         left = _left_of(targets[0], history, retired)
-        return _withdrawal(left[0], history, reason, int(publisher.now())) if left else None
+        return _withdrawal(left[0], history, reason, publisher.now()) if left else None
 
     made: list[Release] = []
     while one := create(store, name, arch, decide):
@@ -95,18 +95,10 @@ def _left_of(target: Release, history: History, retired: frozenset[str]) -> list
     return sorted(found, key=lambda one: (one.revision != target.revision, -one.revision))
 
 
-def _withdrawal(target: Release, history: History, reason: str, now: int) -> Release:
-    return Release(
-        name=target.name,
-        arch=target.arch,
-        revision=next_revision(history),
-        build=None,
-        fingerprint="",
-        commit=target.commit,
-        published=now,
-        nonce=new_nonce(),
-        withdraws=target.revision,
-        reason=reason,
+def _withdrawal(target: Release, history: History, reason: str, now: float) -> Release:
+    about = target.revision
+    return following(
+        target, history, now, build=None, fingerprint="", withdraws=about, reason=reason
     )
 
 
@@ -134,7 +126,7 @@ def rollback(
     if manifest is None:
         raise RepositoryError(f"revision {target.revision} of {name} has no whole build")
     prove(store, manifest)
-    seen, now = state.newest(name, arch), int(publisher.now())
+    seen, now = state.newest(name, arch), publisher.now()
     made = create(store, name, arch, lambda history: _back_to(target, history, seen, reason, now))
     refreshed = publisher.refresh()
     if build_of(target) in refreshed.state.retired and made is not None:
@@ -153,23 +145,19 @@ def rollback(
     )
 
 
-def _back_to(target: Release, history: History, seen: int, reason: str, now: int) -> Release:
+def _back_to(target: Release, history: History, seen: int, reason: str, now: float) -> Release:
     """The release that goes back to ``target``'s build, if ``seen`` is still the newest."""
     if not history or history[-1].revision != seen:
         raise RepositoryError(
             f"{target.name} was published meanwhile: its newest revision is no longer {seen}",
             hint="look at it (repo list), and roll back again if that is still wanted",
         )
-    return Release(
-        name=target.name,
-        arch=target.arch,
-        revision=next_revision(history),
-        build=target.build,
-        fingerprint=target.fingerprint,
+    return following(
+        target,
+        history,
+        now,
         # That of what is passed over: older commits that finish late must not replace it.
         commit=standing(history)[-1].commit,
-        published=now,
-        nonce=new_nonce(),
         reason=f"back to revision {target.revision}" + (f": {reason}" if reason else ""),
     )
 

@@ -4,6 +4,7 @@ import secrets
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import Any
 
 from lago_images.errors import ConflictError, RepositoryError
 from lago_images.repository.check import release_problems
@@ -147,6 +148,17 @@ def next_revision(history: History) -> int:
     return history[-1].revision + 1 if history else 1
 
 
+def following(release: Release, history: History, now: float, **changes: Any) -> Release:  # noqa: ANN401 -- a release's fields
+    """The release after ``history`` that is as an earlier one but for ``changes``."""
+    return replace(
+        release,
+        revision=next_revision(history),
+        published=int(now),
+        nonce=new_nonce(),
+        **changes,
+    )
+
+
 def read_history(store: Store, name: str, arch: str) -> History:
     """An image's releases and withdrawals, ascending."""
     return _history(store, store.list(f"{RELEASES}{name}/{arch}/"), {})
@@ -240,14 +252,7 @@ def _give_way(
             return None
         if earlier[-1].fingerprint == created.fingerprint:
             return None
-        return replace(
-            earlier[-1],
-            revision=next_revision(history),
-            commit=published.commit,
-            published=int(now()),
-            nonce=new_nonce(),
-            reason="",
-        )
+        return following(earlier[-1], history, now(), commit=published.commit, reason="")
 
     return create(store, created.name, created.arch, decide, seen)
 
