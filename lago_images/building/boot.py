@@ -2,7 +2,6 @@
 
 import os
 import re
-import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from lago_images.errors import BootError, ToolMissingError
 from lago_images.host import space
 from lago_images.host.kvm import Acceleration
 from lago_images.host.process import Runner
+from lago_images.host.redaction import command_line
 from lago_images.repository.manifest import BootTest
 
 TCG_FACTOR = 4
@@ -63,7 +63,7 @@ def boot_test(
 ) -> Booted:
     """Start a disk and wait for its guest agent; the disk itself is only read.
 
-    Where the emulated processor locked up and the time is over, it is started once more.
+    Where it fails and the emulated processor locked up, it is started once more.
 
     Args:
         disk: The finished disk.
@@ -87,21 +87,27 @@ def boot_test(
     errors = workdir / "boot-test.stderr"
     watch = _Watch(console=console_log, errors=errors, limit=limit, clock=clock)
 
-    def once() -> Booted:
+    def start() -> Booted:
         with _overlay(disk, fmt, workdir, runner) as overlay:
             devices = _devices(overlay, console_log)
             argv = [machine.program, *machine.options, "-accel", name, *devices]
             return _boot(argv, machine, watch, name, runner, ask_packages=ask_packages)
 
     try:
-        return once()
-    except BootError:
-        if name == "kvm" or not watch.locked_up:
-            raise
-        note(runner, "the emulated processor locked up: starting the guest once more")
-        return once()
+        return start() if name == "kvm" else _start_again(start, watch, runner)
     finally:
         errors.unlink(missing_ok=True)
+
+
+def _start_again(start: Callable[[], Booted], watch: "_Watch", runner: Runner) -> Booted:
+    """Start an emulated guest, a second time if its processor locked up."""
+    try:
+        return start()
+    except BootError:
+        if not watch.locked_up:
+            raise
+    runner.note("the emulated processor locked up: starting the guest once more")
+    return start()
 
 
 @contextmanager
@@ -145,7 +151,7 @@ def _boot(
     *,
     ask_packages: bool,
 ) -> Booted:
-    note(runner, "+ " + shlex.join(argv))
+    runner.note("+ " + command_line(argv))
     watch.console.unlink(missing_ok=True)
     pipe = -1  # subprocess.PIPE, which only host may import
     try:
@@ -215,7 +221,7 @@ def _packages(agent: Agent, runner: Runner) -> tuple[Package, ...] | None:
             agent.settle(timeout=_ASK)
             listed = agent.run(argv, timeout=_ASK).decode()
         except BootError as error:
-            note(runner, f"no packages from {argv[0]}: {error}")
+            runner.note(f"no packages from {argv[0]}: {error}")
             continue
         return contents.parse("\n".join(_installed(listed.splitlines())))
     return None
@@ -227,13 +233,6 @@ def _installed(lines: Iterable[str]) -> Iterator[str]:
         # rpm lists the keys it trusts as packages of this name.
         if status == "installed" and not package.startswith("gpg-pubkey "):
             yield package
-
-
-def note(runner: Runner, line: str) -> None:
-    """Add a line to the runner's log."""
-    if runner.log is not None:
-        with runner.log.open("a", encoding="utf-8") as log:
-            log.write(line + "\n")
 
 
 def _dead(console: Path) -> str:

@@ -134,7 +134,7 @@ class Runner:
             ToolMissingError: The program is not installed.
             CommandError: It failed, was killed, or ran out of time.
         """
-        self._note("+ " + command_line(argv))
+        self.note("+ " + command_line(argv))
         tail: deque[str] = deque(maxlen=TAIL)
         with self.started(
             argv, env=env, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
@@ -145,7 +145,7 @@ class Runner:
                 for raw in child.stdout:
                     line = raw.decode(errors="replace").rstrip("\r\n")
                     tail.append(line)
-                    self._note(line)
+                    self.note(line)
                     if self.echo:
                         self.echo(line)
                 child.wait()
@@ -168,7 +168,7 @@ class Runner:
 
         Raises as ``run`` does.
         """
-        self._note("+ " + command_line(argv))
+        self.note("+ " + command_line(argv))
         pipe = subprocess.PIPE
         with self.started(
             argv, env=env, cwd=cwd, stdin=None if stdin is None else pipe, stdout=pipe, stderr=pipe
@@ -183,7 +183,7 @@ class Runner:
         if failed and not tail:
             tail = out.decode(errors="replace").splitlines()
         for line in tail:
-            self._note(line)
+            self.note(line)
         if failed:
             raise self._failure(
                 argv, child.returncode, tail[-TAIL:], doing, timeout, expired.is_set()
@@ -225,7 +225,8 @@ class Runner:
             _end(child)
             self.children.ended(child)
 
-    def _note(self, line: str) -> None:
+    def note(self, line: str) -> None:
+        """Add a line to the log, redacted."""
         if self.log is not None:
             with self.log.open("a", encoding="utf-8") as log:
                 log.write(redacted(line) + "\n")
