@@ -15,6 +15,7 @@ import pytest
 from lago_images.building import boot
 from lago_images.building.agent import Agent
 from lago_images.building.bases import bootstrap
+from lago_images.building.bases.debian import host_mirrors
 from lago_images.errors import BuildError
 from lago_images.host.process import Runner
 from tests.clients.serving import free_port
@@ -171,7 +172,9 @@ def test_a_proxy_s_password_gets_to_the_proxy_and_nowhere_else(tmp_path, told):
 
 def test_a_host_whose_apt_trusts_no_debian_key_has_them(tmp_path):
     """Ubuntu is one: its debian-archive-keyring puts nothing into trusted.gpg.d."""
-    spec = a_spec(DEBIAN12 + "#mirror=http://deb.debian.org/debian\n#packages=no-such-package\n")
+    mirrors = host_mirrors(Runner())
+    mirror = mirrors.main if mirrors else "http://deb.debian.org/debian"
+    spec = a_spec(DEBIAN12 + f"#mirror={mirror}\n#packages=no-such-package\n")
     work = tmp_path / "work"
     work.mkdir()
     (tmp_path / "trusted.gpg.d").mkdir()
