@@ -39,12 +39,12 @@ def talk():
         return Agent(send=to_guest[1], receive=to_host[0], clock=time.monotonic)
 
     yield start
-    # The write ends first, so that the threads end.
-    for fd in opened[1::4] + opened[3::4]:
+    # The threads read to the end; what they write to is theirs until then.
+    for fd in opened[1::4]:
         os.close(fd)
     for thread in threads:
         thread.join()
-    for fd in opened[0::4] + opened[2::4]:
+    for fd in opened[0::4] + opened[2::4] + opened[3::4]:
         os.close(fd)
 
 
