@@ -6,7 +6,6 @@ import json
 import socket
 import subprocess
 import sys
-import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -17,6 +16,7 @@ from lago_images.repository import layout
 from lago_images.repository.serve import Server
 from lago_images.storage.directory import DirectoryStore
 from tests.clients.serving import serving
+from tests.support.at_work import at_work
 
 DISK = "builds/a/x86_64/1/a.qcow2.xz"
 DATA = bytes(range(256)) * 4096
@@ -40,15 +40,10 @@ def folder(tmp_path):
 @pytest.fixture
 def server(folder):
     log = io.StringIO()
-    with Server(
-        DirectoryStore(path=folder), Console(stream=log), bind="127.0.0.1", port=0
-    ) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-        thread.start()
+    opened = Server(DirectoryStore(path=folder), Console(stream=log), bind="127.0.0.1", port=0)
+    with opened as server, at_work(server):
         server.log = log
         yield server
-        server.shutdown()
-        thread.join()
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """A private bucket, served: the gateway for clients that cannot sign requests."""
 
-import threading
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +10,7 @@ from lago_images.console import Console
 from lago_images.repository import layout
 from lago_images.repository.serve import Server
 from lago_images.storage.s3 import S3Store
+from tests.support.at_work import at_work
 
 pytestmark = pytest.mark.real
 DISK = "builds/a/x86_64/1/a.qcow2.xz"
@@ -25,12 +25,8 @@ def url(ceph20):
     store.upload(DISK, [DATA], headers=layout.headers(DISK))
     store.put("index", b"[a]\n", expected=None, headers=layout.headers("index"))
     store.put("state/published.json", b"{}", expected=None)
-    with Server(store, Console(quiet=True), bind="127.0.0.1", port=0) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-        thread.start()
+    with Server(store, Console(quiet=True), bind="127.0.0.1", port=0) as server, at_work(server):
         yield server.url
-        server.shutdown()
-        thread.join()
 
 
 def get(url, **headers):

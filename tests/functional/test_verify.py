@@ -5,7 +5,6 @@ import io
 import json
 import lzma
 import os
-import threading
 import time
 from contextlib import contextmanager
 from dataclasses import replace
@@ -29,6 +28,7 @@ from lago_images.settings import Settings
 from lago_images.storage.base import Headers
 from lago_images.storage.directory import DirectoryStore
 from lago_images.storage.s3 import S3Store
+from tests.support.at_work import at_work
 from tests.support.handmade import (
     SITE,
     manifest,
@@ -329,17 +329,6 @@ def test_a_signing_subkey_that_expires_soon_is_told(store, tmp_path):
 def served(store):
     with Server(store, Console(quiet=True), bind="127.0.0.1", port=0) as server, at_work(server):
         yield server
-
-
-@contextmanager
-def at_work(server):
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-    thread.start()
-    try:
-        yield
-    finally:
-        server.shutdown()
-        thread.join()
 
 
 def test_over_http_from_just_the_url(store, tmp_path, keys):

@@ -6,7 +6,6 @@ import os
 import re
 import socket
 import subprocess
-import threading
 import time
 from contextlib import contextmanager, suppress
 
@@ -19,6 +18,7 @@ from lago_images.building.bases.debian import host_mirrors
 from lago_images.errors import BuildError
 from lago_images.host.process import Runner
 from tests.clients.serving import free_port
+from tests.support.at_work import at_work
 from tests.support.images import DEBIAN12, a_context, a_spec, allocated, read_ext4
 from tests.tools import need
 
@@ -124,12 +124,8 @@ def a_proxy():
         def log_message(self, *args):
             pass
 
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-        thread.start()
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server, at_work(server):
         yield server.server_port, users
-        server.shutdown()
-        thread.join()
 
 
 def program(path, text):

@@ -6,7 +6,6 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from threading import Thread
 
 from moto.server import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import make_server
@@ -14,6 +13,7 @@ from werkzeug.serving import make_server
 from tests.servers import ceph, fetch, rclone, swift
 from tests.servers.model import Server
 from tests.servers.processes import NotStartedError, Processes
+from tests.support.at_work import at_work
 from tests.tools import cannot
 
 _ATTEMPTS = 3
@@ -59,15 +59,9 @@ def running_moto() -> Iterator[Server]:
     It checks a condition and writes in two steps: threads of its own server get between them.
     """
     app = DomainDispatcherApplication(create_backend_app)
-    with make_server("127.0.0.1", 0, app, threaded=False) as server:
-        thread = Thread(target=server.serve_forever)
-        thread.start()
+    with make_server("127.0.0.1", 0, app, threaded=False) as server, at_work(server):
         endpoint = f"http://127.0.0.1:{server.server_port}"
-        try:
-            yield Server(name="moto", endpoint=endpoint, conditional=True)
-        finally:
-            server.shutdown()
-            thread.join()
+        yield Server(name="moto", endpoint=endpoint, conditional=True)
 
 
 @contextmanager

@@ -2,10 +2,11 @@
 
 import http.server
 import re
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+
+from tests.support.at_work import at_work
 
 
 @dataclass(slots=True)
@@ -75,12 +76,6 @@ def serving(content: dict[str, bytes] | None = None) -> Iterator[Files]:
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
     files.url = f"http://127.0.0.1:{server.server_address[1]}"
-    try:
+    with server, at_work(server):
         yield files
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
