@@ -8,8 +8,9 @@ from pathlib import Path
 
 from lago_images.building import contents
 from lago_images.building.bases.model import Package
-from lago_images.building.compress import Digests, compress
 from lago_images.console import Advance, Console
+from lago_images.disks.checksums import Digests
+from lago_images.disks.compress import compress
 from lago_images.errors import StorageError
 from lago_images.host.process import Children
 from lago_images.repository.layout import BuildKey, headers

@@ -1,25 +1,18 @@
 """A disk file from what a base comes in: plain, xz or gzip, told by its content."""
 
 import hashlib
-import lzma
-import os
 import struct
-import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from io import RawIOBase
-from itertools import chain
 from pathlib import Path
-from typing import Protocol
 
+from lago_images.disks.decompress import LARGEST, PIECE, DamagedError, unpacked
+from lago_images.disks.sparse import write_sparse
 from lago_images.errors import BuildError
-from lago_images.host import space
 
-_PIECE = 2**20
-_ZEROS = bytes(_PIECE)
 # What must stay free when a disk has been unpacked: it is customised next.
 _RESERVE = 2**28
-_LARGEST = 2**41
 _FOREIGN = {
     b"BZh": "bzip2",
     b"\x28\xb5\x2f\xfd": "zstd",
@@ -46,24 +39,18 @@ class Checksum:
         return f"{self.algorithm}:{self.digits}"
 
 
-class ChecksumError(BuildError):
+class ChecksumError(DamagedError):
     """A file is not the one that was meant."""
 
 
-class _Decoder(Protocol):
-    @property
-    def eof(self) -> bool: ...
-
-    @property
-    def unused_data(self) -> bytes: ...
-
-    @property
-    def needs_input(self) -> bool: ...
-
-    def decompress(self, data: bytes, max_length: int, /) -> bytes: ...
-
-
-def unpack(source: Path, target: Path, *, expected: Checksum | None, what: str) -> Checksum:
+def unpack(
+    source: Path,
+    target: Path,
+    *,
+    expected: Checksum | None,
+    what: str,
+    largest: int = LARGEST,
+) -> Checksum:
     """Write the disk in ``source`` to ``target``; one pass, holes stay holes.
 
     Args:
@@ -71,37 +58,31 @@ def unpack(source: Path, target: Path, *, expected: Checksum | None, what: str) 
         target: The new file; removed again on failure.
         expected: Of ``source`` as it is.
         what: The source's name, for messages.
+        largest: Bytes that the disk may have.
 
     Returns:
         The checksum of ``source``, with sha256 where none was expected.
 
     Raises:
         ChecksumError: It has another checksum than expected.
-        BuildError: It is damaged, ends early, or is larger than the free space.
+        BuildError: It is damaged, ends early, or is larger than the free space or ``largest``.
     """
     try:
-        found = _unpack(source, target, expected.algorithm if expected else "sha256", what)
+        algorithm = expected.algorithm if expected else "sha256"
+        digest = hashlib.new(algorithm)
+        with source.open("rb", buffering=0) as file:
+            disk = unpacked(_hashed(file, digest), largest=largest, what=what)
+            write_sparse(disk, target, what=what, reserve=_RESERVE)
     except BuildError as error:
         # Damage and a wrong checksum are one fault: the checksum tells which file it is not.
         if expected:
             _compare(_checksum(source, expected.algorithm), expected, what, error)
         raise
+    found = Checksum(algorithm=algorithm, digits=digest.hexdigest())
     if expected and found != expected:
         target.unlink()
         _compare(found, expected, what, None)
     return found
-
-
-def _unpack(source: Path, target: Path, algorithm: str, what: str) -> Checksum:
-    digest = hashlib.new(algorithm)
-    with target.open("xb") as out:
-        try:
-            with source.open("rb", buffering=0) as file:
-                _write(_plain(_hashed(file, digest), what), out.fileno(), target, what)
-        except BaseException:
-            target.unlink()
-            raise
-    return Checksum(algorithm=algorithm, digits=digest.hexdigest())
 
 
 def disk_format(disk: Path, what: str) -> str:
@@ -135,98 +116,9 @@ def disk_format(disk: Path, what: str) -> str:
 
 
 def _hashed(file: RawIOBase, digest: "hashlib._Hash") -> Iterator[bytes]:
-    while piece := file.read(_PIECE):
+    while piece := file.read(PIECE):
         digest.update(piece)
         yield piece
-
-
-def _plain(pieces: Iterator[bytes], what: str) -> Iterator[bytes]:
-    first = next(pieces, b"")
-    rest = chain([first], pieces)
-    if first.startswith(b"\xfd7zXZ\0"):
-        return _decoded(rest, _xz, what)
-    if first.startswith(b"\x1f\x8b"):
-        return _decoded(rest, _Gzip, what)
-    return rest
-
-
-def _decoded(pieces: Iterator[bytes], new: Callable[[], _Decoder], what: str) -> Iterator[bytes]:
-    """The content of one stream or several; each piece that is given has a bounded size."""
-    decoder, begun = new(), False
-    try:
-        for piece in pieces:
-            # Zeros may fill the room between streams and after the last.
-            data = piece if begun else piece.lstrip(b"\0")
-            while data or (begun and not decoder.needs_input):
-                begun = True
-                yield decoder.decompress(data, _PIECE)
-                data = b""
-                if decoder.eof:
-                    data = decoder.unused_data.lstrip(b"\0")
-                    decoder, begun = new(), False
-    except (lzma.LZMAError, zlib.error) as error:
-        raise BuildError(f"{what} is damaged: {error}") from error
-    if begun:
-        raise BuildError(f"{what} ends before its compressed data does")
-
-
-def _xz() -> _Decoder:
-    return lzma.LZMADecompressor(lzma.FORMAT_XZ)
-
-
-class _Gzip:
-    """zlib's decompressor with the interface of lzma's."""
-
-    def __init__(self) -> None:
-        # 16 + MAX_WBITS: a gzip header and trailer, both checked.
-        self._inner = zlib.decompressobj(16 + zlib.MAX_WBITS)
-        self._full = False
-
-    @property
-    def eof(self) -> bool:
-        return self._inner.eof
-
-    @property
-    def unused_data(self) -> bytes:
-        return self._inner.unused_data
-
-    @property
-    def needs_input(self) -> bool:
-        return not (self._full or self._inner.unconsumed_tail)
-
-    def decompress(self, data: bytes, max_length: int, /) -> bytes:
-        plain = self._inner.decompress(self._inner.unconsumed_tail + data, max_length)
-        self._full = len(plain) == max_length
-        return plain
-
-
-def _write(pieces: Iterator[bytes], fd: int, target: Path, what: str) -> None:
-    room = space.free(target.parent) - _RESERVE
-    size = written = 0
-    for piece in pieces:
-        if size + len(piece) > _LARGEST:
-            raise BuildError(f"{what} holds a disk of more than {space.shown(_LARGEST)}")
-        if piece != _ZEROS[: len(piece)]:
-            written += len(piece)
-            if written > room:
-                raise BuildError(
-                    f"{what} does not fit into {target.parent}, "
-                    f"where {space.shown(room + _RESERVE)} were free",
-                    hint=space.HINT,
-                )
-            _write_at(fd, piece, size)
-        size += len(piece)
-    os.ftruncate(fd, size)
-
-
-def _write_at(fd: int, data: bytes, at: int) -> None:
-    view = memoryview(data)
-    while view:
-        try:
-            done = os.pwrite(fd, view, at)
-        except OSError as error:
-            raise BuildError(f"writing a disk: {error.strerror}") from error
-        view, at = view[done:], at + done
 
 
 def _checksum(source: Path, algorithm: str) -> Checksum:

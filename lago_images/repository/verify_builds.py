@@ -1,10 +1,12 @@
 """Whether what the published files name is there, and is what they say."""
 
 import hashlib
-import lzma
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
+from lago_images.disks.checksums import Checksums, Digests
+from lago_images.disks.decompress import LARGEST, DamagedError, xz_stream
 from lago_images.errors import NotFoundError, RepositoryError, StorageError
 from lago_images.repository import layout
 from lago_images.repository.check import manifest_problems
@@ -15,6 +17,9 @@ from lago_images.repository.metadata import Version
 from lago_images.repository.parsing import parse_json
 from lago_images.repository.verify_model import REFRESH, Finding, Source, note, problem
 from lago_images.storage.base import Stat
+
+_NUMBER = re.compile(r"[0-9]{1,19}")
+_QCOW2_TABLES = 64 * 2**20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,18 +45,19 @@ class Progress:
     read: int = 0
     advance: Callable[[int], None] | None = None
 
-    def take(self, amount: int) -> None:
-        self.read += amount
-        if self.advance is not None:
-            self.advance(amount)
+    def counted(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
+        """Pass on the pieces of a disk, each once it is counted."""
+        for piece in pieces:
+            self.read += len(piece)
+            if self.advance is not None:
+                self.advance(len(piece))
+            yield piece
 
 
 def disk_size(source: Source, one: Named) -> int:
     """Bytes of a build's compressed disk; 0 where that cannot be told."""
-    for entry in one.entries:
-        said = entry.get("compressed_size")
-        if said.isascii() and said.isdecimal():
-            return int(said)
+    if sizes := _numbers(one, "compressed_size"):
+        return sizes[0]
     try:
         return max(0, source.head(one.build.disk).size)
     except StorageError:
@@ -224,44 +230,10 @@ def _metadata(named: Named, data: bytes | None, manifest: Manifest | None) -> It
         yield problem(name, f"not as in the manifest: {', '.join(wrong)}", named.repair)
 
 
-@dataclass(slots=True)
-class _Sums:
-    """Checksums of a compressed disk and of what is in it, in one pass."""
-
-    sha256: str = ""
-    sha512: str = ""
-    sha1: str = ""
-    size: int = 0
-    wrong: str = ""
-    _unpacker: lzma.LZMADecompressor = field(
-        default_factory=lambda: lzma.LZMADecompressor(format=lzma.FORMAT_XZ)
-    )
-
-    def take(self, pieces: Iterable[bytes], progress: Progress) -> None:
-        packed, long = hashlib.sha256(), hashlib.sha512()
-        plain = hashlib.sha1(usedforsecurity=False)
-        for piece in pieces:
-            packed.update(piece)
-            long.update(piece)
-            progress.take(len(piece))
-            if not self.wrong:
-                data = self._unpack(piece)
-                plain.update(data)
-                self.size += len(data)
-        if not self.wrong and not self._unpacker.eof:
-            self.wrong = "the xz stream is cut off"
-        self.sha256, self.sha512 = packed.hexdigest(), long.hexdigest()
-        self.sha1 = plain.hexdigest()
-
-    def _unpack(self, piece: bytes) -> bytes:
-        try:
-            data = self._unpacker.decompress(piece)
-        except (lzma.LZMAError, EOFError) as error:
-            self.wrong = f"not one xz stream: {error}"
-            return b""
-        if self._unpacker.unused_data:
-            self.wrong = "more follows the first xz stream, which virt-builder refuses"
-        return data
+def _numbers(named: Named, key: str) -> list[int]:
+    """The values of a field of the index, as far as they are numbers of bytes."""
+    values = (entry.get(key) for entry in named.entries)
+    return [int(value) for value in values if _NUMBER.fullmatch(value)]
 
 
 def _deep(
@@ -271,19 +243,50 @@ def _deep(
     manifest: Manifest | None,
     progress: Progress,
 ) -> Iterator[Finding]:
-    sums, name = _Sums(), named.build.disk
+    name = named.build.disk
     try:
-        sums.take(source.read(name), progress)
+        digests, wrong = _digests(source.read(name), _largest(named, manifest), progress)
     except StorageError as error:
         yield problem(name, f"it cannot be read: {error.message}", "try again")
         return
-    if sums.wrong:
-        yield problem(name, sums.wrong, named.repair)
+    if wrong:
+        yield problem(name, wrong, named.repair)
     for entry in named.entries:
-        if entry.checksum != sums.sha512:
+        if entry.checksum != digests.sha512:
             yield problem(name, "its sha512 is not the one in the index", named.repair)
-    if manifest and (sums.sha256, sums.sha512) != (manifest.disk.sha256, manifest.disk.sha512):
-        yield problem(name, "its checksums are not those in the manifest", named.repair)
-    said = None if found_hash is None else found_hash.decode(errors="replace").strip()
-    if not sums.wrong and said not in (None, sums.sha1):
+    if manifest:
+        disk = manifest.disk
+        if (digests.sha256, digests.sha512) != (disk.sha256, disk.sha512):
+            yield problem(name, "its checksums are not those in the manifest", named.repair)
+        if not wrong and digests.size != disk.size:
+            what = f"what is in it has {digests.size} bytes, not {disk.size}"
+            yield problem(name, what, named.repair)
+    published_hash = None if found_hash is None else found_hash.decode(errors="replace").strip()
+    if not wrong and published_hash not in (None, digests.sha1):
         yield problem(name, "what is in it has not the sha1 of its .hash", named.repair)
+
+
+def _largest(named: Named, manifest: Manifest | None) -> int:
+    """Bytes that the decompressed disk may have."""
+    if manifest:
+        return manifest.disk.size
+    # The index has the virtual size, on top of which come a qcow2's own tables and lost clusters.
+    virtual = _numbers(named, "size")
+    return min(LARGEST, 2 * max(virtual) + _QCOW2_TABLES) if virtual else LARGEST
+
+
+def _digests(pieces: Iterable[bytes], largest: int, progress: Progress) -> tuple[Digests, str]:
+    """Read a compressed disk to its end; its digests, and what is wrong with the xz stream.
+
+    The digests of the disk in it are right only where nothing is.
+    """
+    sums, wrong = Checksums(), ""
+    stream = progress.counted(sums.of_stream(pieces))
+    try:
+        for data in xz_stream(stream, largest=largest, what="it"):
+            sums.add_disk(data)
+    except DamagedError as error:
+        wrong = error.message
+        for _ in stream:
+            pass
+    return sums.digests, wrong

@@ -17,8 +17,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from lago_images.building import xz
-from lago_images.building.compress import compress
+from lago_images.disks import xz
+from lago_images.disks.compress import compress
 from lago_images.settings import Settings
 
 SAMPLE = 192 * 2**20

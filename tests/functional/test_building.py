@@ -166,6 +166,25 @@ def test_layers_get_this_runs_disk_or_the_stores(context, tmp_path):
     assert raw_of(context, five.manifest, tmp_path) == given
 
 
+def test_a_copy_of_a_base_is_kept_where_only_the_disk_cannot_be_written(context, monkeypatch):
+    disk_file(context.root, "one.img")
+    [one] = build_chain([ask(spec("one", "simple:one.img"))], context)
+    layer = ask(spec("two", "layer:one"), base=one.manifest)
+    [two] = build_chain([layer], context)
+    assert two.ok, two.error
+    kept = context.cache / "layers" / f"sha256-{one.manifest.disk.sha256}"
+    packed = kept.read_bytes()
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("lago_images.disks.sparse.os.pwrite", full)
+    [again] = build_chain([layer], context)
+    assert "No space left on device" in again.error
+    assert kept.read_bytes() == packed
+    assert "was damaged" not in context.console.stream.getvalue()
+
+
 def test_a_failure_takes_its_layers_and_no_one_else(context):
     disk_file(context.root, "good.img")
     chains = [

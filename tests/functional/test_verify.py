@@ -5,20 +5,26 @@ import io
 import json
 import lzma
 import os
+import re
+import subprocess
+import sys
 import time
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from lago_images.cli.main import main
 from lago_images.console import Console
+from lago_images.disks.compress import compress
 from lago_images.errors import NotFoundError, StorageError
 from lago_images.host.process import Runner
 from lago_images.repository import layout, publish, verify_files
 from lago_images.repository.manifest import Disk
+from lago_images.repository.metadata import hash_file
 from lago_images.repository.serve import Server
 from lago_images.repository.signing import Signer, open_signer
 from lago_images.repository.site import Site
@@ -239,6 +245,87 @@ def test_two_xz_streams_are_found(store):
     refresh(store)
     assert problems(store) == {}
     assert "virt-builder refuses" in problems(store, deep=True)[whole.key.disk]
+
+
+# What reads a repository, and what it took at the most; with a limit, so that a bomb harms no host.
+VERIFY = """
+import json, pathlib, resource, sys
+from lago_images.storage.directory import DirectoryStore
+from tests.functional.test_verify import problems
+resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
+found = problems(DirectoryStore(path=pathlib.Path(sys.argv[1])), deep=True)
+status = pathlib.Path("/proc/self/status").read_text()
+[peak] = [line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:")]
+print(json.dumps({"found": found, "peak": int(peak) * 1024}))
+"""
+GIB = 1 << 30
+BOMB = {
+    "as its manifest says": (GIB, lambda _: None, None),
+    "more than its manifest says": (
+        5000,
+        lambda _: None,
+        r"it holds more than 0\.0 GiB \(5000 bytes\)",
+    ),
+    "more than the index says": (
+        GIB,
+        lambda s: (
+            s.delete([BUILDS[1].key.manifest]),
+            alter(s, "index", b"size=1073741824", b"size=5000"),
+        ),
+        r"it holds more than 0\.1 GiB \(67118864 bytes\)",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BOMB)
+def test_a_bomb_costs_little_memory(store, tmp_path, name):
+    size, damage, what = BOMB[name]
+    with (tmp_path / "zeros").open("wb") as file:
+        file.truncate(GIB)
+    work = compress(tmp_path / "zeros", level=2)
+    packed = b"".join(work)
+    assert len(packed) < 200_000
+    sums = asdict(work.digests) | {"size": size}
+    whole = replace(BUILDS[1], disk=Disk(format="qcow2", virtual_size=GIB, **sums))
+    store.delete([BUILDS[1].key.disk, BUILDS[1].key.hash, BUILDS[1].key.manifest])
+    for key, data in (
+        (whole.key.disk, packed),
+        (whole.key.hash, hash_file(whole)),
+        (whole.key.manifest, whole.to_json()),
+    ):
+        put(store, key, data)
+    refresh(store)
+    damage(store)
+    argv = [sys.executable, "-c", VERIFY, store.path]
+    root = Path(__file__).parents[2]
+    result = json.loads(subprocess.run(argv, check=True, cwd=root, stdout=subprocess.PIPE).stdout)
+    assert result["peak"] < 200 * 2**20
+    if what is None:
+        assert result["found"] == {}
+    else:
+        assert re.search(what, result["found"][whole.key.disk])
+
+
+def test_another_size_than_in_the_manifest_is_found(store):
+    whole, packed = real_disk(BUILDS[1])
+    disk = replace(whole.disk, size=whole.disk.size + 1)
+    change(store, B2.manifest, replace(whole, disk=disk).to_json())
+    refresh(store)
+    assert problems(store) == {}
+    assert problems(store, deep=True) == {
+        B2.disk: f" what is in it has {whole.disk.size} bytes, not {disk.size}"
+    }
+    assert len(packed) == disk.compressed_size
+
+
+def test_endless_sizes_in_the_index_are_told_after_reading_the_disk(store):
+    """More digits than Python makes a number of."""
+    store.delete([B2.manifest])
+    for key in (b"size", b"compressed_size"):
+        text = store.get("index").data
+        start = text.index(b"\n" + key + b"=") + len(key) + 2
+        change(store, "index", text[:start] + b"9" * 5000 + text[text.index(b"\n", start) :])
+    assert f"{B2.name}: size is" in problems(store, deep=True)["index:3"]
 
 
 def test_what_harms_nobody_is_a_note(store):

@@ -11,8 +11,8 @@ import pytest
 
 from lago_images.building.bases import layer, libguestfs, simple
 from lago_images.building.bases.model import LayerBase
-from lago_images.building.compress import compress
 from lago_images.building.unpack import ChecksumError
+from lago_images.disks.compress import compress
 from lago_images.errors import BuildError, NotFoundError, SigningError, SpecError
 from lago_images.host.process import Runner
 from lago_images.repository.manifest import BaseRecord, Disk, Manifest

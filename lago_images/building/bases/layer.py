@@ -7,9 +7,9 @@ from pathlib import Path
 from lago_images.building import cache
 from lago_images.building.bases.model import LayerBase, Prepared
 from lago_images.building.bases.size import enlarge
-from lago_images.building.compress import Digests, decompress
 from lago_images.building.model import Context
 from lago_images.building.unpack import ChecksumError, disk_format
+from lago_images.disks.decompress import PIECE, DamagedError, decompress
 from lago_images.errors import BuildError
 from lago_images.host import space
 from lago_images.host.process import Runner
@@ -17,7 +17,6 @@ from lago_images.repository.manifest import BaseRecord, Disk, Manifest
 from lago_images.spec.model import Spec
 
 LAYERS = "layers"
-_PIECE = 2**20
 
 
 def prepare(
@@ -63,8 +62,8 @@ def _fetch(manifest: Manifest, disk: Path, context: Context) -> None:
     with cache.locked(kept):
         if kept.exists():
             try:
-                _check(decompress(_file(kept), disk, what=what), expected, disk, what)
-            except BuildError:
+                _unpack(kept, disk, expected, what)
+            except DamagedError:
                 context.console.warn(f"the copy of {what} in {folder} was damaged")
                 kept.unlink()
             else:
@@ -81,17 +80,18 @@ def _download(manifest: Manifest, disk: Path, kept: Path, context: Context) -> N
         new = Path(folder) / kept.name
         with context.console.progress(f"downloading {what}", expected.compressed_size) as advance:
             context.store.download(what, new, advance=advance)
-        _check(decompress(_file(new), disk, what=what), expected, disk, what)
+        _unpack(new, disk, expected, what)
         new.replace(kept)
 
 
 def _file(path: Path) -> Iterator[bytes]:
     with path.open("rb") as file:
-        while piece := file.read(_PIECE):
+        while piece := file.read(PIECE):
             yield piece
 
 
-def _check(found: Digests, expected: Disk, disk: Path, what: str) -> None:
+def _unpack(packed: Path, disk: Path, expected: Disk, what: str) -> None:
+    found = decompress(_file(packed), disk, largest=expected.size, what=what)
     for name in ("compressed_size", "sha256", "sha512", "size", "sha1"):
         if getattr(found, name) != getattr(expected, name):
             disk.unlink()

@@ -7,8 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lago_images.building import unpack as module
-from lago_images.building.unpack import Checksum, ChecksumError, disk_format, unpack
+from lago_images.building.unpack import _RESERVE, Checksum, ChecksumError, disk_format, unpack
 from lago_images.errors import BuildError
 
 MIB = 2**20
@@ -76,17 +75,21 @@ def test_a_wrong_checksum_is_told_as_such_also_where_the_file_is_damaged(tmp_pat
 
 def test_a_bomb_stops_at_the_free_space(tmp_path, monkeypatch):
     source = given_file(tmp_path, gzip.compress(b"\1" * (64 * MIB)))
-    monkeypatch.setattr(module.space, "free", lambda _folder: module._RESERVE + 8 * MIB)
+    monkeypatch.setattr("lago_images.host.space.free", lambda _folder: _RESERVE + 8 * MIB)
     with pytest.raises(BuildError, match="does not fit"):
         unpack(source, tmp_path / "disk", expected=None, what="d")
     assert not (tmp_path / "disk").exists()
 
 
-def test_a_bomb_of_zeros_stops_at_the_largest_disk(tmp_path, monkeypatch):
-    source = given_file(tmp_path, lzma.compress(bytes(64 * MIB)))
-    monkeypatch.setattr(module, "_LARGEST", 8 * MIB)
-    with pytest.raises(BuildError, match="more than"):
-        unpack(source, tmp_path / "disk", expected=None, what="d")
+@pytest.mark.parametrize("packing", sorted(PACKINGS))
+def test_a_bomb_of_zeros_stops_at_the_largest_disk(tmp_path, packing):
+    source = given_file(tmp_path, PACKINGS[packing](bytes(64 * MIB)))
+    disk = tmp_path / "disk"
+    with pytest.raises(BuildError, match=r"^d holds more than 0\.0 GiB \(8388608 bytes\)"):
+        unpack(source, disk, expected=None, what="d", largest=8 * MIB)
+    assert not disk.exists()
+    unpack(source, disk, expected=None, what="d", largest=64 * MIB)
+    assert disk.stat().st_size == 64 * MIB
 
 
 def qcow2(*, backing=0, version=3, incompatible=0):
