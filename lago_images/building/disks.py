@@ -1,6 +1,7 @@
 """A disk that was worked on becomes one that can be published: qcow2, compact, on its own."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,25 +9,32 @@ from lago_images.errors import BuildError
 from lago_images.host.process import Runner
 
 FORMAT = "qcow2"
+_BACKING = "backing-filename"
 # A file with more holes than this share is written anew, so that clients do not copy them.
 _LOOSE = 0.05
 
 
-def standalone(disk: Path, fmt: str, target: Path, runner: Runner) -> None:
+def standalone(disk: Path, fmt: str, target: Path, runner: Runner) -> int:
     """Make the finished disk at ``target``; the disk that was worked on is gone afterwards.
 
     A compact qcow2 that stands on nothing is only renamed.
 
+    Returns:
+        Bytes a guest sees of it.
+
     Raises:
         BuildError: The result still stands on another file.
     """
-    if fmt == FORMAT and len(_chain(disk, runner)) == 1 and _compact(disk):
-        disk.rename(target)
-    else:
-        # The copy is thrown away after a crash, so it need not be flushed.
-        convert = ["qemu-img", "convert", "-t", "unsafe", "-f", fmt, "-O", FORMAT]
-        runner.run([*convert, str(disk), str(target)], doing="writing the finished disk")
-        disk.unlink()
+    if fmt == FORMAT and _compact(disk):
+        facts = info(disk, fmt, runner, doing="looking at the disk")
+        if _BACKING not in facts:
+            disk.rename(target)
+            return _size_alone(facts)
+    # The copy is thrown away after a crash, so it need not be flushed.
+    convert = ["qemu-img", "convert", "-t", "unsafe", "-f", fmt, "-O", FORMAT]
+    runner.run([*convert, str(disk), str(target)], doing="writing the finished disk")
+    disk.unlink()
+    return virtual_size(target, runner)
 
 
 def virtual_size(disk: Path, runner: Runner) -> int:
@@ -35,22 +43,34 @@ def virtual_size(disk: Path, runner: Runner) -> int:
     Raises:
         BuildError: It has a backing file or an external data file. lago would read a file of
             that name on its user's machine, and virt-builder would die without a word.
+        CommandError: It is no qcow2.
     """
-    chain = _chain(disk, runner)
-    only = chain[0]
-    extra = only.get("format-specific", {}).get("data", {}).get("data-file")
-    if len(chain) > 1 or "backing-filename" in only or extra:
-        other = only.get("backing-filename") or extra
+    return _size_alone(info(disk, FORMAT, runner, doing="looking at the finished disk"))
+
+
+def info(disk: Path, fmt: str, runner: Runner, *, doing: str) -> Mapping[str, Any]:
+    """What ``qemu-img info`` tells of a disk file; what it stands on is not opened.
+
+    Args:
+        disk: The file.
+        fmt: Its format. Told to qemu-img, which would else believe what a guest may have written
+            to the start of a raw disk.
+        runner: Starts qemu-img.
+        doing: What it is asked for, for messages.
+
+    Raises:
+        CommandError: It is not of that format.
+    """
+    argv = ["qemu-img", "info", "-f", fmt, "--output", "json", str(disk)]
+    facts: Mapping[str, Any] = json.loads(runner.capture(argv, doing=doing))
+    return facts
+
+
+def _size_alone(facts: Mapping[str, Any]) -> int:
+    data_file = facts.get("format-specific", {}).get("data", {}).get("data-file")
+    if other := facts.get(_BACKING) or data_file:
         raise BuildError(f"the finished disk stands on another file, {other}: it is not published")
-    if only["format"] != FORMAT:
-        raise BuildError(f"the finished disk is {only['format']}, not {FORMAT}")
-    return int(only["virtual-size"])
-
-
-def _chain(disk: Path, runner: Runner) -> list[dict[str, Any]]:
-    argv = ["qemu-img", "info", "--backing-chain", "--output=json", str(disk)]
-    chain: list[dict[str, Any]] = json.loads(runner.capture(argv, doing="looking at the disk"))
-    return chain
+    return int(facts["virtual-size"])
 
 
 def _compact(disk: Path) -> bool:

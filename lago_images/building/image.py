@@ -181,8 +181,7 @@ def _finish(job: Job, runner: Runner) -> _Finished:
             prepared = customise(spec, prepared, job.folder, job.context, runner)
     disk = job.folder / "finished.qcow2"
     with progress.doing("writing the finished disk"):
-        disks.standalone(prepared.disk, prepared.format, disk, runner)
-        virtual_size = disks.virtual_size(disk, runner)
+        virtual_size = disks.standalone(prepared.disk, prepared.format, disk, runner)
     packages, boot = prepared.packages, None
     if spec.properties.get("boot-test") != "no":
         with progress.doing("boot test"):

@@ -7,6 +7,7 @@ import io
 import json
 import lzma
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -124,6 +125,31 @@ def test_an_image_is_built_and_its_manifest_is_true(context, tmp_path):
     assert "01234567" in manifest.build_id
     assert raw_of(context, manifest, tmp_path) == given
     assert left(context) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "convert", "asked"),
+    [
+        # What is written anew is another disk.
+        ("one.img", [], ["raw base.disk", "qcow2 finished.qcow2"]),
+        # What is only renamed is asked before, and not again.
+        ("one.qcow2", ["-f", "raw", "-O", "qcow2"], ["qcow2 base.disk", "qcow2 base.disk"]),
+    ],
+)
+def test_a_disk_is_asked_about_once_and_never_probed(context, name, convert, asked):
+    """Once as a base, with the size that the spec has it grow to, and once as what is published."""
+    (context.root / "raw").write_bytes(os.urandom(4 * MIB))
+    argv = ["qemu-img", "convert", *(convert or ["-f", "raw", "-O", "raw"]), "raw", name]
+    subprocess.run(argv, check=True, cwd=context.root)
+    [result] = build_chain([ask(spec("one", f"simple:{name}", size="8M"))], context)
+    assert result.ok, result.error
+    assert result.manifest.disk.virtual_size == 8 * MIB
+    log = context.store.get(result.manifest.key.log).data.decode()
+    used = [shlex.split(line[2:]) for line in log.splitlines() if line.startswith("+ qemu-img")]
+    assert [
+        f"{argv[argv.index('-f') + 1]} {Path(argv[-1]).name}" for argv in used if argv[1] == "info"
+    ] == asked
+    assert all("-f" in argv for argv in used if argv[1] != "--version")
 
 
 def test_the_manifest_is_written_last(context):

@@ -11,7 +11,6 @@ from urllib.parse import unquote, urlsplit
 from lago_images.building.bases import sources
 from lago_images.building.bases.model import Prepared
 from lago_images.building.bases.simple import fetch, finished
-from lago_images.building.bases.size import enlarge
 from lago_images.building.model import Context
 from lago_images.building.unpack import Checksum, unpack
 from lago_images.errors import BuildError
@@ -50,7 +49,7 @@ def prepare(spec: Spec, workdir: Path, context: Context, runner: Runner) -> Prep
         fetch(found.url, checksum, disk, context)
     detail = f"revision {found.entry.revision} of {found.entry.name} in {found.source}"
     record = BaseRecord(ref=str(spec.base), digest=str(checksum), detail=detail)
-    return enlarge(spec, finished(disk, record, what=found.url, runner=runner), runner)
+    return finished(spec, disk, record, what=found.url, runner=runner)
 
 
 def _refuse_elsewhere(found: sources.Template) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from lago_images.building.bases.model import Prepared
 from lago_images.building.bases.size import enlarge
+from lago_images.building.disks import info
 from lago_images.building.download import Downloader
 from lago_images.building.model import Context
 from lago_images.building.unpack import Checksum, ChecksumError, disk_format, unpack
@@ -33,7 +34,7 @@ def prepare(spec: Spec, workdir: Path, context: Context, runner: Runner) -> Prep
         source = _local(spec, context.root)
         found = unpack(source, disk, expected=checksum, what=spec.base.name)
     record = BaseRecord(ref=str(spec.base), digest=str(found))
-    return enlarge(spec, finished(disk, record, what=spec.base.name, runner=runner), runner)
+    return finished(spec, disk, record, what=spec.base.name, runner=runner)
 
 
 def fetch(url: str, checksum: Checksum, disk: Path, context: Context) -> Checksum:
@@ -55,13 +56,18 @@ def fetch(url: str, checksum: Checksum, disk: Path, context: Context) -> Checksu
     return fetch(url, checksum, disk, context)
 
 
-def finished(disk: Path, record: BaseRecord, *, what: str, runner: Runner) -> Prepared:
-    """What was unpacked, if it is a disk that depends on no other file."""
+def finished(spec: Spec, disk: Path, record: BaseRecord, *, what: str, runner: Runner) -> Prepared:
+    """Take what was unpacked, if it is a disk that depends on no other file, as large as asked.
+
+    Raises:
+        SpecError: It is larger than the spec's ``size``.
+        BuildError: It depends on another file.
+        CommandError: It is damaged.
+    """
     form = disk_format(disk, what)
-    runner.capture(
-        ["qemu-img", "info", "-f", form, "--output", "json", str(disk)], doing=f"reading {what}"
-    )
-    return Prepared(disk=disk, format=form, record=record)
+    facts = info(disk, form, runner, doing=f"reading {what}")
+    prepared = Prepared(disk=disk, format=form, record=record)
+    return enlarge(spec, prepared, runner, facts=facts)
 
 
 def _checksum(spec: Spec) -> Checksum | None:
