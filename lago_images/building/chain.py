@@ -16,13 +16,14 @@ from lago_images.building.progress import Progress
 from lago_images.building.room import Room
 from lago_images.errors import BootError, CommandError, Error
 from lago_images.host import kvm
+from lago_images.host.kvm import Acceleration
 from lago_images.host.process import Children
 from lago_images.host.workdir import default_scratch, workdir
 from lago_images.spec.model import BaseKind
 
 
 def build_chains(
-    chains: Sequence[Sequence[Request]], context: Context, *, jobs: int
+    chains: Sequence[Sequence[Request]], context: Context, *, accel: Acceleration, jobs: int
 ) -> list[Result]:
     """Build chains, ``jobs`` at a time.
 
@@ -32,6 +33,7 @@ def build_chains(
     Args:
         chains: In each, an image comes after the one it stands on.
         context: Where and with what.
+        accel: What guests run on here.
         jobs: How many chains are worked on at once.
 
     Returns:
@@ -40,16 +42,14 @@ def build_chains(
     Raises:
         HostError: Working KVM is required and not there, or no work directory can be made.
     """
-    _tell_acceleration(context)
+    _tell_acceleration(context, accel)
     children = Children()
     room = Room()
     pool = ThreadPoolExecutor(jobs, thread_name_prefix="chain")
     context.console.interrupt = children.check
+    run = _Run(context=context, accel=accel, children=children, room=room)
     try:
-        work = [
-            pool.submit(_build_chain, chain, context, children, room, grouped=jobs == 1)
-            for chain in chains
-        ]
+        work = [pool.submit(_build_chain, chain, run, grouped=jobs == 1) for chain in chains]
         return [result for future in work for result in future.result()]
     except BaseException:
         pool.shutdown(wait=False, cancel_futures=True)
@@ -60,13 +60,21 @@ def build_chains(
         context.console.interrupt = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Run:
+    """Hold what the chains of a run share."""
+
+    context: Context
+    accel: Acceleration
+    children: Children
+    room: Room
+
+
 @dataclass(slots=True, kw_only=True)
 class _Chain:
     """What a chain has come to: how its images ended, and the disks that layers still need."""
 
-    context: Context
-    children: Children
-    room: Room
+    run: _Run
     folder: Path
     bases: dict[str, LayerBase] = field(default_factory=dict)
     results: dict[str, Result] = field(default_factory=dict)
@@ -77,7 +85,7 @@ class _Chain:
         base = spec.base.name if spec.base.kind is BaseKind.LAYER else ""
         ended = self.results.get(base)
         if ended is not None and not ended.ok:
-            self.context.console.warn(f"{spec.name}: not built, because its base {base} failed")
+            self.run.context.console.warn(f"{spec.name}: not built, because its base {base} failed")
             self.results[spec.name] = Result(
                 name=spec.name, arch=spec.arch, manifest=None, seconds=0, skipped=base
             )
@@ -88,17 +96,18 @@ class _Chain:
             del self.bases[name]
 
     def _build(self, request: Request, base: str, *, keep: bool) -> Result:
-        spec, context = request.spec, self.context
+        spec, context = request.spec, self.run.context
         folder = self.folder / "image"
         log = self.folder / "image.log"
         progress = Progress(name=spec.name, console=context.console, clock=context.clock, log=log)
         job = Job(
             request=request,
             context=context,
+            accel=self.run.accel,
             folder=folder,
             base=self.bases.get(base) or _published(request),
-            children=self.children,
-            room=self.room,
+            children=self.run.children,
+            room=self.run.room,
             progress=progress,
         )
         begun = context.clock()
@@ -130,17 +139,11 @@ class _Chain:
         )
 
 
-def _build_chain(
-    requests: Sequence[Request],
-    context: Context,
-    children: Children,
-    room: Room,
-    *,
-    grouped: bool,
-) -> list[Result]:
-    scratch = context.scratch or default_scratch(context.environ)
-    with room.chain(), workdir(scratch, context.console) as folder:
-        chain = _Chain(context=context, children=children, room=room, folder=folder)
+def _build_chain(requests: Sequence[Request], run: _Run, *, grouped: bool) -> list[Result]:
+    context = run.context
+    scratch = default_scratch(context.environ)
+    with run.room.chain(), workdir(scratch, context.console) as folder:
+        chain = _Chain(run=run, folder=folder)
         for position, request in enumerate(requests):
             title = f"build {request.spec.name} ({request.spec.arch})"
             with context.console.group(title) if grouped else nullcontext():
@@ -196,12 +199,12 @@ def _tail(failure: BaseException | None) -> tuple[str, ...]:
     return ()
 
 
-def _tell_acceleration(context: Context) -> None:
+def _tell_acceleration(context: Context, accel: Acceleration) -> None:
     if context.settings.require_kvm:
-        kvm.demand(context.accel)
-    if not context.accel.kvm:
-        why = context.accel.why.rstrip(".")
+        kvm.demand(accel)
+    if not accel.kvm:
+        why = accel.why.rstrip(".")
         context.console.warn(
             f"KVM DOES NOT WORK HERE: {why}. Guests are emulated, which takes several times as "
-            f"long. To change that: {kvm.hint(context.accel)}"
+            f"long. To change that: {kvm.hint(accel)}"
         )

@@ -51,7 +51,13 @@ def appliance_environment(accel: Acceleration) -> dict[str, str]:
 
 
 def customise(
-    spec: Spec, prepared: Prepared, workdir: Path, context: Context, runner: Runner
+    spec: Spec,
+    prepared: Prepared,
+    workdir: Path,
+    context: Context,
+    runner: Runner,
+    *,
+    accel: Acceleration,
 ) -> Prepared:
     """Apply a spec's operations to its prepared disk, clean it, and give back unused blocks.
 
@@ -61,8 +67,9 @@ def customise(
         spec: Its operations are applied in order.
         prepared: The disk.
         workdir: For the copies of the host files that the operations read.
-        context: Its root, network setting and acceleration.
+        context: Its root and network setting.
         runner: Starts virt-sysprep.
+        accel: What libguestfs' appliance runs on.
 
     Returns:
         The same disk, with the packages that are installed now.
@@ -86,7 +93,7 @@ def customise(
     try:
         argv = _command(spec, prepared, answer, finish if native else None, context)
         with watched(runner, prepared.disk.parent, f"customising {spec.name}") as safe:
-            _run(spec, argv, inputs, context, safe)
+            _run(spec, argv, inputs, context, safe, accel)
         packages = _packages(answer) if native else None
     finally:
         shutil.rmtree(inputs, ignore_errors=True)
@@ -237,7 +244,14 @@ def _runs_here(arch: str) -> bool:
     return host == arch or (host, arch) in _ALSO
 
 
-def _run(spec: Spec, argv: list[str], inputs: Path, context: Context, runner: Runner) -> None:
+def _run(
+    spec: Spec,
+    argv: list[str],
+    inputs: Path,
+    context: Context,
+    runner: Runner,
+    accel: Acceleration,
+) -> None:
     seen: list[str] = []
 
     def watch(line: str) -> None:
@@ -251,7 +265,7 @@ def _run(spec: Spec, argv: list[str], inputs: Path, context: Context, runner: Ru
     try:
         replace(runner, echo=watch).run(
             argv,
-            env=appliance_environment(context.accel),
+            env=appliance_environment(accel),
             cwd=inputs,
             timeout=_TIMEOUT,
             doing=f"customising {spec.name}",

@@ -29,6 +29,7 @@ from lago_images.building.model import Context, Request
 from lago_images.building.progress import Progress
 from lago_images.building.room import Room, needs
 from lago_images.errors import BuildError, CommandError
+from lago_images.host.kvm import Acceleration
 from lago_images.host.process import Children, Runner, search_path
 from lago_images.repository.layout import BuildKey
 from lago_images.repository.manifest import BootTest, Disk, Manifest
@@ -46,6 +47,7 @@ class Job:
     """One image to build, and where.
 
     Attributes:
+        accel: What guests run on here.
         folder: The image's part of the work directory.
         base: What a layer stands on; None for others.
         children: The run's programs.
@@ -54,6 +56,7 @@ class Job:
 
     request: Request
     context: Context
+    accel: Acceleration
     folder: Path
     base: LayerBase | None
     children: Children
@@ -178,7 +181,7 @@ def _finish(job: Job, runner: Runner) -> _Finished:
         prepared = _prepare(job, runner)
     if spec.operations:
         with progress.doing("customising"):
-            prepared = customise(spec, prepared, job.folder, job.context, runner)
+            prepared = customise(spec, prepared, job.folder, job.context, runner, accel=job.accel)
     disk = job.folder / "finished.qcow2"
     with progress.doing("writing the finished disk"):
         virtual_size = disks.standalone(prepared.disk, prepared.format, disk, runner)
@@ -217,7 +220,7 @@ def _boot(
         disk,
         disks.FORMAT,
         arch=job.request.spec.arch,
-        accel=job.context.accel,
+        accel=job.accel,
         timeout=job.context.settings.boot_timeout,
         console_log=job.console_log,
         workdir=job.folder,

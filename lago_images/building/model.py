@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lago_images.console import Console
-from lago_images.host.kvm import Acceleration
 from lago_images.repository.manifest import Manifest
 from lago_images.settings import Settings
 from lago_images.spec.model import Spec
@@ -32,13 +31,13 @@ class Request:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
-    """Where and with what to build.
+    """Hold where and with what a run works, as far as building needs it.
 
     Attributes:
-        root: The root of the git repository, that specs' host paths are relative to.
+        root: The folder of the specs repository, that specs' host paths are relative to.
         store: The repository's.
-        scratch: Where work directories are made; the operating system's folder for temporary
-            files if None.
+        environ: The environment variables of the run; ``TMPDIR`` is where work directories are
+            made.
         cache: Downloads that outlive a run.
         logs: Where each image's log is kept when its build has ended, as ``<name>.log`` and
             ``<name>.console.log``.
@@ -46,15 +45,13 @@ class Context:
     """
 
     root: Path
-    store: Store
     settings: Settings
     console: Console
-    accel: Acceleration
     environ: Mapping[str, str]
+    store: Store
     cache: Path
     logs: Path
     clock: Callable[[], float]
-    scratch: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

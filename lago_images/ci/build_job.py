@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 
 from lago_images.building.chain import build_chains
-from lago_images.building.model import Context, Request, Result
+from lago_images.building.model import Request, Result
 from lago_images.ci.plan_job import tree_of
 from lago_images.ci.workspace import Workspace
 from lago_images.errors import UsageError
@@ -34,25 +34,8 @@ def build(work: Workspace, made: Plan, names: Sequence[str]) -> list[Result]:
     ]
     if not chains:
         return []
-    return build_chains(chains, context(work), jobs=work.settings.jobs)
-
-
-def context(work: Workspace) -> Context:
-    """Where and with what images are built here."""
     accel = kvm.detect(Runner(environ=work.environ))
-    if work.settings.require_kvm:
-        kvm.demand(accel)
-    return Context(
-        root=work.root,
-        store=work.store,
-        settings=work.settings,
-        console=work.console,
-        accel=accel,
-        environ=work.environ,
-        cache=work.cache,
-        logs=work.logs,
-        clock=work.clock,
-    )
+    return build_chains(chains, work, accel=accel, jobs=work.settings.jobs)
 
 
 def _requests(work: Workspace, made: Plan, names: Sequence[str]) -> Mapping[str, Request]:

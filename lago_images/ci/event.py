@@ -7,10 +7,29 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lago_images.ci.github import API, Target
 from lago_images.errors import UsageError
 
+API = "https://api.github.com"
+# How GITHUB_TOKEN's comments are signed.
+BOT = "github-actions[bot]"
 _PULL = re.compile(r"https://([\w.-]+)/([\w.-]+/[\w.-]+)/pull/([0-9]+)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """What on GitHub a report is about.
+
+    Attributes:
+        repository: ``owner/name``.
+        commit: What the statuses are set on; empty for the pull request's newest.
+        pull_request: Its number; None outside a pull request.
+        api: The API's base URL.
+    """
+
+    repository: str
+    commit: str
+    pull_request: int | None
+    api: str = API
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

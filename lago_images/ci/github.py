@@ -1,7 +1,6 @@
 """What is told to GitHub through its API: one comment a pull request, one status a chain."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from github import Auth, Github, GithubException
 from github.Commit import Commit
@@ -10,11 +9,9 @@ from github.IssueComment import IssueComment
 from requests import RequestException
 from urllib3.util import Retry
 
+from lago_images.ci.event import BOT, Target
 from lago_images.errors import Error
 
-API = "https://api.github.com"
-# How GITHUB_TOKEN's comments are signed.
-BOT = "github-actions[bot]"
 _FORBIDDEN = frozenset({401, 403, 404})
 # GitHub cuts off nothing: a longer description is refused.
 _DESCRIPTION = 140
@@ -26,23 +23,6 @@ class GitHubError(Error):
 
 class NotPermittedError(GitHubError):
     """The token may not do this, as in a run for a fork's pull request."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Target:
-    """What on GitHub a report is about.
-
-    Attributes:
-        repository: ``owner/name``.
-        commit: What the statuses are set on; empty for the pull request's newest.
-        pull_request: Its number; None outside a pull request.
-        api: The API's base URL.
-    """
-
-    repository: str
-    commit: str
-    pull_request: int | None
-    api: str = API
 
 
 class Reporter:

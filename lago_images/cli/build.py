@@ -6,9 +6,8 @@ import click
 
 from lago_images.ci.plan_job import plan_and_state
 from lago_images.ci.publish_job import refuse_settings
-from lago_images.cli.carry_out import carry_out
-from lago_images.cli.common import Invocation
-from lago_images.cli.work import override, workspace
+from lago_images.cli.invocation import Invocation
+from lago_images.cli.output import build_and_publish
 from lago_images.planning.facts import Ask
 
 
@@ -44,15 +43,14 @@ def build(
     What has not changed since it was published is not built again, unless it is named or --force
     is given.
     """
-    override(
-        invocation,
+    invocation.override(
         repository=None if repo_dir is None else str(repo_dir.absolute()),
         name=repo_name,
         base_url=base_url,
         jobs=side_by_side,
         require_kvm=require_kvm,
     )
-    work = workspace(invocation, logs=logs)
-    refuse_settings(work)
+    workspace = invocation.workspace(logs=logs)
+    refuse_settings(workspace)
     ask = Ask(changed=not names, force=frozenset(names), everything=force and not names)
-    carry_out(invocation, work, *plan_and_state(work, ask))
+    build_and_publish(workspace, *plan_and_state(workspace, ask))

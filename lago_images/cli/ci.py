@@ -1,21 +1,83 @@
-"""``lago-images ci build``, ``publish``, ``rebuild``."""
+"""``ci plan``, ``build``, ``publish``, ``rebuild`` and ``report``."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
 
-from lago_images.ci import build_job, plan_job, publication, publish_job, results
-from lago_images.cli.carry_out import carry_out, show_published, show_results
-from lago_images.cli.common import Invocation
-from lago_images.cli.plan import FORMATS
-from lago_images.cli.work import finish, override, plan_of, workspace
+from lago_images.ci import (
+    build_job,
+    gather,
+    junit,
+    outputs,
+    plan_job,
+    publication,
+    publish_job,
+    results,
+)
+from lago_images.ci import event as events
+from lago_images.ci.event import BOT, Event, Target
+from lago_images.ci.publication import Fate
+from lago_images.ci.report import Report, chain_states, marker, render
+from lago_images.cli.invocation import Invocation, finish
+from lago_images.cli.output import build_and_publish, show_published, show_results
+from lago_images.console import Console
 from lago_images.errors import Error
+from lago_images.host.files import replace
 from lago_images.planning import document
 from lago_images.planning.facts import Ask
+from lago_images.planning.model import Plan
+from lago_images.repository.state import read
 
-_PLAN = click.Path(path_type=Path, dir_okay=False)
+_FORMATS = {
+    "text": document.to_text,
+    "json": document.to_json,
+    "github": document.to_github,
+    "jenkins": document.to_jenkins,
+}
+_FAN_OUTS = ("github", "jenkins")
+_FILE = click.Path(path_type=Path, dir_okay=False)
 _FOLDER = click.Path(path_type=Path, file_okay=False)
+_SUMMARY_LIMIT = 900_000
+
+
+@click.command()
+@click.argument("names", nargs=-1, metavar="[NAME…]")
+@click.option("--base", metavar="REV", help="Only what changed since this commit or branch.")
+@click.option("--stale", type=click.IntRange(min=0), metavar="DAYS", help="Also what is older.")
+@click.option("--all", "everything", is_flag=True, help="Everything, affected or not.")
+@click.option(
+    "--format", "form", type=click.Choice(list(_FORMATS)), default="text", show_default=True
+)
+@click.option("--output", type=_FILE, help="Save the plan (as JSON) in this file, too.")
+@click.pass_obj
+def plan(
+    invocation: Invocation,
+    names: tuple[str, ...],
+    base: str | None,
+    stale: int | None,
+    everything: bool,
+    form: str,
+    output: Path | None,
+) -> None:
+    """What is affected and why. NAMEs are built whether affected or not."""
+    ask = Ask(force=frozenset(names), everything=everything, stale_days=stale)
+    workspace = invocation.workspace()
+    if form in _FAN_OUTS:
+        plan_job.refuse_passing(workspace)
+    plan = plan_job.plan(workspace, ask, scope=base)
+    if output is not None:
+        replace(output, document.to_json(plan).encode())
+    if form == "github":
+        outputs.append(workspace.environ, document.to_github(plan))
+        workspace.console.info(document.summary(plan))
+    click.echo(_FORMATS[form](plan), nl=False)
+
+
+def _saved(path: Path | None) -> Plan | None:
+    """Return the saved plan, if one is named."""
+    return None if path is None else document.load(path)
 
 
 def _two_numbers(
@@ -31,7 +93,7 @@ def _two_numbers(
 
 @click.command()
 @click.argument("names", nargs=-1, metavar="[NAME…]")
-@click.option("--plan", "plan_file", type=_PLAN, help="A saved plan; else one is made now.")
+@click.option("--plan", "plan_file", type=_FILE, help="A saved plan; else one is made now.")
 @click.option(
     "--batch",
     callback=_two_numbers,
@@ -73,24 +135,24 @@ def build(
         raise click.UsageError("say what: either NAME… or --batch N/M")
     if batch and plan_file is None:
         raise click.UsageError("--batch is an entry of a saved plan: give it with --plan")
-    override(invocation, jobs=side_by_side, require_kvm=require_kvm, network=network)
+    invocation.override(jobs=side_by_side, require_kvm=require_kvm, network=network)
     aside = None if upload else folder or Path("results")
-    work = workspace(invocation, logs=logs, aside=aside)
+    workspace = invocation.workspace(logs=logs, aside=aside)
     named = Ask(changed=False, force=frozenset(names), promote=False)
-    made = plan_of(plan_file) or plan_job.plan(work, named)
+    plan = _saved(plan_file) or plan_job.plan(workspace, named)
     if batch:
-        names = document.batch(made, *batch)
-    ended = build_job.build(work, made, names)
+        names = document.batch(plan, *batch)
+    ended = build_job.build(workspace, plan, names)
     if folder is not None:
         results.write_folder(folder, ended)
-    show_results(invocation, ended)
+    show_results(workspace.console, ended)
     if not ended:
         click.echo("nothing to build: what was named is published, or waits to be")
     finish(succeeded=all(result.ok for result in ended))
 
 
 @click.command()
-@click.option("--plan", "plan_file", type=_PLAN, help="A saved plan; else one is made now.")
+@click.option("--plan", "plan_file", type=_FILE, help="A saved plan; else one is made now.")
 @click.option(
     "--results",
     "folder",
@@ -100,18 +162,18 @@ def build(
 @click.pass_obj
 def publish(invocation: Invocation, plan_file: Path | None, folder: Path | None) -> None:
     """Release what was planned and built, render the repository, verify it."""
-    work = workspace(invocation)
-    made = plan_of(plan_file) or plan_job.plan(work, Ask())
+    workspace = invocation.workspace()
+    plan = _saved(plan_file) or plan_job.plan(workspace, Ask())
     ended = [] if folder is None else results.read_folder(folder)
     try:
-        published = publish_job.publish(work, made, ended)
+        published = publish_job.publish(workspace, plan, ended)
     except Error as error:
         if folder is not None:
-            publication.write(folder, made, publication.stopped(made, error.message))
+            publication.write(folder, plan, publication.stopped(plan, error.message))
         raise
     if folder is not None:
-        publication.write(folder, made, publication.fates(published))
-    show_published(invocation, published)
+        publication.write(folder, plan, publication.fates(published))
+    show_published(workspace.console, published)
     finish(succeeded=published.ok)
 
 
@@ -121,7 +183,7 @@ def publish(invocation: Invocation, plan_file: Path | None, folder: Path | None)
 @click.option("--all", "everything", is_flag=True, help="Everything.")
 @click.option("--stale", type=click.IntRange(min=0), metavar="DAYS", help="What is older.")
 @click.option("--dry-run", is_flag=True, help="Only show what would be done.")
-@click.option("--format", "form", type=click.Choice(list(FORMATS)), help="Of a dry run's plan.")
+@click.option("--format", "form", type=click.Choice(list(_FORMATS)), help="Of a dry run's plan.")
 @click.option("--logs", type=_FOLDER, help="Keep each image's log here.")
 @click.option("--jobs", "side_by_side", type=click.IntRange(min=1), help="Chains at a time.")
 @click.option("--require-kvm", is_flag=True, default=None, help="Refuse to build without KVM.")
@@ -143,13 +205,102 @@ def rebuild(
         raise click.UsageError("say what: --changed, --all, --stale DAYS or NAME…")
     if form and not dry_run:
         raise click.UsageError("--format is for --dry-run: else there is no plan on stdout")
-    override(invocation, jobs=side_by_side, require_kvm=require_kvm)
+    invocation.override(jobs=side_by_side, require_kvm=require_kvm)
     ask = Ask(changed=changed, force=frozenset(names), everything=everything, stale_days=stale)
-    work = workspace(invocation, logs=logs)
+    workspace = invocation.workspace(logs=logs)
     if not dry_run:
-        publish_job.refuse_settings(work)
-    made, state = plan_job.plan_and_state(work, ask)
+        publish_job.refuse_settings(workspace)
+    plan, state = plan_job.plan_and_state(workspace, ask)
     if dry_run:
-        click.echo(FORMATS[form or "text"](made), nl=False)
+        click.echo(_FORMATS[form or "text"](plan), nl=False)
         return
-    carry_out(invocation, work, made, state)
+    build_and_publish(workspace, plan, state)
+
+
+@click.command()
+@click.option("--plan", "plan_file", type=click.Path(path_type=Path), default="plan.json")
+@click.option("--results", "folder", type=click.Path(path_type=Path), default="results")
+@click.option("--junit", "junit_file", type=click.Path(path_type=Path), help="Also as JUnit XML.")
+@click.option(
+    "--publication",
+    "ended",
+    type=click.Choice(["success", "failure", "cancelled", "skipped"]),
+    help="How the job that publishes ended, should it not have told so itself.",
+)
+@click.option("--author", default=BOT, show_default=True, help="Whose comment is updated.")
+@click.pass_obj
+def report(
+    invocation: Invocation,
+    plan_file: Path,
+    folder: Path,
+    junit_file: Path | None,
+    ended: str | None,
+    author: str,
+) -> None:
+    """Tell how the images fared: on the pull request, in the step summary, else here.
+
+    Uses what GitHub Actions sets (GITHUB_REPOSITORY, GITHUB_EVENT_PATH, …) or Jenkins (CHANGE_URL,
+    BUILD_URL), and GITHUB_TOKEN.
+    """
+    environ, settings = invocation.environ, invocation.settings
+    event = events.read(environ)
+    store, plan = invocation.store(), document.load(plan_file)
+    source = gather.Source(
+        store=store,
+        state=read(store),
+        base_url=settings.base_url,
+        run=event.run,
+        aside=folder / "repository",
+        published=_fates(event, plan, folder, ended),
+    )
+    report = Report(
+        plan=plan,
+        entries=gather.entries(plan, results.read_folder(folder), source),
+        marker=marker(settings.name or settings.repository),
+        run=event.run,
+    )
+    if junit_file is not None:
+        replace(junit_file, junit.render(report.entries))
+    shown = outputs.summarise(environ, render(report, limit=_SUMMARY_LIMIT))
+    token = environ.get("GITHUB_TOKEN", "")
+    if event.target is not None and token:
+        shown = _post(invocation.console, report, event.target, token, author) or shown
+    if not shown:
+        click.echo(render(report))
+
+
+def _fates(event: Event, plan: Plan, folder: Path, ended: str | None) -> Mapping[str, Fate] | None:
+    """Return how the publication ended for each image; None where there was none."""
+    if event.target is not None and event.target.pull_request is not None:
+        return None
+    fates = publication.read(folder, plan)
+    if fates is None and ended in {"failure", "cancelled"}:
+        why = "the publication ended without telling how"
+        fates = {fate.name: fate for fate in publication.stopped(plan, why)}
+    return fates
+
+
+def _post(console: Console, report: Report, target: Target, token: str, author: str) -> bool:
+    """Post what the token permits to GitHub; return whether a comment was written."""
+    # PyGithub takes long to import, and no other command needs it.
+    from lago_images.ci.github import NotPermittedError, Reporter  # noqa: PLC0415
+
+    reporter = Reporter(target, token, author=author)
+    commented = False
+    try:
+        if target.pull_request is not None:
+            try:
+                url = reporter.comment(report.marker, render(report))
+            except NotPermittedError as error:
+                console.info(f"{error.message}: the report is in the step summary only")
+            else:
+                commented = True
+                console.info(f"reported at {url}")
+        if report.entries:
+            try:
+                reporter.statuses(chain_states(report), report.run)
+            except NotPermittedError as error:
+                console.info(f"{error.message}: none is set")
+    finally:
+        reporter.close()
+    return commented

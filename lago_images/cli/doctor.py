@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 import click
 
-from lago_images.cli.common import Invocation
+from lago_images.cli.invocation import Invocation
 from lago_images.console import clean
 from lago_images.errors import Error, SettingsError, StorageError, UnsafeStoreError
 from lago_images.host.checks import Check, State, host_checks

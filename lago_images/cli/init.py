@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from lago_images.ci import scaffold
-from lago_images.cli.common import Invocation
+from lago_images.cli.invocation import Invocation
 from lago_images.planning.git import Git
 from lago_images.settings import DEFAULT_REPOSITORY, FILE
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from lago_images.cli.common import Invocation
+from lago_images.cli.invocation import Invocation
 from lago_images.console import Mode, clean, inert
 from lago_images.errors import Problem, UsageError
 from lago_images.spec.read import Found, inspect, is_spec_name

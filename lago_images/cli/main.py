@@ -1,4 +1,4 @@
-"""The command line's entry: the commands, and where every error ends up."""
+"""The command line's entry: the commands, imported when called, and where every error ends up."""
 
 import gc
 import os
@@ -6,14 +6,15 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from importlib import import_module
 from typing import Any
 
 import click
 
-from lago_images.cli.common import Invocation, console_for, tell
-from lago_images.cli.lazy import LazyGroup
-from lago_images.errors import Error
+from lago_images.cli.invocation import Invocation, console_for, shared_options
+from lago_images.console import Console
+from lago_images.errors import CommandError, Error, ProblemsError
 
 INTERRUPTED = 130
 # 128 and SIGPIPE, as shells say it.
@@ -21,7 +22,28 @@ PIPE = 141
 _OBJECTS = 100_000
 
 
-class _Root(LazyGroup):
+class _LazyGroup(click.Group):
+    """Import a command, named as ``module:attribute``, when it is called: some take long."""
+
+    def __init__(self, *args: Any, lazy: Mapping[str, str], **extra: Any) -> None:  # noqa: ANN401
+        super().__init__(*args, **extra)
+        self.lazy = dict(lazy)
+        self.params.extend(shared_options())
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [*self.lazy, *(name for name in super().list_commands(ctx) if name not in self.lazy)]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name in self.lazy and cmd_name not in self.commands:
+            module, _, attribute = self.lazy[cmd_name].partition(":")
+            command: click.Command = getattr(import_module(module), attribute)
+            if not isinstance(command, click.Group):
+                command.params.extend(shared_options())
+            self.add_command(command, cmd_name)
+        return super().get_command(ctx, cmd_name)
+
+
+class _Root(_LazyGroup):
     """Turns an error into text and an exit code, here and nowhere else."""
 
     def main(  # type: ignore[override]
@@ -39,13 +61,13 @@ class _Root(LazyGroup):
             code = super().main(args, prog_name or "lago-images", obj=invocation, **extra)
         except Error as error:
             _trace(invocation)
-            tell(error, invocation.console)
+            _show_error(error, invocation.console)
             code = error.exit_code
         except BrokenPipeError:
             code = _reader_gone()
         except OSError as error:
             _trace(invocation)
-            tell(_refused(error), invocation.console)
+            _show_error(_refused(error), invocation.console)
             code = Error.exit_code
         except click.exceptions.Exit as done:
             code = done.exit_code
@@ -63,8 +85,24 @@ def _trace(invocation: Invocation) -> None:
         traceback.print_exc()
 
 
+def _show_error(error: Error, console: Console) -> None:
+    """Show what was wrong, the program's last words, where the log is, and what to do."""
+    if isinstance(error, ProblemsError):
+        for problem in error.problems:
+            console.problem(problem.path, problem.line, problem.what)
+    else:
+        console.error(f"error: {error.message}")
+    if isinstance(error, CommandError):
+        for line in error.tail:
+            console.output(f"  | {line}")
+        if error.log is not None:
+            console.info(f"log: {error.log}")
+    if error.hint:
+        console.info(f"hint: {error.hint}")
+
+
 def _refused(error: OSError) -> Error:
-    """What the operating system refused, with the file it is about."""
+    """Tell what the operating system refused, with the file it is about."""
     where = f"{error.filename}: " if error.filename else ""
     return Error(f"{where}{error.strerror or error}", hint="--debug shows where that was")
 
@@ -105,19 +143,19 @@ _COMMANDS = {
     "init": "lago_images.cli.init:init",
 }
 _CI_COMMANDS = {
-    "plan": "lago_images.cli.plan:plan",
+    "plan": "lago_images.cli.ci:plan",
     "build": "lago_images.cli.ci:build",
     "publish": "lago_images.cli.ci:publish",
     "rebuild": "lago_images.cli.ci:rebuild",
-    "report": "lago_images.cli.report:report",
+    "report": "lago_images.cli.ci:report",
 }
 _REPO_COMMANDS = {
     "list": "lago_images.cli.repo:list_",
     "refresh": "lago_images.cli.repo:refresh",
-    "verify": "lago_images.cli.care:verify",
-    "gc": "lago_images.cli.care:gc",
-    "yank": "lago_images.cli.care:yank",
-    "rollback": "lago_images.cli.care:rollback",
+    "verify": "lago_images.cli.repo:verify",
+    "gc": "lago_images.cli.repo:gc",
+    "yank": "lago_images.cli.repo:yank",
+    "rollback": "lago_images.cli.repo:rollback",
 }
 
 
@@ -127,11 +165,11 @@ def main() -> None:
     """Turn VM image specs in git into a published repository for virt-builder and lago."""
 
 
-@click.group(cls=LazyGroup, lazy=_CI_COMMANDS)
+@click.group(cls=_LazyGroup, lazy=_CI_COMMANDS)
 def ci() -> None:
     """What CI runs: plan, build, publish, report; or all of it here."""
 
 
-@click.group(cls=LazyGroup, lazy=_REPO_COMMANDS)
+@click.group(cls=_LazyGroup, lazy=_REPO_COMMANDS)
 def repo() -> None:
     """Look after a repository."""

@@ -1,30 +1,39 @@
-"""``repo list`` and ``repo refresh``."""
+"""``repo list``, ``refresh``, ``verify``, ``gc``, ``yank`` and ``rollback``."""
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
 import click
 
-from lago_images.cli.common import Invocation
+from lago_images.cli.invocation import Invocation, finish
 from lago_images.console import clean
+from lago_images.repository import history, sweep
 from lago_images.repository.catalogue import size
+from lago_images.repository.gc import Retention, Step, Sweep
 from lago_images.repository.metadata import version_name
-from lago_images.repository.publisher import publishing
+from lago_images.repository.publisher import Publisher, publishing
 from lago_images.repository.state import State, read
+from lago_images.repository.verify import Verifier
+from lago_images.repository.verify_model import Report
+from lago_images.repository.web import Web, is_web
 from lago_images.storage.directory import DirectoryStore
 
 _COLUMNS = ("name", "arch", "revision", "version", "published", "size", "fingerprint", "commit")
 _SHORT = 12
+_FORMAT = click.option(
+    "--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True
+)
+_ARCH = click.option("--arch", default="", help="Of an image with several architectures.")
 
 
 @click.command("list")
 @click.option("--all", "all_", is_flag=True, help="Older revisions that are still offered, too.")
-@click.option(
-    "--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True
-)
+@_FORMAT
 @click.pass_obj
 def list_(invocation: Invocation, all_: bool, form: str) -> None:
     """List what is published."""
@@ -33,7 +42,7 @@ def list_(invocation: Invocation, all_: bool, form: str) -> None:
         invocation.console.warn(f"there is no folder {store.path}: nothing is published there")
     rows = list(_rows(read(store), all_=all_))
     if form == "json":
-        click.echo(json.dumps(rows, indent=1, ensure_ascii=False))
+        click.echo(_json(rows))
         return
     table = [_COLUMNS, *(_texts(row) for row in rows)]
     widths = [max(len(line[column]) for line in table) for column in range(len(_COLUMNS))]
@@ -53,14 +62,8 @@ def list_(invocation: Invocation, all_: bool, form: str) -> None:
 @click.pass_obj
 def refresh(invocation: Invocation, retire: tuple[str, ...]) -> None:
     """Render index, repo.metadata and catalogue again from what is in the repository."""
-    with publishing(
-        invocation.store(),
-        invocation.settings,
-        console=invocation.console,
-        environ=invocation.environ,
-        now=time.time,
-        retire=frozenset(text.replace(" ", "").upper() for text in retire),
-    ) as publisher:
+    keys = frozenset(text.replace(" ", "").upper() for text in retire)
+    with _publishing(invocation, retire=keys) as publisher:
         refreshed = publisher.refresh()
     for name in refreshed.written:
         click.echo(f"written {name}")
@@ -70,6 +73,115 @@ def refresh(invocation: Invocation, retire: tuple[str, ...]) -> None:
         invocation.console.info("everything was up to date")
     for why in refreshed.state.unreadable.values():
         invocation.console.warn(why)
+
+
+@click.command()
+@click.argument("url", required=False)
+@click.option("--deep", is_flag=True, help="Read every disk, and check what is in it.")
+@_FORMAT
+@click.pass_obj
+def verify(invocation: Invocation, url: str | None, deep: bool, form: str) -> None:
+    """Check a repository as its clients see it: the one of the settings, or the one at URL.
+
+    URL is that of a store (s3://…, file:///…, a path), or the http or https URL that clients
+    use: then everything that index and repo.metadata name is checked, and how it is served.
+    """
+    web = Web.at(url) if url and is_web(url) else None
+    if url and web is None:
+        invocation.use_repository(url)
+    verifier = Verifier(
+        settings=invocation.settings,
+        environ=invocation.environ,
+        console=invocation.console,
+        deep=deep,
+        now=time.time(),
+    )
+    report = verifier.web(web) if web else verifier.store(invocation.store())
+    if form == "json":
+        click.echo(_json({**asdict(report), "ok": report.ok}))
+    else:
+        _show_report(report)
+    finish(succeeded=report.ok)
+
+
+@click.command()
+@click.option("--apply", "really", is_flag=True, help="Do it; else it is only told.")
+@_FORMAT
+@click.pass_obj
+def gc(invocation: Invocation, really: bool, form: str) -> None:
+    """Remove what retention lets go: old revisions, builds never released, broken-off uploads.
+
+    What is not needed any more is first retired, and its objects go by a later call, when the
+    grace period is over. Nothing is removed without --apply.
+    """
+    retention = Retention.of(invocation.settings)
+    store = invocation.store()
+    empty = next(store.list(), None) is None
+    planned = sweep.look(store, retention, time.time()) if empty or not really else None
+    # A mistyped path must not become a repository.
+    nothing = empty and planned is not None and planned.is_empty
+    if nothing:
+        invocation.console.warn(f"there is nothing in {store.url}: check --repository")
+    if planned is None or (really and not nothing):
+        with _publishing(invocation) as publisher:
+            done = sweep.sweep(publisher, retention)
+        planned = done.sweep
+        for name, arch in done.left:
+            invocation.console.warn(f"{name} ({arch}) was published meanwhile: left alone")
+    if form == "json":
+        click.echo(_json({"applied": really, **_plain(planned)}))
+        return
+    _show_sweep(planned, really=really)
+    if not really and not planned.is_empty:
+        invocation.console.info("nothing was removed: repo gc --apply does it")
+
+
+@click.command()
+@click.argument("name")
+@click.option("--revision", type=click.IntRange(min=1), help="By default the newest one offered.")
+@click.option("--reason", required=True, help="Why; it is kept in the repository.")
+@_ARCH
+@_FORMAT
+@click.pass_obj
+def yank(
+    invocation: Invocation, name: str, revision: int | None, reason: str, arch: str, form: str
+) -> None:
+    """Withdraw a revision of an image, and all others of the same build.
+
+    Clients are then offered what was offered before.
+    """
+    with _publishing(invocation) as publisher:
+        changed = history.yank(publisher, name, reason=clean(reason), revision=revision, arch=arch)
+    _show_changed(changed, _withdrawn(changed), form)
+
+
+@click.command()
+@click.argument("name")
+@click.option("--to", type=click.IntRange(min=1), help="By default the build before the current.")
+@click.option("--reason", default="", help="Why; it is kept in the repository.")
+@_ARCH
+@_FORMAT
+@click.pass_obj
+def rollback(
+    invocation: Invocation, name: str, to: int | None, reason: str, arch: str, form: str
+) -> None:
+    """Publish the build of an older revision of an image again, under a new revision."""
+    with _publishing(invocation) as publisher:
+        changed = history.rollback(publisher, name, reason=clean(reason), to=to, arch=arch)
+    _show_changed(changed, f"back to the build of revision {changed.about}", form)
+
+
+def _publishing(
+    invocation: Invocation, *, retire: frozenset[str] = frozenset()
+) -> AbstractContextManager[Publisher]:
+    return publishing(
+        invocation.store(),
+        invocation.settings,
+        console=invocation.console,
+        environ=invocation.environ,
+        now=time.time,
+        retire=retire,
+    )
 
 
 def _rows(state: State, *, all_: bool) -> Iterator[dict[str, Any]]:
@@ -99,3 +211,82 @@ def _texts(row: dict[str, Any]) -> tuple[str, ...]:
         "commit": row["commit"][:_SHORT],
     }
     return tuple(clean(str(shown[column])) for column in _COLUMNS)
+
+
+def _json(plain: object) -> str:
+    return json.dumps(plain, indent=1, ensure_ascii=False)
+
+
+def _show_report(report: Report) -> None:
+    for found in report.findings:
+        click.echo(clean(f"{found.severity}: {found.where}: {found.what}"))
+        if found.repair:
+            click.echo(clean(f"  repair: {found.repair}"))
+    notes = len(report.findings) - len(report.problems)
+    read = f", {size(report.read)} of disks read" if report.read else ""
+    click.echo(
+        f"{report.url}: {report.images} images, {report.versions} versions{read}: "
+        f"{len(report.problems)} problems, {notes} notes"
+    )
+
+
+def _show_sweep(planned: Sweep, *, really: bool) -> None:
+    verbs = ("retired", "deleted") if really else ("to retire", "to delete")
+    for verb, steps in zip(verbs, (planned.retire, planned.delete), strict=True):
+        for step in steps:
+            what = f"{len(step.objects)} objects, {size(step.size)}"
+            click.echo(clean(f"{verb}: {step.build.folder}: {what}: {step.why}"))
+        for (name, arch), (objects, total) in sorted(_per_image(steps).items()):
+            click.echo(f"{verb}, in all of {name} ({arch}): {objects} objects, {size(total)}")
+    for upload in planned.abort:
+        click.echo(clean(f"{'aborted' if really else 'to abort'}: the upload of {upload.key}"))
+    for verb, steps in zip(verbs, (planned.retire, planned.delete), strict=True):
+        total = sum(step.size for step in steps)
+        click.echo(f"{verb}: {len(steps)} builds, {total} bytes")
+
+
+def _per_image(steps: Iterable[Step]) -> dict[tuple[str, str], tuple[int, int]]:
+    found: dict[tuple[str, str], tuple[int, int]] = {}
+    for step in steps:
+        image = (step.build.name, step.build.arch)
+        objects, total = found.get(image, (0, 0))
+        found[image] = (objects + len(step.objects), total + step.size)
+    return found
+
+
+def _plain(planned: Sweep) -> dict[str, Any]:
+    def plain(steps: Iterable[Step]) -> dict[str, Any]:
+        images = [
+            {"name": name, "arch": arch, "objects": objects, "bytes": total}
+            for (name, arch), (objects, total) in sorted(_per_image(steps).items())
+        ]
+        builds = [{**asdict(step), "folder": step.build.folder} for step in steps]
+        return {"bytes": sum(step.size for step in steps), "images": images, "builds": builds}
+
+    return {
+        "retire": plain(planned.retire),
+        "delete": plain(planned.delete),
+        "abort": [asdict(upload) for upload in planned.abort],
+        "forget": list(planned.forget),
+    }
+
+
+def _withdrawn(changed: history.Changed) -> str:
+    first, *others = changed.withdrawn or (None,)
+    if first is None:
+        return f"revision {changed.about} was withdrawn already"
+    more = "".join(f", and revision {number} of the same build" for number in others)
+    return f"revision {first} withdrawn{more}"
+
+
+def _show_changed(changed: history.Changed, what: str, form: str) -> None:
+    if form == "json":
+        click.echo(_json(asdict(changed)))
+        return
+    click.echo(f"{changed.name} ({changed.arch}): {what}")
+    if changed.current is None:
+        click.echo(f"{changed.name} ({changed.arch}): offered no more")
+    else:
+        click.echo(
+            f"{changed.name} ({changed.arch}): clients get revision {changed.current.revision}"
+        )

@@ -2,7 +2,7 @@
 
 import click
 
-from lago_images.cli.common import Invocation
+from lago_images.cli.invocation import Invocation
 from lago_images.repository import clients
 from lago_images.repository.serve import Server
 

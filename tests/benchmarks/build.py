@@ -67,7 +67,7 @@ def ours(context: Context, commands: str) -> int:
     """Build with this project; the bytes of the compressed disk."""
     spec = a_spec(HEAD + commands, "benchmark")
     request = Request(spec=spec, fingerprint="sha256:0", commit="unknown", dirty=False)
-    [result] = build_chains([[request]], context, jobs=1)
+    [result] = build_chains([[request]], context, accel=Acceleration(name="tcg"), jobs=1)
     assert result.manifest is not None, (result.error, result.tail)
     return result.manifest.disk.compressed_size
 

@@ -29,6 +29,7 @@ from lago_images.errors import BuildError, HostError, StorageError
 from lago_images.host.kvm import Acceleration
 from lago_images.host.process import Runner
 from lago_images.host.space import free
+from lago_images.host.workdir import default_scratch
 from lago_images.repository.manifest import Manifest
 from lago_images.settings import Settings
 from lago_images.spec.model import Base, BaseKind, Spec
@@ -43,6 +44,7 @@ from tests.tools import need
 
 need("qemu-img")
 MIB = 2**20
+EMULATED = Acceleration(name="tcg", why="/dev/kvm is not there")
 
 
 def disk_file(root, name, seed=1, size=MIB):
@@ -75,21 +77,20 @@ def context(tmp_path):
         store=DirectoryStore(path=tmp_path / "repo"),
         settings=Settings(folder=root),
         console=Console(stream=io.StringIO()),
-        accel=Acceleration(name="tcg", why="/dev/kvm is not there"),
-        environ=dict(os.environ),
+        environ={**os.environ, "TMPDIR": str(tmp_path / "scratch")},
         cache=tmp_path / "cache",
         logs=tmp_path / "logs",
         clock=time.time,
-        scratch=tmp_path / "scratch",
     )
 
 
 def build_chain(requests, context):
-    return build_chains([requests], context, jobs=1)
+    return build_chains([requests], context, accel=EMULATED, jobs=1)
 
 
 def left(context):
-    return [p.name for p in context.scratch.rglob("*")] if context.scratch.exists() else []
+    scratch = default_scratch(context.environ)
+    return [p.name for p in scratch.rglob("*")] if scratch.exists() else []
 
 
 def objects(context):
@@ -222,7 +223,7 @@ def test_a_failure_takes_its_layers_and_no_one_else(context):
         ],
         [ask(spec("good", "simple:good.img"))],
     ]
-    results = {r.name: r for r in build_chains(chains, context, jobs=2)}
+    results = {r.name: r for r in build_chains(chains, context, accel=EMULATED, jobs=2)}
     assert not results["bad"].ok
     assert "gone.img" in results["bad"].error
     assert "preparing" in results["bad"].step
@@ -368,7 +369,7 @@ def test_too_little_room_is_found_before_the_build(context, monkeypatch):
     [result] = build_chain([ask(spec("one", "simple:one.img"))], context)
     assert "needs" in result.error
     assert "1000 bytes" in result.error
-    assert str(context.scratch) in result.error
+    assert context.environ["TMPDIR"] in result.error
     assert result.step == ""
 
 
@@ -410,12 +411,10 @@ def run_alone(folder, requests):
         store=DirectoryStore(path=top / "repo"),
         settings=Settings(folder=top / "specs"),
         console=Console(),
-        accel=Acceleration(name="tcg", why="/dev/kvm is not there"),
-        environ=dict(os.environ),
+        environ={**os.environ, "TMPDIR": str(top / "scratch")},
         cache=top / "cache",
         logs=top / "logs",
         clock=time.time,
-        scratch=top / "scratch",
     )
     result = build_chain(requests, context)[-1]
     print(json.dumps({"ok": result.ok, "error": result.error, "tail": str(result.tail)}))
@@ -574,13 +573,13 @@ def test_emulation_is_said_once_and_loudly(context):
     for name in ("one", "two"):
         disk_file(context.root, f"{name}.img")
     chains = [[ask(spec(name, f"simple:{name}.img"))] for name in ("one", "two")]
-    build_chains(chains, context, jobs=2)
+    build_chains(chains, context, accel=EMULATED, jobs=2)
     assert context.console.stream.getvalue().count("KVM DOES NOT WORK HERE") == 1
 
 
 def test_no_thread_outlives_the_run(context):
     disk_file(context.root, "one.img")
-    build_chains([[ask(spec("one", "simple:one.img"))]], context, jobs=3)
+    build_chains([[ask(spec("one", "simple:one.img"))]], context, accel=EMULATED, jobs=3)
     names = [thread.name for thread in threading.enumerate()]
     assert not [name for name in names if name.startswith(("chain", "xz"))]
 
@@ -666,7 +665,7 @@ def test_chains_that_fit_alone_and_not_together_are_built_one_after_the_other(co
             return super().upload(key, chunks, **options)
 
     counting = replace(context, store=Counting(path=context.store.path))
-    results = build_chains(large, counting, jobs=3)
+    results = build_chains(large, counting, accel=EMULATED, jobs=3)
     assert all(result.ok for result in results), results
     assert most == [1, 1, 1]
     assert "waits for room" in context.console.stream.getvalue()
@@ -678,7 +677,7 @@ def test_what_waits_for_room_ends_with_the_run(context, large, monkeypatch):
 
     monkeypatch.setattr("lago_images.building.image.send_disk", over)
     with pytest.raises(KeyboardInterrupt):
-        build_chains(large, context, jobs=3)
+        build_chains(large, context, accel=EMULATED, jobs=3)
     assert left(context) == []
 
 

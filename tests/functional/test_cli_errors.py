@@ -1,5 +1,8 @@
 """Wrong use of the real command line: one clear line, the designed exit code, no traceback."""
 
+import subprocess
+import sys
+
 import pytest
 
 from tests.support.specs import SpecsRepo, git
@@ -152,3 +155,30 @@ def test_a_wrong_url_is_told_where_it_was_said_and_before_the_plan(repo, said, a
     wrong, hint = ran.err.splitlines()
     assert wrong == f"{said}: base-url must be an http, https or file URL, not 'ftp://x'"
     assert hint.startswith("hint: ")
+
+
+_IMPORTED = """
+import sys
+from lago_images.cli import main
+try:
+    main(sys.argv[1:])
+except SystemExit as done:
+    assert not done.code, done.code
+print(*sys.modules)
+"""
+
+
+@pytest.mark.parametrize(
+    ("slow", "args"),
+    [
+        ({"boto3", "git", "github", "lago_images.building"}, ["--version"]),
+        ({"github"}, ["--help"]),
+        ({"git", "github", "lago_images.building"}, ["repo", "list", "--help"]),
+    ],
+)
+def test_a_command_imports_nothing_slow_that_it_does_without(slow, args):
+    argv = [sys.executable, "-c", _IMPORTED, *args]
+    ran = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=120)
+    imported = set(ran.stdout.splitlines()[-1].split())
+    assert "lago_images.cli" in imported
+    assert not slow & imported

@@ -24,6 +24,7 @@ from pathlib import Path
 from lago_images.building.bases.model import Prepared
 from lago_images.building.customise import customise
 from lago_images.errors import Error
+from lago_images.host.kvm import Acceleration
 from lago_images.host.process import Runner
 from lago_images.repository.manifest import BaseRecord
 from tests.support.images import a_context, a_spec
@@ -34,7 +35,9 @@ disk = Prepared(
     disk=work / "disk", format="raw", record=BaseRecord(ref="b", digest="d"), packages=()
 )
 try:
-    customise(spec, disk, work, a_context(outside), Runner())
+    customise(
+        spec, disk, work, a_context(outside), Runner(), accel=Acceleration(name="tcg")
+    )
 except Error as error:
     print(type(error).__name__, error.message, error.hint, sep="\\n")
 print(sorted(path.name for path in work.iterdir()))

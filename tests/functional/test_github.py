@@ -10,7 +10,8 @@ import pytest
 
 from lago_images.ci import event as events
 from lago_images.ci import results
-from lago_images.ci.github import GitHubError, NotPermittedError, Reporter, Target
+from lago_images.ci.event import Target
+from lago_images.ci.github import GitHubError, NotPermittedError, Reporter
 from lago_images.planning import document
 from tests.support import prism
 from tests.support.ci import failed, plan, planned

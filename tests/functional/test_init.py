@@ -12,8 +12,8 @@ import yaml
 from click.testing import CliRunner
 
 from lago_images.ci import scaffold
-from lago_images.cli.common import Invocation
 from lago_images.cli.init import init
+from lago_images.cli.invocation import Invocation
 from lago_images.console import Console
 from lago_images.settings import load
 from tests.support.specs import SpecsRepo, git

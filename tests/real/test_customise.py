@@ -10,6 +10,7 @@ import pytest
 from lago_images.building.bases.model import Prepared
 from lago_images.building.customise import customise
 from lago_images.errors import BuildError
+from lago_images.host.kvm import Acceleration
 from lago_images.host.process import Runner
 from lago_images.settings import Settings
 from tests.support.images import Image, a_context, a_spec, allocated, read_ext4
@@ -72,7 +73,8 @@ def run(folder, debian12: Image, text):
     prepared = debian12.copy(work)
     before = allocated(prepared.disk)
     runner = Runner(environ=environ, log=folder / "log")
-    after = customise(a_spec(HEAD + text), prepared, work, context, runner)
+    accel = Acceleration(name="tcg")
+    after = customise(a_spec(HEAD + text), prepared, work, context, runner, accel=accel)
     return Done(prepared=after, before=before, work=work, log=(folder / "log").read_text())
 
 

@@ -15,7 +15,6 @@ from lago_images.building.bases import bootstrap, debian, guest, partition
 from lago_images.building.bases.model import Package, Prepared
 from lago_images.building.model import Context
 from lago_images.console import Console
-from lago_images.host.kvm import Acceleration
 from lago_images.host.process import Runner
 from lago_images.repository.manifest import BaseRecord
 from lago_images.settings import Settings
@@ -65,7 +64,7 @@ def a_context(
     store: Store | None = None,
     environ: dict[str, str] | None = None,
 ) -> Context:
-    """A context with everything under ``folder``, and TCG."""
+    """A context with everything under ``folder``."""
     root = folder / "root"
     root.mkdir(exist_ok=True)
     return Context(
@@ -73,7 +72,6 @@ def a_context(
         store=store or DirectoryStore(path=folder / "repository"),
         settings=settings or Settings(folder=folder),
         console=Console(quiet=True),
-        accel=Acceleration(name="tcg"),
         environ=dict(os.environ) if environ is None else environ,
         cache=folder / "cache",
         logs=folder / "logs",

@@ -1,7 +1,8 @@
-"""What every command shares: the options, the settings, and how an error is told."""
+"""One call of the command line: its options, its settings, and the workspace made of them."""
 
 import os
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -11,14 +12,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lago_images.console import Console, Mode
-from lago_images.errors import CommandError, Error, ProblemsError
 from lago_images.settings import FILE, Settings, load
 from lago_images.storage.base import Store
 from lago_images.storage.open import from_folder, open_store
 
 if TYPE_CHECKING:
+    from lago_images.ci.workspace import Workspace
     from lago_images.planning.git import Git
-
 
 # Where an option has not its setting's name.
 _OPTIONS = {"name": "--repo-name"}
@@ -26,7 +26,7 @@ _OPTIONS = {"name": "--repo-name"}
 
 @dataclass(kw_only=True)
 class Invocation:
-    """One call of the command line, and where it gets at things.
+    """Hold what the command line says, and make of it what a command needs, when it does.
 
     Attributes:
         environ: The environment variables of the call.
@@ -41,6 +41,15 @@ class Invocation:
     start: Path = field(default_factory=Path.cwd)
     overrides: dict[str, Any] = field(default_factory=dict)
     debug: bool = False
+
+    def override(self, **settings: object) -> None:
+        """Let options replace settings; None stands for an option that was not given."""
+        given = {name: value for name, value in settings.items() if value is not None}
+        self.overrides.update(given)
+
+    def use_repository(self, url: str) -> None:
+        """Take the repository that the command line names: its paths start where the user is."""
+        self.override(repository=from_folder(url, Path.cwd()))
 
     @cached_property
     def root(self) -> Path:
@@ -66,7 +75,7 @@ class Invocation:
         return Git.find(self.root)
 
     def store(self) -> Store:
-        """The repository's store."""
+        """Open the repository's store."""
         return open_store(
             self.settings.repository,
             settings=self.settings,
@@ -74,26 +83,37 @@ class Invocation:
             console=self.console,
         )
 
-    def use_repository(self, url: str) -> None:
-        """Take the repository that the command line names: its paths start where the user is."""
-        self.overrides["repository"] = from_folder(url, Path.cwd())
+    def workspace(self, *, logs: Path | None = None, aside: Path | None = None) -> "Workspace":
+        """Make the one value that plan, build and publish are handed.
 
-    @property
-    def cache(self) -> Path:
-        """The folder for what outlives a run: downloads."""
-        home = self.environ.get("XDG_CACHE_HOME") or str(
-            Path(self.environ.get("HOME", "/tmp")) / ".cache"  # noqa: S108 -- no home at all
+        Args:
+            logs: The folder for the images' logs; else one of this run's own.
+            aside: Write nothing to the repository: what is built is kept in this folder.
+        """
+        # With it comes all that building knows: too much for --help.
+        from lago_images.ci import workspace  # noqa: PLC0415
+
+        store, cache = self.store(), workspace.cache_folder(self.environ)
+        return workspace.Workspace(
+            root=self.root,
+            settings=self.settings,
+            console=self.console,
+            environ=self.environ,
+            store=store if aside is None else workspace.set_aside(store, aside),
+            git=self.git,
+            cache=cache,
+            logs=(logs or workspace.new_logs(cache / "logs")).absolute(),
+            clock=time.time,
         )
-        return Path(home) / "lago-images"
 
 
-def _option(name: str) -> str:
-    """The option that a setting is given as."""
-    return _OPTIONS.get(name, "--" + name.replace("_", "-"))
+def _option(setting: str) -> str:
+    """Return the option that a setting is given as."""
+    return _OPTIONS.get(setting, "--" + setting.replace("_", "-"))
 
 
 def find_root(start: Path) -> Path:
-    """The nearest folder, from ``start`` upwards, with settings or specs; else ``start``."""
+    """Return the nearest folder, from ``start`` up, with settings or specs; else ``start``."""
     for folder in (start, *start.parents):
         if (folder / FILE).is_file() or (folder / "image-specs").is_dir():
             return folder
@@ -101,26 +121,16 @@ def find_root(start: Path) -> Path:
 
 
 def console_for(environ: Mapping[str, str]) -> Console:
-    """A console that suits where the command runs."""
+    """Return a console that suits where the command runs."""
     if environ.get("GITHUB_ACTIONS") == "true":
         return Console(mode=Mode.GITHUB)
     return Console(mode=Mode.TERMINAL if sys.stderr.isatty() else Mode.PLAIN)
 
 
-def tell(error: Error, console: Console) -> None:
-    """Print an error: what was wrong, the program's last words, where the log is, what to do."""
-    if isinstance(error, ProblemsError):
-        for problem in error.problems:
-            console.problem(problem.path, problem.line, problem.what)
-    else:
-        console.error(f"error: {error.message}")
-    if isinstance(error, CommandError):
-        for line in error.tail:
-            console.output(f"  | {line}")
-        if error.log is not None:
-            console.info(f"log: {error.log}")
-    if error.hint:
-        console.info(f"hint: {error.hint}")
+def finish(*, succeeded: bool) -> None:
+    """End the command with 1 if the work failed."""
+    if not succeeded:
+        raise click.exceptions.Exit(1)
 
 
 def _set_repository(ctx: click.Context, _param: click.Parameter, value: str | None) -> None:
@@ -139,7 +149,7 @@ def _set_directory(ctx: click.Context, _param: click.Parameter, value: str | Non
 
 
 def shared_options() -> list[click.Option]:
-    """The options every command takes."""
+    """Return the options that every command takes."""
     return [
         click.Option(
             ["-C", "--directory"],

@@ -1,0 +1,61 @@
+"""Show what a run plans, how its builds ended, and what was published."""
+
+from collections.abc import Sequence
+
+import click
+
+from lago_images.building.model import Result
+from lago_images.ci.publish_job import Published
+from lago_images.ci.run import run
+from lago_images.ci.workspace import Workspace
+from lago_images.cli.invocation import finish
+from lago_images.console import Console
+from lago_images.planning import document
+from lago_images.planning.model import Plan
+from lago_images.repository.state import State
+
+
+def build_and_publish(workspace: Workspace, plan: Plan, state: State) -> None:
+    """Build and publish what a plan made from ``state`` says, show it, and end the command."""
+    # On stderr: stdout is for data.
+    for line in document.to_text(plan).splitlines():
+        workspace.console.info(line)
+    ended = run(workspace, plan, state, lambda results: show_results(workspace.console, results))
+    show_published(workspace.console, ended.published)
+    if not (ended.results or ended.published.outcomes):
+        click.echo("nothing to build")
+    finish(succeeded=ended.ok)
+
+
+def show_results(console: Console, results: Sequence[Result]) -> None:
+    """Show how each build ended; of a failure, also the program's last words and the log."""
+    for result in results:
+        if result.manifest is not None:
+            size = result.manifest.disk.compressed_size / 2**20
+            click.echo(f"{result.name}: built in {result.seconds:.0f} s, {size:.1f} MiB")
+        elif result.skipped:
+            console.error(f"{result.name}: not built: its base {result.skipped} failed")
+        else:
+            _show_failure(console, result)
+
+
+def _show_failure(console: Console, result: Result) -> None:
+    console.error(f"{result.name}: failed while {result.step or 'building'}: {result.error}")
+    for line in result.tail:
+        console.output(f"  | {line}")
+    if result.log is not None:
+        console.info(f"{result.name}: log: {result.log}")
+
+
+def show_published(console: Console, published: Published) -> None:
+    """Show what became of each image, and what a check of the published files found."""
+    for name, outcome in published.outcomes.items():
+        click.echo(f"{name}: {outcome.verdict} revision {outcome.release.revision}")
+    for name in published.missing:
+        console.error(f"{name}: not published: it has no build")
+    for name, why in published.failed.items():
+        console.error(f"{name}: not published: {why}")
+    for finding in published.findings:
+        console.error(f"{finding.where}: {finding.what}; repair: {finding.repair}")
+    changed = ", ".join(published.written) or "nothing"
+    console.info(f"rendered files that changed: {changed}")
