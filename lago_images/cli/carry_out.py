@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import click
 
 from lago_images.building.model import Result
-from lago_images.ci.publish_job import Published
+from lago_images.ci.publish_job import Publication
 from lago_images.ci.run import run
 from lago_images.ci.workspace import Workspace
 from lago_images.cli.common import Invocation
@@ -35,17 +35,17 @@ def _show_failure(invocation: Invocation, result: Result) -> None:
         console.info(f"{result.name}: log: {result.log}")
 
 
-def show_published(invocation: Invocation, published: Published) -> None:
+def show_publication(invocation: Invocation, publication: Publication) -> None:
     """What became of each image."""
-    for name, outcome in published.outcomes.items():
+    for name, outcome in publication.outcomes.items():
         click.echo(f"{name}: {outcome.verdict} revision {outcome.release.revision}")
-    for name in published.missing:
+    for name in publication.missing:
         invocation.console.error(f"{name}: not published: it has no build")
-    for name, why in published.failed.items():
+    for name, why in publication.failed.items():
         invocation.console.error(f"{name}: not published: {why}")
-    for found in published.findings:
+    for found in publication.findings:
         invocation.console.error(f"{found.where}: {found.what}; repair: {found.repair}")
-    changed = ", ".join(published.written) or "nothing"
+    changed = ", ".join(publication.written) or "nothing"
     invocation.console.info(f"rendered files that changed: {changed}")
 
 
@@ -53,7 +53,7 @@ def carry_out(invocation: Invocation, work: Workspace, made: Plan, state: State)
     """Build and publish what a plan made from ``state`` says, and end the command."""
     show_plan(invocation, made)
     ended = run(work, made, state, lambda results: show_results(invocation, results))
-    show_published(invocation, ended.published)
-    if not (ended.results or ended.published.outcomes):
+    show_publication(invocation, ended.publication)
+    if not (ended.results or ended.publication.outcomes):
         click.echo("nothing to build")
     finish(succeeded=ended.ok)

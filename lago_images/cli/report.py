@@ -6,10 +6,10 @@ from pathlib import Path
 import click
 
 from lago_images.ci import event as events
-from lago_images.ci import gather, junit, outputs, publication, results
+from lago_images.ci import gather, junit, outputs, results
 from lago_images.ci.event import Event
 from lago_images.ci.github import BOT, NotPermittedError, Reporter, Target
-from lago_images.ci.publication import Fate
+from lago_images.ci.publish_job import Fate, stopped
 from lago_images.ci.report import Report, chain_states, marker, render
 from lago_images.cli.common import Invocation
 from lago_images.host.files import replace
@@ -54,7 +54,7 @@ def report(
         base_url=settings.base_url,
         run=event.run,
         aside=folder / "repository",
-        published=_published(event, plan, folder, ended),
+        fates=_fates(event, plan, folder, ended),
     )
     told = Report(
         plan=plan,
@@ -75,17 +75,15 @@ def report(
         click.echo(render(told))
 
 
-def _published(
-    event: Event, plan: Plan, folder: Path, ended: str | None
-) -> Mapping[str, Fate] | None:
+def _fates(event: Event, plan: Plan, folder: Path, ended: str | None) -> Mapping[str, Fate] | None:
     """How the publication ended; None where there was none."""
     if event.target is not None and event.target.pull_request is not None:
         return None
-    told = publication.read(folder, plan)
-    if told is None and ended in {"failure", "cancelled"}:
+    fates = results.read_publication(folder, plan)
+    if fates is None and ended in {"failure", "cancelled"}:
         why = "the publication ended without telling how"
-        told = {fate.name: fate for fate in publication.stopped(plan, why)}
-    return told
+        fates = {fate.name: fate for fate in stopped(plan, why)}
+    return fates
 
 
 def _post(invocation: Invocation, told: Report, target: Target, token: str, author: str) -> bool:

@@ -38,7 +38,7 @@ class Current:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Published:
+class ImageHoldings:
     """What the repository holds of one image.
 
     Attributes:
@@ -63,7 +63,7 @@ class Holdings:
         commit: The commit published last; None for a repository that never was.
     """
 
-    images: Mapping[tuple[str, str], Published] = field(
+    images: Mapping[tuple[str, str], ImageHoldings] = field(
         default_factory=lambda: MappingProxyType({})
     )
     commit: str | None = None

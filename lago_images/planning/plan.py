@@ -13,7 +13,7 @@ from lago_images.planning.facts import (
     Current,
     History,
     Holdings,
-    Published,
+    ImageHoldings,
     Relation,
 )
 from lago_images.planning.model import (
@@ -28,7 +28,7 @@ from lago_images.planning.model import (
 from lago_images.spec.model import BaseKind, Spec
 
 _ASKED = {ReasonKind.FORCED, ReasonKind.STALE}
-_NOTHING = Published()
+_NOTHING = ImageHoldings()
 
 
 def make(tree: Tree, holdings: Holdings, history: History, ask: Ask, now: float) -> Plan:
@@ -111,7 +111,7 @@ class _Decider:
             note=why_not or "",
         )
 
-    def _reasons(self, spec: Spec, published: Published) -> Iterator[Reason]:
+    def _reasons(self, spec: Spec, published: ImageHoldings) -> Iterator[Reason]:
         current, base = published.current, self._base(spec)
         if self.ask.everything or spec.name in self.ask.force:
             yield Reason(kind=ReasonKind.FORCED, detail="it was asked for")
@@ -133,7 +133,9 @@ class _Decider:
         if current.fingerprint != self.tree.fingerprints[spec.name]:
             yield from self.why.changed(spec, current, base)
 
-    def _objection(self, spec: Spec, published: Published, found: tuple[Reason, ...]) -> str | None:
+    def _objection(
+        self, spec: Spec, published: ImageHoldings, found: tuple[Reason, ...]
+    ) -> str | None:
         """Why an image is left alone; None when it is not."""
         current, base = published.current, self._base(spec)
         if current and not found:
@@ -149,7 +151,7 @@ class _Decider:
         return None
 
     def _promotable(
-        self, spec: Spec, published: Published, found: tuple[Reason, ...]
+        self, spec: Spec, published: ImageHoldings, found: tuple[Reason, ...]
     ) -> Built | None:
         """The newest build that can be released instead of building again."""
         if not self.ask.promote or any(reason.kind in _ASKED for reason in found):
@@ -192,7 +194,7 @@ class _Decider:
         wanted = self.tree.fingerprints[spec.base.name]
         return current is not None and current.fingerprint == wanted
 
-    def _published(self, spec: Spec) -> Published:
+    def _published(self, spec: Spec) -> ImageHoldings:
         return self.holdings.images.get((spec.name, spec.arch), _NOTHING)
 
     def _limited(self) -> Mapping[str, PlannedImage]:

@@ -8,12 +8,11 @@ renders next.
 from dataclasses import dataclass
 
 from lago_images.errors import RepositoryError, UsageError
-from lago_images.repository.held import History
 from lago_images.repository.layout import NAME, RELEASES, release_key, retired_build
 from lago_images.repository.proof import prove
 from lago_images.repository.publisher import Publisher
 from lago_images.repository.release import Release
-from lago_images.repository.releasing import create, following
+from lago_images.repository.releasing import History, create, following
 from lago_images.repository.state import (
     State,
     build_of,
@@ -26,7 +25,7 @@ _LIST = "lago-images repo list --all shows what is published"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Changed:
+class HistoryChange:
     """What became of an image.
 
     Attributes:
@@ -50,7 +49,7 @@ class Changed:
 
 def yank(
     publisher: Publisher, name: str, *, reason: str, revision: int | None = None, arch: str = ""
-) -> Changed:
+) -> HistoryChange:
     """Withdraw a revision, the newest one that is offered unless another is named.
 
     With it goes every other revision of the same build. Clients are then offered what was
@@ -76,7 +75,7 @@ def yank(
     while one := create(store, name, arch, decide):
         made.append(one)
     refreshed = publisher.refresh()
-    return Changed(
+    return HistoryChange(
         name=name,
         arch=arch,
         about=targets[0].revision,
@@ -104,7 +103,7 @@ def _withdrawal(target: Release, history: History, reason: str, now: float) -> R
 
 def rollback(
     publisher: Publisher, name: str, *, reason: str = "", to: int | None = None, arch: str = ""
-) -> Changed:
+) -> HistoryChange:
     """Publish an older build again, under a new revision: caching clients then really get it.
 
     Args:
@@ -135,7 +134,7 @@ def rollback(
             f"repo gc began to remove the build of revision {target.revision} at the same moment",
             hint=f"what was current still is; build it again: ci rebuild {name}",
         )
-    return Changed(
+    return HistoryChange(
         name=name,
         arch=arch,
         about=target.revision,

@@ -3,7 +3,7 @@
 from lago_images.planning.published import holdings
 from lago_images.repository.manifest import BaseRecord, Disk, Manifest
 from lago_images.repository.release import Release
-from lago_images.repository.state import Published, State
+from lago_images.repository.state import PublishedCommit, State
 
 DISK = Disk(
     format="qcow2", virtual_size=1, size=1, compressed_size=1, sha1="", sha256="", sha512=""
@@ -46,7 +46,7 @@ def held(*releases: Release, manifests=(), incomplete=()):
         incomplete=frozenset(one.key for one in incomplete),
         unreadable={},
         objects={},
-        published=Published(commit="c9", etag="e"),
+        published=PublishedCommit(commit="c9", etag="e"),
     )
     assert holdings(state).commit == "c9"
     return holdings(state).images.get(("a", "x86_64"))
