@@ -1,8 +1,9 @@
 """Release builds, so that no order of publishers ends with an older commit's image offered.
 
-This is promise 6, and this module is all that keeps it. ``a`` is an older commit and ``b`` a newer
-one when git says that ``a`` is an ancestor of ``b``; clocks have no say. P publishes ``a``, Q
-publishes ``b``, at any time and any number of each, and the image is built differently from both.
+This is promise 6. This module keeps it, with the order of steps in ``ci.publish_job.publish``:
+release, record the commit, list, look at what was released meanwhile. ``a`` is an older commit and
+``b`` a newer one when git says that ``a`` is an ancestor of ``b``; clocks have no say. P publishes
+``a``, Q publishes ``b``, at any time and any number of each, and the image differs between the two.
 
 What the argument rests on:
 
@@ -53,6 +54,8 @@ newer commit, or was taken back, only saves building in vain.
 Not promised: an order of commits on different branches, or whose relation git does not know (a
 force-push took one away); that ``b`` protects what it leaves as it is before all of it is published
 without a failure; and that an image is taken away of which ``b`` has no spec.
+
+``tests/unit/ci/test_publish_job.py`` runs two publishers in every order, and kills them.
 """
 
 import secrets
