@@ -44,13 +44,13 @@ class ImageHoldings:
     Attributes:
         current: None when nothing is released, or everything is withdrawn.
         newest: The highest revision ever taken; 0 for none.
-        held: By fingerprint, why an operator took it back: it is not built again unasked.
+        taken_back: By fingerprint, why an operator took it back: it is not built again unasked.
         waiting: Builds without a release that may get one, oldest first.
     """
 
     current: Current | None = None
     newest: int = 0
-    held: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    taken_back: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     waiting: tuple[Built, ...] = ()
 
 

@@ -145,9 +145,9 @@ class _Decider:
         if base and base.action is Action.KEEP and not self._base_is_published(spec):
             return f"it cannot be built while its base {spec.base.name} is kept: {base.note}"
         forced = any(reason.kind is ReasonKind.FORCED for reason in found)
-        held = published.held.get(self.tree.fingerprints[spec.name])
-        if held and not forced and not (base and base.action in WORK):
-            return f"{held}; change its spec, or name it to build it again"
+        taken_back = published.taken_back.get(self.tree.fingerprints[spec.name])
+        if taken_back and not forced and not (base and base.action in WORK):
+            return f"{taken_back}; change its spec, or name it to build it again"
         return None
 
     def _promotable(

@@ -28,7 +28,7 @@ def _published(state: State, image: Image, waiting: list[Built]) -> ImageHolding
     return ImageHoldings(
         current=_current(state, offered[-1]) if offered else None,
         newest=state.newest(*image),
-        held=_held(history),
+        taken_back=_why_taken_back(history),
         waiting=tuple(sorted(waiting, key=lambda built: (built.created, built.build))),
     )
 
@@ -54,7 +54,7 @@ def _built(manifest: Manifest) -> Built:
     )
 
 
-def _held(history: tuple[Release, ...]) -> Mapping[str, str]:
+def _why_taken_back(history: tuple[Release, ...]) -> Mapping[str, str]:
     """The fingerprints that were taken back, each with why: they are not built unasked."""
     return {fingerprint: _why(release) for fingerprint, release in taken_back(history).items()}
 

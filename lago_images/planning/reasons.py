@@ -46,7 +46,7 @@ class Why:
     def absent(self, spec: Spec, published: ImageHoldings) -> Reason:
         """Why an image without a release is built."""
         if published.newest:
-            last = next(iter(reversed([*published.held.values()])), "")
+            last = next(iter(reversed([*published.taken_back.values()])), "")
             detail = f"every revision of it is withdrawn{f': {last}' if last else ''}"
             return Reason(kind=ReasonKind.MISSING, detail=detail)
         commit = self.holdings.commit

@@ -374,7 +374,7 @@ def test_what_an_operator_took_back_is_not_built_again_unasked():
     held = {new.fingerprints["debian"]: "revision 2 was withdrawn: it does not boot"}
     waiting = (build_of(new, "debian", number=3),)
     current = released(build_of(tree(BASE), "debian"))
-    images = {KEY: ImageHoldings(current=current, newest=3, held=held, waiting=waiting)}
+    images = {KEY: ImageHoldings(current=current, newest=3, taken_back=held, waiting=waiting)}
     made = plan(new, images, history("image-specs/debian"))
     assert actions(made) == {"debian": "keep", "nfs": "keep"}
     assert image(made, "debian").note == (
@@ -394,7 +394,7 @@ def test_the_schedule_does_not_bring_back_what_was_taken_back(content, days):
     current = released(
         build_of(tree(BASE, content={"debian": "1"}), "debian", created=NOW - 40 * DAY)
     )
-    images = {KEY: ImageHoldings(current=current, newest=3, held=held)}
+    images = {KEY: ImageHoldings(current=current, newest=3, taken_back=held)}
     assert actions(plan(new, images, history(), stale_days=days)) == {"debian": "keep"}
     asked = plan(new, images, history(), stale_days=days, force=frozenset({"debian"}))
     assert actions(asked) == {"debian": "build"}
@@ -402,7 +402,7 @@ def test_the_schedule_does_not_bring_back_what_was_taken_back(content, days):
 
 def test_all_withdrawn_is_missing_until_the_spec_changes():
     held = {tree(BASE).fingerprints["debian"]: "revision 1 was withdrawn"}
-    images = {KEY: ImageHoldings(newest=2, held=held)}
+    images = {KEY: ImageHoldings(newest=2, taken_back=held)}
     assert actions(plan(tree(BASE), images, history())) == {"debian": "keep"}
     changed = plan(tree(BASE, content={"debian": "2"}), images, history())
     assert why(changed, "debian") == [
