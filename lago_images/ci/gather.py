@@ -7,7 +7,7 @@ from pathlib import Path
 from lago_images.building import contents
 from lago_images.building.bases.model import Package
 from lago_images.building.model import Result
-from lago_images.ci.publish_job import Fate
+from lago_images.ci.publication import Fate
 from lago_images.ci.report import Entry
 from lago_images.errors import NotFoundError
 from lago_images.planning.model import WORK, Action, Plan, PlannedImage

@@ -14,7 +14,7 @@ from lago_images.repository.layout import BuildKey
 from lago_images.repository.manifest import Manifest
 from lago_images.repository.publisher import Publisher, publishing
 from lago_images.repository.release import NO_COMMIT
-from lago_images.repository.releasing import IsAncestor, ReleaseOutcome, Verdict
+from lago_images.repository.releasing import IsAncestor, ReleaseOutcome
 from lago_images.repository.site import site_of
 from lago_images.repository.state import State, read
 from lago_images.repository.verify_model import Finding
@@ -24,19 +24,7 @@ _ASKED = {ReasonKind.FORCED, ReasonKind.STALE}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Fate:
-    """What became of an image that was to be released.
-
-    ``verdict`` is None when that did not happen; ``why`` says why.
-    """
-
-    name: str
-    verdict: Verdict | None
-    why: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Publication:
+class PublicationOutcome:
     """How a publication ended.
 
     Attributes:
@@ -57,24 +45,6 @@ class Publication:
     def ok(self) -> bool:
         return not (self.missing or self.findings or self.failed)
 
-    @property
-    def fates(self) -> tuple[Fate, ...]:
-        """What became of every image."""
-        return (
-            *(Fate(name=name, verdict=each.verdict) for name, each in self.outcomes.items()),
-            *(Fate(name=name, verdict=None, why="it has no build") for name in self.missing),
-            *(Fate(name=name, verdict=None, why=why) for name, why in self.failed.items()),
-        )
-
-
-def stopped(made: Plan, why: str) -> tuple[Fate, ...]:
-    """Tell what became of every image of a plan whose publication ended before it could tell."""
-    return tuple(
-        Fate(name=image.name, verdict=None, why=why)
-        for image in made.images
-        if image.action in WORK
-    )
-
 
 def prove(work: Workspace) -> None:
     """Find out, before hours of building, whether what is built could be published.
@@ -92,7 +62,7 @@ def refuse_settings(work: Workspace) -> None:
 
 def publish(
     work: Workspace, made: Plan, results: Iterable[Result], *, seen: State | None = None
-) -> Publication:
+) -> PublicationOutcome:
     """Release every build that the plan asked for, and bring the rendered files in line.
 
     Works from what is in the repository: a build is found by its fingerprint where its result
@@ -111,14 +81,14 @@ def publish(
         job = _Job(publisher=publisher, made=made, is_ancestor=is_ancestor)
         state = seen or read(work.store)
         if job.is_done(state):
-            return Publication(outcomes={}, missing=(), written=())
+            return PublicationOutcome(outcomes={}, missing=(), written=())
         # What is written must be listed after the ETags that the publisher has read.
         state = read(work.store) if seen else state
         builds, missing = _builds(state, work, made, results)
         outcomes, failed = job.release(builds, state)
         if not outcomes and not state.releases:
             # Nothing was ever published, and nothing is now: an empty repository stays empty.
-            return Publication(outcomes={}, missing=missing, written=(), failed=failed)
+            return PublicationOutcome(outcomes={}, missing=missing, written=(), failed=failed)
         head = None if missing or failed else job.to_record
         # Released, recorded, listed, looked at: the order that the argument in ``releasing`` needs.
         if head:
@@ -130,7 +100,7 @@ def publish(
             outcomes |= again
             refreshed = publisher.refresh()
         findings = quick(publisher, [outcome.release for outcome in outcomes.values()])
-    return Publication(
+    return PublicationOutcome(
         outcomes=outcomes,
         missing=missing,
         written=refreshed.written,

@@ -8,7 +8,7 @@ from enum import StrEnum
 from lago_images.building.contents import Difference
 from lago_images.building.model import Result
 from lago_images.ci.markdown import block, code, inert, table
-from lago_images.ci.publish_job import Fate
+from lago_images.ci.publication import Fate
 from lago_images.planning.model import Action, Plan, PlannedImage
 from lago_images.repository.manifest import Manifest
 from lago_images.repository.releasing import Verdict

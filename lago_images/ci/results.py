@@ -1,4 +1,4 @@
-"""How one CI job tells another, as JSON, how its builds and its publication ended."""
+"""Results as JSON: how one CI job tells another how its builds ended."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -6,18 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from lago_images.building.model import Result
-from lago_images.ci.publish_job import Fate
 from lago_images.console import whole
 from lago_images.errors import RepositoryError
 from lago_images.host.files import replace
-from lago_images.planning.model import Plan
 from lago_images.repository.check import manifest_problems
 from lago_images.repository.layout import NAME, BuildKey
 from lago_images.repository.manifest import Manifest, canonical, refuse_newer
 from lago_images.repository.parsing import parse_json
-from lago_images.repository.releasing import Verdict
 
-PUBLICATION = "publication.json"
 SCHEMA = 1
 _KEYS = frozenset(
     {"name", "arch", "manifest", "seconds", "step", "error", "tail", "skipped", "log"}
@@ -83,31 +79,6 @@ def write_folder(folder: Path, results: Iterable[Result]) -> None:
         replace(folder / f"{result.name}.results.json", dump([result]))
 
 
-def write_publication(folder: Path, made: Plan, fates: Iterable[Fate]) -> None:
-    """Write how the publication of a plan ended beside the results; makes the folder if needed."""
-    plain = [{"name": f.name, "verdict": f.verdict, "why": whole(f.why)} for f in fates]
-    document = {"schema": SCHEMA, "head": made.head, "made": made.made, "images": plain}
-    replace(folder / PUBLICATION, canonical(document))
-
-
-def read_publication(folder: Path, made: Plan) -> Mapping[str, Fate] | None:
-    """Read how the publication of a plan ended, by name; None when no file tells of this one.
-
-    Raises ``RepositoryError`` when the file is not one we know.
-    """
-    path = folder / PUBLICATION
-    if not path.is_file():
-        return None
-    try:
-        plain = parse_json(path.read_bytes(), f"{PUBLICATION} does not tell of a publication")
-        refuse_newer(plain, SCHEMA, PUBLICATION)
-        if (plain["head"], plain["made"]) != (made.head, made.made):
-            return None
-        return {fate.name: fate for fate in map(_fate, plain["images"])}
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise RepositoryError(f"{PUBLICATION} does not tell of a publication: {error}") from error
-
-
 def _plain(result: Result) -> dict[str, Any]:
     manifest = result.manifest
     return {
@@ -165,12 +136,3 @@ def _text(value: object) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{value!r} is not a string")
     return whole(value)
-
-
-def _fate(plain: Mapping[str, Any]) -> Fate:
-    verdict = plain["verdict"]
-    return Fate(
-        name=str(plain["name"]),
-        verdict=None if verdict is None else Verdict(verdict),
-        why=whole(str(plain["why"])),
-    )

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from lago_images.building.model import Result
 from lago_images.ci.build_job import build
-from lago_images.ci.publish_job import Publication, prove, publish
+from lago_images.ci.publish_job import PublicationOutcome, prove, publish
 from lago_images.ci.workspace import Workspace
 from lago_images.planning.model import Action, Plan
 from lago_images.repository.state import State
@@ -16,7 +16,7 @@ class Run:
     """How a run ended."""
 
     results: tuple[Result, ...]
-    publication: Publication
+    publication: PublicationOutcome
 
     @property
     def ok(self) -> bool:

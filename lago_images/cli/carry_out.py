@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import click
 
 from lago_images.building.model import Result
-from lago_images.ci.publish_job import Publication
+from lago_images.ci.publish_job import PublicationOutcome
 from lago_images.ci.run import run
 from lago_images.ci.workspace import Workspace
 from lago_images.cli.common import Invocation
@@ -35,7 +35,7 @@ def _show_failure(invocation: Invocation, result: Result) -> None:
         console.info(f"{result.name}: log: {result.log}")
 
 
-def show_publication(invocation: Invocation, publication: Publication) -> None:
+def show_publication(invocation: Invocation, publication: PublicationOutcome) -> None:
     """What became of each image."""
     for name, outcome in publication.outcomes.items():
         click.echo(f"{name}: {outcome.verdict} revision {outcome.release.revision}")

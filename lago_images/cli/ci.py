@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from lago_images.ci import build_job, plan_job, publish_job, results
+from lago_images.ci import build_job, plan_job, publication, publish_job, results
 from lago_images.cli.carry_out import carry_out, show_publication, show_results
 from lago_images.cli.common import Invocation
 from lago_images.cli.plan import FORMATS
@@ -104,15 +104,15 @@ def publish(invocation: Invocation, plan_file: Path | None, folder: Path | None)
     made = plan_of(plan_file) or plan_job.plan(work, Ask())
     ended = [] if folder is None else results.read_folder(folder)
     try:
-        publication = publish_job.publish(work, made, ended)
+        published = publish_job.publish(work, made, ended)
     except Error as error:
         if folder is not None:
-            results.write_publication(folder, made, publish_job.stopped(made, error.message))
+            publication.write(folder, made, publication.stopped(made, error.message))
         raise
     if folder is not None:
-        results.write_publication(folder, made, publication.fates)
-    show_publication(invocation, publication)
-    finish(succeeded=publication.ok)
+        publication.write(folder, made, publication.fates(published))
+    show_publication(invocation, published)
+    finish(succeeded=published.ok)
 
 
 @click.command()

@@ -6,10 +6,10 @@ from pathlib import Path
 import click
 
 from lago_images.ci import event as events
-from lago_images.ci import gather, junit, outputs, results
+from lago_images.ci import gather, junit, outputs, publication, results
 from lago_images.ci.event import Event
 from lago_images.ci.github import BOT, NotPermittedError, Reporter, Target
-from lago_images.ci.publish_job import Fate, stopped
+from lago_images.ci.publication import Fate
 from lago_images.ci.report import Report, chain_states, marker, render
 from lago_images.cli.common import Invocation
 from lago_images.host.files import replace
@@ -79,10 +79,10 @@ def _fates(event: Event, plan: Plan, folder: Path, ended: str | None) -> Mapping
     """How the publication ended; None where there was none."""
     if event.target is not None and event.target.pull_request is not None:
         return None
-    fates = results.read_publication(folder, plan)
+    fates = publication.read(folder, plan)
     if fates is None and ended in {"failure", "cancelled"}:
         why = "the publication ended without telling how"
-        fates = {fate.name: fate for fate in stopped(plan, why)}
+        fates = {fate.name: fate for fate in publication.stopped(plan, why)}
     return fates
 
 

@@ -6,7 +6,7 @@ import pytest
 from lago_images.building import contents
 from lago_images.building.bases.model import Package
 from lago_images.ci import junit
-from lago_images.ci.publish_job import Fate
+from lago_images.ci.publication import Fate
 from lago_images.ci.report import (
     LIMIT,
     MOST_STATUSES,

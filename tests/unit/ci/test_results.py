@@ -3,12 +3,8 @@ import json
 import pytest
 
 from lago_images.ci import results
-from lago_images.ci.publish_job import stopped
 from lago_images.errors import RepositoryError
-from lago_images.planning.model import Action
-from tests.support.ci import built, failed, manifest, plan, planned
-
-MADE = plan(planned("one", action=Action.BUILD), planned("two", action=Action.KEEP))
+from tests.support.ci import built, failed, manifest
 
 
 def test_results_come_back(tmp_path):
@@ -135,27 +131,3 @@ def test_a_manifest_cannot_name_another_place(field):
 def test_another_document_is_refused(data):
     with pytest.raises(RepositoryError):
         results.load(data, "x")
-
-
-def test_what_is_written_is_read_for_the_same_plan_only(tmp_path):
-    told = stopped(MADE, "the key has expired")
-    results.write_publication(tmp_path / "results", MADE, told)
-    assert results.read_publication(tmp_path / "results", MADE) == {"one": told[0]}
-    assert results.read_publication(tmp_path / "results", plan(made=1)) is None
-    assert results.read_publication(tmp_path, MADE) is None
-
-
-def test_a_link_in_its_place_is_replaced_and_not_followed(tmp_path):
-    precious = tmp_path / "precious"
-    precious.write_text("keep")
-    (tmp_path / results.PUBLICATION).symlink_to(precious)
-    results.write_publication(tmp_path, MADE, [])
-    assert precious.read_text() == "keep"
-    assert results.read_publication(tmp_path, MADE) == {}
-
-
-@pytest.mark.parametrize("text", ["{", "[" * 200_000, "[]", '{"schema": 1}', '{"schema": 2}'])
-def test_what_tells_of_no_publication_is_refused(tmp_path, text):
-    (tmp_path / results.PUBLICATION).write_text(text)
-    with pytest.raises(RepositoryError, match=results.PUBLICATION):
-        results.read_publication(tmp_path, MADE)
