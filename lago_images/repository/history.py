@@ -1,4 +1,4 @@
-"""What operators do to the history of an image: withdraw a revision, go back to an older build.
+"""Withdraw a revision of an image, or go back to an older build of it, as operators do.
 
 Both only add a release, by the same creation that publishers use, and render afterwards; so they
 may be called beside running publishers, and a crash between the two is made up for by whoever
@@ -87,7 +87,7 @@ def yank(
 
 
 def _left_of(target: Release, history: History, retired: frozenset[str]) -> list[Release]:
-    """What of a build stands yet, the revision that is meant first."""
+    """Find what of a build stands yet, the revision that is meant first."""
     same = {target.build} - retired
     offered = standing(history)
     found = [one for one in offered if one.revision == target.revision or one.build in same]
@@ -145,7 +145,7 @@ def rollback(
 
 
 def _back_to(target: Release, history: History, seen: int, reason: str, now: float) -> Release:
-    """The release that goes back to ``target``'s build, if ``seen`` is still the newest."""
+    """Make the release that goes back to ``target``'s build, if ``seen`` is still the newest."""
     if not history or history[-1].revision != seen:
         raise RepositoryError(
             f"{target.name} was published meanwhile: its newest revision is no longer {seen}",
@@ -162,7 +162,7 @@ def _back_to(target: Release, history: History, seen: int, reason: str, now: flo
 
 
 def only_arch(store: Store, name: str) -> str:
-    """The architecture of an image that has one; raises ``UsageError`` for none and several."""
+    """Find an image's architecture, if it has one; raises ``UsageError`` for none and several."""
     if not NAME.fullmatch(name):
         raise UsageError(f"{name!r} is not an image's name", hint=_LIST)
     keys = (release_key(stat.key) for stat in store.list(f"{RELEASES}{name}/"))
@@ -175,7 +175,7 @@ def only_arch(store: Store, name: str) -> str:
 
 
 def _current(store: Store, name: str, arch: str) -> int | None:
-    """The revision that clients get now; None for none."""
+    """Find the revision that clients get now; None for none."""
     try:
         current = read(store).current(name, arch)
     except RepositoryError as error:
