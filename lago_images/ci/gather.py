@@ -22,8 +22,8 @@ class Source:
     """Where builds are read: the repository, and what clients know it as.
 
     ``base_url`` is empty when that is not known; ``run`` is the URL of the CI run, or empty.
-    ``aside`` is the folder where builds were kept that may not be uploaded. ``published`` says by
-    name how the publication of this run ended; None where there was none.
+    ``aside`` is the folder where builds were kept that may not be uploaded. ``fates`` says by name
+    how the publication of this run ended; None where there was none.
     """
 
     store: Store
@@ -31,7 +31,7 @@ class Source:
     base_url: str = ""
     run: str = ""
     aside: Path | None = None
-    published: Mapping[str, Fate] | None = None
+    fates: Mapping[str, Fate] | None = None
 
 
 def entries(plan: Plan, results: Iterable[Result], source: Source) -> list[Entry]:
@@ -52,7 +52,7 @@ def _entry(
         after=after,
         changes=_changes(before, after, source),
         log=_log(after, source),
-        fate=(source.published or {}).get(planned.name),
+        fate=(source.fates or {}).get(planned.name),
     )
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
-from lago_images.ci.report import Entry, Outcome
+from lago_images.ci.report import Entry, ImageOutcome
 from lago_images.console import clean
 
 
@@ -20,7 +20,7 @@ def render(entries: Iterable[Entry]) -> bytes:
             name=entry.planned.name,
             time=f"{entry.result.seconds if entry.result else 0:.3f}",
         )
-        if entry.outcome is Outcome.SKIPPED:
+        if entry.outcome is ImageOutcome.SKIPPED:
             skipped += 1
             SubElement(case, "skipped", message=_xml(f"its base {_base(entry)} failed"))
         elif not entry.good:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lago_images.ci.publish_job import Published
+from lago_images.ci.publish_job import PublicationOutcome
 from lago_images.console import whole
 from lago_images.errors import RepositoryError
 from lago_images.host.files import replace
@@ -30,7 +30,7 @@ class Fate:
     why: str = ""
 
 
-def fates(published: Published) -> list[Fate]:
+def fates(published: PublicationOutcome) -> list[Fate]:
     """Of every image of a publication."""
     return [
         *(Fate(name=name, verdict=each.verdict) for name, each in published.outcomes.items()),

@@ -9,12 +9,12 @@ from lago_images.building.model import Result
 from lago_images.ci.workspace import Workspace
 from lago_images.errors import RepositoryError
 from lago_images.planning.model import WORK, Action, Plan, PlannedImage, ReasonKind
-from lago_images.repository.held import held
+from lago_images.repository import releasing
 from lago_images.repository.layout import BuildKey
 from lago_images.repository.manifest import Manifest
 from lago_images.repository.publisher import Publisher, publishing
 from lago_images.repository.release import NO_COMMIT
-from lago_images.repository.releasing import IsAncestor, Outcome
+from lago_images.repository.releasing import IsAncestor, ReleaseOutcome
 from lago_images.repository.site import site_of
 from lago_images.repository.state import State, read
 from lago_images.repository.verify_model import Finding
@@ -24,7 +24,7 @@ _ASKED = {ReasonKind.FORCED, ReasonKind.STALE}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Published:
+class PublicationOutcome:
     """How a publication ended.
 
     Attributes:
@@ -35,7 +35,7 @@ class Published:
         failed: By name, why an image that has a build was not released.
     """
 
-    outcomes: Mapping[str, Outcome]
+    outcomes: Mapping[str, ReleaseOutcome]
     missing: tuple[str, ...]
     written: tuple[str, ...]
     findings: tuple[Finding, ...] = ()
@@ -56,13 +56,13 @@ def prove(work: Workspace) -> None:
 
 
 def refuse_settings(work: Workspace) -> None:
-    """Raises ``SettingsError`` when what the settings say of the repository cannot be published."""
+    """Raise ``SettingsError`` when what the settings say of the repository cannot be published."""
     site_of(work.settings, work.store.url)
 
 
 def publish(
     work: Workspace, made: Plan, results: Iterable[Result], *, seen: State | None = None
-) -> Published:
+) -> PublicationOutcome:
     """Release every build that the plan asked for, and bring the rendered files in line.
 
     Works from what is in the repository: a build is found by its fingerprint where its result
@@ -76,51 +76,37 @@ def publish(
         SigningError: The signing key is missing or cannot sign; nothing was written.
         UnsafeStoreError: The store does not keep conditional writes; nothing was written.
     """
+    is_ancestor = work.git.is_ancestor if work.git else _no_ancestry
     with _publishing(work) as publisher:
+        job = _Job(publisher=publisher, made=made, is_ancestor=is_ancestor)
         state = seen or read(work.store)
-        if _is_done(publisher, made, state, _ancestry(work)):
-            return Published(outcomes={}, missing=(), written=())
+        if job.is_done(state):
+            return PublicationOutcome(outcomes={}, missing=(), written=())
         # What is written must be listed after the ETags that the publisher has read.
         state = read(work.store) if seen else state
         builds, missing = _builds(state, work, made, results)
-        outcomes, failed = _release_all(work, publisher, made, builds, state)
+        outcomes, failed = job.release(builds, state)
         if not outcomes and not state.releases:
             # Nothing was ever published, and nothing is now: an empty repository stays empty.
-            return Published(outcomes={}, missing=missing, written=(), failed=failed)
-        head = None if missing or failed else _to_record(made)
+            return PublicationOutcome(outcomes={}, missing=missing, written=(), failed=failed)
+        head = None if missing or failed else job.to_record
+        # Released, recorded, listed, looked at: the order that the argument in ``releasing`` needs.
         if head:
-            # First: an older commit's publisher that does not see it yet is seen by the refresh.
-            publisher.record(head, is_ancestor=_ancestry(work))
+            releasing.record_commit(work.store, head, is_ancestor=is_ancestor)
         refreshed = publisher.refresh()
-        replaced = _replaced(refreshed.state, made, _ancestry(work)) if head else []
+        replaced = job.replaced(refreshed.state) if head else []
         if replaced:
-            again, failed = _release_all(work, publisher, made, replaced, refreshed.state)
+            again, failed = job.release(replaced, refreshed.state)
             outcomes |= again
             refreshed = publisher.refresh()
         findings = quick(publisher, [outcome.release for outcome in outcomes.values()])
-    return Published(
+    return PublicationOutcome(
         outcomes=outcomes,
         missing=missing,
         written=refreshed.written,
         findings=findings,
         failed=failed,
     )
-
-
-def _is_done(publisher: Publisher, made: Plan, state: State, is_ancestor: IsAncestor) -> bool:
-    """Whether nothing is to be released, recorded or rendered."""
-    if any(image.action in WORK for image in made.images):
-        return False
-    if head := _to_record(made):
-        published = state.published.commit if state.published else None
-        if published != head or _replaced(state, made, is_ancestor):
-            return False
-    return publisher.is_rendered(state)
-
-
-def _to_record(made: Plan) -> str | None:
-    """The commit that is published when all that a plan says is done."""
-    return None if made.dirty or made.partial else made.head
 
 
 def _publishing(work: Workspace) -> AbstractContextManager[Publisher]:
@@ -131,6 +117,72 @@ def _publishing(work: Workspace) -> AbstractContextManager[Publisher]:
         environ=work.environ,
         now=work.clock,
     )
+
+
+def _no_ancestry(_old: str, _new: str) -> None:
+    """Tell of no commit that it comes from another: outside git that is not known."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Job:
+    """One publication of what a plan says."""
+
+    publisher: Publisher
+    made: Plan
+    is_ancestor: IsAncestor
+
+    @property
+    def to_record(self) -> str | None:
+        """The commit that is published when all that the plan says is done."""
+        return None if self.made.dirty or self.made.partial else self.made.head
+
+    def is_done(self, state: State) -> bool:
+        """Whether nothing is to be released, recorded or rendered."""
+        if any(image.action in WORK for image in self.made.images):
+            return False
+        if head := self.to_record:
+            recorded = state.published.commit if state.published else None
+            if recorded != head or self.replaced(state):
+                return False
+        return self.publisher.is_rendered(state)
+
+    def release(
+        self, builds: Iterable[tuple[PlannedImage, Manifest]], state: State
+    ) -> tuple[dict[str, ReleaseOutcome], dict[str, str]]:
+        """Release builds; by name, what became of each, and why those that failed did."""
+        outcomes: dict[str, ReleaseOutcome] = {}
+        failed: dict[str, str] = {}
+        for image, manifest in builds:
+            try:
+                outcomes[image.name] = releasing.release(
+                    self.publisher.store,
+                    manifest,
+                    commit=self.made.head or NO_COMMIT,
+                    known_revision=image.revision,
+                    is_ancestor=self.is_ancestor,
+                    now=self.publisher.now,
+                    state=state,
+                )
+            except RepositoryError as error:
+                # A damaged build keeps no other image from being published.
+                failed[image.name] = error.message
+        return outcomes, failed
+
+    def replaced(self, state: State) -> list[tuple[PlannedImage, Manifest]]:
+        """Find what an older commit's publisher replaced, each with the build to release again."""
+        builds = []
+        for image in self.made.images:
+            manifest = releasing.replaced_by_older(
+                state,
+                (image.name, image.arch),
+                image.fingerprint,
+                commit=self.made.head or "",
+                known_revision=image.revision,
+                is_ancestor=self.is_ancestor,
+            )
+            if manifest:
+                builds.append((image, manifest))
+        return builds
 
 
 def _builds(
@@ -189,72 +241,3 @@ def _released(state: State, image: PlannedImage) -> tuple[Manifest, ...]:
     current = state.current(image.name, image.arch)
     manifest = current and state.manifest(current)
     return (manifest,) if current and manifest and current.revision > image.revision else ()
-
-
-def _release_all(
-    work: Workspace,
-    publisher: Publisher,
-    made: Plan,
-    builds: Iterable[tuple[PlannedImage, Manifest]],
-    state: State,
-) -> tuple[dict[str, Outcome], dict[str, str]]:
-    """What became of each image, and why those that failed did."""
-    outcomes: dict[str, Outcome] = {}
-    failed: dict[str, str] = {}
-    for image, manifest in builds:
-        try:
-            outcomes[image.name] = _release(work, publisher, made, image, manifest, state)
-        except RepositoryError as error:
-            # A damaged build keeps no other image from being published.
-            failed[image.name] = error.message
-    return outcomes, failed
-
-
-def _release(
-    work: Workspace,
-    publisher: Publisher,
-    made: Plan,
-    image: PlannedImage,
-    manifest: Manifest,
-    state: State,
-) -> Outcome:
-    return publisher.release(
-        manifest,
-        commit=made.head or NO_COMMIT,
-        known_revision=image.revision,
-        is_ancestor=_ancestry(work),
-        state=state,
-    )
-
-
-def _replaced(
-    state: State, made: Plan, is_ancestor: IsAncestor
-) -> list[tuple[PlannedImage, Manifest]]:
-    """What an older commit's publisher replaced before it could see that this one published."""
-    found = ((image, _wanted(state, made, image, is_ancestor)) for image in made.images)
-    return [(image, manifest) for image, manifest in found if manifest]
-
-
-def _wanted(
-    state: State, made: Plan, image: PlannedImage, is_ancestor: IsAncestor
-) -> Manifest | None:
-    """The build that clients are to get, if they get an older commit's, released meanwhile."""
-    current = state.current(image.name, image.arch)
-    if current is None or current.revision <= image.revision:
-        return None
-    taken_back = held(state.history(image.name, image.arch))
-    if image.fingerprint in {current.fingerprint, *taken_back}:
-        return None
-    if current.commit != made.head and not is_ancestor(current.commit, made.head or ""):
-        return None
-    live = state.live(image.name, image.arch)
-    wanted = [one for one in live if one.fingerprint == image.fingerprint]
-    return state.manifest(wanted[-1]) if wanted else None
-
-
-def _ancestry(work: Workspace) -> IsAncestor:
-    return work.git.is_ancestor if work.git else _unknown
-
-
-def _unknown(_old: str, _new: str) -> None:
-    """Outside git no commit is known to come from another."""

@@ -22,7 +22,7 @@ _SHOWN_REASONS = 4
 MOST_STATUSES = 50
 
 
-class Outcome(StrEnum):
+class ImageOutcome(StrEnum):
     """How an image's part of a run ended."""
 
     BUILT = "built"
@@ -37,7 +37,7 @@ class Outcome(StrEnum):
     UNRELEASED = "not released"
 
 
-_BAD = {Outcome.FAILED, Outcome.SKIPPED, Outcome.MISSING, Outcome.UNRELEASED}
+_BAD = {ImageOutcome.FAILED, ImageOutcome.SKIPPED, ImageOutcome.MISSING, ImageOutcome.UNRELEASED}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,11 +62,11 @@ class Entry:
     fate: Fate | None = None
 
     @property
-    def outcome(self) -> Outcome:
+    def outcome(self) -> ImageOutcome:
         if self.fate is not None and self.fate.verdict is not None:
-            return Outcome(self.fate.verdict)
+            return ImageOutcome(self.fate.verdict)
         made = self._made
-        return made if self.fate is None or made in _BAD else Outcome.UNRELEASED
+        return made if self.fate is None or made in _BAD else ImageOutcome.UNRELEASED
 
     @property
     def good(self) -> bool:
@@ -75,19 +75,19 @@ class Entry:
     @property
     def error(self) -> str:
         """What went wrong, for an image that is not good."""
-        if self.outcome is Outcome.UNRELEASED and self.fate is not None:
+        if self.outcome is ImageOutcome.UNRELEASED and self.fate is not None:
             return f"not released: {self.fate.why}"
         return self.result.error if self.result else "its job ended without telling how"
 
     @property
-    def _made(self) -> Outcome:
+    def _made(self) -> ImageOutcome:
         if self.planned.action is Action.PROMOTE:
-            return Outcome.WAITING if self.after is not None else Outcome.MISSING
+            return ImageOutcome.WAITING if self.after is not None else ImageOutcome.MISSING
         if self.result is None:
-            return Outcome.MISSING
+            return ImageOutcome.MISSING
         if self.result.skipped:
-            return Outcome.SKIPPED
-        return Outcome.BUILT if self.result.ok else Outcome.FAILED
+            return ImageOutcome.SKIPPED
+        return ImageOutcome.BUILT if self.result.ok else ImageOutcome.FAILED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,7 +131,7 @@ def summary(report: Report) -> str:
     """One sentence: how many images, and how they ended."""
     if not report.entries:
         return "No image is affected."
-    counts = dict.fromkeys(Outcome, 0)
+    counts = dict.fromkeys(ImageOutcome, 0)
     for entry in report.entries:
         counts[entry.outcome] += 1
     told = ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count)
@@ -256,7 +256,7 @@ def _failure(entry: Entry) -> str:
         return ""
     title = f"<summary>{code(entry.planned.name)}: {entry.outcome}</summary>"
     lines = ["<details open>", title, ""]
-    if entry.outcome is Outcome.UNRELEASED:
+    if entry.outcome is ImageOutcome.UNRELEASED:
         lines += [code(entry.error, limit=2000), ""]
     elif result is None:
         lines += ["Its job ended without telling how: see the run's log.", ""]

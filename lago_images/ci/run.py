@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from lago_images.building.model import Result
 from lago_images.ci.build_job import build
-from lago_images.ci.publish_job import Published, prove, publish
+from lago_images.ci.publish_job import PublicationOutcome, prove, publish
 from lago_images.ci.workspace import Workspace
 from lago_images.planning.model import Action, Plan
 from lago_images.repository.state import State
@@ -16,11 +16,11 @@ class Run:
     """How a run ended."""
 
     results: tuple[Result, ...]
-    published: Published
+    publication: PublicationOutcome
 
     @property
     def ok(self) -> bool:
-        return self.published.ok and all(result.ok for result in self.results)
+        return self.publication.ok and all(result.ok for result in self.results)
 
 
 def run(work: Workspace, made: Plan, state: State, told: Callable[[Sequence[Result]], None]) -> Run:
@@ -34,4 +34,4 @@ def run(work: Workspace, made: Plan, state: State, told: Callable[[Sequence[Resu
         prove(work)
     results = tuple(build(work, made, names)) if names else ()
     told(results)
-    return Run(results=results, published=publish(work, made, results, seen=state))
+    return Run(results=results, publication=publish(work, made, results, seen=state))

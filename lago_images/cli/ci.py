@@ -21,7 +21,7 @@ from lago_images.ci.event import BOT, Event, Target
 from lago_images.ci.publication import Fate
 from lago_images.ci.report import Report, chain_states, marker, render
 from lago_images.cli.invocation import Invocation, finish
-from lago_images.cli.output import build_and_publish, show_published, show_results
+from lago_images.cli.output import build_and_publish, show_publication, show_results
 from lago_images.console import Console
 from lago_images.errors import Error
 from lago_images.host.files import replace
@@ -173,7 +173,7 @@ def publish(invocation: Invocation, plan_file: Path | None, folder: Path | None)
         raise
     if folder is not None:
         publication.write(folder, plan, publication.fates(published))
-    show_published(workspace.console, published)
+    show_publication(workspace.console, published)
     finish(succeeded=published.ok)
 
 
@@ -251,7 +251,7 @@ def report(
         base_url=settings.base_url,
         run=event.run,
         aside=folder / "repository",
-        published=_fates(event, plan, folder, ended),
+        fates=_fates(event, plan, folder, ended),
     )
     report = Report(
         plan=plan,

@@ -1,11 +1,11 @@
-"""Show what a run plans, how its builds ended, and what was published."""
+"""Show what a run plans, how its builds ended, and what was publication."""
 
 from collections.abc import Sequence
 
 import click
 
 from lago_images.building.model import Result
-from lago_images.ci.publish_job import Published
+from lago_images.ci.publish_job import PublicationOutcome
 from lago_images.ci.run import run
 from lago_images.ci.workspace import Workspace
 from lago_images.cli.invocation import finish
@@ -21,8 +21,8 @@ def build_and_publish(workspace: Workspace, plan: Plan, state: State) -> None:
     for line in document.to_text(plan).splitlines():
         workspace.console.info(line)
     ended = run(workspace, plan, state, lambda results: show_results(workspace.console, results))
-    show_published(workspace.console, ended.published)
-    if not (ended.results or ended.published.outcomes):
+    show_publication(workspace.console, ended.publication)
+    if not (ended.results or ended.publication.outcomes):
         click.echo("nothing to build")
     finish(succeeded=ended.ok)
 
@@ -47,15 +47,15 @@ def _show_failure(console: Console, result: Result) -> None:
         console.info(f"{result.name}: log: {result.log}")
 
 
-def show_published(console: Console, published: Published) -> None:
+def show_publication(console: Console, publication: PublicationOutcome) -> None:
     """Show what became of each image, and what a check of the published files found."""
-    for name, outcome in published.outcomes.items():
+    for name, outcome in publication.outcomes.items():
         click.echo(f"{name}: {outcome.verdict} revision {outcome.release.revision}")
-    for name in published.missing:
-        console.error(f"{name}: not published: it has no build")
-    for name, why in published.failed.items():
-        console.error(f"{name}: not published: {why}")
-    for finding in published.findings:
+    for name in publication.missing:
+        console.error(f"{name}: not publication: it has no build")
+    for name, why in publication.failed.items():
+        console.error(f"{name}: not publication: {why}")
+    for finding in publication.findings:
         console.error(f"{finding.where}: {finding.what}; repair: {finding.repair}")
-    changed = ", ".join(published.written) or "nothing"
+    changed = ", ".join(publication.written) or "nothing"
     console.info(f"rendered files that changed: {changed}")

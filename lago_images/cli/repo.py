@@ -271,7 +271,7 @@ def _plain(planned: Sweep) -> dict[str, Any]:
     }
 
 
-def _withdrawn(changed: history.Changed) -> str:
+def _withdrawn(changed: history.HistoryChange) -> str:
     first, *others = changed.withdrawn or (None,)
     if first is None:
         return f"revision {changed.about} was withdrawn already"
@@ -279,7 +279,7 @@ def _withdrawn(changed: history.Changed) -> str:
     return f"revision {first} withdrawn{more}"
 
 
-def _show_changed(changed: history.Changed, what: str, form: str) -> None:
+def _show_changed(changed: history.HistoryChange, what: str, form: str) -> None:
     if form == "json":
         click.echo(_json(asdict(changed)))
         return

@@ -35,7 +35,7 @@ def serve(invocation: Invocation, folder: str | None, port: int, bind: str) -> N
             invocation.console.info("stopped")
 
 
-def _greet(published: clients.Published, url: str, invocation: Invocation) -> None:
+def _greet(published: clients.ClientView, url: str, invocation: Invocation) -> None:
     for base in clients.elsewhere(published, url):
         invocation.console.warn(
             f"repo.metadata sends lago to {base} for disks, not to {url}; "

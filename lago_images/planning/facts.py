@@ -38,19 +38,19 @@ class Current:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Published:
+class ImageHoldings:
     """What the repository holds of one image.
 
     Attributes:
         current: None when nothing is released, or everything is withdrawn.
         newest: The highest revision ever taken; 0 for none.
-        held: By fingerprint, why an operator took it back: it is not built again unasked.
+        taken_back: By fingerprint, why an operator took it back: it is not built again unasked.
         waiting: Builds without a release that may get one, oldest first.
     """
 
     current: Current | None = None
     newest: int = 0
-    held: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    taken_back: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     waiting: tuple[Built, ...] = ()
 
 
@@ -63,7 +63,7 @@ class Holdings:
         commit: The commit published last; None for a repository that never was.
     """
 
-    images: Mapping[tuple[str, str], Published] = field(
+    images: Mapping[tuple[str, str], ImageHoldings] = field(
         default_factory=lambda: MappingProxyType({})
     )
     commit: str | None = None

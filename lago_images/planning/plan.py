@@ -13,7 +13,7 @@ from lago_images.planning.facts import (
     Current,
     History,
     Holdings,
-    Published,
+    ImageHoldings,
     Relation,
 )
 from lago_images.planning.model import (
@@ -28,7 +28,7 @@ from lago_images.planning.model import (
 from lago_images.spec.model import BaseKind, Spec
 
 _ASKED = {ReasonKind.FORCED, ReasonKind.STALE}
-_NOTHING = Published()
+_NOTHING = ImageHoldings()
 
 
 def make(tree: Tree, holdings: Holdings, history: History, ask: Ask, now: float) -> Plan:
@@ -111,7 +111,7 @@ class _Decider:
             note=why_not or "",
         )
 
-    def _reasons(self, spec: Spec, published: Published) -> Iterator[Reason]:
+    def _reasons(self, spec: Spec, published: ImageHoldings) -> Iterator[Reason]:
         current, base = published.current, self._base(spec)
         if self.ask.everything or spec.name in self.ask.force:
             yield Reason(kind=ReasonKind.FORCED, detail="it was asked for")
@@ -133,7 +133,9 @@ class _Decider:
         if current.fingerprint != self.tree.fingerprints[spec.name]:
             yield from self.why.changed(spec, current, base)
 
-    def _objection(self, spec: Spec, published: Published, found: tuple[Reason, ...]) -> str | None:
+    def _objection(
+        self, spec: Spec, published: ImageHoldings, found: tuple[Reason, ...]
+    ) -> str | None:
         """Why an image is left alone; None when it is not."""
         current, base = published.current, self._base(spec)
         if current and not found:
@@ -143,13 +145,13 @@ class _Decider:
         if base and base.action is Action.KEEP and not self._base_is_published(spec):
             return f"it cannot be built while its base {spec.base.name} is kept: {base.note}"
         forced = any(reason.kind is ReasonKind.FORCED for reason in found)
-        held = published.held.get(self.tree.fingerprints[spec.name])
-        if held and not forced and not (base and base.action in WORK):
-            return f"{held}; change its spec, or name it to build it again"
+        taken_back = published.taken_back.get(self.tree.fingerprints[spec.name])
+        if taken_back and not forced and not (base and base.action in WORK):
+            return f"{taken_back}; change its spec, or name it to build it again"
         return None
 
     def _promotable(
-        self, spec: Spec, published: Published, found: tuple[Reason, ...]
+        self, spec: Spec, published: ImageHoldings, found: tuple[Reason, ...]
     ) -> Built | None:
         """The newest build that can be released instead of building again."""
         if not self.ask.promote or any(reason.kind in _ASKED for reason in found):
@@ -192,7 +194,7 @@ class _Decider:
         wanted = self.tree.fingerprints[spec.base.name]
         return current is not None and current.fingerprint == wanted
 
-    def _published(self, spec: Spec) -> Published:
+    def _published(self, spec: Spec) -> ImageHoldings:
         return self.holdings.images.get((spec.name, spec.arch), _NOTHING)
 
     def _limited(self) -> Mapping[str, PlannedImage]:

@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping
 
-from lago_images.planning.facts import Built, Current, Holdings, Published
-from lago_images.repository.held import held
+from lago_images.planning.facts import Built, Current, Holdings, ImageHoldings
 from lago_images.repository.manifest import Manifest
 from lago_images.repository.release import Release
+from lago_images.repository.releasing import taken_back
 from lago_images.repository.state import Image, State, standing
 
 
@@ -22,13 +22,13 @@ def holdings(state: State) -> Holdings:
     )
 
 
-def _published(state: State, image: Image, waiting: list[Built]) -> Published:
+def _published(state: State, image: Image, waiting: list[Built]) -> ImageHoldings:
     history = state.history(*image)
     offered = standing(history)
-    return Published(
+    return ImageHoldings(
         current=_current(state, offered[-1]) if offered else None,
         newest=state.newest(*image),
-        held=_held(history),
+        taken_back=_why_taken_back(history),
         waiting=tuple(sorted(waiting, key=lambda built: (built.created, built.build))),
     )
 
@@ -54,9 +54,9 @@ def _built(manifest: Manifest) -> Built:
     )
 
 
-def _held(history: tuple[Release, ...]) -> Mapping[str, str]:
+def _why_taken_back(history: tuple[Release, ...]) -> Mapping[str, str]:
     """The fingerprints that were taken back, each with why: they are not built unasked."""
-    return {fingerprint: _why(release) for fingerprint, release in held(history).items()}
+    return {fingerprint: _why(release) for fingerprint, release in taken_back(history).items()}
 
 
 def _why(release: Release) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 
-from lago_images.planning.facts import Current, History, Holdings, Published, Since
+from lago_images.planning.facts import Current, History, Holdings, ImageHoldings, Since
 from lago_images.planning.gitdata import Commit
 from lago_images.planning.model import WORK, Action, Reason, ReasonKind, Tree
 from lago_images.planning.paths import Paths
@@ -43,10 +43,10 @@ class Why:
         dirty = Paths.of(tree.dirty)
         return cls(tree=tree, holdings=holdings, history=history, dirty=dirty)
 
-    def absent(self, spec: Spec, published: Published) -> Reason:
+    def absent(self, spec: Spec, published: ImageHoldings) -> Reason:
         """Why an image without a release is built."""
         if published.newest:
-            last = next(iter(reversed([*published.held.values()])), "")
+            last = next(iter(reversed([*published.taken_back.values()])), "")
             detail = f"every revision of it is withdrawn{f': {last}' if last else ''}"
             return Reason(kind=ReasonKind.MISSING, detail=detail)
         commit = self.holdings.commit

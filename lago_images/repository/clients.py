@@ -9,7 +9,7 @@ from lago_images.storage.base import Store
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Published:
+class ClientView:
     """What the published files say to a client.
 
     Attributes:
@@ -25,7 +25,7 @@ class Published:
     fingerprint: str
 
 
-def read(store: Store) -> Published:
+def read(store: Store) -> ClientView:
     """Raises ``RepositoryError`` when nothing was published there, or it is unreadable."""
     try:
         data = store.get(layout.METADATA).data
@@ -37,7 +37,7 @@ def read(store: Store) -> Published:
     return replace(describe(data), fingerprint=_fingerprint(store))
 
 
-def describe(data: bytes) -> Published:
+def describe(data: bytes) -> ClientView:
     """What a ``repo.metadata`` says; no fingerprint. Raises ``RepositoryError``."""
     try:
         plain = parse_json(data, "it is no JSON")
@@ -46,7 +46,7 @@ def describe(data: bytes) -> Published:
         name, templates = str(plain["name"]), tuple(sorted(plain.get("templates", {})))
     except (RepositoryError, TypeError, KeyError, AttributeError) as error:
         raise RepositoryError(f"{layout.METADATA} is not lago's: {error}") from error
-    return Published(name=name, templates=templates, bases=tuple(sorted(bases)), fingerprint="")
+    return ClientView(name=name, templates=templates, bases=tuple(sorted(bases)), fingerprint="")
 
 
 def keyed(store: Store) -> set[str]:
@@ -55,7 +55,7 @@ def keyed(store: Store) -> set[str]:
     return {key for key in listed if layout.key_behind(key)}
 
 
-def lines(published: Published, url: str) -> list[str]:
+def lines(published: ClientView, url: str) -> list[str]:
     """Shell lines, ready to paste, that use the repository at ``url`` with both clients."""
     image = published.templates[0] if published.templates else "IMAGE"
     made = f"{image} --format qcow2 -o {image}.qcow2"
@@ -77,7 +77,7 @@ def lines(published: Published, url: str) -> list[str]:
     ]
 
 
-def elsewhere(published: Published, url: str) -> list[str]:
+def elsewhere(published: ClientView, url: str) -> list[str]:
     """The addresses in ``repo.metadata`` that lead lago away from ``url``."""
     return [base for base in published.bases if base.rstrip("/") != url]
 

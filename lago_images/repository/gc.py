@@ -1,4 +1,4 @@
-"""Removing what nobody needs any more, so that at no instant something that is needed is missing.
+"""Decide what is removed, so that at no instant something that is needed is missing.
 
 A build goes in three steps, each of which may be the last one before a crash:
 
@@ -95,7 +95,7 @@ class Sweep:
 
 
 def plan(state: State, unfinished: Iterable[Unfinished], retention: Retention, now: float) -> Sweep:
-    """What retention lets go; touches nothing.
+    """Plan what retention lets go; touches nothing.
 
     Args:
         state: What is in the repository.
@@ -142,14 +142,14 @@ def plan(state: State, unfinished: Iterable[Unfinished], retention: Retention, n
 
 
 def retirement(step: Step, now: float) -> bytes:
-    """The record that retires a build."""
+    """Make the record that retires a build."""
     return canonical({"schema": SCHEMA, "retired": int(now), "reason": step.why})
 
 
 def _kept(
     state: State, folders: Mapping[BuildKey, tuple[Stat, ...]], retention: Retention, now: float
 ) -> set[BuildKey]:
-    """What retention keeps, and what is too young to be judged."""
+    """Find what retention keeps, and what is too young to be judged."""
     young, named = now - retention.grace, _named(state)
     # What waits may be in a plan that was made when it was not yet older than the grace period.
     waiting = {key: young - LONGEST_RUN for key in state.manifests if key not in named}
@@ -182,7 +182,7 @@ def _kept_of(state: State, image: Image, retention: Retention, now: float) -> se
 
 
 def _with_bases(state: State, kept: set[BuildKey]) -> set[BuildKey]:
-    """Layers keep what they stand on, down to the ground."""
+    """Add what layers stand on, down to the ground."""
     found, open_ = set(kept), list(kept)
     while open_:
         manifest = state.manifests.get(open_.pop())
@@ -200,7 +200,7 @@ def _with_bases(state: State, kept: set[BuildKey]) -> set[BuildKey]:
 
 
 def _folders(state: State) -> dict[BuildKey, tuple[Stat, ...]]:
-    """What is under ``builds/``, by build. What is in no build's folder is not ours to remove."""
+    """Group what is under ``builds/``. What is in no build's folder is not ours to remove."""
     found: dict[BuildKey, list[Stat]] = {}
     for key, stat in state.objects.items():
         if build := owner(key):
@@ -212,7 +212,7 @@ def _folders(state: State) -> dict[BuildKey, tuple[Stat, ...]]:
 
 
 def _named(state: State) -> dict[BuildKey, tuple[int, ...]]:
-    """By build, the revisions that name it."""
+    """Find the revisions that name each build."""
     found: dict[BuildKey, tuple[int, ...]] = {}
     for history in state.releases.values():
         for release in history:
@@ -236,7 +236,7 @@ def _forgotten(
     named: Mapping[BuildKey, tuple[int, ...]],
     before: float,
 ) -> Iterator[str]:
-    """Records that nothing rests on: of builds that are gone, and that no release names."""
+    """Find records that nothing rests on: of builds that are gone and that no release names."""
     for key, stat in state.objects.items():
         build = retired_build(key) if key.startswith(RELEASES) else None
         if build and build not in folders and build not in named and stat.modified < before:

@@ -1,4 +1,4 @@
-"""What operators do to the history of an image: withdraw a revision, go back to an older build.
+"""Withdraw a revision of an image, or go back to an older build of it, as operators do.
 
 Both only add a release, by the same creation that publishers use, and render afterwards; so they
 may be called beside running publishers, and a crash between the two is made up for by whoever
@@ -8,12 +8,11 @@ renders next.
 from dataclasses import dataclass
 
 from lago_images.errors import RepositoryError, UsageError
-from lago_images.repository.held import History
 from lago_images.repository.layout import NAME, RELEASES, release_key, retired_build
 from lago_images.repository.proof import prove
 from lago_images.repository.publisher import Publisher
 from lago_images.repository.release import Release
-from lago_images.repository.releasing import create, following
+from lago_images.repository.releasing import History, create, following
 from lago_images.repository.state import (
     State,
     build_of,
@@ -26,7 +25,7 @@ _LIST = "lago-images repo list --all shows what is published"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Changed:
+class HistoryChange:
     """What became of an image.
 
     Attributes:
@@ -50,7 +49,7 @@ class Changed:
 
 def yank(
     publisher: Publisher, name: str, *, reason: str, revision: int | None = None, arch: str = ""
-) -> Changed:
+) -> HistoryChange:
     """Withdraw a revision, the newest one that is offered unless another is named.
 
     With it goes every other revision of the same build. Clients are then offered what was
@@ -76,7 +75,7 @@ def yank(
     while one := create(store, name, arch, decide):
         made.append(one)
     refreshed = publisher.refresh()
-    return Changed(
+    return HistoryChange(
         name=name,
         arch=arch,
         about=targets[0].revision,
@@ -88,7 +87,7 @@ def yank(
 
 
 def _left_of(target: Release, history: History, retired: frozenset[str]) -> list[Release]:
-    """What of a build stands yet, the revision that is meant first."""
+    """Find what of a build stands yet, the revision that is meant first."""
     same = {target.build} - retired
     offered = standing(history)
     found = [one for one in offered if one.revision == target.revision or one.build in same]
@@ -104,7 +103,7 @@ def _withdrawal(target: Release, history: History, reason: str, now: float) -> R
 
 def rollback(
     publisher: Publisher, name: str, *, reason: str = "", to: int | None = None, arch: str = ""
-) -> Changed:
+) -> HistoryChange:
     """Publish an older build again, under a new revision: caching clients then really get it.
 
     Args:
@@ -135,7 +134,7 @@ def rollback(
             f"repo gc began to remove the build of revision {target.revision} at the same moment",
             hint=f"what was current still is; build it again: ci rebuild {name}",
         )
-    return Changed(
+    return HistoryChange(
         name=name,
         arch=arch,
         about=target.revision,
@@ -146,7 +145,7 @@ def rollback(
 
 
 def _back_to(target: Release, history: History, seen: int, reason: str, now: float) -> Release:
-    """The release that goes back to ``target``'s build, if ``seen`` is still the newest."""
+    """Make the release that goes back to ``target``'s build, if ``seen`` is still the newest."""
     if not history or history[-1].revision != seen:
         raise RepositoryError(
             f"{target.name} was published meanwhile: its newest revision is no longer {seen}",
@@ -163,7 +162,7 @@ def _back_to(target: Release, history: History, seen: int, reason: str, now: flo
 
 
 def only_arch(store: Store, name: str) -> str:
-    """The architecture of an image that has one; raises ``UsageError`` for none and several."""
+    """Find an image's architecture, if it has one; raises ``UsageError`` for none and several."""
     if not NAME.fullmatch(name):
         raise UsageError(f"{name!r} is not an image's name", hint=_LIST)
     keys = (release_key(stat.key) for stat in store.list(f"{RELEASES}{name}/"))
@@ -176,7 +175,7 @@ def only_arch(store: Store, name: str) -> str:
 
 
 def _current(store: Store, name: str, arch: str) -> int | None:
-    """The revision that clients get now; None for none."""
+    """Find the revision that clients get now; None for none."""
     try:
         current = read(store).current(name, arch)
     except RepositoryError as error:

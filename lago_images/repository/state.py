@@ -32,7 +32,7 @@ _SCHEMA = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Published:
+class PublishedCommit:
     """The commit published last, and its object's ETag."""
 
     commit: str
@@ -63,7 +63,7 @@ class State:
     incomplete: frozenset[BuildKey]
     unreadable: Mapping[BuildKey, str]
     objects: Mapping[str, Stat]
-    published: Published | None
+    published: PublishedCommit | None
     retired: frozenset[BuildKey] = frozenset()
 
     @property
@@ -192,7 +192,7 @@ def _marks(releases: Iterable[ReleaseKey]) -> list[str]:
     return sorted({f"{BUILDS}{name}/" for name in names[step::step]}) if step >= _LONG else []
 
 
-def read_published(store: Store) -> Published | None:
+def read_published(store: Store) -> PublishedCommit | None:
     """The commit published last; None only if the store says that there is none."""
     try:
         blob = store.get(PUBLISHED)
@@ -201,7 +201,7 @@ def read_published(store: Store) -> Published | None:
     try:
         plain = parse_json(blob.data, PUBLISHED)
         if plain["schema"] == _SCHEMA and isinstance(plain["commit"], str):
-            return Published(commit=plain["commit"], etag=blob.etag)
+            return PublishedCommit(commit=plain["commit"], etag=blob.etag)
     except (RepositoryError, TypeError, KeyError):
         pass
     raise RepositoryError(

@@ -1,4 +1,4 @@
-"""Doing what ``gc.plan`` says, in its order, beside running publishers."""
+"""Do what ``gc.plan`` says, in its order, beside running publishers."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ class Swept:
 
 
 def look(store: Store, retention: Retention, now: float) -> Sweep:
-    """What would be removed now; reads only."""
+    """Plan what would be removed now; reads only."""
     return plan(read(store), _unfinished(store), retention, now)
 
 
@@ -69,7 +69,7 @@ def sweep(publisher: Publisher, retention: Retention) -> Swept:
 
 
 def _unfinished(store: Store) -> tuple[Unfinished, ...]:
-    """None from a store that cannot list them: the rest can be cleared up all the same."""
+    """List unfinished uploads; none where a store cannot: the rest is cleared up all the same."""
     try:
         return tuple(store.unfinished(BUILDS))
     except StorageError as error:
@@ -113,7 +113,7 @@ def _revisions(store: Store, image: Image) -> int:
 
 
 def _refuse_named(store: Store, steps: tuple[Step, ...]) -> None:
-    """Rendering left these builds out; so whoever names one is not a rendering of ours."""
+    """Refuse to delete what is named: rendering left it out, so no rendering of ours names it."""
     named = set(_named(store))
     wrong = sorted(step.build.folder for step in steps if step.build.disk in named)
     if wrong:
@@ -124,7 +124,7 @@ def _refuse_named(store: Store, steps: tuple[Step, ...]) -> None:
 
 
 def _named(store: Store) -> Iterator[str]:
-    """The disks that the published files name now."""
+    """List the disks that the published files name now."""
     try:
         for entry in index.parse(store.get(INDEX).data)[0]:
             yield entry.file

@@ -30,7 +30,7 @@ from lago_images.planning.plan import make, suspects
 from lago_images.planning.published import holdings
 from lago_images.planning.tree import prefixes, read_tree
 from lago_images.repository.manifest import BaseRecord
-from lago_images.repository.state import Published, read
+from lago_images.repository.state import PublishedCommit, read
 from lago_images.settings import FILE, Settings
 from lago_images.spec.model import BaseKind
 from lago_images.storage.directory import DirectoryStore
@@ -92,7 +92,7 @@ def publish(tree: Tree, commit: str, folder: Path) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(data)
     (folder / "state").mkdir()
-    (folder / "state/published.json").write_bytes(Published.to_json(commit))
+    (folder / "state/published.json").write_bytes(PublishedCommit.to_json(commit))
 
 
 def steps(root: Path, folder: Path) -> tuple[dict[str, tuple[float, float]], Plan]:

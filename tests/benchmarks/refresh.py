@@ -23,15 +23,13 @@ from pathlib import Path
 from typing import Any
 
 from lago_images.console import Console
-from lago_images.repository import publish
 from lago_images.repository.layout import headers
 from lago_images.repository.metadata import hash_file
-from lago_images.repository.signing import Signer
 from lago_images.settings import Settings
 from lago_images.storage.directory import DirectoryStore
 from lago_images.storage.open import open_store
 from tests.servers import run
-from tests.support.handmade import SITE, disk_bytes, manifest, release
+from tests.support.handmade import disk_bytes, manifest, publisher, release
 
 REVISIONS = 50
 WRITERS = 16
@@ -102,7 +100,7 @@ def fill(store: Any, numbers: range) -> None:
 
 
 def ours(store: Any) -> None:
-    publish.refresh(store, SITE, Signer(), fingerprint=str)
+    publisher(store).refresh()
 
 
 def read_all(store: Any) -> None:

@@ -5,10 +5,9 @@ import json
 import pytest
 
 from lago_images.repository import history, verify_quick
-from lago_images.repository.publisher import Publisher
-from lago_images.repository.signing import Signer
 from lago_images.storage.directory import DirectoryStore
-from tests.support.handmade import SITE, manifest, publish_by_hand, release
+from tests.support.handmade import manifest, publish_by_hand, release
+from tests.support.handmade import publisher as open_publisher
 from tests.support.specs import SpecsRepo
 from tests.tools import need
 
@@ -19,14 +18,7 @@ NAME = "debian-12"
 def publisher(tmp_path):
     store = DirectoryStore(path=tmp_path / "repo")
     publish_by_hand(store, manifest(build_id="b1"), manifest(build_id="b2", fingerprint="f2"))
-    made = Publisher(
-        store=store,
-        site=SITE,
-        signer=Signer(),
-        fingerprint=str,
-        retire=frozenset(),
-        now=lambda: 1_700_000_100.0,
-    )
+    made = open_publisher(store)
     made.refresh()
     return made
 

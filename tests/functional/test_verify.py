@@ -22,7 +22,7 @@ from lago_images.console import Console
 from lago_images.disks.compress import compress
 from lago_images.errors import NotFoundError, StorageError
 from lago_images.host.process import Runner
-from lago_images.repository import layout, publish, verify_files
+from lago_images.repository import layout, verify_files
 from lago_images.repository.manifest import Disk
 from lago_images.repository.metadata import hash_file
 from lago_images.repository.serve import Server
@@ -38,6 +38,7 @@ from tests.support.at_work import at_work
 from tests.support.handmade import (
     SITE,
     manifest,
+    publisher,
     put,
     put_build,
     put_release,
@@ -81,7 +82,7 @@ def fill(store):
 
 
 def refresh(store, signer=None, site=SITE):
-    publish.refresh(store, site, signer or Signer(), fingerprint=str)
+    return publisher(store, signer=signer or Signer(), site=site).refresh()
 
 
 @pytest.fixture
@@ -620,11 +621,11 @@ def test_headers_that_a_bucket_has_lost_are_found_and_brought_back(moto):
     assert "Content-Type" in found["index"]
     assert "caches may keep it" in found["repo.metadata"]
     assert "it never changes" in found[B2.disk]
-    done = publish.refresh(store, SITE, Signer(), fingerprint=str)
+    done = refresh(store)
     assert done.written == ("index", "repo.metadata")
     # What is written once is not written again.
     assert problems(store).keys() == {B2.disk}
-    assert publish.refresh(store, SITE, Signer(), fingerprint=str).written == ()
+    assert refresh(store).written == ()
 
 
 class Forgetful(DirectoryStore):
@@ -641,7 +642,7 @@ def test_a_store_that_keeps_no_headers_is_told_once_and_not_refreshed_for_them(s
     report = verifier().store(Forgetful(path=store.path))
     assert report.problems == ()
     assert [one.where for one in report.findings if "Cache-Control" in one.what] == ["index"]
-    refreshed = publish.refresh(Forgetful(path=store.path), SITE, Signer(), fingerprint=str)
+    refreshed = refresh(Forgetful(path=store.path))
     assert refreshed.written == ()
 
 

@@ -8,7 +8,9 @@ from typing import Any
 from lago_images.repository.layout import BuildKey, headers
 from lago_images.repository.manifest import BaseRecord, BootTest, Disk, Manifest
 from lago_images.repository.metadata import hash_file, metadata_file
+from lago_images.repository.publisher import Publisher
 from lago_images.repository.release import Release
+from lago_images.repository.signing import Signer
 from lago_images.repository.site import Site
 from lago_images.spec.model import Base, BaseKind, Operation, Spec
 from lago_images.storage.base import Store
@@ -108,6 +110,18 @@ def put_build(store: Store, made: Manifest) -> BuildKey:
 
 def put_release(store: Store, made: Release) -> None:
     put(store, str(made.key), made.to_json())
+
+
+def publisher(store: Store, **changes: Any) -> Publisher:
+    """One that signs nothing, opened without the proofs that ``publishing`` asks for."""
+    values = {
+        "site": SITE,
+        "signer": Signer(),
+        "fingerprint": str,
+        "retire": frozenset(),
+        "now": lambda: 1_700_000_100.0,
+    }
+    return Publisher(store=store, **{**values, **changes})
 
 
 def publish_by_hand(store: Store, *manifests: Manifest) -> None:

@@ -9,7 +9,7 @@ from lago_images.planning.facts import (
     Current,
     History,
     Holdings,
-    Published,
+    ImageHoldings,
     Relation,
     Since,
 )
@@ -83,10 +83,10 @@ def released(built: Built, revision: int = 1, commit: str = OLD) -> Current:
     )
 
 
-def published(made: Tree, *names: str, created: int = NOW) -> dict[tuple[str, str], Published]:
+def published(made: Tree, *names: str, created: int = NOW) -> dict[tuple[str, str], ImageHoldings]:
     """Revision 1 of each name (of all, if none is given), built from the tree as it is."""
     return {
-        (name, made.specs[name].arch): Published(
+        (name, made.specs[name].arch): ImageHoldings(
             current=released(build_of(made, name, created=created)), newest=1
         )
         for name in names or made.specs
@@ -114,7 +114,7 @@ def history(
 
 def plan(
     made: Tree,
-    images: Mapping[tuple[str, str], Published] | None = None,
+    images: Mapping[tuple[str, str], ImageHoldings] | None = None,
     known: History | None = None,
     *,
     commit: str | None = OLD,

@@ -7,7 +7,7 @@ from lago_images.planning.model import Action, Plan, PlannedImage
 from lago_images.repository.layout import PUBLISHED
 from lago_images.repository.manifest import BaseRecord, Disk, Manifest
 from lago_images.repository.release import Release
-from lago_images.repository.state import Published
+from lago_images.repository.state import PublishedCommit
 from lago_images.storage.base import Store
 
 
@@ -91,4 +91,4 @@ def _release(store: Store, plan: Plan, image: PlannedImage, build: str) -> None:
 
 def _record(store: Store, commit: str) -> None:
     found = [stat.etag for stat in store.list(PUBLISHED)]
-    store.put(PUBLISHED, Published.to_json(commit), expected=found[0] if found else None)
+    store.put(PUBLISHED, PublishedCommit.to_json(commit), expected=found[0] if found else None)

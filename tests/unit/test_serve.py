@@ -83,7 +83,7 @@ def test_no_target_climbs_out(target):
 
 def _published(**changes):
     values = {"name": "my images", "templates": ("debian-12",), "bases": ("http://h/",)}
-    return clients.Published(**{**values, "fingerprint": "", **changes})
+    return clients.ClientView(**{**values, "fingerprint": "", **changes})
 
 
 def test_clients_of_an_unsigned_repository_are_told_not_to_check():

@@ -173,7 +173,7 @@ def test_killed_at_every_request(
     tell(record_property, what)
 
 
-def in_process(at: Worker) -> Callable[[Worker], publish_job.Published]:
+def in_process(at: Worker) -> Callable[[Worker], publish_job.PublicationOutcome]:
     """A publication without a process of its own, for what it must survive."""
     store = S3Store.open(
         at.store.bucket.name,
@@ -195,7 +195,7 @@ def in_process(at: Worker) -> Callable[[Worker], publish_job.Published]:
     at.start(passing)
     made = plan_job.plan(work, Ask())
 
-    def run(_worker: Worker) -> publish_job.Published:
+    def run(_worker: Worker) -> publish_job.PublicationOutcome:
         # What the store wants is asked anew, as by a new process.
         store.writer.dialect = None
         return publish_job.publish(work, made, [])

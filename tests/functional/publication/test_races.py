@@ -20,7 +20,7 @@ import pytest
 from lago_images.console import Console
 from lago_images.repository import index, layout, metadata
 from lago_images.repository.publisher import publishing
-from lago_images.repository.releasing import Verdict
+from lago_images.repository.releasing import Verdict, release
 from lago_images.repository.state import State, read
 from lago_images.settings import Settings
 from lago_images.storage.base import Store
@@ -63,8 +63,13 @@ def work(number: int, rounds: int, where: Any, gate: Any, said: Path) -> None:
         with publishing(
             store, SETTINGS, console=Console(quiet=True), environ={}, now=lambda: 1_700_000_000.0
         ) as publisher:
-            outcome = publisher.release(
-                made, commit=str(commit), known_revision=known, is_ancestor=is_ancestor
+            outcome = release(
+                store,
+                made,
+                commit=str(commit),
+                known_revision=known,
+                is_ancestor=is_ancestor,
+                now=publisher.now,
             )
             publisher.refresh()
         after = offered(store)
@@ -141,20 +146,20 @@ def opener(name: str, folder: Path, request: pytest.FixtureRequest) -> Any:
 def judge(store: Store, told: list[dict[str, Any]]) -> None:
     state = read(store)
     assert offered(store) == {
-        name: release.revision
+        name: current.revision
         for name, arch in state.images
-        if (release := state.current(name, arch))
+        if (current := state.current(name, arch))
     }
     for line in told:
         # After each publication clients were offered it, or what came after.
         assert line["seen"] >= line["revision"], line
         if line["verdict"] == Verdict.RELEASED:
-            [release] = [
+            [made] = [
                 one
                 for one in state.history(line["name"], "x86_64")
                 if one.revision == line["revision"]
             ]
-            assert (release.build, release.commit) == (line["build"], str(line["commit"]))
+            assert (made.build, made.commit) == (line["build"], str(line["commit"]))
     released = [line for line in told if line["verdict"] == Verdict.RELEASED]
     assert len({(line["name"], line["revision"]) for line in released}) == len(released)
     assert len({line["build"] for line in released}) == len(released)

@@ -11,7 +11,7 @@ from lago_images.ci.report import (
     LIMIT,
     MOST_STATUSES,
     Entry,
-    Outcome,
+    ImageOutcome,
     Report,
     chain_states,
     marker,
@@ -102,7 +102,7 @@ def test_a_promoted_build_is_told_without_a_time():
     promoted = entry(
         planned=planned(action=Action.PROMOTE, promote="b2"), result=None, after=manifest()
     )
-    assert promoted.outcome is Outcome.WAITING
+    assert promoted.outcome is ImageOutcome.WAITING
     assert "✅ built before, waits to be released" in render(report(promoted))
 
 
@@ -129,12 +129,12 @@ def test_what_was_not_released_is_not_good():
 
 def test_what_was_not_built_is_told_before_it_was_not_released():
     fate = Fate(name="debian-12", verdict=None, why="it has no build")
-    assert entry(result=failed(), after=None, fate=fate).outcome is Outcome.FAILED
+    assert entry(result=failed(), after=None, fate=fate).outcome is ImageOutcome.FAILED
 
 
 def test_a_lost_result_is_a_failure():
     lost = entry(result=None, after=None, changes=None)
-    assert lost.outcome is Outcome.MISSING
+    assert lost.outcome is ImageOutcome.MISSING
     assert not report(lost).good
     assert "without telling how" in render(report(lost))
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lago_images.errors import UsageError
-from lago_images.planning.facts import History, Published, Relation
+from lago_images.planning.facts import History, ImageHoldings, Relation
 from lago_images.planning.gitdata import Change
 from lago_images.planning.model import Action
 from tests.support.planning import (
@@ -253,7 +253,7 @@ def test_what_has_aged_is_stale_with_its_layers():
 def test_forced_is_built_with_its_layers_and_never_promoted():
     images = published(ALL)
     waiting = build_of(ALL, "debian", number=2)
-    images[KEY] = Published(current=images[KEY].current, newest=1, waiting=(waiting,))
+    images[KEY] = ImageHoldings(current=images[KEY].current, newest=1, waiting=(waiting,))
     made = plan(ALL, images, history(), force=frozenset({"debian"}))
     assert why(made, "debian") == [("forced", "it was asked for")]
     assert made.chains == (("debian", "iscsi", "nfs"),)
@@ -290,7 +290,7 @@ def test_a_waiting_build_is_promoted_the_newest_first():
     waiting = tuple(build_of(new, "debian", number=n, created=NOW + n) for n in (2, 3))
     other = build_of(tree(BASE, content={"debian": "3"}), "debian", number=4)
     current = released(build_of(tree(BASE), "debian"))
-    images = {KEY: Published(current=current, newest=7, waiting=(*waiting, other))}
+    images = {KEY: ImageHoldings(current=current, newest=7, waiting=(*waiting, other))}
     made = plan(new, images, history("image-specs/debian"))
     assert image(made, "debian").action is Action.PROMOTE
     assert image(made, "debian").promote == "debian-3"
@@ -304,7 +304,7 @@ def test_a_build_that_waits_replaces_no_image_that_is_unchanged():
     """Who may write builds/* could otherwise replace any image without a merge."""
     images = published(ALL)
     waiting = build_of(ALL, "debian", number=2, created=NOW + 1)
-    images[KEY] = Published(current=images[KEY].current, newest=1, waiting=(waiting,))
+    images[KEY] = ImageHoldings(current=images[KEY].current, newest=1, waiting=(waiting,))
     made = plan(ALL, images, history())
     assert set(actions(made).values()) == {"keep"}
 
@@ -312,7 +312,7 @@ def test_a_build_that_waits_replaces_no_image_that_is_unchanged():
 def test_what_gc_may_remove_before_the_plan_is_carried_out_is_not_promoted():
     new = tree(BASE, content={"debian": "2"})
     waiting = build_of(new, "debian", number=2, created=NOW - 2 * DAY + 60)
-    images = {KEY: Published(newest=0, waiting=(waiting,))}
+    images = {KEY: ImageHoldings(newest=0, waiting=(waiting,))}
     assert actions(plan(new, images, history(), promote_days=2)) == {"debian": "promote"}
     assert actions(plan(new, images, history(), promote_days=1)) == {"debian": "build"}
     assert actions(plan(new, images, history(), now=NOW + 60, promote_days=2)) == {
@@ -326,7 +326,7 @@ def test_layers_are_promoted_on_the_base_they_were_built_on_only():
     for name, base in (("debian", 0), ("nfs", 2), ("iscsi", 1)):
         waiting = build_of(new, name, number=2, base=base)
         key = (name, "x86_64")
-        images[key] = Published(current=images[key].current, newest=1, waiting=(waiting,))
+        images[key] = ImageHoldings(current=images[key].current, newest=1, waiting=(waiting,))
     made = plan(new, images, history("image-specs/debian"))
     assert actions(made) == {"debian": "promote", "iscsi": "build", "nfs": "promote"}
     assert made.chains == (("debian", "iscsi"),)
@@ -337,17 +337,17 @@ def test_a_layer_is_promoted_on_a_kept_base():
     images = published(tree(BASE, NFS))
     waiting = build_of(new, "nfs", number=2, base=1)
     key = ("nfs", "x86_64")
-    images[key] = Published(current=images[key].current, newest=1, waiting=(waiting,))
+    images[key] = ImageHoldings(current=images[key].current, newest=1, waiting=(waiting,))
     assert actions(plan(new, images, history()))["nfs"] == "promote"
     gone = build_of(new, "nfs", number=2, base=9)
-    images[key] = Published(current=images[key].current, newest=1, waiting=(gone,))
+    images[key] = ImageHoldings(current=images[key].current, newest=1, waiting=(gone,))
     assert actions(plan(new, images, history()))["nfs"] == "build"
 
 
 def test_a_layer_left_behind_on_an_older_build_of_its_base_is_made_up_for():
     images = published(ALL)
     rebuilt = build_of(ALL, "debian", number=2)
-    images[KEY] = Published(current=released(rebuilt, revision=2), newest=2)
+    images[KEY] = ImageHoldings(current=released(rebuilt, revision=2), newest=2)
     made = plan(ALL, images, history())
     assert actions(made) == {
         "cirros": "keep",
@@ -363,7 +363,7 @@ def test_a_release_whose_build_is_lost_is_missing():
     lost = type(current)(
         revision=4, fingerprint=current.fingerprint, commit=OLD, build="debian-1", built=None
     )
-    made = plan(tree(BASE), {KEY: Published(current=lost, newest=4)}, history())
+    made = plan(tree(BASE), {KEY: ImageHoldings(current=lost, newest=4)}, history())
     assert why(made, "debian") == [
         ("missing", "revision 4 names build debian-1, which is not there")
     ]
@@ -374,7 +374,7 @@ def test_what_an_operator_took_back_is_not_built_again_unasked():
     held = {new.fingerprints["debian"]: "revision 2 was withdrawn: it does not boot"}
     waiting = (build_of(new, "debian", number=3),)
     current = released(build_of(tree(BASE), "debian"))
-    images = {KEY: Published(current=current, newest=3, held=held, waiting=waiting)}
+    images = {KEY: ImageHoldings(current=current, newest=3, taken_back=held, waiting=waiting)}
     made = plan(new, images, history("image-specs/debian"))
     assert actions(made) == {"debian": "keep", "nfs": "keep"}
     assert image(made, "debian").note == (
@@ -394,7 +394,7 @@ def test_the_schedule_does_not_bring_back_what_was_taken_back(content, days):
     current = released(
         build_of(tree(BASE, content={"debian": "1"}), "debian", created=NOW - 40 * DAY)
     )
-    images = {KEY: Published(current=current, newest=3, held=held)}
+    images = {KEY: ImageHoldings(current=current, newest=3, taken_back=held)}
     assert actions(plan(new, images, history(), stale_days=days)) == {"debian": "keep"}
     asked = plan(new, images, history(), stale_days=days, force=frozenset({"debian"}))
     assert actions(asked) == {"debian": "build"}
@@ -402,7 +402,7 @@ def test_the_schedule_does_not_bring_back_what_was_taken_back(content, days):
 
 def test_all_withdrawn_is_missing_until_the_spec_changes():
     held = {tree(BASE).fingerprints["debian"]: "revision 1 was withdrawn"}
-    images = {KEY: Published(newest=2, held=held)}
+    images = {KEY: ImageHoldings(newest=2, taken_back=held)}
     assert actions(plan(tree(BASE), images, history())) == {"debian": "keep"}
     changed = plan(tree(BASE, content={"debian": "2"}), images, history())
     assert why(changed, "debian") == [

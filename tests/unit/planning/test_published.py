@@ -3,7 +3,7 @@
 from lago_images.planning.published import holdings
 from lago_images.repository.manifest import BaseRecord, Disk, Manifest
 from lago_images.repository.release import Release
-from lago_images.repository.state import Published, State
+from lago_images.repository.state import PublishedCommit, State
 
 DISK = Disk(
     format="qcow2", virtual_size=1, size=1, compressed_size=1, sha1="", sha256="", sha512=""
@@ -46,7 +46,7 @@ def held(*releases: Release, manifests=(), incomplete=()):
         incomplete=frozenset(one.key for one in incomplete),
         unreadable={},
         objects={},
-        published=Published(commit="c9", etag="e"),
+        published=PublishedCommit(commit="c9", etag="e"),
     )
     assert holdings(state).commit == "c9"
     return holdings(state).images.get(("a", "x86_64"))
@@ -56,7 +56,7 @@ def test_current_is_the_newest_that_stands():
     one, two = manifest(1, "f1"), manifest(2, "f2")
     found = held(release(1, "b1", "f1"), release(2, "b2", "f2"), manifests=[one, two])
     assert (found.newest, found.current.revision, found.current.built.created) == (2, 2, 2)
-    assert found.held == {}
+    assert found.taken_back == {}
 
 
 def test_a_withdrawn_fingerprint_is_held_until_it_is_released_again():
@@ -68,9 +68,9 @@ def test_a_withdrawn_fingerprint_is_held_until_it_is_released_again():
     ]
     found = held(*history, manifests=[one, two])
     assert (found.newest, found.current.revision) == (3, 1)
-    assert found.held == {"f2": "revision 2 was withdrawn: broken"}
+    assert found.taken_back == {"f2": "revision 2 was withdrawn: broken"}
     again = held(*history, release(4, "b3", "f2"), manifests=[one, two, three])
-    assert (again.current.revision, again.held) == (4, {})
+    assert (again.current.revision, again.taken_back) == (4, {})
 
 
 def test_what_a_rollback_passes_over_is_held():
@@ -81,8 +81,8 @@ def test_what_a_rollback_passes_over_is_held():
         manifests=builds,
     )
     assert found.current.fingerprint == "f1"
-    assert set(found.held) == {"f2", "f3"}
-    assert found.held["f3"] == "revision 4 rolled it back: back"
+    assert set(found.taken_back) == {"f2", "f3"}
+    assert found.taken_back["f3"] == "revision 4 rolled it back: back"
 
 
 def test_a_rollback_that_was_withdrawn_itself_holds_nothing():
@@ -94,7 +94,7 @@ def test_a_rollback_that_was_withdrawn_itself_holds_nothing():
         manifests=builds,
     )
     assert found.current.fingerprint == "f2"
-    assert "f2" not in found.held
+    assert "f2" not in found.taken_back
 
 
 def test_a_rollback_among_builds_of_one_spec_holds_the_spec():
@@ -102,7 +102,7 @@ def test_a_rollback_among_builds_of_one_spec_holds_the_spec():
     builds = [manifest(n) for n in (1, 2)]
     back = release(3, "b1", "f", reason="back to revision 1")
     found = held(release(1, "b1", "f"), release(2, "b2", "f"), back, manifests=builds)
-    assert (found.current.revision, set(found.held)) == (3, {"f"})
+    assert (found.current.revision, set(found.taken_back)) == (3, {"f"})
     again = held(
         release(1, "b1", "f"),
         release(2, "b2", "f"),
@@ -110,15 +110,15 @@ def test_a_rollback_among_builds_of_one_spec_holds_the_spec():
         release(4, "b4", "f"),
         manifests=[*builds, manifest(4)],
     )
-    assert again.held == {}
+    assert again.taken_back == {}
 
 
 def test_an_older_withdrawal_does_not_hold_what_was_released_since():
     history = [release(n, f"b{n}", "f") for n in (1, 2, 3)]
     leak = release(4, None, withdraws=1, reason="leak")
-    assert held(*history, leak, manifests=[manifest(3)]).held == {}
+    assert held(*history, leak, manifests=[manifest(3)]).taken_back == {}
     newest = release(5, None, withdraws=3, reason="bad")
-    assert held(*history, leak, newest, manifests=[manifest(2)]).held.keys() == {"f"}
+    assert held(*history, leak, newest, manifests=[manifest(2)]).taken_back.keys() == {"f"}
 
 
 def test_only_complete_clean_unreleased_builds_wait():

@@ -6,18 +6,16 @@ from lago_images.errors import RepositoryError, UsageError
 from lago_images.repository import history, sweep
 from lago_images.repository.gc import Retention
 from lago_images.repository.index import parse
-from lago_images.repository.publisher import Publisher
 from lago_images.repository.releasing import Verdict, release
-from lago_images.repository.signing import Signer
 from lago_images.repository.state import read
 from lago_images.storage.directory import DirectoryStore
 from tests.support.handmade import (
-    SITE,
     manifest,
     publish_by_hand,
     put_build,
     put_release,
 )
+from tests.support.handmade import publisher as open_publisher
 from tests.support.handmade import release as record
 
 NAME = "debian-12"
@@ -36,14 +34,7 @@ def built(number, name=NAME):
 
 
 def publisher(store, now=START + 60):
-    return Publisher(
-        store=store,
-        site=SITE,
-        signer=Signer(),
-        fingerprint=str,
-        retire=frozenset(),
-        now=lambda: now,
-    )
+    return open_publisher(store, now=lambda: now)
 
 
 def offered(store):

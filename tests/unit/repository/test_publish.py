@@ -3,20 +3,23 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from lago_images.errors import ConflictError, RepositoryError, SigningError
-from lago_images.repository import publish
-from lago_images.repository.held import held
 from lago_images.repository.index import parse
 from lago_images.repository.layout import PUBLISHED
 from lago_images.repository.proof import prove
-from lago_images.repository.releasing import Verdict, create, read_history
+from lago_images.repository.releasing import (
+    Verdict,
+    create,
+    read_history,
+    record_commit,
+    taken_back,
+)
 from lago_images.repository.releasing import release as make_public
-from lago_images.repository.signing import Signer
 from lago_images.repository.state import read
 from lago_images.storage.directory import DirectoryStore
 from tests.support.handmade import (
-    SITE,
     manifest,
     publish_by_hand,
+    publisher,
     put,
     put_build,
     put_release,
@@ -55,9 +58,7 @@ def refresh(store, **more):
     def no_key(_armour):
         raise AssertionError("no key is published here")
 
-    return publish.refresh(
-        store, SITE, Signer(), fingerprint=no_key, wait=lambda _attempt: None, **more
-    )
+    return publisher(store, fingerprint=no_key, **more).refresh(wait=lambda _attempt: None)
 
 
 def index_of(store):
@@ -131,7 +132,7 @@ def reverted(store):
 
 def test_nor_where_the_newer_commit_left_the_image_as_it_was(store):
     late = reverted(store)
-    publish.record(store, "c3", is_ancestor=is_ancestor)
+    record_commit(store, "c3", is_ancestor=is_ancestor)
     outcome = public(store, late, commit="c2", known=1)
     assert (outcome.verdict, outcome.release.build) == (Verdict.SUPERSEDED, "b1")
     assert read(store).newest("debian-12", "x86_64") == 1
@@ -140,13 +141,13 @@ def test_nor_where_the_newer_commit_left_the_image_as_it_was(store):
 @pytest.mark.parametrize("commit", ["c3", "d1", "gone"])
 def test_a_published_commit_that_is_no_newer_one_supersedes_nothing(store, commit):
     made = reverted(store)
-    publish.record(store, "c2", is_ancestor=is_ancestor)
+    record_commit(store, "c2", is_ancestor=is_ancestor)
     assert public(store, made, commit=commit, known=1).verdict is Verdict.RELEASED
 
 
 def test_an_older_commit_may_build_again_what_the_newer_one_left_as_it_was(store):
     reverted(store)
-    publish.record(store, "c3", is_ancestor=is_ancestor)
+    record_commit(store, "c3", is_ancestor=is_ancestor)
     again = manifest(build_id="b3", fingerprint="f1")
     put_build(store, again)
     assert public(store, again, commit="c2", known=1).verdict is Verdict.RELEASED
@@ -157,7 +158,7 @@ def test_a_newer_commit_published_at_the_same_moment_is_given_way_to(store):
         def put(self, key, data, **more):
             done = super().put(key, data, **more)
             if key.endswith("/2.json"):
-                publish.record(store, "c3", is_ancestor=is_ancestor)
+                record_commit(store, "c3", is_ancestor=is_ancestor)
             return done
 
     late = reverted(store)
@@ -166,7 +167,7 @@ def test_a_newer_commit_published_at_the_same_moment_is_given_way_to(store):
     current = read(store).current("debian-12", "x86_64")
     assert (current.build, current.commit) == ("b1", "c3")
     # Nobody took the change back: it may be published again later.
-    assert held(read(store).history("debian-12", "x86_64")) == {}
+    assert taken_back(read(store).history("debian-12", "x86_64")) == {}
 
 
 @pytest.mark.parametrize("commit", ["c2", "c3", "d1", "gone"])
@@ -321,7 +322,7 @@ def test_publishers_at_once_lose_nothing(store):
 
     def publish_one(made):
         public(store, made)
-        publish.refresh(store, SITE, Signer(), fingerprint=str)
+        publisher(store).refresh()
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(publish_one, builds))
@@ -337,7 +338,7 @@ def test_a_store_that_always_conflicts_is_given_up_on(store, monkeypatch):
     with pytest.raises(RepositoryError, match="100 times"):
         refresh(store)
     with pytest.raises(RepositoryError, match="every time"):
-        publish.record(store, "c1", is_ancestor=is_ancestor, wait=lambda _: None)
+        record_commit(store, "c1", is_ancestor=is_ancestor, wait=lambda _: None)
 
 
 def test_files_signed_before_are_not_left_to_go_stale(store):
@@ -350,7 +351,7 @@ def test_files_signed_before_are_not_left_to_go_stale(store):
 
 def test_the_published_commit_moves_forward_only(store):
     def record(commit):
-        return publish.record(store, commit, is_ancestor=is_ancestor)
+        return record_commit(store, commit, is_ancestor=is_ancestor)
 
     assert record("c2")
     assert not record("c1")
@@ -361,13 +362,13 @@ def test_the_published_commit_moves_forward_only(store):
 
 @pytest.mark.parametrize("before", ["gone", "d1"])
 def test_a_published_commit_off_our_line_is_replaced(store, before):
-    publish.record(store, before, is_ancestor=is_ancestor)
-    assert publish.record(store, "c1", is_ancestor=is_ancestor)
+    record_commit(store, before, is_ancestor=is_ancestor)
+    assert record_commit(store, "c1", is_ancestor=is_ancestor)
     assert read(store).published.commit == "c1"
 
 
 def test_a_newer_commit_recorded_meanwhile_stays(store, monkeypatch):
-    publish.record(store, "c1", is_ancestor=is_ancestor)
-    meanwhile(monkeypatch, PUBLISHED, lambda: publish.record(store, "c3", is_ancestor=is_ancestor))
-    assert not publish.record(store, "c2", is_ancestor=is_ancestor, wait=lambda _: None)
+    record_commit(store, "c1", is_ancestor=is_ancestor)
+    meanwhile(monkeypatch, PUBLISHED, lambda: record_commit(store, "c3", is_ancestor=is_ancestor))
+    assert not record_commit(store, "c2", is_ancestor=is_ancestor, wait=lambda _: None)
     assert read(store).published.commit == "c3"

@@ -10,7 +10,7 @@ from lago_images.repository.manifest import Manifest
 from lago_images.repository.parsing import LARGEST, parse_json
 from lago_images.repository.release import Release
 from lago_images.repository.releasing import release as make_public
-from lago_images.repository.state import Published, _marks, read
+from lago_images.repository.state import PublishedCommit, _marks, read
 from lago_images.storage.base import Headers
 from lago_images.storage.directory import DirectoryStore
 from tests.support.handmade import manifest, publish_by_hand, put, put_build, put_release, release
@@ -350,7 +350,7 @@ def test_an_object_that_is_listed_and_never_found_is_an_error(store, monkeypatch
 
 
 def test_the_published_commit_is_read(store):
-    put(store, PUBLISHED, Published.to_json("c7"))
+    put(store, PUBLISHED, PublishedCommit.to_json("c7"))
     assert read(store).published.commit == "c7"
 
 
