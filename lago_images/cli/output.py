@@ -52,9 +52,9 @@ def show_publication(console: Console, publication: PublicationOutcome) -> None:
     for name, outcome in publication.outcomes.items():
         click.echo(f"{name}: {outcome.verdict} revision {outcome.release.revision}")
     for name in publication.missing:
-        console.error(f"{name}: not publication: it has no build")
+        console.error(f"{name}: not published: it has no build")
     for name, why in publication.failed.items():
-        console.error(f"{name}: not publication: {why}")
+        console.error(f"{name}: not published: {why}")
     for finding in publication.findings:
         console.error(f"{finding.where}: {finding.what}; repair: {finding.repair}")
     changed = ", ".join(publication.written) or "nothing"
