@@ -15,6 +15,7 @@ from uuid import NAMESPACE_URL, uuid5
 from cyclonedx.model import HashAlgorithm, HashType, Property
 from cyclonedx.model.bom import Bom, BomMetaData
 from cyclonedx.model.component import Component, ComponentType
+from cyclonedx.model.dependency import Dependency
 from cyclonedx.model.tool import ToolRepository
 from cyclonedx.output.json import JsonV1Dot6
 from packageurl import PackageURL
@@ -92,6 +93,7 @@ def render(manifest: Manifest, packages: bytes | None) -> bytes:
     digest = hashlib.sha256(manifest.to_json()).hexdigest()
     image = _image(manifest)
     contents = list(_contents(distribution(manifest.properties), listed or ()))
+    leaves = [Dependency(one.bom_ref) for one in contents]
     bom = Bom(
         serial_number=uuid5(NAMESPACE_URL, f"sha256:{digest}"),
         metadata=BomMetaData(
@@ -100,8 +102,8 @@ def render(manifest: Manifest, packages: bytes | None) -> bytes:
             component=image,
         ),
         components=contents,
+        dependencies=[Dependency(image.bom_ref, leaves), *leaves],
     )
-    bom.register_dependency(image, contents)
     return canonical(json.loads(JsonV1Dot6(bom).output_as_string()))
 
 
