@@ -83,9 +83,11 @@ def _parse(data: bytes, where: str) -> Envelope:
         RecursionError,
         FormatError,
     ) as error:
-        raise SigningError(f"{where} is no DSSE envelope: {error!r}") from error
+        what = repr(error)[:200]
+        raise SigningError(f"{where} is no DSSE envelope: {what}") from error
     if envelope.payload_type != TYPE:
-        raise SigningError(f"{where} holds {envelope.payload_type!r}, not {TYPE}")
+        kind = repr(envelope.payload_type)[:200]
+        raise SigningError(f"{where} holds {kind}, not {TYPE}")
     return envelope
 
 

@@ -31,6 +31,9 @@ _BUILDER = re.compile(r"[a-z][a-z0-9+.-]*:\S+")
 _SHORT_URL = re.compile(r"(?:[^@/:]+@)?([^@/:]+):(?!//)(.+)")
 _NO_TEXTS: Mapping[str, str] = MappingProxyType({})
 
+# Characters of a value in an error.
+_SHOWN = 200
+
 T = TypeVar("T")
 
 
@@ -126,7 +129,7 @@ class Provenance:
 
     def _run_details(self) -> dict[str, Any]:
         if not _BUILDER.fullmatch(self.origin.builder):
-            raise RepositoryError(f"the builder {self.origin.builder!r} is no URI")
+            raise RepositoryError(f"the builder {_short(self.origin.builder)} is no URI")
         return {
             "builder": {"id": self.origin.builder, "version": dict(self.tools)},
             "metadata": {
@@ -173,8 +176,9 @@ def parse(data: bytes, where: str) -> Provenance:
     try:
         made = _read(plain)
         is_ours = made.to_json() == data
-    except (LookupError, TypeError, ValueError, RepositoryError) as error:
-        raise RepositoryError(f"{where} is no statement of provenance: {error}") from error
+    except (ValueError, RepositoryError) as error:
+        what = str(error)[:_SHOWN]
+        raise RepositoryError(f"{where} is no statement of provenance: {what}") from error
     if not is_ours:
         raise RepositoryError(
             f"{where} is no statement of provenance as this lago-images writes it: it says more, "
@@ -213,14 +217,16 @@ def _specs(repository: str, commit: str) -> list[dict[str, Any]]:
     if commit == NO_COMMIT:
         return []
     if not _COMMIT.fullmatch(commit):
-        raise RepositoryError(f"the commit {commit!r} is no commit's id")
+        raise RepositoryError(f"the commit {_short(commit)} is no commit's id")
     uri = {"uri": f"git+{repository}@{commit}"} if repository else {}
     return [{"name": "specs", **uri, "digest": {"gitCommit": commit}}]
 
 
 def _digest_set(of_what: str, digest: str) -> dict[str, str]:
     if not _DIGEST.fullmatch(digest):
-        raise RepositoryError(f"the digest of {of_what} is {digest!r}, not sha256:… or sha512:…")
+        raise RepositoryError(
+            f"the digest of {of_what} is {_short(digest)}, not sha256:… or sha512:…"
+        )
     algorithm, _, value = digest.partition(":")
     return {algorithm: value}
 
@@ -230,7 +236,7 @@ def _seconds(moment: str) -> int:
 
 
 def _read(plain: object) -> Provenance:
-    """Raises ``LookupError``, ``TypeError`` or ``ValueError`` for what is missing or wrong."""
+    """Raises ``ValueError`` for what is missing or wrong."""
     definition, run = "predicate.buildDefinition", "predicate.runDetails"
     given, internal = f"{definition}.externalParameters", f"{definition}.internalParameters"
     base = f"{definition}.resolvedDependencies.-1"
@@ -269,15 +275,23 @@ def _read(plain: object) -> Provenance:
 def _texts(plain: object, path: str) -> Mapping[str, str]:
     values = _at(plain, path, dict)
     if not all(isinstance(value, str) for value in values.values()):
-        raise TypeError(f"{path} is {values!r}")
+        raise ValueError(f"{path} is not all text")
     return values
 
 
 def _at(plain: object, path: str, kind: type[T]) -> T:
-    """What is at a path of keys and places in lists; raises ``TypeError`` for another kind."""
+    """What is at a path of keys and places in lists; raises ``ValueError`` for another kind."""
     value: Any = plain
-    for part in path.split("."):
-        value = value[int(part)] if isinstance(value, list) else value[part]
+    try:
+        for part in path.split("."):
+            value = value[int(part)] if isinstance(value, list) else value[part]
+    except (LookupError, TypeError, ValueError) as error:
+        raise ValueError(f"it has no {path}") from error
     if not isinstance(value, kind):
-        raise TypeError(f"{path} is {value!r}")
+        raise ValueError(f"{path} is {_short(value)}")  # noqa: TRY004 -- of what was read, not of us
     return value
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"

@@ -69,3 +69,10 @@ def test_what_is_no_envelope_is_refused(data):
 )
 def test_an_envelope_of_something_else_is_refused(kind):
     refused(json.dumps({**GOOD, "payloadType": kind}).encode(), "^the envelope holds ")
+
+
+def test_an_error_is_of_readable_length():
+    long = "x" * 100_000
+    for more in ({"payloadType": long}, {"payload": [long]}, {"signatures": long}):
+        error = refused(json.dumps({**GOOD, **more}).encode(), r"^the envelope ")
+        assert len(error.message) < 1000

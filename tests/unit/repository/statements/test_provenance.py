@@ -174,6 +174,11 @@ def refused(data):
 FREE = {"properties", "settings", "version", "byproducts"}
 
 
+def test_what_is_missing_is_named():
+    data = changed(plain(), ("subject", 0, "name"), lambda inside, key: inside.pop(key))
+    assert refused(data).message.endswith(": it has no subject.0.name")
+
+
 def test_nothing_may_be_missing():
     document = plain()
     required = [path for path in places(document) if not FREE & set(map(str, path[:-1]))]
@@ -222,6 +227,19 @@ def test_the_same_in_other_bytes_is_refused():
     assert refused(json.dumps(plain()).encode()).hint is not None
     twice = made().to_json().replace(b'"_type":', b'"_type": "", "_type":')
     refused(twice)
+
+
+def test_an_error_is_of_readable_length():
+    long = "x" * 100_000
+    started = ("predicate", "runDetails", "metadata", "startedOn")
+    for path, value in [(started[:2], [long]), (("subject", 0, "name"), [long]), (started, long)]:
+        data = changed(plain(), path, lambda inside, key, v=value: inside.__setitem__(key, v))
+        assert len(refused(data).message) < 1000
+    builder = Origin(spec="s", repository="", builder=long)
+    for more in ({"commit": long}, {"origin": builder}, {"base": BaseRecord(ref="b", digest=long)}):
+        with pytest.raises(RepositoryError) as caught:
+            made(**more).to_json()
+        assert len(caught.value.message) < 1000
 
 
 @pytest.mark.parametrize("data", [b"", b"null", b"[]", b"{}", b"\xff", b"[" * 100_000, b'"x"'])
