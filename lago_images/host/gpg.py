@@ -197,9 +197,11 @@ def _primaries(listing: str) -> Iterator[tuple[str, str, list[str]]]:
 
 def _signer(status: str) -> str:
     """The primary key's fingerprint in VALIDSIG, the last of its fields (doc/DETAILS)."""
-    signers = [
-        line.split()[-1] for line in status.splitlines() if line.startswith("[GNUPG:] VALIDSIG ")
-    ]
+    lines = status.splitlines()
+    # gpg exits with 0 for these, too, and says VALIDSIG.
+    if any(line.startswith("[GNUPG:] REVKEYSIG ") for line in lines):
+        raise SigningError("the signature is by a key that was revoked")
+    signers = [line.split()[-1] for line in lines if line.startswith("[GNUPG:] VALIDSIG ")]
     if len(signers) != 1:
         raise SigningError(f"there are {len(signers)} good signatures instead of one")
     return signers[0]

@@ -1,0 +1,1 @@
+"""What is stated of an image, for anybody to check offline: see ``docs/verifying-an-image.md``."""

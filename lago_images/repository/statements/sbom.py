@@ -1,0 +1,204 @@
+"""The SBOM of an image: CycloneDX 1.6, made of its manifest and its list of packages.
+
+It has no licences: neither the manifest nor ``packages.txt`` knows any, and a guess would be
+believed.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+from uuid import NAMESPACE_URL, uuid5
+
+from cyclonedx.model import HashAlgorithm, HashType, Property
+from cyclonedx.model.bom import Bom, BomMetaData
+from cyclonedx.model.component import Component, ComponentType
+from cyclonedx.model.dependency import Dependency
+from cyclonedx.model.tool import ToolRepository
+from cyclonedx.output.json import JsonV1Dot6
+from packageurl import PackageURL
+
+from lago_images.errors import RepositoryError
+from lago_images.repository.manifest import Manifest, canonical
+from lago_images.repository.statements.provenance import moment
+
+# As building/contents.py writes them; the list comes out of a guest, which is not trusted.
+_LINE = re.compile(r"([A-Za-z0-9][\w+.()~-]*) ([\w+.:~^()-]+) ([\w-]+)")
+_SHORT_ID = re.compile(r"([a-z]+(?:-[a-z]+)*)([0-9]+(?:\.[0-9]+)*)?")
+
+
+class Package(NamedTuple):
+    """A line of ``packages.txt``."""
+
+    name: str
+    version: str
+    arch: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Distribution:
+    """What packages of an image are packages of.
+
+    Attributes:
+        kind: The package URL's type, such as ``deb``.
+        vendor: The package URL's namespace.
+        name: As ``ID`` of os-release(5) has it; what scanners look vulnerabilities up by.
+        version: Empty when it is not known.
+    """
+
+    kind: str
+    vendor: str
+    name: str
+    version: str = ""
+
+
+# By what osinfo's short ids and lago's distros begin with. `el` is of many vendors: none is named.
+_DISTRIBUTIONS = {
+    "almalinux": ("rpm", "almalinux", "almalinux"),
+    "alpinelinux": ("apk", "alpine", "alpine"),
+    "centos": ("rpm", "centos", "centos"),
+    "centos-stream": ("rpm", "centos", "centos"),
+    "debian": ("deb", "debian", "debian"),
+    "fc": ("rpm", "fedora", "fedora"),
+    "fedora": ("rpm", "fedora", "fedora"),
+    "opensuse": ("rpm", "opensuse", "opensuse-leap"),
+    "rhel": ("rpm", "redhat", "rhel"),
+    "rocky": ("rpm", "rocky", "rocky"),
+    "ubuntu": ("deb", "ubuntu", "ubuntu"),
+}
+
+
+def render(manifest: Manifest, packages: bytes | None) -> bytes:
+    """The SBOM; the same manifest and packages give the same bytes.
+
+    Args:
+        manifest: The image's. Its ``osinfo``, else its ``distro``, says what the packages are of;
+            where neither does, their package URLs are ``pkg:generic/…``.
+        packages: ``packages.txt``; None for an image whose packages are not known, whose SBOM
+            says so.
+
+    Raises:
+        RepositoryError: ``packages`` is no list of packages, or not as long as the manifest says;
+            or the manifest's ``created`` is no moment.
+    """
+    listed = None if packages is None else parse_packages(packages, manifest.key.packages)
+    count = None if listed is None else len(listed)
+    if manifest.packages != count:
+        raise RepositoryError(
+            f"{manifest.key.packages} has {_counted(count)}, and {manifest.key.manifest} says "
+            f"{_counted(manifest.packages)}"
+        )
+    digest = hashlib.sha256(manifest.to_json()).hexdigest()
+    image = _image(manifest)
+    contents = list(_contents(distribution(manifest.properties), listed or ()))
+    leaves = [Dependency(one.bom_ref) for one in contents]
+    bom = Bom(
+        serial_number=uuid5(NAMESPACE_URL, f"sha256:{digest}"),
+        metadata=BomMetaData(
+            timestamp=moment(manifest.created),
+            tools=ToolRepository(components=[_tool(manifest)]),
+            component=image,
+        ),
+        components=contents,
+        dependencies=[Dependency(image.bom_ref, leaves), *leaves],
+    )
+    return canonical(json.loads(JsonV1Dot6(bom).output_as_string()))
+
+
+def parse_packages(data: bytes, where: str) -> tuple[Package, ...]:
+    """The packages of a ``packages.txt``.
+
+    Raises:
+        RepositoryError: A line, named as ``where:line``, is not ``name version arch``, or comes
+            twice.
+    """
+    packages: dict[Package, None] = {}
+    for number, line in enumerate(data.decode(errors="replace").splitlines(), start=1):
+        match = _LINE.fullmatch(line)
+        if not match:
+            raise RepositoryError(f"{where}:{number}: not `name version arch`: {line[:200]!r}")
+        package = Package(*match.groups())
+        if package in packages:
+            raise RepositoryError(f"{where}:{number}: {line} is there already")
+        packages[package] = None
+    return tuple(packages)
+
+
+def distribution(properties: Mapping[str, str]) -> Distribution | None:
+    """What a spec's properties say that the image's packages are of; None if that is not known."""
+    for key in ("osinfo", "distro"):
+        match = _SHORT_ID.fullmatch(properties.get(key, ""))
+        if match and match[1] in _DISTRIBUTIONS:
+            kind, vendor, name = _DISTRIBUTIONS[match[1]]
+            return Distribution(kind=kind, vendor=vendor, name=name, version=match[2] or "")
+    return None
+
+
+def package_url(package: Package, of: Distribution | None) -> PackageURL:
+    """The package URL; https://github.com/package-url/purl-spec has what each type wants."""
+    version, qualifiers = package.version, {"arch": package.arch}
+    if of is None:
+        return PackageURL("generic", None, package.name, version, qualifiers)
+    if of.version:
+        qualifiers["distro"] = f"{of.name}-{of.version}"
+    epoch, colon, rest = version.partition(":")
+    if of.kind == "rpm" and colon:
+        qualifiers["epoch"], version = epoch, rest
+    return PackageURL(of.kind, of.vendor, package.name, version, qualifiers)
+
+
+def _image(manifest: Manifest) -> Component:
+    disk = manifest.disk
+    listed = "unknown" if manifest.packages is None else str(manifest.packages)
+    properties = {
+        "arch": manifest.arch,
+        "commit": manifest.commit,
+        "dirty": "true" if manifest.dirty else "false",
+        "file": manifest.key.disk.removeprefix(manifest.key.folder),
+        "fingerprint": manifest.fingerprint,
+        "packages": listed,
+    }
+    return Component(
+        # CycloneDX has no type for the image of a machine; scanners of those use this one.
+        type=ComponentType.CONTAINER,
+        bom_ref="image",
+        name=manifest.name,
+        version=manifest.build_id,
+        hashes=[
+            HashType(alg=HashAlgorithm.SHA_256, content=disk.sha256),
+            HashType(alg=HashAlgorithm.SHA_512, content=disk.sha512),
+        ],
+        properties=[Property(name=f"lago-images:{k}", value=v) for k, v in properties.items()],
+    )
+
+
+def _tool(manifest: Manifest) -> Component:
+    version = manifest.tools.get("lago-images")
+    return Component(
+        type=ComponentType.APPLICATION, bom_ref="tool", name="lago-images", version=version
+    )
+
+
+def _contents(of: Distribution | None, packages: Iterable[Package]) -> Iterator[Component]:
+    if of is not None:
+        yield Component(
+            type=ComponentType.OPERATING_SYSTEM,
+            bom_ref="system",
+            name=of.name,
+            version=of.version or None,
+        )
+    for package in packages:
+        url = package_url(package, of)
+        yield Component(
+            type=ComponentType.LIBRARY,
+            bom_ref=str(url),
+            name=package.name,
+            version=package.version,
+            purl=url,
+        )
+
+
+def _counted(packages: int | None) -> str:
+    return "no list of packages" if packages is None else f"{packages} packages"

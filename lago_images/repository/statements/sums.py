@@ -1,0 +1,46 @@
+"""``SHA256SUMS``: the digest of every offered disk, as coreutils' ``sha256sum -c`` reads it."""
+
+import re
+from collections.abc import Iterable
+
+from lago_images.errors import RepositoryError
+
+# No character that sha256sum would write escaped, and no way out of the repository's folder.
+_SEGMENT = r"[A-Za-z0-9][-A-Za-z0-9._]*"
+_LINE = re.compile(rf"([0-9a-f]{{64}})  (images/(?:{_SEGMENT}/){{3}}{_SEGMENT}\.xz)")
+
+Sum = tuple[str, str]
+
+
+def render(sums: Iterable[Sum]) -> bytes:
+    """The file of pairs of path and SHA-256, sorted by path.
+
+    Raises:
+        RepositoryError: A path or digest cannot stand in the file, or a path comes twice.
+    """
+    lines = [f"{sha256}  {path}\n" for path, sha256 in sorted(sums)]
+    data = "".join(lines).encode(errors="surrogatepass")
+    parse(data, "SHA256SUMS to be written")
+    return data
+
+
+def parse(data: bytes, where: str) -> tuple[Sum, ...]:
+    """The pairs of path and SHA-256 in a file that ``render`` wrote.
+
+    Raises:
+        RepositoryError: A line, named as ``where:line``, is not as ``render`` writes it.
+    """
+    text = data.decode(errors="replace")
+    lines = text.split("\n")
+    if lines.pop():
+        raise RepositoryError(f"{where}:{len(lines) + 1}: the last line has no end")
+    sums: list[Sum] = []
+    for number, line in enumerate(lines, start=1):
+        match = _LINE.fullmatch(line)
+        if not match:
+            what = "not a SHA-256, two blanks and the path of a disk below images/"
+            raise RepositoryError(f"{where}:{number}: {what}: {line[:200]!r}")
+        if sums and sums[-1][0] >= match[2]:
+            raise RepositoryError(f"{where}:{number}: {match[2]} is not in order, or twice")
+        sums.append((match[2], match[1]))
+    return tuple(sums)
