@@ -4,6 +4,7 @@ import os
 import platform
 import re
 import secrets
+import shlex
 import shutil
 import stat
 from collections.abc import Iterable, Iterator, Sequence
@@ -31,6 +32,7 @@ from lago_images.spec.host_files import (
 from lago_images.spec.model import BaseKind, Operation, Spec
 
 _FINISH = Path(__file__).with_name("finish.sh")
+_SSH_KEYS_UNIT = Path(__file__).with_name("ssh-host-keys.service")
 _ANSWER_SIZE = 8 * 2**20
 # dnf and the relabelling of large guests are killed for want of memory in libguestfs's default.
 _MEMORY_MIB = 2048
@@ -207,9 +209,14 @@ def _blank(answer: Path, mark: str) -> None:
         file.truncate(_ANSWER_SIZE)
 
 
+def ssh_keys_unit() -> str:
+    """Return the systemd unit by which a guest makes its own ssh host keys."""
+    return _SSH_KEYS_UNIT.read_text(encoding="utf-8")
+
+
 def _script(mark: str) -> str:
     first, rest = _FINISH.read_text(encoding="utf-8").split("\n", 1)
-    return f"{first}\nMARK='{mark}'\n{rest}"
+    return f"{first}\nMARK='{mark}'\nSSH_KEYS_UNIT={shlex.quote(ssh_keys_unit())}\n{rest}"
 
 
 def _command(

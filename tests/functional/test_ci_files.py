@@ -124,6 +124,12 @@ def test_npm_groovy_lint(tmp_path):
     assert found["summary"]["totalFilesLinted"] == 2
 
 
+def test_our_jenkinsfile_is_the_one_that_init_writes():
+    """With the tools in the repository itself, so that a change is tried by its own scripts."""
+    own = scaffold.Facts(name="", branch="", tools="", ref="")
+    assert (PROJECT / "Jenkinsfile").read_text() == scaffold.files(own)["Jenkinsfile"]
+
+
 @pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda path: path.name)
 def test_the_promises_of_the_workflows(workflow):
     text = workflow.read_text()
