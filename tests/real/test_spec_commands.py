@@ -8,7 +8,7 @@ import pytest
 from lago_images.spec.commands import COMMANDS, NEWER, OPTIONS, SELECTORS, Form
 from lago_images.spec.parse import parse
 from lago_images.spec.read import read
-from lago_images.spec.render import commands
+from tests.support.spec_text import commands
 from tests.tools import need
 
 pytestmark = pytest.mark.real
