@@ -15,9 +15,11 @@ from types import MappingProxyType
 from typing import Any
 
 from lago_images.errors import Problem, SettingsError
+from lago_images.spec.host_files import ForbiddenPathError, HostFolder, why
 
 FILE = "lago-images.toml"
 PREFIX = "LAGO_IMAGES_"
+_LARGEST = 2**20
 DEFAULT_REPOSITORY = "./image-repo"
 
 
@@ -105,8 +107,7 @@ def load(folder: Path, environ: Mapping[str, str]) -> Settings:
         SettingsError: With every problem of the file and of the environment.
     """
     problems: list[Problem] = []
-    path = folder / FILE
-    values = _from_file(path, problems) if _is_here(path) else {}
+    values = _from_file(_text(folder), problems)
     values |= _from_environment(environ, problems)
     if problems:
         raise SettingsError(problems)
@@ -118,8 +119,7 @@ def load(folder: Path, environ: Mapping[str, str]) -> Settings:
     return replace(Settings(folder=folder, said=said), **values)
 
 
-def _from_file(path: Path, problems: list[Problem]) -> dict[str, Any]:
-    text = _text(path)
+def _from_file(text: str, problems: list[Problem]) -> dict[str, Any]:
     try:
         plain = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -143,20 +143,21 @@ def _from_file(path: Path, problems: list[Problem]) -> dict[str, Any]:
     return values
 
 
-def _is_here(path: Path) -> bool:
-    """Whether there is a file: messages quote it, so none from elsewhere is taken for it."""
-    if path.is_file() and not path.resolve().is_relative_to(path.parent.resolve()):
-        raise SettingsError([Problem(FILE, None, "the link leads out of the repository")])
-    return path.is_file()
-
-
-def _text(path: Path) -> str:
+def _text(folder: Path) -> str:
+    """Read the file, empty where there is none: messages quote it, so it is the folder's own."""
     try:
-        return path.read_text(encoding="utf-8")
+        return HostFolder(folder).read(FILE, most=_LARGEST).decode()
+    except FileNotFoundError:
+        if not (folder / FILE).is_symlink():
+            return ""
+        what = "the link leads to nothing"
     except OSError as error:
-        raise SettingsError([Problem(FILE, None, f"cannot be read: {error.strerror}")]) from error
-    except UnicodeDecodeError as error:
-        raise SettingsError([Problem(FILE, None, "not UTF-8, as TOML must be")]) from error
+        what = f"cannot be read: {why(error)}"
+    except UnicodeDecodeError:
+        what = "not UTF-8, as TOML must be"
+    except ForbiddenPathError as error:
+        what = f"{'the link ' if (folder / FILE).is_symlink() else ''}{error}"
+    raise SettingsError([Problem(FILE, None, what)])
 
 
 def _from_environment(environ: Mapping[str, str], problems: list[Problem]) -> dict[str, Any]:

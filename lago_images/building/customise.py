@@ -4,9 +4,11 @@ import os
 import platform
 import re
 import secrets
+import shlex
 import shutil
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,13 +17,22 @@ from lago_images.building.bases.model import Package, Prepared
 from lago_images.building.model import Context
 from lago_images.building.room import watched
 from lago_images.building.steps import running
-from lago_images.errors import BuildError, CommandError, HostError, Problem, SpecError
+from lago_images.errors import BuildError, CommandError, Problem, SpecError
 from lago_images.host.kvm import Acceleration
 from lago_images.host.process import Runner
-from lago_images.spec.inputs import HostPath, host_paths, normal
+from lago_images.spec.host_files import (
+    OPEN_PLAIN,
+    ForbiddenPathError,
+    HostFolder,
+    HostPath,
+    host_paths,
+    normal,
+    why,
+)
 from lago_images.spec.model import BaseKind, Operation, Spec
 
 _FINISH = Path(__file__).with_name("finish.sh")
+_SSH_KEYS_UNIT = Path(__file__).with_name("ssh-host-keys.service")
 _ANSWER_SIZE = 8 * 2**20
 # dnf and the relabelling of large guests are killed for want of memory in libguestfs's default.
 _MEMORY_MIB = 2048
@@ -114,14 +125,14 @@ def copy_inputs(spec: Spec, root: Path, to: Path) -> None:
         SpecError: With every path that leads outside ``root`` or cannot be read.
     """
     to.mkdir()
-    root, to = root.resolve(), to.resolve()
+    folder, to = HostFolder(root), to.resolve()
     problems = []
     for host in sorted(_operation_paths(spec), key=_outermost_first):
         try:
-            _copy_input(host, root, to)
-        except (OSError, HostError) as error:
-            why = error.message if isinstance(error, HostError) else error.strerror
-            what = f"host path {host.path!a} cannot be used: {why}"
+            _copy_input(host, folder, to)
+        except (OSError, ForbiddenPathError) as error:
+            reason = why(error) if isinstance(error, OSError) else f"it {error}"
+            what = f"host path {host.path!a} cannot be used: {reason}"
             problems.append(Problem(spec.path, host.line, what))
     if problems:
         raise SpecError(problems)
@@ -137,17 +148,15 @@ def _outermost_first(host: HostPath) -> tuple[bool, int]:
     return not host.tree, normal(host.path).count("/")
 
 
-def _copy_input(host: HostPath, root: Path, to: Path) -> None:
-    relative = normal(host.path)
-    real = (root / relative).resolve(strict=True)
-    if not real.is_relative_to(root) or ".git" in real.relative_to(root).parts or real == root:
-        raise HostError("it leads out of the repository")
-    target = _place(host, real.relative_to(root), to)
+def _copy_input(host: HostPath, folder: HostFolder, to: Path) -> None:
+    real = folder.resolve(host.path, tree=host.tree)
+    target = _place(host, Path(real).relative_to(folder.root), to)
     target.parent.mkdir(parents=True, exist_ok=True)
-    if host.tree and real.is_dir():
-        _copy_tree(real, target)
-    elif not target.exists():
-        _copy_file(real, target)
+    with _closing(folder.open(real)) as source:
+        if host.tree and stat.S_ISDIR(os.fstat(source).st_mode):
+            _copy_tree(source, target)
+        elif not target.exists():
+            _copy_file(source, target)
 
 
 def _place(host: HostPath, real: Path, to: Path) -> Path:
@@ -156,39 +165,48 @@ def _place(host: HostPath, real: Path, to: Path) -> Path:
     place = target.resolve()
     # libguestfs packs what copy-in names with tar, which takes a link as a link.
     if place not in {target, to / real} or (host.tree and target.is_symlink()):
-        raise HostError(
-            f"it is or goes through a link in a folder that another line copies; write {real}"
+        raise ForbiddenPathError(
+            f"is or goes through a link in a folder that another line copies; write {real}"
         )
     return place
 
 
-def _copy_tree(source: Path, target: Path) -> None:
+@contextmanager
+def _closing(descriptor: int) -> Iterator[int]:
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _copy_tree(source: int, target: Path) -> None:
     target.mkdir(exist_ok=True)
     target.chmod(_PROGRAM)
-    for entry in source.iterdir():
-        copy = target / entry.name
-        if entry.name == ".git":
-            continue
-        if entry.is_dir() and not entry.is_symlink():
-            _copy_tree(entry, copy)
-        elif copy.exists() or copy.is_symlink():
-            continue
-        elif entry.is_symlink():
-            copy.symlink_to(entry.readlink())
-        else:
-            _copy_file(entry, copy)
+    with os.scandir(source) as entries:
+        for entry in entries:
+            if entry.name != ".git":
+                _copy_entry(source, entry, target / entry.name)
 
 
-def _copy_file(source: Path, target: Path) -> None:
-    # The last part was resolved; if it is a link now, somebody swapped it. O_NONBLOCK: a pipe
-    # must not hang the build.
-    handle = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    with os.fdopen(handle, "rb") as file:
-        mode = os.fstat(handle).st_mode
-        if not stat.S_ISREG(mode):
-            raise HostError("it is not a regular file")
-        with target.open("wb") as copy:
-            shutil.copyfileobj(file, copy)
+def _copy_entry(source: int, entry: os.DirEntry[str], copy: Path) -> None:
+    if entry.is_symlink():
+        if not copy.exists() and not copy.is_symlink():
+            copy.symlink_to(os.readlink(entry.name, dir_fd=source))
+        return
+    # If it is a link now, somebody swapped it, and it is not opened.
+    with _closing(os.open(entry.name, OPEN_PLAIN, dir_fd=source)) as below:
+        if stat.S_ISDIR(os.fstat(below).st_mode):
+            _copy_tree(below, copy)
+        elif not copy.exists() and not copy.is_symlink():
+            _copy_file(below, copy)
+
+
+def _copy_file(source: int, target: Path) -> None:
+    mode = os.fstat(source).st_mode
+    if not stat.S_ISREG(mode):
+        raise ForbiddenPathError("is not a regular file")
+    with os.fdopen(source, "rb", closefd=False) as file, target.open("wb") as copy:
+        shutil.copyfileobj(file, copy)
     target.chmod(_PROGRAM if mode & stat.S_IXUSR else _PLAIN)
 
 
@@ -198,9 +216,14 @@ def _blank(answer: Path, mark: str) -> None:
         file.truncate(_ANSWER_SIZE)
 
 
+def ssh_keys_unit() -> str:
+    """Return the systemd unit by which a guest makes its own ssh host keys."""
+    return _SSH_KEYS_UNIT.read_text(encoding="utf-8")
+
+
 def _script(mark: str) -> str:
     first, rest = _FINISH.read_text(encoding="utf-8").split("\n", 1)
-    return f"{first}\nMARK='{mark}'\n{rest}"
+    return f"{first}\nMARK='{mark}'\nSSH_KEYS_UNIT={shlex.quote(ssh_keys_unit())}\n{rest}"
 
 
 def _command(

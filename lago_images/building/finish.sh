@@ -1,6 +1,7 @@
 #!/bin/sh
 # Runs in the guest after the spec's commands: tells what is installed, removes what the commands
-# left behind, and gives unused blocks back. MARK stands at the start of the disk for the answer.
+# left behind, and gives unused blocks back. MARK stands at the start of the disk for the answer,
+# SSH_KEYS_UNIT is ssh-host-keys.service.
 
 has() { command -v "$1" >/dev/null 2>&1; }
 
@@ -53,18 +54,7 @@ ssh_keys() {
     /etc/systemd/system/ssh-host-keys.service; do
     [ ! -e "$unit" ] || return 0
   done
-  cat >/etc/systemd/system/ssh-host-keys.service <<'UNIT'
-[Unit]
-Description=Make the ssh host keys that are missing
-Before=ssh.service sshd.service
-
-[Service]
-Type=oneshot
-ExecStart=/usr/bin/ssh-keygen -A
-
-[Install]
-WantedBy=multi-user.target
-UNIT
+  printf %s "$SSH_KEYS_UNIT" >/etc/systemd/system/ssh-host-keys.service
   mkdir -p /etc/systemd/system/multi-user.target.wants
   ln -sf ../ssh-host-keys.service /etc/systemd/system/multi-user.target.wants/
 }

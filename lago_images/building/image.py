@@ -24,7 +24,6 @@ from lago_images.building.delivery import (
     send_papers,
     withdraw,
 )
-from lago_images.building.lfs import refuse_pointers
 from lago_images.building.model import Context, Request
 from lago_images.building.progress import Progress
 from lago_images.building.room import Room, needs
@@ -33,6 +32,7 @@ from lago_images.host.kvm import Acceleration
 from lago_images.host.process import Children, Runner, search_path
 from lago_images.repository.layout import BuildKey
 from lago_images.repository.manifest import BootTest, Disk, Manifest
+from lago_images.spec.host_files import refuse_pointers
 from lago_images.spec.model import BaseKind
 from lago_images.storage.patience import Patience
 

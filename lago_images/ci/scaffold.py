@@ -22,7 +22,7 @@ _GITHUB = re.compile(
 # What GitHub takes for a pattern in a branch's name and git does not refuse:
 # https://docs.github.com/actions/reference/workflows-and-actions/workflow-syntax
 _PATTERN = re.compile(r"[+!]")
-_WORDS = re.compile(r"@(name|branch|repository|tools|ref)@")
+_WORDS = re.compile(r"@(name|branch|repository|tools|url|ref)@")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +32,8 @@ class Facts:
     Attributes:
         name: The repository's name, as lago shows it.
         branch: The branch that is published.
-        tools: ``owner/name`` of this project on GitHub.
+        tools: ``owner/name`` of this project on GitHub; empty in this project itself, whose
+            Jenkinsfile is made by the same template.
         ref: Its commit, or a branch where that is not known.
         repository: Where the images are published.
     """
@@ -51,6 +52,7 @@ def files(facts: Facts) -> Mapping[str, str]:
         "branch": _quoted(_PATTERN.sub(r"\\\g<0>", facts.branch)),
         "repository": _quoted(facts.repository),
         "tools": facts.tools,
+        "url": f"https://github.com/{facts.tools}" if facts.tools else "",
         "ref": facts.ref,
     }
     places = {

@@ -16,7 +16,6 @@ TOOLS = (
     Tool(program="virt-builder", package="guestfs-tools", purpose="libguestfs: bases"),
     Tool(program="virt-sysprep", package="guestfs-tools", purpose="customising images"),
     Tool(program="virt-index-validate", package="guestfs-tools", purpose="repo verify"),
-    Tool(program="guestfish", package="libguestfs-tools", purpose="customising images"),
     Tool(program="mmdebstrap", package="mmdebstrap", purpose="bootstrap: bases"),
     Tool(program="sfdisk", package="fdisk", purpose="bootstrap: bases"),
     Tool(program="mke2fs", package="e2fsprogs", purpose="bootstrap: bases"),

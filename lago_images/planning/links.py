@@ -5,7 +5,7 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lago_images.spec.files import inside
+from lago_images.spec.host_files import is_inside, refusal
 
 # As many as Linux follows in one path (path_resolution(7)).
 _MOST = 40
@@ -24,16 +24,16 @@ class Links:
         self._known[self._top] = (self._top,)
 
     def way(self, path: str) -> tuple[str, ...]:
-        """The links below ``root`` that reading ``path`` follows, in order, and where they lead.
+        """Return the links below ``root`` that reading ``path`` follows, in order, and their end.
 
         Raises:
             OSError: Links lead in a circle.
-            ValueError: They lead outside ``root``.
+            ValueError: They lead outside ``root``, or to git's own files.
         """
         *links, real = self._follow(f"{self._top}/{path}", _MOST)
-        if not inside(real, self._top):
-            raise ValueError(f"{path} leads outside {self._top}")
-        below = [link for link in links if inside(link, self._top)]
+        if why_not := refusal(real, self._top):
+            raise ValueError(f"{path} {why_not}")
+        below = [link for link in links if is_inside(link, self._top)]
         return tuple(found[len(self._top) :].lstrip("/") or "." for found in (*below, real))
 
     def _follow(self, path: str, most: int) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from lago_images.planning.fingerprint import File, fingerprint, parts
 from lago_images.planning.git import Git
 from lago_images.planning.model import Tree
 from lago_images.settings import Settings
-from lago_images.spec.inputs import host_files
+from lago_images.spec.host_files import host_files
 from lago_images.spec.model import BaseKind, Spec
 from lago_images.spec.read import is_spec_name, read
 

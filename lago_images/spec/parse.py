@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from lago_images.errors import Problem
-from lago_images.spec.bases import read_base
+from lago_images.spec.bases import misfits, read_base
 from lago_images.spec.commands import (
     COMMANDS,
     NEWER,
@@ -24,11 +24,10 @@ from lago_images.spec.commands import (
     Form,
     Reads,
 )
-from lago_images.spec.fit import misfits
-from lago_images.spec.inputs import unlocked
+from lago_images.spec.edit_command import REFUSAL, is_harmless
+from lago_images.spec.host_files import unlocked
 from lago_images.spec.model import Base, Operation, Spec
 from lago_images.spec.names import name_problem, shown, suggestion
-from lago_images.spec.perl import REFUSAL, is_harmless
 from lago_images.spec.properties import REQUIRED, value_problem
 
 _PROPERTY = re.compile(r"#([A-Za-z0-9_.-]+)[ ]*=(.*)")

@@ -124,6 +124,12 @@ def test_npm_groovy_lint(tmp_path):
     assert found["summary"]["totalFilesLinted"] == 2
 
 
+def test_our_jenkinsfile_is_the_one_that_init_writes():
+    """With the tools in the repository itself, so that a change is tried by its own scripts."""
+    own = scaffold.Facts(name="", branch="", tools="", ref="")
+    assert (PROJECT / "Jenkinsfile").read_text() == scaffold.files(own)["Jenkinsfile"]
+
+
 @pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda path: path.name)
 def test_the_promises_of_the_workflows(workflow):
     text = workflow.read_text()
@@ -155,3 +161,17 @@ def test_what_a_publisher_installs_is_named_by_its_hash():
     wanted = project["project"]["dependencies"] + project["dependency-groups"]["build"]
     for requirement in map(Requirement, wanted):
         assert requirement.specifier.contains(pinned[requirement.name.lower()]), requirement
+
+
+def test_git_runs_the_checks_of_the_test_command_before_a_commit():
+    hooks = yaml.safe_load((PROJECT / ".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]
+    before = [hook["entry"].removeprefix(".venv/bin/") for hook in hooks]
+    checks = re.findall(r"^check (.*)$", (PROJECT / "ci/test").read_text(), re.MULTILINE)
+    assert before == [check.removesuffix(" .") for check in checks]
+
+
+def test_the_changelog_has_the_version():
+    version = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["version"]
+    titles = re.findall(r"^## \[(.+?)\]", (PROJECT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert titles[0] == "Unreleased"
+    assert version in titles

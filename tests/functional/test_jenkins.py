@@ -81,7 +81,7 @@ MAIN = {"BRANCH_IS_PRIMARY": "true", "BRANCH_NAME": "main"}
 
 def secrets_of(run: jenkins.Run) -> dict[str, list[str]]:
     """The scripts that saw credentials."""
-    return {e["command"]: e["secrets"] for e in run.of("sh") if e["secrets"]}
+    return {jenkins.script(e): e["secrets"] for e in run.of("sh") if e["secrets"]}
 
 
 def test_branch_idle_pull_request_fork_and_failure(agent):
@@ -114,7 +114,7 @@ def check_nothing_to_do(agent):
     assert not idle.failed, idle.log
     assert {e["stage"] for e in idle.of("skip")} == {"Build"}
     assert len(agent.releases()) == 2
-    (planned,) = [e for e in idle.of("sh") if e["command"] == "ci/plan jenkins"]
+    (planned,) = [e for e in idle.of("sh") if jenkins.script(e) == "ci/plan jenkins"]
     assert planned["stale"] == "30"
 
 

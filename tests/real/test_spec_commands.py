@@ -8,7 +8,7 @@ import pytest
 from lago_images.spec.commands import COMMANDS, NEWER, OPTIONS, SELECTORS, Form
 from lago_images.spec.parse import parse
 from lago_images.spec.read import read
-from lago_images.spec.render import commands
+from tests.support.spec_text import commands
 from tests.tools import need
 
 pytestmark = pytest.mark.real
@@ -150,7 +150,7 @@ def test_virt_builder_refuses_a_bad_command_before_it_fetches(tmp_path):
 
 
 def test_edit_runs_its_expression_in_a_perl_of_the_host():
-    """Why ``spec.perl`` exists; if this ends, so may the rule."""
+    """Why ``spec.edit_command`` exists; if this ends, so may the rule."""
     program = Path("/usr/bin/virt-customize").read_bytes()
     assert b"virt_edit_expr" in program
     assert b"eval $expr" in program

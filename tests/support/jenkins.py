@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -26,8 +27,13 @@ class Run:
     @property
     def commands(self) -> list[str]:
         """What was run of the scripts, wherever they were checked out."""
-        commands = (event["command"].replace('"$TOOLS/ci/', '"ci/') for event in self.of("sh"))
-        return [command for command in commands if command.startswith(("ci/", '"ci/'))]
+        commands = (script(event) for event in self.of("sh"))
+        return [command for command in commands if command.startswith("ci/")]
+
+
+def script(event: dict) -> str:
+    """The command of an ``sh`` step, with a script of the tools as ``ci/NAME``."""
+    return re.sub(r'"\$TOOLS/(ci/[\w-]+)"', r"\1", event["command"])
 
 
 def run(

@@ -1,5 +1,7 @@
 """Settings: what a file and the environment may say, and how every slip is told."""
 
+import os
+
 import pytest
 
 from lago_images.errors import SettingsError
@@ -128,3 +130,31 @@ def test_a_link_inside_the_repository_may_be_the_file(tmp_path):
     (tmp_path / "shared.toml").write_text("jobs = 2\n")
     (tmp_path / FILE).symlink_to("shared.toml")
     assert load(tmp_path, {}).jobs == 2
+
+
+@pytest.mark.parametrize(
+    ("make", "problem"),
+    [
+        (
+            lambda path, _: path.symlink_to(".git/config"),
+            "the link leads to git's own files, which may hold credentials",
+        ),
+        (lambda path, out: path.symlink_to(out), "the link leads out of the repository"),
+        (lambda path, _: path.symlink_to("gone"), "the link leads to nothing"),
+        (lambda path, _: path.symlink_to(path.name), "cannot be read: a loop of links"),
+        (lambda path, _: os.mkfifo(path), "is not a regular file"),
+        (lambda path, _: path.mkdir(), "is not a regular file"),
+        (
+            lambda path, _: path.write_bytes(b"#" * (2**20 + 1)),
+            "has 1048577 bytes, more than 1048576",
+        ),
+    ],
+    ids=["git", "out", "gone", "loop", "pipe", "folder", "large"],
+)
+def test_the_file_is_the_repository_s_own_and_a_plain_one(tmp_path, make, problem):
+    root = tmp_path / "root"
+    (root / ".git").mkdir(parents=True)
+    (root / ".git/config").write_text('name = "token"\n')
+    (tmp_path / "out.toml").write_text('name = "secret"\n')
+    make(root / FILE, tmp_path / "out.toml")
+    assert problems(root) == [f"lago-images.toml: {problem}"]

@@ -7,7 +7,7 @@ from typing import Self
 
 from lago_images.errors import CommandError, Problem, SpecError, ToolMissingError
 from lago_images.host.process import Runner
-from lago_images.spec.fit import security_archive
+from lago_images.spec.bases import security_archive
 from lago_images.spec.model import Spec
 from lago_images.spec.properties import value_problem, words
 

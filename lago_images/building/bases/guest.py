@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from lago_images.building.customise import ssh_keys_unit
 from lago_images.errors import BuildError
 
 # net.ifnames, biosdevname: lago configures eth0, eth1, … in its guests.
@@ -75,15 +76,6 @@ Conflicts=shutdown.target
 Type=oneshot
 ExecStart=/usr/local/lib/lago-images/grow-root
 """
-_KEYS_UNIT = """\
-[Unit]
-Description=Make the ssh host keys that are missing
-Before=ssh.service sshd.service
-
-[Service]
-Type=oneshot
-ExecStart=/usr/bin/ssh-keygen -A
-"""
 # What mmdebstrap copies from the host, leaves of itself, or packages make once for all machines.
 _REMOVED = (
     "etc/resolv.conf",
@@ -131,7 +123,7 @@ def _files(guest: Guest) -> dict[str, tuple[str, int]]:
         "etc/network/interfaces": (_INTERFACES, 0o644),
         f"{_LIB}/grow-root": (_GROW, 0o755),
         f"{_UNITS}/grow-root.service": (_GROW_UNIT, 0o644),
-        f"{_UNITS}/ssh-host-keys.service": (_KEYS_UNIT, 0o644),
+        f"{_UNITS}/ssh-host-keys.service": (ssh_keys_unit(), 0o644),
     }
 
 

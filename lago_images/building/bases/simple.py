@@ -11,10 +11,10 @@ from lago_images.building.unpack import Checksum, ChecksumError, disk_format, un
 from lago_images.errors import Problem, SpecError
 from lago_images.host.process import Runner
 from lago_images.repository.manifest import BaseRecord
+from lago_images.spec.host_files import ForbiddenPathError, HostFolder, why
 from lago_images.spec.model import Spec
 
 DOWNLOADS = "downloads"
-_DIGITS = {"sha256": 64, "sha512": 128}
 
 
 def prepare(spec: Spec, workdir: Path, context: Context, runner: Runner) -> Prepared:
@@ -72,24 +72,16 @@ def finished(spec: Spec, disk: Path, record: BaseRecord, *, what: str, runner: R
 
 def _checksum(spec: Spec) -> Checksum | None:
     text = spec.properties.get("base-checksum")
-    if not text:
-        return None
-    algorithm, _, digits = text.partition(":")
-    if _DIGITS.get(algorithm) != len(digits):
-        raise _wrong(spec, "base-checksum is sha256: and 64 digits, or sha512: and 128")
-    return Checksum(algorithm=algorithm, digits=digits.lower())
+    return Checksum(algorithm="sha256", digits=text.removeprefix("sha256:")) if text else None
 
 
 def _local(spec: Spec, root: Path) -> Path:
     try:
-        real = (root / spec.base.name).resolve(strict=True)
+        return Path(HostFolder(root).resolve(spec.base.name))
     except OSError as error:
-        raise _wrong(spec, f"{spec.base.name} cannot be read: {error.strerror}") from error
-    if not real.is_relative_to(root.resolve()):
-        raise _wrong(spec, f"{spec.base.name} leads out of the repository")
-    if not real.is_file():
-        raise _wrong(spec, f"{spec.base.name} is not a regular file")
-    return real
+        raise _wrong(spec, f"{spec.base.name} cannot be read: {why(error)}") from error
+    except ForbiddenPathError as error:
+        raise _wrong(spec, f"{spec.base.name} {error}") from error
 
 
 def _wrong(spec: Spec, what: str) -> SpecError:

@@ -13,9 +13,11 @@ from lago_images.host.gpg import Gpg, fingerprints, throw_away
 from lago_images.host.process import Runner
 from lago_images.repository import index
 from lago_images.settings import Settings, TemplateSource
+from lago_images.spec.host_files import ForbiddenPathError, HostFolder, why
 
 _SIGNED = b"-----BEGIN PGP SIGNED MESSAGE-----"
 _LARGEST = 64 * 2**20
+_LARGEST_KEY = 2**20
 _PATIENCE = 60.0
 
 
@@ -129,20 +131,29 @@ def _signed_text(
 
 
 def _import(gpg: Gpg, source: TemplateSource, folder: Path) -> set[str]:
-    """Import a source's key file; the fingerprints whose signature is good enough."""
-    path = folder / source.key
+    """Import a source's key file; returns the fingerprints whose signature is good enough."""
     try:
-        armour = path.read_bytes()
-        found = set(fingerprints(gpg, armour))
+        armour = _key(source.key, folder)
+        imported = set(fingerprints(gpg, armour))
         gpg.import_keys(armour)
-    except (OSError, CommandError) as error:
-        raise SigningError(f"{source.url}: its key {path} cannot be used: {error}") from error
+    except (OSError, ForbiddenPathError, CommandError) as error:
+        reason = why(error) if isinstance(error, OSError) else str(error)
+        raise SigningError(
+            f"{source.url}: its key {source.key} cannot be used: {reason}"
+        ) from error
     if not source.fingerprint:
-        return found
-    wanted = {_normal(source.fingerprint)} & found
+        return imported
+    wanted = {_normal(source.fingerprint)} & imported
     if not wanted:
-        raise SigningError(f"{path} does not have the key {source.fingerprint}")
+        raise SigningError(f"{source.key} does not have the key {source.fingerprint}")
     return wanted
+
+
+def _key(path: str, folder: Path) -> bytes:
+    # The settings take no absolute path: it is of this host's own virt-builder configuration.
+    if path.startswith("/"):
+        return Path(path).read_bytes()
+    return HostFolder(folder).read(path, most=_LARGEST_KEY)
 
 
 def _entry(text: bytes, name: str, arch: str, source: TemplateSource) -> index.Entry | None:

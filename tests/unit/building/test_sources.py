@@ -1,10 +1,13 @@
+import os
 from pathlib import Path
 
 import pytest
 
-from lago_images.building.bases.sources import configured
-from lago_images.errors import BuildError
+from lago_images.building.bases.sources import configured, find
+from lago_images.errors import BuildError, SigningError
+from lago_images.host.process import Runner
 from lago_images.settings import Settings, TemplateSource
+from tests.tools import need
 
 
 def write(path: Path, text: str) -> None:
@@ -47,3 +50,25 @@ def test_a_configuration_that_cannot_be_read_is_named(tmp_path):
     environ = {"VIRT_BUILDER_DIRS": str(tmp_path), "HOME": "/nowhere"}
     with pytest.raises(BuildError, match=r"bad\.conf cannot be read"):
         configured(Settings(), environ)
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (lambda path, out: path.symlink_to(out), "leads out of the repository"),
+        (lambda path, _: path.symlink_to(".git/config"), "leads to git's own files"),
+        (lambda path, _: os.mkfifo(path), "is not a regular file"),
+        (lambda _path, _: None, "No such file or directory"),
+    ],
+    ids=["out", "git", "pipe", "missing"],
+)
+def test_a_source_s_key_is_a_file_of_the_repository(tmp_path, make, reason):
+    need("gpg", "gpgconf")
+    root = tmp_path / "root"
+    write(root / ".git/config", "token")
+    write(tmp_path / "secret", "secret")
+    write(tmp_path / "index.asc", "-----BEGIN PGP SIGNED MESSAGE-----\n")
+    make(root / "key.asc", tmp_path / "secret")
+    source = TemplateSource(url=f"file://{tmp_path}/index.asc", key="key.asc")
+    with pytest.raises(SigningError, match=rf"its key key\.asc cannot be used: {reason}"):
+        find("debian-12", "x86_64", (source,), folder=root, environ={}, runner=Runner())

@@ -4,11 +4,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from lago_images.spec.commands import COMMANDS, OPTIONS, Form
-from lago_images.spec.inputs import host_files
+from lago_images.spec.edit_command import is_harmless
+from lago_images.spec.host_files import host_files
 from lago_images.spec.parse import parse
-from lago_images.spec.perl import is_harmless
 from lago_images.spec.properties import KNOWN
-from lago_images.spec.render import commands, text
+from tests.support.spec_text import commands, text
 
 HEADER = "#base=libguestfs:x\n#arch=x86_64\n#distro=el9\n"
 _PIECES = ["#", "=", "\\", "\n", "\\\n", " ", "\t", "\r", ":", ",", "::", "--", "é", "\0", "\ufeff"]

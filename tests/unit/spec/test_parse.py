@@ -2,9 +2,9 @@
 
 import pytest
 
+from lago_images.spec.edit_command import REFUSAL, is_harmless
 from lago_images.spec.model import Base, BaseKind, Operation
 from lago_images.spec.parse import parse
-from lago_images.spec.perl import REFUSAL, is_harmless
 from lago_images.spec.properties import size_bytes, words
 
 HEADER = "#base=libguestfs:centosstream-9\n#arch=x86_64\n#distro=el9\n"

@@ -36,7 +36,7 @@ REFUSAL = (
 
 @lru_cache(maxsize=4096)
 def is_harmless(expression: str) -> bool:
-    """Whether an expression can change its line and do nothing else."""
+    """Tell whether an expression can change its line and do nothing else."""
     position = len(expression) - len(expression.lstrip())
     while position < len(expression):
         after = _statement(expression, position)

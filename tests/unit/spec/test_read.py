@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lago_images.errors import Problem, SpecError
-from lago_images.spec.inputs import host_files
+from lago_images.spec.host_files import host_files
 from lago_images.spec.parse import parse
 from lago_images.spec.read import inspect, read
 
@@ -111,7 +111,7 @@ HOST_PATHS = [
     ("run out", "host path 'out' leads out of the repository"),
     (
         "run into-git",
-        "host path 'into-git' takes git's own files along, which may hold credentials",
+        "host path 'into-git' leads to git's own files, which may hold credentials",
     ),
     ("run loop", "host path 'loop' cannot be read: a loop of links"),
     ("run file/x", "host path 'file/x' cannot be read: Not a directory"),
@@ -204,8 +204,8 @@ def test_links_to_specs(folder):
     assert problems(root) == [
         ("c", None, "the link leads out of the repository"),
         ("d", None, "cannot be read: No such file or directory"),
-        ("e", None, "not a regular file"),
-        ("f", None, "not a regular file"),
+        ("e", None, "the link is not a regular file"),
+        ("f", None, "is not a regular file"),
     ]
 
 
@@ -219,7 +219,7 @@ def test_bytes_that_are_no_text(folder):
 def test_a_file_too_large(folder):
     root = folder({"a": ["#base=libguestfs:x"]})
     (root / "image-specs" / "a").write_bytes(b"\n" * (2**20 + 1))
-    assert problems(root) == [("a", None, "the file has 1048577 bytes, more than 1048576")]
+    assert problems(root) == [("a", None, "has 1048577 bytes, more than 1048576")]
 
 
 def test_deep_continuation_and_many_specs_on_one_another(folder):

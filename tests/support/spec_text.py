@@ -1,4 +1,4 @@
-"""From a spec's values back to text."""
+"""From a spec's values back to text, for tests of the parser."""
 
 from collections.abc import Iterable
 

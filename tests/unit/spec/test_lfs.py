@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from lago_images.building.lfs import refuse_pointers
 from lago_images.errors import SpecError
+from lago_images.spec.host_files import refuse_pointers
 from tests.support.images import a_spec
 
 POINTER = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 1048576\n"
