@@ -14,7 +14,6 @@ from lago_images.repository.catalogue import size
 from lago_images.repository.metadata import version_name
 from lago_images.repository.publisher import publishing
 from lago_images.repository.state import State, read
-from lago_images.storage.directory import DirectoryStore
 
 _COLUMNS = ("name", "arch", "revision", "version", "published", "size", "fingerprint", "commit")
 _SHORT = 12
@@ -29,8 +28,8 @@ _SHORT = 12
 def list_(invocation: Invocation, all_: bool, form: str) -> None:
     """List what is published."""
     store = invocation.store()
-    if isinstance(store, DirectoryStore) and not store.path.exists():
-        invocation.console.warn(f"there is no folder {store.path}: nothing is published there")
+    if store.folder is not None and not store.folder.exists():
+        invocation.console.warn(f"there is no folder {store.folder}: nothing is published there")
     rows = list(_rows(read(store), all_=all_))
     if form == "json":
         click.echo(json.dumps(rows, indent=1, ensure_ascii=False))

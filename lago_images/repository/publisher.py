@@ -14,7 +14,6 @@ from lago_images.repository.site import Site, site_of
 from lago_images.repository.state import State
 from lago_images.settings import Settings
 from lago_images.storage.base import Blob, Store
-from lago_images.storage.probe import ensure_safe
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +98,7 @@ def publishing(
     with open_signer(settings, environ, runner) as signer:
         before = publish.published_files(store, signer)
         publish.refuse_key_change(before, signer, fingerprint, retire)
-        ensure_safe(store, settings, console)
+        store.ensure_safe_writes(single_writer=settings.single_writer, console=console)
         yield Publisher(
             store=store,
             site=site,

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from lago_images.console import Advance
+from lago_images.console import Advance, Console
 from lago_images.storage.patience import Patience
 
 
@@ -76,6 +76,30 @@ class Store(Protocol):
     @property
     def url(self) -> str:
         """Where the store is, as the user would write it; without credentials."""
+        ...
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder of this machine that has all of the objects; None for any other store.
+
+        It need not exist: then the store is empty, and the first write makes it.
+        """
+        ...
+
+    def ensure_safe_writes(self, *, single_writer: bool, console: Console) -> None:
+        """Let only a store that keeps conditional writes be published to.
+
+        To be called before the first conditional write. A directory keeps them by construction,
+        if it can be written at all; a bucket is probed, and the answer remembered in it.
+
+        Args:
+            single_writer: Use a store without conditional writes all the same: nobody else writes.
+            console: Warned of what that risks.
+
+        Raises:
+            UnsafeStoreError: The store does not keep conditional writes, and others may write.
+            StorageError: It could not be asked, or written.
+        """
         ...
 
     def list(self, prefix: str = "", *, marks: Sequence[str] = ()) -> Iterator[Stat]:

@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from lago_images.console import Advance
+from lago_images.console import Advance, Console
 from lago_images.errors import ConflictError, NotFoundError
 from lago_images.storage.base import Blob, Headers, Stat, Unfinished, Uploaded
 from lago_images.storage.disk import (
@@ -61,6 +61,14 @@ class DirectoryStore:
     @property
     def url(self) -> str:
         return str(self.path)
+
+    @property
+    def folder(self) -> Path:
+        return self.path
+
+    def ensure_safe_writes(self, *, single_writer: bool, console: Console) -> None:
+        del single_writer, console
+        self.prove_writable()
 
     def list(self, prefix: str = "", *, marks: Sequence[str] = ()) -> Iterator[Stat]:
         del marks

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from heapq import merge
 from pathlib import Path
 
-from lago_images.console import Advance
+from lago_images.console import Advance, Console
 from lago_images.errors import NotFoundError
 from lago_images.storage.base import Blob, Headers, Stat, Store, Unfinished, Uploaded
 from lago_images.storage.patience import Patience
@@ -26,6 +26,13 @@ class OverlayStore:
     @property
     def url(self) -> str:
         return f"{self.upper.url} over {self.lower.url}"
+
+    @property
+    def folder(self) -> None:
+        return None
+
+    def ensure_safe_writes(self, *, single_writer: bool, console: Console) -> None:
+        self.upper.ensure_safe_writes(single_writer=single_writer, console=console)
 
     def list(self, prefix: str = "", *, marks: Sequence[str] = ()) -> Iterator[Stat]:
         last = None

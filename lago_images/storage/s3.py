@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
 
-from lago_images.console import Advance
+from lago_images.console import Advance, Console
 from lago_images.errors import StorageError
-from lago_images.storage import download, listing
+from lago_images.storage import download, listing, probe
 from lago_images.storage.base import Blob, Headers, Stat, Unfinished, Uploaded
 from lago_images.storage.client import CONNECTIONS, Bucket, open_bucket
 from lago_images.storage.conditional import Writer, kept_headers
@@ -42,7 +42,7 @@ class S3Store:
     uploader: Uploader = field(init=False)
 
     def __post_init__(self) -> None:
-        # With a single writer a store is not believed before it is probed (probe.ensure_safe).
+        # With a single writer a store is not believed before it is probed (ensure_safe_writes).
         dialect = Dialect.PLAIN if self.single_writer else None
         self.writer = Writer(bucket=self.bucket, dialect=dialect)
         self.uploader = Uploader(bucket=self.bucket)
@@ -66,6 +66,13 @@ class S3Store:
     @property
     def url(self) -> str:
         return self.bucket.url
+
+    @property
+    def folder(self) -> None:
+        return None
+
+    def ensure_safe_writes(self, *, single_writer: bool, console: Console) -> None:
+        probe.ensure_safe(self.writer, single_writer=single_writer, console=console)
 
     @property
     def requests(self) -> Mapping[str, int]:

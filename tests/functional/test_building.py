@@ -33,7 +33,6 @@ from lago_images.settings import Settings
 from lago_images.spec.model import Base, BaseKind, Spec
 from lago_images.storage.directory import DirectoryStore
 from lago_images.storage.patience import Patience
-from lago_images.storage.probe import ensure_safe
 from lago_images.storage.s3 import S3Store
 from lago_images.storage.transfer import Uploader
 from tests.servers.proxy import Fault, FaultProxy
@@ -512,7 +511,7 @@ def test_after_sigkill_while_a_disk_is_stored_the_next_run_removes_it(context):
         assert run.stdout.readline()
         run.kill()
     assert len(list(context.store.unfinished())) == 1
-    ensure_safe(context.store, context.settings, context.console)
+    context.store.ensure_safe_writes(single_writer=False, console=context.console)
     [result] = build_chain([ask(spec("one", "simple:one.img"))], context)
     assert result.ok, result.error
     assert list(context.store.unfinished()) == []

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from lago_images.console import Console
 from lago_images.storage.base import Store
 from lago_images.storage.directory import DirectoryStore
 from lago_images.storage.patience import Patience
@@ -31,6 +32,14 @@ def s3_store(server: Server, bucket: str, prefix: str = "some/prefix") -> S3Stor
     )
     store.uploader = Uploader(bucket=store.bucket, part_size=PART)
     return store
+
+
+def ensure_safe(
+    store: Store, *, single_writer: bool = False, console: Console | None = None
+) -> None:
+    """Have the store's conditional writes proven, as a publisher does before it writes."""
+    console = console or Console(quiet=True)
+    store.ensure_safe_writes(single_writer=single_writer, console=console)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
