@@ -1,12 +1,11 @@
 """Rendering what is public: ETags first, the listing second, conditional writes third."""
 
-import random
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from lago_images.errors import ConflictError, NotFoundError, RepositoryError, SigningError
+from lago_images.host.retry import RetryPolicy
 from lago_images.repository import clients, layout
 from lago_images.repository.layout import PUBLISHED, RENDERED, headers, key_behind
 from lago_images.repository.releasing import IsAncestor
@@ -17,7 +16,7 @@ from lago_images.repository.state import Published, State, read, read_published
 from lago_images.storage.base import Blob, Store
 
 ATTEMPTS = 100
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 1.0
+_RETRY = RetryPolicy(attempts=ATTEMPTS, delay=0.02, longest=1.0, jitter=1.0)
 Pause = Callable[[int], None]
 # Of a public key's file: its fingerprint.
 Fingerprint = Callable[[bytes], str]
@@ -35,8 +34,7 @@ class Refreshed:
 
 def pause(attempt: int) -> None:
     """Wait before starting over: longer each time, and never in step with another publisher."""
-    longest = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2**attempt)
-    time.sleep(random.uniform(0, longest))  # noqa: S311 -- only spreads publishers
+    _RETRY.wait(attempt + 1)
 
 
 def refresh(

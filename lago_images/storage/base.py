@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 from lago_images.console import Advance, Console
-from lago_images.storage.patience import Patience
+from lago_images.host.retry import RetryPolicy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,7 +136,7 @@ class Store(Protocol):
         *,
         expected: str | None,
         headers: Headers = ...,
-        patience: Patience | None = None,
+        retry: RetryPolicy | None = None,
     ) -> str:
         """Write a small object if nobody else did; returns its new ETag.
 
@@ -145,7 +145,7 @@ class Store(Protocol):
             data: Its new content.
             expected: The ETag it must still have; None if it must not exist.
             headers: For its HTTP clients.
-            patience: For a store that is away; its own by default.
+            retry: For a store that is away; its own by default.
 
         Raises:
             ConflictError: It exists, or has another ETag now. Nothing was written. A write that
@@ -160,12 +160,12 @@ class Store(Protocol):
         *,
         headers: Headers = ...,
         advance: Advance | None = None,
-        patience: Patience | None = None,
+        retry: RetryPolicy | None = None,
     ) -> Uploaded:
         """Store a large object as its bytes come, in one pass and parallel parts.
 
         The key must be unique by construction. If ``chunks`` raises, nothing is stored. With
-        ``patience``, for a store that is away, the parts that are on their way wait in memory.
+        ``retry``, for a store that is away, the parts that are on their way wait in memory.
         """
         ...
 

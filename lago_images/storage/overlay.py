@@ -10,8 +10,8 @@ from pathlib import Path
 
 from lago_images.console import Advance, Console
 from lago_images.errors import NotFoundError
+from lago_images.host.retry import RetryPolicy
 from lago_images.storage.base import Blob, Headers, Stat, Store, Unfinished, Uploaded
-from lago_images.storage.patience import Patience
 
 _PLAIN = Headers()
 
@@ -76,9 +76,9 @@ class OverlayStore:
         *,
         expected: str | None,
         headers: Headers = _PLAIN,
-        patience: Patience | None = None,
+        retry: RetryPolicy | None = None,
     ) -> str:
-        return self.upper.put(key, data, expected=expected, headers=headers, patience=patience)
+        return self.upper.put(key, data, expected=expected, headers=headers, retry=retry)
 
     def upload(
         self,
@@ -87,9 +87,9 @@ class OverlayStore:
         *,
         headers: Headers = _PLAIN,
         advance: Advance | None = None,
-        patience: Patience | None = None,
+        retry: RetryPolicy | None = None,
     ) -> Uploaded:
-        return self.upper.upload(key, chunks, headers=headers, advance=advance, patience=patience)
+        return self.upper.upload(key, chunks, headers=headers, advance=advance, retry=retry)
 
     def delete(self, keys: Iterable[str]) -> None:
         self.upper.delete(keys)

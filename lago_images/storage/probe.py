@@ -22,7 +22,7 @@ from lago_images.storage.base import Headers
 from lago_images.storage.client import Bucket
 from lago_images.storage.conditional import Writer
 from lago_images.storage.etags import Dialect, bare, in_dialect
-from lago_images.storage.failures import Failure, status_of
+from lago_images.storage.failures import Failure, request, status_of, understood
 from lago_images.storage.listing import listed
 from lago_images.storage.verdict import MISMATCH, WRITTEN, Findings, Verdict, judge
 
@@ -163,7 +163,9 @@ class _Prober:
         return key
 
     def _etag(self, key: str) -> str:
-        return bare(self._call("reading", self.bucket.small.head_object, Key=key)["ETag"])
+        answer = self._call("reading", self.bucket.small.head_object, Key=key)
+        with understood("probing the store (reading)", self.bucket.where):
+            return bare(answer["ETag"])
 
     def _status(self, key: str, body: bytes, **condition: str) -> int:
         """The answer to a write, tried again where there was none."""
@@ -180,7 +182,7 @@ class _Prober:
         """The answer to a racing write; 0 where there was none."""
         put = self.bucket.small.put_object
         try:
-            put(Bucket=self.bucket.name, Key=key, Body=b"%d" % number, **condition)
+            request(put, Bucket=self.bucket.name, Key=key, Body=b"%d" % number, **condition)
         except Failure as error:
             return status_of(error)
         return WRITTEN

@@ -20,7 +20,7 @@ from tests.servers.proxy import Fault, FaultProxy, Request
 
 def _open(server: Server, bucket: str, *, single_writer: bool = False) -> S3Store:
     return S3Store.open(
-        bucket, "p", environ=server.environ, single_writer=single_writer, patience=QUICK
+        bucket, "p", environ=server.environ, single_writer=single_writer, retry=QUICK
     )
 
 
