@@ -37,7 +37,7 @@ def verify(invocation: Invocation, url: str | None, deep: bool, form: str) -> No
     URL is that of a store (s3://…, file:///…, a path), or the http or https URL that clients
     use: then everything that index and repo.metadata name is checked, and how it is served.
     """
-    web = Web.at(url) if url and is_web(url) else None
+    web = Web.at(url, invocation.environ) if url and is_web(url) else None
     if url and web is None:
         invocation.use_repository(url)
     verifier = Verifier(

@@ -69,16 +69,16 @@ class RetryPolicy:
     ) -> Answer:
         """Call until it succeeds, or fails as often as may be; returns what it returns.
 
-        ``again`` says of a failure how many seconds must pass at least before another attempt
-        makes sense; None when none does. Raises the last failure.
+        ``again`` is asked of a failure while attempts are left: how many seconds must pass at
+        least before another one makes sense, None when none does. Raises the last failure.
         """
         attempt = 1
         while True:
             try:
                 return function()
             except Error as error:
-                asked = again(error)
-                if asked is None or attempt >= self.attempts:
+                asked = None if attempt >= self.attempts else again(error)
+                if asked is None:
                     raise
                 self.wait(attempt, error.message, asked=asked)
             attempt += 1
