@@ -2,7 +2,8 @@
 
 import gc
 import http.server
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -57,13 +58,15 @@ def answering(status: int, headers: dict[str, str], body: bytes = b"") -> Iterat
         yield f"http://127.0.0.1:{server.server_address[1]}"
 
 
-def failure(endpoint: str, work: str, folder: Path) -> StorageError:
+def failure(
+    endpoint: str, work: str, folder: Path, sleep: Callable[[float], None] = time.sleep
+) -> StorageError:
     environ = {
         "AWS_ACCESS_KEY_ID": "a",
         "AWS_SECRET_ACCESS_KEY": "b",
         "AWS_ENDPOINT_URL_S3": endpoint,
     }
-    quick = RetryPolicy(attempts=2, delay=0.001, longest=0.001)
+    quick = RetryPolicy(attempts=2, delay=0.001, longest=0.001, sleep=sleep)
     store = S3Store.open("images", "p", environ=environ, retry=quick)
     store.uploader = Uploader(bucket=store.bucket, part_size=10)
     with pytest.raises(StorageError) as caught:
@@ -90,6 +93,15 @@ def test_a_redirect_that_the_sdk_stumbles_over(tmp_path, work):
     assert "cannot be understood" in error.message
     del error
     gc.collect()
+
+
+@pytest.mark.parametrize("work", ["get", "put", "parts"])
+def test_a_store_that_says_when_is_asked_then(tmp_path, work):
+    pauses = []
+    with answering(503, {"Retry-After": "9"}) as endpoint:
+        failure(endpoint, work, tmp_path, sleep=pauses.append)
+    assert pauses
+    assert set(pauses) == {9.0}
 
 
 @pytest.mark.parametrize("work", ["list", "head", "get", "read", "download", "put", "parts"])
