@@ -13,14 +13,14 @@ from lago_images.disks.checksums import Digests
 from lago_images.disks.compress import compress
 from lago_images.errors import StorageError
 from lago_images.host.process import Children
+from lago_images.host.retry import RetryPolicy
 from lago_images.repository.layout import BuildKey, headers
 from lago_images.repository.manifest import Manifest
 from lago_images.repository.metadata import hash_file, metadata_file
 from lago_images.spec.model import Spec
 from lago_images.storage.base import Store
-from lago_images.storage.patience import Patience
 
-# With the pauses of ``patience``: 190 seconds and up to twice that.
+# With the pauses of ``retry_policy``: 190 seconds and up to twice that.
 _ATTEMPTS = 25
 
 
@@ -33,9 +33,9 @@ class Papers:
     packages: tuple[Package, ...] | None
 
 
-def patience(children: Children, console: Console) -> Patience:
+def retry_policy(children: Children, console: Console) -> RetryPolicy:
     """For a store that is away when a build is finished: three minutes at least."""
-    return Patience(
+    return RetryPolicy(
         attempts=_ATTEMPTS, first=_ATTEMPTS, longest=20, sleep=children.pause, tell=console.warn
     )
 
@@ -48,7 +48,7 @@ def send_disk(
     level: int,
     children: Children,
     advance: Advance,
-    patience: Patience,
+    retry: RetryPolicy,
 ) -> Digests:
     """Compress, hash and upload a disk in one pass.
 
@@ -57,7 +57,7 @@ def send_disk(
     """
     work = compress(disk, level=level, advance=advance)
     stored = store.upload(
-        key.disk, _until_over(work, children), headers=headers(key.disk), patience=patience
+        key.disk, _until_over(work, children), headers=headers(key.disk), retry=retry
     )
     digests = work.digests
     if (stored.size, stored.sha256) != (digests.compressed_size, digests.sha256):
@@ -69,7 +69,7 @@ def send_disk(
 
 
 def send_papers(
-    store: Store, manifest: Manifest, spec: Spec, papers: Papers, patience: Patience
+    store: Store, manifest: Manifest, spec: Spec, papers: Papers, retry: RetryPolicy
 ) -> None:
     """Write what goes with a disk."""
     key = manifest.key
@@ -80,10 +80,10 @@ def send_papers(
         if path.exists():
             files[name] = readable(path.read_bytes())
     for name, data in files.items():
-        store.put(name, data, expected=None, headers=headers(name), patience=patience)
+        store.put(name, data, expected=None, headers=headers(name), retry=retry)
 
 
-def record(store: Store, manifest: Manifest, patience: Patience) -> None:
+def record(store: Store, manifest: Manifest, retry: RetryPolicy) -> None:
     """Write the manifest, last: it makes a build of what was sent, and anyone may release it.
 
     Raises:
@@ -91,7 +91,7 @@ def record(store: Store, manifest: Manifest, patience: Patience) -> None:
     """
     name = manifest.key.manifest
     data = manifest.to_json()
-    store.put(name, data, expected=None, headers=headers(name), patience=patience)
+    store.put(name, data, expected=None, headers=headers(name), retry=retry)
 
 
 def withdraw(store: Store, key: BuildKey) -> None:

@@ -1,28 +1,27 @@
 """Files over HTTP, taken up again where an earlier attempt ended."""
 
-import http.client
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable
-from dataclasses import dataclass
+import errno
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from lago_images.building import cache
 from lago_images.console import Console
-from lago_images.errors import BuildError
+from lago_images.errors import BuildError, Error, HostError
 from lago_images.host import space
+from lago_images.host.http import Answer, Client, HttpError, Limits, TooLargeError, again
+from lago_images.host.retry import RetryPolicy
 
 ATTEMPTS = 4
-_PIECE = 2**20
-_PATIENCE = 60.0
+RETRY = RetryPolicy(attempts=ATTEMPTS, delay=1.0, longest=60.0)
+# Bytes: no disk image is larger.
+LARGEST = 64 * 2**30
+# Bytes that a download of unknown length leaves free for others.
+_SPARE = 256 * 2**20
+# Seconds: 64 GiB at 3 MiB/s.
+_LONGEST = 6 * 3600.0
 _PARTIAL = 206
 _RANGE_WRONG = 416
-_RETRIED = (408, 425, 429, 500, 502, 503, 504)
-
-
-class _BrokenError(Exception):
-    """A transfer that may go better next time."""
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,12 +31,16 @@ class Downloader:
     Attributes:
         folder: Where finished files and ``.part`` files are kept.
         console: Told of progress.
-        pause: Called with the seconds to wait before another attempt.
+        client: Asks the servers.
+        retry: For servers that fail.
+        largest: Bytes that a file may have.
     """
 
     folder: Path
     console: Console
-    pause: Callable[[float], None] = time.sleep
+    client: Client
+    retry: RetryPolicy = field(default=RETRY)
+    largest: int = LARGEST
 
     def fetch(self, url: str, key: str) -> Path:
         """The file at ``url``, from the cache or downloaded; its checksum is not checked here.
@@ -47,7 +50,9 @@ class Downloader:
             key: The name to keep it under: it must belong to this one content.
 
         Raises:
-            BuildError: It could not be had. What was transferred is kept for the next attempt.
+            BuildError: It could not be had. What was transferred is kept for the next attempt, if
+                the server lets it go on from there.
+            HostError: There is no room for it; nothing of it is left.
         """
         path = self.folder / key
         with cache.locked(path):
@@ -67,92 +72,120 @@ class Downloader:
 
     def _download(self, url: str, path: Path) -> None:
         part = path.with_name(path.name + ".part")
-        for attempt in range(1, ATTEMPTS + 1):
-            try:
-                self._transfer(url, part)
-                part.replace(path)
-                _validator_of(part).unlink(missing_ok=True)
-            except _BrokenError as broken:
-                if attempt == ATTEMPTS:
-                    raise BuildError(
-                        f"downloading {url} failed {ATTEMPTS} times, at last: {broken}",
-                        hint="run it again: the download goes on where it ended",
-                    ) from broken
-                self.console.warn(f"downloading {url}: {broken}; trying again")
-                self.pause(2.0 ** (attempt - 1))
-            else:
-                return
+
+        def warn(error: Error) -> float | None:
+            pause = again(error)
+            if pause is not None:
+                self.console.warn(f"{error.message}; trying again")
+            return pause
+
+        try:
+            self.retry.call(lambda: self._transfer(url, part), warn)
+        except HttpError as error:
+            if isinstance(error, TooLargeError) or not _validator_of(part).exists():
+                _forget(part)
+            raise self._given_up(url, error, kept=part.exists()) from error
+        except HostError:
+            _forget(part)
+            raise
+        part.replace(path)
+        _validator_of(part).unlink(missing_ok=True)
+
+    def _given_up(self, url: str, error: HttpError, *, kept: bool) -> BuildError:
+        if error.again is None:
+            return BuildError(error.message, hint=error.hint)
+        hint = "run it again" + (": the download goes on where it ended" if kept else "")
+        return BuildError(
+            f"downloading {url} failed {self.retry.attempts} times, at last: {error.what}",
+            hint=error.hint or hint,
+        )
 
     def _transfer(self, url: str, part: Path) -> None:
+        limits = Limits(size=self.largest, total=_LONGEST)
         try:
-            with urllib.request.urlopen(_request(url, part), timeout=_PATIENCE) as answer:  # noqa: S310 -- http(s), see below
-                self._receive(answer, url, part)
-        except urllib.error.HTTPError as error:
-            error.close()
-            if error.code == _RANGE_WRONG:
-                part.unlink(missing_ok=True)
-                raise _BrokenError("the server has no more than was there already") from error
-            if error.code in _RETRIED:
-                raise _BrokenError(f"the server answered {error.code}") from error
-            raise BuildError(
-                f"downloading {url}: the server answered {error.code} {error.reason}"
-            ) from error
-        except (OSError, http.client.HTTPException) as error:
-            raise _BrokenError(str(getattr(error, "reason", None) or error)) from error
+            with self.client.open(
+                url, f"downloading {url}", limits, headers=_range(part)
+            ) as answer:
+                self._receive(answer, part)
+        except HttpError as error:
+            if error.status != _RANGE_WRONG:
+                raise
+            _forget(part)
+            what = "the server has no more than was there already"
+            raise HttpError(f"downloading {url}", what, again=0) from error
+        except OSError as error:
+            raise _not_written(f"downloading {url}", part, error) from error
 
-    def _receive(self, answer: http.client.HTTPResponse, url: str, part: Path) -> None:
-        resumed = answer.status == _PARTIAL and _starts_at(answer) == _size(part)
-        if answer.status == _PARTIAL and not resumed:
-            part.unlink(missing_ok=True)
-            raise _BrokenError("the server answered with another range than was asked for")
-        length = answer.headers.get("Content-Length")
-        left = int(length) if length and length.isdecimal() else None
-        if left is not None:
-            space.demand(part.parent, left, f"downloading {url}")
-        if not resumed:
+    def _receive(self, answer: Answer, part: Path) -> None:
+        start = _size(part) if answer.status == _PARTIAL else 0
+        if answer.status == _PARTIAL and _starts_at(answer) != start:
+            _forget(part)
+            what = "the server answered with another range than was asked for"
+            raise HttpError(answer.doing, what, again=0)
+        if not start:
             _remember(answer, part)
-        done = 0
-        total = None if left is None else left + (_size(part) if resumed else 0)
+            part.unlink(missing_ok=True)
+        left = answer.length
+        room = space.free(part.parent) - _SPARE if left is None else left
+        if left is not None:
+            space.demand(part.parent, left, answer.doing)
+        done, total = start, None if left is None else start + left
         with (
-            part.open("ab" if resumed else "wb") as file,
-            self.console.progress(f"downloading {url}", total) as advance,
+            part.open("ab") as file,
+            self.console.progress(answer.doing, total) as advance,
         ):
-            while piece := answer.read1(_PIECE):
+            for piece in answer.pieces():
+                done += len(piece)
+                if done > self.largest:
+                    raise TooLargeError(answer.doing, f"it has more than {self.largest} bytes")
+                if done > start + room:
+                    raise _no_room(answer.doing, part)
                 file.write(piece)
                 advance(len(piece))
-                done += len(piece)
-        if left is not None and done < left:
-            raise _BrokenError(f"it ended after {done} of {left} bytes")
 
 
-def _request(url: str, part: Path) -> urllib.request.Request:
-    if not url.startswith(("http://", "https://")):
-        raise BuildError(f"{url} is not an http or https URL")
-    request = urllib.request.Request(url, headers={"User-Agent": "lago-images"})  # noqa: S310 -- checked
+def _no_room(doing: str, part: Path) -> HostError:
+    return HostError(f"{doing}: it does not fit into {part.parent}", hint=space.HINT)
+
+
+def _not_written(doing: str, part: Path, error: OSError) -> Error:
+    if error.errno in _FULL:
+        return _no_room(doing, part)
+    return BuildError(f"{doing}: writing {part}: {error.strerror or error}")
+
+
+def _range(part: Path) -> dict[str, str]:
+    """The headers that ask for what is missing of a file."""
     validator = _validator_of(part)
-    if _size(part) and validator.exists():
-        # If-Range: when the file was changed meanwhile the server sends it from the start.
-        request.add_header("Range", f"bytes={_size(part)}-")
-        request.add_header("If-Range", validator.read_text(encoding="latin-1"))
-    return request
+    if not _size(part) or not validator.exists():
+        return {}
+    # If-Range: when the file was changed meanwhile the server sends it from the start.
+    mark = validator.read_text(encoding="latin-1")
+    return {"Range": f"bytes={_size(part)}-", "If-Range": mark}
 
 
-def _remember(answer: http.client.HTTPResponse, part: Path) -> None:
-    etag = answer.headers.get("ETag", "")
+def _remember(answer: Answer, part: Path) -> None:
+    etag = answer.headers.get("etag", "")
     # RFC 9110, 13.1.5: a weak ETag must not be used with If-Range.
     validator = "" if etag.startswith("W/") else etag
-    validator = validator or answer.headers.get("Last-Modified", "")
+    validator = validator or answer.headers.get("last-modified", "")
     _validator_of(part).unlink(missing_ok=True)
     if validator:
         _validator_of(part).write_text(validator, encoding="latin-1")
+
+
+def _forget(part: Path) -> None:
+    """Remove what there is of a file, so that the room is free and the next attempt is new."""
+    part.unlink(missing_ok=True)
+    _validator_of(part).unlink(missing_ok=True)
 
 
 def _validator_of(part: Path) -> Path:
     return part.with_name(part.name + ".validator")
 
 
-def _starts_at(answer: http.client.HTTPResponse) -> int | None:
-    unit, _, rest = answer.headers.get("Content-Range", "").partition(" ")
+def _starts_at(answer: Answer) -> int | None:
+    unit, _, rest = answer.headers.get("content-range", "").partition(" ")
     start = rest.partition("-")[0]
     return int(start) if unit == "bytes" and start.isdecimal() else None
 

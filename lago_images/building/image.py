@@ -18,8 +18,8 @@ from lago_images.building.boot import boot_test
 from lago_images.building.customise import customise
 from lago_images.building.delivery import (
     Papers,
-    patience,
     record,
+    retry_policy,
     send_disk,
     send_papers,
     withdraw,
@@ -30,11 +30,11 @@ from lago_images.building.room import Room, needs
 from lago_images.errors import BuildError, CommandError
 from lago_images.host.kvm import Acceleration
 from lago_images.host.process import Children, Runner, search_path
+from lago_images.host.retry import RetryPolicy
 from lago_images.repository.layout import BuildKey
 from lago_images.repository.manifest import BootTest, Disk, Manifest
 from lago_images.spec.host_files import refuse_pointers
 from lago_images.spec.model import BaseKind
-from lago_images.storage.patience import Patience
 
 # Ends a program when we are killed; it stays the same process.
 _DIE_TOGETHER = ("setpriv", "--pdeathsig", "KILL", "--")
@@ -129,7 +129,7 @@ def _build(job: Job) -> Built:
         arch=spec.arch,
         build_id=build_id(context.clock(), job.request.fingerprint),
     )
-    waiting = patience(job.children, context.console)
+    waiting = retry_policy(job.children, context.console)
     try:
         disk = _send(job, key, finished, waiting)
         manifest = _manifest(job, key, finished, disk, begun, tools(runner))
@@ -231,7 +231,7 @@ def _boot(
     return booted.test, booted.packages if packages is None else packages
 
 
-def _send(job: Job, key: BuildKey, finished: _Finished, waiting: Patience) -> Disk:
+def _send(job: Job, key: BuildKey, finished: _Finished, waiting: RetryPolicy) -> Disk:
     context = job.context
     step = "compressing and uploading"
     size = finished.disk.stat().st_size
@@ -246,7 +246,7 @@ def _send(job: Job, key: BuildKey, finished: _Finished, waiting: Patience) -> Di
             level=context.settings.compression_level,
             children=job.children,
             advance=advance,
-            patience=waiting,
+            retry=waiting,
         )
     return Disk(
         format=disks.FORMAT,

@@ -12,7 +12,6 @@ from lago_images.errors import Error, HostError
 from lago_images.host import space
 from lago_images.host.process import Children, Runner
 from lago_images.spec.model import BaseKind, Spec
-from lago_images.storage.directory import DirectoryStore
 
 _MIB = 2**20
 _POLL = 0.5
@@ -47,9 +46,9 @@ def needs(spec: Spec, base: LayerBase | None, folder: Path, context: Context) ->
     size = disk_size(spec, base, context.root)
     # The disk that is worked on and the finished one are there at the same time.
     found = [Need(folder=folder, size=2 * size, what=f"building {spec.name}")]
-    if isinstance(context.store, DirectoryStore):
+    if context.store.folder is not None:
         stored = size // _COMPRESSED
-        found.append(Need(folder=context.store.path, size=stored, what=f"storing {spec.name}"))
+        found.append(Need(folder=context.store.folder, size=stored, what=f"storing {spec.name}"))
     return tuple(found)
 
 

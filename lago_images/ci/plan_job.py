@@ -14,7 +14,6 @@ from lago_images.planning.published import holdings
 from lago_images.planning.tree import prefixes, read_tree
 from lago_images.repository.state import State, read
 from lago_images.settings import FILE
-from lago_images.storage.directory import DirectoryStore
 
 
 def tree_of(work: Workspace) -> Tree:
@@ -46,10 +45,8 @@ def refuse_passing(work: Workspace) -> None:
 
     Raises ``UsageError`` when it is a directory inside the job's own checkout.
     """
-    folder = checkout(work.environ)
-    if folder is None or not isinstance(work.store, DirectoryStore):
-        return
-    if work.store.path.resolve().is_relative_to(folder):
+    own, folder = checkout(work.environ), work.store.folder
+    if own is not None and folder is not None and folder.resolve().is_relative_to(own):
         raise UsageError(
             f"the repository {work.settings.repository} is inside this job's checkout, "
             "which no other job sees: nothing built could be published",

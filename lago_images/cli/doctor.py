@@ -14,7 +14,6 @@ from lago_images.host.process import Runner
 from lago_images.repository.layout import RELEASES
 from lago_images.repository.signing import open_signer
 from lago_images.settings import DEFAULT_REPOSITORY
-from lago_images.storage.probe import ensure_safe
 
 _DO = {"settings": "mend them: the README lists all settings"}
 _MARKS = {State.OK: "ok", State.WARNING: "warning", State.MISSING: "MISSING"}
@@ -105,7 +104,7 @@ def _store(invocation: Invocation) -> Iterator[Check]:
         return
     name = "conditional writes"
     try:
-        ensure_safe(store, settings, invocation.console)
+        store.ensure_safe_writes(single_writer=settings.single_writer, console=invocation.console)
     except UnsafeStoreError as error:
         yield _failure(name, error)
     except StorageError as error:

@@ -21,7 +21,6 @@ from lago_images.repository.state import State, read
 from lago_images.repository.verify import Verifier
 from lago_images.repository.verify_model import Report
 from lago_images.repository.web import Web, is_web
-from lago_images.storage.directory import DirectoryStore
 
 _COLUMNS = ("name", "arch", "revision", "version", "published", "size", "fingerprint", "commit")
 _SHORT = 12
@@ -38,8 +37,8 @@ _ARCH = click.option("--arch", default="", help="Of an image with several archit
 def list_(invocation: Invocation, all_: bool, form: str) -> None:
     """List what is published."""
     store = invocation.store()
-    if isinstance(store, DirectoryStore) and not store.path.exists():
-        invocation.console.warn(f"there is no folder {store.path}: nothing is published there")
+    if store.folder is not None and not store.folder.exists():
+        invocation.console.warn(f"there is no folder {store.folder}: nothing is published there")
     rows = list(_rows(read(store), all_=all_))
     if form == "json":
         click.echo(_json(rows))
@@ -86,7 +85,7 @@ def verify(invocation: Invocation, url: str | None, deep: bool, form: str) -> No
     URL is that of a store (s3://…, file:///…, a path), or the http or https URL that clients
     use: then everything that index and repo.metadata name is checked, and how it is served.
     """
-    web = Web.at(url) if url and is_web(url) else None
+    web = Web.at(url, invocation.environ) if url and is_web(url) else None
     if url and web is None:
         invocation.use_repository(url)
     verifier = Verifier(

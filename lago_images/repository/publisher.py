@@ -5,8 +5,6 @@ the ETags third; whoever is overtaken starts over. So publishers at once lose no
 lock.
 """
 
-import random
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -15,6 +13,7 @@ from dataclasses import dataclass
 from lago_images.console import Console
 from lago_images.errors import ConflictError, NotFoundError, RepositoryError, SigningError
 from lago_images.host.process import Runner
+from lago_images.host.retry import RetryPolicy
 from lago_images.repository import clients, layout
 from lago_images.repository.layout import RENDERED, headers, key_behind
 from lago_images.repository.render import is_empty, render
@@ -23,10 +22,9 @@ from lago_images.repository.site import Site, site_of
 from lago_images.repository.state import State, read
 from lago_images.settings import Settings
 from lago_images.storage.base import Blob, Store
-from lago_images.storage.probe import ensure_safe
 
 ATTEMPTS = 100
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 1.0
+_RETRY = RetryPolicy(attempts=ATTEMPTS, delay=0.02, longest=1.0, jitter=1.0)
 Pause = Callable[[int], None]
 # Of a public key's file: its fingerprint.
 Fingerprint = Callable[[bytes], str]
@@ -44,8 +42,7 @@ class Refreshed:
 
 def pause(attempt: int) -> None:
     """Wait before starting over: longer each time, and never in step with another publisher."""
-    longest = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2**attempt)
-    time.sleep(random.uniform(0, longest))  # noqa: S311 -- only spreads publishers
+    _RETRY.wait(attempt + 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,7 +133,7 @@ def publishing(
     with open_signer(settings, environ, runner) as signer:
         before = _rendered_files(store, signer)
         _refuse_key_change(before, signer, fingerprint, retire)
-        ensure_safe(store, settings, console)
+        store.ensure_safe_writes(single_writer=settings.single_writer, console=console)
         yield Publisher(
             store=store,
             site=site,

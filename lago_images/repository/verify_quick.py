@@ -1,10 +1,10 @@
 """A look at what was just published, in a few requests; ``verify`` is the whole examination."""
 
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 
 from lago_images.errors import NotFoundError
+from lago_images.host.retry import RetryPolicy
 from lago_images.repository import index, layout, metadata
 from lago_images.repository.publisher import Publisher
 from lago_images.repository.release import Release
@@ -13,14 +13,14 @@ from lago_images.repository.state import build_of, standing
 from lago_images.repository.verify_model import REFRESH, Finding, problem
 from lago_images.storage.base import Store
 
-_ATTEMPTS = 4
+_RETRY = RetryPolicy(attempts=4, delay=0.5)
 
 
 def quick(
     publisher: Publisher,
     releases: Sequence[Release],
     *,
-    pause: Callable[[float], None] = time.sleep,
+    retry: RetryPolicy = _RETRY,
 ) -> tuple[Finding, ...]:
     """Whether clients are offered these releases, or newer ones; nothing found is good.
 
@@ -30,9 +30,9 @@ def quick(
     """
     attempt = 1
     while found := tuple(_wrong(publisher, releases)):
-        if attempt == _ATTEMPTS:
+        if attempt >= retry.attempts:
             return found
-        pause(0.25 * 2**attempt)
+        retry.wait(attempt)
         attempt += 1
     return ()
 

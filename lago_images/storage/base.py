@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from lago_images.console import Advance
-from lago_images.storage.patience import Patience
+from lago_images.console import Advance, Console
+from lago_images.host.retry import RetryPolicy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +78,30 @@ class Store(Protocol):
         """Where the store is, as the user would write it; without credentials."""
         ...
 
+    @property
+    def folder(self) -> Path | None:
+        """The folder of this machine that has all of the objects; None for any other store.
+
+        It need not exist: then the store is empty, and the first write makes it.
+        """
+        ...
+
+    def ensure_safe_writes(self, *, single_writer: bool, console: Console) -> None:
+        """Let only a store that keeps conditional writes be published to.
+
+        To be called before the first conditional write. A directory keeps them by construction,
+        if it can be written at all; a bucket is probed, and the answer remembered in it.
+
+        Args:
+            single_writer: Use a store without conditional writes all the same: nobody else writes.
+            console: Warned of what that risks.
+
+        Raises:
+            UnsafeStoreError: The store does not keep conditional writes, and others may write.
+            StorageError: It could not be asked, or written.
+        """
+        ...
+
     def list(self, prefix: str = "", *, marks: Sequence[str] = ()) -> Iterator[Stat]:
         """All objects whose key starts with ``prefix``, by key. Complete, or an error.
 
@@ -112,7 +136,7 @@ class Store(Protocol):
         *,
         expected: str | None,
         headers: Headers = ...,
-        patience: Patience | None = None,
+        retry: RetryPolicy | None = None,
     ) -> str:
         """Write a small object if nobody else did; returns its new ETag.
 
@@ -121,7 +145,7 @@ class Store(Protocol):
             data: Its new content.
             expected: The ETag it must still have; None if it must not exist.
             headers: For its HTTP clients.
-            patience: For a store that is away; its own by default.
+            retry: For a store that is away; its own by default.
 
         Raises:
             ConflictError: It exists, or has another ETag now. Nothing was written. A write that
@@ -136,12 +160,12 @@ class Store(Protocol):
         *,
         headers: Headers = ...,
         advance: Advance | None = None,
-        patience: Patience | None = None,
+        retry: RetryPolicy | None = None,
     ) -> Uploaded:
         """Store a large object as its bytes come, in one pass and parallel parts.
 
         The key must be unique by construction. If ``chunks`` raises, nothing is stored. With
-        ``patience``, for a store that is away, the parts that are on their way wait in memory.
+        ``retry``, for a store that is away, the parts that are on their way wait in memory.
         """
         ...
 

@@ -17,8 +17,15 @@ from botocore.loaders import Loader, create_loader
 from botocore.utils import parse_timestamp
 
 from lago_images.errors import StorageError
-from lago_images.storage.failures import Failure, transient, translate, unreachable
-from lago_images.storage.patience import Patience
+from lago_images.host.retry import RetryPolicy
+from lago_images.storage.failures import (
+    Failure,
+    asked_pause_of,
+    request,
+    transient,
+    translate,
+    unreachable,
+)
 
 if TYPE_CHECKING:
     from botocore.config import _S3Dict
@@ -48,7 +55,7 @@ class Bucket:
         prefix: Empty, or ends in ``/``.
         small: For small objects: signs what it sends.
         bulk: For large ones: signs a checksum of what it sends instead, which costs half.
-        patience: For failing requests.
+        retry: For failing requests.
         anonymous: There are no credentials; requests are not signed.
         requests: How many requests were sent, retries included, by S3's name of the operation.
     """
@@ -57,7 +64,7 @@ class Bucket:
     prefix: str
     small: "S3Client"
     bulk: "S3Client"
-    patience: Patience = field(default_factory=Patience)
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
     anonymous: bool = False
     requests: Counter[str] = field(default_factory=Counter)
     _reached: bool = False
@@ -66,6 +73,7 @@ class Bucket:
     def __post_init__(self) -> None:
         for client in (self.small, self.bulk):
             client.meta.events.register("before-send.s3", self._count)
+            client.meta.events.register_first("needs-retry.s3.HeadBucket", _ask_once)
 
     @property
     def url(self) -> str:
@@ -88,11 +96,11 @@ class Bucket:
         self,
         doing: str,
         function: Callable[..., Any],
-        patience: Patience | None = None,
+        retry: RetryPolicy | None = None,
         /,
         **arguments: object,
     ) -> Any:  # noqa: ANN401 -- boto3's answers
-        """One request, tried again while that can help, with the bucket's patience or another.
+        """One request, tried again while that can help, as the bucket's policy or another says.
 
         Raises:
             StorageError: With boto3's error as its cause. ``NotFoundError`` if the store says
@@ -102,21 +110,22 @@ class Bucket:
         while True:
             attempt += 1
             try:
-                answer = function(Bucket=self.name, **arguments)
+                answer = request(function, Bucket=self.name, **arguments)
             except Failure as error:
                 failure = self.failure(error, doing)
-                if not transient(error) or attempt >= self.most_attempts(error, patience):
+                if not transient(error) or attempt >= self.most_attempts(error, retry):
                     raise failure from error
-                (patience or self.patience).wait(attempt, failure.message)
+                asked = asked_pause_of(error)
+                (retry or self.retry).wait(attempt, failure.message, asked=asked)
             else:
                 self._reached = True
                 return answer
 
-    def most_attempts(self, error: Exception, patience: Patience | None = None) -> int:
+    def most_attempts(self, error: Exception, retry: RetryPolicy | None = None) -> int:
         """How often to try a request that fails like this."""
-        patience = patience or self.patience
+        retry = retry or self.retry
         never = unreachable(error) and not self._reached
-        return patience.first if never else patience.attempts
+        return retry.first if never else retry.attempts
 
     def failure(self, error: Exception, doing: str) -> StorageError:
         """The error to raise for one of boto3's."""
@@ -127,8 +136,17 @@ class Bucket:
             self.requests[event_name.rpartition(".")[2]] += 1
 
 
+def _ask_once(request_dict: dict[str, Any], **_: object) -> None:
+    """Keep the SDK from following redirects of its own question where a redirect leads.
+
+    It asks HEAD of the bucket for the region to go to, and for every redirect of that again, until
+    Python's stack is full.
+    """
+    request_dict.setdefault("context", {}).setdefault("s3_redirect", {})["redirected"] = True
+
+
 def open_bucket(
-    name: str, prefix: str, environ: Mapping[str, str], *, patience: Patience | None = None
+    name: str, prefix: str, environ: Mapping[str, str], *, retry: RetryPolicy | None = None
 ) -> Bucket:
     """A bucket, with the settings of the standard AWS variables and profiles.
 
@@ -152,7 +170,7 @@ def open_bucket(
         prefix=prefix,
         small=small,
         bulk=bulk,
-        patience=patience or Patience(),
+        retry=retry or RetryPolicy(),
         anonymous=session.get_credentials() is None,
     )
 

@@ -14,11 +14,19 @@ from http import HTTPStatus
 from typing import Any
 
 from lago_images.errors import ConflictError, NotFoundError, StorageError
+from lago_images.host.retry import RetryPolicy
 from lago_images.storage.base import Blob, Headers
 from lago_images.storage.client import Bucket
 from lago_images.storage.etags import Dialect, bare, in_dialect
-from lago_images.storage.failures import Failure, code_of, status_of, transient
-from lago_images.storage.patience import Patience
+from lago_images.storage.failures import (
+    Failure,
+    asked_pause_of,
+    code_of,
+    request,
+    status_of,
+    transient,
+    understood,
+)
 
 # The object's metadata that tells who wrote it: ``x-amz-meta-…`` in HTTP.
 NONCE = "lago-images-write"
@@ -58,14 +66,14 @@ def as_expected(now: Blob | None, expected: str | None) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Write:
-    """A write to be made. ``nonce`` tells it from all others; ``patience`` is for its requests."""
+    """A write to be made. ``nonce`` tells it from all others; ``retry`` is for its requests."""
 
     key: str
     data: bytes
     expected: str | None
     headers: Headers
     nonce: str
-    patience: Patience = field(default_factory=Patience)
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
 
     def made(self, now: Blob | None, nonce: str) -> bool:
         """Whether an object with that nonce is this write; rclone keeps no metadata."""
@@ -98,7 +106,7 @@ class Writer:
         data: bytes,
         expected: str | None,
         headers: Headers,
-        patience: Patience | None = None,
+        retry: RetryPolicy | None = None,
     ) -> str:
         """Write if the object is as expected; returns the new ETag.
 
@@ -110,7 +118,7 @@ class Writer:
             expected=expected,
             headers=headers,
             nonce=self.new_nonce(),
-            patience=patience or self.bucket.patience,
+            retry=retry or self.bucket.retry,
         )
         if self.dialect is Dialect.PLAIN and not as_expected(self._now(write)[0], expected):
             raise _conflict(write)
@@ -138,9 +146,9 @@ class Writer:
                     self.dialect = Dialect.BARE
                     continue
                 failure = self.bucket.failure(error, f"writing {write.key}")
-                if attempt >= self.bucket.most_attempts(error, write.patience):
+                if attempt >= self.bucket.most_attempts(error, write.retry):
                     raise failure from error
-                write.patience.wait(attempt, failure.message)
+                write.retry.wait(attempt, failure.message, asked=asked_pause_of(error))
 
     def put_anyway(self, key: str, data: bytes, headers: Headers) -> None:
         """Write without a condition: for caches."""
@@ -167,22 +175,24 @@ class Writer:
 
     def _now(self, write: Write) -> tuple[Blob | None, str]:
         try:
-            return self._fetch(write.key, write.patience)
+            return self._fetch(write.key, write.retry)
         except NotFoundError:
             return None, ""
 
-    def _fetch(self, key: str, patience: Patience | None = None) -> tuple[Blob, str]:
+    def _fetch(self, key: str, retry: RetryPolicy | None = None) -> tuple[Blob, str]:
         """A small object whole, and the nonce of its writer."""
 
         def fetch(**arguments: Any) -> tuple[Blob, str]:  # noqa: ANN401 -- boto3's arguments
             answer = self.bucket.small.get_object(**arguments)
             with closing(answer["Body"]) as body:
-                data, etag = body.read(), bare(answer["ETag"])
+                data = body.read()
+            with understood(f"reading {key}", self.bucket.where):
+                etag = bare(answer["ETag"])
                 blob = Blob(key=key, data=data, etag=etag, headers=kept_headers(answer))
-            return blob, answer["Metadata"].get(NONCE, "")
+                return blob, answer["Metadata"].get(NONCE, "")
 
         found: tuple[Blob, str] = self.bucket.call(
-            f"reading {key}", fetch, patience, Key=self.bucket.key(key)
+            f"reading {key}", fetch, retry, Key=self.bucket.key(key)
         )
         return found
 
@@ -194,7 +204,8 @@ class Writer:
                 condition = {"IfNoneMatch": "*"}
             else:
                 condition = {"IfMatch": in_dialect(write.expected, dialect)}
-        answer = self.bucket.small.put_object(
+        answer = request(
+            self.bucket.small.put_object,
             Bucket=self.bucket.name,
             Key=self.bucket.key(write.key),
             Body=write.data,
@@ -202,7 +213,8 @@ class Writer:
             **http_headers(write.headers),
             **condition,
         )
-        return bare(answer["ETag"])
+        with understood(f"writing {write.key}", self.bucket.where):
+            return bare(answer["ETag"])
 
     def _refusal(self, key: str, error: Exception) -> StorageError:
         if status_of(error) == HTTPStatus.NOT_IMPLEMENTED:

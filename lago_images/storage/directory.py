@@ -17,8 +17,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from lago_images.console import Advance
+from lago_images.console import Advance, Console
 from lago_images.errors import ConflictError, NotFoundError
+from lago_images.host.retry import RetryPolicy
 from lago_images.storage.base import Blob, Headers, Stat, Unfinished, Uploaded
 from lago_images.storage.disk import (
     failed,
@@ -31,7 +32,6 @@ from lago_images.storage.disk import (
     sync_folder,
     write,
 )
-from lago_images.storage.patience import Patience
 from lago_images.storage.places import PRIVATE, check, place, walk
 
 PLAIN_HEADERS = Headers()
@@ -61,6 +61,14 @@ class DirectoryStore:
     @property
     def url(self) -> str:
         return str(self.path)
+
+    @property
+    def folder(self) -> Path:
+        return self.path
+
+    def ensure_safe_writes(self, *, single_writer: bool, console: Console) -> None:
+        del single_writer, console
+        self.prove_writable()
 
     def list(self, prefix: str = "", *, marks: Sequence[str] = ()) -> Iterator[Stat]:
         del marks
@@ -95,9 +103,9 @@ class DirectoryStore:
         *,
         expected: str | None,
         headers: Headers = PLAIN_HEADERS,
-        patience: Patience | None = None,
+        retry: RetryPolicy | None = None,
     ) -> str:
-        del headers, patience
+        del headers, retry
         with self._temporary(key) as (fd, temporary):
             write(fd, data)
             os.fsync(fd)
@@ -117,9 +125,9 @@ class DirectoryStore:
         *,
         headers: Headers = PLAIN_HEADERS,
         advance: Advance | None = None,
-        patience: Patience | None = None,
+        retry: RetryPolicy | None = None,
     ) -> Uploaded:
-        del headers, patience
+        del headers, retry
         sha256 = hashlib.sha256()
         with self._temporary(key) as (fd, temporary):
             for chunk in chunks:

@@ -17,7 +17,7 @@ from lago_images.storage.body import BLOCK
 from lago_images.storage.client import Bucket
 from lago_images.storage.disk import failed, write_at
 from lago_images.storage.etags import bare
-from lago_images.storage.failures import status_of
+from lago_images.storage.failures import status_of, understood
 
 # Measured on Ceph over loopback: tests/benchmarks/transfer.py. ``read`` has WORKERS + 1 pieces in
 # memory, ``save`` a block for each of its workers.
@@ -152,13 +152,17 @@ def _fetch(bucket: Bucket, key: str, at: int, size: int, take: Take) -> _Extent 
     def fetch(**arguments: Any) -> _Extent:  # noqa: ANN401 -- boto3's arguments
         answer = bucket.bulk.get_object(**arguments)
         with closing(answer["Body"]) as body:
-            begin, total = _extent(answer)
+            with understood(doing, bucket.where):
+                begin, total = _extent(answer)
+                extent = _Extent(
+                    size=answer["ContentLength"], etag=bare(answer["ETag"]), total=total
+                )
             if begin != at:
                 raise StorageError(
                     f"{doing} in {bucket.where}: the store does not read from byte {at} on"
                 )
             take(body.read)
-            return _Extent(size=answer["ContentLength"], etag=bare(answer["ETag"]), total=total)
+            return extent
 
     doing = f"reading {key}"
     byte_range = f"bytes={at}-{at + size - 1}"

@@ -1,6 +1,9 @@
 """What a failed S3 request means: whether to try again, and how to tell the user."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http import HTTPStatus
+from typing import Any
 
 from botocore.exceptions import (
     BotoCoreError,
@@ -22,10 +25,14 @@ from botocore.exceptions import (
 from botocore.exceptions import (
     ConnectionError as NoConnectionError,
 )
+from botocore.parsers import ResponseParserError
+from urllib3.exceptions import HTTPError
 
-from lago_images.errors import NotFoundError, StorageError
+from lago_images.console import clean
+from lago_images.errors import Error, NotFoundError, StorageError
+from lago_images.host.retry import asked_pause
 
-# What boto3 raises; urllib3's own errors do not get past botocore.
+# What boto3 raises of its own; ``request`` makes one of these of all else.
 Failure = (BotoCoreError, ClientError)
 _AGAIN_STATUS = frozenset({408, 429, 500, 502, 503, 504})
 _AGAIN_CODE = frozenset(
@@ -41,7 +48,10 @@ _NO_CREDENTIALS = (
 )
 _KEYS = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
 _NO_KEYS_HINT = f"set {_KEYS}, or AWS_PROFILE to a profile that has them"
+_NO_S3_HINT = "this may be no S3 endpoint: check AWS_ENDPOINT_URL_S3"
 _REFUSED = frozenset({401, 403})
+_REDIRECTED = 3
+_LONGEST_LOCATION = 200
 _REGION_HINT = "set AWS_REGION to the bucket's region, and AWS_ENDPOINT_URL_S3 to its endpoint"
 _HINTS = {
     "AccessDenied": "the credentials need s3:GetObject, s3:PutObject, s3:DeleteObject and "
@@ -60,6 +70,38 @@ _HINTS = {
     "SignatureDoesNotMatch": "check AWS_SECRET_ACCESS_KEY; a proxy that changes requests does "
     "this too",
 }
+
+
+class UnreadableAnswerError(BotoCoreError):
+    """The SDK stumbled over an answer: what it raised is its cause."""
+
+    fmt = "the answer cannot be understood ({kind})"
+
+
+def request(function: Callable[..., Any], **arguments: object) -> Any:  # noqa: ANN401 -- boto3's answers
+    """Make one request; whatever the SDK raises over an answer is one of ``Failure``."""
+    try:
+        return function(**arguments)
+    except HTTPClientError as error:
+        # Of this very class: "an unhandled exception", of the network or a slip over an answer.
+        slip = error.kwargs.get("error")
+        if type(error) is not HTTPClientError or isinstance(slip, OSError | HTTPError):
+            raise
+        raise UnreadableAnswerError(kind=type(slip).__name__) from error
+    except (*Failure, Error, OSError, MemoryError):
+        raise
+    except Exception as error:
+        raise UnreadableAnswerError(kind=type(error).__name__) from error
+
+
+@contextmanager
+def understood(doing: str, where: str) -> Iterator[None]:
+    """Take an answer apart; raises ``StorageError`` where it lacks what every answer has."""
+    try:
+        yield
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
+        what = f"the answer cannot be understood ({type(error).__name__})"
+        raise StorageError(f"{doing} in {where}: {what}", hint=_NO_S3_HINT) from error
 
 
 def code_of(error: BaseException | None) -> str:
@@ -88,6 +130,19 @@ def transient(error: Exception) -> bool:
     if isinstance(error, SSLError):
         return False
     return isinstance(error, _AGAIN)
+
+
+def asked_pause_of(error: Exception) -> float:
+    """The seconds that the store asks to wait before another attempt; 0 where it does not."""
+    return asked_pause(_headers_of(error))
+
+
+def _headers_of(error: Exception) -> dict[str, str]:
+    """The headers of the answer, by their names in lower case."""
+    if not isinstance(error, ClientError):
+        return {}
+    headers: dict[str, str] = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+    return headers
 
 
 def unreachable(error: Exception) -> bool:
@@ -122,7 +177,16 @@ def _refusal(error: ClientError, doing: str, where: str) -> StorageError:
         text += f" {code}"
     if said and said != "None":
         text += f": {said}"
-    return kind(text, hint=_HINTS.get(code) or _hint_for_status(status))
+    hint = _HINTS.get(code) or _redirect_hint(error) or _hint_for_status(status)
+    return kind(text, hint=hint)
+
+
+def _redirect_hint(error: ClientError) -> str | None:
+    """Where the endpoint sends its clients, such as nginx to https."""
+    location = clean(_headers_of(error).get("location", ""))[:_LONGEST_LOCATION]
+    if status_of(error) // 100 != _REDIRECTED or not location:
+        return None
+    return f"it redirects to {location}: set AWS_ENDPOINT_URL_S3 to the endpoint's final URL"
 
 
 def _hint_for_status(status: int) -> str | None:
@@ -131,7 +195,7 @@ def _hint_for_status(status: int) -> str | None:
     if status in {301, 307}:
         return _REGION_HINT
     if status == HTTPStatus.NOT_FOUND:
-        return "this may be no S3 endpoint: check AWS_ENDPOINT_URL_S3"
+        return _NO_S3_HINT
     if status in _AGAIN_STATUS:
         return "the store is in trouble or overloaded: try again later"
     return None
@@ -148,4 +212,5 @@ def _hint_for(error: Exception) -> str | None:
         return "set AWS_CA_BUNDLE to the file with the certificate authority of the endpoint"
     if isinstance(error, _AGAIN):
         return "check AWS_ENDPOINT_URL_S3, and that the store runs and can be reached from here"
-    return None
+    unreadable = isinstance(error, UnreadableAnswerError | ResponseParserError)
+    return _NO_S3_HINT if unreadable else None

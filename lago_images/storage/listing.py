@@ -9,6 +9,7 @@ from lago_images.errors import StorageError
 from lago_images.storage.base import Stat
 from lago_images.storage.client import Bucket
 from lago_images.storage.etags import bare
+from lago_images.storage.failures import understood
 
 WORKERS = 8
 
@@ -31,22 +32,27 @@ def listed(bucket: Bucket, prefix: str, marks: Sequence[str]) -> Iterator[Stat]:
 def _between(bucket: Bucket, prefix: str, after: str, until: str) -> Iterator[Stat]:
     """The objects whose keys come after one key, up to another and with it; "" is no bound."""
     for entry in _entries(bucket, prefix, after):
-        key = entry["Key"].removeprefix(bucket.prefix)
-        if until and key > until:
-            return
-        if key:
-            yield Stat(
-                key=key,
+        with understood(_doing(prefix), bucket.where):
+            stat = Stat(
+                key=entry["Key"].removeprefix(bucket.prefix),
                 size=entry["Size"],
                 etag=bare(entry["ETag"]),
                 modified=entry["LastModified"].timestamp(),
             )
+        if until and stat.key > until:
+            return
+        if stat.key:
+            yield stat
+
+
+def _doing(prefix: str) -> str:
+    return f"listing {prefix or 'everything'}"
 
 
 def _entries(bucket: Bucket, prefix: str, after: str) -> Iterator[Any]:
     begin = {"StartAfter": bucket.key(after)} if after else {}
     token: dict[str, str] = {}
-    doing = f"listing {prefix or 'everything'}"
+    doing = _doing(prefix)
     while True:
         page = bucket.call(
             doing, bucket.small.list_objects_v2, Prefix=bucket.key(prefix), **begin, **token

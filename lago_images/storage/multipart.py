@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from lago_images.errors import StorageError
+from lago_images.host.retry import RetryPolicy
 from lago_images.storage.base import Headers, Unfinished
 from lago_images.storage.body import Blocks, Body
 from lago_images.storage.client import Bucket
 from lago_images.storage.conditional import http_headers
 from lago_images.storage.etags import Part, bare, base64_md5, base64_sha256, hexadecimal
-from lago_images.storage.failures import code_of, status_of
-from lago_images.storage.patience import Patience
+from lago_images.storage.failures import code_of, status_of, understood
 
 SHA256 = "SHA256"
 MOST_PARTS = 10_000
@@ -24,14 +24,14 @@ class Multipart:
     """A multipart upload that was begun.
 
     ``keeps_sha256``: the store checks and keeps a SHA-256 for each part; else it gets MD5s.
-    ``patience`` is for parts and the completion; the bucket's if None.
+    ``retry`` is for parts and the completion; the bucket's if None.
     """
 
     bucket: Bucket
     key: str
     upload_id: str
     keeps_sha256: bool
-    patience: Patience | None = None
+    retry: RetryPolicy | None = None
 
     @property
     def _ids(self) -> dict[str, str]:
@@ -53,15 +53,17 @@ class Multipart:
         else:
             md5 = base64_md5(*blocks)
             checksum = {"ContentMD5": md5}
+        doing = f"uploading part {number} of {self.key}"
         answer = self.bucket.call(
-            f"uploading part {number} of {self.key}",
+            doing,
             upload,
-            self.patience,
+            self.retry,
             PartNumber=number,
             **self._ids,
             **checksum,
         )
-        etag = bare(answer["ETag"])
+        with understood(doing, self.bucket.where):
+            etag = bare(answer["ETag"])
         proven = answer.get("ChecksumSHA256") == sha256 if sha256 else etag == hexadecimal(md5)
         return Part(
             number=number, size=sum(map(len, blocks)), etag=etag, sha256=sha256, proven=proven
@@ -78,7 +80,7 @@ class Multipart:
             self.bucket.call(
                 f"completing the upload of {self.key}",
                 self.bucket.bulk.complete_multipart_upload,
-                self.patience,
+                self.retry,
                 MultipartUpload={"Parts": plain},
                 **self._ids,
             )
@@ -101,23 +103,25 @@ class Multipart:
 
 
 def begin(
-    bucket: Bucket, key: str, headers: Headers, patience: Patience | None = None
+    bucket: Bucket, key: str, headers: Headers, retry: RetryPolicy | None = None
 ) -> Multipart:
     """Begin an upload, with SHA-256 where the store has it."""
     doing, create = f"beginning the upload of {key}", bucket.bulk.create_multipart_upload
     arguments: dict[str, Any] = {"Key": bucket.key(key), **http_headers(headers)}
     try:
-        answer = bucket.call(doing, create, patience, ChecksumAlgorithm=SHA256, **arguments)
+        answer = bucket.call(doing, create, retry, ChecksumAlgorithm=SHA256, **arguments)
     except StorageError as error:
         if status_of(error) not in _UNKNOWN:
             raise
-        answer = bucket.call(doing, create, patience, **arguments)
+        answer = bucket.call(doing, create, retry, **arguments)
+    with understood(doing, bucket.where):
+        upload_id = answer["UploadId"]
     return Multipart(
         bucket=bucket,
         key=key,
-        upload_id=answer["UploadId"],
+        upload_id=upload_id,
         keeps_sha256=answer.get("ChecksumAlgorithm") == SHA256,
-        patience=patience,
+        retry=retry,
     )
 
 
@@ -137,12 +141,16 @@ def unfinished(bucket: Bucket, prefix: str = "") -> Iterator[Unfinished]:
             if code_of(error) == "NoSuchUpload":
                 return
             raise
-        for upload in answer.get("Uploads", ()):
-            yield Unfinished(
-                key=upload["Key"].removeprefix(bucket.prefix),
-                upload_id=upload["UploadId"],
-                begun=upload["Initiated"].timestamp(),
-            )
+        with understood("listing unfinished uploads", bucket.where):
+            page = [
+                Unfinished(
+                    key=upload["Key"].removeprefix(bucket.prefix),
+                    upload_id=upload["UploadId"],
+                    begun=upload["Initiated"].timestamp(),
+                )
+                for upload in answer.get("Uploads", ())
+            ]
+        yield from page
         if not answer.get("IsTruncated"):
             return
         following = {

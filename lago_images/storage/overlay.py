@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from heapq import merge
 from pathlib import Path
 
-from lago_images.console import Advance
+from lago_images.console import Advance, Console
 from lago_images.errors import NotFoundError
+from lago_images.host.retry import RetryPolicy
 from lago_images.storage.base import Blob, Headers, Stat, Store, Unfinished, Uploaded
-from lago_images.storage.patience import Patience
 
 _PLAIN = Headers()
 
@@ -26,6 +26,13 @@ class OverlayStore:
     @property
     def url(self) -> str:
         return f"{self.upper.url} over {self.lower.url}"
+
+    @property
+    def folder(self) -> None:
+        return None
+
+    def ensure_safe_writes(self, *, single_writer: bool, console: Console) -> None:
+        self.upper.ensure_safe_writes(single_writer=single_writer, console=console)
 
     def list(self, prefix: str = "", *, marks: Sequence[str] = ()) -> Iterator[Stat]:
         last = None
@@ -69,9 +76,9 @@ class OverlayStore:
         *,
         expected: str | None,
         headers: Headers = _PLAIN,
-        patience: Patience | None = None,
+        retry: RetryPolicy | None = None,
     ) -> str:
-        return self.upper.put(key, data, expected=expected, headers=headers, patience=patience)
+        return self.upper.put(key, data, expected=expected, headers=headers, retry=retry)
 
     def upload(
         self,
@@ -80,9 +87,9 @@ class OverlayStore:
         *,
         headers: Headers = _PLAIN,
         advance: Advance | None = None,
-        patience: Patience | None = None,
+        retry: RetryPolicy | None = None,
     ) -> Uploaded:
-        return self.upper.upload(key, chunks, headers=headers, advance=advance, patience=patience)
+        return self.upper.upload(key, chunks, headers=headers, advance=advance, retry=retry)
 
     def delete(self, keys: Iterable[str]) -> None:
         self.upper.delete(keys)

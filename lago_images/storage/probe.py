@@ -18,14 +18,12 @@ from typing import Any
 
 from lago_images.console import Console
 from lago_images.errors import NotFoundError, StorageError, UnsafeStoreError
-from lago_images.settings import Settings
-from lago_images.storage.base import Headers, Store
+from lago_images.storage.base import Headers
 from lago_images.storage.client import Bucket
-from lago_images.storage.directory import DirectoryStore
+from lago_images.storage.conditional import Writer
 from lago_images.storage.etags import Dialect, bare, in_dialect
-from lago_images.storage.failures import Failure, status_of
+from lago_images.storage.failures import Failure, request, status_of, understood
 from lago_images.storage.listing import listed
-from lago_images.storage.s3 import S3Store
 from lago_images.storage.verdict import MISMATCH, WRITTEN, Findings, Verdict, judge
 
 FOLDER = "state/probe/"
@@ -38,30 +36,20 @@ _OLD = 3600
 _HEADERS = Headers(content_type="application/json", cache_control="no-store")
 
 
-def ensure_safe(store: Store, settings: Settings, console: Console) -> None:
-    """Let only a store that keeps its word be published to.
+def ensure_safe(writer: Writer, *, single_writer: bool, console: Console) -> None:
+    """Teach a writer its store's dialect; see ``Store.ensure_safe_writes``.
 
-    To be called before the first conditional write. Costs one request where the answer is
-    remembered. A directory keeps its word by construction, if it can be written at all.
-
-    Raises:
-        UnsafeStoreError: The store does not keep conditional writes, and ``single-writer`` is
-            not set.
-        StorageError: It could not be asked, or written.
+    Costs one request where the answer is remembered.
     """
-    if isinstance(store, DirectoryStore):
-        store.prove_writable()
-    if not isinstance(store, S3Store):
-        return
-    remembered = _recall(store)
-    verdict = remembered or probe(store.bucket)
-    if not verdict.safe and not settings.single_writer:
-        raise _unsafe(store, verdict)
-    store.writer.dialect = verdict.dialect
+    remembered = _recall(writer.bucket)
+    verdict = remembered or probe(writer.bucket)
+    if not verdict.safe and not single_writer:
+        raise _unsafe(writer.bucket, verdict)
+    writer.dialect = verdict.dialect
     if not verdict.safe:
-        console.warn(f"{store.bucket.where} does not keep conditional writes; {_RISK}")
+        console.warn(f"{writer.bucket.where} does not keep conditional writes; {_RISK}")
     if remembered is None and verdict.safe:
-        _remember(store, verdict, console)
+        _remember(writer, verdict, console)
 
 
 _RISK = "with single-writer = true a second publisher at the same time would lose releases"
@@ -94,10 +82,10 @@ def _remove_leftovers(bucket: Bucket) -> None:
                 bucket.call(f"deleting {stat.key}", bucket.small.delete_object, Key=key)
 
 
-def _unsafe(store: S3Store, verdict: Verdict) -> UnsafeStoreError:
+def _unsafe(bucket: Bucket, verdict: Verdict) -> UnsafeStoreError:
     did = "\n".join(f"  - {reason}" for reason in verdict.reasons)
     return UnsafeStoreError(
-        f"{store.bucket.where} does not keep conditional writes, so two publishers could "
+        f"{bucket.where} does not keep conditional writes, so two publishers could "
         f"overwrite each other's releases:\n{did}",
         hint="use a store that keeps them (AWS S3, Ceph, Cloudflare R2, …), or make sure that "
         "only one publisher ever runs and set single-writer = true",
@@ -175,7 +163,9 @@ class _Prober:
         return key
 
     def _etag(self, key: str) -> str:
-        return bare(self._call("reading", self.bucket.small.head_object, Key=key)["ETag"])
+        answer = self._call("reading", self.bucket.small.head_object, Key=key)
+        with understood("probing the store (reading)", self.bucket.where):
+            return bare(answer["ETag"])
 
     def _status(self, key: str, body: bytes, **condition: str) -> int:
         """The answer to a write, tried again where there was none."""
@@ -192,7 +182,7 @@ class _Prober:
         """The answer to a racing write; 0 where there was none."""
         put = self.bucket.small.put_object
         try:
-            put(Bucket=self.bucket.name, Key=key, Body=b"%d" % number, **condition)
+            request(put, Bucket=self.bucket.name, Key=key, Body=b"%d" % number, **condition)
         except Failure as error:
             return status_of(error)
         return WRITTEN
@@ -212,15 +202,15 @@ def _at_once(write: Callable[[int], int]) -> tuple[int, ...]:
         return tuple(pool.map(one, range(WRITERS)))
 
 
-def _recall(store: S3Store) -> Verdict | None:
+def _recall(bucket: Bucket) -> Verdict | None:
     """What an earlier probe of this very store by this version found; only safe is believed."""
     try:
-        data, server = _memory(store)
+        data, server = _memory(bucket)
     except NotFoundError:
         return None
     try:
         plain = json.loads(data)
-        if plain["schema"] != SCHEMA or plain["store"] != _identity(store, server):
+        if plain["schema"] != SCHEMA or plain["store"] != _identity(bucket, server):
             return None
         dialect = Dialect(plain["dialect"])
     except (ValueError, RecursionError, KeyError, TypeError):
@@ -228,45 +218,45 @@ def _recall(store: S3Store) -> Verdict | None:
     return None if dialect is Dialect.PLAIN else Verdict(dialect=dialect)
 
 
-def _memory(store: S3Store) -> tuple[bytes, str]:
+def _memory(bucket: Bucket) -> tuple[bytes, str]:
     """What is remembered, and the server that the answer names."""
 
     def fetch(**arguments: Any) -> tuple[bytes, str]:  # noqa: ANN401 -- boto3's arguments
-        answer = store.bucket.small.get_object(**arguments)
+        answer = bucket.small.get_object(**arguments)
         with closing(answer["Body"]) as body:
             return body.read(), _server_of(answer)
 
     doing = "reading what is known of the store"
-    found: tuple[bytes, str] = store.bucket.call(doing, fetch, Key=store.bucket.key(MEMORY))
+    found: tuple[bytes, str] = bucket.call(doing, fetch, Key=bucket.key(MEMORY))
     return found
 
 
-def _remember(store: S3Store, verdict: Verdict, console: Console) -> None:
+def _remember(writer: Writer, verdict: Verdict, console: Console) -> None:
     try:
-        _write_memory(store, verdict, "")
+        _write_memory(writer, verdict, "")
         # Servers may name themselves in the answers to some requests only: what is asked is what
         # the next run will ask.
-        server = _memory(store)[1]
+        server = _memory(writer.bucket)[1]
         if server:
-            _write_memory(store, verdict, server)
+            _write_memory(writer, verdict, server)
     except StorageError as error:
         console.warn(f"the next run will probe the store again: {error.message}")
 
 
-def _write_memory(store: S3Store, verdict: Verdict, server: str) -> None:
+def _write_memory(writer: Writer, verdict: Verdict, server: str) -> None:
     plain = {
         "schema": SCHEMA,
-        "store": _identity(store, server),
+        "store": _identity(writer.bucket, server),
         "dialect": verdict.dialect.value,
     }
-    store.writer.put_anyway(MEMORY, json.dumps(plain, indent=1).encode() + b"\n", _HEADERS)
+    writer.put_anyway(MEMORY, json.dumps(plain, indent=1).encode() + b"\n", _HEADERS)
 
 
-def _identity(store: S3Store, server: str) -> dict[str, str]:
+def _identity(bucket: Bucket, server: str) -> dict[str, str]:
     """What must be the same for an earlier answer to hold."""
     return {
-        "url": store.url,
-        "endpoint": store.bucket.endpoint,
+        "url": bucket.url,
+        "endpoint": bucket.endpoint,
         "server": server,
         "lago-images": version("lago-images"),
     }

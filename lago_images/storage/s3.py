@@ -6,16 +6,16 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
 
-from lago_images.console import Advance
+from lago_images.console import Advance, Console
 from lago_images.errors import StorageError
-from lago_images.storage import download, listing
+from lago_images.host.retry import RetryPolicy
+from lago_images.storage import download, listing, probe
 from lago_images.storage.base import Blob, Headers, Stat, Unfinished, Uploaded
 from lago_images.storage.client import CONNECTIONS, Bucket, open_bucket
 from lago_images.storage.conditional import Writer, kept_headers
 from lago_images.storage.etags import Dialect, bare
-from lago_images.storage.failures import status_of
+from lago_images.storage.failures import status_of, understood
 from lago_images.storage.multipart import Multipart, unfinished
-from lago_images.storage.patience import Patience
 from lago_images.storage.transfer import Uploader
 
 PLAIN_HEADERS = Headers()
@@ -42,7 +42,7 @@ class S3Store:
     uploader: Uploader = field(init=False)
 
     def __post_init__(self) -> None:
-        # With a single writer a store is not believed before it is probed (probe.ensure_safe).
+        # With a single writer a store is not believed before it is probed (ensure_safe_writes).
         dialect = Dialect.PLAIN if self.single_writer else None
         self.writer = Writer(bucket=self.bucket, dialect=dialect)
         self.uploader = Uploader(bucket=self.bucket)
@@ -55,17 +55,24 @@ class S3Store:
         *,
         environ: Mapping[str, str],
         single_writer: bool = False,
-        patience: Patience | None = None,
+        retry: RetryPolicy | None = None,
     ) -> "S3Store":
         """The store in a bucket, set up from the standard AWS variables in ``environ``."""
         if prefix and not prefix.endswith("/"):
             prefix += "/"
-        where = open_bucket(bucket, prefix, environ, patience=patience)
+        where = open_bucket(bucket, prefix, environ, retry=retry)
         return cls(bucket=where, single_writer=single_writer)
 
     @property
     def url(self) -> str:
         return self.bucket.url
+
+    @property
+    def folder(self) -> None:
+        return None
+
+    def ensure_safe_writes(self, *, single_writer: bool, console: Console) -> None:
+        probe.ensure_safe(self.writer, single_writer=single_writer, console=console)
 
     @property
     def requests(self) -> Mapping[str, int]:
@@ -86,13 +93,14 @@ class S3Store:
             # the bucket. The answer to GET does.
             answer = self.bucket.call(doing, self.bucket.small.get_object, Key=full)
             answer["Body"].close()
-        return Stat(
-            key=key,
-            size=answer["ContentLength"],
-            etag=bare(answer["ETag"]),
-            modified=answer["LastModified"].timestamp(),
-            headers=kept_headers(answer),
-        )
+        with understood(doing, self.bucket.where):
+            return Stat(
+                key=key,
+                size=answer["ContentLength"],
+                etag=bare(answer["ETag"]),
+                modified=answer["LastModified"].timestamp(),
+                headers=kept_headers(answer),
+            )
 
     def get(self, key: str) -> Blob:
         return self.writer.read(key)
@@ -110,9 +118,9 @@ class S3Store:
         *,
         expected: str | None,
         headers: Headers = PLAIN_HEADERS,
-        patience: Patience | None = None,
+        retry: RetryPolicy | None = None,
     ) -> str:
-        return self.writer.write(key, data, expected, headers, patience)
+        return self.writer.write(key, data, expected, headers, retry)
 
     def upload(
         self,
@@ -121,9 +129,9 @@ class S3Store:
         *,
         headers: Headers = PLAIN_HEADERS,
         advance: Advance | None = None,
-        patience: Patience | None = None,
+        retry: RetryPolicy | None = None,
     ) -> Uploaded:
-        return self.uploader.upload(key, chunks, headers, advance or _ignore, patience)
+        return self.uploader.upload(key, chunks, headers, advance or _ignore, retry)
 
     def delete(self, keys: Iterable[str]) -> None:
         # One request a key: the batch request needs a checksum that stores disagree about.

@@ -10,6 +10,7 @@ from typing import Any
 
 from lago_images.console import Advance
 from lago_images.errors import StorageError
+from lago_images.host.retry import RetryPolicy
 from lago_images.storage.base import Headers, Uploaded
 from lago_images.storage.body import Blocks
 from lago_images.storage.client import Bucket
@@ -23,8 +24,8 @@ from lago_images.storage.etags import (
     proves_parts,
     proves_whole,
 )
+from lago_images.storage.failures import understood
 from lago_images.storage.multipart import SHA256, Multipart, begin
-from lago_images.storage.patience import Patience
 
 # Measured on Ceph over loopback: tests/benchmarks/transfer.py. Memory: about (WORKERS + 2) parts.
 PART_SIZE = 64 * 1024 * 1024
@@ -57,15 +58,15 @@ class Uploader:
         chunks: Iterable[bytes],
         headers: Headers,
         advance: Advance,
-        patience: Patience | None = None,
+        retry: RetryPolicy | None = None,
     ) -> Uploaded:
         """Store a stream. If it raises, or the store fails, nothing is left but the error."""
         digest = Digest()
         parts = in_parts(chunks, self.part_size, digest)
         first = next(parts, ())
         if sum(map(len, first)) < self.part_size:
-            return self._whole(key, b"".join(first), headers, advance, patience)
-        session = begin(self.bucket, key, headers, patience)
+            return self._whole(key, b"".join(first), headers, advance, retry)
+        session = begin(self.bucket, key, headers, retry)
         try:
             sent = self._send(session, chain((first,), parts), advance)
             session.complete(sent)
@@ -74,7 +75,7 @@ class Uploader:
             with suppress(StorageError):
                 session.abort()
             raise
-        return self._proven(key, digest, sent, patience)
+        return self._proven(key, digest, sent, retry)
 
     def _send(self, session: Multipart, parts: Iterable[Blocks], advance: Advance) -> list[Part]:
         pending: set[Future[Part]] = set()
@@ -105,14 +106,14 @@ class Uploader:
         data: bytes,
         headers: Headers,
         advance: Advance,
-        patience: Patience | None,
+        retry: RetryPolicy | None,
     ) -> Uploaded:
         """Store what fits into one request."""
         sha256, md5 = base64_sha256(data), base64_md5(data)
         self.bucket.call(
             f"uploading {key}",
             self.bucket.bulk.put_object,
-            patience,
+            retry,
             Key=self.bucket.key(key),
             Body=data,
             ContentMD5=md5,
@@ -122,31 +123,34 @@ class Uploader:
         )
         digest = Digest()
         digest.update(data)
-        head = self._head(key, digest, patience)
+        head = self._head(key, digest, retry)
         if not proves_whole(head, hexadecimal(sha256), hexadecimal(md5)):
             self._compare(key, digest)
         advance(len(data))
         return Uploaded(key=key, size=len(data), sha256=digest.sha256.hexdigest())
 
     def _proven(
-        self, key: str, digest: Digest, parts: list[Part], patience: Patience | None
+        self, key: str, digest: Digest, parts: list[Part], retry: RetryPolicy | None
     ) -> Uploaded:
-        head = self._head(key, digest, patience)
+        head = self._head(key, digest, retry)
         if not proves_parts(head, parts):
             self._compare(key, digest)
         return Uploaded(key=key, size=digest.size, sha256=digest.sha256.hexdigest())
 
-    def _head(self, key: str, digest: Digest, patience: Patience | None) -> Mapping[str, object]:
+    def _head(self, key: str, digest: Digest, retry: RetryPolicy | None) -> Mapping[str, object]:
+        doing = f"checking the upload of {key}"
         head: Mapping[str, Any] = self.bucket.call(
-            f"checking the upload of {key}",
+            doing,
             self.bucket.bulk.head_object,
-            patience,
+            retry,
             Key=self.bucket.key(key),
             ChecksumMode="ENABLED",
         )
-        if head["ContentLength"] != digest.size:
+        with understood(doing, self.bucket.where):
+            size = head["ContentLength"]
+        if size != digest.size:
             raise StorageError(
-                f"uploading {key} to {self.bucket.where}: the store has {head['ContentLength']} "
+                f"uploading {key} to {self.bucket.where}: the store has {size} "
                 f"bytes of the {digest.size} that were sent",
                 hint="upload it again",
             )

@@ -21,21 +21,20 @@ import pytest
 
 from lago_images.building.chain import build_chains
 from lago_images.building.customise import appliance_environment
-from lago_images.building.delivery import patience
+from lago_images.building.delivery import retry_policy
 from lago_images.building.disks import standalone, virtual_size
 from lago_images.building.model import Context, Request
 from lago_images.console import Console
 from lago_images.errors import BuildError, HostError, StorageError
 from lago_images.host.kvm import Acceleration
 from lago_images.host.process import Runner
+from lago_images.host.retry import RetryPolicy
 from lago_images.host.space import free
 from lago_images.host.workdir import default_scratch
 from lago_images.repository.manifest import Manifest
 from lago_images.settings import Settings
 from lago_images.spec.model import Base, BaseKind, Spec
 from lago_images.storage.directory import DirectoryStore
-from lago_images.storage.patience import Patience
-from lago_images.storage.probe import ensure_safe
 from lago_images.storage.s3 import S3Store
 from lago_images.storage.transfer import Uploader
 from tests.servers.proxy import Fault, FaultProxy
@@ -319,7 +318,7 @@ _MOMENTS = {
 
 @pytest.mark.parametrize("moment", _MOMENTS)
 def test_a_store_that_is_away_for_a_while_costs_no_build(context, ceph20, monkeypatch, moment):
-    """All scaled down: the store is away for longer than its own patience, not the build's."""
+    """All scaled down: the store is away for longer than its own policy waits, not the build's."""
     (context.root / "one.img").write_bytes(os.urandom(6 * MIB))
     context = replace(context, settings=replace(context.settings, compression_level=0))
     method, part = _MOMENTS[moment]
@@ -332,13 +331,13 @@ def test_a_store_that_is_away_for_a_while_costs_no_build(context, ceph20, monkey
         return Fault(answer=503) if back and time.monotonic() < back[0] else None
 
     monkeypatch.setattr(
-        "lago_images.building.image.patience",
-        lambda *given: replace(patience(*given), pause=0.01, longest=0.1),
+        "lago_images.building.image.retry_policy",
+        lambda *given: replace(retry_policy(*given), delay=0.01, longest=0.1),
     )
     with FaultProxy(ceph20.endpoint, away) as proxy:
         environ = ceph20.through(proxy.endpoint).environ
-        brief = Patience(pause=0.001, longest=0.002)
-        store = S3Store.open(bucket, environ=environ, patience=brief)
+        brief = RetryPolicy(delay=0.001, longest=0.002)
+        store = S3Store.open(bucket, environ=environ, retry=brief)
         store.uploader = Uploader(bucket=store.bucket, part_size=5 * MIB)
         [result] = build_chain([ask(spec("one", "simple:one.img"))], replace(context, store=store))
     assert result.ok, result.error
@@ -556,7 +555,7 @@ def test_after_sigkill_while_a_disk_is_stored_the_next_run_removes_it(context):
         assert run.stdout.readline()
         run.kill()
     assert len(list(context.store.unfinished())) == 1
-    ensure_safe(context.store, context.settings, context.console)
+    context.store.ensure_safe_writes(single_writer=False, console=context.console)
     [result] = build_chain([ask(spec("one", "simple:one.img"))], context)
     assert result.ok, result.error
     assert list(context.store.unfinished()) == []

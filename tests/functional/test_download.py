@@ -1,12 +1,17 @@
 """Downloads from a real server that fails the way servers do."""
 
+import errno
+import os
+from dataclasses import replace
+
 import pytest
 
 from lago_images.building import cache
-from lago_images.building.download import ATTEMPTS, Downloader
+from lago_images.building.download import ATTEMPTS, RETRY, Downloader
 from lago_images.console import Console
-from lago_images.errors import BuildError
-from tests.support.files import serving
+from lago_images.errors import BuildError, HostError
+from lago_images.host.http import Answer, Client
+from tests.support.files import answering, serving
 
 BODY = bytes(range(256)) * 20_000
 MIB = 2**20
@@ -19,7 +24,12 @@ def pauses():
 
 @pytest.fixture
 def downloader(tmp_path, pauses):
-    return Downloader(folder=tmp_path / "cache", console=Console(quiet=True), pause=pauses.append)
+    return Downloader(
+        folder=tmp_path / "cache",
+        console=Console(quiet=True),
+        client=Client(environ={}),
+        retry=replace(RETRY, jitter=0, sleep=pauses.append),
+    )
 
 
 @pytest.fixture
@@ -110,6 +120,71 @@ def test_other_schemes_are_not_opened(downloader, tmp_path):
     (tmp_path / "secret").write_text("s")
     with pytest.raises(BuildError, match="not an http or https URL"):
         downloader.fetch(f"file://{tmp_path}/secret", "key")
+
+
+def endless(handler):
+    handler.send_response(200)
+    handler.send_header("ETag", '"one"')
+    handler.end_headers()
+    while True:
+        handler.wfile.write(bytes(2**16))
+
+
+def left_over(downloader):
+    return [path.name for path in downloader.folder.iterdir()]
+
+
+def test_a_download_that_does_not_end_is_given_up_at_once_and_leaves_nothing(downloader):
+    small = replace(downloader, largest=MIB)
+    with answering(endless) as server, pytest.raises(BuildError, match="more than 1048576 bytes"):
+        small.fetch(server.url + "/disk", "key")
+    assert len(server.requests) == 1
+    assert left_over(small) == ["key.lock"]
+
+
+def test_what_was_there_counts_too(downloader, server):
+    server.cut = [MIB, 0, 0, 0]
+    with pytest.raises(BuildError, match="failed 4 times"):
+        downloader.fetch(server.url + "/disk", "key")
+    small = replace(downloader, largest=len(BODY) - 1)
+    with pytest.raises(BuildError, match=f"more than {len(BODY) - 1} bytes"):
+        small.fetch(server.url + "/disk", "key")
+    assert left_over(small) == ["key.lock"]
+
+
+def test_a_download_of_unknown_length_leaves_room_for_others(downloader, monkeypatch):
+    monkeypatch.setattr("lago_images.host.space.free", lambda _folder: 257 * MIB)
+    with answering(endless) as server, pytest.raises(HostError, match="does not fit") as caught:
+        downloader.fetch(server.url + "/disk", "key")
+    assert "free some space" in (caught.value.hint or "")
+    assert len(server.requests) == 1
+    assert left_over(downloader) == ["key.lock"]
+
+
+@pytest.mark.parametrize("full", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_told_once_and_what_filled_it_removed(downloader, server, monkeypatch, full):
+    def fail(*_arguments, **_more):
+        raise OSError(full, os.strerror(full))
+
+    monkeypatch.setattr(Answer, "pieces", fail)
+    with pytest.raises(HostError, match="does not fit"):
+        downloader.fetch(server.url + "/disk", "key")
+    assert len(server.requests) == 1
+    assert left_over(downloader) == ["key.lock"]
+
+
+def test_what_cannot_be_gone_on_with_is_not_kept(downloader, server):
+    server.etag, server.cut = "", [MIB, MIB, MIB, MIB]
+    with pytest.raises(BuildError, match="failed 4 times") as caught:
+        downloader.fetch(server.url + "/disk", "key")
+    assert "goes on" not in (caught.value.hint or "")
+    assert left_over(downloader) == ["key.lock"]
+
+
+def test_a_server_that_says_when_is_asked_then(downloader, server, pauses):
+    server.refuse, server.retry_after = [503, 429], "7"
+    assert downloader.fetch(server.url + "/disk", "key").read_bytes() == BODY
+    assert pauses == [7.0, 7.0]
 
 
 def test_the_cache_keeps_what_was_used_last(tmp_path):

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from lago_images.host.retry import RetryPolicy
 from lago_images.repository import history, verify_quick
 from lago_images.storage.directory import DirectoryStore
 from tests.support.handmade import manifest, publish_by_hand, release
@@ -27,7 +28,9 @@ NEWEST = release(2, "b2", fingerprint="f2", published=1_700_000_001)
 
 
 def quick(publisher, *releases):
-    found = verify_quick.quick(publisher, releases, pause=lambda _seconds: None)
+    found = verify_quick.quick(
+        publisher, releases, retry=RetryPolicy(attempts=4, sleep=lambda _seconds: None)
+    )
     return {one.where: one.what for one in found}
 
 

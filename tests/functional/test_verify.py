@@ -29,7 +29,7 @@ from lago_images.repository.serve import Server
 from lago_images.repository.signing import Signer, open_signer
 from lago_images.repository.site import Site
 from lago_images.repository.verify import Verifier
-from lago_images.repository.web import Web
+from lago_images.repository.web import RETRY, Web
 from lago_images.settings import Settings
 from lago_images.storage.base import Headers
 from lago_images.storage.directory import DirectoryStore
@@ -485,7 +485,9 @@ class Breaking(DirectoryStore):
 
 
 def over_http(server, **more):
-    report = verifier(**more).web(Web(url=server.url, pause=lambda _seconds: None))
+    report = verifier(**more).web(
+        Web(url=server.url, retry=replace(RETRY, sleep=lambda _seconds: None))
+    )
     return {one.where: one.what for one in report.problems}
 
 

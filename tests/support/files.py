@@ -2,8 +2,8 @@
 
 import http.server
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 from tests.support.at_work import at_work
@@ -20,6 +20,7 @@ class Files:
         refuse: Status codes that the next requests get instead of an answer.
         ranges: Whether Range is understood.
         etag: The validator of every file.
+        retry_after: What a refusal asks to wait.
         requests: (path, Range or None, status) of each request.
     """
 
@@ -28,13 +29,15 @@ class Files:
     refuse: list[int] = field(default_factory=list)
     ranges: bool = True
     etag: str = '"one"'
+    retry_after: str = ""
     requests: list[tuple[str, str | None, int]] = field(default_factory=list)
     url: str = ""
 
     def answer(self, handler: http.server.BaseHTTPRequestHandler) -> None:
         wanted, body = handler.headers.get("Range"), self.content.get(handler.path)
         if self.refuse or body is None:
-            self._send(handler, self.refuse.pop(0) if self.refuse else 404, b"no", {}, wanted)
+            asked = {"Retry-After": self.retry_after} if self.retry_after else {}
+            self._send(handler, self.refuse.pop(0) if self.refuse else 404, b"no", asked, wanted)
             return
         headers = {"ETag": self.etag}
         start = re.fullmatch(r"bytes=(\d+)-", wanted or "")
@@ -63,10 +66,32 @@ class Files:
 @contextmanager
 def serving(content: dict[str, bytes] | None = None) -> Iterator[Files]:
     files = Files(content=content or {})
+    with _served(files, files.answer):
+        yield files
 
+
+@contextmanager
+def answering(answer: Callable[[http.server.BaseHTTPRequestHandler], None]) -> Iterator[Files]:
+    """A server whose answers are all made by a function; knows its URL and the requests."""
+    files = Files()
+
+    def noted(handler: http.server.BaseHTTPRequestHandler) -> None:
+        files.requests.append((handler.path, handler.headers.get("Range"), 0))
+        handler.close_connection = True
+        with suppress(ConnectionError):
+            answer(handler)
+
+    with _served(files, noted):
+        yield files
+
+
+@contextmanager
+def _served(
+    files: Files, answer: Callable[[http.server.BaseHTTPRequestHandler], None]
+) -> Iterator[None]:
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            files.answer(self)
+            answer(self)
 
         def do_HEAD(self) -> None:
             self.do_GET()
@@ -78,4 +103,4 @@ def serving(content: dict[str, bytes] | None = None) -> Iterator[Files]:
     server.daemon_threads = True
     files.url = f"http://127.0.0.1:{server.server_address[1]}"
     with server, at_work(server):
-        yield files
+        yield

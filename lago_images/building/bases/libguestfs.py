@@ -55,7 +55,7 @@ def prepare(spec: Spec, workdir: Path, context: Context, runner: Runner) -> Prep
 def _refuse_elsewhere(found: sources.Template) -> None:
     """A template lies beside or below its index, and not on this host's disk by surprise."""
     if not found.url.startswith(found.source.rpartition("/")[0] + "/"):
-        raise BuildError(f"{found.source} names a template elsewhere: {found.url}")
+        raise BuildError(f"{found.source} names a template elsewhere, neither beside nor below it")
 
 
 def _checksum(found: sources.Template) -> Checksum:

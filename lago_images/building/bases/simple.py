@@ -9,6 +9,7 @@ from lago_images.building.download import Downloader
 from lago_images.building.model import Context
 from lago_images.building.unpack import Checksum, ChecksumError, disk_format, unpack
 from lago_images.errors import Problem, SpecError
+from lago_images.host.http import Client
 from lago_images.host.process import Runner
 from lago_images.repository.manifest import BaseRecord
 from lago_images.spec.host_files import ForbiddenPathError, HostFolder, why
@@ -43,7 +44,11 @@ def fetch(url: str, checksum: Checksum, disk: Path, context: Context) -> Checksu
     A file in the cache that is damaged is downloaded again; one that was just downloaded and is
     not what it should be is an error, and forgotten.
     """
-    downloader = Downloader(folder=context.cache / DOWNLOADS, console=context.console)
+    downloader = Downloader(
+        folder=context.cache / DOWNLOADS,
+        console=context.console,
+        client=Client(environ=context.environ),
+    )
     key = f"{checksum.algorithm}-{checksum.digits}"
     cached = downloader.has(key)
     try:

@@ -1,24 +1,24 @@
 """virt-builder's template sources: which there are, and what their signed indexes say."""
 
 import configparser
-import urllib.error
-import urllib.parse
-import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote, unquote, urljoin, urlsplit
 
 from lago_images.errors import BuildError, CommandError, SigningError
 from lago_images.host.gpg import Gpg, fingerprints, throw_away
+from lago_images.host.http import Client, HttpError, Limits, TooLargeError
 from lago_images.host.process import Runner
 from lago_images.repository import index
 from lago_images.settings import Settings, TemplateSource
 from lago_images.spec.host_files import ForbiddenPathError, HostFolder, why
 
 _SIGNED = b"-----BEGIN PGP SIGNED MESSAGE-----"
-_LARGEST = 64 * 2**20
 _LARGEST_KEY = 2**20
-_PATIENCE = 60.0
+# An index is no larger, in bytes; and it lies where its source says: what another host answers, the
+# one who named this URL may not be meant to see.
+_LIMITS = Limits(size=64 * 2**20, same_host_only=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +30,7 @@ class Template:
 
     @property
     def url(self) -> str:
-        return urllib.parse.urljoin(self.source, urllib.parse.quote(self.entry.file))
+        return urljoin(self.source, quote(self.entry.file))
 
 
 def configured(settings: Settings, environ: Mapping[str, str]) -> tuple[TemplateSource, ...]:
@@ -65,8 +65,8 @@ def find(
     for source in sources:
         try:
             text = _signed_text(source, folder, environ, runner)
-        except (OSError, ValueError) as error:
-            failures.append(f"{source.url}: {getattr(error, 'reason', None) or error}")
+        except (OSError, HttpError) as error:
+            failures.append(f"{source.url}: {getattr(error, 'what', error)}")
             continue
         entry = _entry(text, name, arch, source)
         if entry is not None:
@@ -105,7 +105,7 @@ def _own(environ: Mapping[str, str]) -> tuple[TemplateSource, ...]:
 def _signed_text(
     source: TemplateSource, folder: Path, environ: Mapping[str, str], runner: Runner
 ) -> bytes:
-    data = _read(source.url)
+    data = _read(source.url, environ)
     if not (source.fingerprint or source.key):
         if data.startswith(_SIGNED):
             raise SigningError(
@@ -159,7 +159,8 @@ def _key(path: str, folder: Path) -> bytes:
 def _entry(text: bytes, name: str, arch: str, source: TemplateSource) -> index.Entry | None:
     entries, problems = index.parse(text, source.url)
     if not entries and problems:
-        raise BuildError(f"{source.url} is not an index: {problems[0]}")
+        # What a URL answers is not shown: it may be no index but what only this host can read.
+        raise BuildError(f"{source.url} is not an index: line {problems[0].line or 1} is wrong")
     named = [
         entry
         for entry in entries
@@ -169,17 +170,14 @@ def _entry(text: bytes, name: str, arch: str, source: TemplateSource) -> index.E
     return max(exact or named, key=lambda entry: entry.revision, default=None)
 
 
-def _read(url: str) -> bytes:
-    if not url.startswith(("http://", "https://", "file://")):
-        raise ValueError(f"{url} is not an http, https or file URL")
-    try:
-        with urllib.request.urlopen(url, timeout=_PATIENCE) as answer:  # noqa: S310 -- checked
-            data: bytes = answer.read(_LARGEST + 1)
-    except urllib.error.HTTPError as error:
-        error.close()
-        raise ValueError(f"the server answered {error.code}") from error
-    if len(data) > _LARGEST:
-        raise ValueError("the index has more than 64 MiB")
+def _read(url: str, environ: Mapping[str, str]) -> bytes:
+    if not url.startswith("file://"):
+        with Client(environ=environ).open(url, f"reading {url}", _LIMITS) as answer:
+            return answer.read()
+    with Path(unquote(urlsplit(url).path)).open("rb") as file:
+        data = file.read(_LIMITS.size + 1)
+    if len(data) > _LIMITS.size:
+        raise TooLargeError(f"reading {url}", f"it has more than {_LIMITS.size} bytes")
     return data
 
 

@@ -18,11 +18,11 @@ import pytest
 from lago_images.ci import plan_job, publish_job
 from lago_images.ci.workspace import Workspace
 from lago_images.console import Console
+from lago_images.host.retry import RetryPolicy
 from lago_images.planning.facts import Ask
 from lago_images.planning.git import Git
 from lago_images.repository import layout
 from lago_images.settings import Settings
-from lago_images.storage.patience import Patience
 from lago_images.storage.s3 import S3Store
 from tests.functional.publication import scene as scenes
 from tests.functional.publication.calls import Caller, caller
@@ -36,7 +36,7 @@ need("virt-builder", "virt-index-validate")
 
 WORKERS = 2
 BASE_URL = "http://images.test"
-QUICK = Patience(pause=0.01, longest=0.05)
+QUICK = RetryPolicy(delay=0.01, longest=0.05)
 # Of each, the first meets a request, the others its repetitions.
 FAULTS = {
     "reset": [Fault(reset=True)],
@@ -97,7 +97,7 @@ class Worker:
 @contextmanager
 def worker(number: int, server: Server, scene: Scene, folder: Path) -> Iterator[Worker]:
     bucket = server.new_bucket()
-    store = S3Store.open(bucket, "some/prefix", environ=server.environ, patience=QUICK)
+    store = S3Store.open(bucket, "some/prefix", environ=server.environ, retry=QUICK)
     with (
         FaultProxy(server.endpoint) as proxy,
         caller(scene.repo, folder / f"log-{number}") as call,
@@ -179,7 +179,7 @@ def in_process(at: Worker) -> Callable[[Worker], publish_job.PublicationOutcome]
         at.store.bucket.name,
         "some/prefix",
         environ=at.server.through(at.proxy.endpoint).environ,
-        patience=QUICK,
+        retry=QUICK,
     )
     work = Workspace(
         root=at.scene.repo.root,

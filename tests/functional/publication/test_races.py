@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from lago_images.console import Console
+from lago_images.host.retry import RetryPolicy
 from lago_images.repository import index, layout, metadata
 from lago_images.repository.publisher import publishing
 from lago_images.repository.releasing import Verdict, release
@@ -25,7 +26,6 @@ from lago_images.repository.state import State, read
 from lago_images.settings import Settings
 from lago_images.storage.base import Store
 from lago_images.storage.directory import DirectoryStore
-from lago_images.storage.patience import Patience
 from lago_images.storage.s3 import S3Store
 from tests.support.handmade import manifest, put_build
 
@@ -139,8 +139,8 @@ def opener(name: str, folder: Path, request: pytest.FixtureRequest) -> Any:
         return lambda: DirectoryStore(path=folder / "repository")
     server = request.getfixturevalue(name)
     bucket = server.new_bucket()
-    patience = Patience(attempts=12, pause=0.02, longest=1.0)
-    return lambda: S3Store.open(bucket, "p", environ=server.environ, patience=patience)
+    retry = RetryPolicy(attempts=12, delay=0.02, longest=1.0)
+    return lambda: S3Store.open(bucket, "p", environ=server.environ, retry=retry)
 
 
 def judge(store: Store, told: list[dict[str, Any]]) -> None:

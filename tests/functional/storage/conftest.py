@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from lago_images.console import Console
+from lago_images.host.retry import RetryPolicy
 from lago_images.storage.base import Store
 from lago_images.storage.directory import DirectoryStore
-from lago_images.storage.patience import Patience
 from lago_images.storage.s3 import S3Store
 from lago_images.storage.transfer import Uploader
 from tests.servers.model import Server
@@ -17,7 +18,7 @@ ATOMIC = ["directory", "ceph20", "ceph18"]
 ALL = [*ATOMIC, "swift", "rclone"]
 # S3 takes no smaller parts, but for the last.
 PART = 5 * 1024 * 1024
-QUICK = Patience(pause=0.02, longest=0.2)
+QUICK = RetryPolicy(delay=0.02, longest=0.2)
 
 
 def s3_store(server: Server, bucket: str, prefix: str = "some/prefix") -> S3Store:
@@ -27,10 +28,18 @@ def s3_store(server: Server, bucket: str, prefix: str = "some/prefix") -> S3Stor
         prefix,
         environ=server.environ,
         single_writer=not server.conditional,
-        patience=QUICK,
+        retry=QUICK,
     )
     store.uploader = Uploader(bucket=store.bucket, part_size=PART)
     return store
+
+
+def ensure_safe(
+    store: Store, *, single_writer: bool = False, console: Console | None = None
+) -> None:
+    """Have the store's conditional writes proven, as a publisher does before it writes."""
+    console = console or Console(quiet=True)
+    store.ensure_safe_writes(single_writer=single_writer, console=console)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,7 +18,6 @@ from lago_images.storage import directory
 from lago_images.storage.directory import DirectoryStore
 from lago_images.storage.open import open_store
 from lago_images.storage.places import PRIVATE
-from lago_images.storage.probe import ensure_safe
 from lago_images.storage.s3 import S3Store
 from tests.tools import cannot
 
@@ -173,7 +172,7 @@ def test_a_publisher_removes_what_killed_writers_left_and_nothing_else(tmp_path:
     def chunks() -> Iterator[bytes]:
         yield b"half"
         assert {upload.key for upload in store.unfinished()} == {"builds/x/disk", "k"}
-        ensure_safe(store, Settings(), Console(quiet=True))
+        store.ensure_safe_writes(single_writer=False, console=Console(quiet=True))
         assert [upload.key for upload in store.unfinished()] == ["k"]
         yield b" and half"
 

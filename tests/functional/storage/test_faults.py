@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from lago_images.errors import ConflictError, NotFoundError, StorageError
+from lago_images.host.retry import RetryPolicy
 from lago_images.storage import download
 from lago_images.storage.client import open_bucket
 from lago_images.storage.download import PIECE
-from lago_images.storage.patience import Patience
 from lago_images.storage.s3 import S3Store
 from tests.functional.storage.conftest import PART, QUICK, s3_store
 from tests.servers.model import Server
@@ -167,7 +167,7 @@ def test_says_what_to_set(ceph20: Server, tmp_path: Path) -> None:
 
     def failing(environ: dict[str, str], name: str = bucket) -> tuple[str, str]:
         with pytest.raises(StorageError) as failed:
-            S3Store.open(name, environ={**ceph20.environ, **environ}, patience=QUICK).get("k")
+            S3Store.open(name, environ={**ceph20.environ, **environ}, retry=QUICK).get("k")
         assert not isinstance(failed.value, NotFoundError)
         return failed.value.message, failed.value.hint or ""
 
@@ -204,6 +204,6 @@ def test_profiles_count(ceph20: Server, tmp_path: Path) -> None:
         f"aws_secret_access_key = testsecret\nendpoint_url = {ceph20.endpoint}\n"
     )
     environ = {"AWS_CONFIG_FILE": str(config), "AWS_PROFILE": "lab"}
-    where = open_bucket(bucket, "", environ, patience=Patience())
+    where = open_bucket(bucket, "", environ, retry=RetryPolicy())
     assert where.endpoint == ceph20.endpoint
     S3Store(bucket=where).put("k", b"", expected=None)

@@ -9,19 +9,18 @@ import pytest
 
 from lago_images.console import Console
 from lago_images.errors import StorageError, UnsafeStoreError
-from lago_images.settings import Settings
 from lago_images.storage.directory import DirectoryStore
 from lago_images.storage.etags import Dialect
-from lago_images.storage.probe import FOLDER, MEMORY, ensure_safe, probe
+from lago_images.storage.probe import FOLDER, MEMORY, probe
 from lago_images.storage.s3 import S3Store
-from tests.functional.storage.conftest import QUICK
+from tests.functional.storage.conftest import QUICK, ensure_safe
 from tests.servers.model import Server
 from tests.servers.proxy import Fault, FaultProxy, Request
 
 
 def _open(server: Server, bucket: str, *, single_writer: bool = False) -> S3Store:
     return S3Store.open(
-        bucket, "p", environ=server.environ, single_writer=single_writer, patience=QUICK
+        bucket, "p", environ=server.environ, single_writer=single_writer, retry=QUICK
     )
 
 
@@ -32,12 +31,12 @@ def test_lets_in_who_keeps_their_word(
     server = request.getfixturevalue(name)
     bucket = server.new_bucket()
     store = _open(server, bucket)
-    ensure_safe(store, Settings(), Console(quiet=True))
+    ensure_safe(store)
     assert store.writer.dialect == Dialect(dialect)
     assert [stat.key for stat in store.list()] == [MEMORY]
 
     again = _open(server, bucket)
-    ensure_safe(again, Settings(single_writer=True), Console(quiet=True))
+    ensure_safe(again, single_writer=True)
     assert again.writer.dialect == Dialect(dialect)
     assert again.requests == {"GetObject": 1}
 
@@ -50,13 +49,13 @@ def test_refuses_who_does_not(request: pytest.FixtureRequest, name: str, does: s
     bucket = server.new_bucket()
     store = _open(server, bucket)
     with pytest.raises(UnsafeStoreError, match=does) as refused:
-        ensure_safe(store, Settings(), Console(quiet=True))
+        ensure_safe(store)
     assert "single-writer = true" in str(refused.value.hint)
     assert [stat.key for stat in store.list()] == []
 
     said = io.StringIO()
     allowed = _open(server, bucket, single_writer=True)
-    ensure_safe(allowed, Settings(single_writer=True), Console(stream=said))
+    ensure_safe(allowed, single_writer=True, console=Console(stream=said))
     assert "second publisher" in said.getvalue()
     etag = allowed.put("k", b"1", expected=None)
     assert allowed.put("k", b"2", expected=etag) == allowed.get("k").etag
@@ -74,11 +73,11 @@ def test_refuses_who_does_not(request: pytest.FixtureRequest, name: str, does: s
 def test_does_not_believe_another_stores_memory(ceph20: Server, change: dict[str, object]) -> None:
     bucket = ceph20.new_bucket()
     store = _open(ceph20, bucket)
-    ensure_safe(store, Settings(), Console(quiet=True))
+    ensure_safe(store)
     blob = store.get(MEMORY)
     store.put(MEMORY, json.dumps({**json.loads(blob.data), **change}).encode(), expected=blob.etag)
     again = _open(ceph20, bucket)
-    ensure_safe(again, Settings(), Console(quiet=True))
+    ensure_safe(again)
     assert again.requests["PutObject"] > 5
     assert again.get(MEMORY).data == blob.data
 
@@ -88,9 +87,9 @@ def test_a_store_is_probed_once(request: pytest.FixtureRequest, name: str) -> No
     """moto names itself differently in its answers to a listing and to a GET."""
     server = request.getfixturevalue(name)
     bucket = server.new_bucket()
-    ensure_safe(_open(server, bucket), Settings(), Console(quiet=True))
+    ensure_safe(_open(server, bucket))
     again = _open(server, bucket)
-    ensure_safe(again, Settings(), Console(quiet=True))
+    ensure_safe(again)
     assert again.requests == {"GetObject": 1}
 
 
@@ -118,7 +117,7 @@ def test_a_lost_answer_does_not_make_a_store_unsafe(ceph20: Server) -> None:
 
             proxy.plan = plan
             store = _open(ceph20.through(proxy.endpoint), bucket)
-            ensure_safe(store, Settings(), Console(quiet=True))
+            ensure_safe(store)
             assert store.writer.dialect is Dialect.QUOTED
             store.delete([MEMORY])
 
@@ -126,13 +125,13 @@ def test_a_lost_answer_does_not_make_a_store_unsafe(ceph20: Server) -> None:
 def test_a_store_that_cannot_be_asked_is_not_called_unsafe(ceph20: Server) -> None:
     store = _open(ceph20, "no-such-bucket-here")
     with pytest.raises(StorageError, match="NoSuchBucket") as failed:
-        ensure_safe(store, Settings(), Console(quiet=True))
+        ensure_safe(store)
     assert not isinstance(failed.value, UnsafeStoreError)
 
 
 def test_a_directory_is_safe_and_nothing_is_left_of_asking(tmp_path: Path) -> None:
     store = DirectoryStore(path=tmp_path)
-    ensure_safe(store, Settings(), Console(quiet=True))
+    ensure_safe(store)
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
     assert [*store.list()] == [*store.unfinished()] == []
 
@@ -141,4 +140,4 @@ def test_a_directory_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     store = DirectoryStore(path=tmp_path / "file" / "repo")
     with pytest.raises(StorageError, match="Not a directory"):
-        ensure_safe(store, Settings(), Console(quiet=True))
+        ensure_safe(store)

@@ -6,14 +6,14 @@ from dataclasses import replace
 
 import pytest
 
-from lago_images.building.delivery import patience
+from lago_images.building.delivery import retry_policy
 from lago_images.console import Console
 from lago_images.host.process import Children
 
 
 def test_a_finished_build_waits_at_least_three_minutes_and_says_so_once():
     said, pauses = io.StringIO(), []
-    made = patience(Children(), Console(stream=said))
+    made = retry_policy(Children(), Console(stream=said))
     quick = replace(made, sleep=pauses.append, chance=lambda: 0)
     assert quick.first == quick.attempts
     for attempt in range(1, quick.attempts):
@@ -27,5 +27,5 @@ def test_ctrl_c_ends_the_waiting():
     timer = threading.Timer(0.1, children.end)
     timer.start()
     with pytest.raises(KeyboardInterrupt):
-        replace(patience(children, Console(quiet=True)), pause=60, longest=60).wait(1, "")
+        replace(retry_policy(children, Console(quiet=True)), delay=60, longest=60).wait(1, "")
     timer.join()

@@ -9,10 +9,10 @@ from botocore.exceptions import (
 )
 
 from lago_images.errors import NotFoundError
+from lago_images.host.retry import RetryPolicy
 from lago_images.storage.base import Blob, Headers
 from lago_images.storage.conditional import Outcome, Write, as_expected, outcome
 from lago_images.storage.failures import code_of, status_of, transient, translate, unreachable
-from lago_images.storage.patience import Patience
 
 URL = "http://127.0.0.1:1"
 
@@ -94,7 +94,7 @@ def test_expectations() -> None:
 
 def test_pauses_grow_to_a_limit() -> None:
     pauses: list[float] = []
-    patience = Patience(pause=1, longest=5, sleep=pauses.append, chance=lambda: 0.5)
+    retry = RetryPolicy(delay=1, longest=5, sleep=pauses.append, chance=lambda: 0.5)
     for attempt in range(1, 6):
-        patience.wait(attempt, "it failed")
+        retry.wait(attempt, "it failed")
     assert pauses == [0.75, 1.5, 3.0, 3.75, 3.75]

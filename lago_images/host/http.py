@@ -1,0 +1,390 @@
+"""The one door to HTTP: where a request may lead, how much is taken, how long is waited.
+
+Nothing that an answer's body says gets into an error: whoever names a URL in a spec or in settings
+could read with it what only this host can reach.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from http.client import HTTPException
+from typing import Any
+from urllib.parse import SplitResult, unquote, urljoin, urlsplit
+
+from urllib3 import BaseHTTPResponse, PoolManager, ProxyManager, Timeout
+from urllib3.exceptions import (
+    ConnectTimeoutError,
+    HTTPError,
+    IncompleteRead,
+    NameResolutionError,
+    NewConnectionError,
+    ProxyError,
+    ReadTimeoutError,
+    SSLError,
+)
+from urllib3.util import make_headers
+
+from lago_images.console import clean
+from lago_images.errors import Error, UsageError
+from lago_images.host.retry import asked_pause
+
+PIECE = 2**20
+_PORTS = {"http": 80, "https": 443}
+_HEADERS = {"User-Agent": "lago-images", "Accept-Encoding": "identity"}
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
+# More threads than use one host at a time: urllib3 warns where a connection is not kept.
+_CONNECTIONS = 64
+_MOST_DIGITS = 18
+_FAILURES = (HTTPError, HTTPException, OSError, ValueError)
+
+
+class HttpError(Error):
+    """A request that failed.
+
+    Attributes:
+        what: The message without what was being done.
+        status: The answer's; 0 where the failure is not in a status.
+        again: Seconds that must pass at least before another attempt makes sense; None when none
+            does.
+    """
+
+    def __init__(
+        self,
+        doing: str,
+        what: str,
+        *,
+        status: int = 0,
+        again: float | None = None,
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(f"{doing}: {what}", hint=hint)
+        self.what = what
+        self.status = status
+        self.again = again
+
+
+class TooLargeError(HttpError):
+    """An answer has more bytes than are taken."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What is taken of a server.
+
+    Attributes:
+        size: Bytes of a body; counted while they come, whatever the server says.
+        connect: Seconds for a connection to be made.
+        read: Seconds without a byte.
+        total: Seconds for the whole, looked at whenever something comes.
+        redirects: How many are followed. None leads from https to http or to another scheme.
+        same_host_only: Follow only those to the same host and port, or from http to https on it.
+    """
+
+    size: int
+    connect: float = 10.0
+    read: float = 60.0
+    total: float = 600.0
+    redirects: int = 5
+    same_host_only: bool = False
+
+
+def again(error: Error) -> float | None:
+    """What ``RetryPolicy.call`` asks of a failure."""
+    return error.again if isinstance(error, HttpError) else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """A server's answer with a good status. ``headers`` by their names in lower case."""
+
+    url: str
+    status: int
+    headers: Mapping[str, str]
+    doing: str
+    limits: Limits
+    _response: BaseHTTPResponse
+    _time: Callable[[], None]
+
+    @property
+    def length(self) -> int | None:
+        """The body's bytes as the server announces them; None where it does not."""
+        return _number(self.headers.get("content-length", ""))
+
+    def pieces(self) -> Iterator[bytes]:
+        """Take the body as it comes.
+
+        Raises:
+            TooLargeError: It has more bytes than may be.
+            HttpError: It broke off, or takes too long.
+        """
+        done = 0
+        while piece := self._piece():
+            done += len(piece)
+            if done > self.limits.size:
+                raise _too_large(self.doing, self.limits.size)
+            self._time()
+            yield piece
+        if self.length is not None and done < self.length:
+            what = f"it ended after {done} of {self.length} bytes"
+            raise HttpError(self.doing, what, again=0)
+
+    def _piece(self) -> bytes:
+        try:
+            # What is there, at most: a full piece could take a slow server for ever to send.
+            return self._response.read1(PIECE)
+        except _FAILURES as error:
+            raise _failure(self.doing, error, self.limits) from error
+
+    def read(self) -> bytes:
+        """Take the body whole; raises as ``pieces``."""
+        return b"".join(self.pieces())
+
+
+@dataclass(slots=True, kw_only=True)
+class Client:
+    """Asks servers; safe to use from several threads.
+
+    Attributes:
+        environ: For ``http_proxy``, ``https_proxy`` and ``no_proxy``, and for OpenSSL's
+            ``SSL_CERT_FILE`` and ``SSL_CERT_DIR``.
+        clock: Seconds that only grow.
+    """
+
+    environ: Mapping[str, str]
+    clock: Callable[[], float] = time.monotonic
+    _pools: dict[str, PoolManager] = field(default_factory=dict)
+
+    @contextmanager
+    def open(
+        self,
+        url: str,
+        doing: str,
+        limits: Limits,
+        *,
+        method: str = "GET",
+        headers: Mapping[str, str] | None = None,
+    ) -> Iterator[Answer]:
+        """Ask a server, and follow where it leads.
+
+        Args:
+            url: http or https.
+            doing: What for, with the URL: it begins every message.
+            limits: What is taken of it.
+            method: GET or HEAD.
+            headers: Further ones.
+
+        Raises:
+            HttpError: There is no answer with a good status.
+            UsageError: A proxy's variable is no URL of a proxy.
+        """
+        end = self.clock() + limits.total
+
+        def in_time() -> None:
+            if self.clock() > end:
+                raise HttpError(doing, f"it took more than {limits.total:.0f} seconds")
+
+        ask = _Ask(
+            doing=doing, limits=limits, method=method, headers={**_HEADERS, **(headers or {})}
+        )
+        for _ in range(limits.redirects + 1):
+            parts = _parts(url, doing)
+            with self._asked(ask, url, parts) as response:
+                in_time()
+                if response.status not in _REDIRECTS:
+                    yield _answer(ask, url, response, in_time)
+                    return
+                url = _target(ask, parts, response.headers.get("Location", ""))
+        raise HttpError(doing, f"it redirects more than {limits.redirects} times")
+
+    @contextmanager
+    def _asked(self, ask: "_Ask", url: str, parts: SplitResult) -> Iterator[BaseHTTPResponse]:
+        try:
+            response = self._pool(parts).urlopen(
+                ask.method,
+                url,
+                headers=ask.headers,
+                timeout=Timeout(connect=ask.limits.connect, read=ask.limits.read),
+                retries=False,
+                redirect=False,
+                preload_content=False,
+                decode_content=False,
+            )
+        except _FAILURES as error:
+            raise _failure(ask.doing, error, ask.limits) from error
+        try:
+            yield response
+        finally:
+            if ask.method == "HEAD":
+                response.drain_conn()
+            # What was not read to its end is not waited for: the connection goes with it.
+            response.close()
+
+    def _pool(self, parts: SplitResult) -> PoolManager:
+        proxy = _proxy(parts, self.environ)
+        pool = self._pools.get(proxy)
+        return pool or self._pools.setdefault(proxy, self._new_pool(proxy))
+
+    def _new_pool(self, proxy: str) -> PoolManager:
+        trust: dict[str, Any] = {
+            "ca_certs": self.environ.get("SSL_CERT_FILE") or None,
+            "ca_cert_dir": self.environ.get("SSL_CERT_DIR") or None,
+        }
+        if not proxy:
+            return PoolManager(maxsize=_CONNECTIONS, **trust)
+        try:
+            parts = urlsplit(proxy)
+            user = f"{unquote(parts.username or '')}:{unquote(parts.password or '')}"
+            headers = make_headers(proxy_basic_auth=user) if parts.username else None
+            return ProxyManager(proxy, proxy_headers=headers, maxsize=_CONNECTIONS, **trust)
+        except _FAILURES as error:
+            raise UsageError(
+                "http_proxy or https_proxy is not the URL of an HTTP proxy",
+                hint="such as http://proxy.example.org:3128",
+            ) from error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Ask:
+    doing: str
+    limits: Limits
+    method: str
+    headers: Mapping[str, str]
+
+
+def _answer(ask: _Ask, url: str, response: BaseHTTPResponse, in_time: Callable[[], None]) -> Answer:
+    headers = {name.lower(): response.headers[name] for name in response.headers}
+    status = response.status
+    if not HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
+        pause = asked_pause(headers) if status in _TRANSIENT else None
+        what = f"the server answered {status}{_phrase(status)}"
+        raise HttpError(ask.doing, what, status=status, again=pause)
+    answer = Answer(
+        url=url,
+        status=status,
+        headers=headers,
+        doing=ask.doing,
+        limits=ask.limits,
+        _response=response,
+        _time=in_time,
+    )
+    if ask.method != "HEAD" and (answer.length or 0) > ask.limits.size:
+        raise _too_large(ask.doing, ask.limits.size)
+    return answer
+
+
+def _too_large(doing: str, most: int) -> TooLargeError:
+    return TooLargeError(doing, f"it has more than {most} bytes")
+
+
+def _phrase(status: int) -> str:
+    """A status in words: the standard's, for the server's own could say anything."""
+    return f" {HTTPStatus(status).phrase}" if status in HTTPStatus._value2member_map_ else ""
+
+
+def _number(text: str) -> int | None:
+    plain = text.isascii() and text.isdecimal() and len(text) <= _MOST_DIGITS
+    return int(text) if plain else None
+
+
+def _parts(url: str, doing: str) -> SplitResult:
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in _PORTS and bool(parts.hostname) and parts.port != 0
+    except ValueError as error:
+        raise HttpError(doing, "it is not a URL") from error
+    if not usable:
+        raise HttpError(doing, "it is not an http or https URL")
+    if parts.username is not None:
+        raise HttpError(doing, "a URL with a user or password is not used")
+    return parts
+
+
+def _target(ask: _Ask, parts: SplitResult, location: str) -> str:
+    """Where a redirect leads, if it may."""
+    try:
+        target = urljoin(parts.geturl(), location)
+    except ValueError as error:
+        raise HttpError(ask.doing, "it redirects to what is not a URL") from error
+    there = _parts(target, f"{ask.doing}, where it redirects")
+    where = clean(f"{there.scheme}://{there.netloc}")
+    if parts.scheme == "https" and there.scheme != "https":
+        raise HttpError(ask.doing, f"it redirects to {where}, which is not encrypted")
+    if ask.limits.same_host_only and not _is_same_host(parts, there):
+        raise HttpError(
+            ask.doing,
+            f"it redirects to another host, {where}",
+            hint="name that address itself, if it is the one that is meant",
+        )
+    return target
+
+
+def _is_same_host(one: SplitResult, other: SplitResult) -> bool:
+    ports = [parts.port or _PORTS[parts.scheme] for parts in (one, other)]
+    upgraded = (one.scheme, other.scheme) == ("http", "https") and ports == [80, 443]
+    return one.hostname == other.hostname and (ports[0] == ports[1] or upgraded)
+
+
+def _proxy(parts: SplitResult, environ: Mapping[str, str]) -> str:
+    """The URL of the proxy to go through; empty for none."""
+    lower, upper = f"{parts.scheme}_proxy", f"{parts.scheme}_proxy".upper()
+    # In a CGI program a client's header Proxy: becomes HTTP_PROXY.
+    trusted = "" if "REQUEST_METHOD" in environ else environ.get(upper, "")
+    proxy = environ.get(lower, trusted).strip()
+    if not proxy or _goes_direct(parts, environ.get("no_proxy", environ.get("NO_PROXY", ""))):
+        return ""
+    return proxy if "://" in proxy else f"http://{proxy}"
+
+
+def _goes_direct(parts: SplitResult, names: str) -> bool:
+    """Whether ``no_proxy`` has the host: by its name, a domain it is in, or with the port."""
+    host = parts.hostname or ""
+    port = parts.port or _PORTS[parts.scheme]
+    for text in names.split(","):
+        name = text.strip().lower().removeprefix("*").lstrip(".")
+        if text.strip() == "*" or (name and _is_within(name, host, port)):
+            return True
+    return False
+
+
+def _is_within(name: str, host: str, port: int) -> bool:
+    return any(whole == name or whole.endswith(f".{name}") for whole in (host, f"{host}:{port}"))
+
+
+def _failure(doing: str, error: Exception, limits: Limits) -> HttpError:
+    """The error for what urllib3 raised; its own words may have what the server sent."""
+    match error:
+        case SSLError():
+            what = f"no encrypted connection: {_reason(error)}"
+            hint = "SSL_CERT_FILE names the certificate authorities that are trusted"
+            return HttpError(doing, what, hint=hint)
+        case ProxyError():
+            what = f"the proxy cannot be used: {_reason(error)}"
+            hint = "check http_proxy, https_proxy and no_proxy"
+            return HttpError(doing, what, again=0, hint=hint)
+        case NameResolutionError():
+            what = "the name of the host is not known"
+        case NewConnectionError():
+            what = _reason(error)
+        case ConnectTimeoutError():
+            what = f"no connection within {limits.connect:.0f} seconds"
+        case ReadTimeoutError() | TimeoutError():
+            what = f"nothing came for {limits.read:.0f} seconds"
+        case IncompleteRead():
+            what = "the answer was cut off"
+        case _:
+            what = _reason(error)
+    return HttpError(doing, what, again=0)
+
+
+def _reason(error: BaseException) -> str:
+    """What the operating system or OpenSSL says of a failure, from among its causes."""
+    causes: list[BaseException] = [error]
+    for cause in causes:
+        more = (cause.__cause__, cause.__context__, *cause.args)
+        causes += [one for one in more if isinstance(one, BaseException) and one not in causes]
+        if isinstance(cause, OSError) and cause.strerror:
+            return clean(cause.strerror)
+    return "the connection was cut off, or the answer is not HTTP"

@@ -1,0 +1,112 @@
+"""Servers behind an S3 endpoint's address that are no S3: one line for the user, no traceback."""
+
+import gc
+import http.server
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from lago_images.console import Console
+from lago_images.errors import StorageError
+from lago_images.host.retry import RetryPolicy
+from lago_images.storage.s3 import S3Store
+from lago_images.storage.transfer import Uploader
+from tests.support.at_work import at_work
+
+WORK = {
+    "list": lambda store, _: list(store.list()),
+    "head": lambda store, _: store.head("k"),
+    "get": lambda store, _: store.get("k"),
+    "read": lambda store, _: list(store.read("k")),
+    "download": lambda store, folder: store.download("k", folder / "file"),
+    "put": lambda store, _: store.put("k", b"", expected=None),
+    "upload": lambda store, _: store.upload("k", [b"bytes"]),
+    "parts": lambda store, _: store.upload("k", [b"more than one part"]),
+    "delete": lambda store, _: store.delete(["k"]),
+    "unfinished": lambda store, _: list(store.unfinished()),
+    "probe": lambda store, _: store.ensure_safe_writes(
+        single_writer=False, console=Console(quiet=True)
+    ),
+}
+
+
+@contextmanager
+def answering(status: int, headers: dict[str, str], body: bytes = b"") -> Iterator[str]:
+    """A server that gives one answer to everything; its URL."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length", "0")))
+            self.send_response(status)
+            for name, value in {**headers, "Content-Length": str(len(body))}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(body)
+
+        do_HEAD = do_PUT = do_POST = do_DELETE = do_GET  # noqa: N815
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    with server, at_work(server):
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+
+
+def failure(
+    endpoint: str, work: str, folder: Path, sleep: Callable[[float], None] = time.sleep
+) -> StorageError:
+    environ = {
+        "AWS_ACCESS_KEY_ID": "a",
+        "AWS_SECRET_ACCESS_KEY": "b",
+        "AWS_ENDPOINT_URL_S3": endpoint,
+    }
+    quick = RetryPolicy(attempts=2, delay=0.001, longest=0.001, sleep=sleep)
+    store = S3Store.open("images", "p", environ=environ, retry=quick)
+    store.uploader = Uploader(bucket=store.bucket, part_size=10)
+    with pytest.raises(StorageError) as caught:
+        WORK[work](store, folder)
+    assert "\n" not in caught.value.message
+    return caught.value
+
+
+@pytest.mark.parametrize("work", WORK)
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+def test_a_redirect_is_told_with_where_it_leads(tmp_path, status, work):
+    with answering(status, {"Location": "https://s3.example.org/images/k"}) as endpoint:
+        error = failure(endpoint, work, tmp_path)
+    assert str(status) in error.message
+    assert "redirects to https://s3.example.org/images/k" in (error.hint or "")
+
+
+# urllib3 stumbles before anybody has the connection to close it.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("work", WORK)
+def test_a_redirect_that_the_sdk_stumbles_over(tmp_path, work):
+    with answering(303, {"Location": "https://s3.example.org/"}) as endpoint:
+        error = failure(endpoint, work, tmp_path)
+    assert "cannot be understood" in error.message
+    del error
+    gc.collect()
+
+
+@pytest.mark.parametrize("work", ["get", "put", "parts"])
+def test_a_store_that_says_when_is_asked_then(tmp_path, work):
+    pauses = []
+    with answering(503, {"Retry-After": "9"}) as endpoint:
+        failure(endpoint, work, tmp_path, sleep=pauses.append)
+    assert pauses
+    assert set(pauses) == {9.0}
+
+
+@pytest.mark.parametrize("work", ["list", "head", "get", "read", "download", "put", "parts"])
+def test_a_web_page_is_no_store(tmp_path, work):
+    page = b"<html><body>It works!"
+    with answering(200, {"Content-Type": "text/html"}, page) as endpoint:
+        error = failure(endpoint, work, tmp_path)
+    assert "It works" not in error.message

@@ -1,0 +1,64 @@
+"""Template sources at URLs that lead to what is not the spec author's to read."""
+
+import pytest
+
+from lago_images.building.bases import sources
+from lago_images.errors import BuildError
+from lago_images.host.process import Runner
+from lago_images.settings import TemplateSource
+from tests.support.files import answering, serving
+
+SECRET = b"export AWS_SECRET_ACCESS_KEY=hunter2\n"
+
+
+def refused(url, tmp_path):
+    with pytest.raises(BuildError) as caught:
+        sources.find(
+            "tiny",
+            "x86_64",
+            (TemplateSource(url=url),),
+            folder=tmp_path,
+            environ={},
+            runner=Runner(environ={}),
+        )
+    assert "hunter2" not in f"{caught.value.message} {caught.value.hint}"
+    return caught.value.message
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        SECRET,
+        b"[" + SECRET + b"]\n",
+        SECRET + b"\xff\xfe",
+        b"[tiny]\narch=" + SECRET,
+        b"[tiny]\narch=x86_64\nrevision=" + SECRET,
+        b"{" + SECRET,
+    ],
+)
+def test_what_a_source_answers_is_not_shown(tmp_path, body):
+    with serving({"/index": body}) as server:
+        refused(server.url + "/index", tmp_path)
+
+
+def test_the_line_that_is_wrong_is_told(tmp_path):
+    with serving({"/index": b"# a comment\n" + SECRET}) as server:
+        assert "not an index: line 2" in refused(server.url + "/index", tmp_path)
+
+
+def test_an_index_is_not_read_from_another_host_than_the_source_s(tmp_path):
+    with serving({"/index": SECRET}) as inside:
+
+        def redirect(handler):
+            handler.send_response(302)
+            handler.send_header("Location", inside.url + "/index")
+            handler.end_headers()
+
+        with answering(redirect) as server:
+            assert "redirects to another host" in refused(server.url + "/index", tmp_path)
+        assert inside.requests == []
+
+
+@pytest.mark.parametrize("url", ["ftp://127.0.0.1/index", "gopher://127.0.0.1/", "/etc/passwd"])
+def test_other_schemes_are_not_sources(tmp_path, url):
+    assert "not an http or https URL" in refused(url, tmp_path)
