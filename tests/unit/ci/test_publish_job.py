@@ -78,6 +78,9 @@ class MemoryStore:
     """Objects in memory. Calls ``step`` before whatever publishers can see of each other."""
 
     url = "memory:"
+    folder = None
+
+    def ensure_safe_writes(self, **_more): ...
 
     def __init__(self, objects, step=lambda: None):
         self.objects, self.step = objects, step
