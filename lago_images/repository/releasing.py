@@ -7,7 +7,6 @@ from enum import StrEnum
 from typing import Any
 
 from lago_images.errors import ConflictError, RepositoryError
-from lago_images.repository.check import release_problems
 from lago_images.repository.held import History, held
 from lago_images.repository.layout import RELEASES, headers, release_key
 from lago_images.repository.manifest import Manifest
@@ -178,10 +177,7 @@ def _history(store: Store, listed: Iterable[Stat], seen: Seen) -> History:
         if key is None:
             continue
         if stat.key not in seen or seen[stat.key][0] != stat.etag:
-            read = Release.from_json(store.get(stat.key).data, stat.key)
-            if problems := release_problems(read, key):
-                raise RepositoryError(f"{key} is not a release: {'; '.join(problems)}")
-            seen[stat.key] = stat.etag, read
+            seen[stat.key] = stat.etag, Release.parse(store.get(stat.key).data, key)
         history.append(seen[stat.key][1])
     return tuple(sorted(history, key=lambda r: r.revision))
 
@@ -279,5 +275,5 @@ def _created(store: Store, wanted: Release) -> bool:
         store.put(key, wanted.to_json(), expected=None, headers=headers(key))
     except ConflictError:
         # Ours after all, if the answer to an earlier try of the same request was lost.
-        return Release.from_json(store.get(key).data, key).nonce == wanted.nonce
+        return Release.parse(store.get(key).data, wanted.key).nonce == wanted.nonce
     return True

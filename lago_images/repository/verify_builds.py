@@ -7,12 +7,11 @@ from dataclasses import dataclass, field
 
 from lago_images.errors import NotFoundError, RepositoryError, StorageError
 from lago_images.repository import layout
-from lago_images.repository.check import manifest_problems
 from lago_images.repository.index import Entry
 from lago_images.repository.layout import BuildKey, owner
 from lago_images.repository.manifest import Manifest
 from lago_images.repository.metadata import Version
-from lago_images.repository.parsing import parse_json
+from lago_images.repository.parsing import DocumentError, parse_json
 from lago_images.repository.verify_model import REFRESH, Finding, Source, note, problem
 from lago_images.storage.base import Stat
 
@@ -155,19 +154,16 @@ def _get(source: Source, name: str, named: Named, findings: list[Finding]) -> by
 def _manifest(source: Source, named: Named, findings: list[Finding]) -> Manifest | None:
     name = named.build.manifest
     try:
-        manifest = Manifest.from_json(source.get(name).data, name)
-        wrong = manifest_problems(manifest, named.build)
+        return Manifest.parse(source.get(name).data, named.build)
     except NotFoundError:
         findings.append(problem(name, "it is not there", named.repair))
-        return None
     except StorageError as error:
         findings.append(note(name, f"it cannot be read: {error.message}"))
-        return None
+    except DocumentError as error:
+        findings += [problem(name, what, named.repair) for what in error.problems]
     except RepositoryError as error:
         findings.append(problem(name, error.message, named.repair))
-        return None
-    findings += [problem(name, what, named.repair) for what in wrong]
-    return None if wrong else manifest
+    return None
 
 
 def _disk(source: Source, named: Named, findings: list[Finding]) -> Stat | None:

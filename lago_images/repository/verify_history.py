@@ -11,7 +11,6 @@ from typing import TypeVar
 from lago_images.errors import NotFoundError, RepositoryError, StorageError
 from lago_images.repository import layout
 from lago_images.repository.cache import THREADS
-from lago_images.repository.check import manifest_problems, release_problems
 from lago_images.repository.layout import (
     BUILDS,
     RELEASES,
@@ -117,29 +116,19 @@ def _read_all(
 
 def _release(store: Store, name: str, key: ReleaseKey) -> Release | Finding:
     try:
-        release = Release.from_json(store.get(name).data, name)
-        wrong = "; ".join(release_problems(release, key))
+        return Release.parse(store.get(name).data, key)
     except RepositoryError as error:
-        wrong = error.message
-    else:
-        if not wrong:
-            return release
-    return problem(name, wrong, f"{_RESTORE}: no run reads this repository before")
+        return problem(name, error.message, f"{_RESTORE}: no run reads this repository before")
 
 
 def _manifest(store: Store, name: str, key: BuildKey) -> Manifest | Finding | None:
     try:
-        manifest = Manifest.from_json(store.get(name).data, name)
-        wrong = "; ".join(manifest_problems(manifest, key))
+        return Manifest.parse(store.get(name).data, key)
     except NotFoundError:
         return None
     except RepositoryError as error:
-        wrong = error.message
-    else:
-        if not wrong:
-            return manifest
-    # Whether it matters shows where a release names it.
-    return note(name, wrong, _GC)
+        # Whether it matters shows where a release names it.
+        return note(name, error.message, _GC)
 
 
 def _histories(releases: Iterable[Release]) -> dict[Image, tuple[Release, ...]]:

@@ -261,8 +261,8 @@ def test_a_bad_manifest_stops_only_those_who_released_it(store, data):
 @pytest.mark.parametrize(
     "parse",
     [
-        lambda: Manifest.from_json(DEEP, "m"),
-        lambda: Release.from_json(DEEP, "r"),
+        lambda: Manifest.parse(DEEP, manifest().key),
+        lambda: Release.parse(DEEP, release().key),
         lambda: describe(DEEP),
         lambda: parse_json(DEEP, "it"),
     ],
