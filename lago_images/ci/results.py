@@ -11,7 +11,7 @@ from lago_images.console import whole
 from lago_images.errors import RepositoryError
 from lago_images.host.files import replace
 from lago_images.repository.check import Name
-from lago_images.repository.layout import NAME, BuildKey
+from lago_images.repository.layout import NAME, BuildKey, ImageId
 from lago_images.repository.manifest import Manifest, canonical
 from lago_images.repository.parsing import DocumentError, Seconds, matching, parse
 
@@ -69,17 +69,17 @@ def read_folder(folder: Path) -> list[Result]:
     Of several attempts at one image, the one that succeeded. Raises ``RepositoryError`` when a
     file is not a document we know, or two tell of different builds of one image.
     """
-    found: dict[tuple[str, str], Result] = {}
-    told: dict[tuple[str, str], Path] = {}
+    found: dict[ImageId, Result] = {}
+    told: dict[ImageId, Path] = {}
     for path in sorted(folder.rglob("*.results.json")):
         where = path.relative_to(folder)
         for result in load(path.read_bytes(), str(where)):
-            key = (result.name, result.arch)
+            key = ImageId(result.name, result.arch)
             before = found.get(key)
             if before and _differ(before, result):
                 raise RepositoryError(
                     f"reading results in {folder}: {told[key]} and {where} tell of different "
-                    f"builds of {result.name} ({result.arch})",
+                    f"builds of {key}",
                     hint="remove the one that is not of this run",
                 )
             if before is None or not before.ok:

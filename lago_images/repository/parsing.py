@@ -4,6 +4,7 @@ A document's class is a frozen dataclass, whose annotations say what its fields 
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
@@ -91,8 +92,7 @@ def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     # Readers differ in which of two equal keys counts.
     plain = dict(pairs)
     if len(plain) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
+        [(twice, _)] = Counter(name for name, _ in pairs).most_common(1)
         raise ValueError(f"it has {_shown(twice)} twice")
     return plain
 
@@ -121,19 +121,20 @@ def from_plain(plain: object, kind: type[_T], where: str, *, strict: bool = True
     schema = plain.get("schema") if isinstance(plain, dict) else None
     if schema is None:
         raise DocumentError(where, kind.WHAT, ["it has no schema"])
-    if schema is True or schema != kind.SCHEMA:
+    if type(schema) is not int or schema != kind.SCHEMA:
         raise RepositoryError(
             f"{where} is {kind.WHAT} of schema {_shown(schema)}; "
             f"this lago-images knows {kind.SCHEMA}",
             hint="upgrade lago-images",
         )
+    strangers = list(_strangers(plain, kind, "")) if strict else []
     try:
         value = msgspec.convert(plain, kind)
     except (msgspec.ValidationError, OverflowError) as error:
-        problems = [*_misfits(plain, kind, ""), *_strangers(plain, kind, "")]
+        problems = [*_misfits(plain, kind, ""), *strangers]
         raise DocumentError(where, kind.WHAT, problems) from error
-    if strict and (problems := list(_strangers(plain, kind, ""))):
-        raise DocumentError(where, kind.WHAT, problems)
+    if strangers:
+        raise DocumentError(where, kind.WHAT, strangers)
     return value
 
 

@@ -13,6 +13,7 @@ from lago_images.repository.layout import (
     PUBLISHED,
     RELEASES,
     BuildKey,
+    ImageId,
     ReleaseKey,
     build_key,
     release_key,
@@ -23,7 +24,6 @@ from lago_images.repository.parsing import Text, parse
 from lago_images.repository.release import Release
 from lago_images.storage.base import Stat, Store
 
-Image = tuple[str, str]
 _ATTEMPTS = 5
 # Parts of a list that are asked for side by side, and the releases from which a part is worth it.
 _PARTS = 8
@@ -52,7 +52,7 @@ class _PublishedDocument:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class State:
-    """A repository at one moment. An image is a (name, arch).
+    """A repository at one moment.
 
     Attributes:
         releases: By image, ascending by revision; withdrawals included.
@@ -65,7 +65,7 @@ class State:
             they count as gone, whatever is left of them. Once retired is retired for good.
     """
 
-    releases: Mapping[Image, tuple[Release, ...]]
+    releases: Mapping[ImageId, tuple[Release, ...]]
     manifests: Mapping[BuildKey, Manifest]
     incomplete: frozenset[BuildKey]
     unreadable: Mapping[BuildKey, str]
@@ -74,13 +74,13 @@ class State:
     retired: frozenset[BuildKey] = frozenset()
 
     @property
-    def images(self) -> tuple[Image, ...]:
+    def images(self) -> tuple[ImageId, ...]:
         """All images that ever had a release, sorted."""
         return tuple(sorted(self.releases))
 
     def history(self, name: str, arch: str) -> tuple[Release, ...]:
         """All releases and withdrawals of an image, ascending by revision."""
-        return self.releases.get((name, arch), ())
+        return self.releases.get(ImageId(name, arch), ())
 
     def newest(self, name: str, arch: str) -> int:
         """The highest revision number taken; 0 for none."""
@@ -223,15 +223,16 @@ def read_published(store: Store) -> Published | None:
     try:
         document = parse(blob.data, _PublishedDocument, f"{PUBLISHED} in {store.url}", strict=False)
     except RepositoryError as error:
-        error.hint = f"delete {PUBLISHED}: the next plan then compares all fingerprints"
+        repair = f"delete {PUBLISHED}: the next plan then compares all fingerprints"
+        error.hint = error.hint or repair
         raise
     return Published(commit=document.commit, etag=blob.etag)
 
 
-def _histories(records: Records) -> dict[Image, tuple[Release, ...]]:
-    by_image: dict[Image, list[Release]] = {}
+def _histories(records: Records) -> dict[ImageId, tuple[Release, ...]]:
+    by_image: dict[ImageId, list[Release]] = {}
     for release in records.releases.values():
-        by_image.setdefault((release.name, release.arch), []).append(release)
+        by_image.setdefault(release.key.image, []).append(release)
     return {
         image: tuple(sorted(history, key=lambda r: r.revision))
         for image, history in by_image.items()

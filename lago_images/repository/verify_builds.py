@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from lago_images.errors import NotFoundError, RepositoryError, StorageError
 from lago_images.repository import layout
 from lago_images.repository.index import Entry
-from lago_images.repository.layout import BuildKey, owner
+from lago_images.repository.layout import BuildKey, ImageId, owner
 from lago_images.repository.manifest import Manifest
 from lago_images.repository.metadata import Version
 from lago_images.repository.parsing import DocumentError, parse_json
@@ -89,30 +89,29 @@ def named(
 
 def agreement(entries: Sequence[Entry], versions: Sequence[Version]) -> Iterator[Finding]:
     """Whether the index offers what is newest in ``repo.metadata``, and nothing else does."""
-    newest: dict[tuple[str, str], Version] = {}
+    newest: dict[ImageId, Version] = {}
     stamps: dict[tuple[str, int], Version] = {}
     for version in versions:
         key = _build(f"{version.handle}.xz")
         if key is None:
             continue
-        image = (key.name, key.arch)
-        if image not in newest or newest[image].timestamp < version.timestamp:
-            newest[image] = version
+        if key.image not in newest or newest[key.image].timestamp < version.timestamp:
+            newest[key.image] = version
         other = stamps.setdefault((version.template, version.timestamp), version)
         if other is not version:
             what = f"{other.version} and {version.version} have one timestamp: either is newest"
             yield problem(layout.METADATA, f"{version.template}: {what}", REFRESH)
-    offered = {(entry.name, entry.arch): entry for entry in entries}
-    for name, arch in sorted(offered.keys() | newest.keys()):
-        in_index, in_metadata = offered.get((name, arch)), newest.get((name, arch))
+    offered = {ImageId(entry.name, entry.arch): entry for entry in entries}
+    for image in sorted(offered.keys() | newest.keys()):
+        in_index, in_metadata = offered.get(image), newest.get(image)
         if in_index is None or in_metadata is None:
             where = layout.INDEX if in_index is None else layout.METADATA
-            yield problem(where, f"{name} ({arch}) is not in it, only in the other", REFRESH)
+            yield problem(where, f"{image} is not in it, only in the other", REFRESH)
         elif f"{in_metadata.handle}.xz" != in_index.file:
-            what = f"{name} ({arch}): {in_metadata.version} is another build than the index has"
+            what = f"{image}: {in_metadata.version} is another build than the index has"
             yield problem(layout.METADATA, what, REFRESH)
         elif str(in_index.revision) not in in_metadata.version.replace("v", "-").split("-"):
-            what = f"{name} ({arch}): {in_metadata.version} is not revision {in_index.revision}"
+            what = f"{image}: {in_metadata.version} is not revision {in_index.revision}"
             yield problem(layout.METADATA, what, REFRESH)
 
 

@@ -16,6 +16,7 @@ from lago_images.repository.layout import (
     RELEASES,
     STATE,
     BuildKey,
+    ImageId,
     ReleaseKey,
     build_key,
     owner,
@@ -25,7 +26,7 @@ from lago_images.repository.layout import (
 from lago_images.repository.manifest import Manifest
 from lago_images.repository.metadata import version_name
 from lago_images.repository.release import Release
-from lago_images.repository.state import Image, State, build_of, read_published, standing
+from lago_images.repository.state import State, build_of, read_published, standing
 from lago_images.repository.verify_model import Finding, note, problem
 from lago_images.storage.base import Stat, Store
 from lago_images.storage.multipart import lists_uploads
@@ -69,14 +70,12 @@ def examine(store: Store) -> tuple[State, list[Finding]]:
     return state, findings
 
 
-def against_index(state: State, revisions: dict[Image, int]) -> Iterator[Finding]:
+def against_index(state: State, revisions: dict[ImageId, int]) -> Iterator[Finding]:
     """Whether clients were already told of revisions that the history does not have."""
-    for (name, arch), revision in sorted(revisions.items()):
-        newest = state.newest(name, arch)
+    for image, revision in sorted(revisions.items()):
+        newest = state.newest(*image)
         if revision > newest:
-            what = (
-                f"{name} ({arch}): revision {revision} is published, the history ends at {newest}"
-            )
+            what = f"{image}: revision {revision} is published, the history ends at {newest}"
             yield problem(
                 layout.INDEX,
                 what,
@@ -131,10 +130,10 @@ def _manifest(store: Store, name: str, key: BuildKey) -> Manifest | Finding | No
         return note(name, error.message, _GC)
 
 
-def _histories(releases: Iterable[Release]) -> dict[Image, tuple[Release, ...]]:
-    found: dict[Image, list[Release]] = {}
+def _histories(releases: Iterable[Release]) -> dict[ImageId, tuple[Release, ...]]:
+    found: dict[ImageId, list[Release]] = {}
     for release in releases:
-        found.setdefault((release.name, release.arch), []).append(release)
+        found.setdefault(release.key.image, []).append(release)
     return {
         image: tuple(sorted(history, key=lambda one: one.revision))
         for image, history in found.items()
