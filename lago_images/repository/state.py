@@ -179,9 +179,11 @@ def _read(store: Store, cache: caching.Cache) -> State:
     records = read_records(store, cache, ((objects[k], p) for k, p in (places | makers).items()))
     unreadable = _unreadable(records)
     state = State(
-        releases=_histories(records),
+        releases=histories(records.releases.values()),
         manifests=records.manifests,
-        incomplete=frozenset(k for k, m in records.manifests.items() if not _complete(m, objects)),
+        incomplete=frozenset(
+            k for k, m in records.manifests.items() if not is_complete(m, objects)
+        ),
         unreadable=unreadable,
         objects=objects,
         published=published,
@@ -229,9 +231,10 @@ def read_published(store: Store) -> Published | None:
     return Published(commit=document.commit, etag=blob.etag)
 
 
-def _histories(records: Records) -> dict[ImageId, tuple[Release, ...]]:
+def histories(releases: Iterable[Release]) -> dict[ImageId, tuple[Release, ...]]:
+    """Sort releases into the history of each image, ascending by revision."""
     by_image: dict[ImageId, list[Release]] = {}
-    for release in records.releases.values():
+    for release in releases:
         by_image.setdefault(release.key.image, []).append(release)
     return {
         image: tuple(sorted(history, key=lambda r: r.revision))
@@ -256,7 +259,8 @@ def _refuse_lost(state: State) -> None:
             raise _MissingError(f"{release.key} names {key.manifest}, which is lost", hint=hint)
 
 
-def _complete(manifest: Manifest, objects: Mapping[str, Stat]) -> bool:
+def is_complete(manifest: Manifest, objects: Mapping[str, Stat]) -> bool:
+    """Say whether disk, hash and metadata of a build are there as its manifest has them."""
     key = manifest.key
     disk = objects.get(key.disk)
     has_rest = key.hash in objects and key.metadata in objects

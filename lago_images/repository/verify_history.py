@@ -26,9 +26,16 @@ from lago_images.repository.layout import (
 from lago_images.repository.manifest import Manifest
 from lago_images.repository.metadata import version_name
 from lago_images.repository.release import Release
-from lago_images.repository.state import State, build_of, read_published, standing
+from lago_images.repository.state import (
+    State,
+    build_of,
+    histories,
+    is_complete,
+    read_published,
+    standing,
+)
 from lago_images.repository.verify_model import Finding, note, problem
-from lago_images.storage.base import Stat, Store
+from lago_images.storage.base import Store
 from lago_images.storage.multipart import lists_uploads
 
 _RESTORE = "restore it from a copy"
@@ -54,9 +61,9 @@ def examine(store: Store) -> tuple[State, list[Finding]]:
         findings,
     )
     state = State(
-        releases=_histories(releases),
+        releases=histories(releases),
         manifests={manifest.key: manifest for manifest in manifests},
-        incomplete=frozenset(m.key for m in manifests if not _complete(m, listed)),
+        incomplete=frozenset(m.key for m in manifests if not is_complete(m, listed)),
         unreadable={},
         objects=listed,
         published=None,
@@ -128,23 +135,6 @@ def _manifest(store: Store, name: str, key: BuildKey) -> Manifest | Finding | No
     except RepositoryError as error:
         # Whether it matters shows where a release names it.
         return note(name, error.message, _GC)
-
-
-def _histories(releases: Iterable[Release]) -> dict[ImageId, tuple[Release, ...]]:
-    found: dict[ImageId, list[Release]] = {}
-    for release in releases:
-        found.setdefault(release.key.image, []).append(release)
-    return {
-        image: tuple(sorted(history, key=lambda one: one.revision))
-        for image, history in found.items()
-    }
-
-
-def _complete(manifest: Manifest, listed: dict[str, Stat]) -> bool:
-    key = manifest.key
-    disk = listed.get(key.disk)
-    whole = disk is not None and disk.size == manifest.disk.compressed_size
-    return whole and key.hash in listed and key.metadata in listed
 
 
 def _histories_wrong(state: State) -> Iterator[Finding]:
