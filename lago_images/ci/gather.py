@@ -11,7 +11,7 @@ from lago_images.ci.publication import Fate
 from lago_images.ci.report import Entry
 from lago_images.errors import NotFoundError
 from lago_images.planning.model import WORK, Action, Plan, PlannedImage
-from lago_images.repository.layout import BuildKey
+from lago_images.repository.layout import BuildKey, ImageId
 from lago_images.repository.manifest import Manifest
 from lago_images.repository.state import State, standing
 from lago_images.storage.base import Store
@@ -36,14 +36,12 @@ class Source:
 
 def entries(plan: Plan, results: Iterable[Result], source: Source) -> list[Entry]:
     """An entry for each image that the plan builds or promotes, in the plan's order."""
-    by_name = {(result.name, result.arch): result for result in results}
+    by_name = {ImageId(result.name, result.arch): result for result in results}
     return [_entry(planned, by_name, source) for planned in plan.images if planned.action in WORK]
 
 
-def _entry(
-    planned: PlannedImage, results: Mapping[tuple[str, str], Result], source: Source
-) -> Entry:
-    result = results.get((planned.name, planned.arch))
+def _entry(planned: PlannedImage, results: Mapping[ImageId, Result], source: Source) -> Entry:
+    result = results.get(ImageId(planned.name, planned.arch))
     before, after = _published(planned, source.state), _built(planned, result, source.state)
     return Entry(
         planned=planned,

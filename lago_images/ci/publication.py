@@ -1,21 +1,19 @@
 """How a publication ended, as JSON: what the job that publishes tells the one that reports."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import ClassVar
 
 from lago_images.ci.publish_job import PublicationOutcome
 from lago_images.console import whole
-from lago_images.errors import RepositoryError
-from lago_images.host.files import replace
+from lago_images.host import files
 from lago_images.planning.model import WORK, Plan
-from lago_images.repository.manifest import canonical, refuse_newer
-from lago_images.repository.parsing import parse_json
+from lago_images.repository.manifest import canonical
+from lago_images.repository.parsing import parse
 from lago_images.repository.releasing import Verdict
 
 FILE = "publication.json"
-SCHEMA = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +26,18 @@ class Fate:
     name: str
     verdict: Verdict | None
     why: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Publication:
+    """How the publication of the plan made at ``head``, at the time ``made``, ended."""
+
+    SCHEMA: ClassVar[int] = 1
+    WHAT: ClassVar[str] = "a record of a publication"
+
+    head: str | None
+    made: int
+    images: tuple[Fate, ...]
 
 
 def fates(published: PublicationOutcome) -> list[Fate]:
@@ -51,32 +61,19 @@ def stopped(made: Plan, why: str) -> list[Fate]:
 def write(folder: Path, made: Plan, told: Iterable[Fate]) -> None:
     """Write how the publication of a plan ended beside the results; makes the folder if needed."""
     plain = [{"name": t.name, "verdict": t.verdict, "why": whole(t.why)} for t in told]
-    document = {"schema": SCHEMA, "head": made.head, "made": made.made, "images": plain}
-    replace(folder / FILE, canonical(document))
+    document = {"schema": Publication.SCHEMA, "head": made.head, "made": made.made, "images": plain}
+    files.replace(folder / FILE, canonical(document))
 
 
 def read(folder: Path, made: Plan) -> Mapping[str, Fate] | None:
     """By name, what the publication of a plan told; None when it did not, or another's did.
 
-    Raises ``RepositoryError`` when the file is not one we know.
+    Raises ``RepositoryError`` when the file is not one this version knows.
     """
     path = folder / FILE
     if not path.is_file():
         return None
-    try:
-        plain = parse_json(path.read_bytes(), f"{FILE} does not tell of a publication")
-        refuse_newer(plain, SCHEMA, FILE)
-        if (plain["head"], plain["made"]) != (made.head, made.made):
-            return None
-        return {told.name: told for told in map(_fate, plain["images"])}
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise RepositoryError(f"{FILE} does not tell of a publication: {error}") from error
-
-
-def _fate(plain: Mapping[str, Any]) -> Fate:
-    verdict = plain["verdict"]
-    return Fate(
-        name=str(plain["name"]),
-        verdict=None if verdict is None else Verdict(verdict),
-        why=whole(str(plain["why"])),
-    )
+    document = parse(path.read_bytes(), Publication, FILE, strict=False)
+    if (document.head, document.made) != (made.head, made.made):
+        return None
+    return {fate.name: replace(fate, why=whole(fate.why)) for fate in document.images}

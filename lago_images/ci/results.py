@@ -1,25 +1,44 @@
 """Results as JSON: how one CI job tells another how its builds ended."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
 from lago_images.building.model import Result
 from lago_images.console import whole
 from lago_images.errors import RepositoryError
 from lago_images.host.files import replace
-from lago_images.repository.check import manifest_problems
-from lago_images.repository.layout import NAME, BuildKey
-from lago_images.repository.manifest import Manifest, canonical, refuse_newer
-from lago_images.repository.parsing import parse_json
+from lago_images.repository.check import Name
+from lago_images.repository.layout import NAME, BuildKey, ImageId
+from lago_images.repository.manifest import Manifest, canonical
+from lago_images.repository.parsing import DocumentError, Seconds, matching, parse
 
-SCHEMA = 1
-_KEYS = frozenset(
-    {"name", "arch", "manifest", "seconds", "step", "error", "tail", "skipped", "log"}
-)
-# Longer than any job may take.
-_MOST_SECONDS = 2**31
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One image's result as JSON has it; ``Result`` says what the fields are."""
+
+    name: Name
+    arch: Name
+    manifest: Manifest | None
+    seconds: Seconds
+    step: str
+    error: str
+    tail: tuple[str, ...]
+    skipped: Annotated[str, matching(f"(?:{NAME.pattern})?", "an image's name, or empty")]
+    log: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Results:
+    """A file of results."""
+
+    SCHEMA: ClassVar[int] = 1
+    WHAT: ClassVar[str] = "a file of results"
+
+    results: tuple[Entry, ...]
 
 
 def dump(results: Iterable[Result]) -> bytes:
@@ -27,7 +46,7 @@ def dump(results: Iterable[Result]) -> bytes:
 
     Of a log only the file's name is kept: its folder is another machine's.
     """
-    return canonical({"schema": SCHEMA, "results": [_plain(result) for result in results]})
+    return canonical({"schema": Results.SCHEMA, "results": [_plain(result) for result in results]})
 
 
 def load(data: bytes, where: str) -> list[Result]:
@@ -35,12 +54,13 @@ def load(data: bytes, where: str) -> list[Result]:
 
     Raises ``RepositoryError`` naming ``where`` when it is not a document we know.
     """
-    try:
-        plain = parse_json(data, f"{where} is not a file of results")
-        refuse_newer(plain, SCHEMA, where)
-        return [_result(entry, where) for entry in plain["results"]]
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise RepositoryError(f"{where} is not a file of results: {error}") from error
+    document = parse(data, Results, where)
+    for entry in document.results:
+        if entry.manifest is not None:
+            key = BuildKey(name=entry.name, arch=entry.arch, build_id=entry.manifest.build_id)
+            if problems := entry.manifest.problems(key):
+                raise DocumentError(where, Results.WHAT, problems)
+    return [_result(entry) for entry in document.results]
 
 
 def read_folder(folder: Path) -> list[Result]:
@@ -49,17 +69,17 @@ def read_folder(folder: Path) -> list[Result]:
     Of several attempts at one image, the one that succeeded. Raises ``RepositoryError`` when a
     file is not a document we know, or two tell of different builds of one image.
     """
-    found: dict[tuple[str, str], Result] = {}
-    told: dict[tuple[str, str], Path] = {}
+    found: dict[ImageId, Result] = {}
+    told: dict[ImageId, Path] = {}
     for path in sorted(folder.rglob("*.results.json")):
         where = path.relative_to(folder)
         for result in load(path.read_bytes(), str(where)):
-            key = (result.name, result.arch)
+            key = ImageId(result.name, result.arch)
             before = found.get(key)
             if before and _differ(before, result):
                 raise RepositoryError(
                     f"reading results in {folder}: {told[key]} and {where} tell of different "
-                    f"builds of {result.name} ({result.arch})",
+                    f"builds of {key}",
                     hint="remove the one that is not of this run",
                 )
             if before is None or not before.ok:
@@ -94,45 +114,15 @@ def _plain(result: Result) -> dict[str, Any]:
     }
 
 
-def _result(entry: Mapping[str, Any], where: str) -> Result:
-    if set(entry) != _KEYS:
-        raise ValueError(f"unexpected or missing keys: {sorted(set(entry) ^ _KEYS)}")
-    name, arch = _name(entry["name"]), _name(entry["arch"])
-    manifest, log, skipped = entry["manifest"], entry["log"], entry["skipped"]
+def _result(entry: Entry) -> Result:
     return Result(
-        name=name,
-        arch=arch,
-        manifest=None if manifest is None else _manifest(manifest, name, arch, where),
-        seconds=_seconds(entry["seconds"]),
-        step=_text(entry["step"]),
-        error=_text(entry["error"]),
-        tail=tuple(_text(line) for line in entry["tail"]),
-        skipped="" if skipped == "" else _name(skipped),
-        log=None if log is None else Path(Path(_text(log)).name),
+        name=entry.name,
+        arch=entry.arch,
+        manifest=entry.manifest,
+        seconds=entry.seconds,
+        step=whole(entry.step),
+        error=whole(entry.error),
+        tail=tuple(map(whole, entry.tail)),
+        skipped=entry.skipped,
+        log=None if entry.log is None else Path(Path(whole(entry.log)).name),
     )
-
-
-def _manifest(plain: dict[str, Any], name: str, arch: str, where: str) -> Manifest:
-    manifest = Manifest.from_plain(plain, where)
-    key = BuildKey(name=name, arch=arch, build_id=manifest.build_id)
-    if problems := manifest_problems(manifest, key):
-        raise ValueError(f"its manifest: {'; '.join(problems)}")
-    return manifest
-
-
-def _seconds(value: object) -> float:
-    if not isinstance(value, int | float) or not 0 <= value < _MOST_SECONDS:
-        raise ValueError(f"seconds is {value!r}")
-    return float(value)
-
-
-def _name(value: object) -> str:
-    if not isinstance(value, str) or not NAME.fullmatch(value):
-        raise ValueError(f"{value!r} is not a name")
-    return value
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{value!r} is not a string")
-    return whole(value)

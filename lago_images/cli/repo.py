@@ -15,6 +15,7 @@ from lago_images.console import clean
 from lago_images.repository import history, sweep
 from lago_images.repository.catalogue import size
 from lago_images.repository.gc import Retention, Step, Sweep
+from lago_images.repository.layout import ImageId
 from lago_images.repository.metadata import version_name
 from lago_images.repository.publisher import Publisher, publishing
 from lago_images.repository.state import State, read
@@ -125,8 +126,8 @@ def gc(invocation: Invocation, really: bool, form: str) -> None:
         with _publishing(invocation) as publisher:
             done = sweep.sweep(publisher, retention)
         planned = done.sweep
-        for name, arch in done.left:
-            invocation.console.warn(f"{name} ({arch}) was published meanwhile: left alone")
+        for image in done.left:
+            invocation.console.warn(f"{image} was published meanwhile: left alone")
     if form == "json":
         click.echo(_json({"applied": really, **_plain(planned)}))
         return
@@ -235,8 +236,8 @@ def _show_sweep(planned: Sweep, *, really: bool) -> None:
         for step in steps:
             what = f"{len(step.objects)} objects, {size(step.size)}"
             click.echo(clean(f"{verb}: {step.build.folder}: {what}: {step.why}"))
-        for (name, arch), (objects, total) in sorted(_per_image(steps).items()):
-            click.echo(f"{verb}, in all of {name} ({arch}): {objects} objects, {size(total)}")
+        for image, (objects, total) in sorted(_per_image(steps).items()):
+            click.echo(f"{verb}, in all of {image}: {objects} objects, {size(total)}")
     for upload in planned.abort:
         click.echo(clean(f"{'aborted' if really else 'to abort'}: the upload of {upload.key}"))
     for verb, steps in zip(verbs, (planned.retire, planned.delete), strict=True):
@@ -244,20 +245,19 @@ def _show_sweep(planned: Sweep, *, really: bool) -> None:
         click.echo(f"{verb}: {len(steps)} builds, {total} bytes")
 
 
-def _per_image(steps: Iterable[Step]) -> dict[tuple[str, str], tuple[int, int]]:
-    found: dict[tuple[str, str], tuple[int, int]] = {}
+def _per_image(steps: Iterable[Step]) -> dict[ImageId, tuple[int, int]]:
+    found: dict[ImageId, tuple[int, int]] = {}
     for step in steps:
-        image = (step.build.name, step.build.arch)
-        objects, total = found.get(image, (0, 0))
-        found[image] = (objects + len(step.objects), total + step.size)
+        objects, total = found.get(step.build.image, (0, 0))
+        found[step.build.image] = (objects + len(step.objects), total + step.size)
     return found
 
 
 def _plain(planned: Sweep) -> dict[str, Any]:
     def plain(steps: Iterable[Step]) -> dict[str, Any]:
         images = [
-            {"name": name, "arch": arch, "objects": objects, "bytes": total}
-            for (name, arch), (objects, total) in sorted(_per_image(steps).items())
+            {**image._asdict(), "objects": objects, "bytes": total}
+            for image, (objects, total) in sorted(_per_image(steps).items())
         ]
         builds = [{**asdict(step), "folder": step.build.folder} for step in steps]
         return {"bytes": sum(step.size for step in steps), "images": images, "builds": builds}

@@ -5,15 +5,15 @@
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from lago_images.console import clean, whole
-from lago_images.errors import UsageError
-from lago_images.planning.model import Action, Plan, PlannedImage, Reason, ReasonKind
+from lago_images.errors import RepositoryError, UsageError
+from lago_images.planning.model import Action, Plan, PlannedImage
+from lago_images.repository.parsing import DocumentError, parse
 
-SCHEMA = 1
 # GitHub starts at most 256 jobs from one matrix
 # (https://docs.github.com/actions/reference/limits).
 MOST_JOBS = 256
@@ -23,7 +23,7 @@ _WIDEST = 30
 def to_json(plan: Plan) -> str:
     """The plan as JSON, a line for each image and chain; ``from_json`` reads it back."""
     fields = {
-        "schema": json.dumps(SCHEMA),
+        "schema": json.dumps(Plan.SCHEMA),
         "head": json.dumps(plan.head),
         "dirty": json.dumps(plan.dirty),
         "published": json.dumps(plan.published),
@@ -51,67 +51,18 @@ def from_json(text: str | bytes, where: str) -> Plan:
 
     Raises ``UsageError`` naming ``where`` if it is no plan, or one of another schema.
     """
+    data = text.encode() if isinstance(text, str) else text
     try:
-        plain = json.loads(text)
-        if not isinstance(plain, dict):
-            plain = {}
-        if plain["schema"] != SCHEMA:
-            raise UsageError(
-                f"{where} is a plan of schema {plain['schema']}; this lago-images knows {SCHEMA}",
-                hint="make the plan with the same version that executes it",
-            )
-        return _plan(plain)
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise UsageError(
-            f"{where} is not a plan: {_said(error)}",
-            hint=f"lago-images ci plan --format json > {where}",
-        ) from error
-
-
-def _said(error: Exception) -> str:
-    if isinstance(error, json.JSONDecodeError):
-        return f"not JSON: line {error.lineno}, column {error.colno}"
-    if isinstance(error, UnicodeDecodeError):
-        return "not JSON: it is no text"
-    return f"it has no {error.args[0]}" if isinstance(error, KeyError) else str(error)
-
-
-def _plan(plain: Mapping[str, Any]) -> Plan:
-    images = tuple(_image(image) for image in plain["images"])
-    names = {image.name for image in images}
-    chains = tuple(tuple(chain) for chain in plain["chains"])
-    for name in (name for chain in chains for name in chain):
-        if name not in names:
-            raise ValueError(f"a chain names {name!r}, which is no image of the plan")
-    return Plan(
-        head=_text_or_none(plain["head"]),
-        dirty=bool(plain["dirty"]),
-        published=_text_or_none(plain["published"]),
-        made=int(plain["made"]),
-        images=images,
-        chains=chains,
-        partial=bool(plain.get("partial", False)),
-    )
-
-
-def _image(plain: Mapping[str, Any]) -> PlannedImage:
-    given = dict(plain)
-    given["action"] = Action(given["action"])
-    given["reasons"] = tuple(
-        Reason(kind=ReasonKind(reason["kind"]), detail=str(reason["detail"]))
-        for reason in given["reasons"]
-    )
-    image = PlannedImage(**given)
-    texts = (image.name, image.arch, image.base, image.fingerprint, image.note)
-    if not all(isinstance(text, str) for text in texts):
-        raise TypeError("a field that must be text is not")
-    return image
-
-
-def _text_or_none(value: object) -> str | None:
-    if value is None or isinstance(value, str):
-        return value
-    raise TypeError(f"{value!r} is not a commit")
+        plan = parse(data, Plan, where)
+        names = {image.name for image in plan.images}
+        chained = {name for chain in plan.chains for name in chain}
+        if strangers := sorted(chained - names):
+            problem = f"a chain names {strangers[0]!r}, which is no image of the plan"
+            raise DocumentError(where, Plan.WHAT, [problem])
+    except RepositoryError as error:
+        hint = f"make it with this very version: lago-images ci plan --format json > {where}"
+        raise UsageError(error.message, hint=hint) from error
+    return plan
 
 
 def to_text(plan: Plan) -> str:

@@ -7,6 +7,7 @@ from types import MappingProxyType
 
 from lago_images.planning.gitdata import Change, Commit
 from lago_images.planning.paths import Paths
+from lago_images.repository.layout import ImageId
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,16 +57,9 @@ class ImageHoldings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Holdings:
-    """What the repository holds.
+    """What the repository holds; ``commit`` was published last, None for one that never was."""
 
-    Attributes:
-        images: By name and architecture.
-        commit: The commit published last; None for a repository that never was.
-    """
-
-    images: Mapping[tuple[str, str], ImageHoldings] = field(
-        default_factory=lambda: MappingProxyType({})
-    )
+    images: Mapping[ImageId, ImageHoldings] = field(default_factory=lambda: MappingProxyType({}))
     commit: str | None = None
 
 

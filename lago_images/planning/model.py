@@ -4,7 +4,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
+from typing import ClassVar
 
+from lago_images.repository.parsing import Count, Text
 from lago_images.spec.model import Spec
 
 
@@ -38,7 +40,7 @@ class Reason:
     """One reason, with a sentence that names the files and commits behind it."""
 
     kind: ReasonKind
-    detail: str
+    detail: Text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,15 +55,15 @@ class PlannedImage:
         note: Why nothing is built, for ``keep`` and ``retire``.
     """
 
-    name: str
-    arch: str
+    name: Text
+    arch: Text
     action: Action
-    base: str
-    fingerprint: str
+    base: Text
+    fingerprint: Text
     reasons: tuple[Reason, ...] = ()
-    promote: str | None = None
-    revision: int = 0
-    note: str = ""
+    promote: Text | None = None
+    revision: Count = 0
+    note: Text = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,12 +82,15 @@ class Plan:
         partial: Whether there is work that was not asked for, and is left aside.
     """
 
-    head: str | None
+    SCHEMA: ClassVar[int] = 1
+    WHAT: ClassVar[str] = "a plan"
+
+    head: Text | None
     dirty: bool
-    published: str | None
-    made: int
+    published: Text | None
+    made: Count
     images: tuple[PlannedImage, ...]
-    chains: tuple[tuple[str, ...], ...]
+    chains: tuple[tuple[Text, ...], ...]
     partial: bool = False
 
 

@@ -25,6 +25,7 @@ from lago_images.planning.model import (
     ReasonKind,
     Tree,
 )
+from lago_images.repository.layout import ImageId
 from lago_images.spec.model import BaseKind, Spec
 
 _ASKED = {ReasonKind.FORCED, ReasonKind.STALE}
@@ -195,7 +196,7 @@ class _Decider:
         return current is not None and current.fingerprint == wanted
 
     def _published(self, spec: Spec) -> ImageHoldings:
-        return self.holdings.images.get((spec.name, spec.arch), _NOTHING)
+        return self.holdings.images.get(ImageId(spec.name, spec.arch), _NOTHING)
 
     def _limited(self) -> Mapping[str, PlannedImage]:
         """The same with what was not asked for kept: but never a layer without its base."""

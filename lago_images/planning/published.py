@@ -3,18 +3,19 @@
 from collections.abc import Mapping
 
 from lago_images.planning.facts import Built, Current, Holdings, ImageHoldings
+from lago_images.repository.layout import ImageId
 from lago_images.repository.manifest import Manifest
 from lago_images.repository.release import Release
 from lago_images.repository.releasing import taken_back
-from lago_images.repository.state import Image, State, standing
+from lago_images.repository.state import State, standing
 
 
 def holdings(state: State) -> Holdings:
     """What the repository holds, by image."""
-    waiting: dict[Image, list[Built]] = {}
+    waiting: dict[ImageId, list[Built]] = {}
     for manifest in state.unreleased():
         if not manifest.dirty:
-            waiting.setdefault((manifest.name, manifest.arch), []).append(_built(manifest))
+            waiting.setdefault(manifest.key.image, []).append(_built(manifest))
     names = state.releases.keys() | waiting.keys()
     return Holdings(
         images={name: _published(state, name, waiting.get(name, [])) for name in names},
@@ -22,7 +23,7 @@ def holdings(state: State) -> Holdings:
     )
 
 
-def _published(state: State, image: Image, waiting: list[Built]) -> ImageHoldings:
+def _published(state: State, image: ImageId, waiting: list[Built]) -> ImageHoldings:
     history = state.history(*image)
     offered = standing(history)
     return ImageHoldings(

@@ -1,52 +1,93 @@
-"""Documents as they were found, checked when they are read for the first time."""
+"""The records of a repository, read where the cache does not have them as they are."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 from lago_images.errors import RepositoryError
-from lago_images.repository.cache import refuse_text
-from lago_images.repository.check import manifest_problems, release_problems
+from lago_images.repository.cache import THREADS, Cache
 from lago_images.repository.layout import BuildKey, ReleaseKey
 from lago_images.repository.manifest import Manifest
+from lago_images.repository.parsing import parse_json, size_problem
 from lago_images.repository.release import Release
+from lago_images.storage.base import Blob, Stat, Store
 
-
-class CacheError(RepositoryError):
-    """What the cache holds is not what was put into it."""
+Key = BuildKey | ReleaseKey
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
-    """Documents with their ETags by key, and which of them must be checked."""
+class Records:
+    """What was read.
 
+    Attributes:
+        releases: By key.
+        manifests: By key.
+        errors: By the store's key, why what is there is neither.
+        entries: The documents of all releases and manifests, for the cache.
+        is_fresh: Whether some of them were not in the cache.
+    """
+
+    releases: Mapping[ReleaseKey, Release]
+    manifests: Mapping[BuildKey, Manifest]
+    errors: Mapping[Key, RepositoryError]
     entries: Mapping[str, tuple[str, Any]]
-    fresh: frozenset[str]
+    is_fresh: bool
 
 
-def read_release(found: Found, name: str, key: ReleaseKey) -> Release:
-    """The release at ``key``; raises ``RepositoryError``, or ``CacheError`` for a cached one."""
-    document = found.entries[name][1]
-    if name not in found.fresh:
+def read_records(store: Store, cache: Cache, wanted: Iterable[tuple[Stat, Key]]) -> Records:
+    """Read all that is wanted, from the cache or else with one GET each, in parallel.
+
+    Raises ``NotFoundError`` if one was deleted since it was listed.
+    """
+    records: dict[Key, Release | Manifest] = {}
+    errors: dict[Key, RepositoryError] = {}
+    entries: dict[str, tuple[str, Any]] = {}
+    unseen: dict[str, Key] = {}
+    for stat, key in wanted:
+        etag, plain = cache.entries.get(stat.key, ("", None))
+        record = _cached(plain, key) if etag == stat.etag else None
+        if record is not None:
+            records[key], entries[stat.key] = record, (etag, plain)
+        elif problem := size_problem(stat):
+            errors[key] = RepositoryError(f"{stat.key} is not read: {problem}")
+        else:
+            unseen[stat.key] = key
+    known = len(records)
+    for blob in _get_all(store, list(unseen)):
+        key = unseen[blob.key]
         try:
-            return Release.from_plain(document, name)
+            what = Release.WHAT if isinstance(key, ReleaseKey) else Manifest.WHAT
+            plain = parse_json(blob.data, f"{blob.key} is not {what}")
+            records[key] = _record(plain, key)
+            entries[blob.key] = (blob.etag, plain)
         except RepositoryError as error:
-            raise CacheError(error.message) from error
-    release = Release.from_plain(refuse_text(document, name), name)
-    if problems := release_problems(release, key):
-        raise RepositoryError(f"{key} is not a release: {'; '.join(problems)}")
-    return release
+            errors[key] = error
+    return Records(
+        releases={one.key: one for one in records.values() if isinstance(one, Release)},
+        manifests={one.key: one for one in records.values() if isinstance(one, Manifest)},
+        errors=errors,
+        entries=entries,
+        is_fresh=len(records) > known,
+    )
 
 
-def read_manifest(found: Found, name: str, key: BuildKey) -> Manifest:
-    """The manifest at ``key``; raises as ``read_release`` does."""
-    document = found.entries[name][1]
-    if name not in found.fresh:
-        try:
-            return Manifest.from_plain(document, name)
-        except RepositoryError as error:
-            raise CacheError(error.message) from error
-    manifest = Manifest.from_plain(refuse_text(document, name), name)
-    if problems := manifest_problems(manifest, key):
-        raise RepositoryError(f"{key.manifest} is not a manifest: {'; '.join(problems)}")
-    return manifest
+def _record(plain: object, key: Key) -> Release | Manifest:
+    if isinstance(key, ReleaseKey):
+        return Release.from_plain(plain, key)
+    return Manifest.from_plain(plain, key)
+
+
+def _cached(plain: object, key: Key) -> Release | Manifest | None:
+    """The record in a cache that anyone may have damaged; None if it is none."""
+    try:
+        return _record(plain, key)
+    except RepositoryError:
+        return None
+
+
+def _get_all(store: Store, keys: list[str]) -> list[Blob]:
+    if len(keys) < 2:  # noqa: PLR2004 -- no threads for one
+        return [store.get(key) for key in keys]
+    with ThreadPoolExecutor(min(THREADS, len(keys))) as pool:
+        return list(pool.map(store.get, keys))

@@ -16,9 +16,9 @@ grace period.
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from lago_images.repository.layout import RELEASES, BuildKey, owner, retired_build
+from lago_images.repository.layout import RELEASES, BuildKey, ImageId, owner, retired_build
 from lago_images.repository.manifest import canonical
-from lago_images.repository.state import Image, State, build_of, standing
+from lago_images.repository.state import State, build_of, standing
 from lago_images.settings import Settings
 from lago_images.spec.model import BaseKind
 from lago_images.storage.base import Stat, Unfinished
@@ -163,7 +163,7 @@ def _kept(
     return kept
 
 
-def _kept_of(state: State, image: Image, retention: Retention, now: float) -> set[BuildKey]:
+def _kept_of(state: State, image: ImageId, retention: Retention, now: float) -> set[BuildKey]:
     live = state.live(*image)
     # Two at least: when the newest is withdrawn at this moment, the image is still offered.
     newest = live[-max(2, retention.revisions) :]

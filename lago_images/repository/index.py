@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from lago_images.errors import Problem
 from lago_images.repository import layout
 from lago_images.repository.check import ARCH, FORMATS, aliases, is_notes, line
+from lago_images.repository.layout import ImageId
 from lago_images.repository.manifest import Manifest
 from lago_images.repository.release import Release
 from lago_images.repository.state import State, build_of
@@ -187,9 +188,9 @@ def _take_field(text: str, entry: Entry, after_blank: bool) -> tuple[str, Key | 
 
 
 def _repeated(entries: Iterable[Entry], path: str) -> Iterator[Problem]:
-    seen: set[tuple[str, str]] = set()
+    seen: set[ImageId] = set()
     for found in entries:
-        image = (found.name, found.arch)
+        image = ImageId(found.name, found.arch)
         if image in seen:
             yield Problem(path, found.line, f"{found.name} for {found.arch} is there twice")
         seen.add(image)

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from lago_images.spec import names
 from lago_images.storage.base import Headers
@@ -32,6 +33,16 @@ _ONCE = "public, max-age=31536000, immutable"
 _RENDERED = "public, max-age=60, must-revalidate"
 
 
+class ImageId(NamedTuple):
+    """What tells images apart: one name may stand for images of several architectures."""
+
+    name: str
+    arch: str
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.arch})"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
 class ReleaseKey:
     """The place of a release; ``revision`` counts from 1."""
@@ -39,6 +50,10 @@ class ReleaseKey:
     name: str
     arch: str
     revision: int
+
+    @property
+    def image(self) -> ImageId:
+        return ImageId(self.name, self.arch)
 
     def __str__(self) -> str:
         return f"{RELEASES}{self.name}/{self.arch}/{self.revision}.json"
@@ -51,6 +66,10 @@ class BuildKey:
     name: str
     arch: str
     build_id: str
+
+    @property
+    def image(self) -> ImageId:
+        return ImageId(self.name, self.arch)
 
     @property
     def folder(self) -> str:

@@ -2,15 +2,33 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any
+from typing import ClassVar
 
-from lago_images.errors import RepositoryError
+import msgspec
+
+from lago_images.repository.check import (
+    Arch,
+    BuildId,
+    Format,
+    Name,
+    Sha1,
+    Sha256,
+    Sha512,
+    property_problems,
+)
 from lago_images.repository.layout import BuildKey
-from lago_images.repository.parsing import parse_json
-
-SCHEMA = 1
+from lago_images.repository.parsing import (
+    LARGEST,
+    Count,
+    DocumentError,
+    Positive,
+    Seconds,
+    Text,
+    from_plain,
+    parse_json,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,13 +45,13 @@ class Disk:
         sha512: Of the ``.xz``; virt-builder's ``checksum[sha512]``.
     """
 
-    format: str
-    virtual_size: int
-    size: int
-    compressed_size: int
-    sha1: str
-    sha256: str
-    sha512: str
+    format: Format
+    virtual_size: Positive
+    size: Positive
+    compressed_size: Positive
+    sha1: Sha1
+    sha256: Sha256
+    sha512: Sha512
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,17 +64,17 @@ class BaseRecord:
         detail: What else is known, such as the template's source or the mirror and snapshot.
     """
 
-    ref: str
-    digest: str
-    detail: str = ""
+    ref: Text
+    digest: Text
+    detail: Text = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BootTest:
     """How the boot test went: ``seconds`` to the guest agent's answer, under ``accel``."""
 
-    seconds: float
-    accel: str
+    seconds: Seconds
+    accel: Text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,20 +85,23 @@ class Manifest:
     ``dirty`` is true when the files built from were not those of ``commit``.
     """
 
-    name: str
-    arch: str
-    build_id: str
-    fingerprint: str
+    SCHEMA: ClassVar[int] = 1
+    WHAT: ClassVar[str] = "a manifest"
+
+    name: Name
+    arch: Arch
+    build_id: BuildId
+    fingerprint: Text
     base: BaseRecord
     disk: Disk
-    commit: str
+    commit: Text
     dirty: bool
-    created: int
-    seconds: int
+    created: Count
+    seconds: Count
     properties: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     boot: BootTest | None = None
-    packages: int | None = None
-    tools: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    packages: Count | None = None
+    tools: Mapping[Text, Text] = field(default_factory=lambda: MappingProxyType({}))
 
     @property
     def key(self) -> BuildKey:
@@ -88,46 +109,33 @@ class Manifest:
 
     def to_json(self) -> bytes:
         """Canonical JSON: the same manifest gives the same bytes."""
-        plain: dict[str, Any] = {"schema": SCHEMA}
-        for key in self.__dataclass_fields__:
-            value = getattr(self, key)
-            if isinstance(value, Disk | BaseRecord | BootTest):
-                plain[key] = asdict(value)
-            else:
-                plain[key] = dict(value) if isinstance(value, Mapping) else value
-        return canonical(plain)
+        return canonical({"schema": self.SCHEMA, **msgspec.to_builtins(self, enc_hook=dict)})
 
     @classmethod
-    def from_json(cls, data: bytes, where: str) -> "Manifest":
-        """Raises ``RepositoryError`` naming ``where`` when it is not a manifest we know."""
-        return cls.from_plain(parse_json(data, f"{where} is not a manifest"), where)
+    def parse(cls, data: bytes, key: BuildKey) -> "Manifest":
+        """Read the manifest of the build ``key``.
+
+        Raises ``RepositoryError`` with the manifest's path and all that is wrong: it is not JSON,
+        of another schema, a field is not what it must be, or it is another build's.
+        """
+        what = f"{key.manifest} is not {cls.WHAT}"
+        return cls.from_plain(parse_json(data, what, largest=LARGEST), key)
 
     @classmethod
-    def from_plain(cls, plain: dict[str, Any], where: str) -> "Manifest":
-        """From what ``json.loads`` makes of a manifest; raises as ``from_json`` does."""
-        try:
-            refuse_newer(plain, SCHEMA, where)
-            boot = plain.get("boot")
-            known = {**plain}
-            del known["schema"]
-            known["base"] = BaseRecord(**plain["base"])
-            known["disk"] = Disk(**plain["disk"])
-            known["boot"] = None if boot is None else BootTest(**boot)
-            return cls(**known)
-        except (TypeError, KeyError, AttributeError) as error:
-            raise RepositoryError(f"{where} is not a manifest: {error}") from error
+    def from_plain(cls, plain: object, key: BuildKey) -> "Manifest":
+        """Make a manifest of what ``parse_json`` returned; raises as ``parse`` does."""
+        manifest = from_plain(plain, cls, key.manifest)
+        if problems := manifest.problems(key):
+            raise DocumentError(key.manifest, cls.WHAT, problems)
+        return manifest
+
+    def problems(self, key: BuildKey) -> list[str]:
+        """Say why this, whose fields are right each by itself, is not the manifest of ``key``."""
+        other = [] if self.key == key else [f"it is the manifest of {self.key.folder}"]
+        return other + property_problems(self.properties)
 
 
 def canonical(plain: object) -> bytes:
     """JSON with sorted keys and a final newline."""
     text = json.dumps(plain, sort_keys=True, ensure_ascii=False, indent=1)
     return text.encode() + b"\n"
-
-
-def refuse_newer(plain: Mapping[str, Any], schema: int, where: str) -> None:
-    """Raises ``RepositoryError`` for a document of a schema this version does not know."""
-    if plain["schema"] != schema:
-        raise RepositoryError(
-            f"{where} has schema {plain['schema']}; this lago-images knows {schema}",
-            hint="upgrade lago-images",
-        )

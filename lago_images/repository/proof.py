@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 
 from lago_images.errors import NotFoundError, RepositoryError
-from lago_images.repository.check import manifest_problems
 from lago_images.repository.manifest import Manifest
 from lago_images.repository.metadata import hash_file
 from lago_images.repository.parsing import parse_json, size_problem
@@ -13,7 +12,7 @@ from lago_images.storage.base import Stat, Store
 def prove(store: Store, manifest: Manifest) -> None:
     """Raises ``RepositoryError`` unless everything that a release would name is there."""
     key = manifest.key
-    if problems := manifest_problems(manifest, key):
+    if problems := manifest.problems(key):
         raise RepositoryError(f"{key.folder} cannot be published: {'; '.join(problems)}")
     stats = {stat.key: stat for stat in store.list(key.folder)}
     if wrong := _wrong(store, manifest, stats):
@@ -36,6 +35,8 @@ def _wrong(store: Store, manifest: Manifest, stats: Mapping[str, Stat]) -> list[
         kept = {name: store.get(name).data for name in small}
     except NotFoundError as error:
         return [f"it is incomplete: {error.message}"]
+    # What is stored is judged as anyone will read it; raises for what is no manifest.
+    Manifest.parse(kept[key.manifest], key)
     size, wrong = stats[key.disk].size, []
     if size != manifest.disk.compressed_size:
         wrong.append(f"{key.disk} has {size} bytes, not {manifest.disk.compressed_size}")

@@ -1,14 +1,20 @@
 """A release: a build made public as a numbered revision, or a name withdrawn."""
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import ClassVar
 
-from lago_images.errors import RepositoryError
+from lago_images.repository.check import Arch, Name
 from lago_images.repository.layout import ReleaseKey
-from lago_images.repository.manifest import canonical, refuse_newer
-from lago_images.repository.parsing import parse_json
+from lago_images.repository.manifest import canonical
+from lago_images.repository.parsing import (
+    LARGEST,
+    Count,
+    DocumentError,
+    Text,
+    from_plain,
+    parse_json,
+)
 
-SCHEMA = 1
 # What stands for the commit in what is made outside git.
 NO_COMMIT = "unknown"
 
@@ -27,36 +33,44 @@ class Release:
         nonce: Tells the publisher's own write from another's when the answer was lost.
     """
 
-    name: str
-    arch: str
-    revision: int
-    build: str | None
-    fingerprint: str
-    commit: str
-    published: int
-    nonce: str
-    withdraws: int | None = None
-    reason: str = ""
+    SCHEMA: ClassVar[int] = 1
+    WHAT: ClassVar[str] = "a release"
+
+    name: Name
+    arch: Arch
+    revision: Count
+    build: Text | None
+    fingerprint: Text
+    commit: Text
+    published: Count
+    nonce: Text
+    withdraws: Count | None = None
+    reason: Text = ""
 
     @property
     def key(self) -> ReleaseKey:
         return ReleaseKey(name=self.name, arch=self.arch, revision=self.revision)
 
     def to_json(self) -> bytes:
-        return canonical({"schema": SCHEMA, **asdict(self)})
+        return canonical({"schema": self.SCHEMA, **asdict(self)})
 
     @classmethod
-    def from_json(cls, data: bytes, where: str) -> "Release":
-        """Raises ``RepositoryError`` naming ``where`` when it is not a release we know."""
-        return cls.from_plain(parse_json(data, f"{where} is not a release"), where)
+    def parse(cls, data: bytes, key: ReleaseKey) -> "Release":
+        """Read the release ``key``.
+
+        Raises ``RepositoryError`` with the release's path and all that is wrong: it is not JSON, of
+        another schema, a field is not what it must be, or it is another release.
+        """
+        what = f"{key} is not {cls.WHAT}"
+        return cls.from_plain(parse_json(data, what, largest=LARGEST), key)
 
     @classmethod
-    def from_plain(cls, plain: dict[str, Any], where: str) -> "Release":
-        """From what ``json.loads`` makes of a release; raises as ``from_json`` does."""
-        try:
-            refuse_newer(plain, SCHEMA, where)
-            known = {**plain}
-            del known["schema"]
-            return cls(**known)
-        except (TypeError, KeyError, AttributeError) as error:
-            raise RepositoryError(f"{where} is not a release: {error}") from error
+    def from_plain(cls, plain: object, key: ReleaseKey) -> "Release":
+        """Make a release of what ``parse_json`` returned; raises as ``parse`` does."""
+        release = from_plain(plain, cls, str(key))
+        problems = [] if release.key == key else [f"it is release {release.key}"]
+        if (release.build is None) == (release.withdraws is None):
+            problems.append("it must either name a build or withdraw a revision")
+        if problems:
+            raise DocumentError(str(key), cls.WHAT, problems)
+        return release

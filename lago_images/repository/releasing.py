@@ -66,14 +66,12 @@ from enum import StrEnum
 from typing import Any
 
 from lago_images.errors import ConflictError, RepositoryError
-from lago_images.repository.check import release_problems
-from lago_images.repository.layout import PUBLISHED, RELEASES, headers, release_key
+from lago_images.repository.layout import PUBLISHED, RELEASES, ImageId, headers, release_key
 from lago_images.repository.manifest import Manifest
 from lago_images.repository.proof import prove
 from lago_images.repository.publisher import ATTEMPTS, Pause, pause
 from lago_images.repository.release import Release
 from lago_images.repository.state import (
-    Image,
     PublishedCommit,
     State,
     build_of,
@@ -193,7 +191,7 @@ def record_commit(
 
 def replaced_by_older(
     state: State,
-    image: Image,
+    image: ImageId,
     fingerprint: str,
     *,
     commit: str,
@@ -395,10 +393,7 @@ def _history(store: Store, listed: Iterable[Stat], seen: Seen) -> History:
         if key is None:
             continue
         if stat.key not in seen or seen[stat.key][0] != stat.etag:
-            read = Release.from_json(store.get(stat.key).data, stat.key)
-            if problems := release_problems(read, key):
-                raise RepositoryError(f"{key} is not a release: {'; '.join(problems)}")
-            seen[stat.key] = stat.etag, read
+            seen[stat.key] = stat.etag, Release.parse(store.get(stat.key).data, key)
         history.append(seen[stat.key][1])
     return tuple(sorted(history, key=lambda r: r.revision))
 
@@ -419,7 +414,7 @@ def _create_object(store: Store, wanted: Release) -> bool:
         store.put(key, wanted.to_json(), expected=None, headers=headers(key))
     except ConflictError:
         # Ours after all, if the answer to an earlier try of the same request was lost.
-        return Release.from_json(store.get(key).data, key).nonce == wanted.nonce
+        return Release.parse(store.get(key).data, wanted.key).nonce == wanted.nonce
     return True
 
 

@@ -1,34 +1,33 @@
 """What is in a repository, read once: the value that every decision and rendering starts from."""
 
 from collections.abc import Iterable, Mapping
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from lago_images.errors import NotFoundError, RepositoryError
 from lago_images.repository import cache as caching
-from lago_images.repository.documents import CacheError, Found, read_manifest, read_release
+from lago_images.repository.documents import Records, read_records
 from lago_images.repository.layout import (
     BUILDS,
     MANIFEST,
     PUBLISHED,
     RELEASES,
     BuildKey,
+    ImageId,
     ReleaseKey,
     build_key,
     release_key,
     retired_build,
 )
 from lago_images.repository.manifest import Manifest, canonical
-from lago_images.repository.parsing import parse_json
+from lago_images.repository.parsing import Text, parse
 from lago_images.repository.release import Release
 from lago_images.storage.base import Stat, Store
 
-Image = tuple[str, str]
 _ATTEMPTS = 5
 # Parts of a list that are asked for side by side, and the releases from which a part is worth it.
 _PARTS = 8
 _LONG = 300
-_SCHEMA = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,12 +39,20 @@ class PublishedCommit:
 
     @staticmethod
     def to_json(commit: str) -> bytes:
-        return canonical({"schema": _SCHEMA, "commit": commit})
+        return canonical({"schema": _PublishedDocument.SCHEMA, "commit": commit})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _PublishedDocument:
+    SCHEMA: ClassVar[int] = 1
+    WHAT: ClassVar[str] = "a record of a published commit"
+
+    commit: Text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class State:
-    """A repository at one moment. An image is a (name, arch).
+    """A repository at one moment.
 
     Attributes:
         releases: By image, ascending by revision; withdrawals included.
@@ -58,7 +65,7 @@ class State:
             they count as gone, whatever is left of them. Once retired is retired for good.
     """
 
-    releases: Mapping[Image, tuple[Release, ...]]
+    releases: Mapping[ImageId, tuple[Release, ...]]
     manifests: Mapping[BuildKey, Manifest]
     incomplete: frozenset[BuildKey]
     unreadable: Mapping[BuildKey, str]
@@ -67,13 +74,13 @@ class State:
     retired: frozenset[BuildKey] = frozenset()
 
     @property
-    def images(self) -> tuple[Image, ...]:
+    def images(self) -> tuple[ImageId, ...]:
         """All images that ever had a release, sorted."""
         return tuple(sorted(self.releases))
 
     def history(self, name: str, arch: str) -> tuple[Release, ...]:
         """All releases and withdrawals of an image, ascending by revision."""
-        return self.releases.get((name, arch), ())
+        return self.releases.get(ImageId(name, arch), ())
 
     def newest(self, name: str, arch: str) -> int:
         """The highest revision number taken; 0 for none."""
@@ -149,8 +156,6 @@ def read(store: Store) -> State:
             # Something was deleted between two requests (gc), or is really gone.
             if attempt == _ATTEMPTS:
                 raise
-        except CacheError:
-            return _read(store, replace(cache, entries={}))
         attempt += 1
 
 
@@ -171,15 +176,34 @@ def _read(store: Store, cache: caching.Cache) -> State:
         if s.key.endswith(MANIFEST) and (key := build_key(s.key)) and key not in retired
     }
     objects = {stat.key: stat for stat in (*releases, *builds)}
-    wanted = [objects[key] for key in (*places, *makers)]
-    entries, fresh = caching.documents(store, cache, wanted)
-    found = Found(entries=entries, fresh=fresh)
-    state = replace(_assemble(found, places, makers, objects, retired), published=published)
-    bad = {key.manifest for key in state.unreadable}
-    if not fresh <= bad:
-        good = {key: entry for key, entry in entries.items() if key not in bad}
-        caching.save(store, replace(cache, entries=good))
+    records = read_records(store, cache, ((objects[k], p) for k, p in (places | makers).items()))
+    unreadable = _unreadable(records)
+    state = State(
+        releases=histories(records.releases.values()),
+        manifests=records.manifests,
+        incomplete=frozenset(
+            k for k, m in records.manifests.items() if not is_complete(m, objects)
+        ),
+        unreadable=unreadable,
+        objects=objects,
+        published=published,
+        retired=retired,
+    )
+    _refuse_lost(state)
+    if records.is_fresh:
+        caching.save(store, replace(cache, entries=records.entries))
     return state
+
+
+def _unreadable(records: Records) -> dict[BuildKey, str]:
+    """Why each manifest that is none is none; raises ``RepositoryError`` for such a release."""
+    unreadable = {}
+    for key, error in records.errors.items():
+        if isinstance(key, ReleaseKey):
+            error.hint = error.hint or "restore it from a copy; repo verify lists all there is"
+            raise error
+        unreadable[key] = error.message
+    return unreadable
 
 
 def _marks(releases: Iterable[ReleaseKey]) -> list[str]:
@@ -199,75 +223,29 @@ def read_published(store: Store) -> PublishedCommit | None:
     except NotFoundError:
         return None
     try:
-        plain = parse_json(blob.data, PUBLISHED)
-        if plain["schema"] == _SCHEMA and isinstance(plain["commit"], str):
-            return PublishedCommit(commit=plain["commit"], etag=blob.etag)
-    except (RepositoryError, TypeError, KeyError):
-        pass
-    raise RepositoryError(
-        f"{PUBLISHED} in {store.url} is not a record of a published commit",
-        hint=f"delete {PUBLISHED}: the next plan then compares all fingerprints",
-    )
+        document = parse(blob.data, _PublishedDocument, f"{PUBLISHED} in {store.url}", strict=False)
+    except RepositoryError as error:
+        repair = f"delete {PUBLISHED}: the next plan then compares all fingerprints"
+        error.hint = error.hint or repair
+        raise
+    return PublishedCommit(commit=document.commit, etag=blob.etag)
 
 
-def _assemble(
-    found: Found,
-    places: Mapping[str, ReleaseKey],
-    makers: Mapping[str, BuildKey],
-    objects: Mapping[str, Stat],
-    retired: frozenset[BuildKey],
-) -> State:
-    releases = _releases(found, places)
-    manifests, unreadable = _manifests(found, makers)
-    _refuse_lost(releases, manifests.keys() | retired, unreadable)
-    return State(
-        releases=releases,
-        manifests=manifests,
-        incomplete=frozenset(k for k, m in manifests.items() if not _complete(m, objects)),
-        unreadable=unreadable,
-        objects=objects,
-        published=None,
-        retired=retired,
-    )
-
-
-def _releases(found: Found, places: Mapping[str, ReleaseKey]) -> dict[Image, tuple[Release, ...]]:
-    by_image: dict[Image, list[Release]] = {}
-    for name, key in places.items():
-        try:
-            release = read_release(found, name, key)
-        except RepositoryError as error:
-            error.hint = error.hint or "restore it from a copy; repo verify lists all there is"
-            raise
-        by_image.setdefault((key.name, key.arch), []).append(release)
+def histories(releases: Iterable[Release]) -> dict[ImageId, tuple[Release, ...]]:
+    """Sort releases into the history of each image, ascending by revision."""
+    by_image: dict[ImageId, list[Release]] = {}
+    for release in releases:
+        by_image.setdefault(release.key.image, []).append(release)
     return {
         image: tuple(sorted(history, key=lambda r: r.revision))
         for image, history in by_image.items()
     }
 
 
-def _manifests(
-    found: Found, makers: Mapping[str, BuildKey]
-) -> tuple[dict[BuildKey, Manifest], dict[BuildKey, str]]:
-    manifests: dict[BuildKey, Manifest] = {}
-    unreadable: dict[BuildKey, str] = {}
-    for name, key in makers.items():
-        try:
-            manifests[key] = read_manifest(found, name, key)
-        except CacheError:
-            raise
-        except RepositoryError as error:
-            unreadable[key] = error.message
-    return manifests, unreadable
-
-
-def _refuse_lost(
-    releases: Mapping[Image, tuple[Release, ...]],
-    known: AbstractSet[BuildKey],
-    unreadable: Mapping[BuildKey, str],
-) -> None:
-    """A public image whose record is lost must not silently leave the index."""
-    for history in releases.values():
+def _refuse_lost(state: State) -> None:
+    """Keep a public image whose record is lost from silently leaving the index."""
+    known = state.manifests.keys() | state.retired
+    for history in state.releases.values():
         for release in standing(history):
             key = build_of(release)
             if key is None or key in known:
@@ -276,12 +254,13 @@ def _refuse_lost(
                 f"restore it from a copy, or withdraw the revision: repo yank {release.name} "
                 f"--arch {release.arch} --revision {release.revision} --reason lost"
             )
-            if key in unreadable:
-                raise RepositoryError(f"release {release.key}: {unreadable[key]}", hint=hint)
+            if key in state.unreadable:
+                raise RepositoryError(f"release {release.key}: {state.unreadable[key]}", hint=hint)
             raise _MissingError(f"{release.key} names {key.manifest}, which is lost", hint=hint)
 
 
-def _complete(manifest: Manifest, objects: Mapping[str, Stat]) -> bool:
+def is_complete(manifest: Manifest, objects: Mapping[str, Stat]) -> bool:
+    """Say whether disk, hash and metadata of a build are there as its manifest has them."""
     key = manifest.key
     disk = objects.get(key.disk)
     has_rest = key.hash in objects and key.metadata in objects

@@ -11,11 +11,12 @@ from lago_images.repository.layout import (
     INDEX,
     METADATA,
     RELEASES,
+    ImageId,
     headers,
     release_key,
 )
 from lago_images.repository.publisher import Publisher
-from lago_images.repository.state import Image, State, read
+from lago_images.repository.state import State, read
 from lago_images.storage.base import Store, Unfinished
 from lago_images.storage.multipart import lists_uploads
 
@@ -31,7 +32,7 @@ class Swept:
     """
 
     sweep: Sweep
-    left: tuple[Image, ...]
+    left: tuple[ImageId, ...]
     written: tuple[str, ...]
 
 
@@ -80,10 +81,10 @@ def _unfinished(store: Store) -> tuple[Unfinished, ...]:
 
 def _retire(
     store: Store, state: State, planned: Sweep, now: float
-) -> tuple[tuple[Step, ...], tuple[Image, ...]]:
-    by_image: dict[Image, list[Step]] = {}
+) -> tuple[tuple[Step, ...], tuple[ImageId, ...]]:
+    by_image: dict[ImageId, list[Step]] = {}
     for step in planned.retire:
-        by_image.setdefault((step.build.name, step.build.arch), []).append(step)
+        by_image.setdefault(step.build.image, []).append(step)
     done: list[Step] = []
     left = []
     for image, steps in by_image.items():
@@ -106,9 +107,8 @@ def _record(store: Store, step: Step, now: float) -> None:
         return
 
 
-def _revisions(store: Store, image: Image) -> int:
-    name, arch = image
-    keys = (release_key(stat.key) for stat in store.list(f"{RELEASES}{name}/{arch}/"))
+def _revisions(store: Store, image: ImageId) -> int:
+    keys = (release_key(s.key) for s in store.list(f"{RELEASES}{image.name}/{image.arch}/"))
     return max((key.revision for key in keys if key), default=0)
 
 

@@ -29,10 +29,11 @@ from lago_images.repository import (
 from lago_images.repository.cache import THREADS
 from lago_images.repository.gc import Retention
 from lago_images.repository.index import Entry
+from lago_images.repository.layout import ImageId
 from lago_images.repository.metadata import Version
 from lago_images.repository.render import render
 from lago_images.repository.site import PublicKey, Site, site_of
-from lago_images.repository.state import Image, State
+from lago_images.repository.state import State
 from lago_images.repository.verify_headers import Heard
 from lago_images.repository.verify_model import (
     REFRESH,
@@ -83,7 +84,7 @@ class Verifier:
         heard = Heard(store=store)
         state, files, records = self._consistent(heard)
         looked = self._look(files)
-        revisions: dict[Image, int] = {(one.name, one.arch): one.revision for one in looked.entries}
+        revisions = {ImageId(one.name, one.arch): one.revision for one in looked.entries}
         records += verify_history.against_index(state, revisions)
         grace = Retention.of(self.settings).grace
         records += verify_history.unfinished(store, self.now - grace)

@@ -9,12 +9,11 @@ from lago_images.disks.checksums import Checksums, Digests
 from lago_images.disks.decompress import LARGEST, DamagedError, xz_stream
 from lago_images.errors import NotFoundError, RepositoryError, StorageError
 from lago_images.repository import layout
-from lago_images.repository.check import manifest_problems
 from lago_images.repository.index import Entry
-from lago_images.repository.layout import BuildKey, owner
+from lago_images.repository.layout import BuildKey, ImageId, owner
 from lago_images.repository.manifest import Manifest
 from lago_images.repository.metadata import Version
-from lago_images.repository.parsing import parse_json
+from lago_images.repository.parsing import DocumentError, parse_json
 from lago_images.repository.verify_model import REFRESH, Finding, Source, note, problem
 from lago_images.storage.base import Stat
 
@@ -96,30 +95,29 @@ def named(
 
 def agreement(entries: Sequence[Entry], versions: Sequence[Version]) -> Iterator[Finding]:
     """Whether the index offers what is newest in ``repo.metadata``, and nothing else does."""
-    newest: dict[tuple[str, str], Version] = {}
+    newest: dict[ImageId, Version] = {}
     stamps: dict[tuple[str, int], Version] = {}
     for version in versions:
         key = _build(f"{version.handle}.xz")
         if key is None:
             continue
-        image = (key.name, key.arch)
-        if image not in newest or newest[image].timestamp < version.timestamp:
-            newest[image] = version
+        if key.image not in newest or newest[key.image].timestamp < version.timestamp:
+            newest[key.image] = version
         other = stamps.setdefault((version.template, version.timestamp), version)
         if other is not version:
             what = f"{other.version} and {version.version} have one timestamp: either is newest"
             yield problem(layout.METADATA, f"{version.template}: {what}", REFRESH)
-    offered = {(entry.name, entry.arch): entry for entry in entries}
-    for name, arch in sorted(offered.keys() | newest.keys()):
-        in_index, in_metadata = offered.get((name, arch)), newest.get((name, arch))
+    offered = {ImageId(entry.name, entry.arch): entry for entry in entries}
+    for image in sorted(offered.keys() | newest.keys()):
+        in_index, in_metadata = offered.get(image), newest.get(image)
         if in_index is None or in_metadata is None:
             where = layout.INDEX if in_index is None else layout.METADATA
-            yield problem(where, f"{name} ({arch}) is not in it, only in the other", REFRESH)
+            yield problem(where, f"{image} is not in it, only in the other", REFRESH)
         elif f"{in_metadata.handle}.xz" != in_index.file:
-            what = f"{name} ({arch}): {in_metadata.version} is another build than the index has"
+            what = f"{image}: {in_metadata.version} is another build than the index has"
             yield problem(layout.METADATA, what, REFRESH)
         elif str(in_index.revision) not in in_metadata.version.replace("v", "-").split("-"):
-            what = f"{name} ({arch}): {in_metadata.version} is not revision {in_index.revision}"
+            what = f"{image}: {in_metadata.version} is not revision {in_index.revision}"
             yield problem(layout.METADATA, what, REFRESH)
 
 
@@ -161,19 +159,16 @@ def _get(source: Source, name: str, named: Named, findings: list[Finding]) -> by
 def _manifest(source: Source, named: Named, findings: list[Finding]) -> Manifest | None:
     name = named.build.manifest
     try:
-        manifest = Manifest.from_json(source.get(name).data, name)
-        wrong = manifest_problems(manifest, named.build)
+        return Manifest.parse(source.get(name).data, named.build)
     except NotFoundError:
         findings.append(problem(name, "it is not there", named.repair))
-        return None
     except StorageError as error:
         findings.append(note(name, f"it cannot be read: {error.message}"))
-        return None
+    except DocumentError as error:
+        findings += [problem(name, what, named.repair) for what in error.problems]
     except RepositoryError as error:
         findings.append(problem(name, error.message, named.repair))
-        return None
-    findings += [problem(name, what, named.repair) for what in wrong]
-    return None if wrong else manifest
+    return None
 
 
 def _disk(source: Source, named: Named, findings: list[Finding]) -> Stat | None:

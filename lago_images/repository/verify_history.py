@@ -11,12 +11,12 @@ from typing import TypeVar
 from lago_images.errors import NotFoundError, RepositoryError, StorageError
 from lago_images.repository import layout
 from lago_images.repository.cache import THREADS
-from lago_images.repository.check import manifest_problems, release_problems
 from lago_images.repository.layout import (
     BUILDS,
     RELEASES,
     STATE,
     BuildKey,
+    ImageId,
     ReleaseKey,
     build_key,
     owner,
@@ -26,9 +26,16 @@ from lago_images.repository.layout import (
 from lago_images.repository.manifest import Manifest
 from lago_images.repository.metadata import version_name
 from lago_images.repository.release import Release
-from lago_images.repository.state import Image, State, build_of, read_published, standing
+from lago_images.repository.state import (
+    State,
+    build_of,
+    histories,
+    is_complete,
+    read_published,
+    standing,
+)
 from lago_images.repository.verify_model import Finding, note, problem
-from lago_images.storage.base import Stat, Store
+from lago_images.storage.base import Store
 from lago_images.storage.multipart import lists_uploads
 
 _RESTORE = "restore it from a copy"
@@ -54,9 +61,9 @@ def examine(store: Store) -> tuple[State, list[Finding]]:
         findings,
     )
     state = State(
-        releases=_histories(releases),
+        releases=histories(releases),
         manifests={manifest.key: manifest for manifest in manifests},
-        incomplete=frozenset(m.key for m in manifests if not _complete(m, listed)),
+        incomplete=frozenset(m.key for m in manifests if not is_complete(m, listed)),
         unreadable={},
         objects=listed,
         published=None,
@@ -70,14 +77,12 @@ def examine(store: Store) -> tuple[State, list[Finding]]:
     return state, findings
 
 
-def against_index(state: State, revisions: dict[Image, int]) -> Iterator[Finding]:
+def against_index(state: State, revisions: dict[ImageId, int]) -> Iterator[Finding]:
     """Whether clients were already told of revisions that the history does not have."""
-    for (name, arch), revision in sorted(revisions.items()):
-        newest = state.newest(name, arch)
+    for image, revision in sorted(revisions.items()):
+        newest = state.newest(*image)
         if revision > newest:
-            what = (
-                f"{name} ({arch}): revision {revision} is published, the history ends at {newest}"
-            )
+            what = f"{image}: revision {revision} is published, the history ends at {newest}"
             yield problem(
                 layout.INDEX,
                 what,
@@ -117,46 +122,19 @@ def _read_all(
 
 def _release(store: Store, name: str, key: ReleaseKey) -> Release | Finding:
     try:
-        release = Release.from_json(store.get(name).data, name)
-        wrong = "; ".join(release_problems(release, key))
+        return Release.parse(store.get(name).data, key)
     except RepositoryError as error:
-        wrong = error.message
-    else:
-        if not wrong:
-            return release
-    return problem(name, wrong, f"{_RESTORE}: no run reads this repository before")
+        return problem(name, error.message, f"{_RESTORE}: no run reads this repository before")
 
 
 def _manifest(store: Store, name: str, key: BuildKey) -> Manifest | Finding | None:
     try:
-        manifest = Manifest.from_json(store.get(name).data, name)
-        wrong = "; ".join(manifest_problems(manifest, key))
+        return Manifest.parse(store.get(name).data, key)
     except NotFoundError:
         return None
     except RepositoryError as error:
-        wrong = error.message
-    else:
-        if not wrong:
-            return manifest
-    # Whether it matters shows where a release names it.
-    return note(name, wrong, _GC)
-
-
-def _histories(releases: Iterable[Release]) -> dict[Image, tuple[Release, ...]]:
-    found: dict[Image, list[Release]] = {}
-    for release in releases:
-        found.setdefault((release.name, release.arch), []).append(release)
-    return {
-        image: tuple(sorted(history, key=lambda one: one.revision))
-        for image, history in found.items()
-    }
-
-
-def _complete(manifest: Manifest, listed: dict[str, Stat]) -> bool:
-    key = manifest.key
-    disk = listed.get(key.disk)
-    whole = disk is not None and disk.size == manifest.disk.compressed_size
-    return whole and key.hash in listed and key.metadata in listed
+        # Whether it matters shows where a release names it.
+        return note(name, error.message, _GC)
 
 
 def _histories_wrong(state: State) -> Iterator[Finding]:

@@ -6,6 +6,7 @@ from contextlib import suppress
 from lago_images.errors import NotFoundError
 from lago_images.host.retry import RetryPolicy
 from lago_images.repository import index, layout, metadata
+from lago_images.repository.layout import ImageId
 from lago_images.repository.publisher import Publisher
 from lago_images.repository.release import Release
 from lago_images.repository.releasing import read_history
@@ -47,10 +48,10 @@ def _wrong(publisher: Publisher, releases: Sequence[Release]) -> Iterator[Findin
     signed = files.get(layout.SIGNED_INDEX)
     if keys and entries and not (signed and keys[0].has_clearsigned(signed, files[layout.INDEX])):
         yield problem(layout.SIGNED_INDEX, f"it is not {layout.INDEX}, signed", REFRESH)
-    offered = {(entry.name, entry.arch): entry for entry in entries}
+    offered = {ImageId(entry.name, entry.arch): entry for entry in entries}
     handles = {version.handle for version in versions}
     for release in releases:
-        yield from _release(store, release, offered.get((release.name, release.arch)), handles)
+        yield from _release(store, release, offered.get(release.key.image), handles)
 
 
 def _files(store: Store, *, signed: bool) -> Mapping[str, bytes]:

@@ -10,6 +10,7 @@ from lago_images.errors import CommandError
 from lago_images.host.process import Runner, search_path
 from lago_images.repository import layout
 from lago_images.repository.index import Entry
+from lago_images.repository.layout import ImageId
 from lago_images.repository.verify_model import REFRESH, Finding, note, problem
 
 VALIDATOR = "virt-index-validate"
@@ -80,9 +81,9 @@ def _listed(
     except CommandError as error:
         yield problem(name, f"{CLIENT}: {_said(error)}", REFRESH)
         return
-    found = {(one["os-version"], one["arch"]) for one in listed}
-    wanted = {(one.name, one.arch) for one in entries if one.get("hidden") != "true"}
-    missing = sorted(f"{image} ({arch})" for image, arch in wanted - found)
+    found = {ImageId(one["os-version"], one["arch"]) for one in listed}
+    wanted = {ImageId(one.name, one.arch) for one in entries if one.get("hidden") != "true"}
+    missing = sorted(map(str, wanted - found))
     if missing:
         yield problem(name, f"{CLIENT} does not list {', '.join(missing)}", REFRESH)
 

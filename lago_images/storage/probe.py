@@ -16,6 +16,8 @@ from importlib.metadata import version
 from threading import Barrier
 from typing import Any
 
+import msgspec
+
 from lago_images.console import Console
 from lago_images.errors import NotFoundError, StorageError, UnsafeStoreError
 from lago_images.storage.base import Headers
@@ -202,6 +204,13 @@ def _at_once(write: Callable[[int], int]) -> tuple[int, ...]:
         return tuple(pool.map(one, range(WRITERS)))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Memory:
+    schema: int
+    store: dict[str, str]
+    dialect: Dialect
+
+
 def _recall(bucket: Bucket) -> Verdict | None:
     """What an earlier probe of this very store by this version found; only safe is believed."""
     try:
@@ -209,13 +218,12 @@ def _recall(bucket: Bucket) -> Verdict | None:
     except NotFoundError:
         return None
     try:
-        plain = json.loads(data)
-        if plain["schema"] != SCHEMA or plain["store"] != _identity(bucket, server):
-            return None
-        dialect = Dialect(plain["dialect"])
-    except (ValueError, RecursionError, KeyError, TypeError):
+        memory = msgspec.json.decode(data, type=_Memory)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-    return None if dialect is Dialect.PLAIN else Verdict(dialect=dialect)
+    if memory.schema != SCHEMA or memory.store != _identity(bucket, server):
+        return None
+    return None if memory.dialect is Dialect.PLAIN else Verdict(dialect=memory.dialect)
 
 
 def _memory(bucket: Bucket) -> tuple[bytes, str]:

@@ -31,6 +31,7 @@ from lago_images.host.process import Runner
 from lago_images.host.retry import RetryPolicy
 from lago_images.host.space import free
 from lago_images.host.workdir import default_scratch
+from lago_images.repository.layout import build_key
 from lago_images.repository.manifest import Manifest
 from lago_images.settings import Settings
 from lago_images.spec.model import Base, BaseKind, Spec
@@ -111,7 +112,7 @@ def test_an_image_is_built_and_its_manifest_is_true(context, tmp_path):
     manifest = result.manifest
     key = manifest.key
     assert objects(context) == sorted([key.disk, key.hash, key.metadata, key.log, key.manifest])
-    assert Manifest.from_json(context.store.get(key.manifest).data, "it") == manifest
+    assert Manifest.parse(context.store.get(key.manifest).data, key) == manifest
     packed = b"".join(context.store.read(key.disk))
     assert manifest.disk.sha512 == hashlib.sha512(packed).hexdigest()
     assert manifest.disk.compressed_size == len(packed)
@@ -302,7 +303,7 @@ def test_a_build_whose_manifest_may_be_there_is_not_taken_back(context, failure)
         [result] = build_chain([ask(spec("one", "simple:one.img"))], silent)
         assert "503" in result.error
     [manifest] = [key for key in objects(context) if key.endswith("manifest.json")]
-    made = Manifest.from_json(context.store.get(manifest).data, manifest)
+    made = Manifest.parse(context.store.get(manifest).data, build_key(manifest))
     assert made.key.disk in objects(context)
     assert {made.key.hash, made.key.metadata} <= set(objects(context))
     assert left(context) == []

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Mapping
 
 from lago_images.planning.model import Action, Plan, PlannedImage
-from lago_images.repository.layout import PUBLISHED
+from lago_images.repository.layout import PUBLISHED, ReleaseKey
 from lago_images.repository.manifest import BaseRecord, Disk, Manifest
 from lago_images.repository.release import Release
 from lago_images.repository.state import PublishedCommit
@@ -71,8 +71,8 @@ def _standing(store: Store, plan: Plan, base: str) -> str:
     image = next(one for one in plan.images if one.name == base)
     if image.promote:
         return image.promote
-    key = f"releases/{base}/{image.arch}/{image.revision}.json"
-    return Release.from_json(store.get(key).data, key).build or ""
+    key = ReleaseKey(name=base, arch=image.arch, revision=image.revision)
+    return Release.parse(store.get(str(key)).data, key).build or ""
 
 
 def _release(store: Store, plan: Plan, image: PlannedImage, build: str) -> None:

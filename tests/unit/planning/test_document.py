@@ -32,7 +32,7 @@ images = st.builds(
     fingerprint=text,
     reasons=st.lists(reasons, max_size=3).map(tuple),
     promote=st.none() | text,
-    revision=st.integers(0),
+    revision=st.integers(0, 2**62 - 1),
     note=text,
 )
 
@@ -96,11 +96,14 @@ def test_json_has_the_keys_that_scripts_rely_on():
     ("change", "what"),
     [
         ({"schema": 2}, "is a plan of schema 2; this lago-images knows 1"),
-        ({"images": [{"name": "x"}]}, "is not a plan"),
-        ({"images": 3}, "is not a plan"),
+        ({"images": [{"name": "x"}]}, "images[0] has no arch, action, base, fingerprint"),
+        ({"images": 3}, "images is 3"),
         ({"chains": [["nobody"]]}, "a chain names 'nobody'"),
-        ({"head": 3}, "3 is not a commit"),
-        ({"made": "soon"}, "is not a plan"),
+        ({"head": 3}, "head is 3, not text that UTF-8 can say, nor null"),
+        ({"made": "soon"}, "made is 'soon', not a whole number"),
+        ({"made": 10**30}, "not a whole number"),
+        ({"partial": 1}, "partial is 1"),
+        ({"more": 1}, "it has unknown keys: ['more']"),
     ],
 )
 def test_what_is_no_plan_is_refused_with_its_place(change, what):
@@ -119,7 +122,7 @@ def test_what_is_no_plan_is_refused_with_its_place(change, what):
         (b"{}", "it has no schema"),
         (b"\xff", "not JSON: it is no text"),
         (b"{", "not JSON: line 1, column 2"),
-        (b'{"schema": 1}', "it has no images"),
+        (b'{"schema": 1}', "it has no head, dirty, published, made, images, chains"),
     ],
 )
 def test_broken_documents_are_refused(content, what, tmp_path):

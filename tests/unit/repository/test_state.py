@@ -183,6 +183,30 @@ def test_a_cache_that_holds_garbage_changes_nothing(store, garbage):
     assert store.get(CACHE).data == kept
 
 
+@pytest.mark.parametrize(
+    ("kind", "field", "value"),
+    [
+        ("builds/", "fingerprint", 7),
+        ("builds/", "name", "other"),
+        ("builds/", "more", 1),
+        ("releases/", "revision", 2),
+        ("releases/", "published", -1),
+    ],
+)
+def test_a_cached_record_is_believed_no_more_than_a_fresh_one(store, kind, field, value):
+    publish_by_hand(store, manifest())
+    first = read(store)
+    kept = store.get(CACHE).data
+    cached = json.loads(kept)
+    for key, entry in cached["objects"].items():
+        if key.startswith(kind):
+            entry[1][field] = value
+    store.delete([CACHE])
+    put(store, CACHE, json.dumps(cached).encode())
+    assert read(store) == first
+    assert json.loads(store.get(CACHE).data) == json.loads(kept)
+
+
 def test_a_manifest_that_is_none_is_not_kept_in_the_cache(store):
     publish_by_hand(store, manifest())
     broken = manifest(build_id="b2").key.manifest
@@ -261,8 +285,8 @@ def test_a_bad_manifest_stops_only_those_who_released_it(store, data):
 @pytest.mark.parametrize(
     "parse",
     [
-        lambda: Manifest.from_json(DEEP, "m"),
-        lambda: Release.from_json(DEEP, "r"),
+        lambda: Manifest.parse(DEEP, manifest().key),
+        lambda: Release.parse(DEEP, release().key),
         lambda: describe(DEEP),
         lambda: parse_json(DEEP, "it"),
     ],
@@ -359,6 +383,18 @@ def test_a_broken_record_of_the_published_commit_is_an_error(store, data):
     put(store, PUBLISHED, data)
     with pytest.raises(RepositoryError, match=PUBLISHED):
         read(store)
+
+
+def test_a_record_of_a_newer_version_is_not_to_be_deleted(store):
+    put(store, PUBLISHED, b'{"schema": 2, "commit": "c7"}')
+    with pytest.raises(RepositoryError, match="schema 2; this lago-images knows 1") as caught:
+        read(store)
+    assert caught.value.hint == "upgrade lago-images"
+
+
+def test_what_a_newer_version_adds_to_the_published_commit_is_left_aside(store):
+    put(store, PUBLISHED, b'{"schema": 1, "commit": "c7", "more": 1}')
+    assert read(store).published.commit == "c7"
 
 
 def test_a_long_list_of_builds_is_cut_into_parts_of_the_same_length():

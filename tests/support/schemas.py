@@ -1,0 +1,41 @@
+"""The JSON Schemas in ``docs/schemas``, of the documents that scripts read.
+
+``python -m tests.support.schemas`` writes them anew.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from lago_images.ci.results import Results
+from lago_images.planning.model import Plan
+from lago_images.repository.manifest import Manifest
+from lago_images.repository.release import Release
+
+FOLDER = Path(__file__).parents[2] / "docs/schemas"
+DOCUMENTS = {"manifest": Manifest, "release": Release, "plan": Plan, "results": Results}
+
+
+def described(kind: type) -> dict[str, Any]:
+    """The schema of a document, with what the reader checks beside its fields' types."""
+    found = msgspec.json.schema(kind)
+    with_number = {each.__name__: each.SCHEMA for each in DOCUMENTS.values()}
+    for name, about in found["$defs"].items():
+        if "properties" in about:
+            about["additionalProperties"] = False
+        if name in with_number:
+            about["properties"] = {"schema": {"const": with_number[name]}, **about["properties"]}
+            about["required"] = ["schema", *about["required"]]
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **found}
+
+
+def rendered(kind: type) -> str:
+    return json.dumps(described(kind), indent=2) + "\n"
+
+
+if __name__ == "__main__":
+    FOLDER.mkdir(exist_ok=True)
+    for name, kind in DOCUMENTS.items():
+        (FOLDER / f"{name}.schema.json").write_text(rendered(kind))
