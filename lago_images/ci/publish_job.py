@@ -10,7 +10,7 @@ from lago_images.ci.workspace import Workspace
 from lago_images.errors import RepositoryError
 from lago_images.planning.model import WORK, Action, Plan, PlannedImage, ReasonKind
 from lago_images.repository import releasing
-from lago_images.repository.layout import BuildKey
+from lago_images.repository.layout import BuildKey, ImageId
 from lago_images.repository.manifest import Manifest
 from lago_images.repository.publisher import Publisher, publishing
 from lago_images.repository.release import NO_COMMIT
@@ -174,7 +174,7 @@ class _Job:
         for image in self.made.images:
             manifest = releasing.replaced_by_older(
                 state,
-                (image.name, image.arch),
+                ImageId(image.name, image.arch),
                 image.fingerprint,
                 commit=self.made.head or "",
                 known_revision=image.revision,
