@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import Any
 
 from lago_images.errors import Problem, SettingsError
-from lago_images.spec.host_files import ForbiddenPathError, HostFolder, why
+from lago_images.specs.host_files import ForbiddenPathError, HostFolder, why
 
 FILE = "lago-images.toml"
 PREFIX = "LAGO_IMAGES_"

@@ -9,17 +9,17 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lago_images.building.bases.model import LayerBase
+from lago_images.building.bases.prepared import LayerBase
 from lago_images.building.image import Job, build
 from lago_images.building.model import Context, Request, Result
 from lago_images.building.progress import Progress
-from lago_images.building.room import Room
+from lago_images.building.reservations import Room
 from lago_images.errors import BootError, CommandError, Error
 from lago_images.host import kvm
 from lago_images.host.kvm import Acceleration
 from lago_images.host.process import Children
 from lago_images.host.workdir import default_scratch, workdir
-from lago_images.spec.model import BaseKind
+from lago_images.specs.model import BaseKind
 
 
 def build_chains(

@@ -11,12 +11,16 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from lago_images.building import disks
-from lago_images.building.bases import bootstrap, layer, libguestfs, simple
-from lago_images.building.bases.model import LayerBase, Package, Prepared
-from lago_images.building.boot import boot_test
-from lago_images.building.customise import customise
-from lago_images.building.delivery import (
+from lago_images.building import qcow2
+from lago_images.building.bases import layer, libguestfs, simple
+from lago_images.building.bases.bootstrap import build as bootstrap
+from lago_images.building.bases.prepared import LayerBase, Package, Prepared
+from lago_images.building.boot.boot_test import boot_test
+from lago_images.building.customise.sysprep import customise
+from lago_images.building.model import Context, Request
+from lago_images.building.progress import Progress
+from lago_images.building.reservations import Room, needs
+from lago_images.building.upload import (
     Papers,
     record,
     retry_policy,
@@ -24,17 +28,14 @@ from lago_images.building.delivery import (
     send_papers,
     withdraw,
 )
-from lago_images.building.model import Context, Request
-from lago_images.building.progress import Progress
-from lago_images.building.room import Room, needs
 from lago_images.errors import BuildError, CommandError
 from lago_images.host.kvm import Acceleration
 from lago_images.host.process import Children, Runner, search_path
 from lago_images.host.retry import RetryPolicy
-from lago_images.repository.layout import BuildKey
-from lago_images.repository.manifest import BootTest, Disk, Manifest
-from lago_images.spec.host_files import refuse_pointers
-from lago_images.spec.model import BaseKind
+from lago_images.repository.records.layout import BuildKey
+from lago_images.repository.records.manifest import BootTest, Disk, Manifest
+from lago_images.specs.host_files import refuse_pointers
+from lago_images.specs.model import BaseKind
 
 # Ends a program when we are killed; it stays the same process.
 _DIE_TOGETHER = ("setpriv", "--pdeathsig", "KILL", "--")
@@ -184,7 +185,7 @@ def _finish(job: Job, runner: Runner) -> _Finished:
             prepared = customise(spec, prepared, job.folder, job.context, runner, accel=job.accel)
     disk = job.folder / "finished.qcow2"
     with progress.doing("writing the finished disk"):
-        virtual_size = disks.standalone(prepared.disk, prepared.format, disk, runner)
+        virtual_size = qcow2.standalone(prepared.disk, prepared.format, disk, runner)
     packages, boot = prepared.packages, None
     if spec.properties.get("boot-test") != "no":
         with progress.doing("boot test"):
@@ -218,7 +219,7 @@ def _boot(
 ) -> tuple[BootTest, tuple[Package, ...] | None]:
     booted = boot_test(
         disk,
-        disks.FORMAT,
+        qcow2.FORMAT,
         arch=job.request.spec.arch,
         accel=job.accel,
         timeout=job.context.settings.boot_timeout,
@@ -249,7 +250,7 @@ def _send(job: Job, key: BuildKey, finished: _Finished, waiting: RetryPolicy) ->
             retry=waiting,
         )
     return Disk(
-        format=disks.FORMAT,
+        format=qcow2.FORMAT,
         virtual_size=finished.virtual_size,
         size=digests.size,
         compressed_size=digests.compressed_size,

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lago_images.console import Console
-from lago_images.repository.manifest import Manifest
+from lago_images.repository.records.manifest import Manifest
 from lago_images.settings import Settings
-from lago_images.spec.model import Spec
+from lago_images.specs.model import Spec
 from lago_images.storage.base import Store
 
 

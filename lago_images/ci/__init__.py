@@ -1,1 +1,1 @@
-"""The jobs that CI runs: GitHub Actions, Jenkins, and the report on a pull request."""
+"""What only CI needs: its events, GitHub, the report, and what ``init`` writes."""

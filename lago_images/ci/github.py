@@ -9,7 +9,7 @@ from github.IssueComment import IssueComment
 from requests import RequestException
 from urllib3.util import Retry
 
-from lago_images.ci.event import BOT, Target
+from lago_images.ci.environment import BOT, Target
 from lago_images.errors import Error
 
 _FORBIDDEN = frozenset({401, 403, 404})

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import click
 
-from lago_images.ci.plan_job import plan_and_state
-from lago_images.ci.publish_job import refuse_settings
 from lago_images.cli.invocation import Invocation
 from lago_images.cli.output import build_and_publish
-from lago_images.planning.facts import Ask
+from lago_images.jobs.plan import plan_and_state
+from lago_images.jobs.publish import refuse_settings
+from lago_images.planning.history import Ask
 
 
 @click.command()

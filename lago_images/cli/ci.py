@@ -6,35 +6,32 @@ from pathlib import Path
 
 import click
 
-from lago_images.ci import (
-    build_job,
-    gather,
-    junit,
-    outputs,
-    plan_job,
-    publication,
-    publish_job,
-    results,
-)
-from lago_images.ci import event as events
-from lago_images.ci.event import BOT, Event, Target
-from lago_images.ci.publication import Fate
-from lago_images.ci.report import Report, chain_states, marker, render
+from lago_images.ci import environment
+from lago_images.ci import environment as events
+from lago_images.ci.environment import BOT, Event, Target
+from lago_images.ci.report import entries, junit
+from lago_images.ci.report.markdown import Report, chain_states, marker, render
 from lago_images.cli.invocation import Invocation, finish
 from lago_images.cli.output import build_and_publish, show_publication, show_results
 from lago_images.console import Console
 from lago_images.errors import Error
-from lago_images.host.files import replace
-from lago_images.planning import document
-from lago_images.planning.facts import Ask
+from lago_images.host.atomic import replace
+from lago_images.jobs import build as build_job
+from lago_images.jobs import plan as plan_job
+from lago_images.jobs import publish as publish_job
+from lago_images.jobs import results
+from lago_images.jobs import results as publication
+from lago_images.jobs.results import Fate
+from lago_images.planning import formats
+from lago_images.planning.history import Ask
 from lago_images.planning.model import Plan
-from lago_images.repository.state import read
+from lago_images.repository.records.state import read
 
 _FORMATS = {
-    "text": document.to_text,
-    "json": document.to_json,
-    "github": document.to_github,
-    "jenkins": document.to_jenkins,
+    "text": formats.to_text,
+    "json": formats.to_json,
+    "github": formats.to_github,
+    "jenkins": formats.to_jenkins,
 }
 _FAN_OUTS = ("github", "jenkins")
 _FILE = click.Path(path_type=Path, dir_okay=False)
@@ -68,16 +65,16 @@ def plan(
         plan_job.refuse_passing(workspace)
     plan = plan_job.plan(workspace, ask, scope=base)
     if output is not None:
-        replace(output, document.to_json(plan).encode())
+        replace(output, formats.to_json(plan).encode())
     if form == "github":
-        outputs.append(workspace.environ, document.to_github(plan))
-        workspace.console.info(document.summary(plan))
+        environment.append(workspace.environ, formats.to_github(plan))
+        workspace.console.info(formats.summary(plan))
     click.echo(_FORMATS[form](plan), nl=False)
 
 
 def _saved(path: Path | None) -> Plan | None:
     """Return the saved plan, if one is named."""
-    return None if path is None else document.load(path)
+    return None if path is None else formats.load(path)
 
 
 def _two_numbers(
@@ -141,7 +138,7 @@ def build(
     named = Ask(changed=False, force=frozenset(names), promote=False)
     plan = _saved(plan_file) or plan_job.plan(workspace, named)
     if batch:
-        names = document.batch(plan, *batch)
+        names = formats.batch(plan, *batch)
     ended = build_job.build(workspace, plan, names)
     if folder is not None:
         results.write_folder(folder, ended)
@@ -244,8 +241,8 @@ def report(
     """
     environ, settings = invocation.environ, invocation.settings
     event = events.read(environ)
-    store, plan = invocation.store(), document.load(plan_file)
-    source = gather.Source(
+    store, plan = invocation.store(), formats.load(plan_file)
+    source = entries.Source(
         store=store,
         state=read(store),
         base_url=settings.base_url,
@@ -255,13 +252,13 @@ def report(
     )
     report = Report(
         plan=plan,
-        entries=gather.entries(plan, results.read_folder(folder), source),
+        entries=entries.entries(plan, results.read_folder(folder), source),
         marker=marker(settings.name or settings.repository),
         run=event.run,
     )
     if junit_file is not None:
         replace(junit_file, junit.render(report.entries))
-    shown = outputs.summarise(environ, render(report, limit=_SUMMARY_LIMIT))
+    shown = environment.summarise(environ, render(report, limit=_SUMMARY_LIMIT))
     token = environ.get("GITHUB_TOKEN", "")
     if event.target is not None and token:
         shown = _post(invocation.console, report, event.target, token, author) or shown

@@ -9,10 +9,10 @@ import click
 from lago_images.cli.invocation import Invocation
 from lago_images.console import clean
 from lago_images.errors import Error, SettingsError, StorageError, UnsafeStoreError
-from lago_images.host.checks import Check, State, host_checks
+from lago_images.host.doctor import Check, State, host_checks
 from lago_images.host.process import Runner
-from lago_images.repository.layout import RELEASES
-from lago_images.repository.signing import open_signer
+from lago_images.repository.records.layout import RELEASES
+from lago_images.repository.rendering.signing import open_signer
 from lago_images.settings import DEFAULT_REPOSITORY
 
 _DO = {"settings": "mend them: the README lists all settings"}

@@ -17,7 +17,7 @@ from lago_images.storage.base import Store
 from lago_images.storage.open import from_folder, open_store
 
 if TYPE_CHECKING:
-    from lago_images.ci.workspace import Workspace
+    from lago_images.jobs.workspace import Workspace
     from lago_images.planning.git import Git
 
 # Where an option has not its setting's name.
@@ -91,7 +91,7 @@ class Invocation:
             aside: Write nothing to the repository: what is built is kept in this folder.
         """
         # With it comes all that building knows: too much for --help.
-        from lago_images.ci import workspace  # noqa: PLC0415
+        from lago_images.jobs import workspace  # noqa: PLC0415
 
         store, cache = self.store(), workspace.cache_folder(self.environ)
         return workspace.Workspace(

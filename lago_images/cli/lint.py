@@ -9,7 +9,7 @@ import click
 from lago_images.cli.invocation import Invocation
 from lago_images.console import Mode, clean, inert
 from lago_images.errors import Problem, UsageError
-from lago_images.spec.read import Found, inspect, is_spec_name
+from lago_images.specs.read import Found, inspect, is_spec_name
 
 SCHEMA = 1
 _PROBLEMS = 2

@@ -5,20 +5,20 @@ from collections.abc import Sequence
 import click
 
 from lago_images.building.model import Result
-from lago_images.ci.publish_job import PublicationOutcome
-from lago_images.ci.run import run
-from lago_images.ci.workspace import Workspace
 from lago_images.cli.invocation import finish
 from lago_images.console import Console
-from lago_images.planning import document
+from lago_images.jobs.publish import PublicationOutcome
+from lago_images.jobs.rebuild import run
+from lago_images.jobs.workspace import Workspace
+from lago_images.planning import formats
 from lago_images.planning.model import Plan
-from lago_images.repository.state import State
+from lago_images.repository.records.state import State
 
 
 def build_and_publish(workspace: Workspace, plan: Plan, state: State) -> None:
     """Build and publish what a plan made from ``state`` says, show it, and end the command."""
     # On stderr: stdout is for data.
-    for line in document.to_text(plan).splitlines():
+    for line in formats.to_text(plan).splitlines():
         workspace.console.info(line)
     ended = run(workspace, plan, state, lambda results: show_results(workspace.console, results))
     show_publication(workspace.console, ended.publication)

@@ -12,16 +12,16 @@ import click
 
 from lago_images.cli.invocation import Invocation, finish
 from lago_images.console import clean
-from lago_images.repository import history, sweep
-from lago_images.repository.catalogue import size
-from lago_images.repository.gc import Retention, Step, Sweep
-from lago_images.repository.layout import ImageId
-from lago_images.repository.metadata import version_name
-from lago_images.repository.publisher import Publisher, publishing
-from lago_images.repository.state import State, read
-from lago_images.repository.verify import Verifier
-from lago_images.repository.verify_model import Report
-from lago_images.repository.web import Web, is_web
+from lago_images.repository.publishing import collect, withdrawals
+from lago_images.repository.publishing.publisher import Publisher, publishing
+from lago_images.repository.publishing.retention import Retention, Step, Sweep
+from lago_images.repository.records.layout import ImageId
+from lago_images.repository.records.state import State, read
+from lago_images.repository.rendering.catalogue import size
+from lago_images.repository.rendering.lago import version_name
+from lago_images.repository.verifying.findings import Report
+from lago_images.repository.verifying.verifier import Verifier
+from lago_images.repository.verifying.web import Web, is_web
 
 _COLUMNS = ("name", "arch", "revision", "version", "published", "size", "fingerprint", "commit")
 _SHORT = 12
@@ -117,14 +117,14 @@ def gc(invocation: Invocation, really: bool, form: str) -> None:
     retention = Retention.of(invocation.settings)
     store = invocation.store()
     empty = next(store.list(), None) is None
-    planned = sweep.look(store, retention, time.time()) if empty or not really else None
+    planned = collect.look(store, retention, time.time()) if empty or not really else None
     # A mistyped path must not become a repository.
     nothing = empty and planned is not None and planned.is_empty
     if nothing:
         invocation.console.warn(f"there is nothing in {store.url}: check --repository")
     if planned is None or (really and not nothing):
         with _publishing(invocation) as publisher:
-            done = sweep.sweep(publisher, retention)
+            done = collect.sweep(publisher, retention)
         planned = done.sweep
         for image in done.left:
             invocation.console.warn(f"{image} was published meanwhile: left alone")
@@ -151,7 +151,9 @@ def yank(
     Clients are then offered what was offered before.
     """
     with _publishing(invocation) as publisher:
-        changed = history.yank(publisher, name, reason=clean(reason), revision=revision, arch=arch)
+        changed = withdrawals.yank(
+            publisher, name, reason=clean(reason), revision=revision, arch=arch
+        )
     _show_changed(changed, _withdrawn(changed), form)
 
 
@@ -167,7 +169,7 @@ def rollback(
 ) -> None:
     """Publish the build of an older revision of an image again, under a new revision."""
     with _publishing(invocation) as publisher:
-        changed = history.rollback(publisher, name, reason=clean(reason), to=to, arch=arch)
+        changed = withdrawals.rollback(publisher, name, reason=clean(reason), to=to, arch=arch)
     _show_changed(changed, f"back to the build of revision {changed.about}", form)
 
 
@@ -270,7 +272,7 @@ def _plain(planned: Sweep) -> dict[str, Any]:
     }
 
 
-def _withdrawn(changed: history.HistoryChange) -> str:
+def _withdrawn(changed: withdrawals.HistoryChange) -> str:
     first, *others = changed.withdrawn or (None,)
     if first is None:
         return f"revision {changed.about} was withdrawn already"
@@ -278,7 +280,7 @@ def _withdrawn(changed: history.HistoryChange) -> str:
     return f"revision {first} withdrawn{more}"
 
 
-def _show_changed(changed: history.HistoryChange, what: str, form: str) -> None:
+def _show_changed(changed: withdrawals.HistoryChange, what: str, form: str) -> None:
     if form == "json":
         click.echo(_json(asdict(changed)))
         return

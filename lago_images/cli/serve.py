@@ -3,8 +3,8 @@
 import click
 
 from lago_images.cli.invocation import Invocation
-from lago_images.repository import clients
-from lago_images.repository.serve import Server
+from lago_images.repository.rendering import client_setup
+from lago_images.repository.serving.server import Server
 
 # What base-url is for a directory when nobody says: see repository.site.
 PORT = 8181
@@ -26,7 +26,7 @@ def serve(invocation: Invocation, folder: str | None, port: int, bind: str) -> N
     if folder is not None:
         invocation.use_repository(folder)
     store = invocation.store()
-    published = clients.read(store)
+    published = client_setup.read(store)
     with Server(store, invocation.console, bind=bind, port=port) as server:
         try:
             _greet(published, server.url, invocation)
@@ -35,12 +35,12 @@ def serve(invocation: Invocation, folder: str | None, port: int, bind: str) -> N
             invocation.console.info("stopped")
 
 
-def _greet(published: clients.ClientView, url: str, invocation: Invocation) -> None:
-    for base in clients.elsewhere(published, url):
+def _greet(published: client_setup.ClientView, url: str, invocation: Invocation) -> None:
+    for base in client_setup.elsewhere(published, url):
         invocation.console.warn(
             f"repo.metadata sends lago to {base} for disks, not to {url}; "
             "the base-url setting says where"
         )
     click.echo(f"# {published.name} at {url}")
-    for line in clients.lines(published, url):
+    for line in client_setup.lines(published, url):
         click.echo(line)

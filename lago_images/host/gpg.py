@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lago_images.errors import CommandError, SigningError, ToolMissingError
-from lago_images.host.owned import abandoned, locked
+from lago_images.host.locked_folders import abandoned, locked
 from lago_images.host.process import Runner
 
 _TIMEOUT = 60.0

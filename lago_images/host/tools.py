@@ -1,6 +1,21 @@
-"""The programs this project calls, and the Debian packages they come in."""
+"""Root's rights over one's own files, for a user who is not root.
+
+The programs this project calls, and the Debian packages they come in.
+"""
 
 from dataclasses import dataclass
+
+# As root in a user namespace of one's own, with mounts of one's own: mmdebstrap's own unshare
+# mode cannot enter a folder that only its user may read, which work directories are.
+AS_ROOT = (
+    "unshare",
+    "--map-root-user",
+    "--map-auto",
+    "--mount",
+    "--pid",
+    "--fork",
+    "--kill-child",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,7 @@ from typing import Any
 
 from lago_images.console import Console
 from lago_images.errors import Error, HostError
-from lago_images.host.owned import abandoned, locked
+from lago_images.host.locked_folders import abandoned, locked
 from lago_images.host.process import Runner
 
 _PREFIX = "lago-images-"

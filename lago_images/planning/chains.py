@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from lago_images.planning.model import Action, PlannedImage, Tree
-from lago_images.spec.model import BaseKind, Spec
+from lago_images.specs.model import BaseKind, Spec
 
 
 def in_order(specs: Mapping[str, Spec], names: Collection[str] | None = None) -> Iterator[str]:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lago_images.settings import TemplateSource
-from lago_images.spec.model import BaseKind, Spec
+from lago_images.specs.model import BaseKind, Spec
 
 # Raise it when a build makes another disk of the same spec: every image is then built again.
 RECIPE = 1

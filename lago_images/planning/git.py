@@ -1,17 +1,231 @@
-"""Git, read only as far as planning needs it.
+"""The git program, as it is called, and the only user of GitPython.
+
+What git says, as values.
+
+Git, read only as far as planning needs it.
 
 A clone may be shallow: what is missing is fetched when it is asked for, step by step. All paths
 are relative to the folder a ``Git`` was made for, with ``/``, also where git's own root is above.
 """
 
+import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from tempfile import TemporaryFile
+from typing import IO, Self
 
-from lago_images.errors import UsageError
-from lago_images.planning import gitdata
-from lago_images.planning.gitdata import Change, Commit, Snapshot
-from lago_images.planning.gitprogram import Program
+from git import cmd
+from git.exc import CommandError, GitCommandNotFound
+
+from lago_images.errors import GitError, ToolMissingError, UsageError
+from lago_images.host.process import ALLOWED
+from lago_images.host.redaction import redacted
+
+# GitPython's import runs git, with all of the environment, and fails on a machine without git,
+# which may have no use for it. A git that cannot be run is not run.
+os.environ |= {"GIT_PYTHON_REFRESH": "quiet", "GIT_PYTHON_GIT_EXECUTABLE": os.devnull}
+
+
+FETCH_SECONDS = 600
+# A fixed language, because messages are read; no questions, because nobody may be there to answer;
+# and no write to the index, because another git may be at work.
+_ENVIRONMENT = {
+    "LC_ALL": "C",
+    "LANGUAGE": "C",
+    "GIT_TERMINAL_PROMPT": "0",
+    "GIT_OPTIONAL_LOCKS": "0",
+    "GIT_LITERAL_PATHSPECS": "1",
+}
+# What git may see of the environment besides what every child may: what it needs to fetch, and
+# who called sudo, which git asks before it refuses a clone of somebody else's.
+_FETCHING = frozenset(
+    {
+        *("SSH_AUTH_SOCK", "SSH_ASKPASS", "SUDO_UID", "USER", "LOGNAME", "XDG_CONFIG_HOME"),
+        *("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY", "all_proxy"),
+        *("SSL_CERT_FILE", "SSL_CERT_DIR", "CURL_CA_BUNDLE"),
+    }
+)
+# How env ends when there is no such program.
+_NO_PROGRAM = 127
+
+
+class Program:
+    """Git, called in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._git = cmd.Git(str(folder))
+        self._git.update_environment(**_ENVIRONMENT)
+
+    def close(self) -> None:
+        """End what git processes are left."""
+        self._git.clear_cache()
+
+    def ask(self, *arguments: str) -> str | None:
+        """What git says; None when it says no."""
+        try:
+            return self.run(*arguments).strip()
+        except GitError:
+            return None
+
+    def run(self, *arguments: str, stdin: Sequence[str] | None = None) -> str:
+        """What git says, with the lines of ``stdin`` as its input.
+
+        Raises:
+            GitError: It says no.
+            ToolMissingError: There is no git.
+        """
+        with TemporaryFile() as given:
+            given.write("".join(f"{line}\n" for line in stdin or ()).encode())
+            given.seek(0)
+            return self._execute(arguments, given)
+
+    def _execute(self, arguments: Sequence[str], stdin: IO[bytes]) -> str:
+        limit = FETCH_SECONDS if arguments[0] == "fetch" else None
+        try:
+            return str(
+                self._git.execute(
+                    [*_without_others(os.environ), "git", *arguments],
+                    stdin.fileno(),
+                    kill_after_timeout=limit,
+                    strip_newline_in_stdout=False,
+                )
+            )
+        except CommandError as error:
+            if isinstance(error, GitCommandNotFound) or error.status == _NO_PROGRAM:
+                missing = ToolMissingError("git is not installed", hint="apt-get install git")
+                raise missing from error
+            raise _refused(arguments, error) from error
+
+
+def _without_others(names: Iterable[str]) -> list[str]:
+    """The start of a command that runs git without what it may not see of the environment.
+
+    GitPython hands all of it on, and leaves nothing out.
+    """
+    kept = _FETCHING.union(ALLOWED, _ENVIRONMENT)
+    hidden = [name for name in names if name not in kept and not name.startswith("GIT_")]
+    return ["env", *(f"--unset={name}" for name in sorted(hidden))]
+
+
+def _refused(arguments: Sequence[str], error: CommandError) -> GitError:
+    said = str(error.stderr).strip().removeprefix("stderr:").strip(" '\n")
+    said = redacted(said)
+    hint = None
+    if "dubious ownership" in said:
+        hint = "git config --global --add safe.directory FOLDER, if you trust its owner"
+    return GitError(f"git {arguments[0]} failed: {said or error.status}", hint=hint)
+
+
+GITLINK = "160000"
+# An object's id, of SHA-1 or SHA-256.
+COMMIT = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """One file that differs between two commits.
+
+    ``status`` is git's letter (``A``, ``M``, ``D``, ``R``, ``T``); ``old`` is a renamed file's
+    former path, else empty.
+    """
+
+    status: str
+    path: str
+    old: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Commit:
+    """A commit as people name it: its short id and its subject."""
+
+    short: str
+    subject: str
+
+    def __str__(self) -> str:
+        return f'{self.short} "{self.subject}"'
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """What git knows of the files in the work tree.
+
+    Attributes:
+        entries: Mode and object id of every file in the index, by path.
+        changed: Files whose content in the work tree is not the index's.
+        dirty: Files whose content, in the work tree or in the index, is not the head's.
+        algorithm: What object ids are hashed with: ``sha1`` or ``sha256``.
+    """
+
+    entries: Mapping[str, tuple[str, str]]
+    changed: frozenset[str]
+    dirty: frozenset[str]
+    algorithm: str
+
+
+def parse_index(listing: str) -> tuple[dict[str, tuple[str, str]], set[str]]:
+    """The entries of ``git ls-files -s -v -z``, and the files git was told not to look at."""
+    entries: dict[str, tuple[str, str]] = {}
+    flagged = set()
+    for line in listing.split("\0")[:-1]:
+        facts, _, path = line.partition("\t")
+        tag, mode, object_id, _stage = facts.split(" ")
+        entries[path] = (mode, object_id)
+        if tag != "H":
+            flagged.add(path)
+    return entries, flagged
+
+
+def parse_status(status: str, prefix: str) -> tuple[set[str], set[str]]:
+    """From ``git status --porcelain=v2 -z``: changed in the work tree, and changed at all."""
+    # Fields before the path, by the first letter: git-status(1), "Porcelain Format Version 2".
+    before = {"1": 8, "u": 10, "?": 1}
+    changed, dirty = set(), set()
+    for line in status.split("\0")[:-1]:
+        if line[0] == "#":
+            continue
+        path = line.split(" ", before[line[0]])[-1]
+        if path.startswith(prefix):
+            path = path.removeprefix(prefix)
+            dirty.add(path)
+            if line[0] != "1" or line[3] != ".":
+                changed.add(path)
+    return changed, dirty
+
+
+def parse_changes(listing: str) -> Iterator[Change]:
+    """The changes of ``git diff --name-status -z``."""
+    fields = iter(listing.split("\0")[:-1])
+    for status in fields:
+        first = next(fields)
+        if status[0] in "RC":
+            yield Change(status=status[0], path=next(fields), old=first)
+        else:
+            yield Change(status=status[0], path=first)
+
+
+# For `git log -z --name-only`: marks that no path has, around what a commit is known by.
+LOG_FORMAT = "%x02%h%x03%p%x03%s"
+
+
+def parse_log(listing: str, *, cut: bool) -> Mapping[str, tuple[Commit, ...]]:
+    """By path, the commits of a log in ``LOG_FORMAT``, in its order.
+
+    ``cut``: history is cut off somewhere. A commit there seems to add every file there is, so
+    commits without parents are left out.
+    """
+    found: dict[str, tuple[Commit, ...]] = {}
+    commit: Commit | None = None
+    for field in listing.split("\0"):
+        text = field.lstrip("\n")
+        if text.startswith("\x02"):
+            short, parents, subject = text[1:].split("\x03", 2)
+            commit = None if cut and not parents else Commit(short=short, subject=subject)
+        elif text and commit is not None:
+            found[text] = (*found.get(text, ()), commit)
+    return found
+
 
 MOST_COMMITS = 2000
 _FEW = 3
@@ -82,8 +296,8 @@ class Git:
             *("status", "--porcelain=v2", "-z", "--no-renames", "--untracked-files=no"),
             *("--no-show-stash", "--ignore-submodules=none", "--", *wanted),
         )
-        entries, flagged = gitdata.parse_index(listing)
-        changed, dirty = gitdata.parse_status(status, self.prefix)
+        entries, flagged = parse_index(listing)
+        changed, dirty = parse_status(status, self.prefix)
         algorithm = self._ask("rev-parse", "--show-object-format") or "sha1"
         # Git does not look at a file that is marked as assumed unchanged, so somebody else must.
         flagged = {path for path in flagged if (self.folder / path).exists()}
@@ -100,7 +314,7 @@ class Git:
             *("diff", "--name-status", "-z", "--find-renames", "--relative", "--no-ext-diff"),
             *("--ignore-submodules=none", old, new, "--", *sorted(set(paths))),
         )
-        return tuple(gitdata.parse_changes(listing))
+        return tuple(parse_changes(listing))
 
     def commits(
         self, old: str, new: str, paths: Iterable[str] = ()
@@ -111,10 +325,10 @@ class Git:
         """
         listing = self._run(
             *("log", "-z", "--name-only", "--no-renames", "--relative", "--no-show-signature"),
-            *(f"--format={gitdata.LOG_FORMAT}", f"--max-count={MOST_COMMITS}"),
+            *(f"--format={LOG_FORMAT}", f"--max-count={MOST_COMMITS}"),
             *(f"{old}..{new}", "--", *sorted(set(paths))),
         )
-        return gitdata.parse_log(listing, cut=self.shallow)
+        return parse_log(listing, cut=self.shallow)
 
     @property
     def shallow(self) -> bool:
@@ -128,7 +342,7 @@ class Git:
     def missing(self, commits: Iterable[str]) -> frozenset[str]:
         """Those of ``commits`` that the clone does not have, without asking a remote."""
         wanted = sorted(set(commits))
-        known = [commit for commit in wanted if gitdata.COMMIT.fullmatch(commit)]
+        known = [commit for commit in wanted if COMMIT.fullmatch(commit)]
         lines = self._run("cat-file", "--batch-check", stdin=known).splitlines()
         there = {
             commit for commit, line in zip(known, lines, strict=True) if line.split()[1] == "commit"
@@ -137,7 +351,7 @@ class Git:
 
     def ensure(self, commit: str) -> bool:
         """Have the commit in the clone, fetching it if need be; False when it cannot be had."""
-        if not gitdata.COMMIT.fullmatch(commit):
+        if not COMMIT.fullmatch(commit):
             return False
         if self.has(commit):
             return True

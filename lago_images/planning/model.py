@@ -6,8 +6,8 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import ClassVar
 
-from lago_images.repository.parsing import Count, Text
-from lago_images.spec.model import Spec
+from lago_images.repository.records.parsing import Count, Text
+from lago_images.specs.model import Spec
 
 
 class Action(StrEnum):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from lago_images.errors import UsageError
 from lago_images.planning import reasons
 from lago_images.planning.chains import chains, components, in_order
-from lago_images.planning.facts import (
+from lago_images.planning.history import (
     Ask,
     Built,
     Current,
@@ -16,17 +16,9 @@ from lago_images.planning.facts import (
     ImageHoldings,
     Relation,
 )
-from lago_images.planning.model import (
-    WORK,
-    Action,
-    Plan,
-    PlannedImage,
-    Reason,
-    ReasonKind,
-    Tree,
-)
-from lago_images.repository.layout import ImageId
-from lago_images.spec.model import BaseKind, Spec
+from lago_images.planning.model import WORK, Action, Plan, PlannedImage, Reason, ReasonKind, Tree
+from lago_images.repository.records.layout import ImageId
+from lago_images.specs.model import BaseKind, Spec
 
 _ASKED = {ReasonKind.FORCED, ReasonKind.STALE}
 _NOTHING = ImageHoldings()

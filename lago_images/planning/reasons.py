@@ -4,13 +4,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 
-from lago_images.planning.facts import Current, History, Holdings, ImageHoldings, Since
-from lago_images.planning.gitdata import Commit
+from lago_images.planning.git import Commit
+from lago_images.planning.history import Current, History, Holdings, ImageHoldings, Paths, Since
 from lago_images.planning.model import WORK, Action, Reason, ReasonKind, Tree
-from lago_images.planning.paths import Paths
-from lago_images.repository.release import NO_COMMIT
+from lago_images.repository.records.release import NO_COMMIT
 from lago_images.settings import FILE
-from lago_images.spec.model import BaseKind, Spec
+from lago_images.specs.model import BaseKind, Spec
 
 _SHORT = 7
 DAY = 86_400

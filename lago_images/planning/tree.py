@@ -7,14 +7,14 @@ from pathlib import Path, PurePosixPath
 
 from lago_images.errors import Problem, SpecError
 from lago_images.planning.chains import in_order
-from lago_images.planning.files import Files
+from lago_images.planning.digests import Files
 from lago_images.planning.fingerprint import File, fingerprint, parts
 from lago_images.planning.git import Git
 from lago_images.planning.model import Tree
 from lago_images.settings import Settings
-from lago_images.spec.host_files import host_files
-from lago_images.spec.model import BaseKind, Spec
-from lago_images.spec.read import is_spec_name, read
+from lago_images.specs.host_files import host_files
+from lago_images.specs.model import BaseKind, Spec
+from lago_images.specs.read import is_spec_name, read
 
 
 def read_tree(root: Path, settings: Settings, git: Git | None = None) -> Tree:

@@ -7,9 +7,9 @@ from typing import Any
 
 from lago_images.errors import StorageError
 from lago_images.storage.base import Stat
-from lago_images.storage.client import Bucket
-from lago_images.storage.etags import bare
-from lago_images.storage.failures import understood
+from lago_images.storage.s3.bucket import Bucket
+from lago_images.storage.s3.etags import bare
+from lago_images.storage.s3.failures import understood
 
 WORKERS = 8
 

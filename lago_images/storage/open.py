@@ -10,10 +10,10 @@ from lago_images.console import Console
 from lago_images.errors import UsageError
 from lago_images.settings import Settings
 from lago_images.storage.base import Store
-from lago_images.storage.directory import DirectoryStore
+from lago_images.storage.directory.store import DirectoryStore
 
 if TYPE_CHECKING:
-    from lago_images.storage.s3 import S3Store
+    from lago_images.storage.s3.store import S3Store
 
 _FORMS = "s3://bucket/prefix, file:///dir or a path"
 # One slash is a slip of the same, not the folder ``s3:``; a path may say ``./s3:/``.
@@ -86,7 +86,7 @@ def _file(url: str) -> Path:
 
 def _s3(url: str, settings: Settings, environ: Mapping[str, str]) -> "S3Store":
     # boto3 takes a third of a second to import, and a directory does without.
-    from lago_images.storage.s3 import S3Store  # noqa: PLC0415
+    from lago_images.storage.s3.store import S3Store  # noqa: PLC0415
 
     bucket, _, prefix = url.partition("://")[2].partition("/")
     if not _BUCKET.fullmatch(bucket):

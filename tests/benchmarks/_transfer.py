@@ -8,8 +8,8 @@ import sys
 import time
 from pathlib import Path
 
-from lago_images.storage.body import BLOCK
-from lago_images.storage.s3 import S3Store
+from lago_images.storage.base import BLOCK
+from lago_images.storage.s3.store import S3Store
 
 
 def main(source: str, target: str) -> None:

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from lago_images.building.chain import build_chains
-from lago_images.building.customise import appliance_environment
+from lago_images.building.customise.sysprep import appliance_environment
 from lago_images.building.model import Context, Request
 from lago_images.console import Console
 from lago_images.host.kvm import Acceleration

@@ -21,19 +21,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from lago_images.planning.document import summary, to_json
-from lago_images.planning.facts import Ask
+from lago_images.planning.formats import summary, to_json
 from lago_images.planning.git import Git
-from lago_images.planning.history import gather
+from lago_images.planning.history import Ask, gather
+from lago_images.planning.holdings import holdings
 from lago_images.planning.model import Plan, Tree
 from lago_images.planning.plan import make, suspects
-from lago_images.planning.published import holdings
 from lago_images.planning.tree import prefixes, read_tree
-from lago_images.repository.manifest import BaseRecord
-from lago_images.repository.state import PublishedCommit, read
+from lago_images.repository.records.manifest import BaseRecord
+from lago_images.repository.records.state import PublishedCommit, read
 from lago_images.settings import FILE, Settings
-from lago_images.spec.model import BaseKind
-from lago_images.storage.directory import DirectoryStore
+from lago_images.specs.model import BaseKind
+from lago_images.storage.directory.store import DirectoryStore
 from tests.support.handmade import disk_bytes, manifest, release
 from tests.support.specs import SpecsRepo
 

@@ -23,10 +23,10 @@ from pathlib import Path
 from typing import Any
 
 from lago_images.console import Console
-from lago_images.repository.layout import headers
-from lago_images.repository.metadata import hash_file
+from lago_images.repository.records.layout import headers
+from lago_images.repository.rendering.lago import hash_file
 from lago_images.settings import Settings
-from lago_images.storage.directory import DirectoryStore
+from lago_images.storage.directory.store import DirectoryStore
 from lago_images.storage.open import open_store
 from tests.servers import run
 from tests.support.handmade import disk_bytes, manifest, publisher, release

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from lago_images.ci import results
+from lago_images.jobs import results
 from tests.servers.model import Server
 from tests.support.act import GitHubHost
 from tests.support.ci import failed

@@ -20,10 +20,10 @@ from pathlib import Path
 import pytest
 
 from lago_images.building.chain import build_chains
-from lago_images.building.customise import appliance_environment
-from lago_images.building.delivery import retry_policy
-from lago_images.building.disks import standalone, virtual_size
+from lago_images.building.customise.sysprep import appliance_environment
 from lago_images.building.model import Context, Request
+from lago_images.building.qcow2 import standalone, virtual_size
+from lago_images.building.upload import retry_policy
 from lago_images.console import Console
 from lago_images.errors import BuildError, HostError, StorageError
 from lago_images.host.kvm import Acceleration
@@ -31,13 +31,13 @@ from lago_images.host.process import Runner
 from lago_images.host.retry import RetryPolicy
 from lago_images.host.space import free
 from lago_images.host.workdir import default_scratch
-from lago_images.repository.layout import build_key
-from lago_images.repository.manifest import Manifest
+from lago_images.repository.records.layout import build_key
+from lago_images.repository.records.manifest import Manifest
 from lago_images.settings import Settings
-from lago_images.spec.model import Base, BaseKind, Spec
-from lago_images.storage.directory import DirectoryStore
-from lago_images.storage.s3 import S3Store
-from lago_images.storage.transfer import Uploader
+from lago_images.specs.model import Base, BaseKind, Spec
+from lago_images.storage.directory.store import DirectoryStore
+from lago_images.storage.s3.store import S3Store
+from lago_images.storage.s3.upload import Uploader
 from tests.servers.proxy import Fault, FaultProxy
 from tests.support.specs import SpecsRepo, git
 from tests.tools import need
@@ -647,7 +647,7 @@ def test_runs_at_the_same_time_have_logs_of_their_own(context):
 def large(monkeypatch, context):
     """Images of which one has room, and not two at once."""
     size = free(context.root) // 3
-    monkeypatch.setattr("lago_images.building.room.disk_size", lambda *_args: size)
+    monkeypatch.setattr("lago_images.building.reservations.disk_size", lambda *_args: size)
     for name in ("one", "two", "three"):
         disk_file(context.root, f"{name}.img")
     return [[ask(spec(name, f"simple:{name}.img"))] for name in ("one", "two", "three")]

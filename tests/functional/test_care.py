@@ -10,8 +10,8 @@ from click.testing import CliRunner
 
 from lago_images.cli.main import main
 from lago_images.storage.base import Store
-from lago_images.storage.directory import DirectoryStore
-from lago_images.storage.s3 import S3Store
+from lago_images.storage.directory.store import DirectoryStore
+from lago_images.storage.s3.store import S3Store
 from tests.support.handmade import manifest, publish_by_hand, put_build
 
 DAY = 86_400

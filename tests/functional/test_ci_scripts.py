@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from lago_images.ci import results
-from lago_images.planning import document
+from lago_images.jobs import results
+from lago_images.planning import formats
 from tests.support.ci import failed
 from tests.support.specs import Ran, SpecsRepo, git
-from tests.unit.ci.test_outputs import parsed
+from tests.unit.ci.test_environment import parsed
 
 PROJECT = Path(__file__).parents[2]
 # GitHub keeps no more of a job's outputs (https://docs.github.com/actions/reference/limits).
@@ -159,8 +159,8 @@ def test_more_chains_than_github_starts_jobs_for_are_shared_out(repo, tmp_path):
     include = json.loads(outputs["matrix"])["include"]
     assert outputs["count"] == str(len(include)) == "256"
     assert [entry["batch"] for entry in include] == [f"{n}/256" for n in range(1, 257)]
-    plan = document.load(repo.root / "plan.json")
-    jobs = [list(document.batch(plan, number, 256)) for number in range(1, 257)]
+    plan = formats.load(repo.root / "plan.json")
+    jobs = [list(formats.batch(plan, number, 256)) for number in range(1, 257)]
     assert sorted(name for job in jobs for name in job) == sorted([*names, "layer"])
     assert [job[:2] for job in jobs if "layer" in job] == [["image-7", "layer"]]
     # An artifact's name has the chain's in it, and must be another for each job.

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from lago_images.building import cache
-from lago_images.building.download import ATTEMPTS, RETRY, Downloader
+from lago_images.building import downloads
+from lago_images.building.downloads import ATTEMPTS, RETRY, Downloader
 from lago_images.console import Console
 from lago_images.errors import BuildError, HostError
 from lago_images.host.http import Answer, Client
@@ -191,6 +191,6 @@ def test_the_cache_keeps_what_was_used_last(tmp_path):
     for number, name in enumerate(("old", "older", "new", "now")):
         path = tmp_path / name
         path.write_bytes(bytes(10))
-        cache.os.utime(path, (number, 10 - number if name == "older" else 5 + number))
-    cache.prune(tmp_path, limit=25, keep=tmp_path / "now")
+        downloads.os.utime(path, (number, 10 - number if name == "older" else 5 + number))
+    downloads.prune(tmp_path, limit=25, keep=tmp_path / "now")
     assert {p.name for p in tmp_path.iterdir()} == {"new", "older", "now"}

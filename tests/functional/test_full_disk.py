@@ -21,12 +21,12 @@ time.sleep(600)
 BUILD = """
 import sys
 from pathlib import Path
-from lago_images.building.bases.model import Prepared
-from lago_images.building.customise import customise
+from lago_images.building.bases.prepared import Prepared
+from lago_images.building.customise.sysprep import customise
 from lago_images.errors import Error
 from lago_images.host.kvm import Acceleration
 from lago_images.host.process import Runner
-from lago_images.repository.manifest import BaseRecord
+from lago_images.repository.records.manifest import BaseRecord
 from tests.support.images import a_context, a_spec
 
 work, outside = map(Path, sys.argv[1:])

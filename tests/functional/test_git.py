@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 
 from lago_images.errors import GitError, ToolMissingError, UsageError
-from lago_images.planning.files import Files, hash_file
-from lago_images.planning.git import Git
-from lago_images.planning.gitdata import GITLINK, Change
+from lago_images.planning.digests import Files, hash_file
+from lago_images.planning.git import GITLINK, Change, Git
 from tests.support.specs import SpecsRepo, git
 
 

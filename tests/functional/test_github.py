@@ -8,11 +8,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from lago_images.ci import event as events
-from lago_images.ci import results
-from lago_images.ci.event import Target
+from lago_images.ci import environment as events
+from lago_images.ci.environment import Target
 from lago_images.ci.github import GitHubError, NotPermittedError, Reporter
-from lago_images.planning import document
+from lago_images.jobs import results
+from lago_images.planning import formats
 from tests.support import prism
 from tests.support.ci import failed, plan, planned
 from tests.support.specs import SpecsRepo
@@ -158,7 +158,7 @@ def test_a_read_only_token_is_told_apart(readonly):
 def job(tmp_path):
     """A report job's folder: the plan, a failed build, the event of a pull request."""
     repo = SpecsRepo.create(tmp_path / "specs")
-    repo.write("plan.json", document.to_json(plan(planned("one", revision=0))))
+    repo.write("plan.json", formats.to_json(plan(planned("one", revision=0))))
     results.write_folder(repo.root / "results", [failed("one", error="boom\n::set-env x")])
     event = {"pull_request": {"number": 7, "head": {"sha": SHA}}}
     repo.write("event.json", json.dumps(event))

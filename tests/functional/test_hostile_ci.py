@@ -6,11 +6,11 @@ import re
 
 import pytest
 
-from lago_images.storage.directory import DirectoryStore
+from lago_images.storage.directory.store import DirectoryStore
 from tests.support.handmade import manifest, put_build, put_release, release
 from tests.support.specs import SpecsRepo, git
-from tests.unit.ci.test_markdown import ACTIVE, rendered
-from tests.unit.ci.test_outputs import is_command, parsed
+from tests.unit.ci.report.test_markdown import ACTIVE, rendered
+from tests.unit.ci.test_environment import is_command, parsed
 
 OURS = re.compile(r"::(error|warning|group|endgroup)\b")
 # What a spec's author tries, as the name of a file in image-specs/.

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from lago_images.ci import scaffold
-from lago_images.ci.results import dump
+from lago_images.jobs.results import dump
 from tests.servers.model import Server
 from tests.support import jenkins
 from tests.support.act import GitHubHost

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from lago_images.ci.plan_job import plan
-from lago_images.ci.workspace import Workspace
 from lago_images.console import Console
 from lago_images.errors import UsageError
-from lago_images.planning.facts import Ask
+from lago_images.jobs.plan import plan
+from lago_images.jobs.workspace import Workspace
 from lago_images.planning.git import Git
+from lago_images.planning.history import Ask
 from lago_images.planning.model import Plan
 from lago_images.settings import FILE, load
-from lago_images.storage.directory import DirectoryStore
+from lago_images.storage.directory.store import DirectoryStore
 from tests.support.planning import actions, image, why
 from tests.support.repository import fill
 from tests.support.specs import SpecsRepo, git

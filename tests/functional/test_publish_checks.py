@@ -5,8 +5,9 @@ import json
 import pytest
 
 from lago_images.host.retry import RetryPolicy
-from lago_images.repository import history, verify_quick
-from lago_images.storage.directory import DirectoryStore
+from lago_images.repository.publishing import withdrawals
+from lago_images.repository.verifying import after_publish
+from lago_images.storage.directory.store import DirectoryStore
 from tests.support.handmade import manifest, publish_by_hand, release
 from tests.support.handmade import publisher as open_publisher
 from tests.support.specs import SpecsRepo
@@ -28,7 +29,7 @@ NEWEST = release(2, "b2", fingerprint="f2", published=1_700_000_001)
 
 
 def quick(publisher, *releases):
-    found = verify_quick.quick(
+    found = after_publish.quick(
         publisher, releases, retry=RetryPolicy(attempts=4, sleep=lambda _seconds: None)
     )
     return {one.where: one.what for one in found}
@@ -52,7 +53,7 @@ def test_what_is_not_offered_is_told(publisher):
 
 
 def test_what_was_withdrawn_since_need_not_be_offered(publisher):
-    history.yank(publisher, NAME, reason="x")
+    withdrawals.yank(publisher, NAME, reason="x")
     assert quick(publisher, NEWEST) == {}
 
 

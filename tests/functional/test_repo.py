@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from lago_images.cli.main import main
-from lago_images.storage.directory import DirectoryStore
+from lago_images.storage.directory.store import DirectoryStore
 from tests.support.handmade import manifest, publish_by_hand, put_build, put_release, release
 from tests.support.keys import make_key
 from tests.tools import need

@@ -5,13 +5,13 @@ import re
 import pytest
 
 from lago_images.building.model import Result
-from lago_images.ci import results
-from lago_images.planning import document
-from lago_images.storage.directory import DirectoryStore
+from lago_images.jobs import results
+from lago_images.planning import formats
+from lago_images.storage.directory.store import DirectoryStore
 from tests.support import handmade
 from tests.support.ci import plan, planned
 from tests.support.specs import SpecsRepo
-from tests.unit.ci.test_markdown import rendered
+from tests.unit.ci.report.test_markdown import rendered
 
 BEFORE = b"bash 5.1 amd64\ncurl 8.0 amd64\nold 1 amd64\n"
 AFTER = b"bash 5.2 amd64\ncurl 8.0 amd64\nnew 1~rc1+b2 amd64\n"
@@ -35,7 +35,7 @@ def repo(tmp_path) -> SpecsRepo:
     new = handmade.manifest(build_id="build-2", fingerprint="sha256:f2", packages=3)
     ended = Result(name="debian-12", arch="x86_64", manifest=new, seconds=75.0)
     results.write_folder(made.root / "results", [ended])
-    made.write("plan.json", document.to_json(plan(planned(fingerprint="sha256:f2"))))
+    made.write("plan.json", formats.to_json(plan(planned(fingerprint="sha256:f2"))))
     return made
 
 
@@ -76,7 +76,7 @@ def test_after_a_withdrawal_the_release_that_clients_have_is_compared(repo, tmp_
     handmade.put_release(store, handmade.release(2, "b2", fingerprint="sha256:f2"))
     assert repo.run("repo", "yank", "debian-12", "--reason", "broken").code == 0
     made = plan(planned(fingerprint="sha256:f2", revision=3))
-    repo.write("plan.json", document.to_json(made))
+    repo.write("plan.json", formats.to_json(made))
     row, _ = cells(repo)
     assert row[4].startswith("0.0 MiB → 0.0 MiB (+")
 

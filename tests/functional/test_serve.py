@@ -12,9 +12,9 @@ import pytest
 
 from lago_images.console import Console
 from lago_images.errors import Error
-from lago_images.repository import layout
-from lago_images.repository.serve import Server
-from lago_images.storage.directory import DirectoryStore
+from lago_images.repository.records import layout
+from lago_images.repository.serving.server import Server
+from lago_images.storage.directory.store import DirectoryStore
 from tests.clients.serving import serving
 from tests.support.at_work import at_work
 

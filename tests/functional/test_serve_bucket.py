@@ -7,9 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from lago_images.console import Console
-from lago_images.repository import layout
-from lago_images.repository.serve import Server
-from lago_images.storage.s3 import S3Store
+from lago_images.repository.records import layout
+from lago_images.repository.serving.server import Server
+from lago_images.storage.s3.store import S3Store
 from tests.support.at_work import at_work
 
 pytestmark = pytest.mark.real

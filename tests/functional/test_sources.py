@@ -2,7 +2,7 @@
 
 import pytest
 
-from lago_images.building.bases import sources
+from lago_images.building.bases import libguestfs
 from lago_images.errors import BuildError
 from lago_images.host.process import Runner
 from lago_images.settings import TemplateSource
@@ -13,7 +13,7 @@ SECRET = b"export AWS_SECRET_ACCESS_KEY=hunter2\n"
 
 def refused(url, tmp_path):
     with pytest.raises(BuildError) as caught:
-        sources.find(
+        libguestfs.find(
             "tiny",
             "x86_64",
             (TemplateSource(url=url),),

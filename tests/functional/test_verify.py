@@ -22,28 +22,21 @@ from lago_images.console import Console
 from lago_images.disks.compress import compress
 from lago_images.errors import NotFoundError, StorageError
 from lago_images.host.process import Runner
-from lago_images.repository import layout, verify_files
-from lago_images.repository.manifest import Disk
-from lago_images.repository.metadata import hash_file
-from lago_images.repository.serve import Server
-from lago_images.repository.signing import Signer, open_signer
-from lago_images.repository.site import Site
-from lago_images.repository.verify import Verifier
-from lago_images.repository.web import RETRY, Web
+from lago_images.repository.records import layout
+from lago_images.repository.records.manifest import Disk
+from lago_images.repository.rendering.lago import hash_file
+from lago_images.repository.rendering.signing import Signer, open_signer
+from lago_images.repository.rendering.site import Site
+from lago_images.repository.serving.server import Server
+from lago_images.repository.verifying import files as verify_files
+from lago_images.repository.verifying.verifier import Verifier
+from lago_images.repository.verifying.web import RETRY, Web
 from lago_images.settings import Settings
 from lago_images.storage.base import Headers
-from lago_images.storage.directory import DirectoryStore
-from lago_images.storage.s3 import S3Store
+from lago_images.storage.directory.store import DirectoryStore
+from lago_images.storage.s3.store import S3Store
 from tests.support.at_work import at_work
-from tests.support.handmade import (
-    SITE,
-    manifest,
-    publisher,
-    put,
-    put_build,
-    put_release,
-    release,
-)
+from tests.support.handmade import SITE, manifest, publisher, put, put_build, put_release, release
 from tests.support.keys import make_key, with_subkeys
 from tests.tools import need
 
@@ -251,7 +244,7 @@ def test_two_xz_streams_are_found(store):
 # What reads a repository, and what it took at the most; with a limit, so that a bomb harms no host.
 VERIFY = """
 import json, pathlib, resource, sys
-from lago_images.storage.directory import DirectoryStore
+from lago_images.storage.directory.store import DirectoryStore
 from tests.functional.test_verify import problems
 resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
 found = problems(DirectoryStore(path=pathlib.Path(sys.argv[1])), deep=True)

@@ -10,14 +10,14 @@ from dataclasses import replace
 import pytest
 
 from lago_images.building.bases import layer, libguestfs, simple
-from lago_images.building.bases.model import LayerBase
-from lago_images.building.unpack import ChecksumError
+from lago_images.building.bases.prepared import LayerBase
 from lago_images.disks.compress import compress
+from lago_images.disks.unpack import ChecksumError
 from lago_images.errors import BuildError, NotFoundError, SigningError, SpecError
 from lago_images.host.process import Runner
-from lago_images.repository.manifest import BaseRecord, Disk, Manifest
+from lago_images.repository.records.manifest import BaseRecord, Disk, Manifest
 from lago_images.settings import Settings, TemplateSource
-from lago_images.storage.directory import DirectoryStore
+from lago_images.storage.directory.store import DirectoryStore
 from tests.clients.virt_builder import VirtBuilder
 from tests.support.files import serving
 from tests.support.images import a_context, a_spec

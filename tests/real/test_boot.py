@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from lago_images.building.boot import boot_test
-from lago_images.building.disks import standalone
+from lago_images.building.boot.boot_test import boot_test
+from lago_images.building.qcow2 import standalone
 from lago_images.errors import BootError, ToolMissingError
 from lago_images.host import kvm
 from lago_images.host.kvm import Acceleration
@@ -97,7 +97,7 @@ def test_a_guest_whose_emulated_processor_locks_up_is_started_twice(boot, tmp_pa
 BOOTS = """
 import sys, time
 from pathlib import Path
-from lago_images.building.boot import boot_test
+from lago_images.building.boot.boot_test import boot_test
 from lago_images.errors import BootError
 from lago_images.host.kvm import Acceleration
 from lago_images.host.process import Runner

@@ -11,10 +11,10 @@ from contextlib import contextmanager, suppress
 
 import pytest
 
-from lago_images.building import boot
-from lago_images.building.agent import Agent
-from lago_images.building.bases import bootstrap
-from lago_images.building.bases.debian import host_mirrors
+from lago_images.building.bases.bootstrap import build
+from lago_images.building.bases.bootstrap.debian import host_mirrors
+from lago_images.building.boot import boot_test
+from lago_images.building.boot.guest_agent import Agent
 from lago_images.errors import BuildError
 from lago_images.host.process import Runner
 from tests.clients.serving import free_port
@@ -73,7 +73,7 @@ def test_it_starts_on_a_larger_disk_and_uses_all_of_it(debian12, tmp_path):
     subprocess.run([*create, overlay, "9G"], check=True, timeout=60)
     console = tmp_path / "console.log"
     port = free_port()
-    argv = ["qemu-system-x86_64", "-accel", "tcg", *boot._devices(overlay, console)]
+    argv = ["qemu-system-x86_64", "-accel", "tcg", *boot_test._devices(overlay, console)]
     argv = [f"{a},hostfwd=tcp:127.0.0.1:{port}-:22" if a.startswith("user,") else a for a in argv]
     with Runner().started(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as qemu:
         agent = Agent(send=qemu.stdin.fileno(), receive=qemu.stdout.fileno(), clock=time.monotonic)
@@ -107,7 +107,7 @@ def test_a_mirror_that_is_not_there_fails_and_leaves_nothing(tmp_path):
     work = tmp_path / "work"
     work.mkdir()
     with pytest.raises(BuildError, match=r"bootstrapping Debian 12 \(bookworm\) failed"):
-        bootstrap.prepare(spec, work, a_context(tmp_path), Runner(environ=os.environ))
+        build.prepare(spec, work, a_context(tmp_path), Runner(environ=os.environ))
     assert not list(work.iterdir())
 
 
@@ -157,7 +157,7 @@ def test_a_proxy_s_password_gets_to_the_proxy_and_nowhere_else(tmp_path, told):
             environ["http_proxy"] = url
         runner = Runner(environ=environ, log=tmp_path / "log")
         with pytest.raises(BuildError) as caught:
-            bootstrap.prepare(spec, work, a_context(tmp_path), runner)
+            build.prepare(spec, work, a_context(tmp_path), runner)
     assert users == {"Basic " + base64.b64encode(b"me:s3cret").decode()}
     log = (tmp_path / "log").read_text()
     assert "mirror.invalid" in log
@@ -182,11 +182,11 @@ def test_a_host_whose_apt_trusts_no_debian_key_has_them(tmp_path):
     environ = {**os.environ, "PATH": f"{tmp_path}/bin:{os.environ['PATH']}"}
     # The signatures have been checked by then.
     with pytest.raises(BuildError, match="Unable to locate package no-such-package"):
-        bootstrap.prepare(spec, work, a_context(tmp_path), Runner(environ=environ))
+        build.prepare(spec, work, a_context(tmp_path), Runner(environ=environ))
 
 
 def test_a_disk_that_is_too_small_is_told_as_such(tmp_path):
-    from lago_images.building.bases.partition import Layout, write_disk
+    from lago_images.building.bases.bootstrap.disk import Layout, write_disk
 
     rootfs = tmp_path / "rootfs"
     rootfs.mkdir()

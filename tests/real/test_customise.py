@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from lago_images.building.bases.model import Prepared
-from lago_images.building.customise import customise
+from lago_images.building.bases.prepared import Prepared
+from lago_images.building.customise.sysprep import customise
 from lago_images.errors import BuildError
 from lago_images.host.kvm import Acceleration
 from lago_images.host.process import Runner

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lago_images.building.bases.debian import Mirrors, host_mirrors
+from lago_images.building.bases.bootstrap.debian import Mirrors, host_mirrors
 from lago_images.host.process import Runner
 from tests.tools import need
 

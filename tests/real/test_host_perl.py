@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lago_images.spec.edit_command import is_harmless
+from lago_images.specs.edit_command import is_harmless
 from tests.tools import need
 
 pytestmark = pytest.mark.real

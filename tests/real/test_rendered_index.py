@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 
-from lago_images.repository import index
-from lago_images.repository.state import read
-from lago_images.storage.directory import DirectoryStore
+from lago_images.repository.records.state import read
+from lago_images.repository.rendering import index
+from lago_images.storage.directory.store import DirectoryStore
 from tests.clients.virt_builder import VirtBuilder, VirtBuilderError
 from tests.support.handmade import manifest, publish_by_hand
 from tests.support.strategies import states

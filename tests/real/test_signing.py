@@ -12,11 +12,11 @@ from lago_images.console import Console
 from lago_images.errors import SigningError
 from lago_images.host.gpg import throw_away
 from lago_images.host.process import Runner
-from lago_images.repository import layout
-from lago_images.repository.publisher import publishing
-from lago_images.repository.signing import open_signer
+from lago_images.repository.publishing.publisher import publishing
+from lago_images.repository.records import layout
+from lago_images.repository.rendering.signing import open_signer
 from lago_images.settings import Settings
-from lago_images.storage.directory import DirectoryStore
+from lago_images.storage.directory.store import DirectoryStore
 from tests.clients.virt_builder import VirtBuilder, VirtBuilderError
 from tests.support.handmade import manifest, publish_by_hand, put_release, release
 from tests.support.keys import home, make_key, with_subkeys

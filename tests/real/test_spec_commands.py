@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from lago_images.spec.commands import COMMANDS, NEWER, OPTIONS, SELECTORS, Form
-from lago_images.spec.parse import parse
-from lago_images.spec.read import read
+from lago_images.specs.commands import COMMANDS, NEWER, OPTIONS, SELECTORS, Form
+from lago_images.specs.parse import parse
+from lago_images.specs.read import read
 from tests.support.spec_text import commands
 from tests.tools import need
 

@@ -14,7 +14,7 @@ import pytest
 
 from lago_images.errors import SigningError
 from lago_images.host.process import Runner
-from lago_images.repository.signing import open_signer
+from lago_images.repository.rendering.signing import open_signer
 from lago_images.repository.statements import envelope, provenance, sbom, sums
 from lago_images.settings import Settings
 from tests.support.handmade import disk_bytes, manifest

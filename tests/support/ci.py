@@ -4,7 +4,7 @@ from pathlib import Path
 
 from lago_images.building.model import Result
 from lago_images.planning.model import Action, Plan, PlannedImage, Reason, ReasonKind
-from lago_images.repository.manifest import BaseRecord, BootTest, Disk, Manifest
+from lago_images.repository.records.manifest import BaseRecord, BootTest, Disk, Manifest
 
 HOSTILE = (
     "@octocat #12 GH-12 octo/repo#1 https://evil.example www.evil.example a@b.co "

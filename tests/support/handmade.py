@@ -5,14 +5,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from lago_images.repository.layout import BuildKey, headers
-from lago_images.repository.manifest import BaseRecord, BootTest, Disk, Manifest
-from lago_images.repository.metadata import hash_file, metadata_file
-from lago_images.repository.publisher import Publisher
-from lago_images.repository.release import Release
-from lago_images.repository.signing import Signer
-from lago_images.repository.site import Site
-from lago_images.spec.model import Base, BaseKind, Operation, Spec
+from lago_images.repository.publishing.publisher import Publisher
+from lago_images.repository.records.layout import BuildKey, headers
+from lago_images.repository.records.manifest import BaseRecord, BootTest, Disk, Manifest
+from lago_images.repository.records.release import Release
+from lago_images.repository.rendering.lago import hash_file, metadata_file
+from lago_images.repository.rendering.signing import Signer
+from lago_images.repository.rendering.site import Site
+from lago_images.specs.model import Base, BaseKind, Operation, Spec
 from lago_images.storage.base import Store
 
 SITE = Site(name="test-repo", base_url="http://images.example.org/repo")

@@ -10,18 +10,19 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from lago_images.building import contents
-from lago_images.building.bases import bootstrap, debian, guest, partition
-from lago_images.building.bases.model import Package, Prepared
+from lago_images.building import packages as contents
+from lago_images.building.bases.bootstrap import build, debian, guest_files
+from lago_images.building.bases.bootstrap import disk as partition
+from lago_images.building.bases.prepared import Package, Prepared
 from lago_images.building.model import Context
 from lago_images.console import Console
 from lago_images.host.process import Runner
-from lago_images.repository.manifest import BaseRecord
+from lago_images.repository.records.manifest import BaseRecord
 from lago_images.settings import Settings
-from lago_images.spec.model import Spec
-from lago_images.spec.parse import parse
+from lago_images.specs.model import Spec
+from lago_images.specs.parse import parse
 from lago_images.storage.base import Store
-from lago_images.storage.directory import DirectoryStore
+from lago_images.storage.directory.store import DirectoryStore
 
 DEBIAN12 = """\
 #name=Debian 12
@@ -29,7 +30,7 @@ DEBIAN12 = """\
 #arch=x86_64
 #distro=debian
 """
-_MADE_BY = (bootstrap, debian, guest, partition)
+_MADE_BY = (build, debian, guest_files, partition)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,7 +101,7 @@ def _build(kept: Path) -> None:
         made.mkdir()
         runner = Runner(log=folder / "log")
         spec = a_spec(DEBIAN12, "debian-12")
-        prepared = bootstrap.prepare(spec, folder, a_context(folder), runner)
+        prepared = build.prepare(spec, folder, a_context(folder), runner)
         assert prepared.packages is not None
         (made / "packages.txt").write_text(contents.render(prepared.packages))
         prepared.disk.replace(made / "disk.raw")

@@ -3,7 +3,8 @@
 import hashlib
 from collections.abc import Iterable, Mapping
 
-from lago_images.planning.facts import (
+from lago_images.planning.git import Change, Commit
+from lago_images.planning.history import (
     Ask,
     Built,
     Current,
@@ -13,10 +14,9 @@ from lago_images.planning.facts import (
     Relation,
     Since,
 )
-from lago_images.planning.gitdata import Change, Commit
 from lago_images.planning.model import Plan, PlannedImage, Tree
 from lago_images.planning.plan import make
-from lago_images.spec.model import Base, BaseKind, Spec
+from lago_images.specs.model import Base, BaseKind, Spec
 
 DAY = 86_400
 NOW = 1000 * DAY

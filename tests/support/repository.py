@@ -4,10 +4,10 @@ import hashlib
 from collections.abc import Mapping
 
 from lago_images.planning.model import Action, Plan, PlannedImage
-from lago_images.repository.layout import PUBLISHED, ReleaseKey
-from lago_images.repository.manifest import BaseRecord, Disk, Manifest
-from lago_images.repository.release import Release
-from lago_images.repository.state import PublishedCommit
+from lago_images.repository.records.layout import PUBLISHED, ReleaseKey
+from lago_images.repository.records.manifest import BaseRecord, Disk, Manifest
+from lago_images.repository.records.release import Release
+from lago_images.repository.records.state import PublishedCommit
 from lago_images.storage.base import Store
 
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import msgspec
 
-from lago_images.ci.results import Results
+from lago_images.jobs.results import Results
 from lago_images.planning.model import Plan
-from lago_images.repository.manifest import Manifest
-from lago_images.repository.release import Release
+from lago_images.repository.records.manifest import Manifest
+from lago_images.repository.records.release import Release
 
 FOLDER = Path(__file__).parents[2] / "docs/schemas"
 DOCUMENTS = {"manifest": Manifest, "release": Release, "plan": Plan, "results": Results}

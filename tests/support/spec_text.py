@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from lago_images.spec.model import Operation, Spec
+from lago_images.specs.model import Operation, Spec
 
 
 def commands(operations: Iterable[Operation]) -> str:

@@ -2,9 +2,9 @@
 
 from hypothesis import strategies as st
 
-from lago_images.repository.layout import NAME
-from lago_images.repository.manifest import Manifest
-from lago_images.repository.state import State
+from lago_images.repository.records.layout import NAME
+from lago_images.repository.records.manifest import Manifest
+from lago_images.repository.records.state import State
 from tests.support.handmade import manifest, release
 
 # Anything JSON can carry, lone surrogates too: what renders must not depend on who checked.

@@ -5,8 +5,8 @@ import json
 import pytest
 from jsonschema import Draft202012Validator
 
-from lago_images.ci import results
-from lago_images.planning import document
+from lago_images.jobs import results
+from lago_images.planning import formats
 from tests.support.ci import built, failed, plan, planned
 from tests.support.handmade import manifest, release
 from tests.support.schemas import DOCUMENTS, FOLDER, rendered
@@ -14,7 +14,7 @@ from tests.support.schemas import DOCUMENTS, FOLDER, rendered
 WRITTEN = {
     "manifest": manifest().to_json(),
     "release": release().to_json(),
-    "plan": document.to_json(plan(planned("one"), planned("two"))),
+    "plan": formats.to_json(plan(planned("one"), planned("two"))),
     "results": results.dump([built("a"), failed("b")]),
 }
 

@@ -4,17 +4,16 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from lago_images.building import cache
-from lago_images.building.bases.model import LayerBase, Prepared
-from lago_images.building.bases.size import enlarge
+from lago_images.building import downloads
+from lago_images.building.bases.prepared import LayerBase, Prepared, enlarge
 from lago_images.building.model import Context
-from lago_images.building.unpack import ChecksumError, disk_format
 from lago_images.disks.decompress import PIECE, DamagedError, decompress
+from lago_images.disks.unpack import ChecksumError, disk_format
 from lago_images.errors import BuildError
 from lago_images.host import space
 from lago_images.host.process import Runner
-from lago_images.repository.manifest import BaseRecord, Disk, Manifest
-from lago_images.spec.model import Spec
+from lago_images.repository.records.manifest import BaseRecord, Disk, Manifest
+from lago_images.specs.model import Spec
 
 LAYERS = "layers"
 
@@ -59,7 +58,7 @@ def _fetch(manifest: Manifest, disk: Path, context: Context) -> None:
     folder = context.cache / LAYERS
     kept = folder / f"sha256-{expected.sha256}"
     space.demand(disk.parent, expected.size, f"unpacking {what}")
-    with cache.locked(kept):
+    with downloads.locked(kept):
         if kept.exists():
             try:
                 _unpack(kept, disk, expected, what)
@@ -67,11 +66,11 @@ def _fetch(manifest: Manifest, disk: Path, context: Context) -> None:
                 context.console.warn(f"the copy of {what} in {folder} was damaged")
                 kept.unlink()
             else:
-                cache.touch(kept)
+                downloads.touch(kept)
                 return
         space.demand(folder, expected.compressed_size, f"downloading {what}")
         _download(manifest, disk, kept, context)
-    cache.prune(folder, keep=kept)
+    downloads.prune(folder, keep=kept)
 
 
 def _download(manifest: Manifest, disk: Path, kept: Path, context: Context) -> None:

@@ -1,22 +1,202 @@
-"""``libguestfs:`` bases: virt-builder's templates.
+"""virt-builder's template sources: which there are, and what their signed indexes say.
+
+``libguestfs:`` bases: virt-builder's templates.
 
 virt-builder itself would start an appliance to hand out a template, before anything is customised.
 The signed index has all that is needed to do without: the file's name and its checksum.
 """
 
+import configparser
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urljoin, urlsplit
 
-from lago_images.building.bases import sources
-from lago_images.building.bases.model import Prepared
+from lago_images.building.bases.prepared import Prepared
 from lago_images.building.bases.simple import fetch, finished
 from lago_images.building.model import Context
-from lago_images.building.unpack import Checksum, unpack
-from lago_images.errors import BuildError
+from lago_images.disks.unpack import Checksum, unpack
+from lago_images.errors import BuildError, CommandError, SigningError
+from lago_images.host.gpg import Gpg, fingerprints, throw_away
+from lago_images.host.http import Client, HttpError, Limits, TooLargeError
 from lago_images.host.process import Runner
-from lago_images.repository.manifest import BaseRecord
-from lago_images.spec.model import Spec
+from lago_images.repository.records.manifest import BaseRecord
+from lago_images.repository.rendering import index
+from lago_images.settings import Settings, TemplateSource
+from lago_images.specs.host_files import ForbiddenPathError, HostFolder, why
+from lago_images.specs.model import Spec
+
+_SIGNED = b"-----BEGIN PGP SIGNED MESSAGE-----"
+_LARGEST_KEY = 2**20
+# An index is no larger, in bytes; and it lies where its source says: what another host answers, the
+# one who named this URL may not be meant to see.
+_LIMITS = Limits(size=64 * 2**20, same_host_only=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Template:
+    """A template of a source: its index's entry, and where its file is."""
+
+    source: str
+    entry: index.Entry
+
+    @property
+    def url(self) -> str:
+        return urljoin(self.source, quote(self.entry.file))
+
+
+def configured(settings: Settings, environ: Mapping[str, str]) -> tuple[TemplateSource, ...]:
+    """The sources that the settings name, or else those that virt-builder itself uses here."""
+    return settings.template_sources or _own(environ)
+
+
+def find(
+    name: str,
+    arch: str,
+    sources: tuple[TemplateSource, ...],
+    *,
+    folder: Path,
+    environ: Mapping[str, str],
+    runner: Runner,
+) -> Template:
+    """The template of a name or alias, in the first source that has it.
+
+    Args:
+        name: virt-builder's name for it.
+        arch: Its architecture.
+        sources: In the order they are asked.
+        folder: What the sources' key files are relative to.
+        environ: For the user's own keyring.
+        runner: Starts gpg.
+
+    Raises:
+        BuildError: No source has it; names what was wrong with each that could not be read.
+        SigningError: A source's signature is bad. No other source is asked then.
+    """
+    failures = []
+    for source in sources:
+        try:
+            text = _signed_text(source, folder, environ, runner)
+        except (OSError, HttpError) as error:
+            failures.append(f"{source.url}: {getattr(error, 'what', error)}")
+            continue
+        entry = _entry(text, name, arch, source)
+        if entry is not None:
+            return Template(source=source.url, entry=entry)
+    raise BuildError(
+        f"no template {name} for {arch} in {', '.join(s.url for s in sources) or 'any source'}"
+        + "".join(f"; {failure}" for failure in failures),
+        hint="template-sources in lago-images.toml names other sources; "
+        "virt-builder --list shows the templates of its own",
+    )
+
+
+def _own(environ: Mapping[str, str]) -> tuple[TemplateSource, ...]:
+    """The sources in virt-builder's configuration (virt-builder(1), SOURCES OF TEMPLATES)."""
+    config = environ.get("XDG_CONFIG_HOME") or str(Path(environ.get("HOME", "/")) / ".config")
+    system = environ.get("VIRT_BUILDER_DIRS", "").split(":")
+    roots = [Path(config) / "virt-builder"]
+    roots += [Path(d) / "virt-builder" for d in system if d] or [Path("/etc/virt-builder")]
+    found: list[TemplateSource] = []
+    for file in (f for root in roots for f in sorted(root.glob("repos.d/*.conf"))):
+        parser = configparser.ConfigParser(interpolation=None, strict=False)
+        try:
+            parser.read_string(file.read_text(encoding="utf-8"), source=str(file))
+        except (OSError, ValueError, configparser.Error) as error:
+            raise BuildError(
+                f"virt-builder's configuration {file} cannot be read: {error}"
+            ) from error
+        for section in parser.sections():
+            values = parser[section]
+            if "uri" in values and values.get("format", "native") == "native":
+                key = values.get("gpgkey", "").removeprefix("file://")
+                found.append(TemplateSource(url=values["uri"], key=key))
+    return tuple(found)
+
+
+def _signed_text(
+    source: TemplateSource, folder: Path, environ: Mapping[str, str], runner: Runner
+) -> bytes:
+    data = _read(source.url, environ)
+    if not (source.fingerprint or source.key):
+        if data.startswith(_SIGNED):
+            raise SigningError(
+                f"{source.url} is signed, and no key is named to check it with",
+                hint="give the source a fingerprint and a key in lago-images.toml",
+            )
+        return data
+    if not data.startswith(_SIGNED):
+        raise SigningError(f"{source.url} is not signed, as its fingerprint says it must be")
+    with throw_away(runner, environ) as gpg:
+        if source.key:
+            wanted = _import(gpg, source, folder)
+        else:
+            gpg = Gpg(runner=runner, home=None, environ=environ)  # noqa: PLW2901 -- the user's own
+            wanted = {_normal(source.fingerprint)}
+        try:
+            signer, text = gpg.signed_text(data)
+        except SigningError as error:
+            raise SigningError(f"{source.url}: {error.message}") from error
+    if signer not in wanted:
+        raise SigningError(f"{source.url} is signed by {signer}, not by {', '.join(wanted)}")
+    return text
+
+
+def _import(gpg: Gpg, source: TemplateSource, folder: Path) -> set[str]:
+    """Import a source's key file; returns the fingerprints whose signature is good enough."""
+    try:
+        armour = _key(source.key, folder)
+        imported = set(fingerprints(gpg, armour))
+        gpg.import_keys(armour)
+    except (OSError, ForbiddenPathError, CommandError) as error:
+        reason = why(error) if isinstance(error, OSError) else str(error)
+        raise SigningError(
+            f"{source.url}: its key {source.key} cannot be used: {reason}"
+        ) from error
+    if not source.fingerprint:
+        return imported
+    wanted = {_normal(source.fingerprint)} & imported
+    if not wanted:
+        raise SigningError(f"{source.key} does not have the key {source.fingerprint}")
+    return wanted
+
+
+def _key(path: str, folder: Path) -> bytes:
+    # The settings take no absolute path: it is of this host's own virt-builder configuration.
+    if path.startswith("/"):
+        return Path(path).read_bytes()
+    return HostFolder(folder).read(path, most=_LARGEST_KEY)
+
+
+def _entry(text: bytes, name: str, arch: str, source: TemplateSource) -> index.Entry | None:
+    entries, problems = index.parse(text, source.url)
+    if not entries and problems:
+        # What a URL answers is not shown: it may be no index but what only this host can read.
+        raise BuildError(f"{source.url} is not an index: line {problems[0].line or 1} is wrong")
+    named = [
+        entry
+        for entry in entries
+        if entry.arch == arch and name in (entry.name, *entry.get("aliases").split())
+    ]
+    exact = [entry for entry in named if entry.name == name]
+    return max(exact or named, key=lambda entry: entry.revision, default=None)
+
+
+def _read(url: str, environ: Mapping[str, str]) -> bytes:
+    if not url.startswith("file://"):
+        with Client(environ=environ).open(url, f"reading {url}", _LIMITS) as answer:
+            return answer.read()
+    with Path(unquote(urlsplit(url).path)).open("rb") as file:
+        data = file.read(_LIMITS.size + 1)
+    if len(data) > _LIMITS.size:
+        raise TooLargeError(f"reading {url}", f"it has more than {_LIMITS.size} bytes")
+    return data
+
+
+def _normal(fingerprint: str) -> str:
+    return fingerprint.replace(" ", "").upper().removeprefix("0X")
+
 
 _SHA512 = re.compile(r"[0-9a-f]{128}")
 
@@ -28,10 +208,10 @@ def prepare(spec: Spec, workdir: Path, context: Context, runner: Runner) -> Prep
         BuildError: No source has the template, or it could not be had.
         SigningError: An index is not signed as it must be.
     """
-    found = sources.find(
+    found = find(
         spec.base.name,
         spec.arch,
-        sources.configured(context.settings, context.environ),
+        configured(context.settings, context.environ),
         folder=context.settings.folder,
         environ=context.environ,
         runner=runner,
@@ -52,13 +232,13 @@ def prepare(spec: Spec, workdir: Path, context: Context, runner: Runner) -> Prep
     return finished(spec, disk, record, what=found.url, runner=runner)
 
 
-def _refuse_elsewhere(found: sources.Template) -> None:
+def _refuse_elsewhere(found: Template) -> None:
     """A template lies beside or below its index, and not on this host's disk by surprise."""
     if not found.url.startswith(found.source.rpartition("/")[0] + "/"):
         raise BuildError(f"{found.source} names a template elsewhere, neither beside nor below it")
 
 
-def _checksum(found: sources.Template) -> Checksum:
+def _checksum(found: Template) -> Checksum:
     digits = found.entry.checksum or found.entry.get("checksum")
     if not _SHA512.fullmatch(digits):
         raise BuildError(

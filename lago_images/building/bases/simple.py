@@ -2,18 +2,17 @@
 
 from pathlib import Path
 
-from lago_images.building.bases.model import Prepared
-from lago_images.building.bases.size import enlarge
-from lago_images.building.disks import info
-from lago_images.building.download import Downloader
+from lago_images.building.bases.prepared import Prepared, enlarge
+from lago_images.building.downloads import Downloader
 from lago_images.building.model import Context
-from lago_images.building.unpack import Checksum, ChecksumError, disk_format, unpack
+from lago_images.building.qcow2 import info
+from lago_images.disks.unpack import Checksum, ChecksumError, disk_format, unpack
 from lago_images.errors import Problem, SpecError
 from lago_images.host.http import Client
 from lago_images.host.process import Runner
-from lago_images.repository.manifest import BaseRecord
-from lago_images.spec.host_files import ForbiddenPathError, HostFolder, why
-from lago_images.spec.model import Spec
+from lago_images.repository.records.manifest import BaseRecord
+from lago_images.specs.host_files import ForbiddenPathError, HostFolder, why
+from lago_images.specs.model import Spec
 
 DOWNLOADS = "downloads"
 

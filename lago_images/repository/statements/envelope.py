@@ -15,8 +15,8 @@ from securesystemslib.signer import Signature  # type: ignore[attr-defined] # ha
 from lago_images.errors import CommandError, SigningError
 from lago_images.host.gpg import Gpg, fingerprints, throw_away
 from lago_images.host.process import Runner
-from lago_images.repository.manifest import canonical
-from lago_images.repository.signing import Signer
+from lago_images.repository.records.manifest import canonical
+from lago_images.repository.rendering.signing import Signer
 
 TYPE = "application/vnd.in-toto+json"
 

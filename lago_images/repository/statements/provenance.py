@@ -13,9 +13,9 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from lago_images.errors import RepositoryError
-from lago_images.repository.manifest import Manifest, canonical
-from lago_images.repository.parsing import parse_json
-from lago_images.repository.release import NO_COMMIT
+from lago_images.repository.records.manifest import Manifest, canonical
+from lago_images.repository.records.parsing import parse_json
+from lago_images.repository.records.release import NO_COMMIT
 
 # A version of its own at the end: whatever changes what is written below makes it another.
 BUILD_TYPE = (

@@ -21,7 +21,7 @@ from cyclonedx.output.json import JsonV1Dot6
 from packageurl import PackageURL
 
 from lago_images.errors import RepositoryError
-from lago_images.repository.manifest import Manifest, canonical
+from lago_images.repository.records.manifest import Manifest, canonical
 from lago_images.repository.statements.provenance import moment
 
 # As building/contents.py writes them; the list comes out of a guest, which is not trusted.

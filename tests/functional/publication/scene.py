@@ -9,10 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lago_images.repository import index, layout, metadata
-from lago_images.repository.layout import headers
+from lago_images.repository.records import layout
+from lago_images.repository.records.layout import headers
+from lago_images.repository.rendering import index, lago
 from lago_images.storage.base import Store
-from lago_images.storage.directory import DirectoryStore
+from lago_images.storage.directory.store import DirectoryStore
 from tests.functional.publication.calls import Caller
 from tests.support.keys import TestKey
 from tests.support.specs import SpecsRepo
@@ -89,12 +90,12 @@ def offered(store: Store) -> tuple[Revisions, Revisions, bytes]:
     """
     text = store.get(layout.INDEX).data
     entries, problems = index.parse(text)
-    versions, more = metadata.parse(store.get(layout.METADATA).data)
+    versions, more = lago.parse(store.get(layout.METADATA).data)
     assert problems == more == []
     sizes = {stat.key: stat.size for stat in store.list(layout.BUILDS)}
     for entry in entries:
         assert sizes[entry.file] == int(entry.get("compressed_size")), entry.file
-    newest: dict[str, metadata.Version] = {}
+    newest: dict[str, lago.Version] = {}
     for version in versions:
         for ending in (".xz", ".hash", ".metadata"):
             assert version.handle + ending in sizes, version

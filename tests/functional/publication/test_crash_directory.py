@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from lago_images.storage.directory import DirectoryStore
+from lago_images.storage.directory.store import DirectoryStore
 from tests.functional.publication import scene as scenes
 from tests.functional.publication.calls import Caller, caller
 from tests.functional.publication.judges import judge

@@ -15,15 +15,16 @@ from typing import cast
 
 import pytest
 
-from lago_images.ci import plan_job, publish_job
-from lago_images.ci.workspace import Workspace
 from lago_images.console import Console
 from lago_images.host.retry import RetryPolicy
-from lago_images.planning.facts import Ask
+from lago_images.jobs import plan as plan_job
+from lago_images.jobs import publish as publish_job
+from lago_images.jobs.workspace import Workspace
 from lago_images.planning.git import Git
-from lago_images.repository import layout
+from lago_images.planning.history import Ask
+from lago_images.repository.records import layout
 from lago_images.settings import Settings
-from lago_images.storage.s3 import S3Store
+from lago_images.storage.s3.store import S3Store
 from tests.functional.publication import scene as scenes
 from tests.functional.publication.calls import Caller, caller
 from tests.functional.publication.judges import judge, judge_signed

@@ -19,14 +19,15 @@ import pytest
 
 from lago_images.console import Console
 from lago_images.host.retry import RetryPolicy
-from lago_images.repository import index, layout, metadata
-from lago_images.repository.publisher import publishing
-from lago_images.repository.releasing import Verdict, release
-from lago_images.repository.state import State, read
+from lago_images.repository.publishing.publisher import publishing
+from lago_images.repository.publishing.releasing import Verdict, release
+from lago_images.repository.records import layout
+from lago_images.repository.records.state import State, read
+from lago_images.repository.rendering import index, lago
 from lago_images.settings import Settings
 from lago_images.storage.base import Store
-from lago_images.storage.directory import DirectoryStore
-from lago_images.storage.s3 import S3Store
+from lago_images.storage.directory.store import DirectoryStore
+from lago_images.storage.s3.store import S3Store
 from tests.support.handmade import manifest, put_build
 
 PROCESSES = 16
@@ -180,7 +181,7 @@ def histories(state: State) -> None:
 
 def contents(store: Store, state: State) -> None:
     """Every revision is a version of its own, of exactly its build."""
-    versions, problems = metadata.parse(store.get(layout.METADATA).data)
+    versions, problems = lago.parse(store.get(layout.METADATA).data)
     assert problems == []
     found = {(one.template, one.version): one.handle for one in versions}
     assert len(found) == len(versions) == sum(len(h) for h in state.releases.values())

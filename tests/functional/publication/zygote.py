@@ -17,7 +17,7 @@ import traceback
 
 def serve() -> None:
     from lago_images.cli import ci, main, repo  # noqa: F401 -- what is to be shared
-    from lago_images.storage import s3  # noqa: F401
+    from lago_images.storage.s3 import store  # noqa: F401
 
     for line in sys.stdin:
         call = json.loads(line)

@@ -9,9 +9,9 @@ import pytest
 from lago_images.console import Console
 from lago_images.host.retry import RetryPolicy
 from lago_images.storage.base import Store
-from lago_images.storage.directory import DirectoryStore
-from lago_images.storage.s3 import S3Store
-from lago_images.storage.transfer import Uploader
+from lago_images.storage.directory.store import DirectoryStore
+from lago_images.storage.s3.store import S3Store
+from lago_images.storage.s3.upload import Uploader
 from tests.servers.model import Server
 
 ATOMIC = ["directory", "ceph20", "ceph18"]

@@ -12,8 +12,8 @@ import pytest
 from lago_images.console import Console
 from lago_images.errors import StorageError
 from lago_images.host.retry import RetryPolicy
-from lago_images.storage.s3 import S3Store
-from lago_images.storage.transfer import Uploader
+from lago_images.storage.s3.store import S3Store
+from lago_images.storage.s3.upload import Uploader
 from tests.support.at_work import at_work
 
 WORK = {

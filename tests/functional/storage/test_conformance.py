@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from lago_images.errors import ConflictError, NotFoundError, StorageError
-from lago_images.storage import download
 from lago_images.storage.base import Headers, Store
-from lago_images.storage.s3 import S3Store
+from lago_images.storage.s3 import download
+from lago_images.storage.s3.store import S3Store
 from tests.functional.storage.conftest import ALL, ATOMIC, PART, Place
 from tests.servers.model import Server
 

@@ -14,11 +14,11 @@ import pytest
 from lago_images.console import Console
 from lago_images.errors import ConflictError, NotFoundError, StorageError, UsageError
 from lago_images.settings import Settings
-from lago_images.storage import directory
-from lago_images.storage.directory import DirectoryStore
+from lago_images.storage.directory import store as directory
+from lago_images.storage.directory.files import PRIVATE
+from lago_images.storage.directory.store import DirectoryStore
 from lago_images.storage.open import open_store
-from lago_images.storage.places import PRIVATE
-from lago_images.storage.s3 import S3Store
+from lago_images.storage.s3.store import S3Store
 from tests.tools import cannot
 
 
@@ -146,7 +146,7 @@ def test_a_full_disk_is_told_and_leaves_nothing() -> None:
 def test_a_killed_upload_is_seen_and_can_be_dropped(tmp_path: Path) -> None:
     code = (
         "import os, signal, sys; from pathlib import Path\n"
-        "from lago_images.storage.directory import DirectoryStore\n"
+        "from lago_images.storage.directory.store import DirectoryStore\n"
         "def chunks():\n"
         "    yield b'half'\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"

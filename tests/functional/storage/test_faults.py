@@ -8,10 +8,10 @@ import pytest
 
 from lago_images.errors import ConflictError, NotFoundError, StorageError
 from lago_images.host.retry import RetryPolicy
-from lago_images.storage import download
-from lago_images.storage.client import open_bucket
-from lago_images.storage.download import PIECE
-from lago_images.storage.s3 import S3Store
+from lago_images.storage.s3 import download
+from lago_images.storage.s3.bucket import open_bucket
+from lago_images.storage.s3.download import PIECE
+from lago_images.storage.s3.store import S3Store
 from tests.functional.storage.conftest import PART, QUICK, s3_store
 from tests.servers.model import Server
 from tests.servers.processes import free_port

@@ -9,10 +9,10 @@ import pytest
 
 from lago_images.console import Console
 from lago_images.errors import StorageError, UnsafeStoreError
-from lago_images.storage.directory import DirectoryStore
-from lago_images.storage.etags import Dialect
-from lago_images.storage.probe import FOLDER, MEMORY, probe
-from lago_images.storage.s3 import S3Store
+from lago_images.storage.directory.store import DirectoryStore
+from lago_images.storage.s3.etags import Dialect
+from lago_images.storage.s3.probe import FOLDER, MEMORY, probe
+from lago_images.storage.s3.store import S3Store
 from tests.functional.storage.conftest import QUICK, ensure_safe
 from tests.servers.model import Server
 from tests.servers.proxy import Fault, FaultProxy, Request

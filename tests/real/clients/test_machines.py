@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from lago_images.building.boot import boot_test
+from lago_images.building.boot.boot_test import boot_test
 from lago_images.host.process import Runner
 from tests.clients import lago
 from tests.support.images import read_ext4

@@ -7,11 +7,11 @@ import zlib
 
 import pytest
 
-from lago_images.building.unpack import unpack
 from lago_images.disks.checksums import Checksums
 from lago_images.disks.compress import compress
 from lago_images.disks.decompress import PIECE, DamagedError, decompress, unpacked, xz_stream
 from lago_images.disks.sparse import write_sparse
+from lago_images.disks.unpack import unpack
 from lago_images.errors import BuildError
 
 MIB = 2**20

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from lago_images.planning.fingerprint import fingerprint, parts
 from lago_images.settings import TemplateSource
-from lago_images.spec.model import Base, BaseKind, Operation, Spec
-from lago_images.spec.parse import parse
+from lago_images.specs.model import Base, BaseKind, Operation, Spec
+from lago_images.specs.parse import parse
 
 LINES = ["#base=libguestfs:fedora-42", "#arch=x86_64", "#distro=fedora", "#version=1", "#team=a b"]
 COMMANDS = ["install nfs-utils", "write /etc/a:1", "run-command true", "update"]

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lago_images.errors import UsageError
-from lago_images.planning.facts import History, ImageHoldings, Relation
-from lago_images.planning.gitdata import Change
+from lago_images.planning.git import Change
+from lago_images.planning.history import History, ImageHoldings, Relation
 from lago_images.planning.model import Action
 from tests.support.planning import (
     DAY,

@@ -4,7 +4,7 @@ import pytest
 
 from lago_images.console import Console
 from lago_images.errors import StorageError
-from lago_images.storage.directory import DirectoryStore
+from lago_images.storage.directory.store import DirectoryStore
 from lago_images.storage.overlay import OverlayStore
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from lago_images.errors import SigningError
 from lago_images.host.process import Runner
-from lago_images.repository.signing import Signer
+from lago_images.repository.rendering.signing import Signer
 from lago_images.repository.statements import envelope
 
 GOOD = {

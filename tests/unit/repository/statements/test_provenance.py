@@ -10,7 +10,7 @@ from in_toto_attestation.v1 import statement_pb2
 from in_toto_attestation.v1.statement import Statement
 
 from lago_images.errors import RepositoryError
-from lago_images.repository.manifest import BaseRecord, canonical
+from lago_images.repository.records.manifest import BaseRecord, canonical
 from lago_images.repository.statements import provenance
 from lago_images.repository.statements.provenance import BUILD_TYPE, Origin, public_url
 from tests.support.handmade import manifest

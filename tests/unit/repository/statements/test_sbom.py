@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from packageurl import PackageURL
 
-from lago_images.building import contents
-from lago_images.building.bases.model import Package as Installed
+from lago_images.building import packages as contents
+from lago_images.building.bases.prepared import Package as Installed
 from lago_images.errors import RepositoryError
 from lago_images.repository.statements import sbom
 from tests.support.handmade import manifest

@@ -1,0 +1,140 @@
+"""``bootstrap:`` bases: a disk straight from a distribution's signed packages."""
+
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+from lago_images.building.bases.bootstrap.debian import Recipe, host_mirrors, recipe
+from lago_images.building.bases.bootstrap.disk import Layout, write_disk
+from lago_images.building.bases.bootstrap.guest_files import Guest, make_guest
+from lago_images.building.bases.prepared import Prepared
+from lago_images.building.model import Context
+from lago_images.building.packages import digest, parse_dpkg_status
+from lago_images.errors import BuildError, CommandError, ToolMissingError
+from lago_images.host.process import Runner
+from lago_images.host.tools import AS_ROOT
+from lago_images.repository.records.manifest import BaseRecord
+from lago_images.specs.model import Spec
+from lago_images.specs.properties import size_bytes
+
+DEFAULT_SIZE = 6 * 2**30
+# How this host's administrator has apt reach its mirrors, which holds for a bootstrap too.
+_APT = re.compile(
+    r"^(Acquire::(?:(?:https?|ftp)::(?:Proxy(?:-Auto-Detect)?|CaInfo|Verify-Peer|Timeout)(?:::\S+)?"
+    r"|Retries|Check-Valid-Until|Check-Date|ForceIPv[46])) (\"[^\"]*\";)$",
+    re.MULTILINE,
+)
+# Ubuntu's package of Debian's keys puts them here only, where apt does not look by itself.
+_KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+
+
+def disk_size(spec: Spec) -> int:
+    """The virtual disk's bytes: the property ``size``, which has been checked, or 6 GiB."""
+    return size_bytes(spec.properties.get("size", "")) or DEFAULT_SIZE
+
+
+def prepare(spec: Spec, workdir: Path, context: Context, runner: Runner) -> Prepared:
+    """Bootstrap a release's packages into a bootable disk, without an appliance.
+
+    Raises:
+        SpecError: There is no such release.
+        BuildError: The bootstrap failed, or does not fit on the disk.
+    """
+    size = disk_size(spec)
+    todo = recipe(spec, host_mirrors(runner))
+    user = () if os.geteuid() == 0 else AS_ROOT
+    rootfs = workdir / "rootfs"
+    disk = workdir / "base.raw"
+    context.console.info(f"{spec.name}: bootstrapping {todo.release.title}")
+    try:
+        with _apt_settings(workdir, runner) as settings:
+            _debootstrap(todo, rootfs, settings, runner, user)
+        packages = parse_dpkg_status((rootfs / "var/lib/dpkg/status").read_text("utf-8"))
+        guest = Guest(title=todo.release.title, hostname=_hostname(spec), uuid=str(uuid.uuid4()))
+        make_guest(rootfs, guest)
+        layout = Layout(size=size, uuid=guest.uuid)
+        write_disk(rootfs, disk, layout, workdir, runner, user=user)
+    finally:
+        _remove(rootfs, runner, user)
+    record = BaseRecord(ref=str(spec.base), digest=digest(packages), detail=todo.detail)
+    return Prepared(disk=disk, format="raw", record=record, packages=packages)
+
+
+def _debootstrap(
+    todo: Recipe, rootfs: Path, settings: Path, runner: Runner, user: tuple[str, ...]
+) -> None:
+    # fmt: off
+    argv = [
+        *user, "mmdebstrap",
+        "--mode=root",
+        "--variant=minbase",
+        "--format=directory",
+        "--components=main",
+        f"--architectures={todo.arch}",
+        f"--include={','.join(todo.packages)}",
+        f"--aptopt={settings}",
+        *_keyring(todo),
+        # One write of the finished folder follows; until then nothing needs to be durable.
+        "--dpkgopt=force-unsafe-io",
+        todo.release.codename,
+        str(rootfs),
+        *todo.sources,
+    ]
+    # fmt: on
+    try:
+        runner.run(argv, doing=f"bootstrapping {todo.release.title}")
+    except CommandError as error:
+        raise BuildError(
+            f"bootstrapping {todo.release.title} failed: {_reason(error)}",
+            hint="mirror= in the spec names another mirror; the log has apt's whole output",
+        ) from error
+
+
+def _keyring(todo: Recipe) -> tuple[str, ...]:
+    """Debian's keys besides those in trusted.gpg.d; mmdebstrap finds those of its own mirrors."""
+    return (f"--keyring={_KEYRING}",) if todo.sources and _KEYRING.exists() else ()
+
+
+@contextmanager
+def _apt_settings(folder: Path, runner: Runner) -> Generator[Path]:
+    """A file for apt, which nobody else may read: a proxy of the host's may have a password."""
+    lines = ['Acquire::Languages "none";', *_host_settings(runner)]
+    settings = folder / "apt.conf"
+    try:
+        settings.touch(mode=0o600, exist_ok=False)
+        settings.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        yield settings
+    finally:
+        settings.unlink(missing_ok=True)
+
+
+def _host_settings(runner: Runner) -> list[str]:
+    try:
+        out = runner.capture(["apt-config", "dump", "Acquire"], doing="reading apt's settings")
+    except ToolMissingError:
+        return []
+    return [f"{m[1]} {m[2]}" for m in _APT.finditer(out.decode(errors="replace"))]
+
+
+def _reason(error: CommandError) -> str:
+    """The line that tells most: apt's or mmdebstrap's error."""
+    errors = [line for line in error.tail if line.startswith(("E: ", "Err:"))]
+    return (errors or list(error.tail) or [error.message])[0]
+
+
+def _hostname(spec: Spec) -> str:
+    return re.sub(r"[^a-z0-9-]+", "-", spec.name.lower()).strip("-")[:63] or "debian"
+
+
+def _remove(rootfs: Path, runner: Runner, user: tuple[str, ...]) -> None:
+    """Remove the folder, whose files belong to other users when unshared."""
+    if not rootfs.exists():
+        return
+    if user:
+        runner.run([*user, "rm", "-rf", "--one-file-system", str(rootfs)])
+    else:
+        shutil.rmtree(rootfs)

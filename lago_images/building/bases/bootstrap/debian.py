@@ -1,0 +1,180 @@
+"""Debian's releases, what a guest of each needs, and where its packages come from."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Self
+
+from lago_images.errors import CommandError, Problem, SpecError, ToolMissingError
+from lago_images.host.process import Runner
+from lago_images.specs.bases import security_archive
+from lago_images.specs.model import Spec
+from lago_images.specs.properties import value_problem, words
+
+# The smallest set with what lago and virt-builder use: ifupdown, because lago writes
+# /etc/network/interfaces; the guest agent, because it is how readiness is tested.
+_PACKAGES = (
+    "systemd-sysv",
+    "udev",
+    "dbus",
+    "libpam-systemd",
+    "kmod",
+    "procps",
+    "iproute2",
+    "iputils-ping",
+    "netbase",
+    "ifupdown",
+    "isc-dhcp-client",
+    "openssh-server",
+    "qemu-guest-agent",
+    "ca-certificates",
+    "e2fsprogs",
+    "fdisk",
+    "less",
+    "vim-tiny",
+    "sudo",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Release:
+    """A Debian release; ``number`` is its major version."""
+
+    codename: str
+    number: int
+
+    @property
+    def title(self) -> str:
+        return f"Debian {self.number} ({self.codename})"
+
+
+RELEASES = (
+    Release(codename="bullseye", number=11),
+    Release(codename="bookworm", number=12),
+    Release(codename="trixie", number=13),
+)
+# The kernel for virtual machines: a quarter of the plain one's size, with NFS server, iSCSI
+# target and KVM, without drivers for hardware. Named by Debian's architecture.
+_ARCHES = {"x86_64": ("amd64", "linux-image-cloud-amd64")}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """What to bootstrap.
+
+    Attributes:
+        arch: As Debian spells it.
+        packages: To install besides the essential ones.
+        sources: Lines for apt's sources.list; empty for mmdebstrap's own mirrors.
+    """
+
+    release: Release
+    arch: str
+    packages: tuple[str, ...]
+    sources: tuple[str, ...]
+
+    @property
+    def detail(self) -> str:
+        """Where the packages came from, for the manifest."""
+        return "; ".join(self.sources) or "mmdebstrap's default mirrors"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mirrors:
+    """URLs of Debian's archive and of its security archive."""
+
+    main: str
+    security: str
+
+    @classmethod
+    def of(cls, main: str, security: str | None = None) -> Self:
+        """A security archive that is not said is beside the main one, else it is the same."""
+        return cls(main=main, security=security or security_archive(main) or main)
+
+
+def find_release(name: str) -> Release | None:
+    """The release that ``debian-12``, ``debian12``, ``bookworm`` or ``debian-bookworm`` name."""
+    for release in RELEASES:
+        if re.fullmatch(rf"(debian-?)?({release.number}|{release.codename})", name.lower()):
+            return release
+    return None
+
+
+def recipe(spec: Spec, host: Mirrors | None) -> Recipe:
+    """Decide what a spec with a ``bootstrap:`` base bootstraps.
+
+    Args:
+        spec: Its base, and its properties ``packages``, ``mirror`` and ``snapshot``, which have
+            been checked.
+        host: The mirrors that this host's apt uses, when it is a Debian.
+
+    Raises:
+        SpecError: There is no such release.
+    """
+    release = find_release(spec.base.name)
+    if release is None:
+        known = ", ".join(f"debian-{r.number}" for r in RELEASES)
+        what = f"no release named {spec.base.name!r} can be bootstrapped; known: {known}"
+        raise SpecError([Problem(spec.path, spec.base.line, what)])
+    arch, kernel = _ARCHES[spec.arch]
+    return Recipe(
+        release=release,
+        arch=arch,
+        packages=(kernel, *_PACKAGES, *words(spec.properties.get("packages", ""))),
+        sources=_sources(release, _mirrors(spec.properties) or host, spec.properties),
+    )
+
+
+def host_mirrors(runner: Runner) -> Mirrors | None:
+    """The mirrors this host's apt gets Debian from, as far as a spec could name them.
+
+    None when it is not a Debian, or gets it from files, from a list of mirrors or with a password.
+    """
+    try:
+        # fmt: off
+        out = runner.capture(
+            [
+                "apt-get", "indextargets",
+                "--format", "$(LABEL)\t$(REPO_URI)",
+                "Created-By: Packages", "Origin: Debian",
+            ],
+            doing="asking apt for its mirrors",
+        )
+        # fmt: on
+    except (CommandError, ToolMissingError):
+        return None
+    found: dict[str, str] = {}
+    for line in out.decode(errors="replace").splitlines():
+        label, _, url = line.partition("\t")
+        # The guest's apt gets them too, and the manifest is public.
+        if value_problem("mirror", url) is None:
+            found.setdefault(label, url.rstrip("/"))
+    if "Debian" not in found:
+        return None
+    return Mirrors.of(found["Debian"], found.get("Debian-Security"))
+
+
+def _mirrors(properties: Mapping[str, str]) -> Mirrors | None:
+    urls = [url.rstrip("/") for url in properties.get("mirror", "").split()]
+    if not urls:
+        return None
+    found = Mirrors.of(*urls)
+    moment = properties.get("snapshot")
+    if moment is None:
+        return found
+    return Mirrors(main=f"{found.main}/{moment}", security=f"{found.security}/{moment}")
+
+
+def _sources(
+    release: Release, mirrors: Mirrors | None, properties: Mapping[str, str]
+) -> tuple[str, ...]:
+    if mirrors is None:
+        return ()
+    # A snapshot's Release files have expired by their nature; they are still signed.
+    option = "[check-valid-until=no] " if "snapshot" in properties else ""
+    main, name = mirrors.main, release.codename
+    return (
+        f"deb {option}{main} {name} main",
+        f"deb {option}{main} {name}-updates main",
+        f"deb {option}{mirrors.security} {name}-security main",
+    )

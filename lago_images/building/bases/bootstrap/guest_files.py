@@ -1,0 +1,158 @@
+"""The files that make a Debian a guest: boot menu, network, first boot."""
+
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from lago_images.building.customise.sysprep import ssh_keys_unit
+from lago_images.errors import BuildError
+
+# net.ifnames, biosdevname: lago configures eth0, eth1, … in its guests.
+_KERNEL_OPTIONS = "console=tty0 console=ttyS0,115200n8 net.ifnames=0 biosdevname=0"
+_UNITS = "etc/systemd/system"
+_LIB = "usr/local/lib/lago-images"
+
+# /vmlinuz and /initrd.img are links that Debian's kernel packages keep on the newest kernel, so
+# the menu outlives updates without GRUB's own package.
+_GRUB_CFG = """\
+serial --unit=0 --speed=115200
+terminal_input console serial
+terminal_output console serial
+set default=0
+set timeout=0
+menuentry "{title}" {{
+  search --no-floppy --fs-uuid --set=root {uuid}
+  linux /vmlinuz root=UUID={uuid} ro {options}
+  initrd /initrd.img
+}}
+"""
+_DEFAULT_GRUB = """\
+GRUB_TIMEOUT=0
+GRUB_CMDLINE_LINUX_DEFAULT=""
+GRUB_CMDLINE_LINUX="{options}"
+GRUB_TERMINAL="console serial"
+GRUB_SERIAL_COMMAND="serial --unit=0 --speed=115200"
+"""
+_INTERFACES = """\
+source /etc/network/interfaces.d/*
+
+auto lo
+iface lo inet loopback
+
+allow-hotplug eth0
+iface eth0 inet dhcp
+"""
+_HOSTS = """\
+127.0.0.1 localhost
+127.0.1.1 {hostname}
+::1 localhost ip6-localhost ip6-loopback
+ff02::1 ip6-allnodes
+ff02::2 ip6-allrouters
+"""
+_GROW = """\
+#!/bin/sh
+# Grow the root partition and its file system to the disk's end. Does nothing where they are.
+set -eu
+partition=$(findmnt --noheadings --raw --output SOURCE /)
+entry=/sys/class/block/${partition##*/}
+[ -e "$entry/partition" ] || exit 0
+number=$(cat "$entry/partition")
+parent=$(basename "$(realpath "$entry/..")")
+end=$(($(cat "$entry/start") + $(cat "$entry/size")))
+if [ $(($(cat "/sys/class/block/$parent/size") - end)) -ge 2048 ]; then
+  echo ", +" | sfdisk --quiet --no-reread --no-tell-kernel -N "$number" "/dev/$parent"
+  partx --update --nr "$number" "/dev/$parent"
+fi
+resize2fs "$partition"
+"""
+_GROW_UNIT = """\
+[Unit]
+Description=Grow the root file system to the size of the disk
+DefaultDependencies=no
+After=systemd-remount-fs.service
+Before=sysinit.target shutdown.target
+Conflicts=shutdown.target
+
+[Service]
+Type=oneshot
+ExecStart=/usr/local/lib/lago-images/grow-root
+"""
+# What mmdebstrap copies from the host, leaves of itself, or packages make once for all machines.
+_REMOVED = (
+    "etc/resolv.conf",
+    "etc/machine-id",
+    "var/lib/dbus/machine-id",
+    "etc/apt/apt.conf.d/99mmdebstrap",
+    "etc/dpkg/dpkg.cfg.d/99mmdebstrap",
+)
+_REMOVED_GLOBS = ("etc/ssh/ssh_host_*", "var/cache/ldconfig/*", "var/log/apt/*", "var/log/dpkg.log")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Guest:
+    """What differs between guests: the menu's title, the host name, the root file system."""
+
+    title: str
+    hostname: str
+    uuid: str
+
+
+def make_guest(rootfs: Path, guest: Guest) -> None:
+    """Write the files of a guest into a folder with a Debian in it."""
+    for name in _REMOVED:
+        (rootfs / name).unlink(missing_ok=True)
+    for pattern in _REMOVED_GLOBS:
+        for path in rootfs.glob(pattern):
+            path.unlink()
+    for name, (text, mode) in _files(guest).items():
+        _place(rootfs, name, text, mode)
+    _want(rootfs, "sysinit.target", "grow-root.service")
+    _want(rootfs, "ssh.service", "ssh-host-keys.service")
+    _link(rootfs, "var/lib/dbus/machine-id", "/etc/machine-id")
+
+
+def _files(guest: Guest) -> dict[str, tuple[str, int]]:
+    cfg = _GRUB_CFG.format(title=guest.title, uuid=guest.uuid, options=_KERNEL_OPTIONS)
+    return {
+        "boot/grub/grub.cfg": (cfg, 0o644),
+        "etc/default/grub": (_DEFAULT_GRUB.format(options=_KERNEL_OPTIONS), 0o644),
+        "etc/fstab": (f"UUID={guest.uuid} / ext4 errors=remount-ro 0 1\n", 0o644),
+        "etc/hostname": (guest.hostname + "\n", 0o644),
+        "etc/hosts": (_HOSTS.format(hostname=guest.hostname), 0o644),
+        # Empty, not missing: systemd then makes one at each machine's first boot.
+        "etc/machine-id": ("", 0o444),
+        "etc/network/interfaces": (_INTERFACES, 0o644),
+        f"{_LIB}/grow-root": (_GROW, 0o755),
+        f"{_UNITS}/grow-root.service": (_GROW_UNIT, 0o644),
+        f"{_UNITS}/ssh-host-keys.service": (ssh_keys_unit(), 0o644),
+    }
+
+
+def _want(rootfs: Path, target: str, unit: str) -> None:
+    _link(rootfs, f"{_UNITS}/{target}.wants/{unit}", f"/{_UNITS}/{unit}")
+
+
+def _link(rootfs: Path, name: str, target: str) -> None:
+    path = _inside(rootfs, name)
+    path.unlink(missing_ok=True)
+    path.symlink_to(target)
+
+
+def _place(rootfs: Path, name: str, text: str, mode: int) -> None:
+    path = _inside(rootfs, name)
+    # A package may have made it a link, which would lead out of the folder when followed here.
+    path.unlink(missing_ok=True)
+    path.write_text(text, encoding="utf-8")
+    path.chmod(mode)
+
+
+def _inside(rootfs: Path, name: str) -> Path:
+    """The path of a file in the folder, with its parents made; links may not lead out of it."""
+    parent = rootfs
+    for part in PurePosixPath(name).parent.parts:
+        parent = parent / part
+        if not parent.resolve().is_relative_to(rootfs.resolve()):
+            raise BuildError(f"/{name} would be written outside the guest: {parent} is a link")
+        if not parent.is_dir():
+            parent.mkdir(mode=0o755)
+            parent.chmod(0o755)
+    return parent / PurePosixPath(name).name

@@ -1,0 +1,92 @@
+"""What a base hands on: a disk that may be modified, and what is known of it.
+
+The virtual size that a spec asks for.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lago_images.building import qcow2
+from lago_images.errors import Problem, SpecError
+from lago_images.host.process import Runner
+from lago_images.repository.records.manifest import BaseRecord, Manifest
+from lago_images.specs.model import Spec
+from lago_images.specs.properties import size_bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class Package:
+    """One installed package, as the guest's own package manager names it."""
+
+    name: str
+    version: str
+    arch: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """A disk in the work directory.
+
+    Attributes:
+        disk: The disk file; it has no backing file and may be modified.
+        format: ``qcow2`` or ``raw``.
+        record: What it was made from.
+        packages: What is installed on it, sorted; None where that is not known yet.
+    """
+
+    disk: Path
+    format: str
+    record: BaseRecord
+    packages: tuple[Package, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerBase:
+    """The image that a layer stands on.
+
+    Attributes:
+        manifest: The base's build.
+        disk: The base's decompressed disk from this run, which is only read; None to take it
+            from the store.
+    """
+
+    manifest: Manifest
+    disk: Path | None = None
+
+
+def enlarge(
+    spec: Spec, prepared: Prepared, runner: Runner, *, facts: Mapping[str, Any] | None = None
+) -> Prepared:
+    """Make a base's disk as large as the property ``size`` says, when there is one.
+
+    Only the disk grows. Its last partition and file system grow when the guest starts, in guests
+    that do so (ours, and cloud images), or by ``virt-builder --size``.
+
+    Args:
+        spec: Has the property.
+        prepared: The base's disk.
+        runner: Starts qemu-img.
+        facts: What ``qemu-img info`` told of the disk, where it was asked already.
+
+    Raises:
+        SpecError: The base is larger already.
+    """
+    text = spec.properties.get("size")
+    size = size_bytes(text) if text else None
+    if size is None:
+        return prepared
+    disk = str(prepared.disk)
+    if facts is None:
+        facts = qcow2.info(prepared.disk, prepared.format, runner, doing=f"reading {disk}")
+    now = int(facts["virtual-size"])
+    if size < now:
+        what = f"size={text} is less than the base's {now} bytes: a disk can only grow"
+        raise SpecError([Problem(spec.path, spec.lines.get("size"), what)])
+    if size > now:
+        runner.run(
+            ["qemu-img", "resize", "-q", "-f", prepared.format, disk, str(size)],
+            doing="enlarging the disk",
+        )
+    return prepared

@@ -1,0 +1,252 @@
+"""The boot test: a finished disk is started from an overlay until its guest agent answers."""
+
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from lago_images.building import packages as contents
+from lago_images.building import reservations
+from lago_images.building.bases.prepared import Package
+from lago_images.building.boot.guest_agent import Agent
+from lago_images.building.boot.machines import Machine, host, machine_for
+from lago_images.console import clean
+from lago_images.errors import BootError, ToolMissingError
+from lago_images.host import space
+from lago_images.host.kvm import Acceleration
+from lago_images.host.process import Runner
+from lago_images.host.redaction import command_line
+from lago_images.repository.records.manifest import BootTest
+
+TCG_FACTOR = 4
+TAIL = 20
+_LATE = 1.0
+_ASK = 60.0
+_HINT = (
+    "the agent must be installed and the console is best on ttyS0; "
+    "#boot-test=no in the spec leaves the test out"
+)
+# What a guest says before it would wait for a person for ever.
+_DEAD = re.compile(
+    rb"Kernel panic - not syncing[^\r\n]*|You are in emergency mode|Entering emergency mode"
+    rb"|Entering rescue mode|Give root password for maintenance|dracut:/#|\(initramfs\)"
+    rb"|grub rescue>|No bootable device|Boot failed: not a bootable disk"
+)
+# The kernel's own words for a processor that does not get on. A guest under emulation now and
+# then never does again, with the same disk that boots the next time.
+_LOCKED_UP = b"BUG: soft lockup"
+# Else QEMU pauses the guest when the overlay has no room to grow, and says nothing.
+_TOLD = "werror=report"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Booted:
+    """How the boot went, and which packages the guest named; None if it was not asked."""
+
+    test: BootTest
+    packages: tuple[Package, ...] | None = None
+
+
+def boot_test(
+    disk: Path,
+    fmt: str,
+    *,
+    arch: str,
+    accel: Acceleration,
+    timeout: float,
+    console_log: Path,
+    workdir: Path,
+    runner: Runner,
+    clock: Callable[[], float],
+    ask_packages: bool = False,
+) -> Booted:
+    """Start a disk and wait for its guest agent; the disk itself is only read.
+
+    Where it fails and the emulated processor locked up, it is started once more.
+
+    Args:
+        disk: The finished disk.
+        fmt: ``qcow2`` or ``raw``.
+        arch: The guest's architecture.
+        accel: What guests run on here.
+        timeout: Seconds it may take with KVM; four times that without.
+        console_log: Where the serial console's output goes.
+        workdir: Where the overlay is made, and removed again.
+        runner: What QEMU is started with.
+        clock: Seconds.
+        ask_packages: Whether to ask the guest for its packages.
+
+    Raises:
+        BootError: It did not boot; with the console's last lines.
+        ToolMissingError: The architecture's emulator is not installed.
+    """
+    machine = machine_for(arch)
+    name = "kvm" if accel.kvm and host() in machine.hosts else "tcg"
+    limit = timeout if name == "kvm" else timeout * TCG_FACTOR
+    errors = workdir / "boot-test.stderr"
+    watch = _Watch(console=console_log, errors=errors, limit=limit, clock=clock)
+
+    def start() -> Booted:
+        with _overlay(disk, fmt, workdir, runner) as overlay:
+            devices = _devices(overlay, console_log)
+            argv = [machine.program, *machine.options, "-accel", name, *devices]
+            return _boot(argv, machine, watch, name, runner, ask_packages=ask_packages)
+
+    try:
+        return start() if name == "kvm" else _start_again(start, watch, runner)
+    finally:
+        errors.unlink(missing_ok=True)
+
+
+def _start_again(start: Callable[[], Booted], watch: "_Watch", runner: Runner) -> Booted:
+    """Start an emulated guest, a second time if its processor locked up."""
+    try:
+        return start()
+    except BootError:
+        if not watch.locked_up:
+            raise
+    runner.note("the emulated processor locked up: starting the guest once more")
+    return start()
+
+
+@contextmanager
+def _overlay(disk: Path, fmt: str, workdir: Path, runner: Runner) -> Iterator[Path]:
+    overlay = workdir / "boot-test.qcow2"
+    create = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", fmt, "-b", str(disk.resolve())]
+    runner.run([*create, str(overlay)], doing="making the boot test's overlay")
+    try:
+        yield overlay
+    finally:
+        overlay.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Watch:
+    """What tells how a boot goes: the console, QEMU's errors beside the overlay, and the time."""
+
+    console: Path
+    errors: Path
+    limit: float
+    clock: Callable[[], float]
+
+    @property
+    def locked_up(self) -> bool:
+        return self.console.exists() and _LOCKED_UP in self.console.read_bytes()
+
+    def failed(self, what: str) -> BootError:
+        said = _last(self.console) or ["(the serial console said nothing)"]
+        tail = said + _last(self.errors)
+        if lack := reservations.lack(self.errors.parent):
+            return BootError(f"boot test: {what}; {lack}", tail=tail, hint=space.HINT)
+        return BootError(f"boot test: {what}", tail=tail, hint=_HINT)
+
+
+def _boot(
+    argv: Sequence[str],
+    machine: Machine,
+    watch: _Watch,
+    accel: str,
+    runner: Runner,
+    *,
+    ask_packages: bool,
+) -> Booted:
+    runner.note("+ " + command_line(argv))
+    watch.console.unlink(missing_ok=True)
+    pipe = -1  # subprocess.PIPE, which only host may import
+    try:
+        with (
+            watch.errors.open("wb") as errors,
+            runner.started(argv, stdin=pipe, stdout=pipe, stderr=errors) as qemu,
+        ):
+            assert qemu.stdin is not None  # noqa: S101 -- a pipe was asked for
+            assert qemu.stdout is not None  # noqa: S101
+            agent = Agent(send=qemu.stdin.fileno(), receive=qemu.stdout.fileno(), clock=watch.clock)
+            seconds = _wait(agent, qemu.poll, watch)
+            packages = _packages(agent, runner) if ask_packages else None
+            return Booted(test=BootTest(seconds=round(seconds, 1), accel=accel), packages=packages)
+    except ToolMissingError as error:
+        raise ToolMissingError(error.message, hint=f"apt-get install {machine.package}") from error
+
+
+def _wait(agent: Agent, ended: Callable[[], int | None], watch: _Watch) -> float:
+    """Seconds until the agent answered."""
+    begun = watch.clock()
+    dead: tuple[float, str] | None = None
+    while (passed := watch.clock() - begun) < watch.limit:
+        if agent.answers():
+            return watch.clock() - begun
+        if (code := ended()) is not None:
+            raise watch.failed(f"QEMU ended by itself with exit code {code}")
+        # A moment more, so that the reason gets into the log too.
+        if dead is None and (words := _dead(watch.console)):
+            dead = (passed, words)
+        if dead is not None and passed - dead[0] > _LATE:
+            raise watch.failed(f"the guest gave up: {dead[1]}")
+    raise watch.failed(f"the guest agent did not answer within {watch.limit:.0f} s")
+
+
+def _devices(overlay: Path, console_log: Path) -> list[str]:
+    # The names without -pci or -ccw are aliases for what the architecture has. The agent's port
+    # is QEMU's own standard input and output: no socket, whose path would be too long somewhere.
+    return [
+        "-cpu", "max",
+        "-smp", str(min(2, len(os.sched_getaffinity(0)))),
+        "-m", "2048",
+        "-nodefaults",
+        "-no-reboot",
+        "-display", "none",
+        "-drive", f"file={_quoted(overlay)},format=qcow2,if=none,id=disk,cache=unsafe,{_TOLD}",
+        "-device", "virtio-blk,drive=disk",
+        "-netdev", "user,id=net,restrict=on",
+        "-device", "virtio-net,netdev=net",
+        "-object", "rng-random,filename=/dev/urandom,id=rng",
+        "-device", "virtio-rng,rng=rng",
+        "-chardev", f"file,id=console,path={_quoted(console_log)}",
+        "-serial", "chardev:console",
+        "-chardev", "stdio,id=agent,signal=off",
+        "-device", "virtio-serial",
+        "-device", "virtserialport,chardev=agent,name=org.qemu.guest_agent.0",
+    ]  # fmt: skip
+
+
+def _packages(agent: Agent, runner: Runner) -> tuple[Package, ...] | None:
+    """What the guest's package manager names; None when the agent may not ask it."""
+    form = "${Package} ${Version} ${Architecture} ${db:Status-Status}\n"
+    for argv in (
+        ("/usr/bin/dpkg-query", "--show", f"--showformat={form}"),
+        ("/usr/bin/rpm", "-qa", "--qf", "%{NAME} %{EVR} %{ARCH} installed\n"),
+    ):
+        try:
+            agent.settle(timeout=_ASK)
+            listed = agent.run(argv, timeout=_ASK).decode()
+        except BootError as error:
+            runner.note(f"no packages from {argv[0]}: {error}")
+            continue
+        return contents.parse("\n".join(_installed(listed.splitlines())))
+    return None
+
+
+def _installed(lines: Iterable[str]) -> Iterator[str]:
+    for line in lines:
+        package, _, status = line.rpartition(" ")
+        # rpm lists the keys it trusts as packages of this name.
+        if status == "installed" and not package.startswith("gpg-pubkey "):
+            yield package
+
+
+def _dead(console: Path) -> str:
+    found = _DEAD.search(console.read_bytes()) if console.exists() else None
+    return clean(found[0].decode(errors="replace")) if found else ""
+
+
+def _last(path: Path) -> list[str]:
+    text = path.read_text(errors="replace") if path.exists() else ""
+    lines = (clean(line).strip() for line in re.split(r"[\r\n]+", text))
+    return [line for line in lines if line][-TAIL:]
+
+
+def _quoted(path: Path) -> str:
+    # QEMU's option syntax: a comma in a value is written twice.
+    return str(path.resolve()).replace(",", ",,")

@@ -1,0 +1,1 @@
+"""A spec's commands, and the clean-up after them."""

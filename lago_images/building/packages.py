@@ -1,0 +1,98 @@
+"""What is installed in an image: reading it, writing it down, comparing two."""
+
+import hashlib
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from lago_images.building.bases.prepared import Package
+
+# Names, versions and architectures of dpkg, rpm and apk are of these characters. The list comes
+# out of a guest, which is not trusted.
+_LINE = re.compile(r"([A-Za-z0-9][\w+.()~-]*) ([\w+.:~^()-]+) ([\w-]+)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """A package whose version differs between two images."""
+
+    name: str
+    old: str
+    new: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """What changed from one list of packages to another, each sorted by name."""
+
+    added: tuple[Package, ...]
+    removed: tuple[Package, ...]
+    upgraded: tuple[Change, ...]
+
+    def __bool__(self) -> bool:
+        return bool(self.added or self.removed or self.upgraded)
+
+
+def parse(text: str) -> tuple[Package, ...]:
+    """Packages of lines ``name version arch``; what is not such a line is left out."""
+    matches = (_LINE.fullmatch(line.strip()) for line in text.splitlines())
+    return tuple(
+        sorted({Package(name=m[1], version=m[2], arch=m[3]) for m in matches if m is not None})
+    )
+
+
+def render(packages: Iterable[Package]) -> str:
+    """One line ``name version arch`` a package, sorted."""
+    return "".join(f"{p.name} {p.version} {p.arch}\n" for p in sorted(packages))
+
+
+def digest(packages: Iterable[Package]) -> str:
+    """``sha256:…`` of the rendered list."""
+    return "sha256:" + hashlib.sha256(render(packages).encode()).hexdigest()
+
+
+def parse_dpkg_status(text: str) -> tuple[Package, ...]:
+    """The installed packages of dpkg's database, ``/var/lib/dpkg/status``."""
+    found = []
+    for stanza in text.split("\n\n"):
+        fields = dict(
+            line.split(": ", 1)
+            for line in stanza.splitlines()
+            if ": " in line and not line.startswith(" ")
+        )
+        if fields.get("Status", "").endswith(" installed"):
+            found.append(
+                Package(
+                    name=fields["Package"], version=fields["Version"], arch=fields["Architecture"]
+                )
+            )
+    return tuple(sorted(found))
+
+
+def compare(old: Iterable[Package], new: Iterable[Package]) -> Difference:
+    """What changed from ``old`` to ``new``.
+
+    A package of which several versions are installed at once, as kernels of rpm are, has no
+    upgrades: its versions come and go.
+    """
+    before, after = _versions(old), _versions(new)
+    added: list[Package] = []
+    removed: list[Package] = []
+    upgraded: list[Change] = []
+    for key in sorted(before.keys() | after.keys()):
+        was, now = before.get(key, frozenset()), after.get(key, frozenset())
+        if len(was) == len(now) == 1 and was != now:
+            upgraded.append(Change(name=key[0], old=min(was), new=min(now)))
+        else:
+            added += (Package(name=key[0], version=v, arch=key[1]) for v in now - was)
+            removed += (Package(name=key[0], version=v, arch=key[1]) for v in was - now)
+    return Difference(
+        added=tuple(sorted(added)), removed=tuple(sorted(removed)), upgraded=tuple(upgraded)
+    )
+
+
+def _versions(packages: Iterable[Package]) -> dict[tuple[str, str], frozenset[str]]:
+    found: dict[tuple[str, str], set[str]] = {}
+    for package in packages:
+        found.setdefault((package.name, package.arch), set()).add(package.version)
+    return {key: frozenset(versions) for key, versions in found.items()}

@@ -1,0 +1,199 @@
+"""How much room a build will take, as far as can be told before, and an end when it has none."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from threading import Condition, Event, Thread
+
+from lago_images.building.bases.prepared import LayerBase
+from lago_images.building.model import Context
+from lago_images.errors import Error, HostError
+from lago_images.host import space
+from lago_images.host.process import Children, Runner
+from lago_images.specs.model import BaseKind, Spec
+
+_MIB = 2**20
+_POLL = 0.5
+_LOOK = 1.0
+_LEAST = 32 * _MIB
+# Debian 12 bootstrapped takes 0.4 GiB, and twice that while it is unpacked beside its disk; the
+# templates of libguestfs.org are 0.7 to 2.5 GiB; cloud images from URLs 0.4 to 1.5 GiB.
+_USUAL = {
+    BaseKind.BOOTSTRAP: 1024 * _MIB,
+    BaseKind.LIBGUESTFS: 2560 * _MIB,
+    BaseKind.SIMPLE: 1536 * _MIB,
+    BaseKind.LAYER: 1536 * _MIB,
+}
+_PACKED = (".xz", ".gz")
+_PACKED_FACTOR = 6
+_GROWTH = 1024 * _MIB
+# What xz leaves of a disk: 0.27 of a Debian base, and never more than all of it.
+_COMPRESSED = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Need:
+    """Bytes that an image's build needs in a folder at the same time, and what for."""
+
+    folder: Path
+    size: int
+    what: str
+
+
+def needs(spec: Spec, base: LayerBase | None, folder: Path, context: Context) -> tuple[Need, ...]:
+    """What the build of an image needs: in its work directory, and where it is stored."""
+    size = disk_size(spec, base, context.root)
+    # The disk that is worked on and the finished one are there at the same time.
+    found = [Need(folder=folder, size=2 * size, what=f"building {spec.name}")]
+    if context.store.folder is not None:
+        stored = size // _COMPRESSED
+        found.append(Need(folder=context.store.folder, size=stored, what=f"storing {spec.name}"))
+    return tuple(found)
+
+
+class Room:
+    """The room that the chains of a run share: what one image needs is not given to another.
+
+    An image for which there is too little waits while other chains work: they may leave enough.
+    """
+
+    def __init__(self) -> None:
+        self._changed = Condition()
+        self._working = 0
+        self._held: list[Mapping[int, int]] = []
+
+    @contextmanager
+    def chain(self) -> Iterator[None]:
+        """A chain that works: whoever waits for room may wait for its end."""
+        with self._changed:
+            self._working += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._working -= 1
+                self._changed.notify_all()
+
+    @contextmanager
+    def held(self, wanted: Sequence[Need], waiting: Callable[[], None]) -> Iterator[None]:
+        """What an image needs, for it alone.
+
+        Args:
+            wanted: What it needs. On one file system the largest counts: they are not needed at
+                the same time.
+            waiting: Called now and then while it waits; what it raises ends that.
+
+        Raises:
+            HostError: There is too little and no other chain works; names the folder, the bytes
+                needed and the bytes free.
+        """
+        mine = _by_device(wanted)
+        with self._changed:
+            while not all(self._fits(need) for need in wanted):
+                self._wait(wanted, waiting)
+            self._held.append(mine)
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._held.remove(mine)
+                self._changed.notify_all()
+
+    def _fits(self, need: Need) -> bool:
+        device = space.device(need.folder)
+        taken = sum(held.get(device, 0) for held in self._held)
+        return space.free(need.folder) >= need.size + taken
+
+    def _wait(self, wanted: Sequence[Need], waiting: Callable[[], None]) -> None:
+        self._working -= 1
+        try:
+            if self._working <= 0:
+                for need in wanted:
+                    space.demand(need.folder, need.size, need.what)
+            waiting()
+            self._changed.wait(_POLL)
+        finally:
+            self._working += 1
+
+
+@contextmanager
+def watched(
+    runner: Runner,
+    folder: Path,
+    doing: str,
+    *,
+    free: Callable[[Path], int] = space.free,
+    every: float = _LOOK,
+) -> Iterator[Runner]:
+    """A runner whose programs are ended when a folder has no room left.
+
+    QEMU, unless told otherwise, pauses a guest that it cannot write for until there is more, and
+    says nothing (werror=enospc); libguestfs tells it nothing else, and waits.
+
+    Args:
+        runner: Whose programs are ended; the end of its run ends these, too.
+        folder: Where they write.
+        doing: What they are run for.
+        free: How many bytes a folder has.
+        every: Seconds between looks.
+
+    Raises:
+        HostError: There was too little; names the folder and the bytes free.
+    """
+    mine, over, left = Children(), Event(), list[int]()
+
+    def watch() -> None:
+        try:
+            while (there := free(folder)) >= _LEAST:
+                if over.wait(every):
+                    return
+                runner.children.check()
+            left.append(there)
+        except KeyboardInterrupt:
+            pass
+        mine.end()
+
+    watcher = Thread(target=watch, name="room", daemon=True)
+    watcher.start()
+    try:
+        yield replace(runner, children=mine)
+    except (Error, KeyboardInterrupt):
+        if not left:
+            raise
+        what = f"{doing} was stopped: no room in {folder}, where {space.shown(left[0])} were free"
+        raise HostError(what, hint=space.HINT) from None
+    finally:
+        over.set()
+        watcher.join()
+
+
+def lack(folder: Path) -> str:
+    """That a folder has no room left, for an error that may come of it; empty when it has."""
+    there = space.free(folder)
+    return f"no room in {folder}, where {space.shown(there)} are free" if there < _LEAST else ""
+
+
+def _by_device(wanted: Sequence[Need]) -> Mapping[int, int]:
+    found: dict[int, int] = {}
+    for need in wanted:
+        device = space.device(need.folder)
+        found[device] = max(found.get(device, 0), need.size)
+    return found
+
+
+def disk_size(spec: Spec, base: LayerBase | None, root: Path) -> int:
+    """Bytes that the finished disk file may have."""
+    growth = _GROWTH if spec.operations else 0
+    return _base_size(spec, base, root) + growth
+
+
+def _base_size(spec: Spec, base: LayerBase | None, root: Path) -> int:
+    if base is not None:
+        return base.manifest.disk.size
+    local = root / spec.base.name
+    if spec.base.kind is BaseKind.SIMPLE and local.is_file():
+        status = local.stat()
+        packed = local.suffix in _PACKED
+        return status.st_size * _PACKED_FACTOR if packed else status.st_blocks * 512
+    return _USUAL[spec.base.kind]

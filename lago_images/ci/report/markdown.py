@@ -1,0 +1,335 @@
+"""Text of strangers in Markdown that GitHub renders: shown as it is, and without effect.
+
+The report of a run, as Markdown: a pure function of the plan, the results and the packages.
+"""
+
+import html
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from lago_images.building.model import Result
+from lago_images.building.packages import Difference
+from lago_images.console import clean
+from lago_images.jobs.results import Fate
+from lago_images.planning.model import Action, Plan, PlannedImage
+from lago_images.repository.publishing.releasing import Verdict
+from lago_images.repository.records.manifest import Manifest
+
+_WIDE = 240
+# A reference works as text and never as structure (https://spec.commonmark.org/0.31.2/#entity-and-numeric-character-references);
+# what is left is looked for by GitHub after rendering: mentions, which a zero-width space ends.
+_ACTIVE = re.compile(r"[^\w \u0080-\U0010ffff-]|_")
+
+
+def inert(text: str, *, limit: int = _WIDE) -> str:
+    """One line of text that cannot leave its place, link, mention or format.
+
+    ``limit`` is in characters.
+    """
+    line = clean(" ".join(text.split()))
+    if len(line) > limit:
+        line = line[: limit - 1] + "…"
+    return _ACTIVE.sub(_reference, line)
+
+
+def code(text: str, *, limit: int = _WIDE) -> str:
+    """``inert`` text in a code span, where GitHub looks for no mention or issue."""
+    return f"<code>{inert(text, limit=limit)}</code>"
+
+
+def block(lines: tuple[str, ...]) -> str:
+    """Lines as they were printed, in a block that nothing in them can end."""
+    shown = "\n".join(html.escape(clean(line)[:1000]) for line in lines)
+    return f"<pre>\n{shown}\n</pre>"
+
+
+def table(heads: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
+    """A table of cells that are Markdown already: ``inert`` or our own."""
+    lines = [heads, ("---",) * len(heads), *rows]
+    return ["| " + " | ".join(line) + " |" for line in lines]
+
+
+def _reference(match: re.Match[str]) -> str:
+    character = match[0]
+    return f"&#{ord(character)};" + ("\u200b" if character == "@" else "")
+
+
+# GitHub refuses comments longer than 65,536 characters.
+LIMIT = 60_000
+_SHOWN_PACKAGES = 60
+_SHOWN_REASONS = 4
+# GitHub takes 80 requests that make something in a minute
+# (https://docs.github.com/rest/using-the-rest-api/rate-limits-for-the-rest-api).
+MOST_STATUSES = 50
+
+
+class ImageOutcome(StrEnum):
+    """How an image's part of a run ended."""
+
+    BUILT = "built"
+    WAITING = "built before, waits to be released"
+    RELEASED = str(Verdict.RELEASED)
+    ALREADY = str(Verdict.ALREADY)
+    SUPERSEDED = str(Verdict.SUPERSEDED)
+    WITHDRAWN = str(Verdict.WITHDRAWN)
+    FAILED = "failed"
+    SKIPPED = "skipped"
+    MISSING = "no result"
+    UNRELEASED = "not released"
+
+
+_BAD = {ImageOutcome.FAILED, ImageOutcome.SKIPPED, ImageOutcome.MISSING, ImageOutcome.UNRELEASED}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One affected image.
+
+    Attributes:
+        result: None when no job told how its build ended.
+        before: The build that was published when the plan was made.
+        changes: Between the packages of ``before`` and of the new build; None if not known.
+        after: The new build's manifest: this run's, or the one promoted.
+        log: The URL of its log; empty if there is none.
+        fate: How its publication ended; None where none has told.
+    """
+
+    planned: PlannedImage
+    result: Result | None = None
+    before: Manifest | None = None
+    after: Manifest | None = None
+    changes: Difference | None = None
+    log: str = ""
+    fate: Fate | None = None
+
+    @property
+    def outcome(self) -> ImageOutcome:
+        if self.fate is not None and self.fate.verdict is not None:
+            return ImageOutcome(self.fate.verdict)
+        made = self._made
+        return made if self.fate is None or made in _BAD else ImageOutcome.UNRELEASED
+
+    @property
+    def good(self) -> bool:
+        return self.outcome not in _BAD
+
+    @property
+    def error(self) -> str:
+        """What went wrong, for an image that is not good."""
+        if self.outcome is ImageOutcome.UNRELEASED and self.fate is not None:
+            return f"not released: {self.fate.why}"
+        return self.result.error if self.result else "its job ended without telling how"
+
+    @property
+    def _made(self) -> ImageOutcome:
+        if self.planned.action is Action.PROMOTE:
+            return ImageOutcome.WAITING if self.after is not None else ImageOutcome.MISSING
+        if self.result is None:
+            return ImageOutcome.MISSING
+        if self.result.skipped:
+            return ImageOutcome.SKIPPED
+        return ImageOutcome.BUILT if self.result.ok else ImageOutcome.FAILED
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """Everything the Markdown is made of.
+
+    Attributes:
+        marker: What an earlier comment of ours is found by; it is not shown.
+        run: The URL of the CI run; empty if there is none.
+    """
+
+    plan: Plan
+    entries: Sequence[Entry] = field(default_factory=tuple)
+    marker: str = ""
+    run: str = ""
+
+    @property
+    def good(self) -> bool:
+        return all(entry.good for entry in self.entries)
+
+
+def marker(name: str) -> str:
+    """The hidden first line of our comment for a repository of this name."""
+    return f"<!-- lago-images-report:{re.sub('[^A-Za-z0-9]+', '-', name).strip('-')} -->"
+
+
+def render(report: Report, *, limit: int = LIMIT) -> str:
+    """The report, with what failed first in the details.
+
+    Parts at its end are left out, and said to be, when it exceeds ``limit``. A long table is
+    cut, too: what failed comes first in it then, and keeps room for its last lines.
+    """
+    head = "\n".join([report.marker, "### Images", "", summary(report), "", ""]).lstrip("\n")
+    head += _images(report.entries, limit * 2 // 3)
+    bad = [_failure(entry) for entry in report.entries if not entry.good]
+    parts = [*bad, *(part for entry in report.entries if (part := _packages(entry)))]
+    return _fitted(head, parts, _footer(report), limit)
+
+
+def summary(report: Report) -> str:
+    """One sentence: how many images, and how they ended."""
+    if not report.entries:
+        return "No image is affected."
+    counts = dict.fromkeys(ImageOutcome, 0)
+    for entry in report.entries:
+        counts[entry.outcome] += 1
+    told = ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count)
+    images = "image" if len(report.entries) == 1 else "images"
+    return f"{len(report.entries)} {images} affected: {told}."
+
+
+def chain_states(report: Report) -> Mapping[str, tuple[bool, str]]:
+    """For each chain, by its base's name: whether all of it is good, and a sentence.
+
+    Of more chains than ``MOST_STATUSES`` the first that failed, and ``all`` for all.
+    """
+    entries = {entry.planned.name: entry for entry in report.entries}
+    states = {}
+    for chain in report.plan.chains:
+        members = [entries[name] for name in chain if name in entries]
+        if members:
+            told = ", ".join(f"{e.planned.name} {e.outcome}" for e in members)
+            states[chain[0]] = (all(e.good for e in members), told)
+    if len(states) <= MOST_STATUSES:
+        return states
+    bad = [name for name, (good, _) in states.items() if not good]
+    return {
+        "all": (not bad, f"{len(states)} chains, {len(bad)} failed"),
+        **{name: states[name] for name in bad[: MOST_STATUSES - 1]},
+    }
+
+
+def _fitted(head: str, parts: list[str], footer: str, limit: int) -> str:
+    note = "\n_More is in the run's log: this report was too long._\n"
+    room = limit - len(footer) - len(note) - len("(1000000 parts left out)")
+    for number, part in enumerate(parts):
+        if len(head) + len(part) > room:
+            left = len(parts) - number
+            return f"{head}{note}({left} parts left out)\n{footer}"
+        head += "\n" + part
+    return head + footer
+
+
+def _images(entries: Sequence[Entry], room: int) -> str:
+    heads = ("Image", "What", "Why", "Time", "Size", "Packages", "Boot test", "Log")
+    lines = table(heads, [_row(entry) for entry in entries])
+    if sum(map(len, lines)) + len(lines) > room:
+        lines = table(heads, [_row(entry) for entry in sorted(entries, key=lambda e: e.good)])
+        shown, used = 0, 0
+        while used + len(lines[shown]) + 1 <= room:
+            used += len(lines[shown]) + 1
+            shown += 1
+        lines = [
+            *lines[:shown],
+            "",
+            f"_and {len(lines) - shown} more, in the run's log: too long._",
+        ]
+    return "\n".join([*lines, "", ""]) if entries else ""
+
+
+def _row(entry: Entry) -> tuple[str, ...]:
+    mark = "✅" if entry.good else "❌"
+    return (
+        code(entry.planned.name),
+        f"{mark} {entry.outcome}",
+        _reasons(entry.planned),
+        _time(entry),
+        _size(entry),
+        _package_counts(entry),
+        _boot(entry),
+        _link("log", entry.log),
+    )
+
+
+def _reasons(planned: PlannedImage) -> str:
+    shown = [f"{reason.kind}: {code(reason.detail)}" for reason in planned.reasons[:_SHOWN_REASONS]]
+    more = len(planned.reasons) - _SHOWN_REASONS
+    return "<br>".join(shown + ([f"and {more} more"] if more > 0 else []))
+
+
+def _time(entry: Entry) -> str:
+    if entry.result is None:
+        return ""
+    minutes, seconds = divmod(round(entry.result.seconds), 60)
+    return f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
+
+
+def _size(entry: Entry) -> str:
+    if entry.after is None:
+        return ""
+    after = entry.after.disk.compressed_size
+    if entry.before is None:
+        return f"new → {_mib(after)}"
+    before = entry.before.disk.compressed_size
+    change = "" if not before else f" ({100 * (after - before) / before:+.1f} %)"
+    return f"{_mib(before)} → {_mib(after)}{change}"
+
+
+def _mib(size: int) -> str:
+    return f"{size / 2**20:.1f} MiB"
+
+
+def _package_counts(entry: Entry) -> str:
+    changes = entry.changes
+    if changes is None:
+        return ""
+    return f"+{len(changes.added)} -{len(changes.removed)} ↑{len(changes.upgraded)}"
+
+
+def _boot(entry: Entry) -> str:
+    if entry.after is None:
+        return ""
+    boot = entry.after.boot
+    return "off" if boot is None else f"{boot.seconds:.0f} s ({inert(boot.accel)})"
+
+
+def _link(text: str, url: str) -> str:
+    # Only a URL of ours gets here; a strange one is left out rather than repaired.
+    plain = url.startswith(("https://", "http://")) and not set(url) & set(" |()<>\"'`\\\n\r")
+    return f"[{text}]({url})" if plain else ""
+
+
+def _failure(entry: Entry) -> str:
+    result = entry.result
+    if entry.good:
+        return ""
+    title = f"<summary>{code(entry.planned.name)}: {entry.outcome}</summary>"
+    lines = ["<details open>", title, ""]
+    if entry.outcome is ImageOutcome.UNRELEASED:
+        lines += [code(entry.error, limit=2000), ""]
+    elif result is None:
+        lines += ["Its job ended without telling how: see the run's log.", ""]
+    elif result.skipped:
+        lines += [f"Its base {code(result.skipped)} failed.", ""]
+    else:
+        step = f"While {code(result.step)}: " if result.step else ""
+        lines += [f"{step}{code(result.error, limit=2000)}", ""]
+        lines += [block(result.tail), ""] if result.tail else []
+    return "\n".join([*lines, "</details>", ""])
+
+
+def _packages(entry: Entry) -> str:
+    changes = entry.changes
+    if not changes:
+        return ""
+    rows: list[tuple[str, ...]] = [
+        *((code(each.name), code(each.old), code(each.new)) for each in changes.upgraded),
+        *((code(each.name), "", code(each.version)) for each in changes.added),
+        *((code(each.name), code(each.version), "") for each in changes.removed),
+    ]
+    shown = table(("Package", "Published", "New"), rows[:_SHOWN_PACKAGES])
+    more = len(rows) - _SHOWN_PACKAGES
+    rest = [f"and {more} more", ""] if more > 0 else []
+    title = f"<summary>{code(entry.planned.name)}: packages</summary>"
+    return "\n".join(["<details>", title, "", *shown, "", *rest, "</details>", ""])
+
+
+def _footer(report: Report) -> str:
+    head = (report.plan.head or "")[:12]
+    link = _link("Run and its artifacts", report.run)
+    commit = f"Commit {code(head)}." if head else ""
+    return "\n" + " ".join(part for part in (commit, link) if part) + "\n"

@@ -1,0 +1,1 @@
+"""Plan, build, publish, rebuild: what both CIs and a person run."""

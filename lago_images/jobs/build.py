@@ -1,0 +1,110 @@
+"""The job that builds: what a plan names, on this host, into the repository's ``builds/``."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from lago_images.building.chain import build_chains
+from lago_images.building.model import Request, Result
+from lago_images.errors import UsageError
+from lago_images.host import kvm
+from lago_images.host.process import Runner
+from lago_images.jobs.plan import tree_of
+from lago_images.jobs.workspace import Workspace
+from lago_images.planning.model import Action, Plan, PlannedImage, Tree
+from lago_images.repository.records.layout import BuildKey
+from lago_images.repository.records.manifest import Manifest
+from lago_images.repository.records.release import NO_COMMIT
+from lago_images.repository.records.state import State, read
+from lago_images.specs.model import BaseKind
+
+
+def build(work: Workspace, made: Plan, names: Sequence[str]) -> list[Result]:
+    """Build the named images of a plan, side by side where they do not stand on each other.
+
+    Everything lands in ``builds/`` of the repository, and nothing is made public.
+
+    Raises:
+        UsageError: A name is not one that the plan builds.
+        HostError: Working KVM is required and not there.
+    """
+    requests = _requests(work, made, names)
+    chains = [
+        chain
+        for members in made.chains
+        if (chain := [requests[name] for name in members if name in requests])
+    ]
+    if not chains:
+        return []
+    accel = kvm.detect(Runner(environ=work.environ))
+    return build_chains(chains, work, accel=accel, jobs=work.settings.jobs)
+
+
+def _requests(work: Workspace, made: Plan, names: Sequence[str]) -> Mapping[str, Request]:
+    tree = tree_of(work)
+    # What is retired has no fingerprint, and may have a spec's name and another architecture.
+    planned = {image.name: image for image in made.images if image.fingerprint}
+    wanted = [image for name in names if (image := _wanted(planned, name))]
+    _refuse_other_specs(tree, wanted)
+    here = {image.name for image in wanted}
+    bases = _bases(read(work.store), tree, planned, here)
+    return {
+        image.name: Request(
+            spec=tree.specs[image.name],
+            fingerprint=image.fingerprint,
+            commit=made.head or NO_COMMIT,
+            dirty=made.dirty,
+            base=bases.get(image.name),
+        )
+        for image in wanted
+    }
+
+
+def _wanted(planned: Mapping[str, PlannedImage], name: str) -> PlannedImage | None:
+    """The plan's entry, if it is to be built; a promoted one is there already."""
+    if name not in planned:
+        raise UsageError(
+            f"the plan does not have the spec {name}",
+            hint="lago-images ci plan shows what it has; make the plan again if the specs changed",
+        )
+    return planned[name] if planned[name].action is Action.BUILD else None
+
+
+def _refuse_other_specs(tree: Tree, wanted: Iterable[PlannedImage]) -> None:
+    for image in wanted:
+        if tree.fingerprints.get(image.name) != image.fingerprint:
+            raise UsageError(
+                f"the plan was not made for what is checked out here: {image.name} differs",
+                hint="check out the plan's commit, or make the plan again",
+            )
+
+
+def _bases(
+    state: State, tree: Tree, planned: Mapping[str, PlannedImage], here: set[str]
+) -> Mapping[str, Manifest]:
+    """The builds in the repository that layers to build here stand on, by layer."""
+    found = {}
+    for name in here:
+        base = tree.specs[name].base
+        if base.kind is not BaseKind.LAYER or base.name in here:
+            continue
+        manifest = _base_build(state, tree, planned[base.name])
+        if manifest is None:
+            raise UsageError(
+                f"{name} stands on {base.name}, which is neither published nor built here",
+                hint=f"build both: lago-images ci build {base.name} {name}",
+            )
+        found[name] = manifest
+    return found
+
+
+def _base_build(state: State, tree: Tree, base: PlannedImage) -> Manifest | None:
+    if base.action is Action.PROMOTE and base.promote:
+        key = BuildKey(name=base.name, arch=base.arch, build_id=base.promote)
+        return None if key in state.incomplete else state.manifests.get(key)
+    if base.action is Action.BUILD:
+        # Built by another job of this run: its newest build.
+        return next(
+            iter(m for m in state.unreleased(base.fingerprint) if m.name == base.name), None
+        )
+    current = state.current(base.name, base.arch)
+    same = current is not None and current.fingerprint == tree.fingerprints[base.name]
+    return state.manifest(current) if current is not None and same else None

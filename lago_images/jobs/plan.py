@@ -1,0 +1,81 @@
+"""The job that decides: what there is to do, and why."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from lago_images.errors import UsageError
+from lago_images.jobs.workspace import Workspace
+from lago_images.planning import plan as planner
+from lago_images.planning.history import Ask, History, gather
+from lago_images.planning.holdings import holdings
+from lago_images.planning.model import Plan, Tree
+from lago_images.planning.tree import prefixes, read_tree
+from lago_images.repository.records.state import State, read
+from lago_images.settings import FILE
+
+
+def tree_of(work: Workspace) -> Tree:
+    """The specs as they are checked out."""
+    return read_tree(work.root, work.settings, work.git)
+
+
+def plan(work: Workspace, ask: Ask, *, scope: str | None = None) -> Plan:
+    """What there is to do, and why. Reads git and the repository; changes nothing.
+
+    ``scope`` limits the plan to what changed since a revision. Raises ``UsageError`` when git
+    does not know that.
+    """
+    return plan_and_state(work, ask, scope=scope)[0]
+
+
+def plan_and_state(work: Workspace, ask: Ask, *, scope: str | None = None) -> tuple[Plan, State]:
+    """See ``plan``; and what the repository held, which whoever publishes need not read again."""
+    tree, state = tree_of(work), read(work.store)
+    held = holdings(state)
+    promote = ask.promote and work.settings.promote != "never"
+    ask = replace(ask, promote=promote, promote_days=work.settings.grace_days)
+    history = _history(work, tree, planner.suspects(tree, held, ask), held.commit, scope)
+    return planner.make(tree, held, history, ask, work.clock()), state
+
+
+def refuse_passing(work: Workspace) -> None:
+    """Refuse a repository that only this job would see, before hours of building for nothing.
+
+    Raises ``UsageError`` when it is a directory inside the job's own checkout.
+    """
+    own, folder = _checkout(work.environ), work.store.folder
+    if own is not None and folder is not None and folder.resolve().is_relative_to(own):
+        raise UsageError(
+            f"the repository {work.settings.repository} is inside this job's checkout, "
+            "which no other job sees: nothing built could be published",
+            hint=f"set repository in {FILE}, or LAGO_IMAGES_REPOSITORY, to s3://bucket/prefix or "
+            "a folder that all jobs share",
+        )
+
+
+def _history(
+    work: Workspace,
+    tree: Tree,
+    commits: Iterable[str],
+    published: str | None,
+    scope: str | None,
+) -> History:
+    if work.git is None and scope:
+        raise UsageError(
+            f"what changed since {scope!r} is not known: {work.root} is not in a git repository",
+            hint="leave --base out, or git init and commit the specs",
+        )
+    if work.git is None:
+        return History()
+    paths = (*prefixes(work.settings.specs, tree.paths()), FILE)
+    return gather(work.git, commits=commits, published=published, paths=paths, scope=scope)
+
+
+def _checkout(environ: Mapping[str, str]) -> Path | None:
+    """The folder that the CI gave this job alone to check out into; None outside CI."""
+    if environ.get("GITHUB_ACTIONS") == "true":
+        folder = environ.get("GITHUB_WORKSPACE", "")
+    else:
+        folder = environ.get("WORKSPACE", "") if environ.get("JENKINS_URL") else ""
+    return Path(folder).resolve() if folder else None

@@ -1,0 +1,243 @@
+"""The job that makes builds public: release what was planned and built, render, check."""
+
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from lago_images.building.model import Result
+from lago_images.errors import RepositoryError
+from lago_images.jobs.workspace import Workspace
+from lago_images.planning.model import WORK, Action, Plan, PlannedImage, ReasonKind
+from lago_images.repository.publishing import releasing
+from lago_images.repository.publishing.publisher import Publisher, publishing
+from lago_images.repository.publishing.releasing import IsAncestor, ReleaseOutcome
+from lago_images.repository.records.layout import BuildKey, ImageId
+from lago_images.repository.records.manifest import Manifest
+from lago_images.repository.records.release import NO_COMMIT
+from lago_images.repository.records.state import State, read
+from lago_images.repository.rendering.site import site_of
+from lago_images.repository.verifying.after_publish import quick
+from lago_images.repository.verifying.findings import Finding
+
+_ASKED = {ReasonKind.FORCED, ReasonKind.STALE}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublicationOutcome:
+    """How a publication ended.
+
+    Attributes:
+        outcomes: Of every image that had a build, by name.
+        missing: The images that were to be released and have no build.
+        written: The rendered files that changed.
+        findings: What a check of the published files found wrong.
+        failed: By name, why an image that has a build was not released.
+    """
+
+    outcomes: Mapping[str, ReleaseOutcome]
+    missing: tuple[str, ...]
+    written: tuple[str, ...]
+    findings: tuple[Finding, ...] = ()
+    failed: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+
+    @property
+    def ok(self) -> bool:
+        return not (self.missing or self.findings or self.failed)
+
+
+def prove(work: Workspace) -> None:
+    """Find out, before hours of building, whether what is built could be published.
+
+    Raises as ``publish`` does, and ``StorageError`` for a repository that cannot be written.
+    """
+    with _publishing(work):
+        pass
+
+
+def refuse_settings(work: Workspace) -> None:
+    """Raise ``SettingsError`` when what the settings say of the repository cannot be published."""
+    site_of(work.settings, work.store.url)
+
+
+def publish(
+    work: Workspace, made: Plan, results: Iterable[Result], *, seen: State | None = None
+) -> PublicationOutcome:
+    """Release every build that the plan asked for, and bring the rendered files in line.
+
+    Works from what is in the repository: a build is found by its fingerprint where its result
+    did not get here or tells of a failure, unless settings say that no other run's is to be
+    promoted. An image without a build is named, and keeps no other from being published.
+    Rendering happens also when there is nothing to release: an earlier run may have died before.
+    ``seen`` is the repository as it was read earlier in this run: when nothing is to be done by
+    that, it is not read again.
+
+    Raises:
+        SigningError: The signing key is missing or cannot sign; nothing was written.
+        UnsafeStoreError: The store does not keep conditional writes; nothing was written.
+    """
+    is_ancestor = work.git.is_ancestor if work.git else _no_ancestry
+    with _publishing(work) as publisher:
+        job = _Job(publisher=publisher, made=made, is_ancestor=is_ancestor)
+        state = seen or read(work.store)
+        if job.is_done(state):
+            return PublicationOutcome(outcomes={}, missing=(), written=())
+        # What is written must be listed after the ETags that the publisher has read.
+        state = read(work.store) if seen else state
+        builds, missing = _builds(state, work, made, results)
+        outcomes, failed = job.release(builds, state)
+        if not outcomes and not state.releases:
+            # Nothing was ever published, and nothing is now: an empty repository stays empty.
+            return PublicationOutcome(outcomes={}, missing=missing, written=(), failed=failed)
+        head = None if missing or failed else job.to_record
+        # Released, recorded, listed, looked at: the order that the argument in ``releasing`` needs.
+        if head:
+            releasing.record_commit(work.store, head, is_ancestor=is_ancestor)
+        refreshed = publisher.refresh()
+        replaced = job.replaced(refreshed.state) if head else []
+        if replaced:
+            again, failed = job.release(replaced, refreshed.state)
+            outcomes |= again
+            refreshed = publisher.refresh()
+        findings = quick(publisher, [outcome.release for outcome in outcomes.values()])
+    return PublicationOutcome(
+        outcomes=outcomes,
+        missing=missing,
+        written=refreshed.written,
+        findings=findings,
+        failed=failed,
+    )
+
+
+def _publishing(work: Workspace) -> AbstractContextManager[Publisher]:
+    return publishing(
+        work.store,
+        work.settings,
+        console=work.console,
+        environ=work.environ,
+        now=work.clock,
+    )
+
+
+def _no_ancestry(_old: str, _new: str) -> None:
+    """Tell of no commit that it comes from another: outside git that is not known."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Job:
+    """One publication of what a plan says."""
+
+    publisher: Publisher
+    made: Plan
+    is_ancestor: IsAncestor
+
+    @property
+    def to_record(self) -> str | None:
+        """The commit that is published when all that the plan says is done."""
+        return None if self.made.dirty or self.made.partial else self.made.head
+
+    def is_done(self, state: State) -> bool:
+        """Whether nothing is to be released, recorded or rendered."""
+        if any(image.action in WORK for image in self.made.images):
+            return False
+        if head := self.to_record:
+            recorded = state.published.commit if state.published else None
+            if recorded != head or self.replaced(state):
+                return False
+        return self.publisher.is_rendered(state)
+
+    def release(
+        self, builds: Iterable[tuple[PlannedImage, Manifest]], state: State
+    ) -> tuple[dict[str, ReleaseOutcome], dict[str, str]]:
+        """Release builds; by name, what became of each, and why those that failed did."""
+        outcomes: dict[str, ReleaseOutcome] = {}
+        failed: dict[str, str] = {}
+        for image, manifest in builds:
+            try:
+                outcomes[image.name] = releasing.release(
+                    self.publisher.store,
+                    manifest,
+                    commit=self.made.head or NO_COMMIT,
+                    known_revision=image.revision,
+                    is_ancestor=self.is_ancestor,
+                    now=self.publisher.now,
+                    state=state,
+                )
+            except RepositoryError as error:
+                # A damaged build keeps no other image from being published.
+                failed[image.name] = error.message
+        return outcomes, failed
+
+    def replaced(self, state: State) -> list[tuple[PlannedImage, Manifest]]:
+        """Find what an older commit's publisher replaced, each with the build to release again."""
+        builds = []
+        for image in self.made.images:
+            manifest = releasing.replaced_by_older(
+                state,
+                ImageId(image.name, image.arch),
+                image.fingerprint,
+                commit=self.made.head or "",
+                known_revision=image.revision,
+                is_ancestor=self.is_ancestor,
+            )
+            if manifest:
+                builds.append((image, manifest))
+        return builds
+
+
+def _builds(
+    state: State, work: Workspace, made: Plan, results: Iterable[Result]
+) -> tuple[list[tuple[PlannedImage, Manifest]], tuple[str, ...]]:
+    # Of builds that nobody released, this run's alone are to be released then.
+    others = work.settings.promote != "never"
+    ended = {(result.name, result.arch): result for result in results}
+    found, missing = [], []
+    for image in made.images:
+        if image.action not in WORK:
+            continue
+        result = ended.get((image.name, image.arch))
+        manifest = _build_of(state, made, image, result, others=others)
+        if manifest is None:
+            missing.append(image.name)
+        else:
+            found.append((image, manifest))
+    return found, tuple(missing)
+
+
+def _build_of(
+    state: State, made: Plan, image: PlannedImage, result: Result | None, *, others: bool
+) -> Manifest | None:
+    if image.action is Action.PROMOTE and image.promote:
+        return _in(state, image, image.promote)
+    if result is not None and result.manifest is not None:
+        manifest = _in(state, image, result.manifest.build_id)
+        # A result is a file that somebody wrote: the build it names may be another run's.
+        return manifest if manifest and (others or manifest.created >= made.made) else None
+    # After a failure, a later attempt of this run may have built what it could not tell of.
+    failed = result is not None
+    asked = any(reason.kind in _ASKED for reason in image.reasons)
+    # What a forced or stale entry asks for is a build that was made after it was asked.
+    since = made.made if asked or failed else 0
+    unreleased = state.unreleased(image.fingerprint) if others else ()
+    fitting = (
+        manifest
+        for manifest in (*unreleased, *_released(state, image))
+        if manifest.name == image.name
+        and manifest.arch == image.arch
+        and manifest.fingerprint == image.fingerprint
+        and manifest.created >= since
+    )
+    return next(fitting, None)
+
+
+def _in(state: State, image: PlannedImage, build_id: str) -> Manifest | None:
+    key = BuildKey(name=image.name, arch=image.arch, build_id=build_id)
+    manifest = None if key in state.incomplete else state.manifests.get(key)
+    return manifest if manifest and manifest.fingerprint == image.fingerprint else None
+
+
+def _released(state: State, image: PlannedImage) -> tuple[Manifest, ...]:
+    """The build of the current release, where another run was faster than this one."""
+    current = state.current(image.name, image.arch)
+    manifest = current and state.manifest(current)
+    return (manifest,) if current and manifest and current.revision > image.revision else ()

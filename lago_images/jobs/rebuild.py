@@ -1,0 +1,37 @@
+"""A whole run on one machine: plan, build, publish."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from lago_images.building.model import Result
+from lago_images.jobs.build import build
+from lago_images.jobs.publish import PublicationOutcome, prove, publish
+from lago_images.jobs.workspace import Workspace
+from lago_images.planning.model import Action, Plan
+from lago_images.repository.records.state import State
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """How a run ended."""
+
+    results: tuple[Result, ...]
+    publication: PublicationOutcome
+
+    @property
+    def ok(self) -> bool:
+        return self.publication.ok and all(result.ok for result in self.results)
+
+
+def run(work: Workspace, made: Plan, state: State, told: Callable[[Sequence[Result]], None]) -> Run:
+    """Build what a plan says and publish it. What fails takes its layers with it, no one else.
+
+    ``state`` is what the plan was made from. ``told`` hears how the builds ended, before anything
+    is published.
+    """
+    names = [image.name for image in made.images if image.action is Action.BUILD]
+    if names:
+        prove(work)
+    results = tuple(build(work, made, names)) if names else ()
+    told(results)
+    return Run(results=results, publication=publish(work, made, results, seen=state))

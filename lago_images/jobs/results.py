@@ -1,0 +1,200 @@
+"""Results as JSON: how one CI job tells another how its builds ended.
+
+How a publication ended, as JSON: what the job that publishes tells the one that reports.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+from lago_images.building.model import Result
+from lago_images.console import whole
+from lago_images.errors import RepositoryError
+from lago_images.host import atomic
+from lago_images.jobs.publish import PublicationOutcome
+from lago_images.planning.model import WORK, Plan
+from lago_images.repository.publishing.releasing import Verdict
+from lago_images.repository.records.fields import Name
+from lago_images.repository.records.layout import NAME, BuildKey, ImageId
+from lago_images.repository.records.manifest import Manifest, canonical
+from lago_images.repository.records.parsing import DocumentError, Seconds, matching, parse
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One image's result as JSON has it; ``Result`` says what the fields are."""
+
+    name: Name
+    arch: Name
+    manifest: Manifest | None
+    seconds: Seconds
+    step: str
+    error: str
+    tail: tuple[str, ...]
+    skipped: Annotated[str, matching(f"(?:{NAME.pattern})?", "an image's name, or empty")]
+    log: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Results:
+    """A file of results."""
+
+    SCHEMA: ClassVar[int] = 1
+    WHAT: ClassVar[str] = "a file of results"
+
+    results: tuple[Entry, ...]
+
+
+def dump(results: Iterable[Result]) -> bytes:
+    """The results as JSON: ``{"schema": 1, "results": [{"name", "arch", "manifest", …}]}``.
+
+    Of a log only the file's name is kept: its folder is another machine's.
+    """
+    return canonical({"schema": Results.SCHEMA, "results": [_plain(result) for result in results]})
+
+
+def load(data: bytes, where: str) -> list[Result]:
+    """The results in a JSON document, which a pull request's job may have written.
+
+    Raises ``RepositoryError`` naming ``where`` when it is not a document we know.
+    """
+    document = parse(data, Results, where)
+    for entry in document.results:
+        if entry.manifest is not None:
+            key = BuildKey(name=entry.name, arch=entry.arch, build_id=entry.manifest.build_id)
+            if problems := entry.manifest.problems(key):
+                raise DocumentError(where, Results.WHAT, problems)
+    return [_result(entry) for entry in document.results]
+
+
+def read_folder(folder: Path) -> list[Result]:
+    """The results in every ``*.results.json`` under a folder, by name; none if it is not there.
+
+    Of several attempts at one image, the one that succeeded. Raises ``RepositoryError`` when a
+    file is not a document we know, or two tell of different builds of one image.
+    """
+    found: dict[ImageId, Result] = {}
+    told: dict[ImageId, Path] = {}
+    for path in sorted(folder.rglob("*.results.json")):
+        where = path.relative_to(folder)
+        for result in load(path.read_bytes(), str(where)):
+            key = ImageId(result.name, result.arch)
+            before = found.get(key)
+            if before and _differ(before, result):
+                raise RepositoryError(
+                    f"reading results in {folder}: {told[key]} and {where} tell of different "
+                    f"builds of {key}",
+                    hint="remove the one that is not of this run",
+                )
+            if before is None or not before.ok:
+                found[key], told[key] = result, where
+    return [found[key] for key in sorted(found)]
+
+
+def _differ(one: Result, other: Result) -> bool:
+    """Whether both succeeded, and not with the same build."""
+    return one.ok and other.ok and one.manifest != other.manifest
+
+
+def write_folder(folder: Path, results: Iterable[Result]) -> None:
+    """Write each result to ``<name>.results.json`` in a folder, which is made if needed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for result in results:
+        atomic.replace(folder / f"{result.name}.results.json", dump([result]))
+
+
+def _plain(result: Result) -> dict[str, Any]:
+    manifest = result.manifest
+    return {
+        "name": result.name,
+        "arch": result.arch,
+        "manifest": None if manifest is None else json.loads(manifest.to_json()),
+        "seconds": round(result.seconds, 3),
+        "step": result.step,
+        "error": whole(result.error),
+        "tail": [whole(line) for line in result.tail],
+        "skipped": result.skipped,
+        "log": None if result.log is None else result.log.name,
+    }
+
+
+def _result(entry: Entry) -> Result:
+    return Result(
+        name=entry.name,
+        arch=entry.arch,
+        manifest=entry.manifest,
+        seconds=entry.seconds,
+        step=whole(entry.step),
+        error=whole(entry.error),
+        tail=tuple(map(whole, entry.tail)),
+        skipped=entry.skipped,
+        log=None if entry.log is None else Path(Path(whole(entry.log)).name),
+    )
+
+
+FILE = "publication.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fate:
+    """What became of an image that was to be released.
+
+    ``verdict`` is None when that did not happen; ``why`` says why.
+    """
+
+    name: str
+    verdict: Verdict | None
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Publication:
+    """How the publication of the plan made at ``head``, at the time ``made``, ended."""
+
+    SCHEMA: ClassVar[int] = 1
+    WHAT: ClassVar[str] = "a record of a publication"
+
+    head: str | None
+    made: int
+    images: tuple[Fate, ...]
+
+
+def fates(published: PublicationOutcome) -> list[Fate]:
+    """Of every image of a publication."""
+    return [
+        *(Fate(name=name, verdict=each.verdict) for name, each in published.outcomes.items()),
+        *(Fate(name=name, verdict=None, why="it has no build") for name in published.missing),
+        *(Fate(name=name, verdict=None, why=why) for name, why in published.failed.items()),
+    ]
+
+
+def stopped(made: Plan, why: str) -> list[Fate]:
+    """Of every image of a plan whose publication ended before it could tell."""
+    return [
+        Fate(name=image.name, verdict=None, why=why)
+        for image in made.images
+        if image.action in WORK
+    ]
+
+
+def write(folder: Path, made: Plan, told: Iterable[Fate]) -> None:
+    """Write how the publication of a plan ended beside the results; makes the folder if needed."""
+    plain = [{"name": t.name, "verdict": t.verdict, "why": whole(t.why)} for t in told]
+    document = {"schema": Publication.SCHEMA, "head": made.head, "made": made.made, "images": plain}
+    atomic.replace(folder / FILE, canonical(document))
+
+
+def read(folder: Path, made: Plan) -> Mapping[str, Fate] | None:
+    """By name, what the publication of a plan told; None when it did not, or another's did.
+
+    Raises ``RepositoryError`` when the file is not one this version knows.
+    """
+    path = folder / FILE
+    if not path.is_file():
+        return None
+    document = parse(path.read_bytes(), Publication, FILE, strict=False)
+    if (document.head, document.made) != (made.head, made.made):
+        return None
+    return {fate.name: replace(fate, why=whole(fate.why)) for fate in document.images}

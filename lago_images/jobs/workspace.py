@@ -1,0 +1,53 @@
+"""Where a job works: the checked-out specs, the repository they are published to, this host."""
+
+import secrets
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lago_images.building.model import Context
+from lago_images.storage.base import Store
+from lago_images.storage.directory.store import DirectoryStore
+from lago_images.storage.overlay import OverlayStore
+
+if TYPE_CHECKING:
+    from lago_images.planning.git import Git
+
+# The runs whose logs are kept for the user. A build's log is in the repository, too.
+_RUNS = 50
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workspace(Context):
+    """Hold everything a job is handed: what building needs, and git, which it must not know.
+
+    Attributes:
+        git: The git repository that the specs are in; None outside git.
+    """
+
+    git: "Git | None"
+
+
+def cache_folder(environ: Mapping[str, str]) -> Path:
+    """Return the folder for what outlives a run: downloads, logs."""
+    home = environ.get("XDG_CACHE_HOME") or str(
+        Path(environ.get("HOME", "/tmp")) / ".cache"  # noqa: S108 -- no home at all
+    )
+    return Path(home) / "lago-images"
+
+
+def new_logs(folder: Path) -> Path:
+    """Name a folder for this run's logs in ``folder``, and remove those of runs long ago."""
+    runs = sorted(run for run in folder.iterdir() if run.is_dir()) if folder.is_dir() else []
+    for old in runs[: -_RUNS + 1]:
+        shutil.rmtree(old, ignore_errors=True)
+    moment = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    return folder / f"{moment}-{secrets.token_hex(4)}"
+
+
+def set_aside(store: Store, folder: Path) -> Store:
+    """Return a store that reads ``store``, and keeps in ``folder`` all that is written."""
+    return OverlayStore(upper=DirectoryStore(path=folder / "repository"), lower=store)

@@ -1,0 +1,166 @@
+"""A plan as a document: JSON for machines, a table for people, the fan-outs of the two CIs.
+
+``docs/plan.md`` describes the forms for those who script against them.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lago_images.console import clean, whole
+from lago_images.errors import RepositoryError, UsageError
+from lago_images.planning.model import Action, Plan, PlannedImage
+from lago_images.repository.records.parsing import DocumentError, parse
+
+# GitHub starts at most 256 jobs from one matrix
+# (https://docs.github.com/actions/reference/limits).
+MOST_JOBS = 256
+_WIDEST = 30
+
+
+def to_json(plan: Plan) -> str:
+    """The plan as JSON, a line for each image and chain; ``from_json`` reads it back."""
+    fields = {
+        "schema": json.dumps(Plan.SCHEMA),
+        "head": json.dumps(plan.head),
+        "dirty": json.dumps(plan.dirty),
+        "published": json.dumps(plan.published),
+        "made": json.dumps(plan.made),
+        "partial": json.dumps(plan.partial),
+        "images": _lines([_plain(image) for image in plan.images]),
+        "chains": _lines(plan.chains),
+    }
+    return "{" + ",\n".join(f'"{key}": {value}' for key, value in fields.items()) + "}\n"
+
+
+def _lines(values: Sequence[object]) -> str:
+    return "[" + ",\n".join(map(json.dumps, values)) + "]"
+
+
+def _plain(image: PlannedImage) -> dict[str, Any]:
+    plain = {name: getattr(image, name) for name in PlannedImage.__dataclass_fields__}
+    plain["reasons"] = [{"kind": r.kind, "detail": whole(r.detail)} for r in image.reasons]
+    plain["note"] = whole(image.note)
+    return plain
+
+
+def from_json(text: str | bytes, where: str) -> Plan:
+    """The plan that a document holds.
+
+    Raises ``UsageError`` naming ``where`` if it is no plan, or one of another schema.
+    """
+    data = text.encode() if isinstance(text, str) else text
+    try:
+        plan = parse(data, Plan, where)
+        names = {image.name for image in plan.images}
+        chained = {name for chain in plan.chains for name in chain}
+        if strangers := sorted(chained - names):
+            problem = f"a chain names {strangers[0]!r}, which is no image of the plan"
+            raise DocumentError(where, Plan.WHAT, [problem])
+    except RepositoryError as error:
+        hint = f"make it with this very version: lago-images ci plan --format json > {where}"
+        raise UsageError(error.message, hint=hint) from error
+    return plan
+
+
+def to_text(plan: Plan) -> str:
+    """A table with a row for each image and each further reason, then the summary."""
+    rows = [row for image in plan.images for row in _rows(image)]
+    lines = _table(("IMAGE", "ARCH", "ACTION", "REASON"), rows) if rows else []
+    return "\n".join([*lines, summary(plan), ""])
+
+
+def _rows(image: PlannedImage) -> list[tuple[str, str, str, str]]:
+    texts = [f"{reason.kind}: {reason.detail}" for reason in image.reasons] or [image.note]
+    rows = [(image.name, image.arch, str(image.action), clean(texts[0]))]
+    return rows + [("", "", "", clean(text)) for text in texts[1:]]
+
+
+def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
+    widths = [
+        min(_WIDEST, max(len(row[column]) for row in (head, *rows)))
+        for column in range(len(head) - 1)
+    ]
+    return [
+        "  ".join([*map(str.ljust, row[:-1], widths), row[-1]]).rstrip() for row in (head, *rows)
+    ]
+
+
+def summary(plan: Plan) -> str:
+    """The plan in one line, such as ``2 to build in 1 chain, 0 to promote, 3 kept, 0 retired``."""
+    count = Counter(image.action for image in plan.images)
+    chains = f"{len(plan.chains)} chain{'' if len(plan.chains) == 1 else 's'}"
+    line = (
+        f"{count[Action.BUILD]} to build in {chains}, {count[Action.PROMOTE]} to promote, "
+        f"{count[Action.KEEP]} kept, {count[Action.RETIRE]} retired"
+    )
+    return line if plan.images else f"no images: {line}"
+
+
+def entries(plan: Plan, most: int | None = None) -> list[dict[str, str]]:
+    """The fan-out, an entry for each chain, or ``most`` entries that share the chains.
+
+    ``chain`` is the first name and how many chains more; ``batch``, as ``3/256``, is what
+    ``batch`` finds the names by: all of them would be too much for GitHub.
+    """
+    hands = _dealt(plan, most or len(plan.chains))
+    return [
+        {
+            "chain": f"{hand[0][0]} and {len(hand) - 1} more" if hand[1:] else hand[0][0],
+            "batch": f"{number}/{len(hands)}",
+        }
+        for number, hand in enumerate(hands, 1)
+    ]
+
+
+def batch(plan: Plan, number: int, count: int) -> tuple[str, ...]:
+    """The names of one entry of a fan-out that has ``count``, each base before its layers.
+
+    Raises ``UsageError`` if the plan has no such entry.
+    """
+    if not 1 <= number <= count <= len(plan.chains):
+        raise UsageError(
+            f"there is no batch {number}/{count} in the plan, which has {len(plan.chains)} chains",
+            hint="use the plan that the fan-out was made with",
+        )
+    return tuple(name for chain in _dealt(plan, count)[number - 1] for name in chain)
+
+
+def _dealt(plan: Plan, most: int) -> Sequence[Sequence[tuple[str, ...]]]:
+    """The chains in at most ``most`` hands; long ones first, so that hands are about as long."""
+    if len(plan.chains) <= most:
+        return [[chain] for chain in plan.chains]
+    longest = sorted(plan.chains, key=lambda chain: (-len(chain), chain))
+    return [longest[start::most] for start in range(most)]
+
+
+def to_github(plan: Plan) -> str:
+    """Lines for ``$GITHUB_OUTPUT``: ``matrix``, ``count``, ``promote`` and ``work``.
+
+    JSON has no line ends of its own, and names are the index's: nothing can add an output.
+    """
+    include = entries(plan, MOST_JOBS)
+    promoted = sum(image.action is Action.PROMOTE for image in plan.images)
+    outputs = {
+        "matrix": json.dumps({"include": include}),
+        "count": len(include),
+        "promote": promoted,
+        "work": json.dumps(bool(include or promoted)),
+    }
+    return "".join(f"{key}={value}\n" for key, value in outputs.items())
+
+
+def to_jenkins(plan: Plan) -> str:
+    """A JSON list with an entry for each chain."""
+    return json.dumps(entries(plan)) + "\n"
+
+
+def load(path: Path) -> Plan:
+    """The plan in a file; raises ``UsageError`` if it cannot be read or is no plan."""
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"cannot read the plan {path}: {error.strerror}") from error
+    return from_json(text, str(path))

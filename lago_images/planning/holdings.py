@@ -1,0 +1,70 @@
+"""From a repository's state to what a plan needs of it."""
+
+from collections.abc import Mapping
+
+from lago_images.planning.history import Built, Current, Holdings, ImageHoldings
+from lago_images.repository.publishing.releasing import taken_back
+from lago_images.repository.records.layout import ImageId
+from lago_images.repository.records.manifest import Manifest
+from lago_images.repository.records.release import Release
+from lago_images.repository.records.state import State, standing
+
+
+def holdings(state: State) -> Holdings:
+    """What the repository holds, by image."""
+    waiting: dict[ImageId, list[Built]] = {}
+    for manifest in state.unreleased():
+        if not manifest.dirty:
+            waiting.setdefault(manifest.key.image, []).append(_built(manifest))
+    names = state.releases.keys() | waiting.keys()
+    return Holdings(
+        images={name: _published(state, name, waiting.get(name, [])) for name in names},
+        commit=state.published.commit if state.published else None,
+    )
+
+
+def _published(state: State, image: ImageId, waiting: list[Built]) -> ImageHoldings:
+    history = state.history(*image)
+    offered = standing(history)
+    return ImageHoldings(
+        current=_current(state, offered[-1]) if offered else None,
+        newest=state.newest(*image),
+        taken_back=_why_taken_back(history),
+        waiting=tuple(sorted(waiting, key=lambda built: (built.created, built.build))),
+    )
+
+
+def _current(state: State, release: Release) -> Current:
+    manifest = state.manifest(release)
+    return Current(
+        revision=release.revision,
+        fingerprint=release.fingerprint,
+        commit=release.commit,
+        build=release.build or "",
+        built=_built(manifest) if manifest else None,
+    )
+
+
+def _built(manifest: Manifest) -> Built:
+    return Built(
+        build=manifest.build_id,
+        fingerprint=manifest.fingerprint,
+        commit=manifest.commit,
+        created=manifest.created,
+        base=manifest.base.digest,
+    )
+
+
+def _why_taken_back(history: tuple[Release, ...]) -> Mapping[str, str]:
+    """The fingerprints that were taken back, each with why: they are not built unasked."""
+    return {fingerprint: _why(release) for fingerprint, release in taken_back(history).items()}
+
+
+def _why(release: Release) -> str:
+    if release.withdraws is not None:
+        return f"revision {release.withdraws} was withdrawn{_because(release)}"
+    return f"revision {release.revision} rolled it back{_because(release)}"
+
+
+def _because(release: Release) -> str:
+    return f": {release.reason}" if release.reason else ""

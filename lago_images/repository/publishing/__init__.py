@@ -1,0 +1,1 @@
+"""Releases are made, withdrawn and collected here, and rendered."""

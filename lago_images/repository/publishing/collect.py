@@ -1,0 +1,134 @@
+"""Do what ``gc.plan`` says, in its order, beside running publishers."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from lago_images.errors import ConflictError, NotFoundError, RepositoryError, StorageError
+from lago_images.repository.publishing.publisher import Publisher
+from lago_images.repository.publishing.retention import Retention, Step, Sweep, plan, retirement
+from lago_images.repository.records.layout import (
+    BUILDS,
+    INDEX,
+    METADATA,
+    RELEASES,
+    ImageId,
+    headers,
+    release_key,
+)
+from lago_images.repository.records.state import State, read
+from lago_images.repository.rendering import index, lago
+from lago_images.storage.base import Store, Unfinished
+from lago_images.storage.s3.multipart import lists_uploads
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Swept:
+    """What was done.
+
+    Attributes:
+        sweep: What was planned, less what was not done after all.
+        left: Images that were published meanwhile, and so left alone this time.
+        written: The rendered files that changed.
+    """
+
+    sweep: Sweep
+    left: tuple[ImageId, ...]
+    written: tuple[str, ...]
+
+
+def look(store: Store, retention: Retention, now: float) -> Sweep:
+    """Plan what would be removed now; reads only."""
+    return plan(read(store), _unfinished(store), retention, now)
+
+
+def sweep(publisher: Publisher, retention: Retention) -> Swept:
+    """Remove what retention lets go.
+
+    Raises:
+        RepositoryError: The repository is damaged, or its rendered files name what would be
+            deleted: nothing was deleted.
+    """
+    store, now = publisher.store, publisher.now()
+    state = read(store)
+    planned = plan(state, _unfinished(store), retention, now)
+    retired, left = _retire(store, state, planned, now)
+    refreshed = publisher.refresh()
+    _refuse_named(store, planned.delete)
+    for step in planned.delete:
+        store.delete(step.objects[:1])
+        store.delete(step.objects[1:])
+    for upload in planned.abort:
+        store.abort(upload)
+    store.delete(planned.forget)
+    return Swept(
+        sweep=Sweep(
+            retire=retired, delete=planned.delete, abort=planned.abort, forget=planned.forget
+        ),
+        left=left,
+        written=refreshed.written,
+    )
+
+
+def _unfinished(store: Store) -> tuple[Unfinished, ...]:
+    """List unfinished uploads; none where a store cannot: the rest is cleared up all the same."""
+    try:
+        return tuple(store.unfinished(BUILDS))
+    except StorageError as error:
+        if lists_uploads(error):
+            raise
+        return ()
+
+
+def _retire(
+    store: Store, state: State, planned: Sweep, now: float
+) -> tuple[tuple[Step, ...], tuple[ImageId, ...]]:
+    by_image: dict[ImageId, list[Step]] = {}
+    for step in planned.retire:
+        by_image.setdefault(step.build.image, []).append(step)
+    done: list[Step] = []
+    left = []
+    for image, steps in by_image.items():
+        # Planned from what was there then: a withdrawal or a rollback may have come since.
+        if _revisions(store, image) != state.newest(*image):
+            left.append(image)
+            continue
+        for step in steps:
+            _record(store, step, now)
+            done.append(step)
+    return tuple(done), tuple(left)
+
+
+def _record(store: Store, step: Step, now: float) -> None:
+    key = step.build.retirement
+    try:
+        store.put(key, retirement(step, now), expected=None, headers=headers(key))
+    except ConflictError:
+        # Another sweep was faster; a build is retired only once.
+        return
+
+
+def _revisions(store: Store, image: ImageId) -> int:
+    keys = (release_key(s.key) for s in store.list(f"{RELEASES}{image.name}/{image.arch}/"))
+    return max((key.revision for key in keys if key), default=0)
+
+
+def _refuse_named(store: Store, steps: tuple[Step, ...]) -> None:
+    """Refuse to delete what is named: rendering left it out, so no rendering of ours names it."""
+    named = set(_named(store))
+    wrong = sorted(step.build.folder for step in steps if step.build.disk in named)
+    if wrong:
+        raise RepositoryError(
+            f"the published files name what is retired: {', '.join(wrong)}",
+            hint="repo verify tells what is wrong with them; nothing was deleted",
+        )
+
+
+def _named(store: Store) -> Iterator[str]:
+    """List the disks that the published files name now."""
+    try:
+        for entry in index.parse(store.get(INDEX).data)[0]:
+            yield entry.file
+        for version in lago.parse(store.get(METADATA).data)[0]:
+            yield f"{version.handle}.xz"
+    except NotFoundError:
+        return

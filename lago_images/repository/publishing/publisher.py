@@ -1,0 +1,331 @@
+"""Render what is public into a store that was found safe, with keys that were found to sign.
+
+ETags are read first, the repository is listed second, and what differs is written on condition of
+the ETags third; whoever is overtaken starts over. So publishers at once lose nothing, without a
+lock.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from lago_images.console import Console
+from lago_images.errors import ConflictError, NotFoundError, RepositoryError, SigningError
+from lago_images.host.process import Runner
+from lago_images.host.retry import RetryPolicy
+from lago_images.repository.records import layout
+from lago_images.repository.records.layout import RENDERED, headers, key_behind
+from lago_images.repository.records.state import State, read
+from lago_images.repository.rendering import client_setup
+from lago_images.repository.rendering.render import is_empty, render
+from lago_images.repository.rendering.signing import (
+    Signer,
+    SigningKey,
+    key_fingerprint,
+    open_signer,
+)
+from lago_images.repository.rendering.site import Site, site_of
+from lago_images.settings import Settings
+from lago_images.storage.base import Blob, Store
+
+ATTEMPTS = 100
+_RETRY = RetryPolicy(attempts=ATTEMPTS, delay=0.02, longest=1.0, jitter=1.0)
+Pause = Callable[[int], None]
+# Of a public key's file: its fingerprint.
+Fingerprint = Callable[[bytes], str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refreshed:
+    """What a refresh read and wrote. ``attempts`` counts from 1."""
+
+    state: State
+    written: tuple[str, ...]
+    deleted: tuple[str, ...]
+    attempts: int
+
+
+def pause(attempt: int) -> None:
+    """Wait before starting over: longer each time, and never in step with another publisher."""
+    _RETRY.wait(attempt + 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Publisher:
+    """Renders a repository; ``publishing`` opens one.
+
+    Attributes:
+        store: The repository.
+        site: Its name and URL.
+        signer: The keys that sign.
+        fingerprint: Tells that of a published key.
+        retire: Fingerprints of keys that no longer sign: what they signed is deleted.
+        now: Tells the time, in seconds since the epoch.
+        before: The rendered files as they were when the publisher was opened, which saves reading
+            them again: what was written since makes ``refresh`` start over.
+    """
+
+    store: Store
+    site: Site
+    signer: Signer
+    fingerprint: Fingerprint
+    retire: frozenset[str]
+    now: Callable[[], float]
+    before: Mapping[str, Blob] | None = None
+
+    def refresh(self, *, wait: Pause = pause) -> Refreshed:
+        """Bring the rendered files in line with what is in the repository.
+
+        Calls ``wait`` with the number of the attempt before it starts over.
+
+        Raises:
+            SigningError: Clients of a published key would be left with a stale index.
+            RepositoryError: Other publishers were faster, every time.
+        """
+        before = self.before
+        for attempt in range(ATTEMPTS):
+            if before is None or attempt:
+                before = _rendered_files(self.store, self.signer)
+            _refuse_key_change(before, self.signer, self.fingerprint, self.retire)
+            # First: a key whose file is missing is being retired, whoever comes to finish that.
+            key_files = [name for name in before if name.startswith("key-")]
+            self.store.delete([name for name in key_files if key_behind(name) in self.retire])
+            state = read(self.store)
+            try:
+                written = tuple(_write(self.store, before, state, self.site, self.signer))
+            except ConflictError:
+                wait(attempt)
+                continue
+            retire = self.retire | _half_retired(before, self.signer, self.fingerprint)
+            deleted = _delete_signed(self.store, before, self.signer, retire)
+            return Refreshed(state=state, written=written, deleted=deleted, attempts=attempt + 1)
+        raise RepositoryError(
+            f"the rendered files in {self.store.url} were changed by others {ATTEMPTS} times in a "
+            "row",
+            hint="run `repo refresh` when fewer publishers are at work",
+        )
+
+    def is_rendered(self, state: State) -> bool:
+        """Whether the rendered files, as they were found, are what ``state`` renders to."""
+        if self.retire:
+            return False
+        return not _due(self.before or {}, state, self.site, self.signer)
+
+
+@contextmanager
+def publishing(
+    store: Store,
+    settings: Settings,
+    *,
+    console: Console,
+    environ: Mapping[str, str],
+    now: Callable[[], float],
+    retire: frozenset[str] = frozenset(),
+) -> Iterator[Publisher]:
+    """Open a publisher, once the settings, the store and the signing keys have proven themselves.
+
+    Raises:
+        SettingsError: What the settings say of the repository cannot be published.
+        UnsafeStoreError: The store does not keep conditional writes.
+        SigningError: A key cannot sign, or a published key's clients would be left behind.
+    """
+    site = site_of(settings, store.url)
+    runner = Runner(environ=environ)
+
+    def fingerprint(armour: bytes) -> str:
+        return key_fingerprint(armour, environ, runner)
+
+    with open_signer(settings, environ, runner) as signer:
+        before = _rendered_files(store, signer)
+        _refuse_key_change(before, signer, fingerprint, retire)
+        store.ensure_safe_writes(single_writer=settings.single_writer, console=console)
+        yield Publisher(
+            store=store,
+            site=site,
+            signer=signer,
+            fingerprint=fingerprint,
+            retire=retire,
+            now=now,
+            before=before,
+        )
+
+
+def _rendered_files(store: Store, signer: Signer) -> Mapping[str, Blob]:
+    """Read the rendered files as they are now, by key; those that are missing are left out."""
+    names = {*RENDERED, *client_setup.keyed(store)}
+    for key in signer.public:
+        names |= {layout.signed_index(key.fingerprint), layout.key_file(key.fingerprint)}
+
+    def get(name: str) -> Blob | None:
+        try:
+            return store.get(name)
+        except NotFoundError:
+            return None
+
+    with ThreadPoolExecutor(len(names)) as pool:
+        return {blob.key: blob for blob in pool.map(get, sorted(names)) if blob}
+
+
+def _refuse_key_change(
+    before: Mapping[str, Blob], signer: Signer, fingerprint: Fingerprint, retire: frozenset[str]
+) -> None:
+    """Raise ``SigningError`` when clients who trust a published key would be left behind.
+
+    They would read a stale index, or one signed by a key that they do not know. A key is given
+    up by naming it in ``retire``; one whose retirement was begun needs no name.
+    """
+    ours = [key.fingerprint for key in signer.public]
+    if both := retire & set(ours):
+        raise SigningError(
+            f"{', '.join(sorted(both))} is to be retired and is in signing-key",
+            hint="take it out of signing-key first",
+        )
+    retire |= _half_retired(before, signer, fingerprint)
+    abandoned = {key_behind(name) for name in before} - {"", *ours} - retire
+    for key in signer.keys:
+        if own := before.get(layout.key_file(key.fingerprint)):
+            abandoned |= key.left_behind(own.data) - retire
+    first = signer.public[0] if signer.keys else None
+    if layout.KEY in before and not (first and before[layout.KEY].data == first.armour):
+        published = _published_key(before, signer, fingerprint)
+        if published not in retire and (first is None or published != first.fingerprint):
+            abandoned.add(published)
+    elif layout.SIGNED_INDEX in before and first is None and not retire:
+        abandoned.add("an unknown key")
+    if abandoned:
+        names = ", ".join(sorted(abandoned))
+        raise SigningError(
+            f"the published files are signed by {names}, which signing-key does not say",
+            hint="put it back (the key of index.asc is the first); or, when no client trusts it "
+            "any more: repo refresh --retire-key FINGERPRINT",
+        )
+
+
+def _write(
+    store: Store, before: Mapping[str, Blob], state: State, site: Site, signer: Signer
+) -> Iterator[str]:
+    without_headers = []
+    for name, data in _due(before, state, site, signer):
+        old = before.get(name)
+        if old is not None and old.data == data:
+            without_headers.append(old)
+            continue
+        store.put(name, data, expected=old.etag if old else None, headers=headers(name))
+        yield name
+    yield from _rewrite(store, without_headers)
+
+
+def _due(
+    before: Mapping[str, Blob], state: State, site: Site, signer: Signer
+) -> list[tuple[str, bytes]]:
+    """Render, and keep in order what is not there as it should be, content or headers."""
+    files = render(state, site, signer.public)
+    files |= _signatures(files, before, signer, empty=is_empty(state))
+    return [(name, files[name]) for name in _in_order(files) if _is_due(before, name, files[name])]
+
+
+def _is_due(before: Mapping[str, Blob], name: str, data: bytes) -> bool:
+    old = before.get(name)
+    return old is None or old.data != data or old.headers not in (None, headers(name))
+
+
+def _rewrite(store: Store, files: Iterable[Blob]) -> Iterator[str]:
+    """Write files again that have lost their headers: a copy from elsewhere may bring none."""
+    for file in files:
+        wanted = headers(file.key)
+        store.put(file.key, file.data, expected=file.etag, headers=wanted)
+        # Some stores keep none: nothing can be brought back there.
+        if store.head(file.key).headers != wanted:
+            return
+        yield file.key
+
+
+def _in_order(files: Mapping[str, bytes]) -> list[str]:
+    """Keys' own files first; each index before repo.metadata, a signature after what it signs."""
+    places = {name: number for number, name in enumerate(RENDERED)}
+
+    def place(name: str) -> tuple[float, str]:
+        if name in places:
+            return places[name], name
+        return (places[layout.SIGNED_INDEX] if name.startswith("index-") else -1), name
+
+    return sorted(files, key=place)
+
+
+def _signatures(
+    files: Mapping[str, bytes], before: Mapping[str, Blob], signer: Signer, *, empty: bool
+) -> dict[str, bytes]:
+    """The signed files. One that is good already is left as it is."""
+    if not signer.keys:
+        return {}
+    first, text = signer.keys[0], files[layout.METADATA]
+    signed = {}
+    # An index without a section is valid, but not under a signature for newer clients: it is
+    # signed only to replace one that names images.
+    for key in signer.keys:
+        own = layout.signed_index(key.fingerprint)
+        if not empty or own in before:
+            signed[own] = _clearsigned(key, files[layout.INDEX], before.get(own))
+    own = layout.signed_index(first.fingerprint)
+    if own in signed or layout.SIGNED_INDEX in before:
+        old = before.get(layout.SIGNED_INDEX)
+        signed[layout.SIGNED_INDEX] = signed.get(own) or _clearsigned(
+            first, files[layout.INDEX], old
+        )
+    old = before.get(layout.METADATA_SIGNATURE)
+    kept = old is not None and first.has_signed(old.data, text)
+    signed[layout.METADATA_SIGNATURE] = old.data if old and kept else first.detach_sign(text)
+    return signed
+
+
+def _clearsigned(key: SigningKey, text: bytes, old: Blob | None) -> bytes:
+    if old is not None and key.has_clearsigned(old.data, text):
+        return old.data
+    return key.clearsign(text)
+
+
+def _delete_signed(
+    store: Store, before: Mapping[str, Blob], signer: Signer, retire: frozenset[str]
+) -> tuple[str, ...]:
+    if not retire:
+        return ()
+    names = [name for name in before if key_behind(name) in retire]
+    if not signer.keys:
+        all_signed = (layout.SIGNED_INDEX, layout.METADATA_SIGNATURE, layout.KEY)
+        names += [name for name in all_signed if name in before]
+    for name in names:
+        store.delete([name])
+    return tuple(sorted(names))
+
+
+def _half_retired(
+    before: Mapping[str, Blob], signer: Signer, fingerprint: Fingerprint
+) -> frozenset[str]:
+    """The keys whose retirement was begun: what they signed is there without their own file."""
+    found = {key_behind(name) for name in before}
+    if not any(layout.KEY in before and before[layout.KEY].data == k.armour for k in signer.public):
+        found.add(_published_key(before, signer, fingerprint))
+    ours = {key.fingerprint for key in signer.public}
+    gone = {one for one in found if layout.key_file(one) not in before}
+    return frozenset(gone - {"", *ours})
+
+
+def _published_key(before: Mapping[str, Blob], signer: Signer, fingerprint: Fingerprint) -> str:
+    """What ``key.asc`` holds; empty where there is none.
+
+    A damaged one counts as that of our first key if that one is published beside it.
+    """
+    if layout.KEY not in before:
+        return ""
+    try:
+        return fingerprint(before[layout.KEY].data)
+    except SigningError as error:
+        first = signer.public[0].fingerprint if signer.keys else ""
+        if first and layout.key_file(first) in before:
+            return first
+        raise SigningError(
+            f"the published {layout.KEY} is damaged, so whose clients it serves is not known: "
+            f"{error.message}",
+            hint=f"put the right file in its place, or delete it: {layout.KEY} is written anew",
+        ) from error

@@ -1,0 +1,478 @@
+"""Whether a build that is to be released is all there, and as its manifest has it.
+
+Release builds, so that no order of publishers ends with an older commit's image offered.
+
+This is promise 6. This module keeps it, with the order of steps in ``ci.publish_job.publish``:
+release, record the commit, list, look at what was released meanwhile. ``a`` is an older commit and
+``b`` a newer one when git says that ``a`` is an ancestor of ``b``; clocks have no say. P publishes
+``a``, Q publishes ``b``, at any time and any number of each, and the image differs between the two.
+
+What the argument rests on:
+
+1. A revision is taken by creating its object, which must not exist, and is never given back. So
+   the releases of an image are one sequence, and whoever adds to it has decided with all of it in
+   view: a publisher that was overtaken lists again and decides again (``create``).
+2. What is read or listed after a write has ended shows that write.
+3. ``state/published.json`` names ``b`` only when all that the plan for ``b`` asked for is released,
+   and never goes back from ``b`` to ``a`` (``record_commit``).
+4. Rendered files follow from the listing, and a rendering of an older listing never overwrites one
+   of a newer (``publisher``). So only the sequence is to be argued: clients get the newest release
+   in it that stands.
+
+**Q releases the image.** If P comes second, it sees Q's release and leaves it (``_objection``),
+also where an operator took Q's back and nothing else stands, or went back to an older build:
+withdrawals and rollbacks carry the commit of what they take away. If P comes first, Q's release
+is the newest.
+
+**Q leaves the image as it is**, because ``b`` reverts ``a`` and what stands is right. The sequence
+then tells nothing of ``b``; the published commit does. P reads it, creates its release, and reads
+it again; Q records ``b``, lists, and looks for such a release. One of the two sees the other:
+
+- Q records before P reads first: P releases nothing.
+- Q records between P's two reads: P sees it at the second, and gives way (``_give_way``): what
+  stood before is released again.
+- Q records after P's second read: P's release exists before Q lists, and Q sees it
+  (``replaced_by_older``): the build that ``b`` wants is released again.
+
+Where both undo, the second finds the first's release in the sequence and adds none. What was
+released again carries ``b``: for whoever comes even later, Q has released the image.
+
+**A publisher that stops** for a while, wherever, is one of these orders. One that dies before it
+creates a release has done nothing; what one has created is rendered by whoever renders next. Only
+two deaths leave P's release standing for longer: P's after creating it and before giving way, when
+Q has listed already; and Q's after recording ``b`` and before releasing again. Then the next run of
+``b`` or of a newer commit ends it: a plan that is made then finds another fingerprint released than
+its own, and a job that is run again with its old plan looks for such releases although it has
+nothing to release.
+
+**A lost answer.** A write that is tried again conflicts with itself. A release is known by its
+nonce, the published commit by being ``b`` already, and rendering starts over. A request that
+arrives after its sender gave up is still conditional: it adds what a slower publisher would have
+added, at most once.
+
+Nothing rests on planning, whose plan may be hours old: that it keeps an image whose release is of a
+newer commit, or was taken back, only saves building in vain.
+
+Not promised: an order of commits on different branches, or whose relation git does not know (a
+force-push took one away); that ``b`` protects what it leaves as it is before all of it is published
+without a failure; and that an image is taken away of which ``b`` has no spec.
+
+``tests/unit/jobs/test_publish.py`` runs two publishers in every order, and kills them.
+"""
+
+import secrets
+from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Any
+
+from lago_images.errors import ConflictError, NotFoundError, RepositoryError
+from lago_images.repository.publishing.publisher import ATTEMPTS, Pause, pause
+from lago_images.repository.records.layout import PUBLISHED, RELEASES, ImageId, headers, release_key
+from lago_images.repository.records.manifest import Manifest
+from lago_images.repository.records.parsing import parse_json, size_problem
+from lago_images.repository.records.release import Release
+from lago_images.repository.records.state import (
+    PublishedCommit,
+    State,
+    build_of,
+    read_published,
+    standing,
+    withdrawn,
+)
+from lago_images.repository.rendering.lago import hash_file
+from lago_images.storage.base import Stat, Store
+
+
+def prove(store: Store, manifest: Manifest) -> None:
+    """Raises ``RepositoryError`` unless everything that a release would name is there."""
+    key = manifest.key
+    if problems := manifest.problems(key):
+        raise RepositoryError(f"{key.folder} cannot be published: {'; '.join(problems)}")
+    stats = {stat.key: stat for stat in store.list(key.folder)}
+    if wrong := _wrong(store, manifest, stats):
+        raise RepositoryError(
+            f"{key.folder} cannot be released: {'; '.join(wrong)}",
+            hint=f"build it again: ci rebuild {manifest.name}",
+        )
+
+
+def _wrong(store: Store, manifest: Manifest, stats: Mapping[str, Stat]) -> list[str]:
+    key = manifest.key
+    small = (key.hash, key.metadata, key.manifest)
+    lost = [name for name in (key.disk, *small) if name not in stats]
+    if lost:
+        return [f"it is incomplete: {name} is not there" for name in lost]
+    large = {name: what for name in small if (what := size_problem(stats[name]))}
+    if large:
+        return [f"{name}: {what}" for name, what in large.items()]
+    try:
+        kept = {name: store.get(name).data for name in small}
+    except NotFoundError as error:
+        return [f"it is incomplete: {error.message}"]
+    # What is stored is judged as anyone will read it; raises for what is no manifest.
+    Manifest.parse(kept[key.manifest], key)
+    size, wrong = stats[key.disk].size, []
+    if size != manifest.disk.compressed_size:
+        wrong.append(f"{key.disk} has {size} bytes, not {manifest.disk.compressed_size}")
+    if kept[key.hash].strip() != hash_file(manifest).strip():
+        wrong.append(f"{key.hash} is not the disk's")
+    if not _is_object(kept[key.metadata]):
+        wrong.append(f"{key.metadata} is not a JSON object")
+    if kept[key.manifest] != manifest.to_json():
+        wrong.append(f"{key.manifest} is another manifest")
+    return wrong
+
+
+def _is_object(data: bytes) -> bool:
+    try:
+        return isinstance(parse_json(data, "not JSON"), dict)
+    except RepositoryError:
+        return False
+
+
+# Whether the first commit is an ancestor of the second; None when one of them is not to be had.
+IsAncestor = Callable[[str, str], bool | None]
+# An image's releases and withdrawals, ascending by revision.
+History = tuple[Release, ...]
+# Releases that were read before, by key, each with the ETag it had.
+Seen = dict[str, tuple[str, Release]]
+_MOST_REVISIONS_LOST = 1000
+
+
+class Verdict(StrEnum):
+    """What became of the wish to release a build."""
+
+    RELEASED = "released"
+    ALREADY = "already released"
+    SUPERSEDED = "superseded by a newer commit's"
+    WITHDRAWN = "withdrawn before"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReleaseOutcome:
+    """What became of a build, and the release that made it so."""
+
+    verdict: Verdict
+    release: Release
+
+
+def release(
+    store: Store,
+    manifest: Manifest,
+    *,
+    commit: str,
+    known_revision: int,
+    is_ancestor: IsAncestor,
+    now: Callable[[], float],
+    state: State | None = None,
+) -> ReleaseOutcome:
+    """Make a build public under the next revision, unless it should not be.
+
+    Args:
+        store: The repository.
+        manifest: The build, which is complete in the store.
+        commit: What the publisher has checked out.
+        known_revision: The image's newest revision when the plan was made: a later one of the
+            same fingerprint is the same image built twice, and one release is enough.
+        is_ancestor: Asks git. An unknown relation (a force-push took the commit away) does not
+            keep a build from being released.
+        now: Seconds since the epoch.
+        state: What was read before: its releases are not read again.
+
+    Raises:
+        RepositoryError: The build is incomplete, or holds what cannot be published.
+    """
+    prove(store, manifest)
+    objections: list[ReleaseOutcome] = []
+
+    def decide(history: History) -> Release | None:
+        if objection := _objection(store, history, manifest, commit, known_revision, is_ancestor):
+            objections.append(objection)
+            return None
+        return Release(
+            name=manifest.name,
+            arch=manifest.arch,
+            revision=_next_revision(history),
+            build=manifest.build_id,
+            fingerprint=manifest.fingerprint,
+            commit=commit,
+            published=int(now()),
+            nonce=_new_nonce(),
+        )
+
+    seen = _seen(state, manifest)
+    created = create(store, manifest.name, manifest.arch, decide, seen)
+    if created is None:
+        return objections[-1]
+    if restored := _give_way(store, created, is_ancestor, now, seen):
+        return ReleaseOutcome(verdict=Verdict.SUPERSEDED, release=restored)
+    return ReleaseOutcome(verdict=Verdict.RELEASED, release=created)
+
+
+def record_commit(
+    store: Store, commit: str, *, is_ancestor: IsAncestor, wait: Pause = pause
+) -> bool:
+    """Remember the commit published last; False if one at least as new is remembered.
+
+    Whoever records a commit then lists the repository, and releases again what
+    ``replaced_by_older`` finds. A remembered commit that is no descendant of this one, or that
+    nobody has any more (a force-push), is replaced.
+
+    Raises ``RepositoryError`` when other publishers were faster, every time.
+    """
+    for attempt in range(ATTEMPTS):
+        recorded = read_published(store)
+        if recorded and (recorded.commit == commit or is_ancestor(commit, recorded.commit)):
+            return False
+        try:
+            store.put(
+                PUBLISHED,
+                PublishedCommit.to_json(commit),
+                expected=recorded.etag if recorded else None,
+                headers=headers(PUBLISHED),
+            )
+        except ConflictError:
+            wait(attempt)
+        else:
+            return True
+    raise RepositoryError(f"{PUBLISHED} in {store.url} was changed by others, every time")
+
+
+def replaced_by_older(
+    state: State,
+    image: ImageId,
+    fingerprint: str,
+    *,
+    commit: str,
+    known_revision: int,
+    is_ancestor: IsAncestor,
+) -> Manifest | None:
+    """Find the build that clients are to get, where they get one that an older commit released.
+
+    Args:
+        state: What was listed after ``commit`` was recorded.
+        image: Its name and architecture.
+        fingerprint: What ``commit`` makes of it.
+        commit: The one that was published.
+        known_revision: The image's newest revision when the plan was made: only what was
+            released later can have come in between.
+        is_ancestor: Asks git.
+    """
+    current = state.current(*image)
+    if current is None or current.revision <= known_revision:
+        return None
+    # An operator's withdrawal or rollback that came since is not undone.
+    if fingerprint in {current.fingerprint, *taken_back(state.history(*image))}:
+        return None
+    if current.commit != commit and not is_ancestor(current.commit, commit):
+        return None
+    wanted = [one for one in state.live(*image) if one.fingerprint == fingerprint]
+    return state.manifest(wanted[-1]) if wanted else None
+
+
+def create(
+    store: Store,
+    name: str,
+    arch: str,
+    decide: Callable[[History], Release | None],
+    seen: Seen | None = None,
+) -> Release | None:
+    """Create the release that ``decide`` makes of an image's history; None if it makes none.
+
+    When another publisher takes the revision first, ``decide`` is asked again with the history as
+    it is then. Releases, withdrawals and rollbacks are all made here. ``seen`` are releases that
+    were read before.
+
+    Raises ``RepositoryError`` when a release is damaged, the build is retired, or other
+    publishers were faster, every time.
+    """
+    seen = {} if seen is None else seen
+    for _ in range(_MOST_REVISIONS_LOST):
+        listed = list(store.list(f"{RELEASES}{name}/{arch}/"))
+        wanted = decide(_history(store, listed, seen))
+        if wanted is None:
+            return None
+        _refuse_retired(wanted, listed)
+        if _create_object(store, wanted):
+            return wanted
+    raise RepositoryError(
+        f"{name} ({arch}): {_MOST_REVISIONS_LOST} revisions in a row were taken by others",
+        hint="run it again when fewer publishers are at work",
+    )
+
+
+def following(release: Release, history: History, now: float, **changes: Any) -> Release:  # noqa: ANN401 -- a release's fields
+    """Make the release after ``history`` that is as an earlier one but for ``changes``."""
+    return replace(
+        release,
+        revision=_next_revision(history),
+        published=int(now),
+        nonce=_new_nonce(),
+        **changes,
+    )
+
+
+def read_history(store: Store, name: str, arch: str) -> History:
+    """Read an image's releases and withdrawals, ascending by revision."""
+    return _history(store, store.list(f"{RELEASES}{name}/{arch}/"), {})
+
+
+def taken_back(history: History) -> Mapping[str, Release]:
+    """Find the fingerprints that operators took back and that were not released since.
+
+    Each with the withdrawal or rollback that did it. Without this the next plan would build
+    again, or a publisher that planned before would publish, what was just taken back.
+    """
+    by_fingerprint: dict[str, Release] = {}
+    withdrawn_revisions = withdrawn(history)
+    for position, release in enumerate(history):
+        earlier = history[:position]
+        if release.withdraws is not None:
+            taken = _withdrawn_by(release, earlier, withdrawn_revisions)
+        elif release.reason:
+            # It brings back a build, and not what its spec would be built to today.
+            is_withdrawn = release.revision in withdrawn_revisions
+            taken = [] if is_withdrawn else _passed_over_by(release, earlier)
+        else:
+            taken = []
+            by_fingerprint.pop(release.fingerprint, None)
+        by_fingerprint |= {one.fingerprint: release for one in taken}
+    return by_fingerprint
+
+
+def _objection(
+    store: Store,
+    history: History,
+    manifest: Manifest,
+    commit: str,
+    known_revision: int,
+    is_ancestor: IsAncestor,
+) -> ReleaseOutcome | None:
+    """Find what stands against releasing a build; None for nothing."""
+    if taken := _taken_back(history, manifest, known_revision):
+        return ReleaseOutcome(verdict=Verdict.WITHDRAWN, release=taken)
+    # What clients get, or what took the last of it back: that has the commit of what it was.
+    newest = next(reversed(standing(history) or history), None)
+    if newest is None:
+        return None
+    same = newest.fingerprint == manifest.fingerprint
+    if newest.build == manifest.build_id or (same and newest.revision > known_revision):
+        return ReleaseOutcome(verdict=Verdict.ALREADY, release=newest)
+    # A newer commit that left the image as it was has no release of it, but is published.
+    if newest.commit != commit and (
+        is_ancestor(commit, newest.commit)
+        or (not same and _is_older(commit, read_published(store), is_ancestor))
+    ):
+        return ReleaseOutcome(verdict=Verdict.SUPERSEDED, release=newest)
+    return None
+
+
+def _give_way(
+    store: Store, created: Release, is_ancestor: IsAncestor, now: Callable[[], float], seen: Seen
+) -> Release | None:
+    """Release again what a release replaced, if a newer commit was recorded at the same moment."""
+    published = read_published(store)
+    if published is None or not _is_older(created.commit, published, is_ancestor):
+        return None
+
+    def decide(history: History) -> Release | None:
+        offered = standing(history)
+        earlier = [one for one in offered if one.revision < created.revision]
+        # Somebody released or withdrew since: it is theirs to say what is offered.
+        if offered[-1:] != (created,) or not earlier:
+            return None
+        if earlier[-1].fingerprint == created.fingerprint:
+            return None
+        return following(earlier[-1], history, now(), commit=published.commit, reason="")
+
+    return create(store, created.name, created.arch, decide, seen)
+
+
+def _is_older(commit: str, published: PublishedCommit | None, is_ancestor: IsAncestor) -> bool:
+    if published is None or published.commit == commit:
+        return False
+    return bool(is_ancestor(commit, published.commit))
+
+
+def _taken_back(history: History, manifest: Manifest, known_revision: int) -> Release | None:
+    """Find what keeps a build from coming back: it was withdrawn, or its like after the plan."""
+    withdrawn_revisions = withdrawn(history)
+    for earlier in history:
+        if earlier.revision in withdrawn_revisions and earlier.build == manifest.build_id:
+            return earlier
+    taken = taken_back(history).get(manifest.fingerprint)
+    return taken if taken and taken.revision > known_revision else None
+
+
+def _withdrawn_by(
+    withdrawal: Release, earlier: History, withdrawn_revisions: AbstractSet[int]
+) -> list[Release]:
+    """What a withdrawal is about, unless the same was released again between the two."""
+    targets = [one for one in earlier if one.revision == withdrawal.withdraws]
+    since = {
+        one.fingerprint
+        for one in earlier
+        for target in targets
+        if one.revision > target.revision
+        and one.build is not None
+        and not one.reason
+        and one.revision not in withdrawn_revisions
+    }
+    return [one for one in targets if one.fingerprint not in since]
+
+
+def _passed_over_by(rollback: Release, earlier: History) -> list[Release]:
+    """What was released after the build that a rollback goes back to."""
+    originals = [one.revision for one in earlier if one.build == rollback.build]
+    first = max(originals, default=rollback.revision)
+    return [one for one in earlier if one.build is not None and one.revision > first]
+
+
+def _seen(state: State | None, manifest: Manifest) -> Seen:
+    if state is None:
+        return {}
+    history = {str(one.key): one for one in state.history(manifest.name, manifest.arch)}
+    return {key: (state.objects[key].etag, one) for key, one in history.items()}
+
+
+def _history(store: Store, listed: Iterable[Stat], seen: Seen) -> History:
+    history = []
+    for stat in listed:
+        key = release_key(stat.key)
+        if key is None:
+            continue
+        if stat.key not in seen or seen[stat.key][0] != stat.etag:
+            seen[stat.key] = stat.etag, Release.parse(store.get(stat.key).data, key)
+        history.append(seen[stat.key][1])
+    return tuple(sorted(history, key=lambda r: r.revision))
+
+
+def _refuse_retired(wanted: Release, listed: Iterable[Stat]) -> None:
+    key = build_of(wanted)
+    if key and key.retirement in {stat.key for stat in listed}:
+        raise RepositoryError(
+            f"{key.folder} cannot be released: repo gc has begun to remove it",
+            hint=f"build it again: ci rebuild {wanted.name}",
+        )
+
+
+def _create_object(store: Store, wanted: Release) -> bool:
+    """Take the revision; whether it is ours."""
+    key = str(wanted.key)
+    try:
+        store.put(key, wanted.to_json(), expected=None, headers=headers(key))
+    except ConflictError:
+        # Ours after all, if the answer to an earlier try of the same request was lost.
+        return Release.parse(store.get(key).data, wanted.key).nonce == wanted.nonce
+    return True
+
+
+def _next_revision(history: History) -> int:
+    return history[-1].revision + 1 if history else 1
+
+
+def _new_nonce() -> str:
+    """Make what tells a publisher's own write from another's."""
+    return secrets.token_hex(16)

@@ -1,0 +1,141 @@
+"""A manifest: our record of a build, and what every published file is rendered from."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import ClassVar
+
+import msgspec
+
+from lago_images.repository.records.fields import (
+    Arch,
+    BuildId,
+    Format,
+    Name,
+    Sha1,
+    Sha256,
+    Sha512,
+    property_problems,
+)
+from lago_images.repository.records.layout import BuildKey
+from lago_images.repository.records.parsing import (
+    LARGEST,
+    Count,
+    DocumentError,
+    Positive,
+    Seconds,
+    Text,
+    from_plain,
+    parse_json,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Disk:
+    """The published disk file and what is true of it.
+
+    Attributes:
+        format: Of the decompressed file: ``qcow2``.
+        virtual_size: Bytes a guest sees; virt-builder's ``size``.
+        size: Bytes of the decompressed file.
+        compressed_size: Bytes of the ``.xz``.
+        sha1: Of the decompressed file, hexadecimal; lago's ``.hash``.
+        sha256: Of the ``.xz``; what the store is asked to prove.
+        sha512: Of the ``.xz``; virt-builder's ``checksum[sha512]``.
+    """
+
+    format: Format
+    virtual_size: Positive
+    size: Positive
+    compressed_size: Positive
+    sha1: Sha1
+    sha256: Sha256
+    sha512: Sha512
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BaseRecord:
+    """What a build really stood on.
+
+    Attributes:
+        ref: As the spec says it, such as ``layer:debian-12``.
+        digest: ``sha512:…`` or ``sha256:…`` of the template or disk; ``build:…`` of a layer's base.
+        detail: What else is known, such as the template's source or the mirror and snapshot.
+    """
+
+    ref: Text
+    digest: Text
+    detail: Text = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BootTest:
+    """How the boot test went: ``seconds`` to the guest agent's answer, under ``accel``."""
+
+    seconds: Seconds
+    accel: Text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """One build. ``created`` is in whole seconds since the epoch; ``seconds`` the build's length.
+
+    ``properties`` are the spec's; ``boot`` is None where the spec says ``boot-test=no``.
+    ``dirty`` is true when the files built from were not those of ``commit``.
+    """
+
+    SCHEMA: ClassVar[int] = 1
+    WHAT: ClassVar[str] = "a manifest"
+
+    name: Name
+    arch: Arch
+    build_id: BuildId
+    fingerprint: Text
+    base: BaseRecord
+    disk: Disk
+    commit: Text
+    dirty: bool
+    created: Count
+    seconds: Count
+    properties: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    boot: BootTest | None = None
+    packages: Count | None = None
+    tools: Mapping[Text, Text] = field(default_factory=lambda: MappingProxyType({}))
+
+    @property
+    def key(self) -> BuildKey:
+        return BuildKey(name=self.name, arch=self.arch, build_id=self.build_id)
+
+    def to_json(self) -> bytes:
+        """Canonical JSON: the same manifest gives the same bytes."""
+        return canonical({"schema": self.SCHEMA, **msgspec.to_builtins(self, enc_hook=dict)})
+
+    @classmethod
+    def parse(cls, data: bytes, key: BuildKey) -> "Manifest":
+        """Read the manifest of the build ``key``.
+
+        Raises ``RepositoryError`` with the manifest's path and all that is wrong: it is not JSON,
+        of another schema, a field is not what it must be, or it is another build's.
+        """
+        what = f"{key.manifest} is not {cls.WHAT}"
+        return cls.from_plain(parse_json(data, what, largest=LARGEST), key)
+
+    @classmethod
+    def from_plain(cls, plain: object, key: BuildKey) -> "Manifest":
+        """Make a manifest of what ``parse_json`` returned; raises as ``parse`` does."""
+        manifest = from_plain(plain, cls, key.manifest)
+        if problems := manifest.problems(key):
+            raise DocumentError(key.manifest, cls.WHAT, problems)
+        return manifest
+
+    def problems(self, key: BuildKey) -> list[str]:
+        """Say why this, whose fields are right each by itself, is not the manifest of ``key``."""
+        other = [] if self.key == key else [f"it is the manifest of {self.key.folder}"]
+        return other + property_problems(self.properties)
+
+
+def canonical(plain: object) -> bytes:
+    """JSON with sorted keys and a final newline."""
+    text = json.dumps(plain, sort_keys=True, ensure_ascii=False, indent=1)
+    return text.encode() + b"\n"

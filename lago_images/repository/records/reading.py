@@ -1,0 +1,142 @@
+"""What was read of a repository before: only a cache, rebuilt from the listing when it is lost.
+
+``state/cache.json`` holds every release and manifest that was found good under its key, with the
+ETag it was read at: ``{"schema": 1, "objects": {key: [etag, document]}}``.
+
+The records of a repository, read where the cache does not have them as they are.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from lago_images.errors import NotFoundError, RepositoryError, StorageError
+from lago_images.repository.records.layout import CACHE, BuildKey, ReleaseKey, headers
+from lago_images.repository.records.manifest import Manifest
+from lago_images.repository.records.parsing import parse_json, size_problem
+from lago_images.repository.records.release import Release
+from lago_images.storage.base import Blob, Stat, Store
+
+SCHEMA = 1
+THREADS = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cache:
+    """Documents by key, each with the ETag it had; ``etag`` is the cache's own, None for none."""
+
+    entries: Mapping[str, tuple[str, Any]]
+    etag: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Document:
+    schema: int
+    objects: dict[str, tuple[str, Any]]
+
+
+def load(store: Store) -> Cache:
+    """The cache; an empty one when it is not there or not readable as one."""
+    try:
+        blob = store.get(CACHE)
+    except NotFoundError:
+        return Cache(entries={}, etag=None)
+    try:
+        kept = msgspec.json.decode(blob.data, type=_Document)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return Cache(entries={}, etag=blob.etag)
+    return Cache(entries=kept.objects if kept.schema == SCHEMA else {}, etag=blob.etag)
+
+
+def save(store: Store, cache: Cache) -> None:
+    """Keep a cache for the next reader, if the store lets us and nobody else just did."""
+    plain = {"schema": SCHEMA, "objects": cache.entries}
+    data = json.dumps(plain, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+    # Readers without the right to write, and a lost race, cost the next reader some requests.
+    with suppress(StorageError):
+        store.put(CACHE, data, expected=cache.etag, headers=headers(CACHE))
+
+
+Key = BuildKey | ReleaseKey
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Records:
+    """What was read.
+
+    Attributes:
+        releases: By key.
+        manifests: By key.
+        errors: By the store's key, why what is there is neither.
+        entries: The documents of all releases and manifests, for the cache.
+        is_fresh: Whether some of them were not in the cache.
+    """
+
+    releases: Mapping[ReleaseKey, Release]
+    manifests: Mapping[BuildKey, Manifest]
+    errors: Mapping[Key, RepositoryError]
+    entries: Mapping[str, tuple[str, Any]]
+    is_fresh: bool
+
+
+def read_records(store: Store, cache: Cache, wanted: Iterable[tuple[Stat, Key]]) -> Records:
+    """Read all that is wanted, from the cache or else with one GET each, in parallel.
+
+    Raises ``NotFoundError`` if one was deleted since it was listed.
+    """
+    records: dict[Key, Release | Manifest] = {}
+    errors: dict[Key, RepositoryError] = {}
+    entries: dict[str, tuple[str, Any]] = {}
+    unseen: dict[str, Key] = {}
+    for stat, key in wanted:
+        etag, plain = cache.entries.get(stat.key, ("", None))
+        record = _cached(plain, key) if etag == stat.etag else None
+        if record is not None:
+            records[key], entries[stat.key] = record, (etag, plain)
+        elif problem := size_problem(stat):
+            errors[key] = RepositoryError(f"{stat.key} is not read: {problem}")
+        else:
+            unseen[stat.key] = key
+    known = len(records)
+    for blob in _get_all(store, list(unseen)):
+        key = unseen[blob.key]
+        try:
+            what = Release.WHAT if isinstance(key, ReleaseKey) else Manifest.WHAT
+            plain = parse_json(blob.data, f"{blob.key} is not {what}")
+            records[key] = _record(plain, key)
+            entries[blob.key] = (blob.etag, plain)
+        except RepositoryError as error:
+            errors[key] = error
+    return Records(
+        releases={one.key: one for one in records.values() if isinstance(one, Release)},
+        manifests={one.key: one for one in records.values() if isinstance(one, Manifest)},
+        errors=errors,
+        entries=entries,
+        is_fresh=len(records) > known,
+    )
+
+
+def _record(plain: object, key: Key) -> Release | Manifest:
+    if isinstance(key, ReleaseKey):
+        return Release.from_plain(plain, key)
+    return Manifest.from_plain(plain, key)
+
+
+def _cached(plain: object, key: Key) -> Release | Manifest | None:
+    """The record in a cache that anyone may have damaged; None if it is none."""
+    try:
+        return _record(plain, key)
+    except RepositoryError:
+        return None
+
+
+def _get_all(store: Store, keys: list[str]) -> list[Blob]:
+    if len(keys) < 2:  # noqa: PLR2004 -- no threads for one
+        return [store.get(key) for key in keys]
+    with ThreadPoolExecutor(min(THREADS, len(keys))) as pool:
+        return list(pool.map(store.get, keys))

@@ -1,0 +1,1 @@
+"""What clients read: pure functions of the releases."""

@@ -1,0 +1,215 @@
+"""virt-builder's index: rendered, and read by the strictest of its clients' rules.
+
+The grammar is that of guestfs-tools ``builder/index-scan.l`` and ``index-parse.y``, in the form
+that clients before 1.55.6 take too: blank lines between sections and nowhere else.
+"""
+
+import hashlib
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from lago_images.errors import Problem
+from lago_images.repository.records import layout
+from lago_images.repository.records.fields import ARCH, FORMATS, aliases, is_notes, line
+from lago_images.repository.records.layout import ImageId
+from lago_images.repository.records.manifest import Manifest
+from lago_images.repository.records.release import Release
+from lago_images.repository.records.state import State, build_of
+
+Key = tuple[str, str | None]
+_SECTION = re.compile(r"\[([-A-Za-z0-9._]+)\]")
+_FIELD = re.compile(r"([A-Za-z0-9_.]+)(?:\[([A-Za-z0-9_,.]+)\])?=(.*)")
+_REQUIRED = ("arch", "file", "size")
+_NUMBERS = ("size", "compressed_size", "revision")
+_NUMBER = re.compile(r"[1-9][0-9]{0,18}")
+_SHA512 = re.compile(r"[0-9a-f]{128}")
+_MARK = "# releases "
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One section: an image as virt-builder knows it. ``line`` is where it begins.
+
+    ``fields`` are by key and subkey: ``checksum[sha512]`` is ``("checksum", "sha512")``.
+    """
+
+    name: str
+    fields: dict[Key, str]
+    line: int = 0
+
+    @property
+    def arch(self) -> str:
+        return self.get("arch")
+
+    @property
+    def file(self) -> str:
+        """The disk, relative to the index."""
+        return self.get("file")
+
+    @property
+    def revision(self) -> int:
+        """As the client reads it: 1 where there is none."""
+        return int(self.get("revision") or "1")
+
+    @property
+    def checksum(self) -> str:
+        """The sha512 of the compressed disk; empty where there is none."""
+        return self.get("checksum", "sha512")
+
+    def get(self, key: str, subkey: str | None = None) -> str:
+        return self.fields.get((key, subkey), "")
+
+
+def listing_mark(state: State) -> str:
+    """The digest of the set of releases that a file was rendered from, and of those retired.
+
+    It stands in every rendered file, so that different sets never give the same bytes: a file
+    that is right already for one publisher cannot then be changed back by a slower one, which
+    read its ETag before and lists less.
+    """
+    releases = [release for history in state.releases.values() for release in history]
+    retired = {key.retirement for key in map(build_of, releases) if key and key in state.retired}
+    keys = sorted({*(str(release.key) for release in releases), *retired})
+    return hashlib.sha256("\n".join(keys).encode()).hexdigest()
+
+
+def render(state: State) -> bytes:
+    """The index: the current revision of each image, by name and architecture."""
+    entries = []
+    for name, arch in state.images:
+        release = state.current(name, arch)
+        manifest = release and state.manifest(release)
+        if release and manifest:
+            entries.append(entry(release, manifest))
+    return to_bytes(entries, mark=listing_mark(state))
+
+
+def to_bytes(entries: Iterable[Entry], *, mark: str) -> bytes:
+    """The text of an index."""
+    sections = [f"{_MARK}{mark}\n", *(_section(entry) for entry in entries)]
+    return "\n".join(sections).encode()
+
+
+def _section(entry: Entry) -> str:
+    lines = [f"[{entry.name}]"]
+    for (key, subkey), value in entry.fields.items():
+        lines.append(f"{key}={value}" if subkey is None else f"{key}[{subkey}]={value}")
+    return "\n".join(lines) + "\n"
+
+
+def entry(release: Release, manifest: Manifest) -> Entry:
+    """What the index says of a release."""
+    disk, properties = manifest.disk, manifest.properties
+    fields: dict[Key, str] = {
+        ("name", None): line(properties.get("name", "")) or release.name,
+        ("arch", None): release.arch,
+        ("osinfo", None): line(properties.get("osinfo", "")),
+        ("file", None): manifest.key.disk,
+        ("checksum", "sha512"): disk.sha512,
+        ("format", None): disk.format,
+        ("size", None): str(disk.virtual_size),
+        ("compressed_size", None): str(disk.compressed_size),
+        ("revision", None): str(release.revision),
+        ("expand", None): line(properties.get("expand", "")),
+        ("lvexpand", None): line(properties.get("lvexpand", "")),
+        ("aliases", None): " ".join(aliases(line(properties.get("aliases", "")))),
+        ("hidden", None): "true" if properties.get("hidden") == "true" else "",
+    }
+    fields |= {_key(key): line(text) for key, text in properties.items() if is_notes(key)}
+    return Entry(name=release.name, fields={key: text for key, text in fields.items() if text})
+
+
+def _key(text: str) -> Key:
+    key, _, subkey = text.rstrip("]").partition("[")
+    return key, subkey or None
+
+
+def parse(data: bytes, path: str = layout.INDEX) -> tuple[list[Entry], list[Problem]]:
+    """The entries of an (unsigned) index, and all that some client would refuse in it.
+
+    An entry whose revision is no number, or an endless one, is not among the entries.
+    """
+    problems: list[Problem] = []
+    try:
+        text = data.decode()
+    except UnicodeDecodeError as error:
+        return [], [Problem(path, None, f"not UTF-8: {error}")]
+    if text and not text.endswith("\n"):
+        problems.append(Problem(path, text.count("\n") + 1, "the last line has no end"))
+    entries = _read(text.removesuffix("\n").split("\n") if text else [], path, problems)
+    problems.extend(_repeated(entries, path))
+    for found in entries:
+        problems.extend(Problem(path, found.line, what) for what in _wrong(found))
+    return [found for found in entries if _NUMBER.fullmatch(found.get("revision") or "1")], problems
+
+
+def _read(lines: list[str], path: str, problems: list[Problem]) -> list[Entry]:
+    entries: list[Entry] = []
+    last: Key | None = None
+    after_blank = True
+    for number, text in enumerate(lines, 1):
+        if text.startswith("#"):
+            continue
+        what, last = _take(text, number, entries, last, after_blank)
+        if what:
+            problems.append(Problem(path, number, what))
+        after_blank = text == ""
+    return entries
+
+
+def _take(
+    text: str, number: int, entries: list[Entry], last: Key | None, after_blank: bool
+) -> tuple[str, Key | None]:
+    """Take one line into the last of ``entries``; what is wrong with it, and the open field."""
+    if "\r" in text or "\0" in text:
+        return "a carriage return or NUL", last
+    if match := _SECTION.fullmatch(text):
+        entries.append(Entry(name=match[1], fields={}, line=number))
+        return "" if after_blank else "no blank line before the section", None
+    if text == "" or not entries:
+        return f"neither section nor comment: {text!r}" if text else "", None
+    if text[0] in " \t" and last is not None:
+        entries[-1].fields[last] += "\n" + text[1:]
+        return "", last
+    return _take_field(text, entries[-1], after_blank)
+
+
+def _take_field(text: str, entry: Entry, after_blank: bool) -> tuple[str, Key | None]:
+    match = _FIELD.fullmatch(text)
+    if not match:
+        return f"neither section, field nor comment: {text!r}", None
+    key = (match[1], match[2])
+    repeated = key in entry.fields
+    entry.fields[key] = match[3]
+    if repeated:
+        return f"the field {text.partition('=')[0]} is there twice", key
+    return "a blank line inside the section" if after_blank else "", key
+
+
+def _repeated(entries: Iterable[Entry], path: str) -> Iterator[Problem]:
+    seen: set[ImageId] = set()
+    for found in entries:
+        image = ImageId(found.name, found.arch)
+        if image in seen:
+            yield Problem(path, found.line, f"{found.name} for {found.arch} is there twice")
+        seen.add(image)
+
+
+def _wrong(found: Entry) -> Iterator[str]:
+    for key in _REQUIRED:
+        if not found.get(key):
+            yield f"{found.name} has no {key}"
+    for key in _NUMBERS:
+        if (number := found.get(key)) and not _NUMBER.fullmatch(number):
+            yield f"{found.name}: {key} is {number[:40]!r}, not a number"
+    if found.arch and not ARCH.fullmatch(found.arch):
+        yield f"{found.name}: arch is {found.arch!r}"
+    if found.file.startswith("/") or "://" in found.file or ".." in found.file.split("/"):
+        yield f"{found.name}: file is {found.file!r}, not relative to the index"
+    if not _SHA512.fullmatch(found.checksum):
+        yield f"{found.name} has no sha512 checksum"
+    if found.get("format") not in ("", *FORMATS):
+        yield f"{found.name}: format is {found.get('format')!r}"
+    if found.get("hidden") not in ("", "true", "false"):
+        yield f"{found.name}: hidden is {found.get('hidden')!r}"

@@ -1,0 +1,181 @@
+"""lago's files: ``repo.metadata`` for the repository, ``.hash`` and ``.metadata`` for a build.
+
+As lago 0.46 reads them (``lago/templates.py``, ``lago/plugins/vm.py``).
+"""
+
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from lago_images.errors import Problem, RepositoryError
+from lago_images.repository.records import layout
+from lago_images.repository.records.manifest import Manifest
+from lago_images.repository.records.parsing import parse_json
+from lago_images.repository.records.release import Release
+from lago_images.repository.records.state import State
+from lago_images.repository.rendering.index import listing_mark
+from lago_images.specs.model import Spec
+
+# lago keeps a template in a file `<repository>:<template>:<version>`.
+_IN_FILE_NAMES = re.compile(r"[^-A-Za-z0-9._+]")
+_PLAIN_ARCH = "x86_64"
+_PASSWORD = "root-password"  # noqa: S105 -- a property's name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Version:
+    """One version of a template, as lago knows it."""
+
+    template: str
+    version: str
+    handle: str
+    timestamp: int
+
+
+def render(state: State, *, name: str, base_url: str) -> bytes:
+    """``repo.metadata``: every release that is not withdrawn is a version of its template."""
+    # By hand, a line a version: json's own indentation takes seconds for 10,000 releases.
+    templates: dict[str, list[str]] = {}
+    for version in versions(state):
+        what = {"source": name, "handle": version.handle, "timestamp": version.timestamp}
+        line = f"{_text(version.version)}: {_text(what)}"
+        templates.setdefault(version.template, []).append(line)
+    shown = [
+        f' {_text(template)}: {{"versions": {{\n  ' + ",\n  ".join(lines) + "}}"
+        for template, lines in templates.items()
+    ]
+    sources = {name: {"type": "http", "args": {"baseurl": base_url}}}
+    text = (
+        f'{{"name": {_text(name)},\n'
+        # Not lago's: see listing_mark.
+        f'"releases": {_text(listing_mark(state))},\n'
+        f'"sources": {_text(sources)},\n'
+        f'"templates": {{\n' + ",\n".join(shown) + "}}\n"
+    )
+    return text.encode()
+
+
+def _text(plain: object) -> str:
+    return json.dumps(plain, ensure_ascii=False)
+
+
+def versions(state: State) -> list[Version]:
+    """All versions of all templates, by template and time.
+
+    A template's timestamps strictly increase with the revision, whatever the publishers' clocks
+    said: lago takes the version with the largest.
+    """
+    by_name: dict[str, list[tuple[int, Release]]] = {}
+    for name, arch in state.images:
+        history = _increasing(state.history(name, arch))
+        times = {release.revision: time for time, release in history}
+        live = [(times[release.revision], release) for release in state.live(name, arch)]
+        by_name.setdefault(name, []).extend(live)
+    found = []
+    for name in sorted(by_name):
+        last = -1
+        for time, release in sorted(by_name[name], key=lambda pair: (pair[0], pair[1].arch)):
+            last = max(time, last + 1)
+            manifest = state.manifest(release)
+            if manifest:
+                found.append(_version(release, manifest, last))
+    return found
+
+
+def _increasing(history: Iterable[Release]) -> list[tuple[int, Release]]:
+    timed, last = [], -1
+    for release in history:
+        last = max(release.published, last + 1)
+        timed.append((last, release))
+    return timed
+
+
+def _version(release: Release, manifest: Manifest, timestamp: int) -> Version:
+    return Version(
+        template=release.name,
+        version=version_name(release, manifest),
+        handle=manifest.key.handle,
+        timestamp=timestamp,
+    )
+
+
+def version_name(release: Release, manifest: Manifest) -> str:
+    """The lago version: the spec's and the revision, so that it never means two contents.
+
+    ``v<revision>`` where the spec has none; an architecture other than x86_64 is added.
+    """
+    version = _IN_FILE_NAMES.sub("-", manifest.properties.get("version", "").strip())
+    name = f"{version}-{release.revision}" if version else f"v{release.revision}"
+    return name if release.arch == _PLAIN_ARCH else f"{name}-{release.arch}"
+
+
+def parse(data: bytes, path: str = layout.METADATA) -> tuple[list[Version], list[Problem]]:
+    """The versions in a ``repo.metadata``, and all that lago could not use."""
+    try:
+        plain = parse_json(data, "it is no JSON")
+        sources = {name for name, source in plain["sources"].items() if _usable(source)}
+        templates = plain["templates"].items()
+        found = [
+            (template, version, what)
+            for template, of_template in templates
+            for version, what in of_template["versions"].items()
+        ]
+        problems = [] if isinstance(plain["name"], str) else [Problem(path, None, "no name")]
+    except (RepositoryError, TypeError, KeyError, AttributeError) as error:
+        return [], [Problem(path, None, f"not a lago repository: {error!r}")]
+    versions_: list[Version] = []
+    for template, version, what in found:
+        if wrong := _version_problem(what, sources):
+            problems.append(Problem(path, None, f"{template} {version}: {wrong}"))
+        else:
+            handle, timestamp = what["handle"], what["timestamp"]
+            versions_.append(
+                Version(template=template, version=version, handle=handle, timestamp=timestamp)
+            )
+    return versions_, problems
+
+
+def _usable(source: dict[str, Any]) -> bool:
+    return source["type"] == "http" and isinstance(source["args"]["baseurl"], str)
+
+
+def _version_problem(what: object, sources: set[str]) -> str:
+    if not isinstance(what, dict):
+        return "not an object"
+    if what.get("source") not in sources:
+        return f"source {what.get('source')!r} is not among the sources"
+    if not isinstance(what.get("handle"), str):
+        return "no handle"
+    if type(what.get("timestamp")) is not int:
+        return "no timestamp that is a whole number"
+    return ""
+
+
+def hash_file(manifest: Manifest) -> bytes:
+    """``.hash``: the sha1 of the decompressed disk. lago strips blanks around it."""
+    return manifest.disk.sha1.encode() + b"\n"
+
+
+def metadata_file(manifest: Manifest, spec: Spec) -> bytes:
+    """``.metadata``: all the spec's properties, and the root password where the spec sets one.
+
+    lago reads ``distro`` and ``root-partition``; its own documentation names ``root-password``,
+    in plain text. The property wins over the operation ``root-password password:…``.
+    """
+    password = _password(spec)
+    plain = {_PASSWORD: password} if password else {}
+    named = {"name": manifest.name, "arch": manifest.arch}
+    return _json({**named, **plain, **manifest.properties})
+
+
+def _password(spec: Spec) -> str:
+    """What the last command sets; empty where that locks the account or makes a password up."""
+    set_ = [operation.argument for operation in spec.operations if operation.name == _PASSWORD]
+    kind, _, secret = "".join(set_[-1:]).partition(":")
+    return secret if kind == "password" else ""
+
+
+def _json(plain: object) -> bytes:
+    return json.dumps(plain, sort_keys=True, ensure_ascii=False, indent=1).encode() + b"\n"

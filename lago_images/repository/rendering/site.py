@@ -1,0 +1,72 @@
+"""What the published files say of the repository itself, and where its clients find it."""
+
+import re
+from dataclasses import dataclass
+from urllib.parse import quote, urlsplit
+
+from lago_images.errors import Problem, SettingsError
+from lago_images.repository.records.fields import is_line
+from lago_images.settings import FILE, Settings
+
+# What the older lago-images put in when it was told nothing.
+DEFAULT_NAME = "test"
+DEFAULT_BASE_URL = "http://127.0.0.1:8181"
+_SCHEMES = ("http", "https", "file")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Site:
+    """A repository's name, and its URL without a ``/`` at the end."""
+
+    name: str
+    base_url: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublicKey:
+    """A key that signs the published files.
+
+    Attributes:
+        fingerprint: Of the primary key, 40 hexadecimal digits or more, in capitals.
+        armour: The public key as gpg exports it, in ASCII.
+    """
+
+    fingerprint: str
+    armour: bytes
+
+
+def site_of(settings: Settings, store_url: str) -> Site:
+    """Where clients find the repository in ``store_url``.
+
+    A directory without a ``base-url`` gets the older tool's, where ``lago-images serve`` listens.
+
+    Raises:
+        SettingsError: Name or URL cannot be published; or the repository is in a bucket and
+            ``base-url`` is not set, so that lago could not find the images.
+    """
+    problems: list[Problem] = []
+
+    def complain(name: str, what: str) -> None:
+        problems.append(Problem(settings.said.get(name, FILE), None, what))
+
+    if "/" in settings.name or not is_line(settings.name):
+        complain("name", "name must be one line without '/': lago makes file names of it")
+    base_url = settings.base_url
+    if not base_url and store_url.startswith("s3://"):
+        what = f"base-url is not set: lago needs to know where clients find {store_url} over HTTP"
+        complain("base_url", what)
+    base_url = (base_url or DEFAULT_BASE_URL).rstrip("/")
+    if not _is_url(base_url):
+        complain("base_url", f"base-url must be an http, https or file URL, not {base_url!r}")
+    if problems:
+        raise SettingsError(
+            problems, hint=f"set it in {FILE}, or LAGO_IMAGES_NAME and LAGO_IMAGES_BASE_URL"
+        )
+    return Site(name=settings.name.strip() or DEFAULT_NAME, base_url=base_url)
+
+
+def _is_url(text: str) -> bool:
+    parts = urlsplit(text)
+    plain = not re.search(r"[\s\x00-\x20\x7f'\"<>\\`$;|&]", text) and text == quote(text, "/:%@[]~")
+    where = parts.hostname if parts.scheme != "file" else parts.path
+    return plain and parts.scheme in _SCHEMES and bool(where) and not parts.query

@@ -1,0 +1,1 @@
+"""A published repository is checked as its clients see it."""

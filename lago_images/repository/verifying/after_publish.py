@@ -1,0 +1,84 @@
+"""A look at what was just published, in a few requests; ``verify`` is the whole examination."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+
+from lago_images.errors import NotFoundError
+from lago_images.host.retry import RetryPolicy
+from lago_images.repository.publishing.publisher import Publisher
+from lago_images.repository.publishing.releasing import read_history
+from lago_images.repository.records import layout
+from lago_images.repository.records.layout import ImageId
+from lago_images.repository.records.release import Release
+from lago_images.repository.records.state import build_of, standing
+from lago_images.repository.rendering import index, lago
+from lago_images.repository.verifying.findings import REFRESH, Finding, problem
+from lago_images.storage.base import Store
+
+_RETRY = RetryPolicy(attempts=4, delay=0.5)
+
+
+def quick(
+    publisher: Publisher,
+    releases: Sequence[Release],
+    *,
+    retry: RetryPolicy = _RETRY,
+) -> tuple[Finding, ...]:
+    """Whether clients are offered these releases, or newer ones; nothing found is good.
+
+    Costs a GET for each of ``index``, ``repo.metadata`` and the signed index, and a HEAD for
+    each disk. Another publisher may be between two of its writes: what is wrong is looked at
+    again before it is told.
+    """
+    attempt = 1
+    while found := tuple(_wrong(publisher, releases)):
+        if attempt >= retry.attempts:
+            return found
+        retry.wait(attempt)
+        attempt += 1
+    return ()
+
+
+def _wrong(publisher: Publisher, releases: Sequence[Release]) -> Iterator[Finding]:
+    store, keys = publisher.store, publisher.signer.keys
+    files = _files(store, signed=bool(keys))
+    entries, wrong = index.parse(files.get(layout.INDEX, b""))
+    versions, more = lago.parse(files.get(layout.METADATA, b""))
+    for one in (*wrong, *more):
+        yield problem(one.path, one.what, REFRESH)
+    signed = files.get(layout.SIGNED_INDEX)
+    if keys and entries and not (signed and keys[0].has_clearsigned(signed, files[layout.INDEX])):
+        yield problem(layout.SIGNED_INDEX, f"it is not {layout.INDEX}, signed", REFRESH)
+    offered = {ImageId(entry.name, entry.arch): entry for entry in entries}
+    handles = {version.handle for version in versions}
+    for release in releases:
+        yield from _release(store, release, offered.get(release.key.image), handles)
+
+
+def _files(store: Store, *, signed: bool) -> Mapping[str, bytes]:
+    found = {}
+    for name in (layout.INDEX, layout.METADATA, *((layout.SIGNED_INDEX,) if signed else ())):
+        with suppress(NotFoundError):
+            found[name] = store.get(name).data
+    return found
+
+
+def _release(
+    store: Store, release: Release, entry: index.Entry | None, handles: set[str]
+) -> Iterator[Finding]:
+    key = build_of(release)
+    if key is None:
+        return
+    newer = entry is not None and entry.revision > release.revision
+    same = entry is not None and (entry.revision, entry.file) == (release.revision, key.disk)
+    if (newer or same) and key.handle in handles:
+        try:
+            store.head(key.disk)
+        except NotFoundError:
+            yield problem(key.disk, "it is offered, and not there", "lago-images repo verify")
+        return
+    if release not in standing(read_history(store, release.name, release.arch)):
+        # Withdrawn since: then it is not to be offered.
+        return
+    where = layout.METADATA if newer or same else layout.INDEX
+    yield problem(where, f"{release.name} {release.revision} is published, and not in it", REFRESH)

@@ -1,0 +1,130 @@
+"""Whether the published signatures are good, by published keys, and over what is published."""
+
+from collections.abc import Iterator, Mapping
+
+from lago_images.errors import CommandError, SigningError
+from lago_images.host.gpg import Gpg, fingerprints, throw_away
+from lago_images.host.process import Runner
+from lago_images.repository.records import layout
+from lago_images.repository.verifying.findings import REFRESH, Finding, note, problem
+
+_DAY = 86_400
+_SOON = 30
+_SIGNED = "with the key in signing-key: " + REFRESH
+
+
+def check(
+    files: Mapping[str, bytes],
+    environ: Mapping[str, str],
+    runner: Runner,
+    *,
+    empty: bool,
+    wanted: bool,
+    now: float,
+) -> list[Finding]:
+    """What is wrong with the signatures among the published ``files``.
+
+    Args:
+        files: The rendered files by key, with all ``index-…`` and ``key-…`` that are there.
+        environ: Where gpg finds what it needs.
+        runner: Runs gpg.
+        empty: Whether the index has no image: it need not be signed then.
+        wanted: Whether the settings name a signing key.
+        now: Seconds since the epoch, for keys that expire.
+    """
+    signed = [name for name in files if name.endswith(".asc")]
+    if layout.KEY not in files:
+        found = [problem(name, f"there is no {layout.KEY} to check it", _SIGNED) for name in signed]
+        if wanted and not found:
+            found = [problem(layout.KEY, "signing-key is set, and nothing is signed", REFRESH)]
+        return found
+    with throw_away(runner, environ) as gpg:
+        keys, findings = _keys(gpg, files, now)
+        if layout.KEY in keys:
+            findings += _signatures(gpg, files, keys, empty=empty)
+    return findings
+
+
+def _keys(gpg: Gpg, files: Mapping[str, bytes], now: float) -> tuple[dict[str, str], list[Finding]]:
+    """The fingerprints of the keys, by file; the keys are imported."""
+    keys: dict[str, str] = {}
+    findings = []
+    for name in files:
+        if name != layout.KEY and not name.startswith("key-"):
+            continue
+        try:
+            [keys[name]] = fingerprints(gpg, files[name])
+            gpg.import_keys(files[name])
+        except (CommandError, ValueError):
+            findings.append(problem(name, "it is not one public key", _SIGNED))
+            continue
+        if name not in (layout.KEY, layout.key_file(keys[name])):
+            findings.append(problem(name, f"it holds the key {keys[name]}", _SIGNED))
+        findings += _validity(gpg, files[name], name, now)
+    own = layout.key_file(keys.get(layout.KEY, ""))
+    if layout.KEY in keys and files.get(own) != files[layout.KEY]:
+        findings.append(problem(own, f"it is not there, or not as {layout.KEY}", REFRESH))
+    return keys, findings
+
+
+def _validity(gpg: Gpg, armour: bytes, name: str, now: float) -> Iterator[Finding]:
+    listing = gpg.call("--with-colons", "--show-keys", stdin=armour).decode(errors="replace")
+    fields = next(line.split(":") for line in listing.splitlines() if line.startswith("pub:"))
+    repair = "extend the key, or change it: docs/signing.md"
+    if fields[1] == "r":
+        yield problem(name, "the key was revoked", repair)
+    elif fields[1] == "e" or (fields[6] and float(fields[6]) < now):
+        yield problem(name, "the key has expired", repair)
+    elif fields[6] and float(fields[6]) < now + _SOON * _DAY:
+        yield note(name, f"the key expires in less than {_SOON} days", repair)
+    yield from _subkeys(listing, name, now)
+
+
+def _subkeys(listing: str, name: str, now: float) -> Iterator[Finding]:
+    """The subkeys that sign, each with its end; those that ended are not used any more."""
+    for line in listing.splitlines():
+        kind, validity, *fields = line.split(":")
+        if kind != "sub" or validity in ("r", "e") or "s" not in fields[9] or not fields[4]:
+            continue
+        if now <= float(fields[4]) < now + _SOON * _DAY:
+            what = f"the signing subkey {fields[2]} expires in less than {_SOON} days"
+            yield note(name, what, "extend it, or add one in time: docs/signing.md")
+
+
+def _signatures(
+    gpg: Gpg, files: Mapping[str, bytes], keys: Mapping[str, str], *, empty: bool
+) -> Iterator[Finding]:
+    first = keys[layout.KEY]
+    wanted = {layout.SIGNED_INDEX: first}
+    wanted |= {layout.signed_index(key): key for key in keys.values()}
+    strangers = {name for name in files if name.startswith("index-")} - wanted.keys()
+    for name in sorted(strangers):
+        yield problem(name, "its key is not published", f"{REFRESH} --retire-key FINGERPRINT")
+    for name, key in wanted.items():
+        if name in files:
+            yield from _clearsigned(gpg, files, name, key)
+        elif not empty:
+            yield problem(name, "it is not there", _SIGNED)
+    name = layout.METADATA_SIGNATURE
+    if name not in files:
+        yield problem(name, "it is not there", _SIGNED)
+        return
+    try:
+        signer = gpg.detached_signer(files[name], files.get(layout.METADATA, b""))
+    except SigningError as error:
+        yield problem(name, error.message, _SIGNED)
+    else:
+        if signer != first:
+            yield problem(name, f"it is signed by {signer}, not by {first}", _SIGNED)
+
+
+def _clearsigned(gpg: Gpg, files: Mapping[str, bytes], name: str, key: str) -> Iterator[Finding]:
+    try:
+        signer, text = gpg.signed_text(files[name])
+    except SigningError as error:
+        yield problem(name, error.message, _SIGNED)
+        return
+    if signer != key:
+        yield problem(name, f"it is signed by {signer}, not by {key}", _SIGNED)
+    if text != files.get(layout.INDEX):
+        yield problem(name, f"what is signed is not {layout.INDEX}", _SIGNED)

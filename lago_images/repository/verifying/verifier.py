@@ -1,0 +1,254 @@
+"""Checking a published repository as its clients see it, and the records behind it.
+
+Over HTTP there is no listing: what ``index`` and ``repo.metadata`` name is checked, with the
+headers it is served with. In a store the records are checked too, and that the rendered files are
+what these render to.
+"""
+
+import re
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+from lago_images.console import Advance, Console
+from lago_images.errors import CommandError, RepositoryError, SettingsError
+from lago_images.host.gpg import fingerprints, throw_away
+from lago_images.host.process import Runner
+from lago_images.repository.publishing.retention import Retention
+from lago_images.repository.records import layout
+from lago_images.repository.records.layout import ImageId
+from lago_images.repository.records.reading import THREADS
+from lago_images.repository.records.state import State
+from lago_images.repository.rendering import client_setup
+from lago_images.repository.rendering.index import Entry
+from lago_images.repository.rendering.lago import Version
+from lago_images.repository.rendering.render import render
+from lago_images.repository.rendering.site import PublicKey, Site, site_of
+from lago_images.repository.verifying import builds, signatures
+from lago_images.repository.verifying import clients as verify_tools
+from lago_images.repository.verifying import files as verify_files
+from lago_images.repository.verifying import files as verify_headers
+from lago_images.repository.verifying import records as verify_history
+from lago_images.repository.verifying.files import Heard
+from lago_images.repository.verifying.findings import (
+    REFRESH,
+    Finding,
+    Report,
+    Severity,
+    Source,
+    problem,
+)
+from lago_images.repository.verifying.web import Web
+from lago_images.settings import Settings
+from lago_images.storage.base import Store
+
+_KEY_LINK = re.compile(rb"key-[0-9A-F]{40,64}\.asc")
+_PAUSE = 3.0
+_ATTEMPTS = 3
+_NAME_AND_URL = "lago-images repo refresh, with the name and base-url that are meant"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verifier:
+    """What every check is handed.
+
+    Attributes:
+        settings: Of the specs repository; what is published must be in line with them.
+        deep: Whether disks are read whole.
+        now: Seconds since the epoch.
+        pause: Waits before looking again whether a difference was a publication under way.
+    """
+
+    settings: Settings
+    environ: Mapping[str, str]
+    console: Console
+    deep: bool
+    now: float
+    pause: Callable[[float], None] = time.sleep
+
+    @property
+    def runner(self) -> Runner:
+        return Runner(environ=self.environ)
+
+    def store(self, store: Store) -> Report:
+        """All that is wrong with the repository in a store.
+
+        Raises:
+            StorageError: The store did not answer; nothing is concluded from that.
+        """
+        heard = Heard(store=store)
+        state, files, records = self._consistent(heard)
+        looked = self._look(files)
+        revisions = {ImageId(one.name, one.arch): one.revision for one in looked.entries}
+        records += verify_history.against_index(state, revisions)
+        grace = Retention.of(self.settings).grace
+        records += verify_history.unfinished(store, self.now - grace)
+        report = self._report(heard, looked, records)
+        return _with(report, verify_headers.kept(heard.told))
+
+    def web(self, web: Web) -> Report:
+        """All that is wrong with the repository at a URL; raises as ``store`` does."""
+        attempt, denied = 1, dict[str, Finding]()
+        # A publisher may be between two of its writes, or caches be of different ages.
+        while (
+            looked := self._look(files := self._published(web, denied))
+        ).has_problems and attempt < _ATTEMPTS:
+            self.pause(_PAUSE)
+            attempt += 1
+        elsewhere = verify_files.led_elsewhere(files, web.url)
+        report = self._report(web, looked, [*denied.values(), *elsewhere])
+        return _with(report, verify_headers.check(web.told))
+
+    def _published(self, web: Web, denied: dict[str, Finding]) -> dict[str, bytes]:
+        """The rendered files, and the keys and signed indexes that they tell of.
+
+        Notes of what the server denies go into ``denied``.
+        """
+        files = verify_files.fetch(web, layout.RENDERED, denied)
+        more = {name.decode() for name in _KEY_LINK.findall(files.get(layout.CATALOGUE, b""))}
+        if key := self._fingerprint(files.get(layout.KEY)):
+            more.add(layout.key_file(key))
+        more |= {name.replace("key-", "index-") for name in more}
+        return files | verify_files.fetch(web, more, denied)
+
+    def _look(self, files: Mapping[str, bytes]) -> "_Looked":
+        """What the rendered files say, and all that is wrong among them."""
+        entries, versions, found = verify_files.parse(files)
+        found += builds.agreement(entries, versions)
+        found += signatures.check(
+            files,
+            self.environ,
+            self.runner,
+            empty=not entries,
+            wanted=bool(self.settings.signing_key),
+            now=self.now,
+        )
+        found += verify_tools.check(files, entries, self.runner)
+        return _Looked(entries=entries, versions=versions, found=found)
+
+    def _report(self, source: Source, looked: "_Looked", more: Iterable[Finding]) -> Report:
+        named, strange = builds.named(looked.entries, looked.versions)
+        found = [*more, *looked.found, *strange]
+        progress = builds.Progress()
+        with (
+            self._told(source, named) as advance,
+            ThreadPoolExecutor(2 if self.deep else THREADS) as pool,
+        ):
+            progress.advance = advance if self.deep else None
+
+            def check(one: builds.Named) -> list[Finding]:
+                result = builds.check(source, one, deep=self.deep, progress=progress)
+                if not self.deep:
+                    advance(1)
+                return result
+
+            for findings in pool.map(check, named):
+                found += findings
+        return Report(
+            url=source.url,
+            images=len(looked.entries),
+            versions=len(looked.versions),
+            read=progress.read,
+            findings=_ordered(found),
+        )
+
+    def _told(
+        self, source: Source, named: tuple[builds.Named, ...]
+    ) -> AbstractContextManager[Advance]:
+        if not self.deep:
+            return self.console.progress("checking builds", len(named), of="builds")
+        with ThreadPoolExecutor(THREADS) as pool:
+            sizes = pool.map(lambda one: builds.disk_size(source, one), named)
+        return self.console.progress("reading disks", sum(sizes))
+
+    def _consistent(self, heard: Heard) -> tuple[State, dict[str, bytes], list[Finding]]:
+        """Records and rendered files; what a publication under way explains is looked at again."""
+        store, attempt = heard.store, 1
+        while True:
+            files = verify_files.fetch(heard, {*layout.RENDERED, *client_setup.keyed(store)})
+            state, found = verify_history.examine(store)
+            stale = list(self._stale(state, files, store.url))
+            if not stale or attempt == _ATTEMPTS:
+                return state, files, [*found, *stale]
+            self.pause(_PAUSE)
+            attempt += 1
+
+    def _stale(self, state: State, files: Mapping[str, bytes], url: str) -> Iterator[Finding]:
+        """The rendered files that are not what the records render to."""
+        if not state.releases and layout.INDEX not in files:
+            return
+        site = self._site(files, url)
+        keys = self._keys(files)
+        for name, data in render(state, site, keys).items():
+            if name in files and files[name] != data:
+                yield problem(name, "it is not what the repository renders to", _NAME_AND_URL)
+            elif name not in files:
+                yield problem(name, "it is not there", REFRESH)
+
+    def _site(self, files: Mapping[str, bytes], url: str) -> Site:
+        """As the settings say; where they say nothing, as it is published."""
+        try:
+            site = site_of(self.settings, url)
+        except SettingsError:
+            site = Site(name=self.settings.name, base_url="")
+        try:
+            published = client_setup.describe(files[layout.METADATA])
+        except (KeyError, RepositoryError):
+            return site
+        return Site(
+            name=site.name if self.settings.name else published.name,
+            base_url=site.base_url if self.settings.base_url else "".join(published.bases[:1]),
+        )
+
+    def _keys(self, files: Mapping[str, bytes]) -> list[PublicKey]:
+        """The published keys, that of ``index.asc`` first, the one new users get last."""
+        if layout.KEY not in files:
+            return []
+        link = b"".join(_KEY_LINK.findall(files.get(layout.CATALOGUE, b""))[:1]).decode()
+        names = sorted(
+            (name for name in files if name.startswith("key-")),
+            key=lambda name: (files[name] != files[layout.KEY], name == link, name),
+        )
+        found = ((self._fingerprint(files[name]), files[name]) for name in names)
+        return [PublicKey(fingerprint=key, armour=data) for key, data in found if key]
+
+    def _fingerprint(self, armour: bytes | None) -> str:
+        """Empty where it is not one key, which the check of the signatures tells."""
+        if armour is None:
+            return ""
+        with throw_away(self.runner, self.environ) as gpg:
+            try:
+                found = fingerprints(gpg, armour)
+            except CommandError:
+                return ""
+        return found[0] if len(found) == 1 else ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Looked:
+    """What the rendered files say, and what is wrong among them."""
+
+    entries: list[Entry]
+    versions: list[Version]
+    found: list[Finding]
+
+    @property
+    def has_problems(self) -> bool:
+        return any(one.severity is Severity.PROBLEM for one in self.found)
+
+
+def _with(report: Report, more: Iterable[Finding]) -> Report:
+    return Report(
+        url=report.url,
+        images=report.images,
+        versions=report.versions,
+        read=report.read,
+        findings=_ordered([*report.findings, *more]),
+    )
+
+
+def _ordered(found: Iterable[Finding]) -> tuple[Finding, ...]:
+    unique = dict.fromkeys(found)
+    return tuple(sorted(unique, key=lambda one: (one.severity != "problem", one.where, one.what)))

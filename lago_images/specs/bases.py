@@ -1,0 +1,94 @@
+"""A ``base=`` property's value, and which other properties fit the base."""
+
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from urllib.parse import urlsplit
+
+from lago_images.specs.model import Base, BaseKind
+from lago_images.specs.names import (
+    BOOTSTRAP_ARCHITECTURES,
+    BOOTSTRAP_RELEASES,
+    NAME,
+    shown,
+    suggestion,
+)
+from lago_images.specs.properties import BOOTSTRAP_ONLY, is_url, size_bytes, value_problem
+
+_KINDS = tuple(kind.value for kind in BaseKind)
+_MIB = 2**20
+_LEAST_MIB = 512
+# The archive's URL, and its security archive's.
+_MIRRORS = 2
+
+
+@lru_cache(maxsize=1024)
+def read_base(text: str, line: int) -> tuple[Base | None, str | None]:
+    """Return the base that a property's value names, if it is clear, and what is wrong with it."""
+    kind, colon, name = text.partition(":")
+    if not colon:
+        kind, name = BaseKind.LAYER, text
+    elif kind in {"http", "https", "file"}:
+        return None, "a disk at a URL is written base=simple:URL"
+    elif kind not in _KINDS:
+        near = suggestion(kind, _KINDS)
+        return None, f"unknown kind of base {shown(kind)}, not one of {', '.join(_KINDS)}{near}"
+    base = Base(kind=BaseKind(kind), name=name, line=line)
+    return base, _base_problem(base)
+
+
+def _base_problem(base: Base) -> str | None:
+    name = base.name
+    if not name:
+        return f"{base.kind}: has no name after the colon"
+    if base.kind is BaseKind.BOOTSTRAP and name not in BOOTSTRAP_RELEASES:
+        known = ", ".join(BOOTSTRAP_RELEASES)
+        near = suggestion(name, BOOTSTRAP_RELEASES)
+        return f"bootstrap: knows {known}, not {shown(name)}{near}"
+    if base.kind is BaseKind.SIMPLE:
+        if "://" in name and not is_url(name):
+            # Not shown: it may hold a password.
+            return "simple: takes an http or https URL without a password, or a path"
+        return None
+    if not NAME.fullmatch(name):
+        return f"{shown(name)} cannot be the name of a template or spec"
+    return None
+
+
+def misfits(base: Base, properties: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Yield each property that does not fit the base: its key (or ``base``), and what is wrong."""
+    bootstrap = base.kind is BaseKind.BOOTSTRAP
+    if bootstrap:
+        yield from _bootstrap(properties)
+    for key in () if bootstrap else BOOTSTRAP_ONLY:
+        if key in properties:
+            yield key, f"{key} is for bootstrap: bases only"
+    has_checksum = "base-checksum" in properties
+    if has_checksum and base.kind is not BaseKind.SIMPLE:
+        yield "base-checksum", "base-checksum is for simple: bases only"
+    if base.kind is BaseKind.SIMPLE and "://" in base.name and not has_checksum:
+        yield "base", "a simple: base at a URL needs #base-checksum=sha256:…"
+
+
+def security_archive(mirror: str) -> str | None:
+    """Return the security archive's URL on a mirror with Debian's own layout; None on another."""
+    path = urlsplit(mirror).path
+    return f"{mirror}-security" if path.rpartition("/")[2] == "debian" else None
+
+
+def _bootstrap(properties: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    # What is wrong by itself is told elsewhere.
+    good = {key: value for key, value in properties.items() if not value_problem(key, value)}
+    if good.get("arch", BOOTSTRAP_ARCHITECTURES[0]) not in BOOTSTRAP_ARCHITECTURES:
+        yield "arch", f"bootstrap: makes disks for {', '.join(BOOTSTRAP_ARCHITECTURES)} only"
+    size = size_bytes(good.get("size", ""))
+    if size is not None and (size < _LEAST_MIB * _MIB or size % _MIB):
+        what = f"size must be a whole number of MiB, at least {_LEAST_MIB}M, for a bootstrap: base"
+        yield "size", what
+    mirrors = good.get("mirror", "").split()
+    if len(mirrors) > _MIRRORS:
+        yield "mirror", "mirror has more URLs than the archive's and its security archive's"
+    if len(mirrors) == 1 and security_archive(mirrors[0].rstrip("/")) is None:
+        unknown = "mirror does not end in /debian, so its security archive is not known"
+        yield "mirror", f"{unknown}: add that URL after a blank"
+    if "snapshot" in good and "mirror" not in properties:
+        yield "snapshot", "snapshot needs a mirror that keeps snapshots, a folder for each moment"

@@ -1,0 +1,276 @@
+r"""From the text of a spec to its value, with every problem on the way.
+
+A spec is what virt-builder's ``--commands-from-file`` reads, read the same way: a line that ends
+in ``\`` goes on in the next, with a newline between; then blank lines and those that start with
+``#`` are left out; the rest is a command, one blank, its argument. A comment line of the form
+``#key=value`` (no blank after the ``#``, a key of letters, digits and ``_.-``) is a property.
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import NamedTuple
+
+from lago_images.errors import Problem
+from lago_images.specs.bases import misfits, read_base
+from lago_images.specs.commands import (
+    COMMANDS,
+    NEWER,
+    OPTIONS,
+    PASSWORD_CRYPTO,
+    SELECTORS,
+    Command,
+    Form,
+    Reads,
+)
+from lago_images.specs.edit_command import REFUSAL, is_harmless
+from lago_images.specs.host_files import unlocked
+from lago_images.specs.model import Base, Operation, Spec
+from lago_images.specs.names import name_problem, shown, suggestion
+from lago_images.specs.properties import REQUIRED, value_problem
+
+_PROPERTY = re.compile(r"#([A-Za-z0-9_.-]+)[ ]*=(.*)")
+# Control characters but tab and newline, line separators that some programs honour, marks that
+# change the direction of what a reviewer sees, and byte order marks.
+_SUSPECT = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
+)
+_NAMED = {
+    "\r": "a carriage return (Windows line ending)",
+    "\0": "a NUL byte",
+    "\ufeff": "a byte order mark",
+}
+# One argument of a program can have 128 KiB on Linux (MAX_ARG_STRLEN).
+_LONGEST = 128 * 1024 - 64
+# What stands at the end of these is content, also a blank.
+_CONTENT = frozenset(("append-line", "edit", "write"))
+# A group of dnf's, whose name may have blanks: virt-builder(1), Installing software.
+_GROUP = re.compile(r"@\S+(?: +\S+)*")
+_SELECTING = (Reads.SELECTOR, Reads.USER_SELECTOR)
+
+
+class _Property(NamedTuple):
+    key: str
+    value: str
+    problems: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class _Reader:
+    path: str
+    problems: list[Problem] = field(default_factory=list)
+    properties: dict[str, str] = field(default_factory=dict)
+    lines: dict[str, int] = field(default_factory=dict)
+    operations: list[Operation] = field(default_factory=list)
+
+    def complain(self, line: int | None, what: str) -> None:
+        self.problems.append(Problem(self.path, line, what))
+
+
+def parse(text: str, *, name: str, path: str) -> tuple[Spec | None, list[Problem]]:
+    """The spec that a file's text says, and everything that is wrong with it.
+
+    The spec is None only when its base or architecture cannot be told; a spec that comes with
+    problems must not be built, but others can be checked against it.
+
+    Args:
+        text: The file's content.
+        name: The file's name, which is the image's.
+        path: Where the file is, for problems and for the spec.
+    """
+    reader = _Reader(path)
+    if what := name_problem(name):
+        reader.complain(None, what)
+    if _SUSPECT.search(text):
+        text = _without_suspects(text, reader)
+    _read(text, reader)
+    base = _check_properties(reader)
+    arch = reader.properties.get("arch")
+    if reader.problems:
+        reader.problems.sort(key=lambda problem: problem.line or 0)
+    if base is None or arch is None:
+        return None, reader.problems
+    spec = Spec(
+        name=name,
+        path=path,
+        base=base,
+        arch=arch,
+        properties=reader.properties,
+        operations=tuple(reader.operations),
+        lines=reader.lines,
+    )
+    return spec, reader.problems
+
+
+def _without_suspects(text: str, reader: _Reader) -> str:
+    """The text without characters no spec may have: each kind told once, where it is first."""
+    seen = set()
+    for match in _SUSPECT.finditer(text):
+        character = match[0]
+        if character not in seen:
+            seen.add(character)
+            what = _NAMED.get(character, f"the control character U+{ord(character):04X}")
+            reader.complain(text.count("\n", 0, match.start()) + 1, f"{what} is not allowed")
+    return _SUSPECT.sub("", text)
+
+
+def _read(text: str, reader: _Reader) -> None:
+    """Read the lines that say something."""
+    for number, line in _lines(text, reader):
+        said = _understood(line, number)
+        if isinstance(said, Operation):
+            reader.operations.append(said)
+        elif isinstance(said, _Property):
+            _property(said, number, reader)
+        elif said:
+            reader.complain(number, said)
+
+
+def _lines(text: str, reader: _Reader) -> Iterable[tuple[int, str]]:
+    """The lines with their numbers, each put together from those it is continued in."""
+    lines = enumerate(text.removesuffix("\n").split("\n"), 1)
+    goes_on = "\\\n" in text or text.endswith("\\")
+    return _joined(lines, reader) if goes_on else lines
+
+
+def _joined(lines: Iterator[tuple[int, str]], reader: _Reader) -> Iterator[tuple[int, str]]:
+    for number, line in lines:
+        goes_on = line.endswith("\\")
+        yield number, _continued(number, line, lines, reader) if goes_on else line
+
+
+def _continued(number: int, line: str, lines: Iterator[tuple[int, str]], reader: _Reader) -> str:
+    parts = [line[:-1]]
+    for _, following in lines:
+        if following[-1:] != "\\":
+            parts.append(following)
+            return "\n".join(parts)
+        parts.append(following[:-1])
+    reader.complain(number, "goes on with a backslash to the end of the file")
+    return "\n".join(parts)
+
+
+def _property(said: _Property, line: int, reader: _Reader) -> None:
+    key, value, problems = said
+    if key in reader.lines:
+        reader.complain(line, f"{key} was said before, in line {reader.lines[key]}")
+        return
+    reader.lines[key] = line
+    for what in problems:
+        reader.complain(line, what)
+    if value or key not in REQUIRED:
+        reader.properties[key] = value
+
+
+# The same lines stand in the same places of many specs.
+@lru_cache(maxsize=16384)
+def _understood(text: str, line: int) -> Operation | _Property | str:
+    """What a line says: a command, a property, or nothing (empty); or what is wrong with it."""
+    match = _PROPERTY.fullmatch(text)
+    if match:
+        return _checked(match[1], match[2].strip(" "))
+    text = text.lstrip()
+    if text and text[0] != "#":
+        return _operation(text, line)
+    return "a comment ends in a backslash, which hides the next line" if "\n" in text else ""
+
+
+def _checked(key: str, value: str) -> _Property:
+    tab = f"a tab in {key}" if "\t" in value else None
+    problems = (tab, value_problem(key, value))
+    return _Property(key, value, tuple(problem for problem in problems if problem))
+
+
+def _operation(text: str, line: int) -> Operation | str:
+    """A command, or what is wrong with it."""
+    name, _, argument = text.partition(" ")
+    command = COMMANDS.get(name)
+    if command is None:
+        return _unknown(name)
+    argument = argument.lstrip() if name in _CONTENT else argument.strip()
+    if command.form is Form.PACKAGES:
+        argument = ",".join(word.strip() for word in argument.split(","))
+    what = _argument_problem(name, command, argument)
+    return what or Operation(name=name, argument=argument, line=line)
+
+
+def _unknown(name: str) -> str:
+    plain = name.lstrip("-")
+    word = name.split(maxsplit=1)[0]
+    if name != word:
+        return f"{shown(word)} is followed by a tab or newline; virt-builder wants one blank"
+    if plain in OPTIONS:
+        return f"{plain} is an option and no command: {OPTIONS[plain]}"
+    if plain in NEWER:
+        return f"{plain} needs a newer virt-builder than 1.48: {NEWER[plain]}"
+    if plain in COMMANDS:
+        return f"{shown(name)}: commands are written without dashes"
+    return f"unknown command {shown(name)}{suggestion(plain[:100], COMMANDS)}"
+
+
+def _argument_problem(name: str, command: Command, argument: str) -> str | None:
+    if command.form is Form.NONE:
+        return f"{name} takes no argument, but has {shown(argument)}" if argument else None
+    if not argument:
+        return f"{name} needs an argument: {name} {command.shape}"
+    # No character has more than four bytes.
+    if len(argument) > _LONGEST // 4 and len(argument.encode()) > _LONGEST:
+        return f"the argument of {name} has more than {_LONGEST} bytes"
+    if name == "ssh-inject" and ":" not in argument:
+        return "ssh-inject without a selector reads the key of whoever builds; add :string:KEY"
+    if command.form is Form.PAIR and argument.find(":") < 1:
+        return f"{name} needs two parts with a colon between: {name} {command.shape}"
+    return _detail_problem(name, command, argument)
+
+
+def _detail_problem(name: str, command: Command, argument: str) -> str | None:
+    if command.form is Form.PACKAGES:
+        return _packages_problem(name, argument)
+    if command.reads in _SELECTING:
+        return _selector_problem(name, command, argument)
+    if name == "edit" and not is_harmless(argument.partition(":")[2]):
+        return REFUSAL
+    if name == "password-crypto" and argument not in PASSWORD_CRYPTO:
+        return f"password-crypto must be {command.shape}, not {shown(argument)}"
+    return None
+
+
+def _selector_problem(name: str, command: Command, argument: str) -> str | None:
+    selector = argument.partition(":")[2] if command.form is Form.PAIR else argument
+    if name.endswith("password"):
+        selector = unlocked(selector)
+    for known in SELECTORS[name]:
+        if selector == known or (known[-1] == ":" and selector.startswith(known)):
+            return None
+    # The text is not shown: it may be a password.
+    return f"{name} wants one of {', '.join(SELECTORS[name])} as its selector"
+
+
+def _packages_problem(name: str, argument: str) -> str | None:
+    for package in argument.split(","):
+        if not package:
+            return f"{name} has an empty name in its list"
+        if package.split() != [package] and not _GROUP.fullmatch(package):
+            return f"{name} wants commas between packages, not blanks: {shown(package)}"
+        if package.startswith("-"):
+            return f"{shown(package)} is an option and no package"
+    return None
+
+
+def _check_properties(reader: _Reader) -> Base | None:
+    """The base, when what is said of it fits together."""
+    for key, why in REQUIRED.items():
+        if key not in reader.lines:
+            reader.complain(None, f"no {key}: {why}; add #{key}=…")
+    text = reader.properties.get("base")
+    if text is None:
+        return None
+    line = reader.lines["base"]
+    base, what = read_base(text, line)
+    if what:
+        reader.complain(line, what)
+    if base:
+        for key, what in misfits(base, reader.properties):
+            reader.complain(reader.lines[key], what)
+    return base

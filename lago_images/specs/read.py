@@ -1,0 +1,234 @@
+"""Reading a folder of specs, and checking them against each other and the files they use.
+
+Every regular file directly in the folder is a spec, but for hidden ones, those that editors and
+git leave behind (``*~ *.bak *.orig *.rej *.swp #*#``) and ``README*``. Sub-folders hold the files
+that specs upload. A link is read if it leads to a file inside the repository.
+"""
+
+import errno
+import os
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from fnmatch import translate
+from pathlib import Path
+from typing import NamedTuple
+
+from lago_images.errors import Problem, SpecError
+from lago_images.specs.host_files import (
+    OPEN_PLAIN,
+    ForbiddenPathError,
+    HostFolder,
+    check_files,
+    read_plain,
+    refusal,
+    why,
+)
+from lago_images.specs.model import BaseKind, Spec
+from lago_images.specs.names import NAME, suggestion
+from lago_images.specs.parse import parse
+from lago_images.specs.properties import words
+
+_NO_SPEC_NAMES = (".*", "*~", "*.bak", "*.orig", "*.rej", "*.swp", "#*#", "README*")
+_NO_SPEC = re.compile("|".join(map(translate, _NO_SPEC_NAMES)))
+_LARGEST = 1 << 20
+
+
+class Found(NamedTuple):
+    """What a folder of specs holds: specs by name, all problems, and how many files were read."""
+
+    specs: dict[str, Spec]
+    problems: list[Problem]
+    files: int
+
+
+def read(root: Path, folder: str) -> dict[str, Spec]:
+    """Return the specs of a folder, by name.
+
+    Args:
+        root: The root of the repository.
+        folder: The folder of the specs, relative to the root.
+
+    Raises:
+        SpecError: With every problem of every spec.
+    """
+    found = inspect(root, folder)
+    if found.problems:
+        raise SpecError(found.problems)
+    return found.specs
+
+
+def inspect(root: Path, folder: str) -> Found:
+    """Return the specs of a folder with every problem; raises nothing for what users wrote."""
+    host = HostFolder(root)
+    try:
+        top = _open_specs(host, folder)
+    except ForbiddenPathError as error:
+        return _nothing(folder, str(error))
+    except OSError as error:
+        advice = "run this in a specs repository, name one with -C, or make one: lago-images init"
+        return _nothing(folder, f"cannot be read: {error.strerror} ({advice})")
+    try:
+        return _inspect(host, folder, top)
+    finally:
+        os.close(top)
+
+
+def _nothing(folder: str, what: str) -> Found:
+    return Found({}, [Problem(folder, None, f"the folder of the specs {what}")], 0)
+
+
+def _open_specs(host: HostFolder, folder: str) -> int:
+    """Open the folder of the specs, which may be the root of the repository itself."""
+    real = os.path.realpath(f"{host.root}/{folder}")
+    if what := refusal(real, host.root):
+        raise ForbiddenPathError(what)
+    return host.open(real)
+
+
+def _inspect(host: HostFolder, folder: str, top: int) -> Found:
+    specs: dict[str, Spec] = {}
+    broken: set[str] = set()
+    problems: list[Problem] = []
+    try:
+        names = spec_names(top)
+    except OSError as error:
+        return _nothing(folder, f"cannot be read: {error.strerror}")
+    for name in names:
+        path = name if folder in {"", "."} else f"{folder.rstrip('/')}/{name}"
+        text, problem = _text(host, path, top)
+        if problem:
+            problems.append(problem)
+        spec = None
+        if text is not None:
+            spec, wrong = parse(text, name=name, path=path)
+            problems += wrong
+        if spec is None:
+            broken.add(name)
+        else:
+            specs[name] = spec
+    problems += check(specs.values(), host, broken=broken)
+    return Found(specs, problems, len(names))
+
+
+def is_spec_name(name: str) -> bool:
+    """Tell whether a file of this name in the folder is taken for a spec."""
+    return _NO_SPEC.match(name) is None
+
+
+def spec_names(folder: Path | int) -> list[str]:
+    """Return the names of the specs in a folder, sorted; raises ``OSError`` as the system does."""
+    with os.scandir(folder) as entries:
+        return sorted(
+            entry.name
+            for entry in entries
+            if not entry.is_dir(follow_symlinks=False) and is_spec_name(entry.name)
+        )
+
+
+def _text(host: HostFolder, path: str, folder: int) -> tuple[str | None, Problem | None]:
+    """Return a spec's text, None when there is none to parse, and what is wrong with it."""
+    try:
+        data = _bytes(host, path, folder)
+    except ForbiddenPathError as error:
+        return None, Problem(path, None, str(error))
+    except OSError as error:
+        return None, Problem(path, None, f"cannot be read: {why(error)}")
+    try:
+        return data.decode(), None
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        what = f"not UTF-8: byte 0x{data[error.start]:02x}"
+        return data.decode(errors="replace"), Problem(path, line, what)
+
+
+def _bytes(host: HostFolder, path: str, folder: int) -> bytes:
+    """Read a spec in the open ``folder``."""
+    try:
+        descriptor = os.open(path.rpartition("/")[2], OPEN_PLAIN, dir_fd=folder)
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        try:
+            return host.read(path, most=_LARGEST)
+        except ForbiddenPathError as refused:
+            raise ForbiddenPathError(f"the link {refused}") from None
+    try:
+        return read_plain(descriptor, _LARGEST)
+    finally:
+        os.close(descriptor)
+
+
+def check(
+    specs: Iterable[Spec], host: HostFolder, *, broken: Collection[str] = ()
+) -> list[Problem]:
+    """Return every problem between specs, and with the host files they read.
+
+    Args:
+        specs: All specs of a folder.
+        host: The root of the repository, that host paths are relative to.
+        broken: Names of specs that are there and could not be understood: a layer on one of them
+            is no further problem.
+    """
+    by_name = {spec.name: spec for spec in specs}
+    problems = [*_names(by_name, broken), *_aliases(by_name)]
+    for spec in by_name.values():
+        if spec.base.kind is BaseKind.LAYER:
+            problems += _layer(spec, by_name, broken)
+        problems += check_files(spec, host)
+    return [*problems, *_cycles(by_name)]
+
+
+def _names(specs: Mapping[str, Spec], broken: Collection[str]) -> Iterator[Problem]:
+    """Yield names that some file systems and people take for one another."""
+    first: dict[str, str] = {}
+    for name in sorted({*specs, *broken}):
+        other = first.setdefault(name.casefold(), name)
+        if other != name and name in specs:
+            yield Problem(specs[name].path, None, f"the name differs from {other!r} only in case")
+
+
+def _aliases(specs: Mapping[str, Spec]) -> Iterator[Problem]:
+    """Yield aliases that two images claim."""
+    owners = {(spec.arch, name): name for name, spec in specs.items()}
+    for name, spec in sorted(specs.items()):
+        if "aliases" not in spec.properties:
+            continue
+        for alias in words(spec.properties["aliases"]):
+            owner = owners.setdefault((spec.arch, alias), name)
+            if owner != name:
+                line = spec.lines["aliases"]
+                yield Problem(spec.path, line, f"the alias {alias!r} means {owner!r} already")
+
+
+def _layer(spec: Spec, specs: Mapping[str, Spec], broken: Collection[str]) -> Iterator[Problem]:
+    base = specs.get(spec.base.name)
+    line = spec.base.line
+    if base is None:
+        if spec.base.name not in broken and NAME.fullmatch(spec.base.name):
+            near = suggestion(spec.base.name, [n for n in {*specs, *broken} if n != spec.name])
+            yield Problem(spec.path, line, f"there is no spec {spec.base.name!r}{near}")
+    elif base.arch != spec.arch:
+        what = f"arch is {spec.arch}, but the base {base.name!r} has {base.arch}"
+        yield Problem(spec.path, spec.lines.get("arch", line), what)
+
+
+def _cycles(specs: Mapping[str, Spec]) -> Iterator[Problem]:
+    """Yield each cycle of layers once, at its first spec by name."""
+    done: set[str] = set()
+    for start in sorted(specs):
+        trail: dict[str, None] = {}
+        name: str | None = start
+        while name is not None and name not in done and name not in trail:
+            trail[name] = None
+            name = _below(specs[name], specs)
+        done.update(trail)
+        if name in trail:
+            cycle = list(trail)[list(trail).index(name) :]
+            first = specs[name]
+            what = "a cycle of layers: " + " -> ".join([*cycle, name])
+            yield Problem(first.path, first.base.line, what)
+
+
+def _below(spec: Spec, specs: Mapping[str, Spec]) -> str | None:
+    base = spec.base
+    return base.name if base.kind is BaseKind.LAYER and base.name in specs else None

@@ -1,0 +1,201 @@
+"""Files and folders, so that what is named is on the disk.
+
+Keys as paths in a directory that they cannot leave.
+"""
+
+import errno
+import os
+import stat
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from lago_images.console import Advance
+from lago_images.errors import ConflictError, StorageError
+
+CHUNK = 1024 * 1024
+_HINTS = {
+    errno.EACCES: "give this user the right to use it, or choose another --repository",
+    errno.EPERM: "give this user the right to use it, or choose another --repository",
+    errno.EROFS: "the file system is mounted read-only",
+    errno.ENOSPC: "free some space: lago-images repo gc shows what can go",
+    errno.EDQUOT: "the disk quota is used up: free some space",
+    errno.ENOTDIR: "a file is in the way of a folder: remove it",
+    errno.ENAMETOOLONG: "the file system allows no name this long",
+    errno.EXDEV: "a directory repository is one file system: let nothing be mounted below it",
+    errno.ENOLCK: "the file system has no locks: use another one",
+}
+_NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
+
+
+def failed(doing: str, error: OSError) -> StorageError:
+    """The error for what the operating system refused."""
+    hint = _HINTS.get(error.errno or 0)
+    return StorageError(f"{doing}: {error.strerror or error}", hint=hint)
+
+
+def status_of(path: Path) -> os.stat_result | None:
+    """What is known of a regular file; None if nothing is there."""
+    try:
+        status = path.stat(follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+    if not stat.S_ISREG(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    return status
+
+
+def pieces(fd: int, start: int) -> Iterator[bytes]:
+    """What an open file has from ``start`` on."""
+    while chunk := os.pread(fd, CHUNK, start):
+        yield chunk
+        start += len(chunk)
+
+
+def write(fd: int, data: bytes) -> None:
+    """All of it: the system may take less at a time."""
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(fd, rest) :]
+
+
+def write_at(fd: int, data: bytes, position: int) -> None:
+    """All of it at a place of its own, whatever the file's own position is."""
+    rest = memoryview(data)
+    while rest:
+        written = os.pwrite(fd, rest, position)
+        rest, position = rest[written:], position + written
+
+
+def save(chunks: Iterable[bytes], path: Path, advance: Advance | None) -> None:
+    """Write a file of the user's; raises ``StorageError`` when it cannot be written."""
+    try:
+        with path.open("wb", buffering=0) as file:
+            for chunk in chunks:
+                write(file.fileno(), chunk)
+                if advance:
+                    advance(len(chunk))
+    except OSError as error:
+        raise failed(f"writing {path}", error) from error
+
+
+def link(temporary: Path, target: Path) -> None:
+    """Name a file that must be new; a program that is not ours may not know the lock.
+
+    Raises:
+        ConflictError: It is not.
+    """
+    try:
+        os.link(temporary, target)
+    except FileExistsError as error:
+        raise ConflictError(f"writing {target}: it exists already") from error
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        temporary.rename(target)
+
+
+def sync_folder(folder: Path) -> None:
+    """Put a folder's list of names on the disk."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, on the disk."""
+    missing = [each for each in (folder, *folder.parents) if not each.is_dir()]
+    for each in reversed(missing):
+        each.mkdir(exist_ok=True)
+        sync_folder(each.parent)
+
+
+def prune(folder: Path, root: Path) -> None:
+    """Remove a folder below ``root`` if it is empty, and then those above it."""
+    with suppress(OSError):
+        while folder != root:
+            folder.rmdir()
+            folder = folder.parent
+
+
+# The store's own files; hidden, so that neither a listing nor a web server shows them.
+PRIVATE = ".lago-images"
+_HIDDEN = f"{PRIVATE}/"
+# Where a repository's objects are; beside them a user may keep what they like, links too.
+_OURS = ("builds/", "releases/", "state/")
+_LINK_HINT = "put what the link points to in its place; a repository as a whole may be behind one"
+
+
+def place(root: Path, key: str) -> Path:
+    """The path of a key.
+
+    Raises:
+        StorageError: The key cannot be a path below ``root``, or a symbolic link is in the way.
+    """
+    check(key)
+    path = root / key
+    if os.path.realpath(path) != os.path.join(os.path.realpath(root), key):  # noqa: PTH118
+        raise StorageError(f"{path} is, or is behind, a symbolic link", hint=_LINK_HINT)
+    return path
+
+
+def check(key: str) -> None:
+    """Raises ``StorageError`` for a key that is no relative path, or is the store's own."""
+    segments = key.split("/")
+    if not {"", ".", ".."}.isdisjoint(segments) or "\0" in key or segments[0] == PRIVATE:
+        raise StorageError(f"{key!r} cannot be a key in a directory")
+
+
+def walk(root: Path, prefix: str) -> Iterator[tuple[str, os.stat_result]]:
+    """All files whose key starts with ``prefix``, by key in the order of its UTF-8 bytes.
+
+    A folder or file that vanishes meanwhile is left out, and so are symbolic links beside the
+    folders of the repository. Any failure of the operating system is an ``OSError``.
+
+    Raises:
+        StorageError: There is a symbolic link where objects belong. What is behind it is neither
+            here nor absent.
+    """
+    waiting: list[tuple[str, str | os.DirEntry[str]]] = [("", os.fspath(root))]
+    while waiting:
+        key, found = waiting.pop()
+        if isinstance(found, str):
+            waiting += reversed(_children(found, key, prefix))
+            continue
+        try:
+            status = found.stat(follow_symlinks=False)
+        except FileNotFoundError:
+            continue
+        if stat.S_ISREG(status.st_mode):
+            yield key, status
+        elif stat.S_ISLNK(status.st_mode) and f"{key}/".startswith(_OURS):
+            raise StorageError(f"{found.path} is a symbolic link", hint=_LINK_HINT)
+
+
+def _children(folder: str, base: str, prefix: str) -> list[tuple[str, str | os.DirEntry[str]]]:
+    """What is in a folder and may concern the prefix: folders by path, their keys with a slash.
+
+    With it a folder sorts as its keys do: "a-b" before "a/c".
+    """
+    found: list[tuple[str, str | os.DirEntry[str]]] = []
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                key = base + entry.name
+                if entry.is_dir(follow_symlinks=False):
+                    key += "/"
+                    if key != _HIDDEN and (key.startswith(prefix) or prefix.startswith(key)):
+                        found.append((key, entry.path))
+                elif key != PRIVATE and (key.startswith(prefix) or _hides(entry, key, prefix)):
+                    found.append((key, entry))
+    except FileNotFoundError:
+        return []
+    found.sort(key=lambda child: child[0].encode(errors="surrogateescape"))
+    return found
+
+
+def _hides(entry: os.DirEntry[str], key: str, prefix: str) -> bool:
+    """Whether what is asked for would be behind this link."""
+    return prefix.startswith(f"{key}/") and entry.is_symlink()

@@ -1,0 +1,1 @@
+"""A store in a bucket; the only user of boto3."""

@@ -1,0 +1,244 @@
+"""Writing a small object only if nobody else did, on stores that say so in different ways.
+
+An answer can be lost after the write was applied, and a loser of a race can be told 409, 500 or
+503. Each of these means: read again. An object that has our nonce in its metadata is our write;
+one that has changed is a conflict; one that has not is written again, under the same condition.
+"""
+
+import uuid
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from http import HTTPStatus
+from typing import Any
+
+from lago_images.errors import ConflictError, NotFoundError, StorageError
+from lago_images.host.retry import RetryPolicy
+from lago_images.storage.base import Blob, Headers
+from lago_images.storage.s3.bucket import Bucket
+from lago_images.storage.s3.etags import Dialect, bare, in_dialect
+from lago_images.storage.s3.failures import (
+    Failure,
+    asked_pause_of,
+    code_of,
+    request,
+    status_of,
+    transient,
+    understood,
+)
+
+# The object's metadata that tells who wrote it: ``x-amz-meta-…`` in HTTP.
+NONCE = "lago-images-write"
+
+
+class Outcome(Enum):
+    """What a failed conditional write says.
+
+    ``LOST``: not as expected. ``BUSY``: not applied, for another was being applied. ``UNSURE``:
+    perhaps applied.
+    """
+
+    LOST = auto()
+    BUSY = auto()
+    UNSURE = auto()
+    REFUSED = auto()
+
+
+def outcome(error: Exception, expected: str | None) -> Outcome:
+    """What a failed conditional write means. Ceph answers 404 to If-Match on a missing key."""
+    status = status_of(error)
+    if status == HTTPStatus.PRECONDITION_FAILED:
+        return Outcome.LOST
+    if status == HTTPStatus.NOT_FOUND and code_of(error) == "NoSuchKey" and expected is not None:
+        return Outcome.LOST
+    if status == HTTPStatus.CONFLICT:
+        return Outcome.BUSY
+    if transient(error):
+        return Outcome.UNSURE
+    return Outcome.REFUSED
+
+
+def as_expected(now: Blob | None, expected: str | None) -> bool:
+    """Whether the object is still what a writer expects: absent (None), or of that ETag."""
+    return (now.etag if now else None) == expected
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Write:
+    """A write to be made. ``nonce`` tells it from all others; ``retry`` is for its requests."""
+
+    key: str
+    data: bytes
+    expected: str | None
+    headers: Headers
+    nonce: str
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
+
+    def made(self, now: Blob | None, nonce: str) -> bool:
+        """Whether an object with that nonce is this write; rclone keeps no metadata."""
+        if now is None:
+            return False
+        return nonce == self.nonce if nonce else now.data == self.data
+
+
+@dataclass(slots=True, kw_only=True)
+class Writer:
+    """Writes small objects to a bucket.
+
+    Attributes:
+        bucket: Where.
+        dialect: How the store wants conditions; None as long as nobody knows.
+        new_nonce: Makes a string that no other write has.
+    """
+
+    bucket: Bucket
+    dialect: Dialect | None = None
+    new_nonce: Callable[[], str] = lambda: uuid.uuid4().hex
+
+    def read(self, key: str) -> Blob:
+        """A small object whole."""
+        return self._fetch(key)[0]
+
+    def write(
+        self,
+        key: str,
+        data: bytes,
+        expected: str | None,
+        headers: Headers,
+        retry: RetryPolicy | None = None,
+    ) -> str:
+        """Write if the object is as expected; returns the new ETag.
+
+        Raises ``ConflictError`` if it is not.
+        """
+        write = Write(
+            key=key,
+            data=data,
+            expected=expected,
+            headers=headers,
+            nonce=self.new_nonce(),
+            retry=retry or self.bucket.retry,
+        )
+        if self.dialect is Dialect.PLAIN and not as_expected(self._now(write)[0], expected):
+            raise _conflict(write)
+        return self._written(write)
+
+    def _written(self, write: Write) -> str:
+        unsure = False
+        attempt = 0
+        while True:
+            attempt += 1
+            try:
+                return self._put(write)
+            except Failure as error:
+                what = outcome(error, write.expected)
+                if what is Outcome.REFUSED:
+                    raise self._refusal(write.key, error) from error
+                maybe_dialect = what is Outcome.LOST and self._may_be_dialect(write)
+                if what is Outcome.LOST and not unsure and not maybe_dialect:
+                    raise _conflict(write) from error
+                unsure |= what is Outcome.UNSURE
+                written = self._after(write, unsure=unsure)
+                if written is not None:
+                    return written
+                if maybe_dialect:
+                    self.dialect = Dialect.BARE
+                    continue
+                failure = self.bucket.failure(error, f"writing {write.key}")
+                if attempt >= self.bucket.most_attempts(error, write.retry):
+                    raise failure from error
+                write.retry.wait(attempt, failure.message, asked=asked_pause_of(error))
+
+    def put_anyway(self, key: str, data: bytes, headers: Headers) -> None:
+        """Write without a condition: for caches."""
+        self.bucket.call(
+            f"writing {key}",
+            self.bucket.small.put_object,
+            Key=self.bucket.key(key),
+            Body=data,
+            **http_headers(headers),
+        )
+
+    def _may_be_dialect(self, write: Write) -> bool:
+        """Whether a 412 may only mean that the store wants the ETag bare (Ceph 18 does)."""
+        return write.expected is not None and self.dialect is None
+
+    def _after(self, write: Write, *, unsure: bool) -> str | None:
+        """The ETag of our write if it was applied after all; None if the object is as it was."""
+        now, nonce = self._now(write)
+        if unsure and now is not None and write.made(now, nonce):
+            return now.etag
+        if not as_expected(now, write.expected):
+            raise _conflict(write)
+        return None
+
+    def _now(self, write: Write) -> tuple[Blob | None, str]:
+        try:
+            return self._fetch(write.key, write.retry)
+        except NotFoundError:
+            return None, ""
+
+    def _fetch(self, key: str, retry: RetryPolicy | None = None) -> tuple[Blob, str]:
+        """A small object whole, and the nonce of its writer."""
+
+        def fetch(**arguments: Any) -> tuple[Blob, str]:  # noqa: ANN401 -- boto3's arguments
+            answer = self.bucket.small.get_object(**arguments)
+            with closing(answer["Body"]) as body:
+                data = body.read()
+            with understood(f"reading {key}", self.bucket.where):
+                etag = bare(answer["ETag"])
+                blob = Blob(key=key, data=data, etag=etag, headers=kept_headers(answer))
+                return blob, answer["Metadata"].get(NONCE, "")
+
+        found: tuple[Blob, str] = self.bucket.call(
+            f"reading {key}", fetch, retry, Key=self.bucket.key(key)
+        )
+        return found
+
+    def _put(self, write: Write) -> str:
+        condition: dict[str, Any] = {}
+        dialect = self.dialect or Dialect.QUOTED
+        if dialect is not Dialect.PLAIN:
+            if write.expected is None:
+                condition = {"IfNoneMatch": "*"}
+            else:
+                condition = {"IfMatch": in_dialect(write.expected, dialect)}
+        answer = request(
+            self.bucket.small.put_object,
+            Bucket=self.bucket.name,
+            Key=self.bucket.key(write.key),
+            Body=write.data,
+            Metadata={NONCE: write.nonce},
+            **http_headers(write.headers),
+            **condition,
+        )
+        with understood(f"writing {write.key}", self.bucket.where):
+            return bare(answer["ETag"])
+
+    def _refusal(self, key: str, error: Exception) -> StorageError:
+        if status_of(error) == HTTPStatus.NOT_IMPLEMENTED:
+            return StorageError(
+                f"writing {key} in {self.bucket.where}: the store has no conditional writes (501)",
+                hint="use a store that has them, or set single-writer = true",
+            )
+        return self.bucket.failure(error, f"writing {key}")
+
+
+def http_headers(headers: Headers) -> Mapping[str, Any]:
+    """S3's arguments for what an object's HTTP clients are told."""
+    arguments = {"ContentType": headers.content_type}
+    if headers.cache_control is not None:
+        arguments["CacheControl"] = headers.cache_control
+    return arguments
+
+
+def kept_headers(answer: Any) -> Headers:  # noqa: ANN401 -- boto3's answer
+    """What an object's HTTP clients are told, from S3's answer."""
+    kind, caching = answer.get("ContentType", ""), answer.get("CacheControl")
+    return Headers(content_type=kind, cache_control=caching)
+
+
+def _conflict(write: Write) -> ConflictError:
+    how = "it exists already" if write.expected is None else "it has changed since it was read"
+    return ConflictError(f"writing {write.key}: {how}")

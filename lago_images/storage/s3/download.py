@@ -1,0 +1,188 @@
+"""Reading a large object: pieces side by side, each tried again where it broke."""
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+from lago_images.console import Advance
+from lago_images.errors import StorageError
+from lago_images.storage.base import BLOCK
+from lago_images.storage.directory.files import failed, write_at
+from lago_images.storage.s3.bucket import Bucket
+from lago_images.storage.s3.etags import bare
+from lago_images.storage.s3.failures import status_of, understood
+
+# Measured on Ceph over loopback: tests/benchmarks/transfer.py. ``read`` has WORKERS + 1 pieces in
+# memory, ``save`` a block for each of its workers.
+PIECE = 16 * 1024 * 1024
+WORKERS = 4
+SAVED_PIECE = 64 * 1024 * 1024
+SAVED_BLOCK = 1024 * 1024
+SAVING_WORKERS = 3
+
+Reader = Callable[[int], bytes]
+Take = Callable[[Reader], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Extent:
+    """Where a piece is, and of which version of the object."""
+
+    size: int
+    etag: str
+    total: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Piece:
+    extent: _Extent
+    blocks: tuple[bytes, ...]
+
+
+def read(bucket: Bucket, key: str, start: int) -> Iterator[bytes]:
+    """The object's bytes from ``start`` on, in order.
+
+    Raises:
+        StorageError: It cannot be read on, or was replaced by another while it was read.
+    """
+    first = _piece(bucket, key, start)
+    if first is None:
+        return
+    yield from first.blocks
+    with ThreadPoolExecutor(WORKERS, thread_name_prefix="read") as pool:
+        ahead: deque[Future[_Piece | None]] = deque()
+        starts = iter(range(start + first.extent.size, first.extent.total, PIECE))
+
+        def taken() -> Iterable[bytes]:
+            piece = ahead.popleft().result()
+            _refuse_other(bucket, key, first.extent, None if piece is None else piece.extent)
+            return () if piece is None else piece.blocks
+
+        try:
+            for at in starts:
+                ahead.append(pool.submit(_piece, bucket, key, at))
+                if len(ahead) >= WORKERS:
+                    yield from taken()
+            while ahead:
+                yield from taken()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def save(bucket: Bucket, key: str, path: Path, advance: Advance) -> None:
+    """Write the object into a file, each piece at its place as it comes.
+
+    Raises:
+        StorageError: It cannot be read, was replaced by another meanwhile, or the file cannot be
+            written. The file then has some of it.
+    """
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+        try:
+            _save(bucket, key, lambda at: _Place(fd=fd, at=at, advance=advance))
+        finally:
+            os.close(fd)
+    except OSError as error:
+        raise failed(f"writing {path}", error) from error
+
+
+def _save(bucket: Bucket, key: str, place: Callable[[int], "_Place"]) -> None:
+    def fetch(at: int) -> _Extent | None:
+        return _fetch(bucket, key, at, SAVED_PIECE, place(at).fill)
+
+    first = fetch(0)
+    if first is None:
+        return
+    with ThreadPoolExecutor(SAVING_WORKERS, thread_name_prefix="save") as pool:
+        try:
+            for extent in pool.map(fetch, range(first.size, first.total, SAVED_PIECE)):
+                _refuse_other(bucket, key, first, extent)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+@dataclass(slots=True, kw_only=True)
+class _Place:
+    """A piece's place in a file. What comes a second time is written again and told once."""
+
+    fd: int
+    at: int
+    advance: Advance
+    told: int = 0
+
+    def fill(self, body: Reader) -> None:
+        done = 0
+        while block := body(SAVED_BLOCK):
+            write_at(self.fd, block, self.at + done)
+            done += len(block)
+            if done > self.told:
+                self.advance(done - self.told)
+                self.told = done
+
+
+def _refuse_other(bucket: Bucket, key: str, first: _Extent, extent: _Extent | None) -> None:
+    """Raise for a piece that is not of the same version as the first."""
+    if extent is None or (extent.etag, extent.total) != (first.etag, first.total):
+        where = bucket.where
+        raise StorageError(f"reading {key} in {where}: it was replaced while it was read")
+
+
+def _piece(bucket: Bucket, key: str, at: int) -> _Piece | None:
+    """A piece with its bytes; None if the object ends at ``at``."""
+    blocks: list[bytes] = []
+
+    def take(body: Reader) -> None:
+        blocks[:] = iter(partial(body, BLOCK), b"")
+
+    extent = _fetch(bucket, key, at, PIECE, take)
+    return None if extent is None else _Piece(extent=extent, blocks=tuple(blocks))
+
+
+def _fetch(bucket: Bucket, key: str, at: int, size: int, take: Take) -> _Extent | None:
+    """Hand a piece to ``take``, again from its begin where it broke; None at the object's end."""
+
+    def fetch(**arguments: Any) -> _Extent:  # noqa: ANN401 -- boto3's arguments
+        answer = bucket.bulk.get_object(**arguments)
+        with closing(answer["Body"]) as body:
+            with understood(doing, bucket.where):
+                begin, total = _extent(answer)
+                extent = _Extent(
+                    size=answer["ContentLength"], etag=bare(answer["ETag"]), total=total
+                )
+            if begin != at:
+                raise StorageError(
+                    f"{doing} in {bucket.where}: the store does not read from byte {at} on"
+                )
+            take(body.read)
+            return extent
+
+    doing = f"reading {key}"
+    byte_range = f"bytes={at}-{at + size - 1}"
+    try:
+        found: _Extent = bucket.call(doing, fetch, Key=bucket.key(key), Range=byte_range)
+    except StorageError as error:
+        # There is no range of an object without bytes, nor one after its end.
+        if status_of(error) != HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+            raise
+        head = bucket.call(doing, bucket.bulk.head_object, Key=bucket.key(key))
+        if head["ContentLength"] != at:
+            raise
+        return None
+    return found
+
+
+def _extent(answer: Any) -> tuple[int, int]:  # noqa: ANN401 -- boto3's answer
+    """Where an answer begins, and how large the whole object is."""
+    said = answer.get("ContentRange", "")
+    if not said:
+        return 0, int(answer["ContentLength"])
+    extent, _, total = said.removeprefix("bytes ").partition("/")
+    return int(extent.partition("-")[0]), int(total)

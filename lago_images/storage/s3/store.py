@@ -1,0 +1,164 @@
+"""A store in a bucket."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from pathlib import Path
+
+from lago_images.console import Advance, Console
+from lago_images.errors import StorageError
+from lago_images.host.retry import RetryPolicy
+from lago_images.storage import listing
+from lago_images.storage.base import Blob, Headers, Stat, Unfinished, Uploaded
+from lago_images.storage.s3 import download, probe
+from lago_images.storage.s3.bucket import CONNECTIONS, Bucket, open_bucket
+from lago_images.storage.s3.conditional import Writer, kept_headers
+from lago_images.storage.s3.etags import Dialect, bare
+from lago_images.storage.s3.failures import status_of, understood
+from lago_images.storage.s3.multipart import Multipart, unfinished
+from lago_images.storage.s3.upload import Uploader
+
+PLAIN_HEADERS = Headers()
+
+
+def _ignore(_amount: int) -> None: ...
+
+
+@dataclass(slots=True, kw_only=True)
+class S3Store:
+    """Objects in an S3 bucket, under a prefix. See ``base.Store`` for the contract.
+
+    Safe to use from several threads. ``bucket.requests`` counts the requests that were sent.
+
+    Attributes:
+        bucket: Where.
+        single_writer: Trust the configuration that nobody else writes: a store without
+            conditional writes is then read, compared and written.
+    """
+
+    bucket: Bucket
+    single_writer: bool = False
+    writer: Writer = field(init=False)
+    uploader: Uploader = field(init=False)
+
+    def __post_init__(self) -> None:
+        # With a single writer a store is not believed before it is probed (ensure_safe_writes).
+        dialect = Dialect.PLAIN if self.single_writer else None
+        self.writer = Writer(bucket=self.bucket, dialect=dialect)
+        self.uploader = Uploader(bucket=self.bucket)
+
+    @classmethod
+    def open(
+        cls,
+        bucket: str,
+        prefix: str = "",
+        *,
+        environ: Mapping[str, str],
+        single_writer: bool = False,
+        retry: RetryPolicy | None = None,
+    ) -> "S3Store":
+        """The store in a bucket, set up from the standard AWS variables in ``environ``."""
+        if prefix and not prefix.endswith("/"):
+            prefix += "/"
+        where = open_bucket(bucket, prefix, environ, retry=retry)
+        return cls(bucket=where, single_writer=single_writer)
+
+    @property
+    def url(self) -> str:
+        return self.bucket.url
+
+    @property
+    def folder(self) -> None:
+        return None
+
+    def ensure_safe_writes(self, *, single_writer: bool, console: Console) -> None:
+        probe.ensure_safe(self.writer, single_writer=single_writer, console=console)
+
+    @property
+    def requests(self) -> Mapping[str, int]:
+        """How many requests were sent so far, retries included, by S3's name of the operation."""
+        return self.bucket.requests
+
+    def list(self, prefix: str = "", *, marks: Sequence[str] = ()) -> Iterator[Stat]:
+        return listing.listed(self.bucket, prefix, marks)
+
+    def head(self, key: str) -> Stat:
+        full, doing = self.bucket.key(key), f"looking at {key}"
+        try:
+            answer = self.bucket.call(doing, self.bucket.small.head_object, Key=full)
+        except StorageError as error:
+            if status_of(error) != HTTPStatus.NOT_FOUND:
+                raise
+            # An answer to HEAD has no body, so it does not say what is missing: the object or
+            # the bucket. The answer to GET does.
+            answer = self.bucket.call(doing, self.bucket.small.get_object, Key=full)
+            answer["Body"].close()
+        with understood(doing, self.bucket.where):
+            return Stat(
+                key=key,
+                size=answer["ContentLength"],
+                etag=bare(answer["ETag"]),
+                modified=answer["LastModified"].timestamp(),
+                headers=kept_headers(answer),
+            )
+
+    def get(self, key: str) -> Blob:
+        return self.writer.read(key)
+
+    def read(self, key: str, *, start: int = 0) -> Iterator[bytes]:
+        return download.read(self.bucket, key, start)
+
+    def download(self, key: str, path: Path, *, advance: Advance | None = None) -> None:
+        download.save(self.bucket, key, path, advance or _ignore)
+
+    def put(
+        self,
+        key: str,
+        data: bytes,
+        *,
+        expected: str | None,
+        headers: Headers = PLAIN_HEADERS,
+        retry: RetryPolicy | None = None,
+    ) -> str:
+        return self.writer.write(key, data, expected, headers, retry)
+
+    def upload(
+        self,
+        key: str,
+        chunks: Iterable[bytes],
+        *,
+        headers: Headers = PLAIN_HEADERS,
+        advance: Advance | None = None,
+        retry: RetryPolicy | None = None,
+    ) -> Uploaded:
+        return self.uploader.upload(key, chunks, headers, advance or _ignore, retry)
+
+    def delete(self, keys: Iterable[str]) -> None:
+        # One request a key: the batch request needs a checksum that stores disagree about.
+        with ThreadPoolExecutor(CONNECTIONS // 2, thread_name_prefix="delete") as pool:
+            for _ in pool.map(self._delete, keys):
+                pass
+
+    def _delete(self, key: str) -> None:
+        try:
+            self.bucket.call(
+                f"deleting {key}", self.bucket.small.delete_object, Key=self.bucket.key(key)
+            )
+        except StorageError as error:
+            # S3 answers 204 for what is not there; some stores 404.
+            if status_of(error) != HTTPStatus.NOT_FOUND:
+                raise
+            self._refuse_lost_bucket(key)
+
+    def _refuse_lost_bucket(self, key: str) -> None:
+        """Raise unless a 404 was about this key alone."""
+        next(self.list(key), None)
+
+    def unfinished(self, prefix: str = "") -> Iterator[Unfinished]:
+        return unfinished(self.bucket, prefix)
+
+    def abort(self, upload: Unfinished) -> None:
+        Multipart(
+            bucket=self.bucket, key=upload.key, upload_id=upload.upload_id, keeps_sha256=False
+        ).abort()

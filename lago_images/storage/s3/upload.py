@@ -1,0 +1,184 @@
+"""Uploading large objects: in parallel parts as their bytes come, proven before it is done."""
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Any
+
+from lago_images.console import Advance
+from lago_images.errors import StorageError
+from lago_images.host.retry import RetryPolicy
+from lago_images.storage.base import Blocks, Headers, Uploaded
+from lago_images.storage.s3.bucket import Bucket
+from lago_images.storage.s3.conditional import http_headers
+from lago_images.storage.s3.download import read
+from lago_images.storage.s3.etags import (
+    Part,
+    base64_md5,
+    base64_sha256,
+    hexadecimal,
+    proves_parts,
+    proves_whole,
+)
+from lago_images.storage.s3.failures import understood
+from lago_images.storage.s3.multipart import SHA256, Multipart, begin
+
+# Measured on Ceph over loopback: tests/benchmarks/transfer.py. Memory: about (WORKERS + 2) parts.
+PART_SIZE = 64 * 1024 * 1024
+WORKERS = 4
+
+
+@dataclass(slots=True)
+class Digest:
+    """SHA-256 and size of all that went by."""
+
+    size: int = 0
+    sha256: Any = field(default_factory=hashlib.sha256)
+
+    def update(self, data: bytes) -> None:
+        self.size += len(data)
+        self.sha256.update(data)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Uploader:
+    """Uploads to one bucket. ``part_size`` in bytes; ``workers`` parts are sent at a time."""
+
+    bucket: Bucket
+    part_size: int = PART_SIZE
+    workers: int = WORKERS
+
+    def upload(
+        self,
+        key: str,
+        chunks: Iterable[bytes],
+        headers: Headers,
+        advance: Advance,
+        retry: RetryPolicy | None = None,
+    ) -> Uploaded:
+        """Store a stream. If it raises, or the store fails, nothing is left but the error."""
+        digest = Digest()
+        parts = in_parts(chunks, self.part_size, digest)
+        first = next(parts, ())
+        if sum(map(len, first)) < self.part_size:
+            return self._whole(key, b"".join(first), headers, advance, retry)
+        session = begin(self.bucket, key, headers, retry)
+        try:
+            sent = self._send(session, chain((first,), parts), advance)
+            session.complete(sent)
+        except BaseException:
+            # What cannot be aborted now is left for ``repo gc``.
+            with suppress(StorageError):
+                session.abort()
+            raise
+        return self._proven(key, digest, sent, retry)
+
+    def _send(self, session: Multipart, parts: Iterable[Blocks], advance: Advance) -> list[Part]:
+        pending: set[Future[Part]] = set()
+        sent: list[Part] = []
+
+        def collect(futures: Iterable[Future[Part]]) -> None:
+            for future in futures:
+                part = future.result()
+                sent.append(part)
+                advance(part.size)
+
+        with ThreadPoolExecutor(self.workers, thread_name_prefix="upload") as pool:
+            try:
+                for number, blocks in enumerate(parts, 1):
+                    pending.add(pool.submit(session.send, number, blocks))
+                    if len(pending) > self.workers:  # one more, so that no worker waits for bytes
+                        done, pending = wait(pending, return_when=FIRST_COMPLETED)
+                        collect(done)
+                collect(pending)
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+        return sorted(sent, key=lambda part: part.number)
+
+    def _whole(
+        self,
+        key: str,
+        data: bytes,
+        headers: Headers,
+        advance: Advance,
+        retry: RetryPolicy | None,
+    ) -> Uploaded:
+        """Store what fits into one request."""
+        sha256, md5 = base64_sha256(data), base64_md5(data)
+        self.bucket.call(
+            f"uploading {key}",
+            self.bucket.bulk.put_object,
+            retry,
+            Key=self.bucket.key(key),
+            Body=data,
+            ContentMD5=md5,
+            ChecksumAlgorithm=SHA256,
+            ChecksumSHA256=sha256,
+            **http_headers(headers),
+        )
+        digest = Digest()
+        digest.update(data)
+        head = self._head(key, digest, retry)
+        if not proves_whole(head, hexadecimal(sha256), hexadecimal(md5)):
+            self._compare(key, digest)
+        advance(len(data))
+        return Uploaded(key=key, size=len(data), sha256=digest.sha256.hexdigest())
+
+    def _proven(
+        self, key: str, digest: Digest, parts: list[Part], retry: RetryPolicy | None
+    ) -> Uploaded:
+        head = self._head(key, digest, retry)
+        if not proves_parts(head, parts):
+            self._compare(key, digest)
+        return Uploaded(key=key, size=digest.size, sha256=digest.sha256.hexdigest())
+
+    def _head(self, key: str, digest: Digest, retry: RetryPolicy | None) -> Mapping[str, object]:
+        doing = f"checking the upload of {key}"
+        head: Mapping[str, Any] = self.bucket.call(
+            doing,
+            self.bucket.bulk.head_object,
+            retry,
+            Key=self.bucket.key(key),
+            ChecksumMode="ENABLED",
+        )
+        with understood(doing, self.bucket.where):
+            size = head["ContentLength"]
+        if size != digest.size:
+            raise StorageError(
+                f"uploading {key} to {self.bucket.where}: the store has {size} "
+                f"bytes of the {digest.size} that were sent",
+                hint="upload it again",
+            )
+        return head
+
+    def _compare(self, key: str, digest: Digest) -> None:
+        """Read back what the store says nothing conclusive about."""
+        stored = Digest()
+        for chunk in read(self.bucket, key, 0):
+            stored.update(chunk)
+        if stored.sha256.digest() != digest.sha256.digest():
+            raise StorageError(
+                f"uploading {key} to {self.bucket.where}: the store has other bytes than were sent",
+                hint="upload it again",
+            )
+
+
+def in_parts(chunks: Iterable[bytes], size: int, digest: Digest) -> Iterator[Blocks]:
+    """The stream in parts of ``size`` bytes; the last may be shorter, an empty one is left out."""
+    gathered: list[memoryview] = []
+    room = size
+    for chunk in chunks:
+        digest.update(chunk)
+        rest = memoryview(chunk)
+        while len(rest) >= room:
+            yield (*gathered, rest[:room])
+            rest, gathered, room = rest[room:], [], size
+        if rest:
+            gathered.append(rest)
+            room -= len(rest)
+    if gathered:
+        yield tuple(gathered)

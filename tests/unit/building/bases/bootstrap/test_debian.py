@@ -1,0 +1,153 @@
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from lago_images.building.bases.bootstrap.build import disk_size
+from lago_images.building.bases.bootstrap.debian import Mirrors, find_release, recipe
+from lago_images.building.bases.bootstrap.guest_files import Guest, make_guest
+from lago_images.errors import BuildError
+from lago_images.specs.names import ARCHITECTURES
+from lago_images.specs.parse import parse
+from tests.support.images import a_spec
+
+HOST = Mirrors.of("http://mirror.example/debian")
+
+
+def spec(*lines, base="debian-12"):
+    properties = ["#name=d", f"#base=bootstrap:{base}", "#arch=x86_64", "#distro=debian", *lines]
+    return a_spec("\n".join(properties) + "\n")
+
+
+@pytest.mark.parametrize("name", ["debian-12", "debian12", "bookworm", "debian-bookworm", "12"])
+def test_a_release_has_many_spellings(name):
+    release = find_release(name)
+    assert release is not None
+    assert release.codename == "bookworm"
+
+
+@pytest.mark.parametrize("name", ["debian-1", "debian-122", "bookworms", "ubuntu-12", ""])
+def test_other_names_are_no_release(name):
+    assert find_release(name) is None
+
+
+def test_security_and_updates_come_along():
+    assert recipe(spec(), HOST).sources == (
+        "deb http://mirror.example/debian bookworm main",
+        "deb http://mirror.example/debian bookworm-updates main",
+        "deb http://mirror.example/debian-security bookworm-security main",
+    )
+
+
+def test_without_a_mirror_of_its_own_mmdebstrap_knows_best():
+    assert recipe(spec(), None).sources == ()
+
+
+def test_the_spec_s_mirror_wins_over_the_host_s():
+    sources = recipe(spec("#mirror=http://other.example/x/debian/"), HOST).sources
+    assert sources[0] == "deb http://other.example/x/debian bookworm main"
+    assert sources[2] == "deb http://other.example/x/debian-security bookworm-security main"
+
+
+def test_a_snapshot_is_of_both_archives_and_may_be_old():
+    wanted = spec("#mirror=http://s.example/archive/debian", "#snapshot=20260131T120000Z")
+    assert recipe(wanted, None).sources[2] == (
+        "deb [check-valid-until=no] http://s.example/archive/debian-security/20260131T120000Z "
+        "bookworm-security main"
+    )
+
+
+def test_a_mirror_may_have_its_security_archive_anywhere():
+    mirrors = "#mirror=http://s.example/main/ http://s.example/updates"
+    assert recipe(spec(mirrors, "#snapshot=20260131T120000Z"), HOST).sources == (
+        "deb [check-valid-until=no] http://s.example/main/20260131T120000Z bookworm main",
+        "deb [check-valid-until=no] http://s.example/main/20260131T120000Z bookworm-updates main",
+        (
+            "deb [check-valid-until=no] http://s.example/updates/20260131T120000Z "
+            "bookworm-security main"
+        ),
+    )
+
+
+@pytest.mark.parametrize(
+    ("main", "security"),
+    [
+        ("http://debian/debian", "http://debian/debian-security"),
+        ("http://m/debian/x/debian", "http://m/debian/x/debian-security"),
+        ("http://debian", "http://debian"),
+        ("http://m/debian/all", "http://m/debian/all"),
+    ],
+)
+def test_the_security_archive_is_beside_the_archive(main, security):
+    assert Mirrors.of(main).security == security
+
+
+def test_more_packages_are_added_to_the_guest_s():
+    packages = recipe(spec("#packages=nfs-common, tgt"), HOST).packages
+    assert packages[-2:] == ("nfs-common", "tgt")
+    assert {"qemu-guest-agent", "openssh-server", "linux-image-cloud-amd64"} <= set(packages)
+
+
+def test_sizes():
+    assert disk_size(spec()) == 6 * 2**30
+    assert disk_size(spec("#size=10G")) == 10 * 2**30
+
+
+_VALUES = {
+    "arch": st.sampled_from(sorted(ARCHITECTURES)),
+    "base": st.sampled_from([f"bootstrap:{name}" for name in ("debian-11", "debian-13", "x")]),
+    "size": st.from_regex(r"[0-9]{1,12}[KMGT]?", fullmatch=True),
+    "mirror": st.lists(
+        st.sampled_from(
+            ["http", "HTTP://", "https://", "[::1]", "m", "/debian", "?", "/", "{x}", " "]
+        )
+    ).map("".join),
+    "snapshot": st.sampled_from(["20260131T120000Z", "20260131", ""]),
+    "packages": st.text("ab-+. ,:=", max_size=12),
+}
+
+
+@given(st.fixed_dictionaries({}, optional=_VALUES), st.booleans())
+@settings(max_examples=500)
+@example({"arch": "aarch64"}, False)
+@example({"size": "100M"}, False)
+@example({"size": "1073741825"}, False)
+@example({"snapshot": "20260131T120000Z"}, True)
+@example({"mirror": "http://m/debian http://m/security"}, True)
+def test_what_lints_clean_can_be_bootstrapped(properties, known):
+    lines = {"base": "bootstrap:debian-12", "arch": "x86_64", "distro": "debian", **properties}
+    text = "".join(f"#{key}={value}\n" for key, value in lines.items())
+    made, problems = parse(text, name="image", path="image-specs/image")
+    if made is None or problems:
+        return
+    assert disk_size(made) % 2**20 == 0
+    assert disk_size(made) >= 2**29
+    for line in recipe(made, HOST if known else None).sources:
+        assert re.fullmatch(
+            r"deb (\[check-valid-until=no\] )?https?://[^\s\[\]]+ [a-z-]+ main", line
+        )
+
+
+def test_a_guest_never_gets_written_outside_its_folder(tmp_path: Path):
+    rootfs, outside = tmp_path / "rootfs", tmp_path / "outside"
+    (rootfs / "boot").mkdir(parents=True)
+    outside.mkdir()
+    (rootfs / "boot" / "grub").symlink_to(outside)
+    with pytest.raises(BuildError, match="outside the guest"):
+        make_guest(rootfs, Guest(title="t", hostname="h", uuid="u"))
+    assert not list(outside.iterdir())
+
+
+def test_links_that_packages_made_are_replaced_not_followed(tmp_path: Path):
+    rootfs, outside = tmp_path / "rootfs", tmp_path / "outside"
+    (rootfs / "etc").mkdir(parents=True)
+    outside.write_text("host")
+    for name in ("resolv.conf", "hostname", "machine-id"):
+        (rootfs / "etc" / name).symlink_to(outside)
+    make_guest(rootfs, Guest(title="t", hostname="h", uuid="u"))
+    assert outside.read_text() == "host"
+    assert (rootfs / "etc/hostname").read_text() == "h\n"
+    assert not (rootfs / "etc/resolv.conf").exists()
+    assert (rootfs / "etc/machine-id").stat().st_size == 0

@@ -1,0 +1,109 @@
+"""The guest agent's protocol, with an agent of ours at the other end of real pipes."""
+
+import base64
+import json
+import os
+import threading
+import time
+
+import pytest
+
+from lago_images.building.boot.guest_agent import Agent
+from lago_images.errors import BootError
+
+
+@pytest.fixture
+def talk():
+    """Give an agent that answers as ``answer(message)`` says, noise before each sync included."""
+    opened, threads = [], []
+
+    def start(answer, *, lose=0):
+        to_guest, to_host = os.pipe(), os.pipe()
+        opened.extend([*to_guest, *to_host])
+
+        def serve():
+            left = lose
+            with os.fdopen(os.dup(to_guest[0]), "rb") as lines:
+                for line in lines:
+                    if left:
+                        left -= 1
+                        continue
+                    message = json.loads(line.strip(b"\xff\n"))
+                    if line.startswith(b"\xff"):
+                        os.write(to_host[1], b'{"error": {"desc": "stray"}}\n\xff')
+                    for reply in answer(message):
+                        os.write(to_host[1], json.dumps(reply).encode() + b"\n")
+
+        threads.append(threading.Thread(target=serve))
+        threads[-1].start()
+        return Agent(send=to_guest[1], receive=to_host[0], clock=time.monotonic)
+
+    yield start
+    # The threads read to the end; what they write to is theirs until then.
+    for fd in opened[1::4]:
+        os.close(fd)
+    for thread in threads:
+        thread.join()
+    for fd in opened[0::4] + opened[2::4] + opened[3::4]:
+        os.close(fd)
+
+
+def answers(message):
+    arguments = message.get("arguments", {})
+    match message["execute"]:
+        case "guest-sync-delimited":
+            yield {"return": arguments["id"]}
+        case "guest-exec" if arguments["path"] == "/bin/echo":
+            yield {"return": {"pid": 7}}
+        case "guest-exec" if arguments["path"] == "/bin/false":
+            yield {"return": {"pid": 8}}
+        case "guest-exec-status" if arguments["pid"] == 7:
+            out = base64.b64encode(b"hello\n").decode()
+            yield {"return": {"exited": True, "exitcode": 0, "out-data": out}}
+        case "guest-exec-status":
+            yield {"return": {"exited": True, "exitcode": 1}}
+        case other:
+            yield {"error": {"desc": f"no {other}"}}
+
+
+def until_there(agent, tries=20):
+    return any(agent.answers() for _ in range(tries))
+
+
+def test_an_agent_is_found_and_runs_a_program(talk):
+    agent = talk(answers)
+    assert until_there(agent)
+    agent.settle(timeout=5)
+    assert agent.run(["/bin/echo", "hello"], timeout=5) == b"hello\n"
+
+
+def test_no_answer_is_no_agent(talk):
+    agent = talk(lambda message: [])
+    assert not until_there(agent, tries=2)
+
+
+def test_answers_to_somebody_else_do_not_count(talk):
+    agent = talk(lambda message: [{"return": -1}, ["what"], {"return": {}}])
+    assert not until_there(agent, tries=3)
+
+
+def test_a_lost_question_is_asked_again(talk):
+    times = iter(range(0, 1000, 3))
+    agent = talk(answers, lose=2)
+    agent.clock = lambda: float(next(times))
+    assert until_there(agent)
+
+
+def test_a_refusal_says_why(talk):
+    agent = talk(answers)
+    assert until_there(agent)
+    with pytest.raises(BootError, match=r"refuses guest-exec: .*no guest-exec"):
+        agent.run(["/bin/other"], timeout=5)
+
+
+def test_a_program_that_fails_is_an_error(talk):
+    agent = talk(answers)
+    assert until_there(agent)
+    agent.settle(timeout=5)
+    with pytest.raises(BootError, match="/bin/false failed"):
+        agent.run(["/bin/false"], timeout=5)

@@ -1,0 +1,139 @@
+"""How much room a build is said to take, and what it does with less."""
+
+import itertools
+import threading
+import time
+
+import pytest
+
+from lago_images.building import reservations
+from lago_images.building.bases.prepared import LayerBase
+from lago_images.errors import CommandError, HostError
+from lago_images.host.process import Children, Runner
+from lago_images.specs.model import Base, BaseKind, Operation, Spec
+from tests.support.handmade import manifest
+
+GIB = 2**30
+
+
+def spec(base, *operations):
+    kind, _, name = base.partition(":")
+    return Spec(
+        name="it",
+        path="image-specs/it",
+        base=Base(kind=BaseKind(kind), name=name, line=1),
+        arch="x86_64",
+        operations=tuple(Operation(name=each, argument="", line=1) for each in operations),
+    )
+
+
+def test_operations_make_a_disk_grow(tmp_path):
+    plain = reservations.disk_size(spec("bootstrap:debian-12"), None, tmp_path)
+    assert reservations.disk_size(spec("bootstrap:debian-12", "update"), None, tmp_path) > plain
+
+
+def test_a_layer_takes_what_its_base_took(tmp_path):
+    base = LayerBase(manifest=manifest())
+    assert reservations.disk_size(spec("layer:one"), base, tmp_path) == base.manifest.disk.size
+
+
+@pytest.mark.parametrize(("name", "factor"), [("disk.img", 1), ("disk.img.xz", 6)])
+def test_a_local_disk_takes_what_is_in_it(tmp_path, name, factor):
+    (tmp_path / name).write_bytes(b"x" * 2**20)
+    assert reservations.disk_size(spec(f"simple:{name}"), None, tmp_path) == factor * 2**20
+
+
+def test_holes_take_no_room(tmp_path):
+    with (tmp_path / "disk.img").open("wb") as file:
+        file.truncate(100 * GIB)
+    assert reservations.disk_size(spec("simple:disk.img"), None, tmp_path) < 2**20
+
+
+def test_what_cannot_be_known_is_taken_to_be_usual(tmp_path):
+    assert reservations.disk_size(spec("simple:https://example.org/disk.img"), None, tmp_path) > GIB
+    assert reservations.disk_size(spec("libguestfs:fedora-40"), None, tmp_path) > 2 * GIB
+
+
+def test_an_image_waits_for_chains_that_work_and_fails_when_none_does(tmp_path, monkeypatch):
+    monkeypatch.setattr("lago_images.host.space.free", lambda folder: 10)
+    shared, waited = reservations.Room(), []
+
+    def need(size):
+        return [reservations.Need(folder=tmp_path, size=size, what="building it")]
+
+    def enough():
+        waited.append(1)
+        raise InterruptedError
+
+    with shared.chain(), shared.held(need(6), enough), shared.chain():
+        with pytest.raises(InterruptedError), shared.held(need(5), enough):
+            pytest.fail("there is no room")
+        with shared.held(need(4), enough):
+            pass
+    assert waited == [1]
+    with (
+        shared.chain(),
+        pytest.raises(HostError, match=r"building it needs .*11 bytes"),
+        shared.held(need(11), enough),
+    ):
+        pytest.fail("there is no room")
+    assert waited == [1]
+
+
+def test_needs_on_one_file_system_are_not_added(tmp_path, monkeypatch):
+    """The disk that is worked on is gone when the finished one is stored."""
+    monkeypatch.setattr("lago_images.host.space.free", lambda folder: 10)
+    both = [reservations.Need(folder=tmp_path / name, size=9, what="it") for name in ("a", "b")]
+    shared = reservations.Room()
+    with shared.chain(), shared.held(both, pytest.fail):
+        pass
+
+
+# Its child holds the pipe, as an appliance does.
+SLEEPS = ["sh", "-c", "sleep 600 & wait"]
+
+
+def test_a_program_is_ended_when_no_room_is_left(tmp_path):
+    free = iter([GIB, 33 * 2**20, 2**20])
+    begun = time.monotonic()
+    with (
+        pytest.raises(
+            HostError, match=rf"^doing it was stopped: no room in {tmp_path}.*1048576 b"
+        ) as e,
+        reservations.watched(
+            Runner(), tmp_path, "doing it", free=lambda folder: next(free), every=0.01
+        ) as safe,
+    ):
+        safe.run(SLEEPS)
+    assert time.monotonic() - begun < 60
+    assert "TMPDIR" in e.value.hint
+
+
+def test_a_program_that_ends_by_itself_is_left_alone(tmp_path):
+    looks = itertools.count()
+    begun = time.monotonic()
+    with reservations.watched(
+        Runner(), tmp_path, "doing it", free=lambda folder: GIB + next(looks), every=600
+    ) as safe:
+        safe.run(["true"])
+    with (
+        pytest.raises(CommandError, match="exit code 1"),
+        reservations.watched(Runner(), tmp_path, "doing it", every=600) as safe,
+    ):
+        safe.run(["false"])
+    assert time.monotonic() - begun < 60
+    assert next(looks) == 1
+
+
+def test_the_end_of_a_run_ends_what_is_watched(tmp_path):
+    children = Children()
+    timer = threading.Timer(0.3, children.end)
+    timer.start()
+    with (
+        pytest.raises(KeyboardInterrupt),
+        reservations.watched(
+            Runner(children=children), tmp_path, "doing it", free=lambda folder: GIB, every=0.01
+        ) as safe,
+    ):
+        safe.run(SLEEPS)
+    timer.join()

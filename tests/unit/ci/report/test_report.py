@@ -1,0 +1,230 @@
+import re
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from lago_images.building import packages as contents
+from lago_images.building.bases.prepared import Package
+from lago_images.ci.report import junit
+from lago_images.ci.report.markdown import (
+    LIMIT,
+    MOST_STATUSES,
+    Entry,
+    ImageOutcome,
+    Report,
+    chain_states,
+    marker,
+    render,
+)
+from lago_images.jobs.results import Fate
+from lago_images.planning.model import Action
+from lago_images.repository.publishing.releasing import Verdict
+from tests.support.ci import HOSTILE, built, failed, manifest, plan, planned
+from tests.unit.ci.report.test_markdown import ACTIVE, rendered
+
+
+def packages(*names: str) -> tuple[Package, ...]:
+    return tuple(
+        Package(name=n, version=v, arch="amd64") for n, _, v in (x.partition("=") for x in names)
+    )
+
+
+def entry(name="debian-12", **changes) -> Entry:
+    result = changes.pop("result", built(name))
+    plain = {
+        "planned": planned(name),
+        "result": result,
+        "before": manifest(name, "b1", size=80 << 20),
+        "after": result and result.manifest,
+        "changes": contents.compare(packages("a=1", "b=1", "c=1"), packages("a=1", "b=2", "d=1")),
+        "log": "https://images.example/builds/x/build.log",
+    }
+    return Entry(**{**plain, **changes})
+
+
+def report(*entries: Entry, **changes) -> Report:
+    images = tuple(e.planned for e in entries)
+    return Report(
+        **{
+            "plan": plan(*images),
+            "entries": entries,
+            "marker": marker("images"),
+            "run": "https://github.com/o/r/actions/runs/1",
+            **changes,
+        }
+    )
+
+
+def test_the_table_tells_all():
+    text = render(report(entry()))
+    assert text.startswith("<!-- lago-images-report:images -->\n")
+    shown = rendered(text)
+    row = re.findall(r"<td>(.*?)</td>", shown)[:8]
+    assert row[0] == "<code>debian-12</code>"
+    assert row[1] == "✅ built"
+    assert row[2] == "spec: <code>image-specs/debian-12 changed</code>"
+    assert row[3] == "1 min 15 s"
+    assert row[4] == "80.0 MiB → 100.0 MiB (+25.0 %)"
+    assert row[5] == "+1 -1 ↑1"
+    assert row[6] == "31 s (tcg)"
+    assert row[7] == '<a href="https://images.example/builds/x/build.log">log</a>'
+    assert "<td><code>b</code></td>\n<td><code>1</code></td>\n<td><code>2</code></td>" in shown
+    assert "Run and its artifacts" in shown
+
+
+def test_a_failure_names_step_command_and_last_lines():
+    shown = rendered(render(report(entry(result=failed(), after=None, changes=None))))
+    assert "❌ failed" in shown
+    assert "<code>customising</code>" in shown
+    assert "<code>virt-sysprep failed with exit code 1</code>" in shown
+    assert "one\ntwo\n</pre>" in shown
+
+
+def test_a_skipped_layer_names_its_base():
+    skipped = failed("nfs", skipped="debian-12", error="", step="", tail=())
+    shown = rendered(render(report(entry("nfs", result=skipped, after=None, changes=None))))
+    assert "❌ skipped" in shown
+    assert "Its base <code>debian-12</code> failed." in shown
+
+
+def test_what_is_no_utf_8_is_told_as_far_as_it_is():
+    lost = failed("b", error="\udcff", tail=("\udcff",), skipped="\x00\udcff")
+    told = report(
+        entry("a", planned=planned("a", detail="caf\udce9")),
+        entry("b", result=lost, after=None),
+        entry("c", result=failed("c", error="\udcff", tail=("\udcff",)), after=None),
+    )
+    assert "caf\ufffd" in render(told).encode().decode()
+    ET.fromstring(junit.render(told.entries))
+
+
+def test_a_promoted_build_is_told_without_a_time():
+    promoted = entry(
+        planned=planned(action=Action.PROMOTE, promote="b2"), result=None, after=manifest()
+    )
+    assert promoted.outcome is ImageOutcome.WAITING
+    assert "✅ built before, waits to be released" in render(report(promoted))
+
+
+@pytest.mark.parametrize("verdict", Verdict)
+def test_what_became_of_a_release_is_told(verdict):
+    done = entry(fate=Fate(name="debian-12", verdict=verdict))
+    assert f"✅ {verdict} |" in render(report(done))
+    assert chain_states(report(done)) == {"debian-12": (True, f"debian-12 {verdict}")}
+
+
+def test_what_was_not_released_is_not_good():
+    lost = entry(fate=Fate(name="debian-12", verdict=None, why="the key @octocat expired"))
+    made = report(lost)
+    shown = rendered(render(made))
+    assert "❌ not released" in shown
+    assert "not released: the key @\u200boctocat expired" in shown
+    assert chain_states(made) == {"debian-12": (False, "debian-12 not released")}
+    failure = ET.fromstring(junit.render(made.entries)).find("testcase/failure")
+    assert failure.attrib == {
+        "message": "not released: the key @octocat expired",
+        "type": "not released",
+    }
+
+
+def test_what_was_not_built_is_told_before_it_was_not_released():
+    fate = Fate(name="debian-12", verdict=None, why="it has no build")
+    assert entry(result=failed(), after=None, fate=fate).outcome is ImageOutcome.FAILED
+
+
+def test_a_lost_result_is_a_failure():
+    lost = entry(result=None, after=None, changes=None)
+    assert lost.outcome is ImageOutcome.MISSING
+    assert not report(lost).good
+    assert "without telling how" in render(report(lost))
+
+
+def test_nothing_affected():
+    assert "No image is affected." in render(report())
+
+
+def test_hostile_specs_cannot_break_out():
+    bad = entry(
+        planned=planned(detail=HOSTILE),
+        result=failed(step=HOSTILE, error=HOSTILE, tail=(HOSTILE, "</pre></details>"), skipped=""),
+        changes=contents.compare((), (Package(name=HOSTILE, version=HOSTILE, arch="x"),)),
+        log="https://x/)](javascript:alert(1))",
+        after=manifest(boot=None),
+    )
+    shown = rendered(render(report(bad)))
+    ours = shown.replace("<h3>Images</h3>", "").replace(
+        '<a href="https://github.com/o/r/actions/runs/1">', ""
+    )
+    assert not ACTIVE.search(ours)
+    # GitHub looks for no mention in a block of code.
+    assert not re.search(r"@\w", re.sub(r"(?s)<pre>.*?</pre>", "", ours))
+    assert ours.count("<tr>") == 4
+    assert ours.count("<details") == ours.count("</details>") == 2
+
+
+def test_a_long_report_is_cut_to_what_github_takes():
+    entries = [
+        entry(f"i{n}", result=failed(f"i{n}", tail=("x" * 900,) * 30), after=None)
+        for n in range(40)
+    ]
+    text = render(report(*entries))
+    assert len(text) <= LIMIT
+    assert "too long" in text
+    assert "left out" in text
+    assert text.count("<details") == text.count("</details>")
+
+
+def test_a_table_that_is_too_long_alone_is_cut_at_a_row():
+    text = render(report(*(entry(f"image-{n}") for n in range(900))))
+    assert len(text) <= LIMIT
+    rows = re.findall(r"^\| <code>image-\d+</code> .*log\) \|$", text, re.MULTILINE)
+    assert f"_and {900 - len(rows)} more" in text
+    assert text.count("<details") == text.count("</details>")
+
+
+def test_what_failed_is_told_however_much_did_not():
+    good = [entry(f"image-{n}") for n in range(900)]
+    bad = entry("bad", result=failed("bad", error="no space"), after=None, changes=None)
+    text = render(report(*good, bad))
+    assert len(text) <= LIMIT
+    assert "| <code>bad</code> | ❌ failed" in text
+    assert "<code>no space</code>" in text
+    assert "<pre>\none\ntwo\n</pre>" in text
+
+
+def test_many_chains_do_not_run_into_githubs_limit():
+    entries = [entry(f"i{n}") for n in range(300)]
+    assert chain_states(report(*entries)) == {"all": (True, "300 chains, 0 failed")}
+    entries += [entry(f"bad{n}", result=failed(f"bad{n}"), after=None) for n in range(100)]
+    states = chain_states(report(*entries))
+    assert len(states) == MOST_STATUSES
+    assert states["all"] == (False, "400 chains, 100 failed")
+    assert states["bad0"] == (False, "bad0 failed")
+
+
+def test_markers_do_not_leave_their_comment():
+    assert marker("a--> <b>x") == "<!-- lago-images-report:a-b-x -->"
+    assert marker("s3://bucket/prefix") == "<!-- lago-images-report:s3-bucket-prefix -->"
+
+
+def test_chain_states():
+    good, bad = entry("a"), entry("b", result=failed("b"), after=None)
+    made = report(good, bad, plan=plan(good.planned, bad.planned, chains=(("a", "b"), ("c",))))
+    assert chain_states(made) == {"a": (False, "a built, b failed")}
+
+
+def test_junit():
+    skipped = failed("nfs", skipped="b", error="", step="", tail=())
+    xml = junit.render(
+        [
+            entry("a"),
+            entry("b", result=failed("b", error="\x00\x1b[1mboom \ud800 <x>"), after=None),
+            entry("nfs", result=skipped, after=None),
+            entry("c", result=None, after=None),
+        ]
+    )
+    suite = ET.fromstring(xml)
+    assert suite.attrib == {"name": "images", "tests": "4", "failures": "2", "skipped": "1"}
+    failure = suite.find("testcase[@name='b']/failure")
+    assert failure.attrib["message"] == "boom \ufffd <x>"
+    assert failure.text == "one\ntwo"

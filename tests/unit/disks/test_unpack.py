@@ -1,0 +1,122 @@
+import gzip
+import hashlib
+import lzma
+import struct
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from lago_images.disks.unpack import _RESERVE, Checksum, ChecksumError, disk_format, unpack
+from lago_images.errors import BuildError
+
+MIB = 2**20
+DISK = b"boot" + bytes(3 * MIB) + b"middle" * 1000 + bytes(2 * MIB) + b"end"
+
+
+def sha256(data):
+    return Checksum(algorithm="sha256", digits=hashlib.sha256(data).hexdigest())
+
+
+def given_file(folder, data):
+    source = folder / "source"
+    source.write_bytes(data)
+    return source
+
+
+PACKINGS = {
+    "plain": lambda d: d,
+    "xz": lzma.compress,
+    "gzip": gzip.compress,
+    "two xz streams": lambda d: lzma.compress(d[:100]) + bytes(8) + lzma.compress(d[100:]),
+    "two gzip members": lambda d: gzip.compress(d[:100]) + gzip.compress(d[100:]) + bytes(512),
+}
+
+
+@pytest.mark.parametrize("packing", PACKINGS)
+def test_each_packing_gives_the_disk_with_its_holes(tmp_path, packing):
+    data = PACKINGS[packing](DISK)
+    found = unpack(given_file(tmp_path, data), tmp_path / "disk", expected=None, what="d")
+    disk = tmp_path / "disk"
+    assert disk.read_bytes() == DISK
+    assert found == sha256(data)
+    assert disk.stat().st_blocks * 512 < 4 * MIB
+
+
+@given(data=st.binary(max_size=3000), packing=st.sampled_from(sorted(PACKINGS)))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_content_comes_out_as_it_went_in(tmp_path_factory, data, packing):
+    if packing == "plain":
+        data = b"x" + data
+    folder = tmp_path_factory.mktemp("unpack")
+    unpack(given_file(folder, PACKINGS[packing](data)), folder / "d", expected=None, what="d")
+    assert (folder / "d").read_bytes() == data
+
+
+@pytest.mark.parametrize("packing", ["xz", "gzip"])
+@pytest.mark.parametrize("missing", [1, 10, 200])
+def test_a_file_that_ends_early_is_refused_and_leaves_nothing(tmp_path, packing, missing):
+    source = given_file(tmp_path, PACKINGS[packing](bytes(range(256)) * 5000)[:-missing])
+    with pytest.raises(BuildError, match=r"ends before|damaged"):
+        unpack(source, tmp_path / "disk", expected=None, what="the disk")
+    assert not (tmp_path / "disk").exists()
+
+
+@pytest.mark.parametrize("packing", sorted(PACKINGS))
+def test_a_wrong_checksum_is_told_as_such_also_where_the_file_is_damaged(tmp_path, packing):
+    good = PACKINGS[packing](DISK)
+    damaged = bytearray(good)
+    damaged[len(good) // 2] ^= 1
+    source = given_file(tmp_path, bytes(damaged))
+    with pytest.raises(ChecksumError, match=sha256(good).digits):
+        unpack(source, tmp_path / "disk", expected=sha256(good), what="d")
+    assert not (tmp_path / "disk").exists()
+
+
+def test_a_bomb_stops_at_the_free_space(tmp_path, monkeypatch):
+    source = given_file(tmp_path, gzip.compress(b"\1" * (64 * MIB)))
+    monkeypatch.setattr("lago_images.host.space.free", lambda _folder: _RESERVE + 8 * MIB)
+    with pytest.raises(BuildError, match="does not fit"):
+        unpack(source, tmp_path / "disk", expected=None, what="d")
+    assert not (tmp_path / "disk").exists()
+
+
+@pytest.mark.parametrize("packing", sorted(PACKINGS))
+def test_a_bomb_of_zeros_stops_at_the_largest_disk(tmp_path, packing):
+    source = given_file(tmp_path, PACKINGS[packing](bytes(64 * MIB)))
+    disk = tmp_path / "disk"
+    with pytest.raises(BuildError, match=r"^d holds more than 0\.0 GiB \(8388608 bytes\)"):
+        unpack(source, disk, expected=None, what="d", largest=8 * MIB)
+    assert not disk.exists()
+    unpack(source, disk, expected=None, what="d", largest=64 * MIB)
+    assert disk.stat().st_size == 64 * MIB
+
+
+def qcow2(*, backing=0, version=3, incompatible=0):
+    return struct.pack(">4sIQ", b"QFI\xfb", version, backing).ljust(72, b"\0") + struct.pack(
+        ">Q", incompatible
+    )
+
+
+def test_formats_are_told_by_the_header(tmp_path):
+    assert disk_format(given_file(tmp_path, qcow2()), "d") == "qcow2"
+    assert disk_format(given_file(tmp_path, qcow2(version=2)), "d") == "qcow2"
+    assert disk_format(given_file(tmp_path, DISK), "d") == "raw"
+
+
+@pytest.mark.parametrize(
+    ("header", "what"),
+    [
+        (qcow2(backing=104), "has a backing file"),
+        (qcow2(version=2, backing=72), "has a backing file"),
+        (qcow2(incompatible=4), "keeps its data in another file"),
+        (b"KDMV" + bytes(508), "is VMDK"),
+        (b"<!DOCTYPE html>", "is HTML"),
+        (b"BZh9", "is bzip2"),
+        (b"", "is empty"),
+        (b"QFI\xfb", "ends in its header"),
+    ],
+)
+def test_disks_that_lean_on_other_files_or_are_none_are_refused(tmp_path, header, what):
+    with pytest.raises(BuildError, match=what):
+        disk_format(given_file(tmp_path, header), "the disk")

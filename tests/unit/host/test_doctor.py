@@ -1,0 +1,85 @@
+"""What doctor finds on machines that are made for it."""
+
+import os
+
+import pytest
+
+from lago_images.host import doctor
+from lago_images.host.doctor import State
+from lago_images.host.kvm import Acceleration
+from lago_images.host.process import Runner
+
+
+def test_missing_programs_get_one_line_to_install_them(tmp_path, monkeypatch):
+    monkeypatch.setattr("lago_images.host.process._ADMIN", ())
+    check = doctor._tools({"PATH": str(tmp_path)})
+    assert check.state is State.MISSING
+    assert "qemu-img (disk images)" in check.found
+    assert check.do.count("guestfs-tools") == 1
+    assert check.do.startswith("as root: apt-get install ")
+
+
+def test_no_kvm_is_a_warning_unless_it_is_required():
+    none = Acceleration(name="tcg", why="/dev/kvm is not there")
+    assert doctor._kvm(none, require_kvm=False).state is State.WARNING
+    assert doctor._kvm(none, require_kvm=True).state is State.MISSING
+    assert doctor._kvm(Acceleration(name="kvm"), require_kvm=True).state is State.OK
+
+
+def test_a_kernel_must_be_there_and_readable(tmp_path, monkeypatch):
+    (tmp_path / "boot").mkdir()
+    assert "linux-image" in doctor._kernel(tmp_path).do
+    (tmp_path / "boot/vmlinuz-6").touch()
+    assert doctor._kernel(tmp_path).state is State.OK
+    # Root reads everything, so the answer of the system for a user is put in its place.
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    assert "chmod 0644" in doctor._kernel(tmp_path).do
+
+
+@pytest.mark.parametrize(
+    ("system", "disabled", "states"),
+    [
+        ("ID=ubuntu", False, [State.WARNING]),
+        ("ID=ubuntu", True, [State.OK]),
+        ("ID=debian", False, []),
+    ],
+)
+def test_passt_on_ubuntu(tmp_path, system, disabled, states):
+    (tmp_path / "etc/apparmor.d/disable").mkdir(parents=True)
+    (tmp_path / "etc/os-release").write_text(f'NAME="x"\n{system}\n')
+    (tmp_path / "etc/apparmor.d/usr.bin.passt").touch()
+    if disabled:
+        (tmp_path / "etc/apparmor.d/disable/usr.bin.passt").symlink_to("/etc/nowhere")
+    assert [check.state for check in doctor._passt(tmp_path)] == states
+
+
+def test_a_machine_without_passt(tmp_path):
+    assert list(doctor._passt(tmp_path)) == []
+
+
+def test_user_namespaces_are_tried(tmp_path):
+    (tmp_path / "unshare").write_text(
+        "#!/bin/sh\necho 'unshare: no line in /etc/subuid' >&2\nexit 1\n"
+    )
+    (tmp_path / "unshare").chmod(0o755)
+    check = doctor._user_namespaces(Runner(environ={"PATH": f"{tmp_path}:/usr/bin:/bin"}))
+    assert check.state is State.MISSING
+    assert "no line in /etc/subuid" in check.found
+
+
+def test_user_namespaces_are_tried_as_they_are_used(tmp_path):
+    """Ubuntu lets a user make one, and then mount nothing in it."""
+    (tmp_path / "unshare").write_text(
+        "#!/bin/sh\n"
+        "case $* in *--mount*) echo 'unshare: cannot change root propagation' >&2; exit 1;; esac\n"
+    )
+    (tmp_path / "unshare").chmod(0o755)
+    check = doctor._user_namespaces(Runner(environ={"PATH": f"{tmp_path}:/usr/bin:/bin"}))
+    assert check.state is State.MISSING
+    assert "cannot change root propagation" in check.found
+
+
+def test_space(tmp_path, monkeypatch):
+    for there, state in ((100, State.OK), (5, State.WARNING), (1, State.MISSING)):
+        monkeypatch.setattr(doctor.space, "free", lambda _folder, there=there: there * 2**30)
+        assert doctor._space(tmp_path).state is state

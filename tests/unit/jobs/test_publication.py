@@ -1,0 +1,32 @@
+import pytest
+
+from lago_images.errors import RepositoryError
+from lago_images.jobs import results
+from lago_images.planning.model import Action
+from tests.support.ci import plan, planned
+
+MADE = plan(planned("one", action=Action.BUILD), planned("two", action=Action.KEEP))
+
+
+def test_what_is_written_is_read_for_the_same_plan_only(tmp_path):
+    told = results.stopped(MADE, "the key has expired")
+    results.write(tmp_path / "results", MADE, told)
+    assert results.read(tmp_path / "results", MADE) == {"one": told[0]}
+    assert results.read(tmp_path / "results", plan(made=1)) is None
+    assert results.read(tmp_path, MADE) is None
+
+
+def test_a_link_in_its_place_is_replaced_and_not_followed(tmp_path):
+    precious = tmp_path / "precious"
+    precious.write_text("keep")
+    (tmp_path / results.FILE).symlink_to(precious)
+    results.write(tmp_path, MADE, [])
+    assert precious.read_text() == "keep"
+    assert results.read(tmp_path, MADE) == {}
+
+
+@pytest.mark.parametrize("text", ["{", "[" * 200_000, "[]", '{"schema": 1}', '{"schema": 2}'])
+def test_what_tells_of_no_publication_is_refused(tmp_path, text):
+    (tmp_path / results.FILE).write_text(text)
+    with pytest.raises(RepositoryError, match=results.FILE):
+        results.read(tmp_path, MADE)

@@ -1,0 +1,133 @@
+import json
+
+import pytest
+
+from lago_images.errors import RepositoryError
+from lago_images.jobs import results
+from tests.support.ci import built, failed, manifest
+
+
+def test_results_come_back(tmp_path):
+    written = [built("a"), failed("b"), failed("c", skipped="b", step="", error="", tail=())]
+    results.write_folder(tmp_path / "job-1", written[:2])
+    results.write_folder(tmp_path / "job-2", written[2:])
+    assert results.read_folder(tmp_path) == written
+
+
+def test_only_a_logs_name_travels(tmp_path):
+    plain = json.loads(results.dump([failed(log=tmp_path / "x.log")]))
+    assert plain["results"][0]["log"] == "x.log"
+    plain["results"][0]["log"] = "../../etc/passwd"
+    (found,) = results.load(json.dumps(plain).encode(), "r")
+    assert str(found.log) == "passwd"
+
+
+def test_no_folder_no_results(tmp_path):
+    assert results.read_folder(tmp_path / "none") == []
+
+
+@pytest.mark.parametrize("order", [("1", "2"), ("2", "1")])
+def test_of_several_attempts_the_one_that_succeeded_counts(tmp_path, order):
+    first, second = (tmp_path / f"attempt-{number}" for number in order)
+    results.write_folder(first, [failed("a"), failed("b"), built("c")])
+    results.write_folder(second, [built("a"), failed("b"), built("c")])
+    assert results.read_folder(tmp_path) == [built("a"), failed("b"), built("c")]
+
+
+def test_two_builds_of_one_image_are_refused(tmp_path):
+    results.write_folder(tmp_path, [built("a"), built("b")])
+    other = built("a", manifest=manifest("a", "b3"))
+    (tmp_path / "zzz.results.json").write_bytes(results.dump([other]))
+    with pytest.raises(RepositoryError, match=r"a\.results\.json and zzz\.results\.json"):
+        results.read_folder(tmp_path)
+
+
+def test_a_link_is_replaced_and_not_followed(tmp_path):
+    other = tmp_path / "other"
+    other.write_text("theirs")
+    (tmp_path / "a.results.json").symlink_to(other)
+    results.write_folder(tmp_path, [built("a")])
+    assert results.read_folder(tmp_path) == [built("a")]
+    assert other.read_text() == "theirs"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"name": "../x"},
+        {"name": "a\nb"},
+        {"name": 7},
+        {"arch": "x/y"},
+        {"seconds": -1},
+        {"seconds": float("nan")},
+        {"seconds": "soon"},
+        {"tail": [1]},
+        {"error": None},
+        {"manifest": []},
+        {"manifest": {}},
+        {"extra": 1},
+        {"seconds": 10**400},
+        {"skipped": "\x00"},
+        {"skipped": "a b"},
+    ],
+    ids=str,
+)
+def test_strange_results_are_refused(change):
+    plain = json.loads(results.dump([built()]))
+    plain["results"][0].update(change)
+    with pytest.raises(RepositoryError):
+        results.load(json.dumps(plain).encode(), "job-1/x.results.json")
+
+
+@pytest.mark.parametrize(
+    ("part", "change"),
+    [
+        ("disk", {"compressed_size": "x"}),
+        ("disk", {"compressed_size": 0}),
+        ("boot", {"seconds": "x"}),
+        ("boot", {"seconds": float("inf")}),
+        ("boot", {"accel": 5}),
+        ("base", {"ref": "\udcff"}),
+    ],
+    ids=str,
+)
+def test_strange_manifests_are_refused(part, change):
+    plain = json.loads(results.dump([built()]))
+    plain["results"][0]["manifest"][part].update(change)
+    with pytest.raises(RepositoryError, match=part):
+        results.load(json.dumps(plain).encode(), "x")
+
+
+def test_a_manifest_is_of_its_own_image():
+    plain = json.loads(results.dump([built("a")]))
+    plain["results"][0]["manifest"]["name"] = "b"
+    with pytest.raises(RepositoryError, match="it is the manifest of builds/b/"):
+        results.load(json.dumps(plain).encode(), "x")
+
+
+def test_what_is_no_utf_8_stays_readable():
+    ended = failed("a", error="no \udcff", tail=("\udc80",))
+    (found,) = results.load(results.dump([ended]), "x")
+    assert (found.error, found.tail) == ("no \ufffd", ("\ufffd",))
+    plain = json.loads(results.dump([failed("a")]))
+    plain["results"][0]["step"] = "\udcff"
+    (found,) = results.load(json.dumps(plain).encode(), "x")
+    assert found.step == "\ufffd"
+
+
+@pytest.mark.parametrize("field", ["name", "arch", "build_id"])
+def test_a_manifest_cannot_name_another_place(field):
+    plain = json.loads(results.dump([built()]))
+    plain["results"][0]["manifest"][field] = "../other"
+    with pytest.raises(RepositoryError):
+        results.load(json.dumps(plain).encode(), "x")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"[]", b"{}", b"\xff", b'{"schema": 2, "results": []}', b"[" * 200_000],
+    ids=lambda data: ascii(data[:9]),
+)
+def test_another_document_is_refused(data):
+    with pytest.raises(RepositoryError):
+        results.load(data, "x")

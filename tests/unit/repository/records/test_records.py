@@ -1,0 +1,346 @@
+"""The trust boundary: a record that others wrote is read as a valid value, or refused whole."""
+
+import json
+from dataclasses import fields, replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lago_images.errors import RepositoryError
+from lago_images.repository.records.fields import ARCH, BUILD_ID, is_line
+from lago_images.repository.records.layout import NAME, BuildKey, ReleaseKey
+from lago_images.repository.records.manifest import BaseRecord, BootTest, Disk, Manifest
+from lago_images.repository.records.parsing import LARGEST, DocumentError
+from lago_images.repository.records.release import Release
+from tests.support.handmade import manifest, release
+
+TEXT = st.text(max_size=20)
+COUNT = st.integers(0, 2**62 - 1)
+POSITIVE = st.integers(1, 2**62 - 1)
+
+
+def hexadecimal(length: int):
+    return st.text("0123456789abcdef", min_size=length, max_size=length)
+
+
+MANIFESTS = st.builds(
+    Manifest,
+    name=st.from_regex(NAME, fullmatch=True),
+    arch=st.from_regex(ARCH, fullmatch=True),
+    build_id=st.from_regex(BUILD_ID, fullmatch=True),
+    fingerprint=TEXT,
+    base=st.builds(BaseRecord, ref=TEXT, digest=TEXT, detail=TEXT),
+    disk=st.builds(
+        Disk,
+        format=st.sampled_from(["qcow2", "raw"]),
+        virtual_size=POSITIVE,
+        size=POSITIVE,
+        compressed_size=POSITIVE,
+        sha1=hexadecimal(40),
+        sha256=hexadecimal(64),
+        sha512=hexadecimal(128),
+    ),
+    commit=TEXT,
+    dirty=st.booleans(),
+    created=COUNT,
+    seconds=COUNT,
+    properties=st.dictionaries(st.sampled_from(["name", "notes", "distro"]), TEXT.filter(is_line)),
+    boot=st.none() | st.builds(BootTest, seconds=st.floats(0, 2**30), accel=TEXT),
+    packages=st.none() | COUNT,
+    tools=st.dictionaries(TEXT, TEXT, max_size=3),
+)
+RELEASES = st.builds(
+    Release,
+    name=st.from_regex(NAME, fullmatch=True),
+    arch=st.from_regex(ARCH, fullmatch=True),
+    revision=POSITIVE,
+    build=TEXT,
+    fingerprint=TEXT,
+    commit=TEXT,
+    published=COUNT,
+    nonce=TEXT,
+    reason=TEXT,
+) | st.builds(
+    Release,
+    name=st.from_regex(NAME, fullmatch=True),
+    arch=st.from_regex(ARCH, fullmatch=True),
+    revision=POSITIVE,
+    build=st.none(),
+    fingerprint=TEXT,
+    commit=TEXT,
+    published=COUNT,
+    nonce=TEXT,
+    withdraws=COUNT,
+)
+
+
+@given(MANIFESTS)
+def test_a_manifest_comes_back_as_it_was_written(made):
+    assert Manifest.parse(made.to_json(), made.key) == made
+
+
+@given(RELEASES)
+def test_a_release_comes_back_as_it_was_written(made):
+    assert Release.parse(made.to_json(), made.key) == made
+
+
+def written(record: Manifest | Release, path: str, value: object) -> bytes:
+    """A record's JSON with one field, such as ``disk.size``, replaced."""
+    plain = json.loads(record.to_json())
+    at, names = plain, path.split(".")
+    for name in names[:-1]:
+        at = at[name]
+    at[names[-1]] = value
+    return json.dumps(plain).encode()
+
+
+def without(record: Manifest | Release, path: str) -> bytes:
+    plain = json.loads(record.to_json())
+    at, names = plain, path.split(".")
+    for name in names[:-1]:
+        at = at[name]
+    del at[names[-1]]
+    return json.dumps(plain).encode()
+
+
+def parsed(record: Manifest | Release, data: bytes):
+    return type(record).parse(data, record.key)
+
+
+def where(record: Manifest | Release) -> str:
+    return record.key.manifest if isinstance(record, Manifest) else str(record.key)
+
+
+MADE, OUT, BACK = manifest(), release(), release(2, None, withdraws=1)
+NO_TEXT = [None, 7, True, [], {}, "\ud800", "a\udcff"]
+NO_COUNT = [None, "7", 1.0, 1.5, True, [], {}, -1, 2**62, 10**30, float("nan"), float("inf")]
+NO_SIZE = [*NO_COUNT, 0]
+NO_NAME = [*NO_TEXT, "", "../x", "a/b", "a b", "a\n", "-a"]
+NO_OBJECT = [None, 7, "x", [], [{}]]
+WRONG_IN_A_MANIFEST = {
+    "name": NO_NAME,
+    "arch": [*NO_NAME, "8086"],
+    "build_id": NO_NAME,
+    "fingerprint": NO_TEXT,
+    "base": NO_OBJECT,
+    "base.ref": NO_TEXT,
+    "base.digest": NO_TEXT,
+    "base.detail": NO_TEXT,
+    "disk": NO_OBJECT,
+    "disk.format": [*NO_TEXT, "", "vmdk", "qcow2\n"],
+    "disk.virtual_size": NO_SIZE,
+    "disk.size": NO_SIZE,
+    "disk.compressed_size": NO_SIZE,
+    "disk.sha1": [*NO_TEXT, "", "g" * 40, "a" * 39, "a" * 41, "A" * 40, "a" * 40 + "\n"],
+    "disk.sha256": [*NO_TEXT, "a" * 40, "a" * 64 + "\n"],
+    "disk.sha512": [*NO_TEXT, "a" * 64, "a" * 128 + "\n"],
+    "commit": NO_TEXT,
+    "dirty": [None, 0, 1, "true", []],
+    "created": NO_COUNT,
+    "seconds": NO_COUNT,
+    "properties": [None, 7, [], {"name": 7}, {"name": None}, {"distro": ["x"]}],
+    "boot": [7, "x", []],
+    "boot.seconds": [None, "1", True, -0.1, 2**31, 10**400, float("nan"), float("inf")],
+    "boot.accel": NO_TEXT,
+    "packages": [wrong for wrong in NO_COUNT if wrong is not None],
+    "tools": [None, 7, [], {"qemu": 8}, {"qemu": "\ud800"}, {"\ud800": "8"}],
+}
+WRONG_IN_A_RELEASE = {
+    "name": NO_NAME,
+    "arch": NO_NAME,
+    "revision": NO_COUNT,
+    "build": [wrong for wrong in NO_TEXT if wrong is not None],
+    "fingerprint": NO_TEXT,
+    "commit": NO_TEXT,
+    "published": NO_COUNT,
+    "nonce": NO_TEXT,
+    "withdraws": [wrong for wrong in NO_COUNT if wrong is not None],
+    "reason": NO_TEXT,
+}
+WRONG = [
+    *((MADE, path, value) for path, values in WRONG_IN_A_MANIFEST.items() for value in values),
+    *((OUT, path, value) for path, values in WRONG_IN_A_RELEASE.items() for value in values),
+]
+
+
+def test_every_field_has_wrong_values_below():
+    nested = {"disk": Disk, "base": BaseRecord, "boot": BootTest}
+    names = {each.name for each in fields(Manifest)}
+    names |= {f"{name}.{each.name}" for name, kind in nested.items() for each in fields(kind)}
+    assert names == WRONG_IN_A_MANIFEST.keys()
+    assert {each.name for each in fields(Release)} == WRONG_IN_A_RELEASE.keys()
+
+
+@pytest.mark.parametrize(("record", "path", "value"), WRONG, ids=ascii)
+def test_a_wrong_field_is_refused_with_the_records_place_and_its_own(record, path, value):
+    with pytest.raises(DocumentError) as caught:
+        parsed(record, written(record, path, value))
+    assert caught.value.message.startswith(
+        f"{where(record)} is not a {type(record).__name__.lower()}: "
+    )
+    [problem] = caught.value.problems
+    assert problem.startswith(f"{path} is ")
+
+
+OPTIONAL = {"base.detail", "properties", "boot", "packages", "tools", "withdraws", "reason"}
+
+
+@pytest.mark.parametrize(
+    ("record", "path"),
+    [
+        *((MADE, path) for path in WRONG_IN_A_MANIFEST),
+        *((OUT, path) for path in WRONG_IN_A_RELEASE),
+    ],
+    ids=ascii,
+)
+def test_only_what_has_a_default_may_be_missing(record, path):
+    if path in OPTIONAL:
+        assert parsed(record, without(record, path)).key == record.key
+        return
+    parent, _, name = path.rpartition(".")
+    with pytest.raises(DocumentError, match=f"{parent or 'it'} has no {name}"):
+        parsed(record, without(record, path))
+
+
+def test_all_wrong_fields_are_listed_at_once():
+    plain = json.loads(MADE.to_json())
+    plain["created"], plain["disk"]["sha1"] = "soon", "x"
+    del plain["commit"], plain["disk"]["size"]
+    plain["boot"]["more"] = plain["extra"] = 1
+    with pytest.raises(DocumentError) as caught:
+        Manifest.parse(json.dumps(plain).encode(), MADE.key)
+    assert sorted(caught.value.problems) == [
+        "boot has unknown keys: ['more']",
+        "created is 'soon', not a whole number, 0 or more",
+        "disk has no size",
+        "disk.sha1 is 'x', not 40 hexadecimal digits",
+        "it has no commit",
+        "it has unknown keys: ['extra']",
+    ]
+
+
+@pytest.mark.parametrize("record", [MADE, OUT], ids=["manifest", "release"])
+@pytest.mark.parametrize("schema", [2, 0, "1", True, 1.0, [], {"x": 1}], ids=ascii)
+def test_another_schema_is_refused_with_what_to_do(record, schema):
+    with pytest.raises(RepositoryError, match=r"of schema .*; this lago-images knows 1") as caught:
+        parsed(record, written(record, "schema", schema))
+    assert caught.value.hint == "upgrade lago-images"
+
+
+@pytest.mark.parametrize("record", [MADE, OUT], ids=["manifest", "release"])
+def test_a_record_without_a_schema_is_refused(record):
+    with pytest.raises(DocumentError, match="it has no schema"):
+        parsed(record, without(record, "schema"))
+
+
+@pytest.mark.parametrize("field", ["name", "arch", "build_id"])
+def test_a_manifest_is_that_of_its_place(field):
+    other = replace(MADE, **{field: "other"})
+    with pytest.raises(DocumentError, match=f"it is the manifest of {other.key.folder}"):
+        Manifest.parse(other.to_json(), MADE.key)
+
+
+@pytest.mark.parametrize("change", [{"name": "other"}, {"arch": "other"}, {"revision": 7}])
+def test_a_release_is_that_of_its_place(change):
+    other = replace(OUT, **change)
+    with pytest.raises(DocumentError, match=f"it is release {other.key}"):
+        Release.parse(other.to_json(), OUT.key)
+
+
+@pytest.mark.parametrize("key", [{"name": ".."}, {"name": "a b"}, {"arch": "8086"}])
+def test_no_record_is_valid_in_a_place_that_is_none(key):
+    place = {"name": MADE.name, "arch": MADE.arch} | key
+    built, released = replace(MADE, **key).to_json(), replace(OUT, **key).to_json()
+    with pytest.raises(DocumentError, match="not an "):
+        Manifest.parse(built, BuildKey(**place, build_id=MADE.build_id))
+    with pytest.raises(DocumentError, match="not an "):
+        Release.parse(released, ReleaseKey(**place, revision=1))
+
+
+@pytest.mark.parametrize("change", [{"build": None}, {"withdraws": 1}])
+def test_a_release_either_names_a_build_or_withdraws_a_revision(change):
+    with pytest.raises(DocumentError, match="either name a build or withdraw"):
+        Release.parse(replace(OUT, **change).to_json(), OUT.key)
+    assert Release.parse(BACK.to_json(), BACK.key) == BACK
+
+
+@pytest.mark.parametrize(
+    ("properties", "problem"),
+    [
+        ({"name": "a\n[evil]"}, "property name is not one printable line"),
+        ({"notes[fr]": "a\u2028b"}, r"property notes\[fr\] is not one printable line"),
+        ({"hidden": "maybe"}, "property hidden is 'maybe'"),
+        ({"aliases": "ok ../x"}, "property aliases has '../x'"),
+        ({"distro": "\ud800"}, "property 'distro' is not UTF-8"),
+        ({"\ud800": "x"}, "is not UTF-8"),
+    ],
+)
+def test_properties_cannot_forge_what_is_rendered_from_them(properties, problem):
+    with pytest.raises(DocumentError, match=problem):
+        Manifest.parse(written(MADE, "properties", properties), MADE.key)
+
+
+@pytest.mark.parametrize("record", [MADE, OUT], ids=["manifest", "release"])
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "not JSON: line 1, column 1"),
+        (b"{\n", "not JSON: line 2, column 1"),
+        (b"\xff\xfe{}", "it is no text"),
+        (b'{"name": "\xed\xa0\x80"}', "it is no text"),
+        ("{}".encode("utf-16"), "it is no text"),
+        ("\ufeff{}".encode(), "not JSON: line 1, column 1"),
+        (b'{"schema": 1} {}', "not JSON: line 1, column 15"),
+        (b'{"schema": 1, "schema": 1}', "it has 'schema' twice"),
+        (b'{"a": {"x": 1, "y": 2, "x": 3}}', "it has 'x' twice"),
+        (b"[" * 1000 + b"]" * 1000, "recursion"),
+        (b'{"a":' * 200_000 + b"1" + b"}" * 200_000, "recursion"),
+        (b'{"schema": 1' + b"0" * 5000 + b"}", "4300 digits"),
+        (b" " * (LARGEST + 1), f"more than the {LARGEST} that are read"),
+        (b"[]", "it has no schema"),
+        (b"7", "it has no schema"),
+        (b"null", "it has no schema"),
+        (b'"x"', "it has no schema"),
+    ],
+    ids=lambda value: ascii(value[:12]),
+)
+def test_what_is_no_document_is_refused_with_the_records_place(record, data, reason):
+    with pytest.raises(RepositoryError) as caught:
+        parsed(record, data)
+    assert caught.value.message.startswith(f"{where(record)} is not a ")
+    assert reason in caught.value.message
+
+
+@pytest.mark.parametrize("record", [MADE, OUT], ids=["manifest", "release"])
+def test_nesting_and_numbers_within_a_field_are_bounded_and_so_is_the_message(record):
+    deep = written(record, "commit", "@").replace(b'"@"', b"[" * 900 + b"]" * 900)
+    with pytest.raises(RepositoryError) as caught:
+        parsed(record, deep)
+    assert len(caught.value.message) < 300
+    for value in ("x" * 100_000, ["x" * 1000] * 1000):
+        with pytest.raises(DocumentError, match="name is ") as caught:
+            parsed(record, written(record, "name", [value]))
+        assert len(caught.value.message) < 300
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=5,
+)
+
+
+@given(st.sampled_from([MADE, OUT, BACK]), st.data())
+def test_anything_in_any_field_makes_a_valid_record_or_one_error(record, data):
+    names = [each.name for each in fields(record)]
+    path = data.draw(st.sampled_from([*names, "schema", "new"]))
+    changed = written(record, path, data.draw(JSON))
+    try:
+        found = parsed(record, changed)
+    except RepositoryError as error:
+        message = error.message
+    else:
+        assert parsed(record, found.to_json()) == found
+        return
+    assert message.startswith(where(record))

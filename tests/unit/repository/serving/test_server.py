@@ -1,0 +1,104 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lago_images.repository.rendering import client_setup
+from lago_images.repository.serving.server import served, span
+
+
+@pytest.mark.parametrize(
+    ("target", "key"),
+    [
+        ("/", "index.html"),
+        ("/index", "index"),
+        ("/index.asc?now", "index.asc"),
+        ("/repo.metadata", "repo.metadata"),
+        (f"/index-{'0A' * 20}.asc", f"index-{'0A' * 20}.asc"),
+        (f"/key-{'0A' * 20}.asc", f"key-{'0A' * 20}.asc"),
+        ("/key-secret.asc", None),
+        ("/builds/a/x86_64/1/a.qcow2.xz", "builds/a/x86_64/1/a.qcow2.xz"),
+        ("/builds/a/x86_64/1/%61.qcow2.xz", "builds/a/x86_64/1/a.qcow2.xz"),
+        ("/releases/a/x86_64/1.json", "releases/a/x86_64/1.json"),
+        ("/state/published.json", None),
+        ("/state/cache.json", None),
+        ("/.lock", None),
+        ("/builds/", None),
+        ("/builds/.tmp/x", None),
+        ("/builds/a/.part", None),
+        ("/builds/../../etc/passwd", None),
+        ("/builds/%2e%2e/secret", None),
+        ("/builds//etc/passwd", None),
+        ("/builds/a%00b", None),
+        ("/builds/a%0d%0aSet-Cookie:x", None),
+        ("/lago-images.toml", None),
+        ("//index", None),
+        ("//[", None),
+        ("http://h/index", None),
+    ],
+)
+def test_only_what_the_layout_publishes_is_served(target, key):
+    assert served(target) == key
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        (None, None),
+        ("bytes=" + "9" * 5000 + "-", None),
+        ("bytes=0-0", range(1)),
+        ("bytes=0-", range(100)),
+        ("bytes=10-19", range(10, 20)),
+        ("bytes=90-1000", range(90, 100)),
+        ("bytes=-5", range(95, 100)),
+        ("bytes=-500", range(100)),
+        ("bytes=-", None),
+        ("bytes=9-3", None),
+        ("bytes=0-1,5-6", None),
+        ("lines=0-1", None),
+        ("bytes=a-b", None),
+    ],
+)
+def test_ranges_as_rfc_9110_counts_them(asked, expected):
+    assert span(asked, 100) == expected
+
+
+@pytest.mark.parametrize("asked", ["bytes=100-", "bytes=100-200", "bytes=-0"])
+def test_a_range_behind_the_end_is_empty_and_not_none(asked):
+    part = span(asked, 100)
+    assert part is not None
+    assert not part
+
+
+@given(st.text(max_size=40), st.integers(0, 10**6))
+def test_no_range_header_leads_outside_the_object(asked, size):
+    part = span(asked, size)
+    assert part is None or not part or (part.start >= 0 and part.stop <= size)
+
+
+@given(st.text(alphabet="./%2e0aAbuildsx\\", max_size=60))
+def test_no_target_climbs_out(target):
+    key = served("/builds/" + target)
+    assert key is None or ".." not in key.split("/")
+
+
+def _published(**changes):
+    values = {"name": "my images", "templates": ("debian-12",), "bases": ("http://h/",)}
+    return client_setup.ClientView(**{**values, "fingerprint": "", **changes})
+
+
+def test_clients_of_an_unsigned_repository_are_told_not_to_check():
+    text = "\n".join(client_setup.lines(_published(), "http://h"))
+    assert "--source http://h/index --no-check-signature debian-12" in text
+    assert "--template-repo-path http://h/repo.metadata" in text
+
+
+def test_clients_of_a_signed_repository_are_given_its_key():
+    text = "\n".join(client_setup.lines(_published(fingerprint="AB" * 20), "http://h"))
+    assert f"http://h/key-{'AB' * 20}.asc | gpg --import" in text
+    assert f"--source http://h/index-{'AB' * 20}.asc --fingerprint {'AB' * 20} debian-12" in text
+    assert "--no-check-signature" not in text
+
+
+def test_a_base_url_that_leads_elsewhere_is_named():
+    assert client_setup.elsewhere(_published(), "http://h") == []
+    assert client_setup.elsewhere(_published(), "http://other") == ["http://h/"]

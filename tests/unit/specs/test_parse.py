@@ -1,0 +1,402 @@
+"""One case for each rule of the parser, with the exact message."""
+
+import pytest
+
+from lago_images.specs.edit_command import REFUSAL, is_harmless
+from lago_images.specs.model import Base, BaseKind, Operation
+from lago_images.specs.parse import parse
+from lago_images.specs.properties import size_bytes, words
+
+HEADER = "#base=libguestfs:centosstream-9\n#arch=x86_64\n#distro=el9\n"
+SHA = "sha256:" + "0" * 64
+
+
+def read(text, name="a"):
+    spec, problems = parse(text, name=name, path=f"image-specs/{name}")
+    return spec, [(problem.line, problem.what) for problem in problems]
+
+
+def good(text):
+    spec, problems = read(text)
+    assert problems == []
+    return spec
+
+
+def with_base(base, *lines):
+    return "\n".join([f"#base={base}", "#arch=x86_64", "#distro=debian", *lines, ""])
+
+
+def test_a_whole_spec():
+    spec = good(
+        "# A comment\n#name=lago Fedora® 22\n#base=libguestfs:fedora-22\n#arch=x86_64\n"
+        "#distro=fc22\n#anything=else\n\nroot-password password:123456\nupdate\n"
+        "install \\\n    one, two,\\\n    three\nwrite /etc/x:a\\\n# b\\\n\\\n\nrun-command  id\n"
+    )
+    assert (spec.name, spec.path, spec.arch) == ("a", "image-specs/a", "x86_64")
+    assert spec.base == Base(kind=BaseKind.LIBGUESTFS, name="fedora-22", line=3)
+    assert spec.properties == {
+        "name": "lago Fedora® 22",
+        "base": "libguestfs:fedora-22",
+        "arch": "x86_64",
+        "distro": "fc22",
+        "anything": "else",
+    }
+    assert spec.lines == {"name": 2, "base": 3, "arch": 4, "distro": 5, "anything": 6}
+    assert spec.operations == (
+        Operation(name="root-password", argument="password:123456", line=8),
+        Operation(name="update", argument="", line=9),
+        Operation(name="install", argument="one,two,three", line=10),
+        Operation(name="write", argument="/etc/x:a\n# b\n\n", line=13),
+        Operation(name="run-command", argument="id", line=17),
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "base"),
+    [
+        ("el7-base", Base(kind=BaseKind.LAYER, name="el7-base", line=1)),
+        ("layer:el7-base", Base(kind=BaseKind.LAYER, name="el7-base", line=1)),
+        ("simple:disks/a.qcow2", Base(kind=BaseKind.SIMPLE, name="disks/a.qcow2", line=1)),
+        ("bootstrap:debian-13", Base(kind=BaseKind.BOOTSTRAP, name="debian-13", line=1)),
+    ],
+)
+def test_kinds_of_base(text, base):
+    assert good(with_base(text)).base == base
+
+
+def test_properties_may_follow_commands():
+    assert good(HEADER + "update\n#version=v1\n").properties["version"] == "v1"
+
+
+@pytest.mark.parametrize(
+    "comment", ["# foo = bar", "#!/bin/sh", "#edit /x:s/a=b/c/", "#", "#=x", "  #vesion=1"]
+)
+def test_comments_are_no_properties(comment):
+    assert set(good(HEADER + comment + "\n").properties) == {"base", "arch", "distro"}
+
+
+def test_blanks_around_the_equals_sign_belong_to_neither_side():
+    assert good(HEADER + "#version =  v1 \n").properties["version"] == "v1"
+
+
+PROPERTIES = [
+    ("#vesion=1", "unknown property 'vesion'; did you mean 'version'?"),
+    (
+        "#root_partition=/dev/sda1",
+        "unknown property 'root_partition'; did you mean 'root-partition'?",
+    ),
+    ("#sise=6G", "unknown property 'sise'; did you mean 'size'?"),
+    ("#szie=6G", "unknown property 'szie'; did you mean 'size'?"),
+    ("#nmae=x", "unknown property 'nmae'; did you mean 'name'?"),
+    ("#checksum=x", "unknown property 'checksum'; did you mean 'base-checksum'?"),
+    ("#Name=x", "unknown property 'Name'; did you mean 'name'?"),
+    ("#arch=x86_64", "arch was said before, in line 2"),
+    ("#name=", "name must be some text, not ''"),
+    ("#name=a\tb", "a tab in name"),
+    ("#name=" + "x" * 1001, "name has 1001 characters, more than 1000"),
+    (
+        "#version=1 2",
+        "version must be letters, digits and ._+- after a first letter or digit, not '1 2'",
+    ),
+    (
+        "#osinfo=-x",
+        "osinfo must be letters, digits and ._+- after a first letter or digit, not '-x'",
+    ),
+    ("#expand=sda1", "expand must be a device such as /dev/sda1, not 'sda1'"),
+    ("#lvexpand=/dev/../x", "lvexpand must be a device such as /dev/sda1, not '/dev/../x'"),
+    ("#root-partition=/dev/", "root-partition must be a device such as /dev/sda1, not '/dev/'"),
+    ("#hidden=yes", "hidden must be true or false, not 'yes'"),
+    ("#boot-test=maybe", "boot-test must be yes or no, not 'maybe'"),
+    ("#size=6GB", "size must be a size from 1M to 64T such as 6G, not '6GB'"),
+    ("#size=1K", "size must be a size from 1M to 64T such as 6G, not '1K'"),
+    ("#size=99999T", "size must be a size from 1M to 64T such as 6G, not '99999T'"),
+    ("#aliases=a/b", "aliases must be names with blanks between them, not 'a/b'"),
+    ("#packages=vim", "packages is for bootstrap: bases only"),
+    ("#mirror=http://example.org/debian", "mirror is for bootstrap: bases only"),
+    ("#snapshot=20260101T000000Z", "snapshot is for bootstrap: bases only"),
+    (f"#base-checksum={SHA}", "base-checksum is for simple: bases only"),
+]
+
+
+@pytest.mark.parametrize(("line", "what"), PROPERTIES)
+def test_properties(line, what):
+    assert read(HEADER + line + "\n")[1] == [(4, what)]
+
+
+@pytest.mark.parametrize("key", ["site", "case", "user", "date", "mode", "test", "zone", "x", "id"])
+def test_any_other_property_is_carried_through(key):
+    assert good(HEADER + f"#{key}=v\n").properties[key] == "v"
+
+
+BOOTSTRAP = [
+    (
+        "#packages=Vim",
+        "packages must be Debian package names with commas or blanks between, not 'Vim'",
+    ),
+    ("#packages=,", "packages must be Debian package names with commas or blanks between, not ','"),
+    (
+        "#mirror=ftp://example.org/",
+        (
+            "mirror must be http or https URLs without a password, with blanks between, "
+            "not 'ftp://example.org/'"
+        ),
+    ),
+    (
+        "#snapshot=20261301T000000Z",
+        "snapshot must be a moment such as 20260131T120000Z, not '20261301T000000Z'",
+    ),
+    (
+        "#snapshot=20260131T120000Z",
+        "snapshot needs a mirror that keeps snapshots, a folder for each moment",
+    ),
+    (
+        "#mirror=http://example.org/all",
+        (
+            "mirror does not end in /debian, so its security archive is not known: "
+            "add that URL after a blank"
+        ),
+    ),
+    (
+        "#mirror=http://example.org/a http://example.org/b http://example.org/c",
+        "mirror has more URLs than the archive's and its security archive's",
+    ),
+    (
+        "#mirror=http://example.org/{snapshot}/debian",
+        (
+            "mirror must be http or https URLs without a password, with blanks between, "
+            "not 'http://example.org/{snapshot}/debian'"
+        ),
+    ),
+    (
+        "#size=100M",
+        "size must be a whole number of MiB, at least 512M, for a bootstrap: base",
+    ),
+    (
+        "#size=1073741825",
+        "size must be a whole number of MiB, at least 512M, for a bootstrap: base",
+    ),
+    ("#size=1K", "size must be a size from 1M to 64T such as 6G, not '1K'"),
+]
+
+
+def test_a_bootstrap_of_another_architecture():
+    text = with_base("bootstrap:debian-12").replace("x86_64", "aarch64")
+    assert read(text)[1] == [(2, "bootstrap: makes disks for x86_64 only")]
+
+
+@pytest.mark.parametrize(("line", "what"), BOOTSTRAP)
+def test_properties_of_a_bootstrap(line, what):
+    assert read(with_base("bootstrap:debian-12", line))[1] == [(4, what)]
+
+
+def test_good_properties_of_a_bootstrap():
+    good(
+        with_base(
+            "bootstrap:debian-12",
+            "#packages=vim, nfs-kernel-server libstdc++6",
+            "#mirror=http://example.org/debian https://example.org:8443/security",
+            "#snapshot=20260101T000000Z",
+            "#size=512M",
+        )
+    )
+
+
+BASES = [
+    ("", "base must be libguestfs:…, layer:…, simple:… or bootstrap:…, not ''"),
+    ("layer:", "layer: has no name after the colon"),
+    (
+        "libgestfs:x",
+        (
+            "unknown kind of base 'libgestfs', not one of libguestfs, layer, simple, bootstrap; "
+            "did you mean 'libguestfs'?"
+        ),
+    ),
+    ("https://x/y", "a disk at a URL is written base=simple:URL"),
+    ("libguestfs:a b", "'a b' cannot be the name of a template or spec"),
+    (
+        "bootstrap:debain-12",
+        (
+            "bootstrap: knows debian-11, debian-12, debian-13, not 'debain-12'; "
+            "did you mean 'debian-12'?"
+        ),
+    ),
+    ("simple:https://x/y", "a simple: base at a URL needs #base-checksum=sha256:…"),
+]
+
+
+@pytest.mark.parametrize(("base", "what"), BASES)
+def test_bases(base, what):
+    assert read(with_base(base))[1] == [(1, what)]
+
+
+def test_a_password_in_a_url_is_refused_and_not_shown():
+    text = with_base("simple:https://me:secret@x/y", f"#base-checksum={SHA}")
+    what = "simple: takes an http or https URL without a password, or a path"
+    assert read(text)[1] == [(1, what)]
+
+
+def test_checksum_of_a_simple_base():
+    good(with_base("simple:https://x/y", f"#base-checksum={SHA}"))
+    wrong = "base-checksum must be sha256: and 64 hexadecimal digits, not 'md5:0'"
+    assert read(with_base("simple:https://x/y", "#base-checksum=md5:0"))[1] == [(4, wrong)]
+
+
+def test_what_either_client_needs():
+    spec, problems = read("update\n")
+    assert spec is None
+    assert problems == [
+        (
+            None,
+            "no base: virt-builder and lago need an image, and an image needs a base; add #base=…",
+        ),
+        (None, "no arch: virt-builder's index needs it; add #arch=…"),
+        (None, "no distro: lago chooses how to set up a machine by it; add #distro=…"),
+    ]
+
+
+def test_architectures():
+    assert read("#base=a\n#distro=x\n#arch=amd64\n")[1] == [
+        (3, "arch 'amd64' is spelled 'x86_64' here")
+    ]
+    assert read("#base=a\n#distro=x\n#arch=z80\n")[1] == [
+        (
+            3,
+            (
+                "arch must be one of aarch64, armv7l, i686, ppc64, ppc64le, riscv64, s390x, "
+                "x86_64, not 'z80'"
+            ),
+        )
+    ]
+
+
+COMMANDS = [
+    ("instal x", "unknown command 'instal'; did you mean 'install'?"),
+    ("qqqq", "unknown command 'qqqq'"),
+    ("--update", "'--update': commands are written without dashes"),
+    ("install\tx", "'install' is followed by a tab or newline; virt-builder wants one blank"),
+    ("size 6G", "size is an option and no command: write the property #size=…, such as #size=6G"),
+    (
+        "attach x.iso",
+        (
+            "attach is an option and no command: an attached disk is not part of the repository; "
+            "use upload or copy-in"
+        ),
+    ),
+    (
+        "no-network",
+        (
+            "no-network is an option and no command: the network is a setting "
+            "(network in lago-images.toml)"
+        ),
+    ),
+    (
+        "tar-in x:/y",
+        "tar-in needs a newer virt-builder than 1.48: use copy-in, or upload and run-command tar",
+    ),
+    ("update now", "update takes no argument, but has 'now'"),
+    ("install", "install needs an argument: install PKG,PKG.."),
+    ("install a b", "install wants commas between packages, not blanks: 'a b'"),
+    ("install @a b,c d", "install wants commas between packages, not blanks: 'c d'"),
+    ("install @a\tb", "install wants commas between packages, not blanks: '@a\\tb'"),
+    ("install a,,b", "install has an empty name in its list"),
+    ("install --x", "'--x' is an option and no package"),
+    ("write /x", "write needs two parts with a colon between: write FILE:CONTENT"),
+    ("upload :/x", "upload needs two parts with a colon between: upload FILE:DEST"),
+    (
+        "ssh-inject root",
+        "ssh-inject without a selector reads the key of whoever builds; add :string:KEY",
+    ),
+    ("ssh-inject root:x", "ssh-inject wants one of string:, file: as its selector"),
+    (
+        "root-password 123",
+        (
+            "root-password wants one of password:, file:, random, disabled, disable, locked, lock "
+            "as its selector"
+        ),
+    ),
+    ("password-crypto rot13", "password-crypto must be md5|sha256|sha512, not 'rot13'"),
+    ("run-command " + "x" * 131009, "the argument of run-command has more than 131008 bytes"),
+    ("edit /x:system('id')", REFUSAL),
+    ("# hides \\\nupdate", "a comment ends in a backslash, which hides the next line"),
+    ("#name=x\\\nupdate", "a comment ends in a backslash, which hides the next line"),
+    ("install a,\\", "goes on with a backslash to the end of the file"),
+]
+
+
+@pytest.mark.parametrize(("line", "what"), COMMANDS)
+def test_commands(line, what):
+    problems = read(HEADER + line + "\n")[1]
+    assert (4, what) in problems
+    assert all(number == 4 for number, _ in problems)
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "what"),
+    [
+        ("update\r\n", 4, "a carriage return (Windows line ending) is not allowed"),
+        ("update\x00\n", 4, "a NUL byte is not allowed"),
+        ("\n#name=\x1b[1mx\n", 5, "the control character U+001B is not allowed"),
+        ("#name=a\u202eb\n", 4, "the control character U+202E is not allowed"),
+        ("#name=a\u2028b\n", 4, "the control character U+2028 is not allowed"),
+    ],
+)
+def test_characters(text, line, what):
+    assert read(HEADER + text)[1] == [(line, what)]
+
+
+def test_each_kind_of_character_is_told_once():
+    text = "\ufeff" + HEADER.replace("\n", "\r\n")
+    assert read(text)[1] == [
+        (1, "a byte order mark is not allowed"),
+        (1, "a carriage return (Windows line ending) is not allowed"),
+    ]
+
+
+@pytest.mark.parametrize("name", ["-x", ".x", "a b", "a/b", "a|b", "é", "<b>", "::error::x"])
+def test_names_the_index_refuses(name):
+    what = (
+        f"{name!a} cannot name an image: virt-builder's index allows letters, digits and "
+        "-._ after a first letter or digit"
+    )
+    assert read(HEADER, name=name)[1] == [(None, what)]
+
+
+def test_a_name_no_file_can_have():
+    assert read(HEADER, name="x" * 201)[1] == [(None, "the name has 201 characters, more than 200")]
+
+
+def test_all_problems_at_once_in_order():
+    _, problems = read("#arch=z80\nfoo\n#size=x\nupdate 1\n")
+    assert [line for line, _ in problems] == [None, None, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "s/set timeout=5/set timeout=0/g",
+        r"s/^(\s+linux\s+\/boot.*)$/$1 net.ifnames=0 biosdevname=0/g",
+        's/^(GRUB_CMDLINE_LINUX=)(.*)$/$1"net.ifnames=0 biosdevname=0"/g',
+        '\n    $_ = "" if /StandardInput=tty/d',
+        """$_ = '<service name="nfs"/>'.$_ if /<\\/zone>/""",
+        """$_ = '<service name="iscsi"/>' + $_ if /<\\/zone>/""",
+        "s/a/b/; s|c|d|i; tr/a-z/A-Z/; y/x/y/ unless !/z/;",
+        r"s/me\@x/\$you/",
+        r"s/(a|b$|c)($)/${1}x/",
+    ],
+)
+def test_harmless_perl(expression):
+    assert is_harmless(expression)
+
+
+@pytest.mark.parametrize(
+    "expression", ["", " ", "s/a/b", "s/a/b/gx", "print", "$_ = $x", "s/a/b/ s/c/d/", "s/a/b/\0"]
+)
+def test_other_perl(expression):
+    assert not is_harmless(expression)
+
+
+def test_sizes_and_words():
+    assert size_bytes("6G") == 6 * 2**30
+    assert size_bytes("1048576") == 2**20
+    assert size_bytes("06G") is None
+    assert words(" a, b  c,") == ("a", "b", "c")

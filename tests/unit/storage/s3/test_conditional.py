@@ -1,0 +1,100 @@
+import pytest
+from botocore.exceptions import (
+    ClientError,
+    ConnectionClosedError,
+    EndpointConnectionError,
+    NoCredentialsError,
+    ReadTimeoutError,
+    SSLError,
+)
+
+from lago_images.errors import NotFoundError
+from lago_images.host.retry import RetryPolicy
+from lago_images.storage.base import Blob, Headers
+from lago_images.storage.s3.conditional import Outcome, Write, as_expected, outcome
+from lago_images.storage.s3.failures import code_of, status_of, transient, translate, unreachable
+
+URL = "http://127.0.0.1:1"
+
+
+def _answer(status: int, code: str) -> ClientError:
+    metadata = {"HTTPStatusCode": status}
+    plain = {"Error": {"Code": code, "Message": ""}, "ResponseMetadata": metadata}
+    return ClientError(plain, "PutObject")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("error", "expected", "what"),
+    [
+        (_answer(412, "PreconditionFailed"), None, Outcome.LOST),
+        (_answer(412, "PreconditionFailed"), "e", Outcome.LOST),
+        (_answer(404, "NoSuchKey"), "e", Outcome.LOST),
+        (_answer(404, "NoSuchKey"), None, Outcome.REFUSED),
+        (_answer(404, "NoSuchBucket"), "e", Outcome.REFUSED),
+        (_answer(409, "ConditionalRequestConflict"), "e", Outcome.BUSY),
+        (_answer(500, "InternalError"), None, Outcome.UNSURE),
+        (_answer(503, "SlowDown"), None, Outcome.UNSURE),
+        (ReadTimeoutError(endpoint_url=URL), "e", Outcome.UNSURE),
+        (ConnectionClosedError(endpoint_url=URL), "e", Outcome.UNSURE),
+        (_answer(501, "NotImplemented"), "e", Outcome.REFUSED),
+        (_answer(403, "AccessDenied"), "e", Outcome.REFUSED),
+        (NoCredentialsError(), "e", Outcome.REFUSED),
+    ],
+)
+def test_what_a_failed_write_means(error: Exception, expected: str | None, what: Outcome) -> None:
+    assert outcome(error, expected) is what
+
+
+def test_what_is_tried_again() -> None:
+    assert all(transient(_answer(status, "")) for status in (408, 429, 500, 502, 503, 504))
+    assert not any(transient(_answer(status, "")) for status in (400, 401, 403, 404, 412, 501))
+    assert transient(EndpointConnectionError(endpoint_url=URL))
+    assert unreachable(EndpointConnectionError(endpoint_url=URL))
+    assert not transient(SSLError(endpoint_url=URL, error="x"))
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "absent"),
+    [(404, "NoSuchKey", True), (404, "NoSuchBucket", False), (404, "404", False)]
+    + [(status, "NoSuchKey", False) for status in (400, 403, 500)],
+)
+def test_only_a_404_of_the_key_is_absence(status: int, code: str, absent: bool) -> None:
+    error = translate(_answer(status, code), doing="reading k", where="s3://b")
+    assert isinstance(error, NotFoundError) is absent
+    assert error.hint or absent or status == 400
+
+
+def test_the_cause_tells_the_code() -> None:
+    cause = _answer(403, "AccessDenied")
+    error = translate(cause, doing="reading k", where="s3://b")
+    error.__cause__ = cause
+    assert (code_of(error), status_of(error)) == ("AccessDenied", 403)
+    assert "403 AccessDenied" in error.message
+    assert "s3:ListBucket" in (error.hint or "")
+
+
+def test_a_write_knows_its_own() -> None:
+    write = Write(key="k", data=b"d", expected=None, headers=Headers(), nonce="n")
+    same = Blob(key="k", data=b"d", etag="e")
+    assert write.made(same, "n")
+    assert not write.made(same, "another")
+    assert write.made(same, "")
+    assert not write.made(Blob(key="k", data=b"other", etag="e"), "")
+    assert not write.made(None, "")
+
+
+def test_expectations() -> None:
+    blob = Blob(key="k", data=b"", etag="e")
+    assert as_expected(None, None)
+    assert as_expected(blob, "e")
+    assert not as_expected(blob, None)
+    assert not as_expected(None, "e")
+    assert not as_expected(blob, "f")
+
+
+def test_pauses_grow_to_a_limit() -> None:
+    pauses: list[float] = []
+    retry = RetryPolicy(delay=1, longest=5, sleep=pauses.append, chance=lambda: 0.5)
+    for attempt in range(1, 6):
+        retry.wait(attempt, "it failed")
+    assert pauses == [0.75, 1.5, 3.0, 3.75, 3.75]

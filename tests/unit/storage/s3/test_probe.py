@@ -1,0 +1,46 @@
+from dataclasses import replace
+
+import pytest
+
+from lago_images.storage.s3.etags import Dialect
+from lago_images.storage.s3.probe import Findings, judge
+
+CEPH20 = Findings(
+    create_again=412,
+    stale=412,
+    fresh_quoted=200,
+    creators=((200, 412, 409, 412), (412, 200, 412, 0)),
+    swappers=((412, 412, 200, 409),),
+)
+
+
+def test_a_store_that_keeps_its_word() -> None:
+    assert judge(CEPH20).dialect is Dialect.QUOTED
+    assert judge(CEPH20).safe
+
+
+def test_a_store_that_wants_the_etag_bare() -> None:
+    ceph18 = replace(CEPH20, fresh_quoted=412, fresh_bare=200, creators=((500, 200, 412),))
+    assert judge(ceph18).dialect is Dialect.BARE
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"create_again": 200}, "If-None-Match: * on an object that exists was answered 200"),
+        ({"create_again": 501}, "answered 501: the store does not have it"),
+        ({"stale": 200}, "If-Match with an outdated ETag was answered 200"),
+        ({"stale": 501}, "If-Match with an outdated ETag was answered 501"),
+        ({"stale": 400}, "answered 400 instead of 412"),
+        ({"fresh_quoted": 412, "fresh_bare": 412}, "own ETag was answered 412 instead of 200"),
+        ({"fresh_quoted": 412, "fresh_bare": 400}, "answered 400 and 412 instead of 200"),
+        ({"creators": ((200, 412), (200, 200))}, "2 of 2 simultaneous writers created the same"),
+        ({"swappers": ((200, 200, 412),)}, "2 of 3 simultaneous writers replaced the same"),
+    ],
+)
+def test_every_broken_word_is_told(change: dict[str, object], reason: str) -> None:
+    verdict = judge(replace(CEPH20, **change))  # type: ignore[arg-type]
+    assert not verdict.safe
+    assert verdict.dialect is Dialect.PLAIN
+    assert any(reason in said for said in verdict.reasons)
+    assert len(verdict.reasons) == 1
