@@ -254,7 +254,7 @@ def _survey_once(store: Store, cache: caching.Cache) -> State:
     if records.is_fresh:
         caching.save(store, replace(cache, entries=records.entries))
     state = _state(records, objects, published)
-    return replace(state, lost=frozenset(_lost(state)))
+    return replace(state, lost=frozenset(lost_copies(state)))
 
 
 def _state(
@@ -275,7 +275,8 @@ def _state(
     )
 
 
-def _lost(state: State) -> Iterator[BuildFolder]:
+def lost_copies(state: State) -> Iterator[BuildFolder]:
+    """Find the standing public copies that lack an object, or have one of another size."""
     for history in state.releases.values():
         for release in standing(history):
             image = release.image

@@ -40,7 +40,7 @@ class Version:
 
 
 def render(state: State, *, name: str, base_url: str) -> bytes:
-    """Render ``repo.metadata``: every release that is not withdrawn is a version of its template."""
+    """Render ``repo.metadata``: each release that is not withdrawn is a version."""
     # By hand, a line a version: json's own indentation takes seconds for 10,000 releases.
     templates: dict[str, list[str]] = {}
     for version in versions(state):
@@ -189,7 +189,7 @@ def metadata_file(manifest: Manifest, spec: Spec) -> bytes:
 
 
 def _password(spec: Spec) -> str:
-    """Return what the last command sets; empty where that locks the account or makes a password up."""
+    """Return what the last command sets; empty where it locks the account or makes one up."""
     set_ = [operation.argument for operation in spec.operations if operation.name == _PASSWORD]
     kind, _, secret = "".join(set_[-1:]).partition(":")
     return secret if kind == "password" else ""

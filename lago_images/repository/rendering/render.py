@@ -9,13 +9,13 @@ from lago_images.repository.rendering.site import PublicKey, Site
 
 
 def render(state: State, site: Site, keys: Sequence[PublicKey] = ()) -> dict[str, bytes]:
-    """Return the rendered files but those that only a secret key can make, by key, in writing order.
+    """Return the rendered files but those that only a secret key can make, by key.
 
     Args:
         state: What is in the repository.
         site: Its name and URL.
         keys: The public keys whose signatures go beside these files. The first signs
-            ``index.asc``, ``SHA256SUMS.asc`` and ``repo.metadata``; the last is the one that new users are told of.
+            ``index.asc``, ``SHA256SUMS`` and ``repo.metadata``; the last is for new users.
     """
     files = {
         layout.SUMS: sums.render(_sums(state), mark=index.listing_mark(state)),
