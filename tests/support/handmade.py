@@ -117,14 +117,16 @@ def released_image(
     made: Manifest, folder: str = "", base: BaseBinding | None = None
 ) -> ReleasedImage:
     """What a release records of the files that ``put_copy`` writes."""
+    objects = {
+        name: ObjectDigest(sha256=hashlib.sha256(data).hexdigest(), size=len(data))
+        for name, data in files_of(made).items()
+    }
+    disk = ObjectDigest(sha256=made.disk.sha256, size=made.disk.compressed_size)
     return ReleasedImage(
         build=made.build_id,
         folder=folder or copy_id(made.build_id),
         manifest=made,
-        objects={
-            name: ObjectDigest(sha256=hashlib.sha256(data).hexdigest(), size=len(data))
-            for name, data in files_of(made).items()
-        },
+        objects=objects | {f"{made.name}.qcow2.xz": disk},
         base=base,
     )
 

@@ -17,8 +17,8 @@ import msgspec
 from lago_images.errors import NotFoundError, RepositoryError, StorageError
 from lago_images.repository.records.layout import CACHE, BuildKey, ReleaseKey, headers
 from lago_images.repository.records.manifest import Manifest
-from lago_images.repository.records.parsing import parse_json, size_problem
-from lago_images.repository.records.release import OldRepositoryError, Release
+from lago_images.repository.records.parsing import SchemaError, parse_json, size_problem
+from lago_images.repository.records.release import Release
 from lago_images.storage.base import Blob, Stat, Store
 
 SCHEMA = 1
@@ -91,7 +91,7 @@ def read_records(store: Store, cache: Cache, wanted: Iterable[tuple[Stat, Key]])
 
     Raises:
         NotFoundError: A release was deleted since it was listed.
-        OldRepositoryError: A release is of the layout before.
+        SchemaError: A release is of another version of lago-images.
     """
     records: dict[Key, Release | Manifest] = {}
     errors: dict[Key, RepositoryError] = {}
@@ -112,9 +112,10 @@ def read_records(store: Store, cache: Cache, wanted: Iterable[tuple[Stat, Key]])
         try:
             records[key], plain = _parsed(blob, key)
             entries[blob.key] = (blob.etag, plain)
-        except OldRepositoryError:
-            raise
         except RepositoryError as error:
+            # Of another version: then what it says is not known, and nothing may be rendered.
+            if isinstance(error, SchemaError) and isinstance(key, ReleaseKey):
+                raise
             errors[key] = error
     return Records(
         releases={one.key: one for one in records.values() if isinstance(one, Release)},

@@ -10,7 +10,6 @@ from typing import Annotated, Any, ClassVar
 
 import msgspec
 
-from lago_images.errors import RepositoryError
 from lago_images.repository.records.fields import BUILD_ID, Arch, BuildId, Name, Sha256
 from lago_images.repository.records.layout import MANIFEST, BuildFolder, BuildKey, ReleaseKey
 from lago_images.repository.records.manifest import Manifest, canonical
@@ -19,6 +18,7 @@ from lago_images.repository.records.parsing import (
     Count,
     DocumentError,
     Positive,
+    SchemaError,
     Text,
     from_plain,
     matching,
@@ -32,7 +32,7 @@ _FIRST_SCHEMA = 1
 FileName = Annotated[str, matching(BUILD_ID.pattern, "a file's name")]
 
 
-class OldRepositoryError(RepositoryError):
+class OldRepositoryError(SchemaError):
     """The repository is of the layout before public copies, and is refused whole."""
 
     def __init__(self, what: str) -> None:
@@ -202,7 +202,8 @@ class Release:
     @classmethod
     def from_plain(cls, plain: object, key: ReleaseKey) -> "Release":
         """Make a release of what ``parse_json`` returned; raises as ``parse`` does."""
-        if isinstance(plain, dict) and plain.get("schema") == _FIRST_SCHEMA:
+        schema = plain.get("schema") if isinstance(plain, dict) else None
+        if type(schema) is int and schema == _FIRST_SCHEMA:
             raise OldRepositoryError(str(key))
         release = from_plain(plain, cls, str(key))
         problems = [] if release.key == key else [f"it is release {release.key}"]

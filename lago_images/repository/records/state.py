@@ -205,7 +205,7 @@ def read(store: Store) -> State:
     A release that cannot be read is among ``State.damaged``, and harms its image alone.
 
     Raises:
-        OldRepositoryError: A release is of the layout before public copies.
+        SchemaError: A release is of another version of lago-images.
         StorageError: The store did not answer; nothing is concluded from that.
     """
     return _read(store, _read_once)

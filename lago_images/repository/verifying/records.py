@@ -25,8 +25,9 @@ from lago_images.repository.records.layout import (
     staged_build,
 )
 from lago_images.repository.records.manifest import Manifest
+from lago_images.repository.records.parsing import SchemaError
 from lago_images.repository.records.reading import THREADS
-from lago_images.repository.records.release import OldRepositoryError, Release, ReleasedImage
+from lago_images.repository.records.release import Release, ReleasedImage
 from lago_images.repository.records.state import (
     State,
     histories,
@@ -48,7 +49,7 @@ _T = TypeVar("_T")
 def examine(store: Store) -> tuple[State, list[Finding]]:
     """Read the state as far as it can be read, and find all that is wrong with its records.
 
-    Raises ``OldRepositoryError`` for a repository of the layout before.
+    Raises ``SchemaError`` for a repository of another version of lago-images.
     """
     findings: list[Finding] = []
     # Releases first: the public copy of a release that was listed is listed too.
@@ -132,7 +133,7 @@ def _read_all(
 def _release(store: Store, name: str, key: ReleaseKey) -> Release | Finding:
     try:
         return Release.parse(store.get(name).data, key)
-    except OldRepositoryError:
+    except SchemaError:
         raise
     except RepositoryError as error:
         repair = f"{_RESTORE}: no revision before it is offered until then"
