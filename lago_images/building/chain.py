@@ -19,6 +19,7 @@ from lago_images.host import kvm
 from lago_images.host.kvm import Acceleration
 from lago_images.host.process import Children
 from lago_images.host.workdir import default_scratch, workdir
+from lago_images.repository.records.state import StoredBuild
 from lago_images.specs.model import BaseKind
 
 
@@ -117,7 +118,8 @@ class _Chain:
             built = build(job)
             if keep:
                 disk = built.disk.rename(self.folder / f"{spec.name}.qcow2")
-                self.bases[spec.name] = LayerBase(manifest=built.manifest, disk=disk)
+                stored = StoredBuild(manifest=built.manifest, folder=built.manifest.key.staging)
+                self.bases[spec.name] = LayerBase(stored=stored, disk=disk)
             manifest = built.manifest
         except Exception as failure:  # noqa: BLE001 -- one failure stays one failure
             error, tail = _told(failure), _tail(failure)
@@ -175,7 +177,7 @@ def _needed(requests: Sequence[Request]) -> frozenset[str]:
 
 
 def _published(request: Request) -> LayerBase | None:
-    return None if request.base is None else LayerBase(manifest=request.base)
+    return None if request.base is None else LayerBase(stored=request.base)
 
 
 def _told(failure: Exception) -> str:

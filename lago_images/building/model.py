@@ -6,6 +6,7 @@ from pathlib import Path
 
 from lago_images.console import Console
 from lago_images.repository.records.manifest import Manifest
+from lago_images.repository.records.state import StoredBuild
 from lago_images.settings import Settings
 from lago_images.specs.model import Spec
 from lago_images.storage.base import Store
@@ -26,7 +27,7 @@ class Request:
     fingerprint: str
     commit: str
     dirty: bool
-    base: Manifest | None = None
+    base: StoredBuild | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -55,14 +55,14 @@ def send_disk(
     Raises:
         StorageError: The store failed, or has something else than what was sent.
     """
-    work = compress(disk, level=level, advance=advance)
+    work, disk_key = compress(disk, level=level, advance=advance), key.staging.disk
     stored = store.upload(
-        key.disk, _until_over(work, children), headers=headers(key.disk), retry=retry
+        disk_key, _until_over(work, children), headers=headers(disk_key), retry=retry
     )
     digests = work.digests
     if (stored.size, stored.sha256) != (digests.compressed_size, digests.sha256):
         raise StorageError(
-            f"{key.disk} is not in the store as it was sent: {stored.size} bytes, "
+            f"{disk_key} is not in the store as it was sent: {stored.size} bytes, "
             f"sha256 {stored.sha256}; sent {digests.compressed_size}, {digests.sha256}"
         )
     return digests
@@ -72,7 +72,7 @@ def send_papers(
     store: Store, manifest: Manifest, spec: Spec, papers: Papers, retry: RetryPolicy
 ) -> None:
     """Write what goes with a disk."""
-    key = manifest.key
+    key = manifest.key.staging
     files = {key.hash: hash_file(manifest), key.metadata: metadata_file(manifest, spec)}
     if papers.packages is not None:
         files[key.packages] = contents.render(papers.packages).encode()
@@ -89,7 +89,7 @@ def record(store: Store, manifest: Manifest, retry: RetryPolicy) -> None:
     Raises:
         StorageError: The store failed; the manifest may be there all the same.
     """
-    name = manifest.key.manifest
+    name = manifest.key.staging.manifest
     data = manifest.to_json()
     store.put(name, data, expected=None, headers=headers(name), retry=retry)
 
@@ -100,7 +100,8 @@ def withdraw(store: Store, key: BuildKey) -> None:
     ``repo gc`` does so where this may not.
     """
     with suppress(StorageError):
-        store.delete([key.disk, key.hash, key.metadata, key.packages, key.console, key.log])
+        to = key.staging
+        store.delete([to.disk, to.hash, to.metadata, to.packages, to.console, to.log])
 
 
 def readable(data: bytes) -> bytes:

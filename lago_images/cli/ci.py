@@ -25,7 +25,7 @@ from lago_images.jobs.results import Fate
 from lago_images.planning import formats
 from lago_images.planning.history import Ask
 from lago_images.planning.model import Plan
-from lago_images.repository.records.state import read
+from lago_images.repository.records.state import survey
 
 _FORMATS = {
     "text": formats.to_text,
@@ -244,7 +244,7 @@ def report(
     store, plan = invocation.store(), formats.load(plan_file)
     source = entries.Source(
         store=store,
-        state=read(store),
+        state=survey(store),
         base_url=settings.base_url,
         run=event.run,
         aside=folder / "repository",

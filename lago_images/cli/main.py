@@ -154,8 +154,8 @@ _REPO_COMMANDS = {
     "refresh": "lago_images.cli.repo:refresh",
     "verify": "lago_images.cli.repo:verify",
     "gc": "lago_images.cli.repo:gc",
-    "yank": "lago_images.cli.repo:yank",
-    "rollback": "lago_images.cli.repo:rollback",
+    "yank": "lago_images.cli.withdrawals:yank",
+    "rollback": "lago_images.cli.withdrawals:rollback",
 }
 
 

@@ -1,4 +1,4 @@
-"""``repo list``, ``refresh``, ``verify``, ``gc``, ``yank`` and ``rollback``."""
+"""``repo list``, ``refresh``, ``verify`` and ``gc``."""
 
 import json
 import time
@@ -12,7 +12,7 @@ import click
 
 from lago_images.cli.invocation import Invocation, finish
 from lago_images.console import clean
-from lago_images.repository.publishing import collect, withdrawals
+from lago_images.repository.publishing import collect
 from lago_images.repository.publishing.publisher import Publisher, publishing
 from lago_images.repository.publishing.retention import Retention, Step, Sweep
 from lago_images.repository.records.layout import ImageId
@@ -25,24 +25,25 @@ from lago_images.repository.verifying.web import Web, is_web
 
 _COLUMNS = ("name", "arch", "revision", "version", "published", "size", "fingerprint", "commit")
 _SHORT = 12
-_FORMAT = click.option(
+FORMAT = click.option(
     "--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True
 )
-_ARCH = click.option("--arch", default="", help="Of an image with several architectures.")
 
 
 @click.command("list")
 @click.option("--all", "all_", is_flag=True, help="Older revisions that are still offered, too.")
-@_FORMAT
+@FORMAT
 @click.pass_obj
 def list_(invocation: Invocation, all_: bool, form: str) -> None:
     """List what is published."""
     store = invocation.store()
     if store.folder is not None and not store.folder.exists():
         invocation.console.warn(f"there is no folder {store.folder}: nothing is published there")
-    rows = list(_rows(read(store), all_=all_))
+    state = read(store)
+    _warn_of_damage(invocation, state)
+    rows = list(_rows(state, all_=all_))
     if form == "json":
-        click.echo(_json(rows))
+        click.echo(as_json(rows))
         return
     table = [_COLUMNS, *(_texts(row) for row in rows)]
     widths = [max(len(line[column]) for line in table) for column in range(len(_COLUMNS))]
@@ -63,7 +64,7 @@ def list_(invocation: Invocation, all_: bool, form: str) -> None:
 def refresh(invocation: Invocation, retire: tuple[str, ...]) -> None:
     """Render index, repo.metadata and catalogue again from what is in the repository."""
     keys = frozenset(text.replace(" ", "").upper() for text in retire)
-    with _publishing(invocation, retire=keys) as publisher:
+    with publishing_from(invocation, retire=keys) as publisher:
         refreshed = publisher.refresh()
     for name in refreshed.written:
         click.echo(f"written {name}")
@@ -71,14 +72,14 @@ def refresh(invocation: Invocation, retire: tuple[str, ...]) -> None:
         click.echo(f"deleted {name}")
     if not refreshed.written and not refreshed.deleted:
         invocation.console.info("everything was up to date")
-    for why in refreshed.state.unreadable.values():
-        invocation.console.warn(why)
+    _warn_of_damage(invocation, refreshed.state)
+    finish(succeeded=not refreshed.state.damaged)
 
 
 @click.command()
 @click.argument("url", required=False)
 @click.option("--deep", is_flag=True, help="Read every disk, and check what is in it.")
-@_FORMAT
+@FORMAT
 @click.pass_obj
 def verify(invocation: Invocation, url: str | None, deep: bool, form: str) -> None:
     """Check a repository as its clients see it: the one of the settings, or the one at URL.
@@ -98,7 +99,7 @@ def verify(invocation: Invocation, url: str | None, deep: bool, form: str) -> No
     )
     report = verifier.web(web) if web else verifier.store(invocation.store())
     if form == "json":
-        click.echo(_json({**asdict(report), "ok": report.ok}))
+        click.echo(as_json({**asdict(report), "ok": report.ok}))
     else:
         _show_report(report)
     finish(succeeded=report.ok)
@@ -106,10 +107,10 @@ def verify(invocation: Invocation, url: str | None, deep: bool, form: str) -> No
 
 @click.command()
 @click.option("--apply", "really", is_flag=True, help="Do it; else it is only told.")
-@_FORMAT
+@FORMAT
 @click.pass_obj
 def gc(invocation: Invocation, really: bool, form: str) -> None:
-    """Remove what retention lets go: old revisions, builds never released, broken-off uploads.
+    """Remove what retention lets go: old revisions, what is staged, broken-off uploads.
 
     What is not needed any more is first retired, and its objects go by a later call, when the
     grace period is over. Nothing is removed without --apply.
@@ -123,57 +124,26 @@ def gc(invocation: Invocation, really: bool, form: str) -> None:
     if nothing:
         invocation.console.warn(f"there is nothing in {store.url}: check --repository")
     if planned is None or (really and not nothing):
-        with _publishing(invocation) as publisher:
+        with publishing_from(invocation) as publisher:
             done = collect.sweep(publisher, retention)
         planned = done.sweep
         for image in done.left:
             invocation.console.warn(f"{image} was published meanwhile: left alone")
     if form == "json":
-        click.echo(_json({"applied": really, **_plain(planned)}))
+        click.echo(as_json({"applied": really, **_plain(planned)}))
         return
     _show_sweep(planned, really=really)
     if not really and not planned.is_empty:
         invocation.console.info("nothing was removed: repo gc --apply does it")
 
 
-@click.command()
-@click.argument("name")
-@click.option("--revision", type=click.IntRange(min=1), help="By default the newest one offered.")
-@click.option("--reason", required=True, help="Why; it is kept in the repository.")
-@_ARCH
-@_FORMAT
-@click.pass_obj
-def yank(
-    invocation: Invocation, name: str, revision: int | None, reason: str, arch: str, form: str
-) -> None:
-    """Withdraw a revision of an image, and all others of the same build.
-
-    Clients are then offered what was offered before.
-    """
-    with _publishing(invocation) as publisher:
-        changed = withdrawals.yank(
-            publisher, name, reason=clean(reason), revision=revision, arch=arch
-        )
-    _show_changed(changed, _withdrawn(changed), form)
+def _warn_of_damage(invocation: Invocation, state: State) -> None:
+    """Name the releases that cannot be read: nothing before them is offered."""
+    for what in state.damaged.values():
+        invocation.console.warn(f"{what}; restore it from a copy")
 
 
-@click.command()
-@click.argument("name")
-@click.option("--to", type=click.IntRange(min=1), help="By default the build before the current.")
-@click.option("--reason", default="", help="Why; it is kept in the repository.")
-@_ARCH
-@_FORMAT
-@click.pass_obj
-def rollback(
-    invocation: Invocation, name: str, to: int | None, reason: str, arch: str, form: str
-) -> None:
-    """Publish the build of an older revision of an image again, under a new revision."""
-    with _publishing(invocation) as publisher:
-        changed = withdrawals.rollback(publisher, name, reason=clean(reason), to=to, arch=arch)
-    _show_changed(changed, f"back to the build of revision {changed.about}", form)
-
-
-def _publishing(
+def publishing_from(
     invocation: Invocation, *, retire: frozenset[str] = frozenset()
 ) -> AbstractContextManager[Publisher]:
     return publishing(
@@ -189,7 +159,7 @@ def _publishing(
 def _rows(state: State, *, all_: bool) -> Iterator[dict[str, Any]]:
     for name, arch in state.images:
         for release in state.live(name, arch)[0 if all_ else -1 :]:
-            manifest = state.manifest(release)
+            manifest = release.manifest
             if manifest:
                 yield {
                     "name": name,
@@ -199,7 +169,7 @@ def _rows(state: State, *, all_: bool) -> Iterator[dict[str, Any]]:
                     "published": release.published,
                     "size": manifest.disk.compressed_size,
                     "fingerprint": release.fingerprint,
-                    "commit": release.commit,
+                    "commit": manifest.commit,
                 }
 
 
@@ -215,7 +185,7 @@ def _texts(row: dict[str, Any]) -> tuple[str, ...]:
     return tuple(clean(str(shown[column])) for column in _COLUMNS)
 
 
-def _json(plain: object) -> str:
+def as_json(plain: object) -> str:
     return json.dumps(plain, indent=1, ensure_ascii=False)
 
 
@@ -250,8 +220,8 @@ def _show_sweep(planned: Sweep, *, really: bool) -> None:
 def _per_image(steps: Iterable[Step]) -> dict[ImageId, tuple[int, int]]:
     found: dict[ImageId, tuple[int, int]] = {}
     for step in steps:
-        objects, total = found.get(step.build.image, (0, 0))
-        found[step.build.image] = (objects + len(step.objects), total + step.size)
+        objects, total = found.get(step.build.key.image, (0, 0))
+        found[step.build.key.image] = (objects + len(step.objects), total + step.size)
     return found
 
 
@@ -261,7 +231,10 @@ def _plain(planned: Sweep) -> dict[str, Any]:
             {**image._asdict(), "objects": objects, "bytes": total}
             for image, (objects, total) in sorted(_per_image(steps).items())
         ]
-        builds = [{**asdict(step), "folder": step.build.folder} for step in steps]
+        builds = [
+            {**asdict(step), "build": asdict(step.build.key), "folder": step.build.folder}
+            for step in steps
+        ]
         return {"bytes": sum(step.size for step in steps), "images": images, "builds": builds}
 
     return {
@@ -270,24 +243,3 @@ def _plain(planned: Sweep) -> dict[str, Any]:
         "abort": [asdict(upload) for upload in planned.abort],
         "forget": list(planned.forget),
     }
-
-
-def _withdrawn(changed: withdrawals.HistoryChange) -> str:
-    first, *others = changed.withdrawn or (None,)
-    if first is None:
-        return f"revision {changed.about} was withdrawn already"
-    more = "".join(f", and revision {number} of the same build" for number in others)
-    return f"revision {first} withdrawn{more}"
-
-
-def _show_changed(changed: withdrawals.HistoryChange, what: str, form: str) -> None:
-    if form == "json":
-        click.echo(_json(asdict(changed)))
-        return
-    click.echo(f"{changed.name} ({changed.arch}): {what}")
-    if changed.current is None:
-        click.echo(f"{changed.name} ({changed.arch}): offered no more")
-    else:
-        click.echo(
-            f"{changed.name} ({changed.arch}): clients get revision {changed.current.revision}"
-        )

@@ -11,7 +11,7 @@ from lago_images.planning.history import Ask, History, gather
 from lago_images.planning.holdings import holdings
 from lago_images.planning.model import Plan, Tree
 from lago_images.planning.tree import prefixes, read_tree
-from lago_images.repository.records.state import State, read
+from lago_images.repository.records.state import State, survey
 from lago_images.settings import FILE
 
 
@@ -31,7 +31,9 @@ def plan(work: Workspace, ask: Ask, *, scope: str | None = None) -> Plan:
 
 def plan_and_state(work: Workspace, ask: Ask, *, scope: str | None = None) -> tuple[Plan, State]:
     """See ``plan``; and what the repository held, which whoever publishes need not read again."""
-    tree, state = tree_of(work), read(work.store)
+    tree, state = tree_of(work), survey(work.store)
+    for what in state.damaged.values():
+        work.console.warn(what)
     held = holdings(state)
     promote = ask.promote and work.settings.promote != "never"
     ask = replace(ask, promote=promote, promote_days=work.settings.grace_days)

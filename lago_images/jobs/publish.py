@@ -6,19 +6,20 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from lago_images.building.model import Result
-from lago_images.errors import RepositoryError
+from lago_images.errors import RepositoryError, TamperedError
 from lago_images.jobs.workspace import Workspace
 from lago_images.planning.model import WORK, Action, Plan, PlannedImage, ReasonKind
 from lago_images.repository.publishing import releasing
+from lago_images.repository.publishing.copying import Judged
 from lago_images.repository.publishing.publisher import Publisher, publishing
-from lago_images.repository.publishing.releasing import IsAncestor, ReleaseOutcome
+from lago_images.repository.publishing.releasing import Decision, IsAncestor, ReleaseOutcome
 from lago_images.repository.records.layout import BuildKey, ImageId
 from lago_images.repository.records.manifest import Manifest
-from lago_images.repository.records.release import NO_COMMIT
-from lago_images.repository.records.state import State, read
+from lago_images.repository.records.release import NO_COMMIT, Release
+from lago_images.repository.records.state import State, digest, survey
 from lago_images.repository.rendering.site import site_of
 from lago_images.repository.verifying.after_publish import quick
-from lago_images.repository.verifying.findings import Finding
+from lago_images.repository.verifying.findings import Finding, problem
 
 _ASKED = {ReasonKind.FORCED, ReasonKind.STALE}
 
@@ -79,11 +80,11 @@ def publish(
     is_ancestor = work.git.is_ancestor if work.git else _no_ancestry
     with _publishing(work) as publisher:
         job = _Job(publisher=publisher, made=made, is_ancestor=is_ancestor)
-        state = seen or read(work.store)
+        state = seen or survey(work.store)
         if job.is_done(state):
             return PublicationOutcome(outcomes={}, missing=(), written=())
         # What is written must be listed after the ETags that the publisher has read.
-        state = read(work.store) if seen else state
+        state = survey(work.store) if seen else state
         builds, missing = _builds(state, work, made, results)
         outcomes, failed = job.release(builds, state)
         if not outcomes and not state.releases:
@@ -100,6 +101,7 @@ def publish(
             outcomes |= again
             refreshed = publisher.refresh()
         findings = quick(publisher, [outcome.release for outcome in outcomes.values()])
+        findings += _damaged(refreshed.state)
     return PublicationOutcome(
         outcomes=outcomes,
         missing=missing,
@@ -137,8 +139,8 @@ class _Job:
         return None if self.made.dirty or self.made.partial else self.made.head
 
     def is_done(self, state: State) -> bool:
-        """Whether nothing is to be released, recorded or rendered."""
-        if any(image.action in WORK for image in self.made.images):
+        """Tell whether nothing is to be released, recorded or rendered."""
+        if state.damaged or any(image.action in WORK for image in self.made.images):
             return False
         if head := self.to_record:
             recorded = state.published.commit if state.published else None
@@ -147,32 +149,35 @@ class _Job:
         return self.publisher.is_rendered(state)
 
     def release(
-        self, builds: Iterable[tuple[PlannedImage, Manifest]], state: State
+        self, builds: Iterable[tuple[PlannedImage, Judged | Release]], state: State
     ) -> tuple[dict[str, ReleaseOutcome], dict[str, str]]:
         """Release builds; by name, what became of each, and why those that failed did."""
         outcomes: dict[str, ReleaseOutcome] = {}
         failed: dict[str, str] = {}
-        for image, manifest in builds:
+        store, commit = self.publisher.store, self.made.head or NO_COMMIT
+        for image, build in builds:
+            decision = Decision(
+                released=self.publisher.author.of(commit, dirty=self.made.dirty),
+                known_revision=image.revision,
+                is_ancestor=self.is_ancestor,
+                now=self.publisher.now,
+            )
             try:
-                outcomes[image.name] = releasing.release(
-                    self.publisher.store,
-                    manifest,
-                    commit=self.made.head or NO_COMMIT,
-                    known_revision=image.revision,
-                    is_ancestor=self.is_ancestor,
-                    now=self.publisher.now,
-                    state=state,
-                )
-            except RepositoryError as error:
+                if isinstance(build, Release):
+                    outcome = releasing.release_again(store, build, decision, state=state)
+                else:
+                    outcome = releasing.release(store, build, decision, state=state)
+                outcomes[image.name] = outcome
+            except (RepositoryError, TamperedError) as error:
                 # A damaged build keeps no other image from being published.
                 failed[image.name] = error.message
         return outcomes, failed
 
-    def replaced(self, state: State) -> list[tuple[PlannedImage, Manifest]]:
-        """Find what an older commit's publisher replaced, each with the build to release again."""
-        builds = []
+    def replaced(self, state: State) -> list[tuple[PlannedImage, Release]]:
+        """Find what an older commit's publisher replaced, each with what to release again."""
+        releases = []
         for image in self.made.images:
-            manifest = releasing.replaced_by_older(
+            release = releasing.replaced_by_older(
                 state,
                 ImageId(image.name, image.arch),
                 image.fingerprint,
@@ -180,47 +185,58 @@ class _Job:
                 known_revision=image.revision,
                 is_ancestor=self.is_ancestor,
             )
-            if manifest:
-                builds.append((image, manifest))
-        return builds
+            if release:
+                releases.append((image, release))
+        return releases
+
+
+def _damaged(state: State) -> tuple[Finding, ...]:
+    """Name the releases that could not be read, each of which harms its image alone."""
+    repair = "restore it from a copy: lago-images repo verify lists all that is wrong"
+    return tuple(problem(str(key), what, repair) for key, what in sorted(state.damaged.items()))
 
 
 def _builds(
     state: State, work: Workspace, made: Plan, results: Iterable[Result]
-) -> tuple[list[tuple[PlannedImage, Manifest]], tuple[str, ...]]:
+) -> tuple[list[tuple[PlannedImage, Judged | Release]], tuple[str, ...]]:
+    """Find the build of each image that is to be released, a base before its layers."""
     # Of builds that nobody released, this run's alone are to be released then.
     others = work.settings.promote != "never"
     ended = {(result.name, result.arch): result for result in results}
-    found, missing = [], []
+    places = {name: number for chain in made.chains for number, name in enumerate(chain)}
+    builds: list[tuple[PlannedImage, Judged | Release]] = []
+    missing = []
     for image in made.images:
         if image.action not in WORK:
             continue
         result = ended.get((image.name, image.arch))
-        manifest = _build_of(state, made, image, result, others=others)
-        if manifest is None:
+        judged = _build_of(state, made, image, result, others=others)
+        if judged is None:
             missing.append(image.name)
         else:
-            found.append((image, manifest))
-    return found, tuple(missing)
+            builds.append((image, judged))
+    builds.sort(key=lambda pair: places.get(pair[0].name, 0))
+    return builds, tuple(missing)
 
 
 def _build_of(
     state: State, made: Plan, image: PlannedImage, result: Result | None, *, others: bool
-) -> Manifest | None:
+) -> Judged | None:
     if image.action is Action.PROMOTE and image.promote:
-        return _in(state, image, image.promote)
+        return _promoted(state, image, image.promote)
     if result is not None and result.manifest is not None:
-        manifest = _in(state, image, result.manifest.build_id)
+        judged = _built(state, image, result, result.manifest)
         # A result is a file that somebody wrote: the build it names may be another run's.
-        return manifest if manifest and (others or manifest.created >= made.made) else None
-    # After a failure, a later attempt of this run may have built what it could not tell of.
+        is_ours = judged is not None and (others or judged.manifest.created >= made.made)
+        return judged if is_ours else None
+    # After a failure, a later attempt of this run may have built what it could not report.
     failed = result is not None
     asked = any(reason.kind in _ASKED for reason in image.reasons)
     # What a forced or stale entry asks for is a build that was made after it was asked.
     since = made.made if asked or failed else 0
     unreleased = state.unreleased(image.fingerprint) if others else ()
     fitting = (
-        manifest
+        Judged(manifest=manifest, sha256=digest(manifest))
         for manifest in (*unreleased, *_released(state, image))
         if manifest.name == image.name
         and manifest.arch == image.arch
@@ -230,14 +246,43 @@ def _build_of(
     return next(fitting, None)
 
 
-def _in(state: State, image: PlannedImage, build_id: str) -> Manifest | None:
+def _promoted(state: State, image: PlannedImage, build_id: str) -> Judged | None:
+    """The staged build that the plan promotes, by the digest that the plan has of it."""
     key = BuildKey(name=image.name, arch=image.arch, build_id=build_id)
-    manifest = None if key in state.incomplete else state.manifests.get(key)
-    return manifest if manifest and manifest.fingerprint == image.fingerprint else None
+    if not _is_there(state, key):
+        return None
+    manifest = state.staged.get(key) or _of_release(state, key)
+    if manifest is None or manifest.fingerprint != image.fingerprint:
+        return None
+    planned: str | None = getattr(image, "promote_sha256", None)
+    return Judged(manifest=manifest, sha256=planned or digest(manifest))
+
+
+def _built(state: State, image: PlannedImage, result: Result, manifest: Manifest) -> Judged | None:
+    """The build that a result reports: what is staged under its name must have its digest."""
+    key = BuildKey(name=image.name, arch=image.arch, build_id=manifest.build_id)
+    is_other = manifest.key != key or manifest.fingerprint != image.fingerprint
+    if is_other or not _is_there(state, key):
+        return None
+    reported: str | None = getattr(result, "manifest_sha256", None)
+    return Judged(manifest=manifest, sha256=reported or digest(manifest))
+
+
+def _is_there(state: State, key: BuildKey) -> bool:
+    """Tell whether a build is staged, be it damaged, or was released already."""
+    if key in state.released_builds or key in state.unreadable:
+        return True
+    return key in state.staged and key not in state.incomplete
+
+
+def _of_release(state: State, key: BuildKey) -> Manifest | None:
+    history = state.history(key.name, key.arch)
+    manifests = (release.manifest for release in history)
+    return next((one for one in manifests if one and one.key == key), None)
 
 
 def _released(state: State, image: PlannedImage) -> tuple[Manifest, ...]:
     """The build of the current release, where another run was faster than this one."""
     current = state.current(image.name, image.arch)
-    manifest = current and state.manifest(current)
-    return (manifest,) if current and manifest and current.revision > image.revision else ()
+    newer = current is not None and current.revision > image.revision
+    return (current.manifest,) if newer and current and current.manifest else ()

@@ -7,7 +7,7 @@ from lago_images.repository.publishing.releasing import taken_back
 from lago_images.repository.records.layout import ImageId
 from lago_images.repository.records.manifest import Manifest
 from lago_images.repository.records.release import Release
-from lago_images.repository.records.state import State, standing
+from lago_images.repository.records.state import State, deciding_commit, standing
 
 
 def holdings(state: State) -> Holdings:
@@ -27,19 +27,19 @@ def _published(state: State, image: ImageId, waiting: list[Built]) -> ImageHoldi
     history = state.history(*image)
     offered = standing(history)
     return ImageHoldings(
-        current=_current(state, offered[-1]) if offered else None,
+        current=_current(state, offered[-1], history) if offered else None,
         newest=state.newest(*image),
         taken_back=_why_taken_back(history),
         waiting=tuple(sorted(waiting, key=lambda built: (built.created, built.build))),
     )
 
 
-def _current(state: State, release: Release) -> Current:
+def _current(state: State, release: Release, history: tuple[Release, ...]) -> Current:
     manifest = state.manifest(release)
     return Current(
         revision=release.revision,
         fingerprint=release.fingerprint,
-        commit=release.commit,
+        commit=deciding_commit(release, history),
         build=release.build or "",
         built=_built(manifest) if manifest else None,
     )

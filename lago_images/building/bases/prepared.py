@@ -12,6 +12,7 @@ from lago_images.building import qcow2
 from lago_images.errors import Problem, SpecError
 from lago_images.host.process import Runner
 from lago_images.repository.records.manifest import BaseRecord, Manifest
+from lago_images.repository.records.state import StoredBuild
 from lago_images.specs.model import Spec
 from lago_images.specs.properties import size_bytes
 
@@ -47,13 +48,17 @@ class LayerBase:
     """The image that a layer stands on.
 
     Attributes:
-        manifest: The base's build.
+        stored: The base's build, and where in the store it is read from.
         disk: The base's decompressed disk from this run, which is only read; None to take it
             from the store.
     """
 
-    manifest: Manifest
+    stored: StoredBuild
     disk: Path | None = None
+
+    @property
+    def manifest(self) -> Manifest:
+        return self.stored.manifest
 
 
 def enlarge(

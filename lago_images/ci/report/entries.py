@@ -11,7 +11,7 @@ from lago_images.ci.report.markdown import Entry
 from lago_images.errors import NotFoundError
 from lago_images.jobs.results import Fate
 from lago_images.planning.model import WORK, Action, Plan, PlannedImage
-from lago_images.repository.records.layout import BuildKey, ImageId
+from lago_images.repository.records.layout import IMAGES, BuildFolder, BuildKey, ImageId
 from lago_images.repository.records.manifest import Manifest
 from lago_images.repository.records.state import State, standing
 from lago_images.storage.base import Store
@@ -59,14 +59,26 @@ def _published(planned: PlannedImage, state: State) -> Manifest | None:
     history = state.history(planned.name, planned.arch)
     # The newest revision may be a withdrawal: an older release is what clients have then.
     then = standing(tuple(r for r in history if r.revision <= planned.revision))
-    return next((found for release in reversed(then) if (found := state.manifest(release))), None)
+    return then[-1].manifest if then else None
 
 
 def _built(planned: PlannedImage, result: Result | None, state: State) -> Manifest | None:
     if planned.action is Action.PROMOTE and planned.promote:
         key = BuildKey(name=planned.name, arch=planned.arch, build_id=planned.promote)
-        return state.manifests.get(key)
+        return state.staged.get(key) or _released_manifest(state, key)
     return None if result is None else result.manifest
+
+
+def _folder(state: State, key: BuildKey) -> BuildFolder:
+    """The public copy of a build once there is one; else what is staged."""
+    releases = state.history(key.name, key.arch)
+    copies = (one.public for one in releases if one.manifest and one.manifest.key == key)
+    return next((copy for copy in copies if copy), key.staging)
+
+
+def _released_manifest(state: State, key: BuildKey) -> Manifest | None:
+    manifests = (one.manifest for one in state.history(key.name, key.arch))
+    return next((one for one in manifests if one and one.key == key), None)
 
 
 def _changes(
@@ -82,9 +94,9 @@ def _packages(manifest: Manifest, source: Source) -> tuple[Package, ...] | None:
     if manifest.packages is None:
         return None
     try:
-        data = source.store.get(manifest.key.packages).data
+        data = source.store.get(_folder(source.state, manifest.key).packages).data
     except NotFoundError:
-        kept = source.aside and _kept(source.aside, manifest.key.packages)
+        kept = source.aside and _kept(source.aside, manifest.key.staging.packages)
         if not kept:
             return None
         data = kept.read_bytes()
@@ -98,7 +110,9 @@ def _kept(aside: Path, key: str) -> Path | None:
 
 
 def _log(after: Manifest | None, source: Source) -> str:
-    """The log's public place once the build is in the repository, else the run."""
-    if after is not None and source.base_url and after.key in source.state.manifests:
-        return f"{source.base_url.rstrip('/')}/{after.key.log}"
+    """The log's public place once the build is released, else the run."""
+    if after is not None and source.base_url:
+        folder = _folder(source.state, after.key)
+        if folder.root == IMAGES:
+            return f"{source.base_url.rstrip('/')}/{folder.log}"
     return source.run

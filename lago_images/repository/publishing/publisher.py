@@ -14,8 +14,10 @@ from lago_images.console import Console
 from lago_images.errors import ConflictError, NotFoundError, RepositoryError, SigningError
 from lago_images.host.process import Runner
 from lago_images.host.retry import RetryPolicy
+from lago_images.repository.publishing.author import NOBODY, Author, author_of
 from lago_images.repository.records import layout
 from lago_images.repository.records.layout import RENDERED, headers, key_behind
+from lago_images.repository.records.release import OldRepositoryError
 from lago_images.repository.records.state import State, read
 from lago_images.repository.rendering import client_setup
 from lago_images.repository.rendering.render import is_empty, render
@@ -62,6 +64,7 @@ class Publisher:
         fingerprint: Tells that of a published key.
         retire: Fingerprints of keys that no longer sign: what they signed is deleted.
         now: Tells the time, in seconds since the epoch.
+        author: Who releases, as every release records.
         before: The rendered files as they were when the publisher was opened, which saves reading
             them again: what was written since makes ``refresh`` start over.
     """
@@ -72,6 +75,7 @@ class Publisher:
     fingerprint: Fingerprint
     retire: frozenset[str]
     now: Callable[[], float]
+    author: Author = NOBODY
     before: Mapping[str, Blob] | None = None
 
     def refresh(self, *, wait: Pause = pause) -> Refreshed:
@@ -138,6 +142,7 @@ def publishing(
 
     with open_signer(settings, environ, runner) as signer:
         before = _rendered_files(store, signer)
+        _refuse_old_layout(before)
         _refuse_key_change(before, signer, fingerprint, retire)
         store.ensure_safe_writes(single_writer=settings.single_writer, console=console)
         yield Publisher(
@@ -147,6 +152,7 @@ def publishing(
             fingerprint=fingerprint,
             retire=retire,
             now=now,
+            author=author_of(environ),
             before=before,
         )
 
@@ -165,6 +171,13 @@ def _rendered_files(store: Store, signer: Signer) -> Mapping[str, Blob]:
 
     with ThreadPoolExecutor(len(names)) as pool:
         return {blob.key: blob for blob in pool.map(get, sorted(names)) if blob}
+
+
+def _refuse_old_layout(before: Mapping[str, Blob]) -> None:
+    """Refuse a repository whose index leads clients to where builders write."""
+    index_ = before.get(layout.INDEX)
+    if index_ and f"\nfile={layout.BUILDS}".encode() in index_.data:
+        raise OldRepositoryError(f"the published {layout.INDEX}")
 
 
 def _refuse_key_change(
@@ -260,7 +273,8 @@ def _signatures(
     if not signer.keys:
         return {}
     first, text = signer.keys[0], files[layout.METADATA]
-    signed = {}
+    old = before.get(layout.SIGNED_SUMS)
+    signed = {layout.SIGNED_SUMS: _clearsigned(first, files[layout.SUMS], old)}
     # An index without a section is valid, but not under a signature for newer clients: it is
     # signed only to replace one that names images.
     for key in signer.keys:
@@ -292,7 +306,12 @@ def _delete_signed(
         return ()
     names = [name for name in before if key_behind(name) in retire]
     if not signer.keys:
-        all_signed = (layout.SIGNED_INDEX, layout.METADATA_SIGNATURE, layout.KEY)
+        all_signed = (
+            layout.SIGNED_SUMS,
+            layout.SIGNED_INDEX,
+            layout.METADATA_SIGNATURE,
+            layout.KEY,
+        )
         names += [name for name in all_signed if name in before]
     for name in names:
         store.delete([name])

@@ -69,6 +69,10 @@ class DocumentError(RepositoryError):
         self.problems = tuple(problems)
 
 
+class SchemaError(RepositoryError):
+    """A document is of a schema that only a newer version knows."""
+
+
 def parse_json(data: bytes, what: str, largest: int | None = None) -> Any:  # noqa: ANN401 -- JSON
     """Read JSON in UTF-8, in which no key stands twice.
 
@@ -116,13 +120,16 @@ def from_plain(plain: object, kind: type[_T], where: str, *, strict: bool = True
 
     Raises:
         DocumentError: It is none; every field that is wrong, missing or unknown is listed.
-        RepositoryError: It has a schema that this version does not know.
+        SchemaError: It has the schema of a newer version.
+        RepositoryError: It has a schema that no version knows.
     """
     schema = plain.get("schema") if isinstance(plain, dict) else None
     if schema is None:
         raise DocumentError(where, kind.WHAT, ["it has no schema"])
     if type(schema) is not int or schema != kind.SCHEMA:
-        raise RepositoryError(
+        is_newer = type(schema) is int and schema > kind.SCHEMA
+        error = SchemaError if is_newer else RepositoryError
+        raise error(
             f"{where} is {kind.WHAT} of schema {_shown(schema)}; "
             f"this lago-images knows {kind.SCHEMA}",
             hint="upgrade lago-images",

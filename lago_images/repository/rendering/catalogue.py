@@ -14,8 +14,7 @@ from markupsafe import Markup
 
 from lago_images.repository.records import layout
 from lago_images.repository.records.fields import line
-from lago_images.repository.records.manifest import Manifest
-from lago_images.repository.records.release import Release
+from lago_images.repository.records.release import Release, ReleasedImage
 from lago_images.repository.records.state import State
 from lago_images.repository.rendering.index import listing_mark
 from lago_images.repository.rendering.lago import version_name
@@ -46,7 +45,7 @@ class Row:
 
 
 def render(state: State, site: Site, key: PublicKey | None) -> bytes:
-    """The page; ``key`` is the one that new users are told to trust."""
+    """Render the page; ``key`` is the one that new users are told to trust."""
     rows = list(_rows(state))
     style = _read("catalogue.css")
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
@@ -83,14 +82,15 @@ def _read(name: str) -> str:
 def _rows(state: State) -> Iterator[Row]:
     for name, arch in state.images:
         live = state.live(name, arch)
-        manifest = state.manifest(live[-1]) if live else None
-        if manifest and manifest.properties.get("hidden") != "true":
-            yield _row(state, live[-1], manifest, earlier=len(live) - 1)
+        image = live[-1].image if live else None
+        if image and image.manifest.properties.get("hidden") != "true":
+            yield _row(live[-1], image, earlier=len(live) - 1)
 
 
-def _row(state: State, release: Release, manifest: Manifest, *, earlier: int) -> Row:
+def _row(release: Release, image: ReleasedImage, *, earlier: int) -> Row:
     published = datetime.fromtimestamp(release.published, UTC)
-    boot, key = manifest.boot, manifest.key
+    manifest, public = image.manifest, image.public
+    boot = manifest.boot
     return Row(
         name=release.name,
         title=line(manifest.properties.get("name", "")),
@@ -100,11 +100,11 @@ def _row(state: State, release: Release, manifest: Manifest, *, earlier: int) ->
         version=version_name(release, manifest),
         published=published.strftime("%Y-%m-%dT%H:%M:%SZ"),
         day=published.strftime("%Y-%m-%d"),
-        disk=key.disk,
+        disk=public.disk,
         compressed=size(manifest.disk.compressed_size),
         virtual=size(manifest.disk.virtual_size),
         packages=manifest.packages,
-        packages_link=key.packages if key.packages in state.objects else "",
+        packages_link=public.packages if layout.PACKAGES in image.objects else "",
         boot=f"{boot.seconds:.0f} s ({line(boot.accel)})" if boot else "",
     )
 

@@ -34,7 +34,7 @@ def served(target: str) -> str | None:
     parts = key.split("/")
     hidden = any(not part or part.startswith(".") for part in parts)
     control = any(not char.isprintable() for char in key)
-    if hidden or control or not key.startswith((layout.BUILDS, layout.RELEASES)):
+    if hidden or control or not key.startswith((layout.IMAGES, layout.RELEASES)):
         return None
     return key
 
@@ -132,7 +132,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _object(self, key: str) -> tuple[Stat, bytes | None]:
         """What is known of an object, and its bytes if they may change between two requests."""
         stat = self._server.store.head(key)
-        if key.startswith((layout.BUILDS, layout.RELEASES)):
+        if key.startswith((layout.IMAGES, layout.RELEASES)):
             return stat, None
         blob = self._server.store.get(key)
         current = Stat(key=key, size=len(blob.data), etag=blob.etag, modified=stat.modified)

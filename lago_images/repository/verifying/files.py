@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from lago_images.errors import NotFoundError, RepositoryError
 from lago_images.repository.records import layout
 from lago_images.repository.records.reading import THREADS
-from lago_images.repository.rendering import client_setup, index, lago
+from lago_images.repository.rendering import client_setup, index, lago, sums
 from lago_images.repository.rendering.index import Entry
 from lago_images.repository.rendering.lago import Version
 from lago_images.repository.verifying.findings import REFRESH, Finding, Source, note, problem
@@ -42,7 +42,7 @@ def fetch(
             # S3 answers 403 for what is not there to those who may not list the bucket.
             if denied is None or not name.endswith(_SIGNED):
                 raise
-            denied[name] = note(name, f"taken as not there: {error.message}", _DENIED)
+            denied[name] = note(name, f"taken as missing: {error.message}", _DENIED)
             return None
 
     wanted = sorted(names)
@@ -83,7 +83,7 @@ def parse(
 ) -> tuple[list[Entry], list[Version], list[Finding]]:
     """What the two published formats say, by our own strict readers."""
     found = [
-        problem(name, "it is not there: nothing is published", REFRESH)
+        problem(name, "it is missing: nothing is published", REFRESH)
         for name in (layout.INDEX, layout.METADATA)
         if name not in files
     ]
@@ -97,6 +97,17 @@ def parse(
         for one in wrong
     ]
     return entries, versions, found
+
+
+def parse_sums(files: Mapping[str, bytes]) -> tuple[dict[str, str], list[Finding]]:
+    """Read ``SHA256SUMS``: the sha256 of each disk, by path."""
+    if layout.SUMS not in files:
+        missing = problem(layout.SUMS, "it is missing", REFRESH)
+        return {}, [missing] if layout.INDEX in files else []
+    try:
+        return dict(sums.parse(files[layout.SUMS], layout.SUMS)), []
+    except RepositoryError as error:
+        return {}, [problem(layout.SUMS, error.message, REFRESH)]
 
 
 # Seconds. A proxy that keeps an index longer than this hides publications and withdrawals.
@@ -153,7 +164,7 @@ def kept(told: Mapping[str, Headers]) -> Iterator[Finding]:
         yield note(layout.INDEX, "the store keeps no Cache-Control", f"{REFRESH}; or {_REPAIR}")
         return
     for key, headers in sorted(told.items()):
-        once = key.startswith((layout.BUILDS, layout.RELEASES))
+        once = key.startswith(layout.WRITTEN_ONCE)
         yield from _caching(key, headers.cache_control or "", _COPY if once else REFRESH)
         wanted = layout.headers(key).content_type
         if not once and _media(headers.content_type) != _media(wanted):
@@ -167,7 +178,7 @@ def _media(content_type: str) -> str:
 
 def _caching(key: str, said: str, repair: str) -> Iterator[Finding]:
     ages = [int(age) for age in _MAX_AGE.findall(said)]
-    if key.startswith((layout.BUILDS, layout.RELEASES)):
+    if key.startswith(layout.WRITTEN_ONCE):
         if "immutable" not in said or max(ages, default=0) < _DAY:
             what = f"Cache-Control is {said!r}: it never changes, and caches are not told"
             yield problem(key, what, repair)

@@ -63,7 +63,7 @@ def _keys(gpg: Gpg, files: Mapping[str, bytes], now: float) -> tuple[dict[str, s
         findings += _validity(gpg, files[name], name, now)
     own = layout.key_file(keys.get(layout.KEY, ""))
     if layout.KEY in keys and files.get(own) != files[layout.KEY]:
-        findings.append(problem(own, f"it is not there, or not as {layout.KEY}", REFRESH))
+        findings.append(problem(own, f"it is missing, or not as {layout.KEY}", REFRESH))
     return keys, findings
 
 
@@ -100,14 +100,18 @@ def _signatures(
     strangers = {name for name in files if name.startswith("index-")} - wanted.keys()
     for name in sorted(strangers):
         yield problem(name, "its key is not published", f"{REFRESH} --retire-key FINGERPRINT")
+    if layout.SIGNED_SUMS in files:
+        yield from _clearsigned(gpg, files, layout.SIGNED_SUMS, first, over=layout.SUMS)
+    else:
+        yield problem(layout.SIGNED_SUMS, "it is missing", _SIGNED)
     for name, key in wanted.items():
         if name in files:
-            yield from _clearsigned(gpg, files, name, key)
+            yield from _clearsigned(gpg, files, name, key, over=layout.INDEX)
         elif not empty:
-            yield problem(name, "it is not there", _SIGNED)
+            yield problem(name, "it is missing", _SIGNED)
     name = layout.METADATA_SIGNATURE
     if name not in files:
-        yield problem(name, "it is not there", _SIGNED)
+        yield problem(name, "it is missing", _SIGNED)
         return
     try:
         signer = gpg.detached_signer(files[name], files.get(layout.METADATA, b""))
@@ -118,7 +122,9 @@ def _signatures(
             yield problem(name, f"it is signed by {signer}, not by {first}", _SIGNED)
 
 
-def _clearsigned(gpg: Gpg, files: Mapping[str, bytes], name: str, key: str) -> Iterator[Finding]:
+def _clearsigned(
+    gpg: Gpg, files: Mapping[str, bytes], name: str, key: str, *, over: str
+) -> Iterator[Finding]:
     try:
         signer, text = gpg.signed_text(files[name])
     except SigningError as error:
@@ -126,5 +132,5 @@ def _clearsigned(gpg: Gpg, files: Mapping[str, bytes], name: str, key: str) -> I
         return
     if signer != key:
         yield problem(name, f"it is signed by {signer}, not by {key}", _SIGNED)
-    if text != files.get(layout.INDEX):
-        yield problem(name, f"what is signed is not {layout.INDEX}", _SIGNED)
+    if text != files.get(over):
+        yield problem(name, f"what is signed is not {over}", _SIGNED)

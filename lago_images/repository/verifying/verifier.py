@@ -85,7 +85,7 @@ class Verifier:
         records += verify_history.against_index(state, revisions)
         grace = Retention.of(self.settings).grace
         records += verify_history.unfinished(store, self.now - grace)
-        report = self._report(heard, looked, records)
+        report = self._report(heard, looked, records, known=verify_history.images(state))
         return _with(report, verify_headers.kept(heard.told))
 
     def web(self, web: Web) -> Report:
@@ -117,6 +117,8 @@ class Verifier:
         """What the rendered files say, and all that is wrong among them."""
         entries, versions, found = verify_files.parse(files)
         found += builds.agreement(entries, versions)
+        listed, wrong = verify_files.parse_sums(files)
+        found += [*wrong, *(() if wrong else builds.sums_agree(listed, versions))]
         found += signatures.check(
             files,
             self.environ,
@@ -128,7 +130,13 @@ class Verifier:
         found += verify_tools.check(files, entries, self.runner)
         return _Looked(entries=entries, versions=versions, found=found)
 
-    def _report(self, source: Source, looked: "_Looked", more: Iterable[Finding]) -> Report:
+    def _report(
+        self,
+        source: Source,
+        looked: "_Looked",
+        more: Iterable[Finding],
+        known: builds.Images | None = None,
+    ) -> Report:
         named, strange = builds.named(looked.entries, looked.versions)
         found = [*more, *looked.found, *strange]
         progress = builds.Progress()
@@ -139,10 +147,12 @@ class Verifier:
             progress.advance = advance if self.deep else None
 
             def check(one: builds.Named) -> list[Finding]:
-                result = builds.check(source, one, deep=self.deep, progress=progress)
+                wrong: list[Finding] = []
+                one = builds.bound(source, one, wrong, known=known)
+                wrong += builds.check(source, one, deep=self.deep, progress=progress)
                 if not self.deep:
                     advance(1)
-                return result
+                return wrong
 
             for findings in pool.map(check, named):
                 found += findings
@@ -185,7 +195,7 @@ class Verifier:
             if name in files and files[name] != data:
                 yield problem(name, "it is not what the repository renders to", _NAME_AND_URL)
             elif name not in files:
-                yield problem(name, "it is not there", REFRESH)
+                yield problem(name, "it is missing", REFRESH)
 
     def _site(self, files: Mapping[str, bytes], url: str) -> Site:
         """As the settings say; where they say nothing, as it is published."""

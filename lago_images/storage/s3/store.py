@@ -7,10 +7,10 @@ from http import HTTPStatus
 from pathlib import Path
 
 from lago_images.console import Advance, Console
-from lago_images.errors import StorageError
+from lago_images.errors import ConflictError, StorageError, TamperedError
 from lago_images.host.retry import RetryPolicy
 from lago_images.storage import listing
-from lago_images.storage.base import Blob, Headers, Stat, Unfinished, Uploaded
+from lago_images.storage.base import Blob, Headers, Proof, Stat, Unfinished, Uploaded
 from lago_images.storage.s3 import download, probe
 from lago_images.storage.s3.bucket import CONNECTIONS, Bucket, open_bucket
 from lago_images.storage.s3.conditional import Writer, kept_headers
@@ -133,6 +133,26 @@ class S3Store:
         retry: RetryPolicy | None = None,
     ) -> Uploaded:
         return self.uploader.upload(key, chunks, headers, advance or _ignore, retry)
+
+    def copy(
+        self,
+        source: str,
+        target: str,
+        *,
+        etag: str,
+        size: int,
+        sha256: str,
+        headers: Headers = PLAIN_HEADERS,
+    ) -> None:
+        proof = Proof(size=size, sha256=sha256)
+        if self.head(source).etag != etag:
+            raise ConflictError(f"copying {source}: it has changed since it was judged")
+        copied = self.upload(target, self.read(source), headers=headers)
+        try:
+            proof.check_copy(source, target, Proof(size=copied.size, sha256=copied.sha256))
+        except TamperedError:
+            self.delete([target])
+            raise
 
     def delete(self, keys: Iterable[str]) -> None:
         # One request a key: the batch request needs a checksum that stores disagree about.

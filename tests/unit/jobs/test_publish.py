@@ -4,6 +4,7 @@ The older commit's publisher makes some steps, then the newer one's makes some; 
 one's goes to its end, then the newer one's. Either may die where it first stops.
 """
 
+import hashlib
 import math
 import threading
 import uuid
@@ -23,7 +24,7 @@ from lago_images.repository.rendering.index import parse
 from lago_images.settings import Settings
 from lago_images.storage.base import Blob, Stat
 from tests.support.ci import plan, planned
-from tests.support.handmade import manifest, publisher, put_build, put_release, release
+from tests.support.handmade import manifest, publisher, put_build, put_copy, put_release, release
 
 NAME = "debian-12"
 LINE = ["c0", "c1", "c2"]
@@ -112,6 +113,12 @@ class MemoryStore:
         self.objects[key] = Blob(key=key, data=data, etag=uuid.uuid4().hex)
         return self.objects[key].etag
 
+    def copy(self, source, target, *, etag, size, sha256, headers):
+        blob = self.objects[source]
+        assert (blob.etag, len(blob.data)) == (etag, size)
+        assert hashlib.sha256(blob.data).hexdigest() == sha256
+        self.put(target, blob.data, expected=None)
+
     def delete(self, keys):
         for key in keys:
             self.objects.pop(key, None)
@@ -154,7 +161,8 @@ def start():
     store = MemoryStore({})
     for build in BUILDS.values():
         put_build(store, build)
-    put_release(store, release(1, "b0", fingerprint=BUILDS["b0"].fingerprint, commit="c0"))
+    put_copy(store, BUILDS["b0"])
+    put_release(store, release(1, BUILDS["b0"], commit="c0"))
     publisher(store).refresh()
     return store.objects
 
@@ -191,7 +199,7 @@ def offered(store):
     """The build that clients are offered; the index is as the releases have it."""
     current = read(store).current(NAME, "x86_64")
     [entry] = parse(store.get(INDEX).data)[0]
-    assert (entry.revision, entry.file.split("/")[3]) == (current.revision, current.build)
+    assert (entry.revision, entry.file) == (current.revision, current.public.disk)
     return current.build
 
 
