@@ -123,6 +123,10 @@ class ConflictError(StorageError):
     """A conditional write lost: the object exists already, or has changed since it was read."""
 
 
+class TamperedError(StorageError):
+    """An object does not have the bytes that were judged; none of them became public."""
+
+
 class UnsafeStoreError(StorageError):
     """The store does not keep conditional writes."""
 

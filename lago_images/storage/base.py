@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from lago_images.console import Advance, Console
+from lago_images.errors import TamperedError
 from lago_images.host.retry import RetryPolicy
 
 # Bytes. Below the 128 KiB from which glibc's malloc begins by asking the kernel for cleared pages
@@ -202,6 +203,37 @@ class Store(Protocol):
         """
         ...
 
+    def copy(
+        self,
+        source: str,
+        target: str,
+        *,
+        etag: str,
+        size: int,
+        sha256: str,
+        headers: Headers = ...,
+    ) -> None:
+        """Copy a large object inside the store, and prove the copy's bytes.
+
+        The source may be overwritten at any time by others, so the copy is what is proved: by the
+        store's own SHA-256 of it where the probe saw that the store computes one, else by reading
+        it once. A call that failed may be made again with another target.
+
+        Args:
+            source: The object to copy.
+            target: The new object's key, unique by construction: nobody else ever writes it.
+            etag: The ETag that the source must still have.
+            size: Bytes that the copy must have.
+            sha256: Of the bytes that the copy must have; hexadecimal.
+            headers: For the copy's HTTP clients; the source's are not taken over.
+
+        Raises:
+            NotFoundError: The source is missing.
+            ConflictError: The source has another ETag now, or the target exists already.
+            TamperedError: The copy had other bytes; it was removed again.
+        """
+        ...
+
     def delete(self, keys: Iterable[str]) -> None:
         """Remove objects; one that is not there is not an error."""
         ...
@@ -213,3 +245,28 @@ class Store(Protocol):
     def abort(self, upload: Unfinished) -> None:
         """Drop an unfinished upload and its parts; one that is gone is not an error."""
         ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proof:
+    """The bytes that an object must have: their number and their SHA-256 in hexadecimal."""
+
+    size: int
+    sha256: str
+
+    def __str__(self) -> str:
+        return f"{self.size} bytes with SHA-256 {self.sha256}"
+
+    def check_copy(self, source: str, target: str, actual: "Proof") -> None:
+        """Compare with what a copy has; raises ``TamperedError`` where it differs."""
+        if actual != self:
+            raise tampered(source, target, f"expected {self}, but the copy had {actual}")
+
+
+def tampered(source: str, target: str, difference: str) -> TamperedError:
+    """The error for a source whose bytes are not those that were judged."""
+    return TamperedError(
+        f"copying {source} to {target}: {difference}",
+        hint="somebody has written to this build since it was judged: find out who used the "
+        "builder's credentials, then build the image anew",
+    )

@@ -20,10 +20,11 @@ from pathlib import Path
 from lago_images.console import Advance, Console
 from lago_images.errors import ConflictError, NotFoundError
 from lago_images.host.retry import RetryPolicy
-from lago_images.storage.base import Blob, Headers, Stat, Unfinished, Uploaded
+from lago_images.storage.base import Blob, Headers, Proof, Stat, Unfinished, Uploaded
 from lago_images.storage.directory.files import (
     PRIVATE,
     check,
+    clone,
     failed,
     link,
     make_folder,
@@ -144,6 +145,34 @@ class DirectoryStore:
                 self._name(fd, temporary, target, status_of(target))
             size = os.fstat(fd).st_size
         return Uploaded(key=key, size=size, sha256=sha256.hexdigest())
+
+    def copy(
+        self,
+        source: str,
+        target: str,
+        *,
+        etag: str,
+        size: int,
+        sha256: str,
+        headers: Headers = PLAIN_HEADERS,
+    ) -> None:
+        del headers
+        proof = Proof(size=size, sha256=sha256)
+        with self._open(source) as original, self._temporary(target) as (fd, temporary):
+            if _etag(os.fstat(original)) != etag:
+                raise ConflictError(f"copying {source}: it has changed since it was judged")
+            clone(original, fd)
+            os.fsync(fd)
+            digest = hashlib.sha256()
+            for piece in pieces(fd, 0):
+                digest.update(piece)
+            actual = Proof(size=os.fstat(fd).st_size, sha256=digest.hexdigest())
+            proof.check_copy(source, target, actual)
+            with self._locked():
+                path = place(self.path, target)
+                if status_of(path):
+                    raise ConflictError(f"copying {source} to {target}: the target exists already")
+                self._name(fd, temporary, path, None)
 
     def delete(self, keys: Iterable[str]) -> None:
         for key in keys:

@@ -18,6 +18,7 @@ from botocore.utils import parse_timestamp
 
 from lago_images.errors import StorageError
 from lago_images.host.retry import RetryPolicy
+from lago_images.storage.s3.etags import Abilities
 from lago_images.storage.s3.failures import (
     Failure,
     asked_pause_of,
@@ -35,6 +36,8 @@ CONNECTIONS = 16
 # Seconds. A store that takes longer to accept a connection or to send the next bytes is retried.
 CONNECT_TIMEOUT = 10
 READ_TIMEOUT = 60
+# Seconds. Some stores answer a copy of several GiB only when all of it is written.
+COPY_TIMEOUT = 900
 # Where nothing says otherwise: S3-compatible stores mostly ignore it, but a signature has one.
 DEFAULT_REGION = "us-east-1"
 _VARIABLES = {
@@ -55,8 +58,10 @@ class Bucket:
         prefix: Empty, or ends in ``/``.
         small: For small objects: signs what it sends.
         bulk: For large ones: signs a checksum of what it sends instead, which costs half.
+        patient: For copies inside the store: waits ``COPY_TIMEOUT`` for an answer.
         retry: For failing requests.
         anonymous: There are no credentials; requests are not signed.
+        abilities: What the store is known to do, from the probe on.
         requests: How many requests were sent, retries included, by S3's name of the operation.
     """
 
@@ -64,14 +69,16 @@ class Bucket:
     prefix: str
     small: "S3Client"
     bulk: "S3Client"
+    patient: "S3Client"
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     anonymous: bool = False
+    abilities: Abilities = field(default_factory=Abilities)
     requests: Counter[str] = field(default_factory=Counter)
     _reached: bool = False
     _lock: Lock = field(default_factory=Lock)
 
     def __post_init__(self) -> None:
-        for client in (self.small, self.bulk):
+        for client in (self.small, self.bulk, self.patient):
             client.meta.events.register("before-send.s3", self._count)
             client.meta.events.register_first("needs-retry.s3.HeadBucket", _ask_once)
 
@@ -162,6 +169,7 @@ def open_bucket(
         session = _session(environ)
         small = _client(session, environ, {})
         bulk = _client(session, environ, {"payload_signing_enabled": False})
+        patient = _client(session, environ, {}, read_timeout=COPY_TIMEOUT)
     except (*Failure, ValueError) as error:
         where = f"s3://{name}/{prefix}".rstrip("/")
         raise translate(error, doing="setting up", where=where) from error
@@ -170,6 +178,7 @@ def open_bucket(
         prefix=prefix,
         small=small,
         bulk=bulk,
+        patient=patient,
         retry=retry or RetryPolicy(),
         anonymous=session.get_credentials() is None,
     )
@@ -208,11 +217,17 @@ def _moment(text: str) -> datetime:
         return parse_timestamp(text)
 
 
-def _client(session: boto3.Session, environ: Mapping[str, str], s3: "_S3Dict") -> "S3Client":
+def _client(
+    session: boto3.Session,
+    environ: Mapping[str, str],
+    s3: "_S3Dict",
+    *,
+    read_timeout: int = READ_TIMEOUT,
+) -> "S3Client":
     endpoint = environ.get("AWS_ENDPOINT_URL_S3") or environ.get("AWS_ENDPOINT_URL") or None
     config = Config(
         connect_timeout=CONNECT_TIMEOUT,
-        read_timeout=READ_TIMEOUT,
+        read_timeout=read_timeout,
         max_pool_connections=CONNECTIONS,
         # Retries are ours: a retried conditional write can meet itself (see conditional.py).
         retries={"total_max_attempts": 1},

@@ -68,6 +68,23 @@ class Multipart:
             number=number, size=sum(map(len, blocks)), etag=etag, sha256=sha256, proven=proven
         )
 
+    def copy(self, number: int, source: str, condition: str, extent: range) -> Part:
+        """Make a part of another object's bytes, of the ETag ``condition`` where that is kept."""
+        doing = f"copying part {number} of {source} to {self.key}"
+        answer = self.bucket.call(
+            doing,
+            self.bucket.patient.upload_part_copy,
+            self.retry,
+            PartNumber=number,
+            CopySource={"Bucket": self.bucket.name, "Key": self.bucket.key(source)},
+            CopySourceIfMatch=condition,
+            CopySourceRange=f"bytes={extent.start}-{extent.stop - 1}",
+            **self._ids,
+        )
+        with understood(doing, self.bucket.where):
+            etag = bare(answer["CopyPartResult"]["ETag"])
+        return Part(number=number, size=len(extent), etag=etag)
+
     def complete(self, parts: Sequence[Part]) -> None:
         """Make the parts an object. Done already, by an attempt whose answer was lost, is done."""
         plain = [
@@ -102,15 +119,21 @@ class Multipart:
 
 
 def begin(
-    bucket: Bucket, key: str, headers: Headers, retry: RetryPolicy | None = None
+    bucket: Bucket,
+    key: str,
+    headers: Headers,
+    retry: RetryPolicy | None = None,
+    *,
+    checksums: bool = True,
 ) -> Multipart:
-    """Begin an upload, with SHA-256 where the store has it."""
+    """Begin an upload; with ``checksums`` of its parts where the store has them."""
     doing, create = f"beginning the upload of {key}", bucket.bulk.create_multipart_upload
     arguments: dict[str, Any] = {"Key": bucket.key(key), **http_headers(headers)}
+    wanted = {"ChecksumAlgorithm": SHA256} if checksums else {}
     try:
-        answer = bucket.call(doing, create, retry, ChecksumAlgorithm=SHA256, **arguments)
+        answer = bucket.call(doing, create, retry, **wanted, **arguments)
     except StorageError as error:
-        if status_of(error) not in _UNKNOWN:
+        if status_of(error) not in _UNKNOWN or not checksums:
             raise
         answer = bucket.call(doing, create, retry, **arguments)
     with understood(doing, bucket.where):
@@ -119,7 +142,7 @@ def begin(
         bucket=bucket,
         key=key,
         upload_id=upload_id,
-        keeps_sha256=answer.get("ChecksumAlgorithm") == SHA256,
+        keeps_sha256=checksums and answer.get("ChecksumAlgorithm") == SHA256,
         retry=retry,
     )
 

@@ -10,12 +10,13 @@ from lago_images.console import Advance, Console
 from lago_images.errors import StorageError
 from lago_images.host.retry import RetryPolicy
 from lago_images.storage import listing
-from lago_images.storage.base import Blob, Headers, Stat, Unfinished, Uploaded
-from lago_images.storage.s3 import download, probe
+from lago_images.storage.base import Blob, Headers, Proof, Stat, Unfinished, Uploaded
+from lago_images.storage.s3 import download, inspect, probe
 from lago_images.storage.s3.bucket import CONNECTIONS, Bucket, open_bucket
-from lago_images.storage.s3.conditional import Writer, kept_headers
-from lago_images.storage.s3.etags import Dialect, bare
-from lago_images.storage.s3.failures import status_of, understood
+from lago_images.storage.s3.conditional import Writer
+from lago_images.storage.s3.copy import Copier, Copy
+from lago_images.storage.s3.etags import Dialect
+from lago_images.storage.s3.failures import status_of
 from lago_images.storage.s3.multipart import Multipart, unfinished
 from lago_images.storage.s3.upload import Uploader
 
@@ -41,12 +42,14 @@ class S3Store:
     single_writer: bool = False
     writer: Writer = field(init=False)
     uploader: Uploader = field(init=False)
+    copier: Copier = field(init=False)
 
     def __post_init__(self) -> None:
         # With a single writer a store is not believed before it is probed (ensure_safe_writes).
         dialect = Dialect.PLAIN if self.single_writer else None
         self.writer = Writer(bucket=self.bucket, dialect=dialect)
         self.uploader = Uploader(bucket=self.bucket)
+        self.copier = Copier(bucket=self.bucket)
 
     @classmethod
     def open(
@@ -84,24 +87,7 @@ class S3Store:
         return listing.listed(self.bucket, prefix, marks)
 
     def head(self, key: str) -> Stat:
-        full, doing = self.bucket.key(key), f"looking at {key}"
-        try:
-            answer = self.bucket.call(doing, self.bucket.small.head_object, Key=full)
-        except StorageError as error:
-            if status_of(error) != HTTPStatus.NOT_FOUND:
-                raise
-            # An answer to HEAD has no body, so it does not say what is missing: the object or
-            # the bucket. The answer to GET does.
-            answer = self.bucket.call(doing, self.bucket.small.get_object, Key=full)
-            answer["Body"].close()
-        with understood(doing, self.bucket.where):
-            return Stat(
-                key=key,
-                size=answer["ContentLength"],
-                etag=bare(answer["ETag"]),
-                modified=answer["LastModified"].timestamp(),
-                headers=kept_headers(answer),
-            )
+        return inspect.head(self.bucket, key)
 
     def get(self, key: str) -> Blob:
         return self.writer.read(key)
@@ -133,6 +119,22 @@ class S3Store:
         retry: RetryPolicy | None = None,
     ) -> Uploaded:
         return self.uploader.upload(key, chunks, headers, advance or _ignore, retry)
+
+    def copy(
+        self,
+        source: str,
+        target: str,
+        *,
+        etag: str,
+        size: int,
+        sha256: str,
+        headers: Headers = PLAIN_HEADERS,
+    ) -> None:
+        proof = Proof(size=size, sha256=sha256)
+        self.copier.copy(
+            Copy(source=source, target=target, etag=etag, proof=proof, headers=headers),
+            self.writer.dialect or Dialect.QUOTED,
+        )
 
     def delete(self, keys: Iterable[str]) -> None:
         # One request a key: the batch request needs a checksum that stores disagree about.
