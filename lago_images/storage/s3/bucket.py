@@ -1,10 +1,12 @@
 """A bucket as boto3 sees it: the standard AWS settings, retries, and a count of requests."""
 
-from collections import Counter
-from collections.abc import Callable, Mapping
+from collections import ChainMap, Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from enum import StrEnum
 from functools import cache
+from itertools import chain, combinations
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
@@ -18,11 +20,14 @@ from botocore.utils import parse_timestamp
 
 from lago_images.errors import StorageError
 from lago_images.host.retry import RetryPolicy
+from lago_images.storage.base import check_key
 from lago_images.storage.s3.etags import Abilities
 from lago_images.storage.s3.failures import (
     Failure,
     asked_pause_of,
+    code_of,
     request,
+    status_of,
     transient,
     translate,
     unreachable,
@@ -49,6 +54,22 @@ _VARIABLES = {
 }
 
 
+# Answers of stores that do not know a header; 400 is Backblaze's ("Unsupported header").
+_REFUSING = frozenset({400, 405, 501})
+# Answers to bytes that did not arrive as they were sent.
+_DAMAGED = frozenset({"BadDigest", "InvalidDigest", "XAmzContentSHA256Mismatch"})
+
+
+class Feature(StrEnum):
+    """What some stores refuse to hear of: then it is left out.
+
+    ``CHECKSUMS`` other than Content-MD5; ``CREATION`` is If-None-Match on writes.
+    """
+
+    CHECKSUMS = "checksums"
+    CREATION = "conditional creation"
+
+
 @dataclass(slots=True, kw_only=True)
 class Bucket:
     """A bucket, or a prefix in one.
@@ -61,6 +82,7 @@ class Bucket:
         patient: For copies inside the store: waits ``COPY_TIMEOUT`` for an answer.
         retry: For failing requests.
         anonymous: There are no credentials; requests are not signed.
+        lacking: Features that the store was found to refuse.
         abilities: What the store is known to do, from the probe on.
         requests: How many requests were sent, retries included, by S3's name of the operation.
     """
@@ -73,6 +95,7 @@ class Bucket:
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     anonymous: bool = False
     abilities: Abilities = field(default_factory=Abilities)
+    lacking: set[Feature] = field(default_factory=set)
     requests: Counter[str] = field(default_factory=Counter)
     _reached: bool = False
     _lock: Lock = field(default_factory=Lock)
@@ -96,7 +119,12 @@ class Bucket:
         return f"{self.url} at {self.endpoint}"
 
     def key(self, key: str) -> str:
-        """The full key of a store's key."""
+        """Return the full key of a store's key.
+
+        Raises:
+            StorageError: A server or a proxy could take it for another object's.
+        """
+        check_key(key)
         return self.prefix + key
 
     def call(
@@ -128,6 +156,35 @@ class Bucket:
                 self._reached = True
                 return answer
 
+    def call_with(
+        self,
+        doing: str,
+        function: Callable[..., Any],
+        retry: RetryPolicy | None,
+        features: Mapping[Feature, Mapping[str, object]],
+        /,
+        **arguments: object,
+    ) -> Any:  # noqa: ANN401 -- boto3's answers
+        """One request with the arguments of optional features, and without what is refused.
+
+        Raises as ``call``, for the request with all of them.
+        """
+        wanted = [feature for feature in features if feature not in self.lacking]
+        refusals: list[StorageError] = []
+        for dropped in _subsets(wanted):
+            kept = [features[feature] for feature in wanted if feature not in dropped]
+            more = dict(ChainMap(*map(dict, kept)))
+            try:
+                answer = self.call(doing, function, retry, **arguments, **more)
+            except StorageError as error:
+                refusals.append(error)
+                if status_of(error) not in _REFUSING or code_of(error) in _DAMAGED:
+                    raise
+            else:
+                self.lacking.update(dropped)
+                return answer
+        raise refusals[0]
+
     def most_attempts(self, error: Exception, retry: RetryPolicy | None = None) -> int:
         """How often to try a request that fails like this."""
         retry = retry or self.retry
@@ -141,6 +198,11 @@ class Bucket:
     def _count(self, event_name: str, **_: object) -> None:
         with self._lock:
             self.requests[event_name.rpartition(".")[2]] += 1
+
+
+def _subsets(features: Sequence[Feature]) -> Iterator[tuple[Feature, ...]]:
+    """Return all selections, small ones first."""
+    return chain.from_iterable(combinations(features, count) for count in range(len(features) + 1))
 
 
 def _ask_once(request_dict: dict[str, Any], **_: object) -> None:

@@ -9,13 +9,13 @@ from typing import Any
 
 from lago_images.errors import ConflictError, NotFoundError, StorageError, TamperedError
 from lago_images.storage.base import Headers, Proof, tampered
-from lago_images.storage.s3.bucket import Bucket
+from lago_images.storage.s3.bucket import Bucket, Feature
 from lago_images.storage.s3.conditional import http_headers
 from lago_images.storage.s3.download import read
-from lago_images.storage.s3.etags import Dialect, full_sha256, in_dialect
+from lago_images.storage.s3.etags import SHA256, Dialect, full_sha256, in_dialect
 from lago_images.storage.s3.failures import status_of, understood
 from lago_images.storage.s3.inspect import head
-from lago_images.storage.s3.multipart import SHA256, begin
+from lago_images.storage.s3.multipart import begin
 
 # Bytes. What one CopyObject takes:
 # https://docs.aws.amazon.com/AmazonS3/latest/userguide/copy-object.html
@@ -144,11 +144,12 @@ class Copier:
     def _actual(self, copy: Copy) -> Proof:
         """What the copy has: as the store computed it, or read."""
         doing = f"checking the copy {copy.target}"
-        answer = self.bucket.call(
+        answer = self.bucket.call_with(
             doing,
             self.bucket.small.head_object,
+            None,
+            {Feature.CHECKSUMS: {"ChecksumMode": "ENABLED"}},
             Key=self.bucket.key(copy.target),
-            ChecksumMode="ENABLED",
         )
         with understood(doing, self.bucket.where):
             size = int(answer["ContentLength"])

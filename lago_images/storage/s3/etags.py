@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+# As S3 names the algorithm.
+SHA256 = "SHA256"
 _MD5 = re.compile(r"[0-9a-f]{32}")
 _SHA256 = re.compile(r"[A-Za-z0-9+/]{43}=")
 

@@ -7,14 +7,20 @@ from typing import Any
 from lago_images.errors import StorageError
 from lago_images.host.retry import RetryPolicy
 from lago_images.storage.base import Blocks, Body, Headers, Unfinished
-from lago_images.storage.s3.bucket import Bucket
+from lago_images.storage.s3.bucket import Bucket, Feature
 from lago_images.storage.s3.conditional import http_headers
-from lago_images.storage.s3.etags import Part, bare, base64_md5, base64_sha256, hexadecimal
+from lago_images.storage.s3.etags import (
+    SHA256,
+    Part,
+    bare,
+    base64_md5,
+    base64_sha256,
+    hexadecimal,
+)
 from lago_images.storage.s3.failures import code_of, status_of, understood
 
-SHA256 = "SHA256"
 MOST_PARTS = 10_000
-# Answers of stores that know no checksums, or no listing of uploads.
+# Answers of stores that know no listing of uploads.
 _UNKNOWN = frozenset({400, 405, 501})
 
 
@@ -93,10 +99,11 @@ class Multipart:
             for part in parts
         ]
         try:
-            self.bucket.call(
+            self.bucket.call_with(
                 f"completing the upload of {self.key}",
                 self.bucket.bulk.complete_multipart_upload,
                 self.retry,
+                {Feature.CREATION: {"IfNoneMatch": "*"}},
                 MultipartUpload={"Parts": plain},
                 **self._ids,
             )
@@ -129,13 +136,8 @@ def begin(
     """Begin an upload; with ``checksums`` of its parts where the store has them."""
     doing, create = f"beginning the upload of {key}", bucket.bulk.create_multipart_upload
     arguments: dict[str, Any] = {"Key": bucket.key(key), **http_headers(headers)}
-    wanted = {"ChecksumAlgorithm": SHA256} if checksums else {}
-    try:
-        answer = bucket.call(doing, create, retry, **wanted, **arguments)
-    except StorageError as error:
-        if status_of(error) not in _UNKNOWN or not checksums:
-            raise
-        answer = bucket.call(doing, create, retry, **arguments)
+    features = {Feature.CHECKSUMS: {"ChecksumAlgorithm": SHA256}} if checksums else {}
+    answer = bucket.call_with(doing, create, retry, features, **arguments)
     with understood(doing, bucket.where):
         upload_id = answer["UploadId"]
     return Multipart(
@@ -155,7 +157,7 @@ def unfinished(bucket: Bucket, prefix: str = "") -> Iterator[Unfinished]:
             answer = bucket.call(
                 "listing unfinished uploads",
                 bucket.small.list_multipart_uploads,
-                Prefix=bucket.key(prefix),
+                Prefix=bucket.prefix + prefix,
                 **markers,
             )
         except StorageError as error:

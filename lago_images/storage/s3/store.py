@@ -9,10 +9,17 @@ from pathlib import Path
 from lago_images.console import Advance, Console
 from lago_images.errors import StorageError
 from lago_images.host.retry import RetryPolicy
-from lago_images.storage import listing
-from lago_images.storage.base import Blob, Headers, Proof, Stat, Unfinished, Uploaded
-from lago_images.storage.s3 import download, inspect, probe
-from lago_images.storage.s3.bucket import CONNECTIONS, Bucket, open_bucket
+from lago_images.storage.base import (
+    Blob,
+    Headers,
+    Proof,
+    Stat,
+    Unfinished,
+    Uploaded,
+    remaining,
+)
+from lago_images.storage.s3 import download, inspect, listing, safety
+from lago_images.storage.s3.bucket import CONNECTIONS, Bucket, Feature, open_bucket
 from lago_images.storage.s3.conditional import Writer
 from lago_images.storage.s3.copy import Copier, Copy
 from lago_images.storage.s3.etags import Dialect
@@ -50,6 +57,8 @@ class S3Store:
         self.writer = Writer(bucket=self.bucket, dialect=dialect)
         self.uploader = Uploader(bucket=self.bucket)
         self.copier = Copier(bucket=self.bucket)
+        if self.single_writer:
+            self.bucket.lacking.add(Feature.CREATION)
 
     @classmethod
     def open(
@@ -76,7 +85,7 @@ class S3Store:
         return None
 
     def ensure_safe_writes(self, *, single_writer: bool, console: Console) -> None:
-        probe.ensure_safe(self.writer, single_writer=single_writer, console=console)
+        safety.ensure_safe(self.writer, single_writer=single_writer, console=console)
 
     @property
     def requests(self) -> Mapping[str, int]:
@@ -94,6 +103,9 @@ class S3Store:
 
     def read(self, key: str, *, start: int = 0) -> Iterator[bytes]:
         return download.read(self.bucket, key, start)
+
+    def check_readable(self, key: str) -> None:
+        inspect.check_readable(self.bucket, key)
 
     def download(self, key: str, path: Path, *, advance: Advance | None = None) -> None:
         download.save(self.bucket, key, path, advance or _ignore)
@@ -139,8 +151,16 @@ class S3Store:
     def delete(self, keys: Iterable[str]) -> None:
         # One request a key: the batch request needs a checksum that stores disagree about.
         with ThreadPoolExecutor(CONNECTIONS // 2, thread_name_prefix="delete") as pool:
-            for _ in pool.map(self._delete, keys):
-                pass
+            failures = [error for error in pool.map(self._failure_of_delete, keys) if error]
+        if failures:
+            raise remaining(failures) from failures[0]
+
+    def _failure_of_delete(self, key: str) -> StorageError | None:
+        try:
+            self._delete(key)
+        except StorageError as error:
+            return error
+        return None
 
     def _delete(self, key: str) -> None:
         try:

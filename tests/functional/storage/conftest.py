@@ -46,6 +46,16 @@ def ensure_safe(
     store.ensure_safe_writes(single_writer=single_writer, console=console)
 
 
+def overwrite(store: Store, key: str, data: bytes) -> None:
+    """Put other bytes under a key, as whoever may write there can."""
+    if isinstance(store, S3Store):
+        where = store.bucket
+        where.bulk.put_object(Bucket=where.name, Key=where.key(key), Body=data)
+    else:
+        store.delete([key])
+        store.upload(key, [data])
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
     """An empty place for objects, and how to open it once more."""

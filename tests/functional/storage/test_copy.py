@@ -14,7 +14,7 @@ from lago_images.storage.directory.store import DirectoryStore
 from lago_images.storage.overlay import OverlayStore
 from lago_images.storage.s3.etags import Abilities
 from lago_images.storage.s3.store import S3Store
-from tests.functional.storage.conftest import COPYING, PART, Place, s3_store
+from tests.functional.storage.conftest import COPYING, PART, Place, overwrite, s3_store
 from tests.servers.model import Server
 from tests.servers.proxy import Fault, FaultProxy, Request
 
@@ -28,10 +28,9 @@ def staged(place: Place, data: bytes, key: str = "builds/disk") -> Stat:
     store = place.open()
     if place.name == "overlaid":
         assert isinstance(store, OverlayStore)
-        store.lower.upload(key, [data])
-    else:
-        store.upload(key, [data], headers=Headers(content_type="text/html"))
-    return store.head(key)
+        store = store.lower
+    overwrite(store, key, data)
+    return place.open().head(key)
 
 
 def copy(store: Store, stat: Stat, data: bytes, target: str = "images/disk") -> None:
@@ -146,7 +145,7 @@ def test_a_source_swapped_between_head_and_copy_is_not_published(
 
     def swap() -> None:
         for other in swaps:
-            direct.upload("builds/disk", [other])
+            overwrite(direct, "builds/disk", other)
 
     with FaultProxy(server.endpoint) as proxy:
         proxy.plan = lambda each: Fault(before=swap) if is_copy(each) else None
