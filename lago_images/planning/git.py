@@ -292,7 +292,15 @@ class Git:
         listing = self._run("ls-files", "-s", "-v", "-z", "--", *wanted)
         status = self._run(
             # A monitor's word is not taken: it may be a program of anyone's, or behind the times.
-            *("-c", "core.fsmonitor=false", "status", "--porcelain=v2", "-z", "--no-renames", "--untracked-files=no"),
+            *(
+                "-c",
+                "core.fsmonitor=false",
+                "status",
+                "--porcelain=v2",
+                "-z",
+                "--no-renames",
+                "--untracked-files=no",
+            ),
             *("--no-show-stash", "--ignore-submodules=none", "--", *wanted),
         )
         entries, flagged = parse_index(listing)

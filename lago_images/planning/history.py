@@ -45,9 +45,13 @@ def _above(path: str) -> list[str]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Built:
-    """A complete build in the repository. ``created`` is in seconds since the epoch.
+    """A complete build in the repository.
 
-    ``base`` is the manifest's digest of the base: ``build:<build id>`` for a layer.
+    Attributes:
+        created: In seconds since the epoch.
+        base: The manifest's digest of what it stands on: for a layer, of its base's disk.
+        sha256: Of its own disk, as layers on it record it.
+        manifest_sha256: Of its manifest's bytes, as a promotion names them.
     """
 
     build: str
@@ -55,6 +59,8 @@ class Built:
     commit: str
     created: int
     base: str
+    sha256: str = ""
+    manifest_sha256: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

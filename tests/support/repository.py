@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Mapping
 
 from lago_images.planning.model import Action, Plan, PlannedImage
-from lago_images.repository.records.layout import PUBLISHED, ReleaseKey
+from lago_images.repository.records.layout import PUBLISHED, BuildKey, ReleaseKey
 from lago_images.repository.records.manifest import BaseRecord, Disk, Manifest
 from lago_images.repository.records.release import Release
 from lago_images.repository.records.state import PublishedCommit
@@ -38,13 +38,15 @@ def _build(
 ) -> str:
     content = f"{image.name} {created}".encode()
     kind, _, base = image.base.partition(":")
-    below = builds.get(base) or _standing(store, plan, base) if kind == "layer" else ""
+    below = ""
+    if kind == "layer":
+        below = _disk(store, plan, base, builds.get(base) or _standing(store, plan, base))
     manifest = Manifest(
         name=image.name,
         arch=image.arch,
         build_id=f"b{created}",
         fingerprint=image.fingerprint,
-        base=BaseRecord(ref=image.base, digest=f"build:{below}" if below else "sha256:0"),
+        base=BaseRecord(ref=image.base, digest=f"sha256:{below or 0}"),
         disk=Disk(
             format="qcow2",
             virtual_size=1 << 20,
@@ -64,6 +66,13 @@ def _build(
     store.put(manifest.key.metadata, b"{}", expected=None)
     store.put(manifest.key.manifest, manifest.to_json(), expected=None)
     return manifest.build_id
+
+
+def _disk(store: Store, plan: Plan, name: str, build: str) -> str:
+    """The SHA-256 of a build's disk."""
+    arch = next(one.arch for one in plan.images if one.name == name)
+    key = BuildKey(name=name, arch=arch, build_id=build)
+    return Manifest.parse(store.get(key.manifest).data, key).disk.sha256
 
 
 def _standing(store: Store, plan: Plan, base: str) -> str:

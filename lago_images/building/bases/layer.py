@@ -46,7 +46,7 @@ def prepare(
         raise BuildError(f"{manifest.key.disk} is {found}, not {manifest.disk.format}")
     record = BaseRecord(
         ref=str(spec.base),
-        digest=f"build:{manifest.build_id}",
+        digest=f"sha256:{manifest.disk.sha256}",
         detail=f"sha512:{manifest.disk.sha512}",
     )
     return enlarge(spec, Prepared(disk=disk, format=found, record=record), runner)
