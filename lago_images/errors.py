@@ -119,6 +119,10 @@ class NotFoundError(StorageError):
     """The store said, with a 404 and nothing weaker, that the object is not there."""
 
 
+class UnreadableError(StorageError):
+    """An object exists, and the store refuses to give its bytes: archived, encrypted, a policy."""
+
+
 class ConflictError(StorageError):
     """A conditional write lost: the object exists already, or has changed since it was read."""
 

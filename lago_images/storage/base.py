@@ -3,13 +3,14 @@
 What a store is, whichever it is.
 """
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from lago_images.console import Advance, Console
-from lago_images.errors import TamperedError
+from lago_images.errors import StorageError, TamperedError
 from lago_images.host.retry import RetryPolicy
 
 # Bytes. Below the 128 KiB from which glibc's malloc begins by asking the kernel for cleared pages
@@ -102,7 +103,7 @@ class Unfinished:
 
 
 class Store(Protocol):
-    """Objects under keys. Every method may raise ``StorageError``; a key never starts with ``/``.
+    """Objects under keys. Every method may raise ``StorageError``; see ``check_key`` for keys.
 
     Writes are atomic: a reader sees the whole old or the whole new object.
     """
@@ -139,6 +140,8 @@ class Store(Protocol):
     def list(self, prefix: str = "", *, marks: Sequence[str] = ()) -> Iterator[Stat]:
         """All objects whose key starts with ``prefix``, by key. Complete, or an error.
 
+        The keys are names that others chose: one may be no key that the other methods take.
+
         ``marks`` are keys that cut a long list into parts of similar lengths. They need not be
         there: a store that answers page by page lists the parts side by side, no more.
         """
@@ -154,6 +157,15 @@ class Store(Protocol):
 
     def read(self, key: str, *, start: int = 0) -> Iterator[bytes]:
         """A large object's bytes from ``start`` on, in pieces; broken reads are taken up again."""
+        ...
+
+    def check_readable(self, key: str) -> None:
+        """Read one byte: an object that can be looked at may still refuse to be read.
+
+        Raises:
+            NotFoundError: It is missing.
+            UnreadableError: The store refuses to give its bytes; the hint is the repair.
+        """
         ...
 
     def download(self, key: str, path: Path, *, advance: Advance | None = None) -> None:
@@ -200,6 +212,10 @@ class Store(Protocol):
 
         The key must be unique by construction. If ``chunks`` raises, nothing is stored. With
         ``retry``, for a store that is away, the parts that are on their way wait in memory.
+
+        Raises:
+            ConflictError: The key exists already, and the store refuses to overwrite it (Ceph 18
+                does not, of objects in parts).
         """
         ...
 
@@ -235,7 +251,11 @@ class Store(Protocol):
         ...
 
     def delete(self, keys: Iterable[str]) -> None:
-        """Remove objects; one that is not there is not an error."""
+        """Remove objects; a missing one is not an error.
+
+        Raises:
+            StorageError: Some are left; all others are removed all the same.
+        """
         ...
 
     def unfinished(self, prefix: str = "") -> Iterator[Unfinished]:
@@ -245,6 +265,33 @@ class Store(Protocol):
     def abort(self, upload: Unfinished) -> None:
         """Drop an unfinished upload and its parts; one that is gone is not an error."""
         ...
+
+
+# Bytes: S3's limit.
+_LONGEST_KEY = 1024
+_SHOWN = 100
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
+
+def check_key(key: str) -> None:
+    """Refuse what is no key in every store, or may mean another object on the way to it.
+
+    Servers and proxies take ``a/../b`` and ``a//b`` for other paths, and control characters have
+    no form in XML.
+
+    Raises:
+        StorageError: It has an empty, ``.`` or ``..`` part, a control character, or is too long.
+    """
+    parts_ok = {"", ".", ".."}.isdisjoint(key.split("/"))
+    try:
+        length = len(key.encode())
+    except UnicodeEncodeError:
+        length = _LONGEST_KEY + 1
+    if not parts_ok or length > _LONGEST_KEY or _CONTROL.search(key):
+        raise StorageError(
+            f"{key[:_SHOWN]!r} cannot be a key of a repository",
+            hint="if it is in the store, remove it with the store's own tools",
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -270,3 +317,11 @@ def tampered(source: str, target: str, difference: str) -> TamperedError:
         hint="somebody has written to this build since it was judged: find out who used the "
         "builder's credentials, then build the image anew",
     )
+
+
+def remaining(failures: Sequence[StorageError]) -> StorageError:
+    """Return the one error for all objects that could not be removed."""
+    first = failures[0]
+    if len(failures) == 1:
+        return first
+    return StorageError(f"{first.message} (and {len(failures) - 1} more)", hint=first.hint)

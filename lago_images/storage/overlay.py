@@ -58,6 +58,9 @@ class OverlayStore:
     def read(self, key: str, *, start: int = 0) -> Iterator[bytes]:
         return self._holder(key).read(key, start=start)
 
+    def check_readable(self, key: str) -> None:
+        self._holder(key).check_readable(key)
+
     def download(self, key: str, path: Path, *, advance: Advance | None = None) -> None:
         self._holder(key).download(key, path, advance=advance)
 

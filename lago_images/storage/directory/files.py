@@ -13,6 +13,7 @@ from pathlib import Path
 
 from lago_images.console import Advance
 from lago_images.errors import ConflictError, StorageError
+from lago_images.storage.base import check_key
 
 CHUNK = 1024 * 1024
 _HINTS = {
@@ -172,9 +173,9 @@ def place(root: Path, key: str) -> Path:
 
 
 def check(key: str) -> None:
-    """Raises ``StorageError`` for a key that is no relative path, or is the store's own."""
-    segments = key.split("/")
-    if not {"", ".", ".."}.isdisjoint(segments) or "\0" in key or segments[0] == PRIVATE:
+    """Raises ``StorageError`` for what is no key, or is the store's own."""
+    check_key(key)
+    if key.split("/", maxsplit=1)[0] == PRIVATE:
         raise StorageError(f"{key!r} cannot be a key in a directory")
 
 

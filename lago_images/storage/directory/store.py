@@ -18,9 +18,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lago_images.console import Advance, Console
-from lago_images.errors import ConflictError, NotFoundError
+from lago_images.errors import ConflictError, NotFoundError, StorageError, UnreadableError
 from lago_images.host.retry import RetryPolicy
-from lago_images.storage.base import Blob, Headers, Proof, Stat, Unfinished, Uploaded
+from lago_images.storage.base import (
+    Blob,
+    Headers,
+    Proof,
+    Stat,
+    Unfinished,
+    Uploaded,
+    remaining,
+)
 from lago_images.storage.directory.files import (
     PRIVATE,
     check,
@@ -38,6 +46,7 @@ from lago_images.storage.directory.files import (
     write,
 )
 
+UNREADABLE_HINT = "give this user, and the web server's, the right to read the file"
 PLAIN_HEADERS = Headers()
 
 
@@ -97,6 +106,9 @@ class DirectoryStore:
         with self._open(key) as fd:
             yield from pieces(fd, start)
 
+    def check_readable(self, key: str) -> None:
+        next(iter(self.read(key)), None)
+
     def download(self, key: str, path: Path, *, advance: Advance | None = None) -> None:
         save(self.read(key), path, advance)
 
@@ -142,7 +154,9 @@ class DirectoryStore:
             os.fsync(fd)
             with self._locked():
                 target = place(self.path, key)
-                self._name(fd, temporary, target, status_of(target))
+                if status_of(target):
+                    raise ConflictError(f"uploading {key}: it exists already")
+                self._name(fd, temporary, target, None)
             size = os.fstat(fd).st_size
         return Uploaded(key=key, size=size, sha256=sha256.hexdigest())
 
@@ -175,17 +189,25 @@ class DirectoryStore:
                 self._name(fd, temporary, path, None)
 
     def delete(self, keys: Iterable[str]) -> None:
+        failures: list[StorageError] = []
         for key in keys:
             try:
-                target = place(self.path, key)
-                if not target.parent.is_dir():
-                    continue
+                self._delete(key)
+            except StorageError as error:
+                failures.append(error)
+        if failures:
+            raise remaining(failures) from failures[0]
+
+    def _delete(self, key: str) -> None:
+        try:
+            target = place(self.path, key)
+            if target.parent.is_dir():
                 with self._locked():
                     target.unlink(missing_ok=True)
                     sync_folder(target.parent)
                     prune(target.parent, self.path)
-            except OSError as error:
-                raise failed(f"deleting {key} in {self.path}", error) from error
+        except OSError as error:
+            raise failed(f"deleting {key} in {self.path}", error) from error
 
     def prove_writable(self) -> None:
         """Write a file and remove it, and what killed writers left of theirs.
@@ -248,6 +270,8 @@ class DirectoryStore:
             fd = os.open(place(self.path, key), os.O_RDONLY | os.O_CLOEXEC)
         except (FileNotFoundError, NotADirectoryError) as error:
             raise NotFoundError(f"{doing}: it is not there") from error
+        except PermissionError as error:
+            raise UnreadableError(f"{doing}: {error.strerror}", hint=UNREADABLE_HINT) from error
         except OSError as error:
             raise failed(doing, error) from error
         try:

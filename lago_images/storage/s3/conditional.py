@@ -17,7 +17,7 @@ from lago_images.errors import ConflictError, NotFoundError, StorageError
 from lago_images.host.retry import RetryPolicy
 from lago_images.storage.base import Blob, Headers
 from lago_images.storage.s3.bucket import Bucket
-from lago_images.storage.s3.etags import Dialect, bare, in_dialect
+from lago_images.storage.s3.etags import Dialect, bare, base64_md5, in_dialect
 from lago_images.storage.s3.failures import (
     Failure,
     asked_pause_of,
@@ -90,11 +90,13 @@ class Writer:
         bucket: Where.
         dialect: How the store wants conditions; None as long as nobody knows.
         new_nonce: Makes a string that no other write has.
+        on_versions: Called once, when an answer has a version id though the probe saw none.
     """
 
     bucket: Bucket
     dialect: Dialect | None = None
     new_nonce: Callable[[], str] = lambda: uuid.uuid4().hex
+    on_versions: Callable[[], None] | None = None
 
     def read(self, key: str) -> Blob:
         """A small object whole."""
@@ -157,6 +159,7 @@ class Writer:
             self.bucket.small.put_object,
             Key=self.bucket.key(key),
             Body=data,
+            ContentMD5=base64_md5(data),
             **http_headers(headers),
         )
 
@@ -209,12 +212,20 @@ class Writer:
             Bucket=self.bucket.name,
             Key=self.bucket.key(write.key),
             Body=write.data,
+            # A bucket with object lock refuses writes without a checksum, and some stores refuse
+            # newer ones than this.
+            ContentMD5=base64_md5(write.data),
             Metadata={NONCE: write.nonce},
             **http_headers(write.headers),
             **condition,
         )
         with understood(f"writing {write.key}", self.bucket.where):
-            return bare(answer["ETag"])
+            etag = bare(answer["ETag"])
+        if answer.get("VersionId") and self.on_versions:
+            # Versioning was turned on meanwhile: some stores keep no conditions then.
+            probe_again, self.on_versions = self.on_versions, None
+            probe_again()
+        return etag
 
     def _refusal(self, key: str, error: Exception) -> StorageError:
         if status_of(error) == HTTPStatus.NOT_IMPLEMENTED:

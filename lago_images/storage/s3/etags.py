@@ -7,7 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+# As S3 names the algorithm.
+SHA256 = "SHA256"
 _MD5 = re.compile(r"[0-9a-f]{32}")
+_SHA256 = re.compile(r"[A-Za-z0-9+/]{43}=")
 
 
 class Dialect(StrEnum):
@@ -20,6 +23,20 @@ class Dialect(StrEnum):
     QUOTED = "quoted"
     BARE = "bare"
     PLAIN = "plain"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Abilities:
+    """Optional features that the probe saw at work; none where nobody has probed.
+
+    Attributes:
+        creates_copies: CopyObject keeps If-None-Match.
+        sums_copies: The store computes a SHA-256 of all bytes of a copy, when asked to, whatever
+            checksum its source has.
+    """
+
+    creates_copies: bool = False
+    sums_copies: bool = False
 
 
 def bare(etag: str) -> str:
@@ -103,12 +120,21 @@ def proves_parts(head: Mapping[str, object], parts: Sequence[Part]) -> bool:
     return all(part.proven for part in parts) and etag == multipart_etag(parts)
 
 
+def full_sha256(head: Mapping[str, object]) -> str | None:
+    """Return the SHA-256 of all bytes that HEAD gives, hexadecimal; None where it gives none.
+
+    That of a multipart object is of its parts' checksums: it has their number behind a dash, or
+    another type.
+    """
+    kept = str(head.get("ChecksumSHA256", ""))
+    is_full = head.get("ChecksumType", "FULL_OBJECT") == "FULL_OBJECT"
+    plain = is_full and _SHA256.fullmatch(kept)
+    return hexadecimal(kept) if plain else None
+
+
 def proves_whole(head: Mapping[str, object], sha256: str, md5: str) -> bool:
     """Whether what HEAD says of an object written by one PUT proves its content.
 
     ``sha256`` and ``md5`` are hexadecimal.
     """
-    kept = str(head.get("ChecksumSHA256", ""))
-    if kept and "-" not in kept and hexadecimal(kept) == sha256:
-        return True
-    return bare(str(head.get("ETag", ""))) == md5
+    return full_sha256(head) == sha256 or bare(str(head.get("ETag", ""))) == md5

@@ -50,12 +50,12 @@ def _doing(prefix: str) -> str:
 
 
 def _entries(bucket: Bucket, prefix: str, after: str) -> Iterator[Any]:
-    begin = {"StartAfter": bucket.key(after)} if after else {}
+    begin = {"StartAfter": bucket.prefix + after} if after else {}
     token: dict[str, str] = {}
     doing = _doing(prefix)
     while True:
         page = bucket.call(
-            doing, bucket.small.list_objects_v2, Prefix=bucket.key(prefix), **begin, **token
+            doing, bucket.small.list_objects_v2, Prefix=bucket.prefix + prefix, **begin, **token
         )
         yield from page.get("Contents", ())
         if not page.get("IsTruncated"):
