@@ -47,6 +47,7 @@ class Settings:
         signing_key: ``file:PATH`` (or a bare path), ``env:VARIABLE`` or ``agent:FINGERPRINT``.
         single_writer: Allow a store that does not keep conditional writes.
         promote: Release what a pull request built (``same-repository``), or ``never``.
+        branch: The branch that is published; empty for the CI's, else the remote's default.
         specs: The folder of the specs, without empty and ``.`` parts.
         jobs: How many chains are built side by side.
         boot_timeout: Seconds a boot test may take with KVM; four times that without.
@@ -67,6 +68,7 @@ class Settings:
     signing_key: str = ""
     single_writer: bool = False
     promote: str = "same-repository"
+    branch: str = ""
     specs: str = "image-specs"
     jobs: int = 1
     boot_timeout: int = 120

@@ -1,5 +1,6 @@
 """What a builder is asked for, and what it answers."""
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,3 +83,10 @@ class Result:
     @property
     def ok(self) -> bool:
         return self.manifest is not None
+
+    @property
+    def manifest_sha256(self) -> str | None:
+        """Of the manifest's bytes in the repository: what was built, and nothing else."""
+        if self.manifest is None:
+            return None
+        return hashlib.sha256(self.manifest.to_json()).hexdigest()

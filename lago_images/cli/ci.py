@@ -12,7 +12,12 @@ from lago_images.ci.environment import BOT, Event, Target
 from lago_images.ci.report import entries, junit
 from lago_images.ci.report.markdown import Report, chain_states, marker, render
 from lago_images.cli.invocation import Invocation, finish
-from lago_images.cli.output import build_and_publish, show_publication, show_results
+from lago_images.cli.output import (
+    allow_dirty,
+    build_and_publish,
+    show_publication,
+    show_results,
+)
 from lago_images.console import Console
 from lago_images.errors import Error
 from lago_images.host.atomic import replace
@@ -72,9 +77,26 @@ def plan(
     click.echo(_FORMATS[form](plan), nl=False)
 
 
-def _saved(path: Path | None) -> Plan | None:
+def _saved(path: Path | None, sha256: str | None) -> Plan | None:
     """Return the saved plan, if one is named."""
-    return None if path is None else formats.load(path)
+    if path is None and sha256:
+        raise click.UsageError("--plan-sha256 is of a saved plan: give it with --plan")
+    return None if path is None else formats.load(path, sha256)
+
+
+def _digest(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
+    if value and not re.fullmatch("[0-9a-f]{64}", value):
+        raise click.BadParameter(f"{value!r} is not a SHA-256: 64 hexadecimal digits")
+    return value or None
+
+
+_plan_sha256 = click.option(
+    "--plan-sha256",
+    metavar="HEX",
+    envvar="LAGO_IMAGES_PLAN_SHA256",
+    callback=_digest,
+    help="Take no other saved plan than the one with this digest, an output of ci plan.",
+)
 
 
 def _two_numbers(
@@ -91,6 +113,7 @@ def _two_numbers(
 @click.command()
 @click.argument("names", nargs=-1, metavar="[NAME…]")
 @click.option("--plan", "plan_file", type=_FILE, help="A saved plan; else one is made now.")
+@_plan_sha256
 @click.option(
     "--batch",
     callback=_two_numbers,
@@ -119,6 +142,7 @@ def build(
     invocation: Invocation,
     names: tuple[str, ...],
     plan_file: Path | None,
+    plan_sha256: str | None,
     batch: tuple[int, int] | None,
     folder: Path | None,
     logs: Path | None,
@@ -136,7 +160,7 @@ def build(
     aside = None if upload else folder or Path("results")
     workspace = invocation.workspace(logs=logs, aside=aside)
     named = Ask(changed=False, force=frozenset(names), promote=False)
-    plan = _saved(plan_file) or plan_job.plan(workspace, named)
+    plan = _saved(plan_file, plan_sha256) or plan_job.plan(workspace, named)
     if batch:
         names = formats.batch(plan, *batch)
     ended = build_job.build(workspace, plan, names)
@@ -150,17 +174,26 @@ def build(
 
 @click.command()
 @click.option("--plan", "plan_file", type=_FILE, help="A saved plan; else one is made now.")
+@_plan_sha256
 @click.option(
     "--results",
     "folder",
     type=_FOLDER,
     help="The folder with how each build ended; it is told there how the publication did.",
 )
+@allow_dirty
 @click.pass_obj
-def publish(invocation: Invocation, plan_file: Path | None, folder: Path | None) -> None:
+def publish(
+    invocation: Invocation,
+    plan_file: Path | None,
+    plan_sha256: str | None,
+    folder: Path | None,
+    allow_dirty: bool,
+) -> None:
     """Release what was planned and built, render the repository, verify it."""
     workspace = invocation.workspace()
-    plan = _saved(plan_file) or plan_job.plan(workspace, Ask())
+    plan = _saved(plan_file, plan_sha256) or plan_job.plan(workspace, Ask())
+    plan_job.refuse_dirty(workspace, plan, allow=allow_dirty)
     ended = [] if folder is None else results.read_folder(folder)
     try:
         published = publish_job.publish(workspace, plan, ended)
@@ -184,6 +217,7 @@ def publish(invocation: Invocation, plan_file: Path | None, folder: Path | None)
 @click.option("--logs", type=_FOLDER, help="Keep each image's log here.")
 @click.option("--jobs", "side_by_side", type=click.IntRange(min=1), help="Chains at a time.")
 @click.option("--require-kvm", is_flag=True, default=None, help="Refuse to build without KVM.")
+@allow_dirty
 @click.pass_obj
 def rebuild(
     invocation: Invocation,
@@ -196,6 +230,7 @@ def rebuild(
     logs: Path | None,
     side_by_side: int | None,
     require_kvm: bool | None,
+    allow_dirty: bool,
 ) -> None:
     """Plan, build and publish on this machine."""
     if not (names or changed or everything or stale is not None):
@@ -211,7 +246,7 @@ def rebuild(
     if dry_run:
         click.echo(_FORMATS[form or "text"](plan), nl=False)
         return
-    build_and_publish(workspace, plan, state)
+    build_and_publish(workspace, plan, state, allow_dirty=allow_dirty)
 
 
 @click.command()

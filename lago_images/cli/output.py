@@ -1,4 +1,4 @@
-"""Show what a run plans, how its builds ended, and what was publication."""
+"""Show what a run plans, how its builds ended, and how the publication did."""
 
 from collections.abc import Sequence
 
@@ -7,6 +7,7 @@ import click
 from lago_images.building.model import Result
 from lago_images.cli.invocation import finish
 from lago_images.console import Console
+from lago_images.jobs.plan import refuse_dirty
 from lago_images.jobs.publish import PublicationOutcome
 from lago_images.jobs.rebuild import run
 from lago_images.jobs.workspace import Workspace
@@ -14,9 +15,16 @@ from lago_images.planning import formats
 from lago_images.planning.model import Plan
 from lago_images.repository.records.state import State
 
+allow_dirty = click.option(
+    "--allow-dirty",
+    is_flag=True,
+    help="Publish to a bucket what is not committed; it stays on record.",
+)
 
-def build_and_publish(workspace: Workspace, plan: Plan, state: State) -> None:
+
+def build_and_publish(workspace: Workspace, plan: Plan, state: State, *, allow_dirty: bool) -> None:
     """Build and publish what a plan made from ``state`` says, show it, and end the command."""
+    refuse_dirty(workspace, plan, allow=allow_dirty)
     # On stderr: stdout is for data.
     for line in formats.to_text(plan).splitlines():
         workspace.console.info(line)

@@ -1,10 +1,11 @@
-"""The job that builds: what a plan names, on this host, into the repository's ``builds/``."""
+"""Runs the job that builds: what a plan names, on this host, into ``builds/``."""
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 
 from lago_images.building.chain import build_chains
 from lago_images.building.model import Request, Result
-from lago_images.errors import UsageError
+from lago_images.errors import RepositoryError, UsageError
 from lago_images.host import kvm
 from lago_images.host.process import Runner
 from lago_images.jobs.plan import tree_of
@@ -23,7 +24,8 @@ def build(work: Workspace, made: Plan, names: Sequence[str]) -> list[Result]:
 
     Raises:
         UsageError: A name is not one that the plan builds.
-        HostError: Working KVM is required and not there.
+        HostError: Working KVM is required and does not work.
+        RepositoryError: A promoted base is not the one that the plan names.
     """
     requests = _requests(work, made, names)
     chains = [
@@ -58,7 +60,7 @@ def _requests(work: Workspace, made: Plan, names: Sequence[str]) -> Mapping[str,
 
 
 def _wanted(planned: Mapping[str, PlannedImage], name: str) -> PlannedImage | None:
-    """The plan's entry, if it is to be built; a promoted one is there already."""
+    """Return the plan's entry, if it is to be built."""
     if name not in planned:
         raise UsageError(
             f"the plan does not have the spec {name}",
@@ -79,8 +81,8 @@ def _refuse_other_specs(tree: Tree, wanted: Iterable[PlannedImage]) -> None:
 def _bases(
     state: State, tree: Tree, planned: Mapping[str, PlannedImage], here: set[str]
 ) -> Mapping[str, StoredBuild]:
-    """The builds in the repository that layers to build here stand on, by layer."""
-    found = {}
+    """Find the builds in the repository that layers to build here stand on, by layer."""
+    bases = {}
     for name in here:
         base = tree.specs[name].base
         if base.kind is not BaseKind.LAYER or base.name in here:
@@ -91,8 +93,8 @@ def _bases(
                 f"{name} stands on {base.name}, which is neither published nor built here",
                 hint=f"build both: lago-images ci build {base.name} {name}",
             )
-        found[name] = stored
-    return found
+        bases[name] = stored
+    return bases
 
 
 def _base_build(state: State, tree: Tree, base: PlannedImage) -> StoredBuild | None:
@@ -100,9 +102,15 @@ def _base_build(state: State, tree: Tree, base: PlannedImage) -> StoredBuild | N
     if base.action is Action.PROMOTE and base.promote:
         key = BuildKey(name=base.name, arch=base.arch, build_id=base.promote)
         manifest = None if key in state.incomplete else state.staged.get(key)
+        if manifest and hashlib.sha256(manifest.to_json()).hexdigest() != base.promote_sha256:
+            raise RepositoryError(
+                f"{key.staging.folder} is not the build that the plan promotes: it was changed "
+                "since",
+                hint="make the plan again, and find out who writes to the repository",
+            )
         return StoredBuild(manifest=manifest, folder=key.staging) if manifest else None
     if base.action is Action.BUILD:
-        # Built by another job of this run: its newest build.
+        # Built by another job of this run: its newest build. A layer on any other is not released.
         waiting = (m for m in state.unreleased(base.fingerprint) if m.name == base.name)
         staged = (StoredBuild(manifest=m, folder=m.key.staging) for m in waiting)
         return next(staged, None)

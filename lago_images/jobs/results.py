@@ -4,7 +4,7 @@ How a publication ended, as JSON: what the job that publishes tells the one that
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -16,7 +16,7 @@ from lago_images.host import atomic
 from lago_images.jobs.publish import PublicationOutcome
 from lago_images.planning.model import WORK, Plan
 from lago_images.repository.publishing.releasing import Verdict
-from lago_images.repository.records.fields import Name
+from lago_images.repository.records.fields import Name, Sha256
 from lago_images.repository.records.layout import NAME, BuildKey, ImageId
 from lago_images.repository.records.manifest import Manifest, canonical
 from lago_images.repository.records.parsing import DocumentError, Seconds, matching, parse
@@ -29,6 +29,7 @@ class Entry:
     name: Name
     arch: Name
     manifest: Manifest | None
+    manifest_sha256: Sha256 | None
     seconds: Seconds
     step: str
     error: str
@@ -60,13 +61,20 @@ def load(data: bytes, where: str) -> list[Result]:
 
     Raises ``RepositoryError`` naming ``where`` when it is not a document we know.
     """
-    document = parse(data, Results, where)
-    for entry in document.results:
-        if entry.manifest is not None:
-            key = BuildKey(name=entry.name, arch=entry.arch, build_id=entry.manifest.build_id)
-            if problems := entry.manifest.problems(key):
-                raise DocumentError(where, Results.WHAT, problems)
-    return [_result(entry) for entry in document.results]
+    entries = parse(data, Results, where).results
+    results = [_result(entry) for entry in entries]
+    if problems := [what for pair in zip(entries, results, strict=True) for what in _wrong(*pair)]:
+        raise DocumentError(where, Results.WHAT, problems)
+    return results
+
+
+def _wrong(entry: Entry, result: Result) -> Iterator[str]:
+    """Yield why an entry's manifest is another image's, or not the one that its digest names."""
+    if entry.manifest is not None:
+        key = BuildKey(name=entry.name, arch=entry.arch, build_id=entry.manifest.build_id)
+        yield from entry.manifest.problems(key)
+    if entry.manifest_sha256 != result.manifest_sha256:
+        yield f"manifest_sha256 of {entry.name} is not that of its manifest"
 
 
 def read_folder(folder: Path) -> list[Result]:
@@ -111,6 +119,7 @@ def _plain(result: Result) -> dict[str, Any]:
         "name": result.name,
         "arch": result.arch,
         "manifest": None if manifest is None else json.loads(manifest.to_json()),
+        "manifest_sha256": result.manifest_sha256,
         "seconds": round(result.seconds, 3),
         "step": result.step,
         "error": whole(result.error),

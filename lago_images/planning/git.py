@@ -82,7 +82,7 @@ class Program:
             return self._execute(arguments, given)
 
     def _execute(self, arguments: Sequence[str], stdin: IO[bytes]) -> str:
-        limit = FETCH_SECONDS if arguments[0] == "fetch" else None
+        limit = FETCH_SECONDS if arguments[0] in {"fetch", "ls-remote"} else None
         try:
             return str(
                 self._git.execute(
@@ -155,13 +155,11 @@ class Snapshot:
         entries: Mode and object id of every file in the index, by path.
         changed: Files whose content in the work tree is not the index's.
         dirty: Files whose content, in the work tree or in the index, is not the head's.
-        algorithm: What object ids are hashed with: ``sha1`` or ``sha256``.
     """
 
     entries: Mapping[str, tuple[str, str]]
     changed: frozenset[str]
     dirty: frozenset[str]
-    algorithm: str
 
 
 def parse_index(listing: str) -> tuple[dict[str, tuple[str, str]], set[str]]:
@@ -281,7 +279,7 @@ class Git:
             if found is None and (self.ensure(rev) or self._fetch_branch(rev)):
                 found = self._ask("rev-parse", "--verify", "--quiet", f"{rev}^{{commit}}")
         if found is None:
-            remote = self._remote() or "REMOTE"
+            remote = self.remote() or "REMOTE"
             raise UsageError(
                 f"there is no commit {rev!r} in this clone, and its remote does not give it",
                 hint=f"fetch it first: git fetch {remote} {rev.removeprefix(f'{remote}/')}",
@@ -293,19 +291,26 @@ class Git:
         wanted = sorted(set(paths))
         listing = self._run("ls-files", "-s", "-v", "-z", "--", *wanted)
         status = self._run(
-            *("status", "--porcelain=v2", "-z", "--no-renames", "--untracked-files=no"),
+            # A monitor's word is not taken: it may be a program of anyone's, or behind the times.
+            *(
+                "-c",
+                "core.fsmonitor=false",
+                "status",
+                "--porcelain=v2",
+                "-z",
+                "--no-renames",
+                "--untracked-files=no",
+            ),
             *("--no-show-stash", "--ignore-submodules=none", "--", *wanted),
         )
         entries, flagged = parse_index(listing)
         changed, dirty = parse_status(status, self.prefix)
-        algorithm = self._ask("rev-parse", "--show-object-format") or "sha1"
         # Git does not look at a file that is marked as assumed unchanged, so somebody else must.
         flagged = {path for path in flagged if (self.folder / path).exists()}
         return Snapshot(
             entries=entries,
             changed=frozenset(changed | flagged),
             dirty=frozenset(dirty | flagged),
-            algorithm=algorithm,
         )
 
     def changes(self, old: str, new: str, paths: Iterable[str] = ()) -> tuple[Change, ...]:
@@ -434,7 +439,7 @@ class Git:
 
     def _everything(self) -> Iterator[int]:
         """Fetch the remote's branches, then their history, for a remote that gives no single id."""
-        remote = self._remote()
+        remote = self.remote()
         if remote and self._fetch(wanted=[f"+refs/heads/*:refs/remotes/{remote}/*"]):
             yield 0
             yield from self._deepened([])
@@ -449,11 +454,33 @@ class Git:
         return self._fetch(*depth, wanted=[wanted], remote=remote)
 
     def _fetch(self, *options: str, wanted: Sequence[str] = (), remote: str | None = None) -> bool:
-        remote = remote or self._remote()
+        remote = remote or self.remote()
         if remote is None:
             return False
         basic = ("--quiet", "--no-tags", "--no-recurse-submodules", "--no-auto-gc")
         return self._ask("fetch", *basic, *options, remote, *wanted) is not None
+
+    def remote_tip(self, ref: str) -> str | None:
+        """Ask the remote for the commit that it has at ``ref`` now; None when it has no such ref.
+
+        Raises ``GitError`` when it does not answer, and when there is no remote.
+        """
+        remote = self.remote()
+        if remote is None:
+            raise GitError("this clone has no remote")
+        lines = self._run("ls-remote", "--quiet", remote, ref).splitlines()
+        return next((line.split("\t")[0] for line in lines if line.endswith(f"\t{ref}")), None)
+
+    def tips(self, refs: str) -> tuple[str, ...]:
+        """Return the commits that the clone's refs below ``refs`` are at."""
+        listing = self._run("for-each-ref", "--format=%(objectname)", refs)
+        return tuple(listing.split())
+
+    def upstream(self) -> str | None:
+        """Return the branch of the remote that the checked-out branch follows, if it does."""
+        branch = self._ask("symbolic-ref", "--quiet", "--short", "HEAD")
+        merge = self._ask("config", f"branch.{branch}.merge") if branch else None
+        return merge.removeprefix("refs/heads/") if merge else None
 
     def branch(self) -> str | None:
         """The remote's default branch, as the clone knows it, else the one checked out."""
@@ -463,10 +490,10 @@ class Git:
 
     def url(self) -> str | None:
         """Where the clone is from: its remote's URL."""
-        remote = self._remote()
+        remote = self.remote()
         return remote and self._ask("config", f"remote.{remote}.url")
 
-    def _remote(self) -> str | None:
+    def remote(self) -> str | None:
         branch = self._ask("symbolic-ref", "--quiet", "--short", "HEAD")
         of_branch = self._ask("config", f"branch.{branch}.remote") if branch else None
         remotes = self._run("remote").split()

@@ -12,6 +12,7 @@ from types import MappingProxyType
 
 from lago_images.errors import UsageError
 from lago_images.planning.git import Change, Commit, Git
+from lago_images.planning.line import Line
 from lago_images.repository.records.layout import ImageId
 
 
@@ -44,9 +45,13 @@ def _above(path: str) -> list[str]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Built:
-    """A complete build in the repository. ``created`` is in seconds since the epoch.
+    """A complete build in the repository.
 
-    ``base`` is the manifest's digest of the base: ``build:<build id>`` for a layer.
+    Attributes:
+        created: In seconds since the epoch.
+        base: The manifest's digest of what it stands on: for a layer, of its base's disk.
+        sha256: Of its own disk, as layers on it record it.
+        manifest_sha256: Of its manifest's bytes, as a promotion names them.
     """
 
     build: str
@@ -54,6 +59,8 @@ class Built:
     commit: str
     created: int
     base: str
+    sha256: str = ""
+    manifest_sha256: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +103,11 @@ class Holdings:
 
 
 class Relation(StrEnum):
-    """What a commit is to the one that is checked out."""
+    """What a commit is to the one that is checked out.
+
+    ``NEWER`` is one on the branch that is published; ``APART`` also one that a force-push took
+    back.
+    """
 
     OLDER = "older"
     SAME = "same"
@@ -179,8 +190,9 @@ def gather(
     published: str | None,
     paths: Iterable[str],
     scope: str | None = None,
+    branch: str = "",
 ) -> History:
-    """What git knows of ``commits`` and of the last published one.
+    """Ask git about ``commits`` and the last published one.
 
     Args:
         git: The repository; what a shallow clone lacks is fetched.
@@ -189,8 +201,10 @@ def gather(
         paths: Where specs, their inputs and the settings are.
         scope: The revision a plan is limited to what changed since: a branch or a commit, of
             which the newest common ancestor with the head counts.
+        branch: The branch that is published; see ``Line``.
 
     Raises:
+        GitError: The remote does not say whether a commit is still on that branch.
         UsageError: There is no commit ``scope``, or it has nothing in common with the head.
     """
     head = git.head()
@@ -204,7 +218,7 @@ def gather(
     below = tuple(paths)
     start = git.fork(scope, head) if scope else None
     wanted = {*commits, *([published] if published else [])}
-    relations = _relations(git, wanted, head)
+    relations = _relations(Line(git=git, branch=branch), wanted, head)
     known = sorted(commit for commit in wanted if relations[commit] is not Relation.UNKNOWN)
     if published in known:
         known.remove(published)
@@ -217,23 +231,24 @@ def gather(
     )
 
 
-def _relations(git: Git, commits: Iterable[str], head: str) -> Mapping[str, Relation]:
-    found = dict.fromkeys(commits, Relation.UNKNOWN)
-    there = found.keys() - git.ensure_all(found)
-    strangers = git.strangers(there, head)
-    for commit in there:
-        found[commit] = Relation.OLDER
+def _relations(line: Line, commits: Iterable[str], head: str) -> Mapping[str, Relation]:
+    git = line.git
+    relations = dict.fromkeys(commits, Relation.UNKNOWN)
+    present = relations.keys() - git.ensure_all(relations)
+    strangers = git.strangers(present, head)
+    for commit in present:
+        relations[commit] = Relation.OLDER
     for commit in sorted(strangers):
-        found[commit] = _relation(git, commit, head)
-    if head in found:
-        found[head] = Relation.SAME
-    return found
+        relations[commit] = _relation(line, commit, head)
+    if head in relations:
+        relations[head] = Relation.SAME
+    return relations
 
 
-def _relation(git: Git, commit: str, head: str) -> Relation:
-    if git.is_ancestor(commit, head):
+def _relation(line: Line, commit: str, head: str) -> Relation:
+    if line.git.is_ancestor(commit, head):
         return Relation.OLDER
-    if git.is_ancestor(head, commit):
+    if line.is_older(head, commit):
         return Relation.NEWER
     return Relation.APART
 

@@ -1,6 +1,8 @@
-"""From a repository's state to what a plan needs of it."""
+"""Takes from a repository's state what a plan needs of it."""
 
+import hashlib
 from collections.abc import Mapping
+from dataclasses import replace
 
 from lago_images.planning.history import Built, Current, Holdings, ImageHoldings
 from lago_images.repository.publishing.releasing import taken_back
@@ -11,11 +13,11 @@ from lago_images.repository.records.state import State, deciding_commit, standin
 
 
 def holdings(state: State) -> Holdings:
-    """What the repository holds, by image."""
+    """Return what the repository holds, by image."""
     waiting: dict[ImageId, list[Built]] = {}
     for manifest in state.unreleased():
         if not manifest.dirty:
-            waiting.setdefault(manifest.key.image, []).append(_built(manifest))
+            waiting.setdefault(manifest.key.image, []).append(_waiting(manifest))
     names = state.releases.keys() | waiting.keys()
     return Holdings(
         images={name: _published(state, name, waiting.get(name, [])) for name in names},
@@ -52,11 +54,17 @@ def _built(manifest: Manifest) -> Built:
         commit=manifest.commit,
         created=manifest.created,
         base=manifest.base.digest,
+        sha256=manifest.disk.sha256,
     )
 
 
+def _waiting(manifest: Manifest) -> Built:
+    digest = hashlib.sha256(manifest.to_json()).hexdigest()
+    return replace(_built(manifest), manifest_sha256=digest)
+
+
 def _why_taken_back(history: tuple[Release, ...]) -> Mapping[str, str]:
-    """The fingerprints that were taken back, each with why: they are not built unasked."""
+    """Return why each fingerprint was taken back: such are not built unasked."""
     return {fingerprint: _why(release) for fingerprint, release in taken_back(history).items()}
 
 

@@ -51,6 +51,7 @@ class PlannedImage:
         base: As the spec writes it; empty for a retired image.
         fingerprint: Of the spec as it is now; empty for a retired image.
         promote: The build to release, for ``promote``.
+        promote_sha256: Of that build's manifest, which is what was judged.
         revision: The newest revision that was published when the plan was made; 0 for none.
         note: Why nothing is built, for ``keep`` and ``retire``.
     """
@@ -62,6 +63,7 @@ class PlannedImage:
     fingerprint: Text
     reasons: tuple[Reason, ...] = ()
     promote: Text | None = None
+    promote_sha256: Text | None = None
     revision: Count = 0
     note: Text = ""
 

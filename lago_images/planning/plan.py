@@ -21,6 +21,9 @@ from lago_images.repository.records.layout import ImageId
 from lago_images.specs.model import BaseKind, Spec
 
 _ASKED = {ReasonKind.FORCED, ReasonKind.STALE}
+# What these ask for is a new build, and never whatever waits: what was published before is lost
+# or was taken back, which says nothing for a build of the same spec.
+_ANEW = {*_ASKED, ReasonKind.MISSING}
 _NOTHING = ImageHoldings()
 
 
@@ -100,6 +103,7 @@ class _Decider:
             fingerprint=self.tree.fingerprints[spec.name],
             reasons=() if why_not else found,
             promote=waiting.build if waiting else None,
+            promote_sha256=waiting.manifest_sha256 if waiting else None,
             revision=published.newest,
             note=why_not or "",
         )
@@ -114,7 +118,7 @@ class _Decider:
             yield from self._against(current, spec, base.action if base else None)
         if base and base.action in WORK:
             yield self.why.base(spec, base.action)
-        elif base and current and current.built and self._on_another_base(current.built, spec):
+        elif base and current and current.built and self._is_on_another_base(current.built, spec):
             yield self.why.base(spec, Action.KEEP)
 
     def _against(self, current: Current, spec: Spec, base: Action | None) -> Iterator[Reason]:
@@ -146,14 +150,19 @@ class _Decider:
     def _promotable(
         self, spec: Spec, published: ImageHoldings, found: tuple[Reason, ...]
     ) -> Built | None:
-        """The newest build that can be released instead of building again."""
-        if not self.ask.promote or any(reason.kind in _ASKED for reason in found):
+        """Return the newest build that can be released instead of building again.
+
+        A layer must stand on the very bytes that its base is offered with, or promoted with here.
+        """
+        if not self.ask.promote or any(reason.kind in _ANEW for reason in found):
             return None
-        wanted = self._base_build(spec)
+        is_layer = spec.base.kind is BaseKind.LAYER
+        wanted = self._base_digest(spec)
+        if is_layer and wanted is None:
+            return None
         for built in reversed(published.waiting):
-            fits = wanted is None or built.base == wanted
             if (
-                fits
+                (built.base == wanted or not is_layer)
                 and self._waits_on(built)
                 and built.fingerprint == self.tree.fingerprints[spec.name]
             ):
@@ -169,17 +178,23 @@ class _Decider:
         """What was decided of a layer's base."""
         return self.decided[spec.base.name] if spec.base.kind is BaseKind.LAYER else None
 
-    def _base_build(self, spec: Spec) -> str | None:
-        """What the manifest of a layer must say that it stands on; None for other bases."""
-        base = self._base(spec)
-        if base is None:
-            return None
-        current = self._published(self.tree.specs[base.name]).current
-        build = {Action.PROMOTE: base.promote, Action.KEEP: current and current.build}
-        return f"build:{build.get(base.action)}"
+    def _base_digest(self, spec: Spec) -> str | None:
+        """Return what the manifest of a layer must say that it stands on.
 
-    def _on_another_base(self, built: Built, spec: Spec) -> bool:
-        return built.base != self._base_build(spec) and self._base_is_published(spec)
+        None for other bases, and where that is not known yet: the base is to be built.
+        """
+        base = self._base(spec)
+        if base is None or base.action is Action.BUILD:
+            return None
+        published = self._published(self.tree.specs[base.name])
+        built = published.current.built if published.current else None
+        if base.action is Action.PROMOTE:
+            built = next(one for one in published.waiting if one.build == base.promote)
+        return f"sha256:{built.sha256}" if built else None
+
+    def _is_on_another_base(self, built: Built, spec: Spec) -> bool:
+        wanted = self._base_digest(spec)
+        return wanted not in {None, built.base} and self._base_is_published(spec)
 
     def _base_is_published(self, spec: Spec) -> bool:
         """Whether what clients get of the base is what its spec says here."""
@@ -200,7 +215,12 @@ class _Decider:
                     image = self.decided[name]
                     note = f"not asked for here: {image.reasons[0].detail}"
                     self.decided[name] = replace(
-                        image, action=Action.KEEP, reasons=(), promote=None, note=note
+                        image,
+                        action=Action.KEEP,
+                        reasons=(),
+                        promote=None,
+                        promote_sha256=None,
+                        note=note,
                     )
         return self.decided
 

@@ -19,6 +19,7 @@ from lago_images.specs.host_files import (
     ForbiddenPathError,
     HostFolder,
     check_files,
+    is_locked,
     read_plain,
     refusal,
     why,
@@ -133,6 +134,8 @@ def _text(host: HostFolder, path: str, folder: int) -> tuple[str | None, Problem
         return None, Problem(path, None, str(error))
     except OSError as error:
         return None, Problem(path, None, f"cannot be read: {why(error)}")
+    if is_locked(data):
+        return None, Problem(path, None, "is locked by git-crypt (git-crypt unlock)")
     try:
         return data.decode(), None
     except UnicodeDecodeError as error:
@@ -170,7 +173,7 @@ def check(
             is no further problem.
     """
     by_name = {spec.name: spec for spec in specs}
-    problems = [*_names(by_name, broken), *_aliases(by_name)]
+    problems = [*_names(by_name, broken), *_aliases(by_name, broken)]
     for spec in by_name.values():
         if spec.base.kind is BaseKind.LAYER:
             problems += _layer(spec, by_name, broken)
@@ -187,14 +190,17 @@ def _names(specs: Mapping[str, Spec], broken: Collection[str]) -> Iterator[Probl
             yield Problem(specs[name].path, None, f"the name differs from {other!r} only in case")
 
 
-def _aliases(specs: Mapping[str, Spec]) -> Iterator[Problem]:
-    """Yield aliases that two images claim."""
-    owners = {(spec.arch, name): name for name, spec in specs.items()}
+def _aliases(specs: Mapping[str, Spec], broken: Collection[str]) -> Iterator[Problem]:
+    """Yield aliases that two images claim.
+
+    Of any architectures: virt-builder resolves an alias before it looks at those.
+    """
+    owners = {name: name for name in (*specs, *broken)}
     for name, spec in sorted(specs.items()):
         if "aliases" not in spec.properties:
             continue
         for alias in words(spec.properties["aliases"]):
-            owner = owners.setdefault((spec.arch, alias), name)
+            owner = owners.setdefault(alias, name)
             if owner != name:
                 line = spec.lines["aliases"]
                 yield Problem(spec.path, line, f"the alias {alias!r} means {owner!r} already")

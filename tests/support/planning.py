@@ -61,15 +61,18 @@ def tree(
 
 
 def build_of(made: Tree, name: str, number: int = 1, base: int = 1, created: int = NOW) -> Built:
-    """Build ``<name>-<number>`` of a spec, on build ``base`` of its base."""
+    """Return build ``<name>-<number>`` of a spec, on build ``base`` of its base."""
     below = made.specs[name].base
-    on = f"build:{below.name}-{base}" if below.kind is BaseKind.LAYER else "sha256:0"
+    is_layer = below.kind is BaseKind.LAYER
+    on = f"sha256:{digest(f'{below.name}-{base}')}" if is_layer else "sha256:0"
     return Built(
         build=f"{name}-{number}",
         fingerprint=made.fingerprints[name],
         commit=OLD,
         created=created,
         base=on,
+        sha256=digest(f"{name}-{number}"),
+        manifest_sha256=digest(f"manifest of {name}-{number}"),
     )
 
 

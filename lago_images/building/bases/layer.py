@@ -50,6 +50,7 @@ def prepare(
         digest=f"sha256:{manifest.disk.sha256}",
         build=manifest.build_id,
         revision=stored.revision,
+        detail=f"sha512:{manifest.disk.sha512}",
     )
     return enlarge(spec, Prepared(disk=disk, format=actual, record=record), runner)
 

@@ -1,3 +1,4 @@
+import hashlib
 import json
 
 import pytest
@@ -95,6 +96,26 @@ def test_strange_manifests_are_refused(part, change):
     plain = json.loads(results.dump([built()]))
     plain["results"][0]["manifest"][part].update(change)
     with pytest.raises(RepositoryError, match=part):
+        results.load(json.dumps(plain).encode(), "x")
+
+
+def test_a_result_names_the_bytes_of_its_manifest():
+    made = built()
+    plain = json.loads(results.dump([made]))
+    entry = plain["results"][0]
+    assert entry["manifest_sha256"] == hashlib.sha256(made.manifest.to_json()).hexdigest()
+    entry["manifest"]["disk"]["sha256"] = "0" * 64
+    with pytest.raises(RepositoryError, match="manifest_sha256 of debian-12 is not that of its"):
+        results.load(json.dumps(plain).encode(), "x")
+    (nothing,) = json.loads(results.dump([failed()]))["results"]
+    assert nothing["manifest_sha256"] is None
+
+
+@pytest.mark.parametrize("digest", [None, "", "0" * 63, "0" * 64, "Z" * 64])
+def test_a_result_without_the_right_digest_is_refused(digest):
+    plain = json.loads(results.dump([built()]))
+    plain["results"][0]["manifest_sha256"] = digest
+    with pytest.raises(RepositoryError, match="manifest_sha256"):
         results.load(json.dumps(plain).encode(), "x")
 
 

@@ -1,5 +1,7 @@
 """What a plan needs of a repository's state."""
 
+import hashlib
+
 from lago_images.planning.holdings import holdings
 from lago_images.repository.records.manifest import Manifest
 from lago_images.repository.records.release import Release
@@ -105,6 +107,8 @@ def test_only_complete_clean_unreleased_builds_wait():
     builds = [manifest(1), manifest(2), manifest(3, dirty=True), manifest(4), manifest(5)]
     found = held(release(1, "b1", "f"), staged=builds, incomplete=[builds[3]])
     assert [one.build for one in found.waiting] == ["b2", "b5"]
+    digest = hashlib.sha256(builds[1].to_json()).hexdigest()
+    assert found.waiting[0].manifest_sha256 == digest
     assert held(staged=[manifest(1)]).current is None
     assert held() is None
 

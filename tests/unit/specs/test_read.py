@@ -94,6 +94,22 @@ def test_aliases_claimed_twice(folder):
     ]
 
 
+def test_an_alias_is_no_other_image_of_any_architecture(folder):
+    """virt-builder resolves aliases first: on x86_64, `debian` would be the other image."""
+    folder({"z": ["#base=libguestfs:x", "#aliases=debian two"]}, arch="aarch64")
+    root = folder({"debian": ["#base=libguestfs:x", "#aliases=two"]})
+    assert problems(root) == [
+        ("z", 4, "the alias 'debian' means 'debian' already"),
+        ("z", 4, "the alias 'two' means 'debian' already"),
+    ]
+
+
+def test_a_spec_that_git_crypt_has_locked_is_named(folder):
+    root = folder({"a": ["#base=libguestfs:x"]})
+    (root / "image-specs/a").write_bytes(b"\0GITCRYPT\0" + bytes(12) + b"\xff")
+    assert problems(root) == [("a", None, "is locked by git-crypt (git-crypt unlock)")]
+
+
 HOST_PATHS = [
     ("upload /etc/x:/x", "host path '/etc/x' must be relative to the root of the repository"),
     ("run ~/x", "host path '~/x' must be relative to the root of the repository"),
