@@ -44,7 +44,12 @@ def list_(invocation: Invocation, all_: bool, form: str) -> None:
     rows = list(_rows(state, all_=all_))
     if form == "json":
         click.echo(as_json(rows))
-        return
+    else:
+        _show_rows(rows)
+    finish(succeeded=not state.damaged)
+
+
+def _show_rows(rows: Iterable[dict[str, Any]]) -> None:
     table = [_COLUMNS, *(_texts(row) for row in rows)]
     widths = [max(len(line[column]) for line in table) for column in range(len(_COLUMNS))]
     for line in table:

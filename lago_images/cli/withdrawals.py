@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from lago_images.cli.invocation import Invocation
+from lago_images.cli.invocation import Invocation, finish
 from lago_images.cli.repo import FORMAT, as_json, publishing_from
 from lago_images.console import clean
 from lago_images.repository.publishing import withdrawals
@@ -109,22 +109,26 @@ def _is_agreed(
 ) -> bool:
     """Show what would be done, and ask on a terminal; tell whether to go on.
 
-    Raises ``click.Abort`` when the person says no.
+    Ends the command when the person says no.
     """
     if form == "json":
         if dry_run:
             layers = [_plain(one) for one in affected.layers]
             click.echo(as_json({"target": _plain(affected.target), "layers": layers}))
         return not dry_run
-    asked = sys.stdin.isatty() and not yes
+    asked = _is_terminal() and not yes
     if dry_run or asked:
         click.echo(clean(f"to do: {what}"))
         end = "" if with_layers else ", and stays: --with-layers takes it too"
         for layer in affected.layers:
             click.echo(clean(f"{layer.name} ({layer.arch}) {layer.revision} contains it{end}"))
     if asked and not dry_run:
-        click.confirm("go on?", abort=True, err=True)
+        finish(succeeded=click.confirm("go on?", err=True))
     return not dry_run
+
+
+def _is_terminal() -> bool:
+    return sys.stdin.isatty()
 
 
 def _released(invocation: Invocation, publisher: Publisher) -> Released:

@@ -295,7 +295,7 @@ class _StandIn(NamedTuple):
     hint: str
 
 
-_LFS = _StandIn("Git LFS pointer", "git lfs pull (in CI, check out with lfs)")
+_LFS = _StandIn("Git LFS pointer", "git lfs pull; in CI, check out with lfs")
 _CRYPT = _StandIn("file locked by git-crypt", "git-crypt unlock")
 _STAND_INS = (_LFS, _CRYPT)
 

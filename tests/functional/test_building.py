@@ -684,11 +684,13 @@ def test_what_waits_for_room_ends_with_the_run(context, large, monkeypatch):
 def test_a_file_that_git_lfs_did_not_bring_is_planned_and_not_built(tmp_path):
     """Git's own filters stand in for git-lfs: the content in one clone, pointers in another."""
     repo = SpecsRepo.create(tmp_path / "specs")
-    pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 1\n"
+    content = repo.disk("disk.raw").read_bytes()
+    oid = hashlib.sha256(content).hexdigest()
+    pointer = "version https://git-lfs.github.com/spec/v1\n"
+    pointer += f"oid sha256:{oid}\nsize {len(content)}\n"
     clean = repo.write(".git/pointer", pointer)
     git(repo.root, "config", "filter.lfs.clean", f"cat > /dev/null; cat '{clean}'")
     repo.write(".gitattributes", "*.raw filter=lfs\n")
-    repo.disk("disk.raw")
     repo.spec("one", "simple:disk.raw")
     repo.commit()
     git(tmp_path, "clone", "-q", repo.root.as_uri(), "clone")

@@ -1,7 +1,7 @@
 """Builds and releases made by hand: small, complete, and as the real ones lie in a store."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -221,10 +221,13 @@ def publisher(store: Store, **changes: Any) -> Publisher:
     return Publisher(store=store, **{**values, **changes})
 
 
-def publish_by_hand(store: Store, *manifests: Manifest) -> None:
-    """Builds, each staged, copied and released as the next revision of its image."""
+def publish_by_hand(store: Store, *manifests: Manifest, bases: Sequence[Manifest] = ()) -> None:
+    """Builds, each staged, copied and released as the next revision of its image.
+
+    ``bases`` were published before, as revisions from 1 on.
+    """
     count: dict[tuple[str, str], int] = {}
-    released: dict[BuildKey, BaseBinding] = {}
+    released = {made.key: bound(made, number) for number, made in enumerate(bases, 1)}
     for number, made in enumerate(manifests):
         image = (made.name, made.arch)
         count[image] = count.get(image, 0) + 1

@@ -79,7 +79,7 @@ def test_what_git_crypt_has_locked_is_refused_as_a_pointer_is(root):
     assert many.endswith(
         "a file locked by git-crypt for 'files/deep/secret' and 1 more, not the file"
     )
-    assert caught.value.hint == "git lfs pull (in CI, check out with lfs); git-crypt unlock"
+    assert caught.value.hint == "git lfs pull; in CI, check out with lfs; git-crypt unlock"
 
 
 def test_what_is_no_pointer_is_left_alone(root, tmp_path):
