@@ -8,7 +8,7 @@ from lago_images.console import clean
 
 
 def render(entries: Iterable[Entry]) -> bytes:
-    """One test case an affected image; what failed has its error and last lines."""
+    """Return a test case for each affected image; a failed one has its error and last lines."""
     cases = list(entries)
     suite = Element("testsuite", name="images", tests=str(len(cases)))
     failures = skipped = 0
