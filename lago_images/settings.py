@@ -46,7 +46,8 @@ class Settings:
         base_url: Where clients find the repository; empty when that is not known.
         signing_key: ``file:PATH`` (or a bare path), ``env:VARIABLE`` or ``agent:FINGERPRINT``.
         single_writer: Allow a store that does not keep conditional writes.
-        promote: Release what a pull request built (``same-repository``), or ``never``.
+        promote: Release what a pull request built (``same-repository``), only what GitHub attests
+            that the pinned workflow built (``attested``), or ``never``.
         specs: The folder of the specs, without empty and ``.`` parts.
         jobs: How many chains are built side by side.
         boot_timeout: Seconds a boot test may take with KVM; four times that without.
@@ -82,7 +83,7 @@ class Settings:
 
 
 _AT_LINE = re.compile(r"\bat line (\d+)")
-_CHOICES = {"promote": ("same-repository", "never")}
+_CHOICES = {"promote": ("same-repository", "attested", "never")}
 _AT_LEAST = {
     "jobs": 1,
     "boot_timeout": 1,

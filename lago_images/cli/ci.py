@@ -2,12 +2,13 @@
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import click
 
-from lago_images.ci import environment
+from lago_images.building.model import Result
+from lago_images.ci import attestations, environment
 from lago_images.ci import environment as events
 from lago_images.ci.environment import BOT, Event
 from lago_images.ci.report import entries, junit
@@ -59,7 +60,7 @@ def plan(
 ) -> None:
     """What is affected and why. NAMEs are built whether affected or not."""
     ask = Ask(force=frozenset(names), everything=everything, stale_days=stale)
-    workspace = invocation.workspace()
+    workspace = invocation.judging_workspace()
     if form in _FAN_OUTS:
         plan_job.refuse_passing(workspace)
     plan = plan_job.plan(workspace, ask, scope=base)
@@ -141,10 +142,18 @@ def build(
     ended = build_job.build(workspace, plan, names)
     if folder is not None:
         results.write_folder(folder, ended)
+        _write_subjects(workspace.environ, folder, ended)
     show_results(workspace.console, ended)
     if not ended:
         click.echo("nothing to build: what was named is published, or waits to be")
     finish(succeeded=all(result.ok for result in ended))
+
+
+def _write_subjects(environ: Mapping[str, str], folder: Path, ended: Sequence[Result]) -> None:
+    """Write what GitHub's action is to attest, and the output that names the file."""
+    if text := attestations.subjects(ended):
+        replace(folder / attestations.FILE, text.encode())
+        environment.write(environ, {"subjects": str((folder / attestations.FILE).absolute())})
 
 
 @click.command()
@@ -158,7 +167,7 @@ def build(
 @click.pass_obj
 def publish(invocation: Invocation, plan_file: Path | None, folder: Path | None) -> None:
     """Release what was planned and built, render the repository, verify it."""
-    workspace = invocation.workspace()
+    workspace = invocation.judging_workspace()
     plan = _saved(plan_file) or plan_job.plan(workspace, Ask())
     ended = [] if folder is None else results.read_folder(folder)
     try:

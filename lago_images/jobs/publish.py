@@ -1,6 +1,6 @@
 """The job that makes builds public: release what was planned and built, render, check."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -78,7 +78,9 @@ def publish(
     """
     is_ancestor = work.git.is_ancestor if work.git else _no_ancestry
     with _publishing(work) as publisher:
-        job = _Job(publisher=publisher, made=made, is_ancestor=is_ancestor)
+        job = _Job(
+            publisher=publisher, made=made, is_ancestor=is_ancestor, objection=work.objection
+        )
         state = seen or read(work.store)
         if job.is_done(state):
             return PublicationOutcome(outcomes={}, missing=(), written=())
@@ -130,6 +132,7 @@ class _Job:
     publisher: Publisher
     made: Plan
     is_ancestor: IsAncestor
+    objection: Callable[[Manifest], str | None] | None = None
 
     @property
     def to_record(self) -> str | None:
@@ -153,6 +156,9 @@ class _Job:
         outcomes: dict[str, ReleaseOutcome] = {}
         failed: dict[str, str] = {}
         for image, manifest in builds:
+            if why := self.why_not(manifest, state):
+                failed[image.name] = why
+                continue
             try:
                 outcomes[image.name] = releasing.release(
                     self.publisher.store,
@@ -167,6 +173,13 @@ class _Job:
                 # A damaged build keeps no other image from being published.
                 failed[image.name] = error.message
         return outcomes, failed
+
+    def why_not(self, manifest: Manifest, state: State) -> str | None:
+        """Say why a build must not be made public; what is public already was judged then."""
+        history = state.history(manifest.name, manifest.arch)
+        if self.objection is None or any(each.build == manifest.build_id for each in history):
+            return None
+        return self.objection(manifest)
 
     def replaced(self, state: State) -> list[tuple[PlannedImage, Manifest]]:
         """Find what an older commit's publisher replaced, each with the build to release again."""
@@ -189,7 +202,7 @@ def _builds(
     state: State, work: Workspace, made: Plan, results: Iterable[Result]
 ) -> tuple[list[tuple[PlannedImage, Manifest]], tuple[str, ...]]:
     # Of builds that nobody released, this run's alone are to be released then.
-    others = work.settings.promote != "never"
+    others = work.promotes
     ended = {(result.name, result.arch): result for result in results}
     found, missing = [], []
     for image in made.images:
