@@ -11,7 +11,11 @@ from botocore import UNSIGNED
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
+from lago_images.console import Console
+from lago_images.errors import NotFoundError, StorageError
 from lago_images.repository.records import layout
+from lago_images.settings import Settings
+from lago_images.storage.open import open_store
 from tests.servers.model import Server
 from tests.support import policies
 
@@ -167,6 +171,30 @@ def test_everybody_reads_what_is_published_and_nothing_else(anybody, bucket):
     assert listed(anybody, bucket, ours("images/"))
     for prefix in ("", PREFIX, ours("builds/"), ours("state/"), "o"):
         assert refused(anybody.list_objects_v2, Bucket=bucket, Prefix=prefix)
+
+
+def test_a_forks_plan_reads_the_published_part(ceph20, bucket, tmp_path):
+    """Without credentials what is private is not asked for: a 403 would say nothing of it."""
+    keyless = {k: v for k, v in ceph20.environ.items() if "KEY" not in k}
+    store = open_store(
+        f"s3://{bucket}/{PREFIX}",
+        settings=Settings(folder=tmp_path),
+        environ=keyless,
+        console=Console(quiet=True),
+    )
+    assert [stat.key for stat in store.list("releases/")] == ["releases/debian-12/x86_64/1.json"]
+    assert store.get("releases/debian-12/x86_64/1.json").data
+    assert store.head(f"{COPY}manifest.json").size
+    for key in PRIVATE:
+        assert list(store.list(key.partition("/")[0] + "/")) == []
+        with pytest.raises(NotFoundError):
+            store.get(key)
+        with pytest.raises(NotFoundError):
+            store.head(key)
+    with pytest.raises(StorageError, match="without credentials"):
+        store.put("releases/debian-12/x86_64/9.json", b"{}", expected=None)
+    with pytest.raises(StorageError, match="without credentials"):
+        list(store.list("other"))
 
 
 def test_nobody_writes_without_a_key(anybody, bucket):
