@@ -1,17 +1,17 @@
-"""A store as everybody sees it: the published part, by a policy that lets them read no other.
+"""A store as somebody without credentials sees it, such as the plan of a fork's pull request.
 
-Somebody without credentials, as the plan of a fork's pull request is, gets 403 for staging and for
-caches, which is no absence. Neither is needed to plan: what waits there is not theirs to promote.
+Staging and caches may be the project's alone. What the store's policy keeps from everybody is not
+theirs to promote, and is no failure: a plan needs neither. Of all else a refusal says nothing.
 """
 
 from collections.abc import Iterator, Sequence
 
-from lago_images.errors import NotFoundError
+from lago_images.errors import KeylessError, NotFoundError
 from lago_images.storage.base import Blob, Stat, Store
 
 
 class PublicStore:
-    """A store without the keys that start with one of ``private``: for it, there are none."""
+    """A store that is empty below ``private`` where it refuses that to everybody."""
 
     def __init__(self, store: Store, *, private: tuple[str, ...]) -> None:
         """Wrap a store that is not written to."""
@@ -23,21 +23,27 @@ class PublicStore:
         return getattr(self._store, name)
 
     def list(self, prefix: str = "", *, marks: Sequence[str] = ()) -> Iterator[Stat]:
-        """List as ``base.Store`` does; what is private is not asked for."""
-        return (
-            iter(()) if prefix.startswith(self._private) else self._store.list(prefix, marks=marks)
-        )
+        """List as ``base.Store`` does; nothing where a private prefix is refused."""
+        try:
+            yield from self._store.list(prefix, marks=marks)
+        except KeylessError:
+            if not prefix.startswith(self._private):
+                raise
 
     def head(self, key: str) -> Stat:
         """Look as ``base.Store`` does; raises ``NotFoundError`` for what is private."""
-        self._refuse(key)
-        return self._store.head(key)
+        try:
+            return self._store.head(key)
+        except KeylessError as error:
+            raise self._missing(key, error) from error
 
     def get(self, key: str) -> Blob:
         """Read as ``base.Store`` does; raises ``NotFoundError`` for what is private."""
-        self._refuse(key)
-        return self._store.get(key)
+        try:
+            return self._store.get(key)
+        except KeylessError as error:
+            raise self._missing(key, error) from error
 
-    def _refuse(self, key: str) -> None:
-        if key.startswith(self._private):
-            raise NotFoundError(f"reading {key} of {self._store.url}: only its project may")
+    def _missing(self, key: str, error: KeylessError) -> KeylessError | NotFoundError:
+        private = key.startswith(self._private)
+        return NotFoundError(error.message, hint=error.hint) if private else error

