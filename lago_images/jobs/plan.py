@@ -34,7 +34,7 @@ def plan_and_state(work: Workspace, ask: Ask, *, scope: str | None = None) -> tu
     """See ``plan``; and what the repository held, which whoever publishes need not read again."""
     tree, state = tree_of(work), read(work.store)
     held = holdings(state)
-    promote = ask.promote and work.promotes
+    promote = ask.promote and work.is_promoting
     ask = replace(ask, promote=promote, promote_days=work.settings.grace_days)
     history = _history(work, tree, planner.suspects(tree, held, ask), held.commit, scope)
     now = work.clock()

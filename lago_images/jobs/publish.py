@@ -202,7 +202,7 @@ def _builds(
     state: State, work: Workspace, made: Plan, results: Iterable[Result]
 ) -> tuple[list[tuple[PlannedImage, Manifest]], tuple[str, ...]]:
     # Of builds that nobody released, this run's alone are to be released then.
-    others = work.promotes
+    others = work.is_promoting
     ended = {(result.name, result.arch): result for result in results}
     found, missing = [], []
     for image in made.images:

@@ -35,7 +35,7 @@ class Workspace(Context):
     objection: Callable[[Manifest], str | None] | None = None
 
     @property
-    def promotes(self) -> bool:
+    def is_promoting(self) -> bool:
         """Return whether builds of other runs may be released."""
         promote = self.settings.promote
         return promote == "same-repository" or (promote == "attested" and bool(self.objection))

@@ -24,7 +24,7 @@ from lago_images.storage.base import Store
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """Where builds are read: the repository, and how clients know it.
+    """The repository that builds are read from, and how clients know it.
 
     Attributes:
         store: None where the repository cannot be reached, and so is ``state``.
@@ -81,7 +81,7 @@ def _published(planned: PlannedImage, state: State) -> Manifest | None:
     history = state.history(planned.name, planned.arch)
     # The newest revision may be a withdrawal: an older release is what clients have then.
     then = standing(tuple(r for r in history if r.revision <= planned.revision))
-    return next((found for release in reversed(then) if (found := state.manifest(release))), None)
+    return next((made for release in reversed(then) if (made := state.manifest(release))), None)
 
 
 def _built(planned: PlannedImage, result: Result | None, state: State | None) -> Manifest | None:

@@ -23,7 +23,7 @@ def render(entries: Iterable[Entry]) -> bytes:
         if entry.outcome is ImageOutcome.SKIPPED:
             skipped += 1
             SubElement(case, "skipped", message=_xml(f"its base {_base(entry)} failed"))
-        elif not entry.good:
+        elif not entry.is_good:
             failures += 1
             _failure(case, entry)
     suite.set("failures", str(failures))

@@ -133,7 +133,7 @@ class Entry:
         return made if self.fate is None or made in _BAD else ImageOutcome.UNRELEASED
 
     @property
-    def good(self) -> bool:
+    def is_good(self) -> bool:
         return self.outcome not in _BAD
 
     @property
@@ -174,8 +174,8 @@ class Report:
         return f"<!-- lago-images-report:{self.identity} -->"
 
     @property
-    def good(self) -> bool:
-        return all(entry.good for entry in self.entries)
+    def is_good(self) -> bool:
+        return all(entry.is_good for entry in self.entries)
 
 
 def identity(name: str, repository: str) -> str:
@@ -199,7 +199,7 @@ def render(report: Report, *, limit: int = LIMIT) -> str:
     footer = _footer(report)
     bad: list[str] = []
     for tail in _TAILS:
-        bad = [_failure(entry, tail) for entry in report.entries if not entry.good]
+        bad = [_failure(entry, tail) for entry in report.entries if not entry.is_good]
         if sum(_bytes(part) + 1 for part in bad) + _bytes(head) + _bytes(footer) <= limit:
             break
     packages = [part for entry in report.entries if (part := _packages(entry))]
@@ -230,7 +230,7 @@ def chain_states(report: Report) -> Mapping[str, tuple[bool, str]]:
         members = [entries[name] for name in chain if name in entries]
         if members:
             ended = ", ".join(f"{e.planned.name} {e.outcome}" for e in members)
-            states[prefix + chain[0]] = (all(e.good for e in members), ended)
+            states[prefix + chain[0]] = (all(e.is_good for e in members), ended)
     if len(states) <= MOST_STATUSES:
         return states
     bad = [name for name, (good, _) in states.items() if not good]
@@ -257,7 +257,7 @@ def _images(entries: Sequence[Entry], room: int) -> str:
     heads = ("Image", "What", "Why", "Time", "Size", "Packages", "Boot test", "Log")
     lines = table(heads, [_row(entry) for entry in entries])
     if sum(map(_bytes, lines)) + len(lines) > room:
-        lines = table(heads, [_row(entry) for entry in sorted(entries, key=lambda e: e.good)])
+        lines = table(heads, [_row(entry) for entry in sorted(entries, key=lambda e: e.is_good)])
         shown, used = 0, 0
         while used + _bytes(lines[shown]) + 1 <= room:
             used += _bytes(lines[shown]) + 1
@@ -271,7 +271,7 @@ def _images(entries: Sequence[Entry], room: int) -> str:
 
 
 def _row(entry: Entry) -> tuple[str, ...]:
-    mark = "✅" if entry.good else "❌"
+    mark = "✅" if entry.is_good else "❌"
     return (
         code(entry.planned.name),
         f"{mark} {entry.outcome}",

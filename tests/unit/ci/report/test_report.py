@@ -138,7 +138,7 @@ def test_what_was_not_built_is_told_before_it_was_not_released():
 def test_a_lost_result_is_a_failure():
     lost = entry(result=None, after=None, changes=None)
     assert lost.outcome is ImageOutcome.MISSING
-    assert not report(lost).good
+    assert not report(lost).is_good
     assert "ended without a result" in render(report(lost))
 
 
