@@ -135,6 +135,10 @@ class UnsafeStoreError(StorageError):
     """The store does not keep conditional writes."""
 
 
+class KeylessError(StorageError):
+    """The store refuses this to who has no credentials."""
+
+
 class RepositoryError(Error):
     """The repository's content is not what it must be."""
 

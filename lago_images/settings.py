@@ -46,7 +46,8 @@ class Settings:
         base_url: Where clients find the repository; empty when that is not known.
         signing_key: ``file:PATH`` (or a bare path), ``env:VARIABLE`` or ``agent:FINGERPRINT``.
         single_writer: Allow a store that does not keep conditional writes.
-        promote: Release what a pull request built (``same-repository``), or ``never``.
+        promote: Release what a pull request built (``same-repository``), only what GitHub attests
+            that the pinned workflow built (``attested``), or ``never``.
         branch: The branch that is published; empty for the CI's, else the remote's default.
         specs: The folder of the specs, without empty and ``.`` parts.
         jobs: How many chains are built side by side.
@@ -84,7 +85,7 @@ class Settings:
 
 
 _AT_LINE = re.compile(r"\bat line (\d+)")
-_CHOICES = {"promote": ("same-repository", "never")}
+_CHOICES = {"promote": ("same-repository", "attested", "never")}
 _AT_LEAST = {
     "jobs": 1,
     "boot_timeout": 1,

@@ -1,16 +1,18 @@
 """``ci plan``, ``build``, ``publish``, ``rebuild`` and ``report``."""
 
+import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import click
 
-from lago_images.ci import environment
+from lago_images.building.model import Result
+from lago_images.ci import attestations, environment
 from lago_images.ci import environment as events
-from lago_images.ci.environment import BOT, Event, Target
+from lago_images.ci.environment import BOT, Event
 from lago_images.ci.report import entries, junit
-from lago_images.ci.report.markdown import Report, chain_states, marker, render
+from lago_images.ci.report.markdown import SUMMARY_LIMIT, Report, identity, render
 from lago_images.cli.invocation import Invocation, finish
 from lago_images.cli.output import (
     allow_dirty,
@@ -18,7 +20,6 @@ from lago_images.cli.output import (
     show_publication,
     show_results,
 )
-from lago_images.console import Console
 from lago_images.errors import Error
 from lago_images.host.atomic import replace
 from lago_images.jobs import build as build_job
@@ -41,7 +42,6 @@ _FORMATS = {
 _FAN_OUTS = ("github", "jenkins")
 _FILE = click.Path(path_type=Path, dir_okay=False)
 _FOLDER = click.Path(path_type=Path, file_okay=False)
-_SUMMARY_LIMIT = 900_000
 
 
 @click.command()
@@ -65,7 +65,7 @@ def plan(
 ) -> None:
     """What is affected and why. NAMEs are built whether affected or not."""
     ask = Ask(force=frozenset(names), everything=everything, stale_days=stale)
-    workspace = invocation.workspace()
+    workspace = invocation.judging_workspace()
     if form in _FAN_OUTS:
         plan_job.refuse_passing(workspace)
     plan = plan_job.plan(workspace, ask, scope=base)
@@ -166,10 +166,18 @@ def build(
     ended = build_job.build(workspace, plan, names)
     if folder is not None:
         results.write_folder(folder, ended)
+        _write_subjects(workspace.environ, folder, ended)
     show_results(workspace.console, ended)
     if not ended:
         click.echo("nothing to build: what was named is published, or waits to be")
     finish(succeeded=all(result.ok for result in ended))
+
+
+def _write_subjects(environ: Mapping[str, str], folder: Path, ended: Sequence[Result]) -> None:
+    """Write what GitHub's action is to attest, and the output that names the file."""
+    if text := attestations.subjects(ended):
+        replace(folder / attestations.FILE, text.encode())
+        environment.write(environ, {"subjects": str((folder / attestations.FILE).absolute())})
 
 
 @click.command()
@@ -191,7 +199,7 @@ def publish(
     allow_dirty: bool,
 ) -> None:
     """Release what was planned and built, render the repository, verify it."""
-    workspace = invocation.workspace()
+    workspace = invocation.judging_workspace()
     plan = _saved(plan_file, plan_sha256) or plan_job.plan(workspace, Ask())
     plan_job.refuse_dirty(workspace, plan, allow=allow_dirty)
     ended = [] if folder is None else results.read_folder(folder)
@@ -257,7 +265,7 @@ def rebuild(
     "--publication",
     "ended",
     type=click.Choice(["success", "failure", "cancelled", "skipped"]),
-    help="How the job that publishes ended, should it not have told so itself.",
+    help="How the job that publishes ended, where it left no record.",
 )
 @click.option("--author", default=BOT, show_default=True, help="Whose comment is updated.")
 @click.pass_obj
@@ -269,18 +277,15 @@ def report(
     ended: str | None,
     author: str,
 ) -> None:
-    """Tell how the images fared: on the pull request, in the step summary, else here.
+    """Report the images' outcomes: on the pull request, in the step summary, else here.
 
     Uses what GitHub Actions sets (GITHUB_REPOSITORY, GITHUB_EVENT_PATH, …) or Jenkins (CHANGE_URL,
     BUILD_URL), and GITHUB_TOKEN.
     """
     environ, settings = invocation.environ, invocation.settings
-    event = events.read(environ)
-    store, plan = invocation.store(), formats.load(plan_file)
-    source = entries.Source(
-        store=store,
-        state=survey(store),
-        base_url=settings.base_url,
+    event, plan = events.read(environ), formats.load(plan_file)
+    source = dataclasses.replace(
+        _source(invocation),
         run=event.run,
         aside=folder / "repository",
         fates=_fates(event, plan, folder, ended),
@@ -288,17 +293,38 @@ def report(
     report = Report(
         plan=plan,
         entries=entries.entries(plan, results.read_folder(folder), source),
-        marker=marker(settings.name or settings.repository),
+        identity=identity(settings.name, settings.repository),
         run=event.run,
     )
     if junit_file is not None:
         replace(junit_file, junit.render(report.entries))
-    shown = environment.summarise(environ, render(report, limit=_SUMMARY_LIMIT))
+    shown = environment.summarise(environ, render(report, limit=SUMMARY_LIMIT))
     token = environ.get("GITHUB_TOKEN", "")
-    if event.target is not None and token:
-        shown = _post(invocation.console, report, event.target, token, author) or shown
-    if not shown:
+    if event.target is None or not token:
+        if not shown:
+            click.echo(render(report))
+        return
+    # PyGithub takes long to import, and no other command needs it.
+    from lago_images.ci.report import notices  # noqa: PLC0415
+
+    posted = notices.post(invocation.console, report, event.target, token, author=author)
+    if not (shown or posted.commented):
         click.echo(render(report))
+    for error in posted.failures[1:]:
+        invocation.console.error(error.message)
+    if posted.failures:
+        raise posted.failures[0]
+
+
+def _source(invocation: Invocation) -> entries.Source:
+    """Read the repository for a report; the source is empty where it cannot be read."""
+    try:
+        store = invocation.store()
+        state = survey(store)
+    except Error as error:
+        invocation.console.warn(f"{error.message}: sizes and packages are left out of the report")
+        return entries.Source(store=None, state=None)
+    return entries.Source(store=store, state=state, base_url=entries.published_url(store))
 
 
 def _fates(event: Event, plan: Plan, folder: Path, ended: str | None) -> Mapping[str, Fate] | None:
@@ -307,32 +333,6 @@ def _fates(event: Event, plan: Plan, folder: Path, ended: str | None) -> Mapping
         return None
     fates = publication.read(folder, plan)
     if fates is None and ended in {"failure", "cancelled"}:
-        why = "the publication ended without telling how"
+        why = "the publication ended without a record"
         fates = {fate.name: fate for fate in publication.stopped(plan, why)}
     return fates
-
-
-def _post(console: Console, report: Report, target: Target, token: str, author: str) -> bool:
-    """Post what the token permits to GitHub; return whether a comment was written."""
-    # PyGithub takes long to import, and no other command needs it.
-    from lago_images.ci.github import NotPermittedError, Reporter  # noqa: PLC0415
-
-    reporter = Reporter(target, token, author=author)
-    commented = False
-    try:
-        if target.pull_request is not None:
-            try:
-                url = reporter.comment(report.marker, render(report))
-            except NotPermittedError as error:
-                console.info(f"{error.message}: the report is in the step summary only")
-            else:
-                commented = True
-                console.info(f"reported at {url}")
-        if report.entries:
-            try:
-                reporter.statuses(chain_states(report), report.run)
-            except NotPermittedError as error:
-                console.info(f"{error.message}: none is set")
-    finally:
-        reporter.close()
-    return commented

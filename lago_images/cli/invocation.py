@@ -83,6 +83,18 @@ class Invocation:
             console=self.console,
         )
 
+    def judging_workspace(self) -> "Workspace":
+        """Make a workspace that asks GitHub who made a build, where settings say ``attested``.
+
+        Raises ``UsageError`` where that cannot be asked.
+        """
+        workspace = self.workspace()
+        if workspace.settings.promote != "attested":
+            return workspace
+        from lago_images.ci import attestations  # noqa: PLC0415
+
+        return replace(workspace, objection=attestations.judge(self.environ))
+
     def workspace(self, *, logs: Path | None = None, aside: Path | None = None) -> "Workspace":
         """Make the one value that plan, build and publish are handed.
 

@@ -10,8 +10,9 @@ from lago_images.planning import plan as planner
 from lago_images.planning.history import Ask, History, gather
 from lago_images.planning.holdings import holdings
 from lago_images.planning.line import published_branch
-from lago_images.planning.model import Plan, Tree
+from lago_images.planning.model import Action, Plan, Tree
 from lago_images.planning.tree import prefixes, read_tree
+from lago_images.repository.records.layout import BuildKey
 from lago_images.repository.records.state import State, survey
 from lago_images.settings import FILE
 
@@ -39,10 +40,28 @@ def plan_and_state(work: Workspace, ask: Ask, *, scope: str | None = None) -> tu
     for what in state.damaged.values():
         work.console.warn(what)
     held = holdings(state)
-    promote = ask.promote and work.settings.promote != "never"
+    promote = ask.promote and work.is_promoting
     ask = replace(ask, promote=promote, promote_days=work.settings.grace_days)
     history = _history(work, tree, planner.suspects(tree, held, ask), held.commit, scope)
-    return planner.make(tree, held, history, ask, work.clock()), state
+    now = work.clock()
+    made = planner.make(tree, held, history, ask, now)
+    while refused := _refused(work, made, state):
+        held = held.without(refused)
+        made = planner.make(tree, held, history, ask, now)
+    return made, state
+
+
+def _refused(work: Workspace, made: Plan, state: State) -> frozenset[str]:
+    """Return the builds that a plan promotes although nothing says who built them."""
+    refused = set()
+    for image in made.images:
+        if work.objection is None or image.action is not Action.PROMOTE or not image.promote:
+            continue
+        key = BuildKey(name=image.name, arch=image.arch, build_id=image.promote)
+        if why := work.objection(state.staged[key]):
+            work.console.warn(f"{why}: {image.name} is built again")
+            refused.add(image.promote)
+    return frozenset(refused)
 
 
 def refuse_dirty(work: Workspace, made: Plan, *, allow: bool) -> None:

@@ -1,6 +1,6 @@
 """The job that makes builds public: release what was planned and built, render, check."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -79,7 +79,9 @@ def publish(
     """
     is_ancestor = work.git.is_ancestor if work.git else _no_ancestry
     with _publishing(work) as publisher:
-        job = _Job(publisher=publisher, made=made, is_ancestor=is_ancestor)
+        job = _Job(
+            publisher=publisher, made=made, is_ancestor=is_ancestor, objection=work.objection
+        )
         state = seen or survey(work.store)
         if job.is_done(state):
             return PublicationOutcome(outcomes={}, missing=(), written=())
@@ -132,6 +134,7 @@ class _Job:
     publisher: Publisher
     made: Plan
     is_ancestor: IsAncestor
+    objection: Callable[[Manifest], str | None] | None = None
 
     @property
     def to_record(self) -> str | None:
@@ -156,6 +159,9 @@ class _Job:
         failed: dict[str, str] = {}
         store, commit = self.publisher.store, self.made.head or NO_COMMIT
         for image, build in builds:
+            if why := self.why_not(build):
+                failed[image.name] = why
+                continue
             decision = Decision(
                 released=self.publisher.author.of(commit, dirty=self.made.dirty),
                 known_revision=image.revision,
@@ -172,6 +178,12 @@ class _Job:
                 # A damaged build keeps no other image from being published.
                 failed[image.name] = error.message
         return outcomes, failed
+
+    def why_not(self, build: Judged | Release) -> str | None:
+        """Say why a build must not be made public; what is public already was judged then."""
+        if self.objection is None or isinstance(build, Release):
+            return None
+        return self.objection(build.manifest)
 
     def replaced(self, state: State) -> list[tuple[PlannedImage, Release]]:
         """Find what an older commit's publisher replaced, each with what to release again."""
@@ -201,7 +213,7 @@ def _builds(
 ) -> tuple[list[tuple[PlannedImage, Judged | Release]], tuple[str, ...]]:
     """Find the build of each image that is to be released, a base before its layers."""
     # Of builds that nobody released, this run's alone are to be released then.
-    others = work.settings.promote != "never"
+    others = work.is_promoting
     ended = {(result.name, result.arch): result for result in results}
     places = {name: number for chain in made.chains for number, name in enumerate(chain)}
     builds: list[tuple[PlannedImage, Judged | Release]] = []

@@ -4,7 +4,7 @@ How a publication ended, as JSON: what the job that publishes tells the one that
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -113,6 +113,25 @@ def write_folder(folder: Path, results: Iterable[Result]) -> None:
         atomic.replace(folder / f"{result.name}.results.json", dump([result]))
 
 
+# A guest may write one line without an end: reports show the last lines of a failure, logs all.
+_LONGEST_LINE = 1000
+_LARGEST_TAIL = 16 * 1024
+
+
+def bounded(tail: Sequence[str]) -> list[str]:
+    """Return the last lines of a tail that make at most 16 KiB, each of at most 1000 characters."""
+    lines: list[str] = []
+    room = _LARGEST_TAIL
+    for line in reversed(tail):
+        text = whole(line)
+        short = text if len(text) <= _LONGEST_LINE else text[: _LONGEST_LINE - 1] + "…"
+        room -= len(short.encode()) + 1
+        if room < 0:
+            break
+        lines.append(short)
+    return lines[::-1]
+
+
 def _plain(result: Result) -> dict[str, Any]:
     manifest = result.manifest
     return {
@@ -122,8 +141,8 @@ def _plain(result: Result) -> dict[str, Any]:
         "manifest_sha256": result.manifest_sha256,
         "seconds": round(result.seconds, 3),
         "step": result.step,
-        "error": whole(result.error),
-        "tail": [whole(line) for line in result.tail],
+        "error": whole(result.error)[:_LARGEST_TAIL],
+        "tail": bounded(result.tail),
         "skipped": result.skipped,
         "log": None if result.log is None else result.log.name,
     }

@@ -5,8 +5,8 @@ What a plan is decided from, besides the specs: the repository's state and git's
 Asks git about the commits behind a plan, once.
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Container, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from types import MappingProxyType
 
@@ -100,6 +100,16 @@ class Holdings:
 
     images: Mapping[ImageId, ImageHoldings] = field(default_factory=lambda: MappingProxyType({}))
     commit: str | None = None
+
+    def without(self, builds: Container[str]) -> "Holdings":
+        """Return the same without these waiting builds."""
+        images = {
+            image: replace(
+                held, waiting=tuple(each for each in held.waiting if each.build not in builds)
+            )
+            for image, held in self.images.items()
+        }
+        return replace(self, images=images)
 
 
 class Relation(StrEnum):

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 from urllib.parse import unquote, urlsplit
 
 from lago_images.console import Console
@@ -11,6 +11,7 @@ from lago_images.errors import UsageError
 from lago_images.settings import Settings
 from lago_images.storage.base import Store
 from lago_images.storage.directory.store import DirectoryStore
+from lago_images.storage.public import PublicStore
 
 if TYPE_CHECKING:
     from lago_images.storage.s3.store import S3Store
@@ -44,7 +45,8 @@ def open_store(
         case "file":
             return DirectoryStore(path=_file(url))
         case "s3":
-            store = _s3(url, settings, environ)
+            s3 = _s3(url, settings, environ)
+            store = s3 if not s3.bucket.anonymous else _public(s3)
         case "http" | "https":
             raise UsageError(
                 f"{url}: a repository cannot be written over HTTP",
@@ -56,6 +58,10 @@ def open_store(
     if settings.single_writer:
         console.warn(f"single-writer is set: nothing else may write to {store.url} meanwhile")
     return store
+
+
+def _public(store: Store) -> Store:
+    return cast("Store", PublicStore(store, private=("builds/", "state/")))
 
 
 def from_folder(url: str, folder: Path) -> str:

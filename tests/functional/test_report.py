@@ -65,7 +65,42 @@ def test_a_build_in_the_repository_is_compared_with_the_published_one(repo, tmp_
     (tmp_path / "public" / key.packages).write_bytes(AFTER)
     row, shown = cells(repo)
     check(row, shown)
-    assert row[7] == f'<a href="{URL}/{key.log}">log</a>'
+    # It waits to be released, and its log with it.
+    assert row[7] == '<a href="https://ci.example/run/1">log</a>'
+
+
+def test_a_link_is_the_published_repositorys_and_no_pull_requests(repo, tmp_path):
+    """The settings are the pull request's own, and the comment is signed by our token."""
+    evil = {"LAGO_IMAGES_BASE_URL": "https://evil.example/"}
+    store = DirectoryStore(path=tmp_path / "public")
+    key = handmade.put_build(
+        store, handmade.manifest(build_id="build-2", fingerprint="sha256:f2", packages=3)
+    )
+    handmade.put_release(store, handmade.release(2, "build-2", fingerprint="sha256:f2"))
+    assert repo.run("repo", "refresh").code == 0
+    assert "evil" not in repo.run("ci", "report", environ=evil).out
+    assert f'href="{URL}/{key.log}"' in rendered(repo.run("ci", "report", environ=evil).out)
+    # A repository that has published no file of its own gets no link to it.
+    (tmp_path / "public/repo.metadata").unlink()
+    row, _ = cells(repo)
+    assert row[7] == '<a href="https://ci.example/run/1">log</a>'
+
+
+def test_without_the_repository_there_is_a_report_without_sizes(repo, tmp_path):
+    """The plan and the results are here: a report needs nothing that may just have failed."""
+    environ = {
+        "LAGO_IMAGES_REPOSITORY": "s3://bucket/prefix",
+        "AWS_ENDPOINT_URL_S3": "http://127.0.0.1:1",
+        "AWS_ACCESS_KEY_ID": "k",
+        "AWS_SECRET_ACCESS_KEY": "s",
+        "AWS_MAX_ATTEMPTS": "1",
+        "GITHUB_STEP_SUMMARY": str(tmp_path / "summary.md"),
+    }
+    ran = repo.run("ci", "report", "--junit", "junit.xml", environ=environ)
+    assert ran.code == 0, ran.err
+    assert "sizes and packages are left out of the report" in ran.err
+    assert "1 image affected: 1 built." in (tmp_path / "summary.md").read_text()
+    assert 'tests="1" failures="0"' in (repo.root / "junit.xml").read_text()
 
 
 def test_after_a_withdrawal_the_release_that_clients_have_is_compared(repo, tmp_path):

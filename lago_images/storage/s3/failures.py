@@ -29,7 +29,7 @@ from botocore.parsers import ResponseParserError
 from urllib3.exceptions import HTTPError
 
 from lago_images.console import clean
-from lago_images.errors import Error, NotFoundError, StorageError
+from lago_images.errors import Error, KeylessError, NotFoundError, StorageError
 from lago_images.host.retry import asked_pause
 
 # What boto3 raises of its own; ``request`` makes one of these of all else.
@@ -161,7 +161,7 @@ def translate(error: Exception, *, doing: str, where: str, anonymous: bool = Fal
     """
     if anonymous and status_of(error) in _REFUSED:
         text = f"{doing} in {where}: the store refuses this without credentials"
-        return StorageError(text, hint=_NO_KEYS_HINT)
+        return KeylessError(text, hint=_NO_KEYS_HINT)
     if isinstance(error, ClientError):
         return _refusal(error, doing, where)
     what = " ".join(str(error).split())

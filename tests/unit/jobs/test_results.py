@@ -152,3 +152,15 @@ def test_a_manifest_cannot_name_another_place(field):
 def test_another_document_is_refused(data):
     with pytest.raises(RepositoryError):
         results.load(data, "x")
+
+
+def test_of_a_guest_that_writes_one_endless_line_its_end_is_kept():
+    """What a job writes is read by others, and 8 MB of it were."""
+    endless = failed("a", tail=("first", "x" * 8_000_000, *("━" * 2000 for _ in range(99))))
+    data = results.dump([endless])
+    assert len(data) < 64 * 1024
+    [again] = results.load(data, "a.results.json")
+    assert again.tail
+    assert set(again.tail) == {"━" * 999 + "…"}
+    [short] = results.load(results.dump([failed("a", tail=("x" * 8_000_000,))]), "a.results.json")
+    assert short.tail == ("x" * 999 + "…",)
