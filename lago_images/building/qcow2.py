@@ -1,4 +1,4 @@
-"""A disk that was worked on becomes one that can be published: qcow2, compact, on its own."""
+"""Make a disk that was worked on one that can be published: qcow2, compact, on its own."""
 
 import json
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ _LOOSE = 0.05
 
 
 def standalone(disk: Path, fmt: str, target: Path, runner: Runner) -> int:
-    """Make the finished disk at ``target``; the disk that was worked on is gone afterwards.
+    """Make the finished disk at ``target``; the disk that was worked on is removed.
 
     A compact qcow2 that stands on nothing is only renamed.
 
@@ -38,7 +38,7 @@ def standalone(disk: Path, fmt: str, target: Path, runner: Runner) -> int:
 
 
 def virtual_size(disk: Path, runner: Runner) -> int:
-    """Bytes a guest sees of a finished disk, which must stand on nothing else.
+    """Return the bytes a guest sees of a finished disk, which must stand on nothing else.
 
     Raises:
         BuildError: It has a backing file or an external data file. lago would read a file of
@@ -49,11 +49,11 @@ def virtual_size(disk: Path, runner: Runner) -> int:
 
 
 def info(disk: Path, fmt: str, runner: Runner, *, doing: str) -> Mapping[str, Any]:
-    """What ``qemu-img info`` tells of a disk file; what it stands on is not opened.
+    """Return ``qemu-img info`` of a disk file; its backing file is not opened.
 
     Args:
         disk: The file.
-        fmt: Its format. Told to qemu-img, which would else believe what a guest may have written
+        fmt: Its format. Passed to qemu-img, which would else believe what a guest may have written
             to the start of a raw disk.
         runner: Starts qemu-img.
         doing: What it is asked for, for messages.

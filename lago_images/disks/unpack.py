@@ -1,4 +1,4 @@
-"""A disk file from what a base comes in: plain, xz or gzip, told by its content."""
+"""Unpack a base's disk file: plain, xz or gzip, recognised by its content."""
 
 import hashlib
 import struct
@@ -54,7 +54,7 @@ def unpack(
     """Write the disk in ``source`` to ``target``; one pass, holes stay holes.
 
     Args:
-        source: Plain, xz or gzip; told by its first bytes.
+        source: Plain, xz or gzip, by its first bytes.
         target: The new file; removed again on failure.
         expected: Of ``source`` as it is.
         what: The source's name, for messages.
@@ -86,7 +86,7 @@ def unpack(
 
 
 def disk_format(disk: Path, what: str) -> str:
-    """``qcow2`` or ``raw``, from the file's header alone.
+    """Return ``qcow2`` or ``raw``, from the file's header alone.
 
     No tool opens the file before this: a qcow2's header may name any file of this host, which
     the tool would then read.

@@ -1,4 +1,4 @@
-"""The virt-builder commands a spec may use, and what each one reads from the host.
+"""List the virt-builder commands a spec may use, and what each one reads from the host.
 
 From ``virt-builder --long-options``, ``virt-customize --long-options`` and virt-customize(1) of
 guestfs-tools 1.48; a test holds the tables against the installed programs.
@@ -11,7 +11,7 @@ from types import MappingProxyType
 
 
 class Form(Enum):
-    """What a command's argument must look like."""
+    """The form of a command's argument."""
 
     NONE = auto()
     TEXT = auto()
@@ -20,7 +20,7 @@ class Form(Enum):
 
 
 class Reads(Enum):
-    """Which part of a command's argument names something on the host."""
+    """The part of a command's argument that names something on the host."""
 
     NOTHING = auto()
     FILE = auto()  # all of it, a file
@@ -32,7 +32,7 @@ class Reads(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """One command; ``shape`` is its argument as the manual writes it."""
+    """A command; ``shape`` is its argument as the manual writes it."""
 
     form: Form = Form.TEXT
     shape: str = ""

@@ -1,4 +1,4 @@
-"""Reading a folder of specs, and checking them against each other and the files they use.
+"""Read a folder of specs, and check them against each other and the files they use.
 
 Every regular file directly in the folder is a spec, but for hidden ones, those that editors and
 git leave behind (``*~ *.bak *.orig *.rej *.swp #*#``) and ``README*``. Sub-folders hold the files
@@ -34,7 +34,7 @@ _LARGEST = 1 << 20
 
 
 class Found(NamedTuple):
-    """What a folder of specs holds: specs by name, all problems, and how many files were read."""
+    """The content of a folder of specs: by name, with all problems, and the number of files."""
 
     specs: dict[str, Spec]
     problems: list[Problem]

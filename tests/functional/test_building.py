@@ -532,7 +532,7 @@ def test_after_sigkill_the_next_run_cleans_up_and_builds(context):
 
 _SENDING = """
 import sys, time
-from lago_images.building import delivery
+from lago_images.building import upload
 from tests.functional.test_building import ask, run_alone, spec
 
 def begun(chunks, children):
@@ -540,7 +540,7 @@ def begun(chunks, children):
     print("sending", flush=True)
     time.sleep(60)
 
-delivery._until_over = begun
+upload._until_over = begun
 run_alone(sys.argv[1], [ask(spec("one", "simple:one.img"))])
 """
 
@@ -668,7 +668,7 @@ def test_chains_that_fit_alone_and_not_together_are_built_one_after_the_other(co
     results = build_chains(large, counting, accel=EMULATED, jobs=3)
     assert all(result.ok for result in results), results
     assert most == [1, 1, 1]
-    assert "waits for room" in context.console.stream.getvalue()
+    assert "waits for disk space" in context.console.stream.getvalue()
 
 
 def test_what_waits_for_room_ends_with_the_run(context, large, monkeypatch):

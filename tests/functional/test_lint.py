@@ -31,7 +31,7 @@ def test_every_problem_of_every_spec(repo):
         "image-specs/a:8: unknown command 'instal'; did you mean 'install'?",
         "image-specs/a:9: unknown property 'vesion'; did you mean 'version'?",
         (
-            "image-specs/b:2: host path 'disk.img' is not there (paths start at the root of the "
+            "image-specs/b:2: host path 'disk.img' is missing (paths start at the root of the "
             "repository)"
         ),
         "image-specs/b:8: host path '/etc/passwd' must be relative to the root of the repository",

@@ -78,7 +78,7 @@ def test_it_starts_on_a_larger_disk_and_uses_all_of_it(debian12, tmp_path):
     with Runner().started(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as qemu:
         agent = Agent(send=qemu.stdin.fileno(), receive=qemu.stdout.fileno(), clock=time.monotonic)
         deadline = time.monotonic() + 480
-        while not agent.answers():
+        while not agent.is_answering():
             assert qemu.poll() is None, console.read_text(errors="replace")
             assert time.monotonic() < deadline, console.read_text(errors="replace")
         agent.settle(timeout=60)

@@ -1,4 +1,4 @@
-"""``layer:`` bases: another image of this repository."""
+"""Prepare ``layer:`` bases: another image of this repository."""
 
 import tempfile
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ LAYERS = "layers"
 def prepare(
     spec: Spec, base: LayerBase, workdir: Path, context: Context, runner: Runner
 ) -> Prepared:
-    """A copy of the base image's disk, that stands on its own.
+    """Copy the base image's disk to one that stands on its own.
 
     Args:
         spec: The layer.

@@ -1,6 +1,4 @@
-"""virt-builder's template sources: which there are, and what their signed indexes say.
-
-``libguestfs:`` bases: virt-builder's templates.
+"""Prepare ``libguestfs:`` bases: virt-builder's templates, from signed indexes.
 
 virt-builder itself would start an appliance to hand out a template, before anything is customised.
 The signed index has all that is needed to do without: the file's name and its checksum.
@@ -47,7 +45,7 @@ class Template:
 
 
 def configured(settings: Settings, environ: Mapping[str, str]) -> tuple[TemplateSource, ...]:
-    """The sources that the settings name, or else those that virt-builder itself uses here."""
+    """Return the sources that the settings name, or else those of virt-builder here."""
     return settings.template_sources or _own(environ)
 
 
@@ -60,7 +58,7 @@ def find(
     environ: Mapping[str, str],
     runner: Runner,
 ) -> Template:
-    """The template of a name or alias, in the first source that has it.
+    """Find the template of a name or alias, in the first source that has it.
 
     Args:
         name: virt-builder's name for it.
@@ -93,7 +91,7 @@ def find(
 
 
 def _own(environ: Mapping[str, str]) -> tuple[TemplateSource, ...]:
-    """The sources in virt-builder's configuration (virt-builder(1), SOURCES OF TEMPLATES)."""
+    """Return those of virt-builder's configuration (virt-builder(1), SOURCES OF TEMPLATES)."""
     config = environ.get("XDG_CONFIG_HOME") or str(Path(environ.get("HOME", "/")) / ".config")
     system = environ.get("VIRT_BUILDER_DIRS", "").split(":")
     roots = [Path(config) / "virt-builder"]
@@ -202,10 +200,10 @@ _SHA512 = re.compile(r"[0-9a-f]{128}")
 
 
 def prepare(spec: Spec, workdir: Path, context: Context, runner: Runner) -> Prepared:
-    """The unmodified disk of a template, checked against its signed index.
+    """Fetch the unmodified disk of a template, checked against its signed index.
 
     Raises:
-        BuildError: No source has the template, or it could not be had.
+        BuildError: No source has the template, or it could not be fetched.
         SigningError: An index is not signed as it must be.
     """
     found = find(
@@ -223,7 +221,7 @@ def prepare(spec: Spec, workdir: Path, context: Context, runner: Runner) -> Prep
     if found.url.startswith("file://"):
         source = Path(unquote(urlsplit(found.url).path))
         if not source.is_file():
-            raise BuildError(f"the template {found.url} is not there")
+            raise BuildError(f"the template {found.url} is missing")
         unpack(source, disk, expected=checksum, what=found.url)
     else:
         fetch(found.url, checksum, disk, context)
@@ -233,7 +231,7 @@ def prepare(spec: Spec, workdir: Path, context: Context, runner: Runner) -> Prep
 
 
 def _refuse_elsewhere(found: Template) -> None:
-    """A template lies beside or below its index, and not on this host's disk by surprise."""
+    """Refuse a template that lies neither beside nor below its index: it might be of this host."""
     if not found.url.startswith(found.source.rpartition("/")[0] + "/"):
         raise BuildError(f"{found.source} names a template elsewhere, neither beside nor below it")
 

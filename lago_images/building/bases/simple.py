@@ -1,4 +1,4 @@
-"""``simple:`` bases: a disk at a URL, or in the repository."""
+"""Prepare ``simple:`` bases: a disk at a URL, or in the repository."""
 
 from pathlib import Path
 
@@ -22,7 +22,7 @@ def prepare(spec: Spec, workdir: Path, context: Context, runner: Runner) -> Prep
 
     Raises:
         SpecError: A URL without a checksum, or a path outside the repository.
-        BuildError: The disk could not be had, is damaged, or depends on another file.
+        BuildError: The disk could not be fetched, is damaged, or depends on another file.
     """
     checksum = _checksum(spec)
     disk = workdir / "base.disk"

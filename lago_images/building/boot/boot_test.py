@@ -1,4 +1,4 @@
-"""The boot test: a finished disk is started from an overlay until its guest agent answers."""
+"""Start a finished disk from an overlay until its guest agent answers: the boot test."""
 
 import os
 import re
@@ -38,12 +38,12 @@ _DEAD = re.compile(
 # then never does again, with the same disk that boots the next time.
 _LOCKED_UP = b"BUG: soft lockup"
 # Else QEMU pauses the guest when the overlay has no room to grow, and says nothing.
-_TOLD = "werror=report"
+_WERROR = "werror=report"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Booted:
-    """How the boot went, and which packages the guest named; None if it was not asked."""
+    """The boot's outcome, and the packages the guest named; None if it was not asked."""
 
     test: BootTest
     packages: tuple[Package, ...] | None = None
@@ -124,7 +124,7 @@ def _overlay(disk: Path, fmt: str, workdir: Path, runner: Runner) -> Iterator[Pa
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Watch:
-    """What tells how a boot goes: the console, QEMU's errors beside the overlay, and the time."""
+    """The signs of a boot: the console, QEMU's errors beside the overlay, and the time."""
 
     console: Path
     errors: Path
@@ -136,8 +136,8 @@ class _Watch:
         return self.console.exists() and _LOCKED_UP in self.console.read_bytes()
 
     def failed(self, what: str) -> BootError:
-        said = _last(self.console) or ["(the serial console said nothing)"]
-        tail = said + _last(self.errors)
+        tail = _last(self.console) or ["(the serial console is empty)"]
+        tail += _last(self.errors)
         if lack := reservations.lack(self.errors.parent):
             return BootError(f"boot test: {what}; {lack}", tail=tail, hint=space.HINT)
         return BootError(f"boot test: {what}", tail=tail, hint=_HINT)
@@ -171,12 +171,12 @@ def _boot(
 
 
 def _wait(agent: Agent, ended: Callable[[], int | None], watch: _Watch) -> float:
-    """Seconds until the agent answered."""
-    begun = watch.clock()
+    """Return the seconds until the agent answered."""
+    start_time = watch.clock()
     dead: tuple[float, str] | None = None
-    while (passed := watch.clock() - begun) < watch.limit:
-        if agent.answers():
-            return watch.clock() - begun
+    while (passed := watch.clock() - start_time) < watch.limit:
+        if agent.is_answering():
+            return watch.clock() - start_time
         if (code := ended()) is not None:
             raise watch.failed(f"QEMU ended by itself with exit code {code}")
         # A moment more, so that the reason gets into the log too.
@@ -197,7 +197,7 @@ def _devices(overlay: Path, console_log: Path) -> list[str]:
         "-nodefaults",
         "-no-reboot",
         "-display", "none",
-        "-drive", f"file={_quoted(overlay)},format=qcow2,if=none,id=disk,cache=unsafe,{_TOLD}",
+        "-drive", f"file={_quoted(overlay)},format=qcow2,if=none,id=disk,cache=unsafe,{_WERROR}",
         "-device", "virtio-blk,drive=disk",
         "-netdev", "user,id=net,restrict=on",
         "-device", "virtio-net,netdev=net",
@@ -212,7 +212,7 @@ def _devices(overlay: Path, console_log: Path) -> list[str]:
 
 
 def _packages(agent: Agent, runner: Runner) -> tuple[Package, ...] | None:
-    """What the guest's package manager names; None when the agent may not ask it."""
+    """Return what the guest's package manager lists; None when the agent may not ask it."""
     form = "${Package} ${Version} ${Architecture} ${db:Status-Status}\n"
     for argv in (
         ("/usr/bin/dpkg-query", "--show", f"--showformat={form}"),
@@ -237,8 +237,8 @@ def _installed(lines: Iterable[str]) -> Iterator[str]:
 
 
 def _dead(console: Path) -> str:
-    found = _DEAD.search(console.read_bytes()) if console.exists() else None
-    return clean(found[0].decode(errors="replace")) if found else ""
+    match = _DEAD.search(console.read_bytes()) if console.exists() else None
+    return clean(match[0].decode(errors="replace")) if match else ""
 
 
 def _last(path: Path) -> list[str]:

@@ -1,4 +1,4 @@
-"""A spec's commands, the clean-up and the trim of a disk: one launch of the appliance."""
+"""Run a spec's commands, the clean-up and the trim in one launch of the appliance."""
 
 import os
 import platform
@@ -46,7 +46,7 @@ _PLAIN, _PROGRAM = 0o644, 0o755
 
 
 def appliance_environment(accel: Acceleration) -> dict[str, str]:
-    """What libguestfs's programs need besides the allow-listed variables."""
+    """Return the variables that libguestfs's programs need besides the allow-listed ones."""
     chosen = {
         "LIBGUESTFS_BACKEND": "direct",
         "LIBGUESTFS_MEMSIZE": str(_MEMORY_MIB),
@@ -86,8 +86,8 @@ def customise(
         The same disk, with the packages that are installed now.
 
     Raises:
-        SpecError: A host file is outside the repository, or gone.
-        BuildError: A command failed in the guest; names the spec's line where it can be told.
+        SpecError: A host file is outside the repository, or missing.
+        BuildError: A command failed in the guest; names the spec's line where it is known.
         HostError: The disk's folder has no room left.
     """
     if not spec.operations and spec.base.kind is BaseKind.BOOTSTRAP:
@@ -117,7 +117,7 @@ def copy_inputs(spec: Spec, root: Path, to: Path) -> None:
     """Copy the host files that operations read, to the same relative paths under ``to``.
 
     What is checked is what is copied, and what is copied is what the appliance gets, whatever
-    happens to the repository meanwhile. It is what the fingerprint tells of: modes as git has
+    happens to the repository meanwhile. It is what the fingerprint covers: modes as git has
     them (0644, 0755; folders 0755), nothing that is named ``.git``, and links inside a copied
     folder as links.
 
@@ -144,13 +144,13 @@ def _operation_paths(spec: Spec) -> Iterable[HostPath]:
 
 
 def _outermost_first(host: HostPath) -> tuple[bool, int]:
-    """Folders before what other lines read in them, so that each is copied as it is."""
+    """Sort folders before what other lines read in them, so that each is copied as it is."""
     return not host.tree, normal(host.path).count("/")
 
 
 def _copy_input(host: HostPath, folder: HostFolder, to: Path) -> None:
     real = folder.resolve(host.path, tree=host.tree)
-    target = _place(host, Path(real).relative_to(folder.root), to)
+    target = _copy_target(host, Path(real).relative_to(folder.root), to)
     target.parent.mkdir(parents=True, exist_ok=True)
     with _closing(folder.open(real)) as source:
         if host.tree and stat.S_ISDIR(os.fstat(source).st_mode):
@@ -159,16 +159,16 @@ def _copy_input(host: HostPath, folder: HostFolder, to: Path) -> None:
             _copy_file(source, target)
 
 
-def _place(host: HostPath, real: Path, to: Path) -> Path:
-    """Where the copy belongs; ``real`` is the path without links, both relative to a root."""
+def _copy_target(host: HostPath, real: Path, to: Path) -> Path:
+    """Return the copy's path; ``real`` is the host path without links, relative to the root."""
     target = to / normal(host.path)
-    place = target.resolve()
+    real_target = target.resolve()
     # libguestfs packs what copy-in names with tar, which takes a link as a link.
-    if place not in {target, to / real} or (host.tree and target.is_symlink()):
+    if real_target not in {target, to / real} or (host.tree and target.is_symlink()):
         raise ForbiddenPathError(
             f"is or goes through a link in a folder that another line copies; write {real}"
         )
-    return place
+    return real_target
 
 
 @contextmanager
@@ -244,7 +244,7 @@ def _command(
 
 
 def _operations(spec: Spec) -> str:
-    """virt-sysprep's operations: its cleaners come before the spec's commands, finish.sh after.
+    """Return virt-sysprep's operations: its cleaners, then the spec's commands, then finish.sh.
 
     The cleaners are for disks that others made. On our own they would remove what the base's
     spec has put there on purpose, such as ssh keys and connection profiles.
@@ -316,7 +316,7 @@ def _failure(spec: Spec, seen: list[str], error: CommandError) -> BuildError:
 
 
 def _packages(answer: Path) -> tuple[Package, ...] | None:
-    """What finish.sh answered; None when the guest has no package manager that it knows."""
+    """Return the packages finish.sh listed; None where it knows no package manager."""
     text = answer.read_bytes().split(b"\0", 1)[0].decode("utf-8", errors="replace")
     lines = text.splitlines()
     try:

@@ -1,4 +1,4 @@
-"""``bootstrap:`` bases: a disk straight from a distribution's signed packages."""
+"""Bootstrap a Debian: its signed packages become a disk, without an appliance."""
 
 import os
 import re
@@ -33,7 +33,7 @@ _KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 
 
 def disk_size(spec: Spec) -> int:
-    """The virtual disk's bytes: the property ``size``, which has been checked, or 6 GiB."""
+    """Return the virtual disk's bytes: the property ``size``, which has been checked, or 6 GiB."""
     return size_bytes(spec.properties.get("size", "")) or DEFAULT_SIZE
 
 
@@ -101,7 +101,7 @@ def _keyring(todo: Recipe) -> tuple[str, ...]:
 
 @contextmanager
 def _apt_settings(folder: Path, runner: Runner) -> Generator[Path]:
-    """A file for apt, which nobody else may read: a proxy of the host's may have a password."""
+    """Write apt's settings, for nobody else to read: a proxy of the host's may have a password."""
     lines = ['Acquire::Languages "none";', *_host_settings(runner)]
     settings = folder / "apt.conf"
     try:
@@ -121,7 +121,7 @@ def _host_settings(runner: Runner) -> list[str]:
 
 
 def _reason(error: CommandError) -> str:
-    """The line that tells most: apt's or mmdebstrap's error."""
+    """Return the line that explains most: apt's or mmdebstrap's error."""
     errors = [line for line in error.tail if line.startswith(("E: ", "Err:"))]
     return (errors or list(error.tail) or [error.message])[0]
 

@@ -1,4 +1,4 @@
-"""The files that make a Debian a guest: boot menu, network, first boot."""
+"""Write the files that make a Debian a guest: boot menu, network, first boot."""
 
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -89,7 +89,7 @@ _REMOVED_GLOBS = ("etc/ssh/ssh_host_*", "var/cache/ldconfig/*", "var/log/apt/*",
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Guest:
-    """What differs between guests: the menu's title, the host name, the root file system."""
+    """Hold what differs between guests: the menu's title, the host name, the root file system."""
 
     title: str
     hostname: str
@@ -146,7 +146,7 @@ def _place(rootfs: Path, name: str, text: str, mode: int) -> None:
 
 
 def _inside(rootfs: Path, name: str) -> Path:
-    """The path of a file in the folder, with its parents made; links may not lead out of it."""
+    """Return a file's path in the folder, its parents made; links may not lead out of it."""
     parent = rootfs
     for part in PurePosixPath(name).parent.parts:
         parent = parent / part
