@@ -31,11 +31,18 @@ from lago_images.specs.names import name_problem, shown, suggestion
 from lago_images.specs.properties import REQUIRED, value_problem
 
 _PROPERTY = re.compile(r"#([A-Za-z0-9_.-]+)[ ]*=(.*)")
-# Control characters but tab and newline, line separators that some programs honour, marks that
-# change the direction of what a reviewer sees, and byte order marks.
-_SUSPECT = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
+# Control characters but tab and newline, line separators that some programs honour, and surrogates.
+_CONTROL = "\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff"
+# What a reviewer does not see, or what changes the direction of what they see: Unicode's category
+# Cf, fillers, variation selectors, and what is reserved for such (Default_Ignorable_Code_Point).
+_INVISIBLE = (
+    "\xad\u034f\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2\u115f\u1160\u17b4\u17b5"
+    "\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0"
+    "\ufff0-\ufffb\U000110bd\U000110cd\U00013430-\U0001343f\U0001bca0-\U0001bca3"
+    "\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
 )
+_SUSPECT = re.compile(f"[{_CONTROL}{_INVISIBLE}]")
+_HIDDEN = re.compile(f"[{_INVISIBLE}]")
 _NAMED = {
     "\r": "a carriage return (Windows line ending)",
     "\0": "a NUL byte",
@@ -110,7 +117,8 @@ def _without_suspects(text: str, reader: _Reader) -> str:
         character = match[0]
         if character not in seen:
             seen.add(character)
-            what = _NAMED.get(character, f"the control character U+{ord(character):04X}")
+            kind = "invisible" if _HIDDEN.match(character) else "control"
+            what = _NAMED.get(character, f"the {kind} character U+{ord(character):04X}")
             reader.complain(text.count("\n", 0, match.start()) + 1, f"{what} is not allowed")
     return _SUSPECT.sub("", text)
 
@@ -203,7 +211,8 @@ def _unknown(name: str) -> str:
     if plain in OPTIONS:
         return f"{plain} is an option and no command: {OPTIONS[plain]}"
     if plain in NEWER:
-        return f"{plain} needs a newer virt-builder than 1.48: {NEWER[plain]}"
+        since, instead = NEWER[plain]
+        return f"{plain} needs virt-builder {since} or newer: {instead}"
     if plain in COMMANDS:
         return f"{shown(name)}: commands are written without dashes"
     return f"unknown command {shown(name)}{suggestion(plain[:100], COMMANDS)}"

@@ -14,6 +14,7 @@ from lago_images.building import packages as contents
 from lago_images.building.bases.bootstrap import build, debian, guest_files
 from lago_images.building.bases.bootstrap import disk as partition
 from lago_images.building.bases.prepared import Package, Prepared
+from lago_images.building.customise import identities
 from lago_images.building.model import Context
 from lago_images.console import Console
 from lago_images.host.process import Runner
@@ -30,7 +31,7 @@ DEBIAN12 = """\
 #arch=x86_64
 #distro=debian
 """
-_MADE_BY = (build, debian, guest_files, partition)
+_MADE_BY = (build, debian, guest_files, partition, identities)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,6 +113,8 @@ def _key() -> str:
     digest = hashlib.sha256()
     for module in _MADE_BY:
         digest.update(Path(module.__file__).read_bytes())
+    for part in sorted(Path(identities.__file__).parent.glob("*[!y]")):
+        digest.update(part.read_bytes() if part.is_file() else b"")
     return f"debian12-{digest.hexdigest()[:16]}"
 
 

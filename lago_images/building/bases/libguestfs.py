@@ -12,7 +12,7 @@ from pathlib import Path
 from urllib.parse import quote, unquote, urljoin, urlsplit
 
 from lago_images.building.bases.prepared import Prepared
-from lago_images.building.bases.simple import fetch, finished
+from lago_images.building.bases.simple import fetch, finished, largest
 from lago_images.building.model import Context
 from lago_images.disks.unpack import Checksum, unpack
 from lago_images.errors import BuildError, CommandError, SigningError
@@ -203,13 +203,15 @@ def prepare(spec: Spec, workdir: Path, context: Context, runner: Runner) -> Prep
     """Fetch the unmodified disk of a template, checked against its signed index.
 
     Raises:
-        BuildError: No source has the template, or it could not be fetched.
+        BuildError: No source has the template, it could not be fetched, or the sources are on the
+            network, which is turned off.
         SigningError: An index is not signed as it must be.
     """
+    sources = _reachable(configured(context.settings, context.environ), context.settings)
     found = find(
         spec.base.name,
         spec.arch,
-        configured(context.settings, context.environ),
+        sources,
         folder=context.settings.folder,
         environ=context.environ,
         runner=runner,
@@ -222,12 +224,25 @@ def prepare(spec: Spec, workdir: Path, context: Context, runner: Runner) -> Prep
         source = Path(unquote(urlsplit(found.url).path))
         if not source.is_file():
             raise BuildError(f"the template {found.url} is missing")
-        unpack(source, disk, expected=checksum, what=found.url)
+        unpack(source, disk, expected=checksum, what=found.url, largest=largest(spec))
     else:
-        fetch(found.url, checksum, disk, context)
+        fetch(found.url, checksum, disk, context, largest=largest(spec))
     detail = f"revision {found.entry.revision} of {found.entry.name} in {found.source}"
     record = BaseRecord(ref=str(spec.base), digest=str(checksum), detail=detail)
     return finished(spec, disk, record, what=found.url, runner=runner)
+
+
+def _reachable(
+    sources: tuple[TemplateSource, ...], settings: Settings
+) -> tuple[TemplateSource, ...]:
+    """Return the sources that may be asked: those on this host, where the network is turned off."""
+    local = tuple(source for source in sources if source.url.startswith("file://"))
+    if settings.network or not sources or local:
+        return sources if settings.network else local
+    raise BuildError(
+        f"network = false, and the template source {sources[0].url} is on the network",
+        hint="turn the network on, or name a file:// source in virt-builder's configuration",
+    )
 
 
 def _refuse_elsewhere(found: Template) -> None:

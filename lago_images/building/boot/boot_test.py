@@ -22,6 +22,15 @@ from lago_images.repository.records.manifest import BootTest
 
 TCG_FACTOR = 4
 TAIL = 20
+# Starts what is being started anyway, and waits for it; then tells how that ended.
+_SSHD = """
+for unit in ssh.service sshd.service; do
+  [ "$(systemctl is-enabled "$unit" 2>/dev/null)" = enabled ] || continue
+  systemctl start "$unit" 2>/dev/null
+  systemctl is-active "$unit"
+done
+exit 0
+"""
 _LATE = 1.0
 _ASK = 60.0
 _HINT = (
@@ -164,6 +173,7 @@ def _boot(
             assert qemu.stdout is not None  # noqa: S101
             agent = Agent(send=qemu.stdin.fileno(), receive=qemu.stdout.fileno(), clock=watch.clock)
             seconds = _wait(agent, qemu.poll, watch)
+            _refuse_failed_sshd(agent, watch, runner)
             packages = _packages(agent, runner) if ask_packages else None
             return Booted(test=BootTest(seconds=round(seconds, 1), accel=accel), packages=packages)
     except ToolMissingError as error:
@@ -185,6 +195,19 @@ def _wait(agent: Agent, ended: Callable[[], int | None], watch: _Watch) -> float
         if dead is not None and passed - dead[0] > _LATE:
             raise watch.failed(f"the guest gave up: {dead[1]}")
     raise watch.failed(f"the guest agent did not answer within {watch.limit:.0f} s")
+
+
+def _refuse_failed_sshd(agent: Agent, watch: _Watch, runner: Runner) -> None:
+    """Refuse a guest whose sshd is enabled and fails; one whose agent may not look is let pass."""
+    try:
+        agent.settle(timeout=_ASK)
+        state = agent.run(("/bin/sh", "-c", _SSHD), timeout=_ASK * TCG_FACTOR).decode().strip()
+    except BootError as error:
+        runner.note(f"the guest agent did not look at sshd: {error}")
+        return
+    runner.note(f"sshd: {state or 'not enabled'}")
+    if "failed" in state.split():
+        raise watch.failed("sshd is enabled and does not start: ssh -v cannot reach the guest")
 
 
 def _devices(overlay: Path, console_log: Path) -> list[str]:
