@@ -17,6 +17,7 @@ from lago_images.building.bases.bootstrap import build as bootstrap
 from lago_images.building.bases.prepared import LayerBase, Package, Prepared
 from lago_images.building.boot.boot_test import boot_test
 from lago_images.building.customise.sysprep import customise
+from lago_images.building.customise.versions import refuse_unknown_commands
 from lago_images.building.model import Context, Request
 from lago_images.building.progress import Progress
 from lago_images.building.reservations import Reservations, needs
@@ -100,6 +101,7 @@ def build(job: Job) -> Built:
             manifest was on its way: it may be there, and another run may have released the build.
     """
     refuse_pointers(job.request.spec, job.context.root)
+    refuse_unknown_commands(job.request.spec, _runner(job))
     required = needs(job.request.spec, job.base, job.folder, job.context)
     with job.reservations.reserve(required, _waiting(job)):
         return _build(job)

@@ -75,10 +75,14 @@ Conflicts=shutdown.target
 Type=oneshot
 ExecStart=/usr/local/lib/lago-images/grow-root
 """
-# A machine without a network is not kept from starting for the five minutes of Debian's default.
+# A machine without a network does not keep what waits for one for Debian's five minutes. The time
+# counts from when the network may be set up, which is after a first boot has made its keys.
 _WAIT_ONLINE = """\
+[Unit]
+After=network-pre.target
+
 [Service]
-TimeoutStartSec=60
+TimeoutStartSec=120
 """
 # What mmdebstrap copies from the host, leaves of itself, or packages make once for all machines.
 _REMOVED = (
