@@ -137,6 +137,29 @@ def read_ext4(disk: Path, path: str) -> str:
     return done.stdout
 
 
+def list_ext4(disk: Path, folder: str) -> list[str]:
+    """Return the names in a folder of the first partition of a raw disk."""
+    listed = _debugfs(disk, f"ls -p {folder}")
+    names = [line.split("/")[5] for line in listed.splitlines() if line.startswith("/")]
+    return [name for name in names if name not in {".", ".."}]
+
+
+def write_ext4(disk: Path, path: str, text: str) -> None:
+    """Put a file of root's into the first partition of a raw disk, in place of another."""
+    with tempfile.NamedTemporaryFile("w") as file:
+        file.write(text)
+        file.flush()
+        _debugfs(disk, f"rm {path}", "-w")
+        _debugfs(disk, f"write {file.name} {path}", "-w")
+    assert read_ext4(disk, path) == text
+
+
+def _debugfs(disk: Path, request: str, *options: str) -> str:
+    argv = ["debugfs", *options, "-R", request, f"{disk}?offset={partition.START}"]
+    done = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=60)
+    return done.stdout
+
+
 def allocated(disk: Path) -> int:
     """Bytes that a sparse file takes up."""
     return disk.stat().st_blocks * 512
