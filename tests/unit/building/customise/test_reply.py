@@ -104,8 +104,8 @@ def test_commands_that_the_installed_program_lacks_are_named_with_their_line(pro
         refuse_unknown_commands(spec, runner)
     assert [str(problem) for problem in caught.value.problems] == [
         (
-            "image-specs/image:6: sm-register: the installed virt-sysprep (1.56.1) does not have it, "
-            "which guestfs-tools have up to 1.55.1"
+            "image-specs/image:6: sm-register: the installed virt-sysprep (1.56.1) does not have "
+            "it, which guestfs-tools have up to 1.55.1"
         )
     ]
 
