@@ -660,6 +660,14 @@ def test_a_layer_s_container_is_not_published_either(tmp_path):
     assert read_header(tmp_path / "done.qcow2", "it").is_plain
 
 
+def test_who_reads_a_stranger_s_header_has_bounds(tmp_path):
+    program = tmp_path / "qemu-img"
+    program.write_text('#!/bin/sh\necho "{\\"virtual-size\\": $(ulimit -v)000$(ulimit -t)}"\n')
+    program.chmod(0o755)
+    runner = Runner(environ={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"})
+    assert virtual_size(tmp_path / "disk", runner) == 209715200060
+
+
 def test_a_broken_luks_header_crashes_nobody(context):
     """qemu-img 7.2 reads behind the header's end, and dies of it."""
     disk = context.root / "one.qcow2"

@@ -2,6 +2,9 @@
 # Makes the identities and keys that this machine lacks, with the distribution's own programs: the
 # image has none, as every machine made of it would have the same.
 
+# Some of these ask, and there is nobody.
+export DEBIAN_FRONTEND=noninteractive
+
 has() { command -v "$1" >/dev/null 2>&1; }
 
 iscsi() {
