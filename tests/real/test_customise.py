@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from lago_images.building.bases.prepared import Prepared
+from lago_images.building.customise import sysprep
 from lago_images.building.customise.sysprep import customise
 from lago_images.console import Console
 from lago_images.errors import BuildError
@@ -186,6 +187,38 @@ def test_the_packages_are_known_without_a_second_launch(done, debian12):
 
 def test_the_work_directory_holds_the_disk_and_nothing_else(done):
     assert list(done.work.iterdir()) == [done.prepared.disk]
+
+
+FOREIGN = """write /etc/motd:hello
+write /tmp/left:left
+write /etc/nvme/hostid:the same in all
+write /etc/ssh/ssh_host_rsa_key:the same in all
+firstboot-command id
+"""
+
+
+@pytest.fixture(scope="session")
+def foreign(tmp_path_factory, debian12):
+    """A guest whose programs this host cannot run, as far as we know."""
+    folder = work_folder(tmp_path_factory, "foreign")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sysprep, "_runs_here", lambda _arch: False)
+        return run(folder, debian12, "mkdir /etc/nvme\n" + FOREIGN)
+
+
+def test_a_guest_that_cannot_run_programs_here_is_cleaned_all_the_same(foreign):
+    disk = foreign.prepared.disk
+    assert read_ext4(disk, "/etc/motd") == "hello"
+    assert read_ext4(disk, "/etc/machine-id") == ""
+    # What a command names is meant to be there; no image has a host key of sshd's.
+    assert list_ext4(disk, "/etc/nvme") == ["hostid"]
+    assert list_ext4(disk, "/tmp") == []
+    assert not [name for name in list_ext4(disk, "/etc/ssh") if name.startswith("ssh_host_")]
+    wants = list_ext4(disk, "/etc/systemd/system/multi-user.target.wants")
+    assert "ssh-host-keys.service" in wants
+    drop_in = "/etc/systemd/system/guestfs-firstboot.service.d/network-online.conf"
+    assert "After=network-online.target" in read_ext4(disk, drop_in)
+    assert foreign.prepared.packages is None
 
 
 def test_a_command_that_fails_is_named_with_its_line_and_output(tmp_path_factory, debian12):

@@ -144,6 +144,11 @@ def list_ext4(disk: Path, folder: str) -> list[str]:
     return [name for name in names if name not in {".", ".."}]
 
 
+def stat_ext4(disk: Path, path: str) -> str:
+    """Return what debugfs tells of a file in the first partition: mode, owner, attributes."""
+    return _debugfs(disk, f"stat {path}")
+
+
 def write_ext4(disk: Path, path: str, text: str) -> None:
     """Put a file of root's into the first partition of a raw disk, in place of another."""
     with tempfile.NamedTemporaryFile("w") as file:
