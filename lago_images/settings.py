@@ -53,7 +53,7 @@ class Settings:
         jobs: How many chains are built side by side.
         boot_timeout: Seconds a boot test may take with KVM; four times that without.
         require_kvm: Refuse to build without working KVM.
-        network: Whether commands in images may use the network.
+        network: True if commands in images may use the network, and template sources are asked.
         compression_level: xz's, 0 to 9.
         template_sources: For ``libguestfs:`` bases; none means virt-builder's own.
         keep_revisions: How many revisions of an image ``repo gc`` keeps at least.

@@ -1,4 +1,4 @@
-"""What a builder is asked for, and what it answers."""
+"""Describe what a builder is asked for, and its results."""
 
 import hashlib
 from collections.abc import Callable, Mapping
@@ -15,11 +15,11 @@ from lago_images.storage.base import Store
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """One image to build.
+    """An image to build.
 
     Attributes:
         commit: What is checked out; ``unknown`` outside git.
-        dirty: Whether the specs differ from that commit.
+        dirty: True if the specs differ from that commit.
         base: For a layer whose base is not built in this run, the base's build in the
             repository: published, or about to be promoted. None for others.
     """
@@ -58,7 +58,7 @@ class Context:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """How the build of one image ended.
+    """The outcome of one image's build.
 
     Attributes:
         manifest: The build's, when it is in the repository; None when it failed.

@@ -6,14 +6,23 @@ from dataclasses import asdict
 
 import click
 
+from lago_images.building.customise.versions import lacking
 from lago_images.cli.invocation import Invocation
 from lago_images.console import clean
-from lago_images.errors import Error, SettingsError, StorageError, UnsafeStoreError
+from lago_images.errors import (
+    CommandError,
+    Error,
+    SettingsError,
+    StorageError,
+    ToolMissingError,
+    UnsafeStoreError,
+)
 from lago_images.host.doctor import Check, State, host_checks
 from lago_images.host.process import Runner
 from lago_images.repository.records.layout import RELEASES
 from lago_images.repository.rendering.signing import open_signer
 from lago_images.settings import DEFAULT_REPOSITORY
+from lago_images.specs.commands import COMMANDS
 
 _DO = {"settings": "mend them: the README lists all settings"}
 _MARKS = {State.OK: "ok", State.WARNING: "warning", State.MISSING: "MISSING"}
@@ -53,6 +62,7 @@ def _checks(invocation: Invocation, *, host: bool) -> Iterator[Check]:
         yield _failure("settings", error)
     need = settings is not None and settings.require_kvm
     yield from host_checks(runner, invocation.environ, require_kvm=need)
+    yield from _commands(runner)
     if host:
         return
     if settings is not None:
@@ -61,6 +71,23 @@ def _checks(invocation: Invocation, *, host: bool) -> Iterator[Check]:
     if settings is not None:
         yield from _store(invocation)
         yield _signing(invocation, runner)
+
+
+def _commands(runner: Runner) -> Iterator[Check]:
+    """Check the commands of the installed virt-sysprep; it may be missing, which is said above."""
+    try:
+        lacks = lacking(runner)
+    except (ToolMissingError, CommandError):
+        return
+    if lacks:
+        yield Check(
+            name="commands",
+            state=State.WARNING,
+            found=f"the installed virt-sysprep does not have {', '.join(lacks)}",
+            do="use run-command with the guest's own program, which every version has",
+        )
+        return
+    yield Check(name="commands", state=State.OK, found=f"virt-sysprep has all {len(COMMANDS)}")
 
 
 def _specs(invocation: Invocation) -> Check:

@@ -9,6 +9,7 @@ import click
 from lago_images.cli.invocation import Invocation
 from lago_images.console import Mode, clean, inert
 from lago_images.errors import Problem, UsageError
+from lago_images.specs.commands import COMMANDS
 from lago_images.specs.read import Found, inspect, is_spec_name
 
 SCHEMA = 1
@@ -42,6 +43,11 @@ def lint(ctx: click.Context, paths: tuple[Path, ...], form: str) -> None:
         found = inspect(invocation.root, invocation.settings.specs)
     problems = sorted(set(found.problems), key=lambda p: (p.path, p.line or 0, p.what))
     _print(problems, found.files, form, invocation)
+    for spec in found.specs.values():
+        for operation in spec.operations:
+            if until := COMMANDS[operation.name].until:
+                what = f"{operation.name} is in guestfs-tools up to {until} only"
+                invocation.console.info(f"{spec.path}:{operation.line}: note: {what}")
     ctx.exit(_PROBLEMS if problems else 0)
 
 
@@ -66,13 +72,15 @@ def _inspect(path: Path, invocation: Invocation) -> Found:
     if asked == folder:
         return found
     only = asked.relative_to(root).as_posix()
-    return Found(found.specs, [p for p in found.problems if p.path == only], 1)
+    one = {name: spec for name, spec in found.specs.items() if spec.path == only}
+    return Found(one, [p for p in found.problems if p.path == only], 1)
 
 
 def _merged(every: Iterable[Found]) -> Found:
     parts = list(every)
     problems = [problem for found in parts for problem in found.problems]
-    return Found({}, problems, sum(found.files for found in parts))
+    by_path = {spec.path: spec for found in parts for spec in found.specs.values()}
+    return Found(by_path, problems, sum(found.files for found in parts))
 
 
 def _print(problems: Sequence[Problem], files: int, form: str, invocation: Invocation) -> None:

@@ -1,6 +1,7 @@
 """The command line's entry: the commands, imported when called, and where every error ends up."""
 
 import gc
+import locale
 import os
 import signal
 import sys
@@ -52,6 +53,8 @@ class _Root(_LazyGroup):
         prog_name: str | None = None,
         **extra: Any,  # noqa: ANN401 -- click's own signature
     ) -> None:
+        if args is None:
+            _use_utf8()
         environ = dict(os.environ)
         invocation = Invocation(console=console_for(environ), environ=environ)
         _end_on_sigterm()
@@ -78,6 +81,19 @@ class _Root(_LazyGroup):
             invocation.console.error("interrupted")
             code = INTERRUPTED
         sys.exit(code if isinstance(code, int) else 0)
+
+
+def _use_utf8() -> None:
+    """Start again in Python's UTF-8 mode where the locale has another encoding.
+
+    Specs, paths and what a terminal or a file gets are UTF-8, whatever ``LC_ALL`` says: a letter
+    that Latin-1 writes in one byte would get into an image as that byte.
+    """
+    if not sys.flags.utf8_mode and locale.getencoding().lower() not in {"utf-8", "utf8"}:
+        # Encodes the arguments as they were decoded: the same bytes. -P, or what lies in this
+        # folder, a stranger's specs, would be imported.
+        own = [sys.executable, "-P", "-X", "utf8", "-m", "lago_images", *sys.argv[1:]]
+        os.execve(sys.executable, own, {**os.environ, "PYTHONUTF8": "1"})  # noqa: S606 -- ourselves
 
 
 def _trace(invocation: Invocation) -> None:

@@ -1,4 +1,4 @@
-"""The host files that specs read, and the one rule of which files may be read at all.
+"""Find the host files that specs read, and keep to the rule of which may be read at all.
 
 Specs, settings and the files that they name are written by whoever may propose a change, and what
 is read of them ends in images and in messages. ``HostFolder`` keeps all of it inside the repository
@@ -259,7 +259,7 @@ def _resolved(host: HostPath, folder: HostFolder) -> str | None:
     except FileNotFoundError:
         if folder.is_in_submodule(host.path):
             return None
-        return "is not there (paths start at the root of the repository)"
+        return "is missing (paths start at the root of the repository)"
     except OSError as error:
         return f"cannot be read: {why(error)}"
     return None
@@ -319,8 +319,8 @@ def _stand_ins(host: HostPath, folder: HostFolder) -> Iterator[tuple[str, _Stand
         return
     if kind := _stand_in(Path(real)):
         yield ".", kind
-    for place, _, names in os.walk(real) if host.tree else ():
-        for path in (Path(place, name) for name in names):
+    for directory, _, names in os.walk(real) if host.tree else ():
+        for path in (Path(directory, name) for name in names):
             if kind := _stand_in(path):
                 yield path.relative_to(real).as_posix(), kind
 

@@ -25,6 +25,7 @@ from lago_images.building.model import Context, Request
 from lago_images.building.qcow2 import standalone, virtual_size
 from lago_images.building.upload import retry_policy
 from lago_images.console import Console
+from lago_images.disks.qcow2_header import read_header
 from lago_images.errors import BuildError, HostError, StorageError
 from lago_images.host.kvm import Acceleration
 from lago_images.host.process import Runner
@@ -614,6 +615,73 @@ def test_a_compact_disk_is_only_renamed(tmp_path):
     assert (tmp_path / "done.qcow2").stat().st_ino == inode
 
 
+def with_features(disk, *steps):
+    for step in steps:
+        argv = [part.format(disk=disk, raw=disk.with_name("raw")) for part in step.split()]
+        subprocess.run(argv, check=True, timeout=60)
+
+
+CONTAINERS = {
+    "snapshot": ["qemu-img convert -O qcow2 {raw} {disk}", "qemu-img snapshot -c old {disk}"],
+    "bitmap": ["qemu-img convert -O qcow2 {raw} {disk}", "qemu-img bitmap --add {disk} old"],
+    "zstd": ["qemu-img convert -c -O qcow2 -o compression_type=zstd {raw} {disk}"],
+    "extended L2": ["qemu-img convert -O qcow2 -o extended_l2=on,cluster_size=128k {raw} {disk}"],
+    "lazy refcounts": ["qemu-img convert -O qcow2 -o lazy_refcounts=on {raw} {disk}"],
+    "small clusters": ["qemu-img convert -O qcow2 -o cluster_size=4k {raw} {disk}"],
+    "version 2": ["qemu-img convert -O qcow2 -o compat=0.10 {raw} {disk}"],
+}
+
+
+@pytest.mark.parametrize("feature", CONTAINERS)
+def test_nothing_of_a_disk_s_container_is_published(context, tmp_path, feature):
+    (context.root / "raw").write_bytes(os.urandom(4 * MIB))
+    disk = context.root / "one.qcow2"
+    with_features(disk, *CONTAINERS[feature])
+    assert not read_header(disk, "it").is_plain
+    [result] = build_chain([ask(spec("one", "simple:one.qcow2", size="8M"))], context)
+    assert result.ok, result.error
+    published = tmp_path / "published.qcow2"
+    published.write_bytes(lzma.decompress(context.store.get(result.manifest.key.disk).data))
+    header = read_header(published, "it")
+    assert header.is_plain
+    assert (header.version, header.cluster_bits, header.snapshots) == (3, 16, 0)
+    with_features(published, "qemu-img convert -O raw {disk} {raw}")
+    assert published.with_name("raw").read_bytes() == (context.root / "raw").read_bytes().ljust(
+        8 * MIB, b"\0"
+    )
+
+
+def test_a_layer_s_container_is_not_published_either(tmp_path):
+    """The base may have been built before containers were looked at."""
+    (tmp_path / "raw").write_bytes(os.urandom(4 * MIB))
+    disk = tmp_path / "disk.qcow2"
+    with_features(disk, *CONTAINERS["snapshot"])
+    standalone(disk, "qcow2", tmp_path / "done.qcow2", Runner())
+    assert read_header(tmp_path / "done.qcow2", "it").is_plain
+
+
+def test_who_reads_a_stranger_s_header_has_bounds(tmp_path):
+    program = tmp_path / "qemu-img"
+    program.write_text('#!/bin/sh\necho "{\\"virtual-size\\": $(ulimit -v)000$(ulimit -t)}"\n')
+    program.chmod(0o755)
+    runner = Runner(environ={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"})
+    assert virtual_size(tmp_path / "disk", runner) == 209715200060
+
+
+def test_a_broken_luks_header_crashes_nobody(context):
+    """qemu-img 7.2 reads behind the header's end, and dies of it."""
+    disk = context.root / "one.qcow2"
+    options = "encrypt.format=luks,encrypt.key-secret=k,encrypt.iter-time=10"
+    with_features(
+        disk, "qemu-img create -q -f qcow2 --object secret,id=k,data=x -o " + options + " {disk} 1M"
+    )
+    with disk.open("r+b") as file:
+        file.seek(0x10000)
+        file.write(b"\xff" * 4096)
+    [result] = build_chain([ask(spec("one", "simple:one.qcow2"))], context)
+    assert "one.qcow2 is an encrypted qcow2" in result.error
+
+
 def test_runs_at_the_same_time_have_logs_of_their_own(context):
     """Neither ends before both are under way: a log they shared would have both runs' lines."""
     both = threading.Barrier(2)
@@ -668,7 +736,7 @@ def test_chains_that_fit_alone_and_not_together_are_built_one_after_the_other(co
     results = build_chains(large, counting, accel=EMULATED, jobs=3)
     assert all(result.ok for result in results), results
     assert most == [1, 1, 1]
-    assert "waits for room" in context.console.stream.getvalue()
+    assert "waits for disk space" in context.console.stream.getvalue()
 
 
 def test_what_waits_for_room_ends_with_the_run(context, large, monkeypatch):

@@ -1,5 +1,7 @@
 """``lago-images doctor`` through the real command line."""
 
+import os
+
 import pytest
 
 from tests.support.specs import SpecsRepo
@@ -43,6 +45,19 @@ def test_a_host_that_lacks_something_fails(repo, tmp_path):
     assert found["tools"]["state"] == "missing"
     assert "apt-get install" in found["tools"]["do"]
     assert "qemu-img" in found["tools"]["found"]
+
+
+def test_commands_that_the_installed_program_lacks_are_named(repo, tmp_path):
+    need("virt-sysprep")
+    assert checks(repo.run("doctor", "--format", "json"))["commands"]["state"] == "ok"
+    program = tmp_path / "bin/virt-sysprep"
+    program.parent.mkdir()
+    program.write_text('#!/bin/sh\nexec /usr/bin/virt-sysprep "$@" | grep -v sm-register\n')
+    program.chmod(0o755)
+    environ = {"PATH": f"{program.parent}:{os.environ['PATH']}"}
+    check = checks(repo.run("doctor", "--format", "json", environ=environ))["commands"]
+    assert check["state"] == "warning"
+    assert check["found"] == "the installed virt-sysprep does not have sm-register"
 
 
 def test_a_store_that_cannot_be_reached(repo):

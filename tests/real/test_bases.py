@@ -149,6 +149,30 @@ def test_a_disk_does_not_shrink(context, work):
         simple.prepare(simple_spec("disk", "#size=4M"), work, context, Runner())
 
 
+@pytest.mark.parametrize("where", ["url", "path"])
+def test_a_base_is_not_much_larger_than_the_disk_that_is_asked_for(server, context, work, where):
+    """Its disk can only grow: what is larger cannot become this image, whatever it unpacks to."""
+    data = lzma.compress(bytes(80 * MIB))
+    if where == "url":
+        server.content["/disk"] = data
+        spec = simple_spec(server.url + "/disk", f"#base-checksum={sha256(data)}", "#size=8M")
+    else:
+        (context.root / "disk").write_bytes(data)
+        spec = simple_spec("disk", "#size=8M")
+    with pytest.raises(BuildError, match="holds more than"):
+        simple.prepare(spec, work, context, Runner())
+    assert not list(work.iterdir())
+
+
+def test_a_download_that_is_larger_ends_when_it_is(server, context, work):
+    data = bytes(80 * MIB)
+    server.content["/disk"] = data
+    spec = simple_spec(server.url + "/disk", f"#base-checksum={sha256(data)}", "#size=8M")
+    with pytest.raises(BuildError, match=r"has more than \d+ bytes"):
+        simple.prepare(spec, work, context, Runner())
+    assert [p.suffix for p in (context.cache / "downloads").iterdir()] == [".lock"]
+
+
 def test_a_link_out_of_the_repository_is_not_followed(context, work, tmp_path):
     (tmp_path / "secret").write_bytes(RAW)
     (context.root / "disk").symlink_to(tmp_path / "secret")
@@ -191,9 +215,16 @@ def source(server, keys):
     )
 
 
-def template(tmp_path, work, *sources, spec=LIBGUESTFS):
-    context = a_context(tmp_path, settings=Settings(template_sources=sources, folder=tmp_path))
+def template(tmp_path, work, *sources, spec=LIBGUESTFS, network=True):
+    settings = Settings(template_sources=sources, folder=tmp_path, network=network)
+    context = a_context(tmp_path, settings=settings)
     return libguestfs.prepare(spec, work, context, Runner())
+
+
+def test_with_the_network_off_no_source_on_it_is_asked(tmp_path, work, source, server):
+    with pytest.raises(BuildError, match=r"^network = false, and the template source http"):
+        template(tmp_path, work, source, network=False)
+    assert server.requests == []
 
 
 def test_a_template_of_a_signed_source(tmp_path, work, source):

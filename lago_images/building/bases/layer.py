@@ -1,4 +1,4 @@
-"""``layer:`` bases: another image of this repository."""
+"""Prepare ``layer:`` bases: another image of this repository."""
 
 import tempfile
 from collections.abc import Iterator

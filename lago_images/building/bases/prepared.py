@@ -1,7 +1,4 @@
-"""What a base hands on: a disk that may be modified, and what is known of it.
-
-The virtual size that a spec asks for.
-"""
+"""Hand on a base: a disk that may be modified, as large as its spec asks, and its facts."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -33,7 +30,7 @@ class Prepared:
     Attributes:
         disk: The disk file; it has no backing file and may be modified.
         format: ``qcow2`` or ``raw``.
-        record: What it was made from.
+        record: Its origin, for the manifest.
         packages: What is installed on it, sorted; None where that is not known yet.
     """
 
@@ -73,7 +70,7 @@ def enlarge(
         spec: Has the property.
         prepared: The base's disk.
         runner: Starts qemu-img.
-        facts: What ``qemu-img info`` told of the disk, where it was asked already.
+        facts: ``qemu-img info`` of the disk, where it was asked already.
 
     Raises:
         SpecError: The base is larger already.

@@ -58,7 +58,7 @@ def test_what_cannot_be_known_is_taken_to_be_usual(tmp_path):
 
 def test_an_image_waits_for_chains_that_work_and_fails_when_none_does(tmp_path, monkeypatch):
     monkeypatch.setattr("lago_images.host.space.free", lambda folder: 10)
-    shared, waited = reservations.Room(), []
+    shared, waited = reservations.Reservations(), []
 
     def need(size):
         return [reservations.Need(folder=tmp_path, size=size, what="building it")]
@@ -67,16 +67,16 @@ def test_an_image_waits_for_chains_that_work_and_fails_when_none_does(tmp_path, 
         waited.append(1)
         raise InterruptedError
 
-    with shared.chain(), shared.held(need(6), enough), shared.chain():
-        with pytest.raises(InterruptedError), shared.held(need(5), enough):
+    with shared.chain(), shared.reserve(need(6), enough), shared.chain():
+        with pytest.raises(InterruptedError), shared.reserve(need(5), enough):
             pytest.fail("there is no room")
-        with shared.held(need(4), enough):
+        with shared.reserve(need(4), enough):
             pass
     assert waited == [1]
     with (
         shared.chain(),
         pytest.raises(HostError, match=r"building it needs .*11 bytes"),
-        shared.held(need(11), enough),
+        shared.reserve(need(11), enough),
     ):
         pytest.fail("there is no room")
     assert waited == [1]
@@ -86,8 +86,8 @@ def test_needs_on_one_file_system_are_not_added(tmp_path, monkeypatch):
     """The disk that is worked on is gone when the finished one is stored."""
     monkeypatch.setattr("lago_images.host.space.free", lambda folder: 10)
     both = [reservations.Need(folder=tmp_path / name, size=9, what="it") for name in ("a", "b")]
-    shared = reservations.Room()
-    with shared.chain(), shared.held(both, pytest.fail):
+    shared = reservations.Reservations()
+    with shared.chain(), shared.reserve(both, pytest.fail):
         pass
 
 
