@@ -58,7 +58,10 @@ def plan(
     form: str,
     output: Path | None,
 ) -> None:
-    """What is affected and why. NAMEs are built whether affected or not."""
+    """Show what is affected and why.
+
+    NAMEs are built whether affected or not.
+    """
     ask = Ask(force=frozenset(names), everything=everything, stale_days=stale)
     workspace = invocation.workspace()
     if form in _FAN_OUTS:
@@ -127,7 +130,10 @@ def build(
     network: bool | None,
     upload: bool,
 ) -> None:
-    """Build the chains with these images on this host, into builds/ of the repository."""
+    """Build chains on this host, into builds/ of the repository.
+
+    The chains are those with the images that are NAMEd; ci publish makes them public.
+    """
     if bool(names) == bool(batch):
         raise click.UsageError("say what: either NAME… or --batch N/M")
     if batch and plan_file is None:
@@ -158,7 +164,10 @@ def build(
 )
 @click.pass_obj
 def publish(invocation: Invocation, plan_file: Path | None, folder: Path | None) -> None:
-    """Release what was planned and built, render the repository, verify it."""
+    """Publish what was planned and built, to a bucket or a directory.
+
+    It is released, the repository is rendered, and what clients see is verified.
+    """
     workspace = invocation.workspace()
     plan = _saved(plan_file) or plan_job.plan(workspace, Ask())
     ended = [] if folder is None else results.read_folder(folder)
@@ -179,6 +188,7 @@ def publish(invocation: Invocation, plan_file: Path | None, folder: Path | None)
 @click.option("--changed", is_flag=True, help="What is affected since it was published.")
 @click.option("--all", "everything", is_flag=True, help="Everything.")
 @click.option("--stale", type=click.IntRange(min=0), metavar="DAYS", help="What is older.")
+@click.option("--base-url", help="Where clients will find the repository.")
 @click.option("--dry-run", is_flag=True, help="Only show what would be done.")
 @click.option("--format", "form", type=click.Choice(list(_FORMATS)), help="Of a dry run's plan.")
 @click.option("--logs", type=_FOLDER, help="Keep each image's log here.")
@@ -191,18 +201,23 @@ def rebuild(
     changed: bool,
     everything: bool,
     stale: int | None,
+    base_url: str | None,
     dry_run: bool,
     form: str | None,
     logs: Path | None,
     side_by_side: int | None,
     require_kvm: bool | None,
 ) -> None:
-    """Plan, build and publish on this machine."""
+    """Plan, build and publish on this machine, to a bucket or a directory.
+
+    The repository is that of the settings, or --repository; lago-images build makes a directory
+    only. A bucket needs --base-url, or base-url in the settings.
+    """
     if not (names or changed or everything or stale is not None):
         raise click.UsageError("say what: --changed, --all, --stale DAYS or NAME…")
     if form and not dry_run:
         raise click.UsageError("--format is for --dry-run: else there is no plan on stdout")
-    invocation.override(jobs=side_by_side, require_kvm=require_kvm)
+    invocation.override(base_url=base_url, jobs=side_by_side, require_kvm=require_kvm)
     ask = Ask(changed=changed, force=frozenset(names), everything=everything, stale_days=stale)
     workspace = invocation.workspace(logs=logs)
     if not dry_run:
@@ -234,7 +249,7 @@ def report(
     ended: str | None,
     author: str,
 ) -> None:
-    """Tell how the images fared: on the pull request, in the step summary, else here.
+    """Report how the images fared: on the pull request, in the step summary, else here.
 
     Uses what GitHub Actions sets (GITHUB_REPOSITORY, GITHUB_EVENT_PATH, …) or Jenkins (CHANGE_URL,
     BUILD_URL), and GITHUB_TOKEN.

@@ -26,7 +26,10 @@ _MARKS = {State.OK: "ok", State.WARNING: "warning", State.MISSING: "MISSING"}
 @click.option("--host", is_flag=True, help="Only the host: no specs, store or signing key.")
 @click.pass_obj
 def doctor(invocation: Invocation, form: str, host: bool) -> None:
-    """What this host lacks, and what to do about it. Exits with 1 if something is missing."""
+    """Check what this host lacks, and say what to do about it.
+
+    Exits with 1 if something is missing.
+    """
     checks = tuple(_checks(invocation, host=host))
     if form == "json":
         click.echo(json.dumps([asdict(check) for check in checks], indent=1, ensure_ascii=False))

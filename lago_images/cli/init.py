@@ -1,4 +1,4 @@
-"""``lago-images init``."""
+"""``lago-images init``: write the files of a new specs repository."""
 
 from pathlib import Path
 
@@ -17,10 +17,10 @@ _PINNED = (".github/workflows/images.yml", "Jenkinsfile")
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path), required=False)
 @click.pass_obj
 def init(invocation: Invocation, folder: Path | None) -> None:
-    """Set up a specs repository in FOLDER: an example spec, settings, workflow, Jenkinsfile.
+    """Set up a specs repository: an example spec, settings, workflow, Jenkinsfile.
 
-    Without FOLDER, in the one that -C names, else here. The settings get what --repository says.
-    What is there already is never changed.
+    It is made in FOLDER, else in the one that -C names, else here. The settings get what
+    --repository says. Files that exist are never changed.
     """
     if folder is not None and invocation.start != Path.cwd():
         raise click.UsageError("FOLDER and -C both say where: leave one of them out")

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lago_images.console import Console, Mode
-from lago_images.settings import FILE, Settings, load
-from lago_images.storage.base import Store
-from lago_images.storage.open import from_folder, open_store
 
+# --help, --version and completion come this far: what they do without is imported where it is used.
 if TYPE_CHECKING:
     from lago_images.jobs.workspace import Workspace
     from lago_images.planning.git import Git
+    from lago_images.settings import Settings
+    from lago_images.storage.base import Store
 
 # Where an option has not its setting's name.
 _OPTIONS = {"name": "--repo-name"}
@@ -49,6 +49,8 @@ class Invocation:
 
     def use_repository(self, url: str) -> None:
         """Take the repository that the command line names: its paths start where the user is."""
+        from lago_images.storage.open import from_folder  # noqa: PLC0415
+
         self.override(repository=from_folder(url, Path.cwd()))
 
     @cached_property
@@ -57,13 +59,15 @@ class Invocation:
         return find_root(self.start.resolve())
 
     @property
-    def settings(self) -> Settings:
+    def settings(self) -> "Settings":
         """Raises ``SettingsError`` with every problem of the settings."""
         said = {**self._loaded.said, **{name: _option(name) for name in self.overrides}}
         return replace(self._loaded, said=said, **self.overrides)
 
     @cached_property
-    def _loaded(self) -> Settings:
+    def _loaded(self) -> "Settings":
+        from lago_images.settings import load  # noqa: PLC0415
+
         return load(self.root, self.environ)
 
     @cached_property
@@ -74,8 +78,10 @@ class Invocation:
 
         return Git.find(self.root)
 
-    def store(self) -> Store:
+    def store(self) -> "Store":
         """Open the repository's store."""
+        from lago_images.storage.open import open_store  # noqa: PLC0415
+
         return open_store(
             self.settings.repository,
             settings=self.settings,
@@ -114,6 +120,8 @@ def _option(setting: str) -> str:
 
 def find_root(start: Path) -> Path:
     """Return the nearest folder, from ``start`` up, with settings or specs; else ``start``."""
+    from lago_images.settings import FILE  # noqa: PLC0415
+
     for folder in (start, *start.parents):
         if (folder / FILE).is_file() or (folder / "image-specs").is_dir():
             return folder

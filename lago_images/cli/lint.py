@@ -29,9 +29,9 @@ _PROBLEMS = 2
 )
 @click.pass_context
 def lint(ctx: click.Context, paths: tuple[Path, ...], form: str) -> None:
-    """Print every problem of every spec, as file:line: what.
+    """Print every problem of every spec.
 
-    PATH is a folder of specs, the one that has it in it, or one spec; without it, the specs' folder
+    Each is a line: file:line: what. PATH is a folder of specs, the one that has it in it, or one spec; without it, the specs' folder
     of the settings is checked. Specs are always checked together with the others in their folder,
     but only the problems of those asked for are printed. Exit code: 2 with problems, else 0.
     """

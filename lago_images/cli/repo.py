@@ -81,9 +81,9 @@ def refresh(invocation: Invocation, retire: tuple[str, ...]) -> None:
 @_FORMAT
 @click.pass_obj
 def verify(invocation: Invocation, url: str | None, deep: bool, form: str) -> None:
-    """Check a repository as its clients see it: the one of the settings, or the one at URL.
+    """Check a repository as its clients see it.
 
-    URL is that of a store (s3://…, file:///…, a path), or the http or https URL that clients
+    It is the repository of the settings, or the one at URL. URL is that of a store (s3://…, file:///…, a path), or the http or https URL that clients
     use: then everything that index and repo.metadata name is checked, and how it is served.
     """
     web = Web.at(url, invocation.environ) if url and is_web(url) else None
@@ -109,9 +109,9 @@ def verify(invocation: Invocation, url: str | None, deep: bool, form: str) -> No
 @_FORMAT
 @click.pass_obj
 def gc(invocation: Invocation, really: bool, form: str) -> None:
-    """Remove what retention lets go: old revisions, builds never released, broken-off uploads.
+    """Remove what retention lets go.
 
-    What is not needed any more is first retired, and its objects go by a later call, when the
+    That is old revisions, builds never released, broken-off uploads. What is not needed any more is first retired, and its objects go by a later call, when the
     grace period is over. Nothing is removed without --apply.
     """
     retention = Retention.of(invocation.settings)

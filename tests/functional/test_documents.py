@@ -16,6 +16,8 @@ ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 COMMANDS = [
     "lint",
+    "try",
+    "run",
     "build",
     "ci plan",
     "ci build",
@@ -69,6 +71,14 @@ def test_every_command_tells_how_it_is_used(name):
     assert done.exit_code == 0, done.output
     assert "Usage: lago-images" in done.output
     assert "--repository" in done.output
+
+
+@pytest.mark.parametrize("name", [*COMMANDS, "ci", "repo"])
+def test_the_help_of_a_group_says_what_the_command_says(name):
+    command, context, _ = find(name.split())
+    group = context.parent.command
+    stated = group.lazy[context.info_name].short_help
+    assert command.help.partition("\n\n")[0].replace("\n", " ") == stated
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
