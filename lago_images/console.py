@@ -28,6 +28,7 @@ _CONTROLS = re.compile(
 # What Python makes of bytes that are no UTF-8: git's subjects and files' names may have them.
 _SURROGATES = re.compile("[\ud800-\udfff]")
 PLAIN_SECONDS = 15.0
+_KIB = 1024
 
 
 class Mode(StrEnum):
@@ -36,6 +37,15 @@ class Mode(StrEnum):
     TERMINAL = "terminal"
     PLAIN = "plain"
     GITHUB = "github"
+
+
+def human_size(count: int) -> str:
+    """Return bytes as a person reads them: ``97.5 MiB``, in powers of 1024, as ``size=`` counts."""
+    amount, units = float(count), ["B", "KiB", "MiB", "GiB", "TiB"]
+    while amount >= _KIB - 0.05 and len(units) > 1:
+        amount /= _KIB
+        units.pop(0)
+    return f"{amount:.{0 if units[0] == 'B' else 1}f} {units[0]}"
 
 
 def whole(text: str) -> str:

@@ -70,6 +70,4 @@ def _leave_bucket(invocation: Invocation, *, asked_for_directory: bool) -> None:
     invocation.override(
         repository=DEFAULT_REPOSITORY, base_url="", signing_key="", single_writer=False
     )
-    invocation.console.info(
-        f"building into a directory, unsigned, and not into {bucket}; {_HINT}"
-    )
+    invocation.console.info(f"building into a directory, unsigned, and not into {bucket}; {_HINT}")

@@ -12,7 +12,7 @@ from lago_images.ci.environment import BOT, Event, Target
 from lago_images.ci.report import entries, junit
 from lago_images.ci.report.markdown import Report, chain_states, marker, render
 from lago_images.cli.invocation import Invocation, finish
-from lago_images.cli.output import build_and_publish, show_publication, show_results
+from lago_images.cli.output import build_and_publish, show_next, show_publication, show_results
 from lago_images.console import Console
 from lago_images.errors import Error
 from lago_images.host.atomic import replace
@@ -151,6 +151,8 @@ def build(
     show_results(workspace.console, ended)
     if not ended:
         click.echo("nothing to build: what was named is published, or waits to be")
+    elif upload and all(result.ok for result in ended):
+        workspace.console.info("next: lago-images ci publish, which makes them public")
     finish(succeeded=all(result.ok for result in ended))
 
 
@@ -180,6 +182,8 @@ def publish(invocation: Invocation, plan_file: Path | None, folder: Path | None)
     if folder is not None:
         publication.write(folder, plan, publication.fates(published))
     show_publication(workspace.console, published)
+    if published.ok:
+        show_next(workspace)
     finish(succeeded=published.ok)
 
 

@@ -31,9 +31,10 @@ _PROBLEMS = 2
 def lint(ctx: click.Context, paths: tuple[Path, ...], form: str) -> None:
     """Print every problem of every spec.
 
-    Each is a line: file:line: what. PATH is a folder of specs, the one that has it in it, or one spec; without it, the specs' folder
-    of the settings is checked. Specs are always checked together with the others in their folder,
-    but only the problems of those asked for are printed. Exit code: 2 with problems, else 0.
+    Each is a line: file:line: what. PATH is a folder of specs, the folder above it, or one spec;
+    without PATH, the specs' folder of the settings is checked. Specs are always checked together
+    with the others in their folder, but only the problems of those asked for are printed. Exit
+    code: 2 with problems, else 0.
     """
     invocation: Invocation = ctx.obj
     if paths:

@@ -10,7 +10,8 @@ from lago_images.cli.invocation import Invocation, finish
 from lago_images.cli.output import show_results
 from lago_images.errors import UsageError
 from lago_images.host import kvm
-from lago_images.host.process import Runner, command_line
+from lago_images.host.process import Runner
+from lago_images.host.redaction import command_line
 from lago_images.host.workdir import default_scratch, workdir
 from lago_images.jobs import trial
 

@@ -85,5 +85,3 @@ def published(store: Store, name: str) -> Manifest:
         hint=f"build it: lago-images try {name}, then lago-images run {name}.qcow2; "
         "or see what is published: lago-images repo list",
     )
-
-

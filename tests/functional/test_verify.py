@@ -258,7 +258,7 @@ BOMB = {
     "more than its manifest says": (
         5000,
         lambda _: None,
-        r"it holds more than 0\.0 GiB \(5000 bytes\)",
+        r"it holds more than 4\.9 KiB \(5000 bytes\)",
     ),
     "more than the index says": (
         GIB,
@@ -266,7 +266,7 @@ BOMB = {
             s.delete([BUILDS[1].key.manifest]),
             alter(s, "index", b"size=1073741824", b"size=5000"),
         ),
-        r"it holds more than 0\.1 GiB \(67118864 bytes\)",
+        r"it holds more than 64\.0 MiB \(67118864 bytes\)",
     ),
 }
 

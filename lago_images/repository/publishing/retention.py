@@ -82,12 +82,15 @@ class Sweep:
         delete: Builds whose objects go now.
         abort: Uploads that were begun and never finished.
         forget: Records of the retirement of builds that are gone and were never released.
+        waiting: When each build may be removed that is kept by the grace period alone, in order;
+            seconds since the epoch.
     """
 
     retire: tuple[Step, ...]
     delete: tuple[Step, ...]
     abort: tuple[Unfinished, ...]
     forget: tuple[str, ...]
+    waiting: tuple[float, ...] = ()
 
     @property
     def is_empty(self) -> bool:
@@ -138,7 +141,29 @@ def plan(state: State, unfinished: Iterable[Unfinished], retention: Retention, n
         delete=tuple(delete),
         abort=tuple(each for each in unfinished if each.begun < before and owner(each.key)),
         forget=tuple(_forgotten(state, folders, named, now - 2 * retention.grace)),
+        waiting=tuple(sorted(_waiting(state, folders, named, bases, retention, now))),
     )
+
+
+def _waiting(
+    state: State,
+    folders: Mapping[BuildKey, tuple[Stat, ...]],
+    named: Mapping[BuildKey, tuple[int, ...]],
+    bases: set[BuildKey],
+    retention: Retention,
+    now: float,
+) -> Iterator[float]:
+    """Find when what is retired or was never released is older than the grace period."""
+    for key, objects in folders.items():
+        if key in bases or (key in named and key not in state.retired):
+            continue
+        if key in state.retired:
+            due = state.objects[key.retirement].modified + retention.grace
+        else:
+            run = LONGEST_RUN if key in state.manifests else 0
+            due = max(stat.modified for stat in objects) + retention.grace + run
+        if due >= now:
+            yield due
 
 
 def retirement(step: Step, now: float) -> bytes:

@@ -14,10 +14,11 @@ from lago_images.repository.records.manifest import Manifest
 from lago_images.repository.records.parsing import DocumentError, parse_json
 from lago_images.repository.rendering.index import Entry
 from lago_images.repository.rendering.lago import Version
-from lago_images.repository.verifying.findings import REFRESH, Finding, Source, note, problem
+from lago_images.repository.verifying.findings import REFRESH, Finding, Source, note, problem, yank
 from lago_images.storage.base import Stat
 
 _NUMBER = re.compile(r"[0-9]{1,19}")
+_LIST = "lago-images repo list --all"
 _QCOW2_TABLES = 64 * 2**20
 
 
@@ -31,10 +32,12 @@ class Named:
 
     @property
     def repair(self) -> str:
-        return (
-            f"restore {self.build.folder} from a copy; or withdraw it: "
-            f"lago-images repo yank {self.build.name} --revision N"
-        )
+        name, arch = self.build.image
+        revision = self.entries[0].revision if self.entries else None
+        command = yank(name, arch, revision, reason="damaged")
+        # repo.metadata names no revisions: then a list has the one of this build.
+        which = "" if revision else f", with the --revision that {_LIST} shows"
+        return f"restore {self.build.folder} from a copy; or withdraw it: {command}{which}"
 
 
 @dataclass(slots=True)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+from lago_images.console import human_size
 from lago_images.errors import NotFoundError, RepositoryError, StorageError
 from lago_images.repository.records import layout
 from lago_images.repository.records.layout import (
@@ -34,7 +35,7 @@ from lago_images.repository.records.state import (
     standing,
 )
 from lago_images.repository.rendering.lago import version_name
-from lago_images.repository.verifying.findings import Finding, note, problem
+from lago_images.repository.verifying.findings import Finding, note, problem, yank
 from lago_images.storage.base import Store
 from lago_images.storage.s3.multipart import lists_uploads
 
@@ -165,8 +166,8 @@ def _builds(state: State, history: tuple[Release, ...]) -> Iterator[Finding]:
         key, where = build_of(release), str(release.key)
         if key is None or key in state.retired:
             continue
-        yank = f"lago-images repo yank {release.name} --revision {release.revision} --reason lost"
-        repair = f"restore {key.folder} from a copy; or withdraw it: {yank}"
+        command = yank(release.name, release.arch, release.revision, reason="lost")
+        repair = f"restore {key.folder} from a copy; or withdraw it: {command}"
         manifest = state.manifests.get(key)
         if manifest is None:
             yield problem(where, f"its manifest {key.manifest} is lost or damaged", repair)
@@ -187,7 +188,7 @@ def _versions(state: State, history: tuple[Release, ...]) -> Iterator[Finding]:
         other = seen.setdefault(name, release)
         if other is not release:
             what = f"version {name} is also that of revision {other.revision}"
-            repair = f"lago-images repo yank {release.name} --revision {other.revision}"
+            repair = yank(other.name, other.arch, other.revision, reason="a version of two builds")
             yield problem(str(release.key), what, repair)
 
 
@@ -199,13 +200,13 @@ def _orphans(state: State) -> Iterator[Finding]:
             sizes[key] = sizes.get(key, 0) + stat.size
     for key, size in sorted(sizes.items()):
         if key in state.retired:
-            yield note(key.folder, f"it is retired and still there: {size} bytes", _GC)
+            yield note(key.folder, f"it is retired and still there: {human_size(size)}", _GC)
         elif key.manifest not in state.objects and key not in named:
-            yield note(key.folder, f"an upload without a manifest: {size} bytes", _GC)
+            yield note(key.folder, f"an upload without a manifest: {human_size(size)}", _GC)
         elif key in state.incomplete and key not in named:
-            yield note(key.folder, f"never released, and incomplete: {size} bytes", _GC)
+            yield note(key.folder, f"never released, and incomplete: {human_size(size)}", _GC)
         elif key in state.manifests and key not in named:
-            yield note(key.folder, f"built and never released: {size} bytes", _GC)
+            yield note(key.folder, f"built and never released: {human_size(size)}", _GC)
 
 
 def _strangers(listed: Iterable[str]) -> Iterator[Finding]:
