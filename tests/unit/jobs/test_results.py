@@ -1,4 +1,5 @@
 import json
+import os
 
 import pytest
 
@@ -131,3 +132,11 @@ def test_a_manifest_cannot_name_another_place(field):
 def test_another_document_is_refused(data):
     with pytest.raises(RepositoryError):
         results.load(data, "x")
+
+
+def test_a_folder_with_the_name_of_results_is_looked_into_and_not_read(tmp_path):
+    """A fork's job keeps the build of a spec that is named so in such a folder."""
+    folder = tmp_path / "repository/builds/x.results.json/x86_64/b1"
+    folder.mkdir(parents=True)
+    os.mkfifo(folder / "pipe.results.json")
+    assert results.read_folder(tmp_path) == []

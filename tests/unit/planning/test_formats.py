@@ -205,3 +205,9 @@ def test_jenkins_gets_an_entry_for_each_chain():
     assert len(found) == 300
     assert found[1] == {"chain": "b1", "batch": "2/300"}
     assert batch(made, 2, 300) == ("b1", "l1")
+
+
+def test_an_empty_chain_is_no_plan():
+    document = json.loads(to_json(example()))
+    with pytest.raises(UsageError, match="a chain is empty"):
+        from_json(json.dumps({**document, "chains": [[]]}), "plan.json")
