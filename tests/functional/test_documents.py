@@ -56,7 +56,8 @@ def calls(text):
 
 def find(words):
     """The command that words start with, its context, and the rest of them."""
-    command, context = main, click.Context(main, info_name="lago-images")
+    command: click.Command = main
+    context = click.Context(main, info_name="lago-images")
     while isinstance(command, click.Group) and words:
         found = command.get_command(context, words[0])
         assert found is not None, f"there is no command {words[0]!r}"

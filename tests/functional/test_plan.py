@@ -5,6 +5,7 @@ import os
 import shutil
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,7 +34,7 @@ class World:
     now: int = 1_000 * DAY
     settings: dict = field(default_factory=dict)
 
-    def plan(self, root: Path | None = None, scope: str | None = None, **ask: object) -> Plan:
+    def plan(self, root: Path | None = None, scope: str | None = None, **ask: Any) -> Plan:
         root = root or self.repo.root
         git_there = Git.find(root)
         work = Workspace(
@@ -49,7 +50,7 @@ class World:
         )
         return plan(work, Ask(**ask), scope=scope)
 
-    def publish(self, root: Path | None = None, **ask: object) -> Plan:
+    def publish(self, root: Path | None = None, **ask: Any) -> Plan:
         made = self.plan(root, **ask)
         self.now += 1
         fill(self.store, made, created=self.now)

@@ -41,11 +41,14 @@ def folder(tmp_path):
 
 
 @pytest.fixture
-def server(folder):
-    log = io.StringIO()
+def log():
+    return io.StringIO()
+
+
+@pytest.fixture
+def server(folder, log):
     opened = Server(DirectoryStore(path=folder), Console(stream=log), bind="127.0.0.1", port=0)
     with opened as server, at_work(server):
-        server.log = log
         yield server
 
 
@@ -54,7 +57,8 @@ def ask(server):
     connections = []
 
     def ask(method, path, **headers):
-        connection = http.client.HTTPConnection(*server.server_address[:2], timeout=20)
+        host, port = server.server_address[:2]
+        connection = http.client.HTTPConnection(host, port, timeout=20)
         connections.append(connection)
         connection.request(
             method, path, headers={k.replace("_", "-"): v for k, v in headers.items()}
@@ -202,7 +206,8 @@ def test_connections_that_say_nothing_do_not_stop_it(folder, monkeypatch):
         stack.enter_context(at_work(server))
         for _ in range(258):
             stack.enter_context(socket.create_connection(server.server_address[:2]))
-        client = http.client.HTTPConnection(*server.server_address[:2], timeout=120)
+        host, port = server.server_address[:2]
+        client = http.client.HTTPConnection(host, port, timeout=120)
         stack.callback(client.close)
         client.request("GET", "/index")
         assert client.getresponse().read() == b"[a]\n"
@@ -219,7 +224,7 @@ def test_many_clients_at_once_get_what_each_asked_for(ask):
             assert body == DATA[start : start + 1000]
 
 
-def test_a_client_that_hangs_up_is_no_error(server, ask):
+def test_a_client_that_hangs_up_is_no_error(server, log, ask):
     for _ in range(5):
         with socket.create_connection(server.server_address[:2]) as rude:
             rude.sendall(f"GET /{DISK} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
@@ -227,16 +232,15 @@ def test_a_client_that_hangs_up_is_no_error(server, ask):
             # Reset instead of an orderly end.
             rude.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
     assert ask("GET", "/index")[0].status == 200
-    log = server.log.getvalue()
-    assert "error" not in log
-    assert "Traceback" not in log
+    assert "error" not in log.getvalue()
+    assert "Traceback" not in log.getvalue()
 
 
-def test_a_store_that_fails_is_not_told_as_absence(folder, server, ask):
+def test_a_store_that_fails_is_not_told_as_absence(folder, log, ask):
     (folder / "index").unlink()
     (folder / "index").symlink_to("index")
     assert ask("GET", "/index")[0].status == 502
-    assert "error" in server.log.getvalue()
+    assert "error" in log.getvalue()
 
 
 def test_a_taken_port_is_said_to_be(folder, server):

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -144,6 +145,13 @@ def test_a_good_repository_has_no_problems(store):
 
 B1, B2 = BUILDS[0].key, BUILDS[1].key
 R1, R2 = "releases/debian-12/x86_64/1.json", "releases/debian-12/x86_64/2.json"
+
+
+def _release_unrendered(store):
+    put_build(store, manifest(build_id="b3"))
+    put_release(store, release(3, "b3"))
+
+
 DAMAGE = {
     "no index": (lambda s: s.delete(["index"]), "index", "not there"),
     "no repo.metadata": (lambda s: s.delete(["repo.metadata"]), "repo.metadata", "not there"),
@@ -193,7 +201,7 @@ DAMAGE = {
         "withdraws revision 9",
     ),
     "not rendered": (
-        lambda s: (put_build(s, manifest(build_id="b3")), put_release(s, release(3, "b3"))),
+        _release_unrendered,
         "index",
         "not what the repository renders to",
     ),
@@ -513,7 +521,8 @@ class Plain(BaseHTTPRequestHandler):
         self.answer(body=True)
 
     def answer(self, *, body):
-        key, server = self.path.lstrip("/"), self.server
+        key = self.path.lstrip("/")
+        server: Any = self.server
         try:
             data, status = server.store.get(key).data, 200
         except NotFoundError:
@@ -534,7 +543,8 @@ class Plain(BaseHTTPRequestHandler):
 
 @contextmanager
 def plainly_served(store, *, missing=404, cut=(), old=()):
-    with ThreadingHTTPServer(("127.0.0.1", 0), Plain) as server:
+    opened: Any = ThreadingHTTPServer(("127.0.0.1", 0), Plain)
+    with opened as server:
         server.store, server.missing = store, missing
         server.cut, server.old = list(cut), dict(old)
         server.url = f"http://127.0.0.1:{server.server_port}"

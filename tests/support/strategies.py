@@ -2,7 +2,7 @@
 
 from hypothesis import strategies as st
 
-from lago_images.repository.records.layout import NAME
+from lago_images.repository.records.layout import NAME, ImageId
 from lago_images.repository.records.manifest import Manifest
 from lago_images.repository.records.state import State
 from tests.support.handmade import manifest, release
@@ -37,7 +37,7 @@ def states(draw) -> State:
                 manifests[built.key] = built
                 made = release(revision, built.build_id, name, arch=arch)
             history.append(_at(made, draw(st.integers(0, 2**33))))
-        releases[name, arch] = tuple(history)
+        releases[ImageId(name, arch)] = tuple(history)
     return State(
         releases=releases,
         manifests=manifests,

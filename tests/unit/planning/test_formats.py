@@ -67,8 +67,10 @@ def example(chains: int = 2) -> Plan:
             **{"action": action, **more},
         )
 
-    two = (Reason(kind=ReasonKind.SPEC, detail="a \x1b[31mred\nline"),)
-    two += (Reason(kind=ReasonKind.BASE, detail="its base"),)
+    two = (
+        Reason(kind=ReasonKind.SPEC, detail="a \x1b[31mred\nline"),
+        Reason(kind=ReasonKind.BASE, detail="its base"),
+    )
     return Plan(
         head="h",
         dirty=False,

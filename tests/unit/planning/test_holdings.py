@@ -1,6 +1,7 @@
 """What a plan needs of a repository's state."""
 
 from lago_images.planning.holdings import holdings
+from lago_images.repository.records.layout import ImageId
 from lago_images.repository.records.manifest import BaseRecord, Disk, Manifest
 from lago_images.repository.records.release import Release
 from lago_images.repository.records.state import PublishedCommit, State
@@ -41,7 +42,7 @@ def release(revision: int, build: str | None, fingerprint: str = "", **more) -> 
 
 def held(*releases: Release, manifests=(), incomplete=()):
     state = State(
-        releases={("a", "x86_64"): releases} if releases else {},
+        releases={ImageId("a", "x86_64"): releases} if releases else {},
         manifests={one.key: one for one in manifests},
         incomplete=frozenset(one.key for one in incomplete),
         unreadable={},
@@ -49,7 +50,7 @@ def held(*releases: Release, manifests=(), incomplete=()):
         published=PublishedCommit(commit="c9", etag="e"),
     )
     assert holdings(state).commit == "c9"
-    return holdings(state).images.get(("a", "x86_64"))
+    return holdings(state).images.get(ImageId("a", "x86_64"))
 
 
 def test_current_is_the_newest_that_stands():

@@ -336,7 +336,7 @@ def test_a_release_costs_no_request_for_every_one_before_it(store):
         release(2).to_json(),
         release(1, None).to_json(),
         replace(release(), withdraws=1).to_json(),
-        replace(release(), published="now").to_json(),
+        replace(release(), published="now").to_json(),  # type: ignore[arg-type]
     ],
 )
 def test_an_unreadable_release_is_never_dropped(store, data):
