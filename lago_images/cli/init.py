@@ -23,7 +23,7 @@ def init(invocation: Invocation, folder: Path | None) -> None:
     --repository says. Files that exist are never changed.
     """
     if folder is not None and invocation.start != Path.cwd():
-        raise click.UsageError("FOLDER and -C both say where: leave one of them out")
+        raise click.UsageError("FOLDER and -C both name a folder: leave one of them out")
     root = (folder or invocation.start).absolute()
     root.mkdir(parents=True, exist_ok=True)
     git = Git.find(root)
@@ -39,10 +39,10 @@ def init(invocation: Invocation, folder: Path | None) -> None:
     for path in written:
         click.echo(f"wrote {path}")
     for path in kept:
-        click.echo(f"kept {path}, which was there")
+        click.echo(f"kept {path}, which exists")
     console = invocation.console
     if git is None:
-        console.info("hint: it is not in git yet: git init")
+        console.info("hint: the folder is not in git yet: git init")
     unpinned = [path for path in _PINNED if path in written]
     if ref == "main" and unpinned:
         console.info(
@@ -51,7 +51,7 @@ def init(invocation: Invocation, folder: Path | None) -> None:
         )
     if written:
         manual = f"https://github.com/{tools}/blob/{ref}/docs/ci.md"
-        console.info(f"next: lago-images lint; lago-images build; {manual} tells of CI")
+        console.info(f"next: lago-images lint; lago-images build; {manual} describes CI")
         if facts.repository == DEFAULT_REPOSITORY:
             console.info(
                 f"for CI: set repository in {FILE} to s3://bucket/prefix: its jobs do not share "

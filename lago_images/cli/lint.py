@@ -1,4 +1,4 @@
-"""``lago-images lint``."""
+"""``lago-images lint``: print every problem of every spec."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -47,7 +47,7 @@ def lint(ctx: click.Context, paths: tuple[Path, ...], form: str) -> None:
 
 
 def _inspect(path: Path, invocation: Invocation) -> Found:
-    """What is wrong with one path, which may be outside the specs repository."""
+    """Inspect one path, which may be outside the specs repository."""
     # The last part is not resolved: a link in the folder is a spec of its own name.
     asked = path.parent.resolve() / path.name if path.name not in {"", ".."} else path.resolve()
     folder = asked if asked.is_dir() else asked.parent
@@ -55,7 +55,7 @@ def _inspect(path: Path, invocation: Invocation) -> Found:
     specs = (folder / invocation.settings.specs).resolve()
     if specs != folder and specs.is_dir():
         if asked != folder:
-            raise UsageError(f"{path} is no spec", hint=f"the specs are in {specs}")
+            raise UsageError(f"{path} is not a spec", hint=f"the specs are in {specs}")
         root, asked = folder, folder / invocation.settings.specs
         folder = asked
     elif asked != folder and not is_spec_name(asked.name):

@@ -1,4 +1,4 @@
-"""The command line's entry: the commands, imported when called, and where every error ends up."""
+"""The command line's entry: commands are imported when they are called, and errors end here."""
 
 import codecs
 import errno
@@ -101,14 +101,16 @@ class _Root(_LazyGroup):
         try:
             code = super().main(args, prog_name or "lago-images", obj=invocation, **extra)
         except Error as error:
-            _trace(invocation)
+            if invocation.debug:
+                traceback.print_exc()
             _show_error(error, invocation.console)
             code = error.exit_code
         except BrokenPipeError:
-            code = _reader_gone()
+            code = _end_without_reader()
         except OSError as error:
-            _trace(invocation)
-            _show_error(_refused(error), invocation.console)
+            if invocation.debug:
+                traceback.print_exc()
+            _show_error(_from_system(error), invocation.console)
             code = Error.exit_code
         except click.exceptions.Exit as done:
             code = done.exit_code
@@ -121,13 +123,8 @@ class _Root(_LazyGroup):
         sys.exit(code if isinstance(code, int) else 0)
 
 
-def _trace(invocation: Invocation) -> None:
-    if invocation.debug:
-        traceback.print_exc()
-
-
 def _show_error(error: Error, console: Console) -> None:
-    """Show what was wrong, the program's last words, where the log is, and what to do."""
+    """Show the error, the program's last lines, its log, and what to do."""
     if isinstance(error, ProblemsError):
         for problem in error.problems:
             console.problem(problem.path, problem.line, problem.what)
@@ -142,8 +139,8 @@ def _show_error(error: Error, console: Console) -> None:
         console.info(f"hint: {error.hint}")
 
 
-def _refused(error: OSError) -> Error:
-    """Return what the operating system refused, the file it is about, and what to do."""
+def _from_system(error: OSError) -> Error:
+    """Return an error with the file that the system refused, the reason, and what to do."""
     where = f"{error.filename}: " if error.filename else ""
     hint = _DO.get(error.errno or 0, "--debug shows where that was")
     return Error(f"{where}{error.strerror or error}", hint=hint)
@@ -177,8 +174,8 @@ def _speak_utf8() -> None:
             stream.reconfigure(encoding="utf-8")
 
 
-def _reader_gone() -> int:
-    """End as a program does whose output nobody reads any more (``| head``)."""
+def _end_without_reader() -> int:
+    """Return the exit code of a program whose output nobody reads any more (``| head``)."""
     # Else Python complains when it flushes stdout at its end.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return PIPE

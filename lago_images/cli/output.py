@@ -19,7 +19,7 @@ from lago_images.repository.rendering.site import site_of
 
 
 def build_and_publish(workspace: Workspace, plan: Plan, state: State) -> None:
-    """Build and publish what a plan made from ``state`` says, show it, and end the command."""
+    """Build and publish as a plan that was made from ``state`` says, show it, end the command."""
     # On stderr: stdout is for data.
     for line in formats.to_text(plan).splitlines():
         workspace.console.info(line)
@@ -45,7 +45,7 @@ def show_next(workspace: Workspace) -> None:
 
 
 def show_results(console: Console, results: Sequence[Result]) -> None:
-    """Show how each build ended; of a failure, also the program's last lines and the log."""
+    """Show the result of each build; of a failure, also the program's last lines and the log."""
     for result in results:
         if result.manifest is not None:
             size = human_size(result.manifest.disk.compressed_size)

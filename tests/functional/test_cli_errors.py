@@ -29,7 +29,7 @@ def repo(tmp_path):
         (2, "there is no spec 'onne'", ["build", "onne"]),
         (2, "there is no spec 'onne'", ["ci", "rebuild", "onne"]),
         (2, "did you mean 'one'?", ["ci", "plan", "onne"]),
-        (2, "say what: --changed, --all", ["ci", "rebuild"]),
+        (2, "name what to rebuild: --changed, --all", ["ci", "rebuild"]),
         (2, "there is no commit 'nosuch'", ["ci", "plan", "--base", "nosuch"]),
         (2, "cannot read the plan", ["ci", "build", "--plan", "nosuch.json", "one"]),
         (2, "one.img is not a plan", ["ci", "publish", "--plan", "one.img"]),

@@ -11,6 +11,8 @@ from click.testing import CliRunner
 
 from lago_images.cli import main
 from lago_images.settings import Settings
+from tests.support.specs import SpecsRepo
+from tests.tools import need
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -122,3 +124,22 @@ def test_the_readme_has_every_setting_and_no_other():
 def test_links_between_documents_lead_somewhere(document):
     for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", document.read_text(encoding="utf-8")):
         assert (document.parent / target).exists(), f"{document.name} links to {target}"
+
+
+@pytest.mark.real
+def test_the_readme_s_lines_for_s3_publish(ceph20, tmp_path):
+    need("git", "qemu-img")
+    repo = SpecsRepo.create(tmp_path / "specs", ceph20.environ)
+    repo.disk("one.img")
+    repo.spec("one", "simple:one.img")
+    repo.commit()
+    text = (ROOT / "README.md").read_text("utf-8").split("## Publish to S3")[1]
+    words = next(calls(text))
+    place = f"s3://{ceph20.new_bucket()}/prefix"
+    words = [place if word == "s3://bucket/prefix" else word for word in words]
+    assert place in words
+    first = repo.run(*words)
+    assert (first.code, "one: released revision 1" in first.out) == (0, True), first.err
+    assert "catalogue: https://images.example.org/index.html" in first.err
+    second = repo.run(*words)
+    assert (second.code, second.out) == (0, "nothing to build\n"), second.err
