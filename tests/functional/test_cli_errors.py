@@ -76,7 +76,7 @@ def test_a_repository_that_cannot_be_written_is_found_before_the_build(repo):
     assert "Traceback" not in ran.err
 
 
-def test_a_signing_key_that_is_not_there_is_found_before_the_build(repo):
+def test_a_missing_signing_key_is_found_before_the_build(repo):
     ran = repo.run("build", environ={"LAGO_IMAGES_SIGNING_KEY": "file:nosuch.asc"})
     assert ran.code != 0
     assert "nosuch.asc" in ran.err
@@ -123,7 +123,7 @@ def test_a_path_on_the_command_line_starts_where_the_user_is(repo, first):
     assert f"there is no folder {repo.root / path}" in ran.err
 
 
-def test_a_repository_that_is_not_there_is_told_of(repo):
+def test_a_missing_repository_is_named(repo):
     ran = repo.run("repo", "list", "--repository", "nosuch")
     assert (ran.code, len(ran.out.splitlines())) == (0, 1)
     assert f"there is no folder {repo.root}/nosuch" in ran.err

@@ -17,7 +17,7 @@ def checks(ran):
     return {check["name"]: check for check in ran.json()}
 
 
-def test_it_says_what_is_there_and_writes_nothing(repo):
+def test_it_checks_everything_and_writes_nothing(repo):
     ran = repo.run("doctor", "--format", "json")
     found = checks(ran)
     assert found["git"]["state"] == "ok"
@@ -65,7 +65,7 @@ def test_a_store_that_cannot_be_reached(repo):
     assert checks(ran)["store"]["do"]
 
 
-def test_a_directory_that_somebody_chose_keeps_its_word(repo, tmp_path):
+def test_a_directory_that_somebody_chose_supports_conditional_writes(repo, tmp_path):
     ran = repo.run("doctor", "--format", "json", "--repository", str(tmp_path / "out"))
     assert checks(ran)["conditional writes"]["state"] == "ok"
     assert not (tmp_path / "out").exists()

@@ -86,7 +86,7 @@ def test_rendered_files_are_not_cached_for_long(ask):
     assert "must-revalidate" in response.headers["Cache-Control"]
 
 
-def test_head_tells_the_same_without_the_body(ask):
+def test_head_answers_the_same_without_the_body(ask):
     whole, _ = ask("GET", f"/{DISK}")
     head, body = ask("HEAD", f"/{DISK}")
     assert (head.status, body) == (200, b"")
@@ -138,7 +138,7 @@ def test_what_a_client_has_already_is_not_sent_again(ask):
         "/",
     ],
 )
-def test_nothing_else_is_there_and_nothing_is_listed(ask, path):
+def test_nothing_else_is_served_and_nothing_is_listed(ask, path):
     response, body = ask("GET", path)
     assert response.status == 404
     assert b"secret" not in body
@@ -236,14 +236,14 @@ def test_a_client_that_hangs_up_is_no_error(server, log, ask):
     assert "Traceback" not in log.getvalue()
 
 
-def test_a_store_that_fails_is_not_told_as_absence(folder, log, ask):
+def test_a_store_that_fails_is_not_a_missing_object(folder, log, ask):
     (folder / "index").unlink()
     (folder / "index").symlink_to("index")
     assert ask("GET", "/index")[0].status == 502
     assert "error" in log.getvalue()
 
 
-def test_a_taken_port_is_said_to_be(folder, server):
+def test_a_taken_port_is_named(folder, server):
     with pytest.raises(Error, match="cannot serve at") as raised:
         Server(
             DirectoryStore(path=folder), Console(), bind="127.0.0.1", port=server.server_address[1]
