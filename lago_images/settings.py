@@ -58,7 +58,7 @@ class Settings:
         keep_days: For how many days ``repo gc`` keeps every revision.
         grace_days: For how many days ``repo gc`` touches nothing that is new.
         folder: The settings file's folder, that paths are relative to; the file may be missing.
-        said: By name, the variable or option that set it; the others are the file's.
+        origins: By name, the variable or option that set it; the others are the file's.
     """
 
     repository: str = DEFAULT_REPOSITORY
@@ -78,7 +78,7 @@ class Settings:
     keep_days: int = 30
     grace_days: int = 7
     folder: Path = field(default_factory=Path.cwd)
-    said: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    origins: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
 
 _AT_LINE = re.compile(r"\bat line (\d+)")
@@ -117,8 +117,8 @@ def load(folder: Path, environ: Mapping[str, str]) -> Settings:
         # Git names no path with empty or . parts, and paths of specs are looked up among its.
         values["specs"] = str(PurePosixPath(values["specs"]))
     variables = {name: PREFIX + name.upper() for name in _KINDS}
-    said = {name: variable for name, variable in variables.items() if environ.get(variable)}
-    return replace(Settings(folder=folder, said=said), **values)
+    origins = {name: variable for name, variable in variables.items() if environ.get(variable)}
+    return replace(Settings(folder=folder, origins=origins), **values)
 
 
 def _from_file(text: str, problems: list[Problem]) -> dict[str, Any]:

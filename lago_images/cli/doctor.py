@@ -103,10 +103,10 @@ def _store(invocation: Invocation) -> Iterator[Check]:
     except Error as error:
         yield _failure("store", error)
         return
-    found = f"{store.url} can be read"
+    state = f"{store.url} can be read"
     if store.folder is not None and not store.folder.exists():
-        found = f"{store.folder} does not exist: the first build makes it"
-    yield Check(name="store", state=State.OK, found=found)
+        state = f"{store.folder} does not exist: the first build makes it"
+    yield Check(name="store", state=State.OK, found=state)
     try:
         yield Check(name="base-url", state=State.OK, found=site_of(settings, store.url).base_url)
     except SettingsError as error:

@@ -61,8 +61,8 @@ class Invocation:
     @property
     def settings(self) -> "Settings":
         """Return the settings; raises ``SettingsError`` with every problem of them."""
-        said = {**self._loaded.said, **{name: _option(name) for name in self.overrides}}
-        return replace(self._loaded, said=said, **self.overrides)
+        origins = {**self._loaded.origins, **{name: _option(name) for name in self.overrides}}
+        return replace(self._loaded, origins=origins, **self.overrides)
 
     @cached_property
     def _loaded(self) -> "Settings":

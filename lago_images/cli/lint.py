@@ -38,11 +38,11 @@ def lint(ctx: click.Context, paths: tuple[Path, ...], form: str) -> None:
     """
     invocation: Invocation = ctx.obj
     if paths:
-        found = _merged(_inspect(path, invocation) for path in paths)
+        inspected = _merged(_inspect(path, invocation) for path in paths)
     else:
-        found = inspect(invocation.root, invocation.settings.specs)
-    problems = sorted(set(found.problems), key=lambda p: (p.path, p.line or 0, p.what))
-    _print(problems, found.files, form, invocation)
+        inspected = inspect(invocation.root, invocation.settings.specs)
+    problems = sorted(set(inspected.problems), key=lambda p: (p.path, p.line or 0, p.what))
+    _print(problems, inspected.files, form, invocation)
     ctx.exit(_PROBLEMS if problems else 0)
 
 
@@ -63,17 +63,17 @@ def _inspect(path: Path, invocation: Invocation) -> Found:
             f"{path} is not read as a spec",
             hint="hidden files, READMEs and what editors leave behind are left out: rename it",
         )
-    found = inspect(root, folder.relative_to(root).as_posix())
+    inspected = inspect(root, folder.relative_to(root).as_posix())
     if asked == folder:
-        return found
+        return inspected
     only = asked.relative_to(root).as_posix()
-    return Found(found.specs, [p for p in found.problems if p.path == only], 1)
+    return Found(inspected.specs, [p for p in inspected.problems if p.path == only], 1)
 
 
 def _merged(every: Iterable[Found]) -> Found:
     parts = list(every)
-    problems = [problem for found in parts for problem in found.problems]
-    return Found({}, problems, sum(found.files for found in parts))
+    problems = [problem for part in parts for problem in part.problems]
+    return Found({}, problems, sum(part.files for part in parts))
 
 
 def _print(problems: Sequence[Problem], files: int, form: str, invocation: Invocation) -> None:

@@ -231,10 +231,10 @@ def _json(plain: object) -> str:
 
 
 def _show_report(report: Report) -> None:
-    for found in report.findings:
-        click.echo(clean(f"{found.severity}: {found.where}: {found.what}"))
-        if found.repair:
-            click.echo(clean(f"  repair: {found.repair}"))
+    for finding in report.findings:
+        click.echo(clean(f"{finding.severity}: {finding.where}: {finding.what}"))
+        if finding.repair:
+            click.echo(clean(f"  repair: {finding.repair}"))
     notes = len(report.findings) - len(report.problems)
     read = f", {human_size(report.read)} of disks read" if report.read else ""
     click.echo(
@@ -259,11 +259,11 @@ def _show_sweep(planned: Sweep, *, really: bool) -> None:
 
 
 def _per_image(steps: Iterable[Step]) -> dict[ImageId, tuple[int, int]]:
-    found: dict[ImageId, tuple[int, int]] = {}
+    totals: dict[ImageId, tuple[int, int]] = {}
     for step in steps:
-        objects, total = found.get(step.build.image, (0, 0))
-        found[step.build.image] = (objects + len(step.objects), total + step.size)
-    return found
+        objects, total = totals.get(step.build.image, (0, 0))
+        totals[step.build.image] = (objects + len(step.objects), total + step.size)
+    return totals
 
 
 def _plain(planned: Sweep) -> dict[str, Any]:

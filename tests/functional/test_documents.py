@@ -116,8 +116,8 @@ def test_the_readme_has_every_setting_and_no_other():
     section = text.split("\n## Settings\n")[1].split("\n## ")[0]
     told = set(re.findall(r"^\| `\[*([a-z-]+)\]*` \|", section, re.MULTILINE))
     settings = {field.name.replace("_", "-") for field in dataclasses.fields(Settings)}
-    # Where paths start and who said what are found out, not set.
-    assert told == settings - {"folder", "said"}
+    # The start of paths and the source of each value are found out, not set.
+    assert told == settings - {"folder", "origins"}
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)

@@ -49,7 +49,7 @@ def site_of(settings: Settings, store_url: str) -> Site:
 
     def complain(name: str, what: str) -> None:
         wrong.append(name)
-        problems.append(Problem(settings.said.get(name, FILE), None, what))
+        problems.append(Problem(settings.origins.get(name, FILE), None, what))
 
     if "/" in settings.name or not is_line(settings.name):
         complain("name", "name must be one line without '/': lago makes file names of it")
