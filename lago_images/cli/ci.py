@@ -1,4 +1,4 @@
-"""``ci plan``, ``build``, ``publish``, ``rebuild`` and ``report``."""
+"""``ci plan``, ``build``, ``publish``, ``rebuild`` and ``report``: for both CIs and a person."""
 
 import dataclasses
 import re
@@ -17,6 +17,7 @@ from lago_images.cli.invocation import Invocation, finish
 from lago_images.cli.output import (
     allow_dirty,
     build_and_publish,
+    show_next,
     show_publication,
     show_results,
 )
@@ -47,8 +48,10 @@ _FOLDER = click.Path(path_type=Path, file_okay=False)
 @click.command()
 @click.argument("names", nargs=-1, metavar="[NAME…]")
 @click.option("--base", metavar="REV", help="Only what changed since this commit or branch.")
-@click.option("--stale", type=click.IntRange(min=0), metavar="DAYS", help="Also what is older.")
-@click.option("--all", "everything", is_flag=True, help="Everything, affected or not.")
+@click.option(
+    "--stale", type=click.IntRange(min=0), metavar="DAYS", help="Also images that are older."
+)
+@click.option("--all", "everything", is_flag=True, help="All images, affected or not.")
 @click.option(
     "--format", "form", type=click.Choice(list(_FORMATS)), default="text", show_default=True
 )
@@ -63,7 +66,10 @@ def plan(
     form: str,
     output: Path | None,
 ) -> None:
-    """What is affected and why. NAMEs are built whether affected or not."""
+    """Show what is affected and why.
+
+    NAMEs are built whether affected or not.
+    """
     ask = Ask(force=frozenset(names), everything=everything, stale_days=stale)
     workspace = invocation.judging_workspace()
     if form in _FAN_OUTS:
@@ -118,9 +124,9 @@ def _two_numbers(
     "--batch",
     callback=_two_numbers,
     metavar="N/M",
-    help="What this entry of the saved plan's fan-out has, instead of NAMEs.",
+    help="The chains of this entry of the saved plan's fan-out, instead of NAMEs.",
 )
-@click.option("--results", "folder", type=_FOLDER, help="Write how each build ended here.")
+@click.option("--results", "folder", type=_FOLDER, help="Write the result of each build here.")
 @click.option("--logs", type=_FOLDER, help="Keep each image's log here.")
 @click.option("--jobs", "side_by_side", type=click.IntRange(min=1), help="Chains at a time.")
 @click.option("--require-kvm", is_flag=True, default=None, help="Refuse to build without KVM.")
@@ -135,7 +141,7 @@ def _two_numbers(
 @click.option(
     "--upload/--no-upload",
     default=True,
-    help="Write builds/ of the repository, or keep what is built in the results' folder.",
+    help="Write builds/ of the repository, or keep the builds in the results' folder.",
 )
 @click.pass_obj
 def build(
@@ -151,9 +157,12 @@ def build(
     network: bool | None,
     upload: bool,
 ) -> None:
-    """Build the chains with these images on this host, into builds/ of the repository."""
+    """Build chains on this host, into builds/ of the repository.
+
+    The chains are those with the images that are NAMEd; ci publish makes them public.
+    """
     if bool(names) == bool(batch):
-        raise click.UsageError("say what: either NAME… or --batch N/M")
+        raise click.UsageError("name what to build: either NAME… or --batch N/M")
     if batch and plan_file is None:
         raise click.UsageError("--batch is an entry of a saved plan: give it with --plan")
     invocation.override(jobs=side_by_side, require_kvm=require_kvm, network=network)
@@ -169,7 +178,9 @@ def build(
         _write_subjects(workspace.environ, folder, ended)
     show_results(workspace.console, ended)
     if not ended:
-        click.echo("nothing to build: what was named is published, or waits to be")
+        click.echo("nothing to build: these images are published, or built and waiting to be")
+    elif upload and all(result.ok for result in ended):
+        workspace.console.info("next: lago-images ci publish, which makes them public")
     finish(succeeded=all(result.ok for result in ended))
 
 
@@ -187,7 +198,7 @@ def _write_subjects(environ: Mapping[str, str], folder: Path, ended: Sequence[Re
     "--results",
     "folder",
     type=_FOLDER,
-    help="The folder with how each build ended; it is told there how the publication did.",
+    help="The folder with the results of the builds; that of the publication is added.",
 )
 @allow_dirty
 @click.pass_obj
@@ -198,7 +209,10 @@ def publish(
     folder: Path | None,
     allow_dirty: bool,
 ) -> None:
-    """Release what was planned and built, render the repository, verify it."""
+    """Publish what was planned and built, to a bucket or a directory.
+
+    It is released, the repository is rendered, and what clients see is verified.
+    """
     workspace = invocation.judging_workspace()
     plan = _saved(plan_file, plan_sha256) or plan_job.plan(workspace, Ask())
     plan_job.refuse_dirty(workspace, plan, allow=allow_dirty)
@@ -212,14 +226,17 @@ def publish(
     if folder is not None:
         publication.write(folder, plan, publication.fates(published))
     show_publication(workspace.console, published)
+    if published.ok:
+        show_next(workspace)
     finish(succeeded=published.ok)
 
 
 @click.command()
 @click.argument("names", nargs=-1, metavar="[NAME…]")
-@click.option("--changed", is_flag=True, help="What is affected since it was published.")
-@click.option("--all", "everything", is_flag=True, help="Everything.")
-@click.option("--stale", type=click.IntRange(min=0), metavar="DAYS", help="What is older.")
+@click.option("--changed", is_flag=True, help="Images that are affected since they were published.")
+@click.option("--all", "everything", is_flag=True, help="All images.")
+@click.option("--stale", type=click.IntRange(min=0), metavar="DAYS", help="Images that are older.")
+@click.option("--base-url", help="Where clients will find the repository.")
 @click.option("--dry-run", is_flag=True, help="Only show what would be done.")
 @click.option("--format", "form", type=click.Choice(list(_FORMATS)), help="Of a dry run's plan.")
 @click.option("--logs", type=_FOLDER, help="Keep each image's log here.")
@@ -233,6 +250,7 @@ def rebuild(
     changed: bool,
     everything: bool,
     stale: int | None,
+    base_url: str | None,
     dry_run: bool,
     form: str | None,
     logs: Path | None,
@@ -240,12 +258,16 @@ def rebuild(
     require_kvm: bool | None,
     allow_dirty: bool,
 ) -> None:
-    """Plan, build and publish on this machine."""
+    """Plan, build and publish on this machine, to a bucket or a directory.
+
+    The repository is that of the settings, or --repository; lago-images build makes a directory
+    only. A bucket needs --base-url, or base-url in the settings.
+    """
     if not (names or changed or everything or stale is not None):
-        raise click.UsageError("say what: --changed, --all, --stale DAYS or NAME…")
+        raise click.UsageError("name what to rebuild: --changed, --all, --stale DAYS or NAME…")
     if form and not dry_run:
         raise click.UsageError("--format is for --dry-run: else there is no plan on stdout")
-    invocation.override(jobs=side_by_side, require_kvm=require_kvm)
+    invocation.override(base_url=base_url, jobs=side_by_side, require_kvm=require_kvm)
     ask = Ask(changed=changed, force=frozenset(names), everything=everything, stale_days=stale)
     workspace = invocation.workspace(logs=logs)
     if not dry_run:
@@ -265,9 +287,9 @@ def rebuild(
     "--publication",
     "ended",
     type=click.Choice(["success", "failure", "cancelled", "skipped"]),
-    help="How the job that publishes ended, where it left no record.",
+    help="The end of the publishing job, should it not have left its own results.",
 )
-@click.option("--author", default=BOT, show_default=True, help="Whose comment is updated.")
+@click.option("--author", default=BOT, show_default=True, help="The user whose comment is updated.")
 @click.pass_obj
 def report(
     invocation: Invocation,
@@ -328,11 +350,11 @@ def _source(invocation: Invocation) -> entries.Source:
 
 
 def _fates(event: Event, plan: Plan, folder: Path, ended: str | None) -> Mapping[str, Fate] | None:
-    """Return how the publication ended for each image; None where there was none."""
+    """Return the result of the publication for each image; None where there was none."""
     if event.target is not None and event.target.pull_request is not None:
         return None
     fates = publication.read(folder, plan)
     if fates is None and ended in {"failure", "cancelled"}:
-        why = "the publication ended without a record"
+        why = "the publication left no results"
         fates = {fate.name: fate for fate in publication.stopped(plan, why)}
     return fates

@@ -1,4 +1,4 @@
-"""``lago-images init``."""
+"""``lago-images init``: write the files of a new specs repository."""
 
 from pathlib import Path
 
@@ -25,13 +25,13 @@ _PINNED = (".github/workflows/images.yml", "Jenkinsfile")
 )
 @click.pass_obj
 def init(invocation: Invocation, folder: Path | None, promote: str) -> None:
-    """Set up a specs repository in FOLDER: an example spec, settings, workflow, Jenkinsfile.
+    """Set up a specs repository: an example spec, settings, workflow, Jenkinsfile.
 
-    Without FOLDER, in the one that -C names, else here. The settings get what --repository says.
-    What is there already is never changed.
+    It is made in FOLDER, else in the one that -C names, else here. The settings get what
+    --repository says. Files that exist are never changed.
     """
     if folder is not None and invocation.start != Path.cwd():
-        raise click.UsageError("FOLDER and -C both say where: leave one of them out")
+        raise click.UsageError("FOLDER and -C both name a folder: leave one of them out")
     root = (folder or invocation.start).absolute()
     root.mkdir(parents=True, exist_ok=True)
     git = Git.find(root)
@@ -48,10 +48,10 @@ def init(invocation: Invocation, folder: Path | None, promote: str) -> None:
     for path in written:
         click.echo(f"wrote {path}")
     for path in kept:
-        click.echo(f"kept {path}: it exists")
+        click.echo(f"kept {path}, which exists")
     console = invocation.console
     if git is None:
-        console.info("hint: it is not in git yet: git init")
+        console.info("hint: the folder is not in git yet: git init")
     unpinned = [path for path in _PINNED if path in written]
     if ref == "main" and unpinned:
         console.info(
@@ -60,7 +60,7 @@ def init(invocation: Invocation, folder: Path | None, promote: str) -> None:
         )
     if written:
         manual = f"https://github.com/{tools}/blob/{ref}/docs/ci.md"
-        console.info(f"next: lago-images lint; lago-images build; CI: {manual}")
+        console.info(f"next: lago-images lint; lago-images build; {manual} describes CI")
         if facts.repository == DEFAULT_REPOSITORY:
             console.info(
                 f"for CI: set repository in {FILE} to s3://bucket/prefix: its jobs do not share "

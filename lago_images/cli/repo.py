@@ -11,13 +11,12 @@ from typing import Any
 import click
 
 from lago_images.cli.invocation import Invocation, finish
-from lago_images.console import clean
+from lago_images.console import clean, human_size
 from lago_images.repository.publishing import collect
 from lago_images.repository.publishing.publisher import Publisher, publishing
 from lago_images.repository.publishing.retention import Retention, Step, Sweep
 from lago_images.repository.records.layout import ImageId
 from lago_images.repository.records.state import State, read
-from lago_images.repository.rendering.catalogue import size
 from lago_images.repository.rendering.lago import version_name
 from lago_images.repository.verifying.findings import Report
 from lago_images.repository.verifying.verifier import Verifier
@@ -63,7 +62,7 @@ def _show_rows(rows: Iterable[dict[str, Any]]) -> None:
     "retire",
     metavar="FINGERPRINT",
     multiple=True,
-    help="A key that no longer signs: delete what it signed (see docs/signing.md).",
+    help="A key that no longer signs: delete what it signed.",
 )
 @click.pass_obj
 def refresh(invocation: Invocation, retire: tuple[str, ...]) -> None:
@@ -87,10 +86,11 @@ def refresh(invocation: Invocation, retire: tuple[str, ...]) -> None:
 @FORMAT
 @click.pass_obj
 def verify(invocation: Invocation, url: str | None, deep: bool, form: str) -> None:
-    """Check a repository as its clients see it: the one of the settings, or the one at URL.
+    """Check a repository as its clients see it.
 
-    URL is that of a store (s3://…, file:///…, a path), or the http or https URL that clients
-    use: then everything that index and repo.metadata name is checked, and how it is served.
+    It is the repository of the settings, or the one at URL: that of a store (s3://…, file:///…,
+    a path), or the http or https URL that clients use. Of that, everything that index and
+    repo.metadata name is checked, and how it is served.
     """
     web = Web.at(url, invocation.environ) if url and is_web(url) else None
     if url and web is None:
@@ -111,14 +111,15 @@ def verify(invocation: Invocation, url: str | None, deep: bool, form: str) -> No
 
 
 @click.command()
-@click.option("--apply", "really", is_flag=True, help="Do it; else it is only told.")
+@click.option("--apply", "really", is_flag=True, help="Remove it; else it is a dry run.")
 @FORMAT
 @click.pass_obj
 def gc(invocation: Invocation, really: bool, form: str) -> None:
-    """Remove what retention lets go: old revisions, what is staged, broken-off uploads.
+    """Remove what retention lets go.
 
-    What is not needed any more is first retired, and its objects go by a later call, when the
-    grace period is over. Nothing is removed without --apply.
+    That is old revisions, builds never released and unfinished uploads. A build is first retired,
+    so that nothing offers it any more; a later call deletes its objects when the grace period is
+    over. Without --apply it is a dry run.
     """
     retention = Retention.of(invocation.settings)
     store = invocation.store()
@@ -127,7 +128,7 @@ def gc(invocation: Invocation, really: bool, form: str) -> None:
     # A mistyped path must not become a repository.
     nothing = empty and planned is not None and planned.is_empty
     if nothing:
-        invocation.console.warn(f"there is nothing in {store.url}: check --repository")
+        invocation.console.warn(f"{store.url} is empty: check --repository")
     if planned is None or (really and not nothing):
         with publishing_from(invocation) as publisher:
             done = collect.sweep(publisher, retention)
@@ -138,6 +139,12 @@ def gc(invocation: Invocation, really: bool, form: str) -> None:
         click.echo(as_json({"applied": really, **_plain(planned)}))
         return
     _show_sweep(planned, really=really)
+    if planned.waiting:
+        first, last = _day(planned.waiting[0]), _day(planned.waiting[-1])
+        click.echo(
+            f"waiting: {len(planned.waiting)} builds, for the end of their grace period: "
+            f"the first on {first}, the last on {last}"
+        )
     if not really and not planned.is_empty:
         invocation.console.info("nothing was removed: repo gc --apply does it")
 
@@ -183,11 +190,15 @@ def _texts(row: dict[str, Any]) -> tuple[str, ...]:
     shown = {
         **row,
         "published": moment,
-        "size": size(row["size"]),
+        "size": human_size(row["size"]),
         "fingerprint": row["fingerprint"].removeprefix("sha256:")[:_SHORT],
         "commit": row["commit"][:_SHORT],
     }
     return tuple(clean(str(shown[column])) for column in _COLUMNS)
+
+
+def _day(moment: float) -> str:
+    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%d")
 
 
 def as_json(plain: object) -> str:
@@ -195,12 +206,12 @@ def as_json(plain: object) -> str:
 
 
 def _show_report(report: Report) -> None:
-    for found in report.findings:
-        click.echo(clean(f"{found.severity}: {found.where}: {found.what}"))
-        if found.repair:
-            click.echo(clean(f"  repair: {found.repair}"))
+    for finding in report.findings:
+        click.echo(clean(f"{finding.severity}: {finding.where}: {finding.what}"))
+        if finding.repair:
+            click.echo(clean(f"  repair: {finding.repair}"))
     notes = len(report.findings) - len(report.problems)
-    read = f", {size(report.read)} of disks read" if report.read else ""
+    read = f", {human_size(report.read)} of disks read" if report.read else ""
     click.echo(
         f"{report.url}: {report.images} images, {report.versions} versions{read}: "
         f"{len(report.problems)} problems, {notes} notes"
@@ -211,23 +222,23 @@ def _show_sweep(planned: Sweep, *, really: bool) -> None:
     verbs = ("retired", "deleted") if really else ("to retire", "to delete")
     for verb, steps in zip(verbs, (planned.retire, planned.delete), strict=True):
         for step in steps:
-            what = f"{len(step.objects)} objects, {size(step.size)}"
+            what = f"{len(step.objects)} objects, {human_size(step.size)}"
             click.echo(clean(f"{verb}: {step.build.folder}: {what}: {step.why}"))
         for image, (objects, total) in sorted(_per_image(steps).items()):
-            click.echo(f"{verb}, in all of {image}: {objects} objects, {size(total)}")
+            click.echo(f"{verb}, in all of {image}: {objects} objects, {human_size(total)}")
     for upload in planned.abort:
         click.echo(clean(f"{'aborted' if really else 'to abort'}: the upload of {upload.key}"))
     for verb, steps in zip(verbs, (planned.retire, planned.delete), strict=True):
         total = sum(step.size for step in steps)
-        click.echo(f"{verb}: {len(steps)} builds, {total} bytes")
+        click.echo(f"{verb}: {len(steps)} builds, {human_size(total)}")
 
 
 def _per_image(steps: Iterable[Step]) -> dict[ImageId, tuple[int, int]]:
-    found: dict[ImageId, tuple[int, int]] = {}
+    totals: dict[ImageId, tuple[int, int]] = {}
     for step in steps:
-        objects, total = found.get(step.build.key.image, (0, 0))
-        found[step.build.key.image] = (objects + len(step.objects), total + step.size)
-    return found
+        objects, total = totals.get(step.build.key.image, (0, 0))
+        totals[step.build.key.image] = (objects + len(step.objects), total + step.size)
+    return totals
 
 
 def _plain(planned: Sweep) -> dict[str, Any]:
@@ -247,4 +258,5 @@ def _plain(planned: Sweep) -> dict[str, Any]:
         "delete": plain(planned.delete),
         "abort": [asdict(upload) for upload in planned.abort],
         "forget": list(planned.forget),
+        "waiting": [int(moment) for moment in planned.waiting],
     }

@@ -225,6 +225,18 @@ class Runner:
             _end(child)
             self.children.ended(child)
 
+    def interact(self, argv: Sequence[str], *, env: Mapping[str, str] | None = None) -> int:
+        """Run a program on this process's terminal to its end, and return its exit code.
+
+        It stays in the terminal's foreground process group, so that it may read the keyboard.
+        Raises ``ToolMissingError`` when the program is not installed.
+        """
+        terminal = {"TERM": self.environ["TERM"]} if "TERM" in self.environ else {}
+        environment = child_environment(self.environ, {**terminal, **(env or {})})
+        if shutil.which(argv[0], path=environment["PATH"]) is None:
+            raise missing(argv[0])
+        return subprocess.run(argv, env=environment, check=False).returncode
+
     def note(self, line: str) -> None:
         """Add a line to the log, redacted."""
         if self.log is not None:

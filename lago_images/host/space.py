@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+from lago_images.console import human_size
 from lago_images.errors import HostError
 
 GIB = 2**30
@@ -44,5 +45,5 @@ def demand(folder: Path, needed: int, what: str) -> None:
 
 
 def shown(amount: int) -> str:
-    """Bytes for people, and exactly."""
-    return f"{amount / GIB:.1f} GiB ({amount} bytes)"
+    """Return bytes for people, and exactly."""
+    return f"{human_size(amount)} ({amount} bytes)"

@@ -85,7 +85,8 @@ def read_folder(folder: Path) -> list[Result]:
     """
     found: dict[ImageId, Result] = {}
     told: dict[ImageId, Path] = {}
-    for path in sorted(folder.rglob("*.results.json")):
+    # A build's folder has the image's name, which may end so, too.
+    for path in sorted(path for path in folder.rglob("*.results.json") if path.is_file()):
         where = path.relative_to(folder)
         for result in load(path.read_bytes(), str(where)):
             key = ImageId(result.name, result.arch)

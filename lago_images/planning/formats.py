@@ -57,6 +57,8 @@ def from_json(text: str | bytes, where: str) -> Plan:
         plan = parse(data, Plan, where)
         names = {image.name for image in plan.images}
         chained = {name for chain in plan.chains for name in chain}
+        if not all(plan.chains):
+            raise DocumentError(where, Plan.WHAT, ["a chain is empty"])
         if strangers := sorted(chained - names):
             problem = f"a chain names {strangers[0]!r}, which is no image of the plan"
             raise DocumentError(where, Plan.WHAT, [problem])

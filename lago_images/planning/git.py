@@ -47,6 +47,16 @@ _FETCHING = frozenset(
         *("SSL_CERT_FILE", "SSL_CERT_DIR", "CURL_CA_BUNDLE"),
     }
 )
+# Set by git for its hooks and aliases: they say which repository is meant, and it is not ours.
+_REPOSITORY = frozenset(
+    {
+        *("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_PREFIX"),
+        *("GIT_OBJECT_DIRECTORY", "GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_QUARANTINE_PATH"),
+        *("GIT_NAMESPACE", "GIT_SHALLOW_FILE", "GIT_GRAFT_FILE", "GIT_IMPLICIT_WORK_TREE"),
+        *("GIT_REPLACE_REF_BASE", "GIT_NO_REPLACE_OBJECTS", "GIT_CEILING_DIRECTORIES"),
+        *("GIT_INTERNAL_SUPER_PREFIX", "GIT_CONFIG"),
+    }
+)
 # How env ends when there is no such program.
 _NO_PROGRAM = 127
 
@@ -105,7 +115,8 @@ def _without_others(names: Iterable[str]) -> list[str]:
     GitPython hands all of it on, and leaves nothing out.
     """
     kept = _FETCHING.union(ALLOWED, _ENVIRONMENT)
-    hidden = [name for name in names if name not in kept and not name.startswith("GIT_")]
+    others = (name for name in names if name not in kept)
+    hidden = [name for name in others if name in _REPOSITORY or not name.startswith("GIT_")]
     return ["env", *(f"--unset={name}" for name in sorted(hidden))]
 
 
@@ -279,12 +290,23 @@ class Git:
             if found is None and (self.ensure(rev) or self._fetch_branch(rev)):
                 found = self._ask("rev-parse", "--verify", "--quiet", f"{rev}^{{commit}}")
         if found is None:
-            remote = self.remote() or "REMOTE"
             raise UsageError(
                 f"there is no commit {rev!r} in this clone, and its remote does not give it",
-                hint=f"fetch it first: git fetch {remote} {rev.removeprefix(f'{remote}/')}",
+                hint=self._how_to_get(rev),
             )
         return found
+
+    def _how_to_get(self, rev: str) -> str:
+        """Return what to do about a missing revision: one counted back from another has no name."""
+        remote = self.remote() or "REMOTE"
+        if "~" not in rev and "^" not in rev:
+            return f"fetch it first: git fetch {remote} {rev.removeprefix(f'{remote}/')}"
+        if self.shallow:
+            return (
+                f"this clone is shallow: git fetch --unshallow {remote}, or on GitHub "
+                "fetch-depth: 0 for actions/checkout"
+            )
+        return "the history is shorter than that: name a commit or a branch"
 
     def snapshot(self, paths: Iterable[str]) -> Snapshot:
         """What git knows of the files below ``paths``."""

@@ -35,11 +35,11 @@ from lago_images.host.workdir import default_scratch
 from lago_images.repository.records.layout import build_key
 from lago_images.repository.records.manifest import Manifest
 from lago_images.settings import Settings
-from lago_images.specs.model import Base, BaseKind, Spec
 from lago_images.storage.directory.store import DirectoryStore
 from lago_images.storage.s3.store import S3Store
 from lago_images.storage.s3.upload import Uploader
 from tests.servers.proxy import Fault, FaultProxy
+from tests.support.builders import buildable as spec
 from tests.support.specs import SpecsRepo, git
 from tests.tools import need
 
@@ -52,17 +52,6 @@ def disk_file(root, name, seed=1, size=MIB):
     block = hashlib.sha256(b"%d" % seed).digest() * 128
     (root / name).write_bytes(block + bytes(size - len(block)))
     return (root / name).read_bytes()
-
-
-def spec(name, base, **properties):
-    kind, _, what = base.partition(":")
-    return Spec(
-        name=name,
-        path=f"image-specs/{name}",
-        base=Base(kind=BaseKind(kind), name=what, line=1),
-        arch="x86_64",
-        properties={"base": base, "boot-test": "no", "distro": "debian", **properties},
-    )
 
 
 def ask(made, fingerprint="sha256:0123456789", base=None):

@@ -499,3 +499,42 @@ def test_a_monitor_that_sees_no_change_is_not_believed(repo, tmp_path):
     assert git(repo.root, "status", "--porcelain") == ""
     with Git(repo.root) as found:
         assert found.snapshot(["."]).dirty == {"a"}
+
+
+def test_a_hook_s_variables_lead_to_no_other_repository(repo, tmp_path):
+    """Git sets them for hooks: of the repository that the hook is run for."""
+    other = SpecsRepo.create(tmp_path / "other")
+    other.write("x", "x")
+    other.commit()
+    repo.spec("a", "simple:disk.img")
+    repo.disk("disk.img")
+    head = repo.commit()
+    given = {
+        "GIT_DIR": str(other.root / ".git"),
+        "GIT_WORK_TREE": str(other.root),
+        "GIT_INDEX_FILE": str(other.root / ".git/index"),
+        "GIT_OBJECT_DIRECTORY": str(other.root / ".git/objects"),
+        "GIT_COMMON_DIR": str(other.root / ".git"),
+        "GIT_NAMESPACE": "x",
+        "GIT_PREFIX": "image-specs/",
+    }
+    ran = repo.run("ci", "plan", "--format", "json", environ=given)
+    assert ran.code == 0, ran.err
+    assert (ran.json()["head"], ran.json()["dirty"]) == (head, False)
+
+
+def test_a_commit_counted_back_in_a_shallow_clone(repo, tmp_path):
+    """What is called HEAD~1 cannot be fetched by that name."""
+    for content in "12":
+        repo.write("x", content)
+        repo.commit()
+    git(tmp_path, "clone", "-q", "--depth=1", f"file://{repo.root}", "shallow")
+    with Git(tmp_path / "shallow") as shallow, pytest.raises(UsageError) as raised:
+        shallow.resolve("HEAD~1")
+    assert "git fetch --unshallow origin" in raised.value.hint
+    git(tmp_path / "shallow", "fetch", "--unshallow", "origin")
+    with Git(tmp_path / "shallow") as whole:
+        assert whole.resolve("HEAD~1")
+        with pytest.raises(UsageError) as raised:
+            whole.resolve("HEAD~9")
+    assert "git fetch" not in raised.value.hint

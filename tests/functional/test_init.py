@@ -47,7 +47,9 @@ def test_what_it_writes_works(made):
     ran = made.run("init")
     assert ran.code == 0, ran.err
     assert ran.out.splitlines() == [f"wrote {path}" for path in FILES]
-    assert re.search(r" CI: https://github\.com/[^/ ]+/[^/ ]+/blob/[^/ ]+/docs/ci\.md", ran.err)
+    assert re.search(
+        r" https://github\.com/[^/ ]+/[^/ ]+/blob/[^/ ]+/docs/ci\.md describes CI", ran.err
+    )
     assert "for CI: set repository in lago-images.toml" in ran.err
     linted = made.run("lint")
     assert linted.code == 0, linted.err
@@ -70,14 +72,14 @@ def test_twice_changes_nothing(made):
     before = contents(made.root)
     ran = made.run("init")
     assert ran.code == 0
-    assert ran.out.splitlines() == [f"kept {path}: it exists" for path in FILES]
+    assert ran.out.splitlines() == [f"kept {path}, which exists" for path in FILES]
     assert contents(made.root) == before
 
 
 def test_what_is_there_is_kept(made):
     made.write("lago-images.toml", 'name = "mine"\n')
     ran = made.run("init")
-    assert "kept lago-images.toml: it exists" in ran.out
+    assert "kept lago-images.toml, which exists" in ran.out
     assert (made.root / "lago-images.toml").read_text() == 'name = "mine"\n'
 
 

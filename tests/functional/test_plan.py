@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -57,7 +58,7 @@ class World:
     def plan(self, root: Path | None = None, scope: str | None = None, **ask: object) -> Plan:
         return plan(self.work(root), Ask(**ask), scope=scope)
 
-    def publish(self, root: Path | None = None, **ask: object) -> Plan:
+    def publish(self, root: Path | None = None, **ask: Any) -> Plan:
         made = self.plan(root, **ask)
         self.now += 1
         fill(self.store, made, created=self.now)

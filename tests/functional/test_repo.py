@@ -36,7 +36,7 @@ def repo(tmp_path, monkeypatch):
         clean = {name: None for name in os.environ if name.startswith(("LAGO_IMAGES_", "GITHUB_"))}
         return CliRunner(env={**clean, **environ}).invoke(main, ["repo", *args])
 
-    call.store = DirectoryStore(path=folder / "image-repo")
+    call.store = DirectoryStore(path=folder / "image-repo")  # type: ignore[attr-defined]
     return call
 
 

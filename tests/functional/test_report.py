@@ -47,7 +47,7 @@ def cells(repo: SpecsRepo) -> tuple[list[str], str]:
 
 
 def check(row: list[str], shown: str) -> None:
-    assert row[4].startswith("0.0 MiB → 0.0 MiB (+")
+    assert row[4].startswith("24 B → 29 B (+")
     assert row[5] == "+1 -1 ↑1"
     assert row[6] == "31 s (tcg)"
     packages = [tuple(re.findall(r"<td>(.*?)</td>", part)) for part in shown.split("<tr>")]
@@ -113,7 +113,7 @@ def test_after_a_withdrawal_the_release_that_clients_have_is_compared(repo, tmp_
     made = plan(planned(fingerprint="sha256:f2", revision=3))
     repo.write("plan.json", formats.to_json(made))
     row, _ = cells(repo)
-    assert row[4].startswith("0.0 MiB → 0.0 MiB (+")
+    assert row[4].startswith("24 B → 29 B (+")
 
 
 def test_a_forks_build_is_compared_from_what_its_job_kept(repo):

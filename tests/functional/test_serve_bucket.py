@@ -10,6 +10,7 @@ from lago_images.console import Console
 from lago_images.repository.records import layout
 from lago_images.repository.serving.server import Server
 from lago_images.storage.s3.store import S3Store
+from tests.support import handmade
 from tests.support.at_work import at_work
 
 pytestmark = pytest.mark.real
@@ -25,6 +26,7 @@ def url(ceph20):
     store.upload(DISK, [DATA], headers=layout.headers(DISK))
     store.put("index", b"[a]\n", expected=None, headers=layout.headers("index"))
     store.put("state/published.json", b"{}", expected=None)
+    handmade.put_release(store, handmade.release(1, "1", name="a"))
     with Server(store, Console(quiet=True), bind="127.0.0.1", port=0) as server, at_work(server):
         yield server.url
 

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -156,6 +157,13 @@ def test_a_good_repository_has_no_problems(store):
 
 B1, B2 = copy_of(BUILDS[0]), copy_of(BUILDS[1])
 R1, R2 = "releases/debian-12/x86_64/1.json", "releases/debian-12/x86_64/2.json"
+
+
+def _release_unrendered(store):
+    put_copy(store, manifest(build_id="b3"))
+    put_release(store, release(3, "b3"))
+
+
 DAMAGE = {
     "no index": (lambda s: s.delete(["index"]), "index", "missing"),
     "no repo.metadata": (lambda s: s.delete(["repo.metadata"]), "repo.metadata", "missing"),
@@ -233,7 +241,7 @@ DAMAGE = {
         "withdraws revision 9",
     ),
     "not rendered": (
-        lambda s: (put_copy(s, manifest(build_id="b3")), put_release(s, release(3, "b3"))),
+        _release_unrendered,
         "index",
         "not what the repository renders to",
     ),
@@ -351,7 +359,7 @@ BOMB = {
     "more than its manifest says": (
         5000,
         lambda _: None,
-        r"it holds more than 0\.0 GiB \(5000 bytes\)",
+        r"it holds more than 4\.9 KiB \(5000 bytes\)",
     ),
     "more than the index says": (
         GIB,
@@ -359,7 +367,7 @@ BOMB = {
             s.delete([R2, B2.manifest]),
             alter(s, "index", b"size=1073741824", b"size=5000"),
         ),
-        r"it holds more than 0\.1 GiB \(67118864 bytes\)",
+        r"it holds more than 64\.0 MiB \(67118864 bytes\)",
     ),
 }
 
@@ -614,7 +622,8 @@ class Plain(BaseHTTPRequestHandler):
         self.answer(body=True)
 
     def answer(self, *, body):
-        key, server = self.path.lstrip("/"), self.server
+        key = self.path.lstrip("/")
+        server: Any = self.server
         try:
             data, status = server.store.get(key).data, 200
         except NotFoundError:
@@ -635,7 +644,8 @@ class Plain(BaseHTTPRequestHandler):
 
 @contextmanager
 def plainly_served(store, *, missing=404, cut=(), old=()):
-    with ThreadingHTTPServer(("127.0.0.1", 0), Plain) as server:
+    opened: Any = ThreadingHTTPServer(("127.0.0.1", 0), Plain)
+    with opened as server:
         server.store, server.missing = store, missing
         server.cut, server.old = list(cut), dict(old)
         server.url = f"http://127.0.0.1:{server.server_port}"

@@ -6,6 +6,7 @@ import json
 import lzma
 import subprocess
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -77,8 +78,8 @@ def content_of(prepared, folder):
 @pytest.mark.parametrize("form", ["raw", "qcow2"])
 def test_a_disk_at_a_url(server, context, work, qcow2, form, packing):
     plain = RAW if form == "raw" else qcow2
-    data = {"plain": bytes, "xz": lzma.compress, "gzip": gzip.compress}[packing](plain)
-    server.content["/disk"] = data
+    pack: Any = {"plain": bytes, "xz": lzma.compress, "gzip": gzip.compress}[packing]
+    server.content["/disk"] = data = pack(plain)
     server.cut = [300]
     spec = simple_spec(server.url + "/disk", f"#base-checksum={sha256(data)}")
     prepared = simple.prepare(spec, work, context, Runner())

@@ -19,7 +19,7 @@ from lago_images.building.bases.bootstrap.debian import host_mirrors
 from lago_images.building.boot import boot_test
 from lago_images.building.boot.guest_agent import Agent
 from lago_images.console import Console
-from lago_images.errors import BuildError
+from lago_images.errors import BuildError, CommandError
 from lago_images.host.process import Runner
 from tests.clients.serving import free_port
 from tests.support.at_work import at_work
@@ -251,6 +251,7 @@ def test_a_proxy_s_password_gets_to_the_proxy_and_nowhere_else(tmp_path, told):
     assert users == {"Basic " + base64.b64encode(b"me:s3cret").decode()}
     log = (tmp_path / "log").read_text()
     assert "mirror.invalid" in log
+    assert isinstance(caught.value.__cause__, CommandError)
     assert "s3cret" not in log + caught.value.message + "".join(caught.value.__cause__.tail)
     assert (tmp_path / "bin/mmdebstrap.modes").read_text() == "600\n"
     assert not list(work.iterdir())

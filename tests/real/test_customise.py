@@ -12,7 +12,7 @@ from lago_images.building.bases.prepared import Prepared
 from lago_images.building.customise import sysprep
 from lago_images.building.customise.sysprep import customise
 from lago_images.console import Console
-from lago_images.errors import BuildError
+from lago_images.errors import BuildError, CommandError
 from lago_images.host.kvm import Acceleration
 from lago_images.host.process import Runner
 from lago_images.settings import Settings
@@ -225,5 +225,6 @@ def test_a_command_that_fails_is_named_with_its_line_and_output(tmp_path_factory
     folder = work_folder(tmp_path_factory, "failing")
     with pytest.raises(BuildError, match=r"^image-specs/image:7: run-command echo the rea") as e:
         run(folder, debian12, FAILING)
+    assert isinstance(e.value.__cause__, CommandError)
     assert "the reason" in e.value.__cause__.tail
     assert [p.name for p in (folder / "work").iterdir()] == ["base.raw"]

@@ -21,9 +21,9 @@ from lago_images.host.process import Runner
 from lago_images.repository.records.manifest import BaseRecord
 from lago_images.settings import Settings
 from lago_images.specs.model import Spec
-from lago_images.specs.parse import parse
 from lago_images.storage.base import Store
 from lago_images.storage.directory.store import DirectoryStore
+from tests.support.builders import parsed
 
 DEBIAN12 = """\
 #name=Debian 12
@@ -53,10 +53,7 @@ class Image:
 
 def a_spec(text: str, name: str = "image") -> Spec:
     """The spec of a text that has no problems."""
-    spec, problems = parse(text, name=name, path=f"image-specs/{name}")
-    assert spec is not None
-    assert not problems
-    return spec
+    return parsed(text, name)
 
 
 def a_context(

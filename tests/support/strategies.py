@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from hypothesis import strategies as st
 
-from lago_images.repository.records.layout import NAME
+from lago_images.repository.records.layout import NAME, ImageId
 from lago_images.repository.records.manifest import Manifest
 from lago_images.repository.records.release import ObjectDigest, ReleasedImage
 from lago_images.repository.records.state import State
@@ -39,7 +39,7 @@ def states(draw) -> State:
                 image = _image(_manifest(draw, name, arch, revision))
                 made = replace(release(revision, None, name, arch=arch), image=image)
             history.append(_at(made, draw(st.integers(0, 2**33))))
-        releases[name, arch] = tuple(history)
+        releases[ImageId(name, arch)] = tuple(history)
     retired = {
         one.public
         for history in releases.values()

@@ -11,7 +11,7 @@ from tests.support.ci import built, failed, plan, planned
 from tests.support.handmade import manifest, release
 from tests.support.schemas import DOCUMENTS, FOLDER, rendered
 
-WRITTEN = {
+WRITTEN: dict[str, str | bytes] = {
     "manifest": manifest().to_json(),
     "release": release().to_json(),
     "plan": formats.to_json(plan(planned("one"), planned("two"))),

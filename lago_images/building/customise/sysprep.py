@@ -385,6 +385,12 @@ def _failure(spec: Spec, seen: list[str], error: CommandError) -> BuildError:
         ),
         error.message,
     )
+    if operation is None and "finish.sh" in why:
+        return BuildError(
+            f"customising {spec.name} failed after the spec's commands, while the guest was "
+            f"cleaned up and its packages were listed: {why}",
+            hint="the last lines of the log have the guest's own message",
+        )
     if operation is None:
         return BuildError(f"customising {spec.name} failed: {why}")
     first = operation.argument.splitlines()[0] if operation.argument else ""

@@ -12,7 +12,7 @@ from enum import StrEnum
 
 from lago_images.building.model import Result
 from lago_images.building.packages import Difference
-from lago_images.console import clean
+from lago_images.console import clean, human_size
 from lago_images.jobs.results import Fate
 from lago_images.planning.model import Action, Plan, PlannedImage
 from lago_images.repository.publishing.releasing import Verdict
@@ -302,14 +302,10 @@ def _size(entry: Entry) -> str:
         return ""
     after = entry.after.disk.compressed_size
     if entry.before is None:
-        return f"new → {_mib(after)}"
+        return f"new → {human_size(after)}"
     before = entry.before.disk.compressed_size
     change = "" if not before else f" ({100 * (after - before) / before:+.1f} %)"
-    return f"{_mib(before)} → {_mib(after)}{change}"
-
-
-def _mib(size: int) -> str:
-    return f"{size / 2**20:.1f} MiB"
+    return f"{human_size(before)} → {human_size(after)}{change}"
 
 
 def _package_counts(entry: Entry) -> str:

@@ -1,7 +1,7 @@
 """Do what ``retention.plan`` says, in its order, beside running publishers."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lago_images.errors import ConflictError, NotFoundError, RepositoryError, StorageError
 from lago_images.repository.publishing.publisher import Publisher
@@ -62,9 +62,7 @@ def sweep(publisher: Publisher, retention: Retention) -> Swept:
         store.abort(upload)
     store.delete(planned.forget)
     return Swept(
-        sweep=Sweep(
-            retire=retired, delete=planned.delete, abort=planned.abort, forget=planned.forget
-        ),
+        sweep=replace(planned, retire=retired),
         left=left,
         written=refreshed.written,
     )

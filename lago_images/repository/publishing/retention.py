@@ -98,12 +98,15 @@ class Sweep:
         delete: Folders whose objects go now.
         abort: Uploads that were begun and never finished.
         forget: Records of the retirement of copies that were deleted and that no release names.
+        waiting: When each folder may be removed that is kept by the grace period alone, in order;
+            seconds since the epoch.
     """
 
     retire: tuple[Step, ...]
     delete: tuple[Step, ...]
     abort: tuple[Unfinished, ...]
     forget: tuple[str, ...]
+    waiting: tuple[float, ...] = ()
 
     @property
     def is_empty(self) -> bool:
@@ -129,7 +132,24 @@ def plan(state: State, unfinished: Iterable[Unfinished], retention: Retention, n
         delete=(*delete, *_staged(state, staged, before)),
         abort=tuple(each for each in unfinished if each.begun < before and owner(each.key)),
         forget=tuple(_forgotten(state, copies, named, now - 2 * retention.grace)),
+        waiting=tuple(sorted(_waiting(state, copies, staged, retention, now))),
     )
+
+
+def _waiting(
+    state: State, copies: Folders, staged: Folders, retention: Retention, now: float
+) -> Iterator[float]:
+    """Find when what is staged or retired becomes older than the grace period."""
+    waiting = {manifest.key.staging for manifest in state.unreleased()}
+    for folder, objects in staged.items():
+        run = LONGEST_RUN if folder in waiting else 0
+        due = max(stat.modified for stat in objects) + retention.grace + run
+        if due >= now:
+            yield due
+    for copy in copies.keys() & state.retired:
+        due = state.objects[copy.retirement].modified + retention.grace
+        if due >= now:
+            yield due
 
 
 def _copies(

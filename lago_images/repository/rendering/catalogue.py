@@ -12,6 +12,7 @@ from importlib.resources import files
 from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
+from lago_images.console import human_size
 from lago_images.repository.records import layout
 from lago_images.repository.records.fields import line
 from lago_images.repository.records.release import Release, ReleasedImage
@@ -21,7 +22,6 @@ from lago_images.repository.rendering.lago import version_name
 from lago_images.repository.rendering.site import PublicKey, Site
 
 _EXAMPLE = "NAME"
-_THOUSAND = 1000.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,8 +101,8 @@ def _row(release: Release, image: ReleasedImage, *, earlier: int) -> Row:
         published=published.strftime("%Y-%m-%dT%H:%M:%SZ"),
         day=published.strftime("%Y-%m-%d"),
         disk=public.disk,
-        compressed=size(manifest.disk.compressed_size),
-        virtual=size(manifest.disk.virtual_size),
+        compressed=human_size(manifest.disk.compressed_size),
+        virtual=human_size(manifest.disk.virtual_size),
         packages=manifest.packages,
         packages_link=public.packages if layout.PACKAGES in image.objects else "",
         boot=f"{boot.seconds:.0f} s ({line(boot.accel)})" if boot else "",
@@ -113,16 +113,6 @@ def _example(rows: list[Row]) -> str:
     # virt-builder takes another architecture only when it is named.
     plain = [row.name for row in rows if row.arch == "x86_64"]
     return plain[0] if plain else _EXAMPLE
-
-
-def size(count: int) -> str:
-    """Bytes as a person reads them: ``97.5 MB``, in powers of a thousand."""
-    amount, units = float(count), ["B", "kB", "MB", "GB", "TB"]
-    while amount >= _THOUSAND - 0.5 and len(units) > 1:
-        amount /= _THOUSAND
-        units.pop(0)
-    digits = 0 if units[0] == "B" or amount >= 100 else 1  # noqa: PLR2004
-    return f"{amount:.{digits}f} {units[0]}"
 
 
 def _grouped(fingerprint: str) -> str:

@@ -15,10 +15,11 @@ from lago_images.repository.records.parsing import DocumentError, parse_json
 from lago_images.repository.records.release import Release, ReleasedImage
 from lago_images.repository.rendering.index import Entry
 from lago_images.repository.rendering.lago import Version
-from lago_images.repository.verifying.findings import REFRESH, Finding, Source, note, problem
+from lago_images.repository.verifying.findings import REFRESH, Finding, Source, note, problem, yank
 from lago_images.storage.base import Stat
 
 _NUMBER = re.compile(r"[0-9]{1,19}")
+_LIST = "lago-images repo list --all"
 _QCOW2_TABLES = 64 * 2**20
 _TAMPERED = "tampered"
 _REVISION = re.compile(r"(?:^v|-)([0-9]{1,18})$")
@@ -41,17 +42,15 @@ class Named:
 
     @property
     def repair(self) -> str:
-        key = self.build.key
-        return (
-            f"restore {self.build.folder} from a copy; or withdraw it: "
-            f"lago-images repo yank {key.name} --arch {key.arch} --revision {self._revision} "
-            "--reason tampered"
-        )
+        name, arch = self.build.key.image
+        command = yank(name, arch, self._revision, reason="tampered")
+        # repo.metadata names no revisions: then a list has the one of this build.
+        which = "" if self._revision else f", with the --revision that {_LIST} shows"
+        return f"restore {self.build.folder} from a copy; or withdraw it: {command}{which}"
 
     @property
-    def _revision(self) -> str:
-        revisions = [key.revision for key in release_keys(self)]
-        return str(min(revisions)) if revisions else "N"
+    def _revision(self) -> int | None:
+        return min((key.revision for key in release_keys(self)), default=None)
 
 
 @dataclass(slots=True)

@@ -11,7 +11,7 @@ from ipaddress import ip_address
 from typing import TypeVar
 from urllib.parse import urlsplit
 
-from lago_images.errors import NotFoundError, RepositoryError
+from lago_images.errors import MANUAL, NotFoundError, RepositoryError
 from lago_images.repository.records import layout
 from lago_images.repository.records.reading import THREADS
 from lago_images.repository.rendering import client_setup, index, lago, sums
@@ -114,9 +114,9 @@ def parse_sums(files: Mapping[str, bytes]) -> tuple[dict[str, str], list[Finding
 LONGEST = 3600
 _DAY = 86_400
 _MAX_AGE = re.compile(r"(?:s-maxage|max-age)=([0-9]+)")
-_COPY = "copy it over itself with the right headers: docs/operations.md"
+_COPY = f"copy it over itself with the right headers: {MANUAL}/operations.md"
 _T = TypeVar("_T", Stat, Blob)
-_REPAIR = "set it in the web server, or serve with lago-images serve; docs/operations.md"
+_REPAIR = f"set it in the web server, or serve with lago-images serve; {MANUAL}/operations.md"
 
 
 def check(told: Mapping[str, Mapping[str, str]]) -> Iterator[Finding]:

@@ -64,6 +64,12 @@ class Report:
         return not self.problems
 
 
+def yank(name: str, arch: str, revision: int | None, *, reason: str) -> str:
+    """Return the command that withdraws a revision; None stands for the newest one."""
+    which = "" if revision is None else f" --revision {revision}"
+    return f"lago-images repo yank {name} --arch {arch}{which} --reason '{reason}'"
+
+
 class Source(Protocol):
     """Where objects are read by their keys: a store, or a web server. See ``storage.base``."""
 

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TypeVar
 
+from lago_images.console import human_size
 from lago_images.errors import NotFoundError, RepositoryError, StorageError
 from lago_images.repository.records import layout
 from lago_images.repository.records.layout import (
@@ -37,7 +38,7 @@ from lago_images.repository.records.state import (
     standing,
 )
 from lago_images.repository.rendering.lago import version_name
-from lago_images.repository.verifying.findings import Finding, note, problem
+from lago_images.repository.verifying.findings import Finding, note, problem, yank
 from lago_images.storage.base import Store
 from lago_images.storage.s3.multipart import lists_uploads
 
@@ -184,9 +185,8 @@ def _copies(state: State, history: tuple[Release, ...]) -> Iterator[Finding]:
         image = release.image
         if image is None or image.public in state.retired:
             continue
-        yank = f"lago-images repo yank {release.name} --arch {release.arch}"
-        yank += f" --revision {release.revision} --reason lost"
-        repair = f"restore {image.public.folder} from a copy; or withdraw it: {yank}"
+        command = yank(release.name, release.arch, release.revision, reason="lost")
+        repair = f"restore {image.public.folder} from a copy; or withdraw it: {command}"
         for file, true in image.objects.items():
             name = image.public.folder + file
             stat = state.objects.get(name)
@@ -227,7 +227,7 @@ def _versions(history: tuple[Release, ...]) -> Iterator[Finding]:
         other = seen.setdefault(name, release)
         if other is not release:
             what = f"version {name} is also that of revision {other.revision}"
-            repair = f"lago-images repo yank {release.name} --revision {other.revision}"
+            repair = yank(other.name, other.arch, other.revision, reason="a version of two builds")
             yield problem(str(release.key), what, repair)
 
 
@@ -241,13 +241,13 @@ def _orphans(state: State) -> Iterator[Finding]:
                 yield note(name, "no release names it", "remove it if it is not yours")
     for folder, size in sorted(sizes.items()):
         if folder in state.retired:
-            yield note(folder.folder, f"it is retired and not yet deleted: {size} bytes", _GC)
+            yield note(folder.folder, f"it is retired and not yet deleted: {human_size(size)}", _GC)
         elif folder.root == IMAGES and folder not in bound:
-            yield note(folder.folder, f"a copy that no release names: {size} bytes", _GC)
+            yield note(folder.folder, f"a copy that no release names: {human_size(size)}", _GC)
         elif folder.root == BUILDS and folder.key not in released:
             what = _why_staged(state, folder)
             if what:
-                yield note(folder.folder, f"{what}: {size} bytes", _GC)
+                yield note(folder.folder, f"{what}: {human_size(size)}", _GC)
 
 
 def _why_staged(state: State, folder: BuildFolder) -> str:

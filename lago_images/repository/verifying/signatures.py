@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 
-from lago_images.errors import CommandError, SigningError
+from lago_images.errors import MANUAL, CommandError, SigningError
 from lago_images.host.gpg import Gpg, fingerprints, throw_away
 from lago_images.host.process import Runner
 from lago_images.repository.records import layout
@@ -70,7 +70,7 @@ def _keys(gpg: Gpg, files: Mapping[str, bytes], now: float) -> tuple[dict[str, s
 def _validity(gpg: Gpg, armour: bytes, name: str, now: float) -> Iterator[Finding]:
     listing = gpg.call("--with-colons", "--show-keys", stdin=armour).decode(errors="replace")
     fields = next(line.split(":") for line in listing.splitlines() if line.startswith("pub:"))
-    repair = "extend the key, or change it: docs/signing.md"
+    repair = f"extend the key, or change it: {MANUAL}/signing.md"
     if fields[1] == "r":
         yield problem(name, "the key was revoked", repair)
     elif fields[1] == "e" or (fields[6] and float(fields[6]) < now):
@@ -88,7 +88,7 @@ def _subkeys(listing: str, name: str, now: float) -> Iterator[Finding]:
             continue
         if now <= float(fields[4]) < now + _SOON * _DAY:
             what = f"the signing subkey {fields[2]} expires in less than {_SOON} days"
-            yield note(name, what, "extend it, or add one in time: docs/signing.md")
+            yield note(name, what, f"extend it, or add one in time: {MANUAL}/signing.md")
 
 
 def _signatures(

@@ -14,7 +14,6 @@ import pytest
 from lago_images.console import Console
 from lago_images.errors import ConflictError, NotFoundError, StorageError, UsageError
 from lago_images.settings import Settings
-from lago_images.storage.directory import store as directory
 from lago_images.storage.directory.files import PRIVATE
 from lago_images.storage.directory.store import DirectoryStore
 from lago_images.storage.open import open_store
@@ -224,7 +223,7 @@ def test_deleting_removes_empty_folders(tmp_path: Path) -> None:
     store.delete(["a/b/c"])
     assert not (tmp_path / "a/b").exists()
     store.delete(["a/d"])
-    assert {path.name for path in tmp_path.iterdir()} == {directory.PRIVATE}
+    assert {path.name for path in tmp_path.iterdir()} == {PRIVATE}
 
 
 def _open(url: str, folder: Path, *, single_writer: bool = False):

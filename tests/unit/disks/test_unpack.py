@@ -86,7 +86,7 @@ def test_a_bomb_stops_at_the_free_space(tmp_path, monkeypatch):
 def test_a_bomb_of_zeros_stops_at_the_largest_disk(tmp_path, packing):
     source = given_file(tmp_path, PACKINGS[packing](bytes(64 * MIB)))
     disk = tmp_path / "disk"
-    with pytest.raises(BuildError, match=r"^d holds more than 0\.0 GiB \(8388608 bytes\)"):
+    with pytest.raises(BuildError, match=r"^d holds more than 8\.0 MiB \(8388608 bytes\)"):
         unpack(source, disk, expected=None, what="d", largest=8 * MIB)
     assert not disk.exists()
     unpack(source, disk, expected=None, what="d", largest=64 * MIB)

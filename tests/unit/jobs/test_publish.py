@@ -10,6 +10,7 @@ import threading
 import uuid
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -141,13 +142,14 @@ def run(store, commit, build, action):
         promote=build if action is Action.PROMOTE else None,
         revision=1,
     )
+    git: Any = SimpleNamespace(is_ancestor=lambda one, other: LINE.index(one) <= LINE.index(other))
     work = Workspace(
         root=Path(),
         settings=Settings(base_url="http://images.test"),
         console=Console(quiet=True),
         environ={},
         store=store,
-        git=SimpleNamespace(is_ancestor=lambda one, other: LINE.index(one) <= LINE.index(other)),
+        git=git,
         cache=Path(),
         logs=Path(),
         clock=lambda: 1_700_000_100.0,
@@ -158,7 +160,7 @@ def run(store, commit, build, action):
 @pytest.fixture(scope="module")
 def start():
     """A repository before both: what the commit before them made of the image is published."""
-    store = MemoryStore({})
+    store: Any = MemoryStore({})
     for build in BUILDS.values():
         put_build(store, build)
     put_copy(store, BUILDS["b0"])

@@ -1,5 +1,6 @@
 import hashlib
 import json
+import os
 
 import pytest
 
@@ -164,3 +165,11 @@ def test_of_a_guest_that_writes_one_endless_line_its_end_is_kept():
     assert set(again.tail) == {"━" * 999 + "…"}
     [short] = results.load(results.dump([failed("a", tail=("x" * 8_000_000,))]), "a.results.json")
     assert short.tail == ("x" * 999 + "…",)
+
+
+def test_a_folder_with_the_name_of_results_is_looked_into_and_not_read(tmp_path):
+    """A fork's job keeps the build of a spec that is named so in such a folder."""
+    folder = tmp_path / "repository/builds/x.results.json/x86_64/b1"
+    folder.mkdir(parents=True)
+    os.mkfifo(folder / "pipe.results.json")
+    assert results.read_folder(tmp_path) == []

@@ -69,8 +69,10 @@ def example(chains: int = 2) -> Plan:
             **{"action": action, **more},
         )
 
-    two = (Reason(kind=ReasonKind.SPEC, detail="a \x1b[31mred\nline"),)
-    two += (Reason(kind=ReasonKind.BASE, detail="its base"),)
+    two = (
+        Reason(kind=ReasonKind.SPEC, detail="a \x1b[31mred\nline"),
+        Reason(kind=ReasonKind.BASE, detail="its base"),
+    )
     return Plan(
         head="h",
         dirty=False,
@@ -220,3 +222,9 @@ def test_jenkins_gets_an_entry_for_each_chain():
     assert len(found) == 300
     assert found[1] == {"chain": "b1", "batch": "2/300"}
     assert batch(made, 2, 300) == ("b1", "l1")
+
+
+def test_an_empty_chain_is_no_plan():
+    document = json.loads(to_json(example()))
+    with pytest.raises(UsageError, match="a chain is empty"):
+        from_json(json.dumps({**document, "chains": [[]]}), "plan.json")

@@ -3,6 +3,7 @@
 import hashlib
 
 from lago_images.planning.holdings import holdings
+from lago_images.repository.records.layout import ImageId
 from lago_images.repository.records.manifest import Manifest
 from lago_images.repository.records.release import Release
 from lago_images.repository.records.state import PublishedCommit, State
@@ -23,7 +24,7 @@ def release(revision: int, build: str | None, fingerprint: str = "", **more) -> 
 
 def held(*releases: Release, staged=(), incomplete=(), lost=()):
     state = State(
-        releases={("a", "x86_64"): releases} if releases else {},
+        releases={ImageId("a", "x86_64"): releases} if releases else {},
         staged={one.key: one for one in staged},
         incomplete=frozenset(one.key for one in incomplete),
         lost=frozenset(lost),
@@ -31,7 +32,7 @@ def held(*releases: Release, staged=(), incomplete=(), lost=()):
         published=PublishedCommit(commit="c9", etag="e"),
     )
     assert holdings(state).commit == "c9"
-    return holdings(state).images.get(("a", "x86_64"))
+    return holdings(state).images.get(ImageId("a", "x86_64"))
 
 
 def test_current_is_the_newest_that_stands():

@@ -262,8 +262,8 @@ def test_forced_is_built_with_its_layers_and_never_promoted():
 
 def test_names_only_builds_no_other_change():
     new = tree(BASE, NFS, ISCSI, CIRROS, content={"cirros": "2", "nfs": "2"})
-    ask = {"changed": False, "force": frozenset({"nfs"})}
-    made = plan(new, published(ALL), history("image-specs/cirros"), **ask)
+    only = frozenset({"nfs"})
+    made = plan(new, published(ALL), history("image-specs/cirros"), changed=False, force=only)
     assert made.chains == (("nfs",),)
     assert image(made, "cirros").note.startswith("not asked for here: image-specs/cirros changed")
 

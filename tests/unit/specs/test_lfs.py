@@ -7,14 +7,10 @@ import pytest
 
 from lago_images.errors import SpecError
 from lago_images.specs.host_files import refuse_pointers
-from tests.support.images import a_spec
+from tests.support.builders import lines as spec
 
 POINTER = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 1048576\n"
 BASE = "layer:b"
-
-
-def spec(*lines: str, base: str = BASE):
-    return a_spec("\n".join([f"#base={base}", "#arch=x86_64", "#distro=d", *lines]) + "\n")
 
 
 @pytest.fixture

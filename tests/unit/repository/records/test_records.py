@@ -107,7 +107,7 @@ def without(record: Manifest | Release, path: str) -> bytes:
 
 
 def parsed(record: Manifest | Release, data: bytes):
-    return type(record).parse(data, record.key)
+    return type(record).parse(data, record.key)  # type: ignore[arg-type]
 
 
 def where(record: Manifest | Release) -> str:
@@ -255,7 +255,7 @@ def test_a_record_without_a_schema_is_refused(record):
 
 @pytest.mark.parametrize("field", ["name", "arch", "build_id"])
 def test_a_manifest_is_that_of_its_place(field):
-    other = replace(MADE, **{field: "other"})
+    other = replace(MADE, **{field: "other"})  # type: ignore[arg-type]
     with pytest.raises(DocumentError, match=f"it is the manifest of {other.key.staging.folder}"):
         Manifest.parse(other.to_json(), MADE.key)
 

@@ -50,7 +50,7 @@ def test_what_is_tried_again() -> None:
     assert not any(transient(_answer(status, "")) for status in (400, 401, 403, 404, 412, 501))
     assert transient(EndpointConnectionError(endpoint_url=URL))
     assert unreachable(EndpointConnectionError(endpoint_url=URL))
-    assert not transient(SSLError(endpoint_url=URL, error="x"))
+    assert not transient(SSLError(endpoint_url=URL, error=ValueError("x")))
 
 
 @pytest.mark.parametrize(
