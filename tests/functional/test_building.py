@@ -32,7 +32,7 @@ from lago_images.host.process import Runner
 from lago_images.host.retry import RetryPolicy
 from lago_images.host.space import free
 from lago_images.host.workdir import default_scratch
-from lago_images.repository.records.layout import build_key
+from lago_images.repository.records.layout import staged_build
 from lago_images.repository.records.manifest import Manifest
 from lago_images.settings import Settings
 from lago_images.storage.directory.store import DirectoryStore
@@ -293,9 +293,9 @@ def test_a_build_whose_manifest_may_be_there_is_not_taken_back(context, failure)
         [result] = build_chain([ask(spec("one", "simple:one.img"))], silent)
         assert "503" in result.error
     [manifest] = [key for key in objects(context) if key.endswith("manifest.json")]
-    made = Manifest.parse(context.store.get(manifest).data, build_key(manifest))
-    assert made.key.disk in objects(context)
-    assert {made.key.hash, made.key.metadata} <= set(objects(context))
+    made = Manifest.parse(context.store.get(manifest).data, staged_build(manifest))
+    assert made.key.staging.disk in objects(context)
+    assert {made.key.staging.hash, made.key.staging.metadata} <= set(objects(context))
     assert left(context) == []
 
 

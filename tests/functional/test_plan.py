@@ -55,7 +55,7 @@ class World:
             clock=lambda: self.now,
         )
 
-    def plan(self, root: Path | None = None, scope: str | None = None, **ask: object) -> Plan:
+    def plan(self, root: Path | None = None, scope: str | None = None, **ask: Any) -> Plan:
         return plan(self.work(root), Ask(**ask), scope=scope)
 
     def publish(self, root: Path | None = None, **ask: Any) -> Plan:

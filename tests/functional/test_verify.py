@@ -164,6 +164,11 @@ def _release_unrendered(store):
     put_release(store, release(3, "b3"))
 
 
+def _withdraw_the_base(store):
+    layer(store)
+    put_release(store, release(3, None, withdraws=2))
+
+
 DAMAGE = {
     "no index": (lambda s: s.delete(["index"]), "index", "missing"),
     "no repo.metadata": (lambda s: s.delete(["repo.metadata"]), "repo.metadata", "missing"),
@@ -221,7 +226,7 @@ DAMAGE = {
         "no release names it",
     ),
     "a layer on a base that was withdrawn": (
-        lambda s: (layer(s), put_release(s, release(3, None, withdraws=2))),
+        _withdraw_the_base,
         "releases/layer/x86_64/1.json",
         "its base debian-12 2 was withdrawn",
     ),

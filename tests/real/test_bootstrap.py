@@ -104,10 +104,10 @@ def stranger(tmp_path_factory):
     work.chmod(0o2777)
     with suppress(OSError):
         os.setxattr(work, "system.posix_acl_default", ACL)
-    context = replace(a_context(folder), console=Console(stream=io.StringIO()))
+    context = replace(a_context(folder), console=Console(stream=(warned := io.StringIO())))
     runner = Runner(environ=os.environ)
     disk = build.prepare(a_spec(STRANGER, "my-image"), work, context, runner).disk
-    return disk, context.console.stream.getvalue()
+    return disk, warned.getvalue()
 
 
 @pytest.mark.parametrize(

@@ -92,14 +92,14 @@ def run(folder, debian12: Image, text):
     before = allocated(prepared.disk)
     runner = Runner(environ=environ, log=folder / "log")
     accel = Acceleration(name="tcg")
-    context = replace(context, console=Console(stream=io.StringIO()))
+    context = replace(context, console=Console(stream=(warned := io.StringIO())))
     after = customise(a_spec(HEAD + text), prepared, work, context, runner, accel=accel)
     return Done(
         prepared=after,
         before=before,
         work=work,
         log=(folder / "log").read_text(),
-        warned=context.console.stream.getvalue(),
+        warned=warned.getvalue(),
     )
 
 

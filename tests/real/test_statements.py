@@ -14,8 +14,9 @@ import pytest
 
 from lago_images.errors import SigningError
 from lago_images.host.process import Runner
+from lago_images.repository.rendering import sums
 from lago_images.repository.rendering.signing import open_signer
-from lago_images.repository.statements import envelope, provenance, sbom, sums
+from lago_images.repository.statements import envelope, provenance, sbom
 from lago_images.settings import Settings
 from tests.support.handmade import disk_bytes, manifest
 from tests.support.keys import home, make_key, with_subkeys

@@ -234,6 +234,6 @@ def publish_by_hand(store: Store, *manifests: Manifest, bases: Sequence[Manifest
         released[made.key] = bound(made, count[image])
         put_build(store, made)
         put_copy(store, made)
-        base = made.base_key and released[made.base_key]
+        base = released[made.base_key] if made.base_key else None
         published = 1_700_000_000 + number
         put_release(store, release(count[image], made, base=base, published=published))

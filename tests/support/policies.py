@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
+from botocore.compat import HTTPHeaders
 
 from lago_images.repository.records import layout
 from tests.servers.model import Server
@@ -142,7 +143,7 @@ def held_to(client: Any, *texts: str) -> Any:
         }
         if allows(policies, asked(request.method, request.url, headers)):
             return None
-        return AWSResponse(request.url, 403, {}, _Refusal())
+        return AWSResponse(request.url, 403, HTTPHeaders(), _Refusal())
 
     client.meta.events.register("before-send.s3", judge)
     return client

@@ -178,7 +178,7 @@ def test_every_request_of_a_copy_may_break(
         usual = len(proxy.requests)
         for number in range(1, usual + 1):
             at = len(proxy.requests) + number
-            proxy.plan = lambda each, at=at: fault if each.number == at else None
+            proxy.plan = lambda each, at=at: fault if each.number == at else None  # type: ignore[misc]
             copy(store, stat, data, f"images/{number}")
             assert b"".join(direct.read(f"images/{number}")) == data
 

@@ -202,7 +202,8 @@ def test_another_gateway_is_probed_anew(ceph20: Server) -> None:
         server = ceph20.through(proxy.endpoint)
         ensure_safe(_open(server, bucket))
         for headers in ({"Server": "Another/2"}, {"Via": "1.1 varnish"}):
-            proxy.plan = lambda _, headers=headers: Fault(headers=headers)
+            fault = Fault(headers=headers)
+            proxy.plan = lambda _, fault=fault: fault  # type: ignore[misc]
             anew, again = _open(server, bucket), _open(server, bucket)
             ensure_safe(anew)
             assert anew.requests["PutObject"] > 40

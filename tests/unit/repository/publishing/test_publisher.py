@@ -367,19 +367,19 @@ def test_a_crash_before_the_release_leaves_the_old_repository(store, monkeypatch
 
 def test_two_publishers_of_one_build_make_one_release_and_leave_one_copy(store, monkeypatch):
     put_build(store, manifest())
-    real, meanwhile_ = PublicCopy.image, []
+    real, others = PublicCopy.image, []
 
     def image(self, base):
         made = real(self, base)
-        if not meanwhile_:
-            meanwhile_.append(1)
-            meanwhile_.append(public(store, manifest()))
+        if not others:
+            others.append(None)
+            others[0] = public(store, manifest())
         return made
 
     monkeypatch.setattr(PublicCopy, "image", image)
     outcome = public(store, manifest())
-    assert (outcome.verdict, meanwhile_[1].verdict) == (Verdict.ALREADY, Verdict.RELEASED)
-    assert copies(store) == {meanwhile_[1].release.public.folder.rstrip("/")}
+    assert (outcome.verdict, others[0].verdict) == (Verdict.ALREADY, Verdict.RELEASED)
+    assert copies(store) == {others[0].release.public.folder.rstrip("/")}
 
 
 def test_a_store_that_fails_at_the_release_may_have_made_it(store, monkeypatch):

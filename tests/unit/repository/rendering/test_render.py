@@ -121,8 +121,12 @@ def test_sha256sums_list_every_disk_that_is_offered(store, state):
 def test_rendering_asks_for_releases_alone(store, monkeypatch):
     publish_by_hand(store, manifest())
     asked = []
-    monkeypatch.setattr(DirectoryStore, "list", lambda self, prefix="", **_: asked.append(prefix) or
-                        iter(list(LIST(self, prefix))))  # fmt: skip
+
+    def listing(self, prefix="", **_more):
+        asked.append(prefix)
+        return iter(list(LIST(self, prefix)))
+
+    monkeypatch.setattr(DirectoryStore, "list", listing)
     read(store)
     assert asked == ["releases/"]
 
