@@ -225,5 +225,5 @@ def test_what_is_in_no_builds_folder_is_not_touched():
 
 def test_what_waits_for_the_end_of_the_grace_period_is_counted_with_its_day():
     never, retired = manifest(build_id="never"), manifest(build_id="retired")
-    found = state([(never, 1), (retired, 90)], retired={"retired": 1})
+    found = state([(retired, 90)], staged=[(never, 1)], retired={"retired": 1})
     assert plan(found, (), KEEP, NOW).waiting == (NOW + DAY, NOW + 2 * DAY)
