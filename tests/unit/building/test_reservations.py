@@ -10,6 +10,7 @@ from lago_images.building import reservations
 from lago_images.building.bases.prepared import LayerBase
 from lago_images.errors import CommandError, HostError
 from lago_images.host.process import Children, Runner
+from lago_images.repository.records.state import StoredBuild
 from lago_images.specs.model import Base, BaseKind, Operation, Spec
 from tests.support.handmade import manifest
 
@@ -33,7 +34,7 @@ def test_operations_make_a_disk_grow(tmp_path):
 
 
 def test_a_layer_takes_what_its_base_took(tmp_path):
-    base = LayerBase(manifest=manifest())
+    base = LayerBase(stored=StoredBuild(manifest=manifest(), folder=manifest().key.staging))
     assert reservations.disk_size(spec("layer:one"), base, tmp_path) == base.manifest.disk.size
 
 
