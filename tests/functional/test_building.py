@@ -31,8 +31,9 @@ from lago_images.host.process import Runner
 from lago_images.host.retry import RetryPolicy
 from lago_images.host.space import free
 from lago_images.host.workdir import default_scratch
-from lago_images.repository.records.layout import build_key
+from lago_images.repository.records.layout import staged_build
 from lago_images.repository.records.manifest import Manifest
+from lago_images.repository.records.state import StoredBuild
 from lago_images.settings import Settings
 from lago_images.specs.model import Base, BaseKind, Spec
 from lago_images.storage.directory.store import DirectoryStore
@@ -62,6 +63,10 @@ def spec(name, base, **properties):
         arch="x86_64",
         properties={"base": base, "boot-test": "no", "distro": "debian", **properties},
     )
+
+
+def staged(made):
+    return StoredBuild(manifest=made, folder=made.key.staging)
 
 
 def ask(made, fingerprint="sha256:0123456789", base=None):
@@ -98,7 +103,7 @@ def objects(context):
 
 
 def raw_of(context, manifest, tmp_path):
-    packed = b"".join(context.store.read(manifest.key.disk))
+    packed = b"".join(context.store.read(manifest.key.staging.disk))
     (tmp_path / "disk.qcow2").write_bytes(lzma.decompress(packed))
     argv = ["qemu-img", "convert", "-O", "raw", tmp_path / "disk.qcow2", tmp_path / "disk.raw"]
     subprocess.run(argv, check=True)
@@ -110,9 +115,9 @@ def test_an_image_is_built_and_its_manifest_is_true(context, tmp_path):
     [result] = build_chain([ask(spec("one", "simple:one.img"))], context)
     assert result.ok, result.error
     manifest = result.manifest
-    key = manifest.key
+    key = manifest.key.staging
     assert objects(context) == sorted([key.disk, key.hash, key.metadata, key.log, key.manifest])
-    assert Manifest.parse(context.store.get(key.manifest).data, key) == manifest
+    assert Manifest.parse(context.store.get(key.manifest).data, manifest.key) == manifest
     packed = b"".join(context.store.read(key.disk))
     assert manifest.disk.sha512 == hashlib.sha512(packed).hexdigest()
     assert manifest.disk.compressed_size == len(packed)
@@ -122,7 +127,7 @@ def test_an_image_is_built_and_its_manifest_is_true(context, tmp_path):
     assert json.loads(context.store.get(key.metadata).data)["distro"] == "debian"
     assert "qemu-img convert" in context.store.get(key.log).data.decode()
     assert manifest.tools["qemu-img"][0].isdigit()
-    assert manifest.build_id.endswith(key.build_id[-8:])
+    assert manifest.build_id.endswith(key.key.build_id[-8:])
     assert "01234567" in manifest.build_id
     assert raw_of(context, manifest, tmp_path) == given
     assert left(context) == []
@@ -145,7 +150,7 @@ def test_a_disk_is_asked_about_once_and_never_probed(context, name, convert, ask
     [result] = build_chain([ask(spec("one", f"simple:{name}", size="8M"))], context)
     assert result.ok, result.error
     assert result.manifest.disk.virtual_size == 8 * MIB
-    log = context.store.get(result.manifest.key.log).data.decode()
+    log = context.store.get(result.manifest.key.staging.log).data.decode()
     used = [shlex.split(line[2:]) for line in log.splitlines() if line.startswith("+ qemu-img")]
     assert [
         f"{argv[argv.index('-f') + 1]} {Path(argv[-1]).name}" for argv in used if argv[1] == "info"
@@ -168,7 +173,7 @@ def test_the_manifest_is_written_last(context):
 
     watched = replace(context, store=Watched(path=context.store.path))
     [result] = build_chain([ask(spec("one", "simple:one.img"))], watched)
-    key = result.manifest.key
+    key = result.manifest.key.staging
     assert written[:3] == [key.disk, key.hash, key.metadata]
     assert written[-1] == key.manifest
 
@@ -187,7 +192,7 @@ def test_layers_get_this_runs_disk_or_the_stores(context, tmp_path):
     for result in results[1:]:
         assert raw_of(context, result.manifest, tmp_path) == given
     assert left(context) == []
-    alone = ask(spec("five", "layer:one"), base=results[0].manifest)
+    alone = ask(spec("five", "layer:one"), base=staged(results[0].manifest))
     [five] = build_chain([alone], context)
     assert five.ok, five.error
     assert raw_of(context, five.manifest, tmp_path) == given
@@ -196,7 +201,7 @@ def test_layers_get_this_runs_disk_or_the_stores(context, tmp_path):
 def test_a_copy_of_a_base_is_kept_where_only_the_disk_cannot_be_written(context, monkeypatch):
     disk_file(context.root, "one.img")
     [one] = build_chain([ask(spec("one", "simple:one.img"))], context)
-    layer = ask(spec("two", "layer:one"), base=one.manifest)
+    layer = ask(spec("two", "layer:one"), base=staged(one.manifest))
     [two] = build_chain([layer], context)
     assert two.ok, two.error
     kept = context.cache / "layers" / f"sha256-{one.manifest.disk.sha256}"
@@ -303,9 +308,9 @@ def test_a_build_whose_manifest_may_be_there_is_not_taken_back(context, failure)
         [result] = build_chain([ask(spec("one", "simple:one.img"))], silent)
         assert "503" in result.error
     [manifest] = [key for key in objects(context) if key.endswith("manifest.json")]
-    made = Manifest.parse(context.store.get(manifest).data, build_key(manifest))
-    assert made.key.disk in objects(context)
-    assert {made.key.hash, made.key.metadata} <= set(objects(context))
+    made = Manifest.parse(context.store.get(manifest).data, staged_build(manifest))
+    assert made.key.staging.disk in objects(context)
+    assert {made.key.staging.hash, made.key.staging.metadata} <= set(objects(context))
     assert left(context) == []
 
 
@@ -345,9 +350,9 @@ def test_a_store_that_is_away_for_a_while_costs_no_build(context, ceph20, monkey
     assert "trying again" in context.console.stream.getvalue()
     there = S3Store.open(bucket, environ=ceph20.environ)
     assert list(there.unfinished()) == []
-    body = b"".join(there.read(result.manifest.key.disk))
+    body = b"".join(there.read(result.manifest.key.staging.disk))
     assert hashlib.sha512(body).hexdigest() == result.manifest.disk.sha512
-    assert there.get(result.manifest.key.manifest).data == result.manifest.to_json()
+    assert there.get(result.manifest.key.staging.manifest).data == result.manifest.to_json()
 
 
 def test_a_store_with_other_bytes_than_were_sent(context):
@@ -637,7 +642,7 @@ def test_runs_at_the_same_time_have_logs_of_their_own(context):
     for side, other in (("left", "right"), ("right", "left")):
         assert ended[side].ok, ended[side].error
         store = DirectoryStore(path=context.root.parent / side)
-        log = store.get(ended[side].manifest.key.log).data.decode()
+        log = store.get(ended[side].manifest.key.staging.log).data.decode()
         assert f"preparing simple:{side}.img" in log
         assert f"{other}.img" not in log
     assert [path.name for path in context.logs.iterdir()] == ["one.log"]

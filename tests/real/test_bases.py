@@ -16,6 +16,7 @@ from lago_images.disks.unpack import ChecksumError
 from lago_images.errors import BuildError, NotFoundError, SigningError, SpecError
 from lago_images.host.process import Runner
 from lago_images.repository.records.manifest import BaseRecord, Disk, Manifest
+from lago_images.repository.records.state import StoredBuild
 from lago_images.settings import Settings, TemplateSource
 from lago_images.storage.directory.store import DirectoryStore
 from tests.clients.virt_builder import VirtBuilder
@@ -325,8 +326,12 @@ def published(tmp_path, qcow2):
         seconds=0,
     )
     store = DirectoryStore(path=tmp_path / "repository")
-    store.upload(manifest.key.disk, [packed])
+    store.upload(manifest.key.staging.disk, [packed])
     return manifest, store, packed
+
+
+def staged(made):
+    return StoredBuild(manifest=made, folder=made.key.staging)
 
 
 LAYER = a_spec("#name=l\n#base=layer:base\n#arch=x86_64\n#distro=d\n")
@@ -335,18 +340,21 @@ LAYER = a_spec("#name=l\n#base=layer:base\n#arch=x86_64\n#distro=d\n")
 def test_a_layer_on_the_published_base(tmp_path, work, published):
     manifest, store, _ = published
     context = a_context(tmp_path, store=store)
-    prepared = layer.prepare(LAYER, LayerBase(manifest=manifest), work, context, Runner())
-    assert prepared.record.digest == "build:one"
+    prepared = layer.prepare(LAYER, LayerBase(stored=staged(manifest)), work, context, Runner())
+    assert prepared.record.digest == f"sha256:{manifest.disk.sha256}"
+    assert (prepared.record.build, prepared.record.revision) == ("one", None)
     assert content_of(prepared, work) == RAW
-    store.delete([manifest.key.disk])
+    store.delete([manifest.key.staging.disk])
     (work / "again").mkdir()
-    again = layer.prepare(LAYER, LayerBase(manifest=manifest), work / "again", context, Runner())
+    again = layer.prepare(
+        LAYER, LayerBase(stored=staged(manifest)), work / "again", context, Runner()
+    )
     assert again.disk.read_bytes() == prepared.disk.read_bytes()
 
 
 def test_a_layer_on_this_run_s_base_leaves_that_alone(tmp_path, work, published):
     manifest, _, _ = published
-    base = LayerBase(manifest=manifest, disk=tmp_path / "base.qcow2")
+    base = LayerBase(stored=staged(manifest), disk=tmp_path / "base.qcow2")
     before = base.disk.read_bytes()
     prepared = layer.prepare(LAYER, base, work, a_context(tmp_path), Runner())
     info = json.loads(
@@ -365,7 +373,7 @@ def test_a_base_that_is_not_what_its_manifest_says_is_refused(tmp_path, work, pu
     wrong = replace(manifest, disk=replace(manifest.disk, **{field: other}))
     context = a_context(tmp_path, store=store)
     with pytest.raises(ChecksumError, match=f"its {field} is"):
-        layer.prepare(LAYER, LayerBase(manifest=wrong), work, context, Runner())
+        layer.prepare(LAYER, LayerBase(stored=staged(wrong)), work, context, Runner())
     assert not list(work.iterdir())
     assert [p.suffix for p in (context.cache / "layers").iterdir()] == [".lock"]
 
@@ -376,16 +384,20 @@ def test_a_damaged_copy_of_a_base_is_fetched_again(tmp_path, work, published):
     kept = context.cache / "layers" / f"sha256-{manifest.disk.sha256}"
     kept.parent.mkdir(parents=True)
     kept.write_bytes(packed[:-40])
-    prepared = layer.prepare(LAYER, LayerBase(manifest=manifest), work, context, Runner())
+    prepared = layer.prepare(LAYER, LayerBase(stored=staged(manifest)), work, context, Runner())
     assert content_of(prepared, work) == RAW
     assert kept.read_bytes() == packed
 
 
 def test_a_base_that_is_gone(tmp_path, work, published):
     manifest, store, _ = published
-    store.delete([manifest.key.disk])
+    store.delete([manifest.key.staging.disk])
     with pytest.raises(NotFoundError):
         layer.prepare(
-            LAYER, LayerBase(manifest=manifest), work, a_context(tmp_path, store=store), Runner()
+            LAYER,
+            LayerBase(stored=staged(manifest)),
+            work,
+            a_context(tmp_path, store=store),
+            Runner(),
         )
     assert not list(work.iterdir())
