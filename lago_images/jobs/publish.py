@@ -2,13 +2,16 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from lago_images.building.model import Result
 from lago_images.errors import RepositoryError, TamperedError
+from lago_images.jobs import judge
+from lago_images.jobs.plan import tree_of
 from lago_images.jobs.workspace import Workspace
-from lago_images.planning.model import WORK, Action, Plan, PlannedImage, ReasonKind
+from lago_images.planning.line import Line, published_branch
+from lago_images.planning.model import WORK, Action, Plan, PlannedImage, ReasonKind, Tree
 from lago_images.repository.publishing import releasing
 from lago_images.repository.publishing.copying import Judged
 from lago_images.repository.publishing.publisher import Publisher, publishing
@@ -17,6 +20,7 @@ from lago_images.repository.records.layout import BuildKey, ImageId
 from lago_images.repository.records.manifest import Manifest
 from lago_images.repository.records.release import NO_COMMIT, Release
 from lago_images.repository.records.state import State, digest, survey
+from lago_images.repository.rendering.lago import metadata_file
 from lago_images.repository.rendering.site import site_of
 from lago_images.repository.verifying.after_publish import quick
 from lago_images.repository.verifying.findings import Finding, problem
@@ -62,7 +66,12 @@ def refuse_settings(work: Workspace) -> None:
 
 
 def publish(
-    work: Workspace, made: Plan, results: Iterable[Result], *, seen: State | None = None
+    work: Workspace,
+    made: Plan,
+    results: Iterable[Result],
+    *,
+    seen: State | None = None,
+    tree: Tree | None = None,
 ) -> PublicationOutcome:
     """Release every build that the plan asked for, and bring the rendered files in line.
 
@@ -70,24 +79,39 @@ def publish(
     did not get here or tells of a failure, unless settings say that no other run's is to be
     promoted. An image without a build is named, and keeps no other from being published.
     Rendering happens also when there is nothing to release: an earlier run may have died before.
-    ``seen`` is the repository as it was read earlier in this run: when nothing is to be done by
-    that, it is not read again.
+    Nothing that the plan, the results or a manifest say is believed where the checkout says
+    something else; see ``judge``.
+
+    Args:
+        work: Where the job works.
+        made: The plan.
+        results: How the builds that the plan asked for ended.
+        seen: The repository as it was read earlier in this run: when nothing is to be done by
+            that, it is not read again.
+        tree: The specs as they were checked out when this run began; by default as they are now.
 
     Raises:
+        RepositoryError: The plan asks for what the checkout does not.
         SigningError: The signing key is missing or cannot sign; nothing was written.
         UnsafeStoreError: The store does not keep conditional writes; nothing was written.
     """
-    is_ancestor = work.git.is_ancestor if work.git else _no_ancestry
+    is_ancestor = _is_ancestor(work)
+    tree = tree or tree_of(work)
+    _refuse_other_plan(work, made, tree)
     with _publishing(work) as publisher:
         job = _Job(
-            publisher=publisher, made=made, is_ancestor=is_ancestor, objection=work.objection
+            publisher=publisher,
+            made=made,
+            tree=tree,
+            is_ancestor=is_ancestor,
+            objection=work.objection,
         )
         state = seen or survey(work.store)
         if job.is_done(state):
             return PublicationOutcome(outcomes={}, missing=(), written=())
         # What is written must be listed after the ETags that the publisher has read.
         state = survey(work.store) if seen else state
-        builds, missing = _builds(state, work, made, results)
+        builds, missing = _builds(state, work, made, tree, results)
         outcomes, failed = job.release(builds, state)
         if not outcomes and not state.releases:
             # Nothing was ever published, and nothing is now: an empty repository stays empty.
@@ -123,8 +147,25 @@ def _publishing(work: Workspace) -> AbstractContextManager[Publisher]:
     )
 
 
-def _no_ancestry(_old: str, _new: str) -> None:
-    """Tell of no commit that it comes from another: outside git that is not known."""
+def _is_ancestor(work: Workspace) -> IsAncestor:
+    """Ask git, and its remote, which of two commits is newer; outside git that is not known."""
+    if work.git is None:
+        return lambda _old, _new: None
+    branch = published_branch(work.environ, work.settings.branch)
+    return Line(git=work.git, branch=branch).is_older
+
+
+def _refuse_other_plan(work: Workspace, made: Plan, tree: Tree) -> None:
+    """Refuse a plan that somebody changed, or that was made for another checkout."""
+    if not any(image.action in WORK for image in made.images):
+        return
+    head = work.git.head() if work.git else None
+    promote = work.settings.promote != "never"
+    if wrong := judge.plan_problems(made, tree, head, promote=promote):
+        raise RepositoryError(
+            f"the plan is not one of what is checked out here: {'; '.join(wrong)}",
+            hint="check out the plan's commit, or make the plan again",
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,6 +174,7 @@ class _Job:
 
     publisher: Publisher
     made: Plan
+    tree: Tree
     is_ancestor: IsAncestor
     objection: Callable[[Manifest], str | None] | None = None
 
@@ -172,6 +214,7 @@ class _Job:
                 if isinstance(build, Release):
                     outcome = releasing.release_again(store, build, decision, state=state)
                 else:
+                    self._refuse_other(image, build, state, outcomes)
                     outcome = releasing.release(store, build, decision, state=state)
                 outcomes[image.name] = outcome
             except (RepositoryError, TamperedError) as error:
@@ -184,6 +227,33 @@ class _Job:
         if self.objection is None or isinstance(build, Release):
             return None
         return self.objection(build.manifest)
+
+    def _refuse_other(
+        self,
+        image: PlannedImage,
+        judged: Judged,
+        state: State,
+        outcomes: Mapping[str, ReleaseOutcome],
+    ) -> None:
+        """Raise ``TamperedError`` for a build that is not what the plan and the checkout want."""
+        manifest, staging = judged.manifest, judged.manifest.key.staging
+        staged = state.staged.get(manifest.key)
+        if staged and digest(staged) != judged.sha256:
+            raise TamperedError(
+                f"{staging.manifest} has sha256 {digest(staged)}; what was judged has "
+                f"{judged.sha256}"
+            )
+        wrong = judge.problems(
+            manifest,
+            digest(manifest),
+            image,
+            self.tree.specs.get(image.name),
+            self.tree,
+            self.publisher.now(),
+            base_sha256=_base_disk(manifest, state, outcomes),
+        )
+        if wrong:
+            raise TamperedError(f"{staging.folder} is not what is wanted: {'; '.join(wrong)}")
 
     def replaced(self, state: State) -> list[tuple[PlannedImage, Release]]:
         """Find what an older commit's publisher replaced, each with what to release again."""
@@ -202,6 +272,21 @@ class _Job:
         return releases
 
 
+def _base_disk(
+    manifest: Manifest, state: State, outcomes: Mapping[str, ReleaseOutcome]
+) -> str | None:
+    """The SHA-256 of the disk that a layer's base is offered with, or was released with here."""
+    base = manifest.base_key
+    if base is None:
+        return None
+    offered = list(state.live(base.name, base.arch))
+    if base.name in outcomes:
+        offered.append(outcomes[base.name].release)
+    same = [one for one in offered if one.build == base.build_id]
+    released = (same or offered)[-1:]
+    return next((one.manifest.disk.sha256 for one in released if one.manifest), None)
+
+
 def _damaged(state: State) -> tuple[Finding, ...]:
     """Name the releases that could not be read, each of which harms its image alone."""
     repair = "restore it from a copy: lago-images repo verify lists all that is wrong"
@@ -209,7 +294,7 @@ def _damaged(state: State) -> tuple[Finding, ...]:
 
 
 def _builds(
-    state: State, work: Workspace, made: Plan, results: Iterable[Result]
+    state: State, work: Workspace, made: Plan, tree: Tree, results: Iterable[Result]
 ) -> tuple[list[tuple[PlannedImage, Judged | Release]], tuple[str, ...]]:
     """Find the build of each image that is to be released, a base before its layers."""
     # Of builds that nobody released, this run's alone are to be released then.
@@ -226,7 +311,9 @@ def _builds(
         if judged is None:
             missing.append(image.name)
         else:
-            builds.append((image, judged))
+            spec = tree.specs[image.name]
+            metadata = metadata_file(judged.manifest, spec)
+            builds.append((image, replace(judged, metadata=metadata)))
     builds.sort(key=lambda pair: places.get(pair[0].name, 0))
     return builds, tuple(missing)
 
@@ -237,7 +324,7 @@ def _build_of(
     if image.action is Action.PROMOTE and image.promote:
         return _promoted(state, image, image.promote)
     if result is not None and result.manifest is not None:
-        judged = _built(state, image, result, result.manifest)
+        judged = _built(state, image, result.manifest)
         # A result is a file that somebody wrote: the build it names may be another run's.
         is_ours = judged is not None and (others or judged.manifest.created >= made.made)
         return judged if is_ours else None
@@ -266,18 +353,16 @@ def _promoted(state: State, image: PlannedImage, build_id: str) -> Judged | None
     manifest = state.staged.get(key) or _of_release(state, key)
     if manifest is None or manifest.fingerprint != image.fingerprint:
         return None
-    planned: str | None = getattr(image, "promote_sha256", None)
-    return Judged(manifest=manifest, sha256=planned or digest(manifest))
+    return Judged(manifest=manifest, sha256=image.promote_sha256 or digest(manifest))
 
 
-def _built(state: State, image: PlannedImage, result: Result, manifest: Manifest) -> Judged | None:
+def _built(state: State, image: PlannedImage, manifest: Manifest) -> Judged | None:
     """The build that a result reports: what is staged under its name must have its digest."""
     key = BuildKey(name=image.name, arch=image.arch, build_id=manifest.build_id)
     is_other = manifest.key != key or manifest.fingerprint != image.fingerprint
     if is_other or not _is_there(state, key):
         return None
-    reported: str | None = getattr(result, "manifest_sha256", None)
-    return Judged(manifest=manifest, sha256=reported or digest(manifest))
+    return Judged(manifest=manifest, sha256=digest(manifest))
 
 
 def _is_there(state: State, key: BuildKey) -> bool:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from lago_images.building.model import Result
 from lago_images.jobs.build import build
+from lago_images.jobs.plan import tree_of
 from lago_images.jobs.publish import PublicationOutcome, prove, publish
 from lago_images.jobs.workspace import Workspace
 from lago_images.planning.model import Action, Plan
@@ -30,8 +31,10 @@ def run(work: Workspace, made: Plan, state: State, told: Callable[[Sequence[Resu
     is published.
     """
     names = [image.name for image in made.images if image.action is Action.BUILD]
+    # As it is now: what is edited while it is built is for the next run.
+    tree = tree_of(work)
     if names:
         prove(work)
     results = tuple(build(work, made, names)) if names else ()
     told(results)
-    return Run(results=results, publication=publish(work, made, results, seen=state))
+    return Run(results=results, publication=publish(work, made, results, seen=state, tree=tree))

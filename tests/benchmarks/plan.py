@@ -69,30 +69,29 @@ def publish(tree: Tree, commit: str, folder: Path) -> None:
         layer = spec.base.kind is BaseKind.LAYER
         below = disk_bytes(spec.base.name, f"b-{spec.base.name}") if layer else b""
         digest = f"sha256:{hashlib.sha256(below).hexdigest()}"
-        base = f"b-{spec.base.name}" if layer else ""
         made = manifest(
             name,
             f"b-{name}",
             fingerprint=tree.fingerprints[name],
             properties=spec.properties,
             base=BaseRecord(
-                ref=str(spec.base), digest=digest, build=base, revision=1 if layer else None
+                ref=str(spec.base), digest=digest, build=f"b-{spec.base.name}" if layer else ""
             ),
             commit=commit,
         )
-        binding = None
+        base = None
         if layer:
-            binding = BaseBinding(
+            base = BaseBinding(
                 name=spec.base.name,
-                arch=spec.arch,
-                build=base,
+                arch=made.arch,
+                build=made.base.build,
                 revision=1,
                 sha256=digest.removeprefix("sha256:"),
             )
-        public = release(1, made, commit=commit, base=binding, published=1)
-        copy = copy_of(made).folder
-        objects = {copy + file: data for file, data in files_of(made).items()}
-        objects[str(public.key)] = public.to_json()
+        public = release(1, made, commit=commit, base=base, published=1)
+        objects = {str(public.key): public.to_json()}
+        for copy in (made.key.staging, copy_of(made)):
+            objects |= {copy.folder + name: data for name, data in files_of(made).items()}
         for key, data in objects.items():
             path = folder / key
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -75,8 +75,8 @@ def objects(number: int) -> Iterator[tuple[str, bytes]]:
     """One released build's objects; image and revision follow from the number."""
     name, revision = f"image-{number // REVISIONS}", number % REVISIONS + 1
     made = manifest(name, f"b{revision}")
-    for file, data in files_of(made).items():
-        yield copy_of(made).folder + file, data
+    folder = copy_of(made).folder
+    yield from ((folder + file, data) for file, data in files_of(made).items())
     public = release(revision, made, published=1_700_000_000 + number)
     yield str(public.key), public.to_json()
 
@@ -138,7 +138,7 @@ def main() -> None:
             fill(store, range(filled, size))
             filled = size + 1
             ours(store)
-            store.delete(["state/cache.json", "index", "repo.metadata", "index.html"])
+            store.delete(["state/cache.json", "SHA256SUMS", "index", "repo.metadata", "index.html"])
             row = [measure(store, ours), measure(store, ours)]
             fill(store, range(size, size + 1))
             rivals = (read_all, scan) if size <= options.rivals_to else ()

@@ -34,6 +34,7 @@ from lago_images.host.space import free
 from lago_images.host.workdir import default_scratch
 from lago_images.repository.records.layout import staged_build
 from lago_images.repository.records.manifest import Manifest
+from lago_images.repository.records.state import StoredBuild
 from lago_images.settings import Settings
 from lago_images.storage.directory.store import DirectoryStore
 from lago_images.storage.s3.store import S3Store
@@ -52,6 +53,10 @@ def disk_file(root, name, seed=1, size=MIB):
     block = hashlib.sha256(b"%d" % seed).digest() * 128
     (root / name).write_bytes(block + bytes(size - len(block)))
     return (root / name).read_bytes()
+
+
+def staged(made):
+    return StoredBuild(manifest=made, folder=made.key.staging)
 
 
 def ask(made, fingerprint="sha256:0123456789", base=None):
@@ -88,7 +93,7 @@ def objects(context):
 
 
 def raw_of(context, manifest, tmp_path):
-    packed = b"".join(context.store.read(manifest.key.disk))
+    packed = b"".join(context.store.read(manifest.key.staging.disk))
     (tmp_path / "disk.qcow2").write_bytes(lzma.decompress(packed))
     argv = ["qemu-img", "convert", "-O", "raw", tmp_path / "disk.qcow2", tmp_path / "disk.raw"]
     subprocess.run(argv, check=True)
@@ -100,9 +105,9 @@ def test_an_image_is_built_and_its_manifest_is_true(context, tmp_path):
     [result] = build_chain([ask(spec("one", "simple:one.img"))], context)
     assert result.ok, result.error
     manifest = result.manifest
-    key = manifest.key
+    key = manifest.key.staging
     assert objects(context) == sorted([key.disk, key.hash, key.metadata, key.log, key.manifest])
-    assert Manifest.parse(context.store.get(key.manifest).data, key) == manifest
+    assert Manifest.parse(context.store.get(key.manifest).data, manifest.key) == manifest
     packed = b"".join(context.store.read(key.disk))
     assert manifest.disk.sha512 == hashlib.sha512(packed).hexdigest()
     assert manifest.disk.compressed_size == len(packed)
@@ -112,7 +117,7 @@ def test_an_image_is_built_and_its_manifest_is_true(context, tmp_path):
     assert json.loads(context.store.get(key.metadata).data)["distro"] == "debian"
     assert "qemu-img convert" in context.store.get(key.log).data.decode()
     assert manifest.tools["qemu-img"][0].isdigit()
-    assert manifest.build_id.endswith(key.build_id[-8:])
+    assert manifest.build_id.endswith(key.key.build_id[-8:])
     assert "01234567" in manifest.build_id
     assert raw_of(context, manifest, tmp_path) == given
     assert left(context) == []
@@ -135,7 +140,7 @@ def test_a_disk_is_asked_about_once_and_never_probed(context, name, convert, ask
     [result] = build_chain([ask(spec("one", f"simple:{name}", size="8M"))], context)
     assert result.ok, result.error
     assert result.manifest.disk.virtual_size == 8 * MIB
-    log = context.store.get(result.manifest.key.log).data.decode()
+    log = context.store.get(result.manifest.key.staging.log).data.decode()
     used = [shlex.split(line[2:]) for line in log.splitlines() if line.startswith("+ qemu-img")]
     assert [
         f"{argv[argv.index('-f') + 1]} {Path(argv[-1]).name}" for argv in used if argv[1] == "info"
@@ -158,7 +163,7 @@ def test_the_manifest_is_written_last(context):
 
     watched = replace(context, store=Watched(path=context.store.path))
     [result] = build_chain([ask(spec("one", "simple:one.img"))], watched)
-    key = result.manifest.key
+    key = result.manifest.key.staging
     assert written[:3] == [key.disk, key.hash, key.metadata]
     assert written[-1] == key.manifest
 
@@ -177,7 +182,7 @@ def test_layers_get_this_runs_disk_or_the_stores(context, tmp_path):
     for result in results[1:]:
         assert raw_of(context, result.manifest, tmp_path) == given
     assert left(context) == []
-    alone = ask(spec("five", "layer:one"), base=results[0].manifest)
+    alone = ask(spec("five", "layer:one"), base=staged(results[0].manifest))
     [five] = build_chain([alone], context)
     assert five.ok, five.error
     assert raw_of(context, five.manifest, tmp_path) == given
@@ -186,7 +191,7 @@ def test_layers_get_this_runs_disk_or_the_stores(context, tmp_path):
 def test_a_copy_of_a_base_is_kept_where_only_the_disk_cannot_be_written(context, monkeypatch):
     disk_file(context.root, "one.img")
     [one] = build_chain([ask(spec("one", "simple:one.img"))], context)
-    layer = ask(spec("two", "layer:one"), base=one.manifest)
+    layer = ask(spec("two", "layer:one"), base=staged(one.manifest))
     [two] = build_chain([layer], context)
     assert two.ok, two.error
     kept = context.cache / "layers" / f"sha256-{one.manifest.disk.sha256}"
@@ -335,9 +340,9 @@ def test_a_store_that_is_away_for_a_while_costs_no_build(context, ceph20, monkey
     assert "trying again" in context.console.stream.getvalue()
     there = S3Store.open(bucket, environ=ceph20.environ)
     assert list(there.unfinished()) == []
-    body = b"".join(there.read(result.manifest.key.disk))
+    body = b"".join(there.read(result.manifest.key.staging.disk))
     assert hashlib.sha512(body).hexdigest() == result.manifest.disk.sha512
-    assert there.get(result.manifest.key.manifest).data == result.manifest.to_json()
+    assert there.get(result.manifest.key.staging.manifest).data == result.manifest.to_json()
 
 
 def test_a_store_with_other_bytes_than_were_sent(context):
@@ -694,7 +699,7 @@ def test_runs_at_the_same_time_have_logs_of_their_own(context):
     for side, other in (("left", "right"), ("right", "left")):
         assert ended[side].ok, ended[side].error
         store = DirectoryStore(path=context.root.parent / side)
-        log = store.get(ended[side].manifest.key.log).data.decode()
+        log = store.get(ended[side].manifest.key.staging.log).data.decode()
         assert f"preparing simple:{side}.img" in log
         assert f"{other}.img" not in log
     assert [path.name for path in context.logs.iterdir()] == ["one.log"]

@@ -31,7 +31,7 @@ def repo(tmp_path) -> SpecsRepo:
     )
     store = DirectoryStore(path=tmp_path / "public")
     handmade.publish_by_hand(store, handmade.manifest(build_id="b1", packages=3))
-    (tmp_path / "public/builds/debian-12/x86_64/b1/packages.txt").write_bytes(BEFORE)
+    (tmp_path / "public" / handmade.copy_of(handmade.manifest()).packages).write_bytes(BEFORE)
     new = handmade.manifest(build_id="build-2", fingerprint="sha256:f2", packages=3)
     ended = Result(name="debian-12", arch="x86_64", manifest=new, seconds=75.0)
     results.write_folder(made.root / "results", [ended])
@@ -57,26 +57,34 @@ def check(row: list[str], shown: str) -> None:
     assert "curl" not in shown
 
 
-def test_a_build_in_the_repository_is_compared_with_the_published_one(repo, tmp_path):
-    store = DirectoryStore(path=tmp_path / "public")
-    key = handmade.put_build(
-        store, handmade.manifest(build_id="build-2", fingerprint="sha256:f2", packages=3)
-    )
-    (tmp_path / "public" / key.packages).write_bytes(AFTER)
+NEW = handmade.manifest(build_id="build-2", fingerprint="sha256:f2", packages=3)
+
+
+def test_a_staged_build_is_compared_with_the_published_one(repo, tmp_path):
+    """Its log is the run's: nobody can read what is staged."""
+    staging = handmade.put_build(DirectoryStore(path=tmp_path / "public"), NEW)
+    (tmp_path / "public" / staging.packages).write_bytes(AFTER)
     row, shown = cells(repo)
     check(row, shown)
-    # It waits to be released, and its log with it.
     assert row[7] == '<a href="https://ci.example/run/1">log</a>'
+
+
+def test_a_released_build_is_compared_from_its_public_copy(repo, tmp_path):
+    store = DirectoryStore(path=tmp_path / "public")
+    copy = handmade.put_copy(store, NEW)
+    (tmp_path / "public" / copy.packages).write_bytes(AFTER)
+    handmade.put_release(store, handmade.release(2, NEW))
+    row, shown = cells(repo)
+    check(row, shown)
+    assert row[7] == f'<a href="{URL}/{copy.log}">log</a>'
 
 
 def test_a_link_is_the_published_repositorys_and_no_pull_requests(repo, tmp_path):
     """The settings are the pull request's own, and the comment is signed by our token."""
     evil = {"LAGO_IMAGES_BASE_URL": "https://evil.example/"}
     store = DirectoryStore(path=tmp_path / "public")
-    key = handmade.put_build(
-        store, handmade.manifest(build_id="build-2", fingerprint="sha256:f2", packages=3)
-    )
-    handmade.put_release(store, handmade.release(2, "build-2", fingerprint="sha256:f2"))
+    key = handmade.put_copy(store, NEW)
+    handmade.put_release(store, handmade.release(2, NEW))
     assert repo.run("repo", "refresh").code == 0
     assert "evil" not in repo.run("ci", "report", environ=evil).out
     assert f'href="{URL}/{key.log}"' in rendered(repo.run("ci", "report", environ=evil).out)

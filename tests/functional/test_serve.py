@@ -20,7 +20,7 @@ from tests.clients.serving import serving
 from tests.support import handmade
 from tests.support.at_work import at_work
 
-DISK = "builds/a/x86_64/1/a.qcow2.xz"
+DISK = "images/a/x86_64/1/a.qcow2.xz"
 DATA = bytes(range(256)) * 4096
 META = {"name": "images", "sources": {}, "templates": {"a": {"versions": {}}}}
 
@@ -126,15 +126,15 @@ def test_what_a_client_has_already_is_not_sent_again(ask):
     [
         "/nothing",
         "/builds",
-        "/builds/",
-        "/builds/a/",
-        "/builds/a/x86_64/1",
+        "/images/",
+        "/images/a/",
+        "/images/a/x86_64/1",
         "/state/published.json",
         "/.hidden",
         "/lago-images.toml",
         "/../repo/index",
-        "/builds/../lago-images.toml",
-        "/builds/%2e%2e/lago-images.toml",
+        "/images/../lago-images.toml",
+        "/images/%2e%2e/lago-images.toml",
         "/",
     ],
 )

@@ -14,7 +14,7 @@ from tests.support import handmade
 from tests.support.at_work import at_work
 
 pytestmark = pytest.mark.real
-DISK = "builds/a/x86_64/1/a.qcow2.xz"
+DISK = "images/a/x86_64/1/a.qcow2.xz"
 DATA = bytes(range(256)) * 40_000
 
 
@@ -49,7 +49,9 @@ def test_a_bucket_is_served_as_a_directory_is(url):
     assert part["Content-Range"] == f"bytes 1000-1999/{len(DATA)}"
 
 
-@pytest.mark.parametrize("path", ["state/published.json", "nothing", "", "builds/a"])
+@pytest.mark.parametrize(
+    "path", ["state/published.json", "nothing", "", "images/a", "builds/a/x86_64/1/a.qcow2.xz"]
+)
 def test_what_is_not_published_is_not_there(url, path):
     with pytest.raises(urllib.error.HTTPError) as raised:
         get(f"{url}/{path}")

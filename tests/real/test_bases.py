@@ -362,8 +362,8 @@ def published(tmp_path, qcow2):
     return manifest, store, packed
 
 
-def based_on(manifest, disk=None):
-    return LayerBase(stored=StoredBuild(manifest=manifest, folder=manifest.key.staging), disk=disk)
+def staged(made):
+    return StoredBuild(manifest=made, folder=made.key.staging)
 
 
 LAYER = a_spec("#name=l\n#base=layer:base\n#arch=x86_64\n#distro=d\n")
@@ -372,19 +372,21 @@ LAYER = a_spec("#name=l\n#base=layer:base\n#arch=x86_64\n#distro=d\n")
 def test_a_layer_on_the_published_base(tmp_path, work, published):
     manifest, store, _ = published
     context = a_context(tmp_path, store=store)
-    prepared = layer.prepare(LAYER, based_on(manifest), work, context, Runner())
+    prepared = layer.prepare(LAYER, LayerBase(stored=staged(manifest)), work, context, Runner())
     assert prepared.record.digest == f"sha256:{manifest.disk.sha256}"
-    assert prepared.record.build == "one"
+    assert (prepared.record.build, prepared.record.revision) == ("one", None)
     assert content_of(prepared, work) == RAW
     store.delete([manifest.key.staging.disk])
     (work / "again").mkdir()
-    again = layer.prepare(LAYER, based_on(manifest), work / "again", context, Runner())
+    again = layer.prepare(
+        LAYER, LayerBase(stored=staged(manifest)), work / "again", context, Runner()
+    )
     assert again.disk.read_bytes() == prepared.disk.read_bytes()
 
 
 def test_a_layer_on_this_run_s_base_leaves_that_alone(tmp_path, work, published):
     manifest, _, _ = published
-    base = based_on(manifest, disk=tmp_path / "base.qcow2")
+    base = LayerBase(stored=staged(manifest), disk=tmp_path / "base.qcow2")
     before = base.disk.read_bytes()
     prepared = layer.prepare(LAYER, base, work, a_context(tmp_path), Runner())
     info = json.loads(
@@ -403,7 +405,7 @@ def test_a_base_that_is_not_what_its_manifest_says_is_refused(tmp_path, work, pu
     wrong = replace(manifest, disk=replace(manifest.disk, **{field: other}))
     context = a_context(tmp_path, store=store)
     with pytest.raises(ChecksumError, match=f"its {field} is"):
-        layer.prepare(LAYER, based_on(wrong), work, context, Runner())
+        layer.prepare(LAYER, LayerBase(stored=staged(wrong)), work, context, Runner())
     assert not list(work.iterdir())
     assert [p.suffix for p in (context.cache / "layers").iterdir()] == [".lock"]
 
@@ -414,7 +416,7 @@ def test_a_damaged_copy_of_a_base_is_fetched_again(tmp_path, work, published):
     kept = context.cache / "layers" / f"sha256-{manifest.disk.sha256}"
     kept.parent.mkdir(parents=True)
     kept.write_bytes(packed[:-40])
-    prepared = layer.prepare(LAYER, based_on(manifest), work, context, Runner())
+    prepared = layer.prepare(LAYER, LayerBase(stored=staged(manifest)), work, context, Runner())
     assert content_of(prepared, work) == RAW
     assert kept.read_bytes() == packed
 
@@ -423,5 +425,11 @@ def test_a_base_that_is_gone(tmp_path, work, published):
     manifest, store, _ = published
     store.delete([manifest.key.staging.disk])
     with pytest.raises(NotFoundError):
-        layer.prepare(LAYER, based_on(manifest), work, a_context(tmp_path, store=store), Runner())
+        layer.prepare(
+            LAYER,
+            LayerBase(stored=staged(manifest)),
+            work,
+            a_context(tmp_path, store=store),
+            Runner(),
+        )
     assert not list(work.iterdir())

@@ -45,13 +45,13 @@ def test_a_changed_image_is_a_new_version(client, small, served, tmp_path):
 
 
 def test_a_wrong_hash_is_refused(client, small, served, tmp_path):
-    small.only("builds/tiny/x86_64/*/tiny.qcow2.hash").write_text("0" * 40)
+    small.only("images/tiny/x86_64/*/tiny.qcow2.hash").write_text("0" * 40)
     with pytest.raises(LagoError, match="does not match the expected hash"):
         client.download(f"{served.url}/repo.metadata", tmp_path / "store", "tiny")
 
 
 def test_a_truncated_disk_is_refused(client, small, served, tmp_path):
-    disk = small.only("builds/tiny/x86_64/*/tiny.qcow2.xz")
+    disk = small.only("images/tiny/x86_64/*/tiny.qcow2.xz")
     disk.write_bytes(disk.read_bytes()[:-100])
     with pytest.raises(LagoError, match="Failed to decompress"):
         client.download(f"{served.url}/repo.metadata", tmp_path / "store", "tiny")
@@ -64,7 +64,7 @@ def test_a_template_nobody_published_is_said_to_be_missing(client, served, tmp_p
 
 def test_the_published_disk_is_a_plain_qcow2(small, tmp_path):
     disk = tmp_path / "disk.qcow2"
-    packed = small.only("builds/tiny/x86_64/*/tiny.qcow2.xz")
+    packed = small.only("images/tiny/x86_64/*/tiny.qcow2.xz")
     with disk.open("wb") as out:
         subprocess.run(["xz", "-dc", packed], stdout=out, check=True)
     subprocess.run(["xz", "--test", packed], check=True)
