@@ -1,7 +1,4 @@
-"""Large bodies as blocks, which are never joined.
-
-What a store is, whichever it is.
-"""
+"""The contract of a store, and the values that go in and out of one."""
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -31,14 +28,14 @@ class Body:
         return sum(map(len, self._blocks))
 
     def read(self, _amount: int = -1) -> bytes | memoryview:
-        """The next block, whole: urllib3 asks for 16 KiB, and sends what it gets."""
+        """Return the next block, whole: urllib3 asks for 16 KiB, and sends what it gets."""
         if self._next == len(self._blocks):
             return b""
         self._next += 1
         return self._blocks[self._next - 1]
 
     def seek(self, position: int) -> None:
-        """Back to the begin, to send it again."""
+        """Go back to the begin, to send it again."""
         if position:
             raise ValueError(position)
         self._next = 0
@@ -46,7 +43,7 @@ class Body:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Headers:
-    """What an HTTP client of the object is told of it."""
+    """Headers that HTTP clients of an object get."""
 
     content_type: str = "application/octet-stream"
     cache_control: str | None = None
@@ -54,7 +51,7 @@ class Headers:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stat:
-    """What a store knows of an object without reading it.
+    """Stat holds what is known of an object without reading it.
 
     Attributes:
         key: Relative to the repository's root, with ``/``.
@@ -73,7 +70,7 @@ class Stat:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Blob:
-    """A small object, read whole. ``headers`` are None where the store keeps none."""
+    """Blob holds a small object, read whole. ``headers`` are None where the store keeps none."""
 
     key: str
     data: bytes
@@ -83,7 +80,7 @@ class Blob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Uploaded:
-    """A large object that was stored, and proven to be what was sent.
+    """Uploaded holds what was stored, proven to be what was sent.
 
     ``sha256`` is hexadecimal, of the bytes that were sent.
     """
@@ -95,7 +92,7 @@ class Uploaded:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unfinished:
-    """An upload that was begun and not finished. ``begun`` is in seconds since the epoch."""
+    """Unfinished names an upload that was not finished. ``begun``: seconds since the epoch."""
 
     key: str
     upload_id: str
@@ -110,19 +107,19 @@ class Store(Protocol):
 
     @property
     def url(self) -> str:
-        """Where the store is, as the user would write it; without credentials."""
+        """Return the store's address as the user would write it; without credentials."""
         ...
 
     @property
     def folder(self) -> Path | None:
-        """The folder of this machine that has all of the objects; None for any other store.
+        """Return the folder of this machine with all of the objects; None for any other store.
 
         It need not exist: then the store is empty, and the first write makes it.
         """
         ...
 
     def ensure_safe_writes(self, *, single_writer: bool, console: Console) -> None:
-        """Let only a store that keeps conditional writes be published to.
+        """Let only a store that supports conditional writes be published to.
 
         To be called before the first conditional write. A directory keeps them by construction,
         if it can be written at all; a bucket is probed, and the answer remembered in it.
@@ -138,7 +135,7 @@ class Store(Protocol):
         ...
 
     def list(self, prefix: str = "", *, marks: Sequence[str] = ()) -> Iterator[Stat]:
-        """All objects whose key starts with ``prefix``, by key. Complete, or an error.
+        """List the objects whose key starts with ``prefix``, by key. Complete, or an error.
 
         The keys are names that others chose: one may be no key that the other methods take.
 
@@ -148,15 +145,15 @@ class Store(Protocol):
         ...
 
     def head(self, key: str) -> Stat:
-        """Raises ``NotFoundError`` on a 404 and on nothing weaker."""
+        """Look at an object. Raises ``NotFoundError`` on a 404 and on nothing weaker."""
         ...
 
     def get(self, key: str) -> Blob:
-        """A small object whole. Raises ``NotFoundError`` on a 404 and on nothing weaker."""
+        """Read a small object whole. Raises ``NotFoundError`` on a 404 and on nothing weaker."""
         ...
 
     def read(self, key: str, *, start: int = 0) -> Iterator[bytes]:
-        """A large object's bytes from ``start`` on, in pieces; broken reads are taken up again."""
+        """Read a large object from ``start`` on, in pieces; broken reads are taken up again."""
         ...
 
     def check_readable(self, key: str) -> None:
@@ -263,7 +260,7 @@ class Store(Protocol):
         ...
 
     def abort(self, upload: Unfinished) -> None:
-        """Drop an unfinished upload and its parts; one that is gone is not an error."""
+        """Drop an unfinished upload and its parts; a missing one is not an error."""
         ...
 
 
@@ -296,7 +293,7 @@ def check_key(key: str) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proof:
-    """The bytes that an object must have: their number and their SHA-256 in hexadecimal."""
+    """Proof names the bytes that an object must have: their number, and hexadecimal SHA-256."""
 
     size: int
     sha256: str
@@ -311,7 +308,7 @@ class Proof:
 
 
 def tampered(source: str, target: str, difference: str) -> TamperedError:
-    """The error for a source whose bytes are not those that were judged."""
+    """Return the error for a source whose bytes are not those that were judged."""
     return TamperedError(
         f"copying {source} to {target}: {difference}",
         hint="somebody has written to this build since it was judged: find out who used the "

@@ -1,4 +1,4 @@
-"""From a repository's URL to its store."""
+"""Opening the store that a repository's URL names."""
 
 import re
 from collections.abc import Mapping
@@ -26,13 +26,13 @@ _BUCKET = re.compile(r"[A-Za-z0-9][-A-Za-z0-9._:]{1,254}")
 def open_store(
     url: str, *, settings: Settings, environ: Mapping[str, str], console: Console
 ) -> Store:
-    """The store at a URL; nothing is read or written yet.
+    """Return the store at a URL; nothing is read or written yet.
 
     Args:
         url: ``s3://bucket/prefix``, ``file:///dir``, or a path from the settings' folder.
         settings: For ``single_writer``, and the folder.
         environ: Endpoint, region and credentials of S3: the standard AWS variables.
-        console: Told of what is unusual.
+        console: Warned of what is unusual.
 
     Raises:
         UsageError: The URL has none of these forms.
@@ -65,7 +65,7 @@ def _public(store: Store) -> Store:
 
 
 def from_folder(url: str, folder: Path) -> str:
-    """A repository as somebody who stands in ``folder`` names it: a path made absolute.
+    """Make absolute a repository's path that somebody named in ``folder``.
 
     A URL is left as it is.
     """

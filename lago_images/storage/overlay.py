@@ -1,4 +1,4 @@
-"""Two stores as one: what is written stays in the upper, what it lacks is read from the lower.
+"""Two stores as one: writes go to the upper, and what it lacks is read from the lower.
 
 A pull request from a fork may read the repository and write nothing; its builds stay here.
 """
@@ -65,7 +65,7 @@ class OverlayStore:
         self._holder(key).download(key, path, advance=advance)
 
     def _holder(self, key: str) -> Store:
-        """The store that a key is read from."""
+        """Return the store that a key is read from."""
         try:
             self.upper.head(key)
         except NotFoundError:

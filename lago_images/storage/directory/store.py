@@ -59,7 +59,7 @@ _YOUNG_NS = 60 * 10**9
 class DirectoryStore:
     """Objects as files below a folder. See ``base.Store`` for the contract.
 
-    A folder that is not there is an empty store; the first write makes it. An ETag is made of the
+    A missing folder is an empty store; the first write makes it. An ETag is made of the
     file's size, inode and modification time, which every write here moves on, so nothing is read
     to list. ``headers`` are not kept: ``repository.layout.headers`` tells a web server what holds.
 
@@ -212,7 +212,7 @@ class DirectoryStore:
     def prove_writable(self) -> None:
         """Write a file and remove it, and what killed writers left of theirs.
 
-        A folder that was not there is not there afterwards. Raises ``StorageError`` where nothing
+        A missing folder is missing afterwards, too. Raises ``StorageError`` where nothing
         can be written.
         """
         made = not self.path.exists()
@@ -227,7 +227,7 @@ class DirectoryStore:
                 self.abort(upload)
 
     def _is_abandoned(self, upload: Unfinished) -> bool:
-        """Whether nobody writes it any more: the lock of a writer goes with its process."""
+        """Decide whether nobody writes it any more: the lock of a writer goes with its process."""
         path = self._uploads / upload.upload_id / upload.key
         try:
             young = self.clock_ns() - path.stat().st_mtime_ns < _YOUNG_NS
@@ -264,12 +264,12 @@ class DirectoryStore:
 
     @contextmanager
     def _open(self, key: str) -> Iterator[int]:
-        """The file of a key, opened for reading."""
+        """Open the file of a key for reading."""
         doing = f"reading {key} in {self.path}"
         try:
             fd = os.open(place(self.path, key), os.O_RDONLY | os.O_CLOEXEC)
         except (FileNotFoundError, NotADirectoryError) as error:
-            raise NotFoundError(f"{doing}: it is not there") from error
+            raise NotFoundError(f"{doing}: it is missing") from error
         except PermissionError as error:
             raise UnreadableError(f"{doing}: {error.strerror}", hint=UNREADABLE_HINT) from error
         except OSError as error:
@@ -285,7 +285,7 @@ class DirectoryStore:
 
     @contextmanager
     def _temporary(self, key: str) -> Iterator[tuple[int, Path]]:
-        """A file to write a key's content into; nothing of it is left at the end."""
+        """Make a file for a key's content; nothing of it is left at the end."""
         check(key)
         folder = self._uploads / uuid.uuid4().hex
         begun = folder.with_name(_BEGUN + folder.name)
@@ -308,7 +308,7 @@ class DirectoryStore:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        """Alone among all writers of this directory, threads and processes."""
+        """Hold the lock of all writers of this directory, threads and processes."""
         fd = os.open(self.path / PRIVATE / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)

@@ -61,7 +61,7 @@ _DAMAGED = frozenset({"BadDigest", "InvalidDigest", "XAmzContentSHA256Mismatch"}
 
 
 class Feature(StrEnum):
-    """What some stores refuse to hear of: then it is left out.
+    """Feature names what some stores refuse to hear of: then it is left out.
 
     ``CHECKSUMS`` other than Content-MD5; ``CREATION`` is If-None-Match on writes.
     """
@@ -72,7 +72,7 @@ class Feature(StrEnum):
 
 @dataclass(slots=True, kw_only=True)
 class Bucket:
-    """A bucket, or a prefix in one.
+    """Bucket is a bucket, or a prefix in one.
 
     Attributes:
         name: The bucket's.
@@ -115,7 +115,7 @@ class Bucket:
 
     @property
     def where(self) -> str:
-        """The store, for messages."""
+        """Return the store's name for messages."""
         return f"{self.url} at {self.endpoint}"
 
     def key(self, key: str) -> str:
@@ -135,7 +135,7 @@ class Bucket:
         /,
         **arguments: object,
     ) -> Any:  # noqa: ANN401 -- boto3's answers
-        """One request, tried again while that can help, as the bucket's policy or another says.
+        """Make one request, tried again while that can help, by the bucket's policy or another.
 
         Raises:
             StorageError: With boto3's error as its cause. ``NotFoundError`` if the store says
@@ -165,7 +165,7 @@ class Bucket:
         /,
         **arguments: object,
     ) -> Any:  # noqa: ANN401 -- boto3's answers
-        """One request with the arguments of optional features, and without what is refused.
+        """Make one request with the arguments of optional features, and without what is refused.
 
         Raises as ``call``, for the request with all of them.
         """
@@ -186,13 +186,13 @@ class Bucket:
         raise refusals[0]
 
     def most_attempts(self, error: Exception, retry: RetryPolicy | None = None) -> int:
-        """How often to try a request that fails like this."""
+        """Return how often to try a request that fails like this."""
         retry = retry or self.retry
         never = unreachable(error) and not self._reached
         return retry.first if never else retry.attempts
 
     def failure(self, error: Exception, doing: str) -> StorageError:
-        """The error to raise for one of boto3's."""
+        """Return the error to raise for one of boto3's."""
         return translate(error, doing=doing, where=self.where, anonymous=self.anonymous)
 
     def _count(self, event_name: str, **_: object) -> None:
@@ -217,7 +217,7 @@ def _ask_once(request_dict: dict[str, Any], **_: object) -> None:
 def open_bucket(
     name: str, prefix: str, environ: Mapping[str, str], *, retry: RetryPolicy | None = None
 ) -> Bucket:
-    """A bucket, with the settings of the standard AWS variables and profiles.
+    """Open a bucket, with the settings of the standard AWS variables and profiles.
 
     ``environ`` decides over the keys, profile, region, configuration files, certificate bundle
     and endpoint. Rarer variables (containers, web identity, instance metadata, EC2 proxies) are
@@ -248,7 +248,7 @@ def open_bucket(
 
 @cache
 def _loader() -> Loader:
-    """What the SDK knows of S3: a megabyte of JSON that is read once, not once a store."""
+    """Return the SDK's model of S3: a megabyte of JSON that is read once, not once a store."""
     return create_loader()
 
 
@@ -268,7 +268,7 @@ def _session(environ: Mapping[str, str]) -> boto3.Session:
 
 
 def _moment(text: str) -> datetime:
-    """A moment in a store's answer.
+    """Parse a moment in a store's answer.
 
     A listing has one for each object, and botocore's own reading of it takes 0.1 ms, four times
     as long as all the rest.

@@ -26,7 +26,7 @@ WORKERS = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Copy:
-    """A copy to be made. ``etag`` is what the source must still have; see ``base.Store.copy``."""
+    """Copy is a copy to be made; see ``base.Store.copy``."""
 
     source: str
     target: str
@@ -142,7 +142,7 @@ class Copier:
             raise
 
     def _actual(self, copy: Copy) -> Proof:
-        """What the copy has: as the store computed it, or read."""
+        """Return what the copy has: as the store computed it, or read."""
         doing = f"checking the copy {copy.target}"
         answer = self.bucket.call_with(
             doing,

@@ -26,7 +26,7 @@ _UNKNOWN = frozenset({400, 405, 501})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Multipart:
-    """A multipart upload that was begun.
+    """Multipart is a multipart upload that was begun.
 
     ``keeps_sha256``: the store checks and keeps a SHA-256 for each part; else it gets MD5s.
     ``retry`` is for parts and the completion; the bucket's if None.
@@ -108,12 +108,12 @@ class Multipart:
                 **self._ids,
             )
         except StorageError as error:
-            # The caller proves what is there, so an upload that is gone needs no other handling.
+            # The caller proves what is there, so a missing upload needs no other handling.
             if code_of(error) != "NoSuchUpload":
                 raise
 
     def abort(self) -> None:
-        """Drop the upload and its parts; one that is gone is not an error."""
+        """Drop the upload and its parts; a missing one is not an error."""
         try:
             self.bucket.call(
                 f"aborting the upload of {self.key}",
@@ -150,7 +150,7 @@ def begin(
 
 
 def unfinished(bucket: Bucket, prefix: str = "") -> Iterator[Unfinished]:
-    """Uploads under ``prefix`` that were begun and neither completed nor aborted."""
+    """List the uploads under ``prefix`` that were begun and neither completed nor aborted."""
     markers: dict[str, str] = {}
     while True:
         try:
@@ -187,5 +187,5 @@ def unfinished(bucket: Bucket, prefix: str = "") -> Iterator[Unfinished]:
 
 
 def lists_uploads(error: StorageError) -> bool:
-    """Whether a failed listing says only that this store cannot list uploads."""
+    """Decide whether a failed listing means more than a store that cannot list uploads."""
     return status_of(error) not in _UNKNOWN

@@ -179,7 +179,7 @@ def _versioning(bucket: Bucket) -> str:
 
 
 def _object_lock(bucket: Bucket) -> str:
-    """Return the bucket's default retention; nothing where there is none, or it is not told."""
+    """Return the bucket's default retention; empty where there is none, or no right to ask."""
     try:
         answer = bucket.call("asking for object lock", bucket.small.get_object_lock_configuration)
     except StorageError as error:

@@ -70,7 +70,7 @@ class S3Store:
         single_writer: bool = False,
         retry: RetryPolicy | None = None,
     ) -> "S3Store":
-        """The store in a bucket, set up from the standard AWS variables in ``environ``."""
+        """Open the store in a bucket, set up from the standard AWS variables in ``environ``."""
         if prefix and not prefix.endswith("/"):
             prefix += "/"
         where = open_bucket(bucket, prefix, environ, retry=retry)
@@ -89,7 +89,7 @@ class S3Store:
 
     @property
     def requests(self) -> Mapping[str, int]:
-        """How many requests were sent so far, retries included, by S3's name of the operation."""
+        """Count the requests so far, retries included, by S3's name of the operation."""
         return self.bucket.requests
 
     def list(self, prefix: str = "", *, marks: Sequence[str] = ()) -> Iterator[Stat]:
@@ -168,7 +168,7 @@ class S3Store:
                 f"deleting {key}", self.bucket.small.delete_object, Key=self.bucket.key(key)
             )
         except StorageError as error:
-            # S3 answers 204 for what is not there; some stores 404.
+            # S3 answers 204 for a missing object; some stores 404.
             if status_of(error) != HTTPStatus.NOT_FOUND:
                 raise
             self._refuse_lost_bucket(key)

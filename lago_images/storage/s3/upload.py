@@ -35,12 +35,12 @@ WORKERS = 4
 
 
 class _OtherBytesError(StorageError):
-    """The store has other bytes than were sent."""
+    """Raised where the store has other bytes than were sent."""
 
 
 @dataclass(slots=True)
 class Digest:
-    """SHA-256 and size of all that went by."""
+    """Digest keeps SHA-256 and size of all that went by."""
 
     size: int = 0
     sha256: Any = field(default_factory=hashlib.sha256)
@@ -216,7 +216,7 @@ def _exists(key: str) -> ConflictError:
 
 
 def in_parts(chunks: Iterable[bytes], size: int, digest: Digest) -> Iterator[Blocks]:
-    """The stream in parts of ``size`` bytes; the last may be shorter, an empty one is left out."""
+    """Cut a stream into parts of ``size`` bytes; the last may be shorter, not empty."""
     gathered: list[memoryview] = []
     room = size
     for chunk in chunks:

@@ -47,21 +47,21 @@ class Verdict:
         return self.dialect is not Dialect.PLAIN
 
 
-def judge(found: Findings) -> Verdict:
+def judge(findings: Findings) -> Verdict:
     """Decide whether a store that answered like this keeps conditional writes, in which form."""
     reasons = [
-        *_sequential("If-None-Match: * on an object that exists", found.create_again),
-        *_sequential("If-Match with an outdated ETag", found.stale),
-        *_fresh(found),
-        *_race("created the same object", found.creators),
-        *_race("replaced the same version of an object", found.replacers),
+        *_sequential("If-None-Match: * on an object that exists", findings.create_again),
+        *_sequential("If-Match with an outdated ETag", findings.stale),
+        *_fresh(findings),
+        *_race("created the same object", findings.creators),
+        *_race("replaced the same version of an object", findings.replacers),
     ]
-    dialect = Dialect.QUOTED if found.fresh_quoted == WRITTEN else Dialect.BARE
+    dialect = Dialect.QUOTED if findings.fresh_quoted == WRITTEN else Dialect.BARE
     return Verdict(
         dialect=Dialect.PLAIN if reasons else dialect,
         reasons=tuple(reasons),
-        abilities=found.abilities,
-        is_versioned=found.is_versioned,
+        abilities=findings.abilities,
+        is_versioned=findings.is_versioned,
     )
 
 
@@ -77,10 +77,10 @@ def _sequential(what: str, status: int) -> list[str]:
             return [f"{what} was answered {status} instead of 412"]
 
 
-def _fresh(found: Findings) -> list[str]:
-    if WRITTEN in {found.fresh_quoted, found.fresh_bare}:
+def _fresh(findings: Findings) -> list[str]:
+    if WRITTEN in {findings.fresh_quoted, findings.fresh_bare}:
         return []
-    answers = Counter([found.fresh_quoted, found.fresh_bare or found.fresh_quoted])
+    answers = Counter([findings.fresh_quoted, findings.fresh_bare or findings.fresh_quoted])
     statuses = " and ".join(str(status) for status in sorted(answers))
     return [f"If-Match with the object's own ETag was answered {statuses} instead of 200"]
 
