@@ -1,4 +1,4 @@
-"""Runs the job that decides: what there is to do, and why."""
+"""Run the job that decides: what there is to do, and why."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -36,11 +36,11 @@ def plan(work: Workspace, ask: Ask, *, scope: str | None = None) -> Plan:
 def plan_and_state(work: Workspace, ask: Ask, *, scope: str | None = None) -> tuple[Plan, State]:
     """Plan as ``plan`` does; return also the state, which the publisher need not read again."""
     tree, state = tree_of(work), read(work.store)
-    held = holdings(state)
+    known = holdings(state)
     promote = ask.promote and work.settings.promote != "never"
     ask = replace(ask, promote=promote, promote_days=work.settings.grace_days)
-    history = _history(work, tree, planner.suspects(tree, held, ask), held.commit, scope)
-    return planner.make(tree, held, history, ask, work.clock()), state
+    history = _history(work, tree, planner.suspects(tree, known, ask), known.commit, scope)
+    return planner.make(tree, known, history, ask, work.clock()), state
 
 
 def refuse_dirty(work: Workspace, made: Plan, *, allow: bool) -> None:

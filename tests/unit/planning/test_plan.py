@@ -424,7 +424,7 @@ def test_a_release_whose_build_is_lost_is_missing():
     )
     made = plan(tree(BASE), {KEY: ImageHoldings(current=lost, newest=4)}, history())
     assert why(made, "debian") == [
-        ("missing", "revision 4 names build debian-1, which is not there")
+        ("missing", "revision 4 names build debian-1, which is missing or damaged")
     ]
 
 
