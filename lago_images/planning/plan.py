@@ -158,8 +158,6 @@ class _Decider:
             return None
         is_layer = spec.base.kind is BaseKind.LAYER
         wanted = self._base_digest(spec)
-        if is_layer and wanted is None:
-            return None
         for built in reversed(published.waiting):
             if (
                 (built.base == wanted or not is_layer)

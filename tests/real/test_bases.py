@@ -336,7 +336,7 @@ def test_a_layer_on_the_published_base(tmp_path, work, published):
     manifest, store, _ = published
     context = a_context(tmp_path, store=store)
     prepared = layer.prepare(LAYER, LayerBase(manifest=manifest), work, context, Runner())
-    assert prepared.record.digest == "build:one"
+    assert prepared.record.digest == f"sha256:{manifest.disk.sha256}"
     assert content_of(prepared, work) == RAW
     store.delete([manifest.key.disk])
     (work / "again").mkdir()
