@@ -364,7 +364,7 @@ OFFERED = f"sha256:{digest('debian-1')}"
 
 @pytest.mark.parametrize("claim", ["build:None", "sha256:", "sha256:None", "", OFFERED])
 def test_no_layer_is_promoted_while_its_base_is_built(claim):
-    """Whoever plants a build says what it stands on: nothing that exists, or what is to be replaced."""
+    """A planted build may say that it stands on nothing, or on what is to be replaced."""
     new = tree(BASE, NFS, content={"debian": "2"})
     images = published(tree(BASE, NFS))
     planted = replace(build_of(new, "nfs", number=2), base=claim)
