@@ -1,4 +1,4 @@
-"""Runs the job that builds: what a plan names, on this host, into ``builds/``."""
+"""Run the job that builds: what a plan names, on this host, into ``builds/``."""
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Judges what builders and plans say by the publisher's own checkout. Pure.
+"""Judge what builders and plans say by the publisher's own checkout. Pure.
 
 A manifest lies in the staging area, where everybody writes who holds a builder's credentials; a
 plan and results are artifacts, which pass through others' hands. So neither is believed: what the

@@ -1,4 +1,4 @@
-"""Runs the job that decides: what there is to do, and why."""
+"""Run the job that decides: what there is to do, and why."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -39,15 +39,15 @@ def plan_and_state(work: Workspace, ask: Ask, *, scope: str | None = None) -> tu
     tree, state = tree_of(work), survey(work.store)
     for what in state.damaged.values():
         work.console.warn(what)
-    held = holdings(state)
+    known = holdings(state)
     promote = ask.promote and work.is_promoting
     ask = replace(ask, promote=promote, promote_days=work.settings.grace_days)
-    history = _history(work, tree, planner.suspects(tree, held, ask), held.commit, scope)
+    history = _history(work, tree, planner.suspects(tree, known, ask), known.commit, scope)
     now = work.clock()
-    made = planner.make(tree, held, history, ask, now)
+    made = planner.make(tree, known, history, ask, now)
     while refused := _refused(work, made, state):
-        held = held.without(refused)
-        made = planner.make(tree, held, history, ask, now)
+        known = known.without(refused)
+        made = planner.make(tree, known, history, ask, now)
     return made, state
 
 

@@ -1,4 +1,4 @@
-"""A whole run on one machine: plan, build, publish."""
+"""Do a whole run on one machine: plan, build, publish."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from lago_images.repository.records.state import State
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """How a run ended."""
+    """Say how a run ended."""
 
     results: tuple[Result, ...]
     publication: PublicationOutcome
@@ -24,11 +24,13 @@ class Run:
         return self.publication.ok and all(result.ok for result in self.results)
 
 
-def run(work: Workspace, made: Plan, state: State, told: Callable[[Sequence[Result]], None]) -> Run:
+def run(
+    work: Workspace, made: Plan, state: State, report: Callable[[Sequence[Result]], None]
+) -> Run:
     """Build what a plan says and publish it. What fails takes its layers with it, no one else.
 
-    ``state`` is what the plan was made from. ``told`` hears how the builds ended, before anything
-    is published.
+    ``state`` is what the plan was made from. ``report`` is called with how the builds ended,
+    before anything is published.
     """
     names = [image.name for image in made.images if image.action is Action.BUILD]
     # As it is now: what is edited while it is built is for the next run.
@@ -36,5 +38,5 @@ def run(work: Workspace, made: Plan, state: State, told: Callable[[Sequence[Resu
     if names:
         prove(work)
     results = tuple(build(work, made, names)) if names else ()
-    told(results)
+    report(results)
     return Run(results=results, publication=publish(work, made, results, seen=state, tree=tree))

@@ -1,4 +1,4 @@
-"""Where a job works: the checked-out specs, the repository they are published to, this host."""
+"""Hold where a job works: the checked-out specs, the repository, this host."""
 
 import secrets
 import shutil

@@ -28,7 +28,7 @@ Digest = tuple[str, str, str]
 
 @dataclass(slots=True)
 class Links:
-    """The links in paths below ``root``; each folder on the way is looked at once."""
+    """Hold the links in paths below ``root``; each folder on the way is looked at once."""
 
     root: Path
     _top: str = ""
@@ -78,7 +78,7 @@ class Links:
 
 @dataclass(slots=True, kw_only=True)
 class Files:
-    """The digests of files below ``root``; each file is read once.
+    """Read the digests of files below ``root``; each file is read once.
 
     Attributes:
         root: What paths are relative to.

@@ -1,4 +1,4 @@
-"""The fingerprint of an image: the hash of every input of its build.
+"""Make the fingerprint of an image: the hash of every input of its build.
 
 It is the same in every checkout of the same content. What cannot change the disk is left out:
 comments, blank lines, the order of properties, line numbers, times, the compression level.

@@ -1,4 +1,4 @@
-"""Writes a plan as a document: JSON for machines, a table for people, the fan-outs of the two CIs.
+"""Write a plan as a document: JSON for machines, a table for people, the fan-outs of the two CIs.
 
 ``docs/plan.md`` describes the forms for those who script against them.
 """

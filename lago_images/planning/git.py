@@ -1,8 +1,4 @@
-"""The git program, as it is called, and the only user of GitPython.
-
-What git says, as values.
-
-Git, read only as far as planning needs it.
+"""Ask git, as the only user of GitPython, and only as far as planning needs it.
 
 A clone may be shallow: what is missing is fetched when it is asked for, step by step. All paths
 are relative to the folder a ``Git`` was made for, with ``/``, also where git's own root is above.
@@ -73,17 +69,17 @@ class Program:
         self._git.clear_cache()
 
     def ask(self, *arguments: str) -> str | None:
-        """What git says; None when it says no."""
+        """Return the output; None when git fails."""
         try:
             return self.run(*arguments).strip()
         except GitError:
             return None
 
     def run(self, *arguments: str, stdin: Sequence[str] | None = None) -> str:
-        """What git says, with the lines of ``stdin`` as its input.
+        """Return the output, with the lines of ``stdin`` as its input.
 
         Raises:
-            GitError: It says no.
+            GitError: Git fails.
             ToolMissingError: There is no git.
         """
         with TemporaryFile() as given:
@@ -110,7 +106,7 @@ class Program:
 
 
 def _without_others(names: Iterable[str]) -> list[str]:
-    """The start of a command that runs git without what it may not see of the environment.
+    """Return the start of a command that runs git without what it may not see of the environment.
 
     GitPython hands all of it on, and leaves nothing out.
     """
@@ -121,12 +117,12 @@ def _without_others(names: Iterable[str]) -> list[str]:
 
 
 def _refused(arguments: Sequence[str], error: CommandError) -> GitError:
-    said = str(error.stderr).strip().removeprefix("stderr:").strip(" '\n")
-    said = redacted(said)
+    output = str(error.stderr).strip().removeprefix("stderr:").strip(" '\n")
+    output = redacted(output)
     hint = None
-    if "dubious ownership" in said:
+    if "dubious ownership" in output:
         hint = "git config --global --add safe.directory FOLDER, if you trust its owner"
-    return GitError(f"git {arguments[0]} failed: {said or error.status}", hint=hint)
+    return GitError(f"git {arguments[0]} failed: {output or error.status}", hint=hint)
 
 
 GITLINK = "160000"
@@ -149,7 +145,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Commit:
-    """A commit as people name it: its short id and its subject."""
+    """Name a commit as people do: its short id and its subject."""
 
     short: str
     subject: str
@@ -160,7 +156,7 @@ class Commit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """What git knows of the files in the work tree.
+    """Hold what git knows of the files in the work tree.
 
     Attributes:
         entries: Mode and object id of every file in the index, by path.
@@ -174,7 +170,7 @@ class Snapshot:
 
 
 def parse_index(listing: str) -> tuple[dict[str, tuple[str, str]], set[str]]:
-    """The entries of ``git ls-files -s -v -z``, and the files git was told not to look at."""
+    """Read ``git ls-files -s -v -z``: the entries, and the files assumed unchanged."""
     entries: dict[str, tuple[str, str]] = {}
     flagged = set()
     for line in listing.split("\0")[:-1]:
@@ -187,7 +183,7 @@ def parse_index(listing: str) -> tuple[dict[str, tuple[str, str]], set[str]]:
 
 
 def parse_status(status: str, prefix: str) -> tuple[set[str], set[str]]:
-    """From ``git status --porcelain=v2 -z``: changed in the work tree, and changed at all."""
+    """Read ``git status --porcelain=v2 -z``: changed in the work tree, and changed at all."""
     # Fields before the path, by the first letter: git-status(1), "Porcelain Format Version 2".
     before = {"1": 8, "u": 10, "?": 1}
     changed, dirty = set(), set()
@@ -204,7 +200,7 @@ def parse_status(status: str, prefix: str) -> tuple[set[str], set[str]]:
 
 
 def parse_changes(listing: str) -> Iterator[Change]:
-    """The changes of ``git diff --name-status -z``."""
+    """Read the changes of ``git diff --name-status -z``."""
     fields = iter(listing.split("\0")[:-1])
     for status in fields:
         first = next(fields)
@@ -219,12 +215,12 @@ LOG_FORMAT = "%x02%h%x03%p%x03%s"
 
 
 def parse_log(listing: str, *, cut: bool) -> Mapping[str, tuple[Commit, ...]]:
-    """By path, the commits of a log in ``LOG_FORMAT``, in its order.
+    """Return, by path, the commits of a log in ``LOG_FORMAT``, in its order.
 
     ``cut``: history is cut off somewhere. A commit there seems to add every file there is, so
     commits without parents are left out.
     """
-    found: dict[str, tuple[Commit, ...]] = {}
+    by_path: dict[str, tuple[Commit, ...]] = {}
     commit: Commit | None = None
     for field in listing.split("\0"):
         text = field.lstrip("\n")
@@ -232,8 +228,8 @@ def parse_log(listing: str, *, cut: bool) -> Mapping[str, tuple[Commit, ...]]:
             short, parents, subject = text[1:].split("\x03", 2)
             commit = None if cut and not parents else Commit(short=short, subject=subject)
         elif text and commit is not None:
-            found[text] = (*found.get(text, ()), commit)
-    return found
+            by_path[text] = (*by_path.get(text, ()), commit)
+    return by_path
 
 
 MOST_COMMITS = 2000
@@ -243,10 +239,10 @@ _STEPS = (50, 500, 5000)
 
 
 class Git:
-    """The git repository that a folder is in."""
+    """Ask the git repository that a folder is in."""
 
     def __init__(self, folder: Path) -> None:
-        """Raises ``GitError`` if git cannot use the folder; ``find`` is for when it may not."""
+        """Raise ``GitError`` if git cannot use the folder; ``find`` is for when it may not."""
         self.folder = folder
         self._program = Program(folder)
         self._run, self._ask = self._program.run, self._program.ask
@@ -254,7 +250,7 @@ class Git:
 
     @classmethod
     def find(cls, folder: Path) -> "Git | None":
-        """The repository that ``folder`` is in; None outside git.
+        """Return the repository that ``folder`` is in; None outside git.
 
         Raises:
             GitError: There is one, and git refuses to use it.
@@ -275,26 +271,26 @@ class Git:
         self._program.close()
 
     def head(self) -> str | None:
-        """The commit that is checked out; None before the first one."""
+        """Return the commit that is checked out; None before the first one."""
         return self._ask("rev-parse", "--verify", "--quiet", "HEAD^{commit}")
 
     def resolve(self, rev: str) -> str:
-        """The commit that a person's ``rev`` means: a branch, a tag, an id.
+        """Return the commit that a person's ``rev`` means: a branch, a tag, an id.
 
         An id, or a remote's branch as ``REMOTE/BRANCH``, is fetched if the clone lacks it.
         Raises ``UsageError`` when there is none.
         """
-        found = None
+        commit = None
         if rev and not rev.startswith("-"):
-            found = self._ask("rev-parse", "--verify", "--quiet", f"{rev}^{{commit}}")
-            if found is None and (self.ensure(rev) or self._fetch_branch(rev)):
-                found = self._ask("rev-parse", "--verify", "--quiet", f"{rev}^{{commit}}")
-        if found is None:
+            commit = self._ask("rev-parse", "--verify", "--quiet", f"{rev}^{{commit}}")
+            if commit is None and (self.ensure(rev) or self._fetch_branch(rev)):
+                commit = self._ask("rev-parse", "--verify", "--quiet", f"{rev}^{{commit}}")
+        if commit is None:
             raise UsageError(
                 f"there is no commit {rev!r} in this clone, and its remote does not give it",
                 hint=self._how_to_get(rev),
             )
-        return found
+        return commit
 
     def _how_to_get(self, rev: str) -> str:
         """Return what to do about a missing revision: one counted back from another has no name."""
@@ -309,7 +305,7 @@ class Git:
         return "the history is shorter than that: name a commit or a branch"
 
     def snapshot(self, paths: Iterable[str]) -> Snapshot:
-        """What git knows of the files below ``paths``."""
+        """Read what git knows of the files below ``paths``."""
         wanted = sorted(set(paths))
         listing = self._run("ls-files", "-s", "-v", "-z", "--", *wanted)
         status = self._run(
@@ -336,7 +332,7 @@ class Git:
         )
 
     def changes(self, old: str, new: str, paths: Iterable[str] = ()) -> tuple[Change, ...]:
-        """The files below ``paths`` that differ between two commits, with renames found."""
+        """Return the files below ``paths`` that differ between two commits, renames detected."""
         listing = self._run(
             *("diff", "--name-status", "-z", "--find-renames", "--relative", "--no-ext-diff"),
             *("--ignore-submodules=none", old, new, "--", *sorted(set(paths))),
@@ -346,7 +342,7 @@ class Git:
     def commits(
         self, old: str, new: str, paths: Iterable[str] = ()
     ) -> Mapping[str, tuple[Commit, ...]]:
-        """By path, the commits of ``new`` that ``old`` does not have, newest first.
+        """Return, by path, the commits of ``new`` that ``old`` does not have, newest first.
 
         Looks at the newest ``MOST_COMMITS`` that touch ``paths``.
         """
@@ -359,22 +355,22 @@ class Git:
 
     @property
     def shallow(self) -> bool:
-        """Whether history is cut off somewhere."""
+        """Tell whether history is cut off somewhere."""
         return self._run("rev-parse", "--is-shallow-repository").strip() == "true"
 
     def has(self, commit: str) -> bool:
-        """Whether the clone has the commit, without asking a remote."""
+        """Tell whether the clone has the commit, without asking a remote."""
         return not self.missing([commit])
 
     def missing(self, commits: Iterable[str]) -> frozenset[str]:
-        """Those of ``commits`` that the clone does not have, without asking a remote."""
+        """Return those of ``commits`` that the clone does not have, without asking a remote."""
         wanted = sorted(set(commits))
         known = [commit for commit in wanted if COMMIT.fullmatch(commit)]
         lines = self._run("cat-file", "--batch-check", stdin=known).splitlines()
-        there = {
+        present = {
             commit for commit, line in zip(known, lines, strict=True) if line.split()[1] == "commit"
         }
-        return frozenset(wanted) - there
+        return frozenset(wanted) - present
 
     def ensure(self, commit: str) -> bool:
         """Have the commit in the clone, fetching it if need be; False when it cannot be had."""
@@ -402,9 +398,9 @@ class Git:
         )
 
     def is_ancestor(self, old: str, new: str) -> bool | None:
-        """Whether ``old`` is ``new`` or in its history.
+        """Tell whether ``old`` is ``new`` or in its history.
 
-        None when that cannot be known: a commit is gone, or the history between is cut off in
+        None when that cannot be known: a commit is lost, or the history between is cut off in
         this clone and cannot be fetched.
         """
         if not (self.ensure(old) and self.ensure(new)):
@@ -416,7 +412,7 @@ class Git:
         return None if self.shallow else False
 
     def strangers(self, commits: Iterable[str], new: str) -> frozenset[str]:
-        """Those of ``commits`` not seen in the history of ``new``; all must be in the clone.
+        """Return those of ``commits`` not seen in the history of ``new``; all must be in the clone.
 
         One call for many; in a shallow clone a stranger may still turn out an ancestor.
         """
@@ -427,24 +423,24 @@ class Git:
         return wanted & frozenset(listing.split())
 
     def merge_base(self, one: str, other: str) -> str | None:
-        """The newest commit both come from; None when there is none or it cannot be had."""
+        """Return the newest commit both come from; None when there is none or it cannot be had."""
         if not (self.ensure(one) and self.ensure(other)):
             return None
-        found = self._ask("merge-base", one, other)
+        commit = self._ask("merge-base", one, other)
         steps = self._deepened([one, other])
-        while found is None and next(steps, None) is not None:
-            found = self._ask("merge-base", one, other)
-        return found
+        while commit is None and next(steps, None) is not None:
+            commit = self._ask("merge-base", one, other)
+        return commit
 
     def fork(self, rev: str, head: str) -> str:
-        """The commit at which ``head`` left the history of a person's ``rev``.
+        """Return the commit at which ``head`` left the history of a person's ``rev``.
 
         Raises ``UsageError`` when there is no such revision, or nothing in common.
         """
-        found = self.merge_base(self.resolve(rev), head)
-        if found is None:
+        commit = self.merge_base(self.resolve(rev), head)
+        if commit is None:
             raise UsageError(f"{rev} and the commit checked out have no history in common")
-        return found
+        return commit
 
     def _is_ancestor(self, old: str, new: str) -> bool:
         return self._ask("merge-base", "--is-ancestor", old, new) is not None
@@ -505,13 +501,13 @@ class Git:
         return merge.removeprefix("refs/heads/") if merge else None
 
     def branch(self) -> str | None:
-        """The remote's default branch, as the clone knows it, else the one checked out."""
+        """Return the remote's default branch, as the clone knows it, else the one checked out."""
         names = ("symbolic-ref", "--quiet", "--short")
         default = self._ask(*names, "refs/remotes/origin/HEAD") or ""
         return default.partition("/")[2] or self._ask(*names, "HEAD")
 
     def url(self) -> str | None:
-        """Where the clone is from: its remote's URL."""
+        """Return the URL of the clone's remote."""
         remote = self.remote()
         return remote and self._ask("config", f"remote.{remote}.url")
 

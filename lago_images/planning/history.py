@@ -1,9 +1,4 @@
-"""Which of many paths concern one: quickly, for thousands of both.
-
-What a plan is decided from, besides the specs: the repository's state and git's history.
-
-Asks git about the commits behind a plan, once.
-"""
+"""Gather what a plan is decided from besides the specs: the repository's state, git's history."""
 
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -18,7 +13,7 @@ from lago_images.repository.records.layout import ImageId
 
 @dataclass(frozen=True, slots=True)
 class Paths:
-    """A set of paths relative to one folder, with ``/``."""
+    """Hold paths relative to one folder, with ``/``."""
 
     paths: frozenset[str]
     _below: dict[str, list[str]] = field(default_factory=dict, repr=False, compare=False)
@@ -32,7 +27,7 @@ class Paths:
         return made
 
     def touching(self, path: str) -> list[str]:
-        """Those that are ``path``, are in it, or are a folder (a submodule) that it is in."""
+        """Return those that are ``path``, are in it, or are a folder (a submodule) around it."""
         if path in self.paths:
             return [path]
         return [*self._below.get(path, ()), *(up for up in _above(path) if up in self.paths)]
@@ -45,7 +40,7 @@ def _above(path: str) -> list[str]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Built:
-    """A complete build in the repository.
+    """Describe a complete build in the repository.
 
     Attributes:
         created: In seconds since the epoch.
@@ -65,7 +60,7 @@ class Built:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Current:
-    """The release that clients get now.
+    """Describe the release that clients get now.
 
     ``built`` is None when the repository no longer has the build that the release names.
     """
@@ -79,7 +74,7 @@ class Current:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageHoldings:
-    """What the repository holds of one image.
+    """Hold what the repository has of one image.
 
     Attributes:
         current: None when nothing is released, or everything is withdrawn.
@@ -96,7 +91,7 @@ class ImageHoldings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Holdings:
-    """What the repository holds; ``commit`` was published last, None for one that never was."""
+    """Hold what the repository has; ``commit`` was published last, None for one that never was."""
 
     images: Mapping[ImageId, ImageHoldings] = field(default_factory=lambda: MappingProxyType({}))
     commit: str | None = None
@@ -113,7 +108,7 @@ class Holdings:
 
 
 class Relation(StrEnum):
-    """What a commit is to the one that is checked out.
+    """Relate a commit to the one that is checked out.
 
     ``NEWER`` is one on the branch that is published; ``APART`` also one that a force-push took
     back.
@@ -128,7 +123,7 @@ class Relation(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Since:
-    """What changed from ``commit`` to the head: ``changes`` and ``commits`` by path.
+    """Hold what changed from ``commit`` to the head: ``changes`` and ``commits`` by path.
 
     ``paths`` are all changed paths, the former ones of renamed files included.
     """
@@ -150,7 +145,7 @@ class Since:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class History:
-    """What git knows. Everything is empty outside git.
+    """Hold what git knows. Everything is empty outside git.
 
     Attributes:
         head: The commit that is checked out.
@@ -170,7 +165,7 @@ class History:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ask:
-    """What the plan is asked to cover.
+    """Say what the plan shall cover.
 
     Attributes:
         changed: Everything that changed or is missing; else only what the rest says.

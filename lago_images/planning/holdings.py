@@ -1,4 +1,4 @@
-"""Takes from a repository's state what a plan needs of it."""
+"""Take from a repository's state what a plan needs of it."""
 
 import hashlib
 from collections.abc import Mapping

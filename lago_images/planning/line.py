@@ -1,4 +1,4 @@
-"""The line that images are published from: one branch, as its remote has it now.
+"""Know the line that images are published from: one branch, as its remote has it now.
 
 A commit may be newer than the checkout and on no branch any more, because a force-push took it
 back. Its images are then not newer ones to be left alone, but what was taken back.
@@ -31,7 +31,7 @@ def published_branch(environ: Mapping[str, str], setting: str = "") -> str:
 
 @dataclass(slots=True, kw_only=True)
 class Line:
-    """The commits that may be published: of the branch, and of the checkout.
+    """Know the commits that may be published: of the branch, and of the checkout.
 
     Attributes:
         git: The repository.

@@ -1,4 +1,4 @@
-"""Reads the specs and what their builds depend on, once."""
+"""Read the specs and what their builds depend on, once."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress

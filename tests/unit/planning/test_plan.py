@@ -359,9 +359,12 @@ def test_a_layer_left_behind_on_an_older_build_of_its_base_is_made_up_for():
     assert why(made, "nfs") == [("base", "its base debian was released since as another build")]
 
 
-@pytest.mark.parametrize("claim", ["build:None", "sha256:", "sha256:None", ""])
+OFFERED = f"sha256:{digest('debian-1')}"
+
+
+@pytest.mark.parametrize("claim", ["build:None", "sha256:", "sha256:None", "", OFFERED])
 def test_no_layer_is_promoted_while_its_base_is_built(claim):
-    """Whoever plants a build says what it stands on: also that it is nothing that exists."""
+    """A planted build may say that it stands on nothing, or on what is to be replaced."""
     new = tree(BASE, NFS, content={"debian": "2"})
     images = published(tree(BASE, NFS))
     planted = replace(build_of(new, "nfs", number=2), base=claim)
@@ -424,7 +427,7 @@ def test_a_release_whose_build_is_lost_is_missing():
     )
     made = plan(tree(BASE), {KEY: ImageHoldings(current=lost, newest=4)}, history())
     assert why(made, "debian") == [
-        ("missing", "revision 4 names build debian-1, which is not there")
+        ("missing", "revision 4 names build debian-1, which is missing or damaged")
     ]
 
 
