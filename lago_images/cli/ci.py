@@ -60,7 +60,7 @@ def plan(
 ) -> None:
     """What is affected and why. NAMEs are built whether affected or not."""
     ask = Ask(force=frozenset(names), everything=everything, stale_days=stale)
-    workspace = invocation.judging_workspace()
+    workspace = invocation.judging_workspace(must_judge=False)
     if form in _FAN_OUTS:
         plan_job.refuse_passing(workspace)
     plan = plan_job.plan(workspace, ask, scope=base)
@@ -167,7 +167,7 @@ def _write_subjects(environ: Mapping[str, str], folder: Path, ended: Sequence[Re
 @click.pass_obj
 def publish(invocation: Invocation, plan_file: Path | None, folder: Path | None) -> None:
     """Release what was planned and built, render the repository, verify it."""
-    workspace = invocation.judging_workspace()
+    workspace = invocation.judging_workspace(must_judge=True)
     plan = _saved(plan_file) or plan_job.plan(workspace, Ask())
     ended = [] if folder is None else results.read_folder(folder)
     try:
