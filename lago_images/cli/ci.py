@@ -71,7 +71,7 @@ def plan(
     NAMEs are built whether affected or not.
     """
     ask = Ask(force=frozenset(names), everything=everything, stale_days=stale)
-    workspace = invocation.judging_workspace()
+    workspace = invocation.judging_workspace(must_judge=False)
     if form in _FAN_OUTS:
         plan_job.refuse_passing(workspace)
     plan = plan_job.plan(workspace, ask, scope=base)
@@ -213,7 +213,7 @@ def publish(
 
     It is released, the repository is rendered, and what clients see is verified.
     """
-    workspace = invocation.judging_workspace()
+    workspace = invocation.judging_workspace(must_judge=True)
     plan = _saved(plan_file, plan_sha256) or plan_job.plan(workspace, Ask())
     plan_job.refuse_dirty(workspace, plan, allow=allow_dirty)
     ended = [] if folder is None else results.read_folder(folder)

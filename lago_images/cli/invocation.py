@@ -89,16 +89,19 @@ class Invocation:
             console=self.console,
         )
 
-    def judging_workspace(self) -> "Workspace":
+    def judging_workspace(self, *, must_judge: bool) -> "Workspace":
         """Make a workspace that asks GitHub who made a build, where settings say ``attested``.
 
-        Raises ``UsageError`` where that cannot be asked.
+        Without ``must_judge`` a plan outside the workflow is made, and promotes nothing. Raises
+        ``UsageError`` where GitHub must be asked and cannot be.
         """
         workspace = self.workspace()
         if workspace.settings.promote != "attested":
             return workspace
         from lago_images.ci import attestations  # noqa: PLC0415
 
+        if not must_judge and not self.environ.get(attestations.SIGNER):
+            return workspace
         return replace(workspace, objection=attestations.judge(self.environ))
 
     def workspace(self, *, logs: Path | None = None, aside: Path | None = None) -> "Workspace":

@@ -154,12 +154,20 @@ def test_what_is_public_already_needs_none(repo, tmp_path):
 
 
 @pytest.mark.parametrize("signer", ["", WORKFLOW, f"{WORKFLOW}@main", "x@" + PIN])
-def test_without_the_pinned_workflow_s_name_nothing_is_judged(repo, tmp_path, signer):
-    for command in (("ci", "plan"), ("ci", "publish")):
+def test_without_the_pinned_workflow_s_name_nothing_is_published(repo, tmp_path, signer):
+    commands = [("ci", "publish"), *([("ci", "plan")] if signer else [])]
+    for command in commands:
         ran = repo.run(*command, environ=github(tmp_path, signer))
         assert ran.code == 2
         assert 'promote = "attested" is for publish-images.yml on GitHub' in ran.err
     assert not (tmp_path / "public").exists()
+
+
+def test_a_plan_on_one_s_own_machine_promotes_nothing(repo, tmp_path):
+    attest(repo, build(repo, "../results"))
+    assert action(repo) == "promote"
+    ran = repo.run("ci", "plan", environ=github(tmp_path, ""))
+    assert (ran.code, "1 to build in 1 chain, 0 to promote" in ran.out) == (0, True)
 
 
 def test_one_s_own_machine_publishes_what_it_built_itself(repo, tmp_path):

@@ -208,6 +208,14 @@ def check_trust(agent):
         assert not fork.failed, fork.log
         assert "ci/build --no-upload" in fork.commands
         assert secrets_of(fork) == {}
+    tip = git(agent.host.remote, "rev-parse", "change")
+    # Nor are parents that are ours, under files that are not.
+    crafted = git(
+        root,
+        *("commit-tree", "HEAD^{tree}", "-p", tip, "-p", "main", "-m", "Merge"),
+    )
+    git(root, "push", "-q", "--force", "origin", f"{crafted}:refs/pull/3/merge")
+    assert secrets_of(agent.run(env=PULL, ref="refs/pull/3/merge")) == {}
     unknown = {name: value for name, value in PULL.items() if name != "CHANGE_BRANCH"}
     assert secrets_of(agent.run(env=unknown, ref="refs/pull/3/merge")) == {}
     assert agent.objects() == found
