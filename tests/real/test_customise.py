@@ -45,7 +45,7 @@ run-command echo left > /var/log/left.log; echo left > /tmp/left; echo 1 > /var/
 firstboot-command echo first
 firstboot-command echo first
 run-command (echo '-----BEGIN PRIVATE KEY-----'; echo x) > /etc/made.key
-run-command mkdir /etc/nvme; echo x > /etc/nvme/hostid; echo x > /etc/ssh/ssh_host_rsa_key
+run-command mkdir /etc/nvme; cd /etc/nvme; echo x > hostid; echo x > /etc/ssh/ssh_host_rsa_key
 run-command dd if=/dev/urandom of=/var/big bs=1M count=120 && sync && rm /var/big
 """
 FAILING = """run-command true

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from lago_images.specs.commands import SELECTORS
 from lago_images.specs.model import Operation
 
 LIBRARY = "/usr/local/lib/lago-images"
@@ -94,7 +95,8 @@ def finish_script(operations: Iterable[Operation] = (), users: Iterable[str] = (
     given = {
         "IDENTITIES": " ".join(patterns(renewed=False)),
         "RENEWED": " ".join(patterns(renewed=True)),
-        "SPEC": "\n".join(operation.argument for operation in operations),
+        # Not the selectors: they may be passwords, and name no file of the guest.
+        "SPEC": "\n".join(each.argument for each in operations if each.name not in SELECTORS),
         "USERS": "\n".join(users),
     }
     first, rest = _text("finish.sh").split("\n", 1)

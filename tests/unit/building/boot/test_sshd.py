@@ -52,6 +52,19 @@ def test_an_enabled_sshd_that_fails_fails_the_boot_test(tmp_path, name):
         judge(Guest(tmp_path, unit(name, active="failed")), tmp_path)
 
 
+@pytest.mark.parametrize("has_keys", [True, False])
+def test_an_sshd_behind_a_socket_needs_its_keys(tmp_path, has_keys):
+    guest = Guest(tmp_path, unit("ssh.socket", active="active"))
+    (tmp_path / "sshd").write_text(f"#!/bin/sh\nexit {0 if has_keys else 1}\n")
+    (tmp_path / "sshd").chmod(0o755)
+    (tmp_path / "mkdir").symlink_to("/bin/true")
+    if has_keys:
+        judge(guest, tmp_path)
+    else:
+        with pytest.raises(BootError, match="sshd is enabled and does not start"):
+            judge(guest, tmp_path)
+
+
 @pytest.mark.parametrize(
     "systemctl",
     [
