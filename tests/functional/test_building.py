@@ -521,7 +521,7 @@ def test_after_sigkill_the_next_run_cleans_up_and_builds(context):
 
 _SENDING = """
 import sys, time
-from lago_images.building import delivery
+from lago_images.building import upload
 from tests.functional.test_building import ask, run_alone, spec
 
 def begun(chunks, children):
@@ -529,7 +529,7 @@ def begun(chunks, children):
     print("sending", flush=True)
     time.sleep(60)
 
-delivery._until_over = begun
+upload._until_over = begun
 run_alone(sys.argv[1], [ask(spec("one", "simple:one.img"))])
 """
 
