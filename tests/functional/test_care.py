@@ -139,7 +139,7 @@ def test_a_mistyped_path_does_not_become_a_repository(tmp_path):
     path = tmp_path / "image-rpeo"
     environ = {"LAGO_IMAGES_BASE_URL": "http://images.test", "LAGO_IMAGES_REPOSITORY": str(path)}
     done = Repository(store=DirectoryStore(path=path), environ=environ).call("gc", "--apply")
-    assert f"there is nothing in {path}" in done.stderr
+    assert f"{path} is empty" in done.stderr
     assert not path.exists()
 
 

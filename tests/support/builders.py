@@ -1,5 +1,7 @@
 """Specs made of values, for every test that needs one and reads none."""
 
+from dataclasses import replace
+
 from lago_images.specs.model import Base, BaseKind, Operation, Spec
 from lago_images.specs.parse import parse
 
@@ -46,4 +48,4 @@ def lines(*more: str, base: str = "layer:b") -> Spec:
 def buildable(name: str, base: str, **properties: str) -> Spec:
     """Return a spec that is built without a boot test."""
     plain = {"base": base, "boot-test": "no", "distro": "debian"}
-    return spec(name, base, **{**plain, **properties})
+    return replace(spec(name, base), properties={**plain, **properties})
