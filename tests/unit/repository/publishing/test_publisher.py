@@ -20,6 +20,7 @@ from lago_images.repository.publishing.releasing import (
     Decision,
     Verdict,
     create,
+    following,
     read_history,
     record_commit,
     taken_back,
@@ -483,6 +484,23 @@ def test_a_release_whose_answer_was_lost_is_ours(store, monkeypatch):
         outcome = public(store, manifest())
     assert outcome.verdict is Verdict.RELEASED
     assert [r.nonce for r in read_history(store, "debian-12", "x86_64")] == [outcome.release.nonce]
+
+
+def test_a_revision_that_another_takes_first_is_left_to_it(store, monkeypatch):
+    first, second = manifest(build_id="b1"), manifest(build_id="b2", fingerprint="f2")
+    for made in (first, second):
+        put_build(store, made)
+    meanwhile(monkeypatch, "releases/debian-12/x86_64/1.json", lambda: public(store, second))
+    assert public(store, first, commit="c2").release.revision == 2
+    assert [one.build for one in read_history(store, "debian-12", "x86_64")] == ["b2", "b1"]
+
+
+def test_a_copy_that_gc_has_begun_to_remove_is_not_released(store):
+    publish_by_hand(store, manifest())
+    put(store, copy_of(manifest()).retirement, b"{}")
+    with pytest.raises(RepositoryError, match="repo gc has begun to remove it"):
+        create(store, "debian-12", "x86_64", lambda past: following(past[0], past, 0.0))
+    assert len(read_history(store, "debian-12", "x86_64")) == 1
 
 
 def test_deciding_against_a_release_writes_nothing(store):
