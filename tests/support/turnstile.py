@@ -24,10 +24,18 @@ class StuckError(AssertionError):
     """An actor neither asked for a turn nor ended."""
 
 
-class Turnstile:
-    """Gives the turns. ``order`` has the actors whose requests went, in order."""
+class KilledError(BaseException):
+    """An actor died before a request; it makes none any more."""
 
-    def __init__(self, seed: int) -> None:
+
+class Turnstile:
+    """Gives the turns. ``order`` has the actors whose requests went, in order.
+
+    ``deaths`` has the number of requests after which an actor dies.
+    """
+
+    def __init__(self, seed: int, deaths: Mapping[str, int] | None = None) -> None:
+        self._deaths = deaths or {}
         self._random = random.Random(seed)
         self._changed = threading.Condition()
         self._waiting: set[str] = set()
@@ -42,6 +50,8 @@ class Turnstile:
         with self._changed:
             if actor not in self._at_work:
                 return
+            if self.order.count(actor) >= self._deaths.get(actor, len(self.order) + 1):
+                raise KilledError(actor)
             assert actor not in self._waiting, f"{actor} asks for two turns at once"
             self._waiting.add(actor)
             self._changed.notify_all()

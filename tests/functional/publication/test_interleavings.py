@@ -1,8 +1,9 @@
 """A seed chooses whose request goes next, among all who may be at work on a repository at once.
 
 Two publishers of two commits, an attacker with the builder's key, ``repo gc``, a withdrawal, a
-rollback, and a reader that holds yesterday's index. ``LAGO_IMAGES_TEST_ROUNDS=10000`` runs as many
-schedules, and ``LAGO_IMAGES_TEST_SEED=7`` the one of that seed alone.
+rollback, and a reader that holds yesterday's index; one of them may die on the way.
+``LAGO_IMAGES_TEST_ROUNDS=10000`` runs as many schedules, and ``LAGO_IMAGES_TEST_SEED=7`` the one of
+that seed alone.
 """
 
 import hashlib
@@ -40,7 +41,7 @@ from lago_images.storage.s3.store import S3Store
 from tests.support import handmade
 from tests.support.ci import plan, planned
 from tests.support.handmade import PROPERTIES, copy_of, manifest, publish_by_hand, put, put_build
-from tests.support.turnstile import GatedStore, OneByOne, Turnstile, gate_requests
+from tests.support.turnstile import GatedStore, KilledError, OneByOne, Turnstile, gate_requests
 
 ROUNDS = {"directory": 200, "ceph20": 5}
 # Schedules in which a planted fault must show.
@@ -65,6 +66,7 @@ STAGED = [made for builds in NEW.values() for made in builds]
 # By the sha256 of a disk: only these were ever judged.
 JUDGED = {made.disk.sha256: made for made in (*OLD, OTHER, *STAGED)}
 EVIL = b"evil"
+MORTAL = ("c1", "c2", "gc", "yank", "rollback")
 OPERATOR = Released(commit="c0", actor="op@host")
 
 
@@ -239,7 +241,9 @@ class Run:
 
 def run(seed: int, base: Any, open_store: Callable[[Turnstile, str], Any]) -> Run:
     """Let the actors do their work in the order of a seed, on a repository that was filled."""
-    turns, seen, chance = Turnstile(seed), Seen(), random.Random(seed)
+    seen, chance = Seen(), random.Random(seed)
+    dying = chance.choice(MORTAL) if chance.random() < 0.3 else ""
+    turns = Turnstile(seed, {dying: chance.randrange(60)})
     old = frozenset(stat.key for stat in base.list())
     for made in STAGED:
         put_build(base, made)
@@ -271,9 +275,14 @@ def wrong(done: Run) -> Iterator[str]:
     for name, end in done.ended.items():
         # An actor may be refused, and say why; a store that fails is no reason here.
         is_refusal = isinstance(end, TamperedError) or not isinstance(end, StorageError)
-        if isinstance(end, BaseException) and not (isinstance(end, Error) and is_refusal):
+        is_expected = isinstance(end, KilledError) or (isinstance(end, Error) and is_refusal)
+        if isinstance(end, BaseException) and not is_expected:
             yield f"{name}: {end!r}"
     yield from done.seen.wrong
+    yield from named_wrongly(done.store, rendered(done.store))
+    if any(isinstance(end, KilledError) for end in done.ended.values()):
+        # Whoever comes next makes up for what was broken off.
+        handmade.publisher(done.store).refresh()
     files, state = rendered(done.store), read(done.store)
     yield from named_wrongly(done.store, files)
     yield from lost(done, {key: done.store.get(key).data for key in done.seen.writes})
