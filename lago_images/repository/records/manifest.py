@@ -1,6 +1,5 @@
 """A manifest: our record of a build, and what every published file is rendered from."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -156,6 +155,6 @@ class Manifest:
 
 
 def canonical(plain: object) -> bytes:
-    """JSON with sorted keys and a final newline."""
-    text = json.dumps(plain, sort_keys=True, ensure_ascii=False, indent=1)
-    return text.encode() + b"\n"
+    """Return JSON with sorted keys, an item a line, and a final newline."""
+    # Not by the standard library: with an indentation it takes seconds for 10,000 releases.
+    return msgspec.json.format(msgspec.json.encode(plain, order="sorted"), indent=1) + b"\n"
