@@ -14,7 +14,7 @@ from lago_images.repository.records.state import State
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """How a run ended."""
+    """Tell how a run ended."""
 
     results: tuple[Result, ...]
     publication: PublicationOutcome

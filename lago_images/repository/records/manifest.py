@@ -78,7 +78,7 @@ class BaseRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BootTest:
-    """How the boot test went: ``seconds`` to the guest agent's answer, under ``accel``."""
+    """Record how the boot test went: ``seconds`` to the guest agent's answer, under ``accel``."""
 
     seconds: Seconds
     accel: Text
@@ -116,7 +116,7 @@ class Manifest:
 
     @property
     def base_key(self) -> BuildKey | None:
-        """The build that a layer stands on; None for other images."""
+        """Return the build that a layer stands on; None for other images."""
         kind, _, name = self.base.ref.partition(":")
         if kind != BaseKind.LAYER:
             return None

@@ -24,7 +24,7 @@ _IDLE = 60.0
 
 
 def served(target: str) -> str | None:
-    """The key that a request's target asks for; None when no client may have it.
+    """Return the key that a request's target asks for; None when no client may have it.
 
     ``/`` asks for the catalogue.
     """
@@ -40,7 +40,7 @@ def served(target: str) -> str | None:
 
 
 def span(asked: str | None, size: int) -> range | None:
-    """The bytes that a ``Range`` header asks for, of ``size``; None for all of them.
+    """Return the bytes that a ``Range`` header asks for, of ``size``; None for all of them.
 
     A header that is not one range of bytes counts as none, as RFC 9110 allows. An empty range is
     one that cannot be satisfied.
@@ -77,7 +77,7 @@ class Server(ThreadingHTTPServer):
 
     @property
     def url(self) -> str:
-        """Where a client on this machine finds the repository; no slash at its end."""
+        """Return where a client on this machine finds the repository; no slash at its end."""
         host, port = self.server_address[:2]
         name = str(host)
         if name in {"0.0.0.0", "::"}:  # noqa: S104 -- what was asked for is only shown here
