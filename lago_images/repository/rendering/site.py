@@ -36,7 +36,7 @@ class PublicKey:
 
 
 def site_of(settings: Settings, store_url: str) -> Site:
-    """Where clients find the repository in ``store_url``.
+    """Return where clients find the repository in ``store_url``.
 
     A directory without a ``base-url`` gets the older tool's, where ``lago-images serve`` listens.
 
