@@ -1,4 +1,4 @@
-"""What the fields of a manifest or a release may be, to be trusted with the published files.
+"""Validate the fields of manifests and releases, to be trusted with the published files.
 
 What a pull request's builder wrote is read like anything else from outside: every type and every
 character is checked before it can reach an index, JSON or HTML.

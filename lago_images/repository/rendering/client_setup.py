@@ -1,4 +1,4 @@
-"""How a user's virt-builder and lago are told of a repository."""
+"""Explain to a user how virt-builder and lago get at a repository."""
 
 from dataclasses import dataclass, replace
 

@@ -1,4 +1,4 @@
-"""Who signs the published files, and whether a file is signed already.
+"""Sign the published files, and recognise those that are signed already.
 
 ``signing-key`` holds one key, or while keys are rotated several, parted by commas (see
 ``docs/signing.md``). The first signs ``index.asc`` and ``repo.metadata``; every one signs an

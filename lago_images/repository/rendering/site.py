@@ -1,4 +1,4 @@
-"""What the published files say of the repository itself, and where its clients find it."""
+"""Describe the repository itself, and the URL where its clients find it."""
 
 import re
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What ``repo verify`` finds, and what it looks at."""
+"""Findings of ``repo verify``, and the sources that it looks at."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Whether the published signatures are good, by published keys, and over what is published."""
+"""Check that the published signatures are good, by published keys, over what is published."""
 
 from collections.abc import Iterator, Mapping
 
