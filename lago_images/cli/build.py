@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from lago_images.cli.invocation import Invocation
-from lago_images.cli.output import allow_dirty, build_and_publish
+from lago_images.cli.output import build_and_publish
 from lago_images.errors import UsageError
 from lago_images.jobs.plan import plan_and_state
 from lago_images.jobs.publish import refuse_settings
@@ -30,7 +30,6 @@ _HINT = "to publish to a bucket: lago-images ci rebuild --changed"
 )
 @click.option("--jobs", "side_by_side", type=click.IntRange(min=1), help="Chains at a time.")
 @click.option("--require-kvm", is_flag=True, default=None, help="Refuse to build without KVM.")
-@allow_dirty
 @click.pass_obj
 def build(
     invocation: Invocation,
@@ -42,7 +41,6 @@ def build(
     logs: Path | None,
     side_by_side: int | None,
     require_kvm: bool | None,
-    allow_dirty: bool,
 ) -> None:
     """Build images and publish them into a directory.
 
@@ -61,7 +59,8 @@ def build(
     workspace = invocation.workspace(logs=logs)
     refuse_settings(workspace)
     ask = Ask(changed=not names, force=frozenset(names), everything=force and not names)
-    build_and_publish(workspace, *plan_and_state(workspace, ask), allow_dirty=allow_dirty)
+    # In a directory what is not committed is published with a warning.
+    build_and_publish(workspace, *plan_and_state(workspace, ask), allow_dirty=True)
 
 
 def _leave_bucket(invocation: Invocation, *, asked_for_directory: bool) -> None:

@@ -1,4 +1,4 @@
-"""What this machine lacks for the work, and what to do about each."""
+"""Check what this machine lacks for the work, and say what to do about each."""
 
 import os
 import platform
@@ -23,7 +23,7 @@ _ROOT = Path("/")
 
 
 class State(StrEnum):
-    """Whether something is as it must be: ``warning`` is not, but the work can be done."""
+    """The verdict of a check; with ``warning`` something is wrong, but the work can be done."""
 
     OK = "ok"
     WARNING = "warning"

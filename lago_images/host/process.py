@@ -45,7 +45,7 @@ def child_environment(
 
 
 def search_path(environ: Mapping[str, str]) -> str:
-    """Where programs are looked for: also where Debian keeps sfdisk and mke2fs from users."""
+    """Return the path to look for programs in, with Debian's folders of sfdisk and mke2fs."""
     folders = environ.get("PATH", os.defpath).split(os.pathsep)
     return os.pathsep.join(folders + [more for more in _ADMIN if more not in folders])
 

@@ -1,4 +1,4 @@
-"""Whether there is room for the work, asked before it is begun."""
+"""Demand enough disk space for the work before it is begun."""
 
 import os
 from pathlib import Path
@@ -19,7 +19,7 @@ def free(folder: Path) -> int:
 
 
 def device(folder: Path) -> int:
-    """Which file system ``folder`` is on, or will be: the same number means the same one."""
+    """Return the number of the file system that ``folder`` is on, or will be."""
     while not folder.exists():
         folder = folder.parent
     return folder.stat().st_dev

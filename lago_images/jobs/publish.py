@@ -30,7 +30,7 @@ _ASKED = {ReasonKind.FORCED, ReasonKind.STALE}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PublicationOutcome:
-    """How a publication ended.
+    """Tell how a publication ended.
 
     Attributes:
         outcomes: Of every image that had a build, by name.
@@ -180,7 +180,7 @@ class _Job:
 
     @property
     def to_record(self) -> str | None:
-        """The commit that is published when all that the plan says is done."""
+        """Return the commit that is published when all that the plan says is done."""
         return None if self.made.dirty or self.made.partial else self.made.head
 
     def is_done(self, state: State) -> bool:
@@ -346,7 +346,7 @@ def _build_of(
 
 
 def _promoted(state: State, image: PlannedImage, build_id: str) -> Judged | None:
-    """The staged build that the plan promotes, by the digest that the plan has of it."""
+    """Return the staged build that the plan promotes, by the digest that the plan has of it."""
     key = BuildKey(name=image.name, arch=image.arch, build_id=build_id)
     if not _is_there(state, key):
         return None
@@ -379,7 +379,7 @@ def _of_release(state: State, key: BuildKey) -> Manifest | None:
 
 
 def _released(state: State, image: PlannedImage) -> tuple[Manifest, ...]:
-    """The build of the current release, where another run was faster than this one."""
+    """Return the build of the current release, where another run was faster than this one."""
     current = state.current(image.name, image.arch)
     newer = current is not None and current.revision > image.revision
     return (current.manifest,) if newer and current and current.manifest else ()

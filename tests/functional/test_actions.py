@@ -1,7 +1,6 @@
 """The real workflow files under act: real git with a bare remote, a real store, no container."""
 
 import hashlib
-import json
 import os
 import re
 from dataclasses import replace
@@ -9,6 +8,8 @@ from dataclasses import replace
 import pytest
 
 from lago_images.jobs import results
+from lago_images.repository.records.layout import release_key
+from lago_images.repository.records.release import ObjectDigest, Release
 from tests.servers.model import Server
 from tests.support.act import GitHubHost
 from tests.support.ci import failed
@@ -20,8 +21,8 @@ from tests.tools import need
 SECRETS = {
     "BUILDER_ACCESS_KEY_ID": "builderkey",
     "BUILDER_SECRET_ACCESS_KEY": "buildersecret",
-    "PUBLISHER_ACCESS_KEY_ID": "testkey",
-    "PUBLISHER_SECRET_ACCESS_KEY": "testsecret",
+    "PUBLISHER_ACCESS_KEY_ID": "publisherkey",
+    "PUBLISHER_SECRET_ACCESS_KEY": "publishersecret",
 }
 pytestmark = pytest.mark.real
 
@@ -87,7 +88,11 @@ def test_from_pull_request_to_publication(tmp_path, ceph20):
     assert set(merged.jobs) == {"plan", "publish", "report", "all"}
     assert outcomes(merged.log) == {"one": "released"}
     found |= new
-    assert keys(ceph20, bucket) - found == {"releases/one/x86_64/2.json"}
+    released = keys(ceph20, bucket) - found
+    assert releases(released) == {"releases/one/x86_64/2.json"}
+    copied = {key.rpartition("/")[2] for key in released - releases(released)}
+    assert {key.split("/")[0] for key in released} == {"images", "releases"}
+    assert copied == {key.rpartition("/")[2] for key in new}
 
     # A push that touches no spec builds and releases nothing.
     found = keys(ceph20, bucket)
@@ -320,10 +325,18 @@ def signed(published) -> set[str]:
 
 
 def grow_old(published, name: str) -> None:
-    """Let the builds of an image be of forty days ago."""
-    for path in (published / "builds" / name).rglob("manifest.json"):
-        plain = json.loads(path.read_text())
-        path.write_text(json.dumps({**plain, "created": plain["created"] - 40 * 86400}))
+    """Let the builds of an image be of forty days ago, by all that is on record."""
+    for path in (published / "releases" / name).rglob("*.json"):
+        key = release_key(path.relative_to(published).as_posix())
+        release = Release.parse(path.read_bytes(), key)
+        image = release.image
+        manifest = replace(image.manifest, created=image.manifest.created - 40 * 86400)
+        data = manifest.to_json()
+        digest = ObjectDigest(sha256=hashlib.sha256(data).hexdigest(), size=len(data))
+        objects = {**image.objects, "manifest.json": digest}
+        old = replace(release, image=replace(image, manifest=manifest, objects=objects))
+        path.write_bytes(old.to_json())
+        (published / image.public.manifest).write_bytes(data)
 
 
 def test_a_repository_of_ones_own_by_hand_and_on_schedule(own, tmp_path):

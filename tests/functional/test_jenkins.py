@@ -23,7 +23,7 @@ from tests.tools import need
 pytestmark = pytest.mark.real
 CREDENTIALS = {
     "lago-images-builder": ["builderkey", "buildersecret"],
-    "lago-images-publisher": ["testkey", "testsecret"],
+    "lago-images-publisher": ["publisherkey", "publishersecret"],
     "our-bot": ["bot", "bottoken"],
 }
 AWS = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"]

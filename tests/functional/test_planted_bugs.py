@@ -1,6 +1,6 @@
 """A fault is planted in every guard of the chain of digests, and one fast test sees each.
 
-``docs/decisions/0008-planted-bugs.md`` has the table to read. A guard that no test needs would be
+``docs/decisions/0010-planted-bugs.md`` has the table to read. A guard that no test needs would be
 removed one day as superfluous.
 """
 
@@ -15,7 +15,7 @@ import pytest
 pytestmark = pytest.mark.xdist_group("planted")
 
 ROOT = Path(__file__).parents[2]
-DECISION = ROOT / "docs/decisions/0008-planted-bugs.md"
+DECISION = ROOT / "docs/decisions/0010-planted-bugs.md"
 PUBLISHING = "repository/publishing/"
 PUBLISHER = "tests/unit/repository/publishing/test_publisher.py::"
 MODEL = "tests/unit/repository/publishing/test_model.py::"

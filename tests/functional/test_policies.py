@@ -27,8 +27,6 @@ PUBLIC = (
     f"{COPY}debian-12.qcow2.xz",
     f"{COPY}manifest.json",
     "releases/debian-12/x86_64/1.json",
-    "SHA256SUMS",
-    "SHA256SUMS.asc",
     *layout.RENDERED,
     *KEYED,
 )

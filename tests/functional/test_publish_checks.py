@@ -60,7 +60,7 @@ def test_what_was_withdrawn_since_need_not_be_offered(publisher):
     ("ending", "text", "wrong"),
     [
         ("hash", b"0" * 40 + b"\n", "is not the disk's"),
-        ("metadata", b"[" * 200_000, "is not JSON"),
+        ("metadata", b"[" * 200_000, "is not what the spec makes"),
         ("metadata", b" " * 5_000_000, "more than the 4194304 that are read"),
     ],
     ids=["other", "deep", "large"],

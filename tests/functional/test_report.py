@@ -74,6 +74,7 @@ def test_a_released_build_is_compared_from_its_public_copy(repo, tmp_path):
     copy = handmade.put_copy(store, NEW)
     (tmp_path / "public" / copy.packages).write_bytes(AFTER)
     handmade.put_release(store, handmade.release(2, NEW))
+    assert repo.run("repo", "refresh").code == 0
     row, shown = cells(repo)
     check(row, shown)
     assert row[7] == f'<a href="{URL}/{copy.log}">log</a>'

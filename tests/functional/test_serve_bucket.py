@@ -14,7 +14,7 @@ from tests.support import handmade
 from tests.support.at_work import at_work
 
 pytestmark = pytest.mark.real
-DISK = "images/a/x86_64/1/a.qcow2.xz"
+DISK = handmade.copy_of(handmade.manifest("a", "1")).disk
 DATA = bytes(range(256)) * 40_000
 
 

@@ -16,7 +16,6 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from botocore.compat import HTTPHeaders
 
-from lago_images.repository.records import layout
 from tests.servers.model import Server
 
 POLICIES = Path(__file__).parents[2] / "docs" / "policies"
@@ -45,12 +44,7 @@ def guarded_bucket(server: Server, prefix: str) -> str:
 
 def published_bucket(server: Server) -> str:
     """The same, for a whole repository without a prefix."""
-    bucket = guarded_bucket(server, "")
-    if not hasattr(layout, "IMAGES"):
-        # Until releases have a public copy, clients download from staging.
-        text = text_of("bucket-ceph.json", bucket).replace("images/*", "builds/*")
-        server.client().put_bucket_policy(Bucket=bucket, Policy=text)
-    return bucket
+    return guarded_bucket(server, "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -28,7 +28,7 @@ _HERE = Path(__file__).parent
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
-    """What a package makes once a machine.
+    """Describe what a package makes once a machine.
 
     Attributes:
         files: Shell patterns of the files.

@@ -1,4 +1,4 @@
-"""Who releases: a CI's run, or a person at a machine. It is recorded in every release."""
+"""Name the author of a release, which records it: a CI's run, or a person at a machine."""
 
 import getpass
 import socket

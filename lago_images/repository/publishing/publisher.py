@@ -40,7 +40,7 @@ Fingerprint = Callable[[bytes], str]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refreshed:
-    """What a refresh read and wrote. ``attempts`` counts from 1."""
+    """Hold what a refresh read and wrote. ``attempts`` counts from 1."""
 
     state: State
     written: tuple[str, ...]
@@ -111,7 +111,7 @@ class Publisher:
         )
 
     def is_rendered(self, state: State) -> bool:
-        """Whether the rendered files, as they were found, are what ``state`` renders to."""
+        """Tell whether the rendered files, as they were found, are what ``state`` renders to."""
         if self.retire:
             return False
         return not _due(self.before or {}, state, self.site, self.signer)
@@ -269,7 +269,7 @@ def _in_order(files: Mapping[str, bytes]) -> list[str]:
 def _signatures(
     files: Mapping[str, bytes], before: Mapping[str, Blob], signer: Signer, *, empty: bool
 ) -> dict[str, bytes]:
-    """The signed files. One that is good already is left as it is."""
+    """Return the signed files. One that is good already is left as it is."""
     if not signer.keys:
         return {}
     first, text = signer.keys[0], files[layout.METADATA]
@@ -331,7 +331,7 @@ def _half_retired(
 
 
 def _published_key(before: Mapping[str, Blob], signer: Signer, fingerprint: Fingerprint) -> str:
-    """What ``key.asc`` holds; empty where there is none.
+    """Return what ``key.asc`` holds; empty where there is none.
 
     A damaged one counts as that of our first key if that one is published beside it.
     """

@@ -102,7 +102,7 @@ _MOST_REVISIONS_LOST = 1000
 
 
 class Verdict(StrEnum):
-    """What became of the wish to release a build."""
+    """Name what became of the wish to release a build."""
 
     RELEASED = "released"
     ALREADY = "already released"
@@ -112,7 +112,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReleaseOutcome:
-    """What became of a build, and the release that made it so."""
+    """Hold what became of a build, and the release that made it so."""
 
     verdict: Verdict
     release: Release
@@ -455,7 +455,7 @@ def _taken_back(history: History, manifest: Manifest, known_revision: int) -> Re
 def _withdrawn_by(
     withdrawal: Release, earlier: History, withdrawn_revisions: AbstractSet[int]
 ) -> list[Release]:
-    """What a withdrawal is about, unless the same was released again between the two."""
+    """Return what a withdrawal is about, unless the same was released again between the two."""
     targets = [one for one in earlier if one.revision == withdrawal.withdraws]
     since = {
         one.fingerprint
@@ -470,7 +470,7 @@ def _withdrawn_by(
 
 
 def _passed_over_by(rollback: Release, earlier: History) -> list[Release]:
-    """What was released after the build that a rollback goes back to."""
+    """Return what was released after the build that a rollback goes back to."""
     originals = [one.revision for one in earlier if one.build == rollback.build]
     first = max(originals, default=rollback.revision)
     return [one for one in earlier if one.image is not None and one.revision > first]

@@ -159,7 +159,7 @@ def _copies(
     retention: Retention,
     now: float,
 ) -> tuple[list[Step], list[Step]]:
-    """The public copies to retire, and those to delete."""
+    """Return the public copies to retire, and those to delete."""
     before = now - retention.grace
     young = {f for f, objects in folders.items() if max(s.modified for s in objects) >= before}
     wanted = young.union(*(_kept_of(state, image, retention, now) for image in state.images))
@@ -183,7 +183,7 @@ def _copies(
 
 
 def _staged(state: State, folders: Folders, before: float) -> Iterator[Step]:
-    """The staged builds, and uploads that never became one, to delete."""
+    """Return the staged builds, and uploads that never became one, to delete."""
     waiting = {manifest.key.staging for manifest in state.unreleased()}
     kept = {
         folder
@@ -226,7 +226,7 @@ def retirement(step: Step, now: float) -> bytes:
 
 
 def _kept_of(state: State, image: ImageId, retention: Retention, now: float) -> set[BuildFolder]:
-    """The public copies of an image that retention keeps."""
+    """Return the public copies of an image that retention keeps."""
     history, live = state.history(*image), state.live(*image)
     # Two at least: when the newest is withdrawn at this moment, the image is still offered.
     newest = live[-max(2, retention.revisions) :]

@@ -29,7 +29,7 @@ _LIST = "lago-images repo list --all shows what is published"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Affected:
-    """What a withdrawal or rollback would touch.
+    """Name what a withdrawal or rollback would touch.
 
     Attributes:
         target: The release to withdraw, or to go back to.
@@ -44,7 +44,7 @@ class Affected:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HistoryChange:
-    """What became of an image.
+    """Tell what became of an image.
 
     Attributes:
         name: The image's.
@@ -285,20 +285,20 @@ def _go_back(
 
 
 def _passed_over(state: State, name: str, arch: str) -> BuildKey:
-    """The build that clients get before a rollback."""
+    """Return the build that clients get before a rollback."""
     current = state.current(name, arch)
     build = current.build if current else None
     return BuildKey(name=name, arch=arch, build_id=build or "")
 
 
 def _current_layers(state: State, build: BuildKey) -> tuple[Release, ...]:
-    """The current releases of layers that contain a build."""
+    """Return the current releases of layers that contain a build."""
     layers = containing(state, build)
     return tuple(one for one in layers if one == state.current(one.name, one.arch))
 
 
 def _without(state: State, layer: Release, build: BuildKey) -> Release | None:
-    """The newest older release of a layer that does not contain a build; None for none."""
+    """Return the newest older release of a layer that does not contain a build; None for none."""
     tainted = {one.build for one in _of_image(containing(state, build), layer.key.image)}
     tainted |= _withdrawn_builds(state, layer.name, layer.arch)
     live = state.live(layer.name, layer.arch)

@@ -88,12 +88,12 @@ class BuildKey:
 
     @property
     def staging(self) -> "BuildFolder":
-        """The folder that a builder writes once, believed by nobody."""
+        """Return the folder that a builder writes once, believed by nobody."""
         return BuildFolder(root=BUILDS, key=self)
 
     @property
     def public(self) -> "BuildFolder":
-        """The folder that a publisher writes once, for everybody to read."""
+        """Return the folder that a publisher writes once, for everybody to read."""
         return BuildFolder(root=IMAGES, key=self)
 
 
@@ -119,7 +119,7 @@ class BuildFolder:
 
     @property
     def handle(self) -> str:
-        """The disk's key without ``.xz``, which lago calls the handle."""
+        """Return the disk's key without ``.xz``, which lago calls the handle."""
         return f"{self.folder}{self.key.name}.qcow2"
 
     @property
@@ -136,7 +136,7 @@ class BuildFolder:
 
     @property
     def packages(self) -> str:
-        """The installed packages, one ``name version arch`` a line."""
+        """Return the installed packages, one ``name version arch`` a line."""
         return self.folder + PACKAGES
 
     @property
@@ -145,12 +145,12 @@ class BuildFolder:
 
     @property
     def console(self) -> str:
-        """The serial console's output during the boot test."""
+        """Return the serial console's output during the boot test."""
         return self.folder + "console.log"
 
     @property
     def sbom(self) -> str:
-        """The CycloneDX bill of materials; in a public copy alone."""
+        """Return the CycloneDX bill of materials; in a public copy alone."""
         return self.folder + "sbom.cdx.json"
 
     @property

@@ -1,6 +1,5 @@
 """A manifest: our record of a build, and what every published file is rendered from."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -79,7 +78,7 @@ class BaseRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BootTest:
-    """How the boot test went: ``seconds`` to the guest agent's answer, under ``accel``."""
+    """Record how the boot test went: ``seconds`` to the guest agent's answer, under ``accel``."""
 
     seconds: Seconds
     accel: Text
@@ -117,7 +116,7 @@ class Manifest:
 
     @property
     def base_key(self) -> BuildKey | None:
-        """The build that a layer stands on; None for other images."""
+        """Return the build that a layer stands on; None for other images."""
         kind, _, name = self.base.ref.partition(":")
         if kind != BaseKind.LAYER:
             return None
@@ -156,6 +155,6 @@ class Manifest:
 
 
 def canonical(plain: object) -> bytes:
-    """JSON with sorted keys and a final newline."""
-    text = json.dumps(plain, sort_keys=True, ensure_ascii=False, indent=1)
-    return text.encode() + b"\n"
+    """Return JSON with sorted keys, an item a line, and a final newline."""
+    # Not by the standard library: with an indentation it takes seconds for 10,000 releases.
+    return msgspec.json.format(msgspec.json.encode(plain, order="sorted"), indent=1) + b"\n"

@@ -164,22 +164,22 @@ class Release:
 
     @property
     def build(self) -> str | None:
-        """The id of the build made public; None in a withdrawal."""
+        """Return the id of the build made public; None in a withdrawal."""
         return self.image.build if self.image else None
 
     @property
     def fingerprint(self) -> str:
-        """The build's; empty in a withdrawal."""
+        """Return the build's; empty in a withdrawal."""
         return self.image.manifest.fingerprint if self.image else ""
 
     @property
     def manifest(self) -> Manifest | None:
-        """The build's; None in a withdrawal."""
+        """Return the build's; None in a withdrawal."""
         return self.image.manifest if self.image else None
 
     @property
     def public(self) -> BuildFolder | None:
-        """The public copy; None in a withdrawal."""
+        """Return the public copy; None in a withdrawal."""
         return self.image.public if self.image else None
 
     def to_json(self) -> bytes:

@@ -100,24 +100,24 @@ class State:
 
     @property
     def images(self) -> tuple[ImageId, ...]:
-        """All images that ever had a release, sorted."""
+        """Return all images that ever had a release, sorted."""
         return tuple(sorted(self.releases))
 
     def history(self, name: str, arch: str) -> tuple[Release, ...]:
-        """All readable releases and withdrawals of an image, ascending by revision."""
+        """Return all readable releases and withdrawals of an image, ascending by revision."""
         return self.releases.get(ImageId(name, arch), ())
 
     def newest(self, name: str, arch: str) -> int:
-        """The highest revision number taken; 0 for none."""
+        """Return the highest revision number taken; 0 for none."""
         history = self.history(name, arch)
         return max(history[-1].revision if history else 0, self._damaged_up_to(name, arch))
 
     def withdrawn(self, name: str, arch: str) -> frozenset[int]:
-        """The revisions that were taken back."""
+        """Return the revisions that were taken back."""
         return withdrawn(self.history(name, arch))
 
     def live(self, name: str, arch: str) -> tuple[Release, ...]:
-        """The releases that clients are offered: not withdrawn, and of a copy that stays.
+        """Return the releases that clients are offered: not withdrawn, and of a copy that stays.
 
         A release that cannot be read may have withdrawn any revision before it: these are not
         offered until it is restored.
@@ -130,19 +130,19 @@ class State:
         )
 
     def current(self, name: str, arch: str) -> Release | None:
-        """The newest release that clients are offered."""
+        """Return the newest release that clients are offered."""
         live = self.live(name, arch)
         return live[-1] if live else None
 
     def stored(self, release: Release) -> StoredBuild | None:
-        """The public copy of a release, if there is one and nothing of it is lost."""
+        """Return the public copy of a release, if there is one and nothing of it is lost."""
         image = release.image
         if image is None or image.public in self.lost or image.public in self.retired:
             return None
         return StoredBuild(manifest=image.manifest, folder=image.public, revision=release.revision)
 
     def manifest(self, release: Release) -> Manifest | None:
-        """The manifest of a release whose public copy is whole; see ``stored``."""
+        """Return the manifest of a release whose public copy is whole; see ``stored``."""
         stored = self.stored(release)
         return stored.manifest if stored else None
 
@@ -160,12 +160,12 @@ class State:
 
     @property
     def released_builds(self) -> frozenset[BuildKey]:
-        """The staged builds that some release was made of."""
+        """Return the staged builds that some release was made of."""
         every = (release for history in self.releases.values() for release in history)
         return frozenset(release.image.manifest.key for release in every if release.image)
 
     def _damaged_up_to(self, name: str, arch: str) -> int:
-        """The newest revision of an image whose release cannot be read; 0 for none."""
+        """Return the newest revision of an image whose release cannot be read; 0 for none."""
         revisions = (key.revision for key in self.damaged if key.image == ImageId(name, arch))
         return max(revisions, default=0)
 
@@ -290,7 +290,7 @@ def lost_copies(state: State) -> Iterator[BuildFolder]:
 
 
 def _marks(root: str, names: list[str]) -> list[str]:
-    """Keys that cut the list of builds, if it is long, into parts that are about as long.
+    """Return keys that cut the list of builds, if it is long, into parts that are about as long.
 
     A build has seven objects or so; a page has 1,000.
     """

@@ -43,17 +43,17 @@ class Entry:
 
     @property
     def file(self) -> str:
-        """The disk, relative to the index."""
+        """Return the disk, relative to the index."""
         return self.get("file")
 
     @property
     def revision(self) -> int:
-        """As the client reads it: 1 where there is none."""
+        """Return it as the client reads it: 1 where there is none."""
         return int(self.get("revision") or "1")
 
     @property
     def checksum(self) -> str:
-        """The sha512 of the compressed disk; empty where there is none."""
+        """Return the sha512 of the compressed disk; empty where there is none."""
         return self.get("checksum", "sha512")
 
     def get(self, key: str, subkey: str | None = None) -> str:

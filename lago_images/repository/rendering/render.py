@@ -34,7 +34,7 @@ def is_empty(state: State) -> bool:
 
 
 def _sums(state: State) -> Iterator[sums.Sum]:
-    """The disks of all offered revisions; a rollback's is that of an earlier one."""
+    """Return the disks of all offered revisions; a rollback's is that of an earlier one."""
     live = (release for image in state.images for release in state.live(*image))
     images = {one.image.public: one.image for one in live if one.image}
     for public, image in images.items():

@@ -1,4 +1,4 @@
-"""Who signs the published files, and whether a file is signed already.
+"""Sign the published files, and recognise those that are signed already.
 
 ``signing-key`` holds one key, or while keys are rotated several, parted by commas (see
 ``docs/signing.md``). The first signs ``index.asc`` and ``repo.metadata``; every one signs an
@@ -62,7 +62,7 @@ class SigningKey:
         return signature
 
     def left_behind(self, published: bytes) -> frozenset[str]:
-        """What signed in a published copy of this key, if what signs now is not in there.
+        """Return what signed in a published copy of this key, if what signs now is not in there.
 
         Nobody has a key from a file that is damaged.
         """
@@ -75,14 +75,14 @@ class SigningKey:
         return frozenset() if self.signer in before else frozenset(before)
 
     def has_clearsigned(self, signed: bytes, text: bytes) -> bool:
-        """Whether ``signed`` is ``text``, signed by this key."""
+        """Tell whether ``signed`` is ``text``, signed by this key."""
         try:
             return self.gpg.signed_text(signed) == (self.fingerprint, text)
         except SigningError:
             return False
 
     def has_signed(self, signature: bytes, data: bytes) -> bool:
-        """Whether ``signature`` is this key's over ``data``."""
+        """Tell whether ``signature`` is this key's over ``data``."""
         try:
             return self.gpg.detached_signer(signature, data) == self.fingerprint
         except SigningError:
@@ -102,7 +102,7 @@ class Signer:
 
 @contextmanager
 def open_signer(settings: Settings, environ: Mapping[str, str], runner: Runner) -> Iterator[Signer]:
-    """The signer that the settings ask for.
+    """Return the signer that the settings ask for.
 
     Raises:
         SigningError: A key is missing, expired, revoked, or cannot sign; found before anything

@@ -1,4 +1,4 @@
-"""What the published files say of the repository itself, and where its clients find it."""
+"""Describe the repository itself, and the URL where its clients find it."""
 
 import re
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ class PublicKey:
 
 
 def site_of(settings: Settings, store_url: str) -> Site:
-    """Where clients find the repository in ``store_url``.
+    """Return where clients find the repository in ``store_url``.
 
     A directory without a ``base-url`` gets the older tool's, where ``lago-images serve`` listens.
 

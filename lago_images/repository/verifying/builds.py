@@ -55,7 +55,7 @@ class Named:
 
 @dataclass(slots=True)
 class Progress:
-    """How many bytes of disks were read; ``advance`` is told of each piece."""
+    """Count the bytes of disks that were read; ``advance`` is called with each piece's."""
 
     read: int = 0
     advance: Callable[[int], None] | None = None
@@ -231,7 +231,7 @@ def _get(source: Source, name: str, named: Named, findings: list[Finding]) -> by
 
 
 def _others(named: Named, seen: Iterable[str]) -> list[str]:
-    """The objects of a copy that only a deep look reads."""
+    """Return the objects of a copy that only a deep look reads."""
     if named.image is None:
         return []
     names = {named.build.folder + name for name in named.image.objects}
@@ -259,7 +259,7 @@ def _last_byte(source: Source, named: Named, disk: Stat) -> Iterator[Finding]:
 
 
 def _manifest(named: Named, data: bytes | None, findings: list[Finding]) -> Manifest | None:
-    """The published manifest, where no release could be read."""
+    """Return the published manifest, where no release could be read."""
     if data is None:
         return None
     name, key = named.build.manifest, named.build.key
@@ -328,7 +328,7 @@ def _metadata(named: Named, data: bytes | None, manifest: Manifest | None) -> It
 
 
 def _numbers(named: Named, key: str) -> list[int]:
-    """The values of a field of the index, as far as they are numbers of bytes."""
+    """Return the values of a field of the index, as far as they are numbers of bytes."""
     values = (entry.get(key) for entry in named.entries)
     return [int(value) for value in values if _NUMBER.fullmatch(value)]
 

@@ -28,7 +28,7 @@ _DENIED = "nothing in an unsigned repository; in a signed one, let everybody rea
 def fetch(
     source: Source, names: Iterable[str], denied: dict[str, Finding] | None = None
 ) -> dict[str, bytes]:
-    """The small files of these names that are there.
+    """Return the small files of these names that are there.
 
     Signed files and keys that the server denies go into ``denied``, if it is given, as notes.
     """
@@ -55,7 +55,7 @@ def fetch(
 
 
 def led_elsewhere(files: Mapping[str, bytes], url: str) -> Iterator[Finding]:
-    """Where ``repo.metadata`` sends lago, if that is not the URL that was looked at."""
+    """Return where ``repo.metadata`` sends lago, if that is not the URL that was looked at."""
     try:
         published = client_setup.describe(files.get(layout.METADATA, b""))
     except RepositoryError:
@@ -81,7 +81,7 @@ def _is_loopback(url: str) -> bool:
 def parse(
     files: Mapping[str, bytes],
 ) -> tuple[list[Entry], list[Version], list[Finding]]:
-    """What the two published formats say, by our own strict readers."""
+    """Return what the two published formats say, by our own strict readers."""
     found = [
         problem(name, "it is missing: nothing is published", REFRESH)
         for name in (layout.INDEX, layout.METADATA)
@@ -120,7 +120,7 @@ _REPAIR = f"set it in the web server, or serve with lago-images serve; {MANUAL}/
 
 
 def check(told: Mapping[str, Mapping[str, str]]) -> Iterator[Finding]:
-    """What is wrong with the headers that each key was served with, names in small letters."""
+    """Find what is wrong with the headers that each key was served with, names in small letters."""
     for key, headers in sorted(told.items()):
         if not headers.get("content-length", "").isdecimal():
             # lago reads it, and virt-builder shows progress with it.
@@ -158,7 +158,7 @@ class Heard:
 
 
 def kept(told: Mapping[str, Headers]) -> Iterator[Finding]:
-    """What is wrong with the headers that a store keeps for its HTTP clients."""
+    """Find what is wrong with the headers that a store keeps for its HTTP clients."""
     if told and not any(headers.cache_control for headers in told.values()):
         # Some stores keep none: a web server in front must send them then.
         yield note(layout.INDEX, "the store keeps no Cache-Control", f"{REFRESH}; or {_REPAIR}")

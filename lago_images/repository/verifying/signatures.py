@@ -1,4 +1,4 @@
-"""Whether the published signatures are good, by published keys, and over what is published."""
+"""Check that the published signatures are good, by published keys, over what is published."""
 
 from collections.abc import Iterator, Mapping
 
@@ -22,7 +22,7 @@ def check(
     wanted: bool,
     now: float,
 ) -> list[Finding]:
-    """What is wrong with the signatures among the published ``files``.
+    """Find what is wrong with the signatures among the published ``files``.
 
     Args:
         files: The rendered files by key, with all ``index-…`` and ``key-…`` that are there.
@@ -46,7 +46,7 @@ def check(
 
 
 def _keys(gpg: Gpg, files: Mapping[str, bytes], now: float) -> tuple[dict[str, str], list[Finding]]:
-    """The fingerprints of the keys, by file; the keys are imported."""
+    """Return the fingerprints of the keys, by file; the keys are imported."""
     keys: dict[str, str] = {}
     findings = []
     for name in files:
@@ -81,7 +81,7 @@ def _validity(gpg: Gpg, armour: bytes, name: str, now: float) -> Iterator[Findin
 
 
 def _subkeys(listing: str, name: str, now: float) -> Iterator[Finding]:
-    """The subkeys that sign, each with its end; those that ended are not used any more."""
+    """Return the subkeys that sign, each with its end; those that ended are not used any more."""
     for line in listing.splitlines():
         kind, validity, *fields = line.split(":")
         if kind != "sub" or validity in ("r", "e") or "s" not in fields[9] or not fields[4]:
