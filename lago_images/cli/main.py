@@ -239,7 +239,7 @@ _CI_COMMANDS = {
     ),
     "report": _Lazy(
         "lago_images.cli.ci:report",
-        "Report how the images fared: on the pull request, in the step summary, else here.",
+        "Report the images' outcomes: on the pull request, in the step summary, else here.",
     ),
 }
 _REPO_COMMANDS = {
@@ -249,6 +249,10 @@ _REPO_COMMANDS = {
         "Render index, repo.metadata and catalogue again from what is in the repository.",
     ),
     "verify": _Lazy("lago_images.cli.repo:verify", "Check a repository as its clients see it."),
+    "provenance": _Lazy(
+        "lago_images.cli.provenance:provenance",
+        "Follow an image from the commit of its spec to the bytes of its disk.",
+    ),
     "gc": _Lazy("lago_images.cli.repo:gc", "Remove what retention lets go."),
     "yank": _Lazy(
         "lago_images.cli.withdrawals:yank",

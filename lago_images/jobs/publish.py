@@ -22,6 +22,8 @@ from lago_images.repository.records.release import NO_COMMIT, Release
 from lago_images.repository.records.state import State, digest, survey
 from lago_images.repository.rendering.lago import metadata_file
 from lago_images.repository.rendering.site import site_of
+from lago_images.repository.statements.making import BUILDER, Statements
+from lago_images.repository.statements.provenance import Origin, public_url
 from lago_images.repository.verifying.after_publish import quick
 from lago_images.repository.verifying.findings import Finding, problem
 
@@ -96,7 +98,7 @@ def publish(
         UnsafeStoreError: The store does not keep conditional writes; nothing was written.
     """
     is_ancestor = _is_ancestor(work)
-    tree = tree or tree_of(work)
+    tree, results = tree or tree_of(work), tuple(results)
     _refuse_other_plan(work, made, tree)
     with _publishing(work) as publisher:
         job = _Job(
@@ -105,6 +107,12 @@ def publish(
             tree=tree,
             is_ancestor=is_ancestor,
             objection=work.objection,
+            origin=_origin(work),
+            own=frozenset(
+                result.manifest.key
+                for result in results
+                if result.manifest and result.manifest.created >= made.made
+            ),
         )
         state = seen or survey(work.store)
         if job.is_done(state):
@@ -155,6 +163,20 @@ def _is_ancestor(work: Workspace) -> IsAncestor:
     return Line(git=work.git, branch=branch).is_older
 
 
+def _origin(work: Workspace) -> Origin:
+    """State what is true of every build: ``spec`` is the folder that their paths start from."""
+    settings = work.settings
+    return Origin(
+        spec=work.git.prefix if work.git else "",
+        repository=public_url((work.git and work.git.url()) or ""),
+        builder=BUILDER,
+        settings={
+            "compression-level": str(settings.compression_level),
+            "network": "true" if settings.network else "false",
+        },
+    )
+
+
 def _refuse_other_plan(work: Workspace, made: Plan, tree: Tree) -> None:
     """Refuse a plan that somebody changed, or that was made for another checkout."""
     if not any(image.action in WORK for image in made.images):
@@ -170,12 +192,17 @@ def _refuse_other_plan(work: Workspace, made: Plan, tree: Tree) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Job:
-    """One publication of what a plan says."""
+    """One publication of what a plan says.
+
+    ``own`` are the builds that this very run made; ``origin`` is what all builds have in common.
+    """
 
     publisher: Publisher
     made: Plan
     tree: Tree
     is_ancestor: IsAncestor
+    origin: Origin
+    own: frozenset[BuildKey]
     objection: Callable[[Manifest], str | None] | None = None
 
     @property
@@ -209,6 +236,7 @@ class _Job:
                 known_revision=image.revision,
                 is_ancestor=self.is_ancestor,
                 now=self.publisher.now,
+                statements=None if isinstance(build, Release) else self._statements(build),
             )
             try:
                 if isinstance(build, Release):
@@ -227,6 +255,15 @@ class _Job:
         if self.objection is None or isinstance(build, Release):
             return None
         return self.objection(build.manifest)
+
+    def _statements(self, judged: Judged) -> Statements:
+        manifest, author = judged.manifest, self.publisher.author
+        origin = replace(
+            self.origin,
+            spec=f"{self.origin.spec}{self.tree.specs[manifest.name].path}",
+            run=author.run if manifest.key in self.own else "",
+        )
+        return Statements(signer=self.publisher.signer, origin=origin)
 
     def _refuse_other(
         self,

@@ -29,6 +29,7 @@ COMMANDS = [
     "repo list",
     "repo refresh",
     "repo verify",
+    "repo provenance",
     "repo gc",
     "repo yank",
     "repo rollback",

@@ -64,7 +64,7 @@ def manifest(
         seconds=60,
         properties=dict(PROPERTIES if properties is None else properties),
         boot=BootTest(seconds=31.4, accel="tcg"),
-        packages=312,
+        packages=1,
     )
     return replace(made, **more)
 

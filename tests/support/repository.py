@@ -40,7 +40,7 @@ def _build(
 ) -> str:
     content = f"{image.name} {created}".encode()
     below = _below(store, plan, image, builds)
-    base = BaseRecord(ref=image.base, digest="sha256:0")
+    base = BaseRecord(ref=image.base, digest="sha256:" + "0" * 64)
     if below:
         disk = below.disk.sha256
         base = BaseRecord(ref=image.base, digest=f"sha256:{disk}", build=below.build_id)

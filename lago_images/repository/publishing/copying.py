@@ -24,6 +24,7 @@ from lago_images.repository.records.manifest import Manifest
 from lago_images.repository.records.parsing import parse_json, size_problem
 from lago_images.repository.records.release import BaseBinding, ObjectDigest, ReleasedImage
 from lago_images.repository.rendering.lago import hash_file
+from lago_images.repository.statements.making import Statements
 from lago_images.storage.base import Stat, Store
 
 _NONCE_BYTES = 4
@@ -50,10 +51,14 @@ class Judged:
 
 @dataclass(slots=True, kw_only=True)
 class PublicCopy:
-    """The public copy of one staged build, made at most once, and removed if nobody offers it."""
+    """The public copy of one staged build, made at most once, and removed if nobody offers it.
+
+    ``statements`` are made about it, and lie in it; None for a copy of what was staged alone.
+    """
 
     store: Store
     judged: Judged
+    statements: Statements | None = None
     target: BuildFolder = field(init=False)
     _image: ReleasedImage | None = None
 
@@ -85,6 +90,9 @@ class PublicCopy:
     def _made(self, base: BaseBinding | None) -> ReleasedImage:
         judged, target = self.judged, self.target
         disk, files = _staged(self.store, judged)
+        if self.statements:
+            # Before the manifest, which is written last.
+            files = {**self.statements.make(judged.manifest, files), **files}
         expected = judged.manifest.disk
         try:
             self.store.copy(

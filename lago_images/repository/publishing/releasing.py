@@ -90,6 +90,7 @@ from lago_images.repository.records.state import (
     standing,
     withdrawn,
 )
+from lago_images.repository.statements.making import Statements
 from lago_images.storage.base import Stat, Store
 
 # Whether the first commit is an ancestor of the second; None when one of them is not to be had.
@@ -129,12 +130,14 @@ class Decision:
         is_ancestor: Asks git. An unknown relation (a force-push took the commit away) does not
             keep a build from being released.
         now: Seconds since the epoch.
+        statements: Makes those about the build; None to publish none.
     """
 
     released: Released
     known_revision: int
     is_ancestor: IsAncestor
     now: Callable[[], float]
+    statements: Statements | None = None
 
 
 def release(
@@ -149,7 +152,8 @@ def release(
         RepositoryError: The build is incomplete, holds what cannot be published, or its base is
             not offered.
     """
-    manifest, copy = judged.manifest, PublicCopy(store=store, judged=judged)
+    manifest = judged.manifest
+    copy = PublicCopy(store=store, judged=judged, statements=decision.statements)
 
     def make(history: History) -> Release:
         return Release(

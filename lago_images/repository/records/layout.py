@@ -35,6 +35,8 @@ RENDERED = (
 )
 MANIFEST = "manifest.json"
 PACKAGES = "packages.txt"
+SBOM = "sbom.cdx.json"
+PROVENANCE = "provenance.json"
 
 NAME = names.NAME
 _RELEASE = re.compile(r"releases/([^/]+)/([^/]+)/([1-9][0-9]*)\.json")
@@ -151,12 +153,12 @@ class BuildFolder:
     @property
     def sbom(self) -> str:
         """Return the CycloneDX bill of materials; in a public copy alone."""
-        return self.folder + "sbom.cdx.json"
+        return self.folder + SBOM
 
     @property
     def provenance(self) -> str:
         """The signed in-toto statement of where the disk comes from; in a public copy alone."""
-        return self.folder + "provenance.json"
+        return self.folder + PROVENANCE
 
 
 def signed_index(fingerprint: str) -> str:

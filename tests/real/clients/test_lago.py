@@ -1,5 +1,7 @@
 """What the real lago 0.46.0 makes of a published repository, over HTTP."""
 
+import hashlib
+import json
 import subprocess
 from pathlib import Path
 
@@ -42,6 +44,23 @@ def test_a_changed_image_is_a_new_version(client, small, served, tmp_path):
     # The older one is still to be had by those who name it.
     older = first["version"].rpartition(":")[2]
     assert client.download(repo, tmp_path / "other", "tiny", older)["hash"] == first["hash"]
+
+
+def test_lago_ignores_the_digests_in_repo_metadata(client, small, served, tmp_path):
+    """They are for whoever checks by hand: lago neither stumbles over them nor compares them."""
+    published = small.only("repo.metadata")
+    disk = small.only("images/tiny/x86_64/*/tiny.qcow2.xz").read_bytes()
+    digests = {name: hashlib.new(name, disk).hexdigest() for name in ("sha256", "sha512")}
+    plain = json.loads(published.read_bytes())
+    [version] = plain["templates"]["tiny"]["versions"].values()
+    assert {name: version[name] for name in digests} == digests
+    got = client.download(f"{served.url}/repo.metadata", tmp_path / "right", "tiny")
+    version.update({name: "0" * len(digest) for name, digest in digests.items()})
+    published.write_text(json.dumps(plain))
+    other = client.download(f"{served.url}/repo.metadata", tmp_path / "wrong", "tiny")
+    assert other["fresh"]
+    assert (other["hash"], other["version"]) == (got["hash"], got["version"])
+    assert Path(other["path"]).read_bytes() == Path(got["path"]).read_bytes()
 
 
 def test_a_wrong_hash_is_refused(client, small, served, tmp_path):

@@ -25,6 +25,8 @@ from lago_images.repository.records.layout import INDEX, METADATA, PUBLISHED, RE
 from lago_images.repository.records.release import Released
 from lago_images.repository.records.state import digest, read
 from lago_images.repository.rendering.index import parse
+from lago_images.repository.statements.making import BUILDER, Statements
+from lago_images.repository.statements.provenance import Origin
 from lago_images.settings import Settings
 from lago_images.specs.model import Base, BaseKind
 from lago_images.storage.base import Blob, Stat
@@ -298,6 +300,8 @@ def git_at(head) -> Any:
         head=lambda: head,
         remote=lambda: None,
         tips=lambda _ref: [NEWER],
+        url=lambda: "https://me:secret@git.example.org/specs",
+        prefix="vm/",
     )
 
 
@@ -328,6 +332,69 @@ def test_what_was_built_is_released_with_who_did_it():
     assert done.outcomes["one"].release.released == Released(
         commit="c1", actor="ann", run="https://github.com/o/r/actions/runs/7"
     )
+
+
+def test_the_release_binds_the_statements_about_the_build():
+    store = stored(ONE)
+    done = publication(store, wanted(ONE), results=[result(ONE)], manifests=[ONE])
+    image = done.outcomes["one"].release.image
+    assert image
+    written = store.objects[image.public.sbom].data
+    assert image.objects["sbom.cdx.json"].sha256 == hashlib.sha256(written).hexdigest()
+    assert "provenance.json" not in image.objects
+    copied = [key for key in store.objects if key.startswith(image.public.folder)]
+    assert copied[-1] == image.public.manifest
+
+
+def test_a_list_of_packages_that_is_not_the_builds_fails_alone():
+    store = stored(ONE, TWO)
+    overwrite(store, ONE.key.staging.packages, b"bash 5.2 amd64\nmore 1 amd64\n")
+    done = publication(
+        store, wanted(ONE), wanted(TWO), results=[result(ONE), result(TWO)], manifests=[ONE, TWO]
+    )
+    assert list(done.outcomes) == ["two"]
+    assert "packages.txt" in done.failed["one"]
+    assert not [key for key in store.objects if key.startswith("images/one/")]
+
+
+@pytest.mark.parametrize(
+    ("more", "results", "run"),
+    [
+        ({}, [ONE], "https://github.com/o/r/actions/runs/7"),
+        (
+            {
+                "action": Action.PROMOTE,
+                "promote": ONE.build_id,
+                "promote_sha256": digest(ONE),
+            },
+            [],
+            "",
+        ),
+    ],
+)
+def test_the_statements_name_spec_and_repository_and_the_run_that_built(
+    monkeypatch, more, results, run
+):
+    origins = []
+    make = Statements.make
+
+    def recorded(self, made, files):
+        origins.append(self.origin)
+        return make(self, made, files)
+
+    monkeypatch.setattr(Statements, "make", recorded)
+    image = wanted(ONE, **more)
+    done = publication(stored(ONE), image, results=map(result, results), manifests=[ONE])
+    assert done.ok
+    assert origins == [
+        Origin(
+            spec="vm/image-specs/one",
+            repository="https://git.example.org/specs",
+            builder=BUILDER,
+            run=run,
+            settings={"compression-level": "2", "network": "true"},
+        )
+    ]
 
 
 def test_a_build_overwritten_after_its_result_fails_alone_and_is_named_by_both_digests():
