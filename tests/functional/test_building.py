@@ -635,7 +635,7 @@ def test_nothing_of_a_disk_s_container_is_published(context, tmp_path, feature):
     [result] = build_chain([ask(spec("one", "simple:one.qcow2", size="8M"))], context)
     assert result.ok, result.error
     published = tmp_path / "published.qcow2"
-    published.write_bytes(lzma.decompress(context.store.get(result.manifest.key.disk).data))
+    published.write_bytes(lzma.decompress(context.store.get(result.manifest.key.staging.disk).data))
     header = read_header(published, "it")
     assert header.is_plain
     assert (header.version, header.cluster_bits, header.snapshots) == (3, 16, 0)

@@ -211,7 +211,7 @@ def test_blank_means_none(repo, blank):
     run(repo, "ci/plan", "text", NAMES=blank, STALE=blank, BASE=blank)
     assert actions(repo) == {"one": "build"}
     ran = call(repo, "ci/build", NAMES=blank)
-    assert (ran.code, "say what" in ran.err) == (2, True)
+    assert (ran.code, "name what to build" in ran.err) == (2, True)
 
 
 def test_the_report_tells_what_was_not_released(repo):

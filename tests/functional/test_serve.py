@@ -20,7 +20,8 @@ from tests.clients.serving import serving
 from tests.support import handmade
 from tests.support.at_work import at_work
 
-DISK = "images/a/x86_64/1/a.qcow2.xz"
+COPY = handmade.copy_of(handmade.manifest("a", "1"))
+DISK = COPY.disk
 DATA = bytes(range(256)) * 4096
 META = {"name": "images", "sources": {}, "templates": {"a": {"versions": {}}}}
 
@@ -171,26 +172,32 @@ def test_a_request_with_a_body_gets_one_answer_and_its_connection_ends(server, f
 
 def test_a_build_that_nobody_released_is_not_served(folder, ask):
     store = DirectoryStore(path=folder)
-    key = "builds/a/x86_64/2/a.qcow2.xz"
+    made = handmade.manifest("a", "2")
+    staged = made.key.staging.disk
+    store.upload(staged, [DATA], headers=layout.headers(staged))
+    key = handmade.copy_of(made).disk
     store.upload(key, [DATA], headers=layout.headers(key))
     assert ask("GET", f"/{key}")[0].status == 404
     handmade.put_release(store, handmade.release(2, "2", name="a"))
     response, body = ask("GET", f"/{key}")
     assert (response.status, body) == (200, DATA)
+    # What was staged is believed by nobody, whatever became of it.
+    assert ask("GET", f"/{staged}")[0].status == 404
 
 
 def test_a_damaged_release_releases_nothing_and_hides_nothing(folder, ask):
     store = DirectoryStore(path=folder)
     store.put("releases/a/x86_64/2.json", b"{", expected=None)
-    assert ask("GET", "/builds/a/x86_64/2/a.qcow2.xz")[0].status == 404
+    copy = handmade.copy_of(handmade.manifest("a", "2"))
+    store.upload(copy.disk, [DATA], headers=layout.headers(copy.disk))
+    assert ask("GET", f"/{copy.disk}")[0].status == 404
     assert ask("GET", f"/{DISK}")[0].status == 200
 
 
 def test_a_page_that_a_builder_wrote_is_no_page_of_the_site(folder, ask):
-    DirectoryStore(path=folder).put(
-        "builds/a/x86_64/1/evil.html", b"<script>alert(1)</script>", expected=None
-    )
-    response, _ = ask("GET", "/builds/a/x86_64/1/evil.html")
+    page = COPY.folder + "evil.html"
+    DirectoryStore(path=folder).put(page, b"<script>alert(1)</script>", expected=None)
+    response, _ = ask("GET", f"/{page}")
     assert response.status == 200
     assert response.headers["Content-Type"] == "text/plain; charset=utf-8"
     assert response.headers["X-Content-Type-Options"] == "nosniff"
