@@ -304,6 +304,8 @@ def test_a_build_whose_manifest_may_be_there_is_not_taken_back(context, failure)
     assert left(context) == []
 
 
+# More than the policy of a store that was opened without one.
+_FAILURES = 3 * RetryPolicy().attempts
 _MOMENTS = {
     "a part": ("PUT", "partNumber=2"),
     "the completion": ("POST", "uploadId="),
@@ -314,17 +316,18 @@ _MOMENTS = {
 
 @pytest.mark.parametrize("moment", _MOMENTS)
 def test_a_store_that_is_away_for_a_while_costs_no_build(context, ceph20, monkeypatch, moment):
-    """All scaled down: the store is away for longer than its own policy waits, not the build's."""
+    """The store is away for more tries than its own policy has, and fewer than the build's."""
     (context.root / "one.img").write_bytes(os.urandom(6 * MIB))
     context = replace(context, settings=replace(context.settings, compression_level=0))
     method, part = _MOMENTS[moment]
-    bucket, back = ceph20.new_bucket(), []
+    bucket, failed = ceph20.new_bucket(), []
 
     def away(request):
-        if not back and request.method == method and part in request.target:
-            back.append(time.monotonic() + 0.6)
-            return Fault(drop=True)
-        return Fault(answer=503) if back and time.monotonic() < back[0] else None
+        begins = request.method == method and part in request.target
+        if len(failed) == _FAILURES or not (failed or begins):
+            return None
+        failed.append(request)
+        return Fault(answer=503) if failed[1:] else Fault(drop=True)
 
     monkeypatch.setattr(
         "lago_images.building.image.retry_policy",
