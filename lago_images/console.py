@@ -1,4 +1,4 @@
-"""What a person or a CI log sees of long work.
+"""The lines and the progress that a person or a CI log sees of long work.
 
 Data goes to stdout by ``cli``; everything here goes to stderr. The library talks to a
 ``Console`` and never knows whether a terminal, a plain log or GitHub's log is behind it.
@@ -28,28 +28,38 @@ _CONTROLS = re.compile(
 # What Python makes of bytes that are no UTF-8: git's subjects and files' names may have them.
 _SURROGATES = re.compile("[\ud800-\udfff]")
 PLAIN_SECONDS = 15.0
+_KIB = 1024
 
 
 class Mode(StrEnum):
-    """Where the console's lines end up."""
+    """The kind of place that the console writes to."""
 
     TERMINAL = "terminal"
     PLAIN = "plain"
     GITHUB = "github"
 
 
+def human_size(count: int) -> str:
+    """Return bytes as a person reads them: ``97.5 MiB``, in powers of 1024, as ``size=`` counts."""
+    amount, units = float(count), ["B", "KiB", "MiB", "GiB", "TiB"]
+    while amount >= _KIB - 0.05 and len(units) > 1:
+        amount /= _KIB
+        units.pop(0)
+    return f"{amount:.{0 if units[0] == 'B' else 1}f} {units[0]}"
+
+
 def whole(text: str) -> str:
-    """Text that can be written as UTF-8: U+FFFD stands for what was none where it came from."""
+    """Return text that can be written as UTF-8: U+FFFD stands for bytes that were not."""
     return text if text.isascii() else _SURROGATES.sub("\ufffd", text)
 
 
 def clean(text: str) -> str:
-    """One ``whole`` line without escape sequences, control characters or invisible ones."""
+    """Return one ``whole`` line without escape sequences, control or invisible characters."""
     return _CONTROLS.sub("", whole(text))
 
 
 def inert(text: str) -> str:
-    """One line that GitHub's runner does not read as a workflow command.
+    """Return one line that GitHub's runner does not read as a workflow command.
 
     The runner reads ``::name::`` at the start of a line (after blanks) and ``##[name]`` anywhere:
     https://docs.github.com/actions/reference/workflows-and-actions/workflow-commands
@@ -59,7 +69,7 @@ def inert(text: str) -> str:
 
 
 class Advance(Protocol):
-    """Told how many bytes (or steps) more are done."""
+    """A progress callback: takes how many bytes (or steps) more are done."""
 
     def __call__(self, amount: int, /) -> None: ...
 
@@ -68,8 +78,8 @@ class Advance(Protocol):
 class Console:
     """Prints lines and progress; safe to use from several threads.
 
-    ``interrupt`` is called whenever progress is told, and raises to end the work that tells it:
-    how threads hear of Ctrl-C.
+    ``interrupt`` is called with every progress, and raises to end the work that reports it: so
+    Ctrl-C reaches threads.
     """
 
     stream: TextIO = field(default_factory=lambda: sys.stderr)
@@ -82,7 +92,7 @@ class Console:
     _bar_users: int = 0
 
     def info(self, text: str) -> None:
-        """A fact about the work, a line."""
+        """Print a fact about the work, a line."""
         self._line(text)
 
     def warn(self, text: str) -> None:
@@ -92,7 +102,7 @@ class Console:
             self._line(f"warning: {text}")
 
     def error(self, text: str) -> None:
-        """A failure, which may have several lines."""
+        """Print a failure, which may have several lines."""
         if self.mode is Mode.GITHUB:
             # GitHub puts the word before an annotation by itself.
             self._write(f"::error::{_data(text.removeprefix('error: '))}")
@@ -101,7 +111,7 @@ class Console:
             self._line(line)
 
     def problem(self, path: str, line: int | None, what: str) -> None:
-        """Something wrong at a place in a file: an annotation on GitHub, else a plain line."""
+        """Print a problem at a place in a file: an annotation on GitHub, else a plain line."""
         where = path if line is None else f"{path}:{line}"
         if self.mode is Mode.GITHUB:
             at = f"file={_property(path)}" + ("" if line is None else f",line={line}")
@@ -110,12 +120,12 @@ class Console:
             self._line(f"{where}: {what}")
 
     def output(self, text: str) -> None:
-        """One line of a program's output, which is never trusted."""
+        """Print one line of a program's output, which is never trusted."""
         self._line(text)
 
     @contextmanager
     def group(self, title: str) -> Iterator[None]:
-        """Lines that belong together; folded in GitHub's log."""
+        """Put the lines of the block together; folded in GitHub's log."""
         if self.mode is Mode.GITHUB:
             self._write(f"::group::{_data(title)}")
         else:
@@ -128,7 +138,7 @@ class Console:
 
     @contextmanager
     def progress(self, label: str, total: int | None, *, of: str = "") -> Iterator[Advance]:
-        """Progress of ``total`` bytes: a bar on a terminal, else a line now and then.
+        """Show progress of ``total`` bytes: a bar on a terminal, else a line now and then.
 
         ``of`` names what is counted when it is not bytes, such as ``builds``: no bar then.
         """
@@ -139,12 +149,12 @@ class Console:
             yield self._interruptible(self._plain_progress(label, total, of))
 
     def _interruptible(self, advance: Advance) -> Advance:
-        def told(amount: int) -> None:
+        def report(amount: int) -> None:
             advance(amount)
             if self.interrupt is not None:
                 self.interrupt()
 
-        return told
+        return report
 
     @contextmanager
     def _bar(self, label: str, total: int | None) -> Iterator[Advance]:
@@ -195,7 +205,7 @@ class Console:
 
 
 def _share(done: int, total: int | None, of: str) -> str:
-    """How much of bytes, or of what else is counted, is done: ``3 of 12 MiB (25 %)``."""
+    """Return how much is done of bytes, or of what else is counted: ``3 of 12 MiB (25 %)``."""
     unit, each = (of, 1) if of else ("MiB", 2**20)
     if not total:
         return f"{done / each:.0f} {unit}"

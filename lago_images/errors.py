@@ -1,4 +1,4 @@
-"""Every failure a user can meet, each with its exit code.
+"""The failures a user can meet, each with its exit code.
 
 The library raises; only ``cli`` prints and exits. 1: the work failed. 2: wrong usage, spec or
 settings. A message says what was being done and what went wrong; the hint says what to do next.
@@ -9,9 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+# An installed package has no documents beside it: messages link to these.
+MANUAL = "https://github.com/lago-project/lago-images/blob/main/docs"
+
 
 class Error(Exception):
-    """A failure that is told to the user without a traceback."""
+    """A failure that is shown to the user without a traceback."""
 
     exit_code: ClassVar[int] = 1
 
@@ -87,7 +90,7 @@ class CommandError(Error):
 
     @property
     def last_words(self) -> str:
-        """The program's last line, where it said anything."""
+        """Return the program's last line of output, else the message."""
         return self.tail[-1] if self.tail else self.message
 
 
@@ -112,19 +115,31 @@ class BootError(BuildError):
 
 
 class StorageError(Error):
-    """The store failed in a way that says nothing about what is in it."""
+    """The store failed in a way that says nothing about its objects."""
 
 
 class NotFoundError(StorageError):
-    """The store said, with a 404 and nothing weaker, that the object is not there."""
+    """The object is missing: the store answered 404, and nothing weaker counts."""
+
+
+class UnreadableError(StorageError):
+    """An object exists, and the store refuses to give its bytes: archived, encrypted, a policy."""
 
 
 class ConflictError(StorageError):
     """A conditional write lost: the object exists already, or has changed since it was read."""
 
 
+class TamperedError(StorageError):
+    """An object does not have the bytes that were judged; none of them became public."""
+
+
 class UnsafeStoreError(StorageError):
-    """The store does not keep conditional writes."""
+    """The store does not support conditional writes."""
+
+
+class KeylessError(StorageError):
+    """The store refuses this to who has no credentials."""
 
 
 class RepositoryError(Error):

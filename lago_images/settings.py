@@ -1,4 +1,4 @@
-"""Settings: what ``lago-images.toml`` and ``LAGO_IMAGES_*`` say.
+"""Settings, from ``lago-images.toml`` and ``LAGO_IMAGES_*``.
 
 A setting's name in the file has dashes (``base-url``), in the environment capitals
 (``LAGO_IMAGES_BASE_URL``), and in code underscores. The environment wins over the file; a
@@ -38,27 +38,29 @@ class TemplateSource:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """Everything that can be set, with what holds when it is not.
+    """Hold everything that can be set, with the default of each.
 
     Attributes:
         repository: ``s3://bucket/prefix``, ``file:///dir`` or a path.
         name: The repository's name, as lago and the catalogue show it.
-        base_url: Where clients find the repository; empty when that is not known.
+        base_url: The URL where clients find the repository; empty when that is not known.
         signing_key: ``file:PATH`` (or a bare path), ``env:VARIABLE`` or ``agent:FINGERPRINT``.
-        single_writer: Allow a store that does not keep conditional writes.
-        promote: Release what a pull request built (``same-repository``), or ``never``.
+        single_writer: Allow a store that does not support conditional writes.
+        promote: Release what a pull request built (``same-repository``), only what GitHub attests
+            that the pinned workflow built (``attested``), or ``never``.
+        branch: The branch that is published; empty for the CI's, else the remote's default.
         specs: The folder of the specs, without empty and ``.`` parts.
         jobs: How many chains are built side by side.
         boot_timeout: Seconds a boot test may take with KVM; four times that without.
         require_kvm: Refuse to build without working KVM.
-        network: Whether commands in images may use the network.
+        network: True if commands in images may use the network, and template sources are asked.
         compression_level: xz's, 0 to 9.
         template_sources: For ``libguestfs:`` bases; none means virt-builder's own.
         keep_revisions: How many revisions of an image ``repo gc`` keeps at least.
         keep_days: For how many days ``repo gc`` keeps every revision.
         grace_days: For how many days ``repo gc`` touches nothing that is new.
-        folder: Where the settings file is (or would be): paths are relative to it.
-        said: By name, the variable or option that set it; what is not there is the file's.
+        folder: The settings file's folder, that paths are relative to; the file may be missing.
+        origins: By name, the variable or option that set it; the others are the file's.
     """
 
     repository: str = DEFAULT_REPOSITORY
@@ -67,6 +69,7 @@ class Settings:
     signing_key: str = ""
     single_writer: bool = False
     promote: str = "same-repository"
+    branch: str = ""
     specs: str = "image-specs"
     jobs: int = 1
     boot_timeout: int = 120
@@ -78,11 +81,11 @@ class Settings:
     keep_days: int = 30
     grace_days: int = 7
     folder: Path = field(default_factory=Path.cwd)
-    said: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    origins: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
 
 _AT_LINE = re.compile(r"\bat line (\d+)")
-_CHOICES = {"promote": ("same-repository", "never")}
+_CHOICES = {"promote": ("same-repository", "attested", "never")}
 _AT_LEAST = {
     "jobs": 1,
     "boot_timeout": 1,
@@ -92,6 +95,8 @@ _AT_LEAST = {
     "compression_level": 0,
 }
 _AT_MOST = {"compression_level": 9}
+_MOST = 2**31 - 1
+_DIGITS, _WIDEST = 18, 80
 _KINDS: dict[str, type] = {
     f.name: type(f.default)
     for f in fields(Settings)
@@ -101,7 +106,7 @@ _SOURCE_KEYS = {f.name: f.name for f in fields(TemplateSource)}
 
 
 def load(folder: Path, environ: Mapping[str, str]) -> Settings:
-    """The settings of the specs repository at ``folder``.
+    """Return the settings of the specs repository at ``folder``.
 
     Raises:
         SettingsError: With every problem of the file and of the environment.
@@ -115,18 +120,22 @@ def load(folder: Path, environ: Mapping[str, str]) -> Settings:
         # Git names no path with empty or . parts, and paths of specs are looked up among its.
         values["specs"] = str(PurePosixPath(values["specs"]))
     variables = {name: PREFIX + name.upper() for name in _KINDS}
-    said = {name: variable for name, variable in variables.items() if environ.get(variable)}
-    return replace(Settings(folder=folder, said=said), **values)
+    origins = {name: variable for name, variable in variables.items() if environ.get(variable)}
+    return replace(Settings(folder=folder, origins=origins), **values)
 
 
 def _from_file(text: str, problems: list[Problem]) -> dict[str, Any]:
     try:
         plain = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        # tomllib tells the place in its message only: "… (at line 1, column 8)".
+    except RecursionError as error:
+        raise SettingsError([Problem(FILE, None, "not TOML: nested too deeply")]) from error
+    except ValueError as error:
+        # tomllib has the place in its message only: "… (at line 1, column 8)". A number of
+        # thousands of digits is a ValueError of int's, without a place.
         at = _AT_LINE.search(str(error))
         line = int(at[1]) if at else None
-        raise SettingsError([Problem(FILE, line, f"not TOML: {error}")]) from error
+        what = error if at else "a number has too many digits"
+        raise SettingsError([Problem(FILE, line, f"not TOML: {what}")]) from error
 
     def complain(key: str, what: str) -> None:
         problems.append(Problem(FILE, _line_of(text, key), what))
@@ -181,7 +190,7 @@ def _from_text(text: str, kind: type) -> object:
     if kind is bool:
         return {"true": True, "1": True, "false": False, "0": False}.get(text.lower(), text)
     if kind is int:
-        return int(text) if text.isdecimal() else text
+        return int(text) if text.isdecimal() and len(text) <= _DIGITS else text
     return text
 
 
@@ -189,18 +198,26 @@ def _fits(name: str, key: str, value: object, complain: Callable[[str, str], Non
     kind = _KINDS[name]
     shown = {bool: "true or false", int: "a whole number", str: "a string"}[kind]
     if type(value) is not kind:
-        complain(key, f"{key} must be {shown}, not {value!r}")
+        complain(key, f"{key} must be {shown}, not {_shortened(value)}")
     elif name in _CHOICES and value not in _CHOICES[name]:
-        complain(key, f"{key} must be one of {', '.join(_CHOICES[name])}, not {value!r}")
-    elif isinstance(value, int) and value < _AT_LEAST.get(name, 0):
-        complain(key, f"{key} must be at least {_AT_LEAST[name]}, not {value}")
-    elif isinstance(value, int) and value > _AT_MOST.get(name, value):
-        complain(key, f"{key} must be at most {_AT_MOST[name]}, not {value}")
+        complain(key, f"{key} must be one of {', '.join(_CHOICES[name])}, not {_shortened(value)}")
+    elif isinstance(value, int) and value > _AT_MOST.get(name, _MOST):
+        most = _AT_MOST.get(name, _MOST)
+        complain(key, f"{key} must be at most {most}" + (f", not {value}" if value < _MOST else ""))
+    elif isinstance(value, int) and value < (least := _AT_LEAST.get(name, 0)):
+        complain(
+            key, f"{key} must be at least {least}" + (f", not {value}" if value > -_MOST else "")
+        )
     elif name == "specs" and not _is_below(str(value)):
         complain(key, f"{key} must be a folder inside the repository, not {value!r}")
     else:
         return True
     return False
+
+
+def _shortened(value: object) -> str:
+    text = f"0x{value:x}" if isinstance(value, int) and abs(value) > _MOST else repr(value)
+    return text if len(text) <= _WIDEST else f"{text[:_WIDEST]}…"
 
 
 def _sources(value: object, complain: Callable[[str, str], None]) -> tuple[TemplateSource, ...]:
@@ -214,11 +231,13 @@ def _sources(value: object, complain: Callable[[str, str], None]) -> tuple[Templ
             if name not in _SOURCE_KEYS:
                 complain(name, _unknown(name, list(_SOURCE_KEYS)))
             elif not isinstance(what, str):
-                complain(name, f"{name} must be a string, not {what!r}")
+                complain(name, f"{name} must be a string, not {_shortened(what)}")
             elif name == "key" and not _is_below(what):
-                complain(name, f"{name} must be a file inside the repository, not {what!r}")
+                complain(
+                    name, f"{name} must be a file inside the repository, not {_shortened(what)}"
+                )
             elif name == "url" and not what.startswith(("http://", "https://")):
-                complain(name, f"{name} must be an http or https URL, not {what!r}")
+                complain(name, f"{name} must be an http or https URL, not {_shortened(what)}")
         if "url" not in entry:
             complain(key, f"a table of {key} has no url")
         elif set(entry) <= set(_SOURCE_KEYS) and all(isinstance(v, str) for v in entry.values()):
@@ -227,14 +246,14 @@ def _sources(value: object, complain: Callable[[str, str], None]) -> tuple[Templ
 
 
 def _is_below(path: str) -> bool:
-    """Whether a path starts at the settings file's folder and does not leave it."""
+    """Return whether a path starts at the settings file's folder and does not leave it."""
     parts = path.split("/")
     return not path.startswith(("/", "~")) and not {"..", ".git"} & set(parts)
 
 
 def _unknown(key: str, known: list[str]) -> str:
     near = difflib.get_close_matches(key, [name.replace("_", "-") for name in known], n=1)
-    return f"unknown setting {key!r}" + (f"; did you mean {near[0]!r}?" if near else "")
+    return f"unknown setting {_shortened(key)}" + (f"; did you mean {near[0]!r}?" if near else "")
 
 
 def _line_of(text: str, key: str) -> int | None:

@@ -1,1 +1,1 @@
-"""From a spec to a tested, compressed, measured disk."""
+"""Build images: from a spec to a tested, compressed, measured disk."""

@@ -1,4 +1,4 @@
-"""Chains of images: a layer after its base, chains side by side, failures kept apart."""
+"""Build chains of images: a layer after its base, chains side by side, failures kept apart."""
 
 import secrets
 import shutil
@@ -13,12 +13,13 @@ from lago_images.building.bases.prepared import LayerBase
 from lago_images.building.image import Job, build
 from lago_images.building.model import Context, Request, Result
 from lago_images.building.progress import Progress
-from lago_images.building.reservations import Room
+from lago_images.building.reservations import Reservations
 from lago_images.errors import BootError, CommandError, Error
 from lago_images.host import kvm
 from lago_images.host.kvm import Acceleration
 from lago_images.host.process import Children
 from lago_images.host.workdir import default_scratch, workdir
+from lago_images.repository.records.state import StoredBuild
 from lago_images.specs.model import BaseKind
 
 
@@ -42,12 +43,12 @@ def build_chains(
     Raises:
         HostError: Working KVM is required and not there, or no work directory can be made.
     """
-    _tell_acceleration(context, accel)
+    _announce_acceleration(context, accel)
     children = Children()
-    room = Room()
+    reservations = Reservations()
     pool = ThreadPoolExecutor(jobs, thread_name_prefix="chain")
     context.console.interrupt = children.check
-    run = _Run(context=context, accel=accel, children=children, room=room)
+    run = _Run(context=context, accel=accel, children=children, reservations=reservations)
     try:
         work = [pool.submit(_build_chain, chain, run, grouped=jobs == 1) for chain in chains]
         return [result for future in work for result in future.result()]
@@ -67,12 +68,12 @@ class _Run:
     context: Context
     accel: Acceleration
     children: Children
-    room: Room
+    reservations: Reservations
 
 
 @dataclass(slots=True, kw_only=True)
 class _Chain:
-    """What a chain has come to: how its images ended, and the disks that layers still need."""
+    """A chain under way: its images' results, and the disks that layers still need."""
 
     run: _Run
     folder: Path
@@ -107,20 +108,21 @@ class _Chain:
             folder=folder,
             base=self.bases.get(base) or _published(request),
             children=self.run.children,
-            room=self.run.room,
+            reservations=self.run.reservations,
             progress=progress,
         )
-        begun = context.clock()
+        start_time = context.clock()
         manifest, error, tail = None, "", _tail(None)
         try:
             folder.mkdir()
             built = build(job)
             if keep:
                 disk = built.disk.rename(self.folder / f"{spec.name}.qcow2")
-                self.bases[spec.name] = LayerBase(manifest=built.manifest, disk=disk)
+                stored = StoredBuild(manifest=built.manifest, folder=built.manifest.key.staging)
+                self.bases[spec.name] = LayerBase(stored=stored, disk=disk)
             manifest = built.manifest
         except Exception as failure:  # noqa: BLE001 -- one failure stays one failure
-            error, tail = _told(failure), _tail(failure)
+            error, tail = _described(failure), _tail(failure)
             progress.note(_for_log(failure, error))
             context.console.error(f"{spec.name}: failed while {progress.step or 'beginning'}")
         finally:
@@ -131,7 +133,7 @@ class _Chain:
             name=spec.name,
             arch=spec.arch,
             manifest=manifest,
-            seconds=context.clock() - begun,
+            seconds=context.clock() - start_time,
             step="" if manifest else progress.step,
             error=error,
             tail=tail,
@@ -142,7 +144,7 @@ class _Chain:
 def _build_chain(requests: Sequence[Request], run: _Run, *, grouped: bool) -> list[Result]:
     context = run.context
     scratch = default_scratch(context.environ)
-    with run.room.chain(), workdir(scratch, context.console) as folder:
+    with run.reservations.chain(), workdir(scratch, context.console) as folder:
         chain = _Chain(run=run, folder=folder)
         for position, request in enumerate(requests):
             title = f"build {request.spec.name} ({request.spec.arch})"
@@ -175,17 +177,17 @@ def _needed(requests: Sequence[Request]) -> frozenset[str]:
 
 
 def _published(request: Request) -> LayerBase | None:
-    return None if request.base is None else LayerBase(manifest=request.base)
+    return None if request.base is None else LayerBase(stored=request.base)
 
 
-def _told(failure: Exception) -> str:
+def _described(failure: Exception) -> str:
     if isinstance(failure, Error):
         return failure.message + (f" ({failure.hint})" if failure.hint else "")
     return str(failure) if isinstance(failure, OSError) else f"{type(failure).__name__}: {failure}"
 
 
 def _for_log(failure: Exception, error: str) -> str:
-    """What the log says of a failure: with the traceback of a fault of ours."""
+    """Return the log's words for a failure: with the traceback of a fault of ours."""
     if isinstance(failure, Error | OSError):
         return f"error: {error}"
     return "".join(traceback.format_exception(failure))
@@ -199,7 +201,7 @@ def _tail(failure: BaseException | None) -> tuple[str, ...]:
     return ()
 
 
-def _tell_acceleration(context: Context, accel: Acceleration) -> None:
+def _announce_acceleration(context: Context, accel: Acceleration) -> None:
     if context.settings.require_kvm:
         kvm.demand(accel)
     if not accel.kvm:

@@ -1,7 +1,4 @@
-"""Downloads that outlive a run: bounded, and never found half-made under their own names.
-
-Files over HTTP, taken up again where an earlier attempt ended.
-"""
+"""Download files over HTTP into a bounded cache, resumed where an earlier attempt ended."""
 
 import errno
 import fcntl
@@ -70,7 +67,7 @@ class Downloader:
 
     Attributes:
         folder: Where finished files and ``.part`` files are kept.
-        console: Told of progress.
+        console: Shows the progress.
         client: Asks the servers.
         retry: For servers that fail.
         largest: Bytes that a file may have.
@@ -83,16 +80,16 @@ class Downloader:
     largest: int = LARGEST
 
     def fetch(self, url: str, key: str) -> Path:
-        """The file at ``url``, from the cache or downloaded; its checksum is not checked here.
+        """Return the file at ``url``, from the cache or downloaded; its checksum is not checked.
 
         Args:
             url: http or https.
             key: The name to keep it under: it must belong to this one content.
 
         Raises:
-            BuildError: It could not be had. What was transferred is kept for the next attempt, if
-                the server lets it go on from there.
-            HostError: There is no room for it; nothing of it is left.
+            BuildError: It could not be fetched. What was transferred is kept for the next attempt,
+                if the server lets it go on from there.
+            HostError: It does not fit on the disk; nothing of it is left.
         """
         path = self.folder / key
         with locked(path):
@@ -103,7 +100,7 @@ class Downloader:
         return path
 
     def has(self, key: str) -> bool:
-        """Whether a file is in the cache."""
+        """Tell if a file is in the cache."""
         return (self.folder / key).exists()
 
     def drop(self, key: str) -> None:
@@ -151,7 +148,7 @@ class Downloader:
             if error.status != _RANGE_WRONG:
                 raise
             _forget(part)
-            what = "the server has no more than was there already"
+            what = "the server has no more than was downloaded already"
             raise HttpError(f"downloading {url}", what, again=0) from error
         except OSError as error:
             raise _not_written(f"downloading {url}", part, error) from error
@@ -166,7 +163,7 @@ class Downloader:
             _remember(answer, part)
             part.unlink(missing_ok=True)
         left = answer.length
-        room = space.free(part.parent) - _SPARE if left is None else left
+        allowed = space.free(part.parent) - _SPARE if left is None else left
         if left is not None:
             space.demand(part.parent, left, answer.doing)
         done, total = start, None if left is None else start + left
@@ -178,7 +175,7 @@ class Downloader:
                 done += len(piece)
                 if done > self.largest:
                     raise TooLargeError(answer.doing, f"it has more than {self.largest} bytes")
-                if done > start + room:
+                if done > start + allowed:
                     raise _no_room(answer.doing, part)
                 file.write(piece)
                 advance(len(piece))
@@ -195,7 +192,7 @@ def _not_written(doing: str, part: Path, error: OSError) -> Error:
 
 
 def _range(part: Path) -> dict[str, str]:
-    """The headers that ask for what is missing of a file."""
+    """Return the headers that ask for the missing part of a file."""
     validator = _validator_of(part)
     if not _size(part) or not validator.exists():
         return {}
@@ -215,7 +212,7 @@ def _remember(answer: Answer, part: Path) -> None:
 
 
 def _forget(part: Path) -> None:
-    """Remove what there is of a file, so that the room is free and the next attempt is new."""
+    """Remove an unfinished file, so that its disk space is free and the next attempt is new."""
     part.unlink(missing_ok=True)
     _validator_of(part).unlink(missing_ok=True)
 

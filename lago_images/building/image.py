@@ -1,4 +1,4 @@
-"""The build of one image, from its spec to its manifest in the store."""
+"""Build one image, from its spec to its manifest in the store."""
 
 import platform
 import re
@@ -17,15 +17,16 @@ from lago_images.building.bases.bootstrap import build as bootstrap
 from lago_images.building.bases.prepared import LayerBase, Package, Prepared
 from lago_images.building.boot.boot_test import boot_test
 from lago_images.building.customise.sysprep import customise
+from lago_images.building.customise.versions import refuse_unknown_commands
 from lago_images.building.model import Context, Request
 from lago_images.building.progress import Progress
-from lago_images.building.reservations import Room, needs
+from lago_images.building.reservations import Reservations, needs
 from lago_images.building.upload import (
-    Papers,
+    SidecarFiles,
     record,
     retry_policy,
     send_disk,
-    send_papers,
+    send_sidecars,
     withdraw,
 )
 from lago_images.errors import BuildError, CommandError
@@ -45,14 +46,14 @@ _VERSION = re.compile(r"\d+(?:\.\d+)+\S*")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """One image to build, and where.
+    """An image to build, and its folders and programs.
 
     Attributes:
         accel: What guests run on here.
         folder: The image's part of the work directory.
         base: What a layer stands on; None for others.
         children: The run's programs.
-        room: What the run's chains share.
+        reservations: The run's, of disk space.
     """
 
     request: Request
@@ -61,7 +62,7 @@ class Job:
     folder: Path
     base: LayerBase | None
     children: Children
-    room: Room
+    reservations: Reservations
     progress: Progress
 
     @property
@@ -75,7 +76,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Built:
-    """A build that is in the store, and its disk, which is still in the job's folder."""
+    """A build in the store, and its disk, which is still in the job's folder."""
 
     manifest: Manifest
     disk: Path
@@ -93,28 +94,31 @@ class _Finished:
 
 
 def build(job: Job) -> Built:
-    """Build an image and put it into the store; what comes last makes it a build.
+    """Build an image and upload it; the manifest is uploaded last and commits the build.
 
     Raises:
         Error: It failed. Nothing of it stays in the store where that may be removed, unless the
             manifest was on its way: it may be there, and another run may have released the build.
     """
     refuse_pointers(job.request.spec, job.context.root)
-    wanted = needs(job.request.spec, job.base, job.folder, job.context)
-    with job.room.held(wanted, _waiting(job)):
+    refuse_unknown_commands(job.request.spec, _runner(job))
+    required = needs(job.request.spec, job.base, job.folder, job.context)
+    with job.reservations.reserve(required, _waiting(job)):
         return _build(job)
 
 
 def _waiting(job: Job) -> Callable[[], None]:
-    """Says once that an image waits; ends the waiting when the run is ended."""
-    said = False
+    """Return a callback that reports once that an image waits, and ends with the run."""
+    is_reported = False
 
     def waiting() -> None:
-        nonlocal said
-        if not said:
+        nonlocal is_reported
+        if not is_reported:
             name = job.request.spec.name
-            job.context.console.info(f"{name}: waits for room that other images need now")
-        said = True
+            job.context.console.info(
+                f"{name}: waits for disk space that other images have reserved"
+            )
+        is_reported = True
         job.children.check()
 
     return waiting
@@ -122,7 +126,7 @@ def _waiting(job: Job) -> Callable[[], None]:
 
 def _build(job: Job) -> Built:
     context, spec = job.context, job.request.spec
-    begun = context.clock()
+    start_time = context.clock()
     runner = _runner(job)
     finished = _finish(job, runner)
     key = BuildKey(
@@ -133,10 +137,12 @@ def _build(job: Job) -> Built:
     waiting = retry_policy(job.children, context.console)
     try:
         disk = _send(job, key, finished, waiting)
-        manifest = _manifest(job, key, finished, disk, begun, tools(runner))
-        papers = Papers(log=job.log, console_log=job.console_log, packages=finished.packages)
-        with job.progress.doing("uploading what goes with the disk"):
-            send_papers(context.store, manifest, spec, papers, waiting)
+        manifest = _manifest(job, key, finished, disk, start_time, tools(runner))
+        sidecars = SidecarFiles(
+            log=job.log, console_log=job.console_log, packages=finished.packages
+        )
+        with job.progress.doing("uploading the sidecar files"):
+            send_sidecars(context.store, manifest, spec, sidecars, waiting)
     except BaseException:
         withdraw(context.store, key)
         raise
@@ -146,32 +152,34 @@ def _build(job: Job) -> Built:
 
 
 def build_id(now: float, fingerprint: str) -> str:
-    """A name no other build has: when, of what, and chance."""
+    """Return a name no other build has: the time, the fingerprint, and chance."""
     when = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now))
     return f"{when}-{fingerprint.rpartition(':')[2][:8]}-{secrets.token_hex(4)}"
 
 
 def tools(runner: Runner) -> Mapping[str, str]:
-    """The versions of what has a part in a build, as far as it is installed."""
-    found = {"lago-images": version("lago-images"), "python": platform.python_version()}
+    """Return the versions of the tools that take part in a build, as far as installed."""
+    versions = {"lago-images": version("lago-images"), "python": platform.python_version()}
     for program in _NAMED_TOOLS:
         if shutil.which(program, path=search_path(runner.environ)):
             try:
-                said = runner.capture([program, "--version"]).decode(errors="replace")
+                output = runner.capture([program, "--version"]).decode(errors="replace")
             except CommandError:
                 continue
-            if match := _VERSION.search(said):
-                found[program] = match[0]
-    return found
+            if match := _VERSION.search(output):
+                versions[program] = match[0]
+    return versions
 
 
 def _runner(job: Job) -> Runner:
     environ = job.context.environ
-    there = sys.platform == "linux" and shutil.which(_DIE_TOGETHER[0], path=search_path(environ))
+    has_setpriv = sys.platform == "linux" and shutil.which(
+        _DIE_TOGETHER[0], path=search_path(environ)
+    )
     return Runner(
         environ={**environ, "TMPDIR": str(job.folder)},
         log=job.log,
-        prefix=_DIE_TOGETHER if there else (),
+        prefix=_DIE_TOGETHER if has_setpriv else (),
         children=job.children,
     )
 
@@ -265,7 +273,7 @@ def _manifest(
     key: BuildKey,
     finished: _Finished,
     disk: Disk,
-    begun: float,
+    start_time: float,
     used: Mapping[str, str],
 ) -> Manifest:
     request, now = job.request, job.context.clock()
@@ -279,7 +287,7 @@ def _manifest(
         commit=request.commit,
         dirty=request.dirty,
         created=int(now),
-        seconds=int(now - begun),
+        seconds=int(now - start_time),
         properties=request.spec.properties,
         boot=finished.boot,
         packages=None if finished.packages is None else len(finished.packages),

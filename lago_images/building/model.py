@@ -1,11 +1,13 @@
-"""What a builder is asked for, and what it answers."""
+"""Describe what a builder is asked for, and its results."""
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from lago_images.console import Console
 from lago_images.repository.records.manifest import Manifest
+from lago_images.repository.records.state import StoredBuild
 from lago_images.settings import Settings
 from lago_images.specs.model import Spec
 from lago_images.storage.base import Store
@@ -13,11 +15,11 @@ from lago_images.storage.base import Store
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """One image to build.
+    """An image to build.
 
     Attributes:
         commit: What is checked out; ``unknown`` outside git.
-        dirty: Whether the specs differ from that commit.
+        dirty: True if the specs differ from that commit.
         base: For a layer whose base is not built in this run, the base's build in the
             repository: published, or about to be promoted. None for others.
     """
@@ -26,7 +28,7 @@ class Request:
     fingerprint: str
     commit: str
     dirty: bool
-    base: Manifest | None = None
+    base: StoredBuild | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +58,7 @@ class Context:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """How the build of one image ended.
+    """The outcome of one image's build.
 
     Attributes:
         manifest: The build's, when it is in the repository; None when it failed.
@@ -81,3 +83,10 @@ class Result:
     @property
     def ok(self) -> bool:
         return self.manifest is not None
+
+    @property
+    def manifest_sha256(self) -> str | None:
+        """Of the manifest's bytes in the repository: what was built, and nothing else."""
+        if self.manifest is None:
+            return None
+        return hashlib.sha256(self.manifest.to_json()).hexdigest()

@@ -1,4 +1,4 @@
-"""What is installed in an image: reading it, writing it down, comparing two."""
+"""Read, write and compare lists of the packages that are installed in images."""
 
 import hashlib
 import re
@@ -23,7 +23,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """What changed from one list of packages to another, each sorted by name."""
+    """The changes from one list of packages to another, each sorted by name."""
 
     added: tuple[Package, ...]
     removed: tuple[Package, ...]
@@ -34,7 +34,7 @@ class Difference:
 
 
 def parse(text: str) -> tuple[Package, ...]:
-    """Packages of lines ``name version arch``; what is not such a line is left out."""
+    """Parse lines ``name version arch`` into packages; other lines are left out."""
     matches = (_LINE.fullmatch(line.strip()) for line in text.splitlines())
     return tuple(
         sorted({Package(name=m[1], version=m[2], arch=m[3]) for m in matches if m is not None})
@@ -42,18 +42,18 @@ def parse(text: str) -> tuple[Package, ...]:
 
 
 def render(packages: Iterable[Package]) -> str:
-    """One line ``name version arch`` a package, sorted."""
+    """Return one line ``name version arch`` a package, sorted."""
     return "".join(f"{p.name} {p.version} {p.arch}\n" for p in sorted(packages))
 
 
 def digest(packages: Iterable[Package]) -> str:
-    """``sha256:…`` of the rendered list."""
+    """Return ``sha256:…`` of the rendered list."""
     return "sha256:" + hashlib.sha256(render(packages).encode()).hexdigest()
 
 
 def parse_dpkg_status(text: str) -> tuple[Package, ...]:
-    """The installed packages of dpkg's database, ``/var/lib/dpkg/status``."""
-    found = []
+    """Parse dpkg's database, ``/var/lib/dpkg/status``, into the installed packages."""
+    installed = []
     for stanza in text.split("\n\n"):
         fields = dict(
             line.split(": ", 1)
@@ -61,16 +61,16 @@ def parse_dpkg_status(text: str) -> tuple[Package, ...]:
             if ": " in line and not line.startswith(" ")
         )
         if fields.get("Status", "").endswith(" installed"):
-            found.append(
+            installed.append(
                 Package(
                     name=fields["Package"], version=fields["Version"], arch=fields["Architecture"]
                 )
             )
-    return tuple(sorted(found))
+    return tuple(sorted(installed))
 
 
 def compare(old: Iterable[Package], new: Iterable[Package]) -> Difference:
-    """What changed from ``old`` to ``new``.
+    """Compare two lists of packages, ``old`` and ``new``.
 
     A package of which several versions are installed at once, as kernels of rpm are, has no
     upgrades: its versions come and go.
@@ -92,7 +92,7 @@ def compare(old: Iterable[Package], new: Iterable[Package]) -> Difference:
 
 
 def _versions(packages: Iterable[Package]) -> dict[tuple[str, str], frozenset[str]]:
-    found: dict[tuple[str, str], set[str]] = {}
+    by_package: dict[tuple[str, str], set[str]] = {}
     for package in packages:
-        found.setdefault((package.name, package.arch), set()).add(package.version)
-    return {key: frozenset(versions) for key, versions in found.items()}
+        by_package.setdefault((package.name, package.arch), set()).add(package.version)
+    return {key: frozenset(versions) for key, versions in by_package.items()}

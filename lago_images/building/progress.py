@@ -1,4 +1,4 @@
-"""What is being done for an image, told as it begins and ends, on the console and in its log."""
+"""Report the steps of an image's build on the console and in its log."""
 
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lago_images.console import Console
 
-_WORTH_TELLING = 1.0
+_WORTH_SHOWING = 1.0
 
 
 @dataclass(slots=True, kw_only=True)
@@ -22,15 +22,15 @@ class Progress:
 
     @contextmanager
     def doing(self, step: str) -> Generator[None]:
-        """One step, with its duration when it ends well."""
+        """Report a step, with its duration when it ends well."""
         self.step = step
-        begun = self.clock()
+        start_time = self.clock()
         self.console.info(f"{self.name}: {step}")
         self.note(f"== {step}")
         yield
-        seconds = self.clock() - begun
+        seconds = self.clock() - start_time
         self.note(f"== done in {seconds:.1f} s")
-        if seconds >= _WORTH_TELLING:
+        if seconds >= _WORTH_SHOWING:
             self.console.info(f"{self.name}: {step}: done in {seconds:.1f} s")
 
     def note(self, text: str) -> None:

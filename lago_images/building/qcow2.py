@@ -1,23 +1,31 @@
-"""A disk that was worked on becomes one that can be published: qcow2, compact, on its own."""
+"""Make a disk that was worked on one that can be published: qcow2, compact, on its own."""
 
 import json
+import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from lago_images.disks.qcow2_header import read_header
 from lago_images.errors import BuildError
-from lago_images.host.process import Runner
+from lago_images.host.process import Runner, search_path
 
 FORMAT = "qcow2"
 _BACKING = "backing-filename"
 # A file with more holes than this share is written anew, so that clients do not copy them.
 _LOOSE = 0.05
+# What reads a header that somebody else wrote has 2 GiB of addresses and a minute.
+_BOUNDS = ("prlimit", f"--as={2 * 2**30}", "--cpu=60", "--")
+# Seconds: a disk of 2 TiB at 100 MiB/s.
+_LONGEST = 6 * 3600.0
 
 
 def standalone(disk: Path, fmt: str, target: Path, runner: Runner) -> int:
-    """Make the finished disk at ``target``; the disk that was worked on is gone afterwards.
+    """Make the finished disk at ``target``; the disk that was worked on is removed.
 
-    A compact qcow2 that stands on nothing is only renamed.
+    A plain and compact qcow2 that stands on nothing is only renamed. Any other is written anew, so
+    that nothing of its container travels on: snapshots, bitmaps, other clusters and features.
 
     Returns:
         Bytes a guest sees of it.
@@ -25,20 +33,25 @@ def standalone(disk: Path, fmt: str, target: Path, runner: Runner) -> int:
     Raises:
         BuildError: The result still stands on another file.
     """
-    if fmt == FORMAT and _compact(disk):
+    if fmt == FORMAT and _is_compact(disk) and read_header(disk, str(disk)).is_plain:
         facts = info(disk, fmt, runner, doing="looking at the disk")
         if _BACKING not in facts:
             disk.rename(target)
             return _size_alone(facts)
-    # The copy is thrown away after a crash, so it need not be flushed.
-    convert = ["qemu-img", "convert", "-t", "unsafe", "-f", fmt, "-O", FORMAT]
-    runner.run([*convert, str(disk), str(target)], doing="writing the finished disk")
-    disk.unlink()
+    convert(disk, fmt, target, runner, doing="writing the finished disk")
     return virtual_size(target, runner)
 
 
+def convert(disk: Path, fmt: str, target: Path, runner: Runner, *, doing: str) -> None:
+    """Write a plain qcow2 of a disk, which is removed; raises ``CommandError``."""
+    # The copy is thrown away after a crash, so it need not be flushed.
+    argv = ["qemu-img", "convert", "-t", "unsafe", "-f", fmt, "-O", FORMAT]
+    runner.run([*argv, str(disk), str(target)], timeout=_LONGEST, doing=doing)
+    disk.unlink()
+
+
 def virtual_size(disk: Path, runner: Runner) -> int:
-    """Bytes a guest sees of a finished disk, which must stand on nothing else.
+    """Return the bytes a guest sees of a finished disk, which must stand on nothing else.
 
     Raises:
         BuildError: It has a backing file or an external data file. lago would read a file of
@@ -49,11 +62,11 @@ def virtual_size(disk: Path, runner: Runner) -> int:
 
 
 def info(disk: Path, fmt: str, runner: Runner, *, doing: str) -> Mapping[str, Any]:
-    """What ``qemu-img info`` tells of a disk file; what it stands on is not opened.
+    """Return ``qemu-img info`` of a disk file; its backing file is not opened.
 
     Args:
         disk: The file.
-        fmt: Its format. Told to qemu-img, which would else believe what a guest may have written
+        fmt: Its format. Passed to qemu-img, which would else believe what a guest may have written
             to the start of a raw disk.
         runner: Starts qemu-img.
         doing: What it is asked for, for messages.
@@ -62,8 +75,15 @@ def info(disk: Path, fmt: str, runner: Runner, *, doing: str) -> Mapping[str, An
         CommandError: It is not of that format.
     """
     argv = ["qemu-img", "info", "-f", fmt, "--output", "json", str(disk)]
-    facts: Mapping[str, Any] = json.loads(runner.capture(argv, doing=doing))
+    bounded = replace(runner, prefix=(*runner.prefix, *_bounds(runner)))
+    facts: Mapping[str, Any] = json.loads(bounded.capture(argv, doing=doing))
     return facts
+
+
+def _bounds(runner: Runner) -> tuple[str, ...]:
+    """Return the prefix that bounds a program's memory and processor time, where there is one."""
+    found = shutil.which(_BOUNDS[0], path=search_path(runner.environ))
+    return _BOUNDS if found else ()
 
 
 def _size_alone(facts: Mapping[str, Any]) -> int:
@@ -73,6 +93,6 @@ def _size_alone(facts: Mapping[str, Any]) -> int:
     return int(facts["virtual-size"])
 
 
-def _compact(disk: Path) -> bool:
+def _is_compact(disk: Path) -> bool:
     status = disk.stat()
     return status.st_blocks * 512 >= status.st_size * (1 - _LOOSE)

@@ -1,4 +1,4 @@
-"""How much room a build will take, as far as can be told before, and an end when it has none."""
+"""Reserve the disk space a build will take, and end programs that have none left."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -34,7 +34,7 @@ _COMPRESSED = 2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Need:
-    """Bytes that an image's build needs in a folder at the same time, and what for."""
+    """The bytes that an image's build needs in a folder at once, and their purpose."""
 
     folder: Path
     size: int
@@ -42,18 +42,18 @@ class Need:
 
 
 def needs(spec: Spec, base: LayerBase | None, folder: Path, context: Context) -> tuple[Need, ...]:
-    """What the build of an image needs: in its work directory, and where it is stored."""
+    """Return the needs of an image's build: in its work directory, and where it is stored."""
     size = disk_size(spec, base, context.root)
     # The disk that is worked on and the finished one are there at the same time.
-    found = [Need(folder=folder, size=2 * size, what=f"building {spec.name}")]
+    required = [Need(folder=folder, size=2 * size, what=f"building {spec.name}")]
     if context.store.folder is not None:
         stored = size // _COMPRESSED
-        found.append(Need(folder=context.store.folder, size=stored, what=f"storing {spec.name}"))
-    return tuple(found)
+        required.append(Need(folder=context.store.folder, size=stored, what=f"storing {spec.name}"))
+    return tuple(required)
 
 
-class Room:
-    """The room that the chains of a run share: what one image needs is not given to another.
+class Reservations:
+    """Disk space that the chains of a run share: what one reserves another cannot.
 
     An image for which there is too little waits while other chains work: they may leave enough.
     """
@@ -61,11 +61,11 @@ class Room:
     def __init__(self) -> None:
         self._changed = Condition()
         self._working = 0
-        self._held: list[Mapping[int, int]] = []
+        self._reserved: list[Mapping[int, int]] = []
 
     @contextmanager
     def chain(self) -> Iterator[None]:
-        """A chain that works: whoever waits for room may wait for its end."""
+        """Count a chain as working: whoever waits for disk space may wait for its end."""
         with self._changed:
             self._working += 1
         try:
@@ -76,11 +76,11 @@ class Room:
                 self._changed.notify_all()
 
     @contextmanager
-    def held(self, wanted: Sequence[Need], waiting: Callable[[], None]) -> Iterator[None]:
-        """What an image needs, for it alone.
+    def reserve(self, required: Sequence[Need], waiting: Callable[[], None]) -> Iterator[None]:
+        """Reserve disk space for an image alone.
 
         Args:
-            wanted: What it needs. On one file system the largest counts: they are not needed at
+            required: Its needs. On one file system the largest counts: they are not needed at
                 the same time.
             waiting: Called now and then while it waits; what it raises ends that.
 
@@ -88,28 +88,28 @@ class Room:
             HostError: There is too little and no other chain works; names the folder, the bytes
                 needed and the bytes free.
         """
-        mine = _by_device(wanted)
+        reserved = _by_device(required)
         with self._changed:
-            while not all(self._fits(need) for need in wanted):
-                self._wait(wanted, waiting)
-            self._held.append(mine)
+            while not all(self._fits(need) for need in required):
+                self._wait(required, waiting)
+            self._reserved.append(reserved)
         try:
             yield
         finally:
             with self._changed:
-                self._held.remove(mine)
+                self._reserved.remove(reserved)
                 self._changed.notify_all()
 
     def _fits(self, need: Need) -> bool:
         device = space.device(need.folder)
-        taken = sum(held.get(device, 0) for held in self._held)
+        taken = sum(sizes.get(device, 0) for sizes in self._reserved)
         return space.free(need.folder) >= need.size + taken
 
-    def _wait(self, wanted: Sequence[Need], waiting: Callable[[], None]) -> None:
+    def _wait(self, required: Sequence[Need], waiting: Callable[[], None]) -> None:
         self._working -= 1
         try:
             if self._working <= 0:
-                for need in wanted:
+                for need in required:
                     space.demand(need.folder, need.size, need.what)
             waiting()
             self._changed.wait(_POLL)
@@ -126,7 +126,7 @@ def watched(
     free: Callable[[Path], int] = space.free,
     every: float = _LOOK,
 ) -> Iterator[Runner]:
-    """A runner whose programs are ended when a folder has no room left.
+    """Yield a runner whose programs are ended when a folder has no disk space left.
 
     QEMU, unless told otherwise, pauses a guest that it cannot write for until there is more, and
     says nothing (werror=enospc); libguestfs tells it nothing else, and waits.
@@ -134,56 +134,60 @@ def watched(
     Args:
         runner: Whose programs are ended; the end of its run ends these, too.
         folder: Where they write.
-        doing: What they are run for.
-        free: How many bytes a folder has.
+        doing: Their purpose.
+        free: Returns the free bytes of a folder.
         every: Seconds between looks.
 
     Raises:
         HostError: There was too little; names the folder and the bytes free.
     """
-    mine, over, left = Children(), Event(), list[int]()
+    children, is_over, left = Children(), Event(), list[int]()
 
     def watch() -> None:
         try:
-            while (there := free(folder)) >= _LEAST:
-                if over.wait(every):
+            while (bytes_free := free(folder)) >= _LEAST:
+                if is_over.wait(every):
                     return
                 runner.children.check()
-            left.append(there)
+            left.append(bytes_free)
         except KeyboardInterrupt:
             pass
-        mine.end()
+        children.end()
 
-    watcher = Thread(target=watch, name="room", daemon=True)
+    watcher = Thread(target=watch, name="disk-space", daemon=True)
     watcher.start()
     try:
-        yield replace(runner, children=mine)
+        yield replace(runner, children=children)
     except (Error, KeyboardInterrupt):
         if not left:
             raise
         what = f"{doing} was stopped: no room in {folder}, where {space.shown(left[0])} were free"
         raise HostError(what, hint=space.HINT) from None
     finally:
-        over.set()
+        is_over.set()
         watcher.join()
 
 
 def lack(folder: Path) -> str:
-    """That a folder has no room left, for an error that may come of it; empty when it has."""
-    there = space.free(folder)
-    return f"no room in {folder}, where {space.shown(there)} are free" if there < _LEAST else ""
+    """Return that a folder has no room left, for an error that may come of it, or nothing."""
+    bytes_free = space.free(folder)
+    return (
+        f"no room in {folder}, where {space.shown(bytes_free)} are free"
+        if bytes_free < _LEAST
+        else ""
+    )
 
 
-def _by_device(wanted: Sequence[Need]) -> Mapping[int, int]:
-    found: dict[int, int] = {}
-    for need in wanted:
+def _by_device(required: Sequence[Need]) -> Mapping[int, int]:
+    sizes: dict[int, int] = {}
+    for need in required:
         device = space.device(need.folder)
-        found[device] = max(found.get(device, 0), need.size)
-    return found
+        sizes[device] = max(sizes.get(device, 0), need.size)
+    return sizes
 
 
 def disk_size(spec: Spec, base: LayerBase | None, root: Path) -> int:
-    """Bytes that the finished disk file may have."""
+    """Return the bytes that the finished disk file may have."""
     growth = _GROWTH if spec.operations else 0
     return _base_size(spec, base, root) + growth
 

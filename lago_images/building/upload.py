@@ -1,4 +1,4 @@
-"""A finished image goes to the store: disk, then hash and metadata, then the manifest."""
+"""Upload a finished image: disk, sidecar files, then the manifest, which commits the build."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -25,8 +25,8 @@ _ATTEMPTS = 25
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Papers:
-    """What goes with a disk. A console log is there only after a boot test."""
+class SidecarFiles:
+    """The files beside a disk. There is a console log only after a boot test."""
 
     log: Path
     console_log: Path
@@ -34,7 +34,7 @@ class Papers:
 
 
 def retry_policy(children: Children, console: Console) -> RetryPolicy:
-    """For a store that is away when a build is finished: three minutes at least."""
+    """Return the retry policy of a finished build: a store may be away for three minutes."""
     return RetryPolicy(
         attempts=_ATTEMPTS, first=_ATTEMPTS, longest=20, sleep=children.pause, tell=console.warn
     )
@@ -55,28 +55,28 @@ def send_disk(
     Raises:
         StorageError: The store failed, or has something else than what was sent.
     """
-    work = compress(disk, level=level, advance=advance)
+    work, disk_key = compress(disk, level=level, advance=advance), key.staging.disk
     stored = store.upload(
-        key.disk, _until_over(work, children), headers=headers(key.disk), retry=retry
+        disk_key, _until_over(work, children), headers=headers(disk_key), retry=retry
     )
     digests = work.digests
     if (stored.size, stored.sha256) != (digests.compressed_size, digests.sha256):
         raise StorageError(
-            f"{key.disk} is not in the store as it was sent: {stored.size} bytes, "
+            f"{disk_key} is not in the store as it was sent: {stored.size} bytes, "
             f"sha256 {stored.sha256}; sent {digests.compressed_size}, {digests.sha256}"
         )
     return digests
 
 
-def send_papers(
-    store: Store, manifest: Manifest, spec: Spec, papers: Papers, retry: RetryPolicy
+def send_sidecars(
+    store: Store, manifest: Manifest, spec: Spec, sidecars: SidecarFiles, retry: RetryPolicy
 ) -> None:
-    """Write what goes with a disk."""
-    key = manifest.key
+    """Upload the files that go with a disk."""
+    key = manifest.key.staging
     files = {key.hash: hash_file(manifest), key.metadata: metadata_file(manifest, spec)}
-    if papers.packages is not None:
-        files[key.packages] = contents.render(papers.packages).encode()
-    for name, path in ((key.console, papers.console_log), (key.log, papers.log)):
+    if sidecars.packages is not None:
+        files[key.packages] = contents.render(sidecars.packages).encode()
+    for name, path in ((key.console, sidecars.console_log), (key.log, sidecars.log)):
         if path.exists():
             files[name] = readable(path.read_bytes())
     for name, data in files.items():
@@ -84,12 +84,12 @@ def send_papers(
 
 
 def record(store: Store, manifest: Manifest, retry: RetryPolicy) -> None:
-    """Write the manifest, last: it makes a build of what was sent, and anyone may release it.
+    """Upload the manifest, last: it commits the build, and anyone may release it.
 
     Raises:
-        StorageError: The store failed; the manifest may be there all the same.
+        StorageError: The store failed; the manifest may have been written all the same.
     """
-    name = manifest.key.manifest
+    name = manifest.key.staging.manifest
     data = manifest.to_json()
     store.put(name, data, expected=None, headers=headers(name), retry=retry)
 
@@ -100,11 +100,12 @@ def withdraw(store: Store, key: BuildKey) -> None:
     ``repo gc`` does so where this may not.
     """
     with suppress(StorageError):
-        store.delete([key.disk, key.hash, key.metadata, key.packages, key.console, key.log])
+        to = key.staging
+        store.delete([to.disk, to.hash, to.metadata, to.packages, to.console, to.log])
 
 
 def readable(data: bytes) -> bytes:
-    """A log as UTF-8 text, whatever a guest wrote into it."""
+    """Return a log as UTF-8 text, whatever a guest wrote into it."""
     text = data.decode(errors="replace")
     return re.sub(r"[^\S\n\t ]|[\x00-\x08\x0e-\x1a\x1c-\x1f]", "", text).encode()
 

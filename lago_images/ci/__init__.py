@@ -1,1 +1,1 @@
-"""What only CI needs: its events, GitHub, the report, and what ``init`` writes."""
+"""Hold what only CI needs: its events, GitHub, the report, and the files that ``init`` writes."""

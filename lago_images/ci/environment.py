@@ -1,6 +1,6 @@
-"""What the CI tells of the run: the event, the pull request, the URLs.
+"""The run as the CI describes it: the event, the pull request, the URLs.
 
-The files through which a step talks to GitHub's runner: outputs and the step summary.
+Also the files through which a step talks to GitHub's runner: outputs and the step summary.
 """
 
 import json
@@ -14,18 +14,18 @@ from typing import Any
 from lago_images.errors import UsageError
 
 API = "https://api.github.com"
-# How GITHUB_TOKEN's comments are signed.
+# The author of what GITHUB_TOKEN writes.
 BOT = "github-actions[bot]"
-_PULL = re.compile(r"https://([\w.-]+)/([\w.-]+/[\w.-]+)/pull/([0-9]+)")
+_PULL = re.compile(r"https://([\w.-]+(?::[0-9]+)?)/([\w.-]+/[\w.-]+)/pull/([0-9]+)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """What on GitHub a report is about.
+    """The place on GitHub that a report is about.
 
     Attributes:
         repository: ``owner/name``.
-        commit: What the statuses are set on; empty for the pull request's newest.
+        commit: The statuses are set on it; empty for the pull request's newest.
         pull_request: Its number; None outside a pull request.
         api: The API's base URL.
     """
@@ -41,7 +41,7 @@ class Event:
     """A run of CI.
 
     Attributes:
-        target: What on GitHub to report to; None where there is nothing.
+        target: Where to report to on GitHub; None where there is nothing.
         run: The URL of the run; empty where that is not known.
     """
 
@@ -50,7 +50,7 @@ class Event:
 
 
 def read(environ: Mapping[str, str]) -> Event:
-    """From the variables that GitHub's runner sets, or Jenkins' and its GitHub branch source's.
+    """Read the variables that GitHub's runner sets, or Jenkins and its GitHub branch source.
 
     https://docs.github.com/actions/reference/workflows-and-actions/variables
     https://plugins.jenkins.io/github-branch-source/
@@ -58,7 +58,7 @@ def read(environ: Mapping[str, str]) -> Event:
     """
     repository = environ.get("GITHUB_REPOSITORY", "")
     if not repository:
-        return Event(target=_asked_of_jenkins(environ), run=environ.get("BUILD_URL", ""))
+        return Event(target=_jenkins_target(environ), run=environ.get("BUILD_URL", ""))
     pull = _payload(environ).get("pull_request") or {}
     try:
         commit = pull["head"]["sha"] if pull else environ.get("GITHUB_SHA", "")
@@ -74,8 +74,8 @@ def read(environ: Mapping[str, str]) -> Event:
     return Event(target=target, run=_run(environ, repository))
 
 
-def _asked_of_jenkins(environ: Mapping[str, str]) -> Target | None:
-    """The pull request; what is built is a merge of Jenkins' own, which GitHub does not know."""
+def _jenkins_target(environ: Mapping[str, str]) -> Target | None:
+    """Return the pull request: what Jenkins builds is a merge that GitHub does not know."""
     match = _PULL.fullmatch(environ.get("CHANGE_URL", ""))
     if not match:
         return None
@@ -84,8 +84,18 @@ def _asked_of_jenkins(environ: Mapping[str, str]) -> Target | None:
         repository=repository,
         commit="",
         pull_request=int(number),
-        api=API if host == "github.com" else f"https://{host}/api/v3",
+        api=_api(host),
     )
+
+
+def _api(host: str) -> str:
+    """Return the API's base URL for a host of web pages, with its port.
+
+    https://docs.github.com/enterprise-cloud@latest/admin/data-residency/network-details-for-ghecom
+    """
+    if host == "github.com":
+        return API
+    return f"https://api.{host}" if host.endswith(".ghe.com") else f"https://{host}/api/v3"
 
 
 def _payload(environ: Mapping[str, str]) -> dict[str, Any]:
@@ -106,7 +116,7 @@ def _run(environ: Mapping[str, str], repository: str) -> str:
 
 
 def write(environ: Mapping[str, str], outputs: Mapping[str, str]) -> bool:
-    """Append to ``GITHUB_OUTPUT``; False if there is none.
+    """Append to ``GITHUB_OUTPUT``; returns False if there is none.
 
     Every value is between delimiters that it cannot know, so that no line of it is an output.
     """
@@ -119,7 +129,7 @@ def write(environ: Mapping[str, str], outputs: Mapping[str, str]) -> bool:
 
 
 def summarise(environ: Mapping[str, str], markdown: str) -> bool:
-    """Append to ``GITHUB_STEP_SUMMARY``; False if there is none."""
+    """Append to ``GITHUB_STEP_SUMMARY``; returns False if there is none."""
     path = environ.get("GITHUB_STEP_SUMMARY")
     if not path:
         return False
@@ -136,5 +146,5 @@ def _entry(name: str, value: str) -> str:
 
 
 def append(environ: Mapping[str, str], lines: str) -> bool:
-    """``write`` for lines ``name=value``."""
+    """Append lines ``name=value`` as ``write`` does."""
     return write(environ, dict(line.split("=", 1) for line in lines.splitlines()))

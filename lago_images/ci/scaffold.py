@@ -19,15 +19,22 @@ _GITHUB = re.compile(
     r"(?:https://(?:[^/@\s]+@)?github\.com/|(?:ssh://)?git@github\.com[:/])"
     r"([\w.-]+/[\w.-]+?)(?:\.git)?/?"
 )
+# What a workflow says of who builds: without an environment, pull requests have the builder's key.
+_BUILDERS = {
+    "same-repository": "",
+    "attested": "      attest: true\n",
+    "never": "      builder-environment: builders\n",
+}
+PROMOTE = tuple(_BUILDERS)
 # What GitHub takes for a pattern in a branch's name and git does not refuse:
 # https://docs.github.com/actions/reference/workflows-and-actions/workflow-syntax
 _PATTERN = re.compile(r"[+!]")
-_WORDS = re.compile(r"@(name|branch|repository|tools|url|ref)@")
+_WORDS = re.compile(r"@(name|branch|repository|tools|url|ref|promote|builders)@")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """What is found out about a specs repository and about the tools it will use.
+    """A specs repository, and the tools it will use, as far as that is found out.
 
     Attributes:
         name: The repository's name, as lago shows it.
@@ -36,6 +43,7 @@ class Facts:
             Jenkinsfile is made by the same template.
         ref: Its commit, or a branch where that is not known.
         repository: Where the images are published.
+        promote: Whose builds are released, one of ``PROMOTE``.
     """
 
     name: str
@@ -43,10 +51,11 @@ class Facts:
     tools: str
     ref: str
     repository: str = DEFAULT_REPOSITORY
+    promote: str = PROMOTE[0]
 
 
 def files(facts: Facts) -> Mapping[str, str]:
-    """The text of each file, by its path in the specs repository."""
+    """Return the text of each file, by its path in the specs repository."""
     words = {
         "name": _quoted(facts.name),
         "branch": _quoted(_PATTERN.sub(r"\\\g<0>", facts.branch)),
@@ -54,6 +63,8 @@ def files(facts: Facts) -> Mapping[str, str]:
         "tools": facts.tools,
         "url": f"https://github.com/{facts.tools}" if facts.tools else "",
         "ref": facts.ref,
+        "promote": facts.promote,
+        "builders": _BUILDERS[facts.promote],
     }
     places = {
         "image-specs/my-debian-12": "debian-12",
@@ -66,7 +77,7 @@ def files(facts: Facts) -> Mapping[str, str]:
 
 
 def write(root: Path, wanted: Mapping[str, str]) -> tuple[list[str], list[str]]:
-    """Write the files that are not there; returns the paths written, and those left alone."""
+    """Write the files that are missing; returns the paths written, and those left alone."""
     written, kept = [], []
     for place, text in wanted.items():
         path = root / place
@@ -82,7 +93,7 @@ def write(root: Path, wanted: Mapping[str, str]) -> tuple[list[str], list[str]]:
 
 
 def recorded() -> str:
-    """What pip wrote down, as JSON, of where it installed this project from; empty if nothing."""
+    """Return pip's record, as JSON, of where it installed this project from; empty without one."""
     try:
         return metadata.distribution("lago-images").read_text("direct_url.json") or ""
     except metadata.PackageNotFoundError:
@@ -90,7 +101,7 @@ def recorded() -> str:
 
 
 def tools(text: str) -> tuple[str, str]:
-    """This project's ``owner/name`` and commit, as found out from what pip ``recorded``.
+    """Return this project's ``owner/name`` and commit, from what pip ``recorded``.
 
     An installation from a folder is that folder's commit. Where nothing is found out, it is the
     branch ``main`` of ``HOME``.
@@ -117,7 +128,7 @@ def _source(plain: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _quoted(text: str) -> str:
-    """A string as TOML and YAML both read it."""
+    """Quote a string as TOML and YAML both read it."""
     known = text.encode(errors="replace").decode()
     # TOML takes no DEL as it is, and JSON's quoting leaves it.
     return json.dumps(known, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -1,4 +1,4 @@
-"""From arguments to calls, and from errors to a message and an exit code."""
+"""The command line: arguments become calls, errors a message and an exit code."""
 
 from lago_images.cli.main import main
 

@@ -1,4 +1,4 @@
-"""``lago-images build``: the older tool's whole job, into a directory."""
+"""``lago-images build``: build and publish into a directory, as the older tool did."""
 
 from pathlib import Path
 
@@ -6,9 +6,13 @@ import click
 
 from lago_images.cli.invocation import Invocation
 from lago_images.cli.output import build_and_publish
+from lago_images.errors import UsageError
 from lago_images.jobs.plan import plan_and_state
 from lago_images.jobs.publish import refuse_settings
 from lago_images.planning.history import Ask
+from lago_images.settings import DEFAULT_REPOSITORY
+
+_HINT = "to publish to a bucket: lago-images ci rebuild --changed"
 
 
 @click.command()
@@ -16,7 +20,7 @@ from lago_images.planning.history import Ask
 @click.option(
     "--repo-dir",
     type=click.Path(path_type=Path, file_okay=False),
-    help="The repository's directory. [default: ./image-repo]",
+    help="The repository's directory. [default: that of the settings, else ./image-repo]",
 )
 @click.option("--repo-name", help="The repository's name, as lago shows it.")
 @click.option("--base-url", help="Where clients will find the repository.")
@@ -38,19 +42,33 @@ def build(
     side_by_side: int | None,
     require_kvm: bool | None,
 ) -> None:
-    """Build images and publish them into a directory: all specs, or those that are NAMEd.
+    """Build images and publish them into a directory.
 
-    What has not changed since it was published is not built again, unless it is named or --force
-    is given.
+    All specs, or those that are NAMEd. What has not changed since it was published is not built
+    again, unless it is named or --force is given. A bucket is never written: where the settings
+    name one, ./image-repo is used, unsigned and without the bucket's base-url. To publish to a
+    bucket: lago-images ci rebuild.
     """
+    if invocation.settings.repository.lower().startswith("s3:/"):
+        _leave_bucket(invocation, asked_for_directory=repo_dir is not None)
+    if repo_dir is not None:
+        invocation.override(repository=str(repo_dir.absolute()))
     invocation.override(
-        repository=None if repo_dir is None else str(repo_dir.absolute()),
-        name=repo_name,
-        base_url=base_url,
-        jobs=side_by_side,
-        require_kvm=require_kvm,
+        name=repo_name, base_url=base_url, jobs=side_by_side, require_kvm=require_kvm
     )
     workspace = invocation.workspace(logs=logs)
     refuse_settings(workspace)
     ask = Ask(changed=not names, force=frozenset(names), everything=force and not names)
-    build_and_publish(workspace, *plan_and_state(workspace, ask))
+    # In a directory what is not committed is published with a warning.
+    build_and_publish(workspace, *plan_and_state(workspace, ask), allow_dirty=True)
+
+
+def _leave_bucket(invocation: Invocation, *, asked_for_directory: bool) -> None:
+    """Use a directory, and none of what the settings say of their bucket."""
+    bucket = invocation.settings.repository
+    if "repository" in invocation.overrides and not asked_for_directory:
+        raise UsageError(f"build makes a directory, and {bucket} is a bucket", hint=_HINT)
+    invocation.override(
+        repository=DEFAULT_REPOSITORY, base_url="", signing_key="", single_writer=False
+    )
+    invocation.console.info(f"building into a directory, unsigned, and not into {bucket}; {_HINT}")

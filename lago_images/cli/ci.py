@@ -1,19 +1,26 @@
-"""``ci plan``, ``build``, ``publish``, ``rebuild`` and ``report``."""
+"""``ci plan``, ``build``, ``publish``, ``rebuild`` and ``report``: for both CIs and a person."""
 
+import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import click
 
-from lago_images.ci import environment
+from lago_images.building.model import Result
+from lago_images.ci import attestations, environment
 from lago_images.ci import environment as events
-from lago_images.ci.environment import BOT, Event, Target
+from lago_images.ci.environment import BOT, Event
 from lago_images.ci.report import entries, junit
-from lago_images.ci.report.markdown import Report, chain_states, marker, render
+from lago_images.ci.report.markdown import SUMMARY_LIMIT, Report, identity, render
 from lago_images.cli.invocation import Invocation, finish
-from lago_images.cli.output import build_and_publish, show_publication, show_results
-from lago_images.console import Console
+from lago_images.cli.output import (
+    allow_dirty,
+    build_and_publish,
+    show_next,
+    show_publication,
+    show_results,
+)
 from lago_images.errors import Error
 from lago_images.host.atomic import replace
 from lago_images.jobs import build as build_job
@@ -25,7 +32,7 @@ from lago_images.jobs.results import Fate
 from lago_images.planning import formats
 from lago_images.planning.history import Ask
 from lago_images.planning.model import Plan
-from lago_images.repository.records.state import read
+from lago_images.repository.records.state import survey
 
 _FORMATS = {
     "text": formats.to_text,
@@ -36,14 +43,15 @@ _FORMATS = {
 _FAN_OUTS = ("github", "jenkins")
 _FILE = click.Path(path_type=Path, dir_okay=False)
 _FOLDER = click.Path(path_type=Path, file_okay=False)
-_SUMMARY_LIMIT = 900_000
 
 
 @click.command()
 @click.argument("names", nargs=-1, metavar="[NAME…]")
 @click.option("--base", metavar="REV", help="Only what changed since this commit or branch.")
-@click.option("--stale", type=click.IntRange(min=0), metavar="DAYS", help="Also what is older.")
-@click.option("--all", "everything", is_flag=True, help="Everything, affected or not.")
+@click.option(
+    "--stale", type=click.IntRange(min=0), metavar="DAYS", help="Also images that are older."
+)
+@click.option("--all", "everything", is_flag=True, help="All images, affected or not.")
 @click.option(
     "--format", "form", type=click.Choice(list(_FORMATS)), default="text", show_default=True
 )
@@ -58,9 +66,12 @@ def plan(
     form: str,
     output: Path | None,
 ) -> None:
-    """What is affected and why. NAMEs are built whether affected or not."""
+    """Show what is affected and why.
+
+    NAMEs are built whether affected or not.
+    """
     ask = Ask(force=frozenset(names), everything=everything, stale_days=stale)
-    workspace = invocation.workspace()
+    workspace = invocation.judging_workspace(must_judge=False)
     if form in _FAN_OUTS:
         plan_job.refuse_passing(workspace)
     plan = plan_job.plan(workspace, ask, scope=base)
@@ -72,9 +83,26 @@ def plan(
     click.echo(_FORMATS[form](plan), nl=False)
 
 
-def _saved(path: Path | None) -> Plan | None:
+def _saved(path: Path | None, sha256: str | None) -> Plan | None:
     """Return the saved plan, if one is named."""
-    return None if path is None else formats.load(path)
+    if path is None and sha256:
+        raise click.UsageError("--plan-sha256 is of a saved plan: give it with --plan")
+    return None if path is None else formats.load(path, sha256)
+
+
+def _digest(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
+    if value and not re.fullmatch("[0-9a-f]{64}", value):
+        raise click.BadParameter(f"{value!r} is not a SHA-256: 64 hexadecimal digits")
+    return value or None
+
+
+_plan_sha256 = click.option(
+    "--plan-sha256",
+    metavar="HEX",
+    envvar="LAGO_IMAGES_PLAN_SHA256",
+    callback=_digest,
+    help="Take no other saved plan than the one with this digest, an output of ci plan.",
+)
 
 
 def _two_numbers(
@@ -91,13 +119,14 @@ def _two_numbers(
 @click.command()
 @click.argument("names", nargs=-1, metavar="[NAME…]")
 @click.option("--plan", "plan_file", type=_FILE, help="A saved plan; else one is made now.")
+@_plan_sha256
 @click.option(
     "--batch",
     callback=_two_numbers,
     metavar="N/M",
-    help="What this entry of the saved plan's fan-out has, instead of NAMEs.",
+    help="The chains of this entry of the saved plan's fan-out, instead of NAMEs.",
 )
-@click.option("--results", "folder", type=_FOLDER, help="Write how each build ended here.")
+@click.option("--results", "folder", type=_FOLDER, help="Write the result of each build here.")
 @click.option("--logs", type=_FOLDER, help="Keep each image's log here.")
 @click.option("--jobs", "side_by_side", type=click.IntRange(min=1), help="Chains at a time.")
 @click.option("--require-kvm", is_flag=True, default=None, help="Refuse to build without KVM.")
@@ -112,13 +141,14 @@ def _two_numbers(
 @click.option(
     "--upload/--no-upload",
     default=True,
-    help="Write builds/ of the repository, or keep what is built in the results' folder.",
+    help="Write builds/ of the repository, or keep the builds in the results' folder.",
 )
 @click.pass_obj
 def build(
     invocation: Invocation,
     names: tuple[str, ...],
     plan_file: Path | None,
+    plan_sha256: str | None,
     batch: tuple[int, int] | None,
     folder: Path | None,
     logs: Path | None,
@@ -127,40 +157,65 @@ def build(
     network: bool | None,
     upload: bool,
 ) -> None:
-    """Build the chains with these images on this host, into builds/ of the repository."""
+    """Build chains on this host, into builds/ of the repository.
+
+    The chains are those with the images that are NAMEd; ci publish makes them public.
+    """
     if bool(names) == bool(batch):
-        raise click.UsageError("say what: either NAME… or --batch N/M")
+        raise click.UsageError("name what to build: either NAME… or --batch N/M")
     if batch and plan_file is None:
         raise click.UsageError("--batch is an entry of a saved plan: give it with --plan")
     invocation.override(jobs=side_by_side, require_kvm=require_kvm, network=network)
     aside = None if upload else folder or Path("results")
     workspace = invocation.workspace(logs=logs, aside=aside)
     named = Ask(changed=False, force=frozenset(names), promote=False)
-    plan = _saved(plan_file) or plan_job.plan(workspace, named)
+    plan = _saved(plan_file, plan_sha256) or plan_job.plan(workspace, named)
     if batch:
         names = formats.batch(plan, *batch)
     ended = build_job.build(workspace, plan, names)
     if folder is not None:
         results.write_folder(folder, ended)
+        _write_subjects(workspace.environ, folder, ended)
     show_results(workspace.console, ended)
     if not ended:
-        click.echo("nothing to build: what was named is published, or waits to be")
+        click.echo("nothing to build: these images are published, or built and waiting to be")
+    elif upload and all(result.ok for result in ended):
+        workspace.console.info("next: lago-images ci publish, which makes them public")
     finish(succeeded=all(result.ok for result in ended))
+
+
+def _write_subjects(environ: Mapping[str, str], folder: Path, ended: Sequence[Result]) -> None:
+    """Write what GitHub's action is to attest, and the output that names the file."""
+    if text := attestations.subjects(ended):
+        replace(folder / attestations.FILE, text.encode())
+        environment.write(environ, {"subjects": str((folder / attestations.FILE).absolute())})
 
 
 @click.command()
 @click.option("--plan", "plan_file", type=_FILE, help="A saved plan; else one is made now.")
+@_plan_sha256
 @click.option(
     "--results",
     "folder",
     type=_FOLDER,
-    help="The folder with how each build ended; it is told there how the publication did.",
+    help="The folder with the results of the builds; that of the publication is added.",
 )
+@allow_dirty
 @click.pass_obj
-def publish(invocation: Invocation, plan_file: Path | None, folder: Path | None) -> None:
-    """Release what was planned and built, render the repository, verify it."""
-    workspace = invocation.workspace()
-    plan = _saved(plan_file) or plan_job.plan(workspace, Ask())
+def publish(
+    invocation: Invocation,
+    plan_file: Path | None,
+    plan_sha256: str | None,
+    folder: Path | None,
+    allow_dirty: bool,
+) -> None:
+    """Publish what was planned and built, to a bucket or a directory.
+
+    It is released, the repository is rendered, and what clients see is verified.
+    """
+    workspace = invocation.judging_workspace(must_judge=True)
+    plan = _saved(plan_file, plan_sha256) or plan_job.plan(workspace, Ask())
+    plan_job.refuse_dirty(workspace, plan, allow=allow_dirty)
     ended = [] if folder is None else results.read_folder(folder)
     try:
         published = publish_job.publish(workspace, plan, ended)
@@ -171,19 +226,23 @@ def publish(invocation: Invocation, plan_file: Path | None, folder: Path | None)
     if folder is not None:
         publication.write(folder, plan, publication.fates(published))
     show_publication(workspace.console, published)
+    if published.ok:
+        show_next(workspace)
     finish(succeeded=published.ok)
 
 
 @click.command()
 @click.argument("names", nargs=-1, metavar="[NAME…]")
-@click.option("--changed", is_flag=True, help="What is affected since it was published.")
-@click.option("--all", "everything", is_flag=True, help="Everything.")
-@click.option("--stale", type=click.IntRange(min=0), metavar="DAYS", help="What is older.")
+@click.option("--changed", is_flag=True, help="Images that are affected since they were published.")
+@click.option("--all", "everything", is_flag=True, help="All images.")
+@click.option("--stale", type=click.IntRange(min=0), metavar="DAYS", help="Images that are older.")
+@click.option("--base-url", help="Where clients will find the repository.")
 @click.option("--dry-run", is_flag=True, help="Only show what would be done.")
 @click.option("--format", "form", type=click.Choice(list(_FORMATS)), help="Of a dry run's plan.")
 @click.option("--logs", type=_FOLDER, help="Keep each image's log here.")
 @click.option("--jobs", "side_by_side", type=click.IntRange(min=1), help="Chains at a time.")
 @click.option("--require-kvm", is_flag=True, default=None, help="Refuse to build without KVM.")
+@allow_dirty
 @click.pass_obj
 def rebuild(
     invocation: Invocation,
@@ -191,18 +250,24 @@ def rebuild(
     changed: bool,
     everything: bool,
     stale: int | None,
+    base_url: str | None,
     dry_run: bool,
     form: str | None,
     logs: Path | None,
     side_by_side: int | None,
     require_kvm: bool | None,
+    allow_dirty: bool,
 ) -> None:
-    """Plan, build and publish on this machine."""
+    """Plan, build and publish on this machine, to a bucket or a directory.
+
+    The repository is that of the settings, or --repository; lago-images build makes a directory
+    only. A bucket needs --base-url, or base-url in the settings.
+    """
     if not (names or changed or everything or stale is not None):
-        raise click.UsageError("say what: --changed, --all, --stale DAYS or NAME…")
+        raise click.UsageError("name what to rebuild: --changed, --all, --stale DAYS or NAME…")
     if form and not dry_run:
         raise click.UsageError("--format is for --dry-run: else there is no plan on stdout")
-    invocation.override(jobs=side_by_side, require_kvm=require_kvm)
+    invocation.override(base_url=base_url, jobs=side_by_side, require_kvm=require_kvm)
     ask = Ask(changed=changed, force=frozenset(names), everything=everything, stale_days=stale)
     workspace = invocation.workspace(logs=logs)
     if not dry_run:
@@ -211,7 +276,7 @@ def rebuild(
     if dry_run:
         click.echo(_FORMATS[form or "text"](plan), nl=False)
         return
-    build_and_publish(workspace, plan, state)
+    build_and_publish(workspace, plan, state, allow_dirty=allow_dirty)
 
 
 @click.command()
@@ -222,9 +287,9 @@ def rebuild(
     "--publication",
     "ended",
     type=click.Choice(["success", "failure", "cancelled", "skipped"]),
-    help="How the job that publishes ended, should it not have told so itself.",
+    help="The end of the publishing job, should it not have left its own results.",
 )
-@click.option("--author", default=BOT, show_default=True, help="Whose comment is updated.")
+@click.option("--author", default=BOT, show_default=True, help="The user whose comment is updated.")
 @click.pass_obj
 def report(
     invocation: Invocation,
@@ -234,18 +299,15 @@ def report(
     ended: str | None,
     author: str,
 ) -> None:
-    """Tell how the images fared: on the pull request, in the step summary, else here.
+    """Report the images' outcomes: on the pull request, in the step summary, else here.
 
     Uses what GitHub Actions sets (GITHUB_REPOSITORY, GITHUB_EVENT_PATH, …) or Jenkins (CHANGE_URL,
     BUILD_URL), and GITHUB_TOKEN.
     """
     environ, settings = invocation.environ, invocation.settings
-    event = events.read(environ)
-    store, plan = invocation.store(), formats.load(plan_file)
-    source = entries.Source(
-        store=store,
-        state=read(store),
-        base_url=settings.base_url,
+    event, plan = events.read(environ), formats.load(plan_file)
+    source = dataclasses.replace(
+        _source(invocation),
         run=event.run,
         aside=folder / "repository",
         fates=_fates(event, plan, folder, ended),
@@ -253,51 +315,46 @@ def report(
     report = Report(
         plan=plan,
         entries=entries.entries(plan, results.read_folder(folder), source),
-        marker=marker(settings.name or settings.repository),
+        identity=identity(settings.name, settings.repository),
         run=event.run,
     )
     if junit_file is not None:
         replace(junit_file, junit.render(report.entries))
-    shown = environment.summarise(environ, render(report, limit=_SUMMARY_LIMIT))
+    shown = environment.summarise(environ, render(report, limit=SUMMARY_LIMIT))
     token = environ.get("GITHUB_TOKEN", "")
-    if event.target is not None and token:
-        shown = _post(invocation.console, report, event.target, token, author) or shown
-    if not shown:
+    if event.target is None or not token:
+        if not shown:
+            click.echo(render(report))
+        return
+    # PyGithub takes long to import, and no other command needs it.
+    from lago_images.ci.report import notices  # noqa: PLC0415
+
+    posted = notices.post(invocation.console, report, event.target, token, author=author)
+    if not (shown or posted.commented):
         click.echo(render(report))
+    for error in posted.failures[1:]:
+        invocation.console.error(error.message)
+    if posted.failures:
+        raise posted.failures[0]
+
+
+def _source(invocation: Invocation) -> entries.Source:
+    """Read the repository for a report; the source is empty where it cannot be read."""
+    try:
+        store = invocation.store()
+        state = survey(store)
+    except Error as error:
+        invocation.console.warn(f"{error.message}: sizes and packages are left out of the report")
+        return entries.Source(store=None, state=None)
+    return entries.Source(store=store, state=state, base_url=entries.published_url(store))
 
 
 def _fates(event: Event, plan: Plan, folder: Path, ended: str | None) -> Mapping[str, Fate] | None:
-    """Return how the publication ended for each image; None where there was none."""
+    """Return the result of the publication for each image; None where there was none."""
     if event.target is not None and event.target.pull_request is not None:
         return None
     fates = publication.read(folder, plan)
     if fates is None and ended in {"failure", "cancelled"}:
-        why = "the publication ended without telling how"
+        why = "the publication left no results"
         fates = {fate.name: fate for fate in publication.stopped(plan, why)}
     return fates
-
-
-def _post(console: Console, report: Report, target: Target, token: str, author: str) -> bool:
-    """Post what the token permits to GitHub; return whether a comment was written."""
-    # PyGithub takes long to import, and no other command needs it.
-    from lago_images.ci.github import NotPermittedError, Reporter  # noqa: PLC0415
-
-    reporter = Reporter(target, token, author=author)
-    commented = False
-    try:
-        if target.pull_request is not None:
-            try:
-                url = reporter.comment(report.marker, render(report))
-            except NotPermittedError as error:
-                console.info(f"{error.message}: the report is in the step summary only")
-            else:
-                commented = True
-                console.info(f"reported at {url}")
-        if report.entries:
-            try:
-                reporter.statuses(chain_states(report), report.run)
-            except NotPermittedError as error:
-                console.info(f"{error.message}: none is set")
-    finally:
-        reporter.close()
-    return commented

@@ -1,4 +1,4 @@
-"""``lago-images doctor``: what this host lacks."""
+"""``lago-images doctor``: check the host, the settings, the store and the signing key."""
 
 import json
 from collections.abc import Iterator
@@ -6,16 +6,27 @@ from dataclasses import asdict
 
 import click
 
+from lago_images.building.customise.versions import lacking
 from lago_images.cli.invocation import Invocation
 from lago_images.console import clean
-from lago_images.errors import Error, SettingsError, StorageError, UnsafeStoreError
+from lago_images.errors import (
+    MANUAL,
+    CommandError,
+    Error,
+    SettingsError,
+    StorageError,
+    ToolMissingError,
+    UnsafeStoreError,
+)
 from lago_images.host.doctor import Check, State, host_checks
 from lago_images.host.process import Runner
 from lago_images.repository.records.layout import RELEASES
 from lago_images.repository.rendering.signing import open_signer
+from lago_images.repository.rendering.site import site_of
 from lago_images.settings import DEFAULT_REPOSITORY
+from lago_images.specs.commands import COMMANDS
 
-_DO = {"settings": "mend them: the README lists all settings"}
+_DO = {"settings": f"correct them: {MANUAL}/../README.md#settings has all of them"}
 _MARKS = {State.OK: "ok", State.WARNING: "warning", State.MISSING: "MISSING"}
 
 
@@ -26,7 +37,10 @@ _MARKS = {State.OK: "ok", State.WARNING: "warning", State.MISSING: "MISSING"}
 @click.option("--host", is_flag=True, help="Only the host: no specs, store or signing key.")
 @click.pass_obj
 def doctor(invocation: Invocation, form: str, host: bool) -> None:
-    """What this host lacks, and what to do about it. Exits with 1 if something is missing."""
+    """Check what this host lacks, and say what to do about it.
+
+    Exits with 1 if something is missing.
+    """
     checks = tuple(_checks(invocation, host=host))
     if form == "json":
         click.echo(json.dumps([asdict(check) for check in checks], indent=1, ensure_ascii=False))
@@ -53,6 +67,7 @@ def _checks(invocation: Invocation, *, host: bool) -> Iterator[Check]:
         yield _failure("settings", error)
     need = settings is not None and settings.require_kvm
     yield from host_checks(runner, invocation.environ, require_kvm=need)
+    yield from _commands(runner)
     if host:
         return
     if settings is not None:
@@ -63,6 +78,23 @@ def _checks(invocation: Invocation, *, host: bool) -> Iterator[Check]:
         yield _signing(invocation, runner)
 
 
+def _commands(runner: Runner) -> Iterator[Check]:
+    """Check the commands of the installed virt-sysprep; it may be missing, which is said above."""
+    try:
+        lacks = lacking(runner)
+    except (ToolMissingError, CommandError):
+        return
+    if lacks:
+        yield Check(
+            name="commands",
+            state=State.WARNING,
+            found=f"the installed virt-sysprep does not have {', '.join(lacks)}",
+            do="use run-command with the guest's own program, which every version has",
+        )
+        return
+    yield Check(name="commands", state=State.OK, found=f"virt-sysprep has all {len(COMMANDS)}")
+
+
 def _specs(invocation: Invocation) -> Check:
     folder = invocation.root / invocation.settings.specs
     if folder.is_dir():
@@ -70,28 +102,28 @@ def _specs(invocation: Invocation) -> Check:
     return Check(
         name="specs",
         state=State.WARNING,
-        found=f"there is no {folder}",
+        found=f"{folder} does not exist",
         do="run it in a specs repository, name one with -C, or make one: lago-images init",
     )
 
 
 def _git(invocation: Invocation) -> Check:
     try:
-        found = invocation.git
+        repository = invocation.git
     except Error as error:
         return _failure("git", error)
-    if found is not None:
+    if repository is not None:
         return Check(name="git", state=State.OK, found="the specs are in a git repository")
     return Check(
         name="git",
         state=State.WARNING,
-        found=f"{invocation.root} is not in a git repository: reasons and commits stay unknown",
+        found=f"{invocation.root} is not in a git repository: reasons and commits are not known",
         do="git init, and commit the specs",
     )
 
 
 def _store(invocation: Invocation) -> Iterator[Check]:
-    """The store is read; a bucket somebody chose is also asked whether it keeps its word."""
+    """Read the store; probe the conditional writes of one that somebody chose."""
     settings = invocation.settings
     try:
         store = invocation.store()
@@ -99,7 +131,14 @@ def _store(invocation: Invocation) -> Iterator[Check]:
     except Error as error:
         yield _failure("store", error)
         return
-    yield Check(name="store", state=State.OK, found=f"{store.url} can be read")
+    state = f"{store.url} can be read"
+    if store.folder is not None and not store.folder.exists():
+        state = f"{store.folder} does not exist: the first build makes it"
+    yield Check(name="store", state=State.OK, found=state)
+    try:
+        yield Check(name="base-url", state=State.OK, found=site_of(settings, store.url).base_url)
+    except SettingsError as error:
+        yield _failure("base-url", error)
     if settings.repository == DEFAULT_REPOSITORY:
         return
     name = "conditional writes"
@@ -112,10 +151,10 @@ def _store(invocation: Invocation) -> Iterator[Check]:
             name=name,
             state=State.WARNING,
             found=f"not tried: {error.message}",
-            do="only who publishes needs to write here; if that is you, check the bucket's policy",
+            do="only the publisher needs to write; if that is you, check the bucket's policy",
         )
     else:
-        yield Check(name=name, state=State.OK, found="the store keeps its word")
+        yield Check(name=name, state=State.OK, found="they are supported")
 
 
 def _signing(invocation: Invocation, runner: Runner) -> Check:

@@ -1,4 +1,4 @@
-"""``lago-images init``."""
+"""``lago-images init``: write the files of a new specs repository."""
 
 from pathlib import Path
 
@@ -15,15 +15,23 @@ _PINNED = (".github/workflows/images.yml", "Jenkinsfile")
 
 @click.command()
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path), required=False)
+@click.option(
+    "--promote",
+    type=click.Choice(scaffold.PROMOTE),
+    default=scaffold.PROMOTE[0],
+    show_default=True,
+    help="Whose builds become public on merging: the pull request's own, which believes everybody "
+    "who may push a branch; only what GitHub attests; or none, and merging builds again.",
+)
 @click.pass_obj
-def init(invocation: Invocation, folder: Path | None) -> None:
-    """Set up a specs repository in FOLDER: an example spec, settings, workflow, Jenkinsfile.
+def init(invocation: Invocation, folder: Path | None, promote: str) -> None:
+    """Set up a specs repository: an example spec, settings, workflow, Jenkinsfile.
 
-    Without FOLDER, in the one that -C names, else here. The settings get what --repository says.
-    What is there already is never changed.
+    It is made in FOLDER, else in the one that -C names, else here. The settings get what
+    --repository says. Files that exist are never changed.
     """
     if folder is not None and invocation.start != Path.cwd():
-        raise click.UsageError("FOLDER and -C both say where: leave one of them out")
+        raise click.UsageError("FOLDER and -C both name a folder: leave one of them out")
     root = (folder or invocation.start).absolute()
     root.mkdir(parents=True, exist_ok=True)
     git = Git.find(root)
@@ -34,15 +42,16 @@ def init(invocation: Invocation, folder: Path | None) -> None:
         repository=invocation.overrides.get("repository", DEFAULT_REPOSITORY),
         tools=tools,
         ref=ref,
+        promote=promote,
     )
     written, kept = scaffold.write(root, scaffold.files(facts))
     for path in written:
         click.echo(f"wrote {path}")
     for path in kept:
-        click.echo(f"kept {path}, which was there")
+        click.echo(f"kept {path}, which exists")
     console = invocation.console
     if git is None:
-        console.info("hint: it is not in git yet: git init")
+        console.info("hint: the folder is not in git yet: git init")
     unpinned = [path for path in _PINNED if path in written]
     if ref == "main" and unpinned:
         console.info(
@@ -51,7 +60,7 @@ def init(invocation: Invocation, folder: Path | None) -> None:
         )
     if written:
         manual = f"https://github.com/{tools}/blob/{ref}/docs/ci.md"
-        console.info(f"next: lago-images lint; lago-images build; {manual} tells of CI")
+        console.info(f"next: lago-images lint; lago-images build; {manual} describes CI")
         if facts.repository == DEFAULT_REPOSITORY:
             console.info(
                 f"for CI: set repository in {FILE} to s3://bucket/prefix: its jobs do not share "

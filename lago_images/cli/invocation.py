@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lago_images.console import Console, Mode
-from lago_images.settings import FILE, Settings, load
-from lago_images.storage.base import Store
-from lago_images.storage.open import from_folder, open_store
 
+# --help, --version and completion come this far: what they do without is imported where it is used.
 if TYPE_CHECKING:
     from lago_images.jobs.workspace import Workspace
     from lago_images.planning.git import Git
+    from lago_images.settings import Settings
+    from lago_images.storage.base import Store
 
 # Where an option has not its setting's name.
 _OPTIONS = {"name": "--repo-name"}
@@ -26,7 +26,7 @@ _OPTIONS = {"name": "--repo-name"}
 
 @dataclass(kw_only=True)
 class Invocation:
-    """Hold what the command line says, and make of it what a command needs, when it does.
+    """Hold the options of a call, and make of them what a command needs, when it does.
 
     Attributes:
         environ: The environment variables of the call.
@@ -48,34 +48,40 @@ class Invocation:
         self.overrides.update(given)
 
     def use_repository(self, url: str) -> None:
-        """Take the repository that the command line names: its paths start where the user is."""
+        """Take the repository of the command line; its path starts at the current folder."""
+        from lago_images.storage.open import from_folder  # noqa: PLC0415
+
         self.override(repository=from_folder(url, Path.cwd()))
 
     @cached_property
     def root(self) -> Path:
-        """The folder of the specs repository: paths in specs and settings start there."""
+        """Return the folder of the specs repository: paths in specs and settings start there."""
         return find_root(self.start.resolve())
 
     @property
-    def settings(self) -> Settings:
-        """Raises ``SettingsError`` with every problem of the settings."""
-        said = {**self._loaded.said, **{name: _option(name) for name in self.overrides}}
-        return replace(self._loaded, said=said, **self.overrides)
+    def settings(self) -> "Settings":
+        """Return the settings; raises ``SettingsError`` with every problem of them."""
+        origins = {**self._loaded.origins, **{name: _option(name) for name in self.overrides}}
+        return replace(self._loaded, origins=origins, **self.overrides)
 
     @cached_property
-    def _loaded(self) -> Settings:
+    def _loaded(self) -> "Settings":
+        from lago_images.settings import load  # noqa: PLC0415
+
         return load(self.root, self.environ)
 
     @cached_property
     def git(self) -> "Git | None":
-        """The git repository the specs are in; None outside git."""
+        """Return the git repository that the specs are in; None outside git."""
         # GitPython takes a seventh of a second to import, and some commands do without.
         from lago_images.planning.git import Git  # noqa: PLC0415
 
         return Git.find(self.root)
 
-    def store(self) -> Store:
+    def store(self) -> "Store":
         """Open the repository's store."""
+        from lago_images.storage.open import open_store  # noqa: PLC0415
+
         return open_store(
             self.settings.repository,
             settings=self.settings,
@@ -83,14 +89,29 @@ class Invocation:
             console=self.console,
         )
 
+    def judging_workspace(self, *, must_judge: bool) -> "Workspace":
+        """Make a workspace that asks GitHub who made a build, where settings say ``attested``.
+
+        Without ``must_judge`` a plan outside the workflow is made, and promotes nothing. Raises
+        ``UsageError`` where GitHub must be asked and cannot be.
+        """
+        workspace = self.workspace()
+        if workspace.settings.promote != "attested":
+            return workspace
+        from lago_images.ci import attestations  # noqa: PLC0415
+
+        if not must_judge and not self.environ.get(attestations.SIGNER):
+            return workspace
+        return replace(workspace, objection=attestations.judge(self.environ))
+
     def workspace(self, *, logs: Path | None = None, aside: Path | None = None) -> "Workspace":
         """Make the one value that plan, build and publish are handed.
 
         Args:
             logs: The folder for the images' logs; else one of this run's own.
-            aside: Write nothing to the repository: what is built is kept in this folder.
+            aside: Write nothing to the repository: builds are kept in this folder.
         """
-        # With it comes all that building knows: too much for --help.
+        # It imports all of building: too much for --help.
         from lago_images.jobs import workspace  # noqa: PLC0415
 
         store, cache = self.store(), workspace.cache_folder(self.environ)
@@ -114,6 +135,8 @@ def _option(setting: str) -> str:
 
 def find_root(start: Path) -> Path:
     """Return the nearest folder, from ``start`` up, with settings or specs; else ``start``."""
+    from lago_images.settings import FILE  # noqa: PLC0415
+
     for folder in (start, *start.parents):
         if (folder / FILE).is_file() or (folder / "image-specs").is_dir():
             return folder
@@ -121,7 +144,7 @@ def find_root(start: Path) -> Path:
 
 
 def console_for(environ: Mapping[str, str]) -> Console:
-    """Return a console that suits where the command runs."""
+    """Return a console for GitHub's log, a terminal, or a plain log."""
     if environ.get("GITHUB_ACTIONS") == "true":
         return Console(mode=Mode.GITHUB)
     return Console(mode=Mode.TERMINAL if sys.stderr.isatty() else Mode.PLAIN)

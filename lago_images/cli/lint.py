@@ -1,4 +1,4 @@
-"""``lago-images lint``."""
+"""``lago-images lint``: print every problem of every spec."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -9,6 +9,7 @@ import click
 from lago_images.cli.invocation import Invocation
 from lago_images.console import Mode, clean, inert
 from lago_images.errors import Problem, UsageError
+from lago_images.specs.commands import COMMANDS
 from lago_images.specs.read import Found, inspect, is_spec_name
 
 SCHEMA = 1
@@ -29,24 +30,30 @@ _PROBLEMS = 2
 )
 @click.pass_context
 def lint(ctx: click.Context, paths: tuple[Path, ...], form: str) -> None:
-    """Print every problem of every spec, as file:line: what.
+    """Print every problem of every spec.
 
-    PATH is a folder of specs, the one that has it in it, or one spec; without it, the specs' folder
-    of the settings is checked. Specs are always checked together with the others in their folder,
-    but only the problems of those asked for are printed. Exit code: 2 with problems, else 0.
+    Each is a line: file:line: what. PATH is a folder of specs, the folder above it, or one spec;
+    without PATH, the specs' folder of the settings is checked. Specs are always checked together
+    with the others in their folder, but only the problems of those asked for are printed. Exit
+    code: 2 with problems, else 0.
     """
     invocation: Invocation = ctx.obj
     if paths:
-        found = _merged(_inspect(path, invocation) for path in paths)
+        inspected = _merged(_inspect(path, invocation) for path in paths)
     else:
-        found = inspect(invocation.root, invocation.settings.specs)
-    problems = sorted(set(found.problems), key=lambda p: (p.path, p.line or 0, p.what))
-    _print(problems, found.files, form, invocation)
+        inspected = inspect(invocation.root, invocation.settings.specs)
+    problems = sorted(set(inspected.problems), key=lambda p: (p.path, p.line or 0, p.what))
+    _print(problems, inspected.files, form, invocation)
+    for spec in inspected.specs.values():
+        for operation in spec.operations:
+            if until := COMMANDS[operation.name].until:
+                what = f"{operation.name} is in guestfs-tools up to {until} only"
+                invocation.console.info(f"{spec.path}:{operation.line}: note: {what}")
     ctx.exit(_PROBLEMS if problems else 0)
 
 
 def _inspect(path: Path, invocation: Invocation) -> Found:
-    """What is wrong with one path, which may be outside the specs repository."""
+    """Inspect one path, which may be outside the specs repository."""
     # The last part is not resolved: a link in the folder is a spec of its own name.
     asked = path.parent.resolve() / path.name if path.name not in {"", ".."} else path.resolve()
     folder = asked if asked.is_dir() else asked.parent
@@ -54,7 +61,7 @@ def _inspect(path: Path, invocation: Invocation) -> Found:
     specs = (folder / invocation.settings.specs).resolve()
     if specs != folder and specs.is_dir():
         if asked != folder:
-            raise UsageError(f"{path} is no spec", hint=f"the specs are in {specs}")
+            raise UsageError(f"{path} is not a spec", hint=f"the specs are in {specs}")
         root, asked = folder, folder / invocation.settings.specs
         folder = asked
     elif asked != folder and not is_spec_name(asked.name):
@@ -62,17 +69,19 @@ def _inspect(path: Path, invocation: Invocation) -> Found:
             f"{path} is not read as a spec",
             hint="hidden files, READMEs and what editors leave behind are left out: rename it",
         )
-    found = inspect(root, folder.relative_to(root).as_posix())
+    inspected = inspect(root, folder.relative_to(root).as_posix())
     if asked == folder:
-        return found
+        return inspected
     only = asked.relative_to(root).as_posix()
-    return Found(found.specs, [p for p in found.problems if p.path == only], 1)
+    one = {name: spec for name, spec in inspected.specs.items() if spec.path == only}
+    return Found(one, [p for p in inspected.problems if p.path == only], 1)
 
 
 def _merged(every: Iterable[Found]) -> Found:
     parts = list(every)
-    problems = [problem for found in parts for problem in found.problems]
-    return Found({}, problems, sum(found.files for found in parts))
+    problems = [problem for part in parts for problem in part.problems]
+    by_path = {spec.path: spec for part in parts for spec in part.specs.values()}
+    return Found(by_path, problems, sum(part.files for part in parts))
 
 
 def _print(problems: Sequence[Problem], files: int, form: str, invocation: Invocation) -> None:

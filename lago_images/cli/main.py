@@ -1,6 +1,9 @@
-"""The command line's entry: the commands, imported when called, and where every error ends up."""
+"""The command line's entry: commands are imported when they are called, and errors end here."""
 
+import codecs
+import errno
 import gc
+import io
 import os
 import signal
 import sys
@@ -8,9 +11,10 @@ import threading
 import traceback
 from collections.abc import Mapping, Sequence
 from importlib import import_module
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
+from click.shell_completion import CompletionItem
 
 from lago_images.cli.invocation import Invocation, console_for, shared_options
 from lago_images.console import Console
@@ -20,12 +24,32 @@ INTERRUPTED = 130
 # 128 and SIGPIPE, as shells say it.
 PIPE = 141
 _OBJECTS = 100_000
+_STREAMS = range(3)
+_DO = {
+    errno.ENOSPC: "free some space there, or set TMPDIR to a larger file system",
+    errno.EDQUOT: "the user's disk quota is used up: free some space, or have it raised",
+    errno.EACCES: "check who owns that file and its folders, and their permissions: ls -ld",
+    errno.EPERM: "check who owns that file and its folders, and their permissions: ls -ld",
+    errno.EROFS: "the file system is mounted read-only: name a folder that can be written",
+    errno.ENOTDIR: "a file is in the way of a folder: remove it, or name another folder",
+    errno.EMFILE: "raise the limit on open files: ulimit -n 4096",
+}
+
+
+class _Lazy(NamedTuple):
+    """A command as ``module:attribute``, and its line in the help of its group.
+
+    The help of a group and completion need no more, so that neither imports a command.
+    """
+
+    place: str
+    short_help: str
 
 
 class _LazyGroup(click.Group):
-    """Import a command, named as ``module:attribute``, when it is called: some take long."""
+    """Import a command when it is called: some take long."""
 
-    def __init__(self, *args: Any, lazy: Mapping[str, str], **extra: Any) -> None:  # noqa: ANN401
+    def __init__(self, *args: Any, lazy: Mapping[str, _Lazy], **extra: Any) -> None:  # noqa: ANN401
         super().__init__(*args, **extra)
         self.lazy = dict(lazy)
         self.params.extend(shared_options())
@@ -35,16 +59,30 @@ class _LazyGroup(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name in self.lazy and cmd_name not in self.commands:
-            module, _, attribute = self.lazy[cmd_name].partition(":")
+            module, _, attribute = self.lazy[cmd_name].place.partition(":")
             command: click.Command = getattr(import_module(module), attribute)
             if not isinstance(command, click.Group):
                 command.params.extend(shared_options())
             self.add_command(command, cmd_name)
         return super().get_command(ctx, cmd_name)
 
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(
+                [(name, self.lazy[name].short_help) for name in self.list_commands(ctx)]
+            )
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        commands = [
+            CompletionItem(name, help=self.lazy[name].short_help)
+            for name in self.list_commands(ctx)
+            if name.startswith(incomplete)
+        ]
+        return [*commands, *click.Command.shell_complete(self, ctx, incomplete)]
+
 
 class _Root(_LazyGroup):
-    """Turns an error into text and an exit code, here and nowhere else."""
+    """Turn an error into text and an exit code, here and nowhere else."""
 
     def main(  # type: ignore[override]
         self,
@@ -52,6 +90,9 @@ class _Root(_LazyGroup):
         prog_name: str | None = None,
         **extra: Any,  # noqa: ANN401 -- click's own signature
     ) -> None:
+        if args is None:
+            _open_closed_streams()
+            _speak_utf8()
         environ = dict(os.environ)
         invocation = Invocation(console=console_for(environ), environ=environ)
         _end_on_sigterm()
@@ -60,14 +101,16 @@ class _Root(_LazyGroup):
         try:
             code = super().main(args, prog_name or "lago-images", obj=invocation, **extra)
         except Error as error:
-            _trace(invocation)
+            if invocation.debug:
+                traceback.print_exc()
             _show_error(error, invocation.console)
             code = error.exit_code
         except BrokenPipeError:
-            code = _reader_gone()
+            code = _end_without_reader()
         except OSError as error:
-            _trace(invocation)
-            _show_error(_refused(error), invocation.console)
+            if invocation.debug:
+                traceback.print_exc()
+            _show_error(_from_system(error), invocation.console)
             code = Error.exit_code
         except click.exceptions.Exit as done:
             code = done.exit_code
@@ -80,13 +123,8 @@ class _Root(_LazyGroup):
         sys.exit(code if isinstance(code, int) else 0)
 
 
-def _trace(invocation: Invocation) -> None:
-    if invocation.debug:
-        traceback.print_exc()
-
-
 def _show_error(error: Error, console: Console) -> None:
-    """Show what was wrong, the program's last words, where the log is, and what to do."""
+    """Show the error, the program's last lines, its log, and what to do."""
     if isinstance(error, ProblemsError):
         for problem in error.problems:
             console.problem(problem.path, problem.line, problem.what)
@@ -101,14 +139,43 @@ def _show_error(error: Error, console: Console) -> None:
         console.info(f"hint: {error.hint}")
 
 
-def _refused(error: OSError) -> Error:
-    """Tell what the operating system refused, with the file it is about."""
+def _from_system(error: OSError) -> Error:
+    """Return an error with the file that the system refused, the reason, and what to do."""
     where = f"{error.filename}: " if error.filename else ""
-    return Error(f"{where}{error.strerror or error}", hint="--debug shows where that was")
+    hint = _DO.get(error.errno or 0, "--debug shows where that was")
+    return Error(f"{where}{error.strerror or error}", hint=hint)
 
 
-def _reader_gone() -> int:
-    """End as a program does whose output nobody reads any more (``| head``)."""
+def _open_closed_streams() -> None:
+    """Open stdin, stdout and stderr on the null device where the caller closed them (``2>&-``).
+
+    Else the next file that is opened gets the number of one, and a child writes into it.
+    """
+    for number in _STREAMS:
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+
+
+def _speak_utf8() -> None:
+    """Read arguments and file names and write everything as UTF-8, whatever the locale says.
+
+    Specs, git's names and published files are UTF-8. Python reads its arguments before any code
+    runs, so under another locale the program is started once more in Python's UTF-8 mode.
+    """
+    if not sys.flags.utf8_mode and codecs.lookup(sys.getfilesystemencoding()).name != "utf-8":
+        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])  # noqa: S606
+    for stream in (sys.stdout, sys.stderr):
+        # PYTHONIOENCODING wins over the mode.
+        if isinstance(stream, io.TextIOWrapper) and codecs.lookup(stream.encoding).name != "utf-8":
+            stream.reconfigure(encoding="utf-8")
+
+
+def _end_without_reader() -> int:
+    """Return the exit code of a program whose output nobody reads any more (``| head``)."""
     # Else Python complains when it flushes stdout at its end.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return PIPE
@@ -134,28 +201,67 @@ def _end_on_sigterm() -> None:
 
 
 _COMMANDS = {
-    "lint": "lago_images.cli.lint:lint",
-    "build": "lago_images.cli.build:build",
-    "ci": "lago_images.cli.main:ci",
-    "repo": "lago_images.cli.main:repo",
-    "serve": "lago_images.cli.serve:serve",
-    "doctor": "lago_images.cli.doctor:doctor",
-    "init": "lago_images.cli.init:init",
+    "lint": _Lazy("lago_images.cli.lint:lint", "Print every problem of every spec."),
+    "try": _Lazy(
+        "lago_images.cli.trial:try_",
+        "Build and boot an image without publishing, and leave its disk.",
+    ),
+    "run": _Lazy(
+        "lago_images.cli.trial:run",
+        "Start an image on this terminal; what it writes is thrown away.",
+    ),
+    "build": _Lazy(
+        "lago_images.cli.build:build", "Build images and publish them into a directory."
+    ),
+    "ci": _Lazy("lago_images.cli.main:ci", "Plan, build, publish and report, as CI does."),
+    "repo": _Lazy("lago_images.cli.main:repo", "Look after a repository."),
+    "serve": _Lazy("lago_images.cli.serve:serve", "Serve a repository over HTTP until Ctrl-C."),
+    "doctor": _Lazy(
+        "lago_images.cli.doctor:doctor", "Check what this host lacks, and say what to do about it."
+    ),
+    "init": _Lazy(
+        "lago_images.cli.init:init",
+        "Set up a specs repository: an example spec, settings, workflow, Jenkinsfile.",
+    ),
 }
 _CI_COMMANDS = {
-    "plan": "lago_images.cli.ci:plan",
-    "build": "lago_images.cli.ci:build",
-    "publish": "lago_images.cli.ci:publish",
-    "rebuild": "lago_images.cli.ci:rebuild",
-    "report": "lago_images.cli.ci:report",
+    "plan": _Lazy("lago_images.cli.ci:plan", "Show what is affected and why."),
+    "build": _Lazy(
+        "lago_images.cli.ci:build", "Build chains on this host, into builds/ of the repository."
+    ),
+    "publish": _Lazy(
+        "lago_images.cli.ci:publish",
+        "Publish what was planned and built, to a bucket or a directory.",
+    ),
+    "rebuild": _Lazy(
+        "lago_images.cli.ci:rebuild",
+        "Plan, build and publish on this machine, to a bucket or a directory.",
+    ),
+    "report": _Lazy(
+        "lago_images.cli.ci:report",
+        "Report the images' outcomes: on the pull request, in the step summary, else here.",
+    ),
 }
 _REPO_COMMANDS = {
-    "list": "lago_images.cli.repo:list_",
-    "refresh": "lago_images.cli.repo:refresh",
-    "verify": "lago_images.cli.repo:verify",
-    "gc": "lago_images.cli.repo:gc",
-    "yank": "lago_images.cli.repo:yank",
-    "rollback": "lago_images.cli.repo:rollback",
+    "list": _Lazy("lago_images.cli.repo:list_", "List what is published."),
+    "refresh": _Lazy(
+        "lago_images.cli.repo:refresh",
+        "Render index, repo.metadata and catalogue again from what is in the repository.",
+    ),
+    "verify": _Lazy("lago_images.cli.repo:verify", "Check a repository as its clients see it."),
+    "provenance": _Lazy(
+        "lago_images.cli.provenance:provenance",
+        "Follow an image from the commit of its spec to the bytes of its disk.",
+    ),
+    "gc": _Lazy("lago_images.cli.repo:gc", "Remove what retention lets go."),
+    "yank": _Lazy(
+        "lago_images.cli.withdrawals:yank",
+        "Withdraw a revision of an image, and all others of the same build.",
+    ),
+    "rollback": _Lazy(
+        "lago_images.cli.withdrawals:rollback",
+        "Publish the build of an older revision of an image again, under a new revision.",
+    ),
 }
 
 
@@ -167,7 +273,7 @@ def main() -> None:
 
 @click.group(cls=_LazyGroup, lazy=_CI_COMMANDS)
 def ci() -> None:
-    """What CI runs: plan, build, publish, report; or all of it here."""
+    """Plan, build, publish and report, as CI does."""
 
 
 @click.group(cls=_LazyGroup, lazy=_REPO_COMMANDS)

@@ -1,22 +1,33 @@
-"""Show what a run plans, how its builds ended, and what was publication."""
+"""Show what a run plans, how its builds ended, and what was published."""
 
+import shlex
 from collections.abc import Sequence
 
 import click
 
 from lago_images.building.model import Result
 from lago_images.cli.invocation import finish
-from lago_images.console import Console
+from lago_images.console import Console, human_size
+from lago_images.jobs.plan import refuse_dirty
 from lago_images.jobs.publish import PublicationOutcome
 from lago_images.jobs.rebuild import run
 from lago_images.jobs.workspace import Workspace
 from lago_images.planning import formats
 from lago_images.planning.model import Plan
+from lago_images.repository.records.layout import CATALOGUE, METADATA
 from lago_images.repository.records.state import State
+from lago_images.repository.rendering.site import site_of
+
+allow_dirty = click.option(
+    "--allow-dirty",
+    is_flag=True,
+    help="Publish to a bucket what is not committed; it stays on record.",
+)
 
 
-def build_and_publish(workspace: Workspace, plan: Plan, state: State) -> None:
-    """Build and publish what a plan made from ``state`` says, show it, and end the command."""
+def build_and_publish(workspace: Workspace, plan: Plan, state: State, *, allow_dirty: bool) -> None:
+    """Build and publish as a plan that was made from ``state`` says, show it, end the command."""
+    refuse_dirty(workspace, plan, allow=allow_dirty)
     # On stderr: stdout is for data.
     for line in formats.to_text(plan).splitlines():
         workspace.console.info(line)
@@ -24,15 +35,29 @@ def build_and_publish(workspace: Workspace, plan: Plan, state: State) -> None:
     show_publication(workspace.console, ended.publication)
     if not (ended.results or ended.publication.outcomes):
         click.echo("nothing to build")
+    if ended.ok:
+        show_next(workspace)
     finish(succeeded=ended.ok)
 
 
+def show_next(workspace: Workspace) -> None:
+    """Show where what was published can be seen, and how it is served."""
+    settings, store, console = workspace.settings, workspace.store, workspace.console
+    if store.folder is not None and not (store.folder / METADATA).exists():
+        return
+    if store.folder is not None:
+        console.info(f"next: lago-images serve {shlex.quote(str(store.folder))}")
+    if store.folder is None or settings.base_url:
+        console.info(f"catalogue: {site_of(settings, store.url).base_url}/{CATALOGUE}")
+    console.info("what is published: lago-images repo list")
+
+
 def show_results(console: Console, results: Sequence[Result]) -> None:
-    """Show how each build ended; of a failure, also the program's last words and the log."""
+    """Show the result of each build; of a failure, also the program's last lines and the log."""
     for result in results:
         if result.manifest is not None:
-            size = result.manifest.disk.compressed_size / 2**20
-            click.echo(f"{result.name}: built in {result.seconds:.0f} s, {size:.1f} MiB")
+            size = human_size(result.manifest.disk.compressed_size)
+            click.echo(f"{result.name}: built in {result.seconds:.0f} s, {size}")
         elif result.skipped:
             console.error(f"{result.name}: not built: its base {result.skipped} failed")
         else:
@@ -48,7 +73,7 @@ def _show_failure(console: Console, result: Result) -> None:
 
 
 def show_publication(console: Console, publication: PublicationOutcome) -> None:
-    """Show what became of each image, and what a check of the published files found."""
+    """Show the release of each image, and the problems of the published files."""
     for name, outcome in publication.outcomes.items():
         click.echo(f"{name}: {outcome.verdict} revision {outcome.release.revision}")
     for name in publication.missing:

@@ -1,4 +1,4 @@
-"""``lago-images serve``."""
+"""``lago-images serve``: a directory or a bucket over HTTP."""
 
 import click
 
@@ -6,7 +6,7 @@ from lago_images.cli.invocation import Invocation
 from lago_images.repository.rendering import client_setup
 from lago_images.repository.serving.server import Server
 
-# What base-url is for a directory when nobody says: see repository.site.
+# The default base-url of a directory has this port: see rendering/site.py.
 PORT = 8181
 
 
@@ -19,9 +19,8 @@ def serve(invocation: Invocation, folder: str | None, port: int, bind: str) -> N
     """Serve a repository over HTTP until Ctrl-C.
 
     DIR is a directory repository; without it, the repository of the settings is served, which
-    may also be in S3: then this is a gateway to a bucket that clients cannot read.
-
-    What clients need to be told is printed on stdout, ready to paste.
+    may also be in S3: then this is a gateway to a bucket that clients cannot read. Only what is
+    released is served. The clients' commands are printed on stdout, ready to paste.
     """
     if folder is not None:
         invocation.use_repository(folder)
@@ -39,7 +38,7 @@ def _greet(published: client_setup.ClientView, url: str, invocation: Invocation)
     for base in client_setup.elsewhere(published, url):
         invocation.console.warn(
             f"repo.metadata sends lago to {base} for disks, not to {url}; "
-            "the base-url setting says where"
+            "set base-url, or build with --base-url, to change that"
         )
     click.echo(f"# {published.name} at {url}")
     for line in client_setup.lines(published, url):

@@ -1,1 +1,1 @@
-"""Disks as xz streams: compressed, decompressed and summed in one pass, within bounds."""
+"""Handle disks as xz streams: compressed, decompressed and summed in one pass, within bounds."""

@@ -1,4 +1,4 @@
-"""Every checksum of a disk and of its xz stream, added up while both go by."""
+"""Add up every checksum of a disk and of its xz stream while both go by."""
 
 import hashlib
 from collections.abc import Iterable, Iterator
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Digests:
-    """What one pass over a disk file has shown.
+    """The sizes and checksums of a disk and of its xz stream.
 
     Attributes:
         size: Bytes of the disk file.
@@ -25,7 +25,7 @@ class Digests:
 
 
 class Checksums:
-    """Adds up the digests of a disk and of its xz stream, whichever is made from the other."""
+    """Add up the digests of a disk and of its xz stream, whichever is made from the other."""
 
     def __init__(self) -> None:
         self._size = self._compressed_size = 0
@@ -57,7 +57,7 @@ class Checksums:
 
     @property
     def digests(self) -> Digests:
-        """The digests of what has been added so far."""
+        """Return the digests of what has been added so far."""
         return Digests(
             size=self._size,
             sha1=self._sha1.hexdigest(),

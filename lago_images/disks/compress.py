@@ -1,4 +1,4 @@
-"""A disk file becomes one xz stream, in one pass with every checksum.
+"""Compress a disk file into one xz stream, in one pass with every checksum.
 
 Measured on a bootstrapped Debian 12 (420 MB qcow2; processor seconds, MB): level 0 38 and 125.3,
 1 60 and 118.8, 2 80 and 115.0; levels 6 and up take 215 and more for 102. Level 2 is the default:
@@ -38,7 +38,7 @@ class Compression:
 
     @property
     def digests(self) -> Digests:
-        """Known once the stream has ended.
+        """Return the digests, known once the stream has ended.
 
         Raises:
             BuildError: The stream was not read to its end.
@@ -56,7 +56,7 @@ class Compression:
         self._digests = sums.digests
 
     def _stream(self, sums: Checksums) -> Iterator[tuple[bytes, int]]:
-        """Pieces of the stream, each with how many bytes of the disk it stands for."""
+        """Yield pieces of the stream, each with the number of bytes of the disk it stands for."""
         yield xz.HEADER, 0
         records: list[tuple[int, int]] = []
         with _pool(self._threads) as pool:
@@ -84,13 +84,13 @@ def compress(
     threads: int | None = None,
     advance: Advance | None = None,
 ) -> Compression:
-    """The xz stream of a disk file, and its checksums once that has been read.
+    """Return the xz stream of a disk file, with its checksums once that has been read.
 
     Args:
         disk: The file; must not change meanwhile.
         level: xz's preset, 0 to 9.
         threads: How many blocks are compressed side by side; by default one a processor.
-        advance: Told how many bytes of the disk are done.
+        advance: Progress callback, with the number of bytes done.
     """
     return Compression(
         disk,
@@ -101,7 +101,7 @@ def compress(
 
 
 def blocks(disk: Path) -> Iterator[bytes]:
-    """A file in blocks; every full block of zeros is the same object."""
+    """Yield a file in blocks; every full block of zeros is the same object."""
     with disk.open("rb", buffering=0) as file:
         size = os.fstat(file.fileno()).st_size
         for start in range(0, size, xz.BLOCK_SIZE):
@@ -114,7 +114,7 @@ def blocks(disk: Path) -> Iterator[bytes]:
 
 
 def _data_after(fd: int, start: int, size: int) -> int:
-    """Where the next data of a file is; its size when the rest is a hole."""
+    """Return the offset of a file's next data; its size when the rest is a hole."""
     try:
         return os.lseek(fd, start, os.SEEK_DATA)
     except OSError as error:
@@ -142,7 +142,7 @@ def _record(block: xz.Block, records: list[tuple[int, int]]) -> tuple[bytes, int
 
 @contextmanager
 def _pool(threads: int) -> Generator[ThreadPoolExecutor]:
-    """Threads that are told to stop, and not waited for block by block, when the work ends."""
+    """Yield threads that are stopped, not waited for block by block, when the work ends."""
     pool = ThreadPoolExecutor(threads, thread_name_prefix="xz")
     try:
         yield pool

@@ -1,4 +1,4 @@
-"""A disk out of what it is packed in, piece by piece: within a given size and a given memory.
+"""Unpack a disk piece by piece, within a given size and a given memory.
 
 A kilobyte of xz can hold six megabytes of zeros. So whoever decompresses says how large the
 content may be, and is handed pieces of at most ``PIECE`` bytes.
@@ -24,7 +24,7 @@ _MEMORY = 128 * 2**20
 
 
 class DamagedError(BuildError):
-    """What was read is not what it must be: damaged, cut off, too large, or another file."""
+    """A file is not as it must be: damaged, cut off, too large, or another one."""
 
 
 class _Decoder(Protocol):
@@ -138,7 +138,7 @@ def _xz() -> _Decoder:
 
 
 class _Gzip:
-    """zlib's decompressor with the interface of lzma's."""
+    """A decompressor of zlib's with the interface of lzma's."""
 
     def __init__(self) -> None:
         # 16 + MAX_WBITS: a gzip header and trailer, both checked.

@@ -1,4 +1,4 @@
-"""A disk file whose zeros take no room."""
+"""Write a disk file whose zeros take no disk space."""
 
 import os
 from collections.abc import Iterable

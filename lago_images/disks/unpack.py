@@ -1,31 +1,60 @@
-"""A disk file from what a base comes in: plain, xz or gzip, told by its content."""
+"""Unpack a base's disk file: plain, xz or gzip, recognised by its content."""
 
 import hashlib
-import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from io import RawIOBase
 from pathlib import Path
 
+from lago_images.disks import qcow2_header
 from lago_images.disks.decompress import LARGEST, PIECE, DamagedError, unpacked
 from lago_images.disks.sparse import write_sparse
 from lago_images.errors import BuildError
 
 # What must stay free when a disk has been unpacked: it is customised next.
 _RESERVE = 2**28
-_FOREIGN = {
-    b"BZh": "bzip2",
-    b"\x28\xb5\x2f\xfd": "zstd",
-    b"PK\x03\x04": "zip",
-    b"7z\xbc\xaf\x27\x1c": "7z",
-    b"KDMV": "VMDK",
-    b"vhdxfile": "VHDX",
-    b"conectix": "VHD",
-    b"QED\0": "QED",
-    b"<!DOCTY": "HTML",
-    b"<html": "HTML",
+# What a file begins with that is no disk, and what it is; by where in the file that stands.
+_FOREIGN: Mapping[int, Mapping[bytes, str]] = {
+    0: {
+        b"BZh": "bzip2",
+        b"\x28\xb5\x2f\xfd": "zstd",
+        b"\x04\x22\x4d\x18": "lz4",
+        b"\x5d\x00\x00": "lzma",
+        b"\x89LZO": "lzop",
+        b"LZIP": "lzip",
+        b"\xfd7zXZ\0": "xz inside what was unpacked",
+        b"\x1f\x8b": "gzip inside what was unpacked",
+        b"PK\x03\x04": "zip",
+        b"7z\xbc\xaf\x27\x1c": "7z",
+        b"Rar!": "rar",
+        b"!<arch>\n": "an ar archive",
+        b"070701": "a cpio archive",
+        b"KDMV": "VMDK",
+        b"COWD": "VMDK",
+        b"# Disk DescriptorFile": "a VMDK's descriptor, without the disk",
+        b"vhdxfile": "VHDX",
+        b"conectix": "VHD",
+        b"QED\0": "QED",
+        b"WithoutFreeSpace": "a Parallels disk",
+        b"WithouFreSpacExt": "a Parallels disk",
+        b"Bochs Virtual HD Image": "a Bochs disk",
+        b"LUKS\xba\xbe": "encrypted with LUKS",
+        b"hsqs": "squashfs",
+        b"\x7fELF": "a program",
+        b"#!": "a script",
+        b"<!DOCTY": "HTML",
+        b"<!docty": "HTML",
+        b"<html": "HTML",
+        b"<?xml": "XML",
+        b"version https://git-lfs": "a Git LFS pointer",
+    },
+    64: {b"\x7f\x10\xda\xbe": "VDI"},
+    257: {b"ustar": "a tar archive"},
 }
-_QCOW2 = b"QFI\xfb"
+# A fixed VHD is a raw disk with this at the start of its last sector; macOS's dmg ends likewise.
+_FOOTERS = {b"conectix": "VHD", b"koly": "dmg"}
+_SECTOR = 512
+_HINT = "a base is raw or qcow2, plain, xz or gzip: qemu-img convert -O qcow2 makes one of a disk"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +83,7 @@ def unpack(
     """Write the disk in ``source`` to ``target``; one pass, holes stay holes.
 
     Args:
-        source: Plain, xz or gzip; told by its first bytes.
+        source: Plain, xz or gzip, by its first bytes.
         target: The new file; removed again on failure.
         expected: Of ``source`` as it is.
         what: The source's name, for messages.
@@ -86,33 +115,35 @@ def unpack(
 
 
 def disk_format(disk: Path, what: str) -> str:
-    """``qcow2`` or ``raw``, from the file's header alone.
+    """Return ``qcow2`` or ``raw``, from the file's header alone.
 
     No tool opens the file before this: a qcow2's header may name any file of this host, which
     the tool would then read.
 
     Raises:
-        BuildError: It is a qcow2 with a backing file or external data file, or another format.
+        BuildError: It is a qcow2 that depends on another file, is encrypted, damaged or unknown to
+            QEMU, or another format.
     """
     with disk.open("rb") as file:
-        header = file.read(80)
-    for magic, name in _FOREIGN.items():
-        if header.startswith(magic):
-            raise BuildError(f"{what} is {name}", hint="a base is raw or qcow2, plain, xz or gzip")
-    if not header.startswith(_QCOW2):
-        if not header:
-            raise BuildError(f"{what} is empty")
+        start = file.read(_SECTOR)
+        file.seek(max(0, disk.stat().st_size - _SECTOR))
+        end = file.read(_SECTOR)
+    if not start:
+        raise BuildError(f"{what} is empty")
+    if name := _foreign(start, end):
+        raise BuildError(f"{what} is {name}", hint=_HINT)
+    if not start.startswith(qcow2_header.MAGIC):
         return "raw"
-    if len(header) < struct.calcsize(">4sIQ"):
-        raise BuildError(f"{what} is a qcow2 that ends in its header")
-    # docs/interop/qcow2.txt: version at 4, backing_file_offset at 8; from version 3 on the
-    # incompatible features at 72, of which bit 2 means an external data file.
-    version, backing = struct.unpack_from(">IQ", header, 4)
-    if backing:
-        raise BuildError(f"{what} has a backing file", hint="flatten it with qemu-img convert")
-    if version >= 3 and len(header) == 80 and struct.unpack_from(">Q", header, 72)[0] & 4:  # noqa: PLR2004 -- see above
-        raise BuildError(f"{what} keeps its data in another file", hint="use qemu-img convert")
+    qcow2_header.refuse_unusable(qcow2_header.read_header(disk, what), what)
     return "qcow2"
+
+
+def _foreign(start: bytes, end: bytes) -> str | None:
+    for at, magics in _FOREIGN.items():
+        for magic, name in magics.items():
+            if start.startswith(magic, at):
+                return name
+    return next((name for magic, name in _FOOTERS.items() if end.startswith(magic)), None)
 
 
 def _hashed(file: RawIOBase, digest: "hashlib._Hash") -> Iterator[bytes]:

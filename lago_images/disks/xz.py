@@ -1,4 +1,4 @@
-"""One xz stream out of blocks that were compressed on their own.
+"""Write one xz stream of blocks that were compressed on their own.
 
 The format is https://tukaani.org/xz/xz-file-format.txt (1.2.0), whose section numbers the comments
 give. liblzma encodes each block as a stream of its own; what is kept of it is the block's data
@@ -22,7 +22,7 @@ HEADER = b"\xfd7zXZ\0" + _FLAGS + zlib.crc32(_FLAGS).to_bytes(4, "little")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Block:
-    """One block, ready to be written, and what the index says of it (4.3).
+    """A block, ready to be written, with its sizes for the index (4.3).
 
     Attributes:
         data: Header, compressed data, padding and check.
@@ -54,7 +54,7 @@ def encode(data: bytes, level: int) -> Block:
 
 
 def ending(blocks: Sequence[tuple[int, int]]) -> bytes:
-    """The index and the footer of a stream (4 and 2.1.2).
+    """Return the index and the footer of a stream (4 and 2.1.2).
 
     Args:
         blocks: Of each block its unpadded size and the size of what it decompresses to.
@@ -78,7 +78,7 @@ def _compressed_size(stream: bytes, header: int) -> int:
 
 
 def _block_header(header: bytes, compressed: int, size: int) -> bytes:
-    """The header that liblzma made (3.1), with both sizes in it."""
+    """Return the header that liblzma made (3.1), with both sizes in it."""
     # The one filter's id, the length of its properties, and the dictionary's size (5.3.1).
     fields = bytes((_BOTH_SIZES,)) + _vli(compressed) + _vli(size) + header[2:5]
     length = _padded(1 + len(fields))
@@ -86,7 +86,7 @@ def _block_header(header: bytes, compressed: int, size: int) -> bytes:
 
 
 def _vli(number: int) -> bytes:
-    """A number as 1.2 writes it: seven bits a byte, the lowest first."""
+    """Return a number as 1.2 writes it: seven bits a byte, the lowest first."""
     out = bytearray()
     while number >= 0x80:  # noqa: PLR2004 -- the format's own
         out.append(number & 0x7F | 0x80)

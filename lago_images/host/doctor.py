@@ -1,4 +1,4 @@
-"""What this machine lacks for the work, and what to do about each."""
+"""Check what this machine lacks for the work, and say what to do about each."""
 
 import os
 import platform
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from lago_images.console import human_size
 from lago_images.errors import CommandError, ToolMissingError
 from lago_images.host import kvm, space
 from lago_images.host.process import Runner, search_path
@@ -22,7 +23,7 @@ _ROOT = Path("/")
 
 
 class State(StrEnum):
-    """Whether something is as it must be: ``warning`` is not, but the work can be done."""
+    """The verdict of a check; with ``warning`` something is wrong, but the work can be done."""
 
     OK = "ok"
     WARNING = "warning"
@@ -157,6 +158,6 @@ def _space(scratch: Path) -> Check:
     return Check(
         name="space",
         state=state,
-        found=f"{there / space.GIB:.1f} GiB are free in {scratch}",
+        found=f"{human_size(there)} are free in {scratch}",
         do="" if state is State.OK else "free some, or set TMPDIR to a larger file system",
     )

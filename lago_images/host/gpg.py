@@ -171,7 +171,7 @@ def _key_pairs(listing: str) -> Iterator[Key]:
 
 
 def _signers(listing: str) -> tuple[str, ...]:
-    """What can sign in a listing of one key: primary and subkeys with ``s``, by their age."""
+    """Find what can sign in a listing of one key: primary and subkeys with ``s``, by their age."""
     found, part = [], [""] * 15
     for line in listing.splitlines():
         fields = line.split(":")

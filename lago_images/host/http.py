@@ -1,4 +1,4 @@
-"""The one door to HTTP: where a request may lead, how much is taken, how long is waited.
+"""The one door to HTTP, with limits: of redirects, of bytes, of time.
 
 Nothing that an answer's body says gets into an error: whoever names a URL in a spec or in settings
 could read with it what only this host can reach.
@@ -42,7 +42,7 @@ _FAILURES = (HTTPError, HTTPException, OSError, ValueError)
 
 
 class HttpError(Error):
-    """A request that failed.
+    """Raised for a request that failed.
 
     Attributes:
         what: The message without what was being done.
@@ -67,12 +67,12 @@ class HttpError(Error):
 
 
 class TooLargeError(HttpError):
-    """An answer has more bytes than are taken."""
+    """Raised where an answer has more bytes than are taken."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What is taken of a server.
+    """Limits of what is taken of a server.
 
     Attributes:
         size: Bytes of a body; counted while they come, whatever the server says.
@@ -92,13 +92,13 @@ class Limits:
 
 
 def again(error: Error) -> float | None:
-    """What ``RetryPolicy.call`` asks of a failure."""
+    """Return the pause after a failure, for ``RetryPolicy.call``."""
     return error.again if isinstance(error, HttpError) else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """A server's answer with a good status. ``headers`` by their names in lower case."""
+    """Answer is a server's answer with a good status. ``headers`` by their names in lower case."""
 
     url: str
     status: int
@@ -110,7 +110,7 @@ class Answer:
 
     @property
     def length(self) -> int | None:
-        """The body's bytes as the server announces them; None where it does not."""
+        """Return the body's size in bytes as the server announces it; None where it does not."""
         return _number(self.headers.get("content-length", ""))
 
     def pieces(self) -> Iterator[bytes]:
@@ -280,7 +280,7 @@ def _too_large(doing: str, most: int) -> TooLargeError:
 
 
 def _phrase(status: int) -> str:
-    """A status in words: the standard's, for the server's own could say anything."""
+    """Put a status into words: the standard's, for the server's own could say anything."""
     return f" {HTTPStatus(status).phrase}" if status in HTTPStatus._value2member_map_ else ""
 
 
@@ -303,7 +303,7 @@ def _parts(url: str, doing: str) -> SplitResult:
 
 
 def _target(ask: _Ask, parts: SplitResult, location: str) -> str:
-    """Where a redirect leads, if it may."""
+    """Return the target of a redirect, if it may be followed."""
     try:
         target = urljoin(parts.geturl(), location)
     except ValueError as error:
@@ -328,7 +328,7 @@ def _is_same_host(one: SplitResult, other: SplitResult) -> bool:
 
 
 def _proxy(parts: SplitResult, environ: Mapping[str, str]) -> str:
-    """The URL of the proxy to go through; empty for none."""
+    """Return the URL of the proxy to go through; empty for none."""
     lower, upper = f"{parts.scheme}_proxy", f"{parts.scheme}_proxy".upper()
     # In a CGI program a client's header Proxy: becomes HTTP_PROXY.
     trusted = "" if "REQUEST_METHOD" in environ else environ.get(upper, "")
@@ -339,7 +339,7 @@ def _proxy(parts: SplitResult, environ: Mapping[str, str]) -> str:
 
 
 def _goes_direct(parts: SplitResult, names: str) -> bool:
-    """Whether ``no_proxy`` has the host: by its name, a domain it is in, or with the port."""
+    """Decide whether ``no_proxy`` has the host: its name, its domain, or with the port."""
     host = parts.hostname or ""
     port = parts.port or _PORTS[parts.scheme]
     for text in names.split(","):
@@ -354,7 +354,7 @@ def _is_within(name: str, host: str, port: int) -> bool:
 
 
 def _failure(doing: str, error: Exception, limits: Limits) -> HttpError:
-    """The error for what urllib3 raised; its own words may have what the server sent."""
+    """Return the error for what urllib3 raised; its own words may have what the server sent."""
     match error:
         case SSLError():
             what = f"no encrypted connection: {_reason(error)}"
@@ -380,7 +380,7 @@ def _failure(doing: str, error: Exception, limits: Limits) -> HttpError:
 
 
 def _reason(error: BaseException) -> str:
-    """What the operating system or OpenSSL says of a failure, from among its causes."""
+    """Return the words of the operating system or OpenSSL, from among a failure's causes."""
     causes: list[BaseException] = [error]
     for cause in causes:
         more = (cause.__cause__, cause.__context__, *cause.args)

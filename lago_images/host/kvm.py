@@ -1,4 +1,4 @@
-"""Whether KVM really works here.
+"""Prove by a small guest that KVM really works here.
 
 ``/dev/kvm`` proves nothing: where virtualisation is nested or emulated it can be opened, a
 machine can be made, and then a kernel hangs or QEMU aborts ("failed to set MSR 0x10a" with
@@ -23,7 +23,7 @@ _DEVICE = Path("/dev/kvm")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Acceleration:
-    """What guests run on: ``kvm`` or ``tcg``; ``why`` says why KVM is not used."""
+    """The accelerator that guests run on: ``kvm`` or ``tcg``; ``why`` says why KVM is not used."""
 
     name: str
     why: str = ""
@@ -66,7 +66,7 @@ _PROOFS: Mapping[str, _Proof] = {"x86_64": _X86, "aarch64": _ARM}
 
 
 def detect(runner: Runner, *, device: Path = _DEVICE, machine: str | None = None) -> Acceleration:
-    """What guests run on here: KVM if it is proven to work, else TCG and why.
+    """Choose what guests run on here: KVM if it is proven to work, else TCG and why.
 
     Args:
         runner: What QEMU is started with.
@@ -93,7 +93,7 @@ def demand(accel: Acceleration) -> None:
 
 
 def hint(accel: Acceleration) -> str:
-    """What to do to get a working KVM."""
+    """Return what to do to get a working KVM."""
     if "may not be opened" in accel.why:
         return (
             f"as root: echo '{UDEV_RULE}' > /etc/udev/rules.d/99-kvm.rules && "

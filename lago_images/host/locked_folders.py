@@ -15,7 +15,7 @@ _LOCK = ".lock"
 
 
 def locked(parent: Path, prefix: str) -> tuple[Path, Path, int]:
-    """A name for a new folder, its lock file, and the file descriptor that holds the lock.
+    """Make a name for a new folder, its lock file, and the file descriptor that holds the lock.
 
     Raises:
         OSError: Nothing can be made in ``parent``.
@@ -30,7 +30,7 @@ def locked(parent: Path, prefix: str) -> tuple[Path, Path, int]:
 
 
 def abandoned(parent: Path, prefix: str) -> Iterator[Path]:
-    """This user's folders whose owners are dead, for the caller to remove; their locks go too."""
+    """Yield this user's folders whose owners are dead, for the caller to remove; locks go too."""
     for lock in sorted(parent.glob(f"{prefix}*{_LOCK}")):
         handle = _abandoned(lock)
         if handle is None:
@@ -45,7 +45,7 @@ def abandoned(parent: Path, prefix: str) -> Iterator[Path]:
 
 
 def _abandoned(lock: Path) -> int | None:
-    """The file descriptor of a lock file of ours that nobody holds."""
+    """Return the file descriptor of a lock file of ours that nobody holds."""
     try:
         handle = os.open(lock, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:

@@ -45,7 +45,7 @@ def child_environment(
 
 
 def search_path(environ: Mapping[str, str]) -> str:
-    """Where programs are looked for: also where Debian keeps sfdisk and mke2fs from users."""
+    """Return the path to look for programs in, with Debian's folders of sfdisk and mke2fs."""
     folders = environ.get("PATH", os.defpath).split(os.pathsep)
     return os.pathsep.join(folders + [more for more in _ADMIN if more not in folders])
 
@@ -224,6 +224,18 @@ class Runner:
         finally:
             _end(child)
             self.children.ended(child)
+
+    def interact(self, argv: Sequence[str], *, env: Mapping[str, str] | None = None) -> int:
+        """Run a program on this process's terminal to its end, and return its exit code.
+
+        It stays in the terminal's foreground process group, so that it may read the keyboard.
+        Raises ``ToolMissingError`` when the program is not installed.
+        """
+        terminal = {"TERM": self.environ["TERM"]} if "TERM" in self.environ else {}
+        environment = child_environment(self.environ, {**terminal, **(env or {})})
+        if shutil.which(argv[0], path=environment["PATH"]) is None:
+            raise missing(argv[0])
+        return subprocess.run(argv, env=environment, check=False).returncode
 
     def note(self, line: str) -> None:
         """Add a line to the log, redacted."""

@@ -1,4 +1,4 @@
-"""What logs, which are published with the images, and guests may not learn of this host."""
+"""Keep from logs, which are published with the images, and from guests what they may not learn."""
 
 import re
 import shlex

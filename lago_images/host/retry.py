@@ -1,4 +1,4 @@
-"""How often what fails is tried again, and how long is waited before."""
+"""Trying again what failed: the number of attempts and the pauses between them."""
 
 import random
 import time
@@ -11,7 +11,7 @@ from lago_images.errors import Error
 
 Answer = TypeVar("Answer")
 
-# The failure that is told of: the other side has been away for some seconds.
+# The failure that is reported: the other side has been away for some seconds.
 _TOLD = 6
 # Longer numbers are no waiting time, and int() refuses the longest.
 _MOST_DIGITS = 9
@@ -22,12 +22,12 @@ def _tell_nobody(_text: str) -> None: ...
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryPolicy:
-    """Attempts and the pauses between them: exponential, with jitter.
+    """RetryPolicy sets attempts and the pauses between them: exponential, with jitter.
 
     Attributes:
         attempts: How often something is tried in all.
         first: How often it is tried while the other side has never answered: a wrong address
-            should be told soon.
+            should be reported soon.
         delay: Seconds before the second attempt.
         factor: How much longer each further pause is than the one before.
         longest: No pause is longer, in seconds, but for one that the other side asks for.
@@ -35,7 +35,7 @@ class RetryPolicy:
         jitter: The share of a pause that chance decides on: 0 for none, 1 for all of it.
         sleep: Waits that many seconds; what it raises ends the waiting.
         chance: Returns a number in [0, 1).
-        tell: Told of what has failed several times, once for each request.
+        tell: Called with what has failed several times, once for each request.
     """
 
     attempts: int = 8
@@ -85,7 +85,7 @@ class RetryPolicy:
 
 
 def asked_pause(headers: Mapping[str, str]) -> float:
-    """The seconds that an HTTP answer's ``Retry-After`` asks to wait; 0 where it does not.
+    """Return the seconds of an HTTP answer's ``Retry-After``; 0 where it has none.
 
     A moment counts from the answer's own ``Date``, so no two clocks are compared. The names in
     ``headers`` are in lower case, or the mapping knows no case.

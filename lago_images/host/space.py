@@ -1,8 +1,9 @@
-"""Whether there is room for the work, asked before it is begun."""
+"""Demand enough disk space for the work before it is begun."""
 
 import os
 from pathlib import Path
 
+from lago_images.console import human_size
 from lago_images.errors import HostError
 
 GIB = 2**30
@@ -18,7 +19,7 @@ def free(folder: Path) -> int:
 
 
 def device(folder: Path) -> int:
-    """Which file system ``folder`` is on, or will be: the same number means the same one."""
+    """Return the number of the file system that ``folder`` is on, or will be."""
     while not folder.exists():
         folder = folder.parent
     return folder.stat().st_dev
@@ -44,5 +45,5 @@ def demand(folder: Path, needed: int, what: str) -> None:
 
 
 def shown(amount: int) -> str:
-    """Bytes for people, and exactly."""
-    return f"{amount / GIB:.1f} GiB ({amount} bytes)"
+    """Return bytes for people, and exactly."""
+    return f"{human_size(amount)} ({amount} bytes)"

@@ -1,19 +1,19 @@
-"""The job that builds: what a plan names, on this host, into the repository's ``builds/``."""
+"""Run the job that builds: what a plan names, on this host, into ``builds/``."""
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 
 from lago_images.building.chain import build_chains
 from lago_images.building.model import Request, Result
-from lago_images.errors import UsageError
+from lago_images.errors import RepositoryError, UsageError
 from lago_images.host import kvm
 from lago_images.host.process import Runner
 from lago_images.jobs.plan import tree_of
 from lago_images.jobs.workspace import Workspace
 from lago_images.planning.model import Action, Plan, PlannedImage, Tree
 from lago_images.repository.records.layout import BuildKey
-from lago_images.repository.records.manifest import Manifest
 from lago_images.repository.records.release import NO_COMMIT
-from lago_images.repository.records.state import State, read
+from lago_images.repository.records.state import State, StoredBuild, survey
 from lago_images.specs.model import BaseKind
 
 
@@ -24,7 +24,8 @@ def build(work: Workspace, made: Plan, names: Sequence[str]) -> list[Result]:
 
     Raises:
         UsageError: A name is not one that the plan builds.
-        HostError: Working KVM is required and not there.
+        HostError: Working KVM is required and does not work.
+        RepositoryError: A promoted base is not the one that the plan names.
     """
     requests = _requests(work, made, names)
     chains = [
@@ -45,7 +46,7 @@ def _requests(work: Workspace, made: Plan, names: Sequence[str]) -> Mapping[str,
     wanted = [image for name in names if (image := _wanted(planned, name))]
     _refuse_other_specs(tree, wanted)
     here = {image.name for image in wanted}
-    bases = _bases(read(work.store), tree, planned, here)
+    bases = _bases(survey(work.store), tree, planned, here)
     return {
         image.name: Request(
             spec=tree.specs[image.name],
@@ -59,7 +60,7 @@ def _requests(work: Workspace, made: Plan, names: Sequence[str]) -> Mapping[str,
 
 
 def _wanted(planned: Mapping[str, PlannedImage], name: str) -> PlannedImage | None:
-    """The plan's entry, if it is to be built; a promoted one is there already."""
+    """Return the plan's entry, if it is to be built."""
     if name not in planned:
         raise UsageError(
             f"the plan does not have the spec {name}",
@@ -79,32 +80,40 @@ def _refuse_other_specs(tree: Tree, wanted: Iterable[PlannedImage]) -> None:
 
 def _bases(
     state: State, tree: Tree, planned: Mapping[str, PlannedImage], here: set[str]
-) -> Mapping[str, Manifest]:
-    """The builds in the repository that layers to build here stand on, by layer."""
-    found = {}
+) -> Mapping[str, StoredBuild]:
+    """Find the builds in the repository that layers to build here stand on, by layer."""
+    bases = {}
     for name in here:
         base = tree.specs[name].base
         if base.kind is not BaseKind.LAYER or base.name in here:
             continue
-        manifest = _base_build(state, tree, planned[base.name])
-        if manifest is None:
+        stored = _base_build(state, tree, planned[base.name])
+        if stored is None:
             raise UsageError(
                 f"{name} stands on {base.name}, which is neither published nor built here",
                 hint=f"build both: lago-images ci build {base.name} {name}",
             )
-        found[name] = manifest
-    return found
+        bases[name] = stored
+    return bases
 
 
-def _base_build(state: State, tree: Tree, base: PlannedImage) -> Manifest | None:
+def _base_build(state: State, tree: Tree, base: PlannedImage) -> StoredBuild | None:
+    """The public copy of a base, or the staged build where it is to be released by this run."""
     if base.action is Action.PROMOTE and base.promote:
         key = BuildKey(name=base.name, arch=base.arch, build_id=base.promote)
-        return None if key in state.incomplete else state.manifests.get(key)
+        manifest = None if key in state.incomplete else state.staged.get(key)
+        if manifest and hashlib.sha256(manifest.to_json()).hexdigest() != base.promote_sha256:
+            raise RepositoryError(
+                f"{key.staging.folder} is not the build that the plan promotes: it was changed "
+                "since",
+                hint="make the plan again, and find out who writes to the repository",
+            )
+        return StoredBuild(manifest=manifest, folder=key.staging) if manifest else None
     if base.action is Action.BUILD:
-        # Built by another job of this run: its newest build.
-        return next(
-            iter(m for m in state.unreleased(base.fingerprint) if m.name == base.name), None
-        )
+        # Built by another job of this run: its newest build. A layer on any other is not released.
+        waiting = (m for m in state.unreleased(base.fingerprint) if m.name == base.name)
+        staged = (StoredBuild(manifest=m, folder=m.key.staging) for m in waiting)
+        return next(staged, None)
     current = state.current(base.name, base.arch)
     same = current is not None and current.fingerprint == tree.fingerprints[base.name]
-    return state.manifest(current) if current is not None and same else None
+    return state.stored(current) if current is not None and same else None

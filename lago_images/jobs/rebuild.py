@@ -1,10 +1,11 @@
-"""A whole run on one machine: plan, build, publish."""
+"""Do a whole run on one machine: plan, build, publish."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from lago_images.building.model import Result
 from lago_images.jobs.build import build
+from lago_images.jobs.plan import tree_of
 from lago_images.jobs.publish import PublicationOutcome, prove, publish
 from lago_images.jobs.workspace import Workspace
 from lago_images.planning.model import Action, Plan
@@ -13,7 +14,7 @@ from lago_images.repository.records.state import State
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """How a run ended."""
+    """Say how a run ended."""
 
     results: tuple[Result, ...]
     publication: PublicationOutcome
@@ -23,15 +24,19 @@ class Run:
         return self.publication.ok and all(result.ok for result in self.results)
 
 
-def run(work: Workspace, made: Plan, state: State, told: Callable[[Sequence[Result]], None]) -> Run:
+def run(
+    work: Workspace, made: Plan, state: State, report: Callable[[Sequence[Result]], None]
+) -> Run:
     """Build what a plan says and publish it. What fails takes its layers with it, no one else.
 
-    ``state`` is what the plan was made from. ``told`` hears how the builds ended, before anything
-    is published.
+    ``state`` is what the plan was made from. ``report`` is called with how the builds ended,
+    before anything is published.
     """
     names = [image.name for image in made.images if image.action is Action.BUILD]
+    # As it is now: what is edited while it is built is for the next run.
+    tree = tree_of(work)
     if names:
         prove(work)
     results = tuple(build(work, made, names)) if names else ()
-    told(results)
-    return Run(results=results, publication=publish(work, made, results, seen=state))
+    report(results)
+    return Run(results=results, publication=publish(work, made, results, seen=state, tree=tree))

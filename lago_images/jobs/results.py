@@ -1,10 +1,7 @@
-"""Results as JSON: how one CI job tells another how its builds ended.
-
-How a publication ended, as JSON: what the job that publishes tells the one that reports.
-"""
+"""Write and read, as JSON, how builds and publications ended: one CI job's word to another."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -16,7 +13,7 @@ from lago_images.host import atomic
 from lago_images.jobs.publish import PublicationOutcome
 from lago_images.planning.model import WORK, Plan
 from lago_images.repository.publishing.releasing import Verdict
-from lago_images.repository.records.fields import Name
+from lago_images.repository.records.fields import Name, Sha256
 from lago_images.repository.records.layout import NAME, BuildKey, ImageId
 from lago_images.repository.records.manifest import Manifest, canonical
 from lago_images.repository.records.parsing import DocumentError, Seconds, matching, parse
@@ -29,6 +26,7 @@ class Entry:
     name: Name
     arch: Name
     manifest: Manifest | None
+    manifest_sha256: Sha256 | None
     seconds: Seconds
     step: str
     error: str
@@ -48,7 +46,7 @@ class Results:
 
 
 def dump(results: Iterable[Result]) -> bytes:
-    """The results as JSON: ``{"schema": 1, "results": [{"name", "arch", "manifest", …}]}``.
+    """Write the results as JSON: ``{"schema": 1, "results": [{"name", "arch", "manifest", …}]}``.
 
     Of a log only the file's name is kept: its folder is another machine's.
     """
@@ -56,45 +54,53 @@ def dump(results: Iterable[Result]) -> bytes:
 
 
 def load(data: bytes, where: str) -> list[Result]:
-    """The results in a JSON document, which a pull request's job may have written.
+    """Read the results in a JSON document, which a pull request's job may have written.
 
     Raises ``RepositoryError`` naming ``where`` when it is not a document we know.
     """
-    document = parse(data, Results, where)
-    for entry in document.results:
-        if entry.manifest is not None:
-            key = BuildKey(name=entry.name, arch=entry.arch, build_id=entry.manifest.build_id)
-            if problems := entry.manifest.problems(key):
-                raise DocumentError(where, Results.WHAT, problems)
-    return [_result(entry) for entry in document.results]
+    entries = parse(data, Results, where).results
+    results = [_result(entry) for entry in entries]
+    if problems := [what for pair in zip(entries, results, strict=True) for what in _wrong(*pair)]:
+        raise DocumentError(where, Results.WHAT, problems)
+    return results
+
+
+def _wrong(entry: Entry, result: Result) -> Iterator[str]:
+    """Yield why an entry's manifest is another image's, or not the one that its digest names."""
+    if entry.manifest is not None:
+        key = BuildKey(name=entry.name, arch=entry.arch, build_id=entry.manifest.build_id)
+        yield from entry.manifest.problems(key)
+    if entry.manifest_sha256 != result.manifest_sha256:
+        yield f"manifest_sha256 of {entry.name} is not that of its manifest"
 
 
 def read_folder(folder: Path) -> list[Result]:
-    """The results in every ``*.results.json`` under a folder, by name; none if it is not there.
+    """Read the results in every ``*.results.json`` under a folder, by name; none if it is missing.
 
     Of several attempts at one image, the one that succeeded. Raises ``RepositoryError`` when a
     file is not a document we know, or two tell of different builds of one image.
     """
-    found: dict[ImageId, Result] = {}
-    told: dict[ImageId, Path] = {}
-    for path in sorted(folder.rglob("*.results.json")):
+    ended: dict[ImageId, Result] = {}
+    sources: dict[ImageId, Path] = {}
+    # A build's folder has the image's name, which may end so, too.
+    for path in sorted(path for path in folder.rglob("*.results.json") if path.is_file()):
         where = path.relative_to(folder)
         for result in load(path.read_bytes(), str(where)):
             key = ImageId(result.name, result.arch)
-            before = found.get(key)
+            before = ended.get(key)
             if before and _differ(before, result):
                 raise RepositoryError(
-                    f"reading results in {folder}: {told[key]} and {where} tell of different "
+                    f"reading results in {folder}: {sources[key]} and {where} tell of different "
                     f"builds of {key}",
                     hint="remove the one that is not of this run",
                 )
             if before is None or not before.ok:
-                found[key], told[key] = result, where
-    return [found[key] for key in sorted(found)]
+                ended[key], sources[key] = result, where
+    return [ended[key] for key in sorted(ended)]
 
 
 def _differ(one: Result, other: Result) -> bool:
-    """Whether both succeeded, and not with the same build."""
+    """Tell whether both succeeded, and not with the same build."""
     return one.ok and other.ok and one.manifest != other.manifest
 
 
@@ -105,16 +111,36 @@ def write_folder(folder: Path, results: Iterable[Result]) -> None:
         atomic.replace(folder / f"{result.name}.results.json", dump([result]))
 
 
+# A guest may write one line without an end: reports show the last lines of a failure, logs all.
+_LONGEST_LINE = 1000
+_LARGEST_TAIL = 16 * 1024
+
+
+def bounded(tail: Sequence[str]) -> list[str]:
+    """Return the last lines of a tail that make at most 16 KiB, each of at most 1000 characters."""
+    lines: list[str] = []
+    room = _LARGEST_TAIL
+    for line in reversed(tail):
+        text = whole(line)
+        short = text if len(text) <= _LONGEST_LINE else text[: _LONGEST_LINE - 1] + "…"
+        room -= len(short.encode()) + 1
+        if room < 0:
+            break
+        lines.append(short)
+    return lines[::-1]
+
+
 def _plain(result: Result) -> dict[str, Any]:
     manifest = result.manifest
     return {
         "name": result.name,
         "arch": result.arch,
         "manifest": None if manifest is None else json.loads(manifest.to_json()),
+        "manifest_sha256": result.manifest_sha256,
         "seconds": round(result.seconds, 3),
         "step": result.step,
-        "error": whole(result.error),
-        "tail": [whole(line) for line in result.tail],
+        "error": whole(result.error)[:_LARGEST_TAIL],
+        "tail": bounded(result.tail),
         "skipped": result.skipped,
         "log": None if result.log is None else result.log.name,
     }
@@ -139,7 +165,7 @@ FILE = "publication.json"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fate:
-    """What became of an image that was to be released.
+    """Say what became of an image that was to be released.
 
     ``verdict`` is None when that did not happen; ``why`` says why.
     """
@@ -151,7 +177,7 @@ class Fate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Publication:
-    """How the publication of the plan made at ``head``, at the time ``made``, ended."""
+    """Say how the publication of the plan made at ``head``, at the time ``made``, ended."""
 
     SCHEMA: ClassVar[int] = 1
     WHAT: ClassVar[str] = "a record of a publication"
@@ -162,7 +188,7 @@ class Publication:
 
 
 def fates(published: PublicationOutcome) -> list[Fate]:
-    """Of every image of a publication."""
+    """Return what became of every image of a publication."""
     return [
         *(Fate(name=name, verdict=each.verdict) for name, each in published.outcomes.items()),
         *(Fate(name=name, verdict=None, why="it has no build") for name in published.missing),
@@ -171,7 +197,7 @@ def fates(published: PublicationOutcome) -> list[Fate]:
 
 
 def stopped(made: Plan, why: str) -> list[Fate]:
-    """Of every image of a plan whose publication ended before it could tell."""
+    """Return ``why`` for every image of a plan whose publication ended before it could say."""
     return [
         Fate(name=image.name, verdict=None, why=why)
         for image in made.images
@@ -179,15 +205,15 @@ def stopped(made: Plan, why: str) -> list[Fate]:
     ]
 
 
-def write(folder: Path, made: Plan, told: Iterable[Fate]) -> None:
+def write(folder: Path, made: Plan, fates: Iterable[Fate]) -> None:
     """Write how the publication of a plan ended beside the results; makes the folder if needed."""
-    plain = [{"name": t.name, "verdict": t.verdict, "why": whole(t.why)} for t in told]
+    plain = [{"name": f.name, "verdict": f.verdict, "why": whole(f.why)} for f in fates]
     document = {"schema": Publication.SCHEMA, "head": made.head, "made": made.made, "images": plain}
     atomic.replace(folder / FILE, canonical(document))
 
 
 def read(folder: Path, made: Plan) -> Mapping[str, Fate] | None:
-    """By name, what the publication of a plan told; None when it did not, or another's did.
+    """Read, by name, how a plan's publication ended; None when no file of that plan says.
 
     Raises ``RepositoryError`` when the file is not one this version knows.
     """

@@ -1,14 +1,15 @@
-"""Where a job works: the checked-out specs, the repository they are published to, this host."""
+"""Hold where a job works: the checked-out specs, the repository, this host."""
 
 import secrets
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lago_images.building.model import Context
+from lago_images.repository.records.manifest import Manifest
 from lago_images.storage.base import Store
 from lago_images.storage.directory.store import DirectoryStore
 from lago_images.storage.overlay import OverlayStore
@@ -26,9 +27,18 @@ class Workspace(Context):
 
     Attributes:
         git: The git repository that the specs are in; None outside git.
+        objection: Says why a build may not be promoted where settings say ``attested``; None where
+            nobody can say, and then nothing is promoted.
     """
 
     git: "Git | None"
+    objection: Callable[[Manifest], str | None] | None = None
+
+    @property
+    def is_promoting(self) -> bool:
+        """Return whether builds of other runs may be released."""
+        promote = self.settings.promote
+        return promote == "same-repository" or (promote == "attested" and bool(self.objection))
 
 
 def cache_folder(environ: Mapping[str, str]) -> Path:

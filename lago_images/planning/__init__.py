@@ -1,1 +1,1 @@
-"""What is affected, and why: decided before anything is done."""
+"""Decide what is affected, and why, before anything is done."""

@@ -1,4 +1,4 @@
-"""What can be built side by side, and in what order the rest must be."""
+"""Decide what can be built side by side, and in what order the rest must be."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
@@ -7,7 +7,7 @@ from lago_images.specs.model import BaseKind, Spec
 
 
 def in_order(specs: Mapping[str, Spec], names: Collection[str] | None = None) -> Iterator[str]:
-    """Bases before their layers, each base followed by its own; otherwise by name.
+    """Yield bases before their layers, each base followed by its own; otherwise by name.
 
     With ``names``, only those: a layer whose base is not among them comes as if it had none.
     """
@@ -21,18 +21,18 @@ def in_order(specs: Mapping[str, Spec], names: Collection[str] | None = None) ->
 
 
 def components(specs: Mapping[str, Spec], names: Collection[str]) -> list[tuple[str, ...]]:
-    """``names`` in groups that stand on each other, each in order."""
+    """Return ``names`` in groups that stand on each other, each in order."""
     wanted = set(names)
-    found: list[list[str]] = []
+    groups: list[list[str]] = []
     for name in in_order(specs, wanted):
         if _base(specs[name]) not in wanted:
-            found.append([])
-        found[-1].append(name)
-    return [tuple(members) for members in found]
+            groups.append([])
+        groups[-1].append(name)
+    return [tuple(members) for members in groups]
 
 
 def chains(tree: Tree, images: Mapping[str, PlannedImage]) -> tuple[tuple[str, ...], ...]:
-    """One chain a group of images to build, with the promoted images that they stand on."""
+    """Return one chain a group of images to build, with the promoted images that they stand on."""
     built = {name for name, image in images.items() if image.action is Action.BUILD}
     needed = set(built)
     for name in built:
@@ -53,5 +53,5 @@ def _layers(specs: Mapping[str, Spec], names: Collection[str]) -> Mapping[str, S
 
 
 def _base(spec: Spec) -> str:
-    """The name of a layer's base; empty for other bases."""
+    """Return the name of a layer's base; empty for other bases."""
     return spec.base.name if spec.base.kind is BaseKind.LAYER else ""

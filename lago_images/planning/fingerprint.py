@@ -1,4 +1,4 @@
-"""The fingerprint of an image: the hash of every input of its build.
+"""Make the fingerprint of an image: the hash of every input of its build.
 
 It is the same in every checkout of the same content. What cannot change the disk is left out:
 comments, blank lines, the order of properties, line numbers, times, the compression level.
@@ -9,14 +9,15 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lago_images.settings import TemplateSource
 from lago_images.specs.model import BaseKind, Spec
 
 # Raise it when a build makes another disk of the same spec: every image is then built again.
-RECIPE = 1
+RECIPE = 2
 
 Parts = Mapping[str, Any]
 File = tuple[str, str, str, str]
+# A template source: its URL, its key's fingerprint, and the digest of its key file.
+Source = tuple[str, str, str]
 _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 
 
@@ -25,15 +26,15 @@ def parts(
     *,
     base: str | None,
     files: Sequence[File],
-    sources: Sequence[TemplateSource] = (),
+    sources: Sequence[Source] = (),
 ) -> Parts:
-    """Every input of a build, as plain values that JSON can say.
+    """Return every input of a build, as plain values that JSON can say.
 
     Args:
         spec: What is built.
         base: For a layer, its base's fingerprint.
         files: Of each file the build reads: the path the spec says, the path below that (for a
-            folder), the mode as git has it, and the digest.
+            folder), the mode as git has it, and the SHA-256 of its bytes in the work tree.
         sources: Where ``libguestfs:`` bases come from. A template's own digest is not known
             without asking its source, and is recorded when it is used.
     """
@@ -41,7 +42,7 @@ def parts(
     if base is not None:
         stands_on["fingerprint"] = base
     if spec.base.kind is BaseKind.LIBGUESTFS and sources:
-        stands_on["sources"] = [[source.url, source.fingerprint] for source in sources]
+        stands_on["sources"] = [list(source) for source in sources]
     return {
         "recipe": RECIPE,
         "name": spec.name,
@@ -54,5 +55,5 @@ def parts(
 
 
 def fingerprint(inputs: Parts) -> str:
-    """64 hexadecimal digits, of the canonical JSON of ``parts``."""
+    """Return 64 hexadecimal digits, of the canonical JSON of ``parts``."""
     return hashlib.sha256(_CANONICAL.encode(inputs).encode()).hexdigest()

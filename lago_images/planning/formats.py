@@ -1,8 +1,9 @@
-"""A plan as a document: JSON for machines, a table for people, the fan-outs of the two CIs.
+"""Write a plan as a document: JSON for machines, a table for people, the fan-outs of the two CIs.
 
 ``docs/plan.md`` describes the forms for those who script against them.
 """
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Sequence
@@ -21,7 +22,7 @@ _WIDEST = 30
 
 
 def to_json(plan: Plan) -> str:
-    """The plan as JSON, a line for each image and chain; ``from_json`` reads it back."""
+    """Return the plan as JSON, a line for each image and chain; ``from_json`` reads it back."""
     fields = {
         "schema": json.dumps(Plan.SCHEMA),
         "head": json.dumps(plan.head),
@@ -47,7 +48,7 @@ def _plain(image: PlannedImage) -> dict[str, Any]:
 
 
 def from_json(text: str | bytes, where: str) -> Plan:
-    """The plan that a document holds.
+    """Return the plan that a document holds.
 
     Raises ``UsageError`` naming ``where`` if it is no plan, or one of another schema.
     """
@@ -56,6 +57,8 @@ def from_json(text: str | bytes, where: str) -> Plan:
         plan = parse(data, Plan, where)
         names = {image.name for image in plan.images}
         chained = {name for chain in plan.chains for name in chain}
+        if not all(plan.chains):
+            raise DocumentError(where, Plan.WHAT, ["a chain is empty"])
         if strangers := sorted(chained - names):
             problem = f"a chain names {strangers[0]!r}, which is no image of the plan"
             raise DocumentError(where, Plan.WHAT, [problem])
@@ -66,7 +69,7 @@ def from_json(text: str | bytes, where: str) -> Plan:
 
 
 def to_text(plan: Plan) -> str:
-    """A table with a row for each image and each further reason, then the summary."""
+    """Return a table with a row for each image and each further reason, then the summary."""
     rows = [row for image in plan.images for row in _rows(image)]
     lines = _table(("IMAGE", "ARCH", "ACTION", "REASON"), rows) if rows else []
     return "\n".join([*lines, summary(plan), ""])
@@ -89,7 +92,7 @@ def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
 
 
 def summary(plan: Plan) -> str:
-    """The plan in one line, such as ``2 to build in 1 chain, 0 to promote, 3 kept, 0 retired``."""
+    """Return one line: ``2 to build in 1 chain, 0 to promote, 3 kept, 0 retired``."""
     count = Counter(image.action for image in plan.images)
     chains = f"{len(plan.chains)} chain{'' if len(plan.chains) == 1 else 's'}"
     line = (
@@ -100,7 +103,7 @@ def summary(plan: Plan) -> str:
 
 
 def entries(plan: Plan, most: int | None = None) -> list[dict[str, str]]:
-    """The fan-out, an entry for each chain, or ``most`` entries that share the chains.
+    """Return the fan-out, an entry for each chain, or ``most`` entries that share the chains.
 
     ``chain`` is the first name and how many chains more; ``batch``, as ``3/256``, is what
     ``batch`` finds the names by: all of them would be too much for GitHub.
@@ -116,7 +119,7 @@ def entries(plan: Plan, most: int | None = None) -> list[dict[str, str]]:
 
 
 def batch(plan: Plan, number: int, count: int) -> tuple[str, ...]:
-    """The names of one entry of a fan-out that has ``count``, each base before its layers.
+    """Return the names of one entry of a fan-out that has ``count``, each base before its layers.
 
     Raises ``UsageError`` if the plan has no such entry.
     """
@@ -129,7 +132,7 @@ def batch(plan: Plan, number: int, count: int) -> tuple[str, ...]:
 
 
 def _dealt(plan: Plan, most: int) -> Sequence[Sequence[tuple[str, ...]]]:
-    """The chains in at most ``most`` hands; long ones first, so that hands are about as long."""
+    """Deal the chains to at most ``most`` hands, long ones first, so that hands are as long."""
     if len(plan.chains) <= most:
         return [[chain] for chain in plan.chains]
     longest = sorted(plan.chains, key=lambda chain: (-len(chain), chain))
@@ -137,7 +140,7 @@ def _dealt(plan: Plan, most: int) -> Sequence[Sequence[tuple[str, ...]]]:
 
 
 def to_github(plan: Plan) -> str:
-    """Lines for ``$GITHUB_OUTPUT``: ``matrix``, ``count``, ``promote`` and ``work``.
+    """Return lines for ``$GITHUB_OUTPUT``: the fan-out, counts, and the digest of the JSON.
 
     JSON has no line ends of its own, and names are the index's: nothing can add an output.
     """
@@ -148,19 +151,34 @@ def to_github(plan: Plan) -> str:
         "count": len(include),
         "promote": promoted,
         "work": json.dumps(bool(include or promoted)),
+        "plan-sha256": hashlib.sha256(to_json(plan).encode()).hexdigest(),
     }
     return "".join(f"{key}={value}\n" for key, value in outputs.items())
 
 
 def to_jenkins(plan: Plan) -> str:
-    """A JSON list with an entry for each chain."""
+    """Return a JSON list with an entry for each chain."""
     return json.dumps(entries(plan)) + "\n"
 
 
-def load(path: Path) -> Plan:
-    """The plan in a file; raises ``UsageError`` if it cannot be read or is no plan."""
+def load(path: Path, sha256: str | None = None) -> Plan:
+    """Read the plan in a file.
+
+    Args:
+        path: The file.
+        sha256: What its bytes must have, as the job that made it said; None to take any.
+
+    Raises:
+        UsageError: It cannot be read, is no plan, or is another than ``sha256`` names.
+    """
     try:
         text = path.read_bytes()
     except OSError as error:
         raise UsageError(f"cannot read the plan {path}: {error.strerror}") from error
+    digest = hashlib.sha256(text).hexdigest()
+    if sha256 is not None and digest != sha256:
+        raise UsageError(
+            f"{path} is not the plan that was made: its SHA-256 is {digest}, not {sha256}",
+            hint="somebody changed it on its way, or it is another run's: run it all again",
+        )
     return from_json(text, str(path))

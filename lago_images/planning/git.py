@@ -1,8 +1,4 @@
-"""The git program, as it is called, and the only user of GitPython.
-
-What git says, as values.
-
-Git, read only as far as planning needs it.
+"""Ask git, as the only user of GitPython, and only as far as planning needs it.
 
 A clone may be shallow: what is missing is fetched when it is asked for, step by step. All paths
 are relative to the folder a ``Git`` was made for, with ``/``, also where git's own root is above.
@@ -47,6 +43,16 @@ _FETCHING = frozenset(
         *("SSL_CERT_FILE", "SSL_CERT_DIR", "CURL_CA_BUNDLE"),
     }
 )
+# Set by git for its hooks and aliases: they say which repository is meant, and it is not ours.
+_REPOSITORY = frozenset(
+    {
+        *("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_PREFIX"),
+        *("GIT_OBJECT_DIRECTORY", "GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_QUARANTINE_PATH"),
+        *("GIT_NAMESPACE", "GIT_SHALLOW_FILE", "GIT_GRAFT_FILE", "GIT_IMPLICIT_WORK_TREE"),
+        *("GIT_REPLACE_REF_BASE", "GIT_NO_REPLACE_OBJECTS", "GIT_CEILING_DIRECTORIES"),
+        *("GIT_INTERNAL_SUPER_PREFIX", "GIT_CONFIG"),
+    }
+)
 # How env ends when there is no such program.
 _NO_PROGRAM = 127
 
@@ -63,17 +69,17 @@ class Program:
         self._git.clear_cache()
 
     def ask(self, *arguments: str) -> str | None:
-        """What git says; None when it says no."""
+        """Return the output; None when git fails."""
         try:
             return self.run(*arguments).strip()
         except GitError:
             return None
 
     def run(self, *arguments: str, stdin: Sequence[str] | None = None) -> str:
-        """What git says, with the lines of ``stdin`` as its input.
+        """Return the output, with the lines of ``stdin`` as its input.
 
         Raises:
-            GitError: It says no.
+            GitError: Git fails.
             ToolMissingError: There is no git.
         """
         with TemporaryFile() as given:
@@ -82,7 +88,7 @@ class Program:
             return self._execute(arguments, given)
 
     def _execute(self, arguments: Sequence[str], stdin: IO[bytes]) -> str:
-        limit = FETCH_SECONDS if arguments[0] == "fetch" else None
+        limit = FETCH_SECONDS if arguments[0] in {"fetch", "ls-remote"} else None
         try:
             return str(
                 self._git.execute(
@@ -100,22 +106,23 @@ class Program:
 
 
 def _without_others(names: Iterable[str]) -> list[str]:
-    """The start of a command that runs git without what it may not see of the environment.
+    """Return the start of a command that runs git without what it may not see of the environment.
 
     GitPython hands all of it on, and leaves nothing out.
     """
     kept = _FETCHING.union(ALLOWED, _ENVIRONMENT)
-    hidden = [name for name in names if name not in kept and not name.startswith("GIT_")]
+    others = (name for name in names if name not in kept)
+    hidden = [name for name in others if name in _REPOSITORY or not name.startswith("GIT_")]
     return ["env", *(f"--unset={name}" for name in sorted(hidden))]
 
 
 def _refused(arguments: Sequence[str], error: CommandError) -> GitError:
-    said = str(error.stderr).strip().removeprefix("stderr:").strip(" '\n")
-    said = redacted(said)
+    output = str(error.stderr).strip().removeprefix("stderr:").strip(" '\n")
+    output = redacted(output)
     hint = None
-    if "dubious ownership" in said:
+    if "dubious ownership" in output:
         hint = "git config --global --add safe.directory FOLDER, if you trust its owner"
-    return GitError(f"git {arguments[0]} failed: {said or error.status}", hint=hint)
+    return GitError(f"git {arguments[0]} failed: {output or error.status}", hint=hint)
 
 
 GITLINK = "160000"
@@ -138,7 +145,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Commit:
-    """A commit as people name it: its short id and its subject."""
+    """Name a commit as people do: its short id and its subject."""
 
     short: str
     subject: str
@@ -149,23 +156,21 @@ class Commit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """What git knows of the files in the work tree.
+    """Hold what git knows of the files in the work tree.
 
     Attributes:
         entries: Mode and object id of every file in the index, by path.
         changed: Files whose content in the work tree is not the index's.
         dirty: Files whose content, in the work tree or in the index, is not the head's.
-        algorithm: What object ids are hashed with: ``sha1`` or ``sha256``.
     """
 
     entries: Mapping[str, tuple[str, str]]
     changed: frozenset[str]
     dirty: frozenset[str]
-    algorithm: str
 
 
 def parse_index(listing: str) -> tuple[dict[str, tuple[str, str]], set[str]]:
-    """The entries of ``git ls-files -s -v -z``, and the files git was told not to look at."""
+    """Read ``git ls-files -s -v -z``: the entries, and the files assumed unchanged."""
     entries: dict[str, tuple[str, str]] = {}
     flagged = set()
     for line in listing.split("\0")[:-1]:
@@ -178,7 +183,7 @@ def parse_index(listing: str) -> tuple[dict[str, tuple[str, str]], set[str]]:
 
 
 def parse_status(status: str, prefix: str) -> tuple[set[str], set[str]]:
-    """From ``git status --porcelain=v2 -z``: changed in the work tree, and changed at all."""
+    """Read ``git status --porcelain=v2 -z``: changed in the work tree, and changed at all."""
     # Fields before the path, by the first letter: git-status(1), "Porcelain Format Version 2".
     before = {"1": 8, "u": 10, "?": 1}
     changed, dirty = set(), set()
@@ -195,7 +200,7 @@ def parse_status(status: str, prefix: str) -> tuple[set[str], set[str]]:
 
 
 def parse_changes(listing: str) -> Iterator[Change]:
-    """The changes of ``git diff --name-status -z``."""
+    """Read the changes of ``git diff --name-status -z``."""
     fields = iter(listing.split("\0")[:-1])
     for status in fields:
         first = next(fields)
@@ -210,12 +215,12 @@ LOG_FORMAT = "%x02%h%x03%p%x03%s"
 
 
 def parse_log(listing: str, *, cut: bool) -> Mapping[str, tuple[Commit, ...]]:
-    """By path, the commits of a log in ``LOG_FORMAT``, in its order.
+    """Return, by path, the commits of a log in ``LOG_FORMAT``, in its order.
 
     ``cut``: history is cut off somewhere. A commit there seems to add every file there is, so
     commits without parents are left out.
     """
-    found: dict[str, tuple[Commit, ...]] = {}
+    by_path: dict[str, tuple[Commit, ...]] = {}
     commit: Commit | None = None
     for field in listing.split("\0"):
         text = field.lstrip("\n")
@@ -223,8 +228,8 @@ def parse_log(listing: str, *, cut: bool) -> Mapping[str, tuple[Commit, ...]]:
             short, parents, subject = text[1:].split("\x03", 2)
             commit = None if cut and not parents else Commit(short=short, subject=subject)
         elif text and commit is not None:
-            found[text] = (*found.get(text, ()), commit)
-    return found
+            by_path[text] = (*by_path.get(text, ()), commit)
+    return by_path
 
 
 MOST_COMMITS = 2000
@@ -234,10 +239,10 @@ _STEPS = (50, 500, 5000)
 
 
 class Git:
-    """The git repository that a folder is in."""
+    """Ask the git repository that a folder is in."""
 
     def __init__(self, folder: Path) -> None:
-        """Raises ``GitError`` if git cannot use the folder; ``find`` is for when it may not."""
+        """Raise ``GitError`` if git cannot use the folder; ``find`` is for when it may not."""
         self.folder = folder
         self._program = Program(folder)
         self._run, self._ask = self._program.run, self._program.ask
@@ -245,7 +250,7 @@ class Git:
 
     @classmethod
     def find(cls, folder: Path) -> "Git | None":
-        """The repository that ``folder`` is in; None outside git.
+        """Return the repository that ``folder`` is in; None outside git.
 
         Raises:
             GitError: There is one, and git refuses to use it.
@@ -266,50 +271,68 @@ class Git:
         self._program.close()
 
     def head(self) -> str | None:
-        """The commit that is checked out; None before the first one."""
+        """Return the commit that is checked out; None before the first one."""
         return self._ask("rev-parse", "--verify", "--quiet", "HEAD^{commit}")
 
     def resolve(self, rev: str) -> str:
-        """The commit that a person's ``rev`` means: a branch, a tag, an id.
+        """Return the commit that a person's ``rev`` means: a branch, a tag, an id.
 
         An id, or a remote's branch as ``REMOTE/BRANCH``, is fetched if the clone lacks it.
         Raises ``UsageError`` when there is none.
         """
-        found = None
+        commit = None
         if rev and not rev.startswith("-"):
-            found = self._ask("rev-parse", "--verify", "--quiet", f"{rev}^{{commit}}")
-            if found is None and (self.ensure(rev) or self._fetch_branch(rev)):
-                found = self._ask("rev-parse", "--verify", "--quiet", f"{rev}^{{commit}}")
-        if found is None:
-            remote = self._remote() or "REMOTE"
+            commit = self._ask("rev-parse", "--verify", "--quiet", f"{rev}^{{commit}}")
+            if commit is None and (self.ensure(rev) or self._fetch_branch(rev)):
+                commit = self._ask("rev-parse", "--verify", "--quiet", f"{rev}^{{commit}}")
+        if commit is None:
             raise UsageError(
                 f"there is no commit {rev!r} in this clone, and its remote does not give it",
-                hint=f"fetch it first: git fetch {remote} {rev.removeprefix(f'{remote}/')}",
+                hint=self._how_to_get(rev),
             )
-        return found
+        return commit
+
+    def _how_to_get(self, rev: str) -> str:
+        """Return what to do about a missing revision: one counted back from another has no name."""
+        remote = self.remote() or "REMOTE"
+        if "~" not in rev and "^" not in rev:
+            return f"fetch it first: git fetch {remote} {rev.removeprefix(f'{remote}/')}"
+        if self.shallow:
+            return (
+                f"this clone is shallow: git fetch --unshallow {remote}, or on GitHub "
+                "fetch-depth: 0 for actions/checkout"
+            )
+        return "the history is shorter than that: name a commit or a branch"
 
     def snapshot(self, paths: Iterable[str]) -> Snapshot:
-        """What git knows of the files below ``paths``."""
+        """Read what git knows of the files below ``paths``."""
         wanted = sorted(set(paths))
         listing = self._run("ls-files", "-s", "-v", "-z", "--", *wanted)
         status = self._run(
-            *("status", "--porcelain=v2", "-z", "--no-renames", "--untracked-files=no"),
+            # A monitor's word is not taken: it may be a program of anyone's, or behind the times.
+            *(
+                "-c",
+                "core.fsmonitor=false",
+                "status",
+                "--porcelain=v2",
+                "-z",
+                "--no-renames",
+                "--untracked-files=no",
+            ),
             *("--no-show-stash", "--ignore-submodules=none", "--", *wanted),
         )
         entries, flagged = parse_index(listing)
         changed, dirty = parse_status(status, self.prefix)
-        algorithm = self._ask("rev-parse", "--show-object-format") or "sha1"
         # Git does not look at a file that is marked as assumed unchanged, so somebody else must.
         flagged = {path for path in flagged if (self.folder / path).exists()}
         return Snapshot(
             entries=entries,
             changed=frozenset(changed | flagged),
             dirty=frozenset(dirty | flagged),
-            algorithm=algorithm,
         )
 
     def changes(self, old: str, new: str, paths: Iterable[str] = ()) -> tuple[Change, ...]:
-        """The files below ``paths`` that differ between two commits, with renames found."""
+        """Return the files below ``paths`` that differ between two commits, renames detected."""
         listing = self._run(
             *("diff", "--name-status", "-z", "--find-renames", "--relative", "--no-ext-diff"),
             *("--ignore-submodules=none", old, new, "--", *sorted(set(paths))),
@@ -319,7 +342,7 @@ class Git:
     def commits(
         self, old: str, new: str, paths: Iterable[str] = ()
     ) -> Mapping[str, tuple[Commit, ...]]:
-        """By path, the commits of ``new`` that ``old`` does not have, newest first.
+        """Return, by path, the commits of ``new`` that ``old`` does not have, newest first.
 
         Looks at the newest ``MOST_COMMITS`` that touch ``paths``.
         """
@@ -332,22 +355,22 @@ class Git:
 
     @property
     def shallow(self) -> bool:
-        """Whether history is cut off somewhere."""
+        """Tell whether history is cut off somewhere."""
         return self._run("rev-parse", "--is-shallow-repository").strip() == "true"
 
     def has(self, commit: str) -> bool:
-        """Whether the clone has the commit, without asking a remote."""
+        """Tell whether the clone has the commit, without asking a remote."""
         return not self.missing([commit])
 
     def missing(self, commits: Iterable[str]) -> frozenset[str]:
-        """Those of ``commits`` that the clone does not have, without asking a remote."""
+        """Return those of ``commits`` that the clone does not have, without asking a remote."""
         wanted = sorted(set(commits))
         known = [commit for commit in wanted if COMMIT.fullmatch(commit)]
         lines = self._run("cat-file", "--batch-check", stdin=known).splitlines()
-        there = {
+        present = {
             commit for commit, line in zip(known, lines, strict=True) if line.split()[1] == "commit"
         }
-        return frozenset(wanted) - there
+        return frozenset(wanted) - present
 
     def ensure(self, commit: str) -> bool:
         """Have the commit in the clone, fetching it if need be; False when it cannot be had."""
@@ -375,9 +398,9 @@ class Git:
         )
 
     def is_ancestor(self, old: str, new: str) -> bool | None:
-        """Whether ``old`` is ``new`` or in its history.
+        """Tell whether ``old`` is ``new`` or in its history.
 
-        None when that cannot be known: a commit is gone, or the history between is cut off in
+        None when that cannot be known: a commit is lost, or the history between is cut off in
         this clone and cannot be fetched.
         """
         if not (self.ensure(old) and self.ensure(new)):
@@ -389,7 +412,7 @@ class Git:
         return None if self.shallow else False
 
     def strangers(self, commits: Iterable[str], new: str) -> frozenset[str]:
-        """Those of ``commits`` not seen in the history of ``new``; all must be in the clone.
+        """Return those of ``commits`` not seen in the history of ``new``; all must be in the clone.
 
         One call for many; in a shallow clone a stranger may still turn out an ancestor.
         """
@@ -400,24 +423,24 @@ class Git:
         return wanted & frozenset(listing.split())
 
     def merge_base(self, one: str, other: str) -> str | None:
-        """The newest commit both come from; None when there is none or it cannot be had."""
+        """Return the newest commit both come from; None when there is none or it cannot be had."""
         if not (self.ensure(one) and self.ensure(other)):
             return None
-        found = self._ask("merge-base", one, other)
+        commit = self._ask("merge-base", one, other)
         steps = self._deepened([one, other])
-        while found is None and next(steps, None) is not None:
-            found = self._ask("merge-base", one, other)
-        return found
+        while commit is None and next(steps, None) is not None:
+            commit = self._ask("merge-base", one, other)
+        return commit
 
     def fork(self, rev: str, head: str) -> str:
-        """The commit at which ``head`` left the history of a person's ``rev``.
+        """Return the commit at which ``head`` left the history of a person's ``rev``.
 
         Raises ``UsageError`` when there is no such revision, or nothing in common.
         """
-        found = self.merge_base(self.resolve(rev), head)
-        if found is None:
+        commit = self.merge_base(self.resolve(rev), head)
+        if commit is None:
             raise UsageError(f"{rev} and the commit checked out have no history in common")
-        return found
+        return commit
 
     def _is_ancestor(self, old: str, new: str) -> bool:
         return self._ask("merge-base", "--is-ancestor", old, new) is not None
@@ -434,7 +457,7 @@ class Git:
 
     def _everything(self) -> Iterator[int]:
         """Fetch the remote's branches, then their history, for a remote that gives no single id."""
-        remote = self._remote()
+        remote = self.remote()
         if remote and self._fetch(wanted=[f"+refs/heads/*:refs/remotes/{remote}/*"]):
             yield 0
             yield from self._deepened([])
@@ -449,24 +472,46 @@ class Git:
         return self._fetch(*depth, wanted=[wanted], remote=remote)
 
     def _fetch(self, *options: str, wanted: Sequence[str] = (), remote: str | None = None) -> bool:
-        remote = remote or self._remote()
+        remote = remote or self.remote()
         if remote is None:
             return False
         basic = ("--quiet", "--no-tags", "--no-recurse-submodules", "--no-auto-gc")
         return self._ask("fetch", *basic, *options, remote, *wanted) is not None
 
+    def remote_tip(self, ref: str) -> str | None:
+        """Ask the remote for the commit that it has at ``ref`` now; None when it has no such ref.
+
+        Raises ``GitError`` when it does not answer, and when there is no remote.
+        """
+        remote = self.remote()
+        if remote is None:
+            raise GitError("this clone has no remote")
+        lines = self._run("ls-remote", "--quiet", remote, ref).splitlines()
+        return next((line.split("\t")[0] for line in lines if line.endswith(f"\t{ref}")), None)
+
+    def tips(self, refs: str) -> tuple[str, ...]:
+        """Return the commits that the clone's refs below ``refs`` are at."""
+        listing = self._run("for-each-ref", "--format=%(objectname)", refs)
+        return tuple(listing.split())
+
+    def upstream(self) -> str | None:
+        """Return the branch of the remote that the checked-out branch follows, if it does."""
+        branch = self._ask("symbolic-ref", "--quiet", "--short", "HEAD")
+        merge = self._ask("config", f"branch.{branch}.merge") if branch else None
+        return merge.removeprefix("refs/heads/") if merge else None
+
     def branch(self) -> str | None:
-        """The remote's default branch, as the clone knows it, else the one checked out."""
+        """Return the remote's default branch, as the clone knows it, else the one checked out."""
         names = ("symbolic-ref", "--quiet", "--short")
         default = self._ask(*names, "refs/remotes/origin/HEAD") or ""
         return default.partition("/")[2] or self._ask(*names, "HEAD")
 
     def url(self) -> str | None:
-        """Where the clone is from: its remote's URL."""
-        remote = self._remote()
+        """Return the URL of the clone's remote."""
+        remote = self.remote()
         return remote and self._ask("config", f"remote.{remote}.url")
 
-    def _remote(self) -> str | None:
+    def remote(self) -> str | None:
         branch = self._ask("symbolic-ref", "--quiet", "--short", "HEAD")
         of_branch = self._ask("config", f"branch.{branch}.remote") if branch else None
         remotes = self._run("remote").split()

@@ -1,23 +1,19 @@
-"""Which of many paths concern one: quickly, for thousands of both.
+"""Gather what a plan is decided from besides the specs: the repository's state, git's history."""
 
-What a plan is decided from, besides the specs: the repository's state and git's history.
-
-Asks git about the commits behind a plan, once.
-"""
-
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Container, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from types import MappingProxyType
 
 from lago_images.errors import UsageError
 from lago_images.planning.git import Change, Commit, Git
+from lago_images.planning.line import Line
 from lago_images.repository.records.layout import ImageId
 
 
 @dataclass(frozen=True, slots=True)
 class Paths:
-    """A set of paths relative to one folder, with ``/``."""
+    """Hold paths relative to one folder, with ``/``."""
 
     paths: frozenset[str]
     _below: dict[str, list[str]] = field(default_factory=dict, repr=False, compare=False)
@@ -31,7 +27,7 @@ class Paths:
         return made
 
     def touching(self, path: str) -> list[str]:
-        """Those that are ``path``, are in it, or are a folder (a submodule) that it is in."""
+        """Return those that are ``path``, are in it, or are a folder (a submodule) around it."""
         if path in self.paths:
             return [path]
         return [*self._below.get(path, ()), *(up for up in _above(path) if up in self.paths)]
@@ -44,9 +40,13 @@ def _above(path: str) -> list[str]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Built:
-    """A complete build in the repository. ``created`` is in seconds since the epoch.
+    """Describe a complete build in the repository.
 
-    ``base`` is the manifest's digest of the base: ``build:<build id>`` for a layer.
+    Attributes:
+        created: In seconds since the epoch.
+        base: The manifest's digest of what it stands on: for a layer, of its base's disk.
+        sha256: Of its own disk, as layers on it record it.
+        manifest_sha256: Of its manifest's bytes, as a promotion names them.
     """
 
     build: str
@@ -54,11 +54,13 @@ class Built:
     commit: str
     created: int
     base: str
+    sha256: str = ""
+    manifest_sha256: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Current:
-    """The release that clients get now.
+    """Describe the release that clients get now.
 
     ``built`` is None when the repository no longer has the build that the release names.
     """
@@ -72,7 +74,7 @@ class Current:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageHoldings:
-    """What the repository holds of one image.
+    """Hold what the repository has of one image.
 
     Attributes:
         current: None when nothing is released, or everything is withdrawn.
@@ -89,14 +91,28 @@ class ImageHoldings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Holdings:
-    """What the repository holds; ``commit`` was published last, None for one that never was."""
+    """Hold what the repository has; ``commit`` was published last, None for one that never was."""
 
     images: Mapping[ImageId, ImageHoldings] = field(default_factory=lambda: MappingProxyType({}))
     commit: str | None = None
 
+    def without(self, builds: Container[str]) -> "Holdings":
+        """Return the same without these waiting builds."""
+        images = {
+            image: replace(
+                held, waiting=tuple(each for each in held.waiting if each.build not in builds)
+            )
+            for image, held in self.images.items()
+        }
+        return replace(self, images=images)
+
 
 class Relation(StrEnum):
-    """What a commit is to the one that is checked out."""
+    """Relate a commit to the one that is checked out.
+
+    ``NEWER`` is one on the branch that is published; ``APART`` also one that a force-push took
+    back.
+    """
 
     OLDER = "older"
     SAME = "same"
@@ -107,7 +123,7 @@ class Relation(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Since:
-    """What changed from ``commit`` to the head: ``changes`` and ``commits`` by path.
+    """Hold what changed from ``commit`` to the head: ``changes`` and ``commits`` by path.
 
     ``paths`` are all changed paths, the former ones of renamed files included.
     """
@@ -129,7 +145,7 @@ class Since:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class History:
-    """What git knows. Everything is empty outside git.
+    """Hold what git knows. Everything is empty outside git.
 
     Attributes:
         head: The commit that is checked out.
@@ -149,7 +165,7 @@ class History:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ask:
-    """What the plan is asked to cover.
+    """Say what the plan shall cover.
 
     Attributes:
         changed: Everything that changed or is missing; else only what the rest says.
@@ -179,8 +195,9 @@ def gather(
     published: str | None,
     paths: Iterable[str],
     scope: str | None = None,
+    branch: str = "",
 ) -> History:
-    """What git knows of ``commits`` and of the last published one.
+    """Ask git about ``commits`` and the last published one.
 
     Args:
         git: The repository; what a shallow clone lacks is fetched.
@@ -189,8 +206,10 @@ def gather(
         paths: Where specs, their inputs and the settings are.
         scope: The revision a plan is limited to what changed since: a branch or a commit, of
             which the newest common ancestor with the head counts.
+        branch: The branch that is published; see ``Line``.
 
     Raises:
+        GitError: The remote does not say whether a commit is still on that branch.
         UsageError: There is no commit ``scope``, or it has nothing in common with the head.
     """
     head = git.head()
@@ -204,7 +223,7 @@ def gather(
     below = tuple(paths)
     start = git.fork(scope, head) if scope else None
     wanted = {*commits, *([published] if published else [])}
-    relations = _relations(git, wanted, head)
+    relations = _relations(Line(git=git, branch=branch), wanted, head)
     known = sorted(commit for commit in wanted if relations[commit] is not Relation.UNKNOWN)
     if published in known:
         known.remove(published)
@@ -217,23 +236,24 @@ def gather(
     )
 
 
-def _relations(git: Git, commits: Iterable[str], head: str) -> Mapping[str, Relation]:
-    found = dict.fromkeys(commits, Relation.UNKNOWN)
-    there = found.keys() - git.ensure_all(found)
-    strangers = git.strangers(there, head)
-    for commit in there:
-        found[commit] = Relation.OLDER
+def _relations(line: Line, commits: Iterable[str], head: str) -> Mapping[str, Relation]:
+    git = line.git
+    relations = dict.fromkeys(commits, Relation.UNKNOWN)
+    present = relations.keys() - git.ensure_all(relations)
+    strangers = git.strangers(present, head)
+    for commit in present:
+        relations[commit] = Relation.OLDER
     for commit in sorted(strangers):
-        found[commit] = _relation(git, commit, head)
-    if head in found:
-        found[head] = Relation.SAME
-    return found
+        relations[commit] = _relation(line, commit, head)
+    if head in relations:
+        relations[head] = Relation.SAME
+    return relations
 
 
-def _relation(git: Git, commit: str, head: str) -> Relation:
-    if git.is_ancestor(commit, head):
+def _relation(line: Line, commit: str, head: str) -> Relation:
+    if line.git.is_ancestor(commit, head):
         return Relation.OLDER
-    if git.is_ancestor(head, commit):
+    if line.is_older(head, commit):
         return Relation.NEWER
     return Relation.APART
 

@@ -1,21 +1,23 @@
-"""From a repository's state to what a plan needs of it."""
+"""Take from a repository's state what a plan needs of it."""
 
+import hashlib
 from collections.abc import Mapping
+from dataclasses import replace
 
 from lago_images.planning.history import Built, Current, Holdings, ImageHoldings
 from lago_images.repository.publishing.releasing import taken_back
 from lago_images.repository.records.layout import ImageId
 from lago_images.repository.records.manifest import Manifest
 from lago_images.repository.records.release import Release
-from lago_images.repository.records.state import State, standing
+from lago_images.repository.records.state import State, deciding_commit, standing
 
 
 def holdings(state: State) -> Holdings:
-    """What the repository holds, by image."""
+    """Return what the repository holds, by image."""
     waiting: dict[ImageId, list[Built]] = {}
     for manifest in state.unreleased():
         if not manifest.dirty:
-            waiting.setdefault(manifest.key.image, []).append(_built(manifest))
+            waiting.setdefault(manifest.key.image, []).append(_waiting(manifest))
     names = state.releases.keys() | waiting.keys()
     return Holdings(
         images={name: _published(state, name, waiting.get(name, [])) for name in names},
@@ -27,19 +29,19 @@ def _published(state: State, image: ImageId, waiting: list[Built]) -> ImageHoldi
     history = state.history(*image)
     offered = standing(history)
     return ImageHoldings(
-        current=_current(state, offered[-1]) if offered else None,
+        current=_current(state, offered[-1], history) if offered else None,
         newest=state.newest(*image),
         taken_back=_why_taken_back(history),
         waiting=tuple(sorted(waiting, key=lambda built: (built.created, built.build))),
     )
 
 
-def _current(state: State, release: Release) -> Current:
+def _current(state: State, release: Release, history: tuple[Release, ...]) -> Current:
     manifest = state.manifest(release)
     return Current(
         revision=release.revision,
         fingerprint=release.fingerprint,
-        commit=release.commit,
+        commit=deciding_commit(release, history),
         build=release.build or "",
         built=_built(manifest) if manifest else None,
     )
@@ -52,11 +54,17 @@ def _built(manifest: Manifest) -> Built:
         commit=manifest.commit,
         created=manifest.created,
         base=manifest.base.digest,
+        sha256=manifest.disk.sha256,
     )
 
 
+def _waiting(manifest: Manifest) -> Built:
+    digest = hashlib.sha256(manifest.to_json()).hexdigest()
+    return replace(_built(manifest), manifest_sha256=digest)
+
+
 def _why_taken_back(history: tuple[Release, ...]) -> Mapping[str, str]:
-    """The fingerprints that were taken back, each with why: they are not built unasked."""
+    """Return why each fingerprint was taken back: such are not built unasked."""
     return {fingerprint: _why(release) for fingerprint, release in taken_back(history).items()}
 
 

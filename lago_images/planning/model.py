@@ -1,4 +1,4 @@
-"""The plan, as a value: what will be built, and why."""
+"""Hold the plan, as a value: what will be built, and why."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ from lago_images.specs.model import Spec
 
 
 class Action(StrEnum):
-    """What will happen to an image."""
+    """The action on an image."""
 
     BUILD = "build"
     PROMOTE = "promote"
@@ -24,7 +24,7 @@ WORK = frozenset({Action.BUILD, Action.PROMOTE})
 
 
 class ReasonKind(StrEnum):
-    """Why an image is built."""
+    """The kind of a reason to build an image."""
 
     NEW = "new"
     SPEC = "spec"
@@ -45,12 +45,13 @@ class Reason:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedImage:
-    """What the plan says of one image.
+    """The plan's entry for one image.
 
     Attributes:
         base: As the spec writes it; empty for a retired image.
         fingerprint: Of the spec as it is now; empty for a retired image.
         promote: The build to release, for ``promote``.
+        promote_sha256: Of that build's manifest, which is what was judged.
         revision: The newest revision that was published when the plan was made; 0 for none.
         note: Why nothing is built, for ``keep`` and ``retire``.
     """
@@ -62,13 +63,14 @@ class PlannedImage:
     fingerprint: Text
     reasons: tuple[Reason, ...] = ()
     promote: Text | None = None
+    promote_sha256: Text | None = None
     revision: Count = 0
     note: Text = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What will be done to a repository.
+    """The plan: what will be done to a repository.
 
     Attributes:
         head: The commit the plan was made at; None outside git.
@@ -96,7 +98,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tree:
-    """The specs at one moment, with what their builds depend on.
+    """Hold the specs at one moment, with what their builds depend on.
 
     Attributes:
         specs: By name.
@@ -114,10 +116,10 @@ class Tree:
     dirty: frozenset[str] = frozenset()
 
     def way(self, path: str) -> tuple[str, ...]:
-        """What git has to be asked about where ``path`` is read."""
+        """Return what git has to be asked about where ``path`` is read."""
         return self.ways.get(path, (path,))
 
     def paths(self) -> Iterator[tuple[str, ...]]:
-        """Everything that is read, as written and as links lead to it."""
+        """Yield everything that is read, as written and as links lead to it."""
         yield from self.inputs.values()
         yield from self.ways.values()

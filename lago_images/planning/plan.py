@@ -21,11 +21,14 @@ from lago_images.repository.records.layout import ImageId
 from lago_images.specs.model import BaseKind, Spec
 
 _ASKED = {ReasonKind.FORCED, ReasonKind.STALE}
+# What these ask for is a new build, and never whatever waits: what was published before is lost
+# or was taken back, which says nothing for a build of the same spec.
+_ANEW = {*_ASKED, ReasonKind.MISSING}
 _NOTHING = ImageHoldings()
 
 
 def make(tree: Tree, holdings: Holdings, history: History, ask: Ask, now: float) -> Plan:
-    """The plan.
+    """Make the plan.
 
     Args:
         tree: The specs as they are checked out.
@@ -54,8 +57,8 @@ def make(tree: Tree, holdings: Holdings, history: History, ask: Ask, now: float)
 
 
 def suspects(tree: Tree, holdings: Holdings, ask: Ask) -> frozenset[str]:
-    """The commits that the plan needs git to know about: those of releases it may replace."""
-    found = set()
+    """Return the commits that git is asked about: those of releases that may be replaced."""
+    commits = set()
     for (name, arch), published in holdings.images.items():
         if published.current is None:
             continue
@@ -63,8 +66,8 @@ def suspects(tree: Tree, holdings: Holdings, ask: Ask) -> frozenset[str]:
         same = tree.fingerprints.get(name) == published.current.fingerprint
         settled = spec is not None and spec.arch == arch and same
         if not settled or ask.everything or ask.force or ask.stale_days is not None:
-            found.add(published.current.commit)
-    return frozenset(found)
+            commits.add(published.current.commit)
+    return frozenset(commits)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +82,7 @@ class _Decider:
     aside: set[str] = field(default_factory=set)
 
     def all(self) -> Mapping[str, PlannedImage]:
-        """What becomes of every spec, bases before their layers, then limited to what is asked."""
+        """Decide of every spec, bases before their layers, then limited to what is asked."""
         for name in in_order(self.tree.specs):
             self.decided[name] = self._decide(self.tree.specs[name])
         if self.ask.changed and self.history.scope is None:
@@ -88,9 +91,9 @@ class _Decider:
 
     def _decide(self, spec: Spec) -> PlannedImage:
         published = self._published(spec)
-        found = tuple(self._reasons(spec, published))
-        why_not = self._objection(spec, published, found)
-        waiting = None if why_not else self._promotable(spec, published, found)
+        why_so = tuple(self._reasons(spec, published))
+        why_not = self._objection(spec, published, why_so)
+        waiting = None if why_not else self._promotable(spec, published, why_so)
         work = Action.BUILD if waiting is None else Action.PROMOTE
         return PlannedImage(
             name=spec.name,
@@ -98,8 +101,9 @@ class _Decider:
             action=Action.KEEP if why_not else work,
             base=str(spec.base),
             fingerprint=self.tree.fingerprints[spec.name],
-            reasons=() if why_not else found,
+            reasons=() if why_not else why_so,
             promote=waiting.build if waiting else None,
+            promote_sha256=waiting.manifest_sha256 if waiting else None,
             revision=published.newest,
             note=why_not or "",
         )
@@ -114,12 +118,12 @@ class _Decider:
             yield from self._against(current, spec, base.action if base else None)
         if base and base.action in WORK:
             yield self.why.base(spec, base.action)
-        elif base and current and current.built and self._on_another_base(current.built, spec):
+        elif base and current and current.built and self._is_on_another_base(current.built, spec):
             yield self.why.base(spec, Action.KEEP)
 
     def _against(self, current: Current, spec: Spec, base: Action | None) -> Iterator[Reason]:
         if current.built is None:
-            yield self.why.gone(current)
+            yield self.why.lost(current)
         days = self.ask.stale_days
         if days is not None and current.built and reasons.age(current, self.now) >= days:
             yield self.why.stale(current, self.now)
@@ -127,62 +131,71 @@ class _Decider:
             yield from self.why.changed(spec, current, base)
 
     def _objection(
-        self, spec: Spec, published: ImageHoldings, found: tuple[Reason, ...]
+        self, spec: Spec, published: ImageHoldings, why_so: tuple[Reason, ...]
     ) -> str | None:
-        """Why an image is left alone; None when it is not."""
+        """Say why an image is left alone; None when it is not."""
         current, base = published.current, self._base(spec)
-        if current and not found:
+        if current and not why_so:
             return f"unchanged since revision {current.revision}{reasons.origin(current)}"
         if current and self.history.relation(current.commit) is Relation.NEWER:
             return _newer(current)
         if base and base.action is Action.KEEP and not self._base_is_published(spec):
             return f"it cannot be built while its base {spec.base.name} is kept: {base.note}"
-        forced = any(reason.kind is ReasonKind.FORCED for reason in found)
+        forced = any(reason.kind is ReasonKind.FORCED for reason in why_so)
         taken_back = published.taken_back.get(self.tree.fingerprints[spec.name])
         if taken_back and not forced and not (base and base.action in WORK):
             return f"{taken_back}; change its spec, or name it to build it again"
         return None
 
     def _promotable(
-        self, spec: Spec, published: ImageHoldings, found: tuple[Reason, ...]
+        self, spec: Spec, published: ImageHoldings, why_so: tuple[Reason, ...]
     ) -> Built | None:
-        """The newest build that can be released instead of building again."""
-        if not self.ask.promote or any(reason.kind in _ASKED for reason in found):
+        """Return the newest build that can be released instead of building again.
+
+        A layer must stand on the very bytes that its base is offered with, or promoted with here.
+        """
+        if not self.ask.promote or any(reason.kind in _ANEW for reason in why_so):
             return None
-        wanted = self._base_build(spec)
+        is_layer = spec.base.kind is BaseKind.LAYER
+        wanted = self._base_digest(spec)
         for built in reversed(published.waiting):
-            fits = wanted is None or built.base == wanted
             if (
-                fits
-                and self._waits_on(built)
+                (built.base == wanted or not is_layer)
+                and self._waits_long_enough(built)
                 and built.fingerprint == self.tree.fingerprints[spec.name]
             ):
                 return built
         return None
 
-    def _waits_on(self, built: Built) -> bool:
-        """Whether ``repo gc`` leaves a build alone until this plan was carried out."""
+    def _waits_long_enough(self, built: Built) -> bool:
+        """Tell whether ``repo gc`` leaves a build alone until this plan was carried out."""
         days = self.ask.promote_days
         return days is None or self.now - built.created < days * reasons.DAY
 
     def _base(self, spec: Spec) -> PlannedImage | None:
-        """What was decided of a layer's base."""
+        """Return what was decided of a layer's base."""
         return self.decided[spec.base.name] if spec.base.kind is BaseKind.LAYER else None
 
-    def _base_build(self, spec: Spec) -> str | None:
-        """What the manifest of a layer must say that it stands on; None for other bases."""
-        base = self._base(spec)
-        if base is None:
-            return None
-        current = self._published(self.tree.specs[base.name]).current
-        build = {Action.PROMOTE: base.promote, Action.KEEP: current and current.build}
-        return f"build:{build.get(base.action)}"
+    def _base_digest(self, spec: Spec) -> str | None:
+        """Return what the manifest of a layer must say that it stands on.
 
-    def _on_another_base(self, built: Built, spec: Spec) -> bool:
-        return built.base != self._base_build(spec) and self._base_is_published(spec)
+        None for other bases, and where that is not known yet: the base is to be built.
+        """
+        base = self._base(spec)
+        if base is None or base.action is Action.BUILD:
+            return None
+        published = self._published(self.tree.specs[base.name])
+        built = published.current.built if published.current else None
+        if base.action is Action.PROMOTE:
+            built = next(one for one in published.waiting if one.build == base.promote)
+        return f"sha256:{built.sha256}" if built else None
+
+    def _is_on_another_base(self, built: Built, spec: Spec) -> bool:
+        wanted = self._base_digest(spec)
+        return wanted not in {None, built.base} and self._base_is_published(spec)
 
     def _base_is_published(self, spec: Spec) -> bool:
-        """Whether what clients get of the base is what its spec says here."""
+        """Tell whether what clients get of the base is what its spec says here."""
         current = self._published(self.tree.specs[spec.base.name]).current
         wanted = self.tree.fingerprints[spec.base.name]
         return current is not None and current.fingerprint == wanted
@@ -191,7 +204,7 @@ class _Decider:
         return self.holdings.images.get(ImageId(spec.name, spec.arch), _NOTHING)
 
     def _limited(self) -> Mapping[str, PlannedImage]:
-        """The same with what was not asked for kept: but never a layer without its base."""
+        """Keep what was not asked for: but never a layer without its base."""
         wanted = {name for name in self.decided if self._is_asked(name)}
         for members in components(self.tree.specs, self._at_work()):
             if wanted.isdisjoint(members):
@@ -200,7 +213,12 @@ class _Decider:
                     image = self.decided[name]
                     note = f"not asked for here: {image.reasons[0].detail}"
                     self.decided[name] = replace(
-                        image, action=Action.KEEP, reasons=(), promote=None, note=note
+                        image,
+                        action=Action.KEEP,
+                        reasons=(),
+                        promote=None,
+                        promote_sha256=None,
+                        note=note,
                     )
         return self.decided
 
@@ -211,7 +229,7 @@ class _Decider:
         image = self.decided[name]
         if any(reason.kind in _ASKED for reason in image.reasons):
             return True
-        return self.ask.changed and self.why.touched(self.tree.specs[name])
+        return self.ask.changed and self.why.is_touched(self.tree.specs[name])
 
 
 def _retired(why: reasons.Why) -> Iterator[PlannedImage]:
@@ -242,7 +260,7 @@ def _refuse_unknown(names: Iterable[str], tree: Tree) -> None:
     if not unknown:
         return
     near = [difflib.get_close_matches(name, tree.specs, n=1) for name in unknown]
-    hints = [f"did you mean {found[0]!r}?" for found in near if found]
+    hints = [f"did you mean {names[0]!r}?" for names in near if names]
     raise UsageError(
         f"there is no spec {', '.join(map(repr, unknown))}",
         hint=" ".join(hints) or "lago-images ci plan lists all names",

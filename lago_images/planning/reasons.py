@@ -1,4 +1,4 @@
-"""Why an image is built, in sentences that name the files and commits behind it."""
+"""Say why an image is built, in sentences that name the files and commits behind it."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -17,12 +17,12 @@ _UNCOMMITTED = "differs from what is committed"
 
 
 def short(commit: str) -> str:
-    """A commit's id as people read it."""
+    """Shorten a commit's id as people read it."""
     return commit[:_SHORT]
 
 
 def origin(current: Current) -> str:
-    """Where a release comes from: ``, of commit 1a2b3c4``."""
+    """Say where a release comes from: ``, of commit 1a2b3c4``."""
     if current.commit == NO_COMMIT:
         return ", made outside git"
     return f", of commit {short(current.commit)}"
@@ -30,7 +30,7 @@ def origin(current: Current) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Why:
-    """Finds the reasons for one image after the other, from the same facts."""
+    """Find the reasons for one image after the other, from the same facts."""
 
     tree: Tree
     holdings: Holdings
@@ -43,7 +43,7 @@ class Why:
         return cls(tree=tree, holdings=holdings, history=history, dirty=dirty)
 
     def absent(self, spec: Spec, published: ImageHoldings) -> Reason:
-        """Why an image without a release is built."""
+        """Say why an image without a release is built."""
         if published.newest:
             last = next(iter(reversed([*published.taken_back.values()])), "")
             detail = f"every revision of it is withdrawn{f': {last}' if last else ''}"
@@ -71,32 +71,34 @@ class Why:
         behind = _in(since.commits.get(change.path, ()))
         return Reason(kind=ReasonKind.NEW, detail=f"{change.path} {how}{behind}")
 
-    def gone(self, current: Current) -> Reason:
-        """Why an image is built whose release names a build that is not there."""
-        detail = f"revision {current.revision} names build {current.build}, which is not there"
+    def lost(self, current: Current) -> Reason:
+        """Say why an image is built whose release names a build that is missing or damaged."""
+        detail = (
+            f"revision {current.revision} names build {current.build}, which is missing or damaged"
+        )
         return Reason(kind=ReasonKind.MISSING, detail=detail)
 
     def changed(self, spec: Spec, current: Current, base: Action | None) -> tuple[Reason, ...]:
-        """Why the fingerprint is not the release's."""
+        """Say why the fingerprint is not the release's."""
         since = self.history.since.get(current.commit)
         uncommitted = tuple(self._uncommitted(spec))
         if since is None:
             return uncommitted or (self._unknown(current, base),)
-        found = (*self._spec(spec, since), *self._inputs(spec, since), *uncommitted)
-        if found or base in WORK:
-            return found
+        reasons = (*self._spec(spec, since), *self._inputs(spec, since), *uncommitted)
+        if reasons or base in WORK:
+            return reasons
         return (self._otherwise(current, since),)
 
     def _spec(self, spec: Spec, since: Since) -> Iterator[Reason]:
         for path, changed in self._met([spec.path], since.paths):
             behind = _in(since.commits.get(changed, ()))
-            detail = f"{_told(changed, path)}{_linked(path, spec)} changed{behind}"
+            detail = f"{_named(changed, path)}{_linked(path, spec)} changed{behind}"
             yield Reason(kind=ReasonKind.SPEC, detail=detail)
 
     def _inputs(self, spec: Spec, since: Since) -> Iterator[Reason]:
         for path, changed in self._met(self.tree.inputs.get(spec.name, ()), since.paths):
             behind = _in(since.commits.get(changed, ()))
-            detail = f"{_told(changed, path)}, which {spec.path} reads, changed{behind}"
+            detail = f"{_named(changed, path)}, which {spec.path} reads, changed{behind}"
             yield Reason(kind=ReasonKind.INPUT, detail=detail)
 
     def _uncommitted(self, spec: Spec) -> Iterator[Reason]:
@@ -108,11 +110,11 @@ class Why:
             yield Reason(kind=ReasonKind.INPUT, detail=detail)
 
     def _met(self, written: Iterable[str], paths: Paths) -> Iterator[tuple[str, str]]:
-        """What is read where something is written, with each of ``paths`` that touches it."""
+        """Yield what is read where something is written, with each of ``paths`` that touches it."""
         read = chain.from_iterable(map(self.tree.way, written))
         for path in dict.fromkeys(read):
-            for found in paths.touching(path):
-                yield path, found
+            for touched in paths.touching(path):
+                yield path, touched
 
     def _unknown(self, current: Current, base: Action | None) -> Reason:
         kind = ReasonKind.BASE if base in WORK else ReasonKind.SPEC
@@ -132,7 +134,7 @@ class Why:
         return Reason(kind=ReasonKind.INPUT, detail=detail)
 
     def base(self, spec: Spec, action: Action) -> Reason:
-        """Why a layer is built again though its spec may be the same."""
+        """Say why a layer is built again though its spec may be the same."""
         how = {Action.BUILD: "is built", Action.PROMOTE: "is promoted"}
         detail = (
             f"its base {spec.base.name} {how.get(action, 'was released since as another build')}"
@@ -144,8 +146,8 @@ class Why:
         detail = f"revision {current.revision} was built {days} days ago"
         return Reason(kind=ReasonKind.STALE, detail=detail)
 
-    def touched(self, spec: Spec) -> bool:
-        """Whether the plan's limit changes the image itself."""
+    def is_touched(self, spec: Spec) -> bool:
+        """Tell whether the plan's limit changes the image itself."""
         scope = self.history.scope
         if scope is None:
             return True
@@ -155,7 +157,7 @@ class Why:
         return any(self._met(written, scope.paths)) or any(self._uncommitted(spec))
 
     def retired(self, name: str, current: Current) -> str:
-        """What became of the spec of an image that has none."""
+        """Say what became of the spec of an image that has none."""
         specs = (self.tree.way(spec.path) for spec in self.tree.specs.values())
         folders = {path.rpartition("/")[0] for way in specs for path in way}
         for path in sorted(self.tree.dirty):
@@ -164,24 +166,24 @@ class Why:
                 return f"{path} is removed, not committed; what is published stays"
         for commit in (self.holdings.commit or "", current.commit):
             since = self.history.since.get(commit)
-            told = _removal(name, since) if since else None
-            if told:
-                return f"{told}; what is published stays"
+            removal = _removal(name, since) if since else None
+            if removal:
+                return f"{removal}; what is published stays"
         return "it has no spec any more; what is published stays"
 
 
 def _removal(name: str, since: Since) -> str | None:
-    """How the spec of a name went, if it did."""
+    """Say how the spec of a name was removed, if it was."""
     for change in since.changes.values():
-        gone = change.old or (change.path if change.status == "D" else "")
-        if gone.rpartition("/")[2] == name:
+        former = change.old or (change.path if change.status == "D" else "")
+        if former.rpartition("/")[2] == name:
             how = f"renamed to {change.path}" if change.old else "removed"
-            return f"{gone} was {how}{_in(since.commits.get(gone, ())[:1])}"
+            return f"{former} was {how}{_in(since.commits.get(former, ())[:1])}"
     return None
 
 
 def age(current: Current, now: float) -> int:
-    """Whole days since the release's build was made."""
+    """Return the whole days since the release's build was made."""
     return int((now - current.built.created) // DAY) if current.built else 0
 
 
@@ -189,8 +191,8 @@ def _linked(path: str, spec: Spec) -> str:
     return "" if path == spec.path else f", which {spec.path} is read from,"
 
 
-def _told(changed: str, path: str) -> str:
-    """A changed file, and how it comes to be read as ``path``: in a folder, or from a submodule."""
+def _named(changed: str, path: str) -> str:
+    """Name a changed file, and how it is read as ``path``: in a folder, or from a submodule."""
     if changed == path:
         return path
     return f"{changed} in {path}" if changed.startswith(f"{path}/") else f"{changed} (with {path})"

@@ -1,4 +1,4 @@
-"""Reads the specs and what their builds depend on, once."""
+"""Read the specs and what their builds depend on, once."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -8,37 +8,52 @@ from pathlib import Path, PurePosixPath
 from lago_images.errors import Problem, SpecError
 from lago_images.planning.chains import in_order
 from lago_images.planning.digests import Files
-from lago_images.planning.fingerprint import File, fingerprint, parts
+from lago_images.planning.fingerprint import File, Source, fingerprint, parts
 from lago_images.planning.git import Git
 from lago_images.planning.model import Tree
-from lago_images.settings import Settings
-from lago_images.specs.host_files import host_files
+from lago_images.settings import FILE, Settings
+from lago_images.specs.host_files import host_files, normal
 from lago_images.specs.model import BaseKind, Spec
 from lago_images.specs.read import is_spec_name, read
 
+# More than these make git slower than looking at everything.
+_MOST = 100
+
 
 def read_tree(root: Path, settings: Settings, git: Git | None = None) -> Tree:
-    """The specs below ``root`` with the fingerprint of each.
+    """Read the specs below ``root``, with the fingerprint of each.
 
     Args:
         root: The folder that paths in specs start at.
         settings: For the specs' folder and the sources of templates.
-        git: The repository that ``root`` is in; without it every input is read and hashed.
+        git: The repository that ``root`` is in: it says what is not committed.
 
     Raises:
-        SpecError: With every problem of every spec.
+        SpecError: With every problem of every spec, also of files that are not in the work tree.
     """
     specs = read(root, settings.specs)
-    inputs = {name: host_files(spec) for name, spec in specs.items()}
+    reads = {name: host_files(spec) for name, spec in specs.items()}
+    inputs = {name: (*paths, *_keys(specs[name], settings)) for name, paths in reads.items()}
     files, ways = _files(root, settings, specs, inputs, git)
-    found = _digests(specs, inputs, files)
+    sources = _sources(settings, files) if any(map(_is_template, specs.values())) else ()
+    digests = _digests(specs, reads, files)
     return Tree(
         specs=specs,
-        fingerprints=_fingerprints(specs, found, settings),
+        fingerprints=_fingerprints(specs, digests, sources),
         inputs=inputs,
         ways=ways,
         dirty=frozenset({*_uncommitted(specs, ways, files, settings), *files.dirty}),
     )
+
+
+def _is_template(spec: Spec) -> bool:
+    return spec.base.kind is BaseKind.LIBGUESTFS
+
+
+def _keys(spec: Spec, settings: Settings) -> Iterator[str]:
+    """Yield the key files that a spec's template is checked with."""
+    if _is_template(spec):
+        yield from (normal(source.key) for source in settings.template_sources if source.key)
 
 
 def _files(
@@ -48,7 +63,7 @@ def _files(
     inputs: Mapping[str, tuple[str, ...]],
     git: Git | None,
 ) -> tuple[Files, Mapping[str, tuple[str, ...]]]:
-    """The files as git knows them, also those that links lead to; and where the links lead."""
+    """Return the files, with what git knows also of those that links lead to; and these ways."""
     if git is None:
         return Files(root=root), {}
     first = prefixes(settings.specs, inputs.values())
@@ -61,14 +76,14 @@ def _files(
 
 
 def _ways(paths: Iterable[Iterable[str]], files: Files) -> Mapping[str, tuple[str, ...]]:
-    """By path, where links lead; those that cannot be read are told when they are hashed."""
-    found = {}
+    """Return, by path, where links lead; what cannot be read is named when it is hashed."""
+    ways = {}
     for path in chain.from_iterable(paths):
         with suppress(OSError, ValueError):
             way = files.way(path)
             if way != (path,):
-                found[path] = way
-    return found
+                ways[path] = way
+    return ways
 
 
 def _uncommitted(
@@ -77,7 +92,7 @@ def _uncommitted(
     files: Files,
     settings: Settings,
 ) -> Iterator[str]:
-    """The specs, there and removed, and the links on any way that are not as in git's head."""
+    """Yield the specs, present and removed, and the links that are not as in git's head."""
     if files.git is None:
         return
     links = (path for way in ways.values() for path in way[:-1])
@@ -85,13 +100,15 @@ def _uncommitted(
     yield from (path for path in chain(links, read_at_last) if not files.is_committed(path))
     folder = files.way(settings.specs)[-1]
     yield from (path for path in files.git.dirty if _is_spec(path, folder))
+    if any(map(_is_template, specs.values())):
+        yield from files.git.dirty & {FILE}
 
 
 def prefixes(folder: str, inputs: Iterable[Iterable[str]]) -> tuple[str, ...]:
-    """Few paths that cover the specs' folder and all inputs, for git to look at."""
+    """Return few paths that cover the specs' folder, the settings and all inputs, for git."""
     tops = {PurePosixPath(path).parts[:1] for paths in inputs for path in paths}
-    found = {folder, *("/".join(top) or "." for top in tops)}
-    return (".",) if "." in found or len(found) > _MOST else tuple(sorted(found))
+    every = {folder, FILE, *("/".join(top) or "." for top in tops)}
+    return (".",) if "." in every or len(every) > _MOST else tuple(sorted(every))
 
 
 def _is_spec(path: str, specs: str) -> bool:
@@ -99,30 +116,46 @@ def _is_spec(path: str, specs: str) -> bool:
     return (folder or ".") == specs and is_spec_name(name)
 
 
-# More than these make git slower than looking at everything.
-_MOST = 100
-
-
 def _digests(
     specs: Mapping[str, Spec], inputs: Mapping[str, tuple[str, ...]], files: Files
 ) -> Mapping[str, list[File]]:
     problems = []
-    found: dict[str, list[File]] = {}
+    digests: dict[str, list[File]] = {}
     for name, paths in inputs.items():
-        found[name] = []
+        digests[name] = []
         for path in paths:
             try:
-                found[name] += [(path, *digest) for digest in files.digests(path)]
+                digests[name] += [(path, *digest) for digest in files.digests(path)]
             except (OSError, ValueError) as error:
-                why = error.strerror if isinstance(error, OSError) else str(error)
-                problems.append(Problem(specs[name].path, None, f"cannot read {path}: {why}"))
+                problems.append(_unreadable(specs[name].path, path, error))
     if problems:
         raise SpecError(problems)
-    return found
+    return digests
+
+
+def _sources(settings: Settings, files: Files) -> tuple[Source, ...]:
+    """Return the template sources, each with the digest of the key file that it names."""
+    sources, problems = [], []
+    for source in settings.template_sources:
+        digest = ""
+        if source.key:
+            try:
+                digest = " ".join(each for *_, each in files.digests(normal(source.key)))
+            except (OSError, ValueError) as error:
+                problems.append(_unreadable(FILE, source.key, error))
+        sources.append((source.url, source.fingerprint, digest))
+    if problems:
+        raise SpecError(problems)
+    return tuple(sources)
+
+
+def _unreadable(where: str, path: str, error: OSError | ValueError) -> Problem:
+    why = error.strerror if isinstance(error, OSError) else str(error)
+    return Problem(where, None, f"cannot read {path}: {why}")
 
 
 def _fingerprints(
-    specs: Mapping[str, Spec], files: Mapping[str, list[File]], settings: Settings
+    specs: Mapping[str, Spec], files: Mapping[str, list[File]], sources: tuple[Source, ...]
 ) -> Mapping[str, str]:
     every: dict[str, str] = {}
     for name in in_order(specs):
@@ -132,7 +165,7 @@ def _fingerprints(
             spec,
             base=every[spec.base.name] if layer else None,
             files=files[name],
-            sources=settings.template_sources,
+            sources=sources,
         )
         every[name] = fingerprint(inputs)
     return every

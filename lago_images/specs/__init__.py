@@ -1,1 +1,1 @@
-"""Specs: what they say, how they are read, what can be wrong with them."""
+"""Read and check specs and the host files that they use."""

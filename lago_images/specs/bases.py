@@ -1,4 +1,4 @@
-"""A ``base=`` property's value, and which other properties fit the base."""
+"""Read a ``base=`` property, and check the other properties against it."""
 
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
@@ -54,7 +54,7 @@ def _base_problem(base: Base) -> str | None:
     return None
 
 
-def misfits(base: Base, properties: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+def conflicting_properties(base: Base, properties: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     """Yield each property that does not fit the base: its key (or ``base``), and what is wrong."""
     bootstrap = base.kind is BaseKind.BOOTSTRAP
     if bootstrap:
@@ -76,7 +76,7 @@ def security_archive(mirror: str) -> str | None:
 
 
 def _bootstrap(properties: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    # What is wrong by itself is told elsewhere.
+    # What is wrong by itself is reported elsewhere.
     good = {key: value for key, value in properties.items() if not value_problem(key, value)}
     if good.get("arch", BOOTSTRAP_ARCHITECTURES[0]) not in BOOTSTRAP_ARCHITECTURES:
         yield "arch", f"bootstrap: makes disks for {', '.join(BOOTSTRAP_ARCHITECTURES)} only"

@@ -1,4 +1,4 @@
-"""The virt-builder commands a spec may use, and what each one reads from the host.
+"""List the virt-builder commands a spec may use, and what each one reads from the host.
 
 From ``virt-builder --long-options``, ``virt-customize --long-options`` and virt-customize(1) of
 guestfs-tools 1.48; a test holds the tables against the installed programs.
@@ -11,7 +11,7 @@ from types import MappingProxyType
 
 
 class Form(Enum):
-    """What a command's argument must look like."""
+    """The form of a command's argument."""
 
     NONE = auto()
     TEXT = auto()
@@ -20,7 +20,7 @@ class Form(Enum):
 
 
 class Reads(Enum):
-    """Which part of a command's argument names something on the host."""
+    """The part of a command's argument that names something on the host."""
 
     NOTHING = auto()
     FILE = auto()  # all of it, a file
@@ -32,11 +32,23 @@ class Reads(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """One command; ``shape`` is its argument as the manual writes it."""
+    """A command of virt-builder and virt-customize.
+
+    Attributes:
+        form: Of its argument.
+        shape: Its argument as the manual writes it.
+        reads: What of the argument is on the host.
+        until: The last version of guestfs-tools that has it; empty where the newest does.
+    """
 
     form: Form = Form.TEXT
     shape: str = ""
     reads: Reads = Reads.NOTHING
+    until: str = ""
+
+
+# They were removed in 1.55.2.
+_SM = "1.55.1"
 
 
 def _table() -> dict[str, Command]:
@@ -66,11 +78,11 @@ def _table() -> dict[str, Command]:
         "run-command": Command(shape="CMD+ARGS"),
         "scrub": Command(shape="FILE"),
         "selinux-relabel": Command(none),
-        "sm-attach": Command(shape="SELECTOR", reads=Reads.SELECTOR),
-        "sm-credentials": Command(pair, user, Reads.USER_SELECTOR),
-        "sm-register": Command(none),
-        "sm-remove": Command(none),
-        "sm-unregister": Command(none),
+        "sm-attach": Command(shape="SELECTOR", reads=Reads.SELECTOR, until=_SM),
+        "sm-credentials": Command(pair, user, Reads.USER_SELECTOR, until=_SM),
+        "sm-register": Command(none, until=_SM),
+        "sm-remove": Command(none, until=_SM),
+        "sm-unregister": Command(none, until=_SM),
         "ssh-inject": Command(pair, user, Reads.USER_SELECTOR),
         "timezone": Command(shape="TIMEZONE"),
         "touch": Command(shape="FILE"),
@@ -150,17 +162,20 @@ OPTIONS: Mapping[str, str] = MappingProxyType(
     }
 )
 
-# Commands that newer guestfs-tools have, with what does the same in 1.48.
-NEWER: Mapping[str, str] = MappingProxyType(
+# Commands that newer guestfs-tools have: since which version, and what does the same in 1.48.
+NEWER: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
-        "chown": "use run-command chown …",
-        "inject-blnsvr": "it is for Windows guests only",
-        "inject-qemu-ga": "use install qemu-guest-agent",
-        "inject-virtio-win": "it is for Windows guests only",
-        "no-selinux-relabel": "leave it out: 1.48 relabels only where selinux-relabel stands",
-        "selinux-relabel-at-boot": "use touch /.autorelabel",
-        "selinux-relabel-exclude": "use selinux-relabel",
-        "tar-in": "use copy-in, or upload and run-command tar",
+        "chown": ("1.52", "use run-command chown …"),
+        "inject-blnsvr": ("1.54", "it is for Windows guests only"),
+        "inject-qemu-ga": ("1.52", "use install qemu-guest-agent"),
+        "inject-virtio-win": ("1.52", "it is for Windows guests only"),
+        "no-selinux-relabel": (
+            "1.52",
+            "leave it out: 1.48 relabels only where selinux-relabel stands",
+        ),
+        "selinux-relabel-at-boot": ("1.56", "use touch /.autorelabel"),
+        "selinux-relabel-exclude": ("1.56", "use selinux-relabel"),
+        "tar-in": ("1.52", "use copy-in, or upload and run-command tar"),
     }
 )
 

@@ -1,4 +1,4 @@
-"""Which Perl expressions ``edit`` may have.
+"""Judge the Perl expressions of ``edit``: only those that cannot run code are harmless.
 
 virt-builder does not run them in the image: it downloads the file and gives the expression to
 ``eval`` in a Perl process **on the host** (libguestfs-common edit/file-edit.c). A spec that may
@@ -48,7 +48,7 @@ def is_harmless(expression: str) -> bool:
 
 
 def _statement(text: str, position: int) -> int | None:
-    """Where the statement that starts at ``position`` ends; None if it is not allowed."""
+    """Return the end of the statement that starts at ``position``; None if it is not allowed."""
     if match := _SUBSTITUTION.match(text, position):
         _, pattern, replacement, flags = match.groups()
         return match.end() if _pattern(pattern, flags) and _string(replacement) else None
@@ -71,7 +71,7 @@ def _terms(text: str, position: int) -> int | None:
 
 
 def _condition(text: str, position: int) -> int:
-    """Where an allowed condition ends; ``position`` itself if there is none."""
+    """Return the end of an allowed condition; ``position`` itself if there is none."""
     match = _CONDITION.match(text, position)
     return match.end() if match and _pattern(match[2], match[3]) else position
 

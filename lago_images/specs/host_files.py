@@ -1,4 +1,4 @@
-"""The host files that specs read, and the one rule of which files may be read at all.
+"""Find the host files that specs read, and keep to the rule of which may be read at all.
 
 Specs, settings and the files that they name are written by whoever may propose a change, and what
 is read of them ends in images and in messages. ``HostFolder`` keeps all of it inside the repository
@@ -30,7 +30,13 @@ _SUBMODULE = re.compile(r"^\s*path\s*=\s*(.*\S)\s*$", re.MULTILINE)
 OPEN_PLAIN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 # How a pointer of Git LFS begins, and what it stays below (git-lfs, docs/spec.md).
 _POINTER = b"version https://git-lfs.github.com/spec/v1"
-_POINTER_BELOW = 1024
+LONGEST_POINTER = 1024
+# The whole of a pointer without extensions, which change the content that it names.
+_PLAIN_POINTER = re.compile(
+    _POINTER.replace(b".", rb"\.") + rb"\noid sha256:([0-9a-f]{64})\nsize [0-9]+\n"
+)
+# How a file begins that git-crypt has encrypted (git-crypt, commands.cpp).
+_LOCKED_HEADER = b"\0GITCRYPT\0"
 
 
 class ForbiddenPathError(ValueError):
@@ -253,57 +259,87 @@ def _resolved(host: HostPath, folder: HostFolder) -> str | None:
     except FileNotFoundError:
         if folder.is_in_submodule(host.path):
             return None
-        return "is not there (paths start at the root of the repository)"
+        return "is missing (paths start at the root of the repository)"
     except OSError as error:
         return f"cannot be read: {why(error)}"
     return None
 
 
 def refuse_pointers(spec: Spec, root: Path) -> None:
-    """Refuse host files whose content git did not check out, pointers of Git LFS.
+    """Refuse host files whose content is not in the work tree.
 
-    Git itself takes a pointer for the file, so a plan does not know them apart: the build must.
-    What is not to be read is left to who reads it.
+    They are pointers of Git LFS, and files that git-crypt has not unlocked. A path that is not to
+    be read is left to who reads it.
 
     Raises:
-        SpecError: With every host path that is, or has in it, a pointer.
+        SpecError: With every host path that is, or has in it, such a file.
     """
     folder = HostFolder(root)
-    problems = []
+    problems, hints = [], set()
     for host in host_paths(spec):
-        pointers = sorted(_pointers(host, folder))
-        if pointers:
-            what = f"host path {host.path!a} {_pointer_text(pointers, normal(host.path))}"
-            problems.append(Problem(spec.path, host.line, what))
+        stand_ins = sorted(_stand_ins(host, folder))
+        for kind in _STAND_INS:
+            paths = [path for path, of in stand_ins if of is kind]
+            if paths:
+                what = f"host path {host.path!a} {_stand_in_text(paths, kind, normal(host.path))}"
+                problems.append(Problem(spec.path, host.line, what))
+                hints.add(kind.hint)
     if problems:
-        raise SpecError(problems, hint="git lfs pull; in CI, check out with lfs")
+        raise SpecError(problems, hint="; ".join(sorted(hints)))
 
 
-def _pointers(host: HostPath, folder: HostFolder) -> Iterator[str]:
-    """Yield the pointers among the files that are read, each by its path below the host path."""
+class _StandIn(NamedTuple):
+    """A kind of file that stands for another, and what brings that."""
+
+    name: str
+    hint: str
+
+
+_LFS = _StandIn("Git LFS pointer", "git lfs pull; in CI, check out with lfs")
+_CRYPT = _StandIn("file locked by git-crypt", "git-crypt unlock")
+_STAND_INS = (_LFS, _CRYPT)
+
+
+def is_locked(first: bytes) -> bool:
+    """Tell whether a file that begins with ``first`` is one that git-crypt has encrypted."""
+    return first.startswith(_LOCKED_HEADER)
+
+
+def pointed_to(content: bytes) -> str:
+    """Return the SHA-256 of the content that a pointer of Git LFS names; empty if it is none."""
+    match = _PLAIN_POINTER.fullmatch(content)
+    return match[1].decode() if match else ""
+
+
+def _stand_ins(host: HostPath, folder: HostFolder) -> Iterator[tuple[str, _StandIn]]:
+    """Yield the stand-ins among the files that are read, each by its path below the host path."""
     try:
         real = folder.resolve(host.path, tree=host.tree)
     except (OSError, ForbiddenPathError):
         return
-    if _is_pointer(Path(real)):
-        yield "."
-    for place, _, names in os.walk(real) if host.tree else ():
-        for path in (Path(place, name) for name in names):
-            if _is_pointer(path):
-                yield path.relative_to(real).as_posix()
+    if kind := _stand_in(Path(real)):
+        yield ".", kind
+    for directory, _, names in os.walk(real) if host.tree else ():
+        for path in (Path(directory, name) for name in names):
+            if kind := _stand_in(path):
+                yield path.relative_to(real).as_posix(), kind
 
 
-def _is_pointer(path: Path) -> bool:
+def _stand_in(path: Path) -> _StandIn | None:
     with suppress(OSError):
         facts = path.lstat()
-        if stat.S_ISREG(facts.st_mode) and len(_POINTER) <= facts.st_size < _POINTER_BELOW:
+        if stat.S_ISREG(facts.st_mode):
             with path.open("rb") as file:
-                return file.read(len(_POINTER)) == _POINTER
-    return False
+                first = file.read(len(_POINTER))
+            if is_locked(first):
+                return _CRYPT
+            if first == _POINTER and facts.st_size < LONGEST_POINTER:
+                return _LFS
+    return None
 
 
-def _pointer_text(pointers: list[str], path: str) -> str:
-    if pointers == ["."]:
-        return "is only a Git LFS pointer here, not the file"
-    more = f" and {len(pointers) - 1} more" if len(pointers) > 1 else ""
-    return f"has only a Git LFS pointer for {f'{path}/{pointers[0]}'!a}{more}, not the file"
+def _stand_in_text(paths: list[str], kind: _StandIn, host: str) -> str:
+    if paths == ["."]:
+        return f"is only a {kind.name} here, not the file"
+    more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
+    return f"has only a {kind.name} for {f'{host}/{paths[0]}'!a}{more}, not the file"

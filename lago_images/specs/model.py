@@ -1,4 +1,4 @@
-"""What a spec says, as values."""
+"""Hold what a spec says, as values."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -7,7 +7,7 @@ from types import MappingProxyType
 
 
 class BaseKind(StrEnum):
-    """What an image can stand on."""
+    """A kind of base."""
 
     LIBGUESTFS = "libguestfs"
     LAYER = "layer"
@@ -29,7 +29,7 @@ class Base:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
-    """One virt-builder command of a spec; ``name`` without dashes, ``argument`` as written.
+    """A virt-builder command of a spec; ``name`` without dashes, ``argument`` as written.
 
     A command that takes no argument has an empty one. ``line`` is where the command starts.
     """
@@ -41,7 +41,7 @@ class Operation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spec:
-    """One file of ``image-specs/``.
+    """A file of ``image-specs/``.
 
     Attributes:
         name: The file's name, and the image's.

@@ -1,4 +1,4 @@
-"""What names a spec may use, and which known word an unknown one comes near to."""
+"""Check names, and find the known word that an unknown one comes near to."""
 
 import difflib
 import re
@@ -24,7 +24,7 @@ _SHOWN = 60
 
 
 def name_problem(name: str) -> str | None:
-    """Why a file's name cannot name an image; None if it can."""
+    """Return why a file's name cannot name an image; None if it can."""
     if not NAME.fullmatch(name):
         return (
             f"{shown(name)} cannot name an image: virt-builder's index allows letters, digits and "
@@ -36,11 +36,11 @@ def name_problem(name: str) -> str | None:
 
 
 def suggestion(word: str, known: Iterable[str], *, cutoff: float = 0.6) -> str:
-    """``; did you mean 'x'?`` for the known word that comes nearest, or nothing."""
+    """Return ``; did you mean 'x'?`` for the known word that comes nearest, or nothing."""
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=cutoff)
     return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def shown(text: str) -> str:
-    """Text as a message may hold it: quoted, escaped and short."""
+    """Return text as a message may hold it: quoted, escaped and short."""
     return ascii(text) if len(text) <= _SHOWN else ascii(text[:_SHOWN]) + "…"

@@ -1,4 +1,4 @@
-r"""From the text of a spec to its value, with every problem on the way.
+r"""Parse the text of a spec into its value, with every problem on the way.
 
 A spec is what virt-builder's ``--commands-from-file`` reads, read the same way: a line that ends
 in ``\`` goes on in the next, with a newline between; then blank lines and those that start with
@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from lago_images.errors import Problem
-from lago_images.specs.bases import misfits, read_base
+from lago_images.specs.bases import conflicting_properties, read_base
 from lago_images.specs.commands import (
     COMMANDS,
     NEWER,
@@ -31,11 +31,18 @@ from lago_images.specs.names import name_problem, shown, suggestion
 from lago_images.specs.properties import REQUIRED, value_problem
 
 _PROPERTY = re.compile(r"#([A-Za-z0-9_.-]+)[ ]*=(.*)")
-# Control characters but tab and newline, line separators that some programs honour, marks that
-# change the direction of what a reviewer sees, and byte order marks.
-_SUSPECT = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
+# Control characters but tab and newline, line separators that some programs honour, and surrogates.
+_CONTROL = "\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff"
+# What a reviewer does not see, or what changes the direction of what they see: Unicode's category
+# Cf, fillers, variation selectors, and what is reserved for such (Default_Ignorable_Code_Point).
+_INVISIBLE = (
+    "\xad\u034f\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2\u115f\u1160\u17b4\u17b5"
+    "\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0"
+    "\ufff0-\ufffb\U000110bd\U000110cd\U00013430-\U0001343f\U0001bca0-\U0001bca3"
+    "\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
 )
+_SUSPECT = re.compile(f"[{_CONTROL}{_INVISIBLE}]")
+_HIDDEN = re.compile(f"[{_INVISIBLE}]")
 _NAMED = {
     "\r": "a carriage return (Windows line ending)",
     "\0": "a NUL byte",
@@ -69,9 +76,9 @@ class _Reader:
 
 
 def parse(text: str, *, name: str, path: str) -> tuple[Spec | None, list[Problem]]:
-    """The spec that a file's text says, and everything that is wrong with it.
+    """Parse a file's text into a spec, and everything that is wrong with it.
 
-    The spec is None only when its base or architecture cannot be told; a spec that comes with
+    The spec is None only when its base or architecture is unknown; a spec that comes with
     problems must not be built, but others can be checked against it.
 
     Args:
@@ -104,13 +111,14 @@ def parse(text: str, *, name: str, path: str) -> tuple[Spec | None, list[Problem
 
 
 def _without_suspects(text: str, reader: _Reader) -> str:
-    """The text without characters no spec may have: each kind told once, where it is first."""
+    """Return the text without characters no spec may have; reports each kind once."""
     seen = set()
     for match in _SUSPECT.finditer(text):
         character = match[0]
         if character not in seen:
             seen.add(character)
-            what = _NAMED.get(character, f"the control character U+{ord(character):04X}")
+            kind = "invisible" if _HIDDEN.match(character) else "control"
+            what = _NAMED.get(character, f"the {kind} character U+{ord(character):04X}")
             reader.complain(text.count("\n", 0, match.start()) + 1, f"{what} is not allowed")
     return _SUSPECT.sub("", text)
 
@@ -118,17 +126,17 @@ def _without_suspects(text: str, reader: _Reader) -> str:
 def _read(text: str, reader: _Reader) -> None:
     """Read the lines that say something."""
     for number, line in _lines(text, reader):
-        said = _understood(line, number)
-        if isinstance(said, Operation):
-            reader.operations.append(said)
-        elif isinstance(said, _Property):
-            _property(said, number, reader)
-        elif said:
-            reader.complain(number, said)
+        statement = _understood(line, number)
+        if isinstance(statement, Operation):
+            reader.operations.append(statement)
+        elif isinstance(statement, _Property):
+            _property(statement, number, reader)
+        elif statement:
+            reader.complain(number, statement)
 
 
 def _lines(text: str, reader: _Reader) -> Iterable[tuple[int, str]]:
-    """The lines with their numbers, each put together from those it is continued in."""
+    """Return the lines with their numbers, each put together from those it is continued in."""
     lines = enumerate(text.removesuffix("\n").split("\n"), 1)
     goes_on = "\\\n" in text or text.endswith("\\")
     return _joined(lines, reader) if goes_on else lines
@@ -151,10 +159,10 @@ def _continued(number: int, line: str, lines: Iterator[tuple[int, str]], reader:
     return "\n".join(parts)
 
 
-def _property(said: _Property, line: int, reader: _Reader) -> None:
-    key, value, problems = said
+def _property(new: _Property, line: int, reader: _Reader) -> None:
+    key, value, problems = new
     if key in reader.lines:
-        reader.complain(line, f"{key} was said before, in line {reader.lines[key]}")
+        reader.complain(line, f"{key} stands before, in line {reader.lines[key]}")
         return
     reader.lines[key] = line
     for what in problems:
@@ -166,7 +174,7 @@ def _property(said: _Property, line: int, reader: _Reader) -> None:
 # The same lines stand in the same places of many specs.
 @lru_cache(maxsize=16384)
 def _understood(text: str, line: int) -> Operation | _Property | str:
-    """What a line says: a command, a property, or nothing (empty); or what is wrong with it."""
+    """Return a line's command, property, or nothing (empty); or what is wrong with it."""
     match = _PROPERTY.fullmatch(text)
     if match:
         return _checked(match[1], match[2].strip(" "))
@@ -183,7 +191,7 @@ def _checked(key: str, value: str) -> _Property:
 
 
 def _operation(text: str, line: int) -> Operation | str:
-    """A command, or what is wrong with it."""
+    """Return a command, or what is wrong with it."""
     name, _, argument = text.partition(" ")
     command = COMMANDS.get(name)
     if command is None:
@@ -203,7 +211,8 @@ def _unknown(name: str) -> str:
     if plain in OPTIONS:
         return f"{plain} is an option and no command: {OPTIONS[plain]}"
     if plain in NEWER:
-        return f"{plain} needs a newer virt-builder than 1.48: {NEWER[plain]}"
+        since, instead = NEWER[plain]
+        return f"{plain} needs virt-builder {since} or newer: {instead}"
     if plain in COMMANDS:
         return f"{shown(name)}: commands are written without dashes"
     return f"unknown command {shown(name)}{suggestion(plain[:100], COMMANDS)}"
@@ -259,7 +268,7 @@ def _packages_problem(name: str, argument: str) -> str | None:
 
 
 def _check_properties(reader: _Reader) -> Base | None:
-    """The base, when what is said of it fits together."""
+    """Return the base, when the properties agree with it."""
     for key, why in REQUIRED.items():
         if key not in reader.lines:
             reader.complain(None, f"no {key}: {why}; add #{key}=…")
@@ -271,6 +280,6 @@ def _check_properties(reader: _Reader) -> Base | None:
     if what:
         reader.complain(line, what)
     if base:
-        for key, what in misfits(base, reader.properties):
+        for key, what in conflicting_properties(base, reader.properties):
             reader.complain(reader.lines[key], what)
     return base

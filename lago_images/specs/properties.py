@@ -1,4 +1,4 @@
-"""The properties this project knows, and what each may say.
+"""Check the properties this project knows.
 
 A key that is not known is carried through to lago's ``.metadata``, unless it comes so near to a
 known one that it is more likely a slip.
@@ -40,20 +40,20 @@ _LEAST = 4
 
 
 class Rule(NamedTuple):
-    """What a property may say: a test of the value, and in words."""
+    """A property's rule: a test of the value, and in words."""
 
     accepts: Callable[[str], object]
     must_be: str
 
 
 def size_bytes(value: str) -> int | None:
-    """Bytes of a size such as ``6G`` (K, M, G and T are powers of 1024); None if it is not one."""
+    """Return the bytes of a size such as ``6G`` (K, M, G and T are powers of 1024), else None."""
     match = _SIZE.fullmatch(value)
     return int(match[1]) * _UNITS[match[2]] if match else None
 
 
 def words(value: str) -> tuple[str, ...]:
-    """The words of a list with commas or blanks, such as ``packages``."""
+    """Return the words of a list with commas or blanks, such as ``packages``."""
     return tuple(word for word in _SEPARATORS.split(value) if word)
 
 
@@ -78,7 +78,7 @@ def _is_moment(value: str) -> bool:
 
 
 def is_url(value: str) -> bool:
-    """Whether a value is an http(s) URL without a password, blanks or a fragment."""
+    """Tell if a value is an http(s) URL without a password, blanks or a fragment."""
     try:
         url = urlsplit(value)
         return (
@@ -94,7 +94,7 @@ def is_url(value: str) -> bool:
         return False
 
 
-def _are_mirrors(value: str) -> bool:
+def _is_mirrors(value: str) -> bool:
     urls = value.split()
     return bool(urls) and all(_MIRROR.fullmatch(url) and is_url(url) for url in urls)
 
@@ -115,7 +115,7 @@ KNOWN: Mapping[str, Rule] = MappingProxyType(
         "expand": _pattern(_DEVICE, _IS_DEVICE),
         "hidden": _pattern("true|false", "true or false"),
         "lvexpand": _pattern(_DEVICE, _IS_DEVICE),
-        "mirror": Rule(_are_mirrors, "http or https URLs without a password, with blanks between"),
+        "mirror": Rule(_is_mirrors, "http or https URLs without a password, with blanks between"),
         "name": Rule(bool, "some text"),
         "notes": Rule(bool, "some text"),
         "osinfo": _pattern(_WORD, _IS_WORD),
@@ -129,7 +129,7 @@ KNOWN: Mapping[str, Rule] = MappingProxyType(
 
 
 def value_problem(key: str, value: str) -> str | None:
-    """What is wrong with a property; None if nothing is."""
+    """Return what is wrong with a property; None if nothing is."""
     rule = KNOWN.get(key)
     if rule is None:
         slip = _slip(key)
@@ -151,13 +151,13 @@ def _slip(key: str) -> str:
         return suggestion(plain, KNOWN, cutoff=1.0)
     if plain in _NO_SLIPS:
         return ""
-    near = [known for known in KNOWN if _one_apart(plain, known) or known.endswith(f"-{plain}")]
+    near = [known for known in KNOWN if _is_one_apart(plain, known) or known.endswith(f"-{plain}")]
     sure = near if len(plain) >= _LEAST else []
     return suggestion(plain, sure or KNOWN, cutoff=0.0 if sure else _SLIP)
 
 
-def _one_apart(word: str, other: str) -> bool:
-    """Whether one other letter, or two that changed places, make the difference."""
+def _is_one_apart(word: str, other: str) -> bool:
+    """Tell if one other letter, or two that changed places, make the difference."""
     if len(word) != len(other):
         return False
     differ = [place for place, pair in enumerate(zip(word, other, strict=True)) if len({*pair}) > 1]

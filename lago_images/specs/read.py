@@ -1,13 +1,15 @@
-"""Reading a folder of specs, and checking them against each other and the files they use.
+"""Read a folder of specs, and check them against each other and the files they use.
 
 Every regular file directly in the folder is a spec, but for hidden ones, those that editors and
 git leave behind (``*~ *.bak *.orig *.rej *.swp #*#``) and ``README*``. Sub-folders hold the files
-that specs upload. A link is read if it leads to a file inside the repository.
+that specs upload: one that looks like a spec there is a problem, since its image would be taken for
+one that was given up. A link is read if it leads to a file inside the repository.
 """
 
 import errno
 import os
 import re
+import stat
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from fnmatch import translate
 from pathlib import Path
@@ -19,6 +21,7 @@ from lago_images.specs.host_files import (
     ForbiddenPathError,
     HostFolder,
     check_files,
+    is_locked,
     read_plain,
     refusal,
     why,
@@ -26,15 +29,18 @@ from lago_images.specs.host_files import (
 from lago_images.specs.model import BaseKind, Spec
 from lago_images.specs.names import NAME, suggestion
 from lago_images.specs.parse import parse
-from lago_images.specs.properties import words
+from lago_images.specs.properties import REQUIRED, words
 
 _NO_SPEC_NAMES = (".*", "*~", "*.bak", "*.orig", "*.rej", "*.swp", "#*#", "README*")
 _NO_SPEC = re.compile("|".join(map(translate, _NO_SPEC_NAMES)))
 _LARGEST = 1 << 20
+# The properties that every spec has stand in its first lines.
+_SPEC_KEY = re.compile(rb"^#(base|arch|distro)=", re.MULTILINE)
+_HEAD = 1 << 12
 
 
 class Found(NamedTuple):
-    """What a folder of specs holds: specs by name, all problems, and how many files were read."""
+    """The content of a folder of specs: by name, with all problems, and the number of files."""
 
     specs: dict[str, Spec]
     problems: list[Problem]
@@ -107,7 +113,31 @@ def _inspect(host: HostFolder, folder: str, top: int) -> Found:
         else:
             specs[name] = spec
     problems += check(specs.values(), host, broken=broken)
+    problems += _misplaced(top, folder)
     return Found(specs, problems, len(names))
+
+
+def _misplaced(top: int, folder: str) -> Iterator[Problem]:
+    """Yield the files in sub-folders that look like specs."""
+    for directory, below, names, opened in os.fwalk(".", dir_fd=top):
+        below[:] = sorted(name for name in below if not name.startswith("."))
+        for name in sorted(filter(is_spec_name, names)) if directory != "." else ():
+            path = f"{folder.rstrip('/')}/{directory.removeprefix('./')}/{name}"
+            if _looks_like_spec(name, opened):
+                what = f"looks like a spec, which are not read in sub-folders: move it to {folder}/"
+                yield Problem(path, None, what)
+
+
+def _looks_like_spec(name: str, folder: int) -> bool:
+    try:
+        descriptor = os.open(name, OPEN_PLAIN, dir_fd=folder)
+    except OSError:
+        return False
+    with os.fdopen(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return False
+        keys = set(_SPEC_KEY.findall(file.read(_HEAD)))
+    return len(keys) == len(REQUIRED)
 
 
 def is_spec_name(name: str) -> bool:
@@ -133,6 +163,8 @@ def _text(host: HostFolder, path: str, folder: int) -> tuple[str | None, Problem
         return None, Problem(path, None, str(error))
     except OSError as error:
         return None, Problem(path, None, f"cannot be read: {why(error)}")
+    if is_locked(data):
+        return None, Problem(path, None, "is locked by git-crypt (git-crypt unlock)")
     try:
         return data.decode(), None
     except UnicodeDecodeError as error:
@@ -170,7 +202,7 @@ def check(
             is no further problem.
     """
     by_name = {spec.name: spec for spec in specs}
-    problems = [*_names(by_name, broken), *_aliases(by_name)]
+    problems = [*_names(by_name, broken), *_aliases(by_name, broken)]
     for spec in by_name.values():
         if spec.base.kind is BaseKind.LAYER:
             problems += _layer(spec, by_name, broken)
@@ -187,14 +219,17 @@ def _names(specs: Mapping[str, Spec], broken: Collection[str]) -> Iterator[Probl
             yield Problem(specs[name].path, None, f"the name differs from {other!r} only in case")
 
 
-def _aliases(specs: Mapping[str, Spec]) -> Iterator[Problem]:
-    """Yield aliases that two images claim."""
-    owners = {(spec.arch, name): name for name, spec in specs.items()}
+def _aliases(specs: Mapping[str, Spec], broken: Collection[str]) -> Iterator[Problem]:
+    """Yield aliases that two images claim.
+
+    Of any architectures: virt-builder resolves an alias before it looks at those.
+    """
+    owners = {name: name for name in (*specs, *broken)}
     for name, spec in sorted(specs.items()):
         if "aliases" not in spec.properties:
             continue
         for alias in words(spec.properties["aliases"]):
-            owner = owners.setdefault((spec.arch, alias), name)
+            owner = owners.setdefault(alias, name)
             if owner != name:
                 line = spec.lines["aliases"]
                 yield Problem(spec.path, line, f"the alias {alias!r} means {owner!r} already")

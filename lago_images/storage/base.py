@@ -1,14 +1,13 @@
-"""Large bodies as blocks, which are never joined.
+"""The contract of a store, and the values that go in and out of one."""
 
-What a store is, whichever it is.
-"""
-
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from lago_images.console import Advance, Console
+from lago_images.errors import StorageError, TamperedError
 from lago_images.host.retry import RetryPolicy
 
 # Bytes. Below the 128 KiB from which glibc's malloc begins by asking the kernel for cleared pages
@@ -29,14 +28,14 @@ class Body:
         return sum(map(len, self._blocks))
 
     def read(self, _amount: int = -1) -> bytes | memoryview:
-        """The next block, whole: urllib3 asks for 16 KiB, and sends what it gets."""
+        """Return the next block, whole: urllib3 asks for 16 KiB, and sends what it gets."""
         if self._next == len(self._blocks):
             return b""
         self._next += 1
         return self._blocks[self._next - 1]
 
     def seek(self, position: int) -> None:
-        """Back to the begin, to send it again."""
+        """Go back to the begin, to send it again."""
         if position:
             raise ValueError(position)
         self._next = 0
@@ -44,7 +43,7 @@ class Body:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Headers:
-    """What an HTTP client of the object is told of it."""
+    """Headers that HTTP clients of an object get."""
 
     content_type: str = "application/octet-stream"
     cache_control: str | None = None
@@ -52,7 +51,7 @@ class Headers:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stat:
-    """What a store knows of an object without reading it.
+    """Stat holds what is known of an object without reading it.
 
     Attributes:
         key: Relative to the repository's root, with ``/``.
@@ -71,7 +70,7 @@ class Stat:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Blob:
-    """A small object, read whole. ``headers`` are None where the store keeps none."""
+    """Blob holds a small object, read whole. ``headers`` are None where the store keeps none."""
 
     key: str
     data: bytes
@@ -81,7 +80,7 @@ class Blob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Uploaded:
-    """A large object that was stored, and proven to be what was sent.
+    """Uploaded holds what was stored, proven to be what was sent.
 
     ``sha256`` is hexadecimal, of the bytes that were sent.
     """
@@ -93,7 +92,7 @@ class Uploaded:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unfinished:
-    """An upload that was begun and not finished. ``begun`` is in seconds since the epoch."""
+    """Unfinished names an upload that was not finished. ``begun``: seconds since the epoch."""
 
     key: str
     upload_id: str
@@ -101,26 +100,26 @@ class Unfinished:
 
 
 class Store(Protocol):
-    """Objects under keys. Every method may raise ``StorageError``; a key never starts with ``/``.
+    """Objects under keys. Every method may raise ``StorageError``; see ``check_key`` for keys.
 
     Writes are atomic: a reader sees the whole old or the whole new object.
     """
 
     @property
     def url(self) -> str:
-        """Where the store is, as the user would write it; without credentials."""
+        """Return the store's address as the user would write it; without credentials."""
         ...
 
     @property
     def folder(self) -> Path | None:
-        """The folder of this machine that has all of the objects; None for any other store.
+        """Return the folder of this machine with all of the objects; None for any other store.
 
         It need not exist: then the store is empty, and the first write makes it.
         """
         ...
 
     def ensure_safe_writes(self, *, single_writer: bool, console: Console) -> None:
-        """Let only a store that keeps conditional writes be published to.
+        """Let only a store that supports conditional writes be published to.
 
         To be called before the first conditional write. A directory keeps them by construction,
         if it can be written at all; a bucket is probed, and the answer remembered in it.
@@ -136,7 +135,9 @@ class Store(Protocol):
         ...
 
     def list(self, prefix: str = "", *, marks: Sequence[str] = ()) -> Iterator[Stat]:
-        """All objects whose key starts with ``prefix``, by key. Complete, or an error.
+        """List the objects whose key starts with ``prefix``, by key. Complete, or an error.
+
+        The keys are names that others chose: one may be no key that the other methods take.
 
         ``marks`` are keys that cut a long list into parts of similar lengths. They need not be
         there: a store that answers page by page lists the parts side by side, no more.
@@ -144,15 +145,24 @@ class Store(Protocol):
         ...
 
     def head(self, key: str) -> Stat:
-        """Raises ``NotFoundError`` on a 404 and on nothing weaker."""
+        """Look at an object. Raises ``NotFoundError`` on a 404 and on nothing weaker."""
         ...
 
     def get(self, key: str) -> Blob:
-        """A small object whole. Raises ``NotFoundError`` on a 404 and on nothing weaker."""
+        """Read a small object whole. Raises ``NotFoundError`` on a 404 and on nothing weaker."""
         ...
 
     def read(self, key: str, *, start: int = 0) -> Iterator[bytes]:
-        """A large object's bytes from ``start`` on, in pieces; broken reads are taken up again."""
+        """Read a large object from ``start`` on, in pieces; broken reads are taken up again."""
+        ...
+
+    def check_readable(self, key: str) -> None:
+        """Read one byte: an object that can be looked at may still refuse to be read.
+
+        Raises:
+            NotFoundError: It is missing.
+            UnreadableError: The store refuses to give its bytes; the hint is the repair.
+        """
         ...
 
     def download(self, key: str, path: Path, *, advance: Advance | None = None) -> None:
@@ -199,11 +209,50 @@ class Store(Protocol):
 
         The key must be unique by construction. If ``chunks`` raises, nothing is stored. With
         ``retry``, for a store that is away, the parts that are on their way wait in memory.
+
+        Raises:
+            ConflictError: The key exists already, and the store refuses to overwrite it (Ceph 18
+                does not, of objects in parts).
+        """
+        ...
+
+    def copy(
+        self,
+        source: str,
+        target: str,
+        *,
+        etag: str,
+        size: int,
+        sha256: str,
+        headers: Headers = ...,
+    ) -> None:
+        """Copy a large object inside the store, and prove the copy's bytes.
+
+        The source may be overwritten at any time by others, so the copy is what is proved: by the
+        store's own SHA-256 of it where the probe saw that the store computes one, else by reading
+        it once. A call that failed may be made again with another target.
+
+        Args:
+            source: The object to copy.
+            target: The new object's key, unique by construction: nobody else ever writes it.
+            etag: The ETag that the source must still have.
+            size: Bytes that the copy must have.
+            sha256: Of the bytes that the copy must have; hexadecimal.
+            headers: For the copy's HTTP clients; the source's are not taken over.
+
+        Raises:
+            NotFoundError: The source is missing.
+            ConflictError: The source has another ETag now, or the target exists already.
+            TamperedError: The copy had other bytes; it was removed again.
         """
         ...
 
     def delete(self, keys: Iterable[str]) -> None:
-        """Remove objects; one that is not there is not an error."""
+        """Remove objects; a missing one is not an error.
+
+        Raises:
+            StorageError: Some are left; all others are removed all the same.
+        """
         ...
 
     def unfinished(self, prefix: str = "") -> Iterator[Unfinished]:
@@ -211,5 +260,65 @@ class Store(Protocol):
         ...
 
     def abort(self, upload: Unfinished) -> None:
-        """Drop an unfinished upload and its parts; one that is gone is not an error."""
+        """Drop an unfinished upload and its parts; a missing one is not an error."""
         ...
+
+
+# Bytes: S3's limit.
+_LONGEST_KEY = 1024
+_SHOWN = 100
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
+
+def check_key(key: str) -> None:
+    """Refuse what is no key in every store, or may mean another object on the way to it.
+
+    Servers and proxies take ``a/../b`` and ``a//b`` for other paths, and control characters have
+    no form in XML.
+
+    Raises:
+        StorageError: It has an empty, ``.`` or ``..`` part, a control character, or is too long.
+    """
+    parts_ok = {"", ".", ".."}.isdisjoint(key.split("/"))
+    try:
+        length = len(key.encode())
+    except UnicodeEncodeError:
+        length = _LONGEST_KEY + 1
+    if not parts_ok or length > _LONGEST_KEY or _CONTROL.search(key):
+        raise StorageError(
+            f"{key[:_SHOWN]!r} cannot be a key of a repository",
+            hint="if it is in the store, remove it with the store's own tools",
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proof:
+    """Proof names the bytes that an object must have: their number, and hexadecimal SHA-256."""
+
+    size: int
+    sha256: str
+
+    def __str__(self) -> str:
+        return f"{self.size} bytes with SHA-256 {self.sha256}"
+
+    def check_copy(self, source: str, target: str, actual: "Proof") -> None:
+        """Compare with what a copy has; raises ``TamperedError`` where it differs."""
+        if actual != self:
+            raise tampered(source, target, f"expected {self}, but the copy had {actual}")
+
+
+def tampered(source: str, target: str, difference: str) -> TamperedError:
+    """Return the error for a source whose bytes are not those that were judged."""
+    return TamperedError(
+        f"copying {source} to {target}: {difference}",
+        hint="somebody has written to this build since it was judged: find out who used the "
+        "builder's credentials, then build the image anew",
+    )
+
+
+def remaining(failures: Sequence[StorageError]) -> StorageError:
+    """Return the one error for all objects that could not be removed."""
+    first = failures[0]
+    if len(failures) == 1:
+        return first
+    return StorageError(f"{first.message} (and {len(failures) - 1} more)", hint=first.hint)

@@ -1,9 +1,9 @@
-"""From a repository's URL to its store."""
+"""Opening the store that a repository's URL names."""
 
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 from urllib.parse import unquote, urlsplit
 
 from lago_images.console import Console
@@ -11,6 +11,7 @@ from lago_images.errors import UsageError
 from lago_images.settings import Settings
 from lago_images.storage.base import Store
 from lago_images.storage.directory.store import DirectoryStore
+from lago_images.storage.public import PublicStore
 
 if TYPE_CHECKING:
     from lago_images.storage.s3.store import S3Store
@@ -25,13 +26,13 @@ _BUCKET = re.compile(r"[A-Za-z0-9][-A-Za-z0-9._:]{1,254}")
 def open_store(
     url: str, *, settings: Settings, environ: Mapping[str, str], console: Console
 ) -> Store:
-    """The store at a URL; nothing is read or written yet.
+    """Return the store at a URL; nothing is read or written yet.
 
     Args:
         url: ``s3://bucket/prefix``, ``file:///dir``, or a path from the settings' folder.
         settings: For ``single_writer``, and the folder.
         environ: Endpoint, region and credentials of S3: the standard AWS variables.
-        console: Told of what is unusual.
+        console: Warned of what is unusual.
 
     Raises:
         UsageError: The URL has none of these forms.
@@ -44,7 +45,8 @@ def open_store(
         case "file":
             return DirectoryStore(path=_file(url))
         case "s3":
-            store = _s3(url, settings, environ)
+            s3 = _s3(url, settings, environ)
+            store = s3 if not s3.bucket.anonymous else _public(s3)
         case "http" | "https":
             raise UsageError(
                 f"{url}: a repository cannot be written over HTTP",
@@ -58,8 +60,12 @@ def open_store(
     return store
 
 
+def _public(store: Store) -> Store:
+    return cast("Store", PublicStore(store, private=("builds/", "state/")))
+
+
 def from_folder(url: str, folder: Path) -> str:
-    """A repository as somebody who stands in ``folder`` names it: a path made absolute.
+    """Make absolute a repository's path that somebody named in ``folder``.
 
     A URL is left as it is.
     """

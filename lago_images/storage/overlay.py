@@ -1,4 +1,4 @@
-"""Two stores as one: what is written stays in the upper, what it lacks is read from the lower.
+"""Two stores as one: writes go to the upper, and what it lacks is read from the lower.
 
 A pull request from a fork may read the repository and write nothing; its builds stay here.
 """
@@ -9,9 +9,9 @@ from heapq import merge
 from pathlib import Path
 
 from lago_images.console import Advance, Console
-from lago_images.errors import NotFoundError
+from lago_images.errors import ConflictError, NotFoundError, TamperedError
 from lago_images.host.retry import RetryPolicy
-from lago_images.storage.base import Blob, Headers, Stat, Store, Unfinished, Uploaded
+from lago_images.storage.base import Blob, Headers, Proof, Stat, Store, Unfinished, Uploaded
 
 _PLAIN = Headers()
 
@@ -58,11 +58,14 @@ class OverlayStore:
     def read(self, key: str, *, start: int = 0) -> Iterator[bytes]:
         return self._holder(key).read(key, start=start)
 
+    def check_readable(self, key: str) -> None:
+        self._holder(key).check_readable(key)
+
     def download(self, key: str, path: Path, *, advance: Advance | None = None) -> None:
         self._holder(key).download(key, path, advance=advance)
 
     def _holder(self, key: str) -> Store:
-        """The store that a key is read from."""
+        """Return the store that a key is read from."""
         try:
             self.upper.head(key)
         except NotFoundError:
@@ -90,6 +93,29 @@ class OverlayStore:
         retry: RetryPolicy | None = None,
     ) -> Uploaded:
         return self.upper.upload(key, chunks, headers=headers, advance=advance, retry=retry)
+
+    def copy(
+        self,
+        source: str,
+        target: str,
+        *,
+        etag: str,
+        size: int,
+        sha256: str,
+        headers: Headers = _PLAIN,
+    ) -> None:
+        holder, proof = self._holder(source), Proof(size=size, sha256=sha256)
+        if holder is self.upper:
+            self.upper.copy(source, target, etag=etag, size=size, sha256=sha256, headers=headers)
+            return
+        if holder.head(source).etag != etag:
+            raise ConflictError(f"copying {source}: it has changed since it was judged")
+        copied = self.upper.upload(target, holder.read(source), headers=headers)
+        try:
+            proof.check_copy(source, target, Proof(size=copied.size, sha256=copied.sha256))
+        except TamperedError:
+            self.upper.delete([target])
+            raise
 
     def delete(self, keys: Iterable[str]) -> None:
         self.upper.delete(keys)

@@ -58,8 +58,8 @@ def _processor() -> float:
 def ready(base: Image, folder: Path) -> Context:
     """A specs repository with the base in it."""
     context = a_context(folder)
-    copy = ["cp", "--reflink=auto", "--sparse=always", base.disk, context.root / "base.raw"]
-    subprocess.run(copy, check=True, timeout=600)
+    copy = ["cp", "--reflink=auto", "--sparse=always"]
+    subprocess.run([*copy, base.disk, context.root / "base.raw"], check=True, timeout=600)
     return context
 
 

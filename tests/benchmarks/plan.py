@@ -12,6 +12,7 @@ command itself, a process of its own from start to end; its steps are measured i
 """
 
 import gc
+import hashlib
 import resource
 import subprocess
 import sys
@@ -29,11 +30,12 @@ from lago_images.planning.model import Plan, Tree
 from lago_images.planning.plan import make, suspects
 from lago_images.planning.tree import prefixes, read_tree
 from lago_images.repository.records.manifest import BaseRecord
+from lago_images.repository.records.release import BaseBinding
 from lago_images.repository.records.state import PublishedCommit, read
 from lago_images.settings import FILE, Settings
 from lago_images.specs.model import BaseKind
 from lago_images.storage.directory.store import DirectoryStore
-from tests.support.handmade import disk_bytes, manifest, release
+from tests.support.handmade import copy_of, disk_bytes, files_of, manifest, release
 from tests.support.specs import SpecsRepo
 
 COUNT = 10_000
@@ -65,27 +67,31 @@ def publish(tree: Tree, commit: str, folder: Path) -> None:
     """Every spec as one release; written straight, because fsyncs are not what is measured."""
     for name, spec in tree.specs.items():
         layer = spec.base.kind is BaseKind.LAYER
-        digest = f"build:b-{spec.base.name}" if layer else f"sha256:{'0' * 64}"
+        below = disk_bytes(spec.base.name, f"b-{spec.base.name}") if layer else b""
+        digest = f"sha256:{hashlib.sha256(below).hexdigest()}"
         made = manifest(
             name,
             f"b-{name}",
             fingerprint=tree.fingerprints[name],
             properties=spec.properties,
-            base=BaseRecord(ref=str(spec.base), digest=digest),
+            base=BaseRecord(
+                ref=str(spec.base), digest=digest, build=f"b-{spec.base.name}" if layer else ""
+            ),
             commit=commit,
         )
-        public = release(
-            1, made.build_id, name, fingerprint=made.fingerprint, commit=commit, published=1
-        )
-        objects = {
-            made.key.disk: disk_bytes(name, made.build_id),
-            made.key.hash: b"",
-            made.key.metadata: b"{}",
-            made.key.packages: b"",
-            made.key.log: b"",
-            made.key.manifest: made.to_json(),
-            str(public.key): public.to_json(),
-        }
+        base = None
+        if layer:
+            base = BaseBinding(
+                name=spec.base.name,
+                arch=made.arch,
+                build=made.base.build,
+                revision=1,
+                sha256=digest.removeprefix("sha256:"),
+            )
+        public = release(1, made, commit=commit, base=base, published=1)
+        objects = {str(public.key): public.to_json()}
+        for copy in (made.key.staging, copy_of(made)):
+            objects |= {copy.folder + name: data for name, data in files_of(made).items()}
         for key, data in objects.items():
             path = folder / key
             path.parent.mkdir(parents=True, exist_ok=True)

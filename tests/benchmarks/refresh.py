@@ -24,12 +24,11 @@ from typing import Any
 
 from lago_images.console import Console
 from lago_images.repository.records.layout import headers
-from lago_images.repository.rendering.lago import hash_file
 from lago_images.settings import Settings
 from lago_images.storage.directory.store import DirectoryStore
 from lago_images.storage.open import open_store
 from tests.servers import run
-from tests.support.handmade import disk_bytes, manifest, publisher, release
+from tests.support.handmade import copy_of, files_of, manifest, publisher, release
 
 REVISIONS = 50
 WRITERS = 16
@@ -76,11 +75,9 @@ def objects(number: int) -> Iterator[tuple[str, bytes]]:
     """One released build's objects; image and revision follow from the number."""
     name, revision = f"image-{number // REVISIONS}", number % REVISIONS + 1
     made = manifest(name, f"b{revision}")
-    yield made.key.disk, disk_bytes(name, made.build_id)
-    yield made.key.hash, hash_file(made)
-    yield made.key.metadata, b"{}"
-    yield made.key.manifest, made.to_json()
-    public = release(revision, made.build_id, name, published=1_700_000_000 + number)
+    folder = copy_of(made).folder
+    yield from ((folder + file, data) for file, data in files_of(made).items())
+    public = release(revision, made, published=1_700_000_000 + number)
     yield str(public.key), public.to_json()
 
 
@@ -107,13 +104,13 @@ def read_all(store: Any) -> None:
     """The naive renderer."""
     for stat in store.list("releases/"):
         public = json.loads(store.get(stat.key).data)
-        folder = f"builds/{public['name']}/{public['arch']}/{public['build']}/"
+        folder = f"images/{public['name']}/{public['arch']}/{public['image']['folder']}/"
         json.loads(store.get(folder + "manifest.json").data)
 
 
 def scan(store: Any) -> None:
     """The older tool's way: look at every file of every image."""
-    for stat in store.list("builds/"):
+    for stat in store.list("images/"):
         if stat.key.endswith(".xz"):
             store.head(stat.key)
         else:
@@ -141,7 +138,7 @@ def main() -> None:
             fill(store, range(filled, size))
             filled = size + 1
             ours(store)
-            store.delete(["state/cache.json", "index", "repo.metadata", "index.html"])
+            store.delete(["state/cache.json", "SHA256SUMS", "index", "repo.metadata", "index.html"])
             row = [measure(store, ours), measure(store, ours)]
             fill(store, range(size, size + 1))
             rivals = (read_all, scan) if size <= options.rivals_to else ()

@@ -129,8 +129,8 @@ def _environment(folder: Path) -> Path:
 
 def _sdist(python: Path, folder: Path) -> Path:
     # Its setup.py needs pbr and a setuptools of its time, which are in the environment.
-    how = ["--no-deps", "--no-binary", ":all:", "--no-build-isolation", "--quiet", "--dest", folder]
-    _call(python, "-m", "pip", "download", *how, f"lago=={VERSION}")
+    how = ["--no-deps", "--no-binary", ":all:", "--no-build-isolation", "--quiet", "--dest"]
+    _call(python, "-m", "pip", "download", *how, folder, f"lago=={VERSION}")
     (archive,) = folder.glob("lago-*.tar.gz")
     digest = hashlib.sha256(archive.read_bytes()).hexdigest()
     assert digest == SDIST_SHA256, f"lago's sdist is not the known one: {digest}"

@@ -21,7 +21,7 @@ def _python2_semantics():
     import urllib.request
 
     # Only asked whether guestfs is there; the module left the library in 3.12.
-    sys.modules.setdefault("imp", types.SimpleNamespace(find_module=__import__))
+    sys.modules.setdefault("imp", types.SimpleNamespace(find_module=__import__))  # type: ignore[call-overload]
 
     import lago.templates
     import lago.utils

@@ -1,6 +1,6 @@
 """The real workflow files under act: real git with a bare remote, a real store, no container."""
 
-import json
+import hashlib
 import os
 import re
 from dataclasses import replace
@@ -8,6 +8,8 @@ from dataclasses import replace
 import pytest
 
 from lago_images.jobs import results
+from lago_images.repository.records.layout import release_key
+from lago_images.repository.records.release import ObjectDigest, Release
 from tests.servers.model import Server
 from tests.support.act import GitHubHost
 from tests.support.ci import failed
@@ -19,8 +21,8 @@ from tests.tools import need
 SECRETS = {
     "BUILDER_ACCESS_KEY_ID": "builderkey",
     "BUILDER_SECRET_ACCESS_KEY": "buildersecret",
-    "PUBLISHER_ACCESS_KEY_ID": "testkey",
-    "PUBLISHER_SECRET_ACCESS_KEY": "testsecret",
+    "PUBLISHER_ACCESS_KEY_ID": "publisherkey",
+    "PUBLISHER_SECRET_ACCESS_KEY": "publishersecret",
 }
 pytestmark = pytest.mark.real
 
@@ -74,7 +76,7 @@ def test_from_pull_request_to_publication(tmp_path, ceph20):
     host.specs.spec("one", "simple:disk.raw", "#notes=changed")
     asked = host.pull_request(7, "Change one", secrets=SECRETS)
     assert asked.code == 0, asked.log
-    assert set(asked.jobs) == {"plan", "build one", "report"}
+    assert set(asked.jobs) == {"plan", "build one", "report", "all"}
     assert outcomes(asked.log) == {"one": "built"}
     new = keys(ceph20, bucket) - found
     assert new
@@ -83,10 +85,14 @@ def test_from_pull_request_to_publication(tmp_path, ceph20):
     # Merging it releases those bytes: no job builds.
     merged = host.merge(7, secrets=SECRETS)
     assert merged.code == 0, merged.log
-    assert set(merged.jobs) == {"plan", "publish", "report"}
+    assert set(merged.jobs) == {"plan", "publish", "report", "all"}
     assert outcomes(merged.log) == {"one": "released"}
     found |= new
-    assert keys(ceph20, bucket) - found == {"releases/one/x86_64/2.json"}
+    released = keys(ceph20, bucket) - found
+    assert releases(released) == {"releases/one/x86_64/2.json"}
+    copied = {key.rpartition("/")[2] for key in released - releases(released)}
+    assert {key.split("/")[0] for key in released} == {"images", "releases"}
+    assert copied == {key.rpartition("/")[2] for key in new} | {"sbom.cdx.json"}
 
     # A push that touches no spec builds and releases nothing.
     found = keys(ceph20, bucket)
@@ -95,6 +101,7 @@ def test_from_pull_request_to_publication(tmp_path, ceph20):
     assert idle.code == 0, idle.log
     assert not any(job.startswith("build") for job in idle.jobs)
     assert "No image is affected." in idle.log
+    assert idle.jobs["all"]
     assert keys(ceph20, bucket) == found
 
 
@@ -110,6 +117,51 @@ def test_a_pull_request_builds_what_it_changes_and_not_what_others_merged(own):
     ran = own.pull_request(5, "Add mine", opened=opened)
     assert ran.code == 0, ran.log
     assert outcomes(ran.log) == {"mine": "built"}
+
+
+def test_a_merge_queue_builds_what_it_is_about_to_merge_and_publishes_nothing(own, tmp_path):
+    """One check says how it went, whatever the chains are called."""
+    own.specs.disk("disk.raw")
+    own.specs.spec("one", "simple:disk.raw")
+    first = own.push("Start")
+    assert first.code == 0, first.log
+    found = set(tmp_path.glob("published/releases/*/*/*.json"))
+    base = own.specs.head
+    own.specs.spec("mine", "simple:disk.raw")
+    own.specs.commit("Add mine")
+    ref = f"refs/heads/gh-readonly-queue/main/pr-6-{base}"
+    # act does not know this event's ref, and takes the default branch's.
+    for where in (ref, "refs/heads/main"):
+        git(own.specs.root, "push", "-q", str(own.remote), f"HEAD:{where}")
+    group = {"merge_group": {"base_sha": base, "base_ref": "refs/heads/main", "head_ref": ref}}
+    queued = own.event("merge_group", group, ref=ref)
+    assert queued.code == 0, queued.log
+    assert queued.jobs == {"plan": True, "build mine": True, "report": True, "all": True}
+    assert outcomes(queued.log) == {"mine": "built"}
+    assert set(tmp_path.glob("published/releases/*/*/*.json")) == found
+
+
+def test_what_is_attested_is_each_manifest_and_disk(own, tmp_path):
+    """By a stand-in: neither Sigstore nor GitHub's context of the called workflow is here."""
+    workflow = own.specs.root / ".github/workflows/images.yml"
+    workflow.write_text(
+        workflow.read_text().replace("    with:\n", "    with:\n      attest: true\n")
+    )
+    own.specs.disk("disk.raw")
+    own.specs.spec("one", "simple:disk.raw")
+    ran = own.push("Start")
+    assert ran.code == 0, ran.log
+    [manifest] = (tmp_path / "published/builds/one").rglob("manifest.json")
+    digests = {
+        hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in (manifest, manifest.parent / "one.qcow2.xz")
+    }
+    assert set(re.findall(r"attested ([0-9a-f]{64})  ", ran.log)) == digests
+    # A fork's pull request has no permission to attest, and is built all the same.
+    own.specs.spec("two", "simple:disk.raw")
+    fork = own.pull_request(3, "Add two", fork=True)
+    assert fork.code == 0, fork.log
+    assert "attested " not in fork.log
 
 
 def test_a_forks_pull_request_gets_no_secret_and_publishes_nothing(tmp_path, ceph20):
@@ -134,7 +186,7 @@ def test_a_forks_pull_request_gets_no_secret_and_publishes_nothing(tmp_path, cep
     assert ran.code == 0, ran.log
     assert "publish" not in ran.jobs
     assert outcomes(ran.log) == {"one": "built"}
-    assert re.search(r"^\| <code>one</code> .* MiB → .* MiB ", ran.log, re.MULTILINE)
+    assert re.search(r"^\| <code>one</code> .*B → .*B ", ran.log, re.MULTILINE)
     assert keys(ceph20, bucket) == found
     for secret in SECRETS.values():
         assert secret not in ran.log.replace(ceph20.endpoint, "")
@@ -179,6 +231,7 @@ def test_a_failing_image_leaves_the_others_published_and_the_run_red(tmp_path, c
     # act marks all of a matrix as failed, so the steps are looked at.
     assert re.search(r"build bad-\d.*❌  Failure - Main Build", ran.log)
     assert re.search(r"build good-\d.*✅  Success - Main Build", ran.log)
+    assert not ran.jobs["all"]
     assert outcomes(ran.log) == {"bad": "failed", "good": "released"}
     assert releases(keys(ceph20, bucket)) == {"releases/good/x86_64/1.json"}
     assert "broken.raw.xz" in ran.log
@@ -189,7 +242,7 @@ def test_a_wrong_spec_is_annotated_where_it_is_wrong(tmp_path, ceph20):
     host.specs.spec("bad", "simple:disk.raw", "instal vim")
     ran = host.push("Add bad", secrets=SECRETS)
     assert ran.code != 0
-    assert set(ran.jobs) == {"plan"}
+    assert ran.jobs == {"plan": False, "all": False}
     assert re.search(r"::error file=image-specs/bad,line=\d+::", ran.log)
 
 
@@ -272,10 +325,18 @@ def signed(published) -> set[str]:
 
 
 def grow_old(published, name: str) -> None:
-    """Let the builds of an image be of forty days ago."""
-    for path in (published / "builds" / name).rglob("manifest.json"):
-        plain = json.loads(path.read_text())
-        path.write_text(json.dumps({**plain, "created": plain["created"] - 40 * 86400}))
+    """Let the builds of an image be of forty days ago, by all that is on record."""
+    for path in (published / "releases" / name).rglob("*.json"):
+        key = release_key(path.relative_to(published).as_posix())
+        release = Release.parse(path.read_bytes(), key)
+        image = release.image
+        manifest = replace(image.manifest, created=image.manifest.created - 40 * 86400)
+        data = manifest.to_json()
+        digest = ObjectDigest(sha256=hashlib.sha256(data).hexdigest(), size=len(data))
+        objects = {**image.objects, "manifest.json": digest}
+        old = replace(release, image=replace(image, manifest=manifest, objects=objects))
+        path.write_bytes(old.to_json())
+        (published / image.public.manifest).write_bytes(data)
 
 
 def test_a_repository_of_ones_own_by_hand_and_on_schedule(own, tmp_path):
@@ -317,6 +378,8 @@ def test_a_repository_of_ones_own_by_hand_and_on_schedule(own, tmp_path):
 
 # What a job would write through a link, if it took these for what an earlier job handed over.
 LINKS = ("plan.json", "results.xml", "results/one.results.json", "logs/one.log")
+# Where the tools might be looked for, in the specs or from there.
+TOOLS = (".lago-images", "tools", "specs/tools", "ci")
 
 
 def test_what_is_committed_is_in_the_place_of_nothing_that_jobs_hand_each_other(own, tmp_path):
@@ -324,9 +387,15 @@ def test_what_is_committed_is_in_the_place_of_nothing_that_jobs_hand_each_other(
     pwned, root = tmp_path / "pwned", own.specs.root
     for place in LINKS:
         (root / place).parent.mkdir(exist_ok=True)
+        # The tools are beside the specs, where a link can lead and no commit can be.
         (root / place).symlink_to(
-            os.path.relpath(root / ".lago-images/ci/publish", root / place / "..")
+            os.path.relpath(root.parent / "tools/ci/publish", root / place / "..")
         )
+    for script in ("setup-host", "lint", "plan", "build", "publish", "report"):
+        own.specs.write(f"evil/ci/{script}", f"#!/bin/sh\ntouch {pwned}\n").chmod(0o755)
+    for place in TOOLS:
+        (root / place).parent.mkdir(exist_ok=True)
+        (root / place).symlink_to(os.path.relpath(root / "evil", root / place / ".."))
     own.specs.write("results/zzz.results.json", results.dump([failed("one")]))
     own.specs.disk("disk.raw")
     own.specs.spec("one", "simple:disk.raw")

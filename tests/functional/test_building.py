@@ -25,20 +25,22 @@ from lago_images.building.model import Context, Request
 from lago_images.building.qcow2 import standalone, virtual_size
 from lago_images.building.upload import retry_policy
 from lago_images.console import Console
+from lago_images.disks.qcow2_header import read_header
 from lago_images.errors import BuildError, HostError, StorageError
 from lago_images.host.kvm import Acceleration
 from lago_images.host.process import Runner
 from lago_images.host.retry import RetryPolicy
 from lago_images.host.space import free
 from lago_images.host.workdir import default_scratch
-from lago_images.repository.records.layout import build_key
+from lago_images.repository.records.layout import staged_build
 from lago_images.repository.records.manifest import Manifest
+from lago_images.repository.records.state import StoredBuild
 from lago_images.settings import Settings
-from lago_images.specs.model import Base, BaseKind, Spec
 from lago_images.storage.directory.store import DirectoryStore
 from lago_images.storage.s3.store import S3Store
 from lago_images.storage.s3.upload import Uploader
 from tests.servers.proxy import Fault, FaultProxy
+from tests.support.builders import buildable as spec
 from tests.support.specs import SpecsRepo, git
 from tests.tools import need
 
@@ -53,15 +55,8 @@ def disk_file(root, name, seed=1, size=MIB):
     return (root / name).read_bytes()
 
 
-def spec(name, base, **properties):
-    kind, _, what = base.partition(":")
-    return Spec(
-        name=name,
-        path=f"image-specs/{name}",
-        base=Base(kind=BaseKind(kind), name=what, line=1),
-        arch="x86_64",
-        properties={"base": base, "boot-test": "no", "distro": "debian", **properties},
-    )
+def staged(made):
+    return StoredBuild(manifest=made, folder=made.key.staging)
 
 
 def ask(made, fingerprint="sha256:0123456789", base=None):
@@ -98,7 +93,7 @@ def objects(context):
 
 
 def raw_of(context, manifest, tmp_path):
-    packed = b"".join(context.store.read(manifest.key.disk))
+    packed = b"".join(context.store.read(manifest.key.staging.disk))
     (tmp_path / "disk.qcow2").write_bytes(lzma.decompress(packed))
     argv = ["qemu-img", "convert", "-O", "raw", tmp_path / "disk.qcow2", tmp_path / "disk.raw"]
     subprocess.run(argv, check=True)
@@ -110,9 +105,9 @@ def test_an_image_is_built_and_its_manifest_is_true(context, tmp_path):
     [result] = build_chain([ask(spec("one", "simple:one.img"))], context)
     assert result.ok, result.error
     manifest = result.manifest
-    key = manifest.key
+    key = manifest.key.staging
     assert objects(context) == sorted([key.disk, key.hash, key.metadata, key.log, key.manifest])
-    assert Manifest.parse(context.store.get(key.manifest).data, key) == manifest
+    assert Manifest.parse(context.store.get(key.manifest).data, manifest.key) == manifest
     packed = b"".join(context.store.read(key.disk))
     assert manifest.disk.sha512 == hashlib.sha512(packed).hexdigest()
     assert manifest.disk.compressed_size == len(packed)
@@ -122,7 +117,7 @@ def test_an_image_is_built_and_its_manifest_is_true(context, tmp_path):
     assert json.loads(context.store.get(key.metadata).data)["distro"] == "debian"
     assert "qemu-img convert" in context.store.get(key.log).data.decode()
     assert manifest.tools["qemu-img"][0].isdigit()
-    assert manifest.build_id.endswith(key.build_id[-8:])
+    assert manifest.build_id.endswith(key.key.build_id[-8:])
     assert "01234567" in manifest.build_id
     assert raw_of(context, manifest, tmp_path) == given
     assert left(context) == []
@@ -145,7 +140,7 @@ def test_a_disk_is_asked_about_once_and_never_probed(context, name, convert, ask
     [result] = build_chain([ask(spec("one", f"simple:{name}", size="8M"))], context)
     assert result.ok, result.error
     assert result.manifest.disk.virtual_size == 8 * MIB
-    log = context.store.get(result.manifest.key.log).data.decode()
+    log = context.store.get(result.manifest.key.staging.log).data.decode()
     used = [shlex.split(line[2:]) for line in log.splitlines() if line.startswith("+ qemu-img")]
     assert [
         f"{argv[argv.index('-f') + 1]} {Path(argv[-1]).name}" for argv in used if argv[1] == "info"
@@ -168,7 +163,7 @@ def test_the_manifest_is_written_last(context):
 
     watched = replace(context, store=Watched(path=context.store.path))
     [result] = build_chain([ask(spec("one", "simple:one.img"))], watched)
-    key = result.manifest.key
+    key = result.manifest.key.staging
     assert written[:3] == [key.disk, key.hash, key.metadata]
     assert written[-1] == key.manifest
 
@@ -187,7 +182,7 @@ def test_layers_get_this_runs_disk_or_the_stores(context, tmp_path):
     for result in results[1:]:
         assert raw_of(context, result.manifest, tmp_path) == given
     assert left(context) == []
-    alone = ask(spec("five", "layer:one"), base=results[0].manifest)
+    alone = ask(spec("five", "layer:one"), base=staged(results[0].manifest))
     [five] = build_chain([alone], context)
     assert five.ok, five.error
     assert raw_of(context, five.manifest, tmp_path) == given
@@ -196,7 +191,7 @@ def test_layers_get_this_runs_disk_or_the_stores(context, tmp_path):
 def test_a_copy_of_a_base_is_kept_where_only_the_disk_cannot_be_written(context, monkeypatch):
     disk_file(context.root, "one.img")
     [one] = build_chain([ask(spec("one", "simple:one.img"))], context)
-    layer = ask(spec("two", "layer:one"), base=one.manifest)
+    layer = ask(spec("two", "layer:one"), base=staged(one.manifest))
     [two] = build_chain([layer], context)
     assert two.ok, two.error
     kept = context.cache / "layers" / f"sha256-{one.manifest.disk.sha256}"
@@ -303,12 +298,14 @@ def test_a_build_whose_manifest_may_be_there_is_not_taken_back(context, failure)
         [result] = build_chain([ask(spec("one", "simple:one.img"))], silent)
         assert "503" in result.error
     [manifest] = [key for key in objects(context) if key.endswith("manifest.json")]
-    made = Manifest.parse(context.store.get(manifest).data, build_key(manifest))
-    assert made.key.disk in objects(context)
-    assert {made.key.hash, made.key.metadata} <= set(objects(context))
+    made = Manifest.parse(context.store.get(manifest).data, staged_build(manifest))
+    assert made.key.staging.disk in objects(context)
+    assert {made.key.staging.hash, made.key.staging.metadata} <= set(objects(context))
     assert left(context) == []
 
 
+# More than the policy of a store that was opened without one.
+_FAILURES = 3 * RetryPolicy().attempts
 _MOMENTS = {
     "a part": ("PUT", "partNumber=2"),
     "the completion": ("POST", "uploadId="),
@@ -319,17 +316,18 @@ _MOMENTS = {
 
 @pytest.mark.parametrize("moment", _MOMENTS)
 def test_a_store_that_is_away_for_a_while_costs_no_build(context, ceph20, monkeypatch, moment):
-    """All scaled down: the store is away for longer than its own policy waits, not the build's."""
+    """The store is away for more tries than its own policy has, and fewer than the build's."""
     (context.root / "one.img").write_bytes(os.urandom(6 * MIB))
     context = replace(context, settings=replace(context.settings, compression_level=0))
     method, part = _MOMENTS[moment]
-    bucket, back = ceph20.new_bucket(), []
+    bucket, failed = ceph20.new_bucket(), []
 
     def away(request):
-        if not back and request.method == method and part in request.target:
-            back.append(time.monotonic() + 0.6)
-            return Fault(drop=True)
-        return Fault(answer=503) if back and time.monotonic() < back[0] else None
+        begins = request.method == method and part in request.target
+        if len(failed) == _FAILURES or not (failed or begins):
+            return None
+        failed.append(request)
+        return Fault(answer=503) if failed[1:] else Fault(drop=True)
 
     monkeypatch.setattr(
         "lago_images.building.image.retry_policy",
@@ -345,9 +343,9 @@ def test_a_store_that_is_away_for_a_while_costs_no_build(context, ceph20, monkey
     assert "trying again" in context.console.stream.getvalue()
     there = S3Store.open(bucket, environ=ceph20.environ)
     assert list(there.unfinished()) == []
-    body = b"".join(there.read(result.manifest.key.disk))
+    body = b"".join(there.read(result.manifest.key.staging.disk))
     assert hashlib.sha512(body).hexdigest() == result.manifest.disk.sha512
-    assert there.get(result.manifest.key.manifest).data == result.manifest.to_json()
+    assert there.get(result.manifest.key.staging.manifest).data == result.manifest.to_json()
 
 
 def test_a_store_with_other_bytes_than_were_sent(context):
@@ -614,6 +612,73 @@ def test_a_compact_disk_is_only_renamed(tmp_path):
     assert (tmp_path / "done.qcow2").stat().st_ino == inode
 
 
+def with_features(disk, *steps):
+    for step in steps:
+        argv = [part.format(disk=disk, raw=disk.with_name("raw")) for part in step.split()]
+        subprocess.run(argv, check=True, timeout=60)
+
+
+CONTAINERS = {
+    "snapshot": ["qemu-img convert -O qcow2 {raw} {disk}", "qemu-img snapshot -c old {disk}"],
+    "bitmap": ["qemu-img convert -O qcow2 {raw} {disk}", "qemu-img bitmap --add {disk} old"],
+    "zstd": ["qemu-img convert -c -O qcow2 -o compression_type=zstd {raw} {disk}"],
+    "extended L2": ["qemu-img convert -O qcow2 -o extended_l2=on,cluster_size=128k {raw} {disk}"],
+    "lazy refcounts": ["qemu-img convert -O qcow2 -o lazy_refcounts=on {raw} {disk}"],
+    "small clusters": ["qemu-img convert -O qcow2 -o cluster_size=4k {raw} {disk}"],
+    "version 2": ["qemu-img convert -O qcow2 -o compat=0.10 {raw} {disk}"],
+}
+
+
+@pytest.mark.parametrize("feature", CONTAINERS)
+def test_nothing_of_a_disk_s_container_is_published(context, tmp_path, feature):
+    (context.root / "raw").write_bytes(os.urandom(4 * MIB))
+    disk = context.root / "one.qcow2"
+    with_features(disk, *CONTAINERS[feature])
+    assert not read_header(disk, "it").is_plain
+    [result] = build_chain([ask(spec("one", "simple:one.qcow2", size="8M"))], context)
+    assert result.ok, result.error
+    published = tmp_path / "published.qcow2"
+    published.write_bytes(lzma.decompress(context.store.get(result.manifest.key.staging.disk).data))
+    header = read_header(published, "it")
+    assert header.is_plain
+    assert (header.version, header.cluster_bits, header.snapshots) == (3, 16, 0)
+    with_features(published, "qemu-img convert -O raw {disk} {raw}")
+    assert published.with_name("raw").read_bytes() == (context.root / "raw").read_bytes().ljust(
+        8 * MIB, b"\0"
+    )
+
+
+def test_a_layer_s_container_is_not_published_either(tmp_path):
+    """The base may have been built before containers were looked at."""
+    (tmp_path / "raw").write_bytes(os.urandom(4 * MIB))
+    disk = tmp_path / "disk.qcow2"
+    with_features(disk, *CONTAINERS["snapshot"])
+    standalone(disk, "qcow2", tmp_path / "done.qcow2", Runner())
+    assert read_header(tmp_path / "done.qcow2", "it").is_plain
+
+
+def test_who_reads_a_stranger_s_header_has_bounds(tmp_path):
+    program = tmp_path / "qemu-img"
+    program.write_text('#!/bin/sh\necho "{\\"virtual-size\\": $(ulimit -v)000$(ulimit -t)}"\n')
+    program.chmod(0o755)
+    runner = Runner(environ={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"})
+    assert virtual_size(tmp_path / "disk", runner) == 209715200060
+
+
+def test_a_broken_luks_header_crashes_nobody(context):
+    """qemu-img 7.2 reads behind the header's end, and dies of it."""
+    disk = context.root / "one.qcow2"
+    options = "encrypt.format=luks,encrypt.key-secret=k,encrypt.iter-time=10"
+    with_features(
+        disk, "qemu-img create -q -f qcow2 --object secret,id=k,data=x -o " + options + " {disk} 1M"
+    )
+    with disk.open("r+b") as file:
+        file.seek(0x10000)
+        file.write(b"\xff" * 4096)
+    [result] = build_chain([ask(spec("one", "simple:one.qcow2"))], context)
+    assert "one.qcow2 is an encrypted qcow2" in result.error
+
+
 def test_runs_at_the_same_time_have_logs_of_their_own(context):
     """Neither ends before both are under way: a log they shared would have both runs' lines."""
     both = threading.Barrier(2)
@@ -637,7 +702,7 @@ def test_runs_at_the_same_time_have_logs_of_their_own(context):
     for side, other in (("left", "right"), ("right", "left")):
         assert ended[side].ok, ended[side].error
         store = DirectoryStore(path=context.root.parent / side)
-        log = store.get(ended[side].manifest.key.log).data.decode()
+        log = store.get(ended[side].manifest.key.staging.log).data.decode()
         assert f"preparing simple:{side}.img" in log
         assert f"{other}.img" not in log
     assert [path.name for path in context.logs.iterdir()] == ["one.log"]
@@ -668,7 +733,7 @@ def test_chains_that_fit_alone_and_not_together_are_built_one_after_the_other(co
     results = build_chains(large, counting, accel=EMULATED, jobs=3)
     assert all(result.ok for result in results), results
     assert most == [1, 1, 1]
-    assert "waits for room" in context.console.stream.getvalue()
+    assert "waits for disk space" in context.console.stream.getvalue()
 
 
 def test_what_waits_for_room_ends_with_the_run(context, large, monkeypatch):
@@ -684,11 +749,13 @@ def test_what_waits_for_room_ends_with_the_run(context, large, monkeypatch):
 def test_a_file_that_git_lfs_did_not_bring_is_planned_and_not_built(tmp_path):
     """Git's own filters stand in for git-lfs: the content in one clone, pointers in another."""
     repo = SpecsRepo.create(tmp_path / "specs")
-    pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 1\n"
+    content = repo.disk("disk.raw").read_bytes()
+    oid = hashlib.sha256(content).hexdigest()
+    pointer = "version https://git-lfs.github.com/spec/v1\n"
+    pointer += f"oid sha256:{oid}\nsize {len(content)}\n"
     clean = repo.write(".git/pointer", pointer)
     git(repo.root, "config", "filter.lfs.clean", f"cat > /dev/null; cat '{clean}'")
     repo.write(".gitattributes", "*.raw filter=lfs\n")
-    repo.disk("disk.raw")
     repo.spec("one", "simple:disk.raw")
     repo.commit()
     git(tmp_path, "clone", "-q", repo.root.as_uri(), "clone")

@@ -12,10 +12,11 @@ from lago_images.cli.main import main
 from lago_images.storage.base import Store
 from lago_images.storage.directory.store import DirectoryStore
 from lago_images.storage.s3.store import S3Store
-from tests.support.handmade import manifest, publish_by_hand, put_build
+from tests.support.handmade import copy_of, layer_on, manifest, publish_by_hand, put_build
 
 DAY = 86_400
 BUILDS = [manifest(build_id=f"b{n}", fingerprint=f"f{n}") for n in (1, 2, 3, 4)]
+OLDEST = copy_of(BUILDS[0])
 
 
 @dataclass
@@ -23,9 +24,9 @@ class Repository:
     store: Store
     environ: dict
 
-    def call(self, *args, code=0):
+    def call(self, *args, code=0, stdin=None):
         clean = {n: None for n in os.environ if n.startswith(("LAGO_IMAGES_", "GITHUB_"))}
-        done = CliRunner(env={**clean, **self.environ}).invoke(main, ["repo", *args])
+        done = CliRunner(env={**clean, **self.environ}).invoke(main, ["repo", *args], input=stdin)
         assert done.exit_code == code, done.output
         return done
 
@@ -58,7 +59,7 @@ def repo(request, tmp_path, monkeypatch):
 
 def begin_an_upload(store):
     """As a builder that is killed leaves it."""
-    key = manifest(build_id="cut").key.disk
+    key = manifest(build_id="cut").key.staging.disk
     if isinstance(store, S3Store):
         bucket = store.bucket
         bucket.small.create_multipart_upload(Bucket=bucket.name, Key=bucket.key(key))
@@ -84,23 +85,28 @@ def test_a_life_of_a_repository(repo, monkeypatch):
     monkeypatch.setattr("time.time", lambda: now + 2 * DAY)
     before = {stat.key for stat in repo.store.list()}
     told = repo.call("gc")
-    assert "to retire: builds/debian-12/x86_64/b1/: 5 objects" in told.stdout
+    assert f"to retire: {OLDEST.folder}: 5 objects" in told.stdout
+    assert "to delete: builds/debian-12/x86_64/b1/: 5 objects" in told.stdout
     assert "nothing was removed" in told.stderr
     planned = repo.json("gc")
     retired = {one["build"]["build_id"] for one in planned["retire"]["builds"]}
-    assert retired == {"b1", "b2", "waiting"}
+    assert retired == {"b1.0123abcd", "b2.0123abcd"}
     assert planned["retire"]["bytes"] == sum(
         stat.size
-        for stat in repo.store.list("builds/")
+        for stat in repo.store.list("images/")
         if any(f"/{build}/" in stat.key for build in retired)
     )
+    # What is staged goes once it is old, released or not.
+    staged = {one["build"]["build_id"] for one in planned["delete"]["builds"]}
+    assert staged == {"b1", "b2", "b3", "b4", "waiting"}
     assert len(planned["abort"]) == 1
     assert {stat.key for stat in repo.store.list()} == before
 
     done = repo.json("gc", "--apply")
     assert done["applied"] is True
     assert list(repo.store.unfinished()) == []
-    assert repo.store.head(BUILDS[0].key.disk)
+    assert repo.store.head(OLDEST.disk)
+    assert list(repo.store.list("builds/")) == []
     assert repo.json("verify")["ok"]
     assert repo.revisions == {"debian-12": 4}
 
@@ -112,7 +118,7 @@ def test_a_life_of_a_repository(repo, monkeypatch):
     monkeypatch.setattr("time.time", lambda: now + 4 * DAY)
     deleted = repo.json("gc", "--apply")["delete"]["builds"]
     assert {one["build"]["build_id"] for one in deleted} == retired
-    assert list(repo.store.list("builds/debian-12/x86_64/b1/")) == []
+    assert list(repo.store.list(OLDEST.folder)) == []
     assert repo.json("verify")["ok"]
     assert repo.revisions == {"debian-12": 5}
 
@@ -133,7 +139,7 @@ def test_a_mistyped_path_does_not_become_a_repository(tmp_path):
     path = tmp_path / "image-rpeo"
     environ = {"LAGO_IMAGES_BASE_URL": "http://images.test", "LAGO_IMAGES_REPOSITORY": str(path)}
     done = Repository(store=DirectoryStore(path=path), environ=environ).call("gc", "--apply")
-    assert f"there is nothing in {path}" in done.stderr
+    assert f"{path} is empty" in done.stderr
     assert not path.exists()
 
 
@@ -162,3 +168,35 @@ def test_wrong_names_and_revisions_exit_2(repo):
     repo.call("yank", "debian-12", code=2)
     repo.call("rollback", "debian-12", "--to", "0", code=2)
     assert "no such release" in repo.call("rollback", "debian-12", "--to", "9", code=2).stderr
+
+
+def test_a_withdrawal_needs_a_reason(repo):
+    assert "say why" in repo.call("yank", "debian-12", "--reason", " ", code=2).stderr
+    assert repo.revisions == {"debian-12": 4}
+
+
+def test_what_contains_a_withdrawn_build_is_named_and_taken_when_asked(repo):
+    layer = manifest("layer", "l1", fingerprint="l1", base=layer_on(BUILDS[3]))
+    publish_by_hand(repo.store, layer, bases=BUILDS)
+    shown = repo.call("yank", "debian-12", "--reason", "leak", "--dry-run")
+    assert "withdraw revision 4 of debian-12" in shown.stdout
+    assert "layer (x86_64) 1 contains it, and stays: --with-layers" in shown.stdout
+    plain = repo.json("rollback", "debian-12", "--dry-run")
+    assert [one["name"] for one in plain["layers"]] == ["layer"]
+    assert repo.revisions == {"debian-12": 4, "layer": 1}
+    done = repo.call("yank", "debian-12", "--reason", "leak")
+    assert "layer (x86_64) 1 is offered, and contains what was taken back" in done.stderr
+    assert not repo.call("verify", code=1).stdout.endswith(" 0 problems")
+    done = repo.call("yank", "debian-12", "--revision", "4", "--reason", "leak", "--with-layers")
+    assert "layer (x86_64): revision 1 withdrawn" in done.stdout
+    assert repo.revisions == {"debian-12": 3}
+    assert repo.json("verify")["ok"]
+
+
+@pytest.mark.parametrize(("answer", "code", "revision"), [("n\n", 1, 4), ("y\n", 0, 3)])
+def test_a_person_is_asked(repo, monkeypatch, answer, code, revision):
+    monkeypatch.setattr("lago_images.cli.withdrawals._is_terminal", lambda: True)
+    done = repo.call("yank", "debian-12", "--reason", "leak", code=code, stdin=answer)
+    assert "to do: withdraw revision 4" in done.stdout
+    assert repo.revisions == {"debian-12": revision}
+    repo.call("rollback", "debian-12", "--yes")

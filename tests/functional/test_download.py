@@ -191,6 +191,6 @@ def test_the_cache_keeps_what_was_used_last(tmp_path):
     for number, name in enumerate(("old", "older", "new", "now")):
         path = tmp_path / name
         path.write_bytes(bytes(10))
-        downloads.os.utime(path, (number, 10 - number if name == "older" else 5 + number))
+        os.utime(path, (number, 10 - number if name == "older" else 5 + number))
     downloads.prune(tmp_path, limit=25, keep=tmp_path / "now")
     assert {p.name for p in tmp_path.iterdir()} == {"new", "older", "now"}

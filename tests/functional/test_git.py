@@ -1,15 +1,15 @@
 """The reader of git, on real repositories: shallow, rewritten, renamed, with submodules."""
 
+import hashlib
 import os
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from lago_images.errors import GitError, ToolMissingError, UsageError
-from lago_images.planning.digests import Files, hash_file
-from lago_images.planning.git import GITLINK, Change, Git
+from lago_images.planning.digests import Files
+from lago_images.planning.git import Change, Git
 from tests.support.specs import SpecsRepo, git
 
 
@@ -111,8 +111,8 @@ def test_snapshot_tells_clean_changed_staged_and_hidden_files(repo):
         assert found.head() == head
     assert seen.changed == {"changed", "gone", "hidden"}
     assert seen.dirty == {"changed", "gone", "hidden", "staged"}
-    assert seen.entries["clean"] == ("100644", hash_file(repo.root / "clean")[1])
-    assert seen.entries["staged"][1] == hash_file(repo.root / "staged")[1]
+    assert seen.entries["clean"] == ("100644", git(repo.root, "hash-object", "clean"))
+    assert seen.entries["staged"][1] == git(repo.root, "hash-object", "staged")
 
 
 def test_a_stash_that_git_is_set_to_show_is_no_file(repo):
@@ -296,9 +296,6 @@ def test_digests_are_the_same_in_git_outside_it_and_in_any_clone(repo, tmp_path)
     assert here[1] == here[2], "a link is followed"
     assert digests(repo.root, *paths, known=False) == here
     assert digests(clone(repo, tmp_path / "shallow", "--depth=1"), *paths) == here
-    windows = clone(repo, tmp_path / "windows", "-c", "core.autocrlf=true")
-    assert (windows / "top").read_bytes() == b"1\r\n"
-    assert digests(windows, *paths) == here
 
 
 def test_changed_untracked_and_ignored_files_count_and_are_dirty(repo):
@@ -352,12 +349,21 @@ def submodule(repo, tmp_path) -> SpecsRepo:
     return other
 
 
-def test_a_submodule_counts_by_its_commit_even_when_it_is_not_there(repo, submodule, tmp_path):
-    commit = git(submodule.root, "rev-parse", "HEAD")
-    assert digests(repo.root, "vendor/conf/a", "vendor") == [(("", GITLINK, commit),)] * 2
+def test_a_submodules_files_count_by_what_is_delivered_of_them(repo, submodule, tmp_path):
+    content = ("100644", hashlib.sha256(b"1").hexdigest())
+    expected = [(("", *content),), (("conf/a", *content),)]
+    assert digests(repo.root, "vendor/conf/a", "vendor") == expected
+    whole = clone(repo, tmp_path / "whole", "--recurse-submodules")
+    assert digests(whole, "vendor/conf/a", "vendor") == expected
+
+
+@pytest.mark.parametrize("path", ["vendor/conf/a", "vendor", "."])
+def test_a_submodule_that_is_not_checked_out_is_refused_and_not_left_out(
+    repo, submodule, tmp_path, path
+):
     bare = clone(repo, tmp_path / "bare")
-    assert not (bare / "vendor/conf").exists()
-    assert digests(bare, "vendor/conf/a") == [(("", GITLINK, commit),)]
+    with pytest.raises(ValueError, match="the submodule vendor is not checked out"):
+        digests(bare, path)
 
 
 def test_a_submodule_that_was_changed_is_noticed(repo, submodule):
@@ -372,8 +378,7 @@ def test_a_submodule_that_was_changed_is_noticed(repo, submodule):
     assert files.dirty == {"vendor"}
     git(repo.root / "vendor", "commit", "-qam", "Two")
     new = save(repo, "y", "1")
-    moved = digests(repo.root, "vendor/conf/a")[0]
-    assert moved[0][2] == git(repo.root / "vendor", "rev-parse", "HEAD")
+    assert digests(repo.root, "vendor/conf/a") == [dirty]
     with Git(repo.root) as found:
         assert {c.path for c in found.changes(old, new)} == {"vendor", "y"}
 
@@ -396,8 +401,140 @@ def test_a_sha256_repository_is_read_alike(tmp_path):
     with Git(tmp_path) as found:
         seen = found.snapshot(["."])
         assert found.is_ancestor(first, second) is True
-    assert seen.entries["b"][1] == hash_file(tmp_path / "b", "sha256")[1]
-    done = subprocess.run(
-        ["git", "hash-object", "a"], cwd=tmp_path, check=True, capture_output=True, text=True
-    )
-    assert Files(root=tmp_path, git=seen).digests("a")[0][2] == done.stdout.strip()
+    assert seen.entries["b"][1] == git(tmp_path, "hash-object", "b")
+    expected = hashlib.sha256(b"2").hexdigest()
+    assert Files(root=tmp_path, git=seen).digests("a") == (("", "100644", expected),)
+
+
+DELIVERED = {
+    "eol": ("file text eol=crlf\n", b"1\n2\n"),
+    "ident": ("file ident\n", b"$Id$\n"),
+    "encoding": ("file text working-tree-encoding=UTF-16LE\n", b"1\n"),
+    "filter": ("file filter=shout\n", b"a\n"),
+}
+
+
+@pytest.mark.parametrize("kind", DELIVERED)
+def test_what_attributes_and_filters_deliver_is_what_counts(repo, tmp_path, kind):
+    """Git's blob is one and the same; what a build reads is not."""
+    attributes, blob = DELIVERED[kind]
+    repo.write("file", blob)
+    plain = save(repo, "plain", "1")
+    as_it_is = digests(repo.root, "file")
+    repo.write(".gitattributes", attributes)
+    git(repo.root, "add", ".gitattributes")
+    git(repo.root, "commit", "-qm", "Attributes")
+    shout = ("-c", "filter.shout.smudge=tr a-z A-Z", "-c", "filter.shout.clean=tr A-Z a-z")
+    one = clone(repo, tmp_path / "one", *shout)
+    other = clone(repo, tmp_path / "other", "--depth=1", *shout)
+    assert git(one, "rev-parse", "HEAD:file") == git(one, "rev-parse", f"{plain}:file")
+    delivered = digests(one, "file")
+    assert (one / "file").read_bytes() != blob
+    assert delivered != as_it_is
+    assert delivered == digests(other, "file") == digests(one, "file", known=False)
+    assert delivered[0][0][2] == hashlib.sha256((one / "file").read_bytes()).hexdigest()
+    with Git(one) as found:
+        assert found.snapshot(["."]).dirty == set()
+
+
+def test_a_work_tree_that_git_thinks_clean_counts_by_its_bytes(repo, tmp_path):
+    """Attributes that were taken back leave what they delivered before, and git looks away."""
+    save(repo, "file", "1\n")
+    save(repo, ".gitattributes", "* text eol=crlf\n")
+    here = clone(repo, tmp_path / "clone")
+    (repo.root / ".gitattributes").unlink()
+    repo.commit()
+    git(here, "pull", "-q")
+    assert (here / "file").read_bytes() == b"1\r\n"
+    fresh = clone(repo, tmp_path / "fresh")
+    assert (fresh / "file").read_bytes() == b"1\n"
+    assert digests(here, "file") != digests(fresh, "file")
+
+
+def test_a_clones_own_line_ends_make_another_fingerprint_of_another_file(repo, tmp_path):
+    save(repo, "file", "1\n")
+    windows = clone(repo, tmp_path / "windows", "-c", "core.autocrlf=true")
+    assert (windows / "file").read_bytes() == b"1\r\n"
+    assert digests(windows, "file") != digests(repo.root, "file")
+
+
+def test_a_pointer_of_git_lfs_stands_for_the_content_that_it_names(repo):
+    content = b"large\n" * 1000
+    named = hashlib.sha256(content).hexdigest()
+    pointer = "version https://git-lfs.github.com/spec/v1\n"
+    pointer += f"oid sha256:{named}\nsize {len(content)}\n"
+    repo.write("file", content)
+    repo.write("pointer", pointer)
+    repo.write("extended", pointer.replace("oid", f"ext-0-x sha256:{named}\noid"))
+    repo.write("longer", f"{pointer}\n")
+    there, only, *others = digests(repo.root, "file", "pointer", "extended", "longer", known=False)
+    assert there == only == (("", "100644", named),)
+    assert named not in {other[0][2] for other in others}
+
+
+@pytest.mark.parametrize("path", ["files/secret", "files"])
+def test_what_git_crypt_has_locked_is_refused(repo, path):
+    repo.write("files/plain", b"GITCRYPT\0")
+    repo.write("files/secret", b"\0GITCRYPT\0" + bytes(12) + b"encrypted")
+    with pytest.raises(ValueError, match=r"files/secret is locked by git-crypt \(git-crypt unlock"):
+        digests(repo.root, path, known=False)
+
+
+def test_an_empty_folder_is_copied_and_counts(repo):
+    save(repo, "files/a", "1")
+    before = digests(repo.root, "files")
+    (repo.root / "files/deep/er").mkdir(parents=True)
+    assert set(digests(repo.root, "files")[0]) - set(before[0]) == {("deep/er", "040000", "")}
+
+
+def test_a_monitor_that_sees_no_change_is_not_believed(repo, tmp_path):
+    monitor = repo.write("monitor", "#!/bin/sh\nprintf 'now\\0'\n")
+    monitor.chmod(0o755)
+    save(repo, "a", "1")
+    git(repo.root, "config", "core.fsmonitor", str(monitor))
+    git(repo.root, "config", "core.fsmonitorHookVersion", "2")
+    git(repo.root, "update-index", "--fsmonitor")
+    git(repo.root, "status")
+    repo.write("a", "2")
+    assert git(repo.root, "status", "--porcelain") == ""
+    with Git(repo.root) as found:
+        assert found.snapshot(["."]).dirty == {"a"}
+
+
+def test_a_hook_s_variables_lead_to_no_other_repository(repo, tmp_path):
+    """Git sets them for hooks: of the repository that the hook is run for."""
+    other = SpecsRepo.create(tmp_path / "other")
+    other.write("x", "x")
+    other.commit()
+    repo.spec("a", "simple:disk.img")
+    repo.disk("disk.img")
+    head = repo.commit()
+    given = {
+        "GIT_DIR": str(other.root / ".git"),
+        "GIT_WORK_TREE": str(other.root),
+        "GIT_INDEX_FILE": str(other.root / ".git/index"),
+        "GIT_OBJECT_DIRECTORY": str(other.root / ".git/objects"),
+        "GIT_COMMON_DIR": str(other.root / ".git"),
+        "GIT_NAMESPACE": "x",
+        "GIT_PREFIX": "image-specs/",
+    }
+    ran = repo.run("ci", "plan", "--format", "json", environ=given)
+    assert ran.code == 0, ran.err
+    assert (ran.json()["head"], ran.json()["dirty"]) == (head, False)
+
+
+def test_a_commit_counted_back_in_a_shallow_clone(repo, tmp_path):
+    """What is called HEAD~1 cannot be fetched by that name."""
+    for content in "12":
+        repo.write("x", content)
+        repo.commit()
+    git(tmp_path, "clone", "-q", "--depth=1", f"file://{repo.root}", "shallow")
+    with Git(tmp_path / "shallow") as shallow, pytest.raises(UsageError) as raised:
+        shallow.resolve("HEAD~1")
+    assert "git fetch --unshallow origin" in raised.value.hint
+    git(tmp_path / "shallow", "fetch", "--unshallow", "origin")
+    with Git(tmp_path / "shallow") as whole:
+        assert whole.resolve("HEAD~1")
+        with pytest.raises(UsageError) as raised:
+            whole.resolve("HEAD~9")
+    assert "git fetch" not in raised.value.hint

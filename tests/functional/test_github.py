@@ -1,6 +1,7 @@
 """Every request to GitHub fits GitHub's own description of its API."""
 
 import json
+import re
 import threading
 from contextlib import contextmanager
 from dataclasses import replace
@@ -10,7 +11,7 @@ import pytest
 
 from lago_images.ci import environment as events
 from lago_images.ci.environment import Target
-from lago_images.ci.github import GitHubError, NotPermittedError, Reporter
+from lago_images.ci.github import POLICY, GitHubError, NotPermittedError, Reporter
 from lago_images.jobs import results
 from lago_images.planning import formats
 from tests.support import prism
@@ -29,9 +30,13 @@ def github(tmp_path_factory):
         yield server
 
 
-def reporter(url: str, *, author: str = AUTHOR, pull: int | None = 7) -> Reporter:
+def reporter(
+    url: str, *, author: str = AUTHOR, pull: int | None = 7, pauses: list[float] | None = None
+) -> Reporter:
+    """A reporter that does not wait, and notes for how long it would have."""
     target = Target(repository="octocat/Hello-World", commit=SHA, pull_request=pull, api=url)
-    return Reporter(target, "token", author=author)
+    policy = replace(POLICY, jitter=0, sleep=(pauses if pauses is not None else []).append)
+    return Reporter(target, "token", author=author, policy=policy)
 
 
 def requests_of(github, call) -> list[str]:
@@ -141,10 +146,155 @@ def test_an_author_is_found_beside_one_who_is_gone_and_in_other_letters(no_statu
     assert reporter(no_statuses, author="oCTOCAT").comment(TEXT, TEXT) == f"{PULL}#2"
 
 
-def test_a_github_that_is_away_is_told(monkeypatch):
-    monkeypatch.setattr("lago_images.ci.github.Retry", lambda **_: None)
+def test_a_github_that_is_away_is_named():
+    pauses: list[float] = []
     with pytest.raises(GitHubError, match=r"commenting on pull request 7: .*cannot be reached"):
-        reporter("http://127.0.0.1:1").comment("m", "b")
+        reporter("http://127.0.0.1:1", pauses=pauses).comment("m", "b")
+    assert pauses == [1, 2, 4]
+
+
+class Script:
+    """Answers in order, whatever is asked: (status, headers, body); the last one again and again.
+
+    A body that is text is sent as HTML. ``asked`` is method and path of each request.
+    """
+
+    def __init__(self, *answers: tuple[int, dict[str, str], object]) -> None:
+        self.answers = list(answers)
+        self.asked: list[str] = []
+
+    @contextmanager
+    def served(self):
+        script = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self):
+                size = int(self.headers.get("Content-Length", 0))
+                self.rfile.read(size)
+                script.asked.append(f"{self.command} {self.path.partition('?')[0]}")
+                left = script.answers
+                status, headers, body = left.pop(0) if left[1:] else left[0]
+                text = body if isinstance(body, str) else json.dumps(body)
+                self.send_response_only(status)
+                for name, value in headers.items():
+                    self.send_header(name, value)
+                kind = "text/html" if isinstance(body, str) else "application/json"
+                self.send_header("Content-Type", kind)
+                self.send_header("Content-Length", str(len(text.encode())))
+                self.end_headers()
+                self.wfile.write(text.encode())
+
+            do_POST = do_PATCH = do_GET  # noqa: N815 -- http.server's own names
+
+            def log_message(self, *_):
+                pass
+
+        with serving(Handler) as url:
+            yield url
+
+
+COMMENTS = "/repos/octocat/Hello-World/issues/7/comments"
+STATUS = f"/repos/octocat/Hello-World/statuses/{SHA}"
+NONE: tuple[int, dict[str, str], object] = (200, {}, [])
+DONE: tuple[int, dict[str, str], object] = (201, {}, {"id": 1, "html_url": f"{PULL}#1"})
+HTML = "<html><body>Sign in</body></html>"
+DATE = "Thu, 26 Nov 2026 12:00:00 GMT"
+
+
+@pytest.mark.parametrize(
+    ("answer", "pause"),
+    [
+        ((502, {}, HTML), 1),
+        ((503, {"Retry-After": "7"}, {"message": "Unicorn"}), 7),
+        ((429, {"Retry-After": "30"}, {"message": "Too many requests"}), 30),
+        ((403, {"Retry-After": "60"}, {"message": "You have exceeded a secondary rate limit"}), 60),
+        ((403, {}, {"message": "You have exceeded a secondary rate limit. Wait."}), 60),
+        (
+            (
+                403,
+                {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "1795694430", "Date": DATE},
+                {"message": "API rate limit exceeded"},
+            ),
+            30,
+        ),
+    ],
+)
+def test_what_github_refuses_for_a_while_is_tried_again(answer, pause):
+    """A 403 is a rate limit or a missing permission: headers and body say which."""
+    pauses: list[float] = []
+    script = Script(NONE, answer, NONE, DONE)
+    with script.served() as url:
+        assert reporter(url, pauses=pauses).comment("m", "b") == f"{PULL}#1"
+    assert script.asked == [f"GET {COMMENTS}", f"POST {COMMENTS}"] * 2
+    assert pauses == [pause]
+
+
+def test_a_comment_whose_answer_was_lost_is_not_written_twice():
+    pauses: list[float] = []
+    user = {"login": AUTHOR}
+    url = "http://127.0.0.1/repos/octocat/Hello-World/issues/comments/1"
+    written = {"url": url, "user": user, "body": "m b", "html_url": f"{PULL}#9"}
+    script = Script(NONE, (502, {}, HTML), (200, {}, [written]))
+    with script.served() as url:
+        assert reporter(url, pauses=pauses).comment("m", "m b") == f"{PULL}#9"
+    assert script.asked == [f"GET {COMMENTS}", f"POST {COMMENTS}", f"GET {COMMENTS}"]
+
+
+def test_a_rate_limit_that_lasts_is_not_waited_for():
+    headers = {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "1795696800", "Date": DATE}
+    script = Script((403, headers, {"message": "API rate limit exceeded"}))
+    pauses: list[float] = []
+    with (
+        script.served() as url,
+        pytest.raises(GitHubError, match=r"403 API rate limit exceeded") as caught,
+    ):
+        reporter(url, pauses=pauses).comment("m", "b")
+    assert not isinstance(caught.value, NotPermittedError)
+    assert caught.value.hint == "the rate limit ends in 40 minutes"
+    assert pauses == []
+
+
+def test_one_status_that_fails_keeps_no_other_away():
+    script = Script((500, {}, {}), (500, {}, {}), (500, {}, {}), (500, {}, {}), DONE)
+    states = dict.fromkeys("abc", (True, "built"))
+    with script.served() as url, pytest.raises(GitHubError, match="setting statuses on 6dcb09b5b5"):
+        reporter(url).statuses(states, "https://x")
+    # Four attempts at the first, and one at each of the others.
+    assert script.asked == [f"POST {STATUS}"] * 6
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        (200, {}, HTML),
+        (200, {}, {"message": "welcome"}),
+        (200, {}, "null"),
+        (301, {"Location": "https://git.example/api/v3/x"}, HTML),
+        (307, {"Location": "https://git.example/api/v3/x"}, {"message": "Moved"}),
+        (200, {"Link": '<https://git.example/api/v3/x?page=2>; rel="next"'}, []),
+    ],
+)
+def test_what_is_not_githubs_api_is_one_clear_line(answer):
+    """A login page, a proxy, or a server whose canonical name is another."""
+    script = Script(answer)
+    with script.served() as url, pytest.raises(GitHubError) as caught:
+        reporter(url).comment("m", "b")
+    assert caught.value.message.startswith("commenting on pull request 7: ")
+    assert re.search(r"is not GitHub's API|no answer of its API", caught.value.message)
+    assert "\n" not in caught.value.message
+    assert len(script.asked) <= 2
+    with script.served() as url, pytest.raises(GitHubError):
+        reporter(url).statuses({"a": (True, "b")}, "https://x")
+
+
+def test_a_comment_that_fails_keeps_no_status_away(job):
+    script = Script((400, {}, {"message": "Problems parsing JSON"}), DONE)
+    with script.served() as url:
+        ran = job.run("ci", "report", "--junit", "r.xml", environ=environ(job, url))
+    assert ran.code == 1
+    assert "commenting on pull request 7: GitHub answered 400 Problems parsing JSON" in ran.err
+    assert script.asked == [f"GET {COMMENTS}", f"POST {STATUS}"]
+    assert "❌ failed" in (job.root / "summary.md").read_text()
 
 
 def test_a_read_only_token_is_told_apart(readonly):
@@ -212,11 +362,11 @@ def test_jenkins_comments_too(github, job):
     """Its merge is no commit that GitHub knows: the pull request's newest gets the statuses."""
     target = events.read({"CHANGE_URL": "https://github.com/octocat/Hello-World/pull/7"}).target
     url = github.url
-    told = Reporter(replace(target, api=url), "token", author="jenkins-bot")
-    made = requests_of(github, lambda: told.statuses({"one": (True, "one built")}, "https://ci/1"))
+    ours = Reporter(replace(target, api=url), "token", author="jenkins-bot")
+    made = requests_of(github, lambda: ours.statuses({"one": (True, "one built")}, "https://ci/1"))
     assert [request.split()[0].upper() for request in made] == ["GET", "POST"]
     assert made[0].endswith("/repos/octocat/Hello-World/pulls/7")
-    made = requests_of(github, lambda: told.comment("m", "b"))
+    made = requests_of(github, lambda: ours.comment("m", "b"))
     assert made[-1].endswith("/repos/octocat/Hello-World/issues/7/comments")
 
 
@@ -225,6 +375,8 @@ def test_jenkins_comments_too(github, job):
     [
         ("https://github.com/o/r/pull/3", "https://api.github.com"),
         ("https://git.example/o/r/pull/3", "https://git.example/api/v3"),
+        ("https://git.example:8443/o/r/pull/3", "https://git.example:8443/api/v3"),
+        ("https://octocorp.ghe.com/o/r/pull/3", "https://api.octocorp.ghe.com"),
     ],
 )
 def test_jenkins_pull_request_is_found(url, api):

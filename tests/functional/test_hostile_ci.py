@@ -102,7 +102,7 @@ def test_hostile_text_stays_text(repo, tmp_path, text):
     assert ran.code == 0, ran.err
     check_log(ran.out + ran.err)
     lines = parsed((tmp_path / "output").read_text())
-    assert set(lines) == {"matrix", "count", "promote", "work"}
+    assert set(lines) == {"matrix", "count", "promote", "work", "plan-sha256"}
     assert [each["chain"] for each in json.loads(lines["matrix"])["include"]] == ["bad", "good"]
 
     results = str(tmp_path / "results")

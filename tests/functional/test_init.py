@@ -48,7 +48,7 @@ def test_what_it_writes_works(made):
     assert ran.code == 0, ran.err
     assert ran.out.splitlines() == [f"wrote {path}" for path in FILES]
     assert re.search(
-        r" https://github\.com/[^/ ]+/[^/ ]+/blob/[^/ ]+/docs/ci\.md tells of CI", ran.err
+        r" https://github\.com/[^/ ]+/[^/ ]+/blob/[^/ ]+/docs/ci\.md describes CI", ran.err
     )
     assert "for CI: set repository in lago-images.toml" in ran.err
     linted = made.run("lint")
@@ -72,14 +72,14 @@ def test_twice_changes_nothing(made):
     before = contents(made.root)
     ran = made.run("init")
     assert ran.code == 0
-    assert ran.out.splitlines() == [f"kept {path}, which was there" for path in FILES]
+    assert ran.out.splitlines() == [f"kept {path}, which exists" for path in FILES]
     assert contents(made.root) == before
 
 
 def test_what_is_there_is_kept(made):
     made.write("lago-images.toml", 'name = "mine"\n')
     ran = made.run("init")
-    assert "kept lago-images.toml, which was there" in ran.out
+    assert "kept lago-images.toml, which exists" in ran.out
     assert (made.root / "lago-images.toml").read_text() == 'name = "mine"\n'
 
 
@@ -145,6 +145,33 @@ def test_a_name_that_is_no_text_is_taken_as_far_as_it_is(tmp_path):
     repo.root.mkdir()
     assert repo.run("init").code == 0
     assert load(repo.root, {}).name == "a?"
+
+
+@pytest.mark.parametrize(
+    ("option", "extra"),
+    [
+        ((), {}),
+        (("--promote", "same-repository"), {}),
+        (("--promote", "attested"), {"attest": True}),
+        (("--promote", "never"), {"builder-environment": "builders"}),
+    ],
+)
+def test_whose_builds_are_released_is_one_option(made, option, extra):
+    """Of the settings and of the workflow at once: the one without the other is no protection."""
+    ran = made.run("init", *option)
+    assert ran.code == 0, ran.err
+    assert load(made.root, {}).promote == (option[1] if option else "same-repository")
+    # It is said where it is chosen, too.
+    assert (
+        "believes everybody who may push a branch" in (made.root / "lago-images.toml").read_text()
+    )
+    called = yaml.safe_load((made.root / ".github/workflows/images.yml").read_text())["jobs"]
+    plain = {"names", "tools-repository", "tools-ref"}
+    asked = called["images"]["with"]
+    assert {key: value for key, value in asked.items() if key not in plain} == extra
+    assert called["images"]["name"] == "lago-images"
+    refused = made.run("init", "--promote", "always")
+    assert refused.code == 2
 
 
 def recorded(url: str, **more) -> str:

@@ -23,7 +23,7 @@ from tests.tools import need
 pytestmark = pytest.mark.real
 CREDENTIALS = {
     "lago-images-builder": ["builderkey", "buildersecret"],
-    "lago-images-publisher": ["testkey", "testsecret"],
+    "lago-images-publisher": ["publisherkey", "publishersecret"],
     "our-bot": ["bot", "bottoken"],
 }
 AWS = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"]
@@ -76,7 +76,9 @@ def agent(tmp_path, ceph20):
     return Agent(tmp_path, ceph20)
 
 
-MAIN = {"BRANCH_IS_PRIMARY": "true", "BRANCH_NAME": "main"}
+# The job that publishes is no branch of the multibranch job.
+MAIN = {"LAGO_IMAGES_PUBLISH": "true"}
+BRANCH = {"BRANCH_IS_PRIMARY": "true", "BRANCH_NAME": "main"}
 
 
 def secrets_of(run: jenkins.Run) -> dict[str, list[str]]:
@@ -85,12 +87,36 @@ def secrets_of(run: jenkins.Run) -> dict[str, list[str]]:
 
 
 def test_branch_idle_pull_request_fork_and_failure(agent):
+    check_restart(agent)
+    check_multibranch(agent)
     check_branch(agent)
     check_nothing_to_do(agent)
     check_pull_request(agent)
     check_fork(agent)
+    check_trust(agent)
     check_failure(agent)
     check_signing(agent)
+
+
+def check_restart(agent):
+    """Jenkins keeps stashes of it and no variable: one clear line, and nothing half-done."""
+    for stage in ("Build", "Publish"):
+        run = agent.run(env=MAIN, restart=stage)
+        assert run.failed
+        [failure] = run.of("failure")
+        assert failure["what"].startswith("This run has no plan: it was restarted from a later")
+        assert run.of("credentials") == run.of("node")[1:] == []
+    assert agent.objects() == set()
+
+
+def check_multibranch(agent):
+    """Its branches' Jenkinsfiles are anybody's: none of them has the publisher's credentials."""
+    run = agent.run(env={**BRANCH, **MAIN})
+    assert not run.failed, run.log
+    assert secrets_of(run) == {"ci/plan jenkins": AWS}
+    assert [each for e in run.of("credentials") for each in e["ids"]] == ["lago-images-builder"]
+    assert run.commands == ["ci/setup-host plan", "ci/lint", "ci/plan jenkins"]
+    assert agent.objects() == set()
 
 
 def check_branch(agent):
@@ -99,11 +125,19 @@ def check_branch(agent):
     assert run.commands.count("ci/build --upload") == 2
     assert [e["label"] for e in run.of("node")].count("kvm") == 2
     assert agent.releases() == {"releases/one/x86_64/1.json", "releases/two/x86_64/1.json"}
-    # Credentials are where something is written, and there only.
-    assert set(secrets_of(run)) == {"ci/build --upload", "ci/publish"}
+    # The publisher's credentials are where it publishes, and the builder's where staging is read.
+    assert set(secrets_of(run)) == {
+        *("ci/plan jenkins", "ci/build --upload", "ci/publish", "ci/report"),
+    }
+    ids = [each for e in run.of("credentials") for each in e["ids"]]
+    assert ids.count("lago-images-publisher") == 1
     assert {"stage": "Publish", "names": ["lock"], "step": "options"} in run.of("options")
     (junit,) = run.of("junit")
     assert 'tests="2" failures="0"' in junit["xml"]
+    # The plan's digest does not go the way that the plan goes.
+    jobs = [e for e in run.of("sh") if jenkins.script(e).startswith(("ci/build", "ci/publish"))]
+    (planned,) = {e["digest"] for e in jobs}
+    assert re.fullmatch("[0-9a-f]{64}", planned)
     archived = {name for event in run.of("archive") for name in event["files"]}
     assert {"plan.json", "logs/one.log", "logs/two.log"} <= archived
 
@@ -121,6 +155,7 @@ def check_nothing_to_do(agent):
 PULL = {
     "CHANGE_ID": "3",
     "CHANGE_TARGET": "main",
+    "CHANGE_BRANCH": "change",
     "BRANCH_NAME": "PR-3",
     "LAGO_IMAGES_GITHUB_CREDENTIALS": "our-bot",
 }
@@ -133,7 +168,7 @@ def check_pull_request(agent):
     agent.host.specs.spec("one", "simple:disk.raw", "#notes=changed")
     git(root, "checkout", "-q", "-b", "change")
     agent.host.specs.commit("Change one")
-    git(root, "push", "-q", "origin", "HEAD:refs/pull/3/merge")
+    git(root, "push", "-q", "origin", "HEAD:refs/pull/3/merge", "HEAD:refs/heads/change")
     ran = agent.run(env=PULL, ref="refs/pull/3/merge")
     assert not ran.failed, ran.log
     assert ran.commands.count("ci/build --upload") == 1
@@ -144,8 +179,9 @@ def check_pull_request(agent):
     assert new
     assert all(key.startswith("builds/one/") for key in new)
     assert secrets_of(ran) == {
+        "ci/plan jenkins": AWS,
         "ci/build --upload": AWS,
-        'ci/report --author "$GITHUB_USER"': ["GITHUB_TOKEN"],
+        'ci/report --author "$GITHUB_USER"': [*AWS, "GITHUB_TOKEN"],
     }
 
 
@@ -161,6 +197,36 @@ def check_fork(agent):
     assert "ci/build --no-upload" in fork.commands
     assert secrets_of(fork) == {}
     assert agent.objects() == found
+
+
+def check_trust(agent):
+    """A branch source that names no fork is no evidence: the commit is on our branch, or not."""
+    found = agent.objects()
+    root = agent.host.specs.root
+    for branch in ("change", "main", "another"):
+        fork = agent.run(env={**PULL, "CHANGE_BRANCH": branch}, ref="refs/pull/3/merge")
+        assert not fork.failed, fork.log
+        assert "ci/build --no-upload" in fork.commands
+        assert secrets_of(fork) == {}
+    tip = git(agent.host.remote, "rev-parse", "change")
+    # Nor are parents that are ours, under files that are not.
+    crafted = git(
+        root,
+        *("commit-tree", "HEAD^{tree}", "-p", tip, "-p", "main", "-m", "Merge"),
+    )
+    git(root, "push", "-q", "--force", "origin", f"{crafted}:refs/pull/3/merge")
+    assert secrets_of(agent.run(env=PULL, ref="refs/pull/3/merge")) == {}
+    unknown = {name: value for name, value in PULL.items() if name != "CHANGE_BRANCH"}
+    assert secrets_of(agent.run(env=unknown, ref="refs/pull/3/merge")) == {}
+    assert agent.objects() == found
+    # A merge of the branch with its target is what Jenkins builds by default.
+    git(root, "push", "-q", "--force", "origin", "HEAD:refs/heads/change")
+    git(root, "checkout", "-q", "--detach", "main")
+    git(root, "merge", "-q", "--no-ff", "-m", "Merge", "change")
+    git(root, "push", "-q", "--force", "origin", "HEAD:refs/pull/3/merge")
+    ours = agent.run(env=PULL, ref="refs/pull/3/merge")
+    assert not ours.failed, ours.log
+    assert secrets_of(ours)["ci/build --upload"] == AWS
 
 
 def check_failure(agent):

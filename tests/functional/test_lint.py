@@ -1,6 +1,9 @@
 """``lago-images lint``, called as a user calls it."""
 
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -31,12 +34,72 @@ def test_every_problem_of_every_spec(repo):
         "image-specs/a:8: unknown command 'instal'; did you mean 'install'?",
         "image-specs/a:9: unknown property 'vesion'; did you mean 'version'?",
         (
-            "image-specs/b:2: host path 'disk.img' is not there (paths start at the root of the "
+            "image-specs/b:2: host path 'disk.img' is missing (paths start at the root of the "
             "repository)"
         ),
         "image-specs/b:8: host path '/etc/passwd' must be relative to the root of the repository",
     ]
     assert ran.err == "2 specs: 5 problems\n"
+
+
+@pytest.mark.parametrize("name", ["old/gone", "old/deep/gone"])
+def test_a_spec_in_a_sub_folder_is_told_apart_from_one_that_was_given_up(repo, name):
+    repo.spec("a", "libguestfs:x")
+    moved = repo.root / "image-specs" / name
+    moved.parent.mkdir(parents=True)
+    moved.write_text((repo.root / "image-specs/a").read_text())
+    ran = repo.run("lint")
+    assert (ran.code, ran.out) == (
+        2,
+        (
+            f"image-specs/{name}: looks like a spec, which are not read in sub-folders: move it to "
+            "image-specs/\n"
+        ),
+    )
+
+
+def test_files_for_uploads_are_no_specs(repo):
+    repo.spec("a", "libguestfs:x")
+    files = repo.root / "image-specs/files"
+    (files / ".git").mkdir(parents=True)
+    (files / "notes").write_text("#base=layer:x is said in each\n")
+    (files / "a.bak").write_text((repo.root / "image-specs/a").read_text())
+    (files / ".git/a").write_text((repo.root / "image-specs/a").read_text())
+    (files / "link").symlink_to("../a")
+    assert repo.run("lint").code == 0
+
+
+def test_a_command_that_newer_programs_lack_is_noted(repo):
+    repo.spec("a", "libguestfs:x", "sm-register")
+    for arguments in ([], ["image-specs/a"]):
+        ran = repo.run("lint", *arguments)
+        assert ran.code == 0
+        assert "image-specs/a:8: note: sm-register is in guestfs-tools up to 1.55.1 only" in ran.err
+
+
+@pytest.mark.parametrize("locale", ["C", "POSIX"])
+def test_text_is_utf_8_whatever_the_locale_says(repo, tmp_path, locale):
+    repo.spec("a", "libguestfs:x", "write /etc/motd:Grüße €", "upload für:/x", "instal ü")
+    (repo.root / "für").write_text("")
+    (repo.root / "lago_images.py").write_text("raise SystemExit('imported from the specs')")
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", "from lago_images.cli import main; main()", "lint"],
+        cwd=repo.root,
+        env={
+            "PATH": os.environ["PATH"],
+            "HOME": str(tmp_path),
+            "LC_ALL": locale,
+            "PYTHONUTF8": "0",
+            "PYTHONCOERCECLOCALE": "0",
+        },
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout.decode()) == (
+        2,
+        "image-specs/a:10: unknown command 'instal'; did you mean 'install'?\n",
+    )
 
 
 def test_one_spec_is_checked_among_the_others(repo):

@@ -190,6 +190,71 @@ def test_plan_build_publish_as_three_commands(repo):
     assert revisions(repo) == {"one": 1, "one-layer": 1, "two": 1}
 
 
+def saved_plan(repo, tmp_path):
+    """A plan as one job of CI hands it to the next, and its digest, which goes another way."""
+    outputs = tmp_path / "outputs"
+    outputs.touch()
+    path = tmp_path / "plan.json"
+    environ = {"GITHUB_OUTPUT": str(outputs)}
+    ran = repo.run("ci", "plan", "--format", "github", "--output", str(path), environ=environ)
+    assert ran.code == 0, ran.err
+    digest = dict(line.split("=", 1) for line in ran.out.splitlines())["plan-sha256"]
+    assert digest in outputs.read_text()
+    return path, digest
+
+
+def test_another_plan_than_the_one_that_was_made_is_taken_by_no_job(repo, tmp_path):
+    repo.environ["LAGO_IMAGES_REPOSITORY"] = str(tmp_path / "image-repo")
+    path, digest = saved_plan(repo, tmp_path)
+    names = ("one", "one-layer", "two")
+    plan = ("--plan", str(path), "--plan-sha256", digest)
+    assert repo.run("ci", "build", *plan, *names).code == 0
+    right = path.read_text()
+    path.write_text(right.replace('"partial": false', '"partial": true'))
+    for command in (("ci", "build", *plan, *names), ("ci", "publish", *plan)):
+        ran = repo.run(*command)
+        assert (ran.code, "is not the plan that was made" in ran.err) == (2, True)
+    by_environ = {"LAGO_IMAGES_PLAN_SHA256": digest}
+    assert repo.run("ci", "publish", "--plan", str(path), environ=by_environ).code == 2
+    assert repo.run("ci", "publish", environ=by_environ).code == 2
+    assert repo.run("ci", "publish", "--plan-sha256", "x", "--plan", str(path)).code == 2
+    path.write_text(right)
+    ran = repo.run("ci", "publish", "--plan", str(path), environ=by_environ)
+    assert ran.code == 0, ran.err
+    assert revisions(repo) == {"one": 1, "one-layer": 1, "two": 1}
+
+
+def test_what_is_not_committed_is_on_record_and_told(repo):
+    repo.disk("image-specs/files/two.img", seed=3)
+    ran = rebuild(repo)
+    assert (
+        f"NOT COMMITTED: image-specs/files/two.img differs from commit {repo.head[:7]}" in ran.err
+    )
+    dirty = [
+        json.loads(path.read_text())["dirty"]
+        for path in (repo.root / "image-repo").rglob("manifest.json")
+    ]
+    assert dirty
+    assert all(dirty)
+
+
+@pytest.mark.parametrize("command", [("ci", "rebuild", "--changed"), ("ci", "publish")])
+def test_what_is_not_committed_is_refused_for_a_bucket(repo, ceph20, command):
+    bucket = ceph20.new_bucket()
+    repo.environ.update(ceph20.environ)
+    repo.environ["LAGO_IMAGES_REPOSITORY"] = f"s3://{bucket}/images"
+    repo.environ["LAGO_IMAGES_BASE_URL"] = "http://images.example.org"
+    repo.disk("image-specs/files/two.img", seed=3)
+    ran = repo.run(*command)
+    assert (ran.code, ran.out) == (2, "")
+    assert "image-specs/files/two.img differs from commit" in ran.err
+    assert "--allow-dirty" in ran.err
+    assert ceph20.client().list_objects_v2(Bucket=bucket)["KeyCount"] == 0
+    if command[1] == "rebuild":
+        ran = repo.run(*command, "--allow-dirty")
+        assert (ran.code, "NOT COMMITTED" in ran.err) == (0, True), ran.err
+
+
 def test_what_a_pull_request_built_is_promoted_and_not_built(repo):
     for chain in repo.run("ci", "plan", "--format", "json").json()["chains"]:
         assert repo.run("ci", "build", *chain).code == 0
@@ -320,7 +385,8 @@ def test_a_run_with_nothing_to_do_costs_a_handful_of_requests(repo, ceph20):
         proxy.requests.clear()
         assert "nothing to build" in rebuild(repo).out
         assert {request.method for request in proxy.requests} == {"GET"}
-        assert len(proxy.requests) <= 15
+        # Three of them ask for what the verdict on the store rests on.
+        assert len(proxy.requests) <= 18
         # Nothing is done by mistake when something is: what is not rendered, or not recorded.
         key = {"Bucket": bucket, "Key": "images/index"}
         index = ceph20.client().get_object(**key)["Body"].read()

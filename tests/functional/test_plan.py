@@ -3,20 +3,26 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from lago_images.console import Console
-from lago_images.errors import UsageError
-from lago_images.jobs.plan import plan
+from lago_images.errors import GitError, SpecError, UsageError
+from lago_images.jobs.plan import plan, refuse_dirty
 from lago_images.jobs.workspace import Workspace
 from lago_images.planning.git import Git
 from lago_images.planning.history import Ask
+from lago_images.planning.line import Line
 from lago_images.planning.model import Plan
 from lago_images.settings import FILE, load
+from lago_images.storage.base import Store
 from lago_images.storage.directory.store import DirectoryStore
+from lago_images.storage.overlay import OverlayStore
 from tests.support.planning import actions, image, why
 from tests.support.repository import fill
 from tests.support.specs import SpecsRepo, git
@@ -32,24 +38,27 @@ class World:
     store: DirectoryStore
     now: int = 1_000 * DAY
     settings: dict = field(default_factory=dict)
+    environ: dict = field(default_factory=dict)
+    console: Console = field(default_factory=lambda: Console(quiet=True))
 
-    def plan(self, root: Path | None = None, scope: str | None = None, **ask: object) -> Plan:
+    def work(self, root: Path | None = None, store: Store | None = None) -> Workspace:
         root = root or self.repo.root
-        git_there = Git.find(root)
-        work = Workspace(
+        return Workspace(
             root=root,
             settings=replace(load(root, {}), **self.settings),
-            console=Console(quiet=True),
-            environ={},
-            store=self.store,
-            git=git_there,
+            console=self.console,
+            environ=self.environ,
+            store=store or self.store,
+            git=Git.find(root),
             cache=root / "cache",
             logs=root / "logs",
             clock=lambda: self.now,
         )
-        return plan(work, Ask(**ask), scope=scope)
 
-    def publish(self, root: Path | None = None, **ask: object) -> Plan:
+    def plan(self, root: Path | None = None, scope: str | None = None, **ask: Any) -> Plan:
+        return plan(self.work(root), Ask(**ask), scope=scope)
+
+    def publish(self, root: Path | None = None, **ask: Any) -> Plan:
         made = self.plan(root, **ask)
         self.now += 1
         fill(self.store, made, created=self.now)
@@ -401,6 +410,106 @@ def test_an_older_checkout_leaves_newer_images_alone(world):
     assert built(world.plan(old, everything=True)) == {"small"}
 
 
+@pytest.fixture
+def taken_back(world: World) -> tuple[World, str]:
+    """A commit that was published, and that a force-push then took back: and what was before."""
+    git(world.repo.root, "config", "uploadpack.allowAnySHA1InWant", "true")
+    start = world.repo.head
+    with (world.repo.root / "image-specs/nfs").open("a") as file:
+        file.write("run-command evil\n")
+    world.repo.commit("To be taken back")
+    world.publish()
+    git(world.repo.root, "reset", "-q", "--hard", start)
+    return world, start
+
+
+CLONES = {"whole": (), "shallow": ("--depth=1",), "single": ("--single-branch", "-b", "main")}
+
+
+@pytest.mark.parametrize("detached", [False, True])
+@pytest.mark.parametrize("options", CLONES.values(), ids=CLONES)
+def test_what_a_force_push_took_back_is_not_newer_and_is_built_again(taken_back, options, detached):
+    world, _ = taken_back
+    here = world.clone("clone", *options)
+    if detached:
+        git(here, "checkout", "-q", "--detach")
+    assert built(world.plan(here)) == {"nfs"}
+
+
+def test_a_clone_from_before_the_force_push_asks_the_remote(world):
+    git(world.repo.root, "config", "uploadpack.allowAnySHA1InWant", "true")
+    start = world.repo.head
+    with (world.repo.root / "image-specs/nfs").open("a") as file:
+        file.write("run-command evil\n")
+    world.repo.commit("To be taken back")
+    world.publish()
+    here = world.clone("clone")
+    git(here, "checkout", "-q", "--detach", start)
+    assert built(world.plan(here)) == set(), "it is newer as yet"
+    git(world.repo.root, "reset", "-q", "--hard", start)
+    assert git(here, "rev-parse", "origin/main") != start
+    assert built(world.plan(here)) == {"nfs"}
+
+
+def test_another_branch_that_still_has_the_commit_is_not_the_one_that_is_published(taken_back):
+    world, _ = taken_back
+    published = world.plan().published
+    git(world.repo.root, "branch", "attempt", published)
+    here = world.clone("clone")
+    assert built(world.plan(here)) == {"nfs"}
+    for environ in (
+        {"GITHUB_REF": "refs/heads/attempt"},
+        {"GITHUB_REF": "refs/pull/1/merge", "GITHUB_BASE_REF": "attempt"},
+        {"JENKINS_URL": "x", "BRANCH_NAME": "attempt"},
+        {"JENKINS_URL": "x", "BRANCH_NAME": "PR-1", "CHANGE_TARGET": "attempt"},
+    ):
+        world.environ = environ
+        assert built(world.plan(here)) == set()
+        assert "newer than this checkout" in image(world.plan(here), "nfs").note
+    for name in ("main", "deleted"):
+        world.settings = {"branch": name}
+        assert built(world.plan(here)) == {"nfs"}
+    world.settings = {"branch": "attempt"}
+    assert built(world.plan(here)) == set()
+
+
+def test_a_remote_that_does_not_answer_decides_nothing(taken_back, tmp_path):
+    """A CI's clone may have no credentials left: what it fetched a moment ago counts then."""
+    world, _ = taken_back
+    published = world.plan().published
+    git(world.repo.root, "branch", "attempt", published)
+    here = world.clone("clone")
+    git(here, "remote", "set-url", "origin", (tmp_path / "nowhere").as_uri())
+    world.settings = {"branch": "attempt"}
+    assert built(world.plan(here)) == set()
+    world.settings = {"branch": "main"}
+    with pytest.raises(GitError, match=f"whether commit {published[:7]} is still on main is not"):
+        world.plan(here)
+
+
+def test_without_a_remote_the_local_branches_tell(taken_back):
+    world, _ = taken_back
+    published = world.plan().published
+    assert built(world.plan()) == {"nfs"}
+    git(world.repo.root, "branch", "later", published)
+    assert built(world.plan()) == set()
+    world.settings = {"branch": "main"}
+    assert built(world.plan()) == {"nfs"}
+
+
+def test_the_publisher_takes_the_same_for_newer(taken_back):
+    world, start = taken_back
+    published = world.plan().published
+    here = world.clone("clone", "--depth=1")
+    with Git(here) as found:
+        line = Line(git=found)
+        assert found.is_ancestor(start, published) is True
+        assert line.is_older(start, published) is False
+        assert line.is_older(published, start) is False
+        assert line.is_older(start, start) is True
+        assert line.is_older("f" * 40, start) is None
+
+
 def test_a_published_commit_nobody_has_compares_all_fingerprints(world, tmp_path):
     copy = world.clone("copy")
     shutil.rmtree(copy / ".git")
@@ -542,3 +651,116 @@ def test_the_command_line_prints_the_plan_in_every_form(world):
     jenkins = world.repo.run(*at, "--format", "jenkins")
     assert json.loads(jenkins.out) == [{"chain": "nfs", "batch": "1/1"}]
     assert world.repo.run(*at, "debain").code == 2
+
+
+KEYED = """[[template-sources]]
+url = "http://templates.example.org/index.asc"
+fingerprint = "F"
+key = "keys/templates.asc"
+"""
+
+
+def test_the_key_of_a_template_source_is_an_input(world):
+    world.repo.write(FILE, KEYED)
+    world.repo.spec("fedora", "libguestfs:fedora-42")
+    with pytest.raises(SpecError, match=f"{FILE}: cannot read keys/templates.asc: No such file"):
+        world.plan()
+    key = world.repo.write("keys/templates.asc", "one\n")
+    world.repo.commit("Trust a key")
+    world.publish()
+    assert built(world.plan()) == set()
+    key.write_text("another\n")
+    assert world.plan().dirty
+    commit = world.repo.commit("Trust another")[:7]
+    made = world.plan(scope="HEAD~1")
+    assert (built(made), made.dirty) == ({"fedora"}, False)
+    detail = (
+        f'keys/templates.asc, which image-specs/fedora reads, changed in {commit} "Trust another"'
+    )
+    assert why(made, "fedora") == [("input", detail)]
+
+
+def test_settings_of_templates_that_are_not_committed_are_dirty(world):
+    world.repo.write(FILE, KEYED.replace('key = "keys/templates.asc"\n', ""))
+    world.repo.spec("fedora", "libguestfs:fedora-42")
+    world.repo.commit()
+    assert not world.plan().dirty
+    world.repo.write(FILE, KEYED.replace('key = "keys/templates.asc"\n', "").replace("F", "G"))
+    assert world.plan().dirty
+
+
+def test_attributes_that_change_what_is_delivered_build_again(world):
+    """In git nothing changes but the attributes; the disk would."""
+    world.repo.write(".gitattributes", "files/target.conf text eol=crlf\n")
+    world.repo.commit("Other line ends")
+    here = world.clone("clone")
+    assert (here / "files/target.conf").read_bytes() == b"a\r\n"
+    made = world.plan(here)
+    assert (built(made), made.dirty) == ({"iscsi"}, False)
+    assert built(world.plan(world.clone("shallow", "--depth=1"))) == {"iscsi"}
+
+
+def test_what_git_crypt_has_locked_is_refused_before_anything_is_planned(world):
+    world.repo.write("files/target.conf", b"\0GITCRYPT\0" + bytes(12) + b"secret")
+    world.repo.commit("Encrypt")
+    with pytest.raises(SpecError) as caught:
+        world.plan()
+    assert caught.value.message == (
+        "image-specs/iscsi: cannot read files/target.conf: "
+        "files/target.conf is locked by git-crypt (git-crypt unlock)"
+    )
+
+
+def test_a_plan_for_a_directory_imports_neither_s3_nor_github(world):
+    code = (
+        "import runpy, sys\n"
+        "try: runpy.run_module('lago_images', run_name='__main__')\n"
+        "except SystemExit: pass\n"
+        "loaded = {name.partition('.')[0] for name in sys.modules}\n"
+        "print(sorted(loaded & {'boto3', 'botocore', 's3transfer', 'github'}), file=sys.stderr)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "ci", "plan", "--repository", str(world.store.path)],
+        cwd=world.repo.root,
+        env=world.repo.env(),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.endswith("0 to build in 0 chains, 0 to promote, 4 kept, 0 retired\n")
+    assert done.stderr == "[]\n"
+
+
+@pytest.fixture
+def elsewhere(world: World, tmp_path: Path) -> Store:
+    """A store that is no folder of this machine, as a bucket is."""
+    return OverlayStore(upper=DirectoryStore(path=tmp_path / "upper"), lower=world.store)
+
+
+def test_what_is_not_committed_is_refused_for_a_bucket_and_told_for_a_directory(
+    world, elsewhere, capsys
+):
+    world.console = Console()
+    clean = world.plan()
+    refuse_dirty(world.work(store=elsewhere), clean, allow=False)
+    refuse_dirty(world.work(), clean, allow=False)
+    assert capsys.readouterr().err == ""
+    for path in ("image-specs/nfs", "files/target.conf", "image-specs/debian", "image-specs/iscsi"):
+        append(world, path)
+    head = world.repo.head[:7]
+    dirty = world.plan()
+    what = (
+        "files/target.conf, image-specs/debian, image-specs/iscsi and 1 more differ from "
+        f"commit {head}"
+    )
+    # The plan may have been made elsewhere, of a clean checkout: or the other way round.
+    for made in (dirty, clean):
+        with pytest.raises(UsageError, match=f"^{what}: nobody could say what"):
+            refuse_dirty(world.work(store=elsewhere), made, allow=False)
+        assert capsys.readouterr().err == ""
+        refuse_dirty(world.work(store=elsewhere), made, allow=True)
+        refuse_dirty(world.work(), made, allow=False)
+        assert capsys.readouterr().err.count(f"NOT COMMITTED: {what}") == 2
+    git(world.repo.root, "reset", "-q", "--hard")
+    with pytest.raises(UsageError, match="what the plan was made from differs from commit"):
+        refuse_dirty(world.work(store=elsewhere), dirty, allow=False)

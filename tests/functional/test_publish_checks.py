@@ -6,6 +6,7 @@ import pytest
 
 from lago_images.host.retry import RetryPolicy
 from lago_images.repository.publishing import withdrawals
+from lago_images.repository.records.release import Released
 from lago_images.repository.verifying import after_publish
 from lago_images.storage.directory.store import DirectoryStore
 from tests.support.handmade import manifest, publish_by_hand, release
@@ -44,16 +45,14 @@ def test_what_was_published_is_offered(publisher):
 def test_what_is_not_offered_is_told(publisher):
     publish_by_hand(publisher.store, manifest("other"))
     assert "not in it" in quick(publisher, release(1, "b1", "other"))["index"]
-    publisher.store.delete([manifest(build_id="b2").key.disk])
-    assert quick(publisher, NEWEST) == {
-        manifest(build_id="b2").key.disk: "it is offered, and not there"
-    }
+    publisher.store.delete([NEWEST.public.disk])
+    assert quick(publisher, NEWEST) == {NEWEST.public.disk: "it is offered, and missing"}
     publisher.store.delete(["repo.metadata"])
     assert "repo.metadata" in quick(publisher)
 
 
 def test_what_was_withdrawn_since_need_not_be_offered(publisher):
-    withdrawals.yank(publisher, NAME, reason="x")
+    withdrawals.yank(publisher, NAME, reason="x", released=Released(commit="c"))
     assert quick(publisher, NEWEST) == {}
 
 
@@ -61,7 +60,7 @@ def test_what_was_withdrawn_since_need_not_be_offered(publisher):
     ("ending", "text", "wrong"),
     [
         ("hash", b"0" * 40 + b"\n", "is not the disk's"),
-        ("metadata", b"[" * 200_000, "is not a JSON object"),
+        ("metadata", b"[" * 200_000, "is not what the spec makes"),
         ("metadata", b" " * 5_000_000, "more than the 4194304 that are read"),
     ],
     ids=["other", "deep", "large"],

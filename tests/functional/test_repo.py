@@ -14,7 +14,14 @@ from click.testing import CliRunner
 
 from lago_images.cli.main import main
 from lago_images.storage.directory.store import DirectoryStore
-from tests.support.handmade import manifest, publish_by_hand, put_build, put_release, release
+from tests.support.handmade import (
+    manifest,
+    overwrite,
+    publish_by_hand,
+    put,
+    put_build,
+    release,
+)
 from tests.support.keys import make_key
 from tests.tools import need
 
@@ -29,7 +36,7 @@ def repo(tmp_path, monkeypatch):
         clean = {name: None for name in os.environ if name.startswith(("LAGO_IMAGES_", "GITHUB_"))}
         return CliRunner(env={**clean, **environ}).invoke(main, ["repo", *args])
 
-    call.store = DirectoryStore(path=folder / "image-repo")
+    call.store = DirectoryStore(path=folder / "image-repo")  # type: ignore[attr-defined]
     return call
 
 
@@ -82,6 +89,7 @@ def test_refresh_writes_and_then_has_nothing_to_do(repo):
     done = repo("refresh")
     assert done.exit_code == 0, done.stderr
     assert done.stdout.splitlines() == [
+        "written SHA256SUMS",
         "written index",
         "written repo.metadata",
         "written index.html",
@@ -173,23 +181,33 @@ def test_releases_behind_a_link_leave_no_image_out(repo, tmp_path):
     assert repo.store.get("index").data == index
 
 
-def test_a_damaged_repository_exits_1_and_names_the_damage(repo):
-    publish_by_hand(repo.store, manifest())
-    repo.store.delete([manifest().key.manifest])
-    done = repo("list")
+@pytest.mark.parametrize("command", ["list", "refresh"])
+def test_a_damaged_release_exits_1_is_named_and_harms_no_other_image(repo, command):
+    publish_by_hand(repo.store, manifest(), manifest("other"))
+    overwrite(repo.store, str(release().key), b"{}")
+    done = repo(command)
     assert done.exit_code == 1
-    assert manifest().key.manifest in done.stderr
-    assert "repo yank" in done.stderr
+    assert "releases/debian-12/x86_64/1.json is not a release" in done.stderr
+    assert "restore it from a copy" in done.stderr
+    assert [one["name"] for one in json.loads(repo("list", "--format", "json").stdout)] == ["other"]
 
 
-def test_an_unreadable_build_is_told_of_and_stops_nobody(repo):
-    key = put_build(repo.store, manifest())
-    put_release(repo.store, release())
-    broken = key.manifest.replace("/b1/", "/b2/")
-    repo.store.put(broken, b"{}", expected=None)
+def test_a_damaged_staged_build_harms_nobody(repo):
+    publish_by_hand(repo.store, manifest())
+    staging = put_build(repo.store, manifest(build_id="b2"))
+    overwrite(repo.store, staging.manifest, b"{}")
     done = repo("refresh")
-    assert done.exit_code == 0
-    assert f"warning: {broken}" in done.stderr
+    assert (done.exit_code, "b2" in done.stderr) == (0, False)
+    found = json.loads(repo("verify", "--format", "json").stdout)["findings"]
+    assert staging.manifest in [one["where"] for one in found if one["severity"] == "note"]
+
+
+def test_a_repository_of_the_layout_before_is_refused_in_one_sentence(repo):
+    put(repo.store, "releases/debian-12/x86_64/1.json", b'{"schema": 1}')
+    for command in ("list", "refresh", "verify", "gc"):
+        done = repo(command)
+        assert done.exit_code == 1
+        assert "1.json is of an older lago-images" in done.stderr
 
 
 def test_an_address_that_is_no_repository_exits_2(repo):

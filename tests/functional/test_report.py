@@ -31,7 +31,7 @@ def repo(tmp_path) -> SpecsRepo:
     )
     store = DirectoryStore(path=tmp_path / "public")
     handmade.publish_by_hand(store, handmade.manifest(build_id="b1", packages=3))
-    (tmp_path / "public/builds/debian-12/x86_64/b1/packages.txt").write_bytes(BEFORE)
+    (tmp_path / "public" / handmade.copy_of(handmade.manifest()).packages).write_bytes(BEFORE)
     new = handmade.manifest(build_id="build-2", fingerprint="sha256:f2", packages=3)
     ended = Result(name="debian-12", arch="x86_64", manifest=new, seconds=75.0)
     results.write_folder(made.root / "results", [ended])
@@ -47,7 +47,7 @@ def cells(repo: SpecsRepo) -> tuple[list[str], str]:
 
 
 def check(row: list[str], shown: str) -> None:
-    assert row[4].startswith("0.0 MiB → 0.0 MiB (+")
+    assert row[4].startswith("24 B → 29 B (+")
     assert row[5] == "+1 -1 ↑1"
     assert row[6] == "31 s (tcg)"
     packages = [tuple(re.findall(r"<td>(.*?)</td>", part)) for part in shown.split("<tr>")]
@@ -57,15 +57,59 @@ def check(row: list[str], shown: str) -> None:
     assert "curl" not in shown
 
 
-def test_a_build_in_the_repository_is_compared_with_the_published_one(repo, tmp_path):
-    store = DirectoryStore(path=tmp_path / "public")
-    key = handmade.put_build(
-        store, handmade.manifest(build_id="build-2", fingerprint="sha256:f2", packages=3)
-    )
-    (tmp_path / "public" / key.packages).write_bytes(AFTER)
+NEW = handmade.manifest(build_id="build-2", fingerprint="sha256:f2", packages=3)
+
+
+def test_a_staged_build_is_compared_with_the_published_one(repo, tmp_path):
+    """Its log is the run's: nobody can read what is staged."""
+    staging = handmade.put_build(DirectoryStore(path=tmp_path / "public"), NEW)
+    (tmp_path / "public" / staging.packages).write_bytes(AFTER)
     row, shown = cells(repo)
     check(row, shown)
-    assert row[7] == f'<a href="{URL}/{key.log}">log</a>'
+    assert row[7] == '<a href="https://ci.example/run/1">log</a>'
+
+
+def test_a_released_build_is_compared_from_its_public_copy(repo, tmp_path):
+    store = DirectoryStore(path=tmp_path / "public")
+    copy = handmade.put_copy(store, NEW)
+    (tmp_path / "public" / copy.packages).write_bytes(AFTER)
+    handmade.put_release(store, handmade.release(2, NEW))
+    assert repo.run("repo", "refresh").code == 0
+    row, shown = cells(repo)
+    check(row, shown)
+    assert row[7] == f'<a href="{URL}/{copy.log}">log</a>'
+
+
+def test_a_link_is_the_published_repositorys_and_no_pull_requests(repo, tmp_path):
+    """The settings are the pull request's own, and the comment is signed by our token."""
+    evil = {"LAGO_IMAGES_BASE_URL": "https://evil.example/"}
+    store = DirectoryStore(path=tmp_path / "public")
+    key = handmade.put_copy(store, NEW)
+    handmade.put_release(store, handmade.release(2, NEW))
+    assert repo.run("repo", "refresh").code == 0
+    assert "evil" not in repo.run("ci", "report", environ=evil).out
+    assert f'href="{URL}/{key.log}"' in rendered(repo.run("ci", "report", environ=evil).out)
+    # A repository that has published no file of its own gets no link to it.
+    (tmp_path / "public/repo.metadata").unlink()
+    row, _ = cells(repo)
+    assert row[7] == '<a href="https://ci.example/run/1">log</a>'
+
+
+def test_without_the_repository_there_is_a_report_without_sizes(repo, tmp_path):
+    """The plan and the results are here: a report needs nothing that may just have failed."""
+    environ = {
+        "LAGO_IMAGES_REPOSITORY": "s3://bucket/prefix",
+        "AWS_ENDPOINT_URL_S3": "http://127.0.0.1:1",
+        "AWS_ACCESS_KEY_ID": "k",
+        "AWS_SECRET_ACCESS_KEY": "s",
+        "AWS_MAX_ATTEMPTS": "1",
+        "GITHUB_STEP_SUMMARY": str(tmp_path / "summary.md"),
+    }
+    ran = repo.run("ci", "report", "--junit", "junit.xml", environ=environ)
+    assert ran.code == 0, ran.err
+    assert "sizes and packages are left out of the report" in ran.err
+    assert "1 image affected: 1 built." in (tmp_path / "summary.md").read_text()
+    assert 'tests="1" failures="0"' in (repo.root / "junit.xml").read_text()
 
 
 def test_after_a_withdrawal_the_release_that_clients_have_is_compared(repo, tmp_path):
@@ -78,7 +122,7 @@ def test_after_a_withdrawal_the_release_that_clients_have_is_compared(repo, tmp_
     made = plan(planned(fingerprint="sha256:f2", revision=3))
     repo.write("plan.json", formats.to_json(made))
     row, _ = cells(repo)
-    assert row[4].startswith("0.0 MiB → 0.0 MiB (+")
+    assert row[4].startswith("24 B → 29 B (+")
 
 
 def test_a_forks_build_is_compared_from_what_its_job_kept(repo):

@@ -10,10 +10,11 @@ from lago_images.console import Console
 from lago_images.repository.records import layout
 from lago_images.repository.serving.server import Server
 from lago_images.storage.s3.store import S3Store
+from tests.support import handmade
 from tests.support.at_work import at_work
 
 pytestmark = pytest.mark.real
-DISK = "builds/a/x86_64/1/a.qcow2.xz"
+DISK = handmade.copy_of(handmade.manifest("a", "1")).disk
 DATA = bytes(range(256)) * 40_000
 
 
@@ -25,6 +26,7 @@ def url(ceph20):
     store.upload(DISK, [DATA], headers=layout.headers(DISK))
     store.put("index", b"[a]\n", expected=None, headers=layout.headers("index"))
     store.put("state/published.json", b"{}", expected=None)
+    handmade.put_release(store, handmade.release(1, "1", name="a"))
     with Server(store, Console(quiet=True), bind="127.0.0.1", port=0) as server, at_work(server):
         yield server.url
 
@@ -47,7 +49,9 @@ def test_a_bucket_is_served_as_a_directory_is(url):
     assert part["Content-Range"] == f"bytes 1000-1999/{len(DATA)}"
 
 
-@pytest.mark.parametrize("path", ["state/published.json", "nothing", "", "builds/a"])
+@pytest.mark.parametrize(
+    "path", ["state/published.json", "nothing", "", "images/a", "builds/a/x86_64/1/a.qcow2.xz"]
+)
 def test_what_is_not_published_is_not_there(url, path):
     with pytest.raises(urllib.error.HTTPError) as raised:
         get(f"{url}/{path}")

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -36,7 +37,20 @@ from lago_images.storage.base import Headers
 from lago_images.storage.directory.store import DirectoryStore
 from lago_images.storage.s3.store import S3Store
 from tests.support.at_work import at_work
-from tests.support.handmade import SITE, manifest, publisher, put, put_build, put_release, release
+from tests.support.handmade import (
+    SITE,
+    bound,
+    copy_of,
+    layer_on,
+    manifest,
+    overwrite,
+    publisher,
+    put,
+    put_build,
+    put_copy,
+    put_release,
+    release,
+)
 from tests.support.keys import make_key, with_subkeys
 from tests.tools import need
 
@@ -63,15 +77,14 @@ def real_disk(made):
 def fill(store):
     """Two images, three releases, with real compressed disks."""
     for number, made in ((1, BUILDS[0]), (2, BUILDS[1]), (1, OTHER)):
-        whole, packed = real_disk(made)
-        put_build(store, whole)
-        store.delete([whole.key.disk])
-        put(store, whole.key.disk, packed)
-        put_release(
-            store,
-            release(number, made.build_id, made.name, fingerprint=made.fingerprint,
-                    published=1_700_000_000 + number),
-        )  # fmt: skip
+        make_public(store, number, *real_disk(made))
+
+
+def make_public(store, number, made, packed, **more):
+    """A build, staged, copied and released, with a disk of these bytes."""
+    for folder in (put_build(store, made), put_copy(store, made)):
+        overwrite(store, folder.disk, packed)
+    put_release(store, release(number, made, published=1_700_000_000 + number, **more))
 
 
 def refresh(store, signer=None, site=SITE):
@@ -139,19 +152,31 @@ def test_a_good_repository_has_no_problems(store):
     report = verifier(deep=True).store(store)
     assert report.problems == ()
     assert (report.images, report.versions) == (2, 3)
-    assert report.read == sum(s.size for s in store.list("builds/") if s.key.endswith(".xz"))
+    assert report.read == sum(s.size for s in store.list("images/") if s.key.endswith(".xz"))
 
 
-B1, B2 = BUILDS[0].key, BUILDS[1].key
+B1, B2 = copy_of(BUILDS[0]), copy_of(BUILDS[1])
 R1, R2 = "releases/debian-12/x86_64/1.json", "releases/debian-12/x86_64/2.json"
+
+
+def _release_unrendered(store):
+    put_copy(store, manifest(build_id="b3"))
+    put_release(store, release(3, "b3"))
+
+
+def _withdraw_the_base(store):
+    layer(store)
+    put_release(store, release(3, None, withdraws=2))
+
+
 DAMAGE = {
-    "no index": (lambda s: s.delete(["index"]), "index", "not there"),
-    "no repo.metadata": (lambda s: s.delete(["repo.metadata"]), "repo.metadata", "not there"),
-    "no catalogue": (lambda s: s.delete(["index.html"]), "index.html", "not there"),
+    "no index": (lambda s: s.delete(["index"]), "index", "missing"),
+    "no repo.metadata": (lambda s: s.delete(["repo.metadata"]), "repo.metadata", "missing"),
+    "no catalogue": (lambda s: s.delete(["index.html"]), "index.html", "missing"),
     "bad grammar": (lambda s: alter(s, "index", b"arch=", b"arch ="), "index:3", "no arch"),
     "not JSON": (lambda s: change(s, "repo.metadata", b"{"), "repo.metadata", "not a lago"),
     "an old index": (
-        lambda s: alter(s, "index", b"/b2/", b"/b1/"),
+        lambda s: alter(s, "index", b"/b2.0123abcd/", b"/b1.0123abcd/"),
         "repo.metadata",
         "another build",
     ),
@@ -161,44 +186,81 @@ DAMAGE = {
         "index",
         "ends at 2",
     ),
-    "no disk": (lambda s: s.delete([B2.disk]), B2.disk, "offered, and not there"),
-    "no old disk": (lambda s: s.delete([B1.disk]), B1.disk, "offered, and not there"),
-    "no hash": (lambda s: s.delete([B2.hash]), B2.hash, "not there"),
-    "no metadata": (lambda s: s.delete([B2.metadata]), B2.metadata, "not there"),
-    "no manifest": (lambda s: s.delete([B2.manifest]), B2.manifest, "not there"),
-    "a cut disk": (lambda s: change(s, B2.disk, b"x"), B2.disk, "it has 1 bytes"),
-    "another hash": (lambda s: change(s, B2.hash, b"0" * 40), B2.hash, "not the sha1"),
-    "other metadata": (lambda s: change(s, B2.metadata, b"{}"), B2.metadata, "distro"),
-    "metadata no JSON": (lambda s: change(s, B2.metadata, b"["), B2.metadata, "not a JSON"),
+    "no disk": (lambda s: s.delete([B2.disk]), B2.disk, "offered, and missing"),
+    "no old disk": (lambda s: s.delete([B1.disk]), B1.disk, "offered, and missing"),
+    "no hash": (lambda s: s.delete([B2.hash]), B2.hash, "missing"),
+    "no metadata": (lambda s: s.delete([B2.metadata]), B2.metadata, "missing"),
+    "no manifest": (lambda s: s.delete([B2.manifest]), B2.manifest, "missing"),
+    "a cut disk": (lambda s: change(s, B2.disk, b"x"), B2.disk, "tampered: it has 1 bytes"),
+    "another hash": (lambda s: change(s, B2.hash, b"0" * 40), B2.hash, "tampered: its sha256"),
+    "other metadata": (
+        lambda s: change(s, B2.metadata, b"{}"),
+        B2.metadata,
+        "tampered: its sha256",
+    ),
+    "metadata no JSON": (lambda s: change(s, B2.metadata, b"["), B2.metadata, "tampered"),
     "metadata nested too deep": (
         lambda s: change(s, B2.metadata, b"[" * 200_000),
         B2.metadata,
-        "not a JSON",
+        "tampered",
     ),
-    "a hash that is no text": (lambda s: change(s, B2.hash, b"\xff\xfe"), B2.hash, "not the sha1"),
+    "a hash that is no text": (lambda s: change(s, B2.hash, b"\xff\xfe"), B2.hash, "tampered"),
     "an endless revision": (
         lambda s: alter(s, "index", b"revision=2", b"revision=" + b"9" * 5000),
         "index:3",
         "not a number",
     ),
-    "a bad manifest": (lambda s: change(s, B2.manifest, b"{}"), R2, "lost or damaged"),
+    "a bad manifest": (lambda s: change(s, B2.manifest, b"{}"), B2.manifest, "tampered"),
+    "no packages": (lambda s: s.delete([B2.packages]), B2.packages, f"{R2} names it, and it is m"),
+    "longer packages": (lambda s: change(s, B2.packages, b"x" * 99), B2.packages, "tampered: it"),
+    "no sums": (lambda s: s.delete(["SHA256SUMS"]), "SHA256SUMS", "missing"),
+    "other sums": (lambda s: alter(s, "SHA256SUMS", b".xz", b".zx"), "SHA256SUMS", "not a SHA-256"),
+    "sums that leave one out": (
+        lambda s: change(s, "SHA256SUMS", b"# releases x\n"),
+        "SHA256SUMS",
+        "only in the other",
+    ),
+    "a copy that no release names": (
+        lambda s: (put_copy(s, manifest(build_id="b9")), alter(s, "index", b"/b2.", b"/b9.")),
+        copy_of(manifest(build_id="b9")).folder,
+        "no release names it",
+    ),
+    "a layer on a base that was withdrawn": (
+        _withdraw_the_base,
+        "releases/layer/x86_64/1.json",
+        "its base debian-12 2 was withdrawn",
+    ),
+    "a layer on other bytes": (
+        lambda s: layer(s, sha256="6" * 64),
+        "releases/layer/x86_64/1.json",
+        f"tampered: its base is not what {R2}",
+    ),
     "a bad release": (lambda s: change(s, R2, b"{}"), R2, "not a release"),
     "a gap": (lambda s: s.delete([R1]), R1, "gap"),
     "gone back in time": (lambda s: s.delete([R2]), "index", "the history ends at 1"),
-    "a build lost": (lambda s: s.delete([x.key for x in s.list(B1.folder)]), R1, "lost"),
+    "a copy lost": (lambda s: s.delete([x.key for x in s.list(B1.folder)]), B1.disk, "missing"),
     "a published record": (lambda s: put(s, layout.PUBLISHED, b"{}"), layout.PUBLISHED, "record"),
     "a strange withdrawal": (
-        lambda s: put_release(s, release(3, None, withdraws=9, fingerprint="")),
+        lambda s: put_release(s, release(3, None, withdraws=9)),
         "releases/debian-12/x86_64/3.json",
         "withdraws revision 9",
     ),
     "not rendered": (
-        lambda s: (put_build(s, manifest(build_id="b3")), put_release(s, release(3, "b3"))),
+        _release_unrendered,
         "index",
         "not what the repository renders to",
     ),
     "a signature without a key": (lambda s: put(s, "index.asc", b"x"), "index.asc", "no key.asc"),
 }
+
+
+def layer(store, **changes):
+    """A layer on the second revision, public."""
+    base = real_disk(BUILDS[1])[0]
+    binding = replace(bound(base, 2), **changes)
+    made = manifest("layer", base=replace(layer_on(base), digest=f"sha256:{binding.sha256}"))
+    put_copy(store, made)
+    put_release(store, release(1, made, base=binding))
 
 
 @pytest.mark.parametrize("name", DAMAGE)
@@ -213,7 +275,55 @@ def test_what_only_reading_the_disk_can_tell(store):
     disk = store.get(B2.disk).data
     change(store, B2.disk, disk[:-9] + bytes([disk[-9] ^ 1]) + disk[-8:])
     assert problems(store) == {}
-    assert B2.disk in problems(store, deep=True)
+    assert "tampered: its checksums" in problems(store, deep=True)[B2.disk]
+    # It is never made right by signing it: what was released stays what is rendered.
+    assert refresh(store).written == ()
+    [found] = [one for one in verifier(deep=True).store(store).problems if "tampered" in one.what]
+    assert "restore" in found.repair
+    command = "repo yank debian-12 --arch x86_64 --revision 2 --reason 'tampered'"
+    assert command in found.repair
+
+
+def test_an_overwritten_public_copy_is_tampered_whatever_it_says_of_itself(store):
+    """Disk, hash and manifest fit each other: the release tells that they are others."""
+    evil = b"evil" * 999
+    packed = lzma.compress(evil, format=lzma.FORMAT_XZ)
+    whole = real_disk(BUILDS[1])[0]
+    disk = replace(
+        whole.disk,
+        size=len(evil),
+        compressed_size=len(packed),
+        sha1=hashlib.sha1(evil).hexdigest(),
+        sha256=hashlib.sha256(packed).hexdigest(),
+        sha512=hashlib.sha512(packed).hexdigest(),
+    )
+    forged = replace(whole, disk=disk)
+    change(store, B2.disk, packed)
+    change(store, B2.hash, hash_file(forged))
+    change(store, B2.manifest, forged.to_json())
+    assert refresh(store).written == ()
+    found = problems(store)
+    assert all("tampered" in found[name] for name in (B2.disk, B2.hash, B2.manifest))
+    assert disk.sha512.encode() not in store.get("index").data
+
+
+def test_an_overwritten_log_is_found_by_reading_it(store):
+    change(store, B2.packages, store.get(B2.packages).data.replace(b"5.2", b"5.1"))
+    assert problems(store) == {}
+    assert "tampered" in problems(store, deep=True)[B2.packages]
+
+
+class Archived(DirectoryStore):
+    """Knows its disks and hands out none, as an archiving storage class does."""
+
+    def read(self, key, *, start=0):
+        raise StorageError(f"GET {key}: 403 InvalidObjectState")
+
+
+def test_a_disk_that_cannot_be_read_is_a_problem_though_it_is_there(store):
+    found = problems(Archived(path=store.path))
+    assert found.keys() == {B1.disk, B2.disk, copy_of(OTHER).disk}
+    assert all("403" in what for what in found.values())
 
 
 def test_a_hash_that_is_no_text_is_told_after_reading_the_disk(store):
@@ -232,13 +342,10 @@ def test_two_xz_streams_are_found(store):
         sha512=hashlib.sha512(two).hexdigest(),
     )
     whole = replace(whole, disk=disk)
-    put_build(store, whole)
-    store.delete([whole.key.disk])
-    put(store, whole.key.disk, two)
-    put_release(store, release(3, "b3", fingerprint="f3", published=1_700_000_009))
+    make_public(store, 3, whole, two)
     refresh(store)
     assert problems(store) == {}
-    assert "virt-builder refuses" in problems(store, deep=True)[whole.key.disk]
+    assert "virt-builder refuses" in problems(store, deep=True)[copy_of(whole).disk]
 
 
 # What reads a repository, and what it took at the most; with a limit, so that a bomb harms no host.
@@ -258,15 +365,15 @@ BOMB = {
     "more than its manifest says": (
         5000,
         lambda _: None,
-        r"it holds more than 0\.0 GiB \(5000 bytes\)",
+        r"it holds more than 4\.9 KiB \(5000 bytes\)",
     ),
     "more than the index says": (
         GIB,
         lambda s: (
-            s.delete([BUILDS[1].key.manifest]),
+            s.delete([R2, B2.manifest]),
             alter(s, "index", b"size=1073741824", b"size=5000"),
         ),
-        r"it holds more than 0\.1 GiB \(67118864 bytes\)",
+        r"it holds more than 64\.0 MiB \(67118864 bytes\)",
     ),
 }
 
@@ -281,13 +388,13 @@ def test_a_bomb_costs_little_memory(store, tmp_path, name):
     assert len(packed) < 200_000
     sums = asdict(work.digests) | {"size": size}
     whole = replace(BUILDS[1], disk=Disk(format="qcow2", virtual_size=GIB, **sums))
-    store.delete([BUILDS[1].key.disk, BUILDS[1].key.hash, BUILDS[1].key.manifest])
     for key, data in (
-        (whole.key.disk, packed),
-        (whole.key.hash, hash_file(whole)),
-        (whole.key.manifest, whole.to_json()),
+        (B2.disk, packed),
+        (B2.hash, hash_file(whole)),
+        (B2.manifest, whole.to_json()),
+        (R2, release(2, whole).to_json()),
     ):
-        put(store, key, data)
+        change(store, key, data)
     refresh(store)
     damage(store)
     argv = [sys.executable, "-c", VERIFY, store.path]
@@ -297,13 +404,15 @@ def test_a_bomb_costs_little_memory(store, tmp_path, name):
     if what is None:
         assert result["found"] == {}
     else:
-        assert re.search(what, result["found"][whole.key.disk])
+        assert re.search(what, result["found"][B2.disk])
 
 
 def test_another_size_than_in_the_manifest_is_found(store):
     whole, packed = real_disk(BUILDS[1])
     disk = replace(whole.disk, size=whole.disk.size + 1)
-    change(store, B2.manifest, replace(whole, disk=disk).to_json())
+    other = replace(whole, disk=disk)
+    change(store, B2.manifest, other.to_json())
+    change(store, R2, release(2, other).to_json())
     refresh(store)
     assert problems(store) == {}
     assert problems(store, deep=True) == {
@@ -314,30 +423,36 @@ def test_another_size_than_in_the_manifest_is_found(store):
 
 def test_endless_sizes_in_the_index_are_told_after_reading_the_disk(store):
     """More digits than Python makes a number of."""
-    store.delete([B2.manifest])
+    store.delete([R2, B2.manifest])
     for key in (b"size", b"compressed_size"):
         text = store.get("index").data
         start = text.index(b"\n" + key + b"=") + len(key) + 2
         change(store, "index", text[:start] + b"9" * 5000 + text[text.index(b"\n", start) :])
-    assert f"{B2.name}: size is" in problems(store, deep=True)["index:3"]
+    assert f"{B2.key.name}: size is" in problems(store, deep=True)["index:3"]
 
 
 def test_what_harms_nobody_is_a_note(store):
     put_build(store, manifest(build_id="waiting"))
-    put(store, manifest(build_id="broken-off").key.disk, b"x")
+    put(store, manifest(build_id="broken-off").key.staging.disk, b"x")
+    change(store, put_build(store, manifest(build_id="bad")).manifest, b"{}")
+    put_copy(store, manifest(build_id="orphan"))
     put(store, "note-to-self", b"x")
-    put(store, BUILDS[0].key.retirement, b"{}")
+    put(store, f"{B2.folder}index.html", b"x")
+    put(store, B1.retirement, b"{}")
     refresh(store)
     assert problems(store) == {}
     found = notes(store)
-    assert "never released" in found[manifest(build_id="waiting").key.folder]
-    assert "without a manifest" in found[manifest(build_id="broken-off").key.folder]
+    assert "never released" in found[manifest(build_id="waiting").key.staging.folder]
+    assert "without a manifest" in found[manifest(build_id="broken-off").key.staging.folder]
+    assert "is not a manifest" in found[manifest(build_id="bad").key.staging.manifest]
+    assert "no release names" in found[copy_of(manifest(build_id="orphan")).folder]
+    assert found[f"{B2.folder}index.html"] == "no release names it"
     assert "retired" in found[B1.folder]
     assert "note-to-self" in found
 
 
 def test_a_publication_under_way_is_no_problem(store):
-    put_build(store, manifest(build_id="b3", fingerprint="f3"))
+    put_copy(store, manifest(build_id="b3", fingerprint="f3"))
     put_release(store, release(3, "b3", fingerprint="f3"))
     one = verifier()
     patient = replace(one, pause=lambda _seconds: refresh(store))
@@ -491,7 +606,7 @@ def test_over_http_what_breaks_off_is_taken_up_again(store):
         Breaking.breaks = 99
         found = over_http(server, deep=True)
         # Nothing is said of the disks: there is nothing to restore or withdraw.
-        assert set(found) == {B1.disk, B2.disk, OTHER.key.disk}
+        assert set(found) == {B1.disk, B2.disk, copy_of(OTHER).disk}
         assert all("cannot be read" in what for what in found.values())
 
 
@@ -513,7 +628,8 @@ class Plain(BaseHTTPRequestHandler):
         self.answer(body=True)
 
     def answer(self, *, body):
-        key, server = self.path.lstrip("/"), self.server
+        key = self.path.lstrip("/")
+        server: Any = self.server
         try:
             data, status = server.store.get(key).data, 200
         except NotFoundError:
@@ -534,7 +650,8 @@ class Plain(BaseHTTPRequestHandler):
 
 @contextmanager
 def plainly_served(store, *, missing=404, cut=(), old=()):
-    with ThreadingHTTPServer(("127.0.0.1", 0), Plain) as server:
+    opened: Any = ThreadingHTTPServer(("127.0.0.1", 0), Plain)
+    with opened as server:
         server.store, server.missing = store, missing
         server.cut, server.old = list(cut), dict(old)
         server.url = f"http://127.0.0.1:{server.server_port}"
@@ -550,7 +667,7 @@ def test_over_http_a_cut_answer_is_asked_for_again(store):
 
 def test_over_http_a_publication_under_way_is_no_problem(store):
     before = store.get("repo.metadata").data
-    put_build(store, manifest(build_id="b3", fingerprint="f3"))
+    put_copy(store, manifest(build_id="b3", fingerprint="f3"))
     put_release(store, release(3, "b3", fingerprint="f3", published=1_700_000_009))
     refresh(store)
     with plainly_served(store, old={"repo.metadata": before}) as server:
@@ -565,7 +682,7 @@ def test_an_unsigned_repository_in_a_bucket_that_nobody_may_list(store, status):
         report = verifier().web(Web.at(server.url))
         assert report.problems == ()
         notes = {one.where for one in report.findings if str(status) in one.what}
-        assert notes == {"index.asc", "key.asc", "repo.metadata.asc"}
+        assert notes == {"SHA256SUMS.asc", "index.asc", "key.asc", "repo.metadata.asc"}
         store.delete([B1.disk, B2.hash])
         assert set(over_http(server)) == {B1.disk, B2.hash}
         store.delete(["index"])

@@ -4,7 +4,8 @@
 //
 // Usage: groovy harness.groovy JENKINSFILE SETTINGS.json     (writes what happened as JSON to stdout)
 // Settings: env, params, causes [class], credentials {id: [user, password], or [path] of a secret file}, remote,
-// ref, scratch, workspaces (a folder that outlives the run, as agents' do), replaced {url: url}.
+// ref, scratch, workspaces (a folder that outlives the run, as agents' do), replaced {url: url}, restart (the stage
+// that a run is restarted from, without the stashes and variables of the one before).
 import groovy.json.JsonOutput
 import groovy.json.JsonSlurperClassic
 
@@ -17,6 +18,7 @@ class Pipeline {
     List events = Collections.synchronizedList([])
     Map stashes = Collections.synchronizedMap([:])
     boolean failed = false
+    boolean started = false
     // Of the thread that runs a parallel branch: its node, its directory, its variables.
     static ThreadLocal<Map> here = new InheritableThreadLocal<Map>()
     Set busy = []
@@ -54,6 +56,8 @@ class Pipeline {
     }
 
     void runStage(String name, Closure body) {
+        started = started || !settings.restart || settings.restart == name
+        if (!started) { return }
         Map parts = new Section(this, ['agent', 'options', 'environment', 'when', 'steps']).read(body)
         When asked = new When(this)
         boolean runs = !parts.when || asked.read(parts.when)
@@ -122,6 +126,8 @@ class Pipeline {
 
     void script(Closure body) { perform(body) }
 
+    void error(String message) { throw new Failure(message) }
+
     void checkout(Map scm) {
         ['git init -q .', "git config remote.origin.url '${scm.remote}'",
          "git fetch -q origin '+refs/heads/*:refs/remotes/origin/*' '+${scm.ref}:refs/test/checkout'",
@@ -147,7 +153,7 @@ class Pipeline {
         }
         String out = child.inputStream.text
         int code = child.waitFor()
-        note(step: 'sh', command: command, code: code, stale: environ.STALE, folder: folder.path, tools: environ.TOOLS,
+        note(step: 'sh', command: command, code: code, stale: environ.STALE, digest: environ.LAGO_IMAGES_PLAN_SHA256, folder: folder.path, tools: environ.TOOLS,
              secrets: environ.keySet().findAll {
                  it.startsWith('AWS_') && it.contains('KEY') || it == 'GITHUB_TOKEN' || it.endsWith('SIGNING_KEY')
              }.sort())

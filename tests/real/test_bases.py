@@ -6,6 +6,7 @@ import json
 import lzma
 import subprocess
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -16,6 +17,7 @@ from lago_images.disks.unpack import ChecksumError
 from lago_images.errors import BuildError, NotFoundError, SigningError, SpecError
 from lago_images.host.process import Runner
 from lago_images.repository.records.manifest import BaseRecord, Disk, Manifest
+from lago_images.repository.records.state import StoredBuild
 from lago_images.settings import Settings, TemplateSource
 from lago_images.storage.directory.store import DirectoryStore
 from tests.clients.virt_builder import VirtBuilder
@@ -77,8 +79,8 @@ def content_of(prepared, folder):
 @pytest.mark.parametrize("form", ["raw", "qcow2"])
 def test_a_disk_at_a_url(server, context, work, qcow2, form, packing):
     plain = RAW if form == "raw" else qcow2
-    data = {"plain": bytes, "xz": lzma.compress, "gzip": gzip.compress}[packing](plain)
-    server.content["/disk"] = data
+    pack: Any = {"plain": bytes, "xz": lzma.compress, "gzip": gzip.compress}[packing]
+    server.content["/disk"] = data = pack(plain)
     server.cut = [300]
     spec = simple_spec(server.url + "/disk", f"#base-checksum={sha256(data)}")
     prepared = simple.prepare(spec, work, context, Runner())
@@ -149,6 +151,30 @@ def test_a_disk_does_not_shrink(context, work):
         simple.prepare(simple_spec("disk", "#size=4M"), work, context, Runner())
 
 
+@pytest.mark.parametrize("where", ["url", "path"])
+def test_a_base_is_not_much_larger_than_the_disk_that_is_asked_for(server, context, work, where):
+    """Its disk can only grow: what is larger cannot become this image, whatever it unpacks to."""
+    data = lzma.compress(bytes(80 * MIB))
+    if where == "url":
+        server.content["/disk"] = data
+        spec = simple_spec(server.url + "/disk", f"#base-checksum={sha256(data)}", "#size=8M")
+    else:
+        (context.root / "disk").write_bytes(data)
+        spec = simple_spec("disk", "#size=8M")
+    with pytest.raises(BuildError, match="holds more than"):
+        simple.prepare(spec, work, context, Runner())
+    assert not list(work.iterdir())
+
+
+def test_a_download_that_is_larger_ends_when_it_is(server, context, work):
+    data = bytes(80 * MIB)
+    server.content["/disk"] = data
+    spec = simple_spec(server.url + "/disk", f"#base-checksum={sha256(data)}", "#size=8M")
+    with pytest.raises(BuildError, match=r"has more than \d+ bytes"):
+        simple.prepare(spec, work, context, Runner())
+    assert [p.suffix for p in (context.cache / "downloads").iterdir()] == [".lock"]
+
+
 def test_a_link_out_of_the_repository_is_not_followed(context, work, tmp_path):
     (tmp_path / "secret").write_bytes(RAW)
     (context.root / "disk").symlink_to(tmp_path / "secret")
@@ -191,9 +217,16 @@ def source(server, keys):
     )
 
 
-def template(tmp_path, work, *sources, spec=LIBGUESTFS):
-    context = a_context(tmp_path, settings=Settings(template_sources=sources, folder=tmp_path))
+def template(tmp_path, work, *sources, spec=LIBGUESTFS, network=True):
+    settings = Settings(template_sources=sources, folder=tmp_path, network=network)
+    context = a_context(tmp_path, settings=settings)
     return libguestfs.prepare(spec, work, context, Runner())
+
+
+def test_with_the_network_off_no_source_on_it_is_asked(tmp_path, work, source, server):
+    with pytest.raises(BuildError, match=r"^network = false, and the template source http"):
+        template(tmp_path, work, source, network=False)
+    assert server.requests == []
 
 
 def test_a_template_of_a_signed_source(tmp_path, work, source):
@@ -325,8 +358,12 @@ def published(tmp_path, qcow2):
         seconds=0,
     )
     store = DirectoryStore(path=tmp_path / "repository")
-    store.upload(manifest.key.disk, [packed])
+    store.upload(manifest.key.staging.disk, [packed])
     return manifest, store, packed
+
+
+def staged(made):
+    return StoredBuild(manifest=made, folder=made.key.staging)
 
 
 LAYER = a_spec("#name=l\n#base=layer:base\n#arch=x86_64\n#distro=d\n")
@@ -335,18 +372,21 @@ LAYER = a_spec("#name=l\n#base=layer:base\n#arch=x86_64\n#distro=d\n")
 def test_a_layer_on_the_published_base(tmp_path, work, published):
     manifest, store, _ = published
     context = a_context(tmp_path, store=store)
-    prepared = layer.prepare(LAYER, LayerBase(manifest=manifest), work, context, Runner())
-    assert prepared.record.digest == "build:one"
+    prepared = layer.prepare(LAYER, LayerBase(stored=staged(manifest)), work, context, Runner())
+    assert prepared.record.digest == f"sha256:{manifest.disk.sha256}"
+    assert (prepared.record.build, prepared.record.revision) == ("one", None)
     assert content_of(prepared, work) == RAW
-    store.delete([manifest.key.disk])
+    store.delete([manifest.key.staging.disk])
     (work / "again").mkdir()
-    again = layer.prepare(LAYER, LayerBase(manifest=manifest), work / "again", context, Runner())
+    again = layer.prepare(
+        LAYER, LayerBase(stored=staged(manifest)), work / "again", context, Runner()
+    )
     assert again.disk.read_bytes() == prepared.disk.read_bytes()
 
 
 def test_a_layer_on_this_run_s_base_leaves_that_alone(tmp_path, work, published):
     manifest, _, _ = published
-    base = LayerBase(manifest=manifest, disk=tmp_path / "base.qcow2")
+    base = LayerBase(stored=staged(manifest), disk=tmp_path / "base.qcow2")
     before = base.disk.read_bytes()
     prepared = layer.prepare(LAYER, base, work, a_context(tmp_path), Runner())
     info = json.loads(
@@ -365,7 +405,7 @@ def test_a_base_that_is_not_what_its_manifest_says_is_refused(tmp_path, work, pu
     wrong = replace(manifest, disk=replace(manifest.disk, **{field: other}))
     context = a_context(tmp_path, store=store)
     with pytest.raises(ChecksumError, match=f"its {field} is"):
-        layer.prepare(LAYER, LayerBase(manifest=wrong), work, context, Runner())
+        layer.prepare(LAYER, LayerBase(stored=staged(wrong)), work, context, Runner())
     assert not list(work.iterdir())
     assert [p.suffix for p in (context.cache / "layers").iterdir()] == [".lock"]
 
@@ -376,16 +416,20 @@ def test_a_damaged_copy_of_a_base_is_fetched_again(tmp_path, work, published):
     kept = context.cache / "layers" / f"sha256-{manifest.disk.sha256}"
     kept.parent.mkdir(parents=True)
     kept.write_bytes(packed[:-40])
-    prepared = layer.prepare(LAYER, LayerBase(manifest=manifest), work, context, Runner())
+    prepared = layer.prepare(LAYER, LayerBase(stored=staged(manifest)), work, context, Runner())
     assert content_of(prepared, work) == RAW
     assert kept.read_bytes() == packed
 
 
 def test_a_base_that_is_gone(tmp_path, work, published):
     manifest, store, _ = published
-    store.delete([manifest.key.disk])
+    store.delete([manifest.key.staging.disk])
     with pytest.raises(NotFoundError):
         layer.prepare(
-            LAYER, LayerBase(manifest=manifest), work, a_context(tmp_path, store=store), Runner()
+            LAYER,
+            LayerBase(stored=staged(manifest)),
+            work,
+            a_context(tmp_path, store=store),
+            Runner(),
         )
     assert not list(work.iterdir())

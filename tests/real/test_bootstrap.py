@@ -2,12 +2,15 @@
 
 import base64
 import http.server
+import io
 import os
 import re
 import socket
+import struct
 import subprocess
 import time
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 
 import pytest
 
@@ -15,14 +18,28 @@ from lago_images.building.bases.bootstrap import build
 from lago_images.building.bases.bootstrap.debian import host_mirrors
 from lago_images.building.boot import boot_test
 from lago_images.building.boot.guest_agent import Agent
-from lago_images.errors import BuildError
+from lago_images.console import Console
+from lago_images.errors import BuildError, CommandError
 from lago_images.host.process import Runner
 from tests.clients.serving import free_port
 from tests.support.at_work import at_work
-from tests.support.images import DEBIAN12, a_context, a_spec, allocated, read_ext4
+from tests.support.images import (
+    DEBIAN12,
+    a_context,
+    a_spec,
+    allocated,
+    list_ext4,
+    read_ext4,
+    stat_ext4,
+)
 from tests.tools import need
 
 pytestmark = pytest.mark.real
+# linux/posix_acl_xattr.h: version 2; owner, group, another user, mask and others may do all.
+ACL = struct.pack("<I", 2) + b"".join(
+    struct.pack("<HHI", tag, 7, user)
+    for tag, user in ((1, 2**32 - 1), (2, 1234), (4, 2**32 - 1), (16, 2**32 - 1), (32, 2**32 - 1))
+)
 need("mmdebstrap", "qemu-img", "qemu-system-x86_64", "debugfs")
 
 
@@ -61,6 +78,79 @@ def test_nothing_of_the_host_or_the_bootstrap_is_in_it(debian12, path):
         read_ext4(debian12.disk, path)
 
 
+def test_network_online_waits_for_the_network(debian12):
+    wants = list_ext4(debian12.disk, "/etc/systemd/system/network-online.target.wants")
+    assert "ifupdown-wait-online.service" in wants
+
+
+STRANGER = """\
+#name=Debian 13
+#base=bootstrap:debian-13
+#arch=x86_64
+#distro=debian
+#packages=open-iscsi nvme-cli dropbear ssl-cert bind9 postfix
+"""
+
+
+@pytest.fixture(scope="module")
+def stranger(tmp_path_factory):
+    """A disk with packages that make keys, built in a folder whose rights its files inherit.
+
+    Its default ACL and its set-group-id bit are of a file server's shared folder.
+    """
+    folder = tmp_path_factory.mktemp("stranger")
+    work = folder / "work"
+    work.mkdir()
+    work.chmod(0o2777)
+    with suppress(OSError):
+        os.setxattr(work, "system.posix_acl_default", ACL)
+    context = replace(a_context(folder), console=Console(stream=(warned := io.StringIO())))
+    runner = Runner(environ=os.environ)
+    disk = build.prepare(a_spec(STRANGER, "my-image"), work, context, runner).disk
+    return disk, warned.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("folder", "gone"),
+    [
+        ("/etc/iscsi", "initiatorname.iscsi"),
+        ("/etc/nvme", "hostnqn"),
+        ("/etc/nvme", "hostid"),
+        ("/etc/dropbear", "dropbear_rsa_host_key"),
+        ("/etc/ssl/private", "ssl-cert-snakeoil.key"),
+        ("/etc/bind", "rndc.key"),
+        ("/etc/ssh", "ssh_host_ed25519_key"),
+    ],
+)
+def test_what_package_scripts_make_once_is_in_no_image(stranger, folder, gone):
+    names = list_ext4(stranger[0], folder)
+    assert gone not in names
+    wants = list_ext4(stranger[0], "/etc/systemd/system/sysinit.target.wants")
+    assert "renew-identities.service" in wants
+    assert "ssh-host-keys.service" in list_ext4(
+        stranger[0], "/etc/systemd/system/multi-user.target.wants"
+    )
+
+
+def test_no_private_key_is_left_to_warn_of(stranger):
+    assert "private keys" not in stranger[1]
+
+
+def test_package_scripts_see_the_guest_s_name(stranger):
+    assert "\nmyhostname = my-image\n" in read_ext4(stranger[0], "/etc/postfix/main.cf")
+    assert socket.gethostname() not in read_ext4(stranger[0], "/etc/hosts").split()
+
+
+@pytest.mark.parametrize("path", ["/etc", "/etc/pam.d/common-auth", "/usr/bin/sudo", "/"])
+def test_the_scratch_folder_s_rights_are_not_the_guest_s(stranger, path):
+    facts = stat_ext4(stranger[0], path)
+    mode = int(re.search(r"Mode:\s+(\d+)", facts)[1], 8)
+    assert mode & 0o022 == 0
+    assert re.search(r"User:\s+0\s+Group:\s+0\b", facts)
+    assert "acl" not in facts
+    assert mode & 0o2000 == 0
+
+
 def test_updates_and_security_fixes_will_be_found(debian12):
     sources = read_ext4(debian12.disk, "/etc/apt/sources.list")
     for suite in ("bookworm", "bookworm-updates", "bookworm-security"):
@@ -78,7 +168,7 @@ def test_it_starts_on_a_larger_disk_and_uses_all_of_it(debian12, tmp_path):
     with Runner().started(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as qemu:
         agent = Agent(send=qemu.stdin.fileno(), receive=qemu.stdout.fileno(), clock=time.monotonic)
         deadline = time.monotonic() + 480
-        while not agent.answers():
+        while not agent.is_answering():
             assert qemu.poll() is None, console.read_text(errors="replace")
             assert time.monotonic() < deadline, console.read_text(errors="replace")
         agent.settle(timeout=60)
@@ -161,6 +251,7 @@ def test_a_proxy_s_password_gets_to_the_proxy_and_nowhere_else(tmp_path, told):
     assert users == {"Basic " + base64.b64encode(b"me:s3cret").decode()}
     log = (tmp_path / "log").read_text()
     assert "mirror.invalid" in log
+    assert isinstance(caught.value.__cause__, CommandError)
     assert "s3cret" not in log + caught.value.message + "".join(caught.value.__cause__.tail)
     assert (tmp_path / "bin/mmdebstrap.modes").read_text() == "600\n"
     assert not list(work.iterdir())

@@ -1,19 +1,30 @@
 """One launch of the real appliance: what it leaves in the disk, and what it does not."""
 
+import io
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
 from lago_images.building.bases.prepared import Prepared
+from lago_images.building.customise import sysprep
 from lago_images.building.customise.sysprep import customise
-from lago_images.errors import BuildError
+from lago_images.console import Console
+from lago_images.errors import BuildError, CommandError
 from lago_images.host.kvm import Acceleration
 from lago_images.host.process import Runner
 from lago_images.settings import Settings
-from tests.support.images import Image, a_context, a_spec, allocated, read_ext4
+from tests.support.images import (
+    Image,
+    a_context,
+    a_spec,
+    allocated,
+    list_ext4,
+    read_ext4,
+    write_ext4,
+)
 from tests.tools import need
 
 pytestmark = pytest.mark.real
@@ -31,6 +42,10 @@ run files/script.sh
 link /etc/motd:/etc/linked
 run-command env > /etc/env-seen; ls /sys/class/net > /etc/nets-seen
 run-command echo left > /var/log/left.log; echo left > /tmp/left; echo 1 > /var/lib/apt/lists/left
+firstboot-command echo first
+firstboot-command echo first
+run-command (echo '-----BEGIN PRIVATE KEY-----'; echo x) > /etc/made.key
+run-command mkdir /etc/nvme; cd /etc/nvme; echo x > hostid; echo x > /etc/ssh/ssh_host_rsa_key
 run-command dd if=/dev/urandom of=/var/big bs=1M count=120 && sync && rm /var/big
 """
 FAILING = """run-command true
@@ -48,6 +63,7 @@ class Done:
     before: int
     work: Path
     log: str
+    warned: str
 
 
 def work_folder(tmp_path_factory, name):
@@ -71,11 +87,20 @@ def run(folder, debian12: Image, text):
     work = folder / "work"
     work.mkdir()
     prepared = debian12.copy(work)
+    # The kernel of the appliance names disks in the order of a race, which one disk alone wins.
+    write_ext4(prepared.disk, "/etc/fstab", "/dev/sda1 / ext4 errors=remount-ro 0 1\n")
     before = allocated(prepared.disk)
     runner = Runner(environ=environ, log=folder / "log")
     accel = Acceleration(name="tcg")
+    context = replace(context, console=Console(stream=(warned := io.StringIO())))
     after = customise(a_spec(HEAD + text), prepared, work, context, runner, accel=accel)
-    return Done(prepared=after, before=before, work=work, log=(folder / "log").read_text())
+    return Done(
+        prepared=after,
+        before=before,
+        work=work,
+        log=(folder / "log").read_text(),
+        warned=warned.getvalue(),
+    )
 
 
 @pytest.fixture(scope="session")
@@ -118,6 +143,7 @@ def test_a_command_sees_the_proxy_without_its_password(read, done):
         "/etc/ssh/ssh_host_rsa_key",
         "/etc/ssh/ssh_host_ed25519_key",
         "/var/lib/systemd/random-seed",
+        "/etc/nvme/hostid",
     ],
 )
 def test_nothing_of_the_build_is_left(read, path):
@@ -129,6 +155,23 @@ def test_every_machine_gets_an_identity_of_its_own(read):
     assert read("/etc/machine-id") == ""
     assert read("/var/log/left.log") == ""
     assert "ssh-keygen -A" in read("/etc/systemd/system/ssh-host-keys.service")
+
+
+def test_the_guest_makes_what_it_lacks_by_itself(read, done):
+    units = list_ext4(done.prepared.disk, "/etc/systemd/system/sysinit.target.wants")
+    assert "renew-identities.service" in units
+    assert "gen-hostnqn" in read("/usr/local/lib/lago-images/renew-identities")
+
+
+def test_a_private_key_that_is_left_is_warned_of(done):
+    assert "every machine made of it the same: /etc/made.key\n" in done.warned
+
+
+def test_first_boot_scripts_are_in_order_and_wait_for_the_network(read, done):
+    names = list_ext4(done.prepared.disk, "/usr/lib/virt-sysprep/scripts")
+    assert [name[:10] for name in sorted(names)] == ["0000.0001.", "0000.0002."]
+    drop_in = read("/etc/systemd/system/guestfs-firstboot.service.d/network-online.conf")
+    assert "After=network-online.target" in drop_in
 
 
 def test_unused_blocks_are_given_back(done):
@@ -146,9 +189,42 @@ def test_the_work_directory_holds_the_disk_and_nothing_else(done):
     assert list(done.work.iterdir()) == [done.prepared.disk]
 
 
+FOREIGN = """write /etc/motd:hello
+write /tmp/left:left
+write /etc/nvme/hostid:the same in all
+write /etc/ssh/ssh_host_rsa_key:the same in all
+firstboot-command id
+"""
+
+
+@pytest.fixture(scope="session")
+def foreign(tmp_path_factory, debian12):
+    """A guest whose programs this host cannot run, as far as we know."""
+    folder = work_folder(tmp_path_factory, "foreign")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sysprep, "_runs_here", lambda _arch: False)
+        return run(folder, debian12, "mkdir /etc/nvme\n" + FOREIGN)
+
+
+def test_a_guest_that_cannot_run_programs_here_is_cleaned_all_the_same(foreign):
+    disk = foreign.prepared.disk
+    assert read_ext4(disk, "/etc/motd") == "hello"
+    assert read_ext4(disk, "/etc/machine-id") == ""
+    # What a command names is meant to be there; no image has a host key of sshd's.
+    assert list_ext4(disk, "/etc/nvme") == ["hostid"]
+    assert list_ext4(disk, "/tmp") == []
+    assert not [name for name in list_ext4(disk, "/etc/ssh") if name.startswith("ssh_host_")]
+    wants = list_ext4(disk, "/etc/systemd/system/multi-user.target.wants")
+    assert "ssh-host-keys.service" in wants
+    drop_in = "/etc/systemd/system/guestfs-firstboot.service.d/network-online.conf"
+    assert "After=network-online.target" in read_ext4(disk, drop_in)
+    assert foreign.prepared.packages is None
+
+
 def test_a_command_that_fails_is_named_with_its_line_and_output(tmp_path_factory, debian12):
     folder = work_folder(tmp_path_factory, "failing")
     with pytest.raises(BuildError, match=r"^image-specs/image:7: run-command echo the rea") as e:
         run(folder, debian12, FAILING)
+    assert isinstance(e.value.__cause__, CommandError)
     assert "the reason" in e.value.__cause__.tail
     assert [p.name for p in (folder / "work").iterdir()] == ["base.raw"]

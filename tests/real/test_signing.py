@@ -298,7 +298,7 @@ def test_an_empty_index_is_signed_only_to_replace_another(tmp_path, client, keys
     assert "index.asc" not in names(store)
     publish_by_hand(store, manifest())
     refresh(store, signed_by(keys[0]))
-    put_release(store, release(2, None, withdraws=1, fingerprint=""))
+    put_release(store, release(2, None, withdraws=1))
     refresh(store, signed_by(keys[0]))
     assert trusts(client, store, keys[0]) == []
 

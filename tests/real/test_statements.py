@@ -4,19 +4,19 @@ import base64
 import hashlib
 import json
 import os
-import re
 import shutil
 import subprocess
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 
 import pytest
 
 from lago_images.errors import SigningError
 from lago_images.host.process import Runner
+from lago_images.repository.rendering import sums
 from lago_images.repository.rendering.signing import open_signer
-from lago_images.repository.statements import envelope, provenance, sbom, sums
+from lago_images.repository.statements import envelope, provenance, sbom
 from lago_images.settings import Settings
+from tests.support.by_hand import Published
 from tests.support.handmade import disk_bytes, manifest
 from tests.support.keys import home, make_key, with_subkeys
 from tests.tools import need
@@ -24,7 +24,6 @@ from tests.tools import need
 pytestmark = pytest.mark.real
 need("gpg", "gpgconf", "sha256sum", "jq", "curl", "bash")
 
-DOCUMENT = Path(__file__).resolve().parents[2] / "docs/verifying-an-image.md"
 PAYLOAD = b'{"_type": "https://in-toto.io/Statement/v1"}\n'
 PACKAGES = b"bash 5.2.15-2+b7 amd64\n"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -170,39 +169,6 @@ def test_sha256sum_reads_the_sums(tmp_path):
     subprocess.run(check, cwd=tmp_path, check=True)
     (tmp_path / pairs[1][0]).write_bytes(b"disk 7")
     assert subprocess.run(check, cwd=tmp_path, check=False).returncode == 1
-
-
-@dataclass(frozen=True, kw_only=True)
-class Published:
-    """A repository as the document has it, and what a reader of the document knows."""
-
-    folder: Path
-    image: str
-    key: str
-
-    def followed(self, workdir: Path, **known: str) -> subprocess.CompletedProcess[str]:
-        """Every command of the document, with these values in place of its first block."""
-        first, *blocks = re.findall(
-            r"^```sh\n(.*?)^```", DOCUMENT.read_text(), re.MULTILINE | re.DOTALL
-        )
-        assert re.findall(r"^\w+", first, re.MULTILINE) == ["REPOSITORY", "KEY", "NAME", "IMAGE"]
-        assert len(blocks) == 6
-        workdir.mkdir()
-        values = {
-            "REPOSITORY": f"file://{self.folder}",
-            "KEY": self.key,
-            "NAME": "debian-12",
-            "IMAGE": self.image,
-            **known,
-        }
-        return subprocess.run(
-            ["bash", "-eu", "-o", "pipefail", "-c", "".join(blocks)],
-            cwd=workdir,
-            env={"PATH": os.environ["PATH"], "TMPDIR": str(workdir), "LC_ALL": "C.UTF-8", **values},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
 
 
 def publish(folder, key, **more):

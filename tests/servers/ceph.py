@@ -111,8 +111,8 @@ def _make(ceph: _Ceph, fsid: str, mon: str) -> None:
     osd = ("-i", "0", "--mkfs", "--osd-uuid", str(uuid.uuid4()))
     ceph.tool("ceph-osd", *ceph.conf, *osd)
     ceph.daemon("ceph-osd", "-i", "0", "-f")
-    # The second user may do what a bucket's policy lets it.
-    for name in ("test", "builder"):
+    # The first owns the buckets; the others may do what a bucket's policy lets them.
+    for name in ("test", "builder", "publisher"):
         user = (f"--uid={name}", f"--display-name={name}")
         keys = (f"--access-key={name}key", f"--secret-key={name}secret")
         ceph.tool("radosgw-admin", *ceph.conf, "user", "create", *user, *keys)

@@ -13,7 +13,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPException, HTTPResponse
@@ -28,12 +28,17 @@ _BLOCK = 256 * 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """A request that came in. ``number`` counts from 1; ``target`` is the path and query."""
+    """A request that came in.
+
+    ``number`` counts from 1; ``target`` is the path and query; ``headers`` have their names in
+    lower case.
+    """
 
     number: int
     method: str
     target: str
     body: bytes = field(repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @property
     def writes(self) -> bool:
@@ -49,18 +54,22 @@ class Fault:
         delay: Seconds the request is held back.
         reset: The connection is reset, and the server never sees the request.
         answer: The client gets this status, and the server never sees the request.
+        code: S3's name of the error in that answer.
         after: Called when the server has answered: kill the client here, and it was applied.
         drop: The connection is reset instead of passing on the server's answer.
         truncate: The connection is reset after so many bytes of the answer's body.
+        headers: These replace the answer's own.
     """
 
     before: Callable[[], None] | None = None
     delay: float = 0
     reset: bool = False
     answer: int | None = None
+    code: str = ""
     after: Callable[[], None] | None = None
     drop: bool = False
     truncate: int | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 Plan = Callable[[Request], Fault | None]
@@ -93,11 +102,13 @@ class FaultProxy(ThreadingTCPServer):
     def endpoint(self) -> str:
         return f"http://127.0.0.1:{self.server_address[1]}"
 
-    def arrived(self, method: str, target: str, body: bytes) -> Request:
+    def arrived(self, method: str, target: str, headers: Mapping[str, str], body: bytes) -> Request:
         with self._lock:
             kept = body if self.keep_bodies else b""
             number = len(self.requests) + 1
-            request = Request(number=number, method=method, target=target, body=kept)
+            request = Request(
+                number=number, method=method, target=target, headers=headers, body=kept
+            )
             self.requests.append(request)
             return request
 
@@ -153,7 +164,7 @@ class _Handler(StreamRequestHandler):
         if lookup.get("expect", "").lower() == "100-continue":
             self.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         body = self.rfile.read(int(lookup.get("content-length", "0")))
-        request = proxy.arrived(method, target, body)
+        request = proxy.arrived(method, target, lookup, body)
         fault = proxy.plan(request) or Fault()
         if fault.before:
             fault.before()
@@ -161,7 +172,7 @@ class _Handler(StreamRequestHandler):
         if fault.reset:
             raise _ResetError
         if fault.answer is not None:
-            self._answer(fault.answer)
+            self._answer(fault.answer, fault.code, bodiless=method == "HEAD")
             return True
         upstream = HTTPConnection(*proxy.upstream, timeout=600)
         try:
@@ -199,8 +210,11 @@ class _Handler(StreamRequestHandler):
         if fault.drop:
             raise _ResetError
         self.wfile.write(f"HTTP/1.1 {response.status} {response.reason}\r\n".encode("latin-1"))
+        replaced = {name.lower() for name in fault.headers}
+        for name, value in fault.headers.items():
+            self.wfile.write(f"{name}: {value}\r\n".encode("latin-1"))
         for name, value in response.getheaders():
-            if name.lower() not in _HOP:
+            if name.lower() not in _HOP | replaced:
                 self.wfile.write(f"{name}: {value}\r\n".encode("latin-1"))
         bodiless = method == "HEAD" or response.status in {204, 304}
         if length is None and not bodiless:
@@ -217,9 +231,10 @@ class _Handler(StreamRequestHandler):
             self.wfile.write(block)
             sent += len(block)
 
-    def _answer(self, status: int) -> None:
-        code = {429: "TooManyRequests", 500: "InternalError", 503: "SlowDown"}.get(status, "Error")
+    def _answer(self, status: int, code: str, *, bodiless: bool) -> None:
+        usual = {429: "TooManyRequests", 500: "InternalError", 503: "SlowDown"}
+        code = code or usual.get(status, "Error")
         text = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>fault</Message></Error>"
         head = f"HTTP/1.1 {status} Fault\r\nContent-Type: application/xml\r\n"
         head += f"Content-Length: {len(text)}\r\n\r\n"
-        self.wfile.write((head + text).encode())
+        self.wfile.write((head if bodiless else head + text).encode())

@@ -71,7 +71,7 @@ def serving(content: dict[str, bytes] | None = None) -> Iterator[Files]:
 
 
 @contextmanager
-def answering(answer: Callable[[http.server.BaseHTTPRequestHandler], None]) -> Iterator[Files]:
+def answering(answer: Callable[[http.server.BaseHTTPRequestHandler], object]) -> Iterator[Files]:
     """A server whose answers are all made by a function; knows its URL and the requests."""
     files = Files()
 

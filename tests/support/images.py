@@ -14,15 +14,16 @@ from lago_images.building import packages as contents
 from lago_images.building.bases.bootstrap import build, debian, guest_files
 from lago_images.building.bases.bootstrap import disk as partition
 from lago_images.building.bases.prepared import Package, Prepared
+from lago_images.building.customise import identities
 from lago_images.building.model import Context
 from lago_images.console import Console
 from lago_images.host.process import Runner
 from lago_images.repository.records.manifest import BaseRecord
 from lago_images.settings import Settings
 from lago_images.specs.model import Spec
-from lago_images.specs.parse import parse
 from lago_images.storage.base import Store
 from lago_images.storage.directory.store import DirectoryStore
+from tests.support.builders import parsed
 
 DEBIAN12 = """\
 #name=Debian 12
@@ -30,7 +31,7 @@ DEBIAN12 = """\
 #arch=x86_64
 #distro=debian
 """
-_MADE_BY = (build, debian, guest_files, partition)
+_MADE_BY = (build, debian, guest_files, partition, identities)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,10 +53,7 @@ class Image:
 
 def a_spec(text: str, name: str = "image") -> Spec:
     """The spec of a text that has no problems."""
-    spec, problems = parse(text, name=name, path=f"image-specs/{name}")
-    assert spec is not None
-    assert not problems
-    return spec
+    return parsed(text, name)
 
 
 def a_context(
@@ -112,6 +110,8 @@ def _key() -> str:
     digest = hashlib.sha256()
     for module in _MADE_BY:
         digest.update(Path(module.__file__).read_bytes())
+    for part in sorted(Path(identities.__file__).parent.glob("*[!y]")):
+        digest.update(part.read_bytes() if part.is_file() else b"")
     return f"debian12-{digest.hexdigest()[:16]}"
 
 
@@ -131,6 +131,34 @@ def read_ext4(disk: Path, path: str) -> str:
     )
     if "File not found" in done.stderr:
         raise FileNotFoundError(path)
+    return done.stdout
+
+
+def list_ext4(disk: Path, folder: str) -> list[str]:
+    """Return the names in a folder of the first partition of a raw disk."""
+    listed = _debugfs(disk, f"ls -p {folder}")
+    names = [line.split("/")[5] for line in listed.splitlines() if line.startswith("/")]
+    return [name for name in names if name not in {".", ".."}]
+
+
+def stat_ext4(disk: Path, path: str) -> str:
+    """Return what debugfs tells of a file in the first partition: mode, owner, attributes."""
+    return _debugfs(disk, f"stat {path}")
+
+
+def write_ext4(disk: Path, path: str, text: str) -> None:
+    """Put a file of root's into the first partition of a raw disk, in place of another."""
+    with tempfile.NamedTemporaryFile("w") as file:
+        file.write(text)
+        file.flush()
+        _debugfs(disk, f"rm {path}", "-w")
+        _debugfs(disk, f"write {file.name} {path}", "-w")
+    assert read_ext4(disk, path) == text
+
+
+def _debugfs(disk: Path, request: str, *options: str) -> str:
+    argv = ["debugfs", *options, "-R", request, f"{disk}?offset={partition.START}"]
+    done = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=60)
     return done.stdout
 
 

@@ -47,8 +47,12 @@ def run(
     causes: tuple[str, ...] = (),
     jenkinsfile: Path = PROJECT / "Jenkinsfile",
     replaced: dict[str, str] | None = None,
+    restart: str = "",
 ) -> Run:
-    """Run a Jenkinsfile; ``scratch`` is the run's, and its agents' workspaces are beside it."""
+    """Run a Jenkinsfile; ``scratch`` is the run's, and its agents' workspaces are beside it.
+
+    ``restart`` is the stage that the run is restarted from.
+    """
     scratch.mkdir(parents=True)
     (scratch / "settings.json").write_text(
         json.dumps(
@@ -62,6 +66,7 @@ def run(
                 "workspaces": str(scratch.parent / "workspaces"),
                 "causes": causes,
                 "replaced": replaced or {},
+                "restart": restart,
             }
         )
     )

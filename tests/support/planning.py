@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from lago_images.planning.git import Change, Commit
 from lago_images.planning.history import (
@@ -16,21 +17,13 @@ from lago_images.planning.history import (
 )
 from lago_images.planning.model import Plan, PlannedImage, Tree
 from lago_images.planning.plan import make
-from lago_images.specs.model import Base, BaseKind, Spec
+from lago_images.specs.model import BaseKind, Spec
+from tests.support.builders import spec
 
+__all__ = ["spec"]
 DAY = 86_400
 NOW = 1000 * DAY
 OLD, HEAD = "a" * 40, "b" * 40
-
-
-def spec(name: str, base: str = "bootstrap:debian-12", arch: str = "x86_64") -> Spec:
-    kind, _, ref = base.partition(":")
-    return Spec(
-        name=name,
-        path=f"image-specs/{name}",
-        base=Base(kind=BaseKind(kind), name=ref, line=1),
-        arch=arch,
-    )
 
 
 def digest(text: str) -> str:
@@ -61,15 +54,18 @@ def tree(
 
 
 def build_of(made: Tree, name: str, number: int = 1, base: int = 1, created: int = NOW) -> Built:
-    """Build ``<name>-<number>`` of a spec, on build ``base`` of its base."""
+    """Return build ``<name>-<number>`` of a spec, on build ``base`` of its base."""
     below = made.specs[name].base
-    on = f"build:{below.name}-{base}" if below.kind is BaseKind.LAYER else "sha256:0"
+    is_layer = below.kind is BaseKind.LAYER
+    on = f"sha256:{digest(f'{below.name}-{base}')}" if is_layer else "sha256:0"
     return Built(
         build=f"{name}-{number}",
         fingerprint=made.fingerprints[name],
         commit=OLD,
         created=created,
         base=on,
+        sha256=digest(f"{name}-{number}"),
+        manifest_sha256=digest(f"manifest of {name}-{number}"),
     )
 
 
@@ -114,12 +110,12 @@ def history(
 
 def plan(
     made: Tree,
-    images: Mapping[tuple[str, str], ImageHoldings] | None = None,
+    images: Mapping[Any, ImageHoldings] | None = None,
     known: History | None = None,
     *,
     commit: str | None = OLD,
     now: float = NOW,
-    **ask: object,
+    **ask: Any,
 ) -> Plan:
     held = Holdings(images=images or {}, commit=commit if images is not None else None)
     return make(made, held, known or History(), Ask(**ask), now)

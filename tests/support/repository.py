@@ -4,10 +4,12 @@ import hashlib
 from collections.abc import Mapping
 
 from lago_images.planning.model import Action, Plan, PlannedImage
-from lago_images.repository.records.layout import PUBLISHED, ReleaseKey
+from lago_images.repository.publishing.copying import Judged, PublicCopy
+from lago_images.repository.records.layout import PUBLISHED, BuildKey, ReleaseKey
 from lago_images.repository.records.manifest import BaseRecord, Disk, Manifest
-from lago_images.repository.records.release import Release
-from lago_images.repository.records.state import PublishedCommit
+from lago_images.repository.records.release import BaseBinding, Release, Released
+from lago_images.repository.records.state import PublishedCommit, digest
+from lago_images.repository.rendering.lago import hash_file
 from lago_images.storage.base import Store
 
 
@@ -28,7 +30,7 @@ def fill(store: Store, plan: Plan, *, created: int, released: bool = True) -> No
     for image in plan.images:
         build = image.promote or builds.get(image.name)
         if released and build:
-            _release(store, plan, image, build)
+            _release(store, plan, image, build, _binding(store, plan, image, build))
     if released and plan.head:
         _record(store, plan.head)
 
@@ -37,14 +39,17 @@ def _build(
     store: Store, plan: Plan, image: PlannedImage, created: int, builds: Mapping[str, str]
 ) -> str:
     content = f"{image.name} {created}".encode()
-    kind, _, base = image.base.partition(":")
-    below = builds.get(base) or _standing(store, plan, base) if kind == "layer" else ""
+    below = _below(store, plan, image, builds)
+    base = BaseRecord(ref=image.base, digest="sha256:" + "0" * 64)
+    if below:
+        disk = below.disk.sha256
+        base = BaseRecord(ref=image.base, digest=f"sha256:{disk}", build=below.build_id)
     manifest = Manifest(
         name=image.name,
         arch=image.arch,
         build_id=f"b{created}",
         fingerprint=image.fingerprint,
-        base=BaseRecord(ref=image.base, digest=f"build:{below}" if below else "sha256:0"),
+        base=base,
         disk=Disk(
             format="qcow2",
             virtual_size=1 << 20,
@@ -59,30 +64,60 @@ def _build(
         created=created,
         seconds=1,
     )
-    store.put(manifest.key.disk, content, expected=None)
-    store.put(manifest.key.hash, manifest.disk.sha1.encode(), expected=None)
-    store.put(manifest.key.metadata, b"{}", expected=None)
-    store.put(manifest.key.manifest, manifest.to_json(), expected=None)
+    staging = manifest.key.staging
+    store.put(staging.disk, content, expected=None)
+    store.put(staging.hash, hash_file(manifest), expected=None)
+    store.put(staging.metadata, b"{}", expected=None)
+    store.put(staging.manifest, manifest.to_json(), expected=None)
     return manifest.build_id
 
 
-def _standing(store: Store, plan: Plan, base: str) -> str:
-    """The build that a kept or promoted base is known by."""
-    image = next(one for one in plan.images if one.name == base)
-    if image.promote:
-        return image.promote
-    key = ReleaseKey(name=base, arch=image.arch, revision=image.revision)
-    return Release.parse(store.get(str(key)).data, key).build or ""
+def _below(
+    store: Store, plan: Plan, image: PlannedImage, builds: Mapping[str, str]
+) -> Manifest | None:
+    """The build that a layer stands on: built by this plan, promoted by it, or released."""
+    kind, _, name = image.base.partition(":")
+    if kind != "layer":
+        return None
+    base = next(one for one in plan.images if one.name == name)
+    build = builds.get(name) or base.promote
+    if build:
+        return _staged(store, BuildKey(name=name, arch=base.arch, build_id=build))
+    key = ReleaseKey(name=name, arch=base.arch, revision=base.revision)
+    return Release.parse(store.get(str(key)).data, key).manifest
 
 
-def _release(store: Store, plan: Plan, image: PlannedImage, build: str) -> None:
+def _staged(store: Store, key: BuildKey) -> Manifest:
+    return Manifest.parse(store.get(key.staging.manifest).data, key)
+
+
+def _binding(store: Store, plan: Plan, image: PlannedImage, build: str) -> BaseBinding | None:
+    made = _staged(store, BuildKey(name=image.name, arch=image.arch, build_id=build))
+    base = made.base_key
+    if base is None:
+        return None
+    found = next(one for one in plan.images if one.name == base.name)
+    released = found.revision + (found.action is not Action.KEEP)
+    return BaseBinding(
+        name=base.name,
+        arch=base.arch,
+        build=base.build_id,
+        revision=released,
+        sha256=made.base.digest.removeprefix("sha256:"),
+    )
+
+
+def _release(
+    store: Store, plan: Plan, image: PlannedImage, build: str, base: BaseBinding | None
+) -> None:
+    made = _staged(store, BuildKey(name=image.name, arch=image.arch, build_id=build))
+    judged = Judged(manifest=made, sha256=digest(made))
     release = Release(
         name=image.name,
         arch=image.arch,
         revision=image.revision + 1,
-        build=build,
-        fingerprint=image.fingerprint,
-        commit=plan.head or "unknown",
+        image=PublicCopy(store=store, judged=judged).image(base),
+        released=Released(commit=plan.head or "unknown", dirty=plan.dirty),
         published=plan.made,
         nonce="n",
     )

@@ -15,7 +15,12 @@ from lago_images.repository.records.manifest import Manifest
 from lago_images.repository.records.release import Release
 
 FOLDER = Path(__file__).parents[2] / "docs/schemas"
-DOCUMENTS = {"manifest": Manifest, "release": Release, "plan": Plan, "results": Results}
+DOCUMENTS: dict[str, Any] = {
+    "manifest": Manifest,
+    "release": Release,
+    "plan": Plan,
+    "results": Results,
+}
 
 
 def described(kind: type) -> dict[str, Any]:

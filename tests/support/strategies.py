@@ -1,11 +1,14 @@
 """Hypothesis's repositories: any properties, histories and architectures that could be there."""
 
+from dataclasses import replace
+
 from hypothesis import strategies as st
 
-from lago_images.repository.records.layout import NAME
+from lago_images.repository.records.layout import NAME, ImageId
 from lago_images.repository.records.manifest import Manifest
+from lago_images.repository.records.release import ObjectDigest, ReleasedImage
 from lago_images.repository.records.state import State
-from tests.support.handmade import manifest, release
+from tests.support.handmade import copy_id, manifest, release
 
 # Anything JSON can carry, lone surrogates too: what renders must not depend on who checked.
 _WILD = st.text(
@@ -23,28 +26,37 @@ def states(draw) -> State:
     images = draw(
         st.sets(st.tuples(NAMES, st.sampled_from(["x86_64", "aarch64", "i686"])), max_size=4)
     )
-    releases, manifests = {}, {}
+    releases = {}
     for name, arch in sorted(images):
         history = []
         for revision in range(1, draw(st.integers(1, 4)) + 1):
-            before = [r.revision for r in history if r.build is not None]
+            before = [r.revision for r in history if r.image is not None]
             if before and draw(st.booleans()):
                 made = release(
                     revision, None, name, arch=arch, withdraws=draw(st.sampled_from(before))
                 )
             else:
-                built = _manifest(draw, name, arch, revision)
-                manifests[built.key] = built
-                made = release(revision, built.build_id, name, arch=arch)
+                image = _image(_manifest(draw, name, arch, revision))
+                made = replace(release(revision, None, name, arch=arch), image=image)
             history.append(_at(made, draw(st.integers(0, 2**33))))
-        releases[name, arch] = tuple(history)
-    return State(
-        releases=releases,
-        manifests=manifests,
-        incomplete=frozenset(key for key in manifests if draw(st.integers(0, 9)) == 0),
-        unreadable={},
-        objects={},
-        published=None,
+        releases[ImageId(name, arch)] = tuple(history)
+    retired = {
+        one.public
+        for history in releases.values()
+        for one in history
+        if one.public and draw(st.integers(0, 9)) == 0
+    }
+    return State(releases=releases, objects={}, published=None, retired=frozenset(retired))
+
+
+def _image(made: Manifest) -> ReleasedImage:
+    # Its digests are not true ones: what is not text has none.
+    nothing = ObjectDigest(sha256="0" * 64, size=0)
+    return ReleasedImage(
+        build=made.build_id,
+        folder=copy_id(made.build_id),
+        manifest=made,
+        objects={"packages.txt": nothing},
     )
 
 

@@ -158,3 +158,30 @@ def test_the_file_is_the_repository_s_own_and_a_plain_one(tmp_path, make, proble
     (tmp_path / "out.toml").write_text('name = "secret"\n')
     make(root / FILE, tmp_path / "out.toml")
     assert problems(root) == [f"lago-images.toml: {problem}"]
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("jobs = " + "[" * 1000 + "]" * 1000, "not TOML: nested too deeply"),
+        ("a = " + "{a = " * 2000 + "1" + "}" * 2000, "not TOML: nested too deeply"),
+        ("jobs = " + "1" * 5000, "not TOML: a number has too many digits"),
+        ("jobs = 0x" + "f" * 5000, "jobs must be at most 2147483647"),
+        ("jobs = -0x" + "f" * 3, "not TOML: "),
+        ("jobs = inf", "jobs must be a whole number, not inf"),
+        ('jobs = "' + "x" * 5000 + '"', "jobs must be a whole number, not 'xxx"),
+    ],
+    ids=["arrays", "tables", "digits", "hex", "sign", "inf", "long"],
+)
+def test_a_file_from_elsewhere_is_an_error_of_one_short_line(tmp_path, text, what):
+    (tmp_path / FILE).write_text(text + "\n")
+    with pytest.raises(SettingsError) as raised:
+        load(tmp_path, {})
+    assert what in raised.value.message
+    assert len(raised.value.message) < 200
+
+
+def test_a_number_of_thousands_of_digits_in_the_environment(tmp_path):
+    with pytest.raises(SettingsError, match="must be a whole number") as raised:
+        load(tmp_path, {"LAGO_IMAGES_JOBS": "1" * 5000})
+    assert len(raised.value.message) < 200

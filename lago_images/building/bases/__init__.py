@@ -1,1 +1,1 @@
-"""What an image can stand on, a module a kind."""
+"""Prepare what an image stands on: a module for each kind of base."""

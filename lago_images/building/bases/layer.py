@@ -1,4 +1,4 @@
-"""``layer:`` bases: another image of this repository."""
+"""Prepare ``layer:`` bases: another image of this repository."""
 
 import tempfile
 from collections.abc import Iterator
@@ -12,7 +12,8 @@ from lago_images.disks.unpack import ChecksumError, disk_format
 from lago_images.errors import BuildError
 from lago_images.host import space
 from lago_images.host.process import Runner
-from lago_images.repository.records.manifest import BaseRecord, Disk, Manifest
+from lago_images.repository.records.manifest import BaseRecord, Disk
+from lago_images.repository.records.state import StoredBuild
 from lago_images.specs.model import Spec
 
 LAYERS = "layers"
@@ -21,7 +22,7 @@ LAYERS = "layers"
 def prepare(
     spec: Spec, base: LayerBase, workdir: Path, context: Context, runner: Runner
 ) -> Prepared:
-    """A copy of the base image's disk, that stands on its own.
+    """Copy the base image's disk to one that stands on its own.
 
     Args:
         spec: The layer.
@@ -34,27 +35,29 @@ def prepare(
         BuildError: The base in the store is not what its manifest says.
         StorageError: The store could not be read.
     """
-    manifest = base.manifest
+    stored, manifest = base.stored, base.manifest
     disk = workdir / f"base.{manifest.disk.format}"
     if base.disk is not None:
         argv = ["cp", "--reflink=auto", "--sparse=auto", "--", str(base.disk), str(disk)]
         runner.run(argv, doing=f"copying the disk of {manifest.name}")
     else:
-        _fetch(manifest, disk, context)
-    found = disk_format(disk, str(manifest.key.disk))
-    if found != manifest.disk.format:
-        raise BuildError(f"{manifest.key.disk} is {found}, not {manifest.disk.format}")
+        _fetch(stored, disk, context)
+    actual = disk_format(disk, stored.folder.disk)
+    if actual != manifest.disk.format:
+        raise BuildError(f"{stored.folder.disk} is {actual}, not {manifest.disk.format}")
     record = BaseRecord(
         ref=str(spec.base),
-        digest=f"build:{manifest.build_id}",
+        digest=f"sha256:{manifest.disk.sha256}",
+        build=manifest.build_id,
+        revision=stored.revision,
         detail=f"sha512:{manifest.disk.sha512}",
     )
-    return enlarge(spec, Prepared(disk=disk, format=found, record=record), runner)
+    return enlarge(spec, Prepared(disk=disk, format=actual, record=record), runner)
 
 
-def _fetch(manifest: Manifest, disk: Path, context: Context) -> None:
-    """Decompress the published disk, from the cache or the store, with all checks."""
-    what, expected = manifest.key.disk, manifest.disk
+def _fetch(stored: StoredBuild, disk: Path, context: Context) -> None:
+    """Decompress the base's disk, from the cache or the store, with all checks."""
+    what, expected = stored.folder.disk, stored.manifest.disk
     folder = context.cache / LAYERS
     kept = folder / f"sha256-{expected.sha256}"
     space.demand(disk.parent, expected.size, f"unpacking {what}")
@@ -69,12 +72,12 @@ def _fetch(manifest: Manifest, disk: Path, context: Context) -> None:
                 downloads.touch(kept)
                 return
         space.demand(folder, expected.compressed_size, f"downloading {what}")
-        _download(manifest, disk, kept, context)
+        _download(stored, disk, kept, context)
     downloads.prune(folder, keep=kept)
 
 
-def _download(manifest: Manifest, disk: Path, kept: Path, context: Context) -> None:
-    what, expected = manifest.key.disk, manifest.disk
+def _download(stored: StoredBuild, disk: Path, kept: Path, context: Context) -> None:
+    what, expected = stored.folder.disk, stored.manifest.disk
     with tempfile.TemporaryDirectory(prefix=".new-", dir=kept.parent) as folder:
         new = Path(folder) / kept.name
         with context.console.progress(f"downloading {what}", expected.compressed_size) as advance:

@@ -1,6 +1,4 @@
-"""virt-builder's template sources: which there are, and what their signed indexes say.
-
-``libguestfs:`` bases: virt-builder's templates.
+"""Prepare ``libguestfs:`` bases: virt-builder's templates, from signed indexes.
 
 virt-builder itself would start an appliance to hand out a template, before anything is customised.
 The signed index has all that is needed to do without: the file's name and its checksum.
@@ -14,7 +12,7 @@ from pathlib import Path
 from urllib.parse import quote, unquote, urljoin, urlsplit
 
 from lago_images.building.bases.prepared import Prepared
-from lago_images.building.bases.simple import fetch, finished
+from lago_images.building.bases.simple import fetch, finished, largest
 from lago_images.building.model import Context
 from lago_images.disks.unpack import Checksum, unpack
 from lago_images.errors import BuildError, CommandError, SigningError
@@ -47,7 +45,7 @@ class Template:
 
 
 def configured(settings: Settings, environ: Mapping[str, str]) -> tuple[TemplateSource, ...]:
-    """The sources that the settings name, or else those that virt-builder itself uses here."""
+    """Return the sources that the settings name, or else those of virt-builder here."""
     return settings.template_sources or _own(environ)
 
 
@@ -60,7 +58,7 @@ def find(
     environ: Mapping[str, str],
     runner: Runner,
 ) -> Template:
-    """The template of a name or alias, in the first source that has it.
+    """Find the template of a name or alias, in the first source that has it.
 
     Args:
         name: virt-builder's name for it.
@@ -93,7 +91,7 @@ def find(
 
 
 def _own(environ: Mapping[str, str]) -> tuple[TemplateSource, ...]:
-    """The sources in virt-builder's configuration (virt-builder(1), SOURCES OF TEMPLATES)."""
+    """Return those of virt-builder's configuration (virt-builder(1), SOURCES OF TEMPLATES)."""
     config = environ.get("XDG_CONFIG_HOME") or str(Path(environ.get("HOME", "/")) / ".config")
     system = environ.get("VIRT_BUILDER_DIRS", "").split(":")
     roots = [Path(config) / "virt-builder"]
@@ -202,16 +200,18 @@ _SHA512 = re.compile(r"[0-9a-f]{128}")
 
 
 def prepare(spec: Spec, workdir: Path, context: Context, runner: Runner) -> Prepared:
-    """The unmodified disk of a template, checked against its signed index.
+    """Fetch the unmodified disk of a template, checked against its signed index.
 
     Raises:
-        BuildError: No source has the template, or it could not be had.
+        BuildError: No source has the template, it could not be fetched, or the sources are on the
+            network, which is turned off.
         SigningError: An index is not signed as it must be.
     """
+    sources = _reachable(configured(context.settings, context.environ), context.settings)
     found = find(
         spec.base.name,
         spec.arch,
-        configured(context.settings, context.environ),
+        sources,
         folder=context.settings.folder,
         environ=context.environ,
         runner=runner,
@@ -223,17 +223,30 @@ def prepare(spec: Spec, workdir: Path, context: Context, runner: Runner) -> Prep
     if found.url.startswith("file://"):
         source = Path(unquote(urlsplit(found.url).path))
         if not source.is_file():
-            raise BuildError(f"the template {found.url} is not there")
-        unpack(source, disk, expected=checksum, what=found.url)
+            raise BuildError(f"the template {found.url} is missing")
+        unpack(source, disk, expected=checksum, what=found.url, largest=largest(spec))
     else:
-        fetch(found.url, checksum, disk, context)
+        fetch(found.url, checksum, disk, context, largest=largest(spec))
     detail = f"revision {found.entry.revision} of {found.entry.name} in {found.source}"
     record = BaseRecord(ref=str(spec.base), digest=str(checksum), detail=detail)
     return finished(spec, disk, record, what=found.url, runner=runner)
 
 
+def _reachable(
+    sources: tuple[TemplateSource, ...], settings: Settings
+) -> tuple[TemplateSource, ...]:
+    """Return the sources that may be asked: those on this host, where the network is turned off."""
+    local = tuple(source for source in sources if source.url.startswith("file://"))
+    if settings.network or not sources or local:
+        return sources if settings.network else local
+    raise BuildError(
+        f"network = false, and the template source {sources[0].url} is on the network",
+        hint="turn the network on, or name a file:// source in virt-builder's configuration",
+    )
+
+
 def _refuse_elsewhere(found: Template) -> None:
-    """A template lies beside or below its index, and not on this host's disk by surprise."""
+    """Refuse a template that lies neither beside nor below its index: it might be of this host."""
     if not found.url.startswith(found.source.rpartition("/")[0] + "/"):
         raise BuildError(f"{found.source} names a template elsewhere, neither beside nor below it")
 

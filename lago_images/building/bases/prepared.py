@@ -1,7 +1,4 @@
-"""What a base hands on: a disk that may be modified, and what is known of it.
-
-The virtual size that a spec asks for.
-"""
+"""Hand on a base: a disk that may be modified, as large as its spec asks, and its facts."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +9,7 @@ from lago_images.building import qcow2
 from lago_images.errors import Problem, SpecError
 from lago_images.host.process import Runner
 from lago_images.repository.records.manifest import BaseRecord, Manifest
+from lago_images.repository.records.state import StoredBuild
 from lago_images.specs.model import Spec
 from lago_images.specs.properties import size_bytes
 
@@ -32,7 +30,7 @@ class Prepared:
     Attributes:
         disk: The disk file; it has no backing file and may be modified.
         format: ``qcow2`` or ``raw``.
-        record: What it was made from.
+        record: Its origin, for the manifest.
         packages: What is installed on it, sorted; None where that is not known yet.
     """
 
@@ -47,13 +45,17 @@ class LayerBase:
     """The image that a layer stands on.
 
     Attributes:
-        manifest: The base's build.
+        stored: The base's build, and where in the store it is read from.
         disk: The base's decompressed disk from this run, which is only read; None to take it
             from the store.
     """
 
-    manifest: Manifest
+    stored: StoredBuild
     disk: Path | None = None
+
+    @property
+    def manifest(self) -> Manifest:
+        return self.stored.manifest
 
 
 def enlarge(
@@ -68,7 +70,7 @@ def enlarge(
         spec: Has the property.
         prepared: The base's disk.
         runner: Starts qemu-img.
-        facts: What ``qemu-img info`` told of the disk, where it was asked already.
+        facts: ``qemu-img info`` of the disk, where it was asked already.
 
     Raises:
         SpecError: The base is larger already.

@@ -1,1 +1,1 @@
-"""The boot test: a finished disk is started and judged before it may be published."""
+"""Boot a finished disk and judge it before it may be published."""

@@ -1,4 +1,4 @@
-"""The boot test: a finished disk is started from an overlay until its guest agent answers."""
+"""Start a finished disk from an overlay until its guest agent answers: the boot test."""
 
 import os
 import re
@@ -22,6 +22,24 @@ from lago_images.repository.records.manifest import BootTest
 
 TCG_FACTOR = 4
 TAIL = 20
+# Starts what is being started anyway, and waits for it; then tells how that ended. Behind a socket
+# sshd starts with the first client, if it finds its keys.
+_SSHD = """
+PATH=$PATH:/usr/sbin
+is_enabled() { [ "$(systemctl is-enabled "$1" 2>/dev/null)" = enabled ]; }
+for unit in ssh.service sshd.service; do
+  is_enabled "$unit" || continue
+  systemctl start "$unit" 2>/dev/null
+  systemctl is-active "$unit"
+done
+for unit in ssh.socket sshd.socket; do
+  is_enabled "$unit" || continue
+  systemctl start ssh-host-keys.service 2>/dev/null
+  mkdir -p /run/sshd
+  "$(command -v sshd)" -t 2>/dev/null || echo failed
+done
+exit 0
+"""
 _LATE = 1.0
 _ASK = 60.0
 _HINT = (
@@ -38,12 +56,12 @@ _DEAD = re.compile(
 # then never does again, with the same disk that boots the next time.
 _LOCKED_UP = b"BUG: soft lockup"
 # Else QEMU pauses the guest when the overlay has no room to grow, and says nothing.
-_TOLD = "werror=report"
+_WERROR = "werror=report"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Booted:
-    """How the boot went, and which packages the guest named; None if it was not asked."""
+    """The boot's outcome, and the packages the guest named; None if it was not asked."""
 
     test: BootTest
     packages: tuple[Package, ...] | None = None
@@ -124,7 +142,7 @@ def _overlay(disk: Path, fmt: str, workdir: Path, runner: Runner) -> Iterator[Pa
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Watch:
-    """What tells how a boot goes: the console, QEMU's errors beside the overlay, and the time."""
+    """The signs of a boot: the console, QEMU's errors beside the overlay, and the time."""
 
     console: Path
     errors: Path
@@ -136,8 +154,8 @@ class _Watch:
         return self.console.exists() and _LOCKED_UP in self.console.read_bytes()
 
     def failed(self, what: str) -> BootError:
-        said = _last(self.console) or ["(the serial console said nothing)"]
-        tail = said + _last(self.errors)
+        tail = _last(self.console) or ["(the serial console is empty)"]
+        tail += _last(self.errors)
         if lack := reservations.lack(self.errors.parent):
             return BootError(f"boot test: {what}; {lack}", tail=tail, hint=space.HINT)
         return BootError(f"boot test: {what}", tail=tail, hint=_HINT)
@@ -164,6 +182,7 @@ def _boot(
             assert qemu.stdout is not None  # noqa: S101
             agent = Agent(send=qemu.stdin.fileno(), receive=qemu.stdout.fileno(), clock=watch.clock)
             seconds = _wait(agent, qemu.poll, watch)
+            _refuse_failed_sshd(agent, watch, runner)
             packages = _packages(agent, runner) if ask_packages else None
             return Booted(test=BootTest(seconds=round(seconds, 1), accel=accel), packages=packages)
     except ToolMissingError as error:
@@ -171,12 +190,12 @@ def _boot(
 
 
 def _wait(agent: Agent, ended: Callable[[], int | None], watch: _Watch) -> float:
-    """Seconds until the agent answered."""
-    begun = watch.clock()
+    """Return the seconds until the agent answered."""
+    start_time = watch.clock()
     dead: tuple[float, str] | None = None
-    while (passed := watch.clock() - begun) < watch.limit:
-        if agent.answers():
-            return watch.clock() - begun
+    while (passed := watch.clock() - start_time) < watch.limit:
+        if agent.is_answering():
+            return watch.clock() - start_time
         if (code := ended()) is not None:
             raise watch.failed(f"QEMU ended by itself with exit code {code}")
         # A moment more, so that the reason gets into the log too.
@@ -185,6 +204,19 @@ def _wait(agent: Agent, ended: Callable[[], int | None], watch: _Watch) -> float
         if dead is not None and passed - dead[0] > _LATE:
             raise watch.failed(f"the guest gave up: {dead[1]}")
     raise watch.failed(f"the guest agent did not answer within {watch.limit:.0f} s")
+
+
+def _refuse_failed_sshd(agent: Agent, watch: _Watch, runner: Runner) -> None:
+    """Refuse a guest whose sshd is enabled and fails; one whose agent may not look is let pass."""
+    try:
+        agent.settle(timeout=_ASK)
+        state = agent.run(("/bin/sh", "-c", _SSHD), timeout=_ASK * TCG_FACTOR).decode().strip()
+    except BootError as error:
+        runner.note(f"the guest agent did not look at sshd: {error}")
+        return
+    runner.note(f"sshd: {state or 'not enabled'}")
+    if "failed" in state.split():
+        raise watch.failed("sshd is enabled and does not start: ssh -v cannot reach the guest")
 
 
 def _devices(overlay: Path, console_log: Path) -> list[str]:
@@ -197,7 +229,7 @@ def _devices(overlay: Path, console_log: Path) -> list[str]:
         "-nodefaults",
         "-no-reboot",
         "-display", "none",
-        "-drive", f"file={_quoted(overlay)},format=qcow2,if=none,id=disk,cache=unsafe,{_TOLD}",
+        "-drive", f"file={_quoted(overlay)},format=qcow2,if=none,id=disk,cache=unsafe,{_WERROR}",
         "-device", "virtio-blk,drive=disk",
         "-netdev", "user,id=net,restrict=on",
         "-device", "virtio-net,netdev=net",
@@ -212,7 +244,7 @@ def _devices(overlay: Path, console_log: Path) -> list[str]:
 
 
 def _packages(agent: Agent, runner: Runner) -> tuple[Package, ...] | None:
-    """What the guest's package manager names; None when the agent may not ask it."""
+    """Return what the guest's package manager lists; None when the agent may not ask it."""
     form = "${Package} ${Version} ${Architecture} ${db:Status-Status}\n"
     for argv in (
         ("/usr/bin/dpkg-query", "--show", f"--showformat={form}"),
@@ -237,8 +269,8 @@ def _installed(lines: Iterable[str]) -> Iterator[str]:
 
 
 def _dead(console: Path) -> str:
-    found = _DEAD.search(console.read_bytes()) if console.exists() else None
-    return clean(found[0].decode(errors="replace")) if found else ""
+    match = _DEAD.search(console.read_bytes()) if console.exists() else None
+    return clean(match[0].decode(errors="replace")) if match else ""
 
 
 def _last(path: Path) -> list[str]:

@@ -1,4 +1,4 @@
-"""Talking to the guest agent of a machine that is booting or has booted.
+"""Talk to the guest agent of a machine that is booting or has booted.
 
 The protocol is QEMU's: https://www.qemu.org/docs/master/interop/qemu-ga-ref.html
 """
@@ -38,8 +38,8 @@ class Agent:
     _sent: float | None = None
     _pending: bytes = b""
 
-    def answers(self) -> bool:
-        """Whether the agent is there; asks it now and then, and waits a moment.
+    def is_answering(self) -> bool:
+        """Tell if the agent answers; asks it now and then, and waits a moment.
 
         QEMU keeps what is sent until the guest opens the port; an agent that is started again
         loses it. So it is asked again.
@@ -51,7 +51,7 @@ class Agent:
         return any(line.get("return") == self._token for line in self._read())
 
     def settle(self, *, timeout: float) -> None:
-        """Let pass what is still answered to earlier questions.
+        """Skip the answers to earlier questions.
 
         Raises:
             BootError: The agent did not answer in time.
@@ -65,7 +65,7 @@ class Agent:
         raise BootError(f"the guest agent did not answer within {timeout:.0f} s")
 
     def ask(self, command: str, *, timeout: float, **arguments: object) -> Any:  # noqa: ANN401
-        """The agent's answer to a command.
+        """Return the agent's answer to a command.
 
         Raises:
             BootError: It refused, or did not answer in time.
@@ -80,7 +80,7 @@ class Agent:
         raise BootError(f"the guest agent did not answer {command} within {timeout:.0f} s")
 
     def run(self, argv: Sequence[str], *, timeout: float) -> bytes:
-        """The standard output of a program in the guest.
+        """Return the standard output of a program in the guest.
 
         Raises:
             BootError: The agent may not run programs (as in RHEL's own images), or it failed.

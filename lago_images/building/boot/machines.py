@@ -1,4 +1,4 @@
-"""The machines that boot tests emulate."""
+"""Name the machines that boot tests emulate."""
 
 import platform
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ _HOSTS = {"amd64": "x86_64", "arm64": "aarch64"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
-    """How an architecture is emulated; ``hosts`` are those whose KVM can run it."""
+    """The emulator of an architecture; ``hosts`` are those whose KVM can run it."""
 
     program: str
     package: str
@@ -52,7 +52,7 @@ _MACHINES: Mapping[str, Machine] = {
 
 
 def machine_for(arch: str) -> Machine:
-    """Raises ``BootError`` for an architecture that has none."""
+    """Return an architecture's machine; raises ``BootError`` where there is none."""
     if arch in _MACHINES:
         return _MACHINES[arch]
     raise BootError(
@@ -62,5 +62,5 @@ def machine_for(arch: str) -> Machine:
 
 
 def host() -> str:
-    """This host's architecture, as images name theirs."""
+    """Return this host's architecture, as images name theirs."""
     return _HOSTS.get(platform.machine(), platform.machine())

@@ -1,1 +1,1 @@
-"""A spec's commands, and the clean-up after them."""
+"""Run a spec's commands, and clean up after them."""

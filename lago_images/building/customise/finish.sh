@@ -1,7 +1,13 @@
 #!/bin/sh
 # Runs in the guest after the spec's commands: tells what is installed, removes what the commands
-# left behind, and gives unused blocks back. MARK stands at the start of the disk for the answer,
-# SSH_KEYS_UNIT is ssh-host-keys.service.
+# left behind, and gives unused blocks back. What it is given stands above this line: ANSWER, the
+# file for the answer; IDENTITIES and RENEWED, patterns of files that every machine makes for
+# itself, the second by our unit; SPEC, the commands' arguments; USERS, whose passwords will be set;
+# and place_units, which writes our units.
+
+LIBRARY=/usr/local/lib/lago-images
+KEPT=$LIBRARY/kept-identities
+umask 022
 
 has() { command -v "$1" >/dev/null 2>&1; }
 
@@ -20,13 +26,22 @@ packages() {
   fi
 }
 
-answer() {
-  for disk in /dev/sd? /dev/vd?; do
-    [ -b "$disk" ] || continue
-    if [ "$(head -c "${#MARK}" "$disk" 2>/dev/null | tr -d '\000')" = "$MARK" ]; then
-      echo "$disk"
-      return
-    fi
+# virt-sysprep sets the passwords of those in this file, and says nothing of others.
+missing_users() {
+  [ -n "$USERS" ] && [ -e /etc/shadow ] || return 0
+  printf '%s\n' "$USERS" | while IFS= read -r user; do
+    cut -d: -f1 /etc/shadow | grep -qxF -e "$user" || printf 'missing-user %s\n' "$user"
+  done
+}
+
+secrets() {
+  find /etc /root /home /opt /srv /usr/local /var/lib -xdev -type f -size -65k \
+    -exec grep -lE -e '^-----BEGIN ([A-Z0-9]+ )*PRIVATE KEY( BLOCK)?-----' {} + 2>/dev/null
+  for file in /etc/machine-id /var/lib/dbus/machine-id /etc/hostid; do
+    if [ -s "$file" ] && [ ! -L "$file" ]; then echo "$file"; fi
+  done
+  for file in $IDENTITIES $RENEWED; do
+    if [ -e "$file" ]; then echo "$file"; fi
   done
 }
 
@@ -45,18 +60,41 @@ clean() {
   done
 }
 
-ssh_keys() {
+remove_identities() {
   rm -f /etc/ssh/ssh_host_*
-  [ -x /usr/bin/ssh-keygen ] && [ -d /etc/systemd/system ] || return 0
-  # The distribution's own unit, cloud-init, or the one that an earlier build put here.
-  for unit in /usr/lib/systemd/system/*sshd*keygen* /lib/systemd/system/*sshd*keygen* \
-    /usr/lib/systemd/system/cloud-init.service /lib/systemd/system/cloud-init.service \
-    /etc/systemd/system/ssh-host-keys.service; do
-    [ ! -e "$unit" ] || return 0
+  for file in $IDENTITIES; do remove_identity "$file"; done
+  # Without systemd there is nobody to make these anew.
+  [ -d /etc/systemd/system ] || return 0
+  for file in $RENEWED; do remove_identity "$file"; done
+  place_units
+}
+
+# What a spec, this one or one below, names is meant to be there.
+remove_identity() {
+  [ -e "$1" ] || return 0
+  if [ -e "$KEPT" ] && grep -qxF -e "$1" "$KEPT"; then return 0; fi
+  case $SPEC in
+    *"$1"*) mkdir -p "$LIBRARY" && echo "$1" >>"$KEPT" ;;
+    *) rm -f "$1" ;;
+  esac
+}
+
+# virt-customize numbers first-boot scripts from 1 in each launch, and they run by name: those of
+# earlier launches come first, and keep their order.
+order_firstboot() {
+  scripts=/usr/lib/virt-sysprep/scripts
+  last=0
+  for script in "$scripts"/0000.*; do
+    [ -e "$script" ] || continue
+    number=${script##*/0000.}
+    last=$((1${number%%.*} - 10000))
   done
-  printf %s "$SSH_KEYS_UNIT" >/etc/systemd/system/ssh-host-keys.service
-  mkdir -p /etc/systemd/system/multi-user.target.wants
-  ln -sf ../ssh-host-keys.service /etc/systemd/system/multi-user.target.wants/
+  for script in "$scripts"/*; do
+    [ -e "$script" ] || continue
+    case ${script##*/} in 0000.*) continue ;; esac
+    last=$((last + 1))
+    mv "$script" "$scripts/0000.$(printf %04d "$last").${script##*/}"
+  done
 }
 
 trim() {
@@ -69,11 +107,12 @@ trim() {
   done </proc/mounts
 }
 
-disk=$(answer)
-if [ -n "$disk" ]; then
-  { echo "packages" && packages && echo "end"; } >"$disk"
-fi
-clean 2>/dev/null
-ssh_keys
-trim
-exit 0
+finish() {
+  packages="$(packages)" && { echo packages && printf '%s\n' "$packages" && echo end; }
+  missing_users
+  clean >/dev/null 2>&1
+  remove_identities >/dev/null
+  order_firstboot
+  secrets | sort -u | sed 's/^/secret /'
+  echo 'end of answer'
+}

@@ -1,4 +1,4 @@
-"""Which of a spec's commands virt-sysprep was at, told from the lines it prints."""
+"""Find the command that virt-sysprep was at in the lines that it prints."""
 
 from collections.abc import Sequence
 
@@ -61,7 +61,7 @@ _LISTS = frozenset(("install", "uninstall", "firstboot-install"))
 
 
 def running(operations: Sequence[Operation], seen: Sequence[str]) -> Operation | None:
-    """The operation that the last of the lines ``seen`` announced; None if it was none of them.
+    """Return the operation that the last of the lines ``seen`` announced; None without one.
 
     Passwords are set together after all commands, and are announced as such.
     """
@@ -77,10 +77,12 @@ def running(operations: Sequence[Operation], seen: Sequence[str]) -> Operation |
 
 def _announces(line: str, operation: Operation) -> bool:
     verb = _VERBS.get(operation.name)
-    return verb is not None and line.rstrip().startswith((verb + _told(operation)).rstrip())
+    return verb is not None and line.rstrip().startswith(
+        (verb + _shown_argument(operation)).rstrip()
+    )
 
 
-def _told(operation: Operation) -> str:
+def _shown_argument(operation: Operation) -> str:
     argument = operation.argument
     if operation.name in _WHOLE:
         return argument.partition("\n")[0]

@@ -1,25 +1,28 @@
-"""A spec's commands, the clean-up and the trim of a disk: one launch of the appliance."""
+"""Run a spec's commands, the clean-up and the trim in one launch of the appliance."""
 
 import os
 import platform
 import re
-import secrets
 import shlex
 import shutil
 import stat
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lago_images.building import packages as contents
 from lago_images.building.bases.prepared import Package, Prepared
+from lago_images.building.boot import machines
+from lago_images.building.customise import identities
 from lago_images.building.customise.progress_lines import running
 from lago_images.building.model import Context
 from lago_images.building.reservations import watched
+from lago_images.building.scratch import refuse_noexec
+from lago_images.console import clean
 from lago_images.errors import BuildError, CommandError, Problem, SpecError
 from lago_images.host.kvm import Acceleration
-from lago_images.host.process import Runner
+from lago_images.host.process import Runner, missing, search_path
 from lago_images.specs.host_files import (
     OPEN_PLAIN,
     ForbiddenPathError,
@@ -30,23 +33,60 @@ from lago_images.specs.host_files import (
     why,
 )
 from lago_images.specs.model import BaseKind, Operation, Spec
+from lago_images.specs.names import shown
 
-_FINISH = Path(__file__).with_name("finish.sh")
-_SSH_KEYS_UNIT = Path(__file__).with_name("ssh-host-keys.service")
-_ANSWER_SIZE = 8 * 2**20
+# The guest's end of the channel that finish.sh answers on. A second disk, as another way, would be
+# one that the guest's /etc/fstab may mean: kernels name disks in the order of a race.
+_CHANNEL = "org.lago-images.answer"
+_LARGEST_ANSWER = 8 * 2**20
+# libguestfs starts this as its QEMU, also to ask what that can do, when there is no port to add to.
+_QEMU = """\
+#!/bin/sh
+case " $* " in
+  *virtserialport*)
+    set -- "$@" -chardev file,id=answer,path={answer} \\
+      -device virtserialport,chardev=answer,name={channel} ;;
+esac
+exec {qemu} "$@"
+"""
 # dnf and the relabelling of large guests are killed for want of memory in libguestfs's default.
 _MEMORY_MIB = 2048
 _TIMEOUT = 4 * 3600.0
 _STEP = re.compile(r"\[ *\d+\.\d\] (.*)")
 _CLEANER = 'Performing "'
+# What finish.sh cleans, for guests that cannot run it: patterns of virt-sysprep's --delete.
+_LEFT_BEHIND = (
+    "/var/lib/apt/lists/*",
+    "/var/cache/apt/archives/*.deb",
+    "/var/cache/apt/*.bin",
+    "/var/cache/dnf/*",
+    "/var/cache/libdnf5/*",
+    "/var/cache/yum/*",
+    "/var/cache/zypp/*",
+    "/var/cache/apk/*",
+    "/var/log/journal/*",
+    "/var/log/*.gz",
+    "/var/log/*.[0-9]",
+    "/var/log/*.old",
+    "/var/log/*log",
+    "/var/crash/*",
+    "/root/.bash_history",
+    "/var/lib/systemd/random-seed",
+    "/var/lib/urandom/random-seed",
+    "/var/lib/random-seed",
+    "/tmp/*",  # noqa: S108 -- the guest's
+    "/var/tmp/*",  # noqa: S108
+)
 # Guests of these pairs of host and guest can run commands (mltools tools_utils.ml).
 _ALSO = {("x86_64", "i686")}
 # The modes that git knows; it keeps a file's by whether its owner may execute it.
 _PLAIN, _PROGRAM = 0o644, 0o755
+# Files that one warning names.
+_SHOWN = 20
 
 
 def appliance_environment(accel: Acceleration) -> dict[str, str]:
-    """What libguestfs's programs need besides the allow-listed variables."""
+    """Return the variables that libguestfs's programs need besides the allow-listed ones."""
     chosen = {
         "LIBGUESTFS_BACKEND": "direct",
         "LIBGUESTFS_MEMSIZE": str(_MEMORY_MIB),
@@ -86,38 +126,40 @@ def customise(
         The same disk, with the packages that are installed now.
 
     Raises:
-        SpecError: A host file is outside the repository, or gone.
-        BuildError: A command failed in the guest; names the spec's line where it can be told.
-        HostError: The disk's folder has no room left.
+        SpecError: A host file is outside the repository, or missing.
+        BuildError: A command failed in the guest; names the spec's line where it is known.
+        HostError: The disk's folder has no room left, or runs no programs.
     """
     if not spec.operations and spec.base.kind is BaseKind.BOOTSTRAP:
         return prepared
     inputs = workdir / "inputs"
     copy_inputs(spec, context.root, inputs)
-    answer = workdir / "answer.raw"
-    mark = f"lago-images {secrets.token_hex(16)}"
-    _blank(answer, mark)
-    finish = workdir / "finish.sh"
-    finish.write_text(_script(mark), encoding="utf-8")
+    answer, finish, qemu = (workdir / name for name in ("answer", "finish.sh", "qemu"))
+    finish.write_text(_script(spec), encoding="utf-8")
     native = _runs_here(spec.arch)
+    environ = appliance_environment(accel)
+    if native:
+        environ["LIBGUESTFS_HV"] = str(_with_channel(qemu, answer, context.environ))
     context.console.info(f"{spec.name}: customising ({len(spec.operations)} commands)")
     try:
-        argv = _command(spec, prepared, answer, finish if native else None, context)
+        argv = _command(spec, prepared, finish if native else None, context)
         with watched(runner, prepared.disk.parent, f"customising {spec.name}") as safe:
-            _run(spec, argv, inputs, context, safe, accel)
-        packages = _packages(answer) if native else None
+            _run(spec, argv, inputs, context, safe, environ)
+        reply = read_reply(answer) if native else Reply()
     finally:
         shutil.rmtree(inputs, ignore_errors=True)
-        for path in (answer, finish):
+        for path in (answer, finish, qemu):
             path.unlink(missing_ok=True)
-    return replace(prepared, packages=packages)
+    _refuse_missing_users(spec, reply)
+    warn_of_secrets(spec, reply.secrets, context)
+    return replace(prepared, packages=reply.packages)
 
 
 def copy_inputs(spec: Spec, root: Path, to: Path) -> None:
     """Copy the host files that operations read, to the same relative paths under ``to``.
 
     What is checked is what is copied, and what is copied is what the appliance gets, whatever
-    happens to the repository meanwhile. It is what the fingerprint tells of: modes as git has
+    happens to the repository meanwhile. It is what the fingerprint covers: modes as git has
     them (0644, 0755; folders 0755), nothing that is named ``.git``, and links inside a copied
     folder as links.
 
@@ -144,13 +186,13 @@ def _operation_paths(spec: Spec) -> Iterable[HostPath]:
 
 
 def _outermost_first(host: HostPath) -> tuple[bool, int]:
-    """Folders before what other lines read in them, so that each is copied as it is."""
+    """Sort folders before what other lines read in them, so that each is copied as it is."""
     return not host.tree, normal(host.path).count("/")
 
 
 def _copy_input(host: HostPath, folder: HostFolder, to: Path) -> None:
     real = folder.resolve(host.path, tree=host.tree)
-    target = _place(host, Path(real).relative_to(folder.root), to)
+    target = _copy_target(host, Path(real).relative_to(folder.root), to)
     target.parent.mkdir(parents=True, exist_ok=True)
     with _closing(folder.open(real)) as source:
         if host.tree and stat.S_ISDIR(os.fstat(source).st_mode):
@@ -159,16 +201,16 @@ def _copy_input(host: HostPath, folder: HostFolder, to: Path) -> None:
             _copy_file(source, target)
 
 
-def _place(host: HostPath, real: Path, to: Path) -> Path:
-    """Where the copy belongs; ``real`` is the path without links, both relative to a root."""
+def _copy_target(host: HostPath, real: Path, to: Path) -> Path:
+    """Return the copy's path; ``real`` is the host path without links, relative to the root."""
     target = to / normal(host.path)
-    place = target.resolve()
+    real_target = target.resolve()
     # libguestfs packs what copy-in names with tar, which takes a link as a link.
-    if place not in {target, to / real} or (host.tree and target.is_symlink()):
+    if real_target not in {target, to / real} or (host.tree and target.is_symlink()):
         raise ForbiddenPathError(
             f"is or goes through a link in a folder that another line copies; write {real}"
         )
-    return place
+    return real_target
 
 
 @contextmanager
@@ -210,41 +252,77 @@ def _copy_file(source: int, target: Path) -> None:
     target.chmod(_PROGRAM if mode & stat.S_IXUSR else _PLAIN)
 
 
-def _blank(answer: Path, mark: str) -> None:
-    with answer.open("wb") as file:
-        file.write(mark.encode())
-        file.truncate(_ANSWER_SIZE)
+def _with_channel(qemu: Path, answer: Path, environ: Mapping[str, str]) -> Path:
+    """Write a QEMU for libguestfs whose guests have a port that leads to the file ``answer``."""
+    program = environ.get("LIBGUESTFS_HV") or _emulator(environ)
+    # QEMU's option syntax: a comma in a value is written twice.
+    path = shlex.quote(str(answer.absolute()).replace(",", ",,"))
+    script = _QEMU.format(answer=path, channel=_CHANNEL, qemu=shlex.quote(program))
+    qemu.write_text(script, encoding="utf-8")
+    qemu.chmod(0o700)
+    # libguestfs keeps what it learnt of a QEMU under its size and time.
+    with suppress(OSError):
+        facts = Path(program).stat()
+        os.utime(qemu, ns=(facts.st_mtime_ns, facts.st_mtime_ns))
+    refuse_noexec(qemu.parent)
+    return qemu.absolute()
 
 
-def ssh_keys_unit() -> str:
-    """Return the systemd unit by which a guest makes its own ssh host keys."""
-    return _SSH_KEYS_UNIT.read_text(encoding="utf-8")
+def _emulator(environ: Mapping[str, str]) -> str:
+    name = machines.machine_for(machines.host()).program
+    for program in (name, "/usr/libexec/qemu-kvm"):
+        if path := shutil.which(program, path=search_path(environ)):
+            return path
+    raise missing(name)
 
 
-def _script(mark: str) -> str:
-    first, rest = _FINISH.read_text(encoding="utf-8").split("\n", 1)
-    return f"{first}\nMARK='{mark}'\nSSH_KEYS_UNIT={shlex.quote(ssh_keys_unit())}\n{rest}"
+def _script(spec: Spec) -> str:
+    users = {
+        operation.argument.partition(":")[0]
+        for operation in spec.operations
+        if operation.name == "password"
+    }
+    script = identities.finish_script(spec.operations, sorted(users))
+    return f"{script}\nfinish >/dev/virtio-ports/{_CHANNEL}\ntrim\nexit 0\n"
 
 
-def _command(
-    spec: Spec, prepared: Prepared, answer: Path, finish: Path | None, context: Context
-) -> list[str]:
+def _command(spec: Spec, prepared: Prepared, finish: Path | None, context: Context) -> list[str]:
     # fmt: off
     return [
         "virt-sysprep",
         "--format", prepared.format, "--add", str(prepared.disk.absolute()),
-        "--format", "raw", "--add", str(answer.absolute()),
         "--network" if context.settings.network else "--no-network",
         "--operations", _operations(spec),
         "--no-logfile",
         *_options(spec.operations),
-        *(("--run", str(finish.absolute())) if finish else ()),
+        *(("--run", str(finish.absolute())) if finish else clean_from_outside(spec.operations)),
     ]
     # fmt: on
 
 
+def clean_from_outside(operations: Sequence[Operation]) -> list[str]:
+    """Return virt-sysprep's options that do of finish.sh what needs no program of the guest."""
+    options = []
+    files = identities.not_named(operations, identities.all_patterns())
+    for path in (*_LEFT_BEHIND, identities.SSH_KEYS, *files, "/var/lib/dbus/machine-id"):
+        options += ["--delete", path]
+    # It was set for the commands (mlcustomize customize_run.ml). Truncating wants it to exist.
+    for option in ("--touch", "--truncate"):
+        options += [option, "/etc/machine-id"]
+    placed = identities.guest_files()
+    if any(operation.name.startswith("firstboot") for operation in operations):
+        placed[identities.WAIT_FOR_NETWORK] = (identities.wait_for_network(), _PLAIN)
+    for path, (text, mode) in placed.items():
+        options += ["--mkdir", path.rpartition("/")[0], "--write", f"{path}:{text}"]
+        options += ["--chmod", f"0{mode:o}:{path}"]
+    for path, target in identities.WANTED_BY.items():
+        wants = f"{identities.UNITS}/{target}.wants"
+        options += ["--mkdir", wants, "--link", f"{path}:{wants}/{Path(path).name}"]
+    return options
+
+
 def _operations(spec: Spec) -> str:
-    """virt-sysprep's operations: its cleaners come before the spec's commands, finish.sh after.
+    """Return virt-sysprep's operations: its cleaners, then the spec's commands, then finish.sh.
 
     The cleaners are for disks that others made. On our own they would remove what the base's
     spec has put there on purpose, such as ssh keys and connection profiles.
@@ -273,7 +351,7 @@ def _run(
     inputs: Path,
     context: Context,
     runner: Runner,
-    accel: Acceleration,
+    environ: Mapping[str, str],
 ) -> None:
     seen: list[str] = []
 
@@ -288,7 +366,7 @@ def _run(
     try:
         replace(runner, echo=watch).run(
             argv,
-            env=appliance_environment(accel),
+            env=environ,
             cwd=inputs,
             timeout=_TIMEOUT,
             doing=f"customising {spec.name}",
@@ -307,6 +385,12 @@ def _failure(spec: Spec, seen: list[str], error: CommandError) -> BuildError:
         ),
         error.message,
     )
+    if operation is None and "finish.sh" in why:
+        return BuildError(
+            f"customising {spec.name} failed after the spec's commands, while the guest was "
+            f"cleaned up and its packages were listed: {why}",
+            hint="the last lines of the log have the guest's own message",
+        )
     if operation is None:
         return BuildError(f"customising {spec.name} failed: {why}")
     first = operation.argument.splitlines()[0] if operation.argument else ""
@@ -315,12 +399,58 @@ def _failure(spec: Spec, seen: list[str], error: CommandError) -> BuildError:
     )
 
 
-def _packages(answer: Path) -> tuple[Package, ...] | None:
-    """What finish.sh answered; None when the guest has no package manager that it knows."""
-    text = answer.read_bytes().split(b"\0", 1)[0].decode("utf-8", errors="replace")
-    lines = text.splitlines()
-    try:
-        complete = lines[0] == "packages" and "end" in lines
-    except IndexError:
-        complete = False
-    return contents.parse("\n".join(lines[1 : lines.index("end")])) if complete else None
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """The answer of ``finish.sh``.
+
+    Attributes:
+        packages: What is installed; None where it knows no package manager.
+        missing_users: Whose passwords the spec sets, and who are not in the guest.
+        secrets: Files with private keys, and identities, that are in the image.
+    """
+
+    packages: tuple[Package, ...] | None = None
+    missing_users: frozenset[str] = frozenset()
+    secrets: tuple[str, ...] = ()
+
+
+def read_reply(answer: Path) -> Reply:
+    """Read what a guest wrote into a file; what is not complete there is left out."""
+    if not answer.exists():
+        return Reply()
+    with answer.open("rb") as file:
+        lines = file.read(_LARGEST_ANSWER).decode("utf-8", errors="replace").splitlines()
+    packages = None
+    if lines[:1] == ["packages"] and "end" in lines:
+        packages = contents.parse("\n".join(lines[1 : lines.index("end")]))
+    return Reply(
+        packages=packages,
+        missing_users=frozenset(_after("missing-user ", lines)),
+        secrets=tuple(_after("secret ", lines)),
+    )
+
+
+def _after(word: str, lines: Iterable[str]) -> Iterator[str]:
+    return (line.removeprefix(word) for line in lines if line.startswith(word))
+
+
+def _refuse_missing_users(spec: Spec, reply: Reply) -> None:
+    for operation in spec.operations:
+        user = operation.argument.partition(":")[0]
+        if operation.name == "password" and user in reply.missing_users:
+            raise BuildError(
+                f"{spec.path}:{operation.line}: password {shown(user)} failed: "
+                "the guest has no such user",
+                hint="add the user first: run-command useradd …",
+            )
+
+
+def warn_of_secrets(spec: Spec, secrets: Sequence[str], context: Context) -> None:
+    """Warn of private keys and identities that everybody who has the image has."""
+    if secrets:
+        more = f" and {len(secrets) - _SHOWN} more" if len(secrets) > _SHOWN else ""
+        files = ", ".join(clean(path) for path in secrets[:_SHOWN])
+        context.console.warn(
+            f"{spec.name}: whoever has the image has these private keys or identities, and every "
+            f"machine made of it the same: {files}{more}"
+        )

@@ -1,4 +1,8 @@
-"""What a report needs of the plan, the results and the repository, put together."""
+"""The entries of a report, from the plan, the results and the repository.
+
+A report needs nothing that may just have failed: without the repository, sizes, packages and links
+are left out.
+"""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -8,41 +12,59 @@ from lago_images.building import packages
 from lago_images.building.bases.prepared import Package
 from lago_images.building.model import Result
 from lago_images.ci.report.markdown import Entry
-from lago_images.errors import NotFoundError
+from lago_images.errors import Error, RepositoryError, StorageError
 from lago_images.jobs.results import Fate
 from lago_images.planning.model import WORK, Action, Plan, PlannedImage
-from lago_images.repository.records.layout import BuildKey, ImageId
+from lago_images.repository.records.layout import IMAGES, BuildFolder, BuildKey, ImageId
 from lago_images.repository.records.manifest import Manifest
 from lago_images.repository.records.state import State, standing
+from lago_images.repository.rendering import client_setup
 from lago_images.storage.base import Store
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """Where builds are read: the repository, and what clients know it as.
+    """The repository that builds are read from, and how clients know it.
 
-    ``base_url`` is empty when that is not known; ``run`` is the URL of the CI run, or empty.
-    ``aside`` is the folder where builds were kept that may not be uploaded. ``fates`` says by name
-    how the publication of this run ended; None where there was none.
+    Attributes:
+        store: None where the repository cannot be reached, and so is ``state``.
+        base_url: Of the published repository's own record; empty where there is none.
+        run: The URL of the CI run, or empty.
+        aside: The folder where builds were kept that may not be uploaded.
+        fates: By name, the end of this run's publication; None where there was none.
     """
 
-    store: Store
-    state: State
+    store: Store | None
+    state: State | None
     base_url: str = ""
     run: str = ""
     aside: Path | None = None
     fates: Mapping[str, Fate] | None = None
 
 
+def published_url(store: Store) -> str:
+    """Return the base URL that the published ``repo.metadata`` has; empty if it has none.
+
+    Never that of the settings: those of a pull request are its author's, and what a report links
+    to is posted by our token.
+    """
+    try:
+        bases = client_setup.read(store).bases
+    except (RepositoryError, StorageError):
+        return ""
+    return bases[0] if len(bases) == 1 else ""
+
+
 def entries(plan: Plan, results: Iterable[Result], source: Source) -> list[Entry]:
-    """An entry for each image that the plan builds or promotes, in the plan's order."""
+    """Make an entry for each image that the plan builds or promotes, in the plan's order."""
     by_name = {ImageId(result.name, result.arch): result for result in results}
     return [_entry(planned, by_name, source) for planned in plan.images if planned.action in WORK]
 
 
 def _entry(planned: PlannedImage, results: Mapping[ImageId, Result], source: Source) -> Entry:
     result = results.get(ImageId(planned.name, planned.arch))
-    before, after = _published(planned, source.state), _built(planned, result, source.state)
+    before = _published(planned, source.state) if source.state else None
+    after = _built(planned, result, source.state)
     return Entry(
         planned=planned,
         result=result,
@@ -55,18 +77,30 @@ def _entry(planned: PlannedImage, results: Mapping[ImageId, Result], source: Sou
 
 
 def _published(planned: PlannedImage, state: State) -> Manifest | None:
-    """The build that was public when the plan was made, whatever was released since."""
+    """Return the build that was public when the plan was made, whatever was released since."""
     history = state.history(planned.name, planned.arch)
     # The newest revision may be a withdrawal: an older release is what clients have then.
     then = standing(tuple(r for r in history if r.revision <= planned.revision))
-    return next((found for release in reversed(then) if (found := state.manifest(release))), None)
+    return then[-1].manifest if then else None
 
 
-def _built(planned: PlannedImage, result: Result | None, state: State) -> Manifest | None:
-    if planned.action is Action.PROMOTE and planned.promote:
+def _built(planned: PlannedImage, result: Result | None, state: State | None) -> Manifest | None:
+    if planned.action is Action.PROMOTE and planned.promote and state:
         key = BuildKey(name=planned.name, arch=planned.arch, build_id=planned.promote)
-        return state.manifests.get(key)
+        return state.staged.get(key) or _released_manifest(state, key)
     return None if result is None else result.manifest
+
+
+def _folder(state: State, key: BuildKey) -> BuildFolder:
+    """The public copy of a build once there is one; else what is staged."""
+    releases = state.history(key.name, key.arch)
+    copies = (one.public for one in releases if one.manifest and one.manifest.key == key)
+    return next((copy for copy in copies if copy), key.staging)
+
+
+def _released_manifest(state: State, key: BuildKey) -> Manifest | None:
+    manifests = (one.manifest for one in state.history(key.name, key.arch))
+    return next((one for one in manifests if one and one.key == key), None)
 
 
 def _changes(
@@ -82,23 +116,29 @@ def _packages(manifest: Manifest, source: Source) -> tuple[Package, ...] | None:
     if manifest.packages is None:
         return None
     try:
-        data = source.store.get(manifest.key.packages).data
-    except NotFoundError:
-        kept = source.aside and _kept(source.aside, manifest.key.packages)
-        if not kept:
-            return None
-        data = kept.read_bytes()
-    return packages.parse(data.decode(errors="replace"))
+        data = None
+        if source.store and source.state:
+            data = source.store.get(_folder(source.state, manifest.key).packages).data
+    except Error:
+        data = None
+    if data is None:
+        kept = source.aside and _kept(source.aside, manifest.key.staging.packages)
+        data = kept.read_bytes() if kept else None
+    return None if data is None else packages.parse(data.decode(errors="replace"))
 
 
 def _kept(aside: Path, key: str) -> Path | None:
-    """A file that was kept aside; a pull request may have put a link to any other there."""
+    """Return a file that was kept aside; a pull request may have put a link in its place."""
     kept = (aside / key).resolve()
     return kept if kept.is_relative_to(aside.resolve()) and kept.is_file() else None
 
 
 def _log(after: Manifest | None, source: Source) -> str:
-    """The log's public place once the build is in the repository, else the run."""
-    if after is not None and source.base_url and after.key in source.state.manifests:
-        return f"{source.base_url.rstrip('/')}/{after.key.log}"
+    """Return the log's public place once the build is released, else the run's."""
+    if after is None or not source.base_url or source.state is None:
+        return source.run
+    # What waits to be released is read by the project alone.
+    folder = _folder(source.state, after.key)
+    if folder.root == IMAGES:
+        return f"{source.base_url.rstrip('/')}/{folder.log}"
     return source.run

@@ -8,7 +8,7 @@ from lago_images.console import clean
 
 
 def render(entries: Iterable[Entry]) -> bytes:
-    """One test case an affected image; what failed has its error and last lines."""
+    """Return a test case for each affected image; a failed one has its error and last lines."""
     cases = list(entries)
     suite = Element("testsuite", name="images", tests=str(len(cases)))
     failures = skipped = 0
@@ -23,7 +23,7 @@ def render(entries: Iterable[Entry]) -> bytes:
         if entry.outcome is ImageOutcome.SKIPPED:
             skipped += 1
             SubElement(case, "skipped", message=_xml(f"its base {_base(entry)} failed"))
-        elif not entry.good:
+        elif not entry.is_good:
             failures += 1
             _failure(case, entry)
     suite.set("failures", str(failures))

@@ -1,8 +1,9 @@
-"""Text of strangers in Markdown that GitHub renders: shown as it is, and without effect.
+"""The report of a run, as Markdown: a pure function of the plan, the results and the packages.
 
-The report of a run, as Markdown: a pure function of the plan, the results and the packages.
+Text of strangers is shown as it is, and without effect, in what GitHub renders.
 """
 
+import hashlib
 import html
 import re
 from collections.abc import Mapping, Sequence
@@ -11,7 +12,7 @@ from enum import StrEnum
 
 from lago_images.building.model import Result
 from lago_images.building.packages import Difference
-from lago_images.console import clean
+from lago_images.console import clean, human_size
 from lago_images.jobs.results import Fate
 from lago_images.planning.model import Action, Plan, PlannedImage
 from lago_images.repository.publishing.releasing import Verdict
@@ -24,7 +25,7 @@ _ACTIVE = re.compile(r"[^\w \u0080-\U0010ffff-]|_")
 
 
 def inert(text: str, *, limit: int = _WIDE) -> str:
-    """One line of text that cannot leave its place, link, mention or format.
+    """Return one line of text that cannot leave its place, link, mention or format.
 
     ``limit`` is in characters.
     """
@@ -35,18 +36,34 @@ def inert(text: str, *, limit: int = _WIDE) -> str:
 
 
 def code(text: str, *, limit: int = _WIDE) -> str:
-    """``inert`` text in a code span, where GitHub looks for no mention or issue."""
+    """Return ``inert`` text in a code span, where GitHub looks for no mention or issue."""
     return f"<code>{inert(text, limit=limit)}</code>"
 
 
-def block(lines: tuple[str, ...]) -> str:
-    """Lines as they were printed, in a block that nothing in them can end."""
-    shown = "\n".join(html.escape(clean(line)[:1000]) for line in lines)
-    return f"<pre>\n{shown}\n</pre>"
+def block(lines: Sequence[str], *, limit: int | None = None) -> str:
+    """Return lines as they were printed, in a block that nothing in them can end.
+
+    Of more than ``limit`` bytes the last lines are shown.
+    """
+    shown: list[str] = []
+    room = limit
+    for line in reversed(lines):
+        text = html.escape(clean(line)[:1000])
+        if room is not None:
+            room -= _bytes(text) + 1
+            if room < 0:
+                shown.append("…")
+                break
+        shown.append(text)
+    return "\n".join(["<pre>", *reversed(shown), "</pre>"])
+
+
+def _bytes(text: str) -> int:
+    return len(text.encode())
 
 
 def table(heads: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
-    """A table of cells that are Markdown already: ``inert`` or our own."""
+    """Return a table of cells that are Markdown already: ``inert`` or our own."""
     lines = [heads, ("---",) * len(heads), *rows]
     return ["| " + " | ".join(line) + " |" for line in lines]
 
@@ -56,8 +73,12 @@ def _reference(match: re.Match[str]) -> str:
     return f"&#{ord(character)};" + ("\u200b" if character == "@" else "")
 
 
-# GitHub refuses comments longer than 65,536 characters.
+# In bytes: GitHub refuses comments longer than 65,536 characters, and drops step summaries of more
+# than 1 MiB whole (https://docs.github.com/actions/reference/limits).
 LIMIT = 60_000
+SUMMARY_LIMIT = 1_000_000
+# Of each failure's last lines, in bytes: the first of these with which everything fits.
+_TAILS = (8192, 2048, 512, 0)
 _SHOWN_PACKAGES = 60
 _SHOWN_REASONS = 4
 # GitHub takes 80 requests that make something in a minute
@@ -66,7 +87,7 @@ MOST_STATUSES = 50
 
 
 class ImageOutcome(StrEnum):
-    """How an image's part of a run ended."""
+    """The end of an image's part of a run."""
 
     BUILT = "built"
     WAITING = "built before, waits to be released"
@@ -88,12 +109,12 @@ class Entry:
     """One affected image.
 
     Attributes:
-        result: None when no job told how its build ended.
+        result: None when no job left one.
         before: The build that was published when the plan was made.
         changes: Between the packages of ``before`` and of the new build; None if not known.
         after: The new build's manifest: this run's, or the one promoted.
         log: The URL of its log; empty if there is none.
-        fate: How its publication ended; None where none has told.
+        fate: The end of its publication; None where there is no record of one.
     """
 
     planned: PlannedImage
@@ -112,15 +133,15 @@ class Entry:
         return made if self.fate is None or made in _BAD else ImageOutcome.UNRELEASED
 
     @property
-    def good(self) -> bool:
+    def is_good(self) -> bool:
         return self.outcome not in _BAD
 
     @property
     def error(self) -> str:
-        """What went wrong, for an image that is not good."""
+        """Say what went wrong, for an image that is not good."""
         if self.outcome is ImageOutcome.UNRELEASED and self.fate is not None:
             return f"not released: {self.fate.why}"
-        return self.result.error if self.result else "its job ended without telling how"
+        return self.result.error if self.result else "its job ended without a result"
 
     @property
     def _made(self) -> ImageOutcome:
@@ -138,90 +159,108 @@ class Report:
     """Everything the Markdown is made of.
 
     Attributes:
-        marker: What an earlier comment of ours is found by; it is not shown.
+        identity: Of the repository; an earlier comment of ours, and each status, carries it.
         run: The URL of the CI run; empty if there is none.
     """
 
     plan: Plan
     entries: Sequence[Entry] = field(default_factory=tuple)
-    marker: str = ""
+    identity: str = ""
     run: str = ""
 
     @property
-    def good(self) -> bool:
-        return all(entry.good for entry in self.entries)
+    def marker(self) -> str:
+        """Return the hidden first line of our comment."""
+        return f"<!-- lago-images-report:{self.identity} -->"
+
+    @property
+    def is_good(self) -> bool:
+        return all(entry.is_good for entry in self.entries)
 
 
-def marker(name: str) -> str:
-    """The hidden first line of our comment for a repository of this name."""
-    return f"<!-- lago-images-report:{re.sub('[^A-Za-z0-9]+', '-', name).strip('-')} -->"
+def identity(name: str, repository: str) -> str:
+    """Return what tells a repository from every other that is published from one git repository.
+
+    As much of its name as is ASCII, for people, and a digest of all of its name and place.
+    """
+    digest = hashlib.sha256(f"{name}\0{repository}".encode(errors="replace")).hexdigest()[:12]
+    shown = re.sub("[^A-Za-z0-9]+", "-", name)[:40].strip("-")
+    return f"{shown}-{digest}" if shown else digest
 
 
 def render(report: Report, *, limit: int = LIMIT) -> str:
-    """The report, with what failed first in the details.
+    """Return the report in at most ``limit`` bytes of UTF-8, with failures first in the details.
 
-    Parts at its end are left out, and said to be, when it exceeds ``limit``. A long table is
-    cut, too: what failed comes first in it then, and keeps room for its last lines.
+    To fit, the failures' last lines are cut first, then the details at the end and the table's
+    rows, which begin with the failures then, and never the head.
     """
-    head = "\n".join([report.marker, "### Images", "", summary(report), "", ""]).lstrip("\n")
+    head = "\n".join([report.marker, "### Images", "", summary(report), "", ""])
     head += _images(report.entries, limit * 2 // 3)
-    bad = [_failure(entry) for entry in report.entries if not entry.good]
-    parts = [*bad, *(part for entry in report.entries if (part := _packages(entry)))]
-    return _fitted(head, parts, _footer(report), limit)
+    footer = _footer(report)
+    bad: list[str] = []
+    for tail in _TAILS:
+        bad = [_failure(entry, tail) for entry in report.entries if not entry.is_good]
+        if sum(_bytes(part) + 1 for part in bad) + _bytes(head) + _bytes(footer) <= limit:
+            break
+    packages = [part for entry in report.entries if (part := _packages(entry))]
+    return _fitted(head, [*bad, *packages], footer, limit)
 
 
 def summary(report: Report) -> str:
-    """One sentence: how many images, and how they ended."""
+    """Return one sentence: how many images, and how they ended."""
     if not report.entries:
         return "No image is affected."
     counts = dict.fromkeys(ImageOutcome, 0)
     for entry in report.entries:
         counts[entry.outcome] += 1
-    told = ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count)
+    ended = ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count)
     images = "image" if len(report.entries) == 1 else "images"
-    return f"{len(report.entries)} {images} affected: {told}."
+    return f"{len(report.entries)} {images} affected: {ended}."
 
 
 def chain_states(report: Report) -> Mapping[str, tuple[bool, str]]:
-    """For each chain, by its base's name: whether all of it is good, and a sentence.
+    """Return for each chain, by its status' context, whether all of it is good, and a sentence.
 
     Of more chains than ``MOST_STATUSES`` the first that failed, and ``all`` for all.
     """
+    prefix = f"lago-images / {report.identity} / "
     entries = {entry.planned.name: entry for entry in report.entries}
     states = {}
     for chain in report.plan.chains:
         members = [entries[name] for name in chain if name in entries]
         if members:
-            told = ", ".join(f"{e.planned.name} {e.outcome}" for e in members)
-            states[chain[0]] = (all(e.good for e in members), told)
+            ended = ", ".join(f"{e.planned.name} {e.outcome}" for e in members)
+            states[prefix + chain[0]] = (all(e.is_good for e in members), ended)
     if len(states) <= MOST_STATUSES:
         return states
     bad = [name for name, (good, _) in states.items() if not good]
     return {
-        "all": (not bad, f"{len(states)} chains, {len(bad)} failed"),
+        prefix + "all": (not bad, f"{len(states)} chains, {len(bad)} failed"),
         **{name: states[name] for name in bad[: MOST_STATUSES - 1]},
     }
 
 
 def _fitted(head: str, parts: list[str], footer: str, limit: int) -> str:
     note = "\n_More is in the run's log: this report was too long._\n"
-    room = limit - len(footer) - len(note) - len("(1000000 parts left out)")
+    used, room = _bytes(head), limit - _bytes(footer)
+    spare = _bytes(note) + len("(1000000 parts left out)\n")
+    shown = [head]
     for number, part in enumerate(parts):
-        if len(head) + len(part) > room:
-            left = len(parts) - number
-            return f"{head}{note}({left} parts left out)\n{footer}"
-        head += "\n" + part
-    return head + footer
+        used += _bytes(part) + 1
+        if used > room - (spare if number + 1 < len(parts) else 0):
+            return f"{''.join(shown)}{note}({len(parts) - number} parts left out)\n{footer}"
+        shown.append("\n" + part)
+    return "".join([*shown, footer])
 
 
 def _images(entries: Sequence[Entry], room: int) -> str:
     heads = ("Image", "What", "Why", "Time", "Size", "Packages", "Boot test", "Log")
     lines = table(heads, [_row(entry) for entry in entries])
-    if sum(map(len, lines)) + len(lines) > room:
-        lines = table(heads, [_row(entry) for entry in sorted(entries, key=lambda e: e.good)])
+    if sum(map(_bytes, lines)) + len(lines) > room:
+        lines = table(heads, [_row(entry) for entry in sorted(entries, key=lambda e: e.is_good)])
         shown, used = 0, 0
-        while used + len(lines[shown]) + 1 <= room:
-            used += len(lines[shown]) + 1
+        while used + _bytes(lines[shown]) + 1 <= room:
+            used += _bytes(lines[shown]) + 1
             shown += 1
         lines = [
             *lines[:shown],
@@ -232,7 +271,7 @@ def _images(entries: Sequence[Entry], room: int) -> str:
 
 
 def _row(entry: Entry) -> tuple[str, ...]:
-    mark = "✅" if entry.good else "❌"
+    mark = "✅" if entry.is_good else "❌"
     return (
         code(entry.planned.name),
         f"{mark} {entry.outcome}",
@@ -263,14 +302,10 @@ def _size(entry: Entry) -> str:
         return ""
     after = entry.after.disk.compressed_size
     if entry.before is None:
-        return f"new → {_mib(after)}"
+        return f"new → {human_size(after)}"
     before = entry.before.disk.compressed_size
     change = "" if not before else f" ({100 * (after - before) / before:+.1f} %)"
-    return f"{_mib(before)} → {_mib(after)}{change}"
-
-
-def _mib(size: int) -> str:
-    return f"{size / 2**20:.1f} MiB"
+    return f"{human_size(before)} → {human_size(after)}{change}"
 
 
 def _package_counts(entry: Entry) -> str:
@@ -293,22 +328,23 @@ def _link(text: str, url: str) -> str:
     return f"[{text}]({url})" if plain else ""
 
 
-def _failure(entry: Entry) -> str:
+def _failure(entry: Entry, tail: int) -> str:
+    """Return the details of a failed image, with ``tail`` bytes of its last lines."""
     result = entry.result
-    if entry.good:
-        return ""
     title = f"<summary>{code(entry.planned.name)}: {entry.outcome}</summary>"
     lines = ["<details open>", title, ""]
     if entry.outcome is ImageOutcome.UNRELEASED:
         lines += [code(entry.error, limit=2000), ""]
     elif result is None:
-        lines += ["Its job ended without telling how: see the run's log.", ""]
+        lines += ["Its job ended without a result: see the run's log.", ""]
     elif result.skipped:
         lines += [f"Its base {code(result.skipped)} failed.", ""]
     else:
         step = f"While {code(result.step)}: " if result.step else ""
         lines += [f"{step}{code(result.error, limit=2000)}", ""]
-        lines += [block(result.tail), ""] if result.tail else []
+        if result.tail:
+            left_out = "Its last lines are in the run's log: this report was too long."
+            lines += [block(result.tail, limit=tail) if tail else left_out, ""]
     return "\n".join([*lines, "</details>", ""])
 
 

@@ -1,13 +1,14 @@
-"""Do what ``gc.plan`` says, in its order, beside running publishers."""
+"""Do what ``retention.plan`` says, in its order, beside running publishers."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lago_images.errors import ConflictError, NotFoundError, RepositoryError, StorageError
 from lago_images.repository.publishing.publisher import Publisher
 from lago_images.repository.publishing.retention import Retention, Step, Sweep, plan, retirement
 from lago_images.repository.records.layout import (
     BUILDS,
+    IMAGES,
     INDEX,
     METADATA,
     RELEASES,
@@ -15,7 +16,7 @@ from lago_images.repository.records.layout import (
     headers,
     release_key,
 )
-from lago_images.repository.records.state import State, read
+from lago_images.repository.records.state import State, survey
 from lago_images.repository.rendering import index, lago
 from lago_images.storage.base import Store, Unfinished
 from lago_images.storage.s3.multipart import lists_uploads
@@ -23,7 +24,7 @@ from lago_images.storage.s3.multipart import lists_uploads
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Swept:
-    """What was done.
+    """Say what was done.
 
     Attributes:
         sweep: What was planned, less what was not done after all.
@@ -38,7 +39,7 @@ class Swept:
 
 def look(store: Store, retention: Retention, now: float) -> Sweep:
     """Plan what would be removed now; reads only."""
-    return plan(read(store), _unfinished(store), retention, now)
+    return plan(survey(store), _unfinished(store), retention, now)
 
 
 def sweep(publisher: Publisher, retention: Retention) -> Swept:
@@ -49,7 +50,7 @@ def sweep(publisher: Publisher, retention: Retention) -> Swept:
             deleted: nothing was deleted.
     """
     store, now = publisher.store, publisher.now()
-    state = read(store)
+    state = survey(store)
     planned = plan(state, _unfinished(store), retention, now)
     retired, left = _retire(store, state, planned, now)
     refreshed = publisher.refresh()
@@ -61,9 +62,7 @@ def sweep(publisher: Publisher, retention: Retention) -> Swept:
         store.abort(upload)
     store.delete(planned.forget)
     return Swept(
-        sweep=Sweep(
-            retire=retired, delete=planned.delete, abort=planned.abort, forget=planned.forget
-        ),
+        sweep=replace(planned, retire=retired),
         left=left,
         written=refreshed.written,
     )
@@ -72,7 +71,7 @@ def sweep(publisher: Publisher, retention: Retention) -> Swept:
 def _unfinished(store: Store) -> tuple[Unfinished, ...]:
     """List unfinished uploads; none where a store cannot: the rest is cleared up all the same."""
     try:
-        return tuple(store.unfinished(BUILDS))
+        return (*store.unfinished(BUILDS), *store.unfinished(IMAGES))
     except StorageError as error:
         if lists_uploads(error):
             raise
@@ -84,7 +83,7 @@ def _retire(
 ) -> tuple[tuple[Step, ...], tuple[ImageId, ...]]:
     by_image: dict[ImageId, list[Step]] = {}
     for step in planned.retire:
-        by_image.setdefault(step.build.image, []).append(step)
+        by_image.setdefault(step.build.key.image, []).append(step)
     done: list[Step] = []
     left = []
     for image, steps in by_image.items():
@@ -103,7 +102,7 @@ def _record(store: Store, step: Step, now: float) -> None:
     try:
         store.put(key, retirement(step, now), expected=None, headers=headers(key))
     except ConflictError:
-        # Another sweep was faster; a build is retired only once.
+        # Another sweep was faster; a copy is retired only once.
         return
 
 
@@ -114,16 +113,16 @@ def _revisions(store: Store, image: ImageId) -> int:
 
 def _refuse_named(store: Store, steps: tuple[Step, ...]) -> None:
     """Refuse to delete what is named: rendering left it out, so no rendering of ours names it."""
-    named = set(_named(store))
+    named = set(_named_disks(store))
     wrong = sorted(step.build.folder for step in steps if step.build.disk in named)
     if wrong:
         raise RepositoryError(
             f"the published files name what is retired: {', '.join(wrong)}",
-            hint="repo verify tells what is wrong with them; nothing was deleted",
+            hint="repo verify names what is wrong with them; nothing was deleted",
         )
 
 
-def _named(store: Store) -> Iterator[str]:
+def _named_disks(store: Store) -> Iterator[str]:
     """List the disks that the published files name now."""
     try:
         for entry in index.parse(store.get(INDEX).data)[0]:

@@ -14,8 +14,10 @@ from lago_images.console import Console
 from lago_images.errors import ConflictError, NotFoundError, RepositoryError, SigningError
 from lago_images.host.process import Runner
 from lago_images.host.retry import RetryPolicy
+from lago_images.repository.publishing.author import NOBODY, Author, author_of
 from lago_images.repository.records import layout
 from lago_images.repository.records.layout import RENDERED, headers, key_behind
+from lago_images.repository.records.release import OldRepositoryError
 from lago_images.repository.records.state import State, read
 from lago_images.repository.rendering import client_setup
 from lago_images.repository.rendering.render import is_empty, render
@@ -38,7 +40,7 @@ Fingerprint = Callable[[bytes], str]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refreshed:
-    """What a refresh read and wrote. ``attempts`` counts from 1."""
+    """Hold what a refresh read and wrote. ``attempts`` counts from 1."""
 
     state: State
     written: tuple[str, ...]
@@ -62,6 +64,7 @@ class Publisher:
         fingerprint: Tells that of a published key.
         retire: Fingerprints of keys that no longer sign: what they signed is deleted.
         now: Tells the time, in seconds since the epoch.
+        author: Who releases, as every release records.
         before: The rendered files as they were when the publisher was opened, which saves reading
             them again: what was written since makes ``refresh`` start over.
     """
@@ -72,6 +75,7 @@ class Publisher:
     fingerprint: Fingerprint
     retire: frozenset[str]
     now: Callable[[], float]
+    author: Author = NOBODY
     before: Mapping[str, Blob] | None = None
 
     def refresh(self, *, wait: Pause = pause) -> Refreshed:
@@ -107,7 +111,7 @@ class Publisher:
         )
 
     def is_rendered(self, state: State) -> bool:
-        """Whether the rendered files, as they were found, are what ``state`` renders to."""
+        """Tell whether the rendered files, as they were found, are what ``state`` renders to."""
         if self.retire:
             return False
         return not _due(self.before or {}, state, self.site, self.signer)
@@ -138,6 +142,7 @@ def publishing(
 
     with open_signer(settings, environ, runner) as signer:
         before = _rendered_files(store, signer)
+        _refuse_old_layout(before)
         _refuse_key_change(before, signer, fingerprint, retire)
         store.ensure_safe_writes(single_writer=settings.single_writer, console=console)
         yield Publisher(
@@ -147,6 +152,7 @@ def publishing(
             fingerprint=fingerprint,
             retire=retire,
             now=now,
+            author=author_of(environ),
             before=before,
         )
 
@@ -165,6 +171,13 @@ def _rendered_files(store: Store, signer: Signer) -> Mapping[str, Blob]:
 
     with ThreadPoolExecutor(len(names)) as pool:
         return {blob.key: blob for blob in pool.map(get, sorted(names)) if blob}
+
+
+def _refuse_old_layout(before: Mapping[str, Blob]) -> None:
+    """Refuse a repository whose index leads clients to where builders write."""
+    index_ = before.get(layout.INDEX)
+    if index_ and f"\nfile={layout.BUILDS}".encode() in index_.data:
+        raise OldRepositoryError(f"the published {layout.INDEX}")
 
 
 def _refuse_key_change(
@@ -256,11 +269,12 @@ def _in_order(files: Mapping[str, bytes]) -> list[str]:
 def _signatures(
     files: Mapping[str, bytes], before: Mapping[str, Blob], signer: Signer, *, empty: bool
 ) -> dict[str, bytes]:
-    """The signed files. One that is good already is left as it is."""
+    """Return the signed files. One that is good already is left as it is."""
     if not signer.keys:
         return {}
     first, text = signer.keys[0], files[layout.METADATA]
-    signed = {}
+    old = before.get(layout.SIGNED_SUMS)
+    signed = {layout.SIGNED_SUMS: _clearsigned(first, files[layout.SUMS], old)}
     # An index without a section is valid, but not under a signature for newer clients: it is
     # signed only to replace one that names images.
     for key in signer.keys:
@@ -292,7 +306,12 @@ def _delete_signed(
         return ()
     names = [name for name in before if key_behind(name) in retire]
     if not signer.keys:
-        all_signed = (layout.SIGNED_INDEX, layout.METADATA_SIGNATURE, layout.KEY)
+        all_signed = (
+            layout.SIGNED_SUMS,
+            layout.SIGNED_INDEX,
+            layout.METADATA_SIGNATURE,
+            layout.KEY,
+        )
         names += [name for name in all_signed if name in before]
     for name in names:
         store.delete([name])
@@ -312,7 +331,7 @@ def _half_retired(
 
 
 def _published_key(before: Mapping[str, Blob], signer: Signer, fingerprint: Fingerprint) -> str:
-    """What ``key.asc`` holds; empty where there is none.
+    """Return what ``key.asc`` holds; empty where there is none.
 
     A damaged one counts as that of our first key if that one is published beside it.
     """

@@ -1,8 +1,6 @@
-"""Whether a build that is to be released is all there, and as its manifest has it.
+"""Release builds, so that no order of publishers ends with an older commit's image offered.
 
-Release builds, so that no order of publishers ends with an older commit's image offered.
-
-This is promise 6. This module keeps it, with the order of steps in ``ci.publish_job.publish``:
+This is promise 6. This module keeps it, with the order of steps in ``jobs.publish``:
 release, record the commit, list, look at what was released meanwhile. ``a`` is an older commit and
 ``b`` a newer one when git says that ``a`` is an ancestor of ``b``; clocks have no say. P publishes
 ``a``, Q publishes ``b``, at any time and any number of each, and the image differs between the two.
@@ -21,8 +19,8 @@ What the argument rests on:
 
 **Q releases the image.** If P comes second, it sees Q's release and leaves it (``_objection``),
 also where an operator took Q's back and nothing else stands, or went back to an older build:
-withdrawals and rollbacks carry the commit of what they take away. If P comes first, Q's release
-is the newest.
+withdrawals and rollbacks stand for the commit of what they take away (``deciding_commit``). If P
+comes first, Q's release is the newest.
 
 **Q leaves the image as it is**, because ``b`` reverts ``a`` and what stands is right. The sequence
 then tells nothing of ``b``; the published commit does. P reads it, creates its release, and reads
@@ -57,6 +55,10 @@ Not promised: an order of commits on different branches, or whose relation git d
 force-push took one away); that ``b`` protects what it leaves as it is before all of it is published
 without a failure; and that an image is taken away of which ``b`` has no spec.
 
+**The public copy.** It is made between listing and creating, in a folder that no other publisher
+writes, and is proved before the release names it. A publisher whose release was not created removes
+its copy; a copy that a crash left is named by nothing, and ``repo gc`` removes it.
+
 ``tests/unit/jobs/test_publish.py`` runs two publishers in every order, and kills them.
 """
 
@@ -67,70 +69,29 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
-from lago_images.errors import ConflictError, NotFoundError, RepositoryError
+from lago_images.errors import ConflictError, RepositoryError, TamperedError
+from lago_images.repository.publishing.copying import Judged, PublicCopy
 from lago_images.repository.publishing.publisher import ATTEMPTS, Pause, pause
-from lago_images.repository.records.layout import PUBLISHED, RELEASES, ImageId, headers, release_key
+from lago_images.repository.records.layout import (
+    PUBLISHED,
+    RELEASES,
+    ImageId,
+    headers,
+    release_key,
+    retired_copy,
+)
 from lago_images.repository.records.manifest import Manifest
-from lago_images.repository.records.parsing import parse_json, size_problem
-from lago_images.repository.records.release import Release
+from lago_images.repository.records.release import BaseBinding, Release, Released
 from lago_images.repository.records.state import (
     PublishedCommit,
     State,
-    build_of,
+    deciding_commit,
     read_published,
     standing,
     withdrawn,
 )
-from lago_images.repository.rendering.lago import hash_file
+from lago_images.repository.statements.making import Statements
 from lago_images.storage.base import Stat, Store
-
-
-def prove(store: Store, manifest: Manifest) -> None:
-    """Raises ``RepositoryError`` unless everything that a release would name is there."""
-    key = manifest.key
-    if problems := manifest.problems(key):
-        raise RepositoryError(f"{key.folder} cannot be published: {'; '.join(problems)}")
-    stats = {stat.key: stat for stat in store.list(key.folder)}
-    if wrong := _wrong(store, manifest, stats):
-        raise RepositoryError(
-            f"{key.folder} cannot be released: {'; '.join(wrong)}",
-            hint=f"build it again: ci rebuild {manifest.name}",
-        )
-
-
-def _wrong(store: Store, manifest: Manifest, stats: Mapping[str, Stat]) -> list[str]:
-    key = manifest.key
-    small = (key.hash, key.metadata, key.manifest)
-    lost = [name for name in (key.disk, *small) if name not in stats]
-    if lost:
-        return [f"it is incomplete: {name} is not there" for name in lost]
-    large = {name: what for name in small if (what := size_problem(stats[name]))}
-    if large:
-        return [f"{name}: {what}" for name, what in large.items()]
-    try:
-        kept = {name: store.get(name).data for name in small}
-    except NotFoundError as error:
-        return [f"it is incomplete: {error.message}"]
-    # What is stored is judged as anyone will read it; raises for what is no manifest.
-    Manifest.parse(kept[key.manifest], key)
-    size, wrong = stats[key.disk].size, []
-    if size != manifest.disk.compressed_size:
-        wrong.append(f"{key.disk} has {size} bytes, not {manifest.disk.compressed_size}")
-    if kept[key.hash].strip() != hash_file(manifest).strip():
-        wrong.append(f"{key.hash} is not the disk's")
-    if not _is_object(kept[key.metadata]):
-        wrong.append(f"{key.metadata} is not a JSON object")
-    if kept[key.manifest] != manifest.to_json():
-        wrong.append(f"{key.manifest} is another manifest")
-    return wrong
-
-
-def _is_object(data: bytes) -> bool:
-    try:
-        return isinstance(parse_json(data, "not JSON"), dict)
-    except RepositoryError:
-        return False
-
 
 # Whether the first commit is an ancestor of the second; None when one of them is not to be had.
 IsAncestor = Callable[[str, str], bool | None]
@@ -142,7 +103,7 @@ _MOST_REVISIONS_LOST = 1000
 
 
 class Verdict(StrEnum):
-    """What became of the wish to release a build."""
+    """Name what became of the wish to release a build."""
 
     RELEASED = "released"
     ALREADY = "already released"
@@ -152,63 +113,149 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReleaseOutcome:
-    """What became of a build, and the release that made it so."""
+    """Hold what became of a build, and the release that made it so."""
 
     verdict: Verdict
     release: Release
 
 
-def release(
-    store: Store,
-    manifest: Manifest,
-    *,
-    commit: str,
-    known_revision: int,
-    is_ancestor: IsAncestor,
-    now: Callable[[], float],
-    state: State | None = None,
-) -> ReleaseOutcome:
-    """Make a build public under the next revision, unless it should not be.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """Hold what a publisher decides by.
 
-    Args:
-        store: The repository.
-        manifest: The build, which is complete in the store.
-        commit: What the publisher has checked out.
+    Attributes:
+        released: What it has checked out, and who it is.
         known_revision: The image's newest revision when the plan was made: a later one of the
             same fingerprint is the same image built twice, and one release is enough.
         is_ancestor: Asks git. An unknown relation (a force-push took the commit away) does not
             keep a build from being released.
         now: Seconds since the epoch.
-        state: What was read before: its releases are not read again.
+        statements: Makes those about the build; None to publish none.
+    """
+
+    released: Released
+    known_revision: int
+    is_ancestor: IsAncestor
+    now: Callable[[], float]
+    statements: Statements | None = None
+
+
+def release(
+    store: Store, judged: Judged, decision: Decision, *, state: State | None = None
+) -> ReleaseOutcome:
+    """Make a staged build public under the next revision, unless it should not be.
+
+    ``state`` is what was read before: its releases are not read again.
 
     Raises:
-        RepositoryError: The build is incomplete, or holds what cannot be published.
+        TamperedError: The build, or the base that it was built on, is not what was judged.
+        RepositoryError: The build is incomplete, holds what cannot be published, or its base is
+            not offered.
     """
-    prove(store, manifest)
-    objections: list[ReleaseOutcome] = []
+    manifest = judged.manifest
+    copy = PublicCopy(store=store, judged=judged, statements=decision.statements)
 
-    def decide(history: History) -> Release | None:
-        if objection := _objection(store, history, manifest, commit, known_revision, is_ancestor):
-            objections.append(objection)
-            return None
+    def make(history: History) -> Release:
         return Release(
             name=manifest.name,
             arch=manifest.arch,
             revision=_next_revision(history),
-            build=manifest.build_id,
-            fingerprint=manifest.fingerprint,
-            commit=commit,
-            published=int(now()),
+            image=copy.image(_bound_base(store, manifest)),
+            released=decision.released,
+            published=int(decision.now()),
             nonce=_new_nonce(),
         )
 
-    seen = _seen(state, manifest)
+    try:
+        created, outcome = _release(store, manifest, make, decision, state)
+    except (RepositoryError, TamperedError):
+        # Raised instead of creating it. After any other failure the release may be there.
+        copy.remove()
+        raise
+    if not created:
+        copy.remove()
+    return outcome
+
+
+def release_again(
+    store: Store, earlier: Release, decision: Decision, *, state: State | None = None
+) -> ReleaseOutcome:
+    """Offer the public copy of an earlier release again, unless it should not be.
+
+    Raises ``RepositoryError`` for an image whose releases cannot be read.
+    """
+    if earlier.manifest is None:
+        raise RepositoryError(f"{earlier.key} is a withdrawal: nothing of it can be released")
+
+    def make(history: History) -> Release:
+        return following(earlier, history, decision.now(), released=decision.released, reason="")
+
+    return _release(store, earlier.manifest, make, decision, state)[1]
+
+
+def _release(
+    store: Store,
+    manifest: Manifest,
+    make: Callable[[History], Release],
+    decision: Decision,
+    state: State | None,
+) -> tuple[bool, ReleaseOutcome]:
+    """Create the release that ``make`` makes, unless something stands against it.
+
+    Returns whether it was created, and what became of the wish.
+    """
+    objections: list[ReleaseOutcome] = []
+
+    def decide(history: History) -> Release | None:
+        if objection := _objection(store, history, manifest, decision):
+            objections.append(objection)
+            return None
+        return make(history)
+
+    seen = _seen(state, manifest.key.image)
     created = create(store, manifest.name, manifest.arch, decide, seen)
     if created is None:
-        return objections[-1]
-    if restored := _give_way(store, created, is_ancestor, now, seen):
-        return ReleaseOutcome(verdict=Verdict.SUPERSEDED, release=restored)
-    return ReleaseOutcome(verdict=Verdict.RELEASED, release=created)
+        return False, objections[-1]
+    if restored := _give_way(store, created, decision, seen):
+        return True, ReleaseOutcome(verdict=Verdict.SUPERSEDED, release=restored)
+    return True, ReleaseOutcome(verdict=Verdict.RELEASED, release=created)
+
+
+def _bound_base(store: Store, manifest: Manifest) -> BaseBinding | None:
+    """Find the offered release that a layer was built on; None for other images.
+
+    Raises:
+        TamperedError: The layer was built on other bytes than those that are offered.
+        RepositoryError: The base is not offered.
+    """
+    wanted = manifest.base_key
+    if wanted is None:
+        return None
+    listed = list(store.list(f"{RELEASES}{wanted.name}/{wanted.arch}/"))
+    retired = {copy for stat in listed if (copy := retired_copy(stat.key))}
+    for release in reversed(standing(_history(store, listed, {}))):
+        image = release.image
+        if image is None or image.build != wanted.build_id or image.public in retired:
+            continue
+        sha256 = image.manifest.disk.sha256
+        if manifest.base.digest != f"sha256:{sha256}":
+            raise TamperedError(
+                f"{manifest.name} was built on {manifest.base.digest}; the build "
+                f"{wanted.build_id} of {wanted.name}, as it is released, has sha256:{sha256}",
+                hint=f"build it again: ci rebuild {manifest.name}",
+            )
+        return BaseBinding(
+            name=wanted.name,
+            arch=wanted.arch,
+            build=wanted.build_id,
+            revision=release.revision,
+            sha256=sha256,
+        )
+    raise RepositoryError(
+        f"{manifest.name} stands on the build {wanted.build_id or 'unknown'} of {wanted.name}, "
+        "which is not offered",
+        hint=f"build it again: ci rebuild {manifest.name}",
+    )
 
 
 def record_commit(
@@ -248,8 +295,8 @@ def replaced_by_older(
     commit: str,
     known_revision: int,
     is_ancestor: IsAncestor,
-) -> Manifest | None:
-    """Find the build that clients are to get, where they get one that an older commit released.
+) -> Release | None:
+    """Find the release that clients are to get, where they get one that an older commit released.
 
     Args:
         state: What was listed after ``commit`` was recorded.
@@ -266,10 +313,11 @@ def replaced_by_older(
     # An operator's withdrawal or rollback that came since is not undone.
     if fingerprint in {current.fingerprint, *taken_back(state.history(*image))}:
         return None
-    if current.commit != commit and not is_ancestor(current.commit, commit):
+    decided = deciding_commit(current, state.history(*image))
+    if decided != commit and not is_ancestor(decided, commit):
         return None
     wanted = [one for one in state.live(*image) if one.fingerprint == fingerprint]
-    return state.manifest(wanted[-1]) if wanted else None
+    return wanted[-1] if wanted else None
 
 
 def create(
@@ -346,14 +394,14 @@ def _objection(
     store: Store,
     history: History,
     manifest: Manifest,
-    commit: str,
-    known_revision: int,
-    is_ancestor: IsAncestor,
+    decision: Decision,
 ) -> ReleaseOutcome | None:
     """Find what stands against releasing a build; None for nothing."""
+    known_revision, is_ancestor = decision.known_revision, decision.is_ancestor
+    commit = decision.released.commit
     if taken := _taken_back(history, manifest, known_revision):
         return ReleaseOutcome(verdict=Verdict.WITHDRAWN, release=taken)
-    # What clients get, or what took the last of it back: that has the commit of what it was.
+    # What clients get, or what took the last of it back.
     newest = next(reversed(standing(history) or history), None)
     if newest is None:
         return None
@@ -361,20 +409,20 @@ def _objection(
     if newest.build == manifest.build_id or (same and newest.revision > known_revision):
         return ReleaseOutcome(verdict=Verdict.ALREADY, release=newest)
     # A newer commit that left the image as it was has no release of it, but is published.
-    if newest.commit != commit and (
-        is_ancestor(commit, newest.commit)
+    decided = deciding_commit(newest, history)
+    if decided != commit and (
+        is_ancestor(commit, decided)
         or (not same and _is_older(commit, read_published(store), is_ancestor))
     ):
         return ReleaseOutcome(verdict=Verdict.SUPERSEDED, release=newest)
     return None
 
 
-def _give_way(
-    store: Store, created: Release, is_ancestor: IsAncestor, now: Callable[[], float], seen: Seen
-) -> Release | None:
+def _give_way(store: Store, created: Release, decision: Decision, seen: Seen) -> Release | None:
     """Release again what a release replaced, if a newer commit was recorded at the same moment."""
     published = read_published(store)
-    if published is None or not _is_older(created.commit, published, is_ancestor):
+    older = _is_older(created.released.commit, published, decision.is_ancestor)
+    if published is None or not older:
         return None
 
     def decide(history: History) -> Release | None:
@@ -385,7 +433,9 @@ def _give_way(
             return None
         if earlier[-1].fingerprint == created.fingerprint:
             return None
-        return following(earlier[-1], history, now(), commit=published.commit, reason="")
+        # For whoever comes even later, the newer commit has released the image.
+        released = replace(created.released, commit=published.commit)
+        return following(earlier[-1], history, decision.now(), released=released, reason="")
 
     return create(store, created.name, created.arch, decide, seen)
 
@@ -409,14 +459,14 @@ def _taken_back(history: History, manifest: Manifest, known_revision: int) -> Re
 def _withdrawn_by(
     withdrawal: Release, earlier: History, withdrawn_revisions: AbstractSet[int]
 ) -> list[Release]:
-    """What a withdrawal is about, unless the same was released again between the two."""
+    """Return what a withdrawal is about, unless the same was released again between the two."""
     targets = [one for one in earlier if one.revision == withdrawal.withdraws]
     since = {
         one.fingerprint
         for one in earlier
         for target in targets
         if one.revision > target.revision
-        and one.build is not None
+        and one.image is not None
         and not one.reason
         and one.revision not in withdrawn_revisions
     }
@@ -424,16 +474,16 @@ def _withdrawn_by(
 
 
 def _passed_over_by(rollback: Release, earlier: History) -> list[Release]:
-    """What was released after the build that a rollback goes back to."""
+    """Return what was released after the build that a rollback goes back to."""
     originals = [one.revision for one in earlier if one.build == rollback.build]
     first = max(originals, default=rollback.revision)
-    return [one for one in earlier if one.build is not None and one.revision > first]
+    return [one for one in earlier if one.image is not None and one.revision > first]
 
 
-def _seen(state: State | None, manifest: Manifest) -> Seen:
+def _seen(state: State | None, image: ImageId) -> Seen:
     if state is None:
         return {}
-    history = {str(one.key): one for one in state.history(manifest.name, manifest.arch)}
+    history = {str(one.key): one for one in state.history(*image)}
     return {key: (state.objects[key].etag, one) for key, one in history.items()}
 
 
@@ -450,10 +500,10 @@ def _history(store: Store, listed: Iterable[Stat], seen: Seen) -> History:
 
 
 def _refuse_retired(wanted: Release, listed: Iterable[Stat]) -> None:
-    key = build_of(wanted)
-    if key and key.retirement in {stat.key for stat in listed}:
+    copy = wanted.public
+    if copy and copy.retirement in {stat.key for stat in listed}:
         raise RepositoryError(
-            f"{key.folder} cannot be released: repo gc has begun to remove it",
+            f"{copy.folder} cannot be released: repo gc has begun to remove it",
             hint=f"build it again: ci rebuild {wanted.name}",
         )
 

@@ -1,38 +1,53 @@
 """Decide what is removed, so that at no instant something that is needed is missing.
 
-A build goes in three steps, each of which may be the last one before a crash:
+A public copy goes in three steps, each of which may be the last one before a crash:
 
 1. It is *retired*: a record is created under ``releases/``. From then on no rendering offers it
    and no publisher releases it, whatever releases name it.
 2. The rendered files are rendered again, without it.
 3. When the record is older than the grace period, so that no client and no job that had read of
-   the build is still at work, its objects are deleted, the manifest first.
+   the copy is still at work, its objects are deleted, the manifest first.
 
-Releases are never deleted: the numbers of revisions are taken for good. An upload without a
-manifest is no build, so nothing can offer it: it is deleted when nothing of it is younger than the
-grace period.
+A copy that no release names goes the same way: its publisher may only be slow. Releases are never
+deleted: the numbers of revisions are taken for good.
+
+What is staged is named by no published file. It is deleted when nothing of it is younger than the
+grace period, whether it was released or not, the manifest first: a build without one does not
+exist. A build that waits to be promoted is kept for the length of a run longer, and with it the
+staged builds that it stands on.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from lago_images.repository.records.layout import RELEASES, BuildKey, ImageId, owner, retired_build
+from lago_images.repository.records.layout import (
+    BUILDS,
+    IMAGES,
+    RELEASES,
+    BuildFolder,
+    BuildKey,
+    ImageId,
+    owner,
+    retired_copy,
+)
 from lago_images.repository.records.manifest import canonical
-from lago_images.repository.records.state import State, build_of, standing
+from lago_images.repository.records.release import Release
+from lago_images.repository.records.state import State, standing
 from lago_images.settings import Settings
-from lago_images.specs.model import BaseKind
 from lago_images.storage.base import Stat, Unfinished
 
 DAY = 86_400
 # From a plan to its publication, in seconds.
 LONGEST_RUN = DAY
 SCHEMA = 1
-_OF_A_BUILD = "build:"
+# The objects of each folder, and the revisions that name it.
+Folders = Mapping[BuildFolder, tuple[Stat, ...]]
+Named = Mapping[BuildFolder, tuple[int, ...]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retention:
-    """What is kept: the newest ``revisions`` of each image, two at least, and what is younger.
+    """Say what is kept: the newest ``revisions`` of each image, two at least, and what is younger.
 
     ``days`` are counted from a revision's publication. Within ``grace_days`` nothing is judged.
     """
@@ -57,16 +72,17 @@ class Retention:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """What is done to one build: it is retired, or its objects are deleted.
+    """One folder of a build to retire, or to delete the objects of.
 
     Attributes:
-        objects: What is there of it now, the manifest first.
+        build: The folder, staged or public.
+        objects: Its objects now, the manifest first.
         size: Bytes of all of them.
-        revisions: Those that named it; none for a build that was never released.
+        revisions: Those that name a public copy.
         why: In words.
     """
 
-    build: BuildKey
+    build: BuildFolder
     objects: tuple[str, ...]
     size: int
     revisions: tuple[int, ...]
@@ -75,19 +91,22 @@ class Step:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sweep:
-    """What is to be removed.
+    """Say what is to be removed.
 
     Attributes:
-        retire: Builds to offer no more; their objects go when the grace period is over.
-        delete: Builds whose objects go now.
+        retire: Public copies to offer no more; their objects go when the grace period is over.
+        delete: Folders whose objects go now.
         abort: Uploads that were begun and never finished.
-        forget: Records of the retirement of builds that are gone and were never released.
+        forget: Records of the retirement of copies that were deleted and that no release names.
+        waiting: When each folder may be removed that is kept by the grace period alone, in order;
+            seconds since the epoch.
     """
 
     retire: tuple[Step, ...]
     delete: tuple[Step, ...]
     abort: tuple[Unfinished, ...]
     forget: tuple[str, ...]
+    waiting: tuple[float, ...] = ()
 
     @property
     def is_empty(self) -> bool:
@@ -98,46 +117,106 @@ def plan(state: State, unfinished: Iterable[Unfinished], retention: Retention, n
     """Plan what retention lets go; touches nothing.
 
     Args:
-        state: What is in the repository.
+        state: A survey of the repository.
         unfinished: The uploads that were begun and not finished; those outside builds' folders are
             another application's, and left alone.
         retention: What is kept.
         now: Seconds since the epoch.
     """
-    folders = _folders(state)
-    named = _named(state)
-    wanted = _kept(state, folders, retention, now)
-    kept = _with_bases(state, wanted)
-    bases = _with_bases(state, wanted - state.retired) - wanted
     before = now - retention.grace
-    retire: list[Step] = []
-    delete: list[Step] = []
-    for key, objects in sorted(folders.items()):
-        if key in kept and key not in state.retired:
-            continue
-        revisions = named.get(key, ())
-        steps, why = retire, _why(state, key, revisions)
-        if key in state.retired:
-            # A layer may have been built on it while it was being retired.
-            if key in bases or state.objects[key.retirement].modified >= before:
-                continue
-            steps, why = delete, "retired, and the grace period is over"
-        elif key not in state.manifests and key not in state.unreadable:
-            steps, why = delete, "an upload that never became a build"
-        steps.append(
-            Step(
-                build=key,
-                objects=tuple(stat.key for stat in objects),
-                size=sum(stat.size for stat in objects),
-                revisions=revisions,
-                why=why,
-            )
-        )
+    copies, staged = _folders(state, IMAGES), _folders(state, BUILDS)
+    named = _named(state)
+    retire, delete = _copies(state, copies, named, retention, now)
     return Sweep(
         retire=tuple(retire),
-        delete=tuple(delete),
+        delete=(*delete, *_staged(state, staged, before)),
         abort=tuple(each for each in unfinished if each.begun < before and owner(each.key)),
-        forget=tuple(_forgotten(state, folders, named, now - 2 * retention.grace)),
+        forget=tuple(_forgotten(state, copies, named, now - 2 * retention.grace)),
+        waiting=tuple(sorted(_waiting(state, copies, staged, retention, now))),
+    )
+
+
+def _waiting(
+    state: State, copies: Folders, staged: Folders, retention: Retention, now: float
+) -> Iterator[float]:
+    """Find when what is staged or retired becomes older than the grace period."""
+    waiting = {manifest.key.staging for manifest in state.unreleased()}
+    for folder, objects in staged.items():
+        run = LONGEST_RUN if folder in waiting else 0
+        due = max(stat.modified for stat in objects) + retention.grace + run
+        if due >= now:
+            yield due
+    for copy in copies.keys() & state.retired:
+        due = state.objects[copy.retirement].modified + retention.grace
+        if due >= now:
+            yield due
+
+
+def _copies(
+    state: State,
+    folders: Folders,
+    named: Named,
+    retention: Retention,
+    now: float,
+) -> tuple[list[Step], list[Step]]:
+    """Return the public copies to retire, and those to delete."""
+    before = now - retention.grace
+    young = {f for f, objects in folders.items() if max(s.modified for s in objects) >= before}
+    wanted = young.union(*(_kept_of(state, image, retention, now) for image in state.images))
+    # What a damaged release names is not known: the operator restores it first.
+    damaged = {key.image for key in state.damaged}
+    wanted |= {folder for folder in folders if folder.key.image in damaged}
+    kept = _with_bases(state, wanted)
+    bases = _with_bases(state, wanted - state.retired) - wanted
+    retire: list[Step] = []
+    delete: list[Step] = []
+    for copy, objects in sorted(folders.items()):
+        revisions = named.get(copy, ())
+        if copy not in state.retired:
+            if copy not in kept:
+                retire.append(_step(copy, objects, _why(state, copy.key, revisions), revisions))
+        # A layer may have been released on it while it was being retired.
+        elif copy not in bases and state.objects[copy.retirement].modified < before:
+            why = "retired, and the grace period is over"
+            delete.append(_step(copy, objects, why, revisions))
+    return retire, delete
+
+
+def _staged(state: State, folders: Folders, before: float) -> Iterator[Step]:
+    """Return the staged builds, and uploads that never became one, to delete."""
+    waiting = {manifest.key.staging for manifest in state.unreleased()}
+    kept = {
+        folder
+        for folder, objects in folders.items()
+        # A build that waits may be in a plan that was made while it was young.
+        if max(stat.modified for stat in objects)
+        >= (before - LONGEST_RUN if folder in waiting else before)
+    }
+    bases = [folder.key for folder in kept & waiting]
+    while bases:
+        manifest = state.staged.get(bases.pop())
+        base = manifest and manifest.base_key
+        if base and base.staging not in kept:
+            kept.add(base.staging)
+            bases.append(base)
+    released = state.released_builds
+    for folder, objects in sorted(folders.items()):
+        if folder not in kept:
+            why = "staged, and released since"
+            if folder.key not in released:
+                why = _why_staged(state, folder.key)
+            yield _step(folder, objects, why)
+
+
+def _step(
+    folder: BuildFolder, objects: tuple[Stat, ...], why: str, revisions: tuple[int, ...] = ()
+) -> Step:
+    return Step(
+        build=folder,
+        objects=tuple(stat.key for stat in objects),
+        size=sum(stat.size for stat in objects),
+        revisions=revisions,
+        why=why,
     )
 
 
@@ -146,98 +225,85 @@ def retirement(step: Step, now: float) -> bytes:
     return canonical({"schema": SCHEMA, "retired": int(now), "reason": step.why})
 
 
-def _kept(
-    state: State, folders: Mapping[BuildKey, tuple[Stat, ...]], retention: Retention, now: float
-) -> set[BuildKey]:
-    """Find what retention keeps, and what is too young to be judged."""
-    young, named = now - retention.grace, _named(state)
-    # What waits may be in a plan that was made when it was not yet older than the grace period.
-    waiting = {key: young - LONGEST_RUN for key in state.manifests if key not in named}
-    kept = {
-        key
-        for key, objects in folders.items()
-        if max(stat.modified for stat in objects) >= waiting.get(key, young)
-    }
-    for image in state.images:
-        kept |= _kept_of(state, image, retention, now)
-    return kept
-
-
-def _kept_of(state: State, image: ImageId, retention: Retention, now: float) -> set[BuildKey]:
-    live = state.live(*image)
+def _kept_of(state: State, image: ImageId, retention: Retention, now: float) -> set[BuildFolder]:
+    """Return the public copies of an image that retention keeps."""
+    history, live = state.history(*image), state.live(*image)
     # Two at least: when the newest is withdrawn at this moment, the image is still offered.
     newest = live[-max(2, retention.revisions) :]
     recent = now - max(retention.days * DAY, retention.grace)
-    kept = {build_of(one) for one in live if one in newest or one.published >= recent}
-    # Damaged ones are the operator's to judge: repo verify tells of them.
-    kept |= {k for r in standing(state.history(*image)) if (k := build_of(r)) in state.incomplete}
+    kept = _public(one for one in live if one in newest or one.published >= recent)
+    # Damaged ones are the operator's to judge: repo verify names them.
+    kept |= _public(standing(history)) & state.lost
     # What was withdrawn is kept for the grace period, as evidence.
-    withdrawals = {r.withdraws: r.published for r in state.history(*image) if r.withdraws}
-    kept |= {
-        build_of(one)
-        for one in state.history(*image)
-        if withdrawals.get(one.revision, 0) >= now - retention.grace
-    }
-    return {key for key in kept if key is not None}
+    withdrawals = {r.withdraws: r.published for r in history if r.withdraws}
+    evidence = now - retention.grace
+    return kept | _public(r for r in history if withdrawals.get(r.revision, 0) >= evidence)
 
 
-def _with_bases(state: State, kept: set[BuildKey]) -> set[BuildKey]:
-    """Add what layers stand on, down to the ground."""
-    found, open_ = set(kept), list(kept)
-    while open_:
-        manifest = state.manifests.get(open_.pop())
-        if manifest is None or not manifest.base.digest.startswith(_OF_A_BUILD):
-            continue
-        base = BuildKey(
-            name=manifest.base.ref.removeprefix(f"{BaseKind.LAYER}:"),
-            arch=manifest.arch,
-            build_id=manifest.base.digest.removeprefix(_OF_A_BUILD),
-        )
-        if base not in found:
-            found.add(base)
-            open_.append(base)
-    return found
+def _public(releases: Iterable[Release]) -> set[BuildFolder]:
+    return {release.public for release in releases if release.public}
 
 
-def _folders(state: State) -> dict[BuildKey, tuple[Stat, ...]]:
-    """Group what is under ``builds/``. What is in no build's folder is not ours to remove."""
-    found: dict[BuildKey, list[Stat]] = {}
+def _with_bases(state: State, kept: Iterable[BuildFolder]) -> set[BuildFolder]:
+    """Add the public copies of what layers stand on, down to the ground."""
+    copies = {copy: release for history in state.releases.values() for release in history
+              if (copy := release.public)}  # fmt: skip
+    of_build: dict[BuildKey, set[BuildFolder]] = {}
+    for copy, release in copies.items():
+        if release.manifest:
+            of_build.setdefault(release.manifest.key, set()).add(copy)
+    result, waiting = set(kept), list(kept)
+    while waiting:
+        layer = copies.get(waiting.pop())
+        base = layer and layer.manifest and layer.manifest.base_key
+        more = of_build.get(base, set()) - result if base else set()
+        result |= more
+        waiting.extend(more)
+    return result
+
+
+def _folders(state: State, root: str) -> Folders:
+    """Group the objects below a root. What is in no build's folder is not ours to remove."""
+    folders: dict[BuildFolder, list[Stat]] = {}
     for key, stat in state.objects.items():
-        if build := owner(key):
-            found.setdefault(build, []).append(stat)
+        folder = owner(key)
+        if folder and folder.root == root:
+            folders.setdefault(folder, []).append(stat)
     return {
-        build: tuple(sorted(stats, key=lambda stat: (stat.key != build.manifest, stat.key)))
-        for build, stats in found.items()
+        folder: tuple(sorted(stats, key=lambda stat: (stat.key != folder.manifest, stat.key)))
+        for folder, stats in folders.items()
     }
 
 
-def _named(state: State) -> dict[BuildKey, tuple[int, ...]]:
-    """Find the revisions that name each build."""
-    found: dict[BuildKey, tuple[int, ...]] = {}
+def _named(state: State) -> Named:
+    """Find the revisions that name each public copy."""
+    named: dict[BuildFolder, tuple[int, ...]] = {}
     for history in state.releases.values():
         for release in history:
-            if key := build_of(release):
-                found[key] = (*found.get(key, ()), release.revision)
-    return found
+            if copy := release.public:
+                named[copy] = (*named.get(copy, ()), release.revision)
+    return named
 
 
 def _why(state: State, key: BuildKey, revisions: tuple[int, ...]) -> str:
     if not revisions:
-        return "never released" if key in state.manifests else "never released, and damaged"
+        return "a copy that no release names"
     shown = ", ".join(str(number) for number in revisions)
-    gone = state.withdrawn(key.name, key.arch)
-    how = "withdrawn" if gone.issuperset(revisions) else "beyond retention"
+    taken_back = state.withdrawn(key.name, key.arch)
+    how = "withdrawn" if taken_back.issuperset(revisions) else "beyond retention"
     return f"revision {shown} is {how}" if len(revisions) == 1 else f"revisions {shown} are {how}"
 
 
-def _forgotten(
-    state: State,
-    folders: Mapping[BuildKey, tuple[Stat, ...]],
-    named: Mapping[BuildKey, tuple[int, ...]],
-    before: float,
-) -> Iterator[str]:
-    """Find records that nothing rests on: of builds that are gone and that no release names."""
+def _why_staged(state: State, key: BuildKey) -> str:
+    if key in state.staged:
+        return "never released"
+    damaged = key in state.unreadable
+    return "never released, and damaged" if damaged else "an upload that never became a build"
+
+
+def _forgotten(state: State, copies: Folders, named: Named, before: float) -> Iterator[str]:
+    """Find records that nothing rests on: of deleted copies that no release names."""
     for key, stat in state.objects.items():
-        build = retired_build(key) if key.startswith(RELEASES) else None
-        if build and build not in folders and build not in named and stat.modified < before:
+        copy = retired_copy(key) if key.startswith(RELEASES) else None
+        if copy and copy not in copies and copy not in named and stat.modified < before:
             yield key

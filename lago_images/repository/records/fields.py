@@ -1,4 +1,4 @@
-"""What the fields of a manifest or a release may be, to be trusted with the published files.
+"""Validate the fields of manifests and releases, to be trusted with the published files.
 
 What a pull request's builder wrote is read like anything else from outside: every type and every
 character is checked before it can reach an index, JSON or HTML.
@@ -31,7 +31,7 @@ Sha512 = Annotated[str, matching("[0-9a-f]{128}", "128 hexadecimal digits")]
 
 
 def is_line(text: str) -> bool:
-    """Whether a text can stand in one line of an index, a page or a terminal."""
+    """Tell whether a text can stand in one line of an index, a page or a terminal."""
     return not _UNPRINTABLE.search(text)
 
 
@@ -41,12 +41,12 @@ def line(text: str) -> str:
 
 
 def is_notes(key: str) -> bool:
-    """Whether a property is the index's ``notes`` or ``notes[language]``."""
+    """Tell whether a property is the index's ``notes`` or ``notes[language]``."""
     return bool(_NOTES.fullmatch(key))
 
 
 def property_problems(properties: Mapping[str, str]) -> list[str]:
-    """All that keeps a spec's properties from the index and the pages."""
+    """Return all that keeps a spec's properties from the index and the pages."""
     problems = []
     for key, value in properties.items():
         if (key in _LINES or is_notes(key)) and not is_line(value):
@@ -64,5 +64,5 @@ def property_problems(properties: Mapping[str, str]) -> list[str]:
 
 
 def aliases(text: str) -> list[str]:
-    """The names in an ``aliases`` property, parted by blanks or commas."""
+    """Return the names in an ``aliases`` property, parted by blanks or commas."""
     return text.replace(",", " ").split()

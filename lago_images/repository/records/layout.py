@@ -1,4 +1,4 @@
-"""Where everything is in a repository, and what its HTTP clients are told of it."""
+"""The keys of everything in a repository, and the headers that its HTTP clients get."""
 
 import re
 from dataclasses import dataclass
@@ -8,23 +8,40 @@ from lago_images.specs import names
 from lago_images.storage.base import Headers
 
 BUILDS = "builds/"
+IMAGES = "images/"
 RELEASES = "releases/"
 STATE = "state/"
+WRITTEN_ONCE = (BUILDS, IMAGES, RELEASES)
 INDEX = "index"
 SIGNED_INDEX = "index.asc"
 METADATA = "repo.metadata"
+SUMS = "SHA256SUMS"
+SIGNED_SUMS = "SHA256SUMS.asc"
 METADATA_SIGNATURE = "repo.metadata.asc"
 CATALOGUE = "index.html"
 KEY = "key.asc"
 PUBLISHED = "state/published.json"
 CACHE = "state/cache.json"
-RENDERED = (INDEX, SIGNED_INDEX, METADATA, METADATA_SIGNATURE, CATALOGUE, KEY)
+# In writing order.
+RENDERED = (
+    SUMS,
+    SIGNED_SUMS,
+    INDEX,
+    SIGNED_INDEX,
+    METADATA,
+    METADATA_SIGNATURE,
+    CATALOGUE,
+    KEY,
+)
 MANIFEST = "manifest.json"
+PACKAGES = "packages.txt"
+SBOM = "sbom.cdx.json"
+PROVENANCE = "provenance.json"
 
 NAME = names.NAME
 _RELEASE = re.compile(r"releases/([^/]+)/([^/]+)/([1-9][0-9]*)\.json")
 _MANIFEST = re.compile(r"builds/([^/]+)/([^/]+)/([^/]+)/manifest\.json")
-_IN_BUILD = re.compile(r"builds/([^/]+)/([^/]+)/([^/]+)/.+")
+_IN_FOLDER = re.compile(r"(builds/|images/)([^/]+)/([^/]+)/([^/]+)/.+")
 _KEYED = re.compile(r"(?:index|key)-([0-9A-F]{40,64})\.asc")
 _RETIREMENT = re.compile(r"releases/([^/]+)/([^/]+)/retired/([^/]+)\.json")
 
@@ -34,7 +51,7 @@ _RENDERED = "public, max-age=60, must-revalidate"
 
 
 class ImageId(NamedTuple):
-    """What tells images apart: one name may stand for images of several architectures."""
+    """Tell images apart: one name may stand for images of several architectures."""
 
     name: str
     arch: str
@@ -45,7 +62,7 @@ class ImageId(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
 class ReleaseKey:
-    """The place of a release; ``revision`` counts from 1."""
+    """Name the place of a release; ``revision`` counts from 1."""
 
     name: str
     arch: str
@@ -61,7 +78,7 @@ class ReleaseKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
 class BuildKey:
-    """The place of a build: a folder of its own that is written once."""
+    """The name of a folder of one build: the build's own id, or that of its public copy."""
 
     name: str
     arch: str
@@ -72,22 +89,40 @@ class BuildKey:
         return ImageId(self.name, self.arch)
 
     @property
+    def staging(self) -> "BuildFolder":
+        """Return the folder that a builder writes once, believed by nobody."""
+        return BuildFolder(root=BUILDS, key=self)
+
+    @property
+    def public(self) -> "BuildFolder":
+        """Return the folder that a publisher writes once, for everybody to read."""
+        return BuildFolder(root=IMAGES, key=self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class BuildFolder:
+    """A folder with the files of one build; ``root`` is ``BUILDS`` or ``IMAGES``."""
+
+    root: str
+    key: BuildKey
+
+    @property
     def folder(self) -> str:
-        return f"{BUILDS}{self.name}/{self.arch}/{self.build_id}/"
+        return f"{self.root}{self.key.name}/{self.key.arch}/{self.key.build_id}/"
+
+    @property
+    def retirement(self) -> str:
+        """The record that a public copy is offered no more, as ``repo gc`` is to remove it."""
+        return f"{RELEASES}{self.key.name}/{self.key.arch}/retired/{self.key.build_id}.json"
 
     @property
     def manifest(self) -> str:
         return self.folder + MANIFEST
 
     @property
-    def retirement(self) -> str:
-        """The record that the build is offered no more, as ``repo gc`` is going to remove it."""
-        return f"{RELEASES}{self.name}/{self.arch}/retired/{self.build_id}.json"
-
-    @property
     def handle(self) -> str:
-        """What lago calls the handle: the disk's key without ``.xz``."""
-        return f"{self.folder}{self.name}.qcow2"
+        """Return the disk's key without ``.xz``, which lago calls the handle."""
+        return f"{self.folder}{self.key.name}.qcow2"
 
     @property
     def disk(self) -> str:
@@ -103,8 +138,8 @@ class BuildKey:
 
     @property
     def packages(self) -> str:
-        """The installed packages, one ``name version arch`` a line."""
-        return self.folder + "packages.txt"
+        """Return the installed packages, one ``name version arch`` a line."""
+        return self.folder + PACKAGES
 
     @property
     def log(self) -> str:
@@ -112,55 +147,66 @@ class BuildKey:
 
     @property
     def console(self) -> str:
-        """What the serial console said during the boot test."""
+        """Return the serial console's output during the boot test."""
         return self.folder + "console.log"
+
+    @property
+    def sbom(self) -> str:
+        """Return the CycloneDX bill of materials; in a public copy alone."""
+        return self.folder + SBOM
+
+    @property
+    def provenance(self) -> str:
+        """The signed in-toto statement of where the disk comes from; in a public copy alone."""
+        return self.folder + PROVENANCE
 
 
 def signed_index(fingerprint: str) -> str:
-    """The index as one key signs it, at a path that outlives the key's turn as ``index.asc``."""
+    """Name the index that one key signs, whose path outlives the key's turn as ``index.asc``."""
     return f"index-{fingerprint}.asc"
 
 
 def key_file(fingerprint: str) -> str:
-    """One public key, beside the index it signs."""
+    """Name the file of a public key, beside the index that it signs."""
     return f"key-{fingerprint}.asc"
 
 
 def key_behind(key: str) -> str:
-    """The fingerprint in the name of a signed index or of a public key; else empty."""
+    """Return the fingerprint in the name of a signed index or public key; else empty."""
     match = _KEYED.fullmatch(key)
     return match[1] if match else ""
 
 
 def release_key(key: str) -> ReleaseKey | None:
-    """The release that a store's key names, if it names one."""
+    """Return the release that a store's key names, if it names one."""
     match = _RELEASE.fullmatch(key)
     return match and ReleaseKey(name=match[1], arch=match[2], revision=int(match[3]))
 
 
-def build_key(key: str) -> BuildKey | None:
-    """The build whose manifest a store's key names, if it names one."""
-    return _build(_MANIFEST, key)
-
-
-def owner(key: str) -> BuildKey | None:
-    """The build whose folder a store's key is in, if it is in one."""
-    return _build(_IN_BUILD, key)
-
-
-def retired_build(key: str) -> BuildKey | None:
-    """The build that a store's key retires, if it retires one."""
-    return _build(_RETIREMENT, key)
-
-
-def _build(form: re.Pattern[str], key: str) -> BuildKey | None:
-    match = form.fullmatch(key)
+def staged_build(key: str) -> BuildKey | None:
+    """Return the staged build whose manifest a store's key names, if it names one."""
+    match = _MANIFEST.fullmatch(key)
     return match and BuildKey(name=match[1], arch=match[2], build_id=match[3])
 
 
+def owner(key: str) -> BuildFolder | None:
+    """Return the folder of a build that a store's key is in, staged or public, if it is in one."""
+    match = _IN_FOLDER.fullmatch(key)
+    if not match:
+        return None
+    build = BuildKey(name=match[2], arch=match[3], build_id=match[4])
+    return BuildFolder(root=match[1], key=build)
+
+
+def retired_copy(key: str) -> BuildFolder | None:
+    """Return the public copy that a store's key retires, if it retires one."""
+    match = _RETIREMENT.fullmatch(key)
+    return match and BuildKey(name=match[1], arch=match[2], build_id=match[3]).public
+
+
 def headers(key: str) -> Headers:
-    """The content type and caching that an object's HTTP clients are told."""
-    once = key.startswith((BUILDS, RELEASES))
+    """Return the content type and caching for an object's HTTP clients."""
+    once = key.startswith(WRITTEN_ONCE)
     cache = "no-store" if key.startswith(STATE) else _ONCE if once else _RENDERED
     return Headers(content_type=_content_type(key), cache_control=cache)
 

@@ -69,6 +69,10 @@ class DocumentError(RepositoryError):
         self.problems = tuple(problems)
 
 
+class SchemaError(RepositoryError):
+    """A document is of a schema that only a newer version knows."""
+
+
 def parse_json(data: bytes, what: str, largest: int | None = None) -> Any:  # noqa: ANN401 -- JSON
     """Read JSON in UTF-8, in which no key stands twice.
 
@@ -116,13 +120,16 @@ def from_plain(plain: object, kind: type[_T], where: str, *, strict: bool = True
 
     Raises:
         DocumentError: It is none; every field that is wrong, missing or unknown is listed.
-        RepositoryError: It has a schema that this version does not know.
+        SchemaError: It has the schema of a newer version.
+        RepositoryError: It has a schema that no version knows.
     """
     schema = plain.get("schema") if isinstance(plain, dict) else None
     if schema is None:
         raise DocumentError(where, kind.WHAT, ["it has no schema"])
     if type(schema) is not int or schema != kind.SCHEMA:
-        raise RepositoryError(
+        is_newer = type(schema) is int and schema > kind.SCHEMA
+        error = SchemaError if is_newer else RepositoryError
+        raise error(
             f"{where} is {kind.WHAT} of schema {_shown(schema)}; "
             f"this lago-images knows {kind.SCHEMA}",
             hint="upgrade lago-images",
@@ -139,7 +146,7 @@ def from_plain(plain: object, kind: type[_T], where: str, *, strict: bool = True
 
 
 def size_problem(stat: Stat) -> str:
-    """Why an object is too large to be read as a document; empty when it is not."""
+    """Return why an object is too large to be read as a document; empty when it is not."""
     return "" if stat.size <= LARGEST else _too_large(stat.size)
 
 
@@ -149,7 +156,7 @@ def _too_large(size: int) -> str:
 
 @cache
 def _members(kind: type) -> dict[str, Any]:
-    """The annotation of each field of a document's class."""
+    """Return the annotation of each field of a document's class."""
     hints = get_type_hints(kind, include_extras=True)
     own = {"schema": int} if hasattr(kind, "SCHEMA") else {}
     return own | {field.name: hints[field.name] for field in fields(kind)}
@@ -157,7 +164,7 @@ def _members(kind: type) -> dict[str, Any]:
 
 @cache
 def _nested(kind: type) -> dict[str, type]:
-    """The fields that hold documents, or lists of them, with their class."""
+    """Return the fields that hold documents, or lists of them, with their class."""
     inner = {name: _required(hint) for name, hint in _members(kind).items()}
     items = {n: get_args(h)[0] if get_origin(h) is tuple else h for n, h in inner.items()}
     return {name: each for name, each in items.items() if _is_class(each)}
@@ -168,13 +175,13 @@ def _is_class(hint: object) -> bool:
 
 
 def _required(hint: Any) -> Any:  # noqa: ANN401 -- an annotation
-    """An annotation without ``| None``."""
+    """Return an annotation without ``| None``."""
     is_union = get_origin(hint) in {Union, UnionType}
     return next(each for each in get_args(hint) if each is not NoneType) if is_union else hint
 
 
 def _strangers(plain: Any, kind: type, path: str) -> Iterator[str]:  # noqa: ANN401 -- JSON
-    """Each key that the class of its object does not know, and each schema."""
+    """Yield each key that the class of its object does not know, and each schema."""
     if isinstance(plain, list):
         for number, each in enumerate(plain):
             yield from _strangers(each, kind, f"{path}[{number}]")
@@ -189,7 +196,7 @@ def _strangers(plain: Any, kind: type, path: str) -> Iterator[str]:  # noqa: ANN
 
 
 def _misfits(plain: Any, hint: Any, path: str) -> Iterator[str]:  # noqa: ANN401 -- JSON
-    """Each field that is missing or is not as its annotation says."""
+    """Yield each field that is missing or is not as its annotation says."""
     kind = _required(hint)
     if isinstance(plain, list) and get_origin(kind) is tuple:
         for number, each in enumerate(plain):
@@ -220,6 +227,6 @@ def _joined(path: str, name: str) -> str:
 
 
 def _shown(value: object) -> str:
-    """A value as a message may hold it, however long or deep it is."""
+    """Return a value as a message may hold it, however long or deep it is."""
     text = _SHORT.repr(value)
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"

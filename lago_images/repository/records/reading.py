@@ -1,9 +1,8 @@
-"""What was read of a repository before: only a cache, rebuilt from the listing when it is lost.
+"""Read the records of a repository, each once.
 
-``state/cache.json`` holds every release and manifest that was found good under its key, with the
-ETag it was read at: ``{"schema": 1, "objects": {key: [etag, document]}}``.
-
-The records of a repository, read where the cache does not have them as they are.
+``state/cache.json`` holds every release and staged manifest that was good under its key, with the
+ETag it was read at: ``{"schema": 1, "objects": {key: [etag, document]}}``. It is only a cache,
+rebuilt from the listing when it is lost.
 """
 
 import json
@@ -18,7 +17,7 @@ import msgspec
 from lago_images.errors import NotFoundError, RepositoryError, StorageError
 from lago_images.repository.records.layout import CACHE, BuildKey, ReleaseKey, headers
 from lago_images.repository.records.manifest import Manifest
-from lago_images.repository.records.parsing import parse_json, size_problem
+from lago_images.repository.records.parsing import SchemaError, parse_json, size_problem
 from lago_images.repository.records.release import Release
 from lago_images.storage.base import Blob, Stat, Store
 
@@ -28,7 +27,7 @@ THREADS = 16
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cache:
-    """Documents by key, each with the ETag it had; ``etag`` is the cache's own, None for none."""
+    """Hold documents by key, each with its ETag; ``etag`` is the cache's own, None for none."""
 
     entries: Mapping[str, tuple[str, Any]]
     etag: str | None
@@ -41,7 +40,7 @@ class _Document:
 
 
 def load(store: Store) -> Cache:
-    """The cache; an empty one when it is not there or not readable as one."""
+    """Read the cache; an empty one when it is missing or not readable as one."""
     try:
         blob = store.get(CACHE)
     except NotFoundError:
@@ -67,12 +66,12 @@ Key = BuildKey | ReleaseKey
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Records:
-    """What was read.
+    """Hold the records that were read.
 
     Attributes:
         releases: By key.
-        manifests: By key.
-        errors: By the store's key, why what is there is neither.
+        manifests: Of staged builds, by key; each is stored in its canonical bytes.
+        errors: By key, why an object is neither.
         entries: The documents of all releases and manifests, for the cache.
         is_fresh: Whether some of them were not in the cache.
     """
@@ -87,7 +86,12 @@ class Records:
 def read_records(store: Store, cache: Cache, wanted: Iterable[tuple[Stat, Key]]) -> Records:
     """Read all that is wanted, from the cache or else with one GET each, in parallel.
 
-    Raises ``NotFoundError`` if one was deleted since it was listed.
+    A staged manifest that was deleted since it was listed is left out: anyone who builds may do
+    that at any time.
+
+    Raises:
+        NotFoundError: A release was deleted since it was listed.
+        SchemaError: A release is of another version of lago-images.
     """
     records: dict[Key, Release | Manifest] = {}
     errors: dict[Key, RepositoryError] = {}
@@ -103,14 +107,15 @@ def read_records(store: Store, cache: Cache, wanted: Iterable[tuple[Stat, Key]])
         else:
             unseen[stat.key] = key
     known = len(records)
-    for blob in _get_all(store, list(unseen)):
+    for blob in _get_all(store, unseen):
         key = unseen[blob.key]
         try:
-            what = Release.WHAT if isinstance(key, ReleaseKey) else Manifest.WHAT
-            plain = parse_json(blob.data, f"{blob.key} is not {what}")
-            records[key] = _record(plain, key)
+            records[key], plain = _parsed(blob, key)
             entries[blob.key] = (blob.etag, plain)
         except RepositoryError as error:
+            # Of another version: then what it says is not known, and nothing may be rendered.
+            if isinstance(error, SchemaError) and isinstance(key, ReleaseKey):
+                raise
             errors[key] = error
     return Records(
         releases={one.key: one for one in records.values() if isinstance(one, Release)},
@@ -121,6 +126,16 @@ def read_records(store: Store, cache: Cache, wanted: Iterable[tuple[Stat, Key]])
     )
 
 
+def _parsed(blob: Blob, key: Key) -> tuple[Release | Manifest, Any]:
+    what = Release.WHAT if isinstance(key, ReleaseKey) else Manifest.WHAT
+    plain = parse_json(blob.data, f"{blob.key} is not {what}")
+    record = _record(plain, key)
+    # A manifest is known by the digest of its bytes, which the cache does not have.
+    if isinstance(record, Manifest) and record.to_json() != blob.data:
+        raise RepositoryError(f"{blob.key} is not {what}: it is not written as builders write it")
+    return record, plain
+
+
 def _record(plain: object, key: Key) -> Release | Manifest:
     if isinstance(key, ReleaseKey):
         return Release.from_plain(plain, key)
@@ -128,15 +143,23 @@ def _record(plain: object, key: Key) -> Release | Manifest:
 
 
 def _cached(plain: object, key: Key) -> Release | Manifest | None:
-    """The record in a cache that anyone may have damaged; None if it is none."""
+    """Return the record in a cache that anyone may have damaged; None if it is none."""
     try:
         return _record(plain, key)
     except RepositoryError:
         return None
 
 
-def _get_all(store: Store, keys: list[str]) -> list[Blob]:
+def _get_all(store: Store, keys: Mapping[str, Key]) -> list[Blob]:
+    def get(key: str) -> Blob | None:
+        try:
+            return store.get(key)
+        except NotFoundError:
+            if isinstance(keys[key], ReleaseKey):
+                raise
+            return None
+
     if len(keys) < 2:  # noqa: PLR2004 -- no threads for one
-        return [store.get(key) for key in keys]
+        return [blob for key in keys if (blob := get(key))]
     with ThreadPoolExecutor(min(THREADS, len(keys))) as pool:
-        return list(pool.map(store.get, keys))
+        return [blob for blob in pool.map(get, keys) if blob]

@@ -1,22 +1,135 @@
-"""A release: a build made public as a numbered revision, or a name withdrawn."""
+"""A release: a build made public as a numbered revision, or a name withdrawn.
 
-from dataclasses import asdict, dataclass
-from typing import ClassVar
+It binds bytes: the whole manifest, and the SHA-256 of every object of the public copy.
+"""
 
-from lago_images.repository.records.fields import Arch, Name
-from lago_images.repository.records.layout import ReleaseKey
-from lago_images.repository.records.manifest import canonical
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
+
+import msgspec
+
+from lago_images.repository.records.fields import BUILD_ID, Arch, BuildId, Name, Sha256
+from lago_images.repository.records.layout import MANIFEST, BuildFolder, BuildKey, ReleaseKey
+from lago_images.repository.records.manifest import Manifest, canonical
 from lago_images.repository.records.parsing import (
     LARGEST,
     Count,
     DocumentError,
+    Positive,
+    SchemaError,
     Text,
     from_plain,
+    matching,
     parse_json,
 )
 
 # What stands for the commit in what is made outside git.
 NO_COMMIT = "unknown"
+_FIRST_SCHEMA = 1
+
+FileName = Annotated[str, matching(BUILD_ID.pattern, "a file's name")]
+
+
+class OldRepositoryError(SchemaError):
+    """The repository is of the layout before public copies, and is refused whole."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(
+            f"{what} is of an older lago-images, whose public disks lie where builders write",
+            hint="publish into a new, empty repository",
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObjectDigest:
+    """The SHA-256 of an object of a public copy, in hexadecimal, and its size in bytes."""
+
+    sha256: Sha256
+    size: Count
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BaseBinding:
+    """The release that a layer stands on; ``sha256`` is of its compressed disk."""
+
+    name: Name
+    arch: Arch
+    build: BuildId
+    revision: Positive
+    sha256: Sha256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReleasedImage:
+    """The bytes that a release makes public.
+
+    Attributes:
+        build: The id of the build, as it was staged.
+        folder: The id of the public copy: the build's, a dot and a nonce of its publication.
+        manifest: The build's manifest, whole.
+        objects: Every object of the public copy by file name, the disk and the manifest too.
+        base: The release that a layer stands on; None for other images.
+    """
+
+    build: BuildId
+    folder: BuildId
+    manifest: Manifest
+    objects: Mapping[FileName, ObjectDigest]
+    base: BaseBinding | None = None
+
+    @property
+    def public(self) -> BuildFolder:
+        name, arch = self.manifest.name, self.manifest.arch
+        return BuildKey(name=name, arch=arch, build_id=self.folder).public
+
+    def problems(self) -> Iterator[str]:
+        """Say where the parts, each right by itself, do not agree."""
+        manifest, disk, public = self.manifest, self.manifest.disk, self.public
+        yield from manifest.problems(BuildKey(name=manifest.name, arch=manifest.arch,
+                                              build_id=self.build))  # fmt: skip
+        if not self.folder.startswith(f"{self.build}."):
+            yield f"its folder {self.folder} is not one of the build {self.build}"
+        needed = (public.disk, public.hash, public.metadata, public.manifest)
+        names = [key.removeprefix(public.folder) for key in needed]
+        if missing := [name for name in names if name not in self.objects]:
+            yield f"its objects lack {', '.join(missing)}"
+            return
+        if self.objects[MANIFEST].sha256 != hashlib.sha256(manifest.to_json()).hexdigest():
+            yield f"its manifest does not have the sha256 in objects[{MANIFEST!r}]"
+        true = ObjectDigest(sha256=disk.sha256, size=disk.compressed_size)
+        if self.objects[names[0]] != true:
+            yield f"objects[{names[0]!r}] is not the disk of the manifest"
+        yield from self._base_problems()
+
+    def _base_problems(self) -> Iterator[str]:
+        wanted, base = self.manifest.base_key, self.base
+        if wanted is None or base is None:
+            if wanted is not None or base is not None:
+                yield "only a layer's release names the release of its base"
+            return
+        if (base.name, base.arch, base.build) != (wanted.name, wanted.arch, wanted.build_id):
+            yield "its base is not the build that the manifest names"
+        if self.manifest.base.digest != f"sha256:{base.sha256}":
+            yield "its base does not have the digest that the manifest names"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Released:
+    """The state and the person or CI run that made a release.
+
+    Attributes:
+        commit: What the publisher had checked out; ``NO_COMMIT`` outside git.
+        dirty: Whether the files differed from that commit.
+        actor: The CI's name for who started it; ``user@host`` outside CI.
+        run: The URL of the CI's run; empty outside CI.
+    """
+
+    commit: Text
+    dirty: bool = False
+    actor: Text = ""
+    run: Text = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,24 +137,22 @@ class Release:
     """One revision of one image.
 
     Attributes:
-        build: The build made public; None withdraws the revision that ``withdraws`` names.
+        image: What is made public; None withdraws the revision that ``withdraws`` names.
         withdraws: The revision a withdrawal takes away; None in a plain release.
-        fingerprint: The build's; empty in a withdrawal.
-        commit: What the publisher had checked out; ``NO_COMMIT`` outside git.
+        released: Of which state, and by whom.
         published: Whole seconds since the epoch.
         reason: Why, for a withdrawal or a rollback; else empty.
         nonce: Tells the publisher's own write from another's when the answer was lost.
     """
 
-    SCHEMA: ClassVar[int] = 1
+    SCHEMA: ClassVar[int] = 2
     WHAT: ClassVar[str] = "a release"
 
     name: Name
     arch: Arch
-    revision: Count
-    build: Text | None
-    fingerprint: Text
-    commit: Text
+    revision: Positive
+    image: ReleasedImage | None
+    released: Released
     published: Count
     nonce: Text
     withdraws: Count | None = None
@@ -51,15 +162,39 @@ class Release:
     def key(self) -> ReleaseKey:
         return ReleaseKey(name=self.name, arch=self.arch, revision=self.revision)
 
+    @property
+    def build(self) -> str | None:
+        """Return the id of the build made public; None in a withdrawal."""
+        return self.image.build if self.image else None
+
+    @property
+    def fingerprint(self) -> str:
+        """Return the build's; empty in a withdrawal."""
+        return self.image.manifest.fingerprint if self.image else ""
+
+    @property
+    def manifest(self) -> Manifest | None:
+        """Return the build's; None in a withdrawal."""
+        return self.image.manifest if self.image else None
+
+    @property
+    def public(self) -> BuildFolder | None:
+        """Return the public copy; None in a withdrawal."""
+        return self.image.public if self.image else None
+
     def to_json(self) -> bytes:
-        return canonical({"schema": self.SCHEMA, **asdict(self)})
+        plain: dict[str, Any] = msgspec.to_builtins(self, enc_hook=dict)
+        if self.image:
+            plain["image"]["manifest"] = self.image.manifest.to_plain()
+        return canonical({"schema": self.SCHEMA, **plain})
 
     @classmethod
     def parse(cls, data: bytes, key: ReleaseKey) -> "Release":
         """Read the release ``key``.
 
         Raises ``RepositoryError`` with the release's path and all that is wrong: it is not JSON, of
-        another schema, a field is not what it must be, or it is another release.
+        another schema, a field is not what it must be, its parts do not agree, or it is another
+        release. ``OldRepositoryError`` for a release of the layout before.
         """
         what = f"{key} is not {cls.WHAT}"
         return cls.from_plain(parse_json(data, what, largest=LARGEST), key)
@@ -67,10 +202,17 @@ class Release:
     @classmethod
     def from_plain(cls, plain: object, key: ReleaseKey) -> "Release":
         """Make a release of what ``parse_json`` returned; raises as ``parse`` does."""
+        schema = plain.get("schema") if isinstance(plain, dict) else None
+        if type(schema) is int and schema == _FIRST_SCHEMA:
+            raise OldRepositoryError(str(key))
         release = from_plain(plain, cls, str(key))
         problems = [] if release.key == key else [f"it is release {release.key}"]
-        if (release.build is None) == (release.withdraws is None):
+        if (release.image is None) == (release.withdraws is None):
             problems.append("it must either name a build or withdraw a revision")
+        if release.image:
+            problems.extend(release.image.problems())
+            if release.image.manifest.key.image != release.key.image:
+                problems.append(f"its manifest is of {release.image.manifest.key.image}")
         if problems:
             raise DocumentError(str(key), cls.WHAT, problems)
         return release

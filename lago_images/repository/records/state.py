@@ -1,22 +1,29 @@
-"""What is in a repository, read once: the value that every decision and rendering starts from."""
+"""The content of a repository, read once: the value that every decision and rendering starts from.
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+``read`` lists and reads the releases, and nothing else: rendering needs no more. ``survey`` reads
+the staged builds too, and lists the public copies: plans, publications and ``repo gc`` need them.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import ClassVar
 
 from lago_images.errors import NotFoundError, RepositoryError
 from lago_images.repository.records import reading as caching
 from lago_images.repository.records.layout import (
     BUILDS,
-    MANIFEST,
+    IMAGES,
     PUBLISHED,
     RELEASES,
+    BuildFolder,
     BuildKey,
     ImageId,
     ReleaseKey,
-    build_key,
     release_key,
-    retired_build,
+    retired_copy,
+    staged_build,
 )
 from lago_images.repository.records.manifest import Manifest, canonical
 from lago_images.repository.records.parsing import Text, parse
@@ -51,173 +58,248 @@ class _PublishedDocument:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StoredBuild:
+    """A build in the store, and the folder that its disk is read from.
+
+    ``revision`` is that of its release; None for a build that is only staged.
+    """
+
+    manifest: Manifest
+    folder: BuildFolder
+    revision: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class State:
     """A repository at one moment.
 
     Attributes:
         releases: By image, ascending by revision; withdrawals included.
-        manifests: Of every build that has a readable one.
-        incomplete: Builds whose disk, hash or metadata is not there as the manifest has it.
-        unreadable: Builds without a release whose manifest is not one, each with what is wrong.
-        objects: Everything listed under ``builds/`` and ``releases/``, by key.
+        damaged: Releases that cannot be read, each with the reason.
+        retired: Public copies that are offered no more, and that ``repo gc`` removes or has
+            removed. A retired copy stays retired.
+        objects: The listed objects by key: those under ``releases/``; in a survey all of them.
         published: The commit published last; None for a repository that never was.
-        retired: Builds that are offered no more, and that ``repo gc`` removes or has removed:
-            they count as gone, whatever is left of them. Once retired is retired for good.
+        staged: The manifests of staged builds; none but in a survey.
+        incomplete: Staged builds whose disk, hash or metadata is missing, or whose disk is not as
+            long as the manifest has it.
+        unreadable: Staged builds whose manifest is not one, each with the reason.
+        lost: Public copies of releases that lack an object, or have one of another size; none but
+            in a survey.
     """
 
     releases: Mapping[ImageId, tuple[Release, ...]]
-    manifests: Mapping[BuildKey, Manifest]
-    incomplete: frozenset[BuildKey]
-    unreadable: Mapping[BuildKey, str]
     objects: Mapping[str, Stat]
     published: PublishedCommit | None
-    retired: frozenset[BuildKey] = frozenset()
+    damaged: Mapping[ReleaseKey, str] = field(default_factory=lambda: MappingProxyType({}))
+    retired: frozenset[BuildFolder] = frozenset()
+    staged: Mapping[BuildKey, Manifest] = field(default_factory=lambda: MappingProxyType({}))
+    incomplete: frozenset[BuildKey] = frozenset()
+    unreadable: Mapping[BuildKey, str] = field(default_factory=lambda: MappingProxyType({}))
+    lost: frozenset[BuildFolder] = frozenset()
 
     @property
     def images(self) -> tuple[ImageId, ...]:
-        """All images that ever had a release, sorted."""
+        """Return all images that ever had a release, sorted."""
         return tuple(sorted(self.releases))
 
     def history(self, name: str, arch: str) -> tuple[Release, ...]:
-        """All releases and withdrawals of an image, ascending by revision."""
+        """Return all readable releases and withdrawals of an image, ascending by revision."""
         return self.releases.get(ImageId(name, arch), ())
 
     def newest(self, name: str, arch: str) -> int:
-        """The highest revision number taken; 0 for none."""
+        """Return the highest revision number taken; 0 for none."""
         history = self.history(name, arch)
-        return history[-1].revision if history else 0
+        return max(history[-1].revision if history else 0, self._damaged_up_to(name, arch))
 
     def withdrawn(self, name: str, arch: str) -> frozenset[int]:
-        """The revisions that were taken back."""
+        """Return the revisions that were taken back."""
         return withdrawn(self.history(name, arch))
 
     def live(self, name: str, arch: str) -> tuple[Release, ...]:
-        """The releases that clients are offered: of a complete build, and not withdrawn."""
+        """Return the releases that clients are offered: not withdrawn, and of a copy that stays.
+
+        A release that cannot be read may have withdrawn any revision before it: these are not
+        offered until it is restored.
+        """
+        after = self._damaged_up_to(name, arch)
         return tuple(
             release
             for release in standing(self.history(name, arch))
-            if self.manifest(release) is not None
+            if release.revision > after and release.public not in self.retired
         )
 
     def current(self, name: str, arch: str) -> Release | None:
-        """The newest release that clients are offered."""
+        """Return the newest release that clients are offered."""
         live = self.live(name, arch)
         return live[-1] if live else None
 
+    def stored(self, release: Release) -> StoredBuild | None:
+        """Return the public copy of a release, if there is one and nothing of it is lost."""
+        image = release.image
+        if image is None or image.public in self.lost or image.public in self.retired:
+            return None
+        return StoredBuild(manifest=image.manifest, folder=image.public, revision=release.revision)
+
     def manifest(self, release: Release) -> Manifest | None:
-        """The manifest of a release's build; None for a withdrawal or an incomplete build."""
-        key = build_of(release)
-        return None if key is None or key in self.incomplete else self.manifests.get(key)
+        """Return the manifest of a release whose public copy is whole; see ``stored``."""
+        stored = self.stored(release)
+        return stored.manifest if stored else None
 
     def unreleased(self, fingerprint: str | None = None) -> tuple[Manifest, ...]:
-        """Complete builds that were never released, the newest first: what can be promoted."""
-        released = {build_of(release) for all_ in self.releases.values() for release in all_}
-        found = (
+        """Complete staged builds that were never released, the newest first."""
+        released = self.released_builds
+        waiting = (
             manifest
-            for key, manifest in self.manifests.items()
+            for key, manifest in self.staged.items()
             if key not in released
             and key not in self.incomplete
             and fingerprint in (None, manifest.fingerprint)
         )
-        return tuple(sorted(found, key=lambda m: (-m.created, m.key)))
+        return tuple(sorted(waiting, key=lambda m: (-m.created, m.key)))
 
+    @property
+    def released_builds(self) -> frozenset[BuildKey]:
+        """Return the staged builds that some release was made of."""
+        every = (release for history in self.releases.values() for release in history)
+        return frozenset(release.image.manifest.key for release in every if release.image)
 
-def build_of(release: Release) -> BuildKey | None:
-    """The build a release makes public; None for a withdrawal."""
-    if release.build is None:
-        return None
-    return BuildKey(name=release.name, arch=release.arch, build_id=release.build)
+    def _damaged_up_to(self, name: str, arch: str) -> int:
+        """Return the newest revision of an image whose release cannot be read; 0 for none."""
+        revisions = (key.revision for key in self.damaged if key.image == ImageId(name, arch))
+        return max(revisions, default=0)
 
 
 def withdrawn(history: Iterable[Release]) -> frozenset[int]:
-    """The revisions that a history takes back."""
+    """Return the revisions that a history takes back."""
     return frozenset(release.withdraws for release in history if release.withdraws is not None)
 
 
 def standing(history: tuple[Release, ...]) -> tuple[Release, ...]:
-    """The releases of a history that name a build and were not withdrawn."""
-    gone = withdrawn(history)
-    return tuple(r for r in history if r.build is not None and r.revision not in gone)
+    """Return the releases of a history that name a build and were not withdrawn."""
+    taken_back = withdrawn(history)
+    return tuple(r for r in history if r.image is not None and r.revision not in taken_back)
+
+
+def deciding_commit(release: Release, history: tuple[Release, ...]) -> str:
+    """Return the commit that a release stands for when commits are compared.
+
+    An operator's release stands for what it takes away or passes over, whatever the operator had
+    checked out: older commits that finish late must not replace it.
+    """
+    while release.withdraws is not None or release.reason:
+        earlier = tuple(one for one in history if one.revision < release.revision)
+        if release.withdraws is not None:
+            replaced = [one for one in earlier if one.revision == release.withdraws]
+        else:
+            replaced = list(standing(earlier))
+        if not replaced:
+            break
+        release = replaced[-1]
+    return release.released.commit
 
 
 def read(store: Store) -> State:
-    """The state of a repository: the list pages, and one GET for each document not seen before.
+    """Read the releases: the list pages, and one GET for each record not seen before.
+
+    A release that cannot be read is among ``State.damaged``, and harms its image alone.
 
     Raises:
-        RepositoryError: A release cannot be read, or its build has no readable manifest.
+        SchemaError: A release is of another version of lago-images.
         StorageError: The store did not answer; nothing is concluded from that.
     """
+    return _read(store, _read_once)
+
+
+def survey(store: Store) -> State:
+    """Read the releases and staged manifests, and list every object; raises as ``read`` does."""
+    return _read(store, _survey_once)
+
+
+def _read(store: Store, once: Callable[[Store, caching.Cache], State]) -> State:
     attempt = 1
     while True:
-        cache = caching.load(store)
         try:
-            return _read(store, cache)
-        except (NotFoundError, _MissingError):
-            # Something was deleted between two requests (gc), or is really gone.
+            return once(store, caching.load(store))
+        except NotFoundError:
+            # A release was listed and is missing: an operator is at work, or it is really lost.
             if attempt == _ATTEMPTS:
                 raise
         attempt += 1
 
 
-class _MissingError(RepositoryError):
-    """A release's build has no manifest in the listing."""
-
-
-def _read(store: Store, cache: caching.Cache) -> State:
+def _read_once(store: Store, cache: caching.Cache) -> State:
     published = read_published(store)
-    # Releases first: the build of a release that was listed is there to be listed.
-    releases = list(store.list(RELEASES))
-    places = {s.key: place for s in releases if (place := release_key(s.key))}
-    builds = list(store.list(BUILDS, marks=_marks(places.values())))
-    retired = frozenset(key for s in releases if (key := retired_build(s.key)))
-    makers = {
-        s.key: key
-        for s in builds
-        if s.key.endswith(MANIFEST) and (key := build_key(s.key)) and key not in retired
+    objects = {stat.key: stat for stat in store.list(RELEASES)}
+    places = {name: place for name in objects if (place := release_key(name))}
+    records = read_records(store, cache, ((objects[name], key) for name, key in places.items()))
+    if records.is_fresh:
+        staged = {k: entry for k, entry in cache.entries.items() if k.startswith(BUILDS)}
+        caching.save(store, replace(cache, entries={**staged, **records.entries}))
+    return _state(records, objects, published)
+
+
+def _survey_once(store: Store, cache: caching.Cache) -> State:
+    published = read_published(store)
+    # Releases first: the public copy of a release that was listed is listed too.
+    objects = {stat.key: stat for stat in store.list(RELEASES)}
+    places: dict[str, ReleaseKey | BuildKey] = {
+        name: place for name in objects if (place := release_key(name))
     }
-    objects = {stat.key: stat for stat in (*releases, *builds)}
-    records = read_records(store, cache, ((objects[k], p) for k, p in (places | makers).items()))
-    unreadable = _unreadable(records)
-    state = State(
+    names = sorted(key.name for key in places.values())
+    for root in (IMAGES, BUILDS):
+        objects |= {stat.key: stat for stat in store.list(root, marks=_marks(root, names))}
+    places |= {name: key for name in objects if (key := staged_build(name))}
+    records = read_records(store, cache, ((objects[name], key) for name, key in places.items()))
+    if records.is_fresh:
+        caching.save(store, replace(cache, entries=records.entries))
+    state = _state(records, objects, published)
+    return replace(state, lost=frozenset(lost_copies(state)))
+
+
+def _state(
+    records: Records, objects: Mapping[str, Stat], published: PublishedCommit | None
+) -> State:
+    errors = records.errors.items()
+    return State(
         releases=histories(records.releases.values()),
-        manifests=records.manifests,
+        damaged={k: error.message for k, error in errors if isinstance(k, ReleaseKey)},
+        retired=frozenset(copy for name in objects if (copy := retired_copy(name))),
+        objects=objects,
+        published=published,
+        staged=records.manifests,
         incomplete=frozenset(
             k for k, m in records.manifests.items() if not is_complete(m, objects)
         ),
-        unreadable=unreadable,
-        objects=objects,
-        published=published,
-        retired=retired,
+        unreadable={k: error.message for k, error in errors if isinstance(k, BuildKey)},
     )
-    _refuse_lost(state)
-    if records.is_fresh:
-        caching.save(store, replace(cache, entries=records.entries))
-    return state
 
 
-def _unreadable(records: Records) -> dict[BuildKey, str]:
-    """Why each manifest that is none is none; raises ``RepositoryError`` for such a release."""
-    unreadable = {}
-    for key, error in records.errors.items():
-        if isinstance(key, ReleaseKey):
-            error.hint = error.hint or "restore it from a copy; repo verify lists all there is"
-            raise error
-        unreadable[key] = error.message
-    return unreadable
+def lost_copies(state: State) -> Iterator[BuildFolder]:
+    """Find the standing public copies that lack an object, or have one of another size."""
+    for history in state.releases.values():
+        for release in standing(history):
+            image = release.image
+            if image is None:
+                continue
+            for name, true in image.objects.items():
+                stat = state.objects.get(image.public.folder + name)
+                if stat is None or stat.size != true.size:
+                    yield image.public
+                    break
 
 
-def _marks(releases: Iterable[ReleaseKey]) -> list[str]:
-    """Keys that cut the list of builds, if it is long, into parts that are about as long.
+def _marks(root: str, names: list[str]) -> list[str]:
+    """Return keys that cut the list of builds, if it is long, into parts that are about as long.
 
     A build has seven objects or so; a page has 1,000.
     """
-    names = sorted(key.name for key in releases)
     step = len(names) // _PARTS
-    return sorted({f"{BUILDS}{name}/" for name in names[step::step]}) if step >= _LONG else []
+    return sorted({f"{root}{name}/" for name in names[step::step]}) if step >= _LONG else []
 
 
 def read_published(store: Store) -> PublishedCommit | None:
-    """The commit published last; None only if the store says that there is none."""
+    """Read the commit published last; None only if the store says that there is none."""
     try:
         blob = store.get(PUBLISHED)
     except NotFoundError:
@@ -242,26 +324,14 @@ def histories(releases: Iterable[Release]) -> dict[ImageId, tuple[Release, ...]]
     }
 
 
-def _refuse_lost(state: State) -> None:
-    """Keep a public image whose record is lost from silently leaving the index."""
-    known = state.manifests.keys() | state.retired
-    for history in state.releases.values():
-        for release in standing(history):
-            key = build_of(release)
-            if key is None or key in known:
-                continue
-            hint = (
-                f"restore it from a copy, or withdraw the revision: repo yank {release.name} "
-                f"--arch {release.arch} --revision {release.revision} --reason lost"
-            )
-            if key in state.unreadable:
-                raise RepositoryError(f"release {release.key}: {state.unreadable[key]}", hint=hint)
-            raise _MissingError(f"{release.key} names {key.manifest}, which is lost", hint=hint)
+def digest(manifest: Manifest) -> str:
+    """Return the SHA-256 of a manifest's bytes, in hexadecimal."""
+    return hashlib.sha256(manifest.to_json()).hexdigest()
 
 
 def is_complete(manifest: Manifest, objects: Mapping[str, Stat]) -> bool:
-    """Say whether disk, hash and metadata of a build are there as its manifest has them."""
-    key = manifest.key
-    disk = objects.get(key.disk)
-    has_rest = key.hash in objects and key.metadata in objects
+    """Tell whether a staged build has the disk, hash and metadata of its manifest."""
+    staging = manifest.key.staging
+    disk = objects.get(staging.disk)
+    has_rest = staging.hash in objects and staging.metadata in objects
     return has_rest and disk is not None and disk.size == manifest.disk.compressed_size

@@ -1,1 +1,1 @@
-"""What clients read: pure functions of the releases."""
+"""Render what clients read: pure functions of the releases."""

@@ -12,17 +12,16 @@ from importlib.resources import files
 from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
+from lago_images.console import human_size
 from lago_images.repository.records import layout
 from lago_images.repository.records.fields import line
-from lago_images.repository.records.manifest import Manifest
-from lago_images.repository.records.release import Release
+from lago_images.repository.records.release import Release, ReleasedImage
 from lago_images.repository.records.state import State
 from lago_images.repository.rendering.index import listing_mark
 from lago_images.repository.rendering.lago import version_name
 from lago_images.repository.rendering.site import PublicKey, Site
 
 _EXAMPLE = "NAME"
-_THOUSAND = 1000.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +45,7 @@ class Row:
 
 
 def render(state: State, site: Site, key: PublicKey | None) -> bytes:
-    """The page; ``key`` is the one that new users are told to trust."""
+    """Render the page; ``key`` is the one that new users are told to trust."""
     rows = list(_rows(state))
     style = _read("catalogue.css")
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
@@ -83,14 +82,15 @@ def _read(name: str) -> str:
 def _rows(state: State) -> Iterator[Row]:
     for name, arch in state.images:
         live = state.live(name, arch)
-        manifest = state.manifest(live[-1]) if live else None
-        if manifest and manifest.properties.get("hidden") != "true":
-            yield _row(state, live[-1], manifest, earlier=len(live) - 1)
+        image = live[-1].image if live else None
+        if image and image.manifest.properties.get("hidden") != "true":
+            yield _row(live[-1], image, earlier=len(live) - 1)
 
 
-def _row(state: State, release: Release, manifest: Manifest, *, earlier: int) -> Row:
+def _row(release: Release, image: ReleasedImage, *, earlier: int) -> Row:
     published = datetime.fromtimestamp(release.published, UTC)
-    boot, key = manifest.boot, manifest.key
+    manifest, public = image.manifest, image.public
+    boot = manifest.boot
     return Row(
         name=release.name,
         title=line(manifest.properties.get("name", "")),
@@ -100,11 +100,11 @@ def _row(state: State, release: Release, manifest: Manifest, *, earlier: int) ->
         version=version_name(release, manifest),
         published=published.strftime("%Y-%m-%dT%H:%M:%SZ"),
         day=published.strftime("%Y-%m-%d"),
-        disk=key.disk,
-        compressed=size(manifest.disk.compressed_size),
-        virtual=size(manifest.disk.virtual_size),
+        disk=public.disk,
+        compressed=human_size(manifest.disk.compressed_size),
+        virtual=human_size(manifest.disk.virtual_size),
         packages=manifest.packages,
-        packages_link=key.packages if key.packages in state.objects else "",
+        packages_link=public.packages if layout.PACKAGES in image.objects else "",
         boot=f"{boot.seconds:.0f} s ({line(boot.accel)})" if boot else "",
     )
 
@@ -113,16 +113,6 @@ def _example(rows: list[Row]) -> str:
     # virt-builder takes another architecture only when it is named.
     plain = [row.name for row in rows if row.arch == "x86_64"]
     return plain[0] if plain else _EXAMPLE
-
-
-def size(count: int) -> str:
-    """Bytes as a person reads them: ``97.5 MB``, in powers of a thousand."""
-    amount, units = float(count), ["B", "kB", "MB", "GB", "TB"]
-    while amount >= _THOUSAND - 0.5 and len(units) > 1:
-        amount /= _THOUSAND
-        units.pop(0)
-    digits = 0 if units[0] == "B" or amount >= 100 else 1  # noqa: PLR2004
-    return f"{amount:.{digits}f} {units[0]}"
 
 
 def _grouped(fingerprint: str) -> str:

@@ -1,4 +1,4 @@
-"""How a user's virt-builder and lago are told of a repository."""
+"""Explain to a user how virt-builder and lago get at a repository."""
 
 from dataclasses import dataclass, replace
 
@@ -10,7 +10,7 @@ from lago_images.storage.base import Store
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientView:
-    """What the published files say to a client.
+    """Hold what the published files say to a client.
 
     Attributes:
         name: The repository's.
@@ -38,7 +38,7 @@ def read(store: Store) -> ClientView:
 
 
 def describe(data: bytes) -> ClientView:
-    """What a ``repo.metadata`` says; no fingerprint. Raises ``RepositoryError``."""
+    """Return what a ``repo.metadata`` says; no fingerprint. Raises ``RepositoryError``."""
     try:
         plain = parse_json(data, "it is no JSON")
         sources = plain.get("sources", {}).values()
@@ -78,7 +78,7 @@ def lines(published: ClientView, url: str) -> list[str]:
 
 
 def elsewhere(published: ClientView, url: str) -> list[str]:
-    """The addresses in ``repo.metadata`` that lead lago away from ``url``."""
+    """Return the addresses in ``repo.metadata`` that lead lago away from ``url``."""
     return [base for base in published.bases if base.rstrip("/") != url]
 
 

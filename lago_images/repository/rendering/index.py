@@ -13,9 +13,8 @@ from lago_images.errors import Problem
 from lago_images.repository.records import layout
 from lago_images.repository.records.fields import ARCH, FORMATS, aliases, is_notes, line
 from lago_images.repository.records.layout import ImageId
-from lago_images.repository.records.manifest import Manifest
-from lago_images.repository.records.release import Release
-from lago_images.repository.records.state import State, build_of
+from lago_images.repository.records.release import Release, ReleasedImage
+from lago_images.repository.records.state import State
 
 Key = tuple[str, str | None]
 _SECTION = re.compile(r"\[([-A-Za-z0-9._]+)\]")
@@ -24,7 +23,7 @@ _REQUIRED = ("arch", "file", "size")
 _NUMBERS = ("size", "compressed_size", "revision")
 _NUMBER = re.compile(r"[1-9][0-9]{0,18}")
 _SHA512 = re.compile(r"[0-9a-f]{128}")
-_MARK = "# releases "
+MARK = "# releases "
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,17 +43,17 @@ class Entry:
 
     @property
     def file(self) -> str:
-        """The disk, relative to the index."""
+        """Return the disk, relative to the index."""
         return self.get("file")
 
     @property
     def revision(self) -> int:
-        """As the client reads it: 1 where there is none."""
+        """Return it as the client reads it: 1 where there is none."""
         return int(self.get("revision") or "1")
 
     @property
     def checksum(self) -> str:
-        """The sha512 of the compressed disk; empty where there is none."""
+        """Return the sha512 of the compressed disk; empty where there is none."""
         return self.get("checksum", "sha512")
 
     def get(self, key: str, subkey: str | None = None) -> str:
@@ -62,32 +61,30 @@ class Entry:
 
 
 def listing_mark(state: State) -> str:
-    """The digest of the set of releases that a file was rendered from, and of those retired.
+    """Return the digest of the set of releases that a file was rendered from, and of those retired.
 
     It stands in every rendered file, so that different sets never give the same bytes: a file
     that is right already for one publisher cannot then be changed back by a slower one, which
     read its ETag before and lists less.
     """
     releases = [release for history in state.releases.values() for release in history]
-    retired = {key.retirement for key in map(build_of, releases) if key and key in state.retired}
-    keys = sorted({*(str(release.key) for release in releases), *retired})
+    copies = {release.public for release in releases if release.public}
+    retired = {copy.retirement for copy in copies & state.retired}
+    damaged = {f"{key} is damaged" for key in state.damaged}
+    keys = sorted({*(str(release.key) for release in releases), *retired, *damaged})
     return hashlib.sha256("\n".join(keys).encode()).hexdigest()
 
 
 def render(state: State) -> bytes:
-    """The index: the current revision of each image, by name and architecture."""
-    entries = []
-    for name, arch in state.images:
-        release = state.current(name, arch)
-        manifest = release and state.manifest(release)
-        if release and manifest:
-            entries.append(entry(release, manifest))
+    """Render the index: the current revision of each image, by name and architecture."""
+    current = (state.current(*image) for image in state.images)
+    entries = [entry(one, one.image) for one in current if one and one.image]
     return to_bytes(entries, mark=listing_mark(state))
 
 
 def to_bytes(entries: Iterable[Entry], *, mark: str) -> bytes:
-    """The text of an index."""
-    sections = [f"{_MARK}{mark}\n", *(_section(entry) for entry in entries)]
+    """Return the text of an index."""
+    sections = [f"{MARK}{mark}\n", *(_section(entry) for entry in entries)]
     return "\n".join(sections).encode()
 
 
@@ -98,14 +95,14 @@ def _section(entry: Entry) -> str:
     return "\n".join(lines) + "\n"
 
 
-def entry(release: Release, manifest: Manifest) -> Entry:
-    """What the index says of a release."""
-    disk, properties = manifest.disk, manifest.properties
+def entry(release: Release, image: ReleasedImage) -> Entry:
+    """Make the section of a release."""
+    disk, properties = image.manifest.disk, image.manifest.properties
     fields: dict[Key, str] = {
         ("name", None): line(properties.get("name", "")) or release.name,
         ("arch", None): release.arch,
         ("osinfo", None): line(properties.get("osinfo", "")),
-        ("file", None): manifest.key.disk,
+        ("file", None): image.public.disk,
         ("checksum", "sha512"): disk.sha512,
         ("format", None): disk.format,
         ("size", None): str(disk.virtual_size),
@@ -126,7 +123,7 @@ def _key(text: str) -> Key:
 
 
 def parse(data: bytes, path: str = layout.INDEX) -> tuple[list[Entry], list[Problem]]:
-    """The entries of an (unsigned) index, and all that some client would refuse in it.
+    """Read the entries of an (unsigned) index, and all that some client would refuse in it.
 
     An entry whose revision is no number, or an endless one, is not among the entries.
     """

@@ -13,7 +13,7 @@ from lago_images.errors import Problem, RepositoryError
 from lago_images.repository.records import layout
 from lago_images.repository.records.manifest import Manifest
 from lago_images.repository.records.parsing import parse_json
-from lago_images.repository.records.release import Release
+from lago_images.repository.records.release import Release, ReleasedImage
 from lago_images.repository.records.state import State
 from lago_images.repository.rendering.index import listing_mark
 from lago_images.specs.model import Spec
@@ -26,20 +26,31 @@ _PASSWORD = "root-password"  # noqa: S105 -- a property's name
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Version:
-    """One version of a template, as lago knows it."""
+    """One version of a template, as lago knows it.
+
+    The digests are of the compressed disk, in hexadecimal: lago itself ignores them.
+    """
 
     template: str
     version: str
     handle: str
     timestamp: int
+    sha256: str = ""
+    sha512: str = ""
 
 
 def render(state: State, *, name: str, base_url: str) -> bytes:
-    """``repo.metadata``: every release that is not withdrawn is a version of its template."""
+    """Render ``repo.metadata``: each release that is not withdrawn is a version."""
     # By hand, a line a version: json's own indentation takes seconds for 10,000 releases.
     templates: dict[str, list[str]] = {}
     for version in versions(state):
-        what = {"source": name, "handle": version.handle, "timestamp": version.timestamp}
+        what = {
+            "source": name,
+            "handle": version.handle,
+            "timestamp": version.timestamp,
+            "sha256": version.sha256,
+            "sha512": version.sha512,
+        }
         line = f"{_text(version.version)}: {_text(what)}"
         templates.setdefault(version.template, []).append(line)
     shown = [
@@ -62,7 +73,7 @@ def _text(plain: object) -> str:
 
 
 def versions(state: State) -> list[Version]:
-    """All versions of all templates, by template and time.
+    """List all versions of all templates, by template and time.
 
     A template's timestamps strictly increase with the revision, whatever the publishers' clocks
     said: lago takes the version with the largest.
@@ -78,9 +89,8 @@ def versions(state: State) -> list[Version]:
         last = -1
         for time, release in sorted(by_name[name], key=lambda pair: (pair[0], pair[1].arch)):
             last = max(time, last + 1)
-            manifest = state.manifest(release)
-            if manifest:
-                found.append(_version(release, manifest, last))
+            if release.image:
+                found.append(_version(release, release.image, last))
     return found
 
 
@@ -92,17 +102,19 @@ def _increasing(history: Iterable[Release]) -> list[tuple[int, Release]]:
     return timed
 
 
-def _version(release: Release, manifest: Manifest, timestamp: int) -> Version:
+def _version(release: Release, image: ReleasedImage, timestamp: int) -> Version:
     return Version(
         template=release.name,
-        version=version_name(release, manifest),
-        handle=manifest.key.handle,
+        version=version_name(release, image.manifest),
+        handle=image.public.handle,
         timestamp=timestamp,
+        sha256=image.manifest.disk.sha256,
+        sha512=image.manifest.disk.sha512,
     )
 
 
 def version_name(release: Release, manifest: Manifest) -> str:
-    """The lago version: the spec's and the revision, so that it never means two contents.
+    """Return the lago version: the spec's and the revision, so that it never means two contents.
 
     ``v<revision>`` where the spec has none; an architecture other than x86_64 is added.
     """
@@ -112,7 +124,7 @@ def version_name(release: Release, manifest: Manifest) -> str:
 
 
 def parse(data: bytes, path: str = layout.METADATA) -> tuple[list[Version], list[Problem]]:
-    """The versions in a ``repo.metadata``, and all that lago could not use."""
+    """Read the versions in a ``repo.metadata``, and all that lago could not use."""
     try:
         plain = parse_json(data, "it is no JSON")
         sources = {name for name, source in plain["sources"].items() if _usable(source)}
@@ -130,9 +142,15 @@ def parse(data: bytes, path: str = layout.METADATA) -> tuple[list[Version], list
         if wrong := _version_problem(what, sources):
             problems.append(Problem(path, None, f"{template} {version}: {wrong}"))
         else:
-            handle, timestamp = what["handle"], what["timestamp"]
             versions_.append(
-                Version(template=template, version=version, handle=handle, timestamp=timestamp)
+                Version(
+                    template=template,
+                    version=version,
+                    handle=what["handle"],
+                    timestamp=what["timestamp"],
+                    sha256=str(what.get("sha256", "")),
+                    sha512=str(what.get("sha512", "")),
+                )
             )
     return versions_, problems
 
@@ -154,12 +172,12 @@ def _version_problem(what: object, sources: set[str]) -> str:
 
 
 def hash_file(manifest: Manifest) -> bytes:
-    """``.hash``: the sha1 of the decompressed disk. lago strips blanks around it."""
+    """Make ``.hash``: the sha1 of the decompressed disk. lago strips blanks around it."""
     return manifest.disk.sha1.encode() + b"\n"
 
 
 def metadata_file(manifest: Manifest, spec: Spec) -> bytes:
-    """``.metadata``: all the spec's properties, and the root password where the spec sets one.
+    """Make ``.metadata``: all the spec's properties, and the root password where the spec sets one.
 
     lago reads ``distro`` and ``root-partition``; its own documentation names ``root-password``,
     in plain text. The property wins over the operation ``root-password password:…``.
@@ -171,7 +189,7 @@ def metadata_file(manifest: Manifest, spec: Spec) -> bytes:
 
 
 def _password(spec: Spec) -> str:
-    """What the last command sets; empty where that locks the account or makes a password up."""
+    """Return what the last command sets; empty where it locks the account or makes one up."""
     set_ = [operation.argument for operation in spec.operations if operation.name == _PASSWORD]
     kind, _, secret = "".join(set_[-1:]).partition(":")
     return secret if kind == "password" else ""

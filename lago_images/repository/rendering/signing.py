@@ -1,4 +1,4 @@
-"""Who signs the published files, and whether a file is signed already.
+"""Sign the published files, and recognise those that are signed already.
 
 ``signing-key`` holds one key, or while keys are rotated several, parted by commas (see
 ``docs/signing.md``). The first signs ``index.asc`` and ``repo.metadata``; every one signs an
@@ -11,13 +11,17 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lago_images.errors import CommandError, SigningError
+from lago_images.errors import MANUAL, CommandError, SigningError
 from lago_images.host.gpg import Gpg, Key, fingerprints, signing_parts, throw_away
 from lago_images.host.process import Runner
 from lago_images.repository.rendering.site import PublicKey
 from lago_images.settings import Settings
 
 _EXPORT = "gpg --export-secret-keys --armor FINGERPRINT"
+_LIST = (
+    "gpg --list-secret-keys shows the keys of this user's gpg: name one of their fingerprints, "
+    "or import the key"
+)
 _PROOF = b"lago-images\n"
 
 
@@ -58,7 +62,7 @@ class SigningKey:
         return signature
 
     def left_behind(self, published: bytes) -> frozenset[str]:
-        """What signed in a published copy of this key, if what signs now is not in there.
+        """Return what signed in a published copy of this key, if what signs now is not in there.
 
         Nobody has a key from a file that is damaged.
         """
@@ -71,14 +75,14 @@ class SigningKey:
         return frozenset() if self.signer in before else frozenset(before)
 
     def has_clearsigned(self, signed: bytes, text: bytes) -> bool:
-        """Whether ``signed`` is ``text``, signed by this key."""
+        """Tell whether ``signed`` is ``text``, signed by this key."""
         try:
             return self.gpg.signed_text(signed) == (self.fingerprint, text)
         except SigningError:
             return False
 
     def has_signed(self, signature: bytes, data: bytes) -> bool:
-        """Whether ``signature`` is this key's over ``data``."""
+        """Tell whether ``signature`` is this key's over ``data``."""
         try:
             return self.gpg.detached_signer(signature, data) == self.fingerprint
         except SigningError:
@@ -98,7 +102,7 @@ class Signer:
 
 @contextmanager
 def open_signer(settings: Settings, environ: Mapping[str, str], runner: Runner) -> Iterator[Signer]:
-    """The signer that the settings ask for.
+    """Return the signer that the settings ask for.
 
     Raises:
         SigningError: A key is missing, expired, revoked, or cannot sign; found before anything
@@ -173,7 +177,9 @@ def _proven(gpg: Gpg, wanted: str, reference: str) -> SigningKey:
             hint=f"extend it (gpg --quick-set-expire {key.fingerprint} 2y) and export it again",
         )
     if key.validity == "r":
-        raise SigningError(f"the signing key {key.fingerprint} was revoked", hint="docs/signing.md")
+        raise SigningError(
+            f"the signing key {key.fingerprint} was revoked", hint=f"change it: {MANUAL}/signing.md"
+        )
     if not (key.can_sign and key.signers):
         raise SigningError(f"the key {key.fingerprint} may not sign, or its signing subkey expired")
     armour = gpg.public_key(key.fingerprint)
@@ -185,7 +191,9 @@ def _proven(gpg: Gpg, wanted: str, reference: str) -> SigningKey:
 
 def _only(keys: list[Key], reference: str) -> Key:
     if not keys:
-        raise SigningError(f"{reference} has no secret key to sign with", hint=_EXPORT)
+        in_agent = reference.startswith("agent:")
+        hint = _LIST if in_agent else f"put the output of `{_EXPORT}` there"
+        raise SigningError(f"{reference} has no secret key to sign with", hint=hint)
     if len(keys) > 1:
         raise SigningError(
             f"{reference} holds {len(keys)} secret keys; one is wanted",

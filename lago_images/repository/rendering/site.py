@@ -1,4 +1,4 @@
-"""What the published files say of the repository itself, and where its clients find it."""
+"""Describe the repository itself, and the URL where its clients find it."""
 
 import re
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ class PublicKey:
 
 
 def site_of(settings: Settings, store_url: str) -> Site:
-    """Where clients find the repository in ``store_url``.
+    """Return where clients find the repository in ``store_url``.
 
     A directory without a ``base-url`` gets the older tool's, where ``lago-images serve`` listens.
 
@@ -45,9 +45,11 @@ def site_of(settings: Settings, store_url: str) -> Site:
             ``base-url`` is not set, so that lago could not find the images.
     """
     problems: list[Problem] = []
+    wrong: list[str] = []
 
     def complain(name: str, what: str) -> None:
-        problems.append(Problem(settings.said.get(name, FILE), None, what))
+        wrong.append(name)
+        problems.append(Problem(settings.origins.get(name, FILE), None, what))
 
     if "/" in settings.name or not is_line(settings.name):
         complain("name", "name must be one line without '/': lago makes file names of it")
@@ -59,10 +61,17 @@ def site_of(settings: Settings, store_url: str) -> Site:
     if not _is_url(base_url):
         complain("base_url", f"base-url must be an http, https or file URL, not {base_url!r}")
     if problems:
-        raise SettingsError(
-            problems, hint=f"set it in {FILE}, or LAGO_IMAGES_NAME and LAGO_IMAGES_BASE_URL"
-        )
+        raise SettingsError(problems, hint=f"set it in {FILE}, or as {_elsewhere(wrong)}")
     return Site(name=settings.name.strip() or DEFAULT_NAME, base_url=base_url)
+
+
+def _elsewhere(names: list[str]) -> str:
+    """Name the option and the variable of each setting."""
+    ways = {
+        "name": "LAGO_IMAGES_NAME or lago-images build --repo-name",
+        "base_url": "--base-url URL or LAGO_IMAGES_BASE_URL",
+    }
+    return "; ".join(ways[name] for name in dict.fromkeys(names))
 
 
 def _is_url(text: str) -> bool:

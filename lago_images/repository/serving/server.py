@@ -1,30 +1,52 @@
 """A repository over HTTP, as its clients want it: a gateway from a store to virt-builder and lago.
 
-What is served is what the layout publishes; ``state/``, hidden and temporary files are not there
-for a client. Nothing is listed.
+What is served is what the layout publishes: rendered files, releases, and the builds that a release
+names. ``state/``, hidden and temporary files and builds that nobody released do not exist for a
+client, and nothing is listed.
+
+HTTP is waitress's: Python's http.server answered a GET with a body twice, and a thread for each
+silent connection used up the descriptors.
 """
 
+import logging
 import re
+import resource
 import socket
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from email.utils import formatdate
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import cast
+from threading import Lock
+from typing import Any, Self
 from urllib.parse import unquote
 
+from waitress import wasyncore
+from waitress.server import create_server
+
 from lago_images.console import Console
-from lago_images.errors import Error, NotFoundError
+from lago_images.errors import Error, NotFoundError, RepositoryError
 from lago_images.repository.records import layout
+from lago_images.repository.records.release import Release
 from lago_images.storage.base import Stat, Store
 
 _RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
-_IDLE = 60.0
+# Public copies and releases: written once, so that what is known of one stays true.
+_ONCE = (layout.IMAGES, layout.RELEASES)
+# Seconds after which a connection is closed that sends nothing, and one that takes nothing.
+IDLE = 10
+_STUCK = 60
+# Answers written at the same time: each may wait for a slow client.
+_THREADS = 100
+_LEAST_CONNECTIONS, _MOST_CONNECTIONS = 16, 1000
+# What else than connections takes descriptors: the store's connections, libraries, the log.
+_SPARE_DESCRIPTORS = 56
+_HIGH_WATER = 2 * 2**20
+
+_Headers = list[tuple[str, str]]
+_Start = Callable[[str, _Headers], object]
 
 
 def served(target: str) -> str | None:
-    """The key that a request's target asks for; None when no client may have it.
+    """Return the key that a request's target asks for; None when no client may have it.
 
     ``/`` asks for the catalogue.
     """
@@ -34,13 +56,11 @@ def served(target: str) -> str | None:
     parts = key.split("/")
     hidden = any(not part or part.startswith(".") for part in parts)
     control = any(not char.isprintable() for char in key)
-    if hidden or control or not key.startswith((layout.BUILDS, layout.RELEASES)):
-        return None
-    return key
+    return None if hidden or control or not key.startswith(_ONCE) else key
 
 
 def span(asked: str | None, size: int) -> range | None:
-    """The bytes that a ``Range`` header asks for, of ``size``; None for all of them.
+    """Return the bytes that a ``Range`` header asks for, of ``size``; None for all of them.
 
     A header that is not one range of bytes counts as none, as RFC 9110 allows. An empty range is
     one that cannot be satisfied.
@@ -57,134 +77,234 @@ def span(asked: str | None, size: int) -> range | None:
     return range(int(first), end)
 
 
-class Server(ThreadingHTTPServer):
-    """Serves a store until it is shut down. ``port`` 0 takes a free one."""
+class Server:
+    """Serves a store until it is shut down."""
 
-    daemon_threads = True
+    def __init__(
+        self, store: Store, console: Console, *, bind: str, port: int, idle: int = IDLE
+    ) -> None:
+        """Listen at an address.
 
-    def __init__(self, store: Store, console: Console, *, bind: str, port: int) -> None:
-        """Raises ``Error`` when the address cannot be had."""
-        self.store = store
+        Args:
+            store: What is served.
+            console: Where requests are logged.
+            bind: The address.
+            port: 0 takes a free one.
+            idle: Seconds after which a connection is closed that sends nothing.
+
+        Raises:
+            Error: The address is taken, or is none of this host.
+        """
         self.console = console
-        self.address_family = socket.AF_INET6 if ":" in bind else socket.AF_INET
-        try:
-            super().__init__((bind, port), _Handler)
-        except (OSError, OverflowError) as error:
-            raise Error(
-                f"cannot serve at {bind} port {port}: {error}",
-                hint="choose another --port, or --port 0 for any free one",
-            ) from error
+        listening = _listen(bind, port)
+        self.server_address = listening.getsockname()
+        self._sockets: dict[int, Any] = {}
+        self._server: Any = create_server(
+            _Gateway(store, console),
+            map=self._sockets,
+            sockets=[listening],
+            threads=_THREADS,
+            connection_limit=_connections(),
+            channel_timeout=idle,
+            cleanup_interval=max(1, idle // 2),
+            outbuf_high_watermark=_HIGH_WATER,
+            # No answer goes through a temporary file.
+            outbuf_overflow=2**40,
+            # A request for a file has no body. With one it is refused, and its connection closed.
+            max_request_body_size=1,
+            log_socket_errors=False,
+            asyncore_use_poll=True,
+            ident="lago-images",
+        )
+        _send_failures_to(console)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.task_dispatcher.shutdown(timeout=1)
+        wasyncore.close_all(self._sockets)
 
     @property
     def url(self) -> str:
-        """Where a client on this machine finds the repository; no slash at its end."""
+        """Return where a client on this machine finds the repository; no slash at its end."""
         host, port = self.server_address[:2]
         name = str(host)
         if name in {"0.0.0.0", "::"}:  # noqa: S104 -- what was asked for is only shown here
             name = socket.gethostname()
         return f"http://[{name}]:{port}" if ":" in name else f"http://{name}:{port}"
 
-    def handle_error(self, request: object, client_address: object) -> None:
-        """Say nothing of clients that hang up: lago drops its first connection of each file."""
-        del request, client_address
-        error = sys.exception()
-        if not isinstance(error, ConnectionError | TimeoutError):
-            self.console.error(f"error: a request could not be served: {error!r}")
+    def serve_forever(self) -> None:
+        """Answer requests until ``shutdown`` is called."""
+        wasyncore.loop(timeout=1, map=self._sockets, use_poll=True)
+
+    def shutdown(self) -> None:
+        """End ``serve_forever``, which another thread runs."""
+        self._server.trigger.pull_trigger(lambda: wasyncore.close_all(self._sockets))
 
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    server_version = "lago-images"
-    sys_version = ""
-    timeout = _IDLE
+def _listen(bind: str, port: int) -> socket.socket:
+    listening = socket.socket(socket.AF_INET6 if ":" in bind else socket.AF_INET)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # Connections inherit it: one whose client takes nothing ends, and its thread is free.
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _STUCK * 1000)
+        listening.bind((bind, port))
+    except (OSError, OverflowError) as error:
+        listening.close()
+        raise Error(
+            f"cannot serve at {bind} port {port}: {error}",
+            hint="choose another --port, or --port 0 for any free one",
+        ) from error
+    return listening
 
-    def do_GET(self) -> None:
-        self._answer(body=True)
 
-    def do_HEAD(self) -> None:
-        self._answer(body=False)
+def _connections() -> int:
+    """Return how many connections may be open: each takes its socket and an object's file."""
+    descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    each = (descriptors - _SPARE_DESCRIPTORS) // 2
+    return min(_MOST_CONNECTIONS, max(_LEAST_CONNECTIONS, each))
 
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 -- http.server's name
-        self._server.console.info(f"{self.address_string()} {format % args}")
 
-    def log_error(self, format: str, *args: object) -> None:  # noqa: A002 -- http.server's name
-        """Say nothing more: the status is in the request's line; an idle client is no error."""
+class _Failures(logging.Handler):
+    def __init__(self, console: Console) -> None:
+        super().__init__(logging.ERROR)
+        self.console = console
 
-    @property
-    def _server(self) -> Server:
-        return cast("Server", self.server)
+    def emit(self, record: logging.LogRecord) -> None:
+        why = record.exc_info and record.exc_info[1]
+        self.console.error(f"error: {record.getMessage()}" + (f": {why!r}" if why else ""))
 
-    def _answer(self, *, body: bool) -> None:
-        key = served(self.path)
-        try:
-            found = None if key is None else self._object(key)
-        except NotFoundError:
-            found = None
-        except Error as error:
-            self._server.console.error(f"error: {error.message}")
-            self.send_error(HTTPStatus.BAD_GATEWAY)
+
+def _send_failures_to(console: Console) -> None:
+    logger = logging.getLogger("waitress")
+    logger.handlers, logger.propagate = [_Failures(console)], False
+
+
+class _Releases:
+    """Knows which public copies a release names."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._lock = Lock()
+        self._read: set[str] = set()
+        self._copies: set[layout.BuildFolder] = set()
+
+    def have(self, copy: layout.BuildFolder) -> bool:
+        """Return whether a release names the copy; a release is read once, as it never changes."""
+        with self._lock:
+            if copy not in self._copies:
+                image = copy.key.image
+                for stat in self._store.list(f"{layout.RELEASES}{image.name}/{image.arch}/"):
+                    self._add(stat.key)
+            return copy in self._copies
+
+    def _add(self, key: str) -> None:
+        place = layout.release_key(key)
+        if place is None or key in self._read:
             return
-        if found is None:
-            self.send_error(HTTPStatus.NOT_FOUND)
-        else:
-            self._send(*found, body=body)
+        try:
+            release = Release.parse(self._store.get(key).data, place)
+        except RepositoryError:
+            # A damaged release publishes nothing; ``repo verify`` names it.
+            release = None
+        self._read.add(key)
+        if release and release.public:
+            self._copies.add(release.public)
+
+
+class _Gateway:
+    """The WSGI application: a request to an object of the store."""
+
+    def __init__(self, store: Store, console: Console) -> None:
+        self._store = store
+        self._console = console
+        self._releases = _Releases(store)
+
+    def __call__(self, environ: dict[str, Any], start: _Start) -> Iterable[bytes]:
+        status, headers, body = self._answer(environ)
+        line = f"{environ['REQUEST_METHOD']} {environ['REQUEST_URI']}"
+        self._console.info(f'{environ["REMOTE_ADDR"]} "{line}" {status.value}')
+        start(f"{status.value} {status.phrase}", headers)
+        return [] if environ["REQUEST_METHOD"] == "HEAD" else body
+
+    def _answer(self, environ: dict[str, Any]) -> tuple[HTTPStatus, _Headers, Iterable[bytes]]:
+        if environ["REQUEST_METHOD"] not in {"GET", "HEAD"}:
+            return _refusal(HTTPStatus.METHOD_NOT_ALLOWED, ("Allow", "GET, HEAD"))
+        key = served(environ["REQUEST_URI"])
+        try:
+            copy = layout.owner(key or "")
+            if key is None or (copy and not self._releases.have(copy)):
+                return _refusal(HTTPStatus.NOT_FOUND)
+            stat, data = self._object(key)
+        except NotFoundError:
+            return _refusal(HTTPStatus.NOT_FOUND)
+        except Error as error:
+            self._console.error(f"error: {error.message}")
+            return _refusal(HTTPStatus.BAD_GATEWAY)
+        return self._send(stat, data, environ)
 
     def _object(self, key: str) -> tuple[Stat, bytes | None]:
-        """What is known of an object, and its bytes if they may change between two requests."""
-        stat = self._server.store.head(key)
-        if key.startswith((layout.BUILDS, layout.RELEASES)):
+        """Return what is known of an object, and its bytes if they may change between requests."""
+        stat = self._store.head(key)
+        if key.startswith(_ONCE):
             return stat, None
-        blob = self._server.store.get(key)
+        blob = self._store.get(key)
         current = Stat(key=key, size=len(blob.data), etag=blob.etag, modified=stat.modified)
         return current, blob.data
 
-    def _send(self, stat: Stat, data: bytes | None, *, body: bool) -> None:
+    def _send(
+        self, stat: Stat, data: bytes | None, environ: dict[str, Any]
+    ) -> tuple[HTTPStatus, _Headers, Iterable[bytes]]:
         etag = '"' + stat.etag.strip('"') + '"'
-        if etag in self.headers.get("If-None-Match", ""):
-            self.send_response(HTTPStatus.NOT_MODIFIED)
-            self._describe(stat, etag)
-            self.end_headers()
-            return
-        part = span(self.headers.get("Range"), stat.size)
-        if self.headers.get("If-Range", etag) != etag:
+        headers = _describe(stat, etag)
+        if etag in environ.get("HTTP_IF_NONE_MATCH", ""):
+            return HTTPStatus.NOT_MODIFIED, headers, []
+        part = span(environ.get("HTTP_RANGE"), stat.size)
+        if environ.get("HTTP_IF_RANGE", etag) != etag:
             part = None
         if part is not None and not part:
-            self.send_response(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE)
-            self.send_header("Content-Range", f"bytes */{stat.size}")
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-            return
-        self.send_response(HTTPStatus.OK if part is None else HTTPStatus.PARTIAL_CONTENT)
-        self._describe(stat, etag)
+            size = ("Content-Range", f"bytes */{stat.size}")
+            return _refusal(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, size)
+        wanted = range(stat.size) if part is None else part
+        headers.append(("Content-Length", str(len(wanted))))
         if part is not None:
-            self.send_header("Content-Range", f"bytes {part.start}-{part.stop - 1}/{stat.size}")
-        wanted = part if part is not None else range(stat.size)
-        self.send_header("Content-Length", str(len(wanted)))
-        self.end_headers()
-        if body:
-            self._body(stat.key, wanted, data)
+            headers.append(("Content-Range", f"bytes {part.start}-{part.stop - 1}/{stat.size}"))
+        body = self._body(stat.key, wanted) if data is None else [data[wanted.start : wanted.stop]]
+        return HTTPStatus.OK if part is None else HTTPStatus.PARTIAL_CONTENT, headers, body
 
-    def _describe(self, stat: Stat, etag: str) -> None:
-        headers = layout.headers(stat.key)
-        self.send_header("Content-Type", headers.content_type)
-        if headers.cache_control:
-            self.send_header("Cache-Control", headers.cache_control)
-        self.send_header("ETag", etag)
-        self.send_header("Last-Modified", formatdate(stat.modified, usegmt=True))
-        self.send_header("Accept-Ranges", "bytes")
-        self.send_header("X-Content-Type-Options", "nosniff")
-
-    def _body(self, key: str, wanted: range, data: bytes | None) -> None:
-        if data is not None:
-            self.wfile.write(data[wanted.start : wanted.stop])
-            return
+    def _body(self, key: str, wanted: range) -> Iterator[bytes]:
         try:
-            for piece in _cut(self._server.store.read(key, start=wanted.start), len(wanted)):
-                self.wfile.write(piece)
+            yield from _cut(self._store.read(key, start=wanted.start), len(wanted))
         except Error as error:
             # Too late for a status: the client sees fewer bytes than Content-Length promised.
-            self._server.console.error(f"error: {error.message}")
-            self.close_connection = True
+            self._console.error(f"error: {error.message}")
+
+
+def _refusal(
+    status: HTTPStatus, *headers: tuple[str, str]
+) -> tuple[HTTPStatus, _Headers, Iterable[bytes]]:
+    text = f"{status.value} {status.phrase}\n".encode()
+    plain = [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(text)))]
+    return status, [*plain, *headers], [text]
+
+
+def _describe(stat: Stat, etag: str) -> _Headers:
+    headers = layout.headers(stat.key)
+    kind = headers.content_type
+    if kind.startswith("text/html") and stat.key not in layout.RENDERED:
+        # A builder wrote it: no page of this site, with its cookies and its name.
+        kind = "text/plain; charset=utf-8"
+    described = [
+        ("Content-Type", kind),
+        ("ETag", etag),
+        ("Last-Modified", formatdate(stat.modified, usegmt=True)),
+        ("Accept-Ranges", "bytes"),
+        ("X-Content-Type-Options", "nosniff"),
+    ]
+    if headers.cache_control:
+        described.append(("Cache-Control", headers.cache_control))
+    return described
 
 
 def _cut(chunks: Iterator[bytes], length: int) -> Iterator[bytes]:

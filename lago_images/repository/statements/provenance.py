@@ -148,7 +148,7 @@ def of(manifest: Manifest, origin: Origin) -> Provenance:
     """The provenance of a build, as its manifest and ``origin`` tell it."""
     disk, base = manifest.disk, manifest.base
     return Provenance(
-        disk=manifest.key.disk.removeprefix(manifest.key.folder),
+        disk=manifest.key.staging.disk.removeprefix(manifest.key.staging.folder),
         sha256=disk.sha256,
         sha512=disk.sha512,
         build=manifest.build_id,

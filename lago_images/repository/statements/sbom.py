@@ -83,11 +83,12 @@ def render(manifest: Manifest, packages: bytes | None) -> bytes:
         RepositoryError: ``packages`` is no list of packages, or not as long as the manifest says;
             or the manifest's ``created`` is no moment.
     """
-    listed = None if packages is None else parse_packages(packages, manifest.key.packages)
+    staging = manifest.key.staging
+    listed = None if packages is None else parse_packages(packages, staging.packages)
     count = None if listed is None else len(listed)
     if manifest.packages != count:
         raise RepositoryError(
-            f"{manifest.key.packages} has {_counted(count)}, and {manifest.key.manifest} says "
+            f"{staging.packages} has {_counted(count)}, and {staging.manifest} says "
             f"{_counted(manifest.packages)}"
         )
     digest = hashlib.sha256(manifest.to_json()).hexdigest()
@@ -156,7 +157,7 @@ def _image(manifest: Manifest) -> Component:
         "arch": manifest.arch,
         "commit": manifest.commit,
         "dirty": "true" if manifest.dirty else "false",
-        "file": manifest.key.disk.removeprefix(manifest.key.folder),
+        "file": manifest.key.staging.disk.removeprefix(manifest.key.staging.folder),
         "fingerprint": manifest.fingerprint,
         "packages": listed,
     }

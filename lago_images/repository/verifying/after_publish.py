@@ -10,7 +10,7 @@ from lago_images.repository.publishing.releasing import read_history
 from lago_images.repository.records import layout
 from lago_images.repository.records.layout import ImageId
 from lago_images.repository.records.release import Release
-from lago_images.repository.records.state import build_of, standing
+from lago_images.repository.records.state import standing
 from lago_images.repository.rendering import index, lago
 from lago_images.repository.verifying.findings import REFRESH, Finding, problem
 from lago_images.storage.base import Store
@@ -24,7 +24,7 @@ def quick(
     *,
     retry: RetryPolicy = _RETRY,
 ) -> tuple[Finding, ...]:
-    """Whether clients are offered these releases, or newer ones; nothing found is good.
+    """Check that clients are offered these releases, or newer ones; nothing found is good.
 
     Costs a GET for each of ``index``, ``repo.metadata`` and the signed index, and a HEAD for
     each disk. Another publisher may be between two of its writes: what is wrong is looked at
@@ -66,7 +66,7 @@ def _files(store: Store, *, signed: bool) -> Mapping[str, bytes]:
 def _release(
     store: Store, release: Release, entry: index.Entry | None, handles: set[str]
 ) -> Iterator[Finding]:
-    key = build_of(release)
+    key = release.public
     if key is None:
         return
     newer = entry is not None and entry.revision > release.revision
@@ -75,7 +75,7 @@ def _release(
         try:
             store.head(key.disk)
         except NotFoundError:
-            yield problem(key.disk, "it is offered, and not there", "lago-images repo verify")
+            yield problem(key.disk, "it is offered, and missing", "lago-images repo verify")
         return
     if release not in standing(read_history(store, release.name, release.arch)):
         # Withdrawn since: then it is not to be offered.

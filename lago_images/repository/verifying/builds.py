@@ -1,45 +1,61 @@
-"""Whether what the published files name is there, and is what they say."""
+"""Check that what the published files name exists, and has the bytes that were released."""
 
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lago_images.disks.checksums import Checksums, Digests
 from lago_images.disks.decompress import LARGEST, DamagedError, xz_stream
 from lago_images.errors import NotFoundError, RepositoryError, StorageError
 from lago_images.repository.records import layout
-from lago_images.repository.records.layout import BuildKey, ImageId, owner
+from lago_images.repository.records.layout import BuildFolder, ImageId, ReleaseKey, owner
 from lago_images.repository.records.manifest import Manifest
 from lago_images.repository.records.parsing import DocumentError, parse_json
+from lago_images.repository.records.release import Release, ReleasedImage
 from lago_images.repository.rendering.index import Entry
 from lago_images.repository.rendering.lago import Version
-from lago_images.repository.verifying.findings import REFRESH, Finding, Source, note, problem
+from lago_images.repository.verifying.findings import REFRESH, Finding, Source, note, problem, yank
 from lago_images.storage.base import Stat
 
 _NUMBER = re.compile(r"[0-9]{1,19}")
+_LIST = "lago-images repo list --all"
 _QCOW2_TABLES = 64 * 2**20
+_TAMPERED = "tampered"
+_REVISION = re.compile(r"(?:^v|-)([0-9]{1,18})$")
+_READABLE = "let everybody read it: its storage class, its encryption key, the bucket's policy"
+# What each public copy must be.
+Images = Mapping[BuildFolder, ReleasedImage]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Named:
-    """A build, and who names it: the index, ``repo.metadata``, or both."""
+    """A public copy, and who names it: the index, ``repo.metadata``, or both.
 
-    build: BuildKey
+    ``image`` is what its release binds; None where no release could be read.
+    """
+
+    build: BuildFolder
     entries: tuple[Entry, ...]
     versions: tuple[Version, ...]
+    image: ReleasedImage | None = None
 
     @property
     def repair(self) -> str:
-        return (
-            f"restore {self.build.folder} from a copy; or withdraw it: "
-            f"lago-images repo yank {self.build.name} --revision N"
-        )
+        name, arch = self.build.key.image
+        command = yank(name, arch, self._revision, reason="tampered")
+        # repo.metadata names no revisions: then a list has the one of this build.
+        which = "" if self._revision else f", with the --revision that {_LIST} shows"
+        return f"restore {self.build.folder} from a copy; or withdraw it: {command}{which}"
+
+    @property
+    def _revision(self) -> int | None:
+        return min((key.revision for key in release_keys(self)), default=None)
 
 
 @dataclass(slots=True)
 class Progress:
-    """How many bytes of disks were read; ``advance`` is told of each piece."""
+    """Count the bytes of disks that were read; ``advance`` is called with each piece's."""
 
     read: int = 0
     advance: Callable[[int], None] | None = None
@@ -66,9 +82,9 @@ def disk_size(source: Source, one: Named) -> int:
 def named(
     entries: Sequence[Entry], versions: Sequence[Version]
 ) -> tuple[tuple[Named, ...], list[Finding]]:
-    """The builds that the published files name, and what they name that is no build of ours."""
-    in_index: dict[BuildKey, list[Entry]] = {}
-    in_metadata: dict[BuildKey, list[Version]] = {}
+    """Find the copies that the published files name, and what they name that is none of ours."""
+    in_index: dict[BuildFolder, list[Entry]] = {}
+    in_metadata: dict[BuildFolder, list[Version]] = {}
     findings = []
     for entry in entries:
         if key := _build(entry.file):
@@ -82,7 +98,7 @@ def named(
         else:
             what = f"{version.template} {version.version}: {version.handle} is no build's disk"
             findings.append(problem(layout.METADATA, what, REFRESH))
-    found = (
+    copies = (
         Named(
             build=key,
             entries=tuple(in_index.get(key, ())),
@@ -90,19 +106,57 @@ def named(
         )
         for key in sorted(in_index.keys() | in_metadata.keys())
     )
-    return tuple(found), findings
+    return tuple(copies), findings
+
+
+def release_keys(named: Named) -> tuple[ReleaseKey, ...]:
+    """Name the releases that the published files offer a copy as."""
+    key = named.build.key
+    revisions = {entry.revision for entry in named.entries}
+    for version in named.versions:
+        if match := _REVISION.search(version.version.removesuffix(f"-{key.arch}")):
+            revisions.add(int(match[1]))
+    return tuple(
+        ReleaseKey(name=key.name, arch=key.arch, revision=revision)
+        for revision in sorted(revisions)
+        if revision > 0
+    )
+
+
+def bound(source: Source, named: Named, findings: list[Finding], *, known: Images | None) -> Named:
+    """Add what the release of a copy binds: from ``known``, or else read at the source."""
+    if known is not None:
+        if named.build not in known:
+            findings.append(problem(named.build.folder, "it is offered, and no release names it",
+                                    REFRESH))  # fmt: skip
+        return replace(named, image=known.get(named.build))
+    for key in release_keys(named):
+        try:
+            release = Release.parse(source.get(str(key)).data, key)
+        except StorageError as error:
+            findings.append(note(str(key), f"it cannot be read: {error.message}"))
+            continue
+        except RepositoryError as error:
+            findings.append(problem(str(key), error.message, "restore it from a copy"))
+            continue
+        if release.image and release.image.public == named.build:
+            return replace(named, image=release.image)
+        what = f"it is offered with {named.build.folder}, which it does not name"
+        findings.append(problem(str(key), what, named.repair))
+    return named
 
 
 def agreement(entries: Sequence[Entry], versions: Sequence[Version]) -> Iterator[Finding]:
-    """Whether the index offers what is newest in ``repo.metadata``, and nothing else does."""
+    """Check that the index offers what is newest in ``repo.metadata``, and nothing else."""
     newest: dict[ImageId, Version] = {}
     stamps: dict[tuple[str, int], Version] = {}
     for version in versions:
         key = _build(f"{version.handle}.xz")
         if key is None:
             continue
-        if key.image not in newest or newest[key.image].timestamp < version.timestamp:
-            newest[key.image] = version
+        image = key.key.image
+        if image not in newest or newest[image].timestamp < version.timestamp:
+            newest[image] = version
         other = stamps.setdefault((version.template, version.timestamp), version)
         if other is not version:
             what = f"{other.version} and {version.version} have one timestamp: either is newest"
@@ -121,49 +175,97 @@ def agreement(entries: Sequence[Entry], versions: Sequence[Version]) -> Iterator
             yield problem(layout.METADATA, what, REFRESH)
 
 
+def _build(disk: str) -> BuildFolder | None:
+    folder = owner(disk)
+    is_disk = folder is not None and folder.root == layout.IMAGES and folder.disk == disk
+    return folder if is_disk else None
+
+
+def sums_agree(sums_: Mapping[str, str], versions: Sequence[Version]) -> Iterator[Finding]:
+    """Check that ``SHA256SUMS`` and ``repo.metadata`` have the same disks and digests."""
+    offered = {f"{version.handle}.xz": version.sha256 for version in versions}
+    for path in sorted(sums_.keys() | offered.keys()):
+        if path not in sums_ or path not in offered:
+            where = layout.SUMS if path not in sums_ else layout.METADATA
+            yield problem(where, f"{path} is not in it, only in the other", REFRESH)
+        elif sums_[path] != offered[path]:
+            yield problem(layout.SUMS, f"{path} has another sha256 in {layout.METADATA}", REFRESH)
+
+
 def check(source: Source, named: Named, *, deep: bool, progress: Progress) -> list[Finding]:
-    """All that is wrong with one build that is offered to clients."""
-    key = named.build
+    """Find all that is wrong with one copy that is offered to clients."""
+    key, image = named.build, named.image
     findings: list[Finding] = []
-    manifest = _manifest(source, named, findings)
+    small = {name: _get(source, name, named, findings)
+             for name in (key.manifest, key.hash, key.metadata)}  # fmt: skip
+    manifest = image.manifest if image else _manifest(named, small[key.manifest], findings)
     disk = _disk(source, named, findings)
-    found_hash = _get(source, key.hash, named, findings)
-    found_metadata = _get(source, key.metadata, named, findings)
     if manifest:
         findings += _in_step(named, manifest)
     if manifest and disk and disk.size not in (manifest.disk.compressed_size, -1):
         what = f"it has {disk.size} bytes, not {manifest.disk.compressed_size}"
-        findings.append(problem(key.disk, what, named.repair))
-    findings += _hash(named, found_hash, manifest)
-    findings += _metadata(named, found_metadata, manifest)
+        findings.append(problem(key.disk, f"{_TAMPERED}: {what}", named.repair))
+    elif disk and not deep:
+        findings += _last_byte(source, named, disk)
+    for name, data in small.items():
+        findings += _bytes(named, name, data)
+    if not image:
+        findings += _hash(named, small[key.hash], manifest)
+        findings += _metadata(named, small[key.metadata], manifest)
     if deep and disk:
-        findings += _deep(source, named, found_hash, manifest, progress)
+        findings += _deep(source, named, small[key.hash], manifest, progress)
+    if deep:
+        for name in _others(named, small):
+            findings += _bytes(named, name, _get(source, name, named, findings))
     return findings
-
-
-def _build(disk: str) -> BuildKey | None:
-    key = owner(disk)
-    return key if key and key.disk == disk else None
 
 
 def _get(source: Source, name: str, named: Named, findings: list[Finding]) -> bytes | None:
     try:
         return source.get(name).data
     except NotFoundError:
-        findings.append(problem(name, "it is not there", named.repair))
+        findings.append(problem(name, "it is missing", named.repair))
     except StorageError as error:
         findings.append(problem(name, f"it cannot be read: {error.message}", "try again"))
     return None
 
 
-def _manifest(source: Source, named: Named, findings: list[Finding]) -> Manifest | None:
-    name = named.build.manifest
+def _others(named: Named, seen: Iterable[str]) -> list[str]:
+    """Return the objects of a copy that only a deep look reads."""
+    if named.image is None:
+        return []
+    names = {named.build.folder + name for name in named.image.objects}
+    return sorted(names - {named.build.disk, *seen})
+
+
+def _bytes(named: Named, name: str, data: bytes | None) -> Iterator[Finding]:
+    """Compare an object with what its release binds."""
+    if data is None or named.image is None:
+        return
+    true = named.image.objects[name.removeprefix(named.build.folder)]
+    if hashlib.sha256(data).hexdigest() != true.sha256:
+        what = f"{_TAMPERED}: its sha256 is not {true.sha256}, which was released"
+        yield problem(name, what, named.repair)
+
+
+def _last_byte(source: Source, named: Named, disk: Stat) -> Iterator[Finding]:
+    """Read a byte: an archived or encrypted object may answer HEAD and refuse GET."""
+    name = named.build.disk
     try:
-        return Manifest.parse(source.get(name).data, named.build)
-    except NotFoundError:
-        findings.append(problem(name, "it is not there", named.repair))
+        if disk.size > 0 and not next(iter(source.read(name, start=disk.size - 1)), b""):
+            yield problem(name, "its last byte cannot be read", named.repair)
     except StorageError as error:
-        findings.append(note(name, f"it cannot be read: {error.message}"))
+        yield problem(name, f"it cannot be read: {error.message}", _READABLE)
+
+
+def _manifest(named: Named, data: bytes | None, findings: list[Finding]) -> Manifest | None:
+    """Return the published manifest, where no release could be read."""
+    if data is None:
+        return None
+    name, key = named.build.manifest, named.build.key
+    build = replace(key, build_id=key.build_id.rpartition(".")[0])
+    try:
+        return Manifest.parse(data, build)
     except DocumentError as error:
         findings += [problem(name, what, named.repair) for what in error.problems]
     except RepositoryError as error:
@@ -176,7 +278,7 @@ def _disk(source: Source, named: Named, findings: list[Finding]) -> Stat | None:
     try:
         return source.head(name)
     except NotFoundError:
-        findings.append(problem(name, "it is offered, and not there", named.repair))
+        findings.append(problem(name, "it is offered, and missing", named.repair))
     except StorageError as error:
         findings.append(problem(name, f"it cannot be read: {error.message}", "try again"))
     return None
@@ -226,7 +328,7 @@ def _metadata(named: Named, data: bytes | None, manifest: Manifest | None) -> It
 
 
 def _numbers(named: Named, key: str) -> list[int]:
-    """The values of a field of the index, as far as they are numbers of bytes."""
+    """Return the values of a field of the index, as far as they are numbers of bytes."""
     values = (entry.get(key) for entry in named.entries)
     return [int(value) for value in values if _NUMBER.fullmatch(value)]
 
@@ -252,7 +354,8 @@ def _deep(
     if manifest:
         disk = manifest.disk
         if (digests.sha256, digests.sha512) != (disk.sha256, disk.sha512):
-            yield problem(name, "its checksums are not those in the manifest", named.repair)
+            what = f"{_TAMPERED}: its checksums are not those that were released"
+            yield problem(name, what, named.repair)
         if not wrong and digests.size != disk.size:
             what = f"what is in it has {digests.size} bytes, not {disk.size}"
             yield problem(name, what, named.repair)

@@ -20,7 +20,7 @@ CLIENT = "virt-builder"
 def check(
     files: Mapping[str, bytes], entries: Sequence[Entry], runner: Runner
 ) -> Iterator[Finding]:
-    """What ``virt-index-validate`` and ``virt-builder`` say, as far as they are installed."""
+    """Ask ``virt-index-validate`` and ``virt-builder``, as far as they are installed."""
     with tempfile.TemporaryDirectory(prefix="lago-images-") as name:
         folder = Path(name)
         for key, data in files.items():

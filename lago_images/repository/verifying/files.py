@@ -11,10 +11,10 @@ from ipaddress import ip_address
 from typing import TypeVar
 from urllib.parse import urlsplit
 
-from lago_images.errors import NotFoundError, RepositoryError
+from lago_images.errors import MANUAL, NotFoundError, RepositoryError
 from lago_images.repository.records import layout
 from lago_images.repository.records.reading import THREADS
-from lago_images.repository.rendering import client_setup, index, lago
+from lago_images.repository.rendering import client_setup, index, lago, sums
 from lago_images.repository.rendering.index import Entry
 from lago_images.repository.rendering.lago import Version
 from lago_images.repository.verifying.findings import REFRESH, Finding, Source, note, problem
@@ -28,7 +28,7 @@ _DENIED = "nothing in an unsigned repository; in a signed one, let everybody rea
 def fetch(
     source: Source, names: Iterable[str], denied: dict[str, Finding] | None = None
 ) -> dict[str, bytes]:
-    """The small files of these names that are there.
+    """Return the small files of these names that are there.
 
     Signed files and keys that the server denies go into ``denied``, if it is given, as notes.
     """
@@ -42,7 +42,7 @@ def fetch(
             # S3 answers 403 for what is not there to those who may not list the bucket.
             if denied is None or not name.endswith(_SIGNED):
                 raise
-            denied[name] = note(name, f"taken as not there: {error.message}", _DENIED)
+            denied[name] = note(name, f"taken as missing: {error.message}", _DENIED)
             return None
 
     wanted = sorted(names)
@@ -55,7 +55,7 @@ def fetch(
 
 
 def led_elsewhere(files: Mapping[str, bytes], url: str) -> Iterator[Finding]:
-    """Where ``repo.metadata`` sends lago, if that is not the URL that was looked at."""
+    """Return where ``repo.metadata`` sends lago, if that is not the URL that was looked at."""
     try:
         published = client_setup.describe(files.get(layout.METADATA, b""))
     except RepositoryError:
@@ -81,9 +81,9 @@ def _is_loopback(url: str) -> bool:
 def parse(
     files: Mapping[str, bytes],
 ) -> tuple[list[Entry], list[Version], list[Finding]]:
-    """What the two published formats say, by our own strict readers."""
+    """Return what the two published formats say, by our own strict readers."""
     found = [
-        problem(name, "it is not there: nothing is published", REFRESH)
+        problem(name, "it is missing: nothing is published", REFRESH)
         for name in (layout.INDEX, layout.METADATA)
         if name not in files
     ]
@@ -99,17 +99,28 @@ def parse(
     return entries, versions, found
 
 
+def parse_sums(files: Mapping[str, bytes]) -> tuple[dict[str, str], list[Finding]]:
+    """Read ``SHA256SUMS``: the sha256 of each disk, by path."""
+    if layout.SUMS not in files:
+        missing = problem(layout.SUMS, "it is missing", REFRESH)
+        return {}, [missing] if layout.INDEX in files else []
+    try:
+        return dict(sums.parse(files[layout.SUMS], layout.SUMS)), []
+    except RepositoryError as error:
+        return {}, [problem(layout.SUMS, error.message, REFRESH)]
+
+
 # Seconds. A proxy that keeps an index longer than this hides publications and withdrawals.
 LONGEST = 3600
 _DAY = 86_400
 _MAX_AGE = re.compile(r"(?:s-maxage|max-age)=([0-9]+)")
-_COPY = "copy it over itself with the right headers: docs/operations.md"
+_COPY = f"copy it over itself with the right headers: {MANUAL}/operations.md"
 _T = TypeVar("_T", Stat, Blob)
-_REPAIR = "set it in the web server, or serve with lago-images serve; docs/operations.md"
+_REPAIR = f"set it in the web server, or serve with lago-images serve; {MANUAL}/operations.md"
 
 
 def check(told: Mapping[str, Mapping[str, str]]) -> Iterator[Finding]:
-    """What is wrong with the headers that each key was served with, names in small letters."""
+    """Find what is wrong with the headers that each key was served with, names in small letters."""
     for key, headers in sorted(told.items()):
         if not headers.get("content-length", "").isdecimal():
             # lago reads it, and virt-builder shows progress with it.
@@ -147,13 +158,13 @@ class Heard:
 
 
 def kept(told: Mapping[str, Headers]) -> Iterator[Finding]:
-    """What is wrong with the headers that a store keeps for its HTTP clients."""
+    """Find what is wrong with the headers that a store keeps for its HTTP clients."""
     if told and not any(headers.cache_control for headers in told.values()):
         # Some stores keep none: a web server in front must send them then.
         yield note(layout.INDEX, "the store keeps no Cache-Control", f"{REFRESH}; or {_REPAIR}")
         return
     for key, headers in sorted(told.items()):
-        once = key.startswith((layout.BUILDS, layout.RELEASES))
+        once = key.startswith(layout.WRITTEN_ONCE)
         yield from _caching(key, headers.cache_control or "", _COPY if once else REFRESH)
         wanted = layout.headers(key).content_type
         if not once and _media(headers.content_type) != _media(wanted):
@@ -167,7 +178,7 @@ def _media(content_type: str) -> str:
 
 def _caching(key: str, said: str, repair: str) -> Iterator[Finding]:
     ages = [int(age) for age in _MAX_AGE.findall(said)]
-    if key.startswith((layout.BUILDS, layout.RELEASES)):
+    if key.startswith(layout.WRITTEN_ONCE):
         if "immutable" not in said or max(ages, default=0) < _DAY:
             what = f"Cache-Control is {said!r}: it never changes, and caches are not told"
             yield problem(key, what, repair)

@@ -1,4 +1,4 @@
-"""What ``repo verify`` finds, and what it looks at."""
+"""Findings of ``repo verify``, and the sources that it looks at."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ REFRESH = "lago-images repo refresh"
 
 
 class Severity(StrEnum):
-    """Whether a client, or the next run, can come to harm."""
+    """Tell whether a client, or the next run, can come to harm."""
 
     PROBLEM = "problem"
     NOTE = "note"
@@ -43,7 +43,7 @@ def note(where: str, what: str, repair: str = "") -> Finding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """All that was found. A note keeps nothing from being ``ok``.
+    """Hold all that was found. A note keeps nothing from being ``ok``.
 
     ``images`` and ``versions`` are counted as the clients are told of them; ``read`` is the
     number of bytes of disks that were read.
@@ -64,8 +64,14 @@ class Report:
         return not self.problems
 
 
+def yank(name: str, arch: str, revision: int | None, *, reason: str) -> str:
+    """Return the command that withdraws a revision; None stands for the newest one."""
+    which = "" if revision is None else f" --revision {revision}"
+    return f"lago-images repo yank {name} --arch {arch}{which} --reason '{reason}'"
+
+
 class Source(Protocol):
-    """Where objects are read by their keys: a store, or a web server. See ``storage.base``."""
+    """Read objects by their keys: a store, or a web server. See ``storage.base``."""
 
     @property
     def url(self) -> str: ...

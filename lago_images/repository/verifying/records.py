@@ -1,40 +1,44 @@
-"""The records behind the published files: every release and manifest, read anew and believed least.
+"""Check the records behind the published files: all are read anew, and believed least.
 
-Unlike ``state.read`` this stops at nothing, and trusts no cache: it is for finding all that is
-wrong at once.
+Unlike ``state.read`` this trusts no cache: it is for finding all that is wrong at once.
 """
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import TypeVar
 
+from lago_images.console import human_size
 from lago_images.errors import NotFoundError, RepositoryError, StorageError
 from lago_images.repository.records import layout
 from lago_images.repository.records.layout import (
     BUILDS,
+    IMAGES,
     RELEASES,
     STATE,
+    BuildFolder,
     BuildKey,
     ImageId,
     ReleaseKey,
-    build_key,
     owner,
     release_key,
-    retired_build,
+    retired_copy,
+    staged_build,
 )
 from lago_images.repository.records.manifest import Manifest
+from lago_images.repository.records.parsing import SchemaError
 from lago_images.repository.records.reading import THREADS
-from lago_images.repository.records.release import Release
+from lago_images.repository.records.release import Release, ReleasedImage
 from lago_images.repository.records.state import (
     State,
-    build_of,
     histories,
     is_complete,
+    lost_copies,
     read_published,
     standing,
 )
 from lago_images.repository.rendering.lago import version_name
-from lago_images.repository.verifying.findings import Finding, note, problem
+from lago_images.repository.verifying.findings import Finding, note, problem, yank
 from lago_images.storage.base import Store
 from lago_images.storage.s3.multipart import lists_uploads
 
@@ -44,31 +48,32 @@ _T = TypeVar("_T")
 
 
 def examine(store: Store) -> tuple[State, list[Finding]]:
-    """The state as far as it can be read, and all that is wrong with what it is read from."""
+    """Read the state as far as it can be read, and find all that is wrong with its records.
+
+    Raises ``SchemaError`` for a repository of another version of lago-images.
+    """
     findings: list[Finding] = []
-    # Releases first: the build of a release that was listed is there to be listed.
+    # Releases first: the public copy of a release that was listed is listed too.
     listed = {stat.key: stat for stat in store.list(RELEASES)}
     listed |= {s.key: s for s in store.list() if not s.key.startswith(RELEASES)}
-    retired = frozenset(key for name in listed if (key := retired_build(name)))
-    releases = _read_all(
-        ((name, place) for name in listed if (place := release_key(name))),
-        lambda name, place: _release(store, name, place),
-        findings,
-    )
+    places = [(name, place) for name in listed if (place := release_key(name))]
+    releases = _read_all(places, lambda name, place: _release(store, name, place), findings)
+    readable = {release.key for release in releases}
     manifests = _read_all(
-        ((n, key) for n in listed if (key := build_key(n)) and key not in retired),
+        ((name, key) for name in listed if (key := staged_build(name))),
         lambda name, key: _manifest(store, name, key),
         findings,
     )
     state = State(
         releases=histories(releases),
-        manifests={manifest.key: manifest for manifest in manifests},
-        incomplete=frozenset(m.key for m in manifests if not is_complete(m, listed)),
-        unreadable={},
+        damaged={key: f"{key} cannot be read" for _, key in places if key not in readable},
         objects=listed,
         published=None,
-        retired=retired,
+        retired=frozenset(copy for name in listed if (copy := retired_copy(name))),
+        staged={manifest.key: manifest for manifest in manifests},
+        incomplete=frozenset(m.key for m in manifests if not is_complete(m, listed)),
     )
+    state = replace(state, lost=frozenset(lost_copies(state)))
     try:
         read_published(store)
     except RepositoryError as error:
@@ -77,8 +82,14 @@ def examine(store: Store) -> tuple[State, list[Finding]]:
     return state, findings
 
 
+def images(state: State) -> dict[BuildFolder, ReleasedImage]:
+    """Return what the releases bind, by public copy."""
+    every = (release.image for history in state.releases.values() for release in history)
+    return {image.public: image for image in every if image}
+
+
 def against_index(state: State, revisions: dict[ImageId, int]) -> Iterator[Finding]:
-    """Whether clients were already told of revisions that the history does not have."""
+    """Find revisions that clients know already and that the history does not have."""
     for image, revision in sorted(revisions.items()):
         newest = state.newest(*image)
         if revision > newest:
@@ -92,12 +103,12 @@ def against_index(state: State, revisions: dict[ImageId, int]) -> Iterator[Findi
 
 
 def unfinished(store: Store, before: float) -> Iterator[Finding]:
-    """The uploads of disks that were begun before a time, in seconds since the epoch.
+    """Find the uploads that were begun before a time, in seconds since the epoch.
 
     A store that cannot list them is no worse for it.
     """
     try:
-        for upload in store.unfinished(BUILDS):
+        for upload in (*store.unfinished(BUILDS), *store.unfinished(IMAGES)):
             if upload.begun < before and owner(upload.key):
                 yield note(upload.key, "an upload of it was broken off", _GC)
     except StorageError as error:
@@ -110,110 +121,149 @@ def _read_all(
     read: Callable[..., _T | Finding | None],
     findings: list[Finding],
 ) -> list[_T]:
-    found: list[_T] = []
+    records: list[_T] = []
     with ThreadPoolExecutor(THREADS) as pool:
         for one in pool.map(lambda pair: read(*pair), list(keys)):
             if isinstance(one, Finding):
                 findings.append(one)
             elif one is not None:
-                found.append(one)
-    return found
+                records.append(one)
+    return records
 
 
 def _release(store: Store, name: str, key: ReleaseKey) -> Release | Finding:
     try:
         return Release.parse(store.get(name).data, key)
+    except SchemaError:
+        raise
     except RepositoryError as error:
-        return problem(name, error.message, f"{_RESTORE}: no run reads this repository before")
+        repair = f"{_RESTORE}: no revision before it is offered until then"
+        return problem(name, error.message, repair)
 
 
 def _manifest(store: Store, name: str, key: BuildKey) -> Manifest | Finding | None:
     try:
-        return Manifest.parse(store.get(name).data, key)
+        data = store.get(name).data
+        manifest = Manifest.parse(data, key)
     except NotFoundError:
         return None
     except RepositoryError as error:
-        # Whether it matters shows where a release names it.
+        # Nothing public rests on what is staged.
         return note(name, error.message, _GC)
+    if manifest.to_json() != data:
+        return note(name, "it is not written as builders write it: it is not released", _GC)
+    return manifest
 
 
 def _histories_wrong(state: State) -> Iterator[Finding]:
     for image in state.images:
         history = state.history(*image)
         yield from _numbers(history, state.objects.keys())
-        yield from _builds(state, history)
-        yield from _versions(state, history)
+        yield from _copies(state, history)
+        yield from _bases(state, image)
+        yield from _versions(history)
 
 
 def _numbers(history: tuple[Release, ...], listed: Iterable[str]) -> Iterator[Finding]:
     """Revisions begin at 1 and leave none out: each is taken by creating the next."""
-    there = set(listed)
+    stored = set(listed)
     known = {release.revision for release in history}
     for number in range(1, history[-1].revision):
         key = ReleaseKey(name=history[0].name, arch=history[0].arch, revision=number)
-        if str(key) not in there:
-            yield problem(str(key), "the history has a gap: it is not there", _RESTORE)
+        if str(key) not in stored:
+            yield problem(str(key), "the history has a gap: it is missing", _RESTORE)
     for release in history:
         withdraws = release.withdraws
         if withdraws is not None and (withdraws >= release.revision or withdraws not in known):
-            what = f"it withdraws revision {withdraws}, which is not there"
+            what = f"it withdraws revision {withdraws}, which is missing"
             yield problem(str(release.key), what, _RESTORE)
 
 
-def _builds(state: State, history: tuple[Release, ...]) -> Iterator[Finding]:
+def _copies(state: State, history: tuple[Release, ...]) -> Iterator[Finding]:
+    """Compare the public copies of releases, object by object, with the listing."""
     for release in standing(history):
-        key, where = build_of(release), str(release.key)
-        if key is None or key in state.retired:
+        image = release.image
+        if image is None or image.public in state.retired:
             continue
-        yank = f"lago-images repo yank {release.name} --revision {release.revision} --reason lost"
-        repair = f"restore {key.folder} from a copy; or withdraw it: {yank}"
-        manifest = state.manifests.get(key)
-        if manifest is None:
-            yield problem(where, f"its manifest {key.manifest} is lost or damaged", repair)
-        elif key in state.incomplete:
-            yield problem(where, f"disk, hash or metadata in {key.folder} is lost", repair)
-        elif manifest.fingerprint != release.fingerprint:
-            yield problem(where, f"its fingerprint is not that of {key.manifest}", repair)
+        command = yank(release.name, release.arch, release.revision, reason="lost")
+        repair = f"restore {image.public.folder} from a copy; or withdraw it: {command}"
+        for file, true in image.objects.items():
+            name = image.public.folder + file
+            stat = state.objects.get(name)
+            if stat is None:
+                yield problem(name, f"{release.key} names it, and it is missing", repair)
+            elif stat.size != true.size:
+                what = f"tampered: it has {stat.size} bytes; {true.size} were released"
+                yield problem(name, what, repair)
 
 
-def _versions(state: State, history: tuple[Release, ...]) -> Iterator[Finding]:
-    """A lago version never means two contents."""
+def _bases(state: State, image: ImageId) -> Iterator[Finding]:
+    """Find offered layers whose base is not offered any more, or has other bytes."""
+    for release in state.live(*image):
+        base = release.image and release.image.base
+        if not base:
+            continue
+        where, history = str(release.key), state.history(base.name, base.arch)
+        repair = (
+            f"lago-images repo yank {release.name} --arch {release.arch} "
+            f"--revision {release.revision} --reason 'its base was withdrawn'"
+        )
+        if base.build not in {one.build for one in standing(history)}:
+            what = f"it is offered, and its base {base.name} {base.revision} was withdrawn"
+            yield problem(where, what, repair)
+        for one in history:
+            same = one.revision == base.revision and one.manifest is not None
+            if same and one.manifest and one.manifest.disk.sha256 != base.sha256:
+                yield problem(where, f"tampered: its base is not what {one.key} released", repair)
+
+
+def _versions(history: tuple[Release, ...]) -> Iterator[Finding]:
+    """Find lago versions that mean two contents."""
     seen: dict[str, Release] = {}
     for release in standing(history):
-        manifest = state.manifest(release)
-        if manifest is None:
+        if release.manifest is None:
             continue
-        name = version_name(release, manifest)
+        name = version_name(release, release.manifest)
         other = seen.setdefault(name, release)
         if other is not release:
             what = f"version {name} is also that of revision {other.revision}"
-            repair = f"lago-images repo yank {release.name} --revision {other.revision}"
+            repair = yank(other.name, other.arch, other.revision, reason="a version of two builds")
             yield problem(str(release.key), what, repair)
 
 
 def _orphans(state: State) -> Iterator[Finding]:
-    named = {build_of(one) for history in state.releases.values() for one in history}
-    sizes: dict[BuildKey, int] = {}
+    released, bound = state.released_builds, images(state)
+    sizes: dict[BuildFolder, int] = {}
     for name, stat in state.objects.items():
-        if key := owner(name):
-            sizes[key] = sizes.get(key, 0) + stat.size
-    for key, size in sorted(sizes.items()):
-        if key in state.retired:
-            yield note(key.folder, f"it is retired and still there: {size} bytes", _GC)
-        elif key.manifest not in state.objects and key not in named:
-            yield note(key.folder, f"an upload without a manifest: {size} bytes", _GC)
-        elif key in state.incomplete and key not in named:
-            yield note(key.folder, f"never released, and incomplete: {size} bytes", _GC)
-        elif key in state.manifests and key not in named:
-            yield note(key.folder, f"built and never released: {size} bytes", _GC)
+        if folder := owner(name):
+            sizes[folder] = sizes.get(folder, 0) + stat.size
+            if folder in bound and name.removeprefix(folder.folder) not in bound[folder].objects:
+                yield note(name, "no release names it", "remove it if it is not yours")
+    for folder, size in sorted(sizes.items()):
+        if folder in state.retired:
+            yield note(folder.folder, f"it is retired and not yet deleted: {human_size(size)}", _GC)
+        elif folder.root == IMAGES and folder not in bound:
+            yield note(folder.folder, f"a copy that no release names: {human_size(size)}", _GC)
+        elif folder.root == BUILDS and folder.key not in released:
+            what = _why_staged(state, folder)
+            if what:
+                yield note(folder.folder, f"{what}: {human_size(size)}", _GC)
+
+
+def _why_staged(state: State, folder: BuildFolder) -> str:
+    if folder.manifest not in state.objects:
+        return "an upload without a manifest"
+    if folder.key in state.incomplete:
+        return "never released, and incomplete"
+    return "built and never released" if folder.key in state.staged else ""
 
 
 def _strangers(listed: Iterable[str]) -> Iterator[Finding]:
     for name in sorted(listed):
-        if name.startswith(BUILDS):
+        if name.startswith((BUILDS, IMAGES)):
             known = owner(name) is not None
         elif name.startswith(RELEASES):
-            known = release_key(name) is not None or retired_build(name) is not None
+            known = release_key(name) is not None or retired_copy(name) is not None
         else:
             rendered = name in layout.RENDERED or name.startswith(("index-", "key-"))
             known = rendered or name.startswith(STATE)

@@ -1,8 +1,8 @@
-"""Whether the published signatures are good, by published keys, and over what is published."""
+"""Check that the published signatures are good, by published keys, over what is published."""
 
 from collections.abc import Iterator, Mapping
 
-from lago_images.errors import CommandError, SigningError
+from lago_images.errors import MANUAL, CommandError, SigningError
 from lago_images.host.gpg import Gpg, fingerprints, throw_away
 from lago_images.host.process import Runner
 from lago_images.repository.records import layout
@@ -22,7 +22,7 @@ def check(
     wanted: bool,
     now: float,
 ) -> list[Finding]:
-    """What is wrong with the signatures among the published ``files``.
+    """Find what is wrong with the signatures among the published ``files``.
 
     Args:
         files: The rendered files by key, with all ``index-…`` and ``key-…`` that are there.
@@ -46,7 +46,7 @@ def check(
 
 
 def _keys(gpg: Gpg, files: Mapping[str, bytes], now: float) -> tuple[dict[str, str], list[Finding]]:
-    """The fingerprints of the keys, by file; the keys are imported."""
+    """Return the fingerprints of the keys, by file; the keys are imported."""
     keys: dict[str, str] = {}
     findings = []
     for name in files:
@@ -63,14 +63,14 @@ def _keys(gpg: Gpg, files: Mapping[str, bytes], now: float) -> tuple[dict[str, s
         findings += _validity(gpg, files[name], name, now)
     own = layout.key_file(keys.get(layout.KEY, ""))
     if layout.KEY in keys and files.get(own) != files[layout.KEY]:
-        findings.append(problem(own, f"it is not there, or not as {layout.KEY}", REFRESH))
+        findings.append(problem(own, f"it is missing, or not as {layout.KEY}", REFRESH))
     return keys, findings
 
 
 def _validity(gpg: Gpg, armour: bytes, name: str, now: float) -> Iterator[Finding]:
     listing = gpg.call("--with-colons", "--show-keys", stdin=armour).decode(errors="replace")
     fields = next(line.split(":") for line in listing.splitlines() if line.startswith("pub:"))
-    repair = "extend the key, or change it: docs/signing.md"
+    repair = f"extend the key, or change it: {MANUAL}/signing.md"
     if fields[1] == "r":
         yield problem(name, "the key was revoked", repair)
     elif fields[1] == "e" or (fields[6] and float(fields[6]) < now):
@@ -81,14 +81,14 @@ def _validity(gpg: Gpg, armour: bytes, name: str, now: float) -> Iterator[Findin
 
 
 def _subkeys(listing: str, name: str, now: float) -> Iterator[Finding]:
-    """The subkeys that sign, each with its end; those that ended are not used any more."""
+    """Return the subkeys that sign, each with its end; those that ended are not used any more."""
     for line in listing.splitlines():
         kind, validity, *fields = line.split(":")
         if kind != "sub" or validity in ("r", "e") or "s" not in fields[9] or not fields[4]:
             continue
         if now <= float(fields[4]) < now + _SOON * _DAY:
             what = f"the signing subkey {fields[2]} expires in less than {_SOON} days"
-            yield note(name, what, "extend it, or add one in time: docs/signing.md")
+            yield note(name, what, f"extend it, or add one in time: {MANUAL}/signing.md")
 
 
 def _signatures(
@@ -100,14 +100,18 @@ def _signatures(
     strangers = {name for name in files if name.startswith("index-")} - wanted.keys()
     for name in sorted(strangers):
         yield problem(name, "its key is not published", f"{REFRESH} --retire-key FINGERPRINT")
+    if layout.SIGNED_SUMS in files:
+        yield from _clearsigned(gpg, files, layout.SIGNED_SUMS, first, over=layout.SUMS)
+    else:
+        yield problem(layout.SIGNED_SUMS, "it is missing", _SIGNED)
     for name, key in wanted.items():
         if name in files:
-            yield from _clearsigned(gpg, files, name, key)
+            yield from _clearsigned(gpg, files, name, key, over=layout.INDEX)
         elif not empty:
-            yield problem(name, "it is not there", _SIGNED)
+            yield problem(name, "it is missing", _SIGNED)
     name = layout.METADATA_SIGNATURE
     if name not in files:
-        yield problem(name, "it is not there", _SIGNED)
+        yield problem(name, "it is missing", _SIGNED)
         return
     try:
         signer = gpg.detached_signer(files[name], files.get(layout.METADATA, b""))
@@ -118,7 +122,9 @@ def _signatures(
             yield problem(name, f"it is signed by {signer}, not by {first}", _SIGNED)
 
 
-def _clearsigned(gpg: Gpg, files: Mapping[str, bytes], name: str, key: str) -> Iterator[Finding]:
+def _clearsigned(
+    gpg: Gpg, files: Mapping[str, bytes], name: str, key: str, *, over: str
+) -> Iterator[Finding]:
     try:
         signer, text = gpg.signed_text(files[name])
     except SigningError as error:
@@ -126,5 +132,5 @@ def _clearsigned(gpg: Gpg, files: Mapping[str, bytes], name: str, key: str) -> I
         return
     if signer != key:
         yield problem(name, f"it is signed by {signer}, not by {key}", _SIGNED)
-    if text != files.get(layout.INDEX):
-        yield problem(name, f"what is signed is not {layout.INDEX}", _SIGNED)
+    if text != files.get(over):
+        yield problem(name, f"what is signed is not {over}", _SIGNED)

@@ -52,7 +52,7 @@ _NAME_AND_URL = "lago-images repo refresh, with the name and base-url that are m
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verifier:
-    """What every check is handed.
+    """Hold what every check needs.
 
     Attributes:
         settings: Of the specs repository; what is published must be in line with them.
@@ -73,7 +73,7 @@ class Verifier:
         return Runner(environ=self.environ)
 
     def store(self, store: Store) -> Report:
-        """All that is wrong with the repository in a store.
+        """Find all that is wrong with the repository in a store.
 
         Raises:
             StorageError: The store did not answer; nothing is concluded from that.
@@ -85,11 +85,11 @@ class Verifier:
         records += verify_history.against_index(state, revisions)
         grace = Retention.of(self.settings).grace
         records += verify_history.unfinished(store, self.now - grace)
-        report = self._report(heard, looked, records)
+        report = self._report(heard, looked, records, known=verify_history.images(state))
         return _with(report, verify_headers.kept(heard.told))
 
     def web(self, web: Web) -> Report:
-        """All that is wrong with the repository at a URL; raises as ``store`` does."""
+        """Find all that is wrong with the repository at a URL; raises as ``store`` does."""
         attempt, denied = 1, dict[str, Finding]()
         # A publisher may be between two of its writes, or caches be of different ages.
         while (
@@ -102,7 +102,7 @@ class Verifier:
         return _with(report, verify_headers.check(web.told))
 
     def _published(self, web: Web, denied: dict[str, Finding]) -> dict[str, bytes]:
-        """The rendered files, and the keys and signed indexes that they tell of.
+        """Return the rendered files, and the keys and signed indexes that they tell of.
 
         Notes of what the server denies go into ``denied``.
         """
@@ -114,9 +114,11 @@ class Verifier:
         return files | verify_files.fetch(web, more, denied)
 
     def _look(self, files: Mapping[str, bytes]) -> "_Looked":
-        """What the rendered files say, and all that is wrong among them."""
+        """Return what the rendered files say, and all that is wrong among them."""
         entries, versions, found = verify_files.parse(files)
         found += builds.agreement(entries, versions)
+        listed, wrong = verify_files.parse_sums(files)
+        found += [*wrong, *(() if wrong else builds.sums_agree(listed, versions))]
         found += signatures.check(
             files,
             self.environ,
@@ -128,7 +130,13 @@ class Verifier:
         found += verify_tools.check(files, entries, self.runner)
         return _Looked(entries=entries, versions=versions, found=found)
 
-    def _report(self, source: Source, looked: "_Looked", more: Iterable[Finding]) -> Report:
+    def _report(
+        self,
+        source: Source,
+        looked: "_Looked",
+        more: Iterable[Finding],
+        known: builds.Images | None = None,
+    ) -> Report:
         named, strange = builds.named(looked.entries, looked.versions)
         found = [*more, *looked.found, *strange]
         progress = builds.Progress()
@@ -139,10 +147,12 @@ class Verifier:
             progress.advance = advance if self.deep else None
 
             def check(one: builds.Named) -> list[Finding]:
-                result = builds.check(source, one, deep=self.deep, progress=progress)
+                wrong: list[Finding] = []
+                one = builds.bound(source, one, wrong, known=known)
+                wrong += builds.check(source, one, deep=self.deep, progress=progress)
                 if not self.deep:
                     advance(1)
-                return result
+                return wrong
 
             for findings in pool.map(check, named):
                 found += findings
@@ -176,7 +186,7 @@ class Verifier:
             attempt += 1
 
     def _stale(self, state: State, files: Mapping[str, bytes], url: str) -> Iterator[Finding]:
-        """The rendered files that are not what the records render to."""
+        """Return the rendered files that are not what the records render to."""
         if not state.releases and layout.INDEX not in files:
             return
         site = self._site(files, url)
@@ -185,10 +195,10 @@ class Verifier:
             if name in files and files[name] != data:
                 yield problem(name, "it is not what the repository renders to", _NAME_AND_URL)
             elif name not in files:
-                yield problem(name, "it is not there", REFRESH)
+                yield problem(name, "it is missing", REFRESH)
 
     def _site(self, files: Mapping[str, bytes], url: str) -> Site:
-        """As the settings say; where they say nothing, as it is published."""
+        """Return it as the settings say; where they say nothing, as it is published."""
         try:
             site = site_of(self.settings, url)
         except SettingsError:
@@ -203,7 +213,7 @@ class Verifier:
         )
 
     def _keys(self, files: Mapping[str, bytes]) -> list[PublicKey]:
-        """The published keys, that of ``index.asc`` first, the one new users get last."""
+        """Return the published keys, that of ``index.asc`` first, the one new users get last."""
         if layout.KEY not in files:
             return []
         link = b"".join(_KEY_LINK.findall(files.get(layout.CATALOGUE, b""))[:1]).decode()
@@ -228,7 +238,7 @@ class Verifier:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Looked:
-    """What the rendered files say, and what is wrong among them."""
+    """Hold what the rendered files say, and what is wrong among them."""
 
     entries: list[Entry]
     versions: list[Version]

@@ -119,7 +119,7 @@ class Web:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Version:
-    """What an answer says of the object it has bytes of.
+    """Hold what an answer says of the object it has bytes of.
 
     Attributes:
         begin: The first byte that the answer has; 0 where a server knows no ranges.
@@ -154,7 +154,7 @@ class _Version:
 
 
 def _pieces(answer: Answer, skip: int) -> Iterator[bytes]:
-    """The body after its first ``skip`` bytes."""
+    """Return the body after its first ``skip`` bytes."""
     for piece in answer.pieces():
         if kept := piece[skip:]:
             yield kept

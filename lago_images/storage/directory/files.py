@@ -4,6 +4,7 @@ Keys as paths in a directory that they cannot leave.
 """
 
 import errno
+import fcntl
 import os
 import stat
 from collections.abc import Iterable, Iterator
@@ -12,6 +13,7 @@ from pathlib import Path
 
 from lago_images.console import Advance
 from lago_images.errors import ConflictError, StorageError
+from lago_images.storage.base import check_key
 
 CHUNK = 1024 * 1024
 _HINTS = {
@@ -25,17 +27,23 @@ _HINTS = {
     errno.EXDEV: "a directory repository is one file system: let nothing be mounted below it",
     errno.ENOLCK: "the file system has no locks: use another one",
 }
+# <linux/fs.h>: the whole of a file, on Btrfs, XFS, bcachefs and the like.
+_FICLONE = 0x40049409
+_NO_CLONES = frozenset(
+    {errno.EOPNOTSUPP, errno.ENOTTY, errno.EINVAL, errno.EXDEV, errno.ENOSYS, errno.EPERM}
+)
+_SPAN = 2**30
 _NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
 
 
 def failed(doing: str, error: OSError) -> StorageError:
-    """The error for what the operating system refused."""
+    """Return the error for what the operating system refused."""
     hint = _HINTS.get(error.errno or 0)
     return StorageError(f"{doing}: {error.strerror or error}", hint=hint)
 
 
 def status_of(path: Path) -> os.stat_result | None:
-    """What is known of a regular file; None if nothing is there."""
+    """Return the status of a regular file; None if it is missing."""
     try:
         status = path.stat(follow_symlinks=False)
     except FileNotFoundError:
@@ -46,25 +54,48 @@ def status_of(path: Path) -> os.stat_result | None:
 
 
 def pieces(fd: int, start: int) -> Iterator[bytes]:
-    """What an open file has from ``start`` on."""
+    """Read an open file from ``start`` on."""
     while chunk := os.pread(fd, CHUNK, start):
         yield chunk
         start += len(chunk)
 
 
 def write(fd: int, data: bytes) -> None:
-    """All of it: the system may take less at a time."""
+    """Write all of it: the system may take less at a time."""
     rest = memoryview(data)
     while rest:
         rest = rest[os.write(fd, rest) :]
 
 
 def write_at(fd: int, data: bytes, position: int) -> None:
-    """All of it at a place of its own, whatever the file's own position is."""
+    """Write all of it at a place of its own, whatever the file's own position is."""
     rest = memoryview(data)
     while rest:
         written = os.pwrite(fd, rest, position)
         rest, position = rest[written:], position + written
+
+
+def clone(source: int, target: int) -> None:
+    """Fill an empty file with another's bytes: shared where the file system can, else copied.
+
+    A later write to one of them does not change the other, as it would with a hard link.
+    """
+    try:
+        fcntl.ioctl(target, _FICLONE, source)
+    except OSError as error:
+        if error.errno not in _NO_CLONES:
+            raise
+    else:
+        return
+    try:
+        while os.copy_file_range(source, target, _SPAN):
+            pass
+    except OSError as error:
+        if error.errno not in _NO_CLONES:
+            raise
+    # Some file systems have neither, and some kernels end such a copy early.
+    for piece in pieces(source, os.fstat(target).st_size):
+        write(target, piece)
 
 
 def save(chunks: Iterable[bytes], path: Path, advance: Advance | None) -> None:
@@ -124,12 +155,12 @@ def prune(folder: Path, root: Path) -> None:
 PRIVATE = ".lago-images"
 _HIDDEN = f"{PRIVATE}/"
 # Where a repository's objects are; beside them a user may keep what they like, links too.
-_OURS = ("builds/", "releases/", "state/")
+_OURS = ("builds/", "images/", "releases/", "state/")
 _LINK_HINT = "put what the link points to in its place; a repository as a whole may be behind one"
 
 
 def place(root: Path, key: str) -> Path:
-    """The path of a key.
+    """Return the path of a key.
 
     Raises:
         StorageError: The key cannot be a path below ``root``, or a symbolic link is in the way.
@@ -142,14 +173,14 @@ def place(root: Path, key: str) -> Path:
 
 
 def check(key: str) -> None:
-    """Raises ``StorageError`` for a key that is no relative path, or is the store's own."""
-    segments = key.split("/")
-    if not {"", ".", ".."}.isdisjoint(segments) or "\0" in key or segments[0] == PRIVATE:
+    """Raise ``StorageError`` for what is no key, or is the store's own."""
+    check_key(key)
+    if key.split("/", maxsplit=1)[0] == PRIVATE:
         raise StorageError(f"{key!r} cannot be a key in a directory")
 
 
 def walk(root: Path, prefix: str) -> Iterator[tuple[str, os.stat_result]]:
-    """All files whose key starts with ``prefix``, by key in the order of its UTF-8 bytes.
+    """Walk the files whose key starts with ``prefix``, by key in the order of its UTF-8 bytes.
 
     A folder or file that vanishes meanwhile is left out, and so are symbolic links beside the
     folders of the repository. Any failure of the operating system is an ``OSError``.
@@ -160,26 +191,26 @@ def walk(root: Path, prefix: str) -> Iterator[tuple[str, os.stat_result]]:
     """
     waiting: list[tuple[str, str | os.DirEntry[str]]] = [("", os.fspath(root))]
     while waiting:
-        key, found = waiting.pop()
-        if isinstance(found, str):
-            waiting += reversed(_children(found, key, prefix))
+        key, entry = waiting.pop()
+        if isinstance(entry, str):
+            waiting += reversed(_children(entry, key, prefix))
             continue
         try:
-            status = found.stat(follow_symlinks=False)
+            status = entry.stat(follow_symlinks=False)
         except FileNotFoundError:
             continue
         if stat.S_ISREG(status.st_mode):
             yield key, status
         elif stat.S_ISLNK(status.st_mode) and f"{key}/".startswith(_OURS):
-            raise StorageError(f"{found.path} is a symbolic link", hint=_LINK_HINT)
+            raise StorageError(f"{entry.path} is a symbolic link", hint=_LINK_HINT)
 
 
 def _children(folder: str, base: str, prefix: str) -> list[tuple[str, str | os.DirEntry[str]]]:
-    """What is in a folder and may concern the prefix: folders by path, their keys with a slash.
+    """List what a folder has below the prefix: folders by path, their keys with a slash.
 
     With it a folder sorts as its keys do: "a-b" before "a/c".
     """
-    found: list[tuple[str, str | os.DirEntry[str]]] = []
+    children: list[tuple[str, str | os.DirEntry[str]]] = []
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
@@ -187,15 +218,15 @@ def _children(folder: str, base: str, prefix: str) -> list[tuple[str, str | os.D
                 if entry.is_dir(follow_symlinks=False):
                     key += "/"
                     if key != _HIDDEN and (key.startswith(prefix) or prefix.startswith(key)):
-                        found.append((key, entry.path))
+                        children.append((key, entry.path))
                 elif key != PRIVATE and (key.startswith(prefix) or _hides(entry, key, prefix)):
-                    found.append((key, entry))
+                    children.append((key, entry))
     except FileNotFoundError:
         return []
-    found.sort(key=lambda child: child[0].encode(errors="surrogateescape"))
-    return found
+    children.sort(key=lambda child: child[0].encode(errors="surrogateescape"))
+    return children
 
 
 def _hides(entry: os.DirEntry[str], key: str, prefix: str) -> bool:
-    """Whether what is asked for would be behind this link."""
+    """Decide whether objects below the prefix would be behind this link."""
     return prefix.startswith(f"{key}/") and entry.is_symlink()

@@ -18,12 +18,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lago_images.console import Advance, Console
-from lago_images.errors import ConflictError, NotFoundError
+from lago_images.errors import ConflictError, NotFoundError, StorageError, UnreadableError
 from lago_images.host.retry import RetryPolicy
-from lago_images.storage.base import Blob, Headers, Stat, Unfinished, Uploaded
+from lago_images.storage.base import (
+    Blob,
+    Headers,
+    Proof,
+    Stat,
+    Unfinished,
+    Uploaded,
+    remaining,
+)
 from lago_images.storage.directory.files import (
     PRIVATE,
     check,
+    clone,
     failed,
     link,
     make_folder,
@@ -37,6 +46,7 @@ from lago_images.storage.directory.files import (
     write,
 )
 
+UNREADABLE_HINT = "give this user, and the web server's, the right to read the file"
 PLAIN_HEADERS = Headers()
 
 
@@ -49,7 +59,7 @@ _YOUNG_NS = 60 * 10**9
 class DirectoryStore:
     """Objects as files below a folder. See ``base.Store`` for the contract.
 
-    A folder that is not there is an empty store; the first write makes it. An ETag is made of the
+    A missing folder is an empty store; the first write makes it. An ETag is made of the
     file's size, inode and modification time, which every write here moves on, so nothing is read
     to list. ``headers`` are not kept: ``repository.layout.headers`` tells a web server what holds.
 
@@ -96,6 +106,9 @@ class DirectoryStore:
         with self._open(key) as fd:
             yield from pieces(fd, start)
 
+    def check_readable(self, key: str) -> None:
+        next(iter(self.read(key)), None)
+
     def download(self, key: str, path: Path, *, advance: Advance | None = None) -> None:
         save(self.read(key), path, advance)
 
@@ -141,27 +154,65 @@ class DirectoryStore:
             os.fsync(fd)
             with self._locked():
                 target = place(self.path, key)
-                self._name(fd, temporary, target, status_of(target))
+                if status_of(target):
+                    raise ConflictError(f"uploading {key}: it exists already")
+                self._name(fd, temporary, target, None)
             size = os.fstat(fd).st_size
         return Uploaded(key=key, size=size, sha256=sha256.hexdigest())
 
+    def copy(
+        self,
+        source: str,
+        target: str,
+        *,
+        etag: str,
+        size: int,
+        sha256: str,
+        headers: Headers = PLAIN_HEADERS,
+    ) -> None:
+        del headers
+        proof = Proof(size=size, sha256=sha256)
+        with self._open(source) as original, self._temporary(target) as (fd, temporary):
+            if _etag(os.fstat(original)) != etag:
+                raise ConflictError(f"copying {source}: it has changed since it was judged")
+            clone(original, fd)
+            os.fsync(fd)
+            digest = hashlib.sha256()
+            for piece in pieces(fd, 0):
+                digest.update(piece)
+            actual = Proof(size=os.fstat(fd).st_size, sha256=digest.hexdigest())
+            proof.check_copy(source, target, actual)
+            with self._locked():
+                path = place(self.path, target)
+                if status_of(path):
+                    raise ConflictError(f"copying {source} to {target}: the target exists already")
+                self._name(fd, temporary, path, None)
+
     def delete(self, keys: Iterable[str]) -> None:
+        failures: list[StorageError] = []
         for key in keys:
             try:
-                target = place(self.path, key)
-                if not target.parent.is_dir():
-                    continue
+                self._delete(key)
+            except StorageError as error:
+                failures.append(error)
+        if failures:
+            raise remaining(failures) from failures[0]
+
+    def _delete(self, key: str) -> None:
+        try:
+            target = place(self.path, key)
+            if target.parent.is_dir():
                 with self._locked():
                     target.unlink(missing_ok=True)
                     sync_folder(target.parent)
                     prune(target.parent, self.path)
-            except OSError as error:
-                raise failed(f"deleting {key} in {self.path}", error) from error
+        except OSError as error:
+            raise failed(f"deleting {key} in {self.path}", error) from error
 
     def prove_writable(self) -> None:
         """Write a file and remove it, and what killed writers left of theirs.
 
-        A folder that was not there is not there afterwards. Raises ``StorageError`` where nothing
+        A missing folder is missing afterwards, too. Raises ``StorageError`` where nothing
         can be written.
         """
         made = not self.path.exists()
@@ -176,7 +227,7 @@ class DirectoryStore:
                 self.abort(upload)
 
     def _is_abandoned(self, upload: Unfinished) -> bool:
-        """Whether nobody writes it any more: the lock of a writer goes with its process."""
+        """Decide whether nobody writes it any more: the lock of a writer goes with its process."""
         path = self._uploads / upload.upload_id / upload.key
         try:
             young = self.clock_ns() - path.stat().st_mtime_ns < _YOUNG_NS
@@ -213,12 +264,14 @@ class DirectoryStore:
 
     @contextmanager
     def _open(self, key: str) -> Iterator[int]:
-        """The file of a key, opened for reading."""
+        """Open the file of a key for reading."""
         doing = f"reading {key} in {self.path}"
         try:
             fd = os.open(place(self.path, key), os.O_RDONLY | os.O_CLOEXEC)
         except (FileNotFoundError, NotADirectoryError) as error:
-            raise NotFoundError(f"{doing}: it is not there") from error
+            raise NotFoundError(f"{doing}: it is missing") from error
+        except PermissionError as error:
+            raise UnreadableError(f"{doing}: {error.strerror}", hint=UNREADABLE_HINT) from error
         except OSError as error:
             raise failed(doing, error) from error
         try:
@@ -232,7 +285,7 @@ class DirectoryStore:
 
     @contextmanager
     def _temporary(self, key: str) -> Iterator[tuple[int, Path]]:
-        """A file to write a key's content into; nothing of it is left at the end."""
+        """Make a file for a key's content; nothing of it is left at the end."""
         check(key)
         folder = self._uploads / uuid.uuid4().hex
         begun = folder.with_name(_BEGUN + folder.name)
@@ -255,7 +308,7 @@ class DirectoryStore:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        """Alone among all writers of this directory, threads and processes."""
+        """Hold the lock of all writers of this directory, threads and processes."""
         fd = os.open(self.path / PRIVATE / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)

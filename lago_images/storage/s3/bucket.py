@@ -1,10 +1,12 @@
 """A bucket as boto3 sees it: the standard AWS settings, retries, and a count of requests."""
 
-from collections import Counter
-from collections.abc import Callable, Mapping
+from collections import ChainMap, Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from enum import StrEnum
 from functools import cache
+from itertools import chain, combinations
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
@@ -18,10 +20,14 @@ from botocore.utils import parse_timestamp
 
 from lago_images.errors import StorageError
 from lago_images.host.retry import RetryPolicy
+from lago_images.storage.base import check_key
+from lago_images.storage.s3.etags import Abilities
 from lago_images.storage.s3.failures import (
     Failure,
     asked_pause_of,
+    code_of,
     request,
+    status_of,
     transient,
     translate,
     unreachable,
@@ -35,6 +41,8 @@ CONNECTIONS = 16
 # Seconds. A store that takes longer to accept a connection or to send the next bytes is retried.
 CONNECT_TIMEOUT = 10
 READ_TIMEOUT = 60
+# Seconds. Some stores answer a copy of several GiB only when all of it is written.
+COPY_TIMEOUT = 900
 # Where nothing says otherwise: S3-compatible stores mostly ignore it, but a signature has one.
 DEFAULT_REGION = "us-east-1"
 _VARIABLES = {
@@ -46,17 +54,36 @@ _VARIABLES = {
 }
 
 
+# Answers of stores that do not know a header; 400 is Backblaze's ("Unsupported header").
+_REFUSING = frozenset({400, 405, 501})
+# Answers to bytes that did not arrive as they were sent.
+_DAMAGED = frozenset({"BadDigest", "InvalidDigest", "XAmzContentSHA256Mismatch"})
+
+
+class Feature(StrEnum):
+    """Feature names what some stores refuse to hear of: then it is left out.
+
+    ``CHECKSUMS`` other than Content-MD5; ``CREATION`` is If-None-Match on writes.
+    """
+
+    CHECKSUMS = "checksums"
+    CREATION = "conditional creation"
+
+
 @dataclass(slots=True, kw_only=True)
 class Bucket:
-    """A bucket, or a prefix in one.
+    """Bucket is a bucket, or a prefix in one.
 
     Attributes:
         name: The bucket's.
         prefix: Empty, or ends in ``/``.
         small: For small objects: signs what it sends.
         bulk: For large ones: signs a checksum of what it sends instead, which costs half.
+        patient: For copies inside the store: waits ``COPY_TIMEOUT`` for an answer.
         retry: For failing requests.
         anonymous: There are no credentials; requests are not signed.
+        lacking: Features that the store was found to refuse.
+        abilities: What the store is known to do, from the probe on.
         requests: How many requests were sent, retries included, by S3's name of the operation.
     """
 
@@ -64,14 +91,17 @@ class Bucket:
     prefix: str
     small: "S3Client"
     bulk: "S3Client"
+    patient: "S3Client"
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     anonymous: bool = False
+    abilities: Abilities = field(default_factory=Abilities)
+    lacking: set[Feature] = field(default_factory=set)
     requests: Counter[str] = field(default_factory=Counter)
     _reached: bool = False
     _lock: Lock = field(default_factory=Lock)
 
     def __post_init__(self) -> None:
-        for client in (self.small, self.bulk):
+        for client in (self.small, self.bulk, self.patient):
             client.meta.events.register("before-send.s3", self._count)
             client.meta.events.register_first("needs-retry.s3.HeadBucket", _ask_once)
 
@@ -85,11 +115,16 @@ class Bucket:
 
     @property
     def where(self) -> str:
-        """The store, for messages."""
+        """Return the store's name for messages."""
         return f"{self.url} at {self.endpoint}"
 
     def key(self, key: str) -> str:
-        """The full key of a store's key."""
+        """Return the full key of a store's key.
+
+        Raises:
+            StorageError: A server or a proxy could take it for another object's.
+        """
+        check_key(key)
         return self.prefix + key
 
     def call(
@@ -100,7 +135,7 @@ class Bucket:
         /,
         **arguments: object,
     ) -> Any:  # noqa: ANN401 -- boto3's answers
-        """One request, tried again while that can help, as the bucket's policy or another says.
+        """Make one request, tried again while that can help, by the bucket's policy or another.
 
         Raises:
             StorageError: With boto3's error as its cause. ``NotFoundError`` if the store says
@@ -121,19 +156,53 @@ class Bucket:
                 self._reached = True
                 return answer
 
+    def call_with(
+        self,
+        doing: str,
+        function: Callable[..., Any],
+        retry: RetryPolicy | None,
+        features: Mapping[Feature, Mapping[str, object]],
+        /,
+        **arguments: object,
+    ) -> Any:  # noqa: ANN401 -- boto3's answers
+        """Make one request with the arguments of optional features, and without what is refused.
+
+        Raises as ``call``, for the request with all of them.
+        """
+        wanted = [feature for feature in features if feature not in self.lacking]
+        refusals: list[StorageError] = []
+        for dropped in _subsets(wanted):
+            kept = [features[feature] for feature in wanted if feature not in dropped]
+            more = dict(ChainMap(*map(dict, kept)))
+            try:
+                answer = self.call(doing, function, retry, **arguments, **more)
+            except StorageError as error:
+                refusals.append(error)
+                if status_of(error) not in _REFUSING or code_of(error) in _DAMAGED:
+                    raise
+            else:
+                self.lacking.update(dropped)
+                return answer
+        raise refusals[0]
+
     def most_attempts(self, error: Exception, retry: RetryPolicy | None = None) -> int:
-        """How often to try a request that fails like this."""
+        """Return how often to try a request that fails like this."""
         retry = retry or self.retry
         never = unreachable(error) and not self._reached
         return retry.first if never else retry.attempts
 
     def failure(self, error: Exception, doing: str) -> StorageError:
-        """The error to raise for one of boto3's."""
+        """Return the error to raise for one of boto3's."""
         return translate(error, doing=doing, where=self.where, anonymous=self.anonymous)
 
     def _count(self, event_name: str, **_: object) -> None:
         with self._lock:
             self.requests[event_name.rpartition(".")[2]] += 1
+
+
+def _subsets(features: Sequence[Feature]) -> Iterator[tuple[Feature, ...]]:
+    """Return all selections, small ones first."""
+    return chain.from_iterable(combinations(features, count) for count in range(len(features) + 1))
 
 
 def _ask_once(request_dict: dict[str, Any], **_: object) -> None:
@@ -148,7 +217,7 @@ def _ask_once(request_dict: dict[str, Any], **_: object) -> None:
 def open_bucket(
     name: str, prefix: str, environ: Mapping[str, str], *, retry: RetryPolicy | None = None
 ) -> Bucket:
-    """A bucket, with the settings of the standard AWS variables and profiles.
+    """Open a bucket, with the settings of the standard AWS variables and profiles.
 
     ``environ`` decides over the keys, profile, region, configuration files, certificate bundle
     and endpoint. Rarer variables (containers, web identity, instance metadata, EC2 proxies) are
@@ -162,6 +231,7 @@ def open_bucket(
         session = _session(environ)
         small = _client(session, environ, {})
         bulk = _client(session, environ, {"payload_signing_enabled": False})
+        patient = _client(session, environ, {}, read_timeout=COPY_TIMEOUT)
     except (*Failure, ValueError) as error:
         where = f"s3://{name}/{prefix}".rstrip("/")
         raise translate(error, doing="setting up", where=where) from error
@@ -170,6 +240,7 @@ def open_bucket(
         prefix=prefix,
         small=small,
         bulk=bulk,
+        patient=patient,
         retry=retry or RetryPolicy(),
         anonymous=session.get_credentials() is None,
     )
@@ -177,7 +248,7 @@ def open_bucket(
 
 @cache
 def _loader() -> Loader:
-    """What the SDK knows of S3: a megabyte of JSON that is read once, not once a store."""
+    """Return the SDK's model of S3: a megabyte of JSON that is read once, not once a store."""
     return create_loader()
 
 
@@ -197,7 +268,7 @@ def _session(environ: Mapping[str, str]) -> boto3.Session:
 
 
 def _moment(text: str) -> datetime:
-    """A moment in a store's answer.
+    """Parse a moment in a store's answer.
 
     A listing has one for each object, and botocore's own reading of it takes 0.1 ms, four times
     as long as all the rest.
@@ -208,11 +279,17 @@ def _moment(text: str) -> datetime:
         return parse_timestamp(text)
 
 
-def _client(session: boto3.Session, environ: Mapping[str, str], s3: "_S3Dict") -> "S3Client":
+def _client(
+    session: boto3.Session,
+    environ: Mapping[str, str],
+    s3: "_S3Dict",
+    *,
+    read_timeout: int = READ_TIMEOUT,
+) -> "S3Client":
     endpoint = environ.get("AWS_ENDPOINT_URL_S3") or environ.get("AWS_ENDPOINT_URL") or None
     config = Config(
         connect_timeout=CONNECT_TIMEOUT,
-        read_timeout=READ_TIMEOUT,
+        read_timeout=read_timeout,
         max_pool_connections=CONNECTIONS,
         # Retries are ours: a retried conditional write can meet itself (see conditional.py).
         retries={"total_max_attempts": 1},

@@ -1,6 +1,6 @@
-"""Writing a small object only if nobody else did, on stores that say so in different ways.
+"""Writing a small object only if nobody else did, on stores of different dialects.
 
-An answer can be lost after the write was applied, and a loser of a race can be told 409, 500 or
+An answer can be lost after the write was applied, and a loser of a race can get 409, 500 or
 503. Each of these means: read again. An object that has our nonce in its metadata is our write;
 one that has changed is a conflict; one that has not is written again, under the same condition.
 """
@@ -17,7 +17,7 @@ from lago_images.errors import ConflictError, NotFoundError, StorageError
 from lago_images.host.retry import RetryPolicy
 from lago_images.storage.base import Blob, Headers
 from lago_images.storage.s3.bucket import Bucket
-from lago_images.storage.s3.etags import Dialect, bare, in_dialect
+from lago_images.storage.s3.etags import Dialect, bare, base64_md5, in_dialect
 from lago_images.storage.s3.failures import (
     Failure,
     asked_pause_of,
@@ -33,7 +33,7 @@ NONCE = "lago-images-write"
 
 
 class Outcome(Enum):
-    """What a failed conditional write says.
+    """Outcome classifies a failed conditional write.
 
     ``LOST``: not as expected. ``BUSY``: not applied, for another was being applied. ``UNSURE``:
     perhaps applied.
@@ -46,7 +46,7 @@ class Outcome(Enum):
 
 
 def outcome(error: Exception, expected: str | None) -> Outcome:
-    """What a failed conditional write means. Ceph answers 404 to If-Match on a missing key."""
+    """Classify a failed conditional write. Ceph answers 404 to If-Match on a missing key."""
     status = status_of(error)
     if status == HTTPStatus.PRECONDITION_FAILED:
         return Outcome.LOST
@@ -60,13 +60,13 @@ def outcome(error: Exception, expected: str | None) -> Outcome:
 
 
 def as_expected(now: Blob | None, expected: str | None) -> bool:
-    """Whether the object is still what a writer expects: absent (None), or of that ETag."""
+    """Decide whether the object is still as expected: absent (None), or of that ETag."""
     return (now.etag if now else None) == expected
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Write:
-    """A write to be made. ``nonce`` tells it from all others; ``retry`` is for its requests."""
+    """Write is a write to be made. ``nonce`` tells it from others."""
 
     key: str
     data: bytes
@@ -76,7 +76,7 @@ class Write:
     retry: RetryPolicy = field(default_factory=RetryPolicy)
 
     def made(self, now: Blob | None, nonce: str) -> bool:
-        """Whether an object with that nonce is this write; rclone keeps no metadata."""
+        """Decide whether an object with that nonce is this write; rclone keeps no metadata."""
         if now is None:
             return False
         return nonce == self.nonce if nonce else now.data == self.data
@@ -90,14 +90,16 @@ class Writer:
         bucket: Where.
         dialect: How the store wants conditions; None as long as nobody knows.
         new_nonce: Makes a string that no other write has.
+        on_versions: Called once, when an answer has a version id though the probe saw none.
     """
 
     bucket: Bucket
     dialect: Dialect | None = None
     new_nonce: Callable[[], str] = lambda: uuid.uuid4().hex
+    on_versions: Callable[[], None] | None = None
 
     def read(self, key: str) -> Blob:
-        """A small object whole."""
+        """Read a small object whole."""
         return self._fetch(key)[0]
 
     def write(
@@ -157,15 +159,16 @@ class Writer:
             self.bucket.small.put_object,
             Key=self.bucket.key(key),
             Body=data,
+            ContentMD5=base64_md5(data),
             **http_headers(headers),
         )
 
     def _may_be_dialect(self, write: Write) -> bool:
-        """Whether a 412 may only mean that the store wants the ETag bare (Ceph 18 does)."""
+        """Decide whether a 412 may only mean that the store wants a bare ETag, as Ceph 18 does."""
         return write.expected is not None and self.dialect is None
 
     def _after(self, write: Write, *, unsure: bool) -> str | None:
-        """The ETag of our write if it was applied after all; None if the object is as it was."""
+        """Return the ETag of our write if it was applied; None if the object is as it was."""
         now, nonce = self._now(write)
         if unsure and now is not None and write.made(now, nonce):
             return now.etag
@@ -180,7 +183,7 @@ class Writer:
             return None, ""
 
     def _fetch(self, key: str, retry: RetryPolicy | None = None) -> tuple[Blob, str]:
-        """A small object whole, and the nonce of its writer."""
+        """Read a small object whole, and the nonce of its writer."""
 
         def fetch(**arguments: Any) -> tuple[Blob, str]:  # noqa: ANN401 -- boto3's arguments
             answer = self.bucket.small.get_object(**arguments)
@@ -191,10 +194,10 @@ class Writer:
                 blob = Blob(key=key, data=data, etag=etag, headers=kept_headers(answer))
                 return blob, answer["Metadata"].get(NONCE, "")
 
-        found: tuple[Blob, str] = self.bucket.call(
+        fetched: tuple[Blob, str] = self.bucket.call(
             f"reading {key}", fetch, retry, Key=self.bucket.key(key)
         )
-        return found
+        return fetched
 
     def _put(self, write: Write) -> str:
         condition: dict[str, Any] = {}
@@ -209,12 +212,20 @@ class Writer:
             Bucket=self.bucket.name,
             Key=self.bucket.key(write.key),
             Body=write.data,
+            # A bucket with object lock refuses writes without a checksum, and some stores refuse
+            # newer ones than this.
+            ContentMD5=base64_md5(write.data),
             Metadata={NONCE: write.nonce},
             **http_headers(write.headers),
             **condition,
         )
         with understood(f"writing {write.key}", self.bucket.where):
-            return bare(answer["ETag"])
+            etag = bare(answer["ETag"])
+        if answer.get("VersionId") and self.on_versions:
+            # Versioning was turned on meanwhile: some stores keep no conditions then.
+            probe_again, self.on_versions = self.on_versions, None
+            probe_again()
+        return etag
 
     def _refusal(self, key: str, error: Exception) -> StorageError:
         if status_of(error) == HTTPStatus.NOT_IMPLEMENTED:
@@ -226,7 +237,7 @@ class Writer:
 
 
 def http_headers(headers: Headers) -> Mapping[str, Any]:
-    """S3's arguments for what an object's HTTP clients are told."""
+    """Return S3's arguments for an object's headers."""
     arguments = {"ContentType": headers.content_type}
     if headers.cache_control is not None:
         arguments["CacheControl"] = headers.cache_control
@@ -234,7 +245,7 @@ def http_headers(headers: Headers) -> Mapping[str, Any]:
 
 
 def kept_headers(answer: Any) -> Headers:  # noqa: ANN401 -- boto3's answer
-    """What an object's HTTP clients are told, from S3's answer."""
+    """Return an object's headers from S3's answer."""
     kind, caching = answer.get("ContentType", ""), answer.get("CacheControl")
     return Headers(content_type=kind, cache_control=caching)
 

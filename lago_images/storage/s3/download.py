@@ -33,7 +33,7 @@ Take = Callable[[Reader], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Extent:
-    """Where a piece is, and of which version of the object."""
+    """_Extent holds the place of a piece, and the version of its object."""
 
     size: int
     etag: str
@@ -47,7 +47,7 @@ class _Piece:
 
 
 def read(bucket: Bucket, key: str, start: int) -> Iterator[bytes]:
-    """The object's bytes from ``start`` on, in order.
+    """Read the object's bytes from ``start`` on, in order.
 
     Raises:
         StorageError: It cannot be read on, or was replaced by another while it was read.
@@ -111,21 +111,21 @@ def _save(bucket: Bucket, key: str, place: Callable[[int], "_Place"]) -> None:
 
 @dataclass(slots=True, kw_only=True)
 class _Place:
-    """A piece's place in a file. What comes a second time is written again and told once."""
+    """_Place writes a piece into a file; progress counts each byte once, also of repetitions."""
 
     fd: int
     at: int
     advance: Advance
-    told: int = 0
+    reported: int = 0
 
     def fill(self, body: Reader) -> None:
         done = 0
         while block := body(SAVED_BLOCK):
             write_at(self.fd, block, self.at + done)
             done += len(block)
-            if done > self.told:
-                self.advance(done - self.told)
-                self.told = done
+            if done > self.reported:
+                self.advance(done - self.reported)
+                self.reported = done
 
 
 def _refuse_other(bucket: Bucket, key: str, first: _Extent, extent: _Extent | None) -> None:
@@ -136,7 +136,7 @@ def _refuse_other(bucket: Bucket, key: str, first: _Extent, extent: _Extent | No
 
 
 def _piece(bucket: Bucket, key: str, at: int) -> _Piece | None:
-    """A piece with its bytes; None if the object ends at ``at``."""
+    """Read a piece; None if the object ends at ``at``."""
     blocks: list[bytes] = []
 
     def take(body: Reader) -> None:
@@ -167,7 +167,7 @@ def _fetch(bucket: Bucket, key: str, at: int, size: int, take: Take) -> _Extent 
     doing = f"reading {key}"
     byte_range = f"bytes={at}-{at + size - 1}"
     try:
-        found: _Extent = bucket.call(doing, fetch, Key=bucket.key(key), Range=byte_range)
+        extent: _Extent = bucket.call(doing, fetch, Key=bucket.key(key), Range=byte_range)
     except StorageError as error:
         # There is no range of an object without bytes, nor one after its end.
         if status_of(error) != HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
@@ -176,13 +176,13 @@ def _fetch(bucket: Bucket, key: str, at: int, size: int, take: Take) -> _Extent 
         if head["ContentLength"] != at:
             raise
         return None
-    return found
+    return extent
 
 
 def _extent(answer: Any) -> tuple[int, int]:  # noqa: ANN401 -- boto3's answer
-    """Where an answer begins, and how large the whole object is."""
-    said = answer.get("ContentRange", "")
-    if not said:
+    """Return the byte that an answer begins with, and the size of the whole object."""
+    content_range = answer.get("ContentRange", "")
+    if not content_range:
         return 0, int(answer["ContentLength"])
-    extent, _, total = said.removeprefix("bytes ").partition("/")
+    extent, _, total = content_range.removeprefix("bytes ").partition("/")
     return int(extent.partition("-")[0]), int(total)

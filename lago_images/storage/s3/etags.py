@@ -1,4 +1,4 @@
-"""What ETags and checksums say of an object, and how a store wants to be asked: no I/O."""
+"""ETags and checksums: their forms, and what they prove of an object; no I/O."""
 
 import base64
 import hashlib
@@ -7,11 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+# As S3 names the algorithm.
+SHA256 = "SHA256"
 _MD5 = re.compile(r"[0-9a-f]{32}")
+_SHA256 = re.compile(r"[A-Za-z0-9+/]{43}=")
 
 
 class Dialect(StrEnum):
-    """How a store wants a conditional write.
+    """Dialect names the form of a conditional write that a store wants.
 
     ``QUOTED`` and ``BARE`` are forms of the ETag in ``If-Match``; ``PLAIN`` means that the store
     does not keep conditions, so the writer reads, compares and writes.
@@ -22,13 +25,27 @@ class Dialect(StrEnum):
     PLAIN = "plain"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Abilities:
+    """Optional features that the probe saw at work; none where nobody has probed.
+
+    Attributes:
+        creates_copies: CopyObject keeps If-None-Match.
+        sums_copies: The store computes a SHA-256 of all bytes of a copy, when asked to, whatever
+            checksum its source has.
+    """
+
+    creates_copies: bool = False
+    sums_copies: bool = False
+
+
 def bare(etag: str) -> str:
-    """An ETag without quotes and without the mark of a weak one, which proxies add."""
+    """Return an ETag without quotes and without the mark of a weak one, which proxies add."""
     return etag.removeprefix("W/").strip('"')
 
 
 def in_dialect(etag: str, dialect: Dialect) -> str:
-    """A bare ETag as ``If-Match`` wants it."""
+    """Write a bare ETag as ``If-Match`` wants it."""
     return etag if dialect is Dialect.BARE else f'"{etag}"'
 
 
@@ -52,7 +69,7 @@ class Part:
 
 
 def base64_sha256(*blocks: bytes | memoryview) -> str:
-    """The form of ``x-amz-checksum-sha256``."""
+    """Return the value of ``x-amz-checksum-sha256``."""
     digest = hashlib.sha256()
     for block in blocks:
         digest.update(block)
@@ -60,7 +77,7 @@ def base64_sha256(*blocks: bytes | memoryview) -> str:
 
 
 def base64_md5(*blocks: bytes | memoryview) -> str:
-    """The form of ``Content-MD5``."""
+    """Return the value of ``Content-MD5``."""
     digest = hashlib.md5(usedforsecurity=False)
     for block in blocks:
         digest.update(block)
@@ -68,12 +85,12 @@ def base64_md5(*blocks: bytes | memoryview) -> str:
 
 
 def hexadecimal(encoded: str) -> str:
-    """Base64 to hexadecimal."""
+    """Turn Base64 into hexadecimal."""
     return base64.b64decode(encoded).hex()
 
 
 def multipart_etag(parts: Sequence[Part]) -> str | None:
-    """The ETag most stores give a multipart object: MD5 of the parts' MD5s, dash, their number.
+    """Return most stores' ETag of a multipart object: MD5 of the parts' MD5s, dash, their number.
 
     None where the parts' ETags are not MD5s, as with some kinds of encryption.
     """
@@ -84,7 +101,7 @@ def multipart_etag(parts: Sequence[Part]) -> str | None:
 
 
 def composite_sha256(parts: Sequence[Part]) -> str | None:
-    """S3's composite checksum: SHA-256 of the parts' SHA-256s.
+    """Return S3's composite checksum: SHA-256 of the parts' SHA-256s.
 
     https://docs.aws.amazon.com/AmazonS3/latest/userguide/checking-object-integrity-upload.html
     None where a part's SHA-256 was not computed.
@@ -95,7 +112,7 @@ def composite_sha256(parts: Sequence[Part]) -> str | None:
 
 
 def proves_parts(head: Mapping[str, object], parts: Sequence[Part]) -> bool:
-    """Whether what HEAD says of a multipart object proves that it is these parts, in this order."""
+    """Decide whether HEAD of a multipart object proves it to be these parts, in this order."""
     kept = str(head.get("ChecksumSHA256", "")).partition("-")[0]
     if kept and kept == composite_sha256(parts):
         return True
@@ -103,12 +120,21 @@ def proves_parts(head: Mapping[str, object], parts: Sequence[Part]) -> bool:
     return all(part.proven for part in parts) and etag == multipart_etag(parts)
 
 
+def full_sha256(head: Mapping[str, object]) -> str | None:
+    """Return the SHA-256 of all bytes that HEAD gives, hexadecimal; None where it gives none.
+
+    That of a multipart object is of its parts' checksums: it has their number behind a dash, or
+    another type.
+    """
+    kept = str(head.get("ChecksumSHA256", ""))
+    is_full = head.get("ChecksumType", "FULL_OBJECT") == "FULL_OBJECT"
+    plain = is_full and _SHA256.fullmatch(kept)
+    return hexadecimal(kept) if plain else None
+
+
 def proves_whole(head: Mapping[str, object], sha256: str, md5: str) -> bool:
-    """Whether what HEAD says of an object written by one PUT proves its content.
+    """Decide whether HEAD of an object written by one PUT proves its content.
 
     ``sha256`` and ``md5`` are hexadecimal.
     """
-    kept = str(head.get("ChecksumSHA256", ""))
-    if kept and "-" not in kept and hexadecimal(kept) == sha256:
-        return True
-    return bare(str(head.get("ETag", ""))) == md5
+    return full_sha256(head) == sha256 or bare(str(head.get("ETag", ""))) == md5

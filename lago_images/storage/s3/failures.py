@@ -1,4 +1,4 @@
-"""What a failed S3 request means: whether to try again, and how to tell the user."""
+"""Failed S3 requests: which to try again, and the error for the user."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -29,7 +29,7 @@ from botocore.parsers import ResponseParserError
 from urllib3.exceptions import HTTPError
 
 from lago_images.console import clean
-from lago_images.errors import Error, NotFoundError, StorageError
+from lago_images.errors import Error, KeylessError, NotFoundError, StorageError
 from lago_images.host.retry import asked_pause
 
 # What boto3 raises of its own; ``request`` makes one of these of all else.
@@ -73,7 +73,7 @@ _HINTS = {
 
 
 class UnreadableAnswerError(BotoCoreError):
-    """The SDK stumbled over an answer: what it raised is its cause."""
+    """Raised where the SDK stumbled over an answer; its cause is what the SDK raised."""
 
     fmt = "the answer cannot be understood ({kind})"
 
@@ -105,7 +105,7 @@ def understood(doing: str, where: str) -> Iterator[None]:
 
 
 def code_of(error: BaseException | None) -> str:
-    """S3's name of the error, such as ``NoSuchKey``; empty for what is no answer of a store.
+    """Return S3's name of the error, such as ``NoSuchKey``; empty for what is no answer of a store.
 
     Takes an error of boto3's, or the ``StorageError`` made of it.
     """
@@ -115,7 +115,7 @@ def code_of(error: BaseException | None) -> str:
 
 
 def status_of(error: BaseException | None) -> int:
-    """The HTTP status of the answer; 0 for what is no answer of a store."""
+    """Return the HTTP status of the answer; 0 for what is no answer of a store."""
     if isinstance(error, StorageError):
         error = error.__cause__
     if not isinstance(error, ClientError):
@@ -124,7 +124,7 @@ def status_of(error: BaseException | None) -> int:
 
 
 def transient(error: Exception) -> bool:
-    """Whether the same request may succeed a little later."""
+    """Decide whether the same request may succeed a little later."""
     if isinstance(error, ClientError):
         return status_of(error) in _AGAIN_STATUS or code_of(error) in _AGAIN_CODE
     if isinstance(error, SSLError):
@@ -133,12 +133,12 @@ def transient(error: Exception) -> bool:
 
 
 def asked_pause_of(error: Exception) -> float:
-    """The seconds that the store asks to wait before another attempt; 0 where it does not."""
+    """Return the seconds that the store asks to wait; 0 where it does not."""
     return asked_pause(_headers_of(error))
 
 
 def _headers_of(error: Exception) -> dict[str, str]:
-    """The headers of the answer, by their names in lower case."""
+    """Return the headers of the answer, by their names in lower case."""
     if not isinstance(error, ClientError):
         return {}
     headers: dict[str, str] = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
@@ -146,12 +146,12 @@ def _headers_of(error: Exception) -> dict[str, str]:
 
 
 def unreachable(error: Exception) -> bool:
-    """Whether no connection was made at all."""
+    """Decide whether no connection was made at all."""
     return isinstance(error, EndpointConnectionError | ConnectTimeoutError)
 
 
 def translate(error: Exception, *, doing: str, where: str, anonymous: bool = False) -> StorageError:
-    """The error to raise for a failed request.
+    """Return the error to raise for a failed request.
 
     Args:
         error: What boto3 raised.
@@ -161,7 +161,7 @@ def translate(error: Exception, *, doing: str, where: str, anonymous: bool = Fal
     """
     if anonymous and status_of(error) in _REFUSED:
         text = f"{doing} in {where}: the store refuses this without credentials"
-        return StorageError(text, hint=_NO_KEYS_HINT)
+        return KeylessError(text, hint=_NO_KEYS_HINT)
     if isinstance(error, ClientError):
         return _refusal(error, doing, where)
     what = " ".join(str(error).split())
@@ -170,19 +170,19 @@ def translate(error: Exception, *, doing: str, where: str, anonymous: bool = Fal
 
 def _refusal(error: ClientError, doing: str, where: str) -> StorageError:
     code, status = code_of(error), status_of(error)
-    said = " ".join(str(error.response["Error"].get("Message") or "").split())
+    message = " ".join(str(error.response["Error"].get("Message") or "").split())
     kind = NotFoundError if status == HTTPStatus.NOT_FOUND and code == "NoSuchKey" else StorageError
     text = f"{doing} in {where}: the store answered {status}"
     if code and code != str(status):
         text += f" {code}"
-    if said and said != "None":
-        text += f": {said}"
+    if message and message != "None":
+        text += f": {message}"
     hint = _HINTS.get(code) or _redirect_hint(error) or _hint_for_status(status)
     return kind(text, hint=hint)
 
 
 def _redirect_hint(error: ClientError) -> str | None:
-    """Where the endpoint sends its clients, such as nginx to https."""
+    """Name the address that the endpoint redirects to, such as nginx to https."""
     location = clean(_headers_of(error).get("location", ""))[:_LONGEST_LOCATION]
     if status_of(error) // 100 != _REDIRECTED or not location:
         return None

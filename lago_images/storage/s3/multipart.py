@@ -7,20 +7,26 @@ from typing import Any
 from lago_images.errors import StorageError
 from lago_images.host.retry import RetryPolicy
 from lago_images.storage.base import Blocks, Body, Headers, Unfinished
-from lago_images.storage.s3.bucket import Bucket
+from lago_images.storage.s3.bucket import Bucket, Feature
 from lago_images.storage.s3.conditional import http_headers
-from lago_images.storage.s3.etags import Part, bare, base64_md5, base64_sha256, hexadecimal
+from lago_images.storage.s3.etags import (
+    SHA256,
+    Part,
+    bare,
+    base64_md5,
+    base64_sha256,
+    hexadecimal,
+)
 from lago_images.storage.s3.failures import code_of, status_of, understood
 
-SHA256 = "SHA256"
 MOST_PARTS = 10_000
-# Answers of stores that know no checksums, or no listing of uploads.
+# Answers of stores that know no listing of uploads.
 _UNKNOWN = frozenset({400, 405, 501})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Multipart:
-    """A multipart upload that was begun.
+    """Multipart is a multipart upload that was begun.
 
     ``keeps_sha256``: the store checks and keeps a SHA-256 for each part; else it gets MD5s.
     ``retry`` is for parts and the completion; the bucket's if None.
@@ -68,6 +74,23 @@ class Multipart:
             number=number, size=sum(map(len, blocks)), etag=etag, sha256=sha256, proven=proven
         )
 
+    def copy(self, number: int, source: str, condition: str, extent: range) -> Part:
+        """Make a part of another object's bytes, of the ETag ``condition`` where that is kept."""
+        doing = f"copying part {number} of {source} to {self.key}"
+        answer = self.bucket.call(
+            doing,
+            self.bucket.patient.upload_part_copy,
+            self.retry,
+            PartNumber=number,
+            CopySource={"Bucket": self.bucket.name, "Key": self.bucket.key(source)},
+            CopySourceIfMatch=condition,
+            CopySourceRange=f"bytes={extent.start}-{extent.stop - 1}",
+            **self._ids,
+        )
+        with understood(doing, self.bucket.where):
+            etag = bare(answer["CopyPartResult"]["ETag"])
+        return Part(number=number, size=len(extent), etag=etag)
+
     def complete(self, parts: Sequence[Part]) -> None:
         """Make the parts an object. Done already, by an attempt whose answer was lost, is done."""
         plain = [
@@ -76,20 +99,21 @@ class Multipart:
             for part in parts
         ]
         try:
-            self.bucket.call(
+            self.bucket.call_with(
                 f"completing the upload of {self.key}",
                 self.bucket.bulk.complete_multipart_upload,
                 self.retry,
+                {Feature.CREATION: {"IfNoneMatch": "*"}},
                 MultipartUpload={"Parts": plain},
                 **self._ids,
             )
         except StorageError as error:
-            # The caller proves what is there, so an upload that is gone needs no other handling.
+            # The caller proves what is there, so a missing upload needs no other handling.
             if code_of(error) != "NoSuchUpload":
                 raise
 
     def abort(self) -> None:
-        """Drop the upload and its parts; one that is gone is not an error."""
+        """Drop the upload and its parts; a missing one is not an error."""
         try:
             self.bucket.call(
                 f"aborting the upload of {self.key}",
@@ -102,37 +126,38 @@ class Multipart:
 
 
 def begin(
-    bucket: Bucket, key: str, headers: Headers, retry: RetryPolicy | None = None
+    bucket: Bucket,
+    key: str,
+    headers: Headers,
+    retry: RetryPolicy | None = None,
+    *,
+    checksums: bool = True,
 ) -> Multipart:
-    """Begin an upload, with SHA-256 where the store has it."""
+    """Begin an upload; with ``checksums`` of its parts where the store has them."""
     doing, create = f"beginning the upload of {key}", bucket.bulk.create_multipart_upload
     arguments: dict[str, Any] = {"Key": bucket.key(key), **http_headers(headers)}
-    try:
-        answer = bucket.call(doing, create, retry, ChecksumAlgorithm=SHA256, **arguments)
-    except StorageError as error:
-        if status_of(error) not in _UNKNOWN:
-            raise
-        answer = bucket.call(doing, create, retry, **arguments)
+    features = {Feature.CHECKSUMS: {"ChecksumAlgorithm": SHA256}} if checksums else {}
+    answer = bucket.call_with(doing, create, retry, features, **arguments)
     with understood(doing, bucket.where):
         upload_id = answer["UploadId"]
     return Multipart(
         bucket=bucket,
         key=key,
         upload_id=upload_id,
-        keeps_sha256=answer.get("ChecksumAlgorithm") == SHA256,
+        keeps_sha256=checksums and answer.get("ChecksumAlgorithm") == SHA256,
         retry=retry,
     )
 
 
 def unfinished(bucket: Bucket, prefix: str = "") -> Iterator[Unfinished]:
-    """Uploads under ``prefix`` that were begun and neither completed nor aborted."""
+    """List the uploads under ``prefix`` that were begun and neither completed nor aborted."""
     markers: dict[str, str] = {}
     while True:
         try:
             answer = bucket.call(
                 "listing unfinished uploads",
                 bucket.small.list_multipart_uploads,
-                Prefix=bucket.key(prefix),
+                Prefix=bucket.prefix + prefix,
                 **markers,
             )
         except StorageError as error:
@@ -162,5 +187,5 @@ def unfinished(bucket: Bucket, prefix: str = "") -> Iterator[Unfinished]:
 
 
 def lists_uploads(error: StorageError) -> bool:
-    """Whether a failed listing says only that this store cannot list uploads."""
+    """Decide whether a failed listing means more than a store that cannot list uploads."""
     return status_of(error) not in _UNKNOWN

@@ -1,149 +1,50 @@
-"""What a store's answers to the probe say of it: no I/O.
-
-Finding out whether a bucket's store keeps conditional writes, by asking it to.
+"""Finding out whether a bucket's store keeps conditional writes, by asking it to.
 
 Some stores answer 200 to a conditional write and overwrite, so a name or a version proves
-nothing. The probe writes, races and deletes a few small objects under ``state/probe/``. What it
-found is remembered beside them, for this store and this version of lago-images.
+nothing. The probe writes, races and deletes a few small objects under ``state/probe/``.
 """
 
-import json
 import time
 import uuid
-from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from threading import Barrier
 from typing import Any
 
-import msgspec
-
-from lago_images.console import Console
-from lago_images.errors import NotFoundError, StorageError, UnsafeStoreError
-from lago_images.storage.base import Headers
-from lago_images.storage.listing import listed
+from lago_images.errors import StorageError
 from lago_images.storage.s3.bucket import Bucket
-from lago_images.storage.s3.conditional import Writer
-from lago_images.storage.s3.etags import Dialect, bare, in_dialect
+from lago_images.storage.s3.etags import (
+    SHA256,
+    Abilities,
+    Dialect,
+    bare,
+    base64_md5,
+    base64_sha256,
+    full_sha256,
+    hexadecimal,
+    in_dialect,
+)
 from lago_images.storage.s3.failures import Failure, request, status_of, understood
-
-WRITTEN, MISMATCH, UNKNOWN = 200, 412, 501
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Findings:
-    """HTTP statuses of the probe's conditional writes.
-
-    Attributes:
-        create_again: If-None-Match on an object that is there.
-        stale: If-Match with an ETag that is not the object's.
-        fresh_quoted: If-Match with the object's ETag, in quotes.
-        fresh_bare: The same without quotes; None if it was not needed.
-        creators: A round of simultaneous creations of one key: each writer's status.
-        swappers: A round of simultaneous replacements of one version: each writer's status.
-    """
-
-    create_again: int
-    stale: int
-    fresh_quoted: int
-    fresh_bare: int | None = None
-    creators: tuple[tuple[int, ...], ...] = ()
-    swappers: tuple[tuple[int, ...], ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
-    """``dialect`` is ``PLAIN`` if the store is unsafe; ``reasons`` then say what it did."""
-
-    dialect: Dialect
-    reasons: tuple[str, ...] = ()
-
-    @property
-    def safe(self) -> bool:
-        return self.dialect is not Dialect.PLAIN
-
-
-def judge(found: Findings) -> Verdict:
-    """Whether a store that answered like this keeps conditional writes, and in which form."""
-    reasons = [
-        *_sequential("If-None-Match: * on an object that exists", found.create_again),
-        *_sequential("If-Match with an outdated ETag", found.stale),
-        *_fresh(found),
-        *_race("created the same object", found.creators),
-        *_race("replaced the same version of an object", found.swappers),
-    ]
-    if reasons:
-        return Verdict(dialect=Dialect.PLAIN, reasons=tuple(reasons))
-    quoted = found.fresh_quoted == WRITTEN
-    return Verdict(dialect=Dialect.QUOTED if quoted else Dialect.BARE)
-
-
-def _sequential(what: str, status: int) -> list[str]:
-    match status:
-        case 412:
-            return []
-        case 200:
-            return [f"{what} was answered 200, and the object was overwritten"]
-        case 501:
-            return [f"{what} was answered 501: the store does not have it"]
-        case _:
-            return [f"{what} was answered {status} instead of 412"]
-
-
-def _fresh(found: Findings) -> list[str]:
-    if WRITTEN in {found.fresh_quoted, found.fresh_bare}:
-        return []
-    answers = Counter([found.fresh_quoted, found.fresh_bare or found.fresh_quoted])
-    said = " and ".join(str(status) for status in sorted(answers))
-    return [f"If-Match with the object's own ETag was answered {said} instead of 200"]
-
-
-def _race(what: str, rounds: tuple[tuple[int, ...], ...]) -> list[str]:
-    most = max((one.count(WRITTEN) for one in rounds), default=0)
-    if most <= 1:
-        return []
-    return [f"{most} of {max(map(len, rounds))} simultaneous writers {what}, and each was told 200"]
-
+from lago_images.storage.s3.listing import listed
+from lago_images.storage.s3.verdict import MISMATCH, WRITTEN, Findings, Verdict, judge
 
 FOLDER = "state/probe/"
-MEMORY = "state/store.json"
-SCHEMA = 1
 WRITERS = 8
 ROUNDS = 3
 # Seconds.
 _OLD = 3600
-_HEADERS = Headers(content_type="application/json", cache_control="no-store")
-
-
-def ensure_safe(writer: Writer, *, single_writer: bool, console: Console) -> None:
-    """Teach a writer its store's dialect; see ``Store.ensure_safe_writes``.
-
-    Costs one request where the answer is remembered.
-    """
-    remembered = _recall(writer.bucket)
-    verdict = remembered or probe(writer.bucket)
-    if not verdict.safe and not single_writer:
-        raise _unsafe(writer.bucket, verdict)
-    writer.dialect = verdict.dialect
-    if not verdict.safe:
-        console.warn(f"{writer.bucket.where} does not keep conditional writes; {_RISK}")
-    if remembered is None and verdict.safe:
-        _remember(writer, verdict, console)
-
-
-_RISK = "with single-writer = true a second publisher at the same time would lose releases"
+_BODY, _FALSE = b"first", b"another body"
 
 
 def probe(bucket: Bucket) -> Verdict:
-    """Ask the store, about 60 small requests; nothing of it is left, nor of killed probes.
+    """Ask the store, about 70 small requests; nothing of it is left, nor of killed probes.
 
     Raises:
         StorageError: It failed in a way that answers nothing.
     """
-    prober = _Prober(bucket=bucket)
+    prober = Prober(bucket=bucket)
     _remove_leftovers(bucket)
     try:
         return judge(prober.findings())
@@ -152,7 +53,7 @@ def probe(bucket: Bucket) -> Verdict:
 
 
 def _remove_leftovers(bucket: Bucket) -> None:
-    """What killed probes left, as far as it may be removed.
+    """Remove what killed probes left, as far as that is allowed.
 
     What is younger than an hour may be of a probe at work.
     """
@@ -164,30 +65,28 @@ def _remove_leftovers(bucket: Bucket) -> None:
                 bucket.call(f"deleting {stat.key}", bucket.small.delete_object, Key=key)
 
 
-def _unsafe(bucket: Bucket, verdict: Verdict) -> UnsafeStoreError:
-    did = "\n".join(f"  - {reason}" for reason in verdict.reasons)
-    return UnsafeStoreError(
-        f"{bucket.where} does not keep conditional writes, so two publishers could "
-        f"overwrite each other's releases:\n{did}",
-        hint="use a store that keeps them (AWS S3, Ceph, Cloudflare R2, …), or make sure that "
-        "only one publisher ever runs and set single-writer = true",
-    )
-
-
 @dataclass(slots=True, kw_only=True)
-class _Prober:
+class Prober:
+    """Asks one bucket's store; the objects that it makes are its own."""
+
     bucket: Bucket
     folder: str = field(default_factory=lambda: f"{FOLDER}{uuid.uuid4().hex}/")
     keys: list[str] = field(default_factory=list)
+    is_versioned: bool = False
 
     def findings(self) -> Findings:
-        """The store's answers, one question after the other, then many at once."""
+        """Return the store's answers to one question after the other, then to many at once."""
         key, _ = self._created()
         create_again = self._status(key, b"again", IfNoneMatch="*")
         stale = self._status(key, b"stale", IfMatch=f'"{"0" * 32}"')
-        if WRITTEN in {create_again, stale} or stale != MISMATCH:
+        if (create_again, stale) != (MISMATCH, MISMATCH):
             # Unsafe already: what follows would tell nothing more.
-            return Findings(create_again=create_again, stale=stale, fresh_quoted=WRITTEN)
+            return Findings(
+                create_again=create_again,
+                stale=stale,
+                fresh_quoted=WRITTEN,
+                is_versioned=self.is_versioned,
+            )
         quoted = self._fresh(Dialect.QUOTED)
         unquoted = None if quoted == WRITTEN else self._fresh(Dialect.BARE)
         dialect = Dialect.QUOTED if quoted == WRITTEN else Dialect.BARE
@@ -197,7 +96,9 @@ class _Prober:
             fresh_quoted=quoted,
             fresh_bare=unquoted,
             creators=tuple(self._create_race() for _ in range(ROUNDS)),
-            swappers=tuple(self._swap_race(dialect) for _ in range(ROUNDS)),
+            replacers=tuple(self._replace_race(dialect) for _ in range(ROUNDS)),
+            abilities=self.abilities(),
+            is_versioned=self.is_versioned,
         )
 
     def clean(self) -> None:
@@ -209,18 +110,25 @@ class _Prober:
                 return
 
     def _created(self) -> tuple[str, str]:
-        """A new object and its ETag. A lost answer makes its own repetition fail: another key."""
+        """Make an object; its key and ETag.
+
+        A lost answer makes its own repetition fail: another key.
+        """
         for _ in range(3):
             key = self._new_key()
-            if self._status(key, b"first", IfNoneMatch="*") == WRITTEN:
+            if self._status(key, _BODY, IfNoneMatch="*") == WRITTEN:
                 return key, self._etag(key)
-        # No conditional creation at all: If-None-Match is asked again on what is there now.
-        key = self._new_key()
-        self._call("writing", self.bucket.small.put_object, Key=key, Body=b"first")
+        # No conditional creation at all: If-None-Match is asked again on what exists now.
+        key = self._plain()
         return key, self._etag(key)
 
+    def _plain(self, **checksum: str) -> str:
+        key = self._new_key()
+        self._put(key, _BODY, **checksum)
+        return key
+
     def _fresh(self, dialect: Dialect) -> int:
-        """The answer to If-Match with an object's own ETag."""
+        """Return the answer to If-Match with an object's own ETag."""
         status = 0
         for _ in range(3):
             key, etag = self._created()
@@ -234,10 +142,57 @@ class _Prober:
         key = self._new_key()
         return _at_once(lambda number: self._once(key, number, IfNoneMatch="*"))
 
-    def _swap_race(self, dialect: Dialect) -> tuple[int, ...]:
+    def _replace_race(self, dialect: Dialect) -> tuple[int, ...]:
         key, etag = self._created()
         condition = in_dialect(etag, dialect)
         return _at_once(lambda number: self._once(key, number, IfMatch=condition))
+
+    def abilities(self) -> Abilities:
+        """Look for optional features; a store that refuses to be asked has none."""
+        return Abilities(
+            creates_copies=self._has(self._creates_copies), sums_copies=self._has(self._sums_copies)
+        )
+
+    def _has(self, feature: Callable[[], bool]) -> bool:
+        try:
+            return feature()
+        except StorageError as error:
+            if not status_of(error):
+                raise
+            return False
+
+    def _creates_copies(self) -> bool:
+        source, target = self._plain(), self._plain()
+        try:
+            self._copy(source, target, IfNoneMatch="*")
+        except StorageError as error:
+            return status_of(error) == MISMATCH
+        return False
+
+    def _sums_copies(self) -> bool:
+        """Compare the checksums of copies with what is copied.
+
+        A store may hand on the checksum that the source was stored with, and may have believed
+        whoever stored it (rclone does both): so copies are made of objects without a checksum,
+        and with a false one where the store takes it.
+        """
+        sources = [self._plain()]
+        false = {"ChecksumSHA256": base64_sha256(_FALSE)}
+        for checksum in (false, {**false, "ChecksumAlgorithm": SHA256}):
+            with suppress(StorageError):
+                sources.append(self._plain(**checksum))
+        return all(self._sum_of_copy(source) == _BODY_SHA256 for source in sources)
+
+    def _sum_of_copy(self, source: str) -> str | None:
+        target = self._new_key()
+        self._copy(source, target, ChecksumAlgorithm=SHA256)
+        head = self.bucket.small.head_object
+        return full_sha256(self._call("reading", head, Key=target, ChecksumMode="ENABLED"))
+
+    def _copy(self, source: str, target: str, **feature: str) -> None:
+        origin = {"Bucket": self.bucket.name, "Key": source}
+        copy = self.bucket.small.copy_object
+        self._call("copying", copy, Key=target, CopySource=origin, **feature)
 
     def _new_key(self) -> str:
         key = self.bucket.key(f"{self.folder}{len(self.keys)}")
@@ -250,9 +205,9 @@ class _Prober:
             return bare(answer["ETag"])
 
     def _status(self, key: str, body: bytes, **condition: str) -> int:
-        """The answer to a write, tried again where there was none."""
+        """Return the answer to a write, tried again where there was none."""
         try:
-            self._call("writing", self.bucket.small.put_object, Key=key, Body=body, **condition)
+            self._put(key, body, **condition)
         except StorageError as error:
             # 403, 404 and the like are about the bucket, not about the condition.
             if status_of(error) in {409, MISMATCH, 501, 400, 405}:
@@ -260,17 +215,26 @@ class _Prober:
             raise
         return WRITTEN
 
-    def _once(self, key: str, number: int, **condition: Any) -> int:  # noqa: ANN401 -- boto3's
-        """The answer to a racing write; 0 where there was none."""
+    def _put(self, key: str, body: bytes, **more: str) -> None:
         put = self.bucket.small.put_object
+        answer = self._call("writing", put, Key=key, Body=body, ContentMD5=base64_md5(body), **more)
+        self.is_versioned |= bool(answer.get("VersionId"))
+
+    def _once(self, key: str, number: int, **condition: Any) -> int:  # noqa: ANN401 -- boto3's
+        """Return the answer to a racing write; 0 where there was none."""
+        put, body = self.bucket.small.put_object, b"%d" % number
+        md5 = base64_md5(body)
         try:
-            request(put, Bucket=self.bucket.name, Key=key, Body=b"%d" % number, **condition)
+            request(put, Bucket=self.bucket.name, Key=key, Body=body, ContentMD5=md5, **condition)
         except Failure as error:
             return status_of(error)
         return WRITTEN
 
     def _call(self, doing: str, function: Callable[..., Any], **arguments: object) -> Any:  # noqa: ANN401 -- boto3's answers
         return self.bucket.call(f"probing the store ({doing})", function, **arguments)
+
+
+_BODY_SHA256 = hexadecimal(base64_sha256(_BODY))
 
 
 def _at_once(write: Callable[[int], int]) -> tuple[int, ...]:
@@ -282,73 +246,3 @@ def _at_once(write: Callable[[int], int]) -> tuple[int, ...]:
 
     with ThreadPoolExecutor(WRITERS) as pool:
         return tuple(pool.map(one, range(WRITERS)))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Memory:
-    schema: int
-    store: dict[str, str]
-    dialect: Dialect
-
-
-def _recall(bucket: Bucket) -> Verdict | None:
-    """What an earlier probe of this very store by this version found; only safe is believed."""
-    try:
-        data, server = _memory(bucket)
-    except NotFoundError:
-        return None
-    try:
-        memory = msgspec.json.decode(data, type=_Memory)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
-    if memory.schema != SCHEMA or memory.store != _identity(bucket, server):
-        return None
-    return None if memory.dialect is Dialect.PLAIN else Verdict(dialect=memory.dialect)
-
-
-def _memory(bucket: Bucket) -> tuple[bytes, str]:
-    """What is remembered, and the server that the answer names."""
-
-    def fetch(**arguments: Any) -> tuple[bytes, str]:  # noqa: ANN401 -- boto3's arguments
-        answer = bucket.small.get_object(**arguments)
-        with closing(answer["Body"]) as body:
-            return body.read(), _server_of(answer)
-
-    doing = "reading what is known of the store"
-    found: tuple[bytes, str] = bucket.call(doing, fetch, Key=bucket.key(MEMORY))
-    return found
-
-
-def _remember(writer: Writer, verdict: Verdict, console: Console) -> None:
-    try:
-        _write_memory(writer, verdict, "")
-        # Servers may name themselves in the answers to some requests only: what is asked is what
-        # the next run will ask.
-        server = _memory(writer.bucket)[1]
-        if server:
-            _write_memory(writer, verdict, server)
-    except StorageError as error:
-        console.warn(f"the next run will probe the store again: {error.message}")
-
-
-def _write_memory(writer: Writer, verdict: Verdict, server: str) -> None:
-    plain = {
-        "schema": SCHEMA,
-        "store": _identity(writer.bucket, server),
-        "dialect": verdict.dialect.value,
-    }
-    writer.put_anyway(MEMORY, json.dumps(plain, indent=1).encode() + b"\n", _HEADERS)
-
-
-def _identity(bucket: Bucket, server: str) -> dict[str, str]:
-    """What must be the same for an earlier answer to hold."""
-    return {
-        "url": bucket.url,
-        "endpoint": bucket.endpoint,
-        "server": server,
-        "lago-images": version("lago-images"),
-    }
-
-
-def _server_of(answer: Mapping[str, Any]) -> str:
-    return str(answer["ResponseMetadata"]["HTTPHeaders"].get("server", ""))

@@ -9,13 +9,21 @@ from pathlib import Path
 from lago_images.console import Advance, Console
 from lago_images.errors import StorageError
 from lago_images.host.retry import RetryPolicy
-from lago_images.storage import listing
-from lago_images.storage.base import Blob, Headers, Stat, Unfinished, Uploaded
-from lago_images.storage.s3 import download, probe
-from lago_images.storage.s3.bucket import CONNECTIONS, Bucket, open_bucket
-from lago_images.storage.s3.conditional import Writer, kept_headers
-from lago_images.storage.s3.etags import Dialect, bare
-from lago_images.storage.s3.failures import status_of, understood
+from lago_images.storage.base import (
+    Blob,
+    Headers,
+    Proof,
+    Stat,
+    Unfinished,
+    Uploaded,
+    remaining,
+)
+from lago_images.storage.s3 import download, inspect, listing, safety
+from lago_images.storage.s3.bucket import CONNECTIONS, Bucket, Feature, open_bucket
+from lago_images.storage.s3.conditional import Writer
+from lago_images.storage.s3.copy import Copier, Copy
+from lago_images.storage.s3.etags import Dialect
+from lago_images.storage.s3.failures import status_of
 from lago_images.storage.s3.multipart import Multipart, unfinished
 from lago_images.storage.s3.upload import Uploader
 
@@ -41,12 +49,16 @@ class S3Store:
     single_writer: bool = False
     writer: Writer = field(init=False)
     uploader: Uploader = field(init=False)
+    copier: Copier = field(init=False)
 
     def __post_init__(self) -> None:
         # With a single writer a store is not believed before it is probed (ensure_safe_writes).
         dialect = Dialect.PLAIN if self.single_writer else None
         self.writer = Writer(bucket=self.bucket, dialect=dialect)
         self.uploader = Uploader(bucket=self.bucket)
+        self.copier = Copier(bucket=self.bucket)
+        if self.single_writer:
+            self.bucket.lacking.add(Feature.CREATION)
 
     @classmethod
     def open(
@@ -58,7 +70,7 @@ class S3Store:
         single_writer: bool = False,
         retry: RetryPolicy | None = None,
     ) -> "S3Store":
-        """The store in a bucket, set up from the standard AWS variables in ``environ``."""
+        """Open the store in a bucket, set up from the standard AWS variables in ``environ``."""
         if prefix and not prefix.endswith("/"):
             prefix += "/"
         where = open_bucket(bucket, prefix, environ, retry=retry)
@@ -73,41 +85,27 @@ class S3Store:
         return None
 
     def ensure_safe_writes(self, *, single_writer: bool, console: Console) -> None:
-        probe.ensure_safe(self.writer, single_writer=single_writer, console=console)
+        safety.ensure_safe(self.writer, single_writer=single_writer, console=console)
 
     @property
     def requests(self) -> Mapping[str, int]:
-        """How many requests were sent so far, retries included, by S3's name of the operation."""
+        """Count the requests so far, retries included, by S3's name of the operation."""
         return self.bucket.requests
 
     def list(self, prefix: str = "", *, marks: Sequence[str] = ()) -> Iterator[Stat]:
         return listing.listed(self.bucket, prefix, marks)
 
     def head(self, key: str) -> Stat:
-        full, doing = self.bucket.key(key), f"looking at {key}"
-        try:
-            answer = self.bucket.call(doing, self.bucket.small.head_object, Key=full)
-        except StorageError as error:
-            if status_of(error) != HTTPStatus.NOT_FOUND:
-                raise
-            # An answer to HEAD has no body, so it does not say what is missing: the object or
-            # the bucket. The answer to GET does.
-            answer = self.bucket.call(doing, self.bucket.small.get_object, Key=full)
-            answer["Body"].close()
-        with understood(doing, self.bucket.where):
-            return Stat(
-                key=key,
-                size=answer["ContentLength"],
-                etag=bare(answer["ETag"]),
-                modified=answer["LastModified"].timestamp(),
-                headers=kept_headers(answer),
-            )
+        return inspect.head(self.bucket, key)
 
     def get(self, key: str) -> Blob:
         return self.writer.read(key)
 
     def read(self, key: str, *, start: int = 0) -> Iterator[bytes]:
         return download.read(self.bucket, key, start)
+
+    def check_readable(self, key: str) -> None:
+        inspect.check_readable(self.bucket, key)
 
     def download(self, key: str, path: Path, *, advance: Advance | None = None) -> None:
         download.save(self.bucket, key, path, advance or _ignore)
@@ -134,11 +132,35 @@ class S3Store:
     ) -> Uploaded:
         return self.uploader.upload(key, chunks, headers, advance or _ignore, retry)
 
+    def copy(
+        self,
+        source: str,
+        target: str,
+        *,
+        etag: str,
+        size: int,
+        sha256: str,
+        headers: Headers = PLAIN_HEADERS,
+    ) -> None:
+        proof = Proof(size=size, sha256=sha256)
+        self.copier.copy(
+            Copy(source=source, target=target, etag=etag, proof=proof, headers=headers),
+            self.writer.dialect or Dialect.QUOTED,
+        )
+
     def delete(self, keys: Iterable[str]) -> None:
         # One request a key: the batch request needs a checksum that stores disagree about.
         with ThreadPoolExecutor(CONNECTIONS // 2, thread_name_prefix="delete") as pool:
-            for _ in pool.map(self._delete, keys):
-                pass
+            failures = [error for error in pool.map(self._failure_of_delete, keys) if error]
+        if failures:
+            raise remaining(failures) from failures[0]
+
+    def _failure_of_delete(self, key: str) -> StorageError | None:
+        try:
+            self._delete(key)
+        except StorageError as error:
+            return error
+        return None
 
     def _delete(self, key: str) -> None:
         try:
@@ -146,7 +168,7 @@ class S3Store:
                 f"deleting {key}", self.bucket.small.delete_object, Key=self.bucket.key(key)
             )
         except StorageError as error:
-            # S3 answers 204 for what is not there; some stores 404.
+            # S3 answers 204 for a missing object; some stores 404.
             if status_of(error) != HTTPStatus.NOT_FOUND:
                 raise
             self._refuse_lost_bucket(key)

@@ -1,21 +1,23 @@
 """Uploading large objects: in parallel parts as their bytes come, proven before it is done."""
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from itertools import chain
 from typing import Any
 
 from lago_images.console import Advance
-from lago_images.errors import StorageError
+from lago_images.errors import ConflictError, NotFoundError, StorageError
 from lago_images.host.retry import RetryPolicy
 from lago_images.storage.base import Blocks, Headers, Uploaded
-from lago_images.storage.s3.bucket import Bucket
+from lago_images.storage.s3.bucket import Bucket, Feature
 from lago_images.storage.s3.conditional import http_headers
 from lago_images.storage.s3.download import read
 from lago_images.storage.s3.etags import (
+    SHA256,
     Part,
     base64_md5,
     base64_sha256,
@@ -23,17 +25,22 @@ from lago_images.storage.s3.etags import (
     proves_parts,
     proves_whole,
 )
-from lago_images.storage.s3.failures import understood
-from lago_images.storage.s3.multipart import SHA256, Multipart, begin
+from lago_images.storage.s3.failures import status_of, understood
+from lago_images.storage.s3.inspect import head
+from lago_images.storage.s3.multipart import Multipart, begin
 
 # Measured on Ceph over loopback: tests/benchmarks/transfer.py. Memory: about (WORKERS + 2) parts.
 PART_SIZE = 64 * 1024 * 1024
 WORKERS = 4
 
 
+class _OtherBytesError(StorageError):
+    """Raised where the store has other bytes than were sent."""
+
+
 @dataclass(slots=True)
 class Digest:
-    """SHA-256 and size of all that went by."""
+    """Digest keeps SHA-256 and size of all that went by."""
 
     size: int = 0
     sha256: Any = field(default_factory=hashlib.sha256)
@@ -60,6 +67,7 @@ class Uploader:
         retry: RetryPolicy | None = None,
     ) -> Uploaded:
         """Store a stream. If it raises, or the store fails, nothing is left but the error."""
+        self._refuse_existing(key)
         digest = Digest()
         parts = in_parts(chunks, self.part_size, digest)
         first = next(parts, ())
@@ -68,13 +76,43 @@ class Uploader:
         session = begin(self.bucket, key, headers, retry)
         try:
             sent = self._send(session, chain((first,), parts), advance)
-            session.complete(sent)
+            self._create(
+                key,
+                lambda: session.complete(sent),
+                lambda: self._prove_parts(key, digest, sent, retry),
+            )
         except BaseException:
             # What cannot be aborted now is left for ``repo gc``.
             with suppress(StorageError):
                 session.abort()
             raise
-        return self._proven(key, digest, sent, retry)
+        return Uploaded(key=key, size=digest.size, sha256=digest.sha256.hexdigest())
+
+    def _refuse_existing(self, key: str) -> None:
+        """Look first where the store does not refuse to overwrite: nobody else writes there."""
+        if Feature.CREATION in self.bucket.lacking:
+            with suppress(NotFoundError):
+                head(self.bucket, key)
+                raise _exists(key)
+
+    def _create(self, key: str, create: Callable[[], None], prove: Callable[[], None]) -> None:
+        """Make the object, and prove it.
+
+        An attempt whose answer was lost makes its own repetition fail: what exists is then ours.
+        """
+        try:
+            create()
+        except StorageError as error:
+            if status_of(error) not in {HTTPStatus.CONFLICT, HTTPStatus.PRECONDITION_FAILED}:
+                raise
+            try:
+                prove()
+            except _OtherBytesError:
+                raise _exists(key) from error
+            except NotFoundError:
+                raise error from None
+        else:
+            prove()
 
     def _send(self, session: Multipart, parts: Iterable[Blocks], advance: Advance) -> list[Part]:
         pending: set[Future[Part]] = set()
@@ -109,51 +147,57 @@ class Uploader:
     ) -> Uploaded:
         """Store what fits into one request."""
         sha256, md5 = base64_sha256(data), base64_md5(data)
-        self.bucket.call(
-            f"uploading {key}",
-            self.bucket.bulk.put_object,
-            retry,
-            Key=self.bucket.key(key),
-            Body=data,
-            ContentMD5=md5,
-            ChecksumAlgorithm=SHA256,
-            ChecksumSHA256=sha256,
-            **http_headers(headers),
-        )
         digest = Digest()
         digest.update(data)
-        head = self._head(key, digest, retry)
-        if not proves_whole(head, hexadecimal(sha256), hexadecimal(md5)):
-            self._compare(key, digest)
+
+        def create() -> None:
+            self.bucket.call_with(
+                f"uploading {key}",
+                self.bucket.bulk.put_object,
+                retry,
+                {
+                    Feature.CHECKSUMS: {"ChecksumAlgorithm": SHA256, "ChecksumSHA256": sha256},
+                    Feature.CREATION: {"IfNoneMatch": "*"},
+                },
+                Key=self.bucket.key(key),
+                Body=data,
+                ContentMD5=md5,
+                **http_headers(headers),
+            )
+
+        def prove() -> None:
+            answer = self._head(key, digest, retry)
+            if not proves_whole(answer, hexadecimal(sha256), hexadecimal(md5)):
+                self._compare(key, digest)
+
+        self._create(key, create, prove)
         advance(len(data))
         return Uploaded(key=key, size=len(data), sha256=digest.sha256.hexdigest())
 
-    def _proven(
+    def _prove_parts(
         self, key: str, digest: Digest, parts: list[Part], retry: RetryPolicy | None
-    ) -> Uploaded:
-        head = self._head(key, digest, retry)
-        if not proves_parts(head, parts):
+    ) -> None:
+        if not proves_parts(self._head(key, digest, retry), parts):
             self._compare(key, digest)
-        return Uploaded(key=key, size=digest.size, sha256=digest.sha256.hexdigest())
 
     def _head(self, key: str, digest: Digest, retry: RetryPolicy | None) -> Mapping[str, object]:
         doing = f"checking the upload of {key}"
-        head: Mapping[str, Any] = self.bucket.call(
+        answer: Mapping[str, Any] = self.bucket.call_with(
             doing,
             self.bucket.bulk.head_object,
             retry,
+            {Feature.CHECKSUMS: {"ChecksumMode": "ENABLED"}},
             Key=self.bucket.key(key),
-            ChecksumMode="ENABLED",
         )
         with understood(doing, self.bucket.where):
-            size = head["ContentLength"]
+            size = answer["ContentLength"]
         if size != digest.size:
-            raise StorageError(
+            raise _OtherBytesError(
                 f"uploading {key} to {self.bucket.where}: the store has {size} "
                 f"bytes of the {digest.size} that were sent",
                 hint="upload it again",
             )
-        return head
+        return answer
 
     def _compare(self, key: str, digest: Digest) -> None:
         """Read back what the store says nothing conclusive about."""
@@ -161,14 +205,18 @@ class Uploader:
         for chunk in read(self.bucket, key, 0):
             stored.update(chunk)
         if stored.sha256.digest() != digest.sha256.digest():
-            raise StorageError(
+            raise _OtherBytesError(
                 f"uploading {key} to {self.bucket.where}: the store has other bytes than were sent",
                 hint="upload it again",
             )
 
 
+def _exists(key: str) -> ConflictError:
+    return ConflictError(f"uploading {key}: it exists already")
+
+
 def in_parts(chunks: Iterable[bytes], size: int, digest: Digest) -> Iterator[Blocks]:
-    """The stream in parts of ``size`` bytes; the last may be shorter, an empty one is left out."""
+    """Cut a stream into parts of ``size`` bytes; the last may be shorter, not empty."""
     gathered: list[memoryview] = []
     room = size
     for chunk in chunks:

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lago_images.repository.records import layout
-from lago_images.repository.records.layout import headers
+from lago_images.repository.records.layout import headers, release_key
+from lago_images.repository.records.release import Release
 from lago_images.repository.rendering import index, lago
 from lago_images.storage.base import Store
 from lago_images.storage.directory.store import DirectoryStore
@@ -92,7 +93,7 @@ def offered(store: Store) -> tuple[Revisions, Revisions, bytes]:
     entries, problems = index.parse(text)
     versions, more = lago.parse(store.get(layout.METADATA).data)
     assert problems == more == []
-    sizes = {stat.key: stat.size for stat in store.list(layout.BUILDS)}
+    sizes = {stat.key: stat.size for stat in store.list(layout.IMAGES)}
     for entry in entries:
         assert sizes[entry.file] == int(entry.get("compressed_size")), entry.file
     newest: dict[str, lago.Version] = {}
@@ -119,11 +120,14 @@ def converged(store: Store, scene: Scene, call: Caller, environ: Mapping[str, st
     """Assert that a plain run, without hand-work, ends where an undisturbed one does."""
     code = call.call("ci", "rebuild", "--changed", environ=environ)
     assert code == 0, call.output()
-    published(store, scene)
+    published(store, scene, orphans=True)
 
 
-def published(store: Store, scene: Scene) -> None:
-    """Assert that the publication is whole, and left nothing of a disturbance behind."""
+def published(store: Store, scene: Scene, *, orphans: bool = False) -> None:
+    """Assert that the publication is whole, and left nothing of a disturbance behind.
+
+    But for ``orphans``: the copy of a publisher that was killed, which no release names.
+    """
     in_index, in_metadata, _ = offered(store)
     assert in_index == in_metadata == NEW
     keys = {stat.key for stat in store.list() if not stat.key.startswith(layout.STATE)}
@@ -131,5 +135,12 @@ def published(store: Store, scene: Scene) -> None:
         f"releases/{name}/x86_64/{number}.json" for name, number in (("one", 2), ("three", 1))
     }
     before = {key for key in scene.objects if not key.startswith(layout.STATE)}
-    assert keys == before | releases
+    copies = set()
+    for name in releases:
+        image = Release.parse(store.get(name).data, release_key(name)).image
+        copies |= {image.public.folder + file for file in image.objects}
+    assert keys >= before | releases | copies
+    left = keys - before - releases - copies
+    assert orphans or not left
+    assert all(key.startswith(layout.IMAGES) for key in left)
     assert scene.head.encode() in store.get(layout.PUBLISHED).data

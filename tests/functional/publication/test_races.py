@@ -20,15 +20,16 @@ import pytest
 from lago_images.console import Console
 from lago_images.host.retry import RetryPolicy
 from lago_images.repository.publishing.publisher import publishing
-from lago_images.repository.publishing.releasing import Verdict, release
+from lago_images.repository.publishing.releasing import Decision, Verdict, release
 from lago_images.repository.records import layout
+from lago_images.repository.records.release import Released
 from lago_images.repository.records.state import State, read
 from lago_images.repository.rendering import index, lago
 from lago_images.settings import Settings
 from lago_images.storage.base import Store
 from lago_images.storage.directory.store import DirectoryStore
 from lago_images.storage.s3.store import S3Store
-from tests.support.handmade import manifest, put_build
+from tests.support.handmade import judged, manifest, put_build
 
 PROCESSES = 16
 IMAGES = [f"image-{number}" for number in range(6)]
@@ -66,11 +67,13 @@ def work(number: int, rounds: int, where: Any, gate: Any, said: Path) -> None:
         ) as publisher:
             outcome = release(
                 store,
-                made,
-                commit=str(commit),
-                known_revision=known,
-                is_ancestor=is_ancestor,
-                now=publisher.now,
+                judged(made),
+                Decision(
+                    released=Released(commit=str(commit)),
+                    known_revision=known,
+                    is_ancestor=is_ancestor,
+                    now=publisher.now,
+                ),
             )
             publisher.refresh()
         after = offered(store)
@@ -160,7 +163,7 @@ def judge(store: Store, told: list[dict[str, Any]]) -> None:
                 for one in state.history(line["name"], "x86_64")
                 if one.revision == line["revision"]
             ]
-            assert (made.build, made.commit) == (line["build"], str(line["commit"]))
+            assert (made.build, made.released.commit) == (line["build"], str(line["commit"]))
     released = [line for line in told if line["verdict"] == Verdict.RELEASED]
     assert len({(line["name"], line["revision"]) for line in released}) == len(released)
     assert len({line["build"] for line in released}) == len(released)
@@ -173,7 +176,7 @@ def histories(state: State) -> None:
     """Revisions leave none out; commits only go forward; one fingerprint is not released twice."""
     for history in state.releases.values():
         assert [one.revision for one in history] == list(range(1, len(history) + 1))
-        commits = [int(one.commit) for one in history]
+        commits = [int(one.released.commit) for one in history]
         assert commits == sorted(commits)
         pairs = itertools.pairwise(history)
         assert all(one.build != other.build for one, other in pairs)
@@ -185,11 +188,14 @@ def contents(store: Store, state: State) -> None:
     assert problems == []
     found = {(one.template, one.version): one.handle for one in versions}
     assert len(found) == len(versions) == sum(len(h) for h in state.releases.values())
-    sizes = {stat.key: stat.size for stat in store.list(layout.BUILDS)}
+    sizes = {stat.key: stat.size for stat in store.list(layout.IMAGES)}
+    # A publisher that made no release leaves no copy.
+    copies = {one.public.folder for history in state.releases.values() for one in history}
+    assert {key.rpartition("/")[0] + "/" for key in sizes} == copies
     for history in state.releases.values():
         for one in history:
             made = manifest(one.name, build_id=one.build)
-            assert found[one.name, f"1-{one.revision}"] == made.key.handle
-            assert sizes[made.key.disk] == made.disk.compressed_size
-            disk = store.get(made.key.disk).data
+            assert found[one.name, f"1-{one.revision}"] == one.public.handle
+            assert sizes[one.public.disk] == made.disk.compressed_size
+            disk = store.get(one.public.disk).data
             assert hashlib.sha512(disk).hexdigest() == made.disk.sha512

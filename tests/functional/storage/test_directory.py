@@ -14,7 +14,6 @@ import pytest
 from lago_images.console import Console
 from lago_images.errors import ConflictError, NotFoundError, StorageError, UsageError
 from lago_images.settings import Settings
-from lago_images.storage.directory import store as directory
 from lago_images.storage.directory.files import PRIVATE
 from lago_images.storage.directory.store import DirectoryStore
 from lago_images.storage.open import open_store
@@ -54,11 +53,15 @@ def test_links_do_not_lead_out(tmp_path: Path) -> None:
     assert not list(store.unfinished())
 
 
-@pytest.mark.parametrize("link", ["releases", "releases/a", "releases/a/1.json"])
-@pytest.mark.parametrize("prefix", ["", "releases/", "releases/a/"])
-def test_what_is_behind_a_link_is_not_called_absent(tmp_path: Path, link: str, prefix: str) -> None:
+@pytest.mark.parametrize("root", ["images", "releases"])
+@pytest.mark.parametrize("below", ["", "/a", "/a/1.json"])
+@pytest.mark.parametrize("prefix", ["", "/", "/a/"])
+def test_what_is_behind_a_link_is_not_called_absent(
+    tmp_path: Path, root: str, below: str, prefix: str
+) -> None:
+    link, prefix = root + below, root + prefix if prefix else ""
     store = DirectoryStore(path=tmp_path / "store")
-    store.put("releases/a/1.json", b"1", expected=None)
+    store.put(f"{root}/a/1.json", b"1", expected=None)
     store.put("builds/a/manifest.json", b"1", expected=None)
     (store.path / link).rename(tmp_path / "moved")
     (store.path / link).symlink_to(tmp_path / "moved")
@@ -224,7 +227,7 @@ def test_deleting_removes_empty_folders(tmp_path: Path) -> None:
     store.delete(["a/b/c"])
     assert not (tmp_path / "a/b").exists()
     store.delete(["a/d"])
-    assert {path.name for path in tmp_path.iterdir()} == {directory.PRIVATE}
+    assert {path.name for path in tmp_path.iterdir()} == {PRIVATE}
 
 
 def _open(url: str, folder: Path, *, single_writer: bool = False):

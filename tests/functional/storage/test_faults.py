@@ -12,7 +12,7 @@ from lago_images.storage.s3 import download
 from lago_images.storage.s3.bucket import open_bucket
 from lago_images.storage.s3.download import PIECE
 from lago_images.storage.s3.store import S3Store
-from tests.functional.storage.conftest import PART, QUICK, s3_store
+from tests.functional.storage.conftest import PART, QUICK, overwrite, s3_store
 from tests.servers.model import Server
 from tests.servers.processes import free_port
 from tests.servers.proxy import Fault, FaultProxy
@@ -124,7 +124,7 @@ def test_a_file_never_mixes_two_versions(
 
     def replace(_amount: int) -> None:
         for other in once:
-            direct.upload("big", [other])
+            overwrite(direct, "big", other)
 
     with pytest.raises(StorageError, match="replaced while it was read"):
         s3_store(ceph20, bucket).download("big", tmp_path / "file", advance=replace)
@@ -137,7 +137,7 @@ def test_a_download_never_mixes_two_versions(ceph20: Server) -> None:
     with FaultProxy(ceph20.endpoint) as proxy:
         reading = s3_store(ceph20.through(proxy.endpoint), bucket).read("big")
         next(reading)
-        direct.upload("big", [b"b" * (PIECE + 1)])
+        overwrite(direct, "big", b"b" * (PIECE + 1))
         with pytest.raises(StorageError, match="replaced while it was read"):
             list(reading)
 

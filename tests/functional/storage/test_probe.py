@@ -10,12 +10,16 @@ import pytest
 from lago_images.console import Console
 from lago_images.errors import StorageError, UnsafeStoreError
 from lago_images.storage.directory.store import DirectoryStore
-from lago_images.storage.s3.etags import Dialect
-from lago_images.storage.s3.probe import FOLDER, MEMORY, probe
+from lago_images.storage.s3.etags import Abilities, Dialect
+from lago_images.storage.s3.probe import FOLDER, Prober, probe
+from lago_images.storage.s3.safety import MEMORY
 from lago_images.storage.s3.store import S3Store
 from tests.functional.storage.conftest import QUICK, ensure_safe
 from tests.servers.model import Server
 from tests.servers.proxy import Fault, FaultProxy, Request
+
+# What is asked where the verdict is remembered.
+REMEMBERED = {"GetObject": 1, "GetBucketVersioning": 1, "GetObjectLockConfiguration": 1}
 
 
 def _open(server: Server, bucket: str, *, single_writer: bool = False) -> S3Store:
@@ -38,7 +42,7 @@ def test_lets_in_who_keeps_their_word(
     again = _open(server, bucket)
     ensure_safe(again, single_writer=True)
     assert again.writer.dialect == Dialect(dialect)
-    assert again.requests == {"GetObject": 1}
+    assert again.requests == REMEMBERED
 
 
 @pytest.mark.parametrize(
@@ -90,7 +94,7 @@ def test_a_store_is_probed_once(request: pytest.FixtureRequest, name: str) -> No
     ensure_safe(_open(server, bucket))
     again = _open(server, bucket)
     ensure_safe(again)
-    assert again.requests == {"GetObject": 1}
+    assert again.requests == REMEMBERED
 
 
 def test_the_next_probe_removes_what_a_killed_one_left(
@@ -133,7 +137,8 @@ def test_a_directory_is_safe_and_nothing_is_left_of_asking(tmp_path: Path) -> No
     store = DirectoryStore(path=tmp_path)
     ensure_safe(store)
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
-    assert [*store.list()] == [*store.unfinished()] == []
+    assert [*store.list()] == []
+    assert [*store.unfinished()] == []
 
 
 def test_a_directory_that_cannot_be_written_is_told(tmp_path: Path) -> None:
@@ -141,3 +146,116 @@ def test_a_directory_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     store = DirectoryStore(path=tmp_path / "file" / "repo")
     with pytest.raises(StorageError, match="Not a directory"):
         ensure_safe(store)
+
+
+def _version(server: Server, bucket: str, status: str) -> None:
+    server.client().put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": status})
+
+
+def _refuse_versioning(request: Request) -> Fault | None:
+    """A publisher whose policy lacks s3:GetBucketVersioning."""
+    asked = request.target.endswith(("?versioning", "?object-lock"))
+    return Fault(answer=403, code="AccessDenied") if asked else None
+
+
+@pytest.mark.parametrize("name", ["ceph20", "ceph18"])
+@pytest.mark.parametrize("plan", [lambda _: None, _refuse_versioning], ids=["told", "refused"])
+def test_versioning_turned_on_takes_the_verdict_back(
+    request: pytest.FixtureRequest, name: str, plan
+) -> None:
+    server = request.getfixturevalue(name)
+    bucket = server.new_bucket()
+    with FaultProxy(server.endpoint, plan) as proxy:
+        near = server.through(proxy.endpoint)
+        ensure_safe(_open(near, bucket))
+        again = _open(near, bucket)
+        ensure_safe(again)
+        assert again.requests["PutObject"] <= 1
+        _version(server, bucket, "Enabled")
+        with pytest.raises(UnsafeStoreError) as refused:
+            ensure_safe(_open(near, bucket))
+        assert "suspend versioning" in (refused.value.hint or "")
+        _version(server, bucket, "Suspended")
+        ensure_safe(_open(near, bucket))
+
+
+def test_versioning_turned_on_under_a_publisher_stops_it(ceph20: Server) -> None:
+    bucket = ceph20.new_bucket()
+    store, other = _open(ceph20, bucket), _open(ceph20, bucket)
+    for each in (store, other):
+        ensure_safe(each)
+    store.put("releases/1.json", b"1", expected=None)
+    _version(ceph20, bucket, "Enabled")
+    with pytest.raises(UnsafeStoreError):
+        store.put("releases/2.json", b"2", expected=None)
+    log = io.StringIO()
+    alone = _open(ceph20, bucket, single_writer=True)
+    ensure_safe(alone, single_writer=True, console=Console(stream=log))
+    etag = alone.put("k", b"1", expected=None)
+    alone.put("k", b"2", expected=etag)
+    assert "second publisher" in log.getvalue()
+
+
+def test_another_gateway_is_probed_anew(ceph20: Server) -> None:
+    bucket = ceph20.new_bucket()
+    with FaultProxy(ceph20.endpoint) as proxy:
+        server = ceph20.through(proxy.endpoint)
+        ensure_safe(_open(server, bucket))
+        for headers in ({"Server": "Another/2"}, {"Via": "1.1 varnish"}):
+            fault = Fault(headers=headers)
+            proxy.plan = lambda _, fault=fault: fault  # type: ignore[misc]
+            anew, again = _open(server, bucket), _open(server, bucket)
+            ensure_safe(anew)
+            assert anew.requests["PutObject"] > 40
+            ensure_safe(again)
+            assert again.requests == REMEMBERED
+
+
+def test_object_lock_turned_on_is_probed_anew(moto: Server) -> None:
+    bucket, client = f"{moto.new_bucket()}-lock", moto.client()
+    client.create_bucket(Bucket=bucket, ObjectLockEnabledForBucket=True)
+
+    def has_no_lock(request: Request) -> Fault | None:
+        code = "ObjectLockConfigurationNotFoundError"
+        return Fault(answer=404, code=code) if "?object-lock" in request.target else None
+
+    with FaultProxy(moto.endpoint, has_no_lock) as proxy:
+        server = moto.through(proxy.endpoint)
+        ensure_safe(_open(server, bucket))
+        proxy.plan = lambda _: None
+        anew, again = _open(server, bucket), _open(server, bucket)
+        ensure_safe(anew)
+        assert anew.requests["PutObject"] > 40
+        ensure_safe(again)
+        assert again.requests == REMEMBERED
+
+
+@pytest.mark.parametrize(
+    ("name", "sums"), [("moto", True), ("ceph20", False), ("ceph18", False), ("rclone", False)]
+)
+def test_only_a_checksum_that_the_store_computes_is_believed(
+    request: pytest.FixtureRequest, name: str, sums: bool
+) -> None:
+    """rclone hands on the checksum that the source was stored with, true or not."""
+    server = request.getfixturevalue(name)
+    store = _open(server, server.new_bucket())
+    prober = Prober(bucket=store.bucket)
+    assert prober.abilities() == Abilities(sums_copies=sums, creates_copies=False)
+    prober.clean()
+    if name != "rclone":
+        ensure_safe(store)
+        assert store.bucket.abilities.sums_copies == sums
+        again = _open(server, store.bucket.name)
+        ensure_safe(again)
+        assert again.bucket.abilities.sums_copies == sums
+
+
+def test_a_store_that_keeps_if_none_match_on_copies_is_seen(ceph20: Server) -> None:
+    def aws(request: Request) -> Fault | None:
+        conditional = {"x-amz-copy-source", "if-none-match"} <= {*request.headers}
+        return Fault(answer=412, code="PreconditionFailed") if conditional else None
+
+    with FaultProxy(ceph20.endpoint, aws) as proxy:
+        store = _open(ceph20.through(proxy.endpoint), ceph20.new_bucket())
+        ensure_safe(store)
+    assert store.bucket.abilities == Abilities(creates_copies=True)

@@ -1,5 +1,7 @@
 """What the real lago 0.46.0 makes of a published repository, over HTTP."""
 
+import hashlib
+import json
 import subprocess
 from pathlib import Path
 
@@ -44,14 +46,31 @@ def test_a_changed_image_is_a_new_version(client, small, served, tmp_path):
     assert client.download(repo, tmp_path / "other", "tiny", older)["hash"] == first["hash"]
 
 
+def test_lago_ignores_the_digests_in_repo_metadata(client, small, served, tmp_path):
+    """They are for whoever checks by hand: lago neither stumbles over them nor compares them."""
+    published = small.only("repo.metadata")
+    disk = small.only("images/tiny/x86_64/*/tiny.qcow2.xz").read_bytes()
+    digests = {name: hashlib.new(name, disk).hexdigest() for name in ("sha256", "sha512")}
+    plain = json.loads(published.read_bytes())
+    [version] = plain["templates"]["tiny"]["versions"].values()
+    assert {name: version[name] for name in digests} == digests
+    got = client.download(f"{served.url}/repo.metadata", tmp_path / "right", "tiny")
+    version.update({name: "0" * len(digest) for name, digest in digests.items()})
+    published.write_text(json.dumps(plain))
+    other = client.download(f"{served.url}/repo.metadata", tmp_path / "wrong", "tiny")
+    assert other["fresh"]
+    assert (other["hash"], other["version"]) == (got["hash"], got["version"])
+    assert Path(other["path"]).read_bytes() == Path(got["path"]).read_bytes()
+
+
 def test_a_wrong_hash_is_refused(client, small, served, tmp_path):
-    small.only("builds/tiny/x86_64/*/tiny.qcow2.hash").write_text("0" * 40)
+    small.only("images/tiny/x86_64/*/tiny.qcow2.hash").write_text("0" * 40)
     with pytest.raises(LagoError, match="does not match the expected hash"):
         client.download(f"{served.url}/repo.metadata", tmp_path / "store", "tiny")
 
 
 def test_a_truncated_disk_is_refused(client, small, served, tmp_path):
-    disk = small.only("builds/tiny/x86_64/*/tiny.qcow2.xz")
+    disk = small.only("images/tiny/x86_64/*/tiny.qcow2.xz")
     disk.write_bytes(disk.read_bytes()[:-100])
     with pytest.raises(LagoError, match="Failed to decompress"):
         client.download(f"{served.url}/repo.metadata", tmp_path / "store", "tiny")
@@ -64,7 +83,7 @@ def test_a_template_nobody_published_is_said_to_be_missing(client, served, tmp_p
 
 def test_the_published_disk_is_a_plain_qcow2(small, tmp_path):
     disk = tmp_path / "disk.qcow2"
-    packed = small.only("builds/tiny/x86_64/*/tiny.qcow2.xz")
+    packed = small.only("images/tiny/x86_64/*/tiny.qcow2.xz")
     with disk.open("wb") as out:
         subprocess.run(["xz", "-dc", packed], stdout=out, check=True)
     subprocess.run(["xz", "--test", packed], check=True)

@@ -71,7 +71,7 @@ def test_an_index_signed_by_another_key_is_refused(served_signed, user, tmp_path
 
 
 def test_a_disk_with_other_bytes_is_refused(small, served, user, tmp_path):
-    disk = small.only("builds/tiny/x86_64/*/tiny.qcow2.xz")
+    disk = small.only("images/tiny/x86_64/*/tiny.qcow2.xz")
     data = bytearray(disk.read_bytes())
     data[len(data) // 2] ^= 1
     disk.write_bytes(data)
@@ -81,7 +81,7 @@ def test_a_disk_with_other_bytes_is_refused(small, served, user, tmp_path):
 
 
 def test_a_disk_that_is_not_there_is_said_to_be_missing(small, served, user, tmp_path):
-    small.only("builds/tiny/x86_64/*/tiny.qcow2.xz").unlink()
+    small.only("images/tiny/x86_64/*/tiny.qcow2.xz").unlink()
     user.add_source("tests", f"{served.url}/index")
     with pytest.raises(VirtBuilderError, match=re.compile("download|curl", re.IGNORECASE)):
         user.build("tiny", tmp_path / "out.img")

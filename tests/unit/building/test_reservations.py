@@ -10,53 +10,50 @@ from lago_images.building import reservations
 from lago_images.building.bases.prepared import LayerBase
 from lago_images.errors import CommandError, HostError
 from lago_images.host.process import Children, Runner
-from lago_images.specs.model import Base, BaseKind, Operation, Spec
+from lago_images.repository.records.state import StoredBuild
+from tests.support.builders import spec
 from tests.support.handmade import manifest
 
 GIB = 2**30
 
 
-def spec(base, *operations):
-    kind, _, name = base.partition(":")
-    return Spec(
-        name="it",
-        path="image-specs/it",
-        base=Base(kind=BaseKind(kind), name=name, line=1),
-        arch="x86_64",
-        operations=tuple(Operation(name=each, argument="", line=1) for each in operations),
+def test_operations_make_a_disk_grow(tmp_path):
+    plain = reservations.disk_size(spec("it", "bootstrap:debian-12"), None, tmp_path)
+    assert (
+        reservations.disk_size(spec("it", "bootstrap:debian-12", "update"), None, tmp_path) > plain
     )
 
 
-def test_operations_make_a_disk_grow(tmp_path):
-    plain = reservations.disk_size(spec("bootstrap:debian-12"), None, tmp_path)
-    assert reservations.disk_size(spec("bootstrap:debian-12", "update"), None, tmp_path) > plain
-
-
 def test_a_layer_takes_what_its_base_took(tmp_path):
-    base = LayerBase(manifest=manifest())
-    assert reservations.disk_size(spec("layer:one"), base, tmp_path) == base.manifest.disk.size
+    made = manifest()
+    base = LayerBase(stored=StoredBuild(manifest=made, folder=made.key.staging))
+    layer = spec("it", "layer:one")
+    assert reservations.disk_size(layer, base, tmp_path) == base.manifest.disk.size
 
 
 @pytest.mark.parametrize(("name", "factor"), [("disk.img", 1), ("disk.img.xz", 6)])
 def test_a_local_disk_takes_what_is_in_it(tmp_path, name, factor):
     (tmp_path / name).write_bytes(b"x" * 2**20)
-    assert reservations.disk_size(spec(f"simple:{name}"), None, tmp_path) == factor * 2**20
+    assert reservations.disk_size(spec("it", f"simple:{name}"), None, tmp_path) == factor * 2**20
 
 
 def test_holes_take_no_room(tmp_path):
     with (tmp_path / "disk.img").open("wb") as file:
         file.truncate(100 * GIB)
-    assert reservations.disk_size(spec("simple:disk.img"), None, tmp_path) < 2**20
+    assert reservations.disk_size(spec("it", "simple:disk.img"), None, tmp_path) < 2**20
 
 
 def test_what_cannot_be_known_is_taken_to_be_usual(tmp_path):
-    assert reservations.disk_size(spec("simple:https://example.org/disk.img"), None, tmp_path) > GIB
-    assert reservations.disk_size(spec("libguestfs:fedora-40"), None, tmp_path) > 2 * GIB
+    assert (
+        reservations.disk_size(spec("it", "simple:https://example.org/disk.img"), None, tmp_path)
+        > GIB
+    )
+    assert reservations.disk_size(spec("it", "libguestfs:fedora-40"), None, tmp_path) > 2 * GIB
 
 
 def test_an_image_waits_for_chains_that_work_and_fails_when_none_does(tmp_path, monkeypatch):
     monkeypatch.setattr("lago_images.host.space.free", lambda folder: 10)
-    shared, waited = reservations.Room(), []
+    shared, waited = reservations.Reservations(), []
 
     def need(size):
         return [reservations.Need(folder=tmp_path, size=size, what="building it")]
@@ -65,16 +62,16 @@ def test_an_image_waits_for_chains_that_work_and_fails_when_none_does(tmp_path, 
         waited.append(1)
         raise InterruptedError
 
-    with shared.chain(), shared.held(need(6), enough), shared.chain():
-        with pytest.raises(InterruptedError), shared.held(need(5), enough):
+    with shared.chain(), shared.reserve(need(6), enough), shared.chain():
+        with pytest.raises(InterruptedError), shared.reserve(need(5), enough):
             pytest.fail("there is no room")
-        with shared.held(need(4), enough):
+        with shared.reserve(need(4), enough):
             pass
     assert waited == [1]
     with (
         shared.chain(),
         pytest.raises(HostError, match=r"building it needs .*11 bytes"),
-        shared.held(need(11), enough),
+        shared.reserve(need(11), enough),
     ):
         pytest.fail("there is no room")
     assert waited == [1]
@@ -84,8 +81,8 @@ def test_needs_on_one_file_system_are_not_added(tmp_path, monkeypatch):
     """The disk that is worked on is gone when the finished one is stored."""
     monkeypatch.setattr("lago_images.host.space.free", lambda folder: 10)
     both = [reservations.Need(folder=tmp_path / name, size=9, what="it") for name in ("a", "b")]
-    shared = reservations.Room()
-    with shared.chain(), shared.held(both, pytest.fail):
+    shared = reservations.Reservations()
+    with shared.chain(), shared.reserve(both, pytest.fail):
         pass
 
 

@@ -4,6 +4,7 @@ import hashlib
 import lzma
 import random
 import subprocess
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -68,7 +69,11 @@ def test_every_checksum_is_of_what_it_says(tmp_path, data):
     cuts=st.integers(1, MIB),
 )
 def test_round_trips(tmp_path_factory, runs, cuts):
-    make = {"zero": bytes, "noise": noise, "text": lambda n: (b"lago " * n)[:n]}
+    make: dict[str, Any] = {
+        "zero": bytes,
+        "noise": noise,
+        "text": lambda n: (b"lago " * n)[:n],
+    }
     data = b"".join(make[kind](size) for kind, size in runs)
     folder = tmp_path_factory.mktemp("trip")
     (folder / "disk").write_bytes(data)
@@ -133,7 +138,7 @@ def test_digests_of_half_a_stream_are_refused(tmp_path):
     disk = tmp_path / "disk"
     disk.write_bytes(bytes(100))
     work = compress(disk, level=0)
-    stream = iter(work)
+    stream: Any = iter(work)
     next(stream)
     stream.close()
     with pytest.raises(BuildError, match="not compressed to its end"):
@@ -147,7 +152,7 @@ def test_threads_end_with_the_consumer(tmp_path):
     with disk.open("wb") as file:
         for seed in range(6):
             file.write(noise(BLOCK, seed))
-    stream = iter(compress(disk, level=0, threads=2))
+    stream: Any = iter(compress(disk, level=0, threads=2))
     for _ in range(2):
         next(stream)
     stream.close()

@@ -2,6 +2,7 @@ import gzip
 import hashlib
 import lzma
 import struct
+import tarfile
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -85,17 +86,17 @@ def test_a_bomb_stops_at_the_free_space(tmp_path, monkeypatch):
 def test_a_bomb_of_zeros_stops_at_the_largest_disk(tmp_path, packing):
     source = given_file(tmp_path, PACKINGS[packing](bytes(64 * MIB)))
     disk = tmp_path / "disk"
-    with pytest.raises(BuildError, match=r"^d holds more than 0\.0 GiB \(8388608 bytes\)"):
+    with pytest.raises(BuildError, match=r"^d holds more than 8\.0 MiB \(8388608 bytes\)"):
         unpack(source, disk, expected=None, what="d", largest=8 * MIB)
     assert not disk.exists()
     unpack(source, disk, expected=None, what="d", largest=64 * MIB)
     assert disk.stat().st_size == 64 * MIB
 
 
-def qcow2(*, backing=0, version=3, incompatible=0):
-    return struct.pack(">4sIQ", b"QFI\xfb", version, backing).ljust(72, b"\0") + struct.pack(
-        ">Q", incompatible
-    )
+def qcow2(*, backing=0, version=3, incompatible=0, encryption=0):
+    first = struct.pack(">4sIQIIQI", b"QFI\xfb", version, backing, 0, 16, MIB, encryption)
+    second = struct.pack(">QQQII", incompatible, 0, 0, 4, 104)
+    return (first.ljust(72, b"\0") + second).ljust(512, b"\0")
 
 
 def test_formats_are_told_by_the_header(tmp_path):
@@ -110,7 +111,20 @@ def test_formats_are_told_by_the_header(tmp_path):
         (qcow2(backing=104), "has a backing file"),
         (qcow2(version=2, backing=72), "has a backing file"),
         (qcow2(incompatible=4), "keeps its data in another file"),
+        (qcow2(incompatible=2), "is a qcow2 that is marked as corrupt"),
+        (qcow2(incompatible=32), "is a qcow2 with unknown features"),
+        (qcow2(encryption=1), "is an encrypted qcow2"),
+        (qcow2(version=2, encryption=2), "is an encrypted qcow2"),
+        (qcow2(version=1), "is a qcow2 of version 1"),
+        (qcow2()[:104] + b"\1" * 2**17, "is a qcow2 whose header has no end"),
         (b"KDMV" + bytes(508), "is VMDK"),
+        (b"# Disk DescriptorFile\nversion=1\n", "is a VMDK's descriptor"),
+        (bytes(64) + b"\x7f\x10\xda\xbe" + bytes(500), "is VDI"),
+        (b"WithouFreSpacExt" + bytes(500), "is a Parallels disk"),
+        (b"\x04\x22\x4d\x18" + bytes(90), "is lz4"),
+        (lzma.compress(DISK, lzma.FORMAT_ALONE), "is lzma"),
+        (bytes(MIB) + b"conectix" + bytes(504), "is VHD"),
+        (lzma.compress(lzma.compress(DISK)), "is xz inside"),
         (b"<!DOCTYPE html>", "is HTML"),
         (b"BZh9", "is bzip2"),
         (b"", "is empty"),
@@ -120,3 +134,13 @@ def test_formats_are_told_by_the_header(tmp_path):
 def test_disks_that_lean_on_other_files_or_are_none_are_refused(tmp_path, header, what):
     with pytest.raises(BuildError, match=what):
         disk_format(given_file(tmp_path, header), "the disk")
+
+
+@pytest.mark.parametrize("mode", ["w:xz", "w:gz", "w"])
+def test_a_disk_in_a_tar_archive_is_named_for_what_it_is(tmp_path, mode):
+    (tmp_path / "disk.raw").write_bytes(DISK)
+    with tarfile.open(tmp_path / "archive", mode) as archive:
+        archive.add(tmp_path / "disk.raw", "disk.raw")
+    unpack(tmp_path / "archive", tmp_path / "disk", expected=None, what="d")
+    with pytest.raises(BuildError, match=r"^d is a tar archive$"):
+        disk_format(tmp_path / "disk", "d")

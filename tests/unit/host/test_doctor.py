@@ -81,5 +81,7 @@ def test_user_namespaces_are_tried_as_they_are_used(tmp_path):
 
 def test_space(tmp_path, monkeypatch):
     for there, state in ((100, State.OK), (5, State.WARNING), (1, State.MISSING)):
-        monkeypatch.setattr(doctor.space, "free", lambda _folder, there=there: there * 2**30)
+        monkeypatch.setattr(
+            "lago_images.host.space.free", lambda _folder, there=there: there * 2**30
+        )
         assert doctor._space(tmp_path).state is state

@@ -1,4 +1,6 @@
+import hashlib
 import json
+import os
 
 import pytest
 
@@ -98,6 +100,26 @@ def test_strange_manifests_are_refused(part, change):
         results.load(json.dumps(plain).encode(), "x")
 
 
+def test_a_result_names_the_bytes_of_its_manifest():
+    made = built()
+    plain = json.loads(results.dump([made]))
+    entry = plain["results"][0]
+    assert entry["manifest_sha256"] == hashlib.sha256(made.manifest.to_json()).hexdigest()
+    entry["manifest"]["disk"]["sha256"] = "0" * 64
+    with pytest.raises(RepositoryError, match="manifest_sha256 of debian-12 is not that of its"):
+        results.load(json.dumps(plain).encode(), "x")
+    (nothing,) = json.loads(results.dump([failed()]))["results"]
+    assert nothing["manifest_sha256"] is None
+
+
+@pytest.mark.parametrize("digest", [None, "", "0" * 63, "0" * 64, "Z" * 64])
+def test_a_result_without_the_right_digest_is_refused(digest):
+    plain = json.loads(results.dump([built()]))
+    plain["results"][0]["manifest_sha256"] = digest
+    with pytest.raises(RepositoryError, match="manifest_sha256"):
+        results.load(json.dumps(plain).encode(), "x")
+
+
 def test_a_manifest_is_of_its_own_image():
     plain = json.loads(results.dump([built("a")]))
     plain["results"][0]["manifest"]["name"] = "b"
@@ -131,3 +153,23 @@ def test_a_manifest_cannot_name_another_place(field):
 def test_another_document_is_refused(data):
     with pytest.raises(RepositoryError):
         results.load(data, "x")
+
+
+def test_of_a_guest_that_writes_one_endless_line_its_end_is_kept():
+    """What a job writes is read by others, and 8 MB of it were."""
+    endless = failed("a", tail=("first", "x" * 8_000_000, *("━" * 2000 for _ in range(99))))
+    data = results.dump([endless])
+    assert len(data) < 64 * 1024
+    [again] = results.load(data, "a.results.json")
+    assert again.tail
+    assert set(again.tail) == {"━" * 999 + "…"}
+    [short] = results.load(results.dump([failed("a", tail=("x" * 8_000_000,))]), "a.results.json")
+    assert short.tail == ("x" * 999 + "…",)
+
+
+def test_a_folder_with_the_name_of_results_is_looked_into_and_not_read(tmp_path):
+    """A fork's job keeps the build of a spec that is named so in such a folder."""
+    folder = tmp_path / "repository/builds/x.results.json/x86_64/b1"
+    folder.mkdir(parents=True)
+    os.mkfifo(folder / "pipe.results.json")
+    assert results.read_folder(tmp_path) == []

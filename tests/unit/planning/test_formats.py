@@ -1,5 +1,6 @@
 """A plan as a document, in all its forms."""
 
+import hashlib
 import json
 from dataclasses import replace
 
@@ -32,6 +33,7 @@ images = st.builds(
     fingerprint=text,
     reasons=st.lists(reasons, max_size=3).map(tuple),
     promote=st.none() | text,
+    promote_sha256=st.none() | text,
     revision=st.integers(0, 2**62 - 1),
     note=text,
 )
@@ -67,8 +69,10 @@ def example(chains: int = 2) -> Plan:
             **{"action": action, **more},
         )
 
-    two = (Reason(kind=ReasonKind.SPEC, detail="a \x1b[31mred\nline"),)
-    two += (Reason(kind=ReasonKind.BASE, detail="its base"),)
+    two = (
+        Reason(kind=ReasonKind.SPEC, detail="a \x1b[31mred\nline"),
+        Reason(kind=ReasonKind.BASE, detail="its base"),
+    )
     return Plan(
         head="h",
         dirty=False,
@@ -137,6 +141,19 @@ def test_a_plan_that_is_not_there_is_wrong_usage(tmp_path):
         load(tmp_path / "plan.json")
 
 
+def test_the_digest_goes_beside_the_plan_and_no_other_plan_is_taken(tmp_path):
+    made = example()
+    outputs = dict(line.split("=", 1) for line in to_github(made).splitlines())
+    path = tmp_path / "plan.json"
+    path.write_text(to_json(made))
+    digest = outputs["plan-sha256"]
+    assert digest == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert load(path, digest) == load(path) == made
+    path.write_text(to_json(replace(made, head="forged")))
+    with pytest.raises(UsageError, match=f"not the plan that was made: .*, not {digest}"):
+        load(path, digest)
+
+
 def test_text_has_a_row_for_each_reason_and_the_summary():
     assert to_text(example(chains=1)).splitlines() == [
         "IMAGE  ARCH    ACTION  REASON",
@@ -159,14 +176,14 @@ def test_github_gets_a_matrix_and_counts():
 
 def test_an_empty_plan_is_an_empty_matrix():
     empty = to_github(example(chains=0))
-    assert empty == 'matrix={"include": []}\ncount=0\npromote=0\nwork=false\n'
+    assert empty.startswith('matrix={"include": []}\ncount=0\npromote=0\nwork=false\n')
 
 
 def test_a_promotion_alone_is_work_without_a_matrix():
     made = example(chains=0)
     promoted = replace(made.images[0], action=Action.PROMOTE, promote="x")
     lines = to_github(replace(made, images=(promoted,))).splitlines()
-    assert lines[1:] == ["count=0", "promote=1", "work=true"]
+    assert lines[1:4] == ["count=0", "promote=1", "work=true"]
 
 
 @pytest.mark.parametrize("chains", [1, 255, 256, 257, 1000])
@@ -205,3 +222,9 @@ def test_jenkins_gets_an_entry_for_each_chain():
     assert len(found) == 300
     assert found[1] == {"chain": "b1", "batch": "2/300"}
     assert batch(made, 2, 300) == ("b1", "l1")
+
+
+def test_an_empty_chain_is_no_plan():
+    document = json.loads(to_json(example()))
+    with pytest.raises(UsageError, match="a chain is empty"):
+        from_json(json.dumps({**document, "chains": [[]]}), "plan.json")

@@ -1,61 +1,44 @@
 """What a plan needs of a repository's state."""
 
+import hashlib
+
 from lago_images.planning.holdings import holdings
-from lago_images.repository.records.manifest import BaseRecord, Disk, Manifest
+from lago_images.repository.records.layout import ImageId
+from lago_images.repository.records.manifest import Manifest
 from lago_images.repository.records.release import Release
 from lago_images.repository.records.state import PublishedCommit, State
-
-DISK = Disk(
-    format="qcow2", virtual_size=1, size=1, compressed_size=1, sha1="", sha256="", sha512=""
-)
+from tests.support import handmade
 
 
 def manifest(number: int, fingerprint: str = "f", dirty: bool = False) -> Manifest:
-    return Manifest(
-        name="a",
-        arch="x86_64",
-        build_id=f"b{number}",
-        fingerprint=fingerprint,
-        base=BaseRecord(ref="bootstrap:debian-12", digest="sha256:0"),
-        disk=DISK,
-        commit="c",
-        dirty=dirty,
-        created=number,
-        seconds=1,
+    return handmade.manifest(
+        "a", f"b{number}", fingerprint=fingerprint, dirty=dirty, created=number
     )
 
 
 def release(revision: int, build: str | None, fingerprint: str = "", **more) -> Release:
-    return Release(
-        name="a",
-        arch="x86_64",
-        revision=revision,
-        build=build,
-        fingerprint=fingerprint,
-        commit=f"c{revision}",
-        published=1,
-        nonce="n",
-        **more,
+    return handmade.release(
+        revision, build, "a", fingerprint=fingerprint, commit=f"c{revision}", **more
     )
 
 
-def held(*releases: Release, manifests=(), incomplete=()):
+def held(*releases: Release, staged=(), incomplete=(), lost=()):
     state = State(
-        releases={("a", "x86_64"): releases} if releases else {},
-        manifests={one.key: one for one in manifests},
+        releases={ImageId("a", "x86_64"): releases} if releases else {},
+        staged={one.key: one for one in staged},
         incomplete=frozenset(one.key for one in incomplete),
-        unreadable={},
+        lost=frozenset(lost),
         objects={},
         published=PublishedCommit(commit="c9", etag="e"),
     )
     assert holdings(state).commit == "c9"
-    return holdings(state).images.get(("a", "x86_64"))
+    return holdings(state).images.get(ImageId("a", "x86_64"))
 
 
 def test_current_is_the_newest_that_stands():
     one, two = manifest(1, "f1"), manifest(2, "f2")
-    found = held(release(1, "b1", "f1"), release(2, "b2", "f2"), manifests=[one, two])
-    assert (found.newest, found.current.revision, found.current.built.created) == (2, 2, 2)
+    found = held(release(1, "b1", "f1"), release(2, "b2", "f2"), staged=[one, two])
+    assert (found.newest, found.current.revision, found.current.built.build) == (2, 2, "b2")
     assert found.taken_back == {}
 
 
@@ -66,10 +49,10 @@ def test_a_withdrawn_fingerprint_is_held_until_it_is_released_again():
         release(2, "b2", "f2"),
         release(3, None, withdraws=2, reason="broken"),
     ]
-    found = held(*history, manifests=[one, two])
+    found = held(*history, staged=[one, two])
     assert (found.newest, found.current.revision) == (3, 1)
     assert found.taken_back == {"f2": "revision 2 was withdrawn: broken"}
-    again = held(*history, release(4, "b3", "f2"), manifests=[one, two, three])
+    again = held(*history, release(4, "b3", "f2"), staged=[one, two, three])
     assert (again.current.revision, again.taken_back) == (4, {})
 
 
@@ -78,7 +61,7 @@ def test_what_a_rollback_passes_over_is_held():
     found = held(
         *(release(n, f"b{n}", f"f{n}") for n in (1, 2, 3)),
         release(4, "b1", "f1", reason="back"),
-        manifests=builds,
+        staged=builds,
     )
     assert found.current.fingerprint == "f1"
     assert set(found.taken_back) == {"f2", "f3"}
@@ -91,7 +74,7 @@ def test_a_rollback_that_was_withdrawn_itself_holds_nothing():
         *(release(n, f"b{n}", f"f{n}") for n in (1, 2)),
         release(3, "b1", "f1", reason="back"),
         release(4, None, withdraws=3, reason="it was right"),
-        manifests=builds,
+        staged=builds,
     )
     assert found.current.fingerprint == "f2"
     assert "f2" not in found.taken_back
@@ -101,14 +84,14 @@ def test_a_rollback_among_builds_of_one_spec_holds_the_spec():
     """What would be built today is what was passed over, not what was gone back to."""
     builds = [manifest(n) for n in (1, 2)]
     back = release(3, "b1", "f", reason="back to revision 1")
-    found = held(release(1, "b1", "f"), release(2, "b2", "f"), back, manifests=builds)
+    found = held(release(1, "b1", "f"), release(2, "b2", "f"), back, staged=builds)
     assert (found.current.revision, set(found.taken_back)) == (3, {"f"})
     again = held(
         release(1, "b1", "f"),
         release(2, "b2", "f"),
         back,
         release(4, "b4", "f"),
-        manifests=[*builds, manifest(4)],
+        staged=[*builds, manifest(4)],
     )
     assert again.taken_back == {}
 
@@ -116,20 +99,30 @@ def test_a_rollback_among_builds_of_one_spec_holds_the_spec():
 def test_an_older_withdrawal_does_not_hold_what_was_released_since():
     history = [release(n, f"b{n}", "f") for n in (1, 2, 3)]
     leak = release(4, None, withdraws=1, reason="leak")
-    assert held(*history, leak, manifests=[manifest(3)]).taken_back == {}
+    assert held(*history, leak, staged=[manifest(3)]).taken_back == {}
     newest = release(5, None, withdraws=3, reason="bad")
-    assert held(*history, leak, newest, manifests=[manifest(2)]).taken_back.keys() == {"f"}
+    assert held(*history, leak, newest, staged=[manifest(2)]).taken_back.keys() == {"f"}
 
 
 def test_only_complete_clean_unreleased_builds_wait():
     builds = [manifest(1), manifest(2), manifest(3, dirty=True), manifest(4), manifest(5)]
-    found = held(release(1, "b1", "f"), manifests=builds, incomplete=[builds[3]])
+    found = held(release(1, "b1", "f"), staged=builds, incomplete=[builds[3]])
     assert [one.build for one in found.waiting] == ["b2", "b5"]
-    assert held(manifests=[manifest(1)]).current is None
+    digest = hashlib.sha256(builds[1].to_json()).hexdigest()
+    assert found.waiting[0].manifest_sha256 == digest
+    assert held(staged=[manifest(1)]).current is None
     assert held() is None
 
 
-def test_a_release_of_an_incomplete_build_has_no_build():
-    lost = manifest(1)
-    found = held(release(1, "b1", "f"), manifests=[lost], incomplete=[lost])
+def test_a_release_whose_public_copy_is_lost_has_no_build():
+    one = release(1, "b1", "f")
+    found = held(one, staged=[manifest(1)], lost=[one.public])
     assert (found.current.revision, found.current.built) == (1, None)
+
+
+def test_a_rollback_stands_for_the_commit_that_it_passes_over():
+    """Whatever the operator had checked out: an older commit must not replace it."""
+    history = [release(1, "b1", "f1"), release(2, "b2", "f2")]
+    assert held(*history, release(3, "b1", "f1", reason="back")).current.commit == "c2"
+    again = release(4, "b2", "f2", reason="forth")
+    assert held(*history, release(3, "b1", "f1", reason="back"), again).current.commit == "c2"

@@ -17,6 +17,7 @@ from tests.support.planning import (
     OLD,
     actions,
     build_of,
+    digest,
     history,
     image,
     plan,
@@ -261,8 +262,8 @@ def test_forced_is_built_with_its_layers_and_never_promoted():
 
 def test_names_only_builds_no_other_change():
     new = tree(BASE, NFS, ISCSI, CIRROS, content={"cirros": "2", "nfs": "2"})
-    ask = {"changed": False, "force": frozenset({"nfs"})}
-    made = plan(new, published(ALL), history("image-specs/cirros"), **ask)
+    only = frozenset({"nfs"})
+    made = plan(new, published(ALL), history("image-specs/cirros"), changed=False, force=only)
     assert made.chains == (("nfs",),)
     assert image(made, "cirros").note.startswith("not asked for here: image-specs/cirros changed")
 
@@ -294,6 +295,7 @@ def test_a_waiting_build_is_promoted_the_newest_first():
     made = plan(new, images, history("image-specs/debian"))
     assert image(made, "debian").action is Action.PROMOTE
     assert image(made, "debian").promote == "debian-3"
+    assert image(made, "debian").promote_sha256 == digest("manifest of debian-3")
     assert image(made, "debian").revision == 7
     assert made.chains == ()
     never = plan(new, images, history("image-specs/debian"), promote=False)
@@ -313,11 +315,10 @@ def test_what_gc_may_remove_before_the_plan_is_carried_out_is_not_promoted():
     new = tree(BASE, content={"debian": "2"})
     waiting = build_of(new, "debian", number=2, created=NOW - 2 * DAY + 60)
     images = {KEY: ImageHoldings(newest=0, waiting=(waiting,))}
-    assert actions(plan(new, images, history(), promote_days=2)) == {"debian": "promote"}
-    assert actions(plan(new, images, history(), promote_days=1)) == {"debian": "build"}
-    assert actions(plan(new, images, history(), now=NOW + 60, promote_days=2)) == {
-        "debian": "build"
-    }
+    added = history(Change(status="A", path="image-specs/debian"))
+    assert actions(plan(new, images, added, promote_days=2)) == {"debian": "promote"}
+    assert actions(plan(new, images, added, promote_days=1)) == {"debian": "build"}
+    assert actions(plan(new, images, added, now=NOW + 60, promote_days=2)) == {"debian": "build"}
 
 
 def test_layers_are_promoted_on_the_base_they_were_built_on_only():
@@ -358,6 +359,67 @@ def test_a_layer_left_behind_on_an_older_build_of_its_base_is_made_up_for():
     assert why(made, "nfs") == [("base", "its base debian was released since as another build")]
 
 
+OFFERED = f"sha256:{digest('debian-1')}"
+
+
+@pytest.mark.parametrize("claim", ["build:None", "sha256:", "sha256:None", "", OFFERED])
+def test_no_layer_is_promoted_while_its_base_is_built(claim):
+    """A planted build may say that it stands on nothing, or on what is to be replaced."""
+    new = tree(BASE, NFS, content={"debian": "2"})
+    images = published(tree(BASE, NFS))
+    planted = replace(build_of(new, "nfs", number=2), base=claim)
+    key = ("nfs", "x86_64")
+    images[key] = ImageHoldings(current=images[key].current, newest=1, waiting=(planted,))
+    made = plan(new, images, history("image-specs/debian"))
+    assert actions(made) == {"debian": "build", "nfs": "build"}
+    assert made.chains == (("debian", "nfs"),)
+
+
+def test_a_layer_on_other_bytes_of_the_offered_build_is_not_promoted():
+    """The base was overwritten when the layer was built, and is restored."""
+    new = tree(BASE, NFS, content={"nfs": "2"})
+    images = published(tree(BASE, NFS))
+    key = ("nfs", "x86_64")
+    poisoned = replace(build_of(new, "nfs", number=2), base=f"sha256:{digest('poison')}")
+    images[key] = ImageHoldings(current=images[key].current, newest=1, waiting=(poisoned,))
+    assert actions(plan(new, images, history()))["nfs"] == "build"
+
+
+def test_a_released_layer_on_other_bytes_than_its_base_has_is_built_again():
+    images = published(ALL)
+    key = ("nfs", "x86_64")
+    poisoned = replace(build_of(ALL, "nfs"), base=f"sha256:{digest('poison')}")
+    images[key] = ImageHoldings(current=released(poisoned), newest=1)
+    assert {
+        name for name, action in actions(plan(ALL, images, history())).items() if action == "build"
+    } == {"nfs"}
+
+
+@pytest.mark.parametrize("content", ["", "2"])
+def test_a_release_whose_disk_is_damaged_is_built_anew_whatever_lies_ready(content):
+    """A damaged byte must not make whatever waits under the fingerprint public."""
+    new = tree(BASE, content={"debian": content})
+    current = replace(released(build_of(tree(BASE), "debian")), built=None)
+    waiting = (build_of(new, "debian", number=2),)
+    images = {KEY: ImageHoldings(current=current, newest=4, waiting=waiting)}
+    made = plan(new, images, history())
+    assert actions(made) == {"debian": "build"}
+    assert "missing" in {kind for kind, _ in why(made, "debian")}
+    assert image(made, "debian").promote_sha256 is None
+
+
+@pytest.mark.parametrize("newest", [0, 2])
+def test_what_should_be_published_and_is_not_is_built_anew(newest):
+    """Also where every revision was withdrawn, and the spec has changed since."""
+    waiting = (build_of(tree(BASE), "debian", number=2),)
+    images = {KEY: ImageHoldings(newest=newest, waiting=waiting)}
+    made = plan(tree(BASE), images, history())
+    assert ([kind for kind, _ in why(made, "debian")], actions(made)) == (
+        ["missing"],
+        {"debian": "build"},
+    )
+
+
 def test_a_release_whose_build_is_lost_is_missing():
     current = released(build_of(ALL, "debian"))
     lost = type(current)(
@@ -365,7 +427,7 @@ def test_a_release_whose_build_is_lost_is_missing():
     )
     made = plan(tree(BASE), {KEY: ImageHoldings(current=lost, newest=4)}, history())
     assert why(made, "debian") == [
-        ("missing", "revision 4 names build debian-1, which is not there")
+        ("missing", "revision 4 names build debian-1, which is missing or damaged")
     ]
 
 

@@ -1,4 +1,4 @@
-"""Git LFS pointers among what a spec reads are refused, and nothing else is."""
+"""What stands for a file that a spec reads is refused: pointers of Git LFS, and locked files."""
 
 import os
 from pathlib import Path
@@ -7,14 +7,10 @@ import pytest
 
 from lago_images.errors import SpecError
 from lago_images.specs.host_files import refuse_pointers
-from tests.support.images import a_spec
+from tests.support.builders import lines as spec
 
 POINTER = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 1048576\n"
 BASE = "layer:b"
-
-
-def spec(*lines: str, base: str = BASE):
-    return a_spec("\n".join([f"#base={base}", "#arch=x86_64", "#distro=d", *lines]) + "\n")
 
 
 @pytest.fixture
@@ -63,6 +59,23 @@ def test_every_pointer_of_every_path_is_counted(root):
     told = "has only a Git LFS pointer for 'folder/deep/er/one' and 1 more, not the file"
     assert (many.line, many.what) == (4, f"host path './folder/deep' {told}")
     assert one.line == 5
+
+
+def test_what_git_crypt_has_locked_is_refused_as_a_pointer_is(root):
+    locked = b"\0GITCRYPT\0" + bytes(12) + b"x" * 5000
+    (root / "files/secret").write_bytes(locked)
+    (root / "files/deep/secret").write_bytes(locked)
+    with pytest.raises(SpecError) as caught:
+        refuse_pointers(spec("upload files/secret:/x", "copy-in files:/srv"), root)
+    one, pointers, many = (problem.what for problem in caught.value.problems)
+    assert one == "host path 'files/secret' is only a file locked by git-crypt here, not the file"
+    assert (
+        pointers == "host path 'files' has only a Git LFS pointer for 'files/pointer', not the file"
+    )
+    assert many.endswith(
+        "a file locked by git-crypt for 'files/deep/secret' and 1 more, not the file"
+    )
+    assert caught.value.hint == "git lfs pull; in CI, check out with lfs; git-crypt unlock"
 
 
 def test_what_is_no_pointer_is_left_alone(root, tmp_path):

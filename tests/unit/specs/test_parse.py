@@ -1,5 +1,8 @@
 """One case for each rule of the parser, with the exact message."""
 
+import sys
+import unicodedata
+
 import pytest
 
 from lago_images.specs.edit_command import REFUSAL, is_harmless
@@ -90,7 +93,7 @@ PROPERTIES = [
     ("#nmae=x", "unknown property 'nmae'; did you mean 'name'?"),
     ("#checksum=x", "unknown property 'checksum'; did you mean 'base-checksum'?"),
     ("#Name=x", "unknown property 'Name'; did you mean 'name'?"),
-    ("#arch=x86_64", "arch was said before, in line 2"),
+    ("#arch=x86_64", "arch stands before, in line 2"),
     ("#name=", "name must be some text, not ''"),
     ("#name=a\tb", "a tab in name"),
     ("#name=" + "x" * 1001, "name has 1001 characters, more than 1000"),
@@ -291,7 +294,7 @@ COMMANDS = [
     ),
     (
         "tar-in x:/y",
-        "tar-in needs a newer virt-builder than 1.48: use copy-in, or upload and run-command tar",
+        "tar-in needs virt-builder 1.52 or newer: use copy-in, or upload and run-command tar",
     ),
     ("update now", "update takes no argument, but has 'now'"),
     ("install", "install needs an argument: install PKG,PKG.."),
@@ -336,12 +339,27 @@ def test_commands(line, what):
         ("update\r\n", 4, "a carriage return (Windows line ending) is not allowed"),
         ("update\x00\n", 4, "a NUL byte is not allowed"),
         ("\n#name=\x1b[1mx\n", 5, "the control character U+001B is not allowed"),
-        ("#name=a\u202eb\n", 4, "the control character U+202E is not allowed"),
+        ("#name=a\u202eb\n", 4, "the invisible character U+202E is not allowed"),
         ("#name=a\u2028b\n", 4, "the control character U+2028 is not allowed"),
     ],
 )
 def test_characters(text, line, what):
     assert read(HEADER + text)[1] == [(line, what)]
+
+
+def test_what_no_reviewer_sees_is_a_problem():
+    """All of Unicode's category Cf, and what is drawn as nothing."""
+    fillers = "\u034f\u115f\u1160\u3164\uffa0\u180b\ufe00\ufe0f\U000e0100"
+    unseen = [c for c in map(chr, range(sys.maxunicode + 1)) if unicodedata.category(c) == "Cf"]
+    assert len(unseen) > 150
+    for character in (*unseen, *fillers):
+        [(line, what)] = read(f"{HEADER}write /etc/motd:a{character}b\n")[1]
+        assert line == 4
+        assert f"U+{ord(character):04X}" in what or character == "\ufeff"
+
+
+def test_letters_of_any_script_may_stand_in_a_spec():
+    assert read(HEADER + "write /etc/motd:Grüße, שלום, สวัสดี, 한국어, 👍, e\u0301\n")[1] == []
 
 
 def test_each_kind_of_character_is_told_once():

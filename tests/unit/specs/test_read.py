@@ -94,6 +94,22 @@ def test_aliases_claimed_twice(folder):
     ]
 
 
+def test_an_alias_is_no_other_image_of_any_architecture(folder):
+    """virt-builder resolves aliases first: on x86_64, `debian` would be the other image."""
+    folder({"z": ["#base=libguestfs:x", "#aliases=debian two"]}, arch="aarch64")
+    root = folder({"debian": ["#base=libguestfs:x", "#aliases=two"]})
+    assert problems(root) == [
+        ("z", 4, "the alias 'debian' means 'debian' already"),
+        ("z", 4, "the alias 'two' means 'debian' already"),
+    ]
+
+
+def test_a_spec_that_git_crypt_has_locked_is_named(folder):
+    root = folder({"a": ["#base=libguestfs:x"]})
+    (root / "image-specs/a").write_bytes(b"\0GITCRYPT\0" + bytes(12) + b"\xff")
+    assert problems(root) == [("a", None, "is locked by git-crypt (git-crypt unlock)")]
+
+
 HOST_PATHS = [
     ("upload /etc/x:/x", "host path '/etc/x' must be relative to the root of the repository"),
     ("run ~/x", "host path '~/x' must be relative to the root of the repository"),
@@ -102,7 +118,7 @@ HOST_PATHS = [
     ("run a/-x", "host path 'a/-x' has a part that starts with a dash, like an option"),
     ("run a\\\nb", "host path 'a\\nb' is empty or has a newline or tab in it"),
     ("root-password file:", "host path '' is empty or has a newline or tab in it"),
-    ("run nothing", "host path 'nothing' is not there (paths start at the root of the repository)"),
+    ("run nothing", "host path 'nothing' is missing (paths start at the root of the repository)"),
     ("run image-specs", "host path 'image-specs' is not a regular file"),
     ("upload image-specs:/x", "host path 'image-specs' is not a regular file"),
     ("copy-in .:/x", "host path '.' takes git's own files along, which may hold credentials"),
@@ -146,7 +162,7 @@ def test_links_inside_the_repository_are_followed(folder):
 def test_a_submodule_need_not_be_checked_out(folder):
     root = folder({"a": ["#base=libguestfs:x", "run sub/a", "run subs/a"]})
     (root / ".gitmodules").write_text('[submodule "sub"]\n\tpath = sub\n\turl = x\n')
-    what = "host path 'subs/a' is not there (paths start at the root of the repository)"
+    what = "host path 'subs/a' is missing (paths start at the root of the repository)"
     assert problems(root) == [("a", 5, what)]
 
 

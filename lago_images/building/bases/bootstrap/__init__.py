@@ -1,1 +1,1 @@
-"""``bootstrap:`` bases: a disk straight from a distribution's signed packages."""
+"""Bootstrap a disk straight from a distribution's signed packages."""

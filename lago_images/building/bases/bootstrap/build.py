@@ -1,4 +1,4 @@
-"""``bootstrap:`` bases: a disk straight from a distribution's signed packages."""
+"""Bootstrap a Debian: its signed packages become a disk, without an appliance."""
 
 import os
 import re
@@ -12,8 +12,11 @@ from lago_images.building.bases.bootstrap.debian import Recipe, host_mirrors, re
 from lago_images.building.bases.bootstrap.disk import Layout, write_disk
 from lago_images.building.bases.bootstrap.guest_files import Guest, make_guest
 from lago_images.building.bases.prepared import Prepared
+from lago_images.building.customise import identities
+from lago_images.building.customise.sysprep import warn_of_secrets
 from lago_images.building.model import Context
 from lago_images.building.packages import digest, parse_dpkg_status
+from lago_images.building.scratch import private, refuse_nodev, refuse_noexec
 from lago_images.errors import BuildError, CommandError, ToolMissingError
 from lago_images.host.process import Runner
 from lago_images.host.tools import AS_ROOT
@@ -22,6 +25,11 @@ from lago_images.specs.model import Spec
 from lago_images.specs.properties import size_bytes
 
 DEFAULT_SIZE = 6 * 2**30
+# Package scripts ask for the host's name: it is the guest's there, not the builder's.
+_NAMED = ("sh", "-c", 'hostname "$0" && exec "$@"')
+_NAMES = 'echo {name} >"$1/etc/hostname"; echo 127.0.1.1 {name} >"$1/etc/hosts"'
+# The guest's own shell: what it finds there behind a link is the guest's. Its /dev is the host's.
+_IN_GUEST = ("sh", "-c", 'mount --rbind /dev "$0/dev" && exec chroot "$0" /bin/sh')
 # How this host's administrator has apt reach its mirrors, which holds for a bootstrap too.
 _APT = re.compile(
     r"^(Acquire::(?:(?:https?|ftp)::(?:Proxy(?:-Auto-Detect)?|CaInfo|Verify-Peer|Timeout)(?:::\S+)?"
@@ -33,7 +41,7 @@ _KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 
 
 def disk_size(spec: Spec) -> int:
-    """The virtual disk's bytes: the property ``size``, which has been checked, or 6 GiB."""
+    """Return the virtual disk's bytes: the property ``size``, which has been checked, or 6 GiB."""
     return size_bytes(spec.properties.get("size", "")) or DEFAULT_SIZE
 
 
@@ -43,33 +51,35 @@ def prepare(spec: Spec, workdir: Path, context: Context, runner: Runner) -> Prep
     Raises:
         SpecError: There is no such release.
         BuildError: The bootstrap failed, or does not fit on the disk.
+        HostError: The work directory's file system is mounted with noexec or nodev.
     """
     size = disk_size(spec)
     todo = recipe(spec, host_mirrors(runner))
     user = () if os.geteuid() == 0 else AS_ROOT
-    rootfs = workdir / "rootfs"
     disk = workdir / "base.raw"
+    guest = Guest(title=todo.release.title, hostname=_hostname(spec), uuid=str(uuid.uuid4()))
     context.console.info(f"{spec.name}: bootstrapping {todo.release.title}")
-    try:
-        with _apt_settings(workdir, runner) as settings:
-            _debootstrap(todo, rootfs, settings, runner, user)
-        packages = parse_dpkg_status((rootfs / "var/lib/dpkg/status").read_text("utf-8"))
-        guest = Guest(title=todo.release.title, hostname=_hostname(spec), uuid=str(uuid.uuid4()))
-        make_guest(rootfs, guest)
-        layout = Layout(size=size, uuid=guest.uuid)
-        write_disk(rootfs, disk, layout, workdir, runner, user=user)
-    finally:
-        _remove(rootfs, runner, user)
+    refuse_noexec(workdir)
+    with private(workdir / "bootstrap") as folder:
+        rootfs = folder / "rootfs"
+        try:
+            with _apt_settings(workdir, runner) as settings:
+                _debootstrap(todo, rootfs, settings, runner, guest.hostname)
+            packages = parse_dpkg_status((rootfs / "var/lib/dpkg/status").read_text("utf-8"))
+            warn_of_secrets(spec, _remove_identities(rootfs, runner), context)
+            make_guest(rootfs, guest)
+            layout = Layout(size=size, uuid=guest.uuid)
+            write_disk(rootfs, disk, layout, workdir, runner, user=user)
+        finally:
+            _remove(rootfs, runner, user)
     record = BaseRecord(ref=str(spec.base), digest=digest(packages), detail=todo.detail)
     return Prepared(disk=disk, format="raw", record=record, packages=packages)
 
 
-def _debootstrap(
-    todo: Recipe, rootfs: Path, settings: Path, runner: Runner, user: tuple[str, ...]
-) -> None:
+def _debootstrap(todo: Recipe, rootfs: Path, settings: Path, runner: Runner, hostname: str) -> None:
     # fmt: off
     argv = [
-        *user, "mmdebstrap",
+        *_namespaces(), "--uts", *_NAMED, hostname, "mmdebstrap",
         "--mode=root",
         "--variant=minbase",
         "--format=directory",
@@ -80,6 +90,7 @@ def _debootstrap(
         *_keyring(todo),
         # One write of the finished folder follows; until then nothing needs to be durable.
         "--dpkgopt=force-unsafe-io",
+        f"--essential-hook={_NAMES.format(name=hostname)}",
         todo.release.codename,
         str(rootfs),
         *todo.sources,
@@ -88,10 +99,25 @@ def _debootstrap(
     try:
         runner.run(argv, doing=f"bootstrapping {todo.release.title}")
     except CommandError as error:
+        refuse_nodev(rootfs.parent)
         raise BuildError(
             f"bootstrapping {todo.release.title} failed: {_reason(error)}",
             hint="mirror= in the spec names another mirror; the log has apt's whole output",
         ) from error
+
+
+def _namespaces() -> tuple[str, ...]:
+    """Return a command's prefix that gives it mounts of its own, and root's rights."""
+    return ("unshare", "--mount") if os.geteuid() == 0 else AS_ROOT
+
+
+def _remove_identities(rootfs: Path, runner: Runner) -> list[str]:
+    """Remove what package scripts made once for all machines; returns the secrets that are left."""
+    script = identities.finish_script() + "\nremove_identities >&2\nsecrets | sort -u\n"
+    argv = [*_namespaces(), *_IN_GUEST, str(rootfs)]
+    # A path of the guest is of whatever bytes its packages chose.
+    out = runner.capture(argv, stdin=script.encode(), doing="removing identities")
+    return out.decode(errors="replace").splitlines()
 
 
 def _keyring(todo: Recipe) -> tuple[str, ...]:
@@ -101,7 +127,7 @@ def _keyring(todo: Recipe) -> tuple[str, ...]:
 
 @contextmanager
 def _apt_settings(folder: Path, runner: Runner) -> Generator[Path]:
-    """A file for apt, which nobody else may read: a proxy of the host's may have a password."""
+    """Write apt's settings, for nobody else to read: a proxy of the host's may have a password."""
     lines = ['Acquire::Languages "none";', *_host_settings(runner)]
     settings = folder / "apt.conf"
     try:
@@ -121,7 +147,7 @@ def _host_settings(runner: Runner) -> list[str]:
 
 
 def _reason(error: CommandError) -> str:
-    """The line that tells most: apt's or mmdebstrap's error."""
+    """Return the line that explains most: apt's or mmdebstrap's error."""
     errors = [line for line in error.tail if line.startswith(("E: ", "Err:"))]
     return (errors or list(error.tail) or [error.message])[0]
 

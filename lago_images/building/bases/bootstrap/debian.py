@@ -1,4 +1,4 @@
-"""Debian's releases, what a guest of each needs, and where its packages come from."""
+"""Decide what is bootstrapped: Debian's releases, a guest's packages, and their mirrors."""
 
 import re
 from collections.abc import Mapping
@@ -60,7 +60,7 @@ _ARCHES = {"x86_64": ("amd64", "linux-image-cloud-amd64")}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """What to bootstrap.
+    """A bootstrap, decided.
 
     Attributes:
         arch: As Debian spells it.
@@ -75,7 +75,7 @@ class Recipe:
 
     @property
     def detail(self) -> str:
-        """Where the packages came from, for the manifest."""
+        """Return the source of the packages, for the manifest."""
         return "; ".join(self.sources) or "mmdebstrap's default mirrors"
 
 
@@ -88,12 +88,12 @@ class Mirrors:
 
     @classmethod
     def of(cls, main: str, security: str | None = None) -> Self:
-        """A security archive that is not said is beside the main one, else it is the same."""
+        """Take mirrors; without one, the security archive is beside the main one, or the same."""
         return cls(main=main, security=security or security_archive(main) or main)
 
 
 def find_release(name: str) -> Release | None:
-    """The release that ``debian-12``, ``debian12``, ``bookworm`` or ``debian-bookworm`` name."""
+    """Return the release of a name: ``debian-12``, ``debian12``, ``bookworm``, …; None without."""
     for release in RELEASES:
         if re.fullmatch(rf"(debian-?)?({release.number}|{release.codename})", name.lower()):
             return release
@@ -126,7 +126,7 @@ def recipe(spec: Spec, host: Mirrors | None) -> Recipe:
 
 
 def host_mirrors(runner: Runner) -> Mirrors | None:
-    """The mirrors this host's apt gets Debian from, as far as a spec could name them.
+    """Return the mirrors this host's apt gets Debian from, as far as a spec could name them.
 
     None when it is not a Debian, or gets it from files, from a list of mirrors or with a password.
     """

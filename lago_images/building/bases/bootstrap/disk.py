@@ -1,4 +1,4 @@
-"""A bootable disk from a folder: one partition, ext4, GRUB. No mount, no loop device, no root."""
+"""Write a bootable disk from a folder: one partition, ext4, GRUB; no mount, no root."""
 
 from dataclasses import dataclass
 from pathlib import Path

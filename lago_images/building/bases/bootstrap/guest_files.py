@@ -1,9 +1,8 @@
-"""The files that make a Debian a guest: boot menu, network, first boot."""
+"""Write the files that make a Debian a guest: boot menu, network, first boot."""
 
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from lago_images.building.customise.sysprep import ssh_keys_unit
 from lago_images.errors import BuildError
 
 # net.ifnames, biosdevname: lago configures eth0, eth1, … in its guests.
@@ -76,6 +75,15 @@ Conflicts=shutdown.target
 Type=oneshot
 ExecStart=/usr/local/lib/lago-images/grow-root
 """
+# A machine without a network does not keep what waits for one for Debian's five minutes. The time
+# counts from when the network may be set up, which is after a first boot has made its keys.
+_WAIT_ONLINE = """\
+[Unit]
+After=network-pre.target
+
+[Service]
+TimeoutStartSec=120
+"""
 # What mmdebstrap copies from the host, leaves of itself, or packages make once for all machines.
 _REMOVED = (
     "etc/resolv.conf",
@@ -84,12 +92,12 @@ _REMOVED = (
     "etc/apt/apt.conf.d/99mmdebstrap",
     "etc/dpkg/dpkg.cfg.d/99mmdebstrap",
 )
-_REMOVED_GLOBS = ("etc/ssh/ssh_host_*", "var/cache/ldconfig/*", "var/log/apt/*", "var/log/dpkg.log")
+_REMOVED_GLOBS = ("var/cache/ldconfig/*", "var/log/apt/*", "var/log/dpkg.log")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Guest:
-    """What differs between guests: the menu's title, the host name, the root file system."""
+    """Hold what differs between guests: the menu's title, the host name, the root file system."""
 
     title: str
     hostname: str
@@ -106,7 +114,9 @@ def make_guest(rootfs: Path, guest: Guest) -> None:
     for name, (text, mode) in _files(guest).items():
         _place(rootfs, name, text, mode)
     _want(rootfs, "sysinit.target", "grow-root.service")
-    _want(rootfs, "ssh.service", "ssh-host-keys.service")
+    # Else network-online.target, which waits for nothing without, is no sign of a network.
+    wait = "ifupdown-wait-online.service"
+    _link(rootfs, f"{_UNITS}/network-online.target.wants/{wait}", f"/lib/systemd/system/{wait}")
     _link(rootfs, "var/lib/dbus/machine-id", "/etc/machine-id")
 
 
@@ -123,7 +133,7 @@ def _files(guest: Guest) -> dict[str, tuple[str, int]]:
         "etc/network/interfaces": (_INTERFACES, 0o644),
         f"{_LIB}/grow-root": (_GROW, 0o755),
         f"{_UNITS}/grow-root.service": (_GROW_UNIT, 0o644),
-        f"{_UNITS}/ssh-host-keys.service": (ssh_keys_unit(), 0o644),
+        f"{_UNITS}/ifupdown-wait-online.service.d/lago-images.conf": (_WAIT_ONLINE, 0o644),
     }
 
 
@@ -146,7 +156,7 @@ def _place(rootfs: Path, name: str, text: str, mode: int) -> None:
 
 
 def _inside(rootfs: Path, name: str) -> Path:
-    """The path of a file in the folder, with its parents made; links may not lead out of it."""
+    """Return a file's path in the folder, its parents made; links may not lead out of it."""
     parent = rootfs
     for part in PurePosixPath(name).parent.parts:
         parent = parent / part

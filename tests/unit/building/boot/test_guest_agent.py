@@ -67,7 +67,7 @@ def answers(message):
 
 
 def until_there(agent, tries=20):
-    return any(agent.answers() for _ in range(tries))
+    return any(agent.is_answering() for _ in range(tries))
 
 
 def test_an_agent_is_found_and_runs_a_program(talk):

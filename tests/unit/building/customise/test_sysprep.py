@@ -6,14 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from lago_images.building.customise.sysprep import copy_inputs
-from lago_images.errors import SpecError
+from lago_images.building.customise.sysprep import _failure, copy_inputs
+from lago_images.errors import CommandError, SpecError
 from lago_images.planning.digests import hash_file
-from tests.support.images import a_spec
-
-
-def spec(*lines):
-    return a_spec("\n".join(["#name=i\n#base=layer:b\n#arch=x86_64\n#distro=d", *lines]) + "\n")
+from tests.support.builders import lines as spec
 
 
 @pytest.fixture
@@ -146,7 +142,7 @@ def test_one_path_cannot_be_a_link_and_what_it_leads_to(root, to, absolute):
 )
 def test_what_is_no_file_of_the_repository_is_refused_with_its_line(root, to, tmp_path, make):
     make(root / "bad", tmp_path / "secret")
-    with pytest.raises(SpecError, match="image-specs/image:6: host path 'bad' cannot be used"):
+    with pytest.raises(SpecError, match="image-specs/image:5: host path 'bad' cannot be used"):
         copy_inputs(spec("upload files/one:/etc/one", "upload bad:/etc/bad"), root, to)
     assert "bad" not in seen(to)
 
@@ -161,3 +157,16 @@ def test_a_pipe_in_a_folder_does_not_hang_the_build(root, to):
     os.mkfifo(root / "files/folder/pipe")
     with pytest.raises(SpecError, match="not a regular file"):
         copy_inputs(spec("copy-in files/folder:/srv"), root, to)
+
+
+def test_a_failure_of_the_clean_up_is_not_one_of_a_script_nobody_knows(root):
+    error = CommandError(
+        "virt-sysprep failed with exit code 1",
+        argv=["virt-sysprep"],
+        returncode=1,
+        tail=["virt-sysprep: error: /work/finish.sh: command exited with an error"],
+    )
+    failure = _failure(spec("update"), [], error)
+    assert "after the spec's commands" in failure.message
+    assert "packages were listed" in failure.message
+    assert failure.hint is not None

@@ -9,11 +9,12 @@ from lago_images.ci.report import junit
 from lago_images.ci.report.markdown import (
     LIMIT,
     MOST_STATUSES,
+    SUMMARY_LIMIT,
     Entry,
     ImageOutcome,
     Report,
     chain_states,
-    marker,
+    identity,
     render,
 )
 from lago_images.jobs.results import Fate
@@ -21,6 +22,8 @@ from lago_images.planning.model import Action
 from lago_images.repository.publishing.releasing import Verdict
 from tests.support.ci import HOSTILE, built, failed, manifest, plan, planned
 from tests.unit.ci.report.test_markdown import ACTIVE, rendered
+
+OURS = "lago-images / images / "
 
 
 def packages(*names: str) -> tuple[Package, ...]:
@@ -48,7 +51,7 @@ def report(*entries: Entry, **changes) -> Report:
         **{
             "plan": plan(*images),
             "entries": entries,
-            "marker": marker("images"),
+            "identity": "images",
             "run": "https://github.com/o/r/actions/runs/1",
             **changes,
         }
@@ -110,7 +113,7 @@ def test_a_promoted_build_is_told_without_a_time():
 def test_what_became_of_a_release_is_told(verdict):
     done = entry(fate=Fate(name="debian-12", verdict=verdict))
     assert f"✅ {verdict} |" in render(report(done))
-    assert chain_states(report(done)) == {"debian-12": (True, f"debian-12 {verdict}")}
+    assert chain_states(report(done)) == {OURS + "debian-12": (True, f"debian-12 {verdict}")}
 
 
 def test_what_was_not_released_is_not_good():
@@ -119,7 +122,7 @@ def test_what_was_not_released_is_not_good():
     shown = rendered(render(made))
     assert "❌ not released" in shown
     assert "not released: the key @\u200boctocat expired" in shown
-    assert chain_states(made) == {"debian-12": (False, "debian-12 not released")}
+    assert chain_states(made) == {OURS + "debian-12": (False, "debian-12 not released")}
     failure = ET.fromstring(junit.render(made.entries)).find("testcase/failure")
     assert failure.attrib == {
         "message": "not released: the key @octocat expired",
@@ -135,8 +138,8 @@ def test_what_was_not_built_is_told_before_it_was_not_released():
 def test_a_lost_result_is_a_failure():
     lost = entry(result=None, after=None, changes=None)
     assert lost.outcome is ImageOutcome.MISSING
-    assert not report(lost).good
-    assert "without telling how" in render(report(lost))
+    assert not report(lost).is_good
+    assert "ended without a result" in render(report(lost))
 
 
 def test_nothing_affected():
@@ -162,13 +165,46 @@ def test_hostile_specs_cannot_break_out():
     assert ours.count("<details") == ours.count("</details>") == 2
 
 
-def test_a_long_report_is_cut_to_what_github_takes():
-    entries = [
-        entry(f"i{n}", result=failed(f"i{n}", tail=("x" * 900,) * 30), after=None)
-        for n in range(40)
-    ]
+def size(text: str) -> int:
+    return len(text.encode())
+
+
+def noisy(name: str, **changes) -> Entry:
+    """A failure whose last lines are long, and longer in bytes than in characters."""
+    return entry(
+        name,
+        result=failed(name, tail=("━" * 300, "日本語" * 100) * 15, **changes),
+        after=None,
+        changes=None,
+    )
+
+
+def test_of_a_long_report_the_last_lines_are_cut_first():
+    few = render(report(*(noisy(f"i{n}") for n in range(4))), limit=SUMMARY_LIMIT)
+    entries = [noisy(f"i{n}") for n in range(20)]
     text = render(report(*entries))
-    assert len(text) <= LIMIT
+    assert size(text) <= LIMIT
+    # Each failure has its last line still, and all are named with their error.
+    assert text.count("日本語" * 100) == text.count("<pre>\n…\n") == 20
+    assert text.count("<summary>") == text.count("failed with exit code 1") == 20
+    assert "left out" not in text
+    assert few.count("日本語" * 100) > 4
+
+
+def test_the_summary_of_400_failures_is_one_that_github_shows():
+    """It drops one of more than 1 MiB whole."""
+    text = render(report(*(noisy(f"image-{n}") for n in range(400))), limit=SUMMARY_LIMIT)
+    assert size(text) <= SUMMARY_LIMIT < 2**20
+    assert "400 images affected: 400 failed." in text
+    assert text.count("<details") == text.count("</details>") == 400
+
+
+def test_a_long_report_is_cut_to_what_github_takes():
+    entries = [noisy(f"i{n}", error="é" * 2000) for n in range(40)]
+    text = render(report(*entries))
+    assert size(text) <= LIMIT
+    assert text.startswith("<!-- lago-images-report:images -->\n### Images\n")
+    assert "40 images affected: 40 failed." in text
     assert "too long" in text
     assert "left out" in text
     assert text.count("<details") == text.count("</details>")
@@ -176,7 +212,7 @@ def test_a_long_report_is_cut_to_what_github_takes():
 
 def test_a_table_that_is_too_long_alone_is_cut_at_a_row():
     text = render(report(*(entry(f"image-{n}") for n in range(900))))
-    assert len(text) <= LIMIT
+    assert size(text) <= LIMIT
     rows = re.findall(r"^\| <code>image-\d+</code> .*log\) \|$", text, re.MULTILINE)
     assert f"_and {900 - len(rows)} more" in text
     assert text.count("<details") == text.count("</details>")
@@ -186,7 +222,7 @@ def test_what_failed_is_told_however_much_did_not():
     good = [entry(f"image-{n}") for n in range(900)]
     bad = entry("bad", result=failed("bad", error="no space"), after=None, changes=None)
     text = render(report(*good, bad))
-    assert len(text) <= LIMIT
+    assert size(text) <= LIMIT
     assert "| <code>bad</code> | ❌ failed" in text
     assert "<code>no space</code>" in text
     assert "<pre>\none\ntwo\n</pre>" in text
@@ -194,23 +230,53 @@ def test_what_failed_is_told_however_much_did_not():
 
 def test_many_chains_do_not_run_into_githubs_limit():
     entries = [entry(f"i{n}") for n in range(300)]
-    assert chain_states(report(*entries)) == {"all": (True, "300 chains, 0 failed")}
+    assert chain_states(report(*entries)) == {OURS + "all": (True, "300 chains, 0 failed")}
     entries += [entry(f"bad{n}", result=failed(f"bad{n}"), after=None) for n in range(100)]
     states = chain_states(report(*entries))
     assert len(states) == MOST_STATUSES
-    assert states["all"] == (False, "400 chains, 100 failed")
-    assert states["bad0"] == (False, "bad0 failed")
+    assert states[OURS + "all"] == (False, "400 chains, 100 failed")
+    assert states[OURS + "bad0"] == (False, "bad0 failed")
 
 
-def test_markers_do_not_leave_their_comment():
-    assert marker("a--> <b>x") == "<!-- lago-images-report:a-b-x -->"
-    assert marker("s3://bucket/prefix") == "<!-- lago-images-report:s3-bucket-prefix -->"
+@pytest.mark.parametrize(
+    ("name", "repository"),
+    [
+        ("a--> <b>x", "s3://b"),
+        ("s3://bucket/prefix", ""),
+        ("", ""),
+        ("日本", "s3://b"),
+        ("x" * 99, "y"),
+    ],
+)
+def test_an_identity_does_not_leave_its_comment(name, repository):
+    own = identity(name, repository)
+    assert re.fullmatch(r"[A-Za-z0-9]+(-[A-Za-z0-9]+)*", own)
+    assert len(own) <= 53
+    assert Report(plan=plan(), identity=own).marker == f"<!-- lago-images-report:{own} -->"
+
+
+def test_repositories_that_one_git_repository_publishes_are_told_apart():
+    """Staging and production, names in other letters, and names that share their ASCII."""
+    known = [
+        ("images", "s3://staging"),
+        ("images", "s3://production"),
+        ("画像", "s3://b"),
+        ("образы", "s3://b"),
+        ("été", "s3://b"),
+        ("t", "s3://b"),
+        ("a", "b\0c"),
+        ("a\0b", "c"),
+    ]
+    own = [identity(name, repository) for name, repository in known]
+    assert len(set(own)) == len({each.lower() for each in own}) == len(known)
+    states = [chain_states(report(entry("a"), identity=each)) for each in own]
+    assert len({context for state in states for context in state}) == len(known)
 
 
 def test_chain_states():
     good, bad = entry("a"), entry("b", result=failed("b"), after=None)
     made = report(good, bad, plan=plan(good.planned, bad.planned, chains=(("a", "b"), ("c",))))
-    assert chain_states(made) == {"a": (False, "a built, b failed")}
+    assert chain_states(made) == {OURS + "a": (False, "a built, b failed")}
 
 
 def test_junit():

@@ -1,30 +1,58 @@
+import hashlib
+import os
+import re
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 
-from lago_images.errors import ConflictError, RepositoryError, SigningError
+from lago_images.console import Console
+from lago_images.errors import (
+    ConflictError,
+    RepositoryError,
+    SigningError,
+    StorageError,
+    TamperedError,
+)
+from lago_images.repository.publishing.copying import Judged, PublicCopy
+from lago_images.repository.publishing.publisher import publishing
 from lago_images.repository.publishing.releasing import (
+    Decision,
     Verdict,
     create,
-    prove,
+    following,
     read_history,
     record_commit,
     taken_back,
 )
 from lago_images.repository.publishing.releasing import release as make_public
 from lago_images.repository.records.layout import PUBLISHED
-from lago_images.repository.records.state import read
+from lago_images.repository.records.release import OldRepositoryError, Released
+from lago_images.repository.records.state import read, survey
 from lago_images.repository.rendering.index import parse
+from lago_images.settings import Settings
 from lago_images.storage.directory.store import DirectoryStore
 from tests.support.handmade import (
+    bound,
+    copy_of,
+    files_of,
+    judged,
+    layer_on,
     manifest,
+    overwrite,
     publish_by_hand,
     publisher,
     put,
     put_build,
+    put_copy,
     put_release,
     release,
 )
+
+
+def sha256(data):
+    return hashlib.sha256(data).hexdigest()
+
 
 # The history of these tests' git repository: c1, c2 and c3 in order, d1 apart from them.
 LINE = ["c1", "c2", "c3"]
@@ -44,14 +72,13 @@ def store(tmp_path):
 
 
 def public(store, made, *, commit="c1", known=0):
-    return make_public(
-        store,
-        made,
-        commit=commit,
+    decision = Decision(
+        released=Released(commit=commit),
         known_revision=known,
         is_ancestor=is_ancestor,
         now=lambda: 1_700_000_000.9,
     )
+    return make_public(store, judged(made), decision)
 
 
 def refresh(store, **more):
@@ -106,7 +133,7 @@ def test_an_older_commit_never_replaces_a_newer_ones_image(store):
     public(store, manifest(build_id="b2", fingerprint="f2"), commit="c2")
     late = public(store, manifest(build_id="b1", fingerprint="f1"), commit="c1")
     assert late.verdict is Verdict.SUPERSEDED
-    assert late.release.commit == "c2"
+    assert late.release.released.commit == "c2"
     assert read(store).current("debian-12", "x86_64").build == "b2"
 
 
@@ -117,7 +144,7 @@ def test_nor_where_an_operator_withdrew_the_newer_ones(store, commit, verdict):
     for build, fingerprint in (("b1", "f1"), ("b2", "f2")):
         put_build(store, manifest(build_id=build, fingerprint=fingerprint))
     public(store, manifest(build_id="b2", fingerprint="f2"), commit="c2")
-    put_release(store, release(2, None, fingerprint="", commit="c2", withdraws=1, reason="bad"))
+    put_release(store, release(2, None, commit="c2", withdraws=1, reason="bad"))
     late = public(store, manifest(build_id="b1", fingerprint="f1"), commit=commit)
     assert late.verdict is verdict
 
@@ -165,7 +192,7 @@ def test_a_newer_commit_published_at_the_same_moment_is_given_way_to(store):
     outcome = public(Meanwhile(path=store.path), late, commit="c2", known=1)
     assert (outcome.verdict, outcome.release.revision) == (Verdict.SUPERSEDED, 3)
     current = read(store).current("debian-12", "x86_64")
-    assert (current.build, current.commit) == ("b1", "c3")
+    assert (current.build, current.released.commit) == ("b1", "c3")
     # Nobody took the change back: it may be published again later.
     assert taken_back(read(store).history("debian-12", "x86_64")) == {}
 
@@ -181,22 +208,22 @@ def test_any_other_commit_replaces_it(store, commit):
 
 def test_a_withdrawn_build_does_not_come_back(store):
     publish_by_hand(store, manifest(build_id="b1"), manifest(build_id="b2", fingerprint="f2"))
-    put_release(store, release(3, None, withdraws=2, fingerprint=""))
+    put_release(store, release(3, None, withdraws=2))
     outcome = public(store, manifest(build_id="b2", fingerprint="f2"), commit="c3", known=3)
     assert outcome.verdict is Verdict.WITHDRAWN
 
 
 def test_a_withdrawal_takes_a_revision(store):
     publish_by_hand(store, manifest(build_id="b1"))
-    put_release(store, release(2, None, withdraws=1, fingerprint=""))
+    put_release(store, release(2, None, withdraws=1))
     put_build(store, manifest(build_id="b2"))
     assert public(store, manifest(build_id="b2"), known=2).release.revision == 3
 
 
 @pytest.mark.parametrize("part", ["disk", "hash", "metadata", "manifest"])
 def test_an_incomplete_build_is_not_released(store, part):
-    key = put_build(store, manifest())
-    store.delete([getattr(key, part)])
+    staging = put_build(store, manifest())
+    store.delete([getattr(staging, part)])
     with pytest.raises(RepositoryError, match="cannot be released") as caught:
         public(store, manifest())
     assert "ci rebuild debian-12" in caught.value.hint
@@ -205,18 +232,232 @@ def test_an_incomplete_build_is_not_released(store, part):
 
 @pytest.mark.parametrize("part", ["disk", "hash", "metadata", "manifest"])
 def test_a_build_with_another_ones_object_is_not_released(store, part):
-    key = put_build(store, manifest())
-    store.delete([getattr(key, part)])
-    put(store, getattr(key, part), b"[1]")
-    with pytest.raises(RepositoryError, match=getattr(key, part)):
-        prove(store, manifest())
+    staging = put_build(store, manifest())
+    overwrite(store, getattr(staging, part), b"[1]")
+    with pytest.raises(TamperedError, match=getattr(staging, part)):
+        public(store, manifest())
+    assert list(store.list("images/")) == list(store.list("releases/")) == []
+
+
+def unread(made):
+    return Judged(manifest=made, sha256="0" * 64)
 
 
 @pytest.mark.parametrize("name", ["a\n[b]\nfile=x", "tab\tbed", "bell\x07", "\ud800"])
-def test_what_no_index_may_hold_is_not_released(store, name):
+def test_what_no_index_may_hold_is_not_released(store, name, monkeypatch):
     made = manifest(properties={"name": name})
+    monkeypatch.setattr("tests.unit.repository.publishing.test_publisher.judged", unread)
     with pytest.raises(RepositoryError, match="property name"):
         public(store, made)
+
+
+def copies(store):
+    """The folders of all public copies."""
+    return {stat.key.rpartition("/")[0] for stat in store.list("images/")}
+
+
+def contents(store, folder):
+    return {s.key.removeprefix(folder): store.get(s.key).data for s in store.list(folder)}
+
+
+def test_a_release_binds_a_copy_of_what_was_staged(store):
+    staging = put_build(store, manifest())
+    image = public(store, manifest()).release.image
+    assert re.fullmatch(r"b1\.[0-9a-f]{8}", image.folder)
+    assert contents(store, image.public.folder) == files_of(manifest())
+    assert contents(store, staging.folder) == files_of(manifest())
+    assert {name: (len(data), sha256(data)) for name, data in files_of(manifest()).items()} == {
+        name: (true.size, true.sha256) for name, true in image.objects.items()
+    }
+
+
+def test_what_is_staged_is_nobodys_business_once_it_is_public(store):
+    """Who holds the builder's credentials overwrites all of it: nothing public changes."""
+    staging = put_build(store, manifest())
+    public(store, manifest())
+    refresh(store)
+    before = {s.key: store.get(s.key).data for s in store.list() if "builds/" not in s.key}
+    for stat in list(store.list(staging.folder)):
+        overwrite(store, stat.key, b"evil")
+    assert refresh(store).written == ()
+    put_build(store, manifest("other"))
+    public(store, manifest("other"))
+    refresh(store)
+    after = {s.key: store.get(s.key).data for s in store.list()}
+    assert b"evil" not in b"".join(after[name] for name in ("index", "repo.metadata"))
+    rendered = {"SHA256SUMS", "index", "repo.metadata", "index.html", "state/cache.json"}
+    assert {k: after[k] for k in before.keys() - rendered} == {
+        k: before[k] for k in before.keys() - rendered
+    }
+
+
+def test_an_overwritten_build_is_refused_with_both_digests(store):
+    """Whole and in itself right: only the digest that was judged tells it from the true one."""
+    staging = put_build(store, manifest())
+    forged = replace(manifest(), commit="evil")
+    overwrite(store, staging.manifest, forged.to_json())
+    with pytest.raises(TamperedError) as caught:
+        public(store, manifest())
+    for made in (manifest(), forged):
+        assert sha256(made.to_json()) in caught.value.message
+    assert copies(store) == set()
+
+
+def test_a_disk_of_other_bytes_is_never_public(store):
+    staging = put_build(store, manifest())
+    data = store.get(staging.disk).data
+    overwrite(store, staging.disk, bytes(len(data)))
+    with pytest.raises(TamperedError, match=staging.disk):
+        public(store, manifest())
+    assert copies(store) == set()
+
+
+def test_what_is_overwritten_while_it_is_copied_is_refused(store, monkeypatch):
+    staging = put_build(store, manifest())
+    real = DirectoryStore.copy
+
+    def copy(self, source, target, **more):
+        overwrite(store, staging.disk, self.get(staging.disk).data)
+        real(self, source, target, **more)
+
+    monkeypatch.setattr(DirectoryStore, "copy", copy)
+    with pytest.raises(TamperedError, match="not what was judged"):
+        public(store, manifest())
+    assert copies(store) == set()
+
+
+def test_a_file_that_is_none_of_a_builds_is_not_copied(store):
+    staging = put_build(store, manifest())
+    put(store, f"{staging.folder}index.html", b"<script>")
+    image = public(store, manifest()).release.image
+    assert contents(store, image.public.folder) == files_of(manifest())
+
+
+class CrashError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("at", range(6))
+def test_a_crash_before_the_release_leaves_the_old_repository(store, monkeypatch, at):
+    """After any object of the copy: nothing names it, and the next publication copies again."""
+    put_build(store, manifest())
+    real, puts = DirectoryStore.put, []
+
+    def put(self, key, data, **more):
+        if key.startswith(("images/", "releases/")):
+            puts.append(key)
+            if len(puts) > at:
+                raise CrashError
+        return real(self, key, data, **more)
+
+    monkeypatch.setattr(DirectoryStore, "put", put)
+    monkeypatch.setattr(PublicCopy, "remove", lambda _self: None)
+    if at < 5:
+        with pytest.raises(CrashError):
+            public(store, manifest())
+        assert list(store.list("releases/")) == []
+        monkeypatch.undo()
+    left = copies(store)
+    outcome = public(store, manifest())
+    refresh(store)
+    assert outcome.release.revision == 1
+    assert index_of(store) == {"debian-12": 1}
+    assert outcome.release.public.folder.rstrip("/") not in left - copies(store)
+    assert contents(store, outcome.release.public.folder) == files_of(manifest())
+
+
+def test_two_publishers_of_one_build_make_one_release_and_leave_one_copy(store, monkeypatch):
+    put_build(store, manifest())
+    real, others = PublicCopy.image, []
+
+    def image(self, base):
+        made = real(self, base)
+        if not others:
+            others.append(None)
+            others[0] = public(store, manifest())
+        return made
+
+    monkeypatch.setattr(PublicCopy, "image", image)
+    outcome = public(store, manifest())
+    assert (outcome.verdict, others[0].verdict) == (Verdict.ALREADY, Verdict.RELEASED)
+    assert copies(store) == {others[0].release.public.folder.rstrip("/")}
+
+
+def test_a_store_that_fails_at_the_release_may_have_made_it(store, monkeypatch):
+    """The copy stays then: a release may name it."""
+    put_build(store, manifest())
+    real = DirectoryStore.put
+
+    def put(self, key, data, **more):
+        real(self, key, data, **more)
+        if key.startswith("releases/"):
+            raise StorageError("no answer")
+
+    monkeypatch.setattr(DirectoryStore, "put", put)
+    with pytest.raises(StorageError, match="no answer"):
+        public(store, manifest())
+    assert copies(store) == {read(store).current("debian-12", "x86_64").public.folder.rstrip("/")}
+
+
+BASE = manifest("base", "b0")
+
+
+def test_a_layer_binds_the_release_of_its_base(store):
+    publish_by_hand(store, BASE)
+    layer = manifest("layer", base=layer_on(BASE))
+    put_build(store, layer)
+    assert public(store, layer).release.image.base == bound(BASE, 1)
+
+
+def test_a_layer_on_a_poisoned_base_is_refused_once_the_base_is_restored(store):
+    """It was built while other bytes lay there: its digest of the base tells."""
+    publish_by_hand(store, BASE)
+    poisoned = replace(layer_on(BASE), digest="sha256:" + "6" * 64)
+    layer = manifest("layer", base=poisoned)
+    put_build(store, layer)
+    with pytest.raises(TamperedError, match=r"6666.*as it is released, has sha256:"):
+        public(store, layer)
+    assert copies(store) == {copy_of(BASE).folder.rstrip("/")}
+
+
+@pytest.mark.parametrize("why", ["withdrawn", "retired", "never"])
+def test_a_layer_on_a_base_that_is_not_offered_is_refused(store, why):
+    if why != "never":
+        publish_by_hand(store, BASE)
+    if why == "withdrawn":
+        put_release(store, release(2, None, "base", withdraws=1))
+    elif why == "retired":
+        put(store, copy_of(BASE).retirement, b"{}")
+    layer = manifest("layer", base=layer_on(BASE))
+    put_build(store, layer)
+    with pytest.raises(RepositoryError, match="stands on the build b0 of base, which is not off"):
+        public(store, layer)
+
+
+def test_a_layer_that_does_not_say_which_build_it_stands_on_is_refused(store):
+    publish_by_hand(store, BASE)
+    layer = manifest("layer", base=replace(layer_on(BASE), build=""))
+    put_build(store, layer)
+    with pytest.raises(RepositoryError, match="the build unknown of base"):
+        public(store, layer)
+
+
+def test_an_orphan_is_named_by_nothing_and_survives_as_no_build(store):
+    put_copy(store, manifest())
+    refresh(store)
+    assert index_of(store) == {}
+    assert survey(store).staged == {}
+
+
+def test_a_repository_of_the_layout_before_is_not_published_to(store):
+    put(store, "index", b"[a]\nfile=builds/a/x86_64/b/a.qcow2.xz\n")
+    with (
+        pytest.raises(OldRepositoryError, match="older lago-images"),
+        publishing(
+            store, Settings(), console=Console(quiet=True), environ=dict(os.environ), now=float
+        ),
+    ):
+        pass
 
 
 def test_publishers_at_once_take_different_revisions(store):
@@ -233,14 +474,33 @@ def test_a_release_whose_answer_was_lost_is_ours(store, monkeypatch):
     real = DirectoryStore.put
 
     def put_and_lose_the_answer(self, key, data, **more):
-        real(self, key, data, **more)
-        raise ConflictError(key)
+        etag = real(self, key, data, **more)
+        if key.startswith("releases/"):
+            raise ConflictError(key)
+        return etag
 
     with monkeypatch.context() as patch:
         patch.setattr(DirectoryStore, "put", put_and_lose_the_answer)
         outcome = public(store, manifest())
     assert outcome.verdict is Verdict.RELEASED
     assert [r.nonce for r in read_history(store, "debian-12", "x86_64")] == [outcome.release.nonce]
+
+
+def test_a_revision_that_another_takes_first_is_left_to_it(store, monkeypatch):
+    first, second = manifest(build_id="b1"), manifest(build_id="b2", fingerprint="f2")
+    for made in (first, second):
+        put_build(store, made)
+    meanwhile(monkeypatch, "releases/debian-12/x86_64/1.json", lambda: public(store, second))
+    assert public(store, first, commit="c2").release.revision == 2
+    assert [one.build for one in read_history(store, "debian-12", "x86_64")] == ["b2", "b1"]
+
+
+def test_a_copy_that_gc_has_begun_to_remove_is_not_released(store):
+    publish_by_hand(store, manifest())
+    put(store, copy_of(manifest()).retirement, b"{}")
+    with pytest.raises(RepositoryError, match="repo gc has begun to remove it"):
+        create(store, "debian-12", "x86_64", lambda past: following(past[0], past, 0.0))
+    assert len(read_history(store, "debian-12", "x86_64")) == 1
 
 
 def test_deciding_against_a_release_writes_nothing(store):
@@ -250,17 +510,22 @@ def test_deciding_against_a_release_writes_nothing(store):
 
 def test_a_refresh_writes_what_changed_and_only_that(store):
     publish_by_hand(store, manifest())
-    assert refresh(store).written == ("index", "repo.metadata", "index.html")
+    assert refresh(store).written == ("SHA256SUMS", "index", "repo.metadata", "index.html")
     assert refresh(store).written == ()
     publish_by_hand(store, manifest("other"))
-    assert set(refresh(store).written) == {"index", "repo.metadata", "index.html"}
+    assert set(refresh(store).written) == {"SHA256SUMS", "index", "repo.metadata", "index.html"}
     assert index_of(store) == {"debian-12": 1, "other": 1}
 
 
 def test_an_empty_repository_can_be_refreshed(store):
     refresh(store)
     assert index_of(store) == {}
-    assert {stat.key for stat in store.list()} == {"index", "repo.metadata", "index.html"}
+    assert {stat.key for stat in store.list()} == {
+        "SHA256SUMS",
+        "index",
+        "repo.metadata",
+        "index.html",
+    }
 
 
 def test_a_refresh_restores_what_was_damaged(store):
@@ -286,7 +551,7 @@ def meanwhile(monkeypatch, wanted, act):
     monkeypatch.setattr(DirectoryStore, "put", put)
 
 
-@pytest.mark.parametrize("name", ["index", "repo.metadata", "index.html"])
+@pytest.mark.parametrize("name", ["SHA256SUMS", "index", "repo.metadata", "index.html"])
 def test_a_publisher_that_was_overtaken_starts_over(store, monkeypatch, name):
     publish_by_hand(store, manifest())
 
@@ -307,7 +572,7 @@ def test_a_withdrawal_is_not_undone_by_a_slower_publisher(store, monkeypatch):
     put_release(store, release(2, "b2"))
 
     def withdraw():
-        put_release(store, release(3, None, withdraws=2, fingerprint=""))
+        put_release(store, release(3, None, withdraws=2))
         refresh(store)
 
     meanwhile(monkeypatch, "index", withdraw)

@@ -1,50 +1,54 @@
 """What gc would remove, as a value."""
 
+from dataclasses import replace
+
 import pytest
 
 from lago_images.repository.publishing.retention import DAY, Retention, plan
-from lago_images.repository.records.manifest import BaseRecord
+from lago_images.repository.records.layout import ReleaseKey
 from lago_images.repository.records.state import State
 from lago_images.storage.base import Stat, Unfinished
-from tests.support.handmade import manifest, release
+from tests.support.handmade import bound, copy_of, layer_on, manifest, release
 
 NOW = 1_700_000_000
 KEEP = Retention(revisions=2, days=30, grace_days=2)
 IMAGE = ("debian-12", "x86_64")
 
 
-def stats(key, age, *, only=None):
+def stats(folder, age, *, only=None):
     modified = NOW - age * DAY
-    names = only or (key.disk, key.hash, key.metadata, key.manifest)
+    names = only or (folder.disk, folder.hash, folder.metadata, folder.manifest)
     return {name: Stat(key=name, size=10, etag="e", modified=modified) for name in names}
 
 
-def state(builds, releases=(), *, retired=None, incomplete=(), uploads=()):
-    """``builds`` are (manifest, age in days); ``retired`` ages by manifest's build id."""
+def state(public=(), releases=(), *, staged=(), retired=None, lost=(), uploads=(), damaged=()):
+    """``public`` and ``staged`` are (manifest, age in days); ``retired`` ages by build id."""
     objects, by_image = {}, {}
-    for made, age in builds:
-        objects |= stats(made.key, age)
+    for made, age in public:
+        objects |= stats(copy_of(made), age)
+    for made, age in staged:
+        objects |= stats(made.key.staging, age)
     for key, age in uploads:
-        objects |= stats(key, age, only=(key.disk,))
-    keys = {made.build_id: made.key for made, _ in builds}
-    gone = {keys[build]: age for build, age in (retired or {}).items()}
-    for key, age in gone.items():
-        objects |= stats(key, age, only=(key.retirement,))
+        objects |= stats(key.staging, age, only=(key.staging.disk,))
+    copies = {made.build_id: copy_of(made) for made, _ in public}
+    records = {copies[build]: age for build, age in (retired or {}).items()}
+    for copy, age in records.items():
+        objects |= stats(copy, age, only=(copy.retirement,))
     for one in releases:
         by_image.setdefault((one.name, one.arch), []).append(one)
     return State(
         releases={image: tuple(history) for image, history in by_image.items()},
-        manifests={made.key: made for made, _ in builds if made.key not in gone},
-        incomplete=frozenset(incomplete),
-        unreadable={},
+        staged={made.key: made for made, _ in staged},
+        lost=frozenset(lost),
         objects=objects,
         published=None,
-        retired=frozenset(gone),
+        retired=frozenset(records),
+        damaged=dict.fromkeys(damaged, "it is not JSON"),
     )
 
 
 def history(*ages):
-    """A release a day of age, with its build, oldest first."""
+    """A release a day of age, with its public copy, oldest first."""
     builds = [(manifest(build_id=f"b{n}"), age) for n, age in enumerate(ages, 1)]
     releases = [release(n, f"b{n}", published=NOW - age * DAY) for n, age in enumerate(ages, 1)]
     return builds, releases
@@ -52,7 +56,11 @@ def history(*ages):
 
 def removed(found, unfinished=(), keep=KEEP):
     sweep = plan(found, unfinished, keep, NOW)
-    return [s.build.build_id for s in sweep.retire], [s.build.build_id for s in sweep.delete]
+    return [build_of(step) for step in sweep.retire], [build_of(step) for step in sweep.delete]
+
+
+def build_of(step):
+    return step.build.key.build_id.partition(".")[0]
 
 
 def test_retention_keeps_the_newest_and_the_young():
@@ -68,7 +76,7 @@ def test_one_revision_to_keep_leaves_one_to_fall_back_to():
 
 def test_a_step_tells_objects_bytes_and_revisions():
     [step] = plan(state(*history(90, 60, 50)), (), KEEP, NOW).retire
-    key = manifest(build_id="b1").key
+    key = copy_of(manifest(build_id="b1"))
     assert step.objects == (key.manifest, key.hash, key.metadata, key.disk) or (
         step.objects[0] == key.manifest and len(step.objects) == 4
     )
@@ -83,16 +91,14 @@ def test_a_build_that_a_rollback_published_again_is_kept():
 
 def test_the_newest_good_release_is_kept_when_newer_ones_were_withdrawn():
     builds, releases = history(90, 60, 50, 40)
-    yanks = [
-        release(n, None, withdraws=n - 2, fingerprint="", published=NOW - 20 * DAY) for n in (5, 6)
-    ]
+    yanks = [release(n, None, withdraws=n - 2, published=NOW - 20 * DAY) for n in (5, 6)]
     # 3 and 4 are withdrawn, so 1 and 2 are the two newest.
     assert removed(state(builds, [*releases, *yanks])) == (["b3", "b4"], [])
 
 
 def test_what_was_withdrawn_a_moment_ago_is_kept_for_the_grace_period():
     builds, releases = history(90, 60, 50, 40)
-    yank = release(5, None, withdraws=1, fingerprint="", published=NOW - DAY)
+    yank = release(5, None, withdraws=1, published=NOW - DAY)
     assert removed(state(builds, [*releases, yank])) == (["b2"], [])
 
 
@@ -102,34 +108,64 @@ def test_the_base_of_a_kept_layer_is_kept():
         manifest(
             "layer",
             build_id=f"l{n}",
-            base=BaseRecord(ref="layer:debian-12", digest=f"build:b{n}"),
+            base=layer_on(builds[n - 1][0]),
         )
         for n in (1, 2)
     ]
-    public = [release(n, f"l{n}", "layer", published=NOW - 90 * DAY) for n in (1, 2)]
+    public = [
+        release(n, one, base=bound(builds[n - 1][0], n), published=NOW - 90 * DAY)
+        for n, one in enumerate(layers, 1)
+    ]
     whole = state([*builds, *((one, 90) for one in layers)], [*releases, *public])
     assert removed(whole) == ([], [])
-    alone = state([*builds, (layers[1], 90)], [*releases, public[0]])
-    assert "b1" in removed(alone)[0]
+    alone = state([*builds, (layers[1], 90)], [*releases, public[1]])
+    assert removed(alone) == (["b1"], [])
     assert "b2" in removed(state(builds, releases))[0]
 
 
 def test_builds_that_wait_are_kept_for_the_grace_period_and_a_run():
-    builds = [(manifest(build_id="young"), 2.9), (manifest(build_id="old"), 3.1)]
-    assert removed(state(builds)) == (["old"], [])
+    staged = [(manifest(build_id="young"), 2.9), (manifest(build_id="old"), 3.1)]
+    assert removed(state(staged=staged)) == ([], ["old"])
 
 
-def test_what_a_kept_unreleased_layer_stands_on_is_kept():
+def test_a_staged_build_goes_after_the_grace_period_once_it_is_released():
+    public, releases = history(9)
+    assert removed(state(public, releases, staged=[(public[0][0], 2.1)])) == ([], ["b1"])
+    assert removed(state(public, releases, staged=[(public[0][0], 1.9)])) == ([], [])
+    # The public copy needs nothing that is staged.
+    [step] = plan(state(public, releases, staged=[(public[0][0], 9)]), (), KEEP, NOW).delete
+    assert (step.build, step.why) == (public[0][0].key.staging, "staged, and released since")
+
+
+def test_what_a_waiting_layer_stands_on_is_kept_in_staging():
     base = manifest(build_id="base")
-    layer = manifest(
-        "layer", build_id="l", base=BaseRecord(ref="layer:debian-12", digest="build:base")
-    )
-    assert removed(state([(base, 9), (layer, 1)])) == ([], [])
+    layer = manifest("layer", build_id="l", base=layer_on(base))
+    assert removed(state(staged=[(base, 9), (layer, 1)])) == ([], [])
+    assert removed(state(staged=[(base, 9)])) == ([], ["base"])
 
 
 def test_uploads_without_a_manifest_go_at_once_when_they_are_old():
     old, young = manifest(build_id="old").key, manifest(build_id="young").key
-    assert removed(state([], uploads=[(old, 3), (young, 1)])) == ([], ["old"])
+    assert removed(state(uploads=[(old, 3), (young, 1)])) == ([], ["old"])
+
+
+def test_a_copy_that_no_release_names_is_retired_first():
+    """Its publisher may only be slow: once it is retired, nothing can release it."""
+    orphan = manifest(build_id="orphan")
+    assert removed(state([(orphan, 1)])) == ([], [])
+    [step] = plan(state([(orphan, 3)]), (), KEEP, NOW).retire
+    assert (step.build, step.why) == (copy_of(orphan), "a copy that no release names")
+    assert removed(state([(orphan, 9)], retired={"orphan": 1})) == ([], [])
+    assert removed(state([(orphan, 9)], retired={"orphan": 3})) == ([], ["orphan"])
+
+
+def test_nothing_of_an_image_with_a_damaged_release_is_removed():
+    """It may name any copy: the operator restores it first."""
+    builds, releases = history(90, 60, 50, 40)
+    orphan = (manifest(build_id="b9"), 90)
+    key = ReleaseKey(name="debian-12", arch="x86_64", revision=5)
+    assert removed(state([*builds, orphan], releases, damaged=[key])) == ([], [])
+    assert removed(state([*builds, orphan], releases)) == (["b1", "b2", "b9"], [])
 
 
 def test_retired_builds_go_when_the_grace_period_is_over():
@@ -139,11 +175,9 @@ def test_retired_builds_go_when_the_grace_period_is_over():
 
 
 def test_a_base_that_was_retired_while_its_layer_was_built_stays_with_it():
-    layer = manifest(
-        "layer", build_id="l", base=BaseRecord(ref="layer:debian-12", digest="build:b1")
-    )
     builds, releases = history(90, 60, 50, 40)
-    public = release(1, "l", "layer", published=NOW - 90 * DAY)
+    layer = manifest("layer", build_id="l", base=layer_on(builds[0][0]))
+    public = release(1, layer, base=bound(builds[0][0], 1), published=NOW - 90 * DAY)
     found = state([*builds, (layer, 90)], [*releases, public], retired={"b1": 9, "b2": 9})
     assert removed(found) == ([], ["b2"])
     # Once the layer is being removed itself, nothing holds the base.
@@ -153,7 +187,7 @@ def test_a_base_that_was_retired_while_its_layer_was_built_stays_with_it():
 
 def test_a_damaged_release_is_left_for_its_operator():
     builds, releases = history(90, 60, 50, 40)
-    found = state(builds, releases, incomplete=[builds[0][0].key])
+    found = state(builds, releases, lost=[copy_of(builds[0][0])])
     assert removed(found) == (["b2"], [])
 
 
@@ -162,7 +196,7 @@ def test_only_old_unfinished_uploads_are_aborted():
         Unfinished(key="builds/a/x86_64/b/a.qcow2.xz", upload_id=str(age), begun=NOW - age * DAY)
         for age in (1, 3)
     ]
-    assert plan(state([]), uploads, KEEP, NOW).abort == (uploads[1],)
+    assert plan(state(), uploads, KEEP, NOW).abort == (uploads[1],)
 
 
 @pytest.mark.parametrize(
@@ -170,35 +204,26 @@ def test_only_old_unfinished_uploads_are_aborted():
 )
 def test_another_applications_uploads_are_left_alone(key):
     upload = Unfinished(key=key, upload_id="1", begun=NOW - 9 * DAY)
-    assert plan(state([]), [upload], KEEP, NOW).abort == ()
+    assert plan(state(), [upload], KEEP, NOW).abort == ()
 
 
 def test_records_of_what_never_was_released_are_forgotten_in_the_end():
     never, once = manifest(build_id="never"), manifest(build_id="b1")
     found = state([(never, 9), (once, 9)], [release(1, "b1")], retired={"never": 5, "b1": 5})
-    gone = {key: stat for key, stat in found.objects.items() if not key.startswith("builds/")}
-    empty = State(
-        releases=found.releases,
-        manifests={},
-        incomplete=frozenset(),
-        unreadable={},
-        objects=gone,
-        published=None,
-        retired=found.retired,
-    )
-    assert plan(empty, (), KEEP, NOW).forget == (never.key.retirement,)
+    gone = {key: stat for key, stat in found.objects.items() if not key.startswith("images/")}
+    empty = replace(found, objects=gone)
+    assert plan(empty, (), KEEP, NOW).forget == (copy_of(never).retirement,)
     assert plan(found, (), KEEP, NOW).forget == ()
 
 
 def test_what_is_in_no_builds_folder_is_not_touched():
-    found = state([])
-    objects = {"builds/readme": Stat(key="builds/readme", size=1, etag="e", modified=0)}
-    strange = State(
-        releases={},
-        manifests={},
-        incomplete=frozenset(),
-        unreadable={},
-        objects={**found.objects, **objects},
-        published=None,
-    )
+    found = state()
+    names = ("builds/readme", "images/readme")
+    strange = replace(found, objects={n: Stat(key=n, size=1, etag="e", modified=0) for n in names})
     assert plan(strange, (), KEEP, NOW) == plan(found, (), KEEP, NOW)
+
+
+def test_what_waits_for_the_end_of_the_grace_period_is_counted_with_its_day():
+    never, retired = manifest(build_id="never"), manifest(build_id="retired")
+    found = state([(retired, 90)], staged=[(never, 1)], retired={"retired": 1})
+    assert plan(found, (), KEEP, NOW).waiting == (NOW + DAY, NOW + 2 * DAY)

@@ -4,16 +4,28 @@ import pytest
 
 from lago_images.errors import RepositoryError, UsageError
 from lago_images.repository.publishing import collect, withdrawals
-from lago_images.repository.publishing.releasing import Verdict, release
+from lago_images.repository.publishing.copying import PublicCopy
+from lago_images.repository.publishing.releasing import Decision, Verdict, release
 from lago_images.repository.publishing.retention import Retention
-from lago_images.repository.records.state import read
+from lago_images.repository.records.release import Released
+from lago_images.repository.records.state import deciding_commit, read, survey
 from lago_images.repository.rendering.index import parse
 from lago_images.storage.directory.store import DirectoryStore
-from tests.support.handmade import manifest, publish_by_hand, put_build, put_release
+from tests.support.handmade import (
+    copy_of,
+    judged,
+    layer_on,
+    manifest,
+    overwrite,
+    publish_by_hand,
+    put_build,
+    put_release,
+)
 from tests.support.handmade import publisher as open_publisher
 from tests.support.handmade import release as record
 
 NAME = "debian-12"
+OPERATOR = Released(commit="c7", actor="op@host")
 START = 1_700_000_000
 
 
@@ -35,16 +47,26 @@ def publisher(store, now=START + 60):
 def offered(store):
     entries, problems = parse(store.get("index").data)
     assert problems == []
-    return {entry.name: (entry.revision, entry.file.split("/")[3]) for entry in entries}
+    return {e.name: (e.revision, e.file.split("/")[3].partition(".")[0]) for e in entries}
+
+
+def yank(store, *args, now=START + 60, **more):
+    return withdrawals.yank(publisher(store, now), *args, released=OPERATOR, **more)
+
+
+def rollback(store, *args, **more):
+    return withdrawals.rollback(publisher(store), *args, released=OPERATOR, **more)
 
 
 def publish(store, number, *, known, commit="c1"):
     if number not in (1, 2, 3):
         put_build(store, built(number))
-    return release(
-        store,
-        built(number),
-        commit=commit,
+    return release(store, judged(built(number)), decision(known, commit))
+
+
+def decision(known, commit="c1"):
+    return Decision(
+        released=Released(commit=commit),
         known_revision=known,
         is_ancestor=lambda _old, _new: False,
         now=lambda: START + 100,
@@ -52,124 +74,128 @@ def publish(store, number, *, known, commit="c1"):
 
 
 def test_a_withdrawal_offers_what_was_before(store):
-    changed = withdrawals.yank(publisher(store), NAME, reason="broken")
+    changed = yank(store, NAME, reason="broken")
     assert (changed.about, changed.release.revision, changed.current.revision) == (3, 4, 2)
     assert changed.release.reason == "broken"
     assert offered(store) == {NAME: (2, "b2")}
-    again = withdrawals.yank(publisher(store), NAME, reason="broken", revision=3)
+    again = yank(store, NAME, reason="broken", revision=3)
     assert (again.release, again.current.revision) == (None, 2)
 
 
 def test_everything_may_be_withdrawn(store):
     for _ in range(3):
-        changed = withdrawals.yank(publisher(store), NAME, reason="all bad")
+        changed = yank(store, NAME, reason="all bad")
     assert changed.current is None
     assert offered(store) == {}
     with pytest.raises(UsageError, match="no revision that is offered"):
-        withdrawals.yank(publisher(store), NAME, reason="more")
+        yank(store, NAME, reason="more")
 
 
 def test_a_named_older_revision_is_withdrawn_alone(store):
-    withdrawals.yank(publisher(store), NAME, reason="leak", revision=1)
+    yank(store, NAME, reason="leak", revision=1)
     assert offered(store) == {NAME: (3, "b3")}
     assert [one.revision for one in read(store).live(NAME, "x86_64")] == [2, 3]
 
 
-def test_what_clients_get_is_withdrawn_where_the_newest_is_damaged(store):
-    store.delete([built(3).key.disk])
-    changed = withdrawals.yank(publisher(store), NAME, reason="broken")
-    assert (changed.about, changed.current.revision) == (2, 1)
-    assert offered(store) == {NAME: (1, "b1")}
+def test_what_clients_get_is_withdrawn_where_its_disk_is_lost(store):
+    store.delete([copy_of(built(3)).disk])
+    changed = yank(store, NAME, reason="lost")
+    assert (changed.about, changed.current.revision) == (3, 2)
+    assert offered(store) == {NAME: (2, "b2")}
+
+
+@pytest.mark.parametrize("reason", ["", "  "])
+def test_a_withdrawal_needs_a_reason(store, reason):
+    with pytest.raises(UsageError, match="needs a reason"):
+        yank(store, NAME, reason=reason)
+    assert read(store).newest(NAME, "x86_64") == 3
+
+
+def test_a_withdrawal_records_who_did_it_and_stands_for_what_it_takes(store):
+    changed = yank(store, NAME, reason="broken")
+    assert changed.release.released == OPERATOR
+    assert deciding_commit(changed.release, read(store).history(NAME, "x86_64")) == "c1"
 
 
 @pytest.mark.parametrize("revision", [4, 99])
 def test_only_a_release_can_be_withdrawn(store, revision):
-    withdrawals.yank(publisher(store), NAME, reason="x", revision=1)
+    yank(store, NAME, reason="x", revision=1)
     with pytest.raises(UsageError, match=f"no release {revision}"):
-        withdrawals.yank(publisher(store), NAME, reason="x", revision=revision)
+        yank(store, NAME, reason="x", revision=revision)
 
 
 @pytest.mark.parametrize("name", ["other", "../etc", ""])
 def test_an_image_that_was_never_published_is_refused(store, name):
     with pytest.raises(UsageError):
-        withdrawals.yank(publisher(store), name, reason="x")
+        yank(store, name, reason="x")
 
 
 def test_the_architecture_is_asked_for_when_there_are_several(store):
     publish_by_hand(store, manifest(arch="aarch64", build_id="a1"))
     with pytest.raises(UsageError, match="aarch64, x86_64"):
-        withdrawals.yank(publisher(store), NAME, reason="x")
-    assert withdrawals.yank(publisher(store), NAME, reason="x", arch="aarch64").current is None
+        yank(store, NAME, reason="x")
+    assert yank(store, NAME, reason="x", arch="aarch64").current is None
 
 
-def test_a_release_whose_manifest_is_lost_can_be_withdrawn(store):
-    store.delete([built(3).key.manifest])
-    with pytest.raises(RepositoryError, match="lost"):
-        read(store)
-    withdrawals.yank(publisher(store), NAME, reason="lost", revision=3)
-    assert offered(store) == {NAME: (2, "b2")}
-
-
-def test_in_a_damaged_repository_the_revision_must_be_named(store):
-    """Else the good newest one would be withdrawn for a lost older one."""
-    store.delete([built(1).key.manifest])
-    with pytest.raises(UsageError, match=r"1\.json names .* lost") as caught:
-        withdrawals.yank(publisher(store), NAME, reason="lost")
-    assert f"repo yank {NAME} --arch x86_64 --revision 1 " in caught.value.hint
-    withdrawals.yank(publisher(store), NAME, reason="lost", revision=1)
-    assert offered(store) == {NAME: (3, "b3")}
+def test_in_a_damaged_history_nothing_is_taken_for_the_newest(store):
+    """Else a good one would be withdrawn for the one that was meant."""
+    overwrite(store, f"releases/{NAME}/x86_64/3.json", b"{}")
+    with pytest.raises(UsageError, match=r"is not known: .*3\.json is not a release"):
+        yank(store, NAME, reason="lost")
+    with pytest.raises(RepositoryError, match=r"3\.json is not a release"):
+        yank(store, NAME, reason="lost", revision=2)
 
 
 def test_every_revision_of_a_withdrawn_build_is_withdrawn(store):
-    withdrawals.rollback(publisher(store), NAME, to=1)
-    changed = withdrawals.yank(publisher(store), NAME, reason="a secret is in it")
+    rollback(store, NAME, to=1)
+    changed = yank(store, NAME, reason="a secret is in it")
     assert (changed.about, changed.withdrawn) == (4, (4, 1))
     assert offered(store) == {NAME: (3, "b3")}
     with pytest.raises(UsageError, match="withdrawn"):
-        withdrawals.rollback(publisher(store), NAME, to=1)
+        rollback(store, NAME, to=1)
     # As docs/operations.md has it for a secret.
-    store.delete([stat.key for stat in store.list(built(1).key.folder)])
+    store.delete([stat.key for stat in store.list(copy_of(built(1)).folder)])
     assert read(store).current(NAME, "x86_64").revision == 3
 
 
 def test_a_withdrawn_build_is_not_gone_back_to_by_another_of_its_revisions(store):
-    withdrawals.rollback(publisher(store), NAME, to=1)
-    put_release(store, record(5, None, fingerprint="", withdraws=4, reason="by an older version"))
+    rollback(store, NAME, to=1)
+    put_release(store, record(5, None, withdraws=4, reason="by an older version"))
     with pytest.raises(UsageError, match="its build was withdrawn"):
-        withdrawals.rollback(publisher(store), NAME, to=1)
-    assert withdrawals.rollback(publisher(store), NAME).release.build == "b2"
+        rollback(store, NAME, to=1)
+    assert rollback(store, NAME).release.build == "b2"
 
 
 def test_a_rollback_is_a_new_revision_of_the_older_build(store):
-    changed = withdrawals.rollback(publisher(store), NAME, reason="b3 does not boot")
+    changed = rollback(store, NAME, reason="b3 does not boot")
     assert (changed.about, changed.release.revision, changed.release.build) == (2, 4, "b2")
     assert changed.release.reason == "back to revision 2: b3 does not boot"
     assert offered(store) == {NAME: (4, "b2")}
     # And further back, not forth again.
-    assert withdrawals.rollback(publisher(store), NAME).release.build == "b1"
+    assert rollback(store, NAME).release.build == "b1"
     with pytest.raises(UsageError, match="no older build"):
-        withdrawals.rollback(publisher(store), NAME)
+        rollback(store, NAME)
 
 
 def test_a_rollback_to_a_named_revision(store):
-    assert withdrawals.rollback(publisher(store), NAME, to=1).release.build == "b1"
+    assert rollback(store, NAME, to=1).release.build == "b1"
     assert offered(store) == {NAME: (4, "b1")}
     with pytest.raises(UsageError, match="get now"):
-        withdrawals.rollback(publisher(store), NAME, to=1)
+        rollback(store, NAME, to=1)
 
 
 @pytest.mark.parametrize("to", [9, 2])
 def test_there_is_no_way_back_to_what_is_not_offered(store, to):
-    withdrawals.yank(publisher(store), NAME, reason="x", revision=2)
+    yank(store, NAME, reason="x", revision=2)
     with pytest.raises(UsageError, match=r"no such release|withdrawn"):
-        withdrawals.rollback(publisher(store), NAME, to=to)
+        rollback(store, NAME, to=to)
 
 
-@pytest.mark.parametrize("part", ["disk", "hash", "metadata"])
+@pytest.mark.parametrize("part", ["disk", "hash", "metadata", "packages"])
 def test_a_rollback_wants_all_objects(store, part):
-    store.delete([getattr(built(1).key, part)])
-    with pytest.raises(UsageError, match="not whole"):
-        withdrawals.rollback(publisher(store), NAME, to=1)
+    store.delete([getattr(copy_of(built(1)), part)])
+    with pytest.raises(RepositoryError, match="not whole"):
+        rollback(store, NAME, to=1)
     assert read(store).newest(NAME, "x86_64") == 3
 
 
@@ -189,56 +215,35 @@ def between(monkeypatch, prefix, act):
 def test_a_rollback_does_not_run_over_what_was_published_meanwhile(store, monkeypatch):
     between(monkeypatch, "releases/", lambda: publish(store, 4, known=3))
     with pytest.raises(RepositoryError, match="published meanwhile"):
-        withdrawals.rollback(publisher(store), NAME)
+        rollback(store, NAME)
     assert read(store).current(NAME, "x86_64").build == "b4"
 
 
 def test_a_withdrawal_beside_a_publisher_withdraws_what_was_meant(store, monkeypatch):
     between(monkeypatch, "releases/", lambda: publish(store, 4, known=3))
-    changed = withdrawals.yank(publisher(store), NAME, reason="x")
+    changed = yank(store, NAME, reason="x")
     assert (changed.about, changed.release.revision) == (3, 5)
     assert offered(store) == {NAME: (4, "b4")}
 
 
 def test_a_publisher_that_planned_before_does_not_undo_a_rollback(store):
-    withdrawals.rollback(publisher(store), NAME)
+    rollback(store, NAME)
     put_build(store, manifest(build_id="late", fingerprint="f3"))
-    late = release(
-        store,
-        manifest(build_id="late", fingerprint="f3"),
-        commit="c1",
-        known_revision=3,
-        is_ancestor=lambda _old, _new: False,
-        now=lambda: START,
-    )
+    late = release(store, judged(manifest(build_id="late", fingerprint="f3")), decision(3))
     assert late.verdict is Verdict.WITHDRAWN
-    asked = release(
-        store,
-        manifest(build_id="late", fingerprint="f3"),
-        commit="c1",
-        known_revision=4,
-        is_ancestor=lambda _old, _new: False,
-        now=lambda: START,
-    )
+    asked = release(store, judged(manifest(build_id="late", fingerprint="f3")), decision(4))
     assert asked.verdict is Verdict.RELEASED
 
 
 def test_a_publisher_that_planned_before_does_not_undo_a_withdrawal(store):
-    withdrawals.yank(publisher(store), NAME, reason="x")
+    yank(store, NAME, reason="x")
     put_build(store, manifest(build_id="late", fingerprint="f3"))
     assert publish_late(store, known=3).verdict is Verdict.WITHDRAWN
     assert publish_late(store, known=4).verdict is Verdict.RELEASED
 
 
 def publish_late(store, known):
-    return release(
-        store,
-        manifest(build_id="late", fingerprint="f3"),
-        commit="c1",
-        known_revision=known,
-        is_ancestor=lambda _old, _new: False,
-        now=lambda: START,
-    )
+    return release(store, judged(manifest(build_id="late", fingerprint="f3")), decision(known))
 
 
 RETENTION = Retention(revisions=1, days=0, grace_days=1)
@@ -251,13 +256,14 @@ def retire_oldest(store):
 
 def test_a_retired_build_is_offered_and_released_no_more(store):
     done = retire_oldest(store)
-    assert [step.build.build_id for step in done.sweep.retire] == ["b1"]
-    assert store.head(built(1).key.disk)
-    assert b"/b1/" not in store.get("repo.metadata").data
+    assert [step.build for step in done.sweep.retire] == [copy_of(built(1))]
+    assert store.head(copy_of(built(1)).disk)
+    assert b"/b1." not in store.get("repo.metadata").data
     with pytest.raises(UsageError, match="removed by repo gc"):
-        withdrawals.rollback(publisher(store), NAME, to=1)
-    with pytest.raises(RepositoryError, match="repo gc has begun"):
-        publish(store, 1, known=3)
+        rollback(store, NAME, to=1)
+    # What was staged went with it: nothing of it can be released again.
+    with pytest.raises(RepositoryError, match="it is incomplete"):
+        release(store, judged(built(1)), decision(3))
     assert read(store).newest(NAME, "x86_64") == 3
 
 
@@ -265,7 +271,7 @@ def test_gc_leaves_an_image_alone_that_changed_meanwhile(store, monkeypatch):
     real = collect._revisions
 
     def revisions(where, image):
-        withdrawals.rollback(publisher(store), NAME, to=1)
+        rollback(store, NAME, to=1)
         return real(where, image)
 
     monkeypatch.setattr(collect, "_revisions", revisions)
@@ -275,7 +281,7 @@ def test_gc_leaves_an_image_alone_that_changed_meanwhile(store, monkeypatch):
 
 
 def test_a_rollback_that_gc_overtakes_takes_itself_back(store, monkeypatch):
-    key = built(1).key.retirement
+    key = copy_of(built(1)).retirement
 
     def retire():
         monkeypatch.undo()
@@ -283,15 +289,15 @@ def test_a_rollback_that_gc_overtakes_takes_itself_back(store, monkeypatch):
 
     between(monkeypatch, f"releases/{NAME}/x86_64/4", retire)
     with pytest.raises(RepositoryError, match="at the same moment"):
-        withdrawals.rollback(publisher(store), NAME, to=1)
+        rollback(store, NAME, to=1)
     assert offered(store) == {NAME: (3, "b3")}
 
 
 def test_gc_deletes_after_the_grace_period_and_the_repository_stays_whole(store):
     retire_oldest(store)
     done = retire_oldest(store)
-    assert [step.build.build_id for step in done.sweep.delete] == ["b1"]
-    assert list(store.list("builds/debian-12/x86_64/b1/")) == []
+    assert [step.build for step in done.sweep.delete] == [copy_of(built(1))]
+    assert list(store.list(copy_of(built(1)).folder)) == []
     assert offered(store) == {NAME: (3, "b3")}
     assert {one.revision for one in read(store).live(NAME, "x86_64")} == {2, 3}
     assert retire_oldest(store).sweep.is_empty
@@ -301,24 +307,103 @@ def test_gc_deletes_after_the_grace_period_and_the_repository_stays_whole(store)
 @pytest.mark.parametrize("left", [1, 2, 3, 4])
 def test_a_deletion_that_was_cut_off_is_taken_up_again(store, left):
     retire_oldest(store)
-    stats = sorted(store.list("builds/debian-12/x86_64/b1/"), key=lambda s: "manifest" not in s.key)
+    stats = sorted(store.list(copy_of(built(1)).folder), key=lambda s: "manifest" not in s.key)
     store.delete([stat.key for stat in stats[:left]])
     assert offered(store) == {NAME: (3, "b3")}
     retire_oldest(store)
-    assert list(store.list("builds/debian-12/x86_64/b1/")) == []
+    assert list(store.list(copy_of(built(1)).folder)) == []
 
 
 def test_gc_refuses_when_a_published_file_names_what_it_would_delete(store, monkeypatch):
     retire_oldest(store)
-    monkeypatch.setattr(collect, "_named", lambda _store: [built(1).key.disk])
+    monkeypatch.setattr(collect, "_named_disks", lambda _store: [copy_of(built(1)).disk])
     with pytest.raises(RepositoryError, match="name what is retired"):
         retire_oldest(store)
-    assert store.head(built(1).key.disk)
+    assert store.head(copy_of(built(1)).disk)
 
 
-def test_gc_touches_nothing_in_a_damaged_repository(store):
-    store.delete([built(2).key.manifest])
-    before = [stat.key for stat in store.list()]
-    with pytest.raises(RepositoryError):
-        retire_oldest(store)
-    assert [stat.key for stat in store.list()] == before
+def test_gc_touches_nothing_of_an_image_with_a_damaged_release(store):
+    publish_by_hand(store, *(built(n, "other") for n in (1, 2, 3)))
+    overwrite(store, f"releases/{NAME}/x86_64/2.json", b"{}")
+    done = retire_oldest(store)
+    assert [step.build for step in done.sweep.retire] == [copy_of(built(1, "other"))]
+
+
+def test_what_is_staged_is_cleared_and_nothing_public_changes(store):
+    publisher(store).refresh()
+    before = {stat.key for stat in store.list()}
+    keep = Retention(revisions=9, days=9, grace_days=1)
+    collect.sweep(publisher(store, now=4e9), keep)
+    left = {stat.key for stat in store.list()}
+    assert {key for key in before - left if not key.startswith("builds/")} == set()
+    assert not any(key.startswith("builds/") for key in left)
+    assert offered(store) == {NAME: (3, "b3")}
+    assert survey(store).lost == frozenset()
+
+
+def test_a_copy_that_was_retired_while_its_publisher_slept_is_not_released(store, monkeypatch):
+    put_build(store, built(4))
+    real = PublicCopy.image
+
+    def image(self, base):
+        made = real(self, base)
+        store.put(self.target.retirement, b"{}", expected=None)
+        return made
+
+    monkeypatch.setattr(PublicCopy, "image", image)
+    outcome = release(store, judged(built(4)), decision(3))
+    # It is taken for released by its own publisher, and offered by nobody.
+    assert outcome.release.public in read(store).retired
+    publisher(store).refresh()
+    assert offered(store) == {NAME: (3, "b3")}
+
+
+def family(store):
+    """A base with two revisions, a layer on each, and a layer on the second layer."""
+    bases = [built(n, "base") for n in (1, 2)]
+    layers = [
+        manifest("layer", f"l{n}", fingerprint=f"l{n}", base=layer_on(base))
+        for n, base in enumerate(bases, 1)
+    ]
+    top = manifest("top", "t1", fingerprint="t1", base=layer_on(layers[1]))
+    publish_by_hand(store, *bases, *layers, top)
+
+
+def test_a_withdrawal_names_the_layers_that_contain_the_build(store):
+    family(store)
+    affected = withdrawals.look_at_yank(store, "base")
+    assert [(one.name, one.revision) for one in affected.layers] == [("layer", 2), ("top", 1)]
+    changed = yank(store, "base", reason="leak")
+    assert [(one.name, one.revision) for one in changed.layers] == [("layer", 2), ("top", 1)]
+    assert offered(store)["layer"] == (2, "l2")
+    assert withdrawals.look_at_yank(store, NAME).layers == ()
+
+
+def test_a_withdrawal_takes_the_layers_when_asked(store):
+    family(store)
+    changed = yank(store, "base", reason="leak", with_layers=True)
+    assert [(one.name, one.withdraws) for one in changed.taken] == [("layer", 2), ("top", 1)]
+    assert changed.taken[0].reason == "it contains base 2: leak"
+    assert changed.layers == ()
+    assert offered(store) == {NAME: (3, "b3"), "base": (1, "b1"), "layer": (1, "l1")}
+
+
+def test_a_rollback_takes_the_layers_to_where_they_do_not_contain_it(store):
+    family(store)
+    affected = withdrawals.look_at_rollback(store, "base")
+    assert [(one.name, one.revision) for one in affected.layers] == [("layer", 2), ("top", 1)]
+    changed = rollback(store, "base", with_layers=True)
+    assert [(one.name, one.build) for one in changed.taken] == [("layer", "l1")]
+    assert changed.taken[0].reason == "back to revision 1: its base base went back to revision 1"
+    # Nothing older of it is without the build.
+    assert [one.name for one in changed.layers] == ["top"]
+    assert offered(store)["layer"] == (3, "l1")
+    assert changed.taken[0].released == OPERATOR
+
+
+def test_looking_changes_nothing(store):
+    family(store)
+    before = {s.key: s.etag for s in store.list() if not s.key.startswith("state/")}
+    withdrawals.look_at_yank(store, "base")
+    withdrawals.look_at_rollback(store, "base")
+    assert {s.key: s.etag for s in store.list() if not s.key.startswith("state/")} == before

@@ -1,7 +1,7 @@
 """The trust boundary: a record that others wrote is read as a valid value, or refused whole."""
 
 import json
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 
 import pytest
 from hypothesis import given
@@ -12,8 +12,13 @@ from lago_images.repository.records.fields import ARCH, BUILD_ID, is_line
 from lago_images.repository.records.layout import NAME, BuildKey, ReleaseKey
 from lago_images.repository.records.manifest import BaseRecord, BootTest, Disk, Manifest
 from lago_images.repository.records.parsing import LARGEST, DocumentError
-from lago_images.repository.records.release import Release
-from tests.support.handmade import manifest, release
+from lago_images.repository.records.release import (
+    OldRepositoryError,
+    Release,
+    Released,
+    ReleasedImage,
+)
+from tests.support.handmade import bound, layer_on, manifest, release
 
 TEXT = st.text(max_size=20)
 COUNT = st.integers(0, 2**62 - 1)
@@ -50,14 +55,12 @@ MANIFESTS = st.builds(
     packages=st.none() | COUNT,
     tools=st.dictionaries(TEXT, TEXT, max_size=3),
 )
+RELEASED = st.builds(Released, commit=TEXT, dirty=st.booleans(), actor=TEXT, run=TEXT)
 RELEASES = st.builds(
-    Release,
-    name=st.from_regex(NAME, fullmatch=True),
-    arch=st.from_regex(ARCH, fullmatch=True),
-    revision=POSITIVE,
-    build=TEXT,
-    fingerprint=TEXT,
-    commit=TEXT,
+    lambda made, number, **more: release(number, made, **more),
+    MANIFESTS.filter(lambda made: made.base_key is None),
+    POSITIVE,
+    released=RELEASED,
     published=COUNT,
     nonce=TEXT,
     reason=TEXT,
@@ -66,9 +69,8 @@ RELEASES = st.builds(
     name=st.from_regex(NAME, fullmatch=True),
     arch=st.from_regex(ARCH, fullmatch=True),
     revision=POSITIVE,
-    build=st.none(),
-    fingerprint=TEXT,
-    commit=TEXT,
+    image=st.none(),
+    released=RELEASED,
     published=COUNT,
     nonce=TEXT,
     withdraws=COUNT,
@@ -105,11 +107,11 @@ def without(record: Manifest | Release, path: str) -> bytes:
 
 
 def parsed(record: Manifest | Release, data: bytes):
-    return type(record).parse(data, record.key)
+    return type(record).parse(data, record.key)  # type: ignore[arg-type]
 
 
 def where(record: Manifest | Release) -> str:
-    return record.key.manifest if isinstance(record, Manifest) else str(record.key)
+    return record.key.staging.manifest if isinstance(record, Manifest) else str(record.key)
 
 
 MADE, OUT, BACK = manifest(), release(), release(2, None, withdraws=1)
@@ -127,6 +129,8 @@ WRONG_IN_A_MANIFEST = {
     "base.ref": NO_TEXT,
     "base.digest": NO_TEXT,
     "base.detail": NO_TEXT,
+    "base.build": [wrong for wrong in NO_NAME if wrong != ""],
+    "base.revision": [wrong for wrong in NO_SIZE if wrong is not None],
     "disk": NO_OBJECT,
     "disk.format": [*NO_TEXT, "", "vmdk", "qcow2\n"],
     "disk.virtual_size": NO_SIZE,
@@ -149,10 +153,18 @@ WRONG_IN_A_MANIFEST = {
 WRONG_IN_A_RELEASE = {
     "name": NO_NAME,
     "arch": NO_NAME,
-    "revision": NO_COUNT,
-    "build": [wrong for wrong in NO_TEXT if wrong is not None],
-    "fingerprint": NO_TEXT,
-    "commit": NO_TEXT,
+    "revision": NO_SIZE,
+    "image": [wrong for wrong in NO_OBJECT if wrong is not None],
+    "image.build": NO_NAME,
+    "image.folder": NO_NAME,
+    "image.manifest": [wrong for wrong in NO_OBJECT if wrong != [{}]],
+    "image.objects": [None, 7, [], {"a/b": {}}, {"a": 7}, {"a": {"sha256": "0", "size": 1}}],
+    "image.base": [7, "x", []],
+    "released": NO_OBJECT,
+    "released.commit": NO_TEXT,
+    "released.dirty": [None, 0, 1, "true", []],
+    "released.actor": NO_TEXT,
+    "released.run": NO_TEXT,
     "published": NO_COUNT,
     "nonce": NO_TEXT,
     "withdraws": [wrong for wrong in NO_COUNT if wrong is not None],
@@ -169,7 +181,10 @@ def test_every_field_has_wrong_values_below():
     names = {each.name for each in fields(Manifest)}
     names |= {f"{name}.{each.name}" for name, kind in nested.items() for each in fields(kind)}
     assert names == WRONG_IN_A_MANIFEST.keys()
-    assert {each.name for each in fields(Release)} == WRONG_IN_A_RELEASE.keys()
+    nested = {"image": ReleasedImage, "released": Released}
+    names = {each.name for each in fields(Release)}
+    names |= {f"{name}.{each.name}" for name, kind in nested.items() for each in fields(kind)}
+    assert names == WRONG_IN_A_RELEASE.keys()
 
 
 @pytest.mark.parametrize(("record", "path", "value"), WRONG, ids=ascii)
@@ -183,7 +198,10 @@ def test_a_wrong_field_is_refused_with_the_records_place_and_its_own(record, pat
     assert problem.startswith(f"{path} is ")
 
 
-OPTIONAL = {"base.detail", "properties", "boot", "packages", "tools", "withdraws", "reason"}
+OPTIONAL = {
+    *("base.detail", "base.build", "base.revision", "properties", "boot", "packages", "tools"),
+    *("image.base", "released.dirty", "released.actor", "released.run", "withdraws", "reason"),
+}
 
 
 @pytest.mark.parametrize(
@@ -221,9 +239,10 @@ def test_all_wrong_fields_are_listed_at_once():
 
 
 @pytest.mark.parametrize("record", [MADE, OUT], ids=["manifest", "release"])
-@pytest.mark.parametrize("schema", [2, 0, "1", True, 1.0, [], {"x": 1}], ids=ascii)
+@pytest.mark.parametrize("schema", [3, 0, "1", True, 1.5, [], {"x": 1}], ids=ascii)
 def test_another_schema_is_refused_with_what_to_do(record, schema):
-    with pytest.raises(RepositoryError, match=r"of schema .*; this lago-images knows 1") as caught:
+    knows = f"of schema .*; this lago-images knows {record.SCHEMA}"
+    with pytest.raises(RepositoryError, match=knows) as caught:
         parsed(record, written(record, "schema", schema))
     assert caught.value.hint == "upgrade lago-images"
 
@@ -236,8 +255,8 @@ def test_a_record_without_a_schema_is_refused(record):
 
 @pytest.mark.parametrize("field", ["name", "arch", "build_id"])
 def test_a_manifest_is_that_of_its_place(field):
-    other = replace(MADE, **{field: "other"})
-    with pytest.raises(DocumentError, match=f"it is the manifest of {other.key.folder}"):
+    other = replace(MADE, **{field: "other"})  # type: ignore[arg-type]
+    with pytest.raises(DocumentError, match=f"it is the manifest of {other.key.staging.folder}"):
         Manifest.parse(other.to_json(), MADE.key)
 
 
@@ -258,7 +277,57 @@ def test_no_record_is_valid_in_a_place_that_is_none(key):
         Release.parse(released, ReleaseKey(**place, revision=1))
 
 
-@pytest.mark.parametrize("change", [{"build": None}, {"withdraws": 1}])
+def test_a_release_of_the_layout_before_is_refused_in_one_sentence():
+    with pytest.raises(OldRepositoryError, match="of an older lago-images, whose public") as caught:
+        Release.parse(b'{"schema": 1, "build": "b1"}', OUT.key)
+    assert "new, empty repository" in caught.value.hint
+
+
+BASE = manifest("base", "b0")
+LAYER = release(1, manifest("layer", base=layer_on(BASE)), base=bound(BASE, 1))
+
+
+@pytest.mark.parametrize(
+    ("record", "path", "value", "problem"),
+    [
+        (OUT, "image.manifest.packages", 7, "its manifest does not have the sha256 in objects"),
+        (OUT, "image.manifest.commit", "c9", "its manifest does not have the sha256 in objects"),
+        (OUT, "image.build", "b2", "it is the manifest of builds/debian-12/x86_64/b1/"),
+        (OUT, "image.folder", "b2.0123abcd", "its folder b2.0123abcd is not one of the build b1"),
+        (OUT, "image.objects", {}, "its objects lack debian-12.qcow2.xz"),
+        (OUT, "image.base", asdict(bound(BASE, 1)), "only a layer's release names"),
+        (LAYER, "image.base", None, "only a layer's release names"),
+        (LAYER, "image.base.build", "b1", "its base is not the build that the manifest names"),
+        (LAYER, "image.base.name", "other", "its base is not the build that the manifest names"),
+        (LAYER, "image.base.sha256", "0" * 64, "its base does not have the digest"),
+    ],
+    ids=str,
+)
+def test_the_parts_of_a_release_agree(record, path, value, problem):
+    assert Release.parse(record.to_json(), record.key) == record
+    with pytest.raises(DocumentError, match=problem):
+        Release.parse(written(record, path, value), record.key)
+
+
+@pytest.mark.parametrize("change", [{"sha256": "0" * 64}, {"size": 1}])
+@pytest.mark.parametrize("name", ["debian-12.qcow2.xz", "manifest.json"])
+def test_a_release_binds_the_disk_and_the_manifest(name, change):
+    plain = json.loads(OUT.to_json())
+    plain["image"]["objects"][name] |= change
+    if name == "manifest.json" and "size" in change:
+        return
+    with pytest.raises(DocumentError, match=r"objects\["):
+        Release.parse(json.dumps(plain).encode(), OUT.key)
+
+
+def test_a_release_is_of_its_own_image():
+    plain = json.loads(OUT.to_json())
+    plain["image"]["manifest"]["name"] = "other"
+    with pytest.raises(DocumentError, match="its manifest is of other"):
+        Release.parse(json.dumps(plain).encode(), OUT.key)
+
+
+@pytest.mark.parametrize("change", [{"image": None}, {"withdraws": 1}])
 def test_a_release_either_names_a_build_or_withdraws_a_revision(change):
     with pytest.raises(DocumentError, match="either name a build or withdraw"):
         Release.parse(replace(OUT, **change).to_json(), OUT.key)
@@ -314,7 +383,7 @@ def test_what_is_no_document_is_refused_with_the_records_place(record, data, rea
 
 @pytest.mark.parametrize("record", [MADE, OUT], ids=["manifest", "release"])
 def test_nesting_and_numbers_within_a_field_are_bounded_and_so_is_the_message(record):
-    deep = written(record, "commit", "@").replace(b'"@"', b"[" * 900 + b"]" * 900)
+    deep = written(record, "arch", "@").replace(b'"@"', b"[" * 900 + b"]" * 900)
     with pytest.raises(RepositoryError) as caught:
         parsed(record, deep)
     assert len(caught.value.message) < 300

@@ -4,16 +4,27 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from lago_images.errors import NotFoundError, RepositoryError, StorageError
+from lago_images.repository.publishing.releasing import Decision
 from lago_images.repository.publishing.releasing import release as make_public
-from lago_images.repository.records.layout import CACHE, PUBLISHED, ReleaseKey
+from lago_images.repository.records.layout import CACHE, IMAGES, PUBLISHED
 from lago_images.repository.records.manifest import Manifest
 from lago_images.repository.records.parsing import LARGEST, parse_json
-from lago_images.repository.records.release import Release
-from lago_images.repository.records.state import PublishedCommit, _marks, read
+from lago_images.repository.records.release import OldRepositoryError, Release, Released
+from lago_images.repository.records.state import PublishedCommit, _marks, read, survey
 from lago_images.repository.rendering.client_setup import describe
 from lago_images.storage.base import Headers
 from lago_images.storage.directory.store import DirectoryStore
-from tests.support.handmade import manifest, publish_by_hand, put, put_build, put_release, release
+from tests.support.handmade import (
+    copy_of,
+    judged,
+    manifest,
+    overwrite,
+    publish_by_hand,
+    put,
+    put_build,
+    put_release,
+    release,
+)
 
 PLAIN = Headers()
 # JSON, but too deep for Python to read.
@@ -73,7 +84,7 @@ def test_revisions_are_ordered_as_numbers(store):
 
 def test_a_withdrawn_release_gives_way_to_the_one_before(store):
     publish_by_hand(store, manifest(build_id="b1"), manifest(build_id="b2"))
-    put_release(store, release(3, None, withdraws=2, fingerprint=""))
+    put_release(store, release(3, None, withdraws=2))
     state = read(store)
     assert state.current("debian-12", "x86_64").revision == 1
     assert state.newest("debian-12", "x86_64") == 3
@@ -86,22 +97,23 @@ def test_an_architecture_is_an_image_of_its_own(store):
     assert state.images == (("debian-12", "aarch64"), ("debian-12", "x86_64"))
 
 
-@pytest.mark.parametrize("part", ["disk", "hash", "metadata"])
-def test_a_build_that_lost_an_object_is_not_offered(store, part):
+@pytest.mark.parametrize("part", ["disk", "hash", "metadata", "manifest", "packages"])
+def test_a_public_copy_that_lost_an_object_is_known_to_who_lists_it(store, part):
     publish_by_hand(store, manifest(build_id="b1"), manifest(build_id="b2"))
-    key = manifest(build_id="b2").key
-    store.delete([getattr(key, part)])
-    state = read(store)
-    assert state.incomplete == {key}
-    assert state.current("debian-12", "x86_64").revision == 1
+    copy = copy_of(manifest(build_id="b2"))
+    store.delete([getattr(copy, part)])
+    state = survey(store)
+    current = state.current("debian-12", "x86_64")
+    assert state.lost == frozenset({copy})
+    assert current.revision == 2
+    assert (state.stored(current), state.manifest(current)) == (None, None)
+    assert read(store).current("debian-12", "x86_64") == current
 
 
-def test_a_disk_of_another_size_is_not_offered(store):
+def test_a_disk_of_another_size_is_lost(store):
     publish_by_hand(store, manifest())
-    key = manifest().key
-    store.delete([key.disk])
-    put(store, key.disk, b"cut")
-    assert read(store).current("debian-12", "x86_64") is None
+    overwrite(store, copy_of(manifest()).disk, b"cut")
+    assert survey(store).lost == {copy_of(manifest())}
 
 
 def test_builds_to_promote_are_the_complete_ones_without_a_release(store):
@@ -110,24 +122,38 @@ def test_builds_to_promote_are_the_complete_ones_without_a_release(store):
     put_build(store, manifest(build_id="b3", fingerprint="sha256:f2", created=6))
     lost = put_build(store, manifest(build_id="b4", fingerprint="sha256:f2", created=7))
     store.delete([lost.disk])
-    state = read(store)
+    state = survey(store)
     assert [m.build_id for m in state.unreleased("sha256:f2")] == ["b3", "b2"]
     assert state.unreleased("sha256:f1") == ()
 
 
-def test_what_was_seen_before_is_not_read_again(store):
+def test_rendering_reads_the_releases_and_each_once(store):
     publish_by_hand(store, manifest(build_id="b1"), manifest(build_id="b2"))
     first = read(store)
-    assert len(store.documents()) == 4
+    assert sorted(store.documents()) == [
+        "releases/debian-12/x86_64/1.json",
+        "releases/debian-12/x86_64/2.json",
+    ]
     store.gets.clear()
     assert read(store) == first
     assert store.documents() == []
     publish_by_hand(store, manifest("other"))
     read(store)
+    assert store.documents() == ["releases/other/x86_64/1.json"]
+
+
+def test_a_survey_reads_each_staged_manifest_once_whoever_renders_between(store):
+    publish_by_hand(store, manifest())
+    first = survey(store)
     assert sorted(store.documents()) == [
-        "builds/other/x86_64/b1/manifest.json",
-        "releases/other/x86_64/1.json",
+        "builds/debian-12/x86_64/b1/manifest.json",
+        "releases/debian-12/x86_64/1.json",
     ]
+    publish_by_hand(store, manifest("other"))
+    read(store)
+    store.gets.clear()
+    assert survey(store).staged.keys() > first.staged.keys()
+    assert store.documents() == ["builds/other/x86_64/b1/manifest.json"]
 
 
 @pytest.mark.parametrize(
@@ -158,7 +184,7 @@ def test_a_cache_that_is_broken_or_gone_changes_nothing(store, broken):
 
 def test_a_cache_entry_of_another_version_of_the_object_is_not_used(store):
     publish_by_hand(store, manifest())
-    read(store)
+    survey(store)
     cached = json.loads(store.get(CACHE).data)
     for key, entry in cached["objects"].items():
         if key.startswith("builds/"):
@@ -166,7 +192,7 @@ def test_a_cache_entry_of_another_version_of_the_object_is_not_used(store):
             entry[1]["fingerprint"] = "sha256:wrong"
     store.delete([CACHE])
     put(store, CACHE, json.dumps(cached).encode())
-    assert read(store).manifests[manifest().key].fingerprint == "sha256:f1"
+    assert survey(store).staged[manifest().key].fingerprint == "sha256:f1"
 
 
 @pytest.mark.parametrize("garbage", [None, [], {}, "x", {"schema": 1, "disk": 1}])
@@ -195,7 +221,7 @@ def test_a_cache_that_holds_garbage_changes_nothing(store, garbage):
 )
 def test_a_cached_record_is_believed_no_more_than_a_fresh_one(store, kind, field, value):
     publish_by_hand(store, manifest())
-    first = read(store)
+    first = survey(store)
     kept = store.get(CACHE).data
     cached = json.loads(kept)
     for key, entry in cached["objects"].items():
@@ -203,16 +229,16 @@ def test_a_cached_record_is_believed_no_more_than_a_fresh_one(store, kind, field
             entry[1][field] = value
     store.delete([CACHE])
     put(store, CACHE, json.dumps(cached).encode())
-    assert read(store) == first
+    assert survey(store) == first
     assert json.loads(store.get(CACHE).data) == json.loads(kept)
 
 
 def test_a_manifest_that_is_none_is_not_kept_in_the_cache(store):
     publish_by_hand(store, manifest())
-    broken = manifest(build_id="b2").key.manifest
+    broken = manifest(build_id="b2").key.staging.manifest
     put(store, broken, b"{}")
     for _ in range(2):
-        assert list(read(store).unreadable) == [manifest(build_id="b2").key]
+        assert list(survey(store).unreadable) == [manifest(build_id="b2").key]
     assert broken.encode() not in store.get(CACHE).data
 
 
@@ -234,23 +260,6 @@ def test_a_failing_store_is_not_an_empty_repository(store, monkeypatch):
         read(store)
 
 
-def test_a_release_of_a_lost_manifest_is_an_error_that_names_it(store):
-    publish_by_hand(store, manifest())
-    store.delete([manifest().key.manifest])
-    with pytest.raises(
-        RepositoryError, match=r"builds/debian-12/x86_64/b1/manifest\.json"
-    ) as caught:
-        read(store)
-    assert "repo yank debian-12" in caught.value.hint
-
-
-def test_a_withdrawn_release_may_have_lost_its_build(store):
-    publish_by_hand(store, manifest(build_id="b1"), manifest(build_id="b2"))
-    put_release(store, release(3, None, withdraws=2, fingerprint=""))
-    store.delete([manifest(build_id="b2").key.manifest])
-    assert read(store).current("debian-12", "x86_64").revision == 1
-
-
 BAD_MANIFESTS = [
     b"not json",
     b"[]",
@@ -269,17 +278,35 @@ BAD_MANIFESTS = [
 
 
 @pytest.mark.parametrize("data", BAD_MANIFESTS)
-def test_a_bad_manifest_stops_only_those_who_released_it(store, data):
-    key = put_build(store, manifest())
-    store.delete([key.manifest])
-    put(store, key.manifest, data)
-    state = read(store)
-    assert key in state.unreadable
-    assert key.manifest in state.unreadable[key]
+def test_a_bad_staged_manifest_harms_nobody(store, data):
+    publish_by_hand(store, manifest())
+    staging = put_build(store, manifest(build_id="b2", fingerprint="f2"))
+    before = read(store)
+    overwrite(store, staging.manifest, data)
+    state = survey(store)
+    assert staging.manifest in state.unreadable[staging.key]
     assert state.unreleased() == ()
-    put_release(store, release())
-    with pytest.raises(RepositoryError, match=r"releases/debian-12/x86_64/1\.json"):
-        read(store)
+    assert read(store) == before
+
+
+def test_a_staged_manifest_is_written_as_builders_write_it(store):
+    """Its digest is that of its bytes: another layout of the same JSON is another manifest."""
+    staging = put_build(store, manifest())
+    overwrite(store, staging.manifest, json.dumps(json.loads(manifest().to_json())).encode())
+    assert "not written as builders" in survey(store).unreadable[staging.key]
+
+
+def test_a_staged_manifest_that_vanishes_is_no_build(store, monkeypatch):
+    publish_by_hand(store, manifest())
+    lost = put_build(store, manifest(build_id="b2")).manifest
+
+    def get(key):
+        if key == lost:
+            raise NotFoundError(key)
+        return store.inner.get(key)
+
+    monkeypatch.setattr(store, "get", get, raising=False)
+    assert list(survey(store).staged) == [manifest().key]
 
 
 @pytest.mark.parametrize(
@@ -298,11 +325,10 @@ def test_a_document_that_is_too_deep_is_told_like_any_other(parse):
 
 
 def test_a_manifest_that_is_too_large_is_not_even_read(store):
-    key = put_build(store, manifest())
-    store.delete([key.manifest])
-    put(store, key.manifest, b" " * (LARGEST + 1))
-    state = read(store)
-    assert "more than" in state.unreadable[key]
+    staging = put_build(store, manifest())
+    overwrite(store, staging.manifest, b" " * (LARGEST + 1))
+    state = survey(store)
+    assert "more than" in state.unreadable[staging.key]
     assert store.documents() == []
 
 
@@ -314,16 +340,17 @@ def test_a_release_costs_no_request_for_every_one_before_it(store):
     store.gets.clear()
     make_public(
         store,
-        made,
-        commit="c2",
-        known_revision=20,
-        is_ancestor=lambda _old, _new: False,
-        now=lambda: 0.0,
+        judged(made),
+        Decision(
+            released=Released(commit="c2"),
+            known_revision=20,
+            is_ancestor=lambda _old, _new: False,
+            now=lambda: 0.0,
+        ),
         state=state,
     )
-    assert sorted(store.documents()) == sorted(
-        [made.key.hash, made.key.manifest, made.key.metadata]
-    )
+    to = made.key.staging
+    assert sorted(store.documents()) == sorted([to.hash, to.manifest, to.metadata, to.packages])
 
 
 @pytest.mark.parametrize(
@@ -332,28 +359,52 @@ def test_a_release_costs_no_request_for_every_one_before_it(store):
         b"no",
         pytest.param(DEEP, id="deep"),
         b"[]",
-        b'{"schema": 1}',
+        b'{"schema": "x"}',
         release(2).to_json(),
-        release(1, None).to_json(),
-        replace(release(), withdraws=1).to_json(),
-        replace(release(), published="now").to_json(),
+        release(3, None).to_json(),
+        replace(release(3), withdraws=1).to_json(),
+        replace(release(3), published="now").to_json(),  # type: ignore[arg-type]
+        release(3).to_json().replace(b'"packages": 1', b'"packages": 2'),
     ],
 )
-def test_an_unreadable_release_is_never_dropped(store, data):
-    put_build(store, manifest())
-    put(store, "releases/debian-12/x86_64/1.json", data)
-    with pytest.raises(RepositoryError, match=r"releases/debian-12/x86_64/1\.json") as caught:
+def test_an_unreadable_release_harms_its_image_alone(store, data):
+    """It may have withdrawn any release before it: none of these is offered."""
+    publish_by_hand(store, *(manifest(build_id=f"b{n}") for n in (1, 2)), manifest("other"))
+    put(store, "releases/debian-12/x86_64/3.json", data)
+    state = read(store)
+    [(key, why)] = state.damaged.items()
+    assert str(key) == "releases/debian-12/x86_64/3.json"
+    assert why.startswith(str(key))
+    assert state.live("debian-12", "x86_64") == ()
+    assert state.newest("debian-12", "x86_64") == 3
+    assert state.current("other", "x86_64").revision == 1
+    put_release(store, release(4, "b4"))
+    assert read(store).current("debian-12", "x86_64").revision == 4
+
+
+def test_a_repository_of_the_layout_before_is_refused(store):
+    publish_by_hand(store, manifest("other"))
+    put(store, "releases/debian-12/x86_64/1.json", b'{"schema": 1, "build": "b1"}')
+    for reads in (read, survey):
+        with pytest.raises(OldRepositoryError, match="older lago-images"):
+            reads(store)
+
+
+def test_a_repository_of_a_newer_version_is_refused(store):
+    """What it offers is not known here: to render it would take images from their users."""
+    publish_by_hand(store, manifest("other"))
+    put(store, "releases/debian-12/x86_64/1.json", b'{"schema": 3}')
+    with pytest.raises(RepositoryError, match="schema 3; this lago-images knows 2"):
         read(store)
-    assert caught.value.hint
 
 
 def test_what_is_deleted_while_it_is_read_is_read_again(store, monkeypatch):
     publish_by_hand(store, manifest(build_id="b1"), manifest(build_id="b2"))
-    gone = ["releases/debian-12/x86_64/1.json", manifest(build_id="b1").key.manifest]
+    deleted = ["releases/debian-12/x86_64/1.json"]
 
     def get(key):
-        if key in gone:
-            store.inner.delete(gone)
+        if key in deleted:
+            store.inner.delete(deleted)
         return store.inner.get(key)
 
     monkeypatch.setattr(store, "get", get, raising=False)
@@ -398,9 +449,7 @@ def test_what_a_newer_version_adds_to_the_published_commit_is_left_aside(store):
 
 
 def test_a_long_list_of_builds_is_cut_into_parts_of_the_same_length():
-    few = [ReleaseKey(name=f"n{n}", arch="x86_64", revision=1) for n in range(2399)]
-    many = [ReleaseKey(name=f"n{n:04}", arch="x86_64", revision=1) for n in range(4000)]
-    assert _marks(few) == []
-    assert _marks(reversed(many)) == [f"builds/n{n:04}/" for n in range(500, 4000, 500)]
-    one = [ReleaseKey(name="only", arch="x86_64", revision=n) for n in range(1, 4000)]
-    assert _marks(one) == ["builds/only/"]
+    assert _marks(IMAGES, [f"n{n}" for n in range(2399)]) == []
+    many = [f"n{n:04}" for n in range(4000)]
+    assert _marks(IMAGES, many) == [f"images/n{n:04}/" for n in range(500, 4000, 500)]
+    assert _marks(IMAGES, ["only"] * 3999) == ["images/only/"]

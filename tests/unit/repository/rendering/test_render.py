@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 
 from lago_images.repository.records.state import read
-from lago_images.repository.rendering import catalogue, index, lago
+from lago_images.repository.rendering import catalogue, index, lago, sums
 from lago_images.repository.rendering.render import render
 from lago_images.repository.rendering.site import PublicKey
 from lago_images.storage.directory.store import DirectoryStore
@@ -20,6 +20,7 @@ from tests.support.handmade import (
 )
 from tests.support.strategies import states
 
+LIST = DirectoryStore.list
 KEY = PublicKey(fingerprint="AB" * 20, armour=b"-----BEGIN PGP PUBLIC KEY BLOCK-----\n")
 
 
@@ -55,7 +56,7 @@ def test_the_index_to_the_byte(state):
 name=Debian® 12 (bookworm)
 arch=aarch64
 osinfo=debian12
-file=builds/debian-12/aarch64/b3/debian-12.qcow2.xz
+file=images/debian-12/aarch64/b3.0123abcd/debian-12.qcow2.xz
 checksum[sha512]={sha512["b3"]}
 format=qcow2
 size=2147483648
@@ -67,7 +68,7 @@ expand=/dev/sda1
 name=Debian® 12 (bookworm)
 arch=x86_64
 osinfo=debian12
-file=builds/debian-12/x86_64/b2/debian-12.qcow2.xz
+file=images/debian-12/x86_64/b2.0123abcd/debian-12.qcow2.xz
 checksum[sha512]={sha512["b2"]}
 format=qcow2
 size=2147483648
@@ -78,7 +79,7 @@ expand=/dev/sda1
 [tools]
 name=tools
 arch=x86_64
-file=builds/tools/x86_64/b1/tools.qcow2.xz
+file=images/tools/x86_64/b1.0123abcd/tools.qcow2.xz
 checksum[sha512]={sha512["b1"]}
 format=qcow2
 size=2147483648
@@ -89,6 +90,45 @@ hidden=true
 notes=For us.
 """
     )
+
+
+def digests(name, build):
+    disk = manifest(name, build).disk
+    return {"sha256": disk.sha256, "sha512": disk.sha512}
+
+
+def test_sha256sums_list_every_disk_that_is_offered(store, state):
+    listed = render(state, SITE)["SHA256SUMS"].decode()
+    mark, *lines = listed.splitlines()
+    assert mark == f"# releases {index.listing_mark(state)}"
+    assert lines == [
+        f"{digests(name, build)['sha256']}  images/{name}/{arch}/{build}.0123abcd/{name}.qcow2.xz"
+        for name, arch, build in [
+            ("debian-12", "aarch64", "b3"),
+            ("debian-12", "x86_64", "b1"),
+            ("debian-12", "x86_64", "b2"),
+            ("tools", "x86_64", "b1"),
+        ]
+    ]
+    # A rollback offers a disk that is offered already; what is withdrawn is not listed.
+    put_release(store, release(3, "b1", reason="back"))
+    put_release(store, release(4, None, withdraws=2))
+    again = sums.parse(render(read(store), SITE)["SHA256SUMS"], "SHA256SUMS")
+    assert [path.split("/")[3] for path, _ in again[1:2]] == ["b1.0123abcd"]
+    assert len(again) == 3
+
+
+def test_rendering_asks_for_releases_alone(store, monkeypatch):
+    publish_by_hand(store, manifest())
+    asked = []
+
+    def listing(self, prefix="", **_more):
+        asked.append(prefix)
+        return iter(list(LIST(self, prefix)))
+
+    monkeypatch.setattr(DirectoryStore, "list", listing)
+    read(store)
+    assert asked == ["releases/"]
 
 
 def test_repo_metadata_to_the_byte(state):
@@ -103,18 +143,21 @@ def test_repo_metadata_to_the_byte(state):
                 "versions": {
                     "1-1": {
                         "source": "r",
-                        "handle": "builds/debian-12/x86_64/b1/debian-12.qcow2",
+                        "handle": "images/debian-12/x86_64/b1.0123abcd/debian-12.qcow2",
                         "timestamp": 1_700_000_000,
+                        **digests("debian-12", "b1"),
                     },
                     "1-2": {
                         "source": "r",
-                        "handle": "builds/debian-12/x86_64/b2/debian-12.qcow2",
+                        "handle": "images/debian-12/x86_64/b2.0123abcd/debian-12.qcow2",
                         "timestamp": 1_700_000_001,
+                        **digests("debian-12", "b2"),
                     },
                     "1-1-aarch64": {
                         "source": "r",
-                        "handle": "builds/debian-12/aarch64/b3/debian-12.qcow2",
+                        "handle": "images/debian-12/aarch64/b3.0123abcd/debian-12.qcow2",
                         "timestamp": 1_700_000_002,
+                        **digests("debian-12", "b3"),
                     },
                 }
             },
@@ -122,8 +165,9 @@ def test_repo_metadata_to_the_byte(state):
                 "versions": {
                     "v1": {
                         "source": "r",
-                        "handle": "builds/tools/x86_64/b1/tools.qcow2",
+                        "handle": "images/tools/x86_64/b1.0123abcd/tools.qcow2",
                         "timestamp": 1_700_000_003,
+                        **digests("tools", "b1"),
                     }
                 }
             },
@@ -149,7 +193,7 @@ def test_timestamps_follow_the_revisions_whatever_the_clocks_said(store):
 def test_withdrawn_revisions_are_no_versions_and_do_not_move_the_others(store):
     publish_by_hand(store, *(manifest(build_id=f"b{n}") for n in (1, 2, 3)))
     before = {v.version: v.timestamp for v in lago.versions(read(store))}
-    put_release(store, release(4, None, withdraws=2, fingerprint=""))
+    put_release(store, release(4, None, withdraws=2))
     after = {v.version: v.timestamp for v in lago.versions(read(store))}
     assert after == {name: time for name, time in before.items() if name != "1-2"}
 
@@ -163,9 +207,9 @@ def test_another_set_of_releases_never_gives_the_same_bytes(store):
     publish_by_hand(store, manifest())
     one = render(read(store), SITE)
     put_release(store, release(2))
-    put_release(store, release(3, None, withdraws=2, fingerprint=""))
+    put_release(store, release(3, None, withdraws=2))
     other = render(read(store), SITE)
-    assert all(one[name] != other[name] for name in ("index", "repo.metadata", "index.html"))
+    assert all(one[name] != other[name] for name in one)
 
 
 def test_hash_and_metadata_of_a_build():
@@ -263,16 +307,16 @@ def test_whatever_the_properties_say_both_files_are_read_back(state):
     for entry in entries:
         current = state.current(entry.name, entry.arch)
         assert entry.revision == current.revision
-        assert entry.file == state.manifest(current).key.disk
+        assert entry.file == current.public.disk
 
     versions, problems = lago.parse(lago.render(state, name="r", base_url="http://h"))
     assert problems == []
     assert {v.handle for v in versions} == {
-        state.manifest(r).key.handle for image in state.images for r in state.live(*image)
+        r.public.handle for image in state.images for r in state.live(*image)
     }
     assert len({(v.template, v.version) for v in versions}) == len(versions)
     for image in state.images:
-        folder = f"builds/{image[0]}/{image[1]}/"
+        folder = f"images/{image[0]}/{image[1]}/"
         times = [v.timestamp for v in versions if v.handle.startswith(folder)]
         assert len(set(times)) == len(times)
 
@@ -304,8 +348,8 @@ def test_the_page_has_what_a_user_needs(state):
     assert "ABAB ABAB" in page
     assert "virt-builder --source http://images.example.org/repo/index-ABAB" in page
     assert "lago init --template-repo-path http://images.example.org/repo/repo.metadata" in page
-    assert 'href="builds/debian-12/x86_64/b2/packages.txt"' in page
-    assert "2.1 GB" in page
+    assert 'href="images/debian-12/x86_64/b2.0123abcd/packages.txt"' in page
+    assert "2.0 GiB" in page
     assert "tools" not in page
     assert "Debian® 12 (bookworm)" in page
 
@@ -315,12 +359,3 @@ def test_a_name_with_markup_stays_text(store):
     page = catalogue.render(read(store), SITE, None)
     assert b"<script" not in page
     assert b"&lt;script&gt;" in page
-
-
-@pytest.mark.parametrize(
-    ("count", "shown"),
-    [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (999_999, "1.0 MB"), (2**31, "2.1 GB"),
-     (116_300_000, "116 MB"), (5 * 10**15, "5000 TB")],
-)  # fmt: skip
-def test_sizes_are_readable(count, shown):
-    assert catalogue.size(count) == shown

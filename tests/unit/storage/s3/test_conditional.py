@@ -1,3 +1,6 @@
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 from botocore.exceptions import (
     ClientError,
@@ -11,7 +14,7 @@ from botocore.exceptions import (
 from lago_images.errors import NotFoundError
 from lago_images.host.retry import RetryPolicy
 from lago_images.storage.base import Blob, Headers
-from lago_images.storage.s3.conditional import Outcome, Write, as_expected, outcome
+from lago_images.storage.s3.conditional import Outcome, Write, Writer, as_expected, outcome
 from lago_images.storage.s3.failures import code_of, status_of, transient, translate, unreachable
 
 URL = "http://127.0.0.1:1"
@@ -50,7 +53,7 @@ def test_what_is_tried_again() -> None:
     assert not any(transient(_answer(status, "")) for status in (400, 401, 403, 404, 412, 501))
     assert transient(EndpointConnectionError(endpoint_url=URL))
     assert unreachable(EndpointConnectionError(endpoint_url=URL))
-    assert not transient(SSLError(endpoint_url=URL, error="x"))
+    assert not transient(SSLError(endpoint_url=URL, error=ValueError("x")))
 
 
 @pytest.mark.parametrize(
@@ -81,6 +84,27 @@ def test_a_write_knows_its_own() -> None:
     assert write.made(same, "")
     assert not write.made(Blob(key="k", data=b"other", etag="e"), "")
     assert not write.made(None, "")
+
+
+@pytest.mark.parametrize(
+    ("expected", "condition"), [(None, {"IfNoneMatch": "*"}), ("e", {"IfMatch": '"e"'})]
+)
+def test_every_write_carries_its_condition(expected: str | None, condition: dict) -> None:
+    sent: list[dict] = []
+
+    def put_object(**arguments: Any) -> dict:
+        sent.append(arguments)
+        return {"ETag": '"new"'}
+
+    client = SimpleNamespace(put_object=put_object)
+    bucket: Any = SimpleNamespace(
+        name="b", where="s3://b", key=str, retry=RetryPolicy(), small=client
+    )
+    assert Writer(bucket=bucket).write("k", b"d", expected, Headers()) == "new"
+    conditions = [
+        {name: value for name, value in one.items() if name.startswith("If")} for one in sent
+    ]
+    assert conditions == [condition]
 
 
 def test_expectations() -> None:

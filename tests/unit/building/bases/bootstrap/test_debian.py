@@ -11,14 +11,13 @@ from lago_images.building.bases.bootstrap.guest_files import Guest, make_guest
 from lago_images.errors import BuildError
 from lago_images.specs.names import ARCHITECTURES
 from lago_images.specs.parse import parse
-from tests.support.images import a_spec
+from tests.support.builders import lines
 
 HOST = Mirrors.of("http://mirror.example/debian")
 
 
-def spec(*lines, base="debian-12"):
-    properties = ["#name=d", f"#base=bootstrap:{base}", "#arch=x86_64", "#distro=debian", *lines]
-    return a_spec("\n".join(properties) + "\n")
+def spec(*more, base="debian-12"):
+    return lines(*more, base=f"bootstrap:{base}")
 
 
 @pytest.mark.parametrize("name", ["debian-12", "debian12", "bookworm", "debian-bookworm", "12"])

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable
 
 from lago_images.errors import RepositoryError
+from lago_images.repository.rendering.index import MARK
 
 # No character that sha256sum would write escaped, and no way out of the repository's folder.
 _SEGMENT = r"[A-Za-z0-9][-A-Za-z0-9._]*"
@@ -12,20 +13,26 @@ _LINE = re.compile(rf"([0-9a-f]{{64}})  (images/(?:{_SEGMENT}/){{3}}{_SEGMENT}\.
 Sum = tuple[str, str]
 
 
-def render(sums: Iterable[Sum]) -> bytes:
-    """The file of pairs of path and SHA-256, sorted by path.
+def render(sums: Iterable[Sum], *, mark: str = "") -> bytes:
+    """Render the file of pairs of path and SHA-256, sorted by path.
+
+    Args:
+        sums: The pairs.
+        mark: The digest of the set of releases, in a first line that ``sha256sum -c`` skips; see
+            ``index.listing_mark``.
 
     Raises:
         RepositoryError: A path or digest cannot stand in the file, or a path comes twice.
     """
-    lines = [f"{sha256}  {path}\n" for path, sha256 in sorted(sums)]
+    first = [f"{MARK}{mark}\n"] if mark else []
+    lines = [*first, *(f"{sha256}  {path}\n" for path, sha256 in sorted(sums))]
     data = "".join(lines).encode(errors="surrogatepass")
     parse(data, "SHA256SUMS to be written")
     return data
 
 
 def parse(data: bytes, where: str) -> tuple[Sum, ...]:
-    """The pairs of path and SHA-256 in a file that ``render`` wrote.
+    """Read the pairs of path and SHA-256 in a file that ``render`` wrote.
 
     Raises:
         RepositoryError: A line, named as ``where:line``, is not as ``render`` writes it.
@@ -36,6 +43,8 @@ def parse(data: bytes, where: str) -> tuple[Sum, ...]:
         raise RepositoryError(f"{where}:{len(lines) + 1}: the last line has no end")
     sums: list[Sum] = []
     for number, line in enumerate(lines, start=1):
+        if number == 1 and line.startswith(MARK):
+            continue
         match = _LINE.fullmatch(line)
         if not match:
             what = "not a SHA-256, two blanks and the path of a disk below images/"

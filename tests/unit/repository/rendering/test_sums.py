@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lago_images.errors import RepositoryError
-from lago_images.repository.statements import sums
+from lago_images.repository.rendering import sums
 
 A, B = "a" * 64, "b" * 64
 ONE = "images/debian-12/x86_64/b1/debian-12.qcow2.xz"

@@ -15,7 +15,7 @@ WORKERS = 8
 
 
 def listed(bucket: Bucket, prefix: str, marks: Sequence[str]) -> Iterator[Stat]:
-    """All objects below a prefix, by key. See ``base.Store.list`` for ``marks``."""
+    """List the objects below a prefix, by key. See ``base.Store.list`` for ``marks``."""
     if not marks:
         yield from _between(bucket, prefix, "", "")
         return
@@ -30,7 +30,7 @@ def listed(bucket: Bucket, prefix: str, marks: Sequence[str]) -> Iterator[Stat]:
 
 
 def _between(bucket: Bucket, prefix: str, after: str, until: str) -> Iterator[Stat]:
-    """The objects whose keys come after one key, up to another and with it; "" is no bound."""
+    """List the objects whose keys come after one key, up to another and with it; "" is no bound."""
     for entry in _entries(bucket, prefix, after):
         with understood(_doing(prefix), bucket.where):
             stat = Stat(
@@ -50,12 +50,12 @@ def _doing(prefix: str) -> str:
 
 
 def _entries(bucket: Bucket, prefix: str, after: str) -> Iterator[Any]:
-    begin = {"StartAfter": bucket.key(after)} if after else {}
+    begin = {"StartAfter": bucket.prefix + after} if after else {}
     token: dict[str, str] = {}
     doing = _doing(prefix)
     while True:
         page = bucket.call(
-            doing, bucket.small.list_objects_v2, Prefix=bucket.key(prefix), **begin, **token
+            doing, bucket.small.list_objects_v2, Prefix=bucket.prefix + prefix, **begin, **token
         )
         yield from page.get("Contents", ())
         if not page.get("IsTruncated"):

@@ -3,20 +3,20 @@ from dataclasses import replace
 import pytest
 
 from lago_images.storage.s3.etags import Dialect
-from lago_images.storage.s3.probe import Findings, judge
+from lago_images.storage.s3.verdict import Findings, judge
 
 CEPH20 = Findings(
     create_again=412,
     stale=412,
     fresh_quoted=200,
     creators=((200, 412, 409, 412), (412, 200, 412, 0)),
-    swappers=((412, 412, 200, 409),),
+    replacers=((412, 412, 200, 409),),
 )
 
 
 def test_a_store_that_keeps_its_word() -> None:
     assert judge(CEPH20).dialect is Dialect.QUOTED
-    assert judge(CEPH20).safe
+    assert judge(CEPH20).is_safe
 
 
 def test_a_store_that_wants_the_etag_bare() -> None:
@@ -35,12 +35,12 @@ def test_a_store_that_wants_the_etag_bare() -> None:
         ({"fresh_quoted": 412, "fresh_bare": 412}, "own ETag was answered 412 instead of 200"),
         ({"fresh_quoted": 412, "fresh_bare": 400}, "answered 400 and 412 instead of 200"),
         ({"creators": ((200, 412), (200, 200))}, "2 of 2 simultaneous writers created the same"),
-        ({"swappers": ((200, 200, 412),)}, "2 of 3 simultaneous writers replaced the same"),
+        ({"replacers": ((200, 200, 412),)}, "2 of 3 simultaneous writers replaced the same"),
     ],
 )
 def test_every_broken_word_is_told(change: dict[str, object], reason: str) -> None:
     verdict = judge(replace(CEPH20, **change))  # type: ignore[arg-type]
-    assert not verdict.safe
+    assert not verdict.is_safe
     assert verdict.dialect is Dialect.PLAIN
     assert any(reason in said for said in verdict.reasons)
     assert len(verdict.reasons) == 1

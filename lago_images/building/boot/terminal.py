@@ -1,0 +1,59 @@
+"""Start a disk on the terminal, for a person to look into it."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from lago_images.building.boot.machines import host, machine_for
+from lago_images.errors import ToolMissingError
+from lago_images.host.kvm import Acceleration
+from lago_images.host.process import Runner
+
+MEMORY_MIB = 2048
+
+
+def command(disk: Path, fmt: str, arch: str, accel: Acceleration) -> list[str]:
+    """Return the command that starts a disk with its serial console on the terminal.
+
+    ``snapshot=on`` puts all that the guest writes into a file that QEMU deletes when it ends.
+
+    Raises:
+        BootError: No machine is known for the architecture.
+    """
+    machine = machine_for(arch)
+    name = "kvm" if accel.kvm and host() in machine.hosts else "tcg"
+    # In QEMU's option lists a comma in a file's name is written twice.
+    file = str(disk).replace(",", ",,")
+    return [
+        machine.program, *machine.options,
+        "-accel", name,
+        "-cpu", "max",
+        "-smp", str(min(2, len(os.sched_getaffinity(0)))),
+        "-m", str(MEMORY_MIB),
+        "-nographic",
+        "-drive", f"file={file},format={fmt},if=none,id=disk,snapshot=on",
+        "-device", "virtio-blk,drive=disk",
+        "-netdev", "user,id=net",
+        "-device", "virtio-net,netdev=net",
+        "-object", "rng-random,filename=/dev/urandom,id=rng",
+        "-device", "virtio-rng,rng=rng",
+    ]  # fmt: skip
+
+
+def start(argv: list[str], arch: str, scratch: Path, environ: Mapping[str, str]) -> int:
+    """Run the command of ``command`` until the guest is off; return QEMU's exit code.
+
+    Args:
+        argv: The command.
+        arch: The guest's architecture.
+        scratch: The folder for what the guest writes.
+        environ: The environment variables of the call.
+
+    Raises:
+        ToolMissingError: The architecture's emulator is not installed.
+    """
+    try:
+        return Runner(environ=environ).interact(argv, env={"TMPDIR": str(scratch)})
+    except ToolMissingError as error:
+        package = machine_for(arch).package
+        raise ToolMissingError(error.message, hint=f"apt-get install {package}") from error

@@ -1,0 +1,73 @@
+"""``repo provenance``: the chain from a commit to the bytes of a disk."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from lago_images.cli.invocation import Invocation, finish
+from lago_images.cli.repo import FORMAT, as_json
+from lago_images.console import clean
+from lago_images.host.process import Runner
+from lago_images.repository.rendering.signing import key_fingerprint
+from lago_images.repository.verifying.chain import Chain, Outcome, Tracer
+
+
+@click.command()
+@click.argument("name")
+@click.option("--arch", default="", help="Of an image with several architectures.")
+@click.option("--revision", type=click.IntRange(min=1), help="By default the one clients get.")
+@click.option("--deep", is_flag=True, help="Read every disk of the chain.")
+@click.option(
+    "--key",
+    "keys",
+    multiple=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A public key to trust, armoured; by default those that the repository serves.",
+)
+@FORMAT
+@click.pass_obj
+def provenance(
+    invocation: Invocation,
+    name: str,
+    arch: str,
+    revision: int | None,
+    deep: bool,
+    keys: tuple[Path, ...],
+    form: str,
+) -> None:
+    """Follow an image from the commit of its spec to the bytes of its disk.
+
+    Of each link it says what was verified, and what was not. It ends with 1 when one is broken.
+    """
+    runner = Runner(environ=invocation.environ)
+    trusted = tuple(path.read_bytes() for path in keys)
+    for armour in trusted:
+        # Here a wrong file is the caller's mistake; later it would look like a broken link.
+        key_fingerprint(armour, invocation.environ, runner)
+    tracer = Tracer(
+        store=invocation.store(),
+        runner=runner,
+        environ=invocation.environ,
+        trusted=trusted,
+        deep=deep,
+    )
+    chain = tracer.trace(name, arch=arch, revision=revision)
+    if form == "json":
+        click.echo(as_json({**asdict(chain), "broken": chain.broken, "ok": not chain.broken}))
+    else:
+        _show(chain)
+    finish(succeeded=not chain.broken)
+
+
+def _show(chain: Chain) -> None:
+    for step in chain.steps:
+        click.echo(f"{step.name} ({step.arch}), revision {step.revision}")
+        for link in step.links:
+            click.echo(clean(f"  {link.name}: {link.what}"))
+            for check in link.checks:
+                click.echo(clean(f"    {check.outcome}: {check.what}"))
+    checks = [c.outcome for step in chain.steps for link in step.links for c in link.checks]
+    broken = f"broken: {', '.join(chain.broken)}" if chain.broken else "no link is broken"
+    verified, unverified = checks.count(Outcome.VERIFIED), checks.count(Outcome.UNVERIFIED)
+    click.echo(f"{chain.url}: {verified} verified, {unverified} not verified; {broken}")

@@ -1,0 +1,94 @@
+"""``lago-images try`` and ``run``: look into an image before it is published, or after."""
+
+from contextlib import ExitStack
+from pathlib import Path
+
+import click
+
+from lago_images.building.boot import machines, terminal
+from lago_images.cli.invocation import Invocation, finish
+from lago_images.cli.output import show_results
+from lago_images.errors import UsageError
+from lago_images.host import kvm
+from lago_images.host.process import Runner
+from lago_images.host.redaction import command_line
+from lago_images.host.workdir import default_scratch, workdir
+from lago_images.jobs import trial
+from lago_images.repository.records.state import StoredBuild
+
+_FORMATS = {".img": "raw", ".raw": "raw"}
+
+
+@click.command("try")
+@click.argument("name")
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The disk's file. [default: NAME.qcow2 in the current folder]",
+)
+@click.option("--force", is_flag=True, help="Replace the disk's file if it exists.")
+@click.option(
+    "--logs", type=click.Path(path_type=Path, file_okay=False), help="Keep each image's log here."
+)
+@click.option("--require-kvm", is_flag=True, default=None, help="Refuse to build without KVM.")
+@click.pass_obj
+def try_(
+    invocation: Invocation,
+    name: str,
+    output: Path | None,
+    force: bool,
+    logs: Path | None,
+    require_kvm: bool | None,
+) -> None:
+    """Build and boot an image without publishing, and leave its disk.
+
+    Bases that are not published as they are now are built, too. The repository is only read.
+    """
+    target = (output or Path(f"{Path(name).name}.qcow2")).absolute()
+    if target.exists() and not force:
+        raise UsageError(f"{target} exists", hint="--force replaces it, --output names another")
+    invocation.override(require_kvm=require_kvm)
+    with workdir(default_scratch(invocation.environ), invocation.console) as folder:
+        workspace = invocation.workspace(logs=logs, aside=folder)
+        results = trial.build_only(workspace, name)
+        show_results(workspace.console, results)
+        built = next((r.manifest for r in results if r.name == name and r.manifest), None)
+        if built is not None:
+            stored = StoredBuild(manifest=built, folder=built.key.staging)
+            disk = trial.unpack(workspace.store, stored, target)
+            click.echo(disk.path)
+            arch = "" if disk.arch == machines.host() else f" --arch {disk.arch}"
+            workspace.console.info(f"next: lago-images run {target.name}{arch}")
+    finish(succeeded=built is not None)
+
+
+@click.command()
+@click.argument("name", metavar="NAME|DISK")
+@click.option("--arch", default=machines.host(), help="Of a disk in a file. [default: this host's]")
+@click.option("--dry-run", is_flag=True, help="Only show the command that starts it.")
+@click.pass_obj
+def run(invocation: Invocation, name: str, arch: str, dry_run: bool) -> None:
+    """Start an image on this terminal; what it writes is thrown away.
+
+    DISK is the file of a disk, such as lago-images try leaves; NAME is a published image. The
+    guest's serial console is the terminal: Ctrl-A X ends it.
+    """
+    console, file = invocation.console, Path(name)
+    accel = kvm.detect(Runner(environ=invocation.environ))
+    with ExitStack() as stack:
+        scratch = default_scratch(invocation.environ)
+        if file.is_file():
+            fmt = _FORMATS.get(file.suffix, "qcow2")
+            disk = trial.FinishedDisk(path=file.absolute(), format=fmt, arch=arch)
+        else:
+            store = invocation.store()
+            built = trial.published(store, name)
+            scratch = stack.enter_context(workdir(scratch, console))
+            disk = trial.unpack(store, built, scratch / "disk")
+        argv = terminal.command(disk.path, disk.format, disk.arch, accel)
+        if dry_run:
+            click.echo(command_line(argv))
+            return
+        console.info("starting it; Ctrl-A X ends it, and what it wrote is thrown away")
+        code = terminal.start(argv, disk.arch, scratch, invocation.environ)
+    finish(succeeded=code == 0)

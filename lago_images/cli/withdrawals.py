@@ -1,0 +1,188 @@
+"""``repo yank`` and ``rollback``: they show what they touch, and a person confirms it."""
+
+import sys
+from typing import Any
+
+import click
+
+from lago_images.cli.invocation import Invocation, finish
+from lago_images.cli.repo import FORMAT, as_json, publishing_from
+from lago_images.console import clean
+from lago_images.repository.publishing import withdrawals
+from lago_images.repository.publishing.publisher import Publisher
+from lago_images.repository.publishing.withdrawals import Affected, HistoryChange
+from lago_images.repository.records.release import NO_COMMIT, Release, Released
+
+_ARCH = click.option("--arch", default="", help="Of an image with several architectures.")
+_LAYERS = click.option("--with-layers", is_flag=True, help="Also the layers that contain it.")
+_DRY = click.option("--dry-run", is_flag=True, help="Only show what would be done.")
+_YES = click.option("--yes", is_flag=True, help="Do not ask on a terminal.")
+
+
+@click.command()
+@click.argument("name")
+@click.option("--revision", type=click.IntRange(min=1), help="By default the newest one offered.")
+@click.option("--reason", required=True, help="Why; it is kept in the repository.")
+@_ARCH
+@_LAYERS
+@_DRY
+@_YES
+@FORMAT
+@click.pass_obj
+def yank(
+    invocation: Invocation,
+    name: str,
+    revision: int | None,
+    reason: str,
+    arch: str,
+    with_layers: bool,
+    dry_run: bool,
+    yes: bool,
+    form: str,
+) -> None:
+    """Withdraw a revision of an image, and all others of the same build.
+
+    Clients are then offered what was offered before. Layers that contain the build are named.
+    """
+    if not reason.strip():
+        raise click.BadParameter("say why", param_hint="--reason")
+    store = invocation.store()
+    affected = withdrawals.look_at_yank(store, name, revision=revision, arch=arch)
+    what = f"withdraw revision {affected.target.revision} of {name}"
+    if not _is_agreed(affected, what, with_layers=with_layers, dry_run=dry_run, yes=yes, form=form):
+        return
+    with publishing_from(invocation) as publisher:
+        changed = withdrawals.yank(
+            publisher,
+            name,
+            reason=clean(reason),
+            released=_released(invocation, publisher),
+            revision=affected.target.revision,
+            arch=arch,
+            with_layers=with_layers,
+        )
+    _show(invocation, changed, _withdrawn(changed), form)
+
+
+@click.command()
+@click.argument("name")
+@click.option("--to", type=click.IntRange(min=1), help="By default the build before the current.")
+@click.option("--reason", default="", help="Why; it is kept in the repository.")
+@_ARCH
+@_LAYERS
+@_DRY
+@_YES
+@FORMAT
+@click.pass_obj
+def rollback(
+    invocation: Invocation,
+    name: str,
+    to: int | None,
+    reason: str,
+    arch: str,
+    with_layers: bool,
+    dry_run: bool,
+    yes: bool,
+    form: str,
+) -> None:
+    """Publish the build of an older revision of an image again, under a new revision."""
+    store = invocation.store()
+    affected = withdrawals.look_at_rollback(store, name, to=to, arch=arch)
+    what = f"go back to the build of revision {affected.target.revision} of {name}"
+    if not _is_agreed(affected, what, with_layers=with_layers, dry_run=dry_run, yes=yes, form=form):
+        return
+    with publishing_from(invocation) as publisher:
+        changed = withdrawals.rollback(
+            publisher,
+            name,
+            released=_released(invocation, publisher),
+            reason=clean(reason),
+            to=affected.target.revision,
+            arch=arch,
+            with_layers=with_layers,
+        )
+    _show(invocation, changed, f"back to the build of revision {changed.about}", form)
+
+
+def _is_agreed(
+    affected: Affected, what: str, *, with_layers: bool, dry_run: bool, yes: bool, form: str
+) -> bool:
+    """Show what would be done, and ask on a terminal; tell whether to go on.
+
+    Ends the command when the person says no.
+    """
+    if form == "json":
+        if dry_run:
+            layers = [_plain(one) for one in affected.layers]
+            click.echo(as_json({"target": _plain(affected.target), "layers": layers}))
+        return not dry_run
+    asked = _is_terminal() and not yes
+    if dry_run or asked:
+        click.echo(clean(f"to do: {what}"))
+        end = "" if with_layers else ", and stays: --with-layers takes it too"
+        for layer in affected.layers:
+            click.echo(clean(f"{layer.name} ({layer.arch}) {layer.revision} contains it{end}"))
+    if asked and not dry_run:
+        finish(succeeded=click.confirm("go on?", err=True))
+    return not dry_run
+
+
+def _is_terminal() -> bool:
+    return sys.stdin.isatty()
+
+
+def _released(invocation: Invocation, publisher: Publisher) -> Released:
+    git = invocation.git
+    return publisher.author.of((git and git.head()) or NO_COMMIT, dirty=False)
+
+
+def _withdrawn(changed: HistoryChange) -> str:
+    first, *others = changed.withdrawn or (None,)
+    if first is None:
+        return f"revision {changed.about} was withdrawn already"
+    more = "".join(f", and revision {number} of the same build" for number in others)
+    return f"revision {first} withdrawn{more}"
+
+
+def _show(invocation: Invocation, changed: HistoryChange, what: str, form: str) -> None:
+    if form == "json":
+        click.echo(
+            as_json(
+                {
+                    "name": changed.name,
+                    "arch": changed.arch,
+                    "about": changed.about,
+                    "release": changed.release and _plain(changed.release),
+                    "current": changed.current and _plain(changed.current),
+                    "withdrawn": changed.withdrawn,
+                    "written": changed.written,
+                    "layers": [_plain(one) for one in changed.layers],
+                    "taken": [_plain(one) for one in changed.taken],
+                }
+            )
+        )
+        return
+    image = f"{changed.name} ({changed.arch})"
+    click.echo(f"{image}: {what}")
+    if changed.current is None:
+        click.echo(f"{image}: offered no more")
+    else:
+        click.echo(f"{image}: clients get revision {changed.current.revision}")
+    for one in changed.taken:
+        about = f"revision {one.withdraws} withdrawn" if one.withdraws else one.reason
+        click.echo(clean(f"{one.name} ({one.arch}): {about}"))
+    for one in changed.layers:
+        invocation.console.warn(
+            f"{one.name} ({one.arch}) {one.revision} is offered, and contains what was taken back"
+        )
+
+
+def _plain(release: Release) -> dict[str, Any]:
+    return {
+        "name": release.name,
+        "arch": release.arch,
+        "revision": release.revision,
+        "build": release.build,
+        "withdraws": release.withdraws,
+        "reason": release.reason,
+    }

@@ -1,0 +1,86 @@
+"""The job that tries an image out: build it and its bases, boot it, publish nothing."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from lago_images.building.model import Result
+from lago_images.disks.decompress import decompress
+from lago_images.errors import RepositoryError
+from lago_images.jobs.build import build
+from lago_images.jobs.plan import plan
+from lago_images.jobs.workspace import Workspace
+from lago_images.planning.history import Ask
+from lago_images.planning.model import Action, Plan
+from lago_images.repository.records.state import StoredBuild, read
+from lago_images.storage.base import Store
+
+
+class FinishedDisk(NamedTuple):
+    """An image's disk in a file of its own."""
+
+    path: Path
+    format: str
+    arch: str
+
+
+def build_only(work: Workspace, name: str) -> list[Result]:
+    """Build an image, and those of its bases that are not published as they are now.
+
+    Nothing is written to the repository if the workspace's store keeps it apart.
+
+    Raises:
+        UsageError: There is no spec of that name.
+        HostError: Working KVM is required and missing.
+    """
+    made = plan(work, Ask(changed=False, force=frozenset({name}), promote=False))
+    return build(work, made, list(_to_build(made, name)))
+
+
+def _to_build(made: Plan, name: str) -> Iterator[str]:
+    """Name the image and the bases below it that the plan builds."""
+    planned = {image.name: image for image in made.images if image.fingerprint}
+    while name in planned and planned[name].action is Action.BUILD:
+        yield name
+        name = planned[name].base.removeprefix("layer:")
+
+
+def unpack(store: Store, stored: StoredBuild, target: Path) -> FinishedDisk:
+    """Decompress a build's disk into a file, which is replaced when it is complete.
+
+    Raises:
+        DamagedError: The disk in the repository is not what its manifest says.
+        StorageError: The store could not be read.
+    """
+    disk, key = stored.manifest.disk, stored.folder.disk
+    partial = target.with_name(f".{target.name}.part")
+    partial.unlink(missing_ok=True)
+    digests = decompress(store.read(key), partial, largest=disk.size, what=key)
+    if digests.sha256 != disk.sha256:
+        partial.unlink()
+        raise RepositoryError(
+            f"{key} is not what its manifest says: its SHA-256 is {digests.sha256}, "
+            f"not {disk.sha256}",
+            hint="lago-images repo verify --deep says what else is wrong in the repository",
+        )
+    partial.replace(target)
+    return FinishedDisk(path=target, format=disk.format, arch=stored.manifest.arch)
+
+
+def published(store: Store, name: str) -> StoredBuild:
+    """Return the build that clients get under a name.
+
+    Raises:
+        RepositoryError: No image of that name is published.
+    """
+    state = read(store)
+    for image in state.images:
+        release = state.current(*image) if image.name == name else None
+        stored = release and state.stored(release)
+        if stored:
+            return stored
+    raise RepositoryError(
+        f"{store.url} has no published image {name}",
+        hint=f"build it: lago-images try {name}, then lago-images run {name}.qcow2; "
+        "or see what is published: lago-images repo list",
+    )

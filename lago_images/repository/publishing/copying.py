@@ -1,0 +1,202 @@
+"""Make the public copy of a staged build, of the bytes that were judged and of no others.
+
+Builders may write to their folders at any time, so nothing that is read there is believed before
+it was compared, and what was compared is what is written: the publisher writes the small objects
+itself, and proves the copy of the disk. The folder is new and has a nonce in its name, so no two
+publishers ever write one key.
+"""
+
+import hashlib
+import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from lago_images.errors import (
+    ConflictError,
+    NotFoundError,
+    RepositoryError,
+    StorageError,
+    TamperedError,
+)
+from lago_images.repository.records.layout import BuildFolder, BuildKey, headers
+from lago_images.repository.records.manifest import Manifest
+from lago_images.repository.records.parsing import parse_json, size_problem
+from lago_images.repository.records.release import BaseBinding, ObjectDigest, ReleasedImage
+from lago_images.repository.rendering.lago import hash_file
+from lago_images.repository.statements.making import Statements
+from lago_images.storage.base import Stat, Store
+
+_NONCE_BYTES = 4
+# Bytes. What a build's programs and its guest print is read whole, too.
+_LARGEST_LOG = 64 << 20
+_WHO = "find out who used the builder's credentials"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judged:
+    """A staged build as it was judged: only these bytes become public.
+
+    Attributes:
+        manifest: The build's.
+        sha256: Of the manifest's bytes, in hexadecimal.
+        metadata: The ``.metadata`` that the publisher's own checkout makes; None where it has no
+            spec to make it of: then it must have the manifest's properties.
+    """
+
+    manifest: Manifest
+    sha256: str
+    metadata: bytes | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class PublicCopy:
+    """The public copy of one staged build, made at most once, and removed if nobody offers it.
+
+    ``statements`` are made about it, and lie in it; None for a copy of what was staged alone.
+    """
+
+    store: Store
+    judged: Judged
+    statements: Statements | None = None
+    target: BuildFolder = field(init=False)
+    _image: ReleasedImage | None = None
+
+    def __post_init__(self) -> None:
+        key = self.judged.manifest.key
+        folder = f"{key.build_id}.{secrets.token_hex(_NONCE_BYTES)}"
+        self.target = BuildKey(name=key.name, arch=key.arch, build_id=folder).public
+
+    def image(self, base: BaseBinding | None) -> ReleasedImage:
+        """Return what a release records of the copy, which is made by the first call.
+
+        Raises:
+            TamperedError: The staged build is not what was judged; nothing of it became public.
+            RepositoryError: The staged build is incomplete, or holds what cannot be published.
+        """
+        if self._image is None:
+            try:
+                self._image = self._made(base)
+            except BaseException:
+                self.remove()
+                raise
+        return self._image
+
+    def remove(self) -> None:
+        """Delete what was copied; ``repo gc`` does so where the store is away."""
+        with suppress(StorageError):
+            self.store.delete([stat.key for stat in self.store.list(self.target.folder)])
+
+    def _made(self, base: BaseBinding | None) -> ReleasedImage:
+        judged, target = self.judged, self.target
+        disk, files = _staged(self.store, judged)
+        if self.statements:
+            # Before the manifest, which is written last.
+            files = {**self.statements.make(judged.manifest, files), **files}
+        expected = judged.manifest.disk
+        try:
+            self.store.copy(
+                disk.key,
+                target.disk,
+                etag=disk.etag,
+                size=expected.compressed_size,
+                sha256=expected.sha256,
+                headers=headers(target.disk),
+            )
+        except ConflictError as error:
+            raise TamperedError(f"{error.message}: not what was judged", hint=_WHO) from error
+        except NotFoundError as error:
+            raise _refused(judged.manifest, [f"it is incomplete: {error.message}"]) from error
+        disk_name = target.disk.removeprefix(target.folder)
+        objects = {disk_name: ObjectDigest(sha256=expected.sha256, size=expected.compressed_size)}
+        for name, data in files.items():
+            key = target.folder + name
+            self.store.put(key, data, expected=None, headers=headers(key))
+            objects[name] = ObjectDigest(sha256=_sha256(data), size=len(data))
+        return ReleasedImage(
+            build=judged.manifest.build_id,
+            folder=target.key.build_id,
+            manifest=judged.manifest,
+            objects=objects,
+            base=base,
+        )
+
+
+def _staged(store: Store, judged: Judged) -> tuple[Stat, Mapping[str, bytes]]:
+    """Read the small files of a staged build, by name, the manifest last; and look at the disk."""
+    manifest, staging = judged.manifest, judged.manifest.key.staging
+    if problems := manifest.problems(manifest.key):
+        raise RepositoryError(f"{staging.folder} cannot be published: {'; '.join(problems)}")
+    stats = {stat.key: stat for stat in store.list(staging.folder)}
+    needed = (staging.hash, staging.metadata, staging.manifest)
+    if lost := [name for name in (staging.disk, *needed) if name not in stats]:
+        raise _refused(manifest, [f"it is incomplete: {name} is missing" for name in lost])
+    more = [n for n in (staging.packages, staging.log, staging.console) if n in stats]
+    if large := list(_too_large(stats, needed, more)):
+        raise _refused(manifest, large)
+    try:
+        names = (*more, *needed)
+        files = {name.removeprefix(staging.folder): store.get(name).data for name in names}
+    except NotFoundError as error:
+        raise _refused(manifest, [f"it is incomplete: {error.message}"]) from error
+    _compare(judged, stats[staging.disk], files)
+    return stats[staging.disk], files
+
+
+def _too_large(
+    stats: Mapping[str, Stat], documents: tuple[str, ...], logs: list[str]
+) -> Iterator[str]:
+    for name in documents:
+        if problem := size_problem(stats[name]):
+            yield f"{name}: {problem}"
+    for name in logs:
+        if stats[name].size > _LARGEST_LOG:
+            yield f"{name} has {stats[name].size} bytes, more than {_LARGEST_LOG}"
+
+
+def _compare(judged: Judged, disk: Stat, files: Mapping[str, bytes]) -> None:
+    """Raise ``TamperedError`` where a staged file is not what was judged."""
+    manifest, staging = judged.manifest, judged.manifest.key.staging
+    of_manifest = _sha256(files[staging.manifest.removeprefix(staging.folder)])
+    if of_manifest != judged.sha256:
+        raise TamperedError(
+            f"{staging.manifest} has sha256 {of_manifest}; what was judged has {judged.sha256}",
+            hint=f"{_WHO}, then build it again: ci rebuild {manifest.name}",
+        )
+    wrong = []
+    if disk.size != manifest.disk.compressed_size:
+        wrong.append(f"{disk.key} has {disk.size} bytes, not {manifest.disk.compressed_size}")
+    if files[staging.hash.removeprefix(staging.folder)] != hash_file(manifest):
+        wrong.append(f"{staging.hash} is not the disk's")
+    if what := _metadata_problem(judged, files[staging.metadata.removeprefix(staging.folder)]):
+        wrong.append(f"{staging.metadata} {what}")
+    if wrong:
+        raise TamperedError(
+            f"{staging.folder} is not what was judged: {'; '.join(wrong)}",
+            hint=f"{_WHO}, then build it again: ci rebuild {manifest.name}",
+        )
+
+
+def _metadata_problem(judged: Judged, data: bytes) -> str:
+    if judged.metadata is not None:
+        return "" if data == judged.metadata else "is not what the spec makes"
+    try:
+        plain = parse_json(data, "it")
+    except RepositoryError:
+        return "is not JSON"
+    if not isinstance(plain, dict):
+        return "is not a JSON object"
+    properties = judged.manifest.properties.items()
+    other = sorted(key for key, value in properties if plain.get(key) != value)
+    return f"is not as in the manifest: {', '.join(other)}" if other else ""
+
+
+def _refused(manifest: Manifest, wrong: list[str]) -> RepositoryError:
+    return RepositoryError(
+        f"{manifest.key.staging.folder} cannot be released: {'; '.join(wrong)}",
+        hint=f"build it again: ci rebuild {manifest.name}",
+    )
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

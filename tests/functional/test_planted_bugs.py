@@ -1,0 +1,236 @@
+"""A fault is planted in every guard of the chain of digests, and one fast test sees each.
+
+``docs/decisions/0010-planted-bugs.md`` has the table to read. A guard that no test needs would be
+removed one day as superfluous.
+"""
+
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.xdist_group("planted")
+
+ROOT = Path(__file__).parents[2]
+DECISION = ROOT / "docs/decisions/0010-planted-bugs.md"
+PUBLISHING = "repository/publishing/"
+PUBLISHER = "tests/unit/repository/publishing/test_publisher.py::"
+MODEL = "tests/unit/repository/publishing/test_model.py::"
+RETENTION = "tests/unit/repository/publishing/test_retention.py::"
+CONDITIONAL = "tests/unit/storage/s3/test_conditional.py::"
+JUDGE = "tests/unit/jobs/test_judge.py::"
+# Runs the tests on the package in the first argument, and on no other.
+RUN = """
+import sys, pytest, lago_images
+assert lago_images.__file__.startswith(sys.argv[1] + "/"), lago_images.__file__
+options = ["-q", "-x", "-p", "no:cacheprovider", "-p", "no:randomly", "-p", "no:xdist"]
+sys.exit(pytest.main([*options, *sys.argv[2:]]))
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bug:
+    """One fault.
+
+    Attributes:
+        what: In words.
+        file: Below ``lago_images/``.
+        old: The text of the guard, which is in the file once.
+        new: What is put in its place.
+        test: The one that fails then.
+    """
+
+    what: str
+    file: str
+    old: str
+    new: str
+    test: str
+
+
+BUGS = [
+    Bug(
+        what="If-Match dropped from requests",
+        file="storage/s3/conditional.py",
+        old='condition = {"IfMatch": in_dialect(write.expected, dialect)}',
+        new="condition = {}",
+        test=f"{CONDITIONAL}test_every_write_carries_its_condition",
+    ),
+    Bug(
+        what="If-None-Match dropped from requests",
+        file="storage/s3/conditional.py",
+        old='condition = {"IfNoneMatch": "*"}',
+        new="condition = {}",
+        test=f"{CONDITIONAL}test_every_write_carries_its_condition",
+    ),
+    Bug(
+        what="Changed files overwritten in a directory",
+        file="storage/directory/store.py",
+        old="if (now and _etag(now)) != expected:",
+        new="if now and expected is None:",
+        test=f"{PUBLISHER}test_a_withdrawal_is_not_undone_by_a_slower_publisher",
+    ),
+    Bug(
+        what="Releases overwritten in a directory",
+        file="storage/directory/store.py",
+        old="if (now and _etag(now)) != expected:",
+        new="if expected is not None and (now and _etag(now)) != expected:",
+        test=f"{PUBLISHER}test_a_revision_that_another_takes_first_is_left_to_it",
+    ),
+    Bug(
+        what="Releases listed before the ETags are read",
+        file=f"{PUBLISHING}publisher.py",
+        old="            state = read(self.store)\n",
+        new="            state = read(self.store)\n"
+        "            before = _rendered_files(self.store, self.signer)\n",
+        test=f"{MODEL}test_the_models_publisher_is_the_codes",
+    ),
+    Bug(
+        what="A release made without its copy of the disk",
+        file=f"{PUBLISHING}copying.py",
+        old="            self.store.copy(\n",
+        new="            (lambda *_a, **_n: None)(\n",
+        test=f"{PUBLISHER}test_a_release_binds_a_copy_of_what_was_staged",
+    ),
+    Bug(
+        what="Digest of the copy not compared",
+        file="storage/base.py",
+        old="        if actual != self:\n",
+        new="        if actual.size != self.size:\n",
+        test=f"{PUBLISHER}test_a_disk_of_other_bytes_is_never_public",
+    ),
+    Bug(
+        what="The copy's bytes not read",
+        file="storage/directory/store.py",
+        old="actual = Proof(size=os.fstat(fd).st_size, sha256=digest.hexdigest())",
+        new="actual = Proof(size=os.fstat(fd).st_size, sha256=sha256)",
+        test=f"{PUBLISHER}test_a_disk_of_other_bytes_is_never_public",
+    ),
+    Bug(
+        what="Digest of the manifest not compared with what was judged",
+        file=f"{PUBLISHING}copying.py",
+        old="    if of_manifest != judged.sha256:\n",
+        new="    if False:\n",
+        test=f"{PUBLISHER}test_an_overwritten_build_is_refused_with_both_digests",
+    ),
+    Bug(
+        what="Digest of a promoted manifest not compared with the plan's",
+        file="jobs/judge.py",
+        old="        if image.promote_sha256 != sha256:\n",
+        new="        if False:\n",
+        test=f"{JUDGE}test_a_build_that_was_overwritten_after_the_plan_is_not_promoted",
+    ),
+    Bug(
+        what="Fingerprint not compared with the publisher's own checkout",
+        file="jobs/judge.py",
+        old="    if manifest.fingerprint != tree.fingerprints[spec.name]:\n",
+        new="    if False:\n",
+        test=f"{JUDGE}test_a_planted_manifest_is_refused_for_what_it_claims",
+    ),
+    Bug(
+        what="Digest of a layer's base not compared with its release",
+        file=f"{PUBLISHING}releasing.py",
+        old='        if manifest.base.digest != f"sha256:{sha256}":\n',
+        new="        if False:\n",
+        test=f"{PUBLISHER}test_a_layer_on_a_poisoned_base_is_refused_once_the_base_is_restored",
+    ),
+    Bug(
+        what="Manifest in a release not compared with the digest beside it",
+        file="repository/records/release.py",
+        old="if self.objects[MANIFEST].sha256 != hashlib.sha256(manifest.to_json()).hexdigest():",
+        new="if False:",
+        test="tests/unit/repository/records/test_records.py::"
+        "test_a_release_binds_the_disk_and_the_manifest",
+    ),
+    Bug(
+        what="Ancestry ignored",
+        file=f"{PUBLISHING}releasing.py",
+        old="        is_ancestor(commit, decided)\n",
+        new="        False\n",
+        test=f"{PUBLISHER}test_an_older_commit_never_replaces_a_newer_ones_image",
+    ),
+    Bug(
+        what="The published commit goes back",
+        file=f"{PUBLISHING}releasing.py",
+        old="(recorded.commit == commit or is_ancestor(commit, recorded.commit)):",
+        new="recorded.commit == commit:",
+        test=f"{PUBLISHER}test_the_published_commit_moves_forward_only",
+    ),
+    Bug(
+        what="A withdrawn build released again",
+        file=f"{PUBLISHING}releasing.py",
+        old="    if taken := _taken_back(history, manifest, known_revision):\n",
+        new="    if taken := None:\n",
+        test=f"{PUBLISHER}test_a_withdrawn_build_does_not_come_back",
+    ),
+    Bug(
+        what="Retirement not looked at before a release",
+        file=f"{PUBLISHING}releasing.py",
+        old="        _refuse_retired(wanted, listed)\n",
+        new="        pass\n",
+        test=f"{PUBLISHER}test_a_copy_that_gc_has_begun_to_remove_is_not_released",
+    ),
+    Bug(
+        what="Grace period not waited for",
+        file=f"{PUBLISHING}retention.py",
+        old="elif copy not in bases and state.objects[copy.retirement].modified < before:",
+        new="elif copy not in bases:",
+        test=f"{RETENTION}test_retired_builds_go_when_the_grace_period_is_over",
+    ),
+    Bug(
+        what="Retired copies still offered",
+        file="repository/records/state.py",
+        old="            if release.revision > after and release.public not in self.retired\n",
+        new="            if release.revision > after\n",
+        test=f"{MODEL}test_the_models_gc_is_the_codes",
+    ),
+    Bug(
+        what="Any 404 taken for a missing object",
+        file="storage/s3/failures.py",
+        old='status == HTTPStatus.NOT_FOUND and code == "NoSuchKey" else StorageError',
+        new="status == HTTPStatus.NOT_FOUND else StorageError",
+        test=f"{CONDITIONAL}test_only_a_404_of_the_key_is_absence",
+    ),
+]
+
+
+def pytest_of(package: Path, *tests: str) -> "subprocess.CompletedProcess[str]":
+    """Run tests on the copy of the package in a folder."""
+    return subprocess.run(
+        [sys.executable, "-P", "-c", RUN, str(package), *tests],
+        cwd=ROOT,
+        env={"PYTHONPATH": str(package), "PYTHONDONTWRITEBYTECODE": "1", "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def copy_to(folder: Path) -> Path:
+    """Copy the package with its compiled files, so that only what is changed is compiled."""
+    shutil.copytree(ROOT / "lago_images", folder / "lago_images")
+    return folder
+
+
+@pytest.mark.parametrize("bug", BUGS, ids=[bug.what for bug in BUGS])
+def test_a_planted_bug_is_seen(bug: Bug, tmp_path: Path) -> None:
+    path = copy_to(tmp_path) / "lago_images" / bug.file
+    text = path.read_text()
+    assert text.count(bug.old) == 1, f"{bug.file} has it {text.count(bug.old)} times: {bug.old}"
+    path.write_text(text.replace(bug.old, bug.new))
+    done = pytest_of(tmp_path, bug.test)
+    assert done.returncode == pytest.ExitCode.TESTS_FAILED, done.stdout + done.stderr
+    assert "FAILED " in done.stdout
+
+
+def test_without_one_all_these_tests_pass(tmp_path: Path) -> None:
+    tests = sorted({bug.test for bug in BUGS})
+    done = pytest_of(copy_to(tmp_path), *tests)
+    assert done.returncode == pytest.ExitCode.OK, done.stdout + done.stderr
+
+
+def test_the_table_is_the_one_in_the_documents() -> None:
+    table = "".join(f"| {b.what} | `{b.file}` | `{b.test.rpartition('::')[2]}` |\n" for b in BUGS)
+    assert table in DECISION.read_text(), table

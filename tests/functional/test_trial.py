@@ -1,0 +1,110 @@
+"""An image tried out before it is published, and one looked into afterwards."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.support.specs import SpecsRepo
+from tests.tools import need
+
+need("git", "qemu-img")
+
+QEMU = """\
+#!/bin/sh
+case "$*" in *-nographic*) ;; *) exit 1;; esac
+printf '%s\\n' "$@" >"$OUT/argv"
+echo "guest console"
+read line && echo "typed $line"
+"""
+
+
+@pytest.fixture
+def repo(tmp_path):
+    repo = SpecsRepo.create(tmp_path / "specs")
+    repo.disk("one.img")
+    repo.spec("one", "simple:one.img")
+    repo.spec("two", "layer:one")
+    repo.commit()
+    return repo
+
+
+@pytest.fixture
+def qemu(tmp_path):
+    """A stand-in for QEMU; the environment with it on the PATH."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    (folder / "qemu-system-x86_64").write_text(QEMU.replace("$OUT", str(folder)))
+    (folder / "qemu-system-x86_64").chmod(0o755)
+    return {"PATH": f"{folder}:{os.environ['PATH']}"}
+
+
+def raw(path):
+    argv = ["qemu-img", "convert", "-O", "raw", str(path), f"{path}.raw"]
+    subprocess.run(argv, check=True)
+    return path.with_name(f"{path.name}.raw").read_bytes()
+
+
+def test_an_image_and_its_base_are_built_and_nothing_is_published(repo):
+    ran = repo.run("try", "two")
+    assert ran.code == 0, ran.err
+    assert raw(repo.root / "two.qcow2") == (repo.root / "one.img").read_bytes()
+    assert ran.out.splitlines()[-1] == str(repo.root / "two.qcow2")
+    assert "next: lago-images run two.qcow2" in ran.err
+    assert not (repo.root / "image-repo").exists()
+    assert not (repo.root / "one.qcow2").exists()
+
+
+def test_a_disk_is_not_replaced_unless_asked(repo):
+    (repo.root / "one.qcow2").write_text("mine")
+    ran = repo.run("try", "one")
+    assert ran.code == 2
+    assert "one.qcow2 exists" in ran.err
+    assert (repo.root / "one.qcow2").read_text() == "mine"
+    assert repo.run("try", "one", "--force").code == 0
+    assert (repo.root / "one.qcow2").read_bytes()[:3] == b"QFI"
+
+
+def test_a_failed_trial_leaves_no_disk(repo):
+    repo.spec("bad", "simple:missing.img")
+    ran = repo.run("try", "bad")
+    assert ran.code != 0
+    assert not (repo.root / "bad.qcow2").exists()
+
+
+def test_an_unknown_name_is_wrong_use(repo):
+    ran = repo.run("try", "nosuch")
+    assert ran.code == 2
+    assert "there is no spec 'nosuch'" in ran.err
+
+
+@pytest.mark.parametrize("published", [True, False])
+def test_an_image_starts_on_the_terminal_and_is_not_written(repo, qemu, published, tmp_path):
+    if published:
+        assert repo.run("build", "one").code == 0
+        name = "one"
+    else:
+        assert repo.run("try", "one").code == 0
+        name = "one.qcow2"
+    done = subprocess.run(
+        [sys.executable, "-m", "lago_images", "run", name],
+        cwd=repo.root,
+        env=repo.env(qemu),
+        input="hello\n",
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "guest console\ntyped hello\n"
+    argv = (tmp_path / "bin/argv").read_text().splitlines()
+    assert any("snapshot=on" in word and "format=qcow2" in word for word in argv)
+
+
+def test_what_is_neither_published_nor_a_file(repo):
+    ran = repo.run("run", "one")
+    assert ran.code == 1
+    assert "has no published image one" in ran.err
+    assert "lago-images try one" in ran.err

@@ -1,0 +1,117 @@
+"""What a guest answers, and by which way: a port of its own, and no second disk."""
+
+import os
+from dataclasses import replace
+
+import pytest
+
+from lago_images.building.bases.prepared import Package, Prepared
+from lago_images.building.customise.sysprep import Reply, customise, read_reply
+from lago_images.building.customise.versions import lacking, refuse_unknown_commands
+from lago_images.console import Console
+from lago_images.errors import BuildError, SpecError
+from lago_images.host.kvm import Acceleration
+from lago_images.host.process import Runner
+from lago_images.repository.records.manifest import BaseRecord
+from lago_images.specs.commands import COMMANDS
+from tests.support.images import a_context, a_spec
+
+HEAD = "#name=i\n#base=layer:b\n#arch=x86_64\n#distro=d\n"
+# Starts its QEMU to ask it something, and then with the port of the appliance, as libguestfs does.
+SYSPREP = """
+echo "$@" >"$0.argv"
+"$LIBGUESTFS_HV" -machine none -qmp stdio
+exec "$LIBGUESTFS_HV" -device virtserialport,chardev=c,name=org.libguestfs.channel.0
+"""
+QEMU = """
+echo "$@" >>"$0.argv"
+for each; do
+  case $each in file,id=answer,path=*) cat "$0.says" >"${each#file,id=answer,path=}" ;; esac
+done
+"""
+
+
+@pytest.fixture
+def programs(tmp_path):
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    for name, text in {"virt-sysprep": SYSPREP, "qemu": QEMU}.items():
+        (folder / name).write_text("#!/bin/sh" + text)
+        (folder / name).chmod(0o755)
+    return folder
+
+
+def build(tmp_path, programs, said, *lines):
+    (programs / "qemu.says").write_text(said)
+    environ = {
+        **os.environ,
+        "PATH": f"{programs}:{os.environ['PATH']}",
+        "LIBGUESTFS_HV": str(programs / "qemu"),
+    }
+    console = Console()
+    context = replace(a_context(tmp_path, environ=environ), console=console)
+    # A comma in a path is one of QEMU's own separators.
+    work = tmp_path / "work it"
+    work.mkdir()
+    disk = work / "disk.raw"
+    disk.write_bytes(b"")
+    prepared = Prepared(disk=disk, format="raw", record=BaseRecord(ref="b", digest="d"))
+    accel = Acceleration(name="tcg")
+    spec = a_spec("\n".join([HEAD.rstrip(), "write /etc/x:y", *lines]) + "\n")
+    return customise(spec, prepared, work, context, Runner(environ=environ), accel=accel), work
+
+
+def test_the_answer_comes_by_a_port_and_the_disk_is_the_only_one(tmp_path, programs):
+    done, work = build(tmp_path, programs, "packages\na 1 all\nend\nend of answer\n")
+    assert done.packages == (Package(name="a", version="1", arch="all"),)
+    asked, started = (programs / "qemu.argv").read_text().splitlines()
+    assert asked == "-machine none -qmp stdio"
+    assert "-device virtserialport,chardev=answer,name=org.lago-images.answer" in started
+    assert (programs / "virt-sysprep.argv").read_text().split().count("--add") == 1
+    assert list(work.iterdir()) == [done.disk]
+
+
+def test_a_password_of_nobody_fails_with_its_line(tmp_path, programs):
+    with pytest.raises(BuildError, match=r"^image-specs/image:6: password 'nosuch' failed: "):
+        build(tmp_path, programs, "missing-user nosuch\n", "password nosuch:password:x")
+
+
+def test_secrets_that_are_left_are_warned_of(tmp_path, programs, capsys):
+    build(tmp_path, programs, "secret /etc/a.key\nsecret /root/\x1b[31mred\n")
+    said = capsys.readouterr().err
+    assert "/etc/a.key" in said
+    assert "\x1b[31m" not in said
+
+
+@pytest.mark.parametrize("said", ["", "packages\na 1 all\n", "\0\n", "end\npackages\n"])
+def test_an_answer_that_was_cut_off_is_none(tmp_path, said):
+    (tmp_path / "answer").write_text(said)
+    assert read_reply(tmp_path / "answer") == Reply()
+    assert read_reply(tmp_path / "nothing") == Reply()
+
+
+def options(programs, names, version):
+    text = "".join(f"echo --{name}\n" for name in names)
+    body = f'#!/bin/sh\nif [ "$1" = --version ]; then echo virt-sysprep {version}; exit; fi\n{text}'
+    (programs / "virt-sysprep").write_text(body)
+    return Runner(environ={"PATH": f"{programs}:/usr/bin:/bin"})
+
+
+def test_commands_that_the_installed_program_lacks_are_named_with_their_line(programs):
+    runner = options(programs, set(COMMANDS) - {"sm-register"}, "1.56.1")
+    spec = a_spec(HEAD + "update\nsm-register\n")
+    with pytest.raises(SpecError) as caught:
+        refuse_unknown_commands(spec, runner)
+    assert [str(problem) for problem in caught.value.problems] == [
+        (
+            "image-specs/image:6: sm-register: the installed virt-sysprep (1.56.1) does not have "
+            "it, which guestfs-tools have up to 1.55.1"
+        )
+    ]
+
+
+def test_a_program_that_takes_what_it_then_refuses_lacks_it(programs):
+    assert set(lacking(options(programs, COMMANDS, "1.55.2"))) == {
+        name for name in COMMANDS if name.startswith("sm-")
+    }
+    assert lacking(options(programs, COMMANDS, "1.48.2")) == {}

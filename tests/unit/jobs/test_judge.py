@@ -1,0 +1,189 @@
+"""What builders and plans say is judged by the publisher's own checkout."""
+
+import hashlib
+from dataclasses import replace
+
+import pytest
+
+from lago_images.jobs.judge import plan_problems, problems
+from lago_images.planning.model import Action, Tree
+from lago_images.repository.records.manifest import BaseRecord, BootTest
+from lago_images.specs.model import Base, BaseKind, Spec
+from tests.support import ci
+
+NOW = 1_700_000_100
+HEAD = "2" * 40
+OTHER = "sha256:" + "e" * 64
+BASE_DISK = "d" * 64
+PROPERTIES = {"osinfo": "debian12", "aliases": "deb bookworm", "size": "6G"}
+SPEC = Spec(
+    name="debian-12",
+    path="image-specs/debian-12",
+    base=Base(kind=BaseKind.SIMPLE, name="disk.raw", line=1),
+    arch="x86_64",
+    properties=PROPERTIES,
+)
+LAYER = replace(SPEC, base=Base(kind=BaseKind.LAYER, name="below", line=1))
+IMAGE = ci.planned()
+GOOD = ci.manifest(properties=PROPERTIES)
+ON_BELOW = replace(GOOD, base=BaseRecord(ref="layer:below", digest=f"sha256:{BASE_DISK}"))
+
+
+def tree(spec: Spec = SPEC, **more) -> Tree:
+    fingerprints = {spec.name: IMAGE.fingerprint}
+    return Tree(specs={spec.name: spec}, fingerprints=fingerprints, inputs={}, **more)
+
+
+def sha256(manifest) -> str:
+    return hashlib.sha256(manifest.to_json()).hexdigest()
+
+
+def judged(manifest=GOOD, image=IMAGE, spec=SPEC, now=NOW, dirty=(), **more) -> list[str]:
+    digest = more.pop("digest", None) or sha256(manifest)
+    made = tree(spec or SPEC, dirty=frozenset(dirty))
+    return problems(manifest, digest, image, spec, made, now, **more)
+
+
+def test_what_the_checkout_asks_for_is_right():
+    assert judged() == []
+    assert judged(result_sha256=sha256(GOOD)) == []
+    on_it = replace(IMAGE, base="layer:below")
+    assert judged(ON_BELOW, on_it, LAYER, base_sha256=BASE_DISK) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        ({"fingerprint": OTHER}, "another fingerprint"),
+        ({"arch": "aarch64"}, "it is a build of debian-12 (aarch64)"),
+        ({"name": "other"}, "it is a build of other (x86_64)"),
+        ({"boot": None}, "demands a boot test, and it had none"),
+        ({"created": NOW + 3601}, "in the future"),
+        ({"created": 2**61}, "in the future"),
+        ({"created": 0}, "before 2020"),
+        ({"dirty": True}, "were not committed"),
+        ({"base": BaseRecord(ref="simple:other.raw", digest=OTHER)}, "built on 'simple:other.raw'"),
+        ({"properties": PROPERTIES | {"aliases": "deb fedora-42"}}, "not the spec's: 'aliases'"),
+        ({"properties": PROPERTIES | {"root-password": "x"}}, "not the spec's: 'root-password'"),
+        ({"properties": {**PROPERTIES, "boot-test": "no"}, "boot": None}, "'boot-test'"),
+        ({"properties": {"osinfo": "debian12"}}, "not the spec's: 'aliases', 'size'"),
+        ({"disk": replace(GOOD.disk, virtual_size=7 << 30)}, "its virtual size is"),
+        ({"disk": replace(GOOD.disk, virtual_size=5 << 30)}, "its virtual size is"),
+    ],
+    ids=str,
+)
+def test_a_planted_manifest_is_refused_for_what_it_claims(change, what):
+    found = judged(replace(GOOD, **change))
+    assert any(what in problem for problem in found), found
+
+
+def test_what_the_spec_leaves_out_is_not_demanded():
+    quiet = replace(SPEC, properties={"boot-test": "no"})
+    made = replace(GOOD, properties={"boot-test": "no"}, boot=None)
+    assert judged(made, spec=quiet) == []
+    tested = replace(made, boot=BootTest(seconds=1, accel="kvm"))
+    assert judged(tested, spec=quiet) == []
+    assert judged(replace(GOOD, created=NOW + 3600)) == []
+    rounded = replace(GOOD.disk, virtual_size=(6 << 30) + 511)
+    assert judged(replace(GOOD, disk=rounded)) == []
+    assert judged(replace(GOOD, dirty=True), dirty=["x"]) == []
+
+
+def test_a_build_that_was_overwritten_after_its_result_is_refused():
+    other = replace(GOOD, disk=replace(GOOD.disk, sha256="0" * 64))
+    assert judged(other, result_sha256=sha256(GOOD)) == [
+        "its manifest is not the one that was built: it was changed since"
+    ]
+
+
+def test_a_build_that_was_overwritten_after_the_plan_is_not_promoted():
+    image = replace(
+        IMAGE, action=Action.PROMOTE, promote=GOOD.build_id, promote_sha256=sha256(GOOD)
+    )
+    assert judged(image=image) == []
+    other = replace(GOOD, disk=replace(GOOD.disk, sha256="0" * 64))
+    assert judged(other, image) == [
+        "its manifest is not the one that the plan promotes: it was changed since"
+    ]
+    # The digest of a result does not stand in for the plan's.
+    assert judged(other, image, result_sha256=sha256(other))
+    another = replace(GOOD, build_id="another")
+    assert "the plan promotes build b1" in judged(another, image)
+    assert judged(image=replace(image, promote_sha256=None))
+
+
+def test_a_manifest_in_other_bytes_is_refused():
+    assert judged(digest="0" * 64) == ["its manifest is not written as a builder writes it"]
+
+
+def test_nobody_releases_what_no_plan_or_checkout_asks_for():
+    assert judged(image=None) == ["the plan does not ask for it"]
+    assert judged(spec=None) == ["the checkout has no such spec"]
+    kept = replace(IMAGE, action=Action.KEEP)
+    assert judged(image=kept) == ["the plan says to keep it, not to release it"]
+
+
+@pytest.mark.parametrize(
+    ("digest", "offered", "what"),
+    [
+        ("build:None", BASE_DISK, "stands on other bytes than below is offered with"),
+        ("sha256:" + "0" * 64, BASE_DISK, "stands on other bytes"),
+        (f"sha256:{BASE_DISK}", None, "its base below is not offered"),
+        ("sha256:None", None, "its base below is not offered"),
+    ],
+)
+def test_a_layer_stands_on_the_offered_bytes_of_its_base(digest, offered, what):
+    made = replace(GOOD, base=BaseRecord(ref="layer:below", digest=digest))
+    (found,) = judged(made, replace(IMAGE, base="layer:below"), LAYER, base_sha256=offered)
+    assert what in found
+
+
+def test_a_checksum_that_the_spec_demands_is_the_bases():
+    demands = replace(SPEC, properties=PROPERTIES | {"base-checksum": "sha256:" + "0" * 64})
+    made = replace(GOOD, properties=demands.properties)
+    assert judged(made, spec=demands) == []
+    other = replace(made, base=BaseRecord(ref="simple:disk.raw", digest=OTHER))
+    assert judged(other, spec=demands) == ["its base has not the checksum that the spec demands"]
+
+
+def asked(*images, head=HEAD, promote=True, spec=SPEC, **more) -> list[str]:
+    return plan_problems(ci.plan(*images, **more), tree(spec), head, promote=promote)
+
+
+def test_a_plan_of_this_checkout_is_right():
+    assert asked(IMAGE) == []
+    gone = replace(IMAGE, name="gone", action=Action.RETIRE, fingerprint="", base="")
+    kept = replace(IMAGE, action=Action.KEEP)
+    assert asked(gone, kept) == []
+    assert asked(IMAGE, head=None) != []
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        ({"fingerprint": OTHER}, "another fingerprint than the checkout"),
+        ({"fingerprint": ""}, "another fingerprint than the checkout"),
+        ({"name": "planted"}, "planted (x86_64): the checkout has no such spec"),
+        ({"arch": "aarch64"}, "the checkout's spec is for x86_64"),
+        ({"base": "layer:other"}, "the plan has it on 'layer:other'"),
+        ({"action": Action.PROMOTE, "promote": "b1"}, "does not name its manifest's digest"),
+        ({"action": Action.PROMOTE, "promote_sha256": "0" * 64}, "does not name"),
+    ],
+    ids=str,
+)
+def test_a_forged_plan_releases_nothing_that_no_checkout_asks_for(change, what):
+    (found,) = asked(replace(IMAGE, **change))
+    assert what in found
+
+
+def test_a_plan_of_another_commit_is_refused():
+    assert asked(IMAGE, head="3" * 40) == [
+        "the plan is for commit 2222222, checked out is commit 3333333"
+    ]
+
+
+def test_a_forged_plan_promotes_nothing_where_that_is_forbidden():
+    image = replace(IMAGE, action=Action.PROMOTE, promote="b1", promote_sha256="0" * 64)
+    assert asked(image) == []
+    (found,) = asked(image, promote=False)
+    assert "which the settings forbid" in found
