@@ -60,7 +60,7 @@ def test_gc_says_what_waits_and_until_when(repo):
 @pytest.mark.parametrize("lost", ["*.qcow2.xz", "manifest.json"])
 def test_the_yank_that_verify_suggests_is_accepted(repo, lost):
     assert repo.run("build").code == 0
-    [path] = repo.root.glob(f"image-repo/builds/one/x86_64/*/{lost}")
+    [path] = repo.root.glob(f"image-repo/images/one/x86_64/*/{lost}")
     path.unlink()
     ran = repo.run("repo", "verify")
     assert ran.code == 1

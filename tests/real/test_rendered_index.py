@@ -83,7 +83,7 @@ FAULTS = {
     "a field twice": lambda text: text.replace("format=qcow2", "format=qcow2\nformat=raw"),
     "no arch": lambda text: text.replace("arch=x86_64\n", ""),
     "no size": lambda text: text.replace("size=2147483648\n", "", 1),
-    "an absolute file": lambda text: text.replace("file=builds", "file=/builds"),
+    "an absolute file": lambda text: text.replace("file=images", "file=/images"),
     "a stray line": lambda text: text.replace("format=", "format "),
     "a carriage return": lambda text: text.replace("\n[debian-12]\n", "\n[debian-12]\r\n"),
     "a size in words": lambda text: text.replace("size=2147483648", "size=big", 1),

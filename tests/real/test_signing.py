@@ -75,6 +75,8 @@ def test_a_signed_repository_is_accepted_and_a_tampered_one_refused(store, clien
     written = refresh(store, signed_by(old)).written
     assert written == (
         f"key-{old.fingerprint}.asc",
+        "SHA256SUMS",
+        "SHA256SUMS.asc",
         "index",
         f"index-{old.fingerprint}.asc",
         "index.asc",
@@ -199,7 +201,7 @@ def test_signing_is_not_given_up_by_accident(store, keys):
     assert "--retire-key" in caught.value.hint
     assert {name: store.get(name).data for name in names(store)} == before
     refresh(store, Settings(), retire=[keys[0]])
-    assert names(store) == {"index", "repo.metadata", "index.html"}
+    assert names(store) == {"SHA256SUMS", "index", "repo.metadata", "index.html"}
     assert refresh(store, Settings()).written == ()
 
 

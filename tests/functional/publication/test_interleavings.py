@@ -132,6 +132,8 @@ def publishes(store: Any, commit: str) -> PublicationOutcome:
         head=lambda: commit,
         remote=lambda: None,
         tips=lambda _ref: [LINE[-1]],
+        url=lambda: "https://git.example.org/specs",
+        prefix="",
     )
     work = Workspace(
         root=Path(),
