@@ -164,7 +164,7 @@ def test_a_failure_of_the_clean_up_is_not_one_of_a_script_nobody_knows(root):
         "virt-sysprep failed with exit code 1",
         argv=["virt-sysprep"],
         returncode=1,
-        tail=["virt-sysprep: error: /work/finish.sh: command exited with an error"],
+        tail=["virt-sysprep: error: /scratch/finish.sh: command exited with an error"],
     )
     failure = _failure(spec("update"), [], error)
     assert "after the spec's commands" in failure.message
