@@ -243,6 +243,18 @@ def test_a_client_that_hangs_up_is_no_error(server, log, ask):
     assert "Traceback" not in log.getvalue()
 
 
+def test_shutdown_may_come_after_the_last_answer_and_twice(folder):
+    server = Server(DirectoryStore(path=folder), Console(quiet=True), bind="127.0.0.1", port=0)
+    with server:
+        with (
+            at_work(server),
+            socket.create_connection(server.server_address[:2]) as client,
+        ):
+            client.sendall(b"GET /index HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert client.recv(8).startswith(b"HTTP/1.1")
+        server.shutdown()
+
+
 def test_a_store_that_fails_is_not_a_missing_object(folder, log, ask):
     (folder / "index").unlink()
     (folder / "index").symlink_to("index")

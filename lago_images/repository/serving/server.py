@@ -15,7 +15,7 @@ import socket
 from collections.abc import Callable, Iterable, Iterator
 from email.utils import formatdate
 from http import HTTPStatus
-from threading import Lock
+from threading import Event, Lock
 from typing import Any, Self
 from urllib.parse import unquote
 
@@ -99,6 +99,7 @@ class Server:
         listening = _listen(bind, port)
         self.server_address = listening.getsockname()
         self._sockets: dict[int, Any] = {}
+        self._ended = Event()
         self._server: Any = create_server(
             _Gateway(store, console),
             map=self._sockets,
@@ -136,11 +137,15 @@ class Server:
 
     def serve_forever(self) -> None:
         """Answer requests until ``shutdown`` is called."""
-        wasyncore.loop(timeout=1, map=self._sockets, use_poll=True)
+        while not self._ended.is_set():
+            wasyncore.loop(timeout=1, map=self._sockets, use_poll=True, count=1)
 
     def shutdown(self) -> None:
         """End ``serve_forever``, which another thread runs."""
-        self._server.trigger.pull_trigger(lambda: wasyncore.close_all(self._sockets))
+        self._ended.set()
+        # The pipe is closed by ``__exit__`` alone. A callback that closed it could run before the
+        # pipe was written to, since an answer that is ready wakes the loop, too.
+        self._server.trigger.pull_trigger()
 
 
 def _listen(bind: str, port: int) -> socket.socket:
