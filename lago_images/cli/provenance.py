@@ -49,6 +49,7 @@ def provenance(
         store=invocation.store(),
         runner=runner,
         environ=invocation.environ,
+        console=invocation.console,
         trusted=trusted,
         deep=deep,
     )

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
 
+from lago_images.console import Console
 from lago_images.errors import NotFoundError, RepositoryError, SigningError, UsageError
 from lago_images.host.gpg import fingerprints, throw_away
 from lago_images.host.process import Runner
@@ -94,11 +95,13 @@ class Tracer:
         trusted: The armoured public keys that alone are trusted; none to take those that the
             repository serves.
         deep: Whether disks are read whole.
+        console: Shows the progress of that.
     """
 
     store: Store
     runner: Runner
     environ: Mapping[str, str]
+    console: Console
     trusted: tuple[bytes, ...] = ()
     deep: bool = False
 
@@ -257,9 +260,11 @@ class _Look:
                 yield _unverified("its bytes: --deep reads them")
                 return
             sha256, sha512 = hashlib.sha256(), hashlib.sha512()
-            for piece in store.read(key):
-                sha256.update(piece)
-                sha512.update(piece)
+            with self.tracer.console.progress(f"reading {key}", size) as advance:
+                for piece in store.read(key):
+                    sha256.update(piece)
+                    sha512.update(piece)
+                    advance(len(piece))
         except NotFoundError:
             yield self._missing(image, key)
             return
