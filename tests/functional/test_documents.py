@@ -144,3 +144,20 @@ def test_the_readme_s_lines_for_s3_publish(ceph20, tmp_path):
     assert "catalogue: https://images.example.org/index.html" in first.err
     second = repo.run(*words)
     assert (second.code, second.out) == (0, "nothing to build\n"), second.err
+
+
+def test_every_test_that_the_threat_model_names_exists():
+    """A "cannot" whose test was renamed or removed is a promise that nothing holds."""
+    text = (ROOT / "docs/threat-model.md").read_text()
+    named = re.findall(r"`(test_\w+\.py)`|`((?:test|check)_\w+)…?`", text)
+    source = ""
+    for file, name in named:
+        if file:
+            source = "".join(path.read_text() for path in (ROOT / "tests").rglob(file))
+        else:
+            assert f"def {name}" in source, name
+    assert len([name for _, name in named if name]) > 25
+    table = text[text.index("## Who can do what") : text.index("## Whose builds")]
+    claims = [row.split(" | ")[2] for row in table.splitlines() if row.startswith("| ")][1:]
+    assert len(claims) > 8
+    assert all("`test_" in claim or claim == "– |" for claim in claims)
