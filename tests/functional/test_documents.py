@@ -160,4 +160,4 @@ def test_every_test_that_the_threat_model_names_exists():
     table = text[text.index("## Who can do what") : text.index("## Whose builds")]
     claims = [row.split(" | ")[2] for row in table.splitlines() if row.startswith("| ")][1:]
     assert len(claims) > 8
-    assert all("`test_" in claim or claim == "– |" for claim in claims)
+    assert all("`test_" in claim or claim.startswith("\N{EN DASH}") for claim in claims)

@@ -135,6 +135,15 @@ def alter(store, key, old, new):
     change(store, key, data.replace(old, new))
 
 
+def test_an_alias_that_is_not_offered_is_noted(store):
+    thief = replace(BUILDS[0], name="thief", properties={"aliases": OTHER.name})
+    make_public(store, 1, *real_disk(thief))
+    refresh(store)
+    assert problems(store) == {}
+    found = [one.what for one in verifier().store(store).findings if one.where == "index"]
+    assert "thief (x86_64) is not offered under its alias 'other', which means other" in found
+
+
 @pytest.mark.parametrize("deep", [True, False])
 def test_progress_counts_what_is_done(store, deep, monkeypatch):
     monkeypatch.setattr("lago_images.console.PLAIN_SECONDS", 0)

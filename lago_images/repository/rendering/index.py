@@ -6,7 +6,7 @@ that clients before 1.55.6 take too: blank lines between sections and nowhere el
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 from lago_images.errors import Problem
@@ -76,10 +76,40 @@ def listing_mark(state: State) -> str:
 
 
 def render(state: State) -> bytes:
-    """Render the index: the current revision of each image, by name and architecture."""
+    """Render the index: the current revision of each image, by name and architecture.
+
+    An alias that means two images is left out of those that ``conflicting_aliases`` names.
+    """
     current = (state.current(*image) for image in state.images)
-    entries = [entry(one, one.image) for one in current if one and one.image]
+    conflicts = conflicting_aliases(state)
+    entries = [
+        entry(release, release.image, without=conflicts.get(release.key.image, {}))
+        for release in current
+        if release and release.image
+    ]
     return to_bytes(entries, mark=listing_mark(state))
+
+
+def conflicting_aliases(state: State) -> dict[ImageId, dict[str, str]]:
+    """Find the aliases that an image must not be offered under, each with the name it stands for.
+
+    virt-builder resolves an alias to a name before it looks at names and architectures
+    (``builder/builder.ml``), so an alias that is another image's name would take that image's
+    place on every client. Lint refuses both kinds among the specs of one checkout; a repository
+    also offers images whose specs were deleted, and those of other branches. A name counts more
+    than an alias, and of two aliases the one that was published last.
+    """
+    current = [release for image in state.images if (release := state.current(*image))]
+    current.sort(key=lambda release: (release.published, release.name), reverse=True)
+    owners = {release.name: release.name for release in current}
+    conflicts: dict[ImageId, dict[str, str]] = {}
+    for release in current:
+        properties = release.manifest.properties if release.manifest else {}
+        for alias in aliases(line(properties.get("aliases", ""))):
+            owner = owners.setdefault(alias, release.name)
+            if owner != release.name:
+                conflicts.setdefault(release.key.image, {})[alias] = owner
+    return conflicts
 
 
 def to_bytes(entries: Iterable[Entry], *, mark: str) -> bytes:
@@ -95,9 +125,10 @@ def _section(entry: Entry) -> str:
     return "\n".join(lines) + "\n"
 
 
-def entry(release: Release, image: ReleasedImage) -> Entry:
-    """Make the section of a release."""
+def entry(release: Release, image: ReleasedImage, *, without: Collection[str] = ()) -> Entry:
+    """Make the section of a release; ``without`` are aliases that it is not offered under."""
     disk, properties = image.manifest.disk, image.manifest.properties
+    offered = [a for a in aliases(line(properties.get("aliases", ""))) if a not in without]
     fields: dict[Key, str] = {
         ("name", None): line(properties.get("name", "")) or release.name,
         ("arch", None): release.arch,
@@ -110,7 +141,7 @@ def entry(release: Release, image: ReleasedImage) -> Entry:
         ("revision", None): str(release.revision),
         ("expand", None): line(properties.get("expand", "")),
         ("lvexpand", None): line(properties.get("lvexpand", "")),
-        ("aliases", None): " ".join(aliases(line(properties.get("aliases", "")))),
+        ("aliases", None): " ".join(offered),
         ("hidden", None): "true" if properties.get("hidden") == "true" else "",
     }
     fields |= {_key(key): line(text) for key, text in properties.items() if is_notes(key)}

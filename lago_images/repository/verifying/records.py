@@ -37,6 +37,7 @@ from lago_images.repository.records.state import (
     read_published,
     standing,
 )
+from lago_images.repository.rendering.index import conflicting_aliases
 from lago_images.repository.rendering.lago import version_name
 from lago_images.repository.verifying.findings import Finding, note, problem, yank
 from lago_images.storage.base import Store
@@ -78,7 +79,7 @@ def examine(store: Store) -> tuple[State, list[Finding]]:
         read_published(store)
     except RepositoryError as error:
         findings.append(problem(layout.PUBLISHED, error.message, error.hint or _RESTORE))
-    findings += [*_histories_wrong(state), *_orphans(state), *_strangers(listed)]
+    findings += [*_histories_wrong(state), *_aliases(state), *_orphans(state), *_strangers(listed)]
     return state, findings
 
 
@@ -162,6 +163,15 @@ def _histories_wrong(state: State) -> Iterator[Finding]:
         yield from _copies(state, history)
         yield from _bases(state, image)
         yield from _versions(history)
+
+
+def _aliases(state: State) -> Iterator[Finding]:
+    """Name the aliases that rendering leaves out: users of them get another image, or none."""
+    for image, conflicts in sorted(conflicting_aliases(state).items()):
+        for alias, other in conflicts.items():
+            what = f"{image} is not offered under its alias {alias!r}, which means {other}"
+            repair = f"take the alias out of its spec, or withdraw {other}: lago-images repo yank"
+            yield note(layout.INDEX, what, repair)
 
 
 def _numbers(history: tuple[Release, ...], listed: Iterable[str]) -> Iterator[Finding]:

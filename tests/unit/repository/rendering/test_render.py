@@ -97,6 +97,34 @@ def digests(name, build):
     return {"sha256": disk.sha256, "sha512": disk.sha512}
 
 
+def test_an_alias_never_takes_the_place_of_another_image(store):
+    """virt-builder resolves aliases first: the thief is offered under its name alone."""
+    publish_by_hand(store, manifest("victim"))
+    publish_by_hand(store, manifest("thief", arch="aarch64", properties={"aliases": "victim,mine"}))
+    state = read(store)
+    entries, problems = index.parse(index.render(state))
+    assert problems == []
+    assert {e.name: e.get("aliases") for e in entries} == {"victim": "", "thief": "mine"}
+    assert index.conflicting_aliases(state) == {("thief", "aarch64"): {"victim": "victim"}}
+
+
+@pytest.mark.parametrize("newer", ["one", "two"])
+def test_of_two_equal_aliases_the_one_published_last_is_offered(store, newer):
+    for name in ("one", "two"):
+        of = manifest(name, properties={"aliases": "stable"})
+        put_release(store, release(1, of, published=1_700_000_000 + (name == newer)))
+    entries, _ = index.parse(index.render(read(store)))
+    older = {"one": "two", "two": "one"}[newer]
+    assert {e.name: e.get("aliases") for e in entries} == {newer: "stable", older: ""}
+
+
+def test_one_image_keeps_its_alias_for_every_architecture(store):
+    for arch in ("x86_64", "aarch64"):
+        publish_by_hand(store, manifest(arch=arch, build_id=arch, properties={"aliases": "stable"}))
+    entries, _ = index.parse(index.render(read(store)))
+    assert [entry.get("aliases") for entry in entries] == ["stable", "stable"]
+
+
 def test_sha256sums_list_every_disk_that_is_offered(store, state):
     listed = render(state, SITE)["SHA256SUMS"].decode()
     mark, *lines = listed.splitlines()
