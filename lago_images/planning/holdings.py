@@ -5,11 +5,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from lago_images.planning.history import Built, Current, Holdings, ImageHoldings
-from lago_images.repository.publishing.releasing import taken_back
 from lago_images.repository.records.layout import ImageId
 from lago_images.repository.records.manifest import Manifest
 from lago_images.repository.records.release import Release
-from lago_images.repository.records.state import State, deciding_commit, standing
+from lago_images.repository.records.state import State, deciding_commit, standing, taken_back
 
 
 def holdings(state: State) -> Holdings:

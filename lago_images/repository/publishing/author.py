@@ -14,7 +14,7 @@ _STARTERS = ("GITHUB_ACTOR", "BUILD_USER_ID", "BUILD_USER", "CHANGE_AUTHOR")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Author:
-    """The name of who releases, and the URL of the CI's run; that is empty outside CI."""
+    """Name who releases, and the URL of the CI's run, which is empty outside CI."""
 
     actor: str
     run: str

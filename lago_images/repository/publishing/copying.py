@@ -35,7 +35,7 @@ _WHO = "find out who used the builder's credentials"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judged:
-    """A staged build as it was judged: only these bytes become public.
+    """Hold a staged build as it was judged: only these bytes become public.
 
     Attributes:
         manifest: The build's.
@@ -51,7 +51,7 @@ class Judged:
 
 @dataclass(slots=True, kw_only=True)
 class PublicCopy:
-    """The public copy of one staged build, made at most once, and removed if nobody offers it.
+    """Make the public copy of one staged build, at most once; remove it if nobody offers it.
 
     ``statements`` are made about it, and lie in it; None for a copy of what was staged alone.
     """
@@ -77,6 +77,7 @@ class PublicCopy:
         if self._image is None:
             try:
                 self._image = self._made(base)
+            # Ctrl-C too: nothing names the copy yet, and nobody else would miss it.
             except BaseException:
                 self.remove()
                 raise
@@ -94,6 +95,8 @@ class PublicCopy:
             # Before the manifest, which is written last.
             files = {**self.statements.make(judged.manifest, files), **files}
         expected = judged.manifest.disk
+        # By the ETag of what was looked at: a builder may overwrite the disk at any time. Whatever
+        # arrives is proved by its SHA-256, as an ETag is the store's word and not a digest.
         try:
             self.store.copy(
                 disk.key,
@@ -109,6 +112,7 @@ class PublicCopy:
             raise _refused(judged.manifest, [f"it is incomplete: {error.message}"]) from error
         disk_name = target.disk.removeprefix(target.folder)
         objects = {disk_name: ObjectDigest(sha256=expected.sha256, size=expected.compressed_size)}
+        # Written from memory, not copied in the store: these are the bytes that were compared.
         for name, data in files.items():
             key = target.folder + name
             self.store.put(key, data, expected=None, headers=headers(key))

@@ -89,6 +89,8 @@ class Publisher:
         """
         before = self.before
         for attempt in range(ATTEMPTS):
+            # Before the list: whoever writes between the two has listed less than we, or makes one
+            # of our writes fail by its ETag.
             if before is None or attempt:
                 before = _rendered_files(self.store, self.signer)
             _refuse_key_change(before, self.signer, self.fingerprint, self.retire)
@@ -142,8 +144,12 @@ def publishing(
 
     with open_signer(settings, environ, runner) as signer:
         before = _rendered_files(store, signer)
-        _refuse_old_layout(before)
+        index = before.get(layout.INDEX)
+        # The layout before led clients to where builders write.
+        if index and f"\nfile={layout.BUILDS}".encode() in index.data:
+            raise OldRepositoryError(f"the published {layout.INDEX}")
         _refuse_key_change(before, signer, fingerprint, retire)
+        # Last, as a probe writes: what is refused above has touched nothing.
         store.ensure_safe_writes(single_writer=settings.single_writer, console=console)
         yield Publisher(
             store=store,
@@ -173,13 +179,6 @@ def _rendered_files(store: Store, signer: Signer) -> Mapping[str, Blob]:
         return {blob.key: blob for blob in pool.map(get, sorted(names)) if blob}
 
 
-def _refuse_old_layout(before: Mapping[str, Blob]) -> None:
-    """Refuse a repository whose index leads clients to where builders write."""
-    index_ = before.get(layout.INDEX)
-    if index_ and f"\nfile={layout.BUILDS}".encode() in index_.data:
-        raise OldRepositoryError(f"the published {layout.INDEX}")
-
-
 def _refuse_key_change(
     before: Mapping[str, Blob], signer: Signer, fingerprint: Fingerprint, retire: frozenset[str]
 ) -> None:
@@ -196,6 +195,7 @@ def _refuse_key_change(
         )
     retire |= _half_retired(before, signer, fingerprint)
     abandoned = {key_behind(name) for name in before} - {"", *ours} - retire
+    # A subkey that clients know and that no longer signs leaves them behind like a key does.
     for key in signer.keys:
         if own := before.get(layout.key_file(key.fingerprint)):
             abandoned |= key.left_behind(own.data) - retire
@@ -232,15 +232,17 @@ def _write(
 def _due(
     before: Mapping[str, Blob], state: State, site: Site, signer: Signer
 ) -> list[tuple[str, bytes]]:
-    """Render, and keep in order what is not there as it should be, content or headers."""
+    """Render; returns the files whose content or headers differ, in the order of writing."""
     files = render(state, site, signer.public)
     files |= _signatures(files, before, signer, empty=is_empty(state))
-    return [(name, files[name]) for name in _in_order(files) if _is_due(before, name, files[name])]
-
-
-def _is_due(before: Mapping[str, Blob], name: str, data: bytes) -> bool:
-    old = before.get(name)
-    return old is None or old.data != data or old.headers not in (None, headers(name))
+    return [
+        (name, files[name])
+        for name in _in_order(files)
+        if (old := before.get(name)) is None
+        or old.data != files[name]
+        # A store that keeps no headers says None of them: nothing is to be brought back there.
+        or old.headers not in (None, headers(name))
+    ]
 
 
 def _rewrite(store: Store, files: Iterable[Blob]) -> Iterator[str]:
@@ -255,7 +257,11 @@ def _rewrite(store: Store, files: Iterable[Blob]) -> Iterator[str]:
 
 
 def _in_order(files: Mapping[str, bytes]) -> list[str]:
-    """Keys' own files first; each index before repo.metadata, a signature after what it signs."""
+    """Return names in writing order: keys' own files, each index, and then ``repo.metadata``.
+
+    A signature comes after what it signs. A crash between two writes leaves an older file beside a
+    newer one, each of which is whole by itself and names only what exists.
+    """
     places = {name: number for number, name in enumerate(RENDERED)}
 
     def place(name: str) -> tuple[float, str]:
@@ -269,7 +275,11 @@ def _in_order(files: Mapping[str, bytes]) -> list[str]:
 def _signatures(
     files: Mapping[str, bytes], before: Mapping[str, Blob], signer: Signer, *, empty: bool
 ) -> dict[str, bytes]:
-    """Return the signed files. One that is good already is left as it is."""
+    """Return the signed files. One that is good already is left as it is.
+
+    gpg puts the time into a signature, so that signing again would give other bytes, and every
+    refresh would write, and overtake other publishers.
+    """
     if not signer.keys:
         return {}
     first, text = signer.keys[0], files[layout.METADATA]
@@ -321,13 +331,16 @@ def _delete_signed(
 def _half_retired(
     before: Mapping[str, Blob], signer: Signer, fingerprint: Fingerprint
 ) -> frozenset[str]:
-    """The keys whose retirement was begun: what they signed is there without their own file."""
-    found = {key_behind(name) for name in before}
+    """Find the keys whose retirement was begun: what they signed is there without their own file.
+
+    A key's file is deleted first, and what it signed last, so that a retirement that a crash broke
+    off is known for one, and finished by whoever publishes next.
+    """
+    published = {key_behind(name) for name in before}
     if not any(layout.KEY in before and before[layout.KEY].data == k.armour for k in signer.public):
-        found.add(_published_key(before, signer, fingerprint))
-    ours = {key.fingerprint for key in signer.public}
-    gone = {one for one in found if layout.key_file(one) not in before}
-    return frozenset(gone - {"", *ours})
+        published.add(_published_key(before, signer, fingerprint))
+    without_file = {key for key in published if layout.key_file(key) not in before}
+    return frozenset(without_file - {"", *(key.fingerprint for key in signer.public)})
 
 
 def _published_key(before: Mapping[str, Blob], signer: Signer, fingerprint: Fingerprint) -> str:

@@ -23,7 +23,6 @@ from dataclasses import dataclass
 from lago_images.repository.records.layout import (
     BUILDS,
     IMAGES,
-    RELEASES,
     BuildFolder,
     BuildKey,
     ImageId,
@@ -66,13 +65,13 @@ class Retention:
 
     @property
     def grace(self) -> int:
-        """In seconds."""
+        """Return the grace period in seconds."""
         return self.grace_days * DAY
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """One folder of a build to retire, or to delete the objects of.
+    """Name one folder of a build to retire, or to delete the objects of.
 
     Attributes:
         build: The folder, staged or public.
@@ -131,7 +130,16 @@ def plan(state: State, unfinished: Iterable[Unfinished], retention: Retention, n
         retire=tuple(retire),
         delete=(*delete, *_staged(state, staged, before)),
         abort=tuple(each for each in unfinished if each.begun < before and owner(each.key)),
-        forget=tuple(_forgotten(state, copies, named, now - 2 * retention.grace)),
+        # Of a copy that a crash left: when it is deleted, nothing rests on its record. One whose
+        # objects were deleted while it was named stays retired for ever.
+        forget=tuple(
+            key
+            for key, stat in state.objects.items()
+            if (copy := retired_copy(key))
+            and copy not in copies
+            and copy not in named
+            and stat.modified < now - 2 * retention.grace
+        ),
         waiting=tuple(sorted(_waiting(state, copies, staged, retention, now))),
     )
 
@@ -299,11 +307,3 @@ def _why_staged(state: State, key: BuildKey) -> str:
         return "never released"
     damaged = key in state.unreadable
     return "never released, and damaged" if damaged else "an upload that never became a build"
-
-
-def _forgotten(state: State, copies: Folders, named: Named, before: float) -> Iterator[str]:
-    """Find records that nothing rests on: of deleted copies that no release names."""
-    for key, stat in state.objects.items():
-        copy = retired_copy(key) if key.startswith(RELEASES) else None
-        if copy and copy not in copies and copy not in named and stat.modified < before:
-            yield key

@@ -36,7 +36,7 @@ def is_line(text: str) -> bool:
 
 
 def line(text: str) -> str:
-    """A text made fit for one line; no blanks at its ends, which a clearsigned text loses."""
+    """Make a text fit for one line; no blanks at its ends, which a clearsigned text loses."""
     return " ".join(_UNPRINTABLE.sub(" ", text).split())
 
 

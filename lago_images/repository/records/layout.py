@@ -1,4 +1,4 @@
-"""The keys of everything in a repository, and the headers that its HTTP clients get."""
+"""Name the keys of everything in a repository, and the headers that its HTTP clients get."""
 
 import re
 from dataclasses import dataclass
@@ -78,7 +78,7 @@ class ReleaseKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
 class BuildKey:
-    """The name of a folder of one build: the build's own id, or that of its public copy."""
+    """Name a folder of one build, by the build's own id or by that of its public copy."""
 
     name: str
     arch: str
@@ -101,7 +101,7 @@ class BuildKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
 class BuildFolder:
-    """A folder with the files of one build; ``root`` is ``BUILDS`` or ``IMAGES``."""
+    """Name a folder with the files of one build; ``root`` is ``BUILDS`` or ``IMAGES``."""
 
     root: str
     key: BuildKey
@@ -112,7 +112,7 @@ class BuildFolder:
 
     @property
     def retirement(self) -> str:
-        """The record that a public copy is offered no more, as ``repo gc`` is to remove it."""
+        """Return the record that a copy is offered no more, as ``repo gc`` is to remove it."""
         return f"{RELEASES}{self.key.name}/{self.key.arch}/retired/{self.key.build_id}.json"
 
     @property
@@ -157,7 +157,7 @@ class BuildFolder:
 
     @property
     def provenance(self) -> str:
-        """The signed in-toto statement of where the disk comes from; in a public copy alone."""
+        """Return the signed statement of where the disk comes from; in a public copy alone."""
         return self.folder + PROVENANCE
 
 

@@ -22,6 +22,7 @@ from lago_images.repository.records.release import Release
 from lago_images.storage.base import Blob, Stat, Store
 
 SCHEMA = 1
+# As many requests at once: a GET waits for the network, not for us.
 THREADS = 16
 
 
@@ -99,7 +100,11 @@ def read_records(store: Store, cache: Cache, wanted: Iterable[tuple[Stat, Key]])
     unseen: dict[str, Key] = {}
     for stat, key in wanted:
         etag, plain = cache.entries.get(stat.key, ("", None))
-        record = _cached(plain, key) if etag == stat.etag else None
+        record = None
+        if etag == stat.etag:
+            # The cache lies under state/, where anyone who publishes may have damaged it.
+            with suppress(RepositoryError):
+                record = _record(plain, key)
         if record is not None:
             records[key], entries[stat.key] = record, (etag, plain)
         elif problem := size_problem(stat):
@@ -142,14 +147,6 @@ def _record(plain: object, key: Key) -> Release | Manifest:
     return Manifest.from_plain(plain, key)
 
 
-def _cached(plain: object, key: Key) -> Release | Manifest | None:
-    """Return the record in a cache that anyone may have damaged; None if it is none."""
-    try:
-        return _record(plain, key)
-    except RepositoryError:
-        return None
-
-
 def _get_all(store: Store, keys: Mapping[str, Key]) -> list[Blob]:
     def get(key: str) -> Blob | None:
         try:
@@ -157,6 +154,7 @@ def _get_all(store: Store, keys: Mapping[str, Key]) -> list[Blob]:
         except NotFoundError:
             if isinstance(keys[key], ReleaseKey):
                 raise
+            # A staged build: withdrawn by its builder, or removed by repo gc.
             return None
 
     if len(keys) < 2:  # noqa: PLR2004 -- no threads for one

@@ -1,4 +1,4 @@
-"""A release: a build made public as a numbered revision, or a name withdrawn.
+"""Define releases: a build made public as a numbered revision, or a revision withdrawn.
 
 It binds bytes: the whole manifest, and the SHA-256 of every object of the public copy.
 """
@@ -33,7 +33,7 @@ FileName = Annotated[str, matching(BUILD_ID.pattern, "a file's name")]
 
 
 class OldRepositoryError(SchemaError):
-    """The repository is of the layout before public copies, and is refused whole."""
+    """Raised for a repository of the layout before public copies, which is refused whole."""
 
     def __init__(self, what: str) -> None:
         super().__init__(
@@ -44,7 +44,7 @@ class OldRepositoryError(SchemaError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ObjectDigest:
-    """The SHA-256 of an object of a public copy, in hexadecimal, and its size in bytes."""
+    """Bind an object of a public copy: its SHA-256, in hexadecimal, and its size in bytes."""
 
     sha256: Sha256
     size: Count
@@ -52,7 +52,7 @@ class ObjectDigest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BaseBinding:
-    """The release that a layer stands on; ``sha256`` is of its compressed disk."""
+    """Name the release that a layer stands on; ``sha256`` is of its compressed disk."""
 
     name: Name
     arch: Arch
@@ -63,7 +63,7 @@ class BaseBinding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReleasedImage:
-    """The bytes that a release makes public.
+    """Bind the bytes that a release makes public.
 
     Attributes:
         build: The id of the build, as it was staged.
@@ -117,7 +117,7 @@ class ReleasedImage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Released:
-    """The state and the person or CI run that made a release.
+    """Record the state that a release was made of, and the person or CI run that made it.
 
     Attributes:
         commit: What the publisher had checked out; ``NO_COMMIT`` outside git.
@@ -134,7 +134,7 @@ class Released:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Release:
-    """One revision of one image.
+    """Record one revision of one image.
 
     Attributes:
         image: What is made public; None withdraws the revision that ``withdraws`` names.

@@ -1,4 +1,4 @@
-"""The content of a repository, read once: the value that every decision and rendering starts from.
+"""Read a repository once, into the value that every decision and rendering starts from.
 
 ``read`` lists and reads the releases, and nothing else: rendering needs no more. ``survey`` reads
 the staged builds too, and lists the public copies: plans, publications and ``repo gc`` need them.
@@ -6,6 +6,7 @@ the staged builds too, and lists the public copies: plans, publications and ``re
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import ClassVar
@@ -39,7 +40,7 @@ _LONG = 300
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PublishedCommit:
-    """The commit published last, and its object's ETag."""
+    """Hold the commit published last, and its object's ETag."""
 
     commit: str
     etag: str
@@ -59,7 +60,7 @@ class _PublishedDocument:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredBuild:
-    """A build in the store, and the folder that its disk is read from.
+    """Hold a build in the store, and the folder that its disk is read from.
 
     ``revision`` is that of its release; None for a build that is only staged.
     """
@@ -71,7 +72,7 @@ class StoredBuild:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class State:
-    """A repository at one moment.
+    """Hold a repository as it was at one moment.
 
     Attributes:
         releases: By image, ascending by revision; withdrawals included.
@@ -147,7 +148,7 @@ class State:
         return stored.manifest if stored else None
 
     def unreleased(self, fingerprint: str | None = None) -> tuple[Manifest, ...]:
-        """Complete staged builds that were never released, the newest first."""
+        """Return complete staged builds that were never released, the newest first."""
         released = self.released_builds
         waiting = (
             manifest
@@ -170,6 +171,10 @@ class State:
         return max(revisions, default=0)
 
 
+# An image's releases and withdrawals, ascending by revision.
+History = tuple[Release, ...]
+
+
 def withdrawn(history: Iterable[Release]) -> frozenset[int]:
     """Return the revisions that a history takes back."""
     return frozenset(release.withdraws for release in history if release.withdraws is not None)
@@ -187,6 +192,7 @@ def deciding_commit(release: Release, history: tuple[Release, ...]) -> str:
     An operator's release stands for what it takes away or passes over, whatever the operator had
     checked out: older commits that finish late must not replace it.
     """
+    # Strictly downwards: each turn leads to an earlier revision, so this ends.
     while release.withdraws is not None or release.reason:
         earlier = tuple(one for one in history if one.revision < release.revision)
         if release.withdraws is not None:
@@ -197,6 +203,48 @@ def deciding_commit(release: Release, history: tuple[Release, ...]) -> str:
             break
         release = replaced[-1]
     return release.released.commit
+
+
+def taken_back(history: History) -> Mapping[str, Release]:
+    """Find the fingerprints that operators took back and that were not released since.
+
+    Each with the withdrawal or rollback that did it. Without this the next plan would build
+    again, or a publisher that planned before would publish, what was just taken back.
+    """
+    by_fingerprint: dict[str, Release] = {}
+    withdrawn_revisions = withdrawn(history)
+    for position, release in enumerate(history):
+        earlier = history[:position]
+        taken: list[Release] = []
+        if release.withdraws is not None:
+            taken = _withdrawn_by(release, earlier, withdrawn_revisions)
+        elif not release.reason:
+            by_fingerprint.pop(release.fingerprint, None)
+        elif release.revision not in withdrawn_revisions:
+            # A rollback brings back a build, and not what its spec would be built to today:
+            # what was released after that build is passed over.
+            originals = [each.revision for each in earlier if each.build == release.build]
+            first = max(originals, default=release.revision)
+            taken = [each for each in earlier if each.image and each.revision > first]
+        by_fingerprint |= {each.fingerprint: release for each in taken}
+    return by_fingerprint
+
+
+def _withdrawn_by(
+    withdrawal: Release, earlier: History, withdrawn_revisions: AbstractSet[int]
+) -> list[Release]:
+    """Return what a withdrawal is about, unless the same was released again between the two."""
+    targets = [each for each in earlier if each.revision == withdrawal.withdraws]
+    since = {
+        each.fingerprint
+        for each in earlier
+        for target in targets
+        if each.revision > target.revision
+        and each.image is not None
+        and not each.reason
+        and each.revision not in withdrawn_revisions
+    }
+    return [target for target in targets if target.fingerprint not in since]
 
 
 def read(store: Store) -> State:
@@ -223,17 +271,21 @@ def _read(store: Store, once: Callable[[Store, caching.Cache], State]) -> State:
             return once(store, caching.load(store))
         except NotFoundError:
             # A release was listed and is missing: an operator is at work, or it is really lost.
+            # After so many lists it is lost: to go on without it would take back what it says.
             if attempt == _ATTEMPTS:
                 raise
         attempt += 1
 
 
 def _read_once(store: Store, cache: caching.Cache) -> State:
+    # The commit first: all that it asked for was released before it was recorded, so that the list
+    # has it. The other way round, a commit could be read whose releases were not listed.
     published = read_published(store)
     objects = {stat.key: stat for stat in store.list(RELEASES)}
     places = {name: place for name in objects if (place := release_key(name))}
     records = read_records(store, cache, ((objects[name], key) for name, key in places.items()))
     if records.is_fresh:
+        # What only a survey reads stays in the cache for the next survey.
         staged = {k: entry for k, entry in cache.entries.items() if k.startswith(BUILDS)}
         caching.save(store, replace(cache, entries={**staged, **records.entries}))
     return _state(records, objects, published)

@@ -23,12 +23,11 @@ from lago_images.repository.publishing.releasing import (
     following,
     read_history,
     record_commit,
-    taken_back,
 )
 from lago_images.repository.publishing.releasing import release as make_public
 from lago_images.repository.records.layout import PUBLISHED
 from lago_images.repository.records.release import OldRepositoryError, Released
-from lago_images.repository.records.state import read, survey
+from lago_images.repository.records.state import read, survey, taken_back
 from lago_images.repository.rendering.index import parse
 from lago_images.settings import Settings
 from lago_images.storage.directory.store import DirectoryStore
