@@ -21,7 +21,7 @@ from lago_images.repository.records.parsing import DocumentError, Seconds, match
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """One image's result as JSON has it; ``Result`` says what the fields are."""
+    """Hold one image's result as JSON has it; ``Result`` says what the fields are."""
 
     name: Name
     arch: Name
@@ -37,7 +37,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Results:
-    """A file of results."""
+    """Hold a file of results."""
 
     SCHEMA: ClassVar[int] = 1
     WHAT: ClassVar[str] = "a file of results"
@@ -196,23 +196,23 @@ def fates(published: PublicationOutcome) -> list[Fate]:
     ]
 
 
-def stopped(made: Plan, why: str) -> list[Fate]:
+def stopped(plan: Plan, why: str) -> list[Fate]:
     """Return ``why`` for every image of a plan whose publication ended before it could say."""
     return [
         Fate(name=image.name, verdict=None, why=why)
-        for image in made.images
+        for image in plan.images
         if image.action in WORK
     ]
 
 
-def write(folder: Path, made: Plan, fates: Iterable[Fate]) -> None:
+def write(folder: Path, plan: Plan, fates: Iterable[Fate]) -> None:
     """Write how the publication of a plan ended beside the results; makes the folder if needed."""
     plain = [{"name": f.name, "verdict": f.verdict, "why": whole(f.why)} for f in fates]
-    document = {"schema": Publication.SCHEMA, "head": made.head, "made": made.made, "images": plain}
+    document = {"schema": Publication.SCHEMA, "head": plan.head, "made": plan.made, "images": plain}
     atomic.replace(folder / FILE, canonical(document))
 
 
-def read(folder: Path, made: Plan) -> Mapping[str, Fate] | None:
+def read(folder: Path, plan: Plan) -> Mapping[str, Fate] | None:
     """Read, by name, how a plan's publication ended; None when no file of that plan says.
 
     Raises ``RepositoryError`` when the file is not one this version knows.
@@ -221,6 +221,6 @@ def read(folder: Path, made: Plan) -> Mapping[str, Fate] | None:
     if not path.is_file():
         return None
     document = parse(path.read_bytes(), Publication, FILE, strict=False)
-    if (document.head, document.made) != (made.head, made.made):
+    if (document.head, document.made) != (plan.head, plan.made):
         return None
     return {fate.name: replace(fate, why=whole(fate.why)) for fate in document.images}

@@ -1,4 +1,4 @@
-"""The SBOM of an image: CycloneDX 1.6, made of its manifest and its list of packages.
+"""Make the SBOM of an image, CycloneDX 1.6, of its manifest and its list of packages.
 
 It has no licences: neither the manifest nor ``packages.txt`` knows any, and a guess would be
 believed.
@@ -34,7 +34,7 @@ _IMAGE = "image"
 
 
 class Package(NamedTuple):
-    """A line of ``packages.txt``."""
+    """Hold a line of ``packages.txt``."""
 
     name: str
     version: str
@@ -43,7 +43,7 @@ class Package(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Distribution:
-    """What packages of an image are packages of.
+    """Describe what an image's packages are packages of.
 
     Attributes:
         kind: The package URL's type, such as ``deb``.
@@ -75,7 +75,7 @@ _DISTRIBUTIONS = {
 
 
 def render(manifest: Manifest, packages: bytes | None) -> bytes:
-    """The SBOM; the same manifest and packages give the same bytes.
+    """Make the SBOM; the same manifest and packages give the same bytes.
 
     Args:
         manifest: The image's. Its ``osinfo``, else its ``distro``, says what the packages are of;
@@ -126,7 +126,7 @@ def render(manifest: Manifest, packages: bytes | None) -> bytes:
 
 
 def parse_packages(data: bytes, where: str) -> tuple[Package, ...]:
-    """The packages of a ``packages.txt``.
+    """Parse a ``packages.txt``.
 
     Raises:
         RepositoryError: A line, named as ``where:line``, is not ``name version arch``, or comes
@@ -145,7 +145,7 @@ def parse_packages(data: bytes, where: str) -> tuple[Package, ...]:
 
 
 def distribution(properties: Mapping[str, str]) -> Distribution | None:
-    """What a spec's properties say that the image's packages are of; None if that is not known."""
+    """Tell by a spec's properties what the image's packages are of; None if that is not known."""
     for key in ("osinfo", "distro"):
         match = _SHORT_ID.fullmatch(properties.get(key, ""))
         if match and match[1] in _DISTRIBUTIONS:
@@ -155,7 +155,7 @@ def distribution(properties: Mapping[str, str]) -> Distribution | None:
 
 
 def package_url(package: Package, of: Distribution | None) -> PackageURL:
-    """The package URL; https://github.com/package-url/purl-spec has what each type wants."""
+    """Make the package URL; https://github.com/package-url/purl-spec has what each type wants."""
     version, qualifiers = package.version, {"arch": package.arch}
     if of is None:
         return PackageURL("generic", None, package.name, version, qualifiers)

@@ -30,7 +30,7 @@ Images = Mapping[BuildFolder, ReleasedImage]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Named:
-    """A public copy, and who names it: the index, ``repo.metadata``, or both.
+    """Hold a public copy, and who names it: the index, ``repo.metadata``, or both.
 
     ``image`` is what its release binds; None where no release could be read.
     """
@@ -69,12 +69,12 @@ class Progress:
             yield piece
 
 
-def disk_size(source: Source, one: Named) -> int:
-    """Bytes of a build's compressed disk; 0 where that cannot be told."""
-    if sizes := _numbers(one, "compressed_size"):
+def disk_size(source: Source, named: Named) -> int:
+    """Return the bytes of a build's compressed disk; 0 where that cannot be known."""
+    if sizes := _numbers(named, "compressed_size"):
         return sizes[0]
     try:
-        return max(0, source.head(one.build.disk).size)
+        return max(0, source.head(named.build.disk).size)
     except StorageError:
         return 0
 
@@ -288,15 +288,15 @@ def _in_step(named: Named, manifest: Manifest) -> Iterator[Finding]:
     disk = manifest.disk
     for entry in named.entries:
         where = f"{layout.INDEX}:{entry.line}"
-        said = {
+        fields = {
             "checksum[sha512]": (entry.checksum, disk.sha512),
             "size": (entry.get("size"), str(disk.virtual_size)),
             "compressed_size": (entry.get("compressed_size"), str(disk.compressed_size)),
             "format": (entry.get("format"), disk.format),
         }
-        for field_, (ours, true) in said.items():
-            if ours != true:
-                what = f"{entry.name}: {field_} is not that of {named.build.manifest}"
+        for name, (offered, true) in fields.items():
+            if offered != true:
+                what = f"{entry.name}: {name} is not that of {named.build.manifest}"
                 yield problem(where, what, REFRESH)
 
 
@@ -365,7 +365,7 @@ def _deep(
 
 
 def _largest(named: Named, manifest: Manifest | None) -> int:
-    """Bytes that the decompressed disk may have."""
+    """Return the bytes that the decompressed disk may have at most."""
     if manifest:
         return manifest.disk.size
     # The index has the virtual size, on top of which come a qcow2's own tables and lost clusters.
@@ -385,6 +385,7 @@ def _digests(pieces: Iterable[bytes], largest: int, progress: Progress) -> tuple
             sums.add_disk(data)
     except DamagedError as error:
         wrong = error.message
+        # To the end all the same: the checksums are of the whole file.
         for _ in stream:
             pass
     return sums.digests, wrong

@@ -28,7 +28,7 @@ _LIST = "lago-images repo list --all shows what is published"
 
 
 class Outcome(StrEnum):
-    """How a check of a link ended; what is not verified breaks nothing."""
+    """Name how a check of a link ended; what is not verified breaks nothing."""
 
     VERIFIED = "verified"
     UNVERIFIED = "not verified"
@@ -37,7 +37,7 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
-    """One thing that was compared, or that nothing here can prove."""
+    """Name one thing that was compared, or that nothing here can prove."""
 
     outcome: Outcome
     what: str
@@ -45,20 +45,16 @@ class Check:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Link:
-    """One part of the chain: what the repository says of it, and what is true of that."""
+    """Hold one part of the chain: what the repository says of it, and what is true of that."""
 
     name: str
     what: str
     checks: tuple[Check, ...]
 
-    @property
-    def is_broken(self) -> bool:
-        return any(check.outcome is Outcome.BROKEN for check in self.checks)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """The links of one release; those of a layer are followed by its base's."""
+    """Hold the links of one release; those of a layer are followed by its base's."""
 
     name: str
     arch: str
@@ -68,7 +64,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chain:
-    """An image's release, and those of the bases that it stands on."""
+    """Hold the steps of an image's release, and of the bases that it stands on."""
 
     url: str
     steps: tuple[Step, ...]
@@ -80,7 +76,7 @@ class Chain:
             f"{step.name} {step.revision}: {link.name}"
             for step in self.steps
             for link in step.links
-            if link.is_broken
+            if any(check.outcome is Outcome.BROKEN for check in link.checks)
         )
 
 
@@ -128,6 +124,7 @@ class Tracer:
     def _keys(self) -> tuple[bytes, ...]:
         if self.trusted:
             return self.trusted
+        # All of them: after a change of keys older statements carry the older key's signature.
         names = sorted(n for n in client_setup.keyed(self.store) if n.startswith("key-"))
         served = (self.get(name) for name in (layout.KEY, *names))
         return tuple(dict.fromkeys(data for data in served if data is not None))
@@ -165,7 +162,7 @@ def _wanted(state: State, name: str, arch: str, revision: int | None) -> Release
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Base:
-    """What an image stands on: the release to go on with, if there is one that is right."""
+    """Hold what an image stands on: the release to go on with, if there is one that is right."""
 
     checks: tuple[Check, ...]
     release: Release | None = None
@@ -198,7 +195,7 @@ class _Base:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Statement:
-    """The signed provenance of a release as far as it is right, and how its checks ended."""
+    """Hold the signed provenance of a release as far as it is right, and how its checks ended."""
 
     checks: tuple[Check, ...]
     stated: Provenance | None = None
@@ -206,7 +203,7 @@ class _Statement:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Look:
-    """A look at one repository, read once: its records, its keys and its rendered files."""
+    """Examine one repository, read once: its records, its keys and its rendered files."""
 
     tracer: Tracer
     state: State
@@ -218,7 +215,10 @@ class _Look:
         stated, disk = statement.stated, manifest.disk
         links = (
             _link("commit", _commit(image, stated), _commit_checks(image, stated)),
-            _link("fingerprint", manifest.fingerprint, _fingerprint_checks(stated)),
+            _link("fingerprint", manifest.fingerprint, [
+                *([_verified("the signed statement names it")] if stated else []),
+                _unverified("that it is the commit's: only a plan of its checkout can say"),
+            ]),
             _link("manifest", f"sha256 {image.objects[layout.MANIFEST].sha256}",
                   self._objects(image, [layout.MANIFEST])),
             _link("base", _stands_on(image), base.checks),
@@ -380,12 +380,6 @@ def _commit_checks(image: ReleasedImage, stated: Provenance | None) -> Iterator[
         yield _unverified("which files it was built from: they differed from the commit")
     else:
         yield _unverified("that the commit makes these bytes: the builder is trusted with that")
-
-
-def _fingerprint_checks(stated: Provenance | None) -> Iterator[Check]:
-    if stated:
-        yield _verified("the signed statement names it")
-    yield _unverified("that it is the commit's: only a plan of its checkout can say")
 
 
 def _stands_on(image: ReleasedImage) -> str:

@@ -1,4 +1,4 @@
-"""The published index, as guestfs-tools' own readers see it; a second opinion."""
+"""Ask guestfs-tools' own readers what they see in the published index: a second opinion."""
 
 import json
 import shutil
@@ -40,7 +40,7 @@ def _validate(
     try:
         runner.capture([VALIDATOR, str(folder / layout.INDEX)])
     except CommandError as error:
-        yield problem(layout.INDEX, f"{VALIDATOR}: {_said(error)}", REFRESH)
+        yield problem(layout.INDEX, f"{VALIDATOR}: {_last_words(error)}", REFRESH)
 
 
 def _list(
@@ -79,14 +79,15 @@ def _listed(
     try:
         listed = json.loads(runner.capture(argv, env=env))["templates"]
     except CommandError as error:
-        yield problem(name, f"{CLIENT}: {_said(error)}", REFRESH)
+        yield problem(name, f"{CLIENT}: {_last_words(error)}", REFRESH)
         return
-    found = {ImageId(one["os-version"], one["arch"]) for one in listed}
-    wanted = {ImageId(one.name, one.arch) for one in entries if one.get("hidden") != "true"}
-    missing = sorted(map(str, wanted - found))
+    offered = {ImageId(template["os-version"], template["arch"]) for template in listed}
+    # virt-builder lists no hidden images (`builder/list_entries.ml`), and builds them by name.
+    wanted = {ImageId(entry.name, entry.arch) for entry in entries if entry.get("hidden") != "true"}
+    missing = sorted(map(str, wanted - offered))
     if missing:
         yield problem(name, f"{CLIENT} does not list {', '.join(missing)}", REFRESH)
 
 
-def _said(error: CommandError) -> str:
+def _last_words(error: CommandError) -> str:
     return " ".join(" ".join(error.tail).split()) or error.message

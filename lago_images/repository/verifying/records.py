@@ -175,7 +175,7 @@ def _aliases(state: State) -> Iterator[Finding]:
 
 
 def _numbers(history: tuple[Release, ...], listed: Iterable[str]) -> Iterator[Finding]:
-    """Revisions begin at 1 and leave none out: each is taken by creating the next."""
+    """Find gaps: revisions begin at 1 and leave none out, as each is taken by creating the next."""
     stored = set(listed)
     known = {release.revision for release in history}
     for number in range(1, history[-1].revision):

@@ -34,10 +34,9 @@ def check(
     """
     signed = [name for name in files if name.endswith(".asc")]
     if layout.KEY not in files:
-        found = [problem(name, f"there is no {layout.KEY} to check it", _SIGNED) for name in signed]
-        if wanted and not found:
-            found = [problem(layout.KEY, "signing-key is set, and nothing is signed", REFRESH)]
-        return found
+        if wanted and not signed:
+            return [problem(layout.KEY, "signing-key is set, and nothing is signed", REFRESH)]
+        return [problem(name, f"there is no {layout.KEY} to check it", _SIGNED) for name in signed]
     with throw_away(runner, environ) as gpg:
         keys, findings = _keys(gpg, files, now)
         if layout.KEY in keys:
@@ -69,6 +68,7 @@ def _keys(gpg: Gpg, files: Mapping[str, bytes], now: float) -> tuple[dict[str, s
 
 def _validity(gpg: Gpg, armour: bytes, name: str, now: float) -> Iterator[Finding]:
     listing = gpg.call("--with-colons", "--show-keys", stdin=armour).decode(errors="replace")
+    # doc/DETAILS of GnuPG: field 2 is the validity (r: revoked, e: expired), field 7 the end.
     fields = next(line.split(":") for line in listing.splitlines() if line.startswith("pub:"))
     repair = f"extend the key, or change it: {MANUAL}/signing.md"
     if fields[1] == "r":
@@ -83,6 +83,8 @@ def _validity(gpg: Gpg, armour: bytes, name: str, now: float) -> Iterator[Findin
 def _subkeys(listing: str, name: str, now: float) -> Iterator[Finding]:
     """Return the subkeys that sign, each with its end; those that ended are not used any more."""
     for line in listing.splitlines():
+        # doc/DETAILS of GnuPG: of the fields after the validity, the third is the key's id, the
+        # fifth its end in seconds, the tenth what it is for, `s` to sign.
         kind, validity, *fields = line.split(":")
         if kind != "sub" or validity in ("r", "e") or "s" not in fields[9] or not fields[4]:
             continue
