@@ -9,7 +9,8 @@ from lago_images.building.bases.prepared import Package
 
 # Names, versions and architectures of dpkg, rpm and apk are of these characters. The list comes
 # out of a guest, which is not trusted.
-_LINE = re.compile(r"([A-Za-z0-9][\w+.()~-]*) ([\w+.:~^()-]+) ([\w-]+)")
+_LINE = re.compile(r"([A-Za-z0-9][\w+.()~-]*) ([\w+.:~^()-]+) ([\w-]+)(?: (.*))?")
+_LICENCE = re.compile(r"[ -~]{1,300}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,16 +35,22 @@ class Difference:
 
 
 def parse(text: str) -> tuple[Package, ...]:
-    """Parse lines ``name version arch`` into packages; other lines are left out."""
-    matches = (_LINE.fullmatch(line.strip()) for line in text.splitlines())
-    return tuple(
-        sorted({Package(name=m[1], version=m[2], arch=m[3]) for m in matches if m is not None})
-    )
+    """Parse lines ``name version arch [licence]`` into packages; other lines are left out."""
+    packages: dict[tuple[str, str, str], Package] = {}
+    for line in text.splitlines():
+        if match := _LINE.fullmatch(line.strip()):
+            name, version, arch, licence = match.groups("")
+            # rpm says (none) for a tag that a package does not have.
+            known = licence if _LICENCE.fullmatch(licence) and licence != "(none)" else ""
+            package = Package(name=name, version=version, arch=arch, licence=known)
+            packages.setdefault((name, version, arch), package)
+    return tuple(sorted(packages.values()))
 
 
 def render(packages: Iterable[Package]) -> str:
-    """Return one line ``name version arch`` a package, sorted."""
-    return "".join(f"{p.name} {p.version} {p.arch}\n" for p in sorted(packages))
+    """Return one line ``name version arch [licence]`` a package, sorted."""
+    lines = (f"{p.name} {p.version} {p.arch} {p.licence}".rstrip() for p in sorted(packages))
+    return "".join(f"{line}\n" for line in lines)
 
 
 def digest(packages: Iterable[Package]) -> str:

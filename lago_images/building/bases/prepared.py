@@ -16,11 +16,16 @@ from lago_images.specs.properties import size_bytes
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
 class Package:
-    """One installed package, as the guest's own package manager names it."""
+    """One installed package, as the guest's own package manager names it.
+
+    ``licence`` is that manager's word, too: an SPDX expression, or what the distribution calls it;
+    empty where it knows none, as dpkg.
+    """
 
     name: str
     version: str
     arch: str
+    licence: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -245,10 +245,10 @@ def _devices(overlay: Path, console_log: Path) -> list[str]:
 
 def _packages(agent: Agent, runner: Runner) -> tuple[Package, ...] | None:
     """Return what the guest's package manager lists; None when the agent may not ask it."""
-    form = "${Package} ${Version} ${Architecture} ${db:Status-Status}\n"
+    form = "${db:Status-Status} ${Package} ${Version} ${Architecture}\n"
     for argv in (
         ("/usr/bin/dpkg-query", "--show", f"--showformat={form}"),
-        ("/usr/bin/rpm", "-qa", "--qf", "%{NAME} %{EVR} %{ARCH} installed\n"),
+        ("/usr/bin/rpm", "-qa", "--qf", "installed %{NAME} %{EVR} %{ARCH} %{LICENSE}\n"),
     ):
         try:
             agent.settle(timeout=_ASK)
@@ -262,7 +262,7 @@ def _packages(agent: Agent, runner: Runner) -> tuple[Package, ...] | None:
 
 def _installed(lines: Iterable[str]) -> Iterator[str]:
     for line in lines:
-        package, _, status = line.rpartition(" ")
+        status, _, package = line.partition(" ")
         # rpm lists the keys it trusts as packages of this name.
         if status == "installed" and not package.startswith("gpg-pubkey "):
             yield package

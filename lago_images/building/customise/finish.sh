@@ -17,10 +17,11 @@ packages() {
     dpkg-query -W -f '${db:Status-Status} ${Package} ${Version} ${Architecture}\n' |
       sed -n 's/^installed //p'
   elif has rpm; then
-    rpm -qa --qf '%{NAME} %|EPOCH?{%{EPOCH}:}:{}|%{VERSION}-%{RELEASE} %{ARCH}\n'
+    rpm -qa --qf '%{NAME} %|EPOCH?{%{EPOCH}:}:{}|%{VERSION}-%{RELEASE} %{ARCH} %{LICENSE}\n'
   elif [ -s /lib/apk/db/installed ]; then
-    awk -F: '/^P:/ {p = $2} /^V:/ {v = $2} /^A:/ {a = $2} /^$/ && p {print p, v, a; p = ""}
-      END {if (p) print p, v, a}' /lib/apk/db/installed
+    awk -F: '/^P:/ {p = $2} /^V:/ {v = $2} /^A:/ {a = $2} /^L:/ {l = $2}
+      /^$/ && p {print p, v, a, l; p = ""; l = ""}
+      END {if (p) print p, v, a, l}' /lib/apk/db/installed
   else
     return 1
   fi

@@ -138,7 +138,7 @@ class BuildFolder:
 
     @property
     def packages(self) -> str:
-        """Return the installed packages, one ``name version arch`` a line."""
+        """Return the installed packages, one ``name version arch [licence]`` a line."""
         return self.folder + PACKAGES
 
     @property

@@ -1,7 +1,7 @@
 """Make the SBOM of an image, CycloneDX 1.6, of its manifest and its list of packages.
 
-It has no licences: neither the manifest nor ``packages.txt`` knows any, and a guess would be
-believed.
+Licences are those that the guest's package manager knows: rpm and apk do, dpkg does not, and a
+guess would be believed.
 """
 
 import hashlib
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 from uuid import NAMESPACE_URL, uuid5
 
+from cyclonedx.contrib.license.factories import LicenseFactory
 from cyclonedx.model import HashAlgorithm, HashType, Property
 from cyclonedx.model.bom import Bom, BomMetaData
 from cyclonedx.model.component import Component, ComponentType
@@ -25,7 +26,7 @@ from lago_images.repository.records.manifest import Manifest, canonical
 from lago_images.repository.statements.provenance import moment
 
 # As building/contents.py writes them; the list comes out of a guest, which is not trusted.
-_LINE = re.compile(r"([A-Za-z0-9][\w+.()~-]*) ([\w+.:~^()-]+) ([\w-]+)")
+_LINE = re.compile(r"([A-Za-z0-9][\w+.()~-]*) ([\w+.:~^()-]+) ([\w-]+)(?: ([ -~]{1,300}))?")
 _SHORT_ID = re.compile(r"([a-z]+(?:-[a-z]+)*)([0-9]+(?:\.[0-9]+)*)?")
 
 
@@ -34,11 +35,12 @@ _IMAGE = "image"
 
 
 class Package(NamedTuple):
-    """Hold a line of ``packages.txt``."""
+    """Hold a line of ``packages.txt``; ``licence`` is empty where it is not known."""
 
     name: str
     version: str
     arch: str
+    licence: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,19 +131,21 @@ def parse_packages(data: bytes, where: str) -> tuple[Package, ...]:
     """Parse a ``packages.txt``.
 
     Raises:
-        RepositoryError: A line, named as ``where:line``, is not ``name version arch``, or comes
-            twice.
+        RepositoryError: A line, named as ``where:line``, is not ``name version arch [licence]``, or
+            its package comes twice.
     """
-    packages: dict[Package, None] = {}
+    packages: dict[tuple[str, str, str], Package] = {}
     for number, line in enumerate(data.decode(errors="replace").splitlines(), start=1):
         match = _LINE.fullmatch(line)
         if not match:
-            raise RepositoryError(f"{where}:{number}: not `name version arch`: {line[:200]!r}")
-        package = Package(*match.groups())
-        if package in packages:
+            raise RepositoryError(
+                f"{where}:{number}: not `name version arch [licence]`: {line[:200]!r}"
+            )
+        package = Package(*match.groups(""))
+        if package[:3] in packages:
             raise RepositoryError(f"{where}:{number}: {line} is there already")
-        packages[package] = None
-    return tuple(packages)
+        packages[package[:3]] = package
+    return tuple(packages.values())
 
 
 def distribution(properties: Mapping[str, str]) -> Distribution | None:
@@ -205,14 +209,18 @@ def _contents(of: Distribution | None, packages: Iterable[Package]) -> Iterator[
             name=of.name,
             version=of.version or None,
         )
+    licences = LicenseFactory()
     for package in packages:
         url = package_url(package, of)
+        # An SPDX id or expression, or else a name: older rpms have words of their distribution.
+        licence = package.licence and licences.make_from_string(package.licence)
         yield Component(
             type=ComponentType.LIBRARY,
             bom_ref=str(url),
             name=package.name,
             version=package.version,
             purl=url,
+            licenses=[licence] if licence else [],
         )
 
 

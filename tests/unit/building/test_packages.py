@@ -1,3 +1,6 @@
+from dataclasses import replace
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -9,15 +12,26 @@ _VERSIONS = st.from_regex(r"[0-9][0-9a-z.+~:-]{0,8}", fullmatch=True)
 PACKAGES = st.builds(
     Package, name=_NAMES, version=_VERSIONS, arch=st.sampled_from(["amd64", "all", "noarch"])
 )
+LICENCES = st.from_regex(r"([A-Za-z0-9.+-]+( (AND|OR) [A-Za-z0-9.+-]+)?)?", fullmatch=True)
 
 
 def package(name, version, arch="amd64"):
     return Package(name=name, version=version, arch=arch)
 
 
-@given(st.lists(PACKAGES, max_size=20))
-def test_what_is_rendered_is_read_back(packages):
-    assert parse(render(packages)) == tuple(sorted(set(packages)))
+@given(st.lists(PACKAGES, max_size=20, unique=True), st.data())
+def test_what_is_rendered_is_read_back(packages, data):
+    licensed = [replace(package, licence=data.draw(LICENCES)) for package in packages]
+    assert parse(render(licensed)) == tuple(sorted(licensed))
+
+
+@pytest.mark.parametrize(
+    "licence",
+    ["(none)", "GPL\x1b[31m", "x" * 301],
+    ids=["none", "escape", "long"],
+)
+def test_a_licence_that_is_none_is_left_out_and_the_package_kept(licence):
+    assert [p.licence for p in parse(f"bash 5.2-1 x86_64 {licence}")] == [""]
 
 
 @given(st.lists(PACKAGES, max_size=20), st.lists(PACKAGES, max_size=20))
