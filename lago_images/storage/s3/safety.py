@@ -26,7 +26,7 @@ from lago_images.storage.s3.probe import FOLDER, probe
 from lago_images.storage.s3.verdict import Verdict
 
 MEMORY = "state/store.json"
-SCHEMA = 2
+SCHEMA = 3
 _HEADERS = Headers(content_type="application/json", cache_control="no-store")
 _RISK = "with single-writer = true a second publisher at the same time would lose releases"
 
