@@ -1,4 +1,4 @@
-"""Finding out whether a bucket's store keeps conditional writes, by asking it to.
+"""Find out whether a bucket's store keeps conditional writes, by asking it to.
 
 Some stores answer 200 to a conditional write and overwrite, so a name or a version proves
 nothing. The probe writes, races and deletes a few small objects under ``state/probe/``.
@@ -71,7 +71,7 @@ def _remove_leftovers(bucket: Bucket) -> None:
 
 @dataclass(slots=True, kw_only=True)
 class Prober:
-    """Asks one bucket's store; the objects that it makes are its own."""
+    """Prober asks one bucket's store; the objects that it makes are its own."""
 
     bucket: Bucket
     folder: str = field(default_factory=lambda: f"{FOLDER}{uuid.uuid4().hex}/")
@@ -119,10 +119,8 @@ class Prober:
                 return
 
     def _created(self) -> tuple[str, str]:
-        """Make an object; its key and ETag.
-
-        A lost answer makes its own repetition fail: another key.
-        """
+        """Make an object; return its key and ETag."""
+        # A lost answer makes its own repetition fail with 412: then another key.
         for _ in range(3):
             key = self._new_key()
             if self._status(key, _BODY, IfNoneMatch="*") == WRITTEN:
@@ -220,13 +218,14 @@ class Prober:
         for checksum in (false, {**false, "ChecksumAlgorithm": SHA256}):
             with suppress(StorageError):
                 sources.append(self._plain(**checksum))
-        return all(self._sum_of_copy(source) == _BODY_SHA256 for source in sources)
-
-    def _sum_of_copy(self, source: str) -> str | None:
-        target = self._new_key()
-        self._copy(source, target, ChecksumAlgorithm=SHA256)
         head = self.bucket.small.head_object
-        return full_sha256(self._call("reading", head, Key=target, ChecksumMode="ENABLED"))
+        for source in sources:
+            target = self._new_key()
+            self._copy(source, target, ChecksumAlgorithm=SHA256)
+            answer = self._call("reading", head, Key=target, ChecksumMode="ENABLED")
+            if full_sha256(answer) != _BODY_SHA256:
+                return False
+        return True
 
     def _copy(self, source: str, target: str, **feature: str) -> None:
         origin = {"Bucket": self.bucket.name, "Key": source}
@@ -265,6 +264,7 @@ class Prober:
     def _put(self, key: str, body: bytes, **more: str) -> None:
         put = self.bucket.small.put_object
         answer = self._call("writing", put, Key=key, Body=body, ContentMD5=base64_md5(body), **more)
+        # The only sign of versioning for a key that may not ask for it.
         self.is_versioned |= bool(answer.get("VersionId"))
 
     def _once(self, key: str, number: int, condition: Mapping[str, str]) -> int:

@@ -1,4 +1,4 @@
-"""Judging a store by its answers to the probe: no I/O."""
+"""Judge a store by its answers to the probe: no I/O."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -26,7 +26,7 @@ class Race:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Findings:
-    """HTTP statuses of the probe's conditional writes.
+    """Findings holds the HTTP statuses of the probe's conditional writes.
 
     Attributes:
         create_again: If-None-Match on an object that exists.
@@ -55,7 +55,7 @@ class Findings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """``dialect`` is ``PLAIN`` if the store is unsafe; ``reasons`` then say what it did."""
+    """Verdict has the dialect ``PLAIN`` if the store is unsafe, and the reasons for that."""
 
     dialect: Dialect
     reasons: tuple[str, ...] = ()
@@ -72,7 +72,8 @@ def judge(findings: Findings) -> Verdict:
     reasons = [
         *_sequential("If-None-Match: * on an object that exists", findings.create_again),
         *_sequential("If-Match with an outdated ETag", findings.stale),
-        *_absent(findings.absent),
+        # Stores refuse this with 412 or 404. A release of MinIO took it for fulfilled.
+        *(["If-Match on a missing object was answered 200"] if findings.absent == WRITTEN else []),
         *_fresh(findings),
         *_races(
             findings.creations,
@@ -104,13 +105,6 @@ def _sequential(what: str, status: int) -> list[str]:
             return [f"{what} was answered 501: the store does not have it"]
         case _:
             return [f"{what} was answered {status} instead of 412"]
-
-
-def _absent(status: int | None) -> list[str]:
-    # Stores refuse it with 412 or 404. A release of MinIO took it for fulfilled.
-    if status != WRITTEN:
-        return []
-    return ["If-Match on a missing object was answered 200, and the object was created"]
 
 
 def _fresh(findings: Findings) -> list[str]:
