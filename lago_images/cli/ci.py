@@ -22,7 +22,7 @@ from lago_images.cli.output import (
     show_results,
 )
 from lago_images.errors import Error
-from lago_images.host.atomic import replace
+from lago_images.host.files import replace
 from lago_images.jobs import build as build_job
 from lago_images.jobs import plan as plan_job
 from lago_images.jobs import publish as publish_job

@@ -1,6 +1,6 @@
-"""Root's rights over one's own files, for a user who is not root.
+"""Name the programs this project calls, and the Debian packages they come in.
 
-The programs this project calls, and the Debian packages they come in.
+And how a user who is not root gets root's rights over files of their own.
 """
 
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ AS_ROOT = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tool:
-    """A program, the Debian package that has it, and what it is needed for."""
+    """Tool names a program, the Debian package that has it, and what it is needed for."""
 
     program: str
     package: str
@@ -46,5 +46,5 @@ _PACKAGES = {tool.program: tool.package for tool in TOOLS}
 
 
 def package_of(program: str) -> str | None:
-    """The Debian package of a program we know."""
+    """Return the Debian package of a program; None for one that the project does not call."""
     return _PACKAGES.get(program)

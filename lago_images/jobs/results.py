@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar
 from lago_images.building.model import Result
 from lago_images.console import whole
 from lago_images.errors import RepositoryError
-from lago_images.host import atomic
+from lago_images.host import files
 from lago_images.jobs.publish import PublicationOutcome
 from lago_images.planning.model import WORK, Plan
 from lago_images.repository.publishing.releasing import Verdict
@@ -108,7 +108,7 @@ def write_folder(folder: Path, results: Iterable[Result]) -> None:
     """Write each result to ``<name>.results.json`` in a folder, which is made if needed."""
     folder.mkdir(parents=True, exist_ok=True)
     for result in results:
-        atomic.replace(folder / f"{result.name}.results.json", dump([result]))
+        files.replace(folder / f"{result.name}.results.json", dump([result]))
 
 
 # A guest may write one line without an end: reports show the last lines of a failure, logs all.
@@ -209,7 +209,7 @@ def write(folder: Path, plan: Plan, fates: Iterable[Fate]) -> None:
     """Write how the publication of a plan ended beside the results; makes the folder if needed."""
     plain = [{"name": f.name, "verdict": f.verdict, "why": whole(f.why)} for f in fates]
     document = {"schema": Publication.SCHEMA, "head": plan.head, "made": plan.made, "images": plain}
-    atomic.replace(folder / FILE, canonical(document))
+    files.replace(folder / FILE, canonical(document))
 
 
 def read(folder: Path, plan: Plan) -> Mapping[str, Fate] | None:

@@ -20,7 +20,7 @@ def test_missing_programs_get_one_line_to_install_them(tmp_path, monkeypatch):
 
 
 def test_no_kvm_is_a_warning_unless_it_is_required():
-    none = Acceleration(name="tcg", why="/dev/kvm is not there")
+    none = Acceleration(name="tcg", why="/dev/kvm is missing")
     assert doctor._kvm(none, require_kvm=False).state is State.WARNING
     assert doctor._kvm(none, require_kvm=True).state is State.MISSING
     assert doctor._kvm(Acceleration(name="kvm"), require_kvm=True).state is State.OK
