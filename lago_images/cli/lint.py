@@ -91,6 +91,7 @@ def _print(problems: Sequence[Problem], files: int, form: str, invocation: Invoc
     else:
         for problem in problems:
             click.echo((inert if on_github else clean)(str(problem)))
+    # Beside the lines on stdout: the runner reads annotations of both streams, people read lines.
     if on_github:
         for problem in problems:
             console.problem(problem.path, problem.line, problem.what)
