@@ -55,6 +55,14 @@ class Invocation:
         """Show where in the code an error came from."""
         self.debug = debug
 
+    def be_quiet(self, quiet: bool) -> None:
+        """Print warnings, failures and data only."""
+        self.console.quiet, self.console.verbose = quiet, False
+
+    def be_verbose(self, verbose: bool) -> None:
+        """Print details of what is read, asked and found."""
+        self.console.verbose, self.console.quiet = verbose, False
+
     def use_repository(self, url: str) -> None:
         """Take the repository of the command line; its path starts at the current folder."""
         from lago_images.storage.open import from_folder  # noqa: PLC0415
@@ -150,11 +158,31 @@ def find_root(start: Path) -> Path:
 
 
 def console_for(environ: Mapping[str, str]) -> Console:
-    """Return a console for GitHub's log, a terminal, or a plain log."""
-    # Only GitHub's runner reads workflow commands; it sets this in every step.
+    """Return a console for GitHub's log, a terminal, a CI's log with times, or a plain log."""
+    # Only GitHub's runner reads workflow commands; it sets this in every step. It also writes the
+    # time before each line of the log.
     if environ.get("GITHUB_ACTIONS") == "true":
         return Console(mode=Mode.GITHUB)
-    return Console(mode=Mode.TERMINAL if sys.stderr.isatty() else Mode.PLAIN)
+    if not sys.stderr.isatty():
+        # Jenkins, GitLab and most others set CI; Jenkins has times only with a plugin.
+        in_ci = environ.get("CI", "false") not in ("", "0", "false")
+        return Console(moment=(lambda: time.strftime("%H:%M:%S")) if in_ci else None)
+    if not has_colour(environ):
+        return Console(mode=Mode.TERMINAL)
+    return Console(mode=Mode.TERMINAL, paint=_paint)
+
+
+_COLOURS = {"warning": "yellow", "error": "red"}
+
+
+def _paint(line: str, kind: str) -> str:
+    return click.style(line, fg=_COLOURS[kind])
+
+
+def has_colour(environ: Mapping[str, str]) -> bool:
+    """Tell whether people want colour, on a terminal that has it."""
+    # https://no-color.org: any value but an empty one. A dumb terminal shows the codes.
+    return not environ.get("NO_COLOR") and environ.get("TERM", "dumb") != "dumb"
 
 
 def finish(*, succeeded: bool) -> None:
@@ -192,6 +220,22 @@ def shared_options() -> list[click.Option]:
             expose_value=False,
             callback=_given_to(Invocation.use_repository),
             help="s3://bucket/prefix, file:///dir or a path from the current folder.",
+        ),
+        click.Option(
+            ["-q", "--quiet"],
+            is_flag=True,
+            expose_value=False,
+            is_eager=True,
+            callback=_given_to(Invocation.be_quiet),
+            help="Print only data, warnings and failures.",
+        ),
+        click.Option(
+            ["-v", "--verbose"],
+            is_flag=True,
+            expose_value=False,
+            is_eager=True,
+            callback=_given_to(Invocation.be_verbose),
+            help="Print details: what is read and asked, and how long that took.",
         ),
         click.Option(
             ["--debug"],
