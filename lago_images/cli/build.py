@@ -49,6 +49,8 @@ def build(
     name one, ./image-repo is used, unsigned and without the bucket's base-url. To publish to a
     bucket: lago-images ci rebuild.
     """
+    # The older tool's command writes a folder, and people call it on their laptops: the settings
+    # of a specs repository name the bucket of all of them.
     if invocation.settings.repository.lower().startswith("s3:/"):
         _leave_bucket(invocation, asked_for_directory=repo_dir is not None)
     if repo_dir is not None:

@@ -2,12 +2,11 @@
 
 import dataclasses
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
 
-from lago_images.building.model import Result
 from lago_images.ci import attestations, environment
 from lago_images.ci import environment as events
 from lago_images.ci.environment import BOT, Event
@@ -72,6 +71,7 @@ def plan(
     """
     ask = Ask(force=frozenset(names), everything=everything, stale_days=stale)
     workspace = invocation.judging_workspace(must_judge=False)
+    # Before the plan: the jobs of its fan-out would each build for nothing.
     if form in _FAN_OUTS:
         plan_job.refuse_passing(workspace)
     plan = plan_job.plan(workspace, ask, scope=base)
@@ -172,23 +172,20 @@ def build(
     plan = _saved(plan_file, plan_sha256) or plan_job.plan(workspace, named)
     if batch:
         names = formats.batch(plan, *batch)
-    ended = build_job.build(workspace, plan, names)
+    built = build_job.build(workspace, plan, names)
     if folder is not None:
-        results.write_folder(folder, ended)
-        _write_subjects(workspace.environ, folder, ended)
-    show_results(workspace.console, ended)
-    if not ended:
+        results.write_folder(folder, built)
+        # For actions/attest-build-provenance, which takes a file of checksums (subject-checksums).
+        if subjects := attestations.subjects(built):
+            file = folder / attestations.FILE
+            replace(file, subjects.encode())
+            environment.write(workspace.environ, {"subjects": str(file.absolute())})
+    show_results(workspace.console, built)
+    if not built:
         click.echo("nothing to build: these images are published, or built and waiting to be")
-    elif upload and all(result.ok for result in ended):
+    elif upload and all(result.ok for result in built):
         workspace.console.info("next: lago-images ci publish, which makes them public")
-    finish(succeeded=all(result.ok for result in ended))
-
-
-def _write_subjects(environ: Mapping[str, str], folder: Path, ended: Sequence[Result]) -> None:
-    """Write what GitHub's action is to attest, and the output that names the file."""
-    if text := attestations.subjects(ended):
-        replace(folder / attestations.FILE, text.encode())
-        environment.write(environ, {"subjects": str((folder / attestations.FILE).absolute())})
+    finish(succeeded=all(result.ok for result in built))
 
 
 @click.command()
@@ -214,12 +211,14 @@ def publish(
     It is released, the repository is rendered, and what clients see is verified.
     """
     workspace = invocation.judging_workspace(must_judge=True)
+    # Without a saved plan everything is compared anew: what an earlier run lost is made up for.
     plan = _saved(plan_file, plan_sha256) or plan_job.plan(workspace, Ask())
     plan_job.refuse_dirty(workspace, plan, allow=allow_dirty)
-    ended = [] if folder is None else results.read_folder(folder)
+    built = [] if folder is None else results.read_folder(folder)
     try:
-        published = publish_job.publish(workspace, plan, ended)
+        published = publish_job.publish(workspace, plan, built)
     except Error as error:
+        # The report's job has nothing but this folder to tell its readers from.
         if folder is not None:
             publication.write(folder, plan, publication.stopped(plan, error.message))
         raise
@@ -285,7 +284,7 @@ def rebuild(
 @click.option("--junit", "junit_file", type=click.Path(path_type=Path), help="Also as JUnit XML.")
 @click.option(
     "--publication",
-    "ended",
+    "job_result",
     type=click.Choice(["success", "failure", "cancelled", "skipped"]),
     help="The end of the publishing job, should it not have left its own results.",
 )
@@ -296,7 +295,7 @@ def report(
     plan_file: Path,
     folder: Path,
     junit_file: Path | None,
-    ended: str | None,
+    job_result: str | None,
     author: str,
 ) -> None:
     """Report the images' outcomes: on the pull request, in the step summary, else here.
@@ -310,7 +309,7 @@ def report(
         _source(invocation),
         run=event.run,
         aside=folder / "repository",
-        fates=_fates(event, plan, folder, ended),
+        fates=_fates(event, plan, folder, job_result),
     )
     report = Report(
         plan=plan,
@@ -322,6 +321,7 @@ def report(
         replace(junit_file, junit.render(report.entries))
     shown = environment.summarise(environ, render(report, limit=SUMMARY_LIMIT))
     token = environ.get("GITHUB_TOKEN", "")
+    # A pull request of a fork gets a token that may only read, and Jenkins may give none.
     if event.target is None or not token:
         if not shown:
             click.echo(render(report))
@@ -349,12 +349,15 @@ def _source(invocation: Invocation) -> entries.Source:
     return entries.Source(store=store, state=state, base_url=entries.published_url(store))
 
 
-def _fates(event: Event, plan: Plan, folder: Path, ended: str | None) -> Mapping[str, Fate] | None:
+def _fates(
+    event: Event, plan: Plan, folder: Path, job_result: str | None
+) -> Mapping[str, Fate] | None:
     """Return the result of the publication for each image; None where there was none."""
     if event.target is not None and event.target.pull_request is not None:
         return None
     fates = publication.read(folder, plan)
-    if fates is None and ended in {"failure", "cancelled"}:
+    # A runner that was killed writes no file; `needs.publish.result` still says how it ended.
+    if fates is None and job_result in {"failure", "cancelled"}:
         why = "the publication left no results"
         fates = {fate.name: fate for fate in publication.stopped(plan, why)}
     return fates

@@ -3,7 +3,7 @@
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -47,6 +47,22 @@ class Invocation:
         given = {name: value for name, value in settings.items() if value is not None}
         self.overrides.update(given)
 
+    def start_in(self, folder: str) -> None:
+        """Search the specs repository from a folder upwards."""
+        self.start = Path(folder)
+
+    def show_tracebacks(self, debug: bool) -> None:
+        """Show where in the code an error came from."""
+        self.debug = debug
+
+    def be_quiet(self, quiet: bool) -> None:
+        """Print warnings, failures and data only."""
+        self.console.quiet, self.console.verbose = quiet, False
+
+    def be_verbose(self, verbose: bool) -> None:
+        """Print details of what is read, asked and found."""
+        self.console.verbose, self.console.quiet = verbose, False
+
     def use_repository(self, url: str) -> None:
         """Take the repository of the command line; its path starts at the current folder."""
         from lago_images.storage.open import from_folder  # noqa: PLC0415
@@ -61,7 +77,10 @@ class Invocation:
     @property
     def settings(self) -> "Settings":
         """Return the settings; raises ``SettingsError`` with every problem of them."""
-        origins = {**self._loaded.origins, **{name: _option(name) for name in self.overrides}}
+        options = {
+            name: _OPTIONS.get(name, "--" + name.replace("_", "-")) for name in self.overrides
+        }
+        origins = {**self._loaded.origins, **options}
         return replace(self._loaded, origins=origins, **self.overrides)
 
     @cached_property
@@ -128,11 +147,6 @@ class Invocation:
         )
 
 
-def _option(setting: str) -> str:
-    """Return the option that a setting is given as."""
-    return _OPTIONS.get(setting, "--" + setting.replace("_", "-"))
-
-
 def find_root(start: Path) -> Path:
     """Return the nearest folder, from ``start`` up, with settings or specs; else ``start``."""
     from lago_images.settings import FILE  # noqa: PLC0415
@@ -144,10 +158,31 @@ def find_root(start: Path) -> Path:
 
 
 def console_for(environ: Mapping[str, str]) -> Console:
-    """Return a console for GitHub's log, a terminal, or a plain log."""
+    """Return a console for GitHub's log, a terminal, a CI's log with times, or a plain log."""
+    # Only GitHub's runner reads workflow commands; it sets this in every step. It also writes the
+    # time before each line of the log.
     if environ.get("GITHUB_ACTIONS") == "true":
         return Console(mode=Mode.GITHUB)
-    return Console(mode=Mode.TERMINAL if sys.stderr.isatty() else Mode.PLAIN)
+    if not sys.stderr.isatty():
+        # Jenkins, GitLab and most others set CI; Jenkins has times only with a plugin.
+        in_ci = environ.get("CI", "false") not in ("", "0", "false")
+        return Console(moment=(lambda: time.strftime("%H:%M:%S")) if in_ci else None)
+    if not has_colour(environ):
+        return Console(mode=Mode.TERMINAL)
+    return Console(mode=Mode.TERMINAL, paint=_paint)
+
+
+_COLOURS = {"warning": "yellow", "error": "red"}
+
+
+def _paint(line: str, kind: str) -> str:
+    return click.style(line, fg=_COLOURS[kind])
+
+
+def has_colour(environ: Mapping[str, str]) -> bool:
+    """Tell whether people want colour, on a terminal that has it."""
+    # https://no-color.org: any value but an empty one. A dumb terminal shows the codes.
+    return not environ.get("NO_COLOR") and environ.get("TERM", "dumb") != "dumb"
 
 
 def finish(*, succeeded: bool) -> None:
@@ -156,19 +191,15 @@ def finish(*, succeeded: bool) -> None:
         raise click.exceptions.Exit(1)
 
 
-def _set_repository(ctx: click.Context, _param: click.Parameter, value: str | None) -> None:
-    if value is not None:
-        ctx.obj.use_repository(value)
+def _given_to(take: Callable[[Invocation, Any], None]) -> Callable[..., None]:
+    """Return a callback that hands an option's value to the invocation, if the option is given."""
 
+    def callback(ctx: click.Context, _param: click.Parameter, value: object) -> None:
+        # Also while a shell completes, when there is no invocation yet.
+        if value not in (None, False) and ctx.obj is not None:
+            take(ctx.obj, value)
 
-def _set_debug(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
-    if value:
-        ctx.obj.debug = True
-
-
-def _set_directory(ctx: click.Context, _param: click.Parameter, value: str | None) -> None:
-    if value is not None:
-        ctx.obj.start = Path(value)
+    return callback
 
 
 def shared_options() -> list[click.Option]:
@@ -179,7 +210,7 @@ def shared_options() -> list[click.Option]:
             type=click.Path(exists=True, file_okay=False),
             expose_value=False,
             is_eager=True,
-            callback=_set_directory,
+            callback=_given_to(Invocation.start_in),
             help="The specs repository; searched from here upwards by default. Paths on the "
             "command line start at the current folder all the same.",
         ),
@@ -187,14 +218,30 @@ def shared_options() -> list[click.Option]:
             ["--repository"],
             metavar="URL",
             expose_value=False,
-            callback=_set_repository,
+            callback=_given_to(Invocation.use_repository),
             help="s3://bucket/prefix, file:///dir or a path from the current folder.",
+        ),
+        click.Option(
+            ["-q", "--quiet"],
+            is_flag=True,
+            expose_value=False,
+            is_eager=True,
+            callback=_given_to(Invocation.be_quiet),
+            help="Print only data, warnings and failures.",
+        ),
+        click.Option(
+            ["-v", "--verbose"],
+            is_flag=True,
+            expose_value=False,
+            is_eager=True,
+            callback=_given_to(Invocation.be_verbose),
+            help="Print details: what is read and asked, and how long that took.",
         ),
         click.Option(
             ["--debug"],
             is_flag=True,
             expose_value=False,
-            callback=_set_debug,
+            callback=_given_to(Invocation.show_tracebacks),
             help="Show the traceback of an error.",
         ),
     ]

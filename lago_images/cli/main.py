@@ -37,10 +37,7 @@ _DO = {
 
 
 class _Lazy(NamedTuple):
-    """A command as ``module:attribute``, and its line in the help of its group.
-
-    The help of a group and completion need no more, so that neither imports a command.
-    """
+    """A command as ``module:attribute``, and its line in the help of its group."""
 
     place: str
     short_help: str
@@ -48,6 +45,9 @@ class _Lazy(NamedTuple):
 
 class _LazyGroup(click.Group):
     """Import a command when it is called: some take long."""
+
+    # click takes the short help of each command from the command itself, and so would import all
+    # of them, with PyGithub and boto3, for one --help (12 times a bare click program, measured).
 
     def __init__(self, *args: Any, lazy: Mapping[str, _Lazy], **extra: Any) -> None:  # noqa: ANN401
         super().__init__(*args, **extra)
@@ -106,11 +106,16 @@ class _Root(_LazyGroup):
             _show_error(error, invocation.console)
             code = error.exit_code
         except BrokenPipeError:
-            code = _end_without_reader()
+            # Nobody reads the output any more (``| head``). Python complains when it flushes
+            # stdout at its end, so that has to lead somewhere.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            code = PIPE
         except OSError as error:
             if invocation.debug:
                 traceback.print_exc()
-            _show_error(_from_system(error), invocation.console)
+            where = f"{error.filename}: " if error.filename else ""
+            hint = _DO.get(error.errno or 0, "--debug shows where that was")
+            _show_error(Error(f"{where}{error.strerror or error}", hint=hint), invocation.console)
             code = Error.exit_code
         except click.exceptions.Exit as done:
             code = done.exit_code
@@ -139,33 +144,25 @@ def _show_error(error: Error, console: Console) -> None:
         console.info(f"hint: {error.hint}")
 
 
-def _from_system(error: OSError) -> Error:
-    """Return an error with the file that the system refused, the reason, and what to do."""
-    where = f"{error.filename}: " if error.filename else ""
-    hint = _DO.get(error.errno or 0, "--debug shows where that was")
-    return Error(f"{where}{error.strerror or error}", hint=hint)
-
-
 def _open_closed_streams() -> None:
-    """Open stdin, stdout and stderr on the null device where the caller closed them (``2>&-``).
-
-    Else the next file that is opened gets the number of one, and a child writes into it.
-    """
+    """Open stdin, stdout and stderr on the null device where the caller closed them (``2>&-``)."""
+    # The system gives the lowest free number to the next file that is opened: a child would take
+    # that file for its stdout (POSIX, open()).
     for number in _STREAMS:
         try:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, os.O_RDWR)
+    # Python has no object for a stream that was closed when it started.
     if sys.stderr is None:
         sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
 
 
 def _speak_utf8() -> None:
-    """Read arguments and file names and write everything as UTF-8, whatever the locale says.
-
-    Specs, git's names and published files are UTF-8. Python reads its arguments before any code
-    runs, so under another locale the program is started once more in Python's UTF-8 mode.
-    """
+    """Read arguments and file names and write everything as UTF-8, whatever the locale says."""
+    # Specs, git's names and published files are UTF-8. Python decodes its arguments before any code
+    # runs, so under another locale the program is started once more in Python's UTF-8 mode:
+    # https://docs.python.org/3/using/cmdline.html#envvar-PYTHONUTF8
     if not sys.flags.utf8_mode and codecs.lookup(sys.getfilesystemencoding()).name != "utf-8":
         os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])  # noqa: S606
     for stream in (sys.stdout, sys.stderr):
@@ -174,28 +171,22 @@ def _speak_utf8() -> None:
             stream.reconfigure(encoding="utf-8")
 
 
-def _end_without_reader() -> int:
-    """Return the exit code of a program whose output nobody reads any more (``| head``)."""
-    # Else Python complains when it flushes stdout at its end.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return PIPE
-
-
 def _collect_rarely() -> None:
-    """Look for garbage after more objects than Python does by itself.
-
-    Thousands of specs, releases and manifests are kept to the end: to look through them again and
-    again took a fifth of the time of a plan of 10,000 images.
-    """
+    """Look for garbage after more objects than Python does by itself."""
+    # Thousands of specs, releases and manifests are kept to the end: to look through them again
+    # and again took a fifth of the time of a plan of 10,000 images.
     gc.set_threshold(_OBJECTS)
 
 
 def _end_on_sigterm() -> None:
-    """Let SIGTERM (a cancelled CI job) clean up as Ctrl-C does."""
+    """Let SIGTERM clean up as Ctrl-C does."""
+    # GitHub sends SIGINT, then SIGTERM after 7.5 s, then kills (Canceling a workflow, its docs);
+    # Jenkins sends SIGTERM.
 
     def interrupt(_number: int, _frame: object) -> None:
         raise KeyboardInterrupt
 
+    # Python takes handlers in the main thread only, and tests run commands in others.
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, interrupt)
 

@@ -31,13 +31,13 @@ def build_and_publish(workspace: Workspace, plan: Plan, state: State, *, allow_d
     # On stderr: stdout is for data.
     for line in formats.to_text(plan).splitlines():
         workspace.console.info(line)
-    ended = run(workspace, plan, state, lambda results: show_results(workspace.console, results))
-    show_publication(workspace.console, ended.publication)
-    if not (ended.results or ended.publication.outcomes):
+    outcome = run(workspace, plan, state, lambda results: show_results(workspace.console, results))
+    show_publication(workspace.console, outcome.publication)
+    if not (outcome.results or outcome.publication.outcomes):
         click.echo("nothing to build")
-    if ended.ok:
+    if outcome.ok:
         show_next(workspace)
-    finish(succeeded=ended.ok)
+    finish(succeeded=outcome.ok)
 
 
 def show_next(workspace: Workspace) -> None:

@@ -111,10 +111,10 @@ def verify(invocation: Invocation, url: str | None, deep: bool, form: str) -> No
 
 
 @click.command()
-@click.option("--apply", "really", is_flag=True, help="Remove it; else it is a dry run.")
+@click.option("--apply", "apply", is_flag=True, help="Remove it; else it is a dry run.")
 @FORMAT
 @click.pass_obj
-def gc(invocation: Invocation, really: bool, form: str) -> None:
+def gc(invocation: Invocation, apply: bool, form: str) -> None:
     """Remove what retention lets go.
 
     That is old revisions, builds never released and unfinished uploads. A build is first retired,
@@ -124,28 +124,28 @@ def gc(invocation: Invocation, really: bool, form: str) -> None:
     retention = Retention.of(invocation.settings)
     store = invocation.store()
     empty = next(store.list(), None) is None
-    planned = collect.look(store, retention, time.time()) if empty or not really else None
+    planned = collect.look(store, retention, time.time()) if empty or not apply else None
     # A mistyped path must not become a repository.
     nothing = empty and planned is not None and planned.is_empty
     if nothing:
         invocation.console.warn(f"{store.url} is empty: check --repository")
-    if planned is None or (really and not nothing):
+    if planned is None or (apply and not nothing):
         with publishing_from(invocation) as publisher:
             done = collect.sweep(publisher, retention)
         planned = done.sweep
         for image in done.left:
             invocation.console.warn(f"{image} was published meanwhile: left alone")
     if form == "json":
-        click.echo(as_json({"applied": really, **_plain(planned)}))
+        click.echo(as_json({"applied": apply, **_plain(planned)}))
         return
-    _show_sweep(planned, really=really)
+    _show_sweep(planned, apply=apply)
     if planned.waiting:
         first, last = _day(planned.waiting[0]), _day(planned.waiting[-1])
         click.echo(
             f"waiting: {len(planned.waiting)} builds, for the end of their grace period: "
             f"the first on {first}, the last on {last}"
         )
-    if not really and not planned.is_empty:
+    if not apply and not planned.is_empty:
         invocation.console.info("nothing was removed: repo gc --apply does it")
 
 
@@ -218,8 +218,8 @@ def _show_report(report: Report) -> None:
     )
 
 
-def _show_sweep(planned: Sweep, *, really: bool) -> None:
-    verbs = ("retired", "deleted") if really else ("to retire", "to delete")
+def _show_sweep(planned: Sweep, *, apply: bool) -> None:
+    verbs = ("retired", "deleted") if apply else ("to retire", "to delete")
     for verb, steps in zip(verbs, (planned.retire, planned.delete), strict=True):
         for step in steps:
             what = f"{len(step.objects)} objects, {human_size(step.size)}"
@@ -227,7 +227,7 @@ def _show_sweep(planned: Sweep, *, really: bool) -> None:
         for image, (objects, total) in sorted(_per_image(steps).items()):
             click.echo(f"{verb}, in all of {image}: {objects} objects, {human_size(total)}")
     for upload in planned.abort:
-        click.echo(clean(f"{'aborted' if really else 'to abort'}: the upload of {upload.key}"))
+        click.echo(clean(f"{'aborted' if apply else 'to abort'}: the upload of {upload.key}"))
     for verb, steps in zip(verbs, (planned.retire, planned.delete), strict=True):
         total = sum(step.size for step in steps)
         click.echo(f"{verb}: {len(steps)} builds, {human_size(total)}")

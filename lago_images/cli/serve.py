@@ -31,6 +31,7 @@ def serve(invocation: Invocation, folder: str | None, port: int, bind: str) -> N
             _greet(published, server.url, invocation)
             server.serve_forever()
         except KeyboardInterrupt:
+            # The way to end it, so no failure: the exit code is 0.
             invocation.console.info("stopped")
 
 

@@ -44,6 +44,7 @@ def try_(
 
     Bases that are not published as they are now are built, too. The repository is only read.
     """
+    # The name may be a mistyped path; it is no reason to write elsewhere than here.
     target = (output or Path(f"{Path(name).name}.qcow2")).absolute()
     if target.exists() and not force:
         raise UsageError(f"{target} exists", hint="--force replaces it, --output names another")

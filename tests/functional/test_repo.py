@@ -33,7 +33,8 @@ def repo(tmp_path, monkeypatch):
 
     def call(*args, **environ):
         monkeypatch.chdir(folder)
-        clean = {name: None for name in os.environ if name.startswith(("LAGO_IMAGES_", "GITHUB_"))}
+        own = ("LAGO_IMAGES_", "GITHUB_", "CI")
+        clean = {name: None for name in os.environ if name.startswith(own)}
         return CliRunner(env={**clean, **environ}).invoke(main, ["repo", *args])
 
     call.store = DirectoryStore(path=folder / "image-repo")  # type: ignore[attr-defined]
