@@ -2,6 +2,7 @@
 
 import itertools
 import threading
+from dataclasses import replace
 
 import pytest
 
@@ -77,13 +78,21 @@ def test_an_image_waits_for_chains_that_work_and_fails_when_none_does(tmp_path, 
     assert waited == [1]
 
 
+def stop():
+    raise KeyboardInterrupt
+
+
 def test_needs_on_one_file_system_are_not_added(tmp_path, monkeypatch):
     """The disk that is worked on is gone when the finished one is stored."""
     monkeypatch.setattr("lago_images.host.space.free", lambda folder: 10)
     both = [reservations.Need(folder=tmp_path / name, size=9, what="it") for name in ("a", "b")]
     shared = reservations.Reservations()
     with shared.chain(), shared.reserve(both, pytest.fail):
-        pass
+        # One of them is taken: 1 byte of 10 is left, and who needs 2 waits.
+        with shared.reserve([replace(both[0], size=1)], pytest.fail):
+            pass
+        with pytest.raises(KeyboardInterrupt), shared.reserve([replace(both[0], size=2)], stop):
+            pytest.fail("there is no room")
 
 
 # Only what ends it lets a test end. Its child holds the pipe, as an appliance does.
