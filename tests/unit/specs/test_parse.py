@@ -193,15 +193,15 @@ def test_properties_of_a_bootstrap(line, what):
 
 
 def test_good_properties_of_a_bootstrap():
-    good(
-        with_base(
-            "bootstrap:debian-12",
-            "#packages=vim, nfs-kernel-server libstdc++6",
-            "#mirror=http://example.org/debian https://example.org:8443/security",
-            "#snapshot=20260101T000000Z",
-            "#size=512M",
-        )
-    )
+    properties = {
+        "packages": "vim, nfs-kernel-server libstdc++6",
+        "mirror": "http://example.org/debian https://example.org:8443/security",
+        "snapshot": "20260101T000000Z",
+        "size": "512M",
+    }
+    lines = [f"#{key}={value}" for key, value in properties.items()]
+    read_back = good(with_base("bootstrap:debian-12", *lines)).properties
+    assert {key: read_back[key] for key in properties} == properties
 
 
 BASES = [
