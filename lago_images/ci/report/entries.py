@@ -8,13 +8,17 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from lago_images.building import packages
-from lago_images.building.bases.prepared import Package
 from lago_images.building.model import Result
 from lago_images.ci.report.markdown import Entry
 from lago_images.errors import Error, RepositoryError, StorageError
 from lago_images.jobs.results import Fate
 from lago_images.planning.model import WORK, Action, Plan, PlannedImage
+from lago_images.repository.records.changes import (
+    Package,
+    PackageChanges,
+    compare_packages,
+    parse_packages,
+)
 from lago_images.repository.records.layout import IMAGES, BuildFolder, BuildKey, ImageId
 from lago_images.repository.records.manifest import Manifest
 from lago_images.repository.records.state import State, standing
@@ -105,11 +109,11 @@ def _released_manifest(state: State, key: BuildKey) -> Manifest | None:
 
 def _changes(
     before: Manifest | None, after: Manifest | None, source: Source
-) -> packages.Difference | None:
+) -> PackageChanges | None:
     if before is None or after is None:
         return None
     old, new = _packages(before, source), _packages(after, source)
-    return None if old is None or new is None else packages.compare(old, new)
+    return None if old is None or new is None else compare_packages(old, new)
 
 
 def _packages(manifest: Manifest, source: Source) -> tuple[Package, ...] | None:
@@ -124,7 +128,7 @@ def _packages(manifest: Manifest, source: Source) -> tuple[Package, ...] | None:
     if data is None:
         kept = source.aside and _kept(source.aside, manifest.key.staging.packages)
         data = kept.read_bytes() if kept else None
-    return None if data is None else packages.parse(data.decode(errors="replace"))
+    return None if data is None else parse_packages(data.decode(errors="replace"))
 
 
 def _kept(aside: Path, key: str) -> Path | None:

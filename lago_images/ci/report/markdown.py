@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from lago_images.building.model import Result
-from lago_images.building.packages import Difference
 from lago_images.console import clean, human_size
 from lago_images.jobs.results import Fate
 from lago_images.planning.model import Action, Plan, PlannedImage
 from lago_images.repository.publishing.releasing import Verdict
+from lago_images.repository.records.changes import PackageChanges
 from lago_images.repository.records.manifest import Manifest
 
 _WIDE = 240
@@ -121,7 +121,7 @@ class Entry:
     result: Result | None = None
     before: Manifest | None = None
     after: Manifest | None = None
-    changes: Difference | None = None
+    changes: PackageChanges | None = None
     log: str = ""
     fate: Fate | None = None
 
