@@ -21,6 +21,7 @@ _SECTION = re.compile(r"\[([-A-Za-z0-9._]+)\]")
 _FIELD = re.compile(r"([A-Za-z0-9_.]+)(?:\[([A-Za-z0-9_,.]+)\])?=(.*)")
 _REQUIRED = ("arch", "file", "size")
 _NUMBERS = ("size", "compressed_size", "revision")
+# Within OCaml's 63 bits, which virt-builder reads numbers into.
 _NUMBER = re.compile(r"[1-9][0-9]{0,18}")
 _SHA512 = re.compile(r"[0-9a-f]{128}")
 MARK = "# releases "
@@ -114,15 +115,13 @@ def conflicting_aliases(state: State) -> dict[ImageId, dict[str, str]]:
 
 def to_bytes(entries: Iterable[Entry], *, mark: str) -> bytes:
     """Return the text of an index."""
-    sections = [f"{MARK}{mark}\n", *(_section(entry) for entry in entries)]
-    return "\n".join(sections).encode()
-
-
-def _section(entry: Entry) -> str:
-    lines = [f"[{entry.name}]"]
-    for (key, subkey), value in entry.fields.items():
-        lines.append(f"{key}={value}" if subkey is None else f"{key}[{subkey}]={value}")
-    return "\n".join(lines) + "\n"
+    lines = [f"{MARK}{mark}\n"]
+    for entry in entries:
+        # Clients before 1.55.6 take a section only after a blank line, and refuse one inside it.
+        lines += ["\n", f"[{entry.name}]\n"]
+        for (key, subkey), value in entry.fields.items():
+            lines.append(f"{key}[{subkey}]={value}\n" if subkey else f"{key}={value}\n")
+    return "".join(lines).encode()
 
 
 def entry(release: Release, image: ReleasedImage, *, without: Collection[str] = ()) -> Entry:
@@ -167,9 +166,9 @@ def parse(data: bytes, path: str = layout.INDEX) -> tuple[list[Entry], list[Prob
         problems.append(Problem(path, text.count("\n") + 1, "the last line has no end"))
     entries = _read(text.removesuffix("\n").split("\n") if text else [], path, problems)
     problems.extend(_repeated(entries, path))
-    for found in entries:
-        problems.extend(Problem(path, found.line, what) for what in _wrong(found))
-    return [found for found in entries if _NUMBER.fullmatch(found.get("revision") or "1")], problems
+    for entry in entries:
+        problems.extend(Problem(path, entry.line, what) for what in _wrong(entry))
+    return [entry for entry in entries if _NUMBER.fullmatch(entry.get("revision") or "1")], problems
 
 
 def _read(lines: list[str], path: str, problems: list[Problem]) -> list[Entry]:
@@ -177,6 +176,7 @@ def _read(lines: list[str], path: str, problems: list[Problem]) -> list[Entry]:
     last: Key | None = None
     after_blank = True
     for number, text in enumerate(lines, 1):
+        # The scanner drops a comment wherever it stands; a blank line after it is none in between.
         if text.startswith("#"):
             continue
         what, last = _take(text, number, entries, last, after_blank)
@@ -197,6 +197,7 @@ def _take(
         return "" if after_blank else "no blank line before the section", None
     if text == "" or not entries:
         return f"neither section nor comment: {text!r}" if text else "", None
+    # As in an e-mail's header: a line that begins with a blank goes on with the field before it.
     if text[0] in " \t" and last is not None:
         entries[-1].fields[last] += "\n" + text[1:]
         return "", last
@@ -217,27 +218,28 @@ def _take_field(text: str, entry: Entry, after_blank: bool) -> tuple[str, Key | 
 
 def _repeated(entries: Iterable[Entry], path: str) -> Iterator[Problem]:
     seen: set[ImageId] = set()
-    for found in entries:
-        image = ImageId(found.name, found.arch)
+    for entry in entries:
+        image = ImageId(entry.name, entry.arch)
         if image in seen:
-            yield Problem(path, found.line, f"{found.name} for {found.arch} is there twice")
+            yield Problem(path, entry.line, f"{entry.name} for {entry.arch} is there twice")
         seen.add(image)
 
 
-def _wrong(found: Entry) -> Iterator[str]:
+def _wrong(entry: Entry) -> Iterator[str]:
     for key in _REQUIRED:
-        if not found.get(key):
-            yield f"{found.name} has no {key}"
+        if not entry.get(key):
+            yield f"{entry.name} has no {key}"
     for key in _NUMBERS:
-        if (number := found.get(key)) and not _NUMBER.fullmatch(number):
-            yield f"{found.name}: {key} is {number[:40]!r}, not a number"
-    if found.arch and not ARCH.fullmatch(found.arch):
-        yield f"{found.name}: arch is {found.arch!r}"
-    if found.file.startswith("/") or "://" in found.file or ".." in found.file.split("/"):
-        yield f"{found.name}: file is {found.file!r}, not relative to the index"
-    if not _SHA512.fullmatch(found.checksum):
-        yield f"{found.name} has no sha512 checksum"
-    if found.get("format") not in ("", *FORMATS):
-        yield f"{found.name}: format is {found.get('format')!r}"
-    if found.get("hidden") not in ("", "true", "false"):
-        yield f"{found.name}: hidden is {found.get('hidden')!r}"
+        if (number := entry.get(key)) and not _NUMBER.fullmatch(number):
+            yield f"{entry.name}: {key} is {number[:40]!r}, not a number"
+    if entry.arch and not ARCH.fullmatch(entry.arch):
+        yield f"{entry.name}: arch is {entry.arch!r}"
+    # virt-builder resolves it against the index's URL: an absolute one would leave the repository.
+    if entry.file.startswith("/") or "://" in entry.file or ".." in entry.file.split("/"):
+        yield f"{entry.name}: file is {entry.file!r}, not relative to the index"
+    if not _SHA512.fullmatch(entry.checksum):
+        yield f"{entry.name} has no sha512 checksum"
+    if entry.get("format") not in ("", *FORMATS):
+        yield f"{entry.name}: format is {entry.get('format')!r}"
+    if entry.get("hidden") not in ("", "true", "false"):
+        yield f"{entry.name}: hidden is {entry.get('hidden')!r}"
