@@ -103,7 +103,7 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._answer(200, body, etag_of(body))
 
-    do_HEAD = do_GET  # noqa: N815
+    do_HEAD = do_GET
 
     def do_DELETE(self) -> None:
         with self.server.lock:
