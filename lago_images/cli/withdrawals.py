@@ -125,7 +125,7 @@ def _is_agreed(affected: Affected, what: str, options: _Options) -> bool:
     dry_run = options["dry_run"]
     if options["form"] == "json":
         if dry_run:
-            layers = [_plain(one) for one in affected.layers]
+            layers = [_plain(layer) for layer in affected.layers]
             click.echo(as_json({"target": _plain(affected.target), "layers": layers}))
         return not dry_run
     asked = _is_terminal() and not options["yes"]
@@ -163,8 +163,8 @@ def _show(invocation: Invocation, changed: HistoryChange, what: str, form: str) 
                     "current": changed.current and _plain(changed.current),
                     "withdrawn": changed.withdrawn,
                     "written": changed.written,
-                    "layers": [_plain(one) for one in changed.layers],
-                    "taken": [_plain(one) for one in changed.taken],
+                    "layers": [_plain(layer) for layer in changed.layers],
+                    "taken": [_plain(release) for release in changed.taken],
                 }
             )
         )
@@ -175,13 +175,12 @@ def _show(invocation: Invocation, changed: HistoryChange, what: str, form: str) 
         click.echo(f"{image}: offered no more")
     else:
         click.echo(f"{image}: clients get revision {changed.current.revision}")
-    for one in changed.taken:
-        about = f"revision {one.withdraws} withdrawn" if one.withdraws else one.reason
-        click.echo(clean(f"{one.name} ({one.arch}): {about}"))
-    for one in changed.layers:
-        invocation.console.warn(
-            f"{one.name} ({one.arch}) {one.revision} is offered, and contains what was taken back"
-        )
+    for release in changed.taken:
+        about = f"revision {release.withdraws} withdrawn" if release.withdraws else release.reason
+        click.echo(clean(f"{release.name} ({release.arch}): {about}"))
+    for layer in changed.layers:
+        image = f"{layer.name} ({layer.arch}) {layer.revision}"
+        invocation.console.warn(f"{image} is offered, and contains what was taken back")
 
 
 def _plain(release: Release) -> dict[str, Any]:

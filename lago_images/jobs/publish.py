@@ -388,9 +388,9 @@ def _base_disk(
     offered = list(state.live(base.name, base.arch))
     if base.name in outcomes:
         offered.append(outcomes[base.name].release)
-    same = [one for one in offered if one.build == base.build_id]
+    same = [release for release in offered if release.build == base.build_id]
     released = (same or offered)[-1:]
-    return next((one.manifest.disk.sha256 for one in released if one.manifest), None)
+    return next((release.manifest.disk.sha256 for release in released if release.manifest), None)
 
 
 def _promoted(state: State, image: PlannedImage, build_id: str) -> Judged | None:

@@ -1,7 +1,13 @@
 """A bucket that nobody can read is noticed by who has a key: publish, doctor and verify ask."""
 
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
+from lago_images.repository.verifying.web import base_url_problem
 from tests.servers.model import Server
 from tests.support.policies import published_bucket
 from tests.support.specs import SpecsRepo
@@ -75,3 +81,50 @@ def test_a_url_that_only_clients_reach_is_no_failure(repo, ceph20):
     assert "is not known" in ran.err
     assert base_url_check(repo)["state"] == "warning"
     assert [one["severity"] for one in findings(repo)] == ["note"]
+
+
+@pytest.fixture
+def answering():
+    """Serve one status for whatever is asked, and count the requests."""
+    servers = []
+
+    def serve(status):
+        asked = []
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self):
+                asked.append(self.path)
+                self.send_response(status)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def log_message(self, *_args): ...
+
+        servers.append(ThreadingHTTPServer(("127.0.0.1", 0), Handler))
+        threading.Thread(target=servers[-1].serve_forever, daemon=True).start()
+        return f"http://127.0.0.1:{servers[-1].server_port}/repo", asked
+
+    yield serve
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.mark.parametrize(
+    ("status", "severity"),
+    [(200, None), (401, "note"), (403, "problem"), (404, "problem"), (503, "note")],
+)
+def test_one_request_tells(answering, status, severity):
+    """A password is meant, a server that fails may recover; 403 and 404 are S3's answers."""
+    url, asked = answering(status)
+    bucket: Any = SimpleNamespace(url="s3://bucket/repo")
+    finding = base_url_problem(bucket, url, {})
+    assert (finding.severity if finding else None) == severity
+    assert asked == ["/repo/index"]
+
+
+def test_a_directory_is_not_asked_for(answering):
+    url, asked = answering(404)
+    folder: Any = SimpleNamespace(url="file:///repo")
+    assert base_url_problem(folder, url, {}) is None
+    assert asked == []

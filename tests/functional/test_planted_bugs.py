@@ -21,6 +21,7 @@ PUBLISHER = "tests/unit/repository/publishing/test_publisher.py::"
 MODEL = "tests/unit/repository/publishing/test_model.py::"
 RETENTION = "tests/unit/repository/publishing/test_retention.py::"
 CONDITIONAL = "tests/unit/storage/s3/test_conditional.py::"
+RENDER = "tests/unit/repository/rendering/test_render.py::"
 JUDGE = "tests/unit/jobs/test_judge.py::"
 # Runs the tests on the package in the first argument, and on no other.
 RUN = """
@@ -185,6 +186,13 @@ BUGS = [
         old="            if release.revision > after and release.public not in self.retired\n",
         new="            if release.revision > after\n",
         test=f"{MODEL}test_the_models_gc_is_the_codes",
+    ),
+    Bug(
+        what="An alias offered that is another image's name",
+        file="repository/rendering/index.py",
+        old=" if a not in without]",
+        new="]",
+        test=f"{RENDER}test_an_alias_never_takes_the_place_of_another_image",
     ),
     Bug(
         what="Any 404 taken for a missing object",

@@ -89,8 +89,8 @@ class Publisher:
         """
         before = self.before
         for attempt in range(ATTEMPTS):
-            # Before the list: whoever writes between the two has listed less than we, or makes one
-            # of our writes fail by its ETag.
+            # Before the list: whatever is rendered from now on changes an ETag, and so a write of
+            # ours, of what is listed below, cannot replace what somebody rendered of a later list.
             if before is None or attempt:
                 before = _rendered_files(self.store, self.signer)
             _refuse_key_change(before, self.signer, self.fingerprint, self.retire)

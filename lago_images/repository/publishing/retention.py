@@ -239,7 +239,7 @@ def _kept_of(state: State, image: ImageId, retention: Retention, now: float) -> 
     # Two at least: when the newest is withdrawn at this moment, the image is still offered.
     newest = live[-max(2, retention.revisions) :]
     recent = now - max(retention.days * DAY, retention.grace)
-    kept = _public(one for one in live if one in newest or one.published >= recent)
+    kept = _public(release for release in live if release in newest or release.published >= recent)
     # Damaged ones are the operator's to judge: repo verify names them.
     kept |= _public(standing(history)) & state.lost
     # What was withdrawn is kept for the grace period, as evidence.

@@ -127,6 +127,7 @@ def containing(state: State, build: BuildKey) -> tuple[Release, ...]:
         for release in state.live(*image):
             if release.manifest and (base := release.manifest.base_key):
                 on.setdefault(base, []).append(release)
+    # Breadth first, so that the nearest come first; a layer on two of them is named once.
     layers: dict[str, Release] = {}
     builds = [build]
     while builds:
@@ -327,7 +328,7 @@ def _to_go_back_to(state: State, name: str, arch: str, to: int | None) -> Releas
     live, current = state.live(name, arch), state.current(name, arch)
     taken_back = _withdrawn_builds(state, name, arch)
     if to is None:
-        same = [one.revision for one in live if current and one.build == current.build]
+        same = [release.revision for release in live if current and release.build == current.build]
         older = [o for o in live if same and o.revision < same[0] and o.build not in taken_back]
         if not older:
             raise UsageError(f"{name} ({arch}) has no older build to go back to", hint=_LIST)
@@ -343,7 +344,7 @@ def _to_go_back_to(state: State, name: str, arch: str, to: int | None) -> Releas
 
 
 def _why_not(state: State, name: str, arch: str, revision: int) -> str:
-    meant = [one for one in state.history(name, arch) if one.revision == revision]
+    meant = [release for release in state.history(name, arch) if release.revision == revision]
     if not meant or meant[0].image is None:
         return "there is no such release"
     if revision in state.withdrawn(name, arch):
@@ -357,4 +358,6 @@ def _why_not(state: State, name: str, arch: str, revision: int) -> str:
 
 def _withdrawn_builds(state: State, name: str, arch: str) -> frozenset[str | None]:
     revisions = state.withdrawn(name, arch)
-    return frozenset(one.build for one in state.history(name, arch) if one.revision in revisions)
+    return frozenset(
+        release.build for release in state.history(name, arch) if release.revision in revisions
+    )

@@ -22,7 +22,8 @@ CATALOGUE = "index.html"
 KEY = "key.asc"
 PUBLISHED = "state/published.json"
 CACHE = "state/cache.json"
-# In writing order.
+# In writing order: a crash between two writes leaves a newer file that names what exists, and
+# repo.metadata, which is signed apart, after all that virt-builder reads.
 RENDERED = (
     SUMS,
     SIGNED_SUMS,
@@ -45,6 +46,7 @@ _IN_FOLDER = re.compile(r"(builds/|images/)([^/]+)/([^/]+)/([^/]+)/.+")
 _KEYED = re.compile(r"(?:index|key)-([0-9A-F]{40,64})\.asc")
 _RETIREMENT = re.compile(r"releases/([^/]+)/([^/]+)/retired/([^/]+)\.json")
 
+# RFC 8246: clients and caches need never ask again, also when a user reloads.
 _ONCE = "public, max-age=31536000, immutable"
 # Short, and checked again: what is rendered changes with every publication.
 _RENDERED = "public, max-age=60, must-revalidate"

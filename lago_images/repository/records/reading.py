@@ -123,8 +123,10 @@ def read_records(store: Store, cache: Cache, wanted: Iterable[tuple[Stat, Key]])
                 raise
             errors[key] = error
     return Records(
-        releases={one.key: one for one in records.values() if isinstance(one, Release)},
-        manifests={one.key: one for one in records.values() if isinstance(one, Manifest)},
+        releases={record.key: record for record in records.values() if isinstance(record, Release)},
+        manifests={
+            record.key: record for record in records.values() if isinstance(record, Manifest)
+        },
         errors=errors,
         entries=entries,
         is_fresh=len(records) > known,

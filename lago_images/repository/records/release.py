@@ -89,6 +89,7 @@ class ReleasedImage:
         manifest, disk, public = self.manifest, self.manifest.disk, self.public
         yield from manifest.problems(BuildKey(name=manifest.name, arch=manifest.arch,
                                               build_id=self.build))  # fmt: skip
+        # The nonce after the build's id keeps two publishers of one build out of one folder.
         if not self.folder.startswith(f"{self.build}."):
             yield f"its folder {self.folder} is not one of the build {self.build}"
         needed = (public.disk, public.hash, public.metadata, public.manifest)
@@ -202,6 +203,7 @@ class Release:
     @classmethod
     def from_plain(cls, plain: object, key: ReleaseKey) -> "Release":
         """Make a release of what ``parse_json`` returned; raises as ``parse`` does."""
+        # Told first: of the older layout every field would be reported as wrong.
         schema = plain.get("schema") if isinstance(plain, dict) else None
         if type(schema) is int and schema == _FIRST_SCHEMA:
             raise OldRepositoryError(str(key))

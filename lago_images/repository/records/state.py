@@ -194,9 +194,9 @@ def deciding_commit(release: Release, history: tuple[Release, ...]) -> str:
     """
     # Strictly downwards: each turn leads to an earlier revision, so this ends.
     while release.withdraws is not None or release.reason:
-        earlier = tuple(one for one in history if one.revision < release.revision)
+        earlier = tuple(each for each in history if each.revision < release.revision)
         if release.withdraws is not None:
-            replaced = [one for one in earlier if one.revision == release.withdraws]
+            replaced = [each for each in earlier if each.revision == release.withdraws]
         else:
             replaced = list(standing(earlier))
         if not replaced:
@@ -312,6 +312,7 @@ def _survey_once(store: Store, cache: caching.Cache) -> State:
 def _state(
     records: Records, objects: Mapping[str, Stat], published: PublishedCommit | None
 ) -> State:
+    # A damaged release is kept by its key: which revisions it withdrew is not known, see `live`.
     errors = records.errors.items()
     return State(
         releases=histories(records.releases.values()),

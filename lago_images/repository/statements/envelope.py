@@ -42,7 +42,7 @@ def sign(payload: bytes, signer: Signer) -> bytes:
     envelope = Envelope(payload=payload, payload_type=TYPE, signatures={})
     for key in signer.keys:
         armoured = key.detach_sign(envelope.pae())
-        # gpg alone checks a detached signature in binary; DSSE has no place for an armour.
+        # In binary, as DSSE puts it into base64: an armour would be a text within a text.
         signature = key.gpg.call("--dearmor", stdin=armoured, doing="read a signature")
         envelope.signatures[key.fingerprint] = Signature(key.fingerprint, signature.hex())
     return canonical(envelope.to_dict())
@@ -64,7 +64,7 @@ def verify(
     envelope = _parse(data, where)
     with throw_away(runner, environ) as gpg:
         trusted = _trust(gpg, keys)
-        signatures = [bytes.fromhex(one.signature) for one in envelope.signatures.values()]
+        signatures = [bytes.fromhex(each.signature) for each in envelope.signatures.values()]
         signers = {_signer(gpg, signature, envelope.pae()) for signature in signatures} & trusted
     if not signers:
         raise SigningError(

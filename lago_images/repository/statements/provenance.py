@@ -179,6 +179,7 @@ def parse(data: bytes, where: str) -> Provenance:
     except (ValueError, RepositoryError) as error:
         what = str(error)[:_SHOWN]
         raise RepositoryError(f"{where} is no statement of provenance: {what}") from error
+    # Byte by byte: a reader of JSON may overlook what another finds, such as a second key.
     if not is_ours:
         raise RepositoryError(
             f"{where} is no statement of provenance as this lago-images writes it: it says more, "
@@ -266,7 +267,7 @@ def _read(plain: object) -> Provenance:
             run="" if invocation == build else invocation,
             settings=_texts(plain, f"{internal}.settings"),
             byproducts={
-                _at(one, "name", str): _at(one, "digest.sha256", str) for one in byproducts
+                _at(each, "name", str): _at(each, "digest.sha256", str) for each in byproducts
             },
         ),
     )

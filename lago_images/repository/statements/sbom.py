@@ -89,6 +89,7 @@ def render(manifest: Manifest, packages: bytes | None) -> bytes:
         RepositoryError: ``packages`` is no list of packages, or not as long as the manifest says;
             or the manifest's ``created`` is no moment.
     """
+    # The list passed through the builder's hands; the manifest, which was judged, has its length.
     staging = manifest.key.staging
     listed = None if packages is None else parse_packages(packages, staging.packages)
     count = None if listed is None else len(listed)
@@ -165,6 +166,7 @@ def package_url(package: Package, of: Distribution | None) -> PackageURL:
         return PackageURL("generic", None, package.name, version, qualifiers)
     if of.version:
         qualifiers["distro"] = f"{of.name}-{of.version}"
+    # An epoch is a qualifier for rpm, and part of the version for deb.
     epoch, colon, rest = version.partition(":")
     if of.kind == "rpm" and colon:
         qualifiers["epoch"], version = epoch, rest

@@ -64,6 +64,7 @@ def _release(
     key = release.public
     if key is None:
         return
+    # Another publisher may have been faster, and offer what it released since.
     newer = entry is not None and entry.revision > release.revision
     same = entry is not None and (entry.revision, entry.file) == (release.revision, key.disk)
     if (newer or same) and key.handle in handles:

@@ -18,10 +18,13 @@ from lago_images.repository.rendering.lago import Version
 from lago_images.repository.verifying.findings import REFRESH, Finding, Source, note, problem, yank
 from lago_images.storage.base import Stat
 
+# As many digits as the 63 bits that virt-builder reads a number into.
 _NUMBER = re.compile(r"[0-9]{1,19}")
 _LIST = "lago-images repo list --all"
+# Bytes, for small disks: the tables of larger ones fit into the factor of two beside it.
 _QCOW2_TABLES = 64 * 2**20
 _TAMPERED = "tampered"
+# The end of lago's versions: `v3`, or the spec's own version and the revision, `12.5-3`.
 _REVISION = re.compile(r"(?:^v|-)([0-9]{1,18})$")
 _READABLE = "let everybody read it: its storage class, its encryption key, the bucket's policy"
 # What each public copy must be.
@@ -155,6 +158,7 @@ def agreement(entries: Sequence[Entry], versions: Sequence[Version]) -> Iterator
         if key is None:
             continue
         image = key.key.image
+        # lago takes the version with the largest timestamp (`lago/templates.py`).
         if image not in newest or newest[image].timestamp < version.timestamp:
             newest[image] = version
         other = stamps.setdefault((version.template, version.timestamp), version)
@@ -202,6 +206,7 @@ def check(source: Source, named: Named, *, deep: bool, progress: Progress) -> li
     disk = _disk(source, named, findings)
     if manifest:
         findings += _in_step(named, manifest)
+    # -1: a web server that does not tell the length, which is a finding of its own.
     if manifest and disk and disk.size not in (manifest.disk.compressed_size, -1):
         what = f"it has {disk.size} bytes, not {manifest.disk.compressed_size}"
         findings.append(problem(key.disk, f"{_TAMPERED}: {what}", named.repair))
@@ -209,6 +214,7 @@ def check(source: Source, named: Named, *, deep: bool, progress: Progress) -> li
         findings += _last_byte(source, named, disk)
     for name, data in small.items():
         findings += _bytes(named, name, data)
+    # With a release its digests say it all; without one the files are held to each other.
     if not image:
         findings += _hash(named, small[key.hash], manifest)
         findings += _metadata(named, small[key.metadata], manifest)

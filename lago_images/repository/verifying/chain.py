@@ -175,13 +175,14 @@ class _Base:
             return cls(checks=(_unverified(what),))
         key = ReleaseKey(name=binding.name, arch=binding.arch, revision=binding.revision)
         history = state.history(binding.name, binding.arch)
-        release = next((one for one in history if one.revision == binding.revision), None)
+        release = next((each for each in history if each.revision == binding.revision), None)
         if release is None:
             return cls(checks=(_broken(state.damaged.get(key, f"{key} is missing")),))
         if release.image is None or release.image.build != binding.build:
             return cls(checks=(_broken(f"{key} does not release the build {binding.build}"),))
         if release.image.manifest.disk.sha256 != binding.sha256:
             return cls(checks=(_broken(f"{key} releases a disk of another sha256"),))
+        # Records are read as they lie in the store: a forged pair may name each other.
         if (release.name, release.arch, release.revision) in {
             *earlier,
             (layer.name, layer.arch, layer.revision),
@@ -321,6 +322,7 @@ class _Look:
     def _statement(self, image: ReleasedImage) -> _Statement:
         """Check the envelope, and that it is about this build and all that lies beside it."""
         if layout.PROVENANCE not in image.objects:
+            # Who trusts a key knows that the repository signs: then its absence is an attack.
             check = _broken if self.tracer.trusted else _unverified
             return _Statement(checks=(check("the release has no signed statement"),))
         [same] = self._objects(image, [layout.PROVENANCE])
@@ -349,6 +351,7 @@ class _Look:
 
 def _differences(image: ReleasedImage, stated: Provenance) -> str:
     """Name what a statement says otherwise than the release; empty where it says the same."""
+    # Every field that a manifest gives is compared; the origin is the publisher's word, and signed.
     true = provenance.of(image.manifest, stated.origin)
     wrong = [f.name for f in fields(true) if getattr(true, f.name) != getattr(stated, f.name)]
     disk = image.public.disk.removeprefix(image.public.folder)

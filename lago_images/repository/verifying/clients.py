@@ -37,6 +37,7 @@ def check(
 def _validate(
     folder: Path, _files: Mapping[str, bytes], _entries: Sequence[Entry], runner: Runner
 ) -> Iterator[Finding]:
+    # It reads the text as virt-builder's parser does, and knows neither signatures nor disks.
     try:
         runner.capture([VALIDATOR, str(folder / layout.INDEX)])
     except CommandError as error:
@@ -75,6 +76,7 @@ def _listed(
         "VIRT_BUILDER_DIRS": str(home / "none"),
     }
     argv = [CLIENT, "--no-cache", "--list", "--list-format", "json"]
+    # gpg warns of a home that others may read.
     home.chmod(0o700)
     try:
         listed = json.loads(runner.capture(argv, env=env))["templates"]

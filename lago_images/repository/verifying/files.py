@@ -45,6 +45,7 @@ def fetch(
             denied[name] = note(name, f"taken as missing: {error.message}", _DENIED)
             return None
 
+    # Side by side: over HTTP each costs a round trip, and all of them are small.
     wanted = sorted(names)
     with ThreadPoolExecutor(THREADS) as pool:
         return {
@@ -60,6 +61,7 @@ def led_elsewhere(files: Mapping[str, bytes], url: str) -> Iterator[Finding]:
         published = client_setup.describe(files.get(layout.METADATA, b""))
     except RepositoryError:
         return
+    # lago downloads disks from the URL in the file, wherever it got that file from.
     for base in client_setup.elsewhere(published, url):
         what = f"it sends lago's users to {base}"
         if _is_loopback(base) and not _is_loopback(url):
@@ -125,6 +127,8 @@ def check(headers_by_key: Mapping[str, Mapping[str, str]]) -> Iterator[Finding]:
         if not headers.get("content-length", "").isdecimal():
             # lago reads it, and virt-builder shows progress with it.
             yield problem(key, "it is served without Content-Length", _REPAIR)
+        # A proxy that compresses on its way sends other bytes than the checksums are of, to clients
+        # that did not ask for it.
         if headers.get("content-encoding", "identity") != "identity":
             yield problem(key, "it is served with a Content-Encoding: clients get it as it is sent",
                           _REPAIR)  # fmt: skip

@@ -57,7 +57,7 @@ class Report:
 
     @property
     def problems(self) -> tuple[Finding, ...]:
-        return tuple(one for one in self.findings if one.severity is Severity.PROBLEM)
+        return tuple(finding for finding in self.findings if finding.severity is Severity.PROBLEM)
 
     @property
     def ok(self) -> bool:

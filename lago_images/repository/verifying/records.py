@@ -124,11 +124,11 @@ def _read_all(
 ) -> list[_T]:
     records: list[_T] = []
     with ThreadPoolExecutor(THREADS) as pool:
-        for one in pool.map(lambda pair: read(*pair), list(keys)):
-            if isinstance(one, Finding):
-                findings.append(one)
-            elif one is not None:
-                records.append(one)
+        for outcome in pool.map(lambda pair: read(*pair), list(keys)):
+            if isinstance(outcome, Finding):
+                findings.append(outcome)
+            elif outcome is not None:
+                records.append(outcome)
     return records
 
 
@@ -199,6 +199,7 @@ def _copies(state: State, history: tuple[Release, ...]) -> Iterator[Finding]:
         repair = f"restore {image.public.folder} from a copy; or withdraw it: {command}"
         for file, true in image.objects.items():
             name = image.public.folder + file
+            # The listing has no digests; `verify --deep` reads the bytes of what is offered.
             stat = state.objects.get(name)
             if stat is None:
                 yield problem(name, f"{release.key} names it, and it is missing", repair)
@@ -218,17 +219,22 @@ def _bases(state: State, image: ImageId) -> Iterator[Finding]:
             f"lago-images repo yank {release.name} --arch {release.arch} "
             f"--revision {release.revision} --reason 'its base was withdrawn'"
         )
-        if base.build not in {one.build for one in standing(history)}:
+        # By the build, not the revision: a rollback offers the same build under a new one.
+        if base.build not in {release.build for release in standing(history)}:
             what = f"it is offered, and its base {base.name} {base.revision} was withdrawn"
             yield problem(where, what, repair)
-        for one in history:
-            same = one.revision == base.revision and one.manifest is not None
-            if same and one.manifest and one.manifest.disk.sha256 != base.sha256:
-                yield problem(where, f"tampered: its base is not what {one.key} released", repair)
+        for earlier in history:
+            same = earlier.revision == base.revision and earlier.manifest is not None
+            if same and earlier.manifest and earlier.manifest.disk.sha256 != base.sha256:
+                yield problem(
+                    where, f"tampered: its base is not what {earlier.key} released", repair
+                )
 
 
 def _versions(history: tuple[Release, ...]) -> Iterator[Finding]:
     """Find lago versions that mean two contents."""
+    # lago keeps what it downloaded under the version's name, and never asks for that again: two
+    # contents of one name would be told apart by nobody.
     seen: dict[str, Release] = {}
     for release in standing(history):
         if release.manifest is None:
@@ -242,6 +248,7 @@ def _versions(history: tuple[Release, ...]) -> Iterator[Finding]:
 
 
 def _orphans(state: State) -> Iterator[Finding]:
+    # All of these are notes: crashes and slow builders leave such things, and repo gc knows them.
     released, bound = state.released_builds, images(state)
     sizes: dict[BuildFolder, int] = {}
     for name, stat in state.objects.items():

@@ -60,6 +60,7 @@ def _keys(gpg: Gpg, files: Mapping[str, bytes], now: float) -> tuple[dict[str, s
         if name not in (layout.KEY, layout.key_file(keys[name])):
             findings.append(problem(name, f"it holds the key {keys[name]}", _SIGNED))
         findings += _validity(gpg, files[name], name, now)
+    # Who set a client up by the key's own file must find there what index.asc is checked by.
     own = layout.key_file(keys.get(layout.KEY, ""))
     if layout.KEY in keys and files.get(own) != files[layout.KEY]:
         findings.append(problem(own, f"it is missing, or not as {layout.KEY}", REFRESH))
@@ -99,6 +100,7 @@ def _signatures(
     first = keys[layout.KEY]
     wanted = {layout.SIGNED_INDEX: first}
     wanted |= {layout.signed_index(key): key for key in keys.values()}
+    # Clients that trust such a key would go on reading an index that nobody renews.
     strangers = {name for name in files if name.startswith("index-")} - wanted.keys()
     for name in sorted(strangers):
         yield problem(name, "its key is not published", f"{REFRESH} --retire-key FINGERPRINT")
@@ -134,5 +136,7 @@ def _clearsigned(
         return
     if signer != key:
         yield problem(name, f"it is signed by {signer}, not by {key}", _SIGNED)
+    # The signature may be good and old: then clients with a key get another index than those
+    # without.
     if text != files.get(over):
         yield problem(name, f"what is signed is not {over}", _SIGNED)

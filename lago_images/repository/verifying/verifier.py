@@ -79,7 +79,7 @@ class Verifier:
         reader = HeaderReader(store=store)
         state, files, findings = self._consistent(reader)
         rendered = self._examined(files)
-        revisions = {ImageId(one.name, one.arch): one.revision for one in rendered.entries}
+        revisions = {ImageId(entry.name, entry.arch): entry.revision for entry in rendered.entries}
         findings += verify_records.against_index(state, revisions)
         grace = Retention.of(self.settings).grace
         findings += verify_records.unfinished(store, self.now - grace)
@@ -176,7 +176,7 @@ class Verifier:
         if not self.deep:
             return self.console.progress("checking builds", len(named), of="builds")
         with ThreadPoolExecutor(THREADS) as pool:
-            sizes = pool.map(lambda one: builds.disk_size(source, one), named)
+            sizes = pool.map(lambda copy: builds.disk_size(source, copy), named)
         return self.console.progress("reading disks", sum(sizes))
 
     def _consistent(self, reader: HeaderReader) -> tuple[State, dict[str, bytes], list[Finding]]:

@@ -200,6 +200,12 @@ def base_url_problem(store: Store, base_url: str, environ: Mapping[str, str]) ->
     try:
         next(web.read(layout.INDEX), b"")
     except (DeniedError, NotFoundError) as error:
+        cause = error.__cause__
+        if isinstance(cause, HttpError) and cause.status == HTTPStatus.UNAUTHORIZED:
+            # S3 says 403 or 404. Somebody put a server before it that knows its clients.
+            return note(
+                base_url, f"it asks for a password: {error.message}", "nothing, if it is meant to"
+            )
         what = f"nobody can read {store.url} there: {error.message}"
         return problem(base_url, what, f"{_PUBLIC_POLICY}; or set base-url to where it is served")
     except StorageError as error:
