@@ -1,6 +1,6 @@
 """What a release of one large image costs: bytes through the publisher, and seconds.
 
-    python -m tests.benchmarks release [--mib 1024] [--rounds 3]
+    python -m tests.benchmarks release [--stores directory,ceph20,moto] [--mib 1024] [--rounds 3]
 
 The image lies staged; a release makes its public copy, proves it, and renders. In a directory the
 copy is a clone (or is copied by the kernel) and then read once. In a bucket it is made inside the
@@ -83,15 +83,21 @@ class Place:
 
 
 @contextmanager
-def places() -> Iterator[list[Place]]:
+def places(name: str) -> Iterator[list[Place]]:
     with ExitStack() as stack:
-        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="release-"))
-        yield [
-            _directory(Path(folder), stack),
-            _bucket(stack.enter_context(run.running_ceph20()), "ceph20, no checksums of copies"),
-            _bucket(moto := stack.enter_context(run.running_moto()), "moto, with its checksums"),
-            _bucket(moto, "moto, without checksums", abilities=Abilities()),
-        ]
+        match name:
+            case "directory":
+                folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="release-"))
+                yield [_directory(Path(folder), stack)]
+            case "ceph20":
+                ceph20 = stack.enter_context(run.running_ceph20())
+                yield [_bucket(ceph20, "ceph20, no checksums of copies")]
+            case _:
+                moto = stack.enter_context(run.running_moto())
+                yield [
+                    _bucket(moto, "moto, with its checksums"),
+                    _bucket(moto, "moto, without checksums", abilities=Abilities()),
+                ]
 
 
 def _directory(folder: Path, stack: ExitStack) -> Place:
@@ -191,23 +197,30 @@ def measure(place: Place, made: Manifest, work: Callable[[Any, Manifest], None])
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="release", description=__doc__)
+    parser.add_argument("--stores", default="directory,ceph20,moto")
     parser.add_argument("--mib", type=int, default=1024)
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     # moto's server tells of every request.
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    with tempfile.TemporaryDirectory(prefix="release-") as folder, places() as all_places:
+    with tempfile.TemporaryDirectory(prefix="release-") as folder:
         disk = Path(folder) / "disk"
         with disk.open("wb") as file:
             file.writelines(os.urandom(_BLOCK) for _ in range(options.mib))
-        for place in all_places:
-            costs: Mapping[str, list[Cost]] = {"release": [], "rival": []}
-            for number in range(options.rounds):
-                made = stage(place.store, disk, number)
-                costs["release"].append(measure(place, made, ours))
-                costs["rival"].append(measure(place, made, rival))
-                place.store.delete([stat.key for stat in place.store.list() if stat.size > _BLOCK])
-            _report(place.name, costs)
+        for name in options.stores.split(","):
+            with places(name) as each:
+                for place in each:
+                    _compare(place, disk, options.rounds)
+
+
+def _compare(place: Place, disk: Path, rounds: int) -> None:
+    costs: dict[str, list[Cost]] = {"release": [], "rival": []}
+    for number in range(rounds):
+        made = stage(place.store, disk, number)
+        costs["release"].append(measure(place, made, ours))
+        costs["rival"].append(measure(place, made, rival))
+        place.store.delete([stat.key for stat in place.store.list() if stat.size > _BLOCK])
+    _report(place.name, costs)
 
 
 def _report(name: str, costs: Mapping[str, list[Cost]]) -> None:

@@ -67,6 +67,14 @@ BUGS = [
         test=f"{CONDITIONAL}test_every_write_carries_its_condition",
     ),
     Bug(
+        what="If-None-Match dropped from the completion of an upload in parts",
+        file="storage/s3/multipart.py",
+        old='{Feature.CREATION: {"IfNoneMatch": "*"}},',
+        new="{},",
+        test="tests/unit/storage/s3/test_upload.py::"
+        "test_the_request_that_creates_an_object_refuses_to_overwrite",
+    ),
+    Bug(
         what="Changed files overwritten in a directory",
         file="storage/directory/store.py",
         old="if (now and _etag(now)) != expected:",
