@@ -5,8 +5,9 @@ from pathlib import Path
 
 import click
 
+from lago_images.cli.completion import published_names
+from lago_images.cli.documents import FORMAT, as_json
 from lago_images.cli.invocation import Invocation, finish
-from lago_images.cli.repo import FORMAT, as_json
 from lago_images.console import clean
 from lago_images.host.process import Runner
 from lago_images.repository.rendering.signing import key_fingerprint
@@ -14,7 +15,7 @@ from lago_images.repository.verifying.chain import Chain, Outcome, Tracer
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", shell_complete=published_names)
 @click.option("--arch", default="", help="Of an image with several architectures.")
 @click.option("--revision", type=click.IntRange(min=1), help="By default the one clients get.")
 @click.option("--deep", is_flag=True, help="Read every disk of the chain.")

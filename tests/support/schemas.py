@@ -11,6 +11,7 @@ import msgspec
 
 from lago_images.jobs.results import Results
 from lago_images.planning.model import Plan
+from lago_images.repository.browsing.documents import Comparison, ImagePage, Listing, Log
 from lago_images.repository.records.manifest import Manifest
 from lago_images.repository.records.release import Release
 
@@ -20,6 +21,10 @@ DOCUMENTS: dict[str, Any] = {
     "release": Release,
     "plan": Plan,
     "results": Results,
+    "image-list": Listing,
+    "image-page": ImagePage,
+    "log": Log,
+    "comparison": Comparison,
 }
 
 
