@@ -243,7 +243,7 @@ def publish(
     if folder is not None:
         publication.write(folder, plan, publication.fates(published))
     show_publication(workspace.console, published)
-    show_summary(workspace, built, published, before)
+    show_summary(workspace.console, workspace.store, built, published, before)
     if published.ok:
         show_next(workspace)
     finish(succeeded=published.ok)

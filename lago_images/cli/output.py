@@ -24,6 +24,7 @@ from lago_images.repository.records.changes import compare_packages
 from lago_images.repository.records.layout import CATALOGUE, METADATA
 from lago_images.repository.records.state import State
 from lago_images.repository.rendering.site import site_of
+from lago_images.storage.base import Store
 
 allow_dirty = click.option(
     "--allow-dirty",
@@ -43,7 +44,7 @@ def build_and_publish(workspace: Workspace, plan: Plan, state: State, *, allow_d
     show_publication(console, ended.publication)
     if not (ended.results or ended.publication.outcomes):
         click.echo("nothing to build")
-    show_summary(workspace, ended.results, ended.publication, state)
+    show_summary(console, workspace.store, ended.results, ended.publication, state)
     if ended.ok:
         show_next(workspace)
     finish(succeeded=ended.ok)
@@ -59,7 +60,8 @@ def plan_lines(plan: Plan, width: int | None) -> list[str]:
 
 
 def show_summary(
-    workspace: Workspace,
+    console: Console,
+    store: Store,
     results: Sequence[Result],
     publication: PublicationOutcome,
     before: State | None,
@@ -72,11 +74,11 @@ def show_summary(
     names = [*by_name, *publication.outcomes, *publication.missing, *publication.failed]
     rows = [
         _summary_row(
-            name, by_name.get(name), publication, _changes(workspace, name, publication, before)
+            name, by_name.get(name), publication, _changes(store, name, publication, before)
         )
         for name in dict.fromkeys(names)
     ]
-    width, console = terminal_width(sys.stderr), workspace.console
+    width = terminal_width(sys.stderr)
     if rows:
         heads = ("image", "verdict", "revision", "size", "time", "changes")
         for line in table(heads, rows, width=width, spare=("time", "revision")):
@@ -105,9 +107,7 @@ def _summary_row(
     return (name, verdict, revision, size, f"{result.seconds:.0f} s" if result else "", changes)
 
 
-def _changes(
-    workspace: Workspace, name: str, publication: PublicationOutcome, before: State | None
-) -> str:
+def _changes(store: Store, name: str, publication: PublicationOutcome, before: State | None) -> str:
     """Return how a release differs from what clients got; empty where that is not known."""
     outcome = publication.outcomes.get(name)
     if before is None or outcome is None or outcome.verdict is not Verdict.RELEASED:
@@ -120,7 +120,7 @@ def _changes(
     parts = [f"size {100 * (now - size) / size:+.1f} %"]
     # The images are published: a list that cannot be read is no failure of the run.
     with suppress(Error):
-        lists = [packages_of(workspace.store, each) for each in (old, release)]
+        lists = [packages_of(store, each) for each in (old, release)]
         if lists[0] is not None and lists[1] is not None:
             changes = compare_packages(lists[0], lists[1])
             counts = (len(changes.added), len(changes.removed), len(changes.upgraded))

@@ -1,12 +1,12 @@
 """``repo provenance``: the chain from a commit to the bytes of a disk."""
 
-from dataclasses import asdict
 from pathlib import Path
 
 import click
 
+from lago_images.cli.answers import Trace
 from lago_images.cli.completion import published_names
-from lago_images.cli.documents import FORMAT, as_json
+from lago_images.cli.documents import FORMAT, document
 from lago_images.cli.invocation import Invocation, finish
 from lago_images.console import clean
 from lago_images.host.process import Runner
@@ -55,7 +55,9 @@ def provenance(
     )
     chain = tracer.trace(name, arch=arch, revision=revision)
     if form == "json":
-        click.echo(as_json({**asdict(chain), "broken": chain.broken, "ok": not chain.broken}))
+        broken = tuple(chain.broken)
+        trace = Trace(url=chain.url, steps=chain.steps, broken=broken, ok=not broken)
+        click.echo(document(trace))
     else:
         _show(chain)
     finish(succeeded=not chain.broken)

@@ -1,21 +1,18 @@
 """``repo refresh``, ``verify`` and ``gc``: what looks after a repository."""
 
 import time
-from collections.abc import Iterable
 from contextlib import AbstractContextManager
-from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Any
 
 import click
 
-from lago_images.cli.documents import FORMAT, as_json
+from lago_images.cli.answers import Cleaning, Verification, totals
+from lago_images.cli.documents import FORMAT, as_json, document
 from lago_images.cli.invocation import Invocation, finish
 from lago_images.console import clean, human_size
 from lago_images.repository.publishing import collect
 from lago_images.repository.publishing.publisher import Publisher, publishing
-from lago_images.repository.publishing.retention import Retention, Step, Sweep
-from lago_images.repository.records.layout import ImageId
+from lago_images.repository.publishing.retention import Retention, Sweep
 from lago_images.repository.records.state import State
 from lago_images.repository.verifying.findings import Report
 from lago_images.repository.verifying.verifier import Verifier
@@ -72,7 +69,7 @@ def verify(invocation: Invocation, url: str | None, deep: bool, form: str) -> No
     )
     report = verifier.web(web) if web else verifier.store(invocation.store())
     if form == "json":
-        click.echo(as_json({**asdict(report), "ok": report.ok}))
+        click.echo(document(Verification.of(report)))
     else:
         _show_report(report)
     finish(succeeded=report.ok)
@@ -104,7 +101,7 @@ def gc(invocation: Invocation, apply: bool, form: str) -> None:
         for image in done.left:
             invocation.console.warn(f"{image} was published meanwhile: left alone")
     if form == "json":
-        click.echo(as_json({"applied": apply, **_plain(planned)}))
+        click.echo(document(Cleaning.of(planned, applied=apply)))
         return
     _show_sweep(planned, apply=apply)
     if planned.waiting:
@@ -159,39 +156,12 @@ def _show_sweep(planned: Sweep, *, apply: bool) -> None:
         for step in steps:
             what = f"{len(step.objects)} objects, {human_size(step.size)}"
             click.echo(clean(f"{verb}: {step.build.folder}: {what}: {step.why}"))
-        for image, (objects, total) in sorted(_per_image(steps).items()):
-            click.echo(f"{verb}, in all of {image}: {objects} objects, {human_size(total)}")
+        for total in totals(steps):
+            of_image = f"{total.name} ({total.arch})"
+            what = f"{total.objects} objects, {human_size(total.bytes)}"
+            click.echo(f"{verb}, in all of {of_image}: {what}")
     for upload in planned.abort:
         click.echo(clean(f"{'aborted' if apply else 'to abort'}: the upload of {upload.key}"))
     for verb, steps in zip(verbs, (planned.retire, planned.delete), strict=True):
-        total = sum(step.size for step in steps)
-        click.echo(f"{verb}: {len(steps)} builds, {human_size(total)}")
-
-
-def _per_image(steps: Iterable[Step]) -> dict[ImageId, tuple[int, int]]:
-    totals: dict[ImageId, tuple[int, int]] = {}
-    for step in steps:
-        objects, total = totals.get(step.build.key.image, (0, 0))
-        totals[step.build.key.image] = (objects + len(step.objects), total + step.size)
-    return totals
-
-
-def _plain(planned: Sweep) -> dict[str, Any]:
-    def plain(steps: Iterable[Step]) -> dict[str, Any]:
-        images = [
-            {**image._asdict(), "objects": objects, "bytes": total}
-            for image, (objects, total) in sorted(_per_image(steps).items())
-        ]
-        builds = [
-            {**asdict(step), "build": asdict(step.build.key), "folder": step.build.folder}
-            for step in steps
-        ]
-        return {"bytes": sum(step.size for step in steps), "images": images, "builds": builds}
-
-    return {
-        "retire": plain(planned.retire),
-        "delete": plain(planned.delete),
-        "abort": [asdict(upload) for upload in planned.abort],
-        "forget": list(planned.forget),
-        "waiting": [int(moment) for moment in planned.waiting],
-    }
+        size = sum(step.size for step in steps)
+        click.echo(f"{verb}: {len(steps)} builds, {human_size(size)}")

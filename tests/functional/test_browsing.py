@@ -319,3 +319,17 @@ def test_colour_is_for_terminals_of_people_who_want_it(repo):
     assert "\x1b[" not in on_terminal(repo, 80, "repo", "diff", "debian-12", NO_COLOR="1")
     assert "\x1b[" not in on_terminal(repo, 80, "repo", "diff", "debian-12", TERM="dumb")
     assert "\x1b[" not in repo.run("repo", "diff", "debian-12").out
+
+
+def test_commands_that_check_and_clean_print_documents_of_published_schemas(repo):
+    verified = document(repo, "verification", "verify")
+    assert verified["ok"] is True
+    assert document(repo, "cleaning", "gc")["applied"] is False
+    traced = document(repo, "provenance-trace", "provenance", "debian-12")
+    assert traced["steps"][0]["revision"] == 2
+    repo.write("image-specs/broken-spec", "#base=simple:none\n")
+    ran = repo.run("lint", "--format", "json")
+    assert ran.code == 2
+    schema = json.loads((FOLDER / "lint.schema.json").read_bytes())
+    Draft202012Validator(schema).validate(json.loads(ran.out))
+    assert json.loads(ran.out)["problems"]

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from lago_images.cli.answers import Cleaning, LintReport, Trace, Verification
 from lago_images.jobs.results import Results
 from lago_images.planning.model import Plan
 from lago_images.repository.browsing.documents import Comparison, ImagePage, Listing, Log
@@ -25,6 +26,10 @@ DOCUMENTS: dict[str, Any] = {
     "image-page": ImagePage,
     "log": Log,
     "comparison": Comparison,
+    "lint": LintReport,
+    "verification": Verification,
+    "provenance-trace": Trace,
+    "cleaning": Cleaning,
 }
 
 
