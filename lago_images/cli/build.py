@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from lago_images.cli.completion import spec_names
 from lago_images.cli.invocation import Invocation
 from lago_images.cli.output import build_and_publish
 from lago_images.errors import UsageError
@@ -16,7 +17,7 @@ _HINT = "to publish to a bucket: lago-images ci rebuild --changed"
 
 
 @click.command()
-@click.argument("names", nargs=-1, metavar="[NAME…]")
+@click.argument("names", nargs=-1, metavar="[NAME…]", shell_complete=spec_names)
 @click.option(
     "--repo-dir",
     type=click.Path(path_type=Path, file_okay=False),

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import click
 from click.shell_completion import CompletionItem
 
-from lago_images.cli.invocation import Invocation, console_for, shared_options
+from lago_images.cli.invocation import Invocation, console_for, has_colour, shared_options
 from lago_images.console import Console
 from lago_images.errors import CommandError, Error, ProblemsError
 
@@ -37,10 +37,11 @@ _DO = {
 
 
 class _Lazy(NamedTuple):
-    """A command as ``module:attribute``, and its line in the help of its group."""
+    """A command as ``module:attribute``, its line in the help of its group, and an example."""
 
     place: str
     short_help: str
+    example: str = ""
 
 
 class _LazyGroup(click.Group):
@@ -63,6 +64,8 @@ class _LazyGroup(click.Group):
             command: click.Command = getattr(import_module(module), attribute)
             if not isinstance(command, click.Group):
                 command.params.extend(shared_options())
+            # \b: the line is not wrapped, so that it can be copied.
+            command.epilog = f"\b\nExample:\n  {self.lazy[cmd_name].example}"
             self.add_command(command, cmd_name)
         return super().get_command(ctx, cmd_name)
 
@@ -97,7 +100,9 @@ class _Root(_LazyGroup):
         invocation = Invocation(console=console_for(environ), environ=environ)
         _end_on_sigterm()
         _collect_rarely()
-        extra = {**extra, "standalone_mode": False}
+        # None: click drops colours where stdout is no terminal. It knows nothing of NO_COLOR.
+        colour = None if has_colour(environ) else False
+        extra = {"color": colour, **extra, "standalone_mode": False}
         try:
             code = super().main(args, prog_name or "lago-images", obj=invocation, **extra)
         except Error as error:
@@ -192,71 +197,144 @@ def _end_on_sigterm() -> None:
 
 
 _COMMANDS = {
-    "lint": _Lazy("lago_images.cli.lint:lint", "Print every problem of every spec."),
+    "lint": _Lazy(
+        "lago_images.cli.lint:lint",
+        "Print every problem of every spec.",
+        "lago-images lint image-specs/my-debian-12",
+    ),
     "try": _Lazy(
         "lago_images.cli.trial:try_",
         "Build and boot an image without publishing, and leave its disk.",
+        "lago-images try my-debian-12",
     ),
     "run": _Lazy(
         "lago_images.cli.trial:run",
         "Start an image on this terminal; what it writes is thrown away.",
+        "lago-images run my-debian-12.qcow2",
     ),
     "build": _Lazy(
-        "lago_images.cli.build:build", "Build images and publish them into a directory."
+        "lago_images.cli.build:build",
+        "Build images and publish them into a directory.",
+        "lago-images build my-debian-12 --repo-dir image-repo",
     ),
-    "ci": _Lazy("lago_images.cli.main:ci", "Plan, build, publish and report, as CI does."),
-    "repo": _Lazy("lago_images.cli.main:repo", "Look after a repository."),
-    "serve": _Lazy("lago_images.cli.serve:serve", "Serve a repository over HTTP until Ctrl-C."),
+    "ci": _Lazy(
+        "lago_images.cli.main:ci",
+        "Plan, build, publish and report, as CI does.",
+        "lago-images ci plan",
+    ),
+    "repo": _Lazy(
+        "lago_images.cli.main:repo",
+        "Look after a repository.",
+        "lago-images repo list",
+    ),
+    "serve": _Lazy(
+        "lago_images.cli.serve:serve",
+        "Serve a repository over HTTP until Ctrl-C.",
+        "lago-images serve image-repo",
+    ),
     "doctor": _Lazy(
-        "lago_images.cli.doctor:doctor", "Check what this host lacks, and say what to do about it."
+        "lago_images.cli.doctor:doctor",
+        "Check what this host lacks, and say what to do about it.",
+        "lago-images doctor",
+    ),
+    "completion": _Lazy(
+        "lago_images.cli.completion:completion",
+        "Print the script that completes commands, options and names of images in a shell.",
+        "lago-images completion bash > ~/.local/share/bash-completion/completions/lago-images",
     ),
     "init": _Lazy(
         "lago_images.cli.init:init",
         "Set up a specs repository: an example spec, settings, workflow, Jenkinsfile.",
+        "lago-images init my-specs --repository s3://bucket/images",
     ),
 }
 _CI_COMMANDS = {
-    "plan": _Lazy("lago_images.cli.ci:plan", "Show what is affected and why."),
+    "plan": _Lazy(
+        "lago_images.cli.ci:plan",
+        "Show what is affected and why.",
+        "lago-images ci plan --base origin/main --exit-code",
+    ),
     "build": _Lazy(
-        "lago_images.cli.ci:build", "Build chains on this host, into builds/ of the repository."
+        "lago_images.cli.ci:build",
+        "Build chains on this host, into builds/ of the repository.",
+        "lago-images ci build my-debian-12 --results results --logs logs",
     ),
     "publish": _Lazy(
         "lago_images.cli.ci:publish",
         "Publish what was planned and built, to a bucket or a directory.",
+        "lago-images ci publish --plan plan.json --results results",
     ),
     "rebuild": _Lazy(
         "lago_images.cli.ci:rebuild",
         "Plan, build and publish on this machine, to a bucket or a directory.",
+        "lago-images ci rebuild --changed --stale 30",
     ),
     "report": _Lazy(
         "lago_images.cli.ci:report",
         "Report the images' outcomes: on the pull request, in the step summary, else here.",
+        "lago-images ci report --plan plan.json --results results --junit junit.xml",
     ),
 }
 _REPO_COMMANDS = {
-    "list": _Lazy("lago_images.cli.repo:list_", "List what is published."),
+    "list": _Lazy(
+        "lago_images.cli.browse:list_",
+        "List what is published.",
+        "lago-images repo list 'debian-*' --state any",
+    ),
+    "show": _Lazy(
+        "lago_images.cli.browse:show",
+        "Show all that is known of an image.",
+        "lago-images repo show my-debian-12",
+    ),
+    "log": _Lazy(
+        "lago_images.cli.browse:log",
+        "Show who released, withdrew and rolled back what, the newest event first.",
+        "lago-images repo log my-debian-12 -n 10",
+    ),
+    "diff": _Lazy(
+        "lago_images.cli.browse:diff",
+        "Show what changed from one build of an image to another.",
+        "lago-images repo diff my-debian-12 3 4",
+    ),
     "refresh": _Lazy(
         "lago_images.cli.repo:refresh",
         "Render index, repo.metadata and catalogue again from what is in the repository.",
+        "lago-images repo refresh",
     ),
-    "verify": _Lazy("lago_images.cli.repo:verify", "Check a repository as its clients see it."),
+    "verify": _Lazy(
+        "lago_images.cli.repo:verify",
+        "Check a repository as its clients see it.",
+        "lago-images repo verify https://images.example.org --format json",
+    ),
     "provenance": _Lazy(
         "lago_images.cli.provenance:provenance",
         "Follow an image from the commit of its spec to the bytes of its disk.",
+        "lago-images repo provenance my-debian-12 --key key.asc --deep",
     ),
-    "gc": _Lazy("lago_images.cli.repo:gc", "Remove what retention lets go."),
+    "gc": _Lazy(
+        "lago_images.cli.repo:gc",
+        "Remove what retention lets go.",
+        "lago-images repo gc --apply",
+    ),
     "yank": _Lazy(
         "lago_images.cli.withdrawals:yank",
         "Withdraw a revision of an image, and all others of the same build.",
+        "lago-images repo yank my-debian-12 --reason 'it does not boot on KVM'",
     ),
     "rollback": _Lazy(
         "lago_images.cli.withdrawals:rollback",
         "Publish the build of an older revision of an image again, under a new revision.",
+        "lago-images repo rollback my-debian-12 --to 3 --reason 'the new kernel'",
     ),
 }
 
 
-@click.group(cls=_Root, lazy=_COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=_Root,
+    lazy=_COMMANDS,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="\b\nExample:\n  lago-images build && lago-images serve image-repo",
+)
 @click.version_option(package_name="lago-images")
 def main() -> None:
     """Turn VM image specs in git into a published repository for virt-builder and lago."""

@@ -4,6 +4,7 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Mapping, Sequence
+from typing import TextIO
 
 import click
 
@@ -25,11 +26,11 @@ _COLOURS: Mapping[str, str] = {
 }
 
 
-def terminal_width() -> int | None:
-    """Return the columns of the terminal that stdout is; None for a file or pipe."""
+def terminal_width(stream: TextIO | None = None) -> int | None:
+    """Return the columns of the terminal that a stream is, by default stdout; None for a file."""
     # Lines in a file are for grep and for other widths: they are not wrapped. COLUMNS wins, as
     # in other programs; and a terminal that does not know its width has 80.
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    return shutil.get_terminal_size().columns if (stream or sys.stdout).isatty() else None
 
 
 def table(

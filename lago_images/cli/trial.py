@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from lago_images.building.boot import machines, terminal
+from lago_images.cli.completion import spec_names
 from lago_images.cli.invocation import Invocation, finish
 from lago_images.cli.output import show_results
 from lago_images.errors import UsageError
@@ -20,7 +21,7 @@ _FORMATS = {".img": "raw", ".raw": "raw"}
 
 
 @click.command("try")
-@click.argument("name")
+@click.argument("name", shell_complete=spec_names)
 @click.option(
     "--output",
     type=click.Path(path_type=Path, dir_okay=False),

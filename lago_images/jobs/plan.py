@@ -1,5 +1,6 @@
 """Run the job that decides: what there is to do, and why."""
 
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -38,13 +39,22 @@ def plan_and_state(
     workspace: Workspace, ask: Ask, *, scope: str | None = None
 ) -> tuple[Plan, State]:
     """Plan as ``plan`` does; return also the state, which the publisher need not read again."""
-    tree, state = tree_of(workspace), survey(workspace.store)
+    started = time.monotonic()
+    tree = tree_of(workspace)
+    _detail(workspace, f"read {len(tree.specs)} specs below {workspace.root}", started)
+    started = time.monotonic()
+    state = survey(workspace.store)
+    what = f"{len(state.images)} images, {len(state.staged)} staged builds in {workspace.store.url}"
+    _detail(workspace, f"read {what}", started)
+    started = time.monotonic()
     for what in state.damaged.values():
         workspace.console.warn(what)
     known = holdings(state)
     promote = ask.promote and workspace.is_promoting
     ask = replace(ask, promote=promote, promote_days=workspace.settings.grace_days)
     history = _history(workspace, tree, planner.suspects(tree, known, ask), known.commit, scope)
+    since = f" since {known.commit[:7]}" if known.commit else ""
+    _detail(workspace, f"asked git what changed{since}, of {history.head or 'no commit'}", started)
     # Asked after git, which may fetch for minutes.
     now = workspace.clock()
     decided = planner.make(tree, known, history, ask, now)
@@ -53,6 +63,10 @@ def plan_and_state(
         known = known.without(refused)
         decided = planner.make(tree, known, history, ask, now)
     return decided, state
+
+
+def _detail(workspace: Workspace, what: str, started: float) -> None:
+    workspace.console.detail(f"{what} in {time.monotonic() - started:.2f} s")
 
 
 def _refused(workspace: Workspace, plan: Plan, state: State) -> frozenset[str]:

@@ -40,7 +40,7 @@ def reasons(repo, name):
 def revisions(repo):
     ran = repo.run("repo", "list", "--format", "json")
     assert ran.code == 0, ran.err
-    return {image["name"]: image["revision"] for image in ran.json()}
+    return {image["name"]: image["revision"] for image in ran.json()["images"]}
 
 
 def rebuild(repo, *args):

@@ -9,8 +9,10 @@ from typing import Any
 
 import msgspec
 
+from lago_images.cli.answers import Cleaning, LintReport, Trace, Verification
 from lago_images.jobs.results import Results
 from lago_images.planning.model import Plan
+from lago_images.repository.browsing.documents import Comparison, ImagePage, Listing, Log
 from lago_images.repository.records.manifest import Manifest
 from lago_images.repository.records.release import Release
 
@@ -20,6 +22,14 @@ DOCUMENTS: dict[str, Any] = {
     "release": Release,
     "plan": Plan,
     "results": Results,
+    "image-list": Listing,
+    "image-page": ImagePage,
+    "log": Log,
+    "comparison": Comparison,
+    "lint": LintReport,
+    "verification": Verification,
+    "provenance-trace": Trace,
+    "cleaning": Cleaning,
 }
 
 
