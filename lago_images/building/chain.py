@@ -123,7 +123,10 @@ class _Chain:
             manifest = built.manifest
         except Exception as failure:  # noqa: BLE001 -- one failure stays one failure
             error, tail = _described(failure), _tail(failure)
-            progress.note(_for_log(failure, error))
+            is_ours = not isinstance(failure, Error | OSError)
+            # Of a fault of ours whoever mends it needs the traceback.
+            trace = "".join(traceback.format_exception(failure))
+            progress.note(trace if is_ours else f"error: {error}")
             context.console.error(f"{spec.name}: failed while {progress.step or 'beginning'}")
         finally:
             shutil.rmtree(folder, ignore_errors=True)
@@ -149,7 +152,9 @@ def _build_chain(requests: Sequence[Request], run: _Run, *, grouped: bool) -> li
         for position, request in enumerate(requests):
             title = f"build {request.spec.name} ({request.spec.arch})"
             with context.console.group(title) if grouped else nullcontext():
-                chain.add(request, _needed(requests[position + 1 :]))
+                following = [later.spec.base for later in requests[position + 1 :]]
+                needed = {base.name for base in following if base.kind is BaseKind.LAYER}
+                chain.add(request, frozenset(needed))
     return [chain.results[request.spec.name] for request in requests]
 
 
@@ -170,12 +175,6 @@ def _keep(log: Path, name: str, context: Context) -> Path | None:
         return None
 
 
-def _needed(requests: Sequence[Request]) -> frozenset[str]:
-    return frozenset(
-        request.spec.base.name for request in requests if request.spec.base.kind is BaseKind.LAYER
-    )
-
-
 def _published(request: Request) -> LayerBase | None:
     return None if request.base is None else LayerBase(stored=request.base)
 
@@ -184,13 +183,6 @@ def _described(failure: Exception) -> str:
     if isinstance(failure, Error):
         return failure.message + (f" ({failure.hint})" if failure.hint else "")
     return str(failure) if isinstance(failure, OSError) else f"{type(failure).__name__}: {failure}"
-
-
-def _for_log(failure: Exception, error: str) -> str:
-    """Return the log's words for a failure: with the traceback of a fault of ours."""
-    if isinstance(failure, Error | OSError):
-        return f"error: {error}"
-    return "".join(traceback.format_exception(failure))
 
 
 def _tail(failure: BaseException | None) -> tuple[str, ...]:

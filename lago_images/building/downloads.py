@@ -151,7 +151,11 @@ class Downloader:
             what = "the server has no more than was downloaded already"
             raise HttpError(f"downloading {url}", what, again=0) from error
         except OSError as error:
-            raise _not_written(f"downloading {url}", part, error) from error
+            doing = f"downloading {url}"
+            if error.errno in _FULL:
+                raise _no_room(doing, part) from error
+            reason = error.strerror or error
+            raise BuildError(f"{doing}: writing {part}: {reason}") from error
 
     def _receive(self, answer: Answer, part: Path) -> None:
         start = _size(part) if answer.status == _PARTIAL else 0
@@ -183,12 +187,6 @@ class Downloader:
 
 def _no_room(doing: str, part: Path) -> HostError:
     return HostError(f"{doing}: it does not fit into {part.parent}", hint=space.HINT)
-
-
-def _not_written(doing: str, part: Path, error: OSError) -> Error:
-    if error.errno in _FULL:
-        return _no_room(doing, part)
-    return BuildError(f"{doing}: writing {part}: {error.strerror or error}")
 
 
 def _range(part: Path) -> dict[str, str]:

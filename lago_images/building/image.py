@@ -16,7 +16,7 @@ from lago_images.building.bases import layer, libguestfs, simple
 from lago_images.building.bases.bootstrap import build as bootstrap
 from lago_images.building.bases.prepared import LayerBase, Package, Prepared
 from lago_images.building.boot.boot_test import boot_test
-from lago_images.building.customise.sysprep import customise
+from lago_images.building.customise.sysprep import customise, warn_of_secrets
 from lago_images.building.customise.versions import refuse_unknown_commands
 from lago_images.building.model import Context, Request
 from lago_images.building.progress import Progress
@@ -198,6 +198,10 @@ def _finish(job: Job, runner: Runner) -> _Finished:
     if spec.properties.get("boot-test") != "no":
         with progress.doing("boot test"):
             boot, packages = _boot(job, disk, packages, runner)
+    elif packages is None:
+        job.context.console.info(
+            f"{spec.name}: nobody looked for private keys in it: that needs a boot test"
+        )
     return _Finished(
         disk=disk,
         virtual_size=virtual_size,
@@ -235,8 +239,10 @@ def _boot(
         workdir=job.folder,
         runner=runner,
         clock=job.context.clock,
-        ask_packages=packages is None,
+        # What was customised here has told already.
+        look_inside=packages is None,
     )
+    warn_of_secrets(job.request.spec, booted.secrets or (), job.context)
     return booted.test, booted.packages if packages is None else packages
 
 

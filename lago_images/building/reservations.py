@@ -88,7 +88,10 @@ class Reservations:
             HostError: There is too little and no other chain works; names the folder, the bytes
                 needed and the bytes free.
         """
-        reserved = _by_device(required)
+        reserved: dict[int, int] = {}
+        for need in required:
+            device = space.device(need.folder)
+            reserved[device] = max(reserved.get(device, 0), need.size)
         with self._changed:
             while not all(self._fits(need) for need in required):
                 self._wait(required, waiting)
@@ -176,14 +179,6 @@ def lack(folder: Path) -> str:
         if bytes_free < _LEAST
         else ""
     )
-
-
-def _by_device(required: Sequence[Need]) -> Mapping[int, int]:
-    sizes: dict[int, int] = {}
-    for need in required:
-        device = space.device(need.folder)
-        sizes[device] = max(sizes.get(device, 0), need.size)
-    return sizes
 
 
 def disk_size(spec: Spec, base: LayerBase | None, root: Path) -> int:

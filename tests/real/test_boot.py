@@ -13,6 +13,7 @@ from lago_images.host import kvm
 from lago_images.host.kvm import Acceleration
 from lago_images.host.process import Runner
 from tests.support.full import in_small_folder
+from tests.support.images import write_ext4
 from tests.tools import need
 
 pytestmark = [pytest.mark.real]
@@ -201,13 +202,16 @@ def test_an_emulator_that_is_not_installed(tmp_path):
 def test_a_real_debian_boots_and_names_its_packages(boot, debian12, tmp_path):
     disk = tmp_path / "finished.qcow2"
     prepared = debian12.copy(tmp_path)
+    write_ext4(prepared.disk, "/root/deploy", "-----BEGIN OPENSSH PRIVATE KEY-----\n")
     standalone(prepared.disk, prepared.format, disk, Runner())
     before = (sha1(disk), disk.stat().st_mtime_ns)
     accel = kvm.detect(Runner())
-    booted = boot(disk, "qcow2", timeout=90, accel=accel, ask_packages=True)
+    booted = boot(disk, "qcow2", timeout=90, accel=accel, look_inside=True)
     assert booted.test.accel == accel.name
     assert booted.test.seconds > 0
     assert booted.packages == debian12.packages
+    # Not the machine id and sshd's host keys, which the guest made when it started.
+    assert booted.secrets == ("/root/deploy",)
     assert (sha1(disk), disk.stat().st_mtime_ns) == before
 
 

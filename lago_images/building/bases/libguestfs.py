@@ -208,7 +208,7 @@ def prepare(spec: Spec, workdir: Path, context: Context, runner: Runner) -> Prep
         SigningError: An index is not signed as it must be.
     """
     sources = _reachable(configured(context.settings, context.environ), context.settings)
-    found = find(
+    template = find(
         spec.base.name,
         spec.arch,
         sources,
@@ -216,20 +216,23 @@ def prepare(spec: Spec, workdir: Path, context: Context, runner: Runner) -> Prep
         environ=context.environ,
         runner=runner,
     )
-    _refuse_elsewhere(found)
-    checksum = _checksum(found)
+    url, source = template.url, template.source
+    # It might be a file that only this host can read, or of a host that only this one reaches.
+    if not url.startswith(source.rpartition("/")[0] + "/"):
+        raise BuildError(f"{source} names a template elsewhere, neither beside nor below it")
+    checksum = _checksum(template)
     disk = workdir / "base.disk"
-    context.console.info(f"{spec.name}: template {found.url}")
-    if found.url.startswith("file://"):
-        source = Path(unquote(urlsplit(found.url).path))
-        if not source.is_file():
-            raise BuildError(f"the template {found.url} is missing")
-        unpack(source, disk, expected=checksum, what=found.url, largest=largest(spec))
+    context.console.info(f"{spec.name}: template {url}")
+    if url.startswith("file://"):
+        file = Path(unquote(urlsplit(url).path))
+        if not file.is_file():
+            raise BuildError(f"the template {url} is missing")
+        unpack(file, disk, expected=checksum, what=url, largest=largest(spec))
     else:
-        fetch(found.url, checksum, disk, context, largest=largest(spec))
-    detail = f"revision {found.entry.revision} of {found.entry.name} in {found.source}"
+        fetch(url, checksum, disk, context, largest=largest(spec))
+    detail = f"revision {template.entry.revision} of {template.entry.name} in {source}"
     record = BaseRecord(ref=str(spec.base), digest=str(checksum), detail=detail)
-    return finished(spec, disk, record, what=found.url, runner=runner)
+    return finished(spec, disk, record, what=url, runner=runner)
 
 
 def _reachable(
@@ -245,17 +248,11 @@ def _reachable(
     )
 
 
-def _refuse_elsewhere(found: Template) -> None:
-    """Refuse a template that lies neither beside nor below its index: it might be of this host."""
-    if not found.url.startswith(found.source.rpartition("/")[0] + "/"):
-        raise BuildError(f"{found.source} names a template elsewhere, neither beside nor below it")
-
-
-def _checksum(found: Template) -> Checksum:
-    digits = found.entry.checksum or found.entry.get("checksum")
+def _checksum(template: Template) -> Checksum:
+    digits = template.entry.checksum or template.entry.get("checksum")
     if not _SHA512.fullmatch(digits):
         raise BuildError(
-            f"{found.source} has no sha512 checksum for {found.entry.name}",
+            f"{template.source} has no sha512 checksum for {template.entry.name}",
             hint="a template without a checksum could be anything; ask its publisher for one",
         )
     return Checksum(algorithm="sha512", digits=digits)

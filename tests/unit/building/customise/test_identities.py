@@ -1,5 +1,6 @@
 """How a guest gets identities of its own: what its image loses, and the units that make it anew."""
 
+import os
 import re
 import subprocess
 
@@ -88,6 +89,23 @@ def test_private_keys_and_identities_that_are_left_are_named(guest):
         "/etc/ssl/private/ssl-cert-snakeoil.key",
         "/root/id",
     ]
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_the_initrd_is_made_without_the_keys_that_dropbear_put_into_it(guest, monkeypatch, named):
+    key = guest / "etc/dropbear/initramfs/dropbear_rsa_host_key"
+    key.parent.mkdir(parents=True)
+    key.write_text("key")
+    calls, program = guest / "calls", guest / "bin/update-initramfs"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\necho "$@" >>{calls}\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    path = "/etc/dropbear/initramfs/dropbear_rsa_host_key"
+    text = f"write {path}:mine\n" if named else "write /etc/motd:hello\n"
+    run(guest, "remove_identities", operations=a_spec(HEAD + text).operations)
+    assert key.exists() is named
+    assert not calls.exists() if named else calls.read_text() == "-u -k all\n"
 
 
 def test_no_password_gets_into_the_script():
