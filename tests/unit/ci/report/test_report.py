@@ -20,7 +20,8 @@ from lago_images.ci.report.markdown import (
 from lago_images.jobs.results import Fate
 from lago_images.planning.model import Action
 from lago_images.repository.publishing.releasing import Verdict
-from tests.support.ci import HOSTILE, built, failed, manifest, plan, planned
+from tests.support.builders import manifest
+from tests.support.ci import HOSTILE, built, failed, plan, planned
 from tests.unit.ci.report.test_markdown import ACTIVE, rendered
 
 OURS = "lago-images / images / "
