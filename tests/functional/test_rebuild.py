@@ -1,4 +1,4 @@
-"""The main job through the real command line: from specs in git to a repository in a directory."""
+"""``ci rebuild`` and its steps through the real command line: from specs in git to a repository in a directory."""
 
 import json
 import lzma
