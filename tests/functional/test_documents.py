@@ -3,6 +3,7 @@
 import dataclasses
 import re
 import shlex
+import tomllib
 from pathlib import Path
 
 import click
@@ -125,6 +126,19 @@ def test_the_readme_has_every_setting_and_no_other():
 def test_links_between_documents_lead_somewhere(document):
     for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", document.read_text(encoding="utf-8")):
         assert (document.parent / target).exists(), f"{document.name} links to {target}"
+
+
+def test_the_changelog_ends_its_unreleased_part_with_the_version_of_the_project():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    unreleased, *releases = re.findall(r"^## (.*)$", text, re.MULTILINE)
+    assert unreleased == "[Unreleased]"
+    dated = [re.fullmatch(r"\[(\d+\.\d+\.\d+)\] - (\d{4}-\d\d-\d\d)", title) for title in releases]
+    assert all(dated), releases
+    assert dated[0][1] == project["version"]
+    assert [match[2] for match in dated] == sorted((match[2] for match in dated), reverse=True)
+    kinds = {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
+    assert set(re.findall(r"^### (.*)$", text, re.MULTILINE)) <= kinds
 
 
 @pytest.mark.real

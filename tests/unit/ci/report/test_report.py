@@ -19,7 +19,8 @@ from lago_images.jobs.results import Fate
 from lago_images.planning.model import Action
 from lago_images.repository.publishing.releasing import Verdict
 from lago_images.repository.records.changes import Package, compare_packages
-from tests.support.ci import HOSTILE, built, failed, manifest, plan, planned
+from tests.support.builders import manifest
+from tests.support.ci import HOSTILE, built, failed, plan, planned
 from tests.unit.ci.report.test_markdown import ACTIVE, rendered
 
 OURS = "lago-images / images / "

@@ -244,20 +244,24 @@ def test_hash_and_metadata_of_a_build():
     made = manifest()
     assert lago.hash_file(made) == made.disk.sha1.encode() + b"\n"
     operations = [("install", "x"), ("root-password", "password:12:56"), ("update", "")]
-    plain = json.loads(lago.metadata_file(made, spec("debian-12", *operations)))
+    plain = json.loads(
+        lago.metadata_file(made, spec("debian-12", "bootstrap:bookworm", *operations))
+    )
     assert plain == {**PROPERTIES, "arch": "x86_64", "root-password": "12:56"}
 
 
 @pytest.mark.parametrize("last", ["random", "locked", "file:/x"])
 def test_the_last_password_counts(last):
     operations = [("root-password", "password:old"), ("root-password", last)]
-    plain = json.loads(lago.metadata_file(manifest(), spec("d", *operations)))
+    plain = json.loads(lago.metadata_file(manifest(), spec("d", "bootstrap:bookworm", *operations)))
     assert "root-password" not in plain
 
 
 @pytest.mark.parametrize("argument", ["random", "disabled", "file:/x", "locked:password:x"])
 def test_only_a_plain_password_is_told(argument):
-    plain = json.loads(lago.metadata_file(manifest(), spec("d", ("root-password", argument))))
+    plain = json.loads(
+        lago.metadata_file(manifest(), spec("d", "bootstrap:bookworm", ("root-password", argument)))
+    )
     assert "root-password" not in plain
 
 

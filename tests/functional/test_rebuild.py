@@ -1,4 +1,4 @@
-"""The main job through the real command line: from specs in git to a repository in a directory."""
+"""``ci rebuild`` and its steps as they are called: from specs in git to a directory repository."""
 
 import json
 import lzma
