@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -273,15 +273,16 @@ def _packages(agent: Agent, runner: Runner) -> tuple[Package, ...] | None:
         except BootError as error:
             runner.note(f"no packages from {argv[0]}: {error}")
             continue
-        rows = [line.partition(" ") for line in listed.splitlines()]
-        # rpm lists the keys it trusts as packages of this name.
-        packages = [
-            package
-            for status, _, package in rows
-            if status == "installed" and not package.startswith("gpg-pubkey ")
-        ]
-        return contents.parse("\n".join(packages))
+        return contents.parse("\n".join(_installed(listed.splitlines())))
     return None
+
+
+def _installed(lines: Iterable[str]) -> Iterator[str]:
+    for line in lines:
+        status, _, package = line.partition(" ")
+        # rpm lists the keys it trusts as packages of this name.
+        if status == "installed" and not package.startswith("gpg-pubkey "):
+            yield package
 
 
 def _secrets(agent: Agent, runner: Runner) -> tuple[str, ...] | None:
