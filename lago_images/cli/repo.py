@@ -13,12 +13,11 @@ from lago_images.console import clean, human_size
 from lago_images.repository.publishing import collect
 from lago_images.repository.publishing.publisher import Publisher, publishing
 from lago_images.repository.publishing.retention import Retention, Sweep
-from lago_images.repository.records.state import State
 from lago_images.repository.verifying.findings import Report
 from lago_images.repository.verifying.verifier import Verifier
 from lago_images.repository.verifying.web import Web, is_web
 
-__all__ = ["FORMAT", "as_json", "gc", "publishing_from", "refresh", "verify", "warn_of_damage"]
+__all__ = ["FORMAT", "as_json", "gc", "publishing_from", "refresh", "verify"]
 
 
 @click.command("refresh")
@@ -41,7 +40,9 @@ def refresh(invocation: Invocation, retire: tuple[str, ...]) -> None:
         click.echo(f"deleted {name}")
     if not refreshed.written and not refreshed.deleted:
         invocation.console.info("everything was up to date")
-    warn_of_damage(invocation, refreshed.state)
+    # What is before a record that cannot be read is not offered: it may have been withdrawn there.
+    for what in refreshed.state.damaged.values():
+        invocation.console.warn(f"{what}; restore it from a copy")
     finish(succeeded=not refreshed.state.damaged)
 
 
@@ -112,12 +113,6 @@ def gc(invocation: Invocation, apply: bool, form: str) -> None:
         )
     if not apply and not planned.is_empty:
         invocation.console.info("nothing was removed: repo gc --apply does it")
-
-
-def warn_of_damage(invocation: Invocation, state: State) -> None:
-    """Name the releases that cannot be read: nothing before them is offered."""
-    for what in state.damaged.values():
-        invocation.console.warn(f"{what}; restore it from a copy")
 
 
 def publishing_from(
