@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import click
 
-from lago_images.cli.answers import Cleaning, Verification, totals
+from lago_images.cli.answers import Cleaning, Refreshment, Verification, totals
 from lago_images.cli.documents import FORMAT, as_json, document
 from lago_images.cli.invocation import Invocation, finish
 from lago_images.console import clean, human_size
@@ -28,16 +28,25 @@ __all__ = ["FORMAT", "as_json", "gc", "publishing_from", "refresh", "verify"]
     multiple=True,
     help="A key that no longer signs: delete what it signed.",
 )
+@FORMAT
 @click.pass_obj
-def refresh(invocation: Invocation, retire: tuple[str, ...]) -> None:
+def refresh(invocation: Invocation, retire: tuple[str, ...], form: str) -> None:
     """Render index, repo.metadata and catalogue again from what is in the repository."""
     keys = frozenset(text.replace(" ", "").upper() for text in retire)
     with publishing_from(invocation, retire=keys) as publisher:
         refreshed = publisher.refresh()
-    for name in refreshed.written:
-        click.echo(f"written {name}")
-    for name in refreshed.deleted:
-        click.echo(f"deleted {name}")
+    if form == "json":
+        report = Refreshment(
+            written=refreshed.written,
+            deleted=refreshed.deleted,
+            damaged=tuple(map(str, refreshed.state.damaged)),
+        )
+        click.echo(document(report))
+    else:
+        for name in refreshed.written:
+            click.echo(f"written {name}")
+        for name in refreshed.deleted:
+            click.echo(f"deleted {name}")
     if not refreshed.written and not refreshed.deleted:
         invocation.console.info("everything was up to date")
     # What is before a record that cannot be read is not offered: it may have been withdrawn there.
