@@ -97,6 +97,7 @@ def _list_lines(listed: Listing, *, with_state: bool, now: float) -> Iterator[st
         )
         for each in listed.images
     ]
+    # On 80 columns what people look for stays: the name, the age, the size.
     spare = ("fingerprint", "commit", "version", "published", "arch")
     yield from table(heads, rows, width=terminal_width(), spare=spare)
 
@@ -155,6 +156,7 @@ def _page_lines(page: ImagePage, chosen: Revision | None, now: float) -> Iterato
     yield f"  sha512 of the .xz     {disk.sha512}"
     yield f"  sha1 of the disk      {disk.sha1}"
     yield from _section("files")
+    # By the URL that clients use, once one is published: a bucket's own is for who has its keys.
     root = page.base_url or page.repository
     for file, facts in sorted(chosen.objects.items()):
         yield clean(f"  {root}/{chosen.folder}{file}  {human_size(facts.size)}")
@@ -225,12 +227,12 @@ def log(invocation: Invocation, name: str | None, arch: str, most: int | None, f
         if name
         else [image for image in content.images if arch in ("", image.arch)]
     )
-    told = queries.log(content, store.url, images, most=most)
+    history = queries.log(content, store.url, images, most=most)
     if form == "json":
-        click.echo(document(told))
+        click.echo(document(history))
         return
     width = terminal_width()
-    for entry in told.events:
+    for entry in history.events:
         for line in _entry_lines(entry, width):
             click.echo(line)
 
@@ -334,6 +336,7 @@ def _comparison_lines(compared: Comparison) -> Iterator[str]:
         counts = (len(packages.added), len(packages.removed), len(packages.upgraded))
         text = "packages: {} added, {} removed, {} with another version".format(*counts)
         yield from wrapped(text, width, indent="  ")
+        # As unified diffs are coloured: click drops the colours where stdout is no terminal.
         for each in packages.added:
             yield click.style(clean(f"  + {each.name} {each.version} {each.arch}"), fg="green")
         for each in packages.removed:
