@@ -1,4 +1,4 @@
-"""The JSON documents of ``lint``, ``repo verify``, ``repo gc`` and ``repo provenance``.
+"""The JSON documents of ``lint`` and of ``repo refresh``, ``verify``, ``gc`` and ``provenance``.
 
 Those of ``repo list``, ``show``, ``log`` and ``diff`` are in ``repository/browsing/documents.py``;
 ``docs/schemas`` has the schema of each.
@@ -64,6 +64,17 @@ class Trace:
     steps: tuple[chain.Step, ...]
     broken: tuple[str, ...]
     ok: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refreshment:
+    """The rendered files that were written and deleted; ``damaged`` are records not read."""
+
+    SCHEMA: ClassVar[int] = 1
+
+    written: tuple[str, ...]
+    deleted: tuple[str, ...]
+    damaged: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

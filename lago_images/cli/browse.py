@@ -10,7 +10,7 @@ import click
 from lago_images.cli.completion import published_names
 from lago_images.cli.documents import FORMAT, document
 from lago_images.cli.invocation import Invocation, finish
-from lago_images.cli.tables import coloured, table, terminal_width, wrapped
+from lago_images.cli.tables import table, terminal_width, wrapped
 from lago_images.console import clean, human_size
 from lago_images.errors import UsageError
 from lago_images.repository.browsing import queries
@@ -30,6 +30,7 @@ from lago_images.storage.base import Store
 
 _SHORT = 12
 _DAY = 86_400
+_COLOURS = {EventKind.WITHDRAWN: "red", EventKind.ROLLED_BACK: "yellow"}
 _ARCH = click.option("--arch", default="", help="Of an image with several architectures.")
 _STATES = {
     "current": (ImageState.CURRENT,),
@@ -96,6 +97,7 @@ def _list_lines(listed: Listing, *, with_state: bool, now: float) -> Iterator[st
         )
         for each in listed.images
     ]
+    # On 80 columns what people look for stays: the name, the age, the size.
     spare = ("fingerprint", "commit", "version", "published", "arch")
     yield from table(heads, rows, width=terminal_width(), spare=spare)
 
@@ -154,6 +156,7 @@ def _page_lines(page: ImagePage, chosen: Revision | None, now: float) -> Iterato
     yield f"  sha512 of the .xz     {disk.sha512}"
     yield f"  sha1 of the disk      {disk.sha1}"
     yield from _section("files")
+    # By the URL that clients use, once one is published: a bucket's own is for who has its keys.
     root = page.base_url or page.repository
     for file, facts in sorted(chosen.objects.items()):
         yield clean(f"  {root}/{chosen.folder}{file}  {human_size(facts.size)}")
@@ -224,12 +227,12 @@ def log(invocation: Invocation, name: str | None, arch: str, most: int | None, f
         if name
         else [image for image in content.images if arch in ("", image.arch)]
     )
-    told = queries.log(content, store.url, images, most=most)
+    history = queries.log(content, store.url, images, most=most)
     if form == "json":
-        click.echo(document(told))
+        click.echo(document(history))
         return
     width = terminal_width()
-    for entry in told.events:
+    for entry in history.events:
         for line in _entry_lines(entry, width):
             click.echo(line)
 
@@ -243,7 +246,7 @@ def _entry_lines(entry: LogEntry, width: int | None) -> Iterator[str]:
     by = f" by {entry.actor}" if entry.actor else ""
     first = clean(f"{_minute(entry.published)}  {entry.name} ({entry.arch}): {what}{by}")
     first, *more = wrapped(first, width, indent="    ")
-    yield coloured(first, entry.kind)
+    yield click.style(first, fg=_COLOURS.get(entry.kind))
     yield from more
     if entry.reason:
         yield from wrapped(clean(f"    reason: {entry.reason}"), width, indent="      ")
@@ -286,6 +289,7 @@ def diff(
                 hint=f"lago-images repo diff {name} {newest} FOLDER compares it with a build here",
             )
         old, new = old or str(before), str(newest)
+    # A number is a revision; a folder of that name is written ./3.
     sides = [
         queries.released_build(store, content, image, int(side))
         if side.isdecimal()
@@ -318,7 +322,11 @@ def _comparison_lines(compared: Comparison) -> Iterator[str]:
     if compared.is_other_base:
         yield from wrapped(clean(f"base: {_base(old)} → {_base(new)}"), width, indent="  ")
     for change in compared.properties or ():
-        yield from wrapped(clean(_property_line(change.name, change.old, change.new)), width)
+        if change.old is None:
+            text = f"new, {change.new!r}"
+        else:
+            text = "removed" if change.new is None else f"{change.old!r} → {change.new!r}"
+        yield from wrapped(clean(f"property {change.name}: {text}"), width, indent="  ")
     packages = compared.packages
     if packages is None:
         yield from wrapped("packages: those of one of them are not known", width)
@@ -328,6 +336,7 @@ def _comparison_lines(compared: Comparison) -> Iterator[str]:
         counts = (len(packages.added), len(packages.removed), len(packages.upgraded))
         text = "packages: {} added, {} removed, {} with another version".format(*counts)
         yield from wrapped(text, width, indent="  ")
+        # As unified diffs are coloured: click drops the colours where stdout is no terminal.
         for each in packages.added:
             yield click.style(clean(f"  + {each.name} {each.version} {each.arch}"), fg="green")
         for each in packages.removed:
@@ -356,15 +365,10 @@ def _base(side: Side) -> str:
     return f"{side.base.ref}{revision} ({side.base.digest[: _SHORT + len('sha256:')]}…)"
 
 
-def _property_line(name: str, old: str | None, new: str | None) -> str:
-    if old is None:
-        return f"property {name}: new, {new!r}"
-    return f"property {name}: {old!r} → {new!r}" if new is not None else f"property {name}: removed"
-
-
 def _read(invocation: Invocation) -> tuple[Store, State]:
     """Read the repository, and say what of it is missing or damaged."""
     store = invocation.store()
+    # To a store a mistyped path is a repository with nothing in it.
     if store.folder is not None and not store.folder.exists():
         invocation.console.warn(f"there is no folder {store.folder}: nothing is published there")
     started = time.monotonic()
@@ -396,6 +400,7 @@ def _state(revision: Revision) -> str:
 
 
 def _minute(moment: float) -> str:
+    # In UTC, as the catalogue and the records have it: people in two zones compare notes.
     return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%d %H:%M")
 
 

@@ -127,6 +127,7 @@ def _two_numbers(
 ) -> tuple[int, int] | None:
     if value is None:
         return None
+    # It comes through a CI's matrix, as text.
     match = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", value)
     if not match:
         raise click.BadParameter(f"{value!r} is not two numbers, such as 3/256")

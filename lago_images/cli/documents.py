@@ -19,6 +19,7 @@ class Document(Protocol):
 
 def as_json(plain: object) -> str:
     """Return plain values as JSON with an item a line."""
+    # Names are read by people, too, and all output is UTF-8.
     return json.dumps(plain, indent=1, ensure_ascii=False)
 
 

@@ -3,7 +3,7 @@
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -46,22 +46,6 @@ class Invocation:
         """Let options replace settings; None stands for an option that was not given."""
         given = {name: value for name, value in settings.items() if value is not None}
         self.overrides.update(given)
-
-    def start_in(self, folder: str) -> None:
-        """Search the specs repository from a folder upwards."""
-        self.start = Path(folder)
-
-    def show_tracebacks(self, debug: bool) -> None:
-        """Show where in the code an error came from."""
-        self.debug = debug
-
-    def be_quiet(self, quiet: bool) -> None:
-        """Print warnings, failures and data only."""
-        self.console.quiet, self.console.verbose = quiet, False
-
-    def be_verbose(self, verbose: bool) -> None:
-        """Print details of what is read, asked and found."""
-        self.console.verbose, self.console.quiet = verbose, False
 
     def use_repository(self, url: str) -> None:
         """Take the repository of the command line; its path starts at the current folder."""
@@ -151,6 +135,7 @@ def find_root(start: Path) -> Path:
     """Return the nearest folder, from ``start`` up, with settings or specs; else ``start``."""
     from lago_images.settings import FILE  # noqa: PLC0415
 
+    # As git finds its repository, so that commands work in any folder of it.
     for folder in (start, *start.parents):
         if (folder / FILE).is_file() or (folder / "image-specs").is_dir():
             return folder
@@ -169,14 +154,12 @@ def console_for(environ: Mapping[str, str]) -> Console:
         return Console(moment=(lambda: time.strftime("%H:%M:%S")) if in_ci else None)
     if not has_colour(environ):
         return Console(mode=Mode.TERMINAL)
-    return Console(mode=Mode.TERMINAL, paint=_paint)
+    return Console(
+        mode=Mode.TERMINAL, paint=lambda line, kind: click.style(line, fg=_COLOURS[kind])
+    )
 
 
 _COLOURS = {"warning": "yellow", "error": "red"}
-
-
-def _paint(line: str, kind: str) -> str:
-    return click.style(line, fg=_COLOURS[kind])
 
 
 def has_colour(environ: Mapping[str, str]) -> bool:
@@ -191,15 +174,23 @@ def finish(*, succeeded: bool) -> None:
         raise click.exceptions.Exit(1)
 
 
-def _given_to(take: Callable[[Invocation, Any], None]) -> Callable[..., None]:
-    """Return a callback that hands an option's value to the invocation, if the option is given."""
-
-    def callback(ctx: click.Context, _param: click.Parameter, value: object) -> None:
-        # Also while a shell completes, when there is no invocation yet.
-        if value not in (None, False) and ctx.obj is not None:
-            take(ctx.obj, value)
-
-    return callback
+def _take(ctx: click.Context, param: click.Parameter, value: object) -> None:
+    """Hand a shared option to the invocation, if it is given."""
+    invocation: Invocation | None = ctx.obj
+    # It may stand before and after the command: what is not given at one place changes nothing
+    # there. There is no invocation while help texts are read for man pages.
+    if value in (None, False) or invocation is None:
+        return
+    match param.name:
+        case "directory":
+            invocation.start = Path(str(value))
+        case "repository":
+            invocation.use_repository(str(value))
+        case "debug":
+            invocation.debug = True
+        case _:  # quiet or verbose; the last one given counts
+            invocation.console.quiet = param.name == "quiet"
+            invocation.console.verbose = param.name == "verbose"
 
 
 def shared_options() -> list[click.Option]:
@@ -210,7 +201,7 @@ def shared_options() -> list[click.Option]:
             type=click.Path(exists=True, file_okay=False),
             expose_value=False,
             is_eager=True,
-            callback=_given_to(Invocation.start_in),
+            callback=_take,
             help="The specs repository; searched from here upwards by default. Paths on the "
             "command line start at the current folder all the same.",
         ),
@@ -218,7 +209,7 @@ def shared_options() -> list[click.Option]:
             ["--repository"],
             metavar="URL",
             expose_value=False,
-            callback=_given_to(Invocation.use_repository),
+            callback=_take,
             help="s3://bucket/prefix, file:///dir or a path from the current folder.",
         ),
         click.Option(
@@ -226,7 +217,7 @@ def shared_options() -> list[click.Option]:
             is_flag=True,
             expose_value=False,
             is_eager=True,
-            callback=_given_to(Invocation.be_quiet),
+            callback=_take,
             help="Print only data, warnings and failures.",
         ),
         click.Option(
@@ -234,14 +225,14 @@ def shared_options() -> list[click.Option]:
             is_flag=True,
             expose_value=False,
             is_eager=True,
-            callback=_given_to(Invocation.be_verbose),
+            callback=_take,
             help="Print details: what is read and asked, and how long that took.",
         ),
         click.Option(
             ["--debug"],
             is_flag=True,
             expose_value=False,
-            callback=_given_to(Invocation.show_tracebacks),
+            callback=_take,
             help="Show the traceback of an error.",
         ),
     ]

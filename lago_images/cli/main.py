@@ -99,7 +99,9 @@ class _Root(_LazyGroup):
         environ = dict(os.environ)
         invocation = Invocation(console=console_for(environ), environ=environ)
         _end_on_sigterm()
-        _collect_rarely()
+        # Thousands of specs, releases and manifests are kept to the end: to look through them again
+        # and again took a fifth of the time of a plan of 10,000 images.
+        gc.set_threshold(_OBJECTS)
         # None: click drops colours where stdout is no terminal. It knows nothing of NO_COLOR.
         colour = None if has_colour(environ) else False
         extra = {"color": colour, **extra, "standalone_mode": False}
@@ -174,13 +176,6 @@ def _speak_utf8() -> None:
         # PYTHONIOENCODING wins over the mode.
         if isinstance(stream, io.TextIOWrapper) and codecs.lookup(stream.encoding).name != "utf-8":
             stream.reconfigure(encoding="utf-8")
-
-
-def _collect_rarely() -> None:
-    """Look for garbage after more objects than Python does by itself."""
-    # Thousands of specs, releases and manifests are kept to the end: to look through them again
-    # and again took a fifth of the time of a plan of 10,000 images.
-    gc.set_threshold(_OBJECTS)
 
 
 def _end_on_sigterm() -> None:

@@ -22,11 +22,6 @@ _EXITS = (
 )
 
 
-def pages() -> Iterator[tuple[str, str]]:
-    """Yield the file name and text of each page."""
-    yield from _pages(main, None, _PROGRAM)
-
-
 def _pages(
     command: click.Command, parent: click.Context | None, name: str
 ) -> Iterator[tuple[str, str]]:
@@ -93,7 +88,7 @@ def write(folder: Path) -> list[str]:
     """Write all pages into a folder, which is made if needed; returns their names."""
     folder.mkdir(parents=True, exist_ok=True)
     names = []
-    for name, text in pages():
+    for name, text in _pages(main, None, _PROGRAM):
         (folder / name).write_text(text, encoding="utf-8")
         names.append(name)
     return names

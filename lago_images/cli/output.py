@@ -135,6 +135,7 @@ def show_next(workspace: Workspace) -> None:
         return
     if store.folder is not None:
         console.info(f"next: lago-images serve {shlex.quote(str(store.folder))}")
+    # By the page's name: a bucket has no page for its folders, and answers 404.
     if store.folder is None or settings.base_url:
         console.info(f"catalogue: {site_of(settings, store.url).base_url}/{CATALOGUE}")
     console.info("what is published: lago-images repo list")

@@ -6,19 +6,18 @@ from datetime import UTC, datetime
 
 import click
 
-from lago_images.cli.answers import Cleaning, Verification, totals
+from lago_images.cli.answers import Cleaning, Refreshment, Verification, totals
 from lago_images.cli.documents import FORMAT, as_json, document
 from lago_images.cli.invocation import Invocation, finish
 from lago_images.console import clean, human_size
 from lago_images.repository.publishing import collect
 from lago_images.repository.publishing.publisher import Publisher, publishing
 from lago_images.repository.publishing.retention import Retention, Sweep
-from lago_images.repository.records.state import State
 from lago_images.repository.verifying.findings import Report
 from lago_images.repository.verifying.verifier import Verifier
 from lago_images.repository.verifying.web import Web, is_web
 
-__all__ = ["FORMAT", "as_json", "gc", "publishing_from", "refresh", "verify", "warn_of_damage"]
+__all__ = ["FORMAT", "as_json", "gc", "publishing_from", "refresh", "verify"]
 
 
 @click.command("refresh")
@@ -29,19 +28,30 @@ __all__ = ["FORMAT", "as_json", "gc", "publishing_from", "refresh", "verify", "w
     multiple=True,
     help="A key that no longer signs: delete what it signed.",
 )
+@FORMAT
 @click.pass_obj
-def refresh(invocation: Invocation, retire: tuple[str, ...]) -> None:
+def refresh(invocation: Invocation, retire: tuple[str, ...], form: str) -> None:
     """Render index, repo.metadata and catalogue again from what is in the repository."""
     keys = frozenset(text.replace(" ", "").upper() for text in retire)
     with publishing_from(invocation, retire=keys) as publisher:
         refreshed = publisher.refresh()
-    for name in refreshed.written:
-        click.echo(f"written {name}")
-    for name in refreshed.deleted:
-        click.echo(f"deleted {name}")
+    if form == "json":
+        report = Refreshment(
+            written=refreshed.written,
+            deleted=refreshed.deleted,
+            damaged=tuple(map(str, refreshed.state.damaged)),
+        )
+        click.echo(document(report))
+    else:
+        for name in refreshed.written:
+            click.echo(f"written {name}")
+        for name in refreshed.deleted:
+            click.echo(f"deleted {name}")
     if not refreshed.written and not refreshed.deleted:
         invocation.console.info("everything was up to date")
-    warn_of_damage(invocation, refreshed.state)
+    # What is before a record that cannot be read is not offered: it may have been withdrawn there.
+    for what in refreshed.state.damaged.values():
+        invocation.console.warn(f"{what}; restore it from a copy")
     finish(succeeded=not refreshed.state.damaged)
 
 
@@ -112,12 +122,6 @@ def gc(invocation: Invocation, apply: bool, form: str) -> None:
         )
     if not apply and not planned.is_empty:
         invocation.console.info("nothing was removed: repo gc --apply does it")
-
-
-def warn_of_damage(invocation: Invocation, state: State) -> None:
-    """Name the releases that cannot be read: nothing before them is offered."""
-    for what in state.damaged.values():
-        invocation.console.warn(f"{what}; restore it from a copy")
 
 
 def publishing_from(

@@ -13,6 +13,7 @@ PORT = 8181
 @click.command()
 @click.argument("folder", metavar="[DIR]", required=False, type=click.Path(file_okay=False))
 @click.option("--port", type=click.IntRange(0, 65535), default=PORT, show_default=True)
+# This machine alone by default: what is served may be a private bucket.
 @click.option("--bind", metavar="ADDRESS", default="127.0.0.1", show_default=True)
 @click.pass_obj
 def serve(invocation: Invocation, folder: str | None, port: int, bind: str) -> None:

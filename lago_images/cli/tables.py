@@ -3,27 +3,14 @@
 import shutil
 import sys
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TextIO
-
-import click
 
 from lago_images.console import clean
 
 # Below this a column of text is no longer read but spelled.
 _LEAST = 24
 _GAP = "  "
-_COLOURS: Mapping[str, str] = {
-    "released": "green",
-    "offered": "green",
-    "current": "green",
-    "failed": "red",
-    "not published": "red",
-    "withdrawn": "red",
-    "damaged": "red",
-    "skipped": "yellow",
-    "rolled back": "yellow",
-}
 
 
 def terminal_width(stream: TextIO | None = None) -> int | None:
@@ -71,11 +58,6 @@ def wrapped(text: str, width: int | None, *, indent: str = "") -> list[str]:
         break_long_words=False,
         break_on_hyphens=False,
     )
-
-
-def coloured(text: str, word: str) -> str:
-    """Return a text in the colour of a word such as ``withdrawn``; click drops it off terminals."""
-    return click.style(text, fg=_COLOURS.get(word))
 
 
 def _widths(lines: Sequence[Sequence[str]]) -> list[int]:

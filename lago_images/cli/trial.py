@@ -17,6 +17,8 @@ from lago_images.host.workdir import default_scratch, workdir
 from lago_images.jobs import trial
 from lago_images.repository.records.state import StoredBuild
 
+# QEMU is told the format: it would guess it from the first bytes, which the guest of a raw disk may
+# have written (CVE-2008-2004).
 _FORMATS = {".img": "raw", ".raw": "raw"}
 
 

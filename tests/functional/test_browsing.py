@@ -325,6 +325,9 @@ def test_commands_that_check_and_clean_print_documents_of_published_schemas(repo
     verified = document(repo, "verification", "verify")
     assert verified["ok"] is True
     assert document(repo, "cleaning", "gc")["applied"] is False
+    # The settings have another base URL than the fixture.
+    assert "repo.metadata" in document(repo, "refreshment", "refresh")["written"]
+    assert document(repo, "refreshment", "refresh")["written"] == []
     traced = document(repo, "provenance-trace", "provenance", "debian-12")
     assert traced["steps"][0]["revision"] == 2
     repo.write("image-specs/broken-spec", "#base=simple:none\n")

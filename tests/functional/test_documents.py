@@ -17,27 +17,19 @@ from tests.tools import need
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-COMMANDS = [
-    "lint",
-    "try",
-    "run",
-    "build",
-    "ci plan",
-    "ci build",
-    "ci publish",
-    "ci rebuild",
-    "ci report",
-    "repo list",
-    "repo refresh",
-    "repo verify",
-    "repo provenance",
-    "repo gc",
-    "repo yank",
-    "repo rollback",
-    "serve",
-    "doctor",
-    "init",
-]
+
+
+def leaves(command=main, names=()):
+    """The names of all commands that are no groups, such as ``ci plan``."""
+    if not isinstance(command, click.Group):
+        return [" ".join(names)]
+    context = click.Context(command)
+    names_below = command.list_commands(context)
+    children = ((name, command.get_command(context, name)) for name in names_below)
+    return [leaf for name, child in children for leaf in leaves(child, (*names, name))]
+
+
+COMMANDS = leaves()
 _FENCED = re.compile(r"^```\w*\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _INLINE = re.compile(r"`((?:\.venv/bin/|ci/)?lago-images [^`]+)`")
 _CALL = re.compile(r"(?:^|[\s/])lago-images ([a-z].*)")

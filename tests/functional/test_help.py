@@ -1,5 +1,6 @@
 """What people look at first: examples in every help, man pages, and completion in a shell."""
 
+import re
 import shlex
 import subprocess
 import sys
@@ -148,3 +149,25 @@ def test_the_scripts_of_other_shells_have_no_error_of_syntax(repo, tmp_path, she
     script = tmp_path / "completion"
     script.write_text(repo.run("completion", shell).out)
     subprocess.run([shell, "-n", script], check=True)
+
+
+def test_quiet_leaves_the_data_and_verbose_says_what_was_read(repo):
+    repo.disk("disk.raw")
+    plain, quiet, verbose = (repo.run("ci", "plan", *more) for more in ((), ("-q",), ("-v",)))
+    assert plain.out == quiet.out == verbose.out
+    assert (plain.code, quiet.code, verbose.code, quiet.err) == (0, 0, 0, "")
+    assert "read 3 specs below" in verbose.err
+    assert "read 3 specs below" not in plain.err
+    # Before the command, too; the last one counts.
+    assert "read 3 specs below" in repo.run("-q", "ci", "plan", "-v").err
+
+
+def test_in_a_ci_s_log_each_line_has_the_time_and_data_has_not(repo):
+    repo.disk("disk.raw")
+    ran = repo.run("ci", "plan", "-v", environ={"CI": "true"})
+    assert ran.err
+    assert all(re.match(r"\d\d:\d\d:\d\d ", line) for line in ran.err.splitlines())
+    assert ran.out == repo.run("ci", "plan").out
+    # GitHub's log has times of its own, and reads commands at the start of a line.
+    on_github = repo.run("ci", "plan", "-v", environ={"CI": "true", "GITHUB_ACTIONS": "true"})
+    assert not re.match(r"\d\d:\d\d:\d\d ", on_github.err)

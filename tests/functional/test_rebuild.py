@@ -2,6 +2,7 @@
 
 import json
 import lzma
+import re
 from pathlib import Path
 
 import pytest
@@ -398,3 +399,14 @@ def test_a_run_with_nothing_to_do_costs_a_handful_of_requests(repo, ceph20):
         rebuild(repo)
         record = ceph20.client().get_object(Bucket=bucket, Key="images/state/published.json")
         assert json.load(record["Body"])["commit"] == repo.head
+
+
+def test_the_exit_code_of_a_plan_says_whether_there_is_something_to_do(repo):
+    assert repo.run("ci", "plan").code == 0
+    assert repo.run("ci", "plan", "--exit-code").code == 3
+    assert repo.run("ci", "plan", "--exit-code", "nosuch").code == 2
+    ran = rebuild(repo)
+    assert re.search(r"^image +verdict +revision +size +time +changes$", ran.err, re.MULTILINE)
+    assert re.search(r"^one +released +1 .* s +new$", ran.err, re.MULTILINE)
+    assert repo.run("ci", "plan", "--exit-code").code == 0
+    assert repo.run("ci", "plan", "--exit-code", "one").code == 3

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from lago_images.cli.answers import Cleaning, LintReport, Trace, Verification
+from lago_images.cli.answers import Cleaning, LintReport, Refreshment, Trace, Verification
 from lago_images.jobs.results import Results
 from lago_images.planning.model import Plan
 from lago_images.repository.browsing.documents import Comparison, ImagePage, Listing, Log
@@ -30,6 +30,7 @@ DOCUMENTS: dict[str, Any] = {
     "verification": Verification,
     "provenance-trace": Trace,
     "cleaning": Cleaning,
+    "refreshment": Refreshment,
 }
 
 

@@ -5,7 +5,7 @@ import json
 import pytest
 from jsonschema import Draft202012Validator
 
-from lago_images.cli.answers import Cleaning, LintReport, Trace, Verification
+from lago_images.cli.answers import Cleaning, LintReport, Refreshment, Trace, Verification
 from lago_images.cli.documents import document
 from lago_images.errors import Problem
 from lago_images.jobs import results
@@ -73,6 +73,7 @@ WRITTEN: dict[str, str | bytes] = {
         Trace(url="s3://bucket", steps=(STEP,), broken=("spec",), ok=False)
     ),
     "cleaning": document(Cleaning.of(SWEEP, applied=True)),
+    "refreshment": document(Refreshment(written=("index",), deleted=(), damaged=())),
 }
 
 

@@ -28,7 +28,7 @@ from lago_images.repository.records.layout import MANIFEST, PACKAGES, BuildKey, 
 from lago_images.repository.records.log import events
 from lago_images.repository.records.manifest import Manifest
 from lago_images.repository.records.parsing import LARGEST, parse_json
-from lago_images.repository.records.release import Release
+from lago_images.repository.records.release import Release, ReleasedImage
 from lago_images.repository.records.state import State, standing
 from lago_images.repository.rendering import client_setup
 from lago_images.repository.rendering.lago import version_name
@@ -43,7 +43,7 @@ def revisions(state: State, image: ImageId) -> tuple[Revision, ...]:
     """Return the revisions of an image that name a build, the newest first."""
     history = state.history(*image)
     live = {release.revision for release in state.live(*image)}
-    taken = {one.withdraws: one.reason for one in history if one.withdraws is not None}
+    taken = {each.withdraws: each.reason for each in history if each.withdraws is not None}
     damaged_up_to = max((k.revision for k in state.damaged if k.image == image), default=0)
     every = []
     for release in reversed(history):
@@ -56,15 +56,13 @@ def revisions(state: State, image: ImageId) -> tuple[Revision, ...]:
         else:
             is_damaged = release.revision <= damaged_up_to
             kind = ImageState.DAMAGED if is_damaged else ImageState.RETIRED
-        every.append(_revision(release, kind, taken.get(release.revision, release.reason)))
+        reason = taken.get(release.revision, release.reason)
+        every.append(_revision(release, release.image, kind, reason))
     return tuple(every)
 
 
-def _revision(release: Release, state: ImageState, reason: str) -> Revision:
-    image, released = release.image, release.released
-    if image is None:
-        raise ValueError(f"{release.key} is a withdrawal")
-    manifest = image.manifest
+def _revision(release: Release, image: ReleasedImage, state: ImageState, reason: str) -> Revision:
+    manifest, released = image.manifest, release.released
     return Revision(
         name=release.name,
         arch=release.arch,
@@ -108,15 +106,15 @@ def listing(
         states: Of the revisions that are wanted.
         every: Every revision, the oldest first; else the newest of each image.
     """
-    found: list[Revision] = []
+    matching: list[Revision] = []
     for image in state.images:
         if arch not in ("", image.arch):
             continue
         if patterns and not any(fnmatchcase(image.name, pattern) for pattern in patterns):
             continue
-        wanted = [one for one in revisions(state, image) if one.state in states]
-        found += reversed(wanted) if every else wanted[:1]
-    return Listing(repository=url, images=tuple(found))
+        wanted = [each for each in revisions(state, image) if each.state in states]
+        matching += reversed(wanted) if every else wanted[:1]
+    return Listing(repository=url, images=tuple(matching))
 
 
 def image_of(state: State, name: str, arch: str = "") -> ImageId:
@@ -230,7 +228,7 @@ def two_newest(state: State, image: ImageId) -> tuple[int | None, int]:
     if not stands:
         raise UsageError(f"every revision of {image.name} is withdrawn", hint="name two revisions")
     # After a rollback the newest has the build of an older one, and both may stand.
-    before = [one for one in stands if one.public != stands[-1].public]
+    before = [each for each in stands if each.public != stands[-1].public]
     return (before[-1].revision if before else None), stands[-1].revision
 
 
