@@ -75,6 +75,10 @@ def test_a_signed_repository_is_accepted_and_a_tampered_one_refused(store, clien
     written = refresh(store, signed_by(old)).written
     assert written == (
         f"key-{old.fingerprint}.asc",
+        "catalogue/debian-12.html",
+        "catalogue/debian-12.xml",
+        "latest/debian-12.x86_64.json",
+        "images.json",
         "SHA256SUMS",
         "SHA256SUMS.asc",
         "index",
@@ -82,6 +86,7 @@ def test_a_signed_repository_is_accepted_and_a_tampered_one_refused(store, clien
         "index.asc",
         "repo.metadata",
         "repo.metadata.asc",
+        "feed.xml",
         "index.html",
         "key.asc",
     )
@@ -201,7 +206,8 @@ def test_signing_is_not_given_up_by_accident(store, keys):
     assert "--retire-key" in caught.value.hint
     assert {name: store.get(name).data for name in names(store)} == before
     refresh(store, Settings(), retire=[keys[0]])
-    assert names(store) == {"SHA256SUMS", "index", "repo.metadata", "index.html"}
+    unsigned = {"images.json", "SHA256SUMS", "index", "repo.metadata", "feed.xml", "index.html"}
+    assert names(store) == unsigned
     assert refresh(store, Settings()).written == ()
 
 

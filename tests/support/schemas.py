@@ -13,6 +13,7 @@ from lago_images.jobs.results import Results
 from lago_images.planning.model import Plan
 from lago_images.repository.records.manifest import Manifest
 from lago_images.repository.records.release import Release
+from lago_images.repository.rendering.documents import Images, Latest
 
 FOLDER = Path(__file__).parents[2] / "docs/schemas"
 DOCUMENTS: dict[str, Any] = {
@@ -20,6 +21,8 @@ DOCUMENTS: dict[str, Any] = {
     "release": Release,
     "plan": Plan,
     "results": Results,
+    "images": Images,
+    "latest": Latest,
 }
 
 

@@ -7,15 +7,20 @@ from jsonschema import Draft202012Validator
 
 from lago_images.jobs import results
 from lago_images.planning import formats
+from lago_images.repository.rendering.render import render
+from tests.support.catalogue import large_state
 from tests.support.ci import built, failed, plan, planned
-from tests.support.handmade import manifest, release
+from tests.support.handmade import SITE, manifest, release
 from tests.support.schemas import DOCUMENTS, FOLDER, rendered
 
+RENDERED = render(large_state(20, 3), SITE)
 WRITTEN: dict[str, str | bytes] = {
     "manifest": manifest().to_json(),
     "release": release().to_json(),
     "plan": formats.to_json(plan(planned("one"), planned("two"))),
     "results": results.dump([built("a"), failed("b")]),
+    "images": RENDERED.files["images.json"],
+    "latest": RENDERED.pages["latest/debian13-base.x86_64.json"].render(),
 }
 
 
