@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from lago_images.console import Console
+from lago_images.repository.records.release import Release
 from lago_images.repository.rendering.render import render
 from lago_images.repository.rendering.site import PublicKey, Site
 from lago_images.repository.serving.server import Server
@@ -40,6 +41,7 @@ def repository(tmp_path_factory):
     for name, arch in state.images:
         for release in state.history(name, arch):
             files[str(release.key)] = release.to_json()
+            assert Release.parse(release.to_json(), release.key) == release
             if name == IMAGE and release.public:
                 files[release.public.packages] = PACKAGES.encode()
     for key, data in files.items():

@@ -177,11 +177,15 @@ def _image(
         revision=below.revision,
         sha256=bound.manifest.disk.sha256,
     )  # fmt: skip
-    names = (f"{name}.qcow2.xz", *_FILES)
+    small = (f"{name}.qcow2.hash", f"{name}.qcow2.metadata", *_FILES)
+    objects = {each: ObjectDigest(sha256="0" * 64, size=1) for each in small}
+    objects[f"{name}.qcow2.xz"] = ObjectDigest(sha256=disk.sha256, size=disk.compressed_size)
+    data = manifest.to_json()
+    objects["manifest.json"] = ObjectDigest(sha256=hashlib.sha256(data).hexdigest(), size=len(data))
     return ReleasedImage(
         build=build,
         folder=f"{build}.{chance.randbytes(4).hex()}",
         manifest=manifest,
-        objects={each: ObjectDigest(sha256="0" * 64, size=1) for each in names},
+        objects=objects,
         base=binding or None,
     )
