@@ -1,9 +1,11 @@
 """Signing with the real gpg, judged by the real virt-builder."""
 
 import os
+import re
 import stat
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from html import unescape
 from pathlib import Path
 
 import pytest
@@ -376,3 +378,12 @@ def test_no_agent_and_no_secret_stay_behind(keys):
     assert not left.exists()
     running = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.is_file()]
     assert not [command for command in running if os.fsencode(left) in command]
+
+
+def test_what_the_page_says_makes_a_source_as_it_is_pasted(store, client, keys):
+    refresh(store, replace(signed_by(keys[0]), base_url=f"file://{store.path}"))
+    page = store.get("index.html").data.decode()
+    match = re.search(r'<pre id="use-2"[^>]*><code>(.*?)</code></pre>', page, re.DOTALL)
+    client.paste(unescape(match[1]))
+    listed = client.list("--no-cache", "--check-signature")
+    assert [template["os-version"] for template in listed] == ["debian-12"]
