@@ -17,6 +17,8 @@ from lago_images.repository.rendering.lago import version_name
 from lago_images.repository.rendering.site import PublicKey, Site
 from lago_images.repository.rendering.views import ShownImage, ShownRecord
 
+# Records that are shown whole. Releases are never deleted, so a history may have thousands.
+_WHOLE = 50
 # A page lies in a folder of its own.
 _ROOT = "../"
 
@@ -52,10 +54,17 @@ class Entry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Section:
-    """One architecture of an image. ``bases`` are the nearest first."""
+    """One architecture of an image.
+
+    Attributes:
+        entries: The newest records, and all of what is offered; the newest first.
+        earlier: The other records, of which a line is shown.
+        bases: The nearest first.
+    """
 
     shown: ShownImage
     entries: tuple[Entry, ...]
+    earlier: tuple[ShownRecord, ...]
     bases: tuple[Relative, ...]
     layers: tuple[Relative, ...]
     commands: tuple[Commands, ...]
@@ -97,9 +106,14 @@ def _section(
     shown: ShownImage, state: State, site: Site, key: PublicKey | None, families: Families
 ) -> Section:
     release, manifest = shown.newest.release, shown.built.manifest
+    whole, earlier = list(shown.records[:_WHOLE]), list[ShownRecord]()
+    for record in shown.records[_WHOLE:]:
+        is_whole = record.is_offered or record is shown.newest
+        (whole if is_whole else earlier).append(record)
     return Section(
         shown=shown,
-        entries=tuple(_entry(record) for record in shown.records),
+        entries=tuple(_entry(record) for record in whole),
+        earlier=tuple(earlier),
         bases=tuple(_bases(state, shown.built)),
         layers=tuple(_layers(state, shown.image, families)),
         commands=tuple(of_image(release, shown.built, site, key)) if shown.is_offered else (),

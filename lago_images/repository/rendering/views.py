@@ -148,6 +148,8 @@ def _statuses(
     withdrawals: Mapping[int, Release],
 ) -> dict[int, Status]:
     """Tell the status of each revision that names a build."""
+    offered = {release.revision for release in live}
+    newest = max(offered, default=0)
     statuses = {}
     for release in history:
         if release.image is None:
@@ -157,8 +159,9 @@ def _statuses(
             status = Status.WITHDRAWN
         elif release.public in state.retired:
             status = Status.RETIRED
-        elif release in live:
-            status = Status.CURRENT if release is live[-1] else Status.OFFERED
+        elif release.revision in offered:
+            is_newest = release.revision == newest
+            status = Status.CURRENT if is_newest else Status.OFFERED
         statuses[release.revision] = status
     return statuses
 

@@ -259,3 +259,16 @@ def test_another_architecture_is_named_where_the_client_needs_it():
     assert "debian-12 --arch aarch64 " in texts["virt-builder"]
     assert "template_version: 1-3-aarch64" in texts["lago"]
     assert "--arch aarch64" in texts["libvirt"]
+
+
+def test_of_a_long_history_the_old_is_a_line_and_what_is_offered_is_whole(store):
+    publish_by_hand(store, manifest(build_id="b1"), manifest(build_id="b2"))
+    put(store, copy_of(manifest(build_id="b2")).retirement, b"{}")
+    for revision in range(3, 70):
+        put_release(store, release(revision, "b3"))
+    page = page_of(read(store))
+    # Revisions 1 and 3 to 19 are offered, too: clients of lago can ask for them.
+    assert "1 earlier records for x86_64" in page
+    elements = Elements(page)
+    assert {f"x86_64-{revision}" for revision in range(1, 70)} <= set(elements.ids)
+    assert "../images/debian-12/x86_64/b1.0123abcd/debian-12.qcow2.xz" in elements.links
