@@ -17,6 +17,7 @@ from lago_images.errors import (
 )
 from lago_images.repository.publishing import withdrawals
 from lago_images.repository.publishing.copying import Judged, PublicCopy
+from lago_images.repository.publishing.pages import read_pages, write_pages
 from lago_images.repository.publishing.publisher import _read_before, publishing
 from lago_images.repository.publishing.releasing import (
     Decision,
@@ -33,9 +34,11 @@ from lago_images.repository.records.layout import PUBLISHED
 from lago_images.repository.records.release import OldRepositoryError, PackageDiff, Released
 from lago_images.repository.records.state import read, survey
 from lago_images.repository.rendering.index import parse
+from lago_images.repository.rendering.render import render
 from lago_images.settings import Settings
 from lago_images.storage.directory.store import DirectoryStore
 from tests.support.handmade import (
+    SITE,
     bound,
     copy_of,
     files_of,
@@ -580,6 +583,18 @@ def test_a_page_that_another_publisher_writes_meanwhile_makes_a_refresh_start_ov
     put_release(store, release(3, "b1"))
     assert ahead.refresh(wait=lambda _attempt: None).attempts == 2
     assert b"Revision 3" in store.get("catalogue/debian-12.html").data
+
+
+def test_a_page_is_not_written_over_a_newer_one(store):
+    publish_by_hand(store, manifest())
+    refresh(store)
+    before, key = read_pages(store), "catalogue/debian-12.html"
+    put_release(store, release(2, "b1"))
+    pages = render(read(store), SITE).pages
+    overwrite(store, key, b"another publisher's")
+    with pytest.raises(ConflictError):
+        write_pages(store, before, pages)
+    assert store.get(key).data == b"another publisher's"
 
 
 def test_pages_are_written_before_what_leads_to_them(store):
