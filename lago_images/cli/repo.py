@@ -34,7 +34,7 @@ def refresh(invocation: Invocation, retire: tuple[str, ...], form: str) -> None:
     """Render index, repo.metadata and catalogue again from what is in the repository."""
     keys = frozenset(text.replace(" ", "").upper() for text in retire)
     with publishing_from(invocation, retire=keys) as publisher:
-        refreshed = publisher.refresh()
+        refreshed = publisher.refresh(recheck=True)
     if form == "json":
         report = Refreshment(
             written=refreshed.written,

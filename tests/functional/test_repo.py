@@ -75,9 +75,14 @@ def test_refresh_writes_and_then_has_nothing_to_do(repo):
     done = repo("refresh")
     assert done.exit_code == 0, done.stderr
     assert done.stdout.splitlines() == [
+        "written catalogue/debian-12.html",
+        "written catalogue/debian-12.xml",
+        "written latest/debian-12.x86_64.json",
+        "written images.json",
         "written SHA256SUMS",
         "written index",
         "written repo.metadata",
+        "written feed.xml",
         "written index.html",
     ]
     again = repo("refresh")

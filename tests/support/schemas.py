@@ -15,6 +15,7 @@ from lago_images.planning.model import Plan
 from lago_images.repository.browsing.documents import Comparison, ImagePage, Listing, Log
 from lago_images.repository.records.manifest import Manifest
 from lago_images.repository.records.release import Release
+from lago_images.repository.rendering.documents import Images, Latest
 
 FOLDER = Path(__file__).parents[2] / "docs/schemas"
 DOCUMENTS: dict[str, Any] = {
@@ -31,6 +32,8 @@ DOCUMENTS: dict[str, Any] = {
     "provenance-trace": Trace,
     "cleaning": Cleaning,
     "refreshment": Refreshment,
+    "images": Images,
+    "latest": Latest,
 }
 
 

@@ -15,11 +15,13 @@ from lago_images.repository.browsing.documents import ImagePage
 from lago_images.repository.publishing import retention
 from lago_images.repository.records.layout import ImageId
 from lago_images.repository.records.state import State, histories
+from lago_images.repository.rendering.render import render
 from lago_images.repository.verifying.chain import Check, Link, Outcome, Step
 from lago_images.repository.verifying.findings import Report, problem
 from lago_images.storage.base import Unfinished
+from tests.support.catalogue import large_state
 from tests.support.ci import built, failed, plan, planned
-from tests.support.handmade import manifest, release
+from tests.support.handmade import SITE, manifest, release
 from tests.support.schemas import DOCUMENTS, FOLDER, rendered
 
 STATE = State(
@@ -57,7 +59,7 @@ SWEEP = retention.Sweep(
     forget=("releases/x",),
     waiting=(1.5,),
 )
-
+RENDERED = render(large_state(20, 3), SITE)
 WRITTEN: dict[str, str | bytes] = {
     "manifest": manifest().to_json(),
     "release": release().to_json(),
@@ -74,6 +76,8 @@ WRITTEN: dict[str, str | bytes] = {
     ),
     "cleaning": document(Cleaning.of(SWEEP, applied=True)),
     "refreshment": document(Refreshment(written=("index",), deleted=(), damaged=())),
+    "images": RENDERED.files["images.json"],
+    "latest": RENDERED.pages["latest/debian13-base.x86_64.json"].render(),
 }
 
 

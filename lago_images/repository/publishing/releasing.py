@@ -70,6 +70,7 @@ from typing import Any
 
 from lago_images.errors import ConflictError, RepositoryError, TamperedError
 from lago_images.repository.publishing.copying import Judged, PublicCopy
+from lago_images.repository.publishing.package_changes import package_changes
 from lago_images.repository.publishing.publisher import ATTEMPTS, Pause, pause
 from lago_images.repository.records.layout import (
     PUBLISHED,
@@ -340,10 +341,12 @@ def create(
     seen = {} if seen is None else seen
     for _ in range(_MOST_REVISIONS_LOST):
         listed = list(store.list(f"{RELEASES}{name}/{arch}/"))
-        wanted = decide(_history(store, listed, seen))
+        history = _history(store, listed, seen)
+        wanted = decide(history)
         if wanted is None:
             return None
         _refuse_retired(wanted, listed)
+        wanted = replace(wanted, package_changes=package_changes(store, history, wanted))
         if _create_object(store, wanted):
             return wanted
     raise RepositoryError(

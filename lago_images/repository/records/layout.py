@@ -19,21 +19,31 @@ SUMS = "SHA256SUMS"
 SIGNED_SUMS = "SHA256SUMS.asc"
 METADATA_SIGNATURE = "repo.metadata.asc"
 CATALOGUE = "index.html"
+CATALOGUE_PAGES = "catalogue/"
+FEED = "feed.xml"
+IMAGES_JSON = "images.json"
+LATEST = "latest/"
 KEY = "key.asc"
 PUBLISHED = "state/published.json"
 CACHE = "state/cache.json"
-# In writing order: a crash between two writes leaves a newer file that names what exists, and
-# repo.metadata, which is signed apart, after all that virt-builder reads.
+PAGES_CACHE = "state/pages.json"
+# In writing order, after the pages, which some of these name: a crash between two writes leaves a
+# newer file that names what exists, and repo.metadata, which is signed apart, after all that
+# virt-builder reads.
 RENDERED = (
+    IMAGES_JSON,
     SUMS,
     SIGNED_SUMS,
     INDEX,
     SIGNED_INDEX,
     METADATA,
     METADATA_SIGNATURE,
+    FEED,
     CATALOGUE,
     KEY,
 )
+# The folders of pages: rendered files of which each image has its own.
+PAGE_FOLDERS = (CATALOGUE_PAGES, LATEST)
 MANIFEST = "manifest.json"
 PACKAGES = "packages.txt"
 SBOM = "sbom.cdx.json"
@@ -43,6 +53,7 @@ NAME = names.NAME
 _RELEASE = re.compile(r"releases/([^/]+)/([^/]+)/([1-9][0-9]*)\.json")
 _MANIFEST = re.compile(r"builds/([^/]+)/([^/]+)/([^/]+)/manifest\.json")
 _IN_FOLDER = re.compile(r"(builds/|images/)([^/]+)/([^/]+)/([^/]+)/.+")
+_PAGE = re.compile(rf"catalogue/{NAME.pattern}\.(?:html|xml)|latest/{NAME.pattern}\.json")
 _KEYED = re.compile(r"(?:index|key)-([0-9A-F]{40,64})\.asc")
 _RETIREMENT = re.compile(r"releases/([^/]+)/([^/]+)/retired/([^/]+)\.json")
 
@@ -173,6 +184,26 @@ def key_file(fingerprint: str) -> str:
     return f"key-{fingerprint}.asc"
 
 
+def page(name: str) -> str:
+    """Name the catalogue's page of an image, of all its architectures."""
+    return f"{CATALOGUE_PAGES}{name}.html"
+
+
+def image_feed(name: str) -> str:
+    """Name the Atom feed of an image, of all its architectures."""
+    return f"{CATALOGUE_PAGES}{name}.xml"
+
+
+def latest(image: ImageId) -> str:
+    """Name the small document that says where the newest revision of an image is."""
+    return f"{LATEST}{image.name}.{image.arch}.json"
+
+
+def is_rendered(key: str) -> bool:
+    """Tell whether a store's key is that of a rendered file."""
+    return key in RENDERED or bool(_KEYED.fullmatch(key) or _PAGE.fullmatch(key))
+
+
 def key_behind(key: str) -> str:
     """Return the fingerprint in the name of a signed index or public key; else empty."""
     match = _KEYED.fullmatch(key)
@@ -219,6 +250,7 @@ def _content_type(key: str) -> str:
         ".metadata": "application/json",
         ".xz": "application/x-xz",
         ".html": "text/html; charset=utf-8",
+        ".xml": "application/atom+xml; charset=utf-8",
     }
     ending = "." + key.rpartition(".")[2]
     if key == METADATA:

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from lago_images.repository.records.release import Release
-from lago_images.repository.records.state import standing
 
 
 class EventKind(StrEnum):
@@ -36,17 +35,21 @@ class Event:
 def events(history: tuple[Release, ...]) -> tuple[Event, ...]:
     """Return the events of one image, the oldest first, from its history as ``State`` has it."""
     happened = []
+    # By revision, what stands so far. Releases are never deleted: a history may have thousands.
+    stood: dict[int, Release] = {}
     for position, record in enumerate(history):
-        earlier = history[:position]
-        stood = standing(earlier)
+        before = next(reversed(stood.values()), None)
         kind, about = EventKind.RELEASED, record.revision
         if record.withdraws is not None:
             kind, about = EventKind.WITHDRAWN, record.withdraws
+            stood.pop(record.withdraws, None)
         elif record.reason:
             # Only rollbacks and withdrawals have a reason. Its text names the revision for people.
             kind = EventKind.ROLLED_BACK
+            earlier = history[:position]
             same = (each.revision for each in earlier if each.public == record.public)
             about = max(same, default=record.revision)
-        before = stood[-1] if stood else None
+        if record.image is not None:
+            stood[record.revision] = record
         happened.append(Event(kind=kind, record=record, about=about, before=before))
     return tuple(happened)

@@ -134,6 +134,25 @@ class Released:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PackageDiff:
+    """The packages that clients get other than before, for whoever asks what is new.
+
+    Attributes:
+        since: The revision that was offered before.
+        added: Sorted, each ``name version arch``; as ``packages.txt`` has it.
+        removed: The same.
+        upgraded: Sorted, each ``name old new``; ``new`` may be the older version.
+        omitted: How many more changes there were: a release holds the first of each kind only.
+    """
+
+    since: Positive
+    added: tuple[Text, ...] = ()
+    removed: tuple[Text, ...] = ()
+    upgraded: tuple[Text, ...] = ()
+    omitted: Count = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Release:
     """Record one revision of one image.
 
@@ -144,6 +163,8 @@ class Release:
         published: Whole seconds since the epoch.
         reason: Why, for a withdrawal or a rollback; else empty.
         nonce: Tells the publisher's own write from another's when the answer was lost.
+        package_changes: What clients get since this record, beside what they got before it; None
+            where nothing was offered before or after it, or the packages of one are not known.
     """
 
     SCHEMA: ClassVar[int] = 2
@@ -158,6 +179,7 @@ class Release:
     nonce: Text
     withdraws: Count | None = None
     reason: Text = ""
+    package_changes: PackageDiff | None = None
 
     @property
     def key(self) -> ReleaseKey:

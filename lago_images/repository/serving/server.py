@@ -51,7 +51,7 @@ def served(target: str) -> str | None:
     ``/`` asks for the catalogue.
     """
     key = unquote(target.partition("?")[0]).removeprefix("/") or layout.CATALOGUE
-    if key in layout.RENDERED or layout.key_behind(key):
+    if layout.is_rendered(key):
         return key
     parts = key.split("/")
     hidden = any(not part or part.startswith(".") for part in parts)
@@ -297,7 +297,7 @@ def _refusal(
 def _describe(stat: Stat, etag: str) -> _Headers:
     headers = layout.headers(stat.key)
     kind = headers.content_type
-    if kind.startswith("text/html") and stat.key not in layout.RENDERED:
+    if kind.startswith(("text/html", "application/atom")) and not layout.is_rendered(stat.key):
         # A builder wrote it: no page of this site, with its cookies and its name.
         kind = "text/plain; charset=utf-8"
     described = [

@@ -3,6 +3,7 @@
 What clients and caches are told of a repository's objects: by a web server, or by a store.
 """
 
+import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -55,6 +56,28 @@ def fetch(
         }
 
 
+def pages(store: Store) -> set[str]:
+    """List the pages, of which each image has its own."""
+    listed = (stat.key for folder in layout.PAGE_FOLDERS for stat in store.list(folder))
+    return {key for key in listed if layout.is_rendered(key)}
+
+
+def documents(files: Mapping[str, bytes]) -> set[str]:
+    """Return the documents for scripts that ``SHA256SUMS`` lists."""
+    return {path for path in parse_sums(files)[0] if layout.is_rendered(path)}
+
+
+def documents_agree(listed: Mapping[str, str], files: Mapping[str, bytes]) -> Iterator[Finding]:
+    """Compare the documents for scripts with their digests in ``SHA256SUMS``."""
+    for path, sha256 in listed.items():
+        if not layout.is_rendered(path):
+            continue
+        if path not in files:
+            yield problem(path, "it is missing", REFRESH)
+        elif hashlib.sha256(files[path]).hexdigest() != sha256:
+            yield problem(path, f"it has another sha256 in {layout.SUMS}", REFRESH)
+
+
 def led_elsewhere(files: Mapping[str, bytes], url: str) -> Iterator[Finding]:
     """Return where ``repo.metadata`` sends lago, if that is not the URL that was looked at."""
     try:
@@ -102,7 +125,7 @@ def parse(
 
 
 def parse_sums(files: Mapping[str, bytes]) -> tuple[dict[str, str], list[Finding]]:
-    """Read ``SHA256SUMS``: the sha256 of each disk, by path."""
+    """Read ``SHA256SUMS``: the sha256 of each disk and document, by path."""
     if layout.SUMS not in files:
         missing = problem(layout.SUMS, "it is missing", REFRESH)
         return {}, [missing] if layout.INDEX in files else []

@@ -282,7 +282,6 @@ def _strangers(listed: Iterable[str]) -> Iterator[Finding]:
         elif name.startswith(RELEASES):
             known = release_key(name) is not None or retired_copy(name) is not None
         else:
-            rendered = name in layout.RENDERED or name.startswith(("index-", "key-"))
-            known = rendered or name.startswith(STATE)
+            known = layout.is_rendered(name) or name.startswith(STATE)
         if not known:
             yield note(name, "nothing of lago-images' has this name", "remove it if it is yours")

@@ -111,6 +111,7 @@ class Verifier:
         Notes of what the server denies go into ``denied``.
         """
         files = verify_files.fetch(web, layout.RENDERED, denied)
+        files |= verify_files.fetch(web, verify_files.documents(files))
         more = {name.decode() for name in _KEY_LINK.findall(files.get(layout.CATALOGUE, b""))}
         if key := self._fingerprint(files.get(layout.KEY)):
             more.add(layout.key_file(key))
@@ -124,6 +125,7 @@ class Verifier:
         findings += builds.agreement(entries, versions)
         listed, wrong = verify_files.parse_sums(files)
         findings += [*wrong, *(() if wrong else builds.sums_agree(listed, versions))]
+        findings += verify_files.documents_agree(listed, files)
         findings += signatures.check(
             files,
             self.environ,
@@ -183,7 +185,8 @@ class Verifier:
         """Read records and rendered files, again while a publication may explain a difference."""
         store, attempt = reader.store, 1
         while True:
-            files = verify_files.fetch(reader, {*layout.RENDERED, *client_setup.keyed(store)})
+            names = {*layout.RENDERED, *client_setup.keyed(store), *verify_files.pages(store)}
+            files = verify_files.fetch(reader, names)
             state, findings = verify_records.examine(store)
             stale = list(self._stale(state, files, store.url))
             if not stale or attempt == _ATTEMPTS:
@@ -197,7 +200,9 @@ class Verifier:
             return
         site = self._site(files, url)
         keys = self._keys(files)
-        for name, data in render(state, site, keys).items():
+        rendered = render(state, site, keys)
+        pages = {key: page.render() for key, page in rendered.pages.items()}
+        for name, data in {**pages, **rendered.files}.items():
             if name in files and files[name] != data:
                 yield problem(name, "it is not what the repository renders to", _NAME_AND_URL)
             elif name not in files:
