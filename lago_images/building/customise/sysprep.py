@@ -144,13 +144,13 @@ def customise(
     try:
         argv = _command(spec, prepared, finish if native else None, context)
         with watched(runner, prepared.disk.parent, f"customising {spec.name}") as safe:
-            _run(spec, argv, inputs, context, safe, environ)
+            run(spec, argv, inputs, context, safe, environ)
         reply = read_reply(answer) if native else Reply()
     finally:
         shutil.rmtree(inputs, ignore_errors=True)
         for path in (answer, finish, qemu):
             path.unlink(missing_ok=True)
-    _refuse_missing_users(spec, reply)
+    refuse_missing_users(spec, reply)
     warn_of_secrets(spec, reply.secrets, context)
     return replace(prepared, packages=reply.packages)
 
@@ -276,13 +276,18 @@ def _emulator(environ: Mapping[str, str]) -> str:
     raise missing(name)
 
 
-def _script(spec: Spec) -> str:
+def password_users(spec: Spec) -> list[str]:
+    """Return the users whose passwords a spec sets by name."""
     users = {
         operation.argument.partition(":")[0]
         for operation in spec.operations
         if operation.name == "password"
     }
-    script = identities.finish_script(spec.operations, sorted(users))
+    return sorted(users)
+
+
+def _script(spec: Spec) -> str:
+    script = identities.finish_script(spec.operations, password_users(spec))
     return f"{script}\nfinish >/dev/virtio-ports/{_CHANNEL}\ntrim\nexit 0\n"
 
 
@@ -345,7 +350,7 @@ def _runs_here(arch: str) -> bool:
     return host == arch or (host, arch) in _ALSO
 
 
-def _run(
+def run(
     spec: Spec,
     argv: list[str],
     inputs: Path,
@@ -353,6 +358,11 @@ def _run(
     runner: Runner,
     environ: Mapping[str, str],
 ) -> None:
+    """Run the program that carries out a spec's commands, and show the line of each.
+
+    Raises:
+        BuildError: It failed; names the command it was at where that is known.
+    """
     seen: list[str] = []
 
     def watch(line: str) -> None:
@@ -434,7 +444,8 @@ def _after(word: str, lines: Iterable[str]) -> Iterator[str]:
     return (line.removeprefix(word) for line in lines if line.startswith(word))
 
 
-def _refuse_missing_users(spec: Spec, reply: Reply) -> None:
+def refuse_missing_users(spec: Spec, reply: Reply) -> None:
+    """Refuse passwords of users whom the guest does not have; raises ``BuildError``."""
     for operation in spec.operations:
         user = operation.argument.partition(":")[0]
         if operation.name == "password" and user in reply.missing_users:
