@@ -6,12 +6,13 @@ import re
 import socket
 import subprocess
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from lago_images.building.customise.namespace import user_namespace
-from lago_images.building.customise.namespace.customise import customise
+from lago_images.building.customise.namespace import customise as namespaces
+from lago_images.building.customise.namespace import disk, user_namespace
 from lago_images.errors import BuildError, CommandError, Error
 from lago_images.host.process import Runner
 from lago_images.settings import Settings
@@ -99,7 +100,9 @@ def build(folder: Path, debian12, text: str, script: str = "", *, network=False)
     work = folder / "work"
     work.mkdir(mode=0o700)
     prepared = debian12.copy(work)
-    done = customise(a_spec(HEAD + text), prepared, work, context, Runner(log=folder / "log"))
+    done = namespaces.customise(
+        a_spec(HEAD + text), prepared, work, context, Runner(log=folder / "log")
+    )
     return done, work
 
 
@@ -195,6 +198,17 @@ def test_who_spoils_the_sandbox_spoils_a_build_and_no_more(tmp_path, debian12, c
     with pytest.raises(Error) as caught:
         build(tmp_path, debian12, f"run-command {command}\nrun-command true\n")
     assert isinstance(caught.value, BuildError | CommandError) or caught.value.message
+    assert [path.name for path in (tmp_path / "work").iterdir()] == ["base.raw"]
+
+
+def test_no_more_is_written_than_the_disk_holds(tmp_path, debian12, monkeypatch):
+    """A host that builds several images has room for one guest that fills its disk, not for all."""
+    size = 600 * 2**20
+    find = disk.find_root
+    monkeypatch.setattr(namespaces, "find_root", lambda path: replace(find(path), disk_size=size))
+    written = "; ".join(f"fallocate --length 250M /srv/{number}" for number in range(8))
+    with pytest.raises(BuildError, match="wrote more than its disk holds"):
+        build(tmp_path, debian12, f"run-command {written}; sleep 600\n")
     assert [path.name for path in (tmp_path / "work").iterdir()] == ["base.raw"]
 
 

@@ -41,6 +41,7 @@ _ENVIRONMENT = {
     "SHELL": "/bin/sh",
     "PWD": "/",
     "LC_ALL": "C",
+    "_": "/sbin/guestfsd",
 }
 _APT = """
         export DEBIAN_FRONTEND=noninteractive
@@ -58,7 +59,6 @@ _PERL = (
     "$lineno = 0; $expr = $ENV{virt_edit_expr}; while (<STDIN>) {   $lineno++;   eval $expr; "
     '  die if $@;   print STDOUT $_ or die "print: $!"; } close STDOUT or die "close: $!"; '
 )
-_CRYPTS = {"md5": "$1$", "sha256": "$5$", "sha512": "$6$", "yescrypt": "$y$j9T$"}
 _GLOB_BRACE = 1 << 10
 _GLOB_NOMATCH = 3
 _SHADOW_FIELDS = 9
@@ -223,10 +223,7 @@ class Agent:
     def __init__(self, plan: dict[str, Any]) -> None:
         self.plan = plan
         self.start = time.monotonic()
-        self.passwords: dict[str, str] = {}
-        # It holds for all passwords, wherever it stands.
-        chosen = [one["argument"] for one in plan["operations"] if one["name"] == "password-crypto"]
-        self.crypto = (chosen or ["yescrypt"])[-1]
+        self.passwords: dict[str, str] = plan["passwords"]
 
     def say(self, line: str) -> None:
         print(f"[{time.monotonic() - self.start:6.1f}] {line}", flush=True)
@@ -358,15 +355,10 @@ class Agent:
     def do_no_logfile(self, _argument: str) -> None:
         """Do nothing: the log is removed from every image."""
 
-    def do_password(self, argument: str) -> None:
-        user, selector = argument.split(":", 1)
-        self._password(user, selector)
+    def do_password(self, _argument: str) -> None:
+        """Do nothing: all are set at the end, and not even their text is here."""
 
-    def do_password_crypto(self, _argument: str) -> None:
-        """Do nothing: it was read before."""
-
-    def do_root_password(self, argument: str) -> None:
-        self._password("root", argument)
+    do_password_crypto = do_root_password = do_password
 
     def do_run(self, argument: str) -> None:
         self.say(f"Running: {argument}")
@@ -545,29 +537,6 @@ class Agent:
         self.say(f"Setting the machine ID in {path}")
         own(path)
         inside(set_it)
-
-    def _password(self, user: str, selector: str) -> None:
-        if user in self.passwords:
-            raise CommandFailedError(f"the password for user ‘{user}’ is set twice")
-        locked, text = False, selector
-        while text.split(":", 1)[0] in {"lock", "locked"}:
-            locked, text = True, text.partition(":")[2] or "disabled"
-        kind, _, password = text.partition(":")
-        if kind in {"disable", "disabled"} and not password:
-            self.passwords[user] = "!!*" if locked else "*"
-        elif kind == "password":
-            self.passwords[user] = ("!!" if locked else "") + self._encrypt(user, password)
-        else:
-            raise UnsupportedError(f"the password selector {kind} is the appliance's")
-
-    def _encrypt(self, user: str, password: str) -> str:
-        library = ctypes.CDLL("libcrypt.so.1")
-        library.crypt.restype = ctypes.c_char_p
-        salt = f"{_CRYPTS[self.crypto]}{self.plan['salts'][user]}$"
-        result = library.crypt(password.encode(), salt.encode())
-        if not result or not result.startswith(_CRYPTS[self.crypto].encode()):
-            raise UnsupportedError(f"the host's libcrypt does not know {self.crypto}")
-        return bytes(result).decode()
 
     def _set_passwords(self) -> None:
         """Set the passwords of those users that there are."""

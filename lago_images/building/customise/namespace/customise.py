@@ -1,6 +1,5 @@
 """Customise a disk in namespaces: unpack its tree, run the commands in it, write it anew."""
 
-import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -13,7 +12,13 @@ from urllib.parse import urlsplit
 from lago_images.building.bases.bootstrap.disk import START
 from lago_images.building.bases.prepared import Prepared
 from lago_images.building.customise import identities, sysprep
-from lago_images.building.customise.namespace import agent, sandbox, seccomp, unpack_ext4
+from lago_images.building.customise.namespace import (
+    agent,
+    passwords,
+    sandbox,
+    seccomp,
+    unpack_ext4,
+)
 from lago_images.building.customise.namespace.disk import (
     Root,
     copy_boot_code,
@@ -35,16 +40,16 @@ from lago_images.building.customise.namespace.user_namespace import (
 from lago_images.building.model import Context
 from lago_images.building.reservations import watched
 from lago_images.building.scratch import private, refuse_noexec
-from lago_images.errors import BuildError, CommandError
+from lago_images.errors import BuildError, CommandError, HostError
+from lago_images.host import space
 from lago_images.host.process import PIPE, Runner, child_environment, search_path
 from lago_images.host.redaction import environment_for
 from lago_images.specs.model import Spec
 
 # What virt-sysprep hands on to commands (guestfs-tools mltools/tools_utils.ml).
 _PROXIES = ("http_proxy", "https_proxy", "ftp_proxy", "no_proxy")
-# Of a salt, virt-customize's password.ml.
-_SALT = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789./"
-_SALT_LENGTH = 24
+# Their text is not handed to the sandbox, whose programs can read what the agent reads.
+_PASSWORDS = frozenset(("password", "root-password"))
 _UNSUPPORTED = "unsupported: "
 
 
@@ -99,11 +104,11 @@ def customise(
         work = _Work(spec=spec, folder=folder, held=held, context=context, runner=runner)
         devices = _unpack(work, raw)
         reply = _run(work, root, owner)
+        sysprep.refuse_missing_users(spec, reply)
         write_root(folder, root, devices, held.runner(runner))
         owner.take(folder / "disk.raw")
         new = workdir / "customised.raw"
         (folder / "disk.raw").rename(new)
-    sysprep.refuse_missing_users(spec, reply)
     sysprep.warn_of_secrets(spec, reply.secrets, context)
     prepared.disk.unlink()
     return replace(prepared, disk=new, format="raw", packages=reply.packages)
@@ -174,26 +179,17 @@ def _fill(spec: Spec, folder: Path, context: Context, runner: Runner, prepared: 
 
 def _plan(spec: Spec, context: Context, runner: Runner, prepared: Prepared) -> dict[str, Any]:
     environ = environment_for("virt-sysprep", child_environment(runner.environ))
-    users = {"root", *sysprep.password_users(spec)}
     return {
-        "operations": [{"name": each.name, "argument": each.argument} for each in spec.operations],
+        "operations": [
+            {"name": each.name, "argument": "" if each.name in _PASSWORDS else each.argument}
+            for each in spec.operations
+        ],
         "network": context.settings.network,
         "resolver": f"nameserver {NAMES_AT}\n",
         "proxies": [(name, environ[name]) for name in _PROXIES if name in environ],
         "finish": identities.finish_script(spec.operations, sysprep.password_users(spec)),
-        "salts": {user: salt(spec, prepared, user) for user in users},
+        "passwords": passwords.fields(spec, prepared.record.digest),
     }
-
-
-def salt(spec: Spec, prepared: Prepared, user: str) -> str:
-    """Return the salt of a user's password: another for each image, base and user.
-
-    A salt is no secret. It is not of the password's, of which it would be a quick hash, and not of
-    chance, so that two builds of the same are the same.
-    """
-    text = json.dumps([spec.name, spec.arch, prepared.record.digest, user])
-    digest = hashlib.sha512(text.encode()).digest()
-    return "".join(_SALT[byte % len(_SALT)] for byte in digest[:_SALT_LENGTH])
 
 
 def _unpack(work: _Work, raw: Path) -> list[dict[str, Any]]:
@@ -221,16 +217,46 @@ def _run(work: _Work, root: Root, owner: _Owner) -> sysprep.Reply:
     """Run the commands; returns the answer of ``finish.sh``."""
     runner = work.held.runner(work.runner, network=True)
     argv = sandbox.command(root.disk_size)
-    name = work.spec.name
+    name, room = work.spec.name, _Room(work, root)
     work.context.console.info(f"{name}: customising ({len(work.spec.operations)} commands)")
     try:
-        with watched(runner, work.folder.parent, f"customising {name}") as safe:
+        with watched(runner, work.folder.parent, f"customising {name}", free=room.free) as safe:
             sysprep.run(work.spec, argv, work.folder, work.context, safe, {})
+    except HostError as error:
+        if not room.is_exceeded:
+            raise
+        raise BuildError(f"the commands of {name} wrote more than its disk holds") from error
     except BuildError as error:
         _hand_over(error)
         raise
     owner.take(work.folder / "answer")
     return sysprep.read_reply(work.folder / "answer")
+
+
+class _Room:
+    """Bounds what commands may write: the host's file system, and no more than the guest's disk."""
+
+    def __init__(self, work: _Work, root: Root) -> None:
+        self._work, self._size = work, root.disk_size
+        self._start = space.free(work.folder)
+        self.is_exceeded = False
+
+    def free(self, folder: Path) -> int:
+        """Return the bytes that are free in a folder; none when the tree is larger than its disk.
+
+        Others use the host's disk, too: the tree is measured only when it may be too large.
+        """
+        bytes_free = space.free(folder)
+        if self._start - bytes_free > self._size:
+            self.is_exceeded = self._tree() > self._size
+        return 0 if self.is_exceeded else bytes_free
+
+    def _tree(self) -> int:
+        runner = self._work.held.runner(self._work.runner)
+        # Files come and go under it, of which it complains.
+        command = "du --summarize --one-file-system --block-size=1 tree 2>/dev/null || :"
+        out = runner.capture(["sh", "-c", command], cwd=self._work.folder, doing="measuring a tree")
+        return int((out.decode().split() or [str(self._size + 1)])[0])
 
 
 def _hand_over(error: BuildError) -> None:
