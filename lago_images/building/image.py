@@ -16,7 +16,8 @@ from lago_images.building.bases import layer, libguestfs, simple
 from lago_images.building.bases.bootstrap import build as bootstrap
 from lago_images.building.bases.prepared import LayerBase, Package, Prepared
 from lago_images.building.boot.boot_test import boot_test
-from lago_images.building.customise.sysprep import customise, warn_of_secrets
+from lago_images.building.customise.engine import customise
+from lago_images.building.customise.sysprep import warn_of_secrets
 from lago_images.building.customise.versions import refuse_unknown_commands
 from lago_images.building.model import Context, Request
 from lago_images.building.progress import Progress
@@ -34,13 +35,13 @@ from lago_images.host.kvm import Acceleration
 from lago_images.host.process import Children, Runner, search_path
 from lago_images.host.retry import RetryPolicy
 from lago_images.repository.records.layout import BuildKey
-from lago_images.repository.records.manifest import BootTest, Disk, Manifest
+from lago_images.repository.records.manifest import BootTest, Disk, EngineRecord, Manifest
 from lago_images.specs.host_files import refuse_pointers
 from lago_images.specs.model import BaseKind
 
 # Ends a program when we are killed; it stays the same process.
 _DIE_TOGETHER = ("setpriv", "--pdeathsig", "KILL", "--")
-_NAMED_TOOLS = ("qemu-img", "virt-sysprep", "virt-builder", "mmdebstrap")
+_NAMED_TOOLS = ("qemu-img", "virt-sysprep", "virt-builder", "mmdebstrap", "bwrap")
 _VERSION = re.compile(r"\d+(?:\.\d+)+\S*")
 
 
@@ -91,6 +92,7 @@ class _Finished:
     prepared: Prepared
     packages: tuple[Package, ...] | None
     boot: BootTest | None
+    engine: EngineRecord | None
 
 
 def build(job: Job) -> Built:
@@ -188,9 +190,11 @@ def _finish(job: Job, runner: Runner) -> _Finished:
     spec, progress = job.request.spec, job.progress
     with progress.doing(f"preparing {spec.base}"):
         prepared = _prepare(job, runner)
+    engine = None
     if spec.operations:
         with progress.doing("customising"):
-            prepared = customise(spec, prepared, job.folder, job.context, runner, accel=job.accel)
+            done = customise(spec, prepared, job.folder, job.context, runner, accel=job.accel)
+        prepared, engine = done.prepared, done.engine
     disk = job.folder / "finished.qcow2"
     with progress.doing("writing the finished disk"):
         virtual_size = qcow2.standalone(prepared.disk, prepared.format, disk, runner)
@@ -208,6 +212,7 @@ def _finish(job: Job, runner: Runner) -> _Finished:
         prepared=prepared,
         packages=packages,
         boot=boot,
+        engine=engine,
     )
 
 
@@ -298,4 +303,5 @@ def _manifest(
         boot=finished.boot,
         packages=None if finished.packages is None else len(finished.packages),
         tools=used,
+        engine=finished.engine,
     )

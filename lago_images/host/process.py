@@ -32,6 +32,7 @@ ALLOWED = (
 )
 _ADMIN = ("/usr/sbin", "/sbin")
 TAIL = 30
+PIPE = subprocess.PIPE
 _GRACE = 10.0
 _POLL = 0.05
 
