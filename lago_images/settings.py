@@ -54,7 +54,7 @@ class Settings:
         boot_timeout: Seconds a boot test may take with KVM; four times that without.
         require_kvm: Refuse to build without working KVM.
         network: True if commands in images may use the network, and template sources are asked.
-        compression_level: xz's, 0 to 9.
+        compression_level: 0 to 9: about the size of xz's preset, or less.
         template_sources: For ``libguestfs:`` bases; none means virt-builder's own.
         keep_revisions: How many revisions of an image ``repo gc`` keeps at least.
         keep_days: For how many days ``repo gc`` keeps every revision.
@@ -75,7 +75,7 @@ class Settings:
     boot_timeout: int = 120
     require_kvm: bool = False
     network: bool = True
-    compression_level: int = 2
+    compression_level: int = 6
     template_sources: tuple[TemplateSource, ...] = ()
     keep_revisions: int = 5
     keep_days: int = 30

@@ -40,7 +40,14 @@ from lago_images.specs.model import BaseKind
 
 # Ends a program when we are killed; it stays the same process.
 _DIE_TOGETHER = ("setpriv", "--pdeathsig", "KILL", "--")
-_NAMED_TOOLS = ("qemu-img", "virt-sysprep", "virt-builder", "mmdebstrap")
+# With the option at which each says its version.
+_NAMED_TOOLS = {
+    "qemu-img": "--version",
+    "virt-sysprep": "--version",
+    "virt-builder": "--version",
+    "mmdebstrap": "--version",
+    "7zz": "--help",
+}
 _VERSION = re.compile(r"\d+(?:\.\d+)+\S*")
 
 
@@ -136,7 +143,7 @@ def _build(job: Job) -> Built:
     )
     waiting = retry_policy(job.children, context.console)
     try:
-        disk = _send(job, key, finished, waiting)
+        disk = _send(job, key, finished, waiting, runner)
         manifest = _manifest(job, key, finished, disk, start_time, tools(runner))
         sidecars = SidecarFiles(
             log=job.log, console_log=job.console_log, packages=finished.packages
@@ -160,10 +167,10 @@ def build_id(now: float, fingerprint: str) -> str:
 def tools(runner: Runner) -> Mapping[str, str]:
     """Return the versions of the tools that take part in a build, as far as installed."""
     versions = {"lago-images": version("lago-images"), "python": platform.python_version()}
-    for program in _NAMED_TOOLS:
+    for program, option in _NAMED_TOOLS.items():
         if shutil.which(program, path=search_path(runner.environ)):
             try:
-                output = runner.capture([program, "--version"]).decode(errors="replace")
+                output = runner.capture([program, option]).decode(errors="replace")
             except CommandError:
                 continue
             if match := _VERSION.search(output):
@@ -246,7 +253,9 @@ def _boot(
     return booted.test, booted.packages if packages is None else packages
 
 
-def _send(job: Job, key: BuildKey, finished: _Finished, waiting: RetryPolicy) -> Disk:
+def _send(
+    job: Job, key: BuildKey, finished: _Finished, waiting: RetryPolicy, runner: Runner
+) -> Disk:
     context = job.context
     step = "compressing and uploading"
     size = finished.disk.stat().st_size
@@ -259,7 +268,7 @@ def _send(job: Job, key: BuildKey, finished: _Finished, waiting: RetryPolicy) ->
             key,
             finished.disk,
             level=context.settings.compression_level,
-            children=job.children,
+            runner=runner,
             advance=advance,
             retry=waiting,
         )

@@ -12,7 +12,7 @@ from lago_images.console import Advance, Console
 from lago_images.disks.checksums import Digests
 from lago_images.disks.compress import compress
 from lago_images.errors import StorageError
-from lago_images.host.process import Children
+from lago_images.host.process import Children, Runner
 from lago_images.host.retry import RetryPolicy
 from lago_images.repository.records.layout import BuildKey, headers
 from lago_images.repository.records.manifest import Manifest
@@ -46,20 +46,21 @@ def send_disk(
     disk: Path,
     *,
     level: int,
-    children: Children,
+    runner: Runner,
     advance: Advance,
     retry: RetryPolicy,
 ) -> Digests:
     """Compress, hash and upload a disk in one pass.
 
     Raises:
+        BuildError: It could not be compressed.
         StorageError: The store failed, or has something else than what was sent.
     """
-    work, disk_key = compress(disk, level=level, advance=advance), key.staging.disk
-    stored = store.upload(
-        disk_key, _until_over(work, children), headers=headers(disk_key), retry=retry
-    )
-    digests = work.digests
+    disk_key = key.staging.disk
+    stream = compress(disk, level=level, advance=advance, runner=runner)
+    chunks = _until_over(stream, runner.children)
+    stored = store.upload(disk_key, chunks, headers=headers(disk_key), retry=retry)
+    digests = stream.digests
     if (stored.size, stored.sha256) != (digests.compressed_size, digests.sha256):
         raise StorageError(
             f"{disk_key} is not in the store as it was sent: {stored.size} bytes, "
