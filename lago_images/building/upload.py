@@ -1,7 +1,7 @@
 """Upload a finished image: disk, sidecar files, then the manifest, which commits the build."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,8 +49,9 @@ def send_disk(
     runner: Runner,
     advance: Advance,
     retry: RetryPolicy,
+    check: Callable[[], None],
 ) -> Digests:
-    """Compress, hash and upload a disk in one pass.
+    """Compress, hash and upload a disk in one pass; what ``check`` raises now and then ends it.
 
     Raises:
         BuildError: It could not be compressed.
@@ -58,7 +59,7 @@ def send_disk(
     """
     disk_key = key.staging.disk
     stream = compress(disk, level=level, advance=advance, runner=runner)
-    chunks = _until_over(stream, runner.children)
+    chunks = _until_over(stream, check)
     stored = store.upload(disk_key, chunks, headers=headers(disk_key), retry=retry)
     digests = stream.digests
     if (stored.size, stored.sha256) != (digests.compressed_size, digests.sha256):
@@ -111,7 +112,7 @@ def readable(data: bytes) -> bytes:
     return re.sub(r"[^\S\n\t ]|[\x00-\x08\x0e-\x1a\x1c-\x1f]", "", text).encode()
 
 
-def _until_over(chunks: Iterable[bytes], children: Children) -> Iterator[bytes]:
+def _until_over(chunks: Iterable[bytes], check: Callable[[], None]) -> Iterator[bytes]:
     for chunk in chunks:
-        children.check()
+        check()
         yield chunk

@@ -6,12 +6,13 @@ import signal
 import subprocess
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, ClassVar
 
 from lago_images.errors import CommandError, ToolMissingError
 from lago_images.host.redaction import command_line, environment_for, redacted
@@ -32,7 +33,8 @@ ALLOWED = (
 )
 _ADMIN = ("/usr/sbin", "/sbin")
 TAIL = 30
-_GRACE = 10.0
+# Seconds between SIGTERM and SIGKILL: who ended a run waits for all of its programs.
+_GRACE = 1.0
 _POLL = 0.05
 
 
@@ -51,15 +53,25 @@ def search_path(environ: Mapping[str, str]) -> str:
 
 
 class Children:
-    """The programs that are running, so that another thread can end all of them."""
+    """The programs that are running, so that another thread can end all of them.
 
-    def __init__(self) -> None:
+    Args:
+        parent: A run's, of which these are a part: its end ends these, and not the reverse.
+    """
+
+    _all: ClassVar["weakref.WeakSet[Children]"] = weakref.WeakSet()
+
+    def __init__(self, parent: "Children | None" = None) -> None:
+        self._parent = parent
+        self._all.add(self)
         self._lock = threading.Lock()
         self._running: set[subprocess.Popen[bytes]] = set()
         self._over = threading.Event()
 
     def check(self) -> None:
         """Raises ``KeyboardInterrupt`` once ``end`` was called."""
+        if self._parent:
+            self._parent.check()
         self.pause(0)
 
     def pause(self, seconds: float) -> None:
@@ -71,7 +83,10 @@ class Children:
         """Start a program, unless ``end`` was called."""
         with self._lock:
             self.check()
-            child = subprocess.Popen(argv, start_new_session=True, **options)
+            if self._parent:
+                child = self._parent.start(argv, **options)
+            else:
+                child = subprocess.Popen(argv, start_new_session=True, **options)
             self._running.add(child)
             return child
 
@@ -79,9 +94,22 @@ class Children:
         """Take a program off the list."""
         with self._lock:
             self._running.discard(child)
+        if self._parent:
+            self._parent.ended(child)
+
+    @classmethod
+    def kill_all(cls) -> None:
+        """Kill every program of every run, as this process ends without waiting for threads."""
+        for children in tuple(cls._all):
+            children.kill()
+
+    def kill(self) -> None:
+        """Kill the programs that are running; others may be started."""
+        for child in tuple(self._running):
+            _signal(child, signal.SIGKILL)
 
     def end(self) -> None:
-        """End all programs, politely and then not; none can be started any more."""
+        """End all programs, with SIGTERM and then SIGKILL; none can be started any more."""
         with self._lock:
             self._over.set()
             running = tuple(self._running)
