@@ -10,6 +10,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from importlib import import_module
 from typing import Any, NamedTuple
 
@@ -19,6 +20,7 @@ from click.shell_completion import CompletionItem
 from lago_images.cli.invocation import Invocation, console_for, shared_options
 from lago_images.console import Console
 from lago_images.errors import CommandError, Error, ProblemsError
+from lago_images.host.process import Children
 
 INTERRUPTED = 130
 # 128 and SIGPIPE, as shells say it.
@@ -95,7 +97,7 @@ class _Root(_LazyGroup):
             _speak_utf8()
         environ = dict(os.environ)
         invocation = Invocation(console=console_for(environ), environ=environ)
-        _end_on_sigterm()
+        _end_on_signals()
         _collect_rarely()
         extra = {**extra, "standalone_mode": False}
         try:
@@ -120,6 +122,7 @@ class _Root(_LazyGroup):
         except (KeyboardInterrupt, click.Abort):
             invocation.console.error("interrupted")
             code = INTERRUPTED
+            _leave_threads(code)
         sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -190,14 +193,35 @@ def _collect_rarely() -> None:
     gc.set_threshold(_OBJECTS)
 
 
-def _end_on_sigterm() -> None:
-    """Let SIGTERM (a cancelled CI job) clean up as Ctrl-C does."""
+def _end_on_signals() -> None:
+    """Let SIGTERM (a cancelled CI job) clean up as Ctrl-C does; a second of either ends at once."""
+    is_ending = False
 
     def interrupt(_number: int, _frame: object) -> None:
+        nonlocal is_ending
+        if is_ending:
+            Children.kill_all()
+            os._exit(INTERRUPTED)
+        is_ending = True
+        # Not by the console, whose lock the interrupted code may hold.
+        with suppress(OSError):
+            os.write(2, b"interrupted: ending what runs; once more ends at once\n")
         raise KeyboardInterrupt
 
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, interrupt)
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, interrupt)
+
+
+def _leave_threads(code: int) -> None:
+    """End the process if threads are left, which Python would wait for, however long they take."""
+    if any(thread.name.startswith("chain") for thread in threading.enumerate()):
+        Children.kill_all()
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(code)
 
 
 _COMMANDS = {
