@@ -73,8 +73,7 @@ def without_7zip(folder):
 def test_three_chains_that_compress_end_and_leave_nothing(repo, tmp_path, encoder):
     need("7zz")
     for name in ("one", "two", "three"):
-        words = random.Random(name).choices([b"alpha", b"beta", b"gamma", b"delta"], k=12 * MIB)
-        repo.write(f"{name}.img", b"".join(words)[: 48 * MIB])
+        repo.write(f"{name}.img", random.Random(name).randbytes(48 * MIB))
         repo.spec(name, f"simple:{name}.img")
     repo.commit()
     environ = {"LAGO_IMAGES_COMPRESSION_LEVEL": "9"}
