@@ -54,7 +54,7 @@ class Settings:
         boot_timeout: Seconds a boot test may take with KVM; four times that without.
         require_kvm: Refuse to build without working KVM.
         network: True if commands in images may use the network, and template sources are asked.
-        compression_level: xz's, 0 to 9.
+        compression_level: 0 to 9: about the size of xz's preset, or less.
         engine: What a spec's commands run in: ``namespace``, ``appliance``, or ``auto`` for
             namespaces where they are safe and mean the same.
         template_sources: For ``libguestfs:`` bases; none means virt-builder's own.
@@ -77,7 +77,7 @@ class Settings:
     boot_timeout: int = 120
     require_kvm: bool = False
     network: bool = True
-    compression_level: int = 2
+    compression_level: int = 6
     engine: str = "auto"
     template_sources: tuple[TemplateSource, ...] = ()
     keep_revisions: int = 5

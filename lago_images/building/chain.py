@@ -4,7 +4,7 @@ import secrets
 import shutil
 import traceback
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +13,7 @@ from lago_images.building.bases.prepared import LayerBase
 from lago_images.building.image import Job, build
 from lago_images.building.model import Context, Request, Result
 from lago_images.building.progress import Progress
-from lago_images.building.reservations import Reservations
+from lago_images.building.reservations import Machine, Reservations, this_machine
 from lago_images.errors import BootError, CommandError, Error
 from lago_images.host import kvm
 from lago_images.host.kvm import Acceleration
@@ -22,6 +22,9 @@ from lago_images.host.workdir import default_scratch, workdir
 from lago_images.repository.records.state import StoredBuild
 from lago_images.specs.model import BaseKind
 
+# Seconds that chains have to end when the run is.
+_MOMENT = 0.7
+
 
 def build_chains(
     chains: Sequence[Sequence[Request]], context: Context, *, accel: Acceleration, jobs: int
@@ -29,7 +32,8 @@ def build_chains(
     """Build chains, ``jobs`` at a time.
 
     An image that fails takes its layers with it and no one else. On Ctrl-C every program is
-    ended and every work directory removed before ``KeyboardInterrupt`` is passed on.
+    ended, and every work directory removed before ``KeyboardInterrupt`` is passed on; but what
+    does not end in a moment, as a request to a store that does not answer, is left running.
 
     Args:
         chains: In each, an image comes after the one it stands on.
@@ -45,19 +49,30 @@ def build_chains(
     """
     _announce_acceleration(context, accel)
     children = Children()
-    reservations = Reservations()
     pool = ThreadPoolExecutor(jobs, thread_name_prefix="chain")
     context.console.interrupt = children.check
-    run = _Run(context=context, accel=accel, children=children, reservations=reservations)
+    run = _Run(
+        context=context,
+        accel=accel,
+        children=children,
+        reservations=Reservations(),
+        machine=this_machine(),
+    )
+    work: list[Future[list[Result]]] = []
     try:
-        work = [pool.submit(_build_chain, chain, run, grouped=jobs == 1) for chain in chains]
-        return [result for future in work for result in future.result()]
+        work += [pool.submit(_build_chain, chain, run, grouped=jobs == 1) for chain in chains]
+        results = [result for future in work for result in future.result()]
     except BaseException:
         pool.shutdown(wait=False, cancel_futures=True)
         children.end()
+        _, late = wait(work, timeout=_MOMENT)
+        if late:
+            context.console.warn("a work directory is left, which the next run removes")
         raise
-    finally:
+    else:
         pool.shutdown()
+        return results
+    finally:
         context.console.interrupt = None
 
 
@@ -69,6 +84,7 @@ class _Run:
     accel: Acceleration
     children: Children
     reservations: Reservations
+    machine: Machine
 
 
 @dataclass(slots=True, kw_only=True)
@@ -109,6 +125,7 @@ class _Chain:
             base=self.bases.get(base) or _published(request),
             children=self.run.children,
             reservations=self.run.reservations,
+            machine=self.run.machine,
             progress=progress,
         )
         start_time = context.clock()

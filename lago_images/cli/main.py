@@ -10,6 +10,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from importlib import import_module
 from typing import Any, NamedTuple
 
@@ -19,6 +20,7 @@ from click.shell_completion import CompletionItem
 from lago_images.cli.invocation import Invocation, console_for, has_colour, shared_options
 from lago_images.console import Console
 from lago_images.errors import CommandError, Error, ProblemsError
+from lago_images.host.process import Children
 
 INTERRUPTED = 130
 # 128 and SIGPIPE, as shells say it.
@@ -98,7 +100,7 @@ class _Root(_LazyGroup):
             _speak_utf8()
         environ = dict(os.environ)
         invocation = Invocation(console=console_for(environ), environ=environ)
-        _end_on_sigterm()
+        _end_on_signals()
         # Thousands of specs, releases and manifests are kept to the end: to look through them again
         # and again took a fifth of the time of a plan of 10,000 images.
         gc.set_threshold(_OBJECTS)
@@ -132,6 +134,7 @@ class _Root(_LazyGroup):
         except (KeyboardInterrupt, click.Abort):
             invocation.console.error("interrupted")
             code = INTERRUPTED
+            _leave_threads(code)
         sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -178,17 +181,38 @@ def _speak_utf8() -> None:
             stream.reconfigure(encoding="utf-8")
 
 
-def _end_on_sigterm() -> None:
-    """Let SIGTERM clean up as Ctrl-C does."""
+def _end_on_signals() -> None:
+    """Let SIGTERM clean up as Ctrl-C does; a second of either ends at once."""
     # GitHub sends SIGINT, then SIGTERM after 7.5 s, then kills (Canceling a workflow, its docs);
     # Jenkins sends SIGTERM.
+    is_ending = False
 
     def interrupt(_number: int, _frame: object) -> None:
+        nonlocal is_ending
+        if is_ending:
+            Children.kill_all()
+            os._exit(INTERRUPTED)
+        is_ending = True
+        # Not by the console, whose lock the interrupted code may hold.
+        with suppress(OSError):
+            os.write(2, b"interrupted: ending what runs; once more ends at once\n")
         raise KeyboardInterrupt
 
     # Python takes handlers in the main thread only, and tests run commands in others.
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, interrupt)
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, interrupt)
+
+
+def _leave_threads(code: int) -> None:
+    """End the process if threads are left, which Python would wait for, however long they take."""
+    if any(thread.name.startswith("chain") for thread in threading.enumerate()):
+        Children.kill_all()
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(code)
 
 
 _COMMANDS = {

@@ -1,7 +1,7 @@
 """Unpack a base's disk file: plain, xz, gzip, or alone in a tar; recognised by its content."""
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -80,6 +80,7 @@ def unpack(
     expected: Checksum | None,
     what: str,
     largest: int = LARGEST,
+    check: Callable[[], None] = lambda: None,
 ) -> Checksum:
     """Write the disk in ``source`` to ``target``; one pass, holes stay holes.
 
@@ -90,6 +91,7 @@ def unpack(
         expected: Of ``source`` as it is.
         what: The source's name, for messages.
         largest: Bytes that the disk may have.
+        check: Called now and then; what it raises ends the work.
 
     Returns:
         The checksum of ``source``, with sha256 where none was expected.
@@ -105,6 +107,7 @@ def unpack(
 
             def pieces() -> Iterator[bytes]:
                 while piece := file.read(PIECE):
+                    check()
                     digest.update(piece)
                     yield piece
 

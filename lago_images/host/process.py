@@ -6,12 +6,13 @@ import signal
 import subprocess
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, ClassVar
 
 from lago_images.errors import CommandError, ToolMissingError
 from lago_images.host.redaction import command_line, environment_for, redacted
@@ -33,7 +34,8 @@ ALLOWED = (
 _ADMIN = ("/usr/sbin", "/sbin")
 TAIL = 30
 PIPE = subprocess.PIPE
-_GRACE = 10.0
+# Seconds between SIGTERM and SIGKILL: who ended a run waits for all of its programs.
+_GRACE = 1.0
 _POLL = 0.05
 
 
@@ -53,15 +55,25 @@ def search_path(environ: Mapping[str, str]) -> str:
 
 
 class Children:
-    """Children keeps the programs that are running, so that another thread can end all of them."""
+    """Children keeps the programs that are running, so that another thread can end all of them.
 
-    def __init__(self) -> None:
+    Args:
+        parent: A run's, of which these are a part: its end ends these, and not the reverse.
+    """
+
+    _all: ClassVar["weakref.WeakSet[Children]"] = weakref.WeakSet()
+
+    def __init__(self, parent: "Children | None" = None) -> None:
+        self._parent = parent
+        self._all.add(self)
         self._lock = threading.Lock()
         self._running: set[subprocess.Popen[bytes]] = set()
         self._over = threading.Event()
 
     def check(self) -> None:
         """Raise ``KeyboardInterrupt`` once ``end`` was called."""
+        if self._parent:
+            self._parent.check()
         self.pause(0)
 
     def pause(self, seconds: float) -> None:
@@ -73,9 +85,12 @@ class Children:
         """Start a program, unless ``end`` was called."""
         with self._lock:
             self.check()
-            # A session of its own: Ctrl-C in a terminal goes to the whole foreground group, and
-            # would end the child before it is asked to clean up.
-            child = subprocess.Popen(argv, start_new_session=True, **options)
+            if self._parent:
+                child = self._parent.start(argv, **options)
+            else:
+                # A session of its own: Ctrl-C in a terminal goes to the whole foreground group, and
+                # would end the child before it is asked to clean up.
+                child = subprocess.Popen(argv, start_new_session=True, **options)
             self._running.add(child)
             return child
 
@@ -83,6 +98,19 @@ class Children:
         """Take a program off the list: its process id may be another's now."""
         with self._lock:
             self._running.discard(child)
+        if self._parent:
+            self._parent.ended(child)
+
+    @classmethod
+    def kill_all(cls) -> None:
+        """Kill every program of every run, as this process ends without waiting for threads."""
+        for children in tuple(cls._all):
+            children.kill()
+
+    def kill(self) -> None:
+        """Kill the programs that are running; others may be started."""
+        for child in tuple(self._running):
+            _signal(child, signal.SIGKILL)
 
     def end(self) -> None:
         """Send all programs SIGTERM, then SIGKILL; none can be started any more."""

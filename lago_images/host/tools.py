@@ -20,11 +20,16 @@ AS_ROOT = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tool:
-    """Tool names a program, the Debian package that has it, and what it is needed for."""
+    """Tool names a program, the Debian package that has it, and what it is needed for.
+
+    Attributes:
+        without: What is the case where an optional one is missing; empty for others.
+    """
 
     program: str
     package: str
     purpose: str
+    without: str = ""
 
 
 TOOLS = (
@@ -38,6 +43,12 @@ TOOLS = (
     Tool(program="grub-mkimage", package="grub-common", purpose="bootstrap: bases"),
     Tool(program="qemu-img", package="qemu-utils", purpose="disk images"),
     Tool(program="qemu-system-x86_64", package="qemu-system-x86", purpose="boot tests"),
+    Tool(
+        program="7zz",
+        package="7zip",
+        purpose="compressing disks",
+        without="disks are compressed by liblzma, which takes up to twice the processor time",
+    ),
     Tool(program="gpg", package="gnupg", purpose="signing"),
     Tool(program="gpgconf", package="gnupg", purpose="signing"),
     Tool(program="git", package="git", purpose="reading the specs' history"),

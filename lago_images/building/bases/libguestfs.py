@@ -227,9 +227,10 @@ def prepare(spec: Spec, workdir: Path, context: Context, runner: Runner) -> Prep
         file = Path(unquote(urlsplit(url).path))
         if not file.is_file():
             raise BuildError(f"the template {url} is missing")
-        unpack(file, disk, expected=checksum, what=url, largest=largest(spec))
+        check = runner.children.check
+        unpack(file, disk, expected=checksum, what=url, largest=largest(spec), check=check)
     else:
-        fetch(url, checksum, disk, context, largest=largest(spec))
+        fetch(url, checksum, disk, context, runner, largest=largest(spec))
     detail = f"revision {template.entry.revision} of {template.entry.name} in {source}"
     record = BaseRecord(ref=str(spec.base), digest=str(checksum), detail=detail)
     return finished(spec, disk, record, what=url, runner=runner)

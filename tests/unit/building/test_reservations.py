@@ -95,6 +95,71 @@ def test_needs_on_one_file_system_are_not_added(tmp_path, monkeypatch):
             pytest.fail("there is no room")
 
 
+def a_machine(folder, monkeypatch, *, available, processors, limit="max"):
+    """Return what would be read of a machine with so many GiB and processors."""
+    (folder / "proc").mkdir()
+    (folder / "sys/fs/cgroup").mkdir(parents=True)
+    text = f"MemTotal:       99999999 kB\nMemAvailable:   {available * 2**20} kB\n"
+    (folder / "proc/meminfo").write_text(text)
+    (folder / "sys/fs/cgroup/memory.max").write_text(f"{limit}\n")
+    monkeypatch.setattr("os.sched_getaffinity", lambda _pid: set(range(processors)))
+    return reservations.this_machine(folder)
+
+
+@pytest.mark.parametrize(
+    ("available", "processors", "limit", "guests"),
+    [
+        (8, 2, "max", 2),
+        (8, 2, str(4 * GIB), 1),
+        (2, 2, "max", 1),
+        (64, 1, "max", 2),
+        (64, 2, "max", 2),
+        (64, 16, "max", 16),
+        (16, 16, "max", 2),
+    ],
+)
+def test_guests_and_a_compression_fit_into_the_machine(
+    tmp_path, monkeypatch, available, processors, limit, guests
+):
+    """Four chains on 2 processors and 8 GiB: two guests of 2.25 GiB, and 0.8 GiB of 7-Zip."""
+    found = a_machine(
+        tmp_path, monkeypatch, available=available, processors=processors, limit=limit
+    )
+    assert found.guests == guests
+
+
+def test_no_more_guests_and_compressions_run_than_fit():
+    machine = reservations.Machine(8 * GIB // 4 * 3, 2)
+    lock, running, most = threading.Lock(), {"guest": 0, "compression": 0}, {}
+
+    def work(kind):
+        with getattr(machine, kind)(lambda: None):
+            with lock:
+                running[kind] += 1
+                most[kind] = max(most.get(kind, 0), running[kind])
+            time.sleep(0.01)
+            with lock:
+                running[kind] -= 1
+
+    kinds = [kind for kind in running for _ in range(8)]
+    threads = [threading.Thread(target=work, args=(kind,)) for kind in kinds]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert most["guest"] <= 2
+    assert most["compression"] == 1
+    assert machine.guests == 2
+
+
+def test_who_waits_for_the_machine_ends_with_the_run():
+    machine, children = reservations.Machine(0, 1), Children()
+    with machine.guest(children.check), machine.compression(children.check):
+        children.end()
+        with pytest.raises(KeyboardInterrupt), machine.compression(children.check):
+            pytest.fail("another disk is compressed")
+
+
 # Only what ends it lets a test end. Its child holds the pipe, as an appliance does.
 SLEEPS = ["sh", "-c", "sleep infinity & wait"]
 
