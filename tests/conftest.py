@@ -17,7 +17,6 @@ settings.load_profile("untimed")
 # The longest is begun first, so that the others go on beside it.
 _GROUPS = {
     "emulation": (
-        "tests/real/test_engines.py",
         "tests/real/test_customise.py",
         "tests/real/test_bootstrap.py",
         "tests/real/test_boot.py",

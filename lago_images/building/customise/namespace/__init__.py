@@ -1,1 +1,0 @@
-"""Run a spec's commands in namespaces of this host's kernel, in place of the appliance."""
