@@ -95,11 +95,16 @@ def is_url(value: str) -> bool:
 
 
 def _is_place(value: str) -> bool:
-    return bool(_MIRROR.fullmatch(value)) and is_url(value)
+    return is_url(value) and "?" not in value
+
+
+def _is_places(value: str) -> bool:
+    return bool(value.split()) and all(map(_is_place, value.split()))
 
 
 def _is_mirrors(value: str) -> bool:
-    return bool(value.split()) and all(map(_is_place, value.split()))
+    urls = value.split()
+    return bool(urls) and all(_MIRROR.fullmatch(url) and is_url(url) for url in urls)
 
 
 _WORD = r"[A-Za-z0-9][A-Za-z0-9._+-]*"
@@ -116,7 +121,7 @@ KNOWN: Mapping[str, Rule] = MappingProxyType(
         "base-checksum": _pattern(r"sha256:[0-9a-f]{64}", "sha256: and 64 hexadecimal digits"),
         "base-checksums": Rule(_is_place, "an http or https URL without a password or a query"),
         "base-key": Rule(bool, "a file in the repository"),
-        "base-mirror": Rule(_is_mirrors, _ARE_MIRRORS),
+        "base-mirror": Rule(_is_places, _ARE_MIRRORS),
         "boot-test": _pattern("yes|no", "yes or no"),
         "distro": _pattern(_WORD, _IS_WORD),
         "expand": _pattern(_DEVICE, _IS_DEVICE),

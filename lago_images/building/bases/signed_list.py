@@ -4,7 +4,7 @@ The list, its signature and the file are replaced one after the other, on each m
 time. So a mirror counts only where the three agree, and when none does, all are asked again.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from pathlib import Path
 from urllib.parse import quote, unquote
@@ -81,9 +81,21 @@ def mirrors(spec: Spec) -> tuple[str, tuple[Mirror, ...]]:
 
 
 def fetch_listed(
-    spec: Spec, disk: Path, context: Context, runner: Runner, *, retry: RetryPolicy = RETRY
+    spec: Spec,
+    disk: Path,
+    context: Context,
+    runner: Runner,
+    *,
+    retry: RetryPolicy | None = None,
 ) -> BaseRecord:
     """Fetch and unpack the file that a spec's signed list names, and record what it was.
+
+    Args:
+        spec: Has the properties ``base-checksums`` and ``base-key``.
+        disk: The new file.
+        context: The run's.
+        runner: Starts gpg and gpgv.
+        retry: For mirrors that may have it soon; None for ``RETRY``, until the run is ended.
 
     Raises:
         SpecError: The key file cannot be read.
@@ -107,7 +119,8 @@ def fetch_listed(
             context.console.warn(f"{spec.name}: trying again in some seconds")
         return 0 if is_worth_it else None
 
-    return retry.call(lambda: _from_any(search), again)
+    policy = retry or replace(RETRY, sleep=runner.children.pause)
+    return policy.call(lambda: _from_any(search), again)
 
 
 def _from_any(search: _Search) -> BaseRecord:
