@@ -50,7 +50,7 @@ def choose(listed: Iterable[Listed], pattern: str) -> Listed:
         BuildError: It is not clear which one is meant: the names differ in more than numbers, two
             have the same version, or one has two checksums.
     """
-    wanted = re.compile("(.*)".join(map(re.escape, pattern.split(ANY))))
+    wanted = _pattern(pattern)
     entries = list(listed)
     matches = {each.name: wanted.fullmatch(each.name) for each in entries}
     variable = {name: match.groups() for name, match in matches.items() if match}
@@ -79,6 +79,13 @@ def _listed(lines: Iterable[str]) -> Iterator[Listed]:
         if is_beside and _ALGORITHMS.get(len(digits)) == algorithm:
             checksum = Checksum(algorithm=algorithm, digits=digits.lower())
             yield Listed(name=name, checksum=checksum)
+
+
+def _pattern(text: str) -> re.Pattern[str]:
+    first, *others = map(re.escape, text.split(ANY))
+    # Atomic, as in fnmatch.translate: many wildcards would else be tried in every combination.
+    middle = "".join(f"(?>(.*?){part})" for part in others[:-1])
+    return re.compile(first + middle + "".join(f"(.*){part}" for part in others[-1:]))
 
 
 def _newest(variable: Mapping[str, Sequence[str]], pattern: str) -> str:

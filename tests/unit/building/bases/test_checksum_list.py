@@ -1,5 +1,7 @@
 """Lists of checksums as image makers write them, and which file a pattern means."""
 
+import fnmatch
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -90,6 +92,23 @@ def test_a_name_means_itself_alone():
     entries = listed("disk.img", "diskximg", "disk.img.manifest")
     assert choose(entries, "disk.img").name == "disk.img"
     assert choose(listed("a[1]+.img", "a1.img"), "a[1]+.img").name == "a[1]+.img"
+
+
+def test_many_wildcards():
+    long = "a" * 250
+    with pytest.raises(NoMatchError):
+        choose(listed(long), "*a" * 60 + "b")
+    assert choose(listed(long), "*a" * 60).name == long
+    assert choose(listed("a-1-b-2-b-c", "a-1-b-3-b-c"), "a-*-b-*-c").name == "a-1-b-3-b-c"
+
+
+@given(st.text("ab*", max_size=8), st.text("ab", max_size=8))
+def test_a_pattern_matches_what_a_shell_s_would(pattern, name):
+    try:
+        matches = choose(listed(name), pattern).name == name
+    except NoMatchError:
+        matches = False
+    assert matches == fnmatch.fnmatchcase(name, pattern)
 
 
 def test_the_strongest_checksum_counts():
