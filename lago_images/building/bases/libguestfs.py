@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, unquote, urljoin, urlsplit
 
-from lago_images.building.bases.disk_file import fetch, largest
 from lago_images.building.bases.prepared import Prepared
-from lago_images.building.bases.simple import finished
+from lago_images.building.bases.simple import fetch, finished, largest
 from lago_images.building.model import Context
 from lago_images.disks.unpack import Checksum, unpack
 from lago_images.errors import BuildError, CommandError, SigningError

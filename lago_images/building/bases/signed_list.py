@@ -10,7 +10,8 @@ from pathlib import Path
 from urllib.parse import quote, unquote
 
 from lago_images.building.bases.checksum_list import Listed, NoMatchError, choose, parse
-from lago_images.building.bases.disk_file import fetch, largest
+from lago_images.building.bases.prepared import Prepared
+from lago_images.building.bases.simple import fetch, finished, largest
 from lago_images.building.model import Context
 from lago_images.disks.unpack import ChecksumError
 from lago_images.errors import BuildError, Error, Problem, SigningError, SpecError
@@ -78,6 +79,18 @@ def mirrors(spec: Spec) -> tuple[str, tuple[Mirror, ...]]:
         )
         for each in (own, *others)
     )
+
+
+def prepare(spec: Spec, workdir: Path, context: Context, runner: Runner) -> Prepared:
+    """Fetch and unpack the disk that a maker's signed list names; raises as ``fetch_listed``.
+
+    Raises:
+        SpecError: The disk is larger than the spec's ``size``.
+        CommandError: It is damaged.
+    """
+    disk = workdir / "base.disk"
+    record = fetch_listed(spec, disk, context, runner)
+    return finished(spec, disk, record, what=spec.base.name, runner=runner)
 
 
 def fetch_listed(

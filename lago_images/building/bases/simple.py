@@ -2,34 +2,35 @@
 
 from pathlib import Path
 
-from lago_images.building import qcow2
-from lago_images.building.bases.disk_file import fetch, largest
+from lago_images.building import downloads, qcow2
 from lago_images.building.bases.prepared import Prepared, enlarge
-from lago_images.building.bases.signed_list import fetch_listed
+from lago_images.building.downloads import Downloader
 from lago_images.building.model import Context
+from lago_images.disks.decompress import LARGEST
 from lago_images.disks.qcow2_header import read_header
-from lago_images.disks.unpack import Checksum, disk_format, unpack
+from lago_images.disks.unpack import Checksum, ChecksumError, disk_format, unpack
 from lago_images.errors import Problem, SpecError
+from lago_images.host.http import Client
 from lago_images.host.process import Runner
 from lago_images.repository.records.manifest import BaseRecord
 from lago_images.specs.bases import UNCHECKED
 from lago_images.specs.host_files import ForbiddenPathError, HostFolder, why
 from lago_images.specs.model import Spec
+from lago_images.specs.properties import size_bytes
+
+DOWNLOADS = "downloads"
+_TABLES = 64 * 2**20
 
 
 def prepare(spec: Spec, workdir: Path, context: Context, runner: Runner) -> Prepared:
-    """Fetch and unpack a disk, checked against ``base-checksum`` or its maker's signed list.
+    """Fetch and unpack a disk, checked against ``base-checksum``.
 
     Raises:
         SpecError: A URL without a checksum, or a path outside the repository.
-        SigningError: The list of checksums is not signed as it must be.
         BuildError: The disk could not be fetched, is damaged, or depends on another file.
     """
     checksum = _checksum(spec)
     disk = workdir / "base.disk"
-    if "base-checksums" in spec.properties:
-        record = fetch_listed(spec, disk, context, runner)
-        return finished(spec, disk, record, what=spec.base.name, runner=runner)
     if "://" in spec.base.name:
         if checksum is None:
             raise _wrong(spec, UNCHECKED)
@@ -39,6 +40,41 @@ def prepare(spec: Spec, workdir: Path, context: Context, runner: Runner) -> Prep
         found = unpack(source, disk, expected=checksum, what=spec.base.name, largest=largest(spec))
     record = BaseRecord(ref=str(spec.base), digest=str(found))
     return finished(spec, disk, record, what=spec.base.name, runner=runner)
+
+
+def largest(spec: Spec) -> int:
+    """Return the bytes that a base's file may have: little more than its disk, which can only grow.
+
+    A qcow2 has tables besides, and cloud images may have been written to more than once.
+    """
+    size = size_bytes(spec.properties.get("size", ""))
+    return LARGEST if size is None else min(LARGEST, size + size // 8 + _TABLES)
+
+
+def fetch(url: str, checksum: Checksum, disk: Path, context: Context, *, largest: int) -> Checksum:
+    """Download a file once, and unpack the disk in it; neither may be larger than ``largest``.
+
+    A file in the cache that is damaged is downloaded again; one that was just downloaded and is
+    not what it should be is an error, and forgotten.
+    """
+    downloader = Downloader(
+        folder=context.cache / DOWNLOADS,
+        console=context.console,
+        client=Client(environ=context.environ),
+        largest=min(largest, downloads.LARGEST),
+    )
+    key = f"{checksum.algorithm}-{checksum.digits}"
+    cached = downloader.has(key)
+    try:
+        return unpack(
+            downloader.fetch(url, key), disk, expected=checksum, what=url, largest=largest
+        )
+    except ChecksumError:
+        downloader.drop(key)
+        if not cached:
+            raise
+    context.console.warn(f"the copy of {url} in {downloader.folder} was damaged")
+    return fetch(url, checksum, disk, context, largest=largest)
 
 
 def finished(spec: Spec, disk: Path, record: BaseRecord, *, what: str, runner: Runner) -> Prepared:
