@@ -6,8 +6,9 @@ import secrets
 import shutil
 import sys
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -35,8 +36,9 @@ from lago_images.host.process import Children, Runner, search_path
 from lago_images.host.retry import RetryPolicy
 from lago_images.repository.records.layout import BuildKey
 from lago_images.repository.records.manifest import BootTest, Disk, Manifest
+from lago_images.specs.bases import required_firmwares
 from lago_images.specs.host_files import refuse_pointers
-from lago_images.specs.model import BaseKind
+from lago_images.specs.model import BaseKind, Spec
 
 # Ends a program when we are killed; it stays the same process.
 _DIE_TOGETHER = ("setpriv", "--pdeathsig", "KILL", "--")
@@ -211,7 +213,7 @@ def _prepare(job: Job, runner: Runner) -> Prepared:
     spec, context = job.request.spec, job.context
     match spec.base.kind:
         case BaseKind.BOOTSTRAP:
-            return bootstrap.prepare(spec, job.folder, context, runner)
+            return bootstrap.prepare(spec, job.request.fingerprint, job.folder, context, runner)
         case BaseKind.LIBGUESTFS:
             return libguestfs.prepare(spec, job.folder, context, runner)
         case BaseKind.SIMPLE:
@@ -225,19 +227,53 @@ def _prepare(job: Job, runner: Runner) -> Prepared:
 def _boot(
     job: Job, disk: Path, packages: tuple[Package, ...] | None, runner: Runner
 ) -> tuple[BootTest, tuple[Package, ...] | None]:
-    booted = boot_test(
-        disk,
-        qcow2.FORMAT,
-        arch=job.request.spec.arch,
-        accel=job.accel,
-        timeout=job.context.settings.boot_timeout,
-        console_log=job.console_log,
-        workdir=job.folder,
-        runner=runner,
-        clock=job.context.clock,
-        ask_packages=packages is None,
-    )
-    return booted.test, booted.packages if packages is None else packages
+    """Boot the disk under each kind of firmware that it is for, one after the other."""
+    tests = []
+    for firmware in firmwares(job.request.spec, job.base):
+        with _console_of(job, firmware) as console_log:
+            booted = boot_test(
+                disk,
+                qcow2.FORMAT,
+                arch=job.request.spec.arch,
+                firmware=firmware,
+                accel=job.accel,
+                timeout=job.context.settings.boot_timeout,
+                console_log=console_log,
+                workdir=job.folder,
+                runner=runner,
+                clock=job.context.clock,
+                ask_packages=packages is None,
+            )
+        tests.append(booted.test)
+        packages = booted.packages if packages is None else packages
+    slowest = max(tests, key=lambda test: test.seconds)
+    seconds = {name: taken for test in tests for name, taken in test.firmware.items()}
+    return replace(slowest, firmware=seconds), packages
+
+
+def firmwares(spec: Spec, base: LayerBase | None) -> tuple[str, ...]:
+    """Return the kinds of firmware that an image is booted with; empty is the usual one.
+
+    What the spec says, else what its base was booted with.
+    """
+    if named := required_firmwares(spec):
+        return named
+    booted = base.manifest.boot if base is not None else None
+    return tuple(sorted(booted.firmware)) if booted and booted.firmware else ("",)
+
+
+@contextmanager
+def _console_of(job: Job, firmware: str) -> Iterator[Path]:
+    """Yield the file for one boot's console, whose text joins that of the other boots."""
+    console_log = job.folder / "boot.console.log"
+    try:
+        yield console_log
+    finally:
+        if console_log.exists():
+            with job.console_log.open("ab") as file:
+                file.write(f"=== firmware: {firmware or 'as usual'}\n".encode())
+                file.write(console_log.read_bytes() + b"\n")
+            console_log.unlink()
 
 
 def _send(job: Job, key: BuildKey, finished: _Finished, waiting: RetryPolicy) -> Disk:

@@ -12,6 +12,7 @@ from lago_images.host import kvm
 from lago_images.host.kvm import Acceleration
 from lago_images.host.process import Runner
 from tests.support.full import in_small_folder
+from tests.support.specs import SpecsRepo
 from tests.tools import need
 
 pytestmark = [pytest.mark.real]
@@ -183,6 +184,28 @@ def test_an_emulator_that_is_not_installed(tmp_path):
     assert "qemu-system-misc" in caught.value.hint
 
 
+SPEC = """\
+#base=simple:image-specs/files/panics.img
+#arch=x86_64
+#distro=debian
+#firmware=bios
+"""
+
+
+def test_a_failed_boot_leaves_its_console_under_its_firmware_s_name(tmp_path):
+    specs = SpecsRepo.create(tmp_path / "specs")
+    specs.write("image-specs/panics", SPEC)
+    disk = specs.disk("image-specs/files/panics.img")
+    boot_sector(disk, says("Kernel panic - not syncing: on purpose\r\n"))
+    specs.commit()
+    ran = specs.run("build", "--logs", str(tmp_path / "logs"))
+    assert ran.code == 1
+    assert "the guest gave up: Kernel panic - not syncing: on purpose" in ran.err
+    console = (tmp_path / "logs/panics.console.log").read_text(errors="replace")
+    assert console.startswith("=== firmware: bios\n")
+    assert "Kernel panic - not syncing: on purpose" in console
+
+
 def test_a_real_debian_boots_and_names_its_packages(boot, debian12, tmp_path):
     disk = tmp_path / "finished.qcow2"
     prepared = debian12.copy(tmp_path)
@@ -191,6 +214,7 @@ def test_a_real_debian_boots_and_names_its_packages(boot, debian12, tmp_path):
     accel = kvm.detect(Runner())
     booted = boot(disk, "qcow2", timeout=90, accel=accel, ask_packages=True)
     assert booted.test.accel == accel.name
+    assert booted.test.firmware == {"bios": booted.test.seconds}
     assert booted.test.seconds > 0
     assert booted.packages == debian12.packages
     assert (sha1(disk), disk.stat().st_mtime_ns) == before

@@ -105,7 +105,7 @@ def _row(release: Release, image: ReleasedImage, *, earlier: int) -> Row:
         virtual=human_size(manifest.disk.virtual_size),
         packages=manifest.packages,
         packages_link=public.packages if layout.PACKAGES in image.objects else "",
-        boot=f"{boot.seconds:.0f} s ({line(boot.accel)})" if boot else "",
+        boot=line(str(boot)) if boot else "",
     )
 
 
