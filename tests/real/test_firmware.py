@@ -40,6 +40,9 @@ users:
 """
 
 
+ASKED = "hostname; sudo -n id -un; ip -4 -o address show dev eth0; getent hosts seeded"
+
+
 @pytest.fixture(scope="module")
 def renewed(debian12_cloud, tmp_path_factory):
     """A larger disk that started under UEFI and renewed its boot loaders; and what it said."""
@@ -120,7 +123,7 @@ def test_a_seed_gives_it_a_name_a_user_and_a_network(renewed, key, seed, tmp_pat
     login = [
         "ssh", "-i", key, "-p", str(port), "-o", "StrictHostKeyChecking=no",
         "-o", f"UserKnownHostsFile={tmp_path}/known", "-o", "ConnectTimeout=20",
-        "tester@127.0.0.1", "hostname; sudo -n id -un; ip -4 -o address show dev eth0",
+        "tester@127.0.0.1", ASKED,
     ]  # fmt: skip
     forward = f"hostfwd=tcp:127.0.0.1:{port}-10.0.2.77:22"
     with started(renewed[0], tmp_path / "console.log", forward=forward, more=drive):
@@ -130,9 +133,10 @@ def test_a_seed_gives_it_a_name_a_user_and_a_network(renewed, key, seed, tmp_pat
             if ran.returncode == 0 or time.monotonic() > deadline:
                 break
             time.sleep(2)
-    name, user, address = ran.stdout.splitlines()
+    name, user, address, resolved = ran.stdout.splitlines()
     assert (name, user) == ("seeded", "root")
     assert " 10.0.2.77/24 " in address
+    assert resolved.startswith("127.0.1.1 ")
 
 
 def test_renewed_boot_loaders_start_under_secure_boot(renewed, tmp_path):

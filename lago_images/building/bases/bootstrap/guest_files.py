@@ -70,6 +70,8 @@ if [ -e /etc/network/interfaces.d/50-cloud-init ]; then echo "$1"; else echo dhc
 _CLOUD_CONFIG = """\
 # Where this image looks for its configuration. Without any, cloud-init is not started.
 datasource_list: [ NoCloud, ConfigDrive, OpenStack, Ec2 ]
+# The name that it is given resolves.
+manage_etc_hosts: localhost
 """
 _HOSTS = """\
 127.0.0.1 localhost
