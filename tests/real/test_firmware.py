@@ -3,19 +3,23 @@
 import re
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 
 from lago_images.building.boot.boot_test import boot_test
+from lago_images.building.boot.machines import machine_for
 from lago_images.host.kvm import detect
 from lago_images.host.process import Runner
 from tests.clients.serving import free_port
 from tests.support.guests import overlay, started
 from tests.support.images import list_ext4
-from tests.tools import need
+from tests.tools import cannot, need
 
 pytestmark = pytest.mark.real
 need("qemu-img", "qemu-system-x86_64", "mkfs.vfat", "mcopy", "ssh", "ssh-keygen")
+if not all(Path(file).exists() for file in machine_for("x86_64", "uefi").files):
+    cannot("UEFI firmware is not installed (package ovmf)")
 
 # What a kernel's update calls, and what updates of GRUB and shim do.
 RENEW = """
