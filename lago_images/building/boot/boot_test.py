@@ -88,6 +88,7 @@ def boot_test(
     fmt: str,
     *,
     arch: str,
+    firmware: str = "",
     accel: Acceleration,
     timeout: float,
     console_log: Path,
@@ -104,6 +105,7 @@ def boot_test(
         disk: The finished disk.
         fmt: ``qcow2`` or ``raw``.
         arch: The guest's architecture.
+        firmware: The kind of firmware to start it with; empty for the architecture's usual one.
         accel: What guests run on here.
         timeout: Seconds it may take with KVM; four times that without.
         console_log: Where the serial console's output goes.
@@ -114,9 +116,13 @@ def boot_test(
 
     Raises:
         BootError: It did not boot; with the console's last lines.
-        ToolMissingError: The architecture's emulator is not installed.
+        ToolMissingError: The architecture's emulator or its firmware is not installed.
     """
-    machine = machine_for(arch)
+    machine = machine_for(arch, firmware)
+    for file in machine.files:
+        if not Path(file).exists():
+            hint = f"apt-get install {machine.package}"
+            raise ToolMissingError(f"the boot test's firmware {file} is missing", hint=hint)
     name = "kvm" if accel.kvm and host() in machine.hosts else "tcg"
     limit = timeout if name == "kvm" else timeout * TCG_FACTOR
     errors = workdir / "boot-test.stderr"
@@ -196,7 +202,8 @@ def _boot(
             agent = Agent(send=qemu.stdin.fileno(), receive=qemu.stdout.fileno(), clock=watch.clock)
             seconds = _wait(agent, qemu.poll, watch)
             _refuse_failed_sshd(agent, watch, runner)
-            test = BootTest(seconds=round(seconds, 1), accel=accel)
+            rounded = round(seconds, 1)
+            test = BootTest(seconds=rounded, accel=accel, firmware={machine.firmware: rounded})
             if not look_inside:
                 return Booted(test=test)
             packages = _packages(agent, runner)
