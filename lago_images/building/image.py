@@ -14,7 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from lago_images.building import qcow2
-from lago_images.building.bases import layer, libguestfs, simple
+from lago_images.building.bases import layer, libguestfs, signed_list, simple
 from lago_images.building.bases.bootstrap import build as bootstrap
 from lago_images.building.bases.prepared import LayerBase, Package, Prepared
 from lago_images.building.boot.boot_test import Booted, boot_test
@@ -221,6 +221,8 @@ def _prepare(job: Job, runner: Runner) -> Prepared:
             return bootstrap.prepare(spec, job.request.fingerprint, job.folder, context, runner)
         case BaseKind.LIBGUESTFS:
             return libguestfs.prepare(spec, job.folder, context, runner)
+        case BaseKind.SIMPLE if "base-checksums" in spec.properties:
+            return signed_list.prepare(spec, job.folder, context, runner)
         case BaseKind.SIMPLE:
             return simple.prepare(spec, job.folder, context, runner)
         case BaseKind.LAYER:

@@ -54,6 +54,7 @@ TOOLS = (
     ),
     Tool(program="gpg", package="gnupg", purpose="signing"),
     Tool(program="gpgconf", package="gnupg", purpose="signing"),
+    Tool(program="gpgv", package="gpgv", purpose="simple: bases with a signed list"),
     Tool(program="git", package="git", purpose="reading the specs' history"),
 )
 _PACKAGES = {tool.program: tool.package for tool in TOOLS}

@@ -63,6 +63,8 @@ def host_paths(spec: Spec) -> Iterator[HostPath]:
     """Yield every host path of a spec, as written and where."""
     if spec.base.kind is BaseKind.SIMPLE and "://" not in spec.base.name:
         yield HostPath(spec.base.name, spec.base.line, tree=False)
+    if key := spec.properties.get("base-key"):
+        yield HostPath(key, spec.lines.get("base-key", spec.base.line), tree=False)
     for operation in spec.operations:
         reads = _READING.get(operation.name)
         if reads is not None:

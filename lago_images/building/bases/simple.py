@@ -13,6 +13,7 @@ from lago_images.errors import Problem, SpecError
 from lago_images.host.http import Client
 from lago_images.host.process import Runner
 from lago_images.repository.records.manifest import BaseRecord
+from lago_images.specs.bases import UNCHECKED
 from lago_images.specs.host_files import ForbiddenPathError, HostFolder, why
 from lago_images.specs.model import Spec
 from lago_images.specs.properties import size_bytes
@@ -32,7 +33,7 @@ def prepare(spec: Spec, workdir: Path, context: Context, runner: Runner) -> Prep
     disk = workdir / "base.disk"
     if "://" in spec.base.name:
         if checksum is None:
-            raise _wrong(spec, "a simple: base at a URL needs #base-checksum=sha256:…")
+            raise _wrong(spec, UNCHECKED)
         digest = fetch(spec.base.name, checksum, disk, context, runner, largest=largest(spec))
     else:
         source = _local(spec, context.root)
