@@ -174,6 +174,7 @@ def _from_environment(environ: Mapping[str, str], problems: list[Problem]) -> di
     for name, kind in _KINDS.items():
         variable = PREFIX + name.upper()
         text = environ.get(variable, "")
+        # A workflow hands on a variable that nobody has set as an empty one.
         if not text:
             continue
 
@@ -190,6 +191,7 @@ def _from_text(text: str, kind: type) -> object:
     if kind is bool:
         return {"true": True, "1": True, "false": False, "0": False}.get(text.lower(), text)
     if kind is int:
+        # Not isdigit, which lets a superscript pass that int refuses.
         return int(text) if text.isdecimal() and len(text) <= _DIGITS else text
     return text
 
@@ -197,6 +199,7 @@ def _from_text(text: str, kind: type) -> object:
 def _fits(name: str, key: str, value: object, complain: Callable[[str, str], None]) -> bool:
     kind = _KINDS[name]
     shown = {bool: "true or false", int: "a whole number", str: "a string"}[kind]
+    # Not isinstance: in Python True is an int, and `jobs = true` is not 1.
     if type(value) is not kind:
         complain(key, f"{key} must be {shown}, not {_shortened(value)}")
     elif name in _CHOICES and value not in _CHOICES[name]:
@@ -216,6 +219,7 @@ def _fits(name: str, key: str, value: object, complain: Callable[[str, str], Non
 
 
 def _shortened(value: object) -> str:
+    # Python refuses to write an int of thousands of digits in decimal (sys.set_int_max_str_digits).
     text = f"0x{value:x}" if isinstance(value, int) and abs(value) > _MOST else repr(value)
     return text if len(text) <= _WIDEST else f"{text[:_WIDEST]}…"
 

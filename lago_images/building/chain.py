@@ -184,6 +184,7 @@ def _keep(log: Path, name: str, context: Context) -> Path | None:
         if not log.exists():
             return None
         target.parent.mkdir(parents=True, exist_ok=True)
+        # Logs may be kept on another file system, where a move is a copy that can break off.
         shutil.move(log, part)
         return part.replace(target)
     except OSError as error:

@@ -32,6 +32,7 @@ def prune(folder: Path, *, limit: int = LIMIT, keep: Path | None = None) -> None
     Who reads a file that is removed reads it to its end all the same.
     """
     files = [path for path in folder.glob("*") if path.is_file() and path != keep]
+    # A lock file that is removed while it is held leaves the next run another file to lock.
     used = {path: path.stat() for path in files if path.suffix != ".lock"}
     total = sum(status.st_size for status in used.values())
     for path, status in sorted(used.items(), key=lambda item: item[1].st_mtime):

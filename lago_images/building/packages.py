@@ -29,6 +29,7 @@ def parse_dpkg_status(text: str) -> tuple[Package, ...]:
             for line in stanza.splitlines()
             if ": " in line and not line.startswith(" ")
         )
+        # dpkg also keeps what was removed, as long as its settings are there (config-files).
         if fields.get("Status", "").endswith(" installed"):
             installed.append(
                 Package(

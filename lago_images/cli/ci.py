@@ -110,6 +110,7 @@ def _saved(path: Path | None, sha256: str | None) -> Plan | None:
 def _digest(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
     if value and not re.fullmatch("[0-9a-f]{64}", value):
         raise click.BadParameter(f"{value!r} is not a SHA-256: 64 hexadecimal digits")
+    # A workflow hands on an output that no job has set as an empty text.
     return value or None
 
 

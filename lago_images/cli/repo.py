@@ -32,6 +32,7 @@ __all__ = ["FORMAT", "as_json", "gc", "publishing_from", "refresh", "verify"]
 @click.pass_obj
 def refresh(invocation: Invocation, retire: tuple[str, ...], form: str) -> None:
     """Render index, repo.metadata and catalogue again from what is in the repository."""
+    # gpg shows a fingerprint in groups of four, and people paste it as they see it.
     keys = frozenset(text.replace(" ", "").upper() for text in retire)
     with publishing_from(invocation, retire=keys) as publisher:
         refreshed = publisher.refresh(recheck=True)

@@ -135,11 +135,13 @@ def _is_agreed(affected: Affected, what: str, options: _Options) -> bool:
         for layer in affected.layers:
             click.echo(clean(f"{layer.name} ({layer.arch}) {layer.revision} contains it{end}"))
     if asked and not dry_run:
+        # On stderr: stdout may be a file, which gets the answer of the command.
         finish(succeeded=click.confirm("go on?", err=True))
     return not dry_run
 
 
 def _is_terminal() -> bool:
+    # In a CI's job nobody is there to answer: click would end the command as aborted.
     return sys.stdin.isatty()
 
 

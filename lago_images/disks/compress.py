@@ -117,6 +117,7 @@ class Compression:
         method = f"LZMA2:c=32m:d=32m:a=1:{_BY_7ZIP[self._level]}"
         # fmt: off
         argv = [
+            # -bso0, -bsp0: no messages and no progress among the stream on stdout.
             PROGRAM, "a", "-txz", f"-m0={method}", f"-mmt={self._threads}",
             "-bso0", "-bsp0", "-an", "-si", "-so",
         ]
@@ -206,6 +207,7 @@ def _data_after(fd: int, start: int, size: int) -> int:
     try:
         return os.lseek(fd, start, os.SEEK_DATA)
     except OSError as error:
+        # lseek(2): no data from there to the end.
         if error.errno == ENXIO:
             return size
         raise

@@ -160,5 +160,7 @@ class _Gzip:
 
     def decompress(self, data: bytes, max_length: int, /) -> bytes:
         plain = self._inner.decompress(self._inner.unconsumed_tail + data, max_length)
+        # zlib may have more output without any input left: only when it gives less than it may is
+        # there none.
         self._full = len(plain) == max_length
         return plain

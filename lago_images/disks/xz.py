@@ -90,6 +90,7 @@ def blocks_of(stream: Iterable[bytes]) -> Iterator[Block]:
         crc = reader.take(_CRC32)
         if size:
             yield _block(header[at : at + 3], data, crc, size)
+    # To its end: 7-Zip fails if its pipe is closed while it writes.
     for _ in reader.rest():
         pass
 

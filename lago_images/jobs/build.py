@@ -103,6 +103,7 @@ def _base_build(state: State, tree: Tree, base: PlannedImage) -> StoredBuild | N
     if base.action is Action.PROMOTE and base.promote:
         key = BuildKey(name=base.name, arch=base.arch, build_id=base.promote)
         manifest = None if key in state.incomplete else state.staged.get(key)
+        # Whoever holds a builder's key may have overwritten it since the plan was made.
         if manifest and hashlib.sha256(manifest.to_json()).hexdigest() != base.promote_sha256:
             raise RepositoryError(
                 f"{key.staging.folder} is not the build that the plan promotes: it was changed "

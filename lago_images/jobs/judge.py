@@ -128,6 +128,7 @@ def _built(manifest: Manifest, spec: Spec, tree: Tree) -> Iterator[str]:
     ours, theirs = spec.properties, manifest.properties
     differing = sorted(key for key in {*ours, *theirs} if ours.get(key) != theirs.get(key))
     if differing:
+        # ascii: these names are a builder's, and go to terminals and to GitHub's log.
         yield f"its properties are not the spec's: {', '.join(map(ascii, differing))}"
     wants_boot = ours.get("boot-test") != "no"
     if wants_boot and manifest.boot is None:

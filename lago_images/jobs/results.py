@@ -156,6 +156,7 @@ def _result(entry: Entry) -> Result:
         error=whole(entry.error),
         tail=tuple(map(whole, entry.tail)),
         skipped=entry.skipped,
+        # A name alone: a path of another machine's could lead anywhere on this one.
         log=None if entry.log is None else Path(Path(whole(entry.log)).name),
     )
 
@@ -221,6 +222,7 @@ def read(folder: Path, plan: Plan) -> Mapping[str, Fate] | None:
     if not path.is_file():
         return None
     document = parse(path.read_bytes(), Publication, FILE, strict=False)
+    # A folder of results that is used again may have that of an earlier run.
     if (document.head, document.made) != (plan.head, plan.made):
         return None
     return {fate.name: replace(fate, why=whole(fate.why)) for fate in document.images}

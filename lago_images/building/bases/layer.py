@@ -85,6 +85,7 @@ def _download(
         with context.console.progress(f"downloading {what}", expected.compressed_size) as advance:
             context.store.download(what, new, advance=advance)
         _unpack(new, disk, expected, what, runner)
+        # In the cache's own file system, so that nobody finds half of it, whenever this ends.
         new.replace(kept)
 
 

@@ -41,6 +41,7 @@ class Template:
 
     @property
     def url(self) -> str:
+        # As virt-builder does: relative to the index, whose query string is not carried over.
         return urljoin(self.source, quote(self.entry.file))
 
 
@@ -95,9 +96,11 @@ def _own(environ: Mapping[str, str]) -> tuple[TemplateSource, ...]:
     config = environ.get("XDG_CONFIG_HOME") or str(Path(environ.get("HOME", "/")) / ".config")
     system = environ.get("VIRT_BUILDER_DIRS", "").split(":")
     roots = [Path(config) / "virt-builder"]
+    # For repos.d VIRT_BUILDER_DIRS stands in place of /etc, and not beside it.
     roots += [Path(d) / "virt-builder" for d in system if d] or [Path("/etc/virt-builder")]
     found: list[TemplateSource] = []
     for file in (f for root in roots for f in sorted(root.glob("repos.d/*.conf"))):
+        # A URL may have percent signs, which are no interpolation.
         parser = configparser.ConfigParser(interpolation=None, strict=False)
         try:
             parser.read_string(file.read_text(encoding="utf-8"), source=str(file))
@@ -172,6 +175,8 @@ def _entry(text: bytes, name: str, arch: str, source: TemplateSource) -> index.E
     if not entries and problems:
         # What a URL answers is not shown: it may be no index but what only this host can read.
         raise BuildError(f"{source.url} is not an index: line {problems[0].line or 1} is wrong")
+    # By architecture first. virt-builder resolves aliases before it looks at that, so that an
+    # alias on another architecture's image hides the image of that name.
     named = [
         entry
         for entry in entries

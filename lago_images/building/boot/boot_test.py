@@ -190,6 +190,7 @@ def _boot(
     look_inside: bool,
 ) -> Booted:
     runner.note("+ " + command_line(argv))
+    # Else what an earlier start wrote passes for signs of this one, until QEMU opens the file.
     watch.console.unlink(missing_ok=True)
     pipe = -1  # subprocess.PIPE, which only host may import
     try:
@@ -253,8 +254,10 @@ def _devices(overlay: Path, console_log: Path) -> list[str]:
         "-nodefaults",
         "-no-reboot",
         "-display", "none",
+        # unsafe: the overlay is thrown away, so that no write of the guest's has to be durable.
         "-drive", f"file={_quoted(overlay)},format=qcow2,if=none,id=disk,cache=unsafe,{_WERROR}",
         "-device", "virtio-blk,drive=disk",
+        # restrict: what is tested reaches neither this host nor a network.
         "-netdev", "user,id=net,restrict=on",
         "-device", "virtio-net,netdev=net",
         "-object", "rng-random,filename=/dev/urandom,id=rng",

@@ -61,6 +61,7 @@ def sweep(publisher: Publisher, retention: Retention) -> Swept:
         # looks whole.
         store.delete(step.objects[:1])
         store.delete(step.objects[1:])
+    # Their parts are in no list of objects, and take room until somebody aborts the upload.
     for upload in planned.abort:
         store.abort(upload)
     store.delete(planned.forget)

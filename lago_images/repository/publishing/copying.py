@@ -64,6 +64,8 @@ class PublicCopy:
 
     def __post_init__(self) -> None:
         key = self.judged.manifest.key
+        # With one folder a build, a slow publisher could overwrite what a faster one has proved and
+        # released: Ceph ignores If-None-Match where it copies (decision 9).
         folder = f"{key.build_id}.{secrets.token_hex(_NONCE_BYTES)}"
         self.target = BuildKey(name=key.name, arch=key.arch, build_id=folder).public
 
@@ -131,6 +133,7 @@ def _staged(store: Store, judged: Judged) -> tuple[Stat, Mapping[str, bytes]]:
     manifest, staging = judged.manifest, judged.manifest.key.staging
     if problems := manifest.problems(manifest.key):
         raise RepositoryError(f"{staging.folder} cannot be published: {'; '.join(problems)}")
+    # Listed first, for the sizes: a builder may have put gigabytes where a few lines belong.
     stats = {stat.key: stat for stat in store.list(staging.folder)}
     needed = (staging.hash, staging.metadata, staging.manifest)
     if lost := [name for name in (staging.disk, *needed) if name not in stats]:
@@ -170,6 +173,7 @@ def _compare(judged: Judged, disk: Stat, files: Mapping[str, bytes]) -> None:
     wrong = []
     if disk.size != manifest.disk.compressed_size:
         wrong.append(f"{disk.key} has {disk.size} bytes, not {manifest.disk.compressed_size}")
+    # The only digest that lago compares a disk with.
     if files[staging.hash.removeprefix(staging.folder)] != hash_file(manifest):
         wrong.append(f"{staging.hash} is not the disk's")
     if what := _metadata_problem(judged, files[staging.metadata.removeprefix(staging.folder)]):
@@ -191,6 +195,7 @@ def _metadata_problem(judged: Judged, data: bytes) -> str:
     if not isinstance(plain, dict):
         return "is not a JSON object"
     properties = judged.manifest.properties.items()
+    # More may be in it: the root password, which stands in the spec's commands alone.
     other = sorted(key for key, value in properties if plain.get(key) != value)
     return f"is not as in the manifest: {', '.join(other)}" if other else ""
 

@@ -63,6 +63,8 @@ def _packages(store: Store, image: ReleasedImage | None) -> tuple[Package, ...] 
         data = store.get(image.public.packages).data
     except NotFoundError:
         return None
+    # It may have been overwritten since, and what a release says here is never corrected.
     if hashlib.sha256(data).hexdigest() != released.sha256:
         return None
+    # The list comes out of a guest, which may write any bytes.
     return parse_packages(data.decode(errors="replace"))

@@ -94,6 +94,8 @@ def write_pages(store: Store, before: PublishedPages, pages: Mapping[str, Page])
 
     with ThreadPoolExecutor(min(THREADS, len(due))) as pool:
         outcomes = list(pool.map(write, due))
+    # With the ETags that were listed, or that our own writes returned: what another publisher wrote
+    # since has a third one, and is read and compared next time.
     known = {key: (before.etags[key], inputs) for key, inputs in before.inputs.items()}
     known |= {page.key: (etag, page.inputs) for page, (etag, _) in zip(due, outcomes, strict=True)}
     data = canonical({"schema": _SCHEMA, "pages": known})
@@ -110,6 +112,7 @@ def _write(store: Store, before: PublishedPages, page: Page) -> tuple[str, bool]
     if etag is not None and key not in before.inputs:
         try:
             blob = store.get(key)
+        # Pages are never deleted: whoever did that is no publisher, and may be at it still.
         except NotFoundError as error:
             raise ConflictError(f"{key} was listed and is missing") from error
         is_right = blob.data == data and blob.headers in (None, headers(key))

@@ -121,6 +121,7 @@ class Publisher:
                 wait(attempt)
                 continue
             retire = self.retire | _half_retired(before.files, self.signer, self.fingerprint)
+            # Last: until all is written, whoever trusts such a key has an index, if an old one.
             deleted = _delete_signed(self.store, before.files, self.signer, retire)
             return Refreshed(state=state, written=written, deleted=deleted, attempts=attempt + 1)
         raise RepositoryError(
@@ -186,6 +187,7 @@ def publishing(
 
 def _read_before(store: Store, signer: Signer) -> Before:
     """Read the rendered files as they are now; those that are missing are left out."""
+    # Listed, not derived: the files of keys that were rotated out have names that no setting tells.
     names = {*RENDERED, *client_setup.keyed(store)}
     for key in signer.public:
         names |= {layout.signed_index(key.fingerprint), layout.key_file(key.fingerprint)}
@@ -196,6 +198,7 @@ def _read_before(store: Store, signer: Signer) -> Before:
         except NotFoundError:
             return None
 
+    # Side by side, in any order: what counts is that all are read before the releases are listed.
     with ThreadPoolExecutor(len(names)) as pool:
         files = {blob.key: blob for blob in pool.map(get, sorted(names)) if blob}
     return Before(files=files, pages=read_pages(store))
@@ -222,6 +225,7 @@ def _refuse_key_change(
         if own := before.get(layout.key_file(key.fingerprint)):
             abandoned |= key.left_behind(own.data) - retire
     first = signer.public[0] if signer.keys else None
+    # A key that was extended, or got a subkey, has other bytes, and the fingerprint it always had.
     if layout.KEY in before and not (first and before[layout.KEY].data == first.armour):
         published = _published_key(before, signer, fingerprint)
         if published not in retire and (first is None or published != first.fingerprint):
@@ -256,6 +260,7 @@ def _write_files(
         if old is not None and old.data == data:
             without_headers.append(old)
             continue
+        # One that was missing must be missing still: of two first publishers the slower one loses.
         store.put(name, data, expected=old.etag if old else None, headers=headers(name))
         yield name
     yield from _rewrite(store, without_headers)
@@ -354,6 +359,7 @@ def _delete_signed(
             layout.KEY,
         )
         names += [name for name in all_signed if name in before]
+    # One by one, key.asc last: by it the next publisher knows what a crash broke off.
     for name in names:
         store.delete([name])
     return tuple(sorted(names))

@@ -233,6 +233,7 @@ def _bound_base(store: Store, manifest: Manifest) -> BaseBinding | None:
     wanted = manifest.base_key
     if wanted is None:
         return None
+    # Listed anew: the base may have been withdrawn or retired since this run read the repository.
     listed = list(store.list(f"{RELEASES}{wanted.name}/{wanted.arch}/"))
     retired = {copy for stat in listed if (copy := retired_copy(stat.key))}
     for release in reversed(standing(_history(store, listed, {}))):
@@ -283,6 +284,8 @@ def record_commit(
                 headers=headers(PUBLISHED),
             )
         except ConflictError:
+            # Perhaps by an earlier try of this very write, whose answer was lost: the next turn
+            # then reads our own commit.
             wait(attempt)
         else:
             return True
@@ -384,6 +387,7 @@ def _objection(
     if newest is None:
         return None
     same = newest.fingerprint == manifest.fingerprint
+    # A job that is run again, or another run that built the same while this one did.
     if newest.build == manifest.build_id or (same and newest.revision > known_revision):
         return ReleaseOutcome(verdict=Verdict.ALREADY, release=newest)
     # A newer commit that left the image as it was has no release of it, but is published.

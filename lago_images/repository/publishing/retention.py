@@ -169,6 +169,7 @@ def _copies(
 ) -> tuple[list[Step], list[Step]]:
     """Return the public copies to retire, and those to delete."""
     before = now - retention.grace
+    # A slow publisher may be about to release a copy that nothing names yet.
     young = {f for f, objects in folders.items() if max(s.modified for s in objects) >= before}
     wanted = young.union(*(_kept_of(state, image, retention, now) for image in state.images))
     # What a damaged release names is not known: the operator restores it first.
@@ -278,6 +279,7 @@ def _folders(state: State, root: str) -> Folders:
         if folder and folder.root == root:
             folders.setdefault(folder, []).append(stat)
     return {
+        # The manifest first: what a crash leaves of the others is taken for a build by nobody.
         folder: tuple(sorted(stats, key=lambda stat: (stat.key != folder.manifest, stat.key)))
         for folder, stats in folders.items()
     }

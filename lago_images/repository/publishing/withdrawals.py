@@ -196,6 +196,7 @@ def _change(
 def look_at_rollback(store: Store, name: str, *, to: int | None = None, arch: str = "") -> Affected:
     """Find what ``rollback`` would go back to; reads only, and raises as ``rollback`` does."""
     arch = arch or only_arch(store, name)
+    # Not `read`: only a survey lists the public copies, and so tells which of them are whole.
     state = survey(store)
     target, current = _to_go_back_to(state, name, arch, to), state.current(name, arch)
     build = BuildKey(name=name, arch=arch, build_id=(current and current.build) or "")
@@ -263,6 +264,7 @@ def _go_back(
     seen, now = state.newest(target.name, target.arch), publisher.now()
 
     def decide(history: History) -> Release:
+        # What was released since may be the very repair, and the operator has not seen it.
         if not history or history[-1].revision != seen:
             raise RepositoryError(
                 f"{target.name} was published meanwhile: its newest revision is no longer {seen}",
@@ -293,6 +295,7 @@ def _without(state: State, layer: Release, build: BuildKey) -> Release | None:
 
 def only_arch(store: Store, name: str) -> str:
     """Find an image's architecture, if it has one; raises ``UsageError`` for none and several."""
+    # It becomes part of a list's prefix: with a slash it would reach below another image's.
     if not NAME.fullmatch(name):
         raise UsageError(f"{name!r} is not an image's name", hint=_LIST)
     keys = (release_key(stat.key) for stat in store.list(f"{RELEASES}{name}/"))
@@ -308,6 +311,7 @@ def only_arch(store: Store, name: str) -> str:
 def _to_withdraw(state: State, name: str, arch: str, revision: int | None) -> Release:
     """Find the release that is to be withdrawn; what clients get now if no revision is named."""
     if revision is None:
+        # The damaged record may be the newest release, or have withdrawn what looks like it.
         damaged = [why for key, why in state.damaged.items() if key.image == ImageId(name, arch)]
         if damaged:
             raise UsageError(

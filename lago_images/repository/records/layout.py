@@ -50,6 +50,7 @@ SBOM = "sbom.cdx.json"
 PROVENANCE = "provenance.json"
 
 NAME = names.NAME
+# No leading zeros: one revision has one key, or creating it would not take the number.
 _RELEASE = re.compile(r"releases/([^/]+)/([^/]+)/([1-9][0-9]*)\.json")
 _MANIFEST = re.compile(r"builds/([^/]+)/([^/]+)/([^/]+)/manifest\.json")
 _IN_FOLDER = re.compile(r"(builds/|images/)([^/]+)/([^/]+)/([^/]+)/.+")
@@ -240,6 +241,7 @@ def retired_copy(key: str) -> BuildFolder | None:
 def headers(key: str) -> Headers:
     """Return the content type and caching for an object's HTTP clients."""
     once = key.startswith(WRITTEN_ONCE)
+    # State is compared by its ETag: a copy in a cache would be an older verdict or commit.
     cache = "no-store" if key.startswith(STATE) else _ONCE if once else _RENDERED
     return Headers(content_type=_content_type(key), cache_control=cache)
 
@@ -248,6 +250,7 @@ def _content_type(key: str) -> str:
     types = {
         ".json": "application/json",
         ".metadata": "application/json",
+        # A type, not a Content-Encoding, which clients take off: the checksums are of the .xz.
         ".xz": "application/x-xz",
         ".html": "text/html; charset=utf-8",
         ".xml": "application/atom+xml; charset=utf-8",

@@ -136,6 +136,7 @@ class Manifest:
         return BuildKey(name=name, arch=self.arch, build_id=self.base.build)
 
     def to_plain(self) -> dict[str, Any]:
+        # enc_hook: of mappings msgspec knows dict alone, and these may be read-only ones.
         return {"schema": self.SCHEMA, **msgspec.to_builtins(self, enc_hook=dict)}
 
     def to_json(self) -> bytes:

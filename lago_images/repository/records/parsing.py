@@ -82,6 +82,7 @@ def parse_json(data: bytes, what: str, largest: int | None = None) -> Any:  # no
     if largest is not None and len(data) > largest:
         raise RepositoryError(f"{what}: {_too_large(len(data))}")
     try:
+        # Not json.loads, which would read bytes of UTF-16 and UTF-32, too.
         return _DECODER.decode(data.decode())
     except UnicodeDecodeError as error:
         raise RepositoryError(f"{what}: not JSON: it is no text") from error
@@ -179,6 +180,7 @@ def _is_class(hint: object) -> bool:
 
 def _required(hint: Any) -> Any:  # noqa: ANN401 -- an annotation
     """Return an annotation without ``| None``."""
+    # Python 3.11: `int | None` is a UnionType, and with an Annotated in it a Union.
     is_union = get_origin(hint) in {Union, UnionType}
     return next(each for each in get_args(hint) if each is not NoneType) if is_union else hint
 

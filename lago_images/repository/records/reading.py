@@ -107,6 +107,7 @@ def read_records(store: Store, cache: Cache, wanted: Iterable[tuple[Stat, Key]])
                 record = _record(plain, key)
         if record is not None:
             records[key], entries[stat.key] = record, (etag, plain)
+        # By the list, before it is read: whoever builds may have put gigabytes there.
         elif problem := size_problem(stat):
             errors[key] = RepositoryError(f"{stat.key} is not read: {problem}")
         else:

@@ -208,6 +208,8 @@ class Release:
     def to_json(self) -> bytes:
         plain: dict[str, Any] = msgspec.to_builtins(self, enc_hook=dict)
         if self.image:
+            # msgspec writes fields alone: but the digest in `objects` is of a manifest with its
+            # schema.
             plain["image"]["manifest"] = self.image.manifest.to_plain()
         return canonical({"schema": self.SCHEMA, **plain})
 

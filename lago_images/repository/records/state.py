@@ -157,6 +157,7 @@ class State:
             and key not in self.incomplete
             and fingerprint in (None, manifest.fingerprint)
         )
+        # Two builders may end in one second: the key decides, for every reader alike.
         return tuple(sorted(waiting, key=lambda m: (-m.created, m.key)))
 
     @property
@@ -292,6 +293,7 @@ def _read_once(store: Store, cache: caching.Cache) -> State:
 
 
 def _survey_once(store: Store, cache: caching.Cache) -> State:
+    # Before the list of releases, for the reason that `_read_once` has.
     published = read_published(store)
     # Releases first: the public copy of a release that was listed is listed too.
     objects = {stat.key: stat for stat in store.list(RELEASES)}
@@ -372,6 +374,7 @@ def histories(releases: Iterable[Release]) -> dict[ImageId, tuple[Release, ...]]
     for release in releases:
         by_image.setdefault(release.key.image, []).append(release)
     return {
+        # By number: stores list 10.json before 9.json.
         image: tuple(sorted(history, key=lambda r: r.revision))
         for image, history in by_image.items()
     }

@@ -62,6 +62,7 @@ def lines(published: ClientView, url: str) -> list[str]:
     if published.fingerprint:
         key = layout.key_file(published.fingerprint)
         index = layout.signed_index(published.fingerprint)
+        # -f: without it curl hands the page of a 404 to gpg, and succeeds.
         trust = [f"curl -fsS {url}/{key} | gpg --import"]
         source = f"virt-builder --source {url}/{index} --fingerprint {published.fingerprint}"
     else:

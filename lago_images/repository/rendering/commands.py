@@ -95,7 +95,10 @@ def virt_builder_source(site: Site, key: PublicKey | None) -> Commands:
     ]
     if key:
         url = f"{site.base_url}/{layout.key_file(key.fingerprint)}"
+        # Before the block that names it: a key file that is missing makes virt-builder fail for
+        # every source of the user's.
         lines.append(f'curl -fsS -o "$sources/{name}.asc" {url}')
+    # END without quotes: the shell is to put in $sources. A published URL has no $ of its own.
     lines += [f'cat >"$sources/{name}.conf" <<END', f"[{name}]", f"uri={site.base_url}/{index}"]
     if key:
         lines.append(f"gpgkey=file://$sources/{name}.asc")

@@ -37,6 +37,7 @@ class Families:
                 key = str(release.key)
                 own.append((key, state.objects[key].etag if key in state.objects else ""))
                 if release.public is not None and release.public in state.retired:
+                    # Without its ETag: that there is such a record is all that it tells.
                     own.append((release.public.retirement, ""))
                 if release.image and release.image.base:
                     base = release.image.base.name

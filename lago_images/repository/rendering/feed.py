@@ -40,6 +40,7 @@ def _render(
         page=f"{site.base_url}/{page}",
         title=title,
         mark=mark,
+        # RFC 4287 demands an atom:updated of every feed, also of one without entries.
         updated=newest[0].release.published if newest else 0,
         records=newest,
     )

@@ -33,6 +33,7 @@ def render(template: str, *, script: str = "", policy: str = "", **values: objec
         f"style-src '{_hash(style)}'",
         *([f"script-src '{_hash(code)}'"] if code else []),
         *([policy] if policy else []),
+        # default-src stands for neither of these two in a browser: they allow everything if unsaid.
         "base-uri 'none'",
         "form-action 'none'",
     ]
@@ -49,6 +50,7 @@ def render(template: str, *, script: str = "", policy: str = "", **values: objec
 @cache
 def _environment() -> Environment:
     environment = Environment(
+        # jinja2 by itself escapes nothing, and makes an empty text of a misspelt name.
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -68,6 +70,7 @@ def _environment() -> Environment:
 
 def _clean(value: object) -> object:
     """Replace what no page may hold, in text that is not our own."""
+    # Not isinstance: Markup, which our own files are, is a str, too.
     return _NO_TEXT.sub("\ufffd", value) if type(value) is str else value
 
 

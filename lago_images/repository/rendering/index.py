@@ -133,10 +133,15 @@ def entry(release: Release, image: ReleasedImage, *, without: Collection[str] = 
         ("arch", None): release.arch,
         ("osinfo", None): line(properties.get("osinfo", "")),
         ("file", None): image.public.disk,
+        # Of the compressed file: virt-builder compares it also with --no-check-signature.
         ("checksum", "sha512"): disk.sha512,
         ("format", None): disk.format,
+        # What a guest sees. virt-builder does not notice the file's size in its place, which
+        # upstream's scripts once put there.
         ("size", None): str(disk.virtual_size),
         ("compressed_size", None): str(disk.compressed_size),
+        # virt-builder keeps a template by name, architecture and revision, without a checksum:
+        # one revision with other bytes fails for every client that has the old ones.
         ("revision", None): str(release.revision),
         ("expand", None): line(properties.get("expand", "")),
         ("lvexpand", None): line(properties.get("lvexpand", "")),
@@ -190,6 +195,7 @@ def _take(
     text: str, number: int, entries: list[Entry], last: Key | None, after_blank: bool
 ) -> tuple[str, Key | None]:
     """Take one line into the last of ``entries``; what is wrong with it, and the open field."""
+    # A carriage return is a syntax error to virt-builder, which then refuses the whole source.
     if "\r" in text or "\0" in text:
         return "a carriage return or NUL", last
     if match := _SECTION.fullmatch(text):
@@ -217,6 +223,7 @@ def _take_field(text: str, entry: Entry, after_blank: bool) -> tuple[str, Key | 
 
 
 def _repeated(entries: Iterable[Entry], path: str) -> Iterator[Problem]:
+    # To virt-builder this is a corrupt source, and no image of it is offered.
     seen: set[ImageId] = set()
     for entry in entries:
         image = ImageId(entry.name, entry.arch)
@@ -237,6 +244,7 @@ def _wrong(entry: Entry) -> Iterator[str]:
     # virt-builder resolves it against the index's URL: an absolute one would leave the repository.
     if entry.file.startswith("/") or "://" in entry.file or ".." in entry.file.split("/"):
         yield f"{entry.name}: file is {entry.file!r}, not relative to the index"
+    # virt-builder wants one of every template as soon as the index is signed.
     if not _SHA512.fullmatch(entry.checksum):
         yield f"{entry.name} has no sha512 checksum"
     if entry.get("format") not in ("", *FORMATS):

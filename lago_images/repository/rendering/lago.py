@@ -55,6 +55,7 @@ def render(state: State, *, name: str, base_url: str) -> bytes:
         f' {_text(template)}: {{"versions": {{\n  ' + ",\n  ".join(lines) + "}}"
         for template, lines in templates.items()
     ]
+    # lago's other type, file, has a path on the machine of whoever uses it.
     sources = {name: {"type": "http", "args": {"baseurl": base_url}}}
     text = (
         f'{{"name": {_text(name)},\n'
@@ -89,6 +90,7 @@ def versions(state: State) -> list[Version]:
     for name in sorted(by_name):
         last = -1
         for time, release in sorted(by_name[name], key=lambda pair: (pair[0], pair[1].arch)):
+            # Of two architectures released in one second lago would take either as the newest.
             last = max(time, last + 1)
             if release.image:
                 listed.append(_version(release, release.image, last))
@@ -113,6 +115,7 @@ def version_name(release: Release, manifest: Manifest) -> str:
     """
     version = _IN_FILE_NAMES.sub("-", manifest.properties.get("version", "").strip())
     name = f"{version}-{release.revision}" if version else f"v{release.revision}"
+    # lago knows no architectures: two images under one name would be one file in its cache.
     return name if release.arch == _PLAIN_ARCH else f"{name}-{release.arch}"
 
 
@@ -159,6 +162,7 @@ def _version_problem(what: object, sources: set[str]) -> str:
         return f"source {what.get('source')!r} is not among the sources"
     if not isinstance(what.get("handle"), str):
         return "no handle"
+    # Not isinstance: in Python True is an int, too.
     if type(what.get("timestamp")) is not int:
         return "no timestamp that is a whole number"
     return ""

@@ -47,6 +47,7 @@ def render(state: State, site: Site, keys: Sequence[PublicKey] = ()) -> Rendered
         layout.CATALOGUE: catalogue.render(shown, site, keys[-1] if keys else None),
     }
     if keys:
+        # One key alone: of a file with two virt-builder trusts the last.
         files[layout.KEY] = keys[0].armour
     files |= {layout.key_file(key.fingerprint): key.armour for key in keys}
     return Rendered(pages=pages(shown, site, latest, keys), files=files)

@@ -158,6 +158,7 @@ def _secret(reference: str, folder: Path, environ: Mapping[str, str]) -> bytes:
                 f"the environment variable {rest} with the signing key is not set",
                 hint=f"put the output of `{_EXPORT}` into {rest}",
             )
+        # Python keeps bytes that are no text as surrogates: these become the bytes again.
         return os.fsencode(environ[rest])
     path = folder / Path(rest if colon and scheme == "file" else reference).expanduser()
     try:
@@ -171,6 +172,7 @@ def _secret(reference: str, folder: Path, environ: Mapping[str, str]) -> bytes:
 
 def _proven(gpg: Gpg, wanted: str, reference: str) -> SigningKey:
     key = _only(gpg.secret_keys(wanted), reference)
+    # doc/DETAILS of GnuPG, field 2 of a key: e for expired, r for revoked.
     if key.validity == "e":
         raise SigningError(
             f"the signing key {key.fingerprint} has expired",
@@ -185,6 +187,7 @@ def _proven(gpg: Gpg, wanted: str, reference: str) -> SigningKey:
     armour = gpg.public_key(key.fingerprint)
     public = PublicKey(fingerprint=key.fingerprint, armour=armour)
     proven = SigningKey(public=public, gpg=gpg, signer=key.signers[0])
+    # No listing tells of a passphrase that nobody is there to type, or an agent that refuses.
     proven.clearsign(_PROOF)
     return proven
 

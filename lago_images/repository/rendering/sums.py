@@ -30,6 +30,7 @@ def render(sums: Iterable[Sum], *, mark: str = "") -> bytes:
     """
     first = [f"{MARK}{mark}\n"] if mark else []
     lines = [*first, *(f"{sha256}  {path}\n" for path, sha256 in sorted(sums))]
+    # A lone surrogate is left to `parse`, which names the line that has it.
     data = "".join(lines).encode(errors="surrogatepass")
     parse(data, "SHA256SUMS to be written")
     return data
@@ -43,6 +44,7 @@ def parse(data: bytes, where: str) -> tuple[Sum, ...]:
     """
     text = data.decode(errors="replace")
     lines = text.split("\n")
+    # A file that was cut off ends so, and its last digest may be half of one.
     if lines.pop():
         raise RepositoryError(f"{where}:{len(lines) + 1}: the last line has no end")
     sums: list[Sum] = []

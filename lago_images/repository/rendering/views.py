@@ -203,4 +203,5 @@ def commit_url(release: Release) -> str:
 def run_url(release: Release) -> str:
     """Return the page of the CI's run that made a release; empty where it has none."""
     run = release.released.run
+    # Of other schemes, as javascript:, a link in a page is code that runs in it.
     return run if _WEB.fullmatch(run) and run == line(run) else ""

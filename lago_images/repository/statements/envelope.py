@@ -64,6 +64,7 @@ def verify(
     envelope = _parse(data, where)
     with throw_away(runner, environ) as gpg:
         trusted = _trust(gpg, keys)
+        # securesystemslib keeps in hexadecimal what an envelope has in base64.
         signatures = [bytes.fromhex(each.signature) for each in envelope.signatures.values()]
         signers = {_signer(gpg, signature, envelope.pae()) for signature in signatures} & trusted
     if not signers:

@@ -297,6 +297,7 @@ def _in_step(named: Named, manifest: Manifest) -> Iterator[Finding]:
         where = f"{layout.INDEX}:{entry.line}"
         fields = {
             "checksum[sha512]": (entry.checksum, disk.sha512),
+            # No client would tell: virt-builder does not notice a wrong size.
             "size": (entry.get("size"), str(disk.virtual_size)),
             "compressed_size": (entry.get("compressed_size"), str(disk.compressed_size)),
             "format": (entry.get("format"), disk.format),

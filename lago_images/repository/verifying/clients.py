@@ -64,6 +64,7 @@ def _listed(
     sources.mkdir(parents=True)
     lines = [
         f"[r]\nuri=file://{folder / name}",
+        # Without a gpgkey virt-builder takes a source unsigned.
         *([f"gpgkey=file://{folder / key}"] if key else []),
     ]
     (sources / "r.conf").write_text("\n".join(lines) + "\n")

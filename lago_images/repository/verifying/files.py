@@ -138,6 +138,7 @@ def parse_sums(files: Mapping[str, bytes]) -> tuple[dict[str, str], list[Finding
 # Seconds. A proxy that keeps an index longer than this hides publications and withdrawals.
 LONGEST = 3600
 _DAY = 86_400
+# Shared caches go by s-maxage, where there is one, and others by max-age (RFC 9111, 5.2.2).
 _MAX_AGE = re.compile(r"(?:s-maxage|max-age)=([0-9]+)")
 _COPY = f"copy it over itself with the right headers: {MANUAL}/operations.md"
 _T = TypeVar("_T", Stat, Blob)

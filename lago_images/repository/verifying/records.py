@@ -146,6 +146,7 @@ def _manifest(store: Store, name: str, key: BuildKey) -> Manifest | Finding | No
     try:
         data = store.get(name).data
         manifest = Manifest.parse(data, key)
+    # Removed since it was listed, as builders and repo gc may do at any time.
     except NotFoundError:
         return None
     except RepositoryError as error:

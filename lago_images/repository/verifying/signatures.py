@@ -52,6 +52,7 @@ def _keys(gpg: Gpg, files: Mapping[str, bytes], now: float) -> tuple[dict[str, s
         if name != layout.KEY and not name.startswith("key-"):
             continue
         try:
+            # One and no more: of several in a file virt-builder trusts the last.
             [keys[name]] = fingerprints(gpg, files[name])
             gpg.import_keys(files[name])
         except (CommandError, ValueError):

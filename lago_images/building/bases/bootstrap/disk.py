@@ -88,6 +88,7 @@ def write_disk(
     with disk.open("wb") as file:
         file.truncate(layout.size)
     runner.capture(
+        # The disk is a file: no kernel has its partitions in use, or is to hear of them.
         ["sfdisk", "--quiet", "--no-reread", "--no-tell-kernel", str(disk)],
         stdin=layout.script.encode(),
         doing="partitioning the disk",
@@ -107,6 +108,7 @@ def _with(variables: Mapping[str, str]) -> tuple[str, ...]:
 def _write_root(
     rootfs: Path, disk: Path, layout: Layout, runner: Runner, prefix: tuple[str, ...]
 ) -> None:
+    # hash_seed: mke2fs makes one up otherwise, and equal files would not make equal disks.
     options = f"offset={layout.root_start},root_owner=0:0,hash_seed={layout.hash_seed}"
     try:
         # fmt: off
@@ -188,6 +190,7 @@ def _install_grub(
     )
     loader = BiosLoader.at(layout, (folder / "boot.img").read_bytes(), core)
     with disk.open("r+b") as file:
+        # Less than its sector: the disk's identifier and the partition table stand behind it.
         file.write(loader.boot_code)
         file.seek(layout.core_start)
         file.write(loader.core)
@@ -211,6 +214,7 @@ def _write_esp(
     # fmt: off
     runner.run(
         [
+            # --invariant: else the time of day is in it.
             *prefix, "mkfs.vfat", "--invariant",
             "-F", "32", "-n", "ESP", "-i", layout.esp_serial,
             str(esp),
@@ -218,6 +222,7 @@ def _write_esp(
         doing="making the EFI system partition",
     )
     # fmt: on
+    # In place of the settings that whoever builds may have.
     mtools = [*prefix, "MTOOLSRC=/dev/null"]
     folders = ("::/EFI", "::/EFI/BOOT", "::/EFI/debian")
     runner.run([*mtools, "mmd", "-i", str(esp), *folders], doing="making the EFI system partition")
