@@ -119,10 +119,7 @@ def boot_test(
         ToolMissingError: The architecture's emulator or its firmware is not installed.
     """
     machine = machine_for(arch, firmware)
-    for file in machine.files:
-        if not Path(file).exists():
-            hint = f"apt-get install {machine.package}"
-            raise ToolMissingError(f"the boot test's firmware {file} is missing", hint=hint)
+    _refuse_missing_firmware(machine)
     name = "kvm" if accel.kvm and host() in machine.hosts else "tcg"
     limit = timeout if name == "kvm" else timeout * TCG_FACTOR
     errors = workdir / "boot-test.stderr"
@@ -138,6 +135,15 @@ def boot_test(
         return start() if name == "kvm" else _start_again(start, watch, runner)
     finally:
         errors.unlink(missing_ok=True)
+
+
+def _refuse_missing_firmware(machine: Machine) -> None:
+    for file in machine.files:
+        if not Path(file).exists():
+            raise ToolMissingError(
+                f"the boot test's firmware {file} is missing",
+                hint=f"apt-get install {machine.package}",
+            )
 
 
 def _start_again(start: Callable[[], Booted], watch: "_Watch", runner: Runner) -> Booted:
