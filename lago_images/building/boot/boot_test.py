@@ -99,8 +99,6 @@ def boot_test(
 ) -> Booted:
     """Start a disk and wait for its guest agent; the disk itself is only read.
 
-    Where it fails and the emulated processor locked up, it is started once more.
-
     Args:
         disk: The finished disk.
         fmt: ``qcow2`` or ``raw``.
