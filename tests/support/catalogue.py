@@ -148,7 +148,7 @@ def _image(
         base=BaseRecord(
             ref=f"layer:{below.name}" if below else f"bootstrap:{distribution}",
             digest=f"sha256:{bound.manifest.disk.sha256 if bound else '0' * 64}",
-            detail="" if below else "https://deb.debian.org/debian, snapshot 20260901T000000Z",
+            detail="" if below else "https://archive.example.org/debian, snapshot 20260901T000000Z",
             build=bound.build if bound else "",
             revision=below.revision if below else None,
         ),
