@@ -2,9 +2,11 @@
 
 import secrets
 import shutil
+import threading
+import time
 import traceback
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +24,8 @@ from lago_images.host.workdir import default_scratch, workdir
 from lago_images.repository.records.state import StoredBuild
 from lago_images.specs.model import BaseKind
 
+# What the names of the threads that build chains begin with.
+THREADS = "chain"
 # Seconds that chains have to end when the run is.
 _MOMENT = 0.7
 
@@ -49,7 +53,7 @@ def build_chains(
     """
     _announce_acceleration(context, accel)
     children = Children()
-    pool = ThreadPoolExecutor(jobs, thread_name_prefix="chain")
+    pool = ThreadPoolExecutor(jobs, thread_name_prefix=THREADS)
     context.console.interrupt = children.check
     run = _Run(
         context=context,
@@ -65,8 +69,7 @@ def build_chains(
     except BaseException:
         pool.shutdown(wait=False, cancel_futures=True)
         children.end()
-        _, late = wait(work, timeout=_MOMENT)
-        if late:
+        if _are_left():
             context.console.warn("a work directory is left, which the next run removes")
         raise
     else:
@@ -74,6 +77,17 @@ def build_chains(
         return results
     finally:
         context.console.interrupt = None
+
+
+def _are_left() -> bool:
+    """Wait a moment for the threads of chains to end; return whether one is still at work."""
+    # The threads, and not their futures: a signal may come when a thread was started, and its
+    # future is not known yet.
+    deadline = time.monotonic() + _MOMENT
+    threads = [each for each in threading.enumerate() if each.name.startswith(THREADS)]
+    for thread in threads:
+        thread.join(max(0, deadline - time.monotonic()))
+    return any(thread.is_alive() for thread in threads)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -207,6 +207,7 @@ def _end_on_signals() -> None:
 
 def _leave_threads(code: int) -> None:
     """End the process if threads are left, which Python would wait for, however long they take."""
+    # As building/chain.py names them, which is not imported for every command.
     if any(thread.name.startswith("chain") for thread in threading.enumerate()):
         Children.kill_all()
         for stream in (sys.stdout, sys.stderr):
