@@ -28,6 +28,8 @@ _CONTROLS = re.compile(
 # What Python makes of bytes that are no UTF-8: git's subjects and files' names may have them.
 _SURROGATES = re.compile("[\ud800-\udfff]")
 PLAIN_SECONDS = 15.0
+# From this many columns on there is room for a bar, bytes and rate beside a name.
+_WIDE = 64
 _KIB = 1024
 
 
@@ -78,37 +80,52 @@ class Advance(Protocol):
 class Console:
     """Prints lines and progress; safe to use from several threads.
 
-    ``interrupt`` is called with every progress, and raises to end the work that reports it: so
-    Ctrl-C reaches threads.
+    Attributes:
+        quiet: Print warnings and failures only.
+        verbose: Print details, too.
+        interrupt: Called with every progress; raises to end the work that reports it: so Ctrl-C
+            reaches threads.
+        paint: Colours a line of a kind, ``warning`` or ``error``.
+        moment: Returns the time that each line begins with; None for lines without one.
     """
 
     stream: TextIO = field(default_factory=lambda: sys.stderr)
     mode: Mode = Mode.PLAIN
     clock: Callable[[], float] = time.monotonic
     quiet: bool = False
+    verbose: bool = False
     interrupt: Callable[[], None] | None = None
+    paint: Callable[[str, str], str] = lambda line, _kind: line
+    moment: Callable[[], str] | None = None
     _lock: Lock = field(default_factory=Lock)
     _bars: "Progress | None" = None
     _bar_users: int = 0
 
     def info(self, text: str) -> None:
         """Print a fact about the work, a line."""
-        self._line(text)
+        if not self.quiet:
+            self._line(text)
+
+    def detail(self, text: str) -> None:
+        """Print what only who looks for a reason wants to know, a line."""
+        if self.verbose:
+            self._line(text)
 
     def warn(self, text: str) -> None:
+        """Print what a person should know of, though the work goes on."""
         if self.mode is Mode.GITHUB:
             self._write(f"::warning::{_data(text)}")
         else:
-            self._line(f"warning: {text}")
+            self._line(f"warning: {text}", kind="warning")
 
     def error(self, text: str) -> None:
         """Print a failure, which may have several lines."""
         if self.mode is Mode.GITHUB:
-            # GitHub puts the word before an annotation by itself.
+            # GitHub puts the word "Error:" before an annotation by itself.
             self._write(f"::error::{_data(text.removeprefix('error: '))}")
             return
         for line in text.splitlines():
-            self._line(line)
+            self._line(line, kind="error")
 
     def problem(self, path: str, line: int | None, what: str) -> None:
         """Print a problem at a place in a file: an annotation on GitHub, else a plain line."""
@@ -121,19 +138,21 @@ class Console:
 
     def output(self, text: str) -> None:
         """Print one line of a program's output, which is never trusted."""
-        self._line(text)
+        if not self.quiet:
+            self._line(text)
 
     @contextmanager
     def group(self, title: str) -> Iterator[None]:
         """Put the lines of the block together; folded in GitHub's log."""
-        if self.mode is Mode.GITHUB:
+        is_folded = self.mode is Mode.GITHUB and not self.quiet
+        if is_folded:
             self._write(f"::group::{_data(title)}")
         else:
-            self._line(f"== {title}")
+            self.info(f"== {title}")
         try:
             yield
         finally:
-            if self.mode is Mode.GITHUB:
+            if is_folded:
                 self._write("::endgroup::")
 
     @contextmanager
@@ -186,19 +205,24 @@ class Console:
                 due = now - last >= PLAIN_SECONDS
                 last = now if due else last
             if due:
-                self._line(f"{label}: {_share(so_far, total, of)}")
+                self.info(f"{label}: {_share(so_far, total, of)}")
 
         return advance
 
-    def _line(self, text: str) -> None:
-        self._write(inert(text) if self.mode is Mode.GITHUB else clean(text))
+    def _line(self, text: str, *, kind: str = "") -> None:
+        line = inert(text) if self.mode is Mode.GITHUB else clean(text)
+        # Cleaned first: what a guest prints colours nothing. A workflow command must begin its
+        # line, and GitHub's log has a time of its own for each line: see ``Invocation``.
+        line = self.paint(line, kind) if kind else line
+        self._write(f"{self.moment()} {line}" if self.moment else line)
 
     def _write(self, line: str) -> None:
-        if self.quiet:
-            return
         with self._lock:
             if self._bars is not None:
-                self._bars.console.print(line, markup=False, highlight=False)
+                # Above the bars, which rich draws again; and wrapped by the terminal alone.
+                self._bars.console.print(
+                    line, markup=False, highlight=False, soft_wrap=True, style=None
+                )
             else:
                 self.stream.write(line + "\n")
                 self.stream.flush()
@@ -224,13 +248,20 @@ def _property(text: str) -> str:
 
 def _bars(stream: TextIO) -> "Progress":
     # rich takes a tenth of a second to import, and most commands show no bar.
-    from rich import console, progress  # noqa: PLC0415
+    from rich import console, progress, table  # noqa: PLC0415
 
-    return progress.Progress(
-        progress.TextColumn("{task.description}"),
-        progress.BarColumn(),
-        progress.DownloadColumn(binary_units=True),
-        progress.TransferSpeedColumn(),
-        console=console.Console(file=stream),
-        transient=True,
+    terminal = console.Console(file=stream)
+    # A line that the terminal wraps is one that rich cannot draw over: names give way first, and
+    # on a narrow terminal the bar, the bytes and the rate become a percentage.
+    label = progress.TextColumn(
+        "{task.description}",
+        table_column=table.Column(ratio=1, no_wrap=True, overflow="ellipsis"),
     )
+    columns: list[progress.ProgressColumn] = [progress.TaskProgressColumn(show_speed=True)]
+    if terminal.width >= _WIDE:
+        columns = [
+            progress.BarColumn(bar_width=12),
+            progress.DownloadColumn(binary_units=True),
+            progress.TransferSpeedColumn(),
+        ]
+    return progress.Progress(label, *columns, console=terminal, transient=True, expand=True)

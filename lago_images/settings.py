@@ -54,7 +54,7 @@ class Settings:
         boot_timeout: Seconds a boot test may take with KVM; four times that without.
         require_kvm: Refuse to build without working KVM.
         network: True if commands in images may use the network, and template sources are asked.
-        compression_level: xz's, 0 to 9.
+        compression_level: 0 to 9: about the size of xz's preset, or less.
         template_sources: For ``libguestfs:`` bases; none means virt-builder's own.
         keep_revisions: How many revisions of an image ``repo gc`` keeps at least.
         keep_days: For how many days ``repo gc`` keeps every revision.
@@ -75,7 +75,7 @@ class Settings:
     boot_timeout: int = 120
     require_kvm: bool = False
     network: bool = True
-    compression_level: int = 2
+    compression_level: int = 6
     template_sources: tuple[TemplateSource, ...] = ()
     keep_revisions: int = 5
     keep_days: int = 30
@@ -174,6 +174,7 @@ def _from_environment(environ: Mapping[str, str], problems: list[Problem]) -> di
     for name, kind in _KINDS.items():
         variable = PREFIX + name.upper()
         text = environ.get(variable, "")
+        # A workflow hands on a variable that nobody has set as an empty one.
         if not text:
             continue
 
@@ -190,6 +191,7 @@ def _from_text(text: str, kind: type) -> object:
     if kind is bool:
         return {"true": True, "1": True, "false": False, "0": False}.get(text.lower(), text)
     if kind is int:
+        # Not isdigit, which lets a superscript pass that int refuses.
         return int(text) if text.isdecimal() and len(text) <= _DIGITS else text
     return text
 
@@ -197,6 +199,7 @@ def _from_text(text: str, kind: type) -> object:
 def _fits(name: str, key: str, value: object, complain: Callable[[str, str], None]) -> bool:
     kind = _KINDS[name]
     shown = {bool: "true or false", int: "a whole number", str: "a string"}[kind]
+    # Not isinstance: in Python True is an int, and `jobs = true` is not 1.
     if type(value) is not kind:
         complain(key, f"{key} must be {shown}, not {_shortened(value)}")
     elif name in _CHOICES and value not in _CHOICES[name]:
@@ -216,6 +219,7 @@ def _fits(name: str, key: str, value: object, complain: Callable[[str, str], Non
 
 
 def _shortened(value: object) -> str:
+    # Python refuses to write an int of thousands of digits in decimal (sys.set_int_max_str_digits).
     text = f"0x{value:x}" if isinstance(value, int) and abs(value) > _MOST else repr(value)
     return text if len(text) <= _WIDEST else f"{text[:_WIDEST]}…"
 

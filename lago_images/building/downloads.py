@@ -32,6 +32,7 @@ def prune(folder: Path, *, limit: int = LIMIT, keep: Path | None = None) -> None
     Who reads a file that is removed reads it to its end all the same.
     """
     files = [path for path in folder.glob("*") if path.is_file() and path != keep]
+    # A lock file that is removed while it is held leaves the next run another file to lock.
     used = {path: path.stat() for path in files if path.suffix != ".lock"}
     total = sum(status.st_size for status in used.values())
     for path, status in sorted(used.items(), key=lambda item: item[1].st_mtime):
@@ -151,7 +152,11 @@ class Downloader:
             what = "the server has no more than was downloaded already"
             raise HttpError(f"downloading {url}", what, again=0) from error
         except OSError as error:
-            raise _not_written(f"downloading {url}", part, error) from error
+            doing = f"downloading {url}"
+            if error.errno in _FULL:
+                raise _no_room(doing, part) from error
+            reason = error.strerror or error
+            raise BuildError(f"{doing}: writing {part}: {reason}") from error
 
     def _receive(self, answer: Answer, part: Path) -> None:
         start = _size(part) if answer.status == _PARTIAL else 0
@@ -183,12 +188,6 @@ class Downloader:
 
 def _no_room(doing: str, part: Path) -> HostError:
     return HostError(f"{doing}: it does not fit into {part.parent}", hint=space.HINT)
-
-
-def _not_written(doing: str, part: Path, error: OSError) -> Error:
-    if error.errno in _FULL:
-        return _no_room(doing, part)
-    return BuildError(f"{doing}: writing {part}: {error.strerror or error}")
 
 
 def _range(part: Path) -> dict[str, str]:

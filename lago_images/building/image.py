@@ -7,20 +7,21 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
 from lago_images.building import qcow2
-from lago_images.building.bases import layer, libguestfs, simple
+from lago_images.building.bases import layer, libguestfs, signed_list, simple
 from lago_images.building.bases.bootstrap import build as bootstrap
 from lago_images.building.bases.prepared import LayerBase, Package, Prepared
-from lago_images.building.boot.boot_test import boot_test
-from lago_images.building.customise.sysprep import customise
+from lago_images.building.boot.boot_test import Booted, boot_test
+from lago_images.building.customise.sysprep import customise, warn_of_secrets
 from lago_images.building.customise.versions import refuse_unknown_commands
 from lago_images.building.model import Context, Request
 from lago_images.building.progress import Progress
-from lago_images.building.reservations import Reservations, needs
+from lago_images.building.reservations import Machine, Reservations, needs
 from lago_images.building.upload import (
     SidecarFiles,
     record,
@@ -40,7 +41,14 @@ from lago_images.specs.model import BaseKind
 
 # Ends a program when we are killed; it stays the same process.
 _DIE_TOGETHER = ("setpriv", "--pdeathsig", "KILL", "--")
-_NAMED_TOOLS = ("qemu-img", "virt-sysprep", "virt-builder", "mmdebstrap")
+# With the option at which each says its version.
+_NAMED_TOOLS = {
+    "qemu-img": "--version",
+    "virt-sysprep": "--version",
+    "virt-builder": "--version",
+    "mmdebstrap": "--version",
+    "7zz": "--help",
+}
 _VERSION = re.compile(r"\d+(?:\.\d+)+\S*")
 
 
@@ -54,6 +62,7 @@ class Job:
         base: What a layer stands on; None for others.
         children: The run's programs.
         reservations: The run's, of disk space.
+        machine: Whose memory and processors the run shares.
     """
 
     request: Request
@@ -63,6 +72,7 @@ class Job:
     base: LayerBase | None
     children: Children
     reservations: Reservations
+    machine: Machine
     progress: Progress
 
     @property
@@ -90,7 +100,6 @@ class _Finished:
     virtual_size: int
     prepared: Prepared
     packages: tuple[Package, ...] | None
-    boot: BootTest | None
 
 
 def build(job: Job) -> Built:
@@ -136,11 +145,12 @@ def _build(job: Job) -> Built:
     )
     waiting = retry_policy(job.children, context.console)
     try:
-        disk = _send(job, key, finished, waiting)
-        manifest = _manifest(job, key, finished, disk, start_time, tools(runner))
-        sidecars = SidecarFiles(
-            log=job.log, console_log=job.console_log, packages=finished.packages
-        )
+        disk, booted = _boot_and_send(job, key, finished, waiting, runner)
+        packages = booted.packages if finished.packages is None and booted else finished.packages
+        finished = replace(finished, packages=packages)
+        boot = booted.test if booted else None
+        manifest = _manifest(job, key, finished, disk, boot, start_time, tools(runner))
+        sidecars = SidecarFiles(log=job.log, console_log=job.console_log, packages=packages)
         with job.progress.doing("uploading the sidecar files"):
             send_sidecars(context.store, manifest, spec, sidecars, waiting)
     except BaseException:
@@ -160,10 +170,10 @@ def build_id(now: float, fingerprint: str) -> str:
 def tools(runner: Runner) -> Mapping[str, str]:
     """Return the versions of the tools that take part in a build, as far as installed."""
     versions = {"lago-images": version("lago-images"), "python": platform.python_version()}
-    for program in _NAMED_TOOLS:
+    for program, option in _NAMED_TOOLS.items():
         if shutil.which(program, path=search_path(runner.environ)):
             try:
-                output = runner.capture([program, "--version"]).decode(errors="replace")
+                output = runner.capture([program, option]).decode(errors="replace")
             except CommandError:
                 continue
             if match := _VERSION.search(output):
@@ -189,21 +199,16 @@ def _finish(job: Job, runner: Runner) -> _Finished:
     with progress.doing(f"preparing {spec.base}"):
         prepared = _prepare(job, runner)
     if spec.operations:
-        with progress.doing("customising"):
+        with job.machine.guest(job.children.check), progress.doing("customising"):
             prepared = customise(spec, prepared, job.folder, job.context, runner, accel=job.accel)
     disk = job.folder / "finished.qcow2"
     with progress.doing("writing the finished disk"):
         virtual_size = qcow2.standalone(prepared.disk, prepared.format, disk, runner)
-    packages, boot = prepared.packages, None
-    if spec.properties.get("boot-test") != "no":
-        with progress.doing("boot test"):
-            boot, packages = _boot(job, disk, packages, runner)
     return _Finished(
         disk=disk,
         virtual_size=virtual_size,
         prepared=prepared,
-        packages=packages,
-        boot=boot,
+        packages=prepared.packages,
     )
 
 
@@ -214,6 +219,8 @@ def _prepare(job: Job, runner: Runner) -> Prepared:
             return bootstrap.prepare(spec, job.folder, context, runner)
         case BaseKind.LIBGUESTFS:
             return libguestfs.prepare(spec, job.folder, context, runner)
+        case BaseKind.SIMPLE if "base-checksums" in spec.properties:
+            return signed_list.prepare(spec, job.folder, context, runner)
         case BaseKind.SIMPLE:
             return simple.prepare(spec, job.folder, context, runner)
         case BaseKind.LAYER:
@@ -222,29 +229,69 @@ def _prepare(job: Job, runner: Runner) -> Prepared:
             return layer.prepare(spec, job.base, job.folder, context, runner)
 
 
-def _boot(
-    job: Job, disk: Path, packages: tuple[Package, ...] | None, runner: Runner
-) -> tuple[BootTest, tuple[Package, ...] | None]:
-    booted = boot_test(
-        disk,
-        qcow2.FORMAT,
-        arch=job.request.spec.arch,
-        accel=job.accel,
-        timeout=job.context.settings.boot_timeout,
-        console_log=job.console_log,
-        workdir=job.folder,
-        runner=runner,
-        clock=job.context.clock,
-        ask_packages=packages is None,
-    )
-    return booted.test, booted.packages if packages is None else packages
+def _boot_and_send(
+    job: Job, key: BuildKey, finished: _Finished, waiting: RetryPolicy, runner: Runner
+) -> tuple[Disk, Booted | None]:
+    """Boot a finished disk while it is compressed and uploaded, which only reads it, too.
+
+    What fails ends the other, and a disk that was uploaded has no manifest yet: it is no build.
+    """
+    spec, check = job.request.spec, runner.children.check
+    if spec.properties.get("boot-test") == "no":
+        if finished.packages is None:
+            job.context.console.info(
+                f"{spec.name}: nobody looked for private keys in it: that needs a boot test"
+            )
+        return _send(job, key, finished, waiting, runner, check), None
+    children = Children(runner.children)
+    with ThreadPoolExecutor(1, thread_name_prefix="boot") as pool:
+        booting = pool.submit(_boot, job, finished, replace(runner, children=children))
+
+        def check_both() -> None:
+            check()
+            if booting.done():
+                booting.result()
+
+        try:
+            disk = _send(job, key, finished, waiting, runner, check_both)
+            return disk, booting.result()
+        except BaseException:
+            children.end()
+            raise
 
 
-def _send(job: Job, key: BuildKey, finished: _Finished, waiting: RetryPolicy) -> Disk:
+def _boot(job: Job, finished: _Finished, runner: Runner) -> Booted:
+    with job.machine.guest(runner.children.check), job.progress.doing("boot test"):
+        booted = boot_test(
+            finished.disk,
+            qcow2.FORMAT,
+            arch=job.request.spec.arch,
+            accel=job.accel,
+            timeout=job.context.settings.boot_timeout,
+            console_log=job.console_log,
+            workdir=job.folder,
+            runner=runner,
+            clock=job.context.clock,
+            # What was customised here has told already.
+            look_inside=finished.packages is None,
+        )
+    warn_of_secrets(job.request.spec, booted.secrets or (), job.context)
+    return booted
+
+
+def _send(
+    job: Job,
+    key: BuildKey,
+    finished: _Finished,
+    waiting: RetryPolicy,
+    runner: Runner,
+    check: Callable[[], None],
+) -> Disk:
     context = job.context
     step = "compressing and uploading"
     size = finished.disk.stat().st_size
     with (
+        job.machine.compression(check),
         job.progress.doing(step),
         context.console.progress(f"{key.name}: {step}", size) as advance,
     ):
@@ -253,9 +300,10 @@ def _send(job: Job, key: BuildKey, finished: _Finished, waiting: RetryPolicy) ->
             key,
             finished.disk,
             level=context.settings.compression_level,
-            children=job.children,
+            runner=runner,
             advance=advance,
             retry=waiting,
+            check=check,
         )
     return Disk(
         format=qcow2.FORMAT,
@@ -273,6 +321,7 @@ def _manifest(
     key: BuildKey,
     finished: _Finished,
     disk: Disk,
+    boot: BootTest | None,
     start_time: float,
     used: Mapping[str, str],
 ) -> Manifest:
@@ -289,7 +338,7 @@ def _manifest(
         created=int(now),
         seconds=int(now - start_time),
         properties=request.spec.properties,
-        boot=finished.boot,
+        boot=boot,
         packages=None if finished.packages is None else len(finished.packages),
         tools=used,
     )

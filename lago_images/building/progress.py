@@ -12,22 +12,32 @@ _WORTH_SHOWING = 1.0
 
 @dataclass(slots=True, kw_only=True)
 class Progress:
-    """The steps of one image's build; ``step`` is the one that is, or was last, under way."""
+    """The steps of one image's build, of which two may be under way at once.
+
+    ``step`` is the one that began last, or that failed first.
+    """
 
     name: str
     console: Console
     clock: Callable[[], float]
     log: Path
     step: str = ""
+    _has_failed: bool = False
 
     @contextmanager
     def doing(self, step: str) -> Generator[None]:
         """Report a step, with its duration when it ends well."""
-        self.step = step
+        if not self._has_failed:
+            self.step = step
         start_time = self.clock()
         self.console.info(f"{self.name}: {step}")
         self.note(f"== {step}")
-        yield
+        try:
+            yield
+        except BaseException:
+            if not self._has_failed:
+                self.step, self._has_failed = step, True
+            raise
         seconds = self.clock() - start_time
         self.note(f"== done in {seconds:.1f} s")
         if seconds >= _WORTH_SHOWING:

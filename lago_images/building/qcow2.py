@@ -33,7 +33,9 @@ def standalone(disk: Path, fmt: str, target: Path, runner: Runner) -> int:
     Raises:
         BuildError: The result still stands on another file.
     """
-    if fmt == FORMAT and _is_compact(disk) and read_header(disk, str(disk)).is_plain:
+    status = disk.stat()
+    is_compact = status.st_blocks * 512 >= status.st_size * (1 - _LOOSE)
+    if fmt == FORMAT and is_compact and read_header(disk, str(disk)).is_plain:
         facts = info(disk, fmt, runner, doing="looking at the disk")
         if _BACKING not in facts:
             disk.rename(target)
@@ -75,15 +77,11 @@ def info(disk: Path, fmt: str, runner: Runner, *, doing: str) -> Mapping[str, An
         CommandError: It is not of that format.
     """
     argv = ["qemu-img", "info", "-f", fmt, "--output", "json", str(disk)]
-    bounded = replace(runner, prefix=(*runner.prefix, *_bounds(runner)))
+    has_prlimit = shutil.which(_BOUNDS[0], path=search_path(runner.environ))
+    bounds = _BOUNDS if has_prlimit else ()
+    bounded = replace(runner, prefix=(*runner.prefix, *bounds))
     facts: Mapping[str, Any] = json.loads(bounded.capture(argv, doing=doing))
     return facts
-
-
-def _bounds(runner: Runner) -> tuple[str, ...]:
-    """Return the prefix that bounds a program's memory and processor time, where there is one."""
-    found = shutil.which(_BOUNDS[0], path=search_path(runner.environ))
-    return _BOUNDS if found else ()
 
 
 def _size_alone(facts: Mapping[str, Any]) -> int:
@@ -91,8 +89,3 @@ def _size_alone(facts: Mapping[str, Any]) -> int:
     if other := facts.get(_BACKING) or data_file:
         raise BuildError(f"the finished disk stands on another file, {other}: it is not published")
     return int(facts["virtual-size"])
-
-
-def _is_compact(disk: Path) -> bool:
-    status = disk.stat()
-    return status.st_blocks * 512 >= status.st_size * (1 - _LOOSE)

@@ -1,7 +1,8 @@
-"""Reserve the disk space a build will take, and end programs that have none left."""
+"""Reserve what builds take of the machine, and end programs that have no disk space left."""
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Condition, Event, Thread
@@ -13,7 +14,10 @@ from lago_images.host import space
 from lago_images.host.process import Children, Runner
 from lago_images.specs.model import BaseKind, Spec
 
-_MIB = 2**20
+_KIB, _MIB = 2**10, 2**20
+# An appliance's and a boot test's 2 GiB, and QEMU's own; 7-Zip's for each thread.
+_GUEST = 2304 * _MIB
+_COMPRESSION = 400 * _MIB
 _POLL = 0.5
 _LOOK = 1.0
 _LEAST = 32 * _MIB
@@ -52,6 +56,64 @@ def needs(spec: Spec, base: LayerBase | None, folder: Path, context: Context) ->
     return tuple(required)
 
 
+class Machine:
+    """The memory and processors that the chains of a run share.
+
+    Guests, which are appliances and boot tests, and compressions wait for one another where they
+    would not fit: a machine that swaps, or emulates more guests than it has processors, does
+    all of them late, and boot tests fail by their time limits.
+
+    Args:
+        memory: Bytes that may be used.
+        processors: How many there are.
+    """
+
+    def __init__(self, memory: int, processors: int) -> None:
+        fitting = (memory - processors * _COMPRESSION) // _GUEST
+        self._free = {"guest": max(1, min(fitting, max(2, processors))), "compression": 1}
+        self._changed = Condition()
+
+    @property
+    def guests(self) -> int:
+        """Return how many more guests may be started now."""
+        return self._free["guest"]
+
+    def guest(self, check: Callable[[], None]) -> AbstractContextManager[None]:
+        """Wait until one more guest fits; what ``check`` raises ends that."""
+        return self._take("guest", check)
+
+    def compression(self, check: Callable[[], None]) -> AbstractContextManager[None]:
+        """Wait until no other disk is compressed, by all processors."""
+        return self._take("compression", check)
+
+    @contextmanager
+    def _take(self, kind: str, check: Callable[[], None]) -> Iterator[None]:
+        with self._changed:
+            while not self._free[kind]:
+                check()
+                self._changed.wait(_POLL)
+            self._free[kind] -= 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._free[kind] += 1
+                self._changed.notify_all()
+
+
+def this_machine(root: Path = Path("/")) -> Machine:
+    """Return this machine, as far as this process may use it; ``root`` is where it is read from."""
+    fields = dict(line.split(":") for line in (root / "proc/meminfo").read_text().splitlines())
+    limits = [int(fields["MemAvailable"].split()[0]) * _KIB]
+    # Of a container, in cgroups of version 2 and 1; "max" and larger numbers than there is stand
+    # for no limit.
+    for name in ("memory.max", "memory/memory.limit_in_bytes"):
+        with suppress(OSError, ValueError):
+            limits.append(int((root / "sys/fs/cgroup" / name).read_text()))
+    share = min(limits) // 4 * 3
+    return Machine(share, len(os.sched_getaffinity(0)))
+
+
 class Reservations:
     """Disk space that the chains of a run share: what one reserves another cannot.
 
@@ -88,7 +150,10 @@ class Reservations:
             HostError: There is too little and no other chain works; names the folder, the bytes
                 needed and the bytes free.
         """
-        reserved = _by_device(required)
+        reserved: dict[int, int] = {}
+        for need in required:
+            device = space.device(need.folder)
+            reserved[device] = max(reserved.get(device, 0), need.size)
         with self._changed:
             while not all(self._fits(need) for need in required):
                 self._wait(required, waiting)
@@ -141,7 +206,7 @@ def watched(
     Raises:
         HostError: There was too little; names the folder and the bytes free.
     """
-    children, is_over, left = Children(), Event(), list[int]()
+    children, is_over, left = Children(runner.children), Event(), list[int]()
 
     def watch() -> None:
         try:
@@ -176,14 +241,6 @@ def lack(folder: Path) -> str:
         if bytes_free < _LEAST
         else ""
     )
-
-
-def _by_device(required: Sequence[Need]) -> Mapping[int, int]:
-    sizes: dict[int, int] = {}
-    for need in required:
-        device = space.device(need.folder)
-        sizes[device] = max(sizes.get(device, 0), need.size)
-    return sizes
 
 
 def disk_size(spec: Spec, base: LayerBase | None, root: Path) -> int:

@@ -24,6 +24,7 @@ def private(folder: Path) -> Iterator[Path]:
             with suppress(OSError):
                 os.removexattr(folder, name)
         os.chown(folder, -1, os.getegid())
+        # Again: mkdir leaves out what the umask says, and takes over a parent's set-group-ID bit.
         folder.chmod(0o700)
         yield folder
     finally:

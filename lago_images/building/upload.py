@@ -1,7 +1,7 @@
 """Upload a finished image: disk, sidecar files, then the manifest, which commits the build."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,7 @@ from lago_images.console import Advance, Console
 from lago_images.disks.checksums import Digests
 from lago_images.disks.compress import compress
 from lago_images.errors import StorageError
-from lago_images.host.process import Children
+from lago_images.host.process import Children, Runner
 from lago_images.host.retry import RetryPolicy
 from lago_images.repository.records.layout import BuildKey, headers
 from lago_images.repository.records.manifest import Manifest
@@ -46,20 +46,22 @@ def send_disk(
     disk: Path,
     *,
     level: int,
-    children: Children,
+    runner: Runner,
     advance: Advance,
     retry: RetryPolicy,
+    check: Callable[[], None],
 ) -> Digests:
-    """Compress, hash and upload a disk in one pass.
+    """Compress, hash and upload a disk in one pass; what ``check`` raises now and then ends it.
 
     Raises:
+        BuildError: It could not be compressed.
         StorageError: The store failed, or has something else than what was sent.
     """
-    work, disk_key = compress(disk, level=level, advance=advance), key.staging.disk
-    stored = store.upload(
-        disk_key, _until_over(work, children), headers=headers(disk_key), retry=retry
-    )
-    digests = work.digests
+    disk_key = key.staging.disk
+    stream = compress(disk, level=level, advance=advance, runner=runner)
+    chunks = _until_over(stream, check)
+    stored = store.upload(disk_key, chunks, headers=headers(disk_key), retry=retry)
+    digests = stream.digests
     if (stored.size, stored.sha256) != (digests.compressed_size, digests.sha256):
         raise StorageError(
             f"{disk_key} is not in the store as it was sent: {stored.size} bytes, "
@@ -110,7 +112,7 @@ def readable(data: bytes) -> bytes:
     return re.sub(r"[^\S\n\t ]|[\x00-\x08\x0e-\x1a\x1c-\x1f]", "", text).encode()
 
 
-def _until_over(chunks: Iterable[bytes], children: Children) -> Iterator[bytes]:
+def _until_over(chunks: Iterable[bytes], check: Callable[[], None]) -> Iterator[bytes]:
     for chunk in chunks:
-        children.check()
+        check()
         yield chunk

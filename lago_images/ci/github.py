@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from email.utils import parsedate_to_datetime
 from functools import partial
+from http import HTTPStatus
 from typing import TypeVar
 
 from github import Auth, Github, GithubException
@@ -181,7 +182,13 @@ def _judged(error: GithubException, doing: str) -> GitHubError:
     text = f"{doing}: GitHub answered {error.status} {clean(str(message or ''))[:300]}".rstrip()
     if error.status in _TEMPORARY:
         return GitHubError(text, pause=asked_pause(headers))
-    if _is_rate_limit(error.status, headers, str(message)):
+    # A secondary limit is a 403 too, and some name no header but only the words:
+    # https://docs.github.com/rest/using-the-rest-api/rate-limits-for-the-rest-api
+    limited = "retry-after" in headers or headers.get("x-ratelimit-remaining") == "0"
+    limited = limited or "rate limit" in str(message).lower()
+    if error.status == HTTPStatus.TOO_MANY_REQUESTS or (
+        error.status == HTTPStatus.FORBIDDEN and limited
+    ):
         pause = _until_reset(headers)
         if pause <= _LONGEST_PAUSE:
             return GitHubError(text, pause=pause)
@@ -193,19 +200,13 @@ def _judged(error: GithubException, doing: str) -> GitHubError:
     return GitHubError(text)
 
 
-def _is_rate_limit(status: int, headers: Mapping[str, str], message: str) -> bool:
-    if status == 429:  # noqa: PLR2004 -- Too Many Requests
-        return True
-    limited = "retry-after" in headers or headers.get("x-ratelimit-remaining") == "0"
-    return status == 403 and (limited or "rate limit" in message.lower())  # noqa: PLR2004
-
-
 def _until_reset(headers: Mapping[str, str]) -> float:
     """Return the seconds until a rate limit ends, by the answer's own clock."""
     if "retry-after" in headers:
         return asked_pause(headers)
     if headers.get("x-ratelimit-remaining") != "0":
         return _SECONDARY_PAUSE
+    # By GitHub's clock, not ours, which may be minutes off.
     try:
         now = parsedate_to_datetime(headers.get("date", "")).timestamp()
         return max(0.0, float(headers.get("x-ratelimit-reset", "")) - now)

@@ -73,7 +73,13 @@ def files(facts: Facts) -> Mapping[str, str]:
         ".github/workflows/images.yml": "workflow.yml",
         "Jenkinsfile": "Jenkinsfile",
     }
-    return {place: _filled(template, words) for place, template in places.items()}
+    templates = resources.files("lago_images.ci") / "templates"
+    return {
+        place: _WORDS.sub(
+            lambda match: words[match[1]], (templates / name).read_text(encoding="utf-8")
+        )
+        for place, name in places.items()
+    }
 
 
 def write(root: Path, wanted: Mapping[str, str]) -> tuple[list[str], list[str]]:
@@ -83,6 +89,7 @@ def write(root: Path, wanted: Mapping[str, str]) -> tuple[list[str], list[str]]:
         path = root / place
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
+            # Made by the system or refused by it: a file that just came is not replaced either.
             with path.open("x", encoding="utf-8") as file:
                 file.write(text)
         except FileExistsError:
@@ -132,8 +139,3 @@ def _quoted(text: str) -> str:
     known = text.encode(errors="replace").decode()
     # TOML takes no DEL as it is, and JSON's quoting leaves it.
     return json.dumps(known, ensure_ascii=False).replace("\x7f", "\\u007f")
-
-
-def _filled(template: str, words: Mapping[str, str]) -> str:
-    text = (resources.files("lago_images.ci") / "templates" / template).read_text(encoding="utf-8")
-    return _WORDS.sub(lambda match: words[match[1]], text)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from lago_images.cli.completion import spec_names
 from lago_images.cli.invocation import Invocation
 from lago_images.cli.output import build_and_publish
 from lago_images.errors import UsageError
@@ -16,7 +17,7 @@ _HINT = "to publish to a bucket: lago-images ci rebuild --changed"
 
 
 @click.command()
-@click.argument("names", nargs=-1, metavar="[NAME…]")
+@click.argument("names", nargs=-1, metavar="[NAME…]", shell_complete=spec_names)
 @click.option(
     "--repo-dir",
     type=click.Path(path_type=Path, file_okay=False),
@@ -49,6 +50,8 @@ def build(
     name one, ./image-repo is used, unsigned and without the bucket's base-url. To publish to a
     bucket: lago-images ci rebuild.
     """
+    # The older tool's command writes a folder, and people call it on their laptops: the settings
+    # of a specs repository name the bucket of all of them.
     if invocation.settings.repository.lower().startswith("s3:/"):
         _leave_bucket(invocation, asked_for_directory=repo_dir is not None)
     if repo_dir is not None:

@@ -2,27 +2,30 @@
 
 import dataclasses
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
 
-from lago_images.building.model import Result
 from lago_images.ci import attestations, environment
 from lago_images.ci import environment as events
 from lago_images.ci.environment import BOT, Event
 from lago_images.ci.report import entries, junit
 from lago_images.ci.report.markdown import SUMMARY_LIMIT, Report, identity, render
+from lago_images.cli.completion import spec_names
 from lago_images.cli.invocation import Invocation, finish
 from lago_images.cli.output import (
     allow_dirty,
     build_and_publish,
+    plan_lines,
     show_next,
     show_publication,
     show_results,
+    show_summary,
 )
+from lago_images.cli.tables import terminal_width
 from lago_images.errors import Error
-from lago_images.host.atomic import replace
+from lago_images.host.files import replace
 from lago_images.jobs import build as build_job
 from lago_images.jobs import plan as plan_job
 from lago_images.jobs import publish as publish_job
@@ -31,31 +34,32 @@ from lago_images.jobs import results as publication
 from lago_images.jobs.results import Fate
 from lago_images.planning import formats
 from lago_images.planning.history import Ask
-from lago_images.planning.model import Plan
-from lago_images.repository.records.state import survey
+from lago_images.planning.model import WORK, Plan
+from lago_images.repository.records.state import read, survey
 
 _FORMATS = {
-    "text": formats.to_text,
     "json": formats.to_json,
     "github": formats.to_github,
     "jenkins": formats.to_jenkins,
 }
+_FORMS = ("text", *_FORMATS)
 _FAN_OUTS = ("github", "jenkins")
+# Not 1 or 2, which say that the plan could not be made.
+_TO_DO = 3
 _FILE = click.Path(path_type=Path, dir_okay=False)
 _FOLDER = click.Path(path_type=Path, file_okay=False)
 
 
 @click.command()
-@click.argument("names", nargs=-1, metavar="[NAME…]")
+@click.argument("names", nargs=-1, metavar="[NAME…]", shell_complete=spec_names)
 @click.option("--base", metavar="REV", help="Only what changed since this commit or branch.")
 @click.option(
     "--stale", type=click.IntRange(min=0), metavar="DAYS", help="Also images that are older."
 )
 @click.option("--all", "everything", is_flag=True, help="All images, affected or not.")
-@click.option(
-    "--format", "form", type=click.Choice(list(_FORMATS)), default="text", show_default=True
-)
+@click.option("--format", "form", type=click.Choice(_FORMS), default="text", show_default=True)
 @click.option("--output", type=_FILE, help="Save the plan (as JSON) in this file, too.")
+@click.option("--exit-code", is_flag=True, help="Exit with 3 if there is something to do.")
 @click.pass_obj
 def plan(
     invocation: Invocation,
@@ -65,13 +69,16 @@ def plan(
     everything: bool,
     form: str,
     output: Path | None,
+    exit_code: bool,
 ) -> None:
     """Show what is affected and why.
 
-    NAMEs are built whether affected or not.
+    NAMEs are built whether affected or not. With --exit-code it exits with 0 if there is nothing
+    to build or promote, and with 3 if there is.
     """
     ask = Ask(force=frozenset(names), everything=everything, stale_days=stale)
     workspace = invocation.judging_workspace(must_judge=False)
+    # Before the plan: the jobs of its fan-out would each build for nothing.
     if form in _FAN_OUTS:
         plan_job.refuse_passing(workspace)
     plan = plan_job.plan(workspace, ask, scope=base)
@@ -80,7 +87,17 @@ def plan(
     if form == "github":
         environment.append(workspace.environ, formats.to_github(plan))
         workspace.console.info(formats.summary(plan))
-    click.echo(_FORMATS[form](plan), nl=False)
+    show_plan(plan, form)
+    if exit_code and any(image.action in WORK for image in plan.images):
+        raise click.exceptions.Exit(_TO_DO)
+
+
+def show_plan(plan: Plan, form: str) -> None:
+    """Print a plan in one of its forms; its table as wide as the terminal."""
+    if form == "text":
+        click.echo("\n".join(plan_lines(plan, terminal_width())))
+    else:
+        click.echo(_FORMATS[form](plan), nl=False)
 
 
 def _saved(path: Path | None, sha256: str | None) -> Plan | None:
@@ -93,6 +110,7 @@ def _saved(path: Path | None, sha256: str | None) -> Plan | None:
 def _digest(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
     if value and not re.fullmatch("[0-9a-f]{64}", value):
         raise click.BadParameter(f"{value!r} is not a SHA-256: 64 hexadecimal digits")
+    # A workflow hands on an output that no job has set as an empty text.
     return value or None
 
 
@@ -110,6 +128,7 @@ def _two_numbers(
 ) -> tuple[int, int] | None:
     if value is None:
         return None
+    # It comes through a CI's matrix, as text.
     match = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", value)
     if not match:
         raise click.BadParameter(f"{value!r} is not two numbers, such as 3/256")
@@ -117,7 +136,7 @@ def _two_numbers(
 
 
 @click.command()
-@click.argument("names", nargs=-1, metavar="[NAME…]")
+@click.argument("names", nargs=-1, metavar="[NAME…]", shell_complete=spec_names)
 @click.option("--plan", "plan_file", type=_FILE, help="A saved plan; else one is made now.")
 @_plan_sha256
 @click.option(
@@ -172,23 +191,20 @@ def build(
     plan = _saved(plan_file, plan_sha256) or plan_job.plan(workspace, named)
     if batch:
         names = formats.batch(plan, *batch)
-    ended = build_job.build(workspace, plan, names)
+    built = build_job.build(workspace, plan, names)
     if folder is not None:
-        results.write_folder(folder, ended)
-        _write_subjects(workspace.environ, folder, ended)
-    show_results(workspace.console, ended)
-    if not ended:
+        results.write_folder(folder, built)
+        # For actions/attest-build-provenance, which takes a file of checksums (subject-checksums).
+        if subjects := attestations.subjects(built):
+            file = folder / attestations.FILE
+            replace(file, subjects.encode())
+            environment.write(workspace.environ, {"subjects": str(file.absolute())})
+    show_results(workspace.console, built)
+    if not built:
         click.echo("nothing to build: these images are published, or built and waiting to be")
-    elif upload and all(result.ok for result in ended):
+    elif upload and all(result.ok for result in built):
         workspace.console.info("next: lago-images ci publish, which makes them public")
-    finish(succeeded=all(result.ok for result in ended))
-
-
-def _write_subjects(environ: Mapping[str, str], folder: Path, ended: Sequence[Result]) -> None:
-    """Write what GitHub's action is to attest, and the output that names the file."""
-    if text := attestations.subjects(ended):
-        replace(folder / attestations.FILE, text.encode())
-        environment.write(environ, {"subjects": str((folder / attestations.FILE).absolute())})
+    finish(succeeded=all(result.ok for result in built))
 
 
 @click.command()
@@ -214,31 +230,35 @@ def publish(
     It is released, the repository is rendered, and what clients see is verified.
     """
     workspace = invocation.judging_workspace(must_judge=True)
+    # Without a saved plan everything is compared anew: what an earlier run lost is made up for.
     plan = _saved(plan_file, plan_sha256) or plan_job.plan(workspace, Ask())
     plan_job.refuse_dirty(workspace, plan, allow=allow_dirty)
-    ended = [] if folder is None else results.read_folder(folder)
+    built = [] if folder is None else results.read_folder(folder)
     try:
-        published = publish_job.publish(workspace, plan, ended)
+        before = read(workspace.store)
+        published = publish_job.publish(workspace, plan, built)
     except Error as error:
+        # The report's job has nothing but this folder to tell its readers from.
         if folder is not None:
             publication.write(folder, plan, publication.stopped(plan, error.message))
         raise
     if folder is not None:
         publication.write(folder, plan, publication.fates(published))
     show_publication(workspace.console, published)
+    show_summary(workspace.console, workspace.store, built, published, before)
     if published.ok:
         show_next(workspace)
     finish(succeeded=published.ok)
 
 
 @click.command()
-@click.argument("names", nargs=-1, metavar="[NAME…]")
+@click.argument("names", nargs=-1, metavar="[NAME…]", shell_complete=spec_names)
 @click.option("--changed", is_flag=True, help="Images that are affected since they were published.")
 @click.option("--all", "everything", is_flag=True, help="All images.")
 @click.option("--stale", type=click.IntRange(min=0), metavar="DAYS", help="Images that are older.")
 @click.option("--base-url", help="Where clients will find the repository.")
 @click.option("--dry-run", is_flag=True, help="Only show what would be done.")
-@click.option("--format", "form", type=click.Choice(list(_FORMATS)), help="Of a dry run's plan.")
+@click.option("--format", "form", type=click.Choice(_FORMS), help="Of a dry run's plan.")
 @click.option("--logs", type=_FOLDER, help="Keep each image's log here.")
 @click.option("--jobs", "side_by_side", type=click.IntRange(min=1), help="Chains at a time.")
 @click.option("--require-kvm", is_flag=True, default=None, help="Refuse to build without KVM.")
@@ -274,7 +294,7 @@ def rebuild(
         publish_job.refuse_settings(workspace)
     plan, state = plan_job.plan_and_state(workspace, ask)
     if dry_run:
-        click.echo(_FORMATS[form or "text"](plan), nl=False)
+        show_plan(plan, form or "text")
         return
     build_and_publish(workspace, plan, state, allow_dirty=allow_dirty)
 
@@ -285,7 +305,7 @@ def rebuild(
 @click.option("--junit", "junit_file", type=click.Path(path_type=Path), help="Also as JUnit XML.")
 @click.option(
     "--publication",
-    "ended",
+    "job_result",
     type=click.Choice(["success", "failure", "cancelled", "skipped"]),
     help="The end of the publishing job, should it not have left its own results.",
 )
@@ -296,7 +316,7 @@ def report(
     plan_file: Path,
     folder: Path,
     junit_file: Path | None,
-    ended: str | None,
+    job_result: str | None,
     author: str,
 ) -> None:
     """Report the images' outcomes: on the pull request, in the step summary, else here.
@@ -310,7 +330,7 @@ def report(
         _source(invocation),
         run=event.run,
         aside=folder / "repository",
-        fates=_fates(event, plan, folder, ended),
+        fates=_fates(event, plan, folder, job_result),
     )
     report = Report(
         plan=plan,
@@ -322,6 +342,7 @@ def report(
         replace(junit_file, junit.render(report.entries))
     shown = environment.summarise(environ, render(report, limit=SUMMARY_LIMIT))
     token = environ.get("GITHUB_TOKEN", "")
+    # A pull request of a fork gets a token that may only read, and Jenkins may give none.
     if event.target is None or not token:
         if not shown:
             click.echo(render(report))
@@ -349,12 +370,15 @@ def _source(invocation: Invocation) -> entries.Source:
     return entries.Source(store=store, state=state, base_url=entries.published_url(store))
 
 
-def _fates(event: Event, plan: Plan, folder: Path, ended: str | None) -> Mapping[str, Fate] | None:
+def _fates(
+    event: Event, plan: Plan, folder: Path, job_result: str | None
+) -> Mapping[str, Fate] | None:
     """Return the result of the publication for each image; None where there was none."""
     if event.target is not None and event.target.pull_request is not None:
         return None
     fates = publication.read(folder, plan)
-    if fates is None and ended in {"failure", "cancelled"}:
+    # A runner that was killed writes no file; `needs.publish.result` still says how it ended.
+    if fates is None and job_result in {"failure", "cancelled"}:
         why = "the publication left no results"
         fates = {fate.name: fate for fate in publication.stopped(plan, why)}
     return fates

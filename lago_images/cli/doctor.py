@@ -20,11 +20,14 @@ from lago_images.errors import (
 )
 from lago_images.host.doctor import Check, State, host_checks
 from lago_images.host.process import Runner
-from lago_images.repository.records.layout import RELEASES
+from lago_images.repository.records.layout import INDEX, RELEASES
 from lago_images.repository.rendering.signing import open_signer
 from lago_images.repository.rendering.site import site_of
+from lago_images.repository.verifying.findings import Severity
+from lago_images.repository.verifying.web import base_url_problem
 from lago_images.settings import DEFAULT_REPOSITORY
 from lago_images.specs.commands import COMMANDS
+from lago_images.storage.base import Store
 
 _DO = {"settings": f"correct them: {MANUAL}/../README.md#settings has all of them"}
 _MARKS = {State.OK: "ok", State.WARNING: "warning", State.MISSING: "MISSING"}
@@ -135,10 +138,7 @@ def _store(invocation: Invocation) -> Iterator[Check]:
     if store.folder is not None and not store.folder.exists():
         state = f"{store.folder} does not exist: the first build makes it"
     yield Check(name="store", state=State.OK, found=state)
-    try:
-        yield Check(name="base-url", state=State.OK, found=site_of(settings, store.url).base_url)
-    except SettingsError as error:
-        yield _failure("base-url", error)
+    yield _base_url(invocation, store)
     if settings.repository == DEFAULT_REPOSITORY:
         return
     name = "conditional writes"
@@ -155,6 +155,25 @@ def _store(invocation: Invocation) -> Iterator[Check]:
         )
     else:
         yield Check(name=name, state=State.OK, found="they are supported")
+
+
+def _base_url(invocation: Invocation, store: Store) -> Check:
+    """Check the clients' URL; that of a bucket with an index is asked for it, as clients do."""
+    name = "base-url"
+    try:
+        base_url = site_of(invocation.settings, store.url).base_url
+    except SettingsError as error:
+        return _failure(name, error)
+    try:
+        store.head(INDEX)
+    except StorageError:
+        # Mostly nothing was published there, so that there is nothing to ask for.
+        return Check(name=name, state=State.OK, found=base_url)
+    finding = base_url_problem(store, base_url, invocation.environ)
+    if finding is None:
+        return Check(name=name, state=State.OK, found=base_url)
+    state = State.MISSING if finding.severity is Severity.PROBLEM else State.WARNING
+    return Check(name=name, state=state, found=f"{base_url}: {finding.what}", do=finding.repair)
 
 
 def _signing(invocation: Invocation, runner: Runner) -> Check:

@@ -35,6 +35,7 @@ def init(invocation: Invocation, folder: Path | None, promote: str) -> None:
     root = (folder or invocation.start).absolute()
     root.mkdir(parents=True, exist_ok=True)
     git = Git.find(root)
+    # Workflows run this project's scripts: they name the commit of this very installation.
     tools, ref = scaffold.tools(scaffold.recorded())
     facts = scaffold.Facts(
         name=root.name,
@@ -53,6 +54,7 @@ def init(invocation: Invocation, folder: Path | None, promote: str) -> None:
     if git is None:
         console.info("hint: the folder is not in git yet: git init")
     unpinned = [path for path in _PINNED if path in written]
+    # A branch may be moved to other code by whoever may push to it.
     if ref == "main" and unpinned:
         console.info(
             f"hint: put a commit of {tools} in place of its branch main into "

@@ -61,7 +61,10 @@ class Invocation:
     @property
     def settings(self) -> "Settings":
         """Return the settings; raises ``SettingsError`` with every problem of them."""
-        origins = {**self._loaded.origins, **{name: _option(name) for name in self.overrides}}
+        options = {
+            name: _OPTIONS.get(name, "--" + name.replace("_", "-")) for name in self.overrides
+        }
+        origins = {**self._loaded.origins, **options}
         return replace(self._loaded, origins=origins, **self.overrides)
 
     @cached_property
@@ -128,15 +131,11 @@ class Invocation:
         )
 
 
-def _option(setting: str) -> str:
-    """Return the option that a setting is given as."""
-    return _OPTIONS.get(setting, "--" + setting.replace("_", "-"))
-
-
 def find_root(start: Path) -> Path:
     """Return the nearest folder, from ``start`` up, with settings or specs; else ``start``."""
     from lago_images.settings import FILE  # noqa: PLC0415
 
+    # As git finds its repository, so that commands work in any folder of it.
     for folder in (start, *start.parents):
         if (folder / FILE).is_file() or (folder / "image-specs").is_dir():
             return folder
@@ -144,10 +143,29 @@ def find_root(start: Path) -> Path:
 
 
 def console_for(environ: Mapping[str, str]) -> Console:
-    """Return a console for GitHub's log, a terminal, or a plain log."""
+    """Return a console for GitHub's log, a terminal, a CI's log with times, or a plain log."""
+    # Only GitHub's runner reads workflow commands; it sets this in every step. It also writes the
+    # time before each line of the log.
     if environ.get("GITHUB_ACTIONS") == "true":
         return Console(mode=Mode.GITHUB)
-    return Console(mode=Mode.TERMINAL if sys.stderr.isatty() else Mode.PLAIN)
+    if not sys.stderr.isatty():
+        # Jenkins, GitLab and most others set CI; Jenkins has times only with a plugin.
+        in_ci = environ.get("CI", "false") not in ("", "0", "false")
+        return Console(moment=(lambda: time.strftime("%H:%M:%S")) if in_ci else None)
+    if not has_colour(environ):
+        return Console(mode=Mode.TERMINAL)
+    return Console(
+        mode=Mode.TERMINAL, paint=lambda line, kind: click.style(line, fg=_COLOURS[kind])
+    )
+
+
+_COLOURS = {"warning": "yellow", "error": "red"}
+
+
+def has_colour(environ: Mapping[str, str]) -> bool:
+    """Tell whether people want colour, on a terminal that has it."""
+    # https://no-color.org: any value but an empty one. A dumb terminal shows the codes.
+    return not environ.get("NO_COLOR") and environ.get("TERM", "dumb") != "dumb"
 
 
 def finish(*, succeeded: bool) -> None:
@@ -156,19 +174,23 @@ def finish(*, succeeded: bool) -> None:
         raise click.exceptions.Exit(1)
 
 
-def _set_repository(ctx: click.Context, _param: click.Parameter, value: str | None) -> None:
-    if value is not None:
-        ctx.obj.use_repository(value)
-
-
-def _set_debug(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
-    if value:
-        ctx.obj.debug = True
-
-
-def _set_directory(ctx: click.Context, _param: click.Parameter, value: str | None) -> None:
-    if value is not None:
-        ctx.obj.start = Path(value)
+def _take(ctx: click.Context, param: click.Parameter, value: object) -> None:
+    """Hand a shared option to the invocation, if it is given."""
+    invocation: Invocation | None = ctx.obj
+    # It may stand before and after the command: what is not given at one place changes nothing
+    # there. There is no invocation while help texts are read for man pages.
+    if value in (None, False) or invocation is None:
+        return
+    match param.name:
+        case "directory":
+            invocation.start = Path(str(value))
+        case "repository":
+            invocation.use_repository(str(value))
+        case "debug":
+            invocation.debug = True
+        case _:  # quiet or verbose; the last one given counts
+            invocation.console.quiet = param.name == "quiet"
+            invocation.console.verbose = param.name == "verbose"
 
 
 def shared_options() -> list[click.Option]:
@@ -179,7 +201,7 @@ def shared_options() -> list[click.Option]:
             type=click.Path(exists=True, file_okay=False),
             expose_value=False,
             is_eager=True,
-            callback=_set_directory,
+            callback=_take,
             help="The specs repository; searched from here upwards by default. Paths on the "
             "command line start at the current folder all the same.",
         ),
@@ -187,14 +209,30 @@ def shared_options() -> list[click.Option]:
             ["--repository"],
             metavar="URL",
             expose_value=False,
-            callback=_set_repository,
+            callback=_take,
             help="s3://bucket/prefix, file:///dir or a path from the current folder.",
+        ),
+        click.Option(
+            ["-q", "--quiet"],
+            is_flag=True,
+            expose_value=False,
+            is_eager=True,
+            callback=_take,
+            help="Print only data, warnings and failures.",
+        ),
+        click.Option(
+            ["-v", "--verbose"],
+            is_flag=True,
+            expose_value=False,
+            is_eager=True,
+            callback=_take,
+            help="Print details: what is read and asked, and how long that took.",
         ),
         click.Option(
             ["--debug"],
             is_flag=True,
             expose_value=False,
-            callback=_set_debug,
+            callback=_take,
             help="Show the traceback of an error.",
         ),
     ]

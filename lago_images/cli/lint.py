@@ -1,7 +1,6 @@
 """``lago-images lint``: print every problem of every spec."""
 
-import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -10,9 +9,8 @@ from lago_images.cli.invocation import Invocation
 from lago_images.console import Mode, clean, inert
 from lago_images.errors import Problem, UsageError
 from lago_images.specs.commands import COMMANDS
-from lago_images.specs.read import Found, inspect, is_spec_name
+from lago_images.specs.read import Inspected, inspect, is_spec_name
 
-SCHEMA = 1
 _PROBLEMS = 2
 
 
@@ -39,7 +37,12 @@ def lint(ctx: click.Context, paths: tuple[Path, ...], form: str) -> None:
     """
     invocation: Invocation = ctx.obj
     if paths:
-        inspected = _merged(_inspect(path, invocation) for path in paths)
+        parts = [_inspect(path, invocation) for path in paths]
+        inspected = Inspected(
+            {spec.path: spec for part in parts for spec in part.specs.values()},
+            [problem for part in parts for problem in part.problems],
+            sum(part.files for part in parts),
+        )
     else:
         inspected = inspect(invocation.root, invocation.settings.specs)
     problems = sorted(set(inspected.problems), key=lambda p: (p.path, p.line or 0, p.what))
@@ -52,7 +55,7 @@ def lint(ctx: click.Context, paths: tuple[Path, ...], form: str) -> None:
     ctx.exit(_PROBLEMS if problems else 0)
 
 
-def _inspect(path: Path, invocation: Invocation) -> Found:
+def _inspect(path: Path, invocation: Invocation) -> Inspected:
     """Inspect one path, which may be outside the specs repository."""
     # The last part is not resolved: a link in the folder is a spec of its own name.
     asked = path.parent.resolve() / path.name if path.name not in {"", ".."} else path.resolve()
@@ -73,26 +76,23 @@ def _inspect(path: Path, invocation: Invocation) -> Found:
     if asked == folder:
         return inspected
     only = asked.relative_to(root).as_posix()
-    one = {name: spec for name, spec in inspected.specs.items() if spec.path == only}
-    return Found(one, [p for p in inspected.problems if p.path == only], 1)
-
-
-def _merged(every: Iterable[Found]) -> Found:
-    parts = list(every)
-    problems = [problem for part in parts for problem in part.problems]
-    by_path = {spec.path: spec for part in parts for spec in part.specs.values()}
-    return Found(by_path, problems, sum(part.files for part in parts))
+    asked_for = {name: spec for name, spec in inspected.specs.items() if spec.path == only}
+    return Inspected(asked_for, [p for p in inspected.problems if p.path == only], 1)
 
 
 def _print(problems: Sequence[Problem], files: int, form: str, invocation: Invocation) -> None:
     console = invocation.console
     on_github = console.mode is Mode.GITHUB
     if form == "json":
-        plain = [{"path": p.path, "line": p.line, "what": p.what} for p in problems]
-        click.echo(json.dumps({"schema": SCHEMA, "specs": files, "problems": plain}, indent=1))
+        # lint is run at every save: the documents of repositories take a tenth of a second more.
+        from lago_images.cli.answers import LintReport  # noqa: PLC0415
+        from lago_images.cli.documents import document  # noqa: PLC0415
+
+        click.echo(document(LintReport(specs=files, problems=tuple(problems))))
     else:
         for problem in problems:
             click.echo((inert if on_github else clean)(str(problem)))
+    # Beside the lines on stdout: the runner reads annotations of both streams, people read lines.
     if on_github:
         for problem in problems:
             console.problem(problem.path, problem.line, problem.what)

@@ -10,15 +10,17 @@ import sys
 import threading
 import traceback
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from importlib import import_module
 from typing import Any, NamedTuple
 
 import click
 from click.shell_completion import CompletionItem
 
-from lago_images.cli.invocation import Invocation, console_for, shared_options
+from lago_images.cli.invocation import Invocation, console_for, has_colour, shared_options
 from lago_images.console import Console
 from lago_images.errors import CommandError, Error, ProblemsError
+from lago_images.host.process import Children
 
 INTERRUPTED = 130
 # 128 and SIGPIPE, as shells say it.
@@ -37,17 +39,18 @@ _DO = {
 
 
 class _Lazy(NamedTuple):
-    """A command as ``module:attribute``, and its line in the help of its group.
-
-    The help of a group and completion need no more, so that neither imports a command.
-    """
+    """A command as ``module:attribute``, its line in the help of its group, and an example."""
 
     place: str
     short_help: str
+    example: str = ""
 
 
 class _LazyGroup(click.Group):
     """Import a command when it is called: some take long."""
+
+    # click takes the short help of each command from the command itself, and so would import all
+    # of them, with PyGithub and boto3, for one --help (12 times a bare click program, measured).
 
     def __init__(self, *args: Any, lazy: Mapping[str, _Lazy], **extra: Any) -> None:  # noqa: ANN401
         super().__init__(*args, **extra)
@@ -63,6 +66,8 @@ class _LazyGroup(click.Group):
             command: click.Command = getattr(import_module(module), attribute)
             if not isinstance(command, click.Group):
                 command.params.extend(shared_options())
+            # \b: the line is not wrapped, so that it can be copied.
+            command.epilog = f"\b\nExample:\n  {self.lazy[cmd_name].example}"
             self.add_command(command, cmd_name)
         return super().get_command(ctx, cmd_name)
 
@@ -95,9 +100,13 @@ class _Root(_LazyGroup):
             _speak_utf8()
         environ = dict(os.environ)
         invocation = Invocation(console=console_for(environ), environ=environ)
-        _end_on_sigterm()
-        _collect_rarely()
-        extra = {**extra, "standalone_mode": False}
+        _end_on_signals()
+        # Thousands of specs, releases and manifests are kept to the end: to look through them again
+        # and again took a fifth of the time of a plan of 10,000 images.
+        gc.set_threshold(_OBJECTS)
+        # None: click drops colours where stdout is no terminal. It knows nothing of NO_COLOR.
+        colour = None if has_colour(environ) else False
+        extra = {"color": colour, **extra, "standalone_mode": False}
         try:
             code = super().main(args, prog_name or "lago-images", obj=invocation, **extra)
         except Error as error:
@@ -106,11 +115,16 @@ class _Root(_LazyGroup):
             _show_error(error, invocation.console)
             code = error.exit_code
         except BrokenPipeError:
-            code = _end_without_reader()
+            # Nobody reads the output any more (``| head``). Python complains when it flushes
+            # stdout at its end, so that has to lead somewhere.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            code = PIPE
         except OSError as error:
             if invocation.debug:
                 traceback.print_exc()
-            _show_error(_from_system(error), invocation.console)
+            where = f"{error.filename}: " if error.filename else ""
+            hint = _DO.get(error.errno or 0, "--debug shows where that was")
+            _show_error(Error(f"{where}{error.strerror or error}", hint=hint), invocation.console)
             code = Error.exit_code
         except click.exceptions.Exit as done:
             code = done.exit_code
@@ -120,6 +134,7 @@ class _Root(_LazyGroup):
         except (KeyboardInterrupt, click.Abort):
             invocation.console.error("interrupted")
             code = INTERRUPTED
+            _leave_threads(code)
         sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -139,33 +154,25 @@ def _show_error(error: Error, console: Console) -> None:
         console.info(f"hint: {error.hint}")
 
 
-def _from_system(error: OSError) -> Error:
-    """Return an error with the file that the system refused, the reason, and what to do."""
-    where = f"{error.filename}: " if error.filename else ""
-    hint = _DO.get(error.errno or 0, "--debug shows where that was")
-    return Error(f"{where}{error.strerror or error}", hint=hint)
-
-
 def _open_closed_streams() -> None:
-    """Open stdin, stdout and stderr on the null device where the caller closed them (``2>&-``).
-
-    Else the next file that is opened gets the number of one, and a child writes into it.
-    """
+    """Open stdin, stdout and stderr on the null device where the caller closed them (``2>&-``)."""
+    # The system gives the lowest free number to the next file that is opened: a child would take
+    # that file for its stdout (POSIX, open()).
     for number in _STREAMS:
         try:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, os.O_RDWR)
+    # Python has no object for a stream that was closed when it started.
     if sys.stderr is None:
         sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
 
 
 def _speak_utf8() -> None:
-    """Read arguments and file names and write everything as UTF-8, whatever the locale says.
-
-    Specs, git's names and published files are UTF-8. Python reads its arguments before any code
-    runs, so under another locale the program is started once more in Python's UTF-8 mode.
-    """
+    """Read arguments and file names and write everything as UTF-8, whatever the locale says."""
+    # Specs, git's names and published files are UTF-8. Python decodes its arguments before any code
+    # runs, so under another locale the program is started once more in Python's UTF-8 mode:
+    # https://docs.python.org/3/using/cmdline.html#envvar-PYTHONUTF8
     if not sys.flags.utf8_mode and codecs.lookup(sys.getfilesystemencoding()).name != "utf-8":
         os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])  # noqa: S606
     for stream in (sys.stdout, sys.stderr):
@@ -174,98 +181,180 @@ def _speak_utf8() -> None:
             stream.reconfigure(encoding="utf-8")
 
 
-def _end_without_reader() -> int:
-    """Return the exit code of a program whose output nobody reads any more (``| head``)."""
-    # Else Python complains when it flushes stdout at its end.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return PIPE
-
-
-def _collect_rarely() -> None:
-    """Look for garbage after more objects than Python does by itself.
-
-    Thousands of specs, releases and manifests are kept to the end: to look through them again and
-    again took a fifth of the time of a plan of 10,000 images.
-    """
-    gc.set_threshold(_OBJECTS)
-
-
-def _end_on_sigterm() -> None:
-    """Let SIGTERM (a cancelled CI job) clean up as Ctrl-C does."""
+def _end_on_signals() -> None:
+    """Let SIGTERM clean up as Ctrl-C does; a second of either ends at once."""
+    # GitHub sends SIGINT, then SIGTERM after 7.5 s, then kills (Canceling a workflow, its docs);
+    # Jenkins sends SIGTERM.
+    is_ending = False
 
     def interrupt(_number: int, _frame: object) -> None:
+        nonlocal is_ending
+        if is_ending:
+            Children.kill_all()
+            os._exit(INTERRUPTED)
+        is_ending = True
+        # Not by the console, whose lock the interrupted code may hold.
+        with suppress(OSError):
+            os.write(2, b"interrupted: ending what runs; once more ends at once\n")
         raise KeyboardInterrupt
 
+    # Python takes handlers in the main thread only, and tests run commands in others.
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, interrupt)
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, interrupt)
+
+
+def _leave_threads(code: int) -> None:
+    """End the process if threads are left, which Python would wait for, however long they take."""
+    # As building/chain.py names them, which is not imported for every command.
+    if any(thread.name.startswith("chain") for thread in threading.enumerate()):
+        Children.kill_all()
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(code)
 
 
 _COMMANDS = {
-    "lint": _Lazy("lago_images.cli.lint:lint", "Print every problem of every spec."),
+    "lint": _Lazy(
+        "lago_images.cli.lint:lint",
+        "Print every problem of every spec.",
+        "lago-images lint image-specs/my-debian-12",
+    ),
     "try": _Lazy(
         "lago_images.cli.trial:try_",
         "Build and boot an image without publishing, and leave its disk.",
+        "lago-images try my-debian-12",
     ),
     "run": _Lazy(
         "lago_images.cli.trial:run",
         "Start an image on this terminal; what it writes is thrown away.",
+        "lago-images run my-debian-12.qcow2",
     ),
     "build": _Lazy(
-        "lago_images.cli.build:build", "Build images and publish them into a directory."
+        "lago_images.cli.build:build",
+        "Build images and publish them into a directory.",
+        "lago-images build my-debian-12 --repo-dir image-repo",
     ),
-    "ci": _Lazy("lago_images.cli.main:ci", "Plan, build, publish and report, as CI does."),
-    "repo": _Lazy("lago_images.cli.main:repo", "Look after a repository."),
-    "serve": _Lazy("lago_images.cli.serve:serve", "Serve a repository over HTTP until Ctrl-C."),
+    "ci": _Lazy(
+        "lago_images.cli.main:ci",
+        "Plan, build, publish and report, as CI does.",
+        "lago-images ci plan",
+    ),
+    "repo": _Lazy(
+        "lago_images.cli.main:repo",
+        "Look after a repository.",
+        "lago-images repo list",
+    ),
+    "serve": _Lazy(
+        "lago_images.cli.serve:serve",
+        "Serve a repository over HTTP until Ctrl-C.",
+        "lago-images serve image-repo",
+    ),
     "doctor": _Lazy(
-        "lago_images.cli.doctor:doctor", "Check what this host lacks, and say what to do about it."
+        "lago_images.cli.doctor:doctor",
+        "Check what this host lacks, and say what to do about it.",
+        "lago-images doctor",
+    ),
+    "completion": _Lazy(
+        "lago_images.cli.completion:completion",
+        "Print the script that completes commands, options and names of images in a shell.",
+        "lago-images completion bash > ~/.local/share/bash-completion/completions/lago-images",
     ),
     "init": _Lazy(
         "lago_images.cli.init:init",
         "Set up a specs repository: an example spec, settings, workflow, Jenkinsfile.",
+        "lago-images init my-specs --repository s3://bucket/images",
     ),
 }
 _CI_COMMANDS = {
-    "plan": _Lazy("lago_images.cli.ci:plan", "Show what is affected and why."),
+    "plan": _Lazy(
+        "lago_images.cli.ci:plan",
+        "Show what is affected and why.",
+        "lago-images ci plan --base origin/main --exit-code",
+    ),
     "build": _Lazy(
-        "lago_images.cli.ci:build", "Build chains on this host, into builds/ of the repository."
+        "lago_images.cli.ci:build",
+        "Build chains on this host, into builds/ of the repository.",
+        "lago-images ci build my-debian-12 --results results --logs logs",
     ),
     "publish": _Lazy(
         "lago_images.cli.ci:publish",
         "Publish what was planned and built, to a bucket or a directory.",
+        "lago-images ci publish --plan plan.json --results results",
     ),
     "rebuild": _Lazy(
         "lago_images.cli.ci:rebuild",
         "Plan, build and publish on this machine, to a bucket or a directory.",
+        "lago-images ci rebuild --changed --stale 30",
     ),
     "report": _Lazy(
         "lago_images.cli.ci:report",
         "Report the images' outcomes: on the pull request, in the step summary, else here.",
+        "lago-images ci report --plan plan.json --results results --junit junit.xml",
     ),
 }
 _REPO_COMMANDS = {
-    "list": _Lazy("lago_images.cli.repo:list_", "List what is published."),
+    "list": _Lazy(
+        "lago_images.cli.browse:list_",
+        "List what is published.",
+        "lago-images repo list 'debian-*' --state any",
+    ),
+    "show": _Lazy(
+        "lago_images.cli.browse:show",
+        "Show all that is known of an image.",
+        "lago-images repo show my-debian-12",
+    ),
+    "log": _Lazy(
+        "lago_images.cli.browse:log",
+        "Show who released, withdrew and rolled back what, the newest event first.",
+        "lago-images repo log my-debian-12 -n 10",
+    ),
+    "diff": _Lazy(
+        "lago_images.cli.browse:diff",
+        "Show what changed from one build of an image to another.",
+        "lago-images repo diff my-debian-12 3 4",
+    ),
     "refresh": _Lazy(
         "lago_images.cli.repo:refresh",
         "Render index, repo.metadata and catalogue again from what is in the repository.",
+        "lago-images repo refresh",
     ),
-    "verify": _Lazy("lago_images.cli.repo:verify", "Check a repository as its clients see it."),
+    "verify": _Lazy(
+        "lago_images.cli.repo:verify",
+        "Check a repository as its clients see it.",
+        "lago-images repo verify https://images.example.org --format json",
+    ),
     "provenance": _Lazy(
         "lago_images.cli.provenance:provenance",
         "Follow an image from the commit of its spec to the bytes of its disk.",
+        "lago-images repo provenance my-debian-12 --key key.asc --deep",
     ),
-    "gc": _Lazy("lago_images.cli.repo:gc", "Remove what retention lets go."),
+    "gc": _Lazy(
+        "lago_images.cli.repo:gc",
+        "Remove what retention lets go.",
+        "lago-images repo gc --apply",
+    ),
     "yank": _Lazy(
         "lago_images.cli.withdrawals:yank",
         "Withdraw a revision of an image, and all others of the same build.",
+        "lago-images repo yank my-debian-12 --reason 'it does not boot on KVM'",
     ),
     "rollback": _Lazy(
         "lago_images.cli.withdrawals:rollback",
         "Publish the build of an older revision of an image again, under a new revision.",
+        "lago-images repo rollback my-debian-12 --to 3 --reason 'the new kernel'",
     ),
 }
 
 
-@click.group(cls=_Root, lazy=_COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=_Root,
+    lazy=_COMMANDS,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="\b\nExample:\n  lago-images build && lago-images serve image-repo",
+)
 @click.version_option(package_name="lago-images")
 def main() -> None:
     """Turn VM image specs in git into a published repository for virt-builder and lago."""

@@ -1,12 +1,13 @@
 """``repo provenance``: the chain from a commit to the bytes of a disk."""
 
-from dataclasses import asdict
 from pathlib import Path
 
 import click
 
+from lago_images.cli.answers import Trace
+from lago_images.cli.completion import published_names
+from lago_images.cli.documents import FORMAT, document
 from lago_images.cli.invocation import Invocation, finish
-from lago_images.cli.repo import FORMAT, as_json
 from lago_images.console import clean
 from lago_images.host.process import Runner
 from lago_images.repository.rendering.signing import key_fingerprint
@@ -14,7 +15,7 @@ from lago_images.repository.verifying.chain import Chain, Outcome, Tracer
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", shell_complete=published_names)
 @click.option("--arch", default="", help="Of an image with several architectures.")
 @click.option("--revision", type=click.IntRange(min=1), help="By default the one clients get.")
 @click.option("--deep", is_flag=True, help="Read every disk of the chain.")
@@ -49,12 +50,15 @@ def provenance(
         store=invocation.store(),
         runner=runner,
         environ=invocation.environ,
+        console=invocation.console,
         trusted=trusted,
         deep=deep,
     )
     chain = tracer.trace(name, arch=arch, revision=revision)
     if form == "json":
-        click.echo(as_json({**asdict(chain), "broken": chain.broken, "ok": not chain.broken}))
+        broken = tuple(chain.broken)
+        trace = Trace(url=chain.url, steps=chain.steps, broken=broken, ok=not broken)
+        click.echo(document(trace))
     else:
         _show(chain)
     finish(succeeded=not chain.broken)

@@ -13,6 +13,7 @@ PORT = 8181
 @click.command()
 @click.argument("folder", metavar="[DIR]", required=False, type=click.Path(file_okay=False))
 @click.option("--port", type=click.IntRange(0, 65535), default=PORT, show_default=True)
+# This machine alone by default: what is served may be a private bucket.
 @click.option("--bind", metavar="ADDRESS", default="127.0.0.1", show_default=True)
 @click.pass_obj
 def serve(invocation: Invocation, folder: str | None, port: int, bind: str) -> None:
@@ -31,6 +32,7 @@ def serve(invocation: Invocation, folder: str | None, port: int, bind: str) -> N
             _greet(published, server.url, invocation)
             server.serve_forever()
         except KeyboardInterrupt:
+            # The way to end it, so no failure: the exit code is 0.
             invocation.console.info("stopped")
 
 

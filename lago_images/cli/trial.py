@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from lago_images.building.boot import machines, terminal
+from lago_images.cli.completion import spec_names
 from lago_images.cli.invocation import Invocation, finish
 from lago_images.cli.output import show_results
 from lago_images.errors import UsageError
@@ -16,11 +17,13 @@ from lago_images.host.workdir import default_scratch, workdir
 from lago_images.jobs import trial
 from lago_images.repository.records.state import StoredBuild
 
+# QEMU is told the format: it would guess it from the first bytes, which the guest of a raw disk may
+# have written (CVE-2008-2004).
 _FORMATS = {".img": "raw", ".raw": "raw"}
 
 
 @click.command("try")
-@click.argument("name")
+@click.argument("name", shell_complete=spec_names)
 @click.option(
     "--output",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -44,6 +47,7 @@ def try_(
 
     Bases that are not published as they are now are built, too. The repository is only read.
     """
+    # The name may be a mistyped path; it is no reason to write elsewhere than here.
     target = (output or Path(f"{Path(name).name}.qcow2")).absolute()
     if target.exists() and not force:
         raise UsageError(f"{target} exists", hint="--force replaces it, --output names another")

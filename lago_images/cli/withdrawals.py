@@ -1,7 +1,8 @@
-"""``repo yank`` and ``rollback``: they show what they touch, and a person confirms it."""
+"""Define ``repo yank`` and ``rollback``, which show what they touch before a person confirms it."""
 
 import sys
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypedDict, TypeVar, Unpack
 
 import click
 
@@ -13,32 +14,46 @@ from lago_images.repository.publishing.publisher import Publisher
 from lago_images.repository.publishing.withdrawals import Affected, HistoryChange
 from lago_images.repository.records.release import NO_COMMIT, Release, Released
 
-_ARCH = click.option("--arch", default="", help="Of an image with several architectures.")
-_LAYERS = click.option("--with-layers", is_flag=True, help="Also the layers that contain it.")
-_DRY = click.option("--dry-run", is_flag=True, help="Only show what would be done.")
-_YES = click.option("--yes", is_flag=True, help="Do not ask on a terminal.")
+_T = TypeVar("_T")
+# Makes the change, with what a release records of who asked for it.
+_Change = Callable[[Publisher, Released], HistoryChange]
+
+
+class _Options(TypedDict):
+    """Hold what both commands are given; ``arch`` is empty for an image of one architecture."""
+
+    arch: str
+    with_layers: bool
+    dry_run: bool
+    yes: bool
+    form: str
+
+
+def _shared(command: Callable[..., _T]) -> Callable[..., _T]:
+    """Give a command the options of both."""
+    for option in (
+        click.pass_obj,
+        FORMAT,
+        click.option("--yes", is_flag=True, help="Do not ask on a terminal."),
+        click.option("--dry-run", is_flag=True, help="Only show what would be done."),
+        click.option("--with-layers", is_flag=True, help="Also the layers that contain it."),
+        click.option("--arch", default="", help="Of an image with several architectures."),
+    ):
+        command = option(command)
+    return command
 
 
 @click.command()
 @click.argument("name")
 @click.option("--revision", type=click.IntRange(min=1), help="By default the newest one offered.")
 @click.option("--reason", required=True, help="Why; it is kept in the repository.")
-@_ARCH
-@_LAYERS
-@_DRY
-@_YES
-@FORMAT
-@click.pass_obj
+@_shared
 def yank(
     invocation: Invocation,
     name: str,
     revision: int | None,
     reason: str,
-    arch: str,
-    with_layers: bool,
-    dry_run: bool,
-    yes: bool,
-    form: str,
+    **options: Unpack[_Options],
 ) -> None:
     """Withdraw a revision of an image, and all others of the same build.
 
@@ -46,94 +61,88 @@ def yank(
     """
     if not reason.strip():
         raise click.BadParameter("say why", param_hint="--reason")
-    store = invocation.store()
-    affected = withdrawals.look_at_yank(store, name, revision=revision, arch=arch)
-    what = f"withdraw revision {affected.target.revision} of {name}"
-    if not _is_agreed(affected, what, with_layers=with_layers, dry_run=dry_run, yes=yes, form=form):
-        return
-    with publishing_from(invocation) as publisher:
-        changed = withdrawals.yank(
+    arch, with_layers = options["arch"], options["with_layers"]
+    affected = withdrawals.look_at_yank(invocation.store(), name, revision=revision, arch=arch)
+    revision = affected.target.revision
+
+    def change(publisher: Publisher, released: Released) -> HistoryChange:
+        return withdrawals.yank(
             publisher,
             name,
             reason=clean(reason),
-            released=_released(invocation, publisher),
-            revision=affected.target.revision,
+            released=released,
+            revision=revision,
             arch=arch,
             with_layers=with_layers,
         )
-    _show(invocation, changed, _withdrawn(changed), form)
+
+    if _is_agreed(affected, f"withdraw revision {revision} of {name}", options):
+        changed = _carry_out(invocation, change)
+        _show(invocation, changed, _withdrawn(changed), options["form"])
 
 
 @click.command()
 @click.argument("name")
 @click.option("--to", type=click.IntRange(min=1), help="By default the build before the current.")
 @click.option("--reason", default="", help="Why; it is kept in the repository.")
-@_ARCH
-@_LAYERS
-@_DRY
-@_YES
-@FORMAT
-@click.pass_obj
+@_shared
 def rollback(
-    invocation: Invocation,
-    name: str,
-    to: int | None,
-    reason: str,
-    arch: str,
-    with_layers: bool,
-    dry_run: bool,
-    yes: bool,
-    form: str,
+    invocation: Invocation, name: str, to: int | None, reason: str, **options: Unpack[_Options]
 ) -> None:
     """Publish the build of an older revision of an image again, under a new revision."""
-    store = invocation.store()
-    affected = withdrawals.look_at_rollback(store, name, to=to, arch=arch)
-    what = f"go back to the build of revision {affected.target.revision} of {name}"
-    if not _is_agreed(affected, what, with_layers=with_layers, dry_run=dry_run, yes=yes, form=form):
-        return
-    with publishing_from(invocation) as publisher:
-        changed = withdrawals.rollback(
+    arch, with_layers = options["arch"], options["with_layers"]
+    affected = withdrawals.look_at_rollback(invocation.store(), name, to=to, arch=arch)
+    to = affected.target.revision
+
+    def change(publisher: Publisher, released: Released) -> HistoryChange:
+        return withdrawals.rollback(
             publisher,
             name,
-            released=_released(invocation, publisher),
+            released=released,
             reason=clean(reason),
-            to=affected.target.revision,
+            to=to,
             arch=arch,
             with_layers=with_layers,
         )
-    _show(invocation, changed, f"back to the build of revision {changed.about}", form)
+
+    if _is_agreed(affected, f"go back to the build of revision {to} of {name}", options):
+        changed = _carry_out(invocation, change)
+        _show(invocation, changed, f"back to the build of revision {to}", options["form"])
 
 
-def _is_agreed(
-    affected: Affected, what: str, *, with_layers: bool, dry_run: bool, yes: bool, form: str
-) -> bool:
+def _carry_out(invocation: Invocation, change: _Change) -> HistoryChange:
+    """Open the publisher and make a change, as of the commit that is checked out."""
+    with publishing_from(invocation) as publisher:
+        commit = (invocation.git and invocation.git.head()) or NO_COMMIT
+        return change(publisher, publisher.author.of(commit, dirty=False))
+
+
+def _is_agreed(affected: Affected, what: str, options: _Options) -> bool:
     """Show what would be done, and ask on a terminal; tell whether to go on.
 
     Ends the command when the person says no.
     """
-    if form == "json":
+    dry_run = options["dry_run"]
+    if options["form"] == "json":
         if dry_run:
-            layers = [_plain(one) for one in affected.layers]
+            layers = [_plain(layer) for layer in affected.layers]
             click.echo(as_json({"target": _plain(affected.target), "layers": layers}))
         return not dry_run
-    asked = _is_terminal() and not yes
+    asked = _is_terminal() and not options["yes"]
     if dry_run or asked:
         click.echo(clean(f"to do: {what}"))
-        end = "" if with_layers else ", and stays: --with-layers takes it too"
+        end = "" if options["with_layers"] else ", and stays: --with-layers takes it too"
         for layer in affected.layers:
             click.echo(clean(f"{layer.name} ({layer.arch}) {layer.revision} contains it{end}"))
     if asked and not dry_run:
+        # On stderr: stdout may be a file, which gets the answer of the command.
         finish(succeeded=click.confirm("go on?", err=True))
     return not dry_run
 
 
 def _is_terminal() -> bool:
+    # In a CI's job nobody is there to answer: click would end the command as aborted.
     return sys.stdin.isatty()
-
-
-def _released(invocation: Invocation, publisher: Publisher) -> Released:
-    git = invocation.git
-    return publisher.author.of((git and git.head()) or NO_COMMIT, dirty=False)
 
 
 def _withdrawn(changed: HistoryChange) -> str:
@@ -156,8 +165,8 @@ def _show(invocation: Invocation, changed: HistoryChange, what: str, form: str) 
                     "current": changed.current and _plain(changed.current),
                     "withdrawn": changed.withdrawn,
                     "written": changed.written,
-                    "layers": [_plain(one) for one in changed.layers],
-                    "taken": [_plain(one) for one in changed.taken],
+                    "layers": [_plain(layer) for layer in changed.layers],
+                    "taken": [_plain(release) for release in changed.taken],
                 }
             )
         )
@@ -168,13 +177,12 @@ def _show(invocation: Invocation, changed: HistoryChange, what: str, form: str) 
         click.echo(f"{image}: offered no more")
     else:
         click.echo(f"{image}: clients get revision {changed.current.revision}")
-    for one in changed.taken:
-        about = f"revision {one.withdraws} withdrawn" if one.withdraws else one.reason
-        click.echo(clean(f"{one.name} ({one.arch}): {about}"))
-    for one in changed.layers:
-        invocation.console.warn(
-            f"{one.name} ({one.arch}) {one.revision} is offered, and contains what was taken back"
-        )
+    for release in changed.taken:
+        about = f"revision {release.withdraws} withdrawn" if release.withdraws else release.reason
+        click.echo(clean(f"{release.name} ({release.arch}): {about}"))
+    for layer in changed.layers:
+        image = f"{layer.name} ({layer.arch}) {layer.revision}"
+        invocation.console.warn(f"{image} is offered, and contains what was taken back")
 
 
 def _plain(release: Release) -> dict[str, Any]:

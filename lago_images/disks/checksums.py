@@ -29,6 +29,7 @@ class Checksums:
 
     def __init__(self) -> None:
         self._size = self._compressed_size = 0
+        # lago knows no other, and a Python in FIPS mode refuses this one if it is to protect.
         self._sha1 = hashlib.sha1(usedforsecurity=False)
         self._sha256, self._sha512 = hashlib.sha256(), hashlib.sha512()
 

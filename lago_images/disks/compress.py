@@ -1,40 +1,65 @@
 """Compress a disk file into one xz stream, in one pass with every checksum.
 
-Measured on a bootstrapped Debian 12 (420 MB qcow2; processor seconds, MB): level 0 38 and 125.3,
-1 60 and 118.8, 2 80 and 115.0; levels 6 and up take 215 and more for 102. Level 2 is the default:
-every client downloads what is compressed once. liblzma's filter for x86 code took off 0.3 % only.
+7-Zip's encoder needs half of liblzma's processor time for the same size. Where it is not installed
+liblzma does the same with more. ``docs/benchmarks.md`` has what both cost.
 """
 
 import os
+import shutil
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from errno import ENXIO
 from pathlib import Path
+from threading import Event, Thread
 
 from lago_images.console import Advance
 from lago_images.disks import xz
 from lago_images.disks.checksums import Checksums, Digests
 from lago_images.errors import BuildError
+from lago_images.host.process import Runner, search_path
 
+PROGRAM = "7zz"
+# 7-Zip's settings of each level, from liblzma's size at that level down, for less of its time. At
+# levels 0 and 1 liblzma is as good.
+_BY_7ZIP = {
+    2: "fb=16:mf=hc4:mc=4",
+    3: "fb=16:mf=bt4:mc=4",
+    4: "fb=16:mf=bt4:mc=4",
+    5: "fb=32:mf=bt4:mc=8",
+    6: "fb=32:mf=bt4:mc=8",
+    7: "fb=32:mf=bt4:mc=16",
+    8: "fb=64:mf=bt4:mc=32",
+    9: "fb=64:mf=bt4:mc=32",
+}
 _ZEROS = bytes(xz.BLOCK_SIZE)
+_PIECE = 2**20
+_PIPE = -1  # subprocess.PIPE, which only host may import
 
 
 class Compression:
-    """The xz stream of a disk file, made by several threads as it is iterated over, once.
+    """The xz stream of a disk file, made while it is iterated over, once.
 
-    No more than ``threads + 2`` blocks are in memory at a time. Holes are not read, and blocks
-    of zeros are compressed once.
+    With 7-Zip it takes up to 400 MiB a processor; with liblzma no more than ``threads + 2``
+    blocks are in memory at a time, and blocks of zeros are compressed once.
     """
 
-    def __init__(self, disk: Path, *, level: int, threads: int, advance: Advance | None) -> None:
+    def __init__(
+        self,
+        disk: Path,
+        *,
+        level: int,
+        threads: int,
+        advance: Advance | None,
+        runner: Runner | None,
+    ) -> None:
         self._disk = disk
         self._level = level
         self._threads = threads
         self._advance = advance or (lambda _amount: None)
+        self._runner = runner
         self._digests: Digests | None = None
-        self._zeros: Future[xz.Block] | None = None
 
     @property
     def digests(self) -> Digests:
@@ -59,22 +84,83 @@ class Compression:
         """Yield pieces of the stream, each with the number of bytes of the disk it stands for."""
         yield xz.HEADER, 0
         records: list[tuple[int, int]] = []
-        with _pool(self._threads) as pool:
-            pending: deque[Future[xz.Block]] = deque()
-            for data in sums.of_disk(blocks(self._disk)):
-                pending.append(self._submit(pool, data))
-                if len(pending) > self._threads + 1:
-                    yield _record(pending.popleft().result(), records)
-            while pending:
-                yield _record(pending.popleft().result(), records)
+        runner = self._runner
+        if runner and self._level in _BY_7ZIP and has_7zip(runner):
+            blocks = self._by_7zip(sums, runner)
+        else:
+            blocks = self._by_liblzma(sums)
+        for block in blocks:
+            records.append((block.unpadded, block.size))
+            yield block.data, block.size
+        if sum(size for _, size in records) != sums.digests.size:
+            raise BuildError(f"{self._disk} was not compressed whole")
         yield xz.ending(records), 0
 
-    def _submit(self, pool: ThreadPoolExecutor, data: bytes) -> "Future[xz.Block]":
-        if data is not _ZEROS:
-            return pool.submit(xz.encode, data, self._level)
-        if self._zeros is None:
-            self._zeros = pool.submit(xz.encode, data, self._level)
-        return self._zeros
+    def _by_liblzma(self, sums: Checksums) -> Iterator[xz.Block]:
+        zeros: Future[xz.Block] | None = None
+        with _pool(self._threads) as (pool, check):
+            pending: deque[Future[xz.Block]] = deque()
+            for data in sums.of_disk(blocks(self._disk)):
+                if data is not _ZEROS:
+                    pending.append(pool.submit(xz.encode, data, self._level, check))
+                else:
+                    zeros = zeros or pool.submit(xz.encode, data, self._level, check)
+                    pending.append(zeros)
+                if len(pending) > self._threads + 1:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+
+    def _by_7zip(self, sums: Checksums, runner: Runner) -> Iterator[xz.Block]:
+        # Blocks of 32 MiB are 1.2 % smaller than those of 16, and still more than clients have
+        # processors for.
+        method = f"LZMA2:c=32m:d=32m:a=1:{_BY_7ZIP[self._level]}"
+        # fmt: off
+        argv = [
+            # -bso0, -bsp0: no messages and no progress among the stream on stdout.
+            PROGRAM, "a", "-txz", f"-m0={method}", f"-mmt={self._threads}",
+            "-bso0", "-bsp0", "-an", "-si", "-so",
+        ]
+        # fmt: on
+        failures: list[BaseException] = []
+        with runner.started(argv, stdin=_PIPE, stdout=_PIPE, stderr=_PIPE) as program:
+            to, out, err = program.stdin, program.stdout, program.stderr
+            assert to and out and err  # noqa: S101, PT018 -- pipes were asked for
+
+            def feed() -> None:
+                try:
+                    with to:
+                        for data in sums.of_disk(blocks(self._disk)):
+                            to.write(data)
+                except BrokenPipeError:
+                    # It has ended, and its exit code has the reason.
+                    pass
+                except Exception as error:  # noqa: BLE001 -- raised by the reader
+                    failures.append(error)
+
+            feeder = Thread(target=feed, name="7zz-input", daemon=True)
+            feeder.start()
+            try:
+                yield from xz.blocks_of(iter(lambda: out.read(_PIECE), b""))
+                feeder.join()
+                reason = f"exit code {program.returncode}" if program.wait() else ""
+            except ValueError as error:
+                reason = str(error)
+            finally:
+                # Before its pipe is closed under the hands of who writes to it.
+                program.kill()
+                feeder.join()
+            runner.children.check()
+            if failures:
+                raise failures[0]
+            if reason:
+                why = err.read(_PIECE).decode(errors="replace").strip() or reason
+                raise BuildError(f"compressing {self._disk}: {PROGRAM} failed: {why}")
+
+
+def has_7zip(runner: Runner) -> bool:
+    """Tell if 7-Zip is installed."""
+    return shutil.which(PROGRAM, path=search_path(runner.environ)) is not None
 
 
 def compress(
@@ -83,20 +169,23 @@ def compress(
     level: int,
     threads: int | None = None,
     advance: Advance | None = None,
+    runner: Runner | None = None,
 ) -> Compression:
     """Return the xz stream of a disk file, with its checksums once that has been read.
 
     Args:
         disk: The file; must not change meanwhile.
-        level: xz's preset, 0 to 9.
-        threads: How many blocks are compressed side by side; by default one a processor.
+        level: 0 to 9: about the size of xz's preset, or less.
+        threads: How many of them compress side by side; by default one a processor.
         advance: Progress callback, with the number of bytes done.
+        runner: Starts 7-Zip; without one it is liblzma that compresses.
     """
     return Compression(
         disk,
         level=level,
         threads=threads or len(os.sched_getaffinity(0)),
         advance=advance,
+        runner=runner,
     )
 
 
@@ -118,6 +207,7 @@ def _data_after(fd: int, start: int, size: int) -> int:
     try:
         return os.lseek(fd, start, os.SEEK_DATA)
     except OSError as error:
+        # lseek(2): no data from there to the end.
         if error.errno == ENXIO:
             return size
         raise
@@ -135,16 +225,17 @@ def _read(fd: int, start: int, length: int, disk: Path) -> bytes:
     return bytes(data)
 
 
-def _record(block: xz.Block, records: list[tuple[int, int]]) -> tuple[bytes, int]:
-    records.append((block.unpadded, block.size))
-    return block.data, block.size
-
-
 @contextmanager
-def _pool(threads: int) -> Generator[ThreadPoolExecutor]:
-    """Yield threads that are stopped, not waited for block by block, when the work ends."""
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="xz")
+def _pool(threads: int) -> Generator[tuple[ThreadPoolExecutor, Callable[[], None]]]:
+    """Yield threads that end soon when the work does, and the check by which theirs is ended."""
+    pool, is_over = ThreadPoolExecutor(threads, thread_name_prefix="xz"), Event()
+
+    def check() -> None:
+        if is_over.is_set():
+            raise KeyboardInterrupt
+
     try:
-        yield pool
+        yield pool, check
     finally:
+        is_over.set()
         pool.shutdown(cancel_futures=True)

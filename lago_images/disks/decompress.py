@@ -73,7 +73,7 @@ def xz_stream(pieces: Iterable[bytes], *, largest: int, what: str) -> Iterator[b
     Raises:
         DamagedError: It is damaged or cut off, something follows it, or it holds more.
     """
-    return _within(largest, _decoded(pieces, _xz, what, several=False), what)
+    return bounded(_decoded(pieces, _xz, what, several=False), largest=largest, what=what)
 
 
 def unpacked(pieces: Iterable[bytes], *, largest: int, what: str) -> Iterator[bytes]:
@@ -89,10 +89,11 @@ def unpacked(pieces: Iterable[bytes], *, largest: int, what: str) -> Iterator[by
         content = _decoded(content, _xz, what, several=True)
     elif first.startswith(b"\x1f\x8b"):
         content = _decoded(content, _Gzip, what, several=True)
-    return _within(largest, content, what)
+    return bounded(content, largest=largest, what=what)
 
 
-def _within(largest: int, pieces: Iterable[bytes], what: str) -> Iterator[bytes]:
+def bounded(pieces: Iterable[bytes], *, largest: int, what: str) -> Iterator[bytes]:
+    """Pass on pieces of at most so many bytes together; raises ``DamagedError`` for more."""
     size = 0
     for piece in pieces:
         size += len(piece)
@@ -159,5 +160,7 @@ class _Gzip:
 
     def decompress(self, data: bytes, max_length: int, /) -> bytes:
         plain = self._inner.decompress(self._inner.unconsumed_tail + data, max_length)
+        # zlib may have more output without any input left: only when it gives less than it may is
+        # there none.
         self._full = len(plain) == max_length
         return plain

@@ -125,6 +125,7 @@ def _extensions(data: bytes, at: int, what: str) -> frozenset[int]:
     kinds: set[int] = set()
     while at + _EXTENSION.size <= len(data):
         kind, length = _EXTENSION.unpack_from(data, at)
+        # This kind ends the list.
         if kind == 0:
             return frozenset(kinds)
         kinds.add(kind)

@@ -45,6 +45,7 @@ def _write(pieces: Iterable[bytes], fd: int, target: Path, what: str, reserve: i
                 )
             _write_at(fd, piece, size, target)
         size += len(piece)
+    # Zeros at the end were never written: the size alone makes a hole of them.
     os.ftruncate(fd, size)
 
 

@@ -1,13 +1,13 @@
-"""Unpack a base's disk file: plain, xz or gzip, recognised by its content."""
+"""Unpack a base's disk file: plain, xz, gzip, or alone in a tar; recognised by its content."""
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from io import RawIOBase
+from itertools import chain
 from pathlib import Path
 
-from lago_images.disks import qcow2_header
-from lago_images.disks.decompress import LARGEST, PIECE, DamagedError, unpacked
+from lago_images.disks import qcow2_header, tar
+from lago_images.disks.decompress import LARGEST, PIECE, DamagedError, bounded, unpacked
 from lago_images.disks.sparse import write_sparse
 from lago_images.errors import BuildError
 
@@ -49,12 +49,13 @@ _FOREIGN: Mapping[int, Mapping[bytes, str]] = {
         b"version https://git-lfs": "a Git LFS pointer",
     },
     64: {b"\x7f\x10\xda\xbe": "VDI"},
-    257: {b"ustar": "a tar archive"},
+    257: {b"ustar": "a tar archive inside what was unpacked"},
 }
 # A fixed VHD is a raw disk with this at the start of its last sector; macOS's dmg ends likewise.
 _FOOTERS = {b"conectix": "VHD", b"koly": "dmg"}
 _SECTOR = 512
 _HINT = "a base is raw or qcow2, plain, xz or gzip: qemu-img convert -O qcow2 makes one of a disk"
+_TAR = 257, b"ustar"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,15 +80,18 @@ def unpack(
     expected: Checksum | None,
     what: str,
     largest: int = LARGEST,
+    check: Callable[[], None] = lambda: None,
 ) -> Checksum:
     """Write the disk in ``source`` to ``target``; one pass, holes stay holes.
 
     Args:
-        source: Plain, xz or gzip, by its first bytes.
+        source: Plain, xz or gzip, by its first bytes; a disk or a tar archive with one alone, as
+            Debian's and Google's clouds take them.
         target: The new file; removed again on failure.
         expected: Of ``source`` as it is.
         what: The source's name, for messages.
         largest: Bytes that the disk may have.
+        check: Called now and then; what it raises ends the work.
 
     Returns:
         The checksum of ``source``, with sha256 where none was expected.
@@ -100,7 +104,14 @@ def unpack(
         algorithm = expected.algorithm if expected else "sha256"
         digest = hashlib.new(algorithm)
         with source.open("rb", buffering=0) as file:
-            disk = unpacked(_hashed(file, digest), largest=largest, what=what)
+
+            def pieces() -> Iterator[bytes]:
+                while piece := file.read(PIECE):
+                    check()
+                    digest.update(piece)
+                    yield piece
+
+            disk = bounded(_disk(pieces(), largest, what), largest=largest, what=what)
             write_sparse(disk, target, what=what, reserve=_RESERVE)
     except BuildError as error:
         # Damage and a wrong checksum are one fault: the checksum tells which file it is not.
@@ -112,6 +123,16 @@ def unpack(
         target.unlink()
         _compare(found, expected, what, None)
     return found
+
+
+def _disk(pieces: Iterator[bytes], largest: int, what: str) -> Iterator[bytes]:
+    # A tar's headers and padding are little.
+    content = unpacked(pieces, largest=largest + PIECE, what=what)
+    first = next(content, b"")
+    whole = chain([first], content)
+    if first.startswith(_TAR[1], _TAR[0]):
+        return tar.only_file(whole, largest=largest, what=what)
+    return whole
 
 
 def disk_format(disk: Path, what: str) -> str:
@@ -130,26 +151,19 @@ def disk_format(disk: Path, what: str) -> str:
         end = file.read(_SECTOR)
     if not start:
         raise BuildError(f"{what} is empty")
-    if name := _foreign(start, end):
-        raise BuildError(f"{what} is {name}", hint=_HINT)
+    names = [
+        name
+        for at, magics in _FOREIGN.items()
+        for magic, name in magics.items()
+        if start.startswith(magic, at)
+    ]
+    names += [name for magic, name in _FOOTERS.items() if end.startswith(magic)]
+    if names:
+        raise BuildError(f"{what} is {names[0]}", hint=_HINT)
     if not start.startswith(qcow2_header.MAGIC):
         return "raw"
     qcow2_header.refuse_unusable(qcow2_header.read_header(disk, what), what)
     return "qcow2"
-
-
-def _foreign(start: bytes, end: bytes) -> str | None:
-    for at, magics in _FOREIGN.items():
-        for magic, name in magics.items():
-            if start.startswith(magic, at):
-                return name
-    return next((name for magic, name in _FOOTERS.items() if end.startswith(magic)), None)
-
-
-def _hashed(file: RawIOBase, digest: "hashlib._Hash") -> Iterator[bytes]:
-    while piece := file.read(PIECE):
-        digest.update(piece)
-        yield piece
 
 
 def _checksum(source: Path, algorithm: str) -> Checksum:

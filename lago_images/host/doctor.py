@@ -52,6 +52,7 @@ def host_checks(
         root: The root of the file system that is looked at.
     """
     yield _tools(environ)
+    yield from _optional_tools(environ)
     yield _kvm(kvm.detect(runner), require_kvm=require_kvm)
     yield _kernel(root)
     if os.geteuid() != 0:
@@ -67,10 +68,12 @@ def _tools(environ: Mapping[str, str]) -> Check:
     missing = [
         tool
         for tool in TOOLS
-        if tool.program not in skipped and shutil.which(tool.program, path=path) is None
+        if not (tool.without or tool.program in skipped)
+        and shutil.which(tool.program, path=path) is None
     ]
     if not missing:
-        return Check(name="tools", state=State.OK, found=f"all {len(TOOLS)} are installed")
+        needed = sum(not tool.without for tool in TOOLS)
+        return Check(name="tools", state=State.OK, found=f"all {needed} are installed")
     packages = " ".join(sorted({tool.package for tool in missing}))
     return Check(
         name="tools",
@@ -78,6 +81,17 @@ def _tools(environ: Mapping[str, str]) -> Check:
         found=", ".join(f"{tool.program} ({tool.purpose})" for tool in missing),
         do=f"as root: apt-get install {packages}",
     )
+
+
+def _optional_tools(environ: Mapping[str, str]) -> Iterator[Check]:
+    for tool in TOOLS:
+        if tool.without and shutil.which(tool.program, path=search_path(environ)) is None:
+            yield Check(
+                name=tool.program,
+                state=State.WARNING,
+                found=f"not installed: {tool.without}",
+                do=f"as root: apt-get install {tool.package}",
+            )
 
 
 def _kvm(accel: kvm.Acceleration, *, require_kvm: bool) -> Check:

@@ -1,4 +1,8 @@
-"""GnuPG, through its command line: keys in, signatures out, signatures checked."""
+"""Call GnuPG by its command line: keys in, signatures out, signatures checked.
+
+Nothing is read but what is meant for programs: the colon listings of keys, and the lines of
+``--status-fd``. Both are described in GnuPG's doc/DETAILS.
+"""
 
 import os
 import shutil
@@ -9,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lago_images.errors import CommandError, SigningError, ToolMissingError
-from lago_images.host.locked_folders import abandoned, locked
+from lago_images.host.files import abandoned, locked
 from lago_images.host.process import Runner
 
 _TIMEOUT = 60.0
@@ -38,63 +42,73 @@ class Key:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gpg:
-    """gpg with one GNUPGHOME; the user's own when ``home`` is None."""
+    """Gpg calls gpg with one GNUPGHOME; the user's own when ``home`` is None."""
 
     runner: Runner
     home: Path | None
     environ: Mapping[str, str]
 
     def call(self, *arguments: str, stdin: bytes | None = None, doing: str = "read keys") -> bytes:
-        """Run gpg; its standard output. Raises ``CommandError``."""
+        """Run gpg and return its standard output. Raises ``CommandError``."""
+        home = str(self.home) if self.home else self.environ.get("GNUPGHOME", "")
         # A pinentry would wait for a person; in a home of ours no key has a passphrase.
         own = ["--pinentry-mode", "loopback", "--passphrase", ""] if self.home else []
         argv = ["gpg", "--batch", "--no-tty", "--quiet", *own, *arguments]
         return self.runner.capture(
-            argv, env=self._env(), stdin=stdin, timeout=_TIMEOUT, doing=doing
+            argv,
+            env={"GNUPGHOME": home} if home else {},
+            stdin=stdin,
+            timeout=_TIMEOUT,
+            doing=doing,
         )
 
     def import_keys(self, data: bytes) -> None:
-        """Raises ``CommandError`` when there is no key in ``data``."""
+        """Import a key file. Raises ``CommandError`` when there is no key in ``data``."""
         self.call("--import", stdin=data, doing="import the signing key")
 
     def secret_keys(self, fingerprint: str = "") -> list[Key]:
-        """The key pairs whose secret half is here."""
+        """List the key pairs whose secret half is here."""
         wanted = [fingerprint] if fingerprint else []
         try:
             listing = self.call("--with-colons", "--list-secret-keys", *wanted)
         except CommandError:
+            # gpg exits with 2 where it has no key of that fingerprint.
             return []
         return list(_key_pairs(listing.decode(errors="replace")))
 
     def public_key(self, fingerprint: str) -> bytes:
-        """The public key, armoured; the same key gives the same bytes."""
+        """Export the public key, armoured; the same key gives the same bytes."""
+        # Without "minimal", signatures by others on the key come along, and change.
         return self.call("--armor", "--export-options", "export-minimal", "--export", fingerprint)
 
     def clearsign(self, fingerprint: str, text: bytes) -> bytes:
-        """Signed by the very key or subkey of that fingerprint."""
+        """Sign a text, readable, by the very key or subkey of that fingerprint."""
         return self._sign("--clearsign", fingerprint, text)
 
     def detach_sign(self, fingerprint: str, data: bytes) -> bytes:
         return self._sign("--detach-sign", fingerprint, data)
 
     def signed_text(self, signed: bytes) -> tuple[str, bytes]:
-        """The primary key of a good clear signature, and the text under it.
+        """Return the primary key of a good clear signature, and the text under it.
 
         Raises ``SigningError`` when the signature is bad, or by a key that is not here.
         """
         with tempfile.TemporaryDirectory(prefix="lago-images-") as folder:
+            # What is signed is what gpg writes, not what stands around it: a file may have words
+            # before and after the signed part.
             text = Path(folder) / "text"
             status = self._verify("--output", str(text), "--decrypt", stdin=signed)
             return _signer(status), text.read_bytes()
 
     def detached_signer(self, signature: bytes, data: bytes) -> str:
-        """The primary key of a good detached signature; raises as ``signed_text`` does."""
+        """Return the primary key of a good detached signature; raises as ``signed_text`` does."""
         with tempfile.TemporaryDirectory(prefix="lago-images-") as folder:
             path = Path(folder) / "signature"
             path.write_bytes(signature)
             return _signer(self._verify("--verify", str(path), "-", stdin=data))
 
     def _sign(self, how: str, fingerprint: str, data: bytes) -> bytes:
+        # "!" keeps gpg from choosing another subkey than the one that is named.
         return self.call(
             "--armor", "--digest-algo", "SHA512", "--local-user", f"{fingerprint}!", how,
             stdin=data, doing=f"sign with {fingerprint}",
@@ -107,18 +121,15 @@ class Gpg:
             raise SigningError(f"the signature is not good: {error.last_words}") from error
         return status.decode(errors="replace")
 
-    def _env(self) -> dict[str, str]:
-        home = str(self.home) if self.home else self.environ.get("GNUPGHOME", "")
-        return {"GNUPGHOME": home} if home else {}
-
 
 @contextmanager
 def throw_away(runner: Runner, environ: Mapping[str, str]) -> Iterator[Gpg]:
-    """A GNUPGHOME that is gone after the block, its agent with it.
+    """Make a GNUPGHOME that is removed after the block, its agent with it.
 
     What killed runs of this user left of theirs is removed first.
     """
-    parent = _parent()
+    usual = tempfile.gettempdir()
+    parent = Path(usual if len(os.fsencode(usual)) <= _LONGEST_PARENT else "/tmp")  # noqa: S108
     for left in abandoned(parent, _PREFIX):
         _remove(left, runner)
     home, lock, handle = locked(parent, _PREFIX)
@@ -129,11 +140,6 @@ def throw_away(runner: Runner, environ: Mapping[str, str]) -> Iterator[Gpg]:
         _remove(home, runner)
         lock.unlink(missing_ok=True)
         os.close(handle)
-
-
-def _parent() -> Path:
-    usual = tempfile.gettempdir()
-    return Path(usual if len(os.fsencode(usual)) <= _LONGEST_PARENT else "/tmp")  # noqa: S108
 
 
 def _remove(home: Path, runner: Runner) -> None:
@@ -147,12 +153,12 @@ def _remove(home: Path, runner: Runner) -> None:
 
 
 def signing_parts(gpg: Gpg, armour: bytes) -> tuple[str, ...]:
-    """The fingerprints of what can sign now in a key file, the oldest first."""
+    """Return the fingerprints of what can sign now in a key file, the oldest first."""
     return _signers(gpg.call("--with-colons", "--show-keys", stdin=armour).decode())
 
 
 def fingerprints(gpg: Gpg, armour: bytes) -> list[str]:
-    """The primary keys' fingerprints in a key file, without importing it."""
+    """Return the primary keys' fingerprints in a key file, without importing it."""
     listing = gpg.call("--with-colons", "--show-keys", stdin=armour)
     return [fingerprint for _kind, fingerprint, _fields in _primaries(listing.decode())]
 
@@ -172,19 +178,21 @@ def _key_pairs(listing: str) -> Iterator[Key]:
 
 def _signers(listing: str) -> tuple[str, ...]:
     """Find what can sign in a listing of one key: primary and subkeys with ``s``, by their age."""
-    found, part = [], [""] * 15
+    # By creation date: subkeys of one key may be added, and the oldest one stays the first.
+    signers, part = [], [""] * 15
     for line in listing.splitlines():
         fields = line.split(":")
         if fields[0] in ("sec", "pub", "ssb", "sub"):
             part = fields
-        # ``#`` in the fifteenth field: the secret half is not here.
+        # An "fpr" line belongs to the key above it. Of that, "e", "r" and "i" in the second field
+        # are expired, revoked and invalid, and "#" in the fifteenth is a missing secret half.
         elif fields[0] == "fpr" and "s" in part[11] and part[1] not in "eri" and part[14] != "#":
-            found.append((int(part[5]), fields[9]))
-    return tuple(fingerprint for _created, fingerprint in sorted(found))
+            signers.append((int(part[5]), fields[9]))
+    return tuple(fingerprint for _created, fingerprint in sorted(signers))
 
 
 def _primaries(listing: str) -> Iterator[tuple[str, str, list[str]]]:
-    """Primary keys of gpg's colon listing (doc/DETAILS): kind, fingerprint, fields."""
+    """Find the primary keys in a colon listing: kind, fingerprint, fields."""
     primary: list[str] | None = None
     for line in listing.splitlines():
         fields = line.split(":")
@@ -196,11 +204,12 @@ def _primaries(listing: str) -> Iterator[tuple[str, str, list[str]]]:
 
 
 def _signer(status: str) -> str:
-    """The primary key's fingerprint in VALIDSIG, the last of its fields (doc/DETAILS)."""
+    """Return the primary key's fingerprint, which is the last field of VALIDSIG."""
     lines = status.splitlines()
     # gpg exits with 0 for these, too, and says VALIDSIG.
     if any(line.startswith("[GNUPG:] REVKEYSIG ") for line in lines):
         raise SigningError("the signature is by a key that was revoked")
+    # A file may have several signatures: which of them is meant is then a guess.
     signers = [line.split()[-1] for line in lines if line.startswith("[GNUPG:] VALIDSIG ")]
     if len(signers) != 1:
         raise SigningError(f"there are {len(signers)} good signatures instead of one")

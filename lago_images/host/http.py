@@ -1,4 +1,4 @@
-"""The one door to HTTP, with limits: of redirects, of bytes, of time.
+"""Ask HTTP servers, with limits: of redirects, of bytes, of time. The one door to HTTP.
 
 Nothing that an answer's body says gets into an error: whoever names a URL in a spec or in settings
 could read with it what only this host can reach.
@@ -111,7 +111,10 @@ class Answer:
     @property
     def length(self) -> int | None:
         """Return the body's size in bytes as the server announces it; None where it does not."""
-        return _number(self.headers.get("content-length", ""))
+        text = self.headers.get("content-length", "")
+        # A server may send anything, and int() takes signs, spaces, underscores and other digits.
+        is_number = text.isascii() and text.isdecimal() and len(text) <= _MOST_DIGITS
+        return int(text) if is_number else None
 
     def pieces(self) -> Iterator[bytes]:
         """Take the body as it comes.
@@ -133,7 +136,7 @@ class Answer:
 
     def _piece(self) -> bytes:
         try:
-            # What is there, at most: a full piece could take a slow server for ever to send.
+            # What has come, at most: a full piece could take a slow server for ever to send.
             return self._response.read1(PIECE)
         except _FAILURES as error:
             raise _failure(self.doing, error, self.limits) from error
@@ -186,44 +189,48 @@ class Client:
             if self.clock() > end:
                 raise HttpError(doing, f"it took more than {limits.total:.0f} seconds")
 
-        ask = _Ask(
+        request = _Request(
             doing=doing, limits=limits, method=method, headers={**_HEADERS, **(headers or {})}
         )
         for _ in range(limits.redirects + 1):
             parts = _parts(url, doing)
-            with self._asked(ask, url, parts) as response:
+            with self._sent(request, url, parts) as response:
                 in_time()
                 if response.status not in _REDIRECTS:
-                    yield _answer(ask, url, response, in_time)
+                    yield _answer(request, url, response, in_time)
                     return
-                url = _target(ask, parts, response.headers.get("Location", ""))
+                url = _target(request, parts, response.headers.get("Location", ""))
         raise HttpError(doing, f"it redirects more than {limits.redirects} times")
 
     @contextmanager
-    def _asked(self, ask: "_Ask", url: str, parts: SplitResult) -> Iterator[BaseHTTPResponse]:
+    def _sent(
+        self, request: "_Request", url: str, parts: SplitResult
+    ) -> Iterator[BaseHTTPResponse]:
         try:
             response = self._pool(parts).urlopen(
-                ask.method,
+                request.method,
                 url,
-                headers=ask.headers,
-                timeout=Timeout(connect=ask.limits.connect, read=ask.limits.read),
+                headers=request.headers,
+                timeout=Timeout(connect=request.limits.connect, read=request.limits.read),
                 retries=False,
                 redirect=False,
                 preload_content=False,
                 decode_content=False,
             )
         except _FAILURES as error:
-            raise _failure(ask.doing, error, ask.limits) from error
+            raise _failure(request.doing, error, request.limits) from error
         try:
             yield response
         finally:
-            if ask.method == "HEAD":
+            if request.method == "HEAD":
+                # There is no body to wait for: its connection can be used again.
                 response.drain_conn()
             # What was not read to its end is not waited for: the connection goes with it.
             response.close()
 
     def _pool(self, parts: SplitResult) -> PoolManager:
         proxy = _proxy(parts, self.environ)
+        # Another thread may have made one meanwhile: setdefault keeps the first.
         pool = self._pools.get(proxy)
         return pool or self._pools.setdefault(proxy, self._new_pool(proxy))
 
@@ -247,46 +254,41 @@ class Client:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Ask:
+class _Request:
     doing: str
     limits: Limits
     method: str
     headers: Mapping[str, str]
 
 
-def _answer(ask: _Ask, url: str, response: BaseHTTPResponse, in_time: Callable[[], None]) -> Answer:
+def _answer(
+    request: _Request, url: str, response: BaseHTTPResponse, in_time: Callable[[], None]
+) -> Answer:
     headers = {name.lower(): response.headers[name] for name in response.headers}
     status = response.status
     if not HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
         pause = asked_pause(headers) if status in _TRANSIENT else None
-        what = f"the server answered {status}{_phrase(status)}"
-        raise HttpError(ask.doing, what, status=status, again=pause)
+        # The standard's words for it: the server's own could say anything.
+        is_known = status in HTTPStatus._value2member_map_
+        phrase = f" {HTTPStatus(status).phrase}" if is_known else ""
+        what = f"the server answered {status}{phrase}"
+        raise HttpError(request.doing, what, status=status, again=pause)
     answer = Answer(
         url=url,
         status=status,
         headers=headers,
-        doing=ask.doing,
-        limits=ask.limits,
+        doing=request.doing,
+        limits=request.limits,
         _response=response,
         _time=in_time,
     )
-    if ask.method != "HEAD" and (answer.length or 0) > ask.limits.size:
-        raise _too_large(ask.doing, ask.limits.size)
+    if request.method != "HEAD" and (answer.length or 0) > request.limits.size:
+        raise _too_large(request.doing, request.limits.size)
     return answer
 
 
 def _too_large(doing: str, most: int) -> TooLargeError:
     return TooLargeError(doing, f"it has more than {most} bytes")
-
-
-def _phrase(status: int) -> str:
-    """Put a status into words: the standard's, for the server's own could say anything."""
-    return f" {HTTPStatus(status).phrase}" if status in HTTPStatus._value2member_map_ else ""
-
-
-def _number(text: str) -> int | None:
-    plain = text.isascii() and text.isdecimal() and len(text) <= _MOST_DIGITS
-    return int(text) if plain else None
 
 
 def _parts(url: str, doing: str) -> SplitResult:
@@ -297,34 +299,33 @@ def _parts(url: str, doing: str) -> SplitResult:
         raise HttpError(doing, "it is not a URL") from error
     if not usable:
         raise HttpError(doing, "it is not an http or https URL")
+    # It would stand in logs, and in a redirect it could be of another server.
     if parts.username is not None:
         raise HttpError(doing, "a URL with a user or password is not used")
     return parts
 
 
-def _target(ask: _Ask, parts: SplitResult, location: str) -> str:
+def _target(request: _Request, parts: SplitResult, location: str) -> str:
     """Return the target of a redirect, if it may be followed."""
     try:
         target = urljoin(parts.geturl(), location)
     except ValueError as error:
-        raise HttpError(ask.doing, "it redirects to what is not a URL") from error
-    there = _parts(target, f"{ask.doing}, where it redirects")
-    where = clean(f"{there.scheme}://{there.netloc}")
-    if parts.scheme == "https" and there.scheme != "https":
-        raise HttpError(ask.doing, f"it redirects to {where}, which is not encrypted")
-    if ask.limits.same_host_only and not _is_same_host(parts, there):
+        raise HttpError(request.doing, "it redirects to what is not a URL") from error
+    following = _parts(target, f"{request.doing}, where it redirects")
+    where = clean(f"{following.scheme}://{following.netloc}")
+    if parts.scheme == "https" and following.scheme != "https":
+        raise HttpError(request.doing, f"it redirects to {where}, which is not encrypted")
+    # With the port: another one is another server, but for the usual step from http to https.
+    ports = [each.port or _PORTS[each.scheme] for each in (parts, following)]
+    is_upgrade = (parts.scheme, following.scheme) == ("http", "https") and ports == [80, 443]
+    is_same = parts.hostname == following.hostname and (ports[0] == ports[1] or is_upgrade)
+    if request.limits.same_host_only and not is_same:
         raise HttpError(
-            ask.doing,
+            request.doing,
             f"it redirects to another host, {where}",
             hint="name that address itself, if it is the one that is meant",
         )
     return target
-
-
-def _is_same_host(one: SplitResult, other: SplitResult) -> bool:
-    ports = [parts.port or _PORTS[parts.scheme] for parts in (one, other)]
-    upgraded = (one.scheme, other.scheme) == ("http", "https") and ports == [80, 443]
-    return one.hostname == other.hostname and (ports[0] == ports[1] or upgraded)
 
 
 def _proxy(parts: SplitResult, environ: Mapping[str, str]) -> str:
@@ -344,13 +345,12 @@ def _goes_direct(parts: SplitResult, names: str) -> bool:
     port = parts.port or _PORTS[parts.scheme]
     for text in names.split(","):
         name = text.strip().lower().removeprefix("*").lstrip(".")
-        if text.strip() == "*" or (name and _is_within(name, host, port)):
+        # No standard says what no_proxy may hold: curl and Go take a name with or without its dot,
+        # and Go one with a port.
+        wholes = (host, f"{host}:{port}") if name else ()
+        if text.strip() == "*" or any(f".{whole}".endswith(f".{name}") for whole in wholes):
             return True
     return False
-
-
-def _is_within(name: str, host: str, port: int) -> bool:
-    return any(whole == name or whole.endswith(f".{name}") for whole in (host, f"{host}:{port}"))
 
 
 def _failure(doing: str, error: Exception, limits: Limits) -> HttpError:
@@ -383,8 +383,9 @@ def _reason(error: BaseException) -> str:
     """Return the words of the operating system or OpenSSL, from among a failure's causes."""
     causes: list[BaseException] = [error]
     for cause in causes:
+        # urllib3 hands the system's error on as a cause, a context or an argument.
         more = (cause.__cause__, cause.__context__, *cause.args)
-        causes += [one for one in more if isinstance(one, BaseException) and one not in causes]
+        causes += [each for each in more if isinstance(each, BaseException) and each not in causes]
         if isinstance(cause, OSError) and cause.strerror:
             return clean(cause.strerror)
     return "the connection was cut off, or the answer is not HTTP"

@@ -17,13 +17,14 @@ from lago_images.errors import CommandError, HostError, ToolMissingError
 from lago_images.host.process import Runner
 
 UDEV_RULE = 'KERNEL=="kvm", GROUP="kvm", MODE="0666", OPTIONS+="static_node=kvm"'
+# Seconds. A guest that hangs on a broken KVM never ends.
 LIMIT = 3.0
 _DEVICE = Path("/dev/kvm")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Acceleration:
-    """The accelerator that guests run on: ``kvm`` or ``tcg``; ``why`` says why KVM is not used."""
+    """Acceleration names what guests run on, ``kvm`` or ``tcg``, and why KVM is not used."""
 
     name: str
     why: str = ""
@@ -35,7 +36,7 @@ class Acceleration:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Proof:
-    """A firmware that counts to ten million, and QEMU's exit code when it has."""
+    """_Proof holds a firmware that counts to ten million, and QEMU's exit code when it has."""
 
     program: str
     machine: tuple[str, ...]
@@ -78,7 +79,8 @@ def detect(runner: Runner, *, device: Path = _DEVICE, machine: str | None = None
     if proof is None:
         why = f"a working KVM cannot be proven on {machine}"
     elif not device.exists():
-        why = f"{device} is not there"
+        why = f"{device} is missing"
+    # Group kvm may have it, or the udev rule of the distribution everybody.
     elif not os.access(device, os.R_OK | os.W_OK):
         why = f"{device} may not be opened by this user"
     else:
@@ -87,7 +89,7 @@ def detect(runner: Runner, *, device: Path = _DEVICE, machine: str | None = None
 
 
 def demand(accel: Acceleration) -> None:
-    """Raises ``HostError``, which says how to get KVM, when there is none that works."""
+    """Raise ``HostError``, which says how to get KVM, when there is none that works."""
     if not accel.kvm:
         raise HostError(f"KVM does not work here: {accel.why}", hint=hint(accel))
 
@@ -99,7 +101,7 @@ def hint(accel: Acceleration) -> str:
             f"as root: echo '{UDEV_RULE}' > /etc/udev/rules.d/99-kvm.rules && "
             "udevadm control --reload-rules && udevadm trigger --name-match=kvm"
         )
-    if "is not there" in accel.why:
+    if "is missing" in accel.why:
         return "turn on virtualisation in the firmware (or nesting in the hypervisor), modprobe kvm"
     if "is not installed" in accel.why:
         return "apt-get install qemu-system-x86 (qemu-system-arm on aarch64)"
@@ -107,7 +109,7 @@ def hint(accel: Acceleration) -> str:
 
 
 def _run(runner: Runner, proof: _Proof, accel: str) -> str:
-    """Run the firmware; says what went wrong, nothing when all went well."""
+    """Run the firmware; return what went wrong, empty when all went well."""
     with tempfile.NamedTemporaryFile(prefix="lago-images-kvm-") as firmware:
         firmware.write(proof.firmware)
         firmware.flush()
@@ -124,10 +126,11 @@ def _run(runner: Runner, proof: _Proof, accel: str) -> str:
         ]  # fmt: skip
         try:
             runner.run(argv, timeout=LIMIT, doing="proving that KVM works")
-            code, said = 0, ""
+            code, reason = 0, ""
         except ToolMissingError as error:
             return error.message
         except CommandError as error:
+            # isa-debug-exit cannot end QEMU with 0, so a success comes as a failure here.
             code = error.returncode
-            said = error.last_words.removeprefix("qemu-system-x86_64: ")
-    return "" if code == proof.exit_code else f"a guest that only counts fails: {said}"
+            reason = error.last_words.removeprefix("qemu-system-x86_64: ")
+    return "" if code == proof.exit_code else f"a guest that only counts fails: {reason}"

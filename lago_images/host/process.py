@@ -1,4 +1,4 @@
-"""The one door to the operating system: programs, started with a short environment and a log."""
+"""Start programs, with a short environment and a log. The one door to the operating system."""
 
 import os
 import shutil
@@ -6,12 +6,13 @@ import signal
 import subprocess
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, ClassVar
 
 from lago_images.errors import CommandError, ToolMissingError
 from lago_images.host.redaction import command_line, environment_for, redacted
@@ -32,14 +33,16 @@ ALLOWED = (
 )
 _ADMIN = ("/usr/sbin", "/sbin")
 TAIL = 30
-_GRACE = 10.0
+# Seconds between SIGTERM and SIGKILL: who ended a run waits for all of its programs.
+_GRACE = 1.0
 _POLL = 0.05
 
 
 def child_environment(
     environ: Mapping[str, str], extra: Mapping[str, str] | None = None
 ) -> dict[str, str]:
-    """The allow-listed part of ``environ``, a fixed locale, and ``extra``."""
+    """Return the allow-listed part of ``environ``, a fixed locale, and ``extra``."""
+    # Messages and numbers are parsed, and a spec's build must not depend on who starts it.
     kept = {name: environ[name] for name in ALLOWED if name in environ}
     return {**kept, "PATH": search_path(environ), "LC_ALL": "C.UTF-8", **(extra or {})}
 
@@ -51,15 +54,25 @@ def search_path(environ: Mapping[str, str]) -> str:
 
 
 class Children:
-    """The programs that are running, so that another thread can end all of them."""
+    """Children keeps the programs that are running, so that another thread can end all of them.
 
-    def __init__(self) -> None:
+    Args:
+        parent: A run's, of which these are a part: its end ends these, and not the reverse.
+    """
+
+    _all: ClassVar["weakref.WeakSet[Children]"] = weakref.WeakSet()
+
+    def __init__(self, parent: "Children | None" = None) -> None:
+        self._parent = parent
+        self._all.add(self)
         self._lock = threading.Lock()
         self._running: set[subprocess.Popen[bytes]] = set()
         self._over = threading.Event()
 
     def check(self) -> None:
-        """Raises ``KeyboardInterrupt`` once ``end`` was called."""
+        """Raise ``KeyboardInterrupt`` once ``end`` was called."""
+        if self._parent:
+            self._parent.check()
         self.pause(0)
 
     def pause(self, seconds: float) -> None:
@@ -71,17 +84,35 @@ class Children:
         """Start a program, unless ``end`` was called."""
         with self._lock:
             self.check()
-            child = subprocess.Popen(argv, start_new_session=True, **options)
+            if self._parent:
+                child = self._parent.start(argv, **options)
+            else:
+                # A session of its own: Ctrl-C in a terminal goes to the whole foreground group, and
+                # would end the child before it is asked to clean up.
+                child = subprocess.Popen(argv, start_new_session=True, **options)
             self._running.add(child)
             return child
 
     def ended(self, child: "subprocess.Popen[bytes]") -> None:
-        """Take a program off the list."""
+        """Take a program off the list: its process id may be another's now."""
         with self._lock:
             self._running.discard(child)
+        if self._parent:
+            self._parent.ended(child)
+
+    @classmethod
+    def kill_all(cls) -> None:
+        """Kill every program of every run, as this process ends without waiting for threads."""
+        for children in tuple(cls._all):
+            children.kill()
+
+    def kill(self) -> None:
+        """Kill the programs that are running; others may be started."""
+        for child in tuple(self._running):
+            _signal(child, signal.SIGKILL)
 
     def end(self) -> None:
-        """End all programs, politely and then not; none can be started any more."""
+        """Send all programs SIGTERM, then SIGKILL; none can be started any more."""
         with self._lock:
             self._over.set()
             running = tuple(self._running)
@@ -101,7 +132,7 @@ class Runner:
     Attributes:
         environ: Where the children's allow-listed variables are taken from.
         log: Every command and every line of output is appended here, redacted; None for no log.
-        echo: Told each line of output as it comes.
+        echo: Called with each line of output as it comes.
         prefix: Put before every command: a sandbox.
         children: What is running; shared by the runners of a run.
     """
@@ -201,7 +232,7 @@ class Runner:
         stdout: int | IO[bytes] | None = None,
         stderr: int | IO[bytes] | None = None,
     ) -> Iterator["subprocess.Popen[bytes]"]:
-        """A running program in a process group of its own, which ends with the block.
+        """Start a program in a process group of its own, which ends with the block.
 
         Raises ``ToolMissingError`` when the program is not installed.
         """
@@ -269,7 +300,7 @@ class Runner:
 
 
 def missing(program: str) -> ToolMissingError:
-    """The error for a program that is not installed, with the package that has it."""
+    """Return the error for a program that is not installed, with the package that has it."""
     package = package_of(program)
     hint = f"apt-get install {package}" if package else "install it, or put it on PATH"
     return ToolMissingError(f"{program} is not installed", hint=hint)
@@ -281,6 +312,7 @@ def _alarm(
     expired = threading.Event()
 
     def fire() -> None:
+        # Before the signal: whoever waits for the child must see why it ended.
         expired.set()
         _signal(child, signal.SIGKILL)
 
@@ -292,6 +324,7 @@ def _alarm(
 
 
 def _signal(child: "subprocess.Popen[bytes]", number: int) -> None:
+    # start_new_session made its process id the group's. The group may be empty by now.
     with suppress(ProcessLookupError):
         os.killpg(child.pid, number)
 
@@ -305,6 +338,7 @@ def _end(child: "subprocess.Popen[bytes]") -> None:
         except subprocess.TimeoutExpired:
             _signal(child, signal.SIGKILL)
             child.wait()
+    # The program has ended; what it left running in its group has not.
     _signal(child, signal.SIGKILL)
     for pipe in (child.stdin, child.stdout, child.stderr):
         if pipe is not None:

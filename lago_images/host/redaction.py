@@ -2,7 +2,7 @@
 
 import re
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 _USER = re.compile(r"(?<=//)[^/\s]+@")
 # virt-sysprep's options whose argument is USER:password:PASSWORD.
@@ -16,26 +16,24 @@ _PROXY_USER = re.compile(r"^([a-z0-9+.-]+://)?[^/]*@", re.IGNORECASE)
 
 
 def redacted(text: str) -> str:
-    """A text without the users and passwords of the URLs in it."""
+    """Remove the users and passwords of the URLs in a text."""
     return _USER.sub("…@", text)
 
 
 def command_line(argv: Sequence[str]) -> str:
-    """A command as one would type it, without the passwords that it is given."""
-    return redacted(shlex.join(_arguments(argv)))
+    """Write a command as one would type it, without the passwords that it is given."""
+    arguments, option = [], ""
+    for argument in argv:
+        is_secret = option in _WITH_PASSWORD
+        arguments.append(_PASSWORD.sub("…", argument, count=1) if is_secret else argument)
+        option = argument
+    return redacted(shlex.join(arguments))
 
 
 def environment_for(program: str, environment: Mapping[str, str]) -> dict[str, str]:
-    """A program's environment; a guest is not told how this host logs in at its proxy."""
+    """Return a program's environment, without how this host logs in at its proxy for a guest."""
     kept = dict(environment)
     if program == _TELLS_GUESTS:
         for name in kept.keys() & set(_PROXIES):
             kept[name] = _PROXY_USER.sub(r"\1", kept[name])
     return kept
-
-
-def _arguments(argv: Sequence[str]) -> Iterator[str]:
-    option = ""
-    for argument in argv:
-        yield _PASSWORD.sub("…", argument, count=1) if option in _WITH_PASSWORD else argument
-        option = argument

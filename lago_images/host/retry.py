@@ -1,4 +1,4 @@
-"""Trying again what failed: the number of attempts and the pauses between them."""
+"""Try again what failed: the number of attempts and the pauses between them."""
 
 import random
 import time
@@ -11,13 +11,10 @@ from lago_images.errors import Error
 
 Answer = TypeVar("Answer")
 
-# The failure that is reported: the other side has been away for some seconds.
-_TOLD = 6
+# The attempt whose failure is reported: the other side has been away for some seconds.
+_REPORTED = 6
 # Longer numbers are no waiting time, and int() refuses the longest.
 _MOST_DIGITS = 9
-
-
-def _tell_nobody(_text: str) -> None: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +45,7 @@ class RetryPolicy:
     jitter: float = 0.5
     sleep: Callable[[float], None] = time.sleep
     chance: Callable[[], float] = random.random
-    tell: Callable[[str], None] = _tell_nobody
+    tell: Callable[[str], None] = lambda _text: None
 
     def wait(self, attempt: int, failure: str = "", *, asked: float = 0.0) -> None:
         """Pause after a failed attempt.
@@ -58,7 +55,7 @@ class RetryPolicy:
             failure: What went wrong, for ``tell``.
             asked: The seconds that the other side asks to wait (Retry-After).
         """
-        if attempt == _TOLD:
+        if attempt == _REPORTED:
             self.tell(f"{failure}: trying again for some minutes")
         most = min(self.longest, self.delay * self.factor ** (attempt - 1))
         pause = most * (1 - self.jitter + self.jitter * self.chance())
@@ -93,6 +90,7 @@ def asked_pause(headers: Mapping[str, str]) -> float:
     text = headers.get("retry-after", "").strip()
     if text.isascii() and text.isdecimal():
         return float(text[:_MOST_DIGITS])
+    # Else it is an HTTP date (RFC 9110, 10.2.3).
     try:
         pause = parsedate_to_datetime(text) - parsedate_to_datetime(headers.get("date", ""))
     except (ValueError, TypeError):

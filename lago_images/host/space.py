@@ -11,9 +11,10 @@ HINT = "free some space, or set TMPDIR to a larger file system"
 
 
 def free(folder: Path) -> int:
-    """Bytes this user may still write where ``folder`` is, or will be made."""
+    """Return the bytes that this user may still write where ``folder`` is, or will be made."""
     while not folder.exists():
         folder = folder.parent
+    # f_bavail, not f_bfree: ext4 keeps 5 % for root.
     status = os.statvfs(folder)
     return status.f_bavail * status.f_frsize
 
@@ -36,10 +37,10 @@ def demand(folder: Path, needed: int, what: str) -> None:
     Raises:
         HostError: There is less; names the folder, the bytes needed and the bytes free.
     """
-    there = free(folder)
-    if there < needed:
+    available = free(folder)
+    if available < needed:
         raise HostError(
-            f"{what} needs {shown(needed)} in {folder}, where {shown(there)} are free",
+            f"{what} needs {shown(needed)} in {folder}, where {shown(available)} are free",
             hint=HINT,
         )
 

@@ -1,6 +1,6 @@
-"""Root's rights over one's own files, for a user who is not root.
+"""Name the programs this project calls, and the Debian packages they come in.
 
-The programs this project calls, and the Debian packages they come in.
+And how a user who is not root gets root's rights over files of their own.
 """
 
 from dataclasses import dataclass
@@ -20,11 +20,16 @@ AS_ROOT = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tool:
-    """A program, the Debian package that has it, and what it is needed for."""
+    """Tool names a program, the Debian package that has it, and what it is needed for.
+
+    Attributes:
+        without: What is the case where an optional one is missing; empty for others.
+    """
 
     program: str
     package: str
     purpose: str
+    without: str = ""
 
 
 TOOLS = (
@@ -38,13 +43,20 @@ TOOLS = (
     Tool(program="grub-mkimage", package="grub-common", purpose="bootstrap: bases"),
     Tool(program="qemu-img", package="qemu-utils", purpose="disk images"),
     Tool(program="qemu-system-x86_64", package="qemu-system-x86", purpose="boot tests"),
+    Tool(
+        program="7zz",
+        package="7zip",
+        purpose="compressing disks",
+        without="disks are compressed by liblzma, which takes up to twice the processor time",
+    ),
     Tool(program="gpg", package="gnupg", purpose="signing"),
     Tool(program="gpgconf", package="gnupg", purpose="signing"),
+    Tool(program="gpgv", package="gpgv", purpose="simple: bases with a signed list"),
     Tool(program="git", package="git", purpose="reading the specs' history"),
 )
 _PACKAGES = {tool.program: tool.package for tool in TOOLS}
 
 
 def package_of(program: str) -> str | None:
-    """The Debian package of a program we know."""
+    """Return the Debian package of a program; None for one that the project does not call."""
     return _PACKAGES.get(program)

@@ -1,4 +1,7 @@
-"""Work directories: gone after success, failure and Ctrl-C, and found after a SIGKILL."""
+"""Make work directories that are removed after success, failure and Ctrl-C.
+
+What a SIGKILL leaves is found by the next run.
+"""
 
 import os
 import shutil
@@ -10,14 +13,15 @@ from typing import Any
 
 from lago_images.console import Console
 from lago_images.errors import Error, HostError
-from lago_images.host.locked_folders import abandoned, locked
+from lago_images.host.files import abandoned, locked
 from lago_images.host.process import Runner
 
 _PREFIX = "lago-images-"
 
 
 def default_scratch(environ: Mapping[str, str]) -> Path:
-    """``$TMPDIR``, else ``/var/tmp``: ``/tmp`` is in memory on many hosts, and disks are large."""
+    """Return ``$TMPDIR``, else ``/var/tmp``, else the system's temporary folder."""
+    # /tmp is in memory on many hosts, and disks are large.
     folder = environ.get("TMPDIR")
     if folder:
         return Path(folder)
@@ -26,7 +30,7 @@ def default_scratch(environ: Mapping[str, str]) -> Path:
 
 @contextmanager
 def workdir(scratch: Path, console: Console) -> Generator[Path]:
-    """A new directory for this user alone, removed with all that is in it when the block ends.
+    """Make a directory for this user alone, removed with all that is in it when the block ends.
 
     What killed runs of this user left in ``scratch`` is removed first.
 
@@ -47,6 +51,7 @@ def workdir(scratch: Path, console: Console) -> Generator[Path]:
         yield folder
     finally:
         _remove(folder, console)
+        # Last: as long as the lock is held, no other run takes the folder for a leftover.
         lock.unlink(missing_ok=True)
         os.close(handle)
 
@@ -66,6 +71,7 @@ def _remove(folder: Path, console: Console) -> None:
             shutil.rmtree(folder, onerror=_open_up)
             break
         except FileNotFoundError:
+            # A program that is ending removes files of its own, while they are listed.
             continue
         except KeyboardInterrupt as error:
             interrupted = error
@@ -87,6 +93,7 @@ def _remove_as_root(folder: Path, console: Console) -> None:
 
 def _open_up(function: Callable[..., Any], path: str, info: Any) -> None:  # noqa: ANN401 -- shutil's
     """Try again what a folder without write permission refused."""
+    # An unpacked guest has folders in which not even their owner may remove anything.
     if not isinstance(info[1], PermissionError):
         raise info[1]
     for folder in (Path(path).parent, Path(path)):

@@ -17,42 +17,43 @@ from lago_images.repository.records.state import State, StoredBuild, survey
 from lago_images.specs.model import BaseKind
 
 
-def build(work: Workspace, made: Plan, names: Sequence[str]) -> list[Result]:
+def build(workspace: Workspace, plan: Plan, names: Sequence[str]) -> list[Result]:
     """Build the named images of a plan, side by side where they do not stand on each other.
 
     Everything lands in ``builds/`` of the repository, and nothing is made public.
 
     Raises:
         UsageError: A name is not one that the plan builds.
-        HostError: Working KVM is required and does not work.
+        HostError: Working KVM is required and does not workspace.
         RepositoryError: A promoted base is not the one that the plan names.
     """
-    requests = _requests(work, made, names)
+    # Judged again here: a plan comes as an artifact, and another commit may be checked out.
+    requests = _requests(workspace, plan, names)
     chains = [
         chain
-        for members in made.chains
+        for members in plan.chains
         if (chain := [requests[name] for name in members if name in requests])
     ]
     if not chains:
         return []
-    accel = kvm.detect(Runner(environ=work.environ))
-    return build_chains(chains, work, accel=accel, jobs=work.settings.jobs)
+    accel = kvm.detect(Runner(environ=workspace.environ))
+    return build_chains(chains, workspace, accel=accel, jobs=workspace.settings.jobs)
 
 
-def _requests(work: Workspace, made: Plan, names: Sequence[str]) -> Mapping[str, Request]:
-    tree = tree_of(work)
+def _requests(workspace: Workspace, plan: Plan, names: Sequence[str]) -> Mapping[str, Request]:
+    tree = tree_of(workspace)
     # What is retired has no fingerprint, and may have a spec's name and another architecture.
-    planned = {image.name: image for image in made.images if image.fingerprint}
+    planned = {image.name: image for image in plan.images if image.fingerprint}
     wanted = [image for name in names if (image := _wanted(planned, name))]
     _refuse_other_specs(tree, wanted)
     here = {image.name for image in wanted}
-    bases = _bases(survey(work.store), tree, planned, here)
+    bases = _bases(survey(workspace.store), tree, planned, here)
     return {
         image.name: Request(
             spec=tree.specs[image.name],
             fingerprint=image.fingerprint,
-            commit=made.head or NO_COMMIT,
-            dirty=made.dirty,
+            commit=plan.head or NO_COMMIT,
+            dirty=plan.dirty,
             base=bases.get(image.name),
         )
         for image in wanted
@@ -98,10 +99,11 @@ def _bases(
 
 
 def _base_build(state: State, tree: Tree, base: PlannedImage) -> StoredBuild | None:
-    """The public copy of a base, or the staged build where it is to be released by this run."""
+    """Return a base's public copy, or the staged build where this run is to release it."""
     if base.action is Action.PROMOTE and base.promote:
         key = BuildKey(name=base.name, arch=base.arch, build_id=base.promote)
         manifest = None if key in state.incomplete else state.staged.get(key)
+        # Whoever holds a builder's key may have overwritten it since the plan was made.
         if manifest and hashlib.sha256(manifest.to_json()).hexdigest() != base.promote_sha256:
             raise RepositoryError(
                 f"{key.staging.folder} is not the build that the plan promotes: it was changed "
@@ -110,7 +112,8 @@ def _base_build(state: State, tree: Tree, base: PlannedImage) -> StoredBuild | N
             )
         return StoredBuild(manifest=manifest, folder=key.staging) if manifest else None
     if base.action is Action.BUILD:
-        # Built by another job of this run: its newest build. A layer on any other is not released.
+        # Built by another job of this run, whose result does not get here: its newest build is
+        # taken. A layer on any other is not released.
         waiting = (m for m in state.unreleased(base.fingerprint) if m.name == base.name)
         staged = (StoredBuild(manifest=m, folder=m.key.staging) for m in waiting)
         return next(staged, None)

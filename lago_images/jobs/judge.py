@@ -22,19 +22,19 @@ _SHA256 = "sha256:"
 _ROUNDED_BY = 1 << 20
 
 
-def plan_problems(made: Plan, tree: Tree, head: str | None, *, promote: bool) -> list[str]:
+def plan_problems(plan: Plan, tree: Tree, head: str | None, *, promote: bool) -> list[str]:
     """Return what a plan asks for that the publisher's own checkout does not.
 
     Args:
-        made: The plan, which another job may have made, or anyone.
+        plan: The plan, which another job may have made, or anyone.
         tree: The specs as the publisher has them checked out.
         head: The commit that the publisher has checked out; None outside git.
         promote: Whether settings let builds be promoted.
     """
     problems = []
-    if made.head != head:
-        problems.append(f"the plan is for {_commit(made.head)}, checked out is {_commit(head)}")
-    for image in made.images:
+    if plan.head != head:
+        problems.append(f"the plan is for {_commit(plan.head)}, checked out is {_commit(head)}")
+    for image in plan.images:
         if image.action in WORK:
             spec = tree.specs.get(image.name)
             problems += [
@@ -127,6 +127,7 @@ def _built(manifest: Manifest, spec: Spec, tree: Tree) -> Iterator[str]:
     ours, theirs = spec.properties, manifest.properties
     differing = sorted(key for key in {*ours, *theirs} if ours.get(key) != theirs.get(key))
     if differing:
+        # ascii: these names are a builder's, and go to terminals and to GitHub's log.
         yield f"its properties are not the spec's: {', '.join(map(ascii, differing))}"
     wants_boot = ours.get("boot-test") != "no"
     if wants_boot and manifest.boot is None:

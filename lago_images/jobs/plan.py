@@ -1,5 +1,6 @@
 """Run the job that decides: what there is to do, and why."""
 
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -20,78 +21,95 @@ from lago_images.settings import FILE
 _SHOWN = 3
 
 
-def tree_of(work: Workspace) -> Tree:
+def tree_of(workspace: Workspace) -> Tree:
     """Read the specs as they are checked out."""
-    return read_tree(work.root, work.settings, work.git)
+    return read_tree(workspace.root, workspace.settings, workspace.git)
 
 
-def plan(work: Workspace, ask: Ask, *, scope: str | None = None) -> Plan:
+def plan(workspace: Workspace, ask: Ask, *, scope: str | None = None) -> Plan:
     """Decide what there is to do, and why. Reads git and the repository; changes nothing.
 
     ``scope`` limits the plan to what changed since a revision. Raises ``UsageError`` when git
     does not know that.
     """
-    return plan_and_state(work, ask, scope=scope)[0]
+    return plan_and_state(workspace, ask, scope=scope)[0]
 
 
-def plan_and_state(work: Workspace, ask: Ask, *, scope: str | None = None) -> tuple[Plan, State]:
+def plan_and_state(
+    workspace: Workspace, ask: Ask, *, scope: str | None = None
+) -> tuple[Plan, State]:
     """Plan as ``plan`` does; return also the state, which the publisher need not read again."""
-    tree, state = tree_of(work), survey(work.store)
+    started = time.monotonic()
+    tree = tree_of(workspace)
+    _detail(workspace, f"read {len(tree.specs)} specs below {workspace.root}", started)
+    started = time.monotonic()
+    state = survey(workspace.store)
+    what = f"{len(state.images)} images, {len(state.staged)} staged builds in {workspace.store.url}"
+    _detail(workspace, f"read {what}", started)
+    started = time.monotonic()
     for what in state.damaged.values():
-        work.console.warn(what)
+        workspace.console.warn(what)
     known = holdings(state)
-    promote = ask.promote and work.is_promoting
-    ask = replace(ask, promote=promote, promote_days=work.settings.grace_days)
-    history = _history(work, tree, planner.suspects(tree, known, ask), known.commit, scope)
-    now = work.clock()
-    made = planner.make(tree, known, history, ask, now)
-    while refused := _refused(work, made, state):
+    promote = ask.promote and workspace.is_promoting
+    ask = replace(ask, promote=promote, promote_days=workspace.settings.grace_days)
+    history = _history(workspace, tree, planner.suspects(tree, known, ask), known.commit, scope)
+    since = f" since {known.commit[:7]}" if known.commit else ""
+    _detail(workspace, f"asked git what changed{since}, of {history.head or 'no commit'}", started)
+    # Asked after git, which may fetch for minutes.
+    now = workspace.clock()
+    decided = planner.make(tree, known, history, ask, now)
+    # A refused build may have hidden an older one that GitHub attests, so it is planned again.
+    while refused := _refused(workspace, decided, state):
         known = known.without(refused)
-        made = planner.make(tree, known, history, ask, now)
-    return made, state
+        decided = planner.make(tree, known, history, ask, now)
+    return decided, state
 
 
-def _refused(work: Workspace, made: Plan, state: State) -> frozenset[str]:
+def _detail(workspace: Workspace, what: str, started: float) -> None:
+    workspace.console.detail(f"{what} in {time.monotonic() - started:.2f} s")
+
+
+def _refused(workspace: Workspace, plan: Plan, state: State) -> frozenset[str]:
     """Return the builds that a plan promotes although nothing says who built them."""
     refused = set()
-    for image in made.images:
-        if work.objection is None or image.action is not Action.PROMOTE or not image.promote:
+    for image in plan.images:
+        if workspace.objection is None or image.action is not Action.PROMOTE or not image.promote:
             continue
         key = BuildKey(name=image.name, arch=image.arch, build_id=image.promote)
-        if why := work.objection(state.staged[key]):
-            work.console.warn(f"{why}: {image.name} is built again")
+        if why := workspace.objection(state.staged[key]):
+            workspace.console.warn(f"{why}: {image.name} is built again")
             refused.add(image.promote)
     return frozenset(refused)
 
 
-def refuse_dirty(work: Workspace, made: Plan, *, allow: bool) -> None:
+def refuse_dirty(workspace: Workspace, plan: Plan, *, allow: bool) -> None:
     """Refuse to publish to a bucket what is not committed; for a directory, warn of it.
 
     Both by the plan and by what is checked out here. Raises ``UsageError``.
     """
-    dirty = sorted(tree_of(work).dirty)
-    if not (dirty or made.dirty):
+    dirty = sorted(tree_of(workspace).dirty)
+    if not (dirty or plan.dirty):
         return
     files = ", ".join(dirty[:_SHOWN]) + (f" and {len(dirty) - _SHOWN} more" * (len(dirty) > _SHOWN))
-    commit = f"commit {made.head[:7]}" if made.head else "any commit"
+    commit = f"commit {plan.head[:7]}" if plan.head else "any commit"
     what = f"{files or 'what the plan was made from'} {'differ' if dirty[1:] else 'differs'}"
-    if work.store.folder is None and not allow:
+    if workspace.store.folder is None and not allow:
         raise UsageError(
             f"{what} from {commit}: nobody could say what is published",
             hint="commit it; or publish it all the same, and on record: --allow-dirty",
         )
-    work.console.warn(f"NOT COMMITTED: {what} from {commit}, and is published all the same")
+    workspace.console.warn(f"NOT COMMITTED: {what} from {commit}, and is published all the same")
 
 
-def refuse_passing(work: Workspace) -> None:
+def refuse_passing(workspace: Workspace) -> None:
     """Refuse a repository that only this job would see, before hours of building for nothing.
 
     Raises ``UsageError`` when it is a directory inside the job's own checkout.
     """
-    own, folder = _checkout(work.environ), work.store.folder
+    own, folder = _checkout(workspace.environ), workspace.store.folder
     if own is not None and folder is not None and folder.resolve().is_relative_to(own):
         raise UsageError(
-            f"the repository {work.settings.repository} is inside this job's checkout, "
+            f"the repository {workspace.settings.repository} is inside this job's checkout, "
             "which no other job sees: nothing built could be published",
             hint=f"set repository in {FILE}, or LAGO_IMAGES_REPOSITORY, to s3://bucket/prefix or "
             "a folder that all jobs share",
@@ -99,34 +117,38 @@ def refuse_passing(work: Workspace) -> None:
 
 
 def _history(
-    work: Workspace,
+    workspace: Workspace,
     tree: Tree,
     commits: Iterable[str],
     published: str | None,
     scope: str | None,
 ) -> History:
-    if work.git is None and scope:
+    if workspace.git is None and scope:
         raise UsageError(
-            f"what changed since {scope!r} is not known: {work.root} is not in a git repository",
+            f"what changed since {scope!r} is not known: {workspace.root} is not in a git "
+            "repository",
             hint="leave --base out, or git init and commit the specs",
         )
-    if work.git is None:
+    if workspace.git is None:
         return History()
-    paths = (*prefixes(work.settings.specs, tree.paths()), FILE)
+    paths = (*prefixes(workspace.settings.specs, tree.paths()), FILE)
     return gather(
-        work.git,
+        workspace.git,
         commits=commits,
         published=published,
         paths=paths,
         scope=scope,
-        branch=published_branch(work.environ, work.settings.branch),
+        branch=published_branch(workspace.environ, workspace.settings.branch),
     )
 
 
 def _checkout(environ: Mapping[str, str]) -> Path | None:
     """Return the folder that the CI checks this job out into, alone; None outside CI."""
+    # https://docs.github.com/actions/reference/workflows-and-actions/variables
     if environ.get("GITHUB_ACTIONS") == "true":
         folder = environ.get("GITHUB_WORKSPACE", "")
     else:
+        # WORKSPACE by itself is no sign of Jenkins: people name variables so.
+        # https://www.jenkins.io/doc/book/pipeline/jenkinsfile/#using-environment-variables
         folder = environ.get("WORKSPACE", "") if environ.get("JENKINS_URL") else ""
     return Path(folder).resolve() if folder else None

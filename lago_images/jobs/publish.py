@@ -1,6 +1,6 @@
-"""The job that makes builds public: release what was planned and built, render, check."""
+"""Make builds public: release what was planned and built, render, check."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
@@ -25,7 +25,8 @@ from lago_images.repository.rendering.site import site_of
 from lago_images.repository.statements.making import BUILDER, Statements
 from lago_images.repository.statements.provenance import Origin, public_url
 from lago_images.repository.verifying.after_publish import quick
-from lago_images.repository.verifying.findings import Finding, problem
+from lago_images.repository.verifying.findings import Finding, Severity, problem
+from lago_images.repository.verifying.web import base_url_problem
 
 _ASKED = {ReasonKind.FORCED, ReasonKind.STALE}
 
@@ -69,7 +70,7 @@ def refuse_settings(work: Workspace) -> None:
 
 def publish(
     work: Workspace,
-    made: Plan,
+    plan: Plan,
     results: Iterable[Result],
     *,
     seen: State | None = None,
@@ -86,7 +87,7 @@ def publish(
 
     Args:
         work: Where the job works.
-        made: The plan.
+        plan: What was planned.
         results: How the builds that the plan asked for ended.
         seen: The repository as it was read earlier in this run: when nothing is to be done by
             that, it is not read again.
@@ -97,52 +98,19 @@ def publish(
         SigningError: The signing key is missing or cannot sign; nothing was written.
         UnsafeStoreError: The store does not keep conditional writes; nothing was written.
     """
-    is_ancestor = _is_ancestor(work)
     tree, results = tree or tree_of(work), tuple(results)
-    _refuse_other_plan(work, made, tree)
+    _refuse_other_plan(work, plan, tree)
     with _publishing(work) as publisher:
         job = _Job(
+            work=work,
             publisher=publisher,
-            made=made,
+            plan=plan,
             tree=tree,
-            is_ancestor=is_ancestor,
-            objection=work.objection,
+            results={(result.name, result.arch): result for result in results},
+            is_ancestor=_is_ancestor(work),
             origin=_origin(work),
-            own=frozenset(
-                result.manifest.key
-                for result in results
-                if result.manifest and result.manifest.created >= made.made
-            ),
         )
-        state = seen or survey(work.store)
-        if job.is_done(state):
-            return PublicationOutcome(outcomes={}, missing=(), written=())
-        # What is written must be listed after the ETags that the publisher has read.
-        state = survey(work.store) if seen else state
-        builds, missing = _builds(state, work, made, tree, results)
-        outcomes, failed = job.release(builds, state)
-        if not outcomes and not state.releases:
-            # Nothing was ever published, and nothing is now: an empty repository stays empty.
-            return PublicationOutcome(outcomes={}, missing=missing, written=(), failed=failed)
-        head = None if missing or failed else job.to_record
-        # Released, recorded, listed, looked at: the order that the argument in ``releasing`` needs.
-        if head:
-            releasing.record_commit(work.store, head, is_ancestor=is_ancestor)
-        refreshed = publisher.refresh()
-        replaced = job.replaced(refreshed.state) if head else []
-        if replaced:
-            again, failed = job.release(replaced, refreshed.state)
-            outcomes |= again
-            refreshed = publisher.refresh()
-        findings = quick(publisher, [outcome.release for outcome in outcomes.values()])
-        findings += _damaged(refreshed.state)
-    return PublicationOutcome(
-        outcomes=outcomes,
-        missing=missing,
-        written=refreshed.written,
-        findings=findings,
-        failed=failed,
-    )
+        return job.publish(seen)
 
 
 def _publishing(work: Workspace) -> AbstractContextManager[Publisher]:
@@ -177,13 +145,13 @@ def _origin(work: Workspace) -> Origin:
     )
 
 
-def _refuse_other_plan(work: Workspace, made: Plan, tree: Tree) -> None:
+def _refuse_other_plan(work: Workspace, plan: Plan, tree: Tree) -> None:
     """Refuse a plan that somebody changed, or that was made for another checkout."""
-    if not any(image.action in WORK for image in made.images):
+    if not any(image.action in WORK for image in plan.images):
         return
     head = work.git.head() if work.git else None
     promote = work.settings.promote != "never"
-    if wrong := judge.plan_problems(made, tree, head, promote=promote):
+    if wrong := judge.plan_problems(plan, tree, head, promote=promote):
         raise RepositoryError(
             f"the plan is not one of what is checked out here: {'; '.join(wrong)}",
             hint="check out the plan's commit, or make the plan again",
@@ -192,27 +160,125 @@ def _refuse_other_plan(work: Workspace, made: Plan, tree: Tree) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Job:
-    """One publication of what a plan says.
+    """Carry out one publication of what a plan says.
 
-    ``own`` are the builds that this very run made; ``origin`` is what all builds have in common.
+    Attributes:
+        results: How the builds of this run ended, by name and architecture.
+        is_ancestor: Asks git and its remote which of two commits is newer.
+        origin: What the builds' statements have in common.
     """
 
+    work: Workspace
     publisher: Publisher
-    made: Plan
+    plan: Plan
     tree: Tree
+    results: Mapping[tuple[str, str], Result]
     is_ancestor: IsAncestor
     origin: Origin
-    own: frozenset[BuildKey]
-    objection: Callable[[Manifest], str | None] | None = None
+
+    def publish(self, seen: State | None) -> PublicationOutcome:
+        """Release, record the commit, render and check; ``seen`` is what was read before."""
+        store = self.work.store
+        # What was read earlier in this run is good enough to find that nothing is to be done: a
+        # publisher that came since has rendered what it released.
+        state = seen or survey(store)
+        if self.is_done(state):
+            return PublicationOutcome(outcomes={}, missing=(), written=())
+        # What is written must be listed after the ETags that the publisher has read.
+        state = survey(store) if seen else state
+        builds, missing = self.builds(state)
+        outcomes, failed = self.release(builds, state)
+        if not outcomes and not state.releases:
+            # Nothing was ever published, and nothing is now: an empty repository stays empty.
+            return PublicationOutcome(outcomes={}, missing=missing, written=(), failed=failed)
+        head = None if missing or failed else self.to_record
+        # Released, recorded, listed, looked at: the order that the argument in ``releasing`` needs.
+        if head:
+            releasing.record_commit(store, head, is_ancestor=self.is_ancestor)
+        refreshed = self.publisher.refresh()
+        if head and (replaced := self.replaced(refreshed.state)):
+            again, failed = self.release(replaced, refreshed.state)
+            outcomes |= again
+            refreshed = self.publisher.refresh()
+        return PublicationOutcome(
+            outcomes=outcomes,
+            missing=missing,
+            written=refreshed.written,
+            findings=self.check([each.release for each in outcomes.values()], refreshed.state),
+            failed=failed,
+        )
+
+    def check(self, releases: list[Release], state: State) -> tuple[Finding, ...]:
+        """Return what is wrong with what was published, as clients see it; a note is a warning."""
+        # Each of these harms its image alone, which rendering left as it was.
+        repair = "restore it from a copy: lago-images repo verify lists all that is wrong"
+        damaged = [problem(str(key), what, repair) for key, what in sorted(state.damaged.items())]
+        base_url = self.publisher.site.base_url
+        finding = base_url_problem(self.work.store, base_url, self.work.environ)
+        if finding and finding.severity is Severity.NOTE:
+            self.work.console.warn(f"{finding.where}: {finding.what}; {finding.repair}")
+            finding = None
+        return (*quick(self.publisher, releases), *damaged, *([finding] if finding else []))
+
+    def builds(
+        self, state: State
+    ) -> tuple[list[tuple[PlannedImage, Judged | Release]], tuple[str, ...]]:
+        """Find the build of each image to release, a base before its layers; and name the rest."""
+        places = {name: number for chain in self.plan.chains for number, name in enumerate(chain)}
+        builds: list[tuple[PlannedImage, Judged | Release]] = []
+        missing = []
+        for image in self.plan.images:
+            if image.action not in WORK:
+                continue
+            judged = self._build_of(state, image)
+            if judged is None:
+                missing.append(image.name)
+            else:
+                metadata = metadata_file(judged.manifest, self.tree.specs[image.name])
+                builds.append((image, replace(judged, metadata=metadata)))
+        # A layer's release binds that of its base, which has to exist by then.
+        builds.sort(key=lambda pair: places.get(pair[0].name, 0))
+        return builds, tuple(missing)
+
+    def _build_of(self, state: State, image: PlannedImage) -> Judged | None:
+        """Find the build that is to become public as a planned image; None for none."""
+        if image.action is Action.PROMOTE and image.promote:
+            return _promoted(state, image, image.promote)
+        # Of builds that nobody released, this run's alone are to be released without promotion.
+        others = self.work.is_promoting
+        result = self.results.get((image.name, image.arch))
+        if result is not None and result.manifest is not None:
+            judged = _reported(state, image, result.manifest)
+            # A result is a file that somebody wrote: the build it names may be another run's.
+            is_ours = judged is not None and (others or judged.manifest.created >= self.plan.made)
+            return judged if is_ours else None
+        # After a failure, a later attempt of this run may have built what it could not report.
+        failed = result is not None
+        asked = any(reason.kind in _ASKED for reason in image.reasons)
+        # What a forced or stale entry asks for is a build that was made after it was asked.
+        since = self.plan.made if asked or failed else 0
+        manifests = list(state.unreleased(image.fingerprint)) if others else []
+        current = state.current(image.name, image.arch)
+        if current and current.manifest and current.revision > image.revision:
+            # Another run was faster than this one.
+            manifests.append(current.manifest)
+        fitting = (
+            Judged(manifest=manifest, sha256=digest(manifest))
+            for manifest in manifests
+            if (manifest.name, manifest.arch) == (image.name, image.arch)
+            and manifest.fingerprint == image.fingerprint
+            and manifest.created >= since
+        )
+        return next(fitting, None)
 
     @property
     def to_record(self) -> str | None:
         """Return the commit that is published when all that the plan says is done."""
-        return None if self.made.dirty or self.made.partial else self.made.head
+        return None if self.plan.dirty or self.plan.partial else self.plan.head
 
     def is_done(self, state: State) -> bool:
         """Tell whether nothing is to be released, recorded or rendered."""
-        if state.damaged or any(image.action in WORK for image in self.made.images):
+        if state.damaged or any(image.action in WORK for image in self.plan.images):
             return False
         if head := self.to_record:
             recorded = state.published.commit if state.published else None
@@ -226,13 +292,15 @@ class _Job:
         """Release builds; by name, what became of each, and why those that failed did."""
         outcomes: dict[str, ReleaseOutcome] = {}
         failed: dict[str, str] = {}
-        store, commit = self.publisher.store, self.made.head or NO_COMMIT
+        store, commit = self.publisher.store, self.plan.head or NO_COMMIT
         for image, build in builds:
-            if why := self.why_not(build):
+            # What is public already was judged when it was released first.
+            object_to = self.work.objection
+            if object_to and isinstance(build, Judged) and (why := object_to(build.manifest)):
                 failed[image.name] = why
                 continue
             decision = Decision(
-                released=self.publisher.author.of(commit, dirty=self.made.dirty),
+                released=self.publisher.author.of(commit, dirty=self.plan.dirty),
                 known_revision=image.revision,
                 is_ancestor=self.is_ancestor,
                 now=self.publisher.now,
@@ -250,18 +318,19 @@ class _Job:
                 failed[image.name] = error.message
         return outcomes, failed
 
-    def why_not(self, build: Judged | Release) -> str | None:
-        """Say why a build must not be made public; what is public already was judged then."""
-        if self.objection is None or isinstance(build, Release):
-            return None
-        return self.objection(build.manifest)
-
     def _statements(self, judged: Judged) -> Statements:
+        """Return what makes the statements of a build of ours, or of another run's."""
         manifest, author = judged.manifest, self.publisher.author
+        result = self.results.get((manifest.name, manifest.arch))
+        reported = result.manifest if result else None
+        # The run's URL is stated only of what this very run built.
+        is_own = reported is not None and (
+            reported.key == manifest.key and reported.created >= self.plan.made
+        )
         origin = replace(
             self.origin,
             spec=f"{self.origin.spec}{self.tree.specs[manifest.name].path}",
-            run=author.run if manifest.key in self.own else "",
+            run=author.run if is_own else "",
         )
         return Statements(signer=self.publisher.signer, origin=origin)
 
@@ -295,12 +364,12 @@ class _Job:
     def replaced(self, state: State) -> list[tuple[PlannedImage, Release]]:
         """Find what an older commit's publisher replaced, each with what to release again."""
         releases = []
-        for image in self.made.images:
+        for image in self.plan.images:
             release = releasing.replaced_by_older(
                 state,
                 ImageId(image.name, image.arch),
                 image.fingerprint,
-                commit=self.made.head or "",
+                commit=self.plan.head or "",
                 known_revision=image.revision,
                 is_ancestor=self.is_ancestor,
             )
@@ -312,111 +381,42 @@ class _Job:
 def _base_disk(
     manifest: Manifest, state: State, outcomes: Mapping[str, ReleaseOutcome]
 ) -> str | None:
-    """The SHA-256 of the disk that a layer's base is offered with, or was released with here."""
+    """Return the SHA-256 of the disk that a layer's base is offered with, or got released here."""
     base = manifest.base_key
     if base is None:
         return None
     offered = list(state.live(base.name, base.arch))
     if base.name in outcomes:
         offered.append(outcomes[base.name].release)
-    same = [one for one in offered if one.build == base.build_id]
+    same = [release for release in offered if release.build == base.build_id]
     released = (same or offered)[-1:]
-    return next((one.manifest.disk.sha256 for one in released if one.manifest), None)
-
-
-def _damaged(state: State) -> tuple[Finding, ...]:
-    """Name the releases that could not be read, each of which harms its image alone."""
-    repair = "restore it from a copy: lago-images repo verify lists all that is wrong"
-    return tuple(problem(str(key), what, repair) for key, what in sorted(state.damaged.items()))
-
-
-def _builds(
-    state: State, work: Workspace, made: Plan, tree: Tree, results: Iterable[Result]
-) -> tuple[list[tuple[PlannedImage, Judged | Release]], tuple[str, ...]]:
-    """Find the build of each image that is to be released, a base before its layers."""
-    # Of builds that nobody released, this run's alone are to be released then.
-    others = work.is_promoting
-    ended = {(result.name, result.arch): result for result in results}
-    places = {name: number for chain in made.chains for number, name in enumerate(chain)}
-    builds: list[tuple[PlannedImage, Judged | Release]] = []
-    missing = []
-    for image in made.images:
-        if image.action not in WORK:
-            continue
-        result = ended.get((image.name, image.arch))
-        judged = _build_of(state, made, image, result, others=others)
-        if judged is None:
-            missing.append(image.name)
-        else:
-            spec = tree.specs[image.name]
-            metadata = metadata_file(judged.manifest, spec)
-            builds.append((image, replace(judged, metadata=metadata)))
-    builds.sort(key=lambda pair: places.get(pair[0].name, 0))
-    return builds, tuple(missing)
-
-
-def _build_of(
-    state: State, made: Plan, image: PlannedImage, result: Result | None, *, others: bool
-) -> Judged | None:
-    if image.action is Action.PROMOTE and image.promote:
-        return _promoted(state, image, image.promote)
-    if result is not None and result.manifest is not None:
-        judged = _built(state, image, result.manifest)
-        # A result is a file that somebody wrote: the build it names may be another run's.
-        is_ours = judged is not None and (others or judged.manifest.created >= made.made)
-        return judged if is_ours else None
-    # After a failure, a later attempt of this run may have built what it could not report.
-    failed = result is not None
-    asked = any(reason.kind in _ASKED for reason in image.reasons)
-    # What a forced or stale entry asks for is a build that was made after it was asked.
-    since = made.made if asked or failed else 0
-    unreleased = state.unreleased(image.fingerprint) if others else ()
-    fitting = (
-        Judged(manifest=manifest, sha256=digest(manifest))
-        for manifest in (*unreleased, *_released(state, image))
-        if manifest.name == image.name
-        and manifest.arch == image.arch
-        and manifest.fingerprint == image.fingerprint
-        and manifest.created >= since
-    )
-    return next(fitting, None)
+    return next((release.manifest.disk.sha256 for release in released if release.manifest), None)
 
 
 def _promoted(state: State, image: PlannedImage, build_id: str) -> Judged | None:
     """Return the staged build that the plan promotes, by the digest that the plan has of it."""
     key = BuildKey(name=image.name, arch=image.arch, build_id=build_id)
-    if not _is_there(state, key):
+    if not _is_stored(state, key):
         return None
-    manifest = state.staged.get(key) or _of_release(state, key)
+    history = state.history(key.name, key.arch)
+    released = (release.manifest for release in history if release.build == build_id)
+    manifest = state.staged.get(key) or next(released, None)
     if manifest is None or manifest.fingerprint != image.fingerprint:
         return None
     return Judged(manifest=manifest, sha256=image.promote_sha256 or digest(manifest))
 
 
-def _built(state: State, image: PlannedImage, manifest: Manifest) -> Judged | None:
-    """The build that a result reports: what is staged under its name must have its digest."""
+def _reported(state: State, image: PlannedImage, manifest: Manifest) -> Judged | None:
+    """Return the build that a result reports, by the digest that what is staged must have."""
     key = BuildKey(name=image.name, arch=image.arch, build_id=manifest.build_id)
     is_other = manifest.key != key or manifest.fingerprint != image.fingerprint
-    if is_other or not _is_there(state, key):
+    if is_other or not _is_stored(state, key):
         return None
     return Judged(manifest=manifest, sha256=digest(manifest))
 
 
-def _is_there(state: State, key: BuildKey) -> bool:
+def _is_stored(state: State, key: BuildKey) -> bool:
     """Tell whether a build is staged, be it damaged, or was released already."""
     if key in state.released_builds or key in state.unreadable:
         return True
     return key in state.staged and key not in state.incomplete
-
-
-def _of_release(state: State, key: BuildKey) -> Manifest | None:
-    history = state.history(key.name, key.arch)
-    manifests = (release.manifest for release in history)
-    return next((one for one in manifests if one and one.key == key), None)
-
-
-def _released(state: State, image: PlannedImage) -> tuple[Manifest, ...]:
-    """Return the build of the current release, where another run was faster than this one."""
-    current = state.current(image.name, image.arch)
-    newer = current is not None and current.revision > image.revision
-    return (current.manifest,) if newer and current and current.manifest else ()

@@ -25,18 +25,21 @@ class Run:
 
 
 def run(
-    work: Workspace, made: Plan, state: State, report: Callable[[Sequence[Result]], None]
+    workspace: Workspace, plan: Plan, state: State, report: Callable[[Sequence[Result]], None]
 ) -> Run:
     """Build what a plan says and publish it. What fails takes its layers with it, no one else.
 
     ``state`` is what the plan was made from. ``report`` is called with how the builds ended,
     before anything is published.
     """
-    names = [image.name for image in made.images if image.action is Action.BUILD]
+    names = [image.name for image in plan.images if image.action is Action.BUILD]
     # As it is now: what is edited while it is built is for the next run.
-    tree = tree_of(work)
+    tree = tree_of(workspace)
+    # Hours of building for a bucket that refuses the first write would be for nothing.
     if names:
-        prove(work)
-    results = tuple(build(work, made, names)) if names else ()
+        prove(workspace)
+    results = tuple(build(workspace, plan, names)) if names else ()
     report(results)
-    return Run(results=results, publication=publish(work, made, results, seen=state, tree=tree))
+    return Run(
+        results=results, publication=publish(workspace, plan, results, seen=state, tree=tree)
+    )

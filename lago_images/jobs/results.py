@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar
 from lago_images.building.model import Result
 from lago_images.console import whole
 from lago_images.errors import RepositoryError
-from lago_images.host import atomic
+from lago_images.host import files
 from lago_images.jobs.publish import PublicationOutcome
 from lago_images.planning.model import WORK, Plan
 from lago_images.repository.publishing.releasing import Verdict
@@ -21,7 +21,7 @@ from lago_images.repository.records.parsing import DocumentError, Seconds, match
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """One image's result as JSON has it; ``Result`` says what the fields are."""
+    """Hold one image's result as JSON has it; ``Result`` says what the fields are."""
 
     name: Name
     arch: Name
@@ -37,7 +37,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Results:
-    """A file of results."""
+    """Hold a file of results."""
 
     SCHEMA: ClassVar[int] = 1
     WHAT: ClassVar[str] = "a file of results"
@@ -108,7 +108,7 @@ def write_folder(folder: Path, results: Iterable[Result]) -> None:
     """Write each result to ``<name>.results.json`` in a folder, which is made if needed."""
     folder.mkdir(parents=True, exist_ok=True)
     for result in results:
-        atomic.replace(folder / f"{result.name}.results.json", dump([result]))
+        files.replace(folder / f"{result.name}.results.json", dump([result]))
 
 
 # A guest may write one line without an end: reports show the last lines of a failure, logs all.
@@ -156,6 +156,7 @@ def _result(entry: Entry) -> Result:
         error=whole(entry.error),
         tail=tuple(map(whole, entry.tail)),
         skipped=entry.skipped,
+        # A name alone: a path of another machine's could lead anywhere on this one.
         log=None if entry.log is None else Path(Path(whole(entry.log)).name),
     )
 
@@ -196,23 +197,23 @@ def fates(published: PublicationOutcome) -> list[Fate]:
     ]
 
 
-def stopped(made: Plan, why: str) -> list[Fate]:
+def stopped(plan: Plan, why: str) -> list[Fate]:
     """Return ``why`` for every image of a plan whose publication ended before it could say."""
     return [
         Fate(name=image.name, verdict=None, why=why)
-        for image in made.images
+        for image in plan.images
         if image.action in WORK
     ]
 
 
-def write(folder: Path, made: Plan, fates: Iterable[Fate]) -> None:
+def write(folder: Path, plan: Plan, fates: Iterable[Fate]) -> None:
     """Write how the publication of a plan ended beside the results; makes the folder if needed."""
     plain = [{"name": f.name, "verdict": f.verdict, "why": whole(f.why)} for f in fates]
-    document = {"schema": Publication.SCHEMA, "head": made.head, "made": made.made, "images": plain}
-    atomic.replace(folder / FILE, canonical(document))
+    document = {"schema": Publication.SCHEMA, "head": plan.head, "made": plan.made, "images": plain}
+    files.replace(folder / FILE, canonical(document))
 
 
-def read(folder: Path, made: Plan) -> Mapping[str, Fate] | None:
+def read(folder: Path, plan: Plan) -> Mapping[str, Fate] | None:
     """Read, by name, how a plan's publication ended; None when no file of that plan says.
 
     Raises ``RepositoryError`` when the file is not one this version knows.
@@ -221,6 +222,7 @@ def read(folder: Path, made: Plan) -> Mapping[str, Fate] | None:
     if not path.is_file():
         return None
     document = parse(path.read_bytes(), Publication, FILE, strict=False)
-    if (document.head, document.made) != (made.head, made.made):
+    # A folder of results that is used again may have that of an earlier run.
+    if (document.head, document.made) != (plan.head, plan.made):
         return None
     return {fate.name: replace(fate, why=whole(fate.why)) for fate in document.images}

@@ -1,6 +1,5 @@
 """The job that tries an image out: build it and its bases, boot it, publish nothing."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,7 +10,7 @@ from lago_images.jobs.build import build
 from lago_images.jobs.plan import plan
 from lago_images.jobs.workspace import Workspace
 from lago_images.planning.history import Ask
-from lago_images.planning.model import Action, Plan
+from lago_images.planning.model import Action
 from lago_images.repository.records.state import StoredBuild, read
 from lago_images.storage.base import Store
 
@@ -24,7 +23,7 @@ class FinishedDisk(NamedTuple):
     arch: str
 
 
-def build_only(work: Workspace, name: str) -> list[Result]:
+def build_only(workspace: Workspace, name: str) -> list[Result]:
     """Build an image, and those of its bases that are not published as they are now.
 
     Nothing is written to the repository if the workspace's store keeps it apart.
@@ -33,16 +32,13 @@ def build_only(work: Workspace, name: str) -> list[Result]:
         UsageError: There is no spec of that name.
         HostError: Working KVM is required and missing.
     """
-    made = plan(work, Ask(changed=False, force=frozenset({name}), promote=False))
-    return build(work, made, list(_to_build(made, name)))
-
-
-def _to_build(made: Plan, name: str) -> Iterator[str]:
-    """Name the image and the bases below it that the plan builds."""
-    planned = {image.name: image for image in made.images if image.fingerprint}
+    decided = plan(workspace, Ask(changed=False, force=frozenset({name}), promote=False))
+    planned = {image.name: image for image in decided.images if image.fingerprint}
+    names = []
     while name in planned and planned[name].action is Action.BUILD:
-        yield name
+        names.append(name)
         name = planned[name].base.removeprefix("layer:")
+    return build(workspace, decided, names)
 
 
 def unpack(store: Store, stored: StoredBuild, target: Path) -> FinishedDisk:
@@ -54,6 +50,7 @@ def unpack(store: Store, stored: StoredBuild, target: Path) -> FinishedDisk:
     """
     disk, key = stored.manifest.disk, stored.folder.disk
     partial = target.with_name(f".{target.name}.part")
+    # Left by a run that was killed; and beside the target, so that replacing it is one rename.
     partial.unlink(missing_ok=True)
     digests = decompress(store.read(key), partial, largest=disk.size, what=key)
     if digests.sha256 != disk.sha256:

@@ -43,6 +43,7 @@ class Workspace(Context):
 
 def cache_folder(environ: Mapping[str, str]) -> Path:
     """Return the folder for what outlives a run: downloads, logs."""
+    # https://specifications.freedesktop.org/basedir-spec/latest/: empty counts as not set.
     home = environ.get("XDG_CACHE_HOME") or str(
         Path(environ.get("HOME", "/tmp")) / ".cache"  # noqa: S108 -- no home at all
     )
@@ -52,8 +53,10 @@ def cache_folder(environ: Mapping[str, str]) -> Path:
 def new_logs(folder: Path) -> Path:
     """Name a folder for this run's logs in ``folder``, and remove those of runs long ago."""
     runs = sorted(run for run in folder.iterdir() if run.is_dir()) if folder.is_dir() else []
+    # Another run may remove the same ones at the same time.
     for old in runs[: -_RUNS + 1]:
         shutil.rmtree(old, ignore_errors=True)
+    # Two runs may begin in one second; and sorted by name they are sorted by time.
     moment = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
     return folder / f"{moment}-{secrets.token_hex(4)}"
 

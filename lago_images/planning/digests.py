@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from lago_images.planning.git import GITLINK, Snapshot
+from lago_images.planning.git_output import GITLINK, Snapshot
 from lago_images.specs.host_files import LONGEST_POINTER, is_inside, is_locked, pointed_to, refusal
 
 # As many as Linux follows in one path (path_resolution(7)).

@@ -1,4 +1,4 @@
-"""Write a plan as a document: JSON for machines, a table for people, the fan-outs of the two CIs.
+"""Write a plan as a document: JSON for machines, rows for people, the fan-outs of the two CIs.
 
 ``docs/plan.md`` describes the forms for those who script against them.
 """
@@ -18,7 +18,6 @@ from lago_images.repository.records.parsing import DocumentError, parse
 # GitHub starts at most 256 jobs from one matrix
 # (https://docs.github.com/actions/reference/limits).
 MOST_JOBS = 256
-_WIDEST = 30
 
 
 def to_json(plan: Plan) -> str:
@@ -68,27 +67,15 @@ def from_json(text: str | bytes, where: str) -> Plan:
     return plan
 
 
-def to_text(plan: Plan) -> str:
-    """Return a table with a row for each image and each further reason, then the summary."""
-    rows = [row for image in plan.images for row in _rows(image)]
-    lines = _table(("IMAGE", "ARCH", "ACTION", "REASON"), rows) if rows else []
-    return "\n".join([*lines, summary(plan), ""])
-
-
-def _rows(image: PlannedImage) -> list[tuple[str, str, str, str]]:
-    texts = [f"{reason.kind}: {reason.detail}" for reason in image.reasons] or [image.note]
-    rows = [(image.name, image.arch, str(image.action), clean(texts[0]))]
-    return rows + [("", "", "", clean(text)) for text in texts[1:]]
-
-
-def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
-    widths = [
-        min(_WIDEST, max(len(row[column]) for row in (head, *rows)))
-        for column in range(len(head) - 1)
-    ]
-    return [
-        "  ".join([*map(str.ljust, row[:-1], widths), row[-1]]).rstrip() for row in (head, *rows)
-    ]
+def rows(plan: Plan) -> list[tuple[str, str, str, str]]:
+    """Return image, architecture, action and reason: a row for each image and further reason."""
+    table = []
+    for image in plan.images:
+        reasons = [f"{reason.kind}: {reason.detail}" for reason in image.reasons]
+        first, *more = map(clean, reasons or [image.note])
+        table.append((image.name, image.arch, str(image.action), first))
+        table += [("", "", "", text) for text in more]
+    return table
 
 
 def summary(plan: Plan) -> str:

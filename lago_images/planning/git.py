@@ -7,7 +7,6 @@ are relative to the folder a ``Git`` was made for, with ``/``, also where git's 
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, Self
@@ -18,6 +17,16 @@ from git.exc import CommandError, GitCommandNotFound
 from lago_images.errors import GitError, ToolMissingError, UsageError
 from lago_images.host.process import ALLOWED
 from lago_images.host.redaction import redacted
+from lago_images.planning.git_output import (
+    LOG_FORMAT,
+    Change,
+    Commit,
+    Snapshot,
+    parse_changes,
+    parse_index,
+    parse_log,
+    parse_status,
+)
 
 # GitPython's import runs git, with all of the environment, and fails on a machine without git,
 # which may have no use for it. A git that cannot be run is not run.
@@ -88,6 +97,7 @@ class Program:
             return self._execute(arguments, given)
 
     def _execute(self, arguments: Sequence[str], stdin: IO[bytes]) -> str:
+        # Only what asks a remote may hang: a diff of a large history may take its time.
         limit = FETCH_SECONDS if arguments[0] in {"fetch", "ls-remote"} else None
         try:
             return str(
@@ -99,139 +109,35 @@ class Program:
                 )
             )
         except CommandError as error:
+            # What GitPython starts is env, so it does not notice that there is no git.
             if isinstance(error, GitCommandNotFound) or error.status == _NO_PROGRAM:
                 missing = ToolMissingError("git is not installed", hint="apt-get install git")
                 raise missing from error
-            raise _refused(arguments, error) from error
+            # GitPython quotes the output; and a remote's URL in it may hold a token.
+            output = redacted(str(error.stderr).strip().removeprefix("stderr:").strip(" '\n"))
+            hint = None
+            # Another user's clone may have settings that run programs (CVE-2022-24765).
+            if "dubious ownership" in output:
+                hint = "git config --global --add safe.directory FOLDER, if you trust its owner"
+            raise GitError(
+                f"git {arguments[0]} failed: {output or error.status}", hint=hint
+            ) from error
 
 
 def _without_others(names: Iterable[str]) -> list[str]:
     """Return the start of a command that runs git without what it may not see of the environment.
 
-    GitPython hands all of it on, and leaves nothing out.
+    ``names`` are those of all variables.
     """
+    # By env, because GitPython hands on all of the environment and can only add to it.
     kept = _FETCHING.union(ALLOWED, _ENVIRONMENT)
     others = (name for name in names if name not in kept)
     hidden = [name for name in others if name in _REPOSITORY or not name.startswith("GIT_")]
     return ["env", *(f"--unset={name}" for name in sorted(hidden))]
 
 
-def _refused(arguments: Sequence[str], error: CommandError) -> GitError:
-    output = str(error.stderr).strip().removeprefix("stderr:").strip(" '\n")
-    output = redacted(output)
-    hint = None
-    if "dubious ownership" in output:
-        hint = "git config --global --add safe.directory FOLDER, if you trust its owner"
-    return GitError(f"git {arguments[0]} failed: {output or error.status}", hint=hint)
-
-
-GITLINK = "160000"
 # An object's id, of SHA-1 or SHA-256.
 COMMIT = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Change:
-    """One file that differs between two commits.
-
-    ``status`` is git's letter (``A``, ``M``, ``D``, ``R``, ``T``); ``old`` is a renamed file's
-    former path, else empty.
-    """
-
-    status: str
-    path: str
-    old: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Commit:
-    """Name a commit as people do: its short id and its subject."""
-
-    short: str
-    subject: str
-
-    def __str__(self) -> str:
-        return f'{self.short} "{self.subject}"'
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Snapshot:
-    """Hold what git knows of the files in the work tree.
-
-    Attributes:
-        entries: Mode and object id of every file in the index, by path.
-        changed: Files whose content in the work tree is not the index's.
-        dirty: Files whose content, in the work tree or in the index, is not the head's.
-    """
-
-    entries: Mapping[str, tuple[str, str]]
-    changed: frozenset[str]
-    dirty: frozenset[str]
-
-
-def parse_index(listing: str) -> tuple[dict[str, tuple[str, str]], set[str]]:
-    """Read ``git ls-files -s -v -z``: the entries, and the files assumed unchanged."""
-    entries: dict[str, tuple[str, str]] = {}
-    flagged = set()
-    for line in listing.split("\0")[:-1]:
-        facts, _, path = line.partition("\t")
-        tag, mode, object_id, _stage = facts.split(" ")
-        entries[path] = (mode, object_id)
-        if tag != "H":
-            flagged.add(path)
-    return entries, flagged
-
-
-def parse_status(status: str, prefix: str) -> tuple[set[str], set[str]]:
-    """Read ``git status --porcelain=v2 -z``: changed in the work tree, and changed at all."""
-    # Fields before the path, by the first letter: git-status(1), "Porcelain Format Version 2".
-    before = {"1": 8, "u": 10, "?": 1}
-    changed, dirty = set(), set()
-    for line in status.split("\0")[:-1]:
-        if line[0] == "#":
-            continue
-        path = line.split(" ", before[line[0]])[-1]
-        if path.startswith(prefix):
-            path = path.removeprefix(prefix)
-            dirty.add(path)
-            if line[0] != "1" or line[3] != ".":
-                changed.add(path)
-    return changed, dirty
-
-
-def parse_changes(listing: str) -> Iterator[Change]:
-    """Read the changes of ``git diff --name-status -z``."""
-    fields = iter(listing.split("\0")[:-1])
-    for status in fields:
-        first = next(fields)
-        if status[0] in "RC":
-            yield Change(status=status[0], path=next(fields), old=first)
-        else:
-            yield Change(status=status[0], path=first)
-
-
-# For `git log -z --name-only`: marks that no path has, around what a commit is known by.
-LOG_FORMAT = "%x02%h%x03%p%x03%s"
-
-
-def parse_log(listing: str, *, cut: bool) -> Mapping[str, tuple[Commit, ...]]:
-    """Return, by path, the commits of a log in ``LOG_FORMAT``, in its order.
-
-    ``cut``: history is cut off somewhere. A commit there seems to add every file there is, so
-    commits without parents are left out.
-    """
-    by_path: dict[str, tuple[Commit, ...]] = {}
-    commit: Commit | None = None
-    for field in listing.split("\0"):
-        text = field.lstrip("\n")
-        if text.startswith("\x02"):
-            short, parents, subject = text[1:].split("\x03", 2)
-            commit = None if cut and not parents else Commit(short=short, subject=subject)
-        elif text and commit is not None:
-            by_path[text] = (*by_path.get(text, ()), commit)
-    return by_path
-
-
 MOST_COMMITS = 2000
 _FEW = 3
 _MOST_FETCHED = 20
@@ -309,21 +215,15 @@ class Git:
         wanted = sorted(set(paths))
         listing = self._run("ls-files", "-s", "-v", "-z", "--", *wanted)
         status = self._run(
-            # A monitor's word is not taken: it may be a program of anyone's, or behind the times.
-            *(
-                "-c",
-                "core.fsmonitor=false",
-                "status",
-                "--porcelain=v2",
-                "-z",
-                "--no-renames",
-                "--untracked-files=no",
-            ),
-            *("--no-show-stash", "--ignore-submodules=none", "--", *wanted),
+            # A monitor's answer is not taken: it may be a program of anyone's, or out of date.
+            *("-c", "core.fsmonitor=false", "status", "--porcelain=v2", "-z", "--no-renames"),
+            *("--untracked-files=no", "--no-show-stash", "--ignore-submodules=none"),
+            *("--", *wanted),
         )
         entries, flagged = parse_index(listing)
         changed, dirty = parse_status(status, self.prefix)
-        # Git does not look at a file that is marked as assumed unchanged, so somebody else must.
+        # Git does not look at a file that is marked as assumed unchanged: it is hashed like a
+        # changed one. One that is missing is left out of a sparse checkout.
         flagged = {path for path in flagged if (self.folder / path).exists()}
         return Snapshot(
             entries=entries,
@@ -378,14 +278,21 @@ class Git:
             return False
         if self.has(commit):
             return True
+        # Without a depth a shallow clone would get all of the commit's history.
         depth = ("--depth=1",) if self.shallow else ()
         if self._fetch(*depth, wanted=[commit]) and self.has(commit):
             return True
-        return any(self.has(commit) for _ in self._everything())
+        # Some servers give no commit by its id (uploadpack.allowAnySHA1InWant), so its branch
+        # has to bring it.
+        remote = self.remote()
+        if not remote or not self._fetch(wanted=[f"+refs/heads/*:refs/remotes/{remote}/*"]):
+            return False
+        return self.has(commit) or any(self.has(commit) for _ in self._deepened([]))
 
     def ensure_all(self, commits: Iterable[str]) -> frozenset[str]:
         """Have many commits in the clone; returns those that cannot be had."""
         lost = self.missing(commits)
+        # Each fetch of one commit is a connection: many are found faster in a longer history.
         if len(lost) > _FEW:
             for _ in self._deepened([]):
                 lost = self.missing(lost)
@@ -405,9 +312,14 @@ class Git:
         """
         if not (self.ensure(old) and self.ensure(new)):
             return None
-        if self._is_ancestor(old, new):
+
+        def is_known() -> bool:
+            return self._ask("merge-base", "--is-ancestor", old, new) is not None
+
+        if is_known():
             return True
-        if any(self._is_ancestor(old, new) for _ in self._deepened([old, new])):
+        # Across the cut of a shallow clone git answers no where the truth may be yes.
+        if any(is_known() for _ in self._deepened([old, new])):
             return True
         return None if self.shallow else False
 
@@ -442,25 +354,16 @@ class Git:
             raise UsageError(f"{rev} and the commit checked out have no history in common")
         return commit
 
-    def _is_ancestor(self, old: str, new: str) -> bool:
-        return self._ask("merge-base", "--is-ancestor", old, new) is not None
-
     def _deepened(self, wanted: Sequence[str]) -> Iterator[int]:
         """Make the history of the wanted commits longer, as often as the caller goes on."""
         for step in (*_STEPS, 0):
             if not self.shallow:
                 return
             how = f"--deepen={step}" if step else "--unshallow"
+            # A server that gives no commit by its id still makes its branches longer.
             if not self._fetch(how, wanted=wanted) and not self._fetch(how):
                 return
             yield step
-
-    def _everything(self) -> Iterator[int]:
-        """Fetch the remote's branches, then their history, for a remote that gives no single id."""
-        remote = self.remote()
-        if remote and self._fetch(wanted=[f"+refs/heads/*:refs/remotes/{remote}/*"]):
-            yield 0
-            yield from self._deepened([])
 
     def _fetch_branch(self, rev: str) -> bool:
         """Fetch ``REMOTE/BRANCH``, which a CI's clone of one pull request may not have."""
@@ -475,6 +378,7 @@ class Git:
         remote = remote or self.remote()
         if remote is None:
             return False
+        # No gc in the background, which would lock the clone of a job that ends at once.
         basic = ("--quiet", "--no-tags", "--no-recurse-submodules", "--no-auto-gc")
         return self._ask("fetch", *basic, *options, remote, *wanted) is not None
 
@@ -486,6 +390,7 @@ class Git:
         remote = self.remote()
         if remote is None:
             raise GitError("this clone has no remote")
+        # ls-remote takes a pattern: refs/heads/x also gives refs/heads/a/refs/heads/x.
         lines = self._run("ls-remote", "--quiet", remote, ref).splitlines()
         return next((line.split("\t")[0] for line in lines if line.endswith(f"\t{ref}")), None)
 
@@ -503,6 +408,7 @@ class Git:
     def branch(self) -> str | None:
         """Return the remote's default branch, as the clone knows it, else the one checked out."""
         names = ("symbolic-ref", "--quiet", "--short")
+        # As `git clone` left it; a fetch does not change it, and actions/checkout sets none.
         default = self._ask(*names, "refs/remotes/origin/HEAD") or ""
         return default.partition("/")[2] or self._ask(*names, "HEAD")
 
@@ -512,8 +418,10 @@ class Git:
         return remote and self._ask("config", f"remote.{remote}.url")
 
     def remote(self) -> str | None:
+        """Return the remote to ask: the checked-out branch's, else ``origin``, else any."""
         branch = self._ask("symbolic-ref", "--quiet", "--short", "HEAD")
         of_branch = self._ask("config", f"branch.{branch}.remote") if branch else None
         remotes = self._run("remote").split()
+        # A branch that follows a local one has the remote ".", which is none.
         wanted = (name for name in (of_branch, "origin", *remotes) if name in remotes)
         return next(wanted, None)

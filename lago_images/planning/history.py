@@ -6,7 +6,8 @@ from enum import StrEnum
 from types import MappingProxyType
 
 from lago_images.errors import UsageError
-from lago_images.planning.git import Change, Commit, Git
+from lago_images.planning.git import Git
+from lago_images.planning.git_output import Change, Commit
 from lago_images.planning.line import Line
 from lago_images.repository.records.layout import ImageId
 
@@ -30,6 +31,7 @@ class Paths:
         """Return those that are ``path``, are in it, or are a folder (a submodule) around it."""
         if path in self.paths:
             return [path]
+        # Git names a submodule by its folder, and no file in it.
         return [*self._below.get(path, ()), *(up for up in _above(path) if up in self.paths)]
 
 
@@ -218,13 +220,16 @@ def gather(
             f"what changed since {scope!r} is not known: nothing is committed yet",
             hint="leave --base out, or commit the specs",
         )
+    # A clone of an empty repository has a branch and no commit.
     if head is None:
         return History()
     below = tuple(paths)
+    # Not the revision itself: what the branch got since the fork is not this pull request's.
     start = git.fork(scope, head) if scope else None
     wanted = {*commits, *([published] if published else [])}
     relations = _relations(Line(git=git, branch=branch), wanted, head)
     known = sorted(commit for commit in wanted if relations[commit] is not Relation.UNKNOWN)
+    # The last published commit explains most reasons, so it is among those that are asked for.
     if published in known:
         known.remove(published)
         known.insert(0, published)
@@ -244,18 +249,15 @@ def _relations(line: Line, commits: Iterable[str], head: str) -> Mapping[str, Re
     for commit in present:
         relations[commit] = Relation.OLDER
     for commit in sorted(strangers):
-        relations[commit] = _relation(line, commit, head)
+        # Outside the head's history, or only beyond the cut of a shallow clone.
+        if git.is_ancestor(commit, head):
+            relations[commit] = Relation.OLDER
+        else:
+            is_newer = line.is_older(head, commit)
+            relations[commit] = Relation.NEWER if is_newer else Relation.APART
     if head in relations:
         relations[head] = Relation.SAME
     return relations
-
-
-def _relation(line: Line, commit: str, head: str) -> Relation:
-    if line.git.is_ancestor(commit, head):
-        return Relation.OLDER
-    if line.is_older(head, commit):
-        return Relation.NEWER
-    return Relation.APART
 
 
 def _since(git: Git, commit: str, head: str, paths: tuple[str, ...]) -> Since:

@@ -1,21 +1,20 @@
 """Take from a repository's state what a plan needs of it."""
 
 import hashlib
-from collections.abc import Mapping
 from dataclasses import replace
 
 from lago_images.planning.history import Built, Current, Holdings, ImageHoldings
-from lago_images.repository.publishing.releasing import taken_back
 from lago_images.repository.records.layout import ImageId
 from lago_images.repository.records.manifest import Manifest
 from lago_images.repository.records.release import Release
-from lago_images.repository.records.state import State, deciding_commit, standing
+from lago_images.repository.records.state import State, deciding_commit, standing, taken_back
 
 
 def holdings(state: State) -> Holdings:
     """Return what the repository holds, by image."""
     waiting: dict[ImageId, list[Built]] = {}
     for manifest in state.unreleased():
+        # A dirty build is of files that no commit has: no other checkout can ask for it.
         if not manifest.dirty:
             waiting.setdefault(manifest.key.image, []).append(_waiting(manifest))
     names = state.releases.keys() | waiting.keys()
@@ -27,11 +26,12 @@ def holdings(state: State) -> Holdings:
 
 def _published(state: State, image: ImageId, waiting: list[Built]) -> ImageHoldings:
     history = state.history(*image)
+    # Not ``State.current``: a copy that gc retires stays the one that commits are compared with.
     offered = standing(history)
     return ImageHoldings(
         current=_current(state, offered[-1], history) if offered else None,
         newest=state.newest(*image),
-        taken_back=_why_taken_back(history),
+        taken_back={mark: _why(release) for mark, release in taken_back(history).items()},
         waiting=tuple(sorted(waiting, key=lambda built: (built.created, built.build))),
     )
 
@@ -61,11 +61,6 @@ def _built(manifest: Manifest) -> Built:
 def _waiting(manifest: Manifest) -> Built:
     digest = hashlib.sha256(manifest.to_json()).hexdigest()
     return replace(_built(manifest), manifest_sha256=digest)
-
-
-def _why_taken_back(history: tuple[Release, ...]) -> Mapping[str, str]:
-    """Return why each fingerprint was taken back: such are not built unasked."""
-    return {fingerprint: _why(release) for fingerprint, release in taken_back(history).items()}
 
 
 def _why(release: Release) -> str:

@@ -19,10 +19,13 @@ def published_branch(environ: Mapping[str, str], setting: str = "") -> str:
     Of a pull request, the branch that it is for.
     https://docs.github.com/actions/reference/workflows-and-actions/variables
     """
+    # GITHUB_REF of a pull request is refs/pull/N/merge, of a tag refs/tags/…
     ref = environ.get("GITHUB_REF", "")
     on_github = environ.get("GITHUB_BASE_REF") or (
         ref.removeprefix(_BRANCHES) if ref.startswith(_BRANCHES) else ""
     )
+    # BRANCH_NAME of a pull request is PR-N, and of a tag the tag's:
+    # https://www.jenkins.io/doc/book/pipeline/multibranch/
     in_jenkins = environ.get("CHANGE_TARGET") or (
         "" if environ.get("TAG_NAME") else environ.get("BRANCH_NAME", "")
     )
@@ -69,7 +72,10 @@ class Line:
     def _has(self, commit: str) -> bool:
         is_known = True
         head = self.git.head()
-        for tip in (*self._read_tips(), *([head] if head else [])):
+        # Once a run: each question to the remote is a connection.
+        if self._tips is None:
+            self._tips = self._asked()
+        for tip in (*self._tips, *([head] if head else [])):
             answer = self.git.is_ancestor(commit, tip)
             if answer:
                 return True
@@ -83,16 +89,12 @@ class Line:
             hint="let git reach the remote, or fetch all of its branches before: git fetch",
         )
 
-    def _read_tips(self) -> tuple[str, ...]:
-        if self._tips is None:
-            self._tips = self._asked()
-        return self._tips
-
     def _asked(self) -> tuple[str, ...]:
         git = self.git
         remote = git.remote()
         if remote is None:
             return git.tips(f"{_BRANCHES}{self.branch}")
+        # What is published is the remote's: a local branch may have commits that nobody pushed.
         branches = [self.branch] if self.branch else [git.upstream()]
         refs = [f"{_BRANCHES}{branch}" for branch in branches if branch]
         try:

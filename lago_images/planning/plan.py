@@ -1,4 +1,4 @@
-"""Decides what is built, promoted, kept and retired: pure, from facts that were read before."""
+"""Decide what is built, promoted, kept and retired: pure, from facts that were read before."""
 
 import difflib
 from collections.abc import Iterable, Iterator, Mapping
@@ -118,7 +118,14 @@ class _Decider:
             yield from self._against(current, spec, base.action if base else None)
         if base and base.action in WORK:
             yield self.why.base(spec, base.action)
-        elif base and current and current.built and self._is_on_another_base(current.built, spec):
+        elif (
+            base
+            and current
+            and current.built
+            # The same fingerprint may be built twice, and the layer holds the older one's bytes.
+            and self._base_digest(spec) not in {None, current.built.base}
+            and self._base_is_published(spec)
+        ):
             yield self.why.base(spec, Action.KEEP)
 
     def _against(self, current: Current, spec: Spec, base: Action | None) -> Iterator[Reason]:
@@ -137,6 +144,7 @@ class _Decider:
         current, base = published.current, self._base(spec)
         if current and not why_so:
             return f"unchanged since revision {current.revision}{reasons.origin(current)}"
+        # A run that was queued for hours must not undo what a later commit's run published.
         if current and self.history.relation(current.commit) is Relation.NEWER:
             return _newer(current)
         if base and base.action is Action.KEEP and not self._base_is_published(spec):
@@ -157,20 +165,14 @@ class _Decider:
         if not self.ask.promote or any(reason.kind in _ANEW for reason in why_so):
             return None
         is_layer = spec.base.kind is BaseKind.LAYER
-        wanted = self._base_digest(spec)
+        wanted, days = self._base_digest(spec), self.ask.promote_days
         for built in reversed(published.waiting):
-            if (
-                (built.base == wanted or not is_layer)
-                and self._waits_long_enough(built)
-                and built.fingerprint == self.tree.fingerprints[spec.name]
-            ):
+            # Of an older build repo gc may remove the objects before this plan is carried out.
+            is_safe = days is None or self.now - built.created < days * reasons.DAY
+            is_same = built.fingerprint == self.tree.fingerprints[spec.name]
+            if is_safe and is_same and (built.base == wanted or not is_layer):
                 return built
         return None
-
-    def _waits_long_enough(self, built: Built) -> bool:
-        """Tell whether ``repo gc`` leaves a build alone until this plan was carried out."""
-        days = self.ask.promote_days
-        return days is None or self.now - built.created < days * reasons.DAY
 
     def _base(self, spec: Spec) -> PlannedImage | None:
         """Return what was decided of a layer's base."""
@@ -190,10 +192,6 @@ class _Decider:
             built = next(one for one in published.waiting if one.build == base.promote)
         return f"sha256:{built.sha256}" if built else None
 
-    def _is_on_another_base(self, built: Built, spec: Spec) -> bool:
-        wanted = self._base_digest(spec)
-        return wanted not in {None, built.base} and self._base_is_published(spec)
-
     def _base_is_published(self, spec: Spec) -> bool:
         """Tell whether what clients get of the base is what its spec says here."""
         current = self._published(self.tree.specs[spec.base.name]).current
@@ -205,8 +203,14 @@ class _Decider:
 
     def _limited(self) -> Mapping[str, PlannedImage]:
         """Keep what was not asked for: but never a layer without its base."""
-        wanted = {name for name in self.decided if self._is_asked(name)}
-        for members in components(self.tree.specs, self._at_work()):
+        wanted = {
+            name
+            for name, image in self.decided.items()
+            if any(reason.kind in _ASKED for reason in image.reasons)
+            or (self.ask.changed and self.why.is_touched(self.tree.specs[name]))
+        }
+        at_work = {name for name, image in self.decided.items() if image.action in WORK}
+        for members in components(self.tree.specs, at_work):
             if wanted.isdisjoint(members):
                 self.aside.update(members)
                 for name in members:
@@ -222,19 +226,11 @@ class _Decider:
                     )
         return self.decided
 
-    def _at_work(self) -> set[str]:
-        return {name for name, image in self.decided.items() if image.action in WORK}
-
-    def _is_asked(self, name: str) -> bool:
-        image = self.decided[name]
-        if any(reason.kind in _ASKED for reason in image.reasons):
-            return True
-        return self.ask.changed and self.why.is_touched(self.tree.specs[name])
-
 
 def _retired(why: reasons.Why) -> Iterator[PlannedImage]:
     for (name, arch), published in why.holdings.images.items():
         spec, current = why.tree.specs.get(name), published.current
+        # A spec that changed its architecture leaves an image of the older one behind.
         if current is None or (spec is not None and spec.arch == arch):
             continue
         newer = why.history.relation(current.commit) is Relation.NEWER

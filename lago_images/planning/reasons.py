@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 
-from lago_images.planning.git import Commit
+from lago_images.planning.git_output import Commit
 from lago_images.planning.history import Current, History, Holdings, ImageHoldings, Paths, Since
 from lago_images.planning.model import WORK, Action, Reason, ReasonKind, Tree
 from lago_images.repository.records.release import NO_COMMIT
@@ -64,6 +64,7 @@ class Why:
         dirty = next((path for path in way if path in self.tree.dirty), None)
         if change is None and dirty:
             return Reason(kind=ReasonKind.NEW, detail=f"{dirty} {_UNCOMMITTED}")
+        # Git's letters: added, renamed. Changed only is no reason for it to be missing.
         if change is None or change.status not in "AR":
             detail = f"it is not published, though {spec.path} was there at {short(since.commit)}"
             return Reason(kind=ReasonKind.MISSING, detail=detail)
@@ -82,20 +83,19 @@ class Why:
         """Say why the fingerprint is not the release's."""
         since = self.history.since.get(current.commit)
         uncommitted = tuple(self._uncommitted(spec))
+        # A force-push or a clone's cut took the commit away that the release was made of.
         if since is None:
             return uncommitted or (self._unknown(current, base),)
-        reasons = (*self._spec(spec, since), *self._inputs(spec, since), *uncommitted)
+        reasons = (*self._committed(spec, since), *uncommitted)
         if reasons or base in WORK:
             return reasons
         return (self._otherwise(current, since),)
 
-    def _spec(self, spec: Spec, since: Since) -> Iterator[Reason]:
+    def _committed(self, spec: Spec, since: Since) -> Iterator[Reason]:
         for path, changed in self._met([spec.path], since.paths):
             behind = _in(since.commits.get(changed, ()))
             detail = f"{_named(changed, path)}{_linked(path, spec)} changed{behind}"
             yield Reason(kind=ReasonKind.SPEC, detail=detail)
-
-    def _inputs(self, spec: Spec, since: Since) -> Iterator[Reason]:
         for path, changed in self._met(self.tree.inputs.get(spec.name, ()), since.paths):
             behind = _in(since.commits.get(changed, ()))
             detail = f"{_named(changed, path)}, which {spec.path} reads, changed{behind}"
@@ -164,6 +164,7 @@ class Why:
             folder, _, last = path.rpartition("/")
             if last == name and (folder in folders or not folders):
                 return f"{path} is removed, not committed; what is published stays"
+        # From the later one first: a name may have been given up and taken again.
         for commit in (self.holdings.commit or "", current.commit):
             since = self.history.since.get(commit)
             removal = _removal(name, since) if since else None

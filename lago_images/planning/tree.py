@@ -69,6 +69,7 @@ def _files(
     first = prefixes(settings.specs, inputs.values())
     files = Files(root=root, git=git.snapshot(first))
     ways = _ways([*inputs.values(), [spec.path for spec in specs.values()]], files)
+    # Git knows a link and not what is behind it: that has to be asked about by its own path.
     every = prefixes(settings.specs, [*inputs.values(), *ways.values()])
     if every != first:
         files = Files(root=root, git=git.snapshot(every))
@@ -99,7 +100,11 @@ def _uncommitted(
     read_at_last = (ways.get(spec.path, (spec.path,))[-1] for spec in specs.values())
     yield from (path for path in chain(links, read_at_last) if not files.is_committed(path))
     folder = files.way(settings.specs)[-1]
-    yield from (path for path in files.git.dirty if _is_spec(path, folder))
+    # A removed spec is in no way of a spec's: git's list has it.
+    for path in files.git.dirty:
+        parent, _, name = path.rpartition("/")
+        if (parent or ".") == folder and is_spec_name(name):
+            yield path
     if any(map(_is_template, specs.values())):
         yield from files.git.dirty & {FILE}
 
@@ -109,11 +114,6 @@ def prefixes(folder: str, inputs: Iterable[Iterable[str]]) -> tuple[str, ...]:
     tops = {PurePosixPath(path).parts[:1] for paths in inputs for path in paths}
     every = {folder, FILE, *("/".join(top) or "." for top in tops)}
     return (".",) if "." in every or len(every) > _MOST else tuple(sorted(every))
-
-
-def _is_spec(path: str, specs: str) -> bool:
-    folder, _, name = path.rpartition("/")
-    return (folder or ".") == specs and is_spec_name(name)
 
 
 def _digests(

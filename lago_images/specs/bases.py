@@ -19,6 +19,12 @@ _MIB = 2**20
 _LEAST_MIB = 512
 # The archive's URL, and its security archive's.
 _MIRRORS = 2
+ANY = "*"
+SIGNED_LIST = ("base-checksums", "base-key", "base-mirror")
+UNCHECKED = (
+    "a simple: base at a URL needs #base-checksum=sha256:…, or #base-checksums=URL and "
+    "#base-key=FILE"
+)
 
 
 @lru_cache(maxsize=1024)
@@ -62,17 +68,51 @@ def conflicting_properties(base: Base, properties: Mapping[str, str]) -> Iterato
     for key in () if bootstrap else BOOTSTRAP_ONLY:
         if key in properties:
             yield key, f"{key} is for bootstrap: bases only"
-    has_checksum = "base-checksum" in properties
-    if has_checksum and base.kind is not BaseKind.SIMPLE:
-        yield "base-checksum", "base-checksum is for simple: bases only"
-    if base.kind is BaseKind.SIMPLE and "://" in base.name and not has_checksum:
-        yield "base", "a simple: base at a URL needs #base-checksum=sha256:…"
+    yield from _checked(base, properties)
 
 
 def security_archive(mirror: str) -> str | None:
     """Return the security archive's URL on a mirror with Debian's own layout; None on another."""
     path = urlsplit(mirror).path
     return f"{mirror}-security" if path.rpartition("/")[2] == "debian" else None
+
+
+def _checked(base: Base, properties: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Yield what is wrong with how a disk's file is checked."""
+    listed = [key for key in SIGNED_LIST if key in properties]
+    if base.kind is not BaseKind.SIMPLE:
+        for key in ("base-checksum", *SIGNED_LIST):
+            if key in properties:
+                yield key, f"{key} is for simple: bases only"
+    elif "://" not in base.name:
+        for key in listed:
+            yield key, f"{key} is for simple: bases at a URL only"
+    elif "base-checksums" in properties:
+        yield from _signed_list(base, properties)
+    else:
+        for key in listed:
+            yield key, f"{key} needs #base-checksums=URL, the list that names the disk"
+        if "base-checksum" not in properties:
+            yield "base", UNCHECKED
+
+
+def _signed_list(base: Base, properties: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    if "base-checksum" in properties:
+        yield "base-checksum", "base-checksum and base-checksums exclude each other"
+    if "base-key" not in properties:
+        yield "base-checksums", "base-checksums needs #base-key=FILE, the key that signs the list"
+    yield from _pattern(base.name)
+
+
+def _pattern(url: str) -> Iterator[tuple[str, str]]:
+    parts = urlsplit(url)
+    folder, _, name = parts.path.rpartition("/")
+    if parts.query:
+        yield "base", "a URL with base-checksums has no query: its last part is a file's name"
+    elif not name:
+        yield "base", "a URL with base-checksums ends with a file's name, or a pattern of it"
+    elif ANY in folder or ANY in parts.netloc:
+        yield "base", f"{ANY} can stand in the last part of a URL only, the file's name"
 
 
 def _bootstrap(properties: Mapping[str, str]) -> Iterator[tuple[str, str]]:

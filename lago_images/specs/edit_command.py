@@ -40,7 +40,12 @@ def is_harmless(expression: str) -> bool:
     position = len(expression) - len(expression.lstrip())
     while position < len(expression):
         after = _statement(expression, position)
-        end = after is not None and _END.match(expression, _condition(expression, after))
+        if after is None:
+            return False
+        condition = _CONDITION.match(expression, after)
+        if condition and _pattern(condition[2], condition[3]):
+            after = condition.end()
+        end = _END.match(expression, after)
         if not end or end.end() == position:
             return False
         position = end.end()
@@ -68,12 +73,6 @@ def _terms(text: str, position: int) -> int | None:
         if join is None:
             return term.end()
         position = join.end()
-
-
-def _condition(text: str, position: int) -> int:
-    """Return the end of an allowed condition; ``position`` itself if there is none."""
-    match = _CONDITION.match(text, position)
-    return match.end() if match and _pattern(match[2], match[3]) else position
 
 
 def _pattern(body: str, flags: str) -> bool:

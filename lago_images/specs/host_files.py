@@ -63,6 +63,8 @@ def host_paths(spec: Spec) -> Iterator[HostPath]:
     """Yield every host path of a spec, as written and where."""
     if spec.base.kind is BaseKind.SIMPLE and "://" not in spec.base.name:
         yield HostPath(spec.base.name, spec.base.line, tree=False)
+    if key := spec.properties.get("base-key"):
+        yield HostPath(key, spec.lines.get("base-key", spec.base.line), tree=False)
     for operation in spec.operations:
         reads = _READING.get(operation.name)
         if reads is not None:
@@ -163,10 +165,6 @@ class HostFolder:
         finally:
             os.close(descriptor)
 
-    def is_in_submodule(self, path: str) -> bool:
-        """Tell whether a path is a submodule's: a clone need not have it to be planned."""
-        return any(f"{normal(path)}/".startswith(f"{top}/") for top in self._submodules)
-
     def _follow(self, path: str) -> tuple[str, int]:
         folder, _, name = path.rpartition("/")
         if folder not in self._real:
@@ -177,6 +175,10 @@ class HostFolder:
             real = os.path.realpath(real, strict=True)
             mode = os.lstat(real).st_mode
         return real, mode
+
+    def is_in_submodule(self, path: str) -> bool:
+        """Tell whether a path is in a folder of a submodule, as ``.gitmodules`` names them."""
+        return any(f"{normal(path)}/".startswith(f"{top}/") for top in self._submodules)
 
     @cached_property
     def _submodules(self) -> tuple[str, ...]:
@@ -257,6 +259,7 @@ def _resolved(host: HostPath, folder: HostFolder) -> str | None:
     except ForbiddenPathError as error:
         return str(error)
     except FileNotFoundError:
+        # A submodule need not be checked out for a plan; a build refuses it then.
         if folder.is_in_submodule(host.path):
             return None
         return "is missing (paths start at the root of the repository)"
@@ -280,10 +283,16 @@ def refuse_pointers(spec: Spec, root: Path) -> None:
         stand_ins = sorted(_stand_ins(host, folder))
         for kind in _STAND_INS:
             paths = [path for path, of in stand_ins if of is kind]
-            if paths:
-                what = f"host path {host.path!a} {_stand_in_text(paths, kind, normal(host.path))}"
-                problems.append(Problem(spec.path, host.line, what))
-                hints.add(kind.hint)
+            if not paths:
+                continue
+            if paths == ["."]:
+                what = f"is only a {kind.name} here, not the file"
+            else:
+                first = f"{normal(host.path)}/{paths[0]}"
+                more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
+                what = f"has only a {kind.name} for {first!a}{more}, not the file"
+            problems.append(Problem(spec.path, host.line, f"host path {host.path!a} {what}"))
+            hints.add(kind.hint)
     if problems:
         raise SpecError(problems, hint="; ".join(sorted(hints)))
 
@@ -336,10 +345,3 @@ def _stand_in(path: Path) -> _StandIn | None:
             if first == _POINTER and facts.st_size < LONGEST_POINTER:
                 return _LFS
     return None
-
-
-def _stand_in_text(paths: list[str], kind: _StandIn, host: str) -> str:
-    if paths == ["."]:
-        return f"is only a {kind.name} here, not the file"
-    more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
-    return f"has only a {kind.name} for {f'{host}/{paths[0]}'!a}{more}, not the file"

@@ -177,17 +177,14 @@ def _understood(text: str, line: int) -> Operation | _Property | str:
     """Return a line's command, property, or nothing (empty); or what is wrong with it."""
     match = _PROPERTY.fullmatch(text)
     if match:
-        return _checked(match[1], match[2].strip(" "))
+        key, value = match[1], match[2].strip(" ")
+        tab = f"a tab in {key}" if "\t" in value else None
+        problems = (tab, value_problem(key, value))
+        return _Property(key, value, tuple(problem for problem in problems if problem))
     text = text.lstrip()
     if text and text[0] != "#":
         return _operation(text, line)
     return "a comment ends in a backslash, which hides the next line" if "\n" in text else ""
-
-
-def _checked(key: str, value: str) -> _Property:
-    tab = f"a tab in {key}" if "\t" in value else None
-    problems = (tab, value_problem(key, value))
-    return _Property(key, value, tuple(problem for problem in problems if problem))
 
 
 def _operation(text: str, line: int) -> Operation | str:

@@ -94,6 +94,14 @@ def is_url(value: str) -> bool:
         return False
 
 
+def _is_place(value: str) -> bool:
+    return is_url(value) and "?" not in value
+
+
+def _is_places(value: str) -> bool:
+    return bool(value.split()) and all(map(_is_place, value.split()))
+
+
 def _is_mirrors(value: str) -> bool:
     urls = value.split()
     return bool(urls) and all(_MIRROR.fullmatch(url) and is_url(url) for url in urls)
@@ -103,6 +111,7 @@ _WORD = r"[A-Za-z0-9][A-Za-z0-9._+-]*"
 _IS_WORD = "letters, digits and ._+- after a first letter or digit"
 _DEVICE = r"/dev(?:/(?!\.\.?(?:/|$))[A-Za-z0-9._+-]+)+"
 _IS_DEVICE = "a device such as /dev/sda1"
+_ARE_MIRRORS = "http or https URLs without a password, with blanks between"
 
 KNOWN: Mapping[str, Rule] = MappingProxyType(
     {
@@ -110,12 +119,15 @@ KNOWN: Mapping[str, Rule] = MappingProxyType(
         "arch": Rule(ARCHITECTURES.__contains__, "one of " + ", ".join(sorted(ARCHITECTURES))),
         "base": Rule(bool, "libguestfs:…, layer:…, simple:… or bootstrap:…"),
         "base-checksum": _pattern(r"sha256:[0-9a-f]{64}", "sha256: and 64 hexadecimal digits"),
+        "base-checksums": Rule(_is_place, "an http or https URL without a password or a query"),
+        "base-key": Rule(bool, "a file in the repository"),
+        "base-mirror": Rule(_is_places, _ARE_MIRRORS),
         "boot-test": _pattern("yes|no", "yes or no"),
         "distro": _pattern(_WORD, _IS_WORD),
         "expand": _pattern(_DEVICE, _IS_DEVICE),
         "hidden": _pattern("true|false", "true or false"),
         "lvexpand": _pattern(_DEVICE, _IS_DEVICE),
-        "mirror": Rule(_is_mirrors, "http or https URLs without a password, with blanks between"),
+        "mirror": Rule(_is_mirrors, _ARE_MIRRORS),
         "name": Rule(bool, "some text"),
         "notes": Rule(bool, "some text"),
         "osinfo": _pattern(_WORD, _IS_WORD),

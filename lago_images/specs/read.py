@@ -39,7 +39,7 @@ _SPEC_KEY = re.compile(rb"^#(base|arch|distro)=", re.MULTILINE)
 _HEAD = 1 << 12
 
 
-class Found(NamedTuple):
+class Inspected(NamedTuple):
     """The content of a folder of specs: by name, with all problems, and the number of files."""
 
     specs: dict[str, Spec]
@@ -57,19 +57,21 @@ def read(root: Path, folder: str) -> dict[str, Spec]:
     Raises:
         SpecError: With every problem of every spec.
     """
-    found = inspect(root, folder)
-    if found.problems:
-        raise SpecError(found.problems)
-    return found.specs
+    inspected = inspect(root, folder)
+    if inspected.problems:
+        raise SpecError(inspected.problems)
+    return inspected.specs
 
 
-def inspect(root: Path, folder: str) -> Found:
+def inspect(root: Path, folder: str) -> Inspected:
     """Return the specs of a folder with every problem; raises nothing for what users wrote."""
     host = HostFolder(root)
     try:
-        top = _open_specs(host, folder)
-    except ForbiddenPathError as error:
-        return _nothing(folder, str(error))
+        # Not ``resolve``: the specs may lie in the root itself, which it refuses.
+        real = os.path.realpath(f"{host.root}/{folder}")
+        if what := refusal(real, host.root):
+            return _nothing(folder, what)
+        top = host.open(real)
     except OSError as error:
         advice = "run this in a specs repository, name one with -C, or make one: lago-images init"
         return _nothing(folder, f"cannot be read: {error.strerror} ({advice})")
@@ -79,19 +81,11 @@ def inspect(root: Path, folder: str) -> Found:
         os.close(top)
 
 
-def _nothing(folder: str, what: str) -> Found:
-    return Found({}, [Problem(folder, None, f"the folder of the specs {what}")], 0)
+def _nothing(folder: str, what: str) -> Inspected:
+    return Inspected({}, [Problem(folder, None, f"the folder of the specs {what}")], 0)
 
 
-def _open_specs(host: HostFolder, folder: str) -> int:
-    """Open the folder of the specs, which may be the root of the repository itself."""
-    real = os.path.realpath(f"{host.root}/{folder}")
-    if what := refusal(real, host.root):
-        raise ForbiddenPathError(what)
-    return host.open(real)
-
-
-def _inspect(host: HostFolder, folder: str, top: int) -> Found:
+def _inspect(host: HostFolder, folder: str, top: int) -> Inspected:
     specs: dict[str, Spec] = {}
     broken: set[str] = set()
     problems: list[Problem] = []
@@ -114,7 +108,7 @@ def _inspect(host: HostFolder, folder: str, top: int) -> Found:
             specs[name] = spec
     problems += check(specs.values(), host, broken=broken)
     problems += _misplaced(top, folder)
-    return Found(specs, problems, len(names))
+    return Inspected(specs, problems, len(names))
 
 
 def _misplaced(top: int, folder: str) -> Iterator[Problem]:

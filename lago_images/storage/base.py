@@ -1,4 +1,4 @@
-"""The contract of a store, and the values that go in and out of one."""
+"""Define the contract of a store, and the values that go in and out of one."""
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,7 +18,7 @@ Blocks = tuple[bytes | memoryview, ...]
 
 
 class Body:
-    """Blocks as the body of a request: what botocore asks of a file."""
+    """Body hands blocks on as the body of a request, with what botocore asks of a file."""
 
     def __init__(self, blocks: Blocks) -> None:
         self._blocks = blocks
@@ -36,6 +36,7 @@ class Body:
 
     def seek(self, position: int) -> None:
         """Go back to the begin, to send it again."""
+        # botocore rewinds a body before it sends it anew, and asks for nothing else.
         if position:
             raise ValueError(position)
         self._next = 0
@@ -256,7 +257,7 @@ class Store(Protocol):
         ...
 
     def unfinished(self, prefix: str = "") -> Iterator[Unfinished]:
-        """Uploads of keys that start with ``prefix``, begun and neither finished nor aborted."""
+        """List the uploads of keys that start with ``prefix``, neither finished nor aborted."""
         ...
 
     def abort(self, upload: Unfinished) -> None:
@@ -279,12 +280,13 @@ def check_key(key: str) -> None:
     Raises:
         StorageError: It has an empty, ``.`` or ``..`` part, a control character, or is too long.
     """
-    parts_ok = {"", ".", ".."}.isdisjoint(key.split("/"))
+    has_good_parts = {"", ".", ".."}.isdisjoint(key.split("/"))
     try:
         length = len(key.encode())
     except UnicodeEncodeError:
+        # A file's name that is not UTF-8 comes as lone surrogates, which no request can have.
         length = _LONGEST_KEY + 1
-    if not parts_ok or length > _LONGEST_KEY or _CONTROL.search(key):
+    if not has_good_parts or length > _LONGEST_KEY or _CONTROL.search(key):
         raise StorageError(
             f"{key[:_SHOWN]!r} cannot be a key of a repository",
             hint="if it is in the store, remove it with the store's own tools",

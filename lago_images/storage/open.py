@@ -1,4 +1,4 @@
-"""Opening the store that a repository's URL names."""
+"""Open the store that a repository's URL names."""
 
 import re
 from collections.abc import Mapping
@@ -41,7 +41,10 @@ def open_store(
     scheme = _SCHEME.match(url)
     match scheme and scheme[1].lower():
         case None:
-            return DirectoryStore(path=settings.folder / Path(_given(url)).expanduser())
+            # An empty setting would be the folder itself, and no path has a null character.
+            if not url.strip() or "\0" in url:
+                raise UsageError("the repository's URL is empty", hint=f"use {_FORMS}")
+            return DirectoryStore(path=settings.folder / Path(url).expanduser())
         case "file":
             return DirectoryStore(path=_file(url))
         case "s3":
@@ -74,13 +77,8 @@ def from_folder(url: str, folder: Path) -> str:
     return str(folder / Path(url).expanduser())
 
 
-def _given(url: str) -> str:
-    if not url.strip() or "\0" in url:
-        raise UsageError("the repository's URL is empty", hint=f"use {_FORMS}")
-    return url
-
-
 def _file(url: str) -> Path:
+    # RFC 8089: the host may be empty or localhost; file://srv/images has a host named "srv".
     parts = urlsplit(url)
     if parts.netloc not in {"", "localhost"} or not parts.path.startswith("/"):
         raise UsageError(
@@ -97,6 +95,7 @@ def _s3(url: str, settings: Settings, environ: Mapping[str, str]) -> "S3Store":
     bucket, _, prefix = url.partition("://")[2].partition("/")
     if not _BUCKET.fullmatch(bucket):
         raise UsageError(f"{url}: {bucket!r} is not a bucket's name", hint=f"use {_FORMS}")
+    # S3 takes these as they are; proxies and clients make other paths of them.
     prefix = prefix.strip("/")
     if prefix and not {"", ".", ".."}.isdisjoint(prefix.split("/")):
         raise UsageError(f"{url}: the prefix has an empty, . or .. part", hint=f"use {_FORMS}")

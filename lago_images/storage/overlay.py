@@ -1,4 +1,4 @@
-"""Two stores as one: writes go to the upper, and what it lacks is read from the lower.
+"""Make one store of two: writes go to the upper, and what it lacks is read from the lower.
 
 A pull request from a fork may read the repository and write nothing; its builds stay here.
 """
@@ -110,6 +110,7 @@ class OverlayStore:
             return
         if holder.head(source).etag != etag:
             raise ConflictError(f"copying {source}: it has changed since it was judged")
+        # No store copies from another one's objects: the bytes go through here, and are proved.
         copied = self.upper.upload(target, holder.read(source), headers=headers)
         try:
             proof.check_copy(source, target, Proof(size=copied.size, sha256=copied.sha256))

@@ -1,4 +1,4 @@
-"""A store as somebody without credentials sees it, such as the plan of a fork's pull request.
+"""Show a store as somebody without credentials sees it, such as a fork's pull request.
 
 Staging and caches may be the project's alone. What the store's policy keeps from everybody is not
 theirs to promote, and is no failure: a plan needs neither. Of all else a refusal says nothing.
@@ -11,7 +11,7 @@ from lago_images.storage.base import Blob, Stat, Store
 
 
 class PublicStore:
-    """A store that is empty below ``private`` where it refuses that to everybody."""
+    """PublicStore is empty below ``private`` where the store refuses that to everybody."""
 
     def __init__(self, store: Store, *, private: tuple[str, ...]) -> None:
         """Wrap a store that is not written to."""
@@ -45,5 +45,7 @@ class PublicStore:
             raise self._missing(key, error) from error
 
     def _missing(self, key: str, error: KeylessError) -> KeylessError | NotFoundError:
-        private = key.startswith(self._private)
-        return NotFoundError(error.message, hint=error.hint) if private else error
+        # Without s3:ListBucket a store answers 403 for a missing object, too: of all else than the
+        # private prefixes a refusal proves no absence (promise 7).
+        is_private = key.startswith(self._private)
+        return NotFoundError(error.message, hint=error.hint) if is_private else error

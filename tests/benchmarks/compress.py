@@ -19,6 +19,7 @@ from pathlib import Path
 
 from lago_images.disks import xz
 from lago_images.disks.compress import compress
+from lago_images.host.process import Runner
 from lago_images.settings import Settings
 
 SAMPLE = 192 * 2**20
@@ -47,7 +48,7 @@ def _processor() -> float:
 
 
 def ours(folder: Path) -> int:
-    work = compress(folder / "disk", level=LEVEL)
+    work = compress(folder / "disk", level=LEVEL, runner=Runner())
     with (folder / "disk.xz").open("wb") as file:
         file.writelines(work)
     return work.digests.compressed_size

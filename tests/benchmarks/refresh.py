@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from lago_images.console import Console
+from lago_images.repository.records import layout
 from lago_images.repository.records.layout import headers
 from lago_images.settings import Settings
 from lago_images.storage.directory.store import DirectoryStore
@@ -138,7 +139,8 @@ def main() -> None:
             fill(store, range(filled, size))
             filled = size + 1
             ours(store)
-            store.delete(["state/cache.json", "SHA256SUMS", "index", "repo.metadata", "index.html"])
+            store.delete(["state/cache.json", "state/pages.json", *layout.RENDERED])
+            store.delete([stat.key for each in layout.PAGE_FOLDERS for stat in store.list(each)])
             row = [measure(store, ours), measure(store, ours)]
             fill(store, range(size, size + 1))
             rivals = (read_all, scan) if size <= options.rivals_to else ()

@@ -4,7 +4,6 @@ import contextlib
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,14 +19,6 @@ class Serving:
     lines: tuple[str, ...]
     process: "subprocess.Popen[str]"
     log: Path
-
-
-def free_port() -> int:
-    """A port that is free now; a repository's base URL must be known before it is served."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @contextlib.contextmanager
@@ -53,7 +44,7 @@ def serving(directory: Path, log: Path, *, port: int = 0) -> Iterator[Serving]:
             yield Serving(url=url[0], lines=tuple(lines), process=process, log=log)
         finally:
             process.send_signal(signal.SIGINT)
-            process.wait(30)
+            process.wait(300)
 
 
 def _greeting(process: "subprocess.Popen[str]") -> list[str]:

@@ -50,9 +50,12 @@ class VirtBuilder:
         lines = [f"[{name}]", f"uri={uri}", *([f"gpgkey=file://{key}"] if key else [])]
         (folder / f"{name}.conf").write_text("\n".join(lines) + "\n")
 
-    def paste(self, script: str) -> None:
-        """Run shell lines as this user, as someone would who pastes them."""
-        self._run("sh", "-ec", script)
+    def paste(self, script: str) -> str:
+        """Run shell lines as this user, as someone would who pastes them; return their output.
+
+        Raises ``VirtBuilderError``.
+        """
+        return self._run("sh", "-ec", script)
 
     def list(self, *options: str) -> list[dict[str, Any]]:
         """Raises ``VirtBuilderError``."""

@@ -3,6 +3,7 @@
 import dataclasses
 import re
 import shlex
+import tomllib
 from pathlib import Path
 
 import click
@@ -16,27 +17,19 @@ from tests.tools import need
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-COMMANDS = [
-    "lint",
-    "try",
-    "run",
-    "build",
-    "ci plan",
-    "ci build",
-    "ci publish",
-    "ci rebuild",
-    "ci report",
-    "repo list",
-    "repo refresh",
-    "repo verify",
-    "repo provenance",
-    "repo gc",
-    "repo yank",
-    "repo rollback",
-    "serve",
-    "doctor",
-    "init",
-]
+
+
+def leaves(command=main, names=()):
+    """The names of all commands that are no groups, such as ``ci plan``."""
+    if not isinstance(command, click.Group):
+        return [" ".join(names)]
+    context = click.Context(command)
+    names_below = command.list_commands(context)
+    children = ((name, command.get_command(context, name)) for name in names_below)
+    return [leaf for name, child in children for leaf in leaves(child, (*names, name))]
+
+
+COMMANDS = leaves()
 _FENCED = re.compile(r"^```\w*\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _INLINE = re.compile(r"`((?:\.venv/bin/|ci/)?lago-images [^`]+)`")
 _CALL = re.compile(r"(?:^|[\s/])lago-images ([a-z].*)")
@@ -127,6 +120,19 @@ def test_links_between_documents_lead_somewhere(document):
         assert (document.parent / target).exists(), f"{document.name} links to {target}"
 
 
+def test_the_changelog_ends_its_unreleased_part_with_the_version_of_the_project():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    unreleased, *releases = re.findall(r"^## (.*)$", text, re.MULTILINE)
+    assert unreleased == "[Unreleased]"
+    dated = [re.fullmatch(r"\[(\d+\.\d+\.\d+)\] - (\d{4}-\d\d-\d\d)", title) for title in releases]
+    assert all(dated), releases
+    assert dated[0][1] == project["version"]
+    assert [match[2] for match in dated] == sorted((match[2] for match in dated), reverse=True)
+    kinds = {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
+    assert set(re.findall(r"^### (.*)$", text, re.MULTILINE)) <= kinds
+
+
 @pytest.mark.real
 def test_the_readme_s_lines_for_s3_publish(ceph20, tmp_path):
     need("git", "qemu-img")
@@ -144,3 +150,20 @@ def test_the_readme_s_lines_for_s3_publish(ceph20, tmp_path):
     assert "catalogue: https://images.example.org/index.html" in first.err
     second = repo.run(*words)
     assert (second.code, second.out) == (0, "nothing to build\n"), second.err
+
+
+def test_every_test_that_the_threat_model_names_exists():
+    """A "cannot" whose test was renamed or removed is a promise that nothing holds."""
+    text = (ROOT / "docs/threat-model.md").read_text()
+    named = re.findall(r"`(test_\w+\.py)`|`((?:test|check)_\w+)…?`", text)
+    source = ""
+    for file, name in named:
+        if file:
+            source = "".join(path.read_text() for path in (ROOT / "tests").rglob(file))
+        else:
+            assert f"def {name}" in source, name
+    assert len([name for _, name in named if name]) > 25
+    table = text[text.index("## Who can do what") : text.index("## Whose builds")]
+    claims = [row.split(" | ")[2] for row in table.splitlines() if row.startswith("| ")][1:]
+    assert len(claims) > 8
+    assert all("`test_" in claim or claim.startswith("\N{EN DASH}") for claim in claims)

@@ -9,7 +9,8 @@ import pytest
 
 from lago_images.errors import GitError, ToolMissingError, UsageError
 from lago_images.planning.digests import Files
-from lago_images.planning.git import Change, Git
+from lago_images.planning.git import Git
+from lago_images.planning.git_output import Change
 from tests.support.specs import SpecsRepo, git
 
 

@@ -2,10 +2,8 @@
 
 import json
 import re
-import threading
 from contextlib import contextmanager
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
@@ -15,7 +13,9 @@ from lago_images.ci.github import POLICY, GitHubError, NotPermittedError, Report
 from lago_images.jobs import results
 from lago_images.planning import formats
 from tests.support import prism
+from tests.support.at_work import at_work
 from tests.support.ci import failed, plan, planned
+from tests.support.loopback import LoopbackServer, QuietHandler
 from tests.support.specs import SpecsRepo
 
 SHA = "6dcb09b5b57875f334f61aebed695e2e4193db5e"
@@ -88,22 +88,20 @@ def test_without_a_pull_request_there_is_no_comment(github):
         reporter(github.url, pull=None).comment("m", "b")
 
 
-class _Refuses(BaseHTTPRequestHandler):
+class _Refuses(QuietHandler):
     def do_GET(self):
         self.answer(403, {"message": "Resource not accessible by integration"})
 
-    do_POST = do_PATCH = do_GET  # noqa: N815 -- http.server's own names
+    do_POST = do_PATCH = do_GET
 
     def answer(self, code, plain):
+        self.read_body()
         body = json.dumps(plain).encode()
         self.send_response(code)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
-
-    def log_message(self, *_):
-        pass
 
 
 class _RefusesStatuses(_Refuses):
@@ -124,10 +122,8 @@ class _RefusesStatuses(_Refuses):
 
 @contextmanager
 def serving(handler):
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
+    with LoopbackServer(handler) as server, at_work(server):
+        yield server.url
 
 
 @pytest.fixture
@@ -167,10 +163,9 @@ class Script:
     def served(self):
         script = self
 
-        class Handler(BaseHTTPRequestHandler):
+        class Handler(QuietHandler):
             def do_GET(self):
-                size = int(self.headers.get("Content-Length", 0))
-                self.rfile.read(size)
+                self.read_body()
                 script.asked.append(f"{self.command} {self.path.partition('?')[0]}")
                 left = script.answers
                 status, headers, body = left.pop(0) if left[1:] else left[0]
@@ -184,10 +179,7 @@ class Script:
                 self.end_headers()
                 self.wfile.write(text.encode())
 
-            do_POST = do_PATCH = do_GET  # noqa: N815 -- http.server's own names
-
-            def log_message(self, *_):
-                pass
+            do_POST = do_PATCH = do_GET
 
         with serving(Handler) as url:
             yield url

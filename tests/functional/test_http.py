@@ -135,7 +135,8 @@ def test_the_whole_may_take_only_so_long():
 )
 def test_what_a_server_says_is_never_shown(data):
     with raw(data) as server:
-        failure(server.url)
+        assert server.url in failure(server.url).message
+        assert server.requests
 
 
 @pytest.mark.parametrize(("status", "pause"), [(503, 0.0), (429, 0.0), (404, None), (403, None)])

@@ -53,6 +53,40 @@ def test_names_that_are_not_ascii_come_out_as_they_went_in(repo, environ):
     assert "image-specs/später" in text.stdout.decode("utf-8")
 
 
+@pytest.fixture(scope="module", params=["en_US", "de_DE"])
+def latin_1(request, tmp_path_factory):
+    """A locale whose characters are Latin-1, as glibc has it and not as Python is told."""
+    need("localedef")
+    folder = tmp_path_factory.mktemp("locales")
+    name = f"{request.param}.ISO-8859-1"
+    argv = ["localedef", "-i", request.param, "-f", "ISO-8859-1", folder / name]
+    subprocess.run(argv, check=True, timeout=60)
+    probe = [sys.executable, "-c", "import sys; print(sys.getfilesystemencoding())"]
+    locale = {"LOCPATH": str(folder), "LANG": name, "LC_ALL": "", "PYTHONUTF8": "0"}
+    environ = {**os.environ, **locale}
+    assert subprocess.check_output(probe, env=environ, text=True).strip() == "iso8859-1"
+    return locale
+
+
+def test_a_real_latin_1_locale_changes_nothing(repo, latin_1):
+    test_help_is_utf_8_everywhere(repo, latin_1, "lint")
+    test_names_that_are_not_ascii_come_out_as_they_went_in(repo, latin_1)
+
+
+def test_what_is_written_into_images_is_utf_8_under_latin_1(repo, latin_1):
+    """Of the layer's own files, too: the plan of it names the euro sign as the spec has it."""
+    (repo.root / "image-specs/später").unlink()
+    repo.write("image-specs/files/größe", "€\n")
+    repo.spec("one", "simple:image-specs/files/größe", "write /etc/motd:Grüße, 5 €")
+    repo.commit()
+    done = call(repo, "lint", **latin_1)
+    assert done.returncode == 0, done.stdout + done.stderr
+    plans = [call(repo, "ci", "plan", "--format", "json", **each) for each in (latin_1, {})]
+    assert [plan.returncode for plan in plans] == [0, 0], plans[0].stderr
+    first, second = (json.loads(plan.stdout)["images"][0]["fingerprint"] for plan in plans)
+    assert first == second
+
+
 @pytest.mark.parametrize("closed", ["2>&-", "<&-", "2>&- <&-"])
 def test_a_closed_stream_changes_no_exit_code(repo, closed):
     (repo.root / "image-specs/später").unlink()

@@ -21,6 +21,7 @@ PUBLISHER = "tests/unit/repository/publishing/test_publisher.py::"
 MODEL = "tests/unit/repository/publishing/test_model.py::"
 RETENTION = "tests/unit/repository/publishing/test_retention.py::"
 CONDITIONAL = "tests/unit/storage/s3/test_conditional.py::"
+RENDER = "tests/unit/repository/rendering/test_render.py::"
 JUDGE = "tests/unit/jobs/test_judge.py::"
 # Runs the tests on the package in the first argument, and on no other.
 RUN = """
@@ -66,6 +67,14 @@ BUGS = [
         test=f"{CONDITIONAL}test_every_write_carries_its_condition",
     ),
     Bug(
+        what="If-None-Match dropped from the completion of an upload in parts",
+        file="storage/s3/multipart.py",
+        old='{Feature.CREATION: {"IfNoneMatch": "*"}},',
+        new="{},",
+        test="tests/unit/storage/s3/test_upload.py::"
+        "test_the_request_that_creates_an_object_refuses_to_overwrite",
+    ),
+    Bug(
         what="Changed files overwritten in a directory",
         file="storage/directory/store.py",
         old="if (now and _etag(now)) != expected:",
@@ -84,8 +93,23 @@ BUGS = [
         file=f"{PUBLISHING}publisher.py",
         old="            state = read(self.store)\n",
         new="            state = read(self.store)\n"
-        "            before = _rendered_files(self.store, self.signer)\n",
+        "            before = _read_before(self.store, self.signer)\n",
         test=f"{MODEL}test_the_models_publisher_is_the_codes",
+    ),
+    Bug(
+        what="A page written over another publisher's",
+        file=f"{PUBLISHING}pages.py",
+        old="    return store.put(key, data, expected=etag, headers=headers(key)), True\n",
+        new="    etag = store.head(key).etag if etag else None\n"
+        "    return store.put(key, data, expected=etag, headers=headers(key)), True\n",
+        test=f"{PUBLISHER}test_a_page_is_not_written_over_a_newer_one",
+    ),
+    Bug(
+        what="Packages compared that are not those that were released",
+        file=f"{PUBLISHING}package_changes.py",
+        old="    if hashlib.sha256(data).hexdigest() != released.sha256:\n",
+        new="    if False:\n",
+        test=f"{PUBLISHER}test_packages_that_were_not_released_are_compared_with_nothing",
     ),
     Bug(
         what="A release made without its copy of the disk",
@@ -185,6 +209,13 @@ BUGS = [
         old="            if release.revision > after and release.public not in self.retired\n",
         new="            if release.revision > after\n",
         test=f"{MODEL}test_the_models_gc_is_the_codes",
+    ),
+    Bug(
+        what="An alias offered that is another image's name",
+        file="repository/rendering/index.py",
+        old=" if a not in without]",
+        new="]",
+        test=f"{RENDER}test_an_alias_never_takes_the_place_of_another_image",
     ),
     Bug(
         what="Any 404 taken for a missing object",

@@ -115,8 +115,11 @@ def test_the_builder_writes_builds_and_reads_all(builder, bucket):
 def test_the_builder_uploads_in_parts(builder, bucket):
     key = ours("builds/debian-12/x86_64/b3/debian-12.qcow2.xz")
     upload_in_parts(builder, bucket, key)
+    assert builder.get_object(Bucket=bucket, Key=key)["Body"].read() == b"x"
     begun = builder.create_multipart_upload(Bucket=bucket, Key=key)["UploadId"]
     builder.abort_multipart_upload(Bucket=bucket, Key=key, UploadId=begun)
+    with pytest.raises(ClientError, match="NoSuch"):
+        builder.list_parts(Bucket=bucket, Key=key, UploadId=begun)
 
 
 def upload_in_parts(client, bucket: str, key: str, **condition: str) -> None:

@@ -79,6 +79,6 @@ def test_a_damaged_build_keeps_no_other_from_being_published(tmp_path, ending, t
     assert ran.code == 1
     assert "one: not published: " in ran.err
     assert wrong in ran.err
-    listed = json.loads(repo.run("repo", "list", "--format", "json").out)
+    listed = json.loads(repo.run("repo", "list", "--format", "json").out)["images"]
     assert [one["name"] for one in listed] == ["two"]
     assert not (repo.root / "image-repo/state/published.json").exists()

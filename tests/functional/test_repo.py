@@ -33,7 +33,8 @@ def repo(tmp_path, monkeypatch):
 
     def call(*args, **environ):
         monkeypatch.chdir(folder)
-        clean = {name: None for name in os.environ if name.startswith(("LAGO_IMAGES_", "GITHUB_"))}
+        own = ("LAGO_IMAGES_", "GITHUB_", "CI")
+        clean = {name: None for name in os.environ if name.startswith(own)}
         return CliRunner(env={**clean, **environ}).invoke(main, ["repo", *args])
 
     call.store = DirectoryStore(path=folder / "image-repo")  # type: ignore[attr-defined]
@@ -47,41 +48,26 @@ def test_list_tells_what_is_published(repo):
     header, row = done.stdout.splitlines()
     assert header.split() == [
         *("name", "arch", "revision", "version"),
-        *("published", "size", "fingerprint", "commit"),
+        *("published", "age", "size", "fingerprint", "commit"),
     ]
-    assert row.split() == [
-        "debian-12",
-        "x86_64",
-        "2",
-        "1-2",
-        "2023-11-14",
-        "22:13",
-        "24",
-        "B",
-        "f1",
-        "c1",
-    ]
+    *before, _age, _unit, size, unit, fingerprint, commit = row.split()
+    assert before == ["debian-12", "x86_64", "2", "1-2", "2023-11-14", "22:13"]
+    assert [size, unit, fingerprint, commit] == ["24", "B", "f1", "c1"]
 
 
 def test_list_as_json_has_every_revision_when_asked(repo):
     publish_by_hand(repo.store, manifest(build_id="b1"), manifest(build_id="b2"))
-    rows = json.loads(repo("list", "--all", "--format", "json").stdout)
-    assert [row["revision"] for row in rows] == [1, 2]
-    assert rows[0] == {
-        "name": "debian-12",
-        "arch": "x86_64",
-        "revision": 1,
-        "version": "1-1",
-        "published": 1_700_000_000,
-        "size": 24,
-        "fingerprint": "sha256:f1",
-        "commit": "c1",
-    }
+    listed = json.loads(repo("list", "--all", "--format", "json").stdout)
+    assert [each["revision"] for each in listed["images"]] == [1, 2]
+    first = listed["images"][0]
+    assert (first["version"], first["published"]) == ("1-1", 1_700_000_000)
+    assert (first["fingerprint"], first["commit"]) == ("sha256:f1", "c1")
+    assert first["disk"]["compressed_size"] == 24
 
 
 def test_an_empty_repository_lists_nothing(repo):
     done = repo("list", "--format", "json")
-    assert (done.exit_code, json.loads(done.stdout)) == (0, [])
+    assert (done.exit_code, json.loads(done.stdout)["images"]) == (0, [])
 
 
 def test_refresh_writes_and_then_has_nothing_to_do(repo):
@@ -89,9 +75,14 @@ def test_refresh_writes_and_then_has_nothing_to_do(repo):
     done = repo("refresh")
     assert done.exit_code == 0, done.stderr
     assert done.stdout.splitlines() == [
+        "written catalogue/debian-12.html",
+        "written catalogue/debian-12.xml",
+        "written latest/debian-12.x86_64.json",
+        "written images.json",
         "written SHA256SUMS",
         "written index",
         "written repo.metadata",
+        "written feed.xml",
         "written index.html",
     ]
     again = repo("refresh")
@@ -189,7 +180,8 @@ def test_a_damaged_release_exits_1_is_named_and_harms_no_other_image(repo, comma
     assert done.exit_code == 1
     assert "releases/debian-12/x86_64/1.json is not a release" in done.stderr
     assert "restore it from a copy" in done.stderr
-    assert [one["name"] for one in json.loads(repo("list", "--format", "json").stdout)] == ["other"]
+    listed = json.loads(repo("list", "--format", "json").stdout)["images"]
+    assert [image["name"] for image in listed] == ["other"]
 
 
 def test_a_damaged_staged_build_harms_nobody(repo):

@@ -59,7 +59,7 @@ def ask(server):
 
     def ask(method, path, **headers):
         host, port = server.server_address[:2]
-        connection = http.client.HTTPConnection(host, port, timeout=20)
+        connection = http.client.HTTPConnection(host, port, timeout=120)
         connections.append(connection)
         connection.request(
             method, path, headers={k.replace("_", "-"): v for k, v in headers.items()}
@@ -163,7 +163,7 @@ def test_other_methods_are_refused(ask):
 )
 def test_a_request_with_a_body_gets_one_answer_and_its_connection_ends(server, framing):
     """Else a proxy in front takes the second answer for that of another client's request."""
-    with socket.create_connection(server.server_address[:2], timeout=20) as client:
+    with socket.create_connection(server.server_address[:2], timeout=120) as client:
         client.sendall(b"GET /index HTTP/1.1\r\nHost: x\r\n" + framing)
         answers = b"".join(iter(lambda: client.recv(65536), b""))
     assert answers.count(b"HTTP/1.") == 1

@@ -11,7 +11,6 @@ import sys
 import time
 from contextlib import contextmanager
 from dataclasses import asdict, replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +51,7 @@ from tests.support.handmade import (
     release,
 )
 from tests.support.keys import make_key, with_subkeys
+from tests.support.loopback import LoopbackServer, QuietHandler
 from tests.tools import need
 
 BUILDS = [manifest(build_id=f"b{n}", fingerprint=f"f{n}") for n in (1, 2)]
@@ -133,6 +133,15 @@ def alter(store, key, old, new):
     data = store.get(key).data
     assert old in data
     change(store, key, data.replace(old, new))
+
+
+def test_an_alias_that_is_not_offered_is_noted(store):
+    thief = replace(BUILDS[0], name="thief", properties={"aliases": OTHER.name})
+    make_public(store, 1, *real_disk(thief))
+    refresh(store)
+    assert problems(store) == {}
+    found = [one.what for one in verifier().store(store).findings if one.where == "index"]
+    assert "thief (x86_64) is not offered under its alias 'other', which means other" in found
 
 
 @pytest.mark.parametrize("deep", [True, False])
@@ -610,7 +619,7 @@ def test_over_http_what_breaks_off_is_taken_up_again(store):
         assert all("cannot be read" in what for what in found.values())
 
 
-class Plain(BaseHTTPRequestHandler):
+class Plain(QuietHandler):
     """A web server that knows neither ranges nor ETags.
 
     ``missing`` is its answer to what is not there; ``cut`` are the keys that it once sends in
@@ -618,8 +627,6 @@ class Plain(BaseHTTPRequestHandler):
     """
 
     protocol_version = "HTTP/1.1"
-
-    def log_message(self, *_args): ...
 
     def do_HEAD(self):
         self.answer(body=False)
@@ -650,11 +657,10 @@ class Plain(BaseHTTPRequestHandler):
 
 @contextmanager
 def plainly_served(store, *, missing=404, cut=(), old=()):
-    opened: Any = ThreadingHTTPServer(("127.0.0.1", 0), Plain)
+    opened: Any = LoopbackServer(Plain)
     with opened as server:
         server.store, server.missing = store, missing
         server.cut, server.old = list(cut), dict(old)
-        server.url = f"http://127.0.0.1:{server.server_port}"
         with at_work(server):
             yield server
 

@@ -1,6 +1,7 @@
 """The boot test, with the real QEMU: boot sectors that fail in all ways, and a real Debian."""
 
 import hashlib
+import itertools
 import time
 
 import pytest
@@ -12,6 +13,7 @@ from lago_images.host import kvm
 from lago_images.host.kvm import Acceleration
 from lago_images.host.process import Runner
 from tests.support.full import in_small_folder
+from tests.support.images import write_ext4
 from tests.tools import need
 
 pytestmark = [pytest.mark.real]
@@ -36,18 +38,17 @@ def says(text):
 def boot(tmp_path):
     (tmp_path / "work, dir").mkdir()
 
-    def run(disk, fmt="raw", *, arch="x86_64", timeout=30, accel=TCG, **more):
+    def run(disk, fmt="raw", *, timeout=30, accel=TCG, **more):
+        usual = {"arch": "x86_64", "clock": time.monotonic}
         return boot_test(
             disk,
             fmt,
-            arch=arch,
             accel=accel,
             timeout=timeout,
             console_log=tmp_path / "console, it.log",
             workdir=tmp_path / "work, dir",
             runner=Runner(log=tmp_path / "log"),
-            clock=time.monotonic,
-            **more,
+            **{**usual, **more},
         )
 
     yield run
@@ -85,11 +86,26 @@ def test_a_guest_that_says_nothing_runs_out_of_time(boot, tmp_path):
         boot(disk, timeout=1)
 
 
+def after(words, console):
+    """A clock that stands still until the console has these words."""
+    passed = itertools.count()
+    now = 0
+
+    def clock():
+        nonlocal now
+        if console.exists() and words in console.read_text():
+            now = next(passed)
+        return now
+
+    return clock
+
+
 @pytest.mark.parametrize(("words", "starts"), [("watchdog: BUG: soft lockup", 2), ("slow", 1)])
 def test_a_guest_whose_emulated_processor_locks_up_is_started_twice(boot, tmp_path, words, starts):
     disk = boot_sector(tmp_path / "disk", says(f"{words}\r\n"))
+    seconds = after(words, tmp_path / "console, it.log")
     with pytest.raises(BootError, match="within 4 s") as caught:
-        boot(disk, timeout=1)
+        boot(disk, timeout=1, clock=seconds)
     assert any(words in line for line in caught.value.tail)
     assert (tmp_path / "log").read_text().count("+ qemu-system-x86_64") == starts
 
@@ -109,7 +125,7 @@ try:
         "raw",
         arch="x86_64",
         accel=Acceleration(name="tcg"),
-        timeout=15,
+        timeout=90,
         console_log=outside / "console.log",
         workdir=work,
         runner=Runner(log=outside / "log"),
@@ -186,13 +202,16 @@ def test_an_emulator_that_is_not_installed(tmp_path):
 def test_a_real_debian_boots_and_names_its_packages(boot, debian12, tmp_path):
     disk = tmp_path / "finished.qcow2"
     prepared = debian12.copy(tmp_path)
+    write_ext4(prepared.disk, "/root/deploy", "-----BEGIN OPENSSH PRIVATE KEY-----\n")
     standalone(prepared.disk, prepared.format, disk, Runner())
     before = (sha1(disk), disk.stat().st_mtime_ns)
     accel = kvm.detect(Runner())
-    booted = boot(disk, "qcow2", timeout=90, accel=accel, ask_packages=True)
+    booted = boot(disk, "qcow2", timeout=90, accel=accel, look_inside=True)
     assert booted.test.accel == accel.name
     assert booted.test.seconds > 0
     assert booted.packages == debian12.packages
+    # Not the machine id and sshd's host keys, which the guest made when it started.
+    assert booted.secrets == ("/root/deploy",)
     assert (sha1(disk), disk.stat().st_mtime_ns) == before
 
 

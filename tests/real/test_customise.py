@@ -221,6 +221,18 @@ def test_a_guest_that_cannot_run_programs_here_is_cleaned_all_the_same(foreign):
     assert foreign.prepared.packages is None
 
 
+def test_a_password_of_nobody_fails_in_a_guest_that_cannot_run_programs_here(
+    tmp_path_factory, debian12
+):
+    folder = work_folder(tmp_path_factory, "nobody")
+    text = "password root:password:x\npassword o'brien:password:x\n"
+    refusal = pytest.raises(BuildError, match=r"^image-specs/image:\d+: password .*no such user")
+    with pytest.MonkeyPatch.context() as patch, refusal as failure:
+        patch.setattr(sysprep, "_runs_here", lambda _arch: False)
+        run(folder, debian12, text)
+    assert "o'brien" in str(failure.value)
+
+
 def test_a_command_that_fails_is_named_with_its_line_and_output(tmp_path_factory, debian12):
     folder = work_folder(tmp_path_factory, "failing")
     with pytest.raises(BuildError, match=r"^image-specs/image:7: run-command echo the rea") as e:

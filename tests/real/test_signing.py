@@ -1,9 +1,11 @@
 """Signing with the real gpg, judged by the real virt-builder."""
 
 import os
+import re
 import stat
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from html import unescape
 from pathlib import Path
 
 import pytest
@@ -75,6 +77,10 @@ def test_a_signed_repository_is_accepted_and_a_tampered_one_refused(store, clien
     written = refresh(store, signed_by(old)).written
     assert written == (
         f"key-{old.fingerprint}.asc",
+        "catalogue/debian-12.html",
+        "catalogue/debian-12.xml",
+        "latest/debian-12.x86_64.json",
+        "images.json",
         "SHA256SUMS",
         "SHA256SUMS.asc",
         "index",
@@ -82,6 +88,7 @@ def test_a_signed_repository_is_accepted_and_a_tampered_one_refused(store, clien
         "index.asc",
         "repo.metadata",
         "repo.metadata.asc",
+        "feed.xml",
         "index.html",
         "key.asc",
     )
@@ -201,7 +208,8 @@ def test_signing_is_not_given_up_by_accident(store, keys):
     assert "--retire-key" in caught.value.hint
     assert {name: store.get(name).data for name in names(store)} == before
     refresh(store, Settings(), retire=[keys[0]])
-    assert names(store) == {"SHA256SUMS", "index", "repo.metadata", "index.html"}
+    unsigned = {"images.json", "SHA256SUMS", "index", "repo.metadata", "feed.xml", "index.html"}
+    assert names(store) == unsigned
     assert refresh(store, Settings()).written == ()
 
 
@@ -370,3 +378,12 @@ def test_no_agent_and_no_secret_stay_behind(keys):
     assert not left.exists()
     running = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.is_file()]
     assert not [command for command in running if os.fsencode(left) in command]
+
+
+def test_what_the_page_says_makes_a_source_as_it_is_pasted(store, client, keys):
+    refresh(store, replace(signed_by(keys[0]), base_url=f"file://{store.path}"))
+    page = store.get("index.html").data.decode()
+    match = re.search(r'<pre id="use-2"[^>]*><code>(.*?)</code></pre>', page, re.DOTALL)
+    client.paste(unescape(match[1]))
+    listed = client.list("--no-cache", "--check-signature")
+    assert [template["os-version"] for template in listed] == ["debian-12"]

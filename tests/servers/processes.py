@@ -1,6 +1,7 @@
 """Server processes that cannot outlive the tests that started them."""
 
 import ctypes
+import random
 import signal
 import socket
 import subprocess
@@ -8,10 +9,12 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
+_TRIES = 100
 _libc = ctypes.CDLL(None)
 
 
@@ -20,10 +23,20 @@ class NotStartedError(Exception):
 
 
 def free_port() -> int:
-    """A port nothing listens on. Another may take it first: starting is tried again."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a port that nothing listens on, for who must know it before a server is started.
+
+    It is below those that the kernel gives to clients and to servers that ask for any port, so that
+    none of them takes it meanwhile.
+    """
+    ranges = Path("/proc/sys/net/ipv4/ip_local_port_range")
+    lowest = int(ranges.read_text().split()[0])
+    # Not random's own functions: workers of one run draw the same numbers from them.
+    ports = random.SystemRandom().sample(range(1024, lowest), min(_TRIES, lowest - 1024))
+    for port in ports:
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise NotStartedError(f"none of {len(ports)} ports below {lowest} is free")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -49,7 +62,7 @@ class Processes:
             )
 
     def run(
-        self, argv: Sequence[str], env: Mapping[str, str] | None = None, timeout: float = 60
+        self, argv: Sequence[str], env: Mapping[str, str] | None = None, timeout: float = 300
     ) -> None:
         """Run a program to its end."""
         with self.log.open("ab") as log:
@@ -66,7 +79,7 @@ class Processes:
         if done.returncode != 0:
             raise self._not_started(f"{argv[0]} failed with {done.returncode}")
 
-    def wait_for(self, url: str, timeout: float = 60) -> None:
+    def wait_for(self, url: str, timeout: float = 300) -> None:
         """Until the server answers anything at all."""
         until = time.monotonic() + timeout
         while time.monotonic() < until:

@@ -1,17 +1,30 @@
-"""Specs made of values, for every test that needs one and reads none."""
+"""Specs and manifests made of values, for every test that needs one and reads none."""
 
+import hashlib
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
+from lago_images.repository.records.manifest import BaseRecord, BootTest, Disk, Manifest
 from lago_images.specs.model import Base, BaseKind, Operation, Spec
 from lago_images.specs.parse import parse
 
 # What both clients need of any spec.
 COMPLETE = ("#arch=x86_64", "#distro=debian")
+# What a whole spec has.
+PROPERTIES = {
+    "name": "Debian® 12 (bookworm)",
+    "osinfo": "debian12",
+    "distro": "debian12",
+    "expand": "/dev/sda1",
+    "root-partition": "/dev/sda1",
+    "version": "1",
+}
 
 
 def spec(
     name: str = "debian-12",
-    base: str = "bootstrap:debian-12",
+    base: str = "bootstrap:bookworm",
     *operations: str | tuple[str, str],
     arch: str = "x86_64",
     **properties: str,
@@ -49,3 +62,49 @@ def buildable(name: str, base: str, **properties: str) -> Spec:
     """Return a spec that is built without a boot test."""
     plain = {"base": base, "boot-test": "no", "distro": "debian"}
     return replace(spec(name, base), properties={**plain, **properties})
+
+
+def disk_bytes(name: str, build_id: str) -> bytes:
+    """Return the few bytes that stand for the compressed disk of a build."""
+    return f"the disk of {name} {build_id}".encode()
+
+
+def manifest(
+    name: str = "debian-12",
+    build_id: str = "b1",
+    *,
+    arch: str = "x86_64",
+    fingerprint: str = "sha256:f1",
+    size: int | None = None,
+    properties: Mapping[str, str] | None = None,
+    **more: Any,
+) -> Manifest:
+    """Return the manifest of a build whose compressed disk is ``disk_bytes``.
+
+    ``size`` are the bytes that it claims to have, where others than those; ``more`` are fields.
+    """
+    disk = disk_bytes(name, build_id)
+    plain = Manifest(
+        name=name,
+        arch=arch,
+        build_id=build_id,
+        fingerprint=fingerprint,
+        base=BaseRecord(ref="bootstrap:bookworm", digest="sha256:" + "0" * 64),
+        disk=Disk(
+            format="qcow2",
+            virtual_size=2 * 2**30,
+            size=411_000_000,
+            compressed_size=len(disk) if size is None else size,
+            sha1=hashlib.sha1(disk).hexdigest(),
+            sha256=hashlib.sha256(disk).hexdigest(),
+            sha512=hashlib.sha512(disk).hexdigest(),
+        ),
+        commit="c1",
+        dirty=False,
+        created=1_700_000_000,
+        seconds=60,
+        properties=dict(PROPERTIES if properties is None else properties),
+        boot=BootTest(seconds=31.4, accel="tcg"),
+        packages=1,
+    )
+    return replace(plain, **more)

@@ -1,12 +1,13 @@
 """A loopback HTTP server of a few files, that can be told to fail the way servers fail."""
 
-import http.server
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler
 
 from tests.support.at_work import at_work
+from tests.support.loopback import LoopbackServer, QuietHandler
 
 
 @dataclass(slots=True)
@@ -33,7 +34,7 @@ class Files:
     requests: list[tuple[str, str | None, int]] = field(default_factory=list)
     url: str = ""
 
-    def answer(self, handler: http.server.BaseHTTPRequestHandler) -> None:
+    def answer(self, handler: BaseHTTPRequestHandler) -> None:
         wanted, body = handler.headers.get("Range"), self.content.get(handler.path)
         if self.refuse or body is None:
             asked = {"Retry-After": self.retry_after} if self.retry_after else {}
@@ -71,36 +72,28 @@ def serving(content: dict[str, bytes] | None = None) -> Iterator[Files]:
 
 
 @contextmanager
-def answering(answer: Callable[[http.server.BaseHTTPRequestHandler], object]) -> Iterator[Files]:
+def answering(answer: Callable[[BaseHTTPRequestHandler], object]) -> Iterator[Files]:
     """A server whose answers are all made by a function; knows its URL and the requests."""
     files = Files()
 
-    def noted(handler: http.server.BaseHTTPRequestHandler) -> None:
+    def noted(handler: BaseHTTPRequestHandler) -> None:
         files.requests.append((handler.path, handler.headers.get("Range"), 0))
         handler.close_connection = True
-        with suppress(ConnectionError):
-            answer(handler)
+        answer(handler)
 
     with _served(files, noted):
         yield files
 
 
 @contextmanager
-def _served(
-    files: Files, answer: Callable[[http.server.BaseHTTPRequestHandler], None]
-) -> Iterator[None]:
-    class Handler(http.server.BaseHTTPRequestHandler):
+def _served(files: Files, answer: Callable[[BaseHTTPRequestHandler], None]) -> Iterator[None]:
+    class Handler(QuietHandler):
         def do_GET(self) -> None:
             answer(self)
 
         def do_HEAD(self) -> None:
             self.do_GET()
 
-        def log_message(self, *args: object) -> None:
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    files.url = f"http://127.0.0.1:{server.server_address[1]}"
-    with server, at_work(server):
+    with LoopbackServer(Handler) as server, at_work(server):
+        files.url = server.url
         yield

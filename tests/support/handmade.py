@@ -1,14 +1,14 @@
 """Builds and releases made by hand: small, complete, and as the real ones lie in a store."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 from lago_images.repository.publishing.copying import Judged
 from lago_images.repository.publishing.publisher import Publisher
 from lago_images.repository.records.layout import BuildFolder, BuildKey, headers
-from lago_images.repository.records.manifest import BaseRecord, BootTest, Disk, Manifest
+from lago_images.repository.records.manifest import BaseRecord, Manifest
 from lago_images.repository.records.release import (
     BaseBinding,
     ObjectDigest,
@@ -19,69 +19,11 @@ from lago_images.repository.records.release import (
 from lago_images.repository.rendering.lago import hash_file, metadata_file
 from lago_images.repository.rendering.signing import Signer
 from lago_images.repository.rendering.site import Site
-from lago_images.specs.model import Base, BaseKind, Operation, Spec
 from lago_images.storage.base import Store
+from tests.support.builders import PROPERTIES, disk_bytes, manifest, spec
 
+__all__ = ["PROPERTIES", "disk_bytes", "manifest", "spec"]
 SITE = Site(name="test-repo", base_url="http://images.example.org/repo")
-PROPERTIES = {
-    "name": "Debian® 12 (bookworm)",
-    "osinfo": "debian12",
-    "distro": "debian12",
-    "expand": "/dev/sda1",
-    "root-partition": "/dev/sda1",
-    "version": "1",
-}
-
-
-def manifest(
-    name: str = "debian-12",
-    build_id: str = "b1",
-    *,
-    arch: str = "x86_64",
-    fingerprint: str = "sha256:f1",
-    properties: Mapping[str, str] | None = None,
-    **more: Any,
-) -> Manifest:
-    body = disk_bytes(name, build_id)
-    made = Manifest(
-        name=name,
-        arch=arch,
-        build_id=build_id,
-        fingerprint=fingerprint,
-        base=BaseRecord(ref="bootstrap:bookworm", digest="sha256:" + "0" * 64),
-        disk=Disk(
-            format="qcow2",
-            virtual_size=2 * 2**30,
-            size=411_000_000,
-            compressed_size=len(body),
-            sha1=hashlib.sha1(body).hexdigest(),
-            sha256=hashlib.sha256(body).hexdigest(),
-            sha512=hashlib.sha512(body).hexdigest(),
-        ),
-        commit="c1",
-        dirty=False,
-        created=1_700_000_000,
-        seconds=60,
-        properties=dict(PROPERTIES if properties is None else properties),
-        boot=BootTest(seconds=31.4, accel="tcg"),
-        packages=1,
-    )
-    return replace(made, **more)
-
-
-def disk_bytes(name: str, build_id: str) -> bytes:
-    return f"the disk of {name} {build_id}".encode()
-
-
-def spec(name: str = "debian-12", *operations: tuple[str, str], **properties: str) -> Spec:
-    return Spec(
-        name=name,
-        path=f"image-specs/{name}",
-        base=Base(kind=BaseKind.BOOTSTRAP, name="bookworm", line=1),
-        arch="x86_64",
-        properties=properties,
-        operations=tuple(Operation(name=n, argument=a, line=2) for n, a in operations),
-    )
 
 
 def release(

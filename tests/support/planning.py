@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from lago_images.planning.git import Change, Commit
+from lago_images.planning.git_output import Change, Commit
 from lago_images.planning.history import (
     Ask,
     Built,

@@ -63,7 +63,11 @@ def asked(method: str, url: str, headers: Mapping[str, str]) -> Asked:
     query = parse_qs(parts.query, keep_blank_values=True)
     keys: dict[str, str] = {}
     if not key:
-        actions = {"uploads": "ListBucketMultipartUploads", "versioning": "GetBucketVersioning"}
+        actions = {
+            "uploads": "ListBucketMultipartUploads",
+            "versioning": "GetBucketVersioning",
+            "object-lock": "GetBucketObjectLockConfiguration",
+        }
         known = [action for name, action in actions.items() if name in query]
         if "prefix" in query:
             keys["s3:prefix"] = query["prefix"][0]

@@ -2,7 +2,6 @@
 
 import json
 import re
-import socket
 import subprocess
 import time
 import urllib.error
@@ -14,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests import npm
+from tests.servers.processes import free_port
 
 # What the report may use. Anything else is no path of this server: a request to it fails.
 PATHS = (
@@ -34,9 +34,8 @@ class Prism:
         # The log is written later than answers are: it is complete up to a request of our own.
         last = f"/last/{uuid.uuid4().hex}"
         with suppress(urllib.error.HTTPError):
-            urllib.request.urlopen(self.url + last, timeout=30)
-        deadline = time.monotonic() + 30
-        while last not in (text := self.log.read_text()) and time.monotonic() < deadline:
+            urllib.request.urlopen(self.url + last, timeout=300)
+        while last not in (text := self.log.read_text()):
             time.sleep(0.05)
         found = re.findall(r"\[HTTP SERVER\] (\w+ \S+)", re.sub(r"\x1b\[[0-9;]*m", "", text))
         return [request for request in found if "/last/" not in request]
@@ -60,9 +59,7 @@ def description(url: str) -> dict:
 @contextmanager
 def running(folder: Path) -> Iterator[Prism]:
     document, log = folder / "github.json", folder / "prism.log"
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port = sock.getsockname()[1]
+    port = free_port()
     url = f"http://127.0.0.1:{port}"
     document.write_text(json.dumps(description(url)))
     prism = npm.modules() / "@stoplight/prism-cli/dist/index.js"
@@ -73,12 +70,12 @@ def running(folder: Path) -> Iterator[Prism]:
             _wait(url, server)
             yield Prism(url=url, log=log)
         finally:
-            server.terminate()
-            server.wait(10)
+            server.kill()
+            server.wait()
 
 
 def _wait(url: str, server: subprocess.Popen) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while time.monotonic() < deadline:
         assert server.poll() is None
         try:

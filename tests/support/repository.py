@@ -1,16 +1,16 @@
 """A repository filled without building: what a plan asks for, as complete builds and releases."""
 
-import hashlib
 from collections.abc import Mapping
 
 from lago_images.planning.model import Action, Plan, PlannedImage
 from lago_images.repository.publishing.copying import Judged, PublicCopy
 from lago_images.repository.records.layout import PUBLISHED, BuildKey, ReleaseKey
-from lago_images.repository.records.manifest import BaseRecord, Disk, Manifest
+from lago_images.repository.records.manifest import BaseRecord, Manifest
 from lago_images.repository.records.release import BaseBinding, Release, Released
 from lago_images.repository.records.state import PublishedCommit, digest
 from lago_images.repository.rendering.lago import hash_file
 from lago_images.storage.base import Store
+from tests.support.builders import disk_bytes, manifest
 
 
 def fill(store: Store, plan: Plan, *, created: int, released: bool = True) -> None:
@@ -38,38 +38,28 @@ def fill(store: Store, plan: Plan, *, created: int, released: bool = True) -> No
 def _build(
     store: Store, plan: Plan, image: PlannedImage, created: int, builds: Mapping[str, str]
 ) -> str:
-    content = f"{image.name} {created}".encode()
     below = _below(store, plan, image, builds)
     base = BaseRecord(ref=image.base, digest="sha256:" + "0" * 64)
     if below:
         disk = below.disk.sha256
         base = BaseRecord(ref=image.base, digest=f"sha256:{disk}", build=below.build_id)
-    manifest = Manifest(
-        name=image.name,
+    made = manifest(
+        image.name,
+        f"b{created}",
         arch=image.arch,
-        build_id=f"b{created}",
         fingerprint=image.fingerprint,
         base=base,
-        disk=Disk(
-            format="qcow2",
-            virtual_size=1 << 20,
-            size=len(content),
-            compressed_size=len(content),
-            sha1=hashlib.sha1(content).hexdigest(),
-            sha256=hashlib.sha256(content).hexdigest(),
-            sha512=hashlib.sha512(content).hexdigest(),
-        ),
+        properties={},
         commit=plan.head or "unknown",
         dirty=plan.dirty,
         created=created,
-        seconds=1,
     )
-    staging = manifest.key.staging
-    store.put(staging.disk, content, expected=None)
-    store.put(staging.hash, hash_file(manifest), expected=None)
+    staging = made.key.staging
+    store.put(staging.disk, disk_bytes(made.name, made.build_id), expected=None)
+    store.put(staging.hash, hash_file(made), expected=None)
     store.put(staging.metadata, b"{}", expected=None)
-    store.put(staging.manifest, manifest.to_json(), expected=None)
-    return manifest.build_id
+    store.put(staging.manifest, made.to_json(), expected=None)
+    return made.build_id
 
 
 def _below(

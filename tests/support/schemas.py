@@ -9,10 +9,13 @@ from typing import Any
 
 import msgspec
 
+from lago_images.cli.answers import Cleaning, LintReport, Refreshment, Trace, Verification
 from lago_images.jobs.results import Results
 from lago_images.planning.model import Plan
+from lago_images.repository.browsing.documents import Comparison, ImagePage, Listing, Log
 from lago_images.repository.records.manifest import Manifest
 from lago_images.repository.records.release import Release
+from lago_images.repository.rendering.documents import Images, Latest
 
 FOLDER = Path(__file__).parents[2] / "docs/schemas"
 DOCUMENTS: dict[str, Any] = {
@@ -20,6 +23,17 @@ DOCUMENTS: dict[str, Any] = {
     "release": Release,
     "plan": Plan,
     "results": Results,
+    "image-list": Listing,
+    "image-page": ImagePage,
+    "log": Log,
+    "comparison": Comparison,
+    "lint": LintReport,
+    "verification": Verification,
+    "provenance-trace": Trace,
+    "cleaning": Cleaning,
+    "refreshment": Refreshment,
+    "images": Images,
+    "latest": Latest,
 }
 
 

@@ -117,7 +117,10 @@ class SpecsRepo:
 
     def env(self, environ: dict[str, str] | None = None) -> dict[str, str]:
         base = {
-            k: v for k, v in os.environ.items() if not k.startswith(("LAGO_IMAGES_", "GITHUB_"))
+            name: value
+            for name, value in os.environ.items()
+            # CI: its logs have times.
+            if not name.startswith(("LAGO_IMAGES_", "GITHUB_")) and name not in {"CI", "NO_COLOR"}
         }
         return {
             **base,

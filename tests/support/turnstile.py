@@ -7,6 +7,7 @@ ended, one request is under way at a time, and the order depends on the seed alo
 
 import random
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Self
 
@@ -37,33 +38,36 @@ class Turnstile:
     def __init__(self, seed: int, deaths: Mapping[str, int] | None = None) -> None:
         self._deaths = deaths or {}
         self._random = random.Random(seed)
-        self._changed = threading.Condition()
+        # One lock, and a condition of its own for each who waits: a turn wakes one thread, not all.
+        self._lock = threading.Lock()
+        self._all_wait = threading.Condition(self._lock)
+        self._turns: dict[str, threading.Condition] = {}
         self._waiting: set[str] = set()
         self._at_work: set[str] = set()
         self._everybody: list[str] = []
         self._pace: dict[str, int] = {}
         self._turn = ""
+        self._requests: Counter[str] = Counter()
         self.order: list[str] = []
 
     def step(self, actor: str) -> None:
         """Wait for the actor's turn; outside ``run`` it goes at once."""
-        with self._changed:
+        with self._lock:
             if actor not in self._at_work:
                 return
-            if self.order.count(actor) >= self._deaths.get(actor, len(self.order) + 1):
+            if self._requests[actor] >= self._deaths.get(actor, len(self.order) + 1):
                 raise KilledError(actor)
             assert actor not in self._waiting, f"{actor} asks for two turns at once"
             self._waiting.add(actor)
-            self._changed.notify_all()
-            if not self._changed.wait_for(lambda: self._turn == actor, timeout=_LIMIT):
+            self._wake_if_all_wait()
+            if not self._turns[actor].wait_for(lambda: self._turn == actor, timeout=_LIMIT):
                 raise StuckError(f"{actor} waits for a turn that never comes: {self.order}")
-            self._waiting.discard(actor)
             self._turn = ""
-            self._changed.notify_all()
 
     def run(self, actors: Mapping[str, Callable[[], Any]]) -> dict[str, Any]:
         """Run every actor to its end; return what each returned or raised, by name."""
         self._at_work, self._everybody = set(actors), sorted(actors)
+        self._turns = {name: threading.Condition(self._lock) for name in actors}
         ended: dict[str, Any] = {}
 
         def work(name: str, call: Callable[[], Any]) -> None:
@@ -72,9 +76,9 @@ class Turnstile:
             except BaseException as error:  # noqa: BLE001 -- judged by the test, not in its thread
                 ended[name] = error
             finally:
-                with self._changed:
+                with self._lock:
                     self._at_work.discard(name)
-                    self._changed.notify_all()
+                    self._wake_if_all_wait()
 
         threads = [threading.Thread(target=work, args=pair, daemon=True) for pair in actors.items()]
         for thread in threads:
@@ -85,16 +89,23 @@ class Turnstile:
             thread.join(_LIMIT)
         return ended
 
+    def _wake_if_all_wait(self) -> None:
+        if self._waiting >= self._at_work:
+            self._all_wait.notify()
+
     def _give_turn(self) -> bool:
-        with self._changed:
-            if not self._changed.wait_for(lambda: self._waiting >= self._at_work, timeout=_LIMIT):
+        with self._lock:
+            if not self._all_wait.wait_for(lambda: self._waiting >= self._at_work, timeout=_LIMIT):
                 raise StuckError(f"{self._at_work - self._waiting} is stuck: {self.order}")
             if not self._at_work:
                 return False
             self._turn = self._choose()
+            # It works from now on, so that no other turn is given before it asks again or ends.
+            self._waiting.discard(self._turn)
             self.order.append(self._turn)
-            self._changed.notify_all()
-            return self._changed.wait_for(lambda: not self._turn, timeout=_LIMIT)
+            self._requests[self._turn] += 1
+            self._turns[self._turn].notify()
+            return True
 
     def _choose(self) -> str:
         """Let one actor race ahead and another stand still for a while: that is where races are."""

@@ -1,6 +1,9 @@
+import io
+import re
+
 import pytest
 
-from lago_images.console import human_size
+from lago_images.console import PLAIN_SECONDS, Console, Mode, human_size
 
 
 @pytest.mark.parametrize(
@@ -17,3 +20,112 @@ from lago_images.console import human_size
 )
 def test_sizes_are_in_powers_of_1024_as_specs_count_them(count, text):
     assert human_size(count) == text
+
+
+def say_everything(console):
+    console.info("a fact")
+    console.detail("a detail")
+    console.output("an output")
+    console.warn("a doubt")
+    console.error("error: a failure")
+    with console.group("a group"):
+        console.problem("spec", 3, "wrong")
+
+
+@pytest.mark.parametrize(
+    ("levels", "lines"),
+    [
+        (
+            {},
+            [
+                "a fact",
+                "an output",
+                "warning: a doubt",
+                "error: a failure",
+                "== a group",
+                "spec:3: wrong",
+            ],
+        ),
+        ({"quiet": True}, ["warning: a doubt", "error: a failure", "spec:3: wrong"]),
+        (
+            {"verbose": True},
+            [
+                "a fact",
+                "a detail",
+                "an output",
+                "warning: a doubt",
+                "error: a failure",
+                "== a group",
+                "spec:3: wrong",
+            ],
+        ),
+    ],
+)
+def test_quiet_leaves_warnings_and_failures_and_verbose_adds_details(levels, lines):
+    stream = io.StringIO()
+    say_everything(Console(stream=stream, **levels))
+    assert stream.getvalue().splitlines() == lines
+
+
+def test_a_quiet_run_on_github_still_has_its_annotations():
+    stream = io.StringIO()
+    say_everything(Console(stream=stream, mode=Mode.GITHUB, quiet=True))
+    assert stream.getvalue().splitlines() == [
+        "::warning::a doubt",
+        "::error::a failure",
+        "::error file=spec,line=3::wrong",
+    ]
+
+
+def test_only_warnings_and_failures_are_painted_and_no_guest_paints():
+    stream = io.StringIO()
+    console = Console(stream=stream, paint=lambda line, kind: f"<{kind}>{line}</>")
+    console.output("\x1b[31mred\x1b[0m")
+    console.warn("a \x1b[32mdoubt")
+    console.error("a failure")
+    assert stream.getvalue().splitlines() == [
+        "red",
+        "<warning>warning: a doubt</>",
+        "<error>a failure</>",
+    ]
+
+
+def test_each_line_begins_with_the_time_where_one_is_given():
+    stream = io.StringIO()
+    console = Console(stream=stream, moment=iter(["12:00:00", "12:00:15"]).__next__)
+    console.info("first")
+    console.error("second")
+    assert stream.getvalue() == "12:00:00 first\n12:00:15 second\n"
+
+
+def test_a_log_without_a_terminal_gets_a_line_of_progress_now_and_then():
+    stream, now = io.StringIO(), [0.0]
+    console = Console(stream=stream, clock=lambda: now[0])
+    with console.progress("reading", 12 << 20) as advance:
+        advance(1 << 20)
+        now[0] = PLAIN_SECONDS
+        advance(2 << 20)
+    assert stream.getvalue() == "reading: 3 of 12 MiB (25 %)\n"
+
+
+NAME = "debian-12-with-a-long-name-of-forty-c: compressing"
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 120])
+def test_bars_never_need_more_than_a_line(width, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    stream = io.StringIO()
+    console = Console(stream=stream, mode=Mode.TERMINAL)
+    with console.progress(NAME, 300 << 20) as one, console.progress(NAME, 2 << 30) as other:
+        one(150 << 20)
+        other(1 << 30)
+        console.info("a line " * 12)
+    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", stream.getvalue())
+    bars = [line for line in re.split(r"[\r\n]+", shown) if line.startswith("debian-12")]
+    assert bars
+    assert max(map(len, bars)) <= width
+    assert any("%" in bar or "GiB" in bar or "MiB" in bar for bar in bars)
+    # The terminal wraps a line of text, so that it can be copied whole.
+    assert "a line " * 12 in shown

@@ -41,7 +41,7 @@ def prepare(
         argv = ["cp", "--reflink=auto", "--sparse=auto", "--", str(base.disk), str(disk)]
         runner.run(argv, doing=f"copying the disk of {manifest.name}")
     else:
-        _fetch(stored, disk, context)
+        _fetch(stored, disk, context, runner)
     actual = disk_format(disk, stored.folder.disk)
     if actual != manifest.disk.format:
         raise BuildError(f"{stored.folder.disk} is {actual}, not {manifest.disk.format}")
@@ -55,7 +55,7 @@ def prepare(
     return enlarge(spec, Prepared(disk=disk, format=actual, record=record), runner)
 
 
-def _fetch(stored: StoredBuild, disk: Path, context: Context) -> None:
+def _fetch(stored: StoredBuild, disk: Path, context: Context, runner: Runner) -> None:
     """Decompress the base's disk, from the cache or the store, with all checks."""
     what, expected = stored.folder.disk, stored.manifest.disk
     folder = context.cache / LAYERS
@@ -64,7 +64,7 @@ def _fetch(stored: StoredBuild, disk: Path, context: Context) -> None:
     with downloads.locked(kept):
         if kept.exists():
             try:
-                _unpack(kept, disk, expected, what)
+                _unpack(kept, disk, expected, what, runner)
             except DamagedError:
                 context.console.warn(f"the copy of {what} in {folder} was damaged")
                 kept.unlink()
@@ -72,28 +72,31 @@ def _fetch(stored: StoredBuild, disk: Path, context: Context) -> None:
                 downloads.touch(kept)
                 return
         space.demand(folder, expected.compressed_size, f"downloading {what}")
-        _download(stored, disk, kept, context)
+        _download(stored, disk, kept, context, runner)
     downloads.prune(folder, keep=kept)
 
 
-def _download(stored: StoredBuild, disk: Path, kept: Path, context: Context) -> None:
+def _download(
+    stored: StoredBuild, disk: Path, kept: Path, context: Context, runner: Runner
+) -> None:
     what, expected = stored.folder.disk, stored.manifest.disk
     with tempfile.TemporaryDirectory(prefix=".new-", dir=kept.parent) as folder:
         new = Path(folder) / kept.name
         with context.console.progress(f"downloading {what}", expected.compressed_size) as advance:
             context.store.download(what, new, advance=advance)
-        _unpack(new, disk, expected, what)
+        _unpack(new, disk, expected, what, runner)
+        # In the cache's own file system, so that nobody finds half of it, whenever this ends.
         new.replace(kept)
 
 
-def _file(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as file:
-        while piece := file.read(PIECE):
-            yield piece
+def _unpack(packed: Path, disk: Path, expected: Disk, what: str, runner: Runner) -> None:
+    def pieces() -> Iterator[bytes]:
+        with packed.open("rb") as file:
+            while piece := file.read(PIECE):
+                runner.children.check()
+                yield piece
 
-
-def _unpack(packed: Path, disk: Path, expected: Disk, what: str) -> None:
-    found = decompress(_file(packed), disk, largest=expected.size, what=what)
+    found = decompress(pieces(), disk, largest=expected.size, what=what)
     for name in ("compressed_size", "sha256", "sha512", "size", "sha1"):
         if getattr(found, name) != getattr(expected, name):
             disk.unlink()

@@ -41,6 +41,7 @@ class Template:
 
     @property
     def url(self) -> str:
+        # As virt-builder does: relative to the index, whose query string is not carried over.
         return urljoin(self.source, quote(self.entry.file))
 
 
@@ -95,9 +96,11 @@ def _own(environ: Mapping[str, str]) -> tuple[TemplateSource, ...]:
     config = environ.get("XDG_CONFIG_HOME") or str(Path(environ.get("HOME", "/")) / ".config")
     system = environ.get("VIRT_BUILDER_DIRS", "").split(":")
     roots = [Path(config) / "virt-builder"]
+    # For repos.d VIRT_BUILDER_DIRS stands in place of /etc, and not beside it.
     roots += [Path(d) / "virt-builder" for d in system if d] or [Path("/etc/virt-builder")]
     found: list[TemplateSource] = []
     for file in (f for root in roots for f in sorted(root.glob("repos.d/*.conf"))):
+        # A URL may have percent signs, which are no interpolation.
         parser = configparser.ConfigParser(interpolation=None, strict=False)
         try:
             parser.read_string(file.read_text(encoding="utf-8"), source=str(file))
@@ -172,6 +175,8 @@ def _entry(text: bytes, name: str, arch: str, source: TemplateSource) -> index.E
     if not entries and problems:
         # What a URL answers is not shown: it may be no index but what only this host can read.
         raise BuildError(f"{source.url} is not an index: line {problems[0].line or 1} is wrong")
+    # By architecture first. virt-builder resolves aliases before it looks at that, so that an
+    # alias on another architecture's image hides the image of that name.
     named = [
         entry
         for entry in entries
@@ -208,7 +213,7 @@ def prepare(spec: Spec, workdir: Path, context: Context, runner: Runner) -> Prep
         SigningError: An index is not signed as it must be.
     """
     sources = _reachable(configured(context.settings, context.environ), context.settings)
-    found = find(
+    template = find(
         spec.base.name,
         spec.arch,
         sources,
@@ -216,20 +221,24 @@ def prepare(spec: Spec, workdir: Path, context: Context, runner: Runner) -> Prep
         environ=context.environ,
         runner=runner,
     )
-    _refuse_elsewhere(found)
-    checksum = _checksum(found)
+    url, source = template.url, template.source
+    # It might be a file that only this host can read, or of a host that only this one reaches.
+    if not url.startswith(source.rpartition("/")[0] + "/"):
+        raise BuildError(f"{source} names a template elsewhere, neither beside nor below it")
+    checksum = _checksum(template)
     disk = workdir / "base.disk"
-    context.console.info(f"{spec.name}: template {found.url}")
-    if found.url.startswith("file://"):
-        source = Path(unquote(urlsplit(found.url).path))
-        if not source.is_file():
-            raise BuildError(f"the template {found.url} is missing")
-        unpack(source, disk, expected=checksum, what=found.url, largest=largest(spec))
+    context.console.info(f"{spec.name}: template {url}")
+    if url.startswith("file://"):
+        file = Path(unquote(urlsplit(url).path))
+        if not file.is_file():
+            raise BuildError(f"the template {url} is missing")
+        check = runner.children.check
+        unpack(file, disk, expected=checksum, what=url, largest=largest(spec), check=check)
     else:
-        fetch(found.url, checksum, disk, context, largest=largest(spec))
-    detail = f"revision {found.entry.revision} of {found.entry.name} in {found.source}"
+        fetch(url, checksum, disk, context, runner, largest=largest(spec))
+    detail = f"revision {template.entry.revision} of {template.entry.name} in {source}"
     record = BaseRecord(ref=str(spec.base), digest=str(checksum), detail=detail)
-    return finished(spec, disk, record, what=found.url, runner=runner)
+    return finished(spec, disk, record, what=url, runner=runner)
 
 
 def _reachable(
@@ -245,17 +254,11 @@ def _reachable(
     )
 
 
-def _refuse_elsewhere(found: Template) -> None:
-    """Refuse a template that lies neither beside nor below its index: it might be of this host."""
-    if not found.url.startswith(found.source.rpartition("/")[0] + "/"):
-        raise BuildError(f"{found.source} names a template elsewhere, neither beside nor below it")
-
-
-def _checksum(found: Template) -> Checksum:
-    digits = found.entry.checksum or found.entry.get("checksum")
+def _checksum(template: Template) -> Checksum:
+    digits = template.entry.checksum or template.entry.get("checksum")
     if not _SHA512.fullmatch(digits):
         raise BuildError(
-            f"{found.source} has no sha512 checksum for {found.entry.name}",
+            f"{template.source} has no sha512 checksum for {template.entry.name}",
             hint="a template without a checksum could be anything; ask its publisher for one",
         )
     return Checksum(algorithm="sha512", digits=digits)

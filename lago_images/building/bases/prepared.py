@@ -8,19 +8,13 @@ from typing import Any
 from lago_images.building import qcow2
 from lago_images.errors import Problem, SpecError
 from lago_images.host.process import Runner
+from lago_images.repository.records.changes import Package
 from lago_images.repository.records.manifest import BaseRecord, Manifest
 from lago_images.repository.records.state import StoredBuild
 from lago_images.specs.model import Spec
 from lago_images.specs.properties import size_bytes
 
-
-@dataclass(frozen=True, slots=True, kw_only=True, order=True)
-class Package:
-    """One installed package, as the guest's own package manager names it."""
-
-    name: str
-    version: str
-    arch: str
+__all__ = ["LayerBase", "Package", "Prepared", "enlarge"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

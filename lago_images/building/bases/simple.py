@@ -13,6 +13,7 @@ from lago_images.errors import Problem, SpecError
 from lago_images.host.http import Client
 from lago_images.host.process import Runner
 from lago_images.repository.records.manifest import BaseRecord
+from lago_images.specs.bases import UNCHECKED
 from lago_images.specs.host_files import ForbiddenPathError, HostFolder, why
 from lago_images.specs.model import Spec
 from lago_images.specs.properties import size_bytes
@@ -32,12 +33,19 @@ def prepare(spec: Spec, workdir: Path, context: Context, runner: Runner) -> Prep
     disk = workdir / "base.disk"
     if "://" in spec.base.name:
         if checksum is None:
-            raise _wrong(spec, "a simple: base at a URL needs #base-checksum=sha256:…")
-        found = fetch(spec.base.name, checksum, disk, context, largest=largest(spec))
+            raise _wrong(spec, UNCHECKED)
+        digest = fetch(spec.base.name, checksum, disk, context, runner, largest=largest(spec))
     else:
         source = _local(spec, context.root)
-        found = unpack(source, disk, expected=checksum, what=spec.base.name, largest=largest(spec))
-    record = BaseRecord(ref=str(spec.base), digest=str(found))
+        digest = unpack(
+            source,
+            disk,
+            expected=checksum,
+            what=spec.base.name,
+            largest=largest(spec),
+            check=runner.children.check,
+        )
+    record = BaseRecord(ref=str(spec.base), digest=str(digest))
     return finished(spec, disk, record, what=spec.base.name, runner=runner)
 
 
@@ -50,7 +58,9 @@ def largest(spec: Spec) -> int:
     return LARGEST if size is None else min(LARGEST, size + size // 8 + _TABLES)
 
 
-def fetch(url: str, checksum: Checksum, disk: Path, context: Context, *, largest: int) -> Checksum:
+def fetch(
+    url: str, checksum: Checksum, disk: Path, context: Context, runner: Runner, *, largest: int
+) -> Checksum:
     """Download a file once, and unpack the disk in it; neither may be larger than ``largest``.
 
     A file in the cache that is damaged is downloaded again; one that was just downloaded and is
@@ -66,14 +76,19 @@ def fetch(url: str, checksum: Checksum, disk: Path, context: Context, *, largest
     cached = downloader.has(key)
     try:
         return unpack(
-            downloader.fetch(url, key), disk, expected=checksum, what=url, largest=largest
+            downloader.fetch(url, key),
+            disk,
+            expected=checksum,
+            what=url,
+            largest=largest,
+            check=runner.children.check,
         )
     except ChecksumError:
         downloader.drop(key)
         if not cached:
             raise
     context.console.warn(f"the copy of {url} in {downloader.folder} was damaged")
-    return fetch(url, checksum, disk, context, largest=largest)
+    return fetch(url, checksum, disk, context, runner, largest=largest)
 
 
 def finished(spec: Spec, disk: Path, record: BaseRecord, *, what: str, runner: Runner) -> Prepared:

@@ -12,6 +12,7 @@ from lago_images.building import reservations
 from lago_images.building.bases.prepared import Package
 from lago_images.building.boot.guest_agent import Agent
 from lago_images.building.boot.machines import Machine, host, machine_for
+from lago_images.building.customise.identities import finish_script
 from lago_images.console import clean
 from lago_images.errors import BootError, ToolMissingError
 from lago_images.host import space
@@ -40,6 +41,15 @@ for unit in ssh.socket sshd.socket; do
 done
 exit 0
 """
+# What the guest has made for itself since it started is as it should be.
+_SECRETS = """
+boot=/run/lago-images.boot
+touch -d "@$(sed -n 's/^btime //p' /proc/stat)" "$boot"
+secrets | sort -u | while IFS= read -r file; do
+  [ "$file" -nt "$boot" ] || printf '%s\\n' "$file"
+done
+rm -f "$boot"
+"""
 _LATE = 1.0
 _ASK = 60.0
 _HINT = (
@@ -61,10 +71,16 @@ _WERROR = "werror=report"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Booted:
-    """The boot's outcome, and the packages the guest named; None if it was not asked."""
+    """The boot's outcome, and what the guest said of itself.
+
+    Attributes:
+        packages: What is installed; None if the guest was not asked, or may not say.
+        secrets: Files of the image with private keys or identities; None likewise.
+    """
 
     test: BootTest
     packages: tuple[Package, ...] | None = None
+    secrets: tuple[str, ...] | None = None
 
 
 def boot_test(
@@ -78,7 +94,7 @@ def boot_test(
     workdir: Path,
     runner: Runner,
     clock: Callable[[], float],
-    ask_packages: bool = False,
+    look_inside: bool = False,
 ) -> Booted:
     """Start a disk and wait for its guest agent; the disk itself is only read.
 
@@ -94,7 +110,7 @@ def boot_test(
         workdir: Where the overlay is made, and removed again.
         runner: What QEMU is started with.
         clock: Seconds.
-        ask_packages: Whether to ask the guest for its packages.
+        look_inside: Whether to ask the guest for its packages, and to look for private keys in it.
 
     Raises:
         BootError: It did not boot; with the console's last lines.
@@ -110,7 +126,7 @@ def boot_test(
         with _overlay(disk, fmt, workdir, runner) as overlay:
             devices = _devices(overlay, console_log)
             argv = [machine.program, *machine.options, "-accel", name, *devices]
-            return _boot(argv, machine, watch, name, runner, ask_packages=ask_packages)
+            return _boot(argv, machine, watch, name, runner, look_inside=look_inside)
 
     try:
         return start() if name == "kvm" else _start_again(start, watch, runner)
@@ -123,7 +139,8 @@ def _start_again(start: Callable[[], Booted], watch: "_Watch", runner: Runner) -
     try:
         return start()
     except BootError:
-        if not watch.locked_up:
+        log = watch.console
+        if not log.exists() or _LOCKED_UP not in log.read_bytes():
             raise
     runner.note("the emulated processor locked up: starting the guest once more")
     return start()
@@ -149,10 +166,6 @@ class _Watch:
     limit: float
     clock: Callable[[], float]
 
-    @property
-    def locked_up(self) -> bool:
-        return self.console.exists() and _LOCKED_UP in self.console.read_bytes()
-
     def failed(self, what: str) -> BootError:
         tail = _last(self.console) or ["(the serial console is empty)"]
         tail += _last(self.errors)
@@ -168,9 +181,10 @@ def _boot(
     accel: str,
     runner: Runner,
     *,
-    ask_packages: bool,
+    look_inside: bool,
 ) -> Booted:
     runner.note("+ " + command_line(argv))
+    # Else what an earlier start wrote passes for signs of this one, until QEMU opens the file.
     watch.console.unlink(missing_ok=True)
     pipe = -1  # subprocess.PIPE, which only host may import
     try:
@@ -183,8 +197,11 @@ def _boot(
             agent = Agent(send=qemu.stdin.fileno(), receive=qemu.stdout.fileno(), clock=watch.clock)
             seconds = _wait(agent, qemu.poll, watch)
             _refuse_failed_sshd(agent, watch, runner)
-            packages = _packages(agent, runner) if ask_packages else None
-            return Booted(test=BootTest(seconds=round(seconds, 1), accel=accel), packages=packages)
+            test = BootTest(seconds=round(seconds, 1), accel=accel)
+            if not look_inside:
+                return Booted(test=test)
+            packages = _packages(agent, runner)
+            return Booted(test=test, packages=packages, secrets=_secrets(agent, runner))
     except ToolMissingError as error:
         raise ToolMissingError(error.message, hint=f"apt-get install {machine.package}") from error
 
@@ -199,8 +216,9 @@ def _wait(agent: Agent, ended: Callable[[], int | None], watch: _Watch) -> float
         if (code := ended()) is not None:
             raise watch.failed(f"QEMU ended by itself with exit code {code}")
         # A moment more, so that the reason gets into the log too.
-        if dead is None and (words := _dead(watch.console)):
-            dead = (passed, words)
+        output = watch.console.read_bytes() if watch.console.exists() else b""
+        if dead is None and (words := _DEAD.search(output)):
+            dead = (passed, clean(words[0].decode(errors="replace")))
         if dead is not None and passed - dead[0] > _LATE:
             raise watch.failed(f"the guest gave up: {dead[1]}")
     raise watch.failed(f"the guest agent did not answer within {watch.limit:.0f} s")
@@ -229,8 +247,10 @@ def _devices(overlay: Path, console_log: Path) -> list[str]:
         "-nodefaults",
         "-no-reboot",
         "-display", "none",
+        # unsafe: the overlay is thrown away, so that no write of the guest's has to be durable.
         "-drive", f"file={_quoted(overlay)},format=qcow2,if=none,id=disk,cache=unsafe,{_WERROR}",
         "-device", "virtio-blk,drive=disk",
+        # restrict: what is tested reaches neither this host nor a network.
         "-netdev", "user,id=net,restrict=on",
         "-device", "virtio-net,netdev=net",
         "-object", "rng-random,filename=/dev/urandom,id=rng",
@@ -245,10 +265,10 @@ def _devices(overlay: Path, console_log: Path) -> list[str]:
 
 def _packages(agent: Agent, runner: Runner) -> tuple[Package, ...] | None:
     """Return what the guest's package manager lists; None when the agent may not ask it."""
-    form = "${Package} ${Version} ${Architecture} ${db:Status-Status}\n"
+    form = "${db:Status-Status} ${Package} ${Version} ${Architecture}\n"
     for argv in (
         ("/usr/bin/dpkg-query", "--show", f"--showformat={form}"),
-        ("/usr/bin/rpm", "-qa", "--qf", "%{NAME} %{EVR} %{ARCH} installed\n"),
+        ("/usr/bin/rpm", "-qa", "--qf", "installed %{NAME} %{EVR} %{ARCH} %{LICENSE}\n"),
     ):
         try:
             agent.settle(timeout=_ASK)
@@ -262,15 +282,22 @@ def _packages(agent: Agent, runner: Runner) -> tuple[Package, ...] | None:
 
 def _installed(lines: Iterable[str]) -> Iterator[str]:
     for line in lines:
-        package, _, status = line.rpartition(" ")
+        status, _, package = line.partition(" ")
         # rpm lists the keys it trusts as packages of this name.
         if status == "installed" and not package.startswith("gpg-pubkey "):
             yield package
 
 
-def _dead(console: Path) -> str:
-    match = _DEAD.search(console.read_bytes()) if console.exists() else None
-    return clean(match[0].decode(errors="replace")) if match else ""
+def _secrets(agent: Agent, runner: Runner) -> tuple[str, ...] | None:
+    """Return the files with private keys or identities that were there before the guest started."""
+    script = finish_script() + _SECRETS
+    try:
+        agent.settle(timeout=_ASK)
+        listed = agent.run(("/bin/sh", "-c", script), timeout=_ASK * TCG_FACTOR)
+    except BootError as error:
+        runner.note(f"the guest agent did not look for private keys: {error}")
+        return None
+    return tuple(listed.decode(errors="replace").splitlines())
 
 
 def _last(path: Path) -> list[str]:

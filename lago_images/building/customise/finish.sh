@@ -7,6 +7,7 @@
 
 LIBRARY=/usr/local/lib/lago-images
 KEPT=$LIBRARY/kept-identities
+IN_INITRD=
 umask 022
 
 has() { command -v "$1" >/dev/null 2>&1; }
@@ -17,10 +18,11 @@ packages() {
     dpkg-query -W -f '${db:Status-Status} ${Package} ${Version} ${Architecture}\n' |
       sed -n 's/^installed //p'
   elif has rpm; then
-    rpm -qa --qf '%{NAME} %|EPOCH?{%{EPOCH}:}:{}|%{VERSION}-%{RELEASE} %{ARCH}\n'
+    rpm -qa --qf '%{NAME} %|EPOCH?{%{EPOCH}:}:{}|%{VERSION}-%{RELEASE} %{ARCH} %{LICENSE}\n'
   elif [ -s /lib/apk/db/installed ]; then
-    awk -F: '/^P:/ {p = $2} /^V:/ {v = $2} /^A:/ {a = $2} /^$/ && p {print p, v, a; p = ""}
-      END {if (p) print p, v, a}' /lib/apk/db/installed
+    awk -F: '/^P:/ {p = $2} /^V:/ {v = $2} /^A:/ {a = $2} /^L:/ {l = $2}
+      /^$/ && p {print p, v, a, l; p = ""; l = ""}
+      END {if (p) print p, v, a, l}' /lib/apk/db/installed
   else
     return 1
   fi
@@ -67,6 +69,8 @@ remove_identities() {
   [ -d /etc/systemd/system ] || return 0
   for file in $RENEWED; do remove_identity "$file"; done
   place_units
+  # The hook of dropbear-initramfs has copied its keys into each initrd.
+  if [ -n "$IN_INITRD" ] && has update-initramfs; then update-initramfs -u -k all; fi
 }
 
 # What a spec, this one or one below, names is meant to be there.
@@ -75,7 +79,10 @@ remove_identity() {
   if [ -e "$KEPT" ] && grep -qxF -e "$1" "$KEPT"; then return 0; fi
   case $SPEC in
     *"$1"*) mkdir -p "$LIBRARY" && echo "$1" >>"$KEPT" ;;
-    *) rm -f "$1" ;;
+    *)
+      case $1 in */dropbear/initramfs/* | */dropbear-initramfs/*) IN_INITRD=yes ;; esac
+      rm -f "$1"
+      ;;
   esac
 }
 

@@ -46,6 +46,13 @@ IDENTITIES = (
     Identity(files=("/etc/dropbear/dropbear_*_host_key*",), renew="dropbear_keys"),
     Identity(
         files=(
+            "/etc/dropbear/initramfs/dropbear_*_host_key*",
+            "/etc/dropbear-initramfs/dropbear_*_host_key*",
+        ),
+        renew="dropbear_initramfs_keys",
+    ),
+    Identity(
+        files=(
             "/etc/ssl/private/ssl-cert-snakeoil.key",
             "/etc/ssl/certs/ssl-cert-snakeoil.pem",
         ),
@@ -68,12 +75,7 @@ IDENTITIES = (
 
 def patterns(*, renewed: bool) -> tuple[str, ...]:
     """Return the files' patterns: of those that our unit renews, or of those that need none."""
-    return tuple(path for one in IDENTITIES if bool(one.renew) is renewed for path in one.files)
-
-
-def all_patterns() -> tuple[str, ...]:
-    """Return the patterns of all files."""
-    return (*patterns(renewed=True), *patterns(renewed=False))
+    return tuple(path for each in IDENTITIES if bool(each.renew) is renewed for path in each.files)
 
 
 def guest_files() -> dict[str, tuple[str, int]]:
@@ -135,11 +137,9 @@ def wait_for_network() -> str:
 def not_named(operations: Iterable[Operation], paths: Iterable[str]) -> tuple[str, ...]:
     """Return the patterns that no command names: what a spec puts there is meant to be there."""
     text = "\n".join(operation.argument for operation in operations)
-    return tuple(path for path in paths if not _matcher(path).search(text))
-
-
-def _matcher(pattern: str) -> re.Pattern[str]:
-    return re.compile(re.escape(pattern).replace(r"\*", r"[^\s/]*"))
+    # A shell's pattern as a regular expression.
+    shapes = {path: re.escape(path).replace(r"\*", r"[^\s/]*") for path in paths}
+    return tuple(path for path, shape in shapes.items() if not re.search(shape, text))
 
 
 def _text(name: str) -> str:

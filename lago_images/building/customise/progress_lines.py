@@ -69,17 +69,13 @@ def running(operations: Sequence[Operation], seen: Sequence[str]) -> Operation |
     for line in seen:
         current = None
         for number in range(following, len(operations)):
-            if _announces(line, operations[number]):
-                current, following = operations[number], number + 1
+            operation = operations[number]
+            verb = _VERBS.get(operation.name)
+            announcement = f"{verb}{_shown_argument(operation)}".rstrip()
+            if verb is not None and line.rstrip().startswith(announcement):
+                current, following = operation, number + 1
                 break
     return current
-
-
-def _announces(line: str, operation: Operation) -> bool:
-    verb = _VERBS.get(operation.name)
-    return verb is not None and line.rstrip().startswith(
-        (verb + _shown_argument(operation)).rstrip()
-    )
 
 
 def _shown_argument(operation: Operation) -> str:

@@ -33,6 +33,22 @@ dropbear_keys() {
   done
 }
 
+# What unlocks disks over ssh, from within the initrd.
+dropbear_initramfs_keys() {
+  [ -e /usr/share/initramfs-tools/hooks/dropbear ] && has dropbearkey || return 0
+  is_new=
+  for folder in /etc/dropbear/initramfs /etc/dropbear-initramfs; do
+    [ -d "$folder" ] || continue
+    for type in rsa ecdsa ed25519; do
+      file=$folder/dropbear_${type}_host_key
+      [ -s "$file" ] && continue
+      dropbearkey -t "$type" -f "$file"
+      is_new=yes
+    done
+  done
+  if [ -n "$is_new" ]; then update-initramfs -u -k all; fi
+}
+
 snakeoil() {
   has make-ssl-cert && [ ! -s /etc/ssl/private/ssl-cert-snakeoil.key ] || return 0
   make-ssl-cert generate-default-snakeoil --force-overwrite
@@ -55,6 +71,7 @@ munge_key() {
 iscsi
 nvme_host
 dropbear_keys
+dropbear_initramfs_keys
 snakeoil
 bind_key
 munge_key

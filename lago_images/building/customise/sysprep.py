@@ -77,6 +77,11 @@ _LEFT_BEHIND = (
     "/tmp/*",  # noqa: S108 -- the guest's
     "/var/tmp/*",  # noqa: S108
 )
+# Perl that ends virt-sysprep when /etc/shadow lacks one of the users, whose names are hexadecimal.
+_REFUSE_MISSING = (
+    "$has{{$1}} = 1 if /^([^:]*):/; if (eof STDIN) {{ for (qw({names})) {{ "
+    'my $user = pack "H*", $_; die "missing-user $user\\n" unless $has{{$user}}; }} }}'
+)
 # Guests of these pairs of host and guest can run commands (mltools tools_utils.ml).
 _ALSO = {("x86_64", "i686")}
 # The modes that git knows; it keeps a file's by whether its owner may execute it.
@@ -112,7 +117,7 @@ def customise(
 ) -> Prepared:
     """Apply a spec's operations to its prepared disk, clean it, and give back unused blocks.
 
-    The disk is changed in place. Where there is nothing to do, the appliance is not started.
+    The disk is changed in place.
 
     Args:
         spec: Its operations are applied in order.
@@ -130,27 +135,25 @@ def customise(
         BuildError: A command failed in the guest; names the spec's line where it is known.
         HostError: The disk's folder has no room left, or runs no programs.
     """
-    if not spec.operations and spec.base.kind is BaseKind.BOOTSTRAP:
-        return prepared
-    inputs = workdir / "inputs"
-    copy_inputs(spec, context.root, inputs)
-    answer, finish, qemu = (workdir / name for name in ("answer", "finish.sh", "qemu"))
-    finish.write_text(_script(spec), encoding="utf-8")
-    native = _runs_here(spec.arch)
-    environ = appliance_environment(accel)
-    if native:
-        environ["LIBGUESTFS_HV"] = str(_with_channel(qemu, answer, context.environ))
     context.console.info(f"{spec.name}: customising ({len(spec.operations)} commands)")
+    folder = workdir / "customise"
+    inputs, answer, finish = (folder / name for name in ("inputs", "answer", "finish.sh"))
+    folder.mkdir()
     try:
+        copy_inputs(spec, context.root, inputs)
+        finish.write_text(_script(spec), encoding="utf-8")
+        environ = appliance_environment(accel)
+        native = _runs_here(spec.arch)
+        if native:
+            qemu = _with_channel(folder / "qemu", answer, context.environ)
+            environ["LIBGUESTFS_HV"] = str(qemu)
         argv = _command(spec, prepared, finish if native else None, context)
         with watched(runner, prepared.disk.parent, f"customising {spec.name}") as safe:
             _run(spec, argv, inputs, context, safe, environ)
-        reply = read_reply(answer) if native else Reply()
+        reply = read_reply(answer)
     finally:
-        shutil.rmtree(inputs, ignore_errors=True)
-        for path in (answer, finish, qemu):
-            path.unlink(missing_ok=True)
-    _refuse_missing_users(spec, reply)
+        shutil.rmtree(folder, ignore_errors=True)
+    _refuse_missing_users(spec, reply.missing_users)
     warn_of_secrets(spec, reply.secrets, context)
     return replace(prepared, packages=reply.packages)
 
@@ -169,7 +172,10 @@ def copy_inputs(spec: Spec, root: Path, to: Path) -> None:
     to.mkdir()
     folder, to = HostFolder(root), to.resolve()
     problems = []
-    for host in sorted(_operation_paths(spec), key=_outermost_first):
+    lines = {operation.line for operation in spec.operations}
+    paths = [host for host in host_paths(spec) if host.line in lines]
+    # Folders before what other lines read in them, so that each is copied as it is.
+    for host in sorted(paths, key=lambda host: (not host.tree, normal(host.path).count("/"))):
         try:
             _copy_input(host, folder, to)
         except (OSError, ForbiddenPathError) as error:
@@ -178,16 +184,6 @@ def copy_inputs(spec: Spec, root: Path, to: Path) -> None:
             problems.append(Problem(spec.path, host.line, what))
     if problems:
         raise SpecError(problems)
-
-
-def _operation_paths(spec: Spec) -> Iterable[HostPath]:
-    lines = {operation.line for operation in spec.operations}
-    return (host for host in host_paths(spec) if host.line in lines)
-
-
-def _outermost_first(host: HostPath) -> tuple[bool, int]:
-    """Sort folders before what other lines read in them, so that each is copied as it is."""
-    return not host.tree, normal(host.path).count("/")
 
 
 def _copy_input(host: HostPath, folder: HostFolder, to: Path) -> None:
@@ -254,7 +250,12 @@ def _copy_file(source: int, target: Path) -> None:
 
 def _with_channel(qemu: Path, answer: Path, environ: Mapping[str, str]) -> Path:
     """Write a QEMU for libguestfs whose guests have a port that leads to the file ``answer``."""
-    program = environ.get("LIBGUESTFS_HV") or _emulator(environ)
+    name = machines.machine_for(machines.host()).program
+    program = environ.get("LIBGUESTFS_HV")
+    for candidate in (name, "/usr/libexec/qemu-kvm"):
+        program = program or shutil.which(candidate, path=search_path(environ))
+    if not program:
+        raise missing(name)
     # QEMU's option syntax: a comma in a value is written twice.
     path = shlex.quote(str(answer.absolute()).replace(",", ",,"))
     script = _QEMU.format(answer=path, channel=_CHANNEL, qemu=shlex.quote(program))
@@ -268,21 +269,8 @@ def _with_channel(qemu: Path, answer: Path, environ: Mapping[str, str]) -> Path:
     return qemu.absolute()
 
 
-def _emulator(environ: Mapping[str, str]) -> str:
-    name = machines.machine_for(machines.host()).program
-    for program in (name, "/usr/libexec/qemu-kvm"):
-        if path := shutil.which(program, path=search_path(environ)):
-            return path
-    raise missing(name)
-
-
 def _script(spec: Spec) -> str:
-    users = {
-        operation.argument.partition(":")[0]
-        for operation in spec.operations
-        if operation.name == "password"
-    }
-    script = identities.finish_script(spec.operations, sorted(users))
+    script = identities.finish_script(spec.operations, _users(spec.operations))
     return f"{script}\nfinish >/dev/virtio-ports/{_CHANNEL}\ntrim\nexit 0\n"
 
 
@@ -300,10 +288,23 @@ def _command(spec: Spec, prepared: Prepared, finish: Path | None, context: Conte
     # fmt: on
 
 
+def _users(operations: Iterable[Operation]) -> list[str]:
+    """Return the users whose passwords commands set, sorted."""
+    return sorted(
+        {each.argument.partition(":")[0] for each in operations if each.name == "password"}
+    )
+
+
 def clean_from_outside(operations: Sequence[Operation]) -> list[str]:
     """Return virt-sysprep's options that do of finish.sh what needs no program of the guest."""
     options = []
-    files = identities.not_named(operations, identities.all_patterns())
+    if users := _users(operations):
+        # Perl of this host runs it for each line (libguestfs-common, perl_edit.ml).
+        names = " ".join(user.encode().hex() for user in users)
+        options += ["--edit", f"/etc/shadow:{_REFUSE_MISSING.format(names=names)}"]
+    files = identities.not_named(
+        operations, (*identities.patterns(renewed=True), *identities.patterns(renewed=False))
+    )
     for path in (*_LEFT_BEHIND, identities.SSH_KEYS, *files, "/var/lib/dbus/machine-id"):
         options += ["--delete", path]
     # It was set for the commands (mlcustomize customize_run.ml). Truncating wants it to exist.
@@ -372,6 +373,7 @@ def _run(
             doing=f"customising {spec.name}",
         )
     except CommandError as error:
+        _refuse_missing_users(spec, _missing_users(error.tail))
         raise _failure(spec, seen, error) from error
 
 
@@ -425,19 +427,28 @@ def read_reply(answer: Path) -> Reply:
         packages = contents.parse("\n".join(lines[1 : lines.index("end")]))
     return Reply(
         packages=packages,
-        missing_users=frozenset(_after("missing-user ", lines)),
+        missing_users=_missing_users(lines),
         secrets=tuple(_after("secret ", lines)),
     )
+
+
+def _missing_users(lines: Iterable[str]) -> frozenset[str]:
+    return frozenset(_after("missing-user ", lines))
 
 
 def _after(word: str, lines: Iterable[str]) -> Iterator[str]:
     return (line.removeprefix(word) for line in lines if line.startswith(word))
 
 
-def _refuse_missing_users(spec: Spec, reply: Reply) -> None:
+def _refuse_missing_users(spec: Spec, missing_users: frozenset[str]) -> None:
+    """Refuse a password for a user whom the guest does not have: virt-sysprep sets none, silently.
+
+    Raises:
+        BuildError: Names the line.
+    """
     for operation in spec.operations:
         user = operation.argument.partition(":")[0]
-        if operation.name == "password" and user in reply.missing_users:
+        if operation.name == "password" and user in missing_users:
             raise BuildError(
                 f"{spec.path}:{operation.line}: password {shown(user)} failed: "
                 "the guest has no such user",

@@ -27,7 +27,8 @@ def lacking(runner: Runner) -> Mapping[str, str]:
     version = _version(runner)
     shown = ".".join(map(str, version)) or "of an unknown version"
     return {
-        name: f"the installed {PROGRAM} ({shown}) does not have it{_until(command.until)}"
+        name: f"the installed {PROGRAM} ({shown}) does not have it"
+        + (f", which guestfs-tools have up to {command.until}" if command.until else "")
         for name, command in COMMANDS.items()
         # For some versions the parser still takes what the program then refuses.
         if f"--{name}".encode() not in options
@@ -57,7 +58,3 @@ def _version(runner: Runner) -> tuple[int, ...]:
 
 def _numbers(version: bytes) -> tuple[int, ...]:
     return tuple(map(int, version.split(b".")))
-
-
-def _until(version: str) -> str:
-    return f", which guestfs-tools have up to {version}" if version else ""

@@ -5,16 +5,21 @@ are left out.
 """
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from lago_images.building import packages
-from lago_images.building.bases.prepared import Package
 from lago_images.building.model import Result
 from lago_images.ci.report.markdown import Entry
 from lago_images.errors import Error, RepositoryError, StorageError
 from lago_images.jobs.results import Fate
 from lago_images.planning.model import WORK, Action, Plan, PlannedImage
+from lago_images.repository.records.changes import (
+    Package,
+    PackageChanges,
+    compare_packages,
+    parse_packages,
+)
 from lago_images.repository.records.layout import IMAGES, BuildFolder, BuildKey, ImageId
 from lago_images.repository.records.manifest import Manifest
 from lago_images.repository.records.state import State, standing
@@ -87,50 +92,41 @@ def _published(planned: PlannedImage, state: State) -> Manifest | None:
 def _built(planned: PlannedImage, result: Result | None, state: State | None) -> Manifest | None:
     if planned.action is Action.PROMOTE and planned.promote and state:
         key = BuildKey(name=planned.name, arch=planned.arch, build_id=planned.promote)
-        return state.staged.get(key) or _released_manifest(state, key)
+        # gc removes what is staged once it is released; the release has the manifest, too.
+        released = (one.manifest for one in state.history(planned.name, planned.arch))
+        return state.staged.get(key) or next((m for m in released if m and m.key == key), None)
     return None if result is None else result.manifest
 
 
 def _folder(state: State, key: BuildKey) -> BuildFolder:
-    """The public copy of a build once there is one; else what is staged."""
+    """Return the public copy of a build once it is released; else what is staged."""
     releases = state.history(key.name, key.arch)
     copies = (one.public for one in releases if one.manifest and one.manifest.key == key)
     return next((copy for copy in copies if copy), key.staging)
 
 
-def _released_manifest(state: State, key: BuildKey) -> Manifest | None:
-    manifests = (one.manifest for one in state.history(key.name, key.arch))
-    return next((one for one in manifests if one and one.key == key), None)
-
-
 def _changes(
     before: Manifest | None, after: Manifest | None, source: Source
-) -> packages.Difference | None:
+) -> PackageChanges | None:
     if before is None or after is None:
         return None
     old, new = _packages(before, source), _packages(after, source)
-    return None if old is None or new is None else packages.compare(old, new)
+    return None if old is None or new is None else compare_packages(old, new)
 
 
 def _packages(manifest: Manifest, source: Source) -> tuple[Package, ...] | None:
     if manifest.packages is None:
         return None
-    try:
-        data = None
+    data = None
+    with suppress(Error):
         if source.store and source.state:
             data = source.store.get(_folder(source.state, manifest.key).packages).data
-    except Error:
-        data = None
-    if data is None:
-        kept = source.aside and _kept(source.aside, manifest.key.staging.packages)
-        data = kept.read_bytes() if kept else None
-    return None if data is None else packages.parse(data.decode(errors="replace"))
-
-
-def _kept(aside: Path, key: str) -> Path | None:
-    """Return a file that was kept aside; a pull request may have put a link in its place."""
-    kept = (aside / key).resolve()
-    return kept if kept.is_relative_to(aside.resolve()) and kept.is_file() else None
+    if data is None and source.aside:
+        kept = (source.aside / manifest.key.staging.packages).resolve()
+        # The folder is an artifact of a pull request's job, which may have put a link in it.
+        if kept.is_relative_to(source.aside.resolve()) and kept.is_file():
+            data = kept.read_bytes()
+    return None if data is None else parse_packages(data.decode(errors="replace"))
 
 
 def _log(after: Manifest | None, source: Source) -> str:

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from lago_images.building.model import Result
-from lago_images.building.packages import Difference
 from lago_images.console import clean, human_size
 from lago_images.jobs.results import Fate
 from lago_images.planning.model import Action, Plan, PlannedImage
 from lago_images.repository.publishing.releasing import Verdict
+from lago_images.repository.records.changes import PackageChanges
 from lago_images.repository.records.manifest import Manifest
 
 _WIDE = 240
@@ -121,7 +121,7 @@ class Entry:
     result: Result | None = None
     before: Manifest | None = None
     after: Manifest | None = None
-    changes: Difference | None = None
+    changes: PackageChanges | None = None
     log: str = ""
     fate: Fate | None = None
 
@@ -129,8 +129,8 @@ class Entry:
     def outcome(self) -> ImageOutcome:
         if self.fate is not None and self.fate.verdict is not None:
             return ImageOutcome(self.fate.verdict)
-        made = self._made
-        return made if self.fate is None or made in _BAD else ImageOutcome.UNRELEASED
+        built = self._built
+        return built if self.fate is None or built in _BAD else ImageOutcome.UNRELEASED
 
     @property
     def is_good(self) -> bool:
@@ -144,7 +144,7 @@ class Entry:
         return self.result.error if self.result else "its job ended without a result"
 
     @property
-    def _made(self) -> ImageOutcome:
+    def _built(self) -> ImageOutcome:
         if self.planned.action is Action.PROMOTE:
             return ImageOutcome.WAITING if self.after is not None else ImageOutcome.MISSING
         if self.result is None:
@@ -196,7 +196,9 @@ def render(report: Report, *, limit: int = LIMIT) -> str:
     """
     head = "\n".join([report.marker, "### Images", "", summary(report), "", ""])
     head += _images(report.entries, limit * 2 // 3)
-    footer = _footer(report)
+    commit = f"Commit {code(report.plan.head[:12])}." if report.plan.head else ""
+    link = _link("Run and its artifacts", report.run)
+    footer = "\n" + " ".join(part for part in (commit, link) if part) + "\n"
     bad: list[str] = []
     for tail in _TAILS:
         bad = [_failure(entry, tail) for entry in report.entries if not entry.is_good]
@@ -271,14 +273,16 @@ def _images(entries: Sequence[Entry], room: int) -> str:
 
 
 def _row(entry: Entry) -> tuple[str, ...]:
-    mark = "✅" if entry.is_good else "❌"
+    mark, packages = "✅" if entry.is_good else "❌", ""
+    if (changes := entry.changes) is not None:
+        packages = f"+{len(changes.added)} -{len(changes.removed)} ↑{len(changes.upgraded)}"
     return (
         code(entry.planned.name),
         f"{mark} {entry.outcome}",
         _reasons(entry.planned),
         _time(entry),
         _size(entry),
-        _package_counts(entry),
+        packages,
         _boot(entry),
         _link("log", entry.log),
     )
@@ -306,13 +310,6 @@ def _size(entry: Entry) -> str:
     before = entry.before.disk.compressed_size
     change = "" if not before else f" ({100 * (after - before) / before:+.1f} %)"
     return f"{human_size(before)} → {human_size(after)}{change}"
-
-
-def _package_counts(entry: Entry) -> str:
-    changes = entry.changes
-    if changes is None:
-        return ""
-    return f"+{len(changes.added)} -{len(changes.removed)} ↑{len(changes.upgraded)}"
 
 
 def _boot(entry: Entry) -> str:
@@ -362,10 +359,3 @@ def _packages(entry: Entry) -> str:
     rest = [f"and {more} more", ""] if more > 0 else []
     title = f"<summary>{code(entry.planned.name)}: packages</summary>"
     return "\n".join(["<details>", title, "", *shown, "", *rest, "</details>", ""])
-
-
-def _footer(report: Report) -> str:
-    head = (report.plan.head or "")[:12]
-    link = _link("Run and its artifacts", report.run)
-    commit = f"Commit {code(head)}." if head else ""
-    return "\n" + " ".join(part for part in (commit, link) if part) + "\n"

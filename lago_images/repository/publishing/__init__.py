@@ -1,1 +1,1 @@
-"""Releases are made, withdrawn and collected here, and rendered."""
+"""Make releases, withdraw and collect them, and render what is public."""

@@ -14,7 +14,7 @@ _STARTERS = ("GITHUB_ACTOR", "BUILD_USER_ID", "BUILD_USER", "CHANGE_AUTHOR")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Author:
-    """The name of who releases, and the URL of the CI's run; that is empty outside CI."""
+    """Name who releases, and the URL of the CI's run, which is empty outside CI."""
 
     actor: str
     run: str
@@ -40,6 +40,7 @@ def _run(environ: Mapping[str, str]) -> str:
         server = environ.get("GITHUB_SERVER_URL", "https://github.com")
         repository, run = environ.get("GITHUB_REPOSITORY", ""), environ.get("GITHUB_RUN_ID", "")
         return f"{server}/{repository}/actions/runs/{run}"
+    # BUILD_URL by itself is no sign of Jenkins: people name variables so.
     return environ.get("BUILD_URL", "") if environ.get("JENKINS_URL") else ""
 
 

@@ -53,11 +53,15 @@ def sweep(publisher: Publisher, retention: Retention) -> Swept:
     state = survey(store)
     planned = plan(state, _unfinished(store), retention, now)
     retired, left = _retire(store, state, planned, now)
+    # Between retiring and deleting: from here on no published file names what is retired.
     refreshed = publisher.refresh()
     _refuse_named(store, planned.delete)
     for step in planned.delete:
+        # The manifest first, in a request of its own: a crash between the two leaves no build that
+        # looks whole.
         store.delete(step.objects[:1])
         store.delete(step.objects[1:])
+    # Their parts are in no list of objects, and take room until somebody aborts the upload.
     for upload in planned.abort:
         store.abort(upload)
     store.delete(planned.forget)
@@ -87,8 +91,11 @@ def _retire(
     done: list[Step] = []
     left = []
     for image, steps in by_image.items():
-        # Planned from what was there then: a withdrawal or a rollback may have come since.
-        if _revisions(store, image) != state.newest(*image):
+        # A withdrawal or a rollback may have come since the survey, and need what is to be retired.
+        # A release that is created later lists the retirement, and is refused.
+        listed = store.list(f"{RELEASES}{image.name}/{image.arch}/")
+        revisions = (key.revision for stat in listed if (key := release_key(stat.key)))
+        if max(revisions, default=0) != state.newest(*image):
             left.append(image)
             continue
         for step in steps:
@@ -104,11 +111,6 @@ def _record(store: Store, step: Step, now: float) -> None:
     except ConflictError:
         # Another sweep was faster; a copy is retired only once.
         return
-
-
-def _revisions(store: Store, image: ImageId) -> int:
-    keys = (release_key(s.key) for s in store.list(f"{RELEASES}{image.name}/{image.arch}/"))
-    return max((key.revision for key in keys if key), default=0)
 
 
 def _refuse_named(store: Store, steps: tuple[Step, ...]) -> None:

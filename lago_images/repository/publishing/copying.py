@@ -35,7 +35,7 @@ _WHO = "find out who used the builder's credentials"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judged:
-    """A staged build as it was judged: only these bytes become public.
+    """Hold a staged build as it was judged: only these bytes become public.
 
     Attributes:
         manifest: The build's.
@@ -51,7 +51,7 @@ class Judged:
 
 @dataclass(slots=True, kw_only=True)
 class PublicCopy:
-    """The public copy of one staged build, made at most once, and removed if nobody offers it.
+    """Make the public copy of one staged build, at most once; remove it if nobody offers it.
 
     ``statements`` are made about it, and lie in it; None for a copy of what was staged alone.
     """
@@ -64,6 +64,8 @@ class PublicCopy:
 
     def __post_init__(self) -> None:
         key = self.judged.manifest.key
+        # With one folder a build, a slow publisher could overwrite what a faster one has proved and
+        # released: Ceph ignores If-None-Match where it copies (decision 9).
         folder = f"{key.build_id}.{secrets.token_hex(_NONCE_BYTES)}"
         self.target = BuildKey(name=key.name, arch=key.arch, build_id=folder).public
 
@@ -77,6 +79,7 @@ class PublicCopy:
         if self._image is None:
             try:
                 self._image = self._made(base)
+            # Ctrl-C too: nothing names the copy yet, and nobody else would miss it.
             except BaseException:
                 self.remove()
                 raise
@@ -94,6 +97,8 @@ class PublicCopy:
             # Before the manifest, which is written last.
             files = {**self.statements.make(judged.manifest, files), **files}
         expected = judged.manifest.disk
+        # By the ETag of what was looked at: a builder may overwrite the disk at any time. Whatever
+        # arrives is proved by its SHA-256, as an ETag is the store's word and not a digest.
         try:
             self.store.copy(
                 disk.key,
@@ -109,6 +114,7 @@ class PublicCopy:
             raise _refused(judged.manifest, [f"it is incomplete: {error.message}"]) from error
         disk_name = target.disk.removeprefix(target.folder)
         objects = {disk_name: ObjectDigest(sha256=expected.sha256, size=expected.compressed_size)}
+        # Written from memory, not copied in the store: these are the bytes that were compared.
         for name, data in files.items():
             key = target.folder + name
             self.store.put(key, data, expected=None, headers=headers(key))
@@ -127,6 +133,7 @@ def _staged(store: Store, judged: Judged) -> tuple[Stat, Mapping[str, bytes]]:
     manifest, staging = judged.manifest, judged.manifest.key.staging
     if problems := manifest.problems(manifest.key):
         raise RepositoryError(f"{staging.folder} cannot be published: {'; '.join(problems)}")
+    # Listed first, for the sizes: a builder may have put gigabytes where a few lines belong.
     stats = {stat.key: stat for stat in store.list(staging.folder)}
     needed = (staging.hash, staging.metadata, staging.manifest)
     if lost := [name for name in (staging.disk, *needed) if name not in stats]:
@@ -166,6 +173,7 @@ def _compare(judged: Judged, disk: Stat, files: Mapping[str, bytes]) -> None:
     wrong = []
     if disk.size != manifest.disk.compressed_size:
         wrong.append(f"{disk.key} has {disk.size} bytes, not {manifest.disk.compressed_size}")
+    # The only digest that lago compares a disk with.
     if files[staging.hash.removeprefix(staging.folder)] != hash_file(manifest):
         wrong.append(f"{staging.hash} is not the disk's")
     if what := _metadata_problem(judged, files[staging.metadata.removeprefix(staging.folder)]):
@@ -187,6 +195,7 @@ def _metadata_problem(judged: Judged, data: bytes) -> str:
     if not isinstance(plain, dict):
         return "is not a JSON object"
     properties = judged.manifest.properties.items()
+    # More may be in it: the root password, which stands in the spec's commands alone.
     other = sorted(key for key, value in properties if plain.get(key) != value)
     return f"is not as in the manifest: {', '.join(other)}" if other else ""
 

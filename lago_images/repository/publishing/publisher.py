@@ -8,19 +8,20 @@ lock.
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lago_images.console import Console
 from lago_images.errors import ConflictError, NotFoundError, RepositoryError, SigningError
 from lago_images.host.process import Runner
 from lago_images.host.retry import RetryPolicy
 from lago_images.repository.publishing.author import NOBODY, Author, author_of
+from lago_images.repository.publishing.pages import PublishedPages, read_pages, write_pages
 from lago_images.repository.records import layout
 from lago_images.repository.records.layout import RENDERED, headers, key_behind
 from lago_images.repository.records.release import OldRepositoryError
 from lago_images.repository.records.state import State, read
 from lago_images.repository.rendering import client_setup
-from lago_images.repository.rendering.render import is_empty, render
+from lago_images.repository.rendering.render import Rendered, is_empty, render
 from lago_images.repository.rendering.signing import (
     Signer,
     SigningKey,
@@ -36,6 +37,17 @@ _RETRY = RetryPolicy(attempts=ATTEMPTS, delay=0.02, longest=1.0, jitter=1.0)
 Pause = Callable[[int], None]
 # Of a public key's file: its fingerprint.
 Fingerprint = Callable[[bytes], str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Before:
+    """The rendered files before a refresh: pages as they were listed, all others as read."""
+
+    files: Mapping[str, Blob]
+    pages: PublishedPages
+
+
+_NOTHING = Before(files={}, pages=PublishedPages(etags={}, inputs={}, cache=None))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,12 +88,15 @@ class Publisher:
     retire: frozenset[str]
     now: Callable[[], float]
     author: Author = NOBODY
-    before: Mapping[str, Blob] | None = None
+    before: "Before | None" = None
 
-    def refresh(self, *, wait: Pause = pause) -> Refreshed:
+    def refresh(self, *, wait: Pause = pause, recheck: bool = False) -> Refreshed:
         """Bring the rendered files in line with what is in the repository.
 
-        Calls ``wait`` with the number of the attempt before it starts over.
+        Args:
+            wait: Called with the number of the attempt before it starts over.
+            recheck: Compare every page with what it should be, and not only those that are not
+                known to be right: somebody may have changed one, or lost its headers.
 
         Raises:
             SigningError: Clients of a published key would be left with a stale index.
@@ -89,11 +104,15 @@ class Publisher:
         """
         before = self.before
         for attempt in range(ATTEMPTS):
+            # Before the list: whatever is rendered from now on changes an ETag, and so a write of
+            # ours, of what is listed below, cannot replace what somebody rendered of a later list.
             if before is None or attempt:
-                before = _rendered_files(self.store, self.signer)
-            _refuse_key_change(before, self.signer, self.fingerprint, self.retire)
+                before = _read_before(self.store, self.signer)
+            _refuse_key_change(before.files, self.signer, self.fingerprint, self.retire)
+            if recheck:
+                before = replace(before, pages=before.pages.forgetful())
             # First: a key whose file is missing is being retired, whoever comes to finish that.
-            key_files = [name for name in before if name.startswith("key-")]
+            key_files = [name for name in before.files if name.startswith("key-")]
             self.store.delete([name for name in key_files if key_behind(name) in self.retire])
             state = read(self.store)
             try:
@@ -101,8 +120,9 @@ class Publisher:
             except ConflictError:
                 wait(attempt)
                 continue
-            retire = self.retire | _half_retired(before, self.signer, self.fingerprint)
-            deleted = _delete_signed(self.store, before, self.signer, retire)
+            retire = self.retire | _half_retired(before.files, self.signer, self.fingerprint)
+            # Last: until all is written, whoever trusts such a key has an index, if an old one.
+            deleted = _delete_signed(self.store, before.files, self.signer, retire)
             return Refreshed(state=state, written=written, deleted=deleted, attempts=attempt + 1)
         raise RepositoryError(
             f"the rendered files in {self.store.url} were changed by others {ATTEMPTS} times in a "
@@ -114,7 +134,11 @@ class Publisher:
         """Tell whether the rendered files, as they were found, are what ``state`` renders to."""
         if self.retire:
             return False
-        return not _due(self.before or {}, state, self.site, self.signer)
+        rendered = render(state, self.site, self.signer.public)
+        before = self.before or _NOTHING
+        return not before.pages.due(rendered.pages) and not _due(
+            before.files, state, rendered, self.signer
+        )
 
 
 @contextmanager
@@ -141,9 +165,13 @@ def publishing(
         return key_fingerprint(armour, environ, runner)
 
     with open_signer(settings, environ, runner) as signer:
-        before = _rendered_files(store, signer)
-        _refuse_old_layout(before)
-        _refuse_key_change(before, signer, fingerprint, retire)
+        before = _read_before(store, signer)
+        index = before.files.get(layout.INDEX)
+        # The layout before led clients to where builders write.
+        if index and f"\nfile={layout.BUILDS}".encode() in index.data:
+            raise OldRepositoryError(f"the published {layout.INDEX}")
+        _refuse_key_change(before.files, signer, fingerprint, retire)
+        # Last, as a probe writes: what is refused above has touched nothing.
         store.ensure_safe_writes(single_writer=settings.single_writer, console=console)
         yield Publisher(
             store=store,
@@ -157,8 +185,9 @@ def publishing(
         )
 
 
-def _rendered_files(store: Store, signer: Signer) -> Mapping[str, Blob]:
-    """Read the rendered files as they are now, by key; those that are missing are left out."""
+def _read_before(store: Store, signer: Signer) -> Before:
+    """Read the rendered files as they are now; those that are missing are left out."""
+    # Listed, not derived: the files of keys that were rotated out have names that no setting tells.
     names = {*RENDERED, *client_setup.keyed(store)}
     for key in signer.public:
         names |= {layout.signed_index(key.fingerprint), layout.key_file(key.fingerprint)}
@@ -169,15 +198,10 @@ def _rendered_files(store: Store, signer: Signer) -> Mapping[str, Blob]:
         except NotFoundError:
             return None
 
+    # Side by side, in any order: what counts is that all are read before the releases are listed.
     with ThreadPoolExecutor(len(names)) as pool:
-        return {blob.key: blob for blob in pool.map(get, sorted(names)) if blob}
-
-
-def _refuse_old_layout(before: Mapping[str, Blob]) -> None:
-    """Refuse a repository whose index leads clients to where builders write."""
-    index_ = before.get(layout.INDEX)
-    if index_ and f"\nfile={layout.BUILDS}".encode() in index_.data:
-        raise OldRepositoryError(f"the published {layout.INDEX}")
+        files = {blob.key: blob for blob in pool.map(get, sorted(names)) if blob}
+    return Before(files=files, pages=read_pages(store))
 
 
 def _refuse_key_change(
@@ -196,10 +220,12 @@ def _refuse_key_change(
         )
     retire |= _half_retired(before, signer, fingerprint)
     abandoned = {key_behind(name) for name in before} - {"", *ours} - retire
+    # A subkey that clients know and that no longer signs leaves them behind like a key does.
     for key in signer.keys:
         if own := before.get(layout.key_file(key.fingerprint)):
             abandoned |= key.left_behind(own.data) - retire
     first = signer.public[0] if signer.keys else None
+    # A key that was extended, or got a subkey, has other bytes, and the fingerprint it always had.
     if layout.KEY in before and not (first and before[layout.KEY].data == first.armour):
         published = _published_key(before, signer, fingerprint)
         if published not in retire and (first is None or published != first.fingerprint):
@@ -215,31 +241,43 @@ def _refuse_key_change(
         )
 
 
-def _write(
-    store: Store, before: Mapping[str, Blob], state: State, site: Site, signer: Signer
+def _write(store: Store, before: Before, state: State, site: Site, signer: Signer) -> Iterator[str]:
+    """Write keys, then pages, then what leads clients to them; yield the key of each."""
+    rendered = render(state, site, signer.public)
+    due = _due(before.files, state, rendered, signer)
+    keys = [pair for pair in due if pair[0].startswith("key-")]
+    yield from _write_files(store, before.files, keys)
+    yield from write_pages(store, before.pages, rendered.pages)
+    yield from _write_files(store, before.files, due[len(keys) :])
+
+
+def _write_files(
+    store: Store, before: Mapping[str, Blob], due: Iterable[tuple[str, bytes]]
 ) -> Iterator[str]:
     without_headers = []
-    for name, data in _due(before, state, site, signer):
+    for name, data in due:
         old = before.get(name)
         if old is not None and old.data == data:
             without_headers.append(old)
             continue
+        # One that was missing must be missing still: of two first publishers the slower one loses.
         store.put(name, data, expected=old.etag if old else None, headers=headers(name))
         yield name
     yield from _rewrite(store, without_headers)
 
 
 def _due(
-    before: Mapping[str, Blob], state: State, site: Site, signer: Signer
+    before: Mapping[str, Blob], state: State, rendered: Rendered, signer: Signer
 ) -> list[tuple[str, bytes]]:
-    """Render, and keep in order what is not there as it should be, content or headers."""
-    files = render(state, site, signer.public)
-    files |= _signatures(files, before, signer, empty=is_empty(state))
+    """Return the files but pages that are not as they should be, content or headers, in order."""
+    signed = _signatures(rendered.files, before, signer, empty=is_empty(state))
+    files = {**rendered.files, **signed}
     return [(name, files[name]) for name in _in_order(files) if _is_due(before, name, files[name])]
 
 
 def _is_due(before: Mapping[str, Blob], name: str, data: bytes) -> bool:
     old = before.get(name)
+    # A store that keeps no headers says None of them: nothing is to be brought back there.
     return old is None or old.data != data or old.headers not in (None, headers(name))
 
 
@@ -255,7 +293,11 @@ def _rewrite(store: Store, files: Iterable[Blob]) -> Iterator[str]:
 
 
 def _in_order(files: Mapping[str, bytes]) -> list[str]:
-    """Keys' own files first; each index before repo.metadata, a signature after what it signs."""
+    """Return names in writing order: keys' own files, each index, and then ``repo.metadata``.
+
+    A signature comes after what it signs. A crash between two writes leaves an older file beside a
+    newer one, each of which is whole by itself and names only what exists.
+    """
     places = {name: number for number, name in enumerate(RENDERED)}
 
     def place(name: str) -> tuple[float, str]:
@@ -269,7 +311,11 @@ def _in_order(files: Mapping[str, bytes]) -> list[str]:
 def _signatures(
     files: Mapping[str, bytes], before: Mapping[str, Blob], signer: Signer, *, empty: bool
 ) -> dict[str, bytes]:
-    """Return the signed files. One that is good already is left as it is."""
+    """Return the signed files. One that is good already is left as it is.
+
+    gpg puts the time into a signature, so that signing again would give other bytes, and every
+    refresh would write, and overtake other publishers.
+    """
     if not signer.keys:
         return {}
     first, text = signer.keys[0], files[layout.METADATA]
@@ -313,6 +359,7 @@ def _delete_signed(
             layout.KEY,
         )
         names += [name for name in all_signed if name in before]
+    # One by one, key.asc last: by it the next publisher knows what a crash broke off.
     for name in names:
         store.delete([name])
     return tuple(sorted(names))
@@ -321,13 +368,16 @@ def _delete_signed(
 def _half_retired(
     before: Mapping[str, Blob], signer: Signer, fingerprint: Fingerprint
 ) -> frozenset[str]:
-    """The keys whose retirement was begun: what they signed is there without their own file."""
-    found = {key_behind(name) for name in before}
+    """Find the keys whose retirement was begun: what they signed is there without their own file.
+
+    A key's file is deleted first, and what it signed last, so that a retirement that a crash broke
+    off is known for one, and finished by whoever publishes next.
+    """
+    published = {key_behind(name) for name in before}
     if not any(layout.KEY in before and before[layout.KEY].data == k.armour for k in signer.public):
-        found.add(_published_key(before, signer, fingerprint))
-    ours = {key.fingerprint for key in signer.public}
-    gone = {one for one in found if layout.key_file(one) not in before}
-    return frozenset(gone - {"", *ours})
+        published.add(_published_key(before, signer, fingerprint))
+    without_file = {key for key in published if layout.key_file(key) not in before}
+    return frozenset(without_file - {"", *(key.fingerprint for key in signer.public)})
 
 
 def _published_key(before: Mapping[str, Blob], signer: Signer, fingerprint: Fingerprint) -> str:

@@ -63,14 +63,14 @@ its copy; a copy that a crash left is named by nothing, and ``repo gc`` removes 
 """
 
 import secrets
-from collections.abc import Callable, Iterable, Mapping
-from collections.abc import Set as AbstractSet
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
 from lago_images.errors import ConflictError, RepositoryError, TamperedError
 from lago_images.repository.publishing.copying import Judged, PublicCopy
+from lago_images.repository.publishing.package_changes import package_changes
 from lago_images.repository.publishing.publisher import ATTEMPTS, Pause, pause
 from lago_images.repository.records.layout import (
     PUBLISHED,
@@ -83,11 +83,13 @@ from lago_images.repository.records.layout import (
 from lago_images.repository.records.manifest import Manifest
 from lago_images.repository.records.release import BaseBinding, Release, Released
 from lago_images.repository.records.state import (
+    History,
     PublishedCommit,
     State,
     deciding_commit,
     read_published,
     standing,
+    taken_back,
     withdrawn,
 )
 from lago_images.repository.statements.making import Statements
@@ -95,8 +97,6 @@ from lago_images.storage.base import Stat, Store
 
 # Whether the first commit is an ancestor of the second; None when one of them is not to be had.
 IsAncestor = Callable[[str, str], bool | None]
-# An image's releases and withdrawals, ascending by revision.
-History = tuple[Release, ...]
 # Releases that were read before, by key, each with the ETag it had.
 Seen = dict[str, tuple[str, Release]]
 _MOST_REVISIONS_LOST = 1000
@@ -212,7 +212,9 @@ def _release(
             return None
         return make(history)
 
-    seen = _seen(state, manifest.key.image)
+    history = state.history(*manifest.key.image) if state else ()
+    keys = {str(each.key): each for each in history}
+    seen = {key: (state.objects[key].etag, each) for key, each in keys.items()} if state else {}
     created = create(store, manifest.name, manifest.arch, decide, seen)
     if created is None:
         return False, objections[-1]
@@ -231,6 +233,7 @@ def _bound_base(store: Store, manifest: Manifest) -> BaseBinding | None:
     wanted = manifest.base_key
     if wanted is None:
         return None
+    # Listed anew: the base may have been withdrawn or retired since this run read the repository.
     listed = list(store.list(f"{RELEASES}{wanted.name}/{wanted.arch}/"))
     retired = {copy for stat in listed if (copy := retired_copy(stat.key))}
     for release in reversed(standing(_history(store, listed, {}))):
@@ -281,6 +284,8 @@ def record_commit(
                 headers=headers(PUBLISHED),
             )
         except ConflictError:
+            # Perhaps by an earlier try of this very write, whose answer was lost: the next turn
+            # then reads our own commit.
             wait(attempt)
         else:
             return True
@@ -316,7 +321,7 @@ def replaced_by_older(
     decided = deciding_commit(current, state.history(*image))
     if decided != commit and not is_ancestor(decided, commit):
         return None
-    wanted = [one for one in state.live(*image) if one.fingerprint == fingerprint]
+    wanted = [each for each in state.live(*image) if each.fingerprint == fingerprint]
     return wanted[-1] if wanted else None
 
 
@@ -339,10 +344,12 @@ def create(
     seen = {} if seen is None else seen
     for _ in range(_MOST_REVISIONS_LOST):
         listed = list(store.list(f"{RELEASES}{name}/{arch}/"))
-        wanted = decide(_history(store, listed, seen))
+        history = _history(store, listed, seen)
+        wanted = decide(history)
         if wanted is None:
             return None
         _refuse_retired(wanted, listed)
+        wanted = replace(wanted, package_changes=package_changes(store, history, wanted))
         if _create_object(store, wanted):
             return wanted
     raise RepositoryError(
@@ -367,34 +374,8 @@ def read_history(store: Store, name: str, arch: str) -> History:
     return _history(store, store.list(f"{RELEASES}{name}/{arch}/"), {})
 
 
-def taken_back(history: History) -> Mapping[str, Release]:
-    """Find the fingerprints that operators took back and that were not released since.
-
-    Each with the withdrawal or rollback that did it. Without this the next plan would build
-    again, or a publisher that planned before would publish, what was just taken back.
-    """
-    by_fingerprint: dict[str, Release] = {}
-    withdrawn_revisions = withdrawn(history)
-    for position, release in enumerate(history):
-        earlier = history[:position]
-        if release.withdraws is not None:
-            taken = _withdrawn_by(release, earlier, withdrawn_revisions)
-        elif release.reason:
-            # It brings back a build, and not what its spec would be built to today.
-            is_withdrawn = release.revision in withdrawn_revisions
-            taken = [] if is_withdrawn else _passed_over_by(release, earlier)
-        else:
-            taken = []
-            by_fingerprint.pop(release.fingerprint, None)
-        by_fingerprint |= {one.fingerprint: release for one in taken}
-    return by_fingerprint
-
-
 def _objection(
-    store: Store,
-    history: History,
-    manifest: Manifest,
-    decision: Decision,
+    store: Store, history: History, manifest: Manifest, decision: Decision
 ) -> ReleaseOutcome | None:
     """Find what stands against releasing a build; None for nothing."""
     known_revision, is_ancestor = decision.known_revision, decision.is_ancestor
@@ -406,6 +387,7 @@ def _objection(
     if newest is None:
         return None
     same = newest.fingerprint == manifest.fingerprint
+    # A job that is run again, or another run that built the same while this one did.
     if newest.build == manifest.build_id or (same and newest.revision > known_revision):
         return ReleaseOutcome(verdict=Verdict.ALREADY, release=newest)
     # A newer commit that left the image as it was has no release of it, but is published.
@@ -421,13 +403,13 @@ def _objection(
 def _give_way(store: Store, created: Release, decision: Decision, seen: Seen) -> Release | None:
     """Release again what a release replaced, if a newer commit was recorded at the same moment."""
     published = read_published(store)
-    older = _is_older(created.released.commit, published, decision.is_ancestor)
-    if published is None or not older:
+    commit = created.released.commit
+    if published is None or not _is_older(commit, published, decision.is_ancestor):
         return None
 
     def decide(history: History) -> Release | None:
         offered = standing(history)
-        earlier = [one for one in offered if one.revision < created.revision]
+        earlier = [each for each in offered if each.revision < created.revision]
         # Somebody released or withdrew since: it is theirs to say what is offered.
         if offered[-1:] != (created,) or not earlier:
             return None
@@ -456,38 +438,8 @@ def _taken_back(history: History, manifest: Manifest, known_revision: int) -> Re
     return taken if taken and taken.revision > known_revision else None
 
 
-def _withdrawn_by(
-    withdrawal: Release, earlier: History, withdrawn_revisions: AbstractSet[int]
-) -> list[Release]:
-    """Return what a withdrawal is about, unless the same was released again between the two."""
-    targets = [one for one in earlier if one.revision == withdrawal.withdraws]
-    since = {
-        one.fingerprint
-        for one in earlier
-        for target in targets
-        if one.revision > target.revision
-        and one.image is not None
-        and not one.reason
-        and one.revision not in withdrawn_revisions
-    }
-    return [one for one in targets if one.fingerprint not in since]
-
-
-def _passed_over_by(rollback: Release, earlier: History) -> list[Release]:
-    """Return what was released after the build that a rollback goes back to."""
-    originals = [one.revision for one in earlier if one.build == rollback.build]
-    first = max(originals, default=rollback.revision)
-    return [one for one in earlier if one.image is not None and one.revision > first]
-
-
-def _seen(state: State | None, image: ImageId) -> Seen:
-    if state is None:
-        return {}
-    history = {str(one.key): one for one in state.history(*image)}
-    return {key: (state.objects[key].etag, one) for key, one in history.items()}
-
-
 def _history(store: Store, listed: Iterable[Stat], seen: Seen) -> History:
+    # An ETag stands for the bytes: what was read under the same one is not read again.
     history = []
     for stat in listed:
         key = release_key(stat.key)
@@ -509,7 +461,7 @@ def _refuse_retired(wanted: Release, listed: Iterable[Stat]) -> None:
 
 
 def _create_object(store: Store, wanted: Release) -> bool:
-    """Take the revision; whether it is ours."""
+    """Take the revision; tells whether it is ours."""
     key = str(wanted.key)
     try:
         store.put(key, wanted.to_json(), expected=None, headers=headers(key))

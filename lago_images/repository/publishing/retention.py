@@ -23,7 +23,6 @@ from dataclasses import dataclass
 from lago_images.repository.records.layout import (
     BUILDS,
     IMAGES,
-    RELEASES,
     BuildFolder,
     BuildKey,
     ImageId,
@@ -66,13 +65,13 @@ class Retention:
 
     @property
     def grace(self) -> int:
-        """In seconds."""
+        """Return the grace period in seconds."""
         return self.grace_days * DAY
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """One folder of a build to retire, or to delete the objects of.
+    """Name one folder of a build to retire, or to delete the objects of.
 
     Attributes:
         build: The folder, staged or public.
@@ -131,7 +130,16 @@ def plan(state: State, unfinished: Iterable[Unfinished], retention: Retention, n
         retire=tuple(retire),
         delete=(*delete, *_staged(state, staged, before)),
         abort=tuple(each for each in unfinished if each.begun < before and owner(each.key)),
-        forget=tuple(_forgotten(state, copies, named, now - 2 * retention.grace)),
+        # Of a copy that a crash left: when it is deleted, nothing rests on its record. One whose
+        # objects were deleted while it was named stays retired for ever.
+        forget=tuple(
+            key
+            for key, stat in state.objects.items()
+            if (copy := retired_copy(key))
+            and copy not in copies
+            and copy not in named
+            and stat.modified < now - 2 * retention.grace
+        ),
         waiting=tuple(sorted(_waiting(state, copies, staged, retention, now))),
     )
 
@@ -161,6 +169,7 @@ def _copies(
 ) -> tuple[list[Step], list[Step]]:
     """Return the public copies to retire, and those to delete."""
     before = now - retention.grace
+    # A slow publisher may be about to release a copy that nothing names yet.
     young = {f for f, objects in folders.items() if max(s.modified for s in objects) >= before}
     wanted = young.union(*(_kept_of(state, image, retention, now) for image in state.images))
     # What a damaged release names is not known: the operator restores it first.
@@ -231,7 +240,7 @@ def _kept_of(state: State, image: ImageId, retention: Retention, now: float) -> 
     # Two at least: when the newest is withdrawn at this moment, the image is still offered.
     newest = live[-max(2, retention.revisions) :]
     recent = now - max(retention.days * DAY, retention.grace)
-    kept = _public(one for one in live if one in newest or one.published >= recent)
+    kept = _public(release for release in live if release in newest or release.published >= recent)
     # Damaged ones are the operator's to judge: repo verify names them.
     kept |= _public(standing(history)) & state.lost
     # What was withdrawn is kept for the grace period, as evidence.
@@ -270,6 +279,7 @@ def _folders(state: State, root: str) -> Folders:
         if folder and folder.root == root:
             folders.setdefault(folder, []).append(stat)
     return {
+        # The manifest first: what a crash leaves of the others is taken for a build by nobody.
         folder: tuple(sorted(stats, key=lambda stat: (stat.key != folder.manifest, stat.key)))
         for folder, stats in folders.items()
     }
@@ -299,11 +309,3 @@ def _why_staged(state: State, key: BuildKey) -> str:
         return "never released"
     damaged = key in state.unreadable
     return "never released, and damaged" if damaged else "an upload that never became a build"
-
-
-def _forgotten(state: State, copies: Folders, named: Named, before: float) -> Iterator[str]:
-    """Find records that nothing rests on: of deleted copies that no release names."""
-    for key, stat in state.objects.items():
-        copy = retired_copy(key) if key.startswith(RELEASES) else None
-        if copy and copy not in copies and copy not in named and stat.modified < before:
-            yield key

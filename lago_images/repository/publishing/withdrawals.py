@@ -6,22 +6,23 @@ renders next. Other images may contain what is taken back: layers, by the base t
 bind. These are named, and taken along when that is asked for.
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from lago_images.errors import RepositoryError, UsageError
-from lago_images.repository.publishing.publisher import Publisher
-from lago_images.repository.publishing.releasing import History, create, following
+from lago_images.repository.publishing.publisher import Publisher, Refreshed
+from lago_images.repository.publishing.releasing import create, following
 from lago_images.repository.records.layout import (
     NAME,
     RELEASES,
+    BuildFolder,
     BuildKey,
     ImageId,
     release_key,
-    retired_copy,
 )
 from lago_images.repository.records.release import Release, Released
-from lago_images.repository.records.state import State, read, standing, survey
+from lago_images.repository.records.state import History, State, read, standing, survey
 from lago_images.storage.base import Store
 
 _LIST = "lago-images repo list --all shows what is published"
@@ -35,11 +36,13 @@ class Affected:
         target: The release to withdraw, or to go back to.
         build: The build that is taken back.
         layers: The offered releases of other images that contain it, the nearest first.
+        state: The repository that this was found in.
     """
 
     target: Release
     build: BuildKey
     layers: tuple[Release, ...]
+    state: State
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,12 +78,9 @@ def look_at_yank(
     """Find what ``yank`` would withdraw; reads only, and raises as ``yank`` does."""
     arch = arch or only_arch(store, name)
     state = read(store)
-    if revision is None:
-        revision = _current(state, name, arch)
-    history = state.history(name, arch)
-    target = _to_withdraw(history, _retired(store, name, arch), name, arch, revision)
+    target = _to_withdraw(state, name, arch, revision)
     build = BuildKey(name=name, arch=arch, build_id=target.build or "")
-    return Affected(target=target, build=build, layers=containing(state, build))
+    return Affected(target=target, build=build, layers=containing(state, build), state=state)
 
 
 def yank(
@@ -106,40 +106,18 @@ def yank(
     """
     if not reason.strip():
         raise UsageError("a withdrawal needs a reason", hint="say why: --reason")
-    store, arch = publisher.store, arch or only_arch(publisher.store, name)
-    revision = _current(read(store), name, arch) if revision is None else revision
-    retired = _retired(store, name, arch)
-    targets: list[Release] = []
-
-    def decide(history: History) -> Release | None:
-        if not targets:
-            targets.append(_to_withdraw(history, retired, name, arch, revision))
-        left = _left_of(targets[0], history, retired)
-        if not left:
-            return None
-        return _withdrawal(left[0], history, reason, released, publisher.now())
-
-    made: list[Release] = []
-    while one := create(store, name, arch, decide):
-        made.append(one)
-    build = BuildKey(name=name, arch=arch, build_id=targets[0].build or "")
+    affected = look_at_yank(publisher.store, name, revision=revision, arch=arch)
+    target, retired = affected.target, affected.state.retired
+    withdrawals = _withdraw(publisher, target, reason, released, retired)
     taken: list[Release] = []
     if with_layers:
-        why = f"it contains {name} {targets[0].revision}: {reason}"
-        for layer in containing(read(store), build):
-            taken.extend(_withdraw_build(publisher, layer, why, released))
+        why = f"it contains {name} {target.revision}: {reason}"
+        # Read again: a layer may have been released on it since.
+        for layer in containing(read(publisher.store), affected.build):
+            taken += _withdraw(publisher, layer, why, released, retired)
     refreshed = publisher.refresh()
-    return HistoryChange(
-        name=name,
-        arch=arch,
-        about=targets[0].revision,
-        release=made[0] if made else None,
-        current=refreshed.state.current(name, arch),
-        written=refreshed.written,
-        withdrawn=tuple(one.withdraws for one in made if one.withdraws is not None),
-        layers=containing(refreshed.state, build),
-        taken=tuple(taken),
-    )
+    layers = containing(refreshed.state, affected.build)
+    return _change(affected, refreshed, withdrawals, taken, layers)
 
 
 def containing(state: State, build: BuildKey) -> tuple[Release, ...]:
@@ -149,6 +127,7 @@ def containing(state: State, build: BuildKey) -> tuple[Release, ...]:
         for release in state.live(*image):
             if release.manifest and (base := release.manifest.base_key):
                 on.setdefault(base, []).append(release)
+    # Breadth first, so that the nearest come first; a layer on two of them is named once.
     layers: dict[str, Release] = {}
     builds = [build]
     while builds:
@@ -159,50 +138,70 @@ def containing(state: State, build: BuildKey) -> tuple[Release, ...]:
     return tuple(layers.values())
 
 
-def _withdraw_build(
-    publisher: Publisher, target: Release, reason: str, released: Released
+def _withdraw(
+    publisher: Publisher,
+    target: Release,
+    reason: str,
+    released: Released,
+    retired: AbstractSet[BuildFolder],
 ) -> list[Release]:
-    """Withdraw every revision of a release's build."""
+    """Withdraw the revision of a release, and every other that offers its build."""
 
     def decide(history: History) -> Release | None:
-        left = _left_of(target, history, frozenset())
+        left = [
+            release
+            for release in standing(history)
+            if release.revision == target.revision
+            or (release.build == target.build and release.public not in retired)
+        ]
         if not left:
             return None
-        return _withdrawal(left[0], history, reason, released, publisher.now())
+        # The revision that is meant first: a crash after it leaves what was asked for.
+        left.sort(key=lambda release: (release.revision != target.revision, -release.revision))
+        about, now = left[0].revision, publisher.now()
+        return following(
+            left[0], history, now, image=None, withdraws=about, reason=reason, released=released
+        )
 
-    made = []
-    while one := create(publisher.store, target.name, target.arch, decide):
-        made.append(one)
-    return made
-
-
-def _left_of(target: Release, history: History, retired: frozenset[str]) -> list[Release]:
-    """Find what of a build stands yet, the revision that is meant first."""
-    same = [o for o in standing(history) if o.revision == target.revision or _is_same(o, target)]
-    left = [o for o in same if o.revision == target.revision or _folder(o) not in retired]
-    return sorted(left, key=lambda one: (one.revision != target.revision, -one.revision))
-
-
-def _is_same(one: Release, other: Release) -> bool:
-    return one.build is not None and one.build == other.build
+    # One release for each revision, each decided with all before it in view: a publisher may
+    # release the build again between two of them.
+    withdrawals: list[Release] = []
+    while withdrawal := create(publisher.store, target.name, target.arch, decide):
+        withdrawals.append(withdrawal)
+    return withdrawals
 
 
-def _withdrawal(
-    target: Release, history: History, reason: str, released: Released, now: float
-) -> Release:
-    about = target.revision
-    return following(
-        target, history, now, image=None, withdraws=about, reason=reason, released=released
+def _change(
+    affected: Affected,
+    refreshed: Refreshed,
+    releases: Sequence[Release],
+    taken: Sequence[Release],
+    layers: Sequence[Release],
+) -> HistoryChange:
+    """Tell what became of an image by the releases that were made, and by rendering them."""
+    target = affected.target
+    return HistoryChange(
+        name=target.name,
+        arch=target.arch,
+        about=target.revision,
+        release=releases[0] if releases else None,
+        current=refreshed.state.current(target.name, target.arch),
+        written=refreshed.written,
+        withdrawn=tuple(each.withdraws for each in releases if each.withdraws is not None),
+        layers=tuple(layers),
+        taken=tuple(taken),
     )
 
 
 def look_at_rollback(store: Store, name: str, *, to: int | None = None, arch: str = "") -> Affected:
     """Find what ``rollback`` would go back to; reads only, and raises as ``rollback`` does."""
     arch = arch or only_arch(store, name)
+    # Not `read`: only a survey lists the public copies, and so tells which of them are whole.
     state = survey(store)
-    target = _to_go_back_to(state, name, arch, to)
-    build = _passed_over(state, name, arch)
-    return Affected(target=target, build=build, layers=_current_layers(state, build))
+    target, current = _to_go_back_to(state, name, arch, to), state.current(name, arch)
+    build = BuildKey(name=name, arch=arch, build_id=(current and current.build) or "")
+    layers = _current_layers(state, build)
+    return Affected(target=target, build=build, layers=layers, state=state)
 
 
 def rollback(
@@ -232,39 +231,31 @@ def rollback(
         UsageError: There is nothing to go back to, or not to that revision.
         RepositoryError: The public copy is not whole, or somebody published meanwhile.
     """
-    store, arch = publisher.store, arch or only_arch(publisher.store, name)
-    state = survey(store)
-    target = _to_go_back_to(state, name, arch, to)
-    build = _passed_over(state, name, arch)
-    made = _go_back(publisher, state, target, reason, released)
-    taken: list[Release | None] = []
-    if with_layers:
-        why = f"its base {name} went back to revision {target.revision}"
-        older = (_without(state, layer, build) for layer in _current_layers(state, build))
-        taken = [_go_back(publisher, state, one, why, released) for one in older if one]
+    affected = look_at_rollback(publisher.store, name, to=to, arch=arch)
+    target, state = affected.target, affected.state
+    releases = _go_back(publisher, state, target, reason, released)
+    taken: list[Release] = []
+    for layer in affected.layers if with_layers else ():
+        if older := _without(state, layer, affected.build):
+            why = f"its base {name} went back to revision {target.revision}"
+            taken += _go_back(publisher, state, older, why, released)
     refreshed = publisher.refresh()
-    if target.public in refreshed.state.retired and made is not None:
+    # A sweep that listed before our release was created could not know that the copy is needed.
+    if target.public in refreshed.state.retired:
         yank(publisher, name, reason="repo gc removes its build", released=released,
-             revision=made.revision, arch=arch)  # fmt: skip
+             revision=releases[0].revision, arch=target.arch)  # fmt: skip
         raise RepositoryError(
             f"repo gc began to remove the build of revision {target.revision} at the same moment",
             hint=f"what was current still is; build it again: ci rebuild {name}",
         )
-    return HistoryChange(
-        name=name,
-        arch=arch,
-        about=target.revision,
-        release=made,
-        current=refreshed.state.current(name, arch),
-        written=refreshed.written,
-        layers=_current_layers(refreshed.state, build),
-        taken=tuple(one for one in taken if one),
-    )
+    layers = _current_layers(refreshed.state, affected.build)
+    return _change(affected, refreshed, releases, taken, layers)
 
 
 def _go_back(
     publisher: Publisher, state: State, target: Release, reason: str, released: Released
-) -> Release | None:
+) -> list[Release]:
+    """Release the build of an older release again; returns that release alone."""
     if state.stored(target) is None:
         raise RepositoryError(
             f"the public copy of revision {target.revision} of {target.name} is not whole",
@@ -273,6 +264,7 @@ def _go_back(
     seen, now = state.newest(target.name, target.arch), publisher.now()
 
     def decide(history: History) -> Release:
+        # What was released since may be the very repair, and the operator has not seen it.
         if not history or history[-1].revision != seen:
             raise RepositoryError(
                 f"{target.name} was published meanwhile: its newest revision is no longer {seen}",
@@ -281,37 +273,29 @@ def _go_back(
         why = f"back to revision {target.revision}" + (f": {reason}" if reason else "")
         return following(target, history, now, reason=why, released=released)
 
-    return create(publisher.store, target.name, target.arch, decide)
-
-
-def _passed_over(state: State, name: str, arch: str) -> BuildKey:
-    """Return the build that clients get before a rollback."""
-    current = state.current(name, arch)
-    build = current.build if current else None
-    return BuildKey(name=name, arch=arch, build_id=build or "")
+    release = create(publisher.store, target.name, target.arch, decide)
+    return [release] if release else []
 
 
 def _current_layers(state: State, build: BuildKey) -> tuple[Release, ...]:
     """Return the current releases of layers that contain a build."""
     layers = containing(state, build)
-    return tuple(one for one in layers if one == state.current(one.name, one.arch))
+    return tuple(layer for layer in layers if layer == state.current(*layer.key.image))
 
 
 def _without(state: State, layer: Release, build: BuildKey) -> Release | None:
     """Return the newest older release of a layer that does not contain a build; None for none."""
-    tainted = {one.build for one in _of_image(containing(state, build), layer.key.image)}
-    tainted |= _withdrawn_builds(state, layer.name, layer.arch)
-    live = state.live(layer.name, layer.arch)
-    clean = [one for one in live if one.revision < layer.revision and one.build not in tainted]
+    image = layer.key.image
+    tainted = {each.build for each in containing(state, build) if each.key.image == image}
+    tainted |= _withdrawn_builds(state, *image)
+    older = (each for each in state.live(*image) if each.revision < layer.revision)
+    clean = [each for each in older if each.build not in tainted]
     return clean[-1] if clean else None
-
-
-def _of_image(releases: Iterable[Release], image: ImageId) -> list[Release]:
-    return [one for one in releases if one.key.image == image]
 
 
 def only_arch(store: Store, name: str) -> str:
     """Find an image's architecture, if it has one; raises ``UsageError`` for none and several."""
+    # It becomes part of a list's prefix: with a slash it would reach below another image's.
     if not NAME.fullmatch(name):
         raise UsageError(f"{name!r} is not an image's name", hint=_LIST)
     keys = (release_key(stat.key) for stat in store.list(f"{RELEASES}{name}/"))
@@ -324,36 +308,21 @@ def only_arch(store: Store, name: str) -> str:
     return architectures[0]
 
 
-def _current(state: State, name: str, arch: str) -> int | None:
-    """Find the revision that clients get now; None for none."""
-    damaged = {key: why for key, why in state.damaged.items() if key.image == ImageId(name, arch)}
-    if damaged:
-        raise UsageError(
-            f"which revision of {name} is meant is not known: {'; '.join(damaged.values())}",
-            hint="restore it from a copy first; lago-images repo verify names all that is damaged",
-        )
-    current = state.current(name, arch)
-    return current.revision if current else None
-
-
-def _retired(store: Store, name: str, arch: str) -> frozenset[str]:
-    copies = (retired_copy(stat.key) for stat in store.list(f"{RELEASES}{name}/{arch}/retired/"))
-    return frozenset(copy.key.build_id for copy in copies if copy)
-
-
-def _folder(release: Release) -> str:
-    return release.image.folder if release.image else ""
-
-
-def _to_withdraw(
-    history: History, retired: frozenset[str], name: str, arch: str, revision: int | None
-) -> Release:
+def _to_withdraw(state: State, name: str, arch: str, revision: int | None) -> Release:
+    """Find the release that is to be withdrawn; what clients get now if no revision is named."""
     if revision is None:
-        offered = [one for one in standing(history) if _folder(one) not in retired]
-        if not offered:
+        # The damaged record may be the newest release, or have withdrawn what looks like it.
+        damaged = [why for key, why in state.damaged.items() if key.image == ImageId(name, arch)]
+        if damaged:
+            raise UsageError(
+                f"which revision of {name} is meant is not known: {'; '.join(damaged)}",
+                hint="restore it from a copy first; lago-images repo verify names all damage",
+            )
+        current = state.current(name, arch)
+        if current is None:
             raise UsageError(f"{name} ({arch}) has no revision that is offered", hint=_LIST)
-        return offered[-1]
-    for release in history:
+        return current
+    for release in state.history(name, arch):
         if release.revision == revision and release.image is not None:
             return release
     raise UsageError(f"{name} ({arch}) has no release {revision}", hint=_LIST)
@@ -363,7 +332,7 @@ def _to_go_back_to(state: State, name: str, arch: str, to: int | None) -> Releas
     live, current = state.live(name, arch), state.current(name, arch)
     taken_back = _withdrawn_builds(state, name, arch)
     if to is None:
-        same = [one.revision for one in live if current and one.build == current.build]
+        same = [release.revision for release in live if current and release.build == current.build]
         older = [o for o in live if same and o.revision < same[0] and o.build not in taken_back]
         if not older:
             raise UsageError(f"{name} ({arch}) has no older build to go back to", hint=_LIST)
@@ -379,7 +348,7 @@ def _to_go_back_to(state: State, name: str, arch: str, to: int | None) -> Releas
 
 
 def _why_not(state: State, name: str, arch: str, revision: int) -> str:
-    meant = [one for one in state.history(name, arch) if one.revision == revision]
+    meant = [release for release in state.history(name, arch) if release.revision == revision]
     if not meant or meant[0].image is None:
         return "there is no such release"
     if revision in state.withdrawn(name, arch):
@@ -393,4 +362,6 @@ def _why_not(state: State, name: str, arch: str, revision: int) -> str:
 
 def _withdrawn_builds(state: State, name: str, arch: str) -> frozenset[str | None]:
     revisions = state.withdrawn(name, arch)
-    return frozenset(one.build for one in state.history(name, arch) if one.revision in revisions)
+    return frozenset(
+        release.build for release in state.history(name, arch) if release.revision in revisions
+    )

@@ -1,1 +1,1 @@
-"""The JSON records of a repository, and how all of them are read."""
+"""Define the JSON records of a repository, and read all of them."""

@@ -18,6 +18,7 @@ BUILD_ID = re.compile(r"[A-Za-z0-9][-A-Za-z0-9._]*")
 FORMATS = ("qcow2", "raw")
 # Control characters, and what some readers take for the end of a line.
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+# virt-builder takes the language that fits the user's locale: `notes`, `notes[fr]`, `notes[pt_BR]`.
 _NOTES = re.compile(r"notes(?:\[[A-Za-z0-9_,.]+\])?")
 _LINES = ("name", "osinfo", "expand", "lvexpand", "version", "aliases")
 
@@ -36,7 +37,7 @@ def is_line(text: str) -> bool:
 
 
 def line(text: str) -> str:
-    """A text made fit for one line; no blanks at its ends, which a clearsigned text loses."""
+    """Make a text fit for one line; no blanks at its ends, which a clearsigned text loses."""
     return " ".join(_UNPRINTABLE.sub(" ", text).split())
 
 

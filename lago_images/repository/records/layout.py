@@ -1,4 +1,4 @@
-"""The keys of everything in a repository, and the headers that its HTTP clients get."""
+"""Name the keys of everything in a repository, and the headers that its HTTP clients get."""
 
 import re
 from dataclasses import dataclass
@@ -19,32 +19,46 @@ SUMS = "SHA256SUMS"
 SIGNED_SUMS = "SHA256SUMS.asc"
 METADATA_SIGNATURE = "repo.metadata.asc"
 CATALOGUE = "index.html"
+CATALOGUE_PAGES = "catalogue/"
+FEED = "feed.xml"
+IMAGES_JSON = "images.json"
+LATEST = "latest/"
 KEY = "key.asc"
 PUBLISHED = "state/published.json"
 CACHE = "state/cache.json"
-# In writing order.
+PAGES_CACHE = "state/pages.json"
+# In writing order, after the pages, which some of these name: a crash between two writes leaves a
+# newer file that names what exists, and repo.metadata, which is signed apart, after all that
+# virt-builder reads.
 RENDERED = (
+    IMAGES_JSON,
     SUMS,
     SIGNED_SUMS,
     INDEX,
     SIGNED_INDEX,
     METADATA,
     METADATA_SIGNATURE,
+    FEED,
     CATALOGUE,
     KEY,
 )
+# The folders of pages: rendered files of which each image has its own.
+PAGE_FOLDERS = (CATALOGUE_PAGES, LATEST)
 MANIFEST = "manifest.json"
 PACKAGES = "packages.txt"
 SBOM = "sbom.cdx.json"
 PROVENANCE = "provenance.json"
 
 NAME = names.NAME
+# No leading zeros: one revision has one key, or creating it would not take the number.
 _RELEASE = re.compile(r"releases/([^/]+)/([^/]+)/([1-9][0-9]*)\.json")
 _MANIFEST = re.compile(r"builds/([^/]+)/([^/]+)/([^/]+)/manifest\.json")
 _IN_FOLDER = re.compile(r"(builds/|images/)([^/]+)/([^/]+)/([^/]+)/.+")
+_PAGE = re.compile(rf"catalogue/{NAME.pattern}\.(?:html|xml)|latest/{NAME.pattern}\.json")
 _KEYED = re.compile(r"(?:index|key)-([0-9A-F]{40,64})\.asc")
 _RETIREMENT = re.compile(r"releases/([^/]+)/([^/]+)/retired/([^/]+)\.json")
 
+# RFC 8246: clients and caches need never ask again, also when a user reloads.
 _ONCE = "public, max-age=31536000, immutable"
 # Short, and checked again: what is rendered changes with every publication.
 _RENDERED = "public, max-age=60, must-revalidate"
@@ -78,7 +92,7 @@ class ReleaseKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
 class BuildKey:
-    """The name of a folder of one build: the build's own id, or that of its public copy."""
+    """Name a folder of one build, by the build's own id or by that of its public copy."""
 
     name: str
     arch: str
@@ -101,7 +115,7 @@ class BuildKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
 class BuildFolder:
-    """A folder with the files of one build; ``root`` is ``BUILDS`` or ``IMAGES``."""
+    """Name a folder with the files of one build; ``root`` is ``BUILDS`` or ``IMAGES``."""
 
     root: str
     key: BuildKey
@@ -112,7 +126,7 @@ class BuildFolder:
 
     @property
     def retirement(self) -> str:
-        """The record that a public copy is offered no more, as ``repo gc`` is to remove it."""
+        """Return the record that a copy is offered no more, as ``repo gc`` is to remove it."""
         return f"{RELEASES}{self.key.name}/{self.key.arch}/retired/{self.key.build_id}.json"
 
     @property
@@ -138,7 +152,7 @@ class BuildFolder:
 
     @property
     def packages(self) -> str:
-        """Return the installed packages, one ``name version arch`` a line."""
+        """Return the installed packages, one ``name version arch [licence]`` a line."""
         return self.folder + PACKAGES
 
     @property
@@ -157,7 +171,7 @@ class BuildFolder:
 
     @property
     def provenance(self) -> str:
-        """The signed in-toto statement of where the disk comes from; in a public copy alone."""
+        """Return the signed statement of where the disk comes from; in a public copy alone."""
         return self.folder + PROVENANCE
 
 
@@ -169,6 +183,26 @@ def signed_index(fingerprint: str) -> str:
 def key_file(fingerprint: str) -> str:
     """Name the file of a public key, beside the index that it signs."""
     return f"key-{fingerprint}.asc"
+
+
+def page(name: str) -> str:
+    """Name the catalogue's page of an image, of all its architectures."""
+    return f"{CATALOGUE_PAGES}{name}.html"
+
+
+def image_feed(name: str) -> str:
+    """Name the Atom feed of an image, of all its architectures."""
+    return f"{CATALOGUE_PAGES}{name}.xml"
+
+
+def latest(image: ImageId) -> str:
+    """Name the small document that says where the newest revision of an image is."""
+    return f"{LATEST}{image.name}.{image.arch}.json"
+
+
+def is_rendered(key: str) -> bool:
+    """Tell whether a store's key is that of a rendered file."""
+    return key in RENDERED or bool(_KEYED.fullmatch(key) or _PAGE.fullmatch(key))
 
 
 def key_behind(key: str) -> str:
@@ -207,6 +241,7 @@ def retired_copy(key: str) -> BuildFolder | None:
 def headers(key: str) -> Headers:
     """Return the content type and caching for an object's HTTP clients."""
     once = key.startswith(WRITTEN_ONCE)
+    # State is compared by its ETag: a copy in a cache would be an older verdict or commit.
     cache = "no-store" if key.startswith(STATE) else _ONCE if once else _RENDERED
     return Headers(content_type=_content_type(key), cache_control=cache)
 
@@ -215,8 +250,10 @@ def _content_type(key: str) -> str:
     types = {
         ".json": "application/json",
         ".metadata": "application/json",
+        # A type, not a Content-Encoding, which clients take off: the checksums are of the .xz.
         ".xz": "application/x-xz",
         ".html": "text/html; charset=utf-8",
+        ".xml": "application/atom+xml; charset=utf-8",
     }
     ending = "." + key.rpartition(".")[2]
     if key == METADATA:

@@ -1,4 +1,4 @@
-"""A manifest: our record of a build, and what every published file is rendered from."""
+"""Define manifests: our records of builds, which every published file is rendered from."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -35,7 +35,7 @@ from lago_images.specs.model import BaseKind
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Disk:
-    """The published disk file and what is true of it.
+    """Describe the published disk file.
 
     Attributes:
         format: Of the decompressed file: ``qcow2``.
@@ -86,7 +86,7 @@ class BootTest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
-    """One build. ``created`` is in whole seconds since the epoch; ``seconds`` the build's length.
+    """Record one build: ``created`` in seconds since the epoch, ``seconds`` is how long it took.
 
     ``properties`` are the spec's; ``boot`` is None where the spec says ``boot-test=no``.
     ``dirty`` is true when the files built from were not those of ``commit``.
@@ -123,10 +123,11 @@ class Manifest:
         return BuildKey(name=name, arch=self.arch, build_id=self.base.build)
 
     def to_plain(self) -> dict[str, Any]:
+        # enc_hook: of mappings msgspec knows dict alone, and these may be read-only ones.
         return {"schema": self.SCHEMA, **msgspec.to_builtins(self, enc_hook=dict)}
 
     def to_json(self) -> bytes:
-        """Canonical JSON: the same manifest gives the same bytes."""
+        """Return canonical JSON: the same manifest gives the same bytes."""
         return canonical(self.to_plain())
 
     @classmethod

@@ -1,4 +1,4 @@
-"""Reading documents that others wrote: a valid value, or one error that lists all that is wrong.
+"""Read documents that others wrote: a valid value, or one error that lists all that is wrong.
 
 A document's class is a frozen dataclass, whose annotations say what its fields must be.
 """
@@ -52,7 +52,7 @@ Seconds = Annotated[float, Meta(ge=0, lt=2**31, description="a number of seconds
 
 
 class Document(Protocol):
-    """A class of documents: the schema they must state, and what to call one."""
+    """Describe a class of documents: the schema they must state, and what to call one."""
 
     SCHEMA: ClassVar[int]
     WHAT: ClassVar[str]
@@ -62,7 +62,7 @@ _T = TypeVar("_T", bound=Document)
 
 
 class DocumentError(RepositoryError):
-    """A document is not what it must be; ``problems`` are all the reasons."""
+    """Raised for a document that is not what it must be; ``problems`` are all the reasons."""
 
     def __init__(self, where: str, what: str, problems: Sequence[str]) -> None:
         super().__init__(f"{where} is not {what}: {'; '.join(problems)}")
@@ -70,7 +70,7 @@ class DocumentError(RepositoryError):
 
 
 class SchemaError(RepositoryError):
-    """A document is of a schema that only a newer version knows."""
+    """Raised for a document of a schema that only a newer version knows."""
 
 
 def parse_json(data: bytes, what: str, largest: int | None = None) -> Any:  # noqa: ANN401 -- JSON
@@ -82,12 +82,14 @@ def parse_json(data: bytes, what: str, largest: int | None = None) -> Any:  # no
     if largest is not None and len(data) > largest:
         raise RepositoryError(f"{what}: {_too_large(len(data))}")
     try:
+        # Not json.loads, which would read bytes of UTF-16 and UTF-32, too.
         return _DECODER.decode(data.decode())
     except UnicodeDecodeError as error:
         raise RepositoryError(f"{what}: not JSON: it is no text") from error
     except json.JSONDecodeError as error:
         place = f"line {error.lineno}, column {error.colno}"
         raise RepositoryError(f"{what}: not JSON: {place}") from error
+    # A number of more digits than Python converts, a key twice, or brackets nested too deep.
     except (ValueError, RecursionError) as error:
         raise RepositoryError(f"{what}: {error}") from error
 
@@ -126,6 +128,7 @@ def from_plain(plain: object, kind: type[_T], where: str, *, strict: bool = True
     schema = plain.get("schema") if isinstance(plain, dict) else None
     if schema is None:
         raise DocumentError(where, kind.WHAT, ["it has no schema"])
+    # In Python True is 1, and an int.
     if type(schema) is not int or schema != kind.SCHEMA:
         is_newer = type(schema) is int and schema > kind.SCHEMA
         error = SchemaError if is_newer else RepositoryError
@@ -137,6 +140,7 @@ def from_plain(plain: object, kind: type[_T], where: str, *, strict: bool = True
     strangers = list(_strangers(plain, kind, "")) if strict else []
     try:
         value = msgspec.convert(plain, kind)
+    # msgspec names the first problem only, and overflows where a number has more than 64 bits.
     except (msgspec.ValidationError, OverflowError) as error:
         problems = [*_misfits(plain, kind, ""), *strangers]
         raise DocumentError(where, kind.WHAT, problems) from error
@@ -176,6 +180,7 @@ def _is_class(hint: object) -> bool:
 
 def _required(hint: Any) -> Any:  # noqa: ANN401 -- an annotation
     """Return an annotation without ``| None``."""
+    # Python 3.11: `int | None` is a UnionType, and with an Annotated in it a Union.
     is_union = get_origin(hint) in {Union, UnionType}
     return next(each for each in get_args(hint) if each is not NoneType) if is_union else hint
 

@@ -22,6 +22,7 @@ from lago_images.repository.records.release import Release
 from lago_images.storage.base import Blob, Stat, Store
 
 SCHEMA = 1
+# As many requests at once: a GET waits for the network, not for us.
 THREADS = 16
 
 
@@ -99,9 +100,14 @@ def read_records(store: Store, cache: Cache, wanted: Iterable[tuple[Stat, Key]])
     unseen: dict[str, Key] = {}
     for stat, key in wanted:
         etag, plain = cache.entries.get(stat.key, ("", None))
-        record = _cached(plain, key) if etag == stat.etag else None
+        record = None
+        if etag == stat.etag:
+            # The cache lies under state/, where anyone who publishes may have damaged it.
+            with suppress(RepositoryError):
+                record = _record(plain, key)
         if record is not None:
             records[key], entries[stat.key] = record, (etag, plain)
+        # By the list, before it is read: whoever builds may have put gigabytes there.
         elif problem := size_problem(stat):
             errors[key] = RepositoryError(f"{stat.key} is not read: {problem}")
         else:
@@ -118,8 +124,10 @@ def read_records(store: Store, cache: Cache, wanted: Iterable[tuple[Stat, Key]])
                 raise
             errors[key] = error
     return Records(
-        releases={one.key: one for one in records.values() if isinstance(one, Release)},
-        manifests={one.key: one for one in records.values() if isinstance(one, Manifest)},
+        releases={record.key: record for record in records.values() if isinstance(record, Release)},
+        manifests={
+            record.key: record for record in records.values() if isinstance(record, Manifest)
+        },
         errors=errors,
         entries=entries,
         is_fresh=len(records) > known,
@@ -142,14 +150,6 @@ def _record(plain: object, key: Key) -> Release | Manifest:
     return Manifest.from_plain(plain, key)
 
 
-def _cached(plain: object, key: Key) -> Release | Manifest | None:
-    """Return the record in a cache that anyone may have damaged; None if it is none."""
-    try:
-        return _record(plain, key)
-    except RepositoryError:
-        return None
-
-
 def _get_all(store: Store, keys: Mapping[str, Key]) -> list[Blob]:
     def get(key: str) -> Blob | None:
         try:
@@ -157,6 +157,7 @@ def _get_all(store: Store, keys: Mapping[str, Key]) -> list[Blob]:
         except NotFoundError:
             if isinstance(keys[key], ReleaseKey):
                 raise
+            # A staged build: withdrawn by its builder, or removed by repo gc.
             return None
 
     if len(keys) < 2:  # noqa: PLR2004 -- no threads for one

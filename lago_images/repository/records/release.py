@@ -1,4 +1,4 @@
-"""A release: a build made public as a numbered revision, or a name withdrawn.
+"""Define releases: a build made public as a numbered revision, or a revision withdrawn.
 
 It binds bytes: the whole manifest, and the SHA-256 of every object of the public copy.
 """
@@ -33,7 +33,7 @@ FileName = Annotated[str, matching(BUILD_ID.pattern, "a file's name")]
 
 
 class OldRepositoryError(SchemaError):
-    """The repository is of the layout before public copies, and is refused whole."""
+    """Raised for a repository of the layout before public copies, which is refused whole."""
 
     def __init__(self, what: str) -> None:
         super().__init__(
@@ -44,7 +44,7 @@ class OldRepositoryError(SchemaError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ObjectDigest:
-    """The SHA-256 of an object of a public copy, in hexadecimal, and its size in bytes."""
+    """Bind an object of a public copy: its SHA-256, in hexadecimal, and its size in bytes."""
 
     sha256: Sha256
     size: Count
@@ -52,7 +52,7 @@ class ObjectDigest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BaseBinding:
-    """The release that a layer stands on; ``sha256`` is of its compressed disk."""
+    """Name the release that a layer stands on; ``sha256`` is of its compressed disk."""
 
     name: Name
     arch: Arch
@@ -63,7 +63,7 @@ class BaseBinding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReleasedImage:
-    """The bytes that a release makes public.
+    """Bind the bytes that a release makes public.
 
     Attributes:
         build: The id of the build, as it was staged.
@@ -89,6 +89,7 @@ class ReleasedImage:
         manifest, disk, public = self.manifest, self.manifest.disk, self.public
         yield from manifest.problems(BuildKey(name=manifest.name, arch=manifest.arch,
                                               build_id=self.build))  # fmt: skip
+        # The nonce after the build's id keeps two publishers of one build out of one folder.
         if not self.folder.startswith(f"{self.build}."):
             yield f"its folder {self.folder} is not one of the build {self.build}"
         needed = (public.disk, public.hash, public.metadata, public.manifest)
@@ -117,7 +118,7 @@ class ReleasedImage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Released:
-    """The state and the person or CI run that made a release.
+    """Record the state that a release was made of, and the person or CI run that made it.
 
     Attributes:
         commit: What the publisher had checked out; ``NO_COMMIT`` outside git.
@@ -133,8 +134,27 @@ class Released:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PackageDiff:
+    """The packages that clients get other than before, for whoever asks what is new.
+
+    Attributes:
+        since: The revision that was offered before.
+        added: Sorted, each ``name version arch``; as ``packages.txt`` has it.
+        removed: The same.
+        upgraded: Sorted, each ``name old new``; ``new`` may be the older version.
+        omitted: How many more changes there were: a release holds the first of each kind only.
+    """
+
+    since: Positive
+    added: tuple[Text, ...] = ()
+    removed: tuple[Text, ...] = ()
+    upgraded: tuple[Text, ...] = ()
+    omitted: Count = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Release:
-    """One revision of one image.
+    """Record one revision of one image.
 
     Attributes:
         image: What is made public; None withdraws the revision that ``withdraws`` names.
@@ -143,6 +163,8 @@ class Release:
         published: Whole seconds since the epoch.
         reason: Why, for a withdrawal or a rollback; else empty.
         nonce: Tells the publisher's own write from another's when the answer was lost.
+        package_changes: What clients get since this record, beside what they got before it; None
+            where nothing was offered before or after it, or the packages of one are not known.
     """
 
     SCHEMA: ClassVar[int] = 2
@@ -157,6 +179,7 @@ class Release:
     nonce: Text
     withdraws: Count | None = None
     reason: Text = ""
+    package_changes: PackageDiff | None = None
 
     @property
     def key(self) -> ReleaseKey:
@@ -185,6 +208,8 @@ class Release:
     def to_json(self) -> bytes:
         plain: dict[str, Any] = msgspec.to_builtins(self, enc_hook=dict)
         if self.image:
+            # msgspec writes fields alone: but the digest in `objects` is of a manifest with its
+            # schema.
             plain["image"]["manifest"] = self.image.manifest.to_plain()
         return canonical({"schema": self.SCHEMA, **plain})
 
@@ -202,6 +227,7 @@ class Release:
     @classmethod
     def from_plain(cls, plain: object, key: ReleaseKey) -> "Release":
         """Make a release of what ``parse_json`` returned; raises as ``parse`` does."""
+        # Told first: of the older layout every field would be reported as wrong.
         schema = plain.get("schema") if isinstance(plain, dict) else None
         if type(schema) is int and schema == _FIRST_SCHEMA:
             raise OldRepositoryError(str(key))

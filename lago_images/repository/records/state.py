@@ -1,4 +1,4 @@
-"""The content of a repository, read once: the value that every decision and rendering starts from.
+"""Read a repository once, into the value that every decision and rendering starts from.
 
 ``read`` lists and reads the releases, and nothing else: rendering needs no more. ``survey`` reads
 the staged builds too, and lists the public copies: plans, publications and ``repo gc`` need them.
@@ -6,6 +6,7 @@ the staged builds too, and lists the public copies: plans, publications and ``re
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import ClassVar
@@ -39,7 +40,7 @@ _LONG = 300
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PublishedCommit:
-    """The commit published last, and its object's ETag."""
+    """Hold the commit published last, and its object's ETag."""
 
     commit: str
     etag: str
@@ -59,7 +60,7 @@ class _PublishedDocument:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredBuild:
-    """A build in the store, and the folder that its disk is read from.
+    """Hold a build in the store, and the folder that its disk is read from.
 
     ``revision`` is that of its release; None for a build that is only staged.
     """
@@ -71,7 +72,7 @@ class StoredBuild:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class State:
-    """A repository at one moment.
+    """Hold a repository as it was at one moment.
 
     Attributes:
         releases: By image, ascending by revision; withdrawals included.
@@ -147,7 +148,7 @@ class State:
         return stored.manifest if stored else None
 
     def unreleased(self, fingerprint: str | None = None) -> tuple[Manifest, ...]:
-        """Complete staged builds that were never released, the newest first."""
+        """Return complete staged builds that were never released, the newest first."""
         released = self.released_builds
         waiting = (
             manifest
@@ -156,6 +157,7 @@ class State:
             and key not in self.incomplete
             and fingerprint in (None, manifest.fingerprint)
         )
+        # Two builders may end in one second: the key decides, for every reader alike.
         return tuple(sorted(waiting, key=lambda m: (-m.created, m.key)))
 
     @property
@@ -168,6 +170,10 @@ class State:
         """Return the newest revision of an image whose release cannot be read; 0 for none."""
         revisions = (key.revision for key in self.damaged if key.image == ImageId(name, arch))
         return max(revisions, default=0)
+
+
+# An image's releases and withdrawals, ascending by revision.
+History = tuple[Release, ...]
 
 
 def withdrawn(history: Iterable[Release]) -> frozenset[int]:
@@ -187,16 +193,59 @@ def deciding_commit(release: Release, history: tuple[Release, ...]) -> str:
     An operator's release stands for what it takes away or passes over, whatever the operator had
     checked out: older commits that finish late must not replace it.
     """
+    # Strictly downwards: each turn leads to an earlier revision, so this ends.
     while release.withdraws is not None or release.reason:
-        earlier = tuple(one for one in history if one.revision < release.revision)
+        earlier = tuple(each for each in history if each.revision < release.revision)
         if release.withdraws is not None:
-            replaced = [one for one in earlier if one.revision == release.withdraws]
+            replaced = [each for each in earlier if each.revision == release.withdraws]
         else:
             replaced = list(standing(earlier))
         if not replaced:
             break
         release = replaced[-1]
     return release.released.commit
+
+
+def taken_back(history: History) -> Mapping[str, Release]:
+    """Find the fingerprints that operators took back and that were not released since.
+
+    Each with the withdrawal or rollback that did it. Without this the next plan would build
+    again, or a publisher that planned before would publish, what was just taken back.
+    """
+    by_fingerprint: dict[str, Release] = {}
+    withdrawn_revisions = withdrawn(history)
+    for position, release in enumerate(history):
+        earlier = history[:position]
+        taken: list[Release] = []
+        if release.withdraws is not None:
+            taken = _withdrawn_by(release, earlier, withdrawn_revisions)
+        elif not release.reason:
+            by_fingerprint.pop(release.fingerprint, None)
+        elif release.revision not in withdrawn_revisions:
+            # A rollback brings back a build, and not what its spec would be built to today:
+            # what was released after that build is passed over.
+            originals = [each.revision for each in earlier if each.build == release.build]
+            first = max(originals, default=release.revision)
+            taken = [each for each in earlier if each.image and each.revision > first]
+        by_fingerprint |= {each.fingerprint: release for each in taken}
+    return by_fingerprint
+
+
+def _withdrawn_by(
+    withdrawal: Release, earlier: History, withdrawn_revisions: AbstractSet[int]
+) -> list[Release]:
+    """Return what a withdrawal is about, unless the same was released again between the two."""
+    targets = [each for each in earlier if each.revision == withdrawal.withdraws]
+    since = {
+        each.fingerprint
+        for each in earlier
+        for target in targets
+        if each.revision > target.revision
+        and each.image is not None
+        and not each.reason
+        and each.revision not in withdrawn_revisions
+    }
+    return [target for target in targets if target.fingerprint not in since]
 
 
 def read(store: Store) -> State:
@@ -223,23 +272,28 @@ def _read(store: Store, once: Callable[[Store, caching.Cache], State]) -> State:
             return once(store, caching.load(store))
         except NotFoundError:
             # A release was listed and is missing: an operator is at work, or it is really lost.
+            # After so many lists it is lost: to go on without it would take back what it says.
             if attempt == _ATTEMPTS:
                 raise
         attempt += 1
 
 
 def _read_once(store: Store, cache: caching.Cache) -> State:
+    # The commit first: all that it asked for was released before it was recorded, so that the list
+    # has it. The other way round, a commit could be read whose releases were not listed.
     published = read_published(store)
     objects = {stat.key: stat for stat in store.list(RELEASES)}
     places = {name: place for name in objects if (place := release_key(name))}
     records = read_records(store, cache, ((objects[name], key) for name, key in places.items()))
     if records.is_fresh:
+        # What only a survey reads stays in the cache for the next survey.
         staged = {k: entry for k, entry in cache.entries.items() if k.startswith(BUILDS)}
         caching.save(store, replace(cache, entries={**staged, **records.entries}))
     return _state(records, objects, published)
 
 
 def _survey_once(store: Store, cache: caching.Cache) -> State:
+    # Before the list of releases, for the reason that `_read_once` has.
     published = read_published(store)
     # Releases first: the public copy of a release that was listed is listed too.
     objects = {stat.key: stat for stat in store.list(RELEASES)}
@@ -260,6 +314,7 @@ def _survey_once(store: Store, cache: caching.Cache) -> State:
 def _state(
     records: Records, objects: Mapping[str, Stat], published: PublishedCommit | None
 ) -> State:
+    # A damaged release is kept by its key: which revisions it withdrew is not known, see `live`.
     errors = records.errors.items()
     return State(
         releases=histories(records.releases.values()),
@@ -319,6 +374,7 @@ def histories(releases: Iterable[Release]) -> dict[ImageId, tuple[Release, ...]]
     for release in releases:
         by_image.setdefault(release.key.image, []).append(release)
     return {
+        # By number: stores list 10.json before 9.json.
         image: tuple(sorted(history, key=lambda r: r.revision))
         for image, history in by_image.items()
     }

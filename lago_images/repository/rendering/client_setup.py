@@ -26,7 +26,7 @@ class ClientView:
 
 
 def read(store: Store) -> ClientView:
-    """Raises ``RepositoryError`` when nothing was published there, or it is unreadable."""
+    """Read it in a store; raises ``RepositoryError`` when nothing readable was published there."""
     try:
         data = store.get(layout.METADATA).data
     except NotFoundError as error:
@@ -50,18 +50,19 @@ def describe(data: bytes) -> ClientView:
 
 
 def keyed(store: Store) -> set[str]:
-    """The keys of the signed indexes and public keys that are there, each with a fingerprint."""
+    """Return the keys of the published signed indexes and public keys, each with a fingerprint."""
     listed = (stat.key for prefix in ("index-", "key-") for stat in store.list(prefix))
     return {key for key in listed if layout.key_behind(key)}
 
 
 def lines(published: ClientView, url: str) -> list[str]:
-    """Shell lines, ready to paste, that use the repository at ``url`` with both clients."""
+    """Return shell lines, ready to paste, that use the repository at ``url`` with both clients."""
     image = published.templates[0] if published.templates else "IMAGE"
-    made = f"{image} --format qcow2 -o {image}.qcow2"
+    disk = f"{image} --format qcow2 -o {image}.qcow2"
     if published.fingerprint:
         key = layout.key_file(published.fingerprint)
         index = layout.signed_index(published.fingerprint)
+        # -f: without it curl hands the page of a 404 to gpg, and succeeds.
         trust = [f"curl -fsS {url}/{key} | gpg --import"]
         source = f"virt-builder --source {url}/{index} --fingerprint {published.fingerprint}"
     else:
@@ -71,7 +72,7 @@ def lines(published: ClientView, url: str) -> list[str]:
         "# virt-builder",
         *trust,
         f"{source} --list",
-        f"{source} {made}",
+        f"{source} {disk}",
         "# lago: the template's name is the image's",
         f"lago init --template-repo-path {url}/{layout.METADATA}",
     ]
@@ -83,14 +84,14 @@ def elsewhere(published: ClientView, url: str) -> list[str]:
 
 
 def _fingerprint(store: Store) -> str:
-    """Of the newest key: while keys are rotated, ``key.asc`` is still the older one."""
+    """Return that of the newest key: while keys are rotated, ``key.asc`` is still the older."""
     try:
         current = store.get(layout.KEY).data
     except NotFoundError:
         return ""
-    found = ""
+    newest = ""
     for stat in store.list("key-"):
         fingerprint = layout.key_behind(stat.key)
-        if fingerprint and (not found or store.get(stat.key).data != current):
-            found = fingerprint
-    return found
+        if fingerprint and (not newest or store.get(stat.key).data != current):
+            newest = fingerprint
+    return newest

@@ -6,7 +6,7 @@ that clients before 1.55.6 take too: blank lines between sections and nowhere el
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 from lago_images.errors import Problem
@@ -21,6 +21,7 @@ _SECTION = re.compile(r"\[([-A-Za-z0-9._]+)\]")
 _FIELD = re.compile(r"([A-Za-z0-9_.]+)(?:\[([A-Za-z0-9_,.]+)\])?=(.*)")
 _REQUIRED = ("arch", "file", "size")
 _NUMBERS = ("size", "compressed_size", "revision")
+# Within OCaml's 63 bits, which virt-builder reads numbers into.
 _NUMBER = re.compile(r"[1-9][0-9]{0,18}")
 _SHA512 = re.compile(r"[0-9a-f]{128}")
 MARK = "# releases "
@@ -76,41 +77,75 @@ def listing_mark(state: State) -> str:
 
 
 def render(state: State) -> bytes:
-    """Render the index: the current revision of each image, by name and architecture."""
+    """Render the index: the current revision of each image, by name and architecture.
+
+    An alias that means two images is left out of those that ``conflicting_aliases`` names.
+    """
     current = (state.current(*image) for image in state.images)
-    entries = [entry(one, one.image) for one in current if one and one.image]
+    conflicts = conflicting_aliases(state)
+    entries = [
+        entry(release, release.image, without=conflicts.get(release.key.image, {}))
+        for release in current
+        if release and release.image
+    ]
     return to_bytes(entries, mark=listing_mark(state))
+
+
+def conflicting_aliases(state: State) -> dict[ImageId, dict[str, str]]:
+    """Find the aliases that an image must not be offered under, each with the name it stands for.
+
+    virt-builder resolves an alias to a name before it looks at names and architectures
+    (``builder/builder.ml``), so an alias that is another image's name would take that image's
+    place on every client. Lint refuses both kinds among the specs of one checkout; a repository
+    also offers images whose specs were deleted, and those of other branches. A name counts more
+    than an alias, and of two aliases the one that was published last.
+    """
+    current = [release for image in state.images if (release := state.current(*image))]
+    current.sort(key=lambda release: (release.published, release.name), reverse=True)
+    owners = {release.name: release.name for release in current}
+    conflicts: dict[ImageId, dict[str, str]] = {}
+    for release in current:
+        properties = release.manifest.properties if release.manifest else {}
+        for alias in aliases(line(properties.get("aliases", ""))):
+            owner = owners.setdefault(alias, release.name)
+            if owner != release.name:
+                conflicts.setdefault(release.key.image, {})[alias] = owner
+    return conflicts
 
 
 def to_bytes(entries: Iterable[Entry], *, mark: str) -> bytes:
     """Return the text of an index."""
-    sections = [f"{MARK}{mark}\n", *(_section(entry) for entry in entries)]
-    return "\n".join(sections).encode()
+    lines = [f"{MARK}{mark}\n"]
+    for entry in entries:
+        # Clients before 1.55.6 take a section only after a blank line, and refuse one inside it.
+        lines += ["\n", f"[{entry.name}]\n"]
+        for (key, subkey), value in entry.fields.items():
+            lines.append(f"{key}[{subkey}]={value}\n" if subkey else f"{key}={value}\n")
+    return "".join(lines).encode()
 
 
-def _section(entry: Entry) -> str:
-    lines = [f"[{entry.name}]"]
-    for (key, subkey), value in entry.fields.items():
-        lines.append(f"{key}={value}" if subkey is None else f"{key}[{subkey}]={value}")
-    return "\n".join(lines) + "\n"
-
-
-def entry(release: Release, image: ReleasedImage) -> Entry:
-    """Make the section of a release."""
+def entry(release: Release, image: ReleasedImage, *, without: Collection[str] = ()) -> Entry:
+    """Make the section of a release; ``without`` are aliases that it is not offered under."""
     disk, properties = image.manifest.disk, image.manifest.properties
+    offered = [a for a in aliases(line(properties.get("aliases", ""))) if a not in without]
     fields: dict[Key, str] = {
         ("name", None): line(properties.get("name", "")) or release.name,
         ("arch", None): release.arch,
         ("osinfo", None): line(properties.get("osinfo", "")),
         ("file", None): image.public.disk,
+        # Of the compressed file: virt-builder compares it also with --no-check-signature.
         ("checksum", "sha512"): disk.sha512,
         ("format", None): disk.format,
+        # What a guest sees. virt-builder does not notice the file's size in its place, which
+        # upstream's scripts once put there.
         ("size", None): str(disk.virtual_size),
         ("compressed_size", None): str(disk.compressed_size),
+        # virt-builder keeps a template by name, architecture and revision, without a checksum:
+        # one revision with other bytes fails for every client that has the old ones.
         ("revision", None): str(release.revision),
         ("expand", None): line(properties.get("expand", "")),
         ("lvexpand", None): line(properties.get("lvexpand", "")),
-        ("aliases", None): " ".join(aliases(line(properties.get("aliases", "")))),
+        ("aliases", None): " ".join(offered),
         ("hidden", None): "true" if properties.get("hidden") == "true" else "",
     }
     fields |= {_key(key): line(text) for key, text in properties.items() if is_notes(key)}
@@ -136,9 +171,9 @@ def parse(data: bytes, path: str = layout.INDEX) -> tuple[list[Entry], list[Prob
         problems.append(Problem(path, text.count("\n") + 1, "the last line has no end"))
     entries = _read(text.removesuffix("\n").split("\n") if text else [], path, problems)
     problems.extend(_repeated(entries, path))
-    for found in entries:
-        problems.extend(Problem(path, found.line, what) for what in _wrong(found))
-    return [found for found in entries if _NUMBER.fullmatch(found.get("revision") or "1")], problems
+    for entry in entries:
+        problems.extend(Problem(path, entry.line, what) for what in _wrong(entry))
+    return [entry for entry in entries if _NUMBER.fullmatch(entry.get("revision") or "1")], problems
 
 
 def _read(lines: list[str], path: str, problems: list[Problem]) -> list[Entry]:
@@ -146,6 +181,7 @@ def _read(lines: list[str], path: str, problems: list[Problem]) -> list[Entry]:
     last: Key | None = None
     after_blank = True
     for number, text in enumerate(lines, 1):
+        # The scanner drops a comment wherever it stands; a blank line after it is none in between.
         if text.startswith("#"):
             continue
         what, last = _take(text, number, entries, last, after_blank)
@@ -159,6 +195,7 @@ def _take(
     text: str, number: int, entries: list[Entry], last: Key | None, after_blank: bool
 ) -> tuple[str, Key | None]:
     """Take one line into the last of ``entries``; what is wrong with it, and the open field."""
+    # A carriage return is a syntax error to virt-builder, which then refuses the whole source.
     if "\r" in text or "\0" in text:
         return "a carriage return or NUL", last
     if match := _SECTION.fullmatch(text):
@@ -166,6 +203,7 @@ def _take(
         return "" if after_blank else "no blank line before the section", None
     if text == "" or not entries:
         return f"neither section nor comment: {text!r}" if text else "", None
+    # As in an e-mail's header: a line that begins with a blank goes on with the field before it.
     if text[0] in " \t" and last is not None:
         entries[-1].fields[last] += "\n" + text[1:]
         return "", last
@@ -185,28 +223,31 @@ def _take_field(text: str, entry: Entry, after_blank: bool) -> tuple[str, Key | 
 
 
 def _repeated(entries: Iterable[Entry], path: str) -> Iterator[Problem]:
+    # To virt-builder this is a corrupt source, and no image of it is offered.
     seen: set[ImageId] = set()
-    for found in entries:
-        image = ImageId(found.name, found.arch)
+    for entry in entries:
+        image = ImageId(entry.name, entry.arch)
         if image in seen:
-            yield Problem(path, found.line, f"{found.name} for {found.arch} is there twice")
+            yield Problem(path, entry.line, f"{entry.name} for {entry.arch} is there twice")
         seen.add(image)
 
 
-def _wrong(found: Entry) -> Iterator[str]:
+def _wrong(entry: Entry) -> Iterator[str]:
     for key in _REQUIRED:
-        if not found.get(key):
-            yield f"{found.name} has no {key}"
+        if not entry.get(key):
+            yield f"{entry.name} has no {key}"
     for key in _NUMBERS:
-        if (number := found.get(key)) and not _NUMBER.fullmatch(number):
-            yield f"{found.name}: {key} is {number[:40]!r}, not a number"
-    if found.arch and not ARCH.fullmatch(found.arch):
-        yield f"{found.name}: arch is {found.arch!r}"
-    if found.file.startswith("/") or "://" in found.file or ".." in found.file.split("/"):
-        yield f"{found.name}: file is {found.file!r}, not relative to the index"
-    if not _SHA512.fullmatch(found.checksum):
-        yield f"{found.name} has no sha512 checksum"
-    if found.get("format") not in ("", *FORMATS):
-        yield f"{found.name}: format is {found.get('format')!r}"
-    if found.get("hidden") not in ("", "true", "false"):
-        yield f"{found.name}: hidden is {found.get('hidden')!r}"
+        if (number := entry.get(key)) and not _NUMBER.fullmatch(number):
+            yield f"{entry.name}: {key} is {number[:40]!r}, not a number"
+    if entry.arch and not ARCH.fullmatch(entry.arch):
+        yield f"{entry.name}: arch is {entry.arch!r}"
+    # virt-builder resolves it against the index's URL: an absolute one would leave the repository.
+    if entry.file.startswith("/") or "://" in entry.file or ".." in entry.file.split("/"):
+        yield f"{entry.name}: file is {entry.file!r}, not relative to the index"
+    # virt-builder wants one of every template as soon as the index is signed.
+    if not _SHA512.fullmatch(entry.checksum):
+        yield f"{entry.name} has no sha512 checksum"
+    if entry.get("format") not in ("", *FORMATS):
+        yield f"{entry.name}: format is {entry.get('format')!r}"
+    if entry.get("hidden") not in ("", "true", "false"):
+        yield f"{entry.name}: hidden is {entry.get('hidden')!r}"

@@ -5,9 +5,7 @@ As lago 0.46 reads them (``lago/templates.py``, ``lago/plugins/vm.py``).
 
 import json
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 from lago_images.errors import Problem, RepositoryError
 from lago_images.repository.records import layout
@@ -57,6 +55,7 @@ def render(state: State, *, name: str, base_url: str) -> bytes:
         f' {_text(template)}: {{"versions": {{\n  ' + ",\n  ".join(lines) + "}}"
         for template, lines in templates.items()
     ]
+    # lago's other type, file, has a path on the machine of whoever uses it.
     sources = {name: {"type": "http", "args": {"baseurl": base_url}}}
     text = (
         f'{{"name": {_text(name)},\n'
@@ -80,26 +79,22 @@ def versions(state: State) -> list[Version]:
     """
     by_name: dict[str, list[tuple[int, Release]]] = {}
     for name, arch in state.images:
-        history = _increasing(state.history(name, arch))
-        times = {release.revision: time for time, release in history}
+        times: dict[int, int] = {}
+        last = -1
+        for release in state.history(name, arch):
+            # Withdrawn ones count: a version's timestamp must not move when another is withdrawn.
+            last = times[release.revision] = max(release.published, last + 1)
         live = [(times[release.revision], release) for release in state.live(name, arch)]
         by_name.setdefault(name, []).extend(live)
-    found = []
+    listed = []
     for name in sorted(by_name):
         last = -1
         for time, release in sorted(by_name[name], key=lambda pair: (pair[0], pair[1].arch)):
+            # Of two architectures released in one second lago would take either as the newest.
             last = max(time, last + 1)
             if release.image:
-                found.append(_version(release, release.image, last))
-    return found
-
-
-def _increasing(history: Iterable[Release]) -> list[tuple[int, Release]]:
-    timed, last = [], -1
-    for release in history:
-        last = max(release.published, last + 1)
-        timed.append((last, release))
-    return timed
+                listed.append(_version(release, release.image, last))
+    return listed
 
 
 def _version(release: Release, image: ReleasedImage, timestamp: int) -> Version:
@@ -120,6 +115,7 @@ def version_name(release: Release, manifest: Manifest) -> str:
     """
     version = _IN_FILE_NAMES.sub("-", manifest.properties.get("version", "").strip())
     name = f"{version}-{release.revision}" if version else f"v{release.revision}"
+    # lago knows no architectures: two images under one name would be one file in its cache.
     return name if release.arch == _PLAIN_ARCH else f"{name}-{release.arch}"
 
 
@@ -127,9 +123,13 @@ def parse(data: bytes, path: str = layout.METADATA) -> tuple[list[Version], list
     """Read the versions in a ``repo.metadata``, and all that lago could not use."""
     try:
         plain = parse_json(data, "it is no JSON")
-        sources = {name for name, source in plain["sources"].items() if _usable(source)}
+        sources = {
+            name
+            for name, source in plain["sources"].items()
+            if source["type"] == "http" and isinstance(source["args"]["baseurl"], str)
+        }
         templates = plain["templates"].items()
-        found = [
+        listed = [
             (template, version, what)
             for template, of_template in templates
             for version, what in of_template["versions"].items()
@@ -138,7 +138,7 @@ def parse(data: bytes, path: str = layout.METADATA) -> tuple[list[Version], list
     except (RepositoryError, TypeError, KeyError, AttributeError) as error:
         return [], [Problem(path, None, f"not a lago repository: {error!r}")]
     versions_: list[Version] = []
-    for template, version, what in found:
+    for template, version, what in listed:
         if wrong := _version_problem(what, sources):
             problems.append(Problem(path, None, f"{template} {version}: {wrong}"))
         else:
@@ -155,10 +155,6 @@ def parse(data: bytes, path: str = layout.METADATA) -> tuple[list[Version], list
     return versions_, problems
 
 
-def _usable(source: dict[str, Any]) -> bool:
-    return source["type"] == "http" and isinstance(source["args"]["baseurl"], str)
-
-
 def _version_problem(what: object, sources: set[str]) -> str:
     if not isinstance(what, dict):
         return "not an object"
@@ -166,6 +162,7 @@ def _version_problem(what: object, sources: set[str]) -> str:
         return f"source {what.get('source')!r} is not among the sources"
     if not isinstance(what.get("handle"), str):
         return "no handle"
+    # Not isinstance: in Python True is an int, too.
     if type(what.get("timestamp")) is not int:
         return "no timestamp that is a whole number"
     return ""
@@ -185,7 +182,10 @@ def metadata_file(manifest: Manifest, spec: Spec) -> bytes:
     password = _password(spec)
     plain = {_PASSWORD: password} if password else {}
     named = {"name": manifest.name, "arch": manifest.arch}
-    return _json({**named, **plain, **manifest.properties})
+    text = json.dumps(
+        {**named, **plain, **manifest.properties}, sort_keys=True, ensure_ascii=False, indent=1
+    )
+    return text.encode() + b"\n"
 
 
 def _password(spec: Spec) -> str:
@@ -193,7 +193,3 @@ def _password(spec: Spec) -> str:
     set_ = [operation.argument for operation in spec.operations if operation.name == _PASSWORD]
     kind, _, secret = "".join(set_[-1:]).partition(":")
     return secret if kind == "password" else ""
-
-
-def _json(plain: object) -> bytes:
-    return json.dumps(plain, sort_keys=True, ensure_ascii=False, indent=1).encode() + b"\n"

@@ -1,15 +1,32 @@
 """Render all that is published but signatures: a pure function of the repository's state."""
 
-from collections.abc import Iterator, Sequence
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from lago_images.repository.records import layout
 from lago_images.repository.records.state import State
-from lago_images.repository.rendering import catalogue, index, lago, sums
+from lago_images.repository.rendering import catalogue, documents, feed, index, lago, sums
+from lago_images.repository.rendering.pages import Page, pages
 from lago_images.repository.rendering.site import PublicKey, Site
+from lago_images.repository.rendering.views import Shown
 
 
-def render(state: State, site: Site, keys: Sequence[PublicKey] = ()) -> dict[str, bytes]:
-    """Return the rendered files but those that only a secret key can make, by key.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rendered:
+    """The rendered files but those that only a secret key can make, by key.
+
+    Attributes:
+        pages: Those of which each image has its own; they are made one by one, when asked for.
+        files: All others.
+    """
+
+    pages: Mapping[str, Page]
+    files: Mapping[str, bytes]
+
+
+def render(state: State, site: Site, keys: Sequence[PublicKey] = ()) -> Rendered:
+    """Render a repository.
 
     Args:
         state: What is in the repository.
@@ -17,15 +34,23 @@ def render(state: State, site: Site, keys: Sequence[PublicKey] = ()) -> dict[str
         keys: The public keys whose signatures go beside these files. The first signs
             ``index.asc``, ``SHA256SUMS`` and ``repo.metadata``; the last is for new users.
     """
+    shown = Shown.of(state)
+    latest = documents.latest_documents(shown, site)
+    images = documents.images_json(shown, site)
+    listed = {layout.IMAGES_JSON: images, **latest}
     files = {
-        layout.SUMS: sums.render(_sums(state), mark=index.listing_mark(state)),
+        layout.IMAGES_JSON: images,
+        layout.SUMS: sums.render(_sums(state, listed), mark=shown.mark),
         layout.INDEX: index.render(state),
         layout.METADATA: lago.render(state, name=site.name, base_url=site.base_url),
-        layout.CATALOGUE: catalogue.render(state, site, keys[-1] if keys else None),
+        layout.FEED: feed.render(shown, site),
+        layout.CATALOGUE: catalogue.render(shown, site, keys[-1] if keys else None),
     }
     if keys:
+        # One key alone: of a file with two virt-builder trusts the last.
         files[layout.KEY] = keys[0].armour
-    return files | {layout.key_file(key.fingerprint): key.armour for key in keys}
+    files |= {layout.key_file(key.fingerprint): key.armour for key in keys}
+    return Rendered(pages=pages(shown, site, latest, keys), files=files)
 
 
 def is_empty(state: State) -> bool:
@@ -33,9 +58,13 @@ def is_empty(state: State) -> bool:
     return not any(state.current(name, arch) for name, arch in state.images)
 
 
-def _sums(state: State) -> Iterator[sums.Sum]:
-    """Return the disks of all offered revisions; a rollback's is that of an earlier one."""
+def _sums(state: State, documents_: Mapping[str, bytes]) -> Iterator[sums.Sum]:
+    """Return the disks of all offered revisions, and the documents that lead to them."""
     live = (release for image in state.images for release in state.live(*image))
-    images = {one.image.public: one.image for one in live if one.image}
-    for public, image in images.items():
-        yield public.disk, image.manifest.disk.sha256
+    # A rollback's disk is that of an earlier revision.
+    offered = {release.public: release.image for release in live}
+    for public, image in offered.items():
+        if public and image:
+            yield public.disk, image.manifest.disk.sha256
+    for key, data in documents_.items():
+        yield key, hashlib.sha256(data).hexdigest()

@@ -42,7 +42,7 @@ class SigningKey:
         return self.public.fingerprint
 
     def clearsign(self, text: bytes) -> bytes:
-        """Raises ``SigningError`` unless the signature, checked again, is good and ours."""
+        """Sign a text; raises ``SigningError`` unless the signature is good and ours."""
         try:
             signed = self.gpg.clearsign(self.signer, text)
         except CommandError as error:
@@ -52,7 +52,7 @@ class SigningKey:
         return signed
 
     def detach_sign(self, data: bytes) -> bytes:
-        """As ``clearsign``, apart from the data."""
+        """Sign as ``clearsign`` does, apart from the data."""
         try:
             signature = self.gpg.detach_sign(self.signer, data)
         except CommandError as error:
@@ -122,15 +122,15 @@ def open_signer(settings: Settings, environ: Mapping[str, str], runner: Runner) 
 
 
 def key_fingerprint(armour: bytes, environ: Mapping[str, str], runner: Runner) -> str:
-    """The fingerprint of the one public key in a file; raises ``SigningError`` for others."""
+    """Return the fingerprint of the one key in a file; raises ``SigningError`` for others."""
     with throw_away(runner, environ) as gpg:
         try:
-            found = fingerprints(gpg, armour)
+            keys = fingerprints(gpg, armour)
         except CommandError as error:
             raise SigningError(f"not a public key: {error.message}") from error
-    if len(found) != 1:
-        raise SigningError(f"a key file with {len(found)} keys; clients trust only the last")
-    return found[0]
+    if len(keys) != 1:
+        raise SigningError(f"a key file with {len(keys)} keys; clients trust only the last")
+    return keys[0]
 
 
 def _open(
@@ -158,6 +158,7 @@ def _secret(reference: str, folder: Path, environ: Mapping[str, str]) -> bytes:
                 f"the environment variable {rest} with the signing key is not set",
                 hint=f"put the output of `{_EXPORT}` into {rest}",
             )
+        # Python keeps bytes that are no text as surrogates: these become the bytes again.
         return os.fsencode(environ[rest])
     path = folder / Path(rest if colon and scheme == "file" else reference).expanduser()
     try:
@@ -171,6 +172,7 @@ def _secret(reference: str, folder: Path, environ: Mapping[str, str]) -> bytes:
 
 def _proven(gpg: Gpg, wanted: str, reference: str) -> SigningKey:
     key = _only(gpg.secret_keys(wanted), reference)
+    # doc/DETAILS of GnuPG, field 2 of a key: e for expired, r for revoked.
     if key.validity == "e":
         raise SigningError(
             f"the signing key {key.fingerprint} has expired",
@@ -185,6 +187,7 @@ def _proven(gpg: Gpg, wanted: str, reference: str) -> SigningKey:
     armour = gpg.public_key(key.fingerprint)
     public = PublicKey(fingerprint=key.fingerprint, armour=armour)
     proven = SigningKey(public=public, gpg=gpg, signer=key.signers[0])
+    # No listing tells of a passphrase that nobody is there to type, or an agent that refuses.
     proven.clearsign(_PROOF)
     return proven
 

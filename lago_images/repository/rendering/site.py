@@ -58,7 +58,7 @@ def site_of(settings: Settings, store_url: str) -> Site:
         what = f"base-url is not set: lago needs to know where clients find {store_url} over HTTP"
         complain("base_url", what)
     base_url = (base_url or DEFAULT_BASE_URL).rstrip("/")
-    if not _is_url(base_url):
+    if not _is_plain_url(base_url):
         complain("base_url", f"base-url must be an http, https or file URL, not {base_url!r}")
     if problems:
         raise SettingsError(problems, hint=f"set it in {FILE}, or as {_elsewhere(wrong)}")
@@ -74,8 +74,9 @@ def _elsewhere(names: list[str]) -> str:
     return "; ".join(ways[name] for name in dict.fromkeys(names))
 
 
-def _is_url(text: str) -> bool:
+def _is_plain_url(text: str) -> bool:
+    """Tell whether a URL can be published: people paste it into a shell, in commands of ours."""
     parts = urlsplit(text)
     plain = not re.search(r"[\s\x00-\x20\x7f'\"<>\\`$;|&]", text) and text == quote(text, "/:%@[]~")
-    where = parts.hostname if parts.scheme != "file" else parts.path
-    return plain and parts.scheme in _SCHEMES and bool(where) and not parts.query
+    host = parts.hostname if parts.scheme != "file" else parts.path
+    return plain and parts.scheme in _SCHEMES and bool(host) and not parts.query

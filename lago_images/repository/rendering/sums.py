@@ -1,4 +1,7 @@
-"""``SHA256SUMS``: the digest of every offered disk, as coreutils' ``sha256sum -c`` reads it."""
+"""``SHA256SUMS``: the digests of what is offered, as coreutils' ``sha256sum -c`` reads them.
+
+Every disk, and the documents that lead scripts to disks.
+"""
 
 import re
 from collections.abc import Iterable
@@ -8,7 +11,8 @@ from lago_images.repository.rendering.index import MARK
 
 # No character that sha256sum would write escaped, and no way out of the repository's folder.
 _SEGMENT = r"[A-Za-z0-9][-A-Za-z0-9._]*"
-_LINE = re.compile(rf"([0-9a-f]{{64}})  (images/(?:{_SEGMENT}/){{3}}{_SEGMENT}\.xz)")
+_DOCUMENT = rf"images\.json|latest/{_SEGMENT}\.json"
+_LINE = re.compile(rf"([0-9a-f]{{64}})  (images/(?:{_SEGMENT}/){{3}}{_SEGMENT}\.xz|{_DOCUMENT})")
 
 Sum = tuple[str, str]
 
@@ -26,6 +30,7 @@ def render(sums: Iterable[Sum], *, mark: str = "") -> bytes:
     """
     first = [f"{MARK}{mark}\n"] if mark else []
     lines = [*first, *(f"{sha256}  {path}\n" for path, sha256 in sorted(sums))]
+    # A lone surrogate is left to `parse`, which names the line that has it.
     data = "".join(lines).encode(errors="surrogatepass")
     parse(data, "SHA256SUMS to be written")
     return data
@@ -39,6 +44,7 @@ def parse(data: bytes, where: str) -> tuple[Sum, ...]:
     """
     text = data.decode(errors="replace")
     lines = text.split("\n")
+    # A file that was cut off ends so, and its last digest may be half of one.
     if lines.pop():
         raise RepositoryError(f"{where}:{len(lines) + 1}: the last line has no end")
     sums: list[Sum] = []
@@ -47,7 +53,7 @@ def parse(data: bytes, where: str) -> tuple[Sum, ...]:
             continue
         match = _LINE.fullmatch(line)
         if not match:
-            what = "not a SHA-256, two blanks and the path of a disk below images/"
+            what = "not a SHA-256, two blanks and the path of a disk or document"
             raise RepositoryError(f"{where}:{number}: {what}: {line[:200]!r}")
         if sums and sums[-1][0] >= match[2]:
             raise RepositoryError(f"{where}:{number}: {match[2]} is not in order, or twice")

@@ -51,7 +51,7 @@ def served(target: str) -> str | None:
     ``/`` asks for the catalogue.
     """
     key = unquote(target.partition("?")[0]).removeprefix("/") or layout.CATALOGUE
-    if key in layout.RENDERED or layout.key_behind(key):
+    if layout.is_rendered(key):
         return key
     parts = key.split("/")
     hidden = any(not part or part.startswith(".") for part in parts)
@@ -133,6 +133,7 @@ class Server:
         name = str(host)
         if name in {"0.0.0.0", "::"}:  # noqa: S104 -- what was asked for is only shown here
             name = socket.gethostname()
+        # RFC 3986: an IPv6 address stands in brackets.
         return f"http://[{name}]:{port}" if ":" in name else f"http://{name}:{port}"
 
     def serve_forever(self) -> None:
@@ -151,6 +152,7 @@ class Server:
 def _listen(bind: str, port: int) -> socket.socket:
     listening = socket.socket(socket.AF_INET6 if ":" in bind else socket.AF_INET)
     try:
+        # The connections of a server that just ended would keep its port taken (TIME_WAIT).
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         # Connections inherit it: one whose client takes nothing ends, and its thread is free.
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _STUCK * 1000)
@@ -231,11 +233,13 @@ class _Gateway:
         line = f"{environ['REQUEST_METHOD']} {environ['REQUEST_URI']}"
         self._console.info(f'{environ["REMOTE_ADDR"]} "{line}" {status.value}')
         start(f"{status.value} {status.phrase}", headers)
+        # RFC 9110: to a HEAD the headers of a GET, Content-Length with them, and no body.
         return [] if environ["REQUEST_METHOD"] == "HEAD" else body
 
     def _answer(self, environ: dict[str, Any]) -> tuple[HTTPStatus, _Headers, Iterable[bytes]]:
         if environ["REQUEST_METHOD"] not in {"GET", "HEAD"}:
             return _refusal(HTTPStatus.METHOD_NOT_ALLOWED, ("Allow", "GET, HEAD"))
+        # As it was sent: PATH_INFO is decoded already, and would be decoded twice.
         key = served(environ["REQUEST_URI"])
         try:
             copy = layout.owner(key or "")
@@ -255,17 +259,21 @@ class _Gateway:
         if key.startswith(_ONCE):
             return stat, None
         blob = self._store.get(key)
+        # Of the bytes that were read: a publisher may have replaced the file since the HEAD.
         current = Stat(key=key, size=len(blob.data), etag=blob.etag, modified=stat.modified)
         return current, blob.data
 
     def _send(
         self, stat: Stat, data: bytes | None, environ: dict[str, Any]
     ) -> tuple[HTTPStatus, _Headers, Iterable[bytes]]:
+        # Stores differ in whether an ETag comes with its quotes; HTTP wants them.
         etag = '"' + stat.etag.strip('"') + '"'
         headers = _describe(stat, etag)
+        # RFC 9110, 13.1.2: a list, whose weak ETags (W/) count like others in this comparison.
         if etag in environ.get("HTTP_IF_NONE_MATCH", ""):
             return HTTPStatus.NOT_MODIFIED, headers, []
         part = span(environ.get("HTTP_RANGE"), stat.size)
+        # Replaced since the client began: a part of this would be joined to the other's first part.
         if environ.get("HTTP_IF_RANGE", etag) != etag:
             part = None
         if part is not None and not part:
@@ -297,7 +305,7 @@ def _refusal(
 def _describe(stat: Stat, etag: str) -> _Headers:
     headers = layout.headers(stat.key)
     kind = headers.content_type
-    if kind.startswith("text/html") and stat.key not in layout.RENDERED:
+    if kind.startswith(("text/html", "application/atom")) and not layout.is_rendered(stat.key):
         # A builder wrote it: no page of this site, with its cookies and its name.
         kind = "text/plain; charset=utf-8"
     described = [

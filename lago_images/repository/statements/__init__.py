@@ -1,1 +1,1 @@
-"""What is stated of an image, for anybody to check offline: see ``docs/verifying-an-image.md``."""
+"""State where an image comes from, for anybody to check offline: ``docs/verifying-an-image.md``."""

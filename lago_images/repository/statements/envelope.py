@@ -1,4 +1,4 @@
-"""Signed statements: DSSE envelopes, whose signatures are gpg's over the envelope's PAE.
+"""Sign statements: DSSE envelopes, whose signatures are gpg's over the envelope's PAE.
 
 https://github.com/secure-systems-lab/dsse has the form. A signature in it is gpg's detached one
 in binary, so that gpg alone can check it: ``docs/verifying-an-image.md`` has the commands.
@@ -23,14 +23,14 @@ TYPE = "application/vnd.in-toto+json"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verified:
-    """What an envelope holds, and which of the trusted keys signed it: fingerprints, sorted."""
+    """Hold an envelope's payload, and the fingerprints of the trusted keys that signed it."""
 
     payload: bytes
     signers: tuple[str, ...]
 
 
 def sign(payload: bytes, signer: Signer) -> bytes:
-    """The envelope of an in-toto statement, signed by every key of the repository.
+    """Make the envelope of an in-toto statement, signed by every key of the repository.
 
     gpg puts the time into its signatures: signing again gives other bytes.
 
@@ -42,6 +42,7 @@ def sign(payload: bytes, signer: Signer) -> bytes:
     envelope = Envelope(payload=payload, payload_type=TYPE, signatures={})
     for key in signer.keys:
         armoured = key.detach_sign(envelope.pae())
+        # In binary, as DSSE puts it into base64: an armour would be a text within a text.
         signature = key.gpg.call("--dearmor", stdin=armoured, doing="read a signature")
         envelope.signatures[key.fingerprint] = Signature(key.fingerprint, signature.hex())
     return canonical(envelope.to_dict())
@@ -50,7 +51,7 @@ def sign(payload: bytes, signer: Signer) -> bytes:
 def verify(
     data: bytes, keys: Iterable[bytes], runner: Runner, environ: Mapping[str, str], *, where: str
 ) -> Verified:
-    """The statement in an envelope that one of ``keys`` signed: the armoured, trusted public keys.
+    """Return the statement in an envelope that one of ``keys``, armoured public keys, signed.
 
     An envelope's key ids are hints that nobody signed: gpg finds the key, and goes by ``keys``
     alone, offline. Signatures of other keys do not count. A key that has expired since counts, one
@@ -63,7 +64,8 @@ def verify(
     envelope = _parse(data, where)
     with throw_away(runner, environ) as gpg:
         trusted = _trust(gpg, keys)
-        signatures = [bytes.fromhex(one.signature) for one in envelope.signatures.values()]
+        # securesystemslib keeps in hexadecimal what an envelope has in base64.
+        signatures = [bytes.fromhex(each.signature) for each in envelope.signatures.values()]
         signers = {_signer(gpg, signature, envelope.pae()) for signature in signatures} & trusted
     if not signers:
         raise SigningError(
@@ -75,6 +77,7 @@ def verify(
 def _parse(data: bytes, where: str) -> Envelope:
     try:
         envelope = Envelope.from_dict(json.loads(data))
+    # securesystemslib validates little of what it is given: it fails wherever it first stumbles.
     except (
         LookupError,
         TypeError,
@@ -103,7 +106,7 @@ def _trust(gpg: Gpg, keys: Iterable[bytes]) -> set[str]:
 
 
 def _signer(gpg: Gpg, signature: bytes, data: bytes) -> str:
-    """The primary key of a good signature; empty for any other."""
+    """Return the primary key of a good signature; empty for any other."""
     try:
         return gpg.detached_signer(signature, data)
     except SigningError:

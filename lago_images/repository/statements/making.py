@@ -40,6 +40,7 @@ class Statements:
 
         statements = {SBOM: sbom.render(manifest, files.get(PACKAGES))}
         if self.signer.keys:
+            # Every file but this statement itself, whose digest cannot be in it.
             beside = {**files, **statements}
             byproducts = {name: hashlib.sha256(data).hexdigest() for name, data in beside.items()}
             stated = provenance.of(manifest, replace(self.origin, byproducts=byproducts))

@@ -1,4 +1,4 @@
-"""Where an image comes from: an in-toto statement with SLSA's provenance, version 1.
+"""State where an image comes from: an in-toto statement with SLSA's provenance, version 1.
 
 https://github.com/in-toto/attestation/blob/main/spec/v1/statement.md and
 https://slsa.dev/spec/v1.1/provenance have the form; ``BUILD_TYPE`` what its parameters mean here.
@@ -39,7 +39,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
-    """What a manifest does not say of a build.
+    """Hold what a manifest does not say of a build.
 
     Attributes:
         spec: The spec's path in its repository.
@@ -60,7 +60,7 @@ class Origin:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Provenance:
-    """The statement about one disk; ``started`` and ``finished`` in seconds since the epoch.
+    """Hold the statement about one disk; ``started`` and ``finished`` in seconds since the epoch.
 
     ``sha256`` and ``sha512`` are of the file ``disk``, a ``.xz``. The base is as the manifest has
     it. What else is here is the manifest's and ``origin``'s.
@@ -83,7 +83,7 @@ class Provenance:
     origin: Origin
 
     def to_json(self) -> bytes:
-        """The statement; the same provenance gives the same bytes.
+        """Write the statement; the same provenance gives the same bytes.
 
         Raises:
             RepositoryError: A digest, the commit, the builder or a moment cannot be one.
@@ -145,7 +145,7 @@ class Provenance:
 
 
 def of(manifest: Manifest, origin: Origin) -> Provenance:
-    """The provenance of a build, as its manifest and ``origin`` tell it."""
+    """Make the provenance of a build from its manifest and ``origin``."""
     disk, base = manifest.disk, manifest.base
     return Provenance(
         disk=manifest.key.staging.disk.removeprefix(manifest.key.staging.folder),
@@ -167,29 +167,30 @@ def of(manifest: Manifest, origin: Origin) -> Provenance:
 
 
 def parse(data: bytes, where: str) -> Provenance:
-    """The provenance in a statement that ``to_json`` wrote.
+    """Read the provenance in a statement that ``to_json`` wrote.
 
     Raises:
         RepositoryError: It is none, or differs by a byte from what ``to_json`` writes of it.
     """
     plain = parse_json(data, f"{where} is no statement of provenance")
     try:
-        made = _read(plain)
-        is_ours = made.to_json() == data
+        stated = _read(plain)
+        is_ours = stated.to_json() == data
     except (ValueError, RepositoryError) as error:
         what = str(error)[:_SHOWN]
         raise RepositoryError(f"{where} is no statement of provenance: {what}") from error
+    # Byte by byte: a reader of JSON may overlook what another finds, such as a second key.
     if not is_ours:
         raise RepositoryError(
             f"{where} is no statement of provenance as this lago-images writes it: it says more, "
             "or the same in other bytes",
             hint="a newer lago-images may have written it: upgrade; else it was tampered with",
         )
-    return made
+    return stated
 
 
 def moment(seconds: int) -> datetime:
-    """Seconds since the epoch as a moment; raises ``RepositoryError`` past the year 9999."""
+    """Convert seconds since the epoch; raises ``RepositoryError`` past the year 9999."""
     try:
         return datetime.fromtimestamp(seconds, UTC)
     except (ValueError, OverflowError, OSError) as error:
@@ -197,7 +198,7 @@ def moment(seconds: int) -> datetime:
 
 
 def public_url(remote: str) -> str:
-    """A git remote's URL, fit to be published: without user, password and query.
+    """Return a git remote's URL as it may be published: without user, password and query.
 
     Empty for a path, which nobody else can use.
     """
@@ -236,7 +237,7 @@ def _seconds(moment: str) -> int:
 
 
 def _read(plain: object) -> Provenance:
-    """Raises ``ValueError`` for what is missing or wrong."""
+    """Read a statement; raises ``ValueError`` for what is missing or wrong."""
     definition, run = "predicate.buildDefinition", "predicate.runDetails"
     given, internal = f"{definition}.externalParameters", f"{definition}.internalParameters"
     base = f"{definition}.resolvedDependencies.-1"
@@ -266,7 +267,7 @@ def _read(plain: object) -> Provenance:
             run="" if invocation == build else invocation,
             settings=_texts(plain, f"{internal}.settings"),
             byproducts={
-                _at(one, "name", str): _at(one, "digest.sha256", str) for one in byproducts
+                _at(each, "name", str): _at(each, "digest.sha256", str) for each in byproducts
             },
         ),
     )
@@ -280,7 +281,7 @@ def _texts(plain: object, path: str) -> Mapping[str, str]:
 
 
 def _at(plain: object, path: str, kind: type[T]) -> T:
-    """What is at a path of keys and places in lists; raises ``ValueError`` for another kind."""
+    """Return what is at a path of keys and indexes; raises ``ValueError`` for another kind."""
     value: Any = plain
     try:
         for part in path.split("."):

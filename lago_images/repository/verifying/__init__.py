@@ -1,1 +1,1 @@
-"""A published repository is checked as its clients see it."""
+"""Check a published repository as its clients see it."""

@@ -1,6 +1,6 @@
-"""A look at what was just published, in a few requests; ``verify`` is the whole examination."""
+"""Check what was just published, in a few requests; ``verify`` is the whole examination."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
 from lago_images.errors import NotFoundError
@@ -28,12 +28,12 @@ def quick(
 
     Costs a GET for each of ``index``, ``repo.metadata`` and the signed index, and a HEAD for
     each disk. Another publisher may be between two of its writes: what is wrong is looked at
-    again before it is told.
+    again before it is reported.
     """
     attempt = 1
-    while found := tuple(_wrong(publisher, releases)):
+    while findings := tuple(_wrong(publisher, releases)):
         if attempt >= retry.attempts:
-            return found
+            return findings
         retry.wait(attempt)
         attempt += 1
     return ()
@@ -41,11 +41,14 @@ def quick(
 
 def _wrong(publisher: Publisher, releases: Sequence[Release]) -> Iterator[Finding]:
     store, keys = publisher.store, publisher.signer.keys
-    files = _files(store, signed=bool(keys))
+    files: dict[str, bytes] = {}
+    for name in (layout.INDEX, layout.METADATA, *((layout.SIGNED_INDEX,) if keys else ())):
+        with suppress(NotFoundError):
+            files[name] = store.get(name).data
     entries, wrong = index.parse(files.get(layout.INDEX, b""))
     versions, more = lago.parse(files.get(layout.METADATA, b""))
-    for one in (*wrong, *more):
-        yield problem(one.path, one.what, REFRESH)
+    for each in (*wrong, *more):
+        yield problem(each.path, each.what, REFRESH)
     signed = files.get(layout.SIGNED_INDEX)
     if keys and entries and not (signed and keys[0].has_clearsigned(signed, files[layout.INDEX])):
         yield problem(layout.SIGNED_INDEX, f"it is not {layout.INDEX}, signed", REFRESH)
@@ -55,23 +58,17 @@ def _wrong(publisher: Publisher, releases: Sequence[Release]) -> Iterator[Findin
         yield from _release(store, release, offered.get(release.key.image), handles)
 
 
-def _files(store: Store, *, signed: bool) -> Mapping[str, bytes]:
-    found = {}
-    for name in (layout.INDEX, layout.METADATA, *((layout.SIGNED_INDEX,) if signed else ())):
-        with suppress(NotFoundError):
-            found[name] = store.get(name).data
-    return found
-
-
 def _release(
     store: Store, release: Release, entry: index.Entry | None, handles: set[str]
 ) -> Iterator[Finding]:
     key = release.public
     if key is None:
         return
+    # Another publisher may have been faster, and offer what it released since.
     newer = entry is not None and entry.revision > release.revision
     same = entry is not None and (entry.revision, entry.file) == (release.revision, key.disk)
     if (newer or same) and key.handle in handles:
+        # HEAD: the copy was proved byte by byte when it was made.
         try:
             store.head(key.disk)
         except NotFoundError:

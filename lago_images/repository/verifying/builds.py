@@ -18,10 +18,13 @@ from lago_images.repository.rendering.lago import Version
 from lago_images.repository.verifying.findings import REFRESH, Finding, Source, note, problem, yank
 from lago_images.storage.base import Stat
 
+# As many digits as the 63 bits that virt-builder reads a number into.
 _NUMBER = re.compile(r"[0-9]{1,19}")
 _LIST = "lago-images repo list --all"
+# Bytes, for small disks: the tables of larger ones fit into the factor of two beside it.
 _QCOW2_TABLES = 64 * 2**20
 _TAMPERED = "tampered"
+# The end of lago's versions: `v3`, or the spec's own version and the revision, `12.5-3`.
 _REVISION = re.compile(r"(?:^v|-)([0-9]{1,18})$")
 _READABLE = "let everybody read it: its storage class, its encryption key, the bucket's policy"
 # What each public copy must be.
@@ -30,7 +33,7 @@ Images = Mapping[BuildFolder, ReleasedImage]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Named:
-    """A public copy, and who names it: the index, ``repo.metadata``, or both.
+    """Hold a public copy, and who names it: the index, ``repo.metadata``, or both.
 
     ``image`` is what its release binds; None where no release could be read.
     """
@@ -69,12 +72,12 @@ class Progress:
             yield piece
 
 
-def disk_size(source: Source, one: Named) -> int:
-    """Bytes of a build's compressed disk; 0 where that cannot be told."""
-    if sizes := _numbers(one, "compressed_size"):
+def disk_size(source: Source, named: Named) -> int:
+    """Return the bytes of a build's compressed disk; 0 where that cannot be known."""
+    if sizes := _numbers(named, "compressed_size"):
         return sizes[0]
     try:
-        return max(0, source.head(one.build.disk).size)
+        return max(0, source.head(named.build.disk).size)
     except StorageError:
         return 0
 
@@ -155,6 +158,7 @@ def agreement(entries: Sequence[Entry], versions: Sequence[Version]) -> Iterator
         if key is None:
             continue
         image = key.key.image
+        # lago takes the version with the largest timestamp (`lago/templates.py`).
         if image not in newest or newest[image].timestamp < version.timestamp:
             newest[image] = version
         other = stamps.setdefault((version.template, version.timestamp), version)
@@ -184,6 +188,7 @@ def _build(disk: str) -> BuildFolder | None:
 def sums_agree(sums_: Mapping[str, str], versions: Sequence[Version]) -> Iterator[Finding]:
     """Check that ``SHA256SUMS`` and ``repo.metadata`` have the same disks and digests."""
     offered = {f"{version.handle}.xz": version.sha256 for version in versions}
+    sums_ = {path: sha256 for path, sha256 in sums_.items() if not layout.is_rendered(path)}
     for path in sorted(sums_.keys() | offered.keys()):
         if path not in sums_ or path not in offered:
             where = layout.SUMS if path not in sums_ else layout.METADATA
@@ -202,6 +207,7 @@ def check(source: Source, named: Named, *, deep: bool, progress: Progress) -> li
     disk = _disk(source, named, findings)
     if manifest:
         findings += _in_step(named, manifest)
+    # -1: a web server that does not tell the length, which is a finding of its own.
     if manifest and disk and disk.size not in (manifest.disk.compressed_size, -1):
         what = f"it has {disk.size} bytes, not {manifest.disk.compressed_size}"
         findings.append(problem(key.disk, f"{_TAMPERED}: {what}", named.repair))
@@ -209,6 +215,7 @@ def check(source: Source, named: Named, *, deep: bool, progress: Progress) -> li
         findings += _last_byte(source, named, disk)
     for name, data in small.items():
         findings += _bytes(named, name, data)
+    # With a release its digests say it all; without one the files are held to each other.
     if not image:
         findings += _hash(named, small[key.hash], manifest)
         findings += _metadata(named, small[key.metadata], manifest)
@@ -288,15 +295,16 @@ def _in_step(named: Named, manifest: Manifest) -> Iterator[Finding]:
     disk = manifest.disk
     for entry in named.entries:
         where = f"{layout.INDEX}:{entry.line}"
-        said = {
+        fields = {
             "checksum[sha512]": (entry.checksum, disk.sha512),
+            # No client would tell: virt-builder does not notice a wrong size.
             "size": (entry.get("size"), str(disk.virtual_size)),
             "compressed_size": (entry.get("compressed_size"), str(disk.compressed_size)),
             "format": (entry.get("format"), disk.format),
         }
-        for field_, (ours, true) in said.items():
-            if ours != true:
-                what = f"{entry.name}: {field_} is not that of {named.build.manifest}"
+        for name, (offered, true) in fields.items():
+            if offered != true:
+                what = f"{entry.name}: {name} is not that of {named.build.manifest}"
                 yield problem(where, what, REFRESH)
 
 
@@ -365,7 +373,7 @@ def _deep(
 
 
 def _largest(named: Named, manifest: Manifest | None) -> int:
-    """Bytes that the decompressed disk may have."""
+    """Return the bytes that the decompressed disk may have at most."""
     if manifest:
         return manifest.disk.size
     # The index has the virtual size, on top of which come a qcow2's own tables and lost clusters.
@@ -385,6 +393,7 @@ def _digests(pieces: Iterable[bytes], largest: int, progress: Progress) -> tuple
             sums.add_disk(data)
     except DamagedError as error:
         wrong = error.message
+        # To the end all the same: the checksums are of the whole file.
         for _ in stream:
             pass
     return sums.digests, wrong

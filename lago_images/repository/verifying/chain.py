@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
 
+from lago_images.console import Console
 from lago_images.errors import NotFoundError, RepositoryError, SigningError, UsageError
 from lago_images.host.gpg import fingerprints, throw_away
 from lago_images.host.process import Runner
@@ -27,7 +28,7 @@ _LIST = "lago-images repo list --all shows what is published"
 
 
 class Outcome(StrEnum):
-    """How a check of a link ended; what is not verified breaks nothing."""
+    """Name how a check of a link ended; what is not verified breaks nothing."""
 
     VERIFIED = "verified"
     UNVERIFIED = "not verified"
@@ -36,7 +37,7 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
-    """One thing that was compared, or that nothing here can prove."""
+    """Name one thing that was compared, or that nothing here can prove."""
 
     outcome: Outcome
     what: str
@@ -44,20 +45,16 @@ class Check:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Link:
-    """One part of the chain: what the repository says of it, and what is true of that."""
+    """Hold one part of the chain: what the repository says of it, and what is true of that."""
 
     name: str
     what: str
     checks: tuple[Check, ...]
 
-    @property
-    def is_broken(self) -> bool:
-        return any(check.outcome is Outcome.BROKEN for check in self.checks)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """The links of one release; those of a layer are followed by its base's."""
+    """Hold the links of one release; those of a layer are followed by its base's."""
 
     name: str
     arch: str
@@ -67,7 +64,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chain:
-    """An image's release, and those of the bases that it stands on."""
+    """Hold the steps of an image's release, and of the bases that it stands on."""
 
     url: str
     steps: tuple[Step, ...]
@@ -79,7 +76,7 @@ class Chain:
             f"{step.name} {step.revision}: {link.name}"
             for step in self.steps
             for link in step.links
-            if link.is_broken
+            if any(check.outcome is Outcome.BROKEN for check in link.checks)
         )
 
 
@@ -94,11 +91,13 @@ class Tracer:
         trusted: The armoured public keys that alone are trusted; none to take those that the
             repository serves.
         deep: Whether disks are read whole.
+        console: Shows the progress of that.
     """
 
     store: Store
     runner: Runner
     environ: Mapping[str, str]
+    console: Console
     trusted: tuple[bytes, ...] = ()
     deep: bool = False
 
@@ -125,6 +124,7 @@ class Tracer:
     def _keys(self) -> tuple[bytes, ...]:
         if self.trusted:
             return self.trusted
+        # All of them: after a change of keys older statements carry the older key's signature.
         names = sorted(n for n in client_setup.keyed(self.store) if n.startswith("key-"))
         served = (self.get(name) for name in (layout.KEY, *names))
         return tuple(dict.fromkeys(data for data in served if data is not None))
@@ -162,7 +162,7 @@ def _wanted(state: State, name: str, arch: str, revision: int | None) -> Release
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Base:
-    """What an image stands on: the release to go on with, if there is one that is right."""
+    """Hold what an image stands on: the release to go on with, if there is one that is right."""
 
     checks: tuple[Check, ...]
     release: Release | None = None
@@ -175,13 +175,14 @@ class _Base:
             return cls(checks=(_unverified(what),))
         key = ReleaseKey(name=binding.name, arch=binding.arch, revision=binding.revision)
         history = state.history(binding.name, binding.arch)
-        release = next((one for one in history if one.revision == binding.revision), None)
+        release = next((each for each in history if each.revision == binding.revision), None)
         if release is None:
             return cls(checks=(_broken(state.damaged.get(key, f"{key} is missing")),))
         if release.image is None or release.image.build != binding.build:
             return cls(checks=(_broken(f"{key} does not release the build {binding.build}"),))
         if release.image.manifest.disk.sha256 != binding.sha256:
             return cls(checks=(_broken(f"{key} releases a disk of another sha256"),))
+        # Records are read as they lie in the store: a forged pair may name each other.
         if (release.name, release.arch, release.revision) in {
             *earlier,
             (layer.name, layer.arch, layer.revision),
@@ -195,7 +196,7 @@ class _Base:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Statement:
-    """The signed provenance of a release as far as it is right, and how its checks ended."""
+    """Hold the signed provenance of a release as far as it is right, and how its checks ended."""
 
     checks: tuple[Check, ...]
     stated: Provenance | None = None
@@ -203,7 +204,7 @@ class _Statement:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Look:
-    """A look at one repository, read once: its records, its keys and its rendered files."""
+    """Examine one repository, read once: its records, its keys and its rendered files."""
 
     tracer: Tracer
     state: State
@@ -215,7 +216,10 @@ class _Look:
         stated, disk = statement.stated, manifest.disk
         links = (
             _link("commit", _commit(image, stated), _commit_checks(image, stated)),
-            _link("fingerprint", manifest.fingerprint, _fingerprint_checks(stated)),
+            _link("fingerprint", manifest.fingerprint, [
+                *([_verified("the signed statement names it")] if stated else []),
+                _unverified("that it is the commit's: only a plan of its checkout can say"),
+            ]),
             _link("manifest", f"sha256 {image.objects[layout.MANIFEST].sha256}",
                   self._objects(image, [layout.MANIFEST])),
             _link("base", _stands_on(image), base.checks),
@@ -257,9 +261,11 @@ class _Look:
                 yield _unverified("its bytes: --deep reads them")
                 return
             sha256, sha512 = hashlib.sha256(), hashlib.sha512()
-            for piece in store.read(key):
-                sha256.update(piece)
-                sha512.update(piece)
+            with self.tracer.console.progress(f"reading {key}", size) as advance:
+                for piece in store.read(key):
+                    sha256.update(piece)
+                    sha512.update(piece)
+                    advance(len(piece))
         except NotFoundError:
             yield self._missing(image, key)
             return
@@ -316,6 +322,7 @@ class _Look:
     def _statement(self, image: ReleasedImage) -> _Statement:
         """Check the envelope, and that it is about this build and all that lies beside it."""
         if layout.PROVENANCE not in image.objects:
+            # Who trusts a key knows that the repository signs: then its absence is an attack.
             check = _broken if self.tracer.trusted else _unverified
             return _Statement(checks=(check("the release has no signed statement"),))
         [same] = self._objects(image, [layout.PROVENANCE])
@@ -344,6 +351,7 @@ class _Look:
 
 def _differences(image: ReleasedImage, stated: Provenance) -> str:
     """Name what a statement says otherwise than the release; empty where it says the same."""
+    # Every field that a manifest gives is compared; the origin is the publisher's word, and signed.
     true = provenance.of(image.manifest, stated.origin)
     wrong = [f.name for f in fields(true) if getattr(true, f.name) != getattr(stated, f.name)]
     disk = image.public.disk.removeprefix(image.public.folder)
@@ -375,12 +383,6 @@ def _commit_checks(image: ReleasedImage, stated: Provenance | None) -> Iterator[
         yield _unverified("which files it was built from: they differed from the commit")
     else:
         yield _unverified("that the commit makes these bytes: the builder is trusted with that")
-
-
-def _fingerprint_checks(stated: Provenance | None) -> Iterator[Check]:
-    if stated:
-        yield _verified("the signed statement names it")
-    yield _unverified("that it is the commit's: only a plan of its checkout can say")
 
 
 def _stands_on(image: ReleasedImage) -> str:

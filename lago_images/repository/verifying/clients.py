@@ -1,4 +1,4 @@
-"""The published index, as guestfs-tools' own readers see it; a second opinion."""
+"""Ask guestfs-tools' own readers what they see in the published index: a second opinion."""
 
 import json
 import shutil
@@ -37,10 +37,11 @@ def check(
 def _validate(
     folder: Path, _files: Mapping[str, bytes], _entries: Sequence[Entry], runner: Runner
 ) -> Iterator[Finding]:
+    # It reads the text as virt-builder's parser does, and knows neither signatures nor disks.
     try:
         runner.capture([VALIDATOR, str(folder / layout.INDEX)])
     except CommandError as error:
-        yield problem(layout.INDEX, f"{VALIDATOR}: {_said(error)}", REFRESH)
+        yield problem(layout.INDEX, f"{VALIDATOR}: {_last_words(error)}", REFRESH)
 
 
 def _list(
@@ -63,6 +64,7 @@ def _listed(
     sources.mkdir(parents=True)
     lines = [
         f"[r]\nuri=file://{folder / name}",
+        # Without a gpgkey virt-builder takes a source unsigned.
         *([f"gpgkey=file://{folder / key}"] if key else []),
     ]
     (sources / "r.conf").write_text("\n".join(lines) + "\n")
@@ -75,18 +77,20 @@ def _listed(
         "VIRT_BUILDER_DIRS": str(home / "none"),
     }
     argv = [CLIENT, "--no-cache", "--list", "--list-format", "json"]
+    # gpg warns of a home that others may read.
     home.chmod(0o700)
     try:
         listed = json.loads(runner.capture(argv, env=env))["templates"]
     except CommandError as error:
-        yield problem(name, f"{CLIENT}: {_said(error)}", REFRESH)
+        yield problem(name, f"{CLIENT}: {_last_words(error)}", REFRESH)
         return
-    found = {ImageId(one["os-version"], one["arch"]) for one in listed}
-    wanted = {ImageId(one.name, one.arch) for one in entries if one.get("hidden") != "true"}
-    missing = sorted(map(str, wanted - found))
+    offered = {ImageId(template["os-version"], template["arch"]) for template in listed}
+    # virt-builder lists no hidden images (`builder/list_entries.ml`), and builds them by name.
+    wanted = {ImageId(entry.name, entry.arch) for entry in entries if entry.get("hidden") != "true"}
+    missing = sorted(map(str, wanted - offered))
     if missing:
         yield problem(name, f"{CLIENT} does not list {', '.join(missing)}", REFRESH)
 
 
-def _said(error: CommandError) -> str:
+def _last_words(error: CommandError) -> str:
     return " ".join(" ".join(error.tail).split()) or error.message

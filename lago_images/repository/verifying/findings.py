@@ -1,4 +1,4 @@
-"""Findings of ``repo verify``, and the sources that it looks at."""
+"""Define the findings of ``repo verify``, and the sources that it looks at."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ class Severity(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One thing that is not as it should be.
+    """Report one thing that is not as it should be.
 
     Attributes:
         where: The object, with a line where one is meant.
@@ -57,7 +57,7 @@ class Report:
 
     @property
     def problems(self) -> tuple[Finding, ...]:
-        return tuple(one for one in self.findings if one.severity is Severity.PROBLEM)
+        return tuple(finding for finding in self.findings if finding.severity is Severity.PROBLEM)
 
     @property
     def ok(self) -> bool:

@@ -37,6 +37,7 @@ from lago_images.repository.records.state import (
     read_published,
     standing,
 )
+from lago_images.repository.rendering.index import conflicting_aliases
 from lago_images.repository.rendering.lago import version_name
 from lago_images.repository.verifying.findings import Finding, note, problem, yank
 from lago_images.storage.base import Store
@@ -78,7 +79,7 @@ def examine(store: Store) -> tuple[State, list[Finding]]:
         read_published(store)
     except RepositoryError as error:
         findings.append(problem(layout.PUBLISHED, error.message, error.hint or _RESTORE))
-    findings += [*_histories_wrong(state), *_orphans(state), *_strangers(listed)]
+    findings += [*_histories_wrong(state), *_aliases(state), *_orphans(state), *_strangers(listed)]
     return state, findings
 
 
@@ -123,11 +124,11 @@ def _read_all(
 ) -> list[_T]:
     records: list[_T] = []
     with ThreadPoolExecutor(THREADS) as pool:
-        for one in pool.map(lambda pair: read(*pair), list(keys)):
-            if isinstance(one, Finding):
-                findings.append(one)
-            elif one is not None:
-                records.append(one)
+        for outcome in pool.map(lambda pair: read(*pair), list(keys)):
+            if isinstance(outcome, Finding):
+                findings.append(outcome)
+            elif outcome is not None:
+                records.append(outcome)
     return records
 
 
@@ -145,6 +146,7 @@ def _manifest(store: Store, name: str, key: BuildKey) -> Manifest | Finding | No
     try:
         data = store.get(name).data
         manifest = Manifest.parse(data, key)
+    # Removed since it was listed, as builders and repo gc may do at any time.
     except NotFoundError:
         return None
     except RepositoryError as error:
@@ -164,8 +166,17 @@ def _histories_wrong(state: State) -> Iterator[Finding]:
         yield from _versions(history)
 
 
+def _aliases(state: State) -> Iterator[Finding]:
+    """Name the aliases that rendering leaves out: users of them get another image, or none."""
+    for image, conflicts in sorted(conflicting_aliases(state).items()):
+        for alias, other in conflicts.items():
+            what = f"{image} is not offered under its alias {alias!r}, which means {other}"
+            repair = f"take the alias out of its spec, or withdraw {other}: lago-images repo yank"
+            yield note(layout.INDEX, what, repair)
+
+
 def _numbers(history: tuple[Release, ...], listed: Iterable[str]) -> Iterator[Finding]:
-    """Revisions begin at 1 and leave none out: each is taken by creating the next."""
+    """Find gaps: revisions begin at 1 and leave none out, as each is taken by creating the next."""
     stored = set(listed)
     known = {release.revision for release in history}
     for number in range(1, history[-1].revision):
@@ -189,6 +200,7 @@ def _copies(state: State, history: tuple[Release, ...]) -> Iterator[Finding]:
         repair = f"restore {image.public.folder} from a copy; or withdraw it: {command}"
         for file, true in image.objects.items():
             name = image.public.folder + file
+            # The listing has no digests; `verify --deep` reads the bytes of what is offered.
             stat = state.objects.get(name)
             if stat is None:
                 yield problem(name, f"{release.key} names it, and it is missing", repair)
@@ -208,17 +220,22 @@ def _bases(state: State, image: ImageId) -> Iterator[Finding]:
             f"lago-images repo yank {release.name} --arch {release.arch} "
             f"--revision {release.revision} --reason 'its base was withdrawn'"
         )
-        if base.build not in {one.build for one in standing(history)}:
+        # By the build, not the revision: a rollback offers the same build under a new one.
+        if base.build not in {release.build for release in standing(history)}:
             what = f"it is offered, and its base {base.name} {base.revision} was withdrawn"
             yield problem(where, what, repair)
-        for one in history:
-            same = one.revision == base.revision and one.manifest is not None
-            if same and one.manifest and one.manifest.disk.sha256 != base.sha256:
-                yield problem(where, f"tampered: its base is not what {one.key} released", repair)
+        for earlier in history:
+            same = earlier.revision == base.revision and earlier.manifest is not None
+            if same and earlier.manifest and earlier.manifest.disk.sha256 != base.sha256:
+                yield problem(
+                    where, f"tampered: its base is not what {earlier.key} released", repair
+                )
 
 
 def _versions(history: tuple[Release, ...]) -> Iterator[Finding]:
     """Find lago versions that mean two contents."""
+    # lago keeps what it downloaded under the version's name, and never asks for that again: two
+    # contents of one name would be told apart by nobody.
     seen: dict[str, Release] = {}
     for release in standing(history):
         if release.manifest is None:
@@ -232,6 +249,7 @@ def _versions(history: tuple[Release, ...]) -> Iterator[Finding]:
 
 
 def _orphans(state: State) -> Iterator[Finding]:
+    # All of these are notes: crashes and slow builders leave such things, and repo gc knows them.
     released, bound = state.released_builds, images(state)
     sizes: dict[BuildFolder, int] = {}
     for name, stat in state.objects.items():
@@ -265,7 +283,6 @@ def _strangers(listed: Iterable[str]) -> Iterator[Finding]:
         elif name.startswith(RELEASES):
             known = release_key(name) is not None or retired_copy(name) is not None
         else:
-            rendered = name in layout.RENDERED or name.startswith(("index-", "key-"))
-            known = rendered or name.startswith(STATE)
+            known = layout.is_rendered(name) or name.startswith(STATE)
         if not known:
             yield note(name, "nothing of lago-images' has this name", "remove it if it is yours")

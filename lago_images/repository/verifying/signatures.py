@@ -34,10 +34,9 @@ def check(
     """
     signed = [name for name in files if name.endswith(".asc")]
     if layout.KEY not in files:
-        found = [problem(name, f"there is no {layout.KEY} to check it", _SIGNED) for name in signed]
-        if wanted and not found:
-            found = [problem(layout.KEY, "signing-key is set, and nothing is signed", REFRESH)]
-        return found
+        if wanted and not signed:
+            return [problem(layout.KEY, "signing-key is set, and nothing is signed", REFRESH)]
+        return [problem(name, f"there is no {layout.KEY} to check it", _SIGNED) for name in signed]
     with throw_away(runner, environ) as gpg:
         keys, findings = _keys(gpg, files, now)
         if layout.KEY in keys:
@@ -53,6 +52,7 @@ def _keys(gpg: Gpg, files: Mapping[str, bytes], now: float) -> tuple[dict[str, s
         if name != layout.KEY and not name.startswith("key-"):
             continue
         try:
+            # One and no more: of several in a file virt-builder trusts the last.
             [keys[name]] = fingerprints(gpg, files[name])
             gpg.import_keys(files[name])
         except (CommandError, ValueError):
@@ -61,6 +61,7 @@ def _keys(gpg: Gpg, files: Mapping[str, bytes], now: float) -> tuple[dict[str, s
         if name not in (layout.KEY, layout.key_file(keys[name])):
             findings.append(problem(name, f"it holds the key {keys[name]}", _SIGNED))
         findings += _validity(gpg, files[name], name, now)
+    # Who set a client up by the key's own file must find there what index.asc is checked by.
     own = layout.key_file(keys.get(layout.KEY, ""))
     if layout.KEY in keys and files.get(own) != files[layout.KEY]:
         findings.append(problem(own, f"it is missing, or not as {layout.KEY}", REFRESH))
@@ -69,6 +70,7 @@ def _keys(gpg: Gpg, files: Mapping[str, bytes], now: float) -> tuple[dict[str, s
 
 def _validity(gpg: Gpg, armour: bytes, name: str, now: float) -> Iterator[Finding]:
     listing = gpg.call("--with-colons", "--show-keys", stdin=armour).decode(errors="replace")
+    # doc/DETAILS of GnuPG: field 2 is the validity (r: revoked, e: expired), field 7 the end.
     fields = next(line.split(":") for line in listing.splitlines() if line.startswith("pub:"))
     repair = f"extend the key, or change it: {MANUAL}/signing.md"
     if fields[1] == "r":
@@ -83,6 +85,8 @@ def _validity(gpg: Gpg, armour: bytes, name: str, now: float) -> Iterator[Findin
 def _subkeys(listing: str, name: str, now: float) -> Iterator[Finding]:
     """Return the subkeys that sign, each with its end; those that ended are not used any more."""
     for line in listing.splitlines():
+        # doc/DETAILS of GnuPG: of the fields after the validity, the third is the key's id, the
+        # fifth its end in seconds, the tenth what it is for, `s` to sign.
         kind, validity, *fields = line.split(":")
         if kind != "sub" or validity in ("r", "e") or "s" not in fields[9] or not fields[4]:
             continue
@@ -97,6 +101,7 @@ def _signatures(
     first = keys[layout.KEY]
     wanted = {layout.SIGNED_INDEX: first}
     wanted |= {layout.signed_index(key): key for key in keys.values()}
+    # Clients that trust such a key would go on reading an index that nobody renews.
     strangers = {name for name in files if name.startswith("index-")} - wanted.keys()
     for name in sorted(strangers):
         yield problem(name, "its key is not published", f"{REFRESH} --retire-key FINGERPRINT")
@@ -132,5 +137,7 @@ def _clearsigned(
         return
     if signer != key:
         yield problem(name, f"it is signed by {signer}, not by {key}", _SIGNED)
+    # The signature may be good and old: then clients with a key get another index than those
+    # without.
     if text != files.get(over):
         yield problem(name, f"what is signed is not {over}", _SIGNED)

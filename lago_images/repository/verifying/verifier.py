@@ -1,4 +1,4 @@
-"""Checking a published repository as its clients see it, and the records behind it.
+"""Check a published repository as its clients see it, and the records behind it.
 
 Over HTTP there is no listing: what ``index`` and ``repo.metadata`` name is checked, with the
 headers it is served with. In a store the records are checked too, and that the rendered files are
@@ -26,12 +26,10 @@ from lago_images.repository.rendering.index import Entry
 from lago_images.repository.rendering.lago import Version
 from lago_images.repository.rendering.render import render
 from lago_images.repository.rendering.site import PublicKey, Site, site_of
-from lago_images.repository.verifying import builds, signatures
-from lago_images.repository.verifying import clients as verify_tools
+from lago_images.repository.verifying import builds, clients, signatures
 from lago_images.repository.verifying import files as verify_files
-from lago_images.repository.verifying import files as verify_headers
-from lago_images.repository.verifying import records as verify_history
-from lago_images.repository.verifying.files import Heard
+from lago_images.repository.verifying import records as verify_records
+from lago_images.repository.verifying.files import HeaderReader
 from lago_images.repository.verifying.findings import (
     REFRESH,
     Finding,
@@ -40,7 +38,7 @@ from lago_images.repository.verifying.findings import (
     Source,
     problem,
 )
-from lago_images.repository.verifying.web import Web
+from lago_images.repository.verifying.web import Web, base_url_problem
 from lago_images.settings import Settings
 from lago_images.storage.base import Store
 
@@ -78,28 +76,34 @@ class Verifier:
         Raises:
             StorageError: The store did not answer; nothing is concluded from that.
         """
-        heard = Heard(store=store)
-        state, files, records = self._consistent(heard)
-        looked = self._look(files)
-        revisions = {ImageId(one.name, one.arch): one.revision for one in looked.entries}
-        records += verify_history.against_index(state, revisions)
+        reader = HeaderReader(store=store)
+        state, files, findings = self._consistent(reader)
+        rendered = self._examined(files)
+        revisions = {ImageId(entry.name, entry.arch): entry.revision for entry in rendered.entries}
+        findings += verify_records.against_index(state, revisions)
         grace = Retention.of(self.settings).grace
-        records += verify_history.unfinished(store, self.now - grace)
-        report = self._report(heard, looked, records, known=verify_history.images(state))
-        return _with(report, verify_headers.kept(heard.told))
+        findings += verify_records.unfinished(store, self.now - grace)
+        if layout.INDEX in files:
+            base_url = self._site(files, store.url).base_url
+            if finding := base_url_problem(store, base_url, self.environ):
+                findings.append(finding)
+        report = self._report(reader, rendered, findings, known=verify_records.images(state))
+        return _with(report, verify_files.check_kept(reader.headers))
 
     def web(self, web: Web) -> Report:
         """Find all that is wrong with the repository at a URL; raises as ``store`` does."""
         attempt, denied = 1, dict[str, Finding]()
         # A publisher may be between two of its writes, or caches be of different ages.
-        while (
-            looked := self._look(files := self._published(web, denied))
-        ).has_problems and attempt < _ATTEMPTS:
+        while True:
+            rendered = self._examined(files := self._published(web, denied))
+            severities = {finding.severity for finding in rendered.findings}
+            if Severity.PROBLEM not in severities or attempt == _ATTEMPTS:
+                break
             self.pause(_PAUSE)
             attempt += 1
         elsewhere = verify_files.led_elsewhere(files, web.url)
-        report = self._report(web, looked, [*denied.values(), *elsewhere])
-        return _with(report, verify_headers.check(web.told))
+        report = self._report(web, rendered, [*denied.values(), *elsewhere])
+        return _with(report, verify_files.check(web.headers))
 
     def _published(self, web: Web, denied: dict[str, Finding]) -> dict[str, bytes]:
         """Return the rendered files, and the keys and signed indexes that they tell of.
@@ -107,19 +111,22 @@ class Verifier:
         Notes of what the server denies go into ``denied``.
         """
         files = verify_files.fetch(web, layout.RENDERED, denied)
+        files |= verify_files.fetch(web, verify_files.documents(files))
         more = {name.decode() for name in _KEY_LINK.findall(files.get(layout.CATALOGUE, b""))}
         if key := self._fingerprint(files.get(layout.KEY)):
             more.add(layout.key_file(key))
+        # Over HTTP there is no listing: a signed index is known by its key alone.
         more |= {name.replace("key-", "index-") for name in more}
         return files | verify_files.fetch(web, more, denied)
 
-    def _look(self, files: Mapping[str, bytes]) -> "_Looked":
+    def _examined(self, files: Mapping[str, bytes]) -> "_Rendered":
         """Return what the rendered files say, and all that is wrong among them."""
-        entries, versions, found = verify_files.parse(files)
-        found += builds.agreement(entries, versions)
+        entries, versions, findings = verify_files.parse(files)
+        findings += builds.agreement(entries, versions)
         listed, wrong = verify_files.parse_sums(files)
-        found += [*wrong, *(() if wrong else builds.sums_agree(listed, versions))]
-        found += signatures.check(
+        findings += [*wrong, *(() if wrong else builds.sums_agree(listed, versions))]
+        findings += verify_files.documents_agree(listed, files)
+        findings += signatures.check(
             files,
             self.environ,
             self.runner,
@@ -127,21 +134,22 @@ class Verifier:
             wanted=bool(self.settings.signing_key),
             now=self.now,
         )
-        found += verify_tools.check(files, entries, self.runner)
-        return _Looked(entries=entries, versions=versions, found=found)
+        findings += clients.check(files, entries, self.runner)
+        return _Rendered(entries=entries, versions=versions, findings=findings)
 
     def _report(
         self,
         source: Source,
-        looked: "_Looked",
+        rendered: "_Rendered",
         more: Iterable[Finding],
         known: builds.Images | None = None,
     ) -> Report:
-        named, strange = builds.named(looked.entries, looked.versions)
-        found = [*more, *looked.found, *strange]
+        named, strange = builds.named(rendered.entries, rendered.versions)
+        findings = [*more, *rendered.findings, *strange]
         progress = builds.Progress()
         with (
-            self._told(source, named) as advance,
+            self._progress(source, named) as advance,
+            # Two disks at once: hashing and decompressing use a core each.
             ThreadPoolExecutor(2 if self.deep else THREADS) as pool,
         ):
             progress.advance = advance if self.deep else None
@@ -154,34 +162,35 @@ class Verifier:
                     advance(1)
                 return wrong
 
-            for findings in pool.map(check, named):
-                found += findings
+            for wrong in pool.map(check, named):
+                findings += wrong
         return Report(
             url=source.url,
-            images=len(looked.entries),
-            versions=len(looked.versions),
+            images=len(rendered.entries),
+            versions=len(rendered.versions),
             read=progress.read,
-            findings=_ordered(found),
+            findings=_ordered(findings),
         )
 
-    def _told(
+    def _progress(
         self, source: Source, named: tuple[builds.Named, ...]
     ) -> AbstractContextManager[Advance]:
         if not self.deep:
             return self.console.progress("checking builds", len(named), of="builds")
         with ThreadPoolExecutor(THREADS) as pool:
-            sizes = pool.map(lambda one: builds.disk_size(source, one), named)
+            sizes = pool.map(lambda copy: builds.disk_size(source, copy), named)
         return self.console.progress("reading disks", sum(sizes))
 
-    def _consistent(self, heard: Heard) -> tuple[State, dict[str, bytes], list[Finding]]:
-        """Records and rendered files; what a publication under way explains is looked at again."""
-        store, attempt = heard.store, 1
+    def _consistent(self, reader: HeaderReader) -> tuple[State, dict[str, bytes], list[Finding]]:
+        """Read records and rendered files, again while a publication may explain a difference."""
+        store, attempt = reader.store, 1
         while True:
-            files = verify_files.fetch(heard, {*layout.RENDERED, *client_setup.keyed(store)})
-            state, found = verify_history.examine(store)
+            names = {*layout.RENDERED, *client_setup.keyed(store), *verify_files.pages(store)}
+            files = verify_files.fetch(reader, names)
+            state, findings = verify_records.examine(store)
             stale = list(self._stale(state, files, store.url))
             if not stale or attempt == _ATTEMPTS:
-                return state, files, [*found, *stale]
+                return state, files, [*findings, *stale]
             self.pause(_PAUSE)
             attempt += 1
 
@@ -191,7 +200,9 @@ class Verifier:
             return
         site = self._site(files, url)
         keys = self._keys(files)
-        for name, data in render(state, site, keys).items():
+        rendered = render(state, site, keys)
+        pages = {key: page.render() for key, page in rendered.pages.items()}
+        for name, data in {**pages, **rendered.files}.items():
             if name in files and files[name] != data:
                 yield problem(name, "it is not what the repository renders to", _NAME_AND_URL)
             elif name not in files:
@@ -221,32 +232,28 @@ class Verifier:
             (name for name in files if name.startswith("key-")),
             key=lambda name: (files[name] != files[layout.KEY], name == link, name),
         )
-        found = ((self._fingerprint(files[name]), files[name]) for name in names)
-        return [PublicKey(fingerprint=key, armour=data) for key, data in found if key]
+        keys = ((self._fingerprint(files[name]), files[name]) for name in names)
+        return [PublicKey(fingerprint=key, armour=data) for key, data in keys if key]
 
     def _fingerprint(self, armour: bytes | None) -> str:
-        """Empty where it is not one key, which the check of the signatures tells."""
+        """Return a key's fingerprint; empty where it is not one key, which others report."""
         if armour is None:
             return ""
         with throw_away(self.runner, self.environ) as gpg:
             try:
-                found = fingerprints(gpg, armour)
+                keys = fingerprints(gpg, armour)
             except CommandError:
                 return ""
-        return found[0] if len(found) == 1 else ""
+        return keys[0] if len(keys) == 1 else ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Looked:
+class _Rendered:
     """Hold what the rendered files say, and what is wrong among them."""
 
     entries: list[Entry]
     versions: list[Version]
-    found: list[Finding]
-
-    @property
-    def has_problems(self) -> bool:
-        return any(one.severity is Severity.PROBLEM for one in self.found)
+    findings: list[Finding]
 
 
 def _with(report: Report, more: Iterable[Finding]) -> Report:
@@ -259,6 +266,7 @@ def _with(report: Report, more: Iterable[Finding]) -> Report:
     )
 
 
-def _ordered(found: Iterable[Finding]) -> tuple[Finding, ...]:
-    unique = dict.fromkeys(found)
-    return tuple(sorted(unique, key=lambda one: (one.severity != "problem", one.where, one.what)))
+def _ordered(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """Return each finding once, problems before notes."""
+    unique = dict.fromkeys(findings)
+    return tuple(sorted(unique, key=lambda f: (f.severity != Severity.PROBLEM, f.where, f.what)))

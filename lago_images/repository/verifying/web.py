@@ -1,4 +1,4 @@
-"""A repository as its clients get at it: over plain HTTP, by name, without a listing."""
+"""Read a repository as its clients do: over plain HTTP, by name, without a listing."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -8,11 +8,12 @@ from http import HTTPStatus
 from types import MappingProxyType
 from urllib.parse import quote
 
-from lago_images.errors import NotFoundError, StorageError
+from lago_images.errors import MANUAL, NotFoundError, StorageError
 from lago_images.host.http import Answer, Client, HttpError, Limits, again
 from lago_images.host.retry import RetryPolicy
 from lago_images.repository.records import layout
-from lago_images.storage.base import Blob, Stat
+from lago_images.repository.verifying.findings import Finding, note, problem
+from lago_images.storage.base import Blob, Stat, Store
 
 RETRY = RetryPolicy(attempts=4, delay=0.4)
 # A rendered file or a record is read whole; a disk goes by in pieces, for as long as hours.
@@ -20,32 +21,36 @@ _SMALL = Limits(size=256 * 2**20)
 _DISK = Limits(size=2**40, total=6 * 3600.0)
 _NO_PROXIES: Mapping[str, str] = MappingProxyType({})
 _RANGE = re.compile(r"bytes ([0-9]{1,18})-[0-9]{1,18}/([0-9]{1,18}|\*)")
+_PUBLIC_POLICY = (
+    "let everybody read what is published: docs/policies has the policies, public-aws.json and "
+    f"bucket-ceph.json, and {MANUAL}/ci.md says how to set them"
+)
 _LENGTH = re.compile(r"[0-9]{1,18}")
 
 
 class DeniedError(StorageError):
-    """The server lets nobody read it without credentials, or will not say whether it is there."""
+    """Raised where a server lets nobody read without credentials, or hides what is missing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Web:
-    """Objects below a URL.
+    """Read objects below a URL.
 
     Attributes:
         url: Of the repository, without a slash at its end.
         client: Asks the server.
         retry: For a server that fails.
-        told: The headers of the last answer for each key.
+        headers: Those of the last answer for each key.
     """
 
     url: str
     client: Client = field(default_factory=lambda: Client(environ=_NO_PROXIES))
     retry: RetryPolicy = RETRY
-    told: dict[str, Mapping[str, str]] = field(default_factory=dict)
+    headers: dict[str, Mapping[str, str]] = field(default_factory=dict)
 
     @classmethod
     def at(cls, url: str, environ: Mapping[str, str] = _NO_PROXIES) -> "Web":
-        """From the URL of a repository, or of one of its rendered files.
+        """Make one from the URL of a repository, or of one of its rendered files.
 
         ``environ`` says which proxies lead there.
         """
@@ -71,7 +76,7 @@ class Web:
             return self.retry.call(ask, again)
 
     def read(self, key: str, *, start: int = 0) -> Iterator[bytes]:
-        """See ``Source``; what was cut off is taken up again where it broke.
+        """Read as ``Source`` says; what was cut off is taken up again where it broke.
 
         Raises:
             StorageError: It breaks off at one place again and again, or was replaced meanwhile.
@@ -82,6 +87,7 @@ class Web:
             try:
                 with self._open("GET", key, _DISK, at, first) as answer:
                     version = _Version.of(answer, at)
+                    # If-Range is optional: a server may answer 206 of another version.
                     if first is not None and not first.same(version):
                         raise StorageError(f"GET {self.url}/{key}: it was replaced meanwhile")
                     first = first or version
@@ -113,7 +119,7 @@ class Web:
         with self.client.open(
             url, f"{method} {url}", limits, method=method, headers=headers
         ) as answer:
-            self.told[key] = answer.headers
+            self.headers[key] = answer.headers
             yield answer
 
 
@@ -155,6 +161,7 @@ class _Version:
 
 def _pieces(answer: Answer, skip: int) -> Iterator[bytes]:
     """Return the body after its first ``skip`` bytes."""
+    # A server that knows no ranges answers 200 with the whole object.
     for piece in answer.pieces():
         if kept := piece[skip:]:
             yield kept
@@ -176,9 +183,37 @@ def _as_storage_errors() -> Iterator[None]:
 def _refusal(error: HttpError) -> StorageError:
     if error.status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
         return DeniedError(error.message, hint=error.hint)
+    # 404 alone means missing: 410 and the like are a server's own words.
     kind = NotFoundError if error.status == HTTPStatus.NOT_FOUND else StorageError
     return kind(error.message, hint=error.hint)
 
 
+def base_url_problem(store: Store, base_url: str, environ: Mapping[str, str]) -> Finding | None:
+    """Read the index of a bucket at its base URL once, as any client does; None if that works.
+
+    A bucket is private until a policy opens it, and whoever has a key does not notice. It is a
+    note where the URL cannot be reached from this machine, whose network may not be the clients'.
+    """
+    if not store.url.startswith("s3://") or not is_web(base_url):
+        return None
+    web = Web(url=base_url, client=Client(environ=environ), retry=RetryPolicy(attempts=1))
+    try:
+        next(web.read(layout.INDEX), b"")
+    except (DeniedError, NotFoundError) as error:
+        cause = error.__cause__
+        if isinstance(cause, HttpError) and cause.status == HTTPStatus.UNAUTHORIZED:
+            # S3 says 403 or 404. Somebody put a server before it that knows its clients.
+            return note(
+                base_url, f"it asks for a password: {error.message}", "nothing, if it is meant to"
+            )
+        what = f"nobody can read {store.url} there: {error.message}"
+        return problem(base_url, what, f"{_PUBLIC_POLICY}; or set base-url to where it is served")
+    except StorageError as error:
+        what = f"whether clients can read {store.url} there is not known: {error.message}"
+        return note(base_url, what, "try it from where clients are")
+    return None
+
+
 def is_web(url: str) -> bool:
+    """Tell whether a URL is of the web, and not of a store."""
     return url.lower().startswith(("http://", "https://"))

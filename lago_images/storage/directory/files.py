@@ -1,6 +1,6 @@
-"""Files and folders, so that what is named is on the disk.
+"""Write files and folders so that what has a name is on the disk.
 
-Keys as paths in a directory that they cannot leave.
+And find the path of a key, which cannot leave the directory.
 """
 
 import errno
@@ -48,6 +48,7 @@ def status_of(path: Path) -> os.stat_result | None:
         status = path.stat(follow_symlinks=False)
     except FileNotFoundError:
         return None
+    # A bucket can have both a/b and a/b/c; a directory cannot.
     if not stat.S_ISREG(status.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     return status
@@ -55,6 +56,7 @@ def status_of(path: Path) -> os.stat_result | None:
 
 def pieces(fd: int, start: int) -> Iterator[bytes]:
     """Read an open file from ``start`` on."""
+    # Not read(2): a file that is being written is read back by the same descriptor.
     while chunk := os.pread(fd, CHUNK, start):
         yield chunk
         start += len(chunk)
@@ -65,14 +67,6 @@ def write(fd: int, data: bytes) -> None:
     rest = memoryview(data)
     while rest:
         rest = rest[os.write(fd, rest) :]
-
-
-def write_at(fd: int, data: bytes, position: int) -> None:
-    """Write all of it at a place of its own, whatever the file's own position is."""
-    rest = memoryview(data)
-    while rest:
-        written = os.pwrite(fd, rest, position)
-        rest, position = rest[written:], position + written
 
 
 def clone(source: int, target: int) -> None:
@@ -87,6 +81,7 @@ def clone(source: int, target: int) -> None:
             raise
     else:
         return
+    # In the kernel, and on NFS 4.2 and CIFS in the server, without the bytes coming here.
     try:
         while os.copy_file_range(source, target, _SPAN):
             pass
@@ -121,6 +116,8 @@ def link(temporary: Path, target: Path) -> None:
     except FileExistsError as error:
         raise ConflictError(f"writing {target}: it exists already") from error
     except OSError as error:
+        # FAT and some network file systems have no hard links. Then only the lock that the caller
+        # holds keeps two writers apart.
         if error.errno not in _NO_LINKS:
             raise
         temporary.rename(target)
@@ -128,6 +125,7 @@ def link(temporary: Path, target: Path) -> None:
 
 def sync_folder(folder: Path) -> None:
     """Put a folder's list of names on the disk."""
+    # fsync(2): flushing a file does not flush the name it has in its folder.
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(fd)
@@ -145,6 +143,7 @@ def make_folder(folder: Path) -> None:
 
 def prune(folder: Path, root: Path) -> None:
     """Remove a folder below ``root`` if it is empty, and then those above it."""
+    # rmdir(2) refuses a folder that somebody has put something into meanwhile.
     with suppress(OSError):
         while folder != root:
             folder.rmdir()
@@ -167,6 +166,7 @@ def place(root: Path, key: str) -> Path:
     """
     check(key)
     path = root / key
+    # The root itself may be a link, or behind one: that is how its user named it.
     if os.path.realpath(path) != os.path.join(os.path.realpath(root), key):  # noqa: PTH118
         raise StorageError(f"{path} is, or is behind, a symbolic link", hint=_LINK_HINT)
     return path
@@ -219,14 +219,14 @@ def _children(folder: str, base: str, prefix: str) -> list[tuple[str, str | os.D
                     key += "/"
                     if key != _HIDDEN and (key.startswith(prefix) or prefix.startswith(key)):
                         children.append((key, entry.path))
-                elif key != PRIVATE and (key.startswith(prefix) or _hides(entry, key, prefix)):
+                # A link above the prefix hides what is asked for: ``walk`` raises for it.
+                elif key != PRIVATE and (
+                    key.startswith(prefix) or (prefix.startswith(f"{key}/") and entry.is_symlink())
+                ):
                     children.append((key, entry))
     except FileNotFoundError:
+        # Deleting the last object of a folder removes the folder.
         return []
+    # As S3 lists. Code points would do, but for names that are not UTF-8.
     children.sort(key=lambda child: child[0].encode(errors="surrogateescape"))
     return children
-
-
-def _hides(entry: os.DirEntry[str], key: str, prefix: str) -> bool:
-    """Decide whether objects below the prefix would be behind this link."""
-    return prefix.startswith(f"{key}/") and entry.is_symlink()

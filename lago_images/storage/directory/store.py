@@ -1,4 +1,4 @@
-"""A store in a directory, with the promises of one in a bucket.
+"""Keep objects in a directory, with the promises of a store in a bucket.
 
 A write goes to a file of its own in the hidden folder, is flushed to the disk, and gets its name
 in one step, under a lock for conditional writes. Readers need no lock. What a killed writer left
@@ -57,7 +57,7 @@ _YOUNG_NS = 60 * 10**9
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DirectoryStore:
-    """Objects as files below a folder. See ``base.Store`` for the contract.
+    """DirectoryStore keeps objects as files below a folder. See ``base.Store`` for the contract.
 
     A missing folder is an empty store; the first write makes it. An ETag is made of the
     file's size, inode and modification time, which every write here moves on, so nothing is read
@@ -124,6 +124,7 @@ class DirectoryStore:
         del headers, retry
         with self._temporary(key) as (fd, temporary):
             write(fd, data)
+            # Before it has its name: a loss of power could leave the name without the bytes.
             os.fsync(fd)
             with self._locked():
                 target = place(self.path, key)
@@ -177,6 +178,7 @@ class DirectoryStore:
                 raise ConflictError(f"copying {source}: it has changed since it was judged")
             clone(original, fd)
             os.fsync(fd)
+            # The copy is read, not the source, which others may write to at any time.
             digest = hashlib.sha256()
             for piece in pieces(fd, 0):
                 digest.update(piece)
@@ -204,6 +206,7 @@ class DirectoryStore:
             if target.parent.is_dir():
                 with self._locked():
                     target.unlink(missing_ok=True)
+                    # Under the lock, or a writer's new folder could go before it has its file.
                     sync_folder(target.parent)
                     prune(target.parent, self.path)
         except OSError as error:
@@ -215,10 +218,10 @@ class DirectoryStore:
         A missing folder is missing afterwards, too. Raises ``StorageError`` where nothing
         can be written.
         """
-        made = not self.path.exists()
+        is_new = not self.path.exists()
         with self._temporary("probe") as (fd, _):
             write(fd, b"probe")
-        if made:
+        if is_new:
             for folder in (self._uploads, self._uploads.parent, self.path):
                 with suppress(OSError):
                     folder.rmdir()
@@ -230,8 +233,8 @@ class DirectoryStore:
         """Decide whether nobody writes it any more: the lock of a writer goes with its process."""
         path = self._uploads / upload.upload_id / upload.key
         try:
-            young = self.clock_ns() - path.stat().st_mtime_ns < _YOUNG_NS
-            if young and upload.upload_id.startswith(_BEGUN):
+            is_young = self.clock_ns() - path.stat().st_mtime_ns < _YOUNG_NS
+            if is_young and upload.upload_id.startswith(_BEGUN):
                 return False
             # NFS gives this lock only on a file that is open for writing.
             with path.open("r+b") as file:
@@ -268,6 +271,7 @@ class DirectoryStore:
         doing = f"reading {key} in {self.path}"
         try:
             fd = os.open(place(self.path, key), os.O_RDONLY | os.O_CLOEXEC)
+        # A file is in the place of a folder: then there is nothing below it.
         except (FileNotFoundError, NotADirectoryError) as error:
             raise NotFoundError(f"{doing}: it is missing") from error
         except PermissionError as error:
@@ -295,6 +299,7 @@ class DirectoryStore:
             flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
             fd = os.open(begun / key, flags, 0o666)
             try:
+                # Until here nobody can tell a writer from one that was killed.
                 fcntl.flock(fd, fcntl.LOCK_EX)
                 begun.rename(folder)
                 yield fd, folder / key
@@ -309,6 +314,7 @@ class DirectoryStore:
     @contextmanager
     def _locked(self) -> Iterator[None]:
         """Hold the lock of all writers of this directory, threads and processes."""
+        # A file that stays: whoever removed it would let two writers lock two files of that name.
         fd = os.open(self.path / PRIVATE / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)
@@ -332,6 +338,7 @@ class DirectoryStore:
 
 
 def _etag(status: os.stat_result) -> str:
+    # The inode, too: a file that another program puts in its place may keep time and size.
     return f"{status.st_mtime_ns:x}-{status.st_size:x}-{status.st_ino:x}"
 
 

@@ -1,7 +1,7 @@
-"""A bucket as boto3 sees it: the standard AWS settings, retries, and a count of requests."""
+"""Open a bucket with the standard AWS settings, and send requests to it, with retries."""
 
 from collections import ChainMap, Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -15,6 +15,7 @@ import botocore.session
 from botocore import UNSIGNED
 from botocore.config import Config
 from botocore.credentials import EnvProvider
+from botocore.exceptions import ConnectTimeoutError, EndpointConnectionError
 from botocore.loaders import Loader, create_loader
 from botocore.utils import parse_timestamp
 
@@ -30,7 +31,6 @@ from lago_images.storage.s3.failures import (
     status_of,
     transient,
     translate,
-    unreachable,
 )
 
 if TYPE_CHECKING:
@@ -102,6 +102,7 @@ class Bucket:
 
     def __post_init__(self) -> None:
         for client in (self.small, self.bulk, self.patient):
+            # Not before-call: the SDK may send a call twice, to follow a redirect.
             client.meta.events.register("before-send.s3", self._count)
             client.meta.events.register_first("needs-retry.s3.HeadBucket", _ask_once)
 
@@ -171,7 +172,9 @@ class Bucket:
         """
         wanted = [feature for feature in features if feature not in self.lacking]
         refusals: list[StorageError] = []
-        for dropped in _subsets(wanted):
+        # An answer does not say which header it refuses: try without as few as possible.
+        counts = range(len(wanted) + 1)
+        for dropped in chain.from_iterable(combinations(wanted, count) for count in counts):
             kept = [features[feature] for feature in wanted if feature not in dropped]
             more = dict(ChainMap(*map(dict, kept)))
             try:
@@ -188,21 +191,18 @@ class Bucket:
     def most_attempts(self, error: Exception, retry: RetryPolicy | None = None) -> int:
         """Return how often to try a request that fails like this."""
         retry = retry or self.retry
-        never = unreachable(error) and not self._reached
-        return retry.first if never else retry.attempts
+        # No connection was made at all, and never before: the address may be wrong.
+        is_unreachable = isinstance(error, EndpointConnectionError | ConnectTimeoutError)
+        return retry.first if is_unreachable and not self._reached else retry.attempts
 
     def failure(self, error: Exception, doing: str) -> StorageError:
         """Return the error to raise for one of boto3's."""
         return translate(error, doing=doing, where=self.where, anonymous=self.anonymous)
 
     def _count(self, event_name: str, **_: object) -> None:
+        # The SDK calls this in whatever thread sends, and += of a counter is not one step.
         with self._lock:
             self.requests[event_name.rpartition(".")[2]] += 1
-
-
-def _subsets(features: Sequence[Feature]) -> Iterator[tuple[Feature, ...]]:
-    """Return all selections, small ones first."""
-    return chain.from_iterable(combinations(features, count) for count in range(len(features) + 1))
 
 
 def _ask_once(request_dict: dict[str, Any], **_: object) -> None:

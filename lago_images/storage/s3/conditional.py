@@ -1,4 +1,4 @@
-"""Writing a small object only if nobody else did, on stores of different dialects.
+"""Write a small object only if nobody else did, on stores of different dialects.
 
 An answer can be lost after the write was applied, and a loser of a race can get 409, 500 or
 503. Each of these means: read again. An object that has our nonce in its metadata is our write;
@@ -46,14 +46,17 @@ class Outcome(Enum):
 
 
 def outcome(error: Exception, expected: str | None) -> Outcome:
-    """Classify a failed conditional write. Ceph answers 404 to If-Match on a missing key."""
+    """Classify a failed conditional write."""
     status = status_of(error)
     if status == HTTPStatus.PRECONDITION_FAILED:
         return Outcome.LOST
+    # How AWS and Ceph answer If-Match on a missing key. NoSuchBucket is another matter.
     if status == HTTPStatus.NOT_FOUND and code_of(error) == "NoSuchKey" and expected is not None:
         return Outcome.LOST
+    # AWS: ConditionalRequestConflict, "a conflicting operation occurred"; Ceph: some of the losers.
     if status == HTTPStatus.CONFLICT:
         return Outcome.BUSY
+    # Ceph 18 answers losers of a race 500, and a proxy 502 or 504 for a write that was applied.
     if transient(error):
         return Outcome.UNSURE
     return Outcome.REFUSED
@@ -75,10 +78,11 @@ class Write:
     nonce: str
     retry: RetryPolicy = field(default_factory=RetryPolicy)
 
-    def made(self, now: Blob | None, nonce: str) -> bool:
-        """Decide whether an object with that nonce is this write; rclone keeps no metadata."""
+    def is_applied(self, now: Blob | None, nonce: str) -> bool:
+        """Decide whether an object with that nonce is this write."""
         if now is None:
             return False
+        # rclone keeps no metadata: there equal bytes must do.
         return nonce == self.nonce if nonce else now.data == self.data
 
 
@@ -134,13 +138,17 @@ class Writer:
             try:
                 return self._put(write)
             except Failure as error:
-                what = outcome(error, write.expected)
-                if what is Outcome.REFUSED:
+                result = outcome(error, write.expected)
+                if result is Outcome.REFUSED:
                     raise self._refusal(write.key, error) from error
-                maybe_dialect = what is Outcome.LOST and self._may_be_dialect(write)
-                if what is Outcome.LOST and not unsure and not maybe_dialect:
+                is_lost = result is Outcome.LOST
+                # As long as nobody has probed, a 412 may only mean that the store wants a bare
+                # ETag, as Ceph 18 does.
+                maybe_dialect = is_lost and write.expected is not None and self.dialect is None
+                # After an attempt without an answer, a 412 may be about that attempt's own write.
+                if is_lost and not unsure and not maybe_dialect:
                     raise _conflict(write) from error
-                unsure |= what is Outcome.UNSURE
+                unsure |= result is Outcome.UNSURE
                 written = self._after(write, unsure=unsure)
                 if written is not None:
                     return written
@@ -163,14 +171,10 @@ class Writer:
             **http_headers(headers),
         )
 
-    def _may_be_dialect(self, write: Write) -> bool:
-        """Decide whether a 412 may only mean that the store wants a bare ETag, as Ceph 18 does."""
-        return write.expected is not None and self.dialect is None
-
     def _after(self, write: Write, *, unsure: bool) -> str | None:
         """Return the ETag of our write if it was applied; None if the object is as it was."""
         now, nonce = self._now(write)
-        if unsure and now is not None and write.made(now, nonce):
+        if unsure and now is not None and write.is_applied(now, nonce):
             return now.etag
         if not as_expected(now, write.expected):
             raise _conflict(write)
@@ -228,6 +232,7 @@ class Writer:
         return etag
 
     def _refusal(self, key: str, error: Exception) -> StorageError:
+        # Swift's answer to If-Match, Backblaze's to both.
         if status_of(error) == HTTPStatus.NOT_IMPLEMENTED:
             return StorageError(
                 f"writing {key} in {self.bucket.where}: the store has no conditional writes (501)",

@@ -1,4 +1,4 @@
-"""Copying an object inside a bucket, with a proof of the copy."""
+"""Copy an object inside a bucket, and prove the copy."""
 
 import hashlib
 from concurrent.futures import ThreadPoolExecutor
@@ -41,7 +41,7 @@ class Copy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Copier:
-    """Copies inside one bucket.
+    """Copier copies inside one bucket.
 
     Attributes:
         bucket: Where.
@@ -55,6 +55,8 @@ class Copier:
 
     def copy(self, copy: Copy, dialect: Dialect) -> None:
         """Copy, and prove the copy; see ``base.Store.copy``."""
+        # Not every store keeps x-amz-copy-source-if-match. This finds most changes before a large
+        # copy; what proves the bytes is the look at the copy.
         stat = head(self.bucket, copy.source)
         if stat.etag != copy.etag:
             raise _changed(copy)
@@ -77,6 +79,7 @@ class Copier:
         if copy.proof.size > self.largest:
             self._copy_parts(copy, condition)
             return
+        # Only what the probe saw at work: a store may ignore both, or refuse the request for them.
         wanted: dict[str, Any] = {}
         if self.bucket.abilities.creates_copies:
             wanted["IfNoneMatch"] = "*"
@@ -156,6 +159,7 @@ class Copier:
             computed = full_sha256(answer) if self.bucket.abilities.sums_copies else None
         if computed is not None:
             return Proof(size=size, sha256=computed)
+        # A copy in parts has a checksum of its parts' checksums at best, and Ceph keeps none.
         digest, size = hashlib.sha256(), 0
         for chunk in read(self.bucket, copy.target, 0):
             digest.update(chunk)

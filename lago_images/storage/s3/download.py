@@ -1,4 +1,4 @@
-"""Reading a large object: pieces side by side, each tried again where it broke."""
+"""Read a large object in pieces side by side, each tried again where it broke."""
 
 import os
 from collections import deque
@@ -14,7 +14,7 @@ from typing import Any
 from lago_images.console import Advance
 from lago_images.errors import StorageError
 from lago_images.storage.base import BLOCK
-from lago_images.storage.directory.files import failed, write_at
+from lago_images.storage.directory.files import failed
 from lago_images.storage.s3.bucket import Bucket
 from lago_images.storage.s3.etags import bare
 from lago_images.storage.s3.failures import status_of, understood
@@ -121,8 +121,11 @@ class _Place:
     def fill(self, body: Reader) -> None:
         done = 0
         while block := body(SAVED_BLOCK):
-            write_at(self.fd, block, self.at + done)
-            done += len(block)
+            rest = memoryview(block)
+            while rest:
+                # Not write: the threads share the file's position. The system may take less.
+                written = os.pwrite(self.fd, rest, self.at + done)
+                rest, done = rest[written:], done + written
             if done > self.reported:
                 self.advance(done - self.reported)
                 self.reported = done
@@ -130,6 +133,7 @@ class _Place:
 
 def _refuse_other(bucket: Bucket, key: str, first: _Extent, extent: _Extent | None) -> None:
     """Raise for a piece that is not of the same version as the first."""
+    # Not If-Match on the request: the stores' dialects of it differ, and all send the ETag.
     if extent is None or (extent.etag, extent.total) != (first.etag, first.total):
         where = bucket.where
         raise StorageError(f"reading {key} in {where}: it was replaced while it was read")
@@ -157,6 +161,7 @@ def _fetch(bucket: Bucket, key: str, at: int, size: int, take: Take) -> _Extent 
                 extent = _Extent(
                     size=answer["ContentLength"], etag=bare(answer["ETag"]), total=total
                 )
+            # A server that ignores Range sends 200 and all of the object.
             if begin != at:
                 raise StorageError(
                     f"{doing} in {bucket.where}: the store does not read from byte {at} on"
@@ -181,6 +186,7 @@ def _fetch(bucket: Bucket, key: str, at: int, size: int, take: Take) -> _Extent 
 
 def _extent(answer: Any) -> tuple[int, int]:  # noqa: ANN401 -- boto3's answer
     """Return the byte that an answer begins with, and the size of the whole object."""
+    # "bytes 0-9/100"; an answer with status 200 has none.
     content_range = answer.get("ContentRange", "")
     if not content_range:
         return 0, int(answer["ContentLength"])

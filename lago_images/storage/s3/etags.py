@@ -1,4 +1,4 @@
-"""ETags and checksums: their forms, and what they prove of an object; no I/O."""
+"""Read ETags and checksums: their forms, and what they prove of an object; no I/O."""
 
 import base64
 import hashlib
@@ -46,6 +46,7 @@ def bare(etag: str) -> str:
 
 def in_dialect(etag: str, dialect: Dialect) -> str:
     """Write a bare ETag as ``If-Match`` wants it."""
+    # RFC 9110 wants quotes, which Ceph 18 takes for a part of the ETag.
     return etag if dialect is Dialect.BARE else f'"{etag}"'
 
 
@@ -113,6 +114,7 @@ def composite_sha256(parts: Sequence[Part]) -> str | None:
 
 def proves_parts(head: Mapping[str, object], parts: Sequence[Part]) -> bool:
     """Decide whether HEAD of a multipart object proves it to be these parts, in this order."""
+    # AWS adds the number of parts, "…=-3"; others leave it out.
     kept = str(head.get("ChecksumSHA256", "")).partition("-")[0]
     if kept and kept == composite_sha256(parts):
         return True
@@ -137,4 +139,5 @@ def proves_whole(head: Mapping[str, object], sha256: str, md5: str) -> bool:
 
     ``sha256`` and ``md5`` are hexadecimal.
     """
+    # With KMS or customer keys an ETag is no MD5: then it is equal to none.
     return full_sha256(head) == sha256 or bare(str(head.get("ETag", ""))) == md5

@@ -1,4 +1,4 @@
-"""Failed S3 requests: which to try again, and the error for the user."""
+"""Judge failed S3 requests: which to try again, and the error for the user."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -8,9 +8,7 @@ from typing import Any
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
-    ConnectTimeoutError,
     CredentialRetrievalError,
-    EndpointConnectionError,
     HTTPClientError,
     IncompleteReadError,
     InvalidConfigError,
@@ -125,8 +123,10 @@ def status_of(error: BaseException | None) -> int:
 
 def transient(error: Exception) -> bool:
     """Decide whether the same request may succeed a little later."""
+    # By code, too: AWS sends some of these with a 400, RequestTimeout for one.
     if isinstance(error, ClientError):
         return status_of(error) in _AGAIN_STATUS or code_of(error) in _AGAIN_CODE
+    # A kind of connection error, but a certificate does not get better.
     if isinstance(error, SSLError):
         return False
     return isinstance(error, _AGAIN)
@@ -143,11 +143,6 @@ def _headers_of(error: Exception) -> dict[str, str]:
         return {}
     headers: dict[str, str] = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
     return headers
-
-
-def unreachable(error: Exception) -> bool:
-    """Decide whether no connection was made at all."""
-    return isinstance(error, EndpointConnectionError | ConnectTimeoutError)
 
 
 def translate(error: Exception, *, doing: str, where: str, anonymous: bool = False) -> StorageError:
@@ -173,20 +168,20 @@ def _refusal(error: ClientError, doing: str, where: str) -> StorageError:
     message = " ".join(str(error.response["Error"].get("Message") or "").split())
     kind = NotFoundError if status == HTTPStatus.NOT_FOUND and code == "NoSuchKey" else StorageError
     text = f"{doing} in {where}: the store answered {status}"
+    # An answer without a body, to HEAD for one, leaves the SDK with the status as the code.
     if code and code != str(status):
         text += f" {code}"
     if message and message != "None":
         text += f": {message}"
-    hint = _HINTS.get(code) or _redirect_hint(error) or _hint_for_status(status)
-    return kind(text, hint=hint)
-
-
-def _redirect_hint(error: ClientError) -> str | None:
-    """Name the address that the endpoint redirects to, such as nginx to https."""
     location = clean(_headers_of(error).get("location", ""))[:_LONGEST_LOCATION]
-    if status_of(error) // 100 != _REDIRECTED or not location:
-        return None
-    return f"it redirects to {location}: set AWS_ENDPOINT_URL_S3 to the endpoint's final URL"
+    redirect = None
+    if status // 100 == _REDIRECTED and location:
+        # Such as nginx to https.
+        redirect = (
+            f"it redirects to {location}: set AWS_ENDPOINT_URL_S3 to the endpoint's final URL"
+        )
+    hint = _HINTS.get(code) or redirect or _hint_for_status(status)
+    return kind(text, hint=hint)
 
 
 def _hint_for_status(status: int) -> str | None:

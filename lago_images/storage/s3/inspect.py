@@ -1,4 +1,4 @@
-"""Looking at an object without reading it, and reading no more than a byte."""
+"""Look at an object without reading it, or read no more than a byte."""
 
 from http import HTTPStatus
 
@@ -51,6 +51,7 @@ def check_readable(bucket: Bucket, key: str) -> None:
         # An object without bytes has no first one.
         if status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
             return
+        # AWS answers 400 for some of KMS's refusals, KMS.DisabledException for one.
         is_kms = code.startswith(_KMS)
         if status != HTTPStatus.FORBIDDEN and not is_kms:
             raise

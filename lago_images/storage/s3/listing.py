@@ -1,4 +1,4 @@
-"""Listing a bucket, page by page; a long list in parts side by side."""
+"""List a bucket, page by page; a long list in parts side by side."""
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -41,6 +41,7 @@ def _between(bucket: Bucket, prefix: str, after: str, until: str) -> Iterator[St
             )
         if until and stat.key > until:
             return
+        # The prefix itself may be an object: consoles make one for a folder.
         if stat.key:
             yield stat
 
@@ -60,6 +61,8 @@ def _entries(bucket: Bucket, prefix: str, after: str) -> Iterator[Any]:
         yield from page.get("Contents", ())
         if not page.get("IsTruncated"):
             return
+        # Without a new token the rest is out of reach, and what is missing from a list would pass
+        # for absent (promise 7).
         following = {"ContinuationToken": page.get("NextContinuationToken", "")}
         if following == token or not following["ContinuationToken"]:
             raise StorageError(f"{doing} in {bucket.where}: the list is cut off")

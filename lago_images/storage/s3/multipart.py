@@ -1,4 +1,4 @@
-"""S3's multipart uploads, one request a method."""
+"""Upload in parts: S3's multipart uploads, one request a method."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -45,6 +45,7 @@ class Multipart:
     def send(self, number: int, blocks: Blocks) -> Part:
         """Upload a part; the store refuses it if it did not arrive as it was sent."""
 
+        # A new body for each attempt: the one before may have been sent in part.
         def upload(**arguments: Any) -> Any:  # noqa: ANN401 -- boto3's
             body: Any = Body(blocks)
             return self.bucket.bulk.upload_part(Body=body, **arguments)
@@ -69,6 +70,7 @@ class Multipart:
         )
         with understood(doing, self.bucket.where):
             etag = bare(answer["ETag"])
+        # Ceph 20 checks and returns the checksum; other stores may take the header and ignore it.
         proven = answer.get("ChecksumSHA256") == sha256 if sha256 else etag == hexadecimal(md5)
         return Part(
             number=number, size=sum(map(len, blocks)), etag=etag, sha256=sha256, proven=proven
@@ -108,7 +110,7 @@ class Multipart:
                 **self._ids,
             )
         except StorageError as error:
-            # The caller proves what is there, so a missing upload needs no other handling.
+            # The caller proves the object, so a missing upload needs no other handling.
             if code_of(error) != "NoSuchUpload":
                 raise
 
@@ -121,6 +123,7 @@ class Multipart:
                 **self._ids,
             )
         except StorageError as error:
+            # It was completed, or aborted by ``repo gc``.
             if code_of(error) != "NoSuchUpload":
                 raise
 
@@ -140,6 +143,7 @@ def begin(
     answer = bucket.call_with(doing, create, retry, features, **arguments)
     with understood(doing, bucket.where):
         upload_id = answer["UploadId"]
+    # Only a store that says the algorithm back keeps checksums; others ignore the header.
     return Multipart(
         bucket=bucket,
         key=key,

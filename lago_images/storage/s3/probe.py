@@ -1,4 +1,4 @@
-"""Finding out whether a bucket's store keeps conditional writes, by asking it to.
+"""Find out whether a bucket's store keeps conditional writes, by asking it to.
 
 Some stores answer 200 to a conditional write and overwrite, so a name or a version proves
 nothing. The probe writes, races and deletes a few small objects under ``state/probe/``.
@@ -6,15 +6,15 @@ nothing. The probe writes, races and deletes a few small objects under ``state/p
 
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from threading import Barrier
 from typing import Any
 
-from lago_images.errors import StorageError
-from lago_images.storage.s3.bucket import Bucket
+from lago_images.errors import NotFoundError, StorageError
+from lago_images.storage.s3.bucket import CONNECTIONS, Bucket
 from lago_images.storage.s3.etags import (
     SHA256,
     Abilities,
@@ -28,18 +28,22 @@ from lago_images.storage.s3.etags import (
 )
 from lago_images.storage.s3.failures import Failure, request, status_of, understood
 from lago_images.storage.s3.listing import listed
-from lago_images.storage.s3.verdict import MISMATCH, WRITTEN, Findings, Verdict, judge
+from lago_images.storage.s3.verdict import MISMATCH, WRITTEN, Findings, Race, Verdict, judge
 
 FOLDER = "state/probe/"
-WRITERS = 8
 ROUNDS = 3
+# Writers of a round, to each of its two objects: those whom the condition fits, of whom one may
+# win, and those whom it does not. In all as many as there are connections: none waits for another.
+RIVALS = CONNECTIONS // 2 - 2
+MISFITS = 2
 # Seconds.
 _OLD = 3600
+_ANSWERS = frozenset({400, 405, 409, MISMATCH, 501})
 _BODY, _FALSE = b"first", b"another body"
 
 
 def probe(bucket: Bucket) -> Verdict:
-    """Ask the store, about 70 small requests; nothing of it is left, nor of killed probes.
+    """Ask the store, about 90 small requests; nothing of it is left, nor of killed probes.
 
     Raises:
         StorageError: It failed in a way that answers nothing.
@@ -67,7 +71,7 @@ def _remove_leftovers(bucket: Bucket) -> None:
 
 @dataclass(slots=True, kw_only=True)
 class Prober:
-    """Asks one bucket's store; the objects that it makes are its own."""
+    """Prober asks one bucket's store; the objects that it makes are its own."""
 
     bucket: Bucket
     folder: str = field(default_factory=lambda: f"{FOLDER}{uuid.uuid4().hex}/")
@@ -78,25 +82,30 @@ class Prober:
         """Return the store's answers to one question after the other, then to many at once."""
         key, _ = self._created()
         create_again = self._status(key, b"again", IfNoneMatch="*")
-        stale = self._status(key, b"stale", IfMatch=f'"{"0" * 32}"')
-        if (create_again, stale) != (MISMATCH, MISMATCH):
+        other = {"IfMatch": f'"{"0" * 32}"'}
+        stale = self._status(key, b"stale", **other)
+        absent = self._status(self._new_key(), b"absent", **other)
+        if (create_again, stale) != (MISMATCH, MISMATCH) or absent == WRITTEN:
             # Unsafe already: what follows would tell nothing more.
             return Findings(
                 create_again=create_again,
                 stale=stale,
+                absent=absent,
                 fresh_quoted=WRITTEN,
                 is_versioned=self.is_versioned,
             )
         quoted = self._fresh(Dialect.QUOTED)
         unquoted = None if quoted == WRITTEN else self._fresh(Dialect.BARE)
         dialect = Dialect.QUOTED if quoted == WRITTEN else Dialect.BARE
+        rounds = [self._race(dialect) for _ in range(ROUNDS)]
         return Findings(
             create_again=create_again,
             stale=stale,
+            absent=absent,
             fresh_quoted=quoted,
             fresh_bare=unquoted,
-            creators=tuple(self._create_race() for _ in range(ROUNDS)),
-            replacers=tuple(self._replace_race(dialect) for _ in range(ROUNDS)),
+            creations=tuple(creation for creation, _ in rounds),
+            replacements=tuple(replacement for _, replacement in rounds),
             abilities=self.abilities(),
             is_versioned=self.is_versioned,
         )
@@ -110,10 +119,8 @@ class Prober:
                 return
 
     def _created(self) -> tuple[str, str]:
-        """Make an object; its key and ETag.
-
-        A lost answer makes its own repetition fail: another key.
-        """
+        """Make an object; return its key and ETag."""
+        # A lost answer makes its own repetition fail with 412: then another key.
         for _ in range(3):
             key = self._new_key()
             if self._status(key, _BODY, IfNoneMatch="*") == WRITTEN:
@@ -138,14 +145,44 @@ class Prober:
                 break
         return status
 
-    def _create_race(self) -> tuple[int, ...]:
-        key = self._new_key()
-        return _at_once(lambda number: self._once(key, number, IfNoneMatch="*"))
+    def _race(self, dialect: Dialect) -> tuple[Race, Race]:
+        """Let creators and replacers write at once, to a missing object and to one that exists."""
+        missing = self._new_key()
+        existing, etag = self._created()
+        create = {"IfNoneMatch": "*"}
+        replace = {"IfMatch": in_dialect(etag, dialect)}
+        # A store that checks before it locks lets two rivals win. One that replaces by deleting
+        # first, or locks for one kind of condition only, lets a writer of the other kind in.
+        writers = [
+            *[(missing, create)] * RIVALS,
+            *[(missing, replace)] * MISFITS,
+            *[(existing, replace)] * RIVALS,
+            *[(existing, create)] * MISFITS,
+        ]
+        start = Barrier(len(writers))
 
-    def _replace_race(self, dialect: Dialect) -> tuple[int, ...]:
-        key, etag = self._created()
-        condition = in_dialect(etag, dialect)
-        return _at_once(lambda number: self._once(key, number, IfMatch=condition))
+        def write(number: int) -> int:
+            key, condition = writers[number]
+            start.wait()
+            return self._once(key, number, condition)
+
+        with ThreadPoolExecutor(len(writers)) as pool:
+            statuses = tuple(pool.map(write, range(len(writers))))
+        half = len(writers) // 2
+        return (
+            self._outcome(missing, 0, statuses[:half]),
+            self._outcome(existing, half, statuses[half:]),
+        )
+
+    def _outcome(self, key: str, first: int, statuses: tuple[int, ...]) -> Race:
+        """Look at what the race of the writers from number ``first`` on left behind."""
+        winners = [number for number, status in enumerate(statuses, first) if status == WRITTEN]
+        return Race(
+            rivals=statuses[:RIVALS],
+            misfits=statuses[RIVALS:],
+            # A loser whose answer was a 500 may have been applied after the winner.
+            keeps_winner=len(winners) != 1 or self._body(key) == b"%d" % winners[0],
+        )
 
     def abilities(self) -> Abilities:
         """Look for optional features; a store that refuses to be asked has none."""
@@ -181,13 +218,14 @@ class Prober:
         for checksum in (false, {**false, "ChecksumAlgorithm": SHA256}):
             with suppress(StorageError):
                 sources.append(self._plain(**checksum))
-        return all(self._sum_of_copy(source) == _BODY_SHA256 for source in sources)
-
-    def _sum_of_copy(self, source: str) -> str | None:
-        target = self._new_key()
-        self._copy(source, target, ChecksumAlgorithm=SHA256)
         head = self.bucket.small.head_object
-        return full_sha256(self._call("reading", head, Key=target, ChecksumMode="ENABLED"))
+        for source in sources:
+            target = self._new_key()
+            self._copy(source, target, ChecksumAlgorithm=SHA256)
+            answer = self._call("reading", head, Key=target, ChecksumMode="ENABLED")
+            if full_sha256(answer) != _BODY_SHA256:
+                return False
+        return True
 
     def _copy(self, source: str, target: str, **feature: str) -> None:
         origin = {"Bucket": self.bucket.name, "Key": source}
@@ -204,13 +242,21 @@ class Prober:
         with understood("probing the store (reading)", self.bucket.where):
             return bare(answer["ETag"])
 
+    def _body(self, key: str) -> bytes:
+        def fetch(**arguments: Any) -> bytes:  # noqa: ANN401 -- boto3's arguments
+            with closing(self.bucket.small.get_object(**arguments)["Body"]) as body:
+                return bytes(body.read())
+
+        return bytes(self._call("reading", fetch, Key=key))
+
     def _status(self, key: str, body: bytes, **condition: str) -> int:
         """Return the answer to a write, tried again where there was none."""
         try:
             self._put(key, body, **condition)
         except StorageError as error:
-            # 403, 404 and the like are about the bucket, not about the condition.
-            if status_of(error) in {409, MISMATCH, 501, 400, 405}:
+            # 403, 404 and the like are about the bucket, not about the condition; but for the 404
+            # of a missing key.
+            if isinstance(error, NotFoundError) or status_of(error) in _ANSWERS:
                 return status_of(error)
             raise
         return WRITTEN
@@ -218,9 +264,10 @@ class Prober:
     def _put(self, key: str, body: bytes, **more: str) -> None:
         put = self.bucket.small.put_object
         answer = self._call("writing", put, Key=key, Body=body, ContentMD5=base64_md5(body), **more)
+        # The only sign of versioning for a key that may not ask for it.
         self.is_versioned |= bool(answer.get("VersionId"))
 
-    def _once(self, key: str, number: int, **condition: Any) -> int:  # noqa: ANN401 -- boto3's
+    def _once(self, key: str, number: int, condition: Mapping[str, str]) -> int:
         """Return the answer to a racing write; 0 where there was none."""
         put, body = self.bucket.small.put_object, b"%d" % number
         md5 = base64_md5(body)
@@ -235,14 +282,3 @@ class Prober:
 
 
 _BODY_SHA256 = hexadecimal(base64_sha256(_BODY))
-
-
-def _at_once(write: Callable[[int], int]) -> tuple[int, ...]:
-    start = Barrier(WRITERS)
-
-    def one(number: int) -> int:
-        start.wait()
-        return write(number)
-
-    with ThreadPoolExecutor(WRITERS) as pool:
-        return tuple(pool.map(one, range(WRITERS)))

@@ -1,4 +1,4 @@
-"""Letting only a store that keeps conditional writes be published to.
+"""Let only a store that keeps conditional writes be published to.
 
 What the probe found is remembered in the bucket, with all that can change it: another gateway
 behind the address, versioning or object lock turned on, another version of lago-images.
@@ -6,7 +6,6 @@ behind the address, versioning or object lock turned on, another version of lago
 
 import json
 import uuid
-from collections.abc import Mapping
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -26,7 +25,7 @@ from lago_images.storage.s3.probe import FOLDER, probe
 from lago_images.storage.s3.verdict import Verdict
 
 MEMORY = "state/store.json"
-SCHEMA = 2
+SCHEMA = 3
 _HEADERS = Headers(content_type="application/json", cache_control="no-store")
 _RISK = "with single-writer = true a second publisher at the same time would lose releases"
 
@@ -36,6 +35,7 @@ def ensure_safe(writer: Writer, *, single_writer: bool, console: Console) -> Non
 
     Costs three requests where the answer is remembered.
     """
+    # "Unsafe" is not remembered: a store that is mended should be let in by the next run.
     remembered = _recall(writer.bucket)
     verdict = remembered or _probed(writer, console)
     _apply(writer, verdict, single_writer=single_writer, console=console)
@@ -118,7 +118,10 @@ def _memory(bucket: Bucket) -> tuple[bytes, str]:
     def fetch(**arguments: Any) -> tuple[bytes, str]:  # noqa: ANN401 -- boto3's arguments
         answer = bucket.small.get_object(**arguments)
         with closing(answer["Body"]) as body:
-            return body.read(), _server_of(answer)
+            data = body.read()
+        # How the gateway, and what is before it, name themselves: another one may behave otherwise.
+        headers = answer["ResponseMetadata"]["HTTPHeaders"]
+        return data, " ".join(headers[name] for name in ("server", "via") if name in headers)
 
     doing = "reading what is known of the store"
     remembered: tuple[bytes, str] = bucket.call(doing, fetch, Key=bucket.key(MEMORY))
@@ -164,6 +167,7 @@ def _versioning(bucket: Bucket) -> str:
 
     Objects of before it was turned on have no version id, so reading tells nothing.
     """
+    # A policy may not give s3:GetBucketVersioning, and some stores do not know the request.
     try:
         answer = bucket.call("asking for versioning", bucket.small.get_bucket_versioning)
         return str(answer.get("Status", "Never"))
@@ -193,9 +197,3 @@ def _need_answer(error: StorageError) -> None:
     cause = error.__cause__
     if not isinstance(cause, ClientError) or transient(cause):
         raise error
-
-
-def _server_of(answer: Mapping[str, Any]) -> str:
-    """Return how the gateway, and what is before it, name themselves."""
-    headers = answer["ResponseMetadata"]["HTTPHeaders"]
-    return " ".join(headers[name] for name in ("server", "via") if name in headers)

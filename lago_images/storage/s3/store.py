@@ -1,4 +1,4 @@
-"""A store in a bucket."""
+"""Keep objects in a bucket."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -35,7 +35,7 @@ def _ignore(_amount: int) -> None: ...
 
 @dataclass(slots=True, kw_only=True)
 class S3Store:
-    """Objects in an S3 bucket, under a prefix. See ``base.Store`` for the contract.
+    """S3Store keeps objects in a bucket, under a prefix. See ``base.Store`` for the contract.
 
     Safe to use from several threads. ``bucket.requests`` counts the requests that were sent.
 
@@ -151,31 +151,25 @@ class S3Store:
     def delete(self, keys: Iterable[str]) -> None:
         # One request a key: the batch request needs a checksum that stores disagree about.
         with ThreadPoolExecutor(CONNECTIONS // 2, thread_name_prefix="delete") as pool:
-            failures = [error for error in pool.map(self._failure_of_delete, keys) if error]
+            failures = [error for error in pool.map(self._delete, keys) if error]
         if failures:
             raise remaining(failures) from failures[0]
 
-    def _failure_of_delete(self, key: str) -> StorageError | None:
+    def _delete(self, key: str) -> StorageError | None:
+        """Remove an object; return the failure, so that the others are removed all the same."""
+        doing, delete = f"deleting {key}", self.bucket.small.delete_object
         try:
-            self._delete(key)
+            try:
+                self.bucket.call(doing, delete, Key=self.bucket.key(key))
+            except StorageError as error:
+                # S3 answers 204 for a missing object; some stores 404, which may be of a missing
+                # bucket as well: a listing tells.
+                if status_of(error) != HTTPStatus.NOT_FOUND:
+                    raise
+                next(self.list(key), None)
         except StorageError as error:
             return error
         return None
-
-    def _delete(self, key: str) -> None:
-        try:
-            self.bucket.call(
-                f"deleting {key}", self.bucket.small.delete_object, Key=self.bucket.key(key)
-            )
-        except StorageError as error:
-            # S3 answers 204 for a missing object; some stores 404.
-            if status_of(error) != HTTPStatus.NOT_FOUND:
-                raise
-            self._refuse_lost_bucket(key)
-
-    def _refuse_lost_bucket(self, key: str) -> None:
-        """Raise unless a 404 was about this key alone."""
-        next(self.list(key), None)
 
     def unfinished(self, prefix: str = "") -> Iterator[Unfinished]:
         return unfinished(self.bucket, prefix)

@@ -1,4 +1,4 @@
-"""Uploading large objects: in parallel parts as their bytes come, proven before it is done."""
+"""Upload large objects in parallel parts as their bytes come, and prove what was stored."""
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -52,7 +52,7 @@ class Digest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Uploader:
-    """Uploads to one bucket. ``part_size`` in bytes; ``workers`` parts are sent at a time."""
+    """Uploader writes to one bucket: ``workers`` parts of ``part_size`` bytes at a time."""
 
     bucket: Bucket
     part_size: int = PART_SIZE
@@ -67,33 +67,31 @@ class Uploader:
         retry: RetryPolicy | None = None,
     ) -> Uploaded:
         """Store a stream. If it raises, or the store fails, nothing is left but the error."""
-        self._refuse_existing(key)
+        # A store that does not refuse to overwrite is looked at first: nobody else writes there.
+        if Feature.CREATION in self.bucket.lacking:
+            with suppress(NotFoundError):
+                head(self.bucket, key)
+                raise _exists(key)
         digest = Digest()
         parts = in_parts(chunks, self.part_size, digest)
         first = next(parts, ())
         if sum(map(len, first)) < self.part_size:
             return self._whole(key, b"".join(first), headers, advance, retry)
         session = begin(self.bucket, key, headers, retry)
+
+        def prove() -> None:
+            if not proves_parts(self._head(key, digest, retry), sent):
+                self._compare(key, digest)
+
         try:
             sent = self._send(session, chain((first,), parts), advance)
-            self._create(
-                key,
-                lambda: session.complete(sent),
-                lambda: self._prove_parts(key, digest, sent, retry),
-            )
+            self._create(key, lambda: session.complete(sent), prove)
         except BaseException:
             # What cannot be aborted now is left for ``repo gc``.
             with suppress(StorageError):
                 session.abort()
             raise
         return Uploaded(key=key, size=digest.size, sha256=digest.sha256.hexdigest())
-
-    def _refuse_existing(self, key: str) -> None:
-        """Look first where the store does not refuse to overwrite: nobody else writes there."""
-        if Feature.CREATION in self.bucket.lacking:
-            with suppress(NotFoundError):
-                head(self.bucket, key)
-                raise _exists(key)
 
     def _create(self, key: str, create: Callable[[], None], prove: Callable[[], None]) -> None:
         """Make the object, and prove it.
@@ -110,6 +108,7 @@ class Uploader:
             except _OtherBytesError:
                 raise _exists(key) from error
             except NotFoundError:
+                # A 409 of a conflict with another request, after which nothing was created.
                 raise error from None
         else:
             prove()
@@ -128,13 +127,16 @@ class Uploader:
             try:
                 for number, blocks in enumerate(parts, 1):
                     pending.add(pool.submit(session.send, number, blocks))
-                    if len(pending) > self.workers:  # one more, so that no worker waits for bytes
+                    # One more than workers, so that none waits for bytes; not all: each is a part
+                    # in memory.
+                    if len(pending) > self.workers:
                         done, pending = wait(pending, return_when=FIRST_COMPLETED)
                         collect(done)
                 collect(pending)
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
+        # They end in any order, and completing wants them in that of their numbers.
         return sorted(sent, key=lambda part: part.number)
 
     def _whole(
@@ -173,12 +175,6 @@ class Uploader:
         self._create(key, create, prove)
         advance(len(data))
         return Uploaded(key=key, size=len(data), sha256=digest.sha256.hexdigest())
-
-    def _prove_parts(
-        self, key: str, digest: Digest, parts: list[Part], retry: RetryPolicy | None
-    ) -> None:
-        if not proves_parts(self._head(key, digest, retry), parts):
-            self._compare(key, digest)
 
     def _head(self, key: str, digest: Digest, retry: RetryPolicy | None) -> Mapping[str, object]:
         doing = f"checking the upload of {key}"

@@ -1,6 +1,7 @@
-"""Judging a store by its answers to the probe: no I/O."""
+"""Judge a store by its answers to the probe: no I/O."""
 
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from lago_images.storage.s3.etags import Abilities, Dialect
@@ -9,33 +10,52 @@ WRITTEN, MISMATCH = 200, 412
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Race:
+    """Race holds the HTTP statuses of creators and replacers that wrote to one object at once.
+
+    Attributes:
+        rivals: Of the writers whose condition held when they began: one may succeed.
+        misfits: Of those whose condition never holds: none may succeed.
+        keeps_winner: The object has the bytes of the only writer that was answered 200.
+    """
+
+    rivals: tuple[int, ...]
+    misfits: tuple[int, ...] = ()
+    keeps_winner: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Findings:
-    """HTTP statuses of the probe's conditional writes.
+    """Findings holds the HTTP statuses of the probe's conditional writes.
 
     Attributes:
         create_again: If-None-Match on an object that exists.
         stale: If-Match with an ETag that is not the object's.
+        absent: If-Match on a missing object; None if it was not asked.
         fresh_quoted: If-Match with the object's ETag, in quotes.
         fresh_bare: The same without quotes; None if it was not needed.
-        creators: A round of simultaneous creations of one key: each writer's status.
-        replacers: A round of simultaneous replacements of one version: each writer's status.
+        creations: Races for an object that was missing, by If-None-Match, a round each; with
+            If-Match for misfits.
+        replacements: Races for an object that existed, by If-Match with its ETag, in the same
+            rounds; with If-None-Match for misfits.
         abilities: Optional features that were seen at work.
         is_versioned: An answer to a write had a version id.
     """
 
     create_again: int
     stale: int
+    absent: int | None = None
     fresh_quoted: int
     fresh_bare: int | None = None
-    creators: tuple[tuple[int, ...], ...] = ()
-    replacers: tuple[tuple[int, ...], ...] = ()
+    creations: tuple[Race, ...] = ()
+    replacements: tuple[Race, ...] = ()
     abilities: Abilities = field(default_factory=Abilities)
     is_versioned: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """``dialect`` is ``PLAIN`` if the store is unsafe; ``reasons`` then say what it did."""
+    """Verdict has the dialect ``PLAIN`` if the store is unsafe, and the reasons for that."""
 
     dialect: Dialect
     reasons: tuple[str, ...] = ()
@@ -52,9 +72,19 @@ def judge(findings: Findings) -> Verdict:
     reasons = [
         *_sequential("If-None-Match: * on an object that exists", findings.create_again),
         *_sequential("If-Match with an outdated ETag", findings.stale),
+        # Stores refuse this with 412 or 404. A release of MinIO took it for fulfilled.
+        *(["If-Match on a missing object was answered 200"] if findings.absent == WRITTEN else []),
         *_fresh(findings),
-        *_race("created the same object", findings.creators),
-        *_race("replaced the same version of an object", findings.replacers),
+        *_races(
+            findings.creations,
+            "created the same object",
+            "If-Match on a missing object that others were creating",
+        ),
+        *_races(
+            findings.replacements,
+            "replaced the same version of an object",
+            "If-None-Match: * on an object that others were replacing",
+        ),
     ]
     dialect = Dialect.QUOTED if findings.fresh_quoted == WRITTEN else Dialect.BARE
     return Verdict(
@@ -85,8 +115,12 @@ def _fresh(findings: Findings) -> list[str]:
     return [f"If-Match with the object's own ETag was answered {statuses} instead of 200"]
 
 
-def _race(what: str, rounds: tuple[tuple[int, ...], ...]) -> list[str]:
-    most = max((one.count(WRITTEN) for one in rounds), default=0)
-    if most <= 1:
-        return []
-    return [f"{most} of {max(map(len, rounds))} simultaneous writers {what}, each answered 200"]
+def _races(races: Sequence[Race], what: str, misfit: str) -> Iterator[str]:
+    most = max((race.rivals.count(WRITTEN) for race in races), default=0)
+    if most > 1:
+        writers = max(len(race.rivals) for race in races)
+        yield f"{most} of {writers} simultaneous writers {what}, each answered 200"
+    if any(WRITTEN in race.misfits for race in races):
+        yield f"{misfit} was answered 200"
+    if not all(race.keeps_winner for race in races):
+        yield f"of writers who {what} one was answered 200, and another's bytes were kept"

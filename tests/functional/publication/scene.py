@@ -140,7 +140,9 @@ def published(store: Store, scene: Scene, *, orphans: bool = False) -> None:
         image = Release.parse(store.get(name).data, release_key(name)).image
         copies |= {image.public.folder + file for file in image.objects}
     assert keys >= before | releases | copies
-    left = keys - before - releases - copies
+    pages = {layout.page("three"), layout.image_feed("three"), "latest/three.x86_64.json"}
+    assert keys >= pages
+    left = keys - before - releases - copies - pages
     assert orphans or not left
     assert all(key.startswith(layout.IMAGES) for key in left)
     assert scene.head.encode() in store.get(layout.PUBLISHED).data

@@ -18,6 +18,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 
 from lago_images.console import Console
@@ -26,13 +27,15 @@ from lago_images.host.retry import RetryPolicy
 from lago_images.jobs.publish import PublicationOutcome, publish
 from lago_images.jobs.workspace import Workspace
 from lago_images.planning.model import Action, Tree
-from lago_images.repository.publishing import collect, publisher, withdrawals
+from lago_images.repository.publishing import collect, pages, publisher, withdrawals
 from lago_images.repository.publishing.releasing import Verdict
 from lago_images.repository.publishing.retention import DAY, Retention
 from lago_images.repository.records import layout, reading
 from lago_images.repository.records.release import Released
 from lago_images.repository.records.state import digest, read
 from lago_images.repository.rendering import index, lago, sums
+from lago_images.repository.rendering.documents import Images
+from lago_images.repository.rendering.render import render
 from lago_images.settings import Settings
 from lago_images.storage.base import Stat
 from lago_images.storage.directory.store import DirectoryStore
@@ -40,7 +43,15 @@ from lago_images.storage.s3 import store as s3
 from lago_images.storage.s3.store import S3Store
 from tests.support import handmade
 from tests.support.ci import plan, planned
-from tests.support.handmade import PROPERTIES, copy_of, manifest, publish_by_hand, put, put_build
+from tests.support.handmade import (
+    PROPERTIES,
+    SITE,
+    copy_of,
+    manifest,
+    publish_by_hand,
+    put,
+    put_build,
+)
 from tests.support.turnstile import GatedStore, KilledError, OneByOne, Turnstile, gate_requests
 
 ROUNDS = {"directory": 200, "ceph20": 5}
@@ -137,7 +148,7 @@ def publishes(store: Any, commit: str) -> PublicationOutcome:
     )
     work = Workspace(
         root=Path(),
-        settings=Settings(base_url="http://images.test"),
+        settings=Settings(name=SITE.name, base_url=SITE.base_url),
         console=Console(quiet=True),
         environ={},
         store=store,
@@ -205,7 +216,8 @@ def reads(store: Any, files: Mapping[str, bytes], seen: Seen) -> None:
 
 
 def rendered(store: Any) -> dict[str, bytes]:
-    return {name: store.get(name).data for name in (layout.INDEX, layout.METADATA, layout.SUMS)}
+    names = (layout.INDEX, layout.METADATA, layout.SUMS, layout.IMAGES_JSON)
+    return {name: store.get(name).data for name in names}
 
 
 def named_wrongly(store: Any, files: Mapping[str, bytes]) -> Iterator[str]:
@@ -215,7 +227,18 @@ def named_wrongly(store: Any, files: Mapping[str, bytes]) -> Iterator[str]:
     yield from (str(one) for one in (*wrong, *more))
     named = {(entry.file, "sha512", entry.checksum) for entry in entries}
     named |= {(f"{one.handle}.xz", "sha256", one.sha256) for one in versions}
-    named |= {(key, "sha256", digest) for key, digest in sums.parse(files[layout.SUMS], "sums")}
+    listed = sums.parse(files[layout.SUMS], "sums")
+    # A document may be newer than the list for a moment, as ``index.asc`` may be than ``index``.
+    named |= {(key, "sha256", digest) for key, digest in listed if key.startswith(layout.IMAGES)}
+    pages_ = {key for key, _ in listed if not key.startswith(layout.IMAGES)}
+    for image in msgspec.json.decode(files[layout.IMAGES_JSON], type=Images).images:
+        pages_ |= {layout.page(image.name), layout.image_feed(image.name)}
+        disks = (revision.disk for revision in image.revisions)
+        named |= {
+            (disk.url.removeprefix(f"{SITE.base_url}/"), "sha256", disk.sha256) for disk in disks
+        }
+    for key in pages_ - {stat.key for stat in store.list()}:
+        yield f"{key} is named and missing"
     for key, kind, expected in sorted(named):
         try:
             data = b"".join(store.read(key))
@@ -287,6 +310,9 @@ def wrong(done: Run) -> Iterator[str]:
         handmade.publisher(done.store).refresh()
     files, state = rendered(done.store), read(done.store)
     yield from named_wrongly(done.store, files)
+    for key, page in render(state, SITE).pages.items():
+        if done.store.get(key).data != page.render():
+            yield f"{key} is not what the releases say"
     yield from lost(done, {key: done.store.get(key).data for key in done.seen.writes})
     offered = {one.name: (one.revision, one.file) for one in index.parse(files[layout.INDEX])[0]}
     current = {
@@ -328,7 +354,7 @@ def sha256(data: bytes) -> str:
 @pytest.fixture(autouse=True)
 def _in_the_order_of_the_seed(monkeypatch: pytest.MonkeyPatch) -> None:
     """No two requests of one actor side by side, and no pause that would only take time."""
-    for module in (publisher, reading, s3):
+    for module in (pages, publisher, reading, s3):
         monkeypatch.setattr(module, "ThreadPoolExecutor", OneByOne)
     monkeypatch.setattr(RetryPolicy, "wait", lambda *_args, **_named: None)
     # What is flushed outlives a loss of power, which does not happen here.
@@ -373,7 +399,8 @@ class Unguarded(DirectoryStore):
     """A directory that keeps no condition on a part of the keys."""
 
     def put(self, key: str, data: bytes, *, expected: str | None, **more: Any) -> str:
-        is_loose = key.startswith("releases/") if self.loose == "releases" else "/" not in key
+        is_release = key.startswith(layout.RELEASES)
+        is_loose = is_release if self.loose == "releases" else layout.is_rendered(key)
         if is_loose:
             expected = next((stat.etag for stat in self.list(key) if stat.key == key), None)
         return super().put(key, data, expected=expected, **more)

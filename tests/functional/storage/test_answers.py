@@ -1,7 +1,6 @@
 """Servers behind an S3 endpoint's address that are no S3: one line for the user, no traceback."""
 
 import gc
-import http.server
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from lago_images.host.retry import RetryPolicy
 from lago_images.storage.s3.store import S3Store
 from lago_images.storage.s3.upload import Uploader
 from tests.support.at_work import at_work
+from tests.support.loopback import LoopbackServer, QuietHandler
 
 WORK = {
     "list": lambda store, _: list(store.list()),
@@ -37,9 +37,9 @@ WORK = {
 def answering(status: int, headers: dict[str, str], body: bytes = b"") -> Iterator[str]:
     """A server that gives one answer to everything; its URL."""
 
-    class Handler(http.server.BaseHTTPRequestHandler):
+    class Handler(QuietHandler):
         def do_GET(self) -> None:
-            self.rfile.read(int(self.headers.get("Content-Length", "0")))
+            self.read_body()
             self.send_response(status)
             for name, value in {**headers, "Content-Length": str(len(body))}.items():
                 self.send_header(name, value)
@@ -47,15 +47,10 @@ def answering(status: int, headers: dict[str, str], body: bytes = b"") -> Iterat
             if self.command != "HEAD":
                 self.wfile.write(body)
 
-        do_HEAD = do_PUT = do_POST = do_DELETE = do_GET  # noqa: N815
+        do_HEAD = do_PUT = do_POST = do_DELETE = do_GET
 
-        def log_message(self, *args: object) -> None:
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    with server, at_work(server):
-        yield f"http://127.0.0.1:{server.server_address[1]}"
+    with LoopbackServer(Handler) as server, at_work(server):
+        yield server.url
 
 
 def failure(

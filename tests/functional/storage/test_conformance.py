@@ -149,6 +149,22 @@ def test_one_of_many_creators_wins(place: Place) -> None:
 
 
 @where_atomic
+def test_of_creators_and_replacers_at_once_one_replacer_wins(place: Place) -> None:
+    """Also while an object is being replaced it exists, so no creator may win."""
+    for number in range(3):
+        key = f"both{number}"
+        etag = place.open().put(key, b"before", expected=None)
+
+        def write(store: Store, me: int, key: str = key, etag: str = etag) -> None:
+            store.put(key, b"%d" % me, expected=etag if me % 2 else None)
+
+        won = _at_once(16, write, place)
+        assert won.count(True) == 1
+        assert won.index(True) % 2 == 1
+        assert place.open().get(key).data == b"%d" % won.index(True)
+
+
+@where_atomic
 def test_no_increment_is_lost(place: Place) -> None:
     place.open().put("n", b"0", expected=None)
 

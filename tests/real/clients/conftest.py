@@ -12,8 +12,9 @@ import pytest
 from lago_images.host.kvm import Acceleration, detect
 from lago_images.host.process import Runner
 from tests.clients import lago
-from tests.clients.serving import Serving, free_port, serving
+from tests.clients.serving import Serving, serving
 from tests.clients.virt_builder import VirtBuilder
+from tests.servers.processes import free_port
 from tests.support.images import Image
 from tests.support.keys import TestKey, make_key
 from tests.support.specs import SpecsRepo

@@ -29,17 +29,21 @@ def test_what_serve_prints_can_be_pasted(served_signed, user, key):
     trust = next(line for line in served_signed.lines if "gpg --import" in line)
     source = next(line for line in served_signed.lines if line.endswith("--list"))
     assert key.fingerprint in source
-    user.paste(f"{trust}\n{source}")
+    assert user.paste(f"{trust}\n{source}").split()[:2] == ["tiny", "x86_64"]
 
 
 def test_what_serve_prints_of_an_unsigned_repository_can_be_pasted(served, user):
-    user.paste(next(line for line in served.lines if line.endswith("--list")))
+    listed = user.paste(next(line for line in served.lines if line.endswith("--list")))
+    assert listed.split()[:2] == ["tiny", "x86_64"]
 
 
 def test_the_validator_accepts_both_indexes(signed):
     need("virt-index-validate")
     validate(signed.folder / "index")
     validate(signed.folder / "index.asc")
+    (signed.folder / "index").write_text("[tiny]\nname tiny\n")
+    with pytest.raises(VirtBuilderError):
+        validate(signed.folder / "index")
 
 
 def test_a_new_revision_reaches_a_client_that_has_the_old_one(small, served, user):

@@ -2,8 +2,11 @@
 
 import hashlib
 import lzma
+import os
 import random
 import subprocess
+import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,10 +17,13 @@ from lago_images.disks import xz
 from lago_images.disks.compress import blocks, compress
 from lago_images.disks.decompress import decompress
 from lago_images.errors import BuildError
+from lago_images.host.process import Runner
+from lago_images.settings import Settings
 from tests.tools import need
 
 MIB = 2**20
 BLOCK = xz.BLOCK_SIZE
+LIBRARIES = Path("/usr/lib/x86_64-linux-gnu").glob("*.so.*")
 
 
 def noise(size, seed=1):
@@ -27,8 +33,19 @@ def noise(size, seed=1):
 
 
 def packed(path, **options):
-    work = compress(path, level=0, **options)
+    work = compress(path, **{"level": 0, **options})
     return b"".join(work), work.digests
+
+
+def by_7zip():
+    """Return the options with which 7-Zip compresses."""
+    need("7zz")
+    return {"level": 2, "runner": Runner()}
+
+
+@pytest.fixture(params=["liblzma", "7zip"])
+def encoder(request):
+    return by_7zip() if request.param == "7zip" else {}
 
 
 @pytest.mark.parametrize(
@@ -47,10 +64,10 @@ def packed(path, **options):
     ],
     ids=lambda data: f"{len(data)}-{data[:1].hex()}",
 )
-def test_every_checksum_is_of_what_it_says(tmp_path, data):
+def test_every_checksum_is_of_what_it_says(tmp_path, data, encoder):
     disk = tmp_path / "disk"
     disk.write_bytes(data)
-    stream, digests = packed(disk, threads=2)
+    stream, digests = packed(disk, threads=2, **encoder)
     assert lzma.decompress(stream, lzma.FORMAT_XZ) == data
     assert digests.size == len(data)
     assert digests.compressed_size == len(stream)
@@ -83,11 +100,11 @@ def test_round_trips(tmp_path_factory, runs, cuts):
     assert (folder / "again").read_bytes() == data
 
 
-def test_xz_lists_one_stream_and_tests_it(tmp_path):
+def test_xz_lists_one_stream_and_tests_it(tmp_path, encoder):
     need("xz")
     disk = tmp_path / "disk"
     disk.write_bytes(noise(MIB) + bytes(2 * BLOCK) + noise(5))
-    (tmp_path / "disk.xz").write_bytes(packed(disk)[0])
+    (tmp_path / "disk.xz").write_bytes(packed(disk, **encoder)[0])
     listed = subprocess.run(
         ["xz", "--robot", "--list", "-vv", tmp_path / "disk.xz"],
         check=True,
@@ -96,9 +113,10 @@ def test_xz_lists_one_stream_and_tests_it(tmp_path):
     ).stdout
     rows = [line.split("\t") for line in listed.splitlines()]
     [file] = [row for row in rows if row[0] == "file"]
-    assert file[1:3] == ["1", "3"]
+    # 7-Zip makes blocks of 32 MiB.
+    assert file[1:3] == ["1", "2" if encoder else "3"]
     assert file[4] == str(disk.stat().st_size)
-    assert file[6] == "CRC64"
+    assert file[6] == "CRC32"
     # In "summary" xz tells whether every block header has both sizes, which lets it use threads.
     [summary] = [row for row in rows if row[0] == "summary"]
     assert summary[2] == "yes"
@@ -134,6 +152,75 @@ def _single(block):
     return block.data + xz.ending([(block.unpadded, block.size)])
 
 
+def test_7zip_needs_fewer_bytes_than_liblzma_at_the_same_level(tmp_path):
+    disk = tmp_path / "disk"
+    disk.write_bytes(b"".join(path.read_bytes() for path in sorted(LIBRARIES)[:60])[: 8 * MIB])
+    stream, digests = packed(disk, **by_7zip())
+    assert lzma.decompress(stream, lzma.FORMAT_XZ) == disk.read_bytes()
+    assert digests.compressed_size < len(packed(disk, level=2)[0])
+
+
+def test_the_default_level_gives_the_same_bytes_on_any_number_of_processors(tmp_path):
+    disk = tmp_path / "disk"
+    disk.write_bytes(noise(MIB) + b"".join(str(n).encode() for n in range(200_000)))
+    options = {**by_7zip(), "level": Settings().compression_level}
+    assert packed(disk, threads=1, **options) == packed(disk, threads=2, **options)
+
+
+def test_where_7zip_is_missing_liblzma_compresses(tmp_path, monkeypatch):
+    monkeypatch.setattr("lago_images.host.process._ADMIN", ())
+    disk = tmp_path / "disk"
+    disk.write_bytes(noise(MIB))
+    none = {"level": 2, "runner": Runner(environ={"PATH": str(tmp_path)})}
+    assert packed(disk, **none)[0] == packed(disk, level=2)[0]
+
+
+@pytest.mark.parametrize(
+    ("script", "why"),
+    [
+        ("echo no memory >&2; exit 8", "no memory"),
+        ("exit 3", "the stream ends early"),
+        ("cat >/dev/null; echo something else", "no xz stream"),
+        ("cat >/dev/null; head -c 1000 <&3", "the stream ends early"),
+        ("head -c 1000 >/dev/null; exit 2", "the stream ends early"),
+    ],
+)
+def test_a_failure_of_7zip_is_named(tmp_path, script, why):
+    """A disk of which only a part was compressed is never taken for whole."""
+    disk, program = tmp_path / "disk", tmp_path / "7zz"
+    disk.write_bytes(noise(3 * MIB))
+    (tmp_path / "whole").write_bytes(packed(disk)[0])
+    program.write_text(f"#!/bin/sh\nexec 3<{tmp_path}/whole\n{script}\n")
+    program.chmod(0o755)
+    runner = Runner(environ={"PATH": f"{tmp_path}:{os.environ['PATH']}"})
+    with pytest.raises(BuildError, match=f"7zz failed: .*{why}"):
+        packed(disk, level=2, runner=runner)
+
+
+def test_a_disk_of_which_7zip_took_a_part_is_refused(tmp_path):
+    disk, program = tmp_path / "disk", tmp_path / "7zz"
+    disk.write_bytes(noise(3 * MIB))
+    program.write_text("#!/bin/sh\ncat >/dev/null; head -c 1000 /dev/zero | xz -C crc32\n")
+    program.chmod(0o755)
+    runner = Runner(environ={"PATH": f"{tmp_path}:{os.environ['PATH']}"})
+    with pytest.raises(BuildError, match="was not compressed whole"):
+        packed(disk, level=2, runner=runner)
+
+
+def test_a_run_that_ends_takes_7zip_with_it(tmp_path):
+    disk = tmp_path / "disk"
+    disk.write_bytes(random.Random(1).randbytes(MIB) * 40)
+    runner = Runner()
+    stream: Any = iter(compress(disk, runner=runner, level=by_7zip()["level"]))
+    assert next(stream) == xz.HEADER
+    timer = threading.Timer(0.2, runner.children.end)
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        list(stream)
+    timer.join()
+    assert not [t for t in threading.enumerate() if t.name.startswith("7zz")]
+
+
 def test_digests_of_half_a_stream_are_refused(tmp_path):
     disk = tmp_path / "disk"
     disk.write_bytes(bytes(100))
@@ -145,15 +232,13 @@ def test_digests_of_half_a_stream_are_refused(tmp_path):
         _ = work.digests
 
 
-def test_threads_end_with_the_consumer(tmp_path):
-    import threading
-
+def test_threads_end_with_the_consumer(tmp_path, encoder):
     disk = tmp_path / "disk"
     with disk.open("wb") as file:
         for seed in range(6):
             file.write(noise(BLOCK, seed))
-    stream: Any = iter(compress(disk, level=0, threads=2))
+    stream: Any = iter(compress(disk, **{"level": 0, **encoder}, threads=2))
     for _ in range(2):
         next(stream)
     stream.close()
-    assert not [t for t in threading.enumerate() if t.name.startswith("xz")]
+    assert not [t for t in threading.enumerate() if t.name.startswith(("xz", "7zz"))]

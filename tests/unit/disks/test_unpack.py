@@ -1,7 +1,9 @@
 import gzip
 import hashlib
+import io
 import lzma
 import struct
+import subprocess
 import tarfile
 
 import pytest
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 
 from lago_images.disks.unpack import _RESERVE, Checksum, ChecksumError, disk_format, unpack
 from lago_images.errors import BuildError
+from tests.tools import need
 
 MIB = 2**20
 DISK = b"boot" + bytes(3 * MIB) + b"middle" * 1000 + bytes(2 * MIB) + b"end"
@@ -137,10 +140,78 @@ def test_disks_that_lean_on_other_files_or_are_none_are_refused(tmp_path, header
 
 
 @pytest.mark.parametrize("mode", ["w:xz", "w:gz", "w"])
-def test_a_disk_in_a_tar_archive_is_named_for_what_it_is(tmp_path, mode):
+def test_a_disk_alone_in_a_tar_archive_is_taken_out_of_it(tmp_path, mode):
     (tmp_path / "disk.raw").write_bytes(DISK)
     with tarfile.open(tmp_path / "archive", mode) as archive:
         archive.add(tmp_path / "disk.raw", "disk.raw")
-    unpack(tmp_path / "archive", tmp_path / "disk", expected=None, what="d")
-    with pytest.raises(BuildError, match=r"^d is a tar archive$"):
+    target = tmp_path / "disk"
+    digest = unpack(tmp_path / "archive", target, expected=None, what="d", largest=len(DISK))
+    assert target.read_bytes() == DISK
+    # The checksum that a publisher names is of the archive.
+    assert digest.digits == hashlib.sha256((tmp_path / "archive").read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize("form", ["oldgnu", "gnu", "posix"])
+def test_a_sparse_disk_in_a_tar_archive_keeps_its_holes(tmp_path, form):
+    need("tar")
+    with (tmp_path / "disk.raw").open("wb") as file:
+        for mib in (3, 9, 15):
+            file.seek(mib * 2**20)
+            file.write(b"data" * 5000)
+        file.truncate(20 * 2**20)
+    argv = ["tar", f"--format={form}", "-Scf", "archive", "disk.raw"]
+    subprocess.run(argv, cwd=tmp_path, check=True)
+    unpack(tmp_path / "archive", tmp_path / "disk", expected=None, what="d", largest=20 * 2**20)
+    assert (tmp_path / "disk").read_bytes() == (tmp_path / "disk.raw").read_bytes()
+    assert (tmp_path / "disk").stat().st_blocks * 512 < 10 * 2**20
+
+
+def a_tar(*members, content=b"x" * 1000):
+    """Return a tar archive of members, each a name and what else its header says."""
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w", format=tarfile.GNU_FORMAT) as archive:
+        for name, fields in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            for field, value in fields.items():
+                setattr(info, field, value)
+            archive.addfile(info, io.BytesIO(content))
+    return data.getvalue()
+
+
+def with_size(archive, size):
+    """Return an archive whose first header says another size."""
+    header = bytearray(archive[:512])
+    # GNU's numbers below zero, and those of more than eleven octal digits: base 256.
+    sign = b"\xff" if size < 0 else b"\x80"
+    header[124:136] = sign + size.to_bytes(11, "big", signed=True)
+    header[148:156] = b" " * 8
+    header[148:156] = f"{sum(header):06o}\0 ".encode()
+    return bytes(header) + archive[512:]
+
+
+@pytest.mark.parametrize(
+    ("archive", "what"),
+    [
+        (a_tar(("a", {}), ("b", {})), "tar archive of several files"),
+        (a_tar(("a", {"type": tarfile.DIRTYPE}), ("b", {})), "does not begin with a file"),
+        (a_tar(("a", {"type": tarfile.SYMTYPE, "linkname": "/etc/passwd"})), "begin with a file"),
+        (a_tar(("a", {}))[:1024], "damaged tar archive"),
+        (with_size(a_tar(("a", {})), -1), "damaged tar archive"),
+        (with_size(a_tar(("a", {})), 2**50), "holds a file of 1125899906842624 bytes"),
+        # A long name of a terabyte, which is to be kept in memory.
+        (with_size(a_tar(("n" * 200, {})), 2**40), "damaged tar archive"),
+    ],
+)
+def test_other_tar_archives_are_refused_and_leave_nothing(tmp_path, archive, what):
+    source, target = given_file(tmp_path, archive), tmp_path / "disk"
+    with pytest.raises(BuildError, match=what):
+        unpack(source, target, expected=None, what="d")
+    assert not target.exists()
+
+
+def test_an_archive_in_an_archive_is_no_disk(tmp_path):
+    source = given_file(tmp_path, a_tar(("a", {}), content=a_tar(("b", {}))))
+    unpack(source, tmp_path / "disk", expected=None, what="d")
+    with pytest.raises(BuildError, match="d is a tar archive inside what was unpacked"):
         disk_format(tmp_path / "disk", "d")

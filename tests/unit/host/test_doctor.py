@@ -19,8 +19,20 @@ def test_missing_programs_get_one_line_to_install_them(tmp_path, monkeypatch):
     assert check.do.startswith("as root: apt-get install ")
 
 
+def test_without_7zip_a_warning_says_what_that_costs(tmp_path, monkeypatch):
+    monkeypatch.setattr("lago_images.host.process._ADMIN", ())
+    environ = {"PATH": str(tmp_path)}
+    [check] = doctor._optional_tools(environ)
+    assert (check.name, check.state) == ("7zz", State.WARNING)
+    assert "liblzma" in check.found
+    assert check.do == "as root: apt-get install 7zip"
+    assert "7zz" not in doctor._tools(environ).found
+    (tmp_path / "7zz").touch(mode=0o755)
+    assert list(doctor._optional_tools(environ)) == []
+
+
 def test_no_kvm_is_a_warning_unless_it_is_required():
-    none = Acceleration(name="tcg", why="/dev/kvm is not there")
+    none = Acceleration(name="tcg", why="/dev/kvm is missing")
     assert doctor._kvm(none, require_kvm=False).state is State.WARNING
     assert doctor._kvm(none, require_kvm=True).state is State.MISSING
     assert doctor._kvm(Acceleration(name="kvm"), require_kvm=True).state is State.OK

@@ -15,6 +15,8 @@ from lago_images.host import space
 from lago_images.host.process import Children, Runner
 from lago_images.host.workdir import default_scratch, remove_leftovers, workdir
 
+# Seconds: far more than anything here takes, on a machine that does much else, too.
+ENOUGH = 300
 _HOLD = """
 import sys, time
 from pathlib import Path
@@ -23,7 +25,7 @@ from lago_images.host.workdir import workdir
 with workdir(Path(sys.argv[1]), Console(quiet=True)) as folder:
     (folder / "half").write_text("made")
     print(folder, flush=True)
-    time.sleep(60)
+    time.sleep(600)
 """
 
 
@@ -119,7 +121,7 @@ def test_all_programs_can_be_ended_from_another_thread():
 
     def work():
         try:
-            with Runner(children=children).started(["sleep", "60"]) as child:
+            with Runner(children=children).started(["sleep", "infinity"]) as child:
                 begun.set()
                 child.wait()
         except KeyboardInterrupt as error:
@@ -127,9 +129,9 @@ def test_all_programs_can_be_ended_from_another_thread():
 
     thread = threading.Thread(target=work)
     thread.start()
-    assert begun.wait(30)
+    assert begun.wait(ENOUGH)
     children.end()
-    thread.join(30)
+    thread.join(ENOUGH)
     assert not thread.is_alive()
     assert raised
     with pytest.raises(KeyboardInterrupt):
@@ -143,7 +145,7 @@ def test_a_program_that_ignores_sigterm_is_killed(monkeypatch, tmp_path):
     children = Children()
     log = tmp_path / "log"
     argv = [sys.executable, "-uc"]
-    argv.append("import signal,time; signal.signal(15, signal.SIG_IGN); print(1); time.sleep(60)")
+    argv.append("import signal,time; signal.signal(15, signal.SIG_IGN); print(1); time.sleep(600)")
 
     def work():
         with pytest.raises(KeyboardInterrupt):
@@ -154,5 +156,5 @@ def test_a_program_that_ignores_sigterm_is_killed(monkeypatch, tmp_path):
     while not (log.exists() and "\n1\n" in log.read_text()):
         time.sleep(0.02)
     children.end()
-    thread.join(30)
+    thread.join(ENOUGH)
     assert not thread.is_alive()

@@ -25,7 +25,8 @@ SPEC = Spec(
 )
 LAYER = replace(SPEC, base=Base(kind=BaseKind.LAYER, name="below", line=1))
 IMAGE = ci.planned()
-GOOD = ci.manifest(properties=PROPERTIES)
+BUILT = ci.built().manifest
+GOOD = replace(BUILT, properties=PROPERTIES, disk=replace(BUILT.disk, virtual_size=6 << 30))
 ON_BELOW = replace(GOOD, base=BaseRecord(ref="layer:below", digest=f"sha256:{BASE_DISK}"))
 
 
@@ -108,7 +109,7 @@ def test_a_build_that_was_overwritten_after_the_plan_is_not_promoted():
     # The digest of a result does not stand in for the plan's.
     assert judged(other, image, result_sha256=sha256(other))
     another = replace(GOOD, build_id="another")
-    assert "the plan promotes build b1" in judged(another, image)
+    assert f"the plan promotes build {GOOD.build_id}" in judged(another, image)
     assert judged(image=replace(image, promote_sha256=None))
 
 

@@ -392,7 +392,7 @@ def test_the_statements_name_spec_and_repository_and_the_run_that_built(
             repository="https://git.example.org/specs",
             builder=BUILDER,
             run=run,
-            settings={"compression-level": "2", "network": "true"},
+            settings={"compression-level": "6", "network": "true"},
         )
     ]
 

@@ -6,7 +6,8 @@ import pytest
 
 from lago_images.errors import RepositoryError
 from lago_images.jobs import results
-from tests.support.ci import built, failed, manifest
+from tests.support.builders import manifest
+from tests.support.ci import built, failed
 
 
 def test_results_come_back(tmp_path):

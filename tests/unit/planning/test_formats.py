@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lago_images.cli.output import plan_lines
 from lago_images.errors import UsageError
 from lago_images.planning.formats import (
     batch,
@@ -18,7 +19,6 @@ from lago_images.planning.formats import (
     to_github,
     to_jenkins,
     to_json,
-    to_text,
 )
 from lago_images.planning.model import Action, Plan, PlannedImage, Reason, ReasonKind
 
@@ -155,7 +155,7 @@ def test_the_digest_goes_beside_the_plan_and_no_other_plan_is_taken(tmp_path):
 
 
 def test_text_has_a_row_for_each_reason_and_the_summary():
-    assert to_text(example(chains=1)).splitlines() == [
+    assert plan_lines(example(chains=1), None) == [
         "IMAGE  ARCH    ACTION  REASON",
         "b0     x86_64  build   spec: a redline",
         "                       base: its base",

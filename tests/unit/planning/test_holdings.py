@@ -10,7 +10,7 @@ from lago_images.repository.records.state import PublishedCommit, State
 from tests.support import handmade
 
 
-def manifest(number: int, fingerprint: str = "f", dirty: bool = False) -> Manifest:
+def numbered(number: int, fingerprint: str = "f", dirty: bool = False) -> Manifest:
     return handmade.manifest(
         "a", f"b{number}", fingerprint=fingerprint, dirty=dirty, created=number
     )
@@ -36,14 +36,14 @@ def held(*releases: Release, staged=(), incomplete=(), lost=()):
 
 
 def test_current_is_the_newest_that_stands():
-    one, two = manifest(1, "f1"), manifest(2, "f2")
+    one, two = numbered(1, "f1"), numbered(2, "f2")
     found = held(release(1, "b1", "f1"), release(2, "b2", "f2"), staged=[one, two])
     assert (found.newest, found.current.revision, found.current.built.build) == (2, 2, "b2")
     assert found.taken_back == {}
 
 
 def test_a_withdrawn_fingerprint_is_held_until_it_is_released_again():
-    one, two, three = manifest(1, "f1"), manifest(2, "f2"), manifest(3, "f2")
+    one, two, three = numbered(1, "f1"), numbered(2, "f2"), numbered(3, "f2")
     history = [
         release(1, "b1", "f1"),
         release(2, "b2", "f2"),
@@ -57,7 +57,7 @@ def test_a_withdrawn_fingerprint_is_held_until_it_is_released_again():
 
 
 def test_what_a_rollback_passes_over_is_held():
-    builds = [manifest(n, f"f{n}") for n in (1, 2, 3)]
+    builds = [numbered(n, f"f{n}") for n in (1, 2, 3)]
     found = held(
         *(release(n, f"b{n}", f"f{n}") for n in (1, 2, 3)),
         release(4, "b1", "f1", reason="back"),
@@ -69,7 +69,7 @@ def test_what_a_rollback_passes_over_is_held():
 
 
 def test_a_rollback_that_was_withdrawn_itself_holds_nothing():
-    builds = [manifest(n, f"f{n}") for n in (1, 2)]
+    builds = [numbered(n, f"f{n}") for n in (1, 2)]
     found = held(
         *(release(n, f"b{n}", f"f{n}") for n in (1, 2)),
         release(3, "b1", "f1", reason="back"),
@@ -82,7 +82,7 @@ def test_a_rollback_that_was_withdrawn_itself_holds_nothing():
 
 def test_a_rollback_among_builds_of_one_spec_holds_the_spec():
     """What would be built today is what was passed over, not what was gone back to."""
-    builds = [manifest(n) for n in (1, 2)]
+    builds = [numbered(n) for n in (1, 2)]
     back = release(3, "b1", "f", reason="back to revision 1")
     found = held(release(1, "b1", "f"), release(2, "b2", "f"), back, staged=builds)
     assert (found.current.revision, set(found.taken_back)) == (3, {"f"})
@@ -91,7 +91,7 @@ def test_a_rollback_among_builds_of_one_spec_holds_the_spec():
         release(2, "b2", "f"),
         back,
         release(4, "b4", "f"),
-        staged=[*builds, manifest(4)],
+        staged=[*builds, numbered(4)],
     )
     assert again.taken_back == {}
 
@@ -99,24 +99,24 @@ def test_a_rollback_among_builds_of_one_spec_holds_the_spec():
 def test_an_older_withdrawal_does_not_hold_what_was_released_since():
     history = [release(n, f"b{n}", "f") for n in (1, 2, 3)]
     leak = release(4, None, withdraws=1, reason="leak")
-    assert held(*history, leak, staged=[manifest(3)]).taken_back == {}
+    assert held(*history, leak, staged=[numbered(3)]).taken_back == {}
     newest = release(5, None, withdraws=3, reason="bad")
-    assert held(*history, leak, newest, staged=[manifest(2)]).taken_back.keys() == {"f"}
+    assert held(*history, leak, newest, staged=[numbered(2)]).taken_back.keys() == {"f"}
 
 
 def test_only_complete_clean_unreleased_builds_wait():
-    builds = [manifest(1), manifest(2), manifest(3, dirty=True), manifest(4), manifest(5)]
+    builds = [numbered(1), numbered(2), numbered(3, dirty=True), numbered(4), numbered(5)]
     found = held(release(1, "b1", "f"), staged=builds, incomplete=[builds[3]])
     assert [one.build for one in found.waiting] == ["b2", "b5"]
     digest = hashlib.sha256(builds[1].to_json()).hexdigest()
     assert found.waiting[0].manifest_sha256 == digest
-    assert held(staged=[manifest(1)]).current is None
+    assert held(staged=[numbered(1)]).current is None
     assert held() is None
 
 
 def test_a_release_whose_public_copy_is_lost_has_no_build():
     one = release(1, "b1", "f")
-    found = held(one, staged=[manifest(1)], lost=[one.public])
+    found = held(one, staged=[numbered(1)], lost=[one.public])
     assert (found.current.revision, found.current.built) == (1, None)
 
 

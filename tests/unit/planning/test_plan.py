@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lago_images.errors import UsageError
-from lago_images.planning.git import Change
+from lago_images.planning.git_output import Change
 from lago_images.planning.history import History, ImageHoldings, Relation
 from lago_images.planning.model import Action
 from tests.support.planning import (

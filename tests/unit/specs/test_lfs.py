@@ -92,3 +92,7 @@ def test_what_is_no_pointer_is_left_alone(root, tmp_path):
     refuse_pointers(spec(*lines), root)
     url = spec(f"#base-checksum=sha256:{'0' * 64}", base="simple:https://example.com/disk")
     refuse_pointers(url, root)
+    # The same lines are refused once there is one.
+    (root / "files/deep/short").write_text(POINTER)
+    with pytest.raises(SpecError, match="Git LFS pointer for 'files/deep/short', not the file"):
+        refuse_pointers(spec(*lines), root)

@@ -118,6 +118,9 @@ PROPERTIES = [
     ("#mirror=http://example.org/debian", "mirror is for bootstrap: bases only"),
     ("#snapshot=20260101T000000Z", "snapshot is for bootstrap: bases only"),
     (f"#base-checksum={SHA}", "base-checksum is for simple: bases only"),
+    ("#base-checksums=https://x/S", "base-checksums is for simple: bases only"),
+    ("#base-key=k.asc", "base-key is for simple: bases only"),
+    ("#base-mirror=https://x/", "base-mirror is for simple: bases only"),
 ]
 
 
@@ -193,15 +196,15 @@ def test_properties_of_a_bootstrap(line, what):
 
 
 def test_good_properties_of_a_bootstrap():
-    good(
-        with_base(
-            "bootstrap:debian-12",
-            "#packages=vim, nfs-kernel-server libstdc++6",
-            "#mirror=http://example.org/debian https://example.org:8443/security",
-            "#snapshot=20260101T000000Z",
-            "#size=512M",
-        )
-    )
+    properties = {
+        "packages": "vim, nfs-kernel-server libstdc++6",
+        "mirror": "http://example.org/debian https://example.org:8443/security",
+        "snapshot": "20260101T000000Z",
+        "size": "512M",
+    }
+    lines = [f"#{key}={value}" for key, value in properties.items()]
+    read_back = good(with_base("bootstrap:debian-12", *lines)).properties
+    assert {key: read_back[key] for key in properties} == properties
 
 
 BASES = [
@@ -223,7 +226,13 @@ BASES = [
             "did you mean 'debian-12'?"
         ),
     ),
-    ("simple:https://x/y", "a simple: base at a URL needs #base-checksum=sha256:…"),
+    (
+        "simple:https://x/y",
+        (
+            "a simple: base at a URL needs #base-checksum=sha256:…, or #base-checksums=URL and "
+            "#base-key=FILE"
+        ),
+    ),
 ]
 
 
@@ -242,6 +251,93 @@ def test_checksum_of_a_simple_base():
     good(with_base("simple:https://x/y", f"#base-checksum={SHA}"))
     wrong = "base-checksum must be sha256: and 64 hexadecimal digits, not 'md5:0'"
     assert read(with_base("simple:https://x/y", "#base-checksum=md5:0"))[1] == [(4, wrong)]
+
+
+SIGNED = ("#base-checksums=https://x/SHA256SUMS", "#base-key=keys/k.asc")
+
+
+@pytest.mark.parametrize("name", ["disk-*.img", "disk.img", "*"])
+def test_a_simple_base_with_a_signed_list(name):
+    good(with_base(f"simple:https://x/d/{name}", *SIGNED))
+    good(with_base(f"simple:https://x/d/{name}", *SIGNED, "#base-mirror=https://y/d http://z/d/"))
+
+
+SIGNED_LISTS = [
+    (
+        "https://x/d-*",
+        SIGNED[:1],
+        [(4, "base-checksums needs #base-key=FILE, the key that signs the list")],
+    ),
+    (
+        "https://x/d",
+        (f"#base-checksum={SHA}", *SIGNED[1:]),
+        [(5, "base-key needs #base-checksums=URL, the list that names the disk")],
+    ),
+    (
+        "https://x/d",
+        (f"#base-checksum={SHA}", "#base-mirror=https://y/"),
+        [(5, "base-mirror needs #base-checksums=URL, the list that names the disk")],
+    ),
+    (
+        "https://x/d",
+        (*SIGNED, f"#base-checksum={SHA}"),
+        [(6, "base-checksum and base-checksums exclude each other")],
+    ),
+    (
+        "images/d.img",
+        SIGNED,
+        [
+            (4, "base-checksums is for simple: bases at a URL only"),
+            (5, "base-key is for simple: bases at a URL only"),
+        ],
+    ),
+    (
+        "https://x/*/d.img",
+        SIGNED,
+        [(1, "* can stand in the last part of a URL only, the file's name")],
+    ),
+    (
+        "https://x/d/",
+        SIGNED,
+        [(1, "a URL with base-checksums ends with a file's name, or a pattern of it")],
+    ),
+    (
+        "https://x/d?a=b",
+        SIGNED,
+        [(1, "a URL with base-checksums has no query: its last part is a file's name")],
+    ),
+    (
+        "https://x/d",
+        ("#base-checksums=keys/SUMS", SIGNED[1]),
+        [
+            (
+                4,
+                (
+                    "base-checksums must be an http or https URL without a password or a query, "
+                    "not 'keys/SUMS'"
+                ),
+            )
+        ],
+    ),
+    (
+        "https://x/d",
+        (*SIGNED, "#base-mirror=ftp://y/"),
+        [
+            (
+                6,
+                (
+                    "base-mirror must be http or https URLs without a password, with blanks "
+                    "between, not 'ftp://y/'"
+                ),
+            )
+        ],
+    ),
+]
+
+
+@pytest.mark.parametrize(("url", "more", "problems"), SIGNED_LISTS)
+def test_wrong_combinations_around_a_signed_list(url, more, problems):
+    assert read(with_base(f"simple:{url}", *more))[1] == problems
 
 
 def test_what_either_client_needs():

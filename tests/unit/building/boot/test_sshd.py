@@ -66,17 +66,18 @@ def test_an_sshd_behind_a_socket_needs_its_keys(tmp_path, has_keys):
 
 
 @pytest.mark.parametrize(
-    "systemctl",
+    ("systemctl", "state"),
     [
-        unit("ssh.service", active="active"),
-        unit("ssh.service", active="inactive"),
-        "echo disabled; exit 1",
-        "echo failed; exit 1",
-        "exit 127",
+        (unit("ssh.service", active="active"), "active"),
+        (unit("ssh.service", active="inactive"), "inactive"),
+        ("echo disabled; exit 1", "not enabled"),
+        ("echo failed; exit 1", "not enabled"),
+        ("exit 127", "not enabled"),
     ],
 )
-def test_what_is_not_known_to_fail_passes(tmp_path, systemctl):
+def test_what_is_not_known_to_fail_passes(tmp_path, systemctl, state):
     judge(Guest(tmp_path, systemctl), tmp_path)
+    assert f"sshd: {state}\n" in (tmp_path / "log").read_text()
 
 
 def test_an_agent_that_may_not_look_fails_nobody(tmp_path):

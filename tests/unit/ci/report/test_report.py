@@ -3,8 +3,6 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from lago_images.building import packages as contents
-from lago_images.building.bases.prepared import Package
 from lago_images.ci.report import junit
 from lago_images.ci.report.markdown import (
     LIMIT,
@@ -20,7 +18,9 @@ from lago_images.ci.report.markdown import (
 from lago_images.jobs.results import Fate
 from lago_images.planning.model import Action
 from lago_images.repository.publishing.releasing import Verdict
-from tests.support.ci import HOSTILE, built, failed, manifest, plan, planned
+from lago_images.repository.records.changes import Package, compare_packages
+from tests.support.builders import manifest
+from tests.support.ci import HOSTILE, built, failed, plan, planned
 from tests.unit.ci.report.test_markdown import ACTIVE, rendered
 
 OURS = "lago-images / images / "
@@ -39,7 +39,7 @@ def entry(name="debian-12", **changes) -> Entry:
         "result": result,
         "before": manifest(name, "b1", size=80 << 20),
         "after": result and result.manifest,
-        "changes": contents.compare(packages("a=1", "b=1", "c=1"), packages("a=1", "b=2", "d=1")),
+        "changes": compare_packages(packages("a=1", "b=1", "c=1"), packages("a=1", "b=2", "d=1")),
         "log": "https://images.example/builds/x/build.log",
     }
     return Entry(**{**plain, **changes})
@@ -150,7 +150,7 @@ def test_hostile_specs_cannot_break_out():
     bad = entry(
         planned=planned(detail=HOSTILE),
         result=failed(step=HOSTILE, error=HOSTILE, tail=(HOSTILE, "</pre></details>"), skipped=""),
-        changes=contents.compare((), (Package(name=HOSTILE, version=HOSTILE, arch="x"),)),
+        changes=compare_packages((), (Package(name=HOSTILE, version=HOSTILE, arch="x"),)),
         log="https://x/)](javascript:alert(1))",
         after=manifest(boot=None),
     )

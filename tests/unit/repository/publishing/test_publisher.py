@@ -1,4 +1,5 @@
 import hashlib
+import json
 import os
 import re
 from concurrent.futures import ThreadPoolExecutor
@@ -14,8 +15,10 @@ from lago_images.errors import (
     StorageError,
     TamperedError,
 )
+from lago_images.repository.publishing import withdrawals
 from lago_images.repository.publishing.copying import Judged, PublicCopy
-from lago_images.repository.publishing.publisher import publishing
+from lago_images.repository.publishing.pages import read_pages, write_pages
+from lago_images.repository.publishing.publisher import _read_before, publishing
 from lago_images.repository.publishing.releasing import (
     Decision,
     Verdict,
@@ -23,16 +26,18 @@ from lago_images.repository.publishing.releasing import (
     following,
     read_history,
     record_commit,
-    taken_back,
 )
 from lago_images.repository.publishing.releasing import release as make_public
+from lago_images.repository.records import layout
 from lago_images.repository.records.layout import PUBLISHED
-from lago_images.repository.records.release import OldRepositoryError, Released
-from lago_images.repository.records.state import read, survey
+from lago_images.repository.records.release import OldRepositoryError, PackageDiff, Released
+from lago_images.repository.records.state import read, survey, taken_back
 from lago_images.repository.rendering.index import parse
+from lago_images.repository.rendering.render import render
 from lago_images.settings import Settings
 from lago_images.storage.directory.store import DirectoryStore
 from tests.support.handmade import (
+    SITE,
     bound,
     copy_of,
     files_of,
@@ -81,11 +86,19 @@ def public(store, made, *, commit="c1", known=0):
     return make_public(store, judged(made), decision)
 
 
-def refresh(store, **more):
+UNSIGNED = ("images.json", "SHA256SUMS", "index", "repo.metadata", "feed.xml", "index.html")
+
+
+def pages_of(name):
+    return (f"catalogue/{name}.html", f"catalogue/{name}.xml", f"latest/{name}.x86_64.json")
+
+
+def refresh(store, *, recheck=False, **more):
     def no_key(_armour):
         raise AssertionError("no key is published here")
 
-    return publisher(store, fingerprint=no_key, **more).refresh(wait=lambda _attempt: None)
+    made = publisher(store, fingerprint=no_key, **more)
+    return made.refresh(wait=lambda _attempt: None, recheck=recheck)
 
 
 def index_of(store):
@@ -285,7 +298,7 @@ def test_what_is_staged_is_nobodys_business_once_it_is_public(store):
     refresh(store)
     after = {s.key: store.get(s.key).data for s in store.list()}
     assert b"evil" not in b"".join(after[name] for name in ("index", "repo.metadata"))
-    rendered = {"SHA256SUMS", "index", "repo.metadata", "index.html", "state/cache.json"}
+    rendered = {*layout.RENDERED, "state/cache.json", "state/pages.json"}
     assert {k: after[k] for k in before.keys() - rendered} == {
         k: before[k] for k in before.keys() - rendered
     }
@@ -510,21 +523,91 @@ def test_deciding_against_a_release_writes_nothing(store):
 
 def test_a_refresh_writes_what_changed_and_only_that(store):
     publish_by_hand(store, manifest())
-    assert refresh(store).written == ("SHA256SUMS", "index", "repo.metadata", "index.html")
+    assert refresh(store).written == (*pages_of("debian-12"), *UNSIGNED)
     assert refresh(store).written == ()
     publish_by_hand(store, manifest("other"))
-    assert set(refresh(store).written) == {"SHA256SUMS", "index", "repo.metadata", "index.html"}
+    assert refresh(store).written == (*pages_of("other"), *UNSIGNED)
     assert index_of(store) == {"debian-12": 1, "other": 1}
+
+
+def test_a_layers_page_and_its_bases_are_one_family(store):
+    base, layer = manifest(), manifest("layer", base=layer_on(manifest(), 1))
+    publish_by_hand(store, base, layer, manifest("other"))
+    refresh(store)
+    put_release(store, release(2, layer, base=bound(base, 1)))
+    changed = ("catalogue/debian-12.html", *pages_of("layer"))
+    assert refresh(store).written == (*changed, *UNSIGNED)
+
+
+def test_pages_that_nobody_remembers_are_compared_and_left_alone(store):
+    publish_by_hand(store, manifest(), manifest("other"))
+    refresh(store)
+    store.delete(["state/pages.json"])
+    assert refresh(store).written == ()
+    store.put("state/pages.json", b"no", expected=store.head("state/pages.json").etag)
+    assert refresh(store).written == ()
+
+
+@pytest.mark.parametrize("key", ["catalogue/debian-12.html", "latest/debian-12.x86_64.json"])
+def test_a_page_that_somebody_changed_is_written_again(store, key):
+    publish_by_hand(store, manifest(), manifest("other"))
+    refresh(store)
+    right = store.get(key).data
+    overwrite(store, key, b"changed")
+    assert refresh(store).written == (key,)
+    store.delete([key])
+    assert refresh(store).written == (key,)
+    assert store.get(key).data == right
+
+
+def test_what_is_believed_of_a_page_is_checked_when_asked(store):
+    publish_by_hand(store, manifest())
+    refresh(store)
+    key = "catalogue/debian-12.html"
+    overwrite(store, key, b"changed")
+    cached = json.loads(store.get("state/pages.json").data)
+    cached["pages"][key][0] = store.head(key).etag
+    overwrite(store, "state/pages.json", json.dumps(cached).encode())
+    assert refresh(store).written == ()
+    assert refresh(store, recheck=True).written == (key,)
+
+
+def test_a_page_that_another_publisher_writes_meanwhile_makes_a_refresh_start_over(store):
+    publish_by_hand(store, manifest())
+    refresh(store)
+    one = publisher(store)
+    ahead = replace(one, before=_read_before(store, one.signer))
+    put_release(store, release(2, "b1"))
+    refresh(store)
+    put_release(store, release(3, "b1"))
+    assert ahead.refresh(wait=lambda _attempt: None).attempts == 2
+    assert b"Revision 3" in store.get("catalogue/debian-12.html").data
+
+
+def test_a_page_is_not_written_over_a_newer_one(store):
+    publish_by_hand(store, manifest())
+    refresh(store)
+    before, key = read_pages(store), "catalogue/debian-12.html"
+    put_release(store, release(2, "b1"))
+    pages = render(read(store), SITE).pages
+    overwrite(store, key, b"another publisher's")
+    with pytest.raises(ConflictError):
+        write_pages(store, before, pages)
+    assert store.get(key).data == b"another publisher's"
+
+
+def test_pages_are_written_before_what_leads_to_them(store):
+    publish_by_hand(store, manifest())
+    written = refresh(store).written
+    places = [written.index(name) for name in (*pages_of("debian-12"), *UNSIGNED)]
+    assert places == sorted(places)
 
 
 def test_an_empty_repository_can_be_refreshed(store):
     refresh(store)
     assert index_of(store) == {}
     assert {stat.key for stat in store.list()} == {
-        "SHA256SUMS",
-        "index",
-        "repo.metadata",
-        "index.html",
+        *UNSIGNED,
     }
 
 
@@ -637,3 +720,61 @@ def test_a_newer_commit_recorded_meanwhile_stays(store, monkeypatch):
     meanwhile(monkeypatch, PUBLISHED, lambda: record_commit(store, "c3", is_ancestor=is_ancestor))
     assert not record_commit(store, "c2", is_ancestor=is_ancestor, wait=lambda _: None)
     assert read(store).published.commit == "c3"
+
+
+def staged_with(store, build, packages):
+    """A staged build of the next fingerprint with these packages."""
+    made = manifest(build_id=build, fingerprint=f"sha256:{build}")
+    staging = put_build(store, made)
+    overwrite(store, staging.packages, "".join(f"{line}\n" for line in packages).encode())
+    return made
+
+
+def test_a_release_tells_what_it_changes_for_clients(store):
+    first = staged_with(store, "b1", ["bash 5.1 amd64", "jq 1.7 amd64"])
+    second = staged_with(store, "b2", ["bash 5.2 amd64", "curl 8 amd64"])
+    assert public(store, first).release.package_changes is None
+    released = public(store, second, known=1).release
+    assert released.package_changes == PackageDiff(
+        since=1,
+        added=("curl 8 amd64",),
+        removed=("jq 1.7 amd64",),
+        upgraded=("bash 5.1 5.2",),
+    )
+    assert read(store).current("debian-12", "x86_64") == released
+
+
+def test_so_do_a_withdrawal_and_a_rollback(store):
+    for number, version in enumerate(("5.1", "5.2", "5.3"), 1):
+        made = staged_with(store, f"b{number}", [f"bash {version} amd64"])
+        public(store, made, known=number - 1)
+    released = Released(commit="c1")
+    gone = withdrawals.yank(publisher(store), "debian-12", reason="bad", released=released)
+    assert gone.release.package_changes == PackageDiff(since=3, upgraded=("bash 5.3 5.2",))
+    back = withdrawals.rollback(publisher(store), "debian-12", to=1, released=released)
+    assert back.release.package_changes == PackageDiff(since=2, upgraded=("bash 5.2 5.1",))
+    # A revision that nobody is offered changes nothing for anybody.
+    old = withdrawals.yank(
+        publisher(store), "debian-12", revision=2, reason="bad too", released=released
+    )
+    assert old.release.package_changes is None
+
+
+@pytest.mark.parametrize("fault", ["missing", "others"])
+def test_packages_that_were_not_released_are_compared_with_nothing(store, fault):
+    first = public(store, staged_with(store, "b1", ["bash 5.1 amd64"])).release
+    packages = first.public.packages
+    if fault == "missing":
+        store.delete([packages])
+    else:
+        overwrite(store, packages, b"bash 4.0 amd64\n")
+    second = staged_with(store, "b2", ["bash 5.2 amd64"])
+    assert public(store, second, known=1).release.package_changes is None
+
+
+def test_a_release_holds_a_part_of_very_many_changes(store):
+    public(store, staged_with(store, "b1", []))
+    second = staged_with(store, "b2", [f"package-{n:04} 1 all" for n in range(1000)])
+    changes = public(store, second, known=1).release.package_changes
+    assert (len(changes.added), changes.omitted) == (250, 750)
+    assert changes.added[0] == "package-0000 1 all"

@@ -6,7 +6,7 @@ from lago_images.errors import RepositoryError, UsageError
 from lago_images.repository.publishing import collect, withdrawals
 from lago_images.repository.publishing.copying import PublicCopy
 from lago_images.repository.publishing.releasing import Decision, Verdict, release
-from lago_images.repository.publishing.retention import Retention
+from lago_images.repository.publishing.retention import Retention, plan
 from lago_images.repository.records.release import Released
 from lago_images.repository.records.state import deciding_commit, read, survey
 from lago_images.repository.rendering.index import parse
@@ -268,13 +268,13 @@ def test_a_retired_build_is_offered_and_released_no_more(store):
 
 
 def test_gc_leaves_an_image_alone_that_changed_meanwhile(store, monkeypatch):
-    real = collect._revisions
 
-    def revisions(where, image):
+    def plan_and_roll_back(*given):
+        planned = plan(*given)
         rollback(store, NAME, to=1)
-        return real(where, image)
+        return planned
 
-    monkeypatch.setattr(collect, "_revisions", revisions)
+    monkeypatch.setattr(collect, "plan", plan_and_roll_back)
     done = retire_oldest(store)
     assert done.left == ((NAME, "x86_64"),)
     assert offered(store) == {NAME: (4, "b1")}

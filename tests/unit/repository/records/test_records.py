@@ -14,6 +14,7 @@ from lago_images.repository.records.manifest import BaseRecord, BootTest, Disk, 
 from lago_images.repository.records.parsing import LARGEST, DocumentError
 from lago_images.repository.records.release import (
     OldRepositoryError,
+    PackageDiff,
     Release,
     Released,
     ReleasedImage,
@@ -114,11 +115,13 @@ def where(record: Manifest | Release) -> str:
     return record.key.staging.manifest if isinstance(record, Manifest) else str(record.key)
 
 
-MADE, OUT, BACK = manifest(), release(), release(2, None, withdraws=1)
+MADE, BACK = manifest(), release(2, None, withdraws=1)
+OUT = release(package_changes=PackageDiff(since=1))
 NO_TEXT = [None, 7, True, [], {}, "\ud800", "a\udcff"]
 NO_COUNT = [None, "7", 1.0, 1.5, True, [], {}, -1, 2**62, 10**30, float("nan"), float("inf")]
 NO_SIZE = [*NO_COUNT, 0]
 NO_NAME = [*NO_TEXT, "", "../x", "a/b", "a b", "a\n", "-a"]
+NO_LINES = [None, 7, "x", {}]
 NO_OBJECT = [None, 7, "x", [], [{}]]
 WRONG_IN_A_MANIFEST = {
     "name": NO_NAME,
@@ -169,6 +172,12 @@ WRONG_IN_A_RELEASE = {
     "nonce": NO_TEXT,
     "withdraws": [wrong for wrong in NO_COUNT if wrong is not None],
     "reason": NO_TEXT,
+    "package_changes": [7, "x", []],
+    "package_changes.since": NO_SIZE,
+    "package_changes.added": NO_LINES,
+    "package_changes.removed": NO_LINES,
+    "package_changes.upgraded": NO_LINES,
+    "package_changes.omitted": NO_COUNT,
 }
 WRONG = [
     *((MADE, path, value) for path, values in WRONG_IN_A_MANIFEST.items() for value in values),
@@ -181,7 +190,11 @@ def test_every_field_has_wrong_values_below():
     names = {each.name for each in fields(Manifest)}
     names |= {f"{name}.{each.name}" for name, kind in nested.items() for each in fields(kind)}
     assert names == WRONG_IN_A_MANIFEST.keys()
-    nested = {"image": ReleasedImage, "released": Released}
+    nested = {
+        "image": ReleasedImage,
+        "released": Released,
+        "package_changes": PackageDiff,
+    }
     names = {each.name for each in fields(Release)}
     names |= {f"{name}.{each.name}" for name, kind in nested.items() for each in fields(kind)}
     assert names == WRONG_IN_A_RELEASE.keys()
@@ -201,6 +214,8 @@ def test_a_wrong_field_is_refused_with_the_records_place_and_its_own(record, pat
 OPTIONAL = {
     *("base.detail", "base.build", "base.revision", "properties", "boot", "packages", "tools"),
     *("image.base", "released.dirty", "released.actor", "released.run", "withdraws", "reason"),
+    *("package_changes", "package_changes.added", "package_changes.removed"),
+    *("package_changes.upgraded", "package_changes.omitted"),
 }
 
 
@@ -219,6 +234,14 @@ def test_only_what_has_a_default_may_be_missing(record, path):
     parent, _, name = path.rpartition(".")
     with pytest.raises(DocumentError, match=f"{parent or 'it'} has no {name}"):
         parsed(record, without(record, path))
+
+
+def test_a_wrong_line_of_the_package_changes_is_named():
+    data = written(OUT, "package_changes.added", ["bash 5.2 amd64", "\ud800"])
+    with pytest.raises(DocumentError) as caught:
+        parsed(OUT, data)
+    [problem] = caught.value.problems
+    assert problem.startswith("package_changes.added[1] is ")
 
 
 def test_all_wrong_fields_are_listed_at_once():

@@ -116,6 +116,22 @@ def test_package_urls_are_of_the_distribution(properties, url):
     assert urls(made(b"p 1:2-3 x86_64\n", properties=properties)) == [url]
 
 
+@pytest.mark.parametrize(
+    ("licence", "expected"),
+    [
+        ("MIT", [{"license": {"id": "MIT"}}]),
+        ("GPL-2.0-or-later AND MIT", [{"expression": "GPL-2.0-or-later AND MIT"}]),
+        ("GPLv2+ and BSD", [{"license": {"name": "GPLv2+ and BSD"}}]),
+        ("<script>", [{"license": {"name": "<script>"}}]),
+    ],
+)
+def test_a_licence_is_the_one_that_the_package_manager_knows(licence, expected):
+    plain = made(f"bash 5.2-1.fc44 x86_64 {licence}\nother 1-1.fc44 noarch\n".encode())
+    licences = {one["name"]: one.get("licenses") for one in plain["components"]}
+    assert licences["bash"] == expected
+    assert licences["other"] is None
+
+
 def test_several_versions_of_a_package_are_all_listed():
     kernels = b"kernel 6.1-1.fc44 x86_64\nkernel 6.2-1.fc44 x86_64\n"
     assert len(urls(made(kernels, properties={"osinfo": "fedora44"}))) == 2

@@ -1,10 +1,12 @@
 """The chain of unsigned repositories; signatures are in tests/functional/test_provenance.py."""
 
+import io
 import os
 from dataclasses import replace
 
 import pytest
 
+from lago_images.console import Console
 from lago_images.errors import RepositoryError, UsageError
 from lago_images.host.process import Runner
 from lago_images.repository.records.layout import INDEX, SUMS
@@ -46,7 +48,13 @@ def store(tmp_path):
 
 def traced(store, name="layer", **more):
     deep = more.pop("deep", False)
-    tracer = Tracer(store=store, runner=NoRunner(environ=os.environ), environ={}, deep=deep)
+    tracer = Tracer(
+        store=store,
+        runner=NoRunner(environ=os.environ),
+        environ={},
+        console=more.pop("console", Console(quiet=True)),
+        deep=deep,
+    )
     return tracer.trace(name, **more)
 
 
@@ -102,6 +110,17 @@ def test_what_is_not_as_it_was_released_breaks_its_link(store, key, broken, how)
     else:
         overwrite(store, key, store.get(key).data + b" ")
     assert traced(store).broken == (broken,)
+
+
+def test_a_deep_look_shows_each_disk_that_it_reads(store, monkeypatch):
+    monkeypatch.setattr("lago_images.console.PLAIN_SECONDS", 0)
+    shown = io.StringIO()
+    traced(store, console=Console(stream=shown))
+    assert shown.getvalue() == ""
+    traced(store, deep=True, console=Console(stream=shown))
+    lines = shown.getvalue().splitlines()
+    assert [line for line in lines if line.startswith("reading images/base/")]
+    assert all("(100 %)" in line for line in lines)
 
 
 def test_a_changed_byte_of_a_disk_needs_a_deep_look(store):

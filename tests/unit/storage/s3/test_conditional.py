@@ -15,7 +15,7 @@ from lago_images.errors import NotFoundError
 from lago_images.host.retry import RetryPolicy
 from lago_images.storage.base import Blob, Headers
 from lago_images.storage.s3.conditional import Outcome, Write, Writer, as_expected, outcome
-from lago_images.storage.s3.failures import code_of, status_of, transient, translate, unreachable
+from lago_images.storage.s3.failures import code_of, status_of, transient, translate
 
 URL = "http://127.0.0.1:1"
 
@@ -52,7 +52,6 @@ def test_what_is_tried_again() -> None:
     assert all(transient(_answer(status, "")) for status in (408, 429, 500, 502, 503, 504))
     assert not any(transient(_answer(status, "")) for status in (400, 401, 403, 404, 412, 501))
     assert transient(EndpointConnectionError(endpoint_url=URL))
-    assert unreachable(EndpointConnectionError(endpoint_url=URL))
     assert not transient(SSLError(endpoint_url=URL, error=ValueError("x")))
 
 
@@ -79,11 +78,11 @@ def test_the_cause_tells_the_code() -> None:
 def test_a_write_knows_its_own() -> None:
     write = Write(key="k", data=b"d", expected=None, headers=Headers(), nonce="n")
     same = Blob(key="k", data=b"d", etag="e")
-    assert write.made(same, "n")
-    assert not write.made(same, "another")
-    assert write.made(same, "")
-    assert not write.made(Blob(key="k", data=b"other", etag="e"), "")
-    assert not write.made(None, "")
+    assert write.is_applied(same, "n")
+    assert not write.is_applied(same, "another")
+    assert write.is_applied(same, "")
+    assert not write.is_applied(Blob(key="k", data=b"other", etag="e"), "")
+    assert not write.is_applied(None, "")
 
 
 @pytest.mark.parametrize(

@@ -3,14 +3,18 @@ from dataclasses import replace
 import pytest
 
 from lago_images.storage.s3.etags import Dialect
-from lago_images.storage.s3.verdict import Findings, judge
+from lago_images.storage.s3.verdict import Findings, Race, judge
 
 CEPH20 = Findings(
     create_again=412,
     stale=412,
     fresh_quoted=200,
-    creators=((200, 412, 409, 412), (412, 200, 412, 0)),
-    replacers=((412, 412, 200, 409),),
+    absent=404,
+    creations=(
+        Race(rivals=(200, 412, 409), misfits=(404, 412)),
+        Race(rivals=(412, 200, 0), misfits=(409, 500)),
+    ),
+    replacements=(Race(rivals=(412, 200, 409), misfits=(412, 412)),),
 )
 
 
@@ -20,7 +24,8 @@ def test_a_store_that_keeps_its_word() -> None:
 
 
 def test_a_store_that_wants_the_etag_bare() -> None:
-    ceph18 = replace(CEPH20, fresh_quoted=412, fresh_bare=200, creators=((500, 200, 412),))
+    raced = (Race(rivals=(500, 200, 412)),)
+    ceph18 = replace(CEPH20, fresh_quoted=412, fresh_bare=200, creations=raced)
     assert judge(ceph18).dialect is Dialect.BARE
 
 
@@ -34,8 +39,27 @@ def test_a_store_that_wants_the_etag_bare() -> None:
         ({"stale": 400}, "answered 400 instead of 412"),
         ({"fresh_quoted": 412, "fresh_bare": 412}, "own ETag was answered 412 instead of 200"),
         ({"fresh_quoted": 412, "fresh_bare": 400}, "answered 400 and 412 instead of 200"),
-        ({"creators": ((200, 412), (200, 200))}, "2 of 2 simultaneous writers created the same"),
-        ({"replacers": ((200, 200, 412),)}, "2 of 3 simultaneous writers replaced the same"),
+        ({"absent": 200}, "If-Match on a missing object was answered 200"),
+        (
+            {"creations": (Race(rivals=(200, 412)), Race(rivals=(200, 200)))},
+            "2 of 2 simultaneous writers created the same",
+        ),
+        (
+            {"replacements": (Race(rivals=(200, 200, 412)),)},
+            "2 of 3 simultaneous writers replaced the same",
+        ),
+        (
+            {"creations": (Race(rivals=(200, 412), misfits=(412, 200)),)},
+            "If-Match on a missing object that others were creating was answered 200",
+        ),
+        (
+            {"replacements": (Race(rivals=(412, 412), misfits=(200, 412)),)},
+            "If-None-Match: * on an object that others were replacing was answered 200",
+        ),
+        (
+            {"replacements": (Race(rivals=(200, 500), keeps_winner=False),)},
+            "replaced the same version of an object one was answered 200, and another's bytes",
+        ),
     ],
 )
 def test_every_broken_word_is_told(change: dict[str, object], reason: str) -> None:

@@ -1,7 +1,8 @@
-"""The main job through the real command line: from specs in git to a repository in a directory."""
+"""``ci rebuild`` and its steps as they are called: from specs in git to a directory repository."""
 
 import json
 import lzma
+import re
 from pathlib import Path
 
 import pytest
@@ -40,7 +41,7 @@ def reasons(repo, name):
 def revisions(repo):
     ran = repo.run("repo", "list", "--format", "json")
     assert ran.code == 0, ran.err
-    return {image["name"]: image["revision"] for image in ran.json()}
+    return {image["name"]: image["revision"] for image in ran.json()["images"]}
 
 
 def rebuild(repo, *args):
@@ -385,8 +386,9 @@ def test_a_run_with_nothing_to_do_costs_a_handful_of_requests(repo, ceph20):
         proxy.requests.clear()
         assert "nothing to build" in rebuild(repo).out
         assert {request.method for request in proxy.requests} == {"GET"}
-        # Three of them ask for what the verdict on the store rests on.
-        assert len(proxy.requests) <= 18
+        # Three of them ask for what the verdict on the store rests on, five for the pages, their
+        # feed and images.json.
+        assert len(proxy.requests) <= 23
         # Nothing is done by mistake when something is: what is not rendered, or not recorded.
         key = {"Bucket": bucket, "Key": "images/index"}
         index = ceph20.client().get_object(**key)["Body"].read()
@@ -398,3 +400,14 @@ def test_a_run_with_nothing_to_do_costs_a_handful_of_requests(repo, ceph20):
         rebuild(repo)
         record = ceph20.client().get_object(Bucket=bucket, Key="images/state/published.json")
         assert json.load(record["Body"])["commit"] == repo.head
+
+
+def test_the_exit_code_of_a_plan_says_whether_there_is_something_to_do(repo):
+    assert repo.run("ci", "plan").code == 0
+    assert repo.run("ci", "plan", "--exit-code").code == 3
+    assert repo.run("ci", "plan", "--exit-code", "nosuch").code == 2
+    ran = rebuild(repo)
+    assert re.search(r"^image +verdict +revision +size +time +changes$", ran.err, re.MULTILINE)
+    assert re.search(r"^one +released +1 .* s +new$", ran.err, re.MULTILINE)
+    assert repo.run("ci", "plan", "--exit-code").code == 0
+    assert repo.run("ci", "plan", "--exit-code", "one").code == 3

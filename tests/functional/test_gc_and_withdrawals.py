@@ -35,7 +35,7 @@ class Repository:
 
     @property
     def revisions(self):
-        return {one["name"]: one["revision"] for one in self.json("list")}
+        return {one["name"]: one["revision"] for one in self.json("list")["images"]}
 
 
 @pytest.fixture(params=["directory", "ceph20"])

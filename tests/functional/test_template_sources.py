@@ -38,7 +38,8 @@ def refused(url, tmp_path):
 )
 def test_what_a_source_answers_is_not_shown(tmp_path, body):
     with serving({"/index": body}) as server:
-        refused(server.url + "/index", tmp_path)
+        assert f"{server.url}/index" in refused(server.url + "/index", tmp_path)
+        assert [path for path, _, _ in server.requests] == ["/index"]
 
 
 def test_the_line_that_is_wrong_is_told(tmp_path):

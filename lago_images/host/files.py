@@ -1,17 +1,40 @@
-"""Folders whose owners can be known to be dead.
+"""Replace files, and make folders, where other processes and users write, too.
 
-Beside each folder lies a file that its owner holds a lock on. Whoever gets that lock knows that
-the owner is dead, and may remove both.
+Of a folder it can be known that its owner is dead: beside it lies a file that the owner holds a
+lock on. Whoever gets that lock knows, and may remove both.
 """
 
 import fcntl
 import os
+import secrets
 import stat
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 _LOCK = ".lock"
+
+
+def replace(path: Path, data: bytes) -> None:
+    """Write a file, whole or not at all; a link that is in its place is replaced, not followed.
+
+    The folder is made if needed. Raises ``OSError``, which names this file.
+    """
+    # In the same folder, because only there a rename is one step; with a name that nobody else has
+    # and no file system finds too long.
+    beside = path.with_name(f".{path.name[:100]}.{secrets.token_hex(8)}")
+    try:
+        if not path.parent.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+        with beside.open("xb") as file:
+            file.write(data)
+        beside.replace(path)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+    finally:
+        with suppress(OSError):
+            beside.unlink()
 
 
 def locked(parent: Path, prefix: str) -> tuple[Path, Path, int]:
@@ -20,6 +43,8 @@ def locked(parent: Path, prefix: str) -> tuple[Path, Path, int]:
     Raises:
         OSError: Nothing can be made in ``parent``.
     """
+    # flock, not fcntl: the lock goes with the process, and closing another descriptor of the file
+    # in this process does not give it up.
     while True:
         handle, name = tempfile.mkstemp(prefix=prefix, suffix=_LOCK, dir=parent)
         lock = Path(name)
@@ -47,6 +72,7 @@ def abandoned(parent: Path, prefix: str) -> Iterator[Path]:
 def _abandoned(lock: Path) -> int | None:
     """Return the file descriptor of a lock file of ours that nobody holds."""
     try:
+        # In /tmp others may have put a link, or a file of theirs, under such a name.
         handle = os.open(lock, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:
         return None

@@ -1,0 +1,417 @@
+"""``repo list``, ``show``, ``log`` and ``diff``: look at what is published."""
+
+import time
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+
+from lago_images.cli.completion import published_names
+from lago_images.cli.documents import FORMAT, document
+from lago_images.cli.invocation import Invocation, finish
+from lago_images.cli.tables import table, terminal_width, wrapped
+from lago_images.console import clean, human_size
+from lago_images.errors import UsageError
+from lago_images.repository.browsing import queries
+from lago_images.repository.browsing.documents import (
+    Comparison,
+    ImagePage,
+    ImageState,
+    Listing,
+    LogEntry,
+    Revision,
+    Side,
+)
+from lago_images.repository.records.log import EventKind
+from lago_images.repository.records.release import NO_COMMIT
+from lago_images.repository.records.state import State, read
+from lago_images.storage.base import Store
+
+_SHORT = 12
+_DAY = 86_400
+_COLOURS = {EventKind.WITHDRAWN: "red", EventKind.ROLLED_BACK: "yellow"}
+_ARCH = click.option("--arch", default="", help="Of an image with several architectures.")
+_STATES = {
+    "current": (ImageState.CURRENT,),
+    "withdrawn": (ImageState.WITHDRAWN,),
+    "any": tuple(ImageState),
+}
+
+
+@click.command("list")
+@click.argument("patterns", nargs=-1, metavar="[NAME…]", shell_complete=published_names)
+@click.option("--arch", default="", help="Only images of this architecture.")
+@click.option(
+    "--state",
+    type=click.Choice(list(_STATES)),
+    default="current",
+    show_default=True,
+    help="What clients get; or the newest revision that is withdrawn; or the newest of all.",
+)
+@click.option("--all", "all_", is_flag=True, help="Older revisions that are still offered, too.")
+@FORMAT
+@click.pass_obj
+def list_(
+    invocation: Invocation,
+    patterns: tuple[str, ...],
+    arch: str,
+    state: str,
+    all_: bool,
+    form: str,
+) -> None:
+    """List what is published.
+
+    All images, or those whose name is one of NAMEs, which may have * and ? as shells have them.
+    """
+    store, content = _read(invocation)
+    states = _STATES[state]
+    if all_ and state == "current":
+        states = (ImageState.CURRENT, ImageState.OFFERED)
+    listed = queries.listing(
+        content, store.url, patterns=patterns, arch=arch, states=states, every=all_
+    )
+    if form == "json":
+        click.echo(document(listed))
+    else:
+        for line in _list_lines(listed, with_state=state != "current", now=time.time()):
+            click.echo(line)
+    finish(succeeded=not content.damaged)
+
+
+def _list_lines(listed: Listing, *, with_state: bool, now: float) -> Iterator[str]:
+    heads = ["name", "arch", "revision", "version", "published", "age", "size"]
+    heads += ["fingerprint", "commit", *(["state"] if with_state else [])]
+    rows = [
+        (
+            each.name,
+            each.arch,
+            str(each.revision),
+            each.version,
+            _minute(each.published),
+            _age(each.built, now),
+            human_size(each.disk.compressed_size),
+            each.fingerprint.removeprefix("sha256:")[:_SHORT],
+            _commit(each.commit),
+            *([_state(each)] if with_state else []),
+        )
+        for each in listed.images
+    ]
+    # On 80 columns what people look for stays: the name, the age, the size.
+    spare = ("fingerprint", "commit", "version", "published", "arch")
+    yield from table(heads, rows, width=terminal_width(), spare=spare)
+
+
+@click.command()
+@click.argument("name", shell_complete=published_names)
+@_ARCH
+@click.option("--revision", type=click.IntRange(min=1), help="By default the newest one offered.")
+@FORMAT
+@click.pass_obj
+def show(invocation: Invocation, name: str, arch: str, revision: int | None, form: str) -> None:
+    """Show all that is known of an image.
+
+    Its revisions with who released them and why one was withdrawn; and of one revision the build,
+    base, boot test, properties, checksums and URLs, and the commands that get it.
+    """
+    store, content = _read(invocation)
+    image = queries.image_of(content, name, arch)
+    page = queries.page(store, content, image)
+    chosen = _chosen(page, revision)
+    if form == "json":
+        click.echo(document(page))
+    else:
+        for line in _page_lines(page, chosen, time.time()):
+            click.echo(line)
+
+
+def _chosen(page: ImagePage, revision: int | None) -> Revision | None:
+    if revision is None:
+        return next(iter(page.revisions), None)
+    wanted = (each for each in page.revisions if each.revision == revision)
+    if (chosen := next(wanted, None)) is None:
+        raise UsageError(
+            f"{page.name} has no revision {revision} with a build",
+            hint=f"lago-images repo log {page.name} shows what its revisions are",
+        )
+    return chosen
+
+
+def _page_lines(page: ImagePage, chosen: Revision | None, now: float) -> Iterator[str]:
+    width = terminal_width()
+    title = clean(page.properties.get("name", ""))
+    yield f"{page.name} ({page.arch})" + (f": {title}" if title else "")
+    if chosen is None:
+        yield "it has no revision with a build"
+        return
+    yield ""
+    for label, text in _facts(page, chosen, now):
+        yield from _labelled(label, text, width)
+    yield from _section("properties of its spec")
+    for key, value in sorted(page.properties.items()):
+        yield from _labelled(key, value, width)
+    yield from _section("checksums")
+    disk = chosen.disk
+    yield f"  sha256 of the .xz     {disk.sha256}"
+    yield f"  sha512 of the .xz     {disk.sha512}"
+    yield f"  sha1 of the disk      {disk.sha1}"
+    yield from _section("files")
+    # By the URL that clients use, once one is published: a bucket's own is for who has its keys.
+    root = page.base_url or page.repository
+    for file, facts in sorted(chosen.objects.items()):
+        yield clean(f"  {root}/{chosen.folder}{file}  {human_size(facts.size)}")
+    yield from _section("revisions")
+    yield from _revision_lines(page.revisions, width)
+    if page.use:
+        yield from _section("how to use it")
+        yield from (clean(f"  {line}") for line in page.use)
+
+
+def _facts(page: ImagePage, chosen: Revision, now: float) -> Iterator[tuple[str, str]]:
+    state = str(chosen.state) + (f": {chosen.reason}" if chosen.reason else "")
+    yield "revision", f"{chosen.revision}, {state}"
+    yield "version for lago", chosen.version
+    yield "built", f"{_minute(chosen.built)} ({_age(chosen.built, now)} old), build {chosen.build}"
+    by = f" by {chosen.actor}" if chosen.actor else ""
+    yield "published", f"{_minute(chosen.published)}{by}"
+    if chosen.run:
+        yield "run", chosen.run
+    dirty = ", and files that were not committed" if chosen.dirty else ""
+    yield "commit", f"{chosen.commit}{dirty}"
+    base = chosen.base
+    standing = f", revision {base.revision}" if base.revision else ""
+    yield "base", f"{base.ref}{standing}" + (f" ({base.detail})" if base.detail else "")
+    if page.layers:
+        yield "stood on by", ", ".join(page.layers)
+    sizes = (chosen.disk.compressed_size, chosen.disk.size, chosen.disk.virtual_size)
+    compressed, whole, virtual = map(human_size, sizes)
+    yield "size", f"{compressed} to download, {whole} as a file, {virtual} for the guest"
+    yield "packages", "not known" if chosen.packages is None else str(chosen.packages)
+    boot = chosen.boot
+    yield "boot test", f"{boot.seconds:.0f} s ({boot.accel})" if boot else "none"
+    yield "fingerprint", chosen.fingerprint
+
+
+def _revision_lines(revisions: Sequence[Revision], width: int | None) -> Iterator[str]:
+    heads = ("revision", "built", "published", "by", "commit", "size", "state")
+    rows = [
+        (
+            str(each.revision),
+            _minute(each.built),
+            _minute(each.published),
+            each.actor,
+            _commit(each.commit),
+            human_size(each.disk.compressed_size),
+            _state(each),
+        )
+        for each in revisions
+    ]
+    inner = None if width is None else width - 2
+    yield from (f"  {line}" for line in table(heads, rows, width=inner, spare=("built", "by")))
+
+
+@click.command()
+@click.argument("name", required=False, shell_complete=published_names)
+@_ARCH
+@click.option("-n", "--most", type=click.IntRange(min=1), metavar="N", help="The newest N events.")
+@FORMAT
+@click.pass_obj
+def log(invocation: Invocation, name: str | None, arch: str, most: int | None, form: str) -> None:
+    """Show who released, withdrew and rolled back what, the newest event first.
+
+    Of all images, or of NAME; with the commit and the CI's run that did it, and the reason.
+    """
+    store, content = _read(invocation)
+    images = (
+        [queries.image_of(content, name, arch)]
+        if name
+        else [image for image in content.images if arch in ("", image.arch)]
+    )
+    history = queries.log(content, store.url, images, most=most)
+    if form == "json":
+        click.echo(document(history))
+        return
+    width = terminal_width()
+    for entry in history.events:
+        for line in _entry_lines(entry, width):
+            click.echo(line)
+
+
+def _entry_lines(entry: LogEntry, width: int | None) -> Iterator[str]:
+    what = {
+        EventKind.RELEASED: f"released revision {entry.about}",
+        EventKind.WITHDRAWN: f"withdrew revision {entry.about}",
+        EventKind.ROLLED_BACK: f"rolled back to revision {entry.about}, as {entry.revision}",
+    }[entry.kind]
+    by = f" by {entry.actor}" if entry.actor else ""
+    first = clean(f"{_minute(entry.published)}  {entry.name} ({entry.arch}): {what}{by}")
+    first, *more = wrapped(first, width, indent="    ")
+    yield click.style(first, fg=_COLOURS.get(entry.kind))
+    yield from more
+    if entry.reason:
+        yield from wrapped(clean(f"    reason: {entry.reason}"), width, indent="      ")
+    if entry.commit != NO_COMMIT:
+        dirty = ", and files that were not committed" if entry.dirty else ""
+        yield from wrapped(clean(f"    commit: {entry.commit}{dirty}"), width, indent="      ")
+    if entry.run:
+        yield clean(f"    run: {entry.run}")
+
+
+@click.command()
+@click.argument("name", shell_complete=published_names)
+@click.argument("old", required=False, metavar="[A]")
+@click.argument("new", required=False, metavar="[B]")
+@_ARCH
+@FORMAT
+@click.pass_obj
+def diff(
+    invocation: Invocation,
+    name: str,
+    old: str | None,
+    new: str | None,
+    arch: str,
+    form: str,
+) -> None:
+    """Show what changed from one build of an image to another.
+
+    That is packages, size, properties of the spec and base. A and B are revisions; or the folder
+    of a build (with manifest.json), or a list of packages as packages.txt has it. Without A and B
+    the newest revision is compared with the one before it, with A alone A with the newest. What
+    lies in the boot partition is not on record, and so not compared.
+    """
+    store, content = _read(invocation)
+    image = queries.image_of(content, name, arch)
+    if old is None or new is None:
+        before, newest = queries.two_newest(content, image)
+        if old is None and before is None:
+            raise UsageError(
+                f"{image} has one revision: nothing to compare it with",
+                hint=f"lago-images repo diff {name} {newest} FOLDER compares it with a build here",
+            )
+        old, new = old or str(before), str(newest)
+    # A number is a revision; a folder of that name is written ./3.
+    sides = [
+        queries.released_build(store, content, image, int(side))
+        if side.isdecimal()
+        else queries.local_build(_existing(side))
+        for side in (old, new)
+    ]
+    compared = queries.difference(image, *sides)
+    if form == "json":
+        click.echo(document(compared))
+    else:
+        for line in _comparison_lines(compared):
+            click.echo(line)
+
+
+def _existing(path: str) -> Path:
+    if not Path(path).exists():
+        raise UsageError(
+            f"{path} is neither a revision nor a file or folder",
+            hint="a revision is a number, such as 3",
+        )
+    return Path(path)
+
+
+def _comparison_lines(compared: Comparison) -> Iterator[str]:
+    old, new, width = compared.old, compared.new, terminal_width()
+    first = clean(f"{compared.name} ({compared.arch}): {old.source} → {new.source}")
+    yield from wrapped(first, width, indent="  ")
+    for label, was, now in _differing(old, new):
+        yield from wrapped(clean(f"{label}: {was} → {now}"), width, indent="  ")
+    if compared.is_other_base:
+        yield from wrapped(clean(f"base: {_base(old)} → {_base(new)}"), width, indent="  ")
+    for change in compared.properties or ():
+        if change.old is None:
+            text = f"new, {change.new!r}"
+        else:
+            text = "removed" if change.new is None else f"{change.old!r} → {change.new!r}"
+        yield from wrapped(clean(f"property {change.name}: {text}"), width, indent="  ")
+    packages = compared.packages
+    if packages is None:
+        yield from wrapped("packages: those of one of them are not known", width)
+    elif not packages:
+        yield "packages: the same"
+    else:
+        counts = (len(packages.added), len(packages.removed), len(packages.upgraded))
+        text = "packages: {} added, {} removed, {} with another version".format(*counts)
+        yield from wrapped(text, width, indent="  ")
+        # As unified diffs are coloured: click drops the colours where stdout is no terminal.
+        for each in packages.added:
+            yield click.style(clean(f"  + {each.name} {each.version} {each.arch}"), fg="green")
+        for each in packages.removed:
+            yield click.style(clean(f"  - {each.name} {each.version} {each.arch}"), fg="red")
+        yield from (clean(f"  ~ {each.name} {each.old} → {each.new}") for each in packages.upgraded)
+
+
+def _differing(old: Side, new: Side) -> Iterator[tuple[str, str, str]]:
+    """Yield what both sides have, and differs: a label, the older and the newer value."""
+    for label, was, now in (
+        ("size", old.size, new.size),
+        ("virtual size", old.virtual_size, new.virtual_size),
+    ):
+        if was is not None and now is not None and was != now:
+            yield label, human_size(was), f"{human_size(now)} ({100 * (now - was) / was:+.1f} %)"
+    if old.built and new.built and old.built != new.built:
+        yield "built", _minute(old.built), _minute(new.built)
+    if old.commit and new.commit and old.commit != new.commit:
+        yield "commit", _commit(old.commit), _commit(new.commit)
+
+
+def _base(side: Side) -> str:
+    if side.base is None:
+        return "not known"
+    revision = f", revision {side.base.revision}" if side.base.revision else ""
+    return f"{side.base.ref}{revision} ({side.base.digest[: _SHORT + len('sha256:')]}…)"
+
+
+def _read(invocation: Invocation) -> tuple[Store, State]:
+    """Read the repository, and say what of it is missing or damaged."""
+    store = invocation.store()
+    # To a store a mistyped path is a repository with nothing in it.
+    if store.folder is not None and not store.folder.exists():
+        invocation.console.warn(f"there is no folder {store.folder}: nothing is published there")
+    started = time.monotonic()
+    content = read(store)
+    invocation.console.detail(
+        f"read the releases of {len(content.images)} images in {store.url} in "
+        f"{time.monotonic() - started:.2f} s"
+    )
+    for what in content.damaged.values():
+        invocation.console.warn(f"{what}; restore it from a copy")
+    return store, content
+
+
+def _labelled(label: str, text: str, width: int | None) -> Iterator[str]:
+    start = f"  {label:<18}  "
+    rest = None if width is None else width - len(start)
+    first, *more = wrapped(clean(text), rest) or [""]
+    yield f"{start}{first}".rstrip()
+    yield from (" " * len(start) + part for part in more)
+
+
+def _section(title: str) -> Iterator[str]:
+    yield ""
+    yield click.style(title, bold=True)
+
+
+def _state(revision: Revision) -> str:
+    return f"{revision.state}: {revision.reason}" if revision.reason else str(revision.state)
+
+
+def _minute(moment: float) -> str:
+    # In UTC, as the catalogue and the records have it: people in two zones compare notes.
+    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%d %H:%M")
+
+
+def _commit(commit: str) -> str:
+    return commit[:_SHORT]
+
+
+def _age(moment: float, now: float) -> str:
+    """Return an age in the largest unit that it has two of, as ``3 d``."""
+    seconds = max(0, int(now - moment))
+    for unit, length in (("y", 365 * _DAY), ("mo", 30 * _DAY), ("d", _DAY), ("h", 3600)):
+        if seconds >= 2 * length:
+            return f"{seconds // length} {unit}"
+    return f"{seconds // 60} min"

@@ -1,0 +1,1 @@
+"""Look at what is published: which images, what happened to them, what differs between two."""

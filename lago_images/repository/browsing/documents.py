@@ -1,0 +1,173 @@
+"""The documents that ``repo list``, ``show``, ``log`` and ``diff`` print; ``docs/schemas`` has all.
+
+Times are whole seconds since the epoch, sizes bytes. Other keys come with another ``SCHEMA``.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import ClassVar
+
+from lago_images.repository.records.changes import PackageChanges, PropertyChange
+from lago_images.repository.records.log import EventKind
+from lago_images.repository.records.manifest import BaseRecord, BootTest, Disk
+from lago_images.repository.records.release import ObjectDigest
+
+
+class ImageState(StrEnum):
+    """Whether clients get an image, or one revision of it, and why not."""
+
+    CURRENT = "current"
+    OFFERED = "offered"
+    WITHDRAWN = "withdrawn"
+    # repo gc removes it, or has removed it.
+    RETIRED = "retired"
+    # A later record cannot be read, which may have withdrawn it.
+    DAMAGED = "damaged"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Revision:
+    """One revision of an image.
+
+    Attributes:
+        reason: Why it was withdrawn, or what a rollback was for; else empty.
+        version: The name that lago has for it.
+        built: When its build was made.
+        published: When it became public.
+        commit: What the publisher had checked out.
+        actor: The CI's name for who released it; ``user@host`` outside CI.
+        run: The URL of the CI's run; empty outside CI.
+        packages: How many are installed; None where that is not known.
+        objects: The files of its public copy by name, each with its SHA-256.
+        folder: Where they are, below the repository's URL.
+    """
+
+    name: str
+    arch: str
+    revision: int
+    state: ImageState
+    reason: str
+    version: str
+    built: int
+    published: int
+    commit: str
+    dirty: bool
+    actor: str
+    run: str
+    build: str
+    fingerprint: str
+    base: BaseRecord
+    disk: Disk
+    packages: int | None
+    boot: BootTest | None
+    objects: Mapping[str, ObjectDigest]
+    folder: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listing:
+    """The images of a repository: of each the newest revision, or every one that was asked for."""
+
+    SCHEMA: ClassVar[int] = 1
+    WHAT: ClassVar[str] = "a list of images"
+
+    repository: str
+    images: tuple[Revision, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImagePage:
+    """All that is known of one image.
+
+    Attributes:
+        base_url: Where clients find the repository; empty where that was not published.
+        properties: Of the spec, as the newest revision was built.
+        revisions: The newest first.
+        layers: The images that are offered and stand on its current build.
+        use: Shell lines that get the image.
+    """
+
+    SCHEMA: ClassVar[int] = 1
+    WHAT: ClassVar[str] = "a page of an image"
+
+    repository: str
+    base_url: str
+    name: str
+    arch: str
+    properties: Mapping[str, str]
+    revisions: tuple[Revision, ...]
+    layers: tuple[str, ...]
+    use: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogEntry:
+    """One event: ``about`` is the revision that was released, withdrawn or gone back to.
+
+    ``revision`` is the number of the record itself, which a withdrawal takes, too.
+    """
+
+    name: str
+    arch: str
+    kind: EventKind
+    revision: int
+    about: int
+    published: int
+    actor: str
+    commit: str
+    dirty: bool
+    run: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Log:
+    """The events of a repository or of one image, the newest first."""
+
+    SCHEMA: ClassVar[int] = 1
+    WHAT: ClassVar[str] = "a log"
+
+    repository: str
+    events: tuple[LogEntry, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Side:
+    """One of two builds that are compared; of a list of packages alone only ``source`` is known.
+
+    Attributes:
+        source: Where it was read: a revision of an image, or a path.
+        size: Of the compressed disk.
+    """
+
+    source: str
+    revision: int | None = None
+    build: str | None = None
+    commit: str | None = None
+    built: int | None = None
+    size: int | None = None
+    virtual_size: int | None = None
+    base: BaseRecord | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """The differences from ``old`` to ``new``.
+
+    Attributes:
+        packages: None where the packages of one of them are not known.
+        properties: None where the spec of one of them is not known.
+        is_other_base: Whether name or bytes of the base differ; None where one is not known.
+    """
+
+    SCHEMA: ClassVar[int] = 1
+    WHAT: ClassVar[str] = "a comparison of two builds"
+
+    name: str
+    arch: str
+    old: Side
+    new: Side
+    packages: PackageChanges | None
+    properties: tuple[PropertyChange, ...] | None
+    is_other_base: bool | None

@@ -1,0 +1,338 @@
+"""Answer what people ask of a repository, from its state: pure but for the lists of packages."""
+
+import difflib
+import hashlib
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from lago_images.errors import NotFoundError, RepositoryError, StorageError, UsageError
+from lago_images.repository.browsing.documents import (
+    Comparison,
+    ImagePage,
+    ImageState,
+    Listing,
+    Log,
+    LogEntry,
+    Revision,
+    Side,
+)
+from lago_images.repository.records.changes import (
+    Package,
+    compare,
+    compare_packages,
+    parse_packages,
+)
+from lago_images.repository.records.layout import MANIFEST, PACKAGES, BuildKey, ImageId
+from lago_images.repository.records.log import events
+from lago_images.repository.records.manifest import Manifest
+from lago_images.repository.records.parsing import LARGEST, parse_json
+from lago_images.repository.records.release import Release, ReleasedImage
+from lago_images.repository.records.state import State, standing
+from lago_images.repository.rendering import client_setup
+from lago_images.repository.rendering.lago import version_name
+from lago_images.storage.base import Store
+
+_HINT = "lago-images repo list --state any shows every image"
+# Of a list of packages in a file: ten times what the largest distributions install.
+_LARGEST = 32 << 20
+
+
+def revisions(state: State, image: ImageId) -> tuple[Revision, ...]:
+    """Return the revisions of an image that name a build, the newest first."""
+    history = state.history(*image)
+    live = {release.revision for release in state.live(*image)}
+    taken = {each.withdraws: each.reason for each in history if each.withdraws is not None}
+    damaged_up_to = max((k.revision for k in state.damaged if k.image == image), default=0)
+    every = []
+    for release in reversed(history):
+        if release.image is None:
+            continue
+        if release.revision in live:
+            kind = ImageState.CURRENT if release.revision == max(live) else ImageState.OFFERED
+        elif release.revision in taken:
+            kind = ImageState.WITHDRAWN
+        else:
+            is_damaged = release.revision <= damaged_up_to
+            kind = ImageState.DAMAGED if is_damaged else ImageState.RETIRED
+        reason = taken.get(release.revision, release.reason)
+        every.append(_revision(release, release.image, kind, reason))
+    return tuple(every)
+
+
+def _revision(release: Release, image: ReleasedImage, state: ImageState, reason: str) -> Revision:
+    manifest, released = image.manifest, release.released
+    return Revision(
+        name=release.name,
+        arch=release.arch,
+        revision=release.revision,
+        state=state,
+        reason=reason,
+        version=version_name(release, manifest),
+        built=manifest.created,
+        published=release.published,
+        commit=released.commit,
+        dirty=released.dirty,
+        actor=released.actor,
+        run=released.run,
+        build=image.build,
+        fingerprint=manifest.fingerprint,
+        base=manifest.base,
+        disk=manifest.disk,
+        packages=manifest.packages,
+        boot=manifest.boot,
+        objects=image.objects,
+        folder=image.public.folder,
+    )
+
+
+def listing(
+    state: State,
+    url: str,
+    *,
+    patterns: Sequence[str] = (),
+    arch: str = "",
+    states: Collection[ImageState] = (ImageState.CURRENT,),
+    every: bool = False,
+) -> Listing:
+    """List images.
+
+    Args:
+        state: The repository's.
+        url: The repository's, for the document.
+        patterns: Of names, as shells have them; none for all.
+        arch: Only images of it; empty for any.
+        states: Of the revisions that are wanted.
+        every: Every revision, the oldest first; else the newest of each image.
+    """
+    matching: list[Revision] = []
+    for image in state.images:
+        if arch not in ("", image.arch):
+            continue
+        if patterns and not any(fnmatchcase(image.name, pattern) for pattern in patterns):
+            continue
+        wanted = [each for each in revisions(state, image) if each.state in states]
+        matching += reversed(wanted) if every else wanted[:1]
+    return Listing(repository=url, images=tuple(matching))
+
+
+def image_of(state: State, name: str, arch: str = "") -> ImageId:
+    """Return the image of a name; raises ``UsageError`` for none, and for several without arch."""
+    named = [image for image in state.images if image.name == name]
+    images = [image for image in named if arch in ("", image.arch)]
+    if not images:
+        near = difflib.get_close_matches(name, {image.name for image in state.images}, n=1)
+        hint = f"did you mean {near[0]}?" if near and not named else _HINT
+        of_arch = f" for {arch}" if arch and named else ""
+        raise UsageError(f"no image {name} was ever published{of_arch}", hint=hint)
+    if len(images) > 1:
+        shown = ", ".join(image.arch for image in images)
+        raise UsageError(f"{name} is published for {shown}", hint="say which: --arch")
+    return images[0]
+
+
+def page(store: Store, state: State, image: ImageId) -> ImagePage:
+    """Return all that is known of an image; reads also how clients are told to use it."""
+    every = revisions(state, image)
+    newest = next(iter(reversed([r for r in state.history(*image) if r.manifest])), None)
+    current = state.current(*image)
+    on = current.manifest.key if current and current.manifest else None
+    layers = (
+        other.name
+        for other in state.images
+        if (release := state.current(*other))
+        and release.manifest
+        and on is not None
+        and release.manifest.base_key == on
+    )
+    base_url = ""
+    use: tuple[str, ...] = ()
+    try:
+        view = client_setup.read(store)
+    except (RepositoryError, StorageError):
+        # Nothing is rendered yet, or what is rendered is damaged: repo verify's business.
+        view = None
+    if view and len(view.bases) == 1:
+        base_url = view.bases[0].rstrip("/")
+        if current:
+            use = tuple(client_setup.lines(replace(view, templates=(image.name,)), base_url))
+    return ImagePage(
+        repository=store.url,
+        base_url=base_url,
+        name=image.name,
+        arch=image.arch,
+        properties=dict(newest.manifest.properties) if newest and newest.manifest else {},
+        revisions=every,
+        layers=tuple(sorted(layers)),
+        use=use,
+    )
+
+
+def log(state: State, url: str, images: Iterable[ImageId], *, most: int | None = None) -> Log:
+    """Return what happened to images, the newest event first, at most ``most`` of them."""
+    entries = [
+        LogEntry(
+            name=event.record.name,
+            arch=event.record.arch,
+            kind=event.kind,
+            revision=event.record.revision,
+            about=event.about,
+            published=event.record.published,
+            actor=event.record.released.actor,
+            commit=event.record.released.commit,
+            dirty=event.record.released.dirty,
+            run=event.record.released.run,
+            reason=event.record.reason,
+        )
+        for image in images
+        for event in events(state.history(*image))
+    ]
+    # Of events in one second, which a withdrawal of several revisions makes, the later record.
+    entries.sort(key=lambda entry: (-entry.published, entry.name, entry.arch, -entry.revision))
+    return Log(repository=url, events=tuple(entries[:most]))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Build:
+    """A build to compare: its manifest and its packages, as far as they are known."""
+
+    source: str
+    manifest: Manifest | None
+    packages: tuple[Package, ...] | None
+    revision: int | None = None
+
+    @property
+    def side(self) -> Side:
+        manifest = self.manifest
+        if manifest is None:
+            return Side(source=self.source)
+        return Side(
+            source=self.source,
+            revision=self.revision,
+            build=manifest.build_id,
+            commit=manifest.commit,
+            built=manifest.created,
+            size=manifest.disk.compressed_size,
+            virtual_size=manifest.disk.virtual_size,
+            base=manifest.base,
+        )
+
+
+def two_newest(state: State, image: ImageId) -> tuple[int | None, int]:
+    """Return the newest standing revision of an image, and the one before it of another build.
+
+    Raises ``UsageError`` when nothing of the image stands.
+    """
+    stands = standing(state.history(*image))
+    if not stands:
+        raise UsageError(f"every revision of {image.name} is withdrawn", hint="name two revisions")
+    # After a rollback the newest has the build of an older one, and both may stand.
+    before = [each for each in stands if each.public != stands[-1].public]
+    return (before[-1].revision if before else None), stands[-1].revision
+
+
+def released_build(store: Store, state: State, image: ImageId, revision: int) -> Build:
+    """Read the build of a revision, withdrawn ones included.
+
+    Raises:
+        UsageError: There is no such revision, or it is a withdrawal.
+        RepositoryError: Its list of packages is not the one that was released.
+    """
+    release = next((r for r in state.history(*image) if r.revision == revision), None)
+    if release is None or release.image is None:
+        what = "is a withdrawal and has no build" if release else "does not exist"
+        raise UsageError(
+            f"revision {revision} of {image} {what}", hint=f"lago-images repo log {image.name}"
+        )
+    return Build(
+        source=f"revision {revision}",
+        manifest=release.image.manifest,
+        packages=packages_of(store, release),
+        revision=revision,
+    )
+
+
+def packages_of(store: Store, release: Release) -> tuple[Package, ...] | None:
+    """Read the packages of a release; None where they are not known or are removed.
+
+    Raises ``RepositoryError`` when the list is not the one that was released.
+    """
+    image = release.image
+    digest = image.objects.get(PACKAGES) if image else None
+    if image is None or digest is None:
+        return None
+    try:
+        data = store.get(image.public.packages).data
+    except NotFoundError:
+        # repo gc removed the public copy; the release stays.
+        return None
+    if hashlib.sha256(data).hexdigest() != digest.sha256:
+        raise RepositoryError(
+            f"{image.public.packages} is not the list that was released",
+            hint="lago-images repo verify says what else is wrong",
+        )
+    return parse_packages(data.decode(errors="replace"))
+
+
+def local_build(path: Path) -> Build:
+    """Read a build in a folder, with ``manifest.json`` and ``packages.txt``, or such a list alone.
+
+    Raises:
+        UsageError: There is neither.
+        RepositoryError: The manifest is not one.
+    """
+    if path.is_dir():
+        manifest_file, packages_file = path / MANIFEST, path / PACKAGES
+        if not manifest_file.is_file():
+            raise UsageError(
+                f"{path} has no {MANIFEST}, so it is not the folder of a build",
+                hint="name a folder below builds/ or images/ of a repository, or a packages.txt",
+            )
+        manifest = _manifest(manifest_file)
+        packages = _packages(packages_file) if packages_file.is_file() else None
+        return Build(source=str(path), manifest=manifest, packages=packages)
+    return Build(source=str(path), manifest=None, packages=_packages(path))
+
+
+def _manifest(path: Path) -> Manifest:
+    if path.stat().st_size > LARGEST:
+        raise RepositoryError(f"{path} is not {Manifest.WHAT}: it is too large")
+    plain = parse_json(path.read_bytes(), f"{path} is not {Manifest.WHAT}")
+    keys = ("name", "arch", "build_id")
+    if not isinstance(plain, dict) or not all(isinstance(plain.get(key), str) for key in keys):
+        raise RepositoryError(f"{path} is not {Manifest.WHAT}: it names no build")
+    # Which build it should be of only the folder could say, which people may have renamed.
+    return Manifest.from_plain(plain, BuildKey(**{key: plain[key] for key in keys}))
+
+
+def _packages(path: Path) -> tuple[Package, ...]:
+    if path.stat().st_size > _LARGEST:
+        raise UsageError(f"{path} is too large to be a list of packages")
+    text = path.read_bytes().decode(errors="replace")
+    packages = parse_packages(text)
+    if text.strip() and not packages:
+        raise UsageError(
+            f"{path} is not a list of packages: it has no line such as 'bash 5.2.15-2 amd64'",
+            hint="dpkg-query -W -f '${Package} ${Version} ${Architecture}\\n' makes one",
+        )
+    return packages
+
+
+def difference(image: ImageId, old: Build, new: Build) -> Comparison:
+    """Compare two builds, as far as both are known."""
+    is_known = old.packages is not None and new.packages is not None
+    packages = compare_packages(old.packages or (), new.packages or ()) if is_known else None
+    properties, is_other_base = None, None
+    if old.manifest and new.manifest:
+        changes = compare(old.manifest, new.manifest)
+        properties, is_other_base = changes.properties, changes.bases is not None
+    return Comparison(
+        name=image.name,
+        arch=image.arch,
+        old=old.side,
+        new=new.side,
+        packages=packages,
+        properties=properties,
+        is_other_base=is_other_base,
+    )

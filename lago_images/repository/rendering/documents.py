@@ -1,0 +1,243 @@
+"""``images.json`` and ``latest/``: what is offered, for scripts.
+
+Their schemas are in ``docs/schemas``: a field may be added, and none changes its meaning.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import msgspec
+
+from lago_images.repository.records import layout
+from lago_images.repository.records.fields import aliases, line
+from lago_images.repository.records.manifest import BootTest, Manifest, canonical
+from lago_images.repository.records.release import ReleasedImage
+from lago_images.repository.rendering.lago import version_name
+from lago_images.repository.rendering.site import Site
+from lago_images.repository.rendering.views import (
+    Offer,
+    Shown,
+    ShownImage,
+    ShownRecord,
+    Status,
+    moment,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompressedDisk:
+    """What is downloaded; ``size`` in bytes."""
+
+    url: str
+    size: int
+    sha256: str
+    sha512: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlainDisk:
+    """What ``xz --decompress`` makes of it; sizes in bytes, ``virtual_size`` as a guest sees it."""
+
+    format: str
+    size: int
+    virtual_size: int
+    sha1: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Revision:
+    """One revision that is offered.
+
+    Attributes:
+        status: ``current`` or ``offered``.
+        version: As lago names it.
+        published: When it was released, in UTC.
+        built: When it was built, in UTC.
+        commit: Of the specs, as it was built.
+        base: What it was built on, as the spec says it.
+        boot: The boot test; null for none.
+        packages: How many are installed; null where they were not counted.
+        disk: The compressed disk.
+        plain: The same, decompressed.
+        files: The URLs of what is known of it: ``manifest`` always, and of ``packages``, ``sbom``,
+            ``statement``, ``console`` and ``log`` what there is.
+    """
+
+    revision: int
+    status: Status
+    version: str
+    published: str
+    built: str
+    commit: str
+    base: str
+    boot: BootTest | None
+    packages: int | None
+    disk: CompressedDisk
+    plain: PlainDisk
+    files: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Withdrawn:
+    """A revision that was taken back, and why."""
+
+    revision: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Image:
+    """One image of one architecture.
+
+    Attributes:
+        title: A line for people; empty for none.
+        hidden: Whether lists for people leave it out.
+        offer: Whether clients get it, and whether what they get is the newest.
+        reason: Why they get something older, or nothing; else empty.
+        page: The URL of its page.
+        latest: The URL of the document about its newest revision alone.
+        properties: The spec's.
+        revisions: What is offered, the newest first.
+        withdrawn: What was taken back, the newest first.
+    """
+
+    name: str
+    arch: str
+    title: str
+    aliases: tuple[str, ...]
+    hidden: bool
+    offer: Offer
+    reason: str
+    page: str
+    latest: str
+    properties: Mapping[str, str]
+    revisions: tuple[Revision, ...]
+    withdrawn: tuple[Withdrawn, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Images:
+    """All images of a repository; ``releases`` tells two sets of releases apart."""
+
+    SCHEMA: ClassVar[int] = 1
+
+    name: str
+    base_url: str
+    releases: str
+    images: tuple[Image, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Latest:
+    """The newest revision of an image; ``revision`` is null while none is offered."""
+
+    SCHEMA: ClassVar[int] = 1
+
+    name: str
+    arch: str
+    offer: Offer
+    reason: str
+    page: str
+    revision: Revision | None
+
+
+def images_json(shown: Shown, site: Site) -> bytes:
+    """Render ``images.json``, an image a line."""
+    # By hand: with an indentation 10,000 revisions are twice as long.
+    lines = [msgspec.json.encode(_image(image, site)) for image in shown.images]
+    head = {"schema": Images.SCHEMA, "name": line(site.name), "base_url": site.base_url}
+    head["releases"] = shown.mark
+    opened = msgspec.json.encode(head).removesuffix(b"}")
+    return opened + b',"images":[\n' + b",\n".join(lines) + b"\n]}\n"
+
+
+def latest_documents(shown: Shown, site: Site) -> dict[str, bytes]:
+    """Render the document of each image about its newest revision, by key."""
+    return {layout.latest(image.image): _latest(image, site) for image in shown.images}
+
+
+def _latest(shown: ShownImage, site: Site) -> bytes:
+    document = Latest(
+        name=shown.image.name,
+        arch=shown.image.arch,
+        offer=shown.offer,
+        reason=line(shown.reason),
+        page=f"{site.base_url}/{layout.page(shown.image.name)}",
+        revision=next(_revisions(shown, site), None),
+    )
+    return canonical({"schema": Latest.SCHEMA, **msgspec.to_builtins(document)})
+
+
+def _image(shown: ShownImage, site: Site) -> Image:
+    name, properties = shown.image.name, shown.built.manifest.properties
+    return Image(
+        name=name,
+        arch=shown.image.arch,
+        title=line(properties.get("name", "")),
+        aliases=tuple(aliases(line(properties.get("aliases", "")))),
+        hidden=shown.is_hidden,
+        offer=shown.offer,
+        reason=line(shown.reason),
+        page=f"{site.base_url}/{layout.page(name)}",
+        latest=f"{site.base_url}/{layout.latest(shown.image)}",
+        properties={line(key): line(text) for key, text in properties.items()},
+        revisions=tuple(_revisions(shown, site)),
+        withdrawn=tuple(
+            Withdrawn(revision=each.release.revision, reason=line(each.withdrawal.reason))
+            for each in shown.records
+            if each.withdrawal
+        ),
+    )
+
+
+def _revisions(shown: ShownImage, site: Site) -> Iterator[Revision]:
+    for record in shown.records:
+        if record.is_offered and record.image:
+            yield _revision(record, record.image, site)
+
+
+def _revision(record: ShownRecord, image: ReleasedImage, site: Site) -> Revision:
+    manifest, disk, release = image.manifest, image.manifest.disk, record.release
+    return Revision(
+        revision=release.revision,
+        status=record.status or Status.OFFERED,
+        version=version_name(release, manifest),
+        published=moment(release.published),
+        built=moment(manifest.created),
+        commit=line(manifest.commit),
+        base=line(manifest.base.ref),
+        boot=_boot(manifest),
+        packages=manifest.packages,
+        disk=CompressedDisk(
+            url=f"{site.base_url}/{image.public.disk}",
+            size=disk.compressed_size,
+            sha256=disk.sha256,
+            sha512=disk.sha512,
+        ),
+        plain=PlainDisk(
+            format=disk.format, size=disk.size, virtual_size=disk.virtual_size, sha1=disk.sha1
+        ),
+        files={name: f"{site.base_url}/{key}" for name, key in known_files(image).items()},
+    )
+
+
+def _boot(manifest: Manifest) -> BootTest | None:
+    boot = manifest.boot
+    return BootTest(seconds=boot.seconds, accel=line(boot.accel)) if boot else None
+
+
+def known_files(image: ReleasedImage) -> dict[str, str]:
+    """Return the keys of what is known of a public copy beside its disk, by what they hold."""
+    public = image.public
+    keys = {
+        "manifest": public.manifest,
+        "packages": public.packages,
+        "sbom": public.sbom,
+        "statement": public.provenance,
+        "console": public.console,
+        "log": public.log,
+    }
+    return {
+        name: key for name, key in keys.items() if key.removeprefix(public.folder) in image.objects
+    }

@@ -1,0 +1,94 @@
+(() => {
+  const ages = [["year", 31536000], ["month", 2592000], ["day", 86400], ["hour", 3600], ["minute", 60]];
+  const words = new Intl.RelativeTimeFormat("en", {numeric: "auto"});
+  const age = (then) => {
+    const seconds = (Date.parse(then) - Date.now()) / 1000;
+    const [unit, length] = ages.find(([, length]) => Math.abs(seconds) >= length) || ages[ages.length - 1];
+    return words.format(Math.trunc(seconds / length), unit);
+  };
+  const list = document.getElementById("list");
+  if (!list) return;
+  const form = document.querySelector("form");
+  const [search, count, none] = ["q", "count", "none"].map((id) => document.getElementById(id));
+  const selects = ["d", "a", "s"].map((id) => document.getElementById(id));
+  const order = document.getElementById("o");
+  // All that is sorted and filtered by is read from the text once: it is there for everybody.
+  const units = {KiB: 1, MiB: 1024, GiB: 1048576};
+  const size = (text) => parseFloat(text) * (units[text.split(" ")[1]] || 0);
+  const items = Array.from(list.children, (item) => {
+    const [published, built] = item.getElementsByTagName("time");
+    const [button] = item.getElementsByClassName("button");
+    return {
+      item,
+      text: item.textContent.toLowerCase(),
+      d: item.dataset.d,
+      a: item.getElementsByClassName("arch")[0].textContent,
+      s: item.getElementsByClassName("badge")[0].textContent,
+      published: published.dateTime,
+      built: built.dateTime,
+      size: button ? size(button.firstChild.data) : 0,
+    };
+  });
+  const before = (a, b) => (a < b ? -1 : Number(a > b));
+  const orders = {
+    published: (a, b) => before(b.published, a.published),
+    built: (a, b) => before(a.built, b.built),
+    size: (a, b) => b.size - a.size,
+  };
+  const sort = () => {
+    const sorted = order.value in orders ? items.toSorted(orders[order.value]) : items;
+    list.append(...sorted.map(({item}) => item));
+  };
+  const filter = () => {
+    const wanted = search.value.toLowerCase().split(/\s+/).filter(Boolean);
+    let shown = 0;
+    let first = true;
+    for (const item of list.children) {
+      const of = known.get(item);
+      const fits = wanted.every((word) => of.text.includes(word)) &&
+        selects.every((select) => !select.value || of[select.id] === select.value);
+      item.hidden = !fits;
+      item.classList.toggle("first", fits && first);
+      if (fits) { shown += 1; first = false; }
+    }
+    count.textContent = shown === items.length ? `${shown} images` : `${shown} of ${items.length} images`;
+    none.hidden = shown > 0;
+  };
+  const known = new Map(items.map((each) => [each.item, each]));
+  const fields = [search, ...selects, order];
+  const remember = () => {
+    const state = new URLSearchParams(fields.filter((f) => f.value).map((f) => [f.id, f.value]));
+    history.replaceState(null, "", state.size ? `#?${state}` : location.pathname + location.search);
+  };
+  if (location.hash.startsWith("#?")) {
+    for (const [id, value] of new URLSearchParams(location.hash.slice(2))) {
+      const field = fields.find((each) => each.id === id);
+      if (field) field.value = value;
+    }
+  }
+  form.hidden = false;
+  form.addEventListener("submit", (event) => event.preventDefault());
+  form.addEventListener("input", (event) => {
+    if (event.target === order) sort();
+    filter();
+    remember();
+  });
+  document.addEventListener("keydown", (event) => {
+    if (event.key === "/" && !event.target.closest("input,select,textarea")) {
+      event.preventDefault();
+      search.focus();
+    }
+  });
+  if (order.value) sort();
+  filter();
+  const withAge = (entries, observer) => {
+    for (const {isIntersecting, target} of entries) {
+      if (!isIntersecting) continue;
+      observer.unobserve(target);
+      const [published, built] = target.getElementsByTagName("time");
+      built.parentNode.prepend(`${age(published.dateTime)}; `);
+    }
+  };
+  const observer = new IntersectionObserver(withAge, {rootMargin: "400px"});
+  for (const {item} of items) observer.observe(item);
+})();

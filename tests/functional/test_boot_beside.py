@@ -1,0 +1,94 @@
+"""A boot test beside compressing and uploading: real QEMU, a disk too small to boot."""
+
+import os
+import re
+import shutil
+import threading
+from dataclasses import replace
+
+import pytest
+
+from lago_images.storage.directory.store import DirectoryStore
+from tests.functional.test_building import ask, build_chain, context, disk_file, left, objects, spec
+from tests.tools import need
+
+need("qemu-img", "qemu-system-x86_64")
+__all__ = ["context"]
+HANGS = 300
+
+
+def bootable(name, base):
+    made = spec(name, base)
+    properties = {key: text for key, text in made.properties.items() if key != "boot-test"}
+    return replace(made, properties=properties)
+
+
+def test_a_disk_that_does_not_boot_leaves_nothing_in_the_store(context):
+    disk_file(context.root, "one.img")
+    disk_file(context.root, "good.img")
+    requests = [
+        ask(bootable("one", "simple:one.img")),
+        ask(spec("on-one", "layer:one")),
+        ask(spec("good", "simple:good.img")),
+    ]
+    one, layer, good = build_chain(requests, context)
+    assert (one.ok, one.step, layer.skipped, good.ok) == (False, "boot test", "one", True)
+    assert re.search("boot test: the guest gave up|No bootable device", one.error)
+    assert not [key for key in objects(context) if "one" in key]
+    assert left(context) == []
+
+
+def test_the_guest_starts_while_the_disk_is_sent(context, tmp_path):
+    """Each waits for the other to have begun: one after the other, both would wait for ever."""
+    started, sending = tmp_path / "started", threading.Event()
+    program = tmp_path / "bin/qemu-system-x86_64"
+    program.parent.mkdir()
+    real = shutil.which("qemu-system-x86_64")
+    wait = f"while [ ! -e {tmp_path}/sending ]; do sleep 0.1; done"
+    program.write_text(f'#!/bin/sh\ntouch {started}\n{wait}\nexec {real} "$@"\n')
+    program.chmod(0o755)
+
+    class Waiting(DirectoryStore):
+        def upload(self, key, chunks, **options):
+            (tmp_path / "sending").touch()
+            sending.set()
+            for _ in range(10 * HANGS):
+                if started.exists():
+                    return super().upload(key, chunks, **options)
+                sending.wait()
+                threading.Event().wait(0.1)
+            pytest.fail("no guest was started while the disk was sent")
+
+    disk_file(context.root, "one.img")
+    environ = {**context.environ, "PATH": f"{program.parent}:{os.environ['PATH']}"}
+    waiting = replace(context, store=Waiting(path=context.store.path), environ=environ)
+    [result] = build_chain([ask(bootable("one", "simple:one.img"))], waiting)
+    # The disk boots no better than before.
+    assert result.step == "boot test"
+    assert started.exists()
+    assert sending.is_set()
+    assert objects(context) == []
+
+
+def test_a_store_that_fails_ends_the_boot_test(context, tmp_path):
+    """QEMU would go on for minutes, and its image cannot be published any more."""
+    program = tmp_path / "bin/qemu-system-x86_64"
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/sh\ntouch {tmp_path}/started\nexec sleep 3600\n")
+    program.chmod(0o755)
+
+    class Broken(DirectoryStore):
+        def upload(self, key, chunks, **options):
+            for _ in range(10 * HANGS):
+                if (tmp_path / "started").exists():
+                    raise OSError(5, "the disk is broken")
+                threading.Event().wait(0.1)
+            pytest.fail("no guest was started while the disk was sent")
+
+    disk_file(context.root, "one.img")
+    environ = {**context.environ, "PATH": f"{program.parent}:{os.environ['PATH']}"}
+    broken = replace(context, store=Broken(path=context.store.path), environ=environ)
+    [result] = build_chain([ask(bootable("one", "simple:one.img"))], broken)
+    assert "the disk is broken" in result.error
+    assert result.step == "compressing and uploading"
+    assert left(context) == []

@@ -1,0 +1,338 @@
+"""``repo list``, ``show``, ``log`` and ``diff``, as people and scripts call them."""
+
+import hashlib
+import json
+import os
+import pty
+import re
+import select
+import subprocess
+import sys
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from lago_images.repository.records.layout import PACKAGES, RELEASES
+from lago_images.repository.records.manifest import BaseRecord
+from lago_images.repository.records.release import ObjectDigest, Released
+from lago_images.repository.rendering.site import Site
+from lago_images.storage.directory.store import DirectoryStore
+from tests.support.handmade import (
+    copy_of,
+    manifest,
+    overwrite,
+    publish_by_hand,
+    publisher,
+    put_build,
+    put_copy,
+    put_release,
+    release,
+)
+from tests.support.schemas import FOLDER
+from tests.support.specs import SpecsRepo
+
+FIRST = "bash 5.2-1 amd64\nkernel 6.1-1 amd64\nnano 7.2-1 amd64\n"
+SECOND = "bash 5.2-2 amd64\nkernel 6.1-1 amd64\nvim 9.0-1 amd64\n"
+
+
+def publish(store, number, made, packages, **more):
+    """Release a build with its list of packages, as the real publisher binds it."""
+    put_build(store, made)
+    put_copy(store, made)
+    overwrite(store, copy_of(made).packages, packages.encode())
+    digest = ObjectDigest(
+        sha256=hashlib.sha256(packages.encode()).hexdigest(), size=len(packages.encode())
+    )
+    made_public = release(number, made, published=1_700_000_000 + 86_400 * number, **more)
+    image = made_public.image
+    objects = MappingProxyType({**image.objects, PACKAGES: digest})
+    put_release(store, replace(made_public, image=replace(image, objects=objects)))
+
+
+@dataclass(frozen=True)
+class World:
+    repo: SpecsRepo
+    store: DirectoryStore
+
+    @property
+    def run(self):
+        return self.repo.run
+
+    @property
+    def write(self):
+        return self.repo.write
+
+
+@pytest.fixture
+def repo(tmp_path):
+    """A repository with an image of two revisions, a withdrawn one, and a layer."""
+    repo = SpecsRepo.create(tmp_path / "specs")
+    store = DirectoryStore(path=repo.root / "image-repo")
+    old = manifest(build_id="b1", created=1_690_000_000, packages=3)
+    properties = {**old.properties, "notes": "a new note"}
+    new = manifest(
+        build_id="b2",
+        created=1_695_000_000,
+        packages=3,
+        properties=properties,
+        base=BaseRecord(ref="bootstrap:bookworm", digest="sha256:" + "1" * 64),
+    )
+    publish(store, 1, old, FIRST, released=Released(commit="c1", actor="alice"))
+    by_ci = Released(commit="c2", dirty=True, actor="bob", run="https://ci.example/7")
+    publish(store, 2, new, SECOND, released=by_ci)
+    bad = manifest("broken", "x1")
+    put_build(store, bad)
+    put_copy(store, bad)
+    put_release(store, release(1, bad, published=1_700_000_000))
+    withdrawal = release(2, None, "broken", withdraws=1, published=1_700_500_000)
+    put_release(
+        store,
+        replace(withdrawal, reason="it does not boot", released=Released(commit="c3")),
+    )
+    publisher(store, site=Site(name="test", base_url="https://images.example/r")).refresh()
+    return World(repo=repo, store=store)
+
+
+def document(repo, name, *args):
+    """Run a command with ``--format json``, and hold what it prints against its schema."""
+    ran = repo.run("repo", *args, "--format", "json")
+    assert ran.code == 0, ran.err
+    schema = json.loads((FOLDER / f"{name}.schema.json").read_bytes())
+    plain = json.loads(ran.out)
+    Draft202012Validator(schema).validate(plain)
+    return plain
+
+
+def test_list_takes_patterns_architectures_and_states(repo):
+    def names(*args):
+        listed = document(repo, "image-list", "list", *args)
+        return [(image["name"], image["revision"], image["state"]) for image in listed["images"]]
+
+    assert names() == [("debian-12", 2, "current")]
+    assert names("--all") == [("debian-12", 1, "offered"), ("debian-12", 2, "current")]
+    assert names("deb*", "--arch", "x86_64") == names()
+    assert names("fedora*") == []
+    assert names("--arch", "aarch64") == []
+    assert names("--state", "withdrawn") == [("broken", 1, "withdrawn")]
+    assert names("--state", "any") == [("broken", 1, "withdrawn"), ("debian-12", 2, "current")]
+
+
+def test_a_list_has_an_age_and_the_reason_of_a_withdrawal(repo):
+    head, broken, debian = repo.run("repo", "list", "--state", "any").out.splitlines()
+    assert head.split()[-4:] == ["size", "fingerprint", "commit", "state"]
+    assert broken.endswith("withdrawn: it does not boot")
+    assert re.search(r"  \d+ (y|mo)  ", debian)
+
+
+def test_show_has_all_that_is_known(repo):
+    page = document(repo, "image-page", "show", "debian-12")
+    newest, oldest = page["revisions"]
+    assert (newest["state"], oldest["state"]) == ("current", "offered")
+    assert newest["run"] == "https://ci.example/7"
+    assert page["properties"]["notes"] == "a new note"
+    text = repo.run("repo", "show", "debian-12").out
+    for fact in [
+        "debian-12 (x86_64): Debian® 12 (bookworm)",
+        "2, current",
+        "2023-11-16 22:13 by bob",
+        "https://ci.example/7",
+        "c2, and files that were not committed",
+        "bootstrap:bookworm",
+        newest["disk"]["sha512"],
+        f"https://images.example/r/{newest['folder']}debian-12.qcow2.xz",
+        "virt-builder --source https://images.example/r/index --no-check-signature debian-12",
+        "31 s (tcg)",
+    ]:
+        assert fact in text
+
+
+def test_show_tells_of_an_image_that_is_offered_no_more(repo):
+    text = repo.run("repo", "show", "broken").out
+    assert "1, withdrawn: it does not boot" in text
+    assert "how to use it" not in text
+
+
+def test_show_takes_a_revision_and_refuses_what_has_no_build(repo):
+    assert "1, offered" in repo.run("repo", "show", "debian-12", "--revision", "1").out
+    ran = repo.run("repo", "show", "broken", "--revision", "2")
+    assert ran.code == 2
+    assert "broken has no revision 2 with a build" in ran.err
+
+
+def test_an_unknown_name_is_answered_with_a_near_one(repo):
+    ran = repo.run("repo", "show", "debain-12")
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err.splitlines() == [
+        "error: no image debain-12 was ever published",
+        "hint: did you mean debian-12?",
+    ]
+
+
+def test_of_several_architectures_one_has_to_be_named(repo):
+    publish_by_hand(repo.store, manifest("debian-12", "a1", arch="aarch64"))
+    ran = repo.run("repo", "show", "debian-12")
+    assert ran.code == 2
+    assert "debian-12 is published for aarch64, x86_64" in ran.err
+    assert "(aarch64)" in repo.run("repo", "show", "debian-12", "--arch", "aarch64").out
+
+
+def test_the_log_tells_who_did_what_newest_first(repo):
+    told = document(repo, "log", "log")["events"]
+    assert [(event["name"], event["kind"], event["about"]) for event in told] == [
+        ("broken", "withdrawn", 1),
+        ("debian-12", "released", 2),
+        ("debian-12", "released", 1),
+        ("broken", "released", 1),
+    ]
+    text = repo.run("repo", "log", "debian-12", "-n", "1").out.splitlines()
+    assert text == [
+        "2023-11-16 22:13  debian-12 (x86_64): released revision 2 by bob",
+        "    commit: c2, and files that were not committed",
+        "    run: https://ci.example/7",
+    ]
+
+
+def test_a_withdrawal_and_a_rollback_are_in_the_log(repo):
+    assert repo.run("repo", "rollback", "debian-12", "--reason", "too new").code == 0
+    assert repo.run("repo", "yank", "debian-12", "--reason", "worse").code == 0
+    kinds = [
+        (event["kind"], event["about"], event["reason"])
+        for event in document(repo, "log", "log", "debian-12")["events"]
+    ]
+    assert ("rolled back", 1, "back to revision 1: too new") in kinds
+    assert [about for kind, about, _ in kinds if kind == "withdrawn"] == [1, 3]
+
+
+def test_diff_compares_the_newest_with_the_one_before_it(repo):
+    compared = document(repo, "comparison", "diff", "debian-12")
+    assert (compared["old"]["revision"], compared["new"]["revision"]) == (1, 2)
+    assert [one["name"] for one in compared["packages"]["added"]] == ["vim"]
+    assert [one["name"] for one in compared["packages"]["removed"]] == ["nano"]
+    assert compared["packages"]["upgraded"] == [{"name": "bash", "old": "5.2-1", "new": "5.2-2"}]
+    assert compared["properties"] == [{"name": "notes", "old": None, "new": "a new note"}]
+    assert compared["is_other_base"] is True
+    text = repo.run("repo", "diff", "debian-12").out
+    for line in [
+        "debian-12 (x86_64): revision 1 → revision 2",
+        "packages: 1 added, 1 removed, 1 with another version",
+        "  + vim 9.0-1 amd64",
+        "  - nano 7.2-1 amd64",
+        "  ~ bash 5.2-1 → 5.2-2",
+        "property notes: new, 'a new note'",
+    ]:
+        assert line in text.splitlines()
+
+
+def test_diff_takes_revisions_in_any_order(repo):
+    compared = document(repo, "comparison", "diff", "debian-12", "2", "1")
+    assert [one["name"] for one in compared["packages"]["added"]] == ["nano"]
+
+
+def test_diff_takes_the_folder_of_a_build_and_a_list_of_packages(repo, tmp_path):
+    staged = repo.store.path / manifest(build_id="b1").key.staging.folder
+    (staged / PACKAGES).write_text(FIRST)
+    compared = document(repo, "comparison", "diff", "debian-12", "2", str(staged))
+    assert compared["new"]["build"] == "b1"
+    assert compared["is_other_base"] is True
+    alone = tmp_path / "packages.txt"
+    alone.write_text(FIRST)
+    compared = document(repo, "comparison", "diff", "debian-12", "1", str(alone))
+    assert compared["packages"] == {"added": [], "removed": [], "upgraded": []}
+    assert compared["properties"] is None
+    assert repo.run("repo", "diff", "debian-12", "1", str(alone)).out.splitlines()[1:] == [
+        "packages: the same"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("args", "error"),
+    [
+        (["debian-12", "9"], "revision 9 of debian-12 (x86_64) does not exist"),
+        (["broken", "1", "2"], "revision 2 of broken (x86_64) is a withdrawal and has no build"),
+        (["debian-12", "missing"], "missing is neither a revision nor a file or folder"),
+        (["debian-12", "lago-images.toml"], "lago-images.toml is not a list of packages"),
+        (["debian-12", "image-specs"], "image-specs has no manifest.json"),
+        (["broken"], "every revision of broken is withdrawn"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused_with_what_to_do(repo, args, error):
+    repo.write("lago-images.toml", "# nothing\n")
+    repo.write("image-specs/README", "")
+    ran = repo.run("repo", "diff", *args)
+    assert (ran.code, ran.out) == (2, "")
+    first, hint = ran.err.splitlines()
+    assert first.startswith(f"error: {error}")
+    assert hint.startswith("hint: ")
+
+
+def test_packages_that_are_not_those_released_are_compared_with_nothing(repo):
+    overwrite(repo.store, copy_of(manifest(build_id="b2")).packages, b"bash 6 amd64\n")
+    ran = repo.run("repo", "diff", "debian-12")
+    assert ran.code == 1
+    assert "is not the list that was released" in ran.err
+
+
+def test_a_record_that_cannot_be_read_is_named_and_ends_a_list_with_1(repo):
+    overwrite(repo.store, f"{RELEASES}broken/x86_64/2.json", b"{")
+    ran = repo.run("repo", "list", "--state", "any", "--format", "json")
+    assert ran.code == 1
+    assert "releases/broken/x86_64/2.json" in ran.err
+    states = {one["name"]: one["state"] for one in json.loads(ran.out)["images"]}
+    assert states == {"broken": "damaged", "debian-12": "current"}
+
+
+def on_terminal(repo, width, *args, **environ):
+    """Run a command on a terminal of so many columns, and return what it shows."""
+    master, slave = pty.openpty()
+    argv = [sys.executable, "-m", "lago_images", *args]
+    env = {**repo.repo.env(), "COLUMNS": str(width), "TERM": "xterm", **environ}
+    with subprocess.Popen(argv, cwd=repo.repo.root, env=env, stdout=slave, stderr=slave):
+        os.close(slave)
+        shown = b""
+        # Linux answers EIO when the last process has closed its end.
+        while select.select([master], [], [], 60)[0]:
+            try:
+                piece = os.read(master, 65536)
+            except OSError:
+                break
+            shown += piece
+    os.close(master)
+    return shown.decode()
+
+
+@pytest.mark.parametrize("width", [40, 80])
+@pytest.mark.parametrize(
+    "args", [("list", "--state", "any"), ("log",), ("diff", "debian-12")], ids=lambda args: args[0]
+)
+def test_on_a_terminal_no_line_is_longer_than_it(repo, width, args):
+    shown = on_terminal(repo, width, "repo", *args)
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", shown).splitlines()
+    assert lines
+    # What people copy is not cut: URLs, commits, file names.
+    assert all(len(line) <= width or " " not in line.strip() for line in lines)
+
+
+def test_colour_is_for_terminals_of_people_who_want_it(repo):
+    assert "\x1b[32m" in on_terminal(repo, 80, "repo", "diff", "debian-12")
+    assert "\x1b[" not in on_terminal(repo, 80, "repo", "diff", "debian-12", NO_COLOR="1")
+    assert "\x1b[" not in on_terminal(repo, 80, "repo", "diff", "debian-12", TERM="dumb")
+    assert "\x1b[" not in repo.run("repo", "diff", "debian-12").out
+
+
+def test_commands_that_check_and_clean_print_documents_of_published_schemas(repo):
+    verified = document(repo, "verification", "verify")
+    assert verified["ok"] is True
+    assert document(repo, "cleaning", "gc")["applied"] is False
+    # The settings have another base URL than the fixture.
+    assert "repo.metadata" in document(repo, "refreshment", "refresh")["written"]
+    assert document(repo, "refreshment", "refresh")["written"] == []
+    traced = document(repo, "provenance-trace", "provenance", "debian-12")
+    assert traced["steps"][0]["revision"] == 2
+    repo.write("image-specs/broken-spec", "#base=simple:none\n")
+    ran = repo.run("lint", "--format", "json")
+    assert ran.code == 2
+    schema = json.loads((FOLDER / "lint.schema.json").read_bytes())
+    Draft202012Validator(schema).validate(json.loads(ran.out))
+    assert json.loads(ran.out)["problems"]

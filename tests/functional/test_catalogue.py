@@ -1,0 +1,135 @@
+"""The catalogue in a browser: a large repository, served as any web server would, and from disk."""
+
+import gzip
+import json
+import os
+import shutil
+import subprocess
+import threading
+from pathlib import Path
+
+import pytest
+
+from lago_images.console import Console
+from lago_images.repository.records.release import Release
+from lago_images.repository.rendering.render import render
+from lago_images.repository.rendering.site import PublicKey, Site
+from lago_images.repository.serving.server import Server
+from lago_images.storage.directory.store import DirectoryStore
+from tests import npm
+from tests.support.catalogue import large_state
+from tests.tools import need
+
+SCRIPT = Path(__file__).parents[1] / "browser/catalogue.mjs"
+KEY = PublicKey(fingerprint="0123456789ABCDEF" * 2 + "01234567", armour=b"-----BEGIN PGP\n")
+SITE = Site(name="example-images", base_url="https://images.example.org/repo")
+IMAGE = "debian13-base"
+PACKAGES = "bash 5.2.37-2 amd64\nlibssl3t64 3.5.2-1 amd64\nopenssl 3.5.2-1 amd64\n"
+# Bytes, and what is published.
+_FIRST_PAGE, _IMAGES = 200_000, 2000
+SHOWN = 60
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory):
+    """The rendered files of 60 images, with the packages of one of them."""
+    folder = tmp_path_factory.mktemp("catalogue")
+    state = large_state(SHOWN)
+    rendered = render(state, SITE, [KEY])
+    files = dict(rendered.files)
+    files |= {key: page.render() for key, page in rendered.pages.items()}
+    for name, arch in state.images:
+        for release in state.history(name, arch):
+            files[str(release.key)] = release.to_json()
+            assert Release.parse(release.to_json(), release.key) == release
+            if name == IMAGE and release.public:
+                files[release.public.packages] = PACKAGES.encode()
+    for key, data in files.items():
+        path = folder / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def seen(repository):
+    """What a browser showed of it."""
+    need("chromium", "node", "npm")
+    modules = npm.modules()
+    store = DirectoryStore(path=repository)
+    with Server(store, Console(quiet=True), bind="127.0.0.1", port=0) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        chromium = shutil.which("chromium")
+        done = subprocess.run(
+            ["node", SCRIPT, modules, chromium, server.url, repository.as_uri(), IMAGE],
+            stdout=subprocess.PIPE,
+            env={**os.environ, "HOME": str(repository.parent)},
+            timeout=800,
+            check=True,
+        )
+        server.shutdown()
+        thread.join()
+    found = json.loads(done.stdout)
+    found["url"] = server.url
+    return found
+
+
+def test_the_first_page_of_2000_images_is_small():
+    page = render(large_state(_IMAGES, 5), SITE, [KEY]).files["index.html"]
+    assert len(gzip.compress(page, 6)) < _FIRST_PAGE
+
+
+def test_nothing_is_wider_than_the_window(seen):
+    assert seen["wide"] == []
+
+
+def test_axe_finds_nothing_at_either_width_in_either_scheme(seen):
+    assert seen["axe"] == []
+
+
+def test_the_console_stays_silent_and_nothing_comes_from_elsewhere(seen):
+    assert seen["messages"] == []
+    own = (f"{seen['url']}/", "file://")
+    assert [each for each in seen["requests"] if not each.startswith(own)] == []
+
+
+def test_images_are_searched_filtered_and_sorted(seen):
+    assert len(seen["all"]) == SHOWN
+    searched = seen["searched"]
+    assert searched["focused"] == "q"
+    assert searched["names"]
+    assert all(name.startswith("debian13-postgres") for name in searched["names"])
+    assert searched["count"] == f"{len(searched['names'])} of {SHOWN} images"
+    assert 0 < len(seen["withdrawn"]["names"]) < SHOWN
+    assert seen["withdrawn"]["reason"].startswith("does not boot with more than 64 CPUs <lost")
+    assert 0 < len(seen["filtered"]) < SHOWN
+    assert all(name.startswith("debian12-") for name in seen["filtered"])
+    assert seen["nothing"] is True
+    sizes = [float(text.split()[0]) for text in seen["sizes"]]
+    assert sizes == sorted(sizes, reverse=True)
+
+
+def test_a_filter_outlives_a_reload(seen):
+    assert seen["kept"] == seen["filtered"]
+
+
+def test_commands_and_checksums_are_copied_as_they_stand(seen, repository):
+    lines = seen["copied"].splitlines()
+    assert lines[0] == f"curl -fsS {SITE.base_url}/key-{KEY.fingerprint}.asc | gpg --import"
+    current = json.loads((repository / f"latest/{IMAGE}.x86_64.json").read_bytes())
+    assert seen["checksum"] == current["revision"]["disk"]["sha256"]
+
+
+def test_an_images_page_is_reached_and_its_packages_filtered(seen):
+    assert seen["followed"] == IMAGE
+    assert seen["packages"] == ["openssl 3.5.2-1 amd64"]
+
+
+def test_without_a_script_and_from_a_folder_everything_is_there(seen):
+    assert seen["plain"] == {"items": SHOWN, "tools": False, "packages": PACKAGES}
+    assert seen["disk"]["packages"] == PACKAGES
+
+
+def test_on_paper_there_are_no_controls(seen):
+    assert seen["print"] == {"tools": False, "items": SHOWN}

@@ -1,0 +1,173 @@
+"""What people look at first: examples in every help, man pages, and completion in a shell."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+from lago_images.cli import man
+from lago_images.cli.main import main
+from lago_images.storage.directory.store import DirectoryStore
+from tests.support.handmade import manifest, publish_by_hand
+from tests.support.specs import SpecsRepo
+from tests.tools import need
+
+
+def every_command(command=main, path=("lago-images",), parent=None):
+    """Return each command with its path, groups included."""
+    ctx = click.Context(command, parent=parent, info_name=path[-1])
+    found = [(" ".join(path), command)]
+    if isinstance(command, click.Group):
+        for name in command.list_commands(ctx):
+            found += every_command(command.get_command(ctx, name), (*path, name), ctx)
+    return found
+
+
+COMMANDS = dict(every_command())
+
+
+@pytest.mark.parametrize("path", COMMANDS)
+def test_every_help_ends_with_an_example_that_the_command_line_takes(path):
+    example = COMMANDS[path].epilog.rpartition("\n")[2].strip()
+    words = shlex.split(example.partition(" > ")[0].partition(" && ")[0])
+    command: click.Command = main
+    ctx = click.Context(main, info_name="lago-images")
+    assert words.pop(0) == "lago-images"
+    while isinstance(command, click.Group):
+        name = words.pop(0)
+        command = command.get_command(ctx, name)
+        ctx = click.Context(command, parent=ctx, info_name=name)
+    # Of a group, an example of one of its commands.
+    assert ctx.command_path.startswith(path)
+    options, rest, _ = command.make_parser(ctx).parse_args(words)
+    required = [param.name for param in command.params if param.required]
+    assert not [name for name in required if not options.get(name)]
+    assert not [value for value in rest if value is not None and value.startswith("-")]
+
+
+def test_a_man_page_a_command_is_written_and_shown_without_a_warning(tmp_path):
+    need("groff")
+    names = man.write(tmp_path)
+    assert {name.removesuffix(".1") for name in names} == {
+        path.replace(" ", "-") for path in COMMANDS
+    }
+    for name in names:
+        shown = subprocess.run(
+            ["groff", "-Kutf8", "-man", "-Tutf8", "-ww", "-P-cbou", tmp_path / name],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert shown.stderr == ""
+        assert "EXAMPLE" in shown.stdout
+    page = (tmp_path / "lago-images-repo-diff.1").read_text()
+    assert "\\-\\-arch" in page
+    assert "A and B are revisions" in page
+
+
+def test_the_module_writes_the_pages_too(tmp_path):
+    argv = [sys.executable, "-m", "lago_images.cli.man", str(tmp_path / "man1")]
+    ran = subprocess.run(argv, capture_output=True, text=True, check=True)
+    assert "lago-images-ci-plan.1" in ran.stdout.splitlines()
+    assert (tmp_path / "man1/lago-images-ci-plan.1").is_file()
+
+
+@pytest.fixture
+def repo(tmp_path):
+    repo = SpecsRepo.create(tmp_path / "specs")
+    for name in ("debian-12", "debian-12-nfs", "fedora"):
+        repo.spec(name, "simple:disk.raw")
+    publish_by_hand(DirectoryStore(path=repo.root / "image-repo"), manifest("published-once"))
+    return repo
+
+
+_COMPLETE = """
+source "$1"
+shift
+COMP_WORDS=("$@")
+COMP_CWORD=$(($# - 1))
+_lago_images_completion lago-images
+printf '%s\\n' "${COMPREPLY[@]}"
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "completed"),
+    [
+        (["rep"], ["repo"]),
+        (["repo", "sho"], ["show"]),
+        (["build", "deb"], ["debian-12", "debian-12-nfs"]),
+        (["ci", "plan", "fe"], ["fedora"]),
+        (["try", "debian-12-"], ["debian-12-nfs"]),
+        (["repo", "show", "p"], ["published-once"]),
+        (["repo", "diff", "deb"], []),
+        (["repo", "list", "--sta"], ["--state"]),
+        (["repo", "list", "--state", "w"], ["withdrawn"]),
+    ],
+)
+def test_bash_completes_commands_options_and_names_of_images(repo, tmp_path, words, completed):
+    script = tmp_path / "completion"
+    script.write_text(repo.run("completion", "bash").out)
+    ran = subprocess.run(
+        ["bash", "-c", _COMPLETE, "bash", script, "lago-images", *words],
+        cwd=repo.root,
+        env={**repo.env(), "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert ran.stdout.split() == completed, ran.stderr
+
+
+def test_without_specs_or_a_readable_repository_nothing_is_completed(repo):
+    repo.write("lago-images.toml", "wrong = 1\n")
+    ran = repo.run(
+        environ={
+            "_LAGO_IMAGES_COMPLETE": "bash_complete",
+            "COMP_WORDS": "lago-images build de",
+            "COMP_CWORD": "2",
+        }
+    )
+    assert (ran.code, ran.out.strip()) == (0, ""), ran.err
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_script_for_each_shell_is_printed_with_where_it_goes(repo, shell):
+    ran = repo.run("completion", shell)
+    assert ran.code == 0, ran.err
+    assert "_LAGO_IMAGES_COMPLETE" in ran.out
+    assert f"lago-images completion {shell} > " in ran.err
+
+
+@pytest.mark.parametrize("shell", ["zsh", "fish"])
+def test_the_scripts_of_other_shells_have_no_error_of_syntax(repo, tmp_path, shell):
+    need(shell)
+    script = tmp_path / "completion"
+    script.write_text(repo.run("completion", shell).out)
+    subprocess.run([shell, "-n", script], check=True)
+
+
+def test_quiet_leaves_the_data_and_verbose_says_what_was_read(repo):
+    repo.disk("disk.raw")
+    plain, quiet, verbose = (repo.run("ci", "plan", *more) for more in ((), ("-q",), ("-v",)))
+    assert plain.out == quiet.out == verbose.out
+    assert (plain.code, quiet.code, verbose.code, quiet.err) == (0, 0, 0, "")
+    assert "read 3 specs below" in verbose.err
+    assert "read 3 specs below" not in plain.err
+    # Before the command, too; the last one counts.
+    assert "read 3 specs below" in repo.run("-q", "ci", "plan", "-v").err
+
+
+def test_in_a_ci_s_log_each_line_has_the_time_and_data_has_not(repo):
+    repo.disk("disk.raw")
+    ran = repo.run("ci", "plan", "-v", environ={"CI": "true"})
+    assert ran.err
+    assert all(re.match(r"\d\d:\d\d:\d\d ", line) for line in ran.err.splitlines())
+    assert ran.out == repo.run("ci", "plan").out
+    # GitHub's log has times of its own, and reads commands at the start of a line.
+    on_github = repo.run("ci", "plan", "-v", environ={"CI": "true", "GITHUB_ACTIONS": "true"})
+    assert not re.match(r"\d\d:\d\d:\d\d ", on_github.err)

@@ -1,0 +1,158 @@
+"""Ctrl-C: how a build ends in the middle of what takes long. The deadlines only catch hangs."""
+
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.support.specs import SpecsRepo
+from tests.tools import need
+
+need("qemu-img", "git")
+MIB = 2**20
+HANGS = 300
+
+
+@pytest.fixture
+def repo(tmp_path):
+    return SpecsRepo.create(tmp_path / "specs")
+
+
+@contextmanager
+def building(repo, **environ):
+    """Start the command line, which has a place of its own for temporary files."""
+    scratch = repo.root.parent / "scratch"
+    argv = [sys.executable, "-m", "lago_images", "build"]
+    environ = repo.env({"TMPDIR": str(scratch), "LAGO_IMAGES_JOBS": "3", **environ})
+    with subprocess.Popen(
+        argv,
+        cwd=repo.root,
+        env=environ,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as run:
+        hang = threading.Timer(HANGS, run.kill)
+        hang.start()
+        try:
+            yield run
+        finally:
+            hang.cancel()
+            run.kill()
+
+
+def read_until(run, text):
+    """Read lines until one has the text."""
+    seen = ""
+    for line in run.stderr:
+        seen += line
+        if text in line:
+            return seen
+    raise AssertionError(seen)
+
+
+def without_7zip(folder):
+    """Return a PATH with all that a build of a disk starts but 7-Zip."""
+    folder.mkdir()
+    programs = "env git sh qemu-img setpriv prlimit cp gpg gpgconf unshare"
+    for program in programs.split():
+        if path := shutil.which(program):
+            (folder / program).symlink_to(path)
+    return str(folder)
+
+
+@pytest.mark.parametrize("encoder", ["7zip", "liblzma"])
+def test_three_chains_that_compress_end_and_leave_nothing_untold(repo, tmp_path, encoder):
+    need("7zz")
+    for name in ("one", "two", "three"):
+        repo.write(f"{name}.img", random.Random(name).randbytes(48 * MIB))
+        repo.spec(name, f"simple:{name}.img")
+    repo.commit()
+    environ = {"LAGO_IMAGES_COMPRESSION_LEVEL": "9"}
+    if encoder == "liblzma":
+        environ["PATH"] = without_7zip(tmp_path / "bin")
+    with building(repo, **environ) as run:
+        read_until(run, "compressing")
+        run.send_signal(signal.SIGINT)
+        rest = run.stderr.read()
+        assert run.wait() == 130, rest
+    assert "interrupted: ending what runs; once more ends at once" in rest
+    assert is_left_as_told(tmp_path / "scratch", rest)
+    assert programs_in(tmp_path) == []
+    # One of them may have been finished before the signal came.
+    assert len(list((repo.root / "image-repo").rglob("manifest.json"))) < 3
+
+
+def is_left_as_told(scratch, text):
+    """Say whether no work directory is left, or the run told so: its chains had a moment to end."""
+    return "a work directory is left, which the next run removes" in text or not any(
+        scratch.iterdir()
+    )
+
+
+def programs_in(folder):
+    """Return the programs whose folder for temporary files is below a folder."""
+    mark, found = f"TMPDIR={folder}".encode(), []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if mark in (process / "environ").read_bytes():
+                found.append((process / "cmdline").read_bytes())
+        except OSError:
+            continue
+    return found
+
+
+@pytest.fixture
+def silent():
+    """A server that takes connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_server_that_does_not_answer_is_not_waited_for(repo, tmp_path, silent, number):
+    url = f"http://127.0.0.1:{silent.getsockname()[1]}/disk.img"
+    repo.spec("one", f"simple:{url}", f"#base-checksum=sha256:{'0' * 64}")
+    repo.commit()
+    with building(repo) as run:
+        connection, _ = silent.accept()
+        run.send_signal(number)
+        rest = run.stderr.read()
+        # The connection is ended by the end of the process, and not by a time limit.
+        assert run.wait() == 130, rest
+        connection.close()
+    assert is_left_as_told(tmp_path / "scratch", rest)
+    # The next run removes what is left.
+    (repo.root / "image-specs/one").unlink()
+    repo.disk("disk.img")
+    repo.spec("two", "simple:disk.img")
+    repo.commit()
+    done = repo.run("build", environ={"TMPDIR": str(tmp_path / "scratch")})
+    assert done.code == 0, done.err
+    assert list((tmp_path / "scratch").iterdir()) == []
+
+
+def test_a_second_ctrl_c_ends_at_once(repo, tmp_path):
+    """Also where the first is being obeyed: a program that does not end takes a moment."""
+    program = tmp_path / "bin/qemu-img"
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\ntrap '' TERM\necho started >&2\nwhile :; do sleep 1; done\n")
+    program.chmod(0o755)
+    repo.disk("disk.img")
+    repo.spec("one", "simple:disk.img")
+    repo.commit()
+    with building(repo, PATH=f"{program.parent}:{os.environ['PATH']}") as run:
+        read_until(run, "one: preparing")
+        run.send_signal(signal.SIGINT)
+        read_until(run, "once more ends at once")
+        run.send_signal(signal.SIGINT)
+        assert run.wait() == 130
+    assert programs_in(tmp_path) == []

@@ -1,0 +1,438 @@
+"""Disks that a maker's signed list of checksums names, from servers as they are on bad days."""
+
+import hashlib
+import io
+import os
+import time
+from dataclasses import dataclass, replace
+
+import pytest
+
+from lago_images.building.bases.signed_list import fetch_listed
+from lago_images.building.chain import build_chains
+from lago_images.building.model import Context, Request
+from lago_images.console import Console
+from lago_images.errors import BuildError, SigningError, SpecError
+from lago_images.host.kvm import Acceleration
+from lago_images.host.process import Runner
+from lago_images.host.retry import RetryPolicy
+from lago_images.planning.tree import read_tree
+from lago_images.settings import Settings
+from lago_images.storage.directory.store import DirectoryStore
+from tests.support.builders import lines
+from tests.support.files import answering, serving
+from tests.support.keys import TestKey, home, make_key
+from tests.tools import need
+
+need("gpg", "gpgv")
+ATTEMPTS = 3
+NO_WAIT = RetryPolicy(attempts=ATTEMPTS, sleep=lambda _seconds: None)
+OLD, NEW = b"old".ljust(4096, b"\0"), b"new".ljust(8192, b"\0")
+NAMES = {"/d/disk-1.9.img": OLD, "/d/disk-1.10.img": NEW}
+SECRET = b"export AWS_SECRET_ACCESS_KEY=hunter2\n"
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("keys")
+    return make_key(folder, "maker"), make_key(folder, "other")
+
+
+@dataclass(frozen=True)
+class Maker:
+    """A maker of images, who signs a list of them."""
+
+    key: TestKey
+
+    def sign(self, text: bytes, *how: str) -> bytes:
+        with home() as gpg:
+            gpg.import_keys(self.key.secret.read_bytes())
+            return gpg.call(*how, "--local-user", self.key.fingerprint, stdin=text)
+
+    def clear(self, text: bytes) -> bytes:
+        return self.sign(text, "--clearsign")
+
+    def publish(self, files, server, *, names=("/d/SHA256SUMS",)) -> None:
+        server.content.update(files)
+        server.content |= dict.fromkeys(names, self.clear(sums(files)))
+
+
+@pytest.fixture(scope="module")
+def maker(keys):
+    return Maker(keys[0])
+
+
+@pytest.fixture
+def context(tmp_path, keys):
+    root = tmp_path / "root"
+    root.mkdir()
+    (root / "key.asc").write_bytes(keys[0].public.read_bytes())
+    return Context(
+        root=root,
+        store=DirectoryStore(path=tmp_path / "repo"),
+        settings=Settings(folder=root),
+        console=Console(stream=io.StringIO()),
+        environ={**os.environ, "TMPDIR": str(tmp_path)},
+        cache=tmp_path / "cache",
+        logs=tmp_path / "logs",
+        clock=time.time,
+    )
+
+
+@pytest.fixture
+def server():
+    with serving() as files:
+        yield files
+
+
+def sums(files, algorithm="sha256", style="gnu"):
+    lists = []
+    for path, data in files.items():
+        digits, name = hashlib.new(algorithm, data).hexdigest(), path.rpartition("/")[2]
+        bsd = f"# {name}: {len(data)} bytes\n{algorithm.upper()} ({name}) = {digits}"
+        lists.append({"gnu": f"{digits} *{name}", "bsd": bsd}[style])
+    return "\n".join([*lists, ""]).encode()
+
+
+def base(server, *more, pattern="disk-*.img", checksums="/d/SHA256SUMS"):
+    return lines(
+        f"#base-checksums={server.url}{checksums}",
+        "#base-key=key.asc",
+        *more,
+        base=f"simple:{server.url}/d/{pattern}",
+    )
+
+
+def fetched(spec, context, retry=NO_WAIT):
+    """What was unpacked, and its record."""
+    disk = context.root.parent / "base.disk"
+    disk.unlink(missing_ok=True)
+    record = fetch_listed(spec, disk, context, Runner(environ=context.environ), retry=retry)
+    return disk.read_bytes(), record
+
+
+def refused(spec, context, error=BuildError, retry=NO_WAIT):
+    with pytest.raises(error) as caught:
+        fetched(spec, context, retry)
+    assert not (context.root.parent / "base.disk").exists()
+    assert "hunter2" not in f"{caught.value.message} {context.console.stream.getvalue()}"
+    return caught.value
+
+
+def healing(change):
+    """Tries once more, after a change that happens while it waits."""
+    return replace(NO_WAIT, attempts=2, sleep=lambda _seconds: change())
+
+
+def paths(server):
+    return [path for path, _, _ in server.requests]
+
+
+@pytest.mark.parametrize("style", ["gnu", "bsd"])
+@pytest.mark.parametrize("algorithm", ["sha256", "sha512"])
+def test_the_newest_that_a_clear_signed_list_names(context, server, maker, algorithm, style):
+    server.content |= NAMES
+    server.content["/d/CHECKSUM"] = maker.clear(sums(NAMES, algorithm, style))
+    content, record = fetched(base(server, checksums="/d/CHECKSUM"), context)
+    assert content == NEW
+    assert record.ref == f"simple:{server.url}/d/disk-*.img"
+    assert record.digest == f"{algorithm}:{hashlib.new(algorithm, NEW).hexdigest()}"
+    assert record.detail == (
+        f"disk-1.10.img in {server.url}/d/CHECKSUM, signed by {maker.key.fingerprint}"
+    )
+    assert paths(server) == ["/d/CHECKSUM", "/d/disk-1.10.img"]
+
+
+@pytest.mark.parametrize("how", [(), ("--armor",)])
+@pytest.mark.parametrize("suffix", [".gpg", ".asc", ".sign", ".sig"])
+def test_a_signature_beside_the_list(context, server, maker, suffix, how):
+    server.content |= NAMES
+    server.content["/d/SHA256SUMS"] = text = sums(NAMES)
+    server.content[f"/d/SHA256SUMS{suffix}"] = maker.sign(text, "--detach-sign", *how)
+    assert fetched(base(server), context)[0] == NEW
+
+
+def test_a_key_file_need_not_be_armoured(context, server, maker):
+    with home() as gpg:
+        binary = gpg.call("--dearmor", stdin=maker.key.public.read_bytes())
+    (context.root / "key.asc").write_bytes(binary)
+    maker.publish(NAMES, server)
+    assert fetched(base(server), context)[0] == NEW
+
+
+def test_a_file_that_is_here_already_is_not_downloaded_again(context, server, maker):
+    maker.publish(NAMES, server)
+    for _ in range(2):
+        assert fetched(base(server), context)[0] == NEW
+    assert paths(server) == ["/d/SHA256SUMS", "/d/disk-1.10.img", "/d/SHA256SUMS"]
+
+
+def test_without_the_network_of_guests_it_is_fetched_all_the_same(context, server, maker):
+    maker.publish(NAMES, server)
+    settings = replace(context.settings, network=False)
+    assert fetched(base(server), replace(context, settings=settings))[0] == NEW
+
+
+def test_a_download_that_breaks_off_goes_on(context, server, maker):
+    maker.publish(NAMES, server)
+    server.cut = [None, 300]
+    assert fetched(base(server), context)[0] == NEW
+    assert [status for _, _, status in server.requests] == [200, 200, 206]
+
+
+@pytest.mark.parametrize("wrong", [OLD, NEW[:-1], b""])
+def test_a_file_replaced_in_place_or_truncated(context, server, maker, wrong):
+    maker.publish(NAMES, server)
+    server.content["/d/disk-1.10.img"] = wrong
+    error = refused(base(server), context)
+    assert error.message == (
+        f"{server.url}/d/disk-1.10.img is not the file that {server.url}/d/SHA256SUMS has the "
+        "checksum of: it was replaced since, is incomplete, or was changed on its way"
+    )
+    assert "#base-mirror" in error.hint
+    assert paths(server) == ["/d/SHA256SUMS", "/d/disk-1.10.img"] * ATTEMPTS
+    assert [p.suffix for p in (context.cache / "downloads").iterdir()] == [".lock"]
+
+
+def test_a_list_that_follows_its_replaced_file(context, server, maker):
+    maker.publish(NAMES, server)
+    server.content["/d/disk-1.10.img"] = newer = NEW[::-1]
+    later = NAMES | {"/d/disk-1.10.img": newer}
+    content, record = fetched(base(server), context, healing(lambda: maker.publish(later, server)))
+    assert content == newer
+    assert record.digest == f"sha256:{hashlib.sha256(newer).hexdigest()}"
+
+
+def test_a_list_newer_than_the_files(context, server, maker):
+    maker.publish(NAMES, server)
+    del server.content["/d/disk-1.10.img"]
+    error = refused(base(server), context)
+    assert "the list is newer than what the server has" in error.message
+    assert paths(server) == ["/d/SHA256SUMS", "/d/disk-1.10.img"] * ATTEMPTS
+    put = healing(lambda: server.content.update(NAMES))
+    assert fetched(base(server), context, put)[0] == NEW
+
+
+def test_another_mirror_has_the_file(context, server, maker):
+    maker.publish(NAMES, server)
+    del server.content["/d/disk-1.10.img"]
+    with serving() as other:
+        maker.publish(NAMES, other, names=("/pub/SHA256SUMS",))
+        other.content["/pub/disk-1.10.img"] = NEW
+        content, record = fetched(base(server, f"#base-mirror={other.url}/pub"), context)
+        assert content == NEW
+        assert f"{other.url}/pub/SHA256SUMS" in record.detail
+        assert paths(other) == ["/pub/SHA256SUMS", "/pub/disk-1.10.img"]
+    assert len(paths(server)) == 2
+
+
+def test_a_mirror_that_is_away(context, server, maker):
+    maker.publish(NAMES, server)
+    with serving() as away:
+        pass
+    spec = base(away, f"#base-mirror={server.url}/d/")
+    assert fetched(spec, context)[0] == NEW
+
+
+def test_no_mirror_has_it(context, server, maker):
+    maker.publish({"/d/disk-1.9.img": OLD}, server)
+    with serving() as other:
+        spec = base(server, f"#base-mirror={other.url}/d/", pattern="disk-2.*.img")
+        error = refused(spec, context)
+        assert error.message == (
+            f"none of 2 mirrors has disk-2.*.img: {server.url}/d/SHA256SUMS: no file disk-2.*.img "
+            f"is listed; reading {other.url}/d/SHA256SUMS: the server answered 404 Not Found"
+        )
+        # Neither will have it in some seconds.
+        assert (paths(server), paths(other)) == (["/d/SHA256SUMS"], ["/d/SHA256SUMS"])
+
+
+def test_a_server_that_fails_for_a_moment(context, server, maker):
+    maker.publish(NAMES, server)
+    server.refuse = [503, 503]
+    assert fetched(base(server), context)[0] == NEW
+
+
+def test_a_list_and_its_signature_of_two_moments(context, server, maker):
+    server.content |= NAMES
+    server.content["/d/SHA256SUMS"] = sums({"/d/disk-1.9.img": OLD})
+    signature = maker.sign(sums(NAMES), "--detach-sign")
+    server.content["/d/SHA256SUMS.gpg"] = signature
+    error = refused(base(server), context)
+    assert error.message == f"{server.url}/d/SHA256SUMS: its signature is of another text"
+    follow = healing(lambda: server.content.update({"/d/SHA256SUMS": sums(NAMES)}))
+    assert fetched(base(server), context, follow)[0] == NEW
+
+
+def test_a_changed_list_is_refused(context, server, maker):
+    maker.publish(NAMES, server)
+    signed = server.content["/d/SHA256SUMS"]
+    evil = hashlib.sha256(OLD).hexdigest().encode()
+    server.content["/d/SHA256SUMS"] = signed.replace(hashlib.sha256(NEW).hexdigest().encode(), evil)
+    server.content["/d/disk-1.10.img"] = OLD
+    assert "its signature is of another text" in refused(base(server), context).message
+    assert "/d/disk-1.10.img" not in paths(server)
+
+
+@pytest.mark.parametrize("place", ["before", "after"])
+def test_what_stands_around_the_signed_text_does_not_count(context, server, maker, place):
+    maker.publish(NAMES, server)
+    signed = server.content["/d/SHA256SUMS"]
+    more = sums({"/d/disk-9.img": OLD})
+    server.content["/d/disk-9.img"] = OLD
+    server.content["/d/SHA256SUMS"] = {"before": more + signed, "after": signed + more}[place]
+    assert fetched(base(server), context)[0] == NEW
+
+
+def test_two_signed_texts_in_one_file_are_refused(context, server, maker, keys):
+    maker.publish(NAMES, server)
+    server.content["/d/SHA256SUMS"] += Maker(keys[1]).clear(sums({"/d/disk-9.img": OLD}))
+    assert "gpgv cannot use its signature" in refused(base(server), context, SigningError).message
+
+
+def test_a_list_by_another_key(context, server, keys):
+    maker, other = keys
+    Maker(other).publish(NAMES, server)
+    with serving() as mirror:
+        error = refused(base(server, f"#base-mirror={mirror.url}/d"), context, SigningError)
+        assert error.message == (
+            f"{server.url}/d/SHA256SUMS: it is signed with the key {other.fingerprint[-16:]}, "
+            "which the key file lacks"
+        )
+        assert "base-key is key.asc" in error.hint
+        assert paths(mirror) == []
+    assert paths(server) == ["/d/SHA256SUMS"]
+    both = maker.public.read_bytes() + other.public.read_bytes()
+    (context.root / "key.asc").write_bytes(both)
+    assert fetched(base(server), context)[0] == NEW
+
+
+def test_a_key_that_has_expired(context, server, tmp_path):
+    key = make_key(tmp_path, "expired", expire="1y", at="20200101T000000")
+    (context.root / "key.asc").write_bytes(key.public.read_bytes())
+    with home() as gpg:
+        gpg.import_keys(key.secret.read_bytes())
+        signed = gpg.call("--faked-system-time=20200601T000000!", "--clearsign", stdin=sums(NAMES))
+    server.content |= NAMES | {"/d/SHA256SUMS": signed}
+    error = refused(base(server), context, SigningError)
+    assert "is signed with a key that has expired" in error.message
+
+
+def test_a_signature_that_has_expired(context, server, tmp_path):
+    key = make_key(tmp_path, "steady", at="20200101T000000")
+    (context.root / "key.asc").write_bytes(key.public.read_bytes())
+    with home() as gpg:
+        gpg.import_keys(key.secret.read_bytes())
+        then = ("--faked-system-time=20200601T000000!", "--default-sig-expire", "7d")
+        signed = gpg.call(*then, "--clearsign", stdin=sums(NAMES))
+    server.content |= NAMES | {"/d/SHA256SUMS": signed}
+    assert "its signature has expired" in refused(base(server), context, SigningError).message
+
+
+def test_a_key_that_was_revoked(context, server):
+    with home() as gpg:
+        gpg.call("--quick-generate-key", "r <r@example.org>", "ed25519", "sign", "never")
+        signed = gpg.call("--clearsign", stdin=sums(NAMES))
+        [certificate] = (gpg.home / "openpgp-revocs.d").iterdir()
+        # gpg puts a colon before the armour, so that nobody revokes a key by mistake.
+        gpg.import_keys(certificate.read_bytes().replace(b"\n:-----", b"\n-----"))
+        (context.root / "key.asc").write_bytes(gpg.call("--armor", "--export"))
+    server.content |= NAMES | {"/d/SHA256SUMS": signed}
+    error = refused(base(server), context, SigningError)
+    assert "is signed with a key that was revoked" in error.message
+
+
+@pytest.mark.parametrize("status", [404, 403])
+def test_a_list_that_nobody_signed(context, server, status):
+    server.content |= NAMES | {"/d/SHA256SUMS": sums(NAMES) + SECRET}
+
+    def answer(handler):
+        if handler.path in server.content:
+            server.answer(handler)
+        else:
+            handler.send_response(status)
+            handler.end_headers()
+
+    with answering(answer) as here:
+        error = refused(base(here), context)
+        assert "is not signed: neither within, nor by a file beside it" in error.message
+        assert paths(here)[1:] == [
+            f"/d/SHA256SUMS{end}" for end in (".gpg", ".asc", ".sign", ".sig")
+        ]
+
+
+def test_a_signature_that_is_none(context, server):
+    server.content |= NAMES | {"/d/SHA256SUMS": sums(NAMES), "/d/SHA256SUMS.gpg": SECRET}
+    assert "gpgv cannot use its signature" in refused(base(server), context, SigningError).message
+
+
+@pytest.mark.parametrize("content", [b"", b"no key\n", SECRET])
+def test_a_key_file_without_a_key(context, server, maker, content):
+    maker.publish(NAMES, server)
+    (context.root / "key.asc").write_bytes(content)
+    assert "the key file has no key" in refused(base(server), context, SigningError).message
+
+
+def test_a_key_outside_the_repository_is_not_read(context, server, maker, tmp_path):
+    maker.publish(NAMES, server)
+    (context.root / "key.asc").unlink()
+    (tmp_path / "secret").write_bytes(SECRET)
+    (context.root / "key.asc").symlink_to(tmp_path / "secret")
+    error = refused(base(server), context, SpecError)
+    assert error.message == "image-specs/image:5: key.asc leads out of the repository"
+    assert paths(server) == []
+
+
+def test_several_files_of_which_none_is_the_newest(context, server, maker):
+    maker.publish(NAMES | {"/d/disk-latest.img": NEW}, server)
+    error = refused(base(server), context)
+    assert error.message.startswith(f"{server.url}/d/SHA256SUMS: disk-*.img means several files")
+    assert "narrower" in error.hint
+
+
+def test_a_signed_text_that_is_no_list(context, server, maker):
+    server.content["/d/SHA256SUMS"] = maker.clear(SECRET)
+    assert "no SHA-256 or SHA-512 of any file" in refused(base(server), context).message
+
+
+def test_a_list_is_not_read_from_another_host_and_a_file_is(context, server, maker):
+    maker.publish(NAMES, server)
+
+    def redirect(handler):
+        handler.send_response(302)
+        handler.send_header("Location", server.url + handler.path)
+        handler.end_headers()
+
+    with answering(redirect) as leading:
+        assert "redirects to another host" in refused(base(leading), context).message
+        assert paths(server) == []
+        spec = replace(base(server), base=base(leading).base)
+        assert fetched(spec, context)[0] == NEW
+
+
+def test_the_manifest_has_the_file_s_digest(context, server, maker):
+    need("qemu-img")
+    maker.publish(NAMES, server)
+    spec = base(server, "#boot-test=no")
+    request = Request(spec=spec, fingerprint="sha256:0123", commit="c1", dirty=False)
+    emulated = Acceleration(name="tcg", why="/dev/kvm is not there")
+    [result] = build_chains([[request]], context, accel=emulated, jobs=1)
+    assert result.ok, result.error
+    assert result.manifest.base.digest == f"sha256:{hashlib.sha256(NEW).hexdigest()}"
+    assert result.manifest.base.detail.startswith("disk-1.10.img in ")
+
+
+def test_the_key_is_an_input_of_the_image(tmp_path, keys):
+    text = (
+        "#base=simple:https://x.example/d/disk-*.img\n#arch=x86_64\n#distro=d\n"
+        "#base-checksums=https://x.example/d/SHA256SUMS\n#base-key=key.asc\n"
+    )
+    (tmp_path / "image-specs").mkdir()
+    (tmp_path / "image-specs/cloud").write_text(text)
+    marks = set()
+    for key in keys:
+        (tmp_path / "key.asc").write_bytes(key.public.read_bytes())
+        tree = read_tree(tmp_path, Settings(folder=tmp_path))
+        assert tree.inputs["cloud"] == ("key.asc",)
+        marks.add(tree.fingerprints["cloud"])
+    assert len(marks) == len(keys)

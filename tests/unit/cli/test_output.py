@@ -1,0 +1,110 @@
+import hashlib
+import io
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from lago_images.building.model import Result
+from lago_images.cli.output import show_results, show_summary
+from lago_images.console import Console
+from lago_images.jobs.publish import PublicationOutcome
+from lago_images.repository.publishing.releasing import ReleaseOutcome, Verdict
+from lago_images.repository.records.layout import PACKAGES
+from lago_images.repository.records.release import ObjectDigest
+from lago_images.repository.records.state import State, histories
+from lago_images.storage.directory.store import DirectoryStore
+from tests.support.handmade import copy_of, manifest, overwrite, put_copy, release, released_image
+
+
+def failed(name, error="E: Unable to locate package nfs-kernel-sever"):
+    return Result(
+        name=name,
+        arch="x86_64",
+        manifest=None,
+        seconds=12.3,
+        step="customising",
+        error=error,
+        tail=("the last line",),
+        log=Path("logs") / f"{name}.log",
+    )
+
+
+def built(name):
+    return Result(name=name, arch="x86_64", manifest=manifest(name), seconds=61.0)
+
+
+def skipped(name, base):
+    return Result(name=name, arch="x86_64", manifest=None, seconds=0.0, skipped=base)
+
+
+def published(*releases, **more):
+    outcomes = {
+        each.name: ReleaseOutcome(verdict=Verdict.RELEASED, release=each) for each in releases
+    }
+    return PublicationOutcome(**{"outcomes": outcomes, "missing": (), "written": (), **more})
+
+
+@pytest.fixture
+def console():
+    return Console(stream=io.StringIO())
+
+
+def lines(console):
+    return console.stream.getvalue().splitlines()
+
+
+def test_failures_are_told_first_and_what_stands_on_them_next(console, capsys):
+    show_results(console, [built("a"), skipped("c", "b"), failed("b")])
+    assert lines(console) == [
+        "b: failed while customising: E: Unable to locate package nfs-kernel-sever",
+        "  | the last line",
+        "b: log: logs/b.log",
+        "c: not built: its base b failed",
+    ]
+    assert capsys.readouterr().out.startswith("a: built in 61 s")
+
+
+def test_a_run_ends_with_a_row_an_image_and_the_first_failure_again(console, tmp_path):
+    store = DirectoryStore(path=tmp_path)
+    results = [built("a"), skipped("c", "b"), failed("b")]
+    publication = published(release(1, manifest("a")), missing=("b", "c"))
+    show_summary(
+        console, store, results, publication, State(releases={}, objects={}, published=None)
+    )
+    head, *rows, again, log = lines(console)
+    assert head.split() == ["image", "verdict", "revision", "size", "time", "changes"]
+    assert [row.split() for row in rows] == [
+        ["a", "released", "1", "16", "B", "61", "s", "new"],
+        ["c", "not", "built:", "b", "failed", "0", "s"],
+        ["b", "failed", "12", "s"],
+    ]
+    assert again.startswith("first failure: b: failed while customising: E: Unable to locate")
+    assert log == "b: log: logs/b.log"
+
+
+def test_a_single_failure_is_not_told_twice(console, tmp_path):
+    empty = State(releases={}, objects={}, published=None)
+    publication = published(missing=("b",))
+    show_summary(console, DirectoryStore(path=tmp_path), [failed("b")], publication, empty)
+    assert "first failure" not in console.stream.getvalue()
+
+
+def test_changes_are_those_to_what_clients_got_before(console, tmp_path):
+    store = DirectoryStore(path=tmp_path)
+    releases = []
+    for number, packages in enumerate((b"bash 1 amd64\nold 1 amd64\n", b"bash 2 amd64\n"), 1):
+        made = manifest("a", f"b{number}", packages=None)
+        put_copy(store, made)
+        releases.append(released_with(store, number, made, packages))
+    before = State(releases=histories(releases[:1]), objects={}, published=None)
+    show_summary(console, store, [], published(releases[1]), before)
+    assert lines(console)[1].endswith("packages +0 -1 ~1, size +0.0 %")
+
+
+def released_with(store, number, made, packages):
+    """Release a build with a list of packages that the release binds."""
+    overwrite(store, copy_of(made).packages, packages)
+    digest = ObjectDigest(sha256=hashlib.sha256(packages).hexdigest(), size=len(packages))
+    image = released_image(made)
+    return release(number, made, image=replace(image, objects={**image.objects, PACKAGES: digest}))

@@ -1,0 +1,274 @@
+import json
+import shlex
+from dataclasses import replace
+from html.parser import HTMLParser
+from xml.etree import ElementTree as ET
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+
+from lago_images.repository.records.layout import ReleaseKey, is_rendered
+from lago_images.repository.records.release import PackageDiff
+from lago_images.repository.records.state import State, read
+from lago_images.repository.rendering import commands, documents
+from lago_images.repository.rendering.render import render
+from lago_images.repository.rendering.site import PublicKey, Site
+from lago_images.repository.rendering.views import Offer, Shown, Status
+from lago_images.storage.directory.store import DirectoryStore
+from tests.support.handmade import (
+    SITE,
+    bound,
+    copy_of,
+    layer_on,
+    manifest,
+    publish_by_hand,
+    put,
+    put_release,
+    release,
+    released_image,
+)
+from tests.support.strategies import states
+
+ATOM = "{http://www.w3.org/2005/Atom}"
+KEY = PublicKey(fingerprint="AB" * 20, armour=b"-----BEGIN PGP PUBLIC KEY BLOCK-----\n")
+
+
+@pytest.fixture
+def store(tmp_path):
+    return DirectoryStore(path=tmp_path)
+
+
+def pages_of(state, key=KEY):
+    return {name: page.render() for name, page in render(state, SITE, [key]).pages.items()}
+
+
+def page_of(state, name="debian-12"):
+    return pages_of(state)[f"catalogue/{name}.html"].decode()
+
+
+def shown_of(store, image=("debian-12", "x86_64")):
+    return next(each for each in Shown.of(read(store)).images if each.image == image)
+
+
+class Elements(HTMLParser):
+    """The elements and attributes of a page, as a browser's parser has them."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.tags, self.attributes, self.ids, self.links = [], set(), [], []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes |= {name for name, _ in attrs}
+        self.ids += [value for name, value in attrs if name == "id"]
+        self.links += [value for name, value in attrs if name == "href"]
+
+
+@given(states())
+@settings(max_examples=40)
+def test_whatever_a_state_holds_its_pages_are_whole(state):
+    for name, data in pages_of(state).items():
+        assert is_rendered(name)
+        text = data.decode()
+        if name.endswith(".html"):
+            elements = Elements(text)
+            assert elements.tags.count("script") == elements.tags.count("style") == 1
+            assert "img" not in elements.tags
+            assert not [each for each in elements.attributes if each.startswith("on")]
+            assert len(elements.ids) == len(set(elements.ids))
+        elif name.endswith(".xml"):
+            assert ET.fromstring(data).tag == f"{ATOM}feed"
+        else:
+            msgspec.json.decode(data, type=documents.Latest)
+    files = render(state, SITE, [KEY]).files
+    assert ET.fromstring(files["feed.xml"]).tag == f"{ATOM}feed"
+    msgspec.json.decode(files["images.json"], type=documents.Images)
+
+
+@given(states())
+@settings(max_examples=25)
+def test_every_link_of_a_page_leads_to_what_the_releases_name(state):
+    rendered = render(state, SITE, [KEY])
+    offered = {
+        release.public.folder + name
+        for image in state.images
+        for release in state.live(*image)
+        for name in (*release.image.objects, f"{release.name}.qcow2.xz")
+    }
+    known = {*offered, *rendered.pages, *rendered.files, "index.asc", "SHA256SUMS.asc"}
+    pages = {name: page.render().decode() for name, page in rendered.pages.items()}
+    pages["index.html"] = rendered.files["index.html"].decode()
+    for name, text in pages.items():
+        if not name.endswith(".html"):
+            continue
+        folder = "catalogue/" if name.startswith("catalogue/") else ""
+        for link in Elements(text).links:
+            path = link.partition("#")[0]
+            target = path.removeprefix("../") if path.startswith("../") else folder + path
+            assert not path or target in known, (name, link)
+
+
+def test_what_became_of_each_revision_is_told(store):
+    publish_by_hand(store, *(manifest(build_id=f"b{n}") for n in (1, 2, 3)))
+    put(store, copy_of(manifest(build_id="b1")).retirement, b"{}")
+    put_release(store, release(4, None, withdraws=3, reason="no network"))
+    shown = shown_of(store)
+    assert (shown.offer, shown.reason) == (Offer.FORMER, "revision 3: no network")
+    assert {record.release.revision: record.status for record in shown.records} == {
+        4: None,
+        3: Status.WITHDRAWN,
+        2: Status.CURRENT,
+        1: Status.RETIRED,
+    }
+    page = page_of(read(store))
+    assert "Revision 3 withdrawn" in page
+    assert page.count("no network") == 3
+    links = Elements(page).links
+    assert "../images/debian-12/x86_64/b2.0123abcd/debian-12.qcow2.xz" in links
+    assert not [link for link in links if "b1." in link or "b3." in link]
+
+
+def test_a_rollback_and_an_image_that_is_gone_say_why(store):
+    publish_by_hand(store, manifest(build_id="b1"), manifest(build_id="b2"), manifest("other"))
+    put_release(store, release(3, "b1", reason="openssl"))
+    assert (shown_of(store).offer, shown_of(store).reason) == (Offer.ROLLED_BACK, "openssl")
+    put_release(store, release(2, None, "other", withdraws=1, reason="a secret in it"))
+    gone = shown_of(store, ("other", "x86_64"))
+    assert (gone.offer, gone.reason, gone.is_offered) == (Offer.WITHDRAWN, "a secret in it", False)
+    files, pages = render(read(store), SITE).files, pages_of(read(store))
+    assert b"a secret in it" in files["index.html"]
+    assert json.loads(pages["latest/other.x86_64.json"]) == {
+        "schema": 1,
+        "name": "other",
+        "arch": "x86_64",
+        "offer": "withdrawn",
+        "reason": "a secret in it",
+        "page": f"{SITE.base_url}/catalogue/other.html",
+        "revision": None,
+    }
+
+
+def test_nothing_older_than_a_damaged_release_is_offered_on_its_page(store):
+    publish_by_hand(store, manifest(build_id="b1"), manifest(build_id="b2"))
+    put(store, "releases/debian-12/x86_64/3.json", b"no")
+    assert shown_of(store).newest.status is Status.BLOCKED
+    assert "not offered" in page_of(read(store))
+
+
+def test_the_tree_leads_up_and_down(store):
+    base = manifest(build_id="b1")
+    middle = manifest("middle", base=layer_on(base, 1))
+    top = manifest("top", base=layer_on(middle, 1))
+    publish_by_hand(store, base, middle, top, manifest(build_id="b9"))
+    page = page_of(read(store), "middle")
+    assert '<a href="debian-12.html">debian-12</a> <span class="soft">revision 1' in page
+    assert '<a href="top.html">top</a> <span class="soft">revision 1</span>' in page
+    assert "bootstrap:bookworm" in page
+
+
+def test_two_images_that_changed_places_are_no_endless_tree():
+    one, other = manifest("one"), manifest("other", base=layer_on(manifest("one"), 1))
+    again = manifest("one", "b2", base=layer_on(other, 1))
+    state = State(
+        releases={
+            ReleaseKey(name="one", arch="x86_64", revision=1).image: (
+                release(1, one),
+                release(2, again, base=bound(other, 1)),
+            ),
+            ReleaseKey(name="other", arch="x86_64", revision=1).image: (
+                release(1, other, base=bound(one, 1)),
+            ),
+        },
+        objects={},
+        published=None,
+    )
+    assert "other.html" in page_of(state, "one")
+
+
+def test_packages_that_changed_are_in_page_and_feed(store):
+    publish_by_hand(store, manifest(build_id="b1"))
+    diff = PackageDiff(since=1, upgraded=("bash 5.1 5.2",), added=("jq 1.7 amd64",), omitted=3)
+    put_release(store, release(2, "b2", package_changes=diff))
+    pages = pages_of(read(store))
+    for name in ("catalogue/debian-12.html", "catalogue/debian-12.xml"):
+        assert "<b>bash</b> 5.1 → 5.2" in pages[name].decode()
+        assert "<b>jq</b> 1.7 amd64" in pages[name].decode()
+    feed = ET.fromstring(pages["catalogue/debian-12.xml"])
+    titles = [each.text for each in feed.iter(f"{ATOM}title")]
+    assert titles[1:] == [
+        "debian-12 (x86_64): revision 2 released",
+        "debian-12 (x86_64): revision 1 released",
+    ]
+    ids = [each.text for each in feed.iter(f"{ATOM}id")]
+    assert ids[1] == f"{SITE.base_url}/releases/debian-12/x86_64/2.json"
+
+
+@pytest.mark.parametrize("line", ["", "bash", "a b c d", "<b> & 1"])
+def test_package_changes_of_any_form_are_rendered(store, line):
+    diff = PackageDiff(since=1, upgraded=(line,), added=(line,), removed=(line,))
+    put_release(store, release(1, "b1", package_changes=diff))
+    ET.fromstring(pages_of(read(store))["catalogue/debian-12.xml"])
+
+
+def test_only_the_family_of_what_changed_has_other_inputs(store):
+    base, layer = manifest(), manifest("layer", base=layer_on(manifest(), 1))
+    publish_by_hand(store, base, layer, manifest("other"))
+    before = render(read(store), SITE).pages
+    put_release(store, release(2, layer, base=bound(base, 1)))
+    after = render(read(store), SITE).pages
+    changed = {name for name in after if before[name].inputs != after[name].inputs}
+    assert changed == {
+        "catalogue/debian-12.html",
+        "catalogue/layer.html",
+        "catalogue/layer.xml",
+        "latest/layer.x86_64.json",
+    }
+
+
+def test_another_key_or_url_is_another_page(store):
+    publish_by_hand(store, manifest())
+    state, name = read(store), "catalogue/debian-12.html"
+    other = replace(KEY, fingerprint="CD" * 20)
+    elsewhere = Site(name="test-repo", base_url="https://elsewhere.example.org")
+    inputs = {
+        render(state, site, keys).pages[name].inputs
+        for site, keys in [(SITE, []), (SITE, [KEY]), (SITE, [other]), (elsewhere, [KEY])]
+    }
+    assert len(inputs) == 4
+
+
+def test_commands_quote_what_the_spec_says():
+    made = manifest(properties={"osinfo": "debian12; rm -rf ~"})
+    for each in commands.of_image(release(1, made), released_image(made), SITE, KEY):
+        assert "; rm -rf ~" not in each.text.replace("'debian12; rm -rf ~'", "")
+    [libvirt] = [
+        each for each in commands.of_image(release(1, made), released_image(made), SITE, None)
+        if each.title == "libvirt"
+    ]  # fmt: skip
+    assert "debian12; rm -rf ~" in shlex.split(libvirt.text)
+
+
+def test_another_architecture_is_named_where_the_client_needs_it():
+    made = manifest(arch="aarch64")
+    texts = {
+        each.title: each.text
+        for each in commands.of_image(release(3, made), released_image(made), SITE, KEY)
+    }
+    assert "debian-12 --arch aarch64 " in texts["virt-builder"]
+    assert "template_version: 1-3-aarch64" in texts["lago"]
+    assert "--arch aarch64" in texts["libvirt"]
+
+
+def test_of_a_long_history_the_old_is_a_line_and_what_is_offered_is_whole(store):
+    publish_by_hand(store, manifest(build_id="b1"), manifest(build_id="b2"))
+    put(store, copy_of(manifest(build_id="b2")).retirement, b"{}")
+    for revision in range(3, 70):
+        put_release(store, release(revision, "b3"))
+    page = page_of(read(store))
+    # Revisions 1 and 3 to 19 are offered, too: clients of lago can ask for them.
+    assert "1 earlier records for x86_64" in page
+    elements = Elements(page)
+    assert {f"x86_64-{revision}" for revision in range(1, 70)} <= set(elements.ids)
+    assert "../images/debian-12/x86_64/b1.0123abcd/debian-12.qcow2.xz" in elements.links
