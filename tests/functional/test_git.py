@@ -452,13 +452,6 @@ def test_a_work_tree_that_git_thinks_clean_counts_by_its_bytes(repo, tmp_path):
     assert digests(here, "file") != digests(fresh, "file")
 
 
-def test_a_clones_own_line_ends_make_another_fingerprint_of_another_file(repo, tmp_path):
-    save(repo, "file", "1\n")
-    windows = clone(repo, tmp_path / "windows", "-c", "core.autocrlf=true")
-    assert (windows / "file").read_bytes() == b"1\r\n"
-    assert digests(windows, "file") != digests(repo.root, "file")
-
-
 def test_a_pointer_of_git_lfs_stands_for_the_content_that_it_names(repo):
     content = b"large\n" * 1000
     named = hashlib.sha256(content).hexdigest()
