@@ -89,6 +89,11 @@ def test_more_packages_are_added_to_the_guest_s():
     assert {"qemu-guest-agent", "openssh-server", "linux-image-cloud-amd64"} <= set(packages)
 
 
+def test_a_kernel_that_is_asked_for_is_the_only_one():
+    packages = recipe(spec("#packages=linux-image-amd64 tgt"), HOST).packages
+    assert [name for name in packages if name.startswith("linux-image-")] == ["linux-image-amd64"]
+
+
 def test_sizes():
     assert disk_size(spec()) == 6 * 2**30
     assert disk_size(spec("#size=10G")) == 10 * 2**30
