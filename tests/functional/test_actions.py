@@ -215,7 +215,7 @@ def test_the_role_of_an_environment_is_for_its_builders_only(tmp_path, ceph20):
     [job] = merged.steps("Assume the builder's role")
     assert "build one" in job
     # As long as the builds may take: the credentials are taken once, before them.
-    assert "cannot assume arn:aws:iam::1:role/builder for 10800 s" in merged.log
+    assert "cannot assume arn:aws:iam::1:role/builder for 10800 s" in merged.output
     assert (merged.jobs["plan"], merged.jobs["report"]) == (True, True)
 
 
@@ -243,7 +243,7 @@ def test_a_wrong_spec_is_annotated_where_it_is_wrong(tmp_path, ceph20):
     ran = host.push("Add bad", secrets=SECRETS)
     assert ran.code != 0
     assert ran.jobs == {"plan": False, "all": False}
-    assert re.search(r"::error file=image-specs/bad,line=\d+::", ran.log)
+    assert re.search(r"^::error file=image-specs/bad,line=\d+::", ran.output, re.MULTILINE)
 
 
 @pytest.fixture
