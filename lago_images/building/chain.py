@@ -62,10 +62,10 @@ def build_chains(
         reservations=Reservations(),
         machine=this_machine(),
     )
-    work: list[Future[list[Result]]] = []
+    futures: list[Future[list[Result]]] = []
     try:
-        work += [pool.submit(_build_chain, chain, run, grouped=jobs == 1) for chain in chains]
-        results = [result for future in work for result in future.result()]
+        futures += [pool.submit(_build_chain, chain, run, grouped=jobs == 1) for chain in chains]
+        results = [result for future in futures for result in future.result()]
     except BaseException:
         pool.shutdown(wait=False, cancel_futures=True)
         children.end()

@@ -126,11 +126,11 @@ def _user_namespaces(runner: Runner) -> Check:
     try:
         runner.run([*AS_ROOT, "true"], timeout=10)
     except (CommandError, ToolMissingError) as error:
-        said = error.last_words if isinstance(error, CommandError) else error.message
+        reason = error.last_words if isinstance(error, CommandError) else error.message
         return Check(
             name="user namespaces",
             state=State.MISSING,
-            found=f"bootstrap: bases cannot be unpacked: {said}",
+            found=f"bootstrap: bases cannot be unpacked: {reason}",
             do="as root: apt-get install uidmap; usermod --add-subuids 100000-165535 "
             "--add-subgids 100000-165535 USER; on Ubuntu 24.04 also "
             "sysctl -w kernel.apparmor_restrict_unprivileged_userns=0, as ci/setup-host does",

@@ -289,9 +289,9 @@ class Runner:
             how = f"was killed by {signal.Signals(-returncode).name}"
         else:
             how = f"failed with exit code {returncode}"
-        what = f"{doing}: " if doing else ""
+        prefix = f"{doing}: " if doing else ""
         return CommandError(
-            f"{what}{argv[0]} {how}",
+            f"{prefix}{argv[0]} {how}",
             argv=argv,
             returncode=returncode,
             tail=[redacted(line) for line in tail],

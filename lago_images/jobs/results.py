@@ -60,7 +60,9 @@ def load(data: bytes, where: str) -> list[Result]:
     """
     entries = parse(data, Results, where).results
     results = [_result(entry) for entry in entries]
-    if problems := [what for pair in zip(entries, results, strict=True) for what in _wrong(*pair)]:
+    if problems := [
+        problem for pair in zip(entries, results, strict=True) for problem in _wrong(*pair)
+    ]:
         raise DocumentError(where, Results.WHAT, problems)
     return results
 
@@ -99,9 +101,9 @@ def read_folder(folder: Path) -> list[Result]:
     return [ended[key] for key in sorted(ended)]
 
 
-def _differ(one: Result, other: Result) -> bool:
+def _differ(first: Result, second: Result) -> bool:
     """Tell whether both succeeded, and not with the same build."""
-    return one.ok and other.ok and one.manifest != other.manifest
+    return first.ok and second.ok and first.manifest != second.manifest
 
 
 def write_folder(folder: Path, results: Iterable[Result]) -> None:

@@ -334,14 +334,14 @@ class Git:
         listing = self._run("rev-list", "--stdin", stdin=[*sorted(wanted), f"^{new}"])
         return wanted & frozenset(listing.split())
 
-    def merge_base(self, one: str, other: str) -> str | None:
+    def merge_base(self, first: str, second: str) -> str | None:
         """Return the newest commit both come from; None when there is none or it cannot be had."""
-        if not (self.ensure(one) and self.ensure(other)):
+        if not (self.ensure(first) and self.ensure(second)):
             return None
-        commit = self._ask("merge-base", one, other)
-        steps = self._deepened([one, other])
+        commit = self._ask("merge-base", first, second)
+        steps = self._deepened([first, second])
         while commit is None and next(steps, None) is not None:
-            commit = self._ask("merge-base", one, other)
+            commit = self._ask("merge-base", first, second)
         return commit
 
     def fork(self, rev: str, head: str) -> str:

@@ -189,7 +189,7 @@ class _Decider:
         published = self._published(self.tree.specs[base.name])
         built = published.current.built if published.current else None
         if base.action is Action.PROMOTE:
-            built = next(one for one in published.waiting if one.build == base.promote)
+            built = next(build for build in published.waiting if build.build == base.promote)
         return f"sha256:{built.sha256}" if built else None
 
     def _base_is_published(self, spec: Spec) -> bool:

@@ -229,9 +229,9 @@ def why(error: OSError) -> str:
 def check_files(spec: Spec, folder: HostFolder) -> list[Problem]:
     """Return what is wrong with the host paths of a spec."""
     return [
-        Problem(spec.path, host.line, f"host path {shown(host.path)} {what}")
+        Problem(spec.path, host.line, f"host path {shown(host.path)} {message}")
         for host in host_paths(spec)
-        if (what := _written(host.path) or _resolved(host, folder))
+        if (message := _written(host.path) or _resolved(host, folder))
     ]
 
 
@@ -286,12 +286,12 @@ def refuse_pointers(spec: Spec, root: Path) -> None:
             if not paths:
                 continue
             if paths == ["."]:
-                what = f"is only a {kind.name} here, not the file"
+                message = f"is only a {kind.name} here, not the file"
             else:
                 first = f"{normal(host.path)}/{paths[0]}"
                 more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
-                what = f"has only a {kind.name} for {first!a}{more}, not the file"
-            problems.append(Problem(spec.path, host.line, f"host path {host.path!a} {what}"))
+                message = f"has only a {kind.name} for {first!a}{more}, not the file"
+            problems.append(Problem(spec.path, host.line, f"host path {host.path!a} {message}"))
             hints.add(kind.hint)
     if problems:
         raise SpecError(problems, hint="; ".join(sorted(hints)))

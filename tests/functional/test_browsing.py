@@ -19,7 +19,7 @@ from lago_images.repository.records.manifest import BaseRecord
 from lago_images.repository.records.release import ObjectDigest, Released
 from lago_images.repository.rendering.site import Site
 from lago_images.storage.directory.store import DirectoryStore
-from tests.support.handmade import (
+from tests.support.builders import (
     copy_of,
     manifest,
     overwrite,

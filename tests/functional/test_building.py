@@ -39,9 +39,9 @@ from lago_images.storage.directory.store import DirectoryStore
 from lago_images.storage.s3.store import S3Store
 from lago_images.storage.s3.upload import Uploader
 from tests.servers.proxy import Fault, FaultProxy
-from tests.support.at_work import at_work
 from tests.support.builders import buildable as spec
 from tests.support.loopback import LoopbackServer, QuietHandler
+from tests.support.server_threads import in_thread
 from tests.support.specs import SpecsRepo, git
 from tests.tools import need
 
@@ -503,7 +503,7 @@ def test_an_interrupted_download_ends_at_once(context):
                     self.wfile.write(b"x")
                     sending.set()
 
-    with LoopbackServer(Slow) as server, at_work(server):
+    with LoopbackServer(Slow) as server, in_thread(server):
         argv = [sys.executable, "-c", _DOWNLOAD, context.root.parent, f"{server.url}/disk.img"]
         with subprocess.Popen(
             argv, cwd=Path(__file__).parents[2], stderr=subprocess.DEVNULL

@@ -12,7 +12,7 @@ from lago_images.cli.main import main
 from lago_images.storage.base import Store
 from lago_images.storage.directory.store import DirectoryStore
 from lago_images.storage.s3.store import S3Store
-from tests.support.handmade import copy_of, layer_on, manifest, publish_by_hand, put_build
+from tests.support.builders import copy_of, layer_on, manifest, publish_by_hand, put_build
 
 DAY = 86_400
 BUILDS = [manifest(build_id=f"b{n}", fingerprint=f"f{n}") for n in (1, 2, 3, 4)]

@@ -13,9 +13,9 @@ from lago_images.ci.github import POLICY, GitHubError, NotPermittedError, Report
 from lago_images.jobs import results
 from lago_images.planning import formats
 from tests.support import prism
-from tests.support.at_work import at_work
 from tests.support.ci import failed, plan, planned
 from tests.support.loopback import LoopbackServer, QuietHandler
+from tests.support.server_threads import in_thread
 from tests.support.specs import SpecsRepo
 
 SHA = "6dcb09b5b57875f334f61aebed695e2e4193db5e"
@@ -122,7 +122,7 @@ class _RefusesStatuses(_Refuses):
 
 @contextmanager
 def serving(handler):
-    with LoopbackServer(handler) as server, at_work(server):
+    with LoopbackServer(handler) as server, in_thread(server):
         yield server.url
 
 

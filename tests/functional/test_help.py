@@ -12,7 +12,7 @@ import pytest
 from lago_images.cli import man
 from lago_images.cli.main import main
 from lago_images.storage.directory.store import DirectoryStore
-from tests.support.handmade import manifest, publish_by_hand
+from tests.support.builders import manifest, publish_by_hand
 from tests.support.specs import SpecsRepo
 from tests.tools import need
 

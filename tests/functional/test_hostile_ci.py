@@ -7,7 +7,7 @@ import re
 import pytest
 
 from lago_images.storage.directory.store import DirectoryStore
-from tests.support.handmade import manifest, put_build, put_release, release
+from tests.support.builders import manifest, put_build, put_release, release
 from tests.support.specs import SpecsRepo, git
 from tests.unit.ci.report.test_markdown import ACTIVE, rendered
 from tests.unit.ci.test_environment import is_command, parsed

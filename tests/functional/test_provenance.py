@@ -21,7 +21,7 @@ from lago_images.repository.statements.making import BUILDER, Statements
 from lago_images.repository.statements.provenance import Origin
 from lago_images.settings import Settings
 from lago_images.storage.directory.store import DirectoryStore
-from tests.support.handmade import judged, layer_on, manifest, overwrite, put_build
+from tests.support.builders import judged, layer_on, manifest, overwrite, put_build
 from tests.support.keys import make_key
 from tests.tools import need
 

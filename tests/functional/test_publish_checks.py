@@ -9,8 +9,8 @@ from lago_images.repository.publishing import withdrawals
 from lago_images.repository.records.release import Released
 from lago_images.repository.verifying import after_publish
 from lago_images.storage.directory.store import DirectoryStore
-from tests.support.handmade import manifest, publish_by_hand, release
-from tests.support.handmade import publisher as open_publisher
+from tests.support.builders import manifest, publish_by_hand, release
+from tests.support.builders import publisher as open_publisher
 from tests.support.specs import SpecsRepo
 from tests.tools import need
 

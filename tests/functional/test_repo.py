@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 from lago_images.cli.main import main
 from lago_images.storage.directory.store import DirectoryStore
-from tests.support.handmade import (
+from tests.support.builders import (
     manifest,
     overwrite,
     publish_by_hand,

@@ -17,10 +17,10 @@ from lago_images.repository.records import layout
 from lago_images.repository.serving.server import Server
 from lago_images.storage.directory.store import DirectoryStore
 from tests.clients.serving import serving
-from tests.support import handmade
-from tests.support.at_work import at_work
+from tests.support import builders
+from tests.support.server_threads import in_thread
 
-COPY = handmade.copy_of(handmade.manifest("a", "1"))
+COPY = builders.copy_of(builders.manifest("a", "1"))
 DISK = COPY.disk
 DATA = bytes(range(256)) * 4096
 META = {"name": "images", "sources": {}, "templates": {"a": {"versions": {}}}}
@@ -35,7 +35,7 @@ def folder(tmp_path):
     store.put("index", b"[a]\n", expected=None)
     store.put("repo.metadata", json.dumps(META).encode(), expected=None)
     store.put("state/published.json", b"{}", expected=None)
-    handmade.put_release(store, handmade.release(1, "1", name="a"))
+    builders.put_release(store, builders.release(1, "1", name="a"))
     (folder / ".hidden").write_text("secret")
     (folder / "lago-images.toml").write_text("secret")
     return folder
@@ -49,7 +49,7 @@ def log():
 @pytest.fixture
 def server(folder, log):
     opened = Server(DirectoryStore(path=folder), Console(stream=log), bind="127.0.0.1", port=0)
-    with opened as server, at_work(server):
+    with opened as server, in_thread(server):
         yield server
 
 
@@ -172,13 +172,13 @@ def test_a_request_with_a_body_gets_one_answer_and_its_connection_ends(server, f
 
 def test_a_build_that_nobody_released_is_not_served(folder, ask):
     store = DirectoryStore(path=folder)
-    made = handmade.manifest("a", "2")
+    made = builders.manifest("a", "2")
     staged = made.key.staging.disk
     store.upload(staged, [DATA], headers=layout.headers(staged))
-    key = handmade.copy_of(made).disk
+    key = builders.copy_of(made).disk
     store.upload(key, [DATA], headers=layout.headers(key))
     assert ask("GET", f"/{key}")[0].status == 404
-    handmade.put_release(store, handmade.release(2, "2", name="a"))
+    builders.put_release(store, builders.release(2, "2", name="a"))
     response, body = ask("GET", f"/{key}")
     assert (response.status, body) == (200, DATA)
     # What was staged is believed by nobody, whatever became of it.
@@ -188,7 +188,7 @@ def test_a_build_that_nobody_released_is_not_served(folder, ask):
 def test_a_damaged_release_releases_nothing_and_hides_nothing(folder, ask):
     store = DirectoryStore(path=folder)
     store.put("releases/a/x86_64/2.json", b"{", expected=None)
-    copy = handmade.copy_of(handmade.manifest("a", "2"))
+    copy = builders.copy_of(builders.manifest("a", "2"))
     store.upload(copy.disk, [DATA], headers=layout.headers(copy.disk))
     assert ask("GET", f"/{copy.disk}")[0].status == 404
     assert ask("GET", f"/{DISK}")[0].status == 200
@@ -210,7 +210,7 @@ def test_connections_that_say_nothing_do_not_stop_it(folder, monkeypatch):
     server = Server(store, Console(quiet=True), bind="127.0.0.1", port=0, idle=1)
     with contextlib.ExitStack() as stack:
         stack.enter_context(server)
-        stack.enter_context(at_work(server))
+        stack.enter_context(in_thread(server))
         for _ in range(258):
             stack.enter_context(socket.create_connection(server.server_address[:2]))
         host, port = server.server_address[:2]
@@ -247,7 +247,7 @@ def test_shutdown_may_come_after_the_last_answer_and_twice(folder):
     server = Server(DirectoryStore(path=folder), Console(quiet=True), bind="127.0.0.1", port=0)
     with server:
         with (
-            at_work(server),
+            in_thread(server),
             socket.create_connection(server.server_address[:2]) as client,
         ):
             client.sendall(b"GET /index HTTP/1.1\r\nHost: x\r\n\r\n")

@@ -35,8 +35,7 @@ from lago_images.settings import Settings
 from lago_images.storage.base import Headers
 from lago_images.storage.directory.store import DirectoryStore
 from lago_images.storage.s3.store import S3Store
-from tests.support.at_work import at_work
-from tests.support.handmade import (
+from tests.support.builders import (
     SITE,
     bound,
     copy_of,
@@ -52,6 +51,7 @@ from tests.support.handmade import (
 )
 from tests.support.keys import make_key, with_subkeys
 from tests.support.loopback import LoopbackServer, QuietHandler
+from tests.support.server_threads import in_thread
 from tests.tools import need
 
 BUILDS = [manifest(build_id=f"b{n}", fingerprint=f"f{n}") for n in (1, 2)]
@@ -532,7 +532,7 @@ def test_a_signing_subkey_that_expires_soon_is_told(store, tmp_path):
 
 @contextmanager
 def served(store):
-    with Server(store, Console(quiet=True), bind="127.0.0.1", port=0) as server, at_work(server):
+    with Server(store, Console(quiet=True), bind="127.0.0.1", port=0) as server, in_thread(server):
         yield server
 
 
@@ -661,7 +661,7 @@ def plainly_served(store, *, missing=404, cut=(), old=()):
     with opened as server:
         server.store, server.missing = store, missing
         server.cut, server.old = list(cut), dict(old)
-        with at_work(server):
+        with in_thread(server):
             yield server
 
 

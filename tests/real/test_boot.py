@@ -12,8 +12,8 @@ from lago_images.errors import BootError, ToolMissingError
 from lago_images.host import kvm
 from lago_images.host.kvm import Acceleration
 from lago_images.host.process import Runner
-from tests.support.full import in_small_folder
 from tests.support.images import write_ext4
+from tests.support.small_filesystem import run_in_small_filesystem
 from tests.tools import need
 
 pytestmark = [pytest.mark.real]
@@ -149,7 +149,7 @@ def test_a_guest_that_has_no_room_to_write_is_told_so_and_so_are_we(tmp_path):
     with disk.open("r+b") as file:
         file.truncate(2**30)
     work = tmp_path / "work"
-    message, hint = in_small_folder(work, "40m", BOOTS, str(tmp_path)).splitlines()
+    message, hint = run_in_small_filesystem(work, "40m", BOOTS, str(tmp_path)).splitlines()
     told = "boot test: the guest gave up: Kernel panic - not syncing: cannot write; no room in "
     assert message.startswith(f"{told}{work}, where ")
     assert hint == "free some space, or set TMPDIR to a larger file system"

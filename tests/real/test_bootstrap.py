@@ -20,7 +20,6 @@ from lago_images.console import Console
 from lago_images.errors import BuildError, CommandError
 from lago_images.host.process import Runner
 from tests.servers.processes import free_port
-from tests.support.at_work import at_work
 from tests.support.images import (
     DEBIAN12,
     a_context,
@@ -31,6 +30,7 @@ from tests.support.images import (
     stat_ext4,
 )
 from tests.support.loopback import LoopbackServer, QuietHandler
+from tests.support.server_threads import in_thread
 from tests.tools import need
 
 pytestmark = pytest.mark.real
@@ -210,7 +210,7 @@ def a_proxy():
             users.add(self.headers.get("Proxy-Authorization"))
             self.send_error(404)
 
-    with LoopbackServer(Handler) as server, at_work(server):
+    with LoopbackServer(Handler) as server, in_thread(server):
         yield server.server_port, users
 
 

@@ -10,7 +10,7 @@ from lago_images.repository.records.state import read
 from lago_images.repository.rendering import index
 from lago_images.storage.directory.store import DirectoryStore
 from tests.clients.virt_builder import VirtBuilder, VirtBuilderError
-from tests.support.handmade import manifest, publish_by_hand
+from tests.support.builders import manifest, publish_by_hand
 from tests.support.strategies import states
 from tests.tools import need
 

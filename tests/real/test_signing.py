@@ -20,7 +20,7 @@ from lago_images.repository.rendering.signing import open_signer
 from lago_images.settings import Settings
 from lago_images.storage.directory.store import DirectoryStore
 from tests.clients.virt_builder import VirtBuilder, VirtBuilderError
-from tests.support.handmade import manifest, publish_by_hand, put_release, release
+from tests.support.builders import manifest, publish_by_hand, put_release, release
 from tests.support.keys import home, make_key, with_subkeys
 from tests.tools import need
 

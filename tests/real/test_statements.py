@@ -16,9 +16,9 @@ from lago_images.repository.rendering import sums
 from lago_images.repository.rendering.signing import open_signer
 from lago_images.repository.statements import envelope, provenance, sbom
 from lago_images.settings import Settings
-from tests.support.by_hand import Published
-from tests.support.handmade import disk_bytes, manifest
+from tests.support.builders import disk_bytes, manifest
 from tests.support.keys import home, make_key, with_subkeys
+from tests.support.verification_guide import PublishedRepository
 from tests.tools import need
 
 pytestmark = pytest.mark.real
@@ -203,7 +203,7 @@ def publish(folder, key, **more):
     for name, data in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(data)
-    return Published(folder=folder, image=image, key=key.fingerprint)
+    return PublishedRepository(folder=folder, image=image, key=key.fingerprint)
 
 
 @pytest.fixture(scope="module")
@@ -212,7 +212,7 @@ def published(tmp_path_factory, keys):
 
 
 def test_the_document_leads_from_the_key_to_the_commit(published, tmp_path):
-    done = published.followed(tmp_path / "w")
+    done = published.run_commands(tmp_path / "w")
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stderr.count("Good signature") == 2
     for line in ("debian-12.qcow2.xz: OK", "manifest.json: OK", "sbom.cdx.json: OK", COMMIT):
@@ -237,7 +237,7 @@ def copy(published, tmp_path):
 def test_the_document_finds_a_file_that_was_changed(copy, tmp_path, name, what):
     path = copy.folder / copy.image / name
     path.write_bytes(path.read_bytes() + b" ")
-    done = copy.followed(tmp_path / "w")
+    done = copy.run_commands(tmp_path / "w")
     assert done.returncode != 0
     assert what in done.stdout
 
@@ -245,7 +245,7 @@ def test_the_document_finds_a_file_that_was_changed(copy, tmp_path, name, what):
 def test_the_document_finds_sums_that_were_changed(copy, tmp_path):
     path = copy.folder / "SHA256SUMS.asc"
     path.write_bytes(path.read_bytes().replace(b"/b2/", b"/b3/"))
-    done = copy.followed(tmp_path / "w")
+    done = copy.run_commands(tmp_path / "w")
     assert done.returncode != 0
     assert "BAD signature" in done.stderr
 
@@ -255,7 +255,7 @@ def test_the_document_finds_a_statement_that_was_changed(copy, tmp_path, keys, k
     path = copy.folder / copy.image / "provenance.json"
     ours, other = json.loads(path.read_bytes()), json.loads(signed(keys[1]))
     path.write_text(json.dumps({**other, kept: ours[kept]}))
-    done = copy.followed(tmp_path / "w")
+    done = copy.run_commands(tmp_path / "w")
     assert done.returncode != 0
     assert "Good signature" in done.stderr  # of the sums
     assert "debian-12.qcow2.xz: OK" in done.stdout
@@ -271,10 +271,10 @@ def test_the_document_trusts_one_key(copy, tmp_path, keys, instead):
             gpg.import_keys(key.public.read_bytes())
         served = gpg.call("--armor", "--export")
     (copy.folder / f"key-{one.fingerprint}.asc").write_bytes(served)
-    assert (copy.followed(tmp_path / "w1").returncode == 0) is not instead
+    assert (copy.run_commands(tmp_path / "w1").returncode == 0) is not instead
     with open_signer(Settings(signing_key=f"file:{other.secret}"), os.environ, Runner()) as signer:
         (copy.folder / "SHA256SUMS.asc").write_bytes(signer.keys[0].clearsign(b"0  evil\n"))
-    done = copy.followed(tmp_path / "w2")
+    done = copy.run_commands(tmp_path / "w2")
     assert done.returncode != 0
     assert "No public key" in done.stderr
     assert "Good signature" not in done.stderr
@@ -286,7 +286,7 @@ def test_the_document_finds_another_builds_statement(copy, tmp_path):
     for path in (copy.folder / copy.image).iterdir():
         if path.suffix != ".xz":
             shutil.copy(path, copy.folder / other)
-    done = copy.followed(tmp_path / "w", IMAGE=other)
+    done = copy.run_commands(tmp_path / "w", IMAGE=other)
     assert done.returncode != 0
     assert done.stderr.count("Good signature") == 2
     lines = [line for line in done.stdout.splitlines() if "debian-12.qcow2.xz: " in line]
@@ -294,7 +294,7 @@ def test_the_document_finds_another_builds_statement(copy, tmp_path):
 
 
 def test_the_document_finds_a_dirty_commit(tmp_path, keys):
-    done = publish(tmp_path / "r", keys[0], dirty=True).followed(tmp_path / "w")
+    done = publish(tmp_path / "r", keys[0], dirty=True).run_commands(tmp_path / "w")
     assert done.returncode != 0
     assert "manifest.json: OK" in done.stdout
     assert '"dirty": true' in done.stdout

@@ -19,9 +19,9 @@ from lago_images.repository.rendering.render import render
 from lago_images.repository.verifying.chain import Check, Link, Outcome, Step
 from lago_images.repository.verifying.findings import Report, problem
 from lago_images.storage.base import Unfinished
+from tests.support.builders import SITE, manifest, release
 from tests.support.catalogue import large_state
 from tests.support.ci import built, failed, plan, planned
-from tests.support.handmade import SITE, manifest, release
 from tests.support.schemas import DOCUMENTS, FOLDER, rendered
 
 STATE = State(

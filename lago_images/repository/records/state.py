@@ -337,9 +337,9 @@ def lost_copies(state: State) -> Iterator[BuildFolder]:
             image = release.image
             if image is None:
                 continue
-            for name, true in image.objects.items():
+            for name, expected in image.objects.items():
                 stat = state.objects.get(image.public.folder + name)
-                if stat is None or stat.size != true.size:
+                if stat is None or stat.size != expected.size:
                     yield image.public
                     break
 

@@ -145,8 +145,8 @@ def _open(
     try:
         gpg.import_keys(data)
     except CommandError as error:
-        what = f"{reference} holds no key that gpg can take: {error.last_words}"
-        raise SigningError(what, hint=_EXPORT) from error
+        message = f"{reference} holds no key that gpg can take: {error.last_words}"
+        raise SigningError(message, hint=_EXPORT) from error
     return _proven(gpg, "", reference)
 
 

@@ -206,11 +206,13 @@ def base_url_problem(store: Store, base_url: str, environ: Mapping[str, str]) ->
             return note(
                 base_url, f"it asks for a password: {error.message}", "nothing, if it is meant to"
             )
-        what = f"nobody can read {store.url} there: {error.message}"
-        return problem(base_url, what, f"{_PUBLIC_POLICY}; or set base-url to where it is served")
+        message = f"nobody can read {store.url} there: {error.message}"
+        return problem(
+            base_url, message, f"{_PUBLIC_POLICY}; or set base-url to where it is served"
+        )
     except StorageError as error:
-        what = f"whether clients can read {store.url} there is not known: {error.message}"
-        return note(base_url, what, "try it from where clients are")
+        message = f"whether clients can read {store.url} there is not known: {error.message}"
+        return note(base_url, message, "try it from where clients are")
     return None
 
 

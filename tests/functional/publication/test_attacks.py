@@ -23,7 +23,7 @@ from lago_images.repository.verifying.verifier import Verifier
 from lago_images.settings import Settings
 from lago_images.storage.directory.store import DirectoryStore
 from lago_images.storage.s3.store import S3Store
-from tests.support.handmade import (
+from tests.support.builders import (
     SITE,
     judged,
     manifest,

@@ -41,9 +41,8 @@ from lago_images.storage.base import Stat
 from lago_images.storage.directory.store import DirectoryStore
 from lago_images.storage.s3 import store as s3
 from lago_images.storage.s3.store import S3Store
-from tests.support import handmade
-from tests.support.ci import plan, planned
-from tests.support.handmade import (
+from tests.support import builders
+from tests.support.builders import (
     PROPERTIES,
     SITE,
     copy_of,
@@ -52,6 +51,7 @@ from tests.support.handmade import (
     put,
     put_build,
 )
+from tests.support.ci import plan, planned
 from tests.support.turnstile import GatedStore, KilledError, OneByOne, Turnstile, gate_requests
 
 ROUNDS = {"directory": 200, "ceph20": 5}
@@ -115,7 +115,7 @@ def fill(store: Any) -> None:
     publish_by_hand(store, *OLD)
     publish_by_hand(store, OTHER)
     put(store, copy_of(OLD[0]).retirement, b"{}")
-    handmade.publisher(store).refresh()
+    builders.publisher(store).refresh()
 
 
 def publishes(store: Any, commit: str) -> PublicationOutcome:
@@ -134,7 +134,7 @@ def publishes(store: Any, commit: str) -> PublicationOutcome:
         for made in builds
     ]
     tree = Tree(
-        specs={m.name: replace(handmade.spec(m.name), properties=PROPERTIES) for m in builds},
+        specs={m.name: replace(builders.spec(m.name), properties=PROPERTIES) for m in builds},
         fingerprints={made.name: made.fingerprint for made in builds},
         inputs={},
     )
@@ -171,7 +171,7 @@ def attacks(store: Any, chance: random.Random) -> None:
             (
                 (staging.disk, evil),
                 # What was judged, again: between two looks of a publisher all seems well.
-                (staging.disk, handmade.disk_bytes(made.name, made.build_id)),
+                (staging.disk, builders.disk_bytes(made.name, made.build_id)),
                 (staging.hash, EVIL),
                 (staging.metadata, b'{"root-password": "evil"}'),
                 (staging.manifest, EVIL),
@@ -182,7 +182,7 @@ def attacks(store: Any, chance: random.Random) -> None:
             )
         )
         try:
-            handmade.overwrite(store, key, data)
+            builders.overwrite(store, key, data)
         except (NotFoundError, ConflictError):
             put_if_missing(store, key, data)
 
@@ -196,16 +196,16 @@ def put_if_missing(store: Any, key: str, data: bytes) -> None:
 
 def collects(store: Any) -> object:
     retention = Retention(revisions=2, days=1, grace_days=7)
-    return collect.sweep(handmade.publisher(store, now=time.time), retention)
+    return collect.sweep(builders.publisher(store, now=time.time), retention)
 
 
 def yanks(store: Any) -> object:
-    opened = handmade.publisher(store, now=time.time)
+    opened = builders.publisher(store, now=time.time)
     return withdrawals.yank(opened, "one", reason="broken", released=OPERATOR)
 
 
 def rolls_back(store: Any) -> object:
-    opened = handmade.publisher(store, now=time.time)
+    opened = builders.publisher(store, now=time.time)
     return withdrawals.rollback(opened, "one", released=OPERATOR)
 
 
@@ -307,7 +307,7 @@ def wrong(done: Run) -> Iterator[str]:
     yield from named_wrongly(done.store, rendered(done.store))
     if any(isinstance(end, KilledError) for end in done.ended.values()):
         # Whoever comes next makes up for what was broken off.
-        handmade.publisher(done.store).refresh()
+        builders.publisher(done.store).refresh()
     files, state = rendered(done.store), read(done.store)
     yield from named_wrongly(done.store, files)
     for key, page in render(state, SITE).pages.items():

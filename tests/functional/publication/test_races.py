@@ -29,7 +29,7 @@ from lago_images.settings import Settings
 from lago_images.storage.base import Store
 from lago_images.storage.directory.store import DirectoryStore
 from lago_images.storage.s3.store import S3Store
-from tests.support.handmade import judged, manifest, put_build
+from tests.support.builders import judged, manifest, put_build
 
 PROCESSES = 16
 IMAGES = [f"image-{number}" for number in range(6)]

@@ -13,8 +13,8 @@ from lago_images.errors import StorageError
 from lago_images.host.retry import RetryPolicy
 from lago_images.storage.s3.store import S3Store
 from lago_images.storage.s3.upload import Uploader
-from tests.support.at_work import at_work
 from tests.support.loopback import LoopbackServer, QuietHandler
+from tests.support.server_threads import in_thread
 
 WORK = {
     "list": lambda store, _: list(store.list()),
@@ -49,7 +49,7 @@ def answering(status: int, headers: dict[str, str], body: bytes = b"") -> Iterat
 
         do_HEAD = do_PUT = do_POST = do_DELETE = do_GET
 
-    with LoopbackServer(Handler) as server, at_work(server):
+    with LoopbackServer(Handler) as server, in_thread(server):
         yield server.url
 
 

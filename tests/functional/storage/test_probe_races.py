@@ -18,7 +18,7 @@ from lago_images.storage.s3.store import S3Store
 from lago_images.storage.s3.verdict import Verdict
 from tests.functional.storage.conftest import QUICK
 from tests.servers.model import Server
-from tests.support.at_work import at_work
+from tests.support.server_threads import in_thread
 
 # Seconds that a faulty store leaves between looking and writing.
 _WINDOW = 0.1
@@ -124,7 +124,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def probed(fault: str) -> Iterator[tuple[Verdict, StandIn]]:
-    with StandIn(fault) as server, at_work(server):
+    with StandIn(fault) as server, in_thread(server):
         environ = {
             "AWS_ACCESS_KEY_ID": "a",
             "AWS_SECRET_ACCESS_KEY": "b",

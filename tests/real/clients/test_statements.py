@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from tests.support.by_hand import Published
+from tests.support.verification_guide import PublishedRepository
 from tests.tools import need
 
 pytestmark = pytest.mark.real
@@ -15,10 +15,10 @@ need("gpg", "gpgconf", "sha256sum", "jq", "curl", "bash")
 def test_the_document_leads_from_the_key_to_the_commit(published_signed, key, tmp_path):
     folder = published_signed.folder
     [image] = folder.glob("images/tiny/x86_64/*")
-    published = Published(
+    published = PublishedRepository(
         folder=folder, image=str(image.relative_to(folder)), key=key.fingerprint, name="tiny"
     )
-    done = published.followed(tmp_path / "w")
+    done = published.run_commands(tmp_path / "w")
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stderr.count("Good signature") == 2
     for name in ("tiny.qcow2.xz", "manifest.json", "sbom.cdx.json", "build.log"):

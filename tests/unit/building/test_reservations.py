@@ -12,8 +12,7 @@ from lago_images.building.bases.prepared import LayerBase
 from lago_images.errors import CommandError, HostError
 from lago_images.host.process import Children, Runner
 from lago_images.repository.records.state import StoredBuild
-from tests.support.builders import spec
-from tests.support.handmade import manifest
+from tests.support.builders import manifest, spec
 
 GIB = 2**30
 NEVER = threading.TIMEOUT_MAX
@@ -58,7 +57,7 @@ def test_an_image_waits_for_chains_that_work_and_fails_when_none_does(tmp_path, 
     shared, waited = reservations.Reservations(), []
 
     def need(size):
-        return [reservations.Need(folder=tmp_path, size=size, what="building it")]
+        return [reservations.Need(folder=tmp_path, size=size, purpose="building it")]
 
     def enough():
         waited.append(1)
@@ -86,7 +85,7 @@ def stop():
 def test_needs_on_one_file_system_are_not_added(tmp_path, monkeypatch):
     """The disk that is worked on is gone when the finished one is stored."""
     monkeypatch.setattr("lago_images.host.space.free", lambda folder: 10)
-    both = [reservations.Need(folder=tmp_path / name, size=9, what="it") for name in ("a", "b")]
+    both = [reservations.Need(folder=tmp_path / name, size=9, purpose="it") for name in ("a", "b")]
     shared = reservations.Reservations()
     with shared.chain(), shared.reserve(both, pytest.fail):
         # One of them is taken: 1 byte of 10 is left, and who needs 2 waits.

@@ -6,7 +6,7 @@ import struct
 import pytest
 
 from lago_images.building import scratch
-from tests.support.full import in_small_folder
+from tests.support.small_filesystem import run_in_small_filesystem
 
 # linux/posix_acl_xattr.h: version 2; owner, group, another user (1234), mask, others: all rwx.
 ACL = struct.pack("<I", 2) + b"".join(
@@ -72,6 +72,6 @@ for refuse in (scratch.refuse_noexec, scratch.refuse_nodev):
 @pytest.mark.parametrize("option", ["noexec", "nodev"])
 def test_a_folder_whose_mount_is_of_no_use_is_named(tmp_path, option):
     work = tmp_path / "work"
-    message, hint = in_small_folder(work, f"1m,{option}", REFUSES).splitlines()[:2]
+    message, hint = run_in_small_filesystem(work, f"1m,{option}", REFUSES).splitlines()[:2]
     assert message.startswith(f"the file system of {work} is mounted {option}: ")
     assert hint == "set TMPDIR to a folder on a file system without that option"

@@ -14,7 +14,7 @@ from lago_images.repository.records.layout import PACKAGES
 from lago_images.repository.records.release import ObjectDigest
 from lago_images.repository.records.state import State, histories
 from lago_images.storage.directory.store import DirectoryStore
-from tests.support.handmade import copy_of, manifest, overwrite, put_copy, release, released_image
+from tests.support.builders import copy_of, manifest, overwrite, put_copy, release, released_image
 
 
 def failed(name, error="E: Unable to locate package nfs-kernel-sever"):

@@ -74,7 +74,7 @@ def test_every_checksum_is_of_what_it_says(tmp_path, data, encoder):
     assert digests.sha1 == hashlib.sha1(data).hexdigest()
     assert digests.sha256 == hashlib.sha256(stream).hexdigest()
     assert digests.sha512 == hashlib.sha512(stream).hexdigest()
-    assert decompress([stream], tmp_path / "again", largest=2**40, what="it") == digests
+    assert decompress([stream], tmp_path / "again", largest=2**40, label="it") == digests
     assert (tmp_path / "again").read_bytes() == data
 
 
@@ -96,7 +96,7 @@ def test_round_trips(tmp_path_factory, runs, cuts):
     (folder / "disk").write_bytes(data)
     stream, digests = packed(folder / "disk", threads=3)
     pieces = [stream[i : i + cuts] for i in range(0, len(stream), cuts)]
-    assert decompress(pieces, folder / "again", largest=2**40, what="it") == digests
+    assert decompress(pieces, folder / "again", largest=2**40, label="it") == digests
     assert (folder / "again").read_bytes() == data
 
 
@@ -138,7 +138,7 @@ def test_holes_cost_nothing_and_stay_holes(tmp_path):
     stream, digests = packed(disk)
     assert digests.size == 12 * BLOCK + 3
     assert len(stream) < 200_000
-    decompress([stream], tmp_path / "again", largest=2**40, what="it")
+    decompress([stream], tmp_path / "again", largest=2**40, label="it")
     assert (tmp_path / "again").stat().st_blocks * 512 < 8 * MIB
 
 

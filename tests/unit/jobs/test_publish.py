@@ -30,8 +30,7 @@ from lago_images.repository.statements.provenance import Origin
 from lago_images.settings import Settings
 from lago_images.specs.model import Base, BaseKind
 from lago_images.storage.base import Blob, Stat
-from tests.support.ci import plan, planned
-from tests.support.handmade import (
+from tests.support.builders import (
     PROPERTIES,
     bound,
     layer_on,
@@ -45,6 +44,7 @@ from tests.support.handmade import (
     release,
     spec,
 )
+from tests.support.ci import plan, planned
 
 NAME = "debian-12"
 LINE = ["c0", "c1", "c2"]

@@ -7,17 +7,17 @@ from lago_images.repository.records.layout import ImageId
 from lago_images.repository.records.manifest import Manifest
 from lago_images.repository.records.release import Release
 from lago_images.repository.records.state import PublishedCommit, State
-from tests.support import handmade
+from tests.support import builders
 
 
 def numbered(number: int, fingerprint: str = "f", dirty: bool = False) -> Manifest:
-    return handmade.manifest(
+    return builders.manifest(
         "a", f"b{number}", fingerprint=fingerprint, dirty=dirty, created=number
     )
 
 
 def release(revision: int, build: str | None, fingerprint: str = "", **more) -> Release:
-    return handmade.release(
+    return builders.release(
         revision, build, "a", fingerprint=fingerprint, commit=f"c{revision}", **more
     )
 

@@ -11,7 +11,7 @@ from lago_images.repository.records.release import Released
 from lago_images.storage.directory.store import DirectoryStore
 from tests.model import publication as model
 from tests.model.publication import GOOD, GUARDS, Actor, World, explore
-from tests.support.handmade import (
+from tests.support.builders import (
     judged,
     manifest,
     publish_by_hand,
@@ -19,7 +19,7 @@ from tests.support.handmade import (
     put_build,
     put_release,
 )
-from tests.support.handmade import release as record
+from tests.support.builders import release as record
 
 START = World(
     staged=GOOD,

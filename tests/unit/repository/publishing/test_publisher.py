@@ -36,7 +36,7 @@ from lago_images.repository.rendering.index import parse
 from lago_images.repository.rendering.render import render
 from lago_images.settings import Settings
 from lago_images.storage.directory.store import DirectoryStore
-from tests.support.handmade import (
+from tests.support.builders import (
     SITE,
     bound,
     copy_of,

@@ -8,7 +8,7 @@ from lago_images.repository.publishing.retention import DAY, Retention, plan
 from lago_images.repository.records.layout import ReleaseKey
 from lago_images.repository.records.state import State
 from lago_images.storage.base import Stat, Unfinished
-from tests.support.handmade import bound, copy_of, layer_on, manifest, release
+from tests.support.builders import bound, copy_of, layer_on, manifest, release
 
 NOW = 1_700_000_000
 KEEP = Retention(revisions=2, days=30, grace_days=2)

@@ -11,7 +11,7 @@ from lago_images.repository.records.release import Released
 from lago_images.repository.records.state import deciding_commit, read, survey
 from lago_images.repository.rendering.index import parse
 from lago_images.storage.directory.store import DirectoryStore
-from tests.support.handmade import (
+from tests.support.builders import (
     copy_of,
     judged,
     layer_on,
@@ -21,8 +21,8 @@ from tests.support.handmade import (
     put_build,
     put_release,
 )
-from tests.support.handmade import publisher as open_publisher
-from tests.support.handmade import release as record
+from tests.support.builders import publisher as open_publisher
+from tests.support.builders import release as record
 
 NAME = "debian-12"
 OPERATOR = Released(commit="c7", actor="op@host")

@@ -9,7 +9,7 @@ from lago_images.repository.records.changes import (
     compare_packages,
 )
 from lago_images.repository.records.manifest import BaseRecord
-from tests.support.handmade import manifest
+from tests.support.builders import manifest
 from tests.unit.building.test_packages import PACKAGES, package
 
 

@@ -1,5 +1,5 @@
 from lago_images.repository.records.log import EventKind, events
-from tests.support.handmade import release
+from tests.support.builders import release
 
 
 def test_each_record_is_an_event_with_what_stood_before_it():

@@ -19,7 +19,7 @@ from lago_images.repository.records.release import (
     Released,
     ReleasedImage,
 )
-from tests.support.handmade import bound, layer_on, manifest, release
+from tests.support.builders import bound, layer_on, manifest, release
 
 TEXT = st.text(max_size=20)
 COUNT = st.integers(0, 2**62 - 1)

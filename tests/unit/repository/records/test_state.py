@@ -14,7 +14,7 @@ from lago_images.repository.records.state import PublishedCommit, _marks, read, 
 from lago_images.repository.rendering.client_setup import describe
 from lago_images.storage.base import Headers
 from lago_images.storage.directory.store import DirectoryStore
-from tests.support.handmade import (
+from tests.support.builders import (
     copy_of,
     judged,
     manifest,

@@ -16,7 +16,7 @@ from lago_images.repository.rendering.render import render
 from lago_images.repository.rendering.site import PublicKey, Site
 from lago_images.repository.rendering.views import Offer, Shown, Status
 from lago_images.storage.directory.store import DirectoryStore
-from tests.support.handmade import (
+from tests.support.builders import (
     SITE,
     bound,
     copy_of,

@@ -9,7 +9,7 @@ from lago_images.repository.rendering.render import render
 from lago_images.repository.rendering.site import PublicKey
 from lago_images.repository.rendering.views import Shown
 from lago_images.storage.directory.store import DirectoryStore
-from tests.support.handmade import (
+from tests.support.builders import (
     PROPERTIES,
     SITE,
     manifest,

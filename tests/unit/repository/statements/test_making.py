@@ -11,7 +11,7 @@ from lago_images.repository.rendering.signing import Signer
 from lago_images.repository.statements import envelope, provenance, sbom
 from lago_images.repository.statements.making import BUILDER, Statements
 from lago_images.repository.statements.provenance import Origin
-from tests.support.handmade import files_of, manifest
+from tests.support.builders import files_of, manifest
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 MADE = manifest(commit=COMMIT)

@@ -13,7 +13,7 @@ from lago_images.errors import RepositoryError
 from lago_images.repository.records.manifest import BaseRecord, canonical
 from lago_images.repository.statements import provenance
 from lago_images.repository.statements.provenance import BUILD_TYPE, Origin, public_url
-from tests.support.handmade import manifest
+from tests.support.builders import manifest
 
 ROOT = Path(__file__).resolve().parents[4]
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

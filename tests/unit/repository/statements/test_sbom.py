@@ -13,7 +13,7 @@ from lago_images.building import packages as contents
 from lago_images.building.bases.prepared import Package as Installed
 from lago_images.errors import RepositoryError
 from lago_images.repository.statements import sbom
-from tests.support.handmade import manifest
+from tests.support.builders import manifest
 
 PACKAGES = b"bash 5.2.15-2+b7 amd64\nlogin 1:4.13+dfsg1-1 amd64\ntzdata 2024a-0+deb12u1 all\n"
 

@@ -12,7 +12,7 @@ from lago_images.host.process import Runner
 from lago_images.repository.records.layout import INDEX, SUMS
 from lago_images.repository.verifying.chain import Outcome, Tracer
 from lago_images.storage.directory.store import DirectoryStore
-from tests.support.handmade import (
+from tests.support.builders import (
     bound,
     copy_of,
     layer_on,
