@@ -45,7 +45,7 @@ print(sorted(path.name for path in work.iterdir()))
 """
 
 
-def test_a_full_disk_ends_the_customising_instead_of_hanging_it(tmp_path, monkeypatch):
+def test_a_full_disk_fails_the_customisation_instead_of_hanging_it(tmp_path, monkeypatch):
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin/virt-sysprep").write_text(FILLS)
     (tmp_path / "bin/virt-sysprep").chmod(0o755)

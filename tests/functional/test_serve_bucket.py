@@ -37,7 +37,7 @@ def get(url, **headers):
         return response.headers, response.read()
 
 
-def test_a_bucket_is_served_as_a_directory_is(url):
+def test_a_bucket_is_served_like_a_directory(url):
     headers, body = get(f"{url}/{DISK}")
     assert body == DATA
     assert headers["Content-Length"] == str(len(DATA))
@@ -52,14 +52,14 @@ def test_a_bucket_is_served_as_a_directory_is(url):
 @pytest.mark.parametrize(
     "path", ["state/published.json", "nothing", "", "images/a", "builds/a/x86_64/1/a.qcow2.xz"]
 )
-def test_what_is_not_published_is_not_there(url, path):
+def test_unpublished_objects_are_answered_404(url, path):
     with pytest.raises(urllib.error.HTTPError) as raised:
         get(f"{url}/{path}")
     with raised.value as answer:
         assert answer.code == 404
 
 
-def test_many_at_once(url):
+def test_many_concurrent_clients_are_served(url):
     with ThreadPoolExecutor(12) as pool:
         got = list(pool.map(lambda _: get(f"{url}/{DISK}")[1] == DATA, range(24)))
     assert all(got)

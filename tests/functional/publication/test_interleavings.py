@@ -382,7 +382,7 @@ def in_directory(seed: int, before: Path, path: Path) -> Run:
 
 
 @pytest.mark.timeout(7200)
-def test_no_order_of_requests_breaks_a_promise(
+def test_no_order_of_requests_breaks_a_promise_in_a_directory(
     before: Path, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
     requests = 0
@@ -432,7 +432,7 @@ class Unproved(DirectoryStore):
     ],
     ids=["If-None-Match is ignored", "If-Match is ignored", "the copy is not proved"],
 )
-def test_a_planted_fault_breaks_one(
+def test_a_planted_fault_breaks_a_promise(
     faulty: type[DirectoryStore], what: str, before: Path, tmp_path: Path
 ) -> None:
     """Else the schedules would show nothing."""
@@ -447,7 +447,7 @@ def test_a_planted_fault_breaks_one(
     pytest.fail(f"no schedule shows: {what}")
 
 
-def test_a_seed_gives_the_same_order_again(before: Path, tmp_path: Path) -> None:
+def test_a_seed_repeats_the_same_order_of_requests(before: Path, tmp_path: Path) -> None:
     one, again, other = (
         in_directory(seed, before, tmp_path / str(number)) for number, seed in enumerate((3, 3, 4))
     )
@@ -459,7 +459,7 @@ def test_a_seed_gives_the_same_order_again(before: Path, tmp_path: Path) -> None
 
 
 @pytest.mark.timeout(7200)
-def test_nor_does_any_in_a_bucket(
+def test_no_order_of_requests_breaks_a_promise_in_a_bucket(
     ceph20: Any, record_property: Callable[[str, object], None]
 ) -> None:
     requests = 0

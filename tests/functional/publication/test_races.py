@@ -115,7 +115,7 @@ def running(rounds: int, where: Any, folder: Path) -> Iterator[list[ForkProcess]
 
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("name", ROUNDS)
-def test_publishers_at_once_lose_nothing(
+def test_concurrent_publishers_lose_no_release(
     name: str, tmp_path: Path, request: pytest.FixtureRequest, record_property
 ) -> None:
     where = opener(name, tmp_path, request)

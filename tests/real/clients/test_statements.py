@@ -12,7 +12,7 @@ pytestmark = pytest.mark.real
 need("gpg", "gpgconf", "sha256sum", "jq", "curl", "bash")
 
 
-def test_the_document_leads_from_the_key_to_the_commit(published_signed, key, tmp_path):
+def test_the_documented_commands_lead_from_the_key_to_the_commit(published_signed, key, tmp_path):
     folder = published_signed.folder
     [image] = folder.glob("images/tiny/x86_64/*")
     published = PublishedRepository(
@@ -29,7 +29,7 @@ def test_the_document_leads_from_the_key_to_the_commit(published_signed, key, tm
     assert '"spec": "image-specs/tiny"' in done.stdout
 
 
-def test_the_command_follows_the_same_chain(published_signed, key):
+def test_repo_provenance_follows_the_same_chain(published_signed, key):
     specs = published_signed.specs
     done = specs.run(
         "repo", "provenance", "tiny", "--deep", "--key", key.public, "--format", "json"
