@@ -101,7 +101,7 @@ class Downloader:
         return path
 
     def has(self, key: str) -> bool:
-        """Tell if a file is in the cache."""
+        """Return whether a file is in the cache."""
         return (self.folder / key).exists()
 
     def drop(self, key: str) -> None:

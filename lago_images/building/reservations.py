@@ -195,7 +195,7 @@ def watched(
 ) -> Iterator[Runner]:
     """Yield a runner whose programs are ended when a folder has no disk space left.
 
-    QEMU, unless told otherwise, pauses a guest that it cannot write for until there is more, and
+    QEMU by default pauses a guest that it cannot write for until there is more, and
     says nothing (werror=enospc); libguestfs tells it nothing else, and waits.
 
     Args:

@@ -77,7 +77,7 @@ def xz_stream(pieces: Iterable[bytes], *, largest: int, label: str) -> Iterator[
 
 
 def unpacked(pieces: Iterable[bytes], *, largest: int, label: str) -> Iterator[bytes]:
-    """Unpack what is plain, xz or gzip, told by its first bytes; of one stream or several.
+    """Unpack a plain, xz or gzip file, detected by its first bytes; of one stream or several.
 
     Arguments, pieces and errors are those of ``xz_stream``. Zeros may lie between streams and
     after the last.

@@ -54,7 +54,7 @@ class Header:
 
     @property
     def is_plain(self) -> bool:
-        """Tell if it is as ``qemu-img convert`` writes one, with nothing in it but the disk."""
+        """Return whether it is as ``qemu-img convert`` writes it, and holds only the disk."""
         return (
             self.version == 3  # noqa: PLR2004 -- the format's
             and self.cluster_bits == _DEFAULT_CLUSTER_BITS

@@ -43,7 +43,7 @@ class Check:
 def host_checks(
     runner: Runner, environ: Mapping[str, str], *, require_kvm: bool, root: Path = _ROOT
 ) -> Iterator[Check]:
-    """Everything about the machine itself.
+    """Check the machine itself: its tools, KVM, kernel, name spaces and disk space.
 
     Args:
         runner: What programs are started with.
@@ -103,7 +103,7 @@ def _kvm(accel: kvm.Acceleration, *, require_kvm: bool) -> Check:
 
 
 def _kernel(root: Path) -> Check:
-    """The appliance of libguestfs is made of the host's kernel, which Ubuntu hides from users."""
+    """Check the host's kernel, which libguestfs needs to read and Ubuntu hides from users."""
     kernels = sorted((root / "boot").glob("vmlinuz-*"))
     if any(os.access(kernel, os.R_OK) for kernel in kernels):
         return Check(name="kernel", state=State.OK, found="libguestfs can read one in /boot")
@@ -139,7 +139,7 @@ def _user_namespaces(runner: Runner) -> Check:
 
 
 def _passt(root: Path) -> Iterator[Check]:
-    """Ubuntu 24.04's profile of passt keeps the guests of libguestfs from the network."""
+    """Check Ubuntu 24.04's profile of passt, which keeps libguestfs' guests from the network."""
     profile = root / "etc/apparmor.d/usr.bin.passt"
     disabled = root / "etc/apparmor.d/disable/usr.bin.passt"
     if not profile.exists() or not _is_ubuntu(root):

@@ -33,7 +33,7 @@ _ASKED = {ReasonKind.FORCED, ReasonKind.STALE}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PublicationOutcome:
-    """Tell how a publication ended.
+    """The outcome of a publication.
 
     Attributes:
         outcomes: Of every image that had a build, by name.
@@ -279,7 +279,7 @@ class _Job:
         return None if self.plan.dirty or self.plan.partial else self.plan.head
 
     def is_done(self, state: State) -> bool:
-        """Tell whether nothing is to be released, recorded or rendered."""
+        """Return whether nothing is to be released, recorded or rendered."""
         if state.damaged or any(image.action in WORK for image in self.plan.images):
             return False
         if head := self.to_record:
@@ -418,7 +418,7 @@ def _reported(state: State, image: PlannedImage, manifest: Manifest) -> Judged |
 
 
 def _is_stored(state: State, key: BuildKey) -> bool:
-    """Tell whether a build is staged, be it damaged, or was released already."""
+    """Return whether a build is staged, be it damaged, or was released already."""
     if key in state.released_builds or key in state.unreadable:
         return True
     return key in state.staged and key not in state.incomplete

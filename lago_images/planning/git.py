@@ -255,11 +255,11 @@ class Git:
 
     @property
     def shallow(self) -> bool:
-        """Tell whether history is cut off somewhere."""
+        """Return whether history is cut off somewhere."""
         return self._run("rev-parse", "--is-shallow-repository").strip() == "true"
 
     def has(self, commit: str) -> bool:
-        """Tell whether the clone has the commit, without asking a remote."""
+        """Return whether the clone has the commit, without asking a remote."""
         return not self.missing([commit])
 
     def missing(self, commits: Iterable[str]) -> frozenset[str]:
@@ -305,7 +305,7 @@ class Git:
         )
 
     def is_ancestor(self, old: str, new: str) -> bool | None:
-        """Tell whether ``old`` is ``new`` or in its history.
+        """Return whether ``old`` is ``new`` or in its history.
 
         None when that cannot be known: a commit is lost, or the history between is cut off in
         this clone and cannot be fetched.

@@ -167,7 +167,7 @@ class History:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ask:
-    """Say what the plan shall cover.
+    """The scope of a plan.
 
     Attributes:
         changed: Everything that changed or is missing; else only what the rest says.

@@ -177,7 +177,7 @@ class HostFolder:
         return real, mode
 
     def is_in_submodule(self, path: str) -> bool:
-        """Tell whether a path is in a folder of a submodule, as ``.gitmodules`` names them."""
+        """Return whether a path is in a folder of a submodule, as ``.gitmodules`` names them."""
         return any(f"{normal(path)}/".startswith(f"{top}/") for top in self._submodules)
 
     @cached_property
@@ -206,12 +206,12 @@ def read_plain(descriptor: int, most: int) -> bytes:
 
 
 def is_inside(real: str, root: str) -> bool:
-    """Tell whether a path is ``root`` or lies in it, both being resolved."""
+    """Return whether a path is ``root`` or lies in it, both being resolved."""
     return real == root or real.startswith(f"{root.rstrip('/')}/")
 
 
 def refusal(real: str, root: str) -> str | None:
-    """Say why a path, resolved as ``root`` is, must not be read, if so."""
+    """Return why a path, resolved as ``root`` is, must not be read, if so."""
     if not is_inside(real, root):
         return "leads out of the repository"
     if ".git" in real[len(root) :].split("/"):
@@ -236,7 +236,7 @@ def check_files(spec: Spec, folder: HostFolder) -> list[Problem]:
 
 
 def _written(path: str) -> str | None:
-    """Say what is wrong with a path as it is written."""
+    """Return what is wrong with a path as it is written."""
     parts = path.split("/")
     if path.startswith(("/", "~")):
         return "must be relative to the root of the repository"
@@ -253,7 +253,7 @@ def _written(path: str) -> str | None:
 
 
 def _resolved(host: HostPath, folder: HostFolder) -> str | None:
-    """Say what is wrong with what a path leads to."""
+    """Return what is wrong with what a path leads to."""
     try:
         folder.resolve(host.path, tree=host.tree)
     except ForbiddenPathError as error:
@@ -310,7 +310,7 @@ _STAND_INS = (_LFS, _CRYPT)
 
 
 def is_locked(first: bytes) -> bool:
-    """Tell whether a file that begins with ``first`` is one that git-crypt has encrypted."""
+    """Return whether a file that begins with ``first`` is one that git-crypt has encrypted."""
     return first.startswith(_LOCKED_HEADER)
 
 

@@ -137,7 +137,7 @@ def _looks_like_spec(name: str, folder: int) -> bool:
 
 
 def is_spec_name(name: str) -> bool:
-    """Tell whether a file of this name in the folder is taken for a spec."""
+    """Return whether a file of this name in the folder is taken for a spec."""
     return _NO_SPEC.match(name) is None
 
 

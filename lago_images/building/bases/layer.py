@@ -103,5 +103,5 @@ def _unpack(packed: Path, disk: Path, expected: Disk, key: str, runner: Runner) 
             raise ChecksumError(
                 f"{key} is not what its manifest says: its {name} is {getattr(digests, name)}, "
                 f"not {getattr(expected, name)}",
-                hint="lago-images repo verify --deep tells what else is wrong in the repository",
+                hint="lago-images repo verify --deep reports what else is wrong in the repository",
             )

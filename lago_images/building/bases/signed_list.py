@@ -53,7 +53,7 @@ class _MirrorError(BuildError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Search:
-    """What is looked for on each mirror."""
+    """The file, list and key that are looked for on each mirror."""
 
     spec: Spec
     keys: bytes

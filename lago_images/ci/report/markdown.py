@@ -138,7 +138,7 @@ class Entry:
 
     @property
     def error(self) -> str:
-        """Say what went wrong, for an image that is not good."""
+        """Return what went wrong, for an image that is not good."""
         if self.outcome is ImageOutcome.UNRELEASED and self.fate is not None:
             return f"not released: {self.fate.why}"
         return self.result.error if self.result else "its job ended without a result"

@@ -133,7 +133,7 @@ def image_of(state: State, name: str, arch: str = "") -> ImageId:
 
 
 def page(store: Store, state: State, image: ImageId) -> ImagePage:
-    """Return all that is known of an image; reads also how clients are told to use it."""
+    """Return all that is known of an image, with the commands for clients."""
     every = revisions(state, image)
     newest = next(iter(reversed([r for r in state.history(*image) if r.manifest])), None)
     current = state.current(*image)

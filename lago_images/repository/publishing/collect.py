@@ -24,7 +24,7 @@ from lago_images.storage.s3.multipart import lists_uploads
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Swept:
-    """Say what was done.
+    """The outcome of a sweep.
 
     Attributes:
         sweep: What was planned, less what was not done after all.

@@ -150,7 +150,7 @@ class Manifest:
         return manifest
 
     def problems(self, key: BuildKey) -> list[str]:
-        """Say why this, whose fields are right each by itself, is not the manifest of ``key``."""
+        """Return why this, each of whose fields is valid, is not the manifest of ``key``."""
         other = [] if self.key == key else [f"it is the manifest of {self.key.staging.folder}"]
         return other + property_problems(self.properties)
 

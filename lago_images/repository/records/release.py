@@ -85,7 +85,7 @@ class ReleasedImage:
         return BuildKey(name=name, arch=arch, build_id=self.folder).public
 
     def problems(self) -> Iterator[str]:
-        """Say where the parts, each right by itself, do not agree."""
+        """Return where the parts, each right by itself, do not agree."""
         manifest, disk, public = self.manifest, self.manifest.disk, self.public
         yield from manifest.problems(BuildKey(name=manifest.name, arch=manifest.arch,
                                               build_id=self.build))  # fmt: skip

@@ -386,7 +386,7 @@ def digest(manifest: Manifest) -> str:
 
 
 def is_complete(manifest: Manifest, objects: Mapping[str, Stat]) -> bool:
-    """Tell whether a staged build has the disk, hash and metadata of its manifest."""
+    """Return whether a staged build has the disk, hash and metadata of its manifest."""
     staging = manifest.key.staging
     disk = objects.get(staging.disk)
     has_rest = staging.hash in objects and staging.metadata in objects

@@ -11,7 +11,7 @@ from lago_images.repository.rendering.lago import version_name
 from lago_images.repository.rendering.site import PublicKey, Site
 
 _EXAMPLE = "NAME"
-# virt-builder and lago take this one unless they are told otherwise.
+# The default of virt-builder and lago.
 _PLAIN_ARCH = "x86_64"
 
 

@@ -180,7 +180,7 @@ def _layers(
 
 
 def _outdated(build: str, revision: int, offered: Release | None) -> str:
-    """Say that a layer was built on something else than what its base offers now."""
+    """Return that a layer was built on something else than what its base offers now."""
     if offered and offered.image and offered.image.build == build:
         return ""
     return f"built on revision {revision}"

@@ -8,7 +8,7 @@ from lago_images.errors import Problem, SettingsError
 from lago_images.repository.records.fields import is_line
 from lago_images.settings import FILE, Settings
 
-# What the older lago-images put in when it was told nothing.
+# The default of the older lago-images.
 DEFAULT_NAME = "test"
 DEFAULT_BASE_URL = "http://127.0.0.1:8181"
 _SCHEMES = ("http", "https", "file")
@@ -77,7 +77,7 @@ def _elsewhere(names: list[str]) -> str:
 
 
 def _is_plain_url(text: str) -> bool:
-    """Tell whether a URL can be published: people paste it into a shell, in commands of ours."""
+    """Return whether a URL can be published: people paste it into a shell, in commands of ours."""
     parts = urlsplit(text)
     plain = not re.search(r"[\s\x00-\x20\x7f'\"<>\\`$;|&]", text) and text == quote(text, "/:%@[]~")
     host = parts.hostname if parts.scheme != "file" else parts.path

@@ -1,6 +1,6 @@
 """Fetch the small published files side by side, and read them by our own strict readers.
 
-What clients and caches are told of a repository's objects: by a web server, or by a store.
+Headers that clients and caches get with a repository's objects: from a web server, or a store.
 """
 
 import hashlib
@@ -40,7 +40,7 @@ def fetch(
         except NotFoundError:
             return None
         except DeniedError as error:
-            # S3 answers 403 for what is not there to those who may not list the bucket.
+            # S3 answers 403 for a missing object to those who may not list the bucket.
             if denied is None or not name.endswith(_SIGNED):
                 raise
             denied[name] = note(name, f"taken as missing: {error.message}", _DENIED)
@@ -210,7 +210,7 @@ def _caching(key: str, directives: str, repair: str) -> Iterator[Finding]:
     ages = [int(age) for age in _MAX_AGE.findall(directives)]
     if key.startswith(layout.WRITTEN_ONCE):
         if "immutable" not in directives or max(ages, default=0) < _DAY:
-            message = f"Cache-Control is {directives!r}: it never changes, and caches are not told"
+            message = f"Cache-Control is {directives!r}: it never changes, and is not immutable"
             yield problem(key, message, repair)
     elif "no-cache" not in directives and "no-store" not in directives and not ages:
         message = f"Cache-Control is {directives!r}: caches may keep it as they like"

@@ -234,8 +234,8 @@ def _bases(state: State, image: ImageId) -> Iterator[Finding]:
 
 def _versions(history: tuple[Release, ...]) -> Iterator[Finding]:
     """Find lago versions that mean two contents."""
-    # lago keeps what it downloaded under the version's name, and never asks for that again: two
-    # contents of one name would be told apart by nobody.
+    # lago keeps what it downloaded under the version's name, and never asks for that again: nobody
+    # would notice two contents of one name.
     seen: dict[str, Release] = {}
     for release in standing(history):
         if release.manifest is None:

@@ -141,7 +141,10 @@ class _Version:
 
     @classmethod
     def of(cls, answer: Answer, start: int) -> "_Version":
-        """Raises ``StorageError`` for an answer that begins after ``start``."""
+        """Return the version of an answer.
+
+        Raises ``StorageError`` for one that begins after ``start``.
+        """
         begin, length = 0, answer.headers.get("content-length", "")
         if answer.status == HTTPStatus.PARTIAL_CONTENT:
             match = _RANGE.fullmatch(answer.headers.get("content-range", ""))
@@ -217,5 +220,5 @@ def base_url_problem(store: Store, base_url: str, environ: Mapping[str, str]) ->
 
 
 def is_web(url: str) -> bool:
-    """Tell whether a URL is of the web, and not of a store."""
+    """Return whether a URL is of the web, and not of a store."""
     return url.lower().startswith(("http://", "https://"))
