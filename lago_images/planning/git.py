@@ -11,6 +11,10 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, Self
 
+# GitPython's import runs git, with all of the environment, and fails on a machine without git,
+# which may have no use for it. A git that cannot be run is not run.
+os.environ |= {"GIT_PYTHON_REFRESH": "quiet", "GIT_PYTHON_GIT_EXECUTABLE": os.devnull}
+
 from git import cmd
 from git.exc import CommandError, GitCommandNotFound
 
@@ -27,11 +31,6 @@ from lago_images.planning.git_output import (
     parse_log,
     parse_status,
 )
-
-# GitPython's import runs git, with all of the environment, and fails on a machine without git,
-# which may have no use for it. A git that cannot be run is not run.
-os.environ |= {"GIT_PYTHON_REFRESH": "quiet", "GIT_PYTHON_GIT_EXECUTABLE": os.devnull}
-
 
 FETCH_SECONDS = 600
 # A fixed language, because messages are read; no questions, because nobody may be there to answer;

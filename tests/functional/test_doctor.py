@@ -1,6 +1,8 @@
 """``lago-images doctor`` through the real command line."""
 
 import os
+import re
+import shutil
 
 import pytest
 
@@ -45,6 +47,21 @@ def test_a_host_with_a_missing_tool_fails(repo, tmp_path):
     assert found["tools"]["state"] == "missing"
     assert "apt-get install" in found["tools"]["do"]
     assert "qemu-img" in found["tools"]["found"]
+
+
+def test_missing_git_is_reported_like_any_other_tool(repo, tmp_path):
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for program in ("env", "sh", "gpg", "qemu-img"):
+        if path := shutil.which(program):
+            (programs / program).symlink_to(path)
+    ran = repo.run("doctor", "--format", "json", environ={"PATH": str(programs)})
+    found = checks(ran)
+    assert ran.code == 1, ran.err
+    assert "git (reading the specs' history)" in found["tools"]["found"]
+    assert re.search(r"apt-get install .*\bgit\b", found["tools"]["do"])
+    assert (found["git"]["state"], found["git"]["do"]) == ("missing", "apt-get install git")
+    assert "not installed" in found["git"]["found"]
 
 
 def test_commands_missing_from_the_installed_virt_sysprep_are_listed(repo, tmp_path):

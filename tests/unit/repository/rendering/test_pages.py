@@ -1,4 +1,6 @@
+import html
 import json
+import re
 import shlex
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -31,6 +33,7 @@ from tests.support.builders import (
 from tests.support.strategies import states
 
 ATOM = "{http://www.w3.org/2005/Atom}"
+XHTML = "{http://www.w3.org/1999/xhtml}"
 KEY = PublicKey(fingerprint="AB" * 20, armour=b"-----BEGIN PGP PUBLIC KEY BLOCK-----\n")
 
 
@@ -205,11 +208,21 @@ def test_package_changes_are_in_page_and_feed(store):
     assert ids[1] == f"{SITE.base_url}/releases/debian-12/x86_64/2.json"
 
 
-@pytest.mark.parametrize("line", ["", "bash", "a b c d", "<b> & 1"])
-def test_package_changes_of_any_form_are_rendered(store, line):
+@pytest.mark.parametrize(
+    ("line", "upgraded"),
+    [("", ""), ("bash", "bash"), ("a b c d", "a b → c → d"), ("<b> & 1", "<b> & → 1")],
+)
+def test_package_changes_of_any_form_are_rendered(store, line, upgraded):
     diff = PackageDiff(since=1, upgraded=(line,), added=(line,), removed=(line,))
     put_release(store, release(1, "b1", package_changes=diff))
-    ET.fromstring(pages_of(read(store))["catalogue/debian-12.xml"])
+    pages = pages_of(read(store))
+    feed = ET.fromstring(pages["catalogue/debian-12.xml"])
+    items = ["".join(each.itertext()).strip() for each in feed.iter(f"{XHTML}li")]
+    assert items == [upgraded, line, line]
+    page = pages["catalogue/debian-12.html"].decode()
+    lists = re.findall(r'<ul class="packages"><li>(.*?)</li></ul>', page)
+    texts = [html.unescape(re.sub(r"</?b>", "", each)).strip() for each in lists]
+    assert texts == [upgraded, line, line]
 
 
 def test_a_release_changes_the_inputs_of_its_family_only(store):
