@@ -86,9 +86,9 @@ def _failure(status: str) -> SigningError:
     events = _events(status)
     if "BADSIG" in events:
         return OtherTextError("its signature is of another text")
-    for event, what in _REFUSED.items():
+    for event, message in _REFUSED.items():
         if event in events:
-            return SigningError(what)
+            return SigningError(message)
     if missing := events.get("NO_PUBKEY"):
         return SigningError(f"it is signed with the key {missing[0]}, which the key file lacks")
     return SigningError("gpgv cannot use its signature, or there is none")
