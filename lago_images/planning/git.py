@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryFile
+from types import MappingProxyType
 from typing import IO, Self
 
 # GitPython's import runs git, with all of the environment, and fails on a machine without git,
@@ -66,9 +67,10 @@ _NO_PROGRAM = 127
 
 
 class Program:
-    """Git, called in a folder."""
+    """Git, called in a folder; with variables of its own environment, if any."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, own: Mapping[str, str] = MappingProxyType({})) -> None:
+        self._own = [f"{name}={value}" for name, value in own.items()]
         self._git = cmd.Git(str(folder))
         self._git.update_environment(**_ENVIRONMENT)
 
@@ -83,15 +85,15 @@ class Program:
         except GitError:
             return None
 
-    def run(self, *arguments: str, stdin: Sequence[str] | None = None) -> str:
-        """Return the output, with the lines of ``stdin`` as its input.
+    def run(self, *arguments: str, stdin: Iterable[str] = (), end: str = "\n") -> str:
+        """Return the output, with the lines of ``stdin`` as its input, each with its ``end``.
 
         Raises:
             GitError: Git fails.
             ToolMissingError: There is no git.
         """
         with TemporaryFile() as given:
-            given.write("".join(f"{line}\n" for line in stdin or ()).encode())
+            given.write(os.fsencode("".join(f"{line}{end}" for line in stdin)))
             given.seek(0)
             return self._execute(arguments, given)
 
@@ -101,7 +103,7 @@ class Program:
         try:
             return str(
                 self._git.execute(
-                    [*_without_others(os.environ), "git", *arguments],
+                    [*_without_others(os.environ), *self._own, "git", *arguments],
                     stdin.fileno(),
                     kill_after_timeout=limit,
                     strip_newline_in_stdout=False,
@@ -152,6 +154,11 @@ class Git:
         self._program = Program(folder)
         self._run, self._ask = self._program.run, self._program.ask
         self.prefix = self._run("rev-parse", "--show-prefix").strip()
+
+    @property
+    def top(self) -> Path:
+        """Return the work tree that the folder is in, or is."""
+        return self.folder / self._run("rev-parse", "--show-cdup").strip()
 
     @classmethod
     def find(cls, folder: Path) -> "Git | None":

@@ -44,7 +44,7 @@ _INVISIBLE = (
 _SUSPECT = re.compile(f"[{_CONTROL}{_INVISIBLE}]")
 _HIDDEN = re.compile(f"[{_INVISIBLE}]")
 _NAMED = {
-    "\r": "a carriage return (Windows line ending)",
+    "\r": "a carriage return (Windows line ending; see core.autocrlf)",
     "\0": "a NUL byte",
     "\ufeff": "a byte order mark",
 }

@@ -450,13 +450,6 @@ def test_files_that_git_assumes_unchanged_count_by_their_bytes(repo, tmp_path):
     assert digests(here, "file") != digests(fresh, "file")
 
 
-def test_a_clones_own_line_endings_change_the_fingerprint(repo, tmp_path):
-    save(repo, "file", "1\n")
-    windows = clone(repo, tmp_path / "windows", "-c", "core.autocrlf=true")
-    assert (windows / "file").read_bytes() == b"1\r\n"
-    assert digests(windows, "file") != digests(repo.root, "file")
-
-
 def test_a_git_lfs_pointer_counts_as_the_content_that_it_names(repo):
     content = b"large\n" * 1000
     named = hashlib.sha256(content).hexdigest()

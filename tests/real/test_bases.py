@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import json
 import lzma
+import os
 import subprocess
 from dataclasses import replace
 from typing import Any
@@ -15,6 +16,7 @@ from lago_images.building.bases.prepared import LayerBase
 from lago_images.disks.compress import compress
 from lago_images.disks.unpack import ChecksumError
 from lago_images.errors import BuildError, NotFoundError, SigningError, SpecError
+from lago_images.host.gpg import Gpg
 from lago_images.host.process import Runner
 from lago_images.repository.records.manifest import BaseRecord, Disk, Manifest
 from lago_images.repository.records.state import StoredBuild
@@ -23,7 +25,7 @@ from lago_images.storage.directory.store import DirectoryStore
 from tests.clients.virt_builder import VirtBuilder
 from tests.support.files import serving
 from tests.support.images import a_context, a_spec
-from tests.support.keys import home, make_key
+from tests.support.keys import home, make_key, with_subkeys
 from tests.tools import need
 
 pytestmark = pytest.mark.real
@@ -266,8 +268,75 @@ def test_a_signature_by_another_key_is_refused_before_the_download(
 def test_a_tampered_index_is_refused(tmp_path, work, source, server):
     good = server.content["/index.asc"]
     server.content["/index.asc"] = good.replace(b"revision=7", b"revision=8")
-    with pytest.raises(SigningError, match="not good"):
+    with pytest.raises(SigningError, match=r"index\.asc: its signature is of another text"):
         template(tmp_path, work, source)
+
+
+def expired_key(folder, text):
+    key = make_key(folder, "expired", expire="1y", at="20200101T000000")
+    return key.fingerprint, key.public.read_bytes(), signed_then(key, text)
+
+
+def expired_subkey(folder, text):
+    [key] = with_subkeys(folder, ("30d", "20260101T000000"))
+    with home() as gpg:
+        gpg.import_keys(key.secret.read_bytes())
+        # The usual export leaves out what has expired.
+        public = gpg.call("--export")
+    return key.fingerprint, public, signed_then(key, text, at="20260102T000000")
+
+
+def expired_signature(folder, text):
+    key = make_key(folder, "steady", at="20200101T000000")
+    signed = signed_then(key, text, "--default-sig-expire", "7d")
+    return key.fingerprint, key.public.read_bytes(), signed
+
+
+def signed_then(key, text, *how, at="20200601T000000"):
+    with home() as gpg:
+        gpg.import_keys(key.secret.read_bytes())
+        return gpg.call(f"--faked-system-time={at}!", *how, "--clearsign", stdin=text)
+
+
+def revoked_key(_folder, text):
+    with home() as gpg:
+        gpg.call("--quick-generate-key", "r <r@example.org>", "ed25519", "sign", "never")
+        signed = gpg.call("--clearsign", stdin=text)
+        [certificate] = (gpg.home / "openpgp-revocs.d").iterdir()
+        # gpg puts a colon before the armour, so that nobody revokes a key by mistake.
+        gpg.import_keys(certificate.read_bytes().replace(b"\n:-----", b"\n-----"))
+        [key] = gpg.secret_keys()
+        return key.fingerprint, gpg.public_key(key.fingerprint), signed
+
+
+@pytest.mark.parametrize("keyring", ["a key file", "the user's"])
+@pytest.mark.parametrize(
+    ("sign", "what"),
+    [
+        (expired_key, "it is signed with a key that has expired"),
+        (expired_subkey, "it is signed with a key that has expired"),
+        (expired_signature, "its signature has expired"),
+        (revoked_key, "it is signed with a key that was revoked"),
+    ],
+)
+def test_a_key_or_signature_that_is_good_no_more_is_refused(
+    tmp_path, work, source, server, keyring, sign, what
+):
+    fingerprint, public, server.content["/index.asc"] = sign(tmp_path, index())
+    (tmp_path / "key.asc").write_bytes(public)
+    environ = {**os.environ, "GNUPGHOME": str(tmp_path / "gnupg")}
+    (tmp_path / "gnupg").mkdir(mode=0o700)
+    theirs = TemplateSource(url=source.url, fingerprint=fingerprint)
+    if keyring == "a key file":
+        theirs = replace(theirs, key=str(tmp_path / "key.asc"))
+    else:
+        Gpg(runner=Runner(), home=tmp_path / "gnupg", environ=environ).import_keys(public)
+    context = a_context(
+        tmp_path, settings=Settings(template_sources=(theirs,), folder=tmp_path), environ=environ
+    )
+    with pytest.raises(SigningError, match=rf"index\.asc: {what}"):
+        libguestfs.prepare(LIBGUESTFS, work, context, Runner())
+    assert [path for path, _, _ in server.requests] == ["/index.asc"]
 
 
 def test_an_unsigned_index_of_a_signed_source_is_refused(tmp_path, work, source, server):

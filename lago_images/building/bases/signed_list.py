@@ -15,10 +15,11 @@ from lago_images.building.bases.simple import fetch, finished, largest
 from lago_images.building.model import Context
 from lago_images.disks.unpack import ChecksumError
 from lago_images.errors import BuildError, Error, Problem, SigningError, SpecError
-from lago_images.host.gpgv import CLEAR_SIGNED, OtherTextError, verified
+from lago_images.host.gpgv import CLEAR_SIGNED, verified
 from lago_images.host.http import Client, HttpError, Limits
 from lago_images.host.process import Runner
 from lago_images.host.retry import RetryPolicy
+from lago_images.host.signature_status import OtherTextError
 from lago_images.repository.records.manifest import BaseRecord
 from lago_images.specs.host_files import ForbiddenPathError, HostFolder, why
 from lago_images.specs.model import Spec

@@ -108,6 +108,6 @@ def _trust(gpg: Gpg, keys: Iterable[bytes]) -> set[str]:
 def _signer(gpg: Gpg, signature: bytes, data: bytes) -> str:
     """Return the primary key of a good signature; empty for any other."""
     try:
-        return gpg.detached_signer(signature, data)
+        return gpg.detached_signer(signature, data, expired_keys=True)
     except SigningError:
         return ""

@@ -432,7 +432,11 @@ def test_invalid_commands_are_problems(line, what):
 @pytest.mark.parametrize(
     ("text", "line", "what"),
     [
-        ("update\r\n", 4, "a carriage return (Windows line ending) is not allowed"),
+        (
+            "update\r\n",
+            4,
+            "a carriage return (Windows line ending; see core.autocrlf) is not allowed",
+        ),
         ("update\x00\n", 4, "a NUL byte is not allowed"),
         ("\n#name=\x1b[1mx\n", 5, "the control character U+001B is not allowed"),
         ("#name=a\u202eb\n", 4, "the invisible character U+202E is not allowed"),
@@ -462,7 +466,7 @@ def test_each_kind_of_invisible_character_is_reported_once():
     text = "\ufeff" + HEADER.replace("\n", "\r\n")
     assert read(text)[1] == [
         (1, "a byte order mark is not allowed"),
-        (1, "a carriage return (Windows line ending) is not allowed"),
+        (1, "a carriage return (Windows line ending; see core.autocrlf) is not allowed"),
     ]
 
 
