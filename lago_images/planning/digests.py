@@ -195,7 +195,7 @@ class Files:
         return contents.mode, contents.sha256
 
     def is_committed(self, path: str) -> bool:
-        """Tell whether a file, or the submodule that it is in, is as in git's head."""
+        """Return whether a file, or the submodule that it is in, is as in git's head."""
         git, path = self.git, self._submodule_of(path) or path
         return git is not None and path in git.entries and path not in git.dirty
 

@@ -12,6 +12,10 @@ from tempfile import TemporaryFile
 from types import MappingProxyType
 from typing import IO, Self
 
+# GitPython's import runs git, with all of the environment, and fails on a machine without git,
+# which may have no use for it. A git that cannot be run is not run.
+os.environ |= {"GIT_PYTHON_REFRESH": "quiet", "GIT_PYTHON_GIT_EXECUTABLE": os.devnull}
+
 from git import cmd
 from git.exc import CommandError, GitCommandNotFound
 
@@ -28,11 +32,6 @@ from lago_images.planning.git_output import (
     parse_log,
     parse_status,
 )
-
-# GitPython's import runs git, with all of the environment, and fails on a machine without git,
-# which may have no use for it. A git that cannot be run is not run.
-os.environ |= {"GIT_PYTHON_REFRESH": "quiet", "GIT_PYTHON_GIT_EXECUTABLE": os.devnull}
-
 
 FETCH_SECONDS = 600
 # A fixed language, because messages are read; no questions, because nobody may be there to answer;
@@ -262,11 +261,11 @@ class Git:
 
     @property
     def shallow(self) -> bool:
-        """Tell whether history is cut off somewhere."""
+        """Return whether history is cut off somewhere."""
         return self._run("rev-parse", "--is-shallow-repository").strip() == "true"
 
     def has(self, commit: str) -> bool:
-        """Tell whether the clone has the commit, without asking a remote."""
+        """Return whether the clone has the commit, without asking a remote."""
         return not self.missing([commit])
 
     def missing(self, commits: Iterable[str]) -> frozenset[str]:
@@ -312,7 +311,7 @@ class Git:
         )
 
     def is_ancestor(self, old: str, new: str) -> bool | None:
-        """Tell whether ``old`` is ``new`` or in its history.
+        """Return whether ``old`` is ``new`` or in its history.
 
         None when that cannot be known: a commit is lost, or the history between is cut off in
         this clone and cannot be fetched.
@@ -341,14 +340,14 @@ class Git:
         listing = self._run("rev-list", "--stdin", stdin=[*sorted(wanted), f"^{new}"])
         return wanted & frozenset(listing.split())
 
-    def merge_base(self, one: str, other: str) -> str | None:
+    def merge_base(self, first: str, second: str) -> str | None:
         """Return the newest commit both come from; None when there is none or it cannot be had."""
-        if not (self.ensure(one) and self.ensure(other)):
+        if not (self.ensure(first) and self.ensure(second)):
             return None
-        commit = self._ask("merge-base", one, other)
-        steps = self._deepened([one, other])
+        commit = self._ask("merge-base", first, second)
+        steps = self._deepened([first, second])
         while commit is None and next(steps, None) is not None:
-            commit = self._ask("merge-base", one, other)
+            commit = self._ask("merge-base", first, second)
         return commit
 
     def fork(self, rev: str, head: str) -> str:

@@ -79,7 +79,7 @@ def content_of(prepared, folder):
 
 @pytest.mark.parametrize("packing", ["plain", "xz", "gzip"])
 @pytest.mark.parametrize("form", ["raw", "qcow2"])
-def test_a_disk_at_a_url(server, context, work, qcow2, form, packing):
+def test_a_simple_base_is_downloaded_from_a_url(server, context, work, qcow2, form, packing):
     plain = RAW if form == "raw" else qcow2
     pack: Any = {"plain": bytes, "xz": lzma.compress, "gzip": gzip.compress}[packing]
     server.content["/disk"] = data = pack(plain)
@@ -121,7 +121,7 @@ def test_a_wrong_checksum_leaves_nothing(server, context, work):
     assert [p.suffix for p in (context.cache / "downloads").iterdir()] == [".lock"]
 
 
-def test_a_disk_on_another_file_of_this_host_is_refused(server, context, work, tmp_path):
+def test_a_disk_with_a_backing_file_is_refused(server, context, work, tmp_path):
     (tmp_path / "secret").write_bytes(RAW)
     create = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", tmp_path / "secret"]
     subprocess.run([*create, tmp_path / "evil"], check=True, timeout=60)
@@ -132,7 +132,7 @@ def test_a_disk_on_another_file_of_this_host_is_refused(server, context, work, t
         simple.prepare(spec, work, context, Runner())
 
 
-def test_a_disk_in_the_repository(context, work, qcow2):
+def test_a_simple_base_is_read_from_the_repository(context, work, qcow2):
     (context.root / "disks").mkdir()
     (context.root / "disks" / "d.xz").write_bytes(lzma.compress(qcow2))
     prepared = simple.prepare(simple_spec("disks/d.xz"), work, context, Runner())
@@ -141,7 +141,7 @@ def test_a_disk_in_the_repository(context, work, qcow2):
 
 
 @pytest.mark.parametrize("form", ["raw", "qcow2"])
-def test_a_disk_grows_to_the_size_that_is_asked_for(context, work, qcow2, form):
+def test_a_disk_grows_to_the_specs_size(context, work, qcow2, form):
     (context.root / "disk").write_bytes(RAW if form == "raw" else qcow2)
     prepared = simple.prepare(simple_spec("disk", "#size=16M"), work, context, Runner())
     assert content_of(prepared, work) == RAW.ljust(16 * MIB, b"\0")
@@ -154,7 +154,7 @@ def test_a_disk_does_not_shrink(context, work):
 
 
 @pytest.mark.parametrize("where", ["url", "path"])
-def test_a_base_is_not_much_larger_than_the_disk_that_is_asked_for(server, context, work, where):
+def test_a_base_much_larger_than_the_specs_size_is_refused(server, context, work, where):
     """Its disk can only grow: what is larger cannot become this image, whatever it unpacks to."""
     data = lzma.compress(bytes(80 * MIB))
     if where == "url":
@@ -168,7 +168,7 @@ def test_a_base_is_not_much_larger_than_the_disk_that_is_asked_for(server, conte
     assert not list(work.iterdir())
 
 
-def test_a_download_that_is_larger_ends_when_it_is(server, context, work):
+def test_a_download_larger_than_the_limit_is_aborted(server, context, work):
     data = bytes(80 * MIB)
     server.content["/disk"] = data
     spec = simple_spec(server.url + "/disk", f"#base-checksum={sha256(data)}", "#size=8M")
@@ -225,13 +225,13 @@ def template(tmp_path, work, *sources, spec=LIBGUESTFS, network=True):
     return libguestfs.prepare(spec, work, context, Runner())
 
 
-def test_with_the_network_off_no_source_on_it_is_asked(tmp_path, work, source, server):
+def test_with_the_network_off_no_remote_source_is_requested(tmp_path, work, source, server):
     with pytest.raises(BuildError, match=r"^network = false, and the template source http"):
         template(tmp_path, work, source, network=False)
     assert server.requests == []
 
 
-def test_a_template_of_a_signed_source(tmp_path, work, source):
+def test_a_template_of_a_signed_source_is_used(tmp_path, work, source):
     prepared = template(tmp_path, work, source)
     assert prepared.disk.read_bytes() == RAW
     assert prepared.record == BaseRecord(
@@ -256,7 +256,7 @@ def test_an_alias_names_a_template(tmp_path, work, source):
     assert template(tmp_path, work, source, spec=spec).disk.exists()
 
 
-def test_another_s_signature_is_refused_before_anything_is_downloaded(
+def test_a_signature_by_another_key_is_refused_before_the_download(
     tmp_path, work, source, server, keys
 ):
     server.content["/index.asc"] = signed(keys[1], index())
@@ -339,7 +339,7 @@ def test_a_key_or_signature_that_is_good_no_more_is_refused(
     assert [path for path, _, _ in server.requests] == ["/index.asc"]
 
 
-def test_an_unsigned_index_is_refused_where_a_signature_is_due(tmp_path, work, source, server):
+def test_an_unsigned_index_of_a_signed_source_is_refused(tmp_path, work, source, server):
     server.content["/index.asc"] = index()
     with pytest.raises(SigningError, match="not signed"):
         template(tmp_path, work, source)
@@ -350,12 +350,12 @@ def test_a_signed_index_needs_a_key(tmp_path, work, source):
         template(tmp_path, work, TemplateSource(url=source.url))
 
 
-def test_a_key_file_must_have_the_key_that_is_named(tmp_path, work, source, keys):
+def test_a_key_file_must_contain_the_fingerprint_of_its_source(tmp_path, work, source, keys):
     with pytest.raises(SigningError, match="does not have the key"):
         template(tmp_path, work, replace(source, fingerprint=keys[1].fingerprint))
 
 
-def test_a_swapped_template_is_refused(tmp_path, work, source, server):
+def test_a_template_with_other_bytes_is_refused(tmp_path, work, source, server):
     server.content["/disks/tiny.xz"] = lzma.compress(RAW[::-1])
     with pytest.raises(ChecksumError):
         template(tmp_path, work, source)
@@ -369,13 +369,13 @@ def test_a_template_without_a_checksum_is_refused(tmp_path, work, server):
 
 
 @pytest.mark.parametrize("file", ["file:///etc/passwd", "/etc/passwd", "../x", "http://h/x"])
-def test_a_template_elsewhere_is_refused(tmp_path, work, server, file):
+def test_a_template_on_another_host_is_refused(tmp_path, work, server, file):
     server.content["/images/index"] = index(file=file)
     with pytest.raises(BuildError, match=r"names a template elsewhere|images/.*answered 404"):
         template(tmp_path, work, TemplateSource(url=server.url + "/images/index"))
 
 
-def test_a_source_in_a_folder(tmp_path, work):
+def test_a_source_in_a_local_folder_is_used(tmp_path, work):
     folder = tmp_path / "source"
     (folder / "disks").mkdir(parents=True)
     (folder / "disks" / "tiny.xz").write_bytes(TEMPLATE)
@@ -383,13 +383,13 @@ def test_a_source_in_a_folder(tmp_path, work):
     assert template(tmp_path, work, TemplateSource(url=f"file://{folder}/index")).disk.exists()
 
 
-def test_a_source_that_is_down_does_not_hide_another(tmp_path, work, server):
+def test_an_unreachable_source_does_not_hide_the_others(tmp_path, work, server):
     server.content |= {"/index": index(), "/disks/tiny.xz": TEMPLATE}
     down = TemplateSource(url=server.url + "/gone")
     assert template(tmp_path, work, down, TemplateSource(url=server.url + "/index")).disk.exists()
 
 
-def test_no_source_has_it(tmp_path, work, server):
+def test_a_template_in_no_source_is_reported(tmp_path, work, server):
     server.content["/index"] = index(arch="aarch64")
     sources = [TemplateSource(url=server.url + path) for path in ("/index", "/gone")]
     with pytest.raises(
@@ -438,7 +438,7 @@ def staged(made):
 LAYER = a_spec("#name=l\n#base=layer:base\n#arch=x86_64\n#distro=d\n")
 
 
-def test_a_layer_on_the_published_base(tmp_path, work, published):
+def test_a_layer_is_built_on_the_published_base(tmp_path, work, published):
     manifest, store, _ = published
     context = a_context(tmp_path, store=store)
     prepared = layer.prepare(LAYER, LayerBase(stored=staged(manifest)), work, context, Runner())
@@ -453,7 +453,7 @@ def test_a_layer_on_the_published_base(tmp_path, work, published):
     assert again.disk.read_bytes() == prepared.disk.read_bytes()
 
 
-def test_a_layer_on_this_run_s_base_leaves_that_alone(tmp_path, work, published):
+def test_a_layer_does_not_change_the_base_of_this_run(tmp_path, work, published):
     manifest, _, _ = published
     base = LayerBase(stored=staged(manifest), disk=tmp_path / "base.qcow2")
     before = base.disk.read_bytes()
@@ -467,7 +467,7 @@ def test_a_layer_on_this_run_s_base_leaves_that_alone(tmp_path, work, published)
 
 
 @pytest.mark.parametrize("field", ["sha256", "sha512", "sha1", "size", "compressed_size"])
-def test_a_base_that_is_not_what_its_manifest_says_is_refused(tmp_path, work, published, field):
+def test_a_base_other_than_its_manifest_says_is_refused(tmp_path, work, published, field):
     manifest, store, _ = published
     value = getattr(manifest.disk, field)
     other = value + 1 if isinstance(value, int) else value[::-1]
@@ -479,7 +479,7 @@ def test_a_base_that_is_not_what_its_manifest_says_is_refused(tmp_path, work, pu
     assert [p.suffix for p in (context.cache / "layers").iterdir()] == [".lock"]
 
 
-def test_a_damaged_copy_of_a_base_is_fetched_again(tmp_path, work, published):
+def test_a_damaged_cached_base_is_downloaded_again(tmp_path, work, published):
     manifest, store, packed = published
     context = a_context(tmp_path, store=store)
     kept = context.cache / "layers" / f"sha256-{manifest.disk.sha256}"
@@ -490,7 +490,7 @@ def test_a_damaged_copy_of_a_base_is_fetched_again(tmp_path, work, published):
     assert kept.read_bytes() == packed
 
 
-def test_a_base_that_is_gone(tmp_path, work, published):
+def test_a_missing_base_is_reported(tmp_path, work, published):
     manifest, store, _ = published
     store.delete([manifest.key.staging.disk])
     with pytest.raises(NotFoundError):

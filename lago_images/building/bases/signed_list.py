@@ -54,7 +54,7 @@ class _MirrorError(BuildError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Search:
-    """What is looked for on each mirror."""
+    """The file, list and key that are looked for on each mirror."""
 
     spec: Spec
     keys: bytes
@@ -91,7 +91,7 @@ def prepare(spec: Spec, workdir: Path, context: Context, runner: Runner) -> Prep
     """
     disk = workdir / "base.disk"
     record = fetch_listed(spec, disk, context, runner)
-    return finished(spec, disk, record, what=spec.base.name, runner=runner)
+    return finished(spec, disk, record, label=spec.base.name, runner=runner)
 
 
 def fetch_listed(
@@ -252,5 +252,5 @@ def _keys(spec: Spec, root: Path) -> bytes:
     try:
         return HostFolder(root).read(path, most=_LARGEST_KEY)
     except (OSError, ForbiddenPathError) as error:
-        what = f"cannot be read: {why(error)}" if isinstance(error, OSError) else str(error)
-        raise SpecError([Problem(spec.path, line, f"{path} {what}")]) from error
+        message = f"cannot be read: {why(error)}" if isinstance(error, OSError) else str(error)
+        raise SpecError([Problem(spec.path, line, f"{path} {message}")]) from error

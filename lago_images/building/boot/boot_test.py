@@ -170,12 +170,12 @@ class _Watch:
     limit: float
     clock: Callable[[], float]
 
-    def failed(self, what: str) -> BootError:
+    def failed(self, reason: str) -> BootError:
         tail = _last(self.console) or ["(the serial console is empty)"]
         tail += _last(self.errors)
         if lack := reservations.lack(self.errors.parent):
-            return BootError(f"boot test: {what}; {lack}", tail=tail, hint=space.HINT)
-        return BootError(f"boot test: {what}", tail=tail, hint=_HINT)
+            return BootError(f"boot test: {reason}; {lack}", tail=tail, hint=space.HINT)
+        return BootError(f"boot test: {reason}", tail=tail, hint=_HINT)
 
 
 def _boot(

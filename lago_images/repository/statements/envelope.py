@@ -86,8 +86,8 @@ def _parse(data: bytes, where: str) -> Envelope:
         RecursionError,
         FormatError,
     ) as error:
-        what = repr(error)[:200]
-        raise SigningError(f"{where} is no DSSE envelope: {what}") from error
+        message = repr(error)[:200]
+        raise SigningError(f"{where} is no DSSE envelope: {message}") from error
     if envelope.payload_type != TYPE:
         kind = repr(envelope.payload_type)[:200]
         raise SigningError(f"{where} holds {kind}, not {TYPE}")

@@ -83,11 +83,11 @@ def test_an_sshd_behind_a_socket_needs_its_keys(tmp_path, has_keys):
         ("exit 127", "not enabled"),
     ],
 )
-def test_what_is_not_known_to_fail_passes(tmp_path, systemctl, state):
+def test_an_unknown_sshd_state_passes(tmp_path, systemctl, state):
     judge(Guest(tmp_path, systemctl), tmp_path)
     assert f"sshd: {state}\n" in (tmp_path / "log").read_text()
 
 
-def test_an_agent_that_may_not_look_fails_nobody(tmp_path):
+def test_an_agent_that_may_not_run_programs_passes(tmp_path):
     judge(MuteGuest(), tmp_path)
     assert "may not run programs" in (tmp_path / "log").read_text()
