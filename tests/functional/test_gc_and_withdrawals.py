@@ -161,7 +161,7 @@ def put_strangers(store):
     return keys
 
 
-def test_names_that_the_layout_does_not_allow_stop_nothing(repo, monkeypatch):
+def test_names_outside_the_layout_stop_no_command(repo, monkeypatch):
     repo.call("refresh")
     strangers = put_strangers(repo.store)
     survey(repo.store)

@@ -80,7 +80,7 @@ def test_sources_of_other_schemes_are_refused(tmp_path, url):
     ],
     ids=["out", "git", "loop", "pipe", "folder", "large", "no key"],
 )
-def test_a_key_file_is_one_of_the_repository_s_and_waits_for_nobody(tmp_path, make, what):
+def test_a_key_file_outside_the_repository_or_not_plain_is_refused(tmp_path, make, what):
     root = tmp_path / "root"
     (root / ".git").mkdir(parents=True)
     (root / ".git/config").write_bytes(SECRET)

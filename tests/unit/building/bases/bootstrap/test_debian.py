@@ -89,7 +89,7 @@ def test_the_specs_packages_are_added_to_the_guests():
     assert {"qemu-guest-agent", "openssh-server", "linux-image-cloud-amd64"} <= set(packages)
 
 
-def test_a_kernel_that_is_asked_for_is_the_only_one():
+def test_a_requested_kernel_replaces_the_cloud_kernel():
     packages = recipe(spec("#packages=linux-image-amd64 tgt"), HOST).packages
     assert [name for name in packages if name.startswith("linux-image-")] == ["linux-image-amd64"]
 
