@@ -8,10 +8,11 @@ import traceback
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from lago_images.building.bases.prepared import LayerBase
+from lago_images.building.board import Board, Row
 from lago_images.building.image import Job, build
 from lago_images.building.model import Context, Request, Result
 from lago_images.building.progress import Progress
@@ -61,11 +62,13 @@ def build_chains(
         children=children,
         reservations=Reservations(),
         machine=this_machine(),
+        board=Board(sum(map(len, chains)), context.clock),
     )
     work: list[Future[list[Result]]] = []
     try:
-        work += [pool.submit(_build_chain, chain, run, grouped=jobs == 1) for chain in chains]
-        results = [result for future in work for result in future.result()]
+        with context.console.live(run.board.lines):
+            work += [pool.submit(_build_chain, chain, run, grouped=jobs == 1) for chain in chains]
+            results = [result for future in work for result in future.result()]
     except BaseException:
         pool.shutdown(wait=False, cancel_futures=True)
         children.end()
@@ -99,6 +102,7 @@ class _Run:
     children: Children
     reservations: Reservations
     machine: Machine
+    board: Board
 
 
 @dataclass(slots=True, kw_only=True)
@@ -117,20 +121,23 @@ class _Chain:
         ended = self.results.get(base)
         if ended is not None and not ended.ok:
             self.run.context.console.warn(f"{spec.name}: not built, because its base {base} failed")
+            self.run.board.skip()
             self.results[spec.name] = Result(
                 name=spec.name, arch=spec.arch, manifest=None, seconds=0, skipped=base
             )
             return
-        self.results[spec.name] = self._build(request, base, keep=spec.name in needed)
+        with self.run.board.row(spec.name, request.expected) as row:
+            self.results[spec.name] = self._build(request, base, row, keep=spec.name in needed)
         for name in self.bases.keys() - needed:
             (self.folder / f"{name}.qcow2").unlink(missing_ok=True)
             del self.bases[name]
 
-    def _build(self, request: Request, base: str, *, keep: bool) -> Result:
-        spec, context = request.spec, self.run.context
+    def _build(self, request: Request, base: str, row: Row, *, keep: bool) -> Result:
+        spec, console = request.spec, self.run.context.console.metered(row.measure)
+        context = replace(self.run.context, console=console)
         folder = self.folder / "image"
         log = self.folder / "image.log"
-        progress = Progress(name=spec.name, console=context.console, clock=context.clock, log=log)
+        progress = Progress(name=spec.name, console=console, clock=context.clock, log=log, row=row)
         job = Job(
             request=request,
             context=context,
@@ -172,6 +179,9 @@ class _Chain:
             error=error,
             tail=tail,
             log=kept,
+            start_time=start_time,
+            expected=request.expected,
+            times=tuple(progress.times),
         )
 
 

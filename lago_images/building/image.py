@@ -19,7 +19,7 @@ from lago_images.building.bases.prepared import LayerBase, Package, Prepared
 from lago_images.building.boot.boot_test import Booted, boot_test
 from lago_images.building.customise.sysprep import customise, warn_of_secrets
 from lago_images.building.customise.versions import refuse_unknown_commands
-from lago_images.building.model import Context, Request
+from lago_images.building.model import Context, Phase, Request
 from lago_images.building.progress import Progress
 from lago_images.building.reservations import Machine, Reservations, needs
 from lago_images.building.upload import (
@@ -151,12 +151,12 @@ def _build(job: Job) -> Built:
         boot = booted.test if booted else None
         manifest = _manifest(job, key, finished, disk, boot, start_time, tools(runner))
         sidecars = SidecarFiles(log=job.log, console_log=job.console_log, packages=packages)
-        with job.progress.doing("uploading the sidecar files"):
+        with job.progress.doing("uploading the sidecar files", Phase.UPLOAD):
             send_sidecars(context.store, manifest, spec, sidecars, waiting)
     except BaseException:
         withdraw(context.store, key)
         raise
-    with job.progress.doing("recording the build"):
+    with job.progress.doing("recording the build", Phase.UPLOAD):
         record(context.store, manifest, waiting)
     return Built(manifest=manifest, disk=finished.disk)
 
@@ -196,13 +196,13 @@ def _runner(job: Job) -> Runner:
 
 def _finish(job: Job, runner: Runner) -> _Finished:
     spec, progress = job.request.spec, job.progress
-    with progress.doing(f"preparing {spec.base}"):
+    with progress.doing(f"preparing {spec.base}", Phase.BASE):
         prepared = _prepare(job, runner)
     if spec.operations:
-        with job.machine.guest(job.children.check), progress.doing("customising"):
+        with job.machine.guest(job.children.check), progress.doing("customising", Phase.SETUP):
             prepared = customise(spec, prepared, job.folder, job.context, runner, accel=job.accel)
     disk = job.folder / "finished.qcow2"
-    with progress.doing("writing the finished disk"):
+    with progress.doing("writing the finished disk", Phase.DISK):
         virtual_size = qcow2.standalone(prepared.disk, prepared.format, disk, runner)
     return _Finished(
         disk=disk,
@@ -261,7 +261,7 @@ def _boot_and_send(
 
 
 def _boot(job: Job, finished: _Finished, runner: Runner) -> Booted:
-    with job.machine.guest(runner.children.check), job.progress.doing("boot test"):
+    with job.machine.guest(runner.children.check), job.progress.doing("boot test", Phase.BOOT):
         booted = boot_test(
             finished.disk,
             qcow2.FORMAT,
@@ -292,7 +292,7 @@ def _send(
     size = finished.disk.stat().st_size
     with (
         job.machine.compression(check),
-        job.progress.doing(step),
+        job.progress.doing(step, Phase.UPLOAD),
         context.console.progress(f"{key.name}: {step}", size) as advance,
     ):
         digests = send_disk(

@@ -18,10 +18,11 @@ from lago_images.cli.output import (
     allow_dirty,
     build_and_publish,
     plan_lines,
+    show_builds,
     show_next,
     show_publication,
-    show_results,
     show_summary,
+    timings_file,
 )
 from lago_images.cli.tables import terminal_width
 from lago_images.errors import Error
@@ -162,6 +163,7 @@ def _two_numbers(
     default=True,
     help="Write builds/ of the repository, or keep the builds in the results' folder.",
 )
+@timings_file
 @click.pass_obj
 def build(
     invocation: Invocation,
@@ -175,6 +177,7 @@ def build(
     require_kvm: bool | None,
     network: bool | None,
     upload: bool,
+    timings: Path | None,
 ) -> None:
     """Build chains on this host, into builds/ of the repository.
 
@@ -199,7 +202,7 @@ def build(
             file = folder / attestations.FILE
             replace(file, subjects.encode())
             environment.write(workspace.environ, {"subjects": str(file.absolute())})
-    show_results(workspace.console, built)
+    show_builds(workspace.console, built, timings)
     if not built:
         click.echo("nothing to build: these images are published, or built and waiting to be")
     elif upload and all(result.ok for result in built):
@@ -262,6 +265,7 @@ def publish(
 @click.option("--logs", type=_FOLDER, help="Keep each image's log here.")
 @click.option("--jobs", "side_by_side", type=click.IntRange(min=1), help="Chains at a time.")
 @click.option("--require-kvm", is_flag=True, default=None, help="Refuse to build without KVM.")
+@timings_file
 @allow_dirty
 @click.pass_obj
 def rebuild(
@@ -276,6 +280,7 @@ def rebuild(
     logs: Path | None,
     side_by_side: int | None,
     require_kvm: bool | None,
+    timings: Path | None,
     allow_dirty: bool,
 ) -> None:
     """Plan, build and publish on this machine, to a bucket or a directory.
@@ -296,7 +301,7 @@ def rebuild(
     if dry_run:
         show_plan(plan, form or "text")
         return
-    build_and_publish(workspace, plan, state, allow_dirty=allow_dirty)
+    build_and_publish(workspace, plan, state, allow_dirty=allow_dirty, timings=timings)
 
 
 @click.command()
