@@ -8,7 +8,6 @@ from dataclasses import replace
 import pytest
 
 from lago_images.building import reservations
-from lago_images.building.bases.prepared import LayerBase
 from lago_images.errors import CommandError, HostError
 from lago_images.host.process import Children, Runner
 from lago_images.repository.records.state import StoredBuild
@@ -28,7 +27,7 @@ def test_operations_make_a_disk_grow(tmp_path):
 
 def test_a_layer_takes_what_its_base_took(tmp_path):
     made = manifest()
-    base = LayerBase(stored=StoredBuild(manifest=made, folder=made.key.staging))
+    base = StoredBuild(manifest=made, folder=made.key.staging)
     layer = spec("it", "layer:one")
     assert reservations.disk_size(layer, base, tmp_path) == base.manifest.disk.size
 
@@ -64,14 +63,14 @@ def test_an_image_waits_for_chains_that_work_and_fails_when_none_does(tmp_path, 
         waited.append(1)
         raise InterruptedError
 
-    with shared.chain(), shared.reserve(need(6), enough), shared.chain():
+    with shared.worker(), shared.reserve(need(6), enough), shared.worker():
         with pytest.raises(InterruptedError), shared.reserve(need(5), enough):
             pytest.fail("there is no room")
         with shared.reserve(need(4), enough):
             pass
     assert waited == [1]
     with (
-        shared.chain(),
+        shared.worker(),
         pytest.raises(HostError, match=r"building it needs .*11 bytes"),
         shared.reserve(need(11), enough),
     ):
@@ -88,7 +87,7 @@ def test_needs_on_one_file_system_are_not_added(tmp_path, monkeypatch):
     monkeypatch.setattr("lago_images.host.space.free", lambda folder: 10)
     both = [reservations.Need(folder=tmp_path / name, size=9, what="it") for name in ("a", "b")]
     shared = reservations.Reservations()
-    with shared.chain(), shared.reserve(both, pytest.fail):
+    with shared.worker(), shared.reserve(both, pytest.fail):
         # One of them is taken: 1 byte of 10 is left, and who needs 2 waits.
         with shared.reserve([replace(both[0], size=1)], pytest.fail):
             pass
