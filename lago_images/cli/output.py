@@ -10,7 +10,8 @@ import click
 
 from lago_images.building.model import Phase, Result
 from lago_images.cli.invocation import finish
-from lago_images.cli.tables import table, terminal_width, wrapped
+from lago_images.cli.plan import plan_lines
+from lago_images.cli.tables import table, terminal_width
 from lago_images.console import Console, human_size
 from lago_images.errors import Error
 from lago_images.host.files import replace
@@ -20,7 +21,6 @@ from lago_images.jobs.rebuild import run
 from lago_images.jobs.timings import to_json
 from lago_images.jobs.workspace import Workspace
 from lago_images.meter import minutes
-from lago_images.planning import formats
 from lago_images.planning.model import Plan
 from lago_images.repository.browsing.queries import packages_of
 from lago_images.repository.publishing.releasing import Verdict
@@ -59,15 +59,6 @@ def build_and_publish(
     if ended.ok:
         show_next(workspace)
     finish(succeeded=ended.ok)
-
-
-def plan_lines(plan: Plan, width: int | None) -> list[str]:
-    """Return a plan as a table of that width, and the summary."""
-    heads, rows = ("IMAGE", "ARCH", "ACTION", "REASON"), formats.rows(plan)
-    return [
-        *(table(heads, rows, width=width) if rows else ()),
-        *wrapped(formats.summary(plan), width),
-    ]
 
 
 def show_summary(
