@@ -199,6 +199,10 @@ class Console:
             with self.ticker(HEARTBEAT_SECONDS, lambda: self._tell(view(None))):
                 yield
 
+    def leave_live(self) -> bool:
+        """Let what is live stay above what comes, for a signal handler; return if anything is."""
+        return self._screen.leave()
+
     def _tell(self, lines: Sequence[str]) -> None:
         for line in lines:
             self.info(line)

@@ -64,6 +64,14 @@ class Screen:
                     self._views.remove(view)
                 self.redraw()
 
+    def leave(self) -> bool:
+        """Let what is drawn stay above what comes; return whether anything is.
+
+        For a signal's handler, which may have interrupted who holds the lock, and takes none.
+        """
+        is_drawn, self._drawn = bool(self._drawn), 0
+        return is_drawn
+
     def redraw(self) -> None:
         """Draw the views as they are now."""
         with self._lock:

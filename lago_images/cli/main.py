@@ -112,7 +112,7 @@ class _Root(LazyGroup):
             _speak_utf8()
         environ = dict(os.environ)
         invocation = Invocation(console=console_for(environ), environ=environ)
-        _end_on_signals()
+        _end_on_signals(invocation.console)
         # Thousands of specs, releases and manifests are kept to the end: to look through them again
         # and again took a fifth of the time of a plan of 10,000 images.
         gc.set_threshold(_OBJECTS)
@@ -193,7 +193,7 @@ def _speak_utf8() -> None:
             stream.reconfigure(encoding="utf-8")
 
 
-def _end_on_signals() -> None:
+def _end_on_signals(console: Console) -> None:
     """Let SIGTERM clean up as Ctrl-C does; a second of either ends at once."""
     # GitHub sends SIGINT, then SIGTERM after 7.5 s, then kills (Canceling a workflow, its docs);
     # Jenkins sends SIGTERM.
@@ -207,7 +207,8 @@ def _end_on_signals() -> None:
         is_ending = True
         # Not by the console, whose lock the interrupted code may hold.
         with suppress(OSError):
-            os.write(2, b"interrupted: ending what runs; once more ends at once\n")
+            below = b"\n" if console.leave_live() else b""
+            os.write(2, below + b"interrupted: ending what runs; once more ends at once\n")
         raise KeyboardInterrupt
 
     # Python takes handlers in the main thread only, and tests run commands in others.

@@ -1,6 +1,10 @@
 """What a person sees of three chains: on terminals of 80 and 40 columns, in a log, at the end."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
 import threading
 from contextlib import contextmanager
 from dataclasses import replace
@@ -147,3 +151,40 @@ def test_a_run_ends_with_its_times_and_writes_them(tmp_path):
         next((repo.root / "image-repo/releases" / NAMES[0]).rglob("1.json")).read_text()
     )
     assert image["expected"] == release["image"]["manifest"]["seconds"]
+
+
+def test_ctrl_c_is_answered_below_the_lines_of_a_terminal(tmp_path, monkeypatch):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    repo = SpecsRepo.create(tmp_path / "specs")
+    # The copy never ends.
+    (tmp_path / "bin").mkdir()
+    program = tmp_path / "bin/qemu-img"
+    program.write_text("#!/bin/sh\nexec sleep 3600\n")
+    program.chmod(0o755)
+    for name in NAMES:
+        repo.write(f"{name}.img", name.encode() * 1000)
+        repo.spec(name, f"simple:{name}.img")
+    repo.commit()
+    argv = [sys.executable, "-m", "lago_images", "build", "--jobs", "3"]
+    path = f"{program.parent}:{os.environ['PATH']}"
+    environ = repo.env({"TERM": "xterm", "PATH": path, "TMPDIR": str(tmp_path / "scratch")})
+    with (
+        terminal(80) as screen,
+        subprocess.Popen(
+            argv, cwd=repo.root, env=environ, stdout=subprocess.DEVNULL, stderr=screen.stream
+        ) as run,
+    ):
+        hang = threading.Timer(HANGS, run.kill)
+        hang.start()
+        while sum(" of 3 " in line for line in screen.lines()) < 3:
+            assert run.poll() is None, screen.lines()
+        run.send_signal(signal.SIGINT)
+        while run.poll() is None:
+            screen.lines()
+        hang.cancel()
+        assert run.returncode == 130
+        lines = screen.lines()
+    message = lines.index("interrupted: ending what runs; once more ends at once")
+    assert all(" of 3 " in line for line in lines[message - 3 : message])
+    assert [line for line in lines[message + 1 :] if line][-1] == "interrupted"
+    assert not [line for line in lines[message + 1 :] if " of 3 " in line]

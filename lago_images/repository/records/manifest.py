@@ -141,10 +141,13 @@ class Manifest:
         return cls.from_plain(parse_json(data, what, largest=LARGEST), key)
 
     @classmethod
-    def from_plain(cls, plain: object, key: BuildKey) -> "Manifest":
-        """Make a manifest of what ``parse_json`` returned; raises as ``parse`` does."""
+    def from_plain(cls, plain: object, key: BuildKey, *, strict: bool = True) -> "Manifest":
+        """Make a manifest of what ``parse_json`` returned; raises as ``parse`` does.
+
+        ``strict`` refuses keys that are not of a manifest.
+        """
         where = key.staging.manifest
-        manifest = from_plain(plain, cls, where)
+        manifest = from_plain(plain, cls, where, strict=strict)
         if problems := manifest.problems(key):
             raise DocumentError(where, cls.WHAT, problems)
         return manifest
