@@ -226,8 +226,11 @@ def _kill_programs() -> None:
 
 def _leave_threads(code: int) -> None:
     """End the process if threads are left, which Python would wait for, however long they take."""
-    # As building/chain.py names them, which is not imported for every command.
-    if any(thread.name.startswith("chain") for thread in threading.enumerate()):
+    # Imported where a chain was started.
+    process = sys.modules.get("lago_images.host.process")
+    if process and any(
+        thread.name.startswith(process.CHAIN_THREADS) for thread in threading.enumerate()
+    ):
         _kill_programs()
         for stream in (sys.stdout, sys.stderr):
             with suppress(OSError, ValueError):

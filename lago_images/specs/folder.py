@@ -10,7 +10,7 @@ _NO_SPEC = re.compile("|".join(map(translate, _NO_SPEC_NAMES)))
 
 
 def is_spec_name(name: str) -> bool:
-    """Tell whether a file of this name in the folder is taken for a spec."""
+    """Return whether a file of this name in the folder is taken for a spec."""
     return _NO_SPEC.match(name) is None
 
 

@@ -2,7 +2,7 @@ import json
 
 from lago_images.building.model import Phase, PhaseTime, Result
 from lago_images.jobs import timings
-from tests.support.handmade import manifest
+from tests.support.builders import manifest
 
 
 def test_times_are_since_the_start_of_the_run_and_in_order():
