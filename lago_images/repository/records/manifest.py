@@ -141,13 +141,10 @@ class Manifest:
         return cls.from_plain(parse_json(data, message, largest=LARGEST), key)
 
     @classmethod
-    def from_plain(cls, plain: object, key: BuildKey, *, strict: bool = True) -> "Manifest":
-        """Make a manifest of what ``parse_json`` returned; raises as ``parse`` does.
-
-        ``strict`` refuses keys that are not of a manifest.
-        """
+    def from_plain(cls, plain: object, key: BuildKey) -> "Manifest":
+        """Make a manifest of what ``parse_json`` returned; raises as ``parse`` does."""
         where = key.staging.manifest
-        manifest = from_plain(plain, cls, where, strict=strict)
+        manifest = from_plain(plain, cls, where)
         if problems := manifest.problems(key):
             raise DocumentError(where, cls.WHAT, problems)
         return manifest

@@ -102,10 +102,9 @@ def read_records(store: Store, cache: Cache, wanted: Iterable[tuple[Stat, Key]])
         etag, plain = cache.entries.get(stat.key, ("", None))
         record = None
         if etag == stat.etag:
-            # The cache lies under state/, where anyone who publishes may have damaged it. Keys that
-            # nobody knows were looked for when it was read, which takes a third of the time.
+            # The cache lies under state/, where anyone who publishes may have damaged it.
             with suppress(RepositoryError):
-                record = _record(plain, key, strict=False)
+                record = _record(plain, key)
         if record is not None:
             records[key], entries[stat.key] = record, (etag, plain)
         # By the list, before it is read: whoever builds may have put gigabytes there.
@@ -138,17 +137,17 @@ def read_records(store: Store, cache: Cache, wanted: Iterable[tuple[Stat, Key]])
 def _parsed(blob: Blob, key: Key) -> tuple[Release | Manifest, Any]:
     kind = Release.WHAT if isinstance(key, ReleaseKey) else Manifest.WHAT
     plain = parse_json(blob.data, f"{blob.key} is not {kind}")
-    record = _record(plain, key, strict=True)
+    record = _record(plain, key)
     # A manifest is known by the digest of its bytes, which the cache does not have.
     if isinstance(record, Manifest) and record.to_json() != blob.data:
         raise RepositoryError(f"{blob.key} is not {kind}: it is not written as builders write it")
     return record, plain
 
 
-def _record(plain: object, key: Key, *, strict: bool) -> Release | Manifest:
+def _record(plain: object, key: Key) -> Release | Manifest:
     if isinstance(key, ReleaseKey):
-        return Release.from_plain(plain, key, strict=strict)
-    return Manifest.from_plain(plain, key, strict=strict)
+        return Release.from_plain(plain, key)
+    return Manifest.from_plain(plain, key)
 
 
 def _get_all(store: Store, keys: Mapping[str, Key]) -> list[Blob]:

@@ -225,16 +225,13 @@ class Release:
         return cls.from_plain(parse_json(data, message, largest=LARGEST), key)
 
     @classmethod
-    def from_plain(cls, plain: object, key: ReleaseKey, *, strict: bool = True) -> "Release":
-        """Make a release of what ``parse_json`` returned; raises as ``parse`` does.
-
-        ``strict`` refuses keys that are not of a release.
-        """
+    def from_plain(cls, plain: object, key: ReleaseKey) -> "Release":
+        """Make a release of what ``parse_json`` returned; raises as ``parse`` does."""
         # Told first: of the older layout every field would be reported as wrong.
         schema = plain.get("schema") if isinstance(plain, dict) else None
         if type(schema) is int and schema == _FIRST_SCHEMA:
             raise OldRepositoryError(str(key))
-        release = from_plain(plain, cls, str(key), strict=strict)
+        release = from_plain(plain, cls, str(key))
         problems = [] if release.key == key else [f"it is release {release.key}"]
         if (release.image is None) == (release.withdraws is None):
             problems.append("it must either name a build or withdraw a revision")
