@@ -93,7 +93,7 @@ def chain(context, kind=spec):
     return [ask((kind if name == "one" else spec)(name, base)) for name, base in CHAIN]
 
 
-def test_a_layer_is_made_while_its_base_is_sent_and_stored_after_it(context, tmp_path):
+def test_a_layer_is_built_while_its_base_is_uploaded_and_stored_after_it(context, tmp_path):
     def wait_for_the_layer(key):
         if "/one/" in key:
             # Finished, and not only begun; and so the next one.
@@ -123,7 +123,7 @@ def fails_and_stops(context, results, started, tmp_path):
     assert "stopped, because its base" in context.console.stream.getvalue()
 
 
-def test_a_base_that_does_not_boot_stops_the_layer_that_is_made(context, tmp_path):
+def test_a_base_that_does_not_boot_stops_the_layer_under_way(context, tmp_path):
     need("qemu-system-x86_64")
     path, started = copying_for_ever(tmp_path, "one")
     program(
@@ -139,7 +139,7 @@ def test_a_base_that_does_not_boot_stops_the_layer_that_is_made(context, tmp_pat
 
 
 @pytest.mark.parametrize("base", ["one", "two"])
-def test_a_base_that_cannot_be_sent_stops_its_layers_at_work_and_finished(context, tmp_path, base):
+def test_a_failed_upload_of_a_base_stops_layers_under_way_and_finished(context, tmp_path, base):
     """Of two layers one is made; or it is finished, and the next one is made on it."""
     path, started = copying_for_ever(tmp_path, base)
 
@@ -154,7 +154,7 @@ def test_a_base_that_cannot_be_sent_stops_its_layers_at_work_and_finished(contex
     assert "on fire" in results[0].error
 
 
-def test_a_layer_that_fails_leaves_its_base(context, tmp_path):
+def test_a_failed_layer_leaves_its_base(context, tmp_path):
     path = program(
         tmp_path / "bin", "cp", 'case "$*" in */one/disk*) exit 3;; esac\nexec /bin/cp "$@"'
     )
@@ -166,7 +166,7 @@ def test_a_layer_that_fails_leaves_its_base(context, tmp_path):
     assert left(context) == []
 
 
-def test_ctrl_c_ends_a_base_that_is_sent_and_the_layer_that_is_made(tmp_path):
+def test_ctrl_c_ends_an_upload_and_the_layer_under_way(tmp_path):
     repo = SpecsRepo.create(tmp_path / "specs")
     path, started = copying_for_ever(tmp_path, "one")
     repo.write("one.img", os.urandom(64 * MIB))

@@ -78,7 +78,7 @@ def build_and_look(context, console, look):
 
 
 @pytest.mark.parametrize("columns", [80, 40])
-def test_three_chains_have_a_line_each_on_a_terminal(context, monkeypatch, columns):
+def test_a_terminal_shows_a_line_for_each_of_three_chains(context, monkeypatch, columns):
     monkeypatch.delenv("COLUMNS", raising=False)
     ticks = Ticks()
     with terminal(columns) as screen:
@@ -109,7 +109,7 @@ def test_three_chains_have_a_line_each_on_a_terminal(context, monkeypatch, colum
     assert "a line that stays" in after
 
 
-def test_a_log_gets_a_heartbeat_a_chain(context):
+def test_a_log_gets_a_heartbeat_for_each_chain(context):
     ticks, seen = Ticks(), []
 
     def look():
@@ -125,7 +125,7 @@ def test_a_log_gets_a_heartbeat_a_chain(context):
     assert [line for line in seen if "upload" in line and " MiB, " in line]
 
 
-def test_a_run_ends_with_its_times_and_writes_them(tmp_path):
+def test_a_run_shows_and_writes_the_time_of_each_phase(tmp_path):
     repo = SpecsRepo.create(tmp_path / "specs")
     for name in NAMES[:2]:
         repo.write(f"{name}.img", name.encode() * 1000)

@@ -65,7 +65,7 @@ def slow(modules, *more):
 
 
 @pytest.mark.parametrize("args", [["--help"], ["--version"], ["ci", "--help"]])
-def test_who_asks_what_there_is_waits_for_nothing(repo, args):
+def test_help_and_version_import_nothing_slow(repo, args):
     out, modules = called(repo, *args)
     assert out
     assert slow(modules, "git", "msgspec", "lago_images.settings") == []
@@ -82,7 +82,7 @@ def test_who_asks_what_there_is_waits_for_nothing(repo, args):
         ("lago-images ci build --upload --no-net", "--no-network"),
     ],
 )
-def test_a_shell_that_completes_waits_for_nothing(repo, words, offered):
+def test_completion_imports_nothing_slow(repo, words, offered):
     variables = {
         "_LAGO_IMAGES_COMPLETE": "bash_complete",
         "COMP_WORDS": words,
@@ -99,7 +99,7 @@ def test_a_plan_of_a_folder_imports_neither_github_nor_s3(repo):
     assert slow(modules) == []
 
 
-def test_the_shape_of_commands_is_that_of_the_code():
+def test_the_table_of_options_matches_the_commands():
     assert Path(shape.__file__).with_name(shape.FILE).read_text() == shape.rendered(), (
         "python -m lago_images.cli.shape"
     )
@@ -115,7 +115,7 @@ def every_command(group=main):
 
 
 @pytest.mark.parametrize(("name", "place", "real"), [*every_command()])
-def test_what_is_completed_is_what_the_command_takes(name, place, real):
+def test_completion_offers_the_options_of_the_command(name, place, real):
     light = shape.command(name, place)
     assert shape.described(light) == shape.described(real)
     ctx = click.Context(light, info_name=name, resilient_parsing=True)

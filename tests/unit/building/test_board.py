@@ -41,7 +41,7 @@ def board(clock):
         yield board
 
 
-def test_names_of_37_characters_have_all_facts_in_80_columns(board):
+def test_80_columns_hold_names_of_37_characters_and_all_facts(board):
     assert len(NAMES[0]) == 37
     assert board.lines(80) == [
         f"1 of 12 {NAMES[0]} setup 1:23/4:10",
@@ -50,7 +50,7 @@ def test_names_of_37_characters_have_all_facts_in_80_columns(board):
     ]
 
 
-def test_in_40_columns_names_give_way(board):
+def test_40_columns_shorten_the_names(board):
     lines = board.lines(40)
     assert lines == [
         "1 of 12 debian-12-with-… setup 1:23/4:10",
@@ -60,7 +60,7 @@ def test_in_40_columns_names_give_way(board):
     assert {len(line) for line in lines} == {40}
 
 
-def test_with_room_everything_is_spelled(board):
+def test_a_wide_terminal_shows_full_words(board):
     assert board.lines(120)[1].endswith("boot+upload 1:23 83 of 421 MiB, 1 MiB/s")
     assert board.lines(120)[0].endswith("setup 1:23 of about 4:10")
 
@@ -70,7 +70,7 @@ def test_no_line_is_wider_than_the_terminal(board):
         assert max(map(len, board.lines(width))) <= width
 
 
-def test_a_log_gets_a_sentence_a_chain(board):
+def test_a_log_gets_a_sentence_for_each_image(board):
     assert board.lines(None) == [
         f"1 of 12 {NAMES[0]}: setup, 1:23 of about 4:10",
         f"2 of 12 {NAMES[1]}: boot+upload, 1:23, 83 of 421 MiB, 1 MiB/s",
@@ -78,7 +78,7 @@ def test_a_log_gets_a_sentence_a_chain(board):
     ]
 
 
-def test_bytes_are_shown_as_long_as_they_move(clock):
+def test_bytes_are_shown_during_their_phase_only(clock):
     board = Board(1, clock)
     with board.row("one", None) as row:
         with row.under_way(Phase.UPLOAD), row.under_way(Phase.BOOT):
@@ -89,7 +89,7 @@ def test_bytes_are_shown_as_long_as_they_move(clock):
     assert board.lines(80) == []
 
 
-def test_what_is_not_tried_is_counted(clock):
+def test_a_skipped_image_is_counted(clock):
     board = Board(3, clock)
     board.skip()
     with board.row("two", None):
