@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from lago_images.building import reservations
+from lago_images.building.bases.prepared import FinishedBase
 from lago_images.errors import CommandError, HostError
 from lago_images.host.process import Children, Runner
 from lago_images.repository.records.state import StoredBuild
@@ -29,6 +30,12 @@ def test_a_layer_needs_the_size_of_its_base(tmp_path):
     base = StoredBuild(manifest=made, folder=made.key.staging)
     layer = spec("it", "layer:one")
     assert reservations.disk_size(layer, base, tmp_path) == base.manifest.disk.size
+
+
+def test_a_layer_on_a_base_of_this_run_needs_the_size_of_its_disk(tmp_path):
+    base = FinishedBase(name="one", disk=tmp_path / "disk.qcow2")
+    base.disk.write_bytes(b"x" * 5000)
+    assert reservations.disk_size(spec("it", "layer:one"), base, tmp_path) == 5000
 
 
 @pytest.mark.parametrize(("name", "factor"), [("disk.img", 1), ("disk.img.xz", 6)])
