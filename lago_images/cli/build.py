@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from lago_images.cli.completion import spec_names
+from lago_images.cli.documents import FORMAT
 from lago_images.cli.invocation import Invocation
 from lago_images.cli.output import build_and_publish
 from lago_images.errors import UsageError
@@ -31,6 +32,7 @@ _HINT = "to publish to a bucket: lago-images ci rebuild --changed"
 )
 @click.option("--jobs", "side_by_side", type=click.IntRange(min=1), help="Chains at a time.")
 @click.option("--require-kvm", is_flag=True, default=None, help="Refuse to build without KVM.")
+@FORMAT
 @click.pass_obj
 def build(
     invocation: Invocation,
@@ -42,6 +44,7 @@ def build(
     logs: Path | None,
     side_by_side: int | None,
     require_kvm: bool | None,
+    form: str,
 ) -> None:
     """Build images and publish them into a directory.
 
@@ -63,7 +66,7 @@ def build(
     refuse_settings(workspace)
     ask = Ask(changed=not names, force=frozenset(names), everything=force and not names)
     # In a directory what is not committed is published with a warning.
-    build_and_publish(workspace, *plan_and_state(workspace, ask), allow_dirty=True)
+    build_and_publish(workspace, *plan_and_state(workspace, ask), allow_dirty=True, form=form)
 
 
 def _leave_bucket(invocation: Invocation, *, asked_for_directory: bool) -> None:

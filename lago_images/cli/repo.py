@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import click
 
 from lago_images.cli.answers import Cleaning, Refreshment, Verification, totals
-from lago_images.cli.documents import FORMAT, as_json, document
+from lago_images.cli.documents import FORMAT, document
 from lago_images.cli.invocation import Invocation, finish
 from lago_images.console import clean, human_size
 from lago_images.repository.publishing import collect
@@ -16,8 +16,6 @@ from lago_images.repository.publishing.retention import Retention, Sweep
 from lago_images.repository.verifying.findings import Report
 from lago_images.repository.verifying.verifier import Verifier
 from lago_images.repository.verifying.web import Web, is_web
-
-__all__ = ["FORMAT", "as_json", "gc", "publishing_from", "refresh", "verify"]
 
 
 @click.command("refresh")

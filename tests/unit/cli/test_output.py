@@ -7,6 +7,7 @@ import pytest
 
 from lago_images.building.model import Result
 from lago_images.cli.output import show_results, show_summary
+from lago_images.cli.run_report import image_reports
 from lago_images.console import Console
 from lago_images.jobs.publish import PublicationOutcome
 from lago_images.repository.publishing.releasing import ReleaseOutcome, Verdict
@@ -14,6 +15,7 @@ from lago_images.repository.records.layout import PACKAGES
 from lago_images.repository.records.release import ObjectDigest
 from lago_images.repository.records.state import State, histories
 from lago_images.storage.directory.store import DirectoryStore
+from tests.support.ci import plan
 from tests.support.handmade import copy_of, manifest, overwrite, put_copy, release, released_image
 
 
@@ -54,6 +56,11 @@ def lines(console):
     return console.stream.getvalue().splitlines()
 
 
+def show_end(console, store, results, publication, before):
+    images = image_reports(store, plan(), results, publication, before)
+    show_summary(console, images, results)
+
+
 def test_failures_are_told_first_and_what_stands_on_them_next(console, capsys):
     show_results(console, [built("a"), skipped("c", "b"), failed("b")])
     assert lines(console) == [
@@ -69,9 +76,7 @@ def test_a_run_ends_with_a_row_an_image_and_the_first_failure_again(console, tmp
     store = DirectoryStore(path=tmp_path)
     results = [built("a"), skipped("c", "b"), failed("b")]
     publication = published(release(1, manifest("a")), missing=("b", "c"))
-    show_summary(
-        console, store, results, publication, State(releases={}, objects={}, published=None)
-    )
+    show_end(console, store, results, publication, State(releases={}, objects={}, published=None))
     head, *rows, again, log = lines(console)
     assert head.split() == ["image", "verdict", "revision", "size", "time", "changes"]
     assert [row.split() for row in rows] == [
@@ -86,7 +91,7 @@ def test_a_run_ends_with_a_row_an_image_and_the_first_failure_again(console, tmp
 def test_a_single_failure_is_not_told_twice(console, tmp_path):
     empty = State(releases={}, objects={}, published=None)
     publication = published(missing=("b",))
-    show_summary(console, DirectoryStore(path=tmp_path), [failed("b")], publication, empty)
+    show_end(console, DirectoryStore(path=tmp_path), [failed("b")], publication, empty)
     assert "first failure" not in console.stream.getvalue()
 
 
@@ -98,7 +103,7 @@ def test_changes_are_those_to_what_clients_got_before(console, tmp_path):
         put_copy(store, made)
         releases.append(released_with(store, number, made, packages))
     before = State(releases=histories(releases[:1]), objects={}, published=None)
-    show_summary(console, store, [], published(releases[1]), before)
+    show_end(console, store, [], published(releases[1]), before)
     assert lines(console)[1].endswith("packages +0 -1 ~1, size +0.0 %")
 
 
