@@ -110,7 +110,9 @@ def test_what_is_told_of_a_repository_is_of_its_schema(repo, ask):
     changed = ask("build", "one")["images"][0]["changes"]
     assert changed["is_new"] is False
     assert len(ask("repo list")["images"]) == 1
-    assert len(ask("repo show", "one")["revisions"]) == 2
+    revisions = ask("repo show", "one")["revisions"]
+    assert len(revisions) == 2
+    assert "spec.txt" in revisions[0]["objects"]
     assert len(ask("repo log")["events"]) == 2
     assert ask("repo diff", "one")["old"]["revision"] == 1
     assert ask("repo refresh")["damaged"] == []
