@@ -60,8 +60,7 @@ def _lines(checks: tuple[Check, ...], width: int | None) -> list[str]:
         rows.append((_MARKS[check.state], check.name, check.found))
         if check.do:
             rows.append(("", "", f"-> {check.do}"))
-    # The heads are for narrow terminals, where a row becomes lines; a check needs none.
-    return table(("", "check", "found"), rows, width=width)[1:]
+    return table(("state", "check", "found"), rows, width=width)
 
 
 def _next(checks: tuple[Check, ...]) -> Iterator[str]:
@@ -72,7 +71,7 @@ def _next(checks: tuple[Check, ...]) -> Iterator[str]:
     if missing:
         yield "then: lago-images doctor again"
     else:
-        yield "next: lago-images lint, then lago-images build"
+        yield "next: lago-images lint && lago-images build"
 
 
 def _checks(invocation: Invocation, *, host: bool) -> Iterator[Check]:

@@ -131,17 +131,17 @@ def _specs() -> Iterator[str]:
         "Any other key goes into lago's `.metadata`, unless it is near to one of these.",
     )
     yield from ("", "## Commands", "")
-    rows = [
-        (
-            f"`{name}`",
-            f"`{command.shape}`" if command.shape else "",
-            _READS[command.reads],
-            command.until,
-        )
-        for name, command in COMMANDS.items()
-    ]
     yield from _table(
-        ("command", "argument", "reads from the repository", "up to guestfs-tools"), rows
+        ("command", "argument", "reads from the repository", "up to guestfs-tools"),
+        [
+            (
+                f"`{name}`",
+                f"`{command.shape}`" if command.shape else "",
+                _READS[command.reads],
+                command.until,
+            )
+            for name, command in COMMANDS.items()
+        ],
     )
     yield from ("", "## Commands of newer guestfs-tools", "")
     rows = [(f"`{name}`", since, do) for name, (since, do) in NEWER.items()]
@@ -279,8 +279,8 @@ def _layout() -> Iterator[str]:
         [(name, headers.content_type, headers.cache_control) for name, headers in rows],
     )
     yield from ("", "## State", "", "Caches but for the first; they may be deleted.", "")
-    rows = [(f"`{name}`",) for name in (layout.PUBLISHED, layout.CACHE, layout.PAGES_CACHE)]
-    yield from _table(("key",), rows)
+    keys = (layout.PUBLISHED, layout.CACHE, layout.PAGES_CACHE)
+    yield from _table(("key",), [(f"`{key}`",) for key in keys])
 
 
 def _files(folder: layout.BuildFolder) -> Iterator[tuple[str, str]]:

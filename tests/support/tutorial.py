@@ -24,7 +24,7 @@ VARIES: tuple[tuple[str, str], ...] = (
     (r"\b\d{8}T\d{6}Z-[0-9a-f]{8}-[0-9a-f]{8}\b", "BUILD"),
     (r"\b\d{4}-\d\d-\d\d( \d\d:\d\d)?", "DATE"),
     (r"\b\d+(\.\d+)? ([KMGT]i)?B\b", "SIZE"),
-    (r"\b\d+ (s|min|seconds|minutes?)\b", "TIME"),
+    (r"\b\d+(\.\d+)? (s|min|seconds|minutes?)\b", "TIME"),
     (r"\b\d+ packages\b", "NUMBER packages"),
     (r"\b\w[\w.-]*@[\w.-]+(?= )", "USER"),
     (r"[ \t]{2,}", "  "),  # the columns of a table are as wide as what is in them
@@ -65,6 +65,7 @@ class Session:
         instead: By how a command begins, what is done in its place: it gets the command, and
             returns what it printed.
         elsewhere: Commands that cannot be run here, each with why.
+        only_here: Patterns of lines that are shown because something stands in for another.
         same: Texts of this run, such as a port, with what the document has for them.
         after: By how a command begins, what is done when it has ended.
     """
@@ -73,6 +74,7 @@ class Session:
     environ: Mapping[str, str] = field(default_factory=dict)
     instead: Mapping[str, Callable[[str], str]] = field(default_factory=dict)
     elsewhere: Mapping[str, str] = field(default_factory=dict)
+    only_here: tuple[str, ...] = ()
     same: Mapping[str, str] = field(default_factory=dict)
     after: Mapping[str, Callable[[], None]] = field(default_factory=dict)
 
@@ -97,6 +99,8 @@ class Session:
         output = replaced(command) if replaced else self._command(shell, command)
         for text, shown in self.same.items():
             output = output.replace(text, shown)
+        for pattern in self.only_here:
+            output = re.sub(rf"^{pattern}\n", "", output, flags=re.MULTILINE)
         problem = difference(step.shown, output)
         assert not problem, f"$ {step.command}\n{problem}"
         for start, do in self.after.items():

@@ -6,14 +6,18 @@ from pathlib import Path
 import pytest
 
 from lago_images.building.model import Result
+from lago_images.cli import doctor, repo
 from lago_images.cli.output import show_results, show_summary
 from lago_images.cli.run_report import image_reports
 from lago_images.console import Console
+from lago_images.host.doctor import Check
+from lago_images.host.doctor import State as CheckState
 from lago_images.jobs.publish import PublicationOutcome
 from lago_images.repository.publishing.releasing import ReleaseOutcome, Verdict
 from lago_images.repository.records.layout import PACKAGES
 from lago_images.repository.records.release import ObjectDigest
 from lago_images.repository.records.state import State, histories
+from lago_images.repository.verifying.findings import Report, problem
 from lago_images.storage.directory.store import DirectoryStore
 from tests.support.ci import plan
 from tests.support.handmade import copy_of, manifest, overwrite, put_copy, release, released_image
@@ -105,6 +109,26 @@ def test_changes_are_those_to_what_clients_got_before(console, tmp_path):
     before = State(releases=histories(releases[:1]), objects={}, published=None)
     show_end(console, store, [], published(releases[1]), before)
     assert lines(console)[1].endswith("packages +0 -1 ~1, size +0.0 %")
+
+
+@pytest.mark.parametrize("width", [40, 80])
+def test_what_the_doctor_found_fits_the_terminal_and_loses_no_word(width):
+    what = "it does not work: " + "guests are emulated, which takes longer " * 4
+    check = Check(name="kvm", state=CheckState.WARNING, found=what, do="use a host that has it")
+    lines = doctor._lines((check,), width)
+    assert max(map(len, lines)) <= width
+    words = " ".join(lines).split()
+    assert {"warning", "kvm", *what.split(), "->", *check.do.split()} <= set(words)
+
+
+@pytest.mark.parametrize("width", [40, 80])
+def test_findings_are_wrapped_at_words(width, capsys, monkeypatch):
+    monkeypatch.setattr("lago_images.cli.repo.terminal_width", lambda: width)
+    found = problem("index", "its lines are " + "not what they must be " * 8, "lago-images refresh")
+    repo._show_report(Report(url="x", images=1, versions=1, read=0, findings=(found,)))
+    lines = capsys.readouterr().out.splitlines()[:-1]
+    assert max(map(len, lines)) <= width
+    assert " ".join(" ".join(lines).split()).startswith(f"problem: index: {found.what.strip()}")
 
 
 def released_with(store, number, made, packages):
