@@ -284,7 +284,7 @@ class SetUp:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageTotal:
-    """How much of an image is removed, in objects and bytes."""
+    """The amount of an image that is removed, in objects and bytes."""
 
     name: str
     arch: str
@@ -315,7 +315,7 @@ class Removal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cleaning:
-    """What ``repo gc`` removes, or did where ``applied`` is true.
+    """The builds that ``repo gc`` removes, or has removed where ``applied`` is true.
 
     Attributes:
         retire: Public copies that are offered no more.
