@@ -19,6 +19,7 @@ _ANY = "…"
 VARIES: tuple[tuple[str, str], ...] = (
     (r"^warning: KVM DOES NOT WORK HERE.*\n", ""),  # without it all else is the same, and slower
     (r"\b[0-9A-F]{40}\b", "FINGERPRINT"),
+    (r"\bcommit [0-9a-f]{7}\b", "commit COMMIT"),
     (r"\b[0-9a-f]{64}\b", "SHA256"),
     (r"\b[0-9a-f]{12,40}\b", "COMMIT"),
     (r"\b\d{8}T\d{6}Z-[0-9a-f]{8}-[0-9a-f]{8}\b", "BUILD"),
@@ -26,7 +27,7 @@ VARIES: tuple[tuple[str, str], ...] = (
     (r"\b\d+(\.\d+)? ([KMGT]i)?B\b", "SIZE"),
     (r"\b\d+(\.\d+)? (s|min|seconds|minutes?)\b", "TIME"),
     (r"\b\d+ packages\b", "NUMBER packages"),
-    (r"\b\w[\w.-]*@[\w.-]+(?= )", "USER"),
+    (r"\b\w[\w.-]*@[\w.-]+(?= |$)", "USER"),
     (r"[ \t]{2,}", "  "),  # the columns of a table are as wide as what is in them
     (r"-{3,}", "---"),
     (r"[ \t]+$", ""),
@@ -65,7 +66,7 @@ class Session:
         instead: By how a command begins, what is done in its place: it gets the command, and
             returns what it printed.
         elsewhere: Commands that cannot be run here, each with why.
-        only_here: Patterns of lines that are shown because something stands in for another.
+        only_here: Patterns of what is shown because something stands in for another.
         same: Texts of this run, such as a port, with what the document has for them.
         after: By how a command begins, what is done when it has ended.
     """
@@ -100,7 +101,7 @@ class Session:
         for text, shown in self.same.items():
             output = output.replace(text, shown)
         for pattern in self.only_here:
-            output = re.sub(rf"^{pattern}\n", "", output, flags=re.MULTILINE)
+            output = re.sub(pattern, "", output, flags=re.MULTILINE)
         problem = difference(step.shown, output)
         assert not problem, f"$ {step.command}\n{problem}"
         for start, do in self.after.items():
