@@ -35,9 +35,9 @@ def build_chains(
     """Build chains, ``jobs`` at a time.
 
     A layer begins when its base's disk is finished. An image that fails takes its layers with it,
-    also those at work, and no one else. On Ctrl-C every program is
-    ended, and every work directory removed before ``KeyboardInterrupt`` is passed on; but what
-    does not end in a moment, as a request to a store that does not answer, is left running.
+    also those at work, and no one else. On Ctrl-C every program is ended, and every work directory
+    removed before ``KeyboardInterrupt`` is passed on; but what does not end in a moment, as a
+    request to a store that does not answer, is left running.
 
     Args:
         chains: In each, an image comes after the one it stands on.
@@ -63,12 +63,9 @@ def build_chains(
         machine=this_machine(),
         board=Board(sum(map(len, chains)), context.clock),
     )
-    futures: list[Future[list[Result]]] = []
     try:
         with context.console.live(run.board.lines):
-            futures += [
-                pool.submit(_build_chain, chain, run, grouped=jobs == 1) for chain in chains
-            ]
+            futures = [pool.submit(_build_chain, each, run, grouped=jobs == 1) for each in chains]
             results = [result for future in futures for result in future.result()]
     except BaseException:
         pool.shutdown(wait=False, cancel_futures=True)

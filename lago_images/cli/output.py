@@ -11,7 +11,7 @@ from lago_images.building.model import Phase, Result
 from lago_images.cli.documents import document
 from lago_images.cli.invocation import finish
 from lago_images.cli.plan import plan_lines
-from lago_images.cli.run_report import Changes, ImageReport, Outcome, RunReport, image_reports
+from lago_images.cli.run_report import Changes, ImageReport, RunOutcome, RunReport, image_reports
 from lago_images.cli.tables import table, terminal_width
 from lago_images.console import Console, human_size
 from lago_images.host.files import replace
@@ -113,7 +113,7 @@ def show_summary(
         console.error(f"first failure: {_failure(failed)}")
         _show_log(console, failed)
         return
-    first = next((each for each in images if each.outcome is Outcome.UNPUBLISHED), None)
+    first = next((each for each in images if each.outcome is RunOutcome.UNPUBLISHED), None)
     if first is not None and len(images) > 1:
         console.error(f"first failure: {first.name}: not published: {first.error}")
 

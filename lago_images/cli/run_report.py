@@ -22,7 +22,7 @@ from lago_images.repository.verifying.findings import Finding
 from lago_images.storage.base import Store
 
 
-class Outcome(StrEnum):
+class RunOutcome(StrEnum):
     """What became of an image; the first four are how its publication ended."""
 
     RELEASED = str(Verdict.RELEASED)
@@ -77,7 +77,7 @@ class ImageReport:
 
     name: str
     arch: str
-    outcome: Outcome
+    outcome: RunOutcome
     revision: int | None
     build: str | None
     size: int | None
@@ -177,14 +177,14 @@ def _manifest(result: Result | None, released: ReleaseOutcome | None) -> Manifes
 
 def _outcome(
     result: Result | None, released: ReleaseOutcome | None, *, is_publication: bool
-) -> Outcome:
+) -> RunOutcome:
     if released:
-        return Outcome(released.verdict)
+        return RunOutcome(released.verdict)
     if result and result.skipped:
-        return Outcome.SKIPPED
+        return RunOutcome.SKIPPED
     if result and not result.ok:
-        return Outcome.FAILED
-    return Outcome.UNPUBLISHED if is_publication else Outcome.BUILT
+        return RunOutcome.FAILED
+    return RunOutcome.UNPUBLISHED if is_publication else RunOutcome.BUILT
 
 
 def _error(name: str, result: Result | None, publication: PublicationOutcome | None) -> str:
