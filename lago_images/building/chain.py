@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -271,8 +271,9 @@ class _Chain:
             context = self.run.context
             log = keep(image.job.log, f"{image.name}.log", context)
             keep(image.job.console_log, f"{image.name}.console.log", context)
-            image.opened.close()
+            # Before its disk space is given back: whoever waits for that looks at what is free.
             self._leave(image, image.name)
+            image.opened.close()
         result = self._result(image, failure, log, is_stopped=is_stopped)
         with self._lock:
             self.results[image.name] = result
@@ -287,7 +288,9 @@ class _Chain:
         if is_stopped and image.base:
             console.warn(f"{image.name}: stopped, because its base {image.base.name} failed")
         elif isinstance(failure, Exception):
-            progress.note(for_the_log(failure))
+            # The disk that its log is on may be full.
+            with suppress(OSError):
+                progress.note(for_the_log(failure))
             console.error(f"{image.name}: failed while {progress.step or 'beginning'}")
 
     def _result(

@@ -67,11 +67,11 @@ class ImageReport:
         revision: What it is public as; None where it is not.
         build: The build's id; None where there is none.
         size: Bytes of its compressed disk.
-        seconds: For which it was built; None where this run did not.
+        seconds: For which it was built; None where no result says so.
         step: What was being done when it failed.
         error: Why it was not built or not published; empty where it was.
         base: The image whose failure kept this one from being tried; empty for none.
-        log: The log's file; None where there is none.
+        log: The log's file, on the machine that built it; None where there is none.
         changes: None where nothing was released, or that is not known.
     """
 
