@@ -106,7 +106,7 @@ def compare(top: Path, commit: str, files: Mapping[str, Contents], *, module: st
         GitError: Git fails, or one of the clone's filters.
     """
     compared = Compared()
-    with _new_clone(top, commit) as clone:
+    with _new_clone(top, commit, _repository_of(top) if module else {}) as clone:
         entries = clone.entries
         modules = [path for path, (mode, _) in entries.items() if mode == GITLINK]
         inside: dict[str, dict[str, Contents]] = {name: {} for name in modules}
@@ -220,9 +220,21 @@ class _Clone:
                 yield file
 
 
+def _repository_of(module: Path) -> dict[str, str]:
+    """Return where a submodule's repository is, for git.
+
+    Who trusts a repository trusts its submodules, whoever owns them, as with ``git status``: git
+    looks at ``safe.directory`` only where it has to find the repository by itself.
+    """
+    place = module / ".git"
+    if place.is_file():
+        place = module / place.read_text(errors="surrogateescape").partition(":")[2].strip()
+    return {"GIT_DIR": str(place.resolve()), "GIT_WORK_TREE": str(module)}
+
+
 @contextmanager
-def _new_clone(top: Path, commit: str) -> Iterator[_Clone]:
-    real = Program(top)
+def _new_clone(top: Path, commit: str, place: Mapping[str, str]) -> Iterator[_Clone]:
+    real = Program(top, place)
     asked = real.run("rev-parse", "--show-object-format", "--git-path", "objects")
     form, objects = asked.splitlines()
     with TemporaryDirectory(prefix="lago-images-") as name:
@@ -234,7 +246,7 @@ def _new_clone(top: Path, commit: str) -> Iterator[_Clone]:
         plain = Program(folder, own)
         plain.run("init", "-q", "--template=", f"--object-format={form}")
         # By the real clone, for which git fetches the folders that a partial one lacks.
-        index = Program(top, {"GIT_INDEX_FILE": own["GIT_INDEX_FILE"]})
+        index = Program(top, {**place, "GIT_INDEX_FILE": own["GIT_INDEX_FILE"]})
         index.run("-c", "core.splitIndex=false", "-c", "index.sparse=false", "read-tree", commit)
         entries, _ = parse_index(plain.run("ls-files", "-s", "-v", "-z"))
         yield _Clone(
