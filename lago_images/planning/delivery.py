@@ -11,7 +11,7 @@ the bytes, and where the commit's own attributes have git convert a file, with w
 
 import os
 import shlex
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,10 +26,11 @@ from lago_images.planning.git_output import GITLINK, parse_index
 # the values of eol only crlf does.
 _CONVERTING = ("eol", "ident", "working-tree-encoding", "filter")
 _ATTRIBUTES = (*_CONVERTING, "text")
-_NO_VALUE = frozenset({"unspecified", "unset", "lf"})
+_UNSPECIFIED = "unspecified"
+_NO_VALUE = frozenset({_UNSPECIFIED, "unset", "lf"})
 # A pointer of its own stands for the content that it names: no filter is needed.
 _LFS = "lfs"
-_NO_FILTER = frozenset({"unspecified", "unset", "set", _LFS})
+_NO_FILTER = frozenset({_UNSPECIFIED, "unset", "set", _LFS})
 _WITHOUT_SETTINGS = {
     "GIT_CONFIG_GLOBAL": os.devnull,
     "GIT_CONFIG_SYSTEM": os.devnull,
@@ -150,15 +151,19 @@ class _Clone:
 
     def attributes(self, paths: Iterable[str]) -> Attributes:
         """Return the attributes that the commit itself gives to files."""
+        if not any(path.endswith(".gitattributes") for path in self.entries):
+            return {}
         asked = ("check-attr", "-z", "--stdin", "--cached", *_ATTRIBUTES)
         return _attributes(self.plain.run(*asked, stdin=paths, end="\0"))
 
-    def deliver(self, paths: Iterable[str]) -> Path:
+    def deliver(self, paths: Sequence[str]) -> Path:
         """Have git write files as a new clone would get them; returns the folder they are in.
 
         Raises ``GitError`` also where a filter fails.
         """
         into = self.folder / "delivered"
+        if not paths:
+            return into
         # A filter of the clone's runs where git would run it, and sees its own repository.
         start = f"unset {' '.join((*_WITHOUT_SETTINGS, *_PLACES))}; cd {shlex.quote(str(self.top))}"
         options: list[str] = []
@@ -181,8 +186,10 @@ class _Clone:
         ``own`` are the attributes that the commit gives it.
         """
         asked = self.real.run("check-attr", "-z", *_ATTRIBUTES, "--", path)
-        for name, value in _attributes(asked)[path].items():
-            if value != own[name]:
+        real = _attributes(asked).get(path, {})
+        for name in _ATTRIBUTES:
+            value = real.get(name, _UNSPECIFIED)
+            if value != own.get(name, _UNSPECIFIED):
                 files = " or ".join(self._attributes_files()) or "a .gitattributes"
                 why = f"{files}, which is not the commit's, gives it the attribute {name} ({value})"
                 return why, f"take that out of {files}"
@@ -241,31 +248,32 @@ def _filters(real: Program) -> dict[str, dict[str, str]]:
 
 
 def _attributes(listing: str) -> Attributes:
-    """Read ``git check-attr -z``: path, attribute and value, again and again."""
+    """Read ``git check-attr -z``: path, attribute and value, again and again; keep what is set."""
     fields = listing.split("\0")[:-1]
     attributes: dict[str, dict[str, str]] = {}
     for path, name, value in zip(fields[::3], fields[1::3], fields[2::3], strict=True):
-        attributes.setdefault(path, {})[name] = value
+        if value != _UNSPECIFIED:
+            attributes.setdefault(path, {})[name] = value
     return attributes
 
 
 def _differences(clone: _Clone, files: Mapping[str, Contents], module: str) -> Iterator[Difference]:
     attributes = clone.attributes(files)
-    converted = {path for path in files if _is_converting(attributes[path])}
-    lacking = {path for path in converted if _is_lacking(attributes[path]["filter"], clone)}
+    converted = {path for path, own in attributes.items() if _is_converting(own)}
+    filters = {path: attributes[path].get("filter", _UNSPECIFIED) for path in converted}
+    lacking = {path for path, name in filters.items() if _is_lacking(name, clone)}
     delivered = clone.deliver(sorted(converted - lacking))
     for path, here in sorted(files.items()):
         mode, blob = clone.entries[path]
-        name = attributes[path]["filter"]
         if path in lacking:
-            why = f"the commit has it filtered by {name!a}, which this clone does not know"
-            fix = f" config filter.{name}.smudge COMMAND"
+            why = f"the commit has it filtered by {filters[path]!a}, which this clone does not know"
+            fix = f" config filter.{filters[path]}.smudge COMMAND"
         elif mode != here.mode:
             why, fix = _OTHER_LINKS if LINK in {mode, here.mode} else _OTHER_MODE
         elif _is_same(here, blob, delivered / path if path in converted else None):
             continue
         else:
-            why, fix = clone.cause(path, attributes[path])
+            why, fix = clone.cause(path, attributes.get(path, {}))
         yield Difference(module=module, path=path, why=why, fix=fix)
 
 
@@ -276,7 +284,7 @@ def _is_same(here: Contents, blob: str, delivered: Path | None) -> bool:
 
 
 def _is_converting(attributes: Mapping[str, str]) -> bool:
-    return any(attributes[name] not in _NO_VALUE for name in _CONVERTING)
+    return any(attributes.get(name, _UNSPECIFIED) not in _NO_VALUE for name in _CONVERTING)
 
 
 def _is_lacking(name: str, clone: _Clone) -> bool:

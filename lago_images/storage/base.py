@@ -271,22 +271,28 @@ _SHOWN = 100
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
-def check_key(key: str) -> None:
-    """Refuse what is no key in every store, or may mean another object on the way to it.
+def is_key(key: str) -> bool:
+    """Tell whether this is a key in every store, and means no other object on the way to it.
 
     Servers and proxies take ``a/../b`` and ``a//b`` for other paths, and control characters have
     no form in XML.
-
-    Raises:
-        StorageError: It has an empty, ``.`` or ``..`` part, a control character, or is too long.
     """
-    has_good_parts = {"", ".", ".."}.isdisjoint(key.split("/"))
     try:
         length = len(key.encode())
     except UnicodeEncodeError:
         # A file's name that is not UTF-8 comes as lone surrogates, which no request can have.
-        length = _LONGEST_KEY + 1
-    if not has_good_parts or length > _LONGEST_KEY or _CONTROL.search(key):
+        return False
+    has_good_parts = {"", ".", ".."}.isdisjoint(key.split("/"))
+    return has_good_parts and length <= _LONGEST_KEY and not _CONTROL.search(key)
+
+
+def check_key(key: str) -> None:
+    """Refuse what ``is_key`` does not take.
+
+    Raises:
+        StorageError: It has an empty, ``.`` or ``..`` part, a control character, or is too long.
+    """
+    if not is_key(key):
         raise StorageError(
             f"{key[:_SHOWN]!r} cannot be a key of a repository",
             hint="if it is in the store, remove it with the store's own tools",

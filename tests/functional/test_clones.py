@@ -77,9 +77,7 @@ def attributes(origin: SpecsRepo, text: str) -> None:
         ({"core.eol": "crlf"}, "core.eol is crlf, so that git changes its line ends"),
     ],
 )
-def test_settings_of_line_ends_are_refused_where_they_change_a_file(
-    origin, tmp_path, settings, why
-):
+def test_line_end_settings_that_change_a_file_are_refused(origin, tmp_path, settings, why):
     attributes(origin, "* -text\nfiles/text text=auto\n")
     wanted = fingerprint(clone(origin, tmp_path / "plain"))
     here = clone(origin, tmp_path / "here", **settings)
@@ -91,7 +89,7 @@ def test_settings_of_line_ends_are_refused_where_they_change_a_file(
     assert fingerprint(here) == wanted
 
 
-def test_what_the_commit_s_attributes_say_of_a_file_no_setting_changes(origin, tmp_path):
+def test_committed_attributes_override_the_clones_settings(origin, tmp_path):
     attributes(origin, "* text eol=lf\ndisk.img -text\nfiles/text text eol=crlf\n")
     plain = clone(origin, tmp_path / "plain")
     assert (plain / "files/text").read_bytes() == b"one\r\ntwo\r\n"
@@ -105,7 +103,7 @@ def test_what_the_commit_s_attributes_say_of_a_file_no_setting_changes(origin, t
         assert fingerprint(clone(origin, tmp_path / name, **settings)) == fingerprint(plain)
 
 
-def test_every_spec_counts_too(origin, tmp_path):
+def test_a_spec_changed_by_local_attributes_is_refused(origin, tmp_path):
     """A command's words are the spec's bytes."""
     origin.spec("image", "simple:disk.img", "write /etc/id:$Id$")
     attributes(origin, "image-specs/* ident\n")
@@ -119,7 +117,7 @@ def test_every_spec_counts_too(origin, tmp_path):
 
 
 @pytest.mark.parametrize("place", ["info", "named", "usual"])
-def test_attributes_that_no_commit_has_are_named_with_their_file(origin, tmp_path, place):
+def test_uncommitted_attributes_are_refused_with_their_file(origin, tmp_path, place):
     wanted = fingerprint(clone(origin, tmp_path / "plain"))
     here = clone(origin, tmp_path / "here", "--no-checkout")
     file = {
@@ -143,7 +141,7 @@ def test_attributes_that_no_commit_has_are_named_with_their_file(origin, tmp_pat
     assert fingerprint(here) == wanted
 
 
-def test_a_gitattributes_that_is_not_committed_changes_nothing_unseen(origin, tmp_path):
+def test_an_uncommitted_gitattributes_that_changes_a_file_is_refused(origin, tmp_path):
     here = clone(origin, tmp_path / "here")
     (here / ".gitattributes").write_text("files/text text eol=crlf\n")
     assert fingerprint(here) == fingerprint(origin.root)
@@ -155,7 +153,7 @@ def test_a_gitattributes_that_is_not_committed_changes_nothing_unseen(origin, tm
         assert "the attribute eol (crlf)" in refused(here).message
 
 
-def test_a_filter_that_a_clone_does_not_know_is_refused(origin, tmp_path):
+def test_a_filter_missing_from_the_clone_is_refused(origin, tmp_path):
     attributes(origin, "files/text filter=shout\n")
     one, other = (clone(origin, tmp_path / name, **SHOUT) for name in ("one", "other"))
     assert (one / "files/text").read_bytes() == b"ONE\nTWO\n"
@@ -173,7 +171,7 @@ def test_a_filter_that_a_clone_does_not_know_is_refused(origin, tmp_path):
     assert fingerprint(plain) == fingerprint(one)
 
 
-def test_a_filter_of_one_clone_alone_is_refused(origin, tmp_path):
+def test_a_filter_applied_by_one_clone_only_is_refused(origin, tmp_path):
     here = clone(origin, tmp_path / "here", "--no-checkout", **SHOUT)
     (here / ".git/info/attributes").write_text("files/text filter=shout\n")
     git(here, "checkout", "-q", "main")
@@ -181,7 +179,7 @@ def test_a_filter_of_one_clone_alone_is_refused(origin, tmp_path):
     assert "gives it the attribute filter (shout)" in refused(here).message
 
 
-def test_a_filter_s_program_may_be_in_the_repository_and_may_call_git(origin, tmp_path):
+def test_a_filter_program_in_the_repository_may_call_git(origin, tmp_path):
     """It runs where git would run it, and sees this clone and not ours."""
     origin.write("tools/stamp", "#!/bin/sh\ncat\ngit config stamp.word\n").chmod(0o755)
     attributes(origin, "files/text filter=stamp\n")
@@ -194,7 +192,7 @@ def test_a_filter_s_program_may_be_in_the_repository_and_may_call_git(origin, tm
     fingerprint(here)
 
 
-def test_a_filter_that_fails_stops_the_plan(origin, tmp_path):
+def test_a_failing_filter_stops_the_plan(origin, tmp_path):
     attributes(origin, "files/text filter=shout\n")
     here = clone(origin, tmp_path / "here", **SHOUT)
     git(here, "config", "filter.shout.smudge", "false")
@@ -205,7 +203,7 @@ def test_a_filter_that_fails_stops_the_plan(origin, tmp_path):
         tree(here)
 
 
-def test_pointers_of_lfs_and_the_files_they_name_are_one(origin, tmp_path):
+def test_lfs_pointers_and_their_files_have_the_same_fingerprint(origin, tmp_path):
     content = b"large\n"
     attributes(origin, "files/text filter=lfs -text\n")
     digest = hashlib.sha256(content).hexdigest()
@@ -232,9 +230,7 @@ def test_pointers_of_lfs_and_the_files_they_name_are_one(origin, tmp_path):
         ("core.fileMode", "it may be executed in the commit or here", "files/tree/program"),
     ],
 )
-def test_links_and_modes_that_a_clone_does_without_are_refused(
-    origin, tmp_path, setting, why, path
-):
+def test_missing_links_and_modes_are_refused(origin, tmp_path, setting, why, path):
     here = clone(origin, tmp_path / "here", **{setting: "false"})
     if setting == "core.fileMode":
         (here / path).chmod(0o644)
@@ -248,7 +244,7 @@ def test_links_and_modes_that_a_clone_does_without_are_refused(
     assert fingerprint(here) == fingerprint(origin.root)
 
 
-def test_what_its_author_never_checked_out_is_refused(origin, tmp_path):
+def test_a_file_with_other_line_ends_than_its_checkout_is_refused(origin, tmp_path):
     """Git stores it with other line ends than it has here, and takes it for unchanged."""
     attributes(origin, "* text=auto\n")
     origin.write("files/text", "one\r\ntwo\r\n")
@@ -261,7 +257,7 @@ def test_what_its_author_never_checked_out_is_refused(origin, tmp_path):
     assert fingerprint(origin.root) == fingerprint(clone(origin, tmp_path / "other"))
 
 
-def test_a_submodule_is_a_clone_too(origin, tmp_path):
+def test_files_of_a_submodule_are_compared_too(origin, tmp_path):
     vendor = SpecsRepo.create(tmp_path / "vendor")
     vendor.write("a file", "one\n")
     vendor.commit()
@@ -329,7 +325,7 @@ def test_every_form_of_a_clone_has_the_same_fingerprint(origin, tmp_path, make):
     assert sorted((here / ".git").glob("*")) == before
 
 
-def test_the_environment_changes_nothing(origin, tmp_path, monkeypatch):
+def test_git_variables_of_the_environment_change_nothing(origin, tmp_path, monkeypatch):
     attributes(origin, "files/text text eol=crlf\n")
     here = clone(origin, tmp_path / "here")
     wanted = fingerprint(here)

@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from lago_images.cli.main import main
+from lago_images.repository.records.state import survey
 from lago_images.storage.base import Store
 from lago_images.storage.directory.store import DirectoryStore
 from lago_images.storage.s3.store import S3Store
@@ -133,6 +134,50 @@ def test_publishing_yank_rollback_and_gc_follow_each_other(repo, monkeypatch):
     )
     assert repo.revisions == {"debian-12": 4}
     assert repo.json("verify")["ok"]
+
+
+def put_strangers(store):
+    """As everybody can who has the builder's key; returns the keys."""
+    keys = [
+        "builds/a\x01b/x86_64/b9/manifest.json",
+        "builds/debian-12/x86_64/b9/x\x7fy",
+        "builds/a b/x86_64/b9/manifest.json",
+        "images/-a/x86_64/b9/manifest.json",
+    ]
+    if isinstance(store, S3Store):
+        keys += ["builds/../x86_64/b9/manifest.json", "builds/debian-12/../b9/manifest.json"]
+        keys += [
+            "builds/debian-12/x86_64/b9/../../../releases/x",
+            "builds//x86_64/b9/manifest.json",
+        ]
+        for key in keys:
+            bucket = store.bucket
+            bucket.small.put_object(Bucket=bucket.name, Key=f"p/{key}", Body=b"{}")
+    else:
+        for key in keys:
+            path = store.path / key
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("{}")
+    return keys
+
+
+def test_names_outside_the_layout_stop_no_command(repo, monkeypatch):
+    repo.call("refresh")
+    strangers = put_strangers(repo.store)
+    survey(repo.store)
+    report = repo.json("verify")
+    assert report["ok"]
+    named = {
+        each["where"] for each in report["findings"] if "nothing of lago-images" in each["what"]
+    }
+    assert named == {key if key.isprintable() else ascii(key) for key in strangers}
+    now = time.time()
+    monkeypatch.setattr("time.time", lambda: now + 9 * DAY)
+    repo.call("gc", "--apply")
+    left = {stat.key for stat in repo.store.list()}
+    assert {key for key in left if key.startswith("builds/")} == set(strangers[:3] + strangers[4:])
+    assert not [key for key in left if ".." in key and key.startswith("releases/")]
+    assert repo.revisions == {"debian-12": 4}
 
 
 def test_a_mistyped_path_creates_no_repository(tmp_path):

@@ -1,9 +1,11 @@
-"""Template sources at URLs that lead to what is not the spec author's to read."""
+"""Template sources that lead to what is not the spec author's to read."""
+
+import os
 
 import pytest
 
 from lago_images.building.bases import libguestfs
-from lago_images.errors import BuildError
+from lago_images.errors import BuildError, SigningError
 from lago_images.host.process import Runner
 from lago_images.settings import TemplateSource
 from tests.support.files import answering, serving
@@ -63,3 +65,33 @@ def test_an_index_may_not_be_redirected_to_another_host(tmp_path):
 @pytest.mark.parametrize("url", ["ftp://127.0.0.1/index", "gopher://127.0.0.1/", "/etc/passwd"])
 def test_sources_of_other_schemes_are_refused(tmp_path, url):
     assert "not an http or https URL" in refused(url, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("make", "what"),
+    [
+        (lambda key, out: key.symlink_to(out), "leads out of the repository"),
+        (lambda key, _: key.symlink_to(".git/config"), "leads to git's own files"),
+        (lambda key, _: key.symlink_to(key.name), "a loop of links"),
+        (lambda key, _: os.mkfifo(key), "is not a regular file"),
+        (lambda key, _: key.mkdir(), "is not a regular file"),
+        (lambda key, _: key.write_bytes(bytes(2**21)), "has 2097152 bytes, more than 1048576"),
+        (lambda key, _: key.write_bytes(SECRET), "no valid OpenPGP data found"),
+    ],
+    ids=["out", "git", "loop", "pipe", "folder", "large", "no key"],
+)
+def test_a_key_file_outside_the_repository_or_not_plain_is_refused(tmp_path, make, what):
+    root = tmp_path / "root"
+    (root / ".git").mkdir(parents=True)
+    (root / ".git/config").write_bytes(SECRET)
+    (tmp_path / "out").write_bytes(SECRET)
+    make(root / "key.asc", tmp_path / "out")
+    signed = b"-----BEGIN PGP SIGNED MESSAGE-----\n"
+    runner = Runner(environ=os.environ)
+    with serving({"/index.asc": signed}) as server:
+        sources = (TemplateSource(url=f"{server.url}/index.asc", key="key.asc"),)
+        with pytest.raises(SigningError) as caught:
+            libguestfs.find("tiny", "x86_64", sources, folder=root, environ={}, runner=runner)
+    assert "its key key.asc cannot be used: " in caught.value.message
+    assert what in caught.value.message
+    assert "hunter2" not in caught.value.message

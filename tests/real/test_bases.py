@@ -319,7 +319,7 @@ def revoked_key(_folder, text):
         (revoked_key, "it is signed with a key that was revoked"),
     ],
 )
-def test_a_key_or_signature_that_is_good_no_more_is_refused(
+def test_an_expired_or_revoked_key_or_signature_is_refused(
     tmp_path, work, source, server, keyring, sign, what
 ):
     fingerprint, public, server.content["/index.asc"] = sign(tmp_path, index())

@@ -150,10 +150,14 @@ def _import(gpg: Gpg, source: TemplateSource, folder: Path) -> set[str]:
         armour = _key(source.key, folder)
         imported = set(fingerprints(gpg, armour))
         gpg.import_keys(armour)
-    except (OSError, ForbiddenPathError, CommandError) as error:
+    except (OSError, ForbiddenPathError) as error:
         reason = why(error) if isinstance(error, OSError) else str(error)
         raise SigningError(
             f"{source.url}: its key {source.key} cannot be used: {reason}"
+        ) from error
+    except CommandError as error:
+        raise SigningError(
+            f"{source.url}: its key {source.key} cannot be used: {error.last_words}"
         ) from error
     if not source.fingerprint:
         return imported

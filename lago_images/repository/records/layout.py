@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from lago_images.specs import names
-from lago_images.storage.base import Headers
+from lago_images.storage.base import Headers, is_key
 
 BUILDS = "builds/"
 IMAGES = "images/"
@@ -50,13 +50,15 @@ SBOM = "sbom.cdx.json"
 PROVENANCE = "provenance.json"
 
 NAME = names.NAME
+# Names, architectures and builds: who writes to a bucket may give an object any key there is.
+_WORD = f"({NAME.pattern})"
 # No leading zeros: one revision has one key, or creating it would not take the number.
-_RELEASE = re.compile(r"releases/([^/]+)/([^/]+)/([1-9][0-9]*)\.json")
-_MANIFEST = re.compile(r"builds/([^/]+)/([^/]+)/([^/]+)/manifest\.json")
-_IN_FOLDER = re.compile(r"(builds/|images/)([^/]+)/([^/]+)/([^/]+)/.+")
+_RELEASE = re.compile(rf"releases/{_WORD}/{_WORD}/([1-9][0-9]*)\.json")
+_MANIFEST = re.compile(rf"builds/{_WORD}/{_WORD}/{_WORD}/manifest\.json")
+_IN_FOLDER = re.compile(rf"(builds/|images/){_WORD}/{_WORD}/{_WORD}/.+")
 _PAGE = re.compile(rf"catalogue/{NAME.pattern}\.(?:html|xml)|latest/{NAME.pattern}\.json")
 _KEYED = re.compile(r"(?:index|key)-([0-9A-F]{40,64})\.asc")
-_RETIREMENT = re.compile(r"releases/([^/]+)/([^/]+)/retired/([^/]+)\.json")
+_RETIREMENT = re.compile(rf"releases/{_WORD}/{_WORD}/retired/{_WORD}\.json")
 
 # RFC 8246: clients and caches need never ask again, also when a user reloads.
 _ONCE = "public, max-age=31536000, immutable"
@@ -226,7 +228,7 @@ def staged_build(key: str) -> BuildKey | None:
 def owner(key: str) -> BuildFolder | None:
     """Return the folder of a build that a store's key is in, staged or public, if it is in one."""
     match = _IN_FOLDER.fullmatch(key)
-    if not match:
+    if not match or not is_key(key):
         return None
     build = BuildKey(name=match[2], arch=match[3], build_id=match[4])
     return BuildFolder(root=match[1], key=build)

@@ -285,4 +285,5 @@ def _strangers(listed: Iterable[str]) -> Iterator[Finding]:
         else:
             known = layout.is_rendered(name) or name.startswith(STATE)
         if not known:
-            yield note(name, "nothing of lago-images' has this name", "remove it if it is yours")
+            where = name if name.isprintable() else ascii(name)
+            yield note(where, "nothing of lago-images' has this name", "remove it if it is yours")

@@ -25,7 +25,7 @@ BAD = {
 }
 
 
-def test_who_signed_is_the_primary_key_of_each_good_signature():
+def test_signers_are_the_primary_keys_of_good_signatures():
     assert signers(signature("GOODSIG")) == (ONE,)
     assert signers(signature("GOODSIG") + signature("GOODSIG", TWO)) == (ONE, TWO)
     by_subkey = signature("GOODSIG").replace(f"VALIDSIG {ONE}", f"VALIDSIG {TWO}")
@@ -34,7 +34,7 @@ def test_who_signed_is_the_primary_key_of_each_good_signature():
 
 @pytest.mark.parametrize("verdict", BAD)
 @pytest.mark.parametrize("beside", ["", signature("GOODSIG", TWO)])
-def test_one_that_is_not_good_refuses_all(verdict, beside):
+def test_one_bad_signature_refuses_all(verdict, beside):
     for status in (signature(verdict) + beside, beside + signature(verdict)):
         with pytest.raises(SigningError) as caught:
             signers(status)
@@ -42,7 +42,7 @@ def test_one_that_is_not_good_refuses_all(verdict, beside):
         assert isinstance(caught.value, OtherTextError) == (verdict == "BADSIG")
 
 
-def test_a_key_that_expired_counts_where_that_is_asked_for_and_nothing_else_does():
+def test_expired_keys_are_accepted_on_request_only():
     assert signers(signature("EXPKEYSIG"), expired_keys=True) == (ONE,)
     for verdict in BAD.keys() - {"EXPKEYSIG"}:
         with pytest.raises(SigningError):
@@ -62,11 +62,11 @@ def test_a_key_that_expired_counts_where_that_is_asked_for_and_nothing_else_does
         signature("GOODSIG") + f"[GNUPG:] GOODSIG {TWO[-16:]} e\n",
     ],
 )
-def test_what_is_no_whole_signature_is_none(status):
+def test_incomplete_status_lines_are_refused(status):
     with pytest.raises(SigningError, match="there is no signature, or none that gpg can use"):
         signers(status)
 
 
-def test_a_key_that_is_unknown_is_named():
+def test_an_unknown_key_is_named():
     status = signature("ERRSIG") + f"[GNUPG:] NO_PUBKEY {ONE[-16:]}\n"
     assert f"signed with the key {ONE[-16:]}, which is none of those" in refusal(status).message

@@ -117,10 +117,13 @@ def recipe(spec: Spec, host: Mirrors | None) -> Recipe:
         message = f"no release named {spec.base.name!r} can be bootstrapped; known: {known}"
         raise SpecError([Problem(spec.path, spec.base.line, message)])
     arch, kernel = _ARCHES[spec.arch]
+    wanted = words(spec.properties.get("packages", ""))
+    # Of two kernels of one version, /vmlinuz leads to the cloud kernel whichever came first.
+    kernels = () if any(name.startswith("linux-image-") for name in wanted) else (kernel,)
     return Recipe(
         release=release,
         arch=arch,
-        packages=(kernel, *_PACKAGES, *words(spec.properties.get("packages", ""))),
+        packages=(*kernels, *_PACKAGES, *wanted),
         sources=_sources(release, _mirrors(spec.properties) or host, spec.properties),
     )
 

@@ -53,7 +53,7 @@ def test_an_enabled_sshd_that_fails_fails_the_boot_test(tmp_path, name):
         judge(Guest(tmp_path, unit(name, active="failed")), tmp_path)
 
 
-def test_an_sshd_that_systemd_starts_again_and_again_fails_the_boot_test(tmp_path):
+def test_a_repeatedly_restarted_sshd_fails_the_boot_test(tmp_path):
     with pytest.raises(BootError, match="sshd is enabled and does not start"):
         judge(Guest(tmp_path, unit("sshd.service", active="activating", starts=False)), tmp_path)
 

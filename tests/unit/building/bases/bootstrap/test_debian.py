@@ -89,6 +89,11 @@ def test_the_specs_packages_are_added_to_the_guests():
     assert {"qemu-guest-agent", "openssh-server", "linux-image-cloud-amd64"} <= set(packages)
 
 
+def test_a_requested_kernel_replaces_the_cloud_kernel():
+    packages = recipe(spec("#packages=linux-image-amd64 tgt"), HOST).packages
+    assert [name for name in packages if name.startswith("linux-image-")] == ["linux-image-amd64"]
+
+
 def test_the_disk_size_is_6_gib_or_the_specs():
     assert disk_size(spec()) == 6 * 2**30
     assert disk_size(spec("#size=10G")) == 10 * 2**30
