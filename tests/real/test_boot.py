@@ -14,6 +14,7 @@ from lago_images.host.kvm import Acceleration
 from lago_images.host.process import Runner
 from tests.support.full import in_small_folder
 from tests.support.images import write_ext4
+from tests.support.specs import SpecsRepo
 from tests.tools import need
 
 pytestmark = [pytest.mark.real]
@@ -199,6 +200,28 @@ def test_an_emulator_that_is_not_installed(tmp_path):
     assert "qemu-system-misc" in caught.value.hint
 
 
+SPEC = """\
+#base=simple:image-specs/files/panics.img
+#arch=x86_64
+#distro=debian
+#firmware=bios
+"""
+
+
+def test_a_failed_boot_leaves_its_console_under_its_firmware_s_name(tmp_path):
+    specs = SpecsRepo.create(tmp_path / "specs")
+    specs.write("image-specs/panics", SPEC)
+    disk = specs.disk("image-specs/files/panics.img")
+    boot_sector(disk, says("Kernel panic - not syncing: on purpose\r\n"))
+    specs.commit()
+    ran = specs.run("build", "--logs", str(tmp_path / "logs"))
+    assert ran.code == 1
+    assert "the guest gave up: Kernel panic - not syncing: on purpose" in ran.err
+    console = (tmp_path / "logs/panics.console.log").read_text(errors="replace")
+    assert console.startswith("=== firmware: bios\n")
+    assert "Kernel panic - not syncing: on purpose" in console
+
+
 def test_a_real_debian_boots_and_names_its_packages(boot, debian12, tmp_path):
     disk = tmp_path / "finished.qcow2"
     prepared = debian12.copy(tmp_path)
@@ -208,6 +231,7 @@ def test_a_real_debian_boots_and_names_its_packages(boot, debian12, tmp_path):
     accel = kvm.detect(Runner())
     booted = boot(disk, "qcow2", timeout=90, accel=accel, look_inside=True)
     assert booted.test.accel == accel.name
+    assert booted.test.firmware == {"bios": booted.test.seconds}
     assert booted.test.seconds > 0
     assert booted.packages == debian12.packages
     # Not the machine id and sshd's host keys, which the guest made when it started.

@@ -88,7 +88,7 @@ def run(folder, debian12: Image, text):
     work.mkdir()
     prepared = debian12.copy(work)
     # The kernel of the appliance names disks in the order of a race, which one disk alone wins.
-    write_ext4(prepared.disk, "/etc/fstab", "/dev/sda1 / ext4 errors=remount-ro 0 1\n")
+    write_ext4(prepared.disk, "/etc/fstab", "/dev/sda3 / ext4 errors=remount-ro 0 1\n")
     before = allocated(prepared.disk)
     runner = Runner(environ=environ, log=folder / "log")
     accel = Acceleration(name="tcg")

@@ -88,6 +88,7 @@ def boot_test(
     fmt: str,
     *,
     arch: str,
+    firmware: str = "",
     accel: Acceleration,
     timeout: float,
     console_log: Path,
@@ -98,12 +99,11 @@ def boot_test(
 ) -> Booted:
     """Start a disk and wait for its guest agent; the disk itself is only read.
 
-    Where it fails and the emulated processor locked up, it is started once more.
-
     Args:
         disk: The finished disk.
         fmt: ``qcow2`` or ``raw``.
         arch: The guest's architecture.
+        firmware: The kind of firmware to start it with; empty for the architecture's usual one.
         accel: What guests run on here.
         timeout: Seconds it may take with KVM; four times that without.
         console_log: Where the serial console's output goes.
@@ -114,9 +114,10 @@ def boot_test(
 
     Raises:
         BootError: It did not boot; with the console's last lines.
-        ToolMissingError: The architecture's emulator is not installed.
+        ToolMissingError: The architecture's emulator or its firmware is not installed.
     """
-    machine = machine_for(arch)
+    machine = machine_for(arch, firmware)
+    _refuse_missing_firmware(machine)
     name = "kvm" if accel.kvm and host() in machine.hosts else "tcg"
     limit = timeout if name == "kvm" else timeout * TCG_FACTOR
     errors = workdir / "boot-test.stderr"
@@ -132,6 +133,15 @@ def boot_test(
         return start() if name == "kvm" else _start_again(start, watch, runner)
     finally:
         errors.unlink(missing_ok=True)
+
+
+def _refuse_missing_firmware(machine: Machine) -> None:
+    for file in machine.files:
+        if not Path(file).exists():
+            raise ToolMissingError(
+                f"the boot test's firmware {file} is missing",
+                hint=f"apt-get install {machine.package}",
+            )
 
 
 def _start_again(start: Callable[[], Booted], watch: "_Watch", runner: Runner) -> Booted:
@@ -197,7 +207,8 @@ def _boot(
             agent = Agent(send=qemu.stdin.fileno(), receive=qemu.stdout.fileno(), clock=watch.clock)
             seconds = _wait(agent, qemu.poll, watch)
             _refuse_failed_sshd(agent, watch, runner)
-            test = BootTest(seconds=round(seconds, 1), accel=accel)
+            rounded = round(seconds, 1)
+            test = BootTest(seconds=rounded, accel=accel, firmware={machine.firmware: rounded})
             if not look_inside:
                 return Booted(test=test)
             packages = _packages(agent, runner)

@@ -118,7 +118,7 @@ def machines(
     convert = ["qemu-img", "convert", "-f", "raw", "-O", "qcow2", str(debian12.disk), str(disk)]
     subprocess.run(convert, check=True, timeout=300)
     # lago's .metadata gets every property that is not ours.
-    specs.spec("debian", "simple:disks/debian.qcow2", "#expand=/dev/sda1", "#root-password=none")
+    specs.spec("debian", "simple:disks/debian.qcow2", "#expand=/dev/sda3", "#root-password=none")
     environ = {
         "LAGO_IMAGES_SIGNING_KEY": f"file:{key.secret}",
         "LAGO_IMAGES_COMPRESSION_LEVEL": "0",

@@ -43,9 +43,11 @@ def boots(tmp_path, accel):
 def test_virt_builder_builds_a_machine_with_checking_on(server, user, key, boots, tmp_path):
     user.add_source("tests", f"{server.url}/index.asc", key.public)
     machine = tmp_path / "machine.img"
-    options = ["--check-signature", "--hostname", "built-here", "--no-network"]
+    # A larger size lets virt-resize copy every partition, and grow the one that the index names.
+    options = ["--check-signature", "--hostname", "built-here", "--no-network", "--size", "7G"]
     user.build("debian", machine, *options)
     assert read_ext4(machine, "/etc/hostname") == "built-here\n"
+    assert machine.stat().st_size == 7 * 2**30
     assert boots(machine) > 0
 
 
