@@ -1,22 +1,18 @@
 """A bootstrapped Debian: what is in it; how it starts is in test_firmware.py."""
 
 import base64
-import io
 import json
 import os
 import re
 import socket
-import struct
 import subprocess
-from contextlib import contextmanager, suppress
-from dataclasses import replace
+from contextlib import contextmanager
 
 import pytest
 
 from lago_images.building.bases.bootstrap import build
 from lago_images.building.bases.bootstrap.disk import write_disk
 from lago_images.building.bases.bootstrap.layout import Layout
-from lago_images.console import Console
 from lago_images.errors import BuildError, CommandError
 from lago_images.host.process import Runner
 from tests.support.at_work import at_work
@@ -34,11 +30,6 @@ from tests.support.loopback import LoopbackServer, QuietHandler
 from tests.tools import need
 
 pytestmark = pytest.mark.real
-# linux/posix_acl_xattr.h: version 2; owner, group, another user, mask and others may do all.
-ACL = struct.pack("<I", 2) + b"".join(
-    struct.pack("<HHI", tag, 7, user)
-    for tag, user in ((1, 2**32 - 1), (2, 1234), (4, 2**32 - 1), (16, 2**32 - 1), (32, 2**32 - 1))
-)
 need("mmdebstrap", "qemu-img", "qemu-system-x86_64", "debugfs")
 
 
@@ -82,34 +73,6 @@ def test_network_online_waits_for_the_network(debian12):
     assert "ifupdown-wait-online.service" in wants
 
 
-STRANGER = """\
-#name=Debian 13
-#base=bootstrap:debian-13
-#arch=x86_64
-#distro=debian
-#firmware=bios
-#packages=open-iscsi nvme-cli dropbear ssl-cert bind9 postfix
-"""
-
-
-@pytest.fixture(scope="module")
-def stranger(tmp_path_factory):
-    """A disk with packages that make keys, built in a folder whose rights its files inherit.
-
-    Its default ACL and its set-group-id bit are of a file server's shared folder.
-    """
-    folder = tmp_path_factory.mktemp("stranger")
-    work = folder / "work"
-    work.mkdir()
-    work.chmod(0o2777)
-    with suppress(OSError):
-        os.setxattr(work, "system.posix_acl_default", ACL)
-    context = replace(a_context(folder), console=Console(stream=(warned := io.StringIO())))
-    runner = Runner(environ=os.environ)
-    disk = build.prepare(a_spec(STRANGER, "my-image"), "tests", work, context, runner).disk
-    return disk, warned.getvalue()
-
-
 @pytest.mark.parametrize(
     ("folder", "gone"),
     [
@@ -122,28 +85,30 @@ def stranger(tmp_path_factory):
         ("/etc/ssh", "ssh_host_ed25519_key"),
     ],
 )
-def test_what_package_scripts_make_once_is_in_no_image(stranger, folder, gone):
-    names = list_ext4(stranger[0], folder)
+def test_what_package_scripts_make_once_is_in_no_image(debian13_bios, folder, gone):
+    names = list_ext4(debian13_bios.image.disk, folder)
     assert gone not in names
-    wants = list_ext4(stranger[0], "/etc/systemd/system/sysinit.target.wants")
+    wants = list_ext4(debian13_bios.image.disk, "/etc/systemd/system/sysinit.target.wants")
     assert "renew-identities.service" in wants
     assert "ssh-host-keys.service" in list_ext4(
-        stranger[0], "/etc/systemd/system/multi-user.target.wants"
+        debian13_bios.image.disk, "/etc/systemd/system/multi-user.target.wants"
     )
 
 
-def test_no_private_key_is_left_to_warn_of(stranger):
-    assert "private keys" not in stranger[1]
+def test_no_private_key_is_left_to_warn_of(debian13_bios):
+    assert "private keys" not in debian13_bios.warned
 
 
-def test_package_scripts_see_the_guest_s_name(stranger):
-    assert "\nmyhostname = my-image\n" in read_ext4(stranger[0], "/etc/postfix/main.cf")
-    assert socket.gethostname() not in read_ext4(stranger[0], "/etc/hosts").split()
+def test_package_scripts_see_the_guest_s_name(debian13_bios):
+    assert "\nmyhostname = my-image\n" in read_ext4(
+        debian13_bios.image.disk, "/etc/postfix/main.cf"
+    )
+    assert socket.gethostname() not in read_ext4(debian13_bios.image.disk, "/etc/hosts").split()
 
 
 @pytest.mark.parametrize("path", ["/etc", "/etc/pam.d/common-auth", "/usr/bin/sudo", "/"])
-def test_the_scratch_folder_s_rights_are_not_the_guest_s(stranger, path):
-    facts = stat_ext4(stranger[0], path)
+def test_the_scratch_folder_s_rights_are_not_the_guest_s(debian13_bios, path):
+    facts = stat_ext4(debian13_bios.image.disk, path)
     mode = int(re.search(r"Mode:\s+(\d+)", facts)[1], 8)
     assert mode & 0o022 == 0
     assert re.search(r"User:\s+0\s+Group:\s+0\b", facts)
@@ -151,13 +116,15 @@ def test_the_scratch_folder_s_rights_are_not_the_guest_s(stranger, path):
     assert mode & 0o2000 == 0
 
 
-def test_a_disk_for_a_bios_alone_has_one_partition_and_no_efi_files(stranger):
-    table = subprocess.run(["sfdisk", "--json", stranger[0]], capture_output=True, check=True)
+def test_a_disk_for_a_bios_alone_has_one_partition_and_no_efi_files(debian13_bios):
+    table = subprocess.run(
+        ["sfdisk", "--json", debian13_bios.image.disk], capture_output=True, check=True
+    )
     found = json.loads(table.stdout)["partitiontable"]
     assert found["label"] == "dos"
     assert [each["start"] for each in found["partitions"]] == [2048]
-    assert "/boot/efi" not in read_ext4(stranger[0], "/etc/fstab")
-    assert "efi" not in list_ext4(stranger[0], "/boot")
+    assert "/boot/efi" not in read_ext4(debian13_bios.image.disk, "/etc/fstab")
+    assert "efi" not in list_ext4(debian13_bios.image.disk, "/boot")
 
 
 def test_equal_packages_give_equal_bytes(debian12, tmp_path):

@@ -11,10 +11,12 @@ from typing import Any
 from lago_images.building.boot import boot_test
 from lago_images.building.boot.guest_agent import Agent
 from lago_images.building.boot.machines import machine_for
+from lago_images.errors import BootError
 from lago_images.host import kvm
 from lago_images.host.process import Runner
 
-_LONGEST = 900.0
+# Emulation on a busy machine is slow; a guest that is stuck is stuck for longer.
+_LONGEST = 1800.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,14 +28,14 @@ class Guest:
 
     def ask(self, command: str) -> Any:
         """The agent's answer to a command."""
-        self.agent.settle(timeout=120)
-        return self.agent.ask(command, timeout=120)
+        self.agent.settle(timeout=_LONGEST)
+        return self.agent.ask(command, timeout=_LONGEST)
 
-    def run(self, script: str, *, timeout: float = 300) -> str:
+    def run(self, script: str) -> str:
         """What a shell script prints in the guest; ``BootError`` if it fails."""
-        self.agent.settle(timeout=120)
+        self.agent.settle(timeout=_LONGEST)
         argv = ("/bin/sh", "-c", f"export PATH=/usr/sbin:/usr/bin:/sbin:/bin\n{script}")
-        return self.agent.run(argv, timeout=timeout).decode()
+        return self.agent.run(argv, timeout=_LONGEST).decode()
 
 
 def overlay(disk: Path, path: Path, size: str = "") -> Path:
@@ -68,14 +70,22 @@ def started(
         devices = [f"{a},{forward}" if a.startswith("user,") else a for a in devices]
     argv = [machine.program, *machine.options, "-accel", accel, *devices, *more]
     pipe = subprocess.PIPE
-    with Runner().started(argv, stdin=pipe, stdout=pipe) as qemu:
-        assert qemu.stdin is not None
-        assert qemu.stdout is not None
-        agent = Agent(send=qemu.stdin.fileno(), receive=qemu.stdout.fileno(), clock=time.monotonic)
-        deadline = time.monotonic() + _LONGEST
-        while not agent.is_answering():
-            assert qemu.poll() is None, console.read_text(errors="replace")
-            assert time.monotonic() < deadline, console.read_text(errors="replace")
-        yield Guest(agent=agent, console=console)
-        agent._write({"execute": "guest-shutdown", "arguments": {"mode": "powerdown"}})
-        qemu.wait(timeout=_LONGEST)
+    watch = boot_test._Watch(
+        console=console, errors=console.parent / "errors", limit=_LONGEST, clock=time.monotonic
+    )
+    for is_last in (False, False, True):
+        with Runner().started(argv, stdin=pipe, stdout=pipe) as qemu:
+            assert qemu.stdin is not None
+            assert qemu.stdout is not None
+            send, receive = qemu.stdin.fileno(), qemu.stdout.fileno()
+            agent = Agent(send=send, receive=receive, clock=time.monotonic)
+            try:
+                boot_test._wait(agent, qemu.poll, watch)
+            except BootError:
+                if is_last or not boot_test.is_starved(console):
+                    raise
+                continue
+            yield Guest(agent=agent, console=console)
+            agent._write({"execute": "guest-shutdown", "arguments": {"mode": "powerdown"}})
+            qemu.wait(timeout=_LONGEST)
+            return

@@ -4,6 +4,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -161,6 +162,16 @@ def _root(disk: Path) -> str:
     table = subprocess.run(argv, capture_output=True, check=True, timeout=60).stdout
     start = max(each["start"] for each in json.loads(table)["partitiontable"]["partitions"])
     return f"{disk}?offset={start * 512}"
+
+
+def root_size(disk: Path) -> int:
+    """The bytes of the file system in the last partition of a raw disk."""
+    facts = _debugfs(disk, "stats")
+    blocks, size = (
+        int(re.search(rf"^{name}: +(\d+)$", facts, re.MULTILINE)[1])
+        for name in ("Block count", "Block size")
+    )
+    return blocks * size
 
 
 def list_ext4(disk: Path, folder: str) -> list[str]:

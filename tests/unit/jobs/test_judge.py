@@ -98,7 +98,8 @@ def test_an_image_was_booted_under_every_firmware_that_its_spec_names(firmware, 
 
 def test_a_bootstrapped_image_is_booted_under_bios_and_uefi():
     spec = replace(SPEC, base=Base(kind=BaseKind.BOOTSTRAP, name="debian-12", line=1))
-    made = replace(GOOD, base=BaseRecord(ref="bootstrap:debian-12", digest=OTHER))
+    record = BaseRecord(ref="bootstrap:debian-12", digest=OTHER)
+    made = replace(GOOD, base=record, boot=BootTest(seconds=1, accel="kvm"))
     assert any("boots under bios and uefi" in what for what in judged(made, spec=spec))
 
 

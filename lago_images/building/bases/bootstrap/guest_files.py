@@ -6,8 +6,9 @@ from pathlib import Path, PurePosixPath
 from lago_images.building.bases.bootstrap.layout import Layout
 from lago_images.errors import BuildError
 
-# net.ifnames, biosdevname: lago configures eth0, eth1, … in its guests.
-_KERNEL_OPTIONS = "console=tty0 console=ttyS0,115200n8 net.ifnames=0 biosdevname=0"
+# net.ifnames, biosdevname: lago configures eth0, eth1, … in its guests. no_timer_check: under
+# emulation on a busy machine the timer is late, and Linux would panic; Fedora's images have it too.
+_KERNEL_OPTIONS = "console=tty0 console=ttyS0,115200n8 net.ifnames=0 biosdevname=0 no_timer_check"
 _UNITS = "etc/systemd/system"
 _GRUB_MODULES = "usr/lib/grub/i386-pc"
 _LIB = "usr/local/lib/lago-images"
