@@ -266,7 +266,7 @@ def _boot(job: Job, finished: _Finished, runner: Runner) -> Booted:
     """Boot the disk under each kind of firmware that it is for, one after the other."""
     booted: list[Booted] = []
     for firmware in firmwares(job.request.spec, job.base):
-        # One of them looks inside; what was customised here has told already.
+        # One of them looks inside; what was customised here has reported its packages already.
         look_inside = finished.packages is None and not booted
         doing = job.progress.doing(f"boot test {firmware}".rstrip())
         with (

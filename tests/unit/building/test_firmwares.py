@@ -8,8 +8,7 @@ from lago_images.building.bases.prepared import LayerBase
 from lago_images.building.image import firmwares
 from lago_images.repository.records.manifest import BootTest
 from lago_images.repository.records.state import StoredBuild
-from tests.support.builders import lines
-from tests.support.handmade import manifest
+from tests.support.builders import lines, manifest
 
 
 def base(boot):
