@@ -33,6 +33,7 @@ _GROUPS = {
     "jenkins": ("tests/functional/test_jenkins.py",),
     "storage": ("tests/functional/storage/",),
     "clients": ("tests/real/clients/",),
+    "firmware": ("tests/real/test_firmware.py",),
     "npm": ("tests/functional/test_github.py", "tests/functional/test_ci_files.py"),
 }
 _SERVERS = {"ceph20", "ceph18", "swift", "rclone"}

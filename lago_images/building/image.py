@@ -6,8 +6,9 @@ import secrets
 import shutil
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -36,8 +37,9 @@ from lago_images.host.process import Children, Runner, search_path
 from lago_images.host.retry import RetryPolicy
 from lago_images.repository.records.layout import BuildKey
 from lago_images.repository.records.manifest import BootTest, Disk, Manifest
+from lago_images.specs.bases import required_firmwares
 from lago_images.specs.host_files import refuse_pointers
-from lago_images.specs.model import BaseKind
+from lago_images.specs.model import BaseKind, Spec
 
 # Ends a program when we are killed; it stays the same process.
 _DIE_TOGETHER = ("setpriv", "--pdeathsig", "KILL", "--")
@@ -216,7 +218,7 @@ def _prepare(job: Job, runner: Runner) -> Prepared:
     spec, context = job.request.spec, job.context
     match spec.base.kind:
         case BaseKind.BOOTSTRAP:
-            return bootstrap.prepare(spec, job.folder, context, runner)
+            return bootstrap.prepare(spec, job.request.fingerprint, job.folder, context, runner)
         case BaseKind.LIBGUESTFS:
             return libguestfs.prepare(spec, job.folder, context, runner)
         case BaseKind.SIMPLE if "base-checksums" in spec.properties:
@@ -261,22 +263,62 @@ def _boot_and_send(
 
 
 def _boot(job: Job, finished: _Finished, runner: Runner) -> Booted:
-    with job.machine.guest(runner.children.check), job.progress.doing("boot test"):
-        booted = boot_test(
-            finished.disk,
-            qcow2.FORMAT,
-            arch=job.request.spec.arch,
-            accel=job.accel,
-            timeout=job.context.settings.boot_timeout,
-            console_log=job.console_log,
-            workdir=job.folder,
-            runner=runner,
-            clock=job.context.clock,
-            # What was customised here has reported its packages already.
-            look_inside=finished.packages is None,
-        )
-    warn_of_secrets(job.request.spec, booted.secrets or (), job.context)
-    return booted
+    """Boot the disk under each kind of firmware that it is for, one after the other."""
+    booted: list[Booted] = []
+    for firmware in firmwares(job.request.spec, job.base):
+        # One of them looks inside; what was customised here has reported its packages already.
+        look_inside = finished.packages is None and not booted
+        doing = job.progress.doing(f"boot test {firmware}".rstrip())
+        with (
+            job.machine.guest(runner.children.check),
+            doing,
+            _console_of(job, firmware) as console_log,
+        ):
+            booted.append(
+                boot_test(
+                    finished.disk,
+                    qcow2.FORMAT,
+                    arch=job.request.spec.arch,
+                    firmware=firmware,
+                    accel=job.accel,
+                    timeout=job.context.settings.boot_timeout,
+                    console_log=console_log,
+                    workdir=job.folder,
+                    runner=runner,
+                    clock=job.context.clock,
+                    look_inside=look_inside,
+                )
+            )
+    warn_of_secrets(job.request.spec, booted[0].secrets or (), job.context)
+    tests = [each.test for each in booted]
+    slowest = max(tests, key=lambda test: test.seconds)
+    seconds = {name: taken for test in tests for name, taken in test.firmware.items()}
+    return replace(booted[0], test=replace(slowest, firmware=seconds))
+
+
+def firmwares(spec: Spec, base: LayerBase | None) -> tuple[str, ...]:
+    """Return the kinds of firmware that an image is booted with; empty is the usual one.
+
+    What the spec says, else what its base was booted with.
+    """
+    if named := required_firmwares(spec):
+        return named
+    booted = base.manifest.boot if base is not None else None
+    return tuple(sorted(booted.firmware)) if booted and booted.firmware else ("",)
+
+
+@contextmanager
+def _console_of(job: Job, firmware: str) -> Iterator[Path]:
+    """Yield the file for one boot's console, whose text joins that of the other boots."""
+    console_log = job.folder / "boot.console.log"
+    try:
+        yield console_log
+    finally:
+        if console_log.exists():
+            with job.console_log.open("ab") as file:
+                file.write(f"=== firmware: {firmware or 'as usual'}\n".encode())
+                file.write(console_log.read_bytes() + b"\n")
+            console_log.unlink()
 
 
 def _send(

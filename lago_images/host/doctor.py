@@ -55,6 +55,7 @@ def host_checks(
     yield from _optional_tools(environ)
     yield _kvm(kvm.detect(runner), require_kvm=require_kvm)
     yield _kernel(root)
+    yield from _firmware(root)
     if os.geteuid() != 0:
         yield _user_namespaces(runner)
     yield from _passt(root)
@@ -119,6 +120,24 @@ def _kernel(root: Path) -> Check:
         state=State.MISSING,
         found="there is no /boot/vmlinuz-*, which libguestfs's appliance is made of",
         do="as root: apt-get install linux-image-generic (Debian: linux-image-amd64)",
+    )
+
+
+def _firmware(root: Path) -> Iterator[Check]:
+    """Tell if boot tests have UEFI firmware; another architecture's is named when it is needed."""
+    if platform.machine() != "x86_64":
+        return
+    # Those that building.boot.machines starts a guest with, which host may not import.
+    names = [f"OVMF_{part}.fd" for part in ("CODE_4M.secboot", "VARS_4M.ms")]
+    missing = [name for name in names if not (root / "usr/share/OVMF" / name).exists()]
+    if not missing:
+        yield Check(name="firmware", state=State.OK, found="UEFI with Secure Boot is installed")
+        return
+    yield Check(
+        name="firmware",
+        state=State.MISSING,
+        found=f"boot tests under UEFI need {' and '.join(missing)} in /usr/share/OVMF",
+        do="as root: apt-get install ovmf",
     )
 
 

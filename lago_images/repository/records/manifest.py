@@ -78,10 +78,23 @@ class BaseRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BootTest:
-    """Record how the boot test went: ``seconds`` to the guest agent's answer, under ``accel``."""
+    """Record how the boot test went.
+
+    Attributes:
+        seconds: From the start to the guest agent's answer, of the slowest boot.
+        accel: What ran the guest: ``kvm`` or ``tcg``.
+        firmware: The same seconds of each boot, by the kind of firmware: ``bios``, or ``uefi``,
+            which on x86_64 had Secure Boot on. Empty in records older than this field.
+    """
 
     seconds: Seconds
     accel: Text
+    firmware: Mapping[Text, Seconds] = field(default_factory=lambda: MappingProxyType({}))
+
+    def __str__(self) -> str:
+        """Return the boots in few words."""
+        boots = [f"{name} {seconds:.0f} s" for name, seconds in sorted(self.firmware.items())]
+        return f"{', '.join(boots) or f'{self.seconds:.0f} s'} ({self.accel})"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

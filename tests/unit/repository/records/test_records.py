@@ -52,7 +52,13 @@ MANIFESTS = st.builds(
     created=COUNT,
     seconds=COUNT,
     properties=st.dictionaries(st.sampled_from(["name", "notes", "distro"]), TEXT.filter(is_line)),
-    boot=st.none() | st.builds(BootTest, seconds=st.floats(0, 2**30), accel=TEXT),
+    boot=st.none()
+    | st.builds(
+        BootTest,
+        seconds=st.floats(0, 2**30),
+        accel=TEXT,
+        firmware=st.dictionaries(TEXT, st.floats(0, 2**30)),
+    ),
     packages=st.none() | COUNT,
     tools=st.dictionaries(TEXT, TEXT, max_size=3),
 )
@@ -150,6 +156,7 @@ WRONG_IN_A_MANIFEST = {
     "boot": [7, "x", []],
     "boot.seconds": [None, "1", True, -0.1, 2**31, 10**400, float("nan"), float("inf")],
     "boot.accel": NO_TEXT,
+    "boot.firmware": [None, 7, [], {"bios": "1"}, {"bios": -1}, {"bios": None}, {"\ud800": 1}],
     "packages": [wrong for wrong in NO_COUNT if wrong is not None],
     "tools": [None, 7, [], {"qemu": 8}, {"qemu": "\ud800"}, {"\ud800": "8"}],
 }
@@ -212,7 +219,8 @@ def test_an_invalid_field_is_refused_with_its_key_and_path(record, path, value):
 
 
 OPTIONAL = {
-    *("base.detail", "base.build", "base.revision", "properties", "boot", "packages", "tools"),
+    *("base.detail", "base.build", "base.revision", "properties", "packages", "tools"),
+    *("boot", "boot.firmware"),
     *("image.base", "released.dirty", "released.actor", "released.run", "withdraws", "reason"),
     *("package_changes", "package_changes.added", "package_changes.removed"),
     *("package_changes.upgraded", "package_changes.omitted"),
