@@ -23,6 +23,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 # The longest is begun first, so that the others go on beside it.
 _GROUPS = {
     "emulation": (
+        "tests/real/test_engines.py",
         "tests/real/test_customise.py",
         "tests/real/test_bootstrap.py",
         "tests/real/test_boot.py",
