@@ -5,7 +5,7 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-from lago_images.building.bases.bootstrap.disk import START
+from lago_images.building.customise.namespace.disk import find_root
 from lago_images.building.customise.namespace.unpack_ext4 import Ext4
 
 
@@ -29,7 +29,7 @@ def files(disk: Path) -> dict[str, File]:
     found: dict[str, File] = {}
     names: dict[int, str] = {}
     with disk.open("rb") as file:
-        source = Ext4(file.fileno(), START)
+        source = Ext4(file.fileno(), find_root(disk).start)
         todo = [("", 2)]
         while todo:
             path, number = todo.pop()

@@ -12,7 +12,7 @@ from lago_images.building.customise.namespace.customise import customise as in_n
 from lago_images.building.customise.namespace.unpack_ext4 import UnsupportedError
 from lago_images.building.customise.namespace.user_namespace import UnavailableError
 from lago_images.building.model import Context
-from lago_images.errors import BuildError, CommandError, ToolMissingError
+from lago_images.errors import BuildError, CommandError, HostError, ToolMissingError
 from lago_images.host.kvm import Acceleration
 from lago_images.host.process import Runner
 from lago_images.repository.records.manifest import EngineRecord
@@ -56,7 +56,8 @@ def customise(
             done = in_namespaces(spec, prepared, workdir, context, runner)
         except (UnsupportedError, UnavailableError, ToolMissingError) as error:
             why = str(error)
-        except (BuildError, CommandError) as error:
+        # Also for want of room, or where its folder's file system keeps no owners or attributes.
+        except (BuildError, CommandError, HostError, OSError) as error:
             if context.settings.engine == rules.NAMESPACE:
                 raise
             why = f"it did not succeed in namespaces: {error}"

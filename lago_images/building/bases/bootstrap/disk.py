@@ -70,33 +70,28 @@ def write_disk(
         file.truncate(layout.size)
     _partition(disk, runner)
     try:
+        # fmt: off
         runner.run(
-            [*user, *root_file_system(str(rootfs), str(disk), layout)],
+            [
+                *user, "mke2fs", "-q", "-F",
+                "-t", "ext4",
+                "-b", "4096",
+                "-O", _FEATURES,
+                "-L", "root",
+                "-U", layout.uuid,
+                "-E", f"offset={START},root_owner=0:0",
+                "-d", str(rootfs),
+                str(disk), f"{(layout.size - START) // 1024}k",
+            ],
             doing="writing the root file system",
         )
+        # fmt: on
     except CommandError as error:
         raise BuildError(
             f"the root file system could not be made: {' / '.join(error.tail[-2:])}",
             hint=f"if it does not fit into {layout.size} bytes, set size= in the spec",
         ) from error
     _install_grub(disk, workdir, runner)
-
-
-def root_file_system(rootfs: str, disk: str, layout: Layout) -> list[str]:
-    """Return the command that writes a folder into the disk's partition, as a file system."""
-    # fmt: off
-    return [
-        "mke2fs", "-q", "-F",
-        "-t", "ext4",
-        "-b", "4096",
-        "-O", _FEATURES,
-        "-L", "root",
-        "-U", layout.uuid,
-        "-E", f"offset={START},root_owner=0:0",
-        "-d", rootfs,
-        disk, f"{(layout.size - START) // 1024}k",
-    ]
-    # fmt: on
 
 
 def _partition(disk: Path, runner: Runner) -> None:

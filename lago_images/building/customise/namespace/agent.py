@@ -23,8 +23,11 @@ from typing import Any, NoReturn
 
 SYSROOT = "/sysroot"
 UNSUPPORTED = 3
-# These are mounts while programs run, and the guest's own folders for libguestfs's other calls.
-_MOUNTS = ("/dev", "/proc", "/sys")
+# These are mounts while programs run, and the guest's own folders for libguestfs's other calls; the
+# plan adds the EFI system partition's.
+MOUNTS = ["/dev", "/proc", "/sys"]
+# What /etc/fstab calls a file system of the guest's disk (fstab(5)).
+_OF_DISK = ("/dev/", "UUID=", "LABEL=", "PARTUUID=", "PARTLABEL=")
 _LOG = "/tmp/builder.log"  # noqa: S108 -- the guest's
 # What the appliance's init and guestfsd hand to a command (seen in 1.48).
 _ENVIRONMENT = {
@@ -147,7 +150,7 @@ def resolved(path: str) -> str:
 def own(path: str) -> str:
     """Return ``path`` where it is a file of the guest's own, for calls that enter its root."""
     real = resolved(path)
-    if real == "/" or any(f"{real}/".startswith(f"{mount}/") for mount in _MOUNTS):
+    if real == "/" or any(f"{real}/".startswith(f"{mount}/") for mount in MOUNTS):
         raise UnsupportedError(f"{path} is not of the guest's own files")
     return path
 
@@ -231,12 +234,20 @@ class Agent:
     def run(self) -> None:
         if inside(lambda: os.path.isdir("/tmp")) is not True:  # noqa: S108
             raise UnsupportedError("the guest has no /tmp")
+        esp = self.plan["esp"]
+        if esp and inside(lambda: mounted_from_disk("/etc/fstab")) != [esp]:
+            raise UnsupportedError("the guest's /etc/fstab mounts other parts of its disk")
+        before = self._machine_packages()
         self.say("Setting a random seed")
         inside(self._random_seed)
         self._machine_id()
         for operation in self.plan["operations"]:
             name, argument = operation["name"], operation["argument"]
             getattr(self, "do_" + name.replace("-", "_"))(argument)
+        changed = before ^ self._machine_packages()
+        if changed:
+            name = min(changed).split()[0]
+            raise UnsupportedError(f"{name} was changed, whose scripts look at the machine")
         self.say("Cleaning up")
         self._finish()
         if self.passwords:
@@ -494,6 +505,11 @@ class Agent:
 
         return restore
 
+    def _machine_packages(self) -> set[str]:
+        """Return those packages, with versions, whose scripts look at the machine."""
+        pattern = re.compile(self.plan["machine_packages"])
+        return set(inside(lambda: package_versions("/var/lib/dpkg/status", pattern)))
+
     def _show_log(self) -> None:
         """Print the end of the log for who looks for the reason."""
         try:
@@ -580,7 +596,7 @@ class Agent:
             raise UnsupportedError("the guest's root folder has extended attributes")
         if not is_plain(f"{SYSROOT}/lost+found", stat.S_ISDIR):
             raise UnsupportedError("the guest has no /lost+found")
-        for mount in _MOUNTS:
+        for mount in MOUNTS:
             if not is_plain(SYSROOT + mount, stat.S_ISDIR):
                 raise UnsupportedError(f"the guest's {mount} is no folder")
 
@@ -592,6 +608,29 @@ def enter() -> None:
     os.chroot(SYSROOT)
     os.chdir("/")
     os.umask(0o022)
+
+
+def mounted_from_disk(fstab: str) -> list[str]:
+    """Return where /etc/fstab mounts what is on the guest's disk, but for its root."""
+    with open(fstab, encoding="utf-8") as file:
+        fields = [line.split() for line in file if not line.lstrip().startswith("#")]
+    found = {each[1] for each in fields if len(each) > 1 and each[0].startswith(_OF_DISK)}
+    return sorted(path for path in found - {"/"} if path.startswith("/"))
+
+
+def package_versions(status: str, pattern: "re.Pattern[str]") -> list[str]:
+    """Return the name, version and state of each package of dpkg's whose name matches."""
+    if not is_plain(status):
+        return []
+    with open(status, encoding="utf-8", errors="replace") as file:
+        stanzas = [stanza.split("\n") for stanza in file.read().split("\n\n")]
+    found = []
+    for stanza in stanzas:
+        fields = dict(line.split(": ", 1) for line in stanza if ": " in line)
+        if pattern.fullmatch(fields.get("Package", "")):
+            wanted = (fields.get(name, "") for name in ("Package", "Version", "Status"))
+            found.append(" ".join(wanted))
+    return found
 
 
 def glob_expand(pattern: str) -> list[str]:
@@ -711,6 +750,7 @@ def main(plan: str) -> NoReturn:
     os.umask(0o022)
     with open(plan, encoding="utf-8") as file:
         agent = Agent(json.load(file))
+    MOUNTS.extend([agent.plan["esp"]] if agent.plan["esp"] else [])
     code, line = 0, ""
     try:
         agent.run()

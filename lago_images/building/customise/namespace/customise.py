@@ -9,19 +9,19 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from lago_images.building.bases.bootstrap.disk import START
 from lago_images.building.bases.prepared import Prepared
 from lago_images.building.customise import identities, sysprep
 from lago_images.building.customise.namespace import (
     agent,
     passwords,
+    rules,
     sandbox,
     seccomp,
     unpack_ext4,
 )
 from lago_images.building.customise.namespace.disk import (
     Root,
-    copy_boot_code,
+    copy_around,
     find_root,
     write_root,
 )
@@ -51,6 +51,8 @@ _PROXIES = ("http_proxy", "https_proxy", "ftp_proxy", "no_proxy")
 # Their text is not handed to the sandbox, whose programs can read what the agent reads.
 _PASSWORDS = frozenset(("password", "root-password"))
 _UNSUPPORTED = "unsupported: "
+# Where Debian and others mount it; what is mounted elsewhere, the agent refuses.
+_ESP = "/boot/efi"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +91,7 @@ def customise(
     ids = block()
     with ExitStack() as stack:
         held = stack.enter_context(namespace(runner, ids))
+        sandbox.try_out(held.runner(runner))
         loopback(runner, held)
         if network:
             stack.enter_context(networked(runner, held, _proxy_hosts(runner)))
@@ -98,11 +101,11 @@ def customise(
         owner = stack.enter_context(_owner(runner, ids, folder))
         raw = _raw(prepared, workdir, stack, runner)
         root = find_root(raw)
-        _fill(spec, folder, context, runner, prepared)
-        copy_boot_code(raw, folder / "disk.raw")
+        _fill(spec, folder, context, runner, prepared, _ESP if root.has_esp else "")
+        copy_around(raw, root, folder / "disk.raw")
         owner.give(folder / "tree", folder / "answer", folder / "disk.raw")
         work = _Work(spec=spec, folder=folder, held=held, context=context, runner=runner)
-        devices = _unpack(work, raw)
+        devices = _unpack(work, raw, root)
         reply = _run(work, root, owner)
         sysprep.refuse_missing_users(spec, reply.missing_users)
         write_root(folder, root, devices, held.runner(runner))
@@ -158,14 +161,16 @@ def _raw(prepared: Prepared, workdir: Path, stack: ExitStack, runner: Runner) ->
     return raw
 
 
-def _fill(spec: Spec, folder: Path, context: Context, runner: Runner, prepared: Prepared) -> None:
+def _fill(
+    spec: Spec, folder: Path, context: Context, runner: Runner, prepared: Prepared, esp: str
+) -> None:
     """Write what the sandbox is started with into the folder."""
     inputs = folder / "inputs"
     sysprep.copy_inputs(spec, context.root, inputs)
     inputs.chmod(0o755)
     for name, text in {
         "agent.py": Path(agent.__file__).read_text("utf-8"),
-        "plan.json": json.dumps(_plan(spec, context, runner, prepared)),
+        "plan.json": json.dumps(_plan(spec, context, runner, prepared, esp)),
     }.items():
         if (inputs / name).exists():
             raise UnsupportedError(f"it reads a host file that is called {name}")
@@ -177,13 +182,17 @@ def _fill(spec: Spec, folder: Path, context: Context, runner: Runner, prepared: 
     (folder / "filter").chmod(0o644)
 
 
-def _plan(spec: Spec, context: Context, runner: Runner, prepared: Prepared) -> dict[str, Any]:
+def _plan(
+    spec: Spec, context: Context, runner: Runner, prepared: Prepared, esp: str
+) -> dict[str, Any]:
     environ = environment_for("virt-sysprep", child_environment(runner.environ))
     return {
         "operations": [
             {"name": each.name, "argument": "" if each.name in _PASSWORDS else each.argument}
             for each in spec.operations
         ],
+        "esp": esp,
+        "machine_packages": rules.MACHINE_PACKAGES.pattern,
         "network": context.settings.network,
         "resolver": f"nameserver {NAMES_AT}\n",
         "proxies": [(name, environ[name]) for name in _PROXIES if name in environ],
@@ -194,10 +203,11 @@ def _plan(spec: Spec, context: Context, runner: Runner, prepared: Prepared) -> d
     }
 
 
-def _unpack(work: _Work, raw: Path) -> list[dict[str, Any]]:
+def _unpack(work: _Work, raw: Path, root: Root) -> list[dict[str, Any]]:
     """Unpack the disk's root file system as ``tree``; returns the device files."""
     script = Path(unpack_ext4.__file__).read_text("utf-8")
-    argv = [sandbox.python(), "-I", "-S", "-c", script, str(START), "tree"]
+    mounts = [*agent.MOUNTS, *([_ESP] if root.has_esp else ())]
+    argv = [sandbox.python(), "-I", "-S", "-c", script, str(root.start), "tree", *mounts]
     runner = work.held.runner(work.runner)
     with (
         raw.open("rb") as disk,
@@ -218,7 +228,7 @@ def _unpack(work: _Work, raw: Path) -> list[dict[str, Any]]:
 def _run(work: _Work, root: Root, owner: _Owner) -> sysprep.Reply:
     """Run the commands; returns the answer of ``finish.sh``."""
     runner = work.held.runner(work.runner, network=True)
-    argv = sandbox.command(root.disk_size)
+    argv = sandbox.command(root.disk_size, _ESP if root.has_esp else "")
     name, room = work.spec.name, _Room(work, root)
     work.context.console.info(f"{name}: customising ({len(work.spec.operations)} commands)")
     try:

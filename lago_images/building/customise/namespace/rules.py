@@ -62,15 +62,17 @@ _ASKS_MACHINE = re.compile(
     r"|reboot|strace|gdb|keyctl|ulimit|prlimit|nice|renice|chrt|taskset|mknod|dkms|stat|free|ps"
     r"|whoami|runlevel|telinit|sudo"
     r")(?![\w-])"
-    r"|(?<![\w.-])(?:/dev/(?!null|zero|full|random|urandom|stdin|stdout|stderr|fd/|tty|shm/|pts/)"
+    r"|(?<![\w.-])(?:/(?:boot|efi)(?![\w.-])"
+    r"|/dev/(?!null|zero|full|random|urandom|stdin|stdout|stderr|fd/|tty|shm/|pts/)"
     r"|/sys/|/proc/(?!self/fd))"
 )
 # Their scripts look at the machine, too.
-_PACKAGES = re.compile(
+MACHINE_PACKAGES = re.compile(
     r"grub.*|shim.*|lilo|extlinux|systemd-boot.*|dracut.*|mdadm|os-prober|flash-kernel|.*-dkms|dkms"
     r"|intel-microcode|amd64-microcode|zfs.*|cryptsetup.*|multipath.*|fwupd.*|task-.*"
 )
-_PLACES = re.compile(r"/*(?:dev|proc|sys)(?:/|$)")
+# Of the kernel, and where parts of the disk are mounted.
+_PLACES = re.compile(r"/*(?:dev|proc|sys|boot|efi)(?:/|$)")
 
 
 def why_not(spec: Spec, text_of: Callable[[str], str]) -> str:
@@ -98,7 +100,7 @@ def _why_not(operation: Operation, text_of: Callable[[str], str]) -> str:
         match = _ASKS_MACHINE.search(text_of(argument) if name == "run" else argument)
         return f"{name} uses {shown(match[0])}, which looks at the machine" if match else ""
     if name in {"install", "uninstall"}:
-        packages = (each for each in argument.split(",") if _PACKAGES.fullmatch(each))
+        packages = (each for each in argument.split(",") if MACHINE_PACKAGES.fullmatch(each))
         return next((f"{each} looks at the machine" for each in packages), "")
     if name in {"password", "root-password"}:
         return _password(argument if name == "root-password" else argument.partition(":")[2])

@@ -13,6 +13,8 @@ from lago_images.building.customise.namespace.user_namespace import (
     MOST_PROCESSES,
     UnavailableError,
 )
+from lago_images.errors import CommandError
+from lago_images.host.process import Runner
 from lago_images.host.tools import NAMESPACE_TOOLS
 
 # Who builds may have another, in a folder that nobody else may enter.
@@ -33,6 +35,7 @@ _CAPABILITIES = (
     "CAP_SETUID",
     "CAP_SYS_CHROOT",
 )
+_NAMESPACES = ("--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try")
 # bubblewrap follows a path through folders that only who builds may enter; the kernel does not,
 # from the folder it is in. The last line goes on with bubblewrap.
 _MOUNTS = """\
@@ -56,7 +59,36 @@ def python() -> str:
     raise UnavailableError("there is no python3 in /usr", hint="apt-get install python3-minimal")
 
 
-def command(largest_file: int) -> list[str]:
+def try_out(runner: Runner) -> None:
+    """Try whether bubblewrap can do here what it is asked for.
+
+    A container's runtime may hide parts of /proc, and the kernel then gives nobody a new one.
+
+    Args:
+        runner: Its programs run as the namespace's root.
+
+    Raises:
+        UnavailableError: It cannot; has its words.
+    """
+    argv = [
+        "bwrap",
+        *_NAMESPACES,
+        "--ro-bind",
+        "/",
+        "/",
+        "--proc",
+        "/proc",
+        "--dev",
+        "/dev",
+        "true",
+    ]
+    try:
+        runner.capture(argv, doing="trying a sandbox")
+    except CommandError as error:
+        raise UnavailableError(f"this host gives no sandbox: {error.last_words}") from error
+
+
+def command(largest_file: int, esp: str) -> list[str]:
     """Return the command that runs the agent; to be started in the folder with its files.
 
     There must be ``tree``, the guest's root; ``inputs``, with ``agent.py`` and ``plan.json``;
@@ -64,8 +96,9 @@ def command(largest_file: int) -> list[str]:
 
     Args:
         largest_file: Bytes that a file of the guest may have.
+        esp: Where the guest mounts its EFI system partition, which is not in reach; empty for none.
     """
-    bwrap = shlex.join([*_limits(largest_file), *_bwrap()])
+    bwrap = shlex.join([*_limits(largest_file), *_bwrap(esp)])
     return ["unshare", "--mount", "--propagation=private", "--", "sh", "-c", _MOUNTS + bwrap]
 
 
@@ -81,11 +114,11 @@ def _limits(largest_file: int) -> list[str]:
     ]
 
 
-def _bwrap() -> list[str]:
+def _bwrap(esp: str) -> list[str]:
     # fmt: off
     return [
         "bwrap",
-        "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try",
+        *_NAMESPACES,
         "--die-with-parent", "--new-session",
         "--seccomp", "6",
         "--cap-drop", "ALL", *(word for each in _CAPABILITIES for word in ("--cap-add", each)),
@@ -102,7 +135,9 @@ def _bwrap() -> list[str]:
         "--proc", "/proc", "--dev", "/dev",
         "--bind", "/mnt/tree", "/sysroot",
         "--proc", "/sysroot/proc", *_devices("/sysroot/dev"),
-        "--size", "4096", "--tmpfs", "/sysroot/sys", "--remount-ro", "/sysroot/sys",
+        *_empty("/sysroot/sys"), *(_empty(f"/sysroot{esp}") if esp else ()),
+        # The host's: a guest's initrd would look for that swap.
+        "--ro-bind", "/dev/null", "/sysroot/proc/swaps",
         "--remount-ro", "/",
         "--chdir", "/",
         python(), "-I", "-S", "/inputs/agent.py", "/inputs/plan.json",
@@ -113,6 +148,10 @@ def _bwrap() -> list[str]:
 def _devices(at: str) -> list[str]:
     shared = ["--perms", "1777", "--size", str(_SHARED_MEMORY), "--tmpfs", f"{at}/shm"]
     return ["--dev", at, *shared, "--remount-ro", at]
+
+
+def _empty(at: str) -> list[str]:
+    return ["--size", "4096", "--tmpfs", at, "--remount-ro", at]
 
 
 def _merged() -> list[str]:

@@ -1,8 +1,8 @@
 """Unpack an ext4 file system into a folder, without mounting it.
 
-Runs by itself, as root of a user namespace: ``python3 -c TEXT OFFSET FOLDER``, the disk on its
-standard input. What it reads may be hostile, and is Python's to judge: nothing is mounted, and no
-kernel parses it. The layout is that of the kernel's Documentation/filesystems/ext4.
+Runs by itself, as root of a user namespace: ``python3 -c TEXT OFFSET FOLDER MOUNT…``, the disk on
+its standard input. What it reads may be hostile, and is Python's to judge: nothing is mounted, and
+no kernel parses it. The layout is that of the kernel's Documentation/filesystems/ext4.
 
 Prints the device files, which root of a user namespace cannot make, as JSON. Exits with 3 and a
 line that starts with ``unsupported:`` where the folder would not be the same as the file system.
@@ -13,10 +13,10 @@ import os
 import stat
 import struct
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 UNSUPPORTED = 3
-# What mke2fs makes of bases.bootstrap.disk's features, by superblock word.
+# What mke2fs makes of disk.FEATURES, by superblock word.
 COMPAT, INCOMPAT, RO_COMPAT = 0x3C, 0x2C2, 0x46B
 BLOCK = 4096
 _MAGIC, _CLEAN = 0xEF53, 1
@@ -52,7 +52,7 @@ class Superblock:
             return int(value)
 
         if len(data) < 1024 or word(56, "<H") != _MAGIC:
-            raise UnsupportedError("its first partition is no ext4 file system")
+            raise UnsupportedError("its root partition is no ext4 file system")
         features = word(92), word(96), word(100)
         if features != (COMPAT, INCOMPAT, RO_COMPAT):
             raise UnsupportedError("its file system has other features than bootstrap gives")
@@ -65,6 +65,7 @@ class Superblock:
         self.blocks = word(4) | word(336) << 32
         self.uuid = data[104:120]
         self.label = data[120:136].rstrip(b"\0")
+        self.hash_seed = data[236:252]
         if not self.inodes_per_group or not self.blocks:
             raise UnsupportedError("its file system is damaged")
 
@@ -211,10 +212,16 @@ def _acl(value: bytes) -> bytes:
 
 
 class Unpacker:
-    """Writes what a file system holds below a folder, which is empty."""
+    """Writes what a file system holds below a folder, which is empty.
 
-    def __init__(self, source: Ext4, folder: bytes) -> None:
-        self._source, self._folder = source, folder
+    Args:
+        source: The file system.
+        folder: Where to.
+        mounts: The guest's paths that something is mounted on; they must be folders.
+    """
+
+    def __init__(self, source: Ext4, folder: bytes, mounts: Sequence[bytes]) -> None:
+        self._source, self._folder, self._mounts = source, folder, mounts
         self._made: dict[int, bytes] = {}
         self._folders: list[tuple[bytes, Inode]] = []
         self.devices: list[dict[str, object]] = []
@@ -234,9 +241,12 @@ class Unpacker:
                     todo.append((below, child))
                 else:
                     self._file(below, child)
-        for name in (b"dev", b"proc", b"sys"):
-            if not stat.S_ISDIR(os.lstat(self._folder + b"/" + name).st_mode):
-                raise UnsupportedError(f"/{name.decode()} is no folder")
+        made = {path for path, _ in self._folders}
+        for path in self._mounts:
+            parts = path.split(b"/")
+            for end in range(2, len(parts) + 1):
+                if self._folder + b"/".join(parts[:end]) not in made:
+                    raise UnsupportedError(f"{path.decode()} is no folder")
         # Rights that are inherited, and times, once nothing more comes into a folder.
         for path, inode in reversed(self._folders):
             self._finish(path, inode)
@@ -309,10 +319,11 @@ class Unpacker:
         os.utime(path, ns=times, follow_symlinks=False)
 
 
-def main(offset: int, folder: str) -> int:
+def main(offset: int, folder: str, mounts: Sequence[str]) -> int:
     os.umask(0o077)
     try:
-        unpacker = Unpacker(Ext4(0, offset), os.fsencode(folder))
+        paths = [os.fsencode(path) for path in mounts]
+        unpacker = Unpacker(Ext4(0, offset), os.fsencode(folder), paths)
         unpacker.unpack()
     except (UnsupportedError, OSError, struct.error, RecursionError) as error:
         print(f"unsupported: {error}", file=sys.stderr)
@@ -322,4 +333,4 @@ def main(offset: int, folder: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1]), sys.argv[2]))
+    sys.exit(main(int(sys.argv[1]), sys.argv[2], sys.argv[3:]))

@@ -3,25 +3,42 @@
 import os
 import stat
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from lago_images.building.bases.bootstrap import disk as bootstrap
-from lago_images.building.bases.bootstrap.disk import START, Layout, root_file_system
-from lago_images.building.customise.namespace import disk
+from lago_images.building.customise.namespace import agent, disk
+from lago_images.building.customise.namespace.disk import Root, root_file_system
 from lago_images.building.customise.namespace.unpack_ext4 import (
     Ext4,
     Unpacker,
     UnsupportedError,
 )
-from lago_images.host.process import Runner
 from tests.support.trees import files
 from tests.tools import need
 
 need("mke2fs", "debugfs", "sfdisk")
-UUID = "0a1b2c3d-1111-2222-3333-444455556666"
-SIZE = START + 32 * 2**20
+MIB = 2**20
+MOUNTS = [os.fsencode(path) for path in agent.MOUNTS]
+# As bootstrap: lays disks out, for a BIOS and for UEFI too: one partition, and three.
+MBR = "label: dos\nstart=2048, type=83, bootable\n"
+GPT = """\
+label: gpt
+start=2048, size=2048, type=21686148-6449-6E6F-744E-656564454649
+start=4096, size=8192, type=C12A7328-F81F-11D2-BA4B-00A0C93EC93B
+start=12288, size=65536, type=0FC63DAF-8483-4772-8E79-3D69D8477DE4
+"""
+START = MIB
+ROOT = Root(
+    disk_size=START + 32 * MIB,
+    start=START,
+    size=32 * MIB,
+    uuid="0a1b2c3d-1111-2222-3333-444455556666",
+    label="root",
+    hash_seed="1a1b2c3d-1111-2222-3333-444455556666",
+    has_esp=False,
+)
 
 
 def debugfs(made: Path, *requests: str) -> None:
@@ -55,21 +72,27 @@ def tree(tmp_path):
     return folder
 
 
-@pytest.fixture
-def made(tree, tmp_path):
-    target = tmp_path / "disk.raw"
+def make_disk(target: Path, tree: Path, root: Root, table: str) -> Path:
     with target.open("wb") as file:
-        file.truncate(SIZE)
-    bootstrap._partition(target, Runner())
-    argv = root_file_system(str(tree), str(target), Layout(size=SIZE, uuid=UUID))
-    subprocess.run(argv, check=True, timeout=60)
+        file.truncate(root.disk_size)
+    subprocess.run(["sfdisk", "-q", target], input=table, text=True, check=True, timeout=60)
+    subprocess.run(root_file_system(str(tree), str(target), root), check=True, timeout=60)
     return target
 
 
-def test_the_root_is_found_where_bootstrap_puts_it(made):
-    root = disk.find_root(made)
-    assert root.disk_size == SIZE
-    assert root.layout == Layout(size=SIZE, uuid=UUID)
+@pytest.fixture
+def made(tree, tmp_path):
+    return make_disk(tmp_path / "disk.raw", tree, ROOT, MBR)
+
+
+def test_the_root_is_found_by_an_mbr(made):
+    assert disk.find_root(made) == ROOT
+
+
+def test_the_root_is_found_by_a_gpt(tree, tmp_path):
+    start = 6 * MIB
+    root = replace(ROOT, disk_size=start + 34 * MIB, start=start, label="", has_esp=True)
+    assert disk.find_root(make_disk(tmp_path / "gpt.raw", tree, root, GPT)) == root
 
 
 def test_every_file_is_unpacked_as_it_was(made, tree, tmp_path):
@@ -80,7 +103,7 @@ def test_every_file_is_unpacked_as_it_was(made, tree, tmp_path):
     with (tmp_path / "disk.raw").open("rb") as file:
         folder = tmp_path / "unpacked"
         folder.mkdir()
-        Unpacker(Ext4(file.fileno(), START), os.fsencode(folder)).unpack()
+        Unpacker(Ext4(file.fileno(), START), os.fsencode(folder), MOUNTS).unpack()
     for path in [tree, *tree.rglob("*")]:
         other = folder / path.relative_to(tree)
         first, second = path.lstat(), other.lstat()
@@ -117,7 +140,7 @@ def test_device_files_are_told_and_made_again(made, tmp_path):
     debugfs(made, "cd /dev", "mknod null c 1 3", "sif null mode 020666", "mknod far b 259 1000")
     debugfs(made, "sif /dev/far mode 060640", "sif /dev/far gid 6")
     with made.open("rb") as file:
-        unpacker = Unpacker(Ext4(file.fileno(), START), b"")
+        unpacker = Unpacker(Ext4(file.fileno(), START), b"", ())
         for number, name in unpacker_devices(unpacker):
             unpacker._device(name, number)
     found = {each["name"]: each for each in unpacker.devices}
@@ -150,7 +173,7 @@ def read(made):
         ("sif /etc/plain uid 70000", "belongs to 70000"),
         ("sif /etc/plain flags 0", "has no extents"),
         ("ssv state 2", "not unmounted"),
-        ("ssv volume_name other", "another label"),
+        ("ssv volume_name o;ther", "unusual label"),
         ("feature -dir_index", "other features"),
         ("feature needs_recovery", "other features"),
     ],
@@ -161,20 +184,14 @@ def test_what_a_copy_would_lose_is_refused(made, request_, why):
         read(made)
 
 
-def test_a_disk_of_another_layout_is_refused(made, tmp_path):
-    for at, data in (
-        (446 + 16 + 4, b"\x83"),
-        (446 + 8, b"\x00\x10"),
-        (510, b"\0"),
-        (START + 1080, b"x"),
-    ):
-        other = tmp_path / "other.raw"
-        other.write_bytes(made.read_bytes())
-        with other.open("r+b") as file:
-            file.seek(at)
-            file.write(data)
-        with pytest.raises(UnsupportedError):
-            disk.find_root(other)
+def test_a_mount_point_that_is_no_folder_is_refused(made, tmp_path):
+    for path in ("/dev/shm", "/etc/short", "/etc/plain", "/missing/efi"):
+        folder = tmp_path / path.replace("/", "-")
+        folder.mkdir()
+        with made.open("rb") as file:
+            unpacker = Unpacker(Ext4(file.fileno(), START), os.fsencode(folder), [path.encode()])
+            with pytest.raises(UnsupportedError, match=f"{path} is no folder"):
+                unpacker.unpack()
 
 
 def test_a_file_system_of_lies_is_refused_and_ends(made):
@@ -184,7 +201,7 @@ def test_a_file_system_of_lies_is_refused_and_ends(made):
     folder.mkdir()
     debugfs(made, "link /etc /etc/again", "sif /etc links_count 3")
     with made.open("rb") as file:
-        unpacker = Unpacker(Ext4(file.fileno(), START), os.fsencode(folder))
+        unpacker = Unpacker(Ext4(file.fileno(), START), os.fsencode(folder), MOUNTS)
         with pytest.raises((UnsupportedError, OSError)):
             unpacker.unpack()
     made.write_bytes(original.replace(b"other-name", b"../../name"))
@@ -192,10 +209,18 @@ def test_a_file_system_of_lies_is_refused_and_ends(made):
         files(made)
 
 
-def test_boot_code_is_kept_and_the_old_content_is_not(made, tmp_path):
+def test_all_around_the_root_is_kept_and_its_content_is_not(tree, tmp_path):
+    start = 6 * MIB
+    root = replace(ROOT, disk_size=start + 34 * MIB, start=start, has_esp=True)
+    made = make_disk(tmp_path / "gpt.raw", tree, root, GPT)
+    with made.open("r+b") as file:
+        for at in (0, MIB, 2 * MIB + 5, start - 3, start + root.size):
+            file.seek(at)
+            file.write(b"kept")
     new = tmp_path / "new.raw"
-    disk.copy_boot_code(made, new)
-    assert new.stat().st_size == SIZE
-    with made.open("rb") as old, new.open("rb") as copy:
-        assert copy.read(START) == old.read(START)
-        assert not copy.read().strip(b"\0")
+    disk.copy_around(made, root, new)
+    old, copy, end = made.read_bytes(), new.read_bytes(), start + root.size
+    # What was written across its start is of both.
+    assert (copy[:start], copy[end:]) == (old[:start], old[end:])
+    assert not copy[start:end].strip(b"\0")
+    assert new.stat().st_blocks * 512 < 8 * MIB
