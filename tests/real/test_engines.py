@@ -23,7 +23,7 @@ from lago_images.settings import Settings
 from tests.support import trees
 from tests.support.images import a_context, a_spec, read_ext4
 from tests.support.kept import kept_image
-from tests.support.namespaces import need_namespaces
+from tests.support.namespaces import need_namespaces, small
 from tests.tools import need
 
 pytestmark = pytest.mark.real
@@ -178,6 +178,12 @@ def customised(folder, debian12, chosen, text):
     )
 
 
+@pytest.fixture(scope="module")
+def base(debian12):
+    """What needs no comparison is done on less."""
+    return small(debian12)
+
+
 def appliance_key(base):
     """A digest of all that the appliance's image is made of, this very base's disk among it."""
     tool = subprocess.run(["virt-sysprep", "--version"], check=True, capture_output=True, text=True)
@@ -250,23 +256,23 @@ def test_the_new_file_system_is_sound(built):
     assert done.returncode == 0, done.stdout
 
 
-def test_two_builds_in_namespaces_are_alike(tmp_path, debian12):
+def test_two_builds_in_namespaces_are_alike(tmp_path, base):
     text = "root-password password:123456\nmkdir /srv/a\n"
     trees_ = []
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
-        disk = customised(tmp_path / name, debian12, rules.NAMESPACE, text).prepared.disk
+        disk = customised(tmp_path / name, base, rules.NAMESPACE, text).prepared.disk
         trees_.append(trees.files(disk))
     assert trees.differences(*trees_) == []
 
 
-def test_a_qcow2_base_is_taken_too_and_the_rest_of_the_disk_is_kept(tmp_path, debian12):
+def test_a_qcow2_base_is_taken_too_and_the_rest_of_the_disk_is_kept(tmp_path, base):
     settings = Settings(folder=tmp_path, network=False, engine=rules.NAMESPACE)
     context = a_context(tmp_path, settings=settings)
     work = tmp_path / "work"
     work.mkdir()
     runner = Runner(log=tmp_path / "log")
-    prepared = debian12.copy(work)
+    prepared = base.copy(work)
     packed = work / "base.qcow2"
     qcow2.convert(prepared.disk, "raw", packed, runner, doing="packing")
     subprocess.run(["qemu-img", "resize", "-q", packed, "8G"], check=True, timeout=60)
@@ -275,16 +281,16 @@ def test_a_qcow2_base_is_taken_too_and_the_rest_of_the_disk_is_kept(tmp_path, de
     spec = a_spec(HEAD + "mkdir /srv/made\n")
     done = engine.customise(spec, prepared, work, context, runner, accel=accel)
     assert done.prepared.disk.stat().st_size == 8 * 2**30
-    with done.prepared.disk.open("rb") as new, debian12.disk.open("rb") as old:
+    with done.prepared.disk.open("rb") as new, base.disk.open("rb") as old:
         assert new.read(2**20) == old.read(2**20)
     assert "/srv/made" in trees.files(done.prepared.disk)
     assert list(work.iterdir()) == [done.prepared.disk]
 
 
-def test_a_command_that_fails_is_named_with_its_line_and_output(tmp_path, debian12):
+def test_a_command_that_fails_is_named_with_its_line_and_output(tmp_path, base):
     text = "mkdir /srv/a\nrun-command echo the reason >&2; exit 7\nmkdir /srv/b\n"
     with pytest.raises(BuildError, match=r"^image-specs/image:6: run-command echo the rea") as e:
-        customised(tmp_path, debian12, rules.NAMESPACE, text)
+        customised(tmp_path, base, rules.NAMESPACE, text)
     cause = e.value.__cause__
     assert isinstance(cause, CommandError)
     assert "the reason" in cause.tail
@@ -300,6 +306,6 @@ def test_a_command_that_fails_is_named_with_its_line_and_output(tmp_path, debian
         ("write /etc/mtab:x", "not of the guest's own files"),
     ],
 )
-def test_what_it_cannot_do_is_refused_where_nothing_else_is_allowed(tmp_path, debian12, text, why):
+def test_what_it_cannot_do_is_refused_where_nothing_else_is_allowed(tmp_path, base, text, why):
     with pytest.raises(BuildError, match=why):
-        customised(tmp_path, debian12, rules.NAMESPACE, f"{text}\n")
+        customised(tmp_path, base, rules.NAMESPACE, f"{text}\n")

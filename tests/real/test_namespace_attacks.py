@@ -15,14 +15,12 @@ from lago_images.building.customise.namespace import customise as namespaces
 from lago_images.building.customise.namespace import disk, user_namespace
 from lago_images.errors import BuildError, CommandError, Error
 from lago_images.host.process import Runner
-from lago_images.settings import Settings
-from tests.support.images import a_context, a_spec, read_ext4
-from tests.support.namespaces import need_namespaces
+from tests.support.images import read_ext4
+from tests.support.namespaces import in_namespaces, need_namespaces, small
 
 pytestmark = pytest.mark.real
 need_namespaces()
 
-HEAD = "#name=a\n#base=layer:debian-12\n#arch=x86_64\n#distro=debian\n"
 # Each writes what it reached; "denied" is the answer of who reached nothing.
 ATTACKS = r"""#!/bin/sh
 mkdir /srv/out
@@ -47,6 +45,8 @@ tried memory-node sh -c 'mknod /srv/memory c 1 1 && head -c 1 /srv/memory'
 tried inputs sh -c 'echo x >/proc/1/root/inputs/plan.json'
 tried host-programs sh -c 'echo x >/proc/1/root/usr/bin/evil'
 tried root-of-sandbox sh -c 'echo x >/proc/1/root/evil'
+tried signal kill -0 HOSTS_PROCESS
+tried signal-all-others sh -c 'kill -0 1 && kill -9 1 && ! kill -0 1'
 tried set-clock date -s 2001-01-01
 tried set-name sh -c 'hostname evil'
 tried immutable chattr +i /srv/out
@@ -89,33 +89,27 @@ perl -e '$SIG{CHLD} = "IGNORE"; for (1 .. 9000) { $p = fork; last unless defined
 sleep 2
 perl -e 'use POSIX; $SIG{CHLD} = "IGNORE"; $n = 0; for $u (1001 .. 1009) { $p = fork; if (!$p) { setuid $u; for (1 .. 2000) { $q = fork; exit unless defined $q; $q or do { sleep 600; exit } } sleep 600; exit } } sleep 8; opendir D, "/proc"; $n = grep /^\d+$/, readdir D; print $n; kill "KILL", grep { (stat "/proc/$_")[4] > 1000 } map { /^(\d+)$/ ? $1 : () } do { opendir D, "/proc"; readdir D }' | note forks-of-others
 cp /bin/sh /srv/shell; chmod 4755 /srv/shell
+perl -e 'use POSIX; setuid 65534; exec "/srv/shell", "-p", "-c", "id -u"' | note set-id
 exit 0
 """  # noqa: E501
 DENIED = re.findall(r"^(?:tried|call) (\S+)", ATTACKS, re.MULTILINE)
 
 
-def build(folder: Path, debian12, text: str, script: str = "", *, network=False):
-    context = a_context(folder, settings=Settings(folder=folder, network=network))
-    (context.root / "attack.sh").write_text(script)
-    work = folder / "work"
-    work.mkdir(mode=0o700)
-    prepared = debian12.copy(work)
-    done = namespaces.customise(
-        a_spec(HEAD + text), prepared, work, context, Runner(log=folder / "log")
-    )
-    return done, work
+@pytest.fixture(scope="module")
+def base(debian12):
+    return small(debian12)
 
 
 @pytest.fixture(scope="module")
-def attacked(tmp_path_factory, debian12):
+def attacked(tmp_path_factory, base):
     folder = tmp_path_factory.mktemp("attacked")
     name = f"lago-images-{os.getpid()}"
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(f"\0{name}")
         listening.listen()
-        script = ATTACKS.replace('"$1"', name).replace("'" + name + "'", name)
-        done, work = build(folder, debian12, "run attack.sh\n", script)
-    return done.disk, work
+        script = ATTACKS.replace("'\"$1\"'", name).replace("HOSTS_PROCESS", str(os.getpid()))
+        done = in_namespaces(folder, base, "run attack.sh\n", script)
+    return done.disk, folder / "work"
 
 
 @pytest.fixture(scope="module")
@@ -173,6 +167,10 @@ def test_root_has_few_rights_and_gains_none(answer):
         assert not int(status["CapEff"], 16) >> number & 1
 
 
+def test_a_set_id_program_gives_no_rights(answer):
+    assert answer("set-id").strip() == "65534"
+
+
 def test_no_socket_of_the_host_is_reached(answer):
     assert answer("abstract") == "denied"
     assert "lago-images" not in answer("sockets")
@@ -194,21 +192,28 @@ def test_no_file_of_it_is_left_on_the_host(attacked):
 @pytest.mark.parametrize(
     "command", ["kill -9 -1", "kill -9 2", "rm -rf /usr/bin/dpkg-query /bin/sh"]
 )
-def test_who_spoils_the_sandbox_spoils_a_build_and_no_more(tmp_path, debian12, command):
-    with pytest.raises(Error) as caught:
-        build(tmp_path, debian12, f"run-command {command}\nrun-command true\n")
-    assert isinstance(caught.value, BuildError | CommandError) or caught.value.message
+def test_who_spoils_the_sandbox_spoils_a_build_and_no_more(tmp_path, base, command):
+    with pytest.raises(Error):
+        in_namespaces(tmp_path, base, f"run-command {command}\nrun-command true\n")
     assert [path.name for path in (tmp_path / "work").iterdir()] == ["base.raw"]
 
 
-def test_no_more_is_written_than_the_disk_holds(tmp_path, debian12, monkeypatch):
+def test_no_more_memory_is_taken_by_all_processes_than_an_appliance_has(tmp_path, base):
+    """Each is within its own bound."""
+    eats = "perl -e '$x = \"a\" x (400 << 20); sleep 600' &"
+    with pytest.raises(BuildError, match="took more than 2 GiB of memory"):
+        in_namespaces(tmp_path, base, f"run-command {eats * 8} sleep 600\n")
+    assert [path.name for path in (tmp_path / "work").iterdir()] == ["base.raw"]
+
+
+def test_no_more_is_written_than_the_disk_holds(tmp_path, base, monkeypatch):
     """A host that builds several images has room for one guest that fills its disk, not for all."""
     size = 600 * 2**20
     find = disk.find_root
     monkeypatch.setattr(namespaces, "find_root", lambda path: replace(find(path), disk_size=size))
     written = "; ".join(f"fallocate --length 250M /srv/{number}" for number in range(8))
     with pytest.raises(BuildError, match="wrote more than its disk holds"):
-        build(tmp_path, debian12, f"run-command {written}; sleep 600\n")
+        in_namespaces(tmp_path, base, f"run-command {written}; sleep 600\n")
     assert [path.name for path in (tmp_path / "work").iterdir()] == ["base.raw"]
 
 
@@ -273,7 +278,7 @@ def test_the_namespaces_root_is_nobody_of_this_host():
     ).returncode
 
 
-def test_the_tree_belongs_to_who_has_no_rights_on_this_host(tmp_path, debian12):
+def test_the_tree_belongs_to_who_has_no_rights_on_this_host(tmp_path, base):
     """A set-id program in it, where somebody came at it, would give the rights of a stranger."""
     seen: list[tuple[int, int]] = []
     over = threading.Event()
@@ -290,7 +295,7 @@ def test_the_tree_belongs_to_who_has_no_rights_on_this_host(tmp_path, debian12):
     thread = threading.Thread(target=look)
     thread.start()
     try:
-        build(tmp_path, debian12, "run-command sleep 1\n")
+        in_namespaces(tmp_path, base, "run-command sleep 1\n")
     finally:
         over.set()
         thread.join()

@@ -19,6 +19,7 @@ from lago_images.building.customise.namespace import (
     seccomp,
     unpack_ext4,
 )
+from lago_images.building.customise.namespace.bounds import Bounds
 from lago_images.building.customise.namespace.disk import (
     Root,
     copy_around,
@@ -41,7 +42,6 @@ from lago_images.building.model import Context
 from lago_images.building.reservations import watched
 from lago_images.building.scratch import private, refuse_noexec
 from lago_images.errors import BuildError, CommandError, HostError
-from lago_images.host import space
 from lago_images.host.process import PIPE, Runner, child_environment, search_path
 from lago_images.host.redaction import environment_for
 from lago_images.specs.model import Spec
@@ -229,46 +229,20 @@ def _run(work: _Work, root: Root, owner: _Owner) -> sysprep.Reply:
     """Run the commands; returns the answer of ``finish.sh``."""
     runner = work.held.runner(work.runner, network=True)
     argv = sandbox.command(root.disk_size, _ESP if root.has_esp else "")
-    name, room = work.spec.name, _Room(work, root)
+    name, bounds = work.spec.name, Bounds(root.disk_size, work.folder, work.held, work.runner)
     work.context.console.info(f"{name}: customising ({len(work.spec.operations)} commands)")
     try:
-        with watched(runner, work.folder.parent, f"customising {name}", free=room.free) as safe:
+        with watched(runner, work.folder.parent, f"customising {name}", free=bounds.free) as safe:
             sysprep.run(work.spec, argv, work.folder, work.context, safe, {})
     except HostError as error:
-        if not room.is_exceeded:
+        if not bounds.exceeded:
             raise
-        raise BuildError(f"the commands of {name} wrote more than its disk holds") from error
+        raise BuildError(f"the commands of {name} {bounds.exceeded}") from error
     except BuildError as error:
         _hand_over(error)
         raise
     owner.take(work.folder / "answer")
     return sysprep.read_reply(work.folder / "answer")
-
-
-class _Room:
-    """Bounds what commands may write: the host's file system, and no more than the guest's disk."""
-
-    def __init__(self, work: _Work, root: Root) -> None:
-        self._work, self._size = work, root.disk_size
-        self._start = space.free(work.folder)
-        self.is_exceeded = False
-
-    def free(self, folder: Path) -> int:
-        """Return the bytes that are free in a folder; none when the tree is larger than its disk.
-
-        Others use the host's disk, too: the tree is measured only when it may be too large.
-        """
-        bytes_free = space.free(folder)
-        if self._start - bytes_free > self._size:
-            self.is_exceeded = self._tree() > self._size
-        return 0 if self.is_exceeded else bytes_free
-
-    def _tree(self) -> int:
-        runner = self._work.held.runner(self._work.runner)
-        # Files come and go under it, of which it complains.
-        command = "du --summarize --one-file-system --block-size=1 tree 2>/dev/null || :"
-        out = runner.capture(["sh", "-c", command], cwd=self._work.folder, doing="measuring a tree")
-        return int((out.decode().split() or [str(self._size + 1)])[0])
 
 
 def _hand_over(error: BuildError) -> None:

@@ -196,9 +196,12 @@ def _ip(runner: Runner, held: Namespace, batch: str) -> None:
 
 
 def own_addresses(runner: Runner) -> frozenset[str]:
-    """Return this host's IPv4 addresses but its loopback's."""
-    out = runner.capture(["ip", "-4", "-oneline", "address"], doing="asking for addresses").decode()
-    addresses = (line.split()[3].partition("/")[0] for line in out.splitlines())
+    """Return this host's IPv4 addresses but its loopback's; raises ``UnavailableError``."""
+    try:
+        out = runner.capture(["ip", "-4", "-oneline", "address"], doing="asking for addresses")
+    except CommandError as error:
+        raise UnavailableError(f"this host's addresses are not known: {error}") from error
+    addresses = (line.split()[3].partition("/")[0] for line in out.decode().splitlines())
     return frozenset(each for each in addresses if not each.startswith("127."))
 
 
