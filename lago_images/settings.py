@@ -78,7 +78,7 @@ class Settings:
     require_kvm: bool = False
     network: bool = True
     compression_level: int = 6
-    engine: str = "auto"
+    engine: str = "appliance"
     template_sources: tuple[TemplateSource, ...] = ()
     keep_revisions: int = 5
     keep_days: int = 30

@@ -23,12 +23,13 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 # The longest is begun first, so that the others go on beside it.
 _GROUPS = {
     "emulation": (
-        "tests/real/test_engines.py",
         "tests/real/test_customise.py",
         "tests/real/test_bootstrap.py",
         "tests/real/test_boot.py",
         "tests/real/clients/test_machines.py",
     ),
+    # Their commands take as many processes and as much memory as they get.
+    "namespaces": ("tests/real/test_engine", "tests/real/test_namespace_"),
     "publication": ("tests/functional/publication/",),
     "actions": ("tests/functional/test_actions.py",),
     "jenkins": ("tests/functional/test_jenkins.py",),

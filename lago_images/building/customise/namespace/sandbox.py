@@ -49,6 +49,7 @@ exec """
 # Of one process, in bytes; libguestfs's appliance has this for all of them.
 _MEMORY = 2 * 2**30
 _SHARED_MEMORY = 64 * 2**20
+_SWAPS = Path("/proc/swaps")
 
 
 def python() -> str:
@@ -137,7 +138,7 @@ def _bwrap(esp: str) -> list[str]:
         "--proc", "/sysroot/proc", *_devices("/sysroot/dev"),
         *_empty("/sysroot/sys"), *(_empty(f"/sysroot{esp}") if esp else ()),
         # The host's: a guest's initrd would look for that swap.
-        "--ro-bind", "/dev/null", "/sysroot/proc/swaps",
+        *(["--ro-bind", "/dev/null", "/sysroot/proc/swaps"] if _SWAPS.exists() else ()),
         "--remount-ro", "/",
         "--chdir", "/",
         python(), "-I", "-S", "/inputs/agent.py", "/inputs/plan.json",

@@ -6,6 +6,7 @@ gets out of it has the rights of a stranger with no files.
 
 import os
 import pwd
+import secrets
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,9 +18,10 @@ from lago_images.host.process import PIPE, Runner
 
 # As many as a guest's own, whose nobody is 65534.
 IDS = 65536
-# Where root has no sub-ids: the last of those that systemd gives to containers
-# (https://systemd.io/UIDS-GIDS).
-_ROOTS_FIRST = 1879048192 - 2 * IDS
+# Where root has no sub-ids: the last but one of those that systemd gives to containers
+# (https://systemd.io/UIDS-GIDS). The last are of who makes namespaces for root.
+_STRANGERS = 1879048192 - IDS
+_ROOTS_FIRST = _STRANGERS - IDS
 # libguestfs's appliance has 4788 of memory's making.
 MOST_PROCESSES = 4096
 _SUBIDS = (Path("/etc/subuid"), Path("/etc/subgid"))
@@ -94,7 +96,7 @@ def namespace(runner: Runner, ids: Block) -> Iterator[Namespace]:
     Raises:
         UnavailableError: The kernel, or its administrator, does not give them.
     """
-    with _held(runner, ids, [(0, ids.first_uid, ids.first_gid, IDS)]) as held:
+    with _held(runner, [(0, ids.first_uid, ids.first_gid, IDS)]) as held:
         yield held
 
 
@@ -102,19 +104,17 @@ def namespace(runner: Runner, ids: Block) -> Iterator[Namespace]:
 def keeper(runner: Runner, ids: Block) -> Iterator[Namespace]:
     """Hold a namespace in which one's own files are root's, and the block's begin with 1."""
     mine = (0, os.geteuid(), os.getegid(), 1)
-    with _held(runner, ids, [mine, (1, ids.first_uid, ids.first_gid, IDS)]) as held:
+    with _held(runner, [mine, (1, ids.first_uid, ids.first_gid, IDS)]) as held:
         yield held
 
 
 @contextmanager
-def _held(
-    runner: Runner, ids: Block, maps: Sequence[tuple[int, int, int, int]]
-) -> Iterator[Namespace]:
+def _held(runner: Runner, maps: Sequence[tuple[int, int, int, int]]) -> Iterator[Namespace]:
     argv = ["unshare", "--user", "--net", "--", "sh", "-c", "echo ready; read -r _"]
     # The limit at this moment bounds all users of the namespace together (user_namespaces(7)), but
     # not where this host's root makes it.
     limits = ["prlimit", f"--nproc={MOST_PROCESSES}", "--"]
-    with runner.started([*_stranger(ids), *limits, *argv], stdin=PIPE, stdout=PIPE) as child:
+    with runner.started([*_stranger(), *limits, *argv], stdin=PIPE, stdout=PIPE) as child:
         assert child.stdout is not None  # noqa: S101 -- PIPE was asked for
         if child.stdout.readline().strip() != b"ready":
             raise UnavailableError("this host gives users no namespaces (unshare --user --net)")
@@ -125,12 +125,16 @@ def _held(
         yield Namespace(pid=child.pid)
 
 
-def _stranger(ids: Block) -> tuple[str, ...]:
-    """Return the prefix by which root is nobody of this host while it makes a namespace."""
+def _stranger() -> tuple[str, ...]:
+    """Return the prefix by which root is nobody of this host while it makes a namespace.
+
+    Another nobody each time: of what one made, all processes count together, and a build that uses
+    them up leaves none to those beside it.
+    """
     if os.geteuid() != 0:
         return ()
-    other = ids.first_uid + IDS, ids.first_gid + IDS
-    return ("setpriv", f"--reuid={other[0]}", f"--regid={other[1]}", "--clear-groups", "--")
+    other = _STRANGERS + secrets.randbelow(IDS)
+    return ("setpriv", f"--reuid={other}", f"--regid={other}", "--clear-groups", "--")
 
 
 def _map(runner: Runner, pid: int, maps: Sequence[tuple[int, int, int, int]]) -> None:

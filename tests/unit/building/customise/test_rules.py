@@ -62,6 +62,8 @@ def test_another_architecture_is_for_the_appliance():
         "sudo -u postgres createdb x",
         "chattr +i /etc/motd",
         "true;ip a",
+        "ls /boot/efi",
+        "cp -a /boot /srv",
     ],
 )
 def test_what_looks_at_the_machine_is_for_the_appliance(command):
@@ -70,7 +72,14 @@ def test_what_looks_at_the_machine_is_for_the_appliance(command):
 
 
 @pytest.mark.parametrize(
-    "command", ["echo >/dev/null", "useradd --uid 7 ip-user", "cat /etc/remount", "ls /srv/sys/"]
+    "command",
+    [
+        "echo >/dev/null",
+        "useradd --uid 7 ip-user",
+        "cat /etc/remount",
+        "ls /srv/sys/",
+        "ls /srv/boot",
+    ],
 )
 def test_words_that_only_look_like_it_are_not(command):
     assert not why(("run-command", command))
@@ -87,6 +96,8 @@ def test_words_that_only_look_like_it_are_not(command):
         ("write", "/dev/x:y"),
         ("delete", "//proc/x"),
         ("copy", "/etc/a:/sys/a"),
+        ("delete", "/boot/efi/EFI"),
+        ("install", "shim-signed"),
     ],
 )
 def test_other_things_of_the_machine_are_for_the_appliance(operation):
