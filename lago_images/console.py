@@ -127,14 +127,14 @@ class Console:
         for line in text.splitlines():
             self._line(line, kind="error")
 
-    def problem(self, path: str, line: int | None, what: str) -> None:
+    def problem(self, path: str, line: int | None, message: str) -> None:
         """Print a problem at a place in a file: an annotation on GitHub, else a plain line."""
         where = path if line is None else f"{path}:{line}"
         if self.mode is Mode.GITHUB:
             at = f"file={_property(path)}" + ("" if line is None else f",line={line}")
-            self._write(f"::error {at}::{_data(what)}")
+            self._write(f"::error {at}::{_data(message)}")
         else:
-            self._line(f"{where}: {what}")
+            self._line(f"{where}: {message}")
 
     def output(self, text: str) -> None:
         """Print one line of a program's output, which is never trusted."""

@@ -140,11 +140,11 @@ def _from_file(text: str, problems: list[Problem]) -> dict[str, Any]:
         # thousands of digits is a ValueError of int's, without a place.
         at = _AT_LINE.search(str(error))
         line = int(at[1]) if at else None
-        what = error if at else "a number has too many digits"
-        raise SettingsError([Problem(FILE, line, f"not TOML: {what}")]) from error
+        message = error if at else "a number has too many digits"
+        raise SettingsError([Problem(FILE, line, f"not TOML: {message}")]) from error
 
-    def complain(key: str, what: str) -> None:
-        problems.append(Problem(FILE, _line_of(text, key), what))
+    def complain(key: str, message: str) -> None:
+        problems.append(Problem(FILE, _line_of(text, key), message))
 
     values: dict[str, Any] = {}
     for key, value in plain.items():
@@ -165,14 +165,14 @@ def _text(folder: Path) -> str:
     except FileNotFoundError:
         if not (folder / FILE).is_symlink():
             return ""
-        what = "the link leads to nothing"
+        message = "the link leads to nothing"
     except OSError as error:
-        what = f"cannot be read: {why(error)}"
+        message = f"cannot be read: {why(error)}"
     except UnicodeDecodeError:
-        what = "not UTF-8, as TOML must be"
+        message = "not UTF-8, as TOML must be"
     except ForbiddenPathError as error:
-        what = f"{'the link ' if (folder / FILE).is_symlink() else ''}{error}"
-    raise SettingsError([Problem(FILE, None, what)])
+        message = f"{'the link ' if (folder / FILE).is_symlink() else ''}{error}"
+    raise SettingsError([Problem(FILE, None, message)])
 
 
 def _from_environment(environ: Mapping[str, str], problems: list[Problem]) -> dict[str, Any]:
@@ -184,8 +184,8 @@ def _from_environment(environ: Mapping[str, str], problems: list[Problem]) -> di
         if not text:
             continue
 
-        def complain(_key: str, what: str, variable: str = variable) -> None:
-            problems.append(Problem(variable, None, what.removeprefix(f"{variable} ")))
+        def complain(_key: str, message: str, variable: str = variable) -> None:
+            problems.append(Problem(variable, None, message.removeprefix(f"{variable} ")))
 
         value = _from_text(text, kind)
         if _fits(name, variable, value, complain):
@@ -237,17 +237,17 @@ def _sources(value: object, complain: Callable[[str, str], None]) -> tuple[Templ
         return ()
     sources = []
     for entry in value:
-        for name, what in entry.items():
+        for name, text in entry.items():
             if name not in _SOURCE_KEYS:
                 complain(name, _unknown(name, list(_SOURCE_KEYS)))
-            elif not isinstance(what, str):
-                complain(name, f"{name} must be a string, not {_shortened(what)}")
-            elif name == "key" and not _is_below(what):
+            elif not isinstance(text, str):
+                complain(name, f"{name} must be a string, not {_shortened(text)}")
+            elif name == "key" and not _is_below(text):
                 complain(
-                    name, f"{name} must be a file inside the repository, not {_shortened(what)}"
+                    name, f"{name} must be a file inside the repository, not {_shortened(text)}"
                 )
-            elif name == "url" and not what.startswith(("http://", "https://")):
-                complain(name, f"{name} must be an http or https URL, not {_shortened(what)}")
+            elif name == "url" and not text.startswith(("http://", "https://")):
+                complain(name, f"{name} must be an http or https URL, not {_shortened(text)}")
         if "url" not in entry:
             complain(key, f"a table of {key} has no url")
         elif set(entry) <= set(_SOURCE_KEYS) and all(isinstance(v, str) for v in entry.values()):

@@ -19,13 +19,12 @@ from lago_images.building.reservations import Machine, Reservations, this_machin
 from lago_images.errors import BootError, CommandError, Error
 from lago_images.host import kvm
 from lago_images.host.kvm import Acceleration
-from lago_images.host.process import Children
+from lago_images.host.process import CHAIN_THREADS, Children
 from lago_images.host.workdir import default_scratch, workdir
 from lago_images.repository.records.state import StoredBuild
 from lago_images.specs.model import BaseKind
 
 # What the names of the threads that build chains begin with.
-THREADS = "chain"
 # Seconds that chains have to end when the run is.
 _MOMENT = 0.7
 
@@ -53,7 +52,7 @@ def build_chains(
     """
     _announce_acceleration(context, accel)
     children = Children()
-    pool = ThreadPoolExecutor(jobs, thread_name_prefix=THREADS)
+    pool = ThreadPoolExecutor(jobs, thread_name_prefix=CHAIN_THREADS)
     context.console.interrupt = children.check
     run = _Run(
         context=context,
@@ -62,10 +61,10 @@ def build_chains(
         reservations=Reservations(),
         machine=this_machine(),
     )
-    work: list[Future[list[Result]]] = []
+    futures: list[Future[list[Result]]] = []
     try:
-        work += [pool.submit(_build_chain, chain, run, grouped=jobs == 1) for chain in chains]
-        results = [result for future in work for result in future.result()]
+        futures += [pool.submit(_build_chain, chain, run, grouped=jobs == 1) for chain in chains]
+        results = [result for future in futures for result in future.result()]
     except BaseException:
         pool.shutdown(wait=False, cancel_futures=True)
         children.end()
@@ -84,7 +83,7 @@ def _are_left() -> bool:
     # The threads, and not their futures: a signal may come when a thread was started, and its
     # future is not known yet.
     deadline = time.monotonic() + _MOMENT
-    threads = [each for each in threading.enumerate() if each.name.startswith(THREADS)]
+    threads = [each for each in threading.enumerate() if each.name.startswith(CHAIN_THREADS)]
     for thread in threads:
         thread.join(max(0, deadline - time.monotonic()))
     return any(thread.is_alive() for thread in threads)

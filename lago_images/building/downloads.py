@@ -101,7 +101,7 @@ class Downloader:
         return path
 
     def has(self, key: str) -> bool:
-        """Tell if a file is in the cache."""
+        """Return whether a file is in the cache."""
         return (self.folder / key).exists()
 
     def drop(self, key: str) -> None:
@@ -134,7 +134,7 @@ class Downloader:
             return BuildError(error.message, hint=error.hint)
         hint = "run it again" + (": the download goes on where it ended" if kept else "")
         return BuildError(
-            f"downloading {url} failed {self.retry.attempts} times, at last: {error.what}",
+            f"downloading {url} failed {self.retry.attempts} times, at last: {error.reason}",
             hint=error.hint or hint,
         )
 
@@ -149,8 +149,8 @@ class Downloader:
             if error.status != _RANGE_WRONG:
                 raise
             _forget(part)
-            what = "the server has no more than was downloaded already"
-            raise HttpError(f"downloading {url}", what, again=0) from error
+            message = "the server has no more than was downloaded already"
+            raise HttpError(f"downloading {url}", message, again=0) from error
         except OSError as error:
             doing = f"downloading {url}"
             if error.errno in _FULL:
@@ -162,8 +162,8 @@ class Downloader:
         start = _size(part) if answer.status == _PARTIAL else 0
         if answer.status == _PARTIAL and _starts_at(answer) != start:
             _forget(part)
-            what = "the server answered with another range than was asked for"
-            raise HttpError(answer.doing, what, again=0)
+            message = "the server answered with another range than was asked for"
+            raise HttpError(answer.doing, message, again=0)
         if not start:
             _remember(answer, part)
             part.unlink(missing_ok=True)

@@ -278,7 +278,7 @@ def _boot(job: Job, finished: _Finished, runner: Runner) -> Booted:
             workdir=job.folder,
             runner=runner,
             clock=job.context.clock,
-            # What was customised here has told already.
+            # What was customised here has reported its packages already.
             look_inside=finished.packages is None,
         )
     warn_of_secrets(job.request.spec, booted.secrets or (), job.context)

@@ -86,7 +86,7 @@ class Result:
 
     @property
     def manifest_sha256(self) -> str | None:
-        """Of the manifest's bytes in the repository: what was built, and nothing else."""
+        """Return the digest of the manifest's bytes in the repository."""
         if self.manifest is None:
             return None
         return hashlib.sha256(self.manifest.to_json()).hexdigest()

@@ -42,17 +42,19 @@ class Need:
 
     folder: Path
     size: int
-    what: str
+    purpose: str
 
 
 def needs(spec: Spec, base: LayerBase | None, folder: Path, context: Context) -> tuple[Need, ...]:
     """Return the needs of an image's build: in its work directory, and where it is stored."""
     size = disk_size(spec, base, context.root)
     # The disk that is worked on and the finished one are there at the same time.
-    required = [Need(folder=folder, size=2 * size, what=f"building {spec.name}")]
+    required = [Need(folder=folder, size=2 * size, purpose=f"building {spec.name}")]
     if context.store.folder is not None:
         stored = size // _COMPRESSED
-        required.append(Need(folder=context.store.folder, size=stored, what=f"storing {spec.name}"))
+        required.append(
+            Need(folder=context.store.folder, size=stored, purpose=f"storing {spec.name}")
+        )
     return tuple(required)
 
 
@@ -175,7 +177,7 @@ class Reservations:
         try:
             if self._working <= 0:
                 for need in required:
-                    space.demand(need.folder, need.size, need.what)
+                    space.demand(need.folder, need.size, need.purpose)
             waiting()
             self._changed.wait(_POLL)
         finally:
@@ -193,7 +195,7 @@ def watched(
 ) -> Iterator[Runner]:
     """Yield a runner whose programs are ended when a folder has no disk space left.
 
-    QEMU, unless told otherwise, pauses a guest that it cannot write for until there is more, and
+    QEMU by default pauses a guest that it cannot write for until there is more, and
     says nothing (werror=enospc); libguestfs tells it nothing else, and waits.
 
     Args:
@@ -226,8 +228,10 @@ def watched(
     except (Error, KeyboardInterrupt):
         if not left:
             raise
-        what = f"{doing} was stopped: no room in {folder}, where {space.shown(left[0])} were free"
-        raise HostError(what, hint=space.HINT) from None
+        message = (
+            f"{doing} was stopped: no room in {folder}, where {space.shown(left[0])} were free"
+        )
+        raise HostError(message, hint=space.HINT) from None
     finally:
         is_over.set()
         watcher.join()

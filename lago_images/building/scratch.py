@@ -35,8 +35,8 @@ def private(folder: Path) -> Iterator[Path]:
 def refuse_noexec(folder: Path) -> None:
     """Refuse a folder in which no program can be started; raises ``HostError``."""
     if os.statvfs(folder).f_flag & os.ST_NOEXEC:
-        what = f"the file system of {folder} is mounted noexec: no program in it can be started"
-        raise HostError(what, hint=_HINT)
+        message = f"the file system of {folder} is mounted noexec: no program in it can be started"
+        raise HostError(message, hint=_HINT)
 
 
 def refuse_nodev(folder: Path) -> None:
@@ -46,5 +46,5 @@ def refuse_nodev(folder: Path) -> None:
         HostError: Its file system is mounted nodev.
     """
     if os.statvfs(folder).f_flag & os.ST_NODEV:
-        what = f"the file system of {folder} is mounted nodev: no /dev/null in it works"
-        raise HostError(what, hint=_HINT)
+        message = f"the file system of {folder} is mounted nodev: no /dev/null in it works"
+        raise HostError(message, hint=_HINT)

@@ -62,7 +62,7 @@ def signer_of(environ: Mapping[str, str]) -> Signer:
 
 
 def objection(signer: Signer, manifest: Manifest) -> str | None:
-    """Say why the attestation of a build does not count; None when it does.
+    """Return why the attestation of a build does not count; None when it does.
 
     Raises ``ToolMissingError`` without gh.
     """

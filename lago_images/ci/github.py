@@ -105,9 +105,9 @@ class Reporter:
         doing = f"setting statuses on {on}"
         commit = self._attempt(doing, self._commit)
         failures: list[GitHubError] = []
-        for context, (good, sentence) in states.items():
+        for context, (is_good, sentence) in states.items():
             try:
-                self._attempt(doing, partial(_set_status, commit, context, good, sentence, url))
+                self._attempt(doing, partial(_set_status, commit, context, is_good, sentence, url))
             except NotPermittedError:
                 # A token's permissions are the same for all of them.
                 raise
@@ -157,10 +157,10 @@ class Reporter:
         self._github.close()
 
 
-def _set_status(commit: Commit, context: str, good: bool, sentence: str, url: str) -> None:
+def _set_status(commit: Commit, context: str, is_good: bool, sentence: str, url: str) -> None:
     short = len(sentence) <= _DESCRIPTION
     status = commit.create_status(
-        "success" if good else "failure",
+        "success" if is_good else "failure",
         target_url=url,
         description=sentence if short else sentence[: _DESCRIPTION - 1] + "…",
         context=context,
@@ -168,9 +168,9 @@ def _set_status(commit: Commit, context: str, good: bool, sentence: str, url: st
     _written(status, "id")
 
 
-def _written(thing: IssueComment | CommitStatus, field: str) -> str:
+def _written(answer: IssueComment | CommitStatus, field: str) -> str:
     """Return a field that all of GitHub's answers have: PyGithub makes an empty thing of a page."""
-    if (value := getattr(thing, field)) is None:
+    if (value := getattr(answer, field)) is None:
         raise ValueError(f"the answer has no {field}")
     return str(value)
 

@@ -79,7 +79,7 @@ class Refreshment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageTotal:
-    """How much of an image is removed, in objects and bytes."""
+    """The amount of an image that is removed, in objects and bytes."""
 
     name: str
     arch: str
@@ -110,7 +110,7 @@ class Removal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cleaning:
-    """What ``repo gc`` removes, or did where ``applied`` is true.
+    """The builds that ``repo gc`` removes, or has removed where ``applied`` is true.
 
     Attributes:
         retire: Public copies that are offered no more.

@@ -238,13 +238,13 @@ def log(invocation: Invocation, name: str | None, arch: str, most: int | None, f
 
 
 def _entry_lines(entry: LogEntry, width: int | None) -> Iterator[str]:
-    what = {
+    action = {
         EventKind.RELEASED: f"released revision {entry.about}",
         EventKind.WITHDRAWN: f"withdrew revision {entry.about}",
         EventKind.ROLLED_BACK: f"rolled back to revision {entry.about}, as {entry.revision}",
     }[entry.kind]
     by = f" by {entry.actor}" if entry.actor else ""
-    first = clean(f"{_minute(entry.published)}  {entry.name} ({entry.arch}): {what}{by}")
+    first = clean(f"{_minute(entry.published)}  {entry.name} ({entry.arch}): {action}{by}")
     first, *more = wrapped(first, width, indent="    ")
     yield click.style(first, fg=_COLOURS.get(entry.kind))
     yield from more
@@ -377,8 +377,8 @@ def _read(invocation: Invocation) -> tuple[Store, State]:
         f"read the releases of {len(content.images)} images in {store.url} in "
         f"{time.monotonic() - started:.2f} s"
     )
-    for what in content.damaged.values():
-        invocation.console.warn(f"{what}; restore it from a copy")
+    for message in content.damaged.values():
+        invocation.console.warn(f"{message}; restore it from a copy")
     return store, content
 
 

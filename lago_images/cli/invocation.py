@@ -163,7 +163,7 @@ _COLOURS = {"warning": "yellow", "error": "red"}
 
 
 def has_colour(environ: Mapping[str, str]) -> bool:
-    """Tell whether people want colour, on a terminal that has it."""
+    """Return whether people want colour, on a terminal that has it."""
     # https://no-color.org: any value but an empty one. A dumb terminal shows the codes.
     return not environ.get("NO_COLOR") and environ.get("TERM", "dumb") != "dumb"
 

@@ -50,8 +50,8 @@ def lint(ctx: click.Context, paths: tuple[Path, ...], form: str) -> None:
     for spec in inspected.specs.values():
         for operation in spec.operations:
             if until := COMMANDS[operation.name].until:
-                what = f"{operation.name} is in guestfs-tools up to {until} only"
-                invocation.console.info(f"{spec.path}:{operation.line}: note: {what}")
+                message = f"{operation.name} is in guestfs-tools up to {until} only"
+                invocation.console.info(f"{spec.path}:{operation.line}: note: {message}")
     ctx.exit(_PROBLEMS if problems else 0)
 
 
@@ -97,5 +97,5 @@ def _print(problems: Sequence[Problem], files: int, form: str, invocation: Invoc
         for problem in problems:
             console.problem(problem.path, problem.line, problem.what)
     specs = "1 spec" if files == 1 else f"{files} specs"
-    wrong = "1 problem" if len(problems) == 1 else f"{len(problems) or 'no'} problems"
-    console.info(f"{specs}: {wrong}")
+    count = "1 problem" if len(problems) == 1 else f"{len(problems) or 'no'} problems"
+    console.info(f"{specs}: {count}")

@@ -20,7 +20,7 @@ from click.shell_completion import CompletionItem
 from lago_images.cli.invocation import Invocation, console_for, has_colour, shared_options
 from lago_images.console import Console
 from lago_images.errors import CommandError, Error, ProblemsError
-from lago_images.host.process import Children
+from lago_images.host.process import CHAIN_THREADS, Children
 
 INTERRUPTED = 130
 # 128 and SIGPIPE, as shells say it.
@@ -207,8 +207,7 @@ def _end_on_signals() -> None:
 
 def _leave_threads(code: int) -> None:
     """End the process if threads are left, which Python would wait for, however long they take."""
-    # As building/chain.py names them, which is not imported for every command.
-    if any(thread.name.startswith("chain") for thread in threading.enumerate()):
+    if any(thread.name.startswith(CHAIN_THREADS) for thread in threading.enumerate()):
         Children.kill_all()
         for stream in (sys.stdout, sys.stderr):
             with suppress(OSError, ValueError):

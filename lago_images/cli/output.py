@@ -143,7 +143,7 @@ def show_next(workspace: Workspace) -> None:
 
 def show_results(console: Console, results: Sequence[Result]) -> None:
     """Show the result of each build, failures first, with their last lines and their log."""
-    # What was not tried stands on what failed, so that is told before it.
+    # What was not tried stands on what failed, which is therefore printed before it.
     order = sorted(results, key=lambda result: (result.ok, bool(result.skipped)))
     for result in order:
         if result.manifest is not None:

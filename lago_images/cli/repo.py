@@ -51,8 +51,8 @@ def refresh(invocation: Invocation, retire: tuple[str, ...], form: str) -> None:
     if not refreshed.written and not refreshed.deleted:
         invocation.console.info("everything was up to date")
     # What is before a record that cannot be read is not offered: it may have been withdrawn there.
-    for what in refreshed.state.damaged.values():
-        invocation.console.warn(f"{what}; restore it from a copy")
+    for message in refreshed.state.damaged.values():
+        invocation.console.warn(f"{message}; restore it from a copy")
     finish(succeeded=not refreshed.state.damaged)
 
 
@@ -159,12 +159,12 @@ def _show_sweep(planned: Sweep, *, apply: bool) -> None:
     verbs = ("retired", "deleted") if apply else ("to retire", "to delete")
     for verb, steps in zip(verbs, (planned.retire, planned.delete), strict=True):
         for step in steps:
-            what = f"{len(step.objects)} objects, {human_size(step.size)}"
-            click.echo(clean(f"{verb}: {step.build.folder}: {what}: {step.why}"))
+            amount = f"{len(step.objects)} objects, {human_size(step.size)}"
+            click.echo(clean(f"{verb}: {step.build.folder}: {amount}: {step.why}"))
         for total in totals(steps):
             of_image = f"{total.name} ({total.arch})"
-            what = f"{total.objects} objects, {human_size(total.bytes)}"
-            click.echo(f"{verb}, in all of {of_image}: {what}")
+            amount = f"{total.objects} objects, {human_size(total.bytes)}"
+            click.echo(f"{verb}, in all of {of_image}: {amount}")
     for upload in planned.abort:
         click.echo(clean(f"{'aborted' if apply else 'to abort'}: the upload of {upload.key}"))
     for verb, steps in zip(verbs, (planned.retire, planned.delete), strict=True):

@@ -117,7 +117,7 @@ def _carry_out(invocation: Invocation, change: _Change) -> HistoryChange:
         return change(publisher, publisher.author.of(commit, dirty=False))
 
 
-def _is_agreed(affected: Affected, what: str, options: _Options) -> bool:
+def _is_agreed(affected: Affected, action: str, options: _Options) -> bool:
     """Show what would be done, and ask on a terminal; tell whether to go on.
 
     Ends the command when the person says no.
@@ -130,7 +130,7 @@ def _is_agreed(affected: Affected, what: str, options: _Options) -> bool:
         return not dry_run
     asked = _is_terminal() and not options["yes"]
     if dry_run or asked:
-        click.echo(clean(f"to do: {what}"))
+        click.echo(clean(f"to do: {action}"))
         end = "" if options["with_layers"] else ", and stays: --with-layers takes it too"
         for layer in affected.layers:
             click.echo(clean(f"{layer.name} ({layer.arch}) {layer.revision} contains it{end}"))
@@ -153,7 +153,7 @@ def _withdrawn(changed: HistoryChange) -> str:
     return f"revision {first} withdrawn{more}"
 
 
-def _show(invocation: Invocation, changed: HistoryChange, what: str, form: str) -> None:
+def _show(invocation: Invocation, changed: HistoryChange, message: str, form: str) -> None:
     if form == "json":
         click.echo(
             as_json(
@@ -172,7 +172,7 @@ def _show(invocation: Invocation, changed: HistoryChange, what: str, form: str) 
         )
         return
     image = f"{changed.name} ({changed.arch})"
-    click.echo(f"{image}: {what}")
+    click.echo(f"{image}: {message}")
     if changed.current is None:
         click.echo(f"{image}: offered no more")
     else:

@@ -159,7 +159,7 @@ class Compression:
 
 
 def has_7zip(runner: Runner) -> bool:
-    """Tell if 7-Zip is installed."""
+    """Return whether 7-Zip is installed."""
     return shutil.which(PROGRAM, path=search_path(runner.environ)) is not None
 
 

@@ -40,32 +40,32 @@ class _Decoder(Protocol):
     def decompress(self, data: bytes, max_length: int, /) -> bytes: ...
 
 
-def decompress(chunks: Iterable[bytes], target: Path, *, largest: int, what: str) -> Digests:
+def decompress(chunks: Iterable[bytes], target: Path, *, largest: int, label: str) -> Digests:
     """Write the disk that an xz stream holds to a new file; blocks of zeros become holes.
 
     Args:
         chunks: The stream.
         target: The file; removed again on failure.
         largest: Bytes that the disk may have.
-        what: The stream's name, for messages.
+        label: The stream's name, for messages.
 
     Raises:
         DamagedError: It is not one whole xz stream, or holds more.
         BuildError: The file cannot be written.
     """
     sums = Checksums()
-    disk = xz_stream(sums.of_stream(chunks), largest=largest, what=what)
-    write_sparse(sums.of_disk(disk), target, what=what)
+    disk = xz_stream(sums.of_stream(chunks), largest=largest, label=label)
+    write_sparse(sums.of_disk(disk), target, label=label)
     return sums.digests
 
 
-def xz_stream(pieces: Iterable[bytes], *, largest: int, what: str) -> Iterator[bytes]:
+def xz_stream(pieces: Iterable[bytes], *, largest: int, label: str) -> Iterator[bytes]:
     """Decompress exactly one xz stream, which is all that virt-builder reads of a file.
 
     Args:
         pieces: The stream. It is read to its end unless this raises.
         largest: Bytes that it may hold.
-        what: Its name, for messages.
+        label: Its name, for messages.
 
     Yields:
         Pieces of at most ``PIECE`` bytes.
@@ -73,11 +73,11 @@ def xz_stream(pieces: Iterable[bytes], *, largest: int, what: str) -> Iterator[b
     Raises:
         DamagedError: It is damaged or cut off, something follows it, or it holds more.
     """
-    return bounded(_decoded(pieces, _xz, what, several=False), largest=largest, what=what)
+    return bounded(_decoded(pieces, _xz, label, several=False), largest=largest, label=label)
 
 
-def unpacked(pieces: Iterable[bytes], *, largest: int, what: str) -> Iterator[bytes]:
-    """Unpack what is plain, xz or gzip, told by its first bytes; of one stream or several.
+def unpacked(pieces: Iterable[bytes], *, largest: int, label: str) -> Iterator[bytes]:
+    """Unpack a plain, xz or gzip file, detected by its first bytes; of one stream or several.
 
     Arguments, pieces and errors are those of ``xz_stream``. Zeros may lie between streams and
     after the last.
@@ -86,24 +86,24 @@ def unpacked(pieces: Iterable[bytes], *, largest: int, what: str) -> Iterator[by
     first = next(pieces, b"")
     content: Iterator[bytes] = chain([first], pieces)
     if first.startswith(b"\xfd7zXZ\0"):
-        content = _decoded(content, _xz, what, several=True)
+        content = _decoded(content, _xz, label, several=True)
     elif first.startswith(b"\x1f\x8b"):
-        content = _decoded(content, _Gzip, what, several=True)
-    return bounded(content, largest=largest, what=what)
+        content = _decoded(content, _Gzip, label, several=True)
+    return bounded(content, largest=largest, label=label)
 
 
-def bounded(pieces: Iterable[bytes], *, largest: int, what: str) -> Iterator[bytes]:
+def bounded(pieces: Iterable[bytes], *, largest: int, label: str) -> Iterator[bytes]:
     """Pass on pieces of at most so many bytes together; raises ``DamagedError`` for more."""
     size = 0
     for piece in pieces:
         size += len(piece)
         if size > largest:
-            raise DamagedError(f"{what} holds more than {space.shown(largest)}")
+            raise DamagedError(f"{label} holds more than {space.shown(largest)}")
         yield piece
 
 
 def _decoded(
-    pieces: Iterable[bytes], new: Callable[[], _Decoder], what: str, *, several: bool
+    pieces: Iterable[bytes], new: Callable[[], _Decoder], label: str, *, several: bool
 ) -> Iterator[bytes]:
     padding = b"\0" if several else b""
     decoder, streams = None, 0
@@ -113,23 +113,23 @@ def _decoded(
             if decoder is None:
                 if streams and not several:
                     why = "goes on after the end of its xz stream, which virt-builder refuses"
-                    raise DamagedError(f"{what} {why}")
+                    raise DamagedError(f"{label} {why}")
                 decoder, streams = new(), streams + 1
-            yield _step(decoder, data, what)
+            yield _step(decoder, data, label)
             data = b""
             if decoder.eof:
                 data, decoder = decoder.unused_data.lstrip(padding), None
     if decoder or not streams:
-        raise DamagedError(f"{what} ends before its compressed data does", hint="get it again")
+        raise DamagedError(f"{label} ends before its compressed data does", hint="get it again")
 
 
-def _step(decoder: _Decoder, data: bytes, what: str) -> bytes:
+def _step(decoder: _Decoder, data: bytes, label: str) -> bytes:
     try:
         return decoder.decompress(data, PIECE)
     except (lzma.LZMAError, zlib.error) as error:
         hint = f"at most {_MEMORY >> 20} MiB are given to it: compress it with xz -9 or less"
         raise DamagedError(
-            f"{what} cannot be decompressed: {error}",
+            f"{label} cannot be decompressed: {error}",
             hint=hint if "memory" in str(error).lower() else None,
         ) from error
 

@@ -54,7 +54,7 @@ class Header:
 
     @property
     def is_plain(self) -> bool:
-        """Tell if it is as ``qemu-img convert`` writes one, with nothing in it but the disk."""
+        """Return whether it is as ``qemu-img convert`` writes it, and holds only the disk."""
         return (
             self.version == 3  # noqa: PLR2004 -- the format's
             and self.cluster_bits == _DEFAULT_CLUSTER_BITS
@@ -64,12 +64,12 @@ class Header:
         )
 
 
-def read_header(disk: Path, what: str) -> Header:
+def read_header(disk: Path, label: str) -> Header:
     """Read a qcow2 file's header.
 
     Args:
         disk: The file, which begins with ``MAGIC``.
-        what: Its name, for messages.
+        label: Its name, for messages.
 
     Raises:
         BuildError: The file ends in its header, or its version is unknown.
@@ -77,16 +77,16 @@ def read_header(disk: Path, what: str) -> Header:
     with disk.open("rb") as file:
         data = file.read(_READ)
     if len(data) < _VERSION_2.size:
-        raise BuildError(f"{what} is a qcow2 that ends in its header")
+        raise BuildError(f"{label} is a qcow2 that ends in its header")
     first = _VERSION_2.unpack_from(data)
     version, backing, cluster_bits, encryption, snapshots = (first[at] for at in (1, 2, 4, 6, 11))
     if version not in {2, 3}:
-        raise BuildError(f"{what} is a qcow2 of version {version}, not 2 or 3", hint=_HINT)
+        raise BuildError(f"{label} is a qcow2 of version {version}, not 2 or 3", hint=_HINT)
     incompatible = other = 0
     length = _VERSION_2.size
     if version > 2:  # noqa: PLR2004 -- the format's
         if len(data) < length + _VERSION_3.size:
-            raise BuildError(f"{what} is a qcow2 that ends in its header")
+            raise BuildError(f"{label} is a qcow2 that ends in its header")
         incompatible, compatible, autoclear, _, length = _VERSION_3.unpack_from(data, length)
         other = compatible | autoclear
     return Header(
@@ -97,31 +97,31 @@ def read_header(disk: Path, what: str) -> Header:
         snapshots=snapshots,
         incompatible=incompatible,
         other_features=other,
-        extensions=_extensions(data, length, what),
+        extensions=_extensions(data, length, label),
     )
 
 
-def refuse_unusable(header: Header, what: str) -> None:
+def refuse_unusable(header: Header, label: str) -> None:
     """Refuse a file that depends on another, is encrypted, damaged, or newer than its readers.
 
     Raises:
         BuildError: Says which, and what to do about it.
     """
     if header.backing:
-        raise BuildError(f"{what} has a backing file", hint="flatten it with qemu-img convert")
+        raise BuildError(f"{label} has a backing file", hint="flatten it with qemu-img convert")
     if header.encryption:
-        raise BuildError(f"{what} is an encrypted qcow2", hint="decrypt it with qemu-img convert")
+        raise BuildError(f"{label} is an encrypted qcow2", hint="decrypt it with qemu-img convert")
     if header.incompatible & _EXTERNAL_DATA:
-        raise BuildError(f"{what} keeps its data in another file", hint="use qemu-img convert")
+        raise BuildError(f"{label} keeps its data in another file", hint="use qemu-img convert")
     if header.incompatible & _CORRUPT:
         raise BuildError(
-            f"{what} is a qcow2 that is marked as corrupt", hint="repair it: qemu-img check -r all"
+            f"{label} is a qcow2 that is marked as corrupt", hint="repair it: qemu-img check -r all"
         )
     if unknown := header.incompatible & ~_KNOWN:
-        raise BuildError(f"{what} is a qcow2 with unknown features ({unknown:#x})", hint=_HINT)
+        raise BuildError(f"{label} is a qcow2 with unknown features ({unknown:#x})", hint=_HINT)
 
 
-def _extensions(data: bytes, at: int, what: str) -> frozenset[int]:
+def _extensions(data: bytes, at: int, label: str) -> frozenset[int]:
     kinds: set[int] = set()
     while at + _EXTENSION.size <= len(data):
         kind, length = _EXTENSION.unpack_from(data, at)
@@ -133,4 +133,4 @@ def _extensions(data: bytes, at: int, what: str) -> frozenset[int]:
         at += _EXTENSION.size + -(-length // 8) * 8
     if len(data) < _READ:
         return frozenset(kinds)
-    raise BuildError(f"{what} is a qcow2 whose header has no end", hint=_HINT)
+    raise BuildError(f"{label} is a qcow2 whose header has no end", hint=_HINT)

@@ -10,13 +10,13 @@ from lago_images.host import space
 _ZEROS = bytes(2**20)
 
 
-def write_sparse(pieces: Iterable[bytes], target: Path, *, what: str, reserve: int = 0) -> None:
+def write_sparse(pieces: Iterable[bytes], target: Path, *, label: str, reserve: int = 0) -> None:
     """Write a new file; a piece of up to 1 MiB of zeros becomes a hole.
 
     Args:
         pieces: What goes into it.
         target: The file, which must not exist yet; removed again on failure.
-        what: What is written, for messages.
+        label: What is written, for messages.
         reserve: Bytes that must stay free beside it.
 
     Raises:
@@ -25,13 +25,13 @@ def write_sparse(pieces: Iterable[bytes], target: Path, *, what: str, reserve: i
     """
     with target.open("xb") as file:
         try:
-            _write(pieces, file.fileno(), target, what, reserve)
+            _write(pieces, file.fileno(), target, label, reserve)
         except BaseException:
             target.unlink()
             raise
 
 
-def _write(pieces: Iterable[bytes], fd: int, target: Path, what: str, reserve: int) -> None:
+def _write(pieces: Iterable[bytes], fd: int, target: Path, label: str, reserve: int) -> None:
     free = space.free(target.parent)
     size = written = 0
     for piece in pieces:
@@ -39,7 +39,7 @@ def _write(pieces: Iterable[bytes], fd: int, target: Path, what: str, reserve: i
             written += len(piece)
             if written > free - reserve:
                 raise BuildError(
-                    f"{what} does not fit into {target.parent}, "
+                    f"{label} does not fit into {target.parent}, "
                     f"where {space.shown(free)} were free",
                     hint=space.HINT,
                 )

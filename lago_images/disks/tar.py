@@ -51,13 +51,13 @@ class _Pieces(RawIOBase):
         return data[:size]
 
 
-def only_file(pieces: Iterable[bytes], *, largest: int, what: str) -> Iterator[bytes]:
+def only_file(pieces: Iterable[bytes], *, largest: int, label: str) -> Iterator[bytes]:
     """Yield the content of the only file in a tar archive, in pieces of at most ``PIECE`` bytes.
 
     Args:
         pieces: The archive.
         largest: Bytes that the file may have; holes count, too.
-        what: The archive's name, for messages.
+        label: The archive's name, for messages.
 
     Raises:
         BuildError: It has no file, several, or something else.
@@ -70,29 +70,29 @@ def only_file(pieces: Iterable[bytes], *, largest: int, what: str) -> Iterator[b
             member = archive.next()
             if member is None or member.type not in _FILES:
                 why = "is a tar archive that does not begin with a file"
-                raise BuildError(f"{what} {why}", hint=_HINT)
-            _refuse_odd_sizes(member, largest, what)
+                raise BuildError(f"{label} {why}", hint=_HINT)
+            _refuse_odd_sizes(member, largest, label)
             content = archive.extractfile(member)
             assert content is not None  # noqa: S101 -- a regular file has content
             while piece := content.read(PIECE):
                 yield piece
             if archive.next() is not None:
-                raise BuildError(f"{what} is a tar archive of several files", hint=_HINT)
+                raise BuildError(f"{label} is a tar archive of several files", hint=_HINT)
         # Whoever sums the archive sums all that is in it.
         deque(pieces, maxlen=0)
     except tarfile.TarError as error:
-        raise DamagedError(f"{what} is a damaged tar archive: {error}") from error
+        raise DamagedError(f"{label} is a damaged tar archive: {error}") from error
 
 
-def _refuse_odd_sizes(member: tarfile.TarInfo, largest: int, what: str) -> None:
+def _refuse_odd_sizes(member: tarfile.TarInfo, largest: int, label: str) -> None:
     """Refuse a file that is too large, or whose parts overlap or lie outside of it."""
     size: int = member.size
     if size > largest:
-        raise DamagedError(f"{what} holds a file of {size} bytes, more than {largest}")
+        raise DamagedError(f"{label} holds a file of {size} bytes, more than {largest}")
     # typeshed does not know it: the offset and the size of each part that is no hole.
     parts: list[tuple[int, int]] = getattr(member, "sparse", None) or []
     end = 0
     for offset, length in parts:
         if offset < end or length < 0 or offset + length > size:
-            raise DamagedError(f"{what} holds a sparse file whose parts overlap")
+            raise DamagedError(f"{label} holds a sparse file whose parts overlap")
         end = offset + length

@@ -78,7 +78,7 @@ def unpack(
     target: Path,
     *,
     expected: Checksum | None,
-    what: str,
+    label: str,
     largest: int = LARGEST,
     check: Callable[[], None] = lambda: None,
 ) -> Checksum:
@@ -89,7 +89,7 @@ def unpack(
             Debian's and Google's clouds take them.
         target: The new file; removed again on failure.
         expected: Of ``source`` as it is.
-        what: The source's name, for messages.
+        label: The source's name, for messages.
         largest: Bytes that the disk may have.
         check: Called now and then; what it raises ends the work.
 
@@ -111,31 +111,31 @@ def unpack(
                     digest.update(piece)
                     yield piece
 
-            disk = bounded(_disk(pieces(), largest, what), largest=largest, what=what)
-            write_sparse(disk, target, what=what, reserve=_RESERVE)
+            disk = bounded(_disk(pieces(), largest, label), largest=largest, label=label)
+            write_sparse(disk, target, label=label, reserve=_RESERVE)
     except BuildError as error:
         # Damage and a wrong checksum are one fault: the checksum tells which file it is not.
         if expected:
-            _compare(_checksum(source, expected.algorithm), expected, what, error)
+            _compare(_checksum(source, expected.algorithm), expected, label, error)
         raise
-    found = Checksum(algorithm=algorithm, digits=digest.hexdigest())
-    if expected and found != expected:
+    actual = Checksum(algorithm=algorithm, digits=digest.hexdigest())
+    if expected and actual != expected:
         target.unlink()
-        _compare(found, expected, what, None)
-    return found
+        _compare(actual, expected, label, None)
+    return actual
 
 
-def _disk(pieces: Iterator[bytes], largest: int, what: str) -> Iterator[bytes]:
+def _disk(pieces: Iterator[bytes], largest: int, label: str) -> Iterator[bytes]:
     # A tar's headers and padding are little.
-    content = unpacked(pieces, largest=largest + PIECE, what=what)
+    content = unpacked(pieces, largest=largest + PIECE, label=label)
     first = next(content, b"")
     whole = chain([first], content)
     if first.startswith(_TAR[1], _TAR[0]):
-        return tar.only_file(whole, largest=largest, what=what)
+        return tar.only_file(whole, largest=largest, label=label)
     return whole
 
 
-def disk_format(disk: Path, what: str) -> str:
+def disk_format(disk: Path, label: str) -> str:
     """Return ``qcow2`` or ``raw``, from the file's header alone.
 
     No tool opens the file before this: a qcow2's header may name any file of this host, which
@@ -150,7 +150,7 @@ def disk_format(disk: Path, what: str) -> str:
         file.seek(max(0, disk.stat().st_size - _SECTOR))
         end = file.read(_SECTOR)
     if not start:
-        raise BuildError(f"{what} is empty")
+        raise BuildError(f"{label} is empty")
     names = [
         name
         for at, magics in _FOREIGN.items()
@@ -159,10 +159,10 @@ def disk_format(disk: Path, what: str) -> str:
     ]
     names += [name for magic, name in _FOOTERS.items() if end.startswith(magic)]
     if names:
-        raise BuildError(f"{what} is {names[0]}", hint=_HINT)
+        raise BuildError(f"{label} is {names[0]}", hint=_HINT)
     if not start.startswith(qcow2_header.MAGIC):
         return "raw"
-    qcow2_header.refuse_unusable(qcow2_header.read_header(disk, what), what)
+    qcow2_header.refuse_unusable(qcow2_header.read_header(disk, label), label)
     return "qcow2"
 
 
@@ -172,9 +172,9 @@ def _checksum(source: Path, algorithm: str) -> Checksum:
     return Checksum(algorithm=algorithm, digits=digits)
 
 
-def _compare(found: Checksum, expected: Checksum, what: str, cause: Exception | None) -> None:
-    if found != expected:
+def _compare(actual: Checksum, expected: Checksum, label: str, cause: Exception | None) -> None:
+    if actual != expected:
         raise ChecksumError(
-            f"{what} has the checksum {found}, not {expected}",
+            f"{label} has the checksum {actual}, not {expected}",
             hint="if it was changed on purpose, change the checksum; else do not use it",
         ) from cause

@@ -43,7 +43,7 @@ class Check:
 def host_checks(
     runner: Runner, environ: Mapping[str, str], *, require_kvm: bool, root: Path = _ROOT
 ) -> Iterator[Check]:
-    """Everything about the machine itself.
+    """Check the machine itself: its tools, KVM, kernel, name spaces and disk space.
 
     Args:
         runner: What programs are started with.
@@ -104,7 +104,7 @@ def _kvm(accel: kvm.Acceleration, *, require_kvm: bool) -> Check:
 
 
 def _kernel(root: Path) -> Check:
-    """The appliance of libguestfs is made of the host's kernel, which Ubuntu hides from users."""
+    """Check the host's kernel, which libguestfs needs to read and Ubuntu hides from users."""
     kernels = sorted((root / "boot").glob("vmlinuz-*"))
     if any(os.access(kernel, os.R_OK) for kernel in kernels):
         return Check(name="kernel", state=State.OK, found="libguestfs can read one in /boot")
@@ -127,11 +127,11 @@ def _user_namespaces(runner: Runner) -> Check:
     try:
         runner.run([*AS_ROOT, "true"], timeout=10)
     except (CommandError, ToolMissingError) as error:
-        said = error.last_words if isinstance(error, CommandError) else error.message
+        reason = error.last_words if isinstance(error, CommandError) else error.message
         return Check(
             name="user namespaces",
             state=State.MISSING,
-            found=f"bootstrap: bases cannot be unpacked: {said}",
+            found=f"bootstrap: bases cannot be unpacked: {reason}",
             do="as root: apt-get install uidmap; usermod --add-subuids 100000-165535 "
             "--add-subgids 100000-165535 USER; on Ubuntu 24.04 also "
             "sysctl -w kernel.apparmor_restrict_unprivileged_userns=0, as ci/setup-host does",
@@ -175,7 +175,7 @@ def _namespaces(runner: Runner, environ: Mapping[str, str]) -> Check:
 
 
 def _passt(root: Path) -> Iterator[Check]:
-    """Ubuntu 24.04's profile of passt keeps the guests of libguestfs from the network."""
+    """Check Ubuntu 24.04's profile of passt, which keeps libguestfs' guests from the network."""
     profile = root / "etc/apparmor.d/usr.bin.passt"
     disabled = root / "etc/apparmor.d/disable/usr.bin.passt"
     if not profile.exists() or not _is_ubuntu(root):

@@ -15,6 +15,7 @@ from pathlib import Path
 from lago_images.errors import CommandError, SigningError, ToolMissingError
 from lago_images.host.files import abandoned, locked
 from lago_images.host.process import Runner
+from lago_images.host.signature_status import refusal, signers
 
 _TIMEOUT = 60.0
 # The path of an agent's socket may have 107 bytes (unix(7)): the folder, our name of 17 with its
@@ -88,24 +89,26 @@ class Gpg:
     def detach_sign(self, fingerprint: str, data: bytes) -> bytes:
         return self._sign("--detach-sign", fingerprint, data)
 
-    def signed_text(self, signed: bytes) -> tuple[str, bytes]:
+    def signed_text(self, signed: bytes, *, expired_keys: bool = False) -> tuple[str, bytes]:
         """Return the primary key of a good clear signature, and the text under it.
 
-        Raises ``SigningError`` when the signature is bad, or by a key that is not here.
+        ``expired_keys``: take one by a key that has expired since, too. Raises ``SigningError``
+        when the signature is bad or has expired, or is by a key that is not here or was revoked.
         """
         with tempfile.TemporaryDirectory(prefix="lago-images-") as folder:
             # What is signed is what gpg writes, not what stands around it: a file may have words
             # before and after the signed part.
             text = Path(folder) / "text"
             status = self._verify("--output", str(text), "--decrypt", stdin=signed)
-            return _signer(status), text.read_bytes()
+            return _signer(status, expired_keys=expired_keys), text.read_bytes()
 
-    def detached_signer(self, signature: bytes, data: bytes) -> str:
+    def detached_signer(self, signature: bytes, data: bytes, *, expired_keys: bool = False) -> str:
         """Return the primary key of a good detached signature; raises as ``signed_text`` does."""
         with tempfile.TemporaryDirectory(prefix="lago-images-") as folder:
             path = Path(folder) / "signature"
             path.write_bytes(signature)
-            return _signer(self._verify("--verify", str(path), "-", stdin=data))
+            status = self._verify("--verify", str(path), "-", stdin=data)
+            return _signer(status, expired_keys=expired_keys)
 
     def _sign(self, how: str, fingerprint: str, data: bytes) -> bytes:
         # "!" keeps gpg from choosing another subkey than the one that is named.
@@ -116,9 +119,10 @@ class Gpg:
 
     def _verify(self, *arguments: str, stdin: bytes) -> str:
         try:
-            status = self.call("--status-fd", "1", *arguments, stdin=stdin)
+            # Where it fails, what is on one descriptor is what the error has.
+            status = self.call("--status-fd", "1", "--logger-fd", "1", *arguments, stdin=stdin)
         except CommandError as error:
-            raise SigningError(f"the signature is not good: {error.last_words}") from error
+            raise refusal("\n".join(error.tail)) from error
         return status.decode(errors="replace")
 
 
@@ -203,14 +207,9 @@ def _primaries(listing: str) -> Iterator[tuple[str, str, list[str]]]:
             primary = None
 
 
-def _signer(status: str) -> str:
-    """Return the primary key's fingerprint, which is the last field of VALIDSIG."""
-    lines = status.splitlines()
-    # gpg exits with 0 for these, too, and says VALIDSIG.
-    if any(line.startswith("[GNUPG:] REVKEYSIG ") for line in lines):
-        raise SigningError("the signature is by a key that was revoked")
+def _signer(status: str, *, expired_keys: bool) -> str:
     # A file may have several signatures: which of them is meant is then a guess.
-    signers = [line.split()[-1] for line in lines if line.startswith("[GNUPG:] VALIDSIG ")]
-    if len(signers) != 1:
-        raise SigningError(f"there are {len(signers)} good signatures instead of one")
-    return signers[0]
+    every = signers(status, expired_keys=expired_keys)
+    if len(every) != 1:
+        raise SigningError(f"there are {len(every)} good signatures instead of one")
+    return every[0]

@@ -1,8 +1,4 @@
-"""Verify what others have signed, by gpgv and the keys of one file alone.
-
-gpgv exits with 0 also for a good signature by a key that has expired or was revoked since, so its
-status lines decide. They are described in GnuPG's doc/DETAILS.
-"""
+"""Verify what others have signed, by gpgv and the keys of one file alone."""
 
 import tempfile
 from collections.abc import Mapping
@@ -11,19 +7,10 @@ from pathlib import Path
 from lago_images.errors import CommandError, SigningError
 from lago_images.host.gpg import throw_away
 from lago_images.host.process import Runner
+from lago_images.host.signature_status import refusal, signers
 
 CLEAR_SIGNED = b"-----BEGIN PGP SIGNED MESSAGE-----"
 _TIMEOUT = 60.0
-_STATUS = "[GNUPG:] "
-_REFUSED = {
-    "REVKEYSIG": "it is signed with a key that was revoked",
-    "EXPKEYSIG": "it is signed with a key that has expired",
-    "EXPSIG": "its signature has expired",
-}
-
-
-class OtherTextError(SigningError):
-    """A signature is of another text: one of the two was replaced, or somebody changed it."""
 
 
 def verified(
@@ -50,11 +37,10 @@ def verified(
         if signature is None:
             # What is signed is what gpgv writes: a file may have words around the signed part.
             status = _status(runner, folder, "--output", str(folder / "text"), str(folder / "data"))
-            return _signer(status), (folder / "text").read_bytes()
+            return signers(status)[-1], (folder / "text").read_bytes()
         (folder / "signature").write_bytes(signature)
-        return _signer(
-            _status(runner, folder, str(folder / "signature"), str(folder / "data"))
-        ), data
+        status = _status(runner, folder, str(folder / "signature"), str(folder / "data"))
+        return signers(status)[-1], data
 
 
 def _keyring(keys: bytes, runner: Runner, environ: Mapping[str, str]) -> bytes:
@@ -72,31 +58,5 @@ def _status(runner: Runner, folder: Path, *arguments: str) -> str:
     try:
         status = runner.capture([*argv, *arguments], timeout=_TIMEOUT, doing="verify a signature")
     except CommandError as error:
-        raise _failure("\n".join(error.tail)) from error
+        raise refusal("\n".join(error.tail)) from error
     return status.decode(errors="replace")
-
-
-def _events(status: str) -> dict[str, list[str]]:
-    """Return the words after each status line's keyword; of several the last."""
-    lines = [line.split() for line in status.splitlines() if line.startswith(_STATUS)]
-    return {line[1]: line[2:] for line in lines}
-
-
-def _failure(status: str) -> SigningError:
-    events = _events(status)
-    if "BADSIG" in events:
-        return OtherTextError("its signature is of another text")
-    for event, what in _REFUSED.items():
-        if event in events:
-            return SigningError(what)
-    if missing := events.get("NO_PUBKEY"):
-        return SigningError(f"it is signed with the key {missing[0]}, which the key file lacks")
-    return SigningError("gpgv cannot use its signature, or there is none")
-
-
-def _signer(status: str) -> str:
-    """Return the primary key's fingerprint, which is the last field of VALIDSIG."""
-    events = _events(status)
-    if _REFUSED.keys() & events.keys() or "VALIDSIG" not in events:
-        raise _failure(status)
-    return events["VALIDSIG"][-1]

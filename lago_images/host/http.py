@@ -54,14 +54,14 @@ class HttpError(Error):
     def __init__(
         self,
         doing: str,
-        what: str,
+        reason: str,
         *,
         status: int = 0,
         again: float | None = None,
         hint: str | None = None,
     ) -> None:
-        super().__init__(f"{doing}: {what}", hint=hint)
-        self.what = what
+        super().__init__(f"{doing}: {reason}", hint=hint)
+        self.reason = reason
         self.status = status
         self.again = again
 
@@ -131,8 +131,8 @@ class Answer:
             self._time()
             yield piece
         if self.length is not None and done < self.length:
-            what = f"it ended after {done} of {self.length} bytes"
-            raise HttpError(self.doing, what, again=0)
+            message = f"it ended after {done} of {self.length} bytes"
+            raise HttpError(self.doing, message, again=0)
 
     def _piece(self) -> bytes:
         try:
@@ -271,8 +271,8 @@ def _answer(
         # The standard's words for it: the server's own could say anything.
         is_known = status in HTTPStatus._value2member_map_
         phrase = f" {HTTPStatus(status).phrase}" if is_known else ""
-        what = f"the server answered {status}{phrase}"
-        raise HttpError(request.doing, what, status=status, again=pause)
+        message = f"the server answered {status}{phrase}"
+        raise HttpError(request.doing, message, status=status, again=pause)
     answer = Answer(
         url=url,
         status=status,
@@ -357,26 +357,26 @@ def _failure(doing: str, error: Exception, limits: Limits) -> HttpError:
     """Return the error for what urllib3 raised; its own words may have what the server sent."""
     match error:
         case SSLError():
-            what = f"no encrypted connection: {_reason(error)}"
+            message = f"no encrypted connection: {_reason(error)}"
             hint = "SSL_CERT_FILE names the certificate authorities that are trusted"
-            return HttpError(doing, what, hint=hint)
+            return HttpError(doing, message, hint=hint)
         case ProxyError():
-            what = f"the proxy cannot be used: {_reason(error)}"
+            message = f"the proxy cannot be used: {_reason(error)}"
             hint = "check http_proxy, https_proxy and no_proxy"
-            return HttpError(doing, what, again=0, hint=hint)
+            return HttpError(doing, message, again=0, hint=hint)
         case NameResolutionError():
-            what = "the name of the host is not known"
+            message = "the name of the host is not known"
         case NewConnectionError():
-            what = _reason(error)
+            message = _reason(error)
         case ConnectTimeoutError():
-            what = f"no connection within {limits.connect:.0f} seconds"
+            message = f"no connection within {limits.connect:.0f} seconds"
         case ReadTimeoutError() | TimeoutError():
-            what = f"nothing came for {limits.read:.0f} seconds"
+            message = f"nothing came for {limits.read:.0f} seconds"
         case IncompleteRead():
-            what = "the answer was cut off"
+            message = "the answer was cut off"
         case _:
-            what = _reason(error)
-    return HttpError(doing, what, again=0)
+            message = _reason(error)
+    return HttpError(doing, message, again=0)
 
 
 def _reason(error: BaseException) -> str:

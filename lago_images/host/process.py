@@ -37,6 +37,9 @@ PIPE = subprocess.PIPE
 # Seconds between SIGTERM and SIGKILL: who ended a run waits for all of its programs.
 _GRACE = 1.0
 _POLL = 0.05
+# The prefix of the names of threads that start programs for a chain: the command line ends their
+# programs and does not wait for them. Here, where neither needs to import the other.
+CHAIN_THREADS = "chain"
 
 
 def child_environment(
@@ -290,9 +293,9 @@ class Runner:
             how = f"was killed by {signal.Signals(-returncode).name}"
         else:
             how = f"failed with exit code {returncode}"
-        what = f"{doing}: " if doing else ""
+        prefix = f"{doing}: " if doing else ""
         return CommandError(
-            f"{what}{argv[0]} {how}",
+            f"{prefix}{argv[0]} {how}",
             argv=argv,
             returncode=returncode,
             tail=[redacted(line) for line in tail],

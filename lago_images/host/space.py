@@ -26,13 +26,13 @@ def device(folder: Path) -> int:
     return folder.stat().st_dev
 
 
-def demand(folder: Path, needed: int, what: str) -> None:
+def demand(folder: Path, needed: int, purpose: str) -> None:
     """Let only work begin that there is room for.
 
     Args:
         folder: Where the work writes.
         needed: Bytes.
-        what: What the room is for.
+        purpose: What the room is for.
 
     Raises:
         HostError: There is less; names the folder, the bytes needed and the bytes free.
@@ -40,7 +40,7 @@ def demand(folder: Path, needed: int, what: str) -> None:
     available = free(folder)
     if available < needed:
         raise HostError(
-            f"{what} needs {shown(needed)} in {folder}, where {shown(available)} are free",
+            f"{purpose} needs {shown(needed)} in {folder}, where {shown(available)} are free",
             hint=HINT,
         )
 

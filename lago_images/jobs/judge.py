@@ -38,8 +38,8 @@ def plan_problems(plan: Plan, tree: Tree, head: str | None, *, promote: bool) ->
         if image.action in WORK:
             spec = tree.specs.get(image.name)
             problems += [
-                f"{image.name} ({image.arch}): {what}"
-                for what in (*_planned(image, spec, tree), *_promotion(image, promote=promote))
+                f"{image.name} ({image.arch}): {problem}"
+                for problem in (*_planned(image, spec, tree), *_promotion(image, promote=promote))
             ]
     return problems
 

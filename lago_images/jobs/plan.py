@@ -44,11 +44,13 @@ def plan_and_state(
     _detail(workspace, f"read {len(tree.specs)} specs below {workspace.root}", started)
     started = time.monotonic()
     state = survey(workspace.store)
-    what = f"{len(state.images)} images, {len(state.staged)} staged builds in {workspace.store.url}"
-    _detail(workspace, f"read {what}", started)
+    message = (
+        f"{len(state.images)} images, {len(state.staged)} staged builds in {workspace.store.url}"
+    )
+    _detail(workspace, f"read {message}", started)
     started = time.monotonic()
-    for what in state.damaged.values():
-        workspace.console.warn(what)
+    for message in state.damaged.values():
+        workspace.console.warn(message)
     known = holdings(state)
     promote = ask.promote and workspace.is_promoting
     ask = replace(ask, promote=promote, promote_days=workspace.settings.grace_days)
@@ -65,8 +67,8 @@ def plan_and_state(
     return decided, state
 
 
-def _detail(workspace: Workspace, what: str, started: float) -> None:
-    workspace.console.detail(f"{what} in {time.monotonic() - started:.2f} s")
+def _detail(workspace: Workspace, message: str, started: float) -> None:
+    workspace.console.detail(f"{message} in {time.monotonic() - started:.2f} s")
 
 
 def _refused(workspace: Workspace, plan: Plan, state: State) -> frozenset[str]:
@@ -92,13 +94,13 @@ def refuse_dirty(workspace: Workspace, plan: Plan, *, allow: bool) -> None:
         return
     files = ", ".join(dirty[:_SHOWN]) + (f" and {len(dirty) - _SHOWN} more" * (len(dirty) > _SHOWN))
     commit = f"commit {plan.head[:7]}" if plan.head else "any commit"
-    what = f"{files or 'what the plan was made from'} {'differ' if dirty[1:] else 'differs'}"
+    message = f"{files or 'what the plan was made from'} {'differ' if dirty[1:] else 'differs'}"
     if workspace.store.folder is None and not allow:
         raise UsageError(
-            f"{what} from {commit}: nobody could say what is published",
+            f"{message} from {commit}: nobody could say what is published",
             hint="commit it; or publish it all the same, and on record: --allow-dirty",
         )
-    workspace.console.warn(f"NOT COMMITTED: {what} from {commit}, and is published all the same")
+    workspace.console.warn(f"NOT COMMITTED: {message} from {commit}, and is published all the same")
 
 
 def refuse_passing(workspace: Workspace) -> None:

@@ -33,7 +33,7 @@ _ASKED = {ReasonKind.FORCED, ReasonKind.STALE}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PublicationOutcome:
-    """Tell how a publication ended.
+    """The outcome of a publication.
 
     Attributes:
         outcomes: Of every image that had a build, by name.
@@ -54,22 +54,22 @@ class PublicationOutcome:
         return not (self.missing or self.findings or self.failed)
 
 
-def prove(work: Workspace) -> None:
+def prove(workspace: Workspace) -> None:
     """Find out, before hours of building, whether what is built could be published.
 
     Raises as ``publish`` does, and ``StorageError`` for a repository that cannot be written.
     """
-    with _publishing(work):
+    with _publishing(workspace):
         pass
 
 
-def refuse_settings(work: Workspace) -> None:
+def refuse_settings(workspace: Workspace) -> None:
     """Raise ``SettingsError`` when what the settings say of the repository cannot be published."""
-    site_of(work.settings, work.store.url)
+    site_of(workspace.settings, workspace.store.url)
 
 
 def publish(
-    work: Workspace,
+    workspace: Workspace,
     plan: Plan,
     results: Iterable[Result],
     *,
@@ -86,7 +86,7 @@ def publish(
     something else; see ``judge``.
 
     Args:
-        work: Where the job works.
+        workspace: Where the job works.
         plan: What was planned.
         results: How the builds that the plan asked for ended.
         seen: The repository as it was read earlier in this run: when nothing is to be done by
@@ -98,45 +98,45 @@ def publish(
         SigningError: The signing key is missing or cannot sign; nothing was written.
         UnsafeStoreError: The store does not keep conditional writes; nothing was written.
     """
-    tree, results = tree or tree_of(work), tuple(results)
-    _refuse_other_plan(work, plan, tree)
-    with _publishing(work) as publisher:
+    tree, results = tree or tree_of(workspace), tuple(results)
+    _refuse_other_plan(workspace, plan, tree)
+    with _publishing(workspace) as publisher:
         job = _Job(
-            work=work,
+            workspace=workspace,
             publisher=publisher,
             plan=plan,
             tree=tree,
             results={(result.name, result.arch): result for result in results},
-            is_ancestor=_is_ancestor(work),
-            origin=_origin(work),
+            is_ancestor=_is_ancestor(workspace),
+            origin=_origin(workspace),
         )
         return job.publish(seen)
 
 
-def _publishing(work: Workspace) -> AbstractContextManager[Publisher]:
+def _publishing(workspace: Workspace) -> AbstractContextManager[Publisher]:
     return publishing(
-        work.store,
-        work.settings,
-        console=work.console,
-        environ=work.environ,
-        now=work.clock,
+        workspace.store,
+        workspace.settings,
+        console=workspace.console,
+        environ=workspace.environ,
+        now=workspace.clock,
     )
 
 
-def _is_ancestor(work: Workspace) -> IsAncestor:
+def _is_ancestor(workspace: Workspace) -> IsAncestor:
     """Ask git, and its remote, which of two commits is newer; outside git that is not known."""
-    if work.git is None:
+    if workspace.git is None:
         return lambda _old, _new: None
-    branch = published_branch(work.environ, work.settings.branch)
-    return Line(git=work.git, branch=branch).is_older
+    branch = published_branch(workspace.environ, workspace.settings.branch)
+    return Line(git=workspace.git, branch=branch).is_older
 
 
-def _origin(work: Workspace) -> Origin:
+def _origin(workspace: Workspace) -> Origin:
     """State what is true of every build: ``spec`` is the folder that their paths start from."""
-    settings = work.settings
+    settings = workspace.settings
     return Origin(
-        spec=work.git.prefix if work.git else "",
-        repository=public_url((work.git and work.git.url()) or ""),
+        spec=workspace.git.prefix if workspace.git else "",
+        repository=public_url((workspace.git and workspace.git.url()) or ""),
         builder=BUILDER,
         settings={
             "compression-level": str(settings.compression_level),
@@ -145,15 +145,15 @@ def _origin(work: Workspace) -> Origin:
     )
 
 
-def _refuse_other_plan(work: Workspace, plan: Plan, tree: Tree) -> None:
+def _refuse_other_plan(workspace: Workspace, plan: Plan, tree: Tree) -> None:
     """Refuse a plan that somebody changed, or that was made for another checkout."""
     if not any(image.action in WORK for image in plan.images):
         return
-    head = work.git.head() if work.git else None
-    promote = work.settings.promote != "never"
-    if wrong := judge.plan_problems(plan, tree, head, promote=promote):
+    head = workspace.git.head() if workspace.git else None
+    promote = workspace.settings.promote != "never"
+    if problems := judge.plan_problems(plan, tree, head, promote=promote):
         raise RepositoryError(
-            f"the plan is not one of what is checked out here: {'; '.join(wrong)}",
+            f"the plan is not one of what is checked out here: {'; '.join(problems)}",
             hint="check out the plan's commit, or make the plan again",
         )
 
@@ -168,7 +168,7 @@ class _Job:
         origin: What the builds' statements have in common.
     """
 
-    work: Workspace
+    workspace: Workspace
     publisher: Publisher
     plan: Plan
     tree: Tree
@@ -178,7 +178,7 @@ class _Job:
 
     def publish(self, seen: State | None) -> PublicationOutcome:
         """Release, record the commit, render and check; ``seen`` is what was read before."""
-        store = self.work.store
+        store = self.workspace.store
         # What was read earlier in this run is good enough to find that nothing is to be done: a
         # publisher that came since has rendered what it released.
         state = seen or survey(store)
@@ -212,11 +212,13 @@ class _Job:
         """Return what is wrong with what was published, as clients see it; a note is a warning."""
         # Each of these harms its image alone, which rendering left as it was.
         repair = "restore it from a copy: lago-images repo verify lists all that is wrong"
-        damaged = [problem(str(key), what, repair) for key, what in sorted(state.damaged.items())]
+        damaged = [
+            problem(str(key), message, repair) for key, message in sorted(state.damaged.items())
+        ]
         base_url = self.publisher.site.base_url
-        finding = base_url_problem(self.work.store, base_url, self.work.environ)
+        finding = base_url_problem(self.workspace.store, base_url, self.workspace.environ)
         if finding and finding.severity is Severity.NOTE:
-            self.work.console.warn(f"{finding.where}: {finding.what}; {finding.repair}")
+            self.workspace.console.warn(f"{finding.where}: {finding.what}; {finding.repair}")
             finding = None
         return (*quick(self.publisher, releases), *damaged, *([finding] if finding else []))
 
@@ -245,7 +247,7 @@ class _Job:
         if image.action is Action.PROMOTE and image.promote:
             return _promoted(state, image, image.promote)
         # Of builds that nobody released, this run's alone are to be released without promotion.
-        others = self.work.is_promoting
+        others = self.workspace.is_promoting
         result = self.results.get((image.name, image.arch))
         if result is not None and result.manifest is not None:
             judged = _reported(state, image, result.manifest)
@@ -277,7 +279,7 @@ class _Job:
         return None if self.plan.dirty or self.plan.partial else self.plan.head
 
     def is_done(self, state: State) -> bool:
-        """Tell whether nothing is to be released, recorded or rendered."""
+        """Return whether nothing is to be released, recorded or rendered."""
         if state.damaged or any(image.action in WORK for image in self.plan.images):
             return False
         if head := self.to_record:
@@ -295,7 +297,7 @@ class _Job:
         store, commit = self.publisher.store, self.plan.head or NO_COMMIT
         for image, build in builds:
             # What is public already was judged when it was released first.
-            object_to = self.work.objection
+            object_to = self.workspace.objection
             if object_to and isinstance(build, Judged) and (why := object_to(build.manifest)):
                 failed[image.name] = why
                 continue
@@ -349,7 +351,7 @@ class _Job:
                 f"{staging.manifest} has sha256 {digest(staged)}; what was judged has "
                 f"{judged.sha256}"
             )
-        wrong = judge.problems(
+        problems = judge.problems(
             manifest,
             digest(manifest),
             image,
@@ -358,8 +360,8 @@ class _Job:
             self.publisher.now(),
             base_sha256=_base_disk(manifest, state, outcomes),
         )
-        if wrong:
-            raise TamperedError(f"{staging.folder} is not what is wanted: {'; '.join(wrong)}")
+        if problems:
+            raise TamperedError(f"{staging.folder} is not what is wanted: {'; '.join(problems)}")
 
     def replaced(self, state: State) -> list[tuple[PlannedImage, Release]]:
         """Find what an older commit's publisher replaced, each with what to release again."""
@@ -416,7 +418,7 @@ def _reported(state: State, image: PlannedImage, manifest: Manifest) -> Judged |
 
 
 def _is_stored(state: State, key: BuildKey) -> bool:
-    """Tell whether a build is staged, be it damaged, or was released already."""
+    """Return whether a build is staged, be it damaged, or was released already."""
     if key in state.released_builds or key in state.unreadable:
         return True
     return key in state.staged and key not in state.incomplete

@@ -14,7 +14,7 @@ from lago_images.repository.records.state import State
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """Say how a run ended."""
+    """The outcome of a run."""
 
     results: tuple[Result, ...]
     publication: PublicationOutcome

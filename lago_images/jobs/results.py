@@ -60,7 +60,9 @@ def load(data: bytes, where: str) -> list[Result]:
     """
     entries = parse(data, Results, where).results
     results = [_result(entry) for entry in entries]
-    if problems := [what for pair in zip(entries, results, strict=True) for what in _wrong(*pair)]:
+    if problems := [
+        problem for pair in zip(entries, results, strict=True) for problem in _wrong(*pair)
+    ]:
         raise DocumentError(where, Results.WHAT, problems)
     return results
 
@@ -78,7 +80,7 @@ def read_folder(folder: Path) -> list[Result]:
     """Read the results in every ``*.results.json`` under a folder, by name; none if it is missing.
 
     Of several attempts at one image, the one that succeeded. Raises ``RepositoryError`` when a
-    file is not a document we know, or two tell of different builds of one image.
+    file is not a document we know, or two describe different builds of one image.
     """
     ended: dict[ImageId, Result] = {}
     sources: dict[ImageId, Path] = {}
@@ -99,9 +101,9 @@ def read_folder(folder: Path) -> list[Result]:
     return [ended[key] for key in sorted(ended)]
 
 
-def _differ(one: Result, other: Result) -> bool:
-    """Tell whether both succeeded, and not with the same build."""
-    return one.ok and other.ok and one.manifest != other.manifest
+def _differ(first: Result, second: Result) -> bool:
+    """Return whether both succeeded, and not with the same build."""
+    return first.ok and second.ok and first.manifest != second.manifest
 
 
 def write_folder(folder: Path, results: Iterable[Result]) -> None:
@@ -166,7 +168,7 @@ FILE = "publication.json"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fate:
-    """Say what became of an image that was to be released.
+    """The outcome of the release of one image.
 
     ``verdict`` is None when that did not happen; ``why`` says why.
     """
@@ -178,7 +180,7 @@ class Fate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Publication:
-    """Say how the publication of the plan made at ``head``, at the time ``made``, ended."""
+    """The outcome of publishing the plan made at ``head``, at the time ``made``."""
 
     SCHEMA: ClassVar[int] = 1
     WHAT: ClassVar[str] = "a record of a publication"

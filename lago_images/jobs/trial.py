@@ -52,7 +52,7 @@ def unpack(store: Store, stored: StoredBuild, target: Path) -> FinishedDisk:
     partial = target.with_name(f".{target.name}.part")
     # Left by a run that was killed; and beside the target, so that replacing it is one rename.
     partial.unlink(missing_ok=True)
-    digests = decompress(store.read(key), partial, largest=disk.size, what=key)
+    digests = decompress(store.read(key), partial, largest=disk.size, label=key)
     if digests.sha256 != disk.sha256:
         partial.unlink()
         raise RepositoryError(

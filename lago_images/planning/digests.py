@@ -14,16 +14,31 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from lago_images.planning.git_output import GITLINK, Snapshot
 from lago_images.specs.host_files import LONGEST_POINTER, is_inside, is_locked, pointed_to, refusal
 
 # As many as Linux follows in one path (path_resolution(7)).
 _MOST = 40
-_LINK, _PLAIN, _PROGRAM, _FOLDER, _SPECIAL = "120000", "100644", "100755", "040000", "special"
+LINK = "120000"
+_PLAIN, _PROGRAM, _FOLDER, _SPECIAL = "100644", "100755", "040000", "special"
 _PIECE = 1 << 20
+_SHA256_DIGITS = 64
 # The path below what was asked for, the mode as git would have it, and the digest.
 Digest = tuple[str, str, str]
+
+
+class Contents(NamedTuple):
+    """What lies at a path.
+
+    ``mode`` is as git would have it, ``sha256`` of what a build reads there (of a link, where it
+    leads), ``blob`` the id of the very bytes as git's object.
+    """
+
+    mode: str
+    sha256: str
+    blob: str = ""
 
 
 @dataclass(slots=True)
@@ -84,20 +99,25 @@ class Files:
         root: What paths are relative to.
         git: What git knows of them; None outside git.
         dirty: The files met so far that are not as in git's head; none outside git.
+        unchanged: What lies at the paths met so far that git takes for its head's.
     """
 
     root: Path
     git: Snapshot | None = None
     dirty: set[str] = field(default_factory=set)
+    unchanged: dict[str, Contents] = field(default_factory=dict)
     _known: dict[str, tuple[Digest, ...]] = field(default_factory=dict)
     _submodules: tuple[str, ...] = ()
     _links: Links = field(init=False)
+    _algorithm: str = field(init=False)
 
     def __post_init__(self) -> None:
         entries = self.git.entries if self.git else {}
         links = [path for path, (mode, _) in entries.items() if mode == GITLINK]
         self._submodules = tuple(sorted(links))
         self._links = Links(self.root)
+        _, first_id = next(iter(entries.values()), ("", ""))
+        self._algorithm = "sha256" if len(first_id) == _SHA256_DIGITS else "sha1"
 
     def digests(self, path: str) -> tuple[Digest, ...]:
         """Return, of each file that reading ``path`` reads: the path below it, mode and digest.
@@ -123,7 +143,7 @@ class Files:
         git = self.git
         if git is not None and path not in git.changed and path in git.entries:
             mode, _ = git.entries[path]
-            if mode not in {_LINK, GITLINK}:
+            if mode not in {LINK, GITLINK}:
                 return (path,)
         return self._links.way(path)
 
@@ -161,13 +181,21 @@ class Files:
         if is_empty:
             yield (_below(top, folder), _FOLDER, "")
 
+    def look_at(self, path: str) -> None:
+        """Read a file that is not copied into an image, a spec, so that it is in ``unchanged``."""
+        if self.is_committed(path):
+            self._file(path)
+
     def _file(self, path: str) -> tuple[str, str]:
-        if self.git and not self.is_committed(path):
+        contents = hash_file(self.root / path, path, algorithm=self._algorithm)
+        if self.is_committed(path):
+            self.unchanged[path] = contents
+        elif self.git:
             self.dirty.add(self._submodule_of(path) or path)
-        return hash_file(self.root / path, path)
+        return contents.mode, contents.sha256
 
     def is_committed(self, path: str) -> bool:
-        """Tell whether a file, or the submodule that it is in, is as in git's head."""
+        """Return whether a file, or the submodule that it is in, is as in git's head."""
         git, path = self.git, self._submodule_of(path) or path
         return git is not None and path in git.entries and path not in git.dirty
 
@@ -179,8 +207,8 @@ class Files:
         return (self.root / submodule / ".git").exists()
 
 
-def hash_file(path: Path, name: str = "") -> tuple[str, str]:
-    """Return a file's mode, as git would have it, and the SHA-256 of what a build reads there.
+def hash_file(path: Path, name: str = "", *, algorithm: str = "sha1") -> Contents:
+    """Return what lies at a path: its mode, the SHA-256 of what a build reads there, git's id.
 
     A pointer of Git LFS stands for the content that it names by SHA-256: a clone that has only
     pointers plans as one that has the files. No build takes a pointer.
@@ -191,21 +219,25 @@ def hash_file(path: Path, name: str = "") -> tuple[str, str]:
     """
     facts = path.lstat()
     if stat.S_ISLNK(facts.st_mode):
-        return _LINK, hashlib.sha256(os.fsencode(path.readlink())).hexdigest()
+        target = os.fsencode(path.readlink())
+        blob = hashlib.new(algorithm, b"blob %d\0%b" % (len(target), target))
+        return Contents(LINK, hashlib.sha256(target).hexdigest(), blob.hexdigest())
     if not stat.S_ISREG(facts.st_mode):
-        return _SPECIAL, ""
+        return Contents(_SPECIAL, "")
     mode = _PROGRAM if facts.st_mode & stat.S_IXUSR else _PLAIN
     with path.open("rb", buffering=0) as file:
         # What is short is read at once: for thousands of files that is most of the time.
         piece = file.read(min(facts.st_size + 1, _PIECE))
         if is_locked(piece):
             raise ValueError(f"{name or path} is locked by git-crypt (git-crypt unlock)")
-        if len(piece) < LONGEST_POINTER and (content := pointed_to(piece)):
-            return mode, content
         whole = hashlib.sha256(piece)
+        blob = hashlib.new(algorithm, b"blob %d\0%b" % (facts.st_size, piece))
+        if len(piece) < LONGEST_POINTER and (content := pointed_to(piece)):
+            return Contents(mode, content, blob.hexdigest())
         while piece := file.read(_PIECE):
             whole.update(piece)
-    return mode, whole.hexdigest()
+            blob.update(piece)
+    return Contents(mode, whole.hexdigest(), blob.hexdigest())
 
 
 def _below(top: str, path: str) -> str:

@@ -9,7 +9,12 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryFile
+from types import MappingProxyType
 from typing import IO, Self
+
+# GitPython's import runs git, with all of the environment, and fails on a machine without git,
+# which may have no use for it. A git that cannot be run is not run.
+os.environ |= {"GIT_PYTHON_REFRESH": "quiet", "GIT_PYTHON_GIT_EXECUTABLE": os.devnull}
 
 from git import cmd
 from git.exc import CommandError, GitCommandNotFound
@@ -27,11 +32,6 @@ from lago_images.planning.git_output import (
     parse_log,
     parse_status,
 )
-
-# GitPython's import runs git, with all of the environment, and fails on a machine without git,
-# which may have no use for it. A git that cannot be run is not run.
-os.environ |= {"GIT_PYTHON_REFRESH": "quiet", "GIT_PYTHON_GIT_EXECUTABLE": os.devnull}
-
 
 FETCH_SECONDS = 600
 # A fixed language, because messages are read; no questions, because nobody may be there to answer;
@@ -67,9 +67,10 @@ _NO_PROGRAM = 127
 
 
 class Program:
-    """Git, called in a folder."""
+    """Git, called in a folder; with variables of its own environment, if any."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, own: Mapping[str, str] = MappingProxyType({})) -> None:
+        self._own = [f"{name}={value}" for name, value in own.items()]
         self._git = cmd.Git(str(folder))
         self._git.update_environment(**_ENVIRONMENT)
 
@@ -84,15 +85,15 @@ class Program:
         except GitError:
             return None
 
-    def run(self, *arguments: str, stdin: Sequence[str] | None = None) -> str:
-        """Return the output, with the lines of ``stdin`` as its input.
+    def run(self, *arguments: str, stdin: Iterable[str] = (), end: str = "\n") -> str:
+        """Return the output, with the lines of ``stdin`` as its input, each with its ``end``.
 
         Raises:
             GitError: Git fails.
             ToolMissingError: There is no git.
         """
         with TemporaryFile() as given:
-            given.write("".join(f"{line}\n" for line in stdin or ()).encode())
+            given.write(os.fsencode("".join(f"{line}{end}" for line in stdin)))
             given.seek(0)
             return self._execute(arguments, given)
 
@@ -102,7 +103,7 @@ class Program:
         try:
             return str(
                 self._git.execute(
-                    [*_without_others(os.environ), "git", *arguments],
+                    [*_without_others(os.environ), *self._own, "git", *arguments],
                     stdin.fileno(),
                     kill_after_timeout=limit,
                     strip_newline_in_stdout=False,
@@ -153,6 +154,11 @@ class Git:
         self._program = Program(folder)
         self._run, self._ask = self._program.run, self._program.ask
         self.prefix = self._run("rev-parse", "--show-prefix").strip()
+
+    @property
+    def top(self) -> Path:
+        """Return the work tree that the folder is in, or is."""
+        return self.folder / self._run("rev-parse", "--show-cdup").strip()
 
     @classmethod
     def find(cls, folder: Path) -> "Git | None":
@@ -255,11 +261,11 @@ class Git:
 
     @property
     def shallow(self) -> bool:
-        """Tell whether history is cut off somewhere."""
+        """Return whether history is cut off somewhere."""
         return self._run("rev-parse", "--is-shallow-repository").strip() == "true"
 
     def has(self, commit: str) -> bool:
-        """Tell whether the clone has the commit, without asking a remote."""
+        """Return whether the clone has the commit, without asking a remote."""
         return not self.missing([commit])
 
     def missing(self, commits: Iterable[str]) -> frozenset[str]:
@@ -305,7 +311,7 @@ class Git:
         )
 
     def is_ancestor(self, old: str, new: str) -> bool | None:
-        """Tell whether ``old`` is ``new`` or in its history.
+        """Return whether ``old`` is ``new`` or in its history.
 
         None when that cannot be known: a commit is lost, or the history between is cut off in
         this clone and cannot be fetched.
@@ -334,14 +340,14 @@ class Git:
         listing = self._run("rev-list", "--stdin", stdin=[*sorted(wanted), f"^{new}"])
         return wanted & frozenset(listing.split())
 
-    def merge_base(self, one: str, other: str) -> str | None:
+    def merge_base(self, first: str, second: str) -> str | None:
         """Return the newest commit both come from; None when there is none or it cannot be had."""
-        if not (self.ensure(one) and self.ensure(other)):
+        if not (self.ensure(first) and self.ensure(second)):
             return None
-        commit = self._ask("merge-base", one, other)
-        steps = self._deepened([one, other])
+        commit = self._ask("merge-base", first, second)
+        steps = self._deepened([first, second])
         while commit is None and next(steps, None) is not None:
-            commit = self._ask("merge-base", one, other)
+            commit = self._ask("merge-base", first, second)
         return commit
 
     def fork(self, rev: str, head: str) -> str:

@@ -21,11 +21,11 @@ class Paths:
 
     @classmethod
     def of(cls, paths: Iterable[str]) -> "Paths":
-        made = cls(frozenset(paths))
-        for path in sorted(made.paths):
+        indexed = cls(frozenset(paths))
+        for path in sorted(indexed.paths):
             for folder in _above(path):
-                made._below.setdefault(folder, []).append(path)
-        return made
+                indexed._below.setdefault(folder, []).append(path)
+        return indexed
 
     def touching(self, path: str) -> list[str]:
         """Return those that are ``path``, are in it, or are a folder (a submodule) around it."""
@@ -102,9 +102,9 @@ class Holdings:
         """Return the same without these waiting builds."""
         images = {
             image: replace(
-                held, waiting=tuple(each for each in held.waiting if each.build not in builds)
+                holding, waiting=tuple(each for each in holding.waiting if each.build not in builds)
             )
-            for image, held in self.images.items()
+            for image, holding in self.images.items()
         }
         return replace(self, images=images)
 
@@ -167,7 +167,7 @@ class History:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ask:
-    """Say what the plan shall cover.
+    """The scope of a plan.
 
     Attributes:
         changed: Everything that changed or is missing; else only what the rest says.

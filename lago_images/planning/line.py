@@ -49,7 +49,7 @@ class Line:
     _known: dict[str, bool] = field(default_factory=dict, init=False)
 
     def is_older(self, old: str, new: str) -> bool | None:
-        """Tell whether ``old`` is in the history of ``new``, and ``new`` was not taken back.
+        """Return whether ``old`` is in the history of ``new``, and ``new`` was not taken back.
 
         None when the history between cannot be known.
 
@@ -60,7 +60,7 @@ class Line:
         return self.has(new) if related else related
 
     def has(self, commit: str) -> bool:
-        """Tell whether a commit, which the clone has, is on the branch or in the checkout.
+        """Return whether a commit, which the clone has, is on the branch or in the checkout.
 
         Raises:
             GitError: The remote does not answer, and what it said last does not tell.

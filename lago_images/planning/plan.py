@@ -140,7 +140,7 @@ class _Decider:
     def _objection(
         self, spec: Spec, published: ImageHoldings, why_so: tuple[Reason, ...]
     ) -> str | None:
-        """Say why an image is left alone; None when it is not."""
+        """Return why an image is left alone; None when it is not."""
         current, base = published.current, self._base(spec)
         if current and not why_so:
             return f"unchanged since revision {current.revision}{reasons.origin(current)}"
@@ -189,11 +189,11 @@ class _Decider:
         published = self._published(self.tree.specs[base.name])
         built = published.current.built if published.current else None
         if base.action is Action.PROMOTE:
-            built = next(one for one in published.waiting if one.build == base.promote)
+            built = next(build for build in published.waiting if build.build == base.promote)
         return f"sha256:{built.sha256}" if built else None
 
     def _base_is_published(self, spec: Spec) -> bool:
-        """Tell whether what clients get of the base is what its spec says here."""
+        """Return whether what clients get of the base is what its spec says here."""
         current = self._published(self.tree.specs[spec.base.name]).current
         wanted = self.tree.fingerprints[spec.base.name]
         return current is not None and current.fingerprint == wanted

@@ -1,4 +1,4 @@
-"""Say why an image is built, in sentences that name the files and commits behind it."""
+"""Explain why an image is built, in sentences that name the files and commits behind it."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -22,7 +22,7 @@ def short(commit: str) -> str:
 
 
 def origin(current: Current) -> str:
-    """Say where a release comes from: ``, of commit 1a2b3c4``."""
+    """Return where a release comes from: ``, of commit 1a2b3c4``."""
     if current.commit == NO_COMMIT:
         return ", made outside git"
     return f", of commit {short(current.commit)}"
@@ -43,7 +43,7 @@ class Why:
         return cls(tree=tree, holdings=holdings, history=history, dirty=dirty)
 
     def absent(self, spec: Spec, published: ImageHoldings) -> Reason:
-        """Say why an image without a release is built."""
+        """Return why an image without a release is built."""
         if published.newest:
             last = next(iter(reversed([*published.taken_back.values()])), "")
             detail = f"every revision of it is withdrawn{f': {last}' if last else ''}"
@@ -73,14 +73,14 @@ class Why:
         return Reason(kind=ReasonKind.NEW, detail=f"{change.path} {how}{behind}")
 
     def lost(self, current: Current) -> Reason:
-        """Say why an image is built whose release names a build that is missing or damaged."""
+        """Return why an image is built whose release names a build that is missing or damaged."""
         detail = (
             f"revision {current.revision} names build {current.build}, which is missing or damaged"
         )
         return Reason(kind=ReasonKind.MISSING, detail=detail)
 
     def changed(self, spec: Spec, current: Current, base: Action | None) -> tuple[Reason, ...]:
-        """Say why the fingerprint is not the release's."""
+        """Return why the fingerprint is not the release's."""
         since = self.history.since.get(current.commit)
         uncommitted = tuple(self._uncommitted(spec))
         # A force-push or a clone's cut took the commit away that the release was made of.
@@ -134,7 +134,7 @@ class Why:
         return Reason(kind=ReasonKind.INPUT, detail=detail)
 
     def base(self, spec: Spec, action: Action) -> Reason:
-        """Say why a layer is built again though its spec may be the same."""
+        """Return why a layer is built again though its spec may be the same."""
         how = {Action.BUILD: "is built", Action.PROMOTE: "is promoted"}
         detail = (
             f"its base {spec.base.name} {how.get(action, 'was released since as another build')}"
@@ -147,7 +147,7 @@ class Why:
         return Reason(kind=ReasonKind.STALE, detail=detail)
 
     def is_touched(self, spec: Spec) -> bool:
-        """Tell whether the plan's limit changes the image itself."""
+        """Return whether the plan's limit changes the image itself."""
         scope = self.history.scope
         if scope is None:
             return True
@@ -157,7 +157,7 @@ class Why:
         return any(self._met(written, scope.paths)) or any(self._uncommitted(spec))
 
     def retired(self, name: str, current: Current) -> str:
-        """Say what became of the spec of an image that has none."""
+        """Return what became of the spec of an image that has none."""
         specs = (self.tree.way(spec.path) for spec in self.tree.specs.values())
         folders = {path.rpartition("/")[0] for way in specs for path in way}
         for path in sorted(self.tree.dirty):
@@ -174,7 +174,7 @@ class Why:
 
 
 def _removal(name: str, since: Since) -> str | None:
-    """Say how the spec of a name was removed, if it was."""
+    """Return how the spec of a name was removed, if it was."""
     for change in since.changes.values():
         former = change.old or (change.path if change.status == "D" else "")
         if former.rpartition("/")[2] == name:

@@ -7,6 +7,7 @@ from pathlib import Path, PurePosixPath
 
 from lago_images.errors import Problem, SpecError
 from lago_images.planning.chains import in_order
+from lago_images.planning.delivery import compare
 from lago_images.planning.digests import Files
 from lago_images.planning.fingerprint import File, Source, fingerprint, parts
 from lago_images.planning.git import Git
@@ -29,7 +30,8 @@ def read_tree(root: Path, settings: Settings, git: Git | None = None) -> Tree:
         git: The repository that ``root`` is in: it says what is not committed.
 
     Raises:
-        SpecError: With every problem of every spec, also of files that are not in the work tree.
+        SpecError: With every problem of every spec, also of files that are not in the work tree,
+            or are there otherwise than in other clones of the commit.
     """
     specs = read(root, settings.specs)
     reads = {name: host_files(spec) for name, spec in specs.items()}
@@ -37,6 +39,10 @@ def read_tree(root: Path, settings: Settings, git: Git | None = None) -> Tree:
     files, ways = _files(root, settings, specs, inputs, git)
     sources = _sources(settings, files) if any(map(_is_template, specs.values())) else ()
     digests = _digests(specs, reads, files)
+    if git is not None:
+        for spec in specs.values():
+            files.look_at(ways.get(spec.path, (spec.path,))[-1])
+        _refuse_other_bytes(git, files)
     return Tree(
         specs=specs,
         fingerprints=_fingerprints(specs, digests, sources),
@@ -152,6 +158,31 @@ def _sources(settings: Settings, files: Files) -> tuple[Source, ...]:
 def _unreadable(where: str, path: str, error: OSError | ValueError) -> Problem:
     why = error.strerror if isinstance(error, OSError) else str(error)
     return Problem(where, None, f"cannot read {path}: {why}")
+
+
+def _refuse_other_bytes(git: Git, files: Files) -> None:
+    """Refuse files that another clone of the commit would have otherwise.
+
+    Those that the commit does not have are noted as dirty. Raises ``SpecError``.
+    """
+    head = git.head()
+    if head is None:
+        return
+    unchanged = {f"{git.prefix}{path}": here for path, here in files.unchanged.items()}
+    compared = compare(git.top, head, unchanged)
+    files.dirty |= {path.removeprefix(git.prefix) for path in compared.unknown}
+    if not compared.differences:
+        return
+    problems = [
+        Problem(
+            f"{each.module}{each.path}".removeprefix(git.prefix),
+            None,
+            f"is not what a new clone of commit {head[:7]} has: {each.why}",
+        )
+        for each in compared.differences
+    ]
+    more = "; and the others likewise" if compared.differences[1:] else ""
+    raise SpecError(problems, hint=compared.differences[0].commands(git.prefix) + more)
 
 
 def _fingerprints(

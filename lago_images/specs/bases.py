@@ -117,18 +117,20 @@ def _pattern(url: str) -> Iterator[tuple[str, str]]:
 
 def _bootstrap(properties: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     # What is wrong by itself is reported elsewhere.
-    good = {key: value for key, value in properties.items() if not value_problem(key, value)}
-    if good.get("arch", BOOTSTRAP_ARCHITECTURES[0]) not in BOOTSTRAP_ARCHITECTURES:
+    valid = {key: value for key, value in properties.items() if not value_problem(key, value)}
+    if valid.get("arch", BOOTSTRAP_ARCHITECTURES[0]) not in BOOTSTRAP_ARCHITECTURES:
         yield "arch", f"bootstrap: makes disks for {', '.join(BOOTSTRAP_ARCHITECTURES)} only"
-    size = size_bytes(good.get("size", ""))
+    size = size_bytes(valid.get("size", ""))
     if size is not None and (size < _LEAST_MIB * _MIB or size % _MIB):
-        what = f"size must be a whole number of MiB, at least {_LEAST_MIB}M, for a bootstrap: base"
-        yield "size", what
-    mirrors = good.get("mirror", "").split()
+        message = (
+            f"size must be a whole number of MiB, at least {_LEAST_MIB}M, for a bootstrap: base"
+        )
+        yield "size", message
+    mirrors = valid.get("mirror", "").split()
     if len(mirrors) > _MIRRORS:
         yield "mirror", "mirror has more URLs than the archive's and its security archive's"
     if len(mirrors) == 1 and security_archive(mirrors[0].rstrip("/")) is None:
         unknown = "mirror does not end in /debian, so its security archive is not known"
         yield "mirror", f"{unknown}: add that URL after a blank"
-    if "snapshot" in good and "mirror" not in properties:
+    if "snapshot" in valid and "mirror" not in properties:
         yield "snapshot", "snapshot needs a mirror that keeps snapshots, a folder for each moment"

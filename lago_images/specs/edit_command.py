@@ -36,7 +36,7 @@ REFUSAL = (
 
 @lru_cache(maxsize=4096)
 def is_harmless(expression: str) -> bool:
-    """Tell whether an expression can change its line and do nothing else."""
+    """Return whether an expression can change its line and do nothing else."""
     position = len(expression) - len(expression.lstrip())
     while position < len(expression):
         after = _statement(expression, position)

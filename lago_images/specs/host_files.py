@@ -177,7 +177,7 @@ class HostFolder:
         return real, mode
 
     def is_in_submodule(self, path: str) -> bool:
-        """Tell whether a path is in a folder of a submodule, as ``.gitmodules`` names them."""
+        """Return whether a path is in a folder of a submodule, as ``.gitmodules`` names them."""
         return any(f"{normal(path)}/".startswith(f"{top}/") for top in self._submodules)
 
     @cached_property
@@ -206,12 +206,12 @@ def read_plain(descriptor: int, most: int) -> bytes:
 
 
 def is_inside(real: str, root: str) -> bool:
-    """Tell whether a path is ``root`` or lies in it, both being resolved."""
+    """Return whether a path is ``root`` or lies in it, both being resolved."""
     return real == root or real.startswith(f"{root.rstrip('/')}/")
 
 
 def refusal(real: str, root: str) -> str | None:
-    """Say why a path, resolved as ``root`` is, must not be read, if so."""
+    """Return why a path, resolved as ``root`` is, must not be read, if so."""
     if not is_inside(real, root):
         return "leads out of the repository"
     if ".git" in real[len(root) :].split("/"):
@@ -229,14 +229,14 @@ def why(error: OSError) -> str:
 def check_files(spec: Spec, folder: HostFolder) -> list[Problem]:
     """Return what is wrong with the host paths of a spec."""
     return [
-        Problem(spec.path, host.line, f"host path {shown(host.path)} {what}")
+        Problem(spec.path, host.line, f"host path {shown(host.path)} {message}")
         for host in host_paths(spec)
-        if (what := _written(host.path) or _resolved(host, folder))
+        if (message := _written(host.path) or _resolved(host, folder))
     ]
 
 
 def _written(path: str) -> str | None:
-    """Say what is wrong with a path as it is written."""
+    """Return what is wrong with a path as it is written."""
     parts = path.split("/")
     if path.startswith(("/", "~")):
         return "must be relative to the root of the repository"
@@ -253,7 +253,7 @@ def _written(path: str) -> str | None:
 
 
 def _resolved(host: HostPath, folder: HostFolder) -> str | None:
-    """Say what is wrong with what a path leads to."""
+    """Return what is wrong with what a path leads to."""
     try:
         folder.resolve(host.path, tree=host.tree)
     except ForbiddenPathError as error:
@@ -286,12 +286,12 @@ def refuse_pointers(spec: Spec, root: Path) -> None:
             if not paths:
                 continue
             if paths == ["."]:
-                what = f"is only a {kind.name} here, not the file"
+                message = f"is only a {kind.name} here, not the file"
             else:
                 first = f"{normal(host.path)}/{paths[0]}"
                 more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
-                what = f"has only a {kind.name} for {first!a}{more}, not the file"
-            problems.append(Problem(spec.path, host.line, f"host path {host.path!a} {what}"))
+                message = f"has only a {kind.name} for {first!a}{more}, not the file"
+            problems.append(Problem(spec.path, host.line, f"host path {host.path!a} {message}"))
             hints.add(kind.hint)
     if problems:
         raise SpecError(problems, hint="; ".join(sorted(hints)))
@@ -310,7 +310,7 @@ _STAND_INS = (_LFS, _CRYPT)
 
 
 def is_locked(first: bytes) -> bool:
-    """Tell whether a file that begins with ``first`` is one that git-crypt has encrypted."""
+    """Return whether a file that begins with ``first`` is one that git-crypt has encrypted."""
     return first.startswith(_LOCKED_HEADER)
 
 

@@ -44,7 +44,7 @@ _INVISIBLE = (
 _SUSPECT = re.compile(f"[{_CONTROL}{_INVISIBLE}]")
 _HIDDEN = re.compile(f"[{_INVISIBLE}]")
 _NAMED = {
-    "\r": "a carriage return (Windows line ending)",
+    "\r": "a carriage return (Windows line ending; see core.autocrlf)",
     "\0": "a NUL byte",
     "\ufeff": "a byte order mark",
 }
@@ -71,8 +71,8 @@ class _Reader:
     lines: dict[str, int] = field(default_factory=dict)
     operations: list[Operation] = field(default_factory=list)
 
-    def complain(self, line: int | None, what: str) -> None:
-        self.problems.append(Problem(self.path, line, what))
+    def complain(self, line: int | None, message: str) -> None:
+        self.problems.append(Problem(self.path, line, message))
 
 
 def parse(text: str, *, name: str, path: str) -> tuple[Spec | None, list[Problem]]:
@@ -87,8 +87,8 @@ def parse(text: str, *, name: str, path: str) -> tuple[Spec | None, list[Problem
         path: Where the file is, for problems and for the spec.
     """
     reader = _Reader(path)
-    if what := name_problem(name):
-        reader.complain(None, what)
+    if message := name_problem(name):
+        reader.complain(None, message)
     if _SUSPECT.search(text):
         text = _without_suspects(text, reader)
     _read(text, reader)
@@ -118,8 +118,8 @@ def _without_suspects(text: str, reader: _Reader) -> str:
         if character not in seen:
             seen.add(character)
             kind = "invisible" if _HIDDEN.match(character) else "control"
-            what = _NAMED.get(character, f"the {kind} character U+{ord(character):04X}")
-            reader.complain(text.count("\n", 0, match.start()) + 1, f"{what} is not allowed")
+            message = _NAMED.get(character, f"the {kind} character U+{ord(character):04X}")
+            reader.complain(text.count("\n", 0, match.start()) + 1, f"{message} is not allowed")
     return _SUSPECT.sub("", text)
 
 
@@ -165,8 +165,8 @@ def _property(new: _Property, line: int, reader: _Reader) -> None:
         reader.complain(line, f"{key} stands before, in line {reader.lines[key]}")
         return
     reader.lines[key] = line
-    for what in problems:
-        reader.complain(line, what)
+    for message in problems:
+        reader.complain(line, message)
     if value or key not in REQUIRED:
         reader.properties[key] = value
 
@@ -196,8 +196,8 @@ def _operation(text: str, line: int) -> Operation | str:
     argument = argument.lstrip() if name in _CONTENT else argument.strip()
     if command.form is Form.PACKAGES:
         argument = ",".join(word.strip() for word in argument.split(","))
-    what = _argument_problem(name, command, argument)
-    return what or Operation(name=name, argument=argument, line=line)
+    message = _argument_problem(name, command, argument)
+    return message or Operation(name=name, argument=argument, line=line)
 
 
 def _unknown(name: str) -> str:
@@ -273,10 +273,10 @@ def _check_properties(reader: _Reader) -> Base | None:
     if text is None:
         return None
     line = reader.lines["base"]
-    base, what = read_base(text, line)
-    if what:
-        reader.complain(line, what)
+    base, message = read_base(text, line)
+    if message:
+        reader.complain(line, message)
     if base:
-        for key, what in conflicting_properties(base, reader.properties):
-            reader.complain(reader.lines[key], what)
+        for key, message in conflicting_properties(base, reader.properties):
+            reader.complain(reader.lines[key], message)
     return base

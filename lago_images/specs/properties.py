@@ -78,7 +78,7 @@ def _is_moment(value: str) -> bool:
 
 
 def is_url(value: str) -> bool:
-    """Tell if a value is an http(s) URL without a password, blanks or a fragment."""
+    """Return whether a value is an http(s) URL without a password, blanks or a fragment."""
     try:
         url = urlsplit(value)
         return (
@@ -169,7 +169,7 @@ def _slip(key: str) -> str:
 
 
 def _is_one_apart(word: str, other: str) -> bool:
-    """Tell if one other letter, or two that changed places, make the difference."""
+    """Return whether one other letter, or two that changed places, make the difference."""
     if len(word) != len(other):
         return False
     differ = [place for place, pair in enumerate(zip(word, other, strict=True)) if len({*pair}) > 1]

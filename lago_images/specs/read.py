@@ -69,8 +69,8 @@ def inspect(root: Path, folder: str) -> Inspected:
     try:
         # Not ``resolve``: the specs may lie in the root itself, which it refuses.
         real = os.path.realpath(f"{host.root}/{folder}")
-        if what := refusal(real, host.root):
-            return _nothing(folder, what)
+        if reason := refusal(real, host.root):
+            return _nothing(folder, reason)
         top = host.open(real)
     except OSError as error:
         advice = "run this in a specs repository, name one with -C, or make one: lago-images init"
@@ -81,8 +81,8 @@ def inspect(root: Path, folder: str) -> Inspected:
         os.close(top)
 
 
-def _nothing(folder: str, what: str) -> Inspected:
-    return Inspected({}, [Problem(folder, None, f"the folder of the specs {what}")], 0)
+def _nothing(folder: str, reason: str) -> Inspected:
+    return Inspected({}, [Problem(folder, None, f"the folder of the specs {reason}")], 0)
 
 
 def _inspect(host: HostFolder, folder: str, top: int) -> Inspected:
@@ -100,8 +100,8 @@ def _inspect(host: HostFolder, folder: str, top: int) -> Inspected:
             problems.append(problem)
         spec = None
         if text is not None:
-            spec, wrong = parse(text, name=name, path=path)
-            problems += wrong
+            spec, of_spec = parse(text, name=name, path=path)
+            problems += of_spec
         if spec is None:
             broken.add(name)
         else:
@@ -118,8 +118,10 @@ def _misplaced(top: int, folder: str) -> Iterator[Problem]:
         for name in sorted(filter(is_spec_name, names)) if directory != "." else ():
             path = f"{folder.rstrip('/')}/{directory.removeprefix('./')}/{name}"
             if _looks_like_spec(name, opened):
-                what = f"looks like a spec, which are not read in sub-folders: move it to {folder}/"
-                yield Problem(path, None, what)
+                message = (
+                    f"looks like a spec, which are not read in sub-folders: move it to {folder}/"
+                )
+                yield Problem(path, None, message)
 
 
 def _looks_like_spec(name: str, folder: int) -> bool:
@@ -135,7 +137,7 @@ def _looks_like_spec(name: str, folder: int) -> bool:
 
 
 def is_spec_name(name: str) -> bool:
-    """Tell whether a file of this name in the folder is taken for a spec."""
+    """Return whether a file of this name in the folder is taken for a spec."""
     return _NO_SPEC.match(name) is None
 
 
@@ -163,8 +165,8 @@ def _text(host: HostFolder, path: str, folder: int) -> tuple[str | None, Problem
         return data.decode(), None
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        what = f"not UTF-8: byte 0x{data[error.start]:02x}"
-        return data.decode(errors="replace"), Problem(path, line, what)
+        message = f"not UTF-8: byte 0x{data[error.start]:02x}"
+        return data.decode(errors="replace"), Problem(path, line, message)
 
 
 def _bytes(host: HostFolder, path: str, folder: int) -> bytes:
@@ -237,8 +239,8 @@ def _layer(spec: Spec, specs: Mapping[str, Spec], broken: Collection[str]) -> It
             near = suggestion(spec.base.name, [n for n in {*specs, *broken} if n != spec.name])
             yield Problem(spec.path, line, f"there is no spec {spec.base.name!r}{near}")
     elif base.arch != spec.arch:
-        what = f"arch is {spec.arch}, but the base {base.name!r} has {base.arch}"
-        yield Problem(spec.path, spec.lines.get("arch", line), what)
+        message = f"arch is {spec.arch}, but the base {base.name!r} has {base.arch}"
+        yield Problem(spec.path, spec.lines.get("arch", line), message)
 
 
 def _cycles(specs: Mapping[str, Spec]) -> Iterator[Problem]:
@@ -254,8 +256,8 @@ def _cycles(specs: Mapping[str, Spec]) -> Iterator[Problem]:
         if name in trail:
             cycle = list(trail)[list(trail).index(name) :]
             first = specs[name]
-            what = "a cycle of layers: " + " -> ".join([*cycle, name])
-            yield Problem(first.path, first.base.line, what)
+            message = "a cycle of layers: " + " -> ".join([*cycle, name])
+            yield Problem(first.path, first.base.line, message)
 
 
 def _below(spec: Spec, specs: Mapping[str, Spec]) -> str | None:

@@ -35,7 +35,7 @@ from lago_images.repository.records.state import PublishedCommit, read
 from lago_images.settings import FILE, Settings
 from lago_images.specs.model import BaseKind
 from lago_images.storage.directory.store import DirectoryStore
-from tests.support.handmade import copy_of, disk_bytes, files_of, manifest, release
+from tests.support.builders import copy_of, disk_bytes, files_of, manifest, release
 from tests.support.specs import SpecsRepo
 
 COUNT = 10_000

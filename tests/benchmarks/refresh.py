@@ -29,7 +29,7 @@ from lago_images.settings import Settings
 from lago_images.storage.directory.store import DirectoryStore
 from lago_images.storage.open import open_store
 from tests.servers import run
-from tests.support.handmade import copy_of, files_of, manifest, publisher, release
+from tests.support.builders import copy_of, files_of, manifest, publisher, release
 
 REVISIONS = 50
 WRITERS = 16

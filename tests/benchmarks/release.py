@@ -38,7 +38,7 @@ from lago_images.storage.directory.store import DirectoryStore
 from lago_images.storage.s3.etags import Abilities
 from lago_images.storage.s3.store import S3Store
 from tests.servers import run
-from tests.support import handmade
+from tests.support import builders
 
 _BLOCK = 2**20
 _COUNTED = ("small", "bulk", "patient")
@@ -126,7 +126,7 @@ def _bucket(server: Any, name: str, abilities: Abilities | None = None) -> Place
 
 def stage(store: Any, disk: Path, number: int) -> Manifest:
     """Put a build in staging, as a builder leaves it."""
-    made = handmade.manifest("image", f"b{number}", fingerprint=f"sha256:{number}")
+    made = builders.manifest("image", f"b{number}", fingerprint=f"sha256:{number}")
     sums = {name: hashlib.new(name) for name in ("sha1", "sha256", "sha512")}
     for block in _blocks(disk):
         for each in sums.values():
@@ -144,9 +144,9 @@ def stage(store: Any, disk: Path, number: int) -> Manifest:
     )
     staging = made.key.staging
     store.upload(staging.disk, _blocks(disk), headers=headers(staging.disk))
-    for name, data in handmade.files_of(made).items():
+    for name, data in builders.files_of(made).items():
         if not name.endswith(".xz"):
-            handmade.put(store, staging.folder + name, data)
+            builders.put(store, staging.folder + name, data)
     return made
 
 
@@ -163,8 +163,8 @@ def ours(store: Any, made: Manifest) -> None:
         is_ancestor=lambda _one, _other: True,
         now=time.time,
     )
-    release(store, handmade.judged(made), decision)
-    handmade.publisher(store).refresh()
+    release(store, builders.judged(made), decision)
+    builders.publisher(store).refresh()
 
 
 def rival(store: Any, made: Manifest) -> None:

@@ -59,7 +59,7 @@ def outcomes(log: str) -> dict[str, str]:
     return dict(rows)
 
 
-def test_from_pull_request_to_publication(tmp_path, ceph20):
+def test_a_pull_request_is_built_promoted_and_published(tmp_path, ceph20):
     bucket = published_bucket(ceph20)
     host = host_for(tmp_path, ceph20, bucket)
     host.specs.disk("disk.raw")
@@ -119,7 +119,7 @@ def test_a_pull_request_builds_what_it_changes_and_not_what_others_merged(own):
     assert outcomes(ran.log) == {"mine": "built"}
 
 
-def test_a_merge_queue_builds_what_it_is_about_to_merge_and_publishes_nothing(own, tmp_path):
+def test_a_merge_queue_builds_the_merged_state_and_publishes_nothing(own, tmp_path):
     """One check says how it went, whatever the chains are called."""
     own.specs.disk("disk.raw")
     own.specs.spec("one", "simple:disk.raw")
@@ -141,7 +141,7 @@ def test_a_merge_queue_builds_what_it_is_about_to_merge_and_publishes_nothing(ow
     assert set(tmp_path.glob("published/releases/*/*/*.json")) == found
 
 
-def test_what_is_attested_is_each_manifest_and_disk(own, tmp_path):
+def test_every_manifest_and_disk_is_attested(own, tmp_path):
     """By a stand-in: neither Sigstore nor GitHub's context of the called workflow is here."""
     workflow = own.specs.root / ".github/workflows/images.yml"
     workflow.write_text(
@@ -192,7 +192,7 @@ def test_a_forks_pull_request_gets_no_secret_and_publishes_nothing(tmp_path, cep
         assert secret not in ran.log.replace(ceph20.endpoint, "")
 
 
-def test_the_role_of_an_environment_is_for_its_builders_only(tmp_path, ceph20):
+def test_the_role_of_an_environment_is_used_by_its_builders_only(tmp_path, ceph20):
     """The stand-in for the action that assumes a role fails, so whoever does not can go on."""
     bucket = published_bucket(ceph20)
     host = host_for(tmp_path, ceph20, bucket)
@@ -215,11 +215,11 @@ def test_the_role_of_an_environment_is_for_its_builders_only(tmp_path, ceph20):
     [job] = merged.steps("Assume the builder's role")
     assert "build one" in job
     # As long as the builds may take: the credentials are taken once, before them.
-    assert "cannot assume arn:aws:iam::1:role/builder for 10800 s" in merged.log
+    assert "cannot assume arn:aws:iam::1:role/builder for 10800 s" in merged.output
     assert (merged.jobs["plan"], merged.jobs["report"]) == (True, True)
 
 
-def test_a_failing_image_leaves_the_others_published_and_the_run_red(tmp_path, ceph20):
+def test_a_failing_image_fails_the_run_and_the_others_are_published(tmp_path, ceph20):
     bucket = published_bucket(ceph20)
     host = host_for(tmp_path, ceph20, bucket)
     host.specs.disk("disk.raw")
@@ -237,13 +237,13 @@ def test_a_failing_image_leaves_the_others_published_and_the_run_red(tmp_path, c
     assert "broken.raw.xz" in ran.log
 
 
-def test_a_wrong_spec_is_annotated_where_it_is_wrong(tmp_path, ceph20):
+def test_an_invalid_spec_is_annotated_at_its_line(tmp_path, ceph20):
     host = host_for(tmp_path, ceph20, published_bucket(ceph20))
     host.specs.spec("bad", "simple:disk.raw", "instal vim")
     ran = host.push("Add bad", secrets=SECRETS)
     assert ran.code != 0
     assert ran.jobs == {"plan": False, "all": False}
-    assert re.search(r"::error file=image-specs/bad,line=\d+::", ran.log)
+    assert re.search(r"^::error file=image-specs/bad,line=\d+::", ran.output, re.MULTILINE)
 
 
 @pytest.fixture
@@ -280,7 +280,7 @@ def submodule(host: GitHubHost, tmp_path) -> None:
     git(host.specs.root, "submodule", "--quiet", "add", f"file://{disks.root}", "disks")
 
 
-def test_both_keys_sign_while_they_are_changed(own, tmp_path):
+def test_both_keys_sign_during_a_rotation(own, tmp_path):
     """Pull requests sign nothing, whatever they are offered."""
     published = tmp_path / "published"
     old, new = make_key(tmp_path, "old"), make_key(tmp_path, "new")
@@ -339,7 +339,7 @@ def grow_old(published, name: str) -> None:
         (published / image.public.manifest).write_bytes(data)
 
 
-def test_a_repository_of_ones_own_by_hand_and_on_schedule(own, tmp_path):
+def test_a_manual_run_rebuilds_names_and_a_schedule_rebuilds_stale_images(own, tmp_path):
     published = tmp_path / "published"
     submodule(own, tmp_path)
     workflow = own.specs.root / ".github/workflows/images.yml"
@@ -382,7 +382,7 @@ LINKS = ("plan.json", "results.xml", "results/one.results.json", "logs/one.log")
 TOOLS = (".lago-images", "tools", "specs/tools", "ci")
 
 
-def test_what_is_committed_is_in_the_place_of_nothing_that_jobs_hand_each_other(own, tmp_path):
+def test_committed_files_never_replace_files_passed_between_jobs(own, tmp_path):
     """Else who may merge specs writes the publisher's scripts, or says what is to be released."""
     pwned, root = tmp_path / "pwned", own.specs.root
     for place in LINKS:

@@ -101,7 +101,7 @@ def action(repo: SpecsRepo) -> str:
     return image["action"]
 
 
-def test_what_the_pinned_workflow_built_is_promoted(repo, tmp_path):
+def test_a_build_of_the_pinned_workflow_is_promoted(repo, tmp_path):
     subjects = build(repo, "../results")
     disk, manifest = (line.split("  ") for line in subjects.read_text().splitlines())
     [made] = (tmp_path / "public").glob("*/one/x86_64/*/manifest.json")
@@ -124,7 +124,7 @@ def test_what_the_pinned_workflow_built_is_promoted(repo, tmp_path):
         None,
     ],
 )
-def test_what_another_built_is_not(repo, tmp_path, changes):
+def test_a_build_of_another_workflow_is_not_promoted(repo, tmp_path, changes):
     """Who may push a branch has the builder's key, and workflows of their own."""
     subjects = build(repo, "../results")
     if changes is not None:
@@ -142,7 +142,7 @@ def test_what_another_built_is_not(repo, tmp_path, changes):
     assert not list((tmp_path / "public").glob("releases/*/*/*.json"))
 
 
-def test_what_is_public_already_needs_none(repo, tmp_path):
+def test_a_published_build_needs_no_attestation(repo, tmp_path):
     attest(repo, build(repo, "../results"))
     run(repo, "ci", "plan", "--output", "../plan.json")
     run(repo, "ci", "publish", "--plan", "../plan.json")
@@ -154,7 +154,7 @@ def test_what_is_public_already_needs_none(repo, tmp_path):
 
 
 @pytest.mark.parametrize("signer", ["", WORKFLOW, f"{WORKFLOW}@main", "x@" + PIN])
-def test_without_the_pinned_workflow_s_name_nothing_is_published(repo, tmp_path, signer):
+def test_nothing_is_published_without_the_name_of_the_pinned_workflow(repo, tmp_path, signer):
     commands = [("ci", "publish"), *([("ci", "plan")] if signer else [])]
     for command in commands:
         ran = repo.run(*command, environ=github(tmp_path, signer))
@@ -163,14 +163,14 @@ def test_without_the_pinned_workflow_s_name_nothing_is_published(repo, tmp_path,
     assert not (tmp_path / "public").exists()
 
 
-def test_a_plan_on_one_s_own_machine_promotes_nothing(repo, tmp_path):
+def test_a_plan_on_a_local_machine_promotes_nothing(repo, tmp_path):
     attest(repo, build(repo, "../results"))
     assert action(repo) == "promote"
     ran = repo.run("ci", "plan", environ=github(tmp_path, ""))
     assert (ran.code, "1 to build in 1 chain, 0 to promote" in ran.out) == (0, True)
 
 
-def test_one_s_own_machine_publishes_what_it_built_itself(repo, tmp_path):
+def test_a_local_machine_publishes_its_own_builds(repo, tmp_path):
     ran = repo.run("ci", "rebuild", "--all", environ=github(tmp_path, ""))
     assert ran.code == 0, ran.err
     assert len(list((tmp_path / "public/releases/one").rglob("*.json"))) == 1

@@ -45,7 +45,7 @@ def findings(repo: SpecsRepo):
     return [one for one in ran.json()["findings"] if one["where"] == url]
 
 
-def test_a_bucket_that_nobody_can_read_is_a_problem_with_its_policy(repo, ceph20):
+def test_an_unreadable_bucket_is_a_problem_with_the_policy_to_apply(repo, ceph20):
     ran = published(repo, ceph20, ceph20.new_bucket())
     assert ran.code == 1
     assert "nobody can read s3://" in ran.err
@@ -58,7 +58,7 @@ def test_a_bucket_that_nobody_can_read_is_a_problem_with_its_policy(repo, ceph20
     assert "docs/policies" in finding["repair"]
 
 
-def test_with_the_policy_in_force_all_is_well(repo, ceph20):
+def test_a_bucket_with_the_public_policy_has_no_problem(repo, ceph20):
     ran = published(repo, ceph20, published_bucket(ceph20))
     assert ran.code == 0, ran.err
     url = repo.environ["LAGO_IMAGES_BASE_URL"]
@@ -66,7 +66,7 @@ def test_with_the_policy_in_force_all_is_well(repo, ceph20):
     assert findings(repo) == []
 
 
-def test_a_wrong_base_url_is_a_problem_too(repo, ceph20):
+def test_a_wrong_base_url_is_a_problem(repo, ceph20):
     """Ceph answers 404 there: in a bucket of that name nobody published."""
     bucket = published_bucket(ceph20)
     ran = published(repo, ceph20, bucket, f"{ceph20.endpoint}/{bucket}-moved")
@@ -75,7 +75,7 @@ def test_a_wrong_base_url_is_a_problem_too(repo, ceph20):
     assert [one["severity"] for one in findings(repo)] == ["problem"]
 
 
-def test_a_url_that_only_clients_reach_is_no_failure(repo, ceph20):
+def test_a_base_url_that_only_clients_reach_is_a_note(repo, ceph20):
     ran = published(repo, ceph20, published_bucket(ceph20), NOBODY)
     assert ran.code == 0, ran.err
     assert "is not known" in ran.err
@@ -114,7 +114,7 @@ def answering():
     ("status", "severity"),
     [(200, None), (401, "note"), (403, "problem"), (404, "problem"), (503, "note")],
 )
-def test_one_request_tells(answering, status, severity):
+def test_readability_is_judged_by_one_request(answering, status, severity):
     """A password is meant, a server that fails may recover; 403 and 404 are S3's answers."""
     url, asked = answering(status)
     bucket: Any = SimpleNamespace(url="s3://bucket/repo")
@@ -123,7 +123,7 @@ def test_one_request_tells(answering, status, severity):
     assert asked == ["/repo/index"]
 
 
-def test_a_directory_is_not_asked_for(answering):
+def test_the_base_url_of_a_directory_is_not_requested(answering):
     url, asked = answering(404)
     folder: Any = SimpleNamespace(url="file:///repo")
     assert base_url_problem(folder, url, {}) is None

@@ -23,7 +23,7 @@ def bootable(name, base):
     return replace(made, properties=properties)
 
 
-def test_a_disk_that_does_not_boot_leaves_nothing_in_the_store(context):
+def test_a_disk_that_fails_its_boot_test_leaves_no_build(context):
     disk_file(context.root, "one.img")
     disk_file(context.root, "good.img")
     requests = [
@@ -38,7 +38,7 @@ def test_a_disk_that_does_not_boot_leaves_nothing_in_the_store(context):
     assert left(context) == []
 
 
-def test_the_guest_starts_while_the_disk_is_sent(context, tmp_path):
+def test_the_boot_test_starts_while_the_disk_is_uploaded(context, tmp_path):
     """Each waits for the other to have begun: one after the other, both would wait for ever."""
     started, sending = tmp_path / "started", threading.Event()
     program = tmp_path / "bin/qemu-system-x86_64"
@@ -70,7 +70,7 @@ def test_the_guest_starts_while_the_disk_is_sent(context, tmp_path):
     assert objects(context) == []
 
 
-def test_a_store_that_fails_ends_the_boot_test(context, tmp_path):
+def test_a_failing_upload_ends_the_boot_test(context, tmp_path):
     """QEMU would go on for minutes, and its image cannot be published any more."""
     program = tmp_path / "bin/qemu-system-x86_64"
     program.parent.mkdir()

@@ -19,7 +19,7 @@ from lago_images.repository.records.manifest import BaseRecord
 from lago_images.repository.records.release import ObjectDigest, Released
 from lago_images.repository.rendering.site import Site
 from lago_images.storage.directory.store import DirectoryStore
-from tests.support.handmade import (
+from tests.support.builders import (
     copy_of,
     manifest,
     overwrite,
@@ -105,7 +105,7 @@ def document(repo, name, *args):
     return plain
 
 
-def test_list_takes_patterns_architectures_and_states(repo):
+def test_list_filters_by_pattern_architecture_and_state(repo):
     def names(*args):
         listed = document(repo, "image-list", "list", *args)
         return [(image["name"], image["revision"], image["state"]) for image in listed["images"]]
@@ -119,14 +119,14 @@ def test_list_takes_patterns_architectures_and_states(repo):
     assert names("--state", "any") == [("broken", 1, "withdrawn"), ("debian-12", 2, "current")]
 
 
-def test_a_list_has_an_age_and_the_reason_of_a_withdrawal(repo):
+def test_list_shows_the_age_and_the_reason_of_a_withdrawal(repo):
     head, broken, debian = repo.run("repo", "list", "--state", "any").out.splitlines()
     assert head.split()[-4:] == ["size", "fingerprint", "commit", "state"]
     assert broken.endswith("withdrawn: it does not boot")
     assert re.search(r"  \d+ (y|mo)  ", debian)
 
 
-def test_show_has_all_that_is_known(repo):
+def test_show_prints_every_fact_of_an_image(repo):
     page = document(repo, "image-page", "show", "debian-12")
     newest, oldest = page["revisions"]
     assert (newest["state"], oldest["state"]) == ("current", "offered")
@@ -148,20 +148,20 @@ def test_show_has_all_that_is_known(repo):
         assert fact in text
 
 
-def test_show_tells_of_an_image_that_is_offered_no_more(repo):
+def test_show_reports_an_image_that_is_no_longer_offered(repo):
     text = repo.run("repo", "show", "broken").out
     assert "1, withdrawn: it does not boot" in text
     assert "how to use it" not in text
 
 
-def test_show_takes_a_revision_and_refuses_what_has_no_build(repo):
+def test_show_takes_a_revision_and_refuses_a_withdrawal(repo):
     assert "1, offered" in repo.run("repo", "show", "debian-12", "--revision", "1").out
     ran = repo.run("repo", "show", "broken", "--revision", "2")
     assert ran.code == 2
     assert "broken has no revision 2 with a build" in ran.err
 
 
-def test_an_unknown_name_is_answered_with_a_near_one(repo):
+def test_an_unknown_name_gets_a_suggestion(repo):
     ran = repo.run("repo", "show", "debain-12")
     assert (ran.code, ran.out) == (2, "")
     assert ran.err.splitlines() == [
@@ -170,7 +170,7 @@ def test_an_unknown_name_is_answered_with_a_near_one(repo):
     ]
 
 
-def test_of_several_architectures_one_has_to_be_named(repo):
+def test_an_image_of_several_architectures_needs_arch(repo):
     publish_by_hand(repo.store, manifest("debian-12", "a1", arch="aarch64"))
     ran = repo.run("repo", "show", "debian-12")
     assert ran.code == 2
@@ -178,7 +178,7 @@ def test_of_several_architectures_one_has_to_be_named(repo):
     assert "(aarch64)" in repo.run("repo", "show", "debian-12", "--arch", "aarch64").out
 
 
-def test_the_log_tells_who_did_what_newest_first(repo):
+def test_the_log_lists_who_did_what_newest_first(repo):
     told = document(repo, "log", "log")["events"]
     assert [(event["name"], event["kind"], event["about"]) for event in told] == [
         ("broken", "withdrawn", 1),
@@ -194,7 +194,7 @@ def test_the_log_tells_who_did_what_newest_first(repo):
     ]
 
 
-def test_a_withdrawal_and_a_rollback_are_in_the_log(repo):
+def test_the_log_lists_withdrawals_and_rollbacks(repo):
     assert repo.run("repo", "rollback", "debian-12", "--reason", "too new").code == 0
     assert repo.run("repo", "yank", "debian-12", "--reason", "worse").code == 0
     kinds = [
@@ -230,7 +230,7 @@ def test_diff_takes_revisions_in_any_order(repo):
     assert [one["name"] for one in compared["packages"]["added"]] == ["nano"]
 
 
-def test_diff_takes_the_folder_of_a_build_and_a_list_of_packages(repo, tmp_path):
+def test_diff_takes_a_build_folder_and_a_package_list(repo, tmp_path):
     staged = repo.store.path / manifest(build_id="b1").key.staging.folder
     (staged / PACKAGES).write_text(FIRST)
     compared = document(repo, "comparison", "diff", "debian-12", "2", str(staged))
@@ -257,7 +257,7 @@ def test_diff_takes_the_folder_of_a_build_and_a_list_of_packages(repo, tmp_path)
         (["broken"], "every revision of broken is withdrawn"),
     ],
 )
-def test_what_cannot_be_compared_is_refused_with_what_to_do(repo, args, error):
+def test_builds_that_cannot_be_compared_are_refused_with_a_hint(repo, args, error):
     repo.write("lago-images.toml", "# nothing\n")
     repo.write("image-specs/README", "")
     ran = repo.run("repo", "diff", *args)
@@ -267,14 +267,14 @@ def test_what_cannot_be_compared_is_refused_with_what_to_do(repo, args, error):
     assert hint.startswith("hint: ")
 
 
-def test_packages_that_are_not_those_released_are_compared_with_nothing(repo):
+def test_a_package_list_other_than_the_released_one_is_not_compared(repo):
     overwrite(repo.store, copy_of(manifest(build_id="b2")).packages, b"bash 6 amd64\n")
     ran = repo.run("repo", "diff", "debian-12")
     assert ran.code == 1
     assert "is not the list that was released" in ran.err
 
 
-def test_a_record_that_cannot_be_read_is_named_and_ends_a_list_with_1(repo):
+def test_an_unreadable_record_is_reported_and_list_exits_1(repo):
     overwrite(repo.store, f"{RELEASES}broken/x86_64/2.json", b"{")
     ran = repo.run("repo", "list", "--state", "any", "--format", "json")
     assert ran.code == 1
@@ -306,7 +306,7 @@ def on_terminal(repo, width, *args, **environ):
 @pytest.mark.parametrize(
     "args", [("list", "--state", "any"), ("log",), ("diff", "debian-12")], ids=lambda args: args[0]
 )
-def test_on_a_terminal_no_line_is_longer_than_it(repo, width, args):
+def test_no_line_is_wider_than_the_terminal(repo, width, args):
     shown = on_terminal(repo, width, "repo", *args)
     lines = re.sub(r"\x1b\[[0-9;]*m", "", shown).splitlines()
     assert lines
@@ -314,14 +314,14 @@ def test_on_a_terminal_no_line_is_longer_than_it(repo, width, args):
     assert all(len(line) <= width or " " not in line.strip() for line in lines)
 
 
-def test_colour_is_for_terminals_of_people_who_want_it(repo):
+def test_colour_is_used_on_capable_terminals_unless_no_color_is_set(repo):
     assert "\x1b[32m" in on_terminal(repo, 80, "repo", "diff", "debian-12")
     assert "\x1b[" not in on_terminal(repo, 80, "repo", "diff", "debian-12", NO_COLOR="1")
     assert "\x1b[" not in on_terminal(repo, 80, "repo", "diff", "debian-12", TERM="dumb")
     assert "\x1b[" not in repo.run("repo", "diff", "debian-12").out
 
 
-def test_commands_that_check_and_clean_print_documents_of_published_schemas(repo):
+def test_json_documents_match_the_published_schemas(repo):
     verified = document(repo, "verification", "verify")
     assert verified["ok"] is True
     assert document(repo, "cleaning", "gc")["applied"] is False

@@ -39,9 +39,9 @@ from lago_images.storage.directory.store import DirectoryStore
 from lago_images.storage.s3.store import S3Store
 from lago_images.storage.s3.upload import Uploader
 from tests.servers.proxy import Fault, FaultProxy
-from tests.support.at_work import at_work
 from tests.support.builders import buildable as spec
 from tests.support.loopback import LoopbackServer, QuietHandler
+from tests.support.server_threads import in_thread
 from tests.support.specs import SpecsRepo, git
 from tests.tools import need
 
@@ -103,7 +103,7 @@ def raw_of(context, manifest, tmp_path):
     return (tmp_path / "disk.raw").read_bytes()
 
 
-def test_an_image_is_built_and_its_manifest_is_true(context, tmp_path):
+def test_an_image_is_built_and_its_manifest_matches_the_disk(context, tmp_path):
     given = disk_file(context.root, "one.img")
     [result] = build_chain([ask(spec("one", "simple:one.img"))], context)
     assert result.ok, result.error
@@ -135,7 +135,9 @@ def test_an_image_is_built_and_its_manifest_is_true(context, tmp_path):
         ("one.qcow2", ["-f", "raw", "-O", "qcow2"], ["qcow2 base.disk", "qcow2 base.disk"]),
     ],
 )
-def test_a_disk_is_asked_about_once_and_never_probed(context, name, convert, asked):
+def test_qemu_img_info_runs_once_per_disk_and_never_probes_the_format(
+    context, name, convert, asked
+):
     """Once as a base, with the size that the spec has it grow to, and once as what is published."""
     (context.root / "raw").write_bytes(os.urandom(4 * MIB))
     argv = ["qemu-img", "convert", *(convert or ["-f", "raw", "-O", "raw"]), "raw", name]
@@ -171,7 +173,7 @@ def test_the_manifest_is_written_last(context):
     assert written[-1] == key.manifest
 
 
-def test_layers_get_this_runs_disk_or_the_stores(context, tmp_path):
+def test_a_layer_gets_the_disk_of_this_run_or_of_the_store(context, tmp_path):
     given = disk_file(context.root, "one.img")
     chain = [
         ask(spec("one", "simple:one.img")),
@@ -191,7 +193,7 @@ def test_layers_get_this_runs_disk_or_the_stores(context, tmp_path):
     assert raw_of(context, five.manifest, tmp_path) == given
 
 
-def test_a_copy_of_a_base_is_kept_where_only_the_disk_cannot_be_written(context, monkeypatch):
+def test_a_cached_base_is_kept_when_the_target_disk_cannot_be_written(context, monkeypatch):
     disk_file(context.root, "one.img")
     [one] = build_chain([ask(spec("one", "simple:one.img"))], context)
     layer = ask(spec("two", "layer:one"), base=staged(one.manifest))
@@ -210,7 +212,7 @@ def test_a_copy_of_a_base_is_kept_where_only_the_disk_cannot_be_written(context,
     assert "was damaged" not in context.console.stream.getvalue()
 
 
-def test_a_failure_takes_its_layers_and_no_one_else(context):
+def test_a_failed_image_fails_its_layers_and_no_others(context):
     disk_file(context.root, "good.img")
     chains = [
         [
@@ -234,7 +236,7 @@ def test_a_failure_takes_its_layers_and_no_one_else(context):
     assert left(context) == []
 
 
-def test_a_fault_of_ours_is_one_images_failure_too(context, monkeypatch):
+def test_an_internal_error_fails_one_image_only(context, monkeypatch):
     disk_file(context.root, "one.img")
 
     def broken(*_args):
@@ -246,7 +248,7 @@ def test_a_fault_of_ours_is_one_images_failure_too(context, monkeypatch):
     assert "Traceback" in result.log.read_text()
 
 
-def test_the_last_lines_of_a_failing_program_are_handed_on(context, tmp_path):
+def test_the_last_lines_of_a_failing_program_are_reported(context, tmp_path):
     disk_file(context.root, "one.img")
     (tmp_path / "bin").mkdir()
     fake = tmp_path / "bin/qemu-img"
@@ -259,7 +261,7 @@ def test_the_last_lines_of_a_failing_program_are_handed_on(context, tmp_path):
     assert "on fire" in result.log.read_text()
 
 
-def test_a_repository_that_cannot_be_written(context):
+def test_an_unwritable_repository_fails_the_build(context):
     disk_file(context.root, "one.img")
     context.store.path.write_text("a file is in the way")
     [result] = build_chain([ask(spec("one", "simple:one.img"))], context)
@@ -270,7 +272,7 @@ def test_a_repository_that_cannot_be_written(context):
     assert context.store.path.read_text() == "a file is in the way"
 
 
-def test_a_store_that_fails_half_way_is_left_without_a_build(context):
+def test_a_failing_upload_leaves_no_build(context):
     disk_file(context.root, "one.img")
 
     class Full(DirectoryStore):
@@ -286,7 +288,7 @@ def test_a_store_that_fails_half_way_is_left_without_a_build(context):
 
 
 @pytest.mark.parametrize("failure", [StorageError("the store answered 503"), KeyboardInterrupt()])
-def test_a_build_whose_manifest_may_be_there_is_not_taken_back(context, failure):
+def test_a_build_whose_manifest_may_have_been_written_is_not_removed(context, failure):
     disk_file(context.root, "one.img")
 
     class Silent(DirectoryStore):
@@ -318,7 +320,7 @@ _MOMENTS = {
 
 
 @pytest.mark.parametrize("moment", _MOMENTS)
-def test_a_store_that_is_away_for_a_while_costs_no_build(context, ceph20, monkeypatch, moment):
+def test_a_build_survives_a_temporarily_unreachable_store(context, ceph20, monkeypatch, moment):
     """The store is away for more tries than its own policy has, and fewer than the build's."""
     (context.root / "one.img").write_bytes(os.urandom(6 * MIB))
     context = replace(context, settings=replace(context.settings, compression_level=0))
@@ -351,7 +353,7 @@ def test_a_store_that_is_away_for_a_while_costs_no_build(context, ceph20, monkey
     assert there.get(result.manifest.key.staging.manifest).data == result.manifest.to_json()
 
 
-def test_a_store_with_other_bytes_than_were_sent(context):
+def test_stored_bytes_other_than_those_sent_fail_the_build(context):
     disk_file(context.root, "one.img")
 
     class Lossy(DirectoryStore):
@@ -364,7 +366,7 @@ def test_a_store_with_other_bytes_than_were_sent(context):
     assert objects(context) == []
 
 
-def test_too_little_room_is_found_before_the_build(context, monkeypatch):
+def test_too_little_disk_space_is_reported_before_the_build(context, monkeypatch):
     disk_file(context.root, "one.img")
     monkeypatch.setattr("lago_images.host.space.free", lambda folder: 1000)
     [result] = build_chain([ask(spec("one", "simple:one.img"))], context)
@@ -374,7 +376,7 @@ def test_too_little_room_is_found_before_the_build(context, monkeypatch):
     assert result.step == ""
 
 
-def test_a_full_disk_leaves_nothing(context):
+def test_a_full_disk_leaves_no_files(context):
     """Files of this user may not grow over 100 kB: writing fails as on a full disk."""
     noise = os.urandom(MIB)
     (context.root / "one.img").write_bytes(noise)
@@ -471,7 +473,7 @@ def wait_for(condition):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_build_leaves_nothing(context, number):
+def test_an_interrupted_build_leaves_no_files(context, number):
     disk_file(context.root, "one.img")
     assert interrupted(context, number) != 0
     assert left(context) == []
@@ -503,7 +505,7 @@ def test_an_interrupted_download_ends_at_once(context):
                     self.wfile.write(b"x")
                     sending.set()
 
-    with LoopbackServer(Slow) as server, at_work(server):
+    with LoopbackServer(Slow) as server, in_thread(server):
         argv = [sys.executable, "-c", _DOWNLOAD, context.root.parent, f"{server.url}/disk.img"]
         with subprocess.Popen(
             argv, cwd=Path(__file__).parents[2], stderr=subprocess.DEVNULL
@@ -558,13 +560,13 @@ def test_after_sigkill_while_a_disk_is_stored_the_next_run_removes_it(context):
     assert left(context) == []
 
 
-def test_required_kvm_that_does_not_work_refuses(context):
+def test_a_build_that_requires_kvm_fails_without_it(context):
     strict = replace(context, settings=replace(context.settings, require_kvm=True))
     with pytest.raises(HostError, match="KVM does not work here"):
         build_chain([ask(spec("one", "simple:one.img"))], strict)
 
 
-def test_emulation_is_said_once_and_loudly(context):
+def test_emulation_is_warned_of_once_per_run(context):
     for name in ("one", "two"):
         disk_file(context.root, f"{name}.img")
     chains = [[ask(spec(name, f"simple:{name}.img"))] for name in ("one", "two")]
@@ -580,7 +582,7 @@ def test_no_thread_outlives_the_run(context):
 
 
 @pytest.mark.parametrize("options", ["", "data_file={folder}/data.raw,data_file_raw=on"])
-def test_disks_that_stand_on_other_files_are_refused(tmp_path, options):
+def test_disks_that_depend_on_other_files_are_refused(tmp_path, options):
     raw, disk = tmp_path / "base.raw", tmp_path / "disk.qcow2"
     raw.write_bytes(bytes(MIB))
     backing = ["-o", options.format(folder=tmp_path)] if options else ["-F", "raw", "-b", raw]
@@ -590,7 +592,7 @@ def test_disks_that_stand_on_other_files_are_refused(tmp_path, options):
         virtual_size(disk, Runner())
 
 
-def test_an_overlay_becomes_one_disk(tmp_path):
+def test_an_overlay_is_flattened_into_one_disk(tmp_path):
     raw, disk = tmp_path / "base.raw", tmp_path / "disk.qcow2"
     raw.write_bytes(b"data" * (MIB // 4))
     argv = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", raw, disk]
@@ -600,7 +602,7 @@ def test_an_overlay_becomes_one_disk(tmp_path):
     assert not disk.exists()
 
 
-def test_a_compact_disk_is_only_renamed(tmp_path):
+def test_a_compact_disk_is_renamed_instead_of_converted(tmp_path):
     raw, disk = tmp_path / "base.raw", tmp_path / "disk.qcow2"
     raw.write_bytes(os.urandom(4 * MIB))
     subprocess.run(["qemu-img", "convert", "-O", "qcow2", raw, disk], check=True)
@@ -627,7 +629,7 @@ CONTAINERS = {
 
 
 @pytest.mark.parametrize("feature", CONTAINERS)
-def test_nothing_of_a_disk_s_container_is_published(context, tmp_path, feature):
+def test_no_metadata_of_a_downloaded_qcow2_is_published(context, tmp_path, feature):
     (context.root / "raw").write_bytes(os.urandom(4 * MIB))
     disk = context.root / "one.qcow2"
     with_features(disk, *CONTAINERS[feature])
@@ -645,7 +647,7 @@ def test_nothing_of_a_disk_s_container_is_published(context, tmp_path, feature):
     )
 
 
-def test_a_layer_s_container_is_not_published_either(tmp_path):
+def test_no_metadata_of_a_layers_qcow2_is_published(tmp_path):
     """The base may have been built before containers were looked at."""
     (tmp_path / "raw").write_bytes(os.urandom(4 * MIB))
     disk = tmp_path / "disk.qcow2"
@@ -654,7 +656,7 @@ def test_a_layer_s_container_is_not_published_either(tmp_path):
     assert read_header(tmp_path / "done.qcow2", "it").is_plain
 
 
-def test_who_reads_a_stranger_s_header_has_bounds(tmp_path):
+def test_qemu_img_on_an_untrusted_header_has_limits(tmp_path):
     program = tmp_path / "qemu-img"
     program.write_text('#!/bin/sh\necho "{\\"virtual-size\\": $(ulimit -v)000$(ulimit -t)}"\n')
     program.chmod(0o755)
@@ -662,7 +664,7 @@ def test_who_reads_a_stranger_s_header_has_bounds(tmp_path):
     assert virtual_size(tmp_path / "disk", runner) == 209715200060
 
 
-def test_a_broken_luks_header_crashes_nobody(context):
+def test_a_broken_luks_header_fails_the_image_only(context):
     """qemu-img 7.2 reads behind the header's end, and dies of it."""
     disk = context.root / "one.qcow2"
     options = "encrypt.format=luks,encrypt.key-secret=k,encrypt.iter-time=10"
@@ -683,7 +685,7 @@ def test_a_broken_luks_header_crashes_nobody(context):
     assert "one.qcow2 is an encrypted qcow2" in result.error
 
 
-def test_runs_at_the_same_time_have_logs_of_their_own(context):
+def test_concurrent_runs_write_separate_logs(context):
     """Neither ends before both are under way: a log they shared would have both runs' lines."""
     both = threading.Barrier(2)
     ended = {}
@@ -725,7 +727,7 @@ def large(monkeypatch, context):
     return [[ask(spec(name, f"simple:{name}.img"))] for name in ("one", "two", "three")]
 
 
-def test_chains_that_fit_alone_and_not_together_are_built_one_after_the_other(context, large):
+def test_chains_that_do_not_fit_together_are_built_one_after_the_other(context, large):
     at_work, most = [], []
 
     class Counting(DirectoryStore):
@@ -743,7 +745,7 @@ def test_chains_that_fit_alone_and_not_together_are_built_one_after_the_other(co
     assert "waits for disk space" in context.console.stream.getvalue()
 
 
-def test_what_waits_for_room_ends_with_the_run(context, large, monkeypatch):
+def test_an_image_waiting_for_disk_space_ends_with_the_run(context, large, monkeypatch):
     def over(*_args, **_options):
         raise KeyboardInterrupt
 
@@ -753,7 +755,7 @@ def test_what_waits_for_room_ends_with_the_run(context, large, monkeypatch):
     assert left(context) == []
 
 
-def test_a_file_that_git_lfs_did_not_bring_is_planned_and_not_built(tmp_path):
+def test_a_missing_git_lfs_file_is_planned_and_not_built(tmp_path):
     """Git's own filters stand in for git-lfs: the content in one clone, pointers in another."""
     repo = SpecsRepo.create(tmp_path / "specs")
     content = repo.disk("disk.raw").read_bytes()
@@ -781,7 +783,7 @@ def test_a_file_that_git_lfs_did_not_bring_is_planned_and_not_built(tmp_path):
     assert repo.run("build").code == 0
 
 
-def test_what_a_spec_copies_in_belongs_to_root_whoever_builds(tmp_path):
+def test_copied_in_files_belong_to_root_whoever_builds(tmp_path):
     """libguestfs has the host's tar pack it, which keeps owners."""
     path = tmp_path / "file"
     path.write_text("x")

@@ -80,15 +80,15 @@ def test_the_first_page_of_2000_images_is_small():
     assert len(gzip.compress(page, 6)) < _FIRST_PAGE
 
 
-def test_nothing_is_wider_than_the_window(seen):
+def test_no_page_is_wider_than_the_window(seen):
     assert seen["wide"] == []
 
 
-def test_axe_finds_nothing_at_either_width_in_either_scheme(seen):
+def test_axe_finds_no_violation_at_either_width_in_either_colour_scheme(seen):
     assert seen["axe"] == []
 
 
-def test_the_console_stays_silent_and_nothing_comes_from_elsewhere(seen):
+def test_pages_log_nothing_and_request_no_other_origin(seen):
     assert seen["messages"] == []
     own = (f"{seen['url']}/", "file://")
     assert [each for each in seen["requests"] if not each.startswith(own)] == []
@@ -110,26 +110,26 @@ def test_images_are_searched_filtered_and_sorted(seen):
     assert sizes == sorted(sizes, reverse=True)
 
 
-def test_a_filter_outlives_a_reload(seen):
+def test_a_filter_survives_a_reload(seen):
     assert seen["kept"] == seen["filtered"]
 
 
-def test_commands_and_checksums_are_copied_as_they_stand(seen, repository):
+def test_commands_and_checksums_are_copied_verbatim(seen, repository):
     lines = seen["copied"].splitlines()
     assert lines[0] == f"curl -fsS {SITE.base_url}/key-{KEY.fingerprint}.asc | gpg --import"
     current = json.loads((repository / f"latest/{IMAGE}.x86_64.json").read_bytes())
     assert seen["checksum"] == current["revision"]["disk"]["sha256"]
 
 
-def test_an_images_page_is_reached_and_its_packages_filtered(seen):
+def test_an_image_page_is_linked_and_filters_its_packages(seen):
     assert seen["followed"] == IMAGE
     assert seen["packages"] == ["openssl 3.5.2-1 amd64"]
 
 
-def test_without_a_script_and_from_a_folder_everything_is_there(seen):
+def test_pages_are_complete_without_javascript_and_from_a_folder(seen):
     assert seen["plain"] == {"items": SHOWN, "tools": False, "packages": PACKAGES}
     assert seen["disk"]["packages"] == PACKAGES
 
 
-def test_on_paper_there_are_no_controls(seen):
+def test_printed_pages_have_no_controls(seen):
     assert seen["print"] == {"tools": False, "items": SHOWN}

@@ -58,7 +58,7 @@ def actionlint(files: list[Path]) -> list[str]:
     return [text for text in messages if not TOO_NEW.search(text)]
 
 
-def test_actionlint(ours):
+def test_actionlint_accepts_the_workflows(ours):
     assert actionlint(ours) == []
 
 
@@ -72,7 +72,7 @@ def offered() -> set[str]:
     return set(workflow[True]["workflow_call"]["inputs"])
 
 
-def test_the_ten_lines_of_the_documents(tmp_path):
+def test_the_workflow_in_the_documents_is_valid(tmp_path):
     [lines] = [block for block in BLOCKS if block.startswith("name: ")]
     assert len(lines.splitlines()) == 10
     shown = tmp_path / "images.yml"
@@ -89,7 +89,7 @@ def test_the_ten_lines_of_the_documents(tmp_path):
     assert yaml.safe_load(lines)["jobs"]["lago-images"]["with"].keys() <= offered()
 
 
-def test_each_set_up_of_the_documents_is_what_init_writes():
+def test_the_documented_set_ups_are_what_init_writes():
     """One block each, of the settings and the workflow at once."""
     blocks = [block for block in BLOCKS if not block.startswith("name: ")]
     for promote, block in zip(("same-repository", "never", "attested"), blocks, strict=True):
@@ -102,18 +102,18 @@ def test_each_set_up_of_the_documents_is_what_init_writes():
         assert shown.keys() <= offered()
 
 
-def test_actionlint_finds_what_is_wrong(tmp_path):
+def test_actionlint_finds_a_planted_error(tmp_path):
     wrong = tmp_path / "wrong.yml"
     wrong.write_text("on: push\njobs: {a: {runs-on: ubuntu-latest, steps: [{rn: x}]}}\n")
     assert actionlint([wrong])
 
 
-def test_zizmor_at_its_strictest(ours):
+def test_zizmor_accepts_the_workflows_at_its_strictest(ours):
     zizmor = Path(sys.prefix) / "bin" / "zizmor"
     run(zizmor, "--offline", "--no-progress", "--persona=auditor", PROJECT / ".github", ours[-1])
 
 
-def test_every_waiver_has_its_reason():
+def test_every_waiver_gives_a_reason():
     for workflow in WORKFLOWS:
         lines = workflow.read_text().splitlines()
         for number, line in enumerate(lines):
@@ -121,19 +121,19 @@ def test_every_waiver_has_its_reason():
                 assert lines[number - 1].lstrip().startswith("# "), f"{workflow.name}:{number + 1}"
 
 
-def test_schemas(ours):
+def test_workflows_and_dependabot_match_their_schemas(ours):
     check = (sys.executable, "-m", "check_jsonschema", "--builtin-schema")
     run(*check, "vendor.github-workflows", *ours)
     run(*check, "vendor.dependabot", PROJECT / ".github/dependabot.yml")
 
 
-def test_shellcheck():
+def test_shellcheck_accepts_the_scripts():
     need("shellcheck")
     assert len(SCRIPTS) > 5
     run("shellcheck", *SCRIPTS)
 
 
-def test_npm_groovy_lint(tmp_path):
+def test_npm_groovy_lint_accepts_the_jenkinsfiles(tmp_path):
     """Our own Jenkinsfile and the one that ``init`` writes."""
     need("node", "java")
     texts = ((PROJECT / "Jenkinsfile").read_text(), scaffold.files(FACTS)["Jenkinsfile"])
@@ -154,7 +154,7 @@ def test_our_jenkinsfile_is_the_one_that_init_writes():
 
 
 @pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda path: path.name)
-def test_the_promises_of_the_workflows(workflow):
+def test_the_workflows_have_no_default_permissions_and_pinned_actions(workflow):
     text = workflow.read_text()
     assert "pull_request_target" not in text
     assert "\npermissions: {}\n" in text
@@ -172,7 +172,7 @@ def test_a_publication_is_never_cancelled():
     assert re.search(r"group: lago-images-publish-.*\n +cancel-in-progress: false\n", publish)
 
 
-def test_what_a_publisher_installs_is_named_by_its_hash():
+def test_a_publisher_installs_packages_by_hash():
     """And is what the project asks for: else ci/lock was forgotten."""
     text = (PROJECT / "requirements.txt").read_text()
     entry = r"^([\w.-]+)==(\S+)(?:.*\\\n(?: +--hash=sha256:[0-9a-f]{64}(?: \\)?\n)+)"
@@ -186,7 +186,7 @@ def test_what_a_publisher_installs_is_named_by_its_hash():
         assert requirement.specifier.contains(pinned[requirement.name.lower()]), requirement
 
 
-def test_git_runs_the_checks_of_the_test_command_before_a_commit():
+def test_pre_commit_runs_the_checks_of_the_test_command():
     hooks = yaml.safe_load((PROJECT / ".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]
     before = [hook["entry"].removeprefix(".venv/bin/") for hook in hooks]
     checks = re.findall(r"^check (.*)$", (PROJECT / "ci/test").read_text(), re.MULTILINE)

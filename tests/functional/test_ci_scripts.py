@@ -59,7 +59,7 @@ def actions(repo: SpecsRepo) -> dict[str, str]:
     return {image["name"]: image["action"] for image in plan["images"]}
 
 
-def test_what_a_pull_request_built_is_not_promoted_where_settings_say_never(repo, tmp_path):
+def test_a_pull_requests_build_is_not_promoted_with_promote_never(repo, tmp_path):
     repo.write("lago-images.toml", 'promote = "never"\n')
     repo.spec("one", "simple:disk.raw")
     repo.spec("two", "simple:disk.raw")
@@ -100,7 +100,7 @@ def test_what_a_pull_request_built_is_not_promoted_where_settings_say_never(repo
     assert len(list((repo.root.parent / "pub/releases/one").rglob("*.json"))) == 2
 
 
-def test_a_failed_attempt_does_not_hide_what_a_later_one_built(repo):
+def test_a_failed_attempt_does_not_hide_a_later_build(repo):
     """A job that is run again may be lost after its build: what it would have told is not there."""
     repo.spec("one", "simple:disk.raw")
     repo.commit()
@@ -126,7 +126,7 @@ def test_a_failed_attempt_does_not_hide_what_a_later_one_built(repo):
     assert "one: released revision 2" in run(repo, "ci/publish")
 
 
-def test_a_link_in_the_place_of_a_file_is_not_followed(repo, tmp_path):
+def test_a_link_in_place_of_a_result_is_not_followed(repo, tmp_path):
     repo.spec("one", "simple:disk.raw")
     repo.commit()
     other = repo.write("other", "theirs\n")
@@ -146,7 +146,7 @@ def test_a_link_in_the_place_of_a_file_is_not_followed(repo, tmp_path):
     assert git(repo.root, "status", "--porcelain", "--ignored") == "?? other"
 
 
-def test_more_chains_than_github_starts_jobs_for_are_shared_out(repo, tmp_path):
+def test_more_than_256_chains_are_distributed_over_the_jobs(repo, tmp_path):
     names = {f"image-{number}" for number in range(300)}
     for name in names:
         repo.spec(name, "simple:disk.raw")
@@ -177,7 +177,7 @@ def test_more_chains_than_github_starts_jobs_for_are_shared_out(repo, tmp_path):
 
 
 @pytest.mark.parametrize("names", ["one tow", "one\ntow", "\ntow", "one,two"])
-def test_a_name_that_is_missing_is_wrong_usage(repo, names):
+def test_a_missing_name_is_a_usage_error(repo, names):
     repo.spec("one", "simple:disk.raw")
     repo.commit()
     run(repo, "ci/plan", "text")
@@ -190,7 +190,7 @@ def test_a_name_that_is_missing_is_wrong_usage(repo, names):
 @pytest.mark.parametrize(
     "names", ["one two", "one\ntwo", "\none two\n", "\r\none\r\n\ttwo \r\n", " one\x0b\x0ctwo"]
 )
-def test_a_list_is_split_at_any_white_space(repo, names):
+def test_a_list_of_names_is_split_at_whitespace(repo, names):
     """Of a text field of several lines, and of one that begins with an empty line."""
     for name in ("one", "two"):
         repo.spec(name, "simple:disk.raw")
@@ -205,7 +205,7 @@ def test_a_list_is_split_at_any_white_space(repo, names):
 
 
 @pytest.mark.parametrize("blank", ["", " ", "\n", "\r\n\t "])
-def test_blank_means_none(repo, blank):
+def test_a_blank_list_means_no_names(repo, blank):
     repo.spec("one", "simple:disk.raw")
     repo.commit()
     run(repo, "ci/plan", "text", NAMES=blank, STALE=blank, BASE=blank)
@@ -214,7 +214,7 @@ def test_blank_means_none(repo, blank):
     assert (ran.code, "name what to build" in ran.err) == (2, True)
 
 
-def test_the_report_tells_what_was_not_released(repo):
+def test_the_report_lists_images_that_were_not_released(repo):
     repo.spec("one", "simple:disk.raw")
     repo.commit()
     run(repo, "ci/plan", "text")
@@ -237,7 +237,7 @@ def test_the_report_tells_what_was_not_released(repo):
 
 
 @pytest.mark.parametrize("terminal", [True, False])
-def test_a_password_is_asked_for_where_somebody_can_type_it(tmp_path, terminal):
+def test_a_password_is_prompted_for_on_a_terminal_only(tmp_path, terminal):
     """As a user who is not root and lacks packages; sudo only writes down what it is asked."""
     fakes = {
         "id": "echo 1000",
@@ -271,7 +271,9 @@ def test_a_password_is_asked_for_where_somebody_can_type_it(tmp_path, terminal):
     ],
 )
 @pytest.mark.parametrize("refused", [False, True])
-def test_ubuntu_s_restriction_of_namespaces_is_lifted(tmp_path, user, restricted, lifted, refused):
+def test_setup_lifts_ubuntus_restriction_of_user_namespaces(
+    tmp_path, user, restricted, lifted, refused
+):
     """On a machine that has the rest; sudo only writes down what it is asked."""
     setting = "kernel.apparmor_restrict_unprivileged_userns"
     kept = "/etc/sysctl.d/60-lago-images.conf"
@@ -308,7 +310,7 @@ def test_ubuntu_s_restriction_of_namespaces_is_lifted(tmp_path, user, restricted
     assert done.stdout == (told if lifted and not refused else "")
 
 
-def test_a_virtual_environment_that_is_there_is_brought_up_to_date(repo, tmp_path):
+def test_an_existing_virtual_environment_is_updated(repo, tmp_path):
     """It is an older commit's, or not what it seems."""
     found = repo.write("bin/dpkg-query", "#!/bin/sh\necho installed\n")
     installed = repo.write(".venv/bin/lago-images", "#!/bin/sh\n")
@@ -329,7 +331,7 @@ def test_a_virtual_environment_that_is_there_is_brought_up_to_date(repo, tmp_pat
         ("jenkins", {"JENKINS_URL": "https://ci.example", "WORKSPACE": "{root}"}),
     ],
 )
-def test_a_repository_that_no_other_job_sees_is_refused(repo, form, ci):
+def test_a_repository_local_to_one_job_is_refused(repo, form, ci):
     repo.spec("one", "simple:disk.raw")
     repo.commit()
     ci = {name: value.format(root=repo.root) for name, value in ci.items()}

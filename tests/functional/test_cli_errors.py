@@ -43,14 +43,14 @@ def repo(tmp_path):
         (1, "one.img/plan.json: Not a directory", ["ci", "plan", "--output", "one.img/plan.json"]),
     ],
 )
-def test_wrong_use(repo, code, said, args):
+def test_errors_of_use_are_reported_without_a_traceback(repo, code, said, args):
     ran = repo.run(*args)
     assert (ran.code, ran.out) == (code, ""), ran.err
     assert said in ran.err
     assert "Traceback" not in ran.err
 
 
-def test_wrong_settings(repo):
+def test_invalid_settings_exit_2_with_file_and_line(repo):
     repo.write("lago-images.toml", "job = 1\n")
     for args in (["ci", "plan"], ["build"], ["repo", "list"], ["repo", "verify"]):
         ran = repo.run(*args)
@@ -58,14 +58,14 @@ def test_wrong_settings(repo):
         assert ran.err == "lago-images.toml:1: unknown setting 'job'; did you mean 'jobs'?\n"
 
 
-def test_no_specs_say_what_to_do(tmp_path):
+def test_a_folder_without_specs_suggests_init(tmp_path):
     repo = SpecsRepo(root=tmp_path)
     ran = repo.run("ci", "plan")
     assert (ran.code, ran.out) == (2, "")
     assert "lago-images init" in ran.err
 
 
-def test_a_repository_that_cannot_be_written_is_found_before_the_build(repo):
+def test_an_unwritable_repository_is_reported_before_the_build(repo):
     ran = repo.run("build", "--repo-dir", "one.img/repo")
     assert ran.code == 1
     assert "== build" not in ran.err
@@ -76,7 +76,7 @@ def test_a_repository_that_cannot_be_written_is_found_before_the_build(repo):
     assert "Traceback" not in ran.err
 
 
-def test_a_missing_signing_key_is_found_before_the_build(repo):
+def test_a_missing_signing_key_is_reported_before_the_build(repo):
     ran = repo.run("build", environ={"LAGO_IMAGES_SIGNING_KEY": "file:nosuch.asc"})
     assert ran.code != 0
     assert "nosuch.asc" in ran.err
@@ -84,7 +84,7 @@ def test_a_missing_signing_key_is_found_before_the_build(repo):
     assert not (repo.root / "image-repo/builds").exists()
 
 
-def test_the_repository_by_option_environment_and_settings(repo):
+def test_the_repository_is_set_by_option_environment_or_settings(repo):
     """Each wins over the next."""
     repo.write("lago-images.toml", 'repository = "from-file"\n')
     environ = {"LAGO_IMAGES_REPOSITORY": "from-environment"}
@@ -107,7 +107,7 @@ def test_shared_options_may_stand_before_the_command(repo):
 
 
 @pytest.mark.parametrize("first", [["-C", "specs"], []])
-def test_a_path_on_the_command_line_starts_where_the_user_is(repo, first):
+def test_a_path_on_the_command_line_is_relative_to_the_current_folder(repo, first):
     """With -C too; in the settings and the environment it starts at the specs repository."""
     published = repo.root.parent / "published"
     assert repo.run("repo", "refresh", "--repository", str(published)).code == 0
@@ -123,13 +123,13 @@ def test_a_path_on_the_command_line_starts_where_the_user_is(repo, first):
     assert f"there is no folder {repo.root / path}" in ran.err
 
 
-def test_a_missing_repository_is_named(repo):
+def test_a_missing_repository_is_reported(repo):
     ran = repo.run("repo", "list", "--repository", "nosuch")
     assert (ran.code, len(ran.out.splitlines())) == (0, 1)
     assert f"there is no folder {repo.root}/nosuch" in ran.err
 
 
-def test_a_limit_without_git_is_wrong_use(tmp_path):
+def test_a_limit_without_git_is_a_usage_error(tmp_path):
     (tmp_path / "plain/image-specs").mkdir(parents=True)
     plain = SpecsRepo(root=tmp_path / "plain")
     plain.spec("one", "libguestfs:x")
@@ -151,7 +151,7 @@ def test_a_limit_without_git_is_wrong_use(tmp_path):
         ("lago-images.toml", ["build"], {}),
     ],
 )
-def test_a_wrong_url_is_told_where_it_was_said_and_before_the_plan(repo, said, args, environ):
+def test_an_invalid_url_is_reported_with_its_origin_before_the_plan(repo, said, args, environ):
     repo.write("lago-images.toml", 'base-url = "ftp://x"\n')
     ran = repo.run(*args, environ=environ)
     assert (ran.code, ran.out) == (2, "")
@@ -184,7 +184,7 @@ _HEAVY = {"boto3", "git", "github", "jinja2", "msgspec", "urllib3", "lago_images
         ({"git", "github", "lago_images.building"}, ["repo", "list", "--help"]),
     ],
 )
-def test_a_command_imports_nothing_slow_that_it_does_without(slow, args):
+def test_a_command_imports_no_slow_module_that_it_does_not_use(slow, args):
     argv = [sys.executable, "-c", _IMPORTED, *args]
     ran = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=120)
     imported = set(ran.stdout.splitlines()[-1].split())
@@ -240,7 +240,7 @@ def test_build_refuses_a_bucket_that_is_asked_for(repo):
     assert "ci rebuild" in ran.err
 
 
-def test_what_is_missing_for_a_bucket_is_what_the_hint_names(repo):
+def test_the_hint_names_the_settings_missing_for_a_bucket(repo):
     ran = repo.run("ci", "rebuild", "--changed", "--repository", "s3://bucket/prefix", environ=S3)
     assert (ran.code, ran.out) == (2, "")
     assert "base-url is not set" in ran.err
@@ -266,7 +266,7 @@ def test_what_is_missing_for_a_bucket_is_what_the_hint_names(repo):
         (errno.EMFILE, "ulimit -n"),
     ],
 )
-def test_what_the_system_refuses_comes_with_what_to_do(monkeypatch, capsys, code, hint):
+def test_an_operating_system_error_comes_with_a_hint(monkeypatch, capsys, code, hint):
     def refuse(*_):
         raise OSError(code, os.strerror(code), "/srv/images/x")
 

@@ -1,6 +1,8 @@
 """``lago-images doctor`` through the real command line."""
 
 import os
+import re
+import shutil
 
 import pytest
 
@@ -19,7 +21,7 @@ def checks(ran):
     return {check["name"]: check for check in ran.json()}
 
 
-def test_it_checks_everything_and_writes_nothing(repo):
+def test_doctor_runs_all_checks_and_writes_nothing(repo):
     ran = repo.run("doctor", "--format", "json")
     found = checks(ran)
     assert found["git"]["state"] == "ok"
@@ -30,13 +32,13 @@ def test_it_checks_everything_and_writes_nothing(repo):
     assert not (repo.root / "image-repo").exists()
 
 
-def test_text_names_each_check_once(repo):
+def test_text_output_lists_each_check_once(repo):
     text = repo.run("doctor").out
     for name in ("tools", "kvm", "kernel", "space", "specs", "git", "store", "signing"):
         assert sum(line.split()[1:2] == [name] for line in text.splitlines()) == 1
 
 
-def test_a_host_that_lacks_something_fails(repo, tmp_path):
+def test_a_host_with_a_missing_tool_fails(repo, tmp_path):
     repo.write("lago-images.toml", 'signing-key = "file:nowhere.key"\nrequire-kvm = true\n')
     ran = repo.run("doctor", "--format", "json", environ={"PATH": "/nowhere"})
     found = checks(ran)
@@ -47,7 +49,22 @@ def test_a_host_that_lacks_something_fails(repo, tmp_path):
     assert "qemu-img" in found["tools"]["found"]
 
 
-def test_commands_that_the_installed_program_lacks_are_named(repo, tmp_path):
+def test_missing_git_is_reported_like_any_other_tool(repo, tmp_path):
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for program in ("env", "sh", "gpg", "qemu-img"):
+        if path := shutil.which(program):
+            (programs / program).symlink_to(path)
+    ran = repo.run("doctor", "--format", "json", environ={"PATH": str(programs)})
+    found = checks(ran)
+    assert ran.code == 1, ran.err
+    assert "git (reading the specs' history)" in found["tools"]["found"]
+    assert re.search(r"apt-get install .*\bgit\b", found["tools"]["do"])
+    assert (found["git"]["state"], found["git"]["do"]) == ("missing", "apt-get install git")
+    assert "not installed" in found["git"]["found"]
+
+
+def test_commands_missing_from_the_installed_virt_sysprep_are_listed(repo, tmp_path):
     need("virt-sysprep")
     assert checks(repo.run("doctor", "--format", "json"))["commands"]["state"] == "ok"
     program = tmp_path / "bin/virt-sysprep"
@@ -60,7 +77,7 @@ def test_commands_that_the_installed_program_lacks_are_named(repo, tmp_path):
     assert check["found"] == "the installed virt-sysprep does not have sm-register"
 
 
-def test_a_store_that_cannot_be_reached(repo):
+def test_an_unreachable_store_is_reported(repo):
     ran = repo.run(
         "doctor",
         "--format",
@@ -80,13 +97,13 @@ def test_a_store_that_cannot_be_reached(repo):
     assert checks(ran)["store"]["do"]
 
 
-def test_a_directory_that_somebody_chose_supports_conditional_writes(repo, tmp_path):
+def test_conditional_writes_are_checked_for_a_chosen_directory(repo, tmp_path):
     ran = repo.run("doctor", "--format", "json", "--repository", str(tmp_path / "out"))
     assert checks(ran)["conditional writes"]["state"] == "ok"
     assert not (tmp_path / "out").exists()
 
 
-def test_a_builder_need_not_have_what_others_have(tmp_path):
+def test_doctor_host_needs_no_store_key_or_specs(tmp_path):
     """CI sets a builder's host up before it hands out credentials, and never the signing key."""
     repo = SpecsRepo.create(tmp_path / "specs")
     repo.write(
@@ -99,7 +116,7 @@ def test_a_builder_need_not_have_what_others_have(tmp_path):
 
 
 @pytest.mark.parametrize("only", [[], ["--host"]])
-def test_a_slip_in_the_settings_is_one_of_what_is_wrong(repo, only):
+def test_a_settings_error_is_reported_beside_the_other_checks(repo, only):
     repo.write("lago-images.toml", "job = 1\nrequire-kvm = true\n")
     ran = repo.run("doctor", *only, "--format", "json", environ={"LAGO_IMAGES_JOBS": "x"})
     found = checks(ran)
@@ -111,7 +128,7 @@ def test_a_slip_in_the_settings_is_one_of_what_is_wrong(repo, only):
     assert found.keys().isdisjoint({"store", "signing"})
 
 
-def test_a_folder_that_does_not_exist_is_not_called_readable(repo):
+def test_a_missing_folder_is_not_reported_as_readable(repo):
     found = checks(repo.run("doctor", "--format", "json"))["store"]
     assert found["state"] == "ok"
     assert "can be read" not in found["found"]
@@ -134,7 +151,7 @@ def test_a_bucket_without_a_base_url_cannot_be_published_to(repo, moto):
     }
 
 
-def test_a_key_that_gpg_does_not_have_is_imported_and_not_exported(repo, tmp_path):
+def test_a_key_missing_from_gpg_is_to_be_imported_and_not_exported(repo, tmp_path):
     need("gpg")
     (tmp_path / "gpg").mkdir(mode=0o700)
     environ = {

@@ -63,7 +63,7 @@ def find(words):
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_every_command_tells_how_it_is_used(name):
+def test_every_command_has_a_usage_line(name):
     done = CliRunner().invoke(main, [*name.split(), "--help"], prog_name="lago-images")
     assert done.exit_code == 0, done.output
     assert "Usage: lago-images" in done.output
@@ -71,7 +71,7 @@ def test_every_command_tells_how_it_is_used(name):
 
 
 @pytest.mark.parametrize("name", [*COMMANDS, "ci", "repo"])
-def test_the_help_of_a_group_says_what_the_command_says(name):
+def test_group_help_repeats_the_first_line_of_each_command(name):
     command, context, _ = find(name.split())
     group = context.parent.command
     stated = group.lazy[context.info_name].short_help
@@ -79,7 +79,7 @@ def test_the_help_of_a_group_says_what_the_command_says(name):
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
-def test_commands_and_options_in_the_documents_exist(document):
+def test_documented_commands_and_options_exist(document):
     for words in calls(document.read_text(encoding="utf-8")):
         command, context, rest = find(words)
         known = {name for p in command.get_params(context) for name in (*p.opts, *p.secondary_opts)}
@@ -115,7 +115,7 @@ def test_the_readme_has_every_setting_and_no_other():
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
-def test_links_between_documents_lead_somewhere(document):
+def test_links_between_documents_resolve(document):
     for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", document.read_text(encoding="utf-8")):
         assert (document.parent / target).exists(), f"{document.name} links to {target}"
 
@@ -134,7 +134,7 @@ def test_the_changelog_ends_its_unreleased_part_with_the_version_of_the_project(
 
 
 @pytest.mark.real
-def test_the_readme_s_lines_for_s3_publish(ceph20, tmp_path):
+def test_the_readmes_s3_commands_publish(ceph20, tmp_path):
     need("git", "qemu-img")
     repo = SpecsRepo.create(tmp_path / "specs", ceph20.environ)
     repo.disk("one.img")

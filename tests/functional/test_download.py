@@ -44,7 +44,7 @@ def test_a_file_is_downloaded_once(downloader, server):
     assert server.requests == [("/disk", None, 200)]
 
 
-def test_a_dropped_connection_is_taken_up_where_it_ended(downloader, server, pauses):
+def test_a_dropped_connection_is_resumed_where_it_ended(downloader, server, pauses):
     server.cut = [MIB, 2 * MIB]
     assert downloader.fetch(server.url + "/disk", "key").read_bytes() == BODY
     assert [status for _, _, status in server.requests] == [200, 206, 206]
@@ -52,7 +52,7 @@ def test_a_dropped_connection_is_taken_up_where_it_ended(downloader, server, pau
     assert pauses == [1.0, 2.0]
 
 
-def test_what_one_run_got_the_next_goes_on_with(downloader, server):
+def test_the_next_run_resumes_a_partial_download(downloader, server):
     server.cut = [MIB, 0, 0, 0]
     with pytest.raises(BuildError, match="failed 4 times") as caught:
         downloader.fetch(server.url + "/disk", "key")
@@ -67,7 +67,7 @@ def test_what_one_run_got_the_next_goes_on_with(downloader, server):
     assert server.requests == [("/disk", f"bytes={MIB}-", 206)]
 
 
-def test_a_file_that_changed_meanwhile_comes_from_the_start(downloader, server):
+def test_a_changed_file_is_downloaded_from_the_start(downloader, server):
     server.cut = [MIB, 0, 0, 0]
     with pytest.raises(BuildError):
         downloader.fetch(server.url + "/disk", "key")
@@ -76,18 +76,18 @@ def test_a_file_that_changed_meanwhile_comes_from_the_start(downloader, server):
 
 
 @pytest.mark.parametrize("etag", ['W/"weak"', ""])
-def test_without_a_strong_validator_nothing_is_pieced_together(downloader, server, etag):
+def test_a_download_is_not_resumed_without_a_strong_validator(downloader, server, etag):
     server.etag, server.cut = etag, [MIB]
     assert downloader.fetch(server.url + "/disk", "key").read_bytes() == BODY
     assert [asked for _, asked, _ in server.requests] == [None, None]
 
 
-def test_a_server_without_ranges_is_asked_for_all_again(downloader, server):
+def test_a_server_without_ranges_sends_the_whole_file_again(downloader, server):
     server.ranges, server.cut = False, [MIB]
     assert downloader.fetch(server.url + "/disk", "key").read_bytes() == BODY
 
 
-def test_a_part_that_is_whole_already_is_no_dead_end(downloader, server):
+def test_a_complete_partial_download_is_accepted(downloader, server):
     downloader.folder.mkdir()
     (downloader.folder / "key.part").write_bytes(BODY)
     (downloader.folder / "key.part.validator").write_text(server.etag)
@@ -96,13 +96,13 @@ def test_a_part_that_is_whole_already_is_no_dead_end(downloader, server):
 
 
 @pytest.mark.parametrize("status", [500, 503, 429])
-def test_a_server_in_trouble_is_asked_again(downloader, server, status):
+def test_a_server_error_is_retried(downloader, server, status):
     server.refuse = [status] * (ATTEMPTS - 1)
     assert downloader.fetch(server.url + "/disk", "key").read_bytes() == BODY
 
 
 @pytest.mark.parametrize("status", [403, 404, 410])
-def test_a_plain_no_is_an_answer(downloader, server, status):
+def test_a_client_error_is_not_retried(downloader, server, status):
     server.refuse = [status]
     with pytest.raises(BuildError, match=f"the server answered {status}"):
         downloader.fetch(server.url + "/disk", "key")
@@ -110,13 +110,13 @@ def test_a_plain_no_is_an_answer(downloader, server, status):
     assert [p.name for p in downloader.folder.iterdir()] == ["key.lock"]
 
 
-def test_nobody_there(downloader, server):
+def test_an_unreachable_server_is_reported(downloader, server):
     gone = server.url.rpartition(":")[0] + ":1/disk"
     with pytest.raises(BuildError, match="refused"):
         downloader.fetch(gone, "key")
 
 
-def test_other_schemes_are_not_opened(downloader, tmp_path):
+def test_only_http_and_https_urls_are_opened(downloader, tmp_path):
     (tmp_path / "secret").write_text("s")
     with pytest.raises(BuildError, match="not an http or https URL"):
         downloader.fetch(f"file://{tmp_path}/secret", "key")
@@ -134,7 +134,7 @@ def left_over(downloader):
     return [path.name for path in downloader.folder.iterdir()]
 
 
-def test_a_download_that_does_not_end_is_given_up_at_once_and_leaves_nothing(downloader):
+def test_an_endless_download_is_aborted_and_leaves_no_file(downloader):
     small = replace(downloader, largest=MIB)
     with answering(endless) as server, pytest.raises(BuildError, match="more than 1048576 bytes"):
         small.fetch(server.url + "/disk", "key")
@@ -142,7 +142,7 @@ def test_a_download_that_does_not_end_is_given_up_at_once_and_leaves_nothing(dow
     assert left_over(small) == ["key.lock"]
 
 
-def test_what_was_there_counts_too(downloader, server):
+def test_a_resumed_part_counts_towards_the_size_limit(downloader, server):
     server.cut = [MIB, 0, 0, 0]
     with pytest.raises(BuildError, match="failed 4 times"):
         downloader.fetch(server.url + "/disk", "key")
@@ -152,7 +152,7 @@ def test_what_was_there_counts_too(downloader, server):
     assert left_over(small) == ["key.lock"]
 
 
-def test_a_download_of_unknown_length_leaves_room_for_others(downloader, monkeypatch):
+def test_a_download_of_unknown_length_keeps_the_disk_space_reserve(downloader, monkeypatch):
     monkeypatch.setattr("lago_images.host.space.free", lambda _folder: 257 * MIB)
     with answering(endless) as server, pytest.raises(HostError, match="does not fit") as caught:
         downloader.fetch(server.url + "/disk", "key")
@@ -162,7 +162,9 @@ def test_a_download_of_unknown_length_leaves_room_for_others(downloader, monkeyp
 
 
 @pytest.mark.parametrize("full", [errno.ENOSPC, errno.EDQUOT])
-def test_a_full_disk_is_told_once_and_what_filled_it_removed(downloader, server, monkeypatch, full):
+def test_a_full_disk_is_reported_once_and_the_partial_file_removed(
+    downloader, server, monkeypatch, full
+):
     def fail(*_arguments, **_more):
         raise OSError(full, os.strerror(full))
 
@@ -173,7 +175,7 @@ def test_a_full_disk_is_told_once_and_what_filled_it_removed(downloader, server,
     assert left_over(downloader) == ["key.lock"]
 
 
-def test_what_cannot_be_gone_on_with_is_not_kept(downloader, server):
+def test_a_part_that_cannot_be_resumed_is_not_kept(downloader, server):
     server.etag, server.cut = "", [MIB, MIB, MIB, MIB]
     with pytest.raises(BuildError, match="failed 4 times") as caught:
         downloader.fetch(server.url + "/disk", "key")
@@ -181,13 +183,13 @@ def test_what_cannot_be_gone_on_with_is_not_kept(downloader, server):
     assert left_over(downloader) == ["key.lock"]
 
 
-def test_a_server_that_says_when_is_asked_then(downloader, server, pauses):
+def test_retry_after_sets_the_pause_before_the_next_attempt(downloader, server, pauses):
     server.refuse, server.retry_after = [503, 429], "7"
     assert downloader.fetch(server.url + "/disk", "key").read_bytes() == BODY
     assert pauses == [7.0, 7.0]
 
 
-def test_the_cache_keeps_what_was_used_last(tmp_path):
+def test_the_cache_keeps_the_files_used_last(tmp_path):
     for number, name in enumerate(("old", "older", "new", "now")):
         path = tmp_path / name
         path.write_bytes(bytes(10))

@@ -3,7 +3,7 @@
 import os
 import re
 
-from tests.support.full import in_small_folder
+from tests.support.small_filesystem import run_in_small_filesystem
 
 # As an appliance whose QEMU has paused: it has filled the disk's folder, and waits.
 FILLS = """\
@@ -45,13 +45,15 @@ print(sorted(path.name for path in work.iterdir()))
 """
 
 
-def test_a_full_disk_ends_the_customising_instead_of_hanging_it(tmp_path, monkeypatch):
+def test_a_full_disk_fails_the_customisation_instead_of_hanging_it(tmp_path, monkeypatch):
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin/virt-sysprep").write_text(FILLS)
     (tmp_path / "bin/virt-sysprep").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
     work = tmp_path / "work"
-    kind, message, hint, left = in_small_folder(work, "48m", BUILD, str(tmp_path)).splitlines()
+    kind, message, hint, left = run_in_small_filesystem(
+        work, "48m", BUILD, str(tmp_path)
+    ).splitlines()
     assert kind == "HostError"
     stopped = f"customising image was stopped: no room in {re.escape(str(work))}, where "
     assert re.match(stopped + r"[0-9.]+ (B|KiB|MiB) \([0-9]+ bytes\)", message)

@@ -12,7 +12,7 @@ from lago_images.cli.main import main
 from lago_images.storage.base import Store
 from lago_images.storage.directory.store import DirectoryStore
 from lago_images.storage.s3.store import S3Store
-from tests.support.handmade import copy_of, layer_on, manifest, publish_by_hand, put_build
+from tests.support.builders import copy_of, layer_on, manifest, publish_by_hand, put_build
 
 DAY = 86_400
 BUILDS = [manifest(build_id=f"b{n}", fingerprint=f"f{n}") for n in (1, 2, 3, 4)]
@@ -71,7 +71,7 @@ def begin_an_upload(store):
     assert [upload.key for upload in store.unfinished()] == [key]
 
 
-def test_a_life_of_a_repository(repo, monkeypatch):
+def test_publishing_yank_rollback_and_gc_follow_each_other(repo, monkeypatch):
     put_build(repo.store, manifest(build_id="waiting"))
     repo.call("refresh")
     begin_an_upload(repo.store)
@@ -135,7 +135,7 @@ def test_a_life_of_a_repository(repo, monkeypatch):
     assert repo.json("verify")["ok"]
 
 
-def test_a_mistyped_path_does_not_become_a_repository(tmp_path):
+def test_a_mistyped_path_creates_no_repository(tmp_path):
     path = tmp_path / "image-rpeo"
     environ = {"LAGO_IMAGES_BASE_URL": "http://images.test", "LAGO_IMAGES_REPOSITORY": str(path)}
     done = Repository(store=DirectoryStore(path=path), environ=environ).call("gc", "--apply")
@@ -163,7 +163,7 @@ def test_other_applications_in_the_bucket_keep_their_uploads(ceph20, monkeypatch
     assert [upload.key for upload in store.unfinished()] == ["other-application/dump"]
 
 
-def test_wrong_names_and_revisions_exit_2(repo):
+def test_unknown_names_and_revisions_exit_2(repo):
     assert "never published" in repo.call("yank", "debian", "--reason", "x", code=2).stderr
     repo.call("yank", "debian-12", code=2)
     repo.call("rollback", "debian-12", "--to", "0", code=2)
@@ -175,7 +175,7 @@ def test_a_withdrawal_needs_a_reason(repo):
     assert repo.revisions == {"debian-12": 4}
 
 
-def test_what_contains_a_withdrawn_build_is_named_and_taken_when_asked(repo):
+def test_layers_of_a_withdrawn_build_are_listed_and_withdrawn_with_layers(repo):
     layer = manifest("layer", "l1", fingerprint="l1", base=layer_on(BUILDS[3]))
     publish_by_hand(repo.store, layer, bases=BUILDS)
     shown = repo.call("yank", "debian-12", "--reason", "leak", "--dry-run")
@@ -194,7 +194,9 @@ def test_what_contains_a_withdrawn_build_is_named_and_taken_when_asked(repo):
 
 
 @pytest.mark.parametrize(("answer", "code", "revision"), [("n\n", 1, 4), ("y\n", 0, 3)])
-def test_a_person_is_asked(repo, monkeypatch, answer, code, revision):
+def test_a_withdrawal_asks_for_confirmation_on_a_terminal(
+    repo, monkeypatch, answer, code, revision
+):
     monkeypatch.setattr("lago_images.cli.withdrawals._is_terminal", lambda: True)
     done = repo.call("yank", "debian-12", "--reason", "leak", code=code, stdin=answer)
     assert "to do: withdraw revision 4" in done.stdout

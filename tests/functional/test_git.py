@@ -33,24 +33,24 @@ def clone(repo: SpecsRepo, into: Path, *options: str) -> Path:
     return into
 
 
-def test_outside_git_there_is_none(tmp_path):
+def test_a_folder_outside_git_has_no_repository(tmp_path):
     assert Git.find(tmp_path) is None
 
 
-def test_before_the_first_commit_there_is_no_head(repo):
+def test_a_repository_without_commits_has_no_head(repo):
     repo.write("a", "1")
     with Git(repo.root) as found:
         assert found.head() is None
         assert found.snapshot(["."]).entries == {}
 
 
-def test_a_repository_that_git_refuses_is_no_reason_to_go_on_without(tmp_path):
+def test_a_repository_that_git_refuses_stops_the_run(tmp_path):
     (tmp_path / ".git").mkdir()
     with pytest.raises(GitError, match="git rev-parse failed: fatal: not a git repository"):
         Git.find(tmp_path)
 
 
-def test_without_git_installed_the_package_is_named(repo, monkeypatch):
+def test_missing_git_is_reported_with_its_package(repo, monkeypatch):
     monkeypatch.setenv("PATH", "/nonexistent")
     with pytest.raises(ToolMissingError) as caught:
         Git.find(repo.root)
@@ -63,7 +63,7 @@ exec {git} "$@"
 """
 
 
-def test_git_sees_no_credentials(repo, tmp_path):
+def test_git_gets_no_credentials(repo, tmp_path):
     """Neither when it is looked for nor when it is used, and it keeps what fetching needs."""
     repo.spec("a", "simple:disk.img")
     repo.disk("disk.img")
@@ -89,14 +89,14 @@ def test_git_sees_no_credentials(repo, tmp_path):
         assert environ["LC_ALL"] == "C"
 
 
-def test_passwords_in_urls_are_not_told(repo):
+def test_passwords_in_urls_are_redacted(repo):
     with Git(repo.root) as found, pytest.raises(GitError) as caught:
         found._run("log", "http://user:s3cret@127.0.0.1:1/x", "--")
     assert "s3cret" not in caught.value.message
     assert "//…@127.0.0.1" in caught.value.message
 
 
-def test_snapshot_tells_clean_changed_staged_and_hidden_files(repo):
+def test_snapshot_distinguishes_clean_changed_staged_and_hidden_files(repo):
     for name in ("clean", "changed", "staged", "gone", "hidden", "touched"):
         repo.write(name, name)
     head = save(repo, "clean", "clean")
@@ -116,7 +116,7 @@ def test_snapshot_tells_clean_changed_staged_and_hidden_files(repo):
     assert seen.entries["staged"][1] == git(repo.root, "hash-object", "staged")
 
 
-def test_a_stash_that_git_is_set_to_show_is_no_file(repo):
+def test_a_stash_shown_by_git_status_is_not_a_file(repo):
     save(repo, "a", "1")
     repo.write("a", "2")
     git(repo.root, "stash", "-q")
@@ -126,7 +126,7 @@ def test_a_stash_that_git_is_set_to_show_is_no_file(repo):
         assert found.snapshot(["."]).dirty == {"a"}
 
 
-def test_paths_are_relative_to_a_folder_below_gits_root(repo):
+def test_paths_are_relative_to_the_specs_root_below_the_git_root(repo):
     old = save(repo, "below/image-specs/a b", "1", 'Say "hello" äöü')
     save(repo, "elsewhere", "1")
     repo.write("below/image-specs/a b", "2")
@@ -143,7 +143,7 @@ def test_paths_are_relative_to_a_folder_below_gits_root(repo):
     assert str(commits["image-specs/ünï"][0]) == f'{new[:7]} "Say "hello" äöü"'
 
 
-def test_names_that_look_like_patterns_or_options_are_names(repo):
+def test_names_that_look_like_patterns_or_options_are_taken_literally(repo):
     old = save(repo, "ab", "1")
     new = save(repo, "a*", "1")
     newer = save(repo, ":(top)x/-n", "1")
@@ -153,7 +153,7 @@ def test_names_that_look_like_patterns_or_options_are_names(repo):
         assert set(found.snapshot(["a*"]).entries) == {"a*"}
 
 
-def test_renames_are_found(repo):
+def test_renames_are_detected(repo):
     old = save(repo, "image-specs/old", "many lines\n" * 9)
     git(repo.root, "mv", "image-specs/old", "image-specs/new")
     new = save(repo, "other", "1")
@@ -188,7 +188,7 @@ def test_a_shallow_clone_is_deepened_only_as_far_as_needed(repo, line, tmp_path)
         assert not found.shallow
 
 
-def test_the_head_that_no_branch_has_any_more_is_deepened_too(repo, line, tmp_path):
+def test_a_head_on_no_branch_is_deepened(repo, line, tmp_path):
     here = clone(repo, tmp_path / "clone", "--depth=1")
     git(repo.root, "checkout", "-q", "--orphan", "main2")
     save(repo, "new", "1")
@@ -197,7 +197,7 @@ def test_the_head_that_no_branch_has_any_more_is_deepened_too(repo, line, tmp_pa
         assert found.is_ancestor(line[3], line[-1]) is True
 
 
-def test_a_commit_that_a_force_push_took_away_is_fetched(repo, line, tmp_path):
+def test_a_commit_removed_by_a_force_push_is_fetched(repo, line, tmp_path):
     git(repo.root, "checkout", "-q", "main")
     lost = save(repo, "lost", "1")
     git(repo.root, "reset", "-q", "--hard", line[-1])
@@ -213,7 +213,7 @@ def test_a_commit_that_a_force_push_took_away_is_fetched(repo, line, tmp_path):
         }
 
 
-def test_a_remote_that_gives_no_single_commits_gives_its_branches(repo, line, tmp_path):
+def test_branches_are_fetched_from_a_remote_that_refuses_single_commits(repo, line, tmp_path):
     here = clone(repo, tmp_path / "clone", "--depth=1")
     git(here, "config", "protocol.version", "0")
     git(repo.root, "config", "uploadpack.allowAnySHA1InWant", "false")
@@ -222,7 +222,7 @@ def test_a_remote_that_gives_no_single_commits_gives_its_branches(repo, line, tm
         assert found.is_ancestor("f" * 40, line[-1]) is None
 
 
-def test_what_cannot_be_known_is_not_guessed(repo, line, tmp_path):
+def test_unknown_ancestry_is_not_guessed(repo, line, tmp_path):
     here = clone(repo, tmp_path / "clone", "--depth=2")
     git(here, "remote", "set-url", "origin", (tmp_path / "nowhere").as_uri())
     with Git(here) as found:
@@ -232,7 +232,7 @@ def test_what_cannot_be_known_is_not_guessed(repo, line, tmp_path):
         assert found.merge_base(line[-3], line[-1]) is None
 
 
-def test_a_shallow_clone_blames_no_commit_for_the_files_it_starts_with(repo, tmp_path):
+def test_files_older_than_a_shallow_clone_are_attributed_to_no_commit(repo, tmp_path):
     first = save(repo, "a", "1")
     save(repo, "b", "1")
     save(repo, "c", "1")
@@ -243,7 +243,7 @@ def test_a_shallow_clone_blames_no_commit_for_the_files_it_starts_with(repo, tmp
         assert set(found.commits(first, found.head())) == {"c"}
 
 
-def test_merge_base_and_fork_of_a_shallow_pull_request(repo, line, tmp_path):
+def test_merge_base_and_fork_work_in_a_shallow_clone(repo, line, tmp_path):
     git(repo.root, "checkout", "-q", "-b", "feature", line[10])
     head = save(repo, "feature", "1")
     here = clone(repo, tmp_path / "clone", "--depth=1", "--no-single-branch", "-b", "feature")
@@ -254,7 +254,7 @@ def test_merge_base_and_fork_of_a_shallow_pull_request(repo, line, tmp_path):
 
 
 @pytest.mark.parametrize("depth", [(), ("--depth=1",)], ids=["whole", "shallow"])
-def test_a_branch_of_the_remote_that_the_clone_lacks_is_fetched(repo, line, depth, tmp_path):
+def test_a_remote_branch_missing_from_the_clone_is_fetched(repo, line, depth, tmp_path):
     """As in a CI's clone of one pull request."""
     git(repo.root, "checkout", "-q", "-b", "feature/x", line[10])
     head = save(repo, "feature", "1")
@@ -266,12 +266,12 @@ def test_a_branch_of_the_remote_that_the_clone_lacks_is_fetched(repo, line, dept
 
 
 @pytest.mark.parametrize("rev", ["origin/deleted", "--all", "", "f" * 40])
-def test_a_revision_that_is_nowhere_is_wrong_usage(repo, line, rev, tmp_path):
+def test_an_unknown_revision_is_a_usage_error(repo, line, rev, tmp_path):
     with Git(clone(repo, tmp_path / "clone")) as found, pytest.raises(UsageError):
         found.fork(rev, line[-1])
 
 
-def test_histories_with_nothing_in_common_are_wrong_usage(repo, line):
+def test_unrelated_histories_are_a_usage_error(repo, line):
     git(repo.root, "checkout", "-q", "--orphan", "other")
     head = save(repo, "other", "1")
     with Git(repo.root) as found, pytest.raises(UsageError, match="no history in common"):
@@ -316,7 +316,7 @@ def test_changed_untracked_and_ignored_files_count_and_are_dirty(repo):
 
 
 @pytest.mark.parametrize("removed", [["rm", "-q"], ["rm", "-q", "--cached"]])
-def test_a_file_that_is_gone_from_a_folder_is_dirty(repo, removed):
+def test_a_file_deleted_from_a_folder_is_dirty(repo, removed):
     save(repo, "files/a", "1")
     save(repo, "files/deep/b", "1")
     git(repo.root, *removed, "files/deep/b")
@@ -326,7 +326,7 @@ def test_a_file_that_is_gone_from_a_folder_is_dirty(repo, removed):
     assert files.dirty == {"files/deep/b"}
 
 
-def test_a_link_that_leads_outside_is_refused(repo):
+def test_a_link_out_of_the_repository_is_refused(repo):
     (repo.root / "out").symlink_to("/etc/passwd")
     save(repo, "a", "1")
     with pytest.raises(ValueError, match="out leads out of the repository"):
@@ -350,7 +350,7 @@ def submodule(repo, tmp_path) -> SpecsRepo:
     return other
 
 
-def test_a_submodules_files_count_by_what_is_delivered_of_them(repo, submodule, tmp_path):
+def test_a_submodules_files_count_by_their_checked_out_bytes(repo, submodule, tmp_path):
     content = ("100644", hashlib.sha256(b"1").hexdigest())
     expected = [(("", *content),), (("conf/a", *content),)]
     assert digests(repo.root, "vendor/conf/a", "vendor") == expected
@@ -359,15 +359,13 @@ def test_a_submodules_files_count_by_what_is_delivered_of_them(repo, submodule, 
 
 
 @pytest.mark.parametrize("path", ["vendor/conf/a", "vendor", "."])
-def test_a_submodule_that_is_not_checked_out_is_refused_and_not_left_out(
-    repo, submodule, tmp_path, path
-):
+def test_a_submodule_that_is_not_checked_out_is_refused(repo, submodule, tmp_path, path):
     bare = clone(repo, tmp_path / "bare")
     with pytest.raises(ValueError, match="the submodule vendor is not checked out"):
         digests(bare, path)
 
 
-def test_a_submodule_that_was_changed_is_noticed(repo, submodule):
+def test_a_changed_submodule_is_dirty(repo, submodule):
     with Git(repo.root) as found:
         old = found.head()
     clean = digests(repo.root, "vendor/conf/a")
@@ -384,7 +382,7 @@ def test_a_submodule_that_was_changed_is_noticed(repo, submodule):
         assert {c.path for c in found.changes(old, new)} == {"vendor", "y"}
 
 
-def test_nothing_is_written_to_the_index(repo):
+def test_the_git_index_is_not_written(repo):
     save(repo, "a", "1")
     os.utime(repo.root / "a", (1, 1))
     before = (repo.root / ".git/index").read_bytes()
@@ -393,7 +391,7 @@ def test_nothing_is_written_to_the_index(repo):
     assert (repo.root / ".git/index").read_bytes() == before
 
 
-def test_a_sha256_repository_is_read_alike(tmp_path):
+def test_a_sha256_repository_is_read(tmp_path):
     git(tmp_path, "init", "-q", "--object-format=sha256")
     repo = SpecsRepo(root=tmp_path)
     first = save(repo, "a", "1")
@@ -416,7 +414,7 @@ DELIVERED = {
 
 
 @pytest.mark.parametrize("kind", DELIVERED)
-def test_what_attributes_and_filters_deliver_is_what_counts(repo, tmp_path, kind):
+def test_digests_are_of_the_bytes_that_attributes_and_filters_check_out(repo, tmp_path, kind):
     """Git's blob is one and the same; what a build reads is not."""
     attributes, blob = DELIVERED[kind]
     repo.write("file", blob)
@@ -438,7 +436,7 @@ def test_what_attributes_and_filters_deliver_is_what_counts(repo, tmp_path, kind
         assert found.snapshot(["."]).dirty == set()
 
 
-def test_a_work_tree_that_git_thinks_clean_counts_by_its_bytes(repo, tmp_path):
+def test_files_that_git_assumes_unchanged_count_by_their_bytes(repo, tmp_path):
     """Attributes that were taken back leave what they delivered before, and git looks away."""
     save(repo, "file", "1\n")
     save(repo, ".gitattributes", "* text eol=crlf\n")
@@ -452,14 +450,7 @@ def test_a_work_tree_that_git_thinks_clean_counts_by_its_bytes(repo, tmp_path):
     assert digests(here, "file") != digests(fresh, "file")
 
 
-def test_a_clones_own_line_ends_make_another_fingerprint_of_another_file(repo, tmp_path):
-    save(repo, "file", "1\n")
-    windows = clone(repo, tmp_path / "windows", "-c", "core.autocrlf=true")
-    assert (windows / "file").read_bytes() == b"1\r\n"
-    assert digests(windows, "file") != digests(repo.root, "file")
-
-
-def test_a_pointer_of_git_lfs_stands_for_the_content_that_it_names(repo):
+def test_a_git_lfs_pointer_counts_as_the_content_that_it_names(repo):
     content = b"large\n" * 1000
     named = hashlib.sha256(content).hexdigest()
     pointer = "version https://git-lfs.github.com/spec/v1\n"
@@ -474,7 +465,7 @@ def test_a_pointer_of_git_lfs_stands_for_the_content_that_it_names(repo):
 
 
 @pytest.mark.parametrize("path", ["files/secret", "files"])
-def test_what_git_crypt_has_locked_is_refused(repo, path):
+def test_a_file_locked_by_git_crypt_is_refused(repo, path):
     repo.write("files/plain", b"GITCRYPT\0")
     repo.write("files/secret", b"\0GITCRYPT\0" + bytes(12) + b"encrypted")
     with pytest.raises(ValueError, match=r"files/secret is locked by git-crypt \(git-crypt unlock"):
@@ -488,7 +479,7 @@ def test_an_empty_folder_is_copied_and_counts(repo):
     assert set(digests(repo.root, "files")[0]) - set(before[0]) == {("deep/er", "040000", "")}
 
 
-def test_a_monitor_that_sees_no_change_is_not_believed(repo, tmp_path):
+def test_the_answer_of_an_fsmonitor_is_not_trusted(repo, tmp_path):
     monitor = repo.write("monitor", "#!/bin/sh\nprintf 'now\\0'\n")
     monitor.chmod(0o755)
     save(repo, "a", "1")
@@ -502,7 +493,7 @@ def test_a_monitor_that_sees_no_change_is_not_believed(repo, tmp_path):
         assert found.snapshot(["."]).dirty == {"a"}
 
 
-def test_a_hook_s_variables_lead_to_no_other_repository(repo, tmp_path):
+def test_variables_of_a_git_hook_are_ignored(repo, tmp_path):
     """Git sets them for hooks: of the repository that the hook is run for."""
     other = SpecsRepo.create(tmp_path / "other")
     other.write("x", "x")
@@ -524,7 +515,7 @@ def test_a_hook_s_variables_lead_to_no_other_repository(repo, tmp_path):
     assert (ran.json()["head"], ran.json()["dirty"]) == (head, False)
 
 
-def test_a_commit_counted_back_in_a_shallow_clone(repo, tmp_path):
+def test_a_revision_beyond_a_shallow_clone_is_refused_with_a_hint(repo, tmp_path):
     """What is called HEAD~1 cannot be fetched by that name."""
     for content in "12":
         repo.write("x", content)

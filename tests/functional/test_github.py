@@ -13,9 +13,9 @@ from lago_images.ci.github import POLICY, GitHubError, NotPermittedError, Report
 from lago_images.jobs import results
 from lago_images.planning import formats
 from tests.support import prism
-from tests.support.at_work import at_work
 from tests.support.ci import failed, plan, planned
 from tests.support.loopback import LoopbackServer, QuietHandler
+from tests.support.server_threads import in_thread
 from tests.support.specs import SpecsRepo
 
 SHA = "6dcb09b5b57875f334f61aebed695e2e4193db5e"
@@ -45,25 +45,25 @@ def requests_of(github, call) -> list[str]:
     return github.requests()[before:]
 
 
-def test_our_comment_is_updated(github):
+def test_the_existing_comment_is_updated(github):
     made = requests_of(github, lambda: reporter(github.url).comment(TEXT, TEXT + ", newer"))
     assert [request.split()[0].upper() for request in made] == ["GET", "PATCH"]
     assert "/issues/comments/1" in made[1]
 
 
-def test_a_comment_that_is_right_is_left_alone(github):
+def test_an_up_to_date_comment_is_not_written_again(github):
     made = requests_of(github, lambda: reporter(github.url).comment(TEXT, TEXT))
     assert [request.split()[0].upper() for request in made] == ["GET"]
 
 
 @pytest.mark.parametrize(("author", "marker"), [("somebody", TEXT), (AUTHOR, "<!-- ours -->")])
-def test_nobody_elses_comment_is_touched(github, author, marker):
+def test_comments_of_others_are_not_changed(github, author, marker):
     made = requests_of(github, lambda: reporter(github.url, author=author).comment(marker, "body"))
     assert [request.split()[0].upper() for request in made] == ["GET", "POST"]
     assert made[1].endswith("/repos/octocat/Hello-World/issues/7/comments")
 
 
-def test_a_status_for_each_chain(github):
+def test_each_chain_gets_a_commit_status(github):
     states = {"debian-12": (True, "debian-12 built"), "el9": (False, "x" * 300)}
     made = requests_of(
         github,
@@ -72,7 +72,7 @@ def test_a_status_for_each_chain(github):
     assert [request.split()[0].upper() for request in made] == ["POST", "POST"]
 
 
-def test_the_server_refuses_what_does_not_fit(github):
+def test_the_mock_server_refuses_requests_that_break_the_api(github):
     """Else the tests above would prove nothing."""
     from github import Auth, Github, GithubException
 
@@ -83,7 +83,7 @@ def test_the_server_refuses_what_does_not_fit(github):
         )
 
 
-def test_without_a_pull_request_there_is_no_comment(github):
+def test_a_run_without_a_pull_request_writes_no_comment(github):
     with pytest.raises(GitHubError):
         reporter(github.url, pull=None).comment("m", "b")
 
@@ -122,7 +122,7 @@ class _RefusesStatuses(_Refuses):
 
 @contextmanager
 def serving(handler):
-    with LoopbackServer(handler) as server, at_work(server):
+    with LoopbackServer(handler) as server, in_thread(server):
         yield server.url
 
 
@@ -138,11 +138,11 @@ def no_statuses():
         yield url
 
 
-def test_an_author_is_found_beside_one_who_is_gone_and_in_other_letters(no_statuses):
+def test_the_author_is_matched_in_any_case_beside_deleted_users(no_statuses):
     assert reporter(no_statuses, author="oCTOCAT").comment(TEXT, TEXT) == f"{PULL}#2"
 
 
-def test_a_github_that_is_away_is_named():
+def test_an_unreachable_github_is_reported():
     pauses: list[float] = []
     with pytest.raises(GitHubError, match=r"commenting on pull request 7: .*cannot be reached"):
         reporter("http://127.0.0.1:1", pauses=pauses).comment("m", "b")
@@ -211,7 +211,7 @@ DATE = "Thu, 26 Nov 2026 12:00:00 GMT"
         ),
     ],
 )
-def test_what_github_refuses_for_a_while_is_tried_again(answer, pause):
+def test_a_temporary_refusal_of_github_is_retried(answer, pause):
     """A 403 is a rate limit or a missing permission: headers and body say which."""
     pauses: list[float] = []
     script = Script(NONE, answer, NONE, DONE)
@@ -221,7 +221,7 @@ def test_what_github_refuses_for_a_while_is_tried_again(answer, pause):
     assert pauses == [pause]
 
 
-def test_a_comment_whose_answer_was_lost_is_not_written_twice():
+def test_a_comment_whose_response_was_lost_is_not_written_twice():
     pauses: list[float] = []
     user = {"login": AUTHOR}
     url = "http://127.0.0.1/repos/octocat/Hello-World/issues/comments/1"
@@ -232,7 +232,7 @@ def test_a_comment_whose_answer_was_lost_is_not_written_twice():
     assert script.asked == [f"GET {COMMENTS}", f"POST {COMMENTS}", f"GET {COMMENTS}"]
 
 
-def test_a_rate_limit_that_lasts_is_not_waited_for():
+def test_a_long_rate_limit_is_not_waited_for():
     headers = {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "1795696800", "Date": DATE}
     script = Script((403, headers, {"message": "API rate limit exceeded"}))
     pauses: list[float] = []
@@ -246,7 +246,7 @@ def test_a_rate_limit_that_lasts_is_not_waited_for():
     assert pauses == []
 
 
-def test_one_status_that_fails_keeps_no_other_away():
+def test_a_failed_status_does_not_prevent_the_others():
     script = Script((500, {}, {}), (500, {}, {}), (500, {}, {}), (500, {}, {}), DONE)
     states = dict.fromkeys("abc", (True, "built"))
     with script.served() as url, pytest.raises(GitHubError, match="setting statuses on 6dcb09b5b5"):
@@ -266,7 +266,7 @@ def test_one_status_that_fails_keeps_no_other_away():
         (200, {"Link": '<https://git.example/api/v3/x?page=2>; rel="next"'}, []),
     ],
 )
-def test_what_is_not_githubs_api_is_one_clear_line(answer):
+def test_an_answer_that_is_not_githubs_api_is_one_error_line(answer):
     """A login page, a proxy, or a server whose canonical name is another."""
     script = Script(answer)
     with script.served() as url, pytest.raises(GitHubError) as caught:
@@ -279,7 +279,7 @@ def test_what_is_not_githubs_api_is_one_clear_line(answer):
         reporter(url).statuses({"a": (True, "b")}, "https://x")
 
 
-def test_a_comment_that_fails_keeps_no_status_away(job):
+def test_a_failed_comment_does_not_prevent_statuses(job):
     script = Script((400, {}, {"message": "Problems parsing JSON"}), DONE)
     with script.served() as url:
         ran = job.run("ci", "report", "--junit", "r.xml", environ=environ(job, url))
@@ -289,7 +289,7 @@ def test_a_comment_that_fails_keeps_no_status_away(job):
     assert "❌ failed" in (job.root / "summary.md").read_text()
 
 
-def test_a_read_only_token_is_told_apart(readonly):
+def test_a_read_only_token_is_reported_as_such(readonly):
     with pytest.raises(NotPermittedError, match="not accessible by integration"):
         reporter(readonly).comment("m", "b")
     with pytest.raises(NotPermittedError):
@@ -318,7 +318,7 @@ def environ(repo, url: str) -> dict[str, str]:
     }
 
 
-def test_the_command_comments(github, job):
+def test_ci_report_writes_a_comment(github, job):
     variables = environ(job, github.url)
     made = requests_of(github, lambda: check_ran(job.run("ci", "report", environ=variables)))
     assert sorted(request.split()[0].upper() for request in made) == ["GET", "POST", "POST"]
@@ -329,7 +329,7 @@ def check_ran(ran):
     assert "reported at https://github.com/" in ran.err
 
 
-def test_the_command_falls_back_to_the_summary(readonly, job):
+def test_ci_report_falls_back_to_the_step_summary(readonly, job):
     ran = job.run("ci", "report", "--junit", "r.xml", environ=environ(job, readonly))
     assert ran.code == 0, ran.err
     assert "the report is in the step summary only" in ran.err
@@ -337,20 +337,20 @@ def test_the_command_falls_back_to_the_summary(readonly, job):
     assert "boom" in (job.root / "r.xml").read_text()
 
 
-def test_a_refused_status_keeps_no_comment_away(no_statuses, job):
+def test_a_refused_status_does_not_prevent_the_comment(no_statuses, job):
     ran = job.run("ci", "report", environ=environ(job, no_statuses))
     assert ran.code == 0, ran.err
     assert f"reported at {PULL}#1" in ran.err
     assert "not accessible by integration: none is set" in ran.err
 
 
-def test_outside_github_it_prints(job):
+def test_outside_github_the_report_is_printed(job):
     ran = job.run("ci", "report")
     assert ran.code == 0, ran.err
     assert "❌ failed" in ran.out
 
 
-def test_jenkins_comments_too(github, job):
+def test_jenkins_writes_the_comment(github, job):
     """Its merge is no commit that GitHub knows: the pull request's newest gets the statuses."""
     target = events.read({"CHANGE_URL": "https://github.com/octocat/Hello-World/pull/7"}).target
     url = github.url
@@ -371,13 +371,13 @@ def test_jenkins_comments_too(github, job):
         ("https://octocorp.ghe.com/o/r/pull/3", "https://api.octocorp.ghe.com"),
     ],
 )
-def test_jenkins_pull_request_is_found(url, api):
+def test_the_pull_request_of_a_jenkins_job_is_found(url, api):
     found = events.read({"CHANGE_URL": url, "BUILD_URL": "https://ci/1/"})
     assert found.run == "https://ci/1/"
     assert found.target == Target(repository="o/r", commit="", pull_request=3, api=api)
 
 
-def test_other_changes_are_not_githubs():
+def test_changes_on_other_hosts_are_not_reported_to_github():
     url = "https://gitlab.example/o/r/-/merge_requests/3"
     assert events.read({"CHANGE_URL": url}).target is None
     assert events.read({}).target is None

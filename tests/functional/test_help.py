@@ -12,7 +12,7 @@ import pytest
 from lago_images.cli import man
 from lago_images.cli.main import main
 from lago_images.storage.directory.store import DirectoryStore
-from tests.support.handmade import manifest, publish_by_hand
+from tests.support.builders import manifest, publish_by_hand
 from tests.support.specs import SpecsRepo
 from tests.tools import need
 
@@ -31,7 +31,7 @@ COMMANDS = dict(every_command())
 
 
 @pytest.mark.parametrize("path", COMMANDS)
-def test_every_help_ends_with_an_example_that_the_command_line_takes(path):
+def test_every_help_ends_with_a_valid_example(path):
     example = COMMANDS[path].epilog.rpartition("\n")[2].strip()
     words = shlex.split(example.partition(" > ")[0].partition(" && ")[0])
     command: click.Command = main
@@ -49,7 +49,7 @@ def test_every_help_ends_with_an_example_that_the_command_line_takes(path):
     assert not [value for value in rest if value is not None and value.startswith("-")]
 
 
-def test_a_man_page_a_command_is_written_and_shown_without_a_warning(tmp_path):
+def test_every_command_has_a_man_page_without_warnings(tmp_path):
     need("groff")
     names = man.write(tmp_path)
     assert {name.removesuffix(".1") for name in names} == {
@@ -69,7 +69,7 @@ def test_a_man_page_a_command_is_written_and_shown_without_a_warning(tmp_path):
     assert "A and B are revisions" in page
 
 
-def test_the_module_writes_the_pages_too(tmp_path):
+def test_the_man_module_writes_the_pages(tmp_path):
     argv = [sys.executable, "-m", "lago_images.cli.man", str(tmp_path / "man1")]
     ran = subprocess.run(argv, capture_output=True, text=True, check=True)
     assert "lago-images-ci-plan.1" in ran.stdout.splitlines()
@@ -123,7 +123,7 @@ def test_bash_completes_commands_options_and_names_of_images(repo, tmp_path, wor
     assert ran.stdout.split() == completed, ran.stderr
 
 
-def test_without_specs_or_a_readable_repository_nothing_is_completed(repo):
+def test_names_are_not_completed_without_specs_or_a_readable_repository(repo):
     repo.write("lago-images.toml", "wrong = 1\n")
     ran = repo.run(
         environ={
@@ -136,7 +136,7 @@ def test_without_specs_or_a_readable_repository_nothing_is_completed(repo):
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_a_script_for_each_shell_is_printed_with_where_it_goes(repo, shell):
+def test_each_shells_completion_script_is_printed_with_its_location(repo, shell):
     ran = repo.run("completion", shell)
     assert ran.code == 0, ran.err
     assert "_LAGO_IMAGES_COMPLETE" in ran.out
@@ -144,14 +144,14 @@ def test_a_script_for_each_shell_is_printed_with_where_it_goes(repo, shell):
 
 
 @pytest.mark.parametrize("shell", ["zsh", "fish"])
-def test_the_scripts_of_other_shells_have_no_error_of_syntax(repo, tmp_path, shell):
+def test_the_completion_scripts_have_no_syntax_error(repo, tmp_path, shell):
     need(shell)
     script = tmp_path / "completion"
     script.write_text(repo.run("completion", shell).out)
     subprocess.run([shell, "-n", script], check=True)
 
 
-def test_quiet_leaves_the_data_and_verbose_says_what_was_read(repo):
+def test_quiet_prints_data_only_and_verbose_adds_what_was_read(repo):
     repo.disk("disk.raw")
     plain, quiet, verbose = (repo.run("ci", "plan", *more) for more in ((), ("-q",), ("-v",)))
     assert plain.out == quiet.out == verbose.out
@@ -162,7 +162,7 @@ def test_quiet_leaves_the_data_and_verbose_says_what_was_read(repo):
     assert "read 3 specs below" in repo.run("-q", "ci", "plan", "-v").err
 
 
-def test_in_a_ci_s_log_each_line_has_the_time_and_data_has_not(repo):
+def test_ci_log_lines_have_a_time_stamp_and_data_has_none(repo):
     repo.disk("disk.raw")
     ran = repo.run("ci", "plan", "-v", environ={"CI": "true"})
     assert ran.err

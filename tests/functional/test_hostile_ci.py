@@ -7,7 +7,7 @@ import re
 import pytest
 
 from lago_images.storage.directory.store import DirectoryStore
-from tests.support.handmade import manifest, put_build, put_release, release
+from tests.support.builders import manifest, put_build, put_release, release
 from tests.support.specs import SpecsRepo, git
 from tests.unit.ci.report.test_markdown import ACTIVE, rendered
 from tests.unit.ci.test_environment import is_command, parsed
@@ -67,7 +67,7 @@ def check_log(text: str) -> None:
     assert "\x1b" not in text
 
 
-def test_every_hostile_name_is_refused_by_everything(repo, tmp_path):
+def test_hostile_names_are_refused_by_every_command(repo, tmp_path):
     for name in NAMES:
         (repo.root / "image-specs" / name).write_text((repo.root / "image-specs/good").read_text())
     repo.commit()
@@ -82,7 +82,7 @@ def test_every_hostile_name_is_refused_by_everything(repo, tmp_path):
 
 
 @pytest.mark.parametrize("text", TEXTS, ids=ascii)
-def test_hostile_text_stays_text(repo, tmp_path, text):
+def test_hostile_text_is_escaped(repo, tmp_path, text):
     """As a property, as a wrong command, as the reason in a plan and a report."""
     repo.spec("bad", "simple:disk.raw", f"#notes={text}".replace("\n", "\n#"), f"instal {text}")
     repo.commit(f"Change\n\n{text}")
@@ -117,7 +117,7 @@ def test_hostile_text_stays_text(repo, tmp_path, text):
     assert not re.search(r"@\w", re.sub(r"(?s)<pre>.*?</pre>", "", shown))
 
 
-def test_bytes_that_are_no_utf_8_are_told_as_far_as_they_are(repo, tmp_path):
+def test_bytes_that_are_not_utf_8_are_reported_escaped(repo, tmp_path):
     """In the subject of a commit and the name of a file: the plan and the report hold."""
     repo.spec("more", "simple:disk.raw", "copy-in files:/srv")
     for text in ("one", "two"):
@@ -145,6 +145,6 @@ def test_bytes_that_are_no_utf_8_are_told_as_far_as_they_are(repo, tmp_path):
     assert (linted.code, "Traceback" in linted.err) == (2, False)
 
 
-def test_the_runners_own_format_is_understood(tmp_path):
+def test_the_runners_output_format_is_parsed(tmp_path):
     """Else the tests of outputs prove nothing."""
     assert parsed("a<<X\n1\n2\nX\nb<<Y\n3\nY\n") == {"a": "1\n2", "b": "3"}

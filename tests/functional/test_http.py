@@ -44,7 +44,7 @@ def test_redirects_are_followed(status):
         assert [path for path, _, _ in there.requests] == ["/there"]
 
 
-def test_a_redirect_on_the_same_host_is_followed_where_no_other_host_may_be_asked():
+def test_redirects_on_the_same_host_are_followed_where_others_are_refused():
     def answer(handler):
         if handler.path == "/there":
             handler.wfile.write(b"HTTP/1.0 200 OK\r\n\r\nyes")
@@ -57,7 +57,7 @@ def test_a_redirect_on_the_same_host_is_followed_where_no_other_host_may_be_aske
         assert read(server.url + "/here", Limits(size=9, same_host_only=True)) == b"yes"
 
 
-def test_another_host_or_port_is_not_asked_where_it_may_not_be():
+def test_redirects_to_another_host_or_port_are_refused_where_not_allowed():
     limits = Limits(size=1000, same_host_only=True)
     with serving({"/there": SECRET.encode()}) as there:
         elsewhere = (there.url, there.url.replace("127.0.0.1", "localhost"))
@@ -72,14 +72,14 @@ def test_another_host_or_port_is_not_asked_where_it_may_not_be():
 @pytest.mark.parametrize(
     "location", ["file:///etc/passwd", "ftp://127.0.0.1/x", "gopher://x", "//", "http://[x/", ""]
 )
-def test_no_redirect_leads_to_another_scheme_or_nowhere(location):
+def test_redirects_to_other_schemes_or_without_a_location_are_refused(location):
     with redirecting(location) as server:
         error = failure(server.url + "/here")
     assert again(error) is None
     assert "root:" not in error.message
 
 
-def test_redirects_end():
+def test_endless_redirects_are_refused():
     with redirecting("/again") as server:
         assert "redirects more than 5 times" in failure(server.url + "/again").message
         assert len(server.requests) == 6
@@ -89,12 +89,12 @@ def test_redirects_end():
     "url",
     ["file:///etc/passwd", "ftp://h/x", "/etc/passwd", "http://", "http://u:p@h/", "http://h:x/"],
 )
-def test_what_is_no_plain_http_url_is_not_opened(url):
+def test_urls_other_than_plain_http_are_refused(url):
     assert again(failure(url)) is None
 
 
 @pytest.mark.parametrize("length", ["Content-Length: 1001\r\n", ""])
-def test_no_more_is_taken_than_may_be(length):
+def test_a_body_larger_than_the_limit_is_refused(length):
     body = (b"HTTP/1.0 200 OK\r\n" + length.encode() + b"\r\n").ljust(2000, b"x")
     with raw(body) as server:
         error = failure(server.url)
@@ -102,7 +102,7 @@ def test_no_more_is_taken_than_may_be(length):
     assert again(error) is None
 
 
-def test_an_endless_body_is_let_go_of():
+def test_the_connection_of_an_endless_body_is_closed():
     def answer(handler):
         handler.send_response(200)
         handler.end_headers()
@@ -113,7 +113,7 @@ def test_an_endless_body_is_let_go_of():
         assert isinstance(failure(server.url), TooLargeError)
 
 
-def test_the_whole_may_take_only_so_long():
+def test_a_request_over_the_total_time_limit_fails():
     seconds = iter(range(0, 1000, 40))
     with raw(b"HTTP/1.0 200 OK\r\n\r\n" + b"x" * 100) as server:
         limits = Limits(size=1000, total=60)
@@ -133,14 +133,14 @@ def test_the_whole_may_take_only_so_long():
         b"",
     ],
 )
-def test_what_a_server_says_is_never_shown(data):
+def test_the_servers_own_words_are_never_shown(data):
     with raw(data) as server:
         assert server.url in failure(server.url).message
         assert server.requests
 
 
 @pytest.mark.parametrize(("status", "pause"), [(503, 0.0), (429, 0.0), (404, None), (403, None)])
-def test_only_a_failure_that_may_pass_is_worth_another_attempt(status, pause):
+def test_only_temporary_failures_are_worth_a_retry(status, pause):
     with serving({"/x": b""}) as server:
         server.refuse = [status]
         error = failure(server.url + "/x")
@@ -158,13 +158,13 @@ def test_only_a_failure_that_may_pass_is_worth_another_attempt(status, pause):
         ("", "-1", 0.0),
     ],
 )
-def test_a_server_may_say_how_long_to_wait(date, after, pause):
+def test_retry_after_is_passed_on(date, after, pause):
     lines = [b"HTTP/1.0 503 X", f"Retry-After: {after}".encode(), f"Date: {date}".encode()]
     with raw(b"\r\n".join([*lines, b"", b""])) as server:
         assert again(failure(server.url)) == pause
 
 
-def test_a_cut_off_body_is_worth_another_attempt():
+def test_a_truncated_body_is_worth_a_retry():
     with raw(b"HTTP/1.0 200 OK\r\nContent-Length: 10\r\n\r\n12345") as server:
         assert again(failure(server.url)) == 0
 
@@ -176,7 +176,7 @@ def test_a_head_has_no_body():
             assert answer.length == 5
 
 
-def test_the_proxy_of_the_environment_is_asked():
+def test_the_proxy_of_the_environment_is_used():
     with serving({"http://images.invalid/x": b"through"}) as proxy:
         for environ in (
             {"http_proxy": proxy.url},
@@ -186,21 +186,21 @@ def test_the_proxy_of_the_environment_is_asked():
 
 
 @pytest.mark.parametrize("names", ["*", "127.0.0.1", "x, 127.0.0.1", ".0.0.1", "0.0.1"])
-def test_who_needs_no_proxy_is_asked_directly(names):
+def test_hosts_in_no_proxy_are_requested_directly(names):
     with serving({"/x": b"direct"}) as server, serving() as proxy:
         environ = {"http_proxy": proxy.url, "no_proxy": names}
         assert read(f"{server.url}/x", environ=environ) == b"direct"
         assert proxy.requests == []
 
 
-def test_a_client_s_header_is_no_proxy_of_a_cgi_program():
+def test_http_proxy_is_ignored_in_a_cgi_program():
     with serving({"/x": b"direct"}) as server, serving() as proxy:
         environ = {"HTTP_PROXY": proxy.url, "REQUEST_METHOD": "GET"}
         assert read(f"{server.url}/x", environ=environ) == b"direct"
         assert proxy.requests == []
 
 
-def test_a_proxy_that_is_none_is_a_setting_to_correct():
+def test_an_unusable_proxy_is_reported_as_a_setting():
     with pytest.raises(UsageError, match="http_proxy"):
         read("http://127.0.0.1:1/", environ={"http_proxy": "socks9://127.0.0.1:1"})
     error = failure("http://127.0.0.1:1/", environ={"http_proxy": "http://127.0.0.1:1"})

@@ -43,7 +43,7 @@ def made(tmp_path):
     return repo
 
 
-def test_what_it_writes_works(made):
+def test_the_written_files_lint_and_plan(made):
     ran = made.run("init")
     assert ran.code == 0, ran.err
     assert ran.out.splitlines() == [f"wrote {path}" for path in FILES]
@@ -59,7 +59,7 @@ def test_what_it_writes_works(made):
     assert planned.json()["chains"] == [["my-debian-12"]]
 
 
-def test_it_finds_out_what_it_can(made):
+def test_facts_are_taken_from_git_and_the_installation(made):
     made.run("init")
     files = contents(made.root)
     assert b'branches: ["trunk"]' in files[".github/workflows/images.yml"]
@@ -67,7 +67,7 @@ def test_it_finds_out_what_it_can(made):
     assert not [path for path, text in files.items() if b"@tools@" in text or b"@ref@" in text]
 
 
-def test_twice_changes_nothing(made):
+def test_a_second_init_changes_nothing(made):
     made.run("init")
     before = contents(made.root)
     ran = made.run("init")
@@ -76,14 +76,14 @@ def test_twice_changes_nothing(made):
     assert contents(made.root) == before
 
 
-def test_what_is_there_is_kept(made):
+def test_existing_files_are_kept(made):
     made.write("lago-images.toml", 'name = "mine"\n')
     ran = made.run("init")
     assert "kept lago-images.toml, which exists" in ran.out
     assert (made.root / "lago-images.toml").read_text() == 'name = "mine"\n'
 
 
-def test_a_new_folder(tmp_path):
+def test_init_creates_a_new_folder(tmp_path):
     repo = SpecsRepo(root=tmp_path)
     ran = repo.run("init", "new/place")
     assert ran.code == 0, ran.err
@@ -91,7 +91,7 @@ def test_a_new_folder(tmp_path):
     assert set(contents(tmp_path / "new/place")) == set(FILES)
 
 
-def test_the_workflow_is_valid(made):
+def test_the_written_workflow_is_valid(made):
     made.run("init")
     workflow = made.root / ".github/workflows/images.yml"
     schema = [
@@ -105,7 +105,7 @@ def test_the_workflow_is_valid(made):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_where_and_for_which_repository_can_be_said(tmp_path):
+def test_folder_and_repository_are_options(tmp_path):
     repo = SpecsRepo(root=tmp_path)
     (tmp_path / "new").mkdir()
     ran = repo.run("-C", "new", "init", "--repository", 'say "public"')
@@ -127,7 +127,7 @@ def test_where_and_for_which_repository_can_be_said(tmp_path):
         ("\x7f\U0001f427", "c++!", r"c\+\+\!"),
     ],
 )
-def test_what_it_finds_out_is_quoted(tmp_path, folder, branch, pattern):
+def test_detected_facts_are_quoted(tmp_path, folder, branch, pattern):
     repo = SpecsRepo(root=tmp_path / folder)
     repo.root.mkdir()
     git(repo.root, "init", "-q", "-b", branch)
@@ -140,7 +140,7 @@ def test_what_it_finds_out_is_quoted(tmp_path, folder, branch, pattern):
     assert workflow[True]["push"]["branches"] == [pattern]
 
 
-def test_a_name_that_is_no_text_is_taken_as_far_as_it_is(tmp_path):
+def test_bytes_that_are_not_utf_8_are_replaced_in_the_name(tmp_path):
     repo = SpecsRepo(root=tmp_path / os.fsdecode(b"a\xff"))
     repo.root.mkdir()
     assert repo.run("init").code == 0
@@ -156,7 +156,7 @@ def test_a_name_that_is_no_text_is_taken_as_far_as_it_is(tmp_path):
         (("--promote", "never"), {"builder-environment": "builders"}),
     ],
 )
-def test_whose_builds_are_released_is_one_option(made, option, extra):
+def test_promotion_is_set_by_one_option(made, option, extra):
     """Of the settings and of the workflow at once: the one without the other is no protection."""
     ran = made.run("init", *option)
     assert ran.code == 0, ran.err
@@ -189,7 +189,7 @@ def recorded(url: str, **more) -> str:
         ("https://example.com/o/images.git", None),
     ],
 )
-def test_the_tools_are_those_that_are_installed(tmp_path, url, name):
+def test_the_workflow_pins_the_installed_version(tmp_path, url, name):
     """By pip from git, and from a folder: that folder's commit."""
     commit = "1234567" * 5 + "89abc"
     expected = (name, commit) if name else (scaffold.HOME, "main")
@@ -208,11 +208,11 @@ def test_the_tools_are_those_that_are_installed(tmp_path, url, name):
 
 
 @pytest.mark.parametrize("text", ["", "{", '{"url": "file:///nowhere", "dir_info": {}}'])
-def test_where_nothing_is_recorded_the_tools_are_a_branch(text):
+def test_the_workflow_names_a_branch_where_no_version_is_recorded(text):
     assert scaffold.tools(text) == (scaffold.HOME, "main")
 
 
-def test_every_file_that_is_not_pinned_is_named(made, monkeypatch):
+def test_files_that_are_not_pinned_are_listed(made, monkeypatch):
     monkeypatch.setattr(scaffold, "recorded", str)
     told = io.StringIO()
     invocation = Invocation(console=Console(stream=told))

@@ -70,7 +70,7 @@ def without_7zip(folder):
 
 
 @pytest.mark.parametrize("encoder", ["7zip", "liblzma"])
-def test_three_chains_that_compress_end_and_leave_nothing_untold(repo, tmp_path, encoder):
+def test_an_interrupt_ends_compressing_chains_and_reports_leftover_folders(repo, tmp_path, encoder):
     need("7zz")
     for name in ("one", "two", "three"):
         repo.write(f"{name}.img", random.Random(name).randbytes(48 * MIB))
@@ -118,7 +118,7 @@ def silent():
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_server_that_does_not_answer_is_not_waited_for(repo, tmp_path, silent, number):
+def test_an_interrupt_does_not_wait_for_a_silent_server(repo, tmp_path, silent, number):
     url = f"http://127.0.0.1:{silent.getsockname()[1]}/disk.img"
     repo.spec("one", f"simple:{url}", f"#base-checksum=sha256:{'0' * 64}")
     repo.commit()

@@ -86,7 +86,7 @@ def secrets_of(run: jenkins.Run) -> dict[str, list[str]]:
     return {jenkins.script(e): e["secrets"] for e in run.of("sh") if e["secrets"]}
 
 
-def test_branch_idle_pull_request_fork_and_failure(agent):
+def test_the_pipeline_runs_on_branches_pull_requests_forks_and_failures(agent):
     check_restart(agent)
     check_multibranch(agent)
     check_branch(agent)

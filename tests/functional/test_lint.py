@@ -18,13 +18,13 @@ def repo(tmp_path):
     return SpecsRepo.create(tmp_path / "specs")
 
 
-def test_clean(repo):
+def test_valid_specs_have_no_problem(repo):
     repo.spec("a", "libguestfs:x")
     ran = repo.run("lint")
     assert (ran.code, ran.out, ran.err) == (0, "", "1 spec: no problems\n")
 
 
-def test_every_problem_of_every_spec(repo):
+def test_every_problem_of_every_spec_is_reported(repo):
     repo.spec("a", "layer:c", "instal x", "#vesion=1")
     repo.spec("b", "simple:disk.img", "upload /etc/passwd:/x")
     ran = repo.run("lint")
@@ -43,7 +43,7 @@ def test_every_problem_of_every_spec(repo):
 
 
 @pytest.mark.parametrize("name", ["old/gone", "old/deep/gone"])
-def test_a_spec_in_a_sub_folder_is_told_apart_from_one_that_was_given_up(repo, name):
+def test_a_spec_in_a_sub_folder_is_reported(repo, name):
     repo.spec("a", "libguestfs:x")
     moved = repo.root / "image-specs" / name
     moved.parent.mkdir(parents=True)
@@ -58,7 +58,7 @@ def test_a_spec_in_a_sub_folder_is_told_apart_from_one_that_was_given_up(repo, n
     )
 
 
-def test_files_for_uploads_are_no_specs(repo):
+def test_files_to_upload_are_not_taken_for_specs(repo):
     repo.spec("a", "libguestfs:x")
     files = repo.root / "image-specs/files"
     (files / ".git").mkdir(parents=True)
@@ -69,7 +69,7 @@ def test_files_for_uploads_are_no_specs(repo):
     assert repo.run("lint").code == 0
 
 
-def test_a_command_that_newer_programs_lack_is_noted(repo):
+def test_a_command_removed_in_newer_guestfs_tools_is_noted(repo):
     repo.spec("a", "libguestfs:x", "sm-register")
     for arguments in ([], ["image-specs/a"]):
         ran = repo.run("lint", *arguments)
@@ -78,7 +78,7 @@ def test_a_command_that_newer_programs_lack_is_noted(repo):
 
 
 @pytest.mark.parametrize("locale", ["C", "POSIX"])
-def test_text_is_utf_8_whatever_the_locale_says(repo, tmp_path, locale):
+def test_output_is_utf_8_in_any_locale(repo, tmp_path, locale):
     repo.spec("a", "libguestfs:x", "write /etc/motd:Grüße €", "upload für:/x", "instal ü")
     (repo.root / "für").write_text("")
     (repo.root / "lago_images.py").write_text("raise SystemExit('imported from the specs')")
@@ -111,7 +111,7 @@ def test_one_spec_is_checked_among_the_others(repo):
     assert (ran.code, ran.out) == (2, "image-specs/b:8: unknown command 'bad'\n")
 
 
-def test_another_folder(repo, tmp_path):
+def test_another_folder_of_specs_is_checked(repo, tmp_path):
     other = tmp_path / "other"
     other.mkdir()
     (other / "x").write_text("#base=libguestfs:x\n#arch=x86_64\n")
@@ -120,7 +120,7 @@ def test_another_folder(repo, tmp_path):
     assert ran.out == "x: no distro: lago chooses how to set up a machine by it; add #distro=…\n"
 
 
-def test_json(repo):
+def test_json_output_has_every_problem(repo):
     repo.spec("a", "libguestfs:x", "bad")
     ran = repo.run("lint", "--format", "json")
     assert ran.code == 2
@@ -131,7 +131,7 @@ def test_json(repo):
     }
 
 
-def test_annotations_on_github(repo):
+def test_problems_are_annotated_on_github(repo):
     repo.spec("a", "libguestfs:x", "::set-output name=x::y")
     ran = repo.run("lint", environ={"GITHUB_ACTIONS": "true"})
     assert ran.code == 2
@@ -142,7 +142,7 @@ def test_annotations_on_github(repo):
     assert "set-output name" not in commands[0]
 
 
-def test_no_folder_of_specs(tmp_path):
+def test_a_missing_folder_of_specs_exits_2(tmp_path):
     repo = SpecsRepo.create(tmp_path / "specs")
     (repo.root / "image-specs").rmdir()
     ran = repo.run("lint")
@@ -157,7 +157,7 @@ def a_private_folder(tmp_path):
     return folder
 
 
-def test_the_folder_of_the_specs_does_not_lead_out_of_the_repository(repo, tmp_path):
+def test_a_folder_of_specs_outside_the_repository_is_refused(repo, tmp_path):
     (repo.root / "image-specs").rmdir()
     (repo.root / "image-specs").symlink_to(a_private_folder(tmp_path))
     ran = repo.run("lint")
@@ -166,7 +166,7 @@ def test_the_folder_of_the_specs_does_not_lead_out_of_the_repository(repo, tmp_p
 
 
 @pytest.mark.parametrize("folder", ["../private", "/etc", "a/../../private", "~", ".git"])
-def test_settings_cannot_send_lint_out_of_the_repository(repo, tmp_path, folder):
+def test_settings_cannot_make_lint_read_outside_the_repository(repo, tmp_path, folder):
     a_private_folder(tmp_path)
     repo.write("lago-images.toml", f'specs = "{folder}"\n')
     ran = repo.run("lint")
@@ -176,7 +176,7 @@ def test_settings_cannot_send_lint_out_of_the_repository(repo, tmp_path, folder)
     )
 
 
-def test_gits_own_files_are_no_specs(repo):
+def test_gits_own_files_are_not_taken_for_specs(repo):
     (repo.root / "image-specs/a").symlink_to("../.git/config")
     (repo.root / "specs").symlink_to(".git")
     why = "leads to git's own files, which may hold credentials"
@@ -185,7 +185,7 @@ def test_gits_own_files_are_no_specs(repo):
     assert (ran.code, ran.out) == (2, f"specs: the folder of the specs {why}\n")
 
 
-def test_settings_are_not_read_from_elsewhere(repo, tmp_path):
+def test_a_settings_file_linked_from_outside_the_repository_is_refused(repo, tmp_path):
     (tmp_path / "credentials.toml").write_text('token = "b3BlbnNzaC1rZXk"\n')
     (repo.root / "lago-images.toml").symlink_to("../credentials.toml")
     ran = repo.run("lint")
@@ -193,7 +193,7 @@ def test_settings_are_not_read_from_elsewhere(repo, tmp_path):
     assert ran.err == "lago-images.toml: the link leads out of the repository\n"
 
 
-def test_hostile_specs(tmp_path):
+def test_hostile_specs_are_refused(tmp_path):
     root = tmp_path / "hostile"
     shutil.copytree(ROOT / "tests" / "hostile-specs", root, symlinks=True)
     for name in (
@@ -214,7 +214,7 @@ def test_hostile_specs(tmp_path):
     assert ran.err.count("cannot name an image") == 6
 
 
-def test_our_own_specs(tmp_path):
+def test_the_repositorys_own_specs_are_valid(tmp_path):
     repo = SpecsRepo(root=ROOT)
     ran = repo.run("lint", environ={"XDG_CACHE_HOME": str(tmp_path)})
     assert (ran.code, ran.out) == (0, "")
@@ -223,7 +223,7 @@ def test_our_own_specs(tmp_path):
 @pytest.mark.parametrize(
     "name", ["Jenkinsfile", "README.md", "image-specs/README", "image-specs/a~"]
 )
-def test_what_is_no_spec_is_not_taken_for_one(tmp_path, name):
+def test_files_that_are_not_specs_are_refused_with_a_hint(tmp_path, name):
     repo = SpecsRepo.create(tmp_path / "specs")
     repo.spec("a", "libguestfs:x")
     repo.write(name, "update\n")
@@ -234,7 +234,7 @@ def test_what_is_no_spec_is_not_taken_for_one(tmp_path, name):
 
 
 @pytest.mark.parametrize("inside", [True, False])
-def test_the_folder_that_has_the_specs_in_it(tmp_path, inside):
+def test_the_folder_above_the_specs_is_accepted(tmp_path, inside):
     repo = SpecsRepo.create(tmp_path / "specs")
     repo.spec("a", "libguestfs:x", "bad")
     repo.write("Jenkinsfile", "pipeline {}\n")

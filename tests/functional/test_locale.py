@@ -36,14 +36,14 @@ def call(repo, *args, **environ):
 
 @pytest.mark.parametrize("environ", [ASCII, LATIN_1, {**ASCII, **LATIN_1}], ids=str)
 @pytest.mark.parametrize("command", ["build", "ci plan", "ci build", "ci rebuild", "lint"])
-def test_help_is_utf_8_everywhere(repo, environ, command):
+def test_help_is_utf_8_in_any_locale(repo, environ, command):
     done = call(repo, *command.split(), "--help", **environ)
     assert (done.returncode, done.stderr) == (0, b"")
     assert "Usage: lago-images" in done.stdout.decode("utf-8")
 
 
 @pytest.mark.parametrize("environ", [ASCII, LATIN_1, {**ASCII, **LATIN_1}], ids=str)
-def test_names_that_are_not_ascii_come_out_as_they_went_in(repo, environ):
+def test_non_ascii_names_are_printed_unchanged(repo, environ):
     done = call(repo, "lint", "--format", "json", "image-specs/später", **environ)
     assert done.returncode == 2, done.stderr
     problems = json.loads(done.stdout.decode("utf-8"))["problems"]
@@ -69,11 +69,11 @@ def latin_1(request, tmp_path_factory):
 
 
 def test_a_real_latin_1_locale_changes_nothing(repo, latin_1):
-    test_help_is_utf_8_everywhere(repo, latin_1, "lint")
-    test_names_that_are_not_ascii_come_out_as_they_went_in(repo, latin_1)
+    test_help_is_utf_8_in_any_locale(repo, latin_1, "lint")
+    test_non_ascii_names_are_printed_unchanged(repo, latin_1)
 
 
-def test_what_is_written_into_images_is_utf_8_under_latin_1(repo, latin_1):
+def test_files_written_into_images_are_utf_8_under_latin_1(repo, latin_1):
     """Of the layer's own files, too: the plan of it names the euro sign as the spec has it."""
     (repo.root / "image-specs/später").unlink()
     repo.write("image-specs/files/größe", "€\n")
@@ -88,7 +88,7 @@ def test_what_is_written_into_images_is_utf_8_under_latin_1(repo, latin_1):
 
 
 @pytest.mark.parametrize("closed", ["2>&-", "<&-", "2>&- <&-"])
-def test_a_closed_stream_changes_no_exit_code(repo, closed):
+def test_a_closed_output_stream_does_not_change_the_exit_code(repo, closed):
     (repo.root / "image-specs/später").unlink()
     repo.spec("one", "libguestfs:fedora-40")
     shell = f'"$0" -m lago_images lint {closed}'

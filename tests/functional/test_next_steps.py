@@ -20,7 +20,7 @@ def repo(tmp_path):
     return repo
 
 
-def test_after_a_build_the_directory_is_served_and_listed(repo):
+def test_after_a_build_serve_and_list_are_suggested(repo):
     ran = repo.run("build")
     assert ran.code == 0, ran.err
     assert f"next: lago-images serve {repo.root}/image-repo" in ran.err
@@ -30,7 +30,7 @@ def test_after_a_build_the_directory_is_served_and_listed(repo):
     assert "catalogue: https://images.example.org/x/index.html" in again.err
 
 
-def test_after_a_failed_build_nothing_is_served(repo):
+def test_after_a_failed_build_serve_is_not_suggested(repo):
     repo.spec("one", "simple:missing.img")
     repo.write("missing.img", "")
     ran = repo.run("build")
@@ -38,14 +38,14 @@ def test_after_a_failed_build_nothing_is_served(repo):
     assert "next:" not in ran.err
 
 
-def test_after_ci_build_comes_ci_publish_and_then_the_catalogue(repo):
+def test_ci_build_suggests_ci_publish_which_names_the_catalogue(repo):
     ran = repo.run("ci", "build", "one")
     assert (ran.code, "next: lago-images ci publish" in ran.err) == (0, True), ran.err
     ran = repo.run("ci", "publish")
     assert (ran.code, "next: lago-images serve" in ran.err) == (0, True), ran.err
 
 
-def test_gc_says_what_waits_and_until_when(repo):
+def test_gc_reports_what_waits_for_the_grace_period_and_until_when(repo):
     assert repo.run("ci", "build", "one").code == 0
     ran = repo.run("repo", "gc")
     assert ran.code == 0, ran.err
@@ -58,7 +58,7 @@ def test_gc_says_what_waits_and_until_when(repo):
 
 
 @pytest.mark.parametrize("lost", ["*.qcow2.xz", "manifest.json"])
-def test_the_yank_that_verify_suggests_is_accepted(repo, lost):
+def test_the_yank_command_that_verify_suggests_works(repo, lost):
     assert repo.run("build").code == 0
     [path] = repo.root.glob(f"image-repo/images/one/x86_64/*/{lost}")
     path.unlink()

@@ -101,7 +101,7 @@ def built(made: Plan) -> set[str]:
     return {name for name, action in actions(made).items() if action == "build"}
 
 
-def test_a_second_run_builds_nothing_and_a_readme_neither(world):
+def test_an_unchanged_tree_or_a_changed_readme_builds_nothing(world):
     again = world.plan()
     assert set(actions(again).values()) == {"keep"}
     assert again.published == again.head == world.repo.head
@@ -175,13 +175,13 @@ def append(world: World, path: str | Path) -> None:
         file.write("run-command true\n")
 
 
-def test_what_is_committed_behind_links_is_clean_and_published(world, linked):
+def test_files_committed_behind_links_are_clean_and_published(world, linked):
     made = world.plan()
     assert (made.dirty, made.published) == (False, world.repo.head)
     assert set(actions(made).values()) == {"keep"}
 
 
-def test_a_pull_request_for_what_links_lead_to_is_built_and_then_promoted(world, linked):
+def test_a_change_behind_links_is_built_in_the_pull_request_and_promoted(world, linked):
     git(world.repo.root, "checkout", "-q", "-b", "feature")
     append(world, linked.target)
     commit = world.repo.commit("Behind it")[:7]
@@ -199,7 +199,7 @@ def test_a_pull_request_for_what_links_lead_to_is_built_and_then_promoted(world,
     assert actions(world.plan(clone))[linked.image] == "promote"
 
 
-def test_what_links_lead_to_is_dirty_when_it_is_not_committed(world, linked):
+def test_an_uncommitted_file_behind_links_is_dirty(world, linked):
     append(world, linked.target)
     made = world.plan()
     assert made.dirty
@@ -209,7 +209,7 @@ def test_what_links_lead_to_is_dirty_when_it_is_not_committed(world, linked):
     assert reason.endswith("differs from what is committed")
 
 
-def test_each_link_on_the_way_may_change(world, linked):
+def test_a_change_of_any_link_on_the_way_rebuilds(world, linked):
     root = world.repo.root
     for link in map(root.joinpath, linked.links):
         git(root, "checkout", "-q", "-B", "feature", "main")
@@ -231,7 +231,7 @@ def test_each_link_on_the_way_may_change(world, linked):
             assert any(reason.startswith(path) and behind in reason for reason in told)
 
 
-def test_a_folder_of_specs_behind_a_link(world):
+def test_a_folder_of_specs_behind_a_link_is_planned(world):
     root = world.repo.root
     (root / "image-specs").rename(root / "variants")
     (root / "image-specs").symlink_to("variants")
@@ -252,7 +252,7 @@ def test_a_folder_of_specs_behind_a_link(world):
     assert why(made, "nfs")[0][1].startswith("variants/nfs, which image-specs/nfs is read from, ch")
 
 
-def test_a_spec_and_a_file_behind_links_into_a_submodule(world, tmp_path):
+def test_a_spec_and_a_file_behind_links_into_a_submodule_are_planned(world, tmp_path):
     other = SpecsRepo.create(tmp_path / "other")
     spec = other.spec("one", "simple:files/one.raw")
     other.disk("one.raw")
@@ -275,7 +275,7 @@ def test_a_spec_and_a_file_behind_links_into_a_submodule(world, tmp_path):
     assert {kind for kind, _ in why(made, "one")} == {"spec", "input"}
 
 
-def test_a_link_that_git_ignores_is_not_the_commits(world):
+def test_an_ignored_link_is_dirty(world):
     world.repo.write(".gitignore", "mine\n")
     (world.repo.root / "files/mine").symlink_to("disk.raw")
     world.repo.spec("small", "simple:files/mine")
@@ -317,7 +317,7 @@ def test_exactly_what_a_change_affects_is_built(world, path, affected, kind):
         assert any(one == kind and path in what and behind in what for one, what in found)
 
 
-def test_comments_and_times_build_nothing(world):
+def test_changed_comments_and_times_build_nothing(world):
     spec = world.repo.root / "image-specs/nfs"
     spec.write_text("# more\n\n" + spec.read_text())
     world.repo.commit()
@@ -332,7 +332,7 @@ def test_a_layer_whose_base_is_kept_is_a_chain_of_its_own(world):
     assert world.plan().chains == (("iscsi",), ("nfs",))
 
 
-def test_a_renamed_and_a_removed_spec(world):
+def test_renamed_and_removed_specs_are_retired(world):
     git(world.repo.root, "mv", "image-specs/nfs", "image-specs/nfs-server")
     (world.repo.root / "image-specs/small").unlink()
     commit = world.repo.commit("Tidy")[:7]
@@ -359,14 +359,14 @@ def test_a_renamed_and_a_removed_spec(world):
     assert built(made) == set()
 
 
-def test_a_removed_spec_that_is_not_committed(world):
+def test_an_uncommitted_removal_of_a_spec_is_planned(world):
     (world.repo.root / "image-specs/small").unlink()
     assert image(world.plan(), "small").note == (
         "image-specs/small is removed, not committed; what is published stays"
     )
 
 
-def test_shallow_clones_plan_as_the_whole_one(world):
+def test_a_shallow_clone_plans_like_a_full_one(world):
     with (world.repo.root / "image-specs/nfs").open("a") as file:
         file.write("update\n")
     commit = world.repo.commit("Update nfs")[:7]
@@ -378,7 +378,7 @@ def test_shallow_clones_plan_as_the_whole_one(world):
     assert why(shallow, "nfs") == [("spec", f'image-specs/nfs changed in {commit} "Update nfs"')]
 
 
-def test_a_force_push_that_took_the_published_commit_away(world):
+def test_changes_are_planned_after_a_force_push_removed_the_published_commit(world):
     start = world.repo.head
     world.repo.spec("lost", "layer:debian")
     world.repo.commit("Lost")
@@ -428,7 +428,9 @@ CLONES = {"whole": (), "shallow": ("--depth=1",), "single": ("--single-branch", 
 
 @pytest.mark.parametrize("detached", [False, True])
 @pytest.mark.parametrize("options", CLONES.values(), ids=CLONES)
-def test_what_a_force_push_took_back_is_not_newer_and_is_built_again(taken_back, options, detached):
+def test_a_commit_removed_by_a_force_push_is_not_newer_and_its_images_are_rebuilt(
+    taken_back, options, detached
+):
     world, _ = taken_back
     here = world.clone("clone", *options)
     if detached:
@@ -436,7 +438,7 @@ def test_what_a_force_push_took_back_is_not_newer_and_is_built_again(taken_back,
     assert built(world.plan(here)) == {"nfs"}
 
 
-def test_a_clone_from_before_the_force_push_asks_the_remote(world):
+def test_a_clone_older_than_the_force_push_asks_the_remote(world):
     git(world.repo.root, "config", "uploadpack.allowAnySHA1InWant", "true")
     start = world.repo.head
     with (world.repo.root / "image-specs/nfs").open("a") as file:
@@ -451,7 +453,7 @@ def test_a_clone_from_before_the_force_push_asks_the_remote(world):
     assert built(world.plan(here)) == {"nfs"}
 
 
-def test_another_branch_that_still_has_the_commit_is_not_the_one_that_is_published(taken_back):
+def test_a_commit_on_another_branch_than_the_published_one_is_not_newer(taken_back):
     world, _ = taken_back
     published = world.plan().published
     git(world.repo.root, "branch", "attempt", published)
@@ -473,7 +475,7 @@ def test_another_branch_that_still_has_the_commit_is_not_the_one_that_is_publish
     assert built(world.plan(here)) == set()
 
 
-def test_a_remote_that_does_not_answer_decides_nothing(taken_back, tmp_path):
+def test_an_unreachable_remote_stops_the_plan(taken_back, tmp_path):
     """A CI's clone may have no credentials left: what it fetched a moment ago counts then."""
     world, _ = taken_back
     published = world.plan().published
@@ -487,7 +489,7 @@ def test_a_remote_that_does_not_answer_decides_nothing(taken_back, tmp_path):
         world.plan(here)
 
 
-def test_without_a_remote_the_local_branches_tell(taken_back):
+def test_ancestry_comes_from_local_branches_without_a_remote(taken_back):
     world, _ = taken_back
     published = world.plan().published
     assert built(world.plan()) == {"nfs"}
@@ -497,7 +499,7 @@ def test_without_a_remote_the_local_branches_tell(taken_back):
     assert built(world.plan()) == {"nfs"}
 
 
-def test_the_publisher_takes_the_same_for_newer(taken_back):
+def test_plan_and_publisher_agree_on_which_commit_is_newer(taken_back):
     world, start = taken_back
     published = world.plan().published
     here = world.clone("clone", "--depth=1")
@@ -510,7 +512,7 @@ def test_the_publisher_takes_the_same_for_newer(taken_back):
         assert line.is_older("f" * 40, start) is None
 
 
-def test_a_published_commit_nobody_has_compares_all_fingerprints(world, tmp_path):
+def test_an_unknown_published_commit_compares_all_fingerprints(world, tmp_path):
     copy = world.clone("copy")
     shutil.rmtree(copy / ".git")
     other = SpecsRepo.create(copy)
@@ -522,7 +524,7 @@ def test_a_published_commit_nobody_has_compares_all_fingerprints(world, tmp_path
     assert built(made) == {"nfs"}
 
 
-def test_outside_git_fingerprints_tell_the_same(world, tmp_path):
+def test_outside_git_fingerprints_give_the_same_plan(world, tmp_path):
     copy = tmp_path / "exported"
     shutil.copytree(world.repo.root, copy, ignore=shutil.ignore_patterns(".git"))
     made = world.plan(copy)
@@ -531,7 +533,7 @@ def test_outside_git_fingerprints_tell_the_same(world, tmp_path):
     assert built(world.plan(copy)) == {"nfs"}
 
 
-def test_specs_below_the_root_of_git(world):
+def test_specs_below_the_git_root_are_planned(world):
     below = world.repo.root / "below"
     shutil.copytree(world.repo.root / "image-specs", below / "image-specs")
     shutil.copytree(world.repo.root / "files", below / "files")
@@ -569,7 +571,7 @@ def pull_request(world: World) -> str:
     return world.repo.commit("Update nfs")
 
 
-def test_what_a_pull_request_built_is_promoted_when_it_is_merged(world):
+def test_a_pull_requests_build_is_promoted_after_the_merge(world):
     pull_request(world)
     made = world.plan(scope="main")
     assert built(made) == {"nfs"}
@@ -588,7 +590,7 @@ def test_what_a_pull_request_built_is_promoted_when_it_is_merged(world):
     assert set(actions(world.plan()).values()) == {"keep"}
 
 
-def test_a_pull_request_is_not_bothered_with_what_main_still_has_to_do(world):
+def test_a_pull_request_does_not_build_what_main_still_has_to_build(world):
     (world.repo.root / "files/disk.raw").write_bytes(b"x" * 512)
     world.repo.commit("Pending")
     pull_request(world)
@@ -599,12 +601,12 @@ def test_a_pull_request_is_not_bothered_with_what_main_still_has_to_do(world):
     assert built(world.plan()) == {"nfs", "small"}
 
 
-def test_the_base_of_a_deleted_branch_is_wrong_usage(world):
+def test_a_base_on_a_deleted_branch_is_a_usage_error(world):
     with pytest.raises(UsageError, match="no commit 'origin/gone' in this clone"):
         world.plan(scope="origin/gone")
 
 
-def test_what_has_aged_is_built_again_with_its_layers(world):
+def test_stale_images_are_rebuilt_with_their_layers(world):
     world.now += 30 * DAY
     assert built(world.plan(stale_days=30)) == {"debian", "nfs", "iscsi", "small"}
     world.publish(force=frozenset({"small"}), changed=False)
@@ -612,7 +614,7 @@ def test_what_has_aged_is_built_again_with_its_layers(world):
     assert built(world.plan(stale_days=30)) == {"debian", "nfs", "iscsi"}
 
 
-def test_layers_that_missed_their_bases_rebuild_are_made_up_for(world):
+def test_layers_that_missed_the_rebuild_of_their_base_are_rebuilt(world):
     made = world.plan(force=frozenset({"debian"}))
     assert built(made) == {"debian", "nfs", "iscsi"}
     only = [one for one in made.images if one.name == "debian"]
@@ -624,7 +626,7 @@ def test_layers_that_missed_their_bases_rebuild_are_made_up_for(world):
 
 
 @pytest.mark.parametrize("written", ["./image-specs", "image-specs/", ".//image-specs/."])
-def test_a_clean_checkout_is_clean_however_the_folder_of_the_specs_is_written(world, written):
+def test_any_spelling_of_the_folder_of_specs_leaves_a_checkout_clean(world, written):
     world.repo.write(FILE, f'specs = "{written}"\n')
     commit = world.repo.commit()
     at = ("ci", "plan", "--repository", str(world.store.path), "--format", "json")
@@ -680,7 +682,7 @@ def test_the_key_of_a_template_source_is_an_input(world):
     assert why(made, "fedora") == [("input", detail)]
 
 
-def test_settings_of_templates_that_are_not_committed_are_dirty(world):
+def test_uncommitted_template_sources_are_dirty(world):
     world.repo.write(FILE, KEYED.replace('key = "keys/templates.asc"\n', ""))
     world.repo.spec("fedora", "libguestfs:fedora-42")
     world.repo.commit()
@@ -689,7 +691,7 @@ def test_settings_of_templates_that_are_not_committed_are_dirty(world):
     assert world.plan().dirty
 
 
-def test_attributes_that_change_what_is_delivered_build_again(world):
+def test_changed_git_attributes_rebuild_the_affected_images(world):
     """In git nothing changes but the attributes; the disk would."""
     world.repo.write(".gitattributes", "files/target.conf text eol=crlf\n")
     world.repo.commit("Other line ends")
@@ -700,7 +702,7 @@ def test_attributes_that_change_what_is_delivered_build_again(world):
     assert built(world.plan(world.clone("shallow", "--depth=1"))) == {"iscsi"}
 
 
-def test_what_git_crypt_has_locked_is_refused_before_anything_is_planned(world):
+def test_a_file_locked_by_git_crypt_is_refused_before_planning(world):
     world.repo.write("files/target.conf", b"\0GITCRYPT\0" + bytes(12) + b"secret")
     world.repo.commit("Encrypt")
     with pytest.raises(SpecError) as caught:
@@ -737,7 +739,7 @@ def elsewhere(world: World, tmp_path: Path) -> Store:
     return OverlayStore(upper=DirectoryStore(path=tmp_path / "upper"), lower=world.store)
 
 
-def test_what_is_not_committed_is_refused_for_a_bucket_and_told_for_a_directory(
+def test_uncommitted_changes_are_refused_for_a_bucket_and_warned_of_for_a_directory(
     world, elsewhere, capsys
 ):
     world.console = Console()

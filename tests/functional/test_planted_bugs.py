@@ -72,7 +72,7 @@ BUGS = [
         old='{Feature.CREATION: {"IfNoneMatch": "*"}},',
         new="{},",
         test="tests/unit/storage/s3/test_upload.py::"
-        "test_the_request_that_creates_an_object_refuses_to_overwrite",
+        "test_the_request_that_creates_an_object_has_if_none_match",
     ),
     Bug(
         what="Changed files overwritten in a directory",
@@ -86,7 +86,7 @@ BUGS = [
         file="storage/directory/store.py",
         old="if (now and _etag(now)) != expected:",
         new="if expected is not None and (now and _etag(now)) != expected:",
-        test=f"{PUBLISHER}test_a_revision_that_another_takes_first_is_left_to_it",
+        test=f"{PUBLISHER}test_a_revision_taken_by_another_publisher_is_not_overwritten",
     ),
     Bug(
         what="Releases listed before the ETags are read",
@@ -94,7 +94,7 @@ BUGS = [
         old="            state = read(self.store)\n",
         new="            state = read(self.store)\n"
         "            before = _read_before(self.store, self.signer)\n",
-        test=f"{MODEL}test_the_models_publisher_is_the_codes",
+        test=f"{MODEL}test_the_models_publisher_sends_the_requests_of_the_code",
     ),
     Bug(
         what="A page written over another publisher's",
@@ -102,14 +102,14 @@ BUGS = [
         old="    return store.put(key, data, expected=etag, headers=headers(key)), True\n",
         new="    etag = store.head(key).etag if etag else None\n"
         "    return store.put(key, data, expected=etag, headers=headers(key)), True\n",
-        test=f"{PUBLISHER}test_a_page_is_not_written_over_a_newer_one",
+        test=f"{PUBLISHER}test_a_page_does_not_overwrite_a_newer_one",
     ),
     Bug(
         what="Packages compared that are not those that were released",
         file=f"{PUBLISHING}package_changes.py",
         old="    if hashlib.sha256(data).hexdigest() != released.sha256:\n",
         new="    if False:\n",
-        test=f"{PUBLISHER}test_packages_that_were_not_released_are_compared_with_nothing",
+        test=f"{PUBLISHER}test_package_lists_that_were_not_released_are_not_compared",
     ),
     Bug(
         what="A release made without its copy of the disk",
@@ -123,14 +123,14 @@ BUGS = [
         file="storage/base.py",
         old="        if actual != self:\n",
         new="        if actual.size != self.size:\n",
-        test=f"{PUBLISHER}test_a_disk_of_other_bytes_is_never_public",
+        test=f"{PUBLISHER}test_a_disk_with_other_bytes_is_never_copied",
     ),
     Bug(
         what="The copy's bytes not read",
         file="storage/directory/store.py",
         old="actual = Proof(size=os.fstat(fd).st_size, sha256=digest.hexdigest())",
         new="actual = Proof(size=os.fstat(fd).st_size, sha256=sha256)",
-        test=f"{PUBLISHER}test_a_disk_of_other_bytes_is_never_public",
+        test=f"{PUBLISHER}test_a_disk_with_other_bytes_is_never_copied",
     ),
     Bug(
         what="Digest of the manifest not compared with what was judged",
@@ -151,7 +151,7 @@ BUGS = [
         file="jobs/judge.py",
         old="    if manifest.fingerprint != tree.fingerprints[spec.name]:\n",
         new="    if False:\n",
-        test=f"{JUDGE}test_a_planted_manifest_is_refused_for_what_it_claims",
+        test=f"{JUDGE}test_a_forged_manifest_is_refused_for_each_false_claim",
     ),
     Bug(
         what="Digest of a layer's base not compared with its release",
@@ -180,14 +180,14 @@ BUGS = [
         file=f"{PUBLISHING}releasing.py",
         old="(recorded.commit == commit or is_ancestor(commit, recorded.commit)):",
         new="recorded.commit == commit:",
-        test=f"{PUBLISHER}test_the_published_commit_moves_forward_only",
+        test=f"{PUBLISHER}test_the_published_commit_only_moves_forward",
     ),
     Bug(
         what="A withdrawn build released again",
         file=f"{PUBLISHING}releasing.py",
         old="    if taken := _taken_back(history, manifest, known_revision):\n",
         new="    if taken := None:\n",
-        test=f"{PUBLISHER}test_a_withdrawn_build_does_not_come_back",
+        test=f"{PUBLISHER}test_a_withdrawn_build_is_not_released_again",
     ),
     Bug(
         what="Retirement not looked at before a release",
@@ -201,28 +201,28 @@ BUGS = [
         file=f"{PUBLISHING}retention.py",
         old="elif copy not in bases and state.objects[copy.retirement].modified < before:",
         new="elif copy not in bases:",
-        test=f"{RETENTION}test_retired_builds_go_when_the_grace_period_is_over",
+        test=f"{RETENTION}test_retired_builds_are_removed_after_the_grace_period",
     ),
     Bug(
         what="Retired copies still offered",
         file="repository/records/state.py",
         old="            if release.revision > after and release.public not in self.retired\n",
         new="            if release.revision > after\n",
-        test=f"{MODEL}test_the_models_gc_is_the_codes",
+        test=f"{MODEL}test_the_models_gc_sends_the_requests_of_the_code",
     ),
     Bug(
         what="An alias offered that is another image's name",
         file="repository/rendering/index.py",
         old=" if a not in without]",
         new="]",
-        test=f"{RENDER}test_an_alias_never_takes_the_place_of_another_image",
+        test=f"{RENDER}test_an_alias_never_replaces_another_image",
     ),
     Bug(
         what="Any 404 taken for a missing object",
         file="storage/s3/failures.py",
         old='status == HTTPStatus.NOT_FOUND and code == "NoSuchKey" else StorageError',
         new="status == HTTPStatus.NOT_FOUND else StorageError",
-        test=f"{CONDITIONAL}test_only_a_404_of_the_key_is_absence",
+        test=f"{CONDITIONAL}test_only_a_404_of_the_key_means_missing",
     ),
 ]
 
@@ -246,7 +246,7 @@ def copy_to(folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("bug", BUGS, ids=[bug.what for bug in BUGS])
-def test_a_planted_bug_is_seen(bug: Bug, tmp_path: Path) -> None:
+def test_a_planted_bug_fails_its_test(bug: Bug, tmp_path: Path) -> None:
     path = copy_to(tmp_path) / "lago_images" / bug.file
     text = path.read_text()
     assert text.count(bug.old) == 1, f"{bug.file} has it {text.count(bug.old)} times: {bug.old}"
@@ -256,12 +256,12 @@ def test_a_planted_bug_is_seen(bug: Bug, tmp_path: Path) -> None:
     assert "FAILED " in done.stdout
 
 
-def test_without_one_all_these_tests_pass(tmp_path: Path) -> None:
+def test_the_tests_of_the_planted_bugs_pass_without_them(tmp_path: Path) -> None:
     tests = sorted({bug.test for bug in BUGS})
     done = pytest_of(copy_to(tmp_path), *tests)
     assert done.returncode == pytest.ExitCode.OK, done.stdout + done.stderr
 
 
-def test_the_table_is_the_one_in_the_documents() -> None:
+def test_the_documented_table_lists_the_planted_bugs() -> None:
     table = "".join(f"| {b.what} | `{b.file}` | `{b.test.rpartition('::')[2]}` |\n" for b in BUGS)
     assert table in DECISION.read_text(), table

@@ -83,7 +83,7 @@ def listed(client, bucket: str, prefix: str) -> set[str]:
 
 
 @pytest.mark.parametrize("key", [*PUBLIC, *(k for k in PRIVATE if k != STAGED)])
-def test_the_builder_cannot_write_elsewhere(builder, bucket, key):
+def test_the_builder_cannot_write_outside_builds(builder, bucket, key):
     """Neither what is rendered nor what was released: it could be what clients download."""
     assert refused(builder.put_object, Bucket=bucket, Key=ours(key), Body=b"x")
     assert refused(builder.create_multipart_upload, Bucket=bucket, Key=ours(key))
@@ -93,7 +93,7 @@ def test_the_builder_cannot_write_elsewhere(builder, bucket, key):
 
 @pytest.mark.parametrize("key", THEIRS)
 @pytest.mark.parametrize("name", ["builder", "publisher"])
-def test_what_another_application_has_is_out_of_reach(ceph20, bucket, name, key):
+def test_no_role_reaches_another_applications_objects(ceph20, bucket, name, key):
     client = user(ceph20, name)
     assert refused(client.put_object, Bucket=bucket, Key=key, Body=b"x")
     assert refused(client.get_object, Bucket=bucket, Key=key)
@@ -101,7 +101,7 @@ def test_what_another_application_has_is_out_of_reach(ceph20, bucket, name, key)
     assert refused(client.list_objects_v2, Bucket=bucket, Prefix=key[:2])
 
 
-def test_the_builder_writes_builds_and_reads_all(builder, bucket):
+def test_the_builder_writes_builds_and_reads_the_repository(builder, bucket):
     key = ours("builds/debian-12/x86_64/b2/manifest.json")
     builder.put_object(Bucket=bucket, Key=key, Body=b"{}", IfNoneMatch="*")
     for known in (*PUBLIC, *PRIVATE):
@@ -132,7 +132,7 @@ def upload_in_parts(client, bucket: str, key: str, **condition: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["builder", "publisher"])
-def test_nobody_changes_the_policy(ceph20, bucket, name):
+def test_no_role_can_change_the_bucket_policy(ceph20, bucket, name):
     client = user(ceph20, name)
     assert refused(client.delete_bucket_policy, Bucket=bucket)
     assert refused(client.put_bucket_acl, Bucket=bucket, ACL="public-read-write")
@@ -143,7 +143,7 @@ def test_the_builder_deletes_nothing(builder, bucket):
         assert refused(builder.delete_object, Bucket=bucket, Key=ours(key))
 
 
-def test_the_publisher_writes_the_rest_and_builds_nothing(publisher, bucket):
+def test_the_publisher_writes_everything_but_builds(publisher, bucket):
     source = {"Bucket": bucket, "Key": ours(STAGED)}
     publisher.copy_object(Bucket=bucket, Key=ours(COPY + "packages.txt"), CopySource=source)
     for key in (*PUBLIC, "state/published.json"):
@@ -162,7 +162,7 @@ def test_the_publisher_writes_the_rest_and_builds_nothing(publisher, bucket):
     }
 
 
-def test_everybody_reads_what_is_published_and_nothing_else(anybody, bucket):
+def test_anonymous_clients_read_published_objects_only(anybody, bucket):
     """What builders upload may be anything: it is read by the project alone."""
     for key in PUBLIC:
         assert anybody.get_object(Bucket=bucket, Key=ours(key))["Body"].read()
@@ -174,7 +174,7 @@ def test_everybody_reads_what_is_published_and_nothing_else(anybody, bucket):
         assert refused(anybody.list_objects_v2, Bucket=bucket, Prefix=prefix)
 
 
-def test_a_forks_plan_reads_the_published_part(ceph20, bucket, tmp_path):
+def test_a_plan_of_a_fork_reads_published_objects_only(ceph20, bucket, tmp_path):
     """Without credentials the refusal of what is private is its absence, and of nothing else."""
     keyless = {k: v for k, v in ceph20.environ.items() if "KEY" not in k}
     store = open_store(
@@ -200,7 +200,7 @@ def test_a_forks_plan_reads_the_published_part(ceph20, bucket, tmp_path):
         assert not isinstance(caught.value, NotFoundError)
 
 
-def test_nobody_writes_without_a_key(anybody, bucket):
+def test_writing_needs_credentials(anybody, bucket):
     for key in (*map(ours, (*PUBLIC, *PRIVATE)), *THEIRS):
         assert refused(anybody.put_object, Bucket=bucket, Key=key, Body=b"x")
         assert refused(anybody.delete_object, Bucket=bucket, Key=key)
@@ -246,7 +246,7 @@ def test_on_aws_a_builder_creates_builds_and_never_overwrites_one(aws):
         assert refused(builder.create_multipart_upload, Bucket=bucket, Key=other)
 
 
-def test_on_aws_a_disk_is_completed_conditionally(aws):
+def test_on_aws_multipart_uploads_are_completed_conditionally(aws):
     """Its parts cannot be conditional, and create no object."""
     bucket, client = aws
     builder = client("public", "builder")
@@ -280,7 +280,7 @@ def test_on_aws_a_publisher_copies_and_overwrites_no_release(aws):
     publisher.delete_object(Bucket=bucket, Key=ours(STAGED))
 
 
-def test_on_aws_everybody_reads_what_is_published_and_nothing_else(aws, ceph20):
+def test_on_aws_anonymous_clients_read_published_objects_only(aws, ceph20):
     bucket, client = aws
     for key in (*map(ours, (*PUBLIC, *PRIVATE)), *THEIRS):
         ceph20.client().put_object(Bucket=bucket, Key=key, Body=b"x")

@@ -21,7 +21,7 @@ from lago_images.repository.statements.making import BUILDER, Statements
 from lago_images.repository.statements.provenance import Origin
 from lago_images.settings import Settings
 from lago_images.storage.directory.store import DirectoryStore
-from tests.support.handmade import judged, layer_on, manifest, overwrite, put_build
+from tests.support.builders import judged, layer_on, manifest, overwrite, put_build
 from tests.support.keys import make_key
 from tests.tools import need
 
@@ -78,7 +78,7 @@ def public(repo, name):
     return path
 
 
-def test_the_chain_leads_from_the_commit_to_the_bytes(repo, keys):
+def test_provenance_follows_the_chain_from_the_commit_to_the_disk(repo, keys):
     done = repo("provenance", "layer", "--deep")
     assert done.exit_code == 0, done.output
     text = done.stdout
@@ -100,7 +100,7 @@ def test_the_chain_leads_from_the_commit_to_the_bytes(repo, keys):
     assert text.endswith("not verified; no link is broken\n")
 
 
-def test_a_key_of_ones_own_decides(repo, keys):
+def test_only_keys_given_with_key_are_trusted(repo, keys):
     one, other = (str(key.public) for key in keys)
     trusted = repo("provenance", "base", "--key", one, "--format", "json")
     assert trusted.exit_code == 0, trusted.output
@@ -114,7 +114,7 @@ def test_a_key_of_ones_own_decides(repo, keys):
     assert json.loads(done.stdout)["broken"] == ["base 1: offer", "base 1: signature"]
 
 
-def test_what_is_no_key_is_refused(repo, tmp_path):
+def test_a_file_that_is_not_a_key_is_refused(repo, tmp_path):
     (tmp_path / "no.asc").write_text("no key\n")
     done = repo("provenance", "base", "--key", str(tmp_path / "no.asc"))
     assert done.exit_code == 1
@@ -184,7 +184,7 @@ def test_a_manifest_that_was_replaced_with_its_record_breaks_the_signature(repo)
     assert broken(repo) == ["base 1: signature"]
 
 
-def test_a_release_without_a_statement_is_no_proof_for_who_trusts_a_key(repo, keys):
+def test_with_a_trusted_key_a_release_without_a_statement_is_broken(repo, keys):
     key = "releases/base/x86_64/1.json"
     old = json.loads(repo.store.get(key).data)
     del old["image"]["objects"]["provenance.json"]
@@ -193,12 +193,12 @@ def test_a_release_without_a_statement_is_no_proof_for_who_trusts_a_key(repo, ke
     assert broken(repo, "base", "--key", str(keys[0].public)) == ["base 1: signature"]
 
 
-def test_unsigned_sums_break_the_offer(repo):
+def test_unsigned_checksums_break_the_offer_link(repo):
     repo.store.delete(["SHA256SUMS.asc"])
     assert broken(repo, "base") == ["base 1: offer"]
 
 
-def test_verify_finds_a_statement_that_was_changed(repo):
+def test_verify_finds_a_changed_statement(repo):
     for name in ("sbom.cdx.json", "provenance.json"):
         path = public(repo, "base") / name
         overwrite(repo.store, str(path.relative_to(repo.folder)), path.read_bytes() + b" ")

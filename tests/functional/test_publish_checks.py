@@ -9,8 +9,8 @@ from lago_images.repository.publishing import withdrawals
 from lago_images.repository.records.release import Released
 from lago_images.repository.verifying import after_publish
 from lago_images.storage.directory.store import DirectoryStore
-from tests.support.handmade import manifest, publish_by_hand, release
-from tests.support.handmade import publisher as open_publisher
+from tests.support.builders import manifest, publish_by_hand, release
+from tests.support.builders import publisher as open_publisher
 from tests.support.specs import SpecsRepo
 from tests.tools import need
 
@@ -36,13 +36,13 @@ def quick(publisher, *releases):
     return {one.where: one.what for one in found}
 
 
-def test_what_was_published_is_offered(publisher):
+def test_a_published_release_is_offered(publisher):
     assert quick(publisher, NEWEST) == {}
     # Somebody else was faster: clients are offered what is newer.
     assert quick(publisher, release(1, "b1")) == {}
 
 
-def test_what_is_not_offered_is_told(publisher):
+def test_a_release_that_is_not_offered_is_reported(publisher):
     publish_by_hand(publisher.store, manifest("other"))
     assert "not in it" in quick(publisher, release(1, "b1", "other"))["index"]
     publisher.store.delete([NEWEST.public.disk])
@@ -51,7 +51,7 @@ def test_what_is_not_offered_is_told(publisher):
     assert "repo.metadata" in quick(publisher)
 
 
-def test_what_was_withdrawn_since_need_not_be_offered(publisher):
+def test_a_release_withdrawn_since_need_not_be_offered(publisher):
     withdrawals.yank(publisher, NAME, reason="x", released=Released(commit="c"))
     assert quick(publisher, NEWEST) == {}
 
@@ -65,7 +65,9 @@ def test_what_was_withdrawn_since_need_not_be_offered(publisher):
     ],
     ids=["other", "deep", "large"],
 )
-def test_a_damaged_build_keeps_no_other_from_being_published(tmp_path, ending, text, wrong):
+def test_a_damaged_build_does_not_prevent_the_others_from_being_published(
+    tmp_path, ending, text, wrong
+):
     need("git", "qemu-img")
     repo = SpecsRepo.create(tmp_path / "specs")
     for number, name in enumerate(("one", "two")):

@@ -50,7 +50,7 @@ def rebuild(repo, *args):
     return ran
 
 
-def test_an_empty_repository_gets_everything_and_a_second_run_nothing(repo):
+def test_an_empty_repository_gets_every_image_and_a_second_run_builds_none(repo):
     rebuild(repo)
     assert revisions(repo) == {"one": 1, "one-layer": 1, "two": 1}
     published = json.loads((repo.root / "image-repo/state/published.json").read_text())
@@ -64,7 +64,7 @@ def test_an_empty_repository_gets_everything_and_a_second_run_nothing(repo):
     }
 
 
-def test_the_published_disk_is_the_one_that_was_given(repo):
+def test_the_published_disk_has_the_bytes_of_the_base(repo):
     rebuild(repo)
     metadata = json.loads((repo.root / "image-repo/repo.metadata").read_text())
     version = next(iter(metadata["templates"]["one"]["versions"].values()))
@@ -91,7 +91,7 @@ def test_a_changed_base_rebuilds_its_layers_and_nothing_else(repo):
     assert revisions(repo) == {"one": 2, "one-layer": 2, "two": 1}
 
 
-def test_a_changed_input_rebuilds_what_reads_it(repo):
+def test_a_changed_input_rebuilds_the_images_that_read_it(repo):
     rebuild(repo)
     repo.disk("image-specs/files/two.img", seed=3)
     repo.commit("New disk for two")
@@ -101,7 +101,7 @@ def test_a_changed_input_rebuilds_what_reads_it(repo):
     assert "image-specs/files/two.img" in reason["detail"]
 
 
-def test_the_readme_rebuilds_nothing(repo):
+def test_a_changed_readme_rebuilds_nothing(repo):
     rebuild(repo)
     repo.write("README.md", "changed\n")
     repo.commit("Say more")
@@ -145,7 +145,7 @@ def test_an_image_whose_architecture_changes_is_built_with_its_layers(repo):
     assert (repo.root / "image-repo/releases/one-layer/aarch64/2.json").is_file()
 
 
-def test_a_dry_run_touches_nothing(repo):
+def test_a_dry_run_writes_nothing(repo):
     ran = rebuild(repo, "--changed", "--dry-run")
     assert "one-layer" in ran.out
     assert not (repo.root / "image-repo").exists()
@@ -168,7 +168,7 @@ def test_one_failure_stays_one_failure(repo):
     assert revisions(repo) == {"one": 1, "one-layer": 1, "two": 1}
 
 
-def test_names_are_built_again_with_their_layers(repo):
+def test_named_images_are_rebuilt_with_their_layers(repo):
     rebuild(repo)
     rebuild(repo, "one")
     assert revisions(repo) == {"one": 2, "one-layer": 2, "two": 1}
@@ -177,7 +177,7 @@ def test_names_are_built_again_with_their_layers(repo):
     assert "one" in unknown.err
 
 
-def test_plan_build_publish_as_three_commands(repo):
+def test_plan_build_and_publish_work_as_three_commands(repo):
     plan = repo.run("ci", "plan", "--format", "json")
     (repo.root.parent / "plan.json").write_text(plan.out)
     saved = str(repo.root.parent / "plan.json")
@@ -204,7 +204,7 @@ def saved_plan(repo, tmp_path):
     return path, digest
 
 
-def test_another_plan_than_the_one_that_was_made_is_taken_by_no_job(repo, tmp_path):
+def test_no_job_takes_a_plan_with_another_digest(repo, tmp_path):
     repo.environ["LAGO_IMAGES_REPOSITORY"] = str(tmp_path / "image-repo")
     path, digest = saved_plan(repo, tmp_path)
     names = ("one", "one-layer", "two")
@@ -225,7 +225,7 @@ def test_another_plan_than_the_one_that_was_made_is_taken_by_no_job(repo, tmp_pa
     assert revisions(repo) == {"one": 1, "one-layer": 1, "two": 1}
 
 
-def test_what_is_not_committed_is_on_record_and_told(repo):
+def test_uncommitted_changes_are_recorded_and_warned_of(repo):
     repo.disk("image-specs/files/two.img", seed=3)
     ran = rebuild(repo)
     assert (
@@ -240,7 +240,7 @@ def test_what_is_not_committed_is_on_record_and_told(repo):
 
 
 @pytest.mark.parametrize("command", [("ci", "rebuild", "--changed"), ("ci", "publish")])
-def test_what_is_not_committed_is_refused_for_a_bucket(repo, ceph20, command):
+def test_uncommitted_changes_are_refused_for_a_bucket(repo, ceph20, command):
     bucket = ceph20.new_bucket()
     repo.environ.update(ceph20.environ)
     repo.environ["LAGO_IMAGES_REPOSITORY"] = f"s3://{bucket}/images"
@@ -256,7 +256,7 @@ def test_what_is_not_committed_is_refused_for_a_bucket(repo, ceph20, command):
         assert (ran.code, "NOT COMMITTED" in ran.err) == (0, True), ran.err
 
 
-def test_what_a_pull_request_built_is_promoted_and_not_built(repo):
+def test_a_pull_requests_build_is_promoted_and_not_built_again(repo):
     for chain in repo.run("ci", "plan", "--format", "json").json()["chains"]:
         assert repo.run("ci", "build", *chain).code == 0
     assert set(actions(repo).values()) == {"promote"}
@@ -266,7 +266,7 @@ def test_what_a_pull_request_built_is_promoted_and_not_built(repo):
     assert len(builds) == 3, ran.err
 
 
-def test_the_older_tools_whole_job(repo):
+def test_build_does_the_older_tools_whole_job(repo):
     ran = repo.run(
         "build", "--repo-dir", "out", "--repo-name", "myrepo", "--base-url", "http://myrepo/"
     )
@@ -290,7 +290,7 @@ def test_a_first_build_that_fails_leaves_an_empty_repository_empty(repo):
     assert not list(published.glob("builds/**/*.*"))
 
 
-def test_what_a_failed_run_said_is_not_lost_to_the_next(repo):
+def test_the_logs_of_a_failed_run_survive_the_next_run(repo):
     repo.write("image-specs/files/two.img", b"\x1f\x8b\x08 this is no gzip file")
     said = [repo.run("build", "two").err for _ in range(2)]
     logs = {
@@ -303,7 +303,7 @@ def test_what_a_failed_run_said_is_not_lost_to_the_next(repo):
     assert all("error: " in log.read_text() for log in logs)
 
 
-def test_a_publication_of_a_part_does_not_move_the_published_commit(repo):
+def test_a_partial_publication_does_not_move_the_published_commit(repo):
     """Else the rest would be planned as what was published once and is missing."""
     rebuild(repo, "two")
     assert not (repo.root / "image-repo/state/published.json").exists()
@@ -360,7 +360,7 @@ def test_a_commit_that_was_reverted_and_published_late_replaces_nothing(reverted
     assert offered(repo) == ["revision=1"]
 
 
-def test_what_a_reverted_commit_released_after_the_plan_is_replaced_again(reverted):
+def test_a_release_of_a_reverted_commit_made_after_the_plan_is_replaced(reverted):
     repo, second, plan = reverted
     newer = plan.with_name("reverted.json")
     newer.write_text(repo.run("ci", "plan", "--format", "json").out)
@@ -376,7 +376,7 @@ def test_what_a_reverted_commit_released_after_the_plan_is_replaced_again(revert
     assert offered(repo) == ["revision=4", "notes=second"]
 
 
-def test_a_run_with_nothing_to_do_costs_a_handful_of_requests(repo, ceph20):
+def test_a_run_with_nothing_to_do_makes_few_requests(repo, ceph20):
     bucket = ceph20.new_bucket()
     with FaultProxy(ceph20.endpoint) as proxy:
         repo.environ.update(ceph20.through(proxy.endpoint).environ)
@@ -402,7 +402,7 @@ def test_a_run_with_nothing_to_do_costs_a_handful_of_requests(repo, ceph20):
         assert json.load(record["Body"])["commit"] == repo.head
 
 
-def test_the_exit_code_of_a_plan_says_whether_there_is_something_to_do(repo):
+def test_the_exit_code_of_a_plan_shows_if_there_is_something_to_do(repo):
     assert repo.run("ci", "plan").code == 0
     assert repo.run("ci", "plan", "--exit-code").code == 3
     assert repo.run("ci", "plan", "--exit-code", "nosuch").code == 2

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 from lago_images.cli.main import main
 from lago_images.storage.directory.store import DirectoryStore
-from tests.support.handmade import (
+from tests.support.builders import (
     manifest,
     overwrite,
     publish_by_hand,
@@ -41,7 +41,7 @@ def repo(tmp_path, monkeypatch):
     return call
 
 
-def test_list_tells_what_is_published(repo):
+def test_list_prints_what_is_published(repo):
     publish_by_hand(repo.store, manifest(build_id="b1"), manifest(build_id="b2"))
     done = repo("list")
     assert done.exit_code == 0, done.stderr
@@ -55,7 +55,7 @@ def test_list_tells_what_is_published(repo):
     assert [size, unit, fingerprint, commit] == ["24", "B", "f1", "c1"]
 
 
-def test_list_as_json_has_every_revision_when_asked(repo):
+def test_list_all_as_json_has_every_revision(repo):
     publish_by_hand(repo.store, manifest(build_id="b1"), manifest(build_id="b2"))
     listed = json.loads(repo("list", "--all", "--format", "json").stdout)
     assert [each["revision"] for each in listed["images"]] == [1, 2]
@@ -65,12 +65,12 @@ def test_list_as_json_has_every_revision_when_asked(repo):
     assert first["disk"]["compressed_size"] == 24
 
 
-def test_an_empty_repository_lists_nothing(repo):
+def test_list_prints_nothing_for_an_empty_repository(repo):
     done = repo("list", "--format", "json")
     assert (done.exit_code, json.loads(done.stdout)["images"]) == (0, [])
 
 
-def test_refresh_writes_and_then_has_nothing_to_do(repo):
+def test_a_second_refresh_writes_nothing(repo):
     publish_by_hand(repo.store, manifest())
     done = repo("refresh")
     assert done.exit_code == 0, done.stderr
@@ -90,7 +90,7 @@ def test_refresh_writes_and_then_has_nothing_to_do(repo):
     assert "up to date" in again.stderr
 
 
-def test_refresh_without_its_key_writes_nothing_and_exits_1(repo):
+def test_refresh_without_the_signing_key_writes_nothing_and_exits_1(repo):
     publish_by_hand(repo.store, manifest())
     done = repo("refresh", LAGO_IMAGES_SIGNING_KEY="file:none.asc")
     assert done.exit_code == 1
@@ -153,13 +153,13 @@ def test_the_key_of_a_killed_signer_is_removed_by_the_next_run(repo, tmp_path, s
     assert running_with(str(scratch)) == []
 
 
-def test_refresh_with_settings_that_cannot_be_published_exits_2(repo):
+def test_refresh_with_invalid_settings_exits_2(repo):
     done = repo("refresh", LAGO_IMAGES_BASE_URL="ftp://x")
     assert done.exit_code == 2
     assert "base-url must be" in done.stderr
 
 
-def test_releases_behind_a_link_leave_no_image_out(repo, tmp_path):
+def test_releases_behind_a_link_are_refused(repo, tmp_path):
     publish_by_hand(repo.store, manifest())
     assert repo("refresh").exit_code == 0
     index = repo.store.get("index").data
@@ -173,7 +173,7 @@ def test_releases_behind_a_link_leave_no_image_out(repo, tmp_path):
 
 
 @pytest.mark.parametrize("command", ["list", "refresh"])
-def test_a_damaged_release_exits_1_is_named_and_harms_no_other_image(repo, command):
+def test_a_damaged_release_is_reported_and_leaves_the_other_images_intact(repo, command):
     publish_by_hand(repo.store, manifest(), manifest("other"))
     overwrite(repo.store, str(release().key), b"{}")
     done = repo(command)
@@ -184,7 +184,7 @@ def test_a_damaged_release_exits_1_is_named_and_harms_no_other_image(repo, comma
     assert [image["name"] for image in listed] == ["other"]
 
 
-def test_a_damaged_staged_build_harms_nobody(repo):
+def test_a_damaged_staged_build_affects_no_image(repo):
     publish_by_hand(repo.store, manifest())
     staging = put_build(repo.store, manifest(build_id="b2"))
     overwrite(repo.store, staging.manifest, b"{}")
@@ -194,7 +194,7 @@ def test_a_damaged_staged_build_harms_nobody(repo):
     assert staging.manifest in [one["where"] for one in found if one["severity"] == "note"]
 
 
-def test_a_repository_of_the_layout_before_is_refused_in_one_sentence(repo):
+def test_a_repository_of_the_older_layout_is_refused_with_a_hint(repo):
     put(repo.store, "releases/debian-12/x86_64/1.json", b'{"schema": 1}')
     for command in ("list", "refresh", "verify", "gc"):
         done = repo(command)
@@ -202,5 +202,5 @@ def test_a_repository_of_the_layout_before_is_refused_in_one_sentence(repo):
         assert "1.json is of an older lago-images" in done.stderr
 
 
-def test_an_address_that_is_no_repository_exits_2(repo):
+def test_an_invalid_repository_url_exits_2(repo):
     assert repo("list", "--repository", "gopher://x").exit_code == 2

@@ -8,7 +8,7 @@ from lago_images.building.model import Result
 from lago_images.jobs import results
 from lago_images.planning import formats
 from lago_images.storage.directory.store import DirectoryStore
-from tests.support import handmade
+from tests.support import builders
 from tests.support.ci import plan, planned
 from tests.support.specs import SpecsRepo
 from tests.unit.ci.report.test_markdown import rendered
@@ -30,9 +30,9 @@ def repo(tmp_path) -> SpecsRepo:
         },
     )
     store = DirectoryStore(path=tmp_path / "public")
-    handmade.publish_by_hand(store, handmade.manifest(build_id="b1", packages=3))
-    (tmp_path / "public" / handmade.copy_of(handmade.manifest()).packages).write_bytes(BEFORE)
-    new = handmade.manifest(build_id="build-2", fingerprint="sha256:f2", packages=3)
+    builders.publish_by_hand(store, builders.manifest(build_id="b1", packages=3))
+    (tmp_path / "public" / builders.copy_of(builders.manifest()).packages).write_bytes(BEFORE)
+    new = builders.manifest(build_id="build-2", fingerprint="sha256:f2", packages=3)
     ended = Result(name="debian-12", arch="x86_64", manifest=new, seconds=75.0)
     results.write_folder(made.root / "results", [ended])
     made.write("plan.json", formats.to_json(plan(planned(fingerprint="sha256:f2"))))
@@ -57,35 +57,35 @@ def check(row: list[str], shown: str) -> None:
     assert "curl" not in shown
 
 
-NEW = handmade.manifest(build_id="build-2", fingerprint="sha256:f2", packages=3)
+NEW = builders.manifest(build_id="build-2", fingerprint="sha256:f2", packages=3)
 
 
 def test_a_staged_build_is_compared_with_the_published_one(repo, tmp_path):
     """Its log is the run's: nobody can read what is staged."""
-    staging = handmade.put_build(DirectoryStore(path=tmp_path / "public"), NEW)
+    staging = builders.put_build(DirectoryStore(path=tmp_path / "public"), NEW)
     (tmp_path / "public" / staging.packages).write_bytes(AFTER)
     row, shown = cells(repo)
     check(row, shown)
     assert row[7] == '<a href="https://ci.example/run/1">log</a>'
 
 
-def test_a_released_build_is_compared_from_its_public_copy(repo, tmp_path):
+def test_a_released_build_is_compared_by_its_public_copy(repo, tmp_path):
     store = DirectoryStore(path=tmp_path / "public")
-    copy = handmade.put_copy(store, NEW)
+    copy = builders.put_copy(store, NEW)
     (tmp_path / "public" / copy.packages).write_bytes(AFTER)
-    handmade.put_release(store, handmade.release(2, NEW))
+    builders.put_release(store, builders.release(2, NEW))
     assert repo.run("repo", "refresh").code == 0
     row, shown = cells(repo)
     check(row, shown)
     assert row[7] == f'<a href="{URL}/{copy.log}">log</a>'
 
 
-def test_a_link_is_the_published_repositorys_and_no_pull_requests(repo, tmp_path):
+def test_links_lead_to_the_published_repository_only(repo, tmp_path):
     """The settings are the pull request's own, and the comment is signed by our token."""
     evil = {"LAGO_IMAGES_BASE_URL": "https://evil.example/"}
     store = DirectoryStore(path=tmp_path / "public")
-    key = handmade.put_copy(store, NEW)
-    handmade.put_release(store, handmade.release(2, NEW))
+    key = builders.put_copy(store, NEW)
+    builders.put_release(store, builders.release(2, NEW))
     assert repo.run("repo", "refresh").code == 0
     assert "evil" not in repo.run("ci", "report", environ=evil).out
     assert f'href="{URL}/{key.log}"' in rendered(repo.run("ci", "report", environ=evil).out)
@@ -95,7 +95,7 @@ def test_a_link_is_the_published_repositorys_and_no_pull_requests(repo, tmp_path
     assert row[7] == '<a href="https://ci.example/run/1">log</a>'
 
 
-def test_without_the_repository_there_is_a_report_without_sizes(repo, tmp_path):
+def test_the_report_without_a_repository_has_no_sizes(repo, tmp_path):
     """The plan and the results are here: a report needs nothing that may just have failed."""
     environ = {
         "LAGO_IMAGES_REPOSITORY": "s3://bucket/prefix",
@@ -112,12 +112,12 @@ def test_without_the_repository_there_is_a_report_without_sizes(repo, tmp_path):
     assert 'tests="1" failures="0"' in (repo.root / "junit.xml").read_text()
 
 
-def test_after_a_withdrawal_the_release_that_clients_have_is_compared(repo, tmp_path):
+def test_after_a_withdrawal_the_offered_release_is_compared(repo, tmp_path):
     """The newest revision is the withdrawal's, and what it takes back is offered to nobody."""
     store = DirectoryStore(path=tmp_path / "public")
-    other = handmade.manifest(build_id="b2", fingerprint="sha256:f2")
-    handmade.put_build(store, other)
-    handmade.put_release(store, handmade.release(2, "b2", fingerprint="sha256:f2"))
+    other = builders.manifest(build_id="b2", fingerprint="sha256:f2")
+    builders.put_build(store, other)
+    builders.put_release(store, builders.release(2, "b2", fingerprint="sha256:f2"))
     assert repo.run("repo", "yank", "debian-12", "--reason", "broken").code == 0
     made = plan(planned(fingerprint="sha256:f2", revision=3))
     repo.write("plan.json", formats.to_json(made))
@@ -125,7 +125,7 @@ def test_after_a_withdrawal_the_release_that_clients_have_is_compared(repo, tmp_
     assert row[4].startswith("24 B → 29 B (+")
 
 
-def test_a_forks_build_is_compared_from_what_its_job_kept(repo):
+def test_a_forks_build_is_compared_by_the_artifacts_of_its_job(repo):
     """It is in no repository; its list of packages is an artifact, and its log the run's."""
     kept = "results/repository/builds/debian-12/x86_64/build-2/packages.txt"
     repo.write(kept, AFTER)
@@ -134,13 +134,13 @@ def test_a_forks_build_is_compared_from_what_its_job_kept(repo):
     assert row[7] == '<a href="https://ci.example/run/1">log</a>'
 
 
-def test_without_lists_there_is_no_comparison(repo):
+def test_packages_are_not_compared_without_both_lists(repo):
     row, _ = cells(repo)
     assert row[1] == "✅ built"
     assert row[5] == ""
 
 
-def test_a_link_among_what_was_kept_is_not_followed(repo, tmp_path):
+def test_a_link_among_the_artifacts_is_not_followed(repo, tmp_path):
     (tmp_path / "private").write_bytes(AFTER)
     kept = repo.write("results/repository/builds/debian-12/x86_64/build-2/packages.txt", "")
     kept.unlink()

@@ -17,10 +17,10 @@ from lago_images.repository.records import layout
 from lago_images.repository.serving.server import Server
 from lago_images.storage.directory.store import DirectoryStore
 from tests.clients.serving import serving
-from tests.support import handmade
-from tests.support.at_work import at_work
+from tests.support import builders
+from tests.support.server_threads import in_thread
 
-COPY = handmade.copy_of(handmade.manifest("a", "1"))
+COPY = builders.copy_of(builders.manifest("a", "1"))
 DISK = COPY.disk
 DATA = bytes(range(256)) * 4096
 META = {"name": "images", "sources": {}, "templates": {"a": {"versions": {}}}}
@@ -35,7 +35,7 @@ def folder(tmp_path):
     store.put("index", b"[a]\n", expected=None)
     store.put("repo.metadata", json.dumps(META).encode(), expected=None)
     store.put("state/published.json", b"{}", expected=None)
-    handmade.put_release(store, handmade.release(1, "1", name="a"))
+    builders.put_release(store, builders.release(1, "1", name="a"))
     (folder / ".hidden").write_text("secret")
     (folder / "lago-images.toml").write_text("secret")
     return folder
@@ -49,7 +49,7 @@ def log():
 @pytest.fixture
 def server(folder, log):
     opened = Server(DirectoryStore(path=folder), Console(stream=log), bind="127.0.0.1", port=0)
-    with opened as server, at_work(server):
+    with opened as server, in_thread(server):
         yield server
 
 
@@ -72,7 +72,7 @@ def ask(server):
         connection.close()
 
 
-def test_a_disk_comes_whole_with_what_the_layout_says_of_it(ask):
+def test_a_disk_is_served_whole_with_the_headers_of_the_layout(ask):
     response, body = ask("GET", f"/{DISK}")
     assert (response.status, body) == (200, DATA)
     assert response.headers["Content-Length"] == str(len(DATA))
@@ -81,13 +81,13 @@ def test_a_disk_comes_whole_with_what_the_layout_says_of_it(ask):
     assert response.headers["Accept-Ranges"] == "bytes"
 
 
-def test_rendered_files_are_not_cached_for_long(ask):
+def test_rendered_files_have_a_short_cache_lifetime(ask):
     response, body = ask("GET", "/index")
     assert (response.status, body) == (200, b"[a]\n")
     assert "must-revalidate" in response.headers["Cache-Control"]
 
 
-def test_head_answers_the_same_without_the_body(ask):
+def test_head_has_the_headers_of_get_and_no_body(ask):
     whole, _ = ask("GET", f"/{DISK}")
     head, body = ask("HEAD", f"/{DISK}")
     assert (head.status, body) == (200, b"")
@@ -99,7 +99,7 @@ def test_head_answers_the_same_without_the_body(ask):
     ("asked", "first", "end"),
     [("bytes=0-0", 0, 1), ("bytes=100-", 100, len(DATA)), ("bytes=-7", len(DATA) - 7, len(DATA))],
 )
-def test_a_broken_download_can_go_on(ask, asked, first, end):
+def test_an_interrupted_download_can_be_resumed(ask, asked, first, end):
     response, body = ask("GET", f"/{DISK}", Range=asked)
     assert (response.status, body) == (206, DATA[first:end])
     assert response.headers["Content-Range"] == f"bytes {first}-{end - 1}/{len(DATA)}"
@@ -111,12 +111,12 @@ def test_a_range_behind_the_end_is_refused(ask):
     assert response.headers["Content-Range"] == f"bytes */{len(DATA)}"
 
 
-def test_a_range_of_what_has_changed_since_comes_whole(ask):
+def test_a_range_of_a_changed_object_returns_the_whole(ask):
     response, body = ask("GET", f"/{DISK}", Range="bytes=5-9", If_Range='"older"')
     assert (response.status, body) == (200, DATA)
 
 
-def test_what_a_client_has_already_is_not_sent_again(ask):
+def test_an_unchanged_object_is_answered_304(ask):
     etag = ask("GET", "/index")[0].headers["ETag"]
     response, body = ask("GET", "/index", If_None_Match=etag)
     assert (response.status, body) == (304, b"")
@@ -139,14 +139,14 @@ def test_what_a_client_has_already_is_not_sent_again(ask):
         "/",
     ],
 )
-def test_nothing_else_is_served_and_nothing_is_listed(ask, path):
+def test_only_published_files_are_served_and_nothing_is_listed(ask, path):
     response, body = ask("GET", path)
     assert response.status == 404
     assert b"secret" not in body
     assert b"x86_64" not in body
 
 
-def test_other_methods_are_refused(ask):
+def test_methods_other_than_get_and_head_are_refused(ask):
     response, _ = ask("PUT", "/index")
     assert (response.status, response.headers["Allow"]) == (405, "GET, HEAD")
     assert ask("DELETE", "/index")[0].status == 405
@@ -161,7 +161,7 @@ def test_other_methods_are_refused(ask):
         b"Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
     ],
 )
-def test_a_request_with_a_body_gets_one_answer_and_its_connection_ends(server, framing):
+def test_a_request_with_a_body_gets_one_answer_and_closes_the_connection(server, framing):
     """Else a proxy in front takes the second answer for that of another client's request."""
     with socket.create_connection(server.server_address[:2], timeout=120) as client:
         client.sendall(b"GET /index HTTP/1.1\r\nHost: x\r\n" + framing)
@@ -170,31 +170,31 @@ def test_a_request_with_a_body_gets_one_answer_and_its_connection_ends(server, f
     assert answers.split()[1] in {b"413", b"400"}
 
 
-def test_a_build_that_nobody_released_is_not_served(folder, ask):
+def test_an_unreleased_build_is_not_served(folder, ask):
     store = DirectoryStore(path=folder)
-    made = handmade.manifest("a", "2")
+    made = builders.manifest("a", "2")
     staged = made.key.staging.disk
     store.upload(staged, [DATA], headers=layout.headers(staged))
-    key = handmade.copy_of(made).disk
+    key = builders.copy_of(made).disk
     store.upload(key, [DATA], headers=layout.headers(key))
     assert ask("GET", f"/{key}")[0].status == 404
-    handmade.put_release(store, handmade.release(2, "2", name="a"))
+    builders.put_release(store, builders.release(2, "2", name="a"))
     response, body = ask("GET", f"/{key}")
     assert (response.status, body) == (200, DATA)
     # What was staged is believed by nobody, whatever became of it.
     assert ask("GET", f"/{staged}")[0].status == 404
 
 
-def test_a_damaged_release_releases_nothing_and_hides_nothing(folder, ask):
+def test_a_damaged_release_neither_releases_nor_hides_a_build(folder, ask):
     store = DirectoryStore(path=folder)
     store.put("releases/a/x86_64/2.json", b"{", expected=None)
-    copy = handmade.copy_of(handmade.manifest("a", "2"))
+    copy = builders.copy_of(builders.manifest("a", "2"))
     store.upload(copy.disk, [DATA], headers=layout.headers(copy.disk))
     assert ask("GET", f"/{copy.disk}")[0].status == 404
     assert ask("GET", f"/{DISK}")[0].status == 200
 
 
-def test_a_page_that_a_builder_wrote_is_no_page_of_the_site(folder, ask):
+def test_a_page_written_by_a_builder_is_not_served(folder, ask):
     page = COPY.folder + "evil.html"
     DirectoryStore(path=folder).put(page, b"<script>alert(1)</script>", expected=None)
     response, _ = ask("GET", f"/{page}")
@@ -203,14 +203,14 @@ def test_a_page_that_a_builder_wrote_is_no_page_of_the_site(folder, ask):
     assert response.headers["X-Content-Type-Options"] == "nosniff"
 
 
-def test_connections_that_say_nothing_do_not_stop_it(folder, monkeypatch):
+def test_silent_connections_do_not_block_the_server(folder, monkeypatch):
     """More of them than there are descriptors."""
     monkeypatch.setattr("resource.getrlimit", lambda _: (256, 4096))
     store = DirectoryStore(path=folder)
     server = Server(store, Console(quiet=True), bind="127.0.0.1", port=0, idle=1)
     with contextlib.ExitStack() as stack:
         stack.enter_context(server)
-        stack.enter_context(at_work(server))
+        stack.enter_context(in_thread(server))
         for _ in range(258):
             stack.enter_context(socket.create_connection(server.server_address[:2]))
         host, port = server.server_address[:2]
@@ -220,7 +220,7 @@ def test_connections_that_say_nothing_do_not_stop_it(folder, monkeypatch):
         assert client.getresponse().read() == b"[a]\n"
 
 
-def test_many_clients_at_once_get_what_each_asked_for(ask):
+def test_many_concurrent_clients_get_their_own_objects(ask):
     with ThreadPoolExecutor(16) as pool:
         starts = range(0, len(DATA), len(DATA) // 64)
         got = pool.map(
@@ -243,11 +243,11 @@ def test_a_client_that_hangs_up_is_no_error(server, log, ask):
     assert "Traceback" not in log.getvalue()
 
 
-def test_shutdown_may_come_after_the_last_answer_and_twice(folder):
+def test_shutdown_works_after_the_last_answer_and_twice(folder):
     server = Server(DirectoryStore(path=folder), Console(quiet=True), bind="127.0.0.1", port=0)
     with server:
         with (
-            at_work(server),
+            in_thread(server),
             socket.create_connection(server.server_address[:2]) as client,
         ):
             client.sendall(b"GET /index HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -255,14 +255,14 @@ def test_shutdown_may_come_after_the_last_answer_and_twice(folder):
         server.shutdown()
 
 
-def test_a_store_that_fails_is_not_a_missing_object(folder, log, ask):
+def test_a_failing_store_is_answered_502_and_not_404(folder, log, ask):
     (folder / "index").unlink()
     (folder / "index").symlink_to("index")
     assert ask("GET", "/index")[0].status == 502
     assert "error" in log.getvalue()
 
 
-def test_a_taken_port_is_named(folder, server):
+def test_a_port_in_use_is_reported(folder, server):
     with pytest.raises(Error, match="cannot serve at") as raised:
         Server(
             DirectoryStore(path=folder), Console(), bind="127.0.0.1", port=server.server_address[1]
@@ -270,7 +270,7 @@ def test_a_taken_port_is_named(folder, server):
     assert raised.value.hint is not None
 
 
-def test_the_command_prints_what_to_paste_and_ends_with_ctrl_c(folder, tmp_path):
+def test_serve_prints_client_commands_and_ends_with_ctrl_c(folder, tmp_path):
     with serving(folder, tmp_path / "log") as server:
         assert any(f"--source {server.url}/index" in line for line in server.lines)
         assert any(f"{server.url}/repo.metadata" in line for line in server.lines)
@@ -278,7 +278,7 @@ def test_the_command_prints_what_to_paste_and_ends_with_ctrl_c(folder, tmp_path)
     assert "Traceback" not in server.log.read_text()
 
 
-def test_nothing_published_is_nothing_to_serve(tmp_path):
+def test_serve_refuses_an_empty_repository(tmp_path):
     argv = [sys.executable, "-m", "lago_images", "serve", str(tmp_path)]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1

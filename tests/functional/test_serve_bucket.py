@@ -10,11 +10,11 @@ from lago_images.console import Console
 from lago_images.repository.records import layout
 from lago_images.repository.serving.server import Server
 from lago_images.storage.s3.store import S3Store
-from tests.support import handmade
-from tests.support.at_work import at_work
+from tests.support import builders
+from tests.support.server_threads import in_thread
 
 pytestmark = pytest.mark.real
-DISK = handmade.copy_of(handmade.manifest("a", "1")).disk
+DISK = builders.copy_of(builders.manifest("a", "1")).disk
 DATA = bytes(range(256)) * 40_000
 
 
@@ -26,8 +26,8 @@ def url(ceph20):
     store.upload(DISK, [DATA], headers=layout.headers(DISK))
     store.put("index", b"[a]\n", expected=None, headers=layout.headers("index"))
     store.put("state/published.json", b"{}", expected=None)
-    handmade.put_release(store, handmade.release(1, "1", name="a"))
-    with Server(store, Console(quiet=True), bind="127.0.0.1", port=0) as server, at_work(server):
+    builders.put_release(store, builders.release(1, "1", name="a"))
+    with Server(store, Console(quiet=True), bind="127.0.0.1", port=0) as server, in_thread(server):
         yield server.url
 
 
@@ -37,7 +37,7 @@ def get(url, **headers):
         return response.headers, response.read()
 
 
-def test_a_bucket_is_served_as_a_directory_is(url):
+def test_a_bucket_is_served_like_a_directory(url):
     headers, body = get(f"{url}/{DISK}")
     assert body == DATA
     assert headers["Content-Length"] == str(len(DATA))
@@ -52,14 +52,14 @@ def test_a_bucket_is_served_as_a_directory_is(url):
 @pytest.mark.parametrize(
     "path", ["state/published.json", "nothing", "", "images/a", "builds/a/x86_64/1/a.qcow2.xz"]
 )
-def test_what_is_not_published_is_not_there(url, path):
+def test_unpublished_objects_are_answered_404(url, path):
     with pytest.raises(urllib.error.HTTPError) as raised:
         get(f"{url}/{path}")
     with raised.value as answer:
         assert answer.code == 404
 
 
-def test_many_at_once(url):
+def test_many_concurrent_clients_are_served(url):
     with ThreadPoolExecutor(12) as pool:
         got = list(pool.map(lambda _: get(f"{url}/{DISK}")[1] == DATA, range(24)))
     assert all(got)

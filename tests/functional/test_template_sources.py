@@ -36,18 +36,18 @@ def refused(url, tmp_path):
         b"{" + SECRET,
     ],
 )
-def test_what_a_source_answers_is_not_shown(tmp_path, body):
+def test_the_content_of_an_invalid_index_is_not_shown(tmp_path, body):
     with serving({"/index": body}) as server:
         assert f"{server.url}/index" in refused(server.url + "/index", tmp_path)
         assert [path for path, _, _ in server.requests] == ["/index"]
 
 
-def test_the_line_that_is_wrong_is_told(tmp_path):
+def test_the_invalid_line_of_an_index_is_reported(tmp_path):
     with serving({"/index": b"# a comment\n" + SECRET}) as server:
         assert "not an index: line 2" in refused(server.url + "/index", tmp_path)
 
 
-def test_an_index_is_not_read_from_another_host_than_the_source_s(tmp_path):
+def test_an_index_may_not_be_redirected_to_another_host(tmp_path):
     with serving({"/index": SECRET}) as inside:
 
         def redirect(handler):
@@ -61,5 +61,5 @@ def test_an_index_is_not_read_from_another_host_than_the_source_s(tmp_path):
 
 
 @pytest.mark.parametrize("url", ["ftp://127.0.0.1/index", "gopher://127.0.0.1/", "/etc/passwd"])
-def test_other_schemes_are_not_sources(tmp_path, url):
+def test_sources_of_other_schemes_are_refused(tmp_path, url):
     assert "not an http or https URL" in refused(url, tmp_path)

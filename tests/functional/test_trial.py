@@ -46,7 +46,7 @@ def raw(path):
     return path.with_name(f"{path.name}.raw").read_bytes()
 
 
-def test_an_image_and_its_base_are_built_and_nothing_is_published(repo):
+def test_try_builds_an_image_and_its_base_without_publishing(repo):
     ran = repo.run("try", "two")
     assert ran.code == 0, ran.err
     assert raw(repo.root / "two.qcow2") == (repo.root / "one.img").read_bytes()
@@ -56,7 +56,7 @@ def test_an_image_and_its_base_are_built_and_nothing_is_published(repo):
     assert not (repo.root / "one.qcow2").exists()
 
 
-def test_a_disk_is_not_replaced_unless_asked(repo):
+def test_an_existing_disk_is_not_replaced_without_force(repo):
     (repo.root / "one.qcow2").write_text("mine")
     ran = repo.run("try", "one")
     assert ran.code == 2
@@ -73,14 +73,16 @@ def test_a_failed_trial_leaves_no_disk(repo):
     assert not (repo.root / "bad.qcow2").exists()
 
 
-def test_an_unknown_name_is_wrong_use(repo):
+def test_an_unknown_name_is_a_usage_error(repo):
     ran = repo.run("try", "nosuch")
     assert ran.code == 2
     assert "there is no spec 'nosuch'" in ran.err
 
 
 @pytest.mark.parametrize("published", [True, False])
-def test_an_image_starts_on_the_terminal_and_is_not_written(repo, qemu, published, tmp_path):
+def test_run_starts_an_image_on_the_terminal_and_leaves_its_disk_unchanged(
+    repo, qemu, published, tmp_path
+):
     if published:
         assert repo.run("build", "one").code == 0
         name = "one"
@@ -103,7 +105,7 @@ def test_an_image_starts_on_the_terminal_and_is_not_written(repo, qemu, publishe
     assert any("snapshot=on" in word and "format=qcow2" in word for word in argv)
 
 
-def test_what_is_neither_published_nor_a_file(repo):
+def test_run_refuses_a_name_that_is_neither_published_nor_a_file(repo):
     ran = repo.run("run", "one")
     assert ran.code == 1
     assert "has no published image one" in ran.err

@@ -35,8 +35,7 @@ from lago_images.settings import Settings
 from lago_images.storage.base import Headers
 from lago_images.storage.directory.store import DirectoryStore
 from lago_images.storage.s3.store import S3Store
-from tests.support.at_work import at_work
-from tests.support.handmade import (
+from tests.support.builders import (
     SITE,
     bound,
     copy_of,
@@ -52,6 +51,7 @@ from tests.support.handmade import (
 )
 from tests.support.keys import make_key, with_subkeys
 from tests.support.loopback import LoopbackServer, QuietHandler
+from tests.support.server_threads import in_thread
 from tests.tools import need
 
 BUILDS = [manifest(build_id=f"b{n}", fingerprint=f"f{n}") for n in (1, 2)]
@@ -145,7 +145,7 @@ def test_an_alias_that_is_not_offered_is_noted(store):
 
 
 @pytest.mark.parametrize("deep", [True, False])
-def test_progress_counts_what_is_done(store, deep, monkeypatch):
+def test_progress_reports_bytes_read_or_builds_checked(store, deep, monkeypatch):
     monkeypatch.setattr("lago_images.console.PLAIN_SECONDS", 0)
     stream = io.StringIO()
     told = replace(verifier(deep=deep), console=Console(stream=stream))
@@ -273,14 +273,14 @@ def layer(store, **changes):
 
 
 @pytest.mark.parametrize("name", DAMAGE)
-def test_damage_is_found(store, name):
+def test_each_kind_of_damage_is_found(store, name):
     damage, where, what = DAMAGE[name]
     damage(store)
     found = problems(store)
     assert what in found.get(where, ""), found
 
 
-def test_what_only_reading_the_disk_can_tell(store):
+def test_damage_inside_a_disk_is_found_by_a_deep_check(store):
     disk = store.get(B2.disk).data
     change(store, B2.disk, disk[:-9] + bytes([disk[-9] ^ 1]) + disk[-8:])
     assert problems(store) == {}
@@ -293,7 +293,7 @@ def test_what_only_reading_the_disk_can_tell(store):
     assert command in found.repair
 
 
-def test_an_overwritten_public_copy_is_tampered_whatever_it_says_of_itself(store):
+def test_an_overwritten_public_copy_is_tampered_even_if_consistent(store):
     """Disk, hash and manifest fit each other: the release tells that they are others."""
     evil = b"evil" * 999
     packed = lzma.compress(evil, format=lzma.FORMAT_XZ)
@@ -316,7 +316,7 @@ def test_an_overwritten_public_copy_is_tampered_whatever_it_says_of_itself(store
     assert disk.sha512.encode() not in store.get("index").data
 
 
-def test_an_overwritten_log_is_found_by_reading_it(store):
+def test_an_overwritten_log_is_found_by_a_deep_check(store):
     change(store, B2.packages, store.get(B2.packages).data.replace(b"5.2", b"5.1"))
     assert problems(store) == {}
     assert "tampered" in problems(store, deep=True)[B2.packages]
@@ -329,18 +329,18 @@ class Archived(DirectoryStore):
         raise StorageError(f"GET {key}: 403 InvalidObjectState")
 
 
-def test_a_disk_that_cannot_be_read_is_a_problem_though_it_is_there(store):
+def test_an_unreadable_disk_is_a_problem(store):
     found = problems(Archived(path=store.path))
     assert found.keys() == {B1.disk, B2.disk, copy_of(OTHER).disk}
     assert all("403" in what for what in found.values())
 
 
-def test_a_hash_that_is_no_text_is_told_after_reading_the_disk(store):
+def test_a_binary_hash_file_is_reported_by_a_deep_check(store):
     change(store, B2.hash, b"\xff\xfe")
     assert problems(store, deep=True).keys() == {B2.hash, B2.disk}
 
 
-def test_two_xz_streams_are_found(store):
+def test_a_disk_of_two_xz_streams_is_a_problem(store):
     whole, packed = real_disk(manifest(build_id="b3", fingerprint="f3"))
     two = packed + lzma.compress(b"more")
 
@@ -388,7 +388,7 @@ BOMB = {
 
 
 @pytest.mark.parametrize("name", BOMB)
-def test_a_bomb_costs_little_memory(store, tmp_path, name):
+def test_a_decompression_bomb_uses_bounded_memory(store, tmp_path, name):
     size, damage, what = BOMB[name]
     with (tmp_path / "zeros").open("wb") as file:
         file.truncate(GIB)
@@ -416,7 +416,7 @@ def test_a_bomb_costs_little_memory(store, tmp_path, name):
         assert re.search(what, result["found"][B2.disk])
 
 
-def test_another_size_than_in_the_manifest_is_found(store):
+def test_a_disk_size_other_than_the_manifests_is_found(store):
     whole, packed = real_disk(BUILDS[1])
     disk = replace(whole.disk, size=whole.disk.size + 1)
     other = replace(whole, disk=disk)
@@ -430,7 +430,7 @@ def test_another_size_than_in_the_manifest_is_found(store):
     assert len(packed) == disk.compressed_size
 
 
-def test_endless_sizes_in_the_index_are_told_after_reading_the_disk(store):
+def test_oversized_numbers_in_the_index_are_reported_by_a_deep_check(store):
     """More digits than Python makes a number of."""
     store.delete([R2, B2.manifest])
     for key in (b"size", b"compressed_size"):
@@ -440,7 +440,7 @@ def test_endless_sizes_in_the_index_are_told_after_reading_the_disk(store):
     assert f"{B2.key.name}: size is" in problems(store, deep=True)["index:3"]
 
 
-def test_what_harms_nobody_is_a_note(store):
+def test_harmless_leftovers_are_notes(store):
     put_build(store, manifest(build_id="waiting"))
     put(store, manifest(build_id="broken-off").key.staging.disk, b"x")
     change(store, put_build(store, manifest(build_id="bad")).manifest, b"{}")
@@ -460,7 +460,7 @@ def test_what_harms_nobody_is_a_note(store):
     assert "note-to-self" in found
 
 
-def test_a_publication_under_way_is_no_problem(store):
+def test_a_concurrent_publication_is_no_problem(store):
     put_copy(store, manifest(build_id="b3", fingerprint="f3"))
     put_release(store, release(3, "b3", fingerprint="f3"))
     one = verifier()
@@ -469,7 +469,7 @@ def test_a_publication_under_way_is_no_problem(store):
     assert one.store(store).problems == ()
 
 
-def test_settings_that_are_not_published_yet_are_found(store):
+def test_an_unpublished_base_url_is_found(store):
     assert (
         "base-url" in verifier(base_url="http://moved.example.org").store(store).problems[0].repair
     )
@@ -491,7 +491,7 @@ def keys(tmp_path_factory):
     return [make_key(folder, name) for name in ("one", "two")]
 
 
-def test_signatures_and_tools(store, tmp_path, keys):
+def test_signed_files_are_checked_by_our_code_and_the_client_tools(store, tmp_path, keys):
     need("virt-builder", "virt-index-validate")
     with signed(store, tmp_path, *keys):
         pass
@@ -509,7 +509,7 @@ def test_an_unsigned_repository_that_should_be_signed_is_found(store):
     assert "nothing is signed" in problems(store, signing_key="env:KEY")["key.asc"]
 
 
-def test_a_key_that_has_expired_is_found(store, tmp_path, keys):
+def test_an_expired_key_is_found(store, tmp_path, keys):
     with signed(store, tmp_path, keys[0]):
         pass
     expired = make_key(tmp_path, "old", expire="1d", at="20240101T000000")
@@ -518,7 +518,7 @@ def test_a_key_that_has_expired_is_found(store, tmp_path, keys):
     assert "expired" in found["key.asc"]
 
 
-def test_a_signing_subkey_that_expires_soon_is_told(store, tmp_path):
+def test_a_signing_subkey_that_expires_soon_is_noted(store, tmp_path):
     need("gpg")
     day = time.strftime("%Y%m%dT%H%M%S", time.gmtime(time.time() - 86_400))
     [key] = with_subkeys(tmp_path, ("20d", day))
@@ -532,11 +532,11 @@ def test_a_signing_subkey_that_expires_soon_is_told(store, tmp_path):
 
 @contextmanager
 def served(store):
-    with Server(store, Console(quiet=True), bind="127.0.0.1", port=0) as server, at_work(server):
+    with Server(store, Console(quiet=True), bind="127.0.0.1", port=0) as server, in_thread(server):
         yield server
 
 
-def test_over_http_from_just_the_url(store, tmp_path, keys):
+def test_over_http_a_repository_is_verified_from_its_url_alone(store, tmp_path, keys):
     with (
         served(store) as server,
         signed(store, tmp_path, *keys, site=Site(name="r", base_url=server.url)),
@@ -551,7 +551,7 @@ def test_over_http_from_just_the_url(store, tmp_path, keys):
         assert found == {B1.disk, f"index-{keys[1].fingerprint}.asc"}
 
 
-def test_over_http_another_address_for_lago_is_noted(store):
+def test_over_http_another_base_url_for_lago_is_noted(store):
     with served(store) as server:
         report = verifier().web(Web.at(server.url))
     found = {one.what for one in report.findings if one.where == layout.METADATA}
@@ -569,14 +569,14 @@ def test_over_http_another_address_for_lago_is_noted(store):
         ("https://images.example.org/x/", "https://images.example.org/x", None),
     ],
 )
-def test_an_address_that_only_the_publisher_has_is_a_problem(store, base, url, severity):
+def test_another_base_url_is_a_problem_where_it_is_a_loopback_address(store, base, url, severity):
     refresh(store, site=Site(name="r", base_url=base))
     files = {layout.METADATA: store.get(layout.METADATA).data}
     found = [one.severity for one in verify_files.led_elsewhere(files, url)]
     assert found == ([severity] if severity else [])
 
 
-def test_over_http_the_headers_are_judged(store, monkeypatch):
+def test_over_http_content_type_and_cache_headers_are_checked(store, monkeypatch):
     with served(store) as server:
         headers = layout.headers
         monkeypatch.setattr(
@@ -608,7 +608,7 @@ def over_http(server, **more):
     return {one.where: one.what for one in report.problems}
 
 
-def test_over_http_what_breaks_off_is_taken_up_again(store):
+def test_over_http_an_interrupted_download_is_resumed(store):
     with served(Breaking(path=store.path)) as server:
         Breaking.breaks = 3
         assert over_http(server, deep=True) == {}
@@ -661,17 +661,17 @@ def plainly_served(store, *, missing=404, cut=(), old=()):
     with opened as server:
         server.store, server.missing = store, missing
         server.cut, server.old = list(cut), dict(old)
-        with at_work(server):
+        with in_thread(server):
             yield server
 
 
-def test_over_http_a_cut_answer_is_asked_for_again(store):
+def test_over_http_a_truncated_answer_is_requested_again(store):
     with plainly_served(store, cut=["index", B1.hash, B2.disk, B2.disk]) as server:
         assert over_http(server, deep=True) == {}
         assert server.cut == []
 
 
-def test_over_http_a_publication_under_way_is_no_problem(store):
+def test_over_http_a_concurrent_publication_is_no_problem(store):
     before = store.get("repo.metadata").data
     put_copy(store, manifest(build_id="b3", fingerprint="f3"))
     put_release(store, release(3, "b3", fingerprint="f3", published=1_700_000_009))
@@ -682,7 +682,7 @@ def test_over_http_a_publication_under_way_is_no_problem(store):
 
 
 @pytest.mark.parametrize("status", [401, 403])
-def test_an_unsigned_repository_in_a_bucket_that_nobody_may_list(store, status):
+def test_an_unsigned_repository_is_verified_in_an_unlistable_bucket(store, status):
     """S3 then answers for what is not there as for what is not to be read."""
     with plainly_served(store, missing=status) as server:
         report = verifier().web(Web.at(server.url))
@@ -696,7 +696,7 @@ def test_an_unsigned_repository_in_a_bucket_that_nobody_may_list(store, status):
             over_http(server)
 
 
-def test_old_uploads_that_were_broken_off_are_noted(ceph20):
+def test_old_unfinished_uploads_are_noted(ceph20):
     store = S3Store.open(ceph20.new_bucket(), environ=ceph20.environ)
     for key in (B1.disk, "another-application/dump"):
         store.bucket.small.create_multipart_upload(Bucket=store.bucket.name, Key=key)
@@ -716,7 +716,7 @@ class Mute(DirectoryStore):
         raise StorageError(f"listing {prefix}: 403")
 
 
-def test_uploads_that_may_not_be_listed_are_noted_and_nothing_else(store):
+def test_unlistable_uploads_are_only_noted(store):
     report = verifier().store(Mute(path=store.path))
     assert report.problems == ()
     assert "not known" in {one.where: one.what for one in report.findings}["builds/"]
@@ -727,7 +727,7 @@ def written_by_another_tool(store, key, **headers):
     client.put_object(Bucket=store.bucket.name, Key=key, Body=store.get(key).data, **headers)
 
 
-def test_headers_that_a_bucket_has_lost_are_found_and_brought_back(moto):
+def test_lost_headers_are_found_and_restored_by_refresh(moto):
     store = S3Store.open(moto.new_bucket(), environ=moto.environ)
     fill(store)
     refresh(store)
@@ -756,7 +756,7 @@ class Forgetful(DirectoryStore):
         return replace(super().get(key), headers=Headers())
 
 
-def test_a_store_that_keeps_no_headers_is_told_once_and_not_refreshed_for_them(store):
+def test_a_store_without_headers_is_noted_once(store):
     report = verifier().store(Forgetful(path=store.path))
     assert report.problems == ()
     assert [one.where for one in report.findings if "Cache-Control" in one.what] == ["index"]
@@ -764,7 +764,7 @@ def test_a_store_that_keeps_no_headers_is_told_once_and_not_refreshed_for_them(s
     assert refreshed.written == ()
 
 
-def test_a_url_with_nothing_behind_it(tmp_path):
+def test_a_url_without_a_repository_is_reported(tmp_path):
     with served(DirectoryStore(path=tmp_path / "none")) as server:
         found = {one.where for one in verifier().web(Web.at(server.url)).problems}
     assert found == {"index", "repo.metadata"}
@@ -775,7 +775,7 @@ def cli(*args, **environ):
     return CliRunner(env={**clean, **environ}).invoke(main, ["repo", *args])
 
 
-def test_on_the_command_line(store, tmp_path, monkeypatch):
+def test_verify_prints_findings_and_sets_the_exit_code(store, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     good = cli("verify", str(store.path))
     assert good.exit_code == 0, good.output
@@ -789,7 +789,7 @@ def test_on_the_command_line(store, tmp_path, monkeypatch):
     assert B2.hash in {one["where"] for one in told["findings"]}
 
 
-def test_a_server_that_is_not_there_says_nothing_of_the_repository(tmp_path, monkeypatch):
+def test_an_unreachable_server_says_nothing_about_the_repository(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("time.sleep", lambda _seconds: None)
     done = cli("verify", "http://127.0.0.1:9/")

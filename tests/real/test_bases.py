@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import json
 import lzma
+import os
 import subprocess
 from dataclasses import replace
 from typing import Any
@@ -15,6 +16,7 @@ from lago_images.building.bases.prepared import LayerBase
 from lago_images.disks.compress import compress
 from lago_images.disks.unpack import ChecksumError
 from lago_images.errors import BuildError, NotFoundError, SigningError, SpecError
+from lago_images.host.gpg import Gpg
 from lago_images.host.process import Runner
 from lago_images.repository.records.manifest import BaseRecord, Disk, Manifest
 from lago_images.repository.records.state import StoredBuild
@@ -23,7 +25,7 @@ from lago_images.storage.directory.store import DirectoryStore
 from tests.clients.virt_builder import VirtBuilder
 from tests.support.files import serving
 from tests.support.images import a_context, a_spec
-from tests.support.keys import home, make_key
+from tests.support.keys import home, make_key, with_subkeys
 from tests.tools import need
 
 pytestmark = pytest.mark.real
@@ -77,7 +79,7 @@ def content_of(prepared, folder):
 
 @pytest.mark.parametrize("packing", ["plain", "xz", "gzip"])
 @pytest.mark.parametrize("form", ["raw", "qcow2"])
-def test_a_disk_at_a_url(server, context, work, qcow2, form, packing):
+def test_a_simple_base_is_downloaded_from_a_url(server, context, work, qcow2, form, packing):
     plain = RAW if form == "raw" else qcow2
     pack: Any = {"plain": bytes, "xz": lzma.compress, "gzip": gzip.compress}[packing]
     server.content["/disk"] = data = pack(plain)
@@ -119,7 +121,7 @@ def test_a_wrong_checksum_leaves_nothing(server, context, work):
     assert [p.suffix for p in (context.cache / "downloads").iterdir()] == [".lock"]
 
 
-def test_a_disk_on_another_file_of_this_host_is_refused(server, context, work, tmp_path):
+def test_a_disk_with_a_backing_file_is_refused(server, context, work, tmp_path):
     (tmp_path / "secret").write_bytes(RAW)
     create = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", tmp_path / "secret"]
     subprocess.run([*create, tmp_path / "evil"], check=True, timeout=60)
@@ -130,7 +132,7 @@ def test_a_disk_on_another_file_of_this_host_is_refused(server, context, work, t
         simple.prepare(spec, work, context, Runner())
 
 
-def test_a_disk_in_the_repository(context, work, qcow2):
+def test_a_simple_base_is_read_from_the_repository(context, work, qcow2):
     (context.root / "disks").mkdir()
     (context.root / "disks" / "d.xz").write_bytes(lzma.compress(qcow2))
     prepared = simple.prepare(simple_spec("disks/d.xz"), work, context, Runner())
@@ -139,7 +141,7 @@ def test_a_disk_in_the_repository(context, work, qcow2):
 
 
 @pytest.mark.parametrize("form", ["raw", "qcow2"])
-def test_a_disk_grows_to_the_size_that_is_asked_for(context, work, qcow2, form):
+def test_a_disk_grows_to_the_specs_size(context, work, qcow2, form):
     (context.root / "disk").write_bytes(RAW if form == "raw" else qcow2)
     prepared = simple.prepare(simple_spec("disk", "#size=16M"), work, context, Runner())
     assert content_of(prepared, work) == RAW.ljust(16 * MIB, b"\0")
@@ -152,7 +154,7 @@ def test_a_disk_does_not_shrink(context, work):
 
 
 @pytest.mark.parametrize("where", ["url", "path"])
-def test_a_base_is_not_much_larger_than_the_disk_that_is_asked_for(server, context, work, where):
+def test_a_base_much_larger_than_the_specs_size_is_refused(server, context, work, where):
     """Its disk can only grow: what is larger cannot become this image, whatever it unpacks to."""
     data = lzma.compress(bytes(80 * MIB))
     if where == "url":
@@ -166,7 +168,7 @@ def test_a_base_is_not_much_larger_than_the_disk_that_is_asked_for(server, conte
     assert not list(work.iterdir())
 
 
-def test_a_download_that_is_larger_ends_when_it_is(server, context, work):
+def test_a_download_larger_than_the_limit_is_aborted(server, context, work):
     data = bytes(80 * MIB)
     server.content["/disk"] = data
     spec = simple_spec(server.url + "/disk", f"#base-checksum={sha256(data)}", "#size=8M")
@@ -223,13 +225,13 @@ def template(tmp_path, work, *sources, spec=LIBGUESTFS, network=True):
     return libguestfs.prepare(spec, work, context, Runner())
 
 
-def test_with_the_network_off_no_source_on_it_is_asked(tmp_path, work, source, server):
+def test_with_the_network_off_no_remote_source_is_requested(tmp_path, work, source, server):
     with pytest.raises(BuildError, match=r"^network = false, and the template source http"):
         template(tmp_path, work, source, network=False)
     assert server.requests == []
 
 
-def test_a_template_of_a_signed_source(tmp_path, work, source):
+def test_a_template_of_a_signed_source_is_used(tmp_path, work, source):
     prepared = template(tmp_path, work, source)
     assert prepared.disk.read_bytes() == RAW
     assert prepared.record == BaseRecord(
@@ -254,7 +256,7 @@ def test_an_alias_names_a_template(tmp_path, work, source):
     assert template(tmp_path, work, source, spec=spec).disk.exists()
 
 
-def test_another_s_signature_is_refused_before_anything_is_downloaded(
+def test_a_signature_by_another_key_is_refused_before_the_download(
     tmp_path, work, source, server, keys
 ):
     server.content["/index.asc"] = signed(keys[1], index())
@@ -266,11 +268,78 @@ def test_another_s_signature_is_refused_before_anything_is_downloaded(
 def test_a_tampered_index_is_refused(tmp_path, work, source, server):
     good = server.content["/index.asc"]
     server.content["/index.asc"] = good.replace(b"revision=7", b"revision=8")
-    with pytest.raises(SigningError, match="not good"):
+    with pytest.raises(SigningError, match=r"index\.asc: its signature is of another text"):
         template(tmp_path, work, source)
 
 
-def test_an_unsigned_index_is_refused_where_a_signature_is_due(tmp_path, work, source, server):
+def expired_key(folder, text):
+    key = make_key(folder, "expired", expire="1y", at="20200101T000000")
+    return key.fingerprint, key.public.read_bytes(), signed_then(key, text)
+
+
+def expired_subkey(folder, text):
+    [key] = with_subkeys(folder, ("30d", "20260101T000000"))
+    with home() as gpg:
+        gpg.import_keys(key.secret.read_bytes())
+        # The usual export leaves out what has expired.
+        public = gpg.call("--export")
+    return key.fingerprint, public, signed_then(key, text, at="20260102T000000")
+
+
+def expired_signature(folder, text):
+    key = make_key(folder, "steady", at="20200101T000000")
+    signed = signed_then(key, text, "--default-sig-expire", "7d")
+    return key.fingerprint, key.public.read_bytes(), signed
+
+
+def signed_then(key, text, *how, at="20200601T000000"):
+    with home() as gpg:
+        gpg.import_keys(key.secret.read_bytes())
+        return gpg.call(f"--faked-system-time={at}!", *how, "--clearsign", stdin=text)
+
+
+def revoked_key(_folder, text):
+    with home() as gpg:
+        gpg.call("--quick-generate-key", "r <r@example.org>", "ed25519", "sign", "never")
+        signed = gpg.call("--clearsign", stdin=text)
+        [certificate] = (gpg.home / "openpgp-revocs.d").iterdir()
+        # gpg puts a colon before the armour, so that nobody revokes a key by mistake.
+        gpg.import_keys(certificate.read_bytes().replace(b"\n:-----", b"\n-----"))
+        [key] = gpg.secret_keys()
+        return key.fingerprint, gpg.public_key(key.fingerprint), signed
+
+
+@pytest.mark.parametrize("keyring", ["a key file", "the user's"])
+@pytest.mark.parametrize(
+    ("sign", "what"),
+    [
+        (expired_key, "it is signed with a key that has expired"),
+        (expired_subkey, "it is signed with a key that has expired"),
+        (expired_signature, "its signature has expired"),
+        (revoked_key, "it is signed with a key that was revoked"),
+    ],
+)
+def test_a_key_or_signature_that_is_good_no_more_is_refused(
+    tmp_path, work, source, server, keyring, sign, what
+):
+    fingerprint, public, server.content["/index.asc"] = sign(tmp_path, index())
+    (tmp_path / "key.asc").write_bytes(public)
+    environ = {**os.environ, "GNUPGHOME": str(tmp_path / "gnupg")}
+    (tmp_path / "gnupg").mkdir(mode=0o700)
+    theirs = TemplateSource(url=source.url, fingerprint=fingerprint)
+    if keyring == "a key file":
+        theirs = replace(theirs, key=str(tmp_path / "key.asc"))
+    else:
+        Gpg(runner=Runner(), home=tmp_path / "gnupg", environ=environ).import_keys(public)
+    context = a_context(
+        tmp_path, settings=Settings(template_sources=(theirs,), folder=tmp_path), environ=environ
+    )
+    with pytest.raises(SigningError, match=rf"index\.asc: {what}"):
+        libguestfs.prepare(LIBGUESTFS, work, context, Runner())
+    assert [path for path, _, _ in server.requests] == ["/index.asc"]
+
+
+def test_an_unsigned_index_of_a_signed_source_is_refused(tmp_path, work, source, server):
     server.content["/index.asc"] = index()
     with pytest.raises(SigningError, match="not signed"):
         template(tmp_path, work, source)
@@ -281,12 +350,12 @@ def test_a_signed_index_needs_a_key(tmp_path, work, source):
         template(tmp_path, work, TemplateSource(url=source.url))
 
 
-def test_a_key_file_must_have_the_key_that_is_named(tmp_path, work, source, keys):
+def test_a_key_file_must_contain_the_fingerprint_of_its_source(tmp_path, work, source, keys):
     with pytest.raises(SigningError, match="does not have the key"):
         template(tmp_path, work, replace(source, fingerprint=keys[1].fingerprint))
 
 
-def test_a_swapped_template_is_refused(tmp_path, work, source, server):
+def test_a_template_with_other_bytes_is_refused(tmp_path, work, source, server):
     server.content["/disks/tiny.xz"] = lzma.compress(RAW[::-1])
     with pytest.raises(ChecksumError):
         template(tmp_path, work, source)
@@ -300,13 +369,13 @@ def test_a_template_without_a_checksum_is_refused(tmp_path, work, server):
 
 
 @pytest.mark.parametrize("file", ["file:///etc/passwd", "/etc/passwd", "../x", "http://h/x"])
-def test_a_template_elsewhere_is_refused(tmp_path, work, server, file):
+def test_a_template_on_another_host_is_refused(tmp_path, work, server, file):
     server.content["/images/index"] = index(file=file)
     with pytest.raises(BuildError, match=r"names a template elsewhere|images/.*answered 404"):
         template(tmp_path, work, TemplateSource(url=server.url + "/images/index"))
 
 
-def test_a_source_in_a_folder(tmp_path, work):
+def test_a_source_in_a_local_folder_is_used(tmp_path, work):
     folder = tmp_path / "source"
     (folder / "disks").mkdir(parents=True)
     (folder / "disks" / "tiny.xz").write_bytes(TEMPLATE)
@@ -314,13 +383,13 @@ def test_a_source_in_a_folder(tmp_path, work):
     assert template(tmp_path, work, TemplateSource(url=f"file://{folder}/index")).disk.exists()
 
 
-def test_a_source_that_is_down_does_not_hide_another(tmp_path, work, server):
+def test_an_unreachable_source_does_not_hide_the_others(tmp_path, work, server):
     server.content |= {"/index": index(), "/disks/tiny.xz": TEMPLATE}
     down = TemplateSource(url=server.url + "/gone")
     assert template(tmp_path, work, down, TemplateSource(url=server.url + "/index")).disk.exists()
 
 
-def test_no_source_has_it(tmp_path, work, server):
+def test_a_template_in_no_source_is_reported(tmp_path, work, server):
     server.content["/index"] = index(arch="aarch64")
     sources = [TemplateSource(url=server.url + path) for path in ("/index", "/gone")]
     with pytest.raises(
@@ -369,7 +438,7 @@ def staged(made):
 LAYER = a_spec("#name=l\n#base=layer:base\n#arch=x86_64\n#distro=d\n")
 
 
-def test_a_layer_on_the_published_base(tmp_path, work, published):
+def test_a_layer_is_built_on_the_published_base(tmp_path, work, published):
     manifest, store, _ = published
     context = a_context(tmp_path, store=store)
     prepared = layer.prepare(LAYER, LayerBase(stored=staged(manifest)), work, context, Runner())
@@ -384,7 +453,7 @@ def test_a_layer_on_the_published_base(tmp_path, work, published):
     assert again.disk.read_bytes() == prepared.disk.read_bytes()
 
 
-def test_a_layer_on_this_run_s_base_leaves_that_alone(tmp_path, work, published):
+def test_a_layer_does_not_change_the_base_of_this_run(tmp_path, work, published):
     manifest, _, _ = published
     base = LayerBase(stored=staged(manifest), disk=tmp_path / "base.qcow2")
     before = base.disk.read_bytes()
@@ -398,7 +467,7 @@ def test_a_layer_on_this_run_s_base_leaves_that_alone(tmp_path, work, published)
 
 
 @pytest.mark.parametrize("field", ["sha256", "sha512", "sha1", "size", "compressed_size"])
-def test_a_base_that_is_not_what_its_manifest_says_is_refused(tmp_path, work, published, field):
+def test_a_base_other_than_its_manifest_says_is_refused(tmp_path, work, published, field):
     manifest, store, _ = published
     value = getattr(manifest.disk, field)
     other = value + 1 if isinstance(value, int) else value[::-1]
@@ -410,7 +479,7 @@ def test_a_base_that_is_not_what_its_manifest_says_is_refused(tmp_path, work, pu
     assert [p.suffix for p in (context.cache / "layers").iterdir()] == [".lock"]
 
 
-def test_a_damaged_copy_of_a_base_is_fetched_again(tmp_path, work, published):
+def test_a_damaged_cached_base_is_downloaded_again(tmp_path, work, published):
     manifest, store, packed = published
     context = a_context(tmp_path, store=store)
     kept = context.cache / "layers" / f"sha256-{manifest.disk.sha256}"
@@ -421,7 +490,7 @@ def test_a_damaged_copy_of_a_base_is_fetched_again(tmp_path, work, published):
     assert kept.read_bytes() == packed
 
 
-def test_a_base_that_is_gone(tmp_path, work, published):
+def test_a_missing_base_is_reported(tmp_path, work, published):
     manifest, store, _ = published
     store.delete([manifest.key.staging.disk])
     with pytest.raises(NotFoundError):

@@ -12,8 +12,8 @@ from lago_images.errors import BootError, ToolMissingError
 from lago_images.host import kvm
 from lago_images.host.kvm import Acceleration
 from lago_images.host.process import Runner
-from tests.support.full import in_small_folder
 from tests.support.images import write_ext4
+from tests.support.small_filesystem import run_in_small_filesystem
 from tests.tools import need
 
 pytestmark = [pytest.mark.real]
@@ -55,7 +55,7 @@ def boot(tmp_path):
     assert list((tmp_path / "work, dir").iterdir()) == []
 
 
-def test_a_kernel_panic_is_told_early_with_the_consoles_words(boot, tmp_path):
+def test_a_kernel_panic_ends_the_boot_test_with_the_console_output(boot, tmp_path):
     panic = "starting\r\nKernel panic - not syncing: no init found\r\n"
     disk = boot_sector(tmp_path / "disk", says(panic))
     with pytest.raises(BootError, match="gave up: Kernel panic - not syncing: no init") as caught:
@@ -67,20 +67,20 @@ def test_a_kernel_panic_is_told_early_with_the_consoles_words(boot, tmp_path):
 
 
 @pytest.mark.parametrize("words", ["You are in emergency mode.", "dracut:/# ", "(initramfs) "])
-def test_a_guest_that_waits_for_a_person_is_told_early(boot, tmp_path, words):
+def test_a_guest_that_waits_for_input_ends_the_boot_test(boot, tmp_path, words):
     disk = boot_sector(tmp_path / "disk", says(f"\x1b[0;1m{words}"))
     with pytest.raises(BootError, match="gave up"):
         boot(disk)
 
 
-def test_a_disk_with_nothing_to_boot(boot, tmp_path):
+def test_an_unbootable_disk_fails_the_boot_test(boot, tmp_path):
     disk = tmp_path / "disk"
     disk.write_bytes(bytes(2**20))
     with pytest.raises(BootError, match=r"not a bootable disk|No bootable device"):
         boot(disk)
 
 
-def test_a_guest_that_says_nothing_runs_out_of_time(boot, tmp_path):
+def test_a_silent_guest_times_out(boot, tmp_path):
     disk = boot_sector(tmp_path / "disk", b"\xeb\xfe")
     with pytest.raises(BootError, match="within 4 s"):
         boot(disk, timeout=1)
@@ -101,7 +101,7 @@ def after(words, console):
 
 
 @pytest.mark.parametrize(("words", "starts"), [("watchdog: BUG: soft lockup", 2), ("slow", 1)])
-def test_a_guest_whose_emulated_processor_locks_up_is_started_twice(boot, tmp_path, words, starts):
+def test_a_guest_whose_emulated_processor_locks_up_is_restarted_once(boot, tmp_path, words, starts):
     disk = boot_sector(tmp_path / "disk", says(f"{words}\r\n"))
     seconds = after(words, tmp_path / "console, it.log")
     with pytest.raises(BootError, match="within 4 s") as caught:
@@ -136,7 +136,7 @@ except BootError as error:
 """
 
 
-def test_a_guest_that_has_no_room_to_write_is_told_so_and_so_are_we(tmp_path):
+def test_a_full_disk_is_reported_to_the_guest_and_fails_the_boot_test(tmp_path):
     # The BIOS writes 64 sectors (int 0x13, ah=0x43), and again behind them, until that fails:
     # xor ax,ax; mov ds,ax; mov ss,ax; mov sp,0x7c00
     # again: mov si,0x7c00+0x2c; mov ax,0x4300; int 0x13; jc failed; add dword [0x7c34],64
@@ -149,7 +149,7 @@ def test_a_guest_that_has_no_room_to_write_is_told_so_and_so_are_we(tmp_path):
     with disk.open("r+b") as file:
         file.truncate(2**30)
     work = tmp_path / "work"
-    message, hint = in_small_folder(work, "40m", BOOTS, str(tmp_path)).splitlines()
+    message, hint = run_in_small_filesystem(work, "40m", BOOTS, str(tmp_path)).splitlines()
     told = "boot test: the guest gave up: Kernel panic - not syncing: cannot write; no room in "
     assert message.startswith(f"{told}{work}, where ")
     assert hint == "free some space, or set TMPDIR to a larger file system"
@@ -162,7 +162,7 @@ def test_a_guest_that_resets_ends_qemu(boot, tmp_path):
         boot(disk)
 
 
-def test_what_qemu_complains_of_is_shown(boot, tmp_path):
+def test_qemus_error_output_is_shown(boot, tmp_path):
     disk = boot_sector(tmp_path / "disk", b"\xeb\xfe")
     broken = Acceleration(name="kvm")
     if kvm.detect(Runner()).kvm:
@@ -172,13 +172,13 @@ def test_what_qemu_complains_of_is_shown(boot, tmp_path):
     assert "kvm" in "\n".join(caught.value.tail).lower()
 
 
-def test_an_architecture_without_an_emulator(boot, tmp_path):
+def test_an_architecture_without_an_emulator_is_refused(boot, tmp_path):
     disk = boot_sector(tmp_path / "disk", b"\xeb\xfe")
     with pytest.raises(BootError, match="no machine is known for riscv64"):
         boot(disk, arch="riscv64")
 
 
-def test_an_emulator_that_is_not_installed(tmp_path):
+def test_a_missing_emulator_is_reported(tmp_path):
     disk = boot_sector(tmp_path / "disk", b"\xeb\xfe")
     import shutil
 
@@ -199,7 +199,7 @@ def test_an_emulator_that_is_not_installed(tmp_path):
     assert "qemu-system-misc" in caught.value.hint
 
 
-def test_a_real_debian_boots_and_names_its_packages(boot, debian12, tmp_path):
+def test_a_debian_boots_and_lists_its_packages(boot, debian12, tmp_path):
     disk = tmp_path / "finished.qcow2"
     prepared = debian12.copy(tmp_path)
     write_ext4(prepared.disk, "/root/deploy", "-----BEGIN OPENSSH PRIVATE KEY-----\n")

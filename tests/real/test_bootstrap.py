@@ -20,7 +20,6 @@ from lago_images.console import Console
 from lago_images.errors import BuildError, CommandError
 from lago_images.host.process import Runner
 from tests.servers.processes import free_port
-from tests.support.at_work import at_work
 from tests.support.images import (
     DEBIAN12,
     a_context,
@@ -31,6 +30,7 @@ from tests.support.images import (
     stat_ext4,
 )
 from tests.support.loopback import LoopbackServer, QuietHandler
+from tests.support.server_threads import in_thread
 from tests.tools import need
 
 pytestmark = pytest.mark.real
@@ -42,12 +42,12 @@ ACL = struct.pack("<I", 2) + b"".join(
 need("mmdebstrap", "qemu-img", "qemu-system-x86_64", "debugfs")
 
 
-def test_the_disk_is_sparse_and_as_large_as_promised(debian12):
+def test_the_disk_is_sparse_and_has_the_specs_size(debian12):
     assert debian12.disk.stat().st_size == 6 * 2**30
     assert allocated(debian12.disk) < 700 * 2**20
 
 
-def test_the_packages_are_those_that_a_guest_needs(debian12):
+def test_the_required_packages_are_installed(debian12):
     names = {package.name for package in debian12.packages}
     assert {"openssh-server", "qemu-guest-agent", "ifupdown", "systemd-sysv"} <= names
 
@@ -72,12 +72,12 @@ def test_the_guest_is_set_up_for_lago_and_a_serial_console(debian12):
         "/var/cache/apt/pkgcache.bin",
     ],
 )
-def test_nothing_of_the_host_or_the_bootstrap_is_in_it(debian12, path):
+def test_the_disk_has_no_files_of_the_host_or_the_bootstrap(debian12, path):
     with pytest.raises(FileNotFoundError):
         read_ext4(debian12.disk, path)
 
 
-def test_network_online_waits_for_the_network(debian12):
+def test_network_online_target_waits_for_the_network(debian12):
     wants = list_ext4(debian12.disk, "/etc/systemd/system/network-online.target.wants")
     assert "ifupdown-wait-online.service" in wants
 
@@ -121,7 +121,7 @@ def stranger(tmp_path_factory):
         ("/etc/ssh", "ssh_host_ed25519_key"),
     ],
 )
-def test_what_package_scripts_make_once_is_in_no_image(stranger, folder, gone):
+def test_identities_generated_by_package_scripts_are_removed(stranger, folder, gone):
     names = list_ext4(stranger[0], folder)
     assert gone not in names
     wants = list_ext4(stranger[0], "/etc/systemd/system/sysinit.target.wants")
@@ -131,17 +131,17 @@ def test_what_package_scripts_make_once_is_in_no_image(stranger, folder, gone):
     )
 
 
-def test_no_private_key_is_left_to_warn_of(stranger):
+def test_no_private_key_is_warned_of(stranger):
     assert "private keys" not in stranger[1]
 
 
-def test_package_scripts_see_the_guest_s_name(stranger):
+def test_package_scripts_see_the_guests_host_name(stranger):
     assert "\nmyhostname = my-image\n" in read_ext4(stranger[0], "/etc/postfix/main.cf")
     assert socket.gethostname() not in read_ext4(stranger[0], "/etc/hosts").split()
 
 
 @pytest.mark.parametrize("path", ["/etc", "/etc/pam.d/common-auth", "/usr/bin/sudo", "/"])
-def test_the_scratch_folder_s_rights_are_not_the_guest_s(stranger, path):
+def test_the_scratch_folders_permissions_are_not_the_guests(stranger, path):
     facts = stat_ext4(stranger[0], path)
     mode = int(re.search(r"Mode:\s+(\d+)", facts)[1], 8)
     assert mode & 0o022 == 0
@@ -150,13 +150,13 @@ def test_the_scratch_folder_s_rights_are_not_the_guest_s(stranger, path):
     assert mode & 0o2000 == 0
 
 
-def test_updates_and_security_fixes_will_be_found(debian12):
+def test_updates_and_security_archives_are_configured(debian12):
     sources = read_ext4(debian12.disk, "/etc/apt/sources.list")
     for suite in ("bookworm", "bookworm-updates", "bookworm-security"):
         assert f" {suite} main" in sources
 
 
-def test_it_starts_on_a_larger_disk_and_uses_all_of_it(debian12, tmp_path):
+def test_the_guest_grows_its_file_system_on_a_larger_disk(debian12, tmp_path):
     overlay = tmp_path / "grown.qcow2"
     create = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", debian12.disk]
     subprocess.run([*create, overlay, "9G"], check=True, timeout=60)
@@ -191,7 +191,7 @@ def ssh_greeting(port, deadline):
     return b""
 
 
-def test_a_mirror_that_is_not_there_fails_and_leaves_nothing(tmp_path):
+def test_a_missing_mirror_fails_and_leaves_no_files(tmp_path):
     spec = a_spec(DEBIAN12 + "#mirror=http://127.0.0.1:1/debian\n")
     work = tmp_path / "work"
     work.mkdir()
@@ -210,7 +210,7 @@ def a_proxy():
             users.add(self.headers.get("Proxy-Authorization"))
             self.send_error(404)
 
-    with LoopbackServer(Handler) as server, at_work(server):
+    with LoopbackServer(Handler) as server, in_thread(server):
         yield server.server_port, users
 
 
@@ -221,7 +221,7 @@ def program(path, text):
 
 
 @pytest.mark.parametrize("told", ["apt", "environment"])
-def test_a_proxy_s_password_gets_to_the_proxy_and_nowhere_else(tmp_path, told):
+def test_a_proxys_password_reaches_the_proxy_only(tmp_path, told):
     spec = a_spec(DEBIAN12 + "#mirror=http://mirror.invalid/debian\n")
     work = tmp_path / "work"
     work.mkdir()
@@ -253,7 +253,7 @@ def test_a_proxy_s_password_gets_to_the_proxy_and_nowhere_else(tmp_path, told):
     assert not list(work.iterdir())
 
 
-def test_a_host_whose_apt_trusts_no_debian_key_has_them(tmp_path):
+def test_debian_is_bootstrapped_where_the_hosts_apt_lacks_its_keys(tmp_path):
     """Ubuntu is one: its debian-archive-keyring puts nothing into trusted.gpg.d."""
     spec = a_spec(DEBIAN12 + "#packages=no-such-package\n")
     work = tmp_path / "work"
@@ -270,7 +270,7 @@ def test_a_host_whose_apt_trusts_no_debian_key_has_them(tmp_path):
         build.prepare(spec, work, a_context(tmp_path), Runner(environ=environ))
 
 
-def test_a_disk_that_is_too_small_is_told_as_such(tmp_path):
+def test_a_disk_that_is_too_small_is_reported_as_such(tmp_path):
     from lago_images.building.bases.bootstrap.disk import Layout, write_disk
 
     rootfs = tmp_path / "rootfs"

@@ -113,7 +113,7 @@ def read(done):
     return lambda path: read_ext4(done.prepared.disk, path)
 
 
-def test_the_commands_did_what_they_say(read):
+def test_every_command_of_the_spec_takes_effect(read):
     assert read("/etc/motd") == "bye\ntwo"
     assert read("/etc/hello") == "hello"
     assert read("/srv/folder/inner") == "inner"
@@ -146,24 +146,24 @@ def test_a_command_sees_the_proxy_without_its_password(read, done):
         "/etc/nvme/hostid",
     ],
 )
-def test_nothing_of_the_build_is_left(read, path):
+def test_no_trace_of_the_build_remains(read, path):
     with pytest.raises(FileNotFoundError):
         read(path)
 
 
-def test_every_machine_gets_an_identity_of_its_own(read):
+def test_every_machine_gets_its_own_identity(read):
     assert read("/etc/machine-id") == ""
     assert read("/var/log/left.log") == ""
     assert "ssh-keygen -A" in read("/etc/systemd/system/ssh-host-keys.service")
 
 
-def test_the_guest_makes_what_it_lacks_by_itself(read, done):
+def test_the_guest_generates_missing_identities_at_first_boot(read, done):
     units = list_ext4(done.prepared.disk, "/etc/systemd/system/sysinit.target.wants")
     assert "renew-identities.service" in units
     assert "gen-hostnqn" in read("/usr/local/lib/lago-images/renew-identities")
 
 
-def test_a_private_key_that_is_left_is_warned_of(done):
+def test_a_remaining_private_key_is_warned_of(done):
     assert "every machine made of it the same: /etc/made.key\n" in done.warned
 
 
@@ -174,18 +174,18 @@ def test_first_boot_scripts_are_in_order_and_wait_for_the_network(read, done):
     assert "After=network-online.target" in drop_in
 
 
-def test_unused_blocks_are_given_back(done):
+def test_unused_blocks_are_discarded(done):
     # 120 MiB were written and removed. Inode tables and the journal may come into use.
     assert allocated(done.prepared.disk) < done.before + 40 * 2**20
 
 
-def test_the_packages_are_known_without_a_second_launch(done, debian12):
+def test_packages_are_listed_without_a_second_launch(done, debian12):
     assert done.prepared.packages == debian12.packages
     assert len(done.prepared.packages) > 100
     assert done.log.count("+ virt-") == 1
 
 
-def test_the_work_directory_holds_the_disk_and_nothing_else(done):
+def test_the_work_directory_holds_only_the_disk(done):
     assert list(done.work.iterdir()) == [done.prepared.disk]
 
 
@@ -206,7 +206,7 @@ def foreign(tmp_path_factory, debian12):
         return run(folder, debian12, "mkdir /etc/nvme\n" + FOREIGN)
 
 
-def test_a_guest_that_cannot_run_programs_here_is_cleaned_all_the_same(foreign):
+def test_a_guest_of_another_architecture_is_cleaned(foreign):
     disk = foreign.prepared.disk
     assert read_ext4(disk, "/etc/motd") == "hello"
     assert read_ext4(disk, "/etc/machine-id") == ""
@@ -221,7 +221,7 @@ def test_a_guest_that_cannot_run_programs_here_is_cleaned_all_the_same(foreign):
     assert foreign.prepared.packages is None
 
 
-def test_a_password_of_nobody_fails_in_a_guest_that_cannot_run_programs_here(
+def test_a_password_for_an_unknown_user_fails_in_a_guest_of_another_architecture(
     tmp_path_factory, debian12
 ):
     folder = work_folder(tmp_path_factory, "nobody")
@@ -233,7 +233,7 @@ def test_a_password_of_nobody_fails_in_a_guest_that_cannot_run_programs_here(
     assert "o'brien" in str(failure.value)
 
 
-def test_a_command_that_fails_is_named_with_its_line_and_output(tmp_path_factory, debian12):
+def test_a_failing_command_is_reported_with_its_line_and_output(tmp_path_factory, debian12):
     folder = work_folder(tmp_path_factory, "failing")
     with pytest.raises(BuildError, match=r"^image-specs/image:7: run-command echo the rea") as e:
         run(folder, debian12, FAILING)

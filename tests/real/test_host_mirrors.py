@@ -74,7 +74,7 @@ def _apt_with(folder: Path, sources: Path, lists: Path) -> None:
     program.chmod(0o755)
 
 
-def test_a_host_s_mirrors_are_taken(asked):
+def test_the_hosts_apt_mirrors_are_used(asked):
     found = asked(["http://m.example/debian/"], ["http://m.example/debian-security"])
     assert found == Mirrors(
         main="http://m.example/debian", security="http://m.example/debian-security"
@@ -91,7 +91,7 @@ def test_a_host_s_mirrors_are_taken(asked):
         "cdrom:[Debian]/",
     ],
 )
-def test_what_a_guest_cannot_use_or_may_not_know_is_not(asked, main):
+def test_mirrors_that_a_guest_cannot_use_or_may_not_know_are_skipped(asked, main):
     assert asked([main], ["http://m.example/debian-security"]) is None
 
 
@@ -105,6 +105,6 @@ def test_a_security_archive_alone_can_be_left_out(asked, security):
     )
 
 
-def test_another_of_the_host_s_mirrors_may_do(asked):
+def test_the_first_usable_mirror_of_the_host_is_used(asked):
     main = ["mirror+file:/etc/apt/mirrors/debian.list", "http://other.example/debian"]
     assert asked(main, []) == Mirrors.of("http://other.example/debian")

@@ -62,7 +62,7 @@ def made_up(chance):
     return f"s{mark}{some(4)}{mark}{some(4)}{mark}{end}"
 
 
-def test_what_is_allowed_runs_no_code():
+def test_allowed_edit_expressions_run_no_code():
     seed = random.randrange(2**32)
     chance = random.Random(seed)
     tried = (made_up(chance) for _ in range(40_000))
@@ -71,14 +71,14 @@ def test_what_is_allowed_runs_no_code():
     assert reached(allowed) == "", f"seed {seed}"
 
 
-def test_the_harness_sees_code():
+def test_the_harness_detects_code_execution():
     bad = [CODE, f"s/x/{CODE}/e", f"s/x/@{{[{CODE}]}}/", f"s/(?{{{CODE}}})//", f"$_ = {CODE}"]
     bad += [f"s/a/b/ if {CODE}", f"s/x/$h{{{CODE}}}/", f"s/x/$1[{CODE}]/", f"s/@{{[{CODE}]}}/x/"]
     assert reached(bad).splitlines() == bad
     assert not any(map(is_harmless, bad))
 
 
-def test_our_own_edits_change_what_they_say():
+def test_the_repositorys_own_edits_take_effect():
     grub = 'GRUB_TIMEOUT=5\nGRUB_CMDLINE_LINUX="quiet"\n'
     cfg = "  set timeout=5\n\tlinux\t/boot/vmlinuz root=/dev/sda1 ro\n"
     edits = {}

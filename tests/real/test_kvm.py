@@ -15,12 +15,12 @@ from tests.tools import need
 pytestmark = pytest.mark.real
 
 
-def test_the_firmware_counts_and_ends_qemu():
+def test_kvm_is_proven_by_a_firmware_that_ends_qemu():
     need("qemu-system-x86_64")
     assert kvm._run(Runner(), kvm._X86, "tcg") == ""
 
 
-def test_the_firmware_for_arm_does_too():
+def test_the_arm_firmware_ends_qemu():
     # Not needed on the hosts of the tests, so its absence is no failure there.
     if shutil.which("qemu-system-aarch64") is None:
         pytest.skip("no qemu-system-aarch64")
@@ -36,7 +36,7 @@ def test_a_firmware_that_hangs_is_no_proof(tmp_path):
     assert "3 s" in kvm._run(Runner(), stuck, "tcg")
 
 
-def test_this_host_gets_an_answer_with_a_reason():
+def test_the_decision_for_this_host_has_a_reason():
     need("qemu-system-x86_64")
     accel = kvm.detect(Runner())
     assert accel.kvm or accel.why
@@ -48,19 +48,19 @@ def test_this_host_gets_an_answer_with_a_reason():
         assert caught.value.hint
 
 
-def test_a_missing_device(tmp_path):
+def test_a_missing_kvm_device_is_reported(tmp_path):
     accel = kvm.detect(Runner(), device=tmp_path / "kvm")
     assert not accel.kvm
     assert "missing" in accel.why
     assert "firmware" in kvm.hint(accel)
 
 
-def test_a_device_that_may_not_be_opened():
+def test_a_kvm_device_without_permission_is_reported():
     accel = kvm.Acceleration(name="tcg", why="/dev/kvm may not be opened by this user")
     assert kvm.UDEV_RULE in kvm.hint(accel)
 
 
-def test_a_host_without_qemu(tmp_path):
+def test_a_host_without_qemu_has_no_kvm(tmp_path):
     accel = kvm.detect(
         Runner(environ={"PATH": str(tmp_path)}), device=Path(os.devnull), machine="x86_64"
     )
@@ -68,7 +68,7 @@ def test_a_host_without_qemu(tmp_path):
     assert "apt-get" in kvm.hint(accel)
 
 
-def test_another_architecture_is_told_apart():
+def test_kvm_is_not_used_for_another_architecture():
     accel = kvm.detect(Runner(), machine="s390x")
     assert not accel.kvm
     assert "s390x" in accel.why

@@ -10,7 +10,7 @@ from lago_images.repository.records.state import read
 from lago_images.repository.rendering import index
 from lago_images.storage.directory.store import DirectoryStore
 from tests.clients.virt_builder import VirtBuilder, VirtBuilderError
-from tests.support.handmade import manifest, publish_by_hand
+from tests.support.builders import manifest, publish_by_hand
 from tests.support.strategies import states
 from tests.tools import need
 
@@ -50,7 +50,7 @@ def examples(count):
     return found
 
 
-def test_generated_repositories_are_read_as_they_were_meant(judge):
+def test_virt_builder_reads_generated_indexes_back(judge):
     entries = []
     for number, state in enumerate(examples(60)):
         ours, problems = index.parse(index.render(state))
@@ -65,11 +65,11 @@ def test_generated_repositories_are_read_as_they_were_meant(judge):
     }
 
 
-def test_an_empty_index_is_read(judge, tmp_path):
+def test_virt_builder_reads_an_empty_index(judge, tmp_path):
     assert judge.read(index.render(read(DirectoryStore(path=tmp_path / "none")))) == []
 
 
-def test_every_field_reaches_the_client(judge, tmp_path):
+def test_virt_builder_reads_every_field(judge, tmp_path):
     store = DirectoryStore(path=tmp_path / "repo")
     more = {"aliases": "bookworm,stable", "notes": "Ours.", "notes[fr]": "À nous."}
     publish_by_hand(store, manifest(properties={**manifest().properties, **more}))
@@ -91,7 +91,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_what_the_client_refuses_we_refuse_too(judge, tmp_path, fault):
+def test_fields_that_virt_builder_refuses_are_refused(judge, tmp_path, fault):
     store = DirectoryStore(path=tmp_path / "repo")
     publish_by_hand(store, manifest())
     text = index.render(read(store)).decode()

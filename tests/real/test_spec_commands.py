@@ -39,7 +39,7 @@ def long_options(program):
     return {line.removeprefix("--") for line in ask(program, "--long-options").split()}
 
 
-def test_the_tables_are_those_of_the_programs():
+def test_the_command_tables_match_the_installed_programs():
     builder, customizer = long_options("virt-builder"), long_options("virt-customize")
     assert builder | customizer == set(COMMANDS) | set(OPTIONS)
     assert set(COMMANDS) <= builder & customizer
@@ -57,7 +57,7 @@ def sample(name):
     return f"{name} {'a:' if form is Form.PAIR else ''}{selector}"
 
 
-def test_every_command_is_taken(tmp_path):
+def test_virt_sysprep_accepts_every_command(tmp_path):
     text = "".join(sample(name) + "\n" for name in COMMANDS if name != "edit") + "edit /x:s/a/b/\n"
     assert NO_DISK in customize(tmp_path, text)
     spec, problems = parse(HEAD + text, name="a", path="a")
@@ -88,7 +88,7 @@ def test_every_command_is_taken(tmp_path):
         ),
     ],
 )
-def test_what_the_manual_and_the_program_allow_lint_allows(tmp_path, line):
+def test_lint_allows_what_the_manual_and_the_program_allow(tmp_path, line):
     assert NO_DISK in customize(tmp_path, line + "\n")
     spec, problems = parse(HEAD + line + "\n", name="a", path="a")
     assert problems == []
@@ -96,7 +96,7 @@ def test_what_the_manual_and_the_program_allow_lint_allows(tmp_path, line):
 
 
 @pytest.mark.parametrize("name", sorted({*OPTIONS, *NEWER, "instal", "--update"}))
-def test_what_is_no_command_is_refused(tmp_path, name):
+def test_an_unknown_command_is_refused(tmp_path, name):
     said = customize(tmp_path, f"{name} x:y\n")
     assert "not valid, see the man page" in said or "cannot be used in command files" in said
 
@@ -122,7 +122,7 @@ def test_what_is_no_command_is_refused(tmp_path, name):
         "update\\\nx",
     ],
 )
-def test_what_the_program_refuses_lint_refuses(tmp_path, line):
+def test_lint_refuses_what_the_program_refuses(tmp_path, line):
     assert NO_DISK not in customize(tmp_path, line + "\n")
     assert parse(f"{HEAD}{line}\n", name="a", path="a")[1]
 
@@ -137,7 +137,7 @@ def specs():
 
 
 @pytest.mark.parametrize("spec", specs(), ids=lambda spec: spec.name)
-def test_our_specs_are_taken_as_written_and_as_rendered(tmp_path, spec):
+def test_the_repositorys_specs_are_accepted_as_written_and_as_rendered(tmp_path, spec):
     assert NO_DISK in customize(tmp_path, (ROOT / spec.path).read_text())
     assert NO_DISK in customize(tmp_path, commands(spec.operations))
 

@@ -16,9 +16,9 @@ from lago_images.repository.rendering import sums
 from lago_images.repository.rendering.signing import open_signer
 from lago_images.repository.statements import envelope, provenance, sbom
 from lago_images.settings import Settings
-from tests.support.by_hand import Published
-from tests.support.handmade import disk_bytes, manifest
+from tests.support.builders import disk_bytes, manifest
 from tests.support.keys import home, make_key, with_subkeys
+from tests.support.verification_guide import PublishedRepository
 from tests.tools import need
 
 pytestmark = pytest.mark.real
@@ -55,7 +55,7 @@ def changed(data, **more):
     return json.dumps({**json.loads(data), **more}).encode()
 
 
-def test_a_statement_comes_back_with_its_signer(keys):
+def test_a_statement_is_verified_with_its_signer(keys):
     one, _ = keys
     assert verified(signed(one), one.public.read_bytes()) == envelope.Verified(
         payload=PAYLOAD, signers=(one.fingerprint,)
@@ -70,14 +70,14 @@ def test_every_key_of_a_rotation_signs(keys):
         assert signers == tuple(sorted(key.fingerprint for key in trusted))
 
 
-def test_a_key_that_is_not_trusted_does_not_count(keys):
+def test_a_signature_by_an_untrusted_key_is_ignored(keys):
     one, other = keys
     data = signed(one)
     assert other.fingerprint in refused(data, other.public.read_bytes()).message
     refused(data)
 
 
-def test_the_id_of_a_key_is_no_proof(keys):
+def test_a_forged_key_id_verifies_nothing(keys):
     """A DSSE envelope's key ids are signed by nobody."""
     one, other = keys
     [signature] = json.loads(signed(other))["signatures"]
@@ -94,7 +94,7 @@ def test_another_payload_is_refused(keys):
     refused(changed(signed(one), payload=other), one.public.read_bytes())
 
 
-def test_a_signature_of_the_bare_payload_is_none_of_the_envelope(keys):
+def test_a_signature_of_the_bare_payload_is_refused(keys):
     """What the key signs elsewhere, such as repo.metadata, cannot be passed off as a statement."""
     one, _ = keys
     with home() as gpg:
@@ -105,7 +105,7 @@ def test_a_signature_of_the_bare_payload_is_none_of_the_envelope(keys):
 
 
 @pytest.mark.parametrize("sig", [b"", b"no signature"])
-def test_what_is_no_signature_does_not_count(keys, sig):
+def test_invalid_signatures_are_ignored(keys, sig):
     one, _ = keys
     more = {"keyid": "AB", "sig": base64.b64encode(sig).decode()}
     data = signed(one)
@@ -120,7 +120,7 @@ def test_a_subkey_signs_for_its_key(tmp_path):
     assert verified(signed(key), key.public.read_bytes()).signers == (key.fingerprint,)
 
 
-def test_a_key_that_has_expired_since_counts(tmp_path):
+def test_a_signature_by_a_key_that_expired_later_is_accepted(tmp_path):
     key = make_key(tmp_path, "old", expire="30d", at="20240101T000000")
     with home() as gpg:
         gpg.import_keys(key.secret.read_bytes())
@@ -136,7 +136,7 @@ def test_a_key_that_has_expired_since_counts(tmp_path):
     assert verified(data, key.public.read_bytes()).signers == (key.fingerprint,)
 
 
-def test_a_key_that_was_revoked_does_not_count(tmp_path):
+def test_a_signature_by_a_revoked_key_is_ignored(tmp_path):
     """gpg itself ends with 0 for such a signature."""
     with home() as gpg:
         gpg.call("--quick-generate-key", "r <r@example.org>", "ed25519", "sign", "never")
@@ -153,12 +153,12 @@ def test_a_key_that_was_revoked_does_not_count(tmp_path):
     refused(data, revoked)
 
 
-def test_what_is_no_public_key_is_named(keys):
+def test_an_invalid_public_key_is_reported(keys):
     with pytest.raises(SigningError, match=r"^not a public key: "):
         verified(signed(keys[0]), b"no key")
 
 
-def test_sha256sum_reads_the_sums(tmp_path):
+def test_sha256sum_checks_the_published_sums(tmp_path):
     files = {f"images/n/x86_64/b{i}/n.qcow2.xz": f"disk {i}".encode() for i in range(3)}
     for path, data in files.items():
         (tmp_path / path).parent.mkdir(parents=True)
@@ -203,7 +203,7 @@ def publish(folder, key, **more):
     for name, data in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(data)
-    return Published(folder=folder, image=image, key=key.fingerprint)
+    return PublishedRepository(folder=folder, image=image, key=key.fingerprint)
 
 
 @pytest.fixture(scope="module")
@@ -211,8 +211,8 @@ def published(tmp_path_factory, keys):
     return publish(tmp_path_factory.mktemp("published"), keys[0])
 
 
-def test_the_document_leads_from_the_key_to_the_commit(published, tmp_path):
-    done = published.followed(tmp_path / "w")
+def test_the_documented_commands_lead_from_the_key_to_the_commit(published, tmp_path):
+    done = published.run_commands(tmp_path / "w")
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stderr.count("Good signature") == 2
     for line in ("debian-12.qcow2.xz: OK", "manifest.json: OK", "sbom.cdx.json: OK", COMMIT):
@@ -234,28 +234,28 @@ def copy(published, tmp_path):
         ("sbom.cdx.json", "sbom.cdx.json: FAILED"),
     ],
 )
-def test_the_document_finds_a_file_that_was_changed(copy, tmp_path, name, what):
+def test_the_documented_commands_find_a_changed_file(copy, tmp_path, name, what):
     path = copy.folder / copy.image / name
     path.write_bytes(path.read_bytes() + b" ")
-    done = copy.followed(tmp_path / "w")
+    done = copy.run_commands(tmp_path / "w")
     assert done.returncode != 0
     assert what in done.stdout
 
 
-def test_the_document_finds_sums_that_were_changed(copy, tmp_path):
+def test_the_documented_commands_find_changed_sums(copy, tmp_path):
     path = copy.folder / "SHA256SUMS.asc"
     path.write_bytes(path.read_bytes().replace(b"/b2/", b"/b3/"))
-    done = copy.followed(tmp_path / "w")
+    done = copy.run_commands(tmp_path / "w")
     assert done.returncode != 0
     assert "BAD signature" in done.stderr
 
 
 @pytest.mark.parametrize("kept", ["payload", "signatures"])
-def test_the_document_finds_a_statement_that_was_changed(copy, tmp_path, keys, kept):
+def test_the_documented_commands_find_a_changed_statement(copy, tmp_path, keys, kept):
     path = copy.folder / copy.image / "provenance.json"
     ours, other = json.loads(path.read_bytes()), json.loads(signed(keys[1]))
     path.write_text(json.dumps({**other, kept: ours[kept]}))
-    done = copy.followed(tmp_path / "w")
+    done = copy.run_commands(tmp_path / "w")
     assert done.returncode != 0
     assert "Good signature" in done.stderr  # of the sums
     assert "debian-12.qcow2.xz: OK" in done.stdout
@@ -263,7 +263,7 @@ def test_the_document_finds_a_statement_that_was_changed(copy, tmp_path, keys, k
 
 
 @pytest.mark.parametrize("instead", [True, False])
-def test_the_document_trusts_one_key(copy, tmp_path, keys, instead):
+def test_the_documented_commands_trust_one_key(copy, tmp_path, keys, instead):
     """Whoever holds the store can serve a key of his own, and sign with it."""
     one, other = keys
     with home() as gpg:
@@ -271,30 +271,30 @@ def test_the_document_trusts_one_key(copy, tmp_path, keys, instead):
             gpg.import_keys(key.public.read_bytes())
         served = gpg.call("--armor", "--export")
     (copy.folder / f"key-{one.fingerprint}.asc").write_bytes(served)
-    assert (copy.followed(tmp_path / "w1").returncode == 0) is not instead
+    assert (copy.run_commands(tmp_path / "w1").returncode == 0) is not instead
     with open_signer(Settings(signing_key=f"file:{other.secret}"), os.environ, Runner()) as signer:
         (copy.folder / "SHA256SUMS.asc").write_bytes(signer.keys[0].clearsign(b"0  evil\n"))
-    done = copy.followed(tmp_path / "w2")
+    done = copy.run_commands(tmp_path / "w2")
     assert done.returncode != 0
     assert "No public key" in done.stderr
     assert "Good signature" not in done.stderr
 
 
-def test_the_document_finds_another_builds_statement(copy, tmp_path):
+def test_the_documented_commands_find_another_builds_statement(copy, tmp_path):
     """A statement that is good, in the place of another's."""
     other = copy.image.replace("/b1", "/b2")
     for path in (copy.folder / copy.image).iterdir():
         if path.suffix != ".xz":
             shutil.copy(path, copy.folder / other)
-    done = copy.followed(tmp_path / "w", IMAGE=other)
+    done = copy.run_commands(tmp_path / "w", IMAGE=other)
     assert done.returncode != 0
     assert done.stderr.count("Good signature") == 2
     lines = [line for line in done.stdout.splitlines() if "debian-12.qcow2.xz: " in line]
     assert [line.rpartition(" ")[2] for line in lines] == ["OK", "FAILED"]
 
 
-def test_the_document_finds_a_dirty_commit(tmp_path, keys):
-    done = publish(tmp_path / "r", keys[0], dirty=True).followed(tmp_path / "w")
+def test_the_documented_commands_find_a_dirty_commit(tmp_path, keys):
+    done = publish(tmp_path / "r", keys[0], dirty=True).run_commands(tmp_path / "w")
     assert done.returncode != 0
     assert "manifest.json: OK" in done.stdout
     assert '"dirty": true' in done.stdout

@@ -13,7 +13,7 @@ from werkzeug.serving import make_server
 from tests.servers import ceph, fetch, rclone, swift
 from tests.servers.model import Server
 from tests.servers.processes import NotStartedError, Processes
-from tests.support.at_work import at_work
+from tests.support.server_threads import in_thread
 from tests.tools import cannot
 
 _ATTEMPTS = 3
@@ -59,7 +59,7 @@ def running_moto() -> Iterator[Server]:
     It checks a condition and writes in two steps: threads of its own server get between them.
     """
     app = DomainDispatcherApplication(create_backend_app)
-    with make_server("127.0.0.1", 0, app, threaded=False) as server, at_work(server):
+    with make_server("127.0.0.1", 0, app, threaded=False) as server, in_thread(server):
         endpoint = f"http://127.0.0.1:{server.server_port}"
         yield Server(name="moto", endpoint=endpoint, conditional=True)
 

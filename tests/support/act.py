@@ -21,10 +21,17 @@ _USES = re.compile(r"uses: ([\w.-]+/[\w.-]+)@([0-9a-f]{40})")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """How a run ended; ``jobs`` are those that ran at all, with whether they succeeded."""
+    """How a run ended.
+
+    Attributes:
+        log: What act printed; of a step that fails, the end may be missing.
+        output: What each step's shell printed, whole, one step after the other.
+        jobs: Those that ran at all, with whether they succeeded.
+    """
 
     code: int
     log: str
+    output: str
     jobs: Mapping[str, bool]
     artifacts: Path
 
@@ -123,6 +130,7 @@ class GitHubHost:
         shutil.rmtree(scratch, ignore_errors=True)
         scratch.mkdir()
         (scratch / "event.json").write_text(json.dumps(payload))
+        self._record_output(scratch)
         (scratch / "secrets").write_text(
             # Quoted: a key has several lines.
             "".join(f"{key}={json.dumps(value)}\n" for key, value in (secrets or {}).items())
@@ -130,7 +138,7 @@ class GitHubHost:
         done = subprocess.run(
             self._argv(event, scratch),
             cwd=self.specs.root,
-            env=self._environment(),
+            env=self._environment(scratch),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -141,6 +149,7 @@ class GitHubHost:
         return Run(
             code=done.returncode,
             log=done.stdout,
+            output="".join(p.read_text() for p in sorted((scratch / "output").iterdir())),
             jobs={_job(name): how == "succeeded" for name, how in jobs},
             artifacts=scratch / "artifacts",
         )
@@ -178,9 +187,28 @@ class GitHubHost:
             ),
         ]
 
-    def _environment(self) -> dict[str, str]:
-        kept = ("PATH", "HOME", "LANG", "TMPDIR", "LIBGUESTFS_BACKEND")
-        return {**{k: os.environ[k] for k in kept if k in os.environ}, **IDENTITY}
+    @staticmethod
+    def _record_output(scratch: Path) -> None:
+        """Put a shell in front of bash that keeps what each step prints.
+
+        act 0.2.89 does not wait for the reader of a step's terminal when the step fails, and drops
+        what was not read by then.
+        """
+        (scratch / "output").mkdir()
+        (scratch / "bin").mkdir()
+        shell = scratch / "bin" / "bash"
+        shell.write_text(
+            f"#!{shutil.which('bash')}\n"
+            f'PATH=${{PATH#"{scratch}/bin:"}}\n'
+            f'bash "$@" 2>&1 | tee "{scratch}/output/$(date +%s%N).$$"\n'
+            "exit ${PIPESTATUS[0]}\n"
+        )
+        shell.chmod(0o755)
+
+    def _environment(self, scratch: Path) -> dict[str, str]:
+        kept = ("HOME", "LANG", "TMPDIR", "LIBGUESTFS_BACKEND")
+        path = f"{scratch}/bin:{os.environ['PATH']}"
+        return {**{k: os.environ[k] for k in kept if k in os.environ}, "PATH": path, **IDENTITY}
 
 
 def _job(name: str) -> str:

@@ -1,14 +1,29 @@
-"""Specs and manifests made of values, for every test that needs one and reads none."""
+"""Build specs, manifests, releases and stored builds of values, for tests that read no files."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from lago_images.repository.publishing.copying import Judged
+from lago_images.repository.publishing.publisher import Publisher
+from lago_images.repository.records.layout import BuildFolder, BuildKey, headers
 from lago_images.repository.records.manifest import BaseRecord, BootTest, Disk, Manifest
+from lago_images.repository.records.release import (
+    BaseBinding,
+    ObjectDigest,
+    Release,
+    Released,
+    ReleasedImage,
+)
+from lago_images.repository.rendering.lago import hash_file, metadata_file
+from lago_images.repository.rendering.signing import Signer
+from lago_images.repository.rendering.site import Site
 from lago_images.specs.model import Base, BaseKind, Operation, Spec
 from lago_images.specs.parse import parse
+from lago_images.storage.base import Store
 
+SITE = Site(name="test-repo", base_url="http://images.example.org/repo")
 # What both clients need of any spec.
 COMPLETE = ("#arch=x86_64", "#distro=debian")
 # What a whole spec has.
@@ -41,16 +56,18 @@ def spec(
         base=Base(kind=BaseKind(kind), name=base_name, line=1),
         arch=arch,
         properties=properties,
-        operations=tuple(Operation(name=one, argument=what, line=1) for one, what in pairs),
+        operations=tuple(
+            Operation(name=name, argument=argument, line=1) for name, argument in pairs
+        ),
     )
 
 
 def parsed(text: str, name: str = "image") -> Spec:
     """Return the spec of a text that has no problems."""
-    made, problems = parse(text, name=name, path=f"image-specs/{name}")
-    assert made is not None
+    result, problems = parse(text, name=name, path=f"image-specs/{name}")
+    assert result is not None
     assert not problems
-    return made
+    return result
 
 
 def lines(*more: str, base: str = "layer:b") -> Spec:
@@ -108,3 +125,158 @@ def manifest(
         packages=1,
     )
     return replace(plain, **more)
+
+
+def release(
+    revision: int = 1,
+    build: str | Manifest | None = "b1",
+    name: str = "debian-12",
+    *,
+    commit: str = "c1",
+    fingerprint: str = "sha256:f1",
+    folder: str = "",
+    base: BaseBinding | None = None,
+    **more: Any,
+) -> Release:
+    """Return a release of a build, by its id or manifest; None withdraws (``withdraws``)."""
+    arch = more.pop("arch", "x86_64")
+    if isinstance(build, str):
+        build = manifest(name, build, arch=arch, fingerprint=fingerprint)
+    if build is not None:
+        name, arch = build.name, build.arch
+    plain = Release(
+        name=name,
+        arch=arch,
+        revision=revision,
+        image=None if build is None else released_image(build, folder, base),
+        released=Released(commit=commit, actor="someone@host"),
+        published=1_700_000_000,
+        nonce="n",
+    )
+    return replace(plain, **more)
+
+
+def released_image(
+    build: Manifest, folder: str = "", base: BaseBinding | None = None
+) -> ReleasedImage:
+    """Return what a release records of the files that ``put_copy`` writes."""
+    objects = {
+        name: ObjectDigest(sha256=hashlib.sha256(data).hexdigest(), size=len(data))
+        for name, data in files_of(build).items()
+    }
+    disk = ObjectDigest(sha256=build.disk.sha256, size=build.disk.compressed_size)
+    return ReleasedImage(
+        build=build.build_id,
+        folder=folder or copy_id(build.build_id),
+        manifest=build,
+        objects=objects | {f"{build.name}.qcow2.xz": disk},
+        base=base,
+    )
+
+
+def copy_id(build_id: str) -> str:
+    """Return the id of the public copy that ``put_copy`` makes of a build."""
+    return f"{build_id}.0123abcd"
+
+
+def copy_of(build: Manifest) -> BuildFolder:
+    """Return the folder of the public copy that ``put_copy`` makes."""
+    return BuildKey(name=build.name, arch=build.arch, build_id=copy_id(build.build_id)).public
+
+
+def bound(build: Manifest, revision: int) -> BaseBinding:
+    """Return what a layer's release records of the release of its base."""
+    return BaseBinding(
+        name=build.name,
+        arch=build.arch,
+        build=build.build_id,
+        revision=revision,
+        sha256=build.disk.sha256,
+    )
+
+
+def layer_on(build: Manifest, revision: int | None = None) -> BaseRecord:
+    """Return what the manifest of a layer records of its base."""
+    return BaseRecord(
+        ref=f"layer:{build.name}",
+        digest=f"sha256:{build.disk.sha256}",
+        build=build.build_id,
+        revision=revision,
+    )
+
+
+def judged(build: Manifest) -> Judged:
+    return Judged(manifest=build, sha256=hashlib.sha256(build.to_json()).hexdigest())
+
+
+def put(store: Store, key: str, data: bytes) -> None:
+    store.put(key, data, expected=None, headers=headers(key))
+
+
+def overwrite(store: Store, key: str, data: bytes) -> None:
+    """Overwrite an object, as an attacker does who has the credentials."""
+    store.put(key, data, expected=store.head(key).etag, headers=headers(key))
+
+
+def files_of(build: Manifest) -> dict[str, bytes]:
+    """Return the files of a build by name, in the order a builder writes them."""
+    disk = f"{build.name}.qcow2"
+    return {
+        f"{disk}.xz": disk_bytes(build.name, build.build_id),
+        f"{disk}.hash": hash_file(build),
+        f"{disk}.metadata": metadata_file(build, spec(build.name)),
+        "packages.txt": b"bash 5.2 amd64\n",
+        "manifest.json": build.to_json(),
+    }
+
+
+def put_build(store: Store, build: Manifest) -> BuildFolder:
+    """Stage all files of a build, in the order a builder writes them."""
+    return _put_files(store, build, build.key.staging)
+
+
+def put_copy(store: Store, build: Manifest, folder: str = "") -> BuildFolder:
+    """Write the public copy of a build, as a publisher leaves it."""
+    build_id = folder or copy_id(build.build_id)
+    public = BuildKey(name=build.name, arch=build.arch, build_id=build_id).public
+    return _put_files(store, build, public)
+
+
+def _put_files(store: Store, build: Manifest, folder: BuildFolder) -> BuildFolder:
+    for name, data in files_of(build).items():
+        put(store, folder.folder + name, data)
+    return folder
+
+
+def put_release(store: Store, record: Release) -> None:
+    put(store, str(record.key), record.to_json())
+
+
+def publisher(store: Store, **changes: Any) -> Publisher:
+    """Return a publisher that signs nothing, without the checks that ``publishing`` makes."""
+    values = {
+        "site": SITE,
+        "signer": Signer(),
+        "fingerprint": str,
+        "retire": frozenset(),
+        "now": lambda: 1_700_000_100.0,
+    }
+    return Publisher(store=store, **{**values, **changes})
+
+
+def publish_by_hand(store: Store, *manifests: Manifest, bases: Sequence[Manifest] = ()) -> None:
+    """Stage, copy and release builds, each as the next revision of its image.
+
+    ``bases`` were published before, as revisions from 1 on.
+    """
+    count: dict[tuple[str, str], int] = {}
+    released = {build.key: bound(build, number) for number, build in enumerate(bases, 1)}
+    for number, build in enumerate(manifests):
+        image = (build.name, build.arch)
+        count[image] = count.get(image, 0) + 1
+        released[build.key] = bound(build, count[image])
+        put_build(store, build)
+        put_copy(store, build)
+        base = released[build.base_key] if build.base_key else None
+        published = 1_700_000_000 + number
+        put_release(store, release(count[image], build, base=base, published=published))

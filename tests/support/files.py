@@ -6,8 +6,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
 
-from tests.support.at_work import at_work
 from tests.support.loopback import LoopbackServer, QuietHandler
+from tests.support.server_threads import in_thread
 
 
 @dataclass(slots=True)
@@ -94,6 +94,6 @@ def _served(files: Files, answer: Callable[[BaseHTTPRequestHandler], None]) -> I
         def do_HEAD(self) -> None:
             self.do_GET()
 
-    with LoopbackServer(Handler) as server, at_work(server):
+    with LoopbackServer(Handler) as server, in_thread(server):
         files.url = server.url
         yield

@@ -119,8 +119,9 @@ class SpecsRepo:
         base = {
             name: value
             for name, value in os.environ.items()
-            # CI: its logs have times.
-            if not name.startswith(("LAGO_IMAGES_", "GITHUB_")) and name not in {"CI", "NO_COLOR"}
+            # CI: its logs have times. GIT_PYTHON_: this process' own, set by the code under test.
+            if not name.startswith(("LAGO_IMAGES_", "GITHUB_", "GIT_PYTHON_"))
+            and name not in {"CI", "NO_COLOR"}
         }
         return {
             **base,

@@ -8,7 +8,7 @@ from lago_images.repository.records.layout import NAME, ImageId
 from lago_images.repository.records.manifest import Manifest
 from lago_images.repository.records.release import ObjectDigest, ReleasedImage
 from lago_images.repository.records.state import State
-from tests.support.handmade import copy_id, manifest, release
+from tests.support.builders import copy_id, manifest, release
 
 # Anything JSON can carry, lone surrogates too: what renders must not depend on who checked.
 _WILD = st.text(

@@ -18,7 +18,7 @@ from lago_images.console import PLAIN_SECONDS, Console, Mode, human_size
         (5 * 2**50, "5120.0 TiB"),
     ],
 )
-def test_sizes_are_in_powers_of_1024_as_specs_count_them(count, text):
+def test_sizes_are_in_powers_of_1024(count, text):
     assert human_size(count) == text
 
 
@@ -61,13 +61,13 @@ def say_everything(console):
         ),
     ],
 )
-def test_quiet_leaves_warnings_and_failures_and_verbose_adds_details(levels, lines):
+def test_quiet_prints_warnings_and_failures_and_verbose_adds_details(levels, lines):
     stream = io.StringIO()
     say_everything(Console(stream=stream, **levels))
     assert stream.getvalue().splitlines() == lines
 
 
-def test_a_quiet_run_on_github_still_has_its_annotations():
+def test_a_quiet_run_on_github_has_annotations():
     stream = io.StringIO()
     say_everything(Console(stream=stream, mode=Mode.GITHUB, quiet=True))
     assert stream.getvalue().splitlines() == [
@@ -77,7 +77,7 @@ def test_a_quiet_run_on_github_still_has_its_annotations():
     ]
 
 
-def test_only_warnings_and_failures_are_painted_and_no_guest_paints():
+def test_only_warnings_and_failures_are_coloured_and_guest_colours_are_dropped():
     stream = io.StringIO()
     console = Console(stream=stream, paint=lambda line, kind: f"<{kind}>{line}</>")
     console.output("\x1b[31mred\x1b[0m")
@@ -90,7 +90,7 @@ def test_only_warnings_and_failures_are_painted_and_no_guest_paints():
     ]
 
 
-def test_each_line_begins_with_the_time_where_one_is_given():
+def test_lines_begin_with_the_time_where_a_clock_is_given():
     stream = io.StringIO()
     console = Console(stream=stream, moment=iter(["12:00:00", "12:00:15"]).__next__)
     console.info("first")
@@ -98,7 +98,7 @@ def test_each_line_begins_with_the_time_where_one_is_given():
     assert stream.getvalue() == "12:00:00 first\n12:00:15 second\n"
 
 
-def test_a_log_without_a_terminal_gets_a_line_of_progress_now_and_then():
+def test_progress_without_a_terminal_is_printed_at_intervals():
     stream, now = io.StringIO(), [0.0]
     console = Console(stream=stream, clock=lambda: now[0])
     with console.progress("reading", 12 << 20) as advance:
@@ -112,7 +112,7 @@ NAME = "debian-12-with-a-long-name-of-forty-c: compressing"
 
 
 @pytest.mark.parametrize("width", [40, 60, 80, 120])
-def test_bars_never_need_more_than_a_line(width, monkeypatch):
+def test_progress_bars_fit_on_one_line(width, monkeypatch):
     monkeypatch.setenv("COLUMNS", str(width))
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("FORCE_COLOR", "1")

@@ -19,9 +19,9 @@ from lago_images.repository.rendering.render import render
 from lago_images.repository.verifying.chain import Check, Link, Outcome, Step
 from lago_images.repository.verifying.findings import Report, problem
 from lago_images.storage.base import Unfinished
+from tests.support.builders import SITE, manifest, release
 from tests.support.catalogue import large_state
 from tests.support.ci import built, failed, plan, planned
-from tests.support.handmade import SITE, manifest, release
 from tests.support.schemas import DOCUMENTS, FOLDER, rendered
 
 STATE = State(
@@ -92,13 +92,13 @@ def test_a_published_schema_is_that_of_the_code(name):
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
-def test_a_document_as_it_is_written_is_valid(name):
+def test_every_written_document_matches_its_schema(name):
     Draft202012Validator.check_schema(validator(name).schema)
     assert [*validator(name).iter_errors(json.loads(WRITTEN[name]))] == []
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
-def test_another_schema_and_unknown_and_missing_keys_are_not(name):
+def test_other_schemas_and_unknown_or_missing_keys_are_refused(name):
     plain = json.loads(WRITTEN[name])
     assert not validator(name).is_valid(plain | {"schema": DOCUMENTS[name].SCHEMA + 1})
     assert not validator(name).is_valid(plain | {"more": 1})
@@ -106,7 +106,7 @@ def test_another_schema_and_unknown_and_missing_keys_are_not(name):
         assert not validator(name).is_valid({k: v for k, v in plain.items() if k != key})
 
 
-def test_a_value_that_the_reader_refuses_is_not():
+def test_values_that_the_reader_refuses_do_not_match_the_schema():
     plain = json.loads(WRITTEN["manifest"])
     for path, value in (("sha1", "x"), ("size", 0), ("format", "vmdk"), ("sha512", "a" * 127)):
         assert not validator("manifest").is_valid(plain | {"disk": plain["disk"] | {path: value}})

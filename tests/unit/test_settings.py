@@ -14,11 +14,11 @@ def problems(folder, environ=None):
     return [str(problem) for problem in wrong.value.problems]
 
 
-def test_without_a_file_the_defaults_hold(tmp_path):
+def test_the_defaults_apply_without_a_file(tmp_path):
     assert load(tmp_path, {"PATH": "/bin"}) == Settings(folder=tmp_path)
 
 
-def test_every_setting_can_be_said(tmp_path):
+def test_every_setting_is_read_from_the_file(tmp_path):
     (tmp_path / FILE).write_text(
         """
 repository = "s3://b/p"
@@ -64,7 +64,7 @@ key = "key.asc"
     )
 
 
-def test_the_environment_wins_over_the_file(tmp_path):
+def test_the_environment_overrides_the_file(tmp_path):
     (tmp_path / FILE).write_text('name = "file"\njobs = 2\n')
     environ = {"LAGO_IMAGES_NAME": "env", "LAGO_IMAGES_SINGLE_WRITER": "true"}
     settings = load(tmp_path, environ)
@@ -74,13 +74,13 @@ def test_the_environment_wins_over_the_file(tmp_path):
 @pytest.mark.parametrize(
     ("said", "kept"), [("./specs", "specs"), ("a//b/./c/", "a/b/c"), ("./", "."), (".", ".")]
 )
-def test_the_folder_of_the_specs_is_kept_as_git_names_it(tmp_path, said, kept):
+def test_the_folder_of_specs_is_normalised_as_git_names_it(tmp_path, said, kept):
     assert load(tmp_path, {"LAGO_IMAGES_SPECS": said}).specs == kept
     (tmp_path / FILE).write_text(f'specs = "{said}"\n')
     assert load(tmp_path, {}).specs == kept
 
 
-def test_all_problems_at_once_with_lines_and_near_misses(tmp_path):
+def test_all_problems_are_reported_with_lines_and_suggestions(tmp_path):
     (tmp_path / FILE).write_text(
         'nam = "x"\njobs = "3"\nbase_url = "x"\ncompression-level = 10\n'
         '[[template-sources]]\nurll = "x"\n'
@@ -96,26 +96,26 @@ def test_all_problems_at_once_with_lines_and_near_misses(tmp_path):
     ]
 
 
-def test_what_is_no_toml_is_told_with_its_line(tmp_path):
+def test_invalid_toml_is_reported_with_its_line(tmp_path):
     (tmp_path / FILE).write_text('name = "x"\njobs = \n')
     [problem] = problems(tmp_path)
     assert problem.startswith("lago-images.toml:2: not TOML: ")
 
 
-def test_what_is_no_text_is_told(tmp_path):
+def test_a_file_that_is_not_utf_8_is_reported(tmp_path):
     (tmp_path / FILE).write_bytes(b'name = "\xff"\n')
     assert problems(tmp_path) == ["lago-images.toml: not UTF-8, as TOML must be"]
 
 
 @pytest.mark.parametrize("value", ['"x"', "[1]", "[[1]]"])
-def test_template_sources_of_another_shape(tmp_path, value):
+def test_invalid_template_sources_are_problems(tmp_path, value):
     (tmp_path / FILE).write_text(f"template-sources = {value}\n")
     assert problems(tmp_path) == [
         "lago-images.toml:1: template-sources must be an array of tables: [[template-sources]]"
     ]
 
 
-def test_a_committed_file_names_no_file_of_the_host(tmp_path):
+def test_a_committed_file_may_not_name_files_of_the_host(tmp_path):
     (tmp_path / FILE).write_text(
         'specs = "../x"\n[[template-sources]]\nurl = "file:///etc/passwd"\nkey = "/root/key"\n'
     )
@@ -126,7 +126,7 @@ def test_a_committed_file_names_no_file_of_the_host(tmp_path):
     ]
 
 
-def test_a_link_inside_the_repository_may_be_the_file(tmp_path):
+def test_the_file_may_be_a_link_inside_the_repository(tmp_path):
     (tmp_path / "shared.toml").write_text("jobs = 2\n")
     (tmp_path / FILE).symlink_to("shared.toml")
     assert load(tmp_path, {}).jobs == 2
@@ -151,7 +151,7 @@ def test_a_link_inside_the_repository_may_be_the_file(tmp_path):
     ],
     ids=["git", "out", "gone", "loop", "pipe", "folder", "large"],
 )
-def test_the_file_is_the_repository_s_own_and_a_plain_one(tmp_path, make, problem):
+def test_a_settings_file_outside_the_repository_or_not_plain_is_refused(tmp_path, make, problem):
     root = tmp_path / "root"
     (root / ".git").mkdir(parents=True)
     (root / ".git/config").write_text('name = "token"\n')
@@ -173,7 +173,7 @@ def test_the_file_is_the_repository_s_own_and_a_plain_one(tmp_path, make, proble
     ],
     ids=["arrays", "tables", "digits", "hex", "sign", "inf", "long"],
 )
-def test_a_file_from_elsewhere_is_an_error_of_one_short_line(tmp_path, text, what):
+def test_an_invalid_file_gives_one_short_error_line(tmp_path, text, what):
     (tmp_path / FILE).write_text(text + "\n")
     with pytest.raises(SettingsError) as raised:
         load(tmp_path, {})
@@ -181,7 +181,7 @@ def test_a_file_from_elsewhere_is_an_error_of_one_short_line(tmp_path, text, wha
     assert len(raised.value.message) < 200
 
 
-def test_a_number_of_thousands_of_digits_in_the_environment(tmp_path):
+def test_a_number_of_thousands_of_digits_is_refused(tmp_path):
     with pytest.raises(SettingsError, match="must be a whole number") as raised:
         load(tmp_path, {"LAGO_IMAGES_JOBS": "1" * 5000})
     assert len(raised.value.message) < 200

@@ -57,21 +57,21 @@ def prepare(
 
 def _fetch(stored: StoredBuild, disk: Path, context: Context, runner: Runner) -> None:
     """Decompress the base's disk, from the cache or the store, with all checks."""
-    what, expected = stored.folder.disk, stored.manifest.disk
+    key, expected = stored.folder.disk, stored.manifest.disk
     folder = context.cache / LAYERS
     kept = folder / f"sha256-{expected.sha256}"
-    space.demand(disk.parent, expected.size, f"unpacking {what}")
+    space.demand(disk.parent, expected.size, f"unpacking {key}")
     with downloads.locked(kept):
         if kept.exists():
             try:
-                _unpack(kept, disk, expected, what, runner)
+                _unpack(kept, disk, expected, key, runner)
             except DamagedError:
-                context.console.warn(f"the copy of {what} in {folder} was damaged")
+                context.console.warn(f"the copy of {key} in {folder} was damaged")
                 kept.unlink()
             else:
                 downloads.touch(kept)
                 return
-        space.demand(folder, expected.compressed_size, f"downloading {what}")
+        space.demand(folder, expected.compressed_size, f"downloading {key}")
         _download(stored, disk, kept, context, runner)
     downloads.prune(folder, keep=kept)
 
@@ -79,29 +79,29 @@ def _fetch(stored: StoredBuild, disk: Path, context: Context, runner: Runner) ->
 def _download(
     stored: StoredBuild, disk: Path, kept: Path, context: Context, runner: Runner
 ) -> None:
-    what, expected = stored.folder.disk, stored.manifest.disk
+    key, expected = stored.folder.disk, stored.manifest.disk
     with tempfile.TemporaryDirectory(prefix=".new-", dir=kept.parent) as folder:
         new = Path(folder) / kept.name
-        with context.console.progress(f"downloading {what}", expected.compressed_size) as advance:
-            context.store.download(what, new, advance=advance)
-        _unpack(new, disk, expected, what, runner)
+        with context.console.progress(f"downloading {key}", expected.compressed_size) as advance:
+            context.store.download(key, new, advance=advance)
+        _unpack(new, disk, expected, key, runner)
         # In the cache's own file system, so that nobody finds half of it, whenever this ends.
         new.replace(kept)
 
 
-def _unpack(packed: Path, disk: Path, expected: Disk, what: str, runner: Runner) -> None:
+def _unpack(packed: Path, disk: Path, expected: Disk, key: str, runner: Runner) -> None:
     def pieces() -> Iterator[bytes]:
         with packed.open("rb") as file:
             while piece := file.read(PIECE):
                 runner.children.check()
                 yield piece
 
-    found = decompress(pieces(), disk, largest=expected.size, what=what)
+    digests = decompress(pieces(), disk, largest=expected.size, label=key)
     for name in ("compressed_size", "sha256", "sha512", "size", "sha1"):
-        if getattr(found, name) != getattr(expected, name):
+        if getattr(digests, name) != getattr(expected, name):
             disk.unlink()
             raise ChecksumError(
-                f"{what} is not what its manifest says: its {name} is {getattr(found, name)}, "
+                f"{key} is not what its manifest says: its {name} is {getattr(digests, name)}, "
                 f"not {getattr(expected, name)}",
-                hint="lago-images repo verify --deep tells what else is wrong in the repository",
+                hint="lago-images repo verify --deep reports what else is wrong in the repository",
             )

@@ -98,7 +98,7 @@ def _own(environ: Mapping[str, str]) -> tuple[TemplateSource, ...]:
     roots = [Path(config) / "virt-builder"]
     # For repos.d VIRT_BUILDER_DIRS stands in place of /etc, and not beside it.
     roots += [Path(d) / "virt-builder" for d in system if d] or [Path("/etc/virt-builder")]
-    found: list[TemplateSource] = []
+    sources: list[TemplateSource] = []
     for file in (f for root in roots for f in sorted(root.glob("repos.d/*.conf"))):
         # A URL may have percent signs, which are no interpolation.
         parser = configparser.ConfigParser(interpolation=None, strict=False)
@@ -112,8 +112,8 @@ def _own(environ: Mapping[str, str]) -> tuple[TemplateSource, ...]:
             values = parser[section]
             if "uri" in values and values.get("format", "native") == "native":
                 key = values.get("gpgkey", "").removeprefix("file://")
-                found.append(TemplateSource(url=values["uri"], key=key))
-    return tuple(found)
+                sources.append(TemplateSource(url=values["uri"], key=key))
+    return tuple(sources)
 
 
 def _signed_text(
@@ -233,12 +233,12 @@ def prepare(spec: Spec, workdir: Path, context: Context, runner: Runner) -> Prep
         if not file.is_file():
             raise BuildError(f"the template {url} is missing")
         check = runner.children.check
-        unpack(file, disk, expected=checksum, what=url, largest=largest(spec), check=check)
+        unpack(file, disk, expected=checksum, label=url, largest=largest(spec), check=check)
     else:
         fetch(url, checksum, disk, context, runner, largest=largest(spec))
     detail = f"revision {template.entry.revision} of {template.entry.name} in {source}"
     record = BaseRecord(ref=str(spec.base), digest=str(checksum), detail=detail)
-    return finished(spec, disk, record, what=url, runner=runner)
+    return finished(spec, disk, record, label=url, runner=runner)
 
 
 def _reachable(

@@ -78,8 +78,8 @@ def enlarge(
         facts = qcow2.info(prepared.disk, prepared.format, runner, doing=f"reading {disk}")
     now = int(facts["virtual-size"])
     if size < now:
-        what = f"size={text} is less than the base's {now} bytes: a disk can only grow"
-        raise SpecError([Problem(spec.path, spec.lines.get("size"), what)])
+        message = f"size={text} is less than the base's {now} bytes: a disk can only grow"
+        raise SpecError([Problem(spec.path, spec.lines.get("size"), message)])
     if size > now:
         runner.run(
             ["qemu-img", "resize", "-q", "-f", prepared.format, disk, str(size)],

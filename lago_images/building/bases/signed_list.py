@@ -15,10 +15,11 @@ from lago_images.building.bases.simple import fetch, finished, largest
 from lago_images.building.model import Context
 from lago_images.disks.unpack import ChecksumError
 from lago_images.errors import BuildError, Error, Problem, SigningError, SpecError
-from lago_images.host.gpgv import CLEAR_SIGNED, OtherTextError, verified
+from lago_images.host.gpgv import CLEAR_SIGNED, verified
 from lago_images.host.http import Client, HttpError, Limits
 from lago_images.host.process import Runner
 from lago_images.host.retry import RetryPolicy
+from lago_images.host.signature_status import OtherTextError
 from lago_images.repository.records.manifest import BaseRecord
 from lago_images.specs.host_files import ForbiddenPathError, HostFolder, why
 from lago_images.specs.model import Spec
@@ -53,7 +54,7 @@ class _MirrorError(BuildError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Search:
-    """What is looked for on each mirror."""
+    """The file, list and key that are looked for on each mirror."""
 
     spec: Spec
     keys: bytes
@@ -90,7 +91,7 @@ def prepare(spec: Spec, workdir: Path, context: Context, runner: Runner) -> Prep
     """
     disk = workdir / "base.disk"
     record = fetch_listed(spec, disk, context, runner)
-    return finished(spec, disk, record, what=spec.base.name, runner=runner)
+    return finished(spec, disk, record, label=spec.base.name, runner=runner)
 
 
 def fetch_listed(
@@ -251,5 +252,5 @@ def _keys(spec: Spec, root: Path) -> bytes:
     try:
         return HostFolder(root).read(path, most=_LARGEST_KEY)
     except (OSError, ForbiddenPathError) as error:
-        what = f"cannot be read: {why(error)}" if isinstance(error, OSError) else str(error)
-        raise SpecError([Problem(spec.path, line, f"{path} {what}")]) from error
+        message = f"cannot be read: {why(error)}" if isinstance(error, OSError) else str(error)
+        raise SpecError([Problem(spec.path, line, f"{path} {message}")]) from error

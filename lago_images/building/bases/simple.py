@@ -33,7 +33,7 @@ def prepare(spec: Spec, workdir: Path, context: Context, runner: Runner) -> Prep
     disk = workdir / "base.disk"
     if "://" in spec.base.name:
         if checksum is None:
-            raise _wrong(spec, UNCHECKED)
+            raise _spec_error(spec, UNCHECKED)
         digest = fetch(spec.base.name, checksum, disk, context, runner, largest=largest(spec))
     else:
         source = _local(spec, context.root)
@@ -41,12 +41,12 @@ def prepare(spec: Spec, workdir: Path, context: Context, runner: Runner) -> Prep
             source,
             disk,
             expected=checksum,
-            what=spec.base.name,
+            label=spec.base.name,
             largest=largest(spec),
             check=runner.children.check,
         )
     record = BaseRecord(ref=str(spec.base), digest=str(digest))
-    return finished(spec, disk, record, what=spec.base.name, runner=runner)
+    return finished(spec, disk, record, label=spec.base.name, runner=runner)
 
 
 def largest(spec: Spec) -> int:
@@ -79,7 +79,7 @@ def fetch(
             downloader.fetch(url, key),
             disk,
             expected=checksum,
-            what=url,
+            label=url,
             largest=largest,
             check=runner.children.check,
         )
@@ -91,7 +91,7 @@ def fetch(
     return fetch(url, checksum, disk, context, runner, largest=largest)
 
 
-def finished(spec: Spec, disk: Path, record: BaseRecord, *, what: str, runner: Runner) -> Prepared:
+def finished(spec: Spec, disk: Path, record: BaseRecord, *, label: str, runner: Runner) -> Prepared:
     """Take what was unpacked, if it is a disk that depends on no other file, as large as asked.
 
     Raises:
@@ -99,13 +99,13 @@ def finished(spec: Spec, disk: Path, record: BaseRecord, *, what: str, runner: R
         BuildError: It depends on another file.
         CommandError: It is damaged.
     """
-    form = disk_format(disk, what)
-    if form == qcow2.FORMAT and not read_header(disk, what).is_plain:
+    form = disk_format(disk, label)
+    if form == qcow2.FORMAT and not read_header(disk, label).is_plain:
         # Also a disk with snapshots of its own could not grow.
         plain = disk.with_name("plain.qcow2")
-        qcow2.convert(disk, form, plain, runner, doing=f"converting {what}")
+        qcow2.convert(disk, form, plain, runner, doing=f"converting {label}")
         plain.replace(disk)
-    facts = qcow2.info(disk, form, runner, doing=f"reading {what}")
+    facts = qcow2.info(disk, form, runner, doing=f"reading {label}")
     prepared = Prepared(disk=disk, format=form, record=record)
     return enlarge(spec, prepared, runner, facts=facts)
 
@@ -119,10 +119,10 @@ def _local(spec: Spec, root: Path) -> Path:
     try:
         return Path(HostFolder(root).resolve(spec.base.name))
     except OSError as error:
-        raise _wrong(spec, f"{spec.base.name} cannot be read: {why(error)}") from error
+        raise _spec_error(spec, f"{spec.base.name} cannot be read: {why(error)}") from error
     except ForbiddenPathError as error:
-        raise _wrong(spec, f"{spec.base.name} {error}") from error
+        raise _spec_error(spec, f"{spec.base.name} {error}") from error
 
 
-def _wrong(spec: Spec, what: str) -> SpecError:
-    return SpecError([Problem(spec.path, spec.base.line, what)])
+def _spec_error(spec: Spec, message: str) -> SpecError:
+    return SpecError([Problem(spec.path, spec.base.line, message)])

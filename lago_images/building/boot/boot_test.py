@@ -23,7 +23,8 @@ from lago_images.repository.records.manifest import BootTest
 
 TCG_FACTOR = 4
 TAIL = 20
-# Starts what is being started anyway, and waits for it; then tells how that ended. Behind a socket
+# Starts what is being started anyway, and waits for it; then tells how that ended. What systemd
+# starts again and again, as Fedora's sshd every 42 s, is activating in between. Behind a socket
 # sshd starts with the first client, if it finds its keys.
 _SSHD = """
 PATH=$PATH:/usr/sbin
@@ -31,7 +32,10 @@ is_enabled() { [ "$(systemctl is-enabled "$1" 2>/dev/null)" = enabled ]; }
 for unit in ssh.service sshd.service; do
   is_enabled "$unit" || continue
   systemctl start "$unit" 2>/dev/null
-  systemctl is-active "$unit"
+  started=$?
+  state=$(systemctl is-active "$unit")
+  if [ "$started" != 0 ] && [ "$state" = activating ]; then state=failed; fi
+  echo "$state"
 done
 for unit in ssh.socket sshd.socket; do
   is_enabled "$unit" || continue
@@ -166,12 +170,12 @@ class _Watch:
     limit: float
     clock: Callable[[], float]
 
-    def failed(self, what: str) -> BootError:
+    def failed(self, reason: str) -> BootError:
         tail = _last(self.console) or ["(the serial console is empty)"]
         tail += _last(self.errors)
         if lack := reservations.lack(self.errors.parent):
-            return BootError(f"boot test: {what}; {lack}", tail=tail, hint=space.HINT)
-        return BootError(f"boot test: {what}", tail=tail, hint=_HINT)
+            return BootError(f"boot test: {reason}; {lack}", tail=tail, hint=space.HINT)
+        return BootError(f"boot test: {reason}", tail=tail, hint=_HINT)
 
 
 def _boot(

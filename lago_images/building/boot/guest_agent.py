@@ -39,7 +39,7 @@ class Agent:
     _pending: bytes = b""
 
     def is_answering(self) -> bool:
-        """Tell if the agent answers; asks it now and then, and waits a moment.
+        """Return whether the agent answers; asks it now and then, and waits a moment.
 
         QEMU keeps what is sent until the guest opens the port; an agent that is started again
         loses it. So it is asked again.

@@ -180,8 +180,8 @@ def copy_inputs(spec: Spec, root: Path, to: Path) -> None:
             _copy_input(host, folder, to)
         except (OSError, ForbiddenPathError) as error:
             reason = why(error) if isinstance(error, OSError) else f"it {error}"
-            what = f"host path {host.path!a} cannot be used: {reason}"
-            problems.append(Problem(spec.path, host.line, what))
+            message = f"host path {host.path!a} cannot be used: {reason}"
+            problems.append(Problem(spec.path, host.line, message))
     if problems:
         raise SpecError(problems)
 

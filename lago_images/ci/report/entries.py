@@ -93,7 +93,7 @@ def _built(planned: PlannedImage, result: Result | None, state: State | None) ->
     if planned.action is Action.PROMOTE and planned.promote and state:
         key = BuildKey(name=planned.name, arch=planned.arch, build_id=planned.promote)
         # gc removes what is staged once it is released; the release has the manifest, too.
-        released = (one.manifest for one in state.history(planned.name, planned.arch))
+        released = (release.manifest for release in state.history(planned.name, planned.arch))
         return state.staged.get(key) or next((m for m in released if m and m.key == key), None)
     return None if result is None else result.manifest
 
@@ -101,7 +101,9 @@ def _built(planned: PlannedImage, result: Result | None, state: State | None) ->
 def _folder(state: State, key: BuildKey) -> BuildFolder:
     """Return the public copy of a build once it is released; else what is staged."""
     releases = state.history(key.name, key.arch)
-    copies = (one.public for one in releases if one.manifest and one.manifest.key == key)
+    copies = (
+        release.public for release in releases if release.manifest and release.manifest.key == key
+    )
     return next((copy for copy in copies if copy), key.staging)
 
 

@@ -138,7 +138,7 @@ class Entry:
 
     @property
     def error(self) -> str:
-        """Say what went wrong, for an image that is not good."""
+        """Return what went wrong, for an image that is not good."""
         if self.outcome is ImageOutcome.UNRELEASED and self.fate is not None:
             return f"not released: {self.fate.why}"
         return self.result.error if self.result else "its job ended without a result"
@@ -199,13 +199,13 @@ def render(report: Report, *, limit: int = LIMIT) -> str:
     commit = f"Commit {code(report.plan.head[:12])}." if report.plan.head else ""
     link = _link("Run and its artifacts", report.run)
     footer = "\n" + " ".join(part for part in (commit, link) if part) + "\n"
-    bad: list[str] = []
+    failures: list[str] = []
     for tail in _TAILS:
-        bad = [_failure(entry, tail) for entry in report.entries if not entry.is_good]
-        if sum(_bytes(part) + 1 for part in bad) + _bytes(head) + _bytes(footer) <= limit:
+        failures = [_failure(entry, tail) for entry in report.entries if not entry.is_good]
+        if sum(_bytes(part) + 1 for part in failures) + _bytes(head) + _bytes(footer) <= limit:
             break
     packages = [part for entry in report.entries if (part := _packages(entry))]
-    return _fitted(head, [*bad, *packages], footer, limit)
+    return _fitted(head, [*failures, *packages], footer, limit)
 
 
 def summary(report: Report) -> str:
@@ -235,10 +235,10 @@ def chain_states(report: Report) -> Mapping[str, tuple[bool, str]]:
             states[prefix + chain[0]] = (all(e.is_good for e in members), ended)
     if len(states) <= MOST_STATUSES:
         return states
-    bad = [name for name, (good, _) in states.items() if not good]
+    failed = [name for name, (is_good, _) in states.items() if not is_good]
     return {
-        prefix + "all": (not bad, f"{len(states)} chains, {len(bad)} failed"),
-        **{name: states[name] for name in bad[: MOST_STATUSES - 1]},
+        prefix + "all": (not failed, f"{len(states)} chains, {len(failed)} failed"),
+        **{name: states[name] for name in failed[: MOST_STATUSES - 1]},
     }
 
 

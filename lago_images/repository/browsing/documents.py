@@ -15,7 +15,7 @@ from lago_images.repository.records.release import ObjectDigest
 
 
 class ImageState(StrEnum):
-    """Whether clients get an image, or one revision of it, and why not."""
+    """The state of an image, or of one revision: offered, or why not."""
 
     CURRENT = "current"
     OFFERED = "offered"
@@ -103,7 +103,7 @@ class ImagePage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogEntry:
-    """One event: ``about`` is the revision that was released, withdrawn or gone back to.
+    """One event: ``about`` is the revision that was released, withdrawn or rolled back to.
 
     ``revision`` is the number of the record itself, which a withdrawal takes, too.
     """

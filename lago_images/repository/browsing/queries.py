@@ -133,7 +133,7 @@ def image_of(state: State, name: str, arch: str = "") -> ImageId:
 
 
 def page(store: Store, state: State, image: ImageId) -> ImagePage:
-    """Return all that is known of an image; reads also how clients are told to use it."""
+    """Return all that is known of an image, with the commands for clients."""
     every = revisions(state, image)
     newest = next(iter(reversed([r for r in state.history(*image) if r.manifest])), None)
     current = state.current(*image)
@@ -241,9 +241,9 @@ def released_build(store: Store, state: State, image: ImageId, revision: int) ->
     """
     release = next((r for r in state.history(*image) if r.revision == revision), None)
     if release is None or release.image is None:
-        what = "is a withdrawal and has no build" if release else "does not exist"
+        reason = "is a withdrawal and has no build" if release else "does not exist"
         raise UsageError(
-            f"revision {revision} of {image} {what}", hint=f"lago-images repo log {image.name}"
+            f"revision {revision} of {image} {reason}", hint=f"lago-images repo log {image.name}"
         )
     return Build(
         source=f"revision {revision}",

@@ -24,7 +24,7 @@ from lago_images.storage.s3.multipart import lists_uploads
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Swept:
-    """Say what was done.
+    """The outcome of a sweep.
 
     Attributes:
         sweep: What was planned, less what was not done after all.
@@ -116,10 +116,10 @@ def _record(store: Store, step: Step, now: float) -> None:
 def _refuse_named(store: Store, steps: tuple[Step, ...]) -> None:
     """Refuse to delete what is named: rendering left it out, so no rendering of ours names it."""
     named = set(_named_disks(store))
-    wrong = sorted(step.build.folder for step in steps if step.build.disk in named)
-    if wrong:
+    still_named = sorted(step.build.folder for step in steps if step.build.disk in named)
+    if still_named:
         raise RepositoryError(
-            f"the published files name what is retired: {', '.join(wrong)}",
+            f"the published files name what is retired: {', '.join(still_named)}",
             hint="repo verify names what is wrong with them; nothing was deleted",
         )
 

@@ -170,17 +170,17 @@ def _compare(judged: Judged, disk: Stat, files: Mapping[str, bytes]) -> None:
             f"{staging.manifest} has sha256 {of_manifest}; what was judged has {judged.sha256}",
             hint=f"{_WHO}, then build it again: ci rebuild {manifest.name}",
         )
-    wrong = []
+    problems = []
     if disk.size != manifest.disk.compressed_size:
-        wrong.append(f"{disk.key} has {disk.size} bytes, not {manifest.disk.compressed_size}")
+        problems.append(f"{disk.key} has {disk.size} bytes, not {manifest.disk.compressed_size}")
     # The only digest that lago compares a disk with.
     if files[staging.hash.removeprefix(staging.folder)] != hash_file(manifest):
-        wrong.append(f"{staging.hash} is not the disk's")
-    if what := _metadata_problem(judged, files[staging.metadata.removeprefix(staging.folder)]):
-        wrong.append(f"{staging.metadata} {what}")
-    if wrong:
+        problems.append(f"{staging.hash} is not the disk's")
+    if problem := _metadata_problem(judged, files[staging.metadata.removeprefix(staging.folder)]):
+        problems.append(f"{staging.metadata} {problem}")
+    if problems:
         raise TamperedError(
-            f"{staging.folder} is not what was judged: {'; '.join(wrong)}",
+            f"{staging.folder} is not what was judged: {'; '.join(problems)}",
             hint=f"{_WHO}, then build it again: ci rebuild {manifest.name}",
         )
 
@@ -200,9 +200,9 @@ def _metadata_problem(judged: Judged, data: bytes) -> str:
     return f"is not as in the manifest: {', '.join(other)}" if other else ""
 
 
-def _refused(manifest: Manifest, wrong: list[str]) -> RepositoryError:
+def _refused(manifest: Manifest, problems: list[str]) -> RepositoryError:
     return RepositoryError(
-        f"{manifest.key.staging.folder} cannot be released: {'; '.join(wrong)}",
+        f"{manifest.key.staging.folder} cannot be released: {'; '.join(problems)}",
         hint=f"build it again: ci rebuild {manifest.name}",
     )
 

@@ -131,7 +131,7 @@ class Publisher:
         )
 
     def is_rendered(self, state: State) -> bool:
-        """Tell whether the rendered files, as they were found, are what ``state`` renders to."""
+        """Return whether the rendered files, as they were found, are what ``state`` renders to."""
         if self.retire:
             return False
         rendered = render(state, self.site, self.signer.public)

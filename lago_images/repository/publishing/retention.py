@@ -46,7 +46,7 @@ Named = Mapping[BuildFolder, tuple[int, ...]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retention:
-    """Say what is kept: the newest ``revisions`` of each image, two at least, and what is younger.
+    """The retention rule: of each image the newest ``revisions``, two at least, and younger ones.
 
     ``days`` are counted from a revision's publication. Within ``grace_days`` nothing is judged.
     """
@@ -90,7 +90,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sweep:
-    """Say what is to be removed.
+    """The builds that are to be removed.
 
     Attributes:
         retire: Public copies to offer no more; their objects go when the grace period is over.

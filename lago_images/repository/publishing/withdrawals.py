@@ -47,12 +47,12 @@ class Affected:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HistoryChange:
-    """Tell what became of an image.
+    """The outcome of a withdrawal or rollback for one image.
 
     Attributes:
         name: The image's.
         arch: Its architecture.
-        about: The revision that was withdrawn, or gone back to.
+        about: The revision that was withdrawn, or rolled back to.
         release: The release that this made, the first of several; None when nothing was left to do.
         withdrawn: The revisions that this withdrew.
         current: What clients get now; None when the image is offered no more.
@@ -178,7 +178,7 @@ def _change(
     taken: Sequence[Release],
     layers: Sequence[Release],
 ) -> HistoryChange:
-    """Tell what became of an image by the releases that were made, and by rendering them."""
+    """Return the outcome for an image, from the releases that were made and their rendering."""
     target = affected.target
     return HistoryChange(
         name=target.name,

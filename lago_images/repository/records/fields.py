@@ -32,7 +32,7 @@ Sha512 = Annotated[str, matching("[0-9a-f]{128}", "128 hexadecimal digits")]
 
 
 def is_line(text: str) -> bool:
-    """Tell whether a text can stand in one line of an index, a page or a terminal."""
+    """Return whether a text can stand in one line of an index, a page or a terminal."""
     return not _UNPRINTABLE.search(text)
 
 
@@ -42,7 +42,7 @@ def line(text: str) -> str:
 
 
 def is_notes(key: str) -> bool:
-    """Tell whether a property is the index's ``notes`` or ``notes[language]``."""
+    """Return whether a property is the index's ``notes`` or ``notes[language]``."""
     return bool(_NOTES.fullmatch(key))
 
 

@@ -201,7 +201,7 @@ def latest(image: ImageId) -> str:
 
 
 def is_rendered(key: str) -> bool:
-    """Tell whether a store's key is that of a rendered file."""
+    """Return whether a store's key is that of a rendered file."""
     return key in RENDERED or bool(_KEYED.fullmatch(key) or _PAGE.fullmatch(key))
 
 

@@ -1,4 +1,4 @@
-"""Tell what happened to an image, event by event, from the records in ``releases/``."""
+"""List the events of an image from the records in ``releases/``."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -21,7 +21,7 @@ class Event:
     Attributes:
         kind: What happened.
         record: Who did it, when, from which commit and run, and why.
-        about: The revision that was released, withdrawn, or whose build was gone back to.
+        about: The revision that was released, withdrawn, or whose build was rolled back to.
         before: The release that was the newest one standing until then; None for none. What
             changed with a release is its difference to this one.
     """

@@ -156,8 +156,8 @@ class Manifest:
         Raises ``RepositoryError`` with the manifest's path and all that is wrong: it is not JSON,
         of another schema, a field is not what it must be, or it is another build's.
         """
-        what = f"{key.staging.manifest} is not {cls.WHAT}"
-        return cls.from_plain(parse_json(data, what, largest=LARGEST), key)
+        message = f"{key.staging.manifest} is not {cls.WHAT}"
+        return cls.from_plain(parse_json(data, message, largest=LARGEST), key)
 
     @classmethod
     def from_plain(cls, plain: object, key: BuildKey) -> "Manifest":
@@ -169,7 +169,7 @@ class Manifest:
         return manifest
 
     def problems(self, key: BuildKey) -> list[str]:
-        """Say why this, whose fields are right each by itself, is not the manifest of ``key``."""
+        """Return why this, each of whose fields is valid, is not the manifest of ``key``."""
         other = [] if self.key == key else [f"it is the manifest of {self.key.staging.folder}"]
         return other + property_problems(self.properties)
 

@@ -64,8 +64,8 @@ _T = TypeVar("_T", bound=Document)
 class DocumentError(RepositoryError):
     """Raised for a document that is not what it must be; ``problems`` are all the reasons."""
 
-    def __init__(self, where: str, what: str, problems: Sequence[str]) -> None:
-        super().__init__(f"{where} is not {what}: {'; '.join(problems)}")
+    def __init__(self, where: str, kind: str, problems: Sequence[str]) -> None:
+        super().__init__(f"{where} is not {kind}: {'; '.join(problems)}")
         self.problems = tuple(problems)
 
 
@@ -73,25 +73,25 @@ class SchemaError(RepositoryError):
     """Raised for a document of a schema that only a newer version knows."""
 
 
-def parse_json(data: bytes, what: str, largest: int | None = None) -> Any:  # noqa: ANN401 -- JSON
+def parse_json(data: bytes, failure: str, largest: int | None = None) -> Any:  # noqa: ANN401 -- JSON
     """Read JSON in UTF-8, in which no key stands twice.
 
-    Raises ``RepositoryError``, which begins with ``what``, for anything else, and for more than
+    Raises ``RepositoryError``, which begins with ``failure``, for anything else, and for more than
     ``largest`` bytes.
     """
     if largest is not None and len(data) > largest:
-        raise RepositoryError(f"{what}: {_too_large(len(data))}")
+        raise RepositoryError(f"{failure}: {_too_large(len(data))}")
     try:
         # Not json.loads, which would read bytes of UTF-16 and UTF-32, too.
         return _DECODER.decode(data.decode())
     except UnicodeDecodeError as error:
-        raise RepositoryError(f"{what}: not JSON: it is no text") from error
+        raise RepositoryError(f"{failure}: not JSON: it is no text") from error
     except json.JSONDecodeError as error:
         place = f"line {error.lineno}, column {error.colno}"
-        raise RepositoryError(f"{what}: not JSON: {place}") from error
+        raise RepositoryError(f"{failure}: not JSON: {place}") from error
     # A number of more digits than Python converts, a key twice, or brackets nested too deep.
     except (ValueError, RecursionError) as error:
-        raise RepositoryError(f"{what}: {error}") from error
+        raise RepositoryError(f"{failure}: {error}") from error
 
 
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -135,12 +135,12 @@ def read_records(store: Store, cache: Cache, wanted: Iterable[tuple[Stat, Key]])
 
 
 def _parsed(blob: Blob, key: Key) -> tuple[Release | Manifest, Any]:
-    what = Release.WHAT if isinstance(key, ReleaseKey) else Manifest.WHAT
-    plain = parse_json(blob.data, f"{blob.key} is not {what}")
+    kind = Release.WHAT if isinstance(key, ReleaseKey) else Manifest.WHAT
+    plain = parse_json(blob.data, f"{blob.key} is not {kind}")
     record = _record(plain, key)
     # A manifest is known by the digest of its bytes, which the cache does not have.
     if isinstance(record, Manifest) and record.to_json() != blob.data:
-        raise RepositoryError(f"{blob.key} is not {what}: it is not written as builders write it")
+        raise RepositoryError(f"{blob.key} is not {kind}: it is not written as builders write it")
     return record, plain
 
 

@@ -35,9 +35,9 @@ FileName = Annotated[str, matching(BUILD_ID.pattern, "a file's name")]
 class OldRepositoryError(SchemaError):
     """Raised for a repository of the layout before public copies, which is refused whole."""
 
-    def __init__(self, what: str) -> None:
+    def __init__(self, document: str) -> None:
         super().__init__(
-            f"{what} is of an older lago-images, whose public disks lie where builders write",
+            f"{document} is of an older lago-images, whose public disks lie where builders write",
             hint="publish into a new, empty repository",
         )
 
@@ -85,7 +85,7 @@ class ReleasedImage:
         return BuildKey(name=name, arch=arch, build_id=self.folder).public
 
     def problems(self) -> Iterator[str]:
-        """Say where the parts, each right by itself, do not agree."""
+        """Return where the parts, each right by itself, do not agree."""
         manifest, disk, public = self.manifest, self.manifest.disk, self.public
         yield from manifest.problems(BuildKey(name=manifest.name, arch=manifest.arch,
                                               build_id=self.build))  # fmt: skip
@@ -99,8 +99,8 @@ class ReleasedImage:
             return
         if self.objects[MANIFEST].sha256 != hashlib.sha256(manifest.to_json()).hexdigest():
             yield f"its manifest does not have the sha256 in objects[{MANIFEST!r}]"
-        true = ObjectDigest(sha256=disk.sha256, size=disk.compressed_size)
-        if self.objects[names[0]] != true:
+        expected = ObjectDigest(sha256=disk.sha256, size=disk.compressed_size)
+        if self.objects[names[0]] != expected:
             yield f"objects[{names[0]!r}] is not the disk of the manifest"
         yield from self._base_problems()
 
@@ -221,8 +221,8 @@ class Release:
         another schema, a field is not what it must be, its parts do not agree, or it is another
         release. ``OldRepositoryError`` for a release of the layout before.
         """
-        what = f"{key} is not {cls.WHAT}"
-        return cls.from_plain(parse_json(data, what, largest=LARGEST), key)
+        message = f"{key} is not {cls.WHAT}"
+        return cls.from_plain(parse_json(data, message, largest=LARGEST), key)
 
     @classmethod
     def from_plain(cls, plain: object, key: ReleaseKey) -> "Release":

@@ -337,9 +337,9 @@ def lost_copies(state: State) -> Iterator[BuildFolder]:
             image = release.image
             if image is None:
                 continue
-            for name, true in image.objects.items():
+            for name, expected in image.objects.items():
                 stat = state.objects.get(image.public.folder + name)
-                if stat is None or stat.size != true.size:
+                if stat is None or stat.size != expected.size:
                     yield image.public
                     break
 
@@ -386,7 +386,7 @@ def digest(manifest: Manifest) -> str:
 
 
 def is_complete(manifest: Manifest, objects: Mapping[str, Stat]) -> bool:
-    """Tell whether a staged build has the disk, hash and metadata of its manifest."""
+    """Return whether a staged build has the disk, hash and metadata of its manifest."""
     staging = manifest.key.staging
     disk = objects.get(staging.disk)
     has_rest = staging.hash in objects and staging.metadata in objects

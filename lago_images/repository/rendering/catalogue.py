@@ -58,7 +58,7 @@ class Row:
 
 
 def render(shown: Shown, site: Site, key: PublicKey | None) -> bytes:
-    """Render the page; ``key`` is the one that new users are told to trust."""
+    """Render the page; ``key`` is the one that new users are to trust."""
     pages = {image.name for image in shown.state.images}
     rows = [
         Row(shown=image, base_page=_base_page(image, pages))

@@ -11,7 +11,7 @@ from lago_images.repository.rendering.lago import version_name
 from lago_images.repository.rendering.site import PublicKey, Site
 
 _EXAMPLE = "NAME"
-# virt-builder and lago take this one unless they are told otherwise.
+# The default of virt-builder and lago.
 _PLAIN_ARCH = "x86_64"
 
 
@@ -66,12 +66,12 @@ def virt_builder(site: Site, key: PublicKey | None, name: str = "", arch: str = 
     """Return the commands that build a disk from an image, or from a name to be filled in."""
     name = name or _EXAMPLE
     other = f" --arch {arch}" if arch not in ("", _PLAIN_ARCH) else ""
-    made = f"{name}{other} --format qcow2 -o {name}.qcow2"
+    rest = f"{name}{other} --format qcow2 -o {name}.qcow2"
     if key is None:
         return Commands(
             title="virt-builder",
             about="This repository is not signed, so virt-builder must not check signatures:",
-            text=f"virt-builder --source {site.base_url}/index --no-check-signature \\\n  {made}",
+            text=f"virt-builder --source {site.base_url}/index --no-check-signature \\\n  {rest}",
         )
     return Commands(
         title="virt-builder",
@@ -80,7 +80,7 @@ def virt_builder(site: Site, key: PublicKey | None, name: str = "", arch: str = 
             f"curl -fsS {site.base_url}/{layout.key_file(key.fingerprint)} | gpg --import\n"
             f"virt-builder --source {site.base_url}/{layout.signed_index(key.fingerprint)} \\\n"
             f"  --fingerprint {key.fingerprint} \\\n"
-            f"  {made}"
+            f"  {rest}"
         ),
     )
 

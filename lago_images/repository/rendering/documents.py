@@ -27,7 +27,7 @@ from lago_images.repository.rendering.views import (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompressedDisk:
-    """What is downloaded; ``size`` in bytes."""
+    """The disk as it is downloaded; ``size`` in bytes."""
 
     url: str
     size: int
@@ -37,7 +37,7 @@ class CompressedDisk:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlainDisk:
-    """What ``xz --decompress`` makes of it; sizes in bytes, ``virtual_size`` as a guest sees it."""
+    """The disk after ``xz --decompress``; sizes in bytes, ``virtual_size`` as a guest sees it."""
 
     format: str
     size: int
@@ -118,7 +118,7 @@ class Image:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Images:
-    """All images of a repository; ``releases`` tells two sets of releases apart."""
+    """All images of a repository; ``releases`` differs for two sets of releases."""
 
     SCHEMA: ClassVar[int] = 1
 

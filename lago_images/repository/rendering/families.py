@@ -1,4 +1,4 @@
-"""Which images a page tells of: the image itself, those it was ever built on, and those on it.
+"""Find the images on a page: the image itself, those it was ever built on, and those on it.
 
 What a page is rendered from must never shrink, or a slower publisher could change it back (see
 ``index.listing_mark``). So what was built on what is taken from all releases there ever were, and

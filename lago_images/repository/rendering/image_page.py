@@ -146,7 +146,9 @@ def _bases(state: State, image: ReleasedImage) -> Iterator[Relative]:
         page = layout.page(base.name).removeprefix(layout.CATALOGUE_PAGES)
         yield Relative(name=base.name, page=page, revision=base.revision, note=note)
         history = state.history(base.name, base.arch)
-        bound = next((one.image for one in history if one.revision == base.revision), None)
+        bound = next(
+            (release.image for release in history if release.revision == base.revision), None
+        )
         if bound is None or bound.public in seen:
             return
         image = bound
@@ -178,7 +180,7 @@ def _layers(
 
 
 def _outdated(build: str, revision: int, offered: Release | None) -> str:
-    """Say that a layer was built on something else than what its base offers now."""
+    """Return that a layer was built on something else than what its base offers now."""
     if offered and offered.image and offered.image.build == build:
         return ""
     return f"built on revision {revision}"

@@ -172,7 +172,7 @@ def parse(data: bytes, path: str = layout.INDEX) -> tuple[list[Entry], list[Prob
     entries = _read(text.removesuffix("\n").split("\n") if text else [], path, problems)
     problems.extend(_repeated(entries, path))
     for entry in entries:
-        problems.extend(Problem(path, entry.line, what) for what in _wrong(entry))
+        problems.extend(Problem(path, entry.line, message) for message in _wrong(entry))
     return [entry for entry in entries if _NUMBER.fullmatch(entry.get("revision") or "1")], problems
 
 
@@ -184,9 +184,9 @@ def _read(lines: list[str], path: str, problems: list[Problem]) -> list[Entry]:
         # The scanner drops a comment wherever it stands; a blank line after it is none in between.
         if text.startswith("#"):
             continue
-        what, last = _take(text, number, entries, last, after_blank)
-        if what:
-            problems.append(Problem(path, number, what))
+        message, last = _take(text, number, entries, last, after_blank)
+        if message:
+            problems.append(Problem(path, number, message))
         after_blank = text == ""
     return entries
 

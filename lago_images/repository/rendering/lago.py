@@ -42,14 +42,14 @@ def render(state: State, *, name: str, base_url: str) -> bytes:
     # By hand, a line a version: json's own indentation takes seconds for 10,000 releases.
     templates: dict[str, list[str]] = {}
     for version in versions(state):
-        what = {
+        fields = {
             "source": name,
             "handle": version.handle,
             "timestamp": version.timestamp,
             "sha256": version.sha256,
             "sha512": version.sha512,
         }
-        line = f"{_text(version.version)}: {_text(what)}"
+        line = f"{_text(version.version)}: {_text(fields)}"
         templates.setdefault(version.template, []).append(line)
     shown = [
         f' {_text(template)}: {{"versions": {{\n  ' + ",\n  ".join(lines) + "}}"
@@ -130,40 +130,40 @@ def parse(data: bytes, path: str = layout.METADATA) -> tuple[list[Version], list
         }
         templates = plain["templates"].items()
         listed = [
-            (template, version, what)
+            (template, version, fields)
             for template, of_template in templates
-            for version, what in of_template["versions"].items()
+            for version, fields in of_template["versions"].items()
         ]
         problems = [] if isinstance(plain["name"], str) else [Problem(path, None, "no name")]
     except (RepositoryError, TypeError, KeyError, AttributeError) as error:
         return [], [Problem(path, None, f"not a lago repository: {error!r}")]
     versions_: list[Version] = []
-    for template, version, what in listed:
-        if wrong := _version_problem(what, sources):
-            problems.append(Problem(path, None, f"{template} {version}: {wrong}"))
+    for template, version, fields in listed:
+        if message := _version_problem(fields, sources):
+            problems.append(Problem(path, None, f"{template} {version}: {message}"))
         else:
             versions_.append(
                 Version(
                     template=template,
                     version=version,
-                    handle=what["handle"],
-                    timestamp=what["timestamp"],
-                    sha256=str(what.get("sha256", "")),
-                    sha512=str(what.get("sha512", "")),
+                    handle=fields["handle"],
+                    timestamp=fields["timestamp"],
+                    sha256=str(fields.get("sha256", "")),
+                    sha512=str(fields.get("sha512", "")),
                 )
             )
     return versions_, problems
 
 
-def _version_problem(what: object, sources: set[str]) -> str:
-    if not isinstance(what, dict):
+def _version_problem(fields: object, sources: set[str]) -> str:
+    if not isinstance(fields, dict):
         return "not an object"
-    if what.get("source") not in sources:
-        return f"source {what.get('source')!r} is not among the sources"
-    if not isinstance(what.get("handle"), str):
+    if fields.get("source") not in sources:
+        return f"source {fields.get('source')!r} is not among the sources"
+    if not isinstance(fields.get("handle"), str):
         return "no handle"
     # Not isinstance: in Python True is an int, too.
-    if type(what.get("timestamp")) is not int:
+    if type(fields.get("timestamp")) is not int:
         return "no timestamp that is a whole number"
     return ""
 

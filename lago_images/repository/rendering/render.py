@@ -54,7 +54,7 @@ def render(state: State, site: Site, keys: Sequence[PublicKey] = ()) -> Rendered
 
 
 def is_empty(state: State) -> bool:
-    """Tell whether there is no image to offer."""
+    """Return whether there is no image to offer."""
     return not any(state.current(name, arch) for name, arch in state.images)
 
 

@@ -75,14 +75,14 @@ class SigningKey:
         return frozenset() if self.signer in before else frozenset(before)
 
     def has_clearsigned(self, signed: bytes, text: bytes) -> bool:
-        """Tell whether ``signed`` is ``text``, signed by this key."""
+        """Return whether ``signed`` is ``text``, signed by this key."""
         try:
             return self.gpg.signed_text(signed) == (self.fingerprint, text)
         except SigningError:
             return False
 
     def has_signed(self, signature: bytes, data: bytes) -> bool:
-        """Tell whether ``signature`` is this key's over ``data``."""
+        """Return whether ``signature`` is this key's over ``data``."""
         try:
             return self.gpg.detached_signer(signature, data) == self.fingerprint
         except SigningError:
@@ -145,8 +145,8 @@ def _open(
     try:
         gpg.import_keys(data)
     except CommandError as error:
-        what = f"{reference} holds no key that gpg can take: {error.last_words}"
-        raise SigningError(what, hint=_EXPORT) from error
+        message = f"{reference} holds no key that gpg can take: {error.last_words}"
+        raise SigningError(message, hint=_EXPORT) from error
     return _proven(gpg, "", reference)
 
 

@@ -8,7 +8,7 @@ from lago_images.errors import Problem, SettingsError
 from lago_images.repository.records.fields import is_line
 from lago_images.settings import FILE, Settings
 
-# What the older lago-images put in when it was told nothing.
+# The default of the older lago-images.
 DEFAULT_NAME = "test"
 DEFAULT_BASE_URL = "http://127.0.0.1:8181"
 _SCHEMES = ("http", "https", "file")
@@ -45,23 +45,25 @@ def site_of(settings: Settings, store_url: str) -> Site:
             ``base-url`` is not set, so that lago could not find the images.
     """
     problems: list[Problem] = []
-    wrong: list[str] = []
+    refused: list[str] = []
 
-    def complain(name: str, what: str) -> None:
-        wrong.append(name)
-        problems.append(Problem(settings.origins.get(name, FILE), None, what))
+    def complain(name: str, message: str) -> None:
+        refused.append(name)
+        problems.append(Problem(settings.origins.get(name, FILE), None, message))
 
     if "/" in settings.name or not is_line(settings.name):
         complain("name", "name must be one line without '/': lago makes file names of it")
     base_url = settings.base_url
     if not base_url and store_url.startswith("s3://"):
-        what = f"base-url is not set: lago needs to know where clients find {store_url} over HTTP"
-        complain("base_url", what)
+        message = (
+            f"base-url is not set: lago needs to know where clients find {store_url} over HTTP"
+        )
+        complain("base_url", message)
     base_url = (base_url or DEFAULT_BASE_URL).rstrip("/")
     if not _is_plain_url(base_url):
         complain("base_url", f"base-url must be an http, https or file URL, not {base_url!r}")
     if problems:
-        raise SettingsError(problems, hint=f"set it in {FILE}, or as {_elsewhere(wrong)}")
+        raise SettingsError(problems, hint=f"set it in {FILE}, or as {_elsewhere(refused)}")
     return Site(name=settings.name.strip() or DEFAULT_NAME, base_url=base_url)
 
 
@@ -75,7 +77,7 @@ def _elsewhere(names: list[str]) -> str:
 
 
 def _is_plain_url(text: str) -> bool:
-    """Tell whether a URL can be published: people paste it into a shell, in commands of ours."""
+    """Return whether a URL can be published: people paste it into a shell, in commands of ours."""
     parts = urlsplit(text)
     plain = not re.search(r"[\s\x00-\x20\x7f'\"<>\\`$;|&]", text) and text == quote(text, "/:%@[]~")
     host = parts.hostname if parts.scheme != "file" else parts.path

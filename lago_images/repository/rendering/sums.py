@@ -53,8 +53,8 @@ def parse(data: bytes, where: str) -> tuple[Sum, ...]:
             continue
         match = _LINE.fullmatch(line)
         if not match:
-            what = "not a SHA-256, two blanks and the path of a disk or document"
-            raise RepositoryError(f"{where}:{number}: {what}: {line[:200]!r}")
+            message = "not a SHA-256, two blanks and the path of a disk or document"
+            raise RepositoryError(f"{where}:{number}: {message}: {line[:200]!r}")
         if sums and sums[-1][0] >= match[2]:
             raise RepositoryError(f"{where}:{number}: {match[2]} is not in order, or twice")
         sums.append((match[2], match[1]))

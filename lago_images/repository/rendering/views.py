@@ -1,4 +1,4 @@
-"""What pages, feeds and documents show of an image: its history, and what became of each record."""
+"""Show an image on pages, feeds and documents: its history, and the fate of each record."""
 
 import re
 from collections.abc import Mapping
@@ -62,7 +62,7 @@ class ShownRecord:
 
     @property
     def is_offered(self) -> bool:
-        """Tell whether its files are there for everybody."""
+        """Return whether its files are there for everybody."""
         return self.status in (Status.CURRENT, Status.OFFERED)
 
 
@@ -147,7 +147,7 @@ def _statuses(
     live: tuple[Release, ...],
     withdrawals: Mapping[int, Release],
 ) -> dict[int, Status]:
-    """Tell the status of each revision that names a build."""
+    """Return the status of each revision that names a build."""
     offered = {release.revision for release in live}
     newest = max(offered, default=0)
     statuses = {}
@@ -167,7 +167,7 @@ def _statuses(
 
 
 def _offer(newest: ShownRecord, last: ShownRecord) -> tuple[Offer, str]:
-    """Tell what clients get, and why, from that and from what was released last."""
+    """Return what clients get, and why, from the statuses and the last release."""
     withdrawal = last.withdrawal
     reason = withdrawal.reason if withdrawal else ""
     if newest.status is Status.RETIRED:

@@ -86,8 +86,8 @@ def _parse(data: bytes, where: str) -> Envelope:
         RecursionError,
         FormatError,
     ) as error:
-        what = repr(error)[:200]
-        raise SigningError(f"{where} is no DSSE envelope: {what}") from error
+        message = repr(error)[:200]
+        raise SigningError(f"{where} is no DSSE envelope: {message}") from error
     if envelope.payload_type != TYPE:
         kind = repr(envelope.payload_type)[:200]
         raise SigningError(f"{where} holds {kind}, not {TYPE}")
@@ -108,6 +108,6 @@ def _trust(gpg: Gpg, keys: Iterable[bytes]) -> set[str]:
 def _signer(gpg: Gpg, signature: bytes, data: bytes) -> str:
     """Return the primary key of a good signature; empty for any other."""
     try:
-        return gpg.detached_signer(signature, data)
+        return gpg.detached_signer(signature, data, expired_keys=True)
     except SigningError:
         return ""

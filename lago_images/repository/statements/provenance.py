@@ -177,8 +177,8 @@ def parse(data: bytes, where: str) -> Provenance:
         stated = _read(plain)
         is_ours = stated.to_json() == data
     except (ValueError, RepositoryError) as error:
-        what = str(error)[:_SHOWN]
-        raise RepositoryError(f"{where} is no statement of provenance: {what}") from error
+        message = str(error)[:_SHOWN]
+        raise RepositoryError(f"{where} is no statement of provenance: {message}") from error
     # Byte by byte: a reader of JSON may overlook what another finds, such as a second key.
     if not is_ours:
         raise RepositoryError(

@@ -150,7 +150,7 @@ def parse_packages(data: bytes, where: str) -> tuple[Package, ...]:
 
 
 def distribution(properties: Mapping[str, str]) -> Distribution | None:
-    """Tell by a spec's properties what the image's packages are of; None if that is not known."""
+    """Return the distribution of the image's packages by a spec's properties; None if unknown."""
     for key in ("osinfo", "distro"):
         match = _SHORT_ID.fullmatch(properties.get(key, ""))
         if match and match[1] in _DISTRIBUTIONS:

@@ -45,9 +45,9 @@ def _wrong(publisher: Publisher, releases: Sequence[Release]) -> Iterator[Findin
     for name in (layout.INDEX, layout.METADATA, *((layout.SIGNED_INDEX,) if keys else ())):
         with suppress(NotFoundError):
             files[name] = store.get(name).data
-    entries, wrong = index.parse(files.get(layout.INDEX, b""))
+    entries, problems = index.parse(files.get(layout.INDEX, b""))
     versions, more = lago.parse(files.get(layout.METADATA, b""))
-    for each in (*wrong, *more):
+    for each in (*problems, *more):
         yield problem(each.path, each.what, REFRESH)
     signed = files.get(layout.SIGNED_INDEX)
     if keys and entries and not (signed and keys[0].has_clearsigned(signed, files[layout.INDEX])):

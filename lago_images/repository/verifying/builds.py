@@ -99,8 +99,8 @@ def named(
         if key := _build(f"{version.handle}.xz"):
             in_metadata.setdefault(key, []).append(version)
         else:
-            what = f"{version.template} {version.version}: {version.handle} is no build's disk"
-            findings.append(problem(layout.METADATA, what, REFRESH))
+            message = f"{version.template} {version.version}: {version.handle} is no build's disk"
+            findings.append(problem(layout.METADATA, message, REFRESH))
     copies = (
         Named(
             build=key,
@@ -144,8 +144,8 @@ def bound(source: Source, named: Named, findings: list[Finding], *, known: Image
             continue
         if release.image and release.image.public == named.build:
             return replace(named, image=release.image)
-        what = f"it is offered with {named.build.folder}, which it does not name"
-        findings.append(problem(str(key), what, named.repair))
+        message = f"it is offered with {named.build.folder}, which it does not name"
+        findings.append(problem(str(key), message, named.repair))
     return named
 
 
@@ -163,8 +163,8 @@ def agreement(entries: Sequence[Entry], versions: Sequence[Version]) -> Iterator
             newest[image] = version
         other = stamps.setdefault((version.template, version.timestamp), version)
         if other is not version:
-            what = f"{other.version} and {version.version} have one timestamp: either is newest"
-            yield problem(layout.METADATA, f"{version.template}: {what}", REFRESH)
+            message = f"{other.version} and {version.version} have one timestamp: either is newest"
+            yield problem(layout.METADATA, f"{version.template}: {message}", REFRESH)
     offered = {ImageId(entry.name, entry.arch): entry for entry in entries}
     for image in sorted(offered.keys() | newest.keys()):
         in_index, in_metadata = offered.get(image), newest.get(image)
@@ -172,11 +172,11 @@ def agreement(entries: Sequence[Entry], versions: Sequence[Version]) -> Iterator
             where = layout.INDEX if in_index is None else layout.METADATA
             yield problem(where, f"{image} is not in it, only in the other", REFRESH)
         elif f"{in_metadata.handle}.xz" != in_index.file:
-            what = f"{image}: {in_metadata.version} is another build than the index has"
-            yield problem(layout.METADATA, what, REFRESH)
+            message = f"{image}: {in_metadata.version} is another build than the index has"
+            yield problem(layout.METADATA, message, REFRESH)
         elif str(in_index.revision) not in in_metadata.version.replace("v", "-").split("-"):
-            what = f"{image}: {in_metadata.version} is not revision {in_index.revision}"
-            yield problem(layout.METADATA, what, REFRESH)
+            message = f"{image}: {in_metadata.version} is not revision {in_index.revision}"
+            yield problem(layout.METADATA, message, REFRESH)
 
 
 def _build(disk: str) -> BuildFolder | None:
@@ -209,8 +209,8 @@ def check(source: Source, named: Named, *, deep: bool, progress: Progress) -> li
         findings += _in_step(named, manifest)
     # -1: a web server that does not tell the length, which is a finding of its own.
     if manifest and disk and disk.size not in (manifest.disk.compressed_size, -1):
-        what = f"it has {disk.size} bytes, not {manifest.disk.compressed_size}"
-        findings.append(problem(key.disk, f"{_TAMPERED}: {what}", named.repair))
+        message = f"it has {disk.size} bytes, not {manifest.disk.compressed_size}"
+        findings.append(problem(key.disk, f"{_TAMPERED}: {message}", named.repair))
     elif disk and not deep:
         findings += _last_byte(source, named, disk)
     for name, data in small.items():
@@ -249,10 +249,10 @@ def _bytes(named: Named, name: str, data: bytes | None) -> Iterator[Finding]:
     """Compare an object with what its release binds."""
     if data is None or named.image is None:
         return
-    true = named.image.objects[name.removeprefix(named.build.folder)]
-    if hashlib.sha256(data).hexdigest() != true.sha256:
-        what = f"{_TAMPERED}: its sha256 is not {true.sha256}, which was released"
-        yield problem(name, what, named.repair)
+    expected = named.image.objects[name.removeprefix(named.build.folder)]
+    if hashlib.sha256(data).hexdigest() != expected.sha256:
+        message = f"{_TAMPERED}: its sha256 is not {expected.sha256}, which was released"
+        yield problem(name, message, named.repair)
 
 
 def _last_byte(source: Source, named: Named, disk: Stat) -> Iterator[Finding]:
@@ -274,7 +274,7 @@ def _manifest(named: Named, data: bytes | None, findings: list[Finding]) -> Mani
     try:
         return Manifest.parse(data, build)
     except DocumentError as error:
-        findings += [problem(name, what, named.repair) for what in error.problems]
+        findings += [problem(name, message, named.repair) for message in error.problems]
     except RepositoryError as error:
         findings.append(problem(name, error.message, named.repair))
     return None
@@ -302,10 +302,10 @@ def _in_step(named: Named, manifest: Manifest) -> Iterator[Finding]:
             "compressed_size": (entry.get("compressed_size"), str(disk.compressed_size)),
             "format": (entry.get("format"), disk.format),
         }
-        for name, (offered, true) in fields.items():
-            if offered != true:
-                what = f"{entry.name}: {name} is not that of {named.build.manifest}"
-                yield problem(where, what, REFRESH)
+        for name, (offered, expected) in fields.items():
+            if offered != expected:
+                message = f"{entry.name}: {name} is not that of {named.build.manifest}"
+                yield problem(where, message, REFRESH)
 
 
 def _hash(named: Named, data: bytes | None, manifest: Manifest | None) -> Iterator[Finding]:
@@ -330,9 +330,9 @@ def _metadata(named: Named, data: bytes | None, manifest: Manifest | None) -> It
         yield problem(name, "it is not a JSON object", named.repair)
         return
     properties: Mapping[str, str] = manifest.properties if manifest else {}
-    wrong = sorted(key for key, value in properties.items() if plain.get(key) != value)
-    if wrong:
-        yield problem(name, f"not as in the manifest: {', '.join(wrong)}", named.repair)
+    differing = sorted(key for key, value in properties.items() if plain.get(key) != value)
+    if differing:
+        yield problem(name, f"not as in the manifest: {', '.join(differing)}", named.repair)
 
 
 def _numbers(named: Named, key: str) -> list[int]:
@@ -350,25 +350,25 @@ def _deep(
 ) -> Iterator[Finding]:
     name = named.build.disk
     try:
-        digests, wrong = _digests(source.read(name), _largest(named, manifest), progress)
+        digests, failure = _digests(source.read(name), _largest(named, manifest), progress)
     except StorageError as error:
         yield problem(name, f"it cannot be read: {error.message}", "try again")
         return
-    if wrong:
-        yield problem(name, wrong, named.repair)
+    if failure:
+        yield problem(name, failure, named.repair)
     for entry in named.entries:
         if entry.checksum != digests.sha512:
             yield problem(name, "its sha512 is not the one in the index", named.repair)
     if manifest:
         disk = manifest.disk
         if (digests.sha256, digests.sha512) != (disk.sha256, disk.sha512):
-            what = f"{_TAMPERED}: its checksums are not those that were released"
-            yield problem(name, what, named.repair)
-        if not wrong and digests.size != disk.size:
-            what = f"what is in it has {digests.size} bytes, not {disk.size}"
-            yield problem(name, what, named.repair)
+            message = f"{_TAMPERED}: its checksums are not those that were released"
+            yield problem(name, message, named.repair)
+        if not failure and digests.size != disk.size:
+            message = f"what is in it has {digests.size} bytes, not {disk.size}"
+            yield problem(name, message, named.repair)
     published_hash = None if found_hash is None else found_hash.decode(errors="replace").strip()
-    if not wrong and published_hash not in (None, digests.sha1):
+    if not failure and published_hash not in (None, digests.sha1):
         yield problem(name, "what is in it has not the sha1 of its .hash", named.repair)
 
 
@@ -386,14 +386,14 @@ def _digests(pieces: Iterable[bytes], largest: int, progress: Progress) -> tuple
 
     The digests of the disk in it are right only where nothing is.
     """
-    sums, wrong = Checksums(), ""
+    sums, failure = Checksums(), ""
     stream = progress.counted(sums.of_stream(pieces))
     try:
-        for data in xz_stream(stream, largest=largest, what="it"):
+        for data in xz_stream(stream, largest=largest, label="it"):
             sums.add_disk(data)
     except DamagedError as error:
-        wrong = error.message
+        failure = error.message
         # To the end all the same: the checksums are of the whole file.
         for _ in stream:
             pass
-    return sums.digests, wrong
+    return sums.digests, failure

@@ -171,8 +171,8 @@ class _Base:
     def of(cls, state: State, layer: Release, earlier: frozenset[tuple[str, str, int]]) -> "_Base":
         binding = layer.image.base if layer.image else None
         if binding is None:
-            what = "that what it names has this digest: only its source can say"
-            return cls(checks=(_unverified(what),))
+            message = "that what it names has this digest: only its source can say"
+            return cls(checks=(_unverified(message),))
         key = ReleaseKey(name=binding.name, arch=binding.arch, revision=binding.revision)
         history = state.history(binding.name, binding.arch)
         release = next((each for each in history if each.revision == binding.revision), None)
@@ -240,11 +240,11 @@ class _Look:
     def _objects(self, image: ReleasedImage, names: Sequence[str]) -> Iterator[Check]:
         """Compare objects with the digests in the release record."""
         for name in names:
-            key, true = image.public.folder + name, image.objects[name]
+            key, expected = image.public.folder + name, image.objects[name]
             data = self.tracer.get(key)
             if data is None:
                 yield self._missing(image, key)
-            elif hashlib.sha256(data).hexdigest() != true.sha256:
+            elif hashlib.sha256(data).hexdigest() != expected.sha256:
                 yield _broken(f"{key} has not the sha256 that was released")
             else:
                 yield _verified(f"{name} has the sha256 that was released")
@@ -312,7 +312,7 @@ class _Look:
                 trusted.update(fingerprints(gpg, armour))
                 gpg.import_keys(armour)
             try:
-                signer, text = gpg.signed_text(signed)
+                signer, text = gpg.signed_text(signed, expired_keys=True)
             except SigningError as error:
                 return _broken(f"{layout.SIGNED_SUMS}: {error.message}")
         if signer not in trusted or text != self.files.get(layout.SUMS):
@@ -330,8 +330,8 @@ class _Look:
         if data is None or same.outcome is Outcome.BROKEN:
             return _Statement(checks=(same,))
         if not self.keys:
-            what = "who signed it: the repository has no key, and none was given"
-            return _Statement(checks=(same, _unverified(what)))
+            message = "who signed it: the repository has no key, and none was given"
+            return _Statement(checks=(same, _unverified(message)))
         where = image.public.provenance
         try:
             verified = envelope.verify(
@@ -340,8 +340,8 @@ class _Look:
             stated = provenance.parse(verified.payload, where)
         except (SigningError, RepositoryError) as error:
             return _Statement(checks=(same, _broken(error.message)))
-        if wrong := _differences(image, stated):
-            return _Statement(checks=(same, _broken(f"{where} is not about this: {wrong}")))
+        if differing := _differences(image, stated):
+            return _Statement(checks=(same, _broken(f"{where} is not about this: {differing}")))
         checks = [same, _verified(f"signed by {', '.join(verified.signers)}"),
                   _verified("it is about this build, its disk and all beside it")]  # fmt: skip
         if not self.tracer.trusted:
@@ -352,11 +352,13 @@ class _Look:
 def _differences(image: ReleasedImage, stated: Provenance) -> str:
     """Name what a statement says otherwise than the release; empty where it says the same."""
     # Every field that a manifest gives is compared; the origin is the publisher's word, and signed.
-    true = provenance.of(image.manifest, stated.origin)
-    wrong = [f.name for f in fields(true) if getattr(true, f.name) != getattr(stated, f.name)]
+    expected = provenance.of(image.manifest, stated.origin)
+    differing = [
+        f.name for f in fields(expected) if getattr(expected, f.name) != getattr(stated, f.name)
+    ]
     disk = image.public.disk.removeprefix(image.public.folder)
     beside = {n: o.sha256 for n, o in image.objects.items() if n not in (disk, layout.PROVENANCE)}
-    return ", ".join([*wrong, *(["byproducts"] if beside != stated.origin.byproducts else [])])
+    return ", ".join([*differing, *(["byproducts"] if beside != stated.origin.byproducts else [])])
 
 
 def _others(image: ReleasedImage) -> list[str]:
@@ -387,15 +389,15 @@ def _commit_checks(image: ReleasedImage, stated: Provenance | None) -> Iterator[
 
 def _stands_on(image: ReleasedImage) -> str:
     base, bound = image.manifest.base, image.base
-    what = f"{base.ref}, {base.digest}" + (f", {base.detail}" if base.detail else "")
-    return f"{what}, revision {bound.revision}" if bound else what
+    text = f"{base.ref}, {base.digest}" + (f", {base.detail}" if base.detail else "")
+    return f"{text}, revision {bound.revision}" if bound else text
 
 
 def _released(release: Release) -> str:
     by, when = release.released, provenance.moment(release.published)
-    what = f"{release.key} by {by.actor or 'nobody named'}, {when:%Y-%m-%d %H:%M:%SZ}"
-    what += f", of commit {by.commit}"
-    return f"{what}, {by.run}" if by.run else what
+    text = f"{release.key} by {by.actor or 'nobody named'}, {when:%Y-%m-%d %H:%M:%SZ}"
+    text += f", of commit {by.commit}"
+    return f"{text}, {by.run}" if by.run else text
 
 
 def _release_checks(release: Release) -> Iterator[Check]:
@@ -405,17 +407,17 @@ def _release_checks(release: Release) -> Iterator[Check]:
     yield _unverified("who released it, and when: nobody signs that")
 
 
-def _link(name: str, what: str, checks: Sequence[Check] | Iterator[Check]) -> Link:
-    return Link(name=name, what=what, checks=tuple(checks))
+def _link(name: str, statement: str, checks: Sequence[Check] | Iterator[Check]) -> Link:
+    return Link(name=name, what=statement, checks=tuple(checks))
 
 
-def _verified(what: str) -> Check:
-    return Check(outcome=Outcome.VERIFIED, what=what)
+def _verified(subject: str) -> Check:
+    return Check(outcome=Outcome.VERIFIED, what=subject)
 
 
-def _unverified(what: str) -> Check:
-    return Check(outcome=Outcome.UNVERIFIED, what=what)
+def _unverified(subject: str) -> Check:
+    return Check(outcome=Outcome.UNVERIFIED, what=subject)
 
 
-def _broken(what: str) -> Check:
-    return Check(outcome=Outcome.BROKEN, what=what)
+def _broken(subject: str) -> Check:
+    return Check(outcome=Outcome.BROKEN, what=subject)

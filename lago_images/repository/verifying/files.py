@@ -1,6 +1,6 @@
 """Fetch the small published files side by side, and read them by our own strict readers.
 
-What clients and caches are told of a repository's objects: by a web server, or by a store.
+Headers that clients and caches get with a repository's objects: from a web server, or a store.
 """
 
 import hashlib
@@ -40,7 +40,7 @@ def fetch(
         except NotFoundError:
             return None
         except DeniedError as error:
-            # S3 answers 403 for what is not there to those who may not list the bucket.
+            # S3 answers 403 for a missing object to those who may not list the bucket.
             if denied is None or not name.endswith(_SIGNED):
                 raise
             denied[name] = note(name, f"taken as missing: {error.message}", _DENIED)
@@ -86,13 +86,13 @@ def led_elsewhere(files: Mapping[str, bytes], url: str) -> Iterator[Finding]:
         return
     # lago downloads disks from the URL in the file, wherever it got that file from.
     for base in client_setup.elsewhere(published, url):
-        what = f"it sends lago's users to {base}"
+        message = f"it sends lago's users to {base}"
         if _is_loopback(base) and not _is_loopback(url):
             where = "which is each user's own machine"
             repair = "set base-url to the public URL, then lago-images repo refresh"
-            yield problem(layout.METADATA, f"{what}, {where}", repair)
+            yield problem(layout.METADATA, f"{message}, {where}", repair)
         else:
-            yield note(layout.METADATA, what, f"lago-images repo verify {base}")
+            yield note(layout.METADATA, message, f"lago-images repo verify {base}")
 
 
 def _is_loopback(url: str) -> bool:
@@ -112,14 +112,14 @@ def parse(
         for name in (layout.INDEX, layout.METADATA)
         if name not in files
     ]
-    entries, wrong = index.parse(files.get(layout.INDEX, b""))
+    entries, problems = index.parse(files.get(layout.INDEX, b""))
     versions: list[Version] = []
     if layout.METADATA in files:
         versions, more = lago.parse(files[layout.METADATA])
-        wrong += more
+        problems += more
     findings += [
         problem(each.path if each.line is None else f"{each.path}:{each.line}", each.what, REFRESH)
-        for each in wrong
+        for each in problems
     ]
     return entries, versions, findings
 
@@ -197,8 +197,8 @@ def check_kept(headers_by_key: Mapping[str, Headers]) -> Iterator[Finding]:
         yield from _caching(key, headers.cache_control or "", _COPY if once else REFRESH)
         wanted = layout.headers(key).content_type
         if not once and _media(headers.content_type) != _media(wanted):
-            what = f"Content-Type is {headers.content_type!r}, not {wanted!r}"
-            yield problem(key, what, REFRESH)
+            message = f"Content-Type is {headers.content_type!r}, not {wanted!r}"
+            yield problem(key, message, REFRESH)
 
 
 def _media(content_type: str) -> str:
@@ -210,10 +210,10 @@ def _caching(key: str, directives: str, repair: str) -> Iterator[Finding]:
     ages = [int(age) for age in _MAX_AGE.findall(directives)]
     if key.startswith(layout.WRITTEN_ONCE):
         if "immutable" not in directives or max(ages, default=0) < _DAY:
-            what = f"Cache-Control is {directives!r}: it never changes, and caches are not told"
-            yield problem(key, what, repair)
+            message = f"Cache-Control is {directives!r}: it never changes, and is not immutable"
+            yield problem(key, message, repair)
     elif "no-cache" not in directives and "no-store" not in directives and not ages:
-        what = f"Cache-Control is {directives!r}: caches may keep it as they like"
-        yield problem(key, what, repair)
+        message = f"Cache-Control is {directives!r}: caches may keep it as they like"
+        yield problem(key, message, repair)
     elif max(ages, default=0) > LONGEST:
         yield problem(key, f"Cache-Control is {directives!r}: caches may keep it too long", repair)

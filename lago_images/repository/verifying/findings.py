@@ -11,7 +11,7 @@ REFRESH = "lago-images repo refresh"
 
 
 class Severity(StrEnum):
-    """Tell whether a client, or the next run, can come to harm."""
+    """The severity of a finding: with ``problem`` a client, or the next run, can come to harm."""
 
     PROBLEM = "problem"
     NOTE = "note"
@@ -45,7 +45,7 @@ def note(where: str, what: str, repair: str = "") -> Finding:
 class Report:
     """Hold all that was found. A note keeps nothing from being ``ok``.
 
-    ``images`` and ``versions`` are counted as the clients are told of them; ``read`` is the
+    ``images`` and ``versions`` are counted as the clients see them; ``read`` is the
     number of bytes of disks that were read.
     """
 

@@ -94,10 +94,10 @@ def against_index(state: State, revisions: dict[ImageId, int]) -> Iterator[Findi
     for image, revision in sorted(revisions.items()):
         newest = state.newest(*image)
         if revision > newest:
-            what = f"{image}: revision {revision} is published, the history ends at {newest}"
+            message = f"{image}: revision {revision} is published, the history ends at {newest}"
             yield problem(
                 layout.INDEX,
-                what,
+                message,
                 "the repository went back in time: restore releases/ from a newer copy; else every "
                 f"client that has revision {revision} keeps it",
             )
@@ -170,9 +170,9 @@ def _aliases(state: State) -> Iterator[Finding]:
     """Name the aliases that rendering leaves out: users of them get another image, or none."""
     for image, conflicts in sorted(conflicting_aliases(state).items()):
         for alias, other in conflicts.items():
-            what = f"{image} is not offered under its alias {alias!r}, which means {other}"
+            message = f"{image} is not offered under its alias {alias!r}, which means {other}"
             repair = f"take the alias out of its spec, or withdraw {other}: lago-images repo yank"
-            yield note(layout.INDEX, what, repair)
+            yield note(layout.INDEX, message, repair)
 
 
 def _numbers(history: tuple[Release, ...], listed: Iterable[str]) -> Iterator[Finding]:
@@ -186,8 +186,8 @@ def _numbers(history: tuple[Release, ...], listed: Iterable[str]) -> Iterator[Fi
     for release in history:
         withdraws = release.withdraws
         if withdraws is not None and (withdraws >= release.revision or withdraws not in known):
-            what = f"it withdraws revision {withdraws}, which is missing"
-            yield problem(str(release.key), what, _RESTORE)
+            message = f"it withdraws revision {withdraws}, which is missing"
+            yield problem(str(release.key), message, _RESTORE)
 
 
 def _copies(state: State, history: tuple[Release, ...]) -> Iterator[Finding]:
@@ -198,15 +198,15 @@ def _copies(state: State, history: tuple[Release, ...]) -> Iterator[Finding]:
             continue
         command = yank(release.name, release.arch, release.revision, reason="lost")
         repair = f"restore {image.public.folder} from a copy; or withdraw it: {command}"
-        for file, true in image.objects.items():
+        for file, expected in image.objects.items():
             name = image.public.folder + file
             # The listing has no digests; `verify --deep` reads the bytes of what is offered.
             stat = state.objects.get(name)
             if stat is None:
                 yield problem(name, f"{release.key} names it, and it is missing", repair)
-            elif stat.size != true.size:
-                what = f"tampered: it has {stat.size} bytes; {true.size} were released"
-                yield problem(name, what, repair)
+            elif stat.size != expected.size:
+                message = f"tampered: it has {stat.size} bytes; {expected.size} were released"
+                yield problem(name, message, repair)
 
 
 def _bases(state: State, image: ImageId) -> Iterator[Finding]:
@@ -222,8 +222,8 @@ def _bases(state: State, image: ImageId) -> Iterator[Finding]:
         )
         # By the build, not the revision: a rollback offers the same build under a new one.
         if base.build not in {release.build for release in standing(history)}:
-            what = f"it is offered, and its base {base.name} {base.revision} was withdrawn"
-            yield problem(where, what, repair)
+            message = f"it is offered, and its base {base.name} {base.revision} was withdrawn"
+            yield problem(where, message, repair)
         for earlier in history:
             same = earlier.revision == base.revision and earlier.manifest is not None
             if same and earlier.manifest and earlier.manifest.disk.sha256 != base.sha256:
@@ -234,8 +234,8 @@ def _bases(state: State, image: ImageId) -> Iterator[Finding]:
 
 def _versions(history: tuple[Release, ...]) -> Iterator[Finding]:
     """Find lago versions that mean two contents."""
-    # lago keeps what it downloaded under the version's name, and never asks for that again: two
-    # contents of one name would be told apart by nobody.
+    # lago keeps what it downloaded under the version's name, and never asks for that again: nobody
+    # would notice two contents of one name.
     seen: dict[str, Release] = {}
     for release in standing(history):
         if release.manifest is None:
@@ -243,9 +243,9 @@ def _versions(history: tuple[Release, ...]) -> Iterator[Finding]:
         name = version_name(release, release.manifest)
         other = seen.setdefault(name, release)
         if other is not release:
-            what = f"version {name} is also that of revision {other.revision}"
+            message = f"version {name} is also that of revision {other.revision}"
             repair = yank(other.name, other.arch, other.revision, reason="a version of two builds")
-            yield problem(str(release.key), what, repair)
+            yield problem(str(release.key), message, repair)
 
 
 def _orphans(state: State) -> Iterator[Finding]:
@@ -263,9 +263,9 @@ def _orphans(state: State) -> Iterator[Finding]:
         elif folder.root == IMAGES and folder not in bound:
             yield note(folder.folder, f"a copy that no release names: {human_size(size)}", _GC)
         elif folder.root == BUILDS and folder.key not in released:
-            what = _why_staged(state, folder)
-            if what:
-                yield note(folder.folder, f"{what}: {human_size(size)}", _GC)
+            message = _why_staged(state, folder)
+            if message:
+                yield note(folder.folder, f"{message}: {human_size(size)}", _GC)
 
 
 def _why_staged(state: State, folder: BuildFolder) -> str:

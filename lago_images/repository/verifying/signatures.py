@@ -91,8 +91,8 @@ def _subkeys(listing: str, name: str, now: float) -> Iterator[Finding]:
         if kind != "sub" or validity in ("r", "e") or "s" not in fields[9] or not fields[4]:
             continue
         if now <= float(fields[4]) < now + _SOON * _DAY:
-            what = f"the signing subkey {fields[2]} expires in less than {_SOON} days"
-            yield note(name, what, f"extend it, or add one in time: {MANUAL}/signing.md")
+            message = f"the signing subkey {fields[2]} expires in less than {_SOON} days"
+            yield note(name, message, f"extend it, or add one in time: {MANUAL}/signing.md")
 
 
 def _signatures(

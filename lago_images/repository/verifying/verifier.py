@@ -123,8 +123,8 @@ class Verifier:
         """Return what the rendered files say, and all that is wrong among them."""
         entries, versions, findings = verify_files.parse(files)
         findings += builds.agreement(entries, versions)
-        listed, wrong = verify_files.parse_sums(files)
-        findings += [*wrong, *(() if wrong else builds.sums_agree(listed, versions))]
+        listed, problems = verify_files.parse_sums(files)
+        findings += [*problems, *(() if problems else builds.sums_agree(listed, versions))]
         findings += verify_files.documents_agree(listed, files)
         findings += signatures.check(
             files,
@@ -154,16 +154,16 @@ class Verifier:
         ):
             progress.advance = advance if self.deep else None
 
-            def check(one: builds.Named) -> list[Finding]:
-                wrong: list[Finding] = []
-                one = builds.bound(source, one, wrong, known=known)
-                wrong += builds.check(source, one, deep=self.deep, progress=progress)
+            def check(build: builds.Named) -> list[Finding]:
+                problems: list[Finding] = []
+                build = builds.bound(source, build, problems, known=known)
+                problems += builds.check(source, build, deep=self.deep, progress=progress)
                 if not self.deep:
                     advance(1)
-                return wrong
+                return problems
 
-            for wrong in pool.map(check, named):
-                findings += wrong
+            for problems in pool.map(check, named):
+                findings += problems
         return Report(
             url=source.url,
             images=len(rendered.entries),

@@ -141,7 +141,10 @@ class _Version:
 
     @classmethod
     def of(cls, answer: Answer, start: int) -> "_Version":
-        """Raises ``StorageError`` for an answer that begins after ``start``."""
+        """Return the version of an answer.
+
+        Raises ``StorageError`` for one that begins after ``start``.
+        """
         begin, length = 0, answer.headers.get("content-length", "")
         if answer.status == HTTPStatus.PARTIAL_CONTENT:
             match = _RANGE.fullmatch(answer.headers.get("content-range", ""))
@@ -206,14 +209,16 @@ def base_url_problem(store: Store, base_url: str, environ: Mapping[str, str]) ->
             return note(
                 base_url, f"it asks for a password: {error.message}", "nothing, if it is meant to"
             )
-        what = f"nobody can read {store.url} there: {error.message}"
-        return problem(base_url, what, f"{_PUBLIC_POLICY}; or set base-url to where it is served")
+        message = f"nobody can read {store.url} there: {error.message}"
+        return problem(
+            base_url, message, f"{_PUBLIC_POLICY}; or set base-url to where it is served"
+        )
     except StorageError as error:
-        what = f"whether clients can read {store.url} there is not known: {error.message}"
-        return note(base_url, what, "try it from where clients are")
+        message = f"whether clients can read {store.url} there is not known: {error.message}"
+        return note(base_url, message, "try it from where clients are")
     return None
 
 
 def is_web(url: str) -> bool:
-    """Tell whether a URL is of the web, and not of a store."""
+    """Return whether a URL is of the web, and not of a store."""
     return url.lower().startswith(("http://", "https://"))

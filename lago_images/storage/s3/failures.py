@@ -98,8 +98,8 @@ def understood(doing: str, where: str) -> Iterator[None]:
     try:
         yield
     except (KeyError, ValueError, TypeError, AttributeError) as error:
-        what = f"the answer cannot be understood ({type(error).__name__})"
-        raise StorageError(f"{doing} in {where}: {what}", hint=_NO_S3_HINT) from error
+        message = f"the answer cannot be understood ({type(error).__name__})"
+        raise StorageError(f"{doing} in {where}: {message}", hint=_NO_S3_HINT) from error
 
 
 def code_of(error: BaseException | None) -> str:
@@ -159,8 +159,8 @@ def translate(error: Exception, *, doing: str, where: str, anonymous: bool = Fal
         return KeylessError(text, hint=_NO_KEYS_HINT)
     if isinstance(error, ClientError):
         return _refusal(error, doing, where)
-    what = " ".join(str(error).split())
-    return StorageError(f"{doing} in {where}: {what}", hint=_hint_for(error))
+    message = " ".join(str(error).split())
+    return StorageError(f"{doing} in {where}: {message}", hint=_hint_for(error))
 
 
 def _refusal(error: ClientError, doing: str, where: str) -> StorageError:

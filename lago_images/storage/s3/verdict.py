@@ -95,16 +95,16 @@ def judge(findings: Findings) -> Verdict:
     )
 
 
-def _sequential(what: str, status: int) -> list[str]:
+def _sequential(request: str, status: int) -> list[str]:
     match status:
         case 412:
             return []
         case 200:
-            return [f"{what} was answered 200, and the object was overwritten"]
+            return [f"{request} was answered 200, and the object was overwritten"]
         case 501:
-            return [f"{what} was answered 501: the store does not have it"]
+            return [f"{request} was answered 501: the store does not have it"]
         case _:
-            return [f"{what} was answered {status} instead of 412"]
+            return [f"{request} was answered {status} instead of 412"]
 
 
 def _fresh(findings: Findings) -> list[str]:
@@ -115,12 +115,12 @@ def _fresh(findings: Findings) -> list[str]:
     return [f"If-Match with the object's own ETag was answered {statuses} instead of 200"]
 
 
-def _races(races: Sequence[Race], what: str, misfit: str) -> Iterator[str]:
+def _races(races: Sequence[Race], action: str, misfit: str) -> Iterator[str]:
     most = max((race.rivals.count(WRITTEN) for race in races), default=0)
     if most > 1:
         writers = max(len(race.rivals) for race in races)
-        yield f"{most} of {writers} simultaneous writers {what}, each answered 200"
+        yield f"{most} of {writers} simultaneous writers {action}, each answered 200"
     if any(WRITTEN in race.misfits for race in races):
         yield f"{misfit} was answered 200"
     if not all(race.keeps_winner for race in races):
-        yield f"of writers who {what} one was answered 200, and another's bytes were kept"
+        yield f"of writers who {action} one was answered 200, and another's bytes were kept"

@@ -23,7 +23,7 @@ from lago_images.repository.verifying.verifier import Verifier
 from lago_images.settings import Settings
 from lago_images.storage.directory.store import DirectoryStore
 from lago_images.storage.s3.store import S3Store
-from tests.support.handmade import (
+from tests.support.builders import (
     SITE,
     judged,
     manifest,
@@ -106,7 +106,7 @@ def forge(store, folder, made):
     return other
 
 
-def test_a_staged_build_that_is_overwritten_after_its_release_changes_nothing(store):
+def test_overwriting_a_staged_build_after_its_release_changes_nothing(store):
     release = publish(store, ONE)
     before = public(store)
     other = forge(store, ONE.key.staging, ONE)
@@ -122,7 +122,7 @@ def test_a_staged_build_that_is_overwritten_after_its_release_changes_nothing(st
     assert tampered(store) == set()
 
 
-def test_a_public_disk_that_is_overwritten_is_tampered_and_never_signed(store):
+def test_an_overwritten_public_disk_is_reported_as_tampered_and_never_signed(store):
     """He needs the publisher's credentials for that; the next publisher must not vouch for it."""
     release = publish(store, ONE)
     other = forge(store, release.public, ONE)
@@ -135,7 +135,7 @@ def test_a_public_disk_that_is_overwritten_is_tampered_and_never_signed(store):
 
 
 @pytest.mark.parametrize("what", ["manifest", "disk", "hash", "metadata"])
-def test_what_is_overwritten_before_the_copy_is_refused_and_leaves_nothing(store, what):
+def test_a_build_overwritten_before_the_copy_is_refused_and_leaves_nothing(store, what):
     folder = put_build(store, ONE)
     length = store.head(getattr(folder, what)).size
     overwrite(store, getattr(folder, what), b"1" * length)
@@ -144,7 +144,7 @@ def test_what_is_overwritten_before_the_copy_is_refused_and_leaves_nothing(store
     assert [s.key for s in store.list() if not s.key.startswith(("builds/", "state/"))] == []
 
 
-def test_a_publisher_that_died_between_copy_and_release_leaves_what_gc_removes(store):
+def test_gc_removes_the_copy_of_a_publisher_that_died_before_the_release(store):
     publish(store, TWO)
     put_build(store, ONE)
     died = PublicCopy(store=store, judged=judged(ONE))

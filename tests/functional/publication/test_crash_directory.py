@@ -54,7 +54,7 @@ class Place:
         scenes.converged(self.store, self.scene, self.call, environ)
 
 
-def test_killed_before_every_change_to_a_file(
+def test_a_publication_killed_before_any_file_change_converges_on_the_next_run(
     published: Scene, tmp_path: Path, record_property
 ) -> None:
     with ExitStack() as stack:

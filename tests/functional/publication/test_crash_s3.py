@@ -149,7 +149,7 @@ def killed(at: Worker, number: int, *, applied: bool) -> None:
 
 
 @pytest.mark.parametrize("name", ["published", "published_signed"])
-def test_killed_at_every_request(
+def test_a_publication_killed_at_any_request_converges_on_the_next_run(
     name: str, ceph20: Server, tmp_path: Path, record_property, request: pytest.FixtureRequest
 ) -> None:
     published: Scene = request.getfixturevalue(name)
@@ -205,7 +205,7 @@ def in_process(at: Worker) -> Callable[[Worker], publish_job.PublicationOutcome]
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_broken_at_every_request(
+def test_a_publication_converges_whichever_request_fails(
     published: Scene, ceph20: Server, tmp_path: Path, name: str, record_property
 ) -> None:
     with worker(0, ceph20, published, tmp_path) as at:
@@ -225,7 +225,7 @@ def test_broken_at_every_request(
     tell(record_property, f"{name}: at each of {len(requests)} requests: 0 failures")
 
 
-def test_killed_while_a_build_is_uploaded_and_published(
+def test_a_build_killed_while_uploading_or_publishing_converges_on_the_next_run(
     published: Scene, ceph20: Server, tmp_path: Path, record_property
 ) -> None:
     with worker(0, ceph20, published, tmp_path) as at:

@@ -41,9 +41,8 @@ from lago_images.storage.base import Stat
 from lago_images.storage.directory.store import DirectoryStore
 from lago_images.storage.s3 import store as s3
 from lago_images.storage.s3.store import S3Store
-from tests.support import handmade
-from tests.support.ci import plan, planned
-from tests.support.handmade import (
+from tests.support import builders
+from tests.support.builders import (
     PROPERTIES,
     SITE,
     copy_of,
@@ -52,6 +51,7 @@ from tests.support.handmade import (
     put,
     put_build,
 )
+from tests.support.ci import plan, planned
 from tests.support.turnstile import GatedStore, KilledError, OneByOne, Turnstile, gate_requests
 
 ROUNDS = {"directory": 200, "ceph20": 5}
@@ -115,7 +115,7 @@ def fill(store: Any) -> None:
     publish_by_hand(store, *OLD)
     publish_by_hand(store, OTHER)
     put(store, copy_of(OLD[0]).retirement, b"{}")
-    handmade.publisher(store).refresh()
+    builders.publisher(store).refresh()
 
 
 def publishes(store: Any, commit: str) -> PublicationOutcome:
@@ -134,7 +134,7 @@ def publishes(store: Any, commit: str) -> PublicationOutcome:
         for made in builds
     ]
     tree = Tree(
-        specs={m.name: replace(handmade.spec(m.name), properties=PROPERTIES) for m in builds},
+        specs={m.name: replace(builders.spec(m.name), properties=PROPERTIES) for m in builds},
         fingerprints={made.name: made.fingerprint for made in builds},
         inputs={},
     )
@@ -171,7 +171,7 @@ def attacks(store: Any, chance: random.Random) -> None:
             (
                 (staging.disk, evil),
                 # What was judged, again: between two looks of a publisher all seems well.
-                (staging.disk, handmade.disk_bytes(made.name, made.build_id)),
+                (staging.disk, builders.disk_bytes(made.name, made.build_id)),
                 (staging.hash, EVIL),
                 (staging.metadata, b'{"root-password": "evil"}'),
                 (staging.manifest, EVIL),
@@ -182,7 +182,7 @@ def attacks(store: Any, chance: random.Random) -> None:
             )
         )
         try:
-            handmade.overwrite(store, key, data)
+            builders.overwrite(store, key, data)
         except (NotFoundError, ConflictError):
             put_if_missing(store, key, data)
 
@@ -196,16 +196,16 @@ def put_if_missing(store: Any, key: str, data: bytes) -> None:
 
 def collects(store: Any) -> object:
     retention = Retention(revisions=2, days=1, grace_days=7)
-    return collect.sweep(handmade.publisher(store, now=time.time), retention)
+    return collect.sweep(builders.publisher(store, now=time.time), retention)
 
 
 def yanks(store: Any) -> object:
-    opened = handmade.publisher(store, now=time.time)
+    opened = builders.publisher(store, now=time.time)
     return withdrawals.yank(opened, "one", reason="broken", released=OPERATOR)
 
 
 def rolls_back(store: Any) -> object:
-    opened = handmade.publisher(store, now=time.time)
+    opened = builders.publisher(store, now=time.time)
     return withdrawals.rollback(opened, "one", released=OPERATOR)
 
 
@@ -307,7 +307,7 @@ def wrong(done: Run) -> Iterator[str]:
     yield from named_wrongly(done.store, rendered(done.store))
     if any(isinstance(end, KilledError) for end in done.ended.values()):
         # Whoever comes next makes up for what was broken off.
-        handmade.publisher(done.store).refresh()
+        builders.publisher(done.store).refresh()
     files, state = rendered(done.store), read(done.store)
     yield from named_wrongly(done.store, files)
     for key, page in render(state, SITE).pages.items():
@@ -382,7 +382,7 @@ def in_directory(seed: int, before: Path, path: Path) -> Run:
 
 
 @pytest.mark.timeout(7200)
-def test_no_order_of_requests_breaks_a_promise(
+def test_no_order_of_requests_breaks_a_promise_in_a_directory(
     before: Path, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
     requests = 0
@@ -432,7 +432,7 @@ class Unproved(DirectoryStore):
     ],
     ids=["If-None-Match is ignored", "If-Match is ignored", "the copy is not proved"],
 )
-def test_a_planted_fault_breaks_one(
+def test_a_planted_fault_breaks_a_promise(
     faulty: type[DirectoryStore], what: str, before: Path, tmp_path: Path
 ) -> None:
     """Else the schedules would show nothing."""
@@ -447,7 +447,7 @@ def test_a_planted_fault_breaks_one(
     pytest.fail(f"no schedule shows: {what}")
 
 
-def test_a_seed_gives_the_same_order_again(before: Path, tmp_path: Path) -> None:
+def test_a_seed_repeats_the_same_order_of_requests(before: Path, tmp_path: Path) -> None:
     one, again, other = (
         in_directory(seed, before, tmp_path / str(number)) for number, seed in enumerate((3, 3, 4))
     )
@@ -459,7 +459,7 @@ def test_a_seed_gives_the_same_order_again(before: Path, tmp_path: Path) -> None
 
 
 @pytest.mark.timeout(7200)
-def test_nor_does_any_in_a_bucket(
+def test_no_order_of_requests_breaks_a_promise_in_a_bucket(
     ceph20: Any, record_property: Callable[[str, object], None]
 ) -> None:
     requests = 0

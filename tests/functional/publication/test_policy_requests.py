@@ -110,12 +110,14 @@ def _publish(repo: SpecsRepo, root: Path, builder: Way, publisher: Way) -> None:
     assert "small: released revision 1" in ran.out
 
 
-def test_neither_role_asks_for_what_its_policy_refuses(published: Published) -> None:
+def test_builder_and_publisher_send_only_requests_that_their_policies_allow(
+    published: Published,
+) -> None:
     assert published.builder.refused == []
     assert published.publisher.refused == []
 
 
-def test_whatever_is_written_once_is_created_conditionally(
+def test_write_once_objects_are_created_with_if_none_match(
     published: Published, ceph20: Server
 ) -> None:
     """But for a copy of a disk, to which Ceph keeps no condition: its key has a nonce."""
@@ -137,7 +139,7 @@ def test_whatever_is_written_once_is_created_conditionally(
     assert [key.rpartition("/")[2] for key in copies] == ["large.qcow2.xz", "small.qcow2.xz"]
 
 
-def test_what_changes_is_replaced_conditionally(published: Published) -> None:
+def test_replaced_objects_are_written_with_if_match(published: Published) -> None:
     """``If-Match`` or ``If-None-Match`` on every file of the root; caches and probes are free."""
     rendered = [
         (key, request)

@@ -29,7 +29,7 @@ from lago_images.settings import Settings
 from lago_images.storage.base import Store
 from lago_images.storage.directory.store import DirectoryStore
 from lago_images.storage.s3.store import S3Store
-from tests.support.handmade import judged, manifest, put_build
+from tests.support.builders import judged, manifest, put_build
 
 PROCESSES = 16
 IMAGES = [f"image-{number}" for number in range(6)]
@@ -115,7 +115,7 @@ def running(rounds: int, where: Any, folder: Path) -> Iterator[list[ForkProcess]
 
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("name", ROUNDS)
-def test_publishers_at_once_lose_nothing(
+def test_concurrent_publishers_lose_no_release(
     name: str, tmp_path: Path, request: pytest.FixtureRequest, record_property
 ) -> None:
     where = opener(name, tmp_path, request)

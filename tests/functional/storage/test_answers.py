@@ -13,8 +13,8 @@ from lago_images.errors import StorageError
 from lago_images.host.retry import RetryPolicy
 from lago_images.storage.s3.store import S3Store
 from lago_images.storage.s3.upload import Uploader
-from tests.support.at_work import at_work
 from tests.support.loopback import LoopbackServer, QuietHandler
+from tests.support.server_threads import in_thread
 
 WORK = {
     "list": lambda store, _: list(store.list()),
@@ -49,7 +49,7 @@ def answering(status: int, headers: dict[str, str], body: bytes = b"") -> Iterat
 
         do_HEAD = do_PUT = do_POST = do_DELETE = do_GET
 
-    with LoopbackServer(Handler) as server, at_work(server):
+    with LoopbackServer(Handler) as server, in_thread(server):
         yield server.url
 
 
@@ -72,7 +72,7 @@ def failure(
 
 @pytest.mark.parametrize("work", WORK)
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
-def test_a_redirect_is_told_with_where_it_leads(tmp_path, status, work):
+def test_a_redirect_is_reported_with_its_target(tmp_path, status, work):
     with answering(status, {"Location": "https://s3.example.org/images/k"}) as endpoint:
         error = failure(endpoint, work, tmp_path)
     assert str(status) in error.message
@@ -82,7 +82,7 @@ def test_a_redirect_is_told_with_where_it_leads(tmp_path, status, work):
 # urllib3 stumbles before anybody has the connection to close it.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("work", WORK)
-def test_a_redirect_that_the_sdk_stumbles_over(tmp_path, work):
+def test_an_unexpected_redirect_is_reported_as_a_bad_answer(tmp_path, work):
     with answering(303, {"Location": "https://s3.example.org/"}) as endpoint:
         error = failure(endpoint, work, tmp_path)
     assert "cannot be understood" in error.message
@@ -91,7 +91,7 @@ def test_a_redirect_that_the_sdk_stumbles_over(tmp_path, work):
 
 
 @pytest.mark.parametrize("work", ["get", "put", "parts"])
-def test_a_store_that_says_when_is_asked_then(tmp_path, work):
+def test_retry_after_sets_the_pause_before_the_next_request(tmp_path, work):
     pauses = []
     with answering(503, {"Retry-After": "9"}) as endpoint:
         failure(endpoint, work, tmp_path, sleep=pauses.append)
@@ -100,7 +100,7 @@ def test_a_store_that_says_when_is_asked_then(tmp_path, work):
 
 
 @pytest.mark.parametrize("work", ["list", "head", "get", "read", "download", "put", "parts"])
-def test_a_web_page_is_no_store(tmp_path, work):
+def test_an_html_answer_is_an_error_that_does_not_show_it(tmp_path, work):
     page = b"<html><body>It works!"
     with answering(200, {"Content-Type": "text/html"}, page) as endpoint:
         error = failure(endpoint, work, tmp_path)

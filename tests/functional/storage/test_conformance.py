@@ -37,7 +37,7 @@ ODD_KEYS = [
 
 
 @everywhere
-def test_creates_once(store: Store) -> None:
+def test_put_creates_an_object_once(store: Store) -> None:
     etag = store.put("k", b"one", expected=None)
     with pytest.raises(ConflictError):
         store.put("k", b"two", expected=None)
@@ -46,7 +46,7 @@ def test_creates_once(store: Store) -> None:
 
 
 @everywhere
-def test_replaces_only_what_it_expects(store: Store) -> None:
+def test_put_replaces_only_the_expected_version(store: Store) -> None:
     first = store.put("k", b"one", expected=None)
     second = store.put("k", b"two", expected=first)
     assert second != first
@@ -57,7 +57,7 @@ def test_replaces_only_what_it_expects(store: Store) -> None:
 
 
 @everywhere
-def test_does_not_replace_what_is_gone(store: Store) -> None:
+def test_put_does_not_replace_a_deleted_object(store: Store) -> None:
     etag = store.put("k", b"one", expected=None)
     store.delete(["k"])
     with pytest.raises(ConflictError):
@@ -67,7 +67,7 @@ def test_does_not_replace_what_is_gone(store: Store) -> None:
 
 
 @everywhere
-def test_etags_agree_and_tell_versions_apart(store: Store) -> None:
+def test_etags_agree_between_requests_and_differ_between_versions(store: Store) -> None:
     seen = set()
     etag = None
     for number in range(5):
@@ -79,7 +79,7 @@ def test_etags_agree_and_tell_versions_apart(store: Store) -> None:
 
 
 @everywhere
-def test_tells_what_is_not_there(store: Store) -> None:
+def test_a_missing_object_raises_not_found(store: Store) -> None:
     store.put("folder/k", b"", expected=None)
     for key in ("none", "folder", "folder/k/deeper", "folder/none"):
         with pytest.raises(NotFoundError):
@@ -92,7 +92,7 @@ def test_tells_what_is_not_there(store: Store) -> None:
 
 
 @everywhere
-def test_keys_may_have_odd_characters(place: Place, store: Store) -> None:
+def test_keys_with_unusual_characters_are_stored(place: Place, store: Store) -> None:
     keys = [key for key in ODD_KEYS if not (place.name == "rclone" and key == "a/b/c")]
     for key in keys:
         store.put(key, key.encode(), expected=None)
@@ -106,7 +106,7 @@ def test_keys_may_have_odd_characters(place: Place, store: Store) -> None:
 
 
 @everywhere
-def test_lists_below_a_prefix(store: Store) -> None:
+def test_list_returns_the_keys_below_a_prefix(store: Store) -> None:
     for key in ("a/1", "a/2", "ab/1", "b"):
         store.put(key, key.encode(), expected=None)
     assert [stat.key for stat in store.list("a/")] == ["a/1", "a/2"]
@@ -118,7 +118,7 @@ def test_lists_below_a_prefix(store: Store) -> None:
 
 
 @pytest.mark.parametrize("place", ["directory", "ceph20"], indirect=True)
-def test_lists_more_than_a_page(store: Store) -> None:
+def test_list_returns_more_than_one_page(store: Store) -> None:
     keys = [f"k/{number:04}" for number in range(1001)]
     with ThreadPoolExecutor(16) as pool:
         list(pool.map(lambda key: store.put(key, b"", expected=None), keys))
@@ -128,7 +128,7 @@ def test_lists_more_than_a_page(store: Store) -> None:
 
 
 @everywhere
-def test_lists_in_parts_what_it_lists_at_once(store: Store) -> None:
+def test_listing_in_parts_equals_listing_at_once(store: Store) -> None:
     keys = [f"l/{first}/{second}" for first in "abcä" for second in range(3)] + ["m"]
     for key in keys:
         store.put(key, b"", expected=None)
@@ -139,7 +139,7 @@ def test_lists_in_parts_what_it_lists_at_once(store: Store) -> None:
 
 
 @where_atomic
-def test_one_of_many_creators_wins(place: Place) -> None:
+def test_one_of_many_concurrent_creators_wins(place: Place) -> None:
     for number in range(3):
         won = _at_once(
             16, lambda store, me, key=f"k{number}": store.put(key, b"%d" % me, expected=None), place
@@ -149,7 +149,7 @@ def test_one_of_many_creators_wins(place: Place) -> None:
 
 
 @where_atomic
-def test_of_creators_and_replacers_at_once_one_replacer_wins(place: Place) -> None:
+def test_one_replacer_wins_among_concurrent_creators_and_replacers(place: Place) -> None:
     """Also while an object is being replaced it exists, so no creator may win."""
     for number in range(3):
         key = f"both{number}"
@@ -165,7 +165,7 @@ def test_of_creators_and_replacers_at_once_one_replacer_wins(place: Place) -> No
 
 
 @where_atomic
-def test_no_increment_is_lost(place: Place) -> None:
+def test_concurrent_increments_are_not_lost(place: Place) -> None:
     place.open().put("n", b"0", expected=None)
 
     def increment(store: Store, _me: int) -> None:
@@ -202,7 +202,7 @@ def _at_once(count: int, work, place: Place) -> list[bool]:
 
 @everywhere
 @pytest.mark.parametrize("size", [0, 1, 70_000, PART, 2 * PART + 1])
-def test_uploads_streams(store: Store, size: int) -> None:
+def test_a_stream_is_uploaded(store: Store, size: int) -> None:
     data = os.urandom(size)
     seen = []
     pieces = (data[at : at + 900_001] for at in range(0, size, 900_001))
@@ -216,7 +216,7 @@ def test_uploads_streams(store: Store, size: int) -> None:
 
 @everywhere
 @pytest.mark.parametrize("good", [0, 3 * PART])
-def test_a_stream_that_breaks_leaves_nothing(store: Store, good: int) -> None:
+def test_a_failing_stream_leaves_no_object(store: Store, good: int) -> None:
     def stream():
         for _ in range(good // PART):
             yield b"x" * PART
@@ -229,7 +229,7 @@ def test_a_stream_that_breaks_leaves_nothing(store: Store, good: int) -> None:
 
 
 @everywhere
-def test_reads_from_any_byte_on(store: Store) -> None:
+def test_read_starts_at_any_offset(store: Store) -> None:
     store.put("k", b"0123456789", expected=None)
     assert b"".join(store.read("k", start=4)) == b"456789"
     assert b"".join(store.read("k", start=10)) == b""
@@ -237,7 +237,7 @@ def test_reads_from_any_byte_on(store: Store) -> None:
 
 @everywhere
 @pytest.mark.parametrize("size", [0, 1, PART, 2 * PART + 17])
-def test_downloads_into_a_file(
+def test_download_writes_the_object_to_a_file(
     store: Store, tmp_path: Path, size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(download, "SAVED_PIECE", PART)
@@ -254,7 +254,7 @@ def test_downloads_into_a_file(
 
 
 @pytest.mark.parametrize("place", ["ceph20", "ceph18", "swift"], indirect=True)
-def test_clients_see_the_headers(store: S3Store) -> None:
+def test_clients_get_the_stored_headers(store: S3Store) -> None:
     headers = Headers(content_type="application/x-xz", cache_control="public, max-age=7")
     store.put("small", b"s", expected=None, headers=headers)
     store.upload("stream", [b"x" * PART, b"y"], headers=headers)
@@ -270,7 +270,7 @@ def test_clients_see_the_headers(store: S3Store) -> None:
 
 
 @pytest.mark.parametrize("place", ["ceph20", "ceph18", "swift"], indirect=True)
-def test_finds_and_drops_unfinished_uploads(store: S3Store) -> None:
+def test_unfinished_uploads_are_listed_and_aborted(store: S3Store) -> None:
     ids = {
         key: store.bucket.small.create_multipart_upload(
             Bucket=store.bucket.name, Key=store.bucket.key(key)
@@ -288,7 +288,7 @@ def test_finds_and_drops_unfinished_uploads(store: S3Store) -> None:
     assert not list(store.list())
 
 
-def test_another_prefix_is_another_store(ceph20: Server) -> None:
+def test_stores_of_different_prefixes_are_separate(ceph20: Server) -> None:
     bucket = ceph20.new_bucket()
     one, two = (S3Store.open(bucket, name, environ=ceph20.environ) for name in ("p", "pq"))
     one.put("k", b"1", expected=None)

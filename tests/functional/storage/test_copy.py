@@ -46,7 +46,7 @@ def copy(store: Store, stat: Stat, data: bytes, target: str = "images/disk") -> 
 
 @everywhere
 @pytest.mark.parametrize("size", SIZES)
-def test_a_copy_has_the_bytes_and_the_headers_of_its_own(
+def test_a_copy_has_the_source_bytes_and_its_own_headers(
     place: Place, store: Store, size: int
 ) -> None:
     data = os.urandom(size)
@@ -66,7 +66,7 @@ def test_a_copy_has_the_bytes_and_the_headers_of_its_own(
 
 
 @everywhere
-def test_a_copy_is_no_link_to_its_source(place: Place, store: Store) -> None:
+def test_a_copy_does_not_change_with_its_source(place: Place, store: Store) -> None:
     data = os.urandom(100_000)
     stat = staged(place, data)
     copy(store, stat, data)
@@ -80,7 +80,9 @@ def test_a_copy_is_no_link_to_its_source(place: Place, store: Store) -> None:
 
 @everywhere
 @pytest.mark.parametrize("size", [0, PART + 1])
-def test_what_was_not_judged_is_not_copied(place: Place, store: Store, size: int) -> None:
+def test_a_source_with_another_size_or_digest_is_not_copied(
+    place: Place, store: Store, size: int
+) -> None:
     data = os.urandom(size)
     staged(place, data)
     stat = staged(place, bytes(len(data)) + b"!")
@@ -93,7 +95,7 @@ def test_what_was_not_judged_is_not_copied(place: Place, store: Store, size: int
 
 
 @everywhere
-def test_a_source_that_changed_before_is_a_conflict(place: Place, store: Store) -> None:
+def test_a_source_changed_before_the_copy_is_a_conflict(place: Place, store: Store) -> None:
     data = os.urandom(1000)
     stat = staged(place, data)
     staged(place, os.urandom(1000))
@@ -103,14 +105,14 @@ def test_a_source_that_changed_before_is_a_conflict(place: Place, store: Store) 
 
 
 @everywhere
-def test_a_missing_source_is_not_found(place: Place, store: Store) -> None:
+def test_copying_a_missing_source_raises_not_found(place: Place, store: Store) -> None:
     stat = staged(place, b"data")
     with pytest.raises(NotFoundError):
         copy(store, replace(stat, key="builds/other"), b"data")
     assert [each.key for each in store.list()] == ["builds/disk"]
 
 
-def test_a_target_is_written_once(tmp_path: Path) -> None:
+def test_an_existing_target_is_not_overwritten(tmp_path: Path) -> None:
     store = DirectoryStore(path=tmp_path)
     store.put("images/disk", b"released", expected=None)
     store.put("builds/disk", b"data", expected=None)
@@ -132,7 +134,7 @@ SWAPPED_SIZES = {"CopyObject": PART + 1, "UploadPartCopy": 3 * PART}
 
 @pytest.mark.parametrize("name", ["ceph20", "ceph18", "moto"])
 @pytest.mark.parametrize("operation", SWAPPED_SIZES)
-def test_a_source_swapped_between_head_and_copy_is_not_published(
+def test_a_source_replaced_between_head_and_copy_is_not_copied(
     request: pytest.FixtureRequest, name: str, operation: str
 ) -> None:
     """Moto ignores the condition on CopyObject, and all of them do on UploadPartCopy."""
@@ -164,7 +166,7 @@ CONDITIONAL = {("ceph20", "CopyObject"), ("ceph18", "CopyObject")}
 @pytest.mark.parametrize("name", ["ceph20", "ceph18"])
 @pytest.mark.parametrize("size", [PART + 1, 3 * PART])
 @pytest.mark.parametrize("fault", [Fault(drop=True), Fault(reset=True), Fault(answer=503)])
-def test_every_request_of_a_copy_may_break(
+def test_a_copy_survives_the_failure_of_any_request(
     request: pytest.FixtureRequest, name: str, size: int, fault: Fault
 ) -> None:
     server = request.getfixturevalue(name)
@@ -183,7 +185,7 @@ def test_every_request_of_a_copy_may_break(
             assert b"".join(direct.read(f"images/{number}")) == data
 
 
-def test_the_store_s_own_checksum_saves_reading_the_copy(moto: Server) -> None:
+def test_a_checksum_computed_by_the_store_spares_reading_the_copy(moto: Server) -> None:
     bucket, data = moto.new_bucket(), os.urandom(PART + 1)
     store = s3_store(moto, bucket)
     store.upload("builds/disk", [data])
@@ -219,7 +221,7 @@ def lost_answer(server: Server, work: Callable[[S3Store], None]) -> list[str]:
     return seen
 
 
-def test_a_copy_that_meets_itself_is_made(ceph20: Server) -> None:
+def test_a_copy_whose_response_was_lost_succeeds(ceph20: Server) -> None:
     def work(store: S3Store) -> None:
         store.upload("builds/disk", [b"data"])
         copy(store, store.head("builds/disk"), b"data")
@@ -228,7 +230,7 @@ def test_a_copy_that_meets_itself_is_made(ceph20: Server) -> None:
     assert len(lost_answer(ceph20, work)) == 2
 
 
-def test_a_copy_that_meets_another_object_leaves_it(ceph20: Server) -> None:
+def test_a_conflicting_copy_leaves_the_existing_target(ceph20: Server) -> None:
     bucket = ceph20.new_bucket()
     direct = s3_store(ceph20, bucket)
     direct.upload("builds/disk", [b"data"])
@@ -242,7 +244,7 @@ def test_a_copy_that_meets_another_object_leaves_it(ceph20: Server) -> None:
     assert direct.get("images/disk").data == b"othr"
 
 
-def test_a_copy_that_cannot_be_removed_is_named(ceph20: Server) -> None:
+def test_a_rejected_copy_that_cannot_be_deleted_is_reported(ceph20: Server) -> None:
     bucket = ceph20.new_bucket()
     direct = s3_store(ceph20, bucket)
     direct.upload("builds/disk", [b"evil"])

@@ -24,7 +24,7 @@ from tests.tools import cannot
 @pytest.mark.parametrize(
     "key", ["", "/etc/passwd", "../out", "a/../../out", "a//b", "a/./b", "a/", ".lago-images/lock"]
 )
-def test_keys_stay_inside(tmp_path: Path, key: str) -> None:
+def test_keys_cannot_leave_the_directory(tmp_path: Path, key: str) -> None:
     store = DirectoryStore(path=tmp_path / "store")
     with pytest.raises(StorageError, match="cannot be a key"):
         store.put(key, b"", expected=None)
@@ -33,7 +33,7 @@ def test_keys_stay_inside(tmp_path: Path, key: str) -> None:
     assert not isinstance(refused.value, NotFoundError)
 
 
-def test_links_do_not_lead_out(tmp_path: Path) -> None:
+def test_symbolic_links_out_of_the_directory_are_refused(tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "secret").write_text("s")
@@ -56,7 +56,7 @@ def test_links_do_not_lead_out(tmp_path: Path) -> None:
 @pytest.mark.parametrize("root", ["images", "releases"])
 @pytest.mark.parametrize("below", ["", "/a", "/a/1.json"])
 @pytest.mark.parametrize("prefix", ["", "/", "/a/"])
-def test_what_is_behind_a_link_is_not_called_absent(
+def test_an_object_behind_a_refused_link_is_not_reported_as_missing(
     tmp_path: Path, root: str, below: str, prefix: str
 ) -> None:
     link, prefix = root + below, root + prefix if prefix else ""
@@ -72,7 +72,7 @@ def test_what_is_behind_a_link_is_not_called_absent(
     assert [stat.key for stat in store.list("builds/")] == ["builds/a/manifest.json"]
 
 
-def test_links_beside_the_repositorys_folders_harm_nobody(tmp_path: Path) -> None:
+def test_links_beside_the_repositorys_folders_are_ignored(tmp_path: Path) -> None:
     store = DirectoryStore(path=tmp_path / "store")
     store.put("builds/k", b"1", expected=None)
     (store.path / "own").mkdir()
@@ -82,7 +82,7 @@ def test_links_beside_the_repositorys_folders_harm_nobody(tmp_path: Path) -> Non
     assert list(store.list("releases/")) == []
 
 
-def test_a_root_behind_a_link_is_fine(tmp_path: Path) -> None:
+def test_the_root_may_be_a_symbolic_link(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to("real")
     store = DirectoryStore(path=tmp_path / "link")
@@ -90,7 +90,7 @@ def test_a_root_behind_a_link_is_fine(tmp_path: Path) -> None:
     assert store.get("a/k").data == b"1"
 
 
-def test_nothing_there_is_empty_and_stays_so(tmp_path: Path) -> None:
+def test_reading_a_missing_directory_is_empty_and_creates_nothing(tmp_path: Path) -> None:
     store = DirectoryStore(path=tmp_path / "none")
     assert list(store.list()) == []
     assert list(store.unfinished()) == []
@@ -100,7 +100,7 @@ def test_nothing_there_is_empty_and_stays_so(tmp_path: Path) -> None:
     assert not store.path.exists()
 
 
-def test_a_file_instead_of_a_folder_is_no_empty_store(tmp_path: Path) -> None:
+def test_a_file_in_place_of_the_directory_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     store = DirectoryStore(path=tmp_path / "file")
     with pytest.raises(StorageError):
@@ -109,7 +109,7 @@ def test_a_file_instead_of_a_folder_is_no_empty_store(tmp_path: Path) -> None:
         store.put("k", b"", expected=None)
 
 
-def test_an_unwritable_folder_is_told(tmp_path: Path) -> None:
+def test_an_unwritable_folder_is_reported(tmp_path: Path) -> None:
     if os.geteuid() == 0:
         # root may write anywhere; a file in the way is as unwritable for it.
         (tmp_path / ".lago-images").write_text("")
@@ -121,7 +121,7 @@ def test_an_unwritable_folder_is_told(tmp_path: Path) -> None:
     assert failed.value.hint
 
 
-def test_a_full_disk_is_told_and_leaves_nothing() -> None:
+def test_a_full_disk_is_reported_and_leaves_no_file() -> None:
     full = Path("/dev/shm/lago-images-test-full")
     if os.geteuid() != 0:
         cannot("mounting a small file system needs root")
@@ -146,7 +146,7 @@ def test_a_full_disk_is_told_and_leaves_nothing() -> None:
         full.rmdir()
 
 
-def test_a_killed_upload_is_seen_and_can_be_dropped(tmp_path: Path) -> None:
+def test_a_killed_upload_is_listed_and_can_be_aborted(tmp_path: Path) -> None:
     code = (
         "import os, signal, sys; from pathlib import Path\n"
         "from lago_images.storage.directory.store import DirectoryStore\n"
@@ -166,7 +166,7 @@ def test_a_killed_upload_is_seen_and_can_be_dropped(tmp_path: Path) -> None:
     assert not list(store.unfinished())
 
 
-def test_a_publisher_removes_what_killed_writers_left_and_nothing_else(tmp_path: Path) -> None:
+def test_a_publisher_removes_only_the_temporary_files_of_killed_writers(tmp_path: Path) -> None:
     store = DirectoryStore(path=tmp_path, clock_ns=lambda: time.time_ns() + 120 * 10**9)
     dead = tmp_path / PRIVATE / "uploads" / "dead" / "builds" / "x"
     dead.mkdir(parents=True)
@@ -184,7 +184,7 @@ def test_a_publisher_removes_what_killed_writers_left_and_nothing_else(tmp_path:
     assert not list(store.unfinished())
 
 
-def test_a_young_upload_is_left_alone(tmp_path: Path) -> None:
+def test_a_recent_unfinished_upload_is_kept(tmp_path: Path) -> None:
     """Its writer may not have its lock yet; one that had it and has it no more is dead."""
     for name in ("begun-young", "dead"):
         folder = tmp_path / PRIVATE / "uploads" / name
@@ -198,7 +198,7 @@ def test_a_young_upload_is_left_alone(tmp_path: Path) -> None:
     assert list(store.unfinished()) == []
 
 
-def test_versions_differ_even_if_the_clock_stands_still(tmp_path: Path) -> None:
+def test_etags_differ_when_the_clock_does_not_advance(tmp_path: Path) -> None:
     store = DirectoryStore(path=tmp_path, clock_ns=lambda: 1_000_000_000)
     etags = [store.put("k", b"0", expected=None)]
     for number in range(1, 20):
@@ -206,7 +206,7 @@ def test_versions_differ_even_if_the_clock_stands_still(tmp_path: Path) -> None:
     assert len(set(etags)) == 20
 
 
-def test_a_file_system_without_links_still_creates_once(
+def test_objects_are_created_once_on_a_file_system_without_hard_links(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object) -> None:
@@ -236,7 +236,7 @@ def _open(url: str, folder: Path, *, single_writer: bool = False):
     return open_store(url, settings=settings, environ=environ, console=Console(quiet=True))
 
 
-def test_urls(tmp_path: Path) -> None:
+def test_accepted_urls_name_the_directory(tmp_path: Path) -> None:
     assert _open("./image-repo", tmp_path).url == str(tmp_path / "image-repo")
     assert _open("/srv/a b", tmp_path).url == "/srv/a b"
     assert _open("file:///srv/a%20b", tmp_path).url == "/srv/a b"
@@ -259,7 +259,7 @@ def test_urls(tmp_path: Path) -> None:
         "https://bucket.example.com/",
     ],
 )
-def test_bad_urls(tmp_path: Path, url: str) -> None:
+def test_invalid_urls_are_refused(tmp_path: Path, url: str) -> None:
     with pytest.raises(UsageError) as refused:
         _open(url, tmp_path)
     assert refused.value.hint

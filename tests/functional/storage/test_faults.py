@@ -34,7 +34,7 @@ def _once(at: int, fault: Fault):
     ("server_name", "fault_name"),
     [*(("ceph20", name) for name in FAULTS), ("ceph18", "dropped"), ("ceph18", "500")],
 )
-def test_every_request_of_the_stores_work_may_break(
+def test_every_operation_survives_the_failure_of_any_request(
     request: pytest.FixtureRequest, server_name: str, fault_name: str
 ) -> None:
     fault = FAULTS[fault_name]
@@ -69,7 +69,7 @@ def test_every_request_of_the_stores_work_may_break(
         assert len(list(store.unfinished())) <= (1 if fault.drop else 0)
 
 
-def test_anothers_equal_bytes_are_not_our_write(ceph20: Server) -> None:
+def test_equal_bytes_of_another_writer_are_not_taken_for_our_write(ceph20: Server) -> None:
     bucket = ceph20.new_bucket()
     other = s3_store(ceph20, bucket)
 
@@ -84,7 +84,7 @@ def test_anothers_equal_bytes_are_not_our_write(ceph20: Server) -> None:
 
 
 @pytest.mark.parametrize("cut", [0, 1, 700_000, PART])
-def test_a_broken_download_is_taken_up_again(ceph20: Server, cut: int) -> None:
+def test_an_interrupted_download_is_resumed(ceph20: Server, cut: int) -> None:
     bucket = ceph20.new_bucket()
     data = os.urandom(PIECE + PART)
     s3_store(ceph20, bucket).upload("big", [data])
@@ -96,7 +96,7 @@ def test_a_broken_download_is_taken_up_again(ceph20: Server, cut: int) -> None:
 
 
 @pytest.mark.parametrize("cut", [0, 1, 700_000, PART])
-def test_a_broken_piece_is_written_again(
+def test_an_interrupted_range_is_downloaded_again(
     ceph20: Server, cut: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(download, "SAVED_PIECE", PIECE)
@@ -113,7 +113,7 @@ def test_a_broken_piece_is_written_again(
     assert sum(seen) == len(data)
 
 
-def test_a_file_never_mixes_two_versions(
+def test_reading_never_mixes_two_versions(
     ceph20: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(download, "SAVED_PIECE", PART)
@@ -142,7 +142,7 @@ def test_a_download_never_mixes_two_versions(ceph20: Server) -> None:
             list(reading)
 
 
-def test_a_corrupted_upload_is_noticed(ceph18: Server) -> None:
+def test_a_corrupted_upload_is_detected(ceph18: Server) -> None:
     """Something between us and the store that changes bytes, with checksums switched off."""
     store = s3_store(ceph18, ceph18.new_bucket())
     put = store.bucket.bulk.put_object
@@ -162,7 +162,7 @@ def test_a_corrupted_upload_is_noticed(ceph18: Server) -> None:
         store.upload("k", [b"some bytes"])
 
 
-def test_says_what_to_set(ceph20: Server, tmp_path: Path) -> None:
+def test_storage_errors_hint_at_what_to_set(ceph20: Server, tmp_path: Path) -> None:
     bucket = ceph20.new_bucket()
 
     def failing(environ: dict[str, str], name: str = bucket) -> tuple[str, str]:
@@ -190,13 +190,13 @@ def test_says_what_to_set(ceph20: Server, tmp_path: Path) -> None:
         assert len(proxy.requests) == QUICK.attempts
 
 
-def test_head_tells_a_missing_bucket_from_a_missing_object(ceph20: Server) -> None:
+def test_head_distinguishes_a_missing_bucket_from_a_missing_object(ceph20: Server) -> None:
     with pytest.raises(StorageError, match="NoSuchBucket") as failed:
         S3Store.open("no-such-bucket-here", environ=ceph20.environ).head("k")
     assert not isinstance(failed.value, NotFoundError)
 
 
-def test_profiles_count(ceph20: Server, tmp_path: Path) -> None:
+def test_aws_profiles_are_used(ceph20: Server, tmp_path: Path) -> None:
     bucket = ceph20.new_bucket()
     config = tmp_path / "config"
     config.write_text(

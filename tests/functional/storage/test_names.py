@@ -30,7 +30,7 @@ GOOD = ["builds/a/1", "builds/z/1"]
 
 
 @pytest.mark.parametrize("key", BAD)
-def test_bad_keys_are_refused(key: str) -> None:
+def test_invalid_keys_are_refused(key: str) -> None:
     with pytest.raises(StorageError, match="cannot be a key") as refused:
         check_key(key)
     assert len(refused.value.message) < 500
@@ -55,7 +55,7 @@ def clears_the_rest(store: Store, bad: list[str]) -> None:
 
 
 @pytest.mark.parametrize("name", ["ceph20", "ceph18", "moto"])
-def test_a_bucket_s_bad_names_are_never_asked_for(
+def test_invalid_keys_listed_by_a_bucket_are_never_requested(
     request: pytest.FixtureRequest, name: str
 ) -> None:
     server = request.getfixturevalue(name)
@@ -73,7 +73,7 @@ def test_a_bucket_s_bad_names_are_never_asked_for(
     assert asked == {f"/{bucket}", *(f"/{bucket}/some/prefix/{key}" for key in GOOD)}
 
 
-def test_a_directory_s_bad_names_are_never_opened(tmp_path: Path) -> None:
+def test_invalid_names_in_a_directory_are_never_opened(tmp_path: Path) -> None:
     store = DirectoryStore(path=tmp_path)
     bad = ["builds/a\x01b/m", "builds/a\nb", "builds/\udcff"]
     for key in bad:
@@ -84,7 +84,7 @@ def test_a_directory_s_bad_names_are_never_opened(tmp_path: Path) -> None:
     clears_the_rest(store, bad)
 
 
-def test_a_delete_that_fails_once_removes_the_others(tmp_path: Path) -> None:
+def test_a_failed_delete_does_not_keep_others_from_being_deleted(tmp_path: Path) -> None:
     store = DirectoryStore(path=tmp_path)
     for key in GOOD:
         store.put(key, b"", expected=None)

@@ -29,7 +29,7 @@ def _open(server: Server, bucket: str, *, single_writer: bool = False) -> S3Stor
 
 
 @pytest.mark.parametrize(("name", "dialect"), [("ceph20", "quoted"), ("ceph18", "bare")])
-def test_lets_in_who_keeps_their_word(
+def test_a_store_with_conditional_writes_is_accepted(
     request: pytest.FixtureRequest, name: str, dialect: str
 ) -> None:
     server = request.getfixturevalue(name)
@@ -48,7 +48,9 @@ def test_lets_in_who_keeps_their_word(
 @pytest.mark.parametrize(
     ("name", "does"), [("swift", "answered 501"), ("rclone", "answered 200, and the object was")]
 )
-def test_refuses_who_does_not(request: pytest.FixtureRequest, name: str, does: str) -> None:
+def test_a_store_without_conditional_writes_is_refused(
+    request: pytest.FixtureRequest, name: str, does: str
+) -> None:
     server = request.getfixturevalue(name)
     bucket = server.new_bucket()
     store = _open(server, bucket)
@@ -74,7 +76,9 @@ def test_refuses_who_does_not(request: pytest.FixtureRequest, name: str, does: s
         {"dialect": "unheard of"},
     ],
 )
-def test_does_not_believe_another_stores_memory(ceph20: Server, change: dict[str, object]) -> None:
+def test_the_recorded_probe_of_another_store_is_ignored(
+    ceph20: Server, change: dict[str, object]
+) -> None:
     bucket = ceph20.new_bucket()
     store = _open(ceph20, bucket)
     ensure_safe(store)
@@ -111,7 +115,7 @@ def test_the_next_probe_removes_what_a_killed_one_left(
     assert list(store.list(FOLDER)) == []
 
 
-def test_a_lost_answer_does_not_make_a_store_unsafe(ceph20: Server) -> None:
+def test_a_lost_response_does_not_make_a_store_unsafe(ceph20: Server) -> None:
     bucket = ceph20.new_bucket()
     with FaultProxy(ceph20.endpoint) as proxy:
         for number in (2, 3, 5, 7):
@@ -126,14 +130,14 @@ def test_a_lost_answer_does_not_make_a_store_unsafe(ceph20: Server) -> None:
             store.delete([MEMORY])
 
 
-def test_a_store_that_cannot_be_asked_is_not_called_unsafe(ceph20: Server) -> None:
+def test_an_unreachable_store_is_not_reported_as_unsafe(ceph20: Server) -> None:
     store = _open(ceph20, "no-such-bucket-here")
     with pytest.raises(StorageError, match="NoSuchBucket") as failed:
         ensure_safe(store)
     assert not isinstance(failed.value, UnsafeStoreError)
 
 
-def test_a_directory_is_safe_and_nothing_is_left_of_asking(tmp_path: Path) -> None:
+def test_probing_a_directory_succeeds_and_leaves_no_file(tmp_path: Path) -> None:
     store = DirectoryStore(path=tmp_path)
     ensure_safe(store)
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
@@ -141,7 +145,7 @@ def test_a_directory_is_safe_and_nothing_is_left_of_asking(tmp_path: Path) -> No
     assert [*store.unfinished()] == []
 
 
-def test_a_directory_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+def test_an_unwritable_directory_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     store = DirectoryStore(path=tmp_path / "file" / "repo")
     with pytest.raises(StorageError, match="Not a directory"):
@@ -160,7 +164,7 @@ def _refuse_versioning(request: Request) -> Fault | None:
 
 @pytest.mark.parametrize("name", ["ceph20", "ceph18"])
 @pytest.mark.parametrize("plan", [lambda _: None, _refuse_versioning], ids=["told", "refused"])
-def test_versioning_turned_on_takes_the_verdict_back(
+def test_enabling_versioning_invalidates_the_recorded_probe(
     request: pytest.FixtureRequest, name: str, plan
 ) -> None:
     server = request.getfixturevalue(name)
@@ -179,7 +183,7 @@ def test_versioning_turned_on_takes_the_verdict_back(
         ensure_safe(_open(near, bucket))
 
 
-def test_versioning_turned_on_under_a_publisher_stops_it(ceph20: Server) -> None:
+def test_enabling_versioning_stops_a_running_publisher(ceph20: Server) -> None:
     bucket = ceph20.new_bucket()
     store, other = _open(ceph20, bucket), _open(ceph20, bucket)
     for each in (store, other):
@@ -196,7 +200,7 @@ def test_versioning_turned_on_under_a_publisher_stops_it(ceph20: Server) -> None
     assert "second publisher" in log.getvalue()
 
 
-def test_another_gateway_is_probed_anew(ceph20: Server) -> None:
+def test_another_server_behind_the_endpoint_is_probed_again(ceph20: Server) -> None:
     bucket = ceph20.new_bucket()
     with FaultProxy(ceph20.endpoint) as proxy:
         server = ceph20.through(proxy.endpoint)
@@ -211,7 +215,7 @@ def test_another_gateway_is_probed_anew(ceph20: Server) -> None:
             assert again.requests == REMEMBERED
 
 
-def test_object_lock_turned_on_is_probed_anew(moto: Server) -> None:
+def test_enabling_object_lock_is_probed_again(moto: Server) -> None:
     bucket, client = f"{moto.new_bucket()}-lock", moto.client()
     client.create_bucket(Bucket=bucket, ObjectLockEnabledForBucket=True)
 
@@ -233,7 +237,7 @@ def test_object_lock_turned_on_is_probed_anew(moto: Server) -> None:
 @pytest.mark.parametrize(
     ("name", "sums"), [("moto", True), ("ceph20", False), ("ceph18", False), ("rclone", False)]
 )
-def test_only_a_checksum_that_the_store_computes_is_believed(
+def test_only_a_checksum_computed_by_the_store_is_trusted(
     request: pytest.FixtureRequest, name: str, sums: bool
 ) -> None:
     """rclone hands on the checksum that the source was stored with, true or not."""
@@ -250,7 +254,7 @@ def test_only_a_checksum_that_the_store_computes_is_believed(
         assert again.bucket.abilities.sums_copies == sums
 
 
-def test_a_store_that_keeps_if_none_match_on_copies_is_seen(ceph20: Server) -> None:
+def test_support_of_if_none_match_on_copies_is_detected(ceph20: Server) -> None:
     def aws(request: Request) -> Fault | None:
         conditional = {"x-amz-copy-source", "if-none-match"} <= {*request.headers}
         return Fault(answer=412, code="PreconditionFailed") if conditional else None

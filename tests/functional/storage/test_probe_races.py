@@ -18,7 +18,7 @@ from lago_images.storage.s3.store import S3Store
 from lago_images.storage.s3.verdict import Verdict
 from tests.functional.storage.conftest import QUICK
 from tests.servers.model import Server
-from tests.support.at_work import at_work
+from tests.support.server_threads import in_thread
 
 # Seconds that a faulty store leaves between looking and writing.
 _WINDOW = 0.1
@@ -124,7 +124,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def probed(fault: str) -> Iterator[tuple[Verdict, StandIn]]:
-    with StandIn(fault) as server, at_work(server):
+    with StandIn(fault) as server, in_thread(server):
         environ = {
             "AWS_ACCESS_KEY_ID": "a",
             "AWS_SECRET_ACCESS_KEY": "b",
@@ -143,14 +143,14 @@ def probed(fault: str) -> Iterator[tuple[Verdict, StandIn]]:
         ("losers are written", "one was answered 200, and another's bytes were kept"),
     ],
 )
-def test_a_store_that_breaks_one_promise_is_unsafe(fault: str, reason: str) -> None:
+def test_a_store_with_any_faulty_conditional_write_is_unsafe(fault: str, reason: str) -> None:
     with probed(fault) as (verdict, server):
         assert not verdict.is_safe
         assert any(reason in each for each in verdict.reasons), verdict.reasons
         assert server.objects == {}
 
 
-def test_a_store_that_keeps_all_of_them_is_safe() -> None:
+def test_a_store_with_all_conditional_writes_is_safe() -> None:
     with probed("none") as (verdict, server):
         assert verdict.reasons == ()
         assert server.objects == {}
@@ -166,7 +166,7 @@ def test_a_real_store_passes_every_time(request: pytest.FixtureRequest, name: st
     assert sum(store.requests.values()) < 5 * 110
 
 
-def test_versions_on_ceph_show_in_the_race(ceph20: Server) -> None:
+def test_the_race_detects_versioning_on_ceph(ceph20: Server) -> None:
     """With versions it checks before it locks: of its writers in one round several win."""
     bucket = ceph20.new_bucket()
     status = {"Status": "Enabled"}

@@ -15,7 +15,7 @@ from tests.servers.proxy import Fault, FaultProxy
 
 
 @pytest.mark.parametrize("place", [*ALL, "overlay", "overlaid"], indirect=True)
-def test_a_byte_of_what_can_be_read(store: Store) -> None:
+def test_readable_objects_pass_and_missing_ones_raise_not_found(store: Store) -> None:
     store.put("empty", b"", expected=None)
     store.put("full", b"12", expected=None)
     for key in ("empty", "full"):
@@ -33,7 +33,9 @@ def test_a_byte_of_what_can_be_read(store: Store) -> None:
         (400, "KMS.DisabledException", "enable the KMS key"),
     ],
 )
-def test_head_200_and_get_refused(ceph20: Server, status: int, code: str, repair: str) -> None:
+def test_an_object_with_head_allowed_and_get_refused_is_unreadable(
+    ceph20: Server, status: int, code: str, repair: str
+) -> None:
     bucket = ceph20.new_bucket()
     s3_store(ceph20, bucket).put("k", b"data", expected=None)
 
@@ -47,7 +49,7 @@ def test_head_200_and_get_refused(ceph20: Server, status: int, code: str, repair
         assert proxy.requests[-1].headers["range"] == "bytes=0-0"
 
 
-def test_a_store_in_trouble_is_not_called_unreadable(ceph20: Server) -> None:
+def test_a_failing_store_is_not_reported_as_unreadable(ceph20: Server) -> None:
     bucket = ceph20.new_bucket()
     with FaultProxy(ceph20.endpoint, lambda _: Fault(answer=503)) as proxy:
         store = s3_store(ceph20.through(proxy.endpoint), bucket)
@@ -56,7 +58,7 @@ def test_a_store_in_trouble_is_not_called_unreadable(ceph20: Server) -> None:
     assert not isinstance(failed.value, UnreadableError)
 
 
-def test_a_file_without_the_right_to_read_it(
+def test_a_file_without_read_permission_is_unreadable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = DirectoryStore(path=tmp_path)

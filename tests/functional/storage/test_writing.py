@@ -20,7 +20,7 @@ SIZES = {"one request": 5, "parts": 2 * PART + 1}
 
 @pytest.mark.parametrize("place", ALL, indirect=True)
 @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
-def test_an_upload_does_not_overwrite(place: Place, store: Store, size: int) -> None:
+def test_an_upload_never_overwrites_an_object(place: Place, store: Store, size: int) -> None:
     if place.name == "ceph18" and size > PART:
         pytest.skip("Ceph 18 ignores conditions on what completes an upload in parts")
     data = os.urandom(size)
@@ -66,7 +66,9 @@ def work(store: S3Store, *, copies: bool = True) -> None:
         assert b"".join(store.read(f"images/{name}")) == data
 
 
-def test_every_write_once_write_satisfies_a_policy_that_demands_it(ceph20: Server) -> None:
+def test_every_write_once_request_satisfies_a_policy_that_demands_if_none_match(
+    ceph20: Server,
+) -> None:
     bucket = ceph20.new_bucket()
     with FaultProxy(ceph20.endpoint, aws_policy) as proxy:
         store = s3_store(ceph20.through(proxy.endpoint), bucket)
@@ -102,7 +104,7 @@ def test_a_store_that_refuses_checksums_works_with_a_single_writer(ceph20: Serve
             store.upload("builds/parts", [b"other"])
 
 
-def test_a_builder_that_never_probed_writes_to_such_a_store_too(ceph20: Server) -> None:
+def test_a_builder_that_never_probed_writes_to_a_store_without_checksums(ceph20: Server) -> None:
     bucket = ceph20.new_bucket()
     with FaultProxy(ceph20.endpoint, backblaze) as proxy:
         store = s3_store(ceph20.through(proxy.endpoint), bucket)
@@ -111,7 +113,7 @@ def test_a_builder_that_never_probed_writes_to_such_a_store_too(ceph20: Server) 
     assert store.bucket.lacking == {Feature.CHECKSUMS, Feature.CREATION}
 
 
-def test_damage_on_the_way_is_not_taken_for_a_store_without_checksums(ceph20: Server) -> None:
+def test_a_corrupted_upload_is_not_taken_for_missing_checksum_support(ceph20: Server) -> None:
     bucket = ceph20.new_bucket()
     plan = lambda request: Fault(answer=400, code="BadDigest") if request.number == 1 else None  # noqa: E731
     with FaultProxy(ceph20.endpoint, plan) as proxy:
@@ -139,7 +141,7 @@ def demands_checksum(request: Request) -> Fault | None:
 
 
 @pytest.mark.parametrize("name", ["ceph20", "moto"])
-def test_object_lock_with_default_retention_works(
+def test_a_bucket_with_default_retention_is_written(
     request: pytest.FixtureRequest, name: str
 ) -> None:
     """Ceph keeps versions then, and no conditions in races: a single writer is asked for.

@@ -76,7 +76,7 @@ def test_a_truncated_disk_is_refused(client, small, served, tmp_path):
         client.download(f"{served.url}/repo.metadata", tmp_path / "store", "tiny")
 
 
-def test_a_template_nobody_published_is_said_to_be_missing(client, served, tmp_path):
+def test_an_unpublished_template_is_reported_as_missing(client, served, tmp_path):
     with pytest.raises(LagoError, match="LagoMissingTemplateError"):
         client.download(f"{served.url}/repo.metadata", tmp_path / "store", "other")
 

@@ -40,7 +40,7 @@ def boots(tmp_path, accel):
     return boots
 
 
-def test_virt_builder_builds_a_machine_with_checking_on(server, user, key, boots, tmp_path):
+def test_virt_builder_builds_a_machine_with_signature_checks(server, user, key, boots, tmp_path):
     user.add_source("tests", f"{server.url}/index.asc", key.public)
     machine = tmp_path / "machine.img"
     options = ["--check-signature", "--hostname", "built-here", "--no-network"]

@@ -5,20 +5,20 @@ import subprocess
 
 import pytest
 
-from tests.support.by_hand import Published
+from tests.support.verification_guide import PublishedRepository
 from tests.tools import need
 
 pytestmark = pytest.mark.real
 need("gpg", "gpgconf", "sha256sum", "jq", "curl", "bash")
 
 
-def test_the_document_leads_from_the_key_to_the_commit(published_signed, key, tmp_path):
+def test_the_documented_commands_lead_from_the_key_to_the_commit(published_signed, key, tmp_path):
     folder = published_signed.folder
     [image] = folder.glob("images/tiny/x86_64/*")
-    published = Published(
+    published = PublishedRepository(
         folder=folder, image=str(image.relative_to(folder)), key=key.fingerprint, name="tiny"
     )
-    done = published.followed(tmp_path / "w")
+    done = published.run_commands(tmp_path / "w")
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stderr.count("Good signature") == 2
     for name in ("tiny.qcow2.xz", "manifest.json", "sbom.cdx.json", "build.log"):
@@ -29,7 +29,7 @@ def test_the_document_leads_from_the_key_to_the_commit(published_signed, key, tm
     assert '"spec": "image-specs/tiny"' in done.stdout
 
 
-def test_the_command_follows_the_same_chain(published_signed, key):
+def test_repo_provenance_follows_the_same_chain(published_signed, key):
     specs = published_signed.specs
     done = specs.run(
         "repo", "provenance", "tiny", "--deep", "--key", key.public, "--format", "json"

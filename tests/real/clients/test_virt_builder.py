@@ -20,24 +20,24 @@ def test_an_unsigned_repository_is_listed(served, user):
     assert template["size"] == 1 << 20
 
 
-def test_a_signed_repository_is_listed_with_checking_on(served_signed, user, key):
+def test_a_signed_repository_is_listed_with_signature_checks(served_signed, user, key):
     user.add_source("tests", f"{served_signed.url}/index.asc", key.public)
     assert [template["os-version"] for template in user.list("--check-signature")] == ["tiny"]
 
 
-def test_what_serve_prints_can_be_pasted(served_signed, user, key):
+def test_the_commands_that_serve_prints_work(served_signed, user, key):
     trust = next(line for line in served_signed.lines if "gpg --import" in line)
     source = next(line for line in served_signed.lines if line.endswith("--list"))
     assert key.fingerprint in source
     assert user.paste(f"{trust}\n{source}").split()[:2] == ["tiny", "x86_64"]
 
 
-def test_what_serve_prints_of_an_unsigned_repository_can_be_pasted(served, user):
+def test_the_commands_that_serve_prints_for_an_unsigned_repository_work(served, user):
     listed = user.paste(next(line for line in served.lines if line.endswith("--list")))
     assert listed.split()[:2] == ["tiny", "x86_64"]
 
 
-def test_the_validator_accepts_both_indexes(signed):
+def test_virt_index_validate_accepts_both_indexes(signed):
     need("virt-index-validate")
     validate(signed.folder / "index")
     validate(signed.folder / "index.asc")
@@ -46,7 +46,7 @@ def test_the_validator_accepts_both_indexes(signed):
         validate(signed.folder / "index")
 
 
-def test_a_new_revision_reaches_a_client_that_has_the_old_one(small, served, user):
+def test_a_client_with_the_old_revision_gets_the_new_one(small, served, user):
     user.add_source("tests", f"{served.url}/index")
     user.fetch()
     small.specs.disk("image-specs/files/tiny.img", seed=2)
@@ -84,14 +84,14 @@ def test_a_disk_with_other_bytes_is_refused(small, served, user, tmp_path):
         user.build("tiny", tmp_path / "out.img")
 
 
-def test_a_disk_that_is_not_there_is_said_to_be_missing(small, served, user, tmp_path):
+def test_a_missing_disk_is_reported_as_missing(small, served, user, tmp_path):
     small.only("images/tiny/x86_64/*/tiny.qcow2.xz").unlink()
     user.add_source("tests", f"{served.url}/index")
     with pytest.raises(VirtBuilderError, match=re.compile("download|curl", re.IGNORECASE)):
         user.build("tiny", tmp_path / "out.img")
 
 
-def test_an_index_without_a_needed_field_takes_every_image_away(small, served, user):
+def test_an_index_entry_without_arch_hides_every_image(small, served, user):
     index = small.folder / "index"
     index.write_bytes(index.read_bytes().replace(b"arch=x86_64\n", b""))
     user.add_source("tests", f"{served.url}/index")

@@ -20,7 +20,7 @@ def package(name, version, arch="amd64"):
 
 
 @given(st.lists(PACKAGES, max_size=20, unique=True), st.data())
-def test_what_is_rendered_is_read_back(packages, data):
+def test_a_rendered_list_is_read_back(packages, data):
     licensed = [replace(package, licence=data.draw(LICENCES)) for package in packages]
     assert parse(render(licensed)) == tuple(sorted(licensed))
 
@@ -30,18 +30,18 @@ def test_what_is_rendered_is_read_back(packages, data):
     ["(none)", "GPL\x1b[31m", "x" * 301],
     ids=["none", "escape", "long"],
 )
-def test_a_licence_that_is_none_is_left_out_and_the_package_kept(licence):
+def test_an_invalid_licence_is_dropped_and_its_package_kept(licence):
     assert [p.licence for p in parse(f"bash 5.2-1 x86_64 {licence}")] == [""]
 
 
-def test_what_a_guest_cannot_mean_is_left_out():
+def test_invalid_package_lines_are_dropped():
     text = (
         "good 1.0 amd64\n<b>evil</b> 1 amd64\n::set-env 1 amd64\ngpg-pubkey 1-2 (none)\nshort 1\n"
     )
     assert [p.name for p in parse(text)] == ["good"]
 
 
-def test_dpkg_knows_more_packages_than_are_installed():
+def test_dpkg_packages_that_are_not_installed_are_dropped():
     status = (
         "Package: bash\nStatus: install ok installed\nArchitecture: amd64\nVersion: 5.2-1\n"
         "Description: a shell\n Status: not a field\n\n"

@@ -12,21 +12,20 @@ from lago_images.building.bases.prepared import LayerBase
 from lago_images.errors import CommandError, HostError
 from lago_images.host.process import Children, Runner
 from lago_images.repository.records.state import StoredBuild
-from tests.support.builders import spec
-from tests.support.handmade import manifest
+from tests.support.builders import manifest, spec
 
 GIB = 2**30
 NEVER = threading.TIMEOUT_MAX
 
 
-def test_operations_make_a_disk_grow(tmp_path):
+def test_installing_operations_enlarge_the_estimate(tmp_path):
     plain = reservations.disk_size(spec("it", "bootstrap:debian-12"), None, tmp_path)
     assert (
         reservations.disk_size(spec("it", "bootstrap:debian-12", "update"), None, tmp_path) > plain
     )
 
 
-def test_a_layer_takes_what_its_base_took(tmp_path):
+def test_a_layer_needs_the_size_of_its_base(tmp_path):
     made = manifest()
     base = LayerBase(stored=StoredBuild(manifest=made, folder=made.key.staging))
     layer = spec("it", "layer:one")
@@ -34,18 +33,18 @@ def test_a_layer_takes_what_its_base_took(tmp_path):
 
 
 @pytest.mark.parametrize(("name", "factor"), [("disk.img", 1), ("disk.img.xz", 6)])
-def test_a_local_disk_takes_what_is_in_it(tmp_path, name, factor):
+def test_the_size_of_a_local_disk_is_estimated_from_its_file(tmp_path, name, factor):
     (tmp_path / name).write_bytes(b"x" * 2**20)
     assert reservations.disk_size(spec("it", f"simple:{name}"), None, tmp_path) == factor * 2**20
 
 
-def test_holes_take_no_room(tmp_path):
+def test_holes_need_no_disk_space(tmp_path):
     with (tmp_path / "disk.img").open("wb") as file:
         file.truncate(100 * GIB)
     assert reservations.disk_size(spec("it", "simple:disk.img"), None, tmp_path) < 2**20
 
 
-def test_what_cannot_be_known_is_taken_to_be_usual(tmp_path):
+def test_an_unknown_size_is_estimated(tmp_path):
     assert (
         reservations.disk_size(spec("it", "simple:https://example.org/disk.img"), None, tmp_path)
         > GIB
@@ -53,12 +52,12 @@ def test_what_cannot_be_known_is_taken_to_be_usual(tmp_path):
     assert reservations.disk_size(spec("it", "libguestfs:fedora-40"), None, tmp_path) > 2 * GIB
 
 
-def test_an_image_waits_for_chains_that_work_and_fails_when_none_does(tmp_path, monkeypatch):
+def test_an_image_waits_for_disk_space_while_chains_run_and_fails_otherwise(tmp_path, monkeypatch):
     monkeypatch.setattr("lago_images.host.space.free", lambda folder: 10)
     shared, waited = reservations.Reservations(), []
 
     def need(size):
-        return [reservations.Need(folder=tmp_path, size=size, what="building it")]
+        return [reservations.Need(folder=tmp_path, size=size, purpose="building it")]
 
     def enough():
         waited.append(1)
@@ -86,7 +85,7 @@ def stop():
 def test_needs_on_one_file_system_are_not_added(tmp_path, monkeypatch):
     """The disk that is worked on is gone when the finished one is stored."""
     monkeypatch.setattr("lago_images.host.space.free", lambda folder: 10)
-    both = [reservations.Need(folder=tmp_path / name, size=9, what="it") for name in ("a", "b")]
+    both = [reservations.Need(folder=tmp_path / name, size=9, purpose="it") for name in ("a", "b")]
     shared = reservations.Reservations()
     with shared.chain(), shared.reserve(both, pytest.fail):
         # One of them is taken: 1 byte of 10 is left, and who needs 2 waits.
@@ -119,7 +118,7 @@ def a_machine(folder, monkeypatch, *, available, processors, limit="max"):
         (16, 16, "max", 2),
     ],
 )
-def test_guests_and_a_compression_fit_into_the_machine(
+def test_guests_and_a_compression_share_the_machine(
     tmp_path, monkeypatch, available, processors, limit, guests
 ):
     """Four chains on 2 processors and 8 GiB: two guests of 2.25 GiB, and 0.8 GiB of 7-Zip."""
@@ -129,7 +128,7 @@ def test_guests_and_a_compression_fit_into_the_machine(
     assert found.guests == guests
 
 
-def test_no_more_guests_and_compressions_run_than_fit():
+def test_guests_and_compressions_beyond_the_machine_wait():
     machine = reservations.Machine(8 * GIB // 4 * 3, 2)
     lock, running, most = threading.Lock(), {"guest": 0, "compression": 0}, {}
 
@@ -153,7 +152,7 @@ def test_no_more_guests_and_compressions_run_than_fit():
     assert machine.guests == 2
 
 
-def test_who_waits_for_the_machine_ends_with_the_run():
+def test_waiting_for_the_machine_ends_with_the_run():
     machine, children = reservations.Machine(0, 1), Children()
     with machine.guest(children.check), machine.compression(children.check):
         children.end()
@@ -165,7 +164,7 @@ def test_who_waits_for_the_machine_ends_with_the_run():
 SLEEPS = ["sh", "-c", "sleep infinity & wait"]
 
 
-def test_a_program_is_ended_when_no_room_is_left(tmp_path):
+def test_a_program_is_stopped_when_the_disk_is_full(tmp_path):
     free = iter([GIB, 33 * 2**20, 2**20])
     with (
         pytest.raises(
@@ -193,7 +192,7 @@ def test_a_program_that_ends_by_itself_is_left_alone(tmp_path):
     assert next(looks) == 1
 
 
-def test_the_end_of_a_run_ends_what_is_watched(tmp_path):
+def test_the_end_of_a_run_stops_the_watched_program(tmp_path):
     children = Children()
     timer = threading.Timer(0.3, children.end)
     timer.start()

@@ -6,7 +6,7 @@ import struct
 import pytest
 
 from lago_images.building import scratch
-from tests.support.full import in_small_folder
+from tests.support.small_filesystem import run_in_small_filesystem
 
 # linux/posix_acl_xattr.h: version 2; owner, group, another user (1234), mask, others: all rwx.
 ACL = struct.pack("<I", 2) + b"".join(
@@ -34,7 +34,7 @@ def make(folder):
     return made
 
 
-def test_nothing_of_the_scratch_folder_is_inherited(tmp_path):
+def test_scratch_folders_inherit_no_mode_group_or_acl(tmp_path):
     plain, strange = tmp_path / "plain", tmp_path / "strange"
     plain.mkdir()
     strange.mkdir()
@@ -70,8 +70,8 @@ for refuse in (scratch.refuse_noexec, scratch.refuse_nodev):
 
 
 @pytest.mark.parametrize("option", ["noexec", "nodev"])
-def test_a_folder_whose_mount_is_of_no_use_is_named(tmp_path, option):
+def test_a_folder_mounted_noexec_or_nodev_is_refused(tmp_path, option):
     work = tmp_path / "work"
-    message, hint = in_small_folder(work, f"1m,{option}", REFUSES).splitlines()[:2]
+    message, hint = run_in_small_filesystem(work, f"1m,{option}", REFUSES).splitlines()[:2]
     assert message.startswith(f"the file system of {work} is mounted {option}: ")
     assert hint == "set TMPDIR to a folder on a file system without that option"

@@ -11,7 +11,7 @@ from lago_images.console import Console
 from lago_images.host.process import Children
 
 
-def test_a_finished_build_waits_at_least_three_minutes_and_says_so_once():
+def test_a_failed_upload_is_retried_for_three_minutes_and_reported_once():
     said, pauses = io.StringIO(), []
     made = retry_policy(Children(), Console(stream=said))
     quick = replace(made, sleep=pauses.append, chance=lambda: 0)
@@ -22,7 +22,7 @@ def test_a_finished_build_waits_at_least_three_minutes_and_says_so_once():
     assert said.getvalue().count("part 7: the store answered 503: trying again") == 1
 
 
-def test_ctrl_c_ends_the_waiting():
+def test_ctrl_c_ends_the_wait_between_attempts():
     children = Children()
     timer = threading.Timer(0.1, children.end)
     timer.start()

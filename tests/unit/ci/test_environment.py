@@ -51,19 +51,19 @@ def test_an_output_cannot_add_another(tmp_path):
     assert parsed(file.read_text()) == {"matrix": value, "any": "true"}
 
 
-def test_delimiters_differ(tmp_path):
+def test_every_output_has_another_delimiter(tmp_path):
     file = tmp_path / "out"
     for _ in range(2):
         environment.write({"GITHUB_OUTPUT": str(file)}, {"a": "b"})
     assert len(set(re.findall(r"<<(.*)", file.read_text()))) == 2
 
 
-def test_an_outputs_name_is_a_name(tmp_path):
+def test_an_invalid_output_name_is_refused(tmp_path):
     with pytest.raises(UsageError):
         environment.write({"GITHUB_OUTPUT": str(tmp_path / "out")}, {"a\nb": "c"})
 
 
-def test_outside_github():
+def test_outside_github_no_outputs_are_written():
     assert not environment.write({}, {"a": "b"})
     assert not environment.summarise({}, "x")
 
@@ -75,7 +75,7 @@ def is_command(line: str) -> bool:
 
 
 @pytest.mark.parametrize("text", COMMANDS, ids=ascii)
-def test_no_line_of_a_program_is_a_command(text):
+def test_program_output_is_never_a_workflow_command(text):
     assert not any(is_command(line) for line in re.split(r"[\r\n\u2028\u2029\u0085]", inert(text)))
     stream = io.StringIO()
     console = Console(stream=stream, mode=Mode.GITHUB)
@@ -84,14 +84,14 @@ def test_no_line_of_a_program_is_a_command(text):
     assert not any(is_command(line) for line in stream.getvalue().splitlines())
 
 
-def test_github_says_itself_that_it_is_an_error():
+def test_github_annotations_omit_the_error_prefix():
     stream = io.StringIO()
     Console(stream=stream, mode=Mode.GITHUB).error("error: it is full\nmake room")
     assert stream.getvalue() == "::error::it is full%0Amake room\n"
 
 
 @pytest.mark.parametrize("text", COMMANDS, ids=ascii)
-def test_annotations_are_one_command_each(text):
+def test_each_annotation_is_one_workflow_command(text):
     stream = io.StringIO()
     console = Console(stream=stream, mode=Mode.GITHUB)
     console.error(text)

@@ -14,7 +14,7 @@ from lago_images.repository.records.layout import PACKAGES
 from lago_images.repository.records.release import ObjectDigest
 from lago_images.repository.records.state import State, histories
 from lago_images.storage.directory.store import DirectoryStore
-from tests.support.handmade import copy_of, manifest, overwrite, put_copy, release, released_image
+from tests.support.builders import copy_of, manifest, overwrite, put_copy, release, released_image
 
 
 def failed(name, error="E: Unable to locate package nfs-kernel-sever"):
@@ -54,7 +54,7 @@ def lines(console):
     return console.stream.getvalue().splitlines()
 
 
-def test_failures_are_told_first_and_what_stands_on_them_next(console, capsys):
+def test_failures_are_printed_first_and_their_layers_next(console, capsys):
     show_results(console, [built("a"), skipped("c", "b"), failed("b")])
     assert lines(console) == [
         "b: failed while customising: E: Unable to locate package nfs-kernel-sever",
@@ -65,7 +65,7 @@ def test_failures_are_told_first_and_what_stands_on_them_next(console, capsys):
     assert capsys.readouterr().out.startswith("a: built in 61 s")
 
 
-def test_a_run_ends_with_a_row_an_image_and_the_first_failure_again(console, tmp_path):
+def test_a_run_ends_with_one_row_per_image_and_the_first_failure(console, tmp_path):
     store = DirectoryStore(path=tmp_path)
     results = [built("a"), skipped("c", "b"), failed("b")]
     publication = published(release(1, manifest("a")), missing=("b", "c"))
@@ -83,14 +83,14 @@ def test_a_run_ends_with_a_row_an_image_and_the_first_failure_again(console, tmp
     assert log == "b: log: logs/b.log"
 
 
-def test_a_single_failure_is_not_told_twice(console, tmp_path):
+def test_a_single_failure_is_printed_once(console, tmp_path):
     empty = State(releases={}, objects={}, published=None)
     publication = published(missing=("b",))
     show_summary(console, DirectoryStore(path=tmp_path), [failed("b")], publication, empty)
     assert "first failure" not in console.stream.getvalue()
 
 
-def test_changes_are_those_to_what_clients_got_before(console, tmp_path):
+def test_changes_are_relative_to_the_previously_offered_release(console, tmp_path):
     store = DirectoryStore(path=tmp_path)
     releases = []
     for number, packages in enumerate((b"bash 1 amd64\nold 1 amd64\n", b"bash 2 amd64\n"), 1):

@@ -11,14 +11,14 @@ ROWS = [
 ]
 
 
-def test_in_a_file_no_row_is_wrapped_and_columns_are_aligned():
+def test_rows_in_a_file_are_aligned_and_not_wrapped():
     head, first, second, third = table(HEADS, ROWS, width=None)
     assert first.endswith(LONG)
     assert head.index("REASON") == first.index("spec:") == second.index("base:")
     assert third == f"{'fedora':<37}  x86_64  keep"
 
 
-def test_on_80_columns_a_long_reason_is_wrapped_at_words_below_itself():
+def test_on_80_columns_a_long_reason_is_wrapped_at_words():
     lines = table(HEADS, ROWS, width=80)
     assert max(map(len, lines)) <= 80
     at = lines[0].index("REASON")
@@ -27,7 +27,7 @@ def test_on_80_columns_a_long_reason_is_wrapped_at_words_below_itself():
     assert len(reasons) > len(ROWS)
 
 
-def test_on_40_columns_a_row_is_stacked_and_no_word_is_cut():
+def test_on_40_columns_rows_are_stacked_without_cutting_words():
     lines = table(HEADS, ROWS, width=40)
     assert max(map(len, lines)) <= 40
     assert lines[0] == ROWS[0][0]
@@ -42,7 +42,7 @@ def test_every_width_shows_every_image(width):
     assert any(line.startswith("fedora") for line in lines)
 
 
-def test_columns_that_can_be_spared_go_first():
+def test_optional_columns_are_dropped_first():
     heads = ("name", "revision", "fingerprint", "commit")
     rows = [("debian-12-with-a-name", "12", "0123456789ab", "1a2b3c4d5e6f")]
     narrow = table(heads, rows, width=46, spare=("fingerprint", "commit"))
@@ -50,7 +50,7 @@ def test_columns_that_can_be_spared_go_first():
     assert table(heads, rows, width=None, spare=("fingerprint",))[0].split() == list(heads)
 
 
-def test_what_a_repository_says_moves_no_cursor():
+def test_control_characters_of_a_repository_are_escaped():
     assert table(("a",), [("\x1b[2Jx\ny",)], width=None) == ["a", "xy"]
 
 

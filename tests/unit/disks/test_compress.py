@@ -64,7 +64,7 @@ def encoder(request):
     ],
     ids=lambda data: f"{len(data)}-{data[:1].hex()}",
 )
-def test_every_checksum_is_of_what_it_says(tmp_path, data, encoder):
+def test_checksums_are_of_the_disk_and_of_the_compressed_stream(tmp_path, data, encoder):
     disk = tmp_path / "disk"
     disk.write_bytes(data)
     stream, digests = packed(disk, threads=2, **encoder)
@@ -74,7 +74,7 @@ def test_every_checksum_is_of_what_it_says(tmp_path, data, encoder):
     assert digests.sha1 == hashlib.sha1(data).hexdigest()
     assert digests.sha256 == hashlib.sha256(stream).hexdigest()
     assert digests.sha512 == hashlib.sha512(stream).hexdigest()
-    assert decompress([stream], tmp_path / "again", largest=2**40, what="it") == digests
+    assert decompress([stream], tmp_path / "again", largest=2**40, label="it") == digests
     assert (tmp_path / "again").read_bytes() == data
 
 
@@ -85,7 +85,7 @@ def test_every_checksum_is_of_what_it_says(tmp_path, data, encoder):
     ),
     cuts=st.integers(1, MIB),
 )
-def test_round_trips(tmp_path_factory, runs, cuts):
+def test_a_compressed_disk_decompresses_to_the_same_bytes(tmp_path_factory, runs, cuts):
     make: dict[str, Any] = {
         "zero": bytes,
         "noise": noise,
@@ -96,11 +96,11 @@ def test_round_trips(tmp_path_factory, runs, cuts):
     (folder / "disk").write_bytes(data)
     stream, digests = packed(folder / "disk", threads=3)
     pieces = [stream[i : i + cuts] for i in range(0, len(stream), cuts)]
-    assert decompress(pieces, folder / "again", largest=2**40, what="it") == digests
+    assert decompress(pieces, folder / "again", largest=2**40, label="it") == digests
     assert (folder / "again").read_bytes() == data
 
 
-def test_xz_lists_one_stream_and_tests_it(tmp_path, encoder):
+def test_xz_reads_the_result_as_one_valid_stream(tmp_path, encoder):
     need("xz")
     disk = tmp_path / "disk"
     disk.write_bytes(noise(MIB) + bytes(2 * BLOCK) + noise(5))
@@ -127,7 +127,7 @@ def test_xz_lists_one_stream_and_tests_it(tmp_path, encoder):
     assert unpacked == disk.read_bytes()
 
 
-def test_holes_cost_nothing_and_stay_holes(tmp_path):
+def test_holes_compress_to_little_and_stay_holes(tmp_path):
     disk = tmp_path / "disk"
     with disk.open("wb") as file:
         file.write(b"start")
@@ -138,11 +138,11 @@ def test_holes_cost_nothing_and_stay_holes(tmp_path):
     stream, digests = packed(disk)
     assert digests.size == 12 * BLOCK + 3
     assert len(stream) < 200_000
-    decompress([stream], tmp_path / "again", largest=2**40, what="it")
+    decompress([stream], tmp_path / "again", largest=2**40, label="it")
     assert (tmp_path / "again").stat().st_blocks * 512 < 8 * MIB
 
 
-def test_a_level_is_taken_at_its_word(tmp_path):
+def test_the_compression_level_is_honoured(tmp_path):
     text = b"".join(str(n * n % 8191).encode() for n in range(100_000))
     assert len(xz.encode(text, 6).data) < len(xz.encode(text, 0).data)
     assert lzma.decompress(xz.HEADER + _single(xz.encode(text, 9))) == text
@@ -152,7 +152,7 @@ def _single(block):
     return block.data + xz.ending([(block.unpadded, block.size)])
 
 
-def test_7zip_needs_fewer_bytes_than_liblzma_at_the_same_level(tmp_path):
+def test_7zip_compresses_better_than_liblzma_at_the_same_level(tmp_path):
     disk = tmp_path / "disk"
     disk.write_bytes(b"".join(path.read_bytes() for path in sorted(LIBRARIES)[:60])[: 8 * MIB])
     stream, digests = packed(disk, **by_7zip())
@@ -185,7 +185,7 @@ def test_where_7zip_is_missing_liblzma_compresses(tmp_path, monkeypatch):
         ("head -c 1000 >/dev/null; exit 2", "the stream ends early"),
     ],
 )
-def test_a_failure_of_7zip_is_named(tmp_path, script, why):
+def test_a_failure_of_7zip_is_reported(tmp_path, script, why):
     """A disk of which only a part was compressed is never taken for whole."""
     disk, program = tmp_path / "disk", tmp_path / "7zz"
     disk.write_bytes(noise(3 * MIB))
@@ -197,7 +197,7 @@ def test_a_failure_of_7zip_is_named(tmp_path, script, why):
         packed(disk, level=2, runner=runner)
 
 
-def test_a_disk_of_which_7zip_took_a_part_is_refused(tmp_path):
+def test_a_disk_that_7zip_read_partly_is_refused(tmp_path):
     disk, program = tmp_path / "disk", tmp_path / "7zz"
     disk.write_bytes(noise(3 * MIB))
     program.write_text("#!/bin/sh\ncat >/dev/null; head -c 1000 /dev/zero | xz -C crc32\n")
@@ -207,7 +207,7 @@ def test_a_disk_of_which_7zip_took_a_part_is_refused(tmp_path):
         packed(disk, level=2, runner=runner)
 
 
-def test_a_run_that_ends_takes_7zip_with_it(tmp_path):
+def test_the_end_of_a_run_stops_7zip(tmp_path):
     disk = tmp_path / "disk"
     disk.write_bytes(random.Random(1).randbytes(MIB) * 40)
     runner = Runner()
@@ -221,7 +221,7 @@ def test_a_run_that_ends_takes_7zip_with_it(tmp_path):
     assert not [t for t in threading.enumerate() if t.name.startswith("7zz")]
 
 
-def test_digests_of_half_a_stream_are_refused(tmp_path):
+def test_digests_of_a_partial_stream_are_refused(tmp_path):
     disk = tmp_path / "disk"
     disk.write_bytes(bytes(100))
     work = compress(disk, level=0)
@@ -232,7 +232,7 @@ def test_digests_of_half_a_stream_are_refused(tmp_path):
         _ = work.digests
 
 
-def test_threads_end_with_the_consumer(tmp_path, encoder):
+def test_compression_threads_end_with_the_consumer(tmp_path, encoder):
     disk = tmp_path / "disk"
     with disk.open("wb") as file:
         for seed in range(6):

@@ -52,52 +52,52 @@ HARM = {
 
 @pytest.mark.parametrize("name", HARM)
 @pytest.mark.parametrize("cut", [7, 10**9])
-def test_a_harmed_stream_leaves_no_file(tmp_path, stream, name, cut):
+def test_a_damaged_stream_leaves_no_file(tmp_path, stream, name, cut):
     harm, words = HARM[name]
     target = tmp_path / "target"
     with pytest.raises(DamagedError, match=words):
-        decompress(pieces(harm(stream), cut), target, largest=MIB, what="it")
+        decompress(pieces(harm(stream), cut), target, largest=MIB, label="it")
     assert not target.exists()
 
 
 @pytest.mark.parametrize("name", ["truncated", "flipped", "another index", "garbage after it"])
 @pytest.mark.parametrize("cut", [7, 10**9])
-def test_a_harmed_base_is_refused_by_the_same_decoder(tmp_path, stream, name, cut):
+def test_a_damaged_base_is_refused_by_the_same_decoder(tmp_path, stream, name, cut):
     with pytest.raises(DamagedError, match=r"ends before|cannot be decompressed"):
-        list(unpacked(pieces(HARM[name][0](stream), cut), largest=MIB, what="it"))
+        list(unpacked(pieces(HARM[name][0](stream), cut), largest=MIB, label="it"))
     (tmp_path / "source").write_bytes(HARM[name][0](stream))
     with pytest.raises(DamagedError, match=r"ends before|cannot be decompressed"):
-        unpack(tmp_path / "source", tmp_path / "target", expected=None, what="it")
+        unpack(tmp_path / "source", tmp_path / "target", expected=None, label="it")
     assert not (tmp_path / "target").exists()
 
 
 @pytest.mark.parametrize("cut", [7, 10**9])
-def test_a_stream_may_hold_what_was_allowed_and_not_a_byte_more(tmp_path, stream, cut):
+def test_a_stream_may_hold_the_limit_and_not_a_byte_more(tmp_path, stream, cut):
     target = tmp_path / "target"
     few = pieces(stream, cut)
     with pytest.raises(DamagedError, match=r"^it holds more than 4\.9 KiB \(4999 bytes\)$"):
-        decompress(few, target, largest=len(PLAIN) - 1, what="it")
+        decompress(few, target, largest=len(PLAIN) - 1, label="it")
     assert not target.exists()
-    assert decompress(few, target, largest=len(PLAIN), what="it").size == len(PLAIN)
+    assert decompress(few, target, largest=len(PLAIN), label="it").size == len(PLAIN)
     assert target.read_bytes() == PLAIN
 
 
 @pytest.mark.parametrize("decode", [xz_stream, unpacked])
-def test_what_holds_much_comes_in_small_pieces(decode):
+def test_a_highly_compressed_stream_is_decoded_in_small_pieces(decode):
     """One piece of the stream stands for 64 MiB: none of them is made whole."""
     sizes = [
         len(piece)
-        for piece in decode([lzma.compress(bytes(64 * MIB))], largest=64 * MIB, what="it")
+        for piece in decode([lzma.compress(bytes(64 * MIB))], largest=64 * MIB, label="it")
     ]
     assert max(sizes) <= PIECE
     assert sum(sizes) == 64 * MIB
 
 
 @pytest.mark.parametrize("decode", [xz_stream, unpacked])
-def test_a_stream_that_demands_much_memory_is_refused(decode):
+def test_a_stream_with_a_large_dictionary_is_refused(decode):
     greedy = with_dictionary(2**28)
     with pytest.raises(DamagedError, match="Memory usage limit") as caught:
-        list(decode([greedy], largest=MIB, what="it"))
+        list(decode([greedy], largest=MIB, label="it"))
     assert caught.value.hint == "at most 128 MiB are given to it: compress it with xz -9 or less"
 
 
@@ -111,13 +111,13 @@ def with_dictionary(size):
     return usual[:12] + header + zlib.crc32(header).to_bytes(4, "little") + usual[24:]
 
 
-def test_the_largest_preset_is_not_too_large():
+def test_a_stream_of_the_largest_preset_is_accepted():
     """``xz --best``, as the tool before this one compressed, has a dictionary of 64 MiB."""
     best = with_dictionary(2**26)
-    assert b"".join(xz_stream([best], largest=MIB, what="it")) == PLAIN
+    assert b"".join(xz_stream([best], largest=MIB, label="it")) == PLAIN
 
 
-def test_sums_are_of_what_went_by():
+def test_checksums_are_of_both_streams():
     sums = Checksums()
     assert b"".join(sums.of_disk([b"di", b"sk"])) == b"disk"
     assert b"".join(sums.of_stream([b"stre", b"am"])) == b"stream"
@@ -128,31 +128,31 @@ def test_sums_are_of_what_went_by():
     assert digests.sha512 == hashlib.sha512(b"stream").hexdigest()
 
 
-def test_what_is_there_is_not_overwritten(tmp_path):
+def test_an_existing_file_is_not_overwritten(tmp_path):
     target = tmp_path / "target"
     target.write_bytes(b"mine")
     with pytest.raises(FileExistsError):
-        decompress([], target, largest=MIB, what="it")
+        decompress([], target, largest=MIB, label="it")
     assert target.read_bytes() == b"mine"
 
 
-def test_a_disk_leaves_the_reserve_free(tmp_path, monkeypatch):
+def test_writing_a_disk_leaves_the_reserve_free(tmp_path, monkeypatch):
     monkeypatch.setattr("lago_images.host.space.free", lambda _folder: 3 * MIB)
     target, zeros, data = tmp_path / "target", bytes(MIB), b"\1" * MIB
     with pytest.raises(BuildError, match=r"^it does not fit into .* where 3\.0 MiB \(3145728 "):
-        write_sparse([data, data, data], target, what="it", reserve=MIB)
+        write_sparse([data, data, data], target, label="it", reserve=MIB)
     assert not target.exists()
-    write_sparse([data, zeros, zeros, data, zeros], target, what="it", reserve=MIB)
+    write_sparse([data, zeros, zeros, data, zeros], target, label="it", reserve=MIB)
     assert target.read_bytes() == data + zeros + zeros + data + zeros
     assert target.stat().st_blocks * 512 < 3 * MIB
 
 
-def test_a_disk_that_cannot_be_written_is_told_with_its_name(tmp_path, monkeypatch):
+def test_a_disk_that_cannot_be_written_is_reported_with_its_label(tmp_path, monkeypatch):
     def fails(*_):
         raise OSError(28, "No space left on device")
 
     target = tmp_path / "target"
     monkeypatch.setattr("os.pwrite", fails)
     with pytest.raises(BuildError, match=rf"^writing {target}: No space left"):
-        write_sparse([b"data"], target, what="it")
+        write_sparse([b"data"], target, label="it")
     assert not target.exists()

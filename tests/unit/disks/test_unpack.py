@@ -38,9 +38,9 @@ PACKINGS = {
 
 
 @pytest.mark.parametrize("packing", PACKINGS)
-def test_each_packing_gives_the_disk_with_its_holes(tmp_path, packing):
+def test_every_packing_is_unpacked_with_holes(tmp_path, packing):
     data = PACKINGS[packing](DISK)
-    found = unpack(given_file(tmp_path, data), tmp_path / "disk", expected=None, what="d")
+    found = unpack(given_file(tmp_path, data), tmp_path / "disk", expected=None, label="d")
     disk = tmp_path / "disk"
     assert disk.read_bytes() == DISK
     assert found == sha256(data)
@@ -49,50 +49,50 @@ def test_each_packing_gives_the_disk_with_its_holes(tmp_path, packing):
 
 @given(data=st.binary(max_size=3000), packing=st.sampled_from(sorted(PACKINGS)))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_any_content_comes_out_as_it_went_in(tmp_path_factory, data, packing):
+def test_any_content_is_unpacked_unchanged(tmp_path_factory, data, packing):
     if packing == "plain":
         data = b"x" + data
     folder = tmp_path_factory.mktemp("unpack")
-    unpack(given_file(folder, PACKINGS[packing](data)), folder / "d", expected=None, what="d")
+    unpack(given_file(folder, PACKINGS[packing](data)), folder / "d", expected=None, label="d")
     assert (folder / "d").read_bytes() == data
 
 
 @pytest.mark.parametrize("packing", ["xz", "gzip"])
 @pytest.mark.parametrize("missing", [1, 10, 200])
-def test_a_file_that_ends_early_is_refused_and_leaves_nothing(tmp_path, packing, missing):
+def test_a_truncated_file_is_refused_and_leaves_no_disk(tmp_path, packing, missing):
     source = given_file(tmp_path, PACKINGS[packing](bytes(range(256)) * 5000)[:-missing])
     with pytest.raises(BuildError, match=r"ends before|damaged"):
-        unpack(source, tmp_path / "disk", expected=None, what="the disk")
+        unpack(source, tmp_path / "disk", expected=None, label="the disk")
     assert not (tmp_path / "disk").exists()
 
 
 @pytest.mark.parametrize("packing", sorted(PACKINGS))
-def test_a_wrong_checksum_is_told_as_such_also_where_the_file_is_damaged(tmp_path, packing):
+def test_a_wrong_checksum_is_reported_before_damage(tmp_path, packing):
     good = PACKINGS[packing](DISK)
     damaged = bytearray(good)
     damaged[len(good) // 2] ^= 1
     source = given_file(tmp_path, bytes(damaged))
     with pytest.raises(ChecksumError, match=sha256(good).digits):
-        unpack(source, tmp_path / "disk", expected=sha256(good), what="d")
+        unpack(source, tmp_path / "disk", expected=sha256(good), label="d")
     assert not (tmp_path / "disk").exists()
 
 
-def test_a_bomb_stops_at_the_free_space(tmp_path, monkeypatch):
+def test_a_decompression_bomb_stops_at_the_free_space(tmp_path, monkeypatch):
     source = given_file(tmp_path, gzip.compress(b"\1" * (64 * MIB)))
     monkeypatch.setattr("lago_images.host.space.free", lambda _folder: _RESERVE + 8 * MIB)
     with pytest.raises(BuildError, match="does not fit"):
-        unpack(source, tmp_path / "disk", expected=None, what="d")
+        unpack(source, tmp_path / "disk", expected=None, label="d")
     assert not (tmp_path / "disk").exists()
 
 
 @pytest.mark.parametrize("packing", sorted(PACKINGS))
-def test_a_bomb_of_zeros_stops_at_the_largest_disk(tmp_path, packing):
+def test_a_bomb_of_zeros_stops_at_the_size_limit(tmp_path, packing):
     source = given_file(tmp_path, PACKINGS[packing](bytes(64 * MIB)))
     disk = tmp_path / "disk"
     with pytest.raises(BuildError, match=r"^d holds more than 8\.0 MiB \(8388608 bytes\)"):
-        unpack(source, disk, expected=None, what="d", largest=8 * MIB)
+        unpack(source, disk, expected=None, label="d", largest=8 * MIB)
     assert not disk.exists()
-    unpack(source, disk, expected=None, what="d", largest=64 * MIB)
+    unpack(source, disk, expected=None, label="d", largest=64 * MIB)
     assert disk.stat().st_size == 64 * MIB
 
 
@@ -102,7 +102,7 @@ def qcow2(*, backing=0, version=3, incompatible=0, encryption=0):
     return (first.ljust(72, b"\0") + second).ljust(512, b"\0")
 
 
-def test_formats_are_told_by_the_header(tmp_path):
+def test_formats_are_detected_by_the_header(tmp_path):
     assert disk_format(given_file(tmp_path, qcow2()), "d") == "qcow2"
     assert disk_format(given_file(tmp_path, qcow2(version=2)), "d") == "qcow2"
     assert disk_format(given_file(tmp_path, DISK), "d") == "raw"
@@ -134,18 +134,18 @@ def test_formats_are_told_by_the_header(tmp_path):
         (b"QFI\xfb", "ends in its header"),
     ],
 )
-def test_disks_that_lean_on_other_files_or_are_none_are_refused(tmp_path, header, what):
+def test_unusable_disk_images_are_refused(tmp_path, header, what):
     with pytest.raises(BuildError, match=what):
         disk_format(given_file(tmp_path, header), "the disk")
 
 
 @pytest.mark.parametrize("mode", ["w:xz", "w:gz", "w"])
-def test_a_disk_alone_in_a_tar_archive_is_taken_out_of_it(tmp_path, mode):
+def test_a_single_disk_in_a_tar_archive_is_extracted(tmp_path, mode):
     (tmp_path / "disk.raw").write_bytes(DISK)
     with tarfile.open(tmp_path / "archive", mode) as archive:
         archive.add(tmp_path / "disk.raw", "disk.raw")
     target = tmp_path / "disk"
-    digest = unpack(tmp_path / "archive", target, expected=None, what="d", largest=len(DISK))
+    digest = unpack(tmp_path / "archive", target, expected=None, label="d", largest=len(DISK))
     assert target.read_bytes() == DISK
     # The checksum that a publisher names is of the archive.
     assert digest.digits == hashlib.sha256((tmp_path / "archive").read_bytes()).hexdigest()
@@ -161,7 +161,7 @@ def test_a_sparse_disk_in_a_tar_archive_keeps_its_holes(tmp_path, form):
         file.truncate(20 * 2**20)
     argv = ["tar", f"--format={form}", "-Scf", "archive", "disk.raw"]
     subprocess.run(argv, cwd=tmp_path, check=True)
-    unpack(tmp_path / "archive", tmp_path / "disk", expected=None, what="d", largest=20 * 2**20)
+    unpack(tmp_path / "archive", tmp_path / "disk", expected=None, label="d", largest=20 * 2**20)
     assert (tmp_path / "disk").read_bytes() == (tmp_path / "disk.raw").read_bytes()
     assert (tmp_path / "disk").stat().st_blocks * 512 < 10 * 2**20
 
@@ -203,15 +203,15 @@ def with_size(archive, size):
         (with_size(a_tar(("n" * 200, {})), 2**40), "damaged tar archive"),
     ],
 )
-def test_other_tar_archives_are_refused_and_leave_nothing(tmp_path, archive, what):
+def test_other_tar_archives_are_refused_and_leave_no_disk(tmp_path, archive, what):
     source, target = given_file(tmp_path, archive), tmp_path / "disk"
     with pytest.raises(BuildError, match=what):
-        unpack(source, target, expected=None, what="d")
+        unpack(source, target, expected=None, label="d")
     assert not target.exists()
 
 
-def test_an_archive_in_an_archive_is_no_disk(tmp_path):
+def test_a_nested_archive_is_refused(tmp_path):
     source = given_file(tmp_path, a_tar(("a", {}), content=a_tar(("b", {}))))
-    unpack(source, tmp_path / "disk", expected=None, what="d")
+    unpack(source, tmp_path / "disk", expected=None, label="d")
     with pytest.raises(BuildError, match="d is a tar archive inside what was unpacked"):
         disk_format(tmp_path / "disk", "d")

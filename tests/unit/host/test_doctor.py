@@ -10,7 +10,7 @@ from lago_images.host.kvm import Acceleration
 from lago_images.host.process import Runner
 
 
-def test_missing_programs_get_one_line_to_install_them(tmp_path, monkeypatch):
+def test_missing_programs_come_with_one_install_command(tmp_path, monkeypatch):
     monkeypatch.setattr("lago_images.host.process._ADMIN", ())
     check = doctor._tools({"PATH": str(tmp_path)})
     assert check.state is State.MISSING
@@ -19,7 +19,7 @@ def test_missing_programs_get_one_line_to_install_them(tmp_path, monkeypatch):
     assert check.do.startswith("as root: apt-get install ")
 
 
-def test_without_7zip_a_warning_says_what_that_costs(tmp_path, monkeypatch):
+def test_missing_7zip_is_a_warning_with_its_cost(tmp_path, monkeypatch):
     monkeypatch.setattr("lago_images.host.process._ADMIN", ())
     environ = {"PATH": str(tmp_path)}
     [check] = doctor._optional_tools(environ)
@@ -38,7 +38,7 @@ def test_no_kvm_is_a_warning_unless_it_is_required():
     assert doctor._kvm(Acceleration(name="kvm"), require_kvm=True).state is State.OK
 
 
-def test_a_kernel_must_be_there_and_readable(tmp_path, monkeypatch):
+def test_a_missing_or_unreadable_kernel_is_reported(tmp_path, monkeypatch):
     (tmp_path / "boot").mkdir()
     assert "linux-image" in doctor._kernel(tmp_path).do
     (tmp_path / "boot/vmlinuz-6").touch()
@@ -56,7 +56,7 @@ def test_a_kernel_must_be_there_and_readable(tmp_path, monkeypatch):
         ("ID=debian", False, []),
     ],
 )
-def test_passt_on_ubuntu(tmp_path, system, disabled, states):
+def test_the_apparmor_profile_of_passt_is_warned_of_on_ubuntu(tmp_path, system, disabled, states):
     (tmp_path / "etc/apparmor.d/disable").mkdir(parents=True)
     (tmp_path / "etc/os-release").write_text(f'NAME="x"\n{system}\n')
     (tmp_path / "etc/apparmor.d/usr.bin.passt").touch()
@@ -65,11 +65,11 @@ def test_passt_on_ubuntu(tmp_path, system, disabled, states):
     assert [check.state for check in doctor._passt(tmp_path)] == states
 
 
-def test_a_machine_without_passt(tmp_path):
+def test_a_machine_without_passt_has_no_check_of_it(tmp_path):
     assert list(doctor._passt(tmp_path)) == []
 
 
-def test_user_namespaces_are_tried(tmp_path):
+def test_user_namespaces_are_tested_by_making_one(tmp_path):
     (tmp_path / "unshare").write_text(
         "#!/bin/sh\necho 'unshare: no line in /etc/subuid' >&2\nexit 1\n"
     )
@@ -79,7 +79,7 @@ def test_user_namespaces_are_tried(tmp_path):
     assert "no line in /etc/subuid" in check.found
 
 
-def test_user_namespaces_are_tried_as_they_are_used(tmp_path):
+def test_user_namespaces_are_tested_as_they_are_used(tmp_path):
     """Ubuntu lets a user make one, and then mount nothing in it."""
     (tmp_path / "unshare").write_text(
         "#!/bin/sh\n"
@@ -91,7 +91,7 @@ def test_user_namespaces_are_tried_as_they_are_used(tmp_path):
     assert "cannot change root propagation" in check.found
 
 
-def test_space(tmp_path, monkeypatch):
+def test_free_disk_space_sets_the_state(tmp_path, monkeypatch):
     for there, state in ((100, State.OK), (5, State.WARNING), (1, State.MISSING)):
         monkeypatch.setattr(
             "lago_images.host.space.free", lambda _folder, there=there: there * 2**30

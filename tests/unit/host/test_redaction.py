@@ -32,7 +32,7 @@ def logged(tmp_path, argv, *, fails=False):
     ],
 )
 @pytest.mark.parametrize("fails", [True, False])
-def test_users_and_passwords_of_urls(tmp_path, url, fails):
+def test_users_and_passwords_in_urls_are_redacted(tmp_path, url, fails):
     script = f"print('got {url} it'); raise SystemExit({int(fails)})"
     text = logged(tmp_path, [sys.executable, "-c", script], fails=fails)
     assert "cret" not in text
@@ -40,7 +40,7 @@ def test_users_and_passwords_of_urls(tmp_path, url, fails):
     assert text.count(f"//…@{host} it") == 2 + fails
 
 
-def test_output_that_was_asked_for_is_whole_but_not_logged(tmp_path):
+def test_captured_output_is_returned_whole_and_logged_redacted(tmp_path):
     runner = Runner(log=tmp_path / "log")
     out = runner.capture(["sh", "-c", 'echo "$1@h/"; echo "$1@e/" >&2', "sh", "http://me:s3cret"])
     assert out == b"http://me:s3cret@h/\n"
@@ -49,12 +49,12 @@ def test_output_that_was_asked_for_is_whole_but_not_logged(tmp_path):
 
 @pytest.mark.parametrize("option", ["--sm-credentials", "--password"])
 @pytest.mark.parametrize("password", ["s3cret", "it's s3cret:password:s3cret", "two\ns3cret"])
-def test_passwords_of_virt_sysprep_s_options(tmp_path, option, password):
+def test_passwords_in_virt_sysprep_options_are_redacted(tmp_path, option, password):
     text = logged(tmp_path, ["true", option, f"me:password:{password}", "--install", "x"])
     assert text == f"+ true {option} 'me:password:…' --install x\n"
 
 
-def test_what_is_no_password_stays(tmp_path):
+def test_text_without_a_password_is_unchanged(tmp_path):
     argv = ["true", "--ssh-inject", "me:string:ssh-rsa a@b", "--write", "/a:b:password:c"]
     argv += ["//", "file:///srv/x", "git@host:x", "http://h/a@b", "--sm-credentials", "me:file:pw"]
     assert logged(tmp_path, argv) == (
@@ -72,7 +72,7 @@ def test_what_is_no_password_stays(tmp_path):
         ("", ""),
     ],
 )
-def test_a_guest_is_not_told_the_proxy_s_password(proxy, told):
+def test_a_guest_does_not_get_the_proxys_password(proxy, told):
     environment = {"http_proxy": proxy, "https_proxy": proxy, "HOME": "/home/a@b"}
     assert environment_for("virt-sysprep", environment) == {
         "http_proxy": told,

@@ -34,7 +34,7 @@ def console():
     return Console(stream=io.StringIO())
 
 
-def test_it_is_ours_alone_and_goes_with_the_block(tmp_path, console):
+def test_the_work_directory_is_private_and_removed_after_the_block(tmp_path, console):
     with workdir(tmp_path / "new", console) as folder:
         assert folder.stat().st_mode & 0o777 == 0o700
         (folder / "deep").mkdir()
@@ -48,14 +48,14 @@ def fail_in(folder, error):
     raise error
 
 
-def test_it_goes_on_failure_and_ctrl_c(tmp_path, console):
+def test_the_work_directory_is_removed_on_failure_and_ctrl_c(tmp_path, console):
     for error in (RuntimeError, KeyboardInterrupt):
         with pytest.raises(error), workdir(tmp_path, console) as folder:
             fail_in(folder, error)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_a_killed_run_left_is_removed_and_a_live_one_is_not(tmp_path, console):
+def test_directories_of_killed_runs_are_removed_and_those_of_live_runs_kept(tmp_path, console):
     with subprocess.Popen(
         [sys.executable, "-c", _HOLD, tmp_path], stdout=subprocess.PIPE, text=True
     ) as other:
@@ -73,7 +73,7 @@ def test_what_a_killed_run_left_is_removed_and_a_live_one_is_not(tmp_path, conso
     assert list(tmp_path.iterdir()) == []
 
 
-def test_nothing_else_is_touched(tmp_path, console):
+def test_other_folders_are_left_alone(tmp_path, console):
     (tmp_path / "lago-images-x").mkdir()
     (tmp_path / "keep").mkdir()
     (tmp_path / "lago-images-y.lock").symlink_to("keep")
@@ -88,7 +88,7 @@ def test_nothing_else_is_touched(tmp_path, console):
     }
 
 
-def test_a_place_that_is_none(tmp_path, console):
+def test_an_unusable_folder_for_work_directories_is_reported(tmp_path, console):
     (tmp_path / "file").touch()
     with (
         pytest.raises(HostError, match="no work directory can be made"),
@@ -97,12 +97,12 @@ def test_a_place_that_is_none(tmp_path, console):
         pass
 
 
-def test_the_place_can_be_chosen():
+def test_the_folder_of_work_directories_can_be_set():
     assert str(default_scratch({"TMPDIR": "/somewhere"})) == "/somewhere"
     assert default_scratch({}).is_dir()
 
 
-def test_room_is_asked_for_in_bytes(tmp_path):
+def test_demanded_disk_space_is_in_bytes(tmp_path):
     there = space.free(tmp_path / "not" / "there" / "yet")
     assert there > 0
     space.demand(tmp_path, 1, "nothing much")
@@ -112,7 +112,7 @@ def test_room_is_asked_for_in_bytes(tmp_path):
     assert str(tmp_path) in caught.value.message
 
 
-def test_all_programs_can_be_ended_from_another_thread():
+def test_all_child_processes_can_be_stopped_from_another_thread():
     import threading
 
     children = Children()

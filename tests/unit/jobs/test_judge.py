@@ -45,7 +45,7 @@ def judged(manifest=GOOD, image=IMAGE, spec=SPEC, now=NOW, dirty=(), **more) -> 
     return problems(manifest, digest, image, spec, made, now, **more)
 
 
-def test_what_the_checkout_asks_for_is_right():
+def test_a_build_that_the_checkout_asks_for_has_no_problem():
     assert judged() == []
     assert judged(result_sha256=sha256(GOOD)) == []
     on_it = replace(IMAGE, base="layer:below")
@@ -73,12 +73,12 @@ def test_what_the_checkout_asks_for_is_right():
     ],
     ids=str,
 )
-def test_a_planted_manifest_is_refused_for_what_it_claims(change, what):
+def test_a_forged_manifest_is_refused_for_each_false_claim(change, what):
     found = judged(replace(GOOD, **change))
     assert any(what in problem for problem in found), found
 
 
-def test_what_the_spec_leaves_out_is_not_demanded():
+def test_properties_that_the_spec_leaves_out_are_not_required():
     quiet = replace(SPEC, properties={"boot-test": "no"})
     made = replace(GOOD, properties={"boot-test": "no"}, boot=None)
     assert judged(made, spec=quiet) == []
@@ -117,7 +117,7 @@ def test_a_manifest_in_other_bytes_is_refused():
     assert judged(digest="0" * 64) == ["its manifest is not written as a builder writes it"]
 
 
-def test_nobody_releases_what_no_plan_or_checkout_asks_for():
+def test_a_build_that_no_plan_or_checkout_asks_for_is_refused():
     assert judged(image=None) == ["the plan does not ask for it"]
     assert judged(spec=None) == ["the checkout has no such spec"]
     kept = replace(IMAGE, action=Action.KEEP)
@@ -133,13 +133,13 @@ def test_nobody_releases_what_no_plan_or_checkout_asks_for():
         ("sha256:None", None, "its base below is not offered"),
     ],
 )
-def test_a_layer_stands_on_the_offered_bytes_of_its_base(digest, offered, what):
+def test_a_layer_must_be_built_on_the_offered_bytes_of_its_base(digest, offered, what):
     made = replace(GOOD, base=BaseRecord(ref="layer:below", digest=digest))
     (found,) = judged(made, replace(IMAGE, base="layer:below"), LAYER, base_sha256=offered)
     assert what in found
 
 
-def test_a_checksum_that_the_spec_demands_is_the_bases():
+def test_the_base_checksum_of_the_spec_is_enforced():
     demands = replace(SPEC, properties=PROPERTIES | {"base-checksum": "sha256:" + "0" * 64})
     made = replace(GOOD, properties=demands.properties)
     assert judged(made, spec=demands) == []
@@ -151,7 +151,7 @@ def asked(*images, head=HEAD, promote=True, spec=SPEC, **more) -> list[str]:
     return plan_problems(ci.plan(*images, **more), tree(spec), head, promote=promote)
 
 
-def test_a_plan_of_this_checkout_is_right():
+def test_a_plan_of_this_checkout_has_no_problem():
     assert asked(IMAGE) == []
     gone = replace(IMAGE, name="gone", action=Action.RETIRE, fingerprint="", base="")
     kept = replace(IMAGE, action=Action.KEEP)

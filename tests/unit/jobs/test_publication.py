@@ -8,7 +8,7 @@ from tests.support.ci import plan, planned
 MADE = plan(planned("one", action=Action.BUILD), planned("two", action=Action.KEEP))
 
 
-def test_what_is_written_is_read_for_the_same_plan_only(tmp_path):
+def test_a_record_is_read_for_its_own_plan_only(tmp_path):
     told = results.stopped(MADE, "the key has expired")
     results.write(tmp_path / "results", MADE, told)
     assert results.read(tmp_path / "results", MADE) == {"one": told[0]}
@@ -16,7 +16,7 @@ def test_what_is_written_is_read_for_the_same_plan_only(tmp_path):
     assert results.read(tmp_path, MADE) is None
 
 
-def test_a_link_in_its_place_is_replaced_and_not_followed(tmp_path):
+def test_a_link_in_place_of_the_record_is_replaced_and_not_followed(tmp_path):
     precious = tmp_path / "precious"
     precious.write_text("keep")
     (tmp_path / results.FILE).symlink_to(precious)
@@ -26,7 +26,7 @@ def test_a_link_in_its_place_is_replaced_and_not_followed(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["{", "[" * 200_000, "[]", '{"schema": 1}', '{"schema": 2}'])
-def test_what_tells_of_no_publication_is_refused(tmp_path, text):
+def test_an_invalid_record_is_refused(tmp_path, text):
     (tmp_path / results.FILE).write_text(text)
     with pytest.raises(RepositoryError, match=results.FILE):
         results.read(tmp_path, MADE)

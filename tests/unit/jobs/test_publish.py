@@ -30,8 +30,7 @@ from lago_images.repository.statements.provenance import Origin
 from lago_images.settings import Settings
 from lago_images.specs.model import Base, BaseKind
 from lago_images.storage.base import Blob, Stat
-from tests.support.ci import plan, planned
-from tests.support.handmade import (
+from tests.support.builders import (
     PROPERTIES,
     bound,
     layer_on,
@@ -45,6 +44,7 @@ from tests.support.handmade import (
     release,
     spec,
 )
+from tests.support.ci import plan, planned
 
 NAME = "debian-12"
 LINE = ["c0", "c1", "c2"]
@@ -244,7 +244,7 @@ def test_no_order_of_publishers_ends_with_an_older_commits_image(start, case, fi
 
 @pytest.mark.parametrize("first", range(STEPS[OLDER]))
 @pytest.mark.parametrize("killed", [(OLDER,), (NEWER,)])
-def test_nor_does_a_death_once_the_newer_ones_job_is_run_again(start, killed, first):
+def test_no_death_of_a_publisher_leaves_an_older_commits_image_after_a_rerun(start, killed, first):
     for second in range(STEPS[NEWER]):
         store = race(start, "reverts", Schedule({OLDER: first, NEWER: second}, killed))
         newer(store, "reverts")
@@ -253,7 +253,7 @@ def test_nor_does_a_death_once_the_newer_ones_job_is_run_again(start, killed, fi
 
 @pytest.mark.parametrize("case", WANTED)
 @pytest.mark.parametrize("who", [OLDER, NEWER])
-def test_these_are_all_orders(start, case, who):
+def test_every_order_of_publishers_is_tried(start, case, who):
     schedule = Schedule({OLDER: 0, NEWER: 0})
     race(start, case, schedule)
     assert 0 < schedule.made[who] < STEPS[who]
@@ -325,7 +325,7 @@ def stored(*builds):
     return store
 
 
-def test_what_was_built_is_released_with_who_did_it():
+def test_a_build_is_released_with_its_actor():
     store = stored(ONE)
     done = publication(store, wanted(ONE), results=[result(ONE)], manifests=[ONE])
     assert done.ok
@@ -346,7 +346,7 @@ def test_the_release_binds_the_statements_about_the_build():
     assert copied[-1] == image.public.manifest
 
 
-def test_a_list_of_packages_that_is_not_the_builds_fails_alone():
+def test_a_package_list_other_than_the_builds_fails_one_image_only():
     store = stored(ONE, TWO)
     overwrite(store, ONE.key.staging.packages, b"bash 5.2 amd64\nmore 1 amd64\n")
     done = publication(
@@ -372,9 +372,7 @@ def test_a_list_of_packages_that_is_not_the_builds_fails_alone():
         ),
     ],
 )
-def test_the_statements_name_spec_and_repository_and_the_run_that_built(
-    monkeypatch, more, results, run
-):
+def test_statements_name_the_spec_the_repository_and_the_run(monkeypatch, more, results, run):
     origins = []
     make = Statements.make
 
@@ -397,7 +395,7 @@ def test_the_statements_name_spec_and_repository_and_the_run_that_built(
     ]
 
 
-def test_a_build_overwritten_after_its_result_fails_alone_and_is_named_by_both_digests():
+def test_a_build_overwritten_after_its_result_fails_alone_with_both_digests():
     store = stored(ONE, TWO)
     forged = replace(ONE, tools={"evil": "1"})
     overwrite(store, ONE.key.staging.manifest, forged.to_json())
@@ -411,7 +409,7 @@ def test_a_build_overwritten_after_its_result_fails_alone_and_is_named_by_both_d
     assert read(store).current("one", "x86_64") is None
 
 
-def test_garbage_in_the_place_of_a_built_manifest_fails_alone():
+def test_an_invalid_manifest_fails_one_image_only():
     store = stored(ONE, TWO)
     overwrite(store, ONE.key.staging.manifest, b"garbage")
     done = publication(
@@ -421,7 +419,7 @@ def test_garbage_in_the_place_of_a_built_manifest_fails_alone():
     assert "what was judged has" in done.failed["one"]
 
 
-def test_a_promoted_build_is_that_of_the_plans_digest():
+def test_a_promoted_build_must_have_the_plans_digest():
     store = stored(ONE)
     image = wanted(ONE, action=Action.PROMOTE, promote="b1", promote_sha256="0" * 64)
     done = publication(store, image, manifests=[ONE])
@@ -441,7 +439,7 @@ def test_a_promoted_build_is_that_of_the_plans_digest():
     ],
     ids=str,
 )
-def test_a_planted_build_is_not_believed_in_what_it_says(forged, what):
+def test_the_claims_of_a_planted_build_are_not_trusted(forged, what):
     planted = replace(ONE, **forged)
     store = stored(planted)
     image = wanted(ONE, action=Action.PROMOTE, promote="b1", promote_sha256=digest(planted))
@@ -469,7 +467,7 @@ def test_a_base_is_released_before_the_layer_that_stands_on_it():
     assert done.outcomes["layer"].release.image.base == bound(ONE, 1)
 
 
-def test_a_layer_whose_base_fails_fails_too():
+def test_a_layer_of_a_failed_base_fails():
     layer = manifest("layer", "l1", fingerprint="sha256:l", base=layer_on(ONE))
     store = stored(ONE, layer)
     overwrite(store, ONE.key.staging.disk, bytes(ONE.disk.compressed_size))
@@ -481,7 +479,7 @@ def test_a_layer_whose_base_fails_fails_too():
     assert read(store).images == ()
 
 
-def test_a_damaged_release_of_another_image_is_named_and_stops_nothing():
+def test_a_damaged_release_of_another_image_is_reported_and_does_not_stop_the_job():
     store = stored(ONE)
     put(store, "releases/two/x86_64/1.json", b"{}")
     done = publication(store, wanted(ONE), results=[result(ONE)], manifests=[ONE])

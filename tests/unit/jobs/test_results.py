@@ -10,14 +10,14 @@ from tests.support.builders import manifest
 from tests.support.ci import built, failed
 
 
-def test_results_come_back(tmp_path):
+def test_written_results_are_read_back(tmp_path):
     written = [built("a"), failed("b"), failed("c", skipped="b", step="", error="", tail=())]
     results.write_folder(tmp_path / "job-1", written[:2])
     results.write_folder(tmp_path / "job-2", written[2:])
     assert results.read_folder(tmp_path) == written
 
 
-def test_only_a_logs_name_travels(tmp_path):
+def test_results_record_the_name_of_a_log_only(tmp_path):
     plain = json.loads(results.dump([failed(log=tmp_path / "x.log")]))
     assert plain["results"][0]["log"] == "x.log"
     plain["results"][0]["log"] = "../../etc/passwd"
@@ -25,12 +25,12 @@ def test_only_a_logs_name_travels(tmp_path):
     assert str(found.log) == "passwd"
 
 
-def test_no_folder_no_results(tmp_path):
+def test_a_missing_folder_has_no_results(tmp_path):
     assert results.read_folder(tmp_path / "none") == []
 
 
 @pytest.mark.parametrize("order", [("1", "2"), ("2", "1")])
-def test_of_several_attempts_the_one_that_succeeded_counts(tmp_path, order):
+def test_the_successful_one_of_several_attempts_counts(tmp_path, order):
     first, second = (tmp_path / f"attempt-{number}" for number in order)
     results.write_folder(first, [failed("a"), failed("b"), built("c")])
     results.write_folder(second, [built("a"), failed("b"), built("c")])
@@ -45,7 +45,7 @@ def test_two_builds_of_one_image_are_refused(tmp_path):
         results.read_folder(tmp_path)
 
 
-def test_a_link_is_replaced_and_not_followed(tmp_path):
+def test_a_link_in_place_of_a_result_is_replaced_and_not_followed(tmp_path):
     other = tmp_path / "other"
     other.write_text("theirs")
     (tmp_path / "a.results.json").symlink_to(other)
@@ -75,7 +75,7 @@ def test_a_link_is_replaced_and_not_followed(tmp_path):
     ],
     ids=str,
 )
-def test_strange_results_are_refused(change):
+def test_invalid_results_are_refused(change):
     plain = json.loads(results.dump([built()]))
     plain["results"][0].update(change)
     with pytest.raises(RepositoryError):
@@ -94,14 +94,14 @@ def test_strange_results_are_refused(change):
     ],
     ids=str,
 )
-def test_strange_manifests_are_refused(part, change):
+def test_invalid_manifests_in_results_are_refused(part, change):
     plain = json.loads(results.dump([built()]))
     plain["results"][0]["manifest"][part].update(change)
     with pytest.raises(RepositoryError, match=part):
         results.load(json.dumps(plain).encode(), "x")
 
 
-def test_a_result_names_the_bytes_of_its_manifest():
+def test_a_result_records_the_digest_of_its_manifest():
     made = built()
     plain = json.loads(results.dump([made]))
     entry = plain["results"][0]
@@ -121,14 +121,14 @@ def test_a_result_without_the_right_digest_is_refused(digest):
         results.load(json.dumps(plain).encode(), "x")
 
 
-def test_a_manifest_is_of_its_own_image():
+def test_a_manifest_of_another_image_is_refused():
     plain = json.loads(results.dump([built("a")]))
     plain["results"][0]["manifest"]["name"] = "b"
     with pytest.raises(RepositoryError, match="it is the manifest of builds/b/"):
         results.load(json.dumps(plain).encode(), "x")
 
 
-def test_what_is_no_utf_8_stays_readable():
+def test_log_lines_that_are_not_utf_8_stay_readable():
     ended = failed("a", error="no \udcff", tail=("\udc80",))
     (found,) = results.load(results.dump([ended]), "x")
     assert (found.error, found.tail) == ("no \ufffd", ("\ufffd",))
@@ -139,7 +139,7 @@ def test_what_is_no_utf_8_stays_readable():
 
 
 @pytest.mark.parametrize("field", ["name", "arch", "build_id"])
-def test_a_manifest_cannot_name_another_place(field):
+def test_a_manifest_cannot_name_another_folder(field):
     plain = json.loads(results.dump([built()]))
     plain["results"][0]["manifest"][field] = "../other"
     with pytest.raises(RepositoryError):
@@ -151,12 +151,12 @@ def test_a_manifest_cannot_name_another_place(field):
     [b"", b"[]", b"{}", b"\xff", b'{"schema": 2, "results": []}', b"[" * 200_000],
     ids=lambda data: ascii(data[:9]),
 )
-def test_another_document_is_refused(data):
+def test_a_document_of_another_kind_is_refused(data):
     with pytest.raises(RepositoryError):
         results.load(data, "x")
 
 
-def test_of_a_guest_that_writes_one_endless_line_its_end_is_kept():
+def test_the_end_of_a_very_long_log_line_is_kept():
     """What a job writes is read by others, and 8 MB of it were."""
     endless = failed("a", tail=("first", "x" * 8_000_000, *("━" * 2000 for _ in range(99))))
     data = results.dump([endless])
@@ -168,7 +168,7 @@ def test_of_a_guest_that_writes_one_endless_line_its_end_is_kept():
     assert short.tail == ("x" * 999 + "…",)
 
 
-def test_a_folder_with_the_name_of_results_is_looked_into_and_not_read(tmp_path):
+def test_a_folder_named_like_results_is_searched_and_not_read(tmp_path):
     """A fork's job keeps the build of a spec that is named so in such a folder."""
     folder = tmp_path / "repository/builds/x.results.json/x86_64/b1"
     folder.mkdir(parents=True)

@@ -30,13 +30,13 @@ def of(spec: Spec, base=None, files=(), sources=()) -> str:
 PLAIN = of(read(*LINES, *COMMANDS), files=FILES, sources=SOURCES)
 
 
-def test_it_is_the_same_for_ever():
+def test_the_fingerprint_of_an_unchanged_spec_never_changes():
     # Only a raised RECIPE may change this: users' images would all be built again.
     assert PLAIN == ("ab182774c8b4c4c00d3cc823e09b78d8344e6b515b56095f839e4be88c5c175a")
 
 
 @given(seed=st.integers(), blanks=st.lists(st.integers(0, 8), max_size=5))
-def test_comments_blank_lines_and_the_order_of_properties_do_not_matter(seed, blanks):
+def test_comments_blank_lines_and_the_order_of_properties_do_not_change_it(seed, blanks):
     chance = random.Random(seed)
     lines = [*chance.sample(LINES, len(LINES)), *COMMANDS]
     for place in blanks:
@@ -46,7 +46,7 @@ def test_comments_blank_lines_and_the_order_of_properties_do_not_matter(seed, bl
 
 
 @given(st.permutations(COMMANDS))
-def test_the_order_of_commands_does(commands):
+def test_the_order_of_commands_changes_it(commands):
     assume(commands != COMMANDS)
     assert of(read(*LINES, *commands), files=FILES, sources=SOURCES) != PLAIN
 
@@ -67,7 +67,7 @@ INVISIBLE = {"path", "lines"}
 
 
 @given(specs, specs)
-def test_it_sees_every_field_of_a_spec_but_where_things_stand(one, other):
+def test_every_field_of_a_spec_but_its_position_changes_it(one, other):
     for field in fields(Spec):
         changed = replace(one, **{field.name: getattr(other, field.name)})
         same = said(one, field.name) == said(other, field.name)
@@ -87,12 +87,12 @@ files = st.lists(st.tuples(text, text, text, text), max_size=3, unique=True)
 
 
 @given(files, files)
-def test_it_sees_every_file(one, other):
+def test_every_input_file_changes_it(one, other):
     spec = read(*LINES)
     assert (of(spec, files=one) == of(spec, files=other)) == (sorted(one) == sorted(other))
 
 
-def test_it_contains_the_bases_and_only_template_sources_that_are_used():
+def test_the_base_and_the_template_sources_used_change_it():
     layer = read("#base=layer:fedora", *LINES[1:])
     template = read(*LINES)
     assert of(layer, base="f1") != of(layer, base="f2")

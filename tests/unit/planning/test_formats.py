@@ -55,7 +55,7 @@ def plans(draw):
 
 
 @given(plans())
-def test_json_says_the_whole_plan(made):
+def test_the_json_has_the_whole_plan(made):
     assert from_json(to_json(made), "plan.json") == made
 
 
@@ -87,7 +87,7 @@ def example(chains: int = 2) -> Plan:
     )
 
 
-def test_json_has_the_keys_that_scripts_rely_on():
+def test_the_json_has_the_documented_keys():
     plain = json.loads(to_json(example()))
     assert (plain["schema"], plain["head"], plain["published"]) == (1, "h", None)
     assert plain["chains"] == [["b0", "l0"], ["b1", "l1"]]
@@ -110,7 +110,7 @@ def test_json_has_the_keys_that_scripts_rely_on():
         ({"more": 1}, "it has unknown keys: ['more']"),
     ],
 )
-def test_what_is_no_plan_is_refused_with_its_place(change, what):
+def test_an_invalid_plan_is_refused_with_its_location(change, what):
     plain = json.loads(to_json(example())) | change
     with pytest.raises(UsageError, match=r"^plan\.json") as caught:
         from_json(json.dumps(plain), "plan.json")
@@ -136,12 +136,12 @@ def test_broken_documents_are_refused(content, what, tmp_path):
     assert caught.value.message == f"{tmp_path}/plan.json is not a plan: {what}"
 
 
-def test_a_plan_that_is_not_there_is_wrong_usage(tmp_path):
+def test_a_missing_plan_is_a_usage_error(tmp_path):
     with pytest.raises(UsageError, match="No such file"):
         load(tmp_path / "plan.json")
 
 
-def test_the_digest_goes_beside_the_plan_and_no_other_plan_is_taken(tmp_path):
+def test_a_plan_with_another_digest_is_refused(tmp_path):
     made = example()
     outputs = dict(line.split("=", 1) for line in to_github(made).splitlines())
     path = tmp_path / "plan.json"
@@ -166,7 +166,7 @@ def test_text_has_a_row_for_each_reason_and_the_summary():
     assert summary(example(chains=0)).startswith("0 to build in 0 chains")
 
 
-def test_github_gets_a_matrix_and_counts():
+def test_the_github_output_has_a_matrix_and_counts():
     outputs = dict(line.split("=", 1) for line in to_github(example()).splitlines())
     assert json.loads(outputs["matrix"]) == {
         "include": [{"chain": "b0", "batch": "1/2"}, {"chain": "b1", "batch": "2/2"}]
@@ -187,7 +187,7 @@ def test_a_promotion_alone_is_work_without_a_matrix():
 
 
 @pytest.mark.parametrize("chains", [1, 255, 256, 257, 1000])
-def test_many_chains_are_dealt_to_at_most_256_jobs(chains):
+def test_many_chains_are_distributed_over_at_most_256_jobs(chains):
     made = example(chains)
     found = entries(made, 256)
     count = min(chains, 256)
@@ -204,19 +204,19 @@ def test_many_chains_are_dealt_to_at_most_256_jobs(chains):
         assert all(job.index(f"b{n[1:]}") < job.index(n) for n in job if n[0] == "l")
 
 
-def test_the_fan_out_of_thousands_of_long_names_is_what_github_takes():
+def test_the_matrix_of_thousands_of_long_names_fits_githubs_limit():
     """1 MB of UTF-16 a job: https://docs.github.com/actions/reference/limits."""
     long = tuple((f"{number:05}{'n' * 54}",) for number in range(10_000))
     assert len(to_github(replace(example(), chains=long)).encode("utf-16")) < 2**20 / 10
 
 
 @pytest.mark.parametrize(("number", "count"), [(0, 2), (3, 2), (1, 3), (1, 0)])
-def test_a_batch_that_the_plan_does_not_have_is_wrong_usage(number, count):
+def test_an_unknown_batch_is_a_usage_error(number, count):
     with pytest.raises(UsageError, match=f"no batch {number}/{count} in the plan"):
         batch(example(), number, count)
 
 
-def test_jenkins_gets_an_entry_for_each_chain():
+def test_the_jenkins_output_has_an_entry_for_each_chain():
     made = example(300)
     found = json.loads(to_jenkins(made))
     assert len(found) == 300
@@ -224,7 +224,7 @@ def test_jenkins_gets_an_entry_for_each_chain():
     assert batch(made, 2, 300) == ("b1", "l1")
 
 
-def test_an_empty_chain_is_no_plan():
+def test_a_plan_with_an_empty_chain_is_refused():
     document = json.loads(to_json(example()))
     with pytest.raises(UsageError, match="a chain is empty"):
         from_json(json.dumps({**document, "chains": [[]]}), "plan.json")

@@ -7,17 +7,17 @@ from lago_images.repository.records.layout import ImageId
 from lago_images.repository.records.manifest import Manifest
 from lago_images.repository.records.release import Release
 from lago_images.repository.records.state import PublishedCommit, State
-from tests.support import handmade
+from tests.support import builders
 
 
 def numbered(number: int, fingerprint: str = "f", dirty: bool = False) -> Manifest:
-    return handmade.manifest(
+    return builders.manifest(
         "a", f"b{number}", fingerprint=fingerprint, dirty=dirty, created=number
     )
 
 
 def release(revision: int, build: str | None, fingerprint: str = "", **more) -> Release:
-    return handmade.release(
+    return builders.release(
         revision, build, "a", fingerprint=fingerprint, commit=f"c{revision}", **more
     )
 
@@ -35,14 +35,14 @@ def held(*releases: Release, staged=(), incomplete=(), lost=()):
     return holdings(state).images.get(ImageId("a", "x86_64"))
 
 
-def test_current_is_the_newest_that_stands():
+def test_current_is_the_newest_release_that_is_not_withdrawn():
     one, two = numbered(1, "f1"), numbered(2, "f2")
     found = held(release(1, "b1", "f1"), release(2, "b2", "f2"), staged=[one, two])
     assert (found.newest, found.current.revision, found.current.built.build) == (2, 2, "b2")
     assert found.taken_back == {}
 
 
-def test_a_withdrawn_fingerprint_is_held_until_it_is_released_again():
+def test_a_withdrawn_fingerprint_counts_as_taken_back_until_it_is_released_again():
     one, two, three = numbered(1, "f1"), numbered(2, "f2"), numbered(3, "f2")
     history = [
         release(1, "b1", "f1"),
@@ -56,7 +56,7 @@ def test_a_withdrawn_fingerprint_is_held_until_it_is_released_again():
     assert (again.current.revision, again.taken_back) == (4, {})
 
 
-def test_what_a_rollback_passes_over_is_held():
+def test_fingerprints_that_a_rollback_skips_count_as_taken_back():
     builds = [numbered(n, f"f{n}") for n in (1, 2, 3)]
     found = held(
         *(release(n, f"b{n}", f"f{n}") for n in (1, 2, 3)),
@@ -68,7 +68,7 @@ def test_what_a_rollback_passes_over_is_held():
     assert found.taken_back["f3"] == "revision 4 rolled it back: back"
 
 
-def test_a_rollback_that_was_withdrawn_itself_holds_nothing():
+def test_a_withdrawn_rollback_takes_back_nothing():
     builds = [numbered(n, f"f{n}") for n in (1, 2)]
     found = held(
         *(release(n, f"b{n}", f"f{n}") for n in (1, 2)),
@@ -80,7 +80,7 @@ def test_a_rollback_that_was_withdrawn_itself_holds_nothing():
     assert "f2" not in found.taken_back
 
 
-def test_a_rollback_among_builds_of_one_spec_holds_the_spec():
+def test_a_rollback_between_builds_of_one_spec_takes_back_its_fingerprint():
     """What would be built today is what was passed over, not what was gone back to."""
     builds = [numbered(n) for n in (1, 2)]
     back = release(3, "b1", "f", reason="back to revision 1")
@@ -96,7 +96,7 @@ def test_a_rollback_among_builds_of_one_spec_holds_the_spec():
     assert again.taken_back == {}
 
 
-def test_an_older_withdrawal_does_not_hold_what_was_released_since():
+def test_an_older_withdrawal_does_not_take_back_a_later_release():
     history = [release(n, f"b{n}", "f") for n in (1, 2, 3)]
     leak = release(4, None, withdraws=1, reason="leak")
     assert held(*history, leak, staged=[numbered(3)]).taken_back == {}
@@ -104,7 +104,7 @@ def test_an_older_withdrawal_does_not_hold_what_was_released_since():
     assert held(*history, leak, newest, staged=[numbered(2)]).taken_back.keys() == {"f"}
 
 
-def test_only_complete_clean_unreleased_builds_wait():
+def test_only_complete_clean_unreleased_builds_can_be_promoted():
     builds = [numbered(1), numbered(2), numbered(3, dirty=True), numbered(4), numbered(5)]
     found = held(release(1, "b1", "f"), staged=builds, incomplete=[builds[3]])
     assert [one.build for one in found.waiting] == ["b2", "b5"]
@@ -120,7 +120,7 @@ def test_a_release_whose_public_copy_is_lost_has_no_build():
     assert (found.current.revision, found.current.built) == (1, None)
 
 
-def test_a_rollback_stands_for_the_commit_that_it_passes_over():
+def test_a_rollback_counts_as_the_commit_that_it_skips():
     """Whatever the operator had checked out: an older commit must not replace it."""
     history = [release(1, "b1", "f1"), release(2, "b2", "f2")]
     assert held(*history, release(3, "b1", "f1", reason="back")).current.commit == "c2"

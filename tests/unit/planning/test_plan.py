@@ -35,7 +35,7 @@ ALL = tree(BASE, NFS, ISCSI, CIRROS)
 KEY = ("debian", "x86_64")
 
 
-def test_an_empty_repository_gets_everything():
+def test_an_empty_repository_builds_every_image():
     made = plan(ALL)
     assert set(actions(made).values()) == {"build"}
     assert made.chains == (("cirros",), ("debian", "iscsi", "nfs"))
@@ -44,7 +44,7 @@ def test_an_empty_repository_gets_everything():
     assert (made.head, made.published, made.made) == (None, None, NOW)
 
 
-def test_nothing_changed_builds_nothing_and_says_why():
+def test_an_unchanged_tree_builds_nothing_and_says_why():
     made = plan(ALL, published(ALL), history("README.md"))
     assert set(actions(made).values()) == {"keep"}
     assert made.chains == ()
@@ -105,7 +105,7 @@ def test_a_moved_submodule_is_named():
     assert detail.startswith("vendor (with vendor/conf/exports), which image-specs/nfs reads")
 
 
-def test_what_is_not_committed_is_said():
+def test_uncommitted_changes_are_named_in_the_reason():
     new = tree(BASE, content={"debian": "2"}, dirty=["image-specs/debian"])
     made = plan(new, published(tree(BASE)), history())
     detail = "image-specs/debian differs from what is committed"
@@ -113,7 +113,7 @@ def test_what_is_not_committed_is_said():
     assert made.dirty
 
 
-def test_a_difference_that_no_file_explains_is_still_built():
+def test_a_fingerprint_difference_without_a_changed_file_is_built():
     new = tree(BASE, content={"debian": "2"})
     ((kind, detail),) = why(plan(new, published(tree(BASE)), history()), "debian")
     assert (kind, "though no file of it changed since aaaaaaa" in detail) == ("input", True)
@@ -121,7 +121,7 @@ def test_a_difference_that_no_file_explains_is_still_built():
     assert why(settings, "debian")[0][1].startswith("lago-images.toml changed in")
 
 
-def test_a_commit_that_is_not_known_is_no_reason_to_build_nothing():
+def test_an_unknown_published_commit_builds_every_difference():
     new = tree(BASE, NFS, content={"debian": "2"})
     made = plan(new, published(tree(BASE, NFS)))
     assert actions(made) == {"debian": "build", "nfs": "build"}
@@ -132,7 +132,7 @@ def test_a_commit_that_is_not_known_is_no_reason_to_build_nothing():
     assert {kind for kind, _ in why(made, "nfs")} == {"base"}
 
 
-def test_a_spec_that_was_there_and_is_not_published_is_missing():
+def test_an_old_spec_without_a_release_is_missing():
     made = plan(ALL, published(ALL, "debian", "nfs", "cirros"), history())
     assert why(made, "iscsi") == [
         ("missing", "it is not published, though image-specs/iscsi was there at aaaaaaa")
@@ -158,7 +158,7 @@ def test_a_renamed_spec_is_new_and_retires_the_old_name():
     )
 
 
-def test_a_removed_spec_is_retired_and_its_files_stay():
+def test_a_removed_spec_is_retired():
     gone = history(Change(status="D", path="image-specs/cirros"))
     made = plan(tree(BASE), published(tree(BASE, CIRROS)), gone)
     assert actions(made) == {"cirros": "retire", "debian": "keep"}
@@ -169,7 +169,7 @@ def test_a_removed_spec_is_retired_and_its_files_stay():
     assert image(later, "cirros").note == "it has no spec any more; what is published stays"
 
 
-def test_what_was_removed_before_the_last_publication_is_found_since_its_release():
+def test_a_spec_removed_before_the_last_publication_is_found():
     made = plan(
         tree(BASE),
         published(tree(BASE, CIRROS)),
@@ -187,7 +187,7 @@ def test_what_was_removed_before_the_last_publication_is_found_since_its_release
     )
 
 
-def test_a_removal_that_is_not_committed():
+def test_an_uncommitted_removal_is_named():
     made = plan(tree(BASE, dirty=["image-specs/cirros"]), published(tree(BASE, CIRROS)), history())
     assert image(made, "cirros").note == (
         "image-specs/cirros is removed, not committed; what is published stays"
@@ -230,19 +230,19 @@ def test_a_layer_waits_for_a_base_that_is_newer_than_the_checkout():
     assert "cannot be built while its base debian is kept" in image(made, "nfs").note
 
 
-def test_a_spec_that_an_older_checkout_does_not_have_yet_is_not_retired():
+def test_a_spec_newer_than_the_checkout_is_not_retired():
     known = history(relation=Relation.NEWER)
     made = plan(tree(BASE), published(tree(BASE, CIRROS)), known)
     assert actions(made) == {"cirros": "keep", "debian": "keep"}
 
 
-def test_diverged_history_builds():
+def test_a_diverged_history_is_built():
     new = tree(BASE, content={"debian": "2"})
     known = history("image-specs/debian", relation=Relation.APART)
     assert actions(plan(new, published(tree(BASE)), known)) == {"debian": "build"}
 
 
-def test_what_has_aged_is_stale_with_its_layers():
+def test_old_images_are_stale_with_their_layers():
     images = published(ALL) | published(ALL, "debian", created=NOW - 30 * DAY)
     assert set(actions(plan(ALL, images, history(), stale_days=31)).values()) == {"keep"}
     made = plan(ALL, images, history(), stale_days=30)
@@ -251,7 +251,7 @@ def test_what_has_aged_is_stale_with_its_layers():
     assert actions(made)["cirros"] == "keep"
 
 
-def test_forced_is_built_with_its_layers_and_never_promoted():
+def test_a_forced_image_is_built_with_its_layers_and_never_promoted():
     images = published(ALL)
     waiting = build_of(ALL, "debian", number=2)
     images[KEY] = ImageHoldings(current=images[KEY].current, newest=1, waiting=(waiting,))
@@ -260,7 +260,7 @@ def test_forced_is_built_with_its_layers_and_never_promoted():
     assert made.chains == (("debian", "iscsi", "nfs"),)
 
 
-def test_names_only_builds_no_other_change():
+def test_naming_images_builds_no_other_change():
     new = tree(BASE, NFS, ISCSI, CIRROS, content={"cirros": "2", "nfs": "2"})
     only = frozenset({"nfs"})
     made = plan(new, published(ALL), history("image-specs/cirros"), changed=False, force=only)
@@ -280,13 +280,13 @@ def test_a_layer_alone_brings_the_base_it_needs():
     assert made.chains == (("debian", "iscsi", "nfs"),)
 
 
-def test_an_unknown_name_is_wrong_usage_with_the_near_miss():
+def test_an_unknown_name_is_a_usage_error_with_a_suggestion():
     with pytest.raises(UsageError) as caught:
         plan(ALL, force=frozenset({"debain"}))
     assert caught.value.hint == "did you mean 'debian'?"
 
 
-def test_a_waiting_build_is_promoted_the_newest_first():
+def test_the_newest_waiting_build_is_promoted():
     new = tree(BASE, content={"debian": "2"})
     waiting = tuple(build_of(new, "debian", number=n, created=NOW + n) for n in (2, 3))
     other = build_of(tree(BASE, content={"debian": "3"}), "debian", number=4)
@@ -302,7 +302,7 @@ def test_a_waiting_build_is_promoted_the_newest_first():
     assert actions(never) == {"debian": "build"}
 
 
-def test_a_build_that_waits_replaces_no_image_that_is_unchanged():
+def test_a_waiting_build_does_not_replace_an_unchanged_image():
     """Who may write builds/* could otherwise replace any image without a merge."""
     images = published(ALL)
     waiting = build_of(ALL, "debian", number=2, created=NOW + 1)
@@ -311,7 +311,7 @@ def test_a_build_that_waits_replaces_no_image_that_is_unchanged():
     assert set(actions(made).values()) == {"keep"}
 
 
-def test_what_gc_may_remove_before_the_plan_is_carried_out_is_not_promoted():
+def test_a_build_that_gc_may_remove_soon_is_not_promoted():
     new = tree(BASE, content={"debian": "2"})
     waiting = build_of(new, "debian", number=2, created=NOW - 2 * DAY + 60)
     images = {KEY: ImageHoldings(newest=0, waiting=(waiting,))}
@@ -321,7 +321,7 @@ def test_what_gc_may_remove_before_the_plan_is_carried_out_is_not_promoted():
     assert actions(plan(new, images, added, now=NOW + 60, promote_days=2)) == {"debian": "build"}
 
 
-def test_layers_are_promoted_on_the_base_they_were_built_on_only():
+def test_a_layer_is_promoted_only_on_the_base_it_was_built_on():
     new = tree(BASE, NFS, ISCSI, content={"debian": "2"})
     images = published(ALL, "debian", "nfs", "iscsi")
     for name, base in (("debian", 0), ("nfs", 2), ("iscsi", 1)):
@@ -345,7 +345,7 @@ def test_a_layer_is_promoted_on_a_kept_base():
     assert actions(plan(new, images, history()))["nfs"] == "build"
 
 
-def test_a_layer_left_behind_on_an_older_build_of_its_base_is_made_up_for():
+def test_a_layer_on_an_older_build_of_its_base_is_rebuilt():
     images = published(ALL)
     rebuilt = build_of(ALL, "debian", number=2)
     images[KEY] = ImageHoldings(current=released(rebuilt, revision=2), newest=2)
@@ -385,7 +385,7 @@ def test_a_layer_on_other_bytes_of_the_offered_build_is_not_promoted():
     assert actions(plan(new, images, history()))["nfs"] == "build"
 
 
-def test_a_released_layer_on_other_bytes_than_its_base_has_is_built_again():
+def test_a_released_layer_on_other_bytes_of_its_base_is_rebuilt():
     images = published(ALL)
     key = ("nfs", "x86_64")
     poisoned = replace(build_of(ALL, "nfs"), base=f"sha256:{digest('poison')}")
@@ -396,7 +396,7 @@ def test_a_released_layer_on_other_bytes_than_its_base_has_is_built_again():
 
 
 @pytest.mark.parametrize("content", ["", "2"])
-def test_a_release_whose_disk_is_damaged_is_built_anew_whatever_lies_ready(content):
+def test_a_release_with_a_damaged_disk_is_rebuilt_even_if_a_build_waits(content):
     """A damaged byte must not make whatever waits under the fingerprint public."""
     new = tree(BASE, content={"debian": content})
     current = replace(released(build_of(tree(BASE), "debian")), built=None)
@@ -409,7 +409,7 @@ def test_a_release_whose_disk_is_damaged_is_built_anew_whatever_lies_ready(conte
 
 
 @pytest.mark.parametrize("newest", [0, 2])
-def test_what_should_be_published_and_is_not_is_built_anew(newest):
+def test_a_missing_image_is_built_even_if_a_build_waits(newest):
     """Also where every revision was withdrawn, and the spec has changed since."""
     waiting = (build_of(tree(BASE), "debian", number=2),)
     images = {KEY: ImageHoldings(newest=newest, waiting=waiting)}
@@ -431,7 +431,7 @@ def test_a_release_whose_build_is_lost_is_missing():
     ]
 
 
-def test_what_an_operator_took_back_is_not_built_again_unasked():
+def test_a_withdrawn_image_is_not_rebuilt_unless_forced():
     new = tree(BASE, NFS, content={"debian": "2"})
     held = {new.fingerprints["debian"]: "revision 2 was withdrawn: it does not boot"}
     waiting = (build_of(new, "debian", number=3),)
@@ -450,7 +450,7 @@ def test_what_an_operator_took_back_is_not_built_again_unasked():
 
 @pytest.mark.parametrize("days", [None, 30])
 @pytest.mark.parametrize("content", ["1", "2"])
-def test_the_schedule_does_not_bring_back_what_was_taken_back(content, days):
+def test_a_scheduled_run_does_not_rebuild_a_withdrawn_image(content, days):
     new = tree(BASE, content={"debian": content})
     held = {new.fingerprints["debian"]: "revision 3 rolled it back: back to revision 1"}
     current = released(
@@ -462,7 +462,7 @@ def test_the_schedule_does_not_bring_back_what_was_taken_back(content, days):
     assert actions(asked) == {"debian": "build"}
 
 
-def test_all_withdrawn_is_missing_until_the_spec_changes():
+def test_an_image_with_all_revisions_withdrawn_is_kept_until_its_spec_changes():
     held = {tree(BASE).fingerprints["debian"]: "revision 1 was withdrawn"}
     images = {KEY: ImageHoldings(newest=2, taken_back=held)}
     assert actions(plan(tree(BASE), images, history())) == {"debian": "keep"}
@@ -472,7 +472,7 @@ def test_all_withdrawn_is_missing_until_the_spec_changes():
     ]
 
 
-def test_a_pull_request_builds_what_it_touches_and_what_that_needs():
+def test_a_pull_request_builds_the_images_it_changes_and_their_bases():
     new = tree(BASE, NFS, ISCSI, CIRROS, content={"cirros": "2", "nfs": "2"})
     scope = since("image-specs/nfs")
     known = history("image-specs/cirros", "image-specs/nfs", scope=scope)
@@ -483,7 +483,7 @@ def test_a_pull_request_builds_what_it_touches_and_what_that_needs():
     assert plan(new, published(ALL), known).chains == (("debian", "iscsi", "nfs"),)
 
 
-def test_a_pull_request_that_changes_template_sources_touches_their_images():
+def test_a_pull_request_that_changes_template_sources_builds_their_images():
     fedora = spec("fedora", "libguestfs:fedora-42")
     old, new = tree(BASE, fedora), tree(BASE, fedora, content={"fedora": "2"})
     known = history("lago-images.toml", scope=since("lago-images.toml"))

@@ -52,7 +52,7 @@ def operation_lines(draw):
 @example("\\")
 @example("#\\\n#base=x")
 @settings(max_examples=400, deadline=None)
-def test_never_raises_and_every_problem_has_its_line(some):
+def test_parsing_never_raises_and_every_problem_has_its_line(some):
     spec, problems = parse(some, name="a", path="p/a")
     last = some.count("\n") + 1
     for problem in problems:
@@ -75,7 +75,7 @@ def test_never_raises_and_every_problem_has_its_line(some):
     st.dictionaries(names, printable.filter(lambda value: value[-1] != "\\"), max_size=4),
 )
 @settings(max_examples=300, deadline=None)
-def test_round_trip(name, lines, carried):
+def test_a_rendered_spec_parses_to_the_same_spec(name, lines, carried):
     properties = "".join(f"#x-{key}={value}\n" for key, value in carried.items())
     source = HEADER + properties + "".join(line + "\n" for line in lines)
     spec, problems = parse(source, name=name, path=name)
@@ -92,7 +92,7 @@ def test_round_trip(name, lines, carried):
 
 @given(st.text(alphabet="s/y|$_@{}[]()?=\\`'\" ;.eigx1&if-#!", max_size=30))
 @settings(max_examples=500, deadline=None)
-def test_no_accepted_perl_can_reach_code(expression):
+def test_no_accepted_edit_expression_runs_code(expression):
     if is_harmless(expression):
         plain = expression.replace("\\\\", "")
         for opener in ("@{", "@$", "@_", "(?{", "${_", "$_[", "$_{", "$1[", "$1{", "$&["):

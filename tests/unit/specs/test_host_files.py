@@ -40,13 +40,13 @@ def root(tmp_path):
 @pytest.mark.parametrize(
     "path", ["folder/deep/file", "./folder//deep/file", "file", "linked/deep/file", "absolute"]
 )
-def test_a_file_inside_is_read_also_through_links(root, path):
+def test_a_file_of_the_repository_is_read_also_through_links(root, path):
     folder = HostFolder(root)
     assert folder.resolve(path) == str(root / "folder/deep/file")
     assert folder.read(path, most=7) == b"content"
 
 
-def test_a_folder_that_is_a_link_itself_has_its_files_inside(root, tmp_path):
+def test_a_linked_folder_contains_its_files(root, tmp_path):
     (tmp_path / "here").symlink_to(root)
     assert HostFolder(tmp_path / "here").read("absolute", most=7) == b"content"
 
@@ -72,7 +72,7 @@ def test_a_folder_that_is_a_link_itself_has_its_files_inside(root, tmp_path):
         ("folder/..", WHOLE),
     ],
 )
-def test_what_leads_elsewhere_is_refused(root, path, tree, reason):
+def test_paths_out_of_the_repository_are_refused(root, path, tree, reason):
     with pytest.raises(ForbiddenPathError, match=f"^{reason}$"):
         HostFolder(root).resolve(path, tree=tree)
     with pytest.raises(ForbiddenPathError, match=f"^{reason}$"):
@@ -80,33 +80,33 @@ def test_what_leads_elsewhere_is_refused(root, path, tree, reason):
 
 
 @pytest.mark.parametrize("path", ["pipe", "to-pipe"])
-def test_a_pipe_is_refused_and_waits_for_nobody(root, path):
+def test_a_pipe_is_refused_without_blocking(root, path):
     with pytest.raises(ForbiddenPathError, match="is not a regular file"):
         HostFolder(root).read(path, most=1)
     with pytest.raises(ForbiddenPathError, match="is not a file or folder"):
         HostFolder(root).resolve(path, tree=True)
 
 
-def test_a_folder_is_taken_only_where_one_is_allowed(root):
+def test_a_folder_is_accepted_only_where_allowed(root):
     folder = HostFolder(root)
     assert folder.resolve("linked/deep", tree=True) == str(root / "folder/deep")
     with pytest.raises(ForbiddenPathError, match="is not a regular file"):
         folder.resolve("linked/deep")
 
 
-def test_more_than_the_most_is_not_read(root):
+def test_a_file_over_the_size_limit_is_refused(root):
     with pytest.raises(ForbiddenPathError, match="has 7 bytes, more than 6"):
         HostFolder(root).read("file", most=6)
 
 
 @pytest.mark.parametrize(("path", "error"), [("gone", FileNotFoundError), ("loop", OSError)])
-def test_what_cannot_be_read_is_an_error_of_the_system(root, path, error):
+def test_an_unreadable_file_raises_the_operating_systems_error(root, path, error):
     with pytest.raises(error):
         HostFolder(root).resolve(path)
 
 
 @pytest.mark.parametrize("swapped", ["folder/deep/file", "folder/deep", "folder"])
-def test_what_is_swapped_for_a_link_after_the_check_is_not_followed(root, tmp_path, swapped):
+def test_a_file_replaced_by_a_link_after_the_check_is_not_followed(root, tmp_path, swapped):
     folder = HostFolder(root)
     real = folder.resolve("folder/deep/file")
     outside = tmp_path / "outside"
@@ -116,7 +116,7 @@ def test_what_is_swapped_for_a_link_after_the_check_is_not_followed(root, tmp_pa
         folder.open(real)
 
 
-def test_what_is_swapped_for_a_pipe_after_the_check_does_not_hang(root, monkeypatch):
+def test_a_file_replaced_by_a_pipe_after_the_check_does_not_block(root, monkeypatch):
     folder = HostFolder(root)
     real = folder.resolve("file")
     (root / "folder/deep/file").unlink()
@@ -126,7 +126,7 @@ def test_what_is_swapped_for_a_pipe_after_the_check_does_not_hang(root, monkeypa
         folder.read("file", most=7)
 
 
-def test_submodules_are_not_read_from_elsewhere(root, tmp_path):
+def test_submodules_are_read_inside_the_repository_only(root, tmp_path):
     (tmp_path / "modules").write_text('[submodule "sub"]\n\tpath = sub\n')
     (root / ".gitmodules").symlink_to("../modules")
     assert not HostFolder(root).is_in_submodule("sub/file")

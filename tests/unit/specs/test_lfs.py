@@ -36,7 +36,7 @@ def root(tmp_path: Path) -> Path:
         ("ssh-inject root:file:files/pointer", "files/pointer"),
     ],
 )
-def test_a_pointer_is_refused_with_its_line_whoever_reads_it(root, line, path):
+def test_a_git_lfs_pointer_is_refused_with_its_line(root, line, path):
     with pytest.raises(SpecError) as caught:
         refuse_pointers(spec("update", line), root)
     what = f"host path '{path}' is only a Git LFS pointer here, not the file"
@@ -44,12 +44,12 @@ def test_a_pointer_is_refused_with_its_line_whoever_reads_it(root, line, path):
     assert "git lfs pull" in caught.value.hint
 
 
-def test_a_base_may_be_one(root):
+def test_a_git_lfs_pointer_as_base_is_refused(root):
     with pytest.raises(SpecError, match="image-specs/image:1: host path 'link' is only"):
         refuse_pointers(spec(base="simple:link"), root)
 
 
-def test_every_pointer_of_every_path_is_counted(root):
+def test_all_pointers_of_a_folder_are_counted(root):
     (root / "files/deep/er/one").write_text(POINTER)
     (root / "files/deep/two").write_text(POINTER)
     lines = ("copy-in ./folder/deep:/srv", "run files/pointer", "upload files/deep/plain:/x")
@@ -61,7 +61,7 @@ def test_every_pointer_of_every_path_is_counted(root):
     assert one.line == 5
 
 
-def test_what_git_crypt_has_locked_is_refused_as_a_pointer_is(root):
+def test_a_file_locked_by_git_crypt_is_refused(root):
     locked = b"\0GITCRYPT\0" + bytes(12) + b"x" * 5000
     (root / "files/secret").write_bytes(locked)
     (root / "files/deep/secret").write_bytes(locked)
@@ -78,7 +78,7 @@ def test_what_git_crypt_has_locked_is_refused_as_a_pointer_is(root):
     assert caught.value.hint == "git lfs pull; in CI, check out with lfs; git-crypt unlock"
 
 
-def test_what_is_no_pointer_is_left_alone(root, tmp_path):
+def test_only_git_lfs_pointers_are_refused(root, tmp_path):
     (root / "files/pointer").unlink()
     (root / "files/deep/long").write_text(POINTER + "x" * 1024)
     (root / "files/deep/late").write_text(f"\n{POINTER}")

@@ -29,7 +29,7 @@ def with_base(base, *lines):
     return "\n".join([f"#base={base}", "#arch=x86_64", "#distro=debian", *lines, ""])
 
 
-def test_a_whole_spec():
+def test_a_complete_spec_is_parsed():
     spec = good(
         "# A comment\n#name=lago Fedora® 22\n#base=libguestfs:fedora-22\n#arch=x86_64\n"
         "#distro=fc22\n#anything=else\n\nroot-password password:123456\nupdate\n"
@@ -63,7 +63,7 @@ def test_a_whole_spec():
         ("bootstrap:debian-13", Base(kind=BaseKind.BOOTSTRAP, name="debian-13", line=1)),
     ],
 )
-def test_kinds_of_base(text, base):
+def test_every_kind_of_base_is_parsed(text, base):
     assert good(with_base(text)).base == base
 
 
@@ -74,11 +74,11 @@ def test_properties_may_follow_commands():
 @pytest.mark.parametrize(
     "comment", ["# foo = bar", "#!/bin/sh", "#edit /x:s/a=b/c/", "#", "#=x", "  #vesion=1"]
 )
-def test_comments_are_no_properties(comment):
+def test_comments_are_not_taken_for_properties(comment):
     assert set(good(HEADER + comment + "\n").properties) == {"base", "arch", "distro"}
 
 
-def test_blanks_around_the_equals_sign_belong_to_neither_side():
+def test_blanks_around_the_equals_sign_are_stripped():
     assert good(HEADER + "#version =  v1 \n").properties["version"] == "v1"
 
 
@@ -125,12 +125,12 @@ PROPERTIES = [
 
 
 @pytest.mark.parametrize(("line", "what"), PROPERTIES)
-def test_properties(line, what):
+def test_invalid_properties_are_problems(line, what):
     assert read(HEADER + line + "\n")[1] == [(4, what)]
 
 
 @pytest.mark.parametrize("key", ["site", "case", "user", "date", "mode", "test", "zone", "x", "id"])
-def test_any_other_property_is_carried_through(key):
+def test_unknown_properties_are_kept(key):
     assert good(HEADER + f"#{key}=v\n").properties[key] == "v"
 
 
@@ -185,17 +185,17 @@ BOOTSTRAP = [
 ]
 
 
-def test_a_bootstrap_of_another_architecture():
+def test_a_bootstrap_of_another_architecture_is_a_problem():
     text = with_base("bootstrap:debian-12").replace("x86_64", "aarch64")
     assert read(text)[1] == [(2, "bootstrap: makes disks for x86_64 only")]
 
 
 @pytest.mark.parametrize(("line", "what"), BOOTSTRAP)
-def test_properties_of_a_bootstrap(line, what):
+def test_invalid_bootstrap_properties_are_problems(line, what):
     assert read(with_base("bootstrap:debian-12", line))[1] == [(4, what)]
 
 
-def test_good_properties_of_a_bootstrap():
+def test_valid_bootstrap_properties_are_accepted():
     properties = {
         "packages": "vim, nfs-kernel-server libstdc++6",
         "mirror": "http://example.org/debian https://example.org:8443/security",
@@ -237,7 +237,7 @@ BASES = [
 
 
 @pytest.mark.parametrize(("base", "what"), BASES)
-def test_bases(base, what):
+def test_invalid_bases_are_problems(base, what):
     assert read(with_base(base))[1] == [(1, what)]
 
 
@@ -247,7 +247,7 @@ def test_a_password_in_a_url_is_refused_and_not_shown():
     assert read(text)[1] == [(1, what)]
 
 
-def test_checksum_of_a_simple_base():
+def test_a_simple_base_at_a_url_needs_a_checksum():
     good(with_base("simple:https://x/y", f"#base-checksum={SHA}"))
     wrong = "base-checksum must be sha256: and 64 hexadecimal digits, not 'md5:0'"
     assert read(with_base("simple:https://x/y", "#base-checksum=md5:0"))[1] == [(4, wrong)]
@@ -257,7 +257,7 @@ SIGNED = ("#base-checksums=https://x/SHA256SUMS", "#base-key=keys/k.asc")
 
 
 @pytest.mark.parametrize("name", ["disk-*.img", "disk.img", "*"])
-def test_a_simple_base_with_a_signed_list(name):
+def test_a_simple_base_may_name_a_signed_list(name):
     good(with_base(f"simple:https://x/d/{name}", *SIGNED))
     good(with_base(f"simple:https://x/d/{name}", *SIGNED, "#base-mirror=https://y/d http://z/d/"))
 
@@ -336,11 +336,11 @@ SIGNED_LISTS = [
 
 
 @pytest.mark.parametrize(("url", "more", "problems"), SIGNED_LISTS)
-def test_wrong_combinations_around_a_signed_list(url, more, problems):
+def test_invalid_combinations_with_a_signed_list_are_problems(url, more, problems):
     assert read(with_base(f"simple:{url}", *more))[1] == problems
 
 
-def test_what_either_client_needs():
+def test_missing_properties_that_a_client_needs_are_problems():
     spec, problems = read("update\n")
     assert spec is None
     assert problems == [
@@ -353,7 +353,7 @@ def test_what_either_client_needs():
     ]
 
 
-def test_architectures():
+def test_unknown_architectures_are_problems():
     assert read("#base=a\n#distro=x\n#arch=amd64\n")[1] == [
         (3, "arch 'amd64' is spelled 'x86_64' here")
     ]
@@ -423,7 +423,7 @@ COMMANDS = [
 
 
 @pytest.mark.parametrize(("line", "what"), COMMANDS)
-def test_commands(line, what):
+def test_invalid_commands_are_problems(line, what):
     problems = read(HEADER + line + "\n")[1]
     assert (4, what) in problems
     assert all(number == 4 for number, _ in problems)
@@ -432,18 +432,22 @@ def test_commands(line, what):
 @pytest.mark.parametrize(
     ("text", "line", "what"),
     [
-        ("update\r\n", 4, "a carriage return (Windows line ending) is not allowed"),
+        (
+            "update\r\n",
+            4,
+            "a carriage return (Windows line ending; see core.autocrlf) is not allowed",
+        ),
         ("update\x00\n", 4, "a NUL byte is not allowed"),
         ("\n#name=\x1b[1mx\n", 5, "the control character U+001B is not allowed"),
         ("#name=a\u202eb\n", 4, "the invisible character U+202E is not allowed"),
         ("#name=a\u2028b\n", 4, "the control character U+2028 is not allowed"),
     ],
 )
-def test_characters(text, line, what):
+def test_control_characters_are_problems(text, line, what):
     assert read(HEADER + text)[1] == [(line, what)]
 
 
-def test_what_no_reviewer_sees_is_a_problem():
+def test_invisible_characters_are_a_problem():
     """All of Unicode's category Cf, and what is drawn as nothing."""
     fillers = "\u034f\u115f\u1160\u3164\uffa0\u180b\ufe00\ufe0f\U000e0100"
     unseen = [c for c in map(chr, range(sys.maxunicode + 1)) if unicodedata.category(c) == "Cf"]
@@ -454,20 +458,20 @@ def test_what_no_reviewer_sees_is_a_problem():
         assert f"U+{ord(character):04X}" in what or character == "\ufeff"
 
 
-def test_letters_of_any_script_may_stand_in_a_spec():
+def test_letters_of_any_script_are_accepted():
     assert read(HEADER + "write /etc/motd:Grüße, שלום, สวัสดี, 한국어, 👍, e\u0301\n")[1] == []
 
 
-def test_each_kind_of_character_is_told_once():
+def test_each_kind_of_invisible_character_is_reported_once():
     text = "\ufeff" + HEADER.replace("\n", "\r\n")
     assert read(text)[1] == [
         (1, "a byte order mark is not allowed"),
-        (1, "a carriage return (Windows line ending) is not allowed"),
+        (1, "a carriage return (Windows line ending; see core.autocrlf) is not allowed"),
     ]
 
 
 @pytest.mark.parametrize("name", ["-x", ".x", "a b", "a/b", "a|b", "é", "<b>", "::error::x"])
-def test_names_the_index_refuses(name):
+def test_names_that_the_index_refuses_are_problems(name):
     what = (
         f"{name!a} cannot name an image: virt-builder's index allows letters, digits and "
         "-._ after a first letter or digit"
@@ -475,11 +479,11 @@ def test_names_the_index_refuses(name):
     assert read(HEADER, name=name)[1] == [(None, what)]
 
 
-def test_a_name_no_file_can_have():
+def test_a_name_that_no_file_can_have_is_a_problem():
     assert read(HEADER, name="x" * 201)[1] == [(None, "the name has 201 characters, more than 200")]
 
 
-def test_all_problems_at_once_in_order():
+def test_all_problems_are_reported_in_order_of_their_lines():
     _, problems = read("#arch=z80\nfoo\n#size=x\nupdate 1\n")
     assert [line for line, _ in problems] == [None, None, 1, 2, 3, 4]
 
@@ -498,18 +502,18 @@ def test_all_problems_at_once_in_order():
         r"s/(a|b$|c)($)/${1}x/",
     ],
 )
-def test_harmless_perl(expression):
+def test_harmless_edit_expressions_are_accepted(expression):
     assert is_harmless(expression)
 
 
 @pytest.mark.parametrize(
     "expression", ["", " ", "s/a/b", "s/a/b/gx", "print", "$_ = $x", "s/a/b/ s/c/d/", "s/a/b/\0"]
 )
-def test_other_perl(expression):
+def test_other_edit_expressions_are_refused(expression):
     assert not is_harmless(expression)
 
 
-def test_sizes_and_words():
+def test_sizes_and_word_lists_are_parsed():
     assert size_bytes("6G") == 6 * 2**30
     assert size_bytes("1048576") == 2**20
     assert size_bytes("06G") is None

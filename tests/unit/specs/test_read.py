@@ -33,7 +33,7 @@ def problems(root):
     return [(Path(p.path).name, p.line, p.what) for p in found]
 
 
-def test_good_specs(folder):
+def test_valid_specs_are_read(folder):
     root = folder({"b": ["#base=libguestfs:x"], "a": ["#base=b"]})
     assert list(read(root, "image-specs")) == ["a", "b"]
 
@@ -50,23 +50,23 @@ def test_read_raises_every_problem(folder):
     )
 
 
-def test_a_layer_on_nothing(folder):
+def test_a_layer_on_a_missing_base_is_a_problem(folder):
     root = folder({"a": ["#base=el7-bsae"], "el7-base": ["#base=libguestfs:x"]})
     assert problems(root) == [("a", 3, "there is no spec 'el7-bsae'; did you mean 'el7-base'?")]
 
 
-def test_a_layer_on_a_broken_spec_is_no_further_problem(folder):
+def test_a_layer_on_an_invalid_spec_is_no_further_problem(folder):
     root = folder({"a": ["#base=b"], "b": ["update"]})
     assert [(name, line) for name, line, _ in problems(root)] == [("b", None)]
 
 
-def test_a_layer_of_another_architecture(folder):
+def test_a_layer_of_another_architecture_than_its_base_is_a_problem(folder):
     folder({"b": ["#base=libguestfs:x"]}, arch="aarch64")
     root = folder({"a": ["#base=b"]})
     assert problems(root) == [("a", 1, "arch is x86_64, but the base 'b' has aarch64")]
 
 
-def test_cycles(folder):
+def test_cycles_of_layers_are_problems(folder):
     root = folder(
         {"a": ["#base=c"], "b": ["#base=a"], "c": ["#base=b"], "d": ["#base=d"], "e": ["#base=a"]}
     )
@@ -76,12 +76,12 @@ def test_cycles(folder):
     ]
 
 
-def test_names_that_differ_in_case(folder):
+def test_names_that_differ_only_in_case_are_problems(folder):
     root = folder({"base": ["#base=libguestfs:x"], "Base": ["#base=libguestfs:x"]})
     assert problems(root) == [("base", None, "the name differs from 'Base' only in case")]
 
 
-def test_aliases_claimed_twice(folder):
+def test_aliases_claimed_twice_are_problems(folder):
     root = folder(
         {
             "a": ["#base=libguestfs:x", "#aliases=one two"],
@@ -104,7 +104,7 @@ def test_an_alias_is_no_other_image_of_any_architecture(folder):
     ]
 
 
-def test_a_spec_that_git_crypt_has_locked_is_named(folder):
+def test_a_spec_locked_by_git_crypt_is_reported(folder):
     root = folder({"a": ["#base=libguestfs:x"]})
     (root / "image-specs/a").write_bytes(b"\0GITCRYPT\0" + bytes(12) + b"\xff")
     assert problems(root) == [("a", None, "is locked by git-crypt (git-crypt unlock)")]
@@ -135,7 +135,7 @@ HOST_PATHS = [
 
 
 @pytest.mark.parametrize(("line", "what"), HOST_PATHS)
-def test_host_paths(folder, line, what, monkeypatch):
+def test_host_paths_out_of_the_repository_are_problems(folder, line, what, monkeypatch):
     root = folder({"a": ["#base=libguestfs:x", line]})
     (root / "file").touch()
     (root / ".git").mkdir()
@@ -166,7 +166,7 @@ def test_a_submodule_need_not_be_checked_out(folder):
     assert problems(root) == [("a", 5, what)]
 
 
-def test_host_files():
+def test_all_host_files_of_a_spec_are_listed():
     lines = [
         "upload ./b//c:/x",
         "copy-in folder/:/x",
@@ -189,14 +189,14 @@ def test_host_files():
     )  # fmt: skip
 
 
-def test_a_url_is_no_host_file():
+def test_a_url_is_not_taken_for_a_host_file():
     text = f"#base=simple:https://x/y\n#arch=x86_64\n#distro=x\n#base-checksum=sha256:{'0' * 64}\n"
     spec, wrong = parse(text, name="a", path="a")
     assert wrong == []
     assert host_files(spec) == ()
 
 
-def test_what_is_a_spec(folder):
+def test_hidden_files_readmes_and_backups_are_not_specs(folder):
     root = folder({"a": ["#base=libguestfs:x"]})
     specs = root / "image-specs"
     for name in ("a~", ".a.swp", "a.bak", "a.orig", "a.rej", "#a#", ".hidden", "README.md"):
@@ -206,7 +206,7 @@ def test_what_is_a_spec(folder):
     assert list(read(root, "image-specs")) == ["a"]
 
 
-def test_links_to_specs(folder):
+def test_links_to_specs_are_followed_inside_the_repository(folder):
     root = folder({"a": ["#base=libguestfs:x"]})
     specs = root / "image-specs"
     (specs / "b").symlink_to("a")
@@ -225,20 +225,20 @@ def test_links_to_specs(folder):
     ]
 
 
-def test_bytes_that_are_no_text(folder):
+def test_a_spec_that_is_not_utf_8_is_a_problem(folder):
     root = folder({"a": ["#base=libguestfs:x"]})
     path = root / "image-specs" / "a"
     path.write_bytes(path.read_bytes() + b"#name=caf\xe9\n")
     assert problems(root) == [("a", 4, "not UTF-8: byte 0xe9")]
 
 
-def test_a_file_too_large(folder):
+def test_a_spec_over_the_size_limit_is_a_problem(folder):
     root = folder({"a": ["#base=libguestfs:x"]})
     (root / "image-specs" / "a").write_bytes(b"\n" * (2**20 + 1))
     assert problems(root) == [("a", None, "has 1048577 bytes, more than 1048576")]
 
 
-def test_deep_continuation_and_many_specs_on_one_another(folder):
+def test_long_continuations_and_long_chains_of_layers_are_read(folder):
     deep = "write /x:" + "\\\n" * 300_000
     names = {f"s{n}": [f"#base=s{n + 1}"] for n in range(1200)}
     root = folder({**names, "s1200": ["#base=libguestfs:x", deep]})
@@ -247,14 +247,14 @@ def test_deep_continuation_and_many_specs_on_one_another(folder):
     assert len(found.specs) == 1201
 
 
-def test_no_folder(tmp_path):
+def test_a_missing_folder_of_specs_is_a_problem(tmp_path):
     with pytest.raises(
         SpecError, match="image-specs: the folder of the specs cannot be read: No such"
     ):
         read(tmp_path, "image-specs")
 
 
-def test_our_own_specs_are_clean():
+def test_the_repositorys_own_specs_have_no_problems():
     found = inspect(ROOT, "image-specs")
     assert found.problems == []
     assert found.files >= 9

@@ -18,12 +18,12 @@ def lower(tmp_path):
     return DirectoryStore(path=tmp_path / "lower")
 
 
-def test_no_one_folder_has_all_of_an_overlay_s_objects(upper, lower):
+def test_an_overlay_has_no_single_folder(upper, lower):
     assert upper.folder == upper.path
     assert OverlayStore(upper=upper, lower=lower).folder is None
 
 
-def test_the_store_that_is_written_has_to_be_writable(upper, lower, tmp_path):
+def test_the_upper_store_of_an_overlay_must_be_writable(upper, lower, tmp_path):
     console = Console(quiet=True)
     (tmp_path / "lower").write_text("in the way")
     OverlayStore(upper=upper, lower=lower).ensure_safe_writes(single_writer=False, console=console)

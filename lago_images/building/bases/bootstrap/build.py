@@ -121,7 +121,7 @@ def _remove_identities(rootfs: Path, runner: Runner) -> list[str]:
 
 
 def _keyring(todo: Recipe) -> tuple[str, ...]:
-    """Debian's keys besides those in trusted.gpg.d; mmdebstrap finds those of its own mirrors."""
+    """Return Debian's keys besides those in trusted.gpg.d; mmdebstrap finds its own mirrors'."""
     return (f"--keyring={_KEYRING}",) if todo.sources and _KEYRING.exists() else ()
 
 

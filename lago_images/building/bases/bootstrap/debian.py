@@ -114,8 +114,8 @@ def recipe(spec: Spec, host: Mirrors | None) -> Recipe:
     release = find_release(spec.base.name)
     if release is None:
         known = ", ".join(f"debian-{r.number}" for r in RELEASES)
-        what = f"no release named {spec.base.name!r} can be bootstrapped; known: {known}"
-        raise SpecError([Problem(spec.path, spec.base.line, what)])
+        message = f"no release named {spec.base.name!r} can be bootstrapped; known: {known}"
+        raise SpecError([Problem(spec.path, spec.base.line, message)])
     arch, kernel = _ARCHES[spec.arch]
     return Recipe(
         release=release,
@@ -143,26 +143,26 @@ def host_mirrors(runner: Runner) -> Mirrors | None:
         # fmt: on
     except (CommandError, ToolMissingError):
         return None
-    found: dict[str, str] = {}
+    urls: dict[str, str] = {}
     for line in out.decode(errors="replace").splitlines():
         label, _, url = line.partition("\t")
         # The guest's apt gets them too, and the manifest is public.
         if value_problem("mirror", url) is None:
-            found.setdefault(label, url.rstrip("/"))
-    if "Debian" not in found:
+            urls.setdefault(label, url.rstrip("/"))
+    if "Debian" not in urls:
         return None
-    return Mirrors.of(found["Debian"], found.get("Debian-Security"))
+    return Mirrors.of(urls["Debian"], urls.get("Debian-Security"))
 
 
 def _mirrors(properties: Mapping[str, str]) -> Mirrors | None:
     urls = [url.rstrip("/") for url in properties.get("mirror", "").split()]
     if not urls:
         return None
-    found = Mirrors.of(*urls)
+    mirrors = Mirrors.of(*urls)
     moment = properties.get("snapshot")
     if moment is None:
-        return found
-    return Mirrors(main=f"{found.main}/{moment}", security=f"{found.security}/{moment}")
+        return mirrors
+    return Mirrors(main=f"{mirrors.main}/{moment}", security=f"{mirrors.security}/{moment}")
 
 
 def _sources(

@@ -36,7 +36,7 @@ def checksum(digits):
         (f"{A}  a disk.img\r", "a disk.img", A),
     ],
 )
-def test_lines_that_name_a_file(line, name, digits):
+def test_lines_of_all_checksum_formats_are_read(line, name, digits):
     assert parse(line + "\n") == (Listed(name=name, checksum=checksum(digits)),)
 
 
@@ -61,12 +61,12 @@ def test_lines_that_name_a_file(line, name, digits):
         f"{A}\tdisk.img",
     ],
 )
-def test_other_lines_say_nothing(line):
+def test_other_lines_are_ignored(line):
     assert parse(line + "\n") == ()
 
 
 @given(st.text())
-def test_any_text_is_a_list(text):
+def test_any_text_is_read_without_an_error(text):
     assert all("/" not in each.name for each in parse(text))
 
 
@@ -82,19 +82,19 @@ def test_any_text_is_a_list(text):
         ("u-*.img", ["u-20261101T0000.img", "u-20261102T0000.img"]),
     ],
 )
-def test_the_newest_of_those_that_match(pattern, names):
+def test_the_newest_matching_name_is_chosen(pattern, names):
     others = ["other-99.qcow2", "f-43-9.9.x86_64.qcow2", names[-1] + ".asc"]
     for order in (names, names[::-1]):
         assert choose(listed(*order, *others), pattern).name == names[-1]
 
 
-def test_a_name_means_itself_alone():
+def test_a_name_without_wildcards_matches_itself_only():
     entries = listed("disk.img", "diskximg", "disk.img.manifest")
     assert choose(entries, "disk.img").name == "disk.img"
     assert choose(listed("a[1]+.img", "a1.img"), "a[1]+.img").name == "a[1]+.img"
 
 
-def test_many_wildcards():
+def test_many_wildcards_are_matched():
     long = "a" * 250
     with pytest.raises(NoMatchError):
         choose(listed(long), "*a" * 60 + "b")
@@ -103,7 +103,7 @@ def test_many_wildcards():
 
 
 @given(st.text("ab*", max_size=8), st.text("ab", max_size=8))
-def test_a_pattern_matches_what_a_shell_s_would(pattern, name):
+def test_a_pattern_matches_like_a_shells(pattern, name):
     try:
         matches = choose(listed(name), pattern).name == name
     except NoMatchError:
@@ -111,13 +111,13 @@ def test_a_pattern_matches_what_a_shell_s_would(pattern, name):
     assert matches == fnmatch.fnmatchcase(name, pattern)
 
 
-def test_the_strongest_checksum_counts():
+def test_the_strongest_checksum_is_used():
     entries = [*listed("disk"), *listed("disk", digits=LONG)]
     assert choose(entries, "disk").checksum == checksum(LONG)
     assert choose(entries[::-1], "disk").checksum == checksum(LONG)
 
 
-def test_a_line_that_stands_twice_is_one():
+def test_a_repeated_line_counts_once():
     assert choose(listed("disk", "disk"), "disk").name == "disk"
 
 
@@ -130,19 +130,19 @@ def test_a_line_that_stands_twice_is_one():
         (["a-1.qcow2", "a-1-rc.qcow2"], "a-1-rc.qcow2, a-1.qcow2"),
     ],
 )
-def test_names_of_which_none_is_the_newest(names, which):
+def test_ambiguous_newest_names_are_refused(names, which):
     for order in (names, names[::-1]):
         with pytest.raises(BuildError) as caught:
             choose(listed(*order), "a-*.qcow2")
         assert caught.value.message.endswith(f"none is the newest: {which}")
 
 
-def test_one_name_with_two_checksums():
+def test_one_name_with_two_checksums_is_refused():
     with pytest.raises(BuildError, match="disk is listed with 2 sha256 checksums"):
         choose([*listed("disk"), *listed("disk", digits=B)], "disk")
 
 
 @pytest.mark.parametrize("pattern", ["disk", "*.img", "other-*.qcow2"])
-def test_no_name_matches(pattern):
+def test_a_pattern_without_a_match_is_refused(pattern):
     with pytest.raises(NoMatchError):
         choose(listed("disk.qcow2", "disk-1.img.sig"), pattern)

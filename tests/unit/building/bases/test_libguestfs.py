@@ -15,7 +15,7 @@ def write(path: Path, text: str) -> None:
     path.write_text(text)
 
 
-def test_the_settings_come_before_virt_builder_s_own(tmp_path):
+def test_sources_of_the_settings_come_before_virt_builders(tmp_path):
     named = TemplateSource(url="http://t.example/index")
     write(tmp_path / "virt-builder/repos.d/a.conf", "[a]\nuri=http://a.example/index\n")
     environ = {"VIRT_BUILDER_DIRS": str(tmp_path), "HOME": str(tmp_path)}
@@ -23,7 +23,7 @@ def test_the_settings_come_before_virt_builder_s_own(tmp_path):
     assert configured(Settings(), environ) == (TemplateSource(url="http://a.example/index"),)
 
 
-def test_the_user_s_sources_come_before_the_system_s(tmp_path):
+def test_the_users_sources_come_before_the_systems(tmp_path):
     user, system = tmp_path / "user", tmp_path / "system"
     write(user / "virt-builder/repos.d/u.conf", "[u]\nuri=http://u.example/i\ngpgkey=file:///k\n")
     write(system / "virt-builder/repos.d/b.conf", "[b]\nuri=http://b.example/i\n")
@@ -36,7 +36,7 @@ def test_the_user_s_sources_come_before_the_system_s(tmp_path):
     )
 
 
-def test_sources_of_another_kind_are_left_out(tmp_path):
+def test_sources_of_other_kinds_are_skipped(tmp_path):
     write(
         tmp_path / "virt-builder/repos.d/s.conf",
         "[s]\nuri=http://s.example/\nformat=simplestreams\n[empty]\n[n]\nuri=http://n.example/i\n",
@@ -45,7 +45,7 @@ def test_sources_of_another_kind_are_left_out(tmp_path):
     assert [s.url for s in configured(Settings(), environ)] == ["http://n.example/i"]
 
 
-def test_a_configuration_that_cannot_be_read_is_named(tmp_path):
+def test_an_unreadable_configuration_is_reported(tmp_path):
     write(tmp_path / "virt-builder/repos.d/bad.conf", "uri=no section\n")
     environ = {"VIRT_BUILDER_DIRS": str(tmp_path), "HOME": "/nowhere"}
     with pytest.raises(BuildError, match=r"bad\.conf cannot be read"):
@@ -62,7 +62,7 @@ def test_a_configuration_that_cannot_be_read_is_named(tmp_path):
     ],
     ids=["out", "git", "pipe", "missing"],
 )
-def test_a_source_s_key_is_a_file_of_the_repository(tmp_path, make, reason):
+def test_a_sources_key_must_be_a_file_of_the_repository(tmp_path, make, reason):
     need("gpg", "gpgconf")
     root = tmp_path / "root"
     write(root / ".git/config", "token")

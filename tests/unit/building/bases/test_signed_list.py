@@ -6,7 +6,7 @@ from tests.support.builders import spec
 BASE = "simple:https://a.example/f/44/Cloud-44-*.qcow2"
 
 
-def test_a_list_beside_the_file_is_on_every_mirror():
+def test_a_relative_list_is_read_from_every_mirror():
     found = mirrors(
         spec(
             "f",
@@ -30,14 +30,14 @@ def test_a_list_beside_the_file_is_on_every_mirror():
     )
 
 
-def test_a_list_elsewhere_is_the_same_for_every_mirror():
+def test_a_list_with_its_own_url_is_the_same_for_every_mirror():
     elsewhere = "https://a.example/sums/44"
     properties = {"base-checksums": elsewhere, "base-mirror": "https://b.example/44"}
     _, every = mirrors(spec("f", BASE, **properties))
     assert [each.checksums for each in every] == [elsewhere, elsewhere]
 
 
-def test_an_encoded_name_is_the_name_in_the_list():
+def test_a_percent_encoded_name_is_decoded_for_the_list():
     pattern, _ = mirrors(
         spec("f", "simple:https://a/x/a%20b-*.img", **{"base-checksums": "https://a/x/S"})
     )

@@ -78,31 +78,31 @@ def test_an_agent_is_found_and_runs_a_program(talk):
     assert agent.run(["/bin/echo", "hello"], timeout=300) == b"hello\n"
 
 
-def test_no_answer_is_no_agent(talk):
+def test_a_silent_port_has_no_agent(talk):
     agent = talk(lambda message: [])
     assert not until_there(agent, tries=2)
 
 
-def test_answers_to_somebody_else_do_not_count(talk):
+def test_answers_to_other_requests_are_ignored(talk):
     agent = talk(lambda message: [{"return": -1}, ["what"], {"return": {}}])
     assert not until_there(agent, tries=3)
 
 
-def test_a_lost_question_is_asked_again(talk):
+def test_a_lost_request_is_sent_again(talk):
     times = itertools.count(0, 3)
     agent = talk(answers, lose=2)
     agent.clock = lambda: float(next(times))
     assert until_there(agent)
 
 
-def test_a_refusal_says_why(talk):
+def test_a_refused_command_is_reported_with_the_reason(talk):
     agent = talk(answers)
     assert until_there(agent)
     with pytest.raises(BootError, match=r"refuses guest-exec: .*no guest-exec"):
         agent.run(["/bin/other"], timeout=300)
 
 
-def test_a_program_that_fails_is_an_error(talk):
+def test_a_failing_program_is_an_error(talk):
     agent = talk(answers)
     assert until_there(agent)
     agent.settle(timeout=300)

@@ -9,11 +9,11 @@ def listed(*lines: str) -> list[tuple[str, str]]:
     return [(package.name, package.licence) for package in parsed]
 
 
-def test_dpkg_lists_what_was_removed_too_and_knows_no_licence():
+def test_removed_dpkg_packages_are_skipped_and_licences_are_unknown():
     assert listed("installed bash 5.2-1 amd64", "config-files old 1 amd64") == [("bash", "")]
 
 
-def test_rpm_knows_licences_and_lists_its_keys_as_packages():
+def test_rpm_packages_have_licences_and_its_keys_are_skipped():
     assert listed(
         "installed bash 5.2-1.fc44 x86_64 GPL-3.0-or-later",
         "installed gpg-pubkey 1-2 (none) pubkey",

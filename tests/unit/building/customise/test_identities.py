@@ -37,7 +37,7 @@ def guest(tmp_path):
     return root
 
 
-def test_identities_go_and_the_units_that_make_them_come(guest):
+def test_identities_are_removed_and_units_that_renew_them_installed(guest):
     run(guest, "remove_identities")
     assert not (guest / "etc/iscsi/initiatorname.iscsi").exists()
     assert not (guest / "etc/ssl/private/ssl-cert-snakeoil.key").exists()
@@ -51,7 +51,7 @@ def test_identities_go_and_the_units_that_make_them_come(guest):
         ).is_symlink()
 
 
-def test_debian_13_s_own_unit_keeps_nobody_from_getting_keys(guest):
+def test_debian_13s_own_sshd_keygen_unit_does_not_prevent_host_keys(guest):
     """Its ConditionFirstBoot does not hold where the machine id is empty and not missing."""
     own = guest / "usr/lib/systemd/system/sshd-keygen.service"
     own.parent.mkdir(parents=True)
@@ -62,7 +62,7 @@ def test_debian_13_s_own_unit_keeps_nobody_from_getting_keys(guest):
     assert "Before=ssh.service sshd.service ssh.socket sshd.socket\n" in unit
 
 
-def test_what_the_spec_names_stays_in_the_image_and_in_its_layers(guest):
+def test_identities_set_by_the_spec_stay_in_the_image_and_its_layers(guest):
     spec = a_spec(HEAD + "write /etc/iscsi/initiatorname.iscsi:InitiatorName=iqn.example:1\n")
     for operations in (spec.operations, ()):
         run(guest, "remove_identities", operations=operations)
@@ -70,14 +70,14 @@ def test_what_the_spec_names_stays_in_the_image_and_in_its_layers(guest):
     assert not (guest / "etc/ssl/private/ssl-cert-snakeoil.key").exists()
 
 
-def test_without_systemd_only_what_is_made_anew_anyway_goes(guest):
+def test_identities_that_only_our_unit_renews_stay_without_systemd(guest):
     (guest / "etc/systemd/system").rmdir()
     run(guest, "remove_identities")
     assert (guest / "etc/iscsi/initiatorname.iscsi").exists()
     assert not (guest / "etc/ssh/ssh_host_ed25519_key").exists()
 
 
-def test_private_keys_and_identities_that_are_left_are_named(guest):
+def test_remaining_private_keys_and_identities_are_listed(guest):
     (guest / "etc/machine-id").write_text("0123\n")
     (guest / "root").mkdir()
     (guest / "root/id").write_text("-----BEGIN OPENSSH PRIVATE KEY-----\n")
@@ -92,7 +92,7 @@ def test_private_keys_and_identities_that_are_left_are_named(guest):
 
 
 @pytest.mark.parametrize("named", [False, True])
-def test_the_initrd_is_made_without_the_keys_that_dropbear_put_into_it(guest, monkeypatch, named):
+def test_the_initrd_is_rebuilt_without_dropbears_keys(guest, monkeypatch, named):
     key = guest / "etc/dropbear/initramfs/dropbear_rsa_host_key"
     key.parent.mkdir(parents=True)
     key.write_text("key")
@@ -108,12 +108,12 @@ def test_the_initrd_is_made_without_the_keys_that_dropbear_put_into_it(guest, mo
     assert not calls.exists() if named else calls.read_text() == "-u -k all\n"
 
 
-def test_no_password_gets_into_the_script():
+def test_the_script_contains_no_password():
     spec = a_spec(HEAD + "root-password password:s3cret\npassword a:password:s3cret\n")
     assert "s3cret" not in finish_script(spec.operations, ["a"])
 
 
-def test_every_function_that_renews_is_called():
+def test_every_renewing_function_is_called():
     script = identities.guest_files()[identities.RENEW][0]
     functions = {one.renew for one in IDENTITIES if one.renew}
     assert {line for line in script.splitlines() if re.fullmatch(r"\w+", line)} == functions
@@ -144,13 +144,13 @@ def test_scripts_of_the_first_boot_wait_for_the_network(guest):
     assert "After=network-online.target" in (guest / identities.WAIT_FOR_NETWORK[1:]).read_text()
 
 
-def test_a_user_who_is_not_in_the_guest_is_named(guest):
+def test_a_user_missing_from_the_guest_is_reported(guest):
     (guest / "etc/shadow").write_text("root:x:1::::::\na.b:x:1::::::\n")
     said = run(guest, "missing_users", users=["root", "nosuch", "a.b", "axb", "ro"])
     assert said.splitlines() == ["missing-user nosuch", "missing-user axb", "missing-user ro"]
 
 
-def test_a_guest_that_cannot_run_our_script_is_cleaned_from_outside():
+def test_a_guest_that_cannot_run_the_script_is_cleaned_from_outside():
     spec = a_spec(HEAD + "write /etc/iscsi/initiatorname.iscsi:mine\nfirstboot-command id\n")
     options = sysprep.clean_from_outside(spec.operations)
     pairs = list(zip(options[::2], options[1::2], strict=True))
@@ -165,13 +165,13 @@ def test_a_guest_that_cannot_run_our_script_is_cleaned_from_outside():
     assert "network-online.target" in text
 
 
-def test_a_pattern_is_named_by_any_file_that_it_matches():
+def test_a_pattern_is_named_by_any_file_of_the_spec_that_it_matches():
     [operation] = a_spec(HEAD + "upload a:/etc/dropbear/dropbear_rsa_host_key\n").operations
     paths = ("/etc/dropbear/dropbear_*_host_key*", "/etc/nvme/hostid")
     assert not_named([operation], paths) == ("/etc/nvme/hostid",)
 
 
-def test_the_script_is_one_that_every_shell_reads():
+def test_the_script_is_posix_shell():
     spec = a_spec(HEAD + 'write /etc/motd:it\'s `id` $(id)\\\n"x"\npassword a:password:b\n')
     script = sysprep._script(spec)
     assert "/etc/motd" in script

@@ -35,22 +35,22 @@ BEFORE = ["Examining the guest ...", 'Performing "customize" ...', "Setting a ra
         (["Running: first"], 7),
     ],
 )
-def test_the_last_announced_command_is_the_one(seen, line):
+def test_the_last_announced_command_is_the_running_one(seen, line):
     found = running(MANY, BEFORE + seen)
     assert found is not None
     assert found.line == line
 
 
 @pytest.mark.parametrize("last", ["Setting passwords", "Running: /w/finish.sh", "Examining"])
-def test_what_is_no_command_of_the_spec_is_not_blamed_on_one(last):
+def test_steps_of_virt_sysprep_are_not_attributed_to_a_command(last):
     assert running(MANY, [*BEFORE, "Running: true", last]) is None
 
 
-def test_nothing_seen_is_nothing_known():
+def test_without_output_no_command_is_known():
     assert running(MANY, []) is None
 
 
 @pytest.mark.parametrize("name", sorted(COMMANDS))
-def test_no_command_is_taken_for_the_preparation(name):
+def test_the_preparation_is_not_attributed_to_a_command(name):
     operation = operations((name, "a:b"))
     assert all(running(operation, [line]) is None for line in BEFORE)

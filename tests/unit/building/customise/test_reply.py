@@ -61,7 +61,7 @@ def build(tmp_path, programs, said, *lines):
     return customise(spec, prepared, work, context, Runner(environ=environ), accel=accel), work
 
 
-def test_the_answer_comes_by_a_port_and_the_disk_is_the_only_one(tmp_path, programs):
+def test_the_reply_comes_by_a_serial_port_and_only_one_disk_is_attached(tmp_path, programs):
     done, work = build(tmp_path, programs, "packages\na 1 all\nend\nend of answer\n")
     assert done.packages == (Package(name="a", version="1", arch="all"),)
     asked, started = (programs / "qemu.argv").read_text().splitlines()
@@ -71,12 +71,12 @@ def test_the_answer_comes_by_a_port_and_the_disk_is_the_only_one(tmp_path, progr
     assert list(work.iterdir()) == [done.disk]
 
 
-def test_a_password_of_nobody_fails_with_its_line(tmp_path, programs):
+def test_a_password_for_an_unknown_user_fails_with_its_line(tmp_path, programs):
     with pytest.raises(BuildError, match=r"^image-specs/image:6: password 'nosuch' failed: "):
         build(tmp_path, programs, "missing-user nosuch\n", "password nosuch:password:x")
 
 
-def test_secrets_that_are_left_are_warned_of(tmp_path, programs, capsys):
+def test_remaining_secrets_are_warned_of(tmp_path, programs, capsys):
     build(tmp_path, programs, "secret /etc/a.key\nsecret /root/\x1b[31mred\n")
     said = capsys.readouterr().err
     assert "/etc/a.key" in said
@@ -84,7 +84,7 @@ def test_secrets_that_are_left_are_warned_of(tmp_path, programs, capsys):
 
 
 @pytest.mark.parametrize("said", ["", "packages\na 1 all\n", "\0\n", "end\npackages\n"])
-def test_an_answer_that_was_cut_off_is_none(tmp_path, said):
+def test_a_truncated_reply_is_refused(tmp_path, said):
     (tmp_path / "answer").write_text(said)
     assert read_reply(tmp_path / "answer") == Reply()
     assert read_reply(tmp_path / "nothing") == Reply()
@@ -97,7 +97,7 @@ def options(programs, names, version):
     return Runner(environ={"PATH": f"{programs}:/usr/bin:/bin"})
 
 
-def test_commands_that_the_installed_program_lacks_are_named_with_their_line(programs):
+def test_commands_missing_from_the_installed_program_are_reported_with_their_line(programs):
     runner = options(programs, set(COMMANDS) - {"sm-register"}, "1.56.1")
     spec = a_spec(HEAD + "update\nsm-register\n")
     with pytest.raises(SpecError) as caught:
@@ -110,7 +110,7 @@ def test_commands_that_the_installed_program_lacks_are_named_with_their_line(pro
     ]
 
 
-def test_a_program_that_takes_what_it_then_refuses_lacks_it(programs):
+def test_a_command_accepted_and_then_refused_counts_as_missing(programs):
     assert set(lacking(options(programs, COMMANDS, "1.55.2"))) == {
         name for name in COMMANDS if name.startswith("sm-")
     }

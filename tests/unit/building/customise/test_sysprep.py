@@ -33,7 +33,7 @@ def seen(folder):
     return {str(p.relative_to(folder)) for p in folder.rglob("*") if not p.is_dir()}
 
 
-def test_what_the_spec_names_is_copied_and_nothing_else(root, to):
+def test_only_host_files_of_the_spec_are_copied(root, to):
     copy_inputs(
         spec("upload files/one:/etc/one", "copy-in ./files//folder:/srv", "run files/one"),
         root,
@@ -42,7 +42,7 @@ def test_what_the_spec_names_is_copied_and_nothing_else(root, to):
     assert seen(to) == {"files/one", "files/folder/deep/two"}
 
 
-def test_a_selector_s_file_comes_along(root, to):
+def test_the_file_of_a_selector_is_copied(root, to):
     copy_inputs(spec("root-password locked:file:files/one"), root, to)
     assert seen(to) == {"files/one"}
 
@@ -59,7 +59,7 @@ def test_a_selector_s_file_comes_along(root, to):
         )
     ),
 )
-def test_a_folder_is_copied_whole_whatever_other_lines_read_in_it(root, to, lines):
+def test_a_folder_is_copied_whole_beside_single_files_in_it(root, to, lines):
     (root / "files/folder/deep/more").write_text("more")
     (root / "files/folder/three").write_text("three")
     copy_inputs(spec(*lines), root, to)
@@ -69,7 +69,7 @@ def test_a_folder_is_copied_whole_whatever_other_lines_read_in_it(root, to, line
 
 
 @pytest.mark.parametrize("umask", [0o077, 0o002])
-def test_modes_are_those_that_git_and_the_fingerprint_know(root, to, umask):
+def test_modes_are_those_that_git_records(root, to, umask):
     old = os.umask(umask)
     try:
         for name in ("folder/plain", "folder/program", "plain"):
@@ -87,7 +87,7 @@ def test_modes_are_those_that_git_and_the_fingerprint_know(root, to, umask):
         assert (name, f"100{mode:o}") == (name, git)
 
 
-def test_git_s_own_files_stay_out_as_they_do_of_the_fingerprint(root, to):
+def test_gits_own_files_are_not_copied(root, to):
     (root / "files/folder/.git").mkdir()
     (root / "files/folder/.git/config").write_text("token")
     (root / "files/folder/deep/.git").write_text("gitdir: elsewhere")
@@ -96,7 +96,7 @@ def test_git_s_own_files_stay_out_as_they_do_of_the_fingerprint(root, to):
     assert seen(to) == {"files/folder/deep/two", "files/folder/.gitignore"}
 
 
-def test_links_inside_a_folder_stay_links(root, to, tmp_path):
+def test_links_inside_a_folder_are_copied_as_links(root, to, tmp_path):
     (root / "files/folder/link").symlink_to(tmp_path / "secret")
     copy_inputs(spec("copy-in files/folder:/srv"), root, to)
     assert (to / "files/folder/link").is_symlink()
@@ -123,7 +123,7 @@ def test_a_file_in_a_folder_that_is_a_link_itself_is_read(root, to):
 
 
 @pytest.mark.parametrize("absolute", [False, True])
-def test_one_path_cannot_be_a_link_and_what_it_leads_to(root, to, absolute):
+def test_a_path_that_is_both_a_link_and_its_target_is_refused(root, to, absolute):
     leads_to = root / "files/folder/deep" if absolute else "deep"
     (root / "files/folder/link").symlink_to(leads_to)
     with pytest.raises(SpecError, match=r"another line copies; write files/folder/deep$"):
@@ -140,14 +140,14 @@ def test_one_path_cannot_be_a_link_and_what_it_leads_to(root, to, absolute):
     ],
     ids=["link", "pipe", "folder", "missing"],
 )
-def test_what_is_no_file_of_the_repository_is_refused_with_its_line(root, to, tmp_path, make):
+def test_files_outside_the_repository_are_refused_with_their_line(root, to, tmp_path, make):
     make(root / "bad", tmp_path / "secret")
     with pytest.raises(SpecError, match="image-specs/image:5: host path 'bad' cannot be used"):
         copy_inputs(spec("upload files/one:/etc/one", "upload bad:/etc/bad"), root, to)
     assert "bad" not in seen(to)
 
 
-def test_a_folder_that_is_a_link_out_is_refused(root, to, tmp_path):
+def test_a_folder_linked_out_of_the_repository_is_refused(root, to, tmp_path):
     (root / "out").symlink_to(tmp_path)
     with pytest.raises(SpecError, match="leads out of the repository"):
         copy_inputs(spec("upload out/secret:/etc/bad"), root, to)
@@ -159,7 +159,7 @@ def test_a_pipe_in_a_folder_does_not_hang_the_build(root, to):
         copy_inputs(spec("copy-in files/folder:/srv"), root, to)
 
 
-def test_a_failure_of_the_clean_up_is_not_one_of_a_script_nobody_knows(root):
+def test_a_failing_clean_up_is_reported_as_after_the_specs_commands(root):
     error = CommandError(
         "virt-sysprep failed with exit code 1",
         argv=["virt-sysprep"],

@@ -35,17 +35,17 @@ def check_in_table(text: str) -> None:
     assert not re.search(r"@\w", shown)
 
 
-def test_hostile_text_stays_in_its_cell():
+def test_hostile_text_does_not_leave_its_cell():
     check_in_table(HOSTILE)
 
 
 @given(NASTY)
-def test_any_text_stays_in_its_cell(text):
+def test_no_text_leaves_its_cell(text):
     check_in_table(text)
 
 
 @given(st.lists(NASTY))
-def test_any_lines_stay_in_their_block(lines):
+def test_no_lines_leave_their_code_block(lines):
     shown = rendered("before\n\n" + markdown.block(tuple(lines)) + "\n\n**after**\n")
     inside, _, after = shown.partition("</pre>")
     assert not ACTIVE.search(inside)
@@ -53,10 +53,10 @@ def test_any_lines_stay_in_their_block(lines):
     assert after.count("</pre>") == 0
 
 
-def test_what_is_shown_is_what_was_written():
+def test_escaped_text_is_displayed_as_written():
     shown = rendered(markdown.code("g++ 4:12.2.0-3 | libfoo_1~rc1 <x@y>"))
     assert "g++ 4:12.2.0-3 | libfoo_1~rc1 &lt;x@\u200by&gt;" in shown
 
 
-def test_long_text_is_cut():
+def test_long_text_is_truncated():
     assert len(re.sub(r"&#\d+;", "x", markdown.inert("a" * 500, limit=100))) == 100

@@ -58,7 +58,7 @@ def report(*entries: Entry, **changes) -> Report:
     )
 
 
-def test_the_table_tells_all():
+def test_the_table_shows_every_image_with_sizes_and_times():
     text = render(report(entry()))
     assert text.startswith("<!-- lago-images-report:images -->\n")
     shown = rendered(text)
@@ -75,7 +75,7 @@ def test_the_table_tells_all():
     assert "Run and its artifacts" in shown
 
 
-def test_a_failure_names_step_command_and_last_lines():
+def test_a_failure_shows_step_command_and_last_lines():
     shown = rendered(render(report(entry(result=failed(), after=None, changes=None))))
     assert "❌ failed" in shown
     assert "<code>customising</code>" in shown
@@ -83,14 +83,14 @@ def test_a_failure_names_step_command_and_last_lines():
     assert "one\ntwo\n</pre>" in shown
 
 
-def test_a_skipped_layer_names_its_base():
+def test_a_skipped_layer_shows_its_base():
     skipped = failed("nfs", skipped="debian-12", error="", step="", tail=())
     shown = rendered(render(report(entry("nfs", result=skipped, after=None, changes=None))))
     assert "❌ skipped" in shown
     assert "Its base <code>debian-12</code> failed." in shown
 
 
-def test_what_is_no_utf_8_is_told_as_far_as_it_is():
+def test_text_that_is_not_utf_8_is_escaped():
     lost = failed("b", error="\udcff", tail=("\udcff",), skipped="\x00\udcff")
     told = report(
         entry("a", planned=planned("a", detail="caf\udce9")),
@@ -101,7 +101,7 @@ def test_what_is_no_utf_8_is_told_as_far_as_it_is():
     ET.fromstring(junit.render(told.entries))
 
 
-def test_a_promoted_build_is_told_without_a_time():
+def test_a_promoted_build_is_shown_without_a_time():
     promoted = entry(
         planned=planned(action=Action.PROMOTE, promote="b2"), result=None, after=manifest()
     )
@@ -110,13 +110,13 @@ def test_a_promoted_build_is_told_without_a_time():
 
 
 @pytest.mark.parametrize("verdict", Verdict)
-def test_what_became_of_a_release_is_told(verdict):
+def test_the_verdict_of_a_publication_is_shown(verdict):
     done = entry(fate=Fate(name="debian-12", verdict=verdict))
     assert f"✅ {verdict} |" in render(report(done))
     assert chain_states(report(done)) == {OURS + "debian-12": (True, f"debian-12 {verdict}")}
 
 
-def test_what_was_not_released_is_not_good():
+def test_an_image_that_was_not_released_is_not_good():
     lost = entry(fate=Fate(name="debian-12", verdict=None, why="the key @octocat expired"))
     made = report(lost)
     shown = rendered(render(made))
@@ -130,7 +130,7 @@ def test_what_was_not_released_is_not_good():
     }
 
 
-def test_what_was_not_built_is_told_before_it_was_not_released():
+def test_a_failed_build_is_reported_before_its_missing_release():
     fate = Fate(name="debian-12", verdict=None, why="it has no build")
     assert entry(result=failed(), after=None, fate=fate).outcome is ImageOutcome.FAILED
 
@@ -142,11 +142,11 @@ def test_a_lost_result_is_a_failure():
     assert "ended without a result" in render(report(lost))
 
 
-def test_nothing_affected():
+def test_a_report_without_affected_images_says_so():
     assert "No image is affected." in render(report())
 
 
-def test_hostile_specs_cannot_break_out():
+def test_hostile_specs_cannot_inject_markup():
     bad = entry(
         planned=planned(detail=HOSTILE),
         result=failed(step=HOSTILE, error=HOSTILE, tail=(HOSTILE, "</pre></details>"), skipped=""),
@@ -179,7 +179,7 @@ def noisy(name: str, **changes) -> Entry:
     )
 
 
-def test_of_a_long_report_the_last_lines_are_cut_first():
+def test_a_long_report_loses_last_lines_first():
     few = render(report(*(noisy(f"i{n}") for n in range(4))), limit=SUMMARY_LIMIT)
     entries = [noisy(f"i{n}") for n in range(20)]
     text = render(report(*entries))
@@ -191,7 +191,7 @@ def test_of_a_long_report_the_last_lines_are_cut_first():
     assert few.count("日本語" * 100) > 4
 
 
-def test_the_summary_of_400_failures_is_one_that_github_shows():
+def test_the_summary_of_400_failures_fits_githubs_limit():
     """It drops one of more than 1 MiB whole."""
     text = render(report(*(noisy(f"image-{n}") for n in range(400))), limit=SUMMARY_LIMIT)
     assert size(text) <= SUMMARY_LIMIT < 2**20
@@ -199,7 +199,7 @@ def test_the_summary_of_400_failures_is_one_that_github_shows():
     assert text.count("<details") == text.count("</details>") == 400
 
 
-def test_a_long_report_is_cut_to_what_github_takes():
+def test_a_long_report_is_cut_to_githubs_limit():
     entries = [noisy(f"i{n}", error="é" * 2000) for n in range(40)]
     text = render(report(*entries))
     assert size(text) <= LIMIT
@@ -218,7 +218,7 @@ def test_a_table_that_is_too_long_alone_is_cut_at_a_row():
     assert text.count("<details") == text.count("</details>")
 
 
-def test_what_failed_is_told_however_much_did_not():
+def test_failures_are_listed_however_many_images_succeeded():
     good = [entry(f"image-{n}") for n in range(900)]
     bad = entry("bad", result=failed("bad", error="no space"), after=None, changes=None)
     text = render(report(*good, bad))
@@ -228,7 +228,7 @@ def test_what_failed_is_told_however_much_did_not():
     assert "<pre>\none\ntwo\n</pre>" in text
 
 
-def test_many_chains_do_not_run_into_githubs_limit():
+def test_many_chains_stay_within_githubs_status_limit():
     entries = [entry(f"i{n}") for n in range(300)]
     assert chain_states(report(*entries)) == {OURS + "all": (True, "300 chains, 0 failed")}
     entries += [entry(f"bad{n}", result=failed(f"bad{n}"), after=None) for n in range(100)]
@@ -255,7 +255,7 @@ def test_an_identity_does_not_leave_its_comment(name, repository):
     assert Report(plan=plan(), identity=own).marker == f"<!-- lago-images-report:{own} -->"
 
 
-def test_repositories_that_one_git_repository_publishes_are_told_apart():
+def test_reports_of_several_published_repositories_are_distinguished():
     """Staging and production, names in other letters, and names that share their ASCII."""
     known = [
         ("images", "s3://staging"),
@@ -273,13 +273,13 @@ def test_repositories_that_one_git_repository_publishes_are_told_apart():
     assert len({context for state in states for context in state}) == len(known)
 
 
-def test_chain_states():
+def test_a_chain_is_good_if_all_its_images_are():
     good, bad = entry("a"), entry("b", result=failed("b"), after=None)
     made = report(good, bad, plan=plan(good.planned, bad.planned, chains=(("a", "b"), ("c",))))
     assert chain_states(made) == {OURS + "a": (False, "a built, b failed")}
 
 
-def test_junit():
+def test_junit_has_a_test_case_for_each_image():
     skipped = failed("nfs", skipped="b", error="", step="", tail=())
     xml = junit.render(
         [

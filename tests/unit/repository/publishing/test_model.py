@@ -11,7 +11,7 @@ from lago_images.repository.records.release import Released
 from lago_images.storage.directory.store import DirectoryStore
 from tests.model import publication as model
 from tests.model.publication import GOOD, GUARDS, Actor, World, explore
-from tests.support.handmade import (
+from tests.support.builders import (
     judged,
     manifest,
     publish_by_hand,
@@ -19,7 +19,7 @@ from tests.support.handmade import (
     put_build,
     put_release,
 )
-from tests.support.handmade import release as record
+from tests.support.builders import release as record
 
 START = World(
     staged=GOOD,
@@ -52,12 +52,12 @@ NEEDED = {
 
 
 @pytest.mark.parametrize("cast", CASTS)
-def test_no_order_of_steps_and_deaths_breaks_an_invariant(cast):
+def test_no_order_of_steps_and_crashes_breaks_an_invariant(cast):
     assert explore(START, CASTS[cast]) == set()
 
 
 @pytest.mark.parametrize("guard", sorted(GUARDS))
-def test_every_guard_is_needed(guard):
+def test_removing_any_guard_breaks_an_invariant(guard):
     cast, broken = NEEDED[guard]
     assert broken in explore(START, CASTS[cast], GUARDS - {guard})
 
@@ -67,7 +67,7 @@ def test_a_release_before_its_copy_names_what_is_missing():
     assert "the rendered files name what is missing or not what was judged" in broken
 
 
-def test_a_listing_before_the_etags_loses_an_update():
+def test_listing_before_reading_the_etags_loses_an_update():
     broken = explore(START, (Actor(model.LIST_FIRST, "a"), Actor(model.PUBLISH, "b")))
     assert "an update is lost" in broken
 
@@ -149,7 +149,7 @@ def requests(steps):
     return [request for step in steps if (request := model.REQUESTS[step])]
 
 
-def test_the_models_publisher_is_the_codes(store):
+def test_the_models_publisher_sends_the_requests_of_the_code(store):
     made = manifest(build_id="b4", fingerprint="f4")
     put_build(store, made)
     store.requests.clear()
@@ -161,14 +161,14 @@ def test_the_models_publisher_is_the_codes(store):
     assert store.steps() == requests(model.PUBLISH)
 
 
-def test_the_models_operators_are_the_codes(store):
+def test_the_models_operators_send_the_requests_of_the_code(store):
     withdrawals.yank(publisher(store), NAME, reason="bad", released=Released(commit="c1"))
     assert store.steps() == requests(model.YANK)
     withdrawals.rollback(publisher(store), NAME, to=1, released=Released(commit="c1"))
     assert store.steps() == requests(model.ROLL_BACK)
 
 
-def test_the_models_gc_is_the_codes(store):
+def test_the_models_gc_sends_the_requests_of_the_code(store):
     retention = Retention(revisions=2, days=1, grace_days=1)
     later = publisher(store, now=lambda: NOW + 30 * DAY)
     collect.sweep(later, retention)

@@ -36,7 +36,7 @@ from lago_images.repository.rendering.index import parse
 from lago_images.repository.rendering.render import render
 from lago_images.settings import Settings
 from lago_images.storage.directory.store import DirectoryStore
-from tests.support.handmade import (
+from tests.support.builders import (
     SITE,
     bound,
     copy_of,
@@ -153,7 +153,7 @@ def test_an_older_commit_never_replaces_a_newer_ones_image(store):
 @pytest.mark.parametrize(
     ("commit", "verdict"), [("c1", Verdict.SUPERSEDED), ("c3", Verdict.RELEASED)]
 )
-def test_nor_where_an_operator_withdrew_the_newer_ones(store, commit, verdict):
+def test_an_older_commit_does_not_replace_a_withdrawn_newer_image(store, commit, verdict):
     for build, fingerprint in (("b1", "f1"), ("b2", "f2")):
         put_build(store, manifest(build_id=build, fingerprint=fingerprint))
     public(store, manifest(build_id="b2", fingerprint="f2"), commit="c2")
@@ -170,7 +170,7 @@ def reverted(store):
     return manifest(build_id="b2", fingerprint="f2")
 
 
-def test_nor_where_the_newer_commit_left_the_image_as_it_was(store):
+def test_an_older_commit_does_not_replace_an_image_that_a_newer_commit_left_unchanged(store):
     late = reverted(store)
     record_commit(store, "c3", is_ancestor=is_ancestor)
     outcome = public(store, late, commit="c2", known=1)
@@ -179,13 +179,13 @@ def test_nor_where_the_newer_commit_left_the_image_as_it_was(store):
 
 
 @pytest.mark.parametrize("commit", ["c3", "d1", "gone"])
-def test_a_published_commit_that_is_no_newer_one_supersedes_nothing(store, commit):
+def test_a_published_commit_that_is_not_newer_supersedes_nothing(store, commit):
     made = reverted(store)
     record_commit(store, "c2", is_ancestor=is_ancestor)
     assert public(store, made, commit=commit, known=1).verdict is Verdict.RELEASED
 
 
-def test_an_older_commit_may_build_again_what_the_newer_one_left_as_it_was(store):
+def test_an_older_commit_may_rebuild_an_image_that_a_newer_one_left_unchanged(store):
     reverted(store)
     record_commit(store, "c3", is_ancestor=is_ancestor)
     again = manifest(build_id="b3", fingerprint="f1")
@@ -193,7 +193,7 @@ def test_an_older_commit_may_build_again_what_the_newer_one_left_as_it_was(store
     assert public(store, again, commit="c2", known=1).verdict is Verdict.RELEASED
 
 
-def test_a_newer_commit_published_at_the_same_moment_is_given_way_to(store):
+def test_a_concurrently_published_newer_commit_wins(store):
     class Meanwhile(DirectoryStore):
         def put(self, key, data, **more):
             done = super().put(key, data, **more)
@@ -211,7 +211,7 @@ def test_a_newer_commit_published_at_the_same_moment_is_given_way_to(store):
 
 
 @pytest.mark.parametrize("commit", ["c2", "c3", "d1", "gone"])
-def test_any_other_commit_replaces_it(store, commit):
+def test_a_commit_that_is_not_older_replaces_the_image(store, commit):
     for build, fingerprint in (("b1", "f1"), ("b2", "f2")):
         put_build(store, manifest(build_id=build, fingerprint=fingerprint))
     public(store, manifest(build_id="b1", fingerprint="f1"), commit="c2")
@@ -219,14 +219,14 @@ def test_any_other_commit_replaces_it(store, commit):
     assert (next_.verdict, next_.release.revision) == (Verdict.RELEASED, 2)
 
 
-def test_a_withdrawn_build_does_not_come_back(store):
+def test_a_withdrawn_build_is_not_released_again(store):
     publish_by_hand(store, manifest(build_id="b1"), manifest(build_id="b2", fingerprint="f2"))
     put_release(store, release(3, None, withdraws=2))
     outcome = public(store, manifest(build_id="b2", fingerprint="f2"), commit="c3", known=3)
     assert outcome.verdict is Verdict.WITHDRAWN
 
 
-def test_a_withdrawal_takes_a_revision(store):
+def test_a_withdrawal_takes_the_next_revision_number(store):
     publish_by_hand(store, manifest(build_id="b1"))
     put_release(store, release(2, None, withdraws=1))
     put_build(store, manifest(build_id="b2"))
@@ -244,7 +244,7 @@ def test_an_incomplete_build_is_not_released(store, part):
 
 
 @pytest.mark.parametrize("part", ["disk", "hash", "metadata", "manifest"])
-def test_a_build_with_another_ones_object_is_not_released(store, part):
+def test_a_build_with_an_object_of_another_is_not_released(store, part):
     staging = put_build(store, manifest())
     overwrite(store, getattr(staging, part), b"[1]")
     with pytest.raises(TamperedError, match=getattr(staging, part)):
@@ -257,7 +257,7 @@ def unread(made):
 
 
 @pytest.mark.parametrize("name", ["a\n[b]\nfile=x", "tab\tbed", "bell\x07", "\ud800"])
-def test_what_no_index_may_hold_is_not_released(store, name, monkeypatch):
+def test_a_build_with_properties_that_no_index_may_hold_is_not_released(store, name, monkeypatch):
     made = manifest(properties={"name": name})
     monkeypatch.setattr("tests.unit.repository.publishing.test_publisher.judged", unread)
     with pytest.raises(RepositoryError, match="property name"):
@@ -284,7 +284,7 @@ def test_a_release_binds_a_copy_of_what_was_staged(store):
     }
 
 
-def test_what_is_staged_is_nobodys_business_once_it_is_public(store):
+def test_changes_of_a_staged_build_after_its_release_have_no_effect(store):
     """Who holds the builder's credentials overwrites all of it: nothing public changes."""
     staging = put_build(store, manifest())
     public(store, manifest())
@@ -316,7 +316,7 @@ def test_an_overwritten_build_is_refused_with_both_digests(store):
     assert copies(store) == set()
 
 
-def test_a_disk_of_other_bytes_is_never_public(store):
+def test_a_disk_with_other_bytes_is_never_copied(store):
     staging = put_build(store, manifest())
     data = store.get(staging.disk).data
     overwrite(store, staging.disk, bytes(len(data)))
@@ -325,7 +325,7 @@ def test_a_disk_of_other_bytes_is_never_public(store):
     assert copies(store) == set()
 
 
-def test_what_is_overwritten_while_it_is_copied_is_refused(store, monkeypatch):
+def test_a_build_overwritten_while_it_is_copied_is_refused(store, monkeypatch):
     staging = put_build(store, manifest())
     real = DirectoryStore.copy
 
@@ -339,7 +339,7 @@ def test_what_is_overwritten_while_it_is_copied_is_refused(store, monkeypatch):
     assert copies(store) == set()
 
 
-def test_a_file_that_is_none_of_a_builds_is_not_copied(store):
+def test_a_foreign_file_in_a_build_is_not_copied(store):
     staging = put_build(store, manifest())
     put(store, f"{staging.folder}index.html", b"<script>")
     image = public(store, manifest()).release.image
@@ -379,7 +379,7 @@ def test_a_crash_before_the_release_leaves_the_old_repository(store, monkeypatch
     assert contents(store, outcome.release.public.folder) == files_of(manifest())
 
 
-def test_two_publishers_of_one_build_make_one_release_and_leave_one_copy(store, monkeypatch):
+def test_two_publishers_of_one_build_make_one_release_and_one_copy(store, monkeypatch):
     put_build(store, manifest())
     real, others = PublicCopy.image, []
 
@@ -396,7 +396,7 @@ def test_two_publishers_of_one_build_make_one_release_and_leave_one_copy(store, 
     assert copies(store) == {others[0].release.public.folder.rstrip("/")}
 
 
-def test_a_store_that_fails_at_the_release_may_have_made_it(store, monkeypatch):
+def test_the_copy_stays_where_writing_the_release_failed_unclearly(store, monkeypatch):
     """The copy stays then: a release may name it."""
     put_build(store, manifest())
     real = DirectoryStore.put
@@ -447,7 +447,7 @@ def test_a_layer_on_a_base_that_is_not_offered_is_refused(store, why):
         public(store, layer)
 
 
-def test_a_layer_that_does_not_say_which_build_it_stands_on_is_refused(store):
+def test_a_layer_without_the_build_of_its_base_is_refused(store):
     publish_by_hand(store, BASE)
     layer = manifest("layer", base=replace(layer_on(BASE), build=""))
     put_build(store, layer)
@@ -455,14 +455,14 @@ def test_a_layer_that_does_not_say_which_build_it_stands_on_is_refused(store):
         public(store, layer)
 
 
-def test_an_orphan_is_named_by_nothing_and_survives_as_no_build(store):
+def test_a_copy_without_a_release_is_neither_offered_nor_a_build(store):
     put_copy(store, manifest())
     refresh(store)
     assert index_of(store) == {}
     assert survey(store).staged == {}
 
 
-def test_a_repository_of_the_layout_before_is_not_published_to(store):
+def test_publishing_to_a_repository_of_the_older_layout_is_refused(store):
     put(store, "index", b"[a]\nfile=builds/a/x86_64/b/a.qcow2.xz\n")
     with (
         pytest.raises(OldRepositoryError, match="older lago-images"),
@@ -473,7 +473,7 @@ def test_a_repository_of_the_layout_before_is_not_published_to(store):
         pass
 
 
-def test_publishers_at_once_take_different_revisions(store):
+def test_concurrent_publishers_take_different_revisions(store):
     builds = [manifest(build_id=f"b{n}", fingerprint=f"f{n}") for n in range(16)]
     for made in builds:
         put_build(store, made)
@@ -482,7 +482,7 @@ def test_publishers_at_once_take_different_revisions(store):
     assert sorted(o.release.revision for o in outcomes) == list(range(1, 17))
 
 
-def test_a_release_whose_answer_was_lost_is_ours(store, monkeypatch):
+def test_a_release_whose_response_was_lost_is_recognised(store, monkeypatch):
     put_build(store, manifest())
     real = DirectoryStore.put
 
@@ -499,7 +499,7 @@ def test_a_release_whose_answer_was_lost_is_ours(store, monkeypatch):
     assert [r.nonce for r in read_history(store, "debian-12", "x86_64")] == [outcome.release.nonce]
 
 
-def test_a_revision_that_another_takes_first_is_left_to_it(store, monkeypatch):
+def test_a_revision_taken_by_another_publisher_is_not_overwritten(store, monkeypatch):
     first, second = manifest(build_id="b1"), manifest(build_id="b2", fingerprint="f2")
     for made in (first, second):
         put_build(store, made)
@@ -516,12 +516,12 @@ def test_a_copy_that_gc_has_begun_to_remove_is_not_released(store):
     assert len(read_history(store, "debian-12", "x86_64")) == 1
 
 
-def test_deciding_against_a_release_writes_nothing(store):
+def test_a_decision_against_a_release_writes_nothing(store):
     assert create(store, "a", "x86_64", lambda _history: None) is None
     assert list(store.list()) == []
 
 
-def test_a_refresh_writes_what_changed_and_only_that(store):
+def test_a_refresh_writes_only_changed_files(store):
     publish_by_hand(store, manifest())
     assert refresh(store).written == (*pages_of("debian-12"), *UNSIGNED)
     assert refresh(store).written == ()
@@ -539,7 +539,7 @@ def test_a_layers_page_and_its_bases_are_one_family(store):
     assert refresh(store).written == (*changed, *UNSIGNED)
 
 
-def test_pages_that_nobody_remembers_are_compared_and_left_alone(store):
+def test_pages_without_a_cached_digest_are_compared_and_not_rewritten(store):
     publish_by_hand(store, manifest(), manifest("other"))
     refresh(store)
     store.delete(["state/pages.json"])
@@ -549,7 +549,7 @@ def test_pages_that_nobody_remembers_are_compared_and_left_alone(store):
 
 
 @pytest.mark.parametrize("key", ["catalogue/debian-12.html", "latest/debian-12.x86_64.json"])
-def test_a_page_that_somebody_changed_is_written_again(store, key):
+def test_a_page_changed_by_another_hand_is_rewritten(store, key):
     publish_by_hand(store, manifest(), manifest("other"))
     refresh(store)
     right = store.get(key).data
@@ -560,7 +560,7 @@ def test_a_page_that_somebody_changed_is_written_again(store, key):
     assert store.get(key).data == right
 
 
-def test_what_is_believed_of_a_page_is_checked_when_asked(store):
+def test_cached_digests_of_pages_are_checked_on_request(store):
     publish_by_hand(store, manifest())
     refresh(store)
     key = "catalogue/debian-12.html"
@@ -572,7 +572,7 @@ def test_what_is_believed_of_a_page_is_checked_when_asked(store):
     assert refresh(store, recheck=True).written == (key,)
 
 
-def test_a_page_that_another_publisher_writes_meanwhile_makes_a_refresh_start_over(store):
+def test_a_page_written_concurrently_restarts_the_refresh(store):
     publish_by_hand(store, manifest())
     refresh(store)
     one = publisher(store)
@@ -584,7 +584,7 @@ def test_a_page_that_another_publisher_writes_meanwhile_makes_a_refresh_start_ov
     assert b"Revision 3" in store.get("catalogue/debian-12.html").data
 
 
-def test_a_page_is_not_written_over_a_newer_one(store):
+def test_a_page_does_not_overwrite_a_newer_one(store):
     publish_by_hand(store, manifest())
     refresh(store)
     before, key = read_pages(store), "catalogue/debian-12.html"
@@ -596,7 +596,7 @@ def test_a_page_is_not_written_over_a_newer_one(store):
     assert store.get(key).data == b"another publisher's"
 
 
-def test_pages_are_written_before_what_leads_to_them(store):
+def test_pages_are_written_before_the_pages_that_link_to_them(store):
     publish_by_hand(store, manifest())
     written = refresh(store).written
     places = [written.index(name) for name in (*pages_of("debian-12"), *UNSIGNED)]
@@ -635,7 +635,7 @@ def meanwhile(monkeypatch, wanted, act):
 
 
 @pytest.mark.parametrize("name", ["SHA256SUMS", "index", "repo.metadata", "index.html"])
-def test_a_publisher_that_was_overtaken_starts_over(store, monkeypatch, name):
+def test_an_overtaken_publisher_starts_over(store, monkeypatch, name):
     publish_by_hand(store, manifest())
 
     def overtake():
@@ -663,7 +663,7 @@ def test_a_withdrawal_is_not_undone_by_a_slower_publisher(store, monkeypatch):
     assert index_of(store) == {"debian-12": 1}
 
 
-def test_publishers_at_once_lose_nothing(store):
+def test_concurrent_publishers_lose_no_release(store):
     builds = [manifest(f"image{n}") for n in range(8)]
     for made in builds:
         put_build(store, made)
@@ -678,7 +678,7 @@ def test_publishers_at_once_lose_nothing(store):
     assert refresh(store).written == ()
 
 
-def test_a_store_that_always_conflicts_is_given_up_on(store, monkeypatch):
+def test_a_refresh_that_always_conflicts_fails(store, monkeypatch):
     def conflict(*_args, **_more):
         raise ConflictError("always")
 
@@ -689,7 +689,7 @@ def test_a_store_that_always_conflicts_is_given_up_on(store, monkeypatch):
         record_commit(store, "c1", is_ancestor=is_ancestor, wait=lambda _: None)
 
 
-def test_files_signed_before_are_not_left_to_go_stale(store):
+def test_publishing_unsigned_over_signed_files_is_refused(store):
     put(store, "index.asc", b"signed")
     with pytest.raises(SigningError, match="an unknown key") as caught:
         refresh(store)
@@ -697,7 +697,7 @@ def test_files_signed_before_are_not_left_to_go_stale(store):
     assert {stat.key for stat in store.list()} == {"index.asc"}
 
 
-def test_the_published_commit_moves_forward_only(store):
+def test_the_published_commit_only_moves_forward(store):
     def record(commit):
         return record_commit(store, commit, is_ancestor=is_ancestor)
 
@@ -709,13 +709,13 @@ def test_the_published_commit_moves_forward_only(store):
 
 
 @pytest.mark.parametrize("before", ["gone", "d1"])
-def test_a_published_commit_off_our_line_is_replaced(store, before):
+def test_a_published_commit_outside_the_branch_is_replaced(store, before):
     record_commit(store, before, is_ancestor=is_ancestor)
     assert record_commit(store, "c1", is_ancestor=is_ancestor)
     assert read(store).published.commit == "c1"
 
 
-def test_a_newer_commit_recorded_meanwhile_stays(store, monkeypatch):
+def test_a_newer_commit_recorded_concurrently_stays(store, monkeypatch):
     record_commit(store, "c1", is_ancestor=is_ancestor)
     meanwhile(monkeypatch, PUBLISHED, lambda: record_commit(store, "c3", is_ancestor=is_ancestor))
     assert not record_commit(store, "c2", is_ancestor=is_ancestor, wait=lambda _: None)
@@ -730,7 +730,7 @@ def staged_with(store, build, packages):
     return made
 
 
-def test_a_release_tells_what_it_changes_for_clients(store):
+def test_a_release_records_its_package_changes_for_clients(store):
     first = staged_with(store, "b1", ["bash 5.1 amd64", "jq 1.7 amd64"])
     second = staged_with(store, "b2", ["bash 5.2 amd64", "curl 8 amd64"])
     assert public(store, first).release.package_changes is None
@@ -744,7 +744,7 @@ def test_a_release_tells_what_it_changes_for_clients(store):
     assert read(store).current("debian-12", "x86_64") == released
 
 
-def test_so_do_a_withdrawal_and_a_rollback(store):
+def test_withdrawals_and_rollbacks_record_their_package_changes(store):
     for number, version in enumerate(("5.1", "5.2", "5.3"), 1):
         made = staged_with(store, f"b{number}", [f"bash {version} amd64"])
         public(store, made, known=number - 1)
@@ -761,7 +761,7 @@ def test_so_do_a_withdrawal_and_a_rollback(store):
 
 
 @pytest.mark.parametrize("fault", ["missing", "others"])
-def test_packages_that_were_not_released_are_compared_with_nothing(store, fault):
+def test_package_lists_that_were_not_released_are_not_compared(store, fault):
     first = public(store, staged_with(store, "b1", ["bash 5.1 amd64"])).release
     packages = first.public.packages
     if fault == "missing":
@@ -772,7 +772,7 @@ def test_packages_that_were_not_released_are_compared_with_nothing(store, fault)
     assert public(store, second, known=1).release.package_changes is None
 
 
-def test_a_release_holds_a_part_of_very_many_changes(store):
+def test_a_release_records_a_limited_number_of_package_changes(store):
     public(store, staged_with(store, "b1", []))
     second = staged_with(store, "b2", [f"package-{n:04} 1 all" for n in range(1000)])
     changes = public(store, second, known=1).release.package_changes

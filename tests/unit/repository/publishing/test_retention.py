@@ -8,7 +8,7 @@ from lago_images.repository.publishing.retention import DAY, Retention, plan
 from lago_images.repository.records.layout import ReleaseKey
 from lago_images.repository.records.state import State
 from lago_images.storage.base import Stat, Unfinished
-from tests.support.handmade import bound, copy_of, layer_on, manifest, release
+from tests.support.builders import bound, copy_of, layer_on, manifest, release
 
 NOW = 1_700_000_000
 KEEP = Retention(revisions=2, days=30, grace_days=2)
@@ -63,18 +63,18 @@ def build_of(step):
     return step.build.key.build_id.partition(".")[0]
 
 
-def test_retention_keeps_the_newest_and_the_young():
+def test_retention_keeps_the_newest_and_recent_revisions():
     assert removed(state(*history(90, 60, 50, 40))) == (["b1", "b2"], [])
     assert removed(state(*history(90, 60, 29, 28, 3))) == (["b1", "b2"], [])
     assert removed(state(*history(90, 60))) == ([], [])
 
 
-def test_one_revision_to_keep_leaves_one_to_fall_back_to():
+def test_keeping_one_revision_leaves_one_to_roll_back_to():
     keep = Retention(revisions=1, days=0, grace_days=1)
     assert removed(state(*history(90, 60, 50)), keep=keep) == (["b1"], [])
 
 
-def test_a_step_tells_objects_bytes_and_revisions():
+def test_a_step_lists_objects_bytes_and_revisions():
     [step] = plan(state(*history(90, 60, 50)), (), KEEP, NOW).retire
     key = copy_of(manifest(build_id="b1"))
     assert step.objects == (key.manifest, key.hash, key.metadata, key.disk) or (
@@ -83,7 +83,7 @@ def test_a_step_tells_objects_bytes_and_revisions():
     assert (step.size, step.revisions, step.why) == (40, (1,), "revision 1 is beyond retention")
 
 
-def test_a_build_that_a_rollback_published_again_is_kept():
+def test_a_build_released_again_by_a_rollback_is_kept():
     builds, releases = history(90, 60, 50, 40)
     again = release(5, "b1", published=NOW - DAY, reason="back to revision 1")
     assert removed(state(builds, [*releases, again])) == (["b2", "b3"], [])
@@ -96,7 +96,7 @@ def test_the_newest_good_release_is_kept_when_newer_ones_were_withdrawn():
     assert removed(state(builds, [*releases, *yanks])) == (["b3", "b4"], [])
 
 
-def test_what_was_withdrawn_a_moment_ago_is_kept_for_the_grace_period():
+def test_a_recently_withdrawn_build_is_kept_for_the_grace_period():
     builds, releases = history(90, 60, 50, 40)
     yank = release(5, None, withdraws=1, published=NOW - DAY)
     assert removed(state(builds, [*releases, yank])) == (["b2"], [])
@@ -123,12 +123,12 @@ def test_the_base_of_a_kept_layer_is_kept():
     assert "b2" in removed(state(builds, releases))[0]
 
 
-def test_builds_that_wait_are_kept_for_the_grace_period_and_a_run():
+def test_waiting_builds_are_kept_for_the_grace_period_and_a_run():
     staged = [(manifest(build_id="young"), 2.9), (manifest(build_id="old"), 3.1)]
     assert removed(state(staged=staged)) == ([], ["old"])
 
 
-def test_a_staged_build_goes_after_the_grace_period_once_it_is_released():
+def test_a_released_staged_build_is_removed_after_the_grace_period():
     public, releases = history(9)
     assert removed(state(public, releases, staged=[(public[0][0], 2.1)])) == ([], ["b1"])
     assert removed(state(public, releases, staged=[(public[0][0], 1.9)])) == ([], [])
@@ -137,14 +137,14 @@ def test_a_staged_build_goes_after_the_grace_period_once_it_is_released():
     assert (step.build, step.why) == (public[0][0].key.staging, "staged, and released since")
 
 
-def test_what_a_waiting_layer_stands_on_is_kept_in_staging():
+def test_the_staged_base_of_a_waiting_layer_is_kept():
     base = manifest(build_id="base")
     layer = manifest("layer", build_id="l", base=layer_on(base))
     assert removed(state(staged=[(base, 9), (layer, 1)])) == ([], [])
     assert removed(state(staged=[(base, 9)])) == ([], ["base"])
 
 
-def test_uploads_without_a_manifest_go_at_once_when_they_are_old():
+def test_old_uploads_without_a_manifest_are_removed_at_once():
     old, young = manifest(build_id="old").key, manifest(build_id="young").key
     assert removed(state(uploads=[(old, 3), (young, 1)])) == ([], ["old"])
 
@@ -168,13 +168,13 @@ def test_nothing_of_an_image_with_a_damaged_release_is_removed():
     assert removed(state([*builds, orphan], releases)) == (["b1", "b2", "b9"], [])
 
 
-def test_retired_builds_go_when_the_grace_period_is_over():
+def test_retired_builds_are_removed_after_the_grace_period():
     builds, releases = history(90, 60, 50, 40)
     found = state(builds, releases, retired={"b1": 3, "b2": 1})
     assert removed(found) == ([], ["b1"])
 
 
-def test_a_base_that_was_retired_while_its_layer_was_built_stays_with_it():
+def test_a_base_retired_while_its_layer_was_built_is_kept():
     builds, releases = history(90, 60, 50, 40)
     layer = manifest("layer", build_id="l", base=layer_on(builds[0][0]))
     public = release(1, layer, base=bound(builds[0][0], 1), published=NOW - 90 * DAY)
@@ -202,12 +202,12 @@ def test_only_old_unfinished_uploads_are_aborted():
 @pytest.mark.parametrize(
     "key", ["other-application/database.dump", "builds/a", "my/builds/a/x86_64/b/a.qcow2.xz"]
 )
-def test_another_applications_uploads_are_left_alone(key):
+def test_uploads_of_other_applications_are_kept(key):
     upload = Unfinished(key=key, upload_id="1", begun=NOW - 9 * DAY)
     assert plan(state(), [upload], KEEP, NOW).abort == ()
 
 
-def test_records_of_what_never_was_released_are_forgotten_in_the_end():
+def test_retirement_records_of_unreleased_builds_are_removed_in_the_end():
     never, once = manifest(build_id="never"), manifest(build_id="b1")
     found = state([(never, 9), (once, 9)], [release(1, "b1")], retired={"never": 5, "b1": 5})
     gone = {key: stat for key, stat in found.objects.items() if not key.startswith("images/")}
@@ -216,14 +216,14 @@ def test_records_of_what_never_was_released_are_forgotten_in_the_end():
     assert plan(found, (), KEEP, NOW).forget == ()
 
 
-def test_what_is_in_no_builds_folder_is_not_touched():
+def test_objects_outside_build_folders_are_kept():
     found = state()
     names = ("builds/readme", "images/readme")
     strange = replace(found, objects={n: Stat(key=n, size=1, etag="e", modified=0) for n in names})
     assert plan(strange, (), KEEP, NOW) == plan(found, (), KEEP, NOW)
 
 
-def test_what_waits_for_the_end_of_the_grace_period_is_counted_with_its_day():
+def test_builds_waiting_for_the_grace_period_are_counted_with_the_day():
     never, retired = manifest(build_id="never"), manifest(build_id="retired")
     found = state([(retired, 90)], staged=[(never, 1)], retired={"retired": 1})
     assert plan(found, (), KEEP, NOW).waiting == (NOW + DAY, NOW + 2 * DAY)

@@ -11,7 +11,7 @@ from lago_images.repository.records.release import Released
 from lago_images.repository.records.state import deciding_commit, read, survey
 from lago_images.repository.rendering.index import parse
 from lago_images.storage.directory.store import DirectoryStore
-from tests.support.handmade import (
+from tests.support.builders import (
     copy_of,
     judged,
     layer_on,
@@ -21,8 +21,8 @@ from tests.support.handmade import (
     put_build,
     put_release,
 )
-from tests.support.handmade import publisher as open_publisher
-from tests.support.handmade import release as record
+from tests.support.builders import publisher as open_publisher
+from tests.support.builders import release as record
 
 NAME = "debian-12"
 OPERATOR = Released(commit="c7", actor="op@host")
@@ -73,7 +73,7 @@ def decision(known, commit="c1"):
     )
 
 
-def test_a_withdrawal_offers_what_was_before(store):
+def test_a_withdrawal_offers_the_previous_revision(store):
     changed = yank(store, NAME, reason="broken")
     assert (changed.about, changed.release.revision, changed.current.revision) == (3, 4, 2)
     assert changed.release.reason == "broken"
@@ -82,7 +82,7 @@ def test_a_withdrawal_offers_what_was_before(store):
     assert (again.release, again.current.revision) == (None, 2)
 
 
-def test_everything_may_be_withdrawn(store):
+def test_every_revision_may_be_withdrawn(store):
     for _ in range(3):
         changed = yank(store, NAME, reason="all bad")
     assert changed.current is None
@@ -97,7 +97,7 @@ def test_a_named_older_revision_is_withdrawn_alone(store):
     assert [one.revision for one in read(store).live(NAME, "x86_64")] == [2, 3]
 
 
-def test_what_clients_get_is_withdrawn_where_its_disk_is_lost(store):
+def test_an_offered_release_with_a_lost_disk_can_be_withdrawn(store):
     store.delete([copy_of(built(3)).disk])
     changed = yank(store, NAME, reason="lost")
     assert (changed.about, changed.current.revision) == (3, 2)
@@ -111,7 +111,7 @@ def test_a_withdrawal_needs_a_reason(store, reason):
     assert read(store).newest(NAME, "x86_64") == 3
 
 
-def test_a_withdrawal_records_who_did_it_and_stands_for_what_it_takes(store):
+def test_a_withdrawal_records_its_actor_and_the_withdrawn_revision(store):
     changed = yank(store, NAME, reason="broken")
     assert changed.release.released == OPERATOR
     assert deciding_commit(changed.release, read(store).history(NAME, "x86_64")) == "c1"
@@ -130,14 +130,14 @@ def test_an_image_that_was_never_published_is_refused(store, name):
         yank(store, name, reason="x")
 
 
-def test_the_architecture_is_asked_for_when_there_are_several(store):
+def test_an_image_of_several_architectures_needs_an_architecture(store):
     publish_by_hand(store, manifest(arch="aarch64", build_id="a1"))
     with pytest.raises(UsageError, match="aarch64, x86_64"):
         yank(store, NAME, reason="x")
     assert yank(store, NAME, reason="x", arch="aarch64").current is None
 
 
-def test_in_a_damaged_history_nothing_is_taken_for_the_newest(store):
+def test_a_damaged_history_has_no_newest_release(store):
     """Else a good one would be withdrawn for the one that was meant."""
     overwrite(store, f"releases/{NAME}/x86_64/3.json", b"{}")
     with pytest.raises(UsageError, match=r"is not known: .*3\.json is not a release"):
@@ -158,7 +158,7 @@ def test_every_revision_of_a_withdrawn_build_is_withdrawn(store):
     assert read(store).current(NAME, "x86_64").revision == 3
 
 
-def test_a_withdrawn_build_is_not_gone_back_to_by_another_of_its_revisions(store):
+def test_a_withdrawn_build_is_not_rolled_back_to_by_another_revision(store):
     rollback(store, NAME, to=1)
     put_release(store, record(5, None, withdraws=4, reason="by an older version"))
     with pytest.raises(UsageError, match="its build was withdrawn"):
@@ -177,7 +177,7 @@ def test_a_rollback_is_a_new_revision_of_the_older_build(store):
         rollback(store, NAME)
 
 
-def test_a_rollback_to_a_named_revision(store):
+def test_a_rollback_takes_a_revision(store):
     assert rollback(store, NAME, to=1).release.build == "b1"
     assert offered(store) == {NAME: (4, "b1")}
     with pytest.raises(UsageError, match="get now"):
@@ -185,14 +185,14 @@ def test_a_rollback_to_a_named_revision(store):
 
 
 @pytest.mark.parametrize("to", [9, 2])
-def test_there_is_no_way_back_to_what_is_not_offered(store, to):
+def test_a_rollback_to_a_revision_that_is_not_offered_is_refused(store, to):
     yank(store, NAME, reason="x", revision=2)
     with pytest.raises(UsageError, match=r"no such release|withdrawn"):
         rollback(store, NAME, to=to)
 
 
 @pytest.mark.parametrize("part", ["disk", "hash", "metadata", "packages"])
-def test_a_rollback_wants_all_objects(store, part):
+def test_a_rollback_to_a_build_with_missing_objects_is_refused(store, part):
     store.delete([getattr(copy_of(built(1)), part)])
     with pytest.raises(RepositoryError, match="not whole"):
         rollback(store, NAME, to=1)
@@ -212,14 +212,14 @@ def between(monkeypatch, prefix, act):
     monkeypatch.setattr(DirectoryStore, "put", put)
 
 
-def test_a_rollback_does_not_run_over_what_was_published_meanwhile(store, monkeypatch):
+def test_a_rollback_does_not_replace_a_concurrent_release(store, monkeypatch):
     between(monkeypatch, "releases/", lambda: publish(store, 4, known=3))
     with pytest.raises(RepositoryError, match="published meanwhile"):
         rollback(store, NAME)
     assert read(store).current(NAME, "x86_64").build == "b4"
 
 
-def test_a_withdrawal_beside_a_publisher_withdraws_what_was_meant(store, monkeypatch):
+def test_a_withdrawal_beside_a_publisher_withdraws_the_chosen_revision(store, monkeypatch):
     between(monkeypatch, "releases/", lambda: publish(store, 4, known=3))
     changed = yank(store, NAME, reason="x")
     assert (changed.about, changed.release.revision) == (3, 5)
@@ -254,7 +254,7 @@ def retire_oldest(store):
     return collect.sweep(publisher(store, now=4e9), RETENTION)
 
 
-def test_a_retired_build_is_offered_and_released_no_more(store):
+def test_a_retired_build_is_neither_offered_nor_released(store):
     done = retire_oldest(store)
     assert [step.build for step in done.sweep.retire] == [copy_of(built(1))]
     assert store.head(copy_of(built(1)).disk)
@@ -267,7 +267,7 @@ def test_a_retired_build_is_offered_and_released_no_more(store):
     assert read(store).newest(NAME, "x86_64") == 3
 
 
-def test_gc_leaves_an_image_alone_that_changed_meanwhile(store, monkeypatch):
+def test_gc_skips_an_image_that_changed_concurrently(store, monkeypatch):
 
     def plan_and_roll_back(*given):
         planned = plan(*given)
@@ -280,7 +280,7 @@ def test_gc_leaves_an_image_alone_that_changed_meanwhile(store, monkeypatch):
     assert offered(store) == {NAME: (4, "b1")}
 
 
-def test_a_rollback_that_gc_overtakes_takes_itself_back(store, monkeypatch):
+def test_a_rollback_overtaken_by_gc_withdraws_itself(store, monkeypatch):
     key = copy_of(built(1)).retirement
 
     def retire():
@@ -305,7 +305,7 @@ def test_gc_deletes_after_the_grace_period_and_the_repository_stays_whole(store)
 
 
 @pytest.mark.parametrize("left", [1, 2, 3, 4])
-def test_a_deletion_that_was_cut_off_is_taken_up_again(store, left):
+def test_an_interrupted_deletion_is_resumed(store, left):
     retire_oldest(store)
     stats = sorted(store.list(copy_of(built(1)).folder), key=lambda s: "manifest" not in s.key)
     store.delete([stat.key for stat in stats[:left]])
@@ -329,7 +329,7 @@ def test_gc_touches_nothing_of_an_image_with_a_damaged_release(store):
     assert [step.build for step in done.sweep.retire] == [copy_of(built(1, "other"))]
 
 
-def test_what_is_staged_is_cleared_and_nothing_public_changes(store):
+def test_gc_clears_staging_without_changing_public_objects(store):
     publisher(store).refresh()
     before = {stat.key for stat in store.list()}
     keep = Retention(revisions=9, days=9, grace_days=1)
@@ -341,7 +341,7 @@ def test_what_is_staged_is_cleared_and_nothing_public_changes(store):
     assert survey(store).lost == frozenset()
 
 
-def test_a_copy_that_was_retired_while_its_publisher_slept_is_not_released(store, monkeypatch):
+def test_a_copy_retired_before_its_release_is_not_released(store, monkeypatch):
     put_build(store, built(4))
     real = PublicCopy.image
 
@@ -369,7 +369,7 @@ def family(store):
     publish_by_hand(store, *bases, *layers, top)
 
 
-def test_a_withdrawal_names_the_layers_that_contain_the_build(store):
+def test_a_withdrawal_lists_the_layers_that_contain_the_build(store):
     family(store)
     affected = withdrawals.look_at_yank(store, "base")
     assert [(one.name, one.revision) for one in affected.layers] == [("layer", 2), ("top", 1)]
@@ -379,7 +379,7 @@ def test_a_withdrawal_names_the_layers_that_contain_the_build(store):
     assert withdrawals.look_at_yank(store, NAME).layers == ()
 
 
-def test_a_withdrawal_takes_the_layers_when_asked(store):
+def test_a_withdrawal_includes_the_layers_on_request(store):
     family(store)
     changed = yank(store, "base", reason="leak", with_layers=True)
     assert [(one.name, one.withdraws) for one in changed.taken] == [("layer", 2), ("top", 1)]
@@ -388,7 +388,7 @@ def test_a_withdrawal_takes_the_layers_when_asked(store):
     assert offered(store) == {NAME: (3, "b3"), "base": (1, "b1"), "layer": (1, "l1")}
 
 
-def test_a_rollback_takes_the_layers_to_where_they_do_not_contain_it(store):
+def test_a_rollback_rolls_layers_back_to_builds_without_it(store):
     family(store)
     affected = withdrawals.look_at_rollback(store, "base")
     assert [(one.name, one.revision) for one in affected.layers] == [("layer", 2), ("top", 1)]
@@ -401,7 +401,7 @@ def test_a_rollback_takes_the_layers_to_where_they_do_not_contain_it(store):
     assert changed.taken[0].released == OPERATOR
 
 
-def test_looking_changes_nothing(store):
+def test_previewing_a_withdrawal_writes_nothing(store):
     family(store)
     before = {s.key: s.etag for s in store.list() if not s.key.startswith("state/")}
     withdrawals.look_at_yank(store, "base")

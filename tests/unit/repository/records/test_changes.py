@@ -9,7 +9,7 @@ from lago_images.repository.records.changes import (
     compare_packages,
 )
 from lago_images.repository.records.manifest import BaseRecord
-from tests.support.handmade import manifest
+from tests.support.builders import manifest
 from tests.unit.building.test_packages import PACKAGES, package
 
 
@@ -27,7 +27,7 @@ def test_a_difference_leads_from_the_old_to_the_new(old, new):
     assert bool(difference) == (set(old) != set(new))
 
 
-def test_upgrades_are_told_apart_from_versions_side_by_side():
+def test_upgrades_are_distinguished_from_versions_side_by_side():
     old = [package("bash", "5.1"), package("kernel", "6.1"), package("gone", "1")]
     new = [package("bash", "5.2"), package("kernel", "6.1"), package("kernel", "6.2")]
     difference = compare_packages(old, new)
@@ -44,7 +44,7 @@ def test_equal_builds_differ_in_nothing():
     assert changes.growth == 0
 
 
-def test_properties_come_go_and_change():
+def test_added_removed_and_changed_properties_are_listed():
     old = manifest(properties={"name": "Debian", "notes": "old", "size": "6G"})
     new = manifest(properties={"name": "Debian", "notes": "new", "osinfo": "debian12"})
     assert compare(old, new).properties == (
@@ -61,7 +61,7 @@ def test_a_base_of_the_same_name_and_other_bytes_is_another_base():
     assert compare(old, old).bases is None
 
 
-def test_without_both_lists_the_packages_are_not_known():
+def test_package_changes_are_unknown_without_both_lists():
     packages = (Package(name="bash", version="5.2", arch="amd64"),)
     assert compare(manifest(), manifest(), None, packages).packages is None
     assert compare(manifest(), manifest(), packages, None).packages is None

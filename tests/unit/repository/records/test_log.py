@@ -1,8 +1,8 @@
 from lago_images.repository.records.log import EventKind, events
-from tests.support.handmade import release
+from tests.support.builders import release
 
 
-def test_each_record_is_an_event_with_what_stood_before_it():
+def test_each_record_is_an_event_with_the_previously_offered_release():
     first, second = release(1, "b1"), release(2, "b2")
     withdrawal = release(3, None, withdraws=2, reason="it does not boot")
     third = release(4, "b3")

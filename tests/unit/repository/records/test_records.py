@@ -25,7 +25,7 @@ from lago_images.repository.records.release import (
     Released,
     ReleasedImage,
 )
-from tests.support.handmade import bound, layer_on, manifest, release
+from tests.support.builders import bound, layer_on, manifest, release
 
 TEXT = st.text(max_size=20)
 COUNT = st.integers(0, 2**62 - 1)
@@ -86,12 +86,12 @@ RELEASES = st.builds(
 
 
 @given(MANIFESTS)
-def test_a_manifest_comes_back_as_it_was_written(made):
+def test_a_written_manifest_is_read_back(made):
     assert Manifest.parse(made.to_json(), made.key) == made
 
 
 @given(RELEASES)
-def test_a_release_comes_back_as_it_was_written(made):
+def test_a_written_release_is_read_back(made):
     assert Release.parse(made.to_json(), made.key) == made
 
 
@@ -196,7 +196,7 @@ WRONG = [
 ]
 
 
-def test_every_field_has_wrong_values_below():
+def test_every_field_is_tested_with_invalid_values():
     nested = {"disk": Disk, "base": BaseRecord, "boot": BootTest, "engine": EngineRecord}
     names = {each.name for each in fields(Manifest)}
     names |= {f"{name}.{each.name}" for name, kind in nested.items() for each in fields(kind)}
@@ -212,7 +212,7 @@ def test_every_field_has_wrong_values_below():
 
 
 @pytest.mark.parametrize(("record", "path", "value"), WRONG, ids=ascii)
-def test_a_wrong_field_is_refused_with_the_records_place_and_its_own(record, path, value):
+def test_an_invalid_field_is_refused_with_its_key_and_path(record, path, value):
     with pytest.raises(DocumentError) as caught:
         parsed(record, written(record, path, value))
     assert caught.value.message.startswith(
@@ -239,7 +239,7 @@ OPTIONAL = {
     ],
     ids=ascii,
 )
-def test_only_what_has_a_default_may_be_missing(record, path):
+def test_only_fields_with_a_default_may_be_missing(record, path):
     if path in OPTIONAL:
         assert parsed(record, without(record, path)).key == record.key
         return
@@ -248,7 +248,7 @@ def test_only_what_has_a_default_may_be_missing(record, path):
         parsed(record, without(record, path))
 
 
-def test_a_wrong_line_of_the_package_changes_is_named():
+def test_an_invalid_line_of_the_package_changes_is_reported():
     data = written(OUT, "package_changes.added", ["bash 5.2 amd64", "\ud800"])
     with pytest.raises(DocumentError) as caught:
         parsed(OUT, data)
@@ -256,7 +256,7 @@ def test_a_wrong_line_of_the_package_changes_is_named():
     assert problem.startswith("package_changes.added[1] is ")
 
 
-def test_all_wrong_fields_are_listed_at_once():
+def test_all_invalid_fields_are_listed_at_once():
     plain = json.loads(MADE.to_json())
     plain["created"], plain["disk"]["sha1"] = "soon", "x"
     del plain["commit"], plain["disk"]["size"]
@@ -275,7 +275,7 @@ def test_all_wrong_fields_are_listed_at_once():
 
 @pytest.mark.parametrize("record", [MADE, OUT], ids=["manifest", "release"])
 @pytest.mark.parametrize("schema", [3, 0, "1", True, 1.5, [], {"x": 1}], ids=ascii)
-def test_another_schema_is_refused_with_what_to_do(record, schema):
+def test_an_unknown_schema_is_refused_with_a_hint(record, schema):
     knows = f"of schema .*; this lago-images knows {record.SCHEMA}"
     with pytest.raises(RepositoryError, match=knows) as caught:
         parsed(record, written(record, "schema", schema))
@@ -289,21 +289,21 @@ def test_a_record_without_a_schema_is_refused(record):
 
 
 @pytest.mark.parametrize("field", ["name", "arch", "build_id"])
-def test_a_manifest_is_that_of_its_place(field):
+def test_a_manifest_must_match_its_key(field):
     other = replace(MADE, **{field: "other"})  # type: ignore[arg-type]
     with pytest.raises(DocumentError, match=f"it is the manifest of {other.key.staging.folder}"):
         Manifest.parse(other.to_json(), MADE.key)
 
 
 @pytest.mark.parametrize("change", [{"name": "other"}, {"arch": "other"}, {"revision": 7}])
-def test_a_release_is_that_of_its_place(change):
+def test_a_release_must_match_its_key(change):
     other = replace(OUT, **change)
     with pytest.raises(DocumentError, match=f"it is release {other.key}"):
         Release.parse(other.to_json(), OUT.key)
 
 
 @pytest.mark.parametrize("key", [{"name": ".."}, {"name": "a b"}, {"arch": "8086"}])
-def test_no_record_is_valid_in_a_place_that_is_none(key):
+def test_no_record_is_valid_under_an_invalid_key(key):
     place = {"name": MADE.name, "arch": MADE.arch} | key
     built, released = replace(MADE, **key).to_json(), replace(OUT, **key).to_json()
     with pytest.raises(DocumentError, match="not an "):
@@ -312,7 +312,7 @@ def test_no_record_is_valid_in_a_place_that_is_none(key):
         Release.parse(released, ReleaseKey(**place, revision=1))
 
 
-def test_a_release_of_the_layout_before_is_refused_in_one_sentence():
+def test_a_release_of_the_older_layout_is_refused_with_a_hint():
     with pytest.raises(OldRepositoryError, match="of an older lago-images, whose public") as caught:
         Release.parse(b'{"schema": 1, "build": "b1"}', OUT.key)
     assert "new, empty repository" in caught.value.hint
@@ -338,7 +338,7 @@ LAYER = release(1, manifest("layer", base=layer_on(BASE)), base=bound(BASE, 1))
     ],
     ids=str,
 )
-def test_the_parts_of_a_release_agree(record, path, value, problem):
+def test_the_parts_of_a_release_must_agree(record, path, value, problem):
     assert Release.parse(record.to_json(), record.key) == record
     with pytest.raises(DocumentError, match=problem):
         Release.parse(written(record, path, value), record.key)
@@ -355,7 +355,7 @@ def test_a_release_binds_the_disk_and_the_manifest(name, change):
         Release.parse(json.dumps(plain).encode(), OUT.key)
 
 
-def test_a_release_is_of_its_own_image():
+def test_a_release_of_another_image_is_refused():
     plain = json.loads(OUT.to_json())
     plain["image"]["manifest"]["name"] = "other"
     with pytest.raises(DocumentError, match="its manifest is of other"):
@@ -380,7 +380,7 @@ def test_a_release_either_names_a_build_or_withdraws_a_revision(change):
         ({"\ud800": "x"}, "is not UTF-8"),
     ],
 )
-def test_properties_cannot_forge_what_is_rendered_from_them(properties, problem):
+def test_properties_cannot_forge_lines_of_rendered_files(properties, problem):
     with pytest.raises(DocumentError, match=problem):
         Manifest.parse(written(MADE, "properties", properties), MADE.key)
 
@@ -409,7 +409,7 @@ def test_properties_cannot_forge_what_is_rendered_from_them(properties, problem)
     ],
     ids=lambda value: ascii(value[:12]),
 )
-def test_what_is_no_document_is_refused_with_the_records_place(record, data, reason):
+def test_bytes_that_are_no_document_are_refused_with_the_key(record, data, reason):
     with pytest.raises(RepositoryError) as caught:
         parsed(record, data)
     assert caught.value.message.startswith(f"{where(record)} is not a ")
@@ -417,7 +417,7 @@ def test_what_is_no_document_is_refused_with_the_records_place(record, data, rea
 
 
 @pytest.mark.parametrize("record", [MADE, OUT], ids=["manifest", "release"])
-def test_nesting_and_numbers_within_a_field_are_bounded_and_so_is_the_message(record):
+def test_nesting_numbers_and_error_messages_are_bounded(record):
     deep = written(record, "arch", "@").replace(b'"@"', b"[" * 900 + b"]" * 900)
     with pytest.raises(RepositoryError) as caught:
         parsed(record, deep)
@@ -436,7 +436,7 @@ JSON = st.recursive(
 
 
 @given(st.sampled_from([MADE, OUT, BACK]), st.data())
-def test_anything_in_any_field_makes_a_valid_record_or_one_error(record, data):
+def test_any_value_in_any_field_gives_a_valid_record_or_one_error(record, data):
     names = [each.name for each in fields(record)]
     path = data.draw(st.sampled_from([*names, "schema", "new"]))
     changed = written(record, path, data.draw(JSON))

@@ -14,7 +14,7 @@ from lago_images.repository.records.state import PublishedCommit, _marks, read, 
 from lago_images.repository.rendering.client_setup import describe
 from lago_images.storage.base import Headers
 from lago_images.storage.directory.store import DirectoryStore
-from tests.support.handmade import (
+from tests.support.builders import (
     copy_of,
     judged,
     manifest,
@@ -60,7 +60,7 @@ def store(tmp_path):
     return Counting(DirectoryStore(path=tmp_path))
 
 
-def test_an_empty_repository_is_a_state_too(store):
+def test_an_empty_repository_has_an_empty_state(store):
     state = read(store)
     assert state.images == ()
     assert state.published is None
@@ -82,7 +82,7 @@ def test_revisions_are_ordered_as_numbers(store):
     assert read(store).newest("debian-12", "x86_64") == 11
 
 
-def test_a_withdrawn_release_gives_way_to_the_one_before(store):
+def test_the_release_before_a_withdrawn_one_is_current(store):
     publish_by_hand(store, manifest(build_id="b1"), manifest(build_id="b2"))
     put_release(store, release(3, None, withdraws=2))
     state = read(store)
@@ -91,14 +91,14 @@ def test_a_withdrawn_release_gives_way_to_the_one_before(store):
     assert state.withdrawn("debian-12", "x86_64") == {2}
 
 
-def test_an_architecture_is_an_image_of_its_own(store):
+def test_each_architecture_is_an_image(store):
     publish_by_hand(store, manifest(), manifest(arch="aarch64", build_id="b2"))
     state = read(store)
     assert state.images == (("debian-12", "aarch64"), ("debian-12", "x86_64"))
 
 
 @pytest.mark.parametrize("part", ["disk", "hash", "metadata", "manifest", "packages"])
-def test_a_public_copy_that_lost_an_object_is_known_to_who_lists_it(store, part):
+def test_a_public_copy_with_a_missing_object_is_listed_as_lost(store, part):
     publish_by_hand(store, manifest(build_id="b1"), manifest(build_id="b2"))
     copy = copy_of(manifest(build_id="b2"))
     store.delete([getattr(copy, part)])
@@ -110,13 +110,13 @@ def test_a_public_copy_that_lost_an_object_is_known_to_who_lists_it(store, part)
     assert read(store).current("debian-12", "x86_64") == current
 
 
-def test_a_disk_of_another_size_is_lost(store):
+def test_a_public_copy_with_a_disk_of_another_size_is_lost(store):
     publish_by_hand(store, manifest())
     overwrite(store, copy_of(manifest()).disk, b"cut")
     assert survey(store).lost == {copy_of(manifest())}
 
 
-def test_builds_to_promote_are_the_complete_ones_without_a_release(store):
+def test_complete_builds_without_a_release_can_be_promoted(store):
     publish_by_hand(store, manifest(build_id="b1"))
     put_build(store, manifest(build_id="b2", fingerprint="sha256:f2", created=5))
     put_build(store, manifest(build_id="b3", fingerprint="sha256:f2", created=6))
@@ -127,7 +127,7 @@ def test_builds_to_promote_are_the_complete_ones_without_a_release(store):
     assert state.unreleased("sha256:f1") == ()
 
 
-def test_rendering_reads_the_releases_and_each_once(store):
+def test_rendering_reads_each_release_once(store):
     publish_by_hand(store, manifest(build_id="b1"), manifest(build_id="b2"))
     first = read(store)
     assert sorted(store.documents()) == [
@@ -142,7 +142,7 @@ def test_rendering_reads_the_releases_and_each_once(store):
     assert store.documents() == ["releases/other/x86_64/1.json"]
 
 
-def test_a_survey_reads_each_staged_manifest_once_whoever_renders_between(store):
+def test_a_survey_reads_each_staged_manifest_once(store):
     publish_by_hand(store, manifest())
     first = survey(store)
     assert sorted(store.documents()) == [
@@ -169,7 +169,7 @@ def test_a_survey_reads_each_staged_manifest_once_whoever_renders_between(store)
         b'{"schema": 2, "objects": {"releases/debian-12/x86_64/1.json": ["x", {}]}}',
     ],
 )
-def test_a_cache_that_is_broken_or_gone_changes_nothing(store, broken):
+def test_a_damaged_or_missing_cache_changes_nothing(store, broken):
     publish_by_hand(store, manifest(build_id="b1"), manifest(build_id="b2"))
     first = read(store)
     kept = store.get(CACHE).data
@@ -196,7 +196,7 @@ def test_a_cache_entry_of_another_version_of_the_object_is_not_used(store):
 
 
 @pytest.mark.parametrize("garbage", [None, [], {}, "x", {"schema": 1, "disk": 1}])
-def test_a_cache_that_holds_garbage_changes_nothing(store, garbage):
+def test_an_invalid_cache_changes_nothing(store, garbage):
     publish_by_hand(store, manifest(build_id="b1"), manifest(build_id="b2"))
     first = read(store)
     kept = store.get(CACHE).data
@@ -219,7 +219,7 @@ def test_a_cache_that_holds_garbage_changes_nothing(store, garbage):
         ("releases/", "published", -1),
     ],
 )
-def test_a_cached_record_is_believed_no_more_than_a_fresh_one(store, kind, field, value):
+def test_a_cached_record_is_validated_like_a_stored_one(store, kind, field, value):
     publish_by_hand(store, manifest())
     first = survey(store)
     kept = store.get(CACHE).data
@@ -233,7 +233,7 @@ def test_a_cached_record_is_believed_no_more_than_a_fresh_one(store, kind, field
     assert json.loads(store.get(CACHE).data) == json.loads(kept)
 
 
-def test_a_manifest_that_is_none_is_not_kept_in_the_cache(store):
+def test_an_invalid_manifest_is_not_cached(store):
     publish_by_hand(store, manifest())
     broken = manifest(build_id="b2").key.staging.manifest
     put(store, broken, b"{}")
@@ -242,7 +242,7 @@ def test_a_manifest_that_is_none_is_not_kept_in_the_cache(store):
     assert broken.encode() not in store.get(CACHE).data
 
 
-def test_a_reader_without_the_right_to_write_reads(store):
+def test_a_reader_without_write_permission_reads_the_state(store):
     publish_by_hand(store, manifest())
     store.read_only = True
     assert read(store).newest("debian-12", "x86_64") == 1
@@ -278,7 +278,7 @@ BAD_MANIFESTS = [
 
 
 @pytest.mark.parametrize("data", BAD_MANIFESTS)
-def test_a_bad_staged_manifest_harms_nobody(store, data):
+def test_an_invalid_staged_manifest_affects_no_image(store, data):
     publish_by_hand(store, manifest())
     staging = put_build(store, manifest(build_id="b2", fingerprint="f2"))
     before = read(store)
@@ -289,7 +289,7 @@ def test_a_bad_staged_manifest_harms_nobody(store, data):
     assert read(store) == before
 
 
-def test_a_staged_manifest_is_written_as_builders_write_it(store):
+def test_a_staged_manifest_with_other_formatting_is_refused(store):
     """Its digest is that of its bytes: another layout of the same JSON is another manifest."""
     staging = put_build(store, manifest())
     overwrite(store, staging.manifest, json.dumps(json.loads(manifest().to_json())).encode())
@@ -319,12 +319,12 @@ def test_a_staged_manifest_that_vanishes_is_no_build(store, monkeypatch):
     ],
     ids=["manifest", "release", "repo.metadata", "any"],
 )
-def test_a_document_that_is_too_deep_is_told_like_any_other(parse):
+def test_a_deeply_nested_document_is_refused(parse):
     with pytest.raises(RepositoryError, match="recursion"):
         parse()
 
 
-def test_a_manifest_that_is_too_large_is_not_even_read(store):
+def test_a_manifest_over_the_size_limit_is_not_read(store):
     staging = put_build(store, manifest())
     overwrite(store, staging.manifest, b" " * (LARGEST + 1))
     state = survey(store)
@@ -332,7 +332,7 @@ def test_a_manifest_that_is_too_large_is_not_even_read(store):
     assert store.documents() == []
 
 
-def test_a_release_costs_no_request_for_every_one_before_it(store):
+def test_reading_the_state_makes_no_request_per_earlier_release(store):
     publish_by_hand(store, *(manifest(build_id=f"b{n}", fingerprint=f"f{n}") for n in range(20)))
     made = manifest(build_id="next", fingerprint="next")
     put_build(store, made)
@@ -371,7 +371,7 @@ def test_a_release_costs_no_request_for_every_one_before_it(store):
         release(3).to_json().replace(b'"packages": 1', b'"packages": 2'),
     ],
 )
-def test_an_unreadable_release_harms_its_image_alone(store, data):
+def test_an_unreadable_release_affects_its_image_only(store, data):
     """It may have withdrawn any release before it: none of these is offered."""
     publish_by_hand(store, *(manifest(build_id=f"b{n}") for n in (1, 2)), manifest("other"))
     put(store, "releases/debian-12/x86_64/3.json", data)
@@ -386,7 +386,7 @@ def test_an_unreadable_release_harms_its_image_alone(store, data):
     assert read(store).current("debian-12", "x86_64").revision == 4
 
 
-def test_a_repository_of_the_layout_before_is_refused(store):
+def test_a_repository_of_the_older_layout_is_refused(store):
     publish_by_hand(store, manifest("other"))
     put(store, "releases/debian-12/x86_64/1.json", b'{"schema": 1, "build": "b1"}')
     for reads in (read, survey):
@@ -402,7 +402,7 @@ def test_a_repository_of_a_newer_version_is_refused(store):
         read(store)
 
 
-def test_what_is_deleted_while_it_is_read_is_read_again(store, monkeypatch):
+def test_a_release_deleted_while_reading_is_left_out(store, monkeypatch):
     publish_by_hand(store, manifest(build_id="b1"), manifest(build_id="b2"))
     deleted = ["releases/debian-12/x86_64/1.json"]
 
@@ -415,7 +415,7 @@ def test_what_is_deleted_while_it_is_read_is_read_again(store, monkeypatch):
     assert [r.revision for r in read(store).history("debian-12", "x86_64")] == [2]
 
 
-def test_an_object_that_is_listed_and_never_found_is_an_error(store, monkeypatch):
+def test_an_object_that_is_listed_and_always_missing_is_an_error(store, monkeypatch):
     publish_by_hand(store, manifest())
 
     def get(key):
@@ -434,25 +434,25 @@ def test_the_published_commit_is_read(store):
 
 
 @pytest.mark.parametrize("data", [b"", b"[]", b"{}", b'{"schema": 1, "commit": 3}'])
-def test_a_broken_record_of_the_published_commit_is_an_error(store, data):
+def test_a_damaged_record_of_the_published_commit_is_an_error(store, data):
     put(store, PUBLISHED, data)
     with pytest.raises(RepositoryError, match=PUBLISHED):
         read(store)
 
 
-def test_a_record_of_a_newer_version_is_not_to_be_deleted(store):
+def test_a_record_of_a_newer_version_is_not_suggested_for_deletion(store):
     put(store, PUBLISHED, b'{"schema": 2, "commit": "c7"}')
     with pytest.raises(RepositoryError, match="schema 2; this lago-images knows 1") as caught:
         read(store)
     assert caught.value.hint == "upgrade lago-images"
 
 
-def test_what_a_newer_version_adds_to_the_published_commit_is_left_aside(store):
+def test_unknown_fields_of_the_published_commit_are_ignored(store):
     put(store, PUBLISHED, b'{"schema": 1, "commit": "c7", "more": 1}')
     assert read(store).published.commit == "c7"
 
 
-def test_a_long_list_of_builds_is_cut_into_parts_of_the_same_length():
+def test_a_long_list_of_builds_is_split_into_equal_parts():
     assert _marks(IMAGES, [f"n{n}" for n in range(2399)]) == []
     many = [f"n{n:04}" for n in range(4000)]
     assert _marks(IMAGES, many) == [f"images/n{n:04}/" for n in range(500, 4000, 500)]

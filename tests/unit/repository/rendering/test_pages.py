@@ -1,4 +1,6 @@
+import html
 import json
+import re
 import shlex
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -16,7 +18,7 @@ from lago_images.repository.rendering.render import render
 from lago_images.repository.rendering.site import PublicKey, Site
 from lago_images.repository.rendering.views import Offer, Shown, Status
 from lago_images.storage.directory.store import DirectoryStore
-from tests.support.handmade import (
+from tests.support.builders import (
     SITE,
     bound,
     copy_of,
@@ -31,6 +33,7 @@ from tests.support.handmade import (
 from tests.support.strategies import states
 
 ATOM = "{http://www.w3.org/2005/Atom}"
+XHTML = "{http://www.w3.org/1999/xhtml}"
 KEY = PublicKey(fingerprint="AB" * 20, armour=b"-----BEGIN PGP PUBLIC KEY BLOCK-----\n")
 
 
@@ -68,7 +71,7 @@ class Elements(HTMLParser):
 
 @given(states())
 @settings(max_examples=40)
-def test_whatever_a_state_holds_its_pages_are_whole(state):
+def test_any_state_renders_complete_pages(state):
     for name, data in pages_of(state).items():
         assert is_rendered(name)
         text = data.decode()
@@ -89,7 +92,7 @@ def test_whatever_a_state_holds_its_pages_are_whole(state):
 
 @given(states())
 @settings(max_examples=25)
-def test_every_link_of_a_page_leads_to_what_the_releases_name(state):
+def test_every_link_of_a_page_leads_to_a_released_object(state):
     rendered = render(state, SITE, [KEY])
     offered = {
         release.public.folder + name
@@ -110,7 +113,7 @@ def test_every_link_of_a_page_leads_to_what_the_releases_name(state):
             assert not path or target in known, (name, link)
 
 
-def test_what_became_of_each_revision_is_told(store):
+def test_the_fate_of_each_revision_is_shown(store):
     publish_by_hand(store, *(manifest(build_id=f"b{n}") for n in (1, 2, 3)))
     put(store, copy_of(manifest(build_id="b1")).retirement, b"{}")
     put_release(store, release(4, None, withdraws=3, reason="no network"))
@@ -130,7 +133,7 @@ def test_what_became_of_each_revision_is_told(store):
     assert not [link for link in links if "b1." in link or "b3." in link]
 
 
-def test_a_rollback_and_an_image_that_is_gone_say_why(store):
+def test_reasons_of_rollbacks_and_withdrawn_images_are_shown(store):
     publish_by_hand(store, manifest(build_id="b1"), manifest(build_id="b2"), manifest("other"))
     put_release(store, release(3, "b1", reason="openssl"))
     assert (shown_of(store).offer, shown_of(store).reason) == (Offer.ROLLED_BACK, "openssl")
@@ -157,7 +160,7 @@ def test_nothing_older_than_a_damaged_release_is_offered_on_its_page(store):
     assert "not offered" in page_of(read(store))
 
 
-def test_the_tree_leads_up_and_down(store):
+def test_bases_and_layers_are_linked_both_ways(store):
     base = manifest(build_id="b1")
     middle = manifest("middle", base=layer_on(base, 1))
     top = manifest("top", base=layer_on(middle, 1))
@@ -168,7 +171,7 @@ def test_the_tree_leads_up_and_down(store):
     assert "bootstrap:bookworm" in page
 
 
-def test_two_images_that_changed_places_are_no_endless_tree():
+def test_images_that_exchanged_base_and_layer_end_the_tree():
     one, other = manifest("one"), manifest("other", base=layer_on(manifest("one"), 1))
     again = manifest("one", "b2", base=layer_on(other, 1))
     state = State(
@@ -187,7 +190,7 @@ def test_two_images_that_changed_places_are_no_endless_tree():
     assert "other.html" in page_of(state, "one")
 
 
-def test_packages_that_changed_are_in_page_and_feed(store):
+def test_package_changes_are_in_page_and_feed(store):
     publish_by_hand(store, manifest(build_id="b1"))
     diff = PackageDiff(since=1, upgraded=("bash 5.1 5.2",), added=("jq 1.7 amd64",), omitted=3)
     put_release(store, release(2, "b2", package_changes=diff))
@@ -205,14 +208,24 @@ def test_packages_that_changed_are_in_page_and_feed(store):
     assert ids[1] == f"{SITE.base_url}/releases/debian-12/x86_64/2.json"
 
 
-@pytest.mark.parametrize("line", ["", "bash", "a b c d", "<b> & 1"])
-def test_package_changes_of_any_form_are_rendered(store, line):
+@pytest.mark.parametrize(
+    ("line", "upgraded"),
+    [("", ""), ("bash", "bash"), ("a b c d", "a b → c → d"), ("<b> & 1", "<b> & → 1")],
+)
+def test_package_changes_of_any_form_are_rendered(store, line, upgraded):
     diff = PackageDiff(since=1, upgraded=(line,), added=(line,), removed=(line,))
     put_release(store, release(1, "b1", package_changes=diff))
-    ET.fromstring(pages_of(read(store))["catalogue/debian-12.xml"])
+    pages = pages_of(read(store))
+    feed = ET.fromstring(pages["catalogue/debian-12.xml"])
+    items = ["".join(each.itertext()).strip() for each in feed.iter(f"{XHTML}li")]
+    assert items == [upgraded, line, line]
+    page = pages["catalogue/debian-12.html"].decode()
+    lists = re.findall(r'<ul class="packages"><li>(.*?)</li></ul>', page)
+    texts = [html.unescape(re.sub(r"</?b>", "", each)).strip() for each in lists]
+    assert texts == [upgraded, line, line]
 
 
-def test_only_the_family_of_what_changed_has_other_inputs(store):
+def test_a_release_changes_the_inputs_of_its_family_only(store):
     base, layer = manifest(), manifest("layer", base=layer_on(manifest(), 1))
     publish_by_hand(store, base, layer, manifest("other"))
     before = render(read(store), SITE).pages
@@ -227,7 +240,7 @@ def test_only_the_family_of_what_changed_has_other_inputs(store):
     }
 
 
-def test_another_key_or_url_is_another_page(store):
+def test_another_key_or_base_url_changes_every_page(store):
     publish_by_hand(store, manifest())
     state, name = read(store), "catalogue/debian-12.html"
     other = replace(KEY, fingerprint="CD" * 20)
@@ -239,7 +252,7 @@ def test_another_key_or_url_is_another_page(store):
     assert len(inputs) == 4
 
 
-def test_commands_quote_what_the_spec_says():
+def test_commands_quote_values_of_the_spec():
     made = manifest(properties={"osinfo": "debian12; rm -rf ~"})
     for each in commands.of_image(release(1, made), released_image(made), SITE, KEY):
         assert "; rm -rf ~" not in each.text.replace("'debian12; rm -rf ~'", "")
@@ -250,7 +263,7 @@ def test_commands_quote_what_the_spec_says():
     assert "debian12; rm -rf ~" in shlex.split(libvirt.text)
 
 
-def test_another_architecture_is_named_where_the_client_needs_it():
+def test_a_foreign_architecture_is_in_the_client_commands():
     made = manifest(arch="aarch64")
     texts = {
         each.title: each.text
@@ -261,7 +274,7 @@ def test_another_architecture_is_named_where_the_client_needs_it():
     assert "--arch aarch64" in texts["libvirt"]
 
 
-def test_of_a_long_history_the_old_is_a_line_and_what_is_offered_is_whole(store):
+def test_a_long_history_shows_old_revisions_as_lines_and_offered_ones_whole(store):
     publish_by_hand(store, manifest(build_id="b1"), manifest(build_id="b2"))
     put(store, copy_of(manifest(build_id="b2")).retirement, b"{}")
     for revision in range(3, 70):

@@ -9,7 +9,7 @@ from lago_images.repository.rendering.render import render
 from lago_images.repository.rendering.site import PublicKey
 from lago_images.repository.rendering.views import Shown
 from lago_images.storage.directory.store import DirectoryStore
-from tests.support.handmade import (
+from tests.support.builders import (
     PROPERTIES,
     SITE,
     manifest,
@@ -42,7 +42,7 @@ def state(store):
     return read(store)
 
 
-def test_the_index_to_the_byte(state):
+def test_the_index_is_rendered_to_the_byte(state):
     sha512 = {
         build: manifest(name, build).disk.sha512
         for name, build in [("debian-12", "b2"), ("debian-12", "b3"), ("tools", "b1")]
@@ -97,7 +97,7 @@ def digests(name, build):
     return {"sha256": disk.sha256, "sha512": disk.sha512}
 
 
-def test_an_alias_never_takes_the_place_of_another_image(store):
+def test_an_alias_never_replaces_another_image(store):
     """virt-builder resolves aliases first: the thief is offered under its name alone."""
     publish_by_hand(store, manifest("victim"))
     publish_by_hand(store, manifest("thief", arch="aarch64", properties={"aliases": "victim,mine"}))
@@ -109,7 +109,7 @@ def test_an_alias_never_takes_the_place_of_another_image(store):
 
 
 @pytest.mark.parametrize("newer", ["one", "two"])
-def test_of_two_equal_aliases_the_one_published_last_is_offered(store, newer):
+def test_the_last_published_of_two_equal_aliases_is_offered(store, newer):
     for name in ("one", "two"):
         of = manifest(name, properties={"aliases": "stable"})
         put_release(store, release(1, of, published=1_700_000_000 + (name == newer)))
@@ -151,7 +151,7 @@ def test_sha256sums_list_every_disk_that_is_offered(store, state):
     assert len(again) == 3
 
 
-def test_rendering_asks_for_releases_alone(store, monkeypatch):
+def test_rendering_reads_only_releases(store, monkeypatch):
     publish_by_hand(store, manifest())
     asked = []
 
@@ -164,7 +164,7 @@ def test_rendering_asks_for_releases_alone(store, monkeypatch):
     assert asked == ["releases/"]
 
 
-def test_repo_metadata_to_the_byte(state):
+def test_repo_metadata_is_rendered_to_the_byte(state):
     plain = json.loads(lago.render(state, name="r", base_url="http://h/r"))
     assert lago.render(state, name="r", base_url="http://h/r").endswith(b"}\n")
     assert plain == {
@@ -215,7 +215,7 @@ def test_an_empty_repository_has_an_empty_index(store):
     assert b"Nothing is published yet" in files["index.html"]
 
 
-def test_timestamps_follow_the_revisions_whatever_the_clocks_said(store):
+def test_timestamps_increase_with_revisions_whatever_the_clocks(store):
     publish_by_hand(store, manifest(build_id="b1"))
     for revision, published in [(2, 5), (3, 1_700_000_000), (4, 1_800_000_000)]:
         put_release(store, release(revision, "b1", published=published))
@@ -223,7 +223,7 @@ def test_timestamps_follow_the_revisions_whatever_the_clocks_said(store):
     assert times == [1_700_000_000, 1_700_000_001, 1_700_000_002, 1_800_000_000]
 
 
-def test_withdrawn_revisions_are_no_versions_and_do_not_move_the_others(store):
+def test_withdrawn_revisions_are_not_versions_and_keep_the_other_timestamps(store):
     publish_by_hand(store, *(manifest(build_id=f"b{n}") for n in (1, 2, 3)))
     before = {v.version: v.timestamp for v in lago.versions(read(store))}
     put_release(store, release(4, None, withdraws=2))
@@ -240,7 +240,7 @@ def everything(rendered):
     return {**rendered.files, **{key: page.render() for key, page in rendered.pages.items()}}
 
 
-def test_another_set_of_releases_never_gives_the_same_bytes(store):
+def test_different_releases_never_render_the_same_bytes(store):
     publish_by_hand(store, manifest())
     one = everything(render(read(store), SITE))
     put_release(store, release(2))
@@ -251,7 +251,7 @@ def test_another_set_of_releases_never_gives_the_same_bytes(store):
     assert all(one[name] != other[name] for name in marked)
 
 
-def test_hash_and_metadata_of_a_build():
+def test_the_hash_and_metadata_files_of_a_build_are_rendered():
     made = manifest()
     assert lago.hash_file(made) == made.disk.sha1.encode() + b"\n"
     operations = [("install", "x"), ("root-password", "password:12:56"), ("update", "")]
@@ -262,14 +262,14 @@ def test_hash_and_metadata_of_a_build():
 
 
 @pytest.mark.parametrize("last", ["random", "locked", "file:/x"])
-def test_the_last_password_counts(last):
+def test_the_last_root_password_is_in_the_metadata(last):
     operations = [("root-password", "password:old"), ("root-password", last)]
     plain = json.loads(lago.metadata_file(manifest(), spec("d", "bootstrap:bookworm", *operations)))
     assert "root-password" not in plain
 
 
 @pytest.mark.parametrize("argument", ["random", "disabled", "file:/x", "locked:password:x"])
-def test_only_a_plain_password_is_told(argument):
+def test_only_a_plain_root_password_is_in_the_metadata(argument):
     plain = json.loads(
         lago.metadata_file(manifest(), spec("d", "bootstrap:bookworm", ("root-password", argument)))
     )
@@ -306,7 +306,7 @@ def test_each_fault_of_an_index_is_found(text, expected):
 
 
 @pytest.mark.parametrize("revision", ["1.5", "0", "٣", "9" * 5000])
-def test_an_entry_without_a_usable_revision_is_a_problem_and_no_entry(revision):
+def test_an_entry_without_a_valid_revision_is_a_problem_and_skipped(revision):
     text = f"[a]\nfile=x\narch=y\nsize=1\nchecksum[sha512]={'0' * 128}\nrevision={revision}\n"
     entries, problems = index.parse(text.encode())
     assert entries == []
@@ -339,7 +339,7 @@ def test_a_repo_metadata_that_lago_cannot_use_is_found(data):
 
 @given(states())
 @settings(max_examples=60)
-def test_whatever_the_properties_say_both_files_are_read_back(state):
+def test_files_rendered_from_any_properties_are_read_back(state):
     data = index.render(state)
     entries, problems = index.parse(data)
     assert problems == []
@@ -372,7 +372,7 @@ def test_the_same_state_gives_the_same_bytes(state):
 
 @given(states())
 @settings(max_examples=25)
-def test_nothing_in_a_state_becomes_markup(state):
+def test_no_value_of_a_state_becomes_markup(state):
     page = catalogue.render(Shown.of(state), SITE, KEY).decode()
     assert page.count("<script") == page.count("</script") == 1
     assert "<img" not in page
@@ -380,7 +380,7 @@ def test_nothing_in_a_state_becomes_markup(state):
     assert page.count('<li class="item"') == len(shown)
 
 
-def test_the_page_has_what_a_user_needs(state):
+def test_the_catalogue_has_images_and_client_commands(state):
     page = catalogue.render(Shown.of(state), SITE, KEY).decode()
     assert "ABAB ABAB" in page
     assert "virt-builder --source http://images.example.org/repo/index-ABAB" in page
@@ -392,7 +392,7 @@ def test_the_page_has_what_a_user_needs(state):
     assert "Debian® 12 (bookworm)" in page
 
 
-def test_a_name_with_markup_stays_text(store):
+def test_a_name_with_markup_is_escaped(store):
     publish_by_hand(store, manifest(properties={"name": "<script>alert(1)</script>"}))
     page = catalogue.render(Shown.of(read(store)), SITE, None)
     assert b"<script>alert" not in page

@@ -7,13 +7,13 @@ from lago_images.repository.rendering.site import Site, site_of
 from lago_images.settings import Settings
 
 
-def test_a_directory_is_served_where_the_older_tool_expected_it():
+def test_a_directory_has_the_older_tools_base_url():
     assert site_of(Settings(), "/srv/image-repo") == Site(
         name="test", base_url="http://127.0.0.1:8181"
     )
 
 
-def test_a_bucket_needs_to_be_told_where_its_clients_find_it():
+def test_a_bucket_needs_a_base_url():
     with pytest.raises(SettingsError, match="base-url is not set") as caught:
         site_of(Settings(), "s3://bucket/repo")
     assert "LAGO_IMAGES_BASE_URL" in caught.value.hint
@@ -22,7 +22,7 @@ def test_a_bucket_needs_to_be_told_where_its_clients_find_it():
 @pytest.mark.parametrize(
     "url", ["https://h/r", "https://h:8443/r/", "file:///srv/repo", "http://[::1]:80/a%20b"]
 )
-def test_urls_that_clients_can_use(url):
+def test_usable_base_urls_are_accepted(url):
     assert site_of(Settings(base_url=url), "s3://b").base_url == url.rstrip("/")
 
 
@@ -37,6 +37,6 @@ def test_urls_that_could_end_a_pasted_command_are_refused(url):
 
 
 @pytest.mark.parametrize("name", ["a/b", "a\nb", "\x1b[31m"])
-def test_a_name_that_lago_cannot_make_a_file_of_is_refused(name):
+def test_a_name_that_lago_cannot_use_as_a_file_name_is_refused(name):
     with pytest.raises(SettingsError, match="name must be"):
         site_of(Settings(name=name, folder=Path()), "/dir")

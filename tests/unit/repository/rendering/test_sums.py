@@ -16,13 +16,13 @@ PATHS = st.builds(lambda n, a, b: f"images/{n}/{a}/{b}/{n}.qcow2.xz", SEGMENT, S
 DIGESTS = st.binary(min_size=32, max_size=32).map(bytes.hex)
 
 
-def test_the_file_to_the_byte():
+def test_the_checksum_file_is_rendered_to_the_byte():
     assert sums.render([(ONE, A), (TWO, B)]) == f"{B}  {TWO}\n{A}  {ONE}\n".encode()
     assert sums.render([]) == b""
 
 
 @given(st.dictionaries(PATHS, DIGESTS, max_size=5))
-def test_what_is_written_is_read(paths):
+def test_a_rendered_checksum_file_is_read_back(paths):
     assert dict(sums.parse(sums.render(paths.items()), "x")) == paths
 
 
@@ -52,7 +52,7 @@ def test_other_digests_are_refused(digest):
         sums.render([(ONE, digest)])
 
 
-def test_a_path_may_come_once():
+def test_a_repeated_path_is_refused():
     with pytest.raises(RepositoryError, match="twice"):
         sums.render([(ONE, A), (ONE, B)])
 
@@ -70,12 +70,12 @@ def test_a_path_may_come_once():
         (f"{B}  {TWO}\n{A}  {ONE}\n{A}  {ONE}\n", 3),
     ],
 )
-def test_what_is_not_written_so_is_refused_with_its_line(text, line):
+def test_an_invalid_line_is_refused_with_its_number(text, line):
     with pytest.raises(RepositoryError) as caught:
         sums.parse(text.encode(), "SHA256SUMS")
     assert caught.value.message.startswith(f"SHA256SUMS:{line}: ")
 
 
-def test_bytes_that_are_no_text_are_refused():
+def test_a_checksum_file_that_is_not_utf_8_is_refused():
     with pytest.raises(RepositoryError, match="SHA256SUMS:1: "):
         sums.parse(b"\xff\xfe\n", "SHA256SUMS")

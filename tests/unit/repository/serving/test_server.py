@@ -47,7 +47,7 @@ from lago_images.repository.serving.server import served, span
         ("http://h/index", None),
     ],
 )
-def test_only_what_the_layout_publishes_is_served(target, key):
+def test_only_published_objects_of_the_layout_are_served(target, key):
     assert served(target) == key
 
 
@@ -69,12 +69,12 @@ def test_only_what_the_layout_publishes_is_served(target, key):
         ("bytes=a-b", None),
     ],
 )
-def test_ranges_as_rfc_9110_counts_them(asked, expected):
+def test_ranges_follow_rfc_9110(asked, expected):
     assert span(asked, 100) == expected
 
 
 @pytest.mark.parametrize("asked", ["bytes=100-", "bytes=100-200", "bytes=-0"])
-def test_a_range_behind_the_end_is_empty_and_not_none(asked):
+def test_a_range_behind_the_end_is_unsatisfiable(asked):
     part = span(asked, 100)
     assert part is not None
     assert not part
@@ -87,7 +87,7 @@ def test_no_range_header_leads_outside_the_object(asked, size):
 
 
 @given(st.text(alphabet="./%2e0aAimagesx\\", max_size=60))
-def test_no_target_climbs_out(target):
+def test_no_request_target_leaves_the_repository(target):
     key = served("/images/" + target)
     assert key is None or ".." not in key.split("/")
 
@@ -97,19 +97,19 @@ def _published(**changes):
     return client_setup.ClientView(**{**values, "fingerprint": "", **changes})
 
 
-def test_clients_of_an_unsigned_repository_are_told_not_to_check():
+def test_the_commands_for_an_unsigned_repository_skip_signature_checks():
     text = "\n".join(client_setup.lines(_published(), "http://h"))
     assert "--source http://h/index --no-check-signature debian-12" in text
     assert "--template-repo-path http://h/repo.metadata" in text
 
 
-def test_clients_of_a_signed_repository_are_given_its_key():
+def test_the_commands_for_a_signed_repository_import_its_key():
     text = "\n".join(client_setup.lines(_published(fingerprint="AB" * 20), "http://h"))
     assert f"http://h/key-{'AB' * 20}.asc | gpg --import" in text
     assert f"--source http://h/index-{'AB' * 20}.asc --fingerprint {'AB' * 20} debian-12" in text
     assert "--no-check-signature" not in text
 
 
-def test_a_base_url_that_leads_elsewhere_is_named():
+def test_a_base_url_that_leads_elsewhere_is_reported():
     assert client_setup.elsewhere(_published(), "http://h") == []
     assert client_setup.elsewhere(_published(), "http://other") == ["http://h/"]

@@ -60,18 +60,18 @@ def test_an_unsigned_repository_has_no_envelopes():
         ),
     ],
 )
-def test_what_is_no_envelope_is_refused(data):
+def test_an_invalid_envelope_is_refused(data):
     refused(data, "^the envelope is no DSSE envelope: ")
 
 
 @pytest.mark.parametrize(
     "kind", ["", "text/plain", envelope.TYPE.upper(), None, 7, [envelope.TYPE]]
 )
-def test_an_envelope_of_something_else_is_refused(kind):
+def test_an_envelope_of_another_payload_type_is_refused(kind):
     refused(json.dumps({**GOOD, "payloadType": kind}).encode(), "^the envelope holds ")
 
 
-def test_an_error_is_of_readable_length():
+def test_an_error_message_is_bounded_in_length():
     long = "x" * 100_000
     for more in ({"payloadType": long}, {"payload": [long]}, {"signatures": long}):
         error = refused(json.dumps({**GOOD, **more}).encode(), r"^the envelope ")

@@ -11,7 +11,7 @@ from lago_images.repository.rendering.signing import Signer
 from lago_images.repository.statements import envelope, provenance, sbom
 from lago_images.repository.statements.making import BUILDER, Statements
 from lago_images.repository.statements.provenance import Origin
-from tests.support.handmade import files_of, manifest
+from tests.support.builders import files_of, manifest
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 MADE = manifest(commit=COMMIT)
@@ -32,12 +32,12 @@ def unsigned_envelopes(monkeypatch):
     monkeypatch.setattr(envelope, "sign", lambda payload, _signer: payload)
 
 
-def test_an_unsigned_repository_has_the_sbom_alone():
+def test_an_unsigned_repository_has_only_the_sbom():
     made = made_of(MADE, Signer())
     assert made == {"sbom.cdx.json": sbom.render(MADE, small(MADE)["packages.txt"])}
 
 
-def test_an_image_whose_packages_are_unknown_has_an_sbom():
+def test_an_image_with_unknown_packages_has_an_sbom():
     unknown = manifest(packages=None)
     files = {n: data for n, data in small(unknown).items() if n != "packages.txt"}
     made = made_of(unknown, Signer(), files)
@@ -58,12 +58,12 @@ def test_the_provenance_names_every_other_file_by_its_digest():
 
 
 @pytest.mark.usefixtures("unsigned_envelopes")
-def test_a_build_from_outside_git_is_stated():
+def test_a_build_outside_git_has_a_statement():
     made = made_of(manifest(commit="unknown"), SIGNER)
     assert provenance.parse(made["provenance.json"], "it").commit == "unknown"
 
 
 @pytest.mark.parametrize("packages", [b"", b"bash 5.2 amd64\nsh 1 all\n", b"<html>\n"])
-def test_a_list_of_packages_that_is_not_the_manifests_is_refused(packages):
+def test_a_package_list_other_than_the_manifests_is_refused(packages):
     with pytest.raises(RepositoryError, match=r"packages\.txt"):
         made_of(MADE, Signer(), {**small(MADE), "packages.txt": packages})

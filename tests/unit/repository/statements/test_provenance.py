@@ -13,7 +13,7 @@ from lago_images.errors import RepositoryError
 from lago_images.repository.records.manifest import BaseRecord, canonical
 from lago_images.repository.statements import provenance
 from lago_images.repository.statements.provenance import BUILD_TYPE, Origin, public_url
-from tests.support.handmade import manifest
+from tests.support.builders import manifest
 
 ROOT = Path(__file__).resolve().parents[4]
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -39,7 +39,7 @@ def plain(**more):
     return json.loads(made(**more).to_json())
 
 
-def test_the_statement_in_full():
+def test_a_statement_is_rendered_in_full():
     disk = build().disk
     assert plain(properties={"osinfo": "debian12"}) == {
         "_type": "https://in-toto.io/Statement/v1",
@@ -105,7 +105,7 @@ def test_the_build_type_is_documented():
             assert re.search(rf"`{name}\.(?:[a-z]+`, `\.)?{key}`", text), key
 
 
-def test_in_totos_own_library_reads_it():
+def test_the_in_toto_library_reads_a_statement():
     """Fields that in-toto and SLSA do not have are errors to it."""
     statement = json_format.Parse(made().to_json(), statement_pb2.Statement())
     Statement.copy_from_pb(statement).validate()
@@ -130,7 +130,7 @@ def test_in_totos_own_library_reads_it():
         {"properties": {"name": "Debian® 12"}, "tools": {}},
     ],
 )
-def test_what_is_written_is_read(more):
+def test_a_written_statement_is_read_back(more):
     one = made(**more)
     assert provenance.parse(one.to_json(), "x") == one
     assert provenance.parse(one.to_json(), "x").to_json() == one.to_json()
@@ -141,7 +141,7 @@ def test_outside_git_no_commit_is_named():
     assert base["name"] == "bootstrap:bookworm"
 
 
-def test_a_run_that_is_not_known_is_named_by_its_build():
+def test_an_unknown_run_is_named_by_its_build():
     statement = plain(origin=Origin(spec="s", repository="", builder="urn:b"))
     assert statement["predicate"]["runDetails"]["metadata"]["invocationId"] == "b1"
 
@@ -174,12 +174,12 @@ def refused(data):
 FREE = {"properties", "settings", "version", "byproducts"}
 
 
-def test_what_is_missing_is_named():
+def test_missing_fields_are_reported():
     data = changed(plain(), ("subject", 0, "name"), lambda inside, key: inside.pop(key))
     assert refused(data).message.endswith(": it has no subject.0.name")
 
 
-def test_nothing_may_be_missing():
+def test_no_field_may_be_missing():
     document = plain()
     required = [path for path in places(document) if not FREE & set(map(str, path[:-1]))]
     assert len(required) > 30
@@ -188,7 +188,7 @@ def test_nothing_may_be_missing():
 
 
 @pytest.mark.parametrize("value", [None, 7, [], {}, "\ud800", [{}]])
-def test_nothing_may_be_of_another_kind(value):
+def test_no_field_may_have_another_type(value):
     document = plain(properties={"osinfo": "debian12"})
     assert escaped(document) == canonical(document)
     for path in places(document):
@@ -204,7 +204,7 @@ def escaped(document):
     return json.dumps(document, sort_keys=True, indent=1).encode() + b"\n"
 
 
-def test_nothing_may_be_added():
+def test_no_field_may_be_added():
     document = plain()
 
     def add(inside, key):
@@ -223,13 +223,13 @@ def _at(document, path):
     return document
 
 
-def test_the_same_in_other_bytes_is_refused():
+def test_other_bytes_of_the_same_statement_are_refused():
     assert refused(json.dumps(plain()).encode()).hint is not None
     twice = made().to_json().replace(b'"_type":', b'"_type": "", "_type":')
     refused(twice)
 
 
-def test_an_error_is_of_readable_length():
+def test_an_error_message_is_bounded_in_length():
     long = "x" * 100_000
     started = ("predicate", "runDetails", "metadata", "startedOn")
     for path, value in [(started[:2], [long]), (("subject", 0, "name"), [long]), (started, long)]:
@@ -243,7 +243,7 @@ def test_an_error_is_of_readable_length():
 
 
 @pytest.mark.parametrize("data", [b"", b"null", b"[]", b"{}", b"\xff", b"[" * 100_000, b'"x"'])
-def test_what_is_no_statement_is_refused(data):
+def test_an_invalid_statement_is_refused(data):
     refused(data)
 
 
@@ -262,7 +262,7 @@ def test_what_is_no_statement_is_refused(data):
         ),
     ],
 )
-def test_what_names_nothing_is_not_written(more, what):
+def test_a_statement_with_meaningless_identifiers_is_not_written(more, what):
     with pytest.raises(RepositoryError, match=what):
         made(**more).to_json()
 
@@ -287,5 +287,5 @@ def test_what_names_nothing_is_not_written(more, what):
         ("", ""),
     ],
 )
-def test_a_remote_is_published_without_secrets(remote, url):
+def test_the_url_of_a_remote_is_published_without_secrets(remote, url):
     assert public_url(remote) == url

@@ -13,7 +13,7 @@ from lago_images.building import packages as contents
 from lago_images.building.bases.prepared import Package as Installed
 from lago_images.errors import RepositoryError
 from lago_images.repository.statements import sbom
-from tests.support.handmade import manifest
+from tests.support.builders import manifest
 
 PACKAGES = b"bash 5.2.15-2+b7 amd64\nlogin 1:4.13+dfsg1-1 amd64\ntzdata 2024a-0+deb12u1 all\n"
 
@@ -34,14 +34,14 @@ def urls(plain):
     return [one["purl"] for one in plain["components"] if "purl" in one]
 
 
-def test_the_schema_judges():
+def test_the_sbom_matches_the_cyclonedx_schema():
     """What ``made`` asserts can fail."""
     plain = made()
     plain["components"][0]["licence"] = "GPL"
     assert validator().validate_str(json.dumps(plain)) is not None
 
 
-def test_the_image_is_what_the_sbom_is_of():
+def test_the_image_is_the_subject_of_the_sbom():
     of = manifest(packages=3, tools={"lago-images": "0.1"})
     plain = made(tools={"lago-images": "0.1"})
     image = plain["metadata"]["component"]
@@ -112,7 +112,7 @@ def test_another_build_has_another_serial_number():
         ({}, "pkg:generic/p@1:2-3?arch=x86_64"),
     ],
 )
-def test_package_urls_are_of_the_distribution(properties, url):
+def test_package_urls_name_the_distribution(properties, url):
     assert urls(made(b"p 1:2-3 x86_64\n", properties=properties)) == [url]
 
 
@@ -125,7 +125,7 @@ def test_package_urls_are_of_the_distribution(properties, url):
         ("<script>", [{"license": {"name": "<script>"}}]),
     ],
 )
-def test_a_licence_is_the_one_that_the_package_manager_knows(licence, expected):
+def test_licences_are_those_of_the_package_manager(licence, expected):
     plain = made(f"bash 5.2-1.fc44 x86_64 {licence}\nother 1-1.fc44 noarch\n".encode())
     licences = {one["name"]: one.get("licenses") for one in plain["components"]}
     assert licences["bash"] == expected
@@ -147,7 +147,7 @@ INSTALLED = st.builds(
 
 @settings(max_examples=60)
 @given(st.sets(INSTALLED, max_size=5), st.sampled_from(["debian12", "fedora44", "other"]))
-def test_whatever_a_builder_lists_is_valid_and_comes_back(packages, osinfo):
+def test_any_package_list_gives_a_valid_sbom_that_is_read_back(packages, osinfo):
     plain = made(contents.render(packages).encode(), properties={"osinfo": osinfo})
     back = set()
     for one in plain.get("components", []):
@@ -160,7 +160,7 @@ def test_whatever_a_builder_lists_is_valid_and_comes_back(packages, osinfo):
     assert back == packages
 
 
-def test_an_image_without_a_list_of_packages_says_so():
+def test_the_sbom_of_an_image_without_a_package_list_says_so():
     plain = made(None)
     values = {one["name"]: one["value"] for one in plain["metadata"]["component"]["properties"]}
     assert values["lago-images:packages"] == "unknown"
@@ -179,18 +179,18 @@ def test_an_image_without_a_list_of_packages_says_so():
         (b"bash 5.2 amd64\nbash 5.2 amd64\n", 2),
     ],
 )
-def test_a_line_that_is_no_package_is_refused_with_its_place(text, line):
+def test_an_invalid_package_line_is_refused_with_its_number(text, line):
     with pytest.raises(RepositoryError) as caught:
         sbom.render(manifest(packages=text.count(b"\n")), text)
     assert caught.value.message.startswith(f"builds/debian-12/x86_64/b1/packages.txt:{line}: ")
 
 
 @pytest.mark.parametrize(("count", "packages"), [(4, PACKAGES), (None, PACKAGES), (3, None)])
-def test_a_list_that_is_not_the_manifests_is_refused(count, packages):
+def test_a_package_list_other_than_the_manifests_is_refused(count, packages):
     with pytest.raises(RepositoryError, match=r"packages, and|no list of packages, and"):
         sbom.render(manifest(packages=count), packages)
 
 
-def test_a_moment_that_no_calendar_has_is_refused():
+def test_an_impossible_time_is_refused():
     with pytest.raises(RepositoryError, match="in no year"):
         sbom.render(manifest(packages=3, created=2**61), PACKAGES)

@@ -12,7 +12,7 @@ from lago_images.host.process import Runner
 from lago_images.repository.records.layout import INDEX, SUMS
 from lago_images.repository.verifying.chain import Outcome, Tracer
 from lago_images.storage.directory.store import DirectoryStore
-from tests.support.handmade import (
+from tests.support.builders import (
     bound,
     copy_of,
     layer_on,
@@ -86,7 +86,7 @@ def test_a_layer_is_followed_to_its_base(store):
     assert len(checks(chain, "signature", Outcome.UNVERIFIED)) == 2
 
 
-def test_a_deep_look_reads_the_disks(store):
+def test_a_deep_check_reads_the_disks(store):
     chain = traced(store, deep=True)
     assert chain.broken == ()
     assert checks(chain, "disk") == ["size, sha256 and sha512, of every byte"] * 2
@@ -104,7 +104,7 @@ def test_a_deep_look_reads_the_disks(store):
     ],
 )
 @pytest.mark.parametrize("how", ["changed", "lost"])
-def test_what_is_not_as_it_was_released_breaks_its_link(store, key, broken, how):
+def test_an_object_other_than_the_released_one_breaks_its_link(store, key, broken, how):
     if how == "lost":
         store.delete([key])
     else:
@@ -112,7 +112,7 @@ def test_what_is_not_as_it_was_released_breaks_its_link(store, key, broken, how)
     assert traced(store).broken == (broken,)
 
 
-def test_a_deep_look_shows_each_disk_that_it_reads(store, monkeypatch):
+def test_a_deep_check_reports_progress_for_each_disk(store, monkeypatch):
     monkeypatch.setattr("lago_images.console.PLAIN_SECONDS", 0)
     shown = io.StringIO()
     traced(store, console=Console(stream=shown))
@@ -123,7 +123,7 @@ def test_a_deep_look_shows_each_disk_that_it_reads(store, monkeypatch):
     assert all("(100 %)" in line for line in lines)
 
 
-def test_a_changed_byte_of_a_disk_needs_a_deep_look(store):
+def test_a_changed_byte_of_a_disk_is_found_by_a_deep_check_only(store):
     overwrite(store, BASE_COPY.disk, store.get(BASE_COPY.disk).data[:-1] + b"!")
     assert traced(store).broken == ()
     assert traced(store, deep=True).broken == ("base 1: disk",)
@@ -142,7 +142,7 @@ def test_a_base_of_other_bytes_breaks_the_chain(store):
     assert [step.name for step in chain.steps] == ["layer"]
 
 
-def test_another_build_in_the_place_of_the_base_breaks_the_chain(store):
+def test_another_build_in_place_of_the_base_breaks_the_chain(store):
     forged(store, "releases/base/x86_64/1.json", release(1, manifest("base", "b9")))
     assert traced(store).broken == ("layer 1: base",)
 
@@ -156,13 +156,13 @@ def test_a_base_without_a_record_breaks_the_chain(store, how):
     assert key in checks(chain, "base", Outcome.BROKEN)[0]
 
 
-def test_records_that_stand_on_each_other_end(store):
+def test_records_that_name_each_other_as_base_end_the_chain(store):
     one = manifest("base", "b0", base=layer_on(LAYER, 1))
     forged(store, "releases/base/x86_64/1.json", release(1, one, base=bound(LAYER, 1)))
     assert "base 1: base" in traced(store).broken
 
 
-def test_a_withdrawn_base_is_named_and_breaks_nothing(store):
+def test_a_withdrawn_base_is_reported_and_breaks_nothing(store):
     put_release(store, release(2, None, "base", withdraws=1))
     publisher(store).refresh()
     chain = traced(store)
@@ -185,12 +185,12 @@ def test_a_copy_that_is_being_removed_breaks_nothing(store):
 
 @pytest.mark.parametrize("name", [INDEX, SUMS])
 @pytest.mark.parametrize("data", [b"", b"garbage"])
-def test_what_is_offered_otherwise_breaks_the_chain(store, name, data):
+def test_an_index_entry_other_than_the_release_breaks_the_chain(store, name, data):
     overwrite(store, name, data)
     assert traced(store).broken == ("layer 1: offer", "base 1: offer")
 
 
-def test_what_differs_from_its_commit_is_named(store):
+def test_builds_that_are_dirty_or_outside_git_are_reported(store):
     dirty = manifest("dirty", "b1", dirty=True)
     outside = manifest("outside", "b1", commit="unknown")
     publish_by_hand(store, dirty)
@@ -201,7 +201,7 @@ def test_what_differs_from_its_commit_is_named(store):
         assert any(what in one for one in said)
 
 
-def test_a_release_that_cannot_be_read_is_named(store):
+def test_an_unreadable_release_is_reported(store):
     key = "releases/layer/x86_64/1.json"
     changed = store.get(key).data.replace(b'"packages": 1', b'"packages": 2')
     overwrite(store, key, changed)
@@ -210,7 +210,7 @@ def test_a_release_that_cannot_be_read_is_named(store):
             traced(store, revision=revision)
 
 
-def test_what_was_never_published_is_wrong_usage(store):
+def test_an_unpublished_image_is_a_usage_error(store):
     put_release(store, release(2, None, "layer", withdraws=9))
     for name, revision in (("other", None), ("layer", 7), ("layer", 2)):
         with pytest.raises(UsageError):

@@ -17,10 +17,10 @@ from lago_images.storage.s3.bucket import _moment
         "1769860800",
     ],
 )
-def test_moments_of_all_stores_are_understood(text):
+def test_time_stamps_of_all_stores_are_parsed(text):
     assert _moment(text) == datetime(2026, 1, 31, 12, tzinfo=UTC)
 
 
-def test_what_is_no_moment_is_refused():
+def test_an_invalid_time_stamp_is_refused():
     with pytest.raises(ValueError, match="Invalid timestamp"):
         _moment("yesterday or so")

@@ -44,11 +44,13 @@ def _answer(status: int, code: str) -> ClientError:
         (NoCredentialsError(), "e", Outcome.REFUSED),
     ],
 )
-def test_what_a_failed_write_means(error: Exception, expected: str | None, what: Outcome) -> None:
+def test_a_failed_write_is_classified_by_its_answer(
+    error: Exception, expected: str | None, what: Outcome
+) -> None:
     assert outcome(error, expected) is what
 
 
-def test_what_is_tried_again() -> None:
+def test_temporary_failures_are_retried() -> None:
     assert all(transient(_answer(status, "")) for status in (408, 429, 500, 502, 503, 504))
     assert not any(transient(_answer(status, "")) for status in (400, 401, 403, 404, 412, 501))
     assert transient(EndpointConnectionError(endpoint_url=URL))
@@ -60,13 +62,13 @@ def test_what_is_tried_again() -> None:
     [(404, "NoSuchKey", True), (404, "NoSuchBucket", False), (404, "404", False)]
     + [(status, "NoSuchKey", False) for status in (400, 403, 500)],
 )
-def test_only_a_404_of_the_key_is_absence(status: int, code: str, absent: bool) -> None:
+def test_only_a_404_of_the_key_means_missing(status: int, code: str, absent: bool) -> None:
     error = translate(_answer(status, code), doing="reading k", where="s3://b")
     assert isinstance(error, NotFoundError) is absent
     assert error.hint or absent or status == 400
 
 
-def test_the_cause_tells_the_code() -> None:
+def test_the_error_code_is_taken_from_the_cause() -> None:
     cause = _answer(403, "AccessDenied")
     error = translate(cause, doing="reading k", where="s3://b")
     error.__cause__ = cause
@@ -75,7 +77,7 @@ def test_the_cause_tells_the_code() -> None:
     assert "s3:ListBucket" in (error.hint or "")
 
 
-def test_a_write_knows_its_own() -> None:
+def test_a_retried_write_recognises_its_own_object() -> None:
     write = Write(key="k", data=b"d", expected=None, headers=Headers(), nonce="n")
     same = Blob(key="k", data=b"d", etag="e")
     assert write.is_applied(same, "n")
@@ -106,7 +108,7 @@ def test_every_write_carries_its_condition(expected: str | None, condition: dict
     assert conditions == [condition]
 
 
-def test_expectations() -> None:
+def test_a_stored_object_is_compared_with_the_expected_etag() -> None:
     blob = Blob(key="k", data=b"", etag="e")
     assert as_expected(None, None)
     assert as_expected(blob, "e")

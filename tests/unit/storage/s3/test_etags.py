@@ -30,30 +30,30 @@ def _part(number: int, data: bytes, *, sha256: bool = True, proven: bool = True)
 
 
 @pytest.mark.parametrize("etag", ['"abc-2"', "abc-2", 'W/"abc-2"'])
-def test_etags_are_kept_bare(etag: str) -> None:
+def test_etags_are_stored_without_quotes(etag: str) -> None:
     assert bare(etag) == "abc-2"
 
 
-def test_dialects() -> None:
+def test_etags_are_quoted_as_the_dialect_wants() -> None:
     assert in_dialect("abc", Dialect.QUOTED) == '"abc"'
     assert in_dialect("abc", Dialect.BARE) == "abc"
 
 
-def test_a_known_multipart_object() -> None:
+def test_etag_and_checksum_of_a_multipart_object_are_computed() -> None:
     # Two parts of 5 MiB of "x": what Ceph 20.2 answered.
     parts = [_part(number, b"x" * 5 * 2**20) for number in (1, 2)]
     assert multipart_etag(parts) == "d316408c159ea701ab954894bd3a92c2-2"
     assert composite_sha256(parts) == "2qXW+F4KwLkYFPGnckLOh/NdC0Xlb0SDCCwI2sDVPqE="
 
 
-def test_a_kept_checksum_proves_whatever_the_etag_is() -> None:
+def test_a_stored_checksum_proves_the_content_whatever_the_etag() -> None:
     parts = [_part(1, b"a", proven=False), _part(2, b"b", proven=False)]
     head = {"ETag": '"opaque"', "ChecksumSHA256": f"{composite_sha256(parts)}-2"}
     assert proves_parts(head, parts)
     assert not proves_parts(head, list(reversed(parts)))
 
 
-def test_an_etag_proves_only_proven_parts() -> None:
+def test_a_multipart_etag_proves_only_verified_parts() -> None:
     parts = [_part(1, b"a", sha256=False), _part(2, b"b", sha256=False)]
     head = {"ETag": f'"{multipart_etag(parts)}"'}
     assert proves_parts(head, parts)
@@ -62,7 +62,7 @@ def test_an_etag_proves_only_proven_parts() -> None:
     assert not proves_parts({"ETag": ""}, [Part(number=1, size=1, etag="kms", proven=True)])
 
 
-def test_whole_objects() -> None:
+def test_the_etag_of_a_whole_object_is_its_md5() -> None:
     sha256, md5 = hashlib.sha256(b"x").hexdigest(), hashlib.md5(b"x").hexdigest()
     kept = base64.b64encode(bytes.fromhex(sha256)).decode()
     assert proves_whole({"ETag": "?", "ChecksumSHA256": kept}, sha256, md5)
@@ -72,7 +72,7 @@ def test_whole_objects() -> None:
 
 
 @given(st.lists(st.binary(max_size=40)), st.integers(1, 16))
-def test_a_stream_is_cut_into_parts(chunks: list[bytes], size: int) -> None:
+def test_a_stream_is_split_into_parts(chunks: list[bytes], size: int) -> None:
     digest = Digest()
     parts = [b"".join(blocks) for blocks in in_parts(chunks, size, digest)]
     assert b"".join(parts) == b"".join(chunks)

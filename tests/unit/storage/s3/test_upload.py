@@ -38,7 +38,7 @@ def answering(sent: list[tuple[str, dict[str, Any]]]) -> Any:
 @pytest.mark.parametrize(
     ("size", "creation"), [(PART - 1, "put_object"), (PART + 1, "complete_multipart_upload")]
 )
-def test_the_request_that_creates_an_object_refuses_to_overwrite(
+def test_the_request_that_creates_an_object_has_if_none_match(
     size: int, creation: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sent: list[tuple[str, dict[str, Any]]] = []

@@ -18,12 +18,12 @@ CEPH20 = Findings(
 )
 
 
-def test_a_store_that_keeps_its_word() -> None:
+def test_a_store_with_conditional_writes_is_safe() -> None:
     assert judge(CEPH20).dialect is Dialect.QUOTED
     assert judge(CEPH20).is_safe
 
 
-def test_a_store_that_wants_the_etag_bare() -> None:
+def test_a_store_that_needs_unquoted_etags_is_safe() -> None:
     raced = (Race(rivals=(500, 200, 412)),)
     ceph18 = replace(CEPH20, fresh_quoted=412, fresh_bare=200, creations=raced)
     assert judge(ceph18).dialect is Dialect.BARE
@@ -62,7 +62,7 @@ def test_a_store_that_wants_the_etag_bare() -> None:
         ),
     ],
 )
-def test_every_broken_word_is_told(change: dict[str, object], reason: str) -> None:
+def test_every_violation_is_reported(change: dict[str, object], reason: str) -> None:
     verdict = judge(replace(CEPH20, **change))  # type: ignore[arg-type]
     assert not verdict.is_safe
     assert verdict.dialect is Dialect.PLAIN

@@ -21,18 +21,18 @@ def spec(*more, base="debian-12"):
 
 
 @pytest.mark.parametrize("name", ["debian-12", "debian12", "bookworm", "debian-bookworm", "12"])
-def test_a_release_has_many_spellings(name):
+def test_a_release_is_found_by_any_spelling(name):
     release = find_release(name)
     assert release is not None
     assert release.codename == "bookworm"
 
 
 @pytest.mark.parametrize("name", ["debian-1", "debian-122", "bookworms", "ubuntu-12", ""])
-def test_other_names_are_no_release(name):
+def test_unknown_release_names_are_refused(name):
     assert find_release(name) is None
 
 
-def test_security_and_updates_come_along():
+def test_sources_include_security_and_updates():
     assert recipe(spec(), HOST).sources == (
         "deb http://mirror.example/debian bookworm main",
         "deb http://mirror.example/debian bookworm-updates main",
@@ -40,11 +40,11 @@ def test_security_and_updates_come_along():
     )
 
 
-def test_without_a_mirror_of_its_own_mmdebstrap_knows_best():
+def test_mmdebstraps_default_mirror_is_used_without_a_mirror():
     assert recipe(spec(), None).sources == ()
 
 
-def test_the_spec_s_mirror_wins_over_the_host_s():
+def test_the_specs_mirror_takes_precedence_over_the_hosts():
     sources = recipe(spec("#mirror=http://other.example/x/debian/"), HOST).sources
     assert sources[0] == "deb http://other.example/x/debian bookworm main"
     assert sources[2] == "deb http://other.example/x/debian-security bookworm-security main"
@@ -79,17 +79,17 @@ def test_a_mirror_may_have_its_security_archive_anywhere():
         ("http://m/debian/all", "http://m/debian/all"),
     ],
 )
-def test_the_security_archive_is_beside_the_archive(main, security):
+def test_the_security_archive_is_derived_from_the_mirror(main, security):
     assert Mirrors.of(main).security == security
 
 
-def test_more_packages_are_added_to_the_guest_s():
+def test_the_specs_packages_are_added_to_the_guests():
     packages = recipe(spec("#packages=nfs-common, tgt"), HOST).packages
     assert packages[-2:] == ("nfs-common", "tgt")
     assert {"qemu-guest-agent", "openssh-server", "linux-image-cloud-amd64"} <= set(packages)
 
 
-def test_sizes():
+def test_the_disk_size_is_6_gib_or_the_specs():
     assert disk_size(spec()) == 6 * 2**30
     assert disk_size(spec("#size=10G")) == 10 * 2**30
 
@@ -115,7 +115,7 @@ _VALUES = {
 @example({"size": "1073741825"}, False)
 @example({"snapshot": "20260131T120000Z"}, True)
 @example({"mirror": "http://m/debian http://m/security"}, True)
-def test_what_lints_clean_can_be_bootstrapped(properties, known):
+def test_every_spec_without_problems_has_a_recipe(properties, known):
     lines = {"base": "bootstrap:debian-12", "arch": "x86_64", "distro": "debian", **properties}
     text = "".join(f"#{key}={value}\n" for key, value in lines.items())
     made, problems = parse(text, name="image", path="image-specs/image")
@@ -129,7 +129,7 @@ def test_what_lints_clean_can_be_bootstrapped(properties, known):
         )
 
 
-def test_a_guest_never_gets_written_outside_its_folder(tmp_path: Path):
+def test_guest_files_are_never_written_outside_the_guests_folder(tmp_path: Path):
     rootfs, outside = tmp_path / "rootfs", tmp_path / "outside"
     (rootfs / "boot").mkdir(parents=True)
     outside.mkdir()
@@ -139,7 +139,7 @@ def test_a_guest_never_gets_written_outside_its_folder(tmp_path: Path):
     assert not list(outside.iterdir())
 
 
-def test_links_that_packages_made_are_replaced_not_followed(tmp_path: Path):
+def test_links_made_by_packages_are_replaced_and_not_followed(tmp_path: Path):
     rootfs, outside = tmp_path / "rootfs", tmp_path / "outside"
     (rootfs / "etc").mkdir(parents=True)
     outside.write_text("host")

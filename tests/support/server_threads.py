@@ -1,4 +1,4 @@
-"""A server's work, in a thread."""
+"""Run a server in a thread of the test."""
 
 import threading
 from collections.abc import Iterator
@@ -9,8 +9,8 @@ from lago_images.repository.serving.server import Server
 
 
 @contextmanager
-def at_work(server: BaseServer | Server) -> Iterator[None]:
-    """Let a server answer for a ``with`` block; its socket is left to who opened it."""
+def in_thread(server: BaseServer | Server) -> Iterator[None]:
+    """Serve for a ``with`` block; closing the socket is left to the caller."""
     quickly = {"poll_interval": 0.02} if isinstance(server, BaseServer) else {}
     thread = threading.Thread(target=server.serve_forever, kwargs=quickly)
     thread.start()

@@ -10,16 +10,16 @@ DOCUMENT = Path(__file__).resolve().parents[2] / "docs/verifying-an-image.md"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Published:
-    """A repository as the document has it, and what a reader of the document knows."""
+class PublishedRepository:
+    """A published repository, with the values that a reader of the document is given."""
 
     folder: Path
     image: str
     key: str
     name: str = "debian-12"
 
-    def followed(self, workdir: Path, **known: str) -> subprocess.CompletedProcess[str]:
-        """Every command of the document, with these values in place of its first block."""
+    def run_commands(self, workdir: Path, **changes: str) -> subprocess.CompletedProcess[str]:
+        """Run every command of the document, with values in place of its first block."""
         first, *blocks = re.findall(
             r"^```sh\n(.*?)^```", DOCUMENT.read_text(), re.MULTILINE | re.DOTALL
         )
@@ -31,7 +31,7 @@ class Published:
             "KEY": self.key,
             "NAME": self.name,
             "IMAGE": self.image,
-            **known,
+            **changes,
         }
         return subprocess.run(
             ["bash", "-eu", "-o", "pipefail", "-c", "".join(blocks)],

@@ -1,4 +1,4 @@
-"""A file system that is soon full, for a program of its own."""
+"""Run a program with a folder on a file system of a few bytes, which it soon fills."""
 
 import subprocess
 import sys
@@ -11,8 +11,10 @@ _ROOT = Path(__file__).parents[2]
 _MOUNT = 'mount -t tmpfs -o size="$0" none "$1" && shift && exec "$@"'
 
 
-def in_small_folder(folder: Path, size: str, code: str, *args: str, timeout: float = 120) -> str:
-    """What Python code prints that has ``folder``, of that size, as its first argument.
+def run_in_small_filesystem(
+    folder: Path, size: str, code: str, *args: str, timeout: float = 120
+) -> str:
+    """Return what Python code prints that has ``folder``, of that size, as its first argument.
 
     Skips the test where this user may not mount anything in a namespace of its own.
     """
