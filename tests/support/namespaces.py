@@ -1,6 +1,7 @@
 """Whether this machine can run the engine of namespaces, and what tests of it are done on."""
 
 import hashlib
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -29,17 +30,23 @@ def need_namespaces() -> None:
 
     A container's kernel may refuse them whatever is installed: the appliance is the engine there.
     """
-    runner = Runner()
-    if missing := sandbox.missing_programs(search_path(runner.environ), network=True):
+    if missing := sandbox.missing_programs(search_path(Runner().environ), network=True):
         cannot("not installed: " + ", ".join(missing))
+    if why := _why_none():
+        pytest.skip(f"no namespaces: {why}", allow_module_level=True)
+
+
+@cache
+def _why_none() -> str:
+    runner = Runner()
     try:
         with user_namespace.namespace(runner, user_namespace.block()) as held:
             sandbox.try_out(held.runner(runner))
             user_namespace.loopback(runner, held)
             with user_namespace.networked(runner, held):
-                pass
+                return ""
     except Error as error:
-        pytest.skip(f"no namespaces: {error.message}", allow_module_level=True)
+        return error.message
 
 
 _REMOVED = (

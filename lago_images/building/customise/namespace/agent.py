@@ -142,7 +142,7 @@ def resolved(path: str) -> str:
         links += 1
         if links > _DEEPEST_LINKS:
             raise CommandFailedError(f"{path}: Too many levels of symbolic links")
-        parts = [one for one in target.split("/") if one] + parts
+        parts = [name for name in target.split("/") if name] + parts
         real = "" if target.startswith("/") else real
     return real or "/"
 
@@ -173,7 +173,7 @@ def outside(path: str) -> str:
         target, links = os.readlink(SYSROOT + here), links + 1
         if target.startswith("/") or links > _DEEPEST_LINKS:
             raise UnsupportedError(f"{here} is a link that leads elsewhere")
-        parts = [one for one in target.split("/") if one] + parts
+        parts = [name for name in target.split("/") if name] + parts
     return SYSROOT + path
 
 
@@ -451,7 +451,7 @@ class Agent:
             raise CommandFailedError(f"append_line: {path} is not a file")
         with open(path, "rb") as file:
             first = file.read(8192)
-            newline = next((one for one in (b"\r\n", b"\n", b"\r") if one in first), b"\n")
+            newline = next((end for end in (b"\r\n", b"\n", b"\r") if end in first), b"\n")
             size = file.seek(0, os.SEEK_END)
             file.seek(max(size - len(newline), 0))
             last = file.read(len(newline)) if size else newline
@@ -614,8 +614,8 @@ def mounted_from_disk(fstab: str) -> list[str]:
     """Return where /etc/fstab mounts what is on the guest's disk, but for its root."""
     with open(fstab, encoding="utf-8") as file:
         fields = [line.split() for line in file if not line.lstrip().startswith("#")]
-    found = {each[1] for each in fields if len(each) > 1 and each[0].startswith(_OF_DISK)}
-    return sorted(path for path in found - {"/"} if path.startswith("/"))
+    mounted = {each[1] for each in fields if len(each) > 1 and each[0].startswith(_OF_DISK)}
+    return sorted(path for path in mounted - {"/"} if path.startswith("/"))
 
 
 def package_versions(status: str, pattern: "re.Pattern[str]") -> list[str]:
@@ -624,13 +624,13 @@ def package_versions(status: str, pattern: "re.Pattern[str]") -> list[str]:
         return []
     with open(status, encoding="utf-8", errors="replace") as file:
         stanzas = [stanza.split("\n") for stanza in file.read().split("\n\n")]
-    found = []
+    versions = []
     for stanza in stanzas:
         fields = dict(line.split(": ", 1) for line in stanza if ": " in line)
         if pattern.fullmatch(fields.get("Package", "")):
             wanted = (fields.get(name, "") for name in ("Package", "Version", "Status"))
-            found.append(" ".join(wanted))
-    return found
+            versions.append(" ".join(wanted))
+    return versions
 
 
 def glob_expand(pattern: str) -> list[str]:

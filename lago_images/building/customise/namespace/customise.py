@@ -56,7 +56,7 @@ _ESP = "/boot/efi"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Work:
+class _Job:
     """Hold what the steps share: the folder, whose tree is the namespace's root's, and who runs."""
 
     spec: Spec
@@ -104,9 +104,9 @@ def customise(
         _fill(spec, folder, context, runner, prepared, _ESP if root.has_esp else "")
         copy_around(raw, root, folder / "disk.raw")
         owner.give(folder / "tree", folder / "answer", folder / "disk.raw")
-        work = _Work(spec=spec, folder=folder, held=held, context=context, runner=runner)
-        devices = _unpack(work, raw, root)
-        reply = _run(work, root, owner)
+        job = _Job(spec=spec, folder=folder, held=held, context=context, runner=runner)
+        devices = _unpack(job, raw, root)
+        reply = _run(job, root, owner)
         sysprep.refuse_missing_users(spec, reply.missing_users)
         write_root(folder, root, devices, held.runner(runner))
         owner.take(folder / "disk.raw")
@@ -203,37 +203,37 @@ def _plan(
     }
 
 
-def _unpack(work: _Work, raw: Path, root: Root) -> list[dict[str, Any]]:
+def _unpack(job: _Job, raw: Path, root: Root) -> list[dict[str, Any]]:
     """Unpack the disk's root file system as ``tree``; returns the device files."""
     script = Path(unpack_ext4.__file__).read_text("utf-8")
     mounts = [*agent.MOUNTS, *([_ESP] if root.has_esp else ())]
     argv = [sandbox.python(), "-I", "-S", "-c", script, str(root.start), "tree", *mounts]
-    runner = work.held.runner(work.runner)
+    runner = job.held.runner(job.runner)
     with (
         raw.open("rb") as disk,
-        watched(runner, work.folder.parent, f"customising {work.spec.name}") as safe,
-        safe.started(argv, cwd=work.folder, stdin=disk.fileno(), stdout=PIPE, stderr=PIPE) as child,
+        watched(runner, job.folder.parent, f"customising {job.spec.name}") as safe,
+        safe.started(argv, cwd=job.folder, stdin=disk.fileno(), stdout=PIPE, stderr=PIPE) as child,
     ):
         out, err = child.communicate()
-    said = err.decode(errors="replace").strip()
-    work.runner.note(said)
+    output = err.decode(errors="replace").strip()
+    job.runner.note(output)
     if child.returncode == UNSUPPORTED:
-        raise UnsupportedError(said.removeprefix(_UNSUPPORTED))
+        raise UnsupportedError(output.removeprefix(_UNSUPPORTED))
     if child.returncode:
-        raise UnsupportedError(f"its disk could not be unpacked: {said[-200:]}")
+        raise UnsupportedError(f"its disk could not be unpacked: {output[-200:]}")
     devices: list[dict[str, Any]] = json.loads(out)
     return devices
 
 
-def _run(work: _Work, root: Root, owner: _Owner) -> sysprep.Reply:
+def _run(job: _Job, root: Root, owner: _Owner) -> sysprep.Reply:
     """Run the commands; returns the answer of ``finish.sh``."""
-    runner = work.held.runner(work.runner, network=True)
+    runner = job.held.runner(job.runner, network=True)
     argv = sandbox.command(root.disk_size, _ESP if root.has_esp else "")
-    name, bounds = work.spec.name, Bounds(root.disk_size, work.folder, work.held, work.runner)
-    work.context.console.info(f"{name}: customising ({len(work.spec.operations)} commands)")
+    name, bounds = job.spec.name, Bounds(root.disk_size, job.folder, job.held, job.runner)
+    job.context.console.info(f"{name}: customising ({len(job.spec.operations)} commands)")
     try:
-        with watched(runner, work.folder.parent, f"customising {name}", free=bounds.free) as safe:
-            sysprep.run(work.spec, argv, work.folder, work.context, safe, {})
+        with watched(runner, job.folder.parent, f"customising {name}", free=bounds.free) as safe:
+            sysprep.run(job.spec, argv, job.folder, job.context, safe, {})
     except HostError as error:
         if not bounds.exceeded:
             raise
@@ -241,8 +241,8 @@ def _run(work: _Work, root: Root, owner: _Owner) -> sysprep.Reply:
     except BuildError as error:
         _hand_over(error)
         raise
-    owner.take(work.folder / "answer")
-    return sysprep.read_reply(work.folder / "answer")
+    owner.take(job.folder / "answer")
+    return sysprep.read_reply(job.folder / "answer")
 
 
 def _hand_over(error: BuildError) -> None:

@@ -63,16 +63,16 @@ def read_partitions(disk: BinaryIO) -> tuple[Partition, ...]:
     entries = [struct.unpack_from("<4xB3xII", first, _TABLE + _ENTRY * n) for n in range(4)]
     used = [each for each in entries if each[0]]
     if any(kind == _PROTECTIVE for kind, _, _ in used):
-        found = _read_gpt(disk)
+        parts = _read_gpt(disk)
     else:
-        found = [_partition(f"{kind:02x}", start, length) for kind, start, length in used]
-    found.sort(key=lambda each: each.start)
+        parts = [_partition(f"{kind:02x}", start, length) for kind, start, length in used]
+    parts.sort(key=lambda each: each.start)
     end = SECTOR
-    for each in found:
+    for each in parts:
         if each.start < end or each.size <= 0 or each.start + each.size > size:
             raise UnsupportedError("its partition table is damaged: parts overlap, or are outside")
         end = each.start + each.size
-    return tuple(found)
+    return tuple(parts)
 
 
 def _read_gpt(disk: BinaryIO) -> list[Partition]:
@@ -89,13 +89,13 @@ def _read_gpt(disk: BinaryIO) -> list[Partition]:
     table = _read(disk, at * SECTOR, count * entry)
     if zlib.crc32(table) != table_checksum:
         raise UnsupportedError("its partition table is damaged: the entries' checksum")
-    found = []
+    parts = []
     for position in range(0, len(table), entry):
         kind = uuid.UUID(bytes_le=table[position : position + 16])
         if kind.int:
             start, last = struct.unpack_from("<QQ", table, position + 32)
-            found.append(_partition(str(kind), start, last + 1 - start))
-    return found
+            parts.append(_partition(str(kind), start, last + 1 - start))
+    return parts
 
 
 def _partition(kind: str, start: int, length: int) -> Partition:

@@ -29,7 +29,7 @@ def fields(spec: Spec, base: str) -> dict[str, str]:
     # The last one holds for all passwords, wherever it stands.
     chosen = [each.argument for each in spec.operations if each.name == "password-crypto"]
     method = (chosen or [_DEFAULT])[-1]
-    found: dict[str, str] = {}
+    hashes: dict[str, str] = {}
     for operation in spec.operations:
         if operation.name not in {"password", "root-password"}:
             continue
@@ -37,11 +37,11 @@ def fields(spec: Spec, base: str) -> dict[str, str]:
         user, _, selector = (text if operation.name == "password" else f"root:{text}").partition(
             ":"
         )
-        if user in found:
+        if user in hashes:
             where = f"{spec.path}:{operation.line}"
             raise BuildError(f"{where}: {operation.name} sets a password for the second time")
-        found[user] = _field(selector, method, salt(spec, base, user))
-    return found
+        hashes[user] = _field(selector, method, salt(spec, base, user))
+    return hashes
 
 
 def salt(spec: Spec, base: str, user: str) -> str:

@@ -241,11 +241,11 @@ class Unpacker:
                     todo.append((below, child))
                 else:
                     self._file(below, child)
-        made = {path for path, _ in self._folders}
+        folders = {path for path, _ in self._folders}
         for path in self._mounts:
             parts = path.split(b"/")
             for end in range(2, len(parts) + 1):
-                if self._folder + b"/".join(parts[:end]) not in made:
+                if self._folder + b"/".join(parts[:end]) not in folders:
                     raise UnsupportedError(f"{path.decode()} is no folder")
         # Rights that are inherited, and times, once nothing more comes into a folder.
         for path, inode in reversed(self._folders):
