@@ -28,6 +28,8 @@ _GROUPS = {
         "tests/real/test_boot.py",
         "tests/real/clients/test_machines.py",
     ),
+    # Their commands take as many processes and as much memory as they get.
+    "namespaces": ("tests/real/test_engine", "tests/real/test_namespace_"),
     "publication": ("tests/functional/publication/",),
     "actions": ("tests/functional/test_actions.py",),
     "jenkins": ("tests/functional/test_jenkins.py",),

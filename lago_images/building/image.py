@@ -18,7 +18,8 @@ from lago_images.building.bases import layer, libguestfs, signed_list, simple
 from lago_images.building.bases.bootstrap import build as bootstrap
 from lago_images.building.bases.prepared import LayerBase, Package, Prepared
 from lago_images.building.boot.boot_test import Booted, boot_test
-from lago_images.building.customise.sysprep import customise, warn_of_secrets
+from lago_images.building.customise.engine import customise
+from lago_images.building.customise.sysprep import warn_of_secrets
 from lago_images.building.customise.versions import refuse_unknown_commands
 from lago_images.building.model import Context, Request
 from lago_images.building.progress import Progress
@@ -36,7 +37,7 @@ from lago_images.host.kvm import Acceleration
 from lago_images.host.process import Children, Runner, search_path
 from lago_images.host.retry import RetryPolicy
 from lago_images.repository.records.layout import BuildKey
-from lago_images.repository.records.manifest import BootTest, Disk, Manifest
+from lago_images.repository.records.manifest import BootTest, Disk, EngineRecord, Manifest
 from lago_images.specs.bases import required_firmwares
 from lago_images.specs.host_files import refuse_pointers
 from lago_images.specs.model import BaseKind, Spec
@@ -49,6 +50,7 @@ _NAMED_TOOLS = {
     "virt-sysprep": "--version",
     "virt-builder": "--version",
     "mmdebstrap": "--version",
+    "bwrap": "--version",
     "7zz": "--help",
 }
 _VERSION = re.compile(r"\d+(?:\.\d+)+\S*")
@@ -102,6 +104,7 @@ class _Finished:
     virtual_size: int
     prepared: Prepared
     packages: tuple[Package, ...] | None
+    engine: EngineRecord | None
 
 
 def build(job: Job) -> Built:
@@ -200,9 +203,11 @@ def _finish(job: Job, runner: Runner) -> _Finished:
     spec, progress = job.request.spec, job.progress
     with progress.doing(f"preparing {spec.base}"):
         prepared = _prepare(job, runner)
+    engine = None
     if spec.operations:
         with job.machine.guest(job.children.check), progress.doing("customising"):
-            prepared = customise(spec, prepared, job.folder, job.context, runner, accel=job.accel)
+            done = customise(spec, prepared, job.folder, job.context, runner, accel=job.accel)
+        prepared, engine = done.prepared, done.engine
     disk = job.folder / "finished.qcow2"
     with progress.doing("writing the finished disk"):
         virtual_size = qcow2.standalone(prepared.disk, prepared.format, disk, runner)
@@ -211,6 +216,7 @@ def _finish(job: Job, runner: Runner) -> _Finished:
         virtual_size=virtual_size,
         prepared=prepared,
         packages=prepared.packages,
+        engine=engine,
     )
 
 
@@ -383,4 +389,5 @@ def _manifest(
         boot=boot,
         packages=None if finished.packages is None else len(finished.packages),
         tools=used,
+        engine=finished.engine,
     )

@@ -57,7 +57,20 @@ TOOLS = (
     Tool(program="gpgv", package="gpgv", purpose="simple: bases with a signed list"),
     Tool(program="git", package="git", purpose="reading the specs' history"),
 )
-_PACKAGES = {tool.program: tool.package for tool in TOOLS}
+# Without these, commands run in the appliance.
+NAMESPACE_TOOLS = (
+    Tool(program="bwrap", package="bubblewrap", purpose="commands in namespaces"),
+    Tool(program="slirp4netns", package="slirp4netns", purpose="their network"),
+    Tool(program="ip", package="iproute2", purpose="their network"),
+    Tool(program="nsenter", package="util-linux", purpose="commands in namespaces"),
+    Tool(program="unshare", package="util-linux", purpose="commands in namespaces"),
+    Tool(program="prlimit", package="util-linux", purpose="commands in namespaces"),
+    Tool(program="mke2fs", package="e2fsprogs", purpose="commands in namespaces"),
+    Tool(program="debugfs", package="e2fsprogs", purpose="commands in namespaces"),
+    Tool(program="perl", package="perl-base", purpose="edit in namespaces"),
+    Tool(program="tar", package="tar", purpose="copy-in in namespaces"),
+)
+_PACKAGES = {tool.program: tool.package for tool in (*TOOLS, *NAMESPACE_TOOLS)}
 
 
 def package_of(program: str) -> str | None:

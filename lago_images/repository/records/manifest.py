@@ -98,10 +98,24 @@ class BootTest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EngineRecord:
+    """Record what a spec's commands ran in.
+
+    Attributes:
+        name: ``namespace`` or ``appliance``.
+        why: The reason for the appliance, where there was a choice.
+    """
+
+    name: Text
+    why: Text = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
     """Record one build: ``created`` in seconds since the epoch, ``seconds`` is how long it took.
 
     ``properties`` are the spec's; ``boot`` is None where the spec says ``boot-test=no``.
+    ``engine`` is None where no command ran, and in older manifests.
     ``dirty`` is true when the files built from were not those of ``commit``.
     """
 
@@ -122,6 +136,7 @@ class Manifest:
     boot: BootTest | None = None
     packages: Count | None = None
     tools: Mapping[Text, Text] = field(default_factory=lambda: MappingProxyType({}))
+    engine: EngineRecord | None = None
 
     @property
     def key(self) -> BuildKey:
@@ -137,7 +152,11 @@ class Manifest:
 
     def to_plain(self) -> dict[str, Any]:
         # enc_hook: of mappings msgspec knows dict alone, and these may be read-only ones.
-        return {"schema": self.SCHEMA, **msgspec.to_builtins(self, enc_hook=dict)}
+        plain = {"schema": self.SCHEMA, **msgspec.to_builtins(self, enc_hook=dict)}
+        if self.engine is None:
+            # Manifests from before there was a choice keep their bytes.
+            del plain["engine"]
+        return plain
 
     def to_json(self) -> bytes:
         """Return canonical JSON: the same manifest gives the same bytes."""
