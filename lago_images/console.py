@@ -7,15 +7,16 @@ Data goes to stdout by ``cli``; everything here goes to stderr. The library talk
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass, field
 from enum import StrEnum
 from threading import Lock
-from typing import TYPE_CHECKING, Protocol, TextIO
+from typing import Protocol, TextIO
 
-if TYPE_CHECKING:
-    from rich.progress import Progress
+from lago_images.meter import Meter
+from lago_images.screen import Screen, Ticker, View, ticking
 
 # Everything below U+0020 but the tab, DEL and the C1 controls: what can move a cursor, colour a
 # terminal or end a line. U+2028 and U+2029 end lines for some log viewers. The others are seen by
@@ -28,8 +29,7 @@ _CONTROLS = re.compile(
 # What Python makes of bytes that are no UTF-8: git's subjects and files' names may have them.
 _SURROGATES = re.compile("[\ud800-\udfff]")
 PLAIN_SECONDS = 15.0
-# From this many columns on there is room for a bar, bytes and rate beside a name.
-_WIDE = 64
+HEARTBEAT_SECONDS = 30.0
 _KIB = 1024
 
 
@@ -60,6 +60,11 @@ def clean(text: str) -> str:
     return _CONTROLS.sub("", whole(text))
 
 
+def clipped(text: str, width: int) -> str:
+    """Return as much of a text as fits; an ellipsis stands for the rest."""
+    return text if len(text) <= width else text[: max(0, width - 1)] + "…"
+
+
 def inert(text: str) -> str:
     """Return one line that GitHub's runner does not read as a workflow command.
 
@@ -87,6 +92,8 @@ class Console:
             reaches threads.
         paint: Colours a line of a kind, ``warning`` or ``error``.
         moment: Returns the time that each line begins with; None for lines without one.
+        meter: Takes the progress of so many bytes, where a ``live`` view shows it.
+        ticker: Lets what changes be drawn, or told, every so many seconds.
     """
 
     stream: TextIO = field(default_factory=lambda: sys.stderr)
@@ -97,9 +104,19 @@ class Console:
     interrupt: Callable[[], None] | None = None
     paint: Callable[[str, str], str] = lambda line, _kind: line
     moment: Callable[[], str] | None = None
+    meter: Callable[[int | None], Advance] | None = None
+    ticker: Ticker = ticking
     _lock: Lock = field(default_factory=Lock)
-    _bars: "Progress | None" = None
-    _bar_users: int = 0
+    _screen: Screen = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._screen = Screen(stream=self.stream, ticker=self.ticker)
+
+    def metered(self, meter: Callable[[int | None], Advance]) -> "Console":
+        """Return this console, with what is reported of progress handed to ``meter``."""
+        part = copy(self)
+        part.meter = meter
+        return part
 
     def info(self, text: str) -> None:
         """Print a fact about the work, a line."""
@@ -114,7 +131,7 @@ class Console:
     def warn(self, text: str) -> None:
         """Print what a person should know of, though the work goes on."""
         if self.mode is Mode.GITHUB:
-            self._write(f"::warning::{_data(text)}")
+            self._screen.write(f"::warning::{_data(text)}")
         else:
             self._line(f"warning: {text}", kind="warning")
 
@@ -122,7 +139,7 @@ class Console:
         """Print a failure, which may have several lines."""
         if self.mode is Mode.GITHUB:
             # GitHub puts the word "Error:" before an annotation by itself.
-            self._write(f"::error::{_data(text.removeprefix('error: '))}")
+            self._screen.write(f"::error::{_data(text.removeprefix('error: '))}")
             return
         for line in text.splitlines():
             self._line(line, kind="error")
@@ -132,7 +149,7 @@ class Console:
         where = path if line is None else f"{path}:{line}"
         if self.mode is Mode.GITHUB:
             at = f"file={_property(path)}" + ("" if line is None else f",line={line}")
-            self._write(f"::error {at}::{_data(message)}")
+            self._screen.write(f"::error {at}::{_data(message)}")
         else:
             self._line(f"{where}: {message}")
 
@@ -146,14 +163,14 @@ class Console:
         """Put the lines of the block together; folded in GitHub's log."""
         is_folded = self.mode is Mode.GITHUB and not self.quiet
         if is_folded:
-            self._write(f"::group::{_data(title)}")
+            self._screen.write(f"::group::{_data(title)}")
         else:
             self.info(f"== {title}")
         try:
             yield
         finally:
             if is_folded:
-                self._write("::endgroup::")
+                self._screen.write("::endgroup::")
 
     @contextmanager
     def progress(self, label: str, total: int | None, *, of: str = "") -> Iterator[Advance]:
@@ -161,11 +178,34 @@ class Console:
 
         ``of`` names what is counted when it is not bytes, such as ``builds``: no bar then.
         """
-        if self.mode is Mode.TERMINAL and not (self.quiet or of):
-            with self._bar(label, total) as advance:
-                yield self._interruptible(advance)
+        if self.meter is not None and not of:
+            yield self._interruptible(self.meter(total))
+        elif self.mode is Mode.TERMINAL and not (self.quiet or of):
+            meter = Meter(clock=self.clock, total=total)
+            with self._screen.showing(lambda width: [_bar(clean(label), meter, width or 0)]):
+                yield self._interruptible(meter.advance)
         else:
             yield self._interruptible(self._plain_progress(label, total, of))
+
+    @contextmanager
+    def live(self, view: View) -> Iterator[None]:
+        """Show lines that change: on a terminal all the time, else as a heartbeat."""
+        if self.quiet:
+            yield
+        elif self.mode is Mode.TERMINAL:
+            with self._screen.showing(lambda width: [clean(line) for line in view(width)]):
+                yield
+        else:
+            with self.ticker(HEARTBEAT_SECONDS, lambda: self._tell(view(None))):
+                yield
+
+    def leave_live(self) -> bool:
+        """Let what is live stay above what comes, for a signal handler; return if anything is."""
+        return self._screen.leave()
+
+    def _tell(self, lines: Sequence[str]) -> None:
+        for line in lines:
+            self.info(line)
 
     def _interruptible(self, advance: Advance) -> Advance:
         def report(amount: int) -> None:
@@ -174,25 +214,6 @@ class Console:
                 self.interrupt()
 
         return report
-
-    @contextmanager
-    def _bar(self, label: str, total: int | None) -> Iterator[Advance]:
-        with self._lock:
-            if self._bars is None:
-                self._bars = _bars(self.stream)
-                self._bars.start()
-            self._bar_users += 1
-            bars = self._bars
-        task = bars.add_task(clean(label), total=total)
-        try:
-            yield lambda amount: bars.advance(task, amount)
-        finally:
-            bars.remove_task(task)
-            with self._lock:
-                self._bar_users -= 1
-                if self._bar_users == 0:
-                    bars.stop()
-                    self._bars = None
 
     def _plain_progress(self, label: str, total: int | None, of: str) -> Advance:
         done, last = 0, self.clock()
@@ -214,18 +235,7 @@ class Console:
         # Cleaned first: what a guest prints colours nothing. A workflow command must begin its
         # line, and GitHub's log has a time of its own for each line: see ``Invocation``.
         line = self.paint(line, kind) if kind else line
-        self._write(f"{self.moment()} {line}" if self.moment else line)
-
-    def _write(self, line: str) -> None:
-        with self._lock:
-            if self._bars is not None:
-                # Above the bars, which rich draws again; and wrapped by the terminal alone.
-                self._bars.console.print(
-                    line, markup=False, highlight=False, soft_wrap=True, style=None
-                )
-            else:
-                self.stream.write(line + "\n")
-                self.stream.flush()
+        self._screen.write(f"{self.moment()} {line}" if self.moment else line)
 
 
 def _share(done: int, total: int | None, of: str) -> str:
@@ -246,22 +256,9 @@ def _property(text: str) -> str:
     return _data(text).replace(":", "%3A").replace(",", "%2C")
 
 
-def _bars(stream: TextIO) -> "Progress":
-    # rich takes a tenth of a second to import, and most commands show no bar.
-    from rich import console, progress, table  # noqa: PLC0415
-
-    terminal = console.Console(file=stream)
-    # A line that the terminal wraps is one that rich cannot draw over: names give way first, and
-    # on a narrow terminal the bar, the bytes and the rate become a percentage.
-    label = progress.TextColumn(
-        "{task.description}",
-        table_column=table.Column(ratio=1, no_wrap=True, overflow="ellipsis"),
-    )
-    columns: list[progress.ProgressColumn] = [progress.TaskProgressColumn(show_speed=True)]
-    if terminal.width >= _WIDE:
-        columns = [
-            progress.BarColumn(bar_width=12),
-            progress.DownloadColumn(binary_units=True),
-            progress.TransferSpeedColumn(),
-        ]
-    return progress.Progress(label, *columns, console=terminal, transient=True, expand=True)
+def _bar(label: str, meter: Meter, width: int) -> str:
+    """Return a label and how far the work is; the label gives way where there is little room."""
+    full = f"{meter.amount('/')} {meter.rate} {meter.unit}/s"
+    short = meter.share or meter.amount("/")
+    facts = full if len(label) + 1 + len(full) <= width else short
+    return f"{clipped(label, width - len(facts) - 1)} {facts}"

@@ -1,30 +1,30 @@
 """Build chains of images: a layer after its base, chains side by side, failures kept apart."""
 
-import secrets
 import shutil
 import threading
 import time
-import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import nullcontext
-from dataclasses import dataclass, field
+from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from lago_images.building.bases.prepared import LayerBase
-from lago_images.building.image import Job, build
+from lago_images.building.bases import layer
+from lago_images.building.bases.prepared import FinishedBase
+from lago_images.building.board import Board
+from lago_images.building.image import Finished, Job, finish, firmwares, reserved, store
 from lago_images.building.model import Context, Request, Result
+from lago_images.building.outcome import described, for_the_log, keep, last_lines
 from lago_images.building.progress import Progress
 from lago_images.building.reservations import Machine, Reservations, this_machine
-from lago_images.errors import BootError, CommandError, Error
 from lago_images.host import kvm
 from lago_images.host.kvm import Acceleration
 from lago_images.host.process import CHAIN_THREADS, Children
 from lago_images.host.workdir import default_scratch, workdir
+from lago_images.repository.records.manifest import BaseRecord, Manifest
 from lago_images.repository.records.state import StoredBuild
 from lago_images.specs.model import BaseKind
 
-# What the names of the threads that build chains begin with.
 # Seconds that chains have to end when the run is.
 _MOMENT = 0.7
 
@@ -34,7 +34,8 @@ def build_chains(
 ) -> list[Result]:
     """Build chains, ``jobs`` at a time.
 
-    An image that fails takes its layers with it and no one else. On Ctrl-C every program is
+    A layer begins when its base's disk is finished. An image that fails takes its layers with it,
+    also those at work, and no one else. On Ctrl-C every program is
     ended, and every work directory removed before ``KeyboardInterrupt`` is passed on; but what
     does not end in a moment, as a request to a store that does not answer, is left running.
 
@@ -60,11 +61,15 @@ def build_chains(
         children=children,
         reservations=Reservations(),
         machine=this_machine(),
+        board=Board(sum(map(len, chains)), context.clock),
     )
     futures: list[Future[list[Result]]] = []
     try:
-        futures += [pool.submit(_build_chain, chain, run, grouped=jobs == 1) for chain in chains]
-        results = [result for future in futures for result in future.result()]
+        with context.console.live(run.board.lines):
+            futures += [
+                pool.submit(_build_chain, chain, run, grouped=jobs == 1) for chain in chains
+            ]
+            results = [result for future in futures for result in future.result()]
     except BaseException:
         pool.shutdown(wait=False, cancel_futures=True)
         children.end()
@@ -98,130 +103,252 @@ class _Run:
     children: Children
     reservations: Reservations
     machine: Machine
+    board: Board
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class _Image:
+    """An image under way.
+
+    Attributes:
+        base: The image that it stands on, where this run builds that.
+        folder: Has its disk, as long as somebody reads that, its log and its work.
+        users: Who reads the disk: the image itself until it is stored, and layers to come.
+        opened: What is closed when it has ended.
+    """
+
+    request: Request
+    base: "_Image | None"
+    folder: Path
+    job: Job
+    users: set[str]
+    opened: ExitStack
+    start_time: float
+    finished: Finished | None = None
+    manifest: Manifest | None = None
+
+    @property
+    def name(self) -> str:
+        return self.request.spec.name
+
+    @property
+    def disk(self) -> Path:
+        return self.folder / "disk.qcow2"
+
+    def as_base(self) -> FinishedBase:
+        """Return what a layer of this run stands on."""
+        return FinishedBase(
+            name=self.name,
+            disk=self.disk,
+            fingerprint=self.request.fingerprint,
+            firmwares=firmwares(self.request.spec, self.job.base),
+        )
+
+    def base_record(self) -> BaseRecord:
+        """Return what the disk stands on; a base of this run is recorded by now."""
+        assert self.finished  # noqa: S101 -- it is stored after that
+        known = self.finished.prepared.record
+        if known is not None:
+            return known
+        assert self.base and self.base.manifest  # noqa: S101, PT018 -- what failed has no layers
+        below = self.base.manifest
+        stored = StoredBuild(manifest=below, folder=below.key.staging)
+        return layer.record(self.request.spec, stored)
 
 
 @dataclass(slots=True, kw_only=True)
 class _Chain:
-    """A chain under way: its images' results, and the disks that layers still need."""
+    """A chain under way.
+
+    Its own thread makes the disks, one after the other. A second one stores what is finished, in
+    the same order: so nothing of a layer is in the store before its base is recorded.
+    """
 
     run: _Run
     folder: Path
-    bases: dict[str, LayerBase] = field(default_factory=dict)
+    requests: Sequence[Request]
+    storing: ThreadPoolExecutor
+    images: dict[str, _Image] = field(default_factory=dict)
     results: dict[str, Result] = field(default_factory=dict)
+    _stored: list[Future[None]] = field(default_factory=list)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def add(self, request: Request, needed: frozenset[str]) -> None:
-        """Build an image; ``needed`` are those that images still to come stand on."""
-        spec = request.spec
-        base = spec.base.name if spec.base.kind is BaseKind.LAYER else ""
-        ended = self.results.get(base)
-        if ended is not None and not ended.ok:
-            self.run.context.console.warn(f"{spec.name}: not built, because its base {base} failed")
-            self.results[spec.name] = Result(
-                name=spec.name, arch=spec.arch, manifest=None, seconds=0, skipped=base
-            )
+    def build(self) -> list[Result]:
+        """Build every image; return how each ended."""
+        for request in self.requests:
+            self._begin(request)
+        for future in self._stored:
+            future.result()
+        return [self.results[request.spec.name] for request in self.requests]
+
+    def _begin(self, request: Request) -> None:
+        """Make an image's disk, and have it stored while the next one is made."""
+        image = self._opened(request)
+        if image is None:
             return
-        self.results[spec.name] = self._build(request, base, keep=spec.name in needed)
-        for name in self.bases.keys() - needed:
-            (self.folder / f"{name}.qcow2").unlink(missing_ok=True)
-            del self.bases[name]
+        try:
+            image.job.folder.mkdir(parents=True)
+            image.opened.enter_context(reserved(image.job))
+            image.finished = self._finished(image)
+            # Whoever waits for disk space may wait for this image from now on.
+            image.opened.enter_context(self.run.reservations.worker())
+        except (Exception, KeyboardInterrupt) as failure:  # noqa: BLE001 -- it stays one failure
+            self._end(image, failure)
+        else:
+            self._stored.append(self.storing.submit(self._store, image))
+        finally:
+            self._leave(image.base, image.name)
 
-    def _build(self, request: Request, base: str, *, keep: bool) -> Result:
-        spec, context = request.spec, self.run.context
-        folder = self.folder / "image"
-        log = self.folder / "image.log"
-        progress = Progress(name=spec.name, console=context.console, clock=context.clock, log=log)
+    def _finished(self, image: _Image) -> Finished:
+        finished = finish(image.job)
+        return replace(finished, disk=finished.disk.rename(image.disk))
+
+    def _store(self, image: _Image) -> None:
+        assert image.finished  # noqa: S101 -- it was submitted after that
+        try:
+            image.job.children.check()
+            image.manifest = store(image.job, image.finished, image.base_record())
+        except (Exception, KeyboardInterrupt) as failure:  # noqa: BLE001 -- it stays one failure
+            self._end(image, failure)
+        else:
+            self._end(image, None)
+
+    def _opened(self, request: Request) -> _Image | None:
+        """Take an image up, unless its base has failed."""
+        spec = request.spec
+        base = self.images.get(spec.base.name) if spec.base.kind is BaseKind.LAYER else None
+        below = spec.base.name if spec.base.kind is BaseKind.LAYER else ""
+        with self._lock:
+            if not self._has_failed(below):
+                image = self.images[spec.name] = self._new(request, base)
+                return image
+        self.run.context.console.warn(f"{spec.name}: not built, because its base {below} failed")
+        self.run.board.skip()
+        self.results[spec.name] = Result(
+            name=spec.name, arch=spec.arch, manifest=None, seconds=0, skipped=below
+        )
+        self._leave(base, spec.name)
+        return None
+
+    def _new(self, request: Request, base: _Image | None) -> _Image:
+        spec, run = request.spec, self.run
+        children, opened, folder = Children(run.children), ExitStack(), self.folder / spec.name
+        row = opened.enter_context(run.board.row(spec.name, request.expected))
+        console = run.context.console.metered(row.measure)
+        console.interrupt = children.check
+        context = replace(run.context, console=console)
+        log = folder / "image.log"
+        progress = Progress(name=spec.name, console=console, clock=context.clock, log=log, row=row)
         job = Job(
             request=request,
             context=context,
-            accel=self.run.accel,
-            folder=folder,
-            base=self.bases.get(base) or _published(request),
-            children=self.run.children,
-            reservations=self.run.reservations,
-            machine=self.run.machine,
+            accel=run.accel,
+            folder=folder / "work",
+            base=base.as_base() if base else request.base,
+            children=children,
+            reservations=run.reservations,
+            machine=run.machine,
             progress=progress,
         )
-        start_time = context.clock()
-        manifest, error, tail = None, "", _tail(None)
+        return _Image(
+            request=request,
+            base=base,
+            folder=folder,
+            job=job,
+            users={spec.name, *self._layers_on(spec.name)},
+            opened=opened,
+            start_time=context.clock(),
+        )
+
+    def _layers_on(self, name: str) -> Iterator[str]:
+        for request in self.requests:
+            base = request.spec.base
+            if base.kind is BaseKind.LAYER and base.name == name:
+                yield request.spec.name
+
+    def _has_failed(self, name: str) -> bool:
+        ended = self.results.get(name)
+        return ended is not None and not ended.ok
+
+    def _end(self, image: _Image, failure: Exception | KeyboardInterrupt | None) -> None:
+        """Conclude an image; what is at work on it as a base is stopped when it failed."""
         try:
-            folder.mkdir()
-            built = build(job)
-            if keep:
-                disk = built.disk.rename(self.folder / f"{spec.name}.qcow2")
-                stored = StoredBuild(manifest=built.manifest, folder=built.manifest.key.staging)
-                self.bases[spec.name] = LayerBase(stored=stored, disk=disk)
-            manifest = built.manifest
-        except Exception as failure:  # noqa: BLE001 -- one failure stays one failure
-            error, tail = _described(failure), _tail(failure)
-            is_ours = not isinstance(failure, Error | OSError)
-            # Of a fault of ours whoever mends it needs the traceback.
-            trace = "".join(traceback.format_exception(failure))
-            progress.note(trace if is_ours else f"error: {error}")
-            context.console.error(f"{spec.name}: failed while {progress.step or 'beginning'}")
+            with self._lock:
+                is_stopped = image.base is not None and self._has_failed(image.base.name)
+            if isinstance(failure, KeyboardInterrupt) and not is_stopped:
+                raise failure
+            self._tell(image, failure, is_stopped=is_stopped)
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
-            kept = _keep(log, f"{spec.name}.log", context)
-            _keep(job.console_log, f"{spec.name}.console.log", context)
+            shutil.rmtree(image.job.folder, ignore_errors=True)
+            context = self.run.context
+            log = keep(image.job.log, f"{image.name}.log", context)
+            keep(image.job.console_log, f"{image.name}.console.log", context)
+            image.opened.close()
+            self._leave(image, image.name)
+        result = self._result(image, failure, log, is_stopped=is_stopped)
+        with self._lock:
+            self.results[image.name] = result
+            at_work = [] if result.ok else [i for i in self.images.values() if i.base is image]
+        for each in at_work:
+            each.job.children.end()
+
+    def _tell(
+        self, image: _Image, failure: Exception | KeyboardInterrupt | None, *, is_stopped: bool
+    ) -> None:
+        console, progress = self.run.context.console, image.job.progress
+        if is_stopped and image.base:
+            console.warn(f"{image.name}: stopped, because its base {image.base.name} failed")
+        elif isinstance(failure, Exception):
+            progress.note(for_the_log(failure))
+            console.error(f"{image.name}: failed while {progress.step or 'beginning'}")
+
+    def _result(
+        self,
+        image: _Image,
+        failure: Exception | KeyboardInterrupt | None,
+        log: Path | None,
+        *,
+        is_stopped: bool,
+    ) -> Result:
+        spec, progress = image.request.spec, image.job.progress
+        failed = failure if isinstance(failure, Exception) and not is_stopped else None
         return Result(
             name=spec.name,
             arch=spec.arch,
-            manifest=manifest,
-            seconds=context.clock() - start_time,
-            step="" if manifest else progress.step,
-            error=error,
-            tail=tail,
-            log=kept,
+            manifest=image.manifest,
+            seconds=self.run.context.clock() - image.start_time,
+            step=progress.step if failed else "",
+            error=described(failed) if failed else "",
+            tail=last_lines(failed),
+            skipped=image.base.name if is_stopped and image.base else "",
+            log=log,
+            start_time=image.start_time,
+            expected=image.request.expected,
+            times=tuple(progress.times),
         )
+
+    def _leave(self, image: _Image | None, user: str) -> None:
+        """Remove the disk of an image when its last user leaves it."""
+        if image is None:
+            return
+        with self._lock:
+            image.users.discard(user)
+            is_needed = bool(image.users)
+        if not is_needed:
+            shutil.rmtree(image.folder, ignore_errors=True)
 
 
 def _build_chain(requests: Sequence[Request], run: _Run, *, grouped: bool) -> list[Result]:
-    context = run.context
-    scratch = default_scratch(context.environ)
-    with run.reservations.chain(), workdir(scratch, context.console) as folder:
-        chain = _Chain(run=run, folder=folder)
-        for position, request in enumerate(requests):
-            title = f"build {request.spec.name} ({request.spec.arch})"
-            with context.console.group(title) if grouped else nullcontext():
-                following = [later.spec.base for later in requests[position + 1 :]]
-                needed = {base.name for base in following if base.kind is BaseKind.LAYER}
-                chain.add(request, frozenset(needed))
-    return [chain.results[request.spec.name] for request in requests]
-
-
-def _keep(log: Path, name: str, context: Context) -> Path | None:
-    """Move a log to where logs are kept, whole; where it is then, if there is one."""
-    target = context.logs / name
-    part = target.with_name(f".{secrets.token_hex(8)}.part")
-    try:
-        target.unlink(missing_ok=True)
-        if not log.exists():
-            return None
-        target.parent.mkdir(parents=True, exist_ok=True)
-        # Logs may be kept on another file system, where a move is a copy that can break off.
-        shutil.move(log, part)
-        return part.replace(target)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        context.console.warn(f"the log {target} could not be kept: {error.strerror or error}")
-        return None
-
-
-def _published(request: Request) -> LayerBase | None:
-    return None if request.base is None else LayerBase(stored=request.base)
-
-
-def _described(failure: Exception) -> str:
-    if isinstance(failure, Error):
-        return failure.message + (f" ({failure.hint})" if failure.hint else "")
-    return str(failure) if isinstance(failure, OSError) else f"{type(failure).__name__}: {failure}"
-
-
-def _tail(failure: BaseException | None) -> tuple[str, ...]:
-    while failure is not None:
-        if isinstance(failure, CommandError | BootError):
-            return failure.tail
-        failure = failure.__cause__
-    return ()
+    console, scratch = run.context.console, default_scratch(run.context.environ)
+    names = ", ".join(request.spec.name for request in requests)
+    title = f"build {names} ({requests[0].spec.arch})"
+    with (
+        run.reservations.worker(),
+        workdir(scratch, console) as folder,
+        console.group(title) if grouped else nullcontext(),
+        ThreadPoolExecutor(1, thread_name_prefix=f"{CHAIN_THREADS}-storing") as storing,
+    ):
+        return _Chain(run=run, folder=folder, requests=requests, storing=storing).build()
 
 
 def _announce_acceleration(context: Context, accel: Acceleration) -> None:

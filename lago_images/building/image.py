@@ -1,4 +1,4 @@
-"""Build one image, from its spec to its manifest in the store."""
+"""Build one image, from its spec to a finished disk, and on to its manifest in the store."""
 
 import platform
 import re
@@ -16,12 +16,12 @@ from pathlib import Path
 from lago_images.building import qcow2
 from lago_images.building.bases import layer, libguestfs, signed_list, simple
 from lago_images.building.bases.bootstrap import build as bootstrap
-from lago_images.building.bases.prepared import LayerBase, Package, Prepared
+from lago_images.building.bases.prepared import FinishedBase, LayerBase, Package, Prepared
 from lago_images.building.boot.boot_test import Booted, boot_test
 from lago_images.building.customise.engine import customise
 from lago_images.building.customise.sysprep import warn_of_secrets
 from lago_images.building.customise.versions import refuse_unknown_commands
-from lago_images.building.model import Context, Request
+from lago_images.building.model import Context, Phase, Request
 from lago_images.building.progress import Progress
 from lago_images.building.reservations import Machine, Reservations, needs
 from lago_images.building.upload import (
@@ -37,7 +37,14 @@ from lago_images.host.kvm import Acceleration
 from lago_images.host.process import Children, Runner, search_path
 from lago_images.host.retry import RetryPolicy
 from lago_images.repository.records.layout import BuildKey
-from lago_images.repository.records.manifest import BootTest, Disk, EngineRecord, Manifest
+from lago_images.repository.records.manifest import (
+    BaseRecord,
+    BootTest,
+    Disk,
+    EngineRecord,
+    Manifest,
+)
+from lago_images.repository.records.state import StoredBuild
 from lago_images.specs.bases import required_firmwares
 from lago_images.specs.host_files import refuse_pointers
 from lago_images.specs.model import BaseKind, Spec
@@ -89,36 +96,29 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Built:
-    """A build in the store, and its disk, which is still in the job's folder."""
-
-    manifest: Manifest
-    disk: Path
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Finished:
-    """A disk that may be published."""
+class Finished:
+    """A disk that may be published; ``start_time`` is when its build began."""
 
     disk: Path
     virtual_size: int
     prepared: Prepared
     packages: tuple[Package, ...] | None
     engine: EngineRecord | None
+    start_time: float
 
 
-def build(job: Job) -> Built:
-    """Build an image and upload it; the manifest is uploaded last and commits the build.
+@contextmanager
+def reserved(job: Job) -> Iterator[None]:
+    """Reserve the disk space of an image's build, from its start until it is recorded.
 
     Raises:
-        Error: It failed. Nothing of it stays in the store where that may be removed, unless the
-            manifest was on its way: it may be there, and another run may have released the build.
+        Error: The spec cannot be built here, or there is too little disk space.
     """
     refuse_pointers(job.request.spec, job.context.root)
     refuse_unknown_commands(job.request.spec, _runner(job))
     required = needs(job.request.spec, job.base, job.folder, job.context)
     with job.reservations.reserve(required, _waiting(job)):
-        return _build(job)
+        yield
 
 
 def _waiting(job: Job) -> Callable[[], None]:
@@ -138,11 +138,41 @@ def _waiting(job: Job) -> Callable[[], None]:
     return waiting
 
 
-def _build(job: Job) -> Built:
-    context, spec = job.context, job.request.spec
-    start_time = context.clock()
-    runner = _runner(job)
-    finished = _finish(job, runner)
+def finish(job: Job) -> Finished:
+    """Build an image's disk, which layers may stand on from now on; raises ``Error``."""
+    spec, progress, runner = job.request.spec, job.progress, _runner(job)
+    start_time = job.context.clock()
+    with progress.doing(f"preparing {spec.base}", Phase.BASE):
+        prepared = _prepare(job, runner)
+    engine = None
+    if spec.operations:
+        with (
+            job.machine.guest(job.children.check),
+            progress.doing("customising", Phase.SETUP),
+        ):
+            done = customise(spec, prepared, job.folder, job.context, runner, accel=job.accel)
+        prepared, engine = done.prepared, done.engine
+    disk = job.folder / "finished.qcow2"
+    with progress.doing("writing the finished disk", Phase.DISK):
+        virtual_size = qcow2.standalone(prepared.disk, prepared.format, disk, runner)
+    return Finished(
+        disk=disk,
+        virtual_size=virtual_size,
+        prepared=prepared,
+        packages=prepared.packages,
+        engine=engine,
+        start_time=start_time,
+    )
+
+
+def store(job: Job, finished: Finished, base: BaseRecord) -> Manifest:
+    """Boot-test and upload a finished disk; the manifest is uploaded last and commits the build.
+
+    ``base`` is what the disk stands on. Raises ``Error`` when it failed. Nothing of it stays in
+    the store where that may be removed, unless the manifest was on its way: it may be there, and
+    another run may have released the build.
+    """
+    context, spec, runner = job.context, job.request.spec, _runner(job)
     key = BuildKey(
         name=spec.name,
         arch=spec.arch,
@@ -154,16 +184,16 @@ def _build(job: Job) -> Built:
         packages = booted.packages if finished.packages is None and booted else finished.packages
         finished = replace(finished, packages=packages)
         boot = booted.test if booted else None
-        manifest = _manifest(job, key, finished, disk, boot, start_time, tools(runner))
+        manifest = _manifest(job, key, finished, base, disk, boot, tools(runner))
         sidecars = SidecarFiles(log=job.log, console_log=job.console_log, packages=packages)
-        with job.progress.doing("uploading the sidecar files"):
+        with job.progress.doing("uploading the sidecar files", Phase.UPLOAD):
             send_sidecars(context.store, manifest, spec, sidecars, waiting)
     except BaseException:
         withdraw(context.store, key)
         raise
-    with job.progress.doing("recording the build"):
+    with job.progress.doing("recording the build", Phase.UPLOAD):
         record(context.store, manifest, waiting)
-    return Built(manifest=manifest, disk=finished.disk)
+    return manifest
 
 
 def build_id(now: float, fingerprint: str) -> str:
@@ -199,27 +229,6 @@ def _runner(job: Job) -> Runner:
     )
 
 
-def _finish(job: Job, runner: Runner) -> _Finished:
-    spec, progress = job.request.spec, job.progress
-    with progress.doing(f"preparing {spec.base}"):
-        prepared = _prepare(job, runner)
-    engine = None
-    if spec.operations:
-        with job.machine.guest(job.children.check), progress.doing("customising"):
-            done = customise(spec, prepared, job.folder, job.context, runner, accel=job.accel)
-        prepared, engine = done.prepared, done.engine
-    disk = job.folder / "finished.qcow2"
-    with progress.doing("writing the finished disk"):
-        virtual_size = qcow2.standalone(prepared.disk, prepared.format, disk, runner)
-    return _Finished(
-        disk=disk,
-        virtual_size=virtual_size,
-        prepared=prepared,
-        packages=prepared.packages,
-        engine=engine,
-    )
-
-
 def _prepare(job: Job, runner: Runner) -> Prepared:
     spec, context = job.request.spec, job.context
     match spec.base.kind:
@@ -238,7 +247,7 @@ def _prepare(job: Job, runner: Runner) -> Prepared:
 
 
 def _boot_and_send(
-    job: Job, key: BuildKey, finished: _Finished, waiting: RetryPolicy, runner: Runner
+    job: Job, key: BuildKey, finished: Finished, waiting: RetryPolicy, runner: Runner
 ) -> tuple[Disk, Booted | None]:
     """Boot a finished disk while it is compressed and uploaded, which only reads it, too.
 
@@ -268,13 +277,13 @@ def _boot_and_send(
             raise
 
 
-def _boot(job: Job, finished: _Finished, runner: Runner) -> Booted:
+def _boot(job: Job, finished: Finished, runner: Runner) -> Booted:
     """Boot the disk under each kind of firmware that it is for, one after the other."""
     booted: list[Booted] = []
     for firmware in firmwares(job.request.spec, job.base):
         # One of them looks inside; what was customised here has reported its packages already.
         look_inside = finished.packages is None and not booted
-        doing = job.progress.doing(f"boot test {firmware}".rstrip())
+        doing = job.progress.doing(f"boot test {firmware}".rstrip(), Phase.BOOT)
         with (
             job.machine.guest(runner.children.check),
             doing,
@@ -305,12 +314,17 @@ def _boot(job: Job, finished: _Finished, runner: Runner) -> Booted:
 def firmwares(spec: Spec, base: LayerBase | None) -> tuple[str, ...]:
     """Return the kinds of firmware that an image is booted with; empty is the usual one.
 
-    What the spec says, else what its base was booted with.
+    What the spec says, else what its base is booted with.
     """
     if named := required_firmwares(spec):
         return named
-    booted = base.manifest.boot if base is not None else None
-    return tuple(sorted(booted.firmware)) if booted and booted.firmware else ("",)
+    match base:
+        case FinishedBase():
+            return base.firmwares
+        case StoredBuild() if base.manifest.boot and base.manifest.boot.firmware:
+            return tuple(sorted(base.manifest.boot.firmware))
+        case _:
+            return ("",)
 
 
 @contextmanager
@@ -330,7 +344,7 @@ def _console_of(job: Job, firmware: str) -> Iterator[Path]:
 def _send(
     job: Job,
     key: BuildKey,
-    finished: _Finished,
+    finished: Finished,
     waiting: RetryPolicy,
     runner: Runner,
     check: Callable[[], None],
@@ -340,7 +354,7 @@ def _send(
     size = finished.disk.stat().st_size
     with (
         job.machine.compression(check),
-        job.progress.doing(step),
+        job.progress.doing(step, Phase.UPLOAD),
         context.console.progress(f"{key.name}: {step}", size) as advance,
     ):
         digests = send_disk(
@@ -367,10 +381,10 @@ def _send(
 def _manifest(
     job: Job,
     key: BuildKey,
-    finished: _Finished,
+    finished: Finished,
+    base: BaseRecord,
     disk: Disk,
     boot: BootTest | None,
-    start_time: float,
     used: Mapping[str, str],
 ) -> Manifest:
     request, now = job.request, job.context.clock()
@@ -379,12 +393,12 @@ def _manifest(
         arch=key.arch,
         build_id=key.build_id,
         fingerprint=request.fingerprint,
-        base=finished.prepared.record,
+        base=base,
         disk=disk,
         commit=request.commit,
         dirty=request.dirty,
         created=int(now),
-        seconds=int(now - start_time),
+        seconds=int(now - finished.start_time),
         properties=request.spec.properties,
         boot=boot,
         packages=None if finished.packages is None else len(finished.packages),

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 
 from lago_images.console import Console
@@ -11,6 +12,25 @@ from lago_images.repository.records.state import StoredBuild
 from lago_images.settings import Settings
 from lago_images.specs.model import Spec
 from lago_images.storage.base import Store
+
+
+class Phase(StrEnum):
+    """A part of an image's build; a boot test and an upload may be under way at once."""
+
+    BASE = "base"
+    SETUP = "setup"
+    DISK = "disk"
+    BOOT = "boot"
+    UPLOAD = "upload"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhaseTime:
+    """The time that a step of a phase took: from seconds since the epoch, in seconds."""
+
+    phase: Phase
+    start_time: float
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +42,7 @@ class Request:
         dirty: True if the specs differ from that commit.
         base: For a layer whose base is not built in this run, the base's build in the
             repository: published, or about to be promoted. None for others.
+        expected: Seconds that the published build of the image took; None without one.
     """
 
     spec: Spec
@@ -29,6 +50,7 @@ class Request:
     commit: str
     dirty: bool
     base: StoredBuild | None = None
+    expected: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +90,9 @@ class Result:
         skipped: The base that failed, when the image was not tried because of it.
         seconds: From start to end.
         log: The image's log.
+        start_time: When it began, in seconds since the epoch; None when it was not tried.
+        expected: Seconds that its published build took; None without one.
+        times: What each phase took, in the order of their ends.
     """
 
     name: str
@@ -79,6 +104,9 @@ class Result:
     tail: tuple[str, ...] = ()
     skipped: str = ""
     log: Path | None = None
+    start_time: float | None = None
+    expected: float | None = None
+    times: tuple[PhaseTime, ...] = ()
 
     @property
     def ok(self) -> bool:

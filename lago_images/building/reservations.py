@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Condition, Event, Thread
 
-from lago_images.building.bases.prepared import LayerBase
+from lago_images.building.bases.prepared import FinishedBase, LayerBase
 from lago_images.building.model import Context
 from lago_images.errors import Error, HostError
 from lago_images.host import space
@@ -117,9 +117,9 @@ def this_machine(root: Path = Path("/")) -> Machine:
 
 
 class Reservations:
-    """Disk space that the chains of a run share: what one reserves another cannot.
+    """Disk space that the images of a run share: what one reserves another cannot.
 
-    An image for which there is too little waits while other chains work: they may leave enough.
+    An image for which there is too little waits while others are at work: they may leave enough.
     """
 
     def __init__(self) -> None:
@@ -128,8 +128,8 @@ class Reservations:
         self._reserved: list[Mapping[int, int]] = []
 
     @contextmanager
-    def chain(self) -> Iterator[None]:
-        """Count a chain as working: whoever waits for disk space may wait for its end."""
+    def worker(self) -> Iterator[None]:
+        """Count a thread as working: whoever waits for disk space may wait for its end."""
         with self._changed:
             self._working += 1
         try:
@@ -149,7 +149,7 @@ class Reservations:
             waiting: Called now and then while it waits; what it raises ends that.
 
         Raises:
-            HostError: There is too little and no other chain works; names the folder, the bytes
+            HostError: There is too little and nobody else works; names the folder, the bytes
                 needed and the bytes free.
         """
         reserved: dict[int, int] = {}
@@ -254,6 +254,8 @@ def disk_size(spec: Spec, base: LayerBase | None, root: Path) -> int:
 
 
 def _base_size(spec: Spec, base: LayerBase | None, root: Path) -> int:
+    if isinstance(base, FinishedBase):
+        return base.disk.stat().st_size
     if base is not None:
         return base.manifest.disk.size
     local = root / spec.base.name

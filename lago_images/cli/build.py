@@ -6,7 +6,7 @@ import click
 
 from lago_images.cli.completion import spec_names
 from lago_images.cli.invocation import Invocation
-from lago_images.cli.output import build_and_publish
+from lago_images.cli.output import build_and_publish, timings_file
 from lago_images.errors import UsageError
 from lago_images.jobs.plan import plan_and_state
 from lago_images.jobs.publish import refuse_settings
@@ -31,6 +31,7 @@ _HINT = "to publish to a bucket: lago-images ci rebuild --changed"
 )
 @click.option("--jobs", "side_by_side", type=click.IntRange(min=1), help="Chains at a time.")
 @click.option("--require-kvm", is_flag=True, default=None, help="Refuse to build without KVM.")
+@timings_file
 @click.pass_obj
 def build(
     invocation: Invocation,
@@ -42,6 +43,7 @@ def build(
     logs: Path | None,
     side_by_side: int | None,
     require_kvm: bool | None,
+    timings: Path | None,
 ) -> None:
     """Build images and publish them into a directory.
 
@@ -63,7 +65,8 @@ def build(
     refuse_settings(workspace)
     ask = Ask(changed=not names, force=frozenset(names), everything=force and not names)
     # In a directory what is not committed is published with a warning.
-    build_and_publish(workspace, *plan_and_state(workspace, ask), allow_dirty=True)
+    plan, state = plan_and_state(workspace, ask)
+    build_and_publish(workspace, plan, state, allow_dirty=True, timings=timings)
 
 
 def _leave_bucket(invocation: Invocation, *, asked_for_directory: bool) -> None:

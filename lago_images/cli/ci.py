@@ -1,4 +1,4 @@
-"""``ci plan``, ``build``, ``publish``, ``rebuild`` and ``report``: for both CIs and a person."""
+"""``ci build``, ``publish``, ``rebuild`` and ``report``: for both CIs and a person."""
 
 import dataclasses
 import re
@@ -17,13 +17,13 @@ from lago_images.cli.invocation import Invocation, finish
 from lago_images.cli.output import (
     allow_dirty,
     build_and_publish,
-    plan_lines,
+    show_builds,
     show_next,
     show_publication,
-    show_results,
     show_summary,
+    timings_file,
 )
-from lago_images.cli.tables import terminal_width
+from lago_images.cli.plan import FORMS, show_plan
 from lago_images.errors import Error
 from lago_images.host.files import replace
 from lago_images.jobs import build as build_job
@@ -34,70 +34,11 @@ from lago_images.jobs import results as publication
 from lago_images.jobs.results import Fate
 from lago_images.planning import formats
 from lago_images.planning.history import Ask
-from lago_images.planning.model import WORK, Plan
+from lago_images.planning.model import Plan
 from lago_images.repository.records.state import read, survey
 
-_FORMATS = {
-    "json": formats.to_json,
-    "github": formats.to_github,
-    "jenkins": formats.to_jenkins,
-}
-_FORMS = ("text", *_FORMATS)
-_FAN_OUTS = ("github", "jenkins")
-# Not 1 or 2, which say that the plan could not be made.
-_TO_DO = 3
 _FILE = click.Path(path_type=Path, dir_okay=False)
 _FOLDER = click.Path(path_type=Path, file_okay=False)
-
-
-@click.command()
-@click.argument("names", nargs=-1, metavar="[NAME…]", shell_complete=spec_names)
-@click.option("--base", metavar="REV", help="Only what changed since this commit or branch.")
-@click.option(
-    "--stale", type=click.IntRange(min=0), metavar="DAYS", help="Also images that are older."
-)
-@click.option("--all", "everything", is_flag=True, help="All images, affected or not.")
-@click.option("--format", "form", type=click.Choice(_FORMS), default="text", show_default=True)
-@click.option("--output", type=_FILE, help="Save the plan (as JSON) in this file, too.")
-@click.option("--exit-code", is_flag=True, help="Exit with 3 if there is something to do.")
-@click.pass_obj
-def plan(
-    invocation: Invocation,
-    names: tuple[str, ...],
-    base: str | None,
-    stale: int | None,
-    everything: bool,
-    form: str,
-    output: Path | None,
-    exit_code: bool,
-) -> None:
-    """Show what is affected and why.
-
-    NAMEs are built whether affected or not. With --exit-code it exits with 0 if there is nothing
-    to build or promote, and with 3 if there is.
-    """
-    ask = Ask(force=frozenset(names), everything=everything, stale_days=stale)
-    workspace = invocation.judging_workspace(must_judge=False)
-    # Before the plan: the jobs of its fan-out would each build for nothing.
-    if form in _FAN_OUTS:
-        plan_job.refuse_passing(workspace)
-    plan = plan_job.plan(workspace, ask, scope=base)
-    if output is not None:
-        replace(output, formats.to_json(plan).encode())
-    if form == "github":
-        environment.append(workspace.environ, formats.to_github(plan))
-        workspace.console.info(formats.summary(plan))
-    show_plan(plan, form)
-    if exit_code and any(image.action in WORK for image in plan.images):
-        raise click.exceptions.Exit(_TO_DO)
-
-
-def show_plan(plan: Plan, form: str) -> None:
-    """Print a plan in one of its forms; its table as wide as the terminal."""
-    if form == "text":
-        click.echo("\n".join(plan_lines(plan, terminal_width())))
-    else:
-        click.echo(_FORMATS[form](plan), nl=False)
 
 
 def _saved(path: Path | None, sha256: str | None) -> Plan | None:
@@ -162,6 +103,7 @@ def _two_numbers(
     default=True,
     help="Write builds/ of the repository, or keep the builds in the results' folder.",
 )
+@timings_file
 @click.pass_obj
 def build(
     invocation: Invocation,
@@ -175,6 +117,7 @@ def build(
     require_kvm: bool | None,
     network: bool | None,
     upload: bool,
+    timings: Path | None,
 ) -> None:
     """Build chains on this host, into builds/ of the repository.
 
@@ -199,7 +142,7 @@ def build(
             file = folder / attestations.FILE
             replace(file, subjects.encode())
             environment.write(workspace.environ, {"subjects": str(file.absolute())})
-    show_results(workspace.console, built)
+    show_builds(workspace.console, built, timings)
     if not built:
         click.echo("nothing to build: these images are published, or built and waiting to be")
     elif upload and all(result.ok for result in built):
@@ -258,10 +201,11 @@ def publish(
 @click.option("--stale", type=click.IntRange(min=0), metavar="DAYS", help="Images that are older.")
 @click.option("--base-url", help="Where clients will find the repository.")
 @click.option("--dry-run", is_flag=True, help="Only show what would be done.")
-@click.option("--format", "form", type=click.Choice(_FORMS), help="Of a dry run's plan.")
+@click.option("--format", "form", type=click.Choice(FORMS), help="Of a dry run's plan.")
 @click.option("--logs", type=_FOLDER, help="Keep each image's log here.")
 @click.option("--jobs", "side_by_side", type=click.IntRange(min=1), help="Chains at a time.")
 @click.option("--require-kvm", is_flag=True, default=None, help="Refuse to build without KVM.")
+@timings_file
 @allow_dirty
 @click.pass_obj
 def rebuild(
@@ -276,6 +220,7 @@ def rebuild(
     logs: Path | None,
     side_by_side: int | None,
     require_kvm: bool | None,
+    timings: Path | None,
     allow_dirty: bool,
 ) -> None:
     """Plan, build and publish on this machine, to a bucket or a directory.
@@ -296,7 +241,7 @@ def rebuild(
     if dry_run:
         show_plan(plan, form or "text")
         return
-    build_and_publish(workspace, plan, state, allow_dirty=allow_dirty)
+    build_and_publish(workspace, plan, state, allow_dirty=allow_dirty, timings=timings)
 
 
 @click.command()

@@ -58,7 +58,7 @@ def _items(names: list[str], incomplete: str) -> list[CompletionItem]:
 
 
 def _specs(invocation: Invocation) -> list[str]:
-    from lago_images.specs.read import spec_names as read_names  # noqa: PLC0415
+    from lago_images.specs.folder import spec_names as read_names  # noqa: PLC0415
 
     with suppress(Error, OSError):
         return read_names(invocation.root / invocation.settings.specs)

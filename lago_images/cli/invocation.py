@@ -148,7 +148,8 @@ def console_for(environ: Mapping[str, str]) -> Console:
     # time before each line of the log.
     if environ.get("GITHUB_ACTIONS") == "true":
         return Console(mode=Mode.GITHUB)
-    if not sys.stderr.isatty():
+    # A dumb terminal cannot draw a line anew.
+    if not sys.stderr.isatty() or environ.get("TERM", "dumb") == "dumb":
         # Jenkins, GitLab and most others set CI; Jenkins has times only with a plugin.
         in_ci = environ.get("CI", "false") not in ("", "0", "false")
         return Console(moment=(lambda: time.strftime("%H:%M:%S")) if in_ci else None)

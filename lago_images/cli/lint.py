@@ -9,7 +9,8 @@ from lago_images.cli.invocation import Invocation
 from lago_images.console import Mode, clean, inert
 from lago_images.errors import Problem, UsageError
 from lago_images.specs.commands import COMMANDS
-from lago_images.specs.read import Inspected, inspect, is_spec_name
+from lago_images.specs.folder import is_spec_name
+from lago_images.specs.read import Inspected, inspect
 
 _PROBLEMS = 2
 

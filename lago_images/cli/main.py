@@ -20,7 +20,6 @@ from click.shell_completion import CompletionItem
 from lago_images.cli.invocation import Invocation, console_for, has_colour, shared_options
 from lago_images.console import Console
 from lago_images.errors import CommandError, Error, ProblemsError
-from lago_images.host.process import CHAIN_THREADS, Children
 
 INTERRUPTED = 130
 # 128 and SIGPIPE, as shells say it.
@@ -46,7 +45,7 @@ class _Lazy(NamedTuple):
     example: str = ""
 
 
-class _LazyGroup(click.Group):
+class LazyGroup(click.Group):
     """Import a command when it is called: some take long."""
 
     # click takes the short help of each command from the command itself, and so would import all
@@ -61,15 +60,28 @@ class _LazyGroup(click.Group):
         return [*self.lazy, *(name for name in super().list_commands(ctx) if name not in self.lazy)]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name in self.lazy and cmd_name not in self.commands:
-            module, _, attribute = self.lazy[cmd_name].place.partition(":")
-            command: click.Command = getattr(import_module(module), attribute)
-            if not isinstance(command, click.Group):
-                command.params.extend(shared_options())
-            # \b: the line is not wrapped, so that it can be copied.
-            command.epilog = f"\b\nExample:\n  {self.lazy[cmd_name].example}"
-            self.add_command(command, cmd_name)
-        return super().get_command(ctx, cmd_name)
+        if cmd_name not in self.lazy or cmd_name in self.commands:
+            return super().get_command(ctx, cmd_name)
+        lazy = self.lazy[cmd_name]
+        # A shell completes; our groups are in this module.
+        if ctx.resilient_parsing and not lazy.place.startswith(__name__):
+            from lago_images.cli import shape  # noqa: PLC0415
+
+            command = shape.command(cmd_name, lazy.place)
+        else:
+            command = self.real_command(cmd_name)
+        if not isinstance(command, click.Group):
+            command.params.extend(shared_options())
+        # \b: the line is not wrapped, so that it can be copied.
+        command.epilog = f"\b\nExample:\n  {lazy.example}"
+        self.add_command(command, cmd_name)
+        return command
+
+    def real_command(self, name: str) -> click.Command:
+        """Import a command."""
+        module, _, attribute = self.lazy[name].place.partition(":")
+        command: click.Command = getattr(import_module(module), attribute)
+        return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -86,7 +98,7 @@ class _LazyGroup(click.Group):
         return [*commands, *click.Command.shell_complete(self, ctx, incomplete)]
 
 
-class _Root(_LazyGroup):
+class _Root(LazyGroup):
     """Turn an error into text and an exit code, here and nowhere else."""
 
     def main(  # type: ignore[override]
@@ -100,7 +112,7 @@ class _Root(_LazyGroup):
             _speak_utf8()
         environ = dict(os.environ)
         invocation = Invocation(console=console_for(environ), environ=environ)
-        _end_on_signals()
+        _end_on_signals(invocation.console)
         # Thousands of specs, releases and manifests are kept to the end: to look through them again
         # and again took a fifth of the time of a plan of 10,000 images.
         gc.set_threshold(_OBJECTS)
@@ -181,7 +193,7 @@ def _speak_utf8() -> None:
             stream.reconfigure(encoding="utf-8")
 
 
-def _end_on_signals() -> None:
+def _end_on_signals(console: Console) -> None:
     """Let SIGTERM clean up as Ctrl-C does; a second of either ends at once."""
     # GitHub sends SIGINT, then SIGTERM after 7.5 s, then kills (Canceling a workflow, its docs);
     # Jenkins sends SIGTERM.
@@ -190,12 +202,13 @@ def _end_on_signals() -> None:
     def interrupt(_number: int, _frame: object) -> None:
         nonlocal is_ending
         if is_ending:
-            Children.kill_all()
+            _kill_programs()
             os._exit(INTERRUPTED)
         is_ending = True
         # Not by the console, whose lock the interrupted code may hold.
         with suppress(OSError):
-            os.write(2, b"interrupted: ending what runs; once more ends at once\n")
+            below = b"\n" if console.leave_live() else b""
+            os.write(2, below + b"interrupted: ending what runs; once more ends at once\n")
         raise KeyboardInterrupt
 
     # Python takes handlers in the main thread only, and tests run commands in others.
@@ -205,10 +218,20 @@ def _end_on_signals() -> None:
             signal.signal(signal.SIGINT, interrupt)
 
 
+def _kill_programs() -> None:
+    # It is imported where a program was started; a signal's handler imports nothing.
+    if process := sys.modules.get("lago_images.host.process"):
+        process.Children.kill_all()
+
+
 def _leave_threads(code: int) -> None:
     """End the process if threads are left, which Python would wait for, however long they take."""
-    if any(thread.name.startswith(CHAIN_THREADS) for thread in threading.enumerate()):
-        Children.kill_all()
+    # Imported where a chain was started.
+    process = sys.modules.get("lago_images.host.process")
+    if process and any(
+        thread.name.startswith(process.CHAIN_THREADS) for thread in threading.enumerate()
+    ):
+        _kill_programs()
         for stream in (sys.stdout, sys.stderr):
             with suppress(OSError, ValueError):
                 stream.flush()
@@ -269,7 +292,7 @@ _COMMANDS = {
 }
 _CI_COMMANDS = {
     "plan": _Lazy(
-        "lago_images.cli.ci:plan",
+        "lago_images.cli.plan:plan",
         "Show what is affected and why.",
         "lago-images ci plan --base origin/main --exit-code",
     ),
@@ -359,11 +382,11 @@ def main() -> None:
     """Turn VM image specs in git into a published repository for virt-builder and lago."""
 
 
-@click.group(cls=_LazyGroup, lazy=_CI_COMMANDS)
+@click.group(cls=LazyGroup, lazy=_CI_COMMANDS)
 def ci() -> None:
     """Plan, build, publish and report, as CI does."""
 
 
-@click.group(cls=_LazyGroup, lazy=_REPO_COMMANDS)
+@click.group(cls=LazyGroup, lazy=_REPO_COMMANDS)
 def repo() -> None:
     """Look after a repository."""

@@ -4,19 +4,23 @@ import shlex
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 
 import click
 
-from lago_images.building.model import Result
+from lago_images.building.model import Phase, Result
 from lago_images.cli.invocation import finish
-from lago_images.cli.tables import table, terminal_width, wrapped
+from lago_images.cli.plan import plan_lines
+from lago_images.cli.tables import table, terminal_width
 from lago_images.console import Console, human_size
 from lago_images.errors import Error
+from lago_images.host.files import replace
 from lago_images.jobs.plan import refuse_dirty
 from lago_images.jobs.publish import PublicationOutcome
 from lago_images.jobs.rebuild import run
+from lago_images.jobs.timings import to_json
 from lago_images.jobs.workspace import Workspace
-from lago_images.planning import formats
+from lago_images.meter import minutes
 from lago_images.planning.model import Plan
 from lago_images.repository.browsing.queries import packages_of
 from lago_images.repository.publishing.releasing import Verdict
@@ -31,16 +35,23 @@ allow_dirty = click.option(
     is_flag=True,
     help="Publish to a bucket what is not committed; it stays on record.",
 )
+timings_file = click.option(
+    "--timings",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write how long each phase of each image took into this file, as JSON.",
+)
 
 
-def build_and_publish(workspace: Workspace, plan: Plan, state: State, *, allow_dirty: bool) -> None:
+def build_and_publish(
+    workspace: Workspace, plan: Plan, state: State, *, allow_dirty: bool, timings: Path | None
+) -> None:
     """Build and publish as a plan that was made from ``state`` says, show it, end the command."""
     console = workspace.console
     refuse_dirty(workspace, plan, allow=allow_dirty)
     # On stderr: stdout is for data.
     for line in plan_lines(plan, terminal_width(sys.stderr)):
         console.info(line)
-    ended = run(workspace, plan, state, lambda results: show_results(console, results))
+    ended = run(workspace, plan, state, lambda results: show_builds(console, results, timings))
     show_publication(console, ended.publication)
     if not (ended.results or ended.publication.outcomes):
         click.echo("nothing to build")
@@ -48,15 +59,6 @@ def build_and_publish(workspace: Workspace, plan: Plan, state: State, *, allow_d
     if ended.ok:
         show_next(workspace)
     finish(succeeded=ended.ok)
-
-
-def plan_lines(plan: Plan, width: int | None) -> list[str]:
-    """Return a plan as a table of that width, and the summary."""
-    heads, rows = ("IMAGE", "ARCH", "ACTION", "REASON"), formats.rows(plan)
-    return [
-        *(table(heads, rows, width=width) if rows else ()),
-        *wrapped(formats.summary(plan), width),
-    ]
 
 
 def show_summary(
@@ -139,6 +141,32 @@ def show_next(workspace: Workspace) -> None:
     if store.folder is None or settings.base_url:
         console.info(f"catalogue: {site_of(settings, store.url).base_url}/{CATALOGUE}")
     console.info("what is published: lago-images repo list")
+
+
+def show_builds(console: Console, results: Sequence[Result], timings: Path | None) -> None:
+    """Show how builds ended and how long they took; a file gets that, too, if one is named."""
+    show_results(console, results)
+    show_timings(console, results)
+    if timings is not None:
+        replace(timings, to_json(results))
+
+
+def show_timings(console: Console, results: Sequence[Result]) -> None:
+    """Show how long each phase of each image took, a row an image."""
+    rows = [
+        (each.name, *(_phase_time(each, phase) for phase in Phase), minutes(each.seconds))
+        for each in results
+        if each.times
+    ]
+    if rows:
+        heads = ("image", *Phase, "total")
+        for line in table(heads, rows, width=terminal_width(sys.stderr), spare=("disk", "base")):
+            console.info(line)
+
+
+def _phase_time(result: Result, phase: Phase) -> str:
+    steps = [each.seconds for each in result.times if each.phase is phase]
+    return minutes(sum(steps)) if steps else "-"
 
 
 def show_results(console: Console, results: Sequence[Result]) -> None:

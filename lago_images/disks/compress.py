@@ -28,7 +28,7 @@ _BY_7ZIP = {
     3: "fb=16:mf=bt4:mc=4",
     4: "fb=16:mf=bt4:mc=4",
     5: "fb=32:mf=bt4:mc=8",
-    6: "fb=32:mf=bt4:mc=8",
+    6: "fb=32:mf=bt4:mc=10",
     7: "fb=32:mf=bt4:mc=16",
     8: "fb=64:mf=bt4:mc=32",
     9: "fb=64:mf=bt4:mc=32",

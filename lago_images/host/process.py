@@ -77,12 +77,17 @@ class Children:
         """Raise ``KeyboardInterrupt`` once ``end`` was called."""
         if self._parent:
             self._parent.check()
-        self.pause(0)
+        if self._over.is_set():
+            raise KeyboardInterrupt
 
     def pause(self, seconds: float) -> None:
         """Wait; raises ``KeyboardInterrupt`` as soon as ``end`` was called."""
-        if self._over.wait(seconds):
-            raise KeyboardInterrupt
+        # In short turns: the end of a parent is an event of its own.
+        limit = time.monotonic() + seconds
+        while (left := limit - time.monotonic()) > 0:
+            self.check()
+            self._over.wait(min(left, _POLL))
+        self.check()
 
     def start(self, argv: Sequence[str], **options: Any) -> "subprocess.Popen[bytes]":  # noqa: ANN401
         """Start a program, unless ``end`` was called."""

@@ -47,7 +47,8 @@ def _requests(workspace: Workspace, plan: Plan, names: Sequence[str]) -> Mapping
     wanted = [image for name in names if (image := _wanted(planned, name))]
     _refuse_other_specs(tree, wanted)
     here = {image.name for image in wanted}
-    bases = _bases(survey(workspace.store), tree, planned, here)
+    state = survey(workspace.store)
+    bases = _bases(state, tree, planned, here)
     return {
         image.name: Request(
             spec=tree.specs[image.name],
@@ -55,9 +56,16 @@ def _requests(workspace: Workspace, plan: Plan, names: Sequence[str]) -> Mapping
             commit=plan.head or NO_COMMIT,
             dirty=plan.dirty,
             base=bases.get(image.name),
+            expected=_expected(state, image),
         )
         for image in wanted
     }
+
+
+def _expected(state: State, image: PlannedImage) -> float | None:
+    """Return how long the published build of an image took."""
+    current = state.current(image.name, image.arch)
+    return current.manifest.seconds if current and current.manifest else None
 
 
 def _wanted(planned: Mapping[str, PlannedImage], name: str) -> PlannedImage | None:

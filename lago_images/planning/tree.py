@@ -13,9 +13,10 @@ from lago_images.planning.fingerprint import File, Source, fingerprint, parts
 from lago_images.planning.git import Git
 from lago_images.planning.model import Tree
 from lago_images.settings import FILE, Settings
+from lago_images.specs.folder import is_spec_name
 from lago_images.specs.host_files import host_files, normal
 from lago_images.specs.model import BaseKind, Spec
-from lago_images.specs.read import is_spec_name, read
+from lago_images.specs.read import read
 
 # More than these make git slower than looking at everything.
 _MOST = 100

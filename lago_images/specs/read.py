@@ -11,12 +11,12 @@ import os
 import re
 import stat
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from fnmatch import translate
 from pathlib import Path
 from typing import NamedTuple
 
 from lago_images.errors import Problem, SpecError
 from lago_images.specs.bases import misnamed_partitions
+from lago_images.specs.folder import is_spec_name, spec_names
 from lago_images.specs.host_files import (
     OPEN_PLAIN,
     ForbiddenPathError,
@@ -32,8 +32,6 @@ from lago_images.specs.names import NAME, suggestion
 from lago_images.specs.parse import parse
 from lago_images.specs.properties import REQUIRED, words
 
-_NO_SPEC_NAMES = (".*", "*~", "*.bak", "*.orig", "*.rej", "*.swp", "#*#", "README*")
-_NO_SPEC = re.compile("|".join(map(translate, _NO_SPEC_NAMES)))
 _LARGEST = 1 << 20
 # The properties that every spec has stand in its first lines.
 _SPEC_KEY = re.compile(rb"^#(base|arch|distro)=", re.MULTILINE)
@@ -135,21 +133,6 @@ def _looks_like_spec(name: str, folder: int) -> bool:
             return False
         keys = set(_SPEC_KEY.findall(file.read(_HEAD)))
     return len(keys) == len(REQUIRED)
-
-
-def is_spec_name(name: str) -> bool:
-    """Return whether a file of this name in the folder is taken for a spec."""
-    return _NO_SPEC.match(name) is None
-
-
-def spec_names(folder: Path | int) -> list[str]:
-    """Return the names of the specs in a folder, sorted; raises ``OSError`` as the system does."""
-    with os.scandir(folder) as entries:
-        return sorted(
-            entry.name
-            for entry in entries
-            if not entry.is_dir(follow_symlinks=False) and is_spec_name(entry.name)
-        )
 
 
 def _text(host: HostFolder, path: str, folder: int) -> tuple[str | None, Problem | None]:

@@ -426,8 +426,9 @@ def run_alone(folder, requests):
 _SLOW = """
 import os, signal, sys
 from lago_images.cli.main import _end_on_signals
+from lago_images.console import Console
 from tests.functional.test_building import ask, run_alone, spec
-_end_on_signals()
+_end_on_signals(Console())
 # A program of the build that would run for ever, and tells that it runs.
 bin = sys.argv[1] + "/bin"
 os.makedirs(bin, exist_ok=True)
@@ -484,8 +485,9 @@ def test_an_interrupted_build_leaves_no_files(context, number):
 _DOWNLOAD = """
 import signal, sys
 from lago_images.cli.main import _end_on_signals
+from lago_images.console import Console
 from tests.functional.test_building import ask, run_alone, spec
-_end_on_signals()
+_end_on_signals(Console())
 run_alone(sys.argv[1], [ask(spec("one", "simple:" + sys.argv[2], **{
     "base-checksum": "sha256:" + "0" * 64}))])
 """

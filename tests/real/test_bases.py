@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from lago_images.building.bases import layer, libguestfs, simple
-from lago_images.building.bases.prepared import LayerBase
+from lago_images.building.bases.prepared import FinishedBase
 from lago_images.disks.compress import compress
 from lago_images.disks.unpack import ChecksumError
 from lago_images.errors import BuildError, NotFoundError, SigningError, SpecError
@@ -441,21 +441,24 @@ LAYER = a_spec("#name=l\n#base=layer:base\n#arch=x86_64\n#distro=d\n")
 def test_a_layer_is_built_on_the_published_base(tmp_path, work, published):
     manifest, store, _ = published
     context = a_context(tmp_path, store=store)
-    prepared = layer.prepare(LAYER, LayerBase(stored=staged(manifest)), work, context, Runner())
+    prepared = layer.prepare(LAYER, staged(manifest), work, context, Runner())
     assert prepared.record.digest == f"sha256:{manifest.disk.sha256}"
     assert (prepared.record.build, prepared.record.revision) == ("one", None)
     assert content_of(prepared, work) == RAW
     store.delete([manifest.key.staging.disk])
     (work / "again").mkdir()
-    again = layer.prepare(
-        LAYER, LayerBase(stored=staged(manifest)), work / "again", context, Runner()
-    )
+    again = layer.prepare(LAYER, staged(manifest), work / "again", context, Runner())
     assert again.disk.read_bytes() == prepared.disk.read_bytes()
 
 
 def test_a_layer_does_not_change_the_base_of_this_run(tmp_path, work, published):
     manifest, _, _ = published
-    base = LayerBase(stored=staged(manifest), disk=tmp_path / "base.qcow2")
+    base = FinishedBase(
+        name=manifest.name,
+        disk=tmp_path / "base.qcow2",
+        fingerprint="sha256:1",
+        firmwares=("bios",),
+    )
     before = base.disk.read_bytes()
     prepared = layer.prepare(LAYER, base, work, a_context(tmp_path), Runner())
     info = json.loads(
@@ -474,7 +477,7 @@ def test_a_base_other_than_its_manifest_says_is_refused(tmp_path, work, publishe
     wrong = replace(manifest, disk=replace(manifest.disk, **{field: other}))
     context = a_context(tmp_path, store=store)
     with pytest.raises(ChecksumError, match=f"its {field} is"):
-        layer.prepare(LAYER, LayerBase(stored=staged(wrong)), work, context, Runner())
+        layer.prepare(LAYER, staged(wrong), work, context, Runner())
     assert not list(work.iterdir())
     assert [p.suffix for p in (context.cache / "layers").iterdir()] == [".lock"]
 
@@ -485,7 +488,7 @@ def test_a_damaged_cached_base_is_downloaded_again(tmp_path, work, published):
     kept = context.cache / "layers" / f"sha256-{manifest.disk.sha256}"
     kept.parent.mkdir(parents=True)
     kept.write_bytes(packed[:-40])
-    prepared = layer.prepare(LAYER, LayerBase(stored=staged(manifest)), work, context, Runner())
+    prepared = layer.prepare(LAYER, staged(manifest), work, context, Runner())
     assert content_of(prepared, work) == RAW
     assert kept.read_bytes() == packed
 
@@ -496,7 +499,7 @@ def test_a_missing_base_is_reported(tmp_path, work, published):
     with pytest.raises(NotFoundError):
         layer.prepare(
             LAYER,
-            LayerBase(stored=staged(manifest)),
+            staged(manifest),
             work,
             a_context(tmp_path, store=store),
             Runner(),

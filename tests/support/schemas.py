@@ -11,6 +11,7 @@ import msgspec
 
 from lago_images.cli.answers import Cleaning, LintReport, Refreshment, Trace, Verification
 from lago_images.jobs.results import Results
+from lago_images.jobs.timings import Timings
 from lago_images.planning.model import Plan
 from lago_images.repository.browsing.documents import Comparison, ImagePage, Listing, Log
 from lago_images.repository.records.manifest import Manifest
@@ -23,6 +24,7 @@ DOCUMENTS: dict[str, Any] = {
     "release": Release,
     "plan": Plan,
     "results": Results,
+    "timings": Timings,
     "image-list": Listing,
     "image-page": ImagePage,
     "log": Log,

@@ -1,9 +1,11 @@
 import io
 import re
+from contextlib import contextmanager
 
 import pytest
 
 from lago_images.console import PLAIN_SECONDS, Console, Mode, human_size
+from tests.support.terminal import terminal
 
 
 @pytest.mark.parametrize(
@@ -129,3 +131,51 @@ def test_progress_bars_fit_on_one_line(width, monkeypatch):
     assert any("%" in bar or "GiB" in bar or "MiB" in bar for bar in bars)
     # The terminal wraps a line of text, so that it can be copied whole.
     assert "a line " * 12 in shown
+
+
+def test_a_terminal_shows_what_is_live_below_what_stays(monkeypatch):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    with terminal(40) as screen:
+        console = Console(
+            stream=screen.stream, mode=Mode.TERMINAL, ticker=no_ticks, clock=lambda: 1.0
+        )
+        facts = ["one \x1b[31mred", "two"]
+        with console.live(lambda _width: facts):
+            console.info("a line that is longer than the terminal is wide")
+            assert screen.lines() == [
+                "a line that is longer than the terminal ",
+                "is wide",
+                "one red",
+                "two",
+            ]
+            with console.progress("reading", 4 << 20) as advance:
+                advance(1 << 20)
+                facts.pop()
+                console.warn("a doubt")
+                assert screen.lines()[-3:] == [
+                    "warning: a doubt",
+                    "one red",
+                    "reading 1/4 MiB 0 MiB/s",
+                ]
+        assert screen.lines()[-2:] == ["warning: a doubt", ""]
+
+
+def test_more_live_lines_than_a_terminal_has_do_not_scroll(monkeypatch):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    with terminal(40, lines=4) as screen:
+        console = Console(stream=screen.stream, mode=Mode.TERMINAL, ticker=no_ticks)
+        with console.live(lambda _width: [f"line {number}" for number in range(9)]):
+            assert screen.lines() == ["line 0", "line 1", "line 2"]
+
+
+def test_a_quiet_console_has_nothing_live():
+    stream = io.StringIO()
+    console = Console(stream=stream, mode=Mode.TERMINAL, quiet=True)
+    with console.live(lambda _width: ["a line"]):
+        pass
+    assert stream.getvalue() == ""
+
+
+@contextmanager
+def no_ticks(_seconds, _call):
+    yield

@@ -1,14 +1,16 @@
 """The published JSON Schemas say what is written, and what is read."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from jsonschema import Draft202012Validator
 
+from lago_images.building.model import Phase, PhaseTime
 from lago_images.cli.answers import Cleaning, LintReport, Refreshment, Trace, Verification
 from lago_images.cli.documents import document
 from lago_images.errors import Problem
-from lago_images.jobs import results
+from lago_images.jobs import results, timings
 from lago_images.planning import formats
 from lago_images.repository.browsing import queries
 from lago_images.repository.browsing.documents import ImagePage
@@ -59,12 +61,19 @@ SWEEP = retention.Sweep(
     forget=("releases/x",),
     waiting=(1.5,),
 )
+TIMED = replace(
+    built("c"),
+    start_time=1000.0,
+    expected=25,
+    times=(PhaseTime(phase=Phase.BOOT, start_time=1010.0, seconds=5.0),),
+)
 RENDERED = render(large_state(20, 3), SITE)
 WRITTEN: dict[str, str | bytes] = {
     "manifest": manifest().to_json(),
     "release": release().to_json(),
     "plan": formats.to_json(plan(planned("one"), planned("two"))),
     "results": results.dump([built("a"), failed("b")]),
+    "timings": timings.to_json([built("a"), failed("b"), TIMED]),
     "image-list": document(queries.listing(STATE, "s3://bucket")),
     "image-page": document(PAGE),
     "log": document(queries.log(STATE, "s3://bucket", [IMAGE])),

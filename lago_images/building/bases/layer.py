@@ -4,8 +4,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from lago_images.building import downloads
-from lago_images.building.bases.prepared import LayerBase, Prepared, enlarge
+from lago_images.building import downloads, qcow2
+from lago_images.building.bases.prepared import FinishedBase, LayerBase, Prepared, enlarge
 from lago_images.building.model import Context
 from lago_images.disks.decompress import PIECE, DamagedError, decompress
 from lago_images.disks.unpack import ChecksumError, disk_format
@@ -26,7 +26,7 @@ def prepare(
 
     Args:
         spec: The layer.
-        base: The base's build, and its disk when this run has it.
+        base: The base's build in the store, or its disk from this run.
         workdir: Where the copy is made.
         context: Its store and cache.
         runner: Starts cp.
@@ -35,24 +35,28 @@ def prepare(
         BuildError: The base in the store is not what its manifest says.
         StorageError: The store could not be read.
     """
-    stored, manifest = base.stored, base.manifest
-    disk = workdir / f"base.{manifest.disk.format}"
-    if base.disk is not None:
+    disk = workdir / "base.qcow2"
+    if isinstance(base, FinishedBase):
         argv = ["cp", "--reflink=auto", "--sparse=auto", "--", str(base.disk), str(disk)]
-        runner.run(argv, doing=f"copying the disk of {manifest.name}")
-    else:
-        _fetch(stored, disk, context, runner)
-    actual = disk_format(disk, stored.folder.disk)
-    if actual != manifest.disk.format:
-        raise BuildError(f"{stored.folder.disk} is {actual}, not {manifest.disk.format}")
-    record = BaseRecord(
+        runner.run(argv, doing=f"copying the disk of {base.name}")
+        copied = Prepared(disk=disk, format=qcow2.FORMAT, record=None, fingerprint=base.fingerprint)
+        return enlarge(spec, copied, runner)
+    _fetch(base, disk, context, runner)
+    actual, expected = disk_format(disk, base.folder.disk), base.manifest.disk.format
+    if actual != expected:
+        raise BuildError(f"{base.folder.disk} is {actual}, not {expected}")
+    return enlarge(spec, Prepared(disk=disk, format=actual, record=record(spec, base)), runner)
+
+
+def record(spec: Spec, base: StoredBuild) -> BaseRecord:
+    """Return what a layer's manifest says of its base."""
+    return BaseRecord(
         ref=str(spec.base),
-        digest=f"sha256:{manifest.disk.sha256}",
-        build=manifest.build_id,
-        revision=stored.revision,
-        detail=f"sha512:{manifest.disk.sha512}",
+        digest=f"sha256:{base.manifest.disk.sha256}",
+        build=base.manifest.build_id,
+        revision=base.revision,
+        detail=f"sha512:{base.manifest.disk.sha512}",
     )
-    return enlarge(spec, Prepared(disk=disk, format=actual, record=record), runner)
 
 
 def _fetch(stored: StoredBuild, disk: Path, context: Context, runner: Runner) -> None:

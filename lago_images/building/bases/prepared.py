@@ -9,12 +9,12 @@ from lago_images.building import qcow2
 from lago_images.errors import Problem, SpecError
 from lago_images.host.process import Runner
 from lago_images.repository.records.changes import Package
-from lago_images.repository.records.manifest import BaseRecord, Manifest
+from lago_images.repository.records.manifest import BaseRecord
 from lago_images.repository.records.state import StoredBuild
 from lago_images.specs.model import Spec
 from lago_images.specs.properties import size_bytes
 
-__all__ = ["LayerBase", "Package", "Prepared", "enlarge"]
+__all__ = ["FinishedBase", "LayerBase", "Package", "Prepared", "enlarge"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,32 +24,42 @@ class Prepared:
     Attributes:
         disk: The disk file; it has no backing file and may be modified.
         format: ``qcow2`` or ``raw``.
-        record: Its origin, for the manifest.
+        record: Its origin, for the manifest; None where that is a build of this run, which is not
+            recorded yet.
         packages: What is installed on it, sorted; None where that is not known yet.
+        fingerprint: The base's, where it is a build of this run.
     """
 
     disk: Path
     format: str
-    record: BaseRecord
+    record: BaseRecord | None
     packages: tuple[Package, ...] | None = None
+    fingerprint: str = ""
+
+    @property
+    def base(self) -> str:
+        """Return what identifies the base: its digest, or the fingerprint of one of this run."""
+        return self.record.digest if self.record else self.fingerprint
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LayerBase:
-    """The image that a layer stands on.
+class FinishedBase:
+    """A base that this run builds: its disk is finished, and the build need not be recorded yet.
 
     Attributes:
-        stored: The base's build, and where in the store it is read from.
-        disk: The base's decompressed disk from this run, which is only read; None to take it
-            from the store.
+        name: The base's.
+        disk: Its disk, a plain qcow2 which is only read.
+        firmwares: The kinds of firmware that it is booted with.
     """
 
-    stored: StoredBuild
-    disk: Path | None = None
+    name: str
+    disk: Path
+    fingerprint: str
+    firmwares: tuple[str, ...]
 
-    @property
-    def manifest(self) -> Manifest:
-        return self.stored.manifest
+
+# What a layer stands on: a build in the store, or one of this run.
+LayerBase = StoredBuild | FinishedBase
 
 
 def enlarge(

@@ -179,6 +179,10 @@ def check(key: str) -> None:
         raise StorageError(f"{key!r} cannot be a key in a directory")
 
 
+# A key, and the folder's path or the entry of what is no folder.
+_Child = tuple[str, str | os.DirEntry[str]]
+
+
 def walk(root: Path, prefix: str) -> Iterator[tuple[str, os.stat_result]]:
     """Walk the files whose key starts with ``prefix``, by key in the order of its UTF-8 bytes.
 
@@ -189,7 +193,7 @@ def walk(root: Path, prefix: str) -> Iterator[tuple[str, os.stat_result]]:
         StorageError: There is a symbolic link where objects belong. What is behind it is neither
             here nor absent.
     """
-    waiting: list[tuple[str, str | os.DirEntry[str]]] = [("", os.fspath(root))]
+    waiting: list[_Child] = [("", os.fspath(root))]
     while waiting:
         key, entry = waiting.pop()
         if isinstance(entry, str):
@@ -205,28 +209,34 @@ def walk(root: Path, prefix: str) -> Iterator[tuple[str, os.stat_result]]:
             raise StorageError(f"{entry.path} is a symbolic link", hint=_LINK_HINT)
 
 
-def _children(folder: str, base: str, prefix: str) -> list[tuple[str, str | os.DirEntry[str]]]:
+def _children(folder: str, base: str, prefix: str) -> list[_Child]:
     """List what a folder has below the prefix: folders by path, their keys with a slash.
 
     With it a folder sorts as its keys do: "a-b" before "a/c".
     """
-    children: list[tuple[str, str | os.DirEntry[str]]] = []
     try:
         with os.scandir(folder) as entries:
-            for entry in entries:
-                key = base + entry.name
-                if entry.is_dir(follow_symlinks=False):
-                    key += "/"
-                    if key != _HIDDEN and (key.startswith(prefix) or prefix.startswith(key)):
-                        children.append((key, entry.path))
-                # A link above the prefix hides what is asked for: ``walk`` raises for it.
-                elif key != PRIVATE and (
-                    key.startswith(prefix) or (prefix.startswith(f"{key}/") and entry.is_symlink())
-                ):
-                    children.append((key, entry))
+            below: list[_Child] = [
+                (f"{base}{entry.name}/", entry.path)
+                if entry.is_dir(follow_symlinks=False)
+                else (base + entry.name, entry)
+                for entry in entries
+            ]
     except FileNotFoundError:
         # Deleting the last object of a folder removes the folder.
         return []
-    # As S3 lists. Code points would do, but for names that are not UTF-8.
-    children.sort(key=lambda child: child[0].encode(errors="surrogateescape"))
-    return children
+    # Below the prefix there is nothing to look at, and that is most of a repository.
+    if not base or not base.startswith(prefix):
+        below = [child for child in below if _is_wanted(*child, prefix)]
+    if len(below) > 1:
+        # As S3 lists. Code points would do, but for names that are not UTF-8.
+        below.sort(key=lambda child: child[0].encode(errors="surrogateescape"))
+    return below
+
+
+def _is_wanted(key: str, entry: str | os.DirEntry[str], prefix: str) -> bool:
+    if isinstance(entry, str):
+        return key != _HIDDEN and (key.startswith(prefix) or prefix.startswith(key))
+    # A link above the prefix hides what is asked for: ``walk`` raises for it.
+    is_in_the_way = prefix.startswith(f"{key}/") and entry.is_symlink()
+    return key != PRIVATE and (key.startswith(prefix) or is_in_the_way)

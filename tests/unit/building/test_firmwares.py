@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from lago_images.building.bases.prepared import LayerBase
+from lago_images.building.bases.prepared import FinishedBase
 from lago_images.building.image import firmwares
 from lago_images.repository.records.manifest import BootTest
 from lago_images.repository.records.state import StoredBuild
@@ -13,7 +13,7 @@ from tests.support.builders import lines, manifest
 
 def base(boot):
     made = replace(manifest(), boot=boot)
-    return LayerBase(stored=StoredBuild(manifest=made, folder=made.key.staging))
+    return StoredBuild(manifest=made, folder=made.key.staging)
 
 
 def booted(**seconds):
@@ -45,6 +45,13 @@ def test_an_image_that_is_no_layer(kind, more, names):
 def test_a_layer_is_booted_as_its_base_was(boot, names):
     assert firmwares(lines(), base(boot)) == names
     assert firmwares(lines("#firmware=uefi"), base(boot)) == ("uefi",)
+
+
+def test_a_layer_is_booted_as_its_base_of_this_run_is(tmp_path):
+    kinds = ("bios", "uefi")
+    base = FinishedBase(name="one", disk=tmp_path / "disk", fingerprint="", firmwares=kinds)
+    assert firmwares(lines(), base) == kinds
+    assert firmwares(lines("#firmware=uefi"), base) == ("uefi",)
 
 
 def test_a_record_says_its_boots_in_few_words():

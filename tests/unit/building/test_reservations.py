@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from lago_images.building import reservations
-from lago_images.building.bases.prepared import LayerBase
+from lago_images.building.bases.prepared import FinishedBase
 from lago_images.errors import CommandError, HostError
 from lago_images.host.process import Children, Runner
 from lago_images.repository.records.state import StoredBuild
@@ -27,9 +27,17 @@ def test_installing_operations_enlarge_the_estimate(tmp_path):
 
 def test_a_layer_needs_the_size_of_its_base(tmp_path):
     made = manifest()
-    base = LayerBase(stored=StoredBuild(manifest=made, folder=made.key.staging))
+    base = StoredBuild(manifest=made, folder=made.key.staging)
     layer = spec("it", "layer:one")
     assert reservations.disk_size(layer, base, tmp_path) == base.manifest.disk.size
+
+
+def test_a_layer_on_a_base_of_this_run_needs_the_size_of_its_disk(tmp_path):
+    base = FinishedBase(
+        name="one", disk=tmp_path / "disk.qcow2", fingerprint="", firmwares=("bios",)
+    )
+    base.disk.write_bytes(b"x" * 5000)
+    assert reservations.disk_size(spec("it", "layer:one"), base, tmp_path) == 5000
 
 
 @pytest.mark.parametrize(("name", "factor"), [("disk.img", 1), ("disk.img.xz", 6)])
@@ -63,14 +71,14 @@ def test_an_image_waits_for_disk_space_while_chains_run_and_fails_otherwise(tmp_
         waited.append(1)
         raise InterruptedError
 
-    with shared.chain(), shared.reserve(need(6), enough), shared.chain():
+    with shared.worker(), shared.reserve(need(6), enough), shared.worker():
         with pytest.raises(InterruptedError), shared.reserve(need(5), enough):
             pytest.fail("there is no room")
         with shared.reserve(need(4), enough):
             pass
     assert waited == [1]
     with (
-        shared.chain(),
+        shared.worker(),
         pytest.raises(HostError, match=r"building it needs .*11 bytes"),
         shared.reserve(need(11), enough),
     ):
@@ -87,7 +95,7 @@ def test_needs_on_one_file_system_are_not_added(tmp_path, monkeypatch):
     monkeypatch.setattr("lago_images.host.space.free", lambda folder: 10)
     both = [reservations.Need(folder=tmp_path / name, size=9, purpose="it") for name in ("a", "b")]
     shared = reservations.Reservations()
-    with shared.chain(), shared.reserve(both, pytest.fail):
+    with shared.worker(), shared.reserve(both, pytest.fail):
         # One of them is taken: 1 byte of 10 is left, and who needs 2 waits.
         with shared.reserve([replace(both[0], size=1)], pytest.fail):
             pass

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lago_images.cli.output import plan_lines
+from lago_images.cli.plan import plan_lines
 from lago_images.errors import UsageError
 from lago_images.planning.formats import (
     batch,

@@ -199,7 +199,7 @@ def _plan(
         "finish": identities.finish_script(
             spec.operations, sysprep.password_users(spec.operations)
         ),
-        "passwords": passwords.fields(spec, prepared.record.digest),
+        "passwords": passwords.fields(spec, prepared.base),
     }
 
 

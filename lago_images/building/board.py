@@ -1,0 +1,170 @@
+"""Show a run's images at work: a line each, at any width."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from threading import Lock
+
+from lago_images.building.model import Phase
+from lago_images.console import Advance, clipped
+from lago_images.meter import Meter, minutes
+
+# As few letters of a name say which image it is.
+_LEAST_NAME = 8
+
+
+@dataclass(slots=True, kw_only=True)
+class Row:
+    """An image at work.
+
+    Attributes:
+        number: Such as ``3 of 12``: of the images of the run, in the order in which they began.
+        expected: Seconds that its published build took; None without one.
+        clock: Seconds.
+        start_time: When it began, by that clock.
+    """
+
+    name: str
+    number: str
+    expected: float | None
+    clock: Callable[[], float]
+    start_time: float
+    phases: list[Phase] = field(default_factory=list)
+    meter: Meter | None = None
+    metered: Phase | None = None
+
+    @contextmanager
+    def under_way(self, phase: Phase) -> Iterator[None]:
+        """Show a phase while the block lasts."""
+        self.phases.append(phase)
+        try:
+            yield
+        finally:
+            self.phases.remove(phase)
+            if self.metered is phase:
+                self.meter = self.metered = None
+
+    def measure(self, total: int | None) -> Advance:
+        """Show bytes of a total, which the phase beside the boot test moves."""
+        self.metered = next((each for each in self.phases if each is not Phase.BOOT), None)
+        self.meter = Meter(clock=self.clock, total=total)
+        return self.meter.advance
+
+
+class Board:
+    """The rows of a run of ``count`` images; ``clock`` returns seconds."""
+
+    def __init__(self, count: int, clock: Callable[[], float]) -> None:
+        self._count = count
+        self._clock = clock
+        self._began = 0
+        self._rows: list[Row] = []
+        self._lock = Lock()
+
+    @contextmanager
+    def row(self, name: str, expected: float | None) -> Iterator[Row]:
+        """Show an image while the block lasts."""
+        with self._lock:
+            self._began += 1
+            row = Row(
+                name=name,
+                number=f"{self._began} of {self._count}",
+                expected=expected,
+                clock=self._clock,
+                start_time=self._clock(),
+            )
+            self._rows.append(row)
+        try:
+            yield row
+        finally:
+            with self._lock:
+                self._rows.remove(row)
+
+    def skip(self) -> None:
+        """Count an image that is not tried."""
+        with self._lock:
+            self._began += 1
+
+    def lines(self, width: int | None) -> list[str]:
+        """Return a line for each image at work, all in one form; None for a log's."""
+        with self._lock:
+            rows = list(self._rows)
+        if width is None:
+            return [_sentence(row) for row in rows]
+        for form in _FORMS:
+            lines = [_joined(row, rows, form(row)) for row in rows]
+            if all(len(line) <= width for line in lines):
+                return lines
+        return [_narrow(row, width) for row in rows]
+
+
+def _sentence(row: Row) -> str:
+    parts = [_phases(row), minutes(row.clock() - row.start_time)]
+    if row.expected is not None:
+        parts[-1] += f" of about {minutes(row.expected)}"
+    if row.meter:
+        parts += [row.meter.amount(" of "), f"{row.meter.rate} {row.meter.unit}/s"]
+    return f"{row.number} {row.name}: {', '.join(parts)}"
+
+
+def _spelled(row: Row) -> list[str]:
+    expected = "" if row.expected is None else f" of about {minutes(row.expected)}"
+    parts = [_phases(row), minutes(row.clock() - row.start_time) + expected]
+    meter = row.meter
+    return [*parts, f"{meter.amount(' of ')}, {meter.rate} {meter.unit}/s"] if meter else parts
+
+
+def _all_phases(row: Row) -> list[str]:
+    facts = [row.meter.amount("/"), f"{row.meter.rate}/s"] if row.meter else []
+    return [_phases(row), _time(row), *facts]
+
+
+def _metered_phase(row: Row) -> list[str]:
+    facts = [row.meter.amount("/"), f"{row.meter.rate}/s"] if row.meter else []
+    return [row.metered or _phases(row), _time(row), *facts]
+
+
+def _no_rate(row: Row) -> list[str]:
+    return [
+        row.metered or _phases(row),
+        _time(row),
+        *([row.meter.amount("/")] if row.meter else []),
+    ]
+
+
+def _no_bytes(row: Row) -> list[str]:
+    return [_phases(row), _time(row)]
+
+
+# Of what there is room for, the first.
+_FORMS: Sequence[Callable[[Row], list[str]]] = (
+    _spelled,
+    _all_phases,
+    _metered_phase,
+    _no_rate,
+    _no_bytes,
+)
+
+
+def _joined(row: Row, rows: Sequence[Row], parts: Sequence[str]) -> str:
+    """Return a row with its number and name as wide as those of all rows."""
+    number = max(len(each.number) for each in rows)
+    name = max(len(each.name) for each in rows)
+    return " ".join((row.number.rjust(number), row.name.ljust(name), *parts))
+
+
+def _narrow(row: Row, width: int) -> str:
+    """Return a row whose name gives way; of two phases the one that bytes are counted of stays."""
+    facts = f"{row.metered or _phases(row)} {_time(row)}"
+    if width - len(row.number) - len(facts) - 2 < _LEAST_NAME:
+        facts = _time(row)
+    return f"{row.number} {clipped(row.name, width - len(row.number) - len(facts) - 2)} {facts}"
+
+
+def _phases(row: Row) -> str:
+    return "+".join(sorted(set(row.phases))) or "waiting"
+
+
+def _time(row: Row) -> str:
+    expected = "" if row.expected is None else f"/{minutes(row.expected)}"
+    return minutes(row.clock() - row.start_time) + expected
