@@ -32,6 +32,7 @@ DEBIAN12 = """\
 #arch=x86_64
 #distro=debian
 """
+CLOUD = DEBIAN12 + "#firmware=bios uefi\n#cloud-init=yes\n"
 _MADE_BY = (build, debian, disk, guest_files, layout, identities)
 
 
@@ -85,14 +86,14 @@ def debian12() -> Image:
 
 
 def debian12_cloud() -> Image:
-    """The same with cloud-init."""
-    return _kept("cloud", DEBIAN12 + "#cloud-init=yes\n")
+    """One for BIOS and UEFI, with cloud-init."""
+    return _kept("cloud", CLOUD)
 
 
-def built_debian12(folder: Path) -> Image:
-    """The same as ``debian12``, built now."""
+def built_cloud(folder: Path) -> Image:
+    """The same as ``debian12_cloud``, built now."""
     folder.mkdir()
-    return _built(folder, DEBIAN12)
+    return _built(folder, CLOUD)
 
 
 def _kept(name: str, text: str) -> Image:
