@@ -216,7 +216,7 @@ SPEC = """\
 """
 
 
-def test_a_failed_boot_leaves_its_console_under_its_firmware_s_name(tmp_path):
+def test_a_failed_boot_leaves_its_console_under_its_firmwares_name(tmp_path):
     specs = SpecsRepo.create(tmp_path / "specs")
     specs.write("image-specs/panics", SPEC)
     disk = specs.disk("image-specs/files/panics.img")

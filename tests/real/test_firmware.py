@@ -84,7 +84,7 @@ def test_without_a_seed_cloud_init_is_not_started_and_dhcp_is_used(renewed):
     assert "cloud-init" not in facts["serial"]
 
 
-def test_the_modules_that_a_menu_of_debian_s_loads_are_on_the_disk(renewed, debian12_cloud):
+def test_the_modules_that_debians_menu_loads_are_on_the_disk(renewed, debian12_cloud):
     menu = renewed[1]["menu"]
     assert "### BEGIN /etc/grub.d/10_linux ###" in menu
     loaded = set(re.findall(r"^\s*insmod (\w+)$", menu, re.MULTILINE))

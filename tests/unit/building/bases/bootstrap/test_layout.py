@@ -56,7 +56,7 @@ def test_fstab_names_the_serial_number_that_mkfs_writes():
 
 
 @pytest.mark.parametrize(("has_uefi", "sector"), [(True, 2048), (False, 1)])
-def test_grub_s_two_parts_find_one_another(has_uefi, sector):
+def test_grubs_two_parts_find_one_another(has_uefi, sector):
     made = layout(has_uefi=has_uefi)
     loader = BiosLoader.at(made, bytes(512), b"\xff" * 3000)
     assert len(loader.boot_code) == 440
