@@ -35,8 +35,8 @@ class Acceleration:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Proof:
-    """_Proof holds a firmware that counts to ten million, and QEMU's exit code when it has."""
+class _CountingGuest:
+    """A firmware that counts to ten million, and QEMU's exit code when it has."""
 
     program: str
     machine: tuple[str, ...]
@@ -48,7 +48,7 @@ class _Proof:
 # The processor starts 16 bytes below the end: jmp f000:0000. isa-debug-exit ends QEMU with
 # 2 * 16 + 1.
 _X86_CODE = bytes.fromhex("66b980969800 6649 75fc b010 e6f4 f4")
-_X86 = _Proof(
+_X86 = _CountingGuest(
     program="qemu-system-x86_64",
     machine=("-machine", "pc", "-device", "isa-debug-exit,iobase=0xf4,iosize=0x04"),
     firmware=_X86_CODE.ljust(0xFFF0, b"\x90") + bytes.fromhex("ea000000f0").ljust(16, b"\x90"),
@@ -57,13 +57,13 @@ _X86 = _Proof(
 # mov w1, #10000000; again: subs w1, w1, #1; b.ne again; mov w0, #0x84000008; hvc #0, which is
 # PSCI's SYSTEM_OFF.
 _ARM_CODE = "01d29252 0113a072 21040071 e1ffff54 00018052 0080b072 020000d4"
-_ARM = _Proof(
+_ARM = _CountingGuest(
     program="qemu-system-aarch64",
     machine=("-machine", "virt"),
     firmware=bytes.fromhex(_ARM_CODE).ljust(2**16, b"\0"),
     exit_code=0,
 )
-_PROOFS: Mapping[str, _Proof] = {"x86_64": _X86, "aarch64": _ARM}
+_GUESTS: Mapping[str, _CountingGuest] = {"x86_64": _X86, "aarch64": _ARM}
 
 
 def detect(runner: Runner, *, device: Path = _DEVICE, machine: str | None = None) -> Acceleration:
@@ -75,8 +75,8 @@ def detect(runner: Runner, *, device: Path = _DEVICE, machine: str | None = None
         machine: The host's architecture; this one's by default.
     """
     machine = machine or platform.machine()
-    proof = _PROOFS.get(machine)
-    if proof is None:
+    guest = _GUESTS.get(machine)
+    if guest is None:
         why = f"a working KVM cannot be proven on {machine}"
     elif not device.exists():
         why = f"{device} is missing"
@@ -84,7 +84,7 @@ def detect(runner: Runner, *, device: Path = _DEVICE, machine: str | None = None
     elif not os.access(device, os.R_OK | os.W_OK):
         why = f"{device} may not be opened by this user"
     else:
-        why = _run(runner, proof, "kvm")
+        why = _run(runner, guest, "kvm")
     return Acceleration(name="tcg", why=why) if why else Acceleration(name="kvm")
 
 
@@ -108,14 +108,14 @@ def hint(accel: Acceleration) -> str:
     return "use a host with hardware virtualisation, or do without: TCG works, four times slower"
 
 
-def _run(runner: Runner, proof: _Proof, accel: str) -> str:
+def _run(runner: Runner, guest: _CountingGuest, accel: str) -> str:
     """Run the firmware; return what went wrong, empty when all went well."""
     with tempfile.NamedTemporaryFile(prefix="lago-images-kvm-") as firmware:
-        firmware.write(proof.firmware)
+        firmware.write(guest.firmware)
         firmware.flush()
         argv = [
-            proof.program,
-            *proof.machine,
+            guest.program,
+            *guest.machine,
             "-accel", accel,
             "-cpu", "max",
             "-m", "64",
@@ -133,4 +133,4 @@ def _run(runner: Runner, proof: _Proof, accel: str) -> str:
             # isa-debug-exit cannot end QEMU with 0, so a success comes as a failure here.
             code = error.returncode
             reason = error.last_words.removeprefix("qemu-system-x86_64: ")
-    return "" if code == proof.exit_code else f"a guest that only counts fails: {reason}"
+    return "" if code == guest.exit_code else f"a guest that only counts fails: {reason}"

@@ -121,12 +121,12 @@ _LARGEST_TAIL = 16 * 1024
 def bounded(tail: Sequence[str]) -> list[str]:
     """Return the last lines of a tail that make at most 16 KiB, each of at most 1000 characters."""
     lines: list[str] = []
-    room = _LARGEST_TAIL
+    remaining = _LARGEST_TAIL
     for line in reversed(tail):
         text = whole(line)
         short = text if len(text) <= _LONGEST_LINE else text[: _LONGEST_LINE - 1] + "…"
-        room -= len(short.encode()) + 1
-        if room < 0:
+        remaining -= len(short.encode()) + 1
+        if remaining < 0:
             break
         lines.append(short)
     return lines[::-1]

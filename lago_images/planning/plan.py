@@ -94,11 +94,11 @@ class _Decider:
         why_so = tuple(self._reasons(spec, published))
         why_not = self._objection(spec, published, why_so)
         waiting = None if why_not else self._promotable(spec, published, why_so)
-        work = Action.BUILD if waiting is None else Action.PROMOTE
+        action = Action.BUILD if waiting is None else Action.PROMOTE
         return PlannedImage(
             name=spec.name,
             arch=spec.arch,
-            action=Action.KEEP if why_not else work,
+            action=Action.KEEP if why_not else action,
             base=str(spec.base),
             fingerprint=self.tree.fingerprints[spec.name],
             reasons=() if why_not else why_so,

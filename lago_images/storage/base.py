@@ -294,8 +294,8 @@ def check_key(key: str) -> None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Proof:
-    """Proof names the bytes that an object must have: their number, and hexadecimal SHA-256."""
+class ContentDigest:
+    """The bytes that an object must have: their number, and their SHA-256 in hexadecimal."""
 
     size: int
     sha256: str
@@ -303,7 +303,7 @@ class Proof:
     def __str__(self) -> str:
         return f"{self.size} bytes with SHA-256 {self.sha256}"
 
-    def check_copy(self, source: str, target: str, actual: "Proof") -> None:
+    def check_copy(self, source: str, target: str, actual: "ContentDigest") -> None:
         """Compare with what a copy has; raises ``TamperedError`` where it differs."""
         if actual != self:
             raise tampered(source, target, f"expected {self}, but the copy had {actual}")

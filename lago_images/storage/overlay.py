@@ -11,7 +11,7 @@ from pathlib import Path
 from lago_images.console import Advance, Console
 from lago_images.errors import ConflictError, NotFoundError, TamperedError
 from lago_images.host.retry import RetryPolicy
-from lago_images.storage.base import Blob, Headers, Proof, Stat, Store, Unfinished, Uploaded
+from lago_images.storage.base import Blob, ContentDigest, Headers, Stat, Store, Unfinished, Uploaded
 
 _PLAIN = Headers()
 
@@ -104,7 +104,7 @@ class OverlayStore:
         sha256: str,
         headers: Headers = _PLAIN,
     ) -> None:
-        holder, proof = self._holder(source), Proof(size=size, sha256=sha256)
+        holder, expected = self._holder(source), ContentDigest(size=size, sha256=sha256)
         if holder is self.upper:
             self.upper.copy(source, target, etag=etag, size=size, sha256=sha256, headers=headers)
             return
@@ -113,7 +113,9 @@ class OverlayStore:
         # No store copies from another one's objects: the bytes go through here, and are proved.
         copied = self.upper.upload(target, holder.read(source), headers=headers)
         try:
-            proof.check_copy(source, target, Proof(size=copied.size, sha256=copied.sha256))
+            expected.check_copy(
+                source, target, ContentDigest(size=copied.size, sha256=copied.sha256)
+            )
         except TamperedError:
             self.upper.delete([target])
             raise

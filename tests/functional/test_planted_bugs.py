@@ -128,8 +128,8 @@ BUGS = [
     Bug(
         what="The copy's bytes not read",
         file="storage/directory/store.py",
-        old="actual = Proof(size=os.fstat(fd).st_size, sha256=digest.hexdigest())",
-        new="actual = Proof(size=os.fstat(fd).st_size, sha256=sha256)",
+        old="actual = ContentDigest(size=os.fstat(fd).st_size, sha256=digest.hexdigest())",
+        new="actual = ContentDigest(size=os.fstat(fd).st_size, sha256=sha256)",
         test=f"{PUBLISHER}test_a_disk_with_other_bytes_is_never_copied",
     ),
     Bug(

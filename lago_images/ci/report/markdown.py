@@ -46,12 +46,12 @@ def block(lines: Sequence[str], *, limit: int | None = None) -> str:
     Of more than ``limit`` bytes the last lines are shown.
     """
     shown: list[str] = []
-    room = limit
+    remaining = limit
     for line in reversed(lines):
         text = html.escape(clean(line)[:1000])
-        if room is not None:
-            room -= _bytes(text) + 1
-            if room < 0:
+        if remaining is not None:
+            remaining -= _bytes(text) + 1
+            if remaining < 0:
                 shown.append("…")
                 break
         shown.append(text)
@@ -244,24 +244,24 @@ def chain_states(report: Report) -> Mapping[str, tuple[bool, str]]:
 
 def _fitted(head: str, parts: list[str], footer: str, limit: int) -> str:
     note = "\n_More is in the run's log: this report was too long._\n"
-    used, room = _bytes(head), limit - _bytes(footer)
+    used, remaining = _bytes(head), limit - _bytes(footer)
     spare = _bytes(note) + len("(1000000 parts left out)\n")
     shown = [head]
     for number, part in enumerate(parts):
         used += _bytes(part) + 1
-        if used > room - (spare if number + 1 < len(parts) else 0):
+        if used > remaining - (spare if number + 1 < len(parts) else 0):
             return f"{''.join(shown)}{note}({len(parts) - number} parts left out)\n{footer}"
         shown.append("\n" + part)
     return "".join([*shown, footer])
 
 
-def _images(entries: Sequence[Entry], room: int) -> str:
+def _images(entries: Sequence[Entry], remaining: int) -> str:
     heads = ("Image", "What", "Why", "Time", "Size", "Packages", "Boot test", "Log")
     lines = table(heads, [_row(entry) for entry in entries])
-    if sum(map(_bytes, lines)) + len(lines) > room:
+    if sum(map(_bytes, lines)) + len(lines) > remaining:
         lines = table(heads, [_row(entry) for entry in sorted(entries, key=lambda e: e.is_good)])
         shown, used = 0, 0
-        while used + _bytes(lines[shown]) + 1 <= room:
+        while used + _bytes(lines[shown]) + 1 <= remaining:
             used += _bytes(lines[shown]) + 1
             shown += 1
         lines = [

@@ -22,8 +22,8 @@ from lago_images.errors import ConflictError, NotFoundError, StorageError, Unrea
 from lago_images.host.retry import RetryPolicy
 from lago_images.storage.base import (
     Blob,
+    ContentDigest,
     Headers,
-    Proof,
     Stat,
     Unfinished,
     Uploaded,
@@ -172,7 +172,7 @@ class DirectoryStore:
         headers: Headers = PLAIN_HEADERS,
     ) -> None:
         del headers
-        proof = Proof(size=size, sha256=sha256)
+        expected = ContentDigest(size=size, sha256=sha256)
         with self._open(source) as original, self._temporary(target) as (fd, temporary):
             if _etag(os.fstat(original)) != etag:
                 raise ConflictError(f"copying {source}: it has changed since it was judged")
@@ -182,8 +182,8 @@ class DirectoryStore:
             digest = hashlib.sha256()
             for piece in pieces(fd, 0):
                 digest.update(piece)
-            actual = Proof(size=os.fstat(fd).st_size, sha256=digest.hexdigest())
-            proof.check_copy(source, target, actual)
+            actual = ContentDigest(size=os.fstat(fd).st_size, sha256=digest.hexdigest())
+            expected.check_copy(source, target, actual)
             with self._locked():
                 path = place(self.path, target)
                 if status_of(path):

@@ -8,7 +8,7 @@ from http import HTTPStatus
 from typing import Any
 
 from lago_images.errors import ConflictError, NotFoundError, StorageError, TamperedError
-from lago_images.storage.base import Headers, Proof, tampered
+from lago_images.storage.base import ContentDigest, Headers, tampered
 from lago_images.storage.s3.bucket import Bucket, Feature
 from lago_images.storage.s3.conditional import http_headers
 from lago_images.storage.s3.download import read
@@ -31,7 +31,7 @@ class Copy:
     source: str
     target: str
     etag: str
-    proof: Proof
+    expected: ContentDigest
     headers: Headers
 
     @property
@@ -60,11 +60,11 @@ class Copier:
         stat = head(self.bucket, copy.source)
         if stat.etag != copy.etag:
             raise _changed(copy)
-        if stat.size != copy.proof.size:
+        if stat.size != copy.expected.size:
             raise tampered(
                 copy.source,
                 copy.target,
-                f"expected {copy.proof}, but the source has {stat.size} bytes",
+                f"expected {copy.expected}, but the source has {stat.size} bytes",
             )
         try:
             self._copy(copy, in_dialect(copy.etag, dialect))
@@ -76,7 +76,7 @@ class Copier:
             self._prove(copy)
 
     def _copy(self, copy: Copy, condition: str) -> None:
-        if copy.proof.size > self.largest:
+        if copy.expected.size > self.largest:
             self._copy_parts(copy, condition)
             return
         # Only what the probe saw at work: a store may ignore both, or refuse the request for them.
@@ -100,7 +100,7 @@ class Copier:
     def _copy_parts(self, copy: Copy, condition: str) -> None:
         # Ceph fails to complete an upload that asked for checksums: it computes none for copies.
         session = begin(self.bucket, copy.target, copy.headers, checksums=False)
-        whole = range(copy.proof.size)
+        whole = range(copy.expected.size)
         extents = [whole[at : at + self.part_size] for at in whole[:: self.part_size]]
         try:
             with ThreadPoolExecutor(WORKERS, thread_name_prefix="copy") as pool:
@@ -126,12 +126,12 @@ class Copier:
             actual = self._actual(copy)
         except NotFoundError:
             raise error from None
-        if actual != copy.proof:
+        if actual != copy.expected:
             raise ConflictError(f"{copy.doing}: the target exists already") from error
 
     def _prove(self, copy: Copy) -> None:
         try:
-            copy.proof.check_copy(copy.source, copy.target, self._actual(copy))
+            copy.expected.check_copy(copy.source, copy.target, self._actual(copy))
         except TamperedError as error:
             try:
                 self.bucket.call(
@@ -144,7 +144,7 @@ class Copier:
                 raise TamperedError(error.message + left, hint=error.hint) from error
             raise
 
-    def _actual(self, copy: Copy) -> Proof:
+    def _actual(self, copy: Copy) -> ContentDigest:
         """Return what the copy has: as the store computed it, or read."""
         doing = f"checking the copy {copy.target}"
         answer = self.bucket.call_with(
@@ -158,13 +158,13 @@ class Copier:
             size = int(answer["ContentLength"])
             computed = full_sha256(answer) if self.bucket.abilities.sums_copies else None
         if computed is not None:
-            return Proof(size=size, sha256=computed)
+            return ContentDigest(size=size, sha256=computed)
         # A copy in parts has a checksum of its parts' checksums at best, and Ceph keeps none.
         digest, size = hashlib.sha256(), 0
         for chunk in read(self.bucket, copy.target, 0):
             digest.update(chunk)
             size += len(chunk)
-        return Proof(size=size, sha256=digest.hexdigest())
+        return ContentDigest(size=size, sha256=digest.hexdigest())
 
 
 def _changed(copy: Copy) -> ConflictError:

@@ -11,8 +11,8 @@ from lago_images.errors import StorageError
 from lago_images.host.retry import RetryPolicy
 from lago_images.storage.base import (
     Blob,
+    ContentDigest,
     Headers,
-    Proof,
     Stat,
     Unfinished,
     Uploaded,
@@ -142,9 +142,9 @@ class S3Store:
         sha256: str,
         headers: Headers = PLAIN_HEADERS,
     ) -> None:
-        proof = Proof(size=size, sha256=sha256)
+        expected = ContentDigest(size=size, sha256=sha256)
         self.copier.copy(
-            Copy(source=source, target=target, etag=etag, proof=proof, headers=headers),
+            Copy(source=source, target=target, etag=etag, expected=expected, headers=headers),
             self.writer.dialect or Dialect.QUOTED,
         )
 

@@ -214,15 +214,15 @@ def _exists(key: str) -> ConflictError:
 def in_parts(chunks: Iterable[bytes], size: int, digest: Digest) -> Iterator[Blocks]:
     """Cut a stream into parts of ``size`` bytes; the last may be shorter, not empty."""
     gathered: list[memoryview] = []
-    room = size
+    remaining = size
     for chunk in chunks:
         digest.update(chunk)
         rest = memoryview(chunk)
-        while len(rest) >= room:
-            yield (*gathered, rest[:room])
-            rest, gathered, room = rest[room:], [], size
+        while len(rest) >= remaining:
+            yield (*gathered, rest[:remaining])
+            rest, gathered, remaining = rest[remaining:], [], size
         if rest:
             gathered.append(rest)
-            room -= len(rest)
+            remaining -= len(rest)
     if gathered:
         yield tuple(gathered)
