@@ -120,16 +120,17 @@ def main() -> None:
     for number in range(given.rounds):
         # Each is first in turn: the mirror's answers are cached by whoever is between.
         order = ENGINES if number % 2 == 0 else ENGINES[::-1]
-        built = {chosen: build(chosen, given.packages) for chosen in order}
-        for chosen, each in built.items():
+        built = {}
+        for chosen in order:
+            built[chosen] = each = build(chosen, given.packages)
             print(
                 f"{chosen:9} chain {each.whole[0]:6.0f} s {each.whole[1]:6.0f} processor s, "
                 f"customising {each.commands[0]:6.1f} s {each.commands[1]:6.1f} processor s, "
                 f"{each.size / 1e6:.1f} MB",
                 flush=True,
             )
-        one, other = (built[chosen] for chosen in ENGINES)
-        ratios.append((other.whole[0] / one.whole[0], other.commands[0] / one.commands[0]))
+        own, rival = (built[chosen] for chosen in ENGINES)
+        ratios.append((rival.whole[0] / own.whole[0], rival.commands[0] / own.commands[0]))
         print(f"faster: chain {ratios[-1][0]:.1f} times, customising {ratios[-1][1]:.1f} times")
     if len(ratios) > 1:
         for name, values in zip(("chain", "customising"), zip(*ratios, strict=True), strict=True):
