@@ -92,7 +92,7 @@ _CHOICES = {
     "promote": ("same-repository", "attested", "never"),
     "engine": ("auto", "namespace", "appliance"),
 }
-_AT_LEAST = {
+AT_LEAST = {
     "jobs": 1,
     "boot_timeout": 1,
     "keep_revisions": 1,
@@ -100,7 +100,7 @@ _AT_LEAST = {
     "grace_days": 1,
     "compression_level": 0,
 }
-_AT_MOST = {"compression_level": 9}
+AT_MOST = {"compression_level": 9}
 _MOST = 2**31 - 1
 _DIGITS, _WIDEST = 18, 80
 _KINDS: dict[str, type] = {
@@ -210,10 +210,10 @@ def _fits(name: str, key: str, value: object, complain: Callable[[str, str], Non
         complain(key, f"{key} must be {shown}, not {_shortened(value)}")
     elif name in _CHOICES and value not in _CHOICES[name]:
         complain(key, f"{key} must be one of {', '.join(_CHOICES[name])}, not {_shortened(value)}")
-    elif isinstance(value, int) and value > _AT_MOST.get(name, _MOST):
-        most = _AT_MOST.get(name, _MOST)
+    elif isinstance(value, int) and value > AT_MOST.get(name, _MOST):
+        most = AT_MOST.get(name, _MOST)
         complain(key, f"{key} must be at most {most}" + (f", not {value}" if value < _MOST else ""))
-    elif isinstance(value, int) and value < (least := _AT_LEAST.get(name, 0)):
+    elif isinstance(value, int) and value < (least := AT_LEAST.get(name, 0)):
         complain(
             key, f"{key} must be at least {least}" + (f", not {value}" if value > -_MOST else "")
         )

@@ -27,11 +27,12 @@ _GROUPS = {
         "tests/real/test_bootstrap.py",
         "tests/real/test_boot.py",
         "tests/real/clients/test_machines.py",
+        "tests/real/test_tutorial.py",
     ),
     # Their commands take as many processes and as much memory as they get.
     "namespaces": ("tests/real/test_engine", "tests/real/test_namespace_"),
     "publication": ("tests/functional/publication/",),
-    "actions": ("tests/functional/test_actions.py",),
+    "actions": ("tests/functional/test_actions.py", "tests/functional/test_tutorial_github.py"),
     "jenkins": ("tests/functional/test_jenkins.py",),
     "storage": ("tests/functional/storage/",),
     "clients": ("tests/real/clients/",),

@@ -1,18 +1,26 @@
-"""The JSON documents of ``lint`` and of ``repo refresh``, ``verify``, ``gc`` and ``provenance``.
+"""The JSON documents of the commands that have no module of their own for them.
 
-Those of ``repo list``, ``show``, ``log`` and ``diff`` are in ``repository/browsing/documents.py``;
-``docs/schemas`` has the schema of each.
+That of a run is in ``run_report.py``; those of ``repo list``, ``show``, ``log`` and ``diff`` are in
+``repository/browsing/documents.py``. ``docs/schemas`` has the schema of each.
 """
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
+from lago_images.ci.report.markdown import Entry, ImageOutcome, Report
+from lago_images.cli.run_report import ImageReport
 from lago_images.errors import Problem
+from lago_images.host.doctor import Check
+from lago_images.planning.model import Action, Reason
 from lago_images.repository.publishing.retention import Step, Sweep
+from lago_images.repository.publishing.withdrawals import Affected, HistoryChange
+from lago_images.repository.records.changes import PackageChanges
 from lago_images.repository.records.layout import BuildKey, ImageId
+from lago_images.repository.records.release import Release
 from lago_images.repository.verifying import chain
-from lago_images.repository.verifying.findings import Finding, Report
+from lago_images.repository.verifying.findings import Finding
+from lago_images.repository.verifying.findings import Report as Verified
 from lago_images.storage.base import Unfinished
 
 
@@ -43,7 +51,7 @@ class Verification:
     ok: bool
 
     @classmethod
-    def of(cls, report: Report) -> "Verification":
+    def of(cls, report: Verified) -> "Verification":
         return cls(
             url=report.url,
             images=report.images,
@@ -75,6 +83,203 @@ class Refreshment:
     written: tuple[str, ...]
     deleted: tuple[str, ...]
     damaged: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReleaseName:
+    """A release, and what it did: ``withdraws`` is the revision that it takes back.
+
+    Attributes:
+        build: What it offers; None for a withdrawal.
+        reason: Why it withdraws, or goes back; else empty.
+    """
+
+    name: str
+    arch: str
+    revision: int
+    build: str | None
+    withdraws: int | None
+    reason: str
+
+    @classmethod
+    def of(cls, release: Release) -> "ReleaseName":
+        return cls(
+            name=release.name,
+            arch=release.arch,
+            revision=release.revision,
+            build=release.build,
+            withdraws=release.withdraws,
+            reason=release.reason,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WithdrawalPreview:
+    """What ``repo yank`` or ``rollback`` would take: a dry run.
+
+    Attributes:
+        target: The release to withdraw, or to go back to.
+        layers: Releases that are offered and contain what would be taken back.
+    """
+
+    SCHEMA: ClassVar[int] = 1
+
+    target: ReleaseName
+    layers: tuple[ReleaseName, ...]
+
+    @classmethod
+    def of(cls, affected: Affected) -> "WithdrawalPreview":
+        return cls(target=ReleaseName.of(affected.target), layers=_names(affected.layers))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Withdrawal:
+    """What ``repo yank`` or ``rollback`` did.
+
+    Attributes:
+        about: The revision that was withdrawn, or gone back to.
+        release: The first release that was made; None when nothing was left to do.
+        withdrawn: The revisions that were withdrawn.
+        current: What clients get now; None when the image is offered no more.
+        written: The rendered files that changed.
+        layers: Releases that contain what was taken back, and are still offered.
+        taken: The releases that were made of layers.
+    """
+
+    SCHEMA: ClassVar[int] = 1
+
+    name: str
+    arch: str
+    about: int
+    release: ReleaseName | None
+    withdrawn: tuple[int, ...]
+    current: ReleaseName | None
+    written: tuple[str, ...]
+    layers: tuple[ReleaseName, ...]
+    taken: tuple[ReleaseName, ...]
+
+    @classmethod
+    def of(cls, changed: HistoryChange) -> "Withdrawal":
+        return cls(
+            name=changed.name,
+            arch=changed.arch,
+            about=changed.about,
+            release=_name(changed.release),
+            withdrawn=changed.withdrawn,
+            current=_name(changed.current),
+            written=changed.written,
+            layers=_names(changed.layers),
+            taken=_names(changed.taken),
+        )
+
+
+def _name(release: Release | None) -> ReleaseName | None:
+    return None if release is None else ReleaseName.of(release)
+
+
+def _names(releases: Iterable[Release]) -> tuple[ReleaseName, ...]:
+    return tuple(ReleaseName.of(release) for release in releases)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportedImage:
+    """What a report of CI says of an image.
+
+    Attributes:
+        error: What went wrong; empty where nothing did.
+        step: What was being done then.
+        size: Bytes of the new build's compressed disk; None where there is none.
+        size_before: Of the build that was public when the plan was made.
+        packages: Between the two; None where that is not known.
+        log: Its URL, or that of the run; empty for none.
+    """
+
+    name: str
+    arch: str
+    action: Action
+    reasons: tuple[Reason, ...]
+    outcome: ImageOutcome
+    error: str
+    step: str
+    size: int | None
+    size_before: int | None
+    packages: PackageChanges | None
+    log: str
+
+    @classmethod
+    def of(cls, entry: Entry) -> "ReportedImage":
+        planned, result = entry.planned, entry.result
+        return cls(
+            name=planned.name,
+            arch=planned.arch,
+            action=planned.action,
+            reasons=planned.reasons,
+            outcome=entry.outcome,
+            error="" if entry.is_good else entry.error,
+            step=result.step if result else "",
+            size=entry.after.disk.compressed_size if entry.after else None,
+            size_before=entry.before.disk.compressed_size if entry.before else None,
+            packages=entry.changes,
+            log=entry.log,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanReport:
+    """What ``ci report`` says of a plan; ``ok`` is false where an image did not end well."""
+
+    SCHEMA: ClassVar[int] = 1
+
+    head: str | None
+    run: str
+    images: tuple[ReportedImage, ...]
+    ok: bool
+
+    @classmethod
+    def of(cls, report: Report) -> "PlanReport":
+        return cls(
+            head=report.plan.head,
+            run=report.run,
+            images=tuple(ReportedImage.of(entry) for entry in report.entries),
+            ok=report.is_good,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostReport:
+    """What ``doctor`` looked at; ``ok`` is false when something is missing."""
+
+    SCHEMA: ClassVar[int] = 1
+
+    checks: tuple[Check, ...]
+    ok: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TriedDisk:
+    """Where ``try`` left an image's disk; ``disk`` and ``format`` are None where it failed.
+
+    Attributes:
+        images: The image, and those of its bases that were built for it.
+    """
+
+    SCHEMA: ClassVar[int] = 1
+
+    disk: str | None
+    format: str | None
+    images: tuple[ImageReport, ...]
+    ok: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetUp:
+    """The files that ``init`` wrote below ``folder``, and those that it left as they were."""
+
+    SCHEMA: ClassVar[int] = 1
+
+    folder: str
+    written: tuple[str, ...]
+    kept: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

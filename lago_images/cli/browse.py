@@ -1,7 +1,7 @@
 """``repo list``, ``show``, ``log`` and ``diff``: look at what is published."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -50,6 +50,11 @@ _STATES = {
     help="What clients get; or the newest revision that is withdrawn; or the newest of all.",
 )
 @click.option("--all", "all_", is_flag=True, help="Older revisions that are still offered, too.")
+@click.option(
+    "--outdated",
+    is_flag=True,
+    help="Also how many packages have another version in a newer image of the same system here.",
+)
 @FORMAT
 @click.pass_obj
 def list_(
@@ -58,6 +63,7 @@ def list_(
     arch: str,
     state: str,
     all_: bool,
+    outdated: bool,
     form: str,
 ) -> None:
     """List what is published.
@@ -71,17 +77,30 @@ def list_(
     listed = queries.listing(
         content, store.url, patterns=patterns, arch=arch, states=states, every=all_
     )
+    if outdated:
+        listed = queries.with_outdated(listed, content, store)
     if form == "json":
         click.echo(document(listed))
     else:
-        for line in _list_lines(listed, with_state=state != "current", now=time.time()):
+        more = {"state": _state} if state != "current" else {}
+        more |= {"outdated": _outdated} if outdated else {}
+        for line in _list_lines(listed, more, time.time()):
             click.echo(line)
     finish(succeeded=not content.damaged)
 
 
-def _list_lines(listed: Listing, *, with_state: bool, now: float) -> Iterator[str]:
+def _outdated(revision: Revision) -> str:
+    if revision.outdated is None:
+        return "not known"
+    return f"{revision.outdated} of {revision.packages}"
+
+
+def _list_lines(
+    listed: Listing, more: Mapping[str, Callable[[Revision], str]], now: float
+) -> Iterator[str]:
+    """Yield the list as a table; ``more`` are its last columns."""
     heads = ["name", "arch", "revision", "version", "published", "age", "size"]
-    heads += ["fingerprint", "commit", *(["state"] if with_state else [])]
+    heads += ["fingerprint", "commit", *more]
     rows = [
         (
             each.name,
@@ -93,7 +112,7 @@ def _list_lines(listed: Listing, *, with_state: bool, now: float) -> Iterator[st
             human_size(each.disk.compressed_size),
             each.fingerprint.removeprefix("sha256:")[:_SHORT],
             _commit(each.commit),
-            *([_state(each)] if with_state else []),
+            *(column(each) for column in more.values()),
         )
         for each in listed.images
     ]

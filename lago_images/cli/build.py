@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from lago_images.cli.completion import spec_names
+from lago_images.cli.documents import FORMAT
 from lago_images.cli.invocation import Invocation
 from lago_images.cli.output import build_and_publish, timings_file
 from lago_images.errors import UsageError
@@ -32,6 +33,7 @@ _HINT = "to publish to a bucket: lago-images ci rebuild --changed"
 @click.option("--jobs", "side_by_side", type=click.IntRange(min=1), help="Chains at a time.")
 @click.option("--require-kvm", is_flag=True, default=None, help="Refuse to build without KVM.")
 @timings_file
+@FORMAT
 @click.pass_obj
 def build(
     invocation: Invocation,
@@ -44,6 +46,7 @@ def build(
     side_by_side: int | None,
     require_kvm: bool | None,
     timings: Path | None,
+    form: str,
 ) -> None:
     """Build images and publish them into a directory.
 
@@ -66,7 +69,7 @@ def build(
     ask = Ask(changed=not names, force=frozenset(names), everything=force and not names)
     # In a directory what is not committed is published with a warning.
     plan, state = plan_and_state(workspace, ask)
-    build_and_publish(workspace, plan, state, allow_dirty=True, timings=timings)
+    build_and_publish(workspace, plan, state, allow_dirty=True, timings=timings, form=form)
 
 
 def _leave_bucket(invocation: Invocation, *, asked_for_directory: bool) -> None:

@@ -12,18 +12,23 @@ from lago_images.ci import environment as events
 from lago_images.ci.environment import BOT, Event
 from lago_images.ci.report import entries, junit
 from lago_images.ci.report.markdown import SUMMARY_LIMIT, Report, identity, render
+from lago_images.cli.answers import PlanReport
 from lago_images.cli.completion import spec_names
+from lago_images.cli.documents import FORMAT, document
 from lago_images.cli.invocation import Invocation, finish
 from lago_images.cli.output import (
     allow_dirty,
     build_and_publish,
+    run_report,
     show_builds,
     show_next,
     show_publication,
     show_summary,
+    speaker,
     timings_file,
 )
-from lago_images.cli.plan import FORMS, show_plan
+from lago_images.cli.plan import FAN_OUTS, FORMS, show_plan
+from lago_images.cli.run_report import image_reports
 from lago_images.errors import Error
 from lago_images.host.files import replace
 from lago_images.jobs import build as build_job
@@ -104,6 +109,7 @@ def _two_numbers(
     help="Write builds/ of the repository, or keep the builds in the results' folder.",
 )
 @timings_file
+@FORMAT
 @click.pass_obj
 def build(
     invocation: Invocation,
@@ -118,6 +124,7 @@ def build(
     network: bool | None,
     upload: bool,
     timings: Path | None,
+    form: str,
 ) -> None:
     """Build chains on this host, into builds/ of the repository.
 
@@ -142,12 +149,16 @@ def build(
             file = folder / attestations.FILE
             replace(file, subjects.encode())
             environment.write(workspace.environ, {"subjects": str(file.absolute())})
-    show_builds(workspace.console, built, timings)
+    say, ok = speaker(workspace.console, form), all(result.ok for result in built)
+    show_builds(workspace.console, built, timings, say)
     if not built:
-        click.echo("nothing to build: these images are published, or built and waiting to be")
-    elif upload and all(result.ok for result in built):
+        say("nothing to build: these images are published, or built and waiting to be")
+    elif upload and ok:
         workspace.console.info("next: lago-images ci publish, which makes them public")
-    finish(succeeded=all(result.ok for result in built))
+    if form == "json":
+        images = image_reports(workspace.store, plan, built, None)
+        click.echo(document(run_report(workspace, images, None, ok=ok)))
+    finish(succeeded=ok)
 
 
 @click.command()
@@ -160,6 +171,7 @@ def build(
     help="The folder with the results of the builds; that of the publication is added.",
 )
 @allow_dirty
+@FORMAT
 @click.pass_obj
 def publish(
     invocation: Invocation,
@@ -167,6 +179,7 @@ def publish(
     plan_sha256: str | None,
     folder: Path | None,
     allow_dirty: bool,
+    form: str,
 ) -> None:
     """Publish what was planned and built, to a bucket or a directory.
 
@@ -187,10 +200,13 @@ def publish(
         raise
     if folder is not None:
         publication.write(folder, plan, publication.fates(published))
-    show_publication(workspace.console, published)
-    show_summary(workspace.console, workspace.store, built, published, before)
+    show_publication(workspace.console, published, speaker(workspace.console, form))
+    images = image_reports(workspace.store, plan, built, published, before)
+    show_summary(workspace.console, images, built)
     if published.ok:
         show_next(workspace)
+    if form == "json":
+        click.echo(document(run_report(workspace, images, published, ok=published.ok)))
     finish(succeeded=published.ok)
 
 
@@ -201,7 +217,14 @@ def publish(
 @click.option("--stale", type=click.IntRange(min=0), metavar="DAYS", help="Images that are older.")
 @click.option("--base-url", help="Where clients will find the repository.")
 @click.option("--dry-run", is_flag=True, help="Only show what would be done.")
-@click.option("--format", "form", type=click.Choice(FORMS), help="Of a dry run's plan.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(FORMS),
+    default="text",
+    show_default=True,
+    help="Of how it ended; of a dry run, of the plan. Only a plan has github and jenkins.",
+)
 @click.option("--logs", type=_FOLDER, help="Keep each image's log here.")
 @click.option("--jobs", "side_by_side", type=click.IntRange(min=1), help="Chains at a time.")
 @click.option("--require-kvm", is_flag=True, default=None, help="Refuse to build without KVM.")
@@ -216,7 +239,7 @@ def rebuild(
     stale: int | None,
     base_url: str | None,
     dry_run: bool,
-    form: str | None,
+    form: str,
     logs: Path | None,
     side_by_side: int | None,
     require_kvm: bool | None,
@@ -230,8 +253,8 @@ def rebuild(
     """
     if not (names or changed or everything or stale is not None):
         raise click.UsageError("name what to rebuild: --changed, --all, --stale DAYS or NAME…")
-    if form and not dry_run:
-        raise click.UsageError("--format is for --dry-run: else there is no plan on stdout")
+    if form in FAN_OUTS and not dry_run:
+        raise click.UsageError(f"--format {form} is of a plan: give it with --dry-run")
     invocation.override(base_url=base_url, jobs=side_by_side, require_kvm=require_kvm)
     ask = Ask(changed=changed, force=frozenset(names), everything=everything, stale_days=stale)
     workspace = invocation.workspace(logs=logs)
@@ -239,9 +262,9 @@ def rebuild(
         publish_job.refuse_settings(workspace)
     plan, state = plan_job.plan_and_state(workspace, ask)
     if dry_run:
-        show_plan(plan, form or "text")
+        show_plan(plan, form)
         return
-    build_and_publish(workspace, plan, state, allow_dirty=allow_dirty, timings=timings)
+    build_and_publish(workspace, plan, state, allow_dirty=allow_dirty, timings=timings, form=form)
 
 
 @click.command()
@@ -255,6 +278,7 @@ def rebuild(
     help="The end of the publishing job, should it not have left its own results.",
 )
 @click.option("--author", default=BOT, show_default=True, help="The user whose comment is updated.")
+@FORMAT
 @click.pass_obj
 def report(
     invocation: Invocation,
@@ -263,6 +287,7 @@ def report(
     junit_file: Path | None,
     job_result: str | None,
     author: str,
+    form: str,
 ) -> None:
     """Report the images' outcomes: on the pull request, in the step summary, else here.
 
@@ -286,6 +311,9 @@ def report(
     if junit_file is not None:
         replace(junit_file, junit.render(report.entries))
     shown = environment.summarise(environ, render(report, limit=SUMMARY_LIMIT))
+    if form == "json":
+        click.echo(document(PlanReport.of(report)))
+        shown = True
     token = environ.get("GITHUB_TOKEN", "")
     # A pull request of a fork gets a token that may only read, and Jenkins may give none.
     if event.target is None or not token:

@@ -1,14 +1,14 @@
 """``lago-images doctor``: check the host, the settings, the store and the signing key."""
 
-import json
 from collections.abc import Iterator
-from dataclasses import asdict
 
 import click
 
 from lago_images.building.customise.versions import lacking
-from lago_images.cli.invocation import Invocation
-from lago_images.console import clean
+from lago_images.cli.answers import HostReport
+from lago_images.cli.documents import FORMAT, document
+from lago_images.cli.invocation import Invocation, finish
+from lago_images.cli.tables import table, terminal_width
 from lago_images.errors import (
     MANUAL,
     CommandError,
@@ -34,9 +34,7 @@ _MARKS = {State.OK: "ok", State.WARNING: "warning", State.MISSING: "MISSING"}
 
 
 @click.command()
-@click.option(
-    "--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True
-)
+@FORMAT
 @click.option("--host", is_flag=True, help="Only the host: no specs, store or signing key.")
 @click.pass_obj
 def doctor(invocation: Invocation, form: str, host: bool) -> None:
@@ -45,21 +43,35 @@ def doctor(invocation: Invocation, form: str, host: bool) -> None:
     Exits with 1 if something is missing.
     """
     checks = tuple(_checks(invocation, host=host))
+    ok = not any(check.state is State.MISSING for check in checks)
     if form == "json":
-        click.echo(json.dumps([asdict(check) for check in checks], indent=1, ensure_ascii=False))
+        click.echo(document(HostReport(checks=checks, ok=ok)))
     else:
-        for line in _lines(checks):
+        for line in _lines(checks, terminal_width()):
             click.echo(line)
-    if any(check.state is State.MISSING for check in checks):
-        raise click.exceptions.Exit(1)
+    for line in _next(checks):
+        invocation.console.info(line)
+    finish(succeeded=ok)
 
 
-def _lines(checks: tuple[Check, ...]) -> Iterator[str]:
-    width = max(len(check.name) for check in checks)
+def _lines(checks: tuple[Check, ...], width: int | None) -> list[str]:
+    rows = []
     for check in checks:
-        yield f"{_MARKS[check.state]:<8} {check.name:<{width}}  {clean(check.found)}"
+        rows.append((_MARKS[check.state], check.name, check.found))
         if check.do:
-            yield f"{'':<8} {'':<{width}}  -> {clean(check.do)}"
+            rows.append(("", "", f"-> {check.do}"))
+    return table(("state", "check", "found"), rows, width=width)
+
+
+def _next(checks: tuple[Check, ...]) -> Iterator[str]:
+    """Yield what to do next: what is missing, in its order, else the first commands."""
+    missing = [check for check in checks if check.state is State.MISSING]
+    for number, check in enumerate(missing, 1):
+        yield f"{number}. {check.name}: {check.do}"
+    if missing:
+        yield "then: lago-images doctor again"
+    else:
+        yield "next: lago-images lint && lago-images build"
 
 
 def _checks(invocation: Invocation, *, host: bool) -> Iterator[Check]:

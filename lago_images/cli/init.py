@@ -5,6 +5,8 @@ from pathlib import Path
 import click
 
 from lago_images.ci import scaffold
+from lago_images.cli.answers import SetUp
+from lago_images.cli.documents import FORMAT, document
 from lago_images.cli.invocation import Invocation
 from lago_images.planning.git import Git
 from lago_images.settings import DEFAULT_REPOSITORY, FILE
@@ -23,8 +25,9 @@ _PINNED = (".github/workflows/images.yml", "Jenkinsfile")
     help="Whose builds become public on merging: the pull request's own, which believes everybody "
     "who may push a branch; only what GitHub attests; or none, and merging builds again.",
 )
+@FORMAT
 @click.pass_obj
-def init(invocation: Invocation, folder: Path | None, promote: str) -> None:
+def init(invocation: Invocation, folder: Path | None, promote: str, form: str) -> None:
     """Set up a specs repository: an example spec, settings, workflow, Jenkinsfile.
 
     It is made in FOLDER, else in the one that -C names, else here. The settings get what
@@ -46,10 +49,13 @@ def init(invocation: Invocation, folder: Path | None, promote: str) -> None:
         promote=promote,
     )
     written, kept = scaffold.write(root, scaffold.files(facts))
-    for path in written:
-        click.echo(f"wrote {path}")
-    for path in kept:
-        click.echo(f"kept {path}, which exists")
+    if form == "json":
+        click.echo(document(SetUp(folder=str(root), written=tuple(written), kept=tuple(kept))))
+    else:
+        for path in written:
+            click.echo(f"wrote {path}")
+        for path in kept:
+            click.echo(f"kept {path}, which exists")
     console = invocation.console
     if git is None:
         console.info("hint: the folder is not in git yet: git init")

@@ -11,14 +11,16 @@ from pathlib import Path
 
 import click
 
-from lago_images.cli.main import main
+from lago_images.cli.main import INTERRUPTED, PIPE, main
 
 _PROGRAM = "lago-images"
-_EXITS = (
+EXITS = (
     ("0", "It is done."),
     ("1", "The work failed."),
     ("2", "Wrong usage, spec or settings."),
-    ("130", "It was interrupted."),
+    ("3", "There is something to do: ci plan --exit-code alone."),
+    (str(INTERRUPTED), "It was interrupted."),
+    (str(PIPE), "Whoever read its output went away."),
 )
 
 
@@ -64,7 +66,7 @@ def _page(
     example = (command.epilog or "").rpartition("\n")[2].strip()
     yield from (".nf", _text(example), ".fi")
     yield ".SH EXIT STATUS"
-    for code, meaning in _EXITS:
+    for code, meaning in EXITS:
         yield from (".TP", f".B {code}", meaning)
     if parent := ctx.parent:
         yield ".SH SEE ALSO"

@@ -2,18 +2,18 @@
 
 import shlex
 import sys
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import click
 
 from lago_images.building.model import Phase, Result
+from lago_images.cli.documents import document
 from lago_images.cli.invocation import finish
 from lago_images.cli.plan import plan_lines
+from lago_images.cli.run_report import Changes, ImageReport, Outcome, RunReport, image_reports
 from lago_images.cli.tables import table, terminal_width
 from lago_images.console import Console, human_size
-from lago_images.errors import Error
 from lago_images.host.files import replace
 from lago_images.jobs.plan import refuse_dirty
 from lago_images.jobs.publish import PublicationOutcome
@@ -22,13 +22,9 @@ from lago_images.jobs.timings import to_json
 from lago_images.jobs.workspace import Workspace
 from lago_images.meter import minutes
 from lago_images.planning.model import Plan
-from lago_images.repository.browsing.queries import packages_of
-from lago_images.repository.publishing.releasing import Verdict
-from lago_images.repository.records.changes import compare_packages
 from lago_images.repository.records.layout import CATALOGUE, METADATA
 from lago_images.repository.records.state import State
 from lago_images.repository.rendering.site import site_of
-from lago_images.storage.base import Store
 
 allow_dirty = click.option(
     "--allow-dirty",
@@ -43,7 +39,13 @@ timings_file = click.option(
 
 
 def build_and_publish(
-    workspace: Workspace, plan: Plan, state: State, *, allow_dirty: bool, timings: Path | None
+    workspace: Workspace,
+    plan: Plan,
+    state: State,
+    *,
+    allow_dirty: bool,
+    timings: Path | None,
+    form: str,
 ) -> None:
     """Build and publish as a plan that was made from ``state`` says, show it, end the command."""
     console = workspace.console
@@ -51,101 +53,111 @@ def build_and_publish(
     # On stderr: stdout is for data.
     for line in plan_lines(plan, terminal_width(sys.stderr)):
         console.info(line)
-    ended = run(workspace, plan, state, lambda results: show_builds(console, results, timings))
-    show_publication(console, ended.publication)
+    say = speaker(console, form)
+    ended = run(workspace, plan, state, lambda results: show_builds(console, results, timings, say))
+    show_publication(console, ended.publication, say)
     if not (ended.results or ended.publication.outcomes):
-        click.echo("nothing to build")
-    show_summary(console, workspace.store, ended.results, ended.publication, state)
+        say("nothing to build")
+    images = image_reports(workspace.store, plan, ended.results, ended.publication, state)
+    show_summary(console, images, ended.results)
     if ended.ok:
         show_next(workspace)
+    if form == "json":
+        click.echo(document(run_report(workspace, images, ended.publication, ok=ended.ok)))
     finish(succeeded=ended.ok)
 
 
-def show_summary(
-    console: Console,
-    store: Store,
-    results: Sequence[Result],
-    publication: PublicationOutcome,
-    before: State | None,
-) -> None:
-    """Show a row for each image of a run, and what failed first once more.
+def speaker(console: Console, form: str) -> Callable[[str], None]:
+    """Return what prints a line about an image: beside a document, stdout has nothing else."""
+    return console.info if form == "json" else click.echo
 
-    ``before`` is the repository before the run; None where it was not read.
-    """
-    by_name = {result.name: result for result in results}
-    names = [*by_name, *publication.outcomes, *publication.missing, *publication.failed]
-    rows = [
-        _summary_row(
-            name, by_name.get(name), publication, _changes(store, name, publication, before)
-        )
-        for name in dict.fromkeys(names)
-    ]
-    width = terminal_width(sys.stderr)
-    if rows:
+
+def run_report(
+    workspace: Workspace,
+    images: tuple[ImageReport, ...],
+    publication: PublicationOutcome | None,
+    *,
+    ok: bool,
+) -> RunReport:
+    """Return the document of how a run ended; of one that only built, without a publication."""
+    return RunReport(
+        ok=ok,
+        repository=workspace.store.url,
+        catalogue=_catalogue(workspace) if publication else "",
+        images=images,
+        written=publication.written if publication else (),
+        findings=publication.findings if publication else (),
+    )
+
+
+def _catalogue(workspace: Workspace) -> str:
+    """Return the URL of the catalogue; empty for a directory whose URL no setting says."""
+    # By the page's name: a bucket has no page for its folders, and answers 404.
+    if workspace.store.folder is not None and not workspace.settings.base_url:
+        return ""
+    return f"{site_of(workspace.settings, workspace.store.url).base_url}/{CATALOGUE}"
+
+
+def show_summary(
+    console: Console, images: Sequence[ImageReport], results: Sequence[Result]
+) -> None:
+    """Show a row for each image of a run, and what failed first once more."""
+    if images:
         heads = ("image", "verdict", "revision", "size", "time", "changes")
+        rows = [_summary_row(image) for image in images]
+        width = terminal_width(sys.stderr)
         for line in table(heads, rows, width=width, spare=("time", "revision")):
             console.info(line)
     failed = next((each for each in results if each.manifest is None and not each.skipped), None)
     if failed is not None and len(results) > 1:
         console.error(f"first failure: {_failure(failed)}")
         _show_log(console, failed)
-    elif publication.failed and len(rows) > 1:
-        name, why = next(iter(publication.failed.items()))
-        console.error(f"first failure: {name}: not published: {why}")
+        return
+    first = next((each for each in images if each.outcome is Outcome.UNPUBLISHED), None)
+    if first is not None and len(images) > 1:
+        console.error(f"first failure: {first.name}: not published: {first.error}")
 
 
-def _summary_row(
-    name: str, result: Result | None, publication: PublicationOutcome, changes: str
-) -> tuple[str, ...]:
-    manifest, verdict, revision = result and result.manifest, "not published", ""
-    if outcome := publication.outcomes.get(name):
-        manifest = outcome.release.manifest or manifest
-        verdict, revision = str(outcome.verdict), str(outcome.release.revision)
-    elif result and result.skipped:
-        verdict = f"not built: {result.skipped} failed"
-    elif result and not result.ok:
-        verdict = "failed"
-    size = human_size(manifest.disk.compressed_size) if manifest else ""
-    return (name, verdict, revision, size, f"{result.seconds:.0f} s" if result else "", changes)
+def _summary_row(image: ImageReport) -> tuple[str, ...]:
+    size = "" if image.size is None else human_size(image.size)
+    seconds = "" if image.seconds is None else f"{image.seconds:.0f} s"
+    verdict = f"not built: {image.base} failed" if image.base else str(image.outcome)
+    revision = "" if image.revision is None else str(image.revision)
+    return (image.name, verdict, revision, size, seconds, _changes(image.changes))
 
 
-def _changes(store: Store, name: str, publication: PublicationOutcome, before: State | None) -> str:
+def _changes(changes: Changes | None) -> str:
     """Return how a release differs from what clients got; empty where that is not known."""
-    outcome = publication.outcomes.get(name)
-    if before is None or outcome is None or outcome.verdict is not Verdict.RELEASED:
+    if changes is None:
         return ""
-    release = outcome.release
-    old, new = before.current(release.name, release.arch), release.manifest
-    if old is None or old.manifest is None or new is None:
+    if changes.is_new:
         return "new"
-    size, now = old.manifest.disk.compressed_size, new.disk.compressed_size
-    parts = [f"size {100 * (now - size) / size:+.1f} %"]
-    # The images are published: a list that cannot be read is no failure of the run.
-    with suppress(Error):
-        lists = [packages_of(store, each) for each in (old, release)]
-        if lists[0] is not None and lists[1] is not None:
-            changes = compare_packages(lists[0], lists[1])
-            counts = (len(changes.added), len(changes.removed), len(changes.upgraded))
-            parts.insert(0, "packages +{} -{} ~{}".format(*counts))
-    return ", ".join(parts)
+    size = f"size {100 * changes.size / changes.size_before:+.1f} %"
+    if changes.added is None:
+        return size
+    return f"packages +{changes.added} -{changes.removed} ~{changes.upgraded}, {size}"
 
 
 def show_next(workspace: Workspace) -> None:
     """Show where what was published can be seen, and how it is served."""
-    settings, store, console = workspace.settings, workspace.store, workspace.console
+    store, console = workspace.store, workspace.console
     if store.folder is not None and not (store.folder / METADATA).exists():
         return
     if store.folder is not None:
         console.info(f"next: lago-images serve {shlex.quote(str(store.folder))}")
-    # By the page's name: a bucket has no page for its folders, and answers 404.
-    if store.folder is None or settings.base_url:
-        console.info(f"catalogue: {site_of(settings, store.url).base_url}/{CATALOGUE}")
+    if catalogue := _catalogue(workspace):
+        console.info(f"catalogue: {catalogue}")
     console.info("what is published: lago-images repo list")
 
 
-def show_builds(console: Console, results: Sequence[Result], timings: Path | None) -> None:
+def show_builds(
+    console: Console,
+    results: Sequence[Result],
+    timings: Path | None,
+    say: Callable[[str], None] = click.echo,
+) -> None:
     """Show how builds ended and how long they took; a file gets that, too, if one is named."""
-    show_results(console, results)
+    show_results(console, results, say)
     show_timings(console, results)
     if timings is not None:
         replace(timings, to_json(results))
@@ -169,14 +181,16 @@ def _phase_time(result: Result, phase: Phase) -> str:
     return minutes(sum(steps)) if steps else "-"
 
 
-def show_results(console: Console, results: Sequence[Result]) -> None:
+def show_results(
+    console: Console, results: Sequence[Result], say: Callable[[str], None] = click.echo
+) -> None:
     """Show the result of each build, failures first, with their last lines and their log."""
     # What was not tried stands on what failed, which is therefore printed before it.
     order = sorted(results, key=lambda result: (result.ok, bool(result.skipped)))
     for result in order:
         if result.manifest is not None:
             size = human_size(result.manifest.disk.compressed_size)
-            click.echo(f"{result.name}: built in {result.seconds:.0f} s, {size}")
+            say(f"{result.name}: built in {result.seconds:.0f} s, {size}")
         elif result.skipped:
             console.error(f"{result.name}: not built: its base {result.skipped} failed")
         else:
@@ -195,10 +209,12 @@ def _show_log(console: Console, result: Result) -> None:
         console.info(f"{result.name}: log: {result.log}")
 
 
-def show_publication(console: Console, publication: PublicationOutcome) -> None:
+def show_publication(
+    console: Console, publication: PublicationOutcome, say: Callable[[str], None]
+) -> None:
     """Show the release of each image, and the problems of the published files."""
     for name, outcome in publication.outcomes.items():
-        click.echo(f"{name}: {outcome.verdict} revision {outcome.release.revision}")
+        say(f"{name}: {outcome.verdict} revision {outcome.release.revision}")
     for name in publication.missing:
         console.error(f"{name}: not published: it has no build")
     for name, why in publication.failed.items():

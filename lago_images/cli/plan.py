@@ -23,7 +23,7 @@ _FORMATS = {
     "jenkins": formats.to_jenkins,
 }
 FORMS = ("text", *_FORMATS)
-_FAN_OUTS = ("github", "jenkins")
+FAN_OUTS = ("github", "jenkins")
 # Not 1 or 2, which say that the plan could not be made.
 _TO_DO = 3
 
@@ -61,7 +61,7 @@ def plan(
     ask = Ask(force=frozenset(names), everything=everything, stale_days=stale)
     workspace = invocation.judging_workspace(must_judge=False)
     # Before the plan: the jobs of its fan-out would each build for nothing.
-    if form in _FAN_OUTS:
+    if form in FAN_OUTS:
         plan_job.refuse_passing(workspace)
     plan = plan_job.plan(workspace, ask, scope=base)
     if output is not None:

@@ -7,8 +7,9 @@ from datetime import UTC, datetime
 import click
 
 from lago_images.cli.answers import Cleaning, Refreshment, Verification, totals
-from lago_images.cli.documents import FORMAT, as_json, document
+from lago_images.cli.documents import FORMAT, document
 from lago_images.cli.invocation import Invocation, finish
+from lago_images.cli.tables import terminal_width, wrapped
 from lago_images.console import clean, human_size
 from lago_images.repository.publishing import collect
 from lago_images.repository.publishing.publisher import Publisher, publishing
@@ -16,8 +17,6 @@ from lago_images.repository.publishing.retention import Retention, Sweep
 from lago_images.repository.verifying.findings import Report
 from lago_images.repository.verifying.verifier import Verifier
 from lago_images.repository.verifying.web import Web, is_web
-
-__all__ = ["FORMAT", "as_json", "gc", "publishing_from", "refresh", "verify"]
 
 
 @click.command("refresh")
@@ -143,10 +142,13 @@ def _day(moment: float) -> str:
 
 
 def _show_report(report: Report) -> None:
+    width = terminal_width()
     for finding in report.findings:
-        click.echo(clean(f"{finding.severity}: {finding.where}: {finding.what}"))
+        text = clean(f"{finding.severity}: {finding.where}: {finding.what}")
+        lines = wrapped(text, width, indent="  ")
         if finding.repair:
-            click.echo(clean(f"  repair: {finding.repair}"))
+            lines += wrapped(clean(f"  repair: {finding.repair}"), width, indent="    ")
+        click.echo("\n".join(lines))
     notes = len(report.findings) - len(report.problems)
     read = f", {human_size(report.read)} of disks read" if report.read else ""
     click.echo(
@@ -160,7 +162,8 @@ def _show_sweep(planned: Sweep, *, apply: bool) -> None:
     for verb, steps in zip(verbs, (planned.retire, planned.delete), strict=True):
         for step in steps:
             amount = f"{len(step.objects)} objects, {human_size(step.size)}"
-            click.echo(clean(f"{verb}: {step.build.folder}: {amount}: {step.why}"))
+            text = clean(f"{verb}: {step.build.folder}: {amount}: {step.why}")
+            click.echo("\n".join(wrapped(text, terminal_width(), indent="  ")))
         for total in totals(steps):
             of_image = f"{total.name} ({total.arch})"
             amount = f"{total.objects} objects, {human_size(total.bytes)}"

@@ -6,9 +6,12 @@ from pathlib import Path
 import click
 
 from lago_images.building.boot import machines, terminal
+from lago_images.cli.answers import TriedDisk
 from lago_images.cli.completion import spec_names
+from lago_images.cli.documents import FORMAT, document
 from lago_images.cli.invocation import Invocation, finish
-from lago_images.cli.output import show_results
+from lago_images.cli.output import show_results, speaker
+from lago_images.cli.run_report import image_reports
 from lago_images.errors import UsageError
 from lago_images.host import kvm
 from lago_images.host.process import Runner
@@ -34,6 +37,7 @@ _FORMATS = {".img": "raw", ".raw": "raw"}
     "--logs", type=click.Path(path_type=Path, file_okay=False), help="Keep each image's log here."
 )
 @click.option("--require-kvm", is_flag=True, default=None, help="Refuse to build without KVM.")
+@FORMAT
 @click.pass_obj
 def try_(
     invocation: Invocation,
@@ -42,6 +46,7 @@ def try_(
     force: bool,
     logs: Path | None,
     require_kvm: bool | None,
+    form: str,
 ) -> None:
     """Build and boot an image without publishing, and leave its disk.
 
@@ -54,13 +59,24 @@ def try_(
     invocation.override(require_kvm=require_kvm)
     with workdir(default_scratch(invocation.environ), invocation.console) as folder:
         workspace = invocation.workspace(logs=logs, aside=folder)
-        results = trial.build_only(workspace, name)
-        show_results(workspace.console, results)
+        plan, results = trial.build_only(workspace, name)
+        show_results(workspace.console, results, speaker(workspace.console, form))
         built = next((r.manifest for r in results if r.name == name and r.manifest), None)
+        disk = None
         if built is not None:
             stored = StoredBuild(manifest=built, folder=built.key.staging)
             disk = trial.unpack(workspace.store, stored, target)
+        if form == "json":
+            tried = TriedDisk(
+                disk=str(disk.path) if disk else None,
+                format=disk.format if disk else None,
+                images=image_reports(workspace.store, plan, results, None),
+                ok=disk is not None,
+            )
+            click.echo(document(tried))
+        elif disk:
             click.echo(disk.path)
+        if disk:
             arch = "" if disk.arch == machines.host() else f" --arch {disk.arch}"
             workspace.console.info(f"next: lago-images run {target.name}{arch}")
     finish(succeeded=built is not None)

@@ -2,17 +2,19 @@
 
 import sys
 from collections.abc import Callable
-from typing import Any, TypedDict, TypeVar, Unpack
+from typing import TypedDict, TypeVar, Unpack
 
 import click
 
+from lago_images.cli.answers import Withdrawal, WithdrawalPreview
+from lago_images.cli.documents import FORMAT, document
 from lago_images.cli.invocation import Invocation, finish
-from lago_images.cli.repo import FORMAT, as_json, publishing_from
+from lago_images.cli.repo import publishing_from
 from lago_images.console import clean
 from lago_images.repository.publishing import withdrawals
 from lago_images.repository.publishing.publisher import Publisher
 from lago_images.repository.publishing.withdrawals import Affected, HistoryChange
-from lago_images.repository.records.release import NO_COMMIT, Release, Released
+from lago_images.repository.records.release import NO_COMMIT, Released
 
 _T = TypeVar("_T")
 # Makes the change, with what a release records of who asked for it.
@@ -125,8 +127,7 @@ def _is_agreed(affected: Affected, action: str, options: _Options) -> bool:
     dry_run = options["dry_run"]
     if options["form"] == "json":
         if dry_run:
-            layers = [_plain(layer) for layer in affected.layers]
-            click.echo(as_json({"target": _plain(affected.target), "layers": layers}))
+            click.echo(document(WithdrawalPreview.of(affected)))
         return not dry_run
     asked = _is_terminal() and not options["yes"]
     if dry_run or asked:
@@ -155,21 +156,7 @@ def _withdrawn(changed: HistoryChange) -> str:
 
 def _show(invocation: Invocation, changed: HistoryChange, message: str, form: str) -> None:
     if form == "json":
-        click.echo(
-            as_json(
-                {
-                    "name": changed.name,
-                    "arch": changed.arch,
-                    "about": changed.about,
-                    "release": changed.release and _plain(changed.release),
-                    "current": changed.current and _plain(changed.current),
-                    "withdrawn": changed.withdrawn,
-                    "written": changed.written,
-                    "layers": [_plain(layer) for layer in changed.layers],
-                    "taken": [_plain(release) for release in changed.taken],
-                }
-            )
-        )
+        click.echo(document(Withdrawal.of(changed)))
         return
     image = f"{changed.name} ({changed.arch})"
     click.echo(f"{image}: {message}")
@@ -183,14 +170,3 @@ def _show(invocation: Invocation, changed: HistoryChange, message: str, form: st
     for layer in changed.layers:
         image = f"{layer.name} ({layer.arch}) {layer.revision}"
         invocation.console.warn(f"{image} is offered, and contains what was taken back")
-
-
-def _plain(release: Release) -> dict[str, Any]:
-    return {
-        "name": release.name,
-        "arch": release.arch,
-        "revision": release.revision,
-        "build": release.build,
-        "withdraws": release.withdraws,
-        "reason": release.reason,
-    }

@@ -24,10 +24,14 @@ def command_line(argv: Sequence[str]) -> str:
     """Write a command as one would type it, without the passwords that it is given."""
     arguments, option = [], ""
     for argument in argv:
-        is_secret = option in _WITH_PASSWORD
-        arguments.append(_PASSWORD.sub("…", argument, count=1) if is_secret else argument)
+        arguments.append(without_password(option, argument))
         option = argument
     return redacted(shlex.join(arguments))
+
+
+def without_password(option: str, argument: str) -> str:
+    """Return the argument of a ``--option`` of virt-sysprep without the password it may have."""
+    return _PASSWORD.sub("…", argument, count=1) if option in _WITH_PASSWORD else argument
 
 
 def environment_for(program: str, environment: Mapping[str, str]) -> dict[str, str]:

@@ -20,6 +20,7 @@ from lago_images.repository.records.layout import BuildKey, ImageId
 from lago_images.repository.records.manifest import Manifest
 from lago_images.repository.records.release import NO_COMMIT, Release
 from lago_images.repository.records.state import State, digest, survey
+from lago_images.repository.rendering import spec_text
 from lago_images.repository.rendering.lago import metadata_file
 from lago_images.repository.rendering.site import site_of
 from lago_images.repository.statements.making import BUILDER, Statements
@@ -236,8 +237,10 @@ class _Job:
             if judged is None:
                 missing.append(image.name)
             else:
-                metadata = metadata_file(judged.manifest, self.tree.specs[image.name])
-                builds.append((image, replace(judged, metadata=metadata)))
+                spec = self.tree.specs[image.name]
+                metadata = metadata_file(judged.manifest, spec)
+                shown = spec_text.render(spec)
+                builds.append((image, replace(judged, metadata=metadata, spec=shown)))
         # A layer's release binds that of its base, which has to exist by then.
         builds.sort(key=lambda pair: places.get(pair[0].name, 0))
         return builds, tuple(missing)

@@ -210,9 +210,13 @@ def stopped(plan: Plan, why: str) -> list[Fate]:
 
 def write(folder: Path, plan: Plan, fates: Iterable[Fate]) -> None:
     """Write how the publication of a plan ended beside the results; makes the folder if needed."""
+    files.replace(folder / FILE, canonical(publication_document(plan, fates)))
+
+
+def publication_document(plan: Plan, fates: Iterable[Fate]) -> dict[str, Any]:
+    """Return a ``Publication`` as plain values."""
     plain = [{"name": f.name, "verdict": f.verdict, "why": whole(f.why)} for f in fates]
-    document = {"schema": Publication.SCHEMA, "head": plan.head, "made": plan.made, "images": plain}
-    files.replace(folder / FILE, canonical(document))
+    return {"schema": Publication.SCHEMA, "head": plan.head, "made": plan.made, "images": plain}
 
 
 def read(folder: Path, plan: Plan) -> Mapping[str, Fate] | None:

@@ -10,7 +10,7 @@ from lago_images.jobs.build import build
 from lago_images.jobs.plan import plan
 from lago_images.jobs.workspace import Workspace
 from lago_images.planning.history import Ask
-from lago_images.planning.model import Action
+from lago_images.planning.model import Action, Plan
 from lago_images.repository.records.state import StoredBuild, read
 from lago_images.storage.base import Store
 
@@ -23,8 +23,10 @@ class FinishedDisk(NamedTuple):
     arch: str
 
 
-def build_only(workspace: Workspace, name: str) -> list[Result]:
+def build_only(workspace: Workspace, name: str) -> tuple[Plan, list[Result]]:
     """Build an image, and those of its bases that are not published as they are now.
+
+    Returns what was planned, and how each build ended.
 
     Nothing is written to the repository if the workspace's store keeps it apart.
 
@@ -38,7 +40,7 @@ def build_only(workspace: Workspace, name: str) -> list[Result]:
     while name in planned and planned[name].action is Action.BUILD:
         names.append(name)
         name = planned[name].base.removeprefix("layer:")
-    return build(workspace, decided, names)
+    return decided, build(workspace, decided, names)
 
 
 def unpack(store: Store, stored: StoredBuild, target: Path) -> FinishedDisk:

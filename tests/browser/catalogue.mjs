@@ -84,11 +84,13 @@ const plain = await open(`${url}/${pages.list}`, { javaScriptEnabled: false });
 seen.plain = { items: await plain.locator(".item").count(), tools: await plain.isVisible(".tools") };
 await plain.goto(`${url}/${pages.image}`);
 await plain.click("details.list summary");
-seen.plain.packages = await plain.frameLocator("iframe").locator("body").textContent();
+await plain.click("text=Show what the spec says");
+seen.plain.spec = await plain.frameLocator("iframe[title^=Spec]").locator("body").textContent();
+seen.plain.packages = await plain.frameLocator("iframe[title^=Packages]").locator("body").textContent();
 
 const disk = await open(`${fileUrl}/${pages.image}`);
 await disk.click("details.list summary");
-seen.disk = { packages: await disk.frameLocator("iframe").locator("body").textContent() };
+seen.disk = { packages: await disk.frameLocator("iframe[title^=Packages]").locator("body").textContent() };
 
 const print = await open(`${url}/${pages.list}`);
 await print.emulateMedia({ media: "print" });

@@ -35,7 +35,7 @@ def published(repo: SpecsRepo, server: Server, bucket: str, base_url: str = ""):
 
 
 def base_url_check(repo: SpecsRepo):
-    checks = repo.run("doctor", "--format", "json").json()
+    checks = repo.run("doctor", "--format", "json").json()["checks"]
     return next(check for check in checks if check["name"] == "base-url")
 
 

@@ -126,6 +126,24 @@ def test_list_shows_the_age_and_the_reason_of_a_withdrawal(repo):
     assert re.search(r"  \d+ (y|mo)  ", debian)
 
 
+def test_outdated_packages_are_those_that_a_newer_build_of_the_same_system_has_anew(repo):
+    older = manifest("older", "o1", created=1_690_000_000, packages=3)
+    publish(repo.store, 1, older, FIRST)
+    other = manifest("other", "x1", packages=1, properties={**older.properties, "osinfo": "x"})
+    publish(repo.store, 1, other, "bash 1 amd64\n")
+    listed = document(repo, "image-list", "list", "--outdated")["images"]
+    assert {image["name"]: image["outdated"] for image in listed} == {
+        "debian-12": 0,
+        "older": 1,
+        "other": 0,
+    }
+    only = document(repo, "image-list", "list", "older", "--outdated")["images"]
+    assert [image["outdated"] for image in only] == [1]
+    head, line = repo.run("repo", "list", "older", "--outdated").out.splitlines()
+    assert (head.split()[-1], line.split()[-3:]) == ("outdated", ["1", "of", "3"])
+    assert document(repo, "image-list", "list", "older")["images"][0]["outdated"] is None
+
+
 def test_show_prints_every_fact_of_an_image(repo):
     page = document(repo, "image-page", "show", "debian-12")
     newest, oldest = page["revisions"]

@@ -25,6 +25,7 @@ KEY = PublicKey(fingerprint="0123456789ABCDEF" * 2 + "01234567", armour=b"-----B
 SITE = Site(name="example-images", base_url="https://images.example.org/repo")
 IMAGE = "debian13-base"
 PACKAGES = "bash 5.2.37-2 amd64\nlibssl3t64 3.5.2-1 amd64\nopenssl 3.5.2-1 amd64\n"
+SPEC = "#name=<b>Debian</b>\ninstall nginx\n"
 # Bytes, and what is published.
 _FIRST_PAGE, _IMAGES = 200_000, 2000
 SHOWN = 60
@@ -44,6 +45,7 @@ def repository(tmp_path_factory):
             assert Release.parse(release.to_json(), release.key) == release
             if name == IMAGE and release.public:
                 files[release.public.packages] = PACKAGES.encode()
+                files[release.public.spec] = SPEC.encode()
     for key, data in files.items():
         path = folder / key
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -127,7 +129,7 @@ def test_an_image_page_is_linked_and_filters_its_packages(seen):
 
 
 def test_pages_are_complete_without_javascript_and_from_a_folder(seen):
-    assert seen["plain"] == {"items": SHOWN, "tools": False, "packages": PACKAGES}
+    assert seen["plain"] == {"items": SHOWN, "tools": False, "packages": PACKAGES, "spec": SPEC}
     assert seen["disk"]["packages"] == PACKAGES
 
 

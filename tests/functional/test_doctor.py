@@ -18,7 +18,7 @@ def repo(tmp_path):
 
 
 def checks(ran):
-    return {check["name"]: check for check in ran.json()}
+    return {check["name"]: check for check in ran.json()["checks"]}
 
 
 def test_doctor_runs_all_checks_and_writes_nothing(repo):
@@ -36,6 +36,12 @@ def test_text_output_lists_each_check_once(repo):
     text = repo.run("doctor").out
     for name in ("tools", "kvm", "kernel", "space", "specs", "git", "store", "signing"):
         assert sum(line.split()[1:2] == [name] for line in text.splitlines()) == 1
+
+
+def test_it_ends_with_what_to_do_next(repo):
+    said = repo.run("doctor", "--host", environ={"PATH": "/nowhere"})
+    assert "1. tools: as root: apt-get install " in said.err
+    assert said.err.endswith("then: lago-images doctor again\n")
 
 
 def test_a_host_with_a_missing_tool_fails(repo, tmp_path):
@@ -110,7 +116,9 @@ def test_doctor_host_needs_no_store_key_or_specs(tmp_path):
         "lago-images.toml",
         'repository = "s3://not-there/x"\nsigning-key = "env:NOT_SET"\n',
     )
-    names = {each["name"] for each in repo.run("doctor", "--host", "--format", "json").json()}
+    names = {
+        each["name"] for each in repo.run("doctor", "--host", "--format", "json").json()["checks"]
+    }
     assert "kvm" in {name.lower() for name in names}
     assert not names & {"store", "signing", "specs", "git", "conditional writes"}
 

@@ -151,7 +151,7 @@ def test_a_dry_run_writes_nothing(repo):
     assert not (repo.root / "image-repo").exists()
     plain = repo.run("ci", "rebuild", "--changed", "--dry-run", "--format", "json").json()
     assert plain["chains"] == [["one", "one-layer"], ["two"]]
-    wrong = repo.run("ci", "rebuild", "--changed", "--format", "json")
+    wrong = repo.run("ci", "rebuild", "--changed", "--format", "github")
     assert (wrong.code, wrong.out) == (2, "")
 
 

@@ -29,7 +29,14 @@ _TITLES = {
     "suse16": "openSUSE Leap 16",
 }
 _ROLES = ("base", "nested-hypervisor", "postgres", "nginx", "builder", "k8s-node", "desktop")
-_FILES = ("packages.txt", "manifest.json", "sbom.cdx.json", "provenance.json", "console.log")
+_FILES = (
+    "packages.txt",
+    "spec.txt",
+    "manifest.json",
+    "sbom.cdx.json",
+    "provenance.json",
+    "console.log",
+)
 _UPGRADED = ("openssl 3.5.1-1 3.5.2-1", "linux-image-amd64 6.12.48-1 6.12.57-1", "curl 8.14 8.16")
 
 

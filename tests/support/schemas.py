@@ -8,9 +8,23 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from jsonschema import Draft202012Validator
 
-from lago_images.cli.answers import Cleaning, LintReport, Refreshment, Trace, Verification
-from lago_images.jobs.results import Results
+from lago_images.cli.answers import (
+    Cleaning,
+    HostReport,
+    LintReport,
+    PlanReport,
+    Refreshment,
+    SetUp,
+    Trace,
+    TriedDisk,
+    Verification,
+    Withdrawal,
+    WithdrawalPreview,
+)
+from lago_images.cli.run_report import RunReport
+from lago_images.jobs.results import Publication, Results
 from lago_images.jobs.timings import Timings
 from lago_images.planning.model import Plan
 from lago_images.repository.browsing.documents import Comparison, ImagePage, Listing, Log
@@ -25,6 +39,12 @@ DOCUMENTS: dict[str, Any] = {
     "plan": Plan,
     "results": Results,
     "timings": Timings,
+    "publication": Publication,
+    "run": RunReport,
+    "report": PlanReport,
+    "trial": TriedDisk,
+    "set-up": SetUp,
+    "host": HostReport,
     "image-list": Listing,
     "image-page": ImagePage,
     "log": Log,
@@ -33,10 +53,41 @@ DOCUMENTS: dict[str, Any] = {
     "verification": Verification,
     "provenance-trace": Trace,
     "cleaning": Cleaning,
+    "withdrawal": Withdrawal,
+    "withdrawal-preview": WithdrawalPreview,
     "refreshment": Refreshment,
     "images": Images,
     "latest": Latest,
 }
+
+# The schema of what each command prints with --format json. A dry run of some is another document.
+PRINTED_BY = {
+    "lint": ("lint",),
+    "try": ("trial",),
+    "build": ("run",),
+    "doctor": ("host",),
+    "init": ("set-up",),
+    "ci plan": ("plan",),
+    "ci build": ("run",),
+    "ci publish": ("run",),
+    "ci rebuild": ("run", "plan"),
+    "ci report": ("report",),
+    "repo list": ("image-list",),
+    "repo show": ("image-page",),
+    "repo log": ("log",),
+    "repo diff": ("comparison",),
+    "repo refresh": ("refreshment",),
+    "repo verify": ("verification",),
+    "repo provenance": ("provenance-trace",),
+    "repo gc": ("cleaning",),
+    "repo yank": ("withdrawal", "withdrawal-preview"),
+    "repo rollback": ("withdrawal", "withdrawal-preview"),
+}
+
+
+def validator(name: str) -> Draft202012Validator:
+    """What checks documents of a published schema."""
+    return Draft202012Validator(json.loads((FOLDER / f"{name}.schema.json").read_bytes()))
 
 
 def described(kind: type) -> dict[str, Any]:

@@ -2,29 +2,39 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from jsonschema import Draft202012Validator
 
 from lago_images.building.model import Phase, PhaseTime
+from lago_images.ci.report.markdown import Entry
+from lago_images.ci.report.markdown import Report as PlanReport
+from lago_images.cli import answers
 from lago_images.cli.answers import Cleaning, LintReport, Refreshment, Trace, Verification
 from lago_images.cli.documents import document
+from lago_images.cli.run_report import RunReport, image_reports
 from lago_images.errors import Problem
+from lago_images.host import doctor
+from lago_images.jobs import publish as publish_job
 from lago_images.jobs import results, timings
 from lago_images.planning import formats
 from lago_images.repository.browsing import queries
 from lago_images.repository.browsing.documents import ImagePage
 from lago_images.repository.publishing import retention
+from lago_images.repository.publishing.releasing import ReleaseOutcome, Verdict
 from lago_images.repository.records.layout import ImageId
+from lago_images.repository.records.manifest import canonical
 from lago_images.repository.records.state import State, histories
 from lago_images.repository.rendering.render import render
 from lago_images.repository.verifying.chain import Check, Link, Outcome, Step
 from lago_images.repository.verifying.findings import Report, problem
 from lago_images.storage.base import Unfinished
+from lago_images.storage.directory.store import DirectoryStore
 from tests.support.builders import SITE, manifest, release
 from tests.support.catalogue import large_state
 from tests.support.ci import built, failed, plan, planned
-from tests.support.schemas import DOCUMENTS, FOLDER, rendered
+from tests.support.schemas import DOCUMENTS, FOLDER, rendered, validator
 
 STATE = State(
     releases=histories([release(1), release(2, "b2"), release(3, None, withdraws=2, reason="bad")]),
@@ -67,6 +77,20 @@ TIMED = replace(
     expected=25,
     times=(PhaseTime(phase=Phase.BOOT, start_time=1010.0, seconds=5.0),),
 )
+RUN = publish_job.PublicationOutcome(
+    outcomes={"debian-12": ReleaseOutcome(verdict=Verdict.RELEASED, release=release(2, "b2"))},
+    missing=("other",),
+    written=("index",),
+    findings=REPORT.findings,
+)
+IMAGES_OF_RUN = image_reports(
+    DirectoryStore(path=Path("missing")),
+    plan(planned("one"), planned("other")),
+    [built("a"), failed("b")],
+    RUN,
+    STATE,
+)
+NAMED = answers.ReleaseName.of(release(3, None, withdraws=2, reason="bad"))
 RENDERED = render(large_state(20, 3), SITE)
 WRITTEN: dict[str, str | bytes] = {
     "manifest": manifest().to_json(),
@@ -74,6 +98,48 @@ WRITTEN: dict[str, str | bytes] = {
     "plan": formats.to_json(plan(planned("one"), planned("two"))),
     "results": results.dump([built("a"), failed("b")]),
     "timings": timings.to_json([built("a"), failed("b"), TIMED]),
+    "publication": canonical(
+        results.publication_document(plan(planned()), results.stopped(plan(planned()), "why"))
+    ),
+    "run": document(
+        RunReport(
+            ok=False,
+            repository="s3://bucket",
+            catalogue="https://images.test/index.html",
+            images=IMAGES_OF_RUN,
+            written=RUN.written,
+            findings=RUN.findings,
+        )
+    ),
+    "report": document(
+        answers.PlanReport.of(
+            PlanReport(plan=plan(planned()), entries=(Entry(planned=planned(), result=failed()),))
+        )
+    ),
+    "trial": document(
+        answers.TriedDisk(disk="one.qcow2", format="qcow2", images=IMAGES_OF_RUN, ok=True)
+    ),
+    "set-up": document(answers.SetUp(folder="specs", written=("a",), kept=())),
+    "host": document(
+        answers.HostReport(
+            checks=(doctor.Check(name="kvm", state=doctor.State.WARNING, found="no", do="x"),),
+            ok=True,
+        )
+    ),
+    "withdrawal": document(
+        answers.Withdrawal(
+            name="debian-12",
+            arch="x86_64",
+            about=2,
+            release=NAMED,
+            withdrawn=(2,),
+            current=None,
+            written=("index",),
+            layers=(NAMED,),
+            taken=(),
+        )
+    ),
+    "withdrawal-preview": document(answers.WithdrawalPreview(target=NAMED, layers=(NAMED,))),
     "image-list": document(queries.listing(STATE, "s3://bucket")),
     "image-page": document(PAGE),
     "log": document(queries.log(STATE, "s3://bucket", [IMAGE])),
@@ -88,10 +154,6 @@ WRITTEN: dict[str, str | bytes] = {
     "images": RENDERED.files["images.json"],
     "latest": RENDERED.pages["latest/debian13-base.x86_64.json"].render(),
 }
-
-
-def validator(name: str) -> Draft202012Validator:
-    return Draft202012Validator(json.loads((FOLDER / f"{name}.schema.json").read_bytes()))
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)

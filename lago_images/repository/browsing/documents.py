@@ -39,6 +39,8 @@ class Revision:
         actor: The CI's name for who released it; ``user@host`` outside CI.
         run: The URL of the CI's run; empty outside CI.
         packages: How many are installed; None where that is not known.
+        outdated: How many of them have another version in a newer build of the same system in this
+            repository; None where that was not asked for or is not known.
         objects: The files of its public copy by name, each with its SHA-256.
         folder: Where they are, below the repository's URL.
     """
@@ -60,6 +62,7 @@ class Revision:
     base: BaseRecord
     disk: Disk
     packages: int | None
+    outdated: int | None = None
     boot: BootTest | None
     objects: Mapping[str, ObjectDigest]
     folder: str

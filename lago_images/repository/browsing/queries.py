@@ -2,7 +2,7 @@
 
 import difflib
 import hashlib
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -115,6 +115,45 @@ def listing(
         wanted = [each for each in revisions(state, image) if each.state in states]
         matching += reversed(wanted) if every else wanted[:1]
     return Listing(repository=url, images=tuple(matching))
+
+
+def with_outdated(listed: Listing, state: State, store: Store) -> Listing:
+    """Count the packages of each image that newer builds have in another version.
+
+    Those of what is current for the same system: osinfo, else the distribution, and architecture.
+    Reads the list of packages of each of these once.
+    """
+    wanted = {_system(release) for release in _current(state, listed)}
+    every = [release for image in state.images if (release := state.current(*image))]
+    every = [release for release in every if _system(release) in wanted]
+    every.sort(key=lambda release: release.manifest.created if release.manifest else 0)
+    packages = {release.key: packages_of(store, release) for release in every}
+    newest: dict[tuple[str, ...], str] = {}
+    for release in every:
+        for each in packages[release.key] or ():
+            newest[*_system(release), each.name, each.arch] = each.version
+    counts: dict[tuple[str, str, int], int] = {}
+    for release in every:
+        if (own := packages[release.key]) is not None:
+            system = _system(release)
+            behind = [p for p in own if newest[*system, p.name, p.arch] != p.version]
+            counts[release.name, release.arch, release.revision] = len(behind)
+    images = (
+        replace(each, outdated=counts.get((each.name, each.arch, each.revision)))
+        for each in listed.images
+    )
+    return replace(listed, images=tuple(images))
+
+
+def _current(state: State, listed: Listing) -> Iterator[Release]:
+    for each in listed.images:
+        if release := state.current(each.name, each.arch):
+            yield release
+
+
+def _system(release: Release) -> tuple[str, str]:
+    properties = release.manifest.properties if release.manifest else {}
+    return properties.get("osinfo") or properties.get("distro", ""), release.arch
 
 
 def image_of(state: State, name: str, arch: str = "") -> ImageId:

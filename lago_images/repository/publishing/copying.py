@@ -19,7 +19,7 @@ from lago_images.errors import (
     StorageError,
     TamperedError,
 )
-from lago_images.repository.records.layout import BuildFolder, BuildKey, headers
+from lago_images.repository.records.layout import SPEC, BuildFolder, BuildKey, headers
 from lago_images.repository.records.manifest import Manifest
 from lago_images.repository.records.parsing import parse_json, size_problem
 from lago_images.repository.records.release import BaseBinding, ObjectDigest, ReleasedImage
@@ -42,11 +42,13 @@ class Judged:
         sha256: Of the manifest's bytes, in hexadecimal.
         metadata: The ``.metadata`` that the publisher's own checkout makes; None where it has no
             spec to make it of: then it must have the manifest's properties.
+        spec: What that checkout's spec says, for people; None where it has none.
     """
 
     manifest: Manifest
     sha256: str
     metadata: bytes | None = None
+    spec: bytes | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -93,6 +95,8 @@ class PublicCopy:
     def _made(self, base: BaseBinding | None) -> ReleasedImage:
         judged, target = self.judged, self.target
         disk, files = _staged(self.store, judged)
+        if judged.spec is not None:
+            files = {SPEC: judged.spec, **files}
         if self.statements:
             # Before the manifest, which is written last.
             files = {**self.statements.make(judged.manifest, files), **files}

@@ -46,6 +46,7 @@ RENDERED = (
 PAGE_FOLDERS = (CATALOGUE_PAGES, LATEST)
 MANIFEST = "manifest.json"
 PACKAGES = "packages.txt"
+SPEC = "spec.txt"
 SBOM = "sbom.cdx.json"
 PROVENANCE = "provenance.json"
 
@@ -165,6 +166,11 @@ class BuildFolder:
     def console(self) -> str:
         """Return the serial console's output during the boot test."""
         return self.folder + "console.log"
+
+    @property
+    def spec(self) -> str:
+        """Return what the spec says, as the publisher has it; in a public copy alone."""
+        return self.folder + SPEC
 
     @property
     def sbom(self) -> str:

@@ -6,15 +6,21 @@ from pathlib import Path
 import pytest
 
 from lago_images.building.model import Result
+from lago_images.cli import doctor, repo
 from lago_images.cli.output import show_results, show_summary
+from lago_images.cli.run_report import image_reports
 from lago_images.console import Console
+from lago_images.host.doctor import Check
+from lago_images.host.doctor import State as CheckState
 from lago_images.jobs.publish import PublicationOutcome
 from lago_images.repository.publishing.releasing import ReleaseOutcome, Verdict
 from lago_images.repository.records.layout import PACKAGES
 from lago_images.repository.records.release import ObjectDigest
 from lago_images.repository.records.state import State, histories
+from lago_images.repository.verifying.findings import Report, problem
 from lago_images.storage.directory.store import DirectoryStore
 from tests.support.builders import copy_of, manifest, overwrite, put_copy, release, released_image
+from tests.support.ci import plan
 
 
 def failed(name, error="E: Unable to locate package nfs-kernel-sever"):
@@ -54,6 +60,11 @@ def lines(console):
     return console.stream.getvalue().splitlines()
 
 
+def show_end(console, store, results, publication, before):
+    images = image_reports(store, plan(), results, publication, before)
+    show_summary(console, images, results)
+
+
 def test_failures_are_printed_first_and_their_layers_next(console, capsys):
     show_results(console, [built("a"), skipped("c", "b"), failed("b")])
     assert lines(console) == [
@@ -69,9 +80,7 @@ def test_a_run_ends_with_one_row_per_image_and_the_first_failure(console, tmp_pa
     store = DirectoryStore(path=tmp_path)
     results = [built("a"), skipped("c", "b"), failed("b")]
     publication = published(release(1, manifest("a")), missing=("b", "c"))
-    show_summary(
-        console, store, results, publication, State(releases={}, objects={}, published=None)
-    )
+    show_end(console, store, results, publication, State(releases={}, objects={}, published=None))
     head, *rows, again, log = lines(console)
     assert head.split() == ["image", "verdict", "revision", "size", "time", "changes"]
     assert [row.split() for row in rows] == [
@@ -86,7 +95,7 @@ def test_a_run_ends_with_one_row_per_image_and_the_first_failure(console, tmp_pa
 def test_a_single_failure_is_printed_once(console, tmp_path):
     empty = State(releases={}, objects={}, published=None)
     publication = published(missing=("b",))
-    show_summary(console, DirectoryStore(path=tmp_path), [failed("b")], publication, empty)
+    show_end(console, DirectoryStore(path=tmp_path), [failed("b")], publication, empty)
     assert "first failure" not in console.stream.getvalue()
 
 
@@ -98,8 +107,28 @@ def test_changes_are_relative_to_the_previously_offered_release(console, tmp_pat
         put_copy(store, made)
         releases.append(released_with(store, number, made, packages))
     before = State(releases=histories(releases[:1]), objects={}, published=None)
-    show_summary(console, store, [], published(releases[1]), before)
+    show_end(console, store, [], published(releases[1]), before)
     assert lines(console)[1].endswith("packages +0 -1 ~1, size +0.0 %")
+
+
+@pytest.mark.parametrize("width", [40, 80])
+def test_what_the_doctor_found_fits_the_terminal_and_loses_no_word(width):
+    what = "it does not work: " + "guests are emulated, which takes longer " * 4
+    check = Check(name="kvm", state=CheckState.WARNING, found=what, do="use a host that has it")
+    lines = doctor._lines((check,), width)
+    assert max(map(len, lines)) <= width
+    words = " ".join(lines).split()
+    assert {"warning", "kvm", *what.split(), "->", *check.do.split()} <= set(words)
+
+
+@pytest.mark.parametrize("width", [40, 80])
+def test_findings_are_wrapped_at_words(width, capsys, monkeypatch):
+    monkeypatch.setattr("lago_images.cli.repo.terminal_width", lambda: width)
+    found = problem("index", "its lines are " + "not what they must be " * 8, "lago-images refresh")
+    repo._show_report(Report(url="x", images=1, versions=1, read=0, findings=(found,)))
+    lines = capsys.readouterr().out.splitlines()[:-1]
+    assert max(map(len, lines)) <= width
+    assert " ".join(" ".join(lines).split()).startswith(f"problem: index: {found.what.strip()}")
 
 
 def released_with(store, number, made, packages):

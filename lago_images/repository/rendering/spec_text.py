@@ -1,0 +1,31 @@
+"""``spec.txt``: what the spec of an image says, for the readers of its page."""
+
+from collections.abc import Iterator
+
+from lago_images.host.redaction import redacted, without_password
+from lago_images.specs.model import Spec
+
+# Bytes. People read a page's frame; a spec of more is generated, and is in git.
+LARGEST = 64 << 10
+
+
+def render(spec: Spec) -> bytes:
+    """Return the properties and commands of a spec, of at most ``LARGEST`` bytes.
+
+    As the fingerprint has them: without comments. Passwords are left out as they are from the log,
+    which has the same commands.
+    """
+    data = redacted("".join(_lines(spec))).encode()
+    if len(data) <= LARGEST:
+        return data
+    end = data.rindex(b"\n", 0, LARGEST - 100) + 1
+    return data[:end] + f"# … {len(data) - end} bytes more\n".encode()
+
+
+def _lines(spec: Spec) -> Iterator[str]:
+    for key, value in spec.properties.items():
+        yield f"#{key}={value}\n"
+    for operation in spec.operations:
+        argument = without_password(f"--{operation.name}", operation.argument)
+        # A backslash at the end of a line is how a spec has a line break in an argument.
+        yield f"{operation.name} {argument}".rstrip(" ").replace("\n", "\\\n") + "\n"
