@@ -50,6 +50,11 @@ def human_size(count: int) -> str:
     return f"{amount:.{0 if units[0] == 'B' else 1}f} {units[0]}"
 
 
+def counted(count: int, thing: str) -> str:
+    """Return a number of things: ``1 image``, ``2 images``."""
+    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
+
+
 def whole(text: str) -> str:
     """Return text that can be written as UTF-8: U+FFFD stands for bytes that were not."""
     return text if text.isascii() else _SURROGATES.sub("\ufffd", text)

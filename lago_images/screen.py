@@ -13,6 +13,8 @@ View = Callable[[int | None], Sequence[str]]
 Ticker = Callable[[float, Callable[[], None]], AbstractContextManager[None]]
 
 REFRESH_SECONDS = 0.25
+# What a signal's handler waits for another thread's drawing, seconds.
+_MOMENT = 1.0
 _COLUMNS, _LINES = 80, 24
 
 
@@ -43,12 +45,12 @@ class Screen:
     _lock: RLock = field(default_factory=RLock)
     _views: list[View] = field(default_factory=list)
     _drawn: int = 0
+    _is_left: bool = False
 
     def write(self, line: str) -> None:
         """Write a line that stays."""
         with self._lock:
-            self.stream.write(f"{self._erased()}{line}\n")
-            self._draw()
+            self._draw(f"{line}\n")
 
     @contextmanager
     def showing(self, view: View) -> Iterator[None]:
@@ -65,34 +67,41 @@ class Screen:
                 self.redraw()
 
     def leave(self) -> bool:
-        """Let what is drawn stay above what comes; return whether anything is.
+        """Let what is drawn stay above what comes, and draw no more; return whether anything is.
 
-        For a signal's handler, which may have interrupted who holds the lock, and takes none.
+        For a signal's handler: the thread that it interrupted may hold the lock, and takes it
+        again; another one ends what it draws.
         """
-        is_drawn, self._drawn = bool(self._drawn), 0
-        return is_drawn
+        is_locked = self._lock.acquire(timeout=_MOMENT)
+        try:
+            is_drawn, self._drawn, self._is_left = bool(self._drawn), 0, True
+            return is_drawn
+        finally:
+            if is_locked:
+                self._lock.release()
 
     def redraw(self) -> None:
         """Draw the views as they are now."""
         with self._lock:
-            self.stream.write(self._erased())
-            self._draw()
+            self._draw("")
 
-    def _erased(self) -> str:
-        """Return what clears the lines that are drawn: the cursor stands in the last of them."""
+    def _draw(self, text: str) -> None:
+        """Clear what is drawn, write a text, and draw what the views show now."""
+        lines = [] if self._is_left else self._lines()
+        # The cursor stands in the last line that is drawn.
         up = f"\x1b[{self._drawn - 1}A" if self._drawn > 1 else ""
         cleared = f"\r{up}\x1b[J" if self._drawn else ""
-        self._drawn = 0
-        return cleared
+        # As long as a signal may find the lines of before or those of now, it finds some.
+        self._drawn = max(self._drawn, len(lines))
+        self.stream.write(f"{cleared}{text}" + "\n".join(lines))
+        self.stream.flush()
+        self._drawn = len(lines)
 
-    def _draw(self) -> None:
+    def _lines(self) -> list[str]:
         columns, rows = terminal_size(self.stream)
         lines = [line[:columns] for view in self._views for line in view(columns)]
         # A line that the terminal wraps or scrolls away cannot be cleared.
-        lines = lines[: rows - 1]
-        self._drawn = len(lines)
-        self.stream.write("\n".join(lines))
-        self.stream.flush()
+        return lines[: rows - 1]
 
 
 def terminal_size(stream: TextIO) -> tuple[int, int]:

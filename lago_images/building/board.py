@@ -102,8 +102,8 @@ def _sentence(row: Row) -> str:
     parts = [_phases(row), minutes(row.clock() - row.start_time)]
     if row.expected is not None:
         parts[-1] += f" of about {minutes(row.expected)}"
-    if row.meter:
-        parts += [row.meter.amount(" of "), f"{row.meter.rate} {row.meter.unit}/s"]
+    if meter := row.meter:
+        parts += [meter.amount(" of "), f"{meter.rate} {meter.unit}/s"]
     return f"{row.number} {row.name}: {', '.join(parts)}"
 
 
@@ -115,21 +115,21 @@ def _spelled(row: Row) -> list[str]:
 
 
 def _all_phases(row: Row) -> list[str]:
-    facts = [row.meter.amount("/"), f"{row.meter.rate}/s"] if row.meter else []
+    meter = row.meter
+    facts = [meter.amount("/"), f"{meter.rate}/s"] if meter else []
     return [_phases(row), _time(row), *facts]
 
 
 def _metered_phase(row: Row) -> list[str]:
-    facts = [row.meter.amount("/"), f"{row.meter.rate}/s"] if row.meter else []
+    meter = row.meter
+    facts = [meter.amount("/"), f"{meter.rate}/s"] if meter else []
     return [row.metered or _phases(row), _time(row), *facts]
 
 
 def _no_rate(row: Row) -> list[str]:
-    return [
-        row.metered or _phases(row),
-        _time(row),
-        *([row.meter.amount("/")] if row.meter else []),
-    ]
+    meter = row.meter
+    facts = [meter.amount("/")] if meter else []
+    return [row.metered or _phases(row), _time(row), *facts]
 
 
 def _no_bytes(row: Row) -> list[str]:

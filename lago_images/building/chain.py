@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -35,9 +35,9 @@ def build_chains(
     """Build chains, ``jobs`` at a time.
 
     A layer begins when its base's disk is finished. An image that fails takes its layers with it,
-    also those at work, and no one else. On Ctrl-C every program is
-    ended, and every work directory removed before ``KeyboardInterrupt`` is passed on; but what
-    does not end in a moment, as a request to a store that does not answer, is left running.
+    also those at work, and no one else. On Ctrl-C every program is ended, and every work directory
+    removed before ``KeyboardInterrupt`` is passed on; but what does not end in a moment, as a
+    request to a store that does not answer, is left running.
 
     Args:
         chains: In each, an image comes after the one it stands on.
@@ -63,12 +63,9 @@ def build_chains(
         machine=this_machine(),
         board=Board(sum(map(len, chains)), context.clock),
     )
-    futures: list[Future[list[Result]]] = []
     try:
         with context.console.live(run.board.lines):
-            futures += [
-                pool.submit(_build_chain, chain, run, grouped=jobs == 1) for chain in chains
-            ]
+            futures = [pool.submit(_build_chain, each, run, grouped=jobs == 1) for each in chains]
             results = [result for future in futures for result in future.result()]
     except BaseException:
         pool.shutdown(wait=False, cancel_futures=True)
@@ -283,8 +280,9 @@ class _Chain:
             context = self.run.context
             log = keep(image.job.log, f"{image.name}.log", context)
             keep(image.job.console_log, f"{image.name}.console.log", context)
-            image.opened.close()
+            # Before its disk space is given back: whoever waits for that looks at what is free.
             self._leave(image, image.name)
+            image.opened.close()
         result = self._result(image, failure, log, is_stopped=is_stopped)
         with self._lock:
             self.results[image.name] = result
@@ -299,7 +297,9 @@ class _Chain:
         if is_stopped and image.base:
             console.warn(f"{image.name}: stopped, because its base {image.base.name} failed")
         elif isinstance(failure, Exception):
-            progress.note(for_the_log(failure))
+            # The disk that its log is on may be full.
+            with suppress(OSError):
+                progress.note(for_the_log(failure))
             console.error(f"{image.name}: failed while {progress.step or 'beginning'}")
 
     def _result(

@@ -150,7 +150,7 @@ def build(
             replace(file, subjects.encode())
             environment.write(workspace.environ, {"subjects": str(file.absolute())})
     say, ok = speaker(workspace.console, form), all(result.ok for result in built)
-    show_builds(workspace.console, built, timings, say)
+    is_written = show_builds(workspace.console, built, timings, say)
     if not built:
         say("nothing to build: these images are published, or built and waiting to be")
     elif upload and ok:
@@ -158,7 +158,7 @@ def build(
     if form == "json":
         images = image_reports(workspace.store, plan, built, None)
         click.echo(document(run_report(workspace, images, None, ok=ok)))
-    finish(succeeded=ok)
+    finish(succeeded=ok and is_written)
 
 
 @click.command()

@@ -11,7 +11,7 @@ from lago_images.building.model import Phase, Result
 from lago_images.cli.documents import document
 from lago_images.cli.invocation import finish
 from lago_images.cli.plan import plan_lines
-from lago_images.cli.run_report import Changes, ImageReport, Outcome, RunReport, image_reports
+from lago_images.cli.run_report import Changes, ImageReport, RunOutcome, RunReport, image_reports
 from lago_images.cli.tables import table, terminal_width
 from lago_images.console import Console, human_size
 from lago_images.host.files import replace
@@ -54,7 +54,13 @@ def build_and_publish(
     for line in plan_lines(plan, terminal_width(sys.stderr)):
         console.info(line)
     say = speaker(console, form)
-    ended = run(workspace, plan, state, lambda results: show_builds(console, results, timings, say))
+    is_written = True
+
+    def show(results: Sequence[Result]) -> None:
+        nonlocal is_written
+        is_written = show_builds(console, results, timings, say)
+
+    ended = run(workspace, plan, state, show)
     show_publication(console, ended.publication, say)
     if not (ended.results or ended.publication.outcomes):
         say("nothing to build")
@@ -64,7 +70,7 @@ def build_and_publish(
         show_next(workspace)
     if form == "json":
         click.echo(document(run_report(workspace, images, ended.publication, ok=ended.ok)))
-    finish(succeeded=ended.ok)
+    finish(succeeded=ended.ok and is_written)
 
 
 def speaker(console: Console, form: str) -> Callable[[str], None]:
@@ -113,7 +119,7 @@ def show_summary(
         console.error(f"first failure: {_failure(failed)}")
         _show_log(console, failed)
         return
-    first = next((each for each in images if each.outcome is Outcome.UNPUBLISHED), None)
+    first = next((each for each in images if each.outcome is RunOutcome.UNPUBLISHED), None)
     if first is not None and len(images) > 1:
         console.error(f"first failure: {first.name}: not published: {first.error}")
 
@@ -155,12 +161,21 @@ def show_builds(
     results: Sequence[Result],
     timings: Path | None,
     say: Callable[[str], None] = click.echo,
-) -> None:
-    """Show how builds ended and how long they took; a file gets that, too, if one is named."""
+) -> bool:
+    """Show how builds ended and how long they took; a file gets that, too, if one is named.
+
+    Returns:
+        Whether the file could be written: what was built is published all the same.
+    """
     show_results(console, results, say)
     show_timings(console, results)
-    if timings is not None:
-        replace(timings, to_json(results))
+    try:
+        if timings is not None:
+            replace(timings, to_json(results))
+    except OSError as error:
+        console.error(f"cannot write the timings into {timings}: {error.strerror}")
+        return False
+    return True
 
 
 def show_timings(console: Console, results: Sequence[Result]) -> None:

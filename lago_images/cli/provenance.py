@@ -11,7 +11,7 @@ from lago_images.cli.invocation import Invocation, finish
 from lago_images.console import clean
 from lago_images.host.process import Runner
 from lago_images.repository.rendering.signing import key_fingerprint
-from lago_images.repository.verifying.chain import Chain, Outcome, Tracer
+from lago_images.repository.verifying.chain import Chain, CheckResult, Tracer
 
 
 @click.command()
@@ -73,5 +73,5 @@ def _show(chain: Chain) -> None:
                 click.echo(clean(f"    {check.outcome}: {check.what}"))
     checks = [c.outcome for step in chain.steps for link in step.links for c in link.checks]
     broken = f"broken: {', '.join(chain.broken)}" if chain.broken else "no link is broken"
-    verified, unverified = checks.count(Outcome.VERIFIED), checks.count(Outcome.UNVERIFIED)
+    verified, unverified = checks.count(CheckResult.VERIFIED), checks.count(CheckResult.UNVERIFIED)
     click.echo(f"{chain.url}: {verified} verified, {unverified} not verified; {broken}")

@@ -10,7 +10,7 @@ from lago_images.cli.answers import Cleaning, Refreshment, Verification, totals
 from lago_images.cli.documents import FORMAT, document
 from lago_images.cli.invocation import Invocation, finish
 from lago_images.cli.tables import terminal_width, wrapped
-from lago_images.console import clean, human_size
+from lago_images.console import clean, counted, human_size
 from lago_images.repository.publishing import collect
 from lago_images.repository.publishing.publisher import Publisher, publishing
 from lago_images.repository.publishing.retention import Retention, Sweep
@@ -152,8 +152,9 @@ def _show_report(report: Report) -> None:
     notes = len(report.findings) - len(report.problems)
     read = f", {human_size(report.read)} of disks read" if report.read else ""
     click.echo(
-        f"{report.url}: {report.images} images, {report.versions} versions{read}: "
-        f"{len(report.problems)} problems, {notes} notes"
+        f"{report.url}: {counted(report.images, 'image')}, "
+        f"{counted(report.versions, 'version')}{read}: "
+        f"{counted(len(report.problems), 'problem')}, {counted(notes, 'note')}"
     )
 
 

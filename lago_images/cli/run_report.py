@@ -22,7 +22,7 @@ from lago_images.repository.verifying.findings import Finding
 from lago_images.storage.base import Store
 
 
-class Outcome(StrEnum):
+class RunOutcome(StrEnum):
     """What became of an image; the first four are how its publication ended."""
 
     RELEASED = str(Verdict.RELEASED)
@@ -67,17 +67,17 @@ class ImageReport:
         revision: What it is public as; None where it is not.
         build: The build's id; None where there is none.
         size: Bytes of its compressed disk.
-        seconds: For which it was built; None where this run did not.
+        seconds: For which it was built; None where no result says so.
         step: What was being done when it failed.
         error: Why it was not built or not published; empty where it was.
         base: The image whose failure kept this one from being tried; empty for none.
-        log: The log's file; None where there is none.
+        log: The log's file, on the machine that built it; None where there is none.
         changes: None where nothing was released, or that is not known.
     """
 
     name: str
     arch: str
-    outcome: Outcome
+    outcome: RunOutcome
     revision: int | None
     build: str | None
     size: int | None
@@ -177,14 +177,14 @@ def _manifest(result: Result | None, released: ReleaseOutcome | None) -> Manifes
 
 def _outcome(
     result: Result | None, released: ReleaseOutcome | None, *, is_publication: bool
-) -> Outcome:
+) -> RunOutcome:
     if released:
-        return Outcome(released.verdict)
+        return RunOutcome(released.verdict)
     if result and result.skipped:
-        return Outcome.SKIPPED
+        return RunOutcome.SKIPPED
     if result and not result.ok:
-        return Outcome.FAILED
-    return Outcome.UNPUBLISHED if is_publication else Outcome.BUILT
+        return RunOutcome.FAILED
+    return RunOutcome.UNPUBLISHED if is_publication else RunOutcome.BUILT
 
 
 def _error(name: str, result: Result | None, publication: PublicationOutcome | None) -> str:

@@ -124,17 +124,18 @@ def _is_agreed(affected: Affected, action: str, options: _Options) -> bool:
 
     Ends the command when the person says no.
     """
-    dry_run = options["dry_run"]
-    if options["form"] == "json":
-        if dry_run:
-            click.echo(document(WithdrawalPreview.of(affected)))
-        return not dry_run
+    dry_run, is_json = options["dry_run"], options["form"] == "json"
+    if dry_run and is_json:
+        click.echo(document(WithdrawalPreview.of(affected)))
+        return False
     asked = _is_terminal() and not options["yes"]
     if dry_run or asked:
-        click.echo(clean(f"to do: {action}"))
+        # Beside a document, stdout has nothing else.
+        click.echo(clean(f"to do: {action}"), err=is_json)
         end = "" if options["with_layers"] else ", and stays: --with-layers takes it too"
         for layer in affected.layers:
-            click.echo(clean(f"{layer.name} ({layer.arch}) {layer.revision} contains it{end}"))
+            line = f"{layer.name} ({layer.arch}) {layer.revision} contains it{end}"
+            click.echo(clean(line), err=is_json)
     if asked and not dry_run:
         # On stderr: stdout may be a file, which gets the answer of the command.
         finish(succeeded=click.confirm("go on?", err=True))

@@ -122,7 +122,7 @@ class Gpg:
             # Where it fails, what is on one descriptor is what the error has.
             status = self.call("--status-fd", "1", "--logger-fd", "1", *arguments, stdin=stdin)
         except CommandError as error:
-            raise refusal("\n".join(error.tail)) from error
+            raise refusal("\n".join(error.tail), error.last_words) from error
         return status.decode(errors="replace")
 
 

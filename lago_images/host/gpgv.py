@@ -58,5 +58,5 @@ def _status(runner: Runner, folder: Path, *arguments: str) -> str:
     try:
         status = runner.capture([*argv, *arguments], timeout=_TIMEOUT, doing="verify a signature")
     except CommandError as error:
-        raise refusal("\n".join(error.tail)) from error
+        raise refusal("\n".join(error.tail), error.last_words) from error
     return status.decode(errors="replace")

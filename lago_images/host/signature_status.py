@@ -11,15 +11,21 @@ from lago_images.errors import SigningError
 _STATUS = "[GNUPG:] "
 _GOOD = "GOODSIG"
 _EXPIRED_KEY = "EXPKEYSIG"
+_REVOKED = "it is signed with a key that was revoked"
+# Beside EXPKEYSIG, in the place of REVKEYSIG, where a key has expired and was revoked, too.
+_REVOKED_TOO = "KEYREVOKED"
 # For each signature gpg writes one of these lines.
 _VERDICTS = {
     _GOOD: "",
     "BADSIG": "its signature is of another text",
-    "REVKEYSIG": "it is signed with a key that was revoked",
+    "REVKEYSIG": _REVOKED,
     _EXPIRED_KEY: "it is signed with a key that has expired",
     "EXPSIG": "its signature has expired",
     "ERRSIG": "its signature cannot be checked",
 }
+
+
+_NO_SIGNATURE = {"NODATA", "UNEXPECTED", "BADARMOR"}
 
 
 class OtherTextError(SigningError):
@@ -39,25 +45,35 @@ def signers(status: str, *, expired_keys: bool = False) -> tuple[str, ...]:
             has expired, or the signature has.
     """
     accepted = {_GOOD, _EXPIRED_KEY} if expired_keys else {_GOOD}
-    verdicts = [kind for kind, _ in _events(status) if kind in _VERDICTS]
+    kinds = [kind for kind, _ in _events(status)]
+    verdicts = [kind for kind in kinds if kind in _VERDICTS]
     # The last word of VALIDSIG, which stands beside any verdict but a bad one.
     valid = tuple(words[-1] for kind, words in _events(status) if kind == "VALIDSIG")
-    if not valid or len(valid) != len(verdicts) or not accepted.issuperset(verdicts):
+    is_good = accepted.issuperset(verdicts) and _REVOKED_TOO not in kinds
+    if not valid or len(valid) != len(verdicts) or not is_good:
         raise refusal(status)
     return valid
 
 
-def refusal(status: str) -> SigningError:
-    """Return what is wrong with the signatures that gpg or gpgv has refused."""
+def refusal(status: str, otherwise: str = "") -> SigningError:
+    """Return what is wrong with the signatures that gpg or gpgv has refused.
+
+    ``otherwise`` is how the program failed, for where it says nothing of a signature: it may lack
+    disk space, or time.
+    """
     events = list(_events(status))
     kinds = {kind for kind, _ in events}
     if missing := [words[0] for kind, words in events if kind == "NO_PUBKEY"]:
         return SigningError(
             f"it is signed with the key {missing[0]}, which is none of those it is checked with"
         )
+    if _REVOKED_TOO in kinds:
+        return SigningError(_REVOKED)
     for kind, what in _VERDICTS.items():
         if what and kind in kinds:
             return OtherTextError(what) if kind == "BADSIG" else SigningError(what)
+    if otherwise and not kinds.intersection(_NO_SIGNATURE):
+        return SigningError(f"the signature could not be checked: {otherwise}")
     return SigningError("there is no signature, or none that gpg can use")
 
 

@@ -106,7 +106,7 @@ def compare(top: Path, commit: str, files: Mapping[str, Contents], *, module: st
         GitError: Git fails, or one of the clone's filters.
     """
     compared = Compared()
-    with _new_clone(top, commit) as clone:
+    with _new_clone(top, commit, _repository_of(top) if module else {}) as clone:
         entries = clone.entries
         modules = [path for path, (mode, _) in entries.items() if mode == GITLINK]
         inside: dict[str, dict[str, Contents]] = {name: {} for name in modules}
@@ -177,22 +177,33 @@ class _Clone:
         except GitError as error:
             # The lines before the last one quote the filter as it is called here.
             last = error.message.splitlines()[-1]
+            last = last.removeprefix("git -c failed: ")
             raise GitError(f"git cannot say what a new clone would have: {last}") from error
         return into
 
-    def cause(self, path: str, own: Mapping[str, str]) -> tuple[str, str]:
-        """Return why a file's bytes differ, and what removes that.
+    def causes(self, own: Attributes) -> dict[str, tuple[str, str]]:
+        """Return why the bytes of files differ, and what removes that, by path.
 
-        ``own`` are the attributes that the commit gives it.
+        ``own`` has the attributes that the commit gives to each of them.
         """
-        asked = self.real.run("check-attr", "-z", *_ATTRIBUTES, "--", path)
-        real = _attributes(asked).get(path, {})
-        for name in _ATTRIBUTES:
-            value = real.get(name, _UNSPECIFIED)
-            if value != own.get(name, _UNSPECIFIED):
-                files = " or ".join(self._attributes_files()) or "a .gitattributes"
+        asked = ("check-attr", "-z", "--stdin", *_ATTRIBUTES)
+        real = _attributes(self.real.run(*asked, stdin=own, end="\0"))
+        files = " or ".join(self._attributes_files()) or "a .gitattributes"
+        setting = self._setting()
+        causes = {}
+        for path, its in own.items():
+            here = real.get(path, {})
+            names = (name for name in _ATTRIBUTES if here.get(name) != its.get(name))
+            if name := next(names, None):
+                value = here.get(name, _UNSPECIFIED)
                 why = f"{files}, which is not the commit's, gives it the attribute {name} ({value})"
-                return why, f"take that out of {files}"
+                causes[path] = (why, f"take that out of {files}")
+            else:
+                causes[path] = setting
+        return causes
+
+    def _setting(self) -> tuple[str, str]:
+        """Return the setting that changes line endings, and what removes it."""
         for setting, value, other in (("autocrlf", "true", "false"), ("eol", "crlf", "lf")):
             if self.real.ask("config", f"core.{setting}") == value:
                 why = f"core.{setting} is {value}, so that git changes its line ends"
@@ -209,9 +220,21 @@ class _Clone:
                 yield file
 
 
+def _repository_of(module: Path) -> dict[str, str]:
+    """Return where a submodule's repository is, for git.
+
+    Who trusts a repository trusts its submodules, whoever owns them, as with ``git status``: git
+    looks at ``safe.directory`` only where it has to find the repository by itself.
+    """
+    place = module / ".git"
+    if place.is_file():
+        place = module / place.read_text(errors="surrogateescape").partition(":")[2].strip()
+    return {"GIT_DIR": str(place.resolve()), "GIT_WORK_TREE": str(module)}
+
+
 @contextmanager
-def _new_clone(top: Path, commit: str) -> Iterator[_Clone]:
-    real = Program(top)
+def _new_clone(top: Path, commit: str, place: Mapping[str, str]) -> Iterator[_Clone]:
+    real = Program(top, place)
     asked = real.run("rev-parse", "--show-object-format", "--git-path", "objects")
     form, objects = asked.splitlines()
     with TemporaryDirectory(prefix="lago-images-") as name:
@@ -223,7 +246,7 @@ def _new_clone(top: Path, commit: str) -> Iterator[_Clone]:
         plain = Program(folder, own)
         plain.run("init", "-q", "--template=", f"--object-format={form}")
         # By the real clone, for which git fetches the folders that a partial one lacks.
-        index = Program(top, {"GIT_INDEX_FILE": own["GIT_INDEX_FILE"]})
+        index = Program(top, {**place, "GIT_INDEX_FILE": own["GIT_INDEX_FILE"]})
         index.run("-c", "core.splitIndex=false", "-c", "index.sparse=false", "read-tree", commit)
         entries, _ = parse_index(plain.run("ls-files", "-s", "-v", "-z"))
         yield _Clone(
@@ -263,24 +286,37 @@ def _differences(clone: _Clone, files: Mapping[str, Contents], module: str) -> I
     filters = {path: attributes[path].get("filter", _UNSPECIFIED) for path in converted}
     lacking = {path for path, name in filters.items() if _is_lacking(name, clone)}
     delivered = clone.deliver(sorted(converted - lacking))
+    others: dict[str, Mapping[str, str]] = {}
+    for path, here in files.items():
+        file = delivered / path if path in converted else None
+        if path not in lacking and not _is_same(here, clone.entries[path][1], file):
+            others[path] = attributes.get(path, {})
+    causes = clone.causes(others) if others else {}
     for path, here in sorted(files.items()):
-        mode, blob = clone.entries[path]
+        mode, _ = clone.entries[path]
         if path in lacking:
-            why = f"the commit has it filtered by {filters[path]!a}, which this clone does not know"
+            why = (
+                f"the commit has it filtered by {filters[path]!a}, which this clone does not know "
+                "(the command is cat, where the filter only cleans)"
+            )
             fix = f" config filter.{filters[path]}.smudge COMMAND"
         elif mode != here.mode:
             why, fix = _OTHER_LINKS if LINK in {mode, here.mode} else _OTHER_MODE
-        elif _is_same(here, blob, delivered / path if path in converted else None):
-            continue
+        elif path in causes:
+            why, fix = causes[path]
         else:
-            why, fix = clone.cause(path, attributes.get(path, {}))
+            continue
         yield Difference(module=module, path=path, why=why, fix=fix)
 
 
 def _is_same(here: Contents, blob: str, delivered: Path | None) -> bool:
     if delivered is None:
         return here.blob == blob
-    return here.sha256 == hash_file(delivered).sha256
+    try:
+        return here.sha256 == hash_file(delivered).sha256
+    # A new clone would have it locked: git-crypt gives what it cannot unlock as it is.
+    except ValueError:
+        return False
 
 
 def _is_converting(attributes: Mapping[str, str]) -> bool:

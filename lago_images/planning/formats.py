@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lago_images.console import clean, whole
+from lago_images.console import clean, counted, whole
 from lago_images.errors import RepositoryError, UsageError
 from lago_images.planning.model import Action, Plan, PlannedImage
 from lago_images.repository.records.parsing import DocumentError, parse
@@ -55,10 +55,12 @@ def from_json(text: str | bytes, where: str) -> Plan:
     try:
         plan = parse(data, Plan, where)
         names = {image.name for image in plan.images}
-        chained = {name for chain in plan.chains for name in chain}
+        chained = Counter(name for chain in plan.chains for name in chain)
         if not all(plan.chains):
             raise DocumentError(where, Plan.WHAT, ["a chain is empty"])
-        if strangers := sorted(chained - names):
+        if twice := sorted(name for name, count in chained.items() if count > 1):
+            raise DocumentError(where, Plan.WHAT, [f"chains name {twice[0]!r} more than once"])
+        if strangers := sorted(chained.keys() - names):
             problem = f"a chain names {strangers[0]!r}, which is no image of the plan"
             raise DocumentError(where, Plan.WHAT, [problem])
     except RepositoryError as error:
@@ -81,7 +83,7 @@ def rows(plan: Plan) -> list[tuple[str, str, str, str]]:
 def summary(plan: Plan) -> str:
     """Return one line: ``2 to build in 1 chain, 0 to promote, 3 kept, 0 retired``."""
     count = Counter(image.action for image in plan.images)
-    chains = f"{len(plan.chains)} chain{'' if len(plan.chains) == 1 else 's'}"
+    chains = counted(len(plan.chains), "chain")
     line = (
         f"{count[Action.BUILD]} to build in {chains}, {count[Action.PROMOTE]} to promote, "
         f"{count[Action.KEEP]} kept, {count[Action.RETIRE]} retired"

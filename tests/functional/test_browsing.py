@@ -144,6 +144,24 @@ def test_outdated_packages_are_those_that_a_newer_build_of_the_same_system_has_a
     assert document(repo, "image-list", "list", "older")["images"][0]["outdated"] is None
 
 
+def test_a_package_in_several_versions_is_not_older_than_itself(repo):
+    twin = manifest("twin", "t1", packages=2, properties={"osinfo": "fedora44"})
+    publish(repo.store, 1, twin, "kernel 1 x86_64\nkernel 2 x86_64\n")
+    [image] = document(repo, "image-list", "list", "twin", "--outdated")["images"]
+    assert image["outdated"] == 0
+
+
+def test_a_damaged_list_of_packages_leaves_its_image_uncounted_and_the_others_counted(repo):
+    older = manifest("older", "o1", created=1_690_000_000, packages=3)
+    publish(repo.store, 1, older, FIRST)
+    overwrite(repo.store, copy_of(older).packages, b"\xff")
+    listed = document(repo, "image-list", "list", "--outdated")["images"]
+    assert {image["name"]: image["outdated"] for image in listed} == {
+        "debian-12": 0,
+        "older": None,
+    }
+
+
 def test_show_prints_every_fact_of_an_image(repo):
     page = document(repo, "image-page", "show", "debian-12")
     newest, oldest = page["revisions"]

@@ -280,6 +280,24 @@ def test_files_of_a_submodule_are_compared_too(origin, tmp_path):
     assert tree(here).dirty == {"vendor/new"}
 
 
+def test_a_trusted_clone_of_another_owner_has_trusted_submodules(origin, tmp_path, monkeypatch):
+    """As a container job has it: the workspace is the runner's, and root plans."""
+    vendor = SpecsRepo.create(tmp_path / "vendor")
+    vendor.write("a file", "one\n")
+    vendor.commit()
+    git(origin.root, "submodule", "-q", "add", vendor.root.as_uri(), "vendor")
+    origin.spec("image", "simple:disk.img", "upload vendor/a file:/etc/a")
+    origin.commit("A submodule")
+    here = clone(origin, tmp_path / "here", "--recurse-submodules")
+    wanted = fingerprint(here)
+    settings = tmp_path / "gitconfig"
+    settings.write_text(f"[safe]\n\tdirectory = {here}\n")
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(settings))
+    # Git's own tests have this variable.
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    assert fingerprint(here) == wanted
+
+
 def of_sha256(origin, tmp_path):
     here = SpecsRepo(root=tmp_path / "here")
     here.root.mkdir()

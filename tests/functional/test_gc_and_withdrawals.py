@@ -247,3 +247,10 @@ def test_a_withdrawal_asks_for_confirmation_on_a_terminal(
     assert "to do: withdraw revision 4" in done.stdout
     assert repo.revisions == {"debian-12": revision}
     repo.call("rollback", "debian-12", "--yes")
+
+
+def test_a_withdrawal_with_json_asks_on_stderr(repo, monkeypatch):
+    monkeypatch.setattr("lago_images.cli.withdrawals._is_terminal", lambda: True)
+    json_of = ("yank", "debian-12", "--reason", "leak", "--format", "json")
+    assert repo.call(*json_of, code=1, stdin="n\n").stdout == ""
+    assert json.loads(repo.call(*json_of, stdin="y\n").stdout)["about"] == 4

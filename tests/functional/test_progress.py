@@ -153,6 +153,18 @@ def test_a_run_shows_and_writes_the_time_of_each_phase(tmp_path):
     assert image["expected"] == release["image"]["manifest"]["seconds"]
 
 
+def test_a_timings_file_that_cannot_be_written_does_not_stop_the_publication(tmp_path):
+    repo = SpecsRepo.create(tmp_path / "specs")
+    repo.write("one.img", b"x" * 1000)
+    repo.spec("one", "simple:one.img")
+    repo.commit()
+    (tmp_path / "file").write_text("")
+    ran = repo.run("build", "--timings", str(tmp_path / "file/times.json"), "--format", "json")
+    assert ran.code == 1
+    assert "cannot write the timings into" in ran.err
+    assert [image["outcome"] for image in json.loads(ran.out)["images"]] == ["released"]
+
+
 def test_ctrl_c_is_answered_below_the_lines_of_a_terminal(tmp_path, monkeypatch):
     monkeypatch.delenv("COLUMNS", raising=False)
     repo = SpecsRepo.create(tmp_path / "specs")

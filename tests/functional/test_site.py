@@ -3,11 +3,13 @@
 import re
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 from tests.support import reference
+from tests.tools import cannot
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = "https://github.com/lago-project/lago-images/"
@@ -15,8 +17,15 @@ _LINK = re.compile(r"\]\(([^)\s]+)\)")
 _PLACE = re.compile(rf"{re.escape(PROJECT)}(?:blob|tree|raw)/main/([^#]+)(?:#(.+))?")
 
 
+def need_sphinx() -> None:
+    missing = [name for name in ("sphinx", "myst_parser", "furo") if find_spec(name) is None]
+    if missing:
+        cannot(f"not installed: {', '.join(missing)} (ci/setup-python dev)")
+
+
 def test_the_site_is_made_without_a_warning(tmp_path):
     """Of a link, an anchor or a page in no list there would be one."""
+    need_sphinx()
     argv = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "docs", str(tmp_path)]
     made = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False)
     assert (made.returncode, made.stderr) == (0, "")
@@ -30,6 +39,7 @@ def test_the_site_is_made_without_a_warning(tmp_path):
     ["[page](missing.md)\n", "[anchor](signing.md#missing)\n", "[file](schemas/missing.json)\n"],
 )
 def test_what_leads_nowhere_fails_the_site(tmp_path, text):
+    need_sphinx()
     docs = tmp_path / "docs"
     docs.mkdir()
     (docs / "conf.py").write_text((ROOT / "docs/conf.py").read_text())

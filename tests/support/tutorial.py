@@ -7,9 +7,11 @@ it. Nothing of a tutorial stands here a second time.
 
 import os
 import re
+import signal
 import subprocess
 import uuid
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -87,6 +89,9 @@ class Session:
                     self._step(shell, step)
             finally:
                 shell.stdin.close()
+                # What a step that differs left in the background, such as a server, holds its port.
+                with suppress(ProcessLookupError):
+                    os.killpg(shell.pid, signal.SIGTERM)
                 shell.wait(60)
 
     def _step(self, shell: subprocess.Popen[str], step: Step) -> None:
@@ -139,6 +144,7 @@ class Session:
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
+            start_new_session=True,
         )
 
 

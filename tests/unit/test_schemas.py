@@ -27,7 +27,7 @@ from lago_images.repository.records.layout import ImageId
 from lago_images.repository.records.manifest import canonical
 from lago_images.repository.records.state import State, histories
 from lago_images.repository.rendering.render import render
-from lago_images.repository.verifying.chain import Check, Link, Outcome, Step
+from lago_images.repository.verifying.chain import Check, CheckResult, Link, Step
 from lago_images.repository.verifying.findings import Report, problem
 from lago_images.storage.base import Unfinished
 from lago_images.storage.directory.store import DirectoryStore
@@ -59,7 +59,9 @@ BUILDS = [
 REPORT = Report(
     url="s3://bucket", images=1, versions=1, read=0, findings=(problem("index", "bad", "refresh"),)
 )
-LINK = Link(name="spec", what="a commit", checks=(Check(outcome=Outcome.UNVERIFIED, what="why"),))
+LINK = Link(
+    name="spec", what="a commit", checks=(Check(outcome=CheckResult.UNVERIFIED, what="why"),)
+)
 STEP = Step(name="debian-12", arch="x86_64", revision=1, links=(LINK,))
 REMOVED = retention.Step(
     build=manifest().key.staging, objects=("a", "b"), size=3, revisions=(), why="never released"

@@ -127,22 +127,39 @@ def with_outdated(listed: Listing, state: State, store: Store) -> Listing:
     every = [release for image in state.images if (release := state.current(*image))]
     every = [release for release in every if _system(release) in wanted]
     every.sort(key=lambda release: release.manifest.created if release.manifest else 0)
-    packages = {release.key: packages_of(store, release) for release in every}
-    newest: dict[tuple[str, ...], str] = {}
+    packages = {release.key: _known_packages(store, release) for release in every}
+    # A system may have a package in several versions, as Fedora has kernels.
+    newest: dict[tuple[str, ...], set[str]] = {}
     for release in every:
-        for each in packages[release.key] or ():
-            newest[*_system(release), each.name, each.arch] = each.version
+        newest |= _versions(_system(release), packages[release.key] or ())
     counts: dict[tuple[str, str, int], int] = {}
     for release in every:
         if (own := packages[release.key]) is not None:
             system = _system(release)
-            behind = [p for p in own if newest[*system, p.name, p.arch] != p.version]
+            behind = [p for p in own if p.version not in newest[*system, p.name, p.arch]]
             counts[release.name, release.arch, release.revision] = len(behind)
     images = (
         replace(each, outdated=counts.get((each.name, each.arch, each.revision)))
         for each in listed.images
     )
     return replace(listed, images=tuple(images))
+
+
+def _known_packages(store: Store, release: Release) -> tuple[Package, ...] | None:
+    try:
+        return packages_of(store, release)
+    # Of one image: `repo verify` names what is wrong.
+    except RepositoryError:
+        return None
+
+
+def _versions(
+    system: tuple[str, ...], packages: Iterable[Package]
+) -> dict[tuple[str, ...], set[str]]:
+    versions: dict[tuple[str, ...], set[str]] = {}
+    for each in packages:
+        versions.setdefault((*system, each.name, each.arch), set()).add(each.version)
+    return versions
 
 
 def _current(state: State, listed: Listing) -> Iterator[Release]:

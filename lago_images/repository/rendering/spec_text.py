@@ -1,5 +1,6 @@
 """``spec.txt``: what the spec of an image says, for the readers of its page."""
 
+import re
 from collections.abc import Iterator
 
 from lago_images.host.redaction import redacted, without_password
@@ -7,6 +8,7 @@ from lago_images.specs.model import Spec
 
 # Bytes. People read a page's frame; a spec of more is generated, and is in git.
 LARGEST = 64 << 10
+_END = re.compile(rb"(?<!\\)\n")
 
 
 def render(spec: Spec) -> bytes:
@@ -18,7 +20,9 @@ def render(spec: Spec) -> bytes:
     data = redacted("".join(_lines(spec))).encode()
     if len(data) <= LARGEST:
         return data
-    end = data.rindex(b"\n", 0, LARGEST - 100) + 1
+    # Between two commands: a line that ends with a backslash goes on in the next.
+    ends = [match.end() for match in _END.finditer(data, 0, LARGEST - 100)]
+    end = ends[-1] if ends else 0
     return data[:end] + f"# … {len(data) - end} bytes more\n".encode()
 
 

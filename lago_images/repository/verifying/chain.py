@@ -27,7 +27,7 @@ from lago_images.storage.base import Store
 _LIST = "lago-images repo list --all shows what is published"
 
 
-class Outcome(StrEnum):
+class CheckResult(StrEnum):
     """Name how a check of a link ended; what is not verified breaks nothing."""
 
     VERIFIED = "verified"
@@ -39,7 +39,7 @@ class Outcome(StrEnum):
 class Check:
     """Name one thing that was compared, or that nothing here can prove."""
 
-    outcome: Outcome
+    outcome: CheckResult
     what: str
 
 
@@ -76,7 +76,7 @@ class Chain:
             f"{step.name} {step.revision}: {link.name}"
             for step in self.steps
             for link in step.links
-            if any(check.outcome is Outcome.BROKEN for check in link.checks)
+            if any(check.outcome is CheckResult.BROKEN for check in link.checks)
         )
 
 
@@ -327,7 +327,7 @@ class _Look:
             return _Statement(checks=(check("the release has no signed statement"),))
         [same] = self._objects(image, [layout.PROVENANCE])
         data = self.tracer.get(image.public.provenance)
-        if data is None or same.outcome is Outcome.BROKEN:
+        if data is None or same.outcome is CheckResult.BROKEN:
             return _Statement(checks=(same,))
         if not self.keys:
             message = "who signed it: the repository has no key, and none was given"
@@ -412,12 +412,12 @@ def _link(name: str, statement: str, checks: Sequence[Check] | Iterator[Check]) 
 
 
 def _verified(subject: str) -> Check:
-    return Check(outcome=Outcome.VERIFIED, what=subject)
+    return Check(outcome=CheckResult.VERIFIED, what=subject)
 
 
 def _unverified(subject: str) -> Check:
-    return Check(outcome=Outcome.UNVERIFIED, what=subject)
+    return Check(outcome=CheckResult.UNVERIFIED, what=subject)
 
 
 def _broken(subject: str) -> Check:
-    return Check(outcome=Outcome.BROKEN, what=subject)
+    return Check(outcome=CheckResult.BROKEN, what=subject)

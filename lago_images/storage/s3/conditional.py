@@ -32,8 +32,8 @@ from lago_images.storage.s3.failures import (
 NONCE = "lago-images-write"
 
 
-class Outcome(Enum):
-    """Outcome classifies a failed conditional write.
+class WriteFailure(Enum):
+    """The kinds of a failed conditional write.
 
     ``LOST``: not as expected. ``BUSY``: not applied, for another was being applied. ``UNSURE``:
     perhaps applied.
@@ -45,21 +45,21 @@ class Outcome(Enum):
     REFUSED = auto()
 
 
-def outcome(error: Exception, expected: str | None) -> Outcome:
+def outcome(error: Exception, expected: str | None) -> WriteFailure:
     """Classify a failed conditional write."""
     status = status_of(error)
     if status == HTTPStatus.PRECONDITION_FAILED:
-        return Outcome.LOST
+        return WriteFailure.LOST
     # How AWS and Ceph answer If-Match on a missing key. NoSuchBucket is another matter.
     if status == HTTPStatus.NOT_FOUND and code_of(error) == "NoSuchKey" and expected is not None:
-        return Outcome.LOST
+        return WriteFailure.LOST
     # AWS: ConditionalRequestConflict, "a conflicting operation occurred"; Ceph: some of the losers.
     if status == HTTPStatus.CONFLICT:
-        return Outcome.BUSY
+        return WriteFailure.BUSY
     # Ceph 18 answers losers of a race 500, and a proxy 502 or 504 for a write that was applied.
     if transient(error):
-        return Outcome.UNSURE
-    return Outcome.REFUSED
+        return WriteFailure.UNSURE
+    return WriteFailure.REFUSED
 
 
 def as_expected(now: Blob | None, expected: str | None) -> bool:
@@ -139,16 +139,16 @@ class Writer:
                 return self._put(write)
             except Failure as error:
                 result = outcome(error, write.expected)
-                if result is Outcome.REFUSED:
+                if result is WriteFailure.REFUSED:
                     raise self._refusal(write.key, error) from error
-                is_lost = result is Outcome.LOST
+                is_lost = result is WriteFailure.LOST
                 # As long as nobody has probed, a 412 may only mean that the store wants a bare
                 # ETag, as Ceph 18 does.
                 maybe_dialect = is_lost and write.expected is not None and self.dialect is None
                 # After an attempt without an answer, a 412 may be about that attempt's own write.
                 if is_lost and not unsure and not maybe_dialect:
                     raise _conflict(write) from error
-                unsure |= result is Outcome.UNSURE
+                unsure |= result is WriteFailure.UNSURE
                 written = self._after(write, unsure=unsure)
                 if written is not None:
                     return written

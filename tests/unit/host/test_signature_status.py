@@ -49,6 +49,19 @@ def test_expired_keys_are_accepted_on_request_only():
             signers(signature(verdict), expired_keys=True)
 
 
+def test_a_key_that_has_expired_and_was_revoked_is_never_accepted():
+    """As GnuPG 2.2.40 says it: without REVKEYSIG."""
+    status = signature("EXPKEYSIG") + "[GNUPG:] KEYREVOKED\n"
+    with pytest.raises(SigningError, match="was revoked"):
+        signers(status, expired_keys=True)
+
+
+def test_a_program_that_failed_is_no_missing_signature():
+    words = "can't create the file: No space left on device"
+    assert words in refusal(f"gpg: {words}\n", words).message
+    assert refusal("[GNUPG:] NODATA 1\n", words).message.startswith("there is no signature")
+
+
 @pytest.mark.parametrize(
     "status",
     [

@@ -104,6 +104,8 @@ def test_the_json_has_the_documented_keys():
         ({"images": 3}, "images is 3"),
         ({"chains": [["nobody"]]}, "a chain names 'nobody'"),
         ({"chains": [[]]}, "a chain is empty"),
+        ({"chains": [["a", "a"]]}, "chains name 'a' more than once"),
+        ({"chains": [["a"], ["a"]]}, "chains name 'a' more than once"),
         ({"head": 3}, "head is 3, not text that UTF-8 can say, nor null"),
         ({"made": "soon"}, "made is 'soon', not a whole number"),
         ({"made": 10**30}, "not a whole number"),
@@ -225,9 +227,3 @@ def test_the_jenkins_output_has_an_entry_for_each_chain():
     assert len(found) == 300
     assert found[1] == {"chain": "b1", "batch": "2/300"}
     assert batch(made, 2, 300) == ("b1", "l1")
-
-
-def test_a_plan_with_an_empty_chain_is_refused():
-    document = json.loads(to_json(example()))
-    with pytest.raises(UsageError, match="a chain is empty"):
-        from_json(json.dumps({**document, "chains": [[]]}), "plan.json")

@@ -48,6 +48,13 @@ def test_a_spec_of_any_length_gives_whole_lines_and_says_what_is_left_out():
     assert all(line.startswith(("#", "run-command echo é")) for line in lines)
 
 
+def test_a_command_of_several_lines_is_never_cut_within():
+    head = shown(TEXT.partition("install")[0]).decode()
+    longest = "run-command echo \\\n" + "one \\\n" * 20000 + "two\n"
+    data = shown(head + "run-command echo first\n" + longest).decode()
+    assert data.startswith(head + "run-command echo first\n# … ")
+
+
 def test_the_largest_text_is_shown_whole():
     head = shown(TEXT.partition("install")[0]).decode()
     room = spec_text.LARGEST - len(head.encode()) - len("run-command \n")

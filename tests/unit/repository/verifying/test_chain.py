@@ -10,7 +10,7 @@ from lago_images.console import Console
 from lago_images.errors import RepositoryError, UsageError
 from lago_images.host.process import Runner
 from lago_images.repository.records.layout import INDEX, SUMS
-from lago_images.repository.verifying.chain import Outcome, Tracer
+from lago_images.repository.verifying.chain import CheckResult, Tracer
 from lago_images.storage.directory.store import DirectoryStore
 from tests.support.builders import (
     bound,
@@ -58,7 +58,7 @@ def traced(store, name="layer", **more):
     return tracer.trace(name, **more)
 
 
-def checks(chain, link, outcome=Outcome.VERIFIED):
+def checks(chain, link, outcome=CheckResult.VERIFIED):
     return [
         check.what
         for step in chain.steps
@@ -82,8 +82,8 @@ def test_a_layer_is_followed_to_its_base(store):
         "releases/base/x86_64/1.json releases this build with this sha256"
     ]
     assert checks(chain, "disk") == ["the size", "the size"]
-    assert len(checks(chain, "disk", Outcome.UNVERIFIED)) == 2
-    assert len(checks(chain, "signature", Outcome.UNVERIFIED)) == 2
+    assert len(checks(chain, "disk", CheckResult.UNVERIFIED)) == 2
+    assert len(checks(chain, "signature", CheckResult.UNVERIFIED)) == 2
 
 
 def test_a_deep_check_reads_the_disks(store):
@@ -153,7 +153,7 @@ def test_a_base_without_a_record_breaks_the_chain(store, how):
     store.delete([key]) if how == "lost" else overwrite(store, key, b"garbage")
     chain = traced(store)
     assert chain.broken == ("layer 1: base",)
-    assert key in checks(chain, "base", Outcome.BROKEN)[0]
+    assert key in checks(chain, "base", CheckResult.BROKEN)[0]
 
 
 def test_records_that_name_each_other_as_base_end_the_chain(store):
@@ -167,8 +167,8 @@ def test_a_withdrawn_base_is_reported_and_breaks_nothing(store):
     publisher(store).refresh()
     chain = traced(store)
     assert chain.broken == ()
-    assert any("was withdrawn" in what for what in checks(chain, "base", Outcome.UNVERIFIED))
-    assert any("withdrawn" in what for what in checks(chain, "offer", Outcome.UNVERIFIED))
+    assert any("was withdrawn" in what for what in checks(chain, "base", CheckResult.UNVERIFIED))
+    assert any("withdrawn" in what for what in checks(chain, "offer", CheckResult.UNVERIFIED))
 
 
 def test_a_copy_that_is_being_removed_breaks_nothing(store):
@@ -180,7 +180,7 @@ def test_a_copy_that_is_being_removed_breaks_nothing(store):
     publisher(store).refresh()
     chain = traced(store, revision=1)
     assert chain.broken == ()
-    assert any("repo gc" in what for what in checks(chain, "disk", Outcome.UNVERIFIED))
+    assert any("repo gc" in what for what in checks(chain, "disk", CheckResult.UNVERIFIED))
 
 
 @pytest.mark.parametrize("name", [INDEX, SUMS])
@@ -197,7 +197,7 @@ def test_builds_that_are_dirty_or_outside_git_are_reported(store):
     publish_by_hand(store, outside)
     publisher(store).refresh()
     for name, what in (("dirty", "differed"), ("outside", "outside git")):
-        said = checks(traced(store, name), "commit", Outcome.UNVERIFIED)
+        said = checks(traced(store, name), "commit", CheckResult.UNVERIFIED)
         assert any(what in one for one in said)
 
 

@@ -14,7 +14,7 @@ from botocore.exceptions import (
 from lago_images.errors import NotFoundError
 from lago_images.host.retry import RetryPolicy
 from lago_images.storage.base import Blob, Headers
-from lago_images.storage.s3.conditional import Outcome, Write, Writer, as_expected, outcome
+from lago_images.storage.s3.conditional import Write, WriteFailure, Writer, as_expected, outcome
 from lago_images.storage.s3.failures import code_of, status_of, transient, translate
 
 URL = "http://127.0.0.1:1"
@@ -29,23 +29,23 @@ def _answer(status: int, code: str) -> ClientError:
 @pytest.mark.parametrize(
     ("error", "expected", "what"),
     [
-        (_answer(412, "PreconditionFailed"), None, Outcome.LOST),
-        (_answer(412, "PreconditionFailed"), "e", Outcome.LOST),
-        (_answer(404, "NoSuchKey"), "e", Outcome.LOST),
-        (_answer(404, "NoSuchKey"), None, Outcome.REFUSED),
-        (_answer(404, "NoSuchBucket"), "e", Outcome.REFUSED),
-        (_answer(409, "ConditionalRequestConflict"), "e", Outcome.BUSY),
-        (_answer(500, "InternalError"), None, Outcome.UNSURE),
-        (_answer(503, "SlowDown"), None, Outcome.UNSURE),
-        (ReadTimeoutError(endpoint_url=URL), "e", Outcome.UNSURE),
-        (ConnectionClosedError(endpoint_url=URL), "e", Outcome.UNSURE),
-        (_answer(501, "NotImplemented"), "e", Outcome.REFUSED),
-        (_answer(403, "AccessDenied"), "e", Outcome.REFUSED),
-        (NoCredentialsError(), "e", Outcome.REFUSED),
+        (_answer(412, "PreconditionFailed"), None, WriteFailure.LOST),
+        (_answer(412, "PreconditionFailed"), "e", WriteFailure.LOST),
+        (_answer(404, "NoSuchKey"), "e", WriteFailure.LOST),
+        (_answer(404, "NoSuchKey"), None, WriteFailure.REFUSED),
+        (_answer(404, "NoSuchBucket"), "e", WriteFailure.REFUSED),
+        (_answer(409, "ConditionalRequestConflict"), "e", WriteFailure.BUSY),
+        (_answer(500, "InternalError"), None, WriteFailure.UNSURE),
+        (_answer(503, "SlowDown"), None, WriteFailure.UNSURE),
+        (ReadTimeoutError(endpoint_url=URL), "e", WriteFailure.UNSURE),
+        (ConnectionClosedError(endpoint_url=URL), "e", WriteFailure.UNSURE),
+        (_answer(501, "NotImplemented"), "e", WriteFailure.REFUSED),
+        (_answer(403, "AccessDenied"), "e", WriteFailure.REFUSED),
+        (NoCredentialsError(), "e", WriteFailure.REFUSED),
     ],
 )
 def test_a_failed_write_is_classified_by_its_answer(
-    error: Exception, expected: str | None, what: Outcome
+    error: Exception, expected: str | None, what: WriteFailure
 ) -> None:
     assert outcome(error, expected) is what
 
