@@ -25,9 +25,6 @@ _VERDICTS = {
 }
 
 
-_NO_SIGNATURE = {"NODATA", "UNEXPECTED", "BADARMOR"}
-
-
 class OtherTextError(SigningError):
     """A signature is of another text: one of the two was replaced, or somebody changed it."""
 
@@ -58,7 +55,7 @@ def signers(status: str, *, expired_keys: bool = False) -> tuple[str, ...]:
 def refusal(status: str, otherwise: str = "") -> SigningError:
     """Return what is wrong with the signatures that gpg or gpgv has refused.
 
-    ``otherwise`` is how the program failed, for where it says nothing of a signature: it may lack
+    ``otherwise`` is how the program failed, for where it says nothing of what it read: it may lack
     disk space, or time.
     """
     events = list(_events(status))
@@ -72,7 +69,7 @@ def refusal(status: str, otherwise: str = "") -> SigningError:
     for kind, what in _VERDICTS.items():
         if what and kind in kinds:
             return OtherTextError(what) if kind == "BADSIG" else SigningError(what)
-    if otherwise and not kinds.intersection(_NO_SIGNATURE):
+    if otherwise and not events:
         return SigningError(f"the signature could not be checked: {otherwise}")
     return SigningError("there is no signature, or none that gpg can use")
 
