@@ -99,41 +99,43 @@ class Board:
 
 
 def _sentence(row: Row) -> str:
-    parts = [_phases(row), minutes(row.clock() - row.start_time)]
-    if row.expected is not None:
-        parts[-1] += f" of about {minutes(row.expected)}"
+    return f"{row.number} {row.name}: {', '.join(_spelled_facts(row))}"
+
+
+def _spelled_facts(row: Row) -> list[str]:
+    parts = [_phases(row), _time(row, " of about ")]
+    # Read once: whoever ends the phase takes it away.
     if meter := row.meter:
         parts += [meter.amount(" of "), f"{meter.rate} {meter.unit}/s"]
-    return f"{row.number} {row.name}: {', '.join(parts)}"
+    return parts
 
 
 def _spelled(row: Row) -> list[str]:
-    expected = "" if row.expected is None else f" of about {minutes(row.expected)}"
-    parts = [_phases(row), minutes(row.clock() - row.start_time) + expected]
-    meter = row.meter
-    return [*parts, f"{meter.amount(' of ')}, {meter.rate} {meter.unit}/s"] if meter else parts
+    phases, time, *facts = _spelled_facts(row)
+    return [phases, time, ", ".join(facts)] if facts else [phases, time]
 
 
 def _all_phases(row: Row) -> list[str]:
-    meter = row.meter
-    facts = [meter.amount("/"), f"{meter.rate}/s"] if meter else []
-    return [_phases(row), _time(row), *facts]
+    return [_phases(row), _time(row), *_facts(row, has_rate=True)]
 
 
 def _metered_phase(row: Row) -> list[str]:
-    meter = row.meter
-    facts = [meter.amount("/"), f"{meter.rate}/s"] if meter else []
-    return [row.metered or _phases(row), _time(row), *facts]
+    return [row.metered or _phases(row), _time(row), *_facts(row, has_rate=True)]
 
 
 def _no_rate(row: Row) -> list[str]:
-    meter = row.meter
-    facts = [meter.amount("/")] if meter else []
-    return [row.metered or _phases(row), _time(row), *facts]
+    return [row.metered or _phases(row), _time(row), *_facts(row, has_rate=False)]
 
 
 def _no_bytes(row: Row) -> list[str]:
     return [_phases(row), _time(row)]
+
+
+def _facts(row: Row, *, has_rate: bool) -> list[str]:
+    meter = row.meter
+    if meter is None:
+        return []
+    return [meter.amount("/"), *([f"{meter.rate}/s"] if has_rate else [])]
 
 
 # Of what there is room for, the first.
@@ -165,6 +167,6 @@ def _phases(row: Row) -> str:
     return "+".join(sorted(set(row.phases))) or "waiting"
 
 
-def _time(row: Row) -> str:
-    expected = "" if row.expected is None else f"/{minutes(row.expected)}"
+def _time(row: Row, between: str = "/") -> str:
+    expected = "" if row.expected is None else f"{between}{minutes(row.expected)}"
     return minutes(row.clock() - row.start_time) + expected

@@ -160,7 +160,7 @@ def show_builds(
     console: Console,
     results: Sequence[Result],
     timings: Path | None,
-    say: Callable[[str], None] = click.echo,
+    say: Callable[[str], None],
 ) -> bool:
     """Show how builds ended and how long they took; a file gets that, too, if one is named.
 
@@ -196,9 +196,7 @@ def _phase_time(result: Result, phase: Phase) -> str:
     return minutes(sum(steps)) if steps else "-"
 
 
-def show_results(
-    console: Console, results: Sequence[Result], say: Callable[[str], None] = click.echo
-) -> None:
+def show_results(console: Console, results: Sequence[Result], say: Callable[[str], None]) -> None:
     """Show the result of each build, failures first, with their last lines and their log."""
     # What was not tried stands on what failed, which is therefore printed before it.
     order = sorted(results, key=lambda result: (result.ok, bool(result.skipped)))

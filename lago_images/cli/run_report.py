@@ -15,7 +15,7 @@ from lago_images.jobs.publish import PublicationOutcome
 from lago_images.planning.model import Plan
 from lago_images.repository.browsing.queries import packages_of
 from lago_images.repository.publishing.releasing import ReleaseOutcome, Verdict
-from lago_images.repository.records.changes import compare_packages
+from lago_images.repository.records.changes import compare_known
 from lago_images.repository.records.manifest import Manifest
 from lago_images.repository.records.state import State
 from lago_images.repository.verifying.findings import Finding
@@ -209,9 +209,8 @@ def _changes(store: Store, outcome: ReleaseOutcome | None, before: State | None)
     grown = new.disk.compressed_size - size
     # The images are published: a list that cannot be read is no failure of the run.
     with suppress(Error):
-        lists = [packages_of(store, each) for each in (old, release)]
-        if lists[0] is not None and lists[1] is not None:
-            packages = compare_packages(lists[0], lists[1])
+        packages = compare_known(packages_of(store, old), packages_of(store, release))
+        if packages is not None:
             return Changes(
                 size=grown,
                 size_before=size,

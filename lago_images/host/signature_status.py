@@ -42,10 +42,11 @@ def signers(status: str, *, expired_keys: bool = False) -> tuple[str, ...]:
             has expired, or the signature has.
     """
     accepted = {_GOOD, _EXPIRED_KEY} if expired_keys else {_GOOD}
-    kinds = [kind for kind, _ in _events(status)]
-    verdicts = [kind for kind in kinds if kind in _VERDICTS]
+    events = list(_events(status))
+    kinds = {kind for kind, _ in events}
+    verdicts = [kind for kind, _ in events if kind in _VERDICTS]
     # The last word of VALIDSIG, which stands beside any verdict but a bad one.
-    valid = tuple(words[-1] for kind, words in _events(status) if kind == "VALIDSIG")
+    valid = tuple(words[-1] for kind, words in events if kind == "VALIDSIG")
     is_good = accepted.issuperset(verdicts) and _REVOKED_TOO not in kinds
     if not valid or len(valid) != len(verdicts) or not is_good:
         raise refusal(status)

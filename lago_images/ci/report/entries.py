@@ -17,7 +17,7 @@ from lago_images.planning.model import WORK, Action, Plan, PlannedImage
 from lago_images.repository.records.changes import (
     Package,
     PackageChanges,
-    compare_packages,
+    compare_known,
     parse_packages,
 )
 from lago_images.repository.records.layout import IMAGES, BuildFolder, BuildKey, ImageId
@@ -113,7 +113,7 @@ def _changes(
     if before is None or after is None:
         return None
     old, new = _packages(before, source), _packages(after, source)
-    return None if old is None or new is None else compare_packages(old, new)
+    return compare_known(old, new)
 
 
 def _packages(manifest: Manifest, source: Source) -> tuple[Package, ...] | None:

@@ -21,8 +21,9 @@ from lago_images.repository.browsing.documents import (
 from lago_images.repository.records.changes import (
     Package,
     compare,
-    compare_packages,
+    compare_known,
     parse_packages,
+    versions_of,
 )
 from lago_images.repository.records.layout import MANIFEST, PACKAGES, BuildKey, ImageId
 from lago_images.repository.records.log import events
@@ -129,14 +130,15 @@ def with_outdated(listed: Listing, state: State, store: Store) -> Listing:
     every.sort(key=lambda release: release.manifest.created if release.manifest else 0)
     packages = {release.key: _known_packages(store, release) for release in every}
     # A system may have a package in several versions, as Fedora has kernels.
-    newest: dict[tuple[str, ...], set[str]] = {}
+    newest: dict[tuple[str, str], dict[tuple[str, str], frozenset[str]]] = {}
     for release in every:
-        newest |= _versions(_system(release), packages[release.key] or ())
+        known = versions_of(packages[release.key] or ())
+        newest.setdefault(_system(release), {}).update(known)
     counts: dict[tuple[str, str, int], int] = {}
     for release in every:
         if (own := packages[release.key]) is not None:
-            system = _system(release)
-            behind = [p for p in own if p.version not in newest[*system, p.name, p.arch]]
+            latest = newest[_system(release)]
+            behind = [p for p in own if p.version not in latest[p.name, p.arch]]
             counts[release.name, release.arch, release.revision] = len(behind)
     images = (
         replace(each, outdated=counts.get((each.name, each.arch, each.revision)))
@@ -151,15 +153,6 @@ def _known_packages(store: Store, release: Release) -> tuple[Package, ...] | Non
     # Of one image: `repo verify` names what is wrong.
     except RepositoryError:
         return None
-
-
-def _versions(
-    system: tuple[str, ...], packages: Iterable[Package]
-) -> dict[tuple[str, ...], set[str]]:
-    versions: dict[tuple[str, ...], set[str]] = {}
-    for each in packages:
-        versions.setdefault((*system, each.name, each.arch), set()).add(each.version)
-    return versions
 
 
 def _current(state: State, listed: Listing) -> Iterator[Release]:
@@ -377,8 +370,6 @@ def _packages(path: Path) -> tuple[Package, ...]:
 
 def difference(image: ImageId, old: Build, new: Build) -> Comparison:
     """Compare two builds, as far as both are known."""
-    is_known = old.packages is not None and new.packages is not None
-    packages = compare_packages(old.packages or (), new.packages or ()) if is_known else None
     properties, is_other_base = None, None
     if old.manifest and new.manifest:
         changes = compare(old.manifest, new.manifest)
@@ -388,7 +379,7 @@ def difference(image: ImageId, old: Build, new: Build) -> Comparison:
         arch=image.arch,
         old=old.side,
         new=new.side,
-        packages=packages,
+        packages=compare_known(old.packages, new.packages),
         properties=properties,
         is_other_base=is_other_base,
     )

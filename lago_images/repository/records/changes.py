@@ -95,11 +95,10 @@ def compare(
     """Compare two builds; without both lists of packages, all but the packages."""
     names = sorted(old.properties.keys() | new.properties.keys())
     pairs = ((name, old.properties.get(name), new.properties.get(name)) for name in names)
-    is_known = old_packages is not None and new_packages is not None
     return Changes(
         old=old,
         new=new,
-        packages=compare_packages(old_packages or (), new_packages or ()) if is_known else None,
+        packages=compare_known(old_packages, new_packages),
         properties=tuple(
             PropertyChange(name=name, old=was, new=now) for name, was, now in pairs if was != now
         ),
@@ -119,13 +118,20 @@ def parse_packages(text: str) -> tuple[Package, ...]:
     return tuple(sorted(packages.values()))
 
 
+def compare_known(
+    old: Iterable[Package] | None, new: Iterable[Package] | None
+) -> PackageChanges | None:
+    """Compare two lists of packages; None where one of them is not known."""
+    return None if old is None or new is None else compare_packages(old, new)
+
+
 def compare_packages(old: Iterable[Package], new: Iterable[Package]) -> PackageChanges:
     """Compare two lists of packages.
 
     A package of which several versions are installed at once, as kernels of rpm are, has no
     upgrades: its versions come and go.
     """
-    before, after = _versions(old), _versions(new)
+    before, after = versions_of(old), versions_of(new)
     added: list[Package] = []
     removed: list[Package] = []
     upgraded: list[VersionChange] = []
@@ -141,7 +147,8 @@ def compare_packages(old: Iterable[Package], new: Iterable[Package]) -> PackageC
     )
 
 
-def _versions(packages: Iterable[Package]) -> dict[tuple[str, str], frozenset[str]]:
+def versions_of(packages: Iterable[Package]) -> dict[tuple[str, str], frozenset[str]]:
+    """Return the versions of each package, by name and architecture."""
     by_package: dict[tuple[str, str], set[str]] = {}
     for package in packages:
         by_package.setdefault((package.name, package.arch), set()).add(package.version)

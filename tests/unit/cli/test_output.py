@@ -3,6 +3,7 @@ import io
 from dataclasses import replace
 from pathlib import Path
 
+import click
 import pytest
 
 from lago_images.building.model import Result
@@ -66,7 +67,7 @@ def show_end(console, store, results, publication, before):
 
 
 def test_failures_are_printed_first_and_their_layers_next(console, capsys):
-    show_results(console, [built("a"), skipped("c", "b"), failed("b")])
+    show_results(console, [built("a"), skipped("c", "b"), failed("b")], click.echo)
     assert lines(console) == [
         "b: failed while customising: E: Unable to locate package nfs-kernel-sever",
         "  | the last line",
