@@ -29,11 +29,14 @@ _GROUPS = {
         "tests/real/clients/test_machines.py",
         "tests/real/test_tutorial.py",
     ),
+    # Their commands take as many processes and as much memory as they get.
+    "namespaces": ("tests/real/test_engine", "tests/real/test_namespace_"),
     "publication": ("tests/functional/publication/",),
     "actions": ("tests/functional/test_actions.py", "tests/functional/test_tutorial_github.py"),
     "jenkins": ("tests/functional/test_jenkins.py",),
     "storage": ("tests/functional/storage/",),
     "clients": ("tests/real/clients/",),
+    "firmware": ("tests/real/test_firmware.py",),
     "npm": ("tests/functional/test_github.py", "tests/functional/test_ci_files.py"),
 }
 _SERVERS = {"ceph20", "ceph18", "swift", "rclone"}

@@ -18,6 +18,8 @@ _PACKAGES = {
     "npm": "npm",
     "node": "nodejs",
     "shellcheck": "shellcheck",
+    "ssh": "openssh-client",
+    "ssh-keygen": "openssh-client",
     "unzip": "unzip",
     "virt-customize": "guestfs-tools",
     "virt-sparsify": "guestfs-tools",

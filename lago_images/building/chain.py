@@ -12,7 +12,7 @@ from pathlib import Path
 from lago_images.building.bases import layer
 from lago_images.building.bases.prepared import FinishedBase
 from lago_images.building.board import Board
-from lago_images.building.image import Finished, Job, finish, reserved, store
+from lago_images.building.image import Finished, Job, finish, firmwares, reserved, store
 from lago_images.building.model import Context, Request, Result
 from lago_images.building.outcome import described, for_the_log, keep, last_lines
 from lago_images.building.progress import Progress
@@ -132,6 +132,15 @@ class _Image:
     def disk(self) -> Path:
         return self.folder / "disk.qcow2"
 
+    def as_base(self) -> FinishedBase:
+        """Return what a layer of this run stands on."""
+        return FinishedBase(
+            name=self.name,
+            disk=self.disk,
+            fingerprint=self.request.fingerprint,
+            firmwares=firmwares(self.request.spec, self.job.base),
+        )
+
     def base_record(self) -> BaseRecord:
         """Return what the disk stands on; a base of this run is recorded by now."""
         assert self.finished  # noqa: S101 -- it is stored after that
@@ -232,7 +241,7 @@ class _Chain:
             context=context,
             accel=run.accel,
             folder=folder / "work",
-            base=FinishedBase(name=base.name, disk=base.disk) if base else request.base,
+            base=base.as_base() if base else request.base,
             children=children,
             reservations=run.reservations,
             machine=run.machine,

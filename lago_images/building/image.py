@@ -16,9 +16,10 @@ from pathlib import Path
 from lago_images.building import qcow2
 from lago_images.building.bases import layer, libguestfs, signed_list, simple
 from lago_images.building.bases.bootstrap import build as bootstrap
-from lago_images.building.bases.prepared import LayerBase, Package, Prepared
+from lago_images.building.bases.prepared import FinishedBase, LayerBase, Package, Prepared
 from lago_images.building.boot.boot_test import Booted, boot_test
-from lago_images.building.customise.sysprep import customise, warn_of_secrets
+from lago_images.building.customise.engine import customise
+from lago_images.building.customise.sysprep import warn_of_secrets
 from lago_images.building.customise.versions import refuse_unknown_commands
 from lago_images.building.model import Context, Phase, Request
 from lago_images.building.progress import Progress
@@ -36,9 +37,17 @@ from lago_images.host.kvm import Acceleration
 from lago_images.host.process import Children, Runner, search_path
 from lago_images.host.retry import RetryPolicy
 from lago_images.repository.records.layout import BuildKey
-from lago_images.repository.records.manifest import BaseRecord, BootTest, Disk, Manifest
+from lago_images.repository.records.manifest import (
+    BaseRecord,
+    BootTest,
+    Disk,
+    EngineRecord,
+    Manifest,
+)
+from lago_images.repository.records.state import StoredBuild
+from lago_images.specs.bases import required_firmwares
 from lago_images.specs.host_files import refuse_pointers
-from lago_images.specs.model import BaseKind
+from lago_images.specs.model import BaseKind, Spec
 
 # Ends a program when we are killed; it stays the same process.
 _DIE_TOGETHER = ("setpriv", "--pdeathsig", "KILL", "--")
@@ -48,6 +57,7 @@ _NAMED_TOOLS = {
     "virt-sysprep": "--version",
     "virt-builder": "--version",
     "mmdebstrap": "--version",
+    "bwrap": "--version",
     "7zz": "--help",
 }
 _VERSION = re.compile(r"\d+(?:\.\d+)+\S*")
@@ -93,6 +103,7 @@ class Finished:
     virtual_size: int
     prepared: Prepared
     packages: tuple[Package, ...] | None
+    engine: EngineRecord | None
     start_time: float
 
 
@@ -133,12 +144,14 @@ def finish(job: Job) -> Finished:
     start_time = job.context.clock()
     with progress.doing(f"preparing {spec.base}", Phase.BASE):
         prepared = _prepare(job, runner)
+    engine = None
     if spec.operations:
         with (
             job.machine.guest(job.children.check),
             progress.doing("customising", Phase.SETUP),
         ):
-            prepared = customise(spec, prepared, job.folder, job.context, runner, accel=job.accel)
+            done = customise(spec, prepared, job.folder, job.context, runner, accel=job.accel)
+        prepared, engine = done.prepared, done.engine
     disk = job.folder / "finished.qcow2"
     with progress.doing("writing the finished disk", Phase.DISK):
         virtual_size = qcow2.standalone(prepared.disk, prepared.format, disk, runner)
@@ -147,6 +160,7 @@ def finish(job: Job) -> Finished:
         virtual_size=virtual_size,
         prepared=prepared,
         packages=prepared.packages,
+        engine=engine,
         start_time=start_time,
     )
 
@@ -219,7 +233,7 @@ def _prepare(job: Job, runner: Runner) -> Prepared:
     spec, context = job.request.spec, job.context
     match spec.base.kind:
         case BaseKind.BOOTSTRAP:
-            return bootstrap.prepare(spec, job.folder, context, runner)
+            return bootstrap.prepare(spec, job.request.fingerprint, job.folder, context, runner)
         case BaseKind.LIBGUESTFS:
             return libguestfs.prepare(spec, job.folder, context, runner)
         case BaseKind.SIMPLE if "base-checksums" in spec.properties:
@@ -264,22 +278,67 @@ def _boot_and_send(
 
 
 def _boot(job: Job, finished: Finished, runner: Runner) -> Booted:
-    with job.machine.guest(runner.children.check), job.progress.doing("boot test", Phase.BOOT):
-        booted = boot_test(
-            finished.disk,
-            qcow2.FORMAT,
-            arch=job.request.spec.arch,
-            accel=job.accel,
-            timeout=job.context.settings.boot_timeout,
-            console_log=job.console_log,
-            workdir=job.folder,
-            runner=runner,
-            clock=job.context.clock,
-            # What was customised here has reported its packages already.
-            look_inside=finished.packages is None,
-        )
-    warn_of_secrets(job.request.spec, booted.secrets or (), job.context)
-    return booted
+    """Boot the disk under each kind of firmware that it is for, one after the other."""
+    booted: list[Booted] = []
+    for firmware in firmwares(job.request.spec, job.base):
+        # One of them looks inside; what was customised here has reported its packages already.
+        look_inside = finished.packages is None and not booted
+        doing = job.progress.doing(f"boot test {firmware}".rstrip(), Phase.BOOT)
+        with (
+            job.machine.guest(runner.children.check),
+            doing,
+            _console_of(job, firmware) as console_log,
+        ):
+            booted.append(
+                boot_test(
+                    finished.disk,
+                    qcow2.FORMAT,
+                    arch=job.request.spec.arch,
+                    firmware=firmware,
+                    accel=job.accel,
+                    timeout=job.context.settings.boot_timeout,
+                    console_log=console_log,
+                    workdir=job.folder,
+                    runner=runner,
+                    clock=job.context.clock,
+                    look_inside=look_inside,
+                )
+            )
+    warn_of_secrets(job.request.spec, booted[0].secrets or (), job.context)
+    tests = [each.test for each in booted]
+    slowest = max(tests, key=lambda test: test.seconds)
+    seconds = {name: taken for test in tests for name, taken in test.firmware.items()}
+    return replace(booted[0], test=replace(slowest, firmware=seconds))
+
+
+def firmwares(spec: Spec, base: LayerBase | None) -> tuple[str, ...]:
+    """Return the kinds of firmware that an image is booted with; empty is the usual one.
+
+    What the spec says, else what its base is booted with.
+    """
+    if named := required_firmwares(spec):
+        return named
+    match base:
+        case FinishedBase():
+            return base.firmwares
+        case StoredBuild() if base.manifest.boot and base.manifest.boot.firmware:
+            return tuple(sorted(base.manifest.boot.firmware))
+        case _:
+            return ("",)
+
+
+@contextmanager
+def _console_of(job: Job, firmware: str) -> Iterator[Path]:
+    """Yield the file for one boot's console, whose text joins that of the other boots."""
+    console_log = job.folder / "boot.console.log"
+    try:
+        yield console_log
+    finally:
+        if console_log.exists():
+            with job.console_log.open("ab") as file:
+                file.write(f"=== firmware: {firmware or 'as usual'}\n".encode())
+                file.write(console_log.read_bytes() + b"\n")
+            console_log.unlink()
 
 
 def _send(
@@ -344,4 +403,5 @@ def _manifest(
         boot=boot,
         packages=None if finished.packages is None else len(finished.packages),
         tools=used,
+        engine=finished.engine,
     )

@@ -13,7 +13,7 @@ from lago_images.console import human_size
 from lago_images.errors import CommandError, ToolMissingError
 from lago_images.host import kvm, space
 from lago_images.host.process import Runner, search_path
-from lago_images.host.tools import AS_ROOT, TOOLS
+from lago_images.host.tools import AS_ROOT, NAMESPACE_TOOLS, TOOLS
 from lago_images.host.workdir import default_scratch
 
 # One image of a few GiB, while it is worked on and when it is finished.
@@ -55,8 +55,10 @@ def host_checks(
     yield from _optional_tools(environ)
     yield _kvm(kvm.detect(runner), require_kvm=require_kvm)
     yield _kernel(root)
+    yield from _firmware(root)
     if os.geteuid() != 0:
         yield _user_namespaces(runner)
+    yield _namespaces(runner, environ)
     yield from _passt(root)
     yield _space(default_scratch(environ))
 
@@ -122,6 +124,24 @@ def _kernel(root: Path) -> Check:
     )
 
 
+def _firmware(root: Path) -> Iterator[Check]:
+    """Tell if boot tests have UEFI firmware; another architecture's is named when it is needed."""
+    if platform.machine() != "x86_64":
+        return
+    # Those that building.boot.machines starts a guest with, which host may not import.
+    names = [f"OVMF_{part}.fd" for part in ("CODE_4M.secboot", "VARS_4M.ms")]
+    missing = [name for name in names if not (root / "usr/share/OVMF" / name).exists()]
+    if not missing:
+        yield Check(name="firmware", state=State.OK, found="UEFI with Secure Boot is installed")
+        return
+    yield Check(
+        name="firmware",
+        state=State.MISSING,
+        found=f"boot tests under UEFI need {' and '.join(missing)} in /usr/share/OVMF",
+        do="as root: apt-get install ovmf",
+    )
+
+
 def _user_namespaces(runner: Runner) -> Check:
     try:
         runner.run([*AS_ROOT, "true"], timeout=10)
@@ -136,6 +156,41 @@ def _user_namespaces(runner: Runner) -> Check:
             "sysctl -w kernel.apparmor_restrict_unprivileged_userns=0, as ci/setup-host does",
         )
     return Check(name="user namespaces", state=State.OK, found="this user may make them")
+
+
+# As building/customise/namespace asks for, in a few words; containers may hide parts of /proc, and
+# then get no new one.
+_SANDBOX = (
+    *("unshare", "--user", "--map-root-user", "--net", "--"),
+    *("bwrap", "--unshare-pid", "--ro-bind", "/", "/", "--proc", "/proc", "true"),
+)
+
+
+def _namespaces(runner: Runner, environ: Mapping[str, str]) -> Check:
+    """Tell whether commands can run in namespaces; without, they run in the appliance."""
+    path = search_path(environ)
+    missing = [tool for tool in NAMESPACE_TOOLS if shutil.which(tool.program, path=path) is None]
+    slow = "commands run in libguestfs's appliance, which takes several times as long"
+    if missing:
+        packages = " ".join(sorted({tool.package for tool in missing}))
+        return Check(
+            name="namespaces",
+            state=State.WARNING,
+            found=f"{', '.join(tool.program for tool in missing)} missing: {slow}",
+            do=f"as root: apt-get install {packages}",
+        )
+    try:
+        runner.run(_SANDBOX, timeout=10)
+    except (CommandError, ToolMissingError) as error:
+        said = error.last_words if isinstance(error, CommandError) else error.message
+        return Check(
+            name="namespaces",
+            state=State.WARNING,
+            found=f"{said}: {slow}",
+            do="allow user namespaces (in a container: an own seccomp profile), "
+            'or set engine = "appliance"',
+        )
+    return Check(name="namespaces", state=State.OK, found="commands can run in them")
 
 
 def _passt(root: Path) -> Iterator[Check]:

@@ -33,6 +33,7 @@ ALLOWED = (
 )
 _ADMIN = ("/usr/sbin", "/sbin")
 TAIL = 30
+PIPE = subprocess.PIPE
 # Seconds between SIGTERM and SIGKILL: who ended a run waits for all of its programs.
 _GRACE = 1.0
 _POLL = 0.05

@@ -39,7 +39,10 @@ TOOLS = (
     Tool(program="mmdebstrap", package="mmdebstrap", purpose="bootstrap: bases"),
     Tool(program="sfdisk", package="fdisk", purpose="bootstrap: bases"),
     Tool(program="mke2fs", package="e2fsprogs", purpose="bootstrap: bases"),
-    Tool(program="debugfs", package="e2fsprogs", purpose="reading an image's package list"),
+    Tool(program="dumpe2fs", package="e2fsprogs", purpose="bootstrap: bases"),
+    Tool(program="debugfs", package="e2fsprogs", purpose="bootstrap: bases"),
+    Tool(program="mkfs.vfat", package="dosfstools", purpose="bootstrap: bases"),
+    Tool(program="mcopy", package="mtools", purpose="bootstrap: bases"),
     Tool(program="grub-mkimage", package="grub-common", purpose="bootstrap: bases"),
     Tool(program="qemu-img", package="qemu-utils", purpose="disk images"),
     Tool(program="qemu-system-x86_64", package="qemu-system-x86", purpose="boot tests"),
@@ -54,7 +57,20 @@ TOOLS = (
     Tool(program="gpgv", package="gpgv", purpose="simple: bases with a signed list"),
     Tool(program="git", package="git", purpose="reading the specs' history"),
 )
-_PACKAGES = {tool.program: tool.package for tool in TOOLS}
+# Without these, commands run in the appliance.
+NAMESPACE_TOOLS = (
+    Tool(program="bwrap", package="bubblewrap", purpose="commands in namespaces"),
+    Tool(program="slirp4netns", package="slirp4netns", purpose="their network"),
+    Tool(program="ip", package="iproute2", purpose="their network"),
+    Tool(program="nsenter", package="util-linux", purpose="commands in namespaces"),
+    Tool(program="unshare", package="util-linux", purpose="commands in namespaces"),
+    Tool(program="prlimit", package="util-linux", purpose="commands in namespaces"),
+    Tool(program="mke2fs", package="e2fsprogs", purpose="commands in namespaces"),
+    Tool(program="debugfs", package="e2fsprogs", purpose="commands in namespaces"),
+    Tool(program="perl", package="perl-base", purpose="edit in namespaces"),
+    Tool(program="tar", package="tar", purpose="copy-in in namespaces"),
+)
+_PACKAGES = {tool.program: tool.package for tool in (*TOOLS, *NAMESPACE_TOOLS)}
 
 
 def package_of(program: str) -> str | None:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 from lago_images.planning.model import WORK, Action, Plan, PlannedImage, Tree
 from lago_images.repository.records.manifest import Manifest
+from lago_images.specs.bases import required_firmwares
 from lago_images.specs.model import BaseKind, Spec
 from lago_images.specs.properties import size_bytes
 
@@ -132,6 +133,10 @@ def _built(manifest: Manifest, spec: Spec, tree: Tree) -> Iterator[str]:
     wants_boot = ours.get("boot-test") != "no"
     if wants_boot and manifest.boot is None:
         yield "the spec demands a boot test, and it had none"
+    elif wants_boot and manifest.boot is not None:
+        missing = [name for name in required_firmwares(spec) if name not in manifest.boot.firmware]
+        if missing:
+            yield f"the spec demands that it boots under {' and '.join(missing)}: it was not tried"
     size = size_bytes(ours["size"]) if "size" in ours else None
     if size is not None and not size <= manifest.disk.virtual_size < size + _ROUNDED_BY:
         yield f"its virtual size is {manifest.disk.virtual_size} bytes, and the spec's {size}"

@@ -12,7 +12,7 @@ from typing import Any
 from lago_images.specs.model import BaseKind, Spec
 
 # Raise it when a build makes another disk of the same spec: every image is then built again.
-RECIPE = 2
+RECIPE = 3
 
 Parts = Mapping[str, Any]
 File = tuple[str, str, str, str]

@@ -1,10 +1,11 @@
 """Read a ``base=`` property, and check the other properties against it."""
 
+import re
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from urllib.parse import urlsplit
 
-from lago_images.specs.model import Base, BaseKind
+from lago_images.specs.model import Base, BaseKind, Spec
 from lago_images.specs.names import (
     BOOTSTRAP_ARCHITECTURES,
     BOOTSTRAP_RELEASES,
@@ -12,7 +13,13 @@ from lago_images.specs.names import (
     shown,
     suggestion,
 )
-from lago_images.specs.properties import BOOTSTRAP_ONLY, is_url, size_bytes, value_problem
+from lago_images.specs.properties import (
+    BOOTSTRAP_ONLY,
+    firmwares,
+    is_url,
+    size_bytes,
+    value_problem,
+)
 
 _KINDS = tuple(kind.value for kind in BaseKind)
 _MIB = 2**20
@@ -71,6 +78,42 @@ def conflicting_properties(base: Base, properties: Mapping[str, str]) -> Iterato
     yield from _checked(base, properties)
 
 
+def has_uefi(properties: Mapping[str, str]) -> bool:
+    """Tell if a ``bootstrap:`` disk boots under UEFI too, which it does if its spec says so."""
+    return "uefi" in firmwares(properties)
+
+
+def required_firmwares(spec: Spec) -> tuple[str, ...]:
+    """Return the kinds of firmware that a spec's image must boot with; none where it does not say.
+
+    A ``bootstrap:`` disk is for a BIOS, unless its spec says otherwise.
+    """
+    named = firmwares(spec.properties)
+    return named or (("bios",) if spec.base.kind is BaseKind.BOOTSTRAP else ())
+
+
+def root_partition(properties: Mapping[str, str]) -> int:
+    """Return the number of a ``bootstrap:`` disk's root partition, of its properties."""
+    return 3 if has_uefi(properties) else 1
+
+
+def misnamed_partitions(
+    properties: Mapping[str, str], base: Mapping[str, str]
+) -> Iterator[tuple[str, str]]:
+    """Yield each property that names another partition than a ``bootstrap:`` disk's last one.
+
+    Args:
+        properties: A spec's, which stands on the disk directly or by layers.
+        base: Those of the spec that makes the disk.
+    """
+    number = root_partition(base)
+    for key in ("expand", "root-partition"):
+        value = properties.get(key)
+        if value is not None and not re.fullmatch(rf"/dev/[a-z]+{number}", value):
+            other = "where #firmware= names uefi it is /dev/sda3, else /dev/sda1"
+            yield key, f"{key} is /dev/sda{number} on this bootstrap: disk ({other})"
+
+
 def security_archive(mirror: str) -> str | None:
     """Return the security archive's URL on a mirror with Debian's own layout; None on another."""
     path = urlsplit(mirror).path
@@ -120,6 +163,7 @@ def _bootstrap(properties: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     valid = {key: value for key, value in properties.items() if not value_problem(key, value)}
     if valid.get("arch", BOOTSTRAP_ARCHITECTURES[0]) not in BOOTSTRAP_ARCHITECTURES:
         yield "arch", f"bootstrap: makes disks for {', '.join(BOOTSTRAP_ARCHITECTURES)} only"
+    yield from misnamed_partitions(valid, valid)
     size = size_bytes(valid.get("size", ""))
     if size is not None and (size < _LEAST_MIB * _MIB or size % _MIB):
         message = (

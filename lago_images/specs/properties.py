@@ -22,7 +22,8 @@ REQUIRED = MappingProxyType(
         "distro": "lago chooses how to set up a machine by it",
     }
 )
-BOOTSTRAP_ONLY = ("packages", "mirror", "snapshot")
+BOOTSTRAP_ONLY = ("packages", "mirror", "snapshot", "cloud-init")
+FIRMWARES = ("bios", "uefi")
 
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 _SIZE = re.compile(r"([1-9][0-9]{0,15})([KMGT]?)")
@@ -55,6 +56,12 @@ def size_bytes(value: str) -> int | None:
 def words(value: str) -> tuple[str, ...]:
     """Return the words of a list with commas or blanks, such as ``packages``."""
     return tuple(word for word in _SEPARATORS.split(value) if word)
+
+
+def firmwares(properties: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the kinds of firmware that the property ``firmware`` names; none without it."""
+    named = words(properties.get("firmware", ""))
+    return tuple(kind for kind in FIRMWARES if kind in named)
 
 
 def _pattern(pattern: str, must_be: str) -> Rule:
@@ -107,6 +114,10 @@ def _is_mirrors(value: str) -> bool:
     return bool(urls) and all(_MIRROR.fullmatch(url) and is_url(url) for url in urls)
 
 
+def _is_firmwares(value: str) -> bool:
+    return sorted(words(value)) in (["bios"], ["uefi"], ["bios", "uefi"])
+
+
 _WORD = r"[A-Za-z0-9][A-Za-z0-9._+-]*"
 _IS_WORD = "letters, digits and ._+- after a first letter or digit"
 _DEVICE = r"/dev(?:/(?!\.\.?(?:/|$))[A-Za-z0-9._+-]+)+"
@@ -123,8 +134,10 @@ KNOWN: Mapping[str, Rule] = MappingProxyType(
         "base-key": Rule(bool, "a file in the repository"),
         "base-mirror": Rule(_is_places, _ARE_MIRRORS),
         "boot-test": _pattern("yes|no", "yes or no"),
+        "cloud-init": _pattern("yes|no", "yes or no"),
         "distro": _pattern(_WORD, _IS_WORD),
         "expand": _pattern(_DEVICE, _IS_DEVICE),
+        "firmware": Rule(_is_firmwares, "bios, uefi, or both with a blank between"),
         "hidden": _pattern("true|false", "true or false"),
         "lvexpand": _pattern(_DEVICE, _IS_DEVICE),
         "mirror": Rule(_is_mirrors, _ARE_MIRRORS),

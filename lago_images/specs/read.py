@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lago_images.errors import Problem, SpecError
+from lago_images.specs.bases import misnamed_partitions
 from lago_images.specs.folder import is_spec_name, spec_names
 from lago_images.specs.host_files import (
     OPEN_PLAIN,
@@ -224,6 +225,19 @@ def _layer(spec: Spec, specs: Mapping[str, Spec], broken: Collection[str]) -> It
     elif base.arch != spec.arch:
         message = f"arch is {spec.arch}, but the base {base.name!r} has {base.arch}"
         yield Problem(spec.path, spec.lines.get("arch", line), message)
+    bottom = _bottom(spec, specs)
+    if bottom.base.kind is BaseKind.BOOTSTRAP:
+        for key, message in misnamed_partitions(spec.properties, bottom.properties):
+            yield Problem(spec.path, spec.lines[key], message)
+
+
+def _bottom(spec: Spec, specs: Mapping[str, Spec]) -> Spec:
+    """Return the spec that a layer stands on in the end, or where a cycle or gap ends the way."""
+    seen = {spec.name}
+    while (below := _below(spec, specs)) is not None and below not in seen:
+        seen.add(below)
+        spec = specs[below]
+    return spec
 
 
 def _cycles(specs: Mapping[str, Spec]) -> Iterator[Problem]:

@@ -179,7 +179,7 @@ def test_show_prints_every_fact_of_an_image(repo):
         newest["disk"]["sha512"],
         f"https://images.example/r/{newest['folder']}debian-12.qcow2.xz",
         "virt-builder --source https://images.example/r/index --no-check-signature debian-12",
-        "31 s (tcg)",
+        "bios 31 s, uefi 53 s (tcg)",
     ]:
         assert fact in text
 

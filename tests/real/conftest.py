@@ -9,5 +9,12 @@ from tests.tools import need
 @pytest.fixture(scope="session")
 def debian12() -> images.Image:
     """A bootstrapped Debian 12: read it, or take a copy."""
-    need("mmdebstrap", "sfdisk", "mke2fs", "grub-mkimage")
+    need("mmdebstrap", "sfdisk", "mke2fs", "debugfs", "grub-mkimage")
     return images.debian12()
+
+
+@pytest.fixture(scope="session")
+def debian12_cloud() -> images.Image:
+    """One for BIOS and UEFI, with cloud-init."""
+    need("mmdebstrap", "sfdisk", "mke2fs", "debugfs", "grub-mkimage", "mkfs.vfat", "mcopy")
+    return images.debian12_cloud()

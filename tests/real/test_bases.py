@@ -453,7 +453,12 @@ def test_a_layer_is_built_on_the_published_base(tmp_path, work, published):
 
 def test_a_layer_does_not_change_the_base_of_this_run(tmp_path, work, published):
     manifest, _, _ = published
-    base = FinishedBase(name=manifest.name, disk=tmp_path / "base.qcow2")
+    base = FinishedBase(
+        name=manifest.name,
+        disk=tmp_path / "base.qcow2",
+        fingerprint="sha256:1",
+        firmwares=("bios",),
+    )
     before = base.disk.read_bytes()
     prepared = layer.prepare(LAYER, base, work, a_context(tmp_path), Runner())
     info = json.loads(

@@ -14,6 +14,7 @@ from lago_images.host.kvm import Acceleration
 from lago_images.host.process import Runner
 from tests.support.images import write_ext4
 from tests.support.small_filesystem import run_in_small_filesystem
+from tests.support.specs import SpecsRepo
 from tests.tools import need
 
 pytestmark = [pytest.mark.real]
@@ -100,14 +101,22 @@ def after(words, console):
     return clock
 
 
-@pytest.mark.parametrize(("words", "starts"), [("watchdog: BUG: soft lockup", 2), ("slow", 1)])
-def test_a_guest_whose_emulated_processor_locks_up_is_restarted_once(boot, tmp_path, words, starts):
+@pytest.mark.parametrize(("words", "starts"), [("watchdog: BUG: soft lockup", 3), ("slow", 1)])
+def test_a_guest_whose_emulated_processor_locks_up_is_started_again(boot, tmp_path, words, starts):
     disk = boot_sector(tmp_path / "disk", says(f"{words}\r\n"))
     seconds = after(words, tmp_path / "console, it.log")
     with pytest.raises(BootError, match="within 4 s") as caught:
         boot(disk, timeout=1, clock=seconds)
     assert any(words in line for line in caught.value.tail)
     assert (tmp_path / "log").read_text().count("+ qemu-system-x86_64") == starts
+
+
+def test_a_guest_whose_emulated_timer_is_late_is_started_again(boot, tmp_path):
+    words = "Kernel panic - not syncing: IO-APIC + timer doesn't work!  Boot with apic=debug"
+    disk = boot_sector(tmp_path / "disk", says(f"{words}\r\n"))
+    with pytest.raises(BootError, match="gave up: Kernel panic"):
+        boot(disk)
+    assert (tmp_path / "log").read_text().count("+ qemu-system-x86_64") == 3
 
 
 BOOTS = """
@@ -199,6 +208,28 @@ def test_a_missing_emulator_is_reported(tmp_path):
     assert "qemu-system-misc" in caught.value.hint
 
 
+SPEC = """\
+#base=simple:image-specs/files/panics.img
+#arch=x86_64
+#distro=debian
+#firmware=bios
+"""
+
+
+def test_a_failed_boot_leaves_its_console_under_its_firmwares_name(tmp_path):
+    specs = SpecsRepo.create(tmp_path / "specs")
+    specs.write("image-specs/panics", SPEC)
+    disk = specs.disk("image-specs/files/panics.img")
+    boot_sector(disk, says("Kernel panic - not syncing: on purpose\r\n"))
+    specs.commit()
+    ran = specs.run("build", "--logs", str(tmp_path / "logs"))
+    assert ran.code == 1
+    assert "the guest gave up: Kernel panic - not syncing: on purpose" in ran.err
+    console = (tmp_path / "logs/panics.console.log").read_text(errors="replace")
+    assert console.startswith("=== firmware: bios\n")
+    assert "Kernel panic - not syncing: on purpose" in console
+
+
 def test_a_debian_boots_and_lists_its_packages(boot, debian12, tmp_path):
     disk = tmp_path / "finished.qcow2"
     prepared = debian12.copy(tmp_path)
@@ -208,6 +239,7 @@ def test_a_debian_boots_and_lists_its_packages(boot, debian12, tmp_path):
     accel = kvm.detect(Runner())
     booted = boot(disk, "qcow2", timeout=90, accel=accel, look_inside=True)
     assert booted.test.accel == accel.name
+    assert booted.test.firmware == {"bios": booted.test.seconds}
     assert booted.test.seconds > 0
     assert booted.packages == debian12.packages
     # Not the machine id and sshd's host keys, which the guest made when it started.

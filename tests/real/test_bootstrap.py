@@ -2,6 +2,7 @@
 
 import base64
 import io
+import json
 import os
 import re
 import socket
@@ -14,6 +15,8 @@ from dataclasses import replace
 import pytest
 
 from lago_images.building.bases.bootstrap import build
+from lago_images.building.bases.bootstrap.disk import write_disk
+from lago_images.building.bases.bootstrap.layout import Layout
 from lago_images.building.boot import boot_test
 from lago_images.building.boot.guest_agent import Agent
 from lago_images.console import Console
@@ -25,6 +28,7 @@ from tests.support.images import (
     a_context,
     a_spec,
     allocated,
+    built_cloud,
     list_ext4,
     read_ext4,
     stat_ext4,
@@ -105,7 +109,7 @@ def stranger(tmp_path_factory):
         os.setxattr(work, "system.posix_acl_default", ACL)
     context = replace(a_context(folder), console=Console(stream=(warned := io.StringIO())))
     runner = Runner(environ=os.environ)
-    disk = build.prepare(a_spec(STRANGER, "my-image"), work, context, runner).disk
+    disk = build.prepare(a_spec(STRANGER, "my-image"), "tests", work, context, runner).disk
     return disk, warned.getvalue()
 
 
@@ -148,6 +152,27 @@ def test_the_scratch_folders_permissions_are_not_the_guests(stranger, path):
     assert re.search(r"User:\s+0\s+Group:\s+0\b", facts)
     assert "acl" not in facts
     assert mode & 0o2000 == 0
+
+
+def test_a_disk_for_a_bios_alone_has_one_partition_and_no_efi_files(debian12):
+    argv = ["sfdisk", "--json", debian12.disk]
+    table = subprocess.run(argv, capture_output=True, check=True, timeout=60).stdout
+    partitions = json.loads(table)["partitiontable"]
+    assert partitions["label"] == "dos"
+    assert [each["start"] for each in partitions["partitions"]] == [2048]
+    assert "/boot/efi" not in read_ext4(debian12.disk, "/etc/fstab")
+    assert "efi" not in list_ext4(debian12.disk, "/boot")
+
+
+def test_equal_packages_give_equal_bytes(debian12_cloud, tmp_path):
+    first, again = debian12_cloud, built_cloud(tmp_path / "again")
+    if again.packages != first.packages:
+        # The archive has moved on since the kept disk was made.
+        first, again = again, built_cloud(tmp_path / "once-more")
+    assert again.packages == first.packages
+    compare = ["qemu-img", "compare", "-f", "raw", "-F", "raw", first.disk, again.disk]
+    done = subprocess.run(compare, capture_output=True, text=True, timeout=300, check=False)
+    assert done.stdout.strip() == "Images are identical."
 
 
 def test_updates_and_security_archives_are_configured(debian12):
@@ -196,7 +221,7 @@ def test_a_missing_mirror_fails_and_leaves_no_files(tmp_path):
     work = tmp_path / "work"
     work.mkdir()
     with pytest.raises(BuildError, match=r"bootstrapping Debian 12 \(bookworm\) failed"):
-        build.prepare(spec, work, a_context(tmp_path), Runner(environ=os.environ))
+        build.prepare(spec, "tests", work, a_context(tmp_path), Runner(environ=os.environ))
     assert not list(work.iterdir())
 
 
@@ -243,7 +268,7 @@ def test_a_proxys_password_reaches_the_proxy_only(tmp_path, told):
             environ["http_proxy"] = url
         runner = Runner(environ=environ, log=tmp_path / "log")
         with pytest.raises(BuildError) as caught:
-            build.prepare(spec, work, a_context(tmp_path), runner)
+            build.prepare(spec, "tests", work, a_context(tmp_path), runner)
     assert users == {"Basic " + base64.b64encode(b"me:s3cret").decode()}
     log = (tmp_path / "log").read_text()
     assert "mirror.invalid" in log
@@ -267,16 +292,14 @@ def test_debian_is_bootstrapped_where_the_hosts_apt_lacks_its_keys(tmp_path):
     environ = {**os.environ, "PATH": f"{tmp_path}/bin:{os.environ['PATH']}"}
     # The signatures have been checked by then.
     with pytest.raises(BuildError, match="Unable to locate package no-such-package"):
-        build.prepare(spec, work, a_context(tmp_path), Runner(environ=environ))
+        build.prepare(spec, "tests", work, a_context(tmp_path), Runner(environ=environ))
 
 
 def test_a_disk_that_is_too_small_is_reported_as_such(tmp_path):
-    from lago_images.building.bases.bootstrap.disk import Layout, write_disk
-
     rootfs = tmp_path / "rootfs"
     rootfs.mkdir()
     (rootfs / "large").write_bytes(os.urandom(20 * 2**20))
-    layout = Layout(size=16 * 2**20, uuid="6f7dd2c5-3e5c-4dd6-8d39-2f7b7b8c1f50")
+    layout = Layout(size=16 * 2**20, has_uefi=False, identity="tests")
     with pytest.raises(BuildError, match="could not be made") as caught:
-        write_disk(rootfs, tmp_path / "disk", layout, tmp_path, Runner())
+        write_disk(rootfs, tmp_path / "disk", layout, tmp_path, Runner(), epoch=0)
     assert "size=" in caught.value.hint

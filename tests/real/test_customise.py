@@ -76,7 +76,7 @@ def work_folder(tmp_path_factory, name):
     return folder
 
 
-def run(folder, debian12: Image, text):
+def run(folder, image: Image, text, *, fstab="/dev/sda1 / ext4 errors=remount-ro 0 1\n"):
     environ = {
         **os.environ,
         "AWS_SECRET_ACCESS_KEY": SECRET,
@@ -86,9 +86,9 @@ def run(folder, debian12: Image, text):
     context = a_context(folder, settings=Settings(network=False, folder=folder), environ=environ)
     work = folder / "work"
     work.mkdir()
-    prepared = debian12.copy(work)
+    prepared = image.copy(work)
     # The kernel of the appliance names disks in the order of a race, which one disk alone wins.
-    write_ext4(prepared.disk, "/etc/fstab", "/dev/sda1 / ext4 errors=remount-ro 0 1\n")
+    write_ext4(prepared.disk, "/etc/fstab", fstab)
     before = allocated(prepared.disk)
     runner = Runner(environ=environ, log=folder / "log")
     accel = Acceleration(name="tcg")
@@ -198,12 +198,13 @@ firstboot-command id
 
 
 @pytest.fixture(scope="session")
-def foreign(tmp_path_factory, debian12):
-    """A guest whose programs this host cannot run, as far as we know."""
+def foreign(tmp_path_factory, debian12_cloud):
+    """A guest whose programs this host cannot run, as far as we know; its disk has a GPT."""
     folder = work_folder(tmp_path_factory, "foreign")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sysprep, "_runs_here", lambda _arch: False)
-        return run(folder, debian12, "mkdir /etc/nvme\n" + FOREIGN)
+        fstab = read_ext4(debian12_cloud.disk, "/etc/fstab")
+        return run(folder, debian12_cloud, "mkdir /etc/nvme\n" + FOREIGN, fstab=fstab)
 
 
 def test_a_guest_of_another_architecture_is_cleaned(foreign):

@@ -121,7 +121,7 @@ def manifest(
         created=1_700_000_000,
         seconds=60,
         properties=dict(PROPERTIES if properties is None else properties),
-        boot=BootTest(seconds=31.4, accel="tcg"),
+        boot=BootTest(seconds=52.8, accel="tcg", firmware={"bios": 31.4, "uefi": 52.8}),
         packages=1,
     )
     return replace(plain, **more)

@@ -1,8 +1,10 @@
-"""Real disks for tests: a bootstrapped Debian 12, made once and kept between runs."""
+"""Real disks for tests: bootstrapped Debians, made once and kept between runs."""
 
 import fcntl
 import hashlib
+import json
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -11,8 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lago_images.building import packages as contents
-from lago_images.building.bases.bootstrap import build, debian, guest_files
-from lago_images.building.bases.bootstrap import disk as partition
+from lago_images.building.bases.bootstrap import build, debian, disk, guest_files, layout
 from lago_images.building.bases.prepared import Package, Prepared
 from lago_images.building.customise import identities
 from lago_images.building.model import Context
@@ -31,7 +32,8 @@ DEBIAN12 = """\
 #arch=x86_64
 #distro=debian
 """
-_MADE_BY = (build, debian, guest_files, partition, identities)
+CLOUD = DEBIAN12 + "#firmware=bios uefi\n#cloud-init=yes\n"
+_MADE_BY = (build, debian, disk, guest_files, layout, identities)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,39 +82,60 @@ def a_context(
 
 def debian12() -> Image:
     """The disk that ``bootstrap:debian-12`` gives, built again when its code has changed."""
-    kept = _cache() / _key()
+    return _kept("debian12", DEBIAN12)
+
+
+def debian12_cloud() -> Image:
+    """One for BIOS and UEFI, with cloud-init."""
+    return _kept("cloud", CLOUD)
+
+
+def built_cloud(folder: Path) -> Image:
+    """The same as ``debian12_cloud``, built now."""
+    folder.mkdir()
+    return _built(folder, CLOUD)
+
+
+def _kept(name: str, text: str) -> Image:
+    kept = _cache() / f"{name}-{_key(text)}"
     kept.parent.mkdir(parents=True, exist_ok=True)
-    with (kept.parent / "lock").open("a") as lock:
+    with (kept.parent / f"{name}.lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not kept.exists():
-            for old in kept.parent.glob("debian12-*"):
+            for old in kept.parent.glob(f"{name}-*"):
                 shutil.rmtree(old)
-            _build(kept)
+            _build(kept, text)
     listed = contents.parse((kept / "packages.txt").read_text())
     return Image(disk=kept / "disk.raw", packages=listed)
 
 
-def _build(kept: Path) -> None:
+def _build(kept: Path, text: str) -> None:
     with tempfile.TemporaryDirectory(dir=kept.parent) as name:
         folder = Path(name)
         made = folder / "made"
         made.mkdir()
-        runner = Runner(log=folder / "log")
-        spec = a_spec(DEBIAN12, "debian-12")
-        prepared = build.prepare(spec, folder, a_context(folder), runner)
-        assert prepared.packages is not None
-        (made / "packages.txt").write_text(contents.render(prepared.packages))
-        prepared.disk.replace(made / "disk.raw")
+        image = _built(folder, text)
+        (made / "packages.txt").write_text(contents.render(image.packages))
+        image.disk.replace(made / "disk.raw")
         made.rename(kept)
 
 
-def _key() -> str:
-    digest = hashlib.sha256()
+def _built(folder: Path, text: str) -> Image:
+    # As in a run: programs keep their temporary files in the image's own folder.
+    runner = Runner(log=folder / "log", environ={**os.environ, "TMPDIR": str(folder)})
+    spec = a_spec(text, "debian-12")
+    prepared = build.prepare(spec, "tests", folder, a_context(folder), runner)
+    assert prepared.packages is not None
+    return Image(disk=prepared.disk, packages=prepared.packages)
+
+
+def _key(text: str) -> str:
+    digest = hashlib.sha256(text.encode())
     for module in _MADE_BY:
         digest.update(Path(module.__file__).read_bytes())
     for part in sorted(Path(identities.__file__).parent.glob("*[!y]")):
         digest.update(part.read_bytes() if part.is_file() else b"")
-    return f"debian12-{digest.hexdigest()[:16]}"
+    return digest.hexdigest()[:16]
 
 
 def _cache() -> Path:
@@ -121,9 +144,9 @@ def _cache() -> Path:
 
 
 def read_ext4(disk: Path, path: str) -> str:
-    """A file in the first partition of a raw disk, without an appliance."""
+    """A file in the last partition of a raw disk, without an appliance."""
     done = subprocess.run(
-        ["debugfs", "-R", f"cat {path}", f"{disk}?offset={partition.START}"],
+        ["debugfs", "-R", f"cat {path}", _root(disk)],
         capture_output=True,
         text=True,
         check=True,
@@ -134,20 +157,38 @@ def read_ext4(disk: Path, path: str) -> str:
     return done.stdout
 
 
+def _root(disk: Path) -> str:
+    """The last partition of a raw disk, as e2fsprogs name a file system in a file."""
+    argv = ["sfdisk", "--json", str(disk)]
+    table = subprocess.run(argv, capture_output=True, check=True, timeout=60).stdout
+    start = max(each["start"] for each in json.loads(table)["partitiontable"]["partitions"])
+    return f"{disk}?offset={start * 512}"
+
+
+def root_size(disk: Path) -> int:
+    """The bytes of the file system in the last partition of a raw disk."""
+    facts = _debugfs(disk, "stats")
+    blocks, size = (
+        int(re.search(rf"^{name}: +(\d+)$", facts, re.MULTILINE)[1])
+        for name in ("Block count", "Block size")
+    )
+    return blocks * size
+
+
 def list_ext4(disk: Path, folder: str) -> list[str]:
-    """Return the names in a folder of the first partition of a raw disk."""
+    """Return the names in a folder of the last partition of a raw disk."""
     listed = _debugfs(disk, f"ls -p {folder}")
     names = [line.split("/")[5] for line in listed.splitlines() if line.startswith("/")]
     return [name for name in names if name not in {".", ".."}]
 
 
 def stat_ext4(disk: Path, path: str) -> str:
-    """Return what debugfs tells of a file in the first partition: mode, owner, attributes."""
+    """Return what debugfs tells of a file in the last partition: mode, owner, attributes."""
     return _debugfs(disk, f"stat {path}")
 
 
 def write_ext4(disk: Path, path: str, text: str) -> None:
-    """Put a file of root's into the first partition of a raw disk, in place of another."""
+    """Put a file of root's into the last partition of a raw disk, in place of another."""
     with tempfile.NamedTemporaryFile("w") as file:
         file.write(text)
         file.flush()
@@ -157,7 +198,7 @@ def write_ext4(disk: Path, path: str, text: str) -> None:
 
 
 def _debugfs(disk: Path, request: str, *options: str) -> str:
-    argv = ["debugfs", *options, "-R", request, f"{disk}?offset={partition.START}"]
+    argv = ["debugfs", *options, "-R", request, _root(disk)]
     done = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=60)
     return done.stdout
 

@@ -39,7 +39,8 @@ def prepare(
     if isinstance(base, FinishedBase):
         argv = ["cp", "--reflink=auto", "--sparse=auto", "--", str(base.disk), str(disk)]
         runner.run(argv, doing=f"copying the disk of {base.name}")
-        return enlarge(spec, Prepared(disk=disk, format=qcow2.FORMAT, record=None), runner)
+        copied = Prepared(disk=disk, format=qcow2.FORMAT, record=None, fingerprint=base.fingerprint)
+        return enlarge(spec, copied, runner)
     _fetch(base, disk, context, runner)
     actual, expected = disk_format(disk, base.folder.disk), base.manifest.disk.format
     if actual != expected:

@@ -27,12 +27,19 @@ class Prepared:
         record: Its origin, for the manifest; None where that is a build of this run, which is not
             recorded yet.
         packages: What is installed on it, sorted; None where that is not known yet.
+        fingerprint: The base's, where it is a build of this run.
     """
 
     disk: Path
     format: str
     record: BaseRecord | None
     packages: tuple[Package, ...] | None = None
+    fingerprint: str = ""
+
+    @property
+    def base(self) -> str:
+        """Return what identifies the base: its digest, or the fingerprint of one of this run."""
+        return self.record.digest if self.record else self.fingerprint
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,10 +49,13 @@ class FinishedBase:
     Attributes:
         name: The base's.
         disk: Its disk, a plain qcow2 which is only read.
+        firmwares: The kinds of firmware that it is booted with.
     """
 
     name: str
     disk: Path
+    fingerprint: str
+    firmwares: tuple[str, ...]
 
 
 # What a layer stands on: a build in the store, or one of this run.

@@ -13,12 +13,15 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from lago_images.console import clean
 from lago_images.errors import BootError
 
 # Makes the agent's parser drop whatever half a line it holds; it may answer that with an error.
 _FLUSH = b"\xff"
 _AGAIN = 5.0
 _POLL = 0.2
+# Bytes of a failed program's output that its error has.
+_TAIL = 500
 
 
 @dataclass(slots=True, kw_only=True)
@@ -93,7 +96,7 @@ class Agent:
             status = self.ask("guest-exec-status", timeout=timeout, pid=started["pid"])
             if status["exited"]:
                 if status.get("exitcode") != 0:
-                    raise BootError(f"{argv[0]} failed in the guest: {status}")
+                    raise BootError(f"{argv[0]} failed in the guest: {_outcome(status)}")
                 return base64.b64decode(status.get("out-data", ""))
             select.select([], [], [], _POLL)
         raise BootError(f"{argv[0]} did not end in the guest within {timeout:.0f} s")
@@ -116,6 +119,15 @@ class Agent:
             select.select([], [], [], _POLL)
         *lines, self._pending = (self._pending + data).split(b"\n")
         return [parsed for line in lines if (parsed := _parsed(line))]
+
+
+def _outcome(status: Mapping[str, Any]) -> str:
+    """Return how a program ended, and the last of what it printed."""
+    end = f"signal {status['signal']}" if "signal" in status else f"exit {status.get('exitcode')}"
+    printed = b"".join(base64.b64decode(status.get(name, "")) for name in ("out-data", "err-data"))
+    lines = printed[-_TAIL:].decode(errors="replace").splitlines()
+    text = " / ".join(shown for line in lines if (shown := clean(line).strip()))
+    return f"{end}: {text}" if text else end
 
 
 def _parsed(line: bytes) -> dict[str, Any] | None:

@@ -11,50 +11,106 @@ _HOSTS = {"amd64": "x86_64", "arm64": "aarch64"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
-    """The emulator of an architecture; ``hosts`` are those whose KVM can run it."""
+    """The emulator of an architecture with one kind of firmware.
 
+    Attributes:
+        firmware: The kind, as boot records and the property ``firmware`` name it.
+        program: The emulator.
+        package: The Debian packages that bring it and its firmware.
+        options: What makes it that machine.
+        files: The firmware's own files on this host.
+        hosts: The architectures whose KVM can run it.
+    """
+
+    firmware: str
     program: str
     package: str
     options: tuple[str, ...]
+    files: tuple[str, ...] = ()
     hosts: tuple[str, ...]
 
 
-# Without graphics the firmware talks to the serial console: it may find nothing to boot. Without
-# its ROM the network card is nothing to boot from.
-_X86 = Machine(
+# Debian's names: Secure Boot with Microsoft's keys, which trust the shim of the distributions.
+_OVMF_CODE = "/usr/share/OVMF/OVMF_CODE_4M.secboot.fd"
+_OVMF_VARS = "/usr/share/OVMF/OVMF_VARS_4M.ms.fd"
+_AAVMF = "/usr/share/qemu-efi-aarch64/QEMU_EFI.fd"
+# Without its ROM the network card is nothing to boot from.
+_NO_ROM = ("-global", "virtio-net-pci.romfile=")
+_X86_BIOS = Machine(
+    firmware="bios",
     program="qemu-system-x86_64",
     package="qemu-system-x86",
-    options=("-machine", "pc,graphics=off", "-global", "virtio-net-pci.romfile="),
+    # Without graphics the firmware talks to the serial console: it may find nothing to boot.
+    options=("-machine", "pc,graphics=off", *_NO_ROM),
     hosts=("x86_64",),
 )
-_MACHINES: Mapping[str, Machine] = {
-    "x86_64": _X86,
-    "i686": _X86,
-    "aarch64": Machine(
-        program="qemu-system-aarch64",
-        package="qemu-system-arm qemu-efi-aarch64",
-        options=("-machine", "virt", "-bios", "/usr/share/qemu-efi-aarch64/QEMU_EFI.fd"),
-        hosts=("aarch64",),
+# Only in system management mode may the keys be written, so Secure Boot means something (QEMU,
+# docs of OVMF: README, "SMM_REQUIRE"). What the guest writes to the variables is thrown away.
+_X86_UEFI = Machine(
+    firmware="uefi",
+    program="qemu-system-x86_64",
+    package="qemu-system-x86 ovmf",
+    options=(
+        "-machine", "q35,smm=on,graphics=off",
+        "-global", "driver=cfi.pflash01,property=secure,value=on",
+        "-drive", f"if=pflash,unit=0,format=raw,readonly=on,file={_OVMF_CODE}",
+        "-drive", f"if=pflash,unit=1,format=raw,snapshot=on,file={_OVMF_VARS}",
+        *_NO_ROM,
     ),
-    "ppc64le": Machine(
-        program="qemu-system-ppc64",
-        package="qemu-system-ppc",
-        options=("-machine", "pseries"),
-        hosts=("ppc64le",),
+    files=(_OVMF_CODE, _OVMF_VARS),
+    hosts=("x86_64",),
+)  # fmt: skip
+# The first is what an image boots with whose spec does not say otherwise.
+_MACHINES: Mapping[str, tuple[Machine, ...]] = {
+    "x86_64": (_X86_BIOS, _X86_UEFI),
+    "i686": (_X86_BIOS,),
+    "aarch64": (
+        Machine(
+            firmware="uefi",
+            program="qemu-system-aarch64",
+            package="qemu-system-arm qemu-efi-aarch64",
+            options=("-machine", "virt", "-bios", _AAVMF),
+            files=(_AAVMF,),
+            hosts=("aarch64",),
+        ),
     ),
-    "s390x": Machine(
-        program="qemu-system-s390x",
-        package="qemu-system-misc",
-        options=("-machine", "s390-ccw-virtio"),
-        hosts=("s390x",),
+    "ppc64le": (
+        Machine(
+            firmware="slof",
+            program="qemu-system-ppc64",
+            package="qemu-system-ppc",
+            options=("-machine", "pseries"),
+            hosts=("ppc64le",),
+        ),
+    ),
+    "s390x": (
+        Machine(
+            firmware="s390-ccw",
+            program="qemu-system-s390x",
+            package="qemu-system-misc",
+            options=("-machine", "s390-ccw-virtio"),
+            hosts=("s390x",),
+        ),
     ),
 }
 
 
-def machine_for(arch: str) -> Machine:
-    """Return an architecture's machine; raises ``BootError`` where there is none."""
-    if arch in _MACHINES:
-        return _MACHINES[arch]
+def machine_for(arch: str, firmware: str = "") -> Machine:
+    """Return an architecture's machine, with a kind of firmware or its usual one.
+
+    Raises:
+        BootError: There is none.
+    """
+    machines = _MACHINES.get(arch, ())
+    for machine in machines:
+        if firmware in {"", machine.firmware}:
+            return machine
+    if machines:
+        raise BootError(
+            f"boot test: no machine for {arch} has the firmware {firmware!r}",
+            hint="#firmware= in the spec may name "
+            + " and ".join(machine.firmware for machine in machines),
+        )
     raise BootError(
         f"boot test: no machine is known for {arch}",
         hint="set #boot-test=no in the spec; known are " + ", ".join(_MACHINES),

@@ -149,11 +149,11 @@ def customise(
             environ["LIBGUESTFS_HV"] = str(qemu)
         argv = _command(spec, prepared, finish if native else None, context)
         with watched(runner, prepared.disk.parent, f"customising {spec.name}") as safe:
-            _run(spec, argv, inputs, context, safe, environ)
+            run(spec, argv, inputs, context, safe, environ)
         reply = read_reply(answer)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    _refuse_missing_users(spec, reply.missing_users)
+    refuse_missing_users(spec, reply.missing_users)
     warn_of_secrets(spec, reply.secrets, context)
     return replace(prepared, packages=reply.packages)
 
@@ -270,7 +270,7 @@ def _with_channel(qemu: Path, answer: Path, environ: Mapping[str, str]) -> Path:
 
 
 def _script(spec: Spec) -> str:
-    script = identities.finish_script(spec.operations, _users(spec.operations))
+    script = identities.finish_script(spec.operations, password_users(spec.operations))
     return f"{script}\nfinish >/dev/virtio-ports/{_CHANNEL}\ntrim\nexit 0\n"
 
 
@@ -288,7 +288,7 @@ def _command(spec: Spec, prepared: Prepared, finish: Path | None, context: Conte
     # fmt: on
 
 
-def _users(operations: Iterable[Operation]) -> list[str]:
+def password_users(operations: Iterable[Operation]) -> list[str]:
     """Return the users whose passwords commands set, sorted."""
     return sorted(
         {each.argument.partition(":")[0] for each in operations if each.name == "password"}
@@ -298,7 +298,7 @@ def _users(operations: Iterable[Operation]) -> list[str]:
 def clean_from_outside(operations: Sequence[Operation]) -> list[str]:
     """Return virt-sysprep's options that do of finish.sh what needs no program of the guest."""
     options = []
-    if users := _users(operations):
+    if users := password_users(operations):
         # Perl of this host runs it for each line (libguestfs-common, perl_edit.ml).
         names = " ".join(user.encode().hex() for user in users)
         options += ["--edit", f"/etc/shadow:{_REFUSE_MISSING.format(names=names)}"]
@@ -346,7 +346,7 @@ def _runs_here(arch: str) -> bool:
     return host == arch or (host, arch) in _ALSO
 
 
-def _run(
+def run(
     spec: Spec,
     argv: list[str],
     inputs: Path,
@@ -354,6 +354,11 @@ def _run(
     runner: Runner,
     environ: Mapping[str, str],
 ) -> None:
+    """Run the program that carries out a spec's commands, and show the line of each.
+
+    Raises:
+        BuildError: It failed; names the command it was at where that is known.
+    """
     seen: list[str] = []
 
     def watch(line: str) -> None:
@@ -373,7 +378,7 @@ def _run(
             doing=f"customising {spec.name}",
         )
     except CommandError as error:
-        _refuse_missing_users(spec, _missing_users(error.tail))
+        refuse_missing_users(spec, _missing_users(error.tail))
         raise _failure(spec, seen, error) from error
 
 
@@ -440,7 +445,7 @@ def _after(word: str, lines: Iterable[str]) -> Iterator[str]:
     return (line.removeprefix(word) for line in lines if line.startswith(word))
 
 
-def _refuse_missing_users(spec: Spec, missing_users: frozenset[str]) -> None:
+def refuse_missing_users(spec: Spec, missing_users: frozenset[str]) -> None:
     """Refuse a password for a user whom the guest does not have: virt-sysprep sets none, silently.
 
     Raises:

@@ -316,7 +316,7 @@ def _boot(entry: Entry) -> str:
     if entry.after is None:
         return ""
     boot = entry.after.boot
-    return "off" if boot is None else f"{boot.seconds:.0f} s ({inert(boot.accel)})"
+    return "off" if boot is None else inert(str(boot))
 
 
 def _link(text: str, url: str) -> str:

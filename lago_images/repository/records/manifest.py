@@ -78,10 +78,36 @@ class BaseRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BootTest:
-    """Record how the boot test went: ``seconds`` to the guest agent's answer, under ``accel``."""
+    """Record how the boot test went.
+
+    Attributes:
+        seconds: From the start to the guest agent's answer, of the slowest boot.
+        accel: What ran the guest: ``kvm`` or ``tcg``.
+        firmware: The same seconds of each boot, by the kind of firmware: ``bios``, or ``uefi``,
+            which on x86_64 had Secure Boot on. Empty in records older than this field.
+    """
 
     seconds: Seconds
     accel: Text
+    firmware: Mapping[Text, Seconds] = field(default_factory=lambda: MappingProxyType({}))
+
+    def __str__(self) -> str:
+        """Return the boots in few words."""
+        boots = [f"{name} {seconds:.0f} s" for name, seconds in sorted(self.firmware.items())]
+        return f"{', '.join(boots) or f'{self.seconds:.0f} s'} ({self.accel})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineRecord:
+    """Record what a spec's commands ran in.
+
+    Attributes:
+        name: ``namespace`` or ``appliance``.
+        why: The reason for the appliance, where there was a choice.
+    """
+
+    name: Text
+    why: Text = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +115,7 @@ class Manifest:
     """Record one build: ``created`` in seconds since the epoch, ``seconds`` is how long it took.
 
     ``properties`` are the spec's; ``boot`` is None where the spec says ``boot-test=no``.
+    ``engine`` is None where no command ran, and in older manifests.
     ``dirty`` is true when the files built from were not those of ``commit``.
     """
 
@@ -109,6 +136,7 @@ class Manifest:
     boot: BootTest | None = None
     packages: Count | None = None
     tools: Mapping[Text, Text] = field(default_factory=lambda: MappingProxyType({}))
+    engine: EngineRecord | None = None
 
     @property
     def key(self) -> BuildKey:
@@ -124,7 +152,11 @@ class Manifest:
 
     def to_plain(self) -> dict[str, Any]:
         # enc_hook: of mappings msgspec knows dict alone, and these may be read-only ones.
-        return {"schema": self.SCHEMA, **msgspec.to_builtins(self, enc_hook=dict)}
+        plain = {"schema": self.SCHEMA, **msgspec.to_builtins(self, enc_hook=dict)}
+        if self.engine is None:
+            # Manifests from before there was a choice keep their bytes.
+            del plain["engine"]
+        return plain
 
     def to_json(self) -> bytes:
         """Return canonical JSON: the same manifest gives the same bytes."""

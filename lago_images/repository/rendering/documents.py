@@ -145,7 +145,7 @@ class Latest:
 def images_json(shown: Shown, site: Site) -> bytes:
     """Render ``images.json``, an image a line."""
     # By hand: with an indentation 10,000 revisions are twice as long.
-    lines = [msgspec.json.encode(_image(image, site)) for image in shown.images]
+    lines = [msgspec.json.encode(_image(image, site), enc_hook=dict) for image in shown.images]
     head = {"schema": Images.SCHEMA, "name": line(site.name), "base_url": site.base_url}
     head["releases"] = shown.mark
     opened = msgspec.json.encode(head).removesuffix(b"}")
@@ -166,7 +166,7 @@ def _latest(shown: ShownImage, site: Site) -> bytes:
         page=f"{site.base_url}/{layout.page(shown.image.name)}",
         revision=next(_revisions(shown, site), None),
     )
-    return canonical({"schema": Latest.SCHEMA, **msgspec.to_builtins(document)})
+    return canonical({"schema": Latest.SCHEMA, **msgspec.to_builtins(document, enc_hook=dict)})
 
 
 def _image(shown: ShownImage, site: Site) -> Image:
@@ -224,7 +224,10 @@ def _revision(record: ShownRecord, image: ReleasedImage, site: Site) -> Revision
 
 def _boot(manifest: Manifest) -> BootTest | None:
     boot = manifest.boot
-    return BootTest(seconds=boot.seconds, accel=line(boot.accel)) if boot else None
+    if boot is None:
+        return None
+    firmware = {line(name): seconds for name, seconds in boot.firmware.items()}
+    return BootTest(seconds=boot.seconds, accel=line(boot.accel), firmware=firmware)
 
 
 def known_files(image: ReleasedImage) -> dict[str, str]:

@@ -33,7 +33,9 @@ def test_a_layer_needs_the_size_of_its_base(tmp_path):
 
 
 def test_a_layer_on_a_base_of_this_run_needs_the_size_of_its_disk(tmp_path):
-    base = FinishedBase(name="one", disk=tmp_path / "disk.qcow2")
+    base = FinishedBase(
+        name="one", disk=tmp_path / "disk.qcow2", fingerprint="", firmwares=("bios",)
+    )
     base.disk.write_bytes(b"x" * 5000)
     assert reservations.disk_size(spec("it", "layer:one"), base, tmp_path) == 5000
 

@@ -4,6 +4,7 @@ import os
 
 import pytest
 
+from lago_images.building.boot.machines import machine_for
 from lago_images.host import doctor
 from lago_images.host.doctor import State
 from lago_images.host.kvm import Acceleration
@@ -46,6 +47,21 @@ def test_a_missing_or_unreadable_kernel_is_reported(tmp_path, monkeypatch):
     # Root reads everything, so the answer of the system for a user is put in its place.
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     assert "chmod 0644" in doctor._kernel(tmp_path).do
+
+
+def test_uefi_firmware_must_be_there_with_its_keys(tmp_path, monkeypatch):
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    [check] = doctor._firmware(tmp_path)
+    assert check.state is State.MISSING
+    assert check.do == "as root: apt-get install ovmf"
+    folder = tmp_path / "usr/share/OVMF"
+    folder.mkdir(parents=True)
+    machine = machine_for("x86_64", "uefi")
+    for file in machine.files:
+        (tmp_path / file.lstrip("/")).touch()
+    assert [check.state for check in doctor._firmware(tmp_path)] == [State.OK]
+    monkeypatch.setattr("platform.machine", lambda: "aarch64")
+    assert list(doctor._firmware(tmp_path)) == []
 
 
 @pytest.mark.parametrize(

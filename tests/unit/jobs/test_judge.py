@@ -78,6 +78,31 @@ def test_a_forged_manifest_is_refused_for_each_false_claim(change, what):
     assert any(what in problem for problem in found), found
 
 
+@pytest.mark.parametrize(
+    ("firmware", "tried", "what"),
+    [
+        ("bios uefi", {"bios": 1.0}, "boots under uefi: it was not tried"),
+        ("bios uefi", {}, "boots under bios and uefi: it was not tried"),
+        ("bios", {"uefi": 1.0}, "boots under bios: it was not tried"),
+    ],
+)
+def test_an_image_was_booted_under_every_firmware_that_its_spec_names(firmware, tried, what):
+    properties = {**PROPERTIES, "firmware": firmware}
+    made = replace(GOOD, properties=properties, boot=BootTest(seconds=1, accel="kvm"))
+    spec = replace(SPEC, properties=properties)
+    both = replace(made, boot=replace(made.boot, firmware={"bios": 1.0, "uefi": 1.0}))
+    assert judged(both, spec=spec) == []
+    found = judged(replace(made, boot=replace(made.boot, firmware=tried)), spec=spec)
+    assert found == [f"the spec demands that it {what}"]
+
+
+def test_a_bootstrapped_image_is_booted_under_a_bios():
+    spec = replace(SPEC, base=Base(kind=BaseKind.BOOTSTRAP, name="debian-12", line=1))
+    record = BaseRecord(ref="bootstrap:debian-12", digest=OTHER)
+    made = replace(GOOD, base=record, boot=BootTest(seconds=1, accel="kvm"))
+    assert any("boots under bios: it was not tried" in what for what in judged(made, spec=spec))
+
+
 def test_properties_that_the_spec_leaves_out_are_not_required():
     quiet = replace(SPEC, properties={"boot-test": "no"})
     made = replace(GOOD, properties={"boot-test": "no"}, boot=None)

@@ -108,6 +108,11 @@ PROPERTIES = [
     ("#expand=sda1", "expand must be a device such as /dev/sda1, not 'sda1'"),
     ("#lvexpand=/dev/../x", "lvexpand must be a device such as /dev/sda1, not '/dev/../x'"),
     ("#root-partition=/dev/", "root-partition must be a device such as /dev/sda1, not '/dev/'"),
+    ("#firmware=efi", "firmware must be bios, uefi, or both with a blank between, not 'efi'"),
+    (
+        "#firmware=bios bios",
+        "firmware must be bios, uefi, or both with a blank between, not 'bios bios'",
+    ),
     ("#hidden=yes", "hidden must be true or false, not 'yes'"),
     ("#boot-test=maybe", "boot-test must be yes or no, not 'maybe'"),
     ("#size=6GB", "size must be a size from 1M to 64T such as 6G, not '6GB'"),
@@ -115,6 +120,7 @@ PROPERTIES = [
     ("#size=99999T", "size must be a size from 1M to 64T such as 6G, not '99999T'"),
     ("#aliases=a/b", "aliases must be names with blanks between them, not 'a/b'"),
     ("#packages=vim", "packages is for bootstrap: bases only"),
+    ("#cloud-init=yes", "cloud-init is for bootstrap: bases only"),
     ("#mirror=http://example.org/debian", "mirror is for bootstrap: bases only"),
     ("#snapshot=20260101T000000Z", "snapshot is for bootstrap: bases only"),
     (f"#base-checksum={SHA}", "base-checksum is for simple: bases only"),
@@ -134,7 +140,14 @@ def test_unknown_properties_are_kept(key):
     assert good(HEADER + f"#{key}=v\n").properties[key] == "v"
 
 
+NUMBERS = "where #firmware= names uefi it is /dev/sda3, else /dev/sda1"
 BOOTSTRAP = [
+    ("#cloud-init=maybe", "cloud-init must be yes or no, not 'maybe'"),
+    ("#expand=/dev/sda3", f"expand is /dev/sda1 on this bootstrap: disk ({NUMBERS})"),
+    (
+        "#root-partition=/dev/sda2",
+        f"root-partition is /dev/sda1 on this bootstrap: disk ({NUMBERS})",
+    ),
     (
         "#packages=Vim",
         "packages must be Debian package names with commas or blanks between, not 'Vim'",

@@ -66,6 +66,18 @@ def test_a_layer_of_another_architecture_than_its_base_is_a_problem(folder):
     assert problems(root) == [("a", 1, "arch is x86_64, but the base 'b' has aarch64")]
 
 
+@pytest.mark.parametrize(("firmware", "number"), [("bios", 1), ("bios uefi", 3), ("uefi", 3)])
+def test_a_layer_names_the_partition_of_the_disk_below(folder, firmware, number):
+    named = [f"#expand=/dev/vda{number}", f"#root-partition=/dev/vda{number}"]
+    below = ["#base=bootstrap:debian-12", f"#firmware={firmware}"]
+    good = {"a": ["#base=b", *named], "b": ["#base=c", *named], "c": [*below, *named]}
+    assert problems(folder(good, arch="x86_64")) == []
+    wrong = {**good, "a": ["#base=b", "#expand=/dev/sda2"]}
+    [(name, line, what)] = problems(folder(wrong, arch="x86_64"))
+    assert (name, line) == ("a", 4)
+    assert what.startswith(f"expand is /dev/sda{number} on this bootstrap: disk")
+
+
 def test_cycles_of_layers_are_problems(folder):
     root = folder(
         {"a": ["#base=c"], "b": ["#base=a"], "c": ["#base=b"], "d": ["#base=d"], "e": ["#base=a"]}

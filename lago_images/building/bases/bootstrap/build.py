@@ -3,14 +3,14 @@
 import os
 import re
 import shutil
-import uuid
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
-from lago_images.building.bases.bootstrap.debian import Recipe, host_mirrors, recipe
-from lago_images.building.bases.bootstrap.disk import Layout, write_disk
+from lago_images.building.bases.bootstrap.debian import Recipe, has_cloud_init, host_mirrors, recipe
+from lago_images.building.bases.bootstrap.disk import write_disk
 from lago_images.building.bases.bootstrap.guest_files import Guest, make_guest
+from lago_images.building.bases.bootstrap.layout import Layout
 from lago_images.building.bases.prepared import Prepared
 from lago_images.building.customise import identities
 from lago_images.building.customise.sysprep import warn_of_secrets
@@ -21,6 +21,7 @@ from lago_images.errors import BuildError, CommandError, ToolMissingError
 from lago_images.host.process import Runner
 from lago_images.host.tools import AS_ROOT
 from lago_images.repository.records.manifest import BaseRecord
+from lago_images.specs.bases import has_uefi
 from lago_images.specs.model import Spec
 from lago_images.specs.properties import size_bytes
 
@@ -30,6 +31,19 @@ _NAMED = ("sh", "-c", 'hostname "$0" && exec "$@"')
 _NAMES = 'echo {name} >"$1/etc/hostname"; echo 127.0.1.1 {name} >"$1/etc/hosts"'
 # The guest's own shell: what it finds there behind a link is the guest's. Its /dev is the host's.
 _IN_GUEST = ("sh", "-c", 'mount --rbind /dev "$0/dev" && exec chroot "$0" /bin/sh')
+# A package's files keep their times, which do not change from one bootstrap to the next. Only root
+# may make devices, and no guest needs those: the kernel's own file system is mounted over them.
+_SETTLE = """
+set -eu
+cd "$0"
+find . -xdev -path './dev/*' -delete
+touch --no-dereference dev
+epoch=$(find . -xdev ! -newermt "@$1" -printf '%T@\\n' | sort -n | tail -n 1)
+epoch=${epoch%%.*}
+[ "${epoch:-0}" -gt "$2" ] || epoch=$2
+find . -xdev -newermt "@$1" -exec touch --no-dereference --date="@$epoch" {} +
+echo "$epoch"
+"""
 # How this host's administrator has apt reach its mirrors, which holds for a bootstrap too.
 _APT = re.compile(
     r"^(Acquire::(?:(?:https?|ftp)::(?:Proxy(?:-Auto-Detect)?|CaInfo|Verify-Peer|Timeout)(?:::\S+)?"
@@ -45,35 +59,62 @@ def disk_size(spec: Spec) -> int:
     return size_bytes(spec.properties.get("size", "")) or DEFAULT_SIZE
 
 
-def prepare(spec: Spec, workdir: Path, context: Context, runner: Runner) -> Prepared:
+def prepare(
+    spec: Spec, fingerprint: str, workdir: Path, context: Context, runner: Runner
+) -> Prepared:
     """Bootstrap a release's packages into a bootable disk, without an appliance.
+
+    Args:
+        spec: Has the base.
+        fingerprint: The image's; the disk's identifiers are made of it.
+        workdir: Where the disk is made.
+        context: Its console, clock and settings.
+        runner: Starts the tools.
 
     Raises:
         SpecError: There is no such release.
         BuildError: The bootstrap failed, or does not fit on the disk.
         HostError: The work directory's file system is mounted with noexec or nodev.
     """
-    size = disk_size(spec)
+    layout = Layout(size=disk_size(spec), has_uefi=has_uefi(spec.properties), identity=fingerprint)
     todo = recipe(spec, host_mirrors(runner))
     user = () if os.geteuid() == 0 else AS_ROOT
     disk = workdir / "base.raw"
-    guest = Guest(title=todo.release.title, hostname=_hostname(spec), uuid=str(uuid.uuid4()))
+    guest = Guest(
+        title=todo.release.title,
+        hostname=_hostname(spec),
+        layout=layout,
+        has_cloud_init=has_cloud_init(spec),
+    )
     context.console.info(f"{spec.name}: bootstrapping {todo.release.title}")
     refuse_noexec(workdir)
     with private(workdir / "bootstrap") as folder:
         rootfs = folder / "rootfs"
+        start_time = int(context.clock())
         try:
             with _apt_settings(workdir, runner) as settings:
                 _debootstrap(todo, rootfs, settings, runner, guest.hostname)
             packages = parse_dpkg_status((rootfs / "var/lib/dpkg/status").read_text("utf-8"))
             warn_of_secrets(spec, _remove_identities(rootfs, runner), context)
             make_guest(rootfs, guest)
-            layout = Layout(size=size, uuid=guest.uuid)
-            write_disk(rootfs, disk, layout, workdir, runner, user=user)
+            epoch = _settle_times(rootfs, start_time, todo, runner, user)
+            write_disk(rootfs, disk, layout, workdir, runner, epoch=epoch, user=user)
         finally:
             _remove(rootfs, runner, user)
     record = BaseRecord(ref=str(spec.base), digest=digest(packages), detail=todo.detail)
     return Prepared(disk=disk, format="raw", record=record, packages=packages)
+
+
+def _settle_times(
+    rootfs: Path, start_time: int, todo: Recipe, runner: Runner, user: tuple[str, ...]
+) -> int:
+    """Give all that this bootstrap wrote the time of the newest file that a package brought.
+
+    Returns:
+        That time, in seconds since the epoch.
+    """
+    argv = [*user, "sh", "-c", _SETTLE, str(rootfs), str(start_time - 1), str(todo.release.date)]
+    return int(runner.capture(argv, doing="setting the files' times"))
 
 
 def _debootstrap(todo: Recipe, rootfs: Path, settings: Path, runner: Runner, hostname: str) -> None:
@@ -97,7 +138,9 @@ def _debootstrap(todo: Recipe, rootfs: Path, settings: Path, runner: Runner, hos
     ]
     # fmt: on
     try:
-        runner.run(argv, doing=f"bootstrapping {todo.release.title}")
+        # The initrd, /etc/shadow and Python's compiled modules keep it in place of the time of day.
+        times = {"SOURCE_DATE_EPOCH": str(todo.release.date)}
+        runner.run(argv, env=times, doing=f"bootstrapping {todo.release.title}")
     except CommandError as error:
         refuse_nodev(rootfs.parent)
         raise BuildError(

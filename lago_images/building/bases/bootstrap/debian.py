@@ -7,7 +7,7 @@ from typing import Self
 
 from lago_images.errors import CommandError, Problem, SpecError, ToolMissingError
 from lago_images.host.process import Runner
-from lago_images.specs.bases import security_archive
+from lago_images.specs.bases import has_uefi, security_archive
 from lago_images.specs.model import Spec
 from lago_images.specs.properties import value_problem, words
 
@@ -38,10 +38,11 @@ _PACKAGES = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Release:
-    """A Debian release; ``number`` is its major version."""
+    """A Debian release: its major version, and when it was released, in seconds since the epoch."""
 
     codename: str
     number: int
+    date: int
 
     @property
     def title(self) -> str:
@@ -49,10 +50,14 @@ class Release:
 
 
 RELEASES = (
-    Release(codename="bullseye", number=11),
-    Release(codename="bookworm", number=12),
-    Release(codename="trixie", number=13),
+    Release(codename="bullseye", number=11, date=1628899200),
+    Release(codename="bookworm", number=12, date=1686355200),
+    Release(codename="trixie", number=13, date=1754697600),
 )
+# Both of GRUB's kinds and the shim that firmware trusts, which Debian's own cloud images have too:
+# grub-pc and grub-efi-amd64 exclude one another.
+_UEFI_PACKAGES = ("grub-cloud-amd64",)
+_CLOUD_PACKAGES = ("cloud-init",)
 # The kernel for virtual machines: a quarter of the plain one's size, with NFS server, iSCSI
 # target and KVM, without drivers for hardware. Named by Debian's architecture.
 _ARCHES = {"x86_64": ("amd64", "linux-image-cloud-amd64")}
@@ -100,12 +105,16 @@ def find_release(name: str) -> Release | None:
     return None
 
 
+def has_cloud_init(spec: Spec) -> bool:
+    """Tell if a spec's guest takes its name, users and network from a cloud."""
+    return spec.properties.get("cloud-init") == "yes"
+
+
 def recipe(spec: Spec, host: Mirrors | None) -> Recipe:
     """Decide what a spec with a ``bootstrap:`` base bootstraps.
 
     Args:
-        spec: Its base, and its properties ``packages``, ``mirror`` and ``snapshot``, which have
-            been checked.
+        spec: Its base, and its properties, which have been checked.
         host: The mirrors that this host's apt uses, when it is a Debian.
 
     Raises:
@@ -120,10 +129,12 @@ def recipe(spec: Spec, host: Mirrors | None) -> Recipe:
     wanted = words(spec.properties.get("packages", ""))
     # Of two kernels of one version, /vmlinuz leads to the cloud kernel whichever came first.
     kernels = () if any(name.startswith("linux-image-") for name in wanted) else (kernel,)
+    loader = _UEFI_PACKAGES if has_uefi(spec.properties) else ()
+    cloud = _CLOUD_PACKAGES if has_cloud_init(spec) else ()
     return Recipe(
         release=release,
         arch=arch,
-        packages=(*kernels, *_PACKAGES, *wanted),
+        packages=(*kernels, *_PACKAGES, *loader, *cloud, *wanted),
         sources=_sources(release, _mirrors(spec.properties) or host, spec.properties),
     )
 

@@ -1,24 +1,25 @@
-"""Write a bootable disk from a folder: one partition, ext4, GRUB; no mount, no root."""
+"""Write a bootable disk from a folder: partitions, ext4, GRUB, shim; no mount, no root."""
 
-from dataclasses import dataclass
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from lago_images.building.bases.bootstrap.layout import MIB, BiosLoader, Layout
 from lago_images.errors import BuildError, CommandError, ToolMissingError
 from lago_images.host.process import Runner
 
-SECTOR = 512
-# 1 MiB: where partitioning tools start the first partition. GRUB lives in the gap before it.
-START = 1024 * 1024
 # Named one by one: mke2fs.conf differs between hosts, and GRUB 2.06 cannot read
 # metadata_csum_seed or orphan_file, which newer e2fsprogs turn on.
 _FEATURES = (
     "none,has_journal,ext_attr,resize_inode,dir_index,filetype,extent,64bit,flex_bg,"
     "sparse_super,large_file,huge_file,dir_nlink,extra_isize,metadata_csum"
 )
-# What grub.cfg uses; the modules are in core.img, so the guest needs no GRUB package to boot.
+# What grub.cfg uses, also the one that a guest's update-grub writes; the modules are in core.img,
+# so nothing in the guest is needed to boot.
 _MODULES = (
     "biosdisk",
     "part_msdos",
+    "part_gpt",
     "ext2",
     "normal",
     "linux",
@@ -29,18 +30,30 @@ _MODULES = (
     "terminal",
     "test",
 )
-# boot.img's first 440 bytes are code; the partition table follows. At 0x5c is the sector of
-# core.img, 1 as grub-core/boot/i386/pc/boot.S has it.
-_BOOT_CODE = 440
-_GRUB = Path("/usr/lib/grub/i386-pc")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Layout:
-    """The disk to make: its size in bytes, and the root file system's UUID."""
-
-    size: int
-    uuid: str
+# grub-mkimage synchronises what it writes, which a pipe refuses.
+_MKIMAGE = 'out=$(mktemp) && grub-mkimage -o "$out" "$@" && cat "$out" && rm -f "$out"'
+_GRUB = Path("usr/lib/grub/i386-pc")
+_SIGNED_GRUB = "usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed"
+_SHIM = "usr/lib/shim"
+# Where grub-install of the guest puts them when it renews them (Debian's grub-cloud-amd64). The
+# first folder is for firmware that remembers no disk, the second for the one that does. No
+# fallback program is in the first: it would reset the machine to start the second.
+_ESP_FILES = {
+    "EFI/BOOT/BOOTX64.EFI": f"{_SHIM}/shimx64.efi.signed",
+    "EFI/BOOT/grubx64.efi": _SIGNED_GRUB,
+    "EFI/BOOT/mmx64.efi": f"{_SHIM}/mmx64.efi.signed",
+    "EFI/debian/shimx64.efi": f"{_SHIM}/shimx64.efi.signed",
+    "EFI/debian/grubx64.efi": _SIGNED_GRUB,
+    "EFI/debian/mmx64.efi": f"{_SHIM}/mmx64.efi.signed",
+    "EFI/debian/fbx64.efi": f"{_SHIM}/fbx64.efi.signed",
+    "EFI/debian/BOOTX64.CSV": f"{_SHIM}/BOOTX64.CSV",
+}
+# Debian's signed GRUB looks for its menu here, whichever folder it was started from.
+_ESP_MENU = """\
+search.fs_uuid {uuid} root
+set prefix=($root)'/boot/grub'
+configfile $prefix/grub.cfg
+"""
 
 
 def write_disk(
@@ -50,38 +63,66 @@ def write_disk(
     workdir: Path,
     runner: Runner,
     *,
+    epoch: int,
     user: tuple[str, ...] = (),
 ) -> None:
     """Make ``disk``, raw and sparse, of what is in ``rootfs``.
 
+    The same content and layout give the same bytes, if mke2fs meets names in the same order:
+    before e2fsprogs 1.47.1 that is the order of the host's file system.
+
     Args:
         rootfs: The root file system's content.
         disk: The file to make.
-        layout: Its size and UUID.
+        layout: Its partitions and identifiers.
         workdir: For intermediate files.
         runner: Starts the tools.
+        epoch: Seconds; the time of everything that has no time of its own.
         user: A command's prefix under which ``rootfs``'s owners are what they will be in the
             guest.
 
     Raises:
         BuildError: The content does not fit.
+        ToolMissingError: GRUB's files are missing, on the host or in the guest.
     """
     with disk.open("wb") as file:
         file.truncate(layout.size)
-    _partition(disk, runner)
+    runner.capture(
+        # The disk is a file: no kernel has its partitions in use, or is to hear of them.
+        ["sfdisk", "--quiet", "--no-reread", "--no-tell-kernel", str(disk)],
+        stdin=layout.script.encode(),
+        doing="partitioning the disk",
+    )
+    times = {"E2FSPROGS_FAKE_TIME": str(epoch), "SOURCE_DATE_EPOCH": str(epoch), "TZ": "UTC"}
+    _write_root(rootfs, disk, layout, runner, (*user, *_with(times)))
+    _settle_inodes(disk, layout, epoch, runner, times)
+    _install_grub(rootfs, disk, layout, runner, user)
+    if layout.has_uefi:
+        _write_esp(rootfs, disk, layout, workdir, runner, (*user, *_with(times)))
+
+
+def _with(variables: Mapping[str, str]) -> tuple[str, ...]:
+    return ("env", *(f"{name}={value}" for name, value in variables.items()))
+
+
+def _write_root(
+    rootfs: Path, disk: Path, layout: Layout, runner: Runner, prefix: tuple[str, ...]
+) -> None:
+    # hash_seed: mke2fs makes one up otherwise, and equal files would not make equal disks.
+    options = f"offset={layout.root_start},root_owner=0:0,hash_seed={layout.hash_seed}"
     try:
         # fmt: off
         runner.run(
             [
-                *user, "mke2fs", "-q", "-F",
+                *prefix, "mke2fs", "-q", "-F",
                 "-t", "ext4",
                 "-b", "4096",
                 "-O", _FEATURES,
                 "-L", "root",
-                "-U", layout.uuid,
-                "-E", f"offset={START},root_owner=0:0",
+                "-U", layout.root_uuid,
+                "-E", options,
                 "-d", str(rootfs),
-                str(disk), f"{(layout.size - START) // 1024}k",
+                str(disk), f"{layout.root_size // 1024}k",
             ],
             doing="writing the root file system",
         )
@@ -89,44 +130,115 @@ def write_disk(
     except CommandError as error:
         raise BuildError(
             f"the root file system could not be made: {' / '.join(error.tail[-2:])}",
-            hint=f"if it does not fit into {layout.size} bytes, set size= in the spec",
+            hint=f"if it does not fit into {layout.root_size} bytes, set size= in the spec",
         ) from error
-    _install_grub(disk, workdir, runner)
 
 
-def _partition(disk: Path, runner: Runner) -> None:
-    script = f"label: dos\nstart={START // SECTOR}, type=83, bootable\n"
+def _settle_inodes(
+    disk: Path, layout: Layout, epoch: int, runner: Runner, times: Mapping[str, str]
+) -> None:
+    """Give all inodes one time of change and of access: no host lets a file's be set or kept."""
+    root = f"{disk}?offset={layout.root_start}"
+    groups = runner.capture(["dumpe2fs", root], doing="reading the file system's inodes").decode()
+    lines = [
+        f"set_inode_field <{inode}> {field} @{epoch}\n"
+        for inode in used_inodes(groups)
+        for field in ("ctime", "atime")
+    ]
     runner.capture(
-        ["sfdisk", "--quiet", "--no-reread", "--no-tell-kernel", str(disk)],
-        stdin=script.encode(),
-        doing="partitioning the disk",
+        ["debugfs", "-w", "-f", "-", root],
+        stdin="".join(lines).encode(),
+        env=times,
+        doing="setting the files' times",
     )
 
 
-def _install_grub(disk: Path, workdir: Path, runner: Runner) -> None:
-    if not (_GRUB / "boot.img").is_file():
-        raise ToolMissingError(
-            f"GRUB's files for BIOS machines are not in {_GRUB}",
-            hint="apt-get install grub-pc-bin",
-        )
-    core = workdir / "core.img"
+def used_inodes(dumped: str) -> Iterator[int]:
+    """Yield the inodes in use that dumpe2fs tells of: the root folder's, and those of files."""
+    count = re.search(r"^Inode count: +(\d+)$", dumped, re.MULTILINE)
+    first = re.search(r"^First inode: +(\d+)$", dumped, re.MULTILINE)
+    if count is None or first is None:
+        raise BuildError("dumpe2fs does not tell the number of inodes")
+    yield 2
+    end = int(first[1])
+    for free in re.finditer(r"^  Free inodes:(.*)$", dumped, re.MULTILINE):
+        for span in free[1].split(", "):
+            low, _, high = span.strip().partition("-")
+            if low:
+                yield from range(end, int(low))
+                end = int(high or low) + 1
+    yield from range(end, int(count[1]) + 1)
+
+
+def _install_grub(
+    rootfs: Path, disk: Path, layout: Layout, runner: Runner, user: tuple[str, ...]
+) -> None:
+    """Put GRUB for a BIOS onto the disk: the guest's own where it has one, else the host's."""
+    inside: tuple[str, ...] = ()
+    if layout.has_uefi:
+        # The host's folder for temporary files is not in the guest.
+        folder, inside = rootfs / _GRUB, (*user, "env", "TMPDIR=/tmp", "chroot", str(rootfs))
+        hint = "the package grub-pc-bin was not bootstrapped"
+    else:
+        folder, hint = "/" / _GRUB, "apt-get install grub-pc-bin"
+    if not (folder / "boot.img").is_file():
+        raise ToolMissingError(f"GRUB's files for BIOS machines are not in {folder}", hint=hint)
+    shell = [*inside, "sh", "-c", _MKIMAGE, "grub-mkimage"]
+    core = runner.capture(
+        [*shell, "-O", "i386-pc", "-p", layout.grub_prefix, *_MODULES],
+        doing="making GRUB's image",
+    )
+    loader = BiosLoader.at(layout, (folder / "boot.img").read_bytes(), core)
+    with disk.open("r+b") as file:
+        # Less than its sector: the disk's identifier and the partition table stand behind it.
+        file.write(loader.boot_code)
+        file.seek(layout.core_start)
+        file.write(loader.core)
+
+
+def _write_esp(
+    rootfs: Path,
+    disk: Path,
+    layout: Layout,
+    workdir: Path,
+    runner: Runner,
+    prefix: tuple[str, ...],
+) -> None:
+    """Write the EFI system partition: Debian's signed shim and GRUB, as the guest has them."""
+    esp, menu = workdir / "esp.img", workdir / "esp-grub.cfg"
+    menu.write_text(_ESP_MENU.format(uuid=layout.root_uuid), encoding="utf-8")
+    files = {name: str(rootfs / source) for name, source in _ESP_FILES.items()}
+    files["EFI/debian/grub.cfg"] = str(menu)
+    with esp.open("wb") as file:
+        file.truncate(layout.esp.size)
     # fmt: off
     runner.run(
         [
-            "grub-mkimage",
-            "-O", "i386-pc",
-            "-p", "(hd0,msdos1)/boot/grub",
-            "-o", str(core),
-            *_MODULES,
+            # --invariant: else the time of day is in it.
+            *prefix, "mkfs.vfat", "--invariant",
+            "-F", "32", "-n", "ESP", "-i", layout.esp_serial,
+            str(esp),
         ],
-        doing="making GRUB's image",
+        doing="making the EFI system partition",
     )
     # fmt: on
-    image = core.read_bytes()
-    core.unlink()
-    if len(image) > START - SECTOR:
-        raise BuildError(f"GRUB's image has {len(image)} bytes: too many before the partition")
-    with disk.open("r+b") as file:
-        file.write((_GRUB / "boot.img").read_bytes()[:_BOOT_CODE])
-        file.seek(SECTOR)
-        file.write(image)
+    # In place of the settings that whoever builds may have.
+    mtools = [*prefix, "MTOOLSRC=/dev/null"]
+    folders = ("::/EFI", "::/EFI/BOOT", "::/EFI/debian")
+    runner.run([*mtools, "mmd", "-i", str(esp), *folders], doing="making the EFI system partition")
+    for name, source in files.items():
+        argv = [*mtools, "mcopy", "-i", str(esp), source, f"::/{name}"]
+        runner.run(argv, doing=f"writing {name} to the EFI system partition")
+    _write_into(disk, layout.esp.start, esp)
+    esp.unlink()
+    menu.unlink()
+
+
+def _write_into(disk: Path, start: int, part: Path) -> None:
+    """Write a file into the disk, without its empty pieces: the disk stays sparse."""
+    with disk.open("r+b") as target, part.open("rb") as source:
+        while piece := source.read(MIB):
+            if any(piece):
+                target.seek(start)
+                target.write(piece)
+            start += len(piece)

@@ -3,19 +3,24 @@
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from lago_images.building.bases.bootstrap.layout import Layout
 from lago_images.errors import BuildError
 
-# net.ifnames, biosdevname: lago configures eth0, eth1, … in its guests.
-_KERNEL_OPTIONS = "console=tty0 console=ttyS0,115200n8 net.ifnames=0 biosdevname=0"
+# net.ifnames, biosdevname: lago configures eth0, eth1, … in its guests. no_timer_check: under
+# emulation on a busy machine the timer is late, and Linux would panic; Fedora's images have it too.
+_KERNEL_OPTIONS = "console=tty0 console=ttyS0,115200n8 net.ifnames=0 biosdevname=0 no_timer_check"
 _UNITS = "etc/systemd/system"
+_GRUB_MODULES = "usr/lib/grub/i386-pc"
 _LIB = "usr/local/lib/lago-images"
 
 # /vmlinuz and /initrd.img are links that Debian's kernel packages keep on the newest kernel, so
-# the menu outlives updates without GRUB's own package.
+# the menu outlives updates without GRUB's own package. UEFI firmware writes to the serial line too.
 _GRUB_CFG = """\
-serial --unit=0 --speed=115200
-terminal_input console serial
-terminal_output console serial
+if [ "$grub_platform" = pc ]; then
+  serial --unit=0 --speed=115200
+  terminal_input console serial
+  terminal_output console serial
+fi
 set default=0
 set timeout=0
 menuentry "{title}" {{
@@ -25,12 +30,16 @@ menuentry "{title}" {{
 }}
 """
 _DEFAULT_GRUB = """\
+GRUB_DISTRIBUTOR=Debian
 GRUB_TIMEOUT=0
 GRUB_CMDLINE_LINUX_DEFAULT=""
 GRUB_CMDLINE_LINUX="{options}"
 GRUB_TERMINAL="console serial"
 GRUB_SERIAL_COMMAND="serial --unit=0 --speed=115200"
 """
+# By this file grub-cloud-amd64, which Debian's own cloud images have, renews GRUB for BIOS and for
+# UEFI when its packages are updated, in a machine whose disk it can see.
+_ENABLE_CLOUD = "# grub-cloud-amd64 installs GRUB on this machine's disk, for BIOS and UEFI.\n"
 _INTERFACES = """\
 source /etc/network/interfaces.d/*
 
@@ -39,6 +48,31 @@ iface lo inet loopback
 
 allow-hotplug eth0
 iface eth0 inet dhcp
+"""
+# cloud-init describes interfaces by the same names, and of two descriptions both are applied: so
+# DHCP is a profile of its own, taken where cloud-init has configured nothing.
+_CLOUD_INTERFACES = """\
+source /etc/network/interfaces.d/*
+
+auto lo
+iface lo inet loopback
+
+allow-hotplug eth0
+mapping eth0
+  script /usr/local/lib/lago-images/network-profile
+iface dhcp inet dhcp
+"""
+_NETWORK_PROFILE = """\
+#!/bin/sh
+# Print the profile of an interface: its own where cloud-init configures the network, else DHCP.
+if [ -e /etc/network/interfaces.d/50-cloud-init ]; then echo "$1"; else echo dhcp; fi
+"""
+# In one line: ds-identify, which turns cloud-init off where no source is found, reads no other.
+_CLOUD_CONFIG = """\
+# Where this image looks for its configuration. Without any, cloud-init is not started.
+datasource_list: [ NoCloud, ConfigDrive, OpenStack, Ec2 ]
+# The name that it is given resolves.
+manage_etc_hosts: localhost
 """
 _HOSTS = """\
 127.0.0.1 localhost
@@ -97,11 +131,19 @@ _REMOVED_GLOBS = ("var/cache/ldconfig/*", "var/log/apt/*", "var/log/dpkg.log")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Guest:
-    """Hold what differs between guests: the menu's title, the host name, the root file system."""
+    """Hold what differs between guests.
+
+    Attributes:
+        title: The boot menu's.
+        hostname: Without a domain.
+        layout: The disk's.
+        has_cloud_init: Whether a cloud may configure the guest.
+    """
 
     title: str
     hostname: str
-    uuid: str
+    layout: Layout
+    has_cloud_init: bool = False
 
 
 def make_guest(rootfs: Path, guest: Guest) -> None:
@@ -113,6 +155,10 @@ def make_guest(rootfs: Path, guest: Guest) -> None:
             path.unlink()
     for name, (text, mode) in _files(guest).items():
         _place(rootfs, name, text, mode)
+    if guest.layout.has_uefi:
+        # The mount point, by the path of something in it.
+        _inside(rootfs, "boot/efi/EFI")
+        _copy_modules(rootfs)
     _want(rootfs, "sysinit.target", "grow-root.service")
     # Else network-online.target, which waits for nothing without, is no sign of a network.
     wait = "ifupdown-wait-online.service"
@@ -121,11 +167,12 @@ def make_guest(rootfs: Path, guest: Guest) -> None:
 
 
 def _files(guest: Guest) -> dict[str, tuple[str, int]]:
-    cfg = _GRUB_CFG.format(title=guest.title, uuid=guest.uuid, options=_KERNEL_OPTIONS)
-    return {
+    uuid = guest.layout.root_uuid
+    cfg = _GRUB_CFG.format(title=guest.title, uuid=uuid, options=_KERNEL_OPTIONS)
+    files = {
         "boot/grub/grub.cfg": (cfg, 0o644),
         "etc/default/grub": (_DEFAULT_GRUB.format(options=_KERNEL_OPTIONS), 0o644),
-        "etc/fstab": (f"UUID={guest.uuid} / ext4 errors=remount-ro 0 1\n", 0o644),
+        "etc/fstab": (_fstab(guest.layout), 0o644),
         "etc/hostname": (guest.hostname + "\n", 0o644),
         "etc/hosts": (_HOSTS.format(hostname=guest.hostname), 0o644),
         # Empty, not missing: systemd then makes one at each machine's first boot.
@@ -135,6 +182,31 @@ def _files(guest: Guest) -> dict[str, tuple[str, int]]:
         f"{_UNITS}/grow-root.service": (_GROW_UNIT, 0o644),
         f"{_UNITS}/ifupdown-wait-online.service.d/lago-images.conf": (_WAIT_ONLINE, 0o644),
     }
+    if guest.layout.has_uefi:
+        files["etc/grub.d/enable_cloud"] = (_ENABLE_CLOUD, 0o644)
+    if guest.has_cloud_init:
+        files["etc/network/interfaces"] = (_CLOUD_INTERFACES, 0o644)
+        files[f"{_LIB}/network-profile"] = (_NETWORK_PROFILE, 0o755)
+        # Behind the package's own, 90_dpkg.cfg.
+        files["etc/cloud/cloud.cfg.d/95_lago-images.cfg"] = (_CLOUD_CONFIG, 0o644)
+    return files
+
+
+def _fstab(layout: Layout) -> str:
+    root = f"UUID={layout.root_uuid} / ext4 errors=remount-ro 0 1\n"
+    # A machine whose firmware is a BIOS starts without it, too.
+    esp = f"UUID={layout.esp_uuid} /boot/efi vfat umask=0077,nofail 0 0\n"
+    return root + esp if layout.has_uefi else root
+
+
+def _copy_modules(rootfs: Path) -> None:
+    """Put GRUB's modules for a BIOS where the menu that ``update-grub`` writes loads them from."""
+    for pattern in ("*.mod", "*.lst"):
+        for module in (rootfs / _GRUB_MODULES).glob(pattern):
+            copy = _inside(rootfs, f"boot/grub/i386-pc/{module.name}")
+            copy.unlink(missing_ok=True)
+            copy.write_bytes(module.read_bytes())
+            copy.chmod(0o644)
 
 
 def _want(rootfs: Path, target: str, unit: str) -> None:

@@ -62,7 +62,8 @@ def answers(message):
             out = base64.b64encode(b"hello\n").decode()
             yield {"return": {"exited": True, "exitcode": 0, "out-data": out}}
         case "guest-exec-status":
-            yield {"return": {"exited": True, "exitcode": 1}}
+            why = base64.b64encode(b"no such\nunit\n").decode()
+            yield {"return": {"exited": True, "exitcode": 1, "err-data": why}}
         case other:
             yield {"error": {"desc": f"no {other}"}}
 
@@ -106,5 +107,7 @@ def test_a_failing_program_is_an_error(talk):
     agent = talk(answers)
     assert until_there(agent)
     agent.settle(timeout=300)
-    with pytest.raises(BootError, match="/bin/false failed"):
+    with pytest.raises(
+        BootError, match=r"^/bin/false failed in the guest: exit 1: no such / unit$"
+    ):
         agent.run(["/bin/false"], timeout=300)

@@ -10,7 +10,13 @@ from hypothesis import strategies as st
 from lago_images.errors import RepositoryError
 from lago_images.repository.records.fields import ARCH, BUILD_ID, is_line
 from lago_images.repository.records.layout import NAME, BuildKey, ReleaseKey
-from lago_images.repository.records.manifest import BaseRecord, BootTest, Disk, Manifest
+from lago_images.repository.records.manifest import (
+    BaseRecord,
+    BootTest,
+    Disk,
+    EngineRecord,
+    Manifest,
+)
 from lago_images.repository.records.parsing import LARGEST, DocumentError
 from lago_images.repository.records.release import (
     OldRepositoryError,
@@ -52,9 +58,16 @@ MANIFESTS = st.builds(
     created=COUNT,
     seconds=COUNT,
     properties=st.dictionaries(st.sampled_from(["name", "notes", "distro"]), TEXT.filter(is_line)),
-    boot=st.none() | st.builds(BootTest, seconds=st.floats(0, 2**30), accel=TEXT),
+    boot=st.none()
+    | st.builds(
+        BootTest,
+        seconds=st.floats(0, 2**30),
+        accel=TEXT,
+        firmware=st.dictionaries(TEXT, st.floats(0, 2**30)),
+    ),
     packages=st.none() | COUNT,
     tools=st.dictionaries(TEXT, TEXT, max_size=3),
+    engine=st.none() | st.builds(EngineRecord, name=TEXT, why=TEXT),
 )
 RELEASED = st.builds(Released, commit=TEXT, dirty=st.booleans(), actor=TEXT, run=TEXT)
 RELEASES = st.builds(
@@ -115,7 +128,8 @@ def where(record: Manifest | Release) -> str:
     return record.key.staging.manifest if isinstance(record, Manifest) else str(record.key)
 
 
-MADE, BACK = manifest(), release(2, None, withdraws=1)
+MADE = replace(manifest(), engine=EngineRecord(name="appliance", why="a reason"))
+BACK = release(2, None, withdraws=1)
 OUT = release(package_changes=PackageDiff(since=1))
 NO_TEXT = [None, 7, True, [], {}, "\ud800", "a\udcff"]
 NO_COUNT = [None, "7", 1.0, 1.5, True, [], {}, -1, 2**62, 10**30, float("nan"), float("inf")]
@@ -150,8 +164,12 @@ WRONG_IN_A_MANIFEST = {
     "boot": [7, "x", []],
     "boot.seconds": [None, "1", True, -0.1, 2**31, 10**400, float("nan"), float("inf")],
     "boot.accel": NO_TEXT,
+    "boot.firmware": [None, 7, [], {"bios": "1"}, {"bios": -1}, {"bios": None}, {"\ud800": 1}],
     "packages": [wrong for wrong in NO_COUNT if wrong is not None],
     "tools": [None, 7, [], {"qemu": 8}, {"qemu": "\ud800"}, {"\ud800": "8"}],
+    "engine": [7, "x", []],
+    "engine.name": NO_TEXT,
+    "engine.why": NO_TEXT,
 }
 WRONG_IN_A_RELEASE = {
     "name": NO_NAME,
@@ -186,7 +204,7 @@ WRONG = [
 
 
 def test_every_field_is_tested_with_invalid_values():
-    nested = {"disk": Disk, "base": BaseRecord, "boot": BootTest}
+    nested = {"disk": Disk, "base": BaseRecord, "boot": BootTest, "engine": EngineRecord}
     names = {each.name for each in fields(Manifest)}
     names |= {f"{name}.{each.name}" for name, kind in nested.items() for each in fields(kind)}
     assert names == WRONG_IN_A_MANIFEST.keys()
@@ -212,7 +230,8 @@ def test_an_invalid_field_is_refused_with_its_key_and_path(record, path, value):
 
 
 OPTIONAL = {
-    *("base.detail", "base.build", "base.revision", "properties", "boot", "packages", "tools"),
+    *("base.detail", "base.build", "base.revision", "properties", "packages", "tools"),
+    *("boot", "boot.firmware", "engine", "engine.why"),
     *("image.base", "released.dirty", "released.actor", "released.run", "withdraws", "reason"),
     *("package_changes", "package_changes.added", "package_changes.removed"),
     *("package_changes.upgraded", "package_changes.omitted"),

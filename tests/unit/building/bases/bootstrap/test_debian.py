@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,11 +9,15 @@ from hypothesis import strategies as st
 from lago_images.building.bases.bootstrap.build import disk_size
 from lago_images.building.bases.bootstrap.debian import Mirrors, find_release, recipe
 from lago_images.building.bases.bootstrap.guest_files import Guest, make_guest
+from lago_images.building.bases.bootstrap.layout import Layout
 from lago_images.errors import BuildError
 from lago_images.specs.names import ARCHITECTURES
 from lago_images.specs.parse import parse
 from tests.support.builders import lines
 
+GUEST = Guest(
+    title="t", hostname="h", layout=Layout(size=2**30, has_uefi=True, identity="sha256:1")
+)
 HOST = Mirrors.of("http://mirror.example/debian")
 
 
@@ -94,6 +99,14 @@ def test_a_requested_kernel_replaces_the_cloud_kernel():
     assert [name for name in packages if name.startswith("linux-image-")] == ["linux-image-amd64"]
 
 
+def test_boot_loaders_and_cloud_init_come_as_the_spec_says():
+    assert "grub-cloud-amd64" not in recipe(spec(), HOST).packages
+    assert "grub-cloud-amd64" in recipe(spec("#firmware=uefi"), HOST).packages
+    assert "grub-cloud-amd64" not in recipe(spec("#firmware=bios"), HOST).packages
+    assert "cloud-init" in recipe(spec("#cloud-init=yes"), HOST).packages
+    assert "cloud-init" not in recipe(spec("#cloud-init=no"), HOST).packages
+
+
 def test_the_disk_size_is_6_gib_or_the_specs():
     assert disk_size(spec()) == 6 * 2**30
     assert disk_size(spec("#size=10G")) == 10 * 2**30
@@ -140,8 +153,40 @@ def test_guest_files_are_never_written_outside_the_guests_folder(tmp_path: Path)
     outside.mkdir()
     (rootfs / "boot" / "grub").symlink_to(outside)
     with pytest.raises(BuildError, match="outside the guest"):
-        make_guest(rootfs, Guest(title="t", hostname="h", uuid="u"))
+        make_guest(rootfs, GUEST)
     assert not list(outside.iterdir())
+
+
+def made(folder: Path, guest: Guest) -> Path:
+    folder.mkdir()
+    make_guest(folder, guest)
+    return folder
+
+
+def test_a_guest_for_a_bios_alone_knows_no_efi_partition(tmp_path: Path):
+    layout = replace(GUEST.layout, has_uefi=False)
+    both, bios = made(tmp_path / "both", GUEST), tmp_path / "bios"
+    made(bios, replace(GUEST, layout=layout))
+    assert f"UUID={GUEST.layout.esp_uuid} /boot/efi vfat" in (both / "etc/fstab").read_text()
+    assert (both / "etc/grub.d/enable_cloud").exists()
+    assert (both / "boot/efi").is_dir()
+    assert "/boot/efi" not in (bios / "etc/fstab").read_text()
+    assert not (bios / "etc/grub.d").exists()
+
+
+def test_a_guest_with_cloud_init_leaves_the_network_to_it(tmp_path: Path):
+    plain = made(tmp_path / "plain", GUEST)
+    cloud = made(tmp_path / "cloud", replace(GUEST, has_cloud_init=True))
+    assert "iface eth0 inet dhcp" in (plain / "etc/network/interfaces").read_text()
+    assert "iface eth0 " not in (cloud / "etc/network/interfaces").read_text()
+    script = cloud / "usr/local/lib/lago-images/network-profile"
+    assert (
+        f"script /{script.relative_to(cloud)}\n" in (cloud / "etc/network/interfaces").read_text()
+    )
+    assert script.stat().st_mode & 0o777 == 0o755
+    config = (cloud / "etc/cloud/cloud.cfg.d/95_lago-images.cfg").read_text()
+    assert "datasource_list: [ NoCloud, ConfigDrive, OpenStack, Ec2 ]\n" in config
+    assert not (plain / "etc/cloud").exists()
 
 
 def test_links_made_by_packages_are_replaced_and_not_followed(tmp_path: Path):
@@ -150,7 +195,7 @@ def test_links_made_by_packages_are_replaced_and_not_followed(tmp_path: Path):
     outside.write_text("host")
     for name in ("resolv.conf", "hostname", "machine-id"):
         (rootfs / "etc" / name).symlink_to(outside)
-    make_guest(rootfs, Guest(title="t", hostname="h", uuid="u"))
+    make_guest(rootfs, GUEST)
     assert outside.read_text() == "host"
     assert (rootfs / "etc/hostname").read_text() == "h\n"
     assert not (rootfs / "etc/resolv.conf").exists()

@@ -1,0 +1,102 @@
+"""Choose the engine that carries out a spec's commands, and use it."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from lago_images.building.bases.prepared import Prepared
+from lago_images.building.customise import sysprep
+from lago_images.building.customise.namespace import rules
+from lago_images.building.customise.namespace.customise import customise as in_namespaces
+from lago_images.building.customise.namespace.unpack_ext4 import UnsupportedError
+from lago_images.building.customise.namespace.user_namespace import UnavailableError
+from lago_images.building.model import Context
+from lago_images.errors import BuildError, CommandError, HostError, ToolMissingError
+from lago_images.host.kvm import Acceleration
+from lago_images.host.process import Runner
+from lago_images.repository.records.manifest import EngineRecord
+from lago_images.specs.host_files import ForbiddenPathError, HostFolder
+from lago_images.specs.model import BaseKind, Spec
+
+_LARGEST_SCRIPT = 2**20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Customised:
+    """A disk with a spec's commands on it, and the engine that did them; None where none did."""
+
+    prepared: Prepared
+    engine: EngineRecord | None
+
+
+def customise(
+    spec: Spec,
+    prepared: Prepared,
+    workdir: Path,
+    context: Context,
+    runner: Runner,
+    *,
+    accel: Acceleration,
+) -> Customised:
+    """Apply a spec's operations to its prepared disk and clean it, as ``sysprep.customise`` does.
+
+    With ``engine = "auto"`` namespaces are used where they are safe and mean the same, and what
+    does not succeed in them is done again in the appliance, whose word counts.
+
+    Raises:
+        BuildError: As ``sysprep.customise`` does; with ``engine = "namespace"`` also where the
+            spec or this host is not for namespaces.
+    """
+    if not spec.operations and spec.base.kind is BaseKind.BOOTSTRAP:
+        return Customised(prepared=prepared, engine=None)
+    why = _why_appliance(spec, context)
+    if not why:
+        try:
+            done = in_namespaces(spec, prepared, workdir, context, runner)
+        except (UnsupportedError, UnavailableError, ToolMissingError) as error:
+            why = str(error)
+        # Also for want of room, or where its folder's file system keeps no owners or attributes.
+        except (BuildError, CommandError, HostError, OSError) as error:
+            if context.settings.engine == rules.NAMESPACE:
+                raise
+            why = f"it did not succeed in namespaces: {error}"
+        else:
+            _tell(spec, context, runner, record := EngineRecord(name=rules.NAMESPACE))
+            return Customised(prepared=done, engine=record)
+    if context.settings.engine == rules.NAMESPACE:
+        raise BuildError(
+            f"{spec.name} cannot be built in namespaces: {why}",
+            hint='engine = "auto" takes the appliance for what namespaces cannot do',
+        )
+    record = EngineRecord(name=rules.APPLIANCE, why=why)
+    _tell(spec, context, runner, record)
+    done = sysprep.customise(spec, prepared, workdir, context, runner, accel=accel)
+    return Customised(prepared=done, engine=record)
+
+
+def _why_appliance(spec: Spec, context: Context) -> str:
+    settings = context.settings
+    if settings.engine == rules.APPLIANCE:
+        return "engine = appliance"
+    if not rules.is_allowed(settings, context.environ):
+        return "the pull request is from a fork"
+    return rules.why_not(spec, _reader(context.root))
+
+
+def _reader(root: Path) -> Callable[[str], str]:
+    def read(path: str) -> str:
+        try:
+            data = HostFolder(root).read(path, most=_LARGEST_SCRIPT)
+        except (OSError, ForbiddenPathError):
+            # The copy of host files names each that cannot be used.
+            return ""
+        return os.fsdecode(data)
+
+    return read
+
+
+def _tell(spec: Spec, context: Context, runner: Runner, record: EngineRecord) -> None:
+    line = f"{spec.name}: engine {record.name}" + (f" ({record.why})" if record.why else "")
+    context.console.info(line)
+    runner.note(line)

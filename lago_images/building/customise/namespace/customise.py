@@ -1,0 +1,260 @@
+"""Customise a disk in namespaces: unpack its tree, run the commands in it, write it anew."""
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from lago_images.building.bases.prepared import Prepared
+from lago_images.building.customise import identities, sysprep
+from lago_images.building.customise.namespace import (
+    agent,
+    passwords,
+    rules,
+    sandbox,
+    seccomp,
+    unpack_ext4,
+)
+from lago_images.building.customise.namespace.bounds import Bounds
+from lago_images.building.customise.namespace.disk import (
+    Root,
+    copy_around,
+    find_root,
+    write_root,
+)
+from lago_images.building.customise.namespace.unpack_ext4 import UNSUPPORTED, UnsupportedError
+from lago_images.building.customise.namespace.user_namespace import (
+    NAMES_AT,
+    Block,
+    Namespace,
+    UnavailableError,
+    block,
+    keeper,
+    loopback,
+    namespace,
+    networked,
+)
+from lago_images.building.model import Context
+from lago_images.building.reservations import watched
+from lago_images.building.scratch import private, refuse_noexec
+from lago_images.errors import BuildError, CommandError, HostError
+from lago_images.host.process import PIPE, Runner, child_environment, search_path
+from lago_images.host.redaction import environment_for
+from lago_images.specs.model import Spec
+
+# What virt-sysprep hands on to commands (guestfs-tools mltools/tools_utils.ml).
+_PROXIES = ("http_proxy", "https_proxy", "ftp_proxy", "no_proxy")
+# Their text is not handed to the sandbox, whose programs can read what the agent reads.
+_PASSWORDS = frozenset(("password", "root-password"))
+_UNSUPPORTED = "unsupported: "
+# Where Debian and others mount it; what is mounted elsewhere, the agent refuses.
+_ESP = "/boot/efi"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Job:
+    """Hold what the steps share: the folder, whose tree is the namespace's root's, and who runs."""
+
+    spec: Spec
+    folder: Path
+    held: Namespace
+    context: Context
+    runner: Runner
+
+
+def customise(
+    spec: Spec, prepared: Prepared, workdir: Path, context: Context, runner: Runner
+) -> Prepared:
+    """Apply a spec's operations to its prepared disk, and clean it.
+
+    The disk is replaced at the end, and is as it was where that is not reached.
+
+    Returns:
+        The new disk, raw, with the packages that are installed now.
+
+    Raises:
+        UnsupportedError: The disk or a command is the appliance's; says why.
+        UnavailableError: This host has no namespaces that are safe.
+        ToolMissingError: A program is not installed.
+        BuildError: A command failed in the guest; names the spec's line where it is known.
+        SpecError: A host file is outside the repository, or missing.
+        HostError: The disk's folder has no room left.
+    """
+    network = context.settings.network
+    if missing := sandbox.missing_programs(search_path(runner.environ), network=network):
+        raise UnavailableError(f"not installed: {', '.join(missing)}")
+    refuse_noexec(workdir)
+    ids = block()
+    with ExitStack() as stack:
+        held = stack.enter_context(namespace(runner, ids))
+        sandbox.try_out(held.runner(runner))
+        loopback(runner, held)
+        if network:
+            stack.enter_context(networked(runner, held, _proxy_hosts(runner)))
+        folder = stack.enter_context(private(workdir / "namespace"))
+        # The work directory is closed to others; the namespace's root starts in here.
+        folder.chmod(0o711)
+        owner = stack.enter_context(_owner(runner, ids, folder))
+        raw = _raw(prepared, workdir, stack, runner)
+        root = find_root(raw)
+        _fill(spec, folder, context, runner, prepared, _ESP if root.has_esp else "")
+        copy_around(raw, root, folder / "disk.raw")
+        owner.give(folder / "tree", folder / "answer", folder / "disk.raw")
+        job = _Job(spec=spec, folder=folder, held=held, context=context, runner=runner)
+        devices = _unpack(job, raw, root)
+        reply = _run(job, root, owner)
+        sysprep.refuse_missing_users(spec, reply.missing_users)
+        write_root(folder, root, devices, held.runner(runner))
+        owner.take(folder / "disk.raw")
+        new = workdir / "customised.raw"
+        (folder / "disk.raw").rename(new)
+    sysprep.warn_of_secrets(spec, reply.secrets, context)
+    prepared.disk.unlink()
+    return replace(prepared, disk=new, format="raw", packages=reply.packages)
+
+
+class _Owner:
+    """Gives files to the namespace's root and takes them back, as only who may do so can."""
+
+    def __init__(self, runner: Runner, ids: Block, kept: Namespace | None) -> None:
+        self._runner = runner if kept is None else kept.runner(runner)
+        self._theirs = "1:1" if kept else f"{ids.first_uid}:{ids.first_gid}"
+
+    def give(self, *paths: Path) -> None:
+        self._chown(self._theirs, paths)
+
+    def take(self, *paths: Path) -> None:
+        self._chown("0:0", paths)
+
+    def remove(self, folder: Path) -> None:
+        argv = ["find", str(folder), "-xdev", "-mindepth", "1", "-delete"]
+        self._runner.capture(argv, timeout=None, doing="removing a guest's tree")
+
+    def _chown(self, owner: str, paths: tuple[Path, ...]) -> None:
+        argv = ["chown", "--no-dereference", owner, *map(str, paths)]
+        self._runner.capture(argv, doing="handing over files")
+
+
+@contextmanager
+def _owner(runner: Runner, ids: Block, folder: Path) -> Iterator[_Owner]:
+    with ExitStack() as stack:
+        kept = None if os.geteuid() == 0 else stack.enter_context(keeper(runner, ids))
+        owner = _Owner(runner, ids, kept)
+        try:
+            yield owner
+        finally:
+            owner.remove(folder)
+
+
+def _raw(prepared: Prepared, workdir: Path, stack: ExitStack, runner: Runner) -> Path:
+    """Return the disk as a raw one, which is removed with ``stack`` where it is a copy."""
+    if prepared.format == "raw":
+        return prepared.disk
+    raw = workdir / "unpacked.raw"
+    stack.callback(raw.unlink, missing_ok=True)
+    argv = ["qemu-img", "convert", "-t", "unsafe", "-f", prepared.format, "-O", "raw"]
+    runner.run([*argv, str(prepared.disk), str(raw)], doing="unpacking the base's disk")
+    return raw
+
+
+def _fill(
+    spec: Spec, folder: Path, context: Context, runner: Runner, prepared: Prepared, esp: str
+) -> None:
+    """Write what the sandbox is started with into the folder."""
+    inputs = folder / "inputs"
+    sysprep.copy_inputs(spec, context.root, inputs)
+    inputs.chmod(0o755)
+    for name, text in {
+        "agent.py": Path(agent.__file__).read_text("utf-8"),
+        "plan.json": json.dumps(_plan(spec, context, runner, prepared, esp)),
+    }.items():
+        if (inputs / name).exists():
+            raise UnsupportedError(f"it reads a host file that is called {name}")
+        (inputs / name).write_text(text, encoding="utf-8", errors="surrogateescape")
+        (inputs / name).chmod(0o644)
+    (folder / "tree").mkdir(mode=0o755)
+    (folder / "answer").touch(mode=0o600)
+    seccomp.write_filter(folder / "filter")
+    (folder / "filter").chmod(0o644)
+
+
+def _plan(
+    spec: Spec, context: Context, runner: Runner, prepared: Prepared, esp: str
+) -> dict[str, Any]:
+    environ = environment_for("virt-sysprep", child_environment(runner.environ))
+    return {
+        "operations": [
+            {"name": each.name, "argument": "" if each.name in _PASSWORDS else each.argument}
+            for each in spec.operations
+        ],
+        "esp": esp,
+        "machine_packages": rules.MACHINE_PACKAGES.pattern,
+        "network": context.settings.network,
+        "resolver": f"nameserver {NAMES_AT}\n",
+        "proxies": [(name, environ[name]) for name in _PROXIES if name in environ],
+        "finish": identities.finish_script(
+            spec.operations, sysprep.password_users(spec.operations)
+        ),
+        "passwords": passwords.fields(spec, prepared.base),
+    }
+
+
+def _unpack(job: _Job, raw: Path, root: Root) -> list[dict[str, Any]]:
+    """Unpack the disk's root file system as ``tree``; returns the device files."""
+    script = Path(unpack_ext4.__file__).read_text("utf-8")
+    mounts = [*agent.MOUNTS, *([_ESP] if root.has_esp else ())]
+    argv = [sandbox.python(), "-I", "-S", "-c", script, str(root.start), "tree", *mounts]
+    runner = job.held.runner(job.runner)
+    with (
+        raw.open("rb") as disk,
+        watched(runner, job.folder.parent, f"customising {job.spec.name}") as safe,
+        safe.started(argv, cwd=job.folder, stdin=disk.fileno(), stdout=PIPE, stderr=PIPE) as child,
+    ):
+        out, err = child.communicate()
+    output = err.decode(errors="replace").strip()
+    job.runner.note(output)
+    if child.returncode == UNSUPPORTED:
+        raise UnsupportedError(output.removeprefix(_UNSUPPORTED))
+    if child.returncode:
+        raise UnsupportedError(f"its disk could not be unpacked: {output[-200:]}")
+    devices: list[dict[str, Any]] = json.loads(out)
+    return devices
+
+
+def _run(job: _Job, root: Root, owner: _Owner) -> sysprep.Reply:
+    """Run the commands; returns the answer of ``finish.sh``."""
+    runner = job.held.runner(job.runner, network=True)
+    argv = sandbox.command(root.disk_size, _ESP if root.has_esp else "")
+    name, bounds = job.spec.name, Bounds(root.disk_size, job.folder, job.held, job.runner)
+    job.context.console.info(f"{name}: customising ({len(job.spec.operations)} commands)")
+    try:
+        with watched(runner, job.folder.parent, f"customising {name}", free=bounds.free) as safe:
+            sysprep.run(job.spec, argv, job.folder, job.context, safe, {})
+    except HostError as error:
+        if not bounds.exceeded:
+            raise
+        raise BuildError(f"the commands of {name} {bounds.exceeded}") from error
+    except BuildError as error:
+        _hand_over(error)
+        raise
+    owner.take(job.folder / "answer")
+    return sysprep.read_reply(job.folder / "answer")
+
+
+def _hand_over(error: BuildError) -> None:
+    """Raise ``UnsupportedError`` where the agent, not a command, has ended."""
+    cause = error.__cause__
+    if isinstance(cause, CommandError) and cause.returncode == UNSUPPORTED:
+        lines = [line for line in cause.tail if line.startswith(_UNSUPPORTED)]
+        raise UnsupportedError((lines or [str(error)])[-1].removeprefix(_UNSUPPORTED)) from error
+
+
+def _proxy_hosts(runner: Runner) -> frozenset[str]:
+    """Return the hosts of the proxies that commands are told of."""
+    urls = [runner.environ.get(name, "") for name in _PROXIES[:2]]
+    hosts = (urlsplit(url if "//" in url else f"//{url}").hostname for url in urls if url)
+    return frozenset(host for host in hosts if host)

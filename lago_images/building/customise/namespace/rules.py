@@ -1,0 +1,144 @@
+"""Decide which specs mean the same in namespaces as in the appliance.
+
+Rather one spec too many for the appliance than one whose image differs: what the rules do not know
+goes there, whole.
+"""
+
+import json
+import platform
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from lago_images.settings import PREFIX, Settings
+from lago_images.specs.model import BaseKind, Operation, Spec
+from lago_images.specs.names import shown
+
+AUTO, NAMESPACE, APPLIANCE = "auto", "namespace", "appliance"
+VARIABLE = f"{PREFIX}ENGINE"
+
+# What the agent does as virt-customize does.
+COMMANDS = frozenset(
+    (
+        "append-line",
+        "chmod",
+        "copy",
+        "copy-in",
+        "delete",
+        "edit",
+        "hostname",
+        "install",
+        "link",
+        "mkdir",
+        "move",
+        "no-logfile",
+        "password",
+        "password-crypto",
+        "root-password",
+        "run",
+        "run-command",
+        "scrub",
+        "timezone",
+        "touch",
+        "truncate",
+        "truncate-recursive",
+        "uninstall",
+        "update",
+        "upload",
+        "write",
+    )
+)
+_BASES = frozenset((BaseKind.BOOTSTRAP, BaseKind.LAYER))
+# What asks the machine, its kernel or its disks, and may be answered otherwise in the appliance:
+# without an error, so that trying would not tell.
+_ASKS_MACHINE = re.compile(
+    r"(?<![\w.-])("
+    r"(?:u|pivot_)?mount(?:point)?|findmnt|losetup|blkid|ls(?:blk|mod|pci|usb|cpu|mem|scsi)|df"
+    r"|(?:s|c)?fdisk|parted|(?:resize|tune)2fs|e2label|fstrim|fsck|swapon|swapoff|dmsetup|lvm"
+    r"|(?:pv|vg|lv)\w+|mdadm|grub2?-[\w-]+|update-grub|grubby|lilo|extlinux|dracut|efibootmgr"
+    r"|modprobe|insmod|rmmod|modinfo|sysctl|dmesg|uname|arch|nproc|hostnamectl|timedatectl"
+    r"|localectl|systemd-detect-virt|virt-what|dmidecode|hwinfo|lshw|ip|ifconfig|route|ss|netstat"
+    r"|nft|iptables\S*|ping|chattr|lsattr|attr|capsh|docker|podman|unshare|nsenter|chroot|bwrap"
+    r"|reboot|strace|gdb|keyctl|ulimit|prlimit|nice|renice|chrt|taskset|mknod|dkms|stat|free|ps"
+    r"|whoami|runlevel|telinit|sudo"
+    r")(?![\w-])"
+    r"|(?<![\w.-])(?:/(?:boot|efi)(?![\w.-])"
+    r"|/dev/(?!null|zero|full|random|urandom|stdin|stdout|stderr|fd/|tty|shm/|pts/)"
+    r"|/sys/|/proc/(?!self/fd))"
+)
+# Their scripts look at the machine, too.
+MACHINE_PACKAGES = re.compile(
+    r"grub.*|shim.*|lilo|extlinux|systemd-boot.*|dracut.*|mdadm|os-prober|flash-kernel|.*-dkms|dkms"
+    r"|intel-microcode|amd64-microcode|zfs.*|cryptsetup.*|multipath.*|fwupd.*|task-.*"
+)
+# Of the kernel, and where parts of the disk are mounted.
+_PLACES = re.compile(r"/*(?:dev|proc|sys|boot|efi)(?:/|$)")
+
+
+def why_not(spec: Spec, text_of: Callable[[str], str]) -> str:
+    """Return why a spec's commands are for the appliance, or nothing.
+
+    Args:
+        spec: The spec.
+        text_of: Returns the content of a host file of the spec's, as a script of ``run``.
+    """
+    if spec.base.kind not in _BASES:
+        return f"its base is {spec.base.kind}:, not bootstrap: or a layer on one"
+    if spec.arch != platform.machine():
+        return f"it is for {spec.arch}, and this host is {platform.machine()}"
+    for operation in spec.operations:
+        if why := _why_not(operation, text_of):
+            return f"line {operation.line}: {why}"
+    return ""
+
+
+def _why_not(operation: Operation, text_of: Callable[[str], str]) -> str:
+    name, argument = operation.name, operation.argument
+    if name not in COMMANDS:
+        return f"{name} is the appliance's"
+    if name in {"run", "run-command"}:
+        match = _ASKS_MACHINE.search(text_of(argument) if name == "run" else argument)
+        return f"{name} uses {shown(match[0])}, which looks at the machine" if match else ""
+    if name in {"install", "uninstall"}:
+        packages = (each for each in argument.split(",") if MACHINE_PACKAGES.fullmatch(each))
+        return next((f"{each} looks at the machine" for each in packages), "")
+    if name in {"password", "root-password"}:
+        return _password(argument if name == "root-password" else argument.partition(":")[2])
+    if any(_PLACES.match(part) for part in argument.split(":")):
+        return f"{name} is told of a path of the machine's"
+    return ""
+
+
+def _password(selector: str) -> str:
+    kinds = selector.split(":")
+    while kinds[:1] in (["lock"], ["locked"]):
+        kinds = kinds[1:]
+    if kinds in ([], ["disabled"], ["disable"]) or kinds[0] == "password":
+        return ""
+    return f"the password selector {kinds[0]} is the appliance's"
+
+
+def is_strangers(environ: Mapping[str, str]) -> bool:
+    """Tell whether a run of CI is for a pull request from a fork, or may be.
+
+    Facts of GitHub's and Jenkins's (GITHUB_EVENT_PATH; CHANGE_FORK of the branch sources' plugin).
+    """
+    if environ.get("CHANGE_FORK"):
+        return True
+    if not environ.get("GITHUB_EVENT_NAME", "").startswith("pull_request"):
+        return False
+    try:
+        event = json.loads(Path(environ["GITHUB_EVENT_PATH"]).read_bytes())
+        source = event["pull_request"]["head"]["repo"]["full_name"]
+    except (KeyError, OSError, TypeError, ValueError):
+        return True
+    return bool(source != environ.get("GITHUB_REPOSITORY"))
+
+
+def is_allowed(settings: Settings, environ: Mapping[str, str]) -> bool:
+    """Tell whether a run may use namespaces; a stranger's only where the variable says so.
+
+    The settings' file is the stranger's own.
+    """
+    chosen = settings.origins.get("engine") == VARIABLE and settings.engine == NAMESPACE
+    return chosen or not is_strangers(environ)

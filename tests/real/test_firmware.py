@@ -1,0 +1,160 @@
+"""A bootstrapped Debian with cloud-init, under UEFI and BIOS: three boots of one disk."""
+
+import re
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from lago_images.building.boot.boot_test import boot_test
+from lago_images.building.boot.machines import machine_for
+from lago_images.host.kvm import detect
+from lago_images.host.process import Runner
+from tests.servers.processes import free_port
+from tests.support.guests import overlay, started
+from tests.support.images import list_ext4
+from tests.tools import cannot, need
+
+pytestmark = pytest.mark.real
+need("qemu-img", "qemu-system-x86_64", "mkfs.vfat", "mcopy", "ssh", "ssh-keygen")
+if not all(Path(file).exists() for file in machine_for("x86_64", "uefi").files):
+    cannot("UEFI firmware is not installed (package ovmf)")
+
+# What a kernel's update calls, and what updates of GRUB and shim do.
+RENEW = """
+exec 2>&1
+run-parts --arg="$(uname -r)" --regex=grub /etc/kernel/postinst.d
+sh /var/lib/dpkg/info/grub-cloud-amd64.postinst triggered
+sync
+"""
+NETWORK = """\
+version: 2
+ethernets:
+  eth0:
+    addresses: [10.0.2.77/24]
+    gateway4: 10.0.2.2
+"""
+USERS = """\
+#cloud-config
+users:
+  - name: tester
+    sudo: ALL=(ALL) NOPASSWD:ALL
+    ssh_authorized_keys: ["{key}"]
+"""
+
+
+ASKED = "hostname; sudo -n id -un; ip -4 -o address show dev eth0; getent hosts seeded"
+
+
+@pytest.fixture(scope="module")
+def renewed(debian12_cloud, tmp_path_factory):
+    """A larger disk that started under UEFI and renewed its boot loaders; and what it said."""
+    folder = tmp_path_factory.mktemp("renewed")
+    disk = overlay(debian12_cloud.disk, folder / "grown.qcow2", "9G")
+    with started(disk, folder / "console.log", firmware="uefi") as guest:
+        filesystems = guest.ask("guest-get-fsinfo")
+        interfaces = guest.ask("guest-network-get-interfaces")
+        facts = {
+            "root": next(fs for fs in filesystems if fs["mountpoint"] == "/"),
+            "interfaces": {each["name"] for each in interfaces},
+            "secure boot": guest.run("od -An -tu1 /sys/firmware/efi/efivars/SecureBoot-*"),
+            # The agent answers before the network is up.
+            "profile": guest.run("until ifquery --state eth0; do sleep 1; done"),
+            "cloud-init": guest.run("systemctl list-units --all --no-legend 'cloud-*'"),
+            "renewed": guest.run(RENEW),
+            "menu": guest.run("cat /boot/grub/grub.cfg"),
+            "serial": guest.console.read_text(errors="replace"),
+        }
+    return disk, facts
+
+
+def test_it_starts_under_secure_boot_and_uses_all_of_a_larger_disk(renewed):
+    facts = renewed[1]
+    assert facts["secure boot"].split()[-1] == "1"
+    assert facts["root"]["total-bytes"] > 8 * 2**30
+    assert facts["interfaces"] == {"lo", "eth0"}
+    assert "Linux version" in facts["serial"]
+
+
+def test_without_a_seed_cloud_init_is_not_started_and_dhcp_is_used(renewed):
+    facts = renewed[1]
+    assert facts["profile"].strip() == "eth0=dhcp"
+    assert " active" not in facts["cloud-init"]
+    assert "cloud-init" not in facts["serial"]
+
+
+def test_the_modules_that_debians_menu_loads_are_on_the_disk(renewed, debian12_cloud):
+    menu = renewed[1]["menu"]
+    assert "### BEGIN /etc/grub.d/10_linux ###" in menu
+    loaded = set(re.findall(r"^\s*insmod (\w+)$", menu, re.MULTILINE))
+    assert {"gzio", "part_gpt", "ext2"} <= loaded
+    # It names those of other platforms too, behind conditions.
+    packaged = set(list_ext4(debian12_cloud.disk, "/usr/lib/grub/i386-pc"))
+    wanted = {f"{name}.mod" for name in loaded} & packaged
+    assert {"gzio.mod", "all_video.mod"} <= wanted
+    assert wanted <= set(list_ext4(debian12_cloud.disk, "/boot/grub/i386-pc"))
+
+
+def test_both_boot_loaders_were_renewed_inside(renewed):
+    assert renewed[1]["renewed"].count("Installation finished. No error reported.") == 2
+
+
+@pytest.fixture(scope="module")
+def key(tmp_path_factory):
+    path = tmp_path_factory.mktemp("key") / "key"
+    argv = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "tests", "-f", path]
+    subprocess.run(argv, check=True, timeout=60)
+    return path
+
+
+@pytest.fixture(scope="module")
+def seed(key, tmp_path_factory):
+    """A NoCloud disk, with a name, a user, their key and a network."""
+    folder = tmp_path_factory.mktemp("seed")
+    (folder / "user-data").write_text(USERS.format(key=key.with_suffix(".pub").read_text().strip()))
+    (folder / "meta-data").write_text("instance-id: one\nlocal-hostname: seeded\n")
+    (folder / "network-config").write_text(NETWORK)
+    disk = folder / "seed.img"
+    subprocess.run(["mkfs.vfat", "-n", "CIDATA", "-C", disk, "1024"], check=True, timeout=60)
+    files = [folder / name for name in ("user-data", "meta-data", "network-config")]
+    subprocess.run(["mcopy", "-i", disk, *files, "::/"], check=True, timeout=60)
+    return disk
+
+
+def test_a_seed_gives_it_a_name_a_user_and_a_network(renewed, key, seed, tmp_path):
+    port = free_port()
+    drive = ("-drive", f"file={seed},format=raw,if=virtio,readonly=on")
+    login = [
+        "ssh", "-i", key, "-p", str(port), "-o", "StrictHostKeyChecking=no",
+        "-o", f"UserKnownHostsFile={tmp_path}/known", "-o", "ConnectTimeout=20",
+        "tester@127.0.0.1", ASKED,
+    ]  # fmt: skip
+    forward = f"hostfwd=tcp:127.0.0.1:{port}-10.0.2.77:22"
+    with started(renewed[0], tmp_path / "console.log", forward=forward, more=drive):
+        deadline = time.monotonic() + 1800
+        while True:
+            ran = subprocess.run(login, capture_output=True, text=True, timeout=600, check=False)
+            if ran.returncode == 0 or time.monotonic() > deadline:
+                break
+            time.sleep(2)
+    name, user, address, resolved = ran.stdout.splitlines()
+    assert (name, user) == ("seeded", "root")
+    assert " 10.0.2.77/24 " in address
+    assert resolved.startswith("127.0.1.1 ")
+
+
+def test_renewed_boot_loaders_start_under_secure_boot(renewed, tmp_path):
+    booted = boot_test(
+        renewed[0],
+        "qcow2",
+        arch="x86_64",
+        firmware="uefi",
+        accel=detect(Runner()),
+        timeout=450,
+        console_log=tmp_path / "console.log",
+        workdir=tmp_path,
+        runner=Runner(log=tmp_path / "log"),
+        clock=time.monotonic,
+    )
+    assert list(booted.test.firmware) == ["uefi"]

@@ -1,0 +1,98 @@
+"""Disks that boot under UEFI, too: their root file system is written, and nothing else of them."""
+
+import subprocess
+from dataclasses import replace
+
+import pytest
+
+from lago_images.building.customise.namespace.disk import find_root
+from lago_images.building.customise.namespace.unpack_ext4 import UnsupportedError
+from tests.support import trees
+from tests.support.images import Image
+from tests.support.namespaces import in_namespaces, need_namespaces, small
+from tests.tools import need
+
+pytestmark = pytest.mark.real
+need("sfdisk", "e2fsck")
+need_namespaces()
+
+MIB = 2**20
+# What bootstrap: lays out for a BIOS, with a GPT around it and an ESP behind it.
+TABLE = """\
+label: gpt
+first-lba: 34
+start=34, size=2014, type=21686148-6449-6E6F-744E-656564454649
+start=2048, size={sectors}, type=0FC63DAF-8483-4772-8E79-3D69D8477DE4
+start={esp}, size=8192, type=C12A7328-F81F-11D2-BA4B-00A0C93EC93B
+"""
+FSTAB = "write /etc/fstab:UUID={uuid} / ext4 errors=remount-ro 0 1\\\n{esp}\n\nmkdir /boot/efi\n"
+MOUNTED = "UUID=ABCD-1234 /boot/efi vfat umask=0077,nofail 0 0"
+
+
+def with_esp(folder, base: Image, fstab: str) -> Image:
+    """The base on a disk with a GPT, whose /etc/fstab has a line more."""
+    folder.mkdir()
+    text = FSTAB.format(uuid=find_root(base.disk).uuid, esp=fstab)
+    disk = in_namespaces(folder, base, text).disk
+    root = find_root(disk)
+    end = root.start + root.size
+    with disk.open("r+b") as file:
+        file.truncate(end + 6 * MIB)
+        file.seek(end + MIB)
+        file.write(b"the ESP's own")
+    table = TABLE.format(sectors=root.size // 512, esp=(end + MIB) // 512)
+    subprocess.run(["sfdisk", "-q", disk], input=table, text=True, check=True, timeout=60)
+    return replace(base, disk=disk)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory, debian12):
+    return with_esp(tmp_path_factory.mktemp("esp") / "made", small(debian12), MOUNTED)
+
+
+def test_the_root_is_written_and_all_around_it_kept(tmp_path, base):
+    seen = "ls /boot/efi; cp /etc/fstab /boot/efi/x 2>/dev/null || echo denied"
+    text = f"mkdir /srv/made\nrun-command ({seen}) > /srv/made/efi\n"
+    new = in_namespaces(tmp_path, base, text).disk
+    root = find_root(new)
+    assert root == find_root(base.disk)
+    assert root.has_esp
+    end = root.start + root.size
+    with base.disk.open("rb") as one, new.open("rb") as other:
+        assert one.read(root.start) == other.read(root.start)
+        assert one.seek(end) == other.seek(end)
+        assert one.read() == other.read()
+    before, made = trees.files(base.disk), trees.files(new)
+    assert made["/srv/made/efi"].size == len("denied\n")
+    changed = [path for path in made if made[path] != before.get(path)]
+    assert {"/srv/made", "/srv/made/efi"} <= set(changed)
+    assert not [path for path in changed if path.startswith("/boot")]
+    subprocess.run(["e2fsck", "-fn", f"{new}?offset={root.start}"], check=True, timeout=300)
+    subprocess.run(["sfdisk", "--verify", new], check=True, timeout=60)
+
+
+STANZA = r"printf '\nPackage: grub-efi-amd64\nStatus: install ok installed\nVersion: 1\n' >>"
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("write /boot/efi/x:y", "/boot/efi/x is not of the guest's own files"),
+        ("delete /boot/efi", "/boot/efi is not of the guest's own files"),
+        (f"run-command {STANZA} /var/lib/dpkg/status", "grub-efi-amd64 was changed"),
+    ],
+)
+def test_what_may_touch_the_esp_is_for_the_appliance(tmp_path, base, text, why):
+    with pytest.raises(UnsupportedError, match=why):
+        in_namespaces(tmp_path, base, f"{text}\n")
+    assert [path.name for path in (tmp_path / "work").iterdir()] == ["base.raw"]
+
+
+@pytest.mark.parametrize(
+    "line", ["", "UUID=ABCD-1234 /efi vfat defaults 0 0", f"{MOUNTED}\\\n/dev/sda9 /data ext4"]
+)
+def test_a_disk_that_mounts_other_parts_of_itself_is_for_the_appliance(tmp_path, debian12, line):
+    base = with_esp(tmp_path / "made", small(debian12), line)
+    (tmp_path / "build").mkdir()
+    with pytest.raises(UnsupportedError, match="mounts other parts of its disk"):
+        in_namespaces(tmp_path / "build", base, "mkdir /srv/a\n")

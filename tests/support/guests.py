@@ -1,0 +1,91 @@
+"""Guests that tests start, ask and stop, with the firmware that a test names."""
+
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lago_images.building.boot import boot_test
+from lago_images.building.boot.guest_agent import Agent
+from lago_images.building.boot.machines import machine_for
+from lago_images.errors import BootError
+from lago_images.host import kvm
+from lago_images.host.process import Runner
+
+# Emulation on a busy machine is slow; a guest that is stuck is stuck for longer.
+_LONGEST = 1800.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Guest:
+    """A machine whose agent answers."""
+
+    agent: Agent
+    console: Path
+
+    def ask(self, command: str) -> Any:
+        """The agent's answer to a command."""
+        self.agent.settle(timeout=_LONGEST)
+        return self.agent.ask(command, timeout=_LONGEST)
+
+    def run(self, script: str) -> str:
+        """What a shell script prints in the guest; ``BootError`` if it fails."""
+        self.agent.settle(timeout=_LONGEST)
+        argv = ("/bin/sh", "-c", f"export PATH=/usr/sbin:/usr/bin:/sbin:/bin\n{script}")
+        return self.agent.run(argv, timeout=_LONGEST).decode()
+
+
+def overlay(disk: Path, path: Path, size: str = "") -> Path:
+    """A disk above a raw one, which may be larger and may be written to."""
+    create = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", str(disk), str(path)]
+    subprocess.run([*create, *([size] if size else [])], check=True, timeout=60)
+    return path
+
+
+@contextmanager
+def started(
+    disk: Path,
+    console: Path,
+    *,
+    firmware: str = "bios",
+    forward: str = "",
+    more: tuple[str, ...] = (),
+) -> Iterator[Guest]:
+    """Start a qcow2 disk, which the guest writes to, and wait for its agent.
+
+    Args:
+        disk: The disk.
+        console: Where the serial console's output goes.
+        firmware: The kind of firmware.
+        forward: QEMU's ``hostfwd=…`` of its user network; empty for none.
+        more: Further options of QEMU.
+    """
+    machine = machine_for("x86_64", firmware)
+    accel = "kvm" if kvm.detect(Runner()).kvm else "tcg"
+    devices = boot_test._devices(disk, console)
+    if forward:
+        devices = [f"{a},{forward}" if a.startswith("user,") else a for a in devices]
+    argv = [machine.program, *machine.options, "-accel", accel, *devices, *more]
+    pipe = subprocess.PIPE
+    watch = boot_test._Watch(
+        console=console, errors=console.parent / "errors", limit=_LONGEST, clock=time.monotonic
+    )
+    for is_last in (False, False, True):
+        with Runner().started(argv, stdin=pipe, stdout=pipe) as qemu:
+            assert qemu.stdin is not None
+            assert qemu.stdout is not None
+            send, receive = qemu.stdin.fileno(), qemu.stdout.fileno()
+            agent = Agent(send=send, receive=receive, clock=time.monotonic)
+            try:
+                boot_test._wait(agent, qemu.poll, watch)
+            except BootError:
+                if is_last or not boot_test.is_starved(console):
+                    raise
+                continue
+            yield Guest(agent=agent, console=console)
+            agent._write({"execute": "guest-shutdown", "arguments": {"mode": "powerdown"}})
+            qemu.wait(timeout=_LONGEST)
+            return

@@ -1,0 +1,138 @@
+"""Which specs mean the same in namespaces, and whose may use them."""
+
+import json
+import platform
+
+import pytest
+
+from lago_images.building.customise.namespace import agent, rules
+from lago_images.settings import Settings
+from lago_images.specs.commands import COMMANDS
+from tests.support.builders import spec
+
+ARCH = platform.machine()
+
+
+def why(*operations, base="layer:debian-12", arch=ARCH, scripts=None):
+    return rules.why_not(spec("image", base, *operations, arch=arch), (scripts or {}).__getitem__)
+
+
+def test_every_command_that_is_known_is_one_of_the_agents():
+    methods = {name[3:].replace("_", "-") for name in dir(agent.Agent) if name.startswith("do_")}
+    assert methods == rules.COMMANDS
+    assert set(COMMANDS) > rules.COMMANDS
+
+
+@pytest.mark.parametrize("name", sorted(set(COMMANDS) - rules.COMMANDS))
+def test_a_command_that_is_not_known_sends_the_spec_to_the_appliance(name):
+    assert why(("mkdir", "/srv/a"), (name, "x:y")) == f"line 1: {name} is the appliance's"
+
+
+def test_a_plain_spec_is_for_namespaces():
+    assert not why(
+        ("root-password", "password:123456"),
+        ("install", "tgt,open-iscsi,lvm2"),
+        ("run-command", "systemctl enable tgt.service >/dev/null 2>&1"),
+        ("upload", "files/a:/etc/a"),
+        ("password", "joe:locked:password:a:b"),
+        ("password", "ann:disabled"),
+    )
+
+
+@pytest.mark.parametrize("base", ["libguestfs:debian-12", "simple:disk.img"])
+def test_disks_of_others_are_for_the_appliance(base):
+    assert "its base is" in why(("mkdir", "/srv/a"), base=base)
+
+
+def test_another_architecture_is_for_the_appliance():
+    assert why(("mkdir", "/srv/a"), arch="riscv64").startswith("it is for riscv64")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "uname -r",
+        "mount -a",
+        "echo $(findmnt -no UUID /)",
+        "cat /proc/cpuinfo",
+        "ls /sys/class/net",
+        "dd of=/dev/sda",
+        "update-grub",
+        "grub-install /dev/vda",
+        "sudo -u postgres createdb x",
+        "chattr +i /etc/motd",
+        "true;ip a",
+        "ls /boot/efi",
+        "cp -a /boot /srv",
+    ],
+)
+def test_what_looks_at_the_machine_is_for_the_appliance(command):
+    assert "looks at the machine" in why(("run-command", command))
+    assert "looks at the machine" in why(("run", "a.sh"), scripts={"a.sh": f"#!/bin/sh\n{command}"})
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "echo >/dev/null",
+        "useradd --uid 7 ip-user",
+        "cat /etc/remount",
+        "ls /srv/sys/",
+        "ls /srv/boot",
+    ],
+)
+def test_words_that_only_look_like_it_are_not(command):
+    assert not why(("run-command", command))
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        ("install", "nano,grub-pc"),
+        ("install", "zfs-dkms"),
+        ("root-password", "random"),
+        ("root-password", "file:secret"),
+        ("password", "joe:locked:random"),
+        ("write", "/dev/x:y"),
+        ("delete", "//proc/x"),
+        ("copy", "/etc/a:/sys/a"),
+        ("delete", "/boot/efi/EFI"),
+        ("install", "shim-signed"),
+    ],
+)
+def test_other_things_of_the_machine_are_for_the_appliance(operation):
+    assert why(operation)
+
+
+def event(tmp_path, source):
+    file = tmp_path / "event.json"
+    file.write_text(json.dumps({"pull_request": {"head": {"repo": source}}}))
+    return {
+        "GITHUB_EVENT_NAME": "pull_request",
+        "GITHUB_EVENT_PATH": str(file),
+        "GITHUB_REPOSITORY": "us/images",
+    }
+
+
+def test_a_forks_pull_request_may_not(tmp_path):
+    settings = Settings(engine="namespace")
+    assert rules.is_strangers(event(tmp_path, {"full_name": "them/images"}))
+    assert not rules.is_allowed(settings, event(tmp_path, {"full_name": "them/images"}))
+    # Its repository is gone, or the event cannot be read.
+    assert rules.is_strangers(event(tmp_path, None))
+    assert rules.is_strangers({"GITHUB_EVENT_NAME": "pull_request_target"})
+    assert rules.is_strangers({"CHANGE_FORK": "them"})
+
+
+def test_ones_own_pull_request_may(tmp_path):
+    assert rules.is_allowed(Settings(), event(tmp_path, {"full_name": "us/images"}))
+    assert rules.is_allowed(Settings(), {"GITHUB_EVENT_NAME": "push"})
+    assert rules.is_allowed(Settings(), {})
+
+
+def test_only_the_environment_of_ci_lets_a_fork(tmp_path):
+    environ = event(tmp_path, {"full_name": "them/images"})
+    chosen = Settings(engine="namespace", origins={"engine": "LAGO_IMAGES_ENGINE"})
+    assert rules.is_allowed(chosen, environ)
+    automatic = Settings(engine="auto", origins={"engine": "LAGO_IMAGES_ENGINE"})
+    assert not rules.is_allowed(automatic, environ)
