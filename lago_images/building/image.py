@@ -167,11 +167,15 @@ def store(job: Job, finished: Finished, base: BaseRecord) -> Manifest:
     waiting = retry_policy(job.children, context.console)
     try:
         disk, booted = _boot_and_send(job, key, finished, waiting, runner)
-        packages = booted.packages if finished.packages is None and booted else finished.packages
+        packages, boot_files = finished.packages, finished.prepared.boot_files
+        if packages is None and booted:
+            packages, boot_files = booted.packages, booted.boot_files
         finished = replace(finished, packages=packages)
         boot = booted.test if booted else None
         manifest = _manifest(job, key, finished, base, disk, boot, tools(runner))
-        sidecars = SidecarFiles(log=job.log, console_log=job.console_log, packages=packages)
+        sidecars = SidecarFiles(
+            log=job.log, console_log=job.console_log, packages=packages, boot_files=boot_files
+        )
         with job.progress.doing("uploading the sidecar files", Phase.UPLOAD):
             send_sidecars(context.store, manifest, spec, sidecars, waiting)
     except BaseException:

@@ -18,6 +18,9 @@ from lago_images.building.customise import identities
 from lago_images.building.model import Context
 from lago_images.console import Console
 from lago_images.host.process import Runner
+from lago_images.repository.records import boot_files
+from lago_images.repository.records.boot_files import BootFiles
+from lago_images.repository.records.layout import BOOT_FILES
 from lago_images.repository.records.manifest import BaseRecord
 from lago_images.settings import Settings
 from lago_images.specs.model import Spec
@@ -36,10 +39,11 @@ _MADE_BY = (build, debian, guest_files, partition, identities)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Image:
-    """A raw disk, which tests only read, and what is installed on it."""
+    """A raw disk, which tests only read, what is installed on it, and what it starts with."""
 
     disk: Path
     packages: tuple[Package, ...]
+    boot_files: BootFiles
 
     def copy(self, folder: Path) -> Prepared:
         """A copy that may be changed."""
@@ -89,7 +93,8 @@ def debian12() -> Image:
                 shutil.rmtree(old)
             _build(kept)
     listed = contents.parse((kept / "packages.txt").read_text())
-    return Image(disk=kept / "disk.raw", packages=listed)
+    starts = boot_files.parse((kept / BOOT_FILES).read_text())
+    return Image(disk=kept / "disk.raw", packages=listed, boot_files=starts)
 
 
 def _build(kept: Path) -> None:
@@ -101,7 +106,9 @@ def _build(kept: Path) -> None:
         spec = a_spec(DEBIAN12, "debian-12")
         prepared = build.prepare(spec, folder, a_context(folder), runner)
         assert prepared.packages is not None
+        assert prepared.boot_files is not None
         (made / "packages.txt").write_text(contents.render(prepared.packages))
+        (made / BOOT_FILES).write_text(boot_files.render(prepared.boot_files))
         prepared.disk.replace(made / "disk.raw")
         made.rename(kept)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import ClassVar
 
+from lago_images.repository.records.boot_files import BootChanges
 from lago_images.repository.records.changes import PackageChanges, PropertyChange
 from lago_images.repository.records.log import EventKind
 from lago_images.repository.records.manifest import BaseRecord, BootTest, Disk
@@ -160,6 +161,8 @@ class Comparison:
 
     Attributes:
         packages: None where the packages of one of them are not known.
+        boot_files: None where one of them was built before they were recorded, or its guest did
+            not tell them.
         properties: None where the spec of one of them is not known.
         is_other_base: Whether name or bytes of the base differ; None where one is not known.
     """
@@ -172,5 +175,6 @@ class Comparison:
     old: Side
     new: Side
     packages: PackageChanges | None
+    boot_files: BootChanges | None
     properties: tuple[PropertyChange, ...] | None
     is_other_base: bool | None
