@@ -69,11 +69,12 @@ def test_every_command_has_a_man_page_without_warnings(tmp_path):
     assert "A and B are revisions" in page
 
 
-def test_the_man_module_writes_the_pages(tmp_path):
-    argv = [sys.executable, "-m", "lago_images.cli.man", str(tmp_path / "man1")]
-    ran = subprocess.run(argv, capture_output=True, text=True, check=True)
-    assert "lago-images-ci-plan.1" in ran.stdout.splitlines()
+def test_man_writes_the_pages_and_says_how_to_read_one(repo, tmp_path):
+    ran = repo.run("man", str(tmp_path / "man1"))
+    assert ran.code == 0, ran.err
+    assert "lago-images-ci-plan.1" in ran.out.splitlines()
     assert (tmp_path / "man1/lago-images-ci-plan.1").is_file()
+    assert f"man {tmp_path}/man1/lago-images.1" in ran.err
 
 
 @pytest.fixture
