@@ -11,7 +11,7 @@ from lago_images.cli.completion import published_names
 from lago_images.cli.documents import FORMAT, document
 from lago_images.cli.invocation import Invocation, finish
 from lago_images.cli.tables import table, terminal_width, wrapped
-from lago_images.console import clean, human_size
+from lago_images.console import clean, counted, human_size
 from lago_images.errors import UsageError
 from lago_images.repository.browsing import queries
 from lago_images.repository.browsing.documents import (
@@ -26,12 +26,14 @@ from lago_images.repository.browsing.documents import (
 from lago_images.repository.records.boot_files import BootChanges
 from lago_images.repository.records.changes import PackageChanges
 from lago_images.repository.records.log import EventKind
-from lago_images.repository.records.release import NO_COMMIT
+from lago_images.repository.records.release import NO_COMMIT, PackageDiff
 from lago_images.repository.records.state import State, read
 from lago_images.storage.base import Store
 
 _SHORT = 12
 _DAY = 86_400
+# Packages that a line of what changed names.
+_SHOWN = 5
 _COLOURS = {EventKind.WITHDRAWN: "red", EventKind.ROLLED_BACK: "yellow"}
 _ARCH = click.option("--arch", default="", help="Of an image with several architectures.")
 _STATES = {
@@ -208,9 +210,24 @@ def _facts(page: ImagePage, chosen: Revision, now: float) -> Iterator[tuple[str,
     compressed, whole, virtual = map(human_size, sizes)
     yield "size", f"{compressed} to download, {whole} as a file, {virtual} for the guest"
     yield "packages", "not known" if chosen.packages is None else str(chosen.packages)
+    if changes := chosen.package_changes:
+        yield "changes", _package_changes(page.name, chosen.revision, changes)
     boot = chosen.boot
     yield "boot test", f"{boot.seconds:.0f} s ({boot.accel})" if boot else "none"
     yield "fingerprint", chosen.fingerprint
+
+
+def _package_changes(name: str, revision: int, changes: PackageDiff) -> str:
+    kinds = (changes.upgraded, changes.added, changes.removed)
+    shown = [" → ".join(each.rsplit(" ", 1)) for each in changes.upgraded]
+    shown += [f"+{each}" for each in changes.added] + [f"-{each}" for each in changes.removed]
+    count = sum(map(len, kinds)) + changes.omitted
+    more = f" and {count - _SHOWN} more" if count > _SHOWN else ""
+    listed = f": {', '.join(shown[:_SHOWN])}{more}" if count else ""
+    return (
+        f"{counted(count, 'package')} since revision {changes.since}{listed}; "
+        f"lago-images repo diff {name} {changes.since} {revision}"
+    )
 
 
 def _revision_lines(revisions: Sequence[Revision], width: int | None) -> Iterator[str]:

@@ -16,7 +16,7 @@ from jsonschema import Draft202012Validator
 
 from lago_images.repository.records.layout import BOOT_FILES, PACKAGES, RELEASES
 from lago_images.repository.records.manifest import BaseRecord
-from lago_images.repository.records.release import ObjectDigest, Released
+from lago_images.repository.records.release import ObjectDigest, PackageDiff, Released
 from lago_images.repository.rendering.site import Site
 from lago_images.storage.directory.store import DirectoryStore
 from tests.support.builders import (
@@ -99,7 +99,8 @@ def repo(tmp_path):
     )
     publish(store, 1, old, FIRST, FIRST_BOOT, released=Released(commit="c1", actor="alice"))
     by_ci = Released(commit="c2", dirty=True, actor="bob", run="https://ci.example/7")
-    publish(store, 2, new, SECOND, SECOND_BOOT, released=by_ci)
+    changes = PackageDiff(since=1, upgraded=("bash 5.2-1 5.2-2",), added=("vim 9.0-1 amd64",))
+    publish(store, 2, new, SECOND, SECOND_BOOT, released=by_ci, package_changes=changes)
     bad = manifest("broken", "x1")
     put_build(store, bad)
     put_copy(store, bad)
@@ -198,6 +199,7 @@ def test_show_prints_every_fact_of_an_image(repo):
         f"https://images.example/r/{newest['folder']}debian-12.qcow2.xz",
         "virt-builder --source https://images.example/r/index --no-check-signature debian-12",
         "31 s (tcg)",
+        "2 packages since revision 1: bash 5.2-1 → 5.2-2, +vim 9.0-1 amd64; lago-images repo diff",
     ]:
         assert fact in text
 

@@ -96,7 +96,7 @@ def test_what_a_run_prints_is_of_its_schema(repo, ask, tmp_path):
         "schema": 1,
         "ok": True,
         "repository": "",
-        "catalogue": "",
+        "catalogue": (repo.root / "image-repo/index.html").as_uri(),
         "images": [],
         "written": [],
         "findings": [],

@@ -12,7 +12,7 @@ from lago_images.repository.records.boot_files import BootChanges
 from lago_images.repository.records.changes import PackageChanges, PropertyChange
 from lago_images.repository.records.log import EventKind
 from lago_images.repository.records.manifest import BaseRecord, BootTest, Disk
-from lago_images.repository.records.release import ObjectDigest
+from lago_images.repository.records.release import ObjectDigest, PackageDiff
 
 
 class ImageState(StrEnum):
@@ -42,6 +42,8 @@ class Revision:
         packages: How many are installed; None where that is not known.
         outdated: How many of them have another version in a newer build of the same system in this
             repository; None where that was not asked for or is not known.
+        package_changes: What clients got anew with it; None where nothing was offered before, or
+            that is not known.
         objects: The files of its public copy by name, each with its SHA-256.
         folder: Where they are, below the repository's URL.
     """
@@ -65,6 +67,7 @@ class Revision:
     packages: int | None
     outdated: int | None = None
     boot: BootTest | None
+    package_changes: PackageDiff | None
     objects: Mapping[str, ObjectDigest]
     folder: str
 

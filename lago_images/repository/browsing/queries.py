@@ -91,6 +91,7 @@ def _revision(release: Release, image: ReleasedImage, state: ImageState, reason:
         disk=manifest.disk,
         packages=manifest.packages,
         boot=manifest.boot,
+        package_changes=release.package_changes,
         objects=image.objects,
         folder=image.public.folder,
     )
