@@ -124,6 +124,15 @@ def test_bash_completes_commands_options_and_names_of_images(repo, tmp_path, wor
     assert ran.stdout.split() == completed, ran.stderr
 
 
+@pytest.mark.parametrize(("shell", "at"), [("zsh", "2"), ("fish", "debian-12-")])
+def test_zsh_and_fish_are_given_the_names_of_images(repo, shell, at):
+    """As their scripts ask: zsh for the word of a number, fish for one that begins so."""
+    asked = {"COMP_WORDS": "lago-images try debian-12-", "COMP_CWORD": at}
+    ran = repo.run(environ={"_LAGO_IMAGES_COMPLETE": f"{shell}_complete", **asked})
+    assert ran.code == 0, ran.err
+    assert re.findall(r"[\w-]*debian[\w-]*", ran.out) == ["debian-12-nfs"]
+
+
 def test_names_are_not_completed_without_specs_or_a_readable_repository(repo):
     repo.write("lago-images.toml", "wrong = 1\n")
     ran = repo.run(
