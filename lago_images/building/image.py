@@ -20,6 +20,7 @@ from lago_images.building.bases.prepared import LayerBase, Package, Prepared
 from lago_images.building.boot.boot_test import Booted, boot_test
 from lago_images.building.customise.sysprep import customise, warn_of_secrets
 from lago_images.building.customise.versions import refuse_unknown_commands
+from lago_images.building.esp import with_esp
 from lago_images.building.model import Context, Phase, Request
 from lago_images.building.progress import Progress
 from lago_images.building.reservations import Machine, Reservations, needs
@@ -139,6 +140,7 @@ def finish(job: Job) -> Finished:
             progress.doing("customising", Phase.SETUP),
         ):
             prepared = customise(spec, prepared, job.folder, job.context, runner, accel=job.accel)
+    prepared = with_esp(prepared, runner)
     disk = job.folder / "finished.qcow2"
     with progress.doing("writing the finished disk", Phase.DISK):
         virtual_size = qcow2.standalone(prepared.disk, prepared.format, disk, runner)
