@@ -19,8 +19,10 @@ from lago_images.building.bases.bootstrap import build as bootstrap
 from lago_images.building.bases.prepared import FinishedBase, LayerBase, Package, Prepared
 from lago_images.building.boot.boot_test import Booted, boot_test
 from lago_images.building.customise.engine import customise
+from lago_images.building.customise.namespace import rules
 from lago_images.building.customise.sysprep import warn_of_secrets
 from lago_images.building.customise.versions import refuse_unknown_commands
+from lago_images.building.esp import with_esp
 from lago_images.building.model import Context, Phase, Request
 from lago_images.building.progress import Progress
 from lago_images.building.reservations import Machine, Reservations, needs
@@ -152,6 +154,9 @@ def finish(job: Job) -> Finished:
         ):
             done = customise(spec, prepared, job.folder, job.context, runner, accel=job.accel)
         prepared, engine = done.prepared, done.engine
+    # In the appliance commands may have written there what mtools should not be given.
+    if engine is None or engine.name == rules.NAMESPACE:
+        prepared = with_esp(prepared, runner)
     disk = job.folder / "finished.qcow2"
     with progress.doing("writing the finished disk", Phase.DISK):
         virtual_size = qcow2.standalone(prepared.disk, prepared.format, disk, runner)
@@ -181,11 +186,15 @@ def store(job: Job, finished: Finished, base: BaseRecord) -> Manifest:
     waiting = retry_policy(job.children, context.console)
     try:
         disk, booted = _boot_and_send(job, key, finished, waiting, runner)
-        packages = booted.packages if finished.packages is None and booted else finished.packages
+        packages, boot_files = finished.packages, finished.prepared.boot_files
+        if packages is None and booted:
+            packages, boot_files = booted.packages, booted.boot_files
         finished = replace(finished, packages=packages)
         boot = booted.test if booted else None
         manifest = _manifest(job, key, finished, base, disk, boot, tools(runner))
-        sidecars = SidecarFiles(log=job.log, console_log=job.console_log, packages=packages)
+        sidecars = SidecarFiles(
+            log=job.log, console_log=job.console_log, packages=packages, boot_files=boot_files
+        )
         with job.progress.doing("uploading the sidecar files", Phase.UPLOAD):
             send_sidecars(context.store, manifest, spec, sidecars, waiting)
     except BaseException:

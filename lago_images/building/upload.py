@@ -14,6 +14,8 @@ from lago_images.disks.compress import compress
 from lago_images.errors import StorageError
 from lago_images.host.process import Children, Runner
 from lago_images.host.retry import RetryPolicy
+from lago_images.repository.records import boot_files
+from lago_images.repository.records.boot_files import BootFiles
 from lago_images.repository.records.layout import BuildKey, headers
 from lago_images.repository.records.manifest import Manifest
 from lago_images.repository.rendering.lago import hash_file, metadata_file
@@ -31,6 +33,7 @@ class SidecarFiles:
     log: Path
     console_log: Path
     packages: tuple[Package, ...] | None
+    boot_files: BootFiles | None
 
 
 def retry_policy(children: Children, console: Console) -> RetryPolicy:
@@ -78,6 +81,8 @@ def send_sidecars(
     files = {key.hash: hash_file(manifest), key.metadata: metadata_file(manifest, spec)}
     if sidecars.packages is not None:
         files[key.packages] = contents.render(sidecars.packages).encode()
+    if sidecars.boot_files is not None:
+        files[key.boot_files] = boot_files.render(sidecars.boot_files).encode()
     for name, path in ((key.console, sidecars.console_log), (key.log, sidecars.log)):
         if path.exists():
             files[name] = readable(path.read_bytes())
@@ -103,7 +108,8 @@ def withdraw(store: Store, key: BuildKey) -> None:
     """
     with suppress(StorageError):
         to = key.staging
-        store.delete([to.disk, to.hash, to.metadata, to.packages, to.console, to.log])
+        listed = (to.packages, to.boot_files)
+        store.delete([to.disk, to.hash, to.metadata, *listed, to.console, to.log])
 
 
 def readable(data: bytes) -> bytes:

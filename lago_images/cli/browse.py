@@ -11,7 +11,7 @@ from lago_images.cli.completion import published_names
 from lago_images.cli.documents import FORMAT, document
 from lago_images.cli.invocation import Invocation, finish
 from lago_images.cli.tables import table, terminal_width, wrapped
-from lago_images.console import clean, human_size
+from lago_images.console import clean, counted, human_size
 from lago_images.errors import UsageError
 from lago_images.repository.browsing import queries
 from lago_images.repository.browsing.documents import (
@@ -23,13 +23,17 @@ from lago_images.repository.browsing.documents import (
     Revision,
     Side,
 )
+from lago_images.repository.records.boot_files import BootChanges
+from lago_images.repository.records.changes import PackageChanges
 from lago_images.repository.records.log import EventKind
-from lago_images.repository.records.release import NO_COMMIT
+from lago_images.repository.records.release import NO_COMMIT, PackageDiff
 from lago_images.repository.records.state import State, read
 from lago_images.storage.base import Store
 
 _SHORT = 12
 _DAY = 86_400
+# Packages that a line of what changed names.
+_SHOWN = 5
 _COLOURS = {EventKind.WITHDRAWN: "red", EventKind.ROLLED_BACK: "yellow"}
 _ARCH = click.option("--arch", default="", help="Of an image with several architectures.")
 _STATES = {
@@ -206,8 +210,23 @@ def _facts(page: ImagePage, chosen: Revision, now: float) -> Iterator[tuple[str,
     compressed, whole, virtual = map(human_size, sizes)
     yield "size", f"{compressed} to download, {whole} as a file, {virtual} for the guest"
     yield "packages", "not known" if chosen.packages is None else str(chosen.packages)
+    if changes := chosen.package_changes:
+        yield "changes", _package_changes(page.name, chosen.revision, changes)
     yield "boot test", str(chosen.boot or "none")
     yield "fingerprint", chosen.fingerprint
+
+
+def _package_changes(name: str, revision: int, changes: PackageDiff) -> str:
+    kinds = (changes.upgraded, changes.added, changes.removed)
+    shown = [" → ".join(each.rsplit(" ", 1)) for each in changes.upgraded]
+    shown += [f"+{each}" for each in changes.added] + [f"-{each}" for each in changes.removed]
+    count = sum(map(len, kinds)) + changes.omitted
+    more = f" and {count - _SHOWN} more" if count > _SHOWN else ""
+    listed = f": {', '.join(shown[:_SHOWN])}{more}" if count else ""
+    return (
+        f"{counted(count, 'package')} since revision {changes.since}{listed}; "
+        f"lago-images repo diff {name} {changes.since} {revision}"
+    )
 
 
 def _revision_lines(revisions: Sequence[Revision], width: int | None) -> Iterator[str]:
@@ -292,10 +311,10 @@ def diff(
 ) -> None:
     """Show what changed from one build of an image to another.
 
-    That is packages, size, properties of the spec and base. A and B are revisions; or the folder
-    of a build (with manifest.json), or a list of packages as packages.txt has it. Without A and B
-    the newest revision is compared with the one before it, with A alone A with the newest. What
-    lies in the boot partition is not on record, and so not compared.
+    That is packages, size, properties of the spec, base, and the files of /boot: kernels, initrds,
+    the boot loader and its menu. A and B are revisions; or the folder of a build (with
+    manifest.json), or a list of packages as packages.txt has it. Without A and B the newest
+    revision is compared with the one before it, with A alone A with the newest.
     """
     store, content = _read(invocation)
     image = queries.image_of(content, name, arch)
@@ -345,21 +364,50 @@ def _comparison_lines(compared: Comparison) -> Iterator[str]:
         else:
             text = "removed" if change.new is None else f"{change.old!r} → {change.new!r}"
         yield from wrapped(clean(f"property {change.name}: {text}"), width, indent="  ")
-    packages = compared.packages
-    if packages is None:
-        yield from wrapped("packages: those of one of them are not known", width)
-    elif not packages:
-        yield "packages: the same"
-    else:
-        counts = (len(packages.added), len(packages.removed), len(packages.upgraded))
-        text = "packages: {} added, {} removed, {} with another version".format(*counts)
+    yield from _package_lines(compared.packages, width)
+    yield from _boot_lines(compared.boot_files, width)
+
+
+def _package_lines(changes: PackageChanges | None, width: int | None) -> Iterator[str]:
+    if changes is None:
+        yield from wrapped("packages: those of one of them are not known", width, indent="  ")
+        return
+    counts = (len(changes.added), len(changes.removed), len(changes.upgraded))
+    text = "{} added, {} removed, {} with another version".format(*counts)
+    yield from wrapped(f"packages: {text if changes else 'the same'}", width, indent="  ")
+    for each in changes.added:
+        yield from _changed("+", f"{each.name} {each.version} {each.arch}", width)
+    for each in changes.removed:
+        yield from _changed("-", f"{each.name} {each.version} {each.arch}", width)
+    for change in changes.upgraded:
+        yield from _changed("~", f"{change.name} {change.old} → {change.new}", width)
+
+
+def _boot_lines(changes: BootChanges | None, width: int | None) -> Iterator[str]:
+    if changes is None:
+        text = "boot files: those of one of them are not recorded"
         yield from wrapped(text, width, indent="  ")
-        # As unified diffs are coloured: click drops the colours where stdout is no terminal.
-        for each in packages.added:
-            yield click.style(clean(f"  + {each.name} {each.version} {each.arch}"), fg="green")
-        for each in packages.removed:
-            yield click.style(clean(f"  - {each.name} {each.version} {each.arch}"), fg="red")
-        yield from (clean(f"  ~ {each.name} {each.old} → {each.new}") for each in packages.upgraded)
+        return
+    counts = (len(changes.added), len(changes.removed), len(changes.changed))
+    text = "{} added, {} removed, {} with other content".format(*counts)
+    yield from wrapped(f"boot files: {text if changes else 'the same'}", width, indent="  ")
+    for each in changes.added:
+        yield from _changed("+", f"{each.path} {human_size(each.size)}", width)
+    for each in changes.removed:
+        yield from _changed("-", f"{each.path} {human_size(each.size)}", width)
+    for change in changes.changed:
+        sizes = f"{human_size(change.old_size)} → {human_size(change.new_size)}"
+        yield from _changed("~", f"{change.path} {sizes}", width)
+    for path in changes.unread:
+        text = clean(f"  {path} is not compared: in one of them it was not read")
+        yield from wrapped(text, width, indent="    ")
+
+
+def _changed(sign: str, text: str, width: int | None) -> Iterator[str]:
+    # As unified diffs are coloured: click drops the colours where stdout is no terminal.
+    colour = {"+": "green", "-": "red"}.get(sign)
+    for line in wrapped(clean(f"  {sign} {text}"), width, indent="    "):
+        yield click.style(line, fg=colour)
 
 
 def _differing(old: Side, new: Side) -> Iterator[tuple[str, str, str]]:

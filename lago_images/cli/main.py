@@ -284,6 +284,11 @@ _COMMANDS = {
         "Print the script that completes commands, options and names of images in a shell.",
         "lago-images completion bash > ~/.local/share/bash-completion/completions/lago-images",
     ),
+    "man": _Lazy(
+        "lago_images.cli.man:man",
+        "Write a man page for each command into a folder.",
+        "lago-images man ~/.local/share/man/man1",
+    ),
     "init": _Lazy(
         "lago_images.cli.init:init",
         "Set up a specs repository: an example spec, settings, workflow, Jenkinsfile.",

@@ -1,16 +1,17 @@
-"""Write man pages from the help texts of the commands: ``python -m lago_images.cli.man FOLDER``.
+"""``lago-images man``: write man pages from the help texts of the commands.
 
 A page a command, such as ``lago-images-repo-show.1``, in the macros of man(7).
 """
 
 import re
-import sys
+import shlex
 from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 
 import click
 
+from lago_images.cli.invocation import Invocation
 from lago_images.cli.main import INTERRUPTED, PIPE, main
 
 _PROGRAM = "lago-images"
@@ -96,8 +97,15 @@ def write(folder: Path) -> list[str]:
     return names
 
 
-if __name__ == "__main__":
-    if len(sys.argv) != 2:  # noqa: PLR2004 -- the program and a folder
-        sys.exit("usage: python -m lago_images.cli.man FOLDER")
-    for file in write(Path(sys.argv[1])):
-        print(file)  # noqa: T201 -- a script's own output
+@click.command("man")
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@click.pass_obj
+def man(invocation: Invocation, folder: Path) -> None:
+    """Write a man page for each command into a folder.
+
+    They say what --help says. FOLDER is made where it is missing; one that is called man1 in a
+    folder that man searches is found by man. The names of the pages are printed.
+    """
+    for name in write(folder):
+        click.echo(name)
+    invocation.console.info(f"read one: man {shlex.quote(str(folder / _PROGRAM))}.1")

@@ -97,10 +97,11 @@ def run_report(
 
 
 def _catalogue(workspace: Workspace) -> str:
-    """Return the URL of the catalogue; empty for a directory whose URL no setting says."""
+    """Return the URL of the catalogue; that of a file where no setting says another."""
+    folder = workspace.store.folder
+    if folder is not None and not workspace.settings.base_url:
+        return (folder / CATALOGUE).absolute().as_uri()
     # By the page's name: a bucket has no page for its folders, and answers 404.
-    if workspace.store.folder is not None and not workspace.settings.base_url:
-        return ""
     return f"{site_of(workspace.settings, workspace.store.url).base_url}/{CATALOGUE}"
 
 
@@ -115,12 +116,12 @@ def show_summary(
         for line in table(heads, rows, width=width, spare=("time", "revision")):
             console.info(line)
     failed = next((each for each in results if each.manifest is None and not each.skipped), None)
-    if failed is not None and len(results) > 1:
+    if failed is not None:
         console.error(f"first failure: {_failure(failed)}")
         _show_log(console, failed)
         return
     first = next((each for each in images if each.outcome is RunOutcome.UNPUBLISHED), None)
-    if first is not None and len(images) > 1:
+    if first is not None:
         console.error(f"first failure: {first.name}: not published: {first.error}")
 
 
@@ -151,8 +152,7 @@ def show_next(workspace: Workspace) -> None:
         return
     if store.folder is not None:
         console.info(f"next: lago-images serve {shlex.quote(str(store.folder))}")
-    if catalogue := _catalogue(workspace):
-        console.info(f"catalogue: {catalogue}")
+    console.info(f"catalogue: {_catalogue(workspace)}")
     console.info("what is published: lago-images repo list")
 
 

@@ -49,6 +49,16 @@ const list = await open(`${url}/${pages.list}`, { permissions: ["clipboard-read"
 const names = () => list.evaluate(() =>
   [...document.querySelectorAll(".item:not([hidden]) h3")].map((each) => each.textContent));
 const count = () => list.textContent("#count");
+// A button writes the clipboard after it was pressed: on a busy machine, some time after.
+const copied = async (button) => {
+  await list.evaluate(() => navigator.clipboard.writeText("nothing"));
+  await list.click(button);
+  const shown = await list.waitForFunction(async () => {
+    const text = await navigator.clipboard.readText();
+    return text !== "nothing" && text;
+  });
+  return shown.jsonValue();
+};
 seen.all = await names();
 await list.keyboard.press("/");
 await list.keyboard.type("Trixie postgres");
@@ -68,8 +78,7 @@ await list.goto(`${url}/${pages.list}`);
 await list.selectOption("#o", "size");
 seen.sizes = await list.evaluate(() =>
   [...document.querySelectorAll(".item .button")].slice(0, 5).map((each) => each.firstChild.data));
-await list.click(".use button >> nth=0");
-seen.copied = await list.evaluate(() => navigator.clipboard.readText());
+seen.copied = await copied(".use button >> nth=0");
 await list.selectOption("#o", "");
 await list.click(`.item h3 a >> text="${image}"`);
 await list.waitForURL(`**/${pages.image}`);
@@ -77,8 +86,7 @@ seen.followed = await list.textContent("h1");
 await list.click("details.list summary");
 await list.fill("input[id^=filter]", "openssl");
 seen.packages = await list.evaluate(() => [...document.querySelectorAll(".listed li")].map((each) => each.textContent));
-await list.click("[data-copy^=sum]");
-seen.checksum = await list.evaluate(() => navigator.clipboard.readText());
+seen.checksum = await copied("[data-copy^=sum]");
 
 const plain = await open(`${url}/${pages.list}`, { javaScriptEnabled: false });
 seen.plain = { items: await plain.locator(".item").count(), tools: await plain.isVisible(".tools") };

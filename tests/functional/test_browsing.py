@@ -14,9 +14,9 @@ from types import MappingProxyType
 import pytest
 from jsonschema import Draft202012Validator
 
-from lago_images.repository.records.layout import PACKAGES, RELEASES
+from lago_images.repository.records.layout import BOOT_FILES, PACKAGES, RELEASES
 from lago_images.repository.records.manifest import BaseRecord
-from lago_images.repository.records.release import ObjectDigest, Released
+from lago_images.repository.records.release import ObjectDigest, PackageDiff, Released
 from lago_images.repository.rendering.site import Site
 from lago_images.storage.directory.store import DirectoryStore
 from tests.support.builders import (
@@ -25,6 +25,7 @@ from tests.support.builders import (
     overwrite,
     publish_by_hand,
     publisher,
+    put,
     put_build,
     put_copy,
     put_release,
@@ -34,21 +35,38 @@ from tests.support.schemas import FOLDER
 from tests.support.specs import SpecsRepo
 
 FIRST = "bash 5.2-1 amd64\nkernel 6.1-1 amd64\nnano 7.2-1 amd64\n"
+FIRST_BOOT = f"""\
+{"a" * 64} 400 /boot/grub/grub.cfg
+{"b" * 64} 9000000 /boot/initrd.img-6.1.0-1-amd64
+{"c" * 64} 7340032 /boot/vmlinuz-6.1.0-1-amd64
+- - /boot/efi
+"""
+SECOND_BOOT = f"""\
+{"d" * 64} 400 /boot/grub/grub.cfg
+{"b" * 64} 9000000 /boot/initrd.img-6.1.0-1-amd64
+{"e" * 64} 8388608 /boot/vmlinuz-6.1.0-2-amd64
+"""
 SECOND = "bash 5.2-2 amd64\nkernel 6.1-1 amd64\nvim 9.0-1 amd64\n"
 
 
-def publish(store, number, made, packages, **more):
-    """Release a build with its list of packages, as the real publisher binds it."""
+def publish(store, number, made, packages, boot_files="", **more):
+    """Release a build with its lists, as the real publisher binds them."""
     put_build(store, made)
     put_copy(store, made)
     overwrite(store, copy_of(made).packages, packages.encode())
-    digest = ObjectDigest(
-        sha256=hashlib.sha256(packages.encode()).hexdigest(), size=len(packages.encode())
-    )
+    digests = {PACKAGES: digest(packages)}
+    if boot_files:
+        put(store, copy_of(made).boot_files, boot_files.encode())
+        digests[BOOT_FILES] = digest(boot_files)
     made_public = release(number, made, published=1_700_000_000 + 86_400 * number, **more)
     image = made_public.image
-    objects = MappingProxyType({**image.objects, PACKAGES: digest})
+    objects = MappingProxyType({**image.objects, **digests})
     put_release(store, replace(made_public, image=replace(image, objects=objects)))
+
+
+def digest(text):
+    data = text.encode()
+    return ObjectDigest(sha256=hashlib.sha256(data).hexdigest(), size=len(data))
 
 
 @dataclass(frozen=True)
@@ -79,9 +97,10 @@ def repo(tmp_path):
         properties=properties,
         base=BaseRecord(ref="bootstrap:bookworm", digest="sha256:" + "1" * 64),
     )
-    publish(store, 1, old, FIRST, released=Released(commit="c1", actor="alice"))
+    publish(store, 1, old, FIRST, FIRST_BOOT, released=Released(commit="c1", actor="alice"))
     by_ci = Released(commit="c2", dirty=True, actor="bob", run="https://ci.example/7")
-    publish(store, 2, new, SECOND, released=by_ci)
+    changes = PackageDiff(since=1, upgraded=("bash 5.2-1 5.2-2",), added=("vim 9.0-1 amd64",))
+    publish(store, 2, new, SECOND, SECOND_BOOT, released=by_ci, package_changes=changes)
     bad = manifest("broken", "x1")
     put_build(store, bad)
     put_copy(store, bad)
@@ -180,6 +199,7 @@ def test_show_prints_every_fact_of_an_image(repo):
         f"https://images.example/r/{newest['folder']}debian-12.qcow2.xz",
         "virt-builder --source https://images.example/r/index --no-check-signature debian-12",
         "bios 31 s, uefi 53 s (tcg)",
+        "2 packages since revision 1: bash 5.2-1 → 5.2-2, +vim 9.0-1 amd64; lago-images repo diff",
     ]:
         assert fact in text
 
@@ -249,6 +269,10 @@ def test_diff_compares_the_newest_with_the_one_before_it(repo):
     assert compared["packages"]["upgraded"] == [{"name": "bash", "old": "5.2-1", "new": "5.2-2"}]
     assert compared["properties"] == [{"name": "notes", "old": None, "new": "a new note"}]
     assert compared["is_other_base"] is True
+    assert [one["path"] for one in compared["boot_files"]["added"]] == [
+        "/boot/vmlinuz-6.1.0-2-amd64"
+    ]
+    assert compared["boot_files"]["unread"] == ["/boot/efi"]
     text = repo.run("repo", "diff", "debian-12").out
     for line in [
         "debian-12 (x86_64): revision 1 → revision 2",
@@ -256,6 +280,11 @@ def test_diff_compares_the_newest_with_the_one_before_it(repo):
         "  + vim 9.0-1 amd64",
         "  - nano 7.2-1 amd64",
         "  ~ bash 5.2-1 → 5.2-2",
+        "boot files: 1 added, 1 removed, 1 with other content",
+        "  + /boot/vmlinuz-6.1.0-2-amd64 8.0 MiB",
+        "  - /boot/vmlinuz-6.1.0-1-amd64 7.0 MiB",
+        "  ~ /boot/grub/grub.cfg 400 B → 400 B",
+        "  /boot/efi is not compared: in one of them it was not read",
         "property notes: new, 'a new note'",
     ]:
         assert line in text.splitlines()
@@ -270,7 +299,13 @@ def test_diff_takes_a_build_folder_and_a_package_list(repo, tmp_path):
     staged = repo.store.path / manifest(build_id="b1").key.staging.folder
     (staged / PACKAGES).write_text(FIRST)
     compared = document(repo, "comparison", "diff", "debian-12", "2", str(staged))
+    assert compared["boot_files"] is None
+    (staged / BOOT_FILES).write_text(FIRST_BOOT)
+    compared = document(repo, "comparison", "diff", "debian-12", "2", str(staged))
     assert compared["new"]["build"] == "b1"
+    assert [one["path"] for one in compared["boot_files"]["removed"]] == [
+        "/boot/vmlinuz-6.1.0-2-amd64"
+    ]
     assert compared["is_other_base"] is True
     alone = tmp_path / "packages.txt"
     alone.write_text(FIRST)
@@ -278,7 +313,8 @@ def test_diff_takes_a_build_folder_and_a_package_list(repo, tmp_path):
     assert compared["packages"] == {"added": [], "removed": [], "upgraded": []}
     assert compared["properties"] is None
     assert repo.run("repo", "diff", "debian-12", "1", str(alone)).out.splitlines()[1:] == [
-        "packages: the same"
+        "packages: the same",
+        "boot files: those of one of them are not recorded",
     ]
 
 
@@ -303,8 +339,9 @@ def test_builds_that_cannot_be_compared_are_refused_with_a_hint(repo, args, erro
     assert hint.startswith("hint: ")
 
 
-def test_a_package_list_other_than_the_released_one_is_not_compared(repo):
-    overwrite(repo.store, copy_of(manifest(build_id="b2")).packages, b"bash 6 amd64\n")
+@pytest.mark.parametrize("name", [PACKAGES, BOOT_FILES])
+def test_a_list_other_than_the_released_one_is_not_compared(repo, name):
+    overwrite(repo.store, copy_of(manifest(build_id="b2")).folder + name, b"bash 6 amd64\n")
     ran = repo.run("repo", "diff", "debian-12")
     assert ran.code == 1
     assert "is not the list that was released" in ran.err

@@ -69,11 +69,12 @@ def test_every_command_has_a_man_page_without_warnings(tmp_path):
     assert "A and B are revisions" in page
 
 
-def test_the_man_module_writes_the_pages(tmp_path):
-    argv = [sys.executable, "-m", "lago_images.cli.man", str(tmp_path / "man1")]
-    ran = subprocess.run(argv, capture_output=True, text=True, check=True)
-    assert "lago-images-ci-plan.1" in ran.stdout.splitlines()
+def test_man_writes_the_pages_and_says_how_to_read_one(repo, tmp_path):
+    ran = repo.run("man", str(tmp_path / "man1"))
+    assert ran.code == 0, ran.err
+    assert "lago-images-ci-plan.1" in ran.out.splitlines()
     assert (tmp_path / "man1/lago-images-ci-plan.1").is_file()
+    assert f"man {tmp_path}/man1/lago-images.1" in ran.err
 
 
 @pytest.fixture
@@ -121,6 +122,15 @@ def test_bash_completes_commands_options_and_names_of_images(repo, tmp_path, wor
         check=True,
     )
     assert ran.stdout.split() == completed, ran.stderr
+
+
+@pytest.mark.parametrize(("shell", "at"), [("zsh", "2"), ("fish", "debian-12-")])
+def test_zsh_and_fish_are_given_the_names_of_images(repo, shell, at):
+    """As their scripts ask: zsh for the word of a number, fish for one that begins so."""
+    asked = {"COMP_WORDS": "lago-images try debian-12-", "COMP_CWORD": at}
+    ran = repo.run(environ={"_LAGO_IMAGES_COMPLETE": f"{shell}_complete", **asked})
+    assert ran.code == 0, ran.err
+    assert re.findall(r"[\w-]*debian[\w-]*", ran.out) == ["debian-12-nfs"]
 
 
 def test_names_are_not_completed_without_specs_or_a_readable_repository(repo):

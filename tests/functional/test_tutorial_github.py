@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers.model import Server
 from tests.support import tutorial
 from tests.support.act import PROJECT, GitHubHost, Run
+from tests.support.aws_cli import aws
 from tests.support.specs import IDENTITY, SpecsRepo, git
 from tests.tools import need
 
@@ -101,20 +101,6 @@ class GitHub:
     def ran(self, run: Run) -> None:
         assert run.code == 0, run.log
         self.runs.append(run)
-
-
-def aws(server: Server, home: Path, command: str) -> str:
-    """Do what ``aws s3api OPERATION --name value`` does, by the same library."""
-    _, group, operation, *words = shlex.split(command)
-    assert group == "s3api"
-    names = ["".join(part.title() for part in word[2:].split("-")) for word in words[::2]]
-    values = [
-        (home / value.removeprefix("file://")).read_text() if value.startswith("file://") else value
-        for value in words[1::2]
-    ]
-    call = getattr(server.client(), operation.replace("-", "_"))
-    call(**dict(zip(names, values, strict=True)))
-    return ""
 
 
 def test_every_command_shows_what_the_tutorial_shows(tmp_path, ceph20):

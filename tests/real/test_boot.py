@@ -242,6 +242,7 @@ def test_a_debian_boots_and_lists_its_packages(boot, debian12, tmp_path):
     assert booted.test.firmware == {"bios": booted.test.seconds}
     assert booted.test.seconds > 0
     assert booted.packages == debian12.packages
+    assert booted.boot_files == debian12.boot_files
     # Not the machine id and sshd's host keys, which the guest made when it started.
     assert booted.secrets == ("/root/deploy",)
     assert (sha1(disk), disk.stat().st_mtime_ns) == before

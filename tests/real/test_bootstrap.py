@@ -1,6 +1,7 @@
 """A bootstrapped Debian: what is in it, and that it starts on a larger disk too."""
 
 import base64
+import hashlib
 import io
 import json
 import os
@@ -54,6 +55,16 @@ def test_the_disk_is_sparse_and_has_the_specs_size(debian12):
 def test_the_required_packages_are_installed(debian12):
     names = {package.name for package in debian12.packages}
     assert {"openssh-server", "qemu-guest-agent", "ifupdown", "systemd-sysv"} <= names
+
+
+def test_the_files_of_the_boot_folder_are_listed_as_they_are_on_the_disk(debian12):
+    listed = {each.path: each for each in debian12.boot_files.files}
+    assert debian12.boot_files.unread == ()
+    menu = read_ext4(debian12.disk, "/boot/grub/grub.cfg").encode()
+    assert listed["/boot/grub/grub.cfg"].size == len(menu)
+    assert listed["/boot/grub/grub.cfg"].sha256 == hashlib.sha256(menu).hexdigest()
+    starts = {path.rpartition("/")[2].partition("-")[0] for path in listed}
+    assert {"vmlinuz", "initrd.img"} <= starts
 
 
 def test_the_guest_is_set_up_for_lago_and_a_serial_console(debian12):

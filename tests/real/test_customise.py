@@ -15,6 +15,7 @@ from lago_images.console import Console
 from lago_images.errors import BuildError, CommandError
 from lago_images.host.kvm import Acceleration
 from lago_images.host.process import Runner
+from lago_images.repository.records.boot_files import compare
 from lago_images.settings import Settings
 from tests.support.images import (
     Image,
@@ -44,6 +45,7 @@ run-command env > /etc/env-seen; ls /sys/class/net > /etc/nets-seen
 run-command echo left > /var/log/left.log; echo left > /tmp/left; echo 1 > /var/lib/apt/lists/left
 firstboot-command echo first
 firstboot-command echo first
+run-command echo '# made by a test' >> /boot/grub/grub.cfg
 run-command (echo '-----BEGIN PRIVATE KEY-----'; echo x) > /etc/made.key
 run-command mkdir /etc/nvme; cd /etc/nvme; echo x > hostid; echo x > /etc/ssh/ssh_host_rsa_key
 run-command dd if=/dev/urandom of=/var/big bs=1M count=120 && sync && rm /var/big
@@ -183,6 +185,12 @@ def test_packages_are_listed_without_a_second_launch(done, debian12):
     assert done.prepared.packages == debian12.packages
     assert len(done.prepared.packages) > 100
     assert done.log.count("+ virt-") == 1
+
+
+def test_boot_files_are_listed_as_the_commands_left_them(done, debian12):
+    changes = compare(debian12.boot_files, done.prepared.boot_files)
+    assert [change.path for change in changes.changed] == ["/boot/grub/grub.cfg"]
+    assert (changes.added, changes.removed, changes.unread) == ((), (), ())
 
 
 def test_the_work_directory_holds_only_the_disk(done):

@@ -31,6 +31,7 @@ _TITLES = {
 _ROLES = ("base", "nested-hypervisor", "postgres", "nginx", "builder", "k8s-node", "desktop")
 _FILES = (
     "packages.txt",
+    "boot-files.txt",
     "spec.txt",
     "manifest.json",
     "sbom.cdx.json",

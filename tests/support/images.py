@@ -16,9 +16,13 @@ from lago_images.building import packages as contents
 from lago_images.building.bases.bootstrap import build, debian, disk, guest_files, layout
 from lago_images.building.bases.prepared import Package, Prepared
 from lago_images.building.customise import identities
+from lago_images.building.esp import with_esp
 from lago_images.building.model import Context
 from lago_images.console import Console
 from lago_images.host.process import Runner
+from lago_images.repository.records import boot_files
+from lago_images.repository.records.boot_files import BootFiles
+from lago_images.repository.records.layout import BOOT_FILES
 from lago_images.repository.records.manifest import BaseRecord
 from lago_images.settings import Settings
 from lago_images.specs.model import Spec
@@ -38,10 +42,18 @@ _MADE_BY = (build, debian, disk, guest_files, layout, identities)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Image:
-    """A raw disk, which tests only read, and what is installed on it."""
+    """A raw disk, which tests only read, what is installed on it, and what it starts with."""
 
     disk: Path
     packages: tuple[Package, ...]
+    boot_files: BootFiles
+
+    @classmethod
+    def of(cls, prepared: Prepared) -> "Image":
+        """The image of a raw disk that was built."""
+        assert prepared.packages is not None
+        assert prepared.boot_files is not None
+        return cls(disk=prepared.disk, packages=prepared.packages, boot_files=prepared.boot_files)
 
     def copy(self, folder: Path) -> Prepared:
         """A copy that may be changed."""
@@ -105,8 +117,7 @@ def _kept(name: str, text: str) -> Image:
             for old in kept.parent.glob(f"{name}-*"):
                 shutil.rmtree(old)
             _build(kept, text)
-    listed = contents.parse((kept / "packages.txt").read_text())
-    return Image(disk=kept / "disk.raw", packages=listed)
+    return read_image(kept)
 
 
 def _build(kept: Path, text: str) -> None:
@@ -114,9 +125,7 @@ def _build(kept: Path, text: str) -> None:
         folder = Path(name)
         made = folder / "made"
         made.mkdir()
-        image = _built(folder, text)
-        (made / "packages.txt").write_text(contents.render(image.packages))
-        image.disk.replace(made / "disk.raw")
+        write_image(_built(folder, text), made)
         made.rename(kept)
 
 
@@ -125,8 +134,23 @@ def _built(folder: Path, text: str) -> Image:
     runner = Runner(log=folder / "log", environ={**os.environ, "TMPDIR": str(folder)})
     spec = a_spec(text, "debian-12")
     prepared = build.prepare(spec, "tests", folder, a_context(folder), runner)
-    assert prepared.packages is not None
-    return Image(disk=prepared.disk, packages=prepared.packages)
+    return Image.of(with_esp(prepared, runner))
+
+
+def write_image(image: Image, folder: Path) -> None:
+    """Move an image into an empty folder."""
+    (folder / "packages.txt").write_text(contents.render(image.packages))
+    (folder / BOOT_FILES).write_text(boot_files.render(image.boot_files))
+    image.disk.replace(folder / "disk.raw")
+
+
+def read_image(folder: Path) -> Image:
+    """Return the image that was moved into a folder."""
+    return Image(
+        disk=folder / "disk.raw",
+        packages=contents.parse((folder / "packages.txt").read_text()),
+        boot_files=boot_files.parse((folder / BOOT_FILES).read_text()),
+    )
 
 
 def _key(text: str) -> str:

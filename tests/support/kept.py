@@ -6,9 +6,8 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from lago_images.building import packages as contents
 from lago_images.building.bases.prepared import Prepared
-from tests.support.images import Image
+from tests.support.images import Image, read_image, write_image
 
 
 def kept_image(cache: Path, name: str, key: str, build: Callable[[Path], Prepared]) -> Image:
@@ -28,9 +27,7 @@ def kept_image(cache: Path, name: str, key: str, build: Callable[[Path], Prepare
             for old in cache.glob(f"{name}-*"):
                 shutil.rmtree(old)
             _keep(kept, build)
-    return Image(
-        disk=kept / "disk.raw", packages=contents.parse((kept / "packages.txt").read_text())
-    )
+    return read_image(kept)
 
 
 def _keep(kept: Path, build: Callable[[Path], Prepared]) -> None:
@@ -38,7 +35,5 @@ def _keep(kept: Path, build: Callable[[Path], Prepared]) -> None:
         prepared = build(Path(name))
         made = Path(name) / "made"
         made.mkdir()
-        assert prepared.packages is not None
-        (made / "packages.txt").write_text(contents.render(prepared.packages))
-        prepared.disk.replace(made / "disk.raw")
+        write_image(Image.of(prepared), made)
         made.rename(kept)

@@ -8,6 +8,7 @@ from typing import Any
 from lago_images.building import qcow2
 from lago_images.errors import Problem, SpecError
 from lago_images.host.process import Runner
+from lago_images.repository.records.boot_files import BootFiles
 from lago_images.repository.records.changes import Package
 from lago_images.repository.records.manifest import BaseRecord
 from lago_images.repository.records.state import StoredBuild
@@ -27,6 +28,7 @@ class Prepared:
         record: Its origin, for the manifest; None where that is a build of this run, which is not
             recorded yet.
         packages: What is installed on it, sorted; None where that is not known yet.
+        boot_files: What it starts with; None where that is not known yet.
         fingerprint: The base's, where it is a build of this run.
     """
 
@@ -34,6 +36,7 @@ class Prepared:
     format: str
     record: BaseRecord | None
     packages: tuple[Package, ...] | None = None
+    boot_files: BootFiles | None = None
     fingerprint: str = ""
 
     @property

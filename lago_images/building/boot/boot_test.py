@@ -12,6 +12,7 @@ from lago_images.building import reservations
 from lago_images.building.bases.prepared import Package
 from lago_images.building.boot.guest_agent import Agent
 from lago_images.building.boot.machines import Machine, host, machine_for
+from lago_images.building.boot_files import from_answer
 from lago_images.building.customise.identities import finish_script
 from lago_images.console import clean
 from lago_images.errors import BootError, ToolMissingError
@@ -19,6 +20,7 @@ from lago_images.host import space
 from lago_images.host.kvm import Acceleration
 from lago_images.host.process import Runner
 from lago_images.host.redaction import command_line
+from lago_images.repository.records.boot_files import BootFiles
 from lago_images.repository.records.manifest import BootTest
 
 TCG_FACTOR = 4
@@ -45,13 +47,17 @@ for unit in ssh.socket sshd.socket; do
 done
 exit 0
 """
-# What the guest has made for itself since it started is as it should be.
-_SECRETS = """
+# What the guest has made for itself since it started is as it should be, and no file of the image.
+# Boot loaders write two files before a kernel is there that would tell the time.
+_FILES = """
 boot=/run/lago-images.boot
 touch -d "@$(sed -n 's/^btime //p' /proc/stat)" "$boot"
 secrets | sort -u | while IFS= read -r file; do
-  [ "$file" -nt "$boot" ] || printf '%s\\n' "$file"
+  [ "$file" -nt "$boot" ] || printf 'secret %s\\n' "$file"
 done
+boot_files
+find /boot /efi -type f \\( -newer "$boot" -o -name grubenv -o -name random-seed \\) 2>/dev/null |
+  sed 's/^/boot-unread /'
 rm -f "$boot"
 """
 _LATE = 1.0
@@ -81,11 +87,13 @@ class Booted:
 
     Attributes:
         packages: What is installed; None if the guest was not asked, or may not say.
+        boot_files: What it starts with; None likewise.
         secrets: Files of the image with private keys or identities; None likewise.
     """
 
     test: BootTest
     packages: tuple[Package, ...] | None = None
+    boot_files: BootFiles | None = None
     secrets: tuple[str, ...] | None = None
 
 
@@ -223,7 +231,8 @@ def _boot(
             if not look_inside:
                 return Booted(test=test)
             packages = _packages(agent, runner)
-            return Booted(test=test, packages=packages, secrets=_secrets(agent, runner))
+            secrets, boot_files = _files(agent, runner)
+            return Booted(test=test, packages=packages, boot_files=boot_files, secrets=secrets)
     except ToolMissingError as error:
         raise ToolMissingError(error.message, hint=f"apt-get install {machine.package}") from error
 
@@ -310,16 +319,21 @@ def _installed(lines: Iterable[str]) -> Iterator[str]:
             yield package
 
 
-def _secrets(agent: Agent, runner: Runner) -> tuple[str, ...] | None:
-    """Return the files with private keys or identities that were there before the guest started."""
-    script = finish_script() + _SECRETS
+def _files(agent: Agent, runner: Runner) -> tuple[tuple[str, ...] | None, BootFiles | None]:
+    """Return the image's files with private keys or identities, and those that it starts with.
+
+    They are as the image has them; those that the guest has written since it started are left out.
+    """
+    script = finish_script() + _FILES
     try:
         agent.settle(timeout=_ASK)
         listed = agent.run(("/bin/sh", "-c", script), timeout=_ASK * TCG_FACTOR)
     except BootError as error:
         runner.note(f"the guest agent did not look for private keys: {error}")
-        return None
-    return tuple(listed.decode(errors="replace").splitlines())
+        return None, None
+    lines = listed.decode(errors="replace").splitlines()
+    secrets = [line.removeprefix("secret ") for line in lines if line.startswith("secret ")]
+    return tuple(secrets), from_answer(lines)
 
 
 def _last(path: Path) -> list[str]:

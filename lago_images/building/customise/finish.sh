@@ -47,6 +47,27 @@ secrets() {
   done
 }
 
+# The sizes and digests of what a machine starts with; and where it keeps more of it by its own
+# table of file systems, which is not in reach here.
+boot_files() {
+  has sha256sum && [ -d /boot ] || return 0
+  set -- /boot
+  if [ -d /efi ]; then set -- /boot /efi; fi
+  find "$@" -type f -exec stat -c 'boot-size %s %n' {} +
+  find "$@" -type f -exec sha256sum {} + | sed 's/^/boot-sha256 /'
+  if [ -r /etc/fstab ]; then
+    while read -r device folder _; do
+      case $device in '#'*) continue ;; esac
+      case $folder in
+        /boot | /boot/* | /efi)
+          grep -qsF -e " $folder " /proc/mounts || echo "boot-unread $folder"
+          ;;
+      esac
+    done </etc/fstab
+  fi
+  echo boot-end
+}
+
 clean() {
   rm -rf /var/lib/apt/lists/* /var/cache/apt/archives/*.deb /var/cache/apt/*.bin
   rm -rf /var/cache/dnf/* /var/cache/libdnf5/* /var/cache/yum/* /var/cache/zypp/* /var/cache/apk/*
@@ -121,5 +142,6 @@ finish() {
   remove_identities >/dev/null
   order_firstboot
   secrets | sort -u | sed 's/^/secret /'
+  boot_files
   echo 'end of answer'
 }

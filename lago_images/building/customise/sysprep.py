@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from lago_images.building import boot_files
 from lago_images.building import packages as contents
 from lago_images.building.bases.prepared import Package, Prepared
 from lago_images.building.boot import machines
@@ -23,6 +24,7 @@ from lago_images.console import clean
 from lago_images.errors import BuildError, CommandError, Problem, SpecError
 from lago_images.host.kvm import Acceleration
 from lago_images.host.process import Runner, missing, search_path
+from lago_images.repository.records.boot_files import BootFiles
 from lago_images.specs.host_files import (
     OPEN_PLAIN,
     ForbiddenPathError,
@@ -128,7 +130,7 @@ def customise(
         accel: What libguestfs' appliance runs on.
 
     Returns:
-        The same disk, with the packages that are installed now.
+        The same disk, with the packages and boot files that are on it now.
 
     Raises:
         SpecError: A host file is outside the repository, or missing.
@@ -155,7 +157,7 @@ def customise(
         shutil.rmtree(folder, ignore_errors=True)
     refuse_missing_users(spec, reply.missing_users)
     warn_of_secrets(spec, reply.secrets, context)
-    return replace(prepared, packages=reply.packages)
+    return replace(prepared, packages=reply.packages, boot_files=reply.boot_files)
 
 
 def copy_inputs(spec: Spec, root: Path, to: Path) -> None:
@@ -412,11 +414,13 @@ class Reply:
 
     Attributes:
         packages: What is installed; None where it knows no package manager.
+        boot_files: What it starts with; None where it did not tell all of it.
         missing_users: Whose passwords the spec sets, and who are not in the guest.
         secrets: Files with private keys, and identities, that are in the image.
     """
 
     packages: tuple[Package, ...] | None = None
+    boot_files: BootFiles | None = None
     missing_users: frozenset[str] = frozenset()
     secrets: tuple[str, ...] = ()
 
@@ -432,6 +436,7 @@ def read_reply(answer: Path) -> Reply:
         packages = contents.parse("\n".join(lines[1 : lines.index("end")]))
     return Reply(
         packages=packages,
+        boot_files=boot_files.from_answer(lines),
         missing_users=_missing_users(lines),
         secrets=tuple(_after("secret ", lines)),
     )

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import ClassVar
 
+from lago_images.repository.records.boot_files import BootChanges
 from lago_images.repository.records.changes import PackageChanges, PropertyChange
 from lago_images.repository.records.log import EventKind
 from lago_images.repository.records.manifest import BaseRecord, BootTest, Disk
-from lago_images.repository.records.release import ObjectDigest
+from lago_images.repository.records.release import ObjectDigest, PackageDiff
 
 
 class ImageState(StrEnum):
@@ -41,6 +42,8 @@ class Revision:
         packages: How many are installed; None where that is not known.
         outdated: How many of them have another version in a newer build of the same system in this
             repository; None where that was not asked for or is not known.
+        package_changes: What clients got anew with it; None where nothing was offered before, or
+            that is not known.
         objects: The files of its public copy by name, each with its SHA-256.
         folder: Where they are, below the repository's URL.
     """
@@ -64,6 +67,7 @@ class Revision:
     packages: int | None
     outdated: int | None = None
     boot: BootTest | None
+    package_changes: PackageDiff | None
     objects: Mapping[str, ObjectDigest]
     folder: str
 
@@ -160,6 +164,8 @@ class Comparison:
 
     Attributes:
         packages: None where the packages of one of them are not known.
+        boot_files: None where one of them was built before they were recorded, or its guest did
+            not tell them.
         properties: None where the spec of one of them is not known.
         is_other_base: Whether name or bytes of the base differ; None where one is not known.
     """
@@ -172,5 +178,6 @@ class Comparison:
     old: Side
     new: Side
     packages: PackageChanges | None
+    boot_files: BootChanges | None
     properties: tuple[PropertyChange, ...] | None
     is_other_base: bool | None

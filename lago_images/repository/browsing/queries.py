@@ -1,4 +1,4 @@
-"""Answer what people ask of a repository, from its state: pure but for the lists of packages."""
+"""Answer what people ask of a repository, from its state: pure but for the lists beside disks."""
 
 import difflib
 import hashlib
@@ -18,6 +18,8 @@ from lago_images.repository.browsing.documents import (
     Revision,
     Side,
 )
+from lago_images.repository.records import boot_files
+from lago_images.repository.records.boot_files import BootFiles
 from lago_images.repository.records.changes import (
     Package,
     compare,
@@ -25,7 +27,13 @@ from lago_images.repository.records.changes import (
     parse_packages,
     versions_of,
 )
-from lago_images.repository.records.layout import MANIFEST, PACKAGES, BuildKey, ImageId
+from lago_images.repository.records.layout import (
+    BOOT_FILES,
+    MANIFEST,
+    PACKAGES,
+    BuildKey,
+    ImageId,
+)
 from lago_images.repository.records.log import events
 from lago_images.repository.records.manifest import Manifest
 from lago_images.repository.records.parsing import LARGEST, parse_json
@@ -36,7 +44,7 @@ from lago_images.repository.rendering.lago import version_name
 from lago_images.storage.base import Store
 
 _HINT = "lago-images repo list --state any shows every image"
-# Of a list of packages in a file: ten times what the largest distributions install.
+# Of a list in a file: ten times what the largest distributions install.
 _LARGEST = 32 << 20
 
 
@@ -83,6 +91,7 @@ def _revision(release: Release, image: ReleasedImage, state: ImageState, reason:
         disk=manifest.disk,
         packages=manifest.packages,
         boot=manifest.boot,
+        package_changes=release.package_changes,
         objects=image.objects,
         folder=image.public.folder,
     )
@@ -244,11 +253,12 @@ def log(state: State, url: str, images: Iterable[ImageId], *, most: int | None =
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Build:
-    """A build to compare: its manifest and its packages, as far as they are known."""
+    """A build to compare: its manifest, packages and boot files, as far as they are known."""
 
     source: str
     manifest: Manifest | None
     packages: tuple[Package, ...] | None
+    boot_files: BootFiles | None = None
     revision: int | None = None
 
     @property
@@ -286,7 +296,7 @@ def released_build(store: Store, state: State, image: ImageId, revision: int) ->
 
     Raises:
         UsageError: There is no such revision, or it is a withdrawal.
-        RepositoryError: Its list of packages is not the one that was released.
+        RepositoryError: Its list of packages or of boot files is not the one that was released.
     """
     release = next((r for r in state.history(*image) if r.revision == revision), None)
     if release is None or release.image is None:
@@ -298,6 +308,7 @@ def released_build(store: Store, state: State, image: ImageId, revision: int) ->
         source=f"revision {revision}",
         manifest=release.image.manifest,
         packages=packages_of(store, release),
+        boot_files=_boot_files_of(store, release),
         revision=revision,
     )
 
@@ -307,41 +318,56 @@ def packages_of(store: Store, release: Release) -> tuple[Package, ...] | None:
 
     Raises ``RepositoryError`` when the list is not the one that was released.
     """
+    text = _released_list(store, release, PACKAGES)
+    return None if text is None else parse_packages(text)
+
+
+def _boot_files_of(store: Store, release: Release) -> BootFiles | None:
+    text = _released_list(store, release, BOOT_FILES)
+    return None if text is None else boot_files.parse(text)
+
+
+def _released_list(store: Store, release: Release, name: str) -> str | None:
+    """Read a list that lies beside the disk of a release; None where there is none, or no more."""
     image = release.image
-    digest = image.objects.get(PACKAGES) if image else None
+    digest = image.objects.get(name) if image else None
     if image is None or digest is None:
         return None
+    key = image.public.folder + name
     try:
-        data = store.get(image.public.packages).data
+        data = store.get(key).data
     except NotFoundError:
         # repo gc removed the public copy; the release stays.
         return None
     if hashlib.sha256(data).hexdigest() != digest.sha256:
         raise RepositoryError(
-            f"{image.public.packages} is not the list that was released",
+            f"{key} is not the list that was released",
             hint="lago-images repo verify says what else is wrong",
         )
-    return parse_packages(data.decode(errors="replace"))
+    return data.decode(errors="replace")
 
 
 def local_build(path: Path) -> Build:
-    """Read a build in a folder, with ``manifest.json`` and ``packages.txt``, or such a list alone.
+    """Read a build in a folder, with ``manifest.json`` and the lists, or a ``packages.txt`` alone.
 
     Raises:
         UsageError: There is neither.
         RepositoryError: The manifest is not one.
     """
-    if path.is_dir():
-        manifest_file, packages_file = path / MANIFEST, path / PACKAGES
-        if not manifest_file.is_file():
-            raise UsageError(
-                f"{path} has no {MANIFEST}, so it is not the folder of a build",
-                hint="name a folder below builds/ or images/ of a repository, or a packages.txt",
-            )
-        manifest = _manifest(manifest_file)
-        packages = _packages(packages_file) if packages_file.is_file() else None
-        return Build(source=str(path), manifest=manifest, packages=packages)
-    return Build(source=str(path), manifest=None, packages=_packages(path))
+    if not path.is_dir():
+        return Build(source=str(path), manifest=None, packages=_packages(path))
+    if not (path / MANIFEST).is_file():
+        raise UsageError(
+            f"{path} has no {MANIFEST}, so it is not the folder of a build",
+            hint="name a folder below builds/ or images/ of a repository, or a packages.txt",
+        )
+    packages_file, boot_file = path / PACKAGES, path / BOOT_FILES
+    return Build(
+        source=str(path),
+        manifest=_manifest(path / MANIFEST),
+        packages=_packages(packages_file) if packages_file.is_file() else None,
+        boot_files=boot_files.parse(_text(boot_file)) if boot_file.is_file() else None,
+    )
 
 
 def _manifest(path: Path) -> Manifest:
@@ -356,9 +382,7 @@ def _manifest(path: Path) -> Manifest:
 
 
 def _packages(path: Path) -> tuple[Package, ...]:
-    if path.stat().st_size > _LARGEST:
-        raise UsageError(f"{path} is too large to be a list of packages")
-    text = path.read_bytes().decode(errors="replace")
+    text = _text(path)
     packages = parse_packages(text)
     if text.strip() and not packages:
         raise UsageError(
@@ -366,6 +390,12 @@ def _packages(path: Path) -> tuple[Package, ...]:
             hint="dpkg-query -W -f '${Package} ${Version} ${Architecture}\\n' makes one",
         )
     return packages
+
+
+def _text(path: Path) -> str:
+    if path.stat().st_size > _LARGEST:
+        raise UsageError(f"{path} is too large to be a list of packages or of boot files")
+    return path.read_bytes().decode(errors="replace")
 
 
 def difference(image: ImageId, old: Build, new: Build) -> Comparison:
@@ -380,6 +410,7 @@ def difference(image: ImageId, old: Build, new: Build) -> Comparison:
         old=old.side,
         new=new.side,
         packages=compare_known(old.packages, new.packages),
+        boot_files=boot_files.compare(old.boot_files, new.boot_files),
         properties=properties,
         is_other_base=is_other_base,
     )

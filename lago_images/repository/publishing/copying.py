@@ -142,7 +142,8 @@ def _staged(store: Store, judged: Judged) -> tuple[Stat, Mapping[str, bytes]]:
     needed = (staging.hash, staging.metadata, staging.manifest)
     if lost := [name for name in (staging.disk, *needed) if name not in stats]:
         raise _refused(manifest, [f"it is incomplete: {name} is missing" for name in lost])
-    more = [n for n in (staging.packages, staging.log, staging.console) if n in stats]
+    listed = (staging.packages, staging.boot_files, staging.log, staging.console)
+    more = [name for name in listed if name in stats]
     if large := list(_too_large(stats, needed, more)):
         raise _refused(manifest, large)
     try:

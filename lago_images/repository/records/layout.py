@@ -46,6 +46,7 @@ RENDERED = (
 PAGE_FOLDERS = (CATALOGUE_PAGES, LATEST)
 MANIFEST = "manifest.json"
 PACKAGES = "packages.txt"
+BOOT_FILES = "boot-files.txt"
 SPEC = "spec.txt"
 SBOM = "sbom.cdx.json"
 PROVENANCE = "provenance.json"
@@ -157,6 +158,11 @@ class BuildFolder:
     def packages(self) -> str:
         """Return the installed packages, one ``name version arch [licence]`` a line."""
         return self.folder + PACKAGES
+
+    @property
+    def boot_files(self) -> str:
+        """Return the files of ``/boot``, one ``SHA256 SIZE PATH`` a line."""
+        return self.folder + BOOT_FILES
 
     @property
     def log(self) -> str:

@@ -60,8 +60,8 @@ class Revision:
         packages: How many are installed; null where they were not counted.
         disk: The compressed disk.
         plain: The same, decompressed.
-        files: The URLs of what is known of it: ``manifest`` always, and of ``packages``, ``spec``,
-            ``sbom``, ``statement``, ``console`` and ``log`` what there is.
+        files: The URLs of what is known of it: ``manifest`` always, and of ``packages``, ``boot``,
+            ``spec``, ``sbom``, ``statement``, ``console`` and ``log`` what there is.
     """
 
     revision: int
@@ -236,6 +236,7 @@ def known_files(image: ReleasedImage) -> dict[str, str]:
     keys = {
         "manifest": public.manifest,
         "packages": public.packages,
+        "boot": public.boot_files,
         "spec": public.spec,
         "sbom": public.sbom,
         "statement": public.provenance,

@@ -1,4 +1,4 @@
-"""How long a finished build waits for its store, as numbers."""
+"""What is sent with a disk, and how long a finished build waits for its store, as numbers."""
 
 import io
 import threading
@@ -6,9 +6,13 @@ from dataclasses import replace
 
 import pytest
 
-from lago_images.building.upload import retry_policy
+from lago_images.building.bases.prepared import Package
+from lago_images.building.upload import SidecarFiles, retry_policy, send_sidecars, withdraw
 from lago_images.console import Console
 from lago_images.host.process import Children
+from lago_images.repository.records.boot_files import BootFile, BootFiles
+from lago_images.storage.directory.store import DirectoryStore
+from tests.support.builders import manifest, spec
 
 
 def test_a_failed_upload_is_retried_for_three_minutes_and_reported_once():
@@ -20,6 +24,25 @@ def test_a_failed_upload_is_retried_for_three_minutes_and_reported_once():
         quick.wait(attempt, "uploading part 7: the store answered 503")
     assert 180 <= sum(pauses) < 300
     assert said.getvalue().count("part 7: the store answered 503: trying again") == 1
+
+
+def test_every_file_beside_a_disk_is_sent_and_taken_back(tmp_path):
+    log = tmp_path / "log"
+    log.write_text("a line\n")
+    sidecars = SidecarFiles(
+        log=log,
+        console_log=log,
+        packages=(Package(name="bash", version="5.2", arch="amd64"),),
+        boot_files=BootFiles.of([BootFile(path="/boot/vmlinuz", size=7, sha256="a" * 64)], []),
+    )
+    store, made = DirectoryStore(path=tmp_path / "repo"), manifest()
+    send_sidecars(store, made, spec(), sidecars, retry_policy(Children(), Console(quiet=True)))
+    to = made.key.staging
+    sent = [to.hash, to.metadata, to.packages, to.boot_files, to.console, to.log]
+    assert [stat.key for stat in store.list()] == sorted(sent)
+    assert store.get(to.boot_files).data == b"a" * 64 + b" 7 /boot/vmlinuz\n"
+    withdraw(store, made.key)
+    assert not list(store.list())
 
 
 def test_ctrl_c_ends_the_wait_between_attempts():

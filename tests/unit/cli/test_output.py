@@ -93,11 +93,19 @@ def test_a_run_ends_with_one_row_per_image_and_the_first_failure(console, tmp_pa
     assert log == "b: log: logs/b.log"
 
 
-def test_a_single_failure_is_printed_once(console, tmp_path):
+def test_the_only_failure_is_printed_again_below_the_table(console, tmp_path):
     empty = State(releases={}, objects={}, published=None)
     publication = published(missing=("b",))
     show_end(console, DirectoryStore(path=tmp_path), [failed("b")], publication, empty)
-    assert "first failure" not in console.stream.getvalue()
+    assert lines(console)[-2].startswith("first failure: b: failed while customising: ")
+    assert lines(console)[-1] == "b: log: logs/b.log"
+
+
+def test_an_image_that_could_not_be_published_is_named_again_below_the_table(console, tmp_path):
+    empty = State(releases={}, objects={}, published=None)
+    publication = published(failed={"a": "the store is full"})
+    show_end(console, DirectoryStore(path=tmp_path), [built("a")], publication, empty)
+    assert lines(console)[-1] == "first failure: a: not published: the store is full"
 
 
 def test_changes_are_relative_to_the_previously_offered_release(console, tmp_path):

@@ -12,6 +12,7 @@ from lago_images.building.bases.bootstrap.disk import write_disk
 from lago_images.building.bases.bootstrap.guest_files import Guest, make_guest
 from lago_images.building.bases.bootstrap.layout import Layout
 from lago_images.building.bases.prepared import Prepared
+from lago_images.building.boot_files import from_answer
 from lago_images.building.customise import identities
 from lago_images.building.customise.sysprep import warn_of_secrets
 from lago_images.building.model import Context
@@ -20,6 +21,7 @@ from lago_images.building.scratch import private, refuse_nodev, refuse_noexec
 from lago_images.errors import BuildError, CommandError, ToolMissingError
 from lago_images.host.process import Runner
 from lago_images.host.tools import AS_ROOT
+from lago_images.repository.records.boot_files import BootFiles
 from lago_images.repository.records.manifest import BaseRecord
 from lago_images.specs.bases import has_uefi
 from lago_images.specs.model import Spec
@@ -97,12 +99,15 @@ def prepare(
             packages = parse_dpkg_status((rootfs / "var/lib/dpkg/status").read_text("utf-8"))
             warn_of_secrets(spec, _remove_identities(rootfs, runner), context)
             make_guest(rootfs, guest)
+            boot_files = _boot_files(rootfs, runner)
             epoch = _settle_times(rootfs, start_time, todo, runner, user)
             write_disk(rootfs, disk, layout, workdir, runner, epoch=epoch, user=user)
         finally:
             _remove(rootfs, runner, user)
     record = BaseRecord(ref=str(spec.base), digest=digest(packages), detail=todo.detail)
-    return Prepared(disk=disk, format="raw", record=record, packages=packages)
+    return Prepared(
+        disk=disk, format="raw", record=record, packages=packages, boot_files=boot_files
+    )
 
 
 def _settle_times(
@@ -156,10 +161,20 @@ def _namespaces() -> tuple[str, ...]:
 
 def _remove_identities(rootfs: Path, runner: Runner) -> list[str]:
     """Remove what package scripts made once for all machines; returns the secrets that are left."""
-    script = identities.finish_script() + "\nremove_identities >&2\nsecrets | sort -u\n"
+    calls = "remove_identities >&2\nsecrets | sort -u"
+    return _in_guest(calls, rootfs, runner, doing="removing identities")
+
+
+def _boot_files(rootfs: Path, runner: Runner) -> BootFiles | None:
+    return from_answer(_in_guest("boot_files", rootfs, runner, doing="listing the boot files"))
+
+
+def _in_guest(calls: str, rootfs: Path, runner: Runner, *, doing: str) -> list[str]:
+    """Call functions of ``finish.sh`` in the guest; returns the lines that they print."""
+    script = f"{identities.finish_script()}\n{calls}\n"
     argv = [*_namespaces(), *_IN_GUEST, str(rootfs)]
     # A path of the guest is of whatever bytes its packages chose.
-    out = runner.capture(argv, stdin=script.encode(), doing="removing identities")
+    out = runner.capture(argv, stdin=script.encode(), doing=doing)
     return out.decode(errors="replace").splitlines()
 
 

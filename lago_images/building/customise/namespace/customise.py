@@ -114,7 +114,9 @@ def customise(
         (folder / "disk.raw").rename(new)
     sysprep.warn_of_secrets(spec, reply.secrets, context)
     prepared.disk.unlink()
-    return replace(prepared, disk=new, format="raw", packages=reply.packages)
+    return replace(
+        prepared, disk=new, format="raw", packages=reply.packages, boot_files=reply.boot_files
+    )
 
 
 class _Owner:

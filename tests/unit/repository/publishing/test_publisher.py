@@ -744,6 +744,16 @@ def test_a_release_records_its_package_changes_for_clients(store):
     assert read(store).current("debian-12", "x86_64") == released
 
 
+def test_the_list_of_boot_files_becomes_public_and_is_bound(store):
+    made = staged_with(store, "b1", ["bash 5.1 amd64"])
+    text = f"{'a' * 64} 7 /boot/vmlinuz\n".encode()
+    put(store, made.key.staging.boot_files, text)
+    released = public(store, made).release
+    assert store.get(released.public.boot_files).data == text
+    bound = released.image.objects[layout.BOOT_FILES]
+    assert (bound.sha256, bound.size) == (hashlib.sha256(text).hexdigest(), len(text))
+
+
 def test_withdrawals_and_rollbacks_record_their_package_changes(store):
     for number, version in enumerate(("5.1", "5.2", "5.3"), 1):
         made = staged_with(store, f"b{number}", [f"bash {version} amd64"])

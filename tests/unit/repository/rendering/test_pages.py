@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 
 from lago_images.repository.records.layout import ReleaseKey, is_rendered
-from lago_images.repository.records.release import PackageDiff
+from lago_images.repository.records.release import ObjectDigest, PackageDiff
 from lago_images.repository.records.state import State, read
 from lago_images.repository.rendering import commands, documents
 from lago_images.repository.rendering.render import render
@@ -272,6 +272,20 @@ def test_a_foreign_architecture_is_in_the_client_commands():
     assert "debian-12 --arch aarch64 " in texts["virt-builder"]
     assert "template_version: 1-3-aarch64" in texts["lago"]
     assert "--arch aarch64" in texts["libvirt"]
+
+
+def test_the_list_of_boot_files_is_linked_where_there_is_one(store):
+    old, new = release(1), release(2, "b2")
+    key = new.image.public.boot_files
+    objects = {**new.image.objects, "boot-files.txt": ObjectDigest(sha256="a" * 64, size=1)}
+    for record in (old, replace(new, image=replace(new.image, objects=objects))):
+        put_release(store, record)
+    links = [link for link in Elements(page_of(read(store))).links if "boot-files" in link]
+    # Beside the newest revision's facts, and in its record of the history.
+    assert links == [f"../{key}"] * 2
+    rendered = json.loads(render(read(store), SITE).files["images.json"])
+    files = [each["files"].get("boot") for each in rendered["images"][0]["revisions"]]
+    assert files == [f"{SITE.base_url}/{key}", None]
 
 
 def test_a_long_history_shows_old_revisions_as_lines_and_offered_ones_whole(store):
