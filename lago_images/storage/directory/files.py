@@ -257,11 +257,15 @@ def sizes(root: Path, keys: Iterable[str]) -> dict[str, int]:
     top = os.fspath(root)
     looked_at: dict[str, bool] = {}
     found = {}
+    last, is_there = None, False
     for key in keys:
-        if _is_folder(top, key.rpartition("/")[0], looked_at):
-            status = _status(f"{top}/{key}")
-            if status and stat.S_ISREG(status.st_mode):
-                found[key] = status.st_size
+        folder = key.rpartition("/")[0]
+        # Keys of one folder mostly come one after the other.
+        if folder != last:
+            last, is_there = folder, _is_folder(top, folder, looked_at)
+        status = _status(f"{top}/{key}") if is_there else None
+        if status and stat.S_ISREG(status.st_mode):
+            found[key] = status.st_size
     return found
 
 
