@@ -1,9 +1,10 @@
 """Run the job that decides: what there is to do, and why."""
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 from lago_images.errors import UsageError
 from lago_images.jobs.workspace import Workspace
@@ -14,11 +15,15 @@ from lago_images.planning.line import published_branch
 from lago_images.planning.model import Action, Plan, Tree
 from lago_images.planning.tree import prefixes, read_tree
 from lago_images.repository.records.layout import BuildKey
-from lago_images.repository.records.state import State, survey
+from lago_images.repository.records.manifest import Manifest
+from lago_images.repository.records.outline import ReleaseOutline
+from lago_images.repository.records.state import Offers, State, outlined, survey
 from lago_images.settings import FILE
+from lago_images.storage.base import Store
 
 # As many files as a message names.
 _SHOWN = 3
+_S = TypeVar("_S", Offers[ReleaseOutline], State)
 
 
 def tree_of(workspace: Workspace) -> Tree:
@@ -32,18 +37,24 @@ def plan(workspace: Workspace, ask: Ask, *, scope: str | None = None) -> Plan:
     ``scope`` limits the plan to what changed since a revision. Raises ``UsageError`` when git
     does not know that.
     """
-    return plan_and_state(workspace, ask, scope=scope)[0]
+    return _plan(workspace, ask, scope, outlined)[0]
 
 
 def plan_and_state(
     workspace: Workspace, ask: Ask, *, scope: str | None = None
 ) -> tuple[Plan, State]:
     """Plan as ``plan`` does; return also the state, which the publisher need not read again."""
+    return _plan(workspace, ask, scope, survey)
+
+
+def _plan(
+    workspace: Workspace, ask: Ask, scope: str | None, read: Callable[[Store], _S]
+) -> tuple[Plan, _S]:
     started = time.monotonic()
     tree = tree_of(workspace)
     _detail(workspace, f"read {len(tree.specs)} specs below {workspace.root}", started)
     started = time.monotonic()
-    state = survey(workspace.store)
+    state = read(workspace.store)
     message = (
         f"{len(state.images)} images, {len(state.staged)} staged builds in {workspace.store.url}"
     )
@@ -61,7 +72,7 @@ def plan_and_state(
     now = workspace.clock()
     decided = planner.make(tree, known, history, ask, now)
     # A refused build may have hidden an older one that GitHub attests, so it is planned again.
-    while refused := _refused(workspace, decided, state):
+    while refused := _refused(workspace, decided, state.staged):
         known = known.without(refused)
         decided = planner.make(tree, known, history, ask, now)
     return decided, state
@@ -71,14 +82,16 @@ def _detail(workspace: Workspace, message: str, started: float) -> None:
     workspace.console.detail(f"{message} in {time.monotonic() - started:.2f} s")
 
 
-def _refused(workspace: Workspace, plan: Plan, state: State) -> frozenset[str]:
+def _refused(
+    workspace: Workspace, plan: Plan, staged: Mapping[BuildKey, Manifest]
+) -> frozenset[str]:
     """Return the builds that a plan promotes although nothing says who built them."""
     refused = set()
     for image in plan.images:
         if workspace.objection is None or image.action is not Action.PROMOTE or not image.promote:
             continue
         key = BuildKey(name=image.name, arch=image.arch, build_id=image.promote)
-        if why := workspace.objection(state.staged[key]):
+        if why := workspace.objection(staged[key]):
             workspace.console.warn(f"{why}: {image.name} is built again")
             refused.add(image.promote)
     return frozenset(refused)

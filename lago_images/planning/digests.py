@@ -11,13 +11,21 @@ import errno
 import hashlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import NamedTuple
 
 from lago_images.planning.git_output import GITLINK, Snapshot
-from lago_images.specs.host_files import LONGEST_POINTER, is_inside, is_locked, pointed_to, refusal
+from lago_images.specs.host_files import (
+    LONGEST_POINTER,
+    PlainFile,
+    is_inside,
+    is_locked,
+    normal,
+    pointed_to,
+    refusal,
+)
 
 # As many as Linux follows in one path (path_resolution(7)).
 _MOST = 40
@@ -107,6 +115,7 @@ class Files:
     dirty: set[str] = field(default_factory=set)
     unchanged: dict[str, Contents] = field(default_factory=dict)
     _known: dict[str, tuple[Digest, ...]] = field(default_factory=dict)
+    _root: str = ""
     _submodules: tuple[str, ...] = ()
     _links: Links = field(init=False)
     _algorithm: str = field(init=False)
@@ -116,6 +125,7 @@ class Files:
         links = [path for path, (mode, _) in entries.items() if mode == GITLINK]
         self._submodules = tuple(sorted(links))
         self._links = Links(self.root)
+        self._root = os.fspath(self.root)
         _, first_id = next(iter(entries.values()), ("", ""))
         self._algorithm = "sha256" if len(first_id) == _SHA256_DIGITS else "sha1"
 
@@ -132,7 +142,7 @@ class Files:
         """
         known = self._known.get(path)
         if known is None:
-            known = self._known[path] = tuple(sorted(self._read(str(PurePosixPath(path)))))
+            known = self._known[path] = tuple(sorted(self._read(normal(path))))
         return known
 
     def way(self, path: str) -> tuple[str, ...]:
@@ -152,7 +162,7 @@ class Files:
         submodule = self._submodule_of(path)
         if submodule and not self._is_checked_out(submodule):
             raise ValueError(_not_checked_out(submodule))
-        if not (self.root / path).is_dir():
+        if not os.path.isdir(self._absolute(path)):  # noqa: PTH112 -- as in ``Links``
             yield ("", *self._file(path))
         else:
             self.dirty.update(self._uncommitted(path))
@@ -168,7 +178,7 @@ class Files:
         if folder in self._submodules and not self._is_checked_out(folder):
             raise ValueError(_not_checked_out(folder))
         is_empty = True
-        with os.scandir(self.root / folder) as entries:
+        with os.scandir(self._absolute(folder)) as entries:
             for entry in entries:
                 if entry.name == ".git":
                     continue
@@ -181,18 +191,22 @@ class Files:
         if is_empty:
             yield (_below(top, folder), _FOLDER, "")
 
-    def look_at(self, path: str) -> None:
-        """Read a file that is not copied into an image, a spec, so that it is in ``unchanged``."""
+    def look_at(self, path: str, file: PlainFile) -> None:
+        """Take a file that is not copied into an image, a spec, so that it is in ``unchanged``."""
         if self.is_committed(path):
-            self._file(path)
+            contents = _hashed(file.mode, len(file.data), file.data, (), self._algorithm)
+            self.unchanged[path] = contents
 
     def _file(self, path: str) -> tuple[str, str]:
-        contents = hash_file(self.root / path, path, algorithm=self._algorithm)
+        contents = hash_file(self._absolute(path), path, algorithm=self._algorithm)
         if self.is_committed(path):
             self.unchanged[path] = contents
         elif self.git:
             self.dirty.add(self._submodule_of(path) or path)
         return contents.mode, contents.sha256
+
+    def _absolute(self, path: str) -> str:
+        return f"{self._root}/{path}"
 
     def is_committed(self, path: str) -> bool:
         """Return whether a file, or the submodule that it is in, is as in git's head."""
@@ -200,6 +214,8 @@ class Files:
         return git is not None and path in git.entries and path not in git.dirty
 
     def _submodule_of(self, path: str) -> str | None:
+        if not self._submodules:
+            return None
         inside = (name for name in self._submodules if f"{path}/".startswith(f"{name}/"))
         return next(inside, None)
 
@@ -207,7 +223,7 @@ class Files:
         return (self.root / submodule / ".git").exists()
 
 
-def hash_file(path: Path, name: str = "", *, algorithm: str = "sha1") -> Contents:
+def hash_file(path: str | Path, name: str = "", *, algorithm: str = "sha1") -> Contents:
     """Return what lies at a path: its mode, the SHA-256 of what a build reads there, git's id.
 
     A pointer of Git LFS stands for the content that it names by SHA-256: a clone that has only
@@ -217,27 +233,40 @@ def hash_file(path: Path, name: str = "", *, algorithm: str = "sha1") -> Content
         OSError: It is missing or cannot be read.
         ValueError: It is locked by git-crypt; the message begins with ``name``.
     """
-    facts = path.lstat()
+    facts = os.lstat(path)
     if stat.S_ISLNK(facts.st_mode):
-        target = os.fsencode(path.readlink())
+        target = os.fsencode(os.readlink(path))  # noqa: PTH115 -- as in ``Links``
         blob = hashlib.new(algorithm, b"blob %d\0%b" % (len(target), target))
         return Contents(LINK, hashlib.sha256(target).hexdigest(), blob.hexdigest())
     if not stat.S_ISREG(facts.st_mode):
         return Contents(_SPECIAL, "")
-    mode = _PROGRAM if facts.st_mode & stat.S_IXUSR else _PLAIN
-    with path.open("rb", buffering=0) as file:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
         # What is short is read at once: for thousands of files that is most of the time.
-        piece = file.read(min(facts.st_size + 1, _PIECE))
+        piece = os.read(descriptor, min(facts.st_size + 1, _PIECE))
         if is_locked(piece):
             raise ValueError(f"{name or path} is locked by git-crypt (git-crypt unlock)")
-        whole = hashlib.sha256(piece)
-        blob = hashlib.new(algorithm, b"blob %d\0%b" % (facts.st_size, piece))
-        if len(piece) < LONGEST_POINTER and (content := pointed_to(piece)):
-            return Contents(mode, content, blob.hexdigest())
-        while piece := file.read(_PIECE):
-            whole.update(piece)
-            blob.update(piece)
-    return Contents(mode, whole.hexdigest(), blob.hexdigest())
+        return _hashed(facts.st_mode, facts.st_size, piece, _pieces(descriptor), algorithm)
+    finally:
+        os.close(descriptor)
+
+
+def _pieces(descriptor: int) -> Iterator[bytes]:
+    while piece := os.read(descriptor, _PIECE):
+        yield piece
+
+
+def _hashed(mode: int, size: int, first: bytes, rest: Iterable[bytes], algorithm: str) -> Contents:
+    """Return what a regular file is to ``hash_file``; ``mode`` as stat(2) has it."""
+    git_mode = _PROGRAM if mode & stat.S_IXUSR else _PLAIN
+    blob = hashlib.new(algorithm, b"blob %d\0%b" % (size, first))
+    if len(first) < LONGEST_POINTER and (content := pointed_to(first)):
+        return Contents(git_mode, content, blob.hexdigest())
+    whole = hashlib.sha256(first)
+    for piece in rest:
+        whole.update(piece)
+        blob.update(piece)
+    return Contents(git_mode, whole.hexdigest(), blob.hexdigest())
 
 
 def _below(top: str, path: str) -> str:

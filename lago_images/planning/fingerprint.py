@@ -7,7 +7,10 @@ comments, blank lines, the order of properties, line numbers, times, the compres
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
+
+import msgspec
 
 from lago_images.specs.model import BaseKind, Spec
 
@@ -19,6 +22,7 @@ File = tuple[str, str, str, str]
 # A template source: its URL, its key's fingerprint, and the digest of its key file.
 Source = tuple[str, str, str]
 _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
+_DEL = b"\x7f"
 
 
 def parts(
@@ -56,4 +60,14 @@ def parts(
 
 def fingerprint(inputs: Parts) -> str:
     """Return 64 hexadecimal digits, of the canonical JSON of ``parts``."""
-    return hashlib.sha256(_CANONICAL.encode(inputs).encode()).hexdigest()
+    return hashlib.sha256(_canonical(inputs)).hexdigest()
+
+
+def _canonical(inputs: Parts) -> bytes:
+    """Return JSON in ASCII with sorted keys and no blanks."""
+    # msgspec takes a third of the time, but escapes neither DEL nor what is not ASCII.
+    with suppress(UnicodeEncodeError):
+        encoded = msgspec.json.encode(inputs, order="sorted")
+        if encoded.isascii() and _DEL not in encoded:
+            return encoded
+    return _CANONICAL.encode(inputs).encode()

@@ -6,11 +6,18 @@ from dataclasses import replace
 from lago_images.planning.history import Built, Current, Holdings, ImageHoldings
 from lago_images.repository.records.layout import ImageId
 from lago_images.repository.records.manifest import Manifest
-from lago_images.repository.records.release import Release
-from lago_images.repository.records.state import State, deciding_commit, standing, taken_back
+from lago_images.repository.records.outline import ManifestOutline
+from lago_images.repository.records.state import (
+    Offers,
+    R,
+    Recorded,
+    deciding_commit,
+    standing,
+    taken_back,
+)
 
 
-def holdings(state: State) -> Holdings:
+def holdings(state: Offers[R]) -> Holdings:
     """Return what the repository holds, by image."""
     waiting: dict[ImageId, list[Built]] = {}
     for manifest in state.unreleased():
@@ -24,7 +31,7 @@ def holdings(state: State) -> Holdings:
     )
 
 
-def _published(state: State, image: ImageId, waiting: list[Built]) -> ImageHoldings:
+def _published(state: Offers[R], image: ImageId, waiting: list[Built]) -> ImageHoldings:
     history = state.history(*image)
     # Not ``State.current``: a copy that gc retires stays the one that commits are compared with.
     offered = standing(history)
@@ -36,18 +43,18 @@ def _published(state: State, image: ImageId, waiting: list[Built]) -> ImageHoldi
     )
 
 
-def _current(state: State, release: Release, history: tuple[Release, ...]) -> Current:
-    manifest = state.manifest(release)
+def _current(state: Offers[R], release: R, history: tuple[R, ...]) -> Current:
+    image = release.image
     return Current(
         revision=release.revision,
         fingerprint=release.fingerprint,
         commit=deciding_commit(release, history),
         build=release.build or "",
-        built=_built(manifest) if manifest else None,
+        built=_built(image.manifest) if image and state.is_whole(image.public) else None,
     )
 
 
-def _built(manifest: Manifest) -> Built:
+def _built(manifest: Manifest | ManifestOutline) -> Built:
     return Built(
         build=manifest.build_id,
         fingerprint=manifest.fingerprint,
@@ -63,11 +70,11 @@ def _waiting(manifest: Manifest) -> Built:
     return replace(_built(manifest), manifest_sha256=digest)
 
 
-def _why(release: Release) -> str:
+def _why(release: Recorded) -> str:
     if release.withdraws is not None:
         return f"revision {release.withdraws} was withdrawn{_because(release)}"
     return f"revision {release.revision} rolled it back{_because(release)}"
 
 
-def _because(release: Release) -> str:
+def _because(release: Recorded) -> str:
     return f": {release.reason}" if release.reason else ""

@@ -16,7 +16,7 @@ from lago_images.settings import FILE, Settings
 from lago_images.specs.folder import is_spec_name
 from lago_images.specs.host_files import host_files, normal
 from lago_images.specs.model import BaseKind, Spec
-from lago_images.specs.read import read
+from lago_images.specs.read import read_files
 
 # More than these make git slower than looking at everything.
 _MOST = 100
@@ -34,15 +34,15 @@ def read_tree(root: Path, settings: Settings, git: Git | None = None) -> Tree:
         SpecError: With every problem of every spec, also of files that are not in the work tree,
             or are there otherwise than in other clones of the commit.
     """
-    specs = read(root, settings.specs)
+    specs, read = read_files(root, settings.specs)
     reads = {name: host_files(spec) for name, spec in specs.items()}
     inputs = {name: (*paths, *_keys(specs[name], settings)) for name, paths in reads.items()}
     files, ways = _files(root, settings, specs, inputs, git)
     sources = _sources(settings, files) if any(map(_is_template, specs.values())) else ()
     digests = _digests(specs, reads, files)
     if git is not None:
-        for spec in specs.values():
-            files.look_at(ways.get(spec.path, (spec.path,))[-1])
+        for name, spec in specs.items():
+            files.look_at(ways.get(spec.path, (spec.path,))[-1], read[name])
         _refuse_other_bytes(git, files)
     return Tree(
         specs=specs,

@@ -160,7 +160,11 @@ def _pattern(url: str) -> Iterator[tuple[str, str]]:
 
 def _bootstrap(properties: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     # What is wrong by itself is reported elsewhere.
-    valid = {key: value for key, value in properties.items() if not value_problem(key, value)}
+    valid = {
+        key: properties[key]
+        for key in ("arch", "size", "mirror", "snapshot")
+        if key in properties and not value_problem(key, properties[key])
+    }
     if valid.get("arch", BOOTSTRAP_ARCHITECTURES[0]) not in BOOTSTRAP_ARCHITECTURES:
         yield "arch", f"bootstrap: makes disks for {', '.join(BOOTSTRAP_ARCHITECTURES)} only"
     yield from misnamed_partitions(valid, valid)

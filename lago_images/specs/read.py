@@ -12,6 +12,7 @@ import re
 import stat
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 from lago_images.errors import Problem, SpecError
@@ -21,6 +22,7 @@ from lago_images.specs.host_files import (
     OPEN_PLAIN,
     ForbiddenPathError,
     HostFolder,
+    PlainFile,
     check_files,
     is_locked,
     read_plain,
@@ -39,11 +41,15 @@ _HEAD = 1 << 12
 
 
 class Inspected(NamedTuple):
-    """The content of a folder of specs: by name, with all problems, and the number of files."""
+    """The content of a folder of specs: by name, with all problems, and the number of files.
+
+    ``read`` are the files that the specs were read from, by name.
+    """
 
     specs: dict[str, Spec]
     problems: list[Problem]
     files: int
+    read: Mapping[str, PlainFile] = MappingProxyType({})
 
 
 def read(root: Path, folder: str) -> dict[str, Spec]:
@@ -56,10 +62,15 @@ def read(root: Path, folder: str) -> dict[str, Spec]:
     Raises:
         SpecError: With every problem of every spec.
     """
+    return read_files(root, folder)[0]
+
+
+def read_files(root: Path, folder: str) -> tuple[dict[str, Spec], Mapping[str, PlainFile]]:
+    """Return what ``read`` returns, and the file that each spec was read from."""
     inspected = inspect(root, folder)
     if inspected.problems:
         raise SpecError(inspected.problems)
-    return inspected.specs
+    return inspected.specs, inspected.read
 
 
 def inspect(root: Path, folder: str) -> Inspected:
@@ -88,26 +99,29 @@ def _inspect(host: HostFolder, folder: str, top: int) -> Inspected:
     specs: dict[str, Spec] = {}
     broken: set[str] = set()
     problems: list[Problem] = []
+    read: dict[str, PlainFile] = {}
     try:
         names = spec_names(top)
     except OSError as error:
         return _nothing(folder, f"cannot be read: {error.strerror}")
     for name in names:
         path = name if folder in {"", "."} else f"{folder.rstrip('/')}/{name}"
-        text, problem = _text(host, path, top)
-        if problem:
-            problems.append(problem)
+        file, problem = _file(host, path, top)
         spec = None
-        if text is not None:
+        if file is not None:
+            text, problem = _text(file.data, path)
             spec, of_spec = parse(text, name=name, path=path)
             problems += of_spec
+            read[name] = file
+        if problem:
+            problems.append(problem)
         if spec is None:
             broken.add(name)
         else:
             specs[name] = spec
     problems += check(specs.values(), host, broken=broken)
     problems += _misplaced(top, folder)
-    return Inspected(specs, problems, len(names))
+    return Inspected(specs, problems, len(names), read)
 
 
 def _misplaced(top: int, folder: str) -> Iterator[Problem]:
@@ -135,16 +149,21 @@ def _looks_like_spec(name: str, folder: int) -> bool:
     return len(keys) == len(REQUIRED)
 
 
-def _text(host: HostFolder, path: str, folder: int) -> tuple[str | None, Problem | None]:
-    """Return a spec's text, None when there is none to parse, and what is wrong with it."""
+def _file(host: HostFolder, path: str, folder: int) -> tuple[PlainFile | None, Problem | None]:
+    """Return a spec's file, None when there is none to parse, and why there is none."""
     try:
-        data = _bytes(host, path, folder)
+        file = _opened(host, path, folder)
     except ForbiddenPathError as error:
         return None, Problem(path, None, str(error))
     except OSError as error:
         return None, Problem(path, None, f"cannot be read: {why(error)}")
-    if is_locked(data):
+    if is_locked(file.data):
         return None, Problem(path, None, "is locked by git-crypt (git-crypt unlock)")
+    return file, None
+
+
+def _text(data: bytes, path: str) -> tuple[str, Problem | None]:
+    """Return a spec's text, and what is wrong with it."""
     try:
         return data.decode(), None
     except UnicodeDecodeError as error:
@@ -153,7 +172,7 @@ def _text(host: HostFolder, path: str, folder: int) -> tuple[str | None, Problem
         return data.decode(errors="replace"), Problem(path, line, message)
 
 
-def _bytes(host: HostFolder, path: str, folder: int) -> bytes:
+def _opened(host: HostFolder, path: str, folder: int) -> PlainFile:
     """Read a spec in the open ``folder``."""
     try:
         descriptor = os.open(path.rpartition("/")[2], OPEN_PLAIN, dir_fd=folder)
@@ -161,7 +180,7 @@ def _bytes(host: HostFolder, path: str, folder: int) -> bytes:
         if error.errno != errno.ELOOP:
             raise
         try:
-            return host.read(path, most=_LARGEST)
+            return host.read_file(path, most=_LARGEST)
         except ForbiddenPathError as refused:
             raise ForbiddenPathError(f"the link {refused}") from None
     try:

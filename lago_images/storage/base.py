@@ -1,7 +1,7 @@
 """Define the contract of a store, and the values that go in and out of one."""
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -135,13 +135,28 @@ class Store(Protocol):
         """
         ...
 
-    def list(self, prefix: str = "", *, marks: Sequence[str] = ()) -> Iterator[Stat]:
+    def list(
+        self, prefix: str = "", *, marks: Sequence[str] = (), without: Collection[str] = ()
+    ) -> Iterator[Stat]:
         """List the objects whose key starts with ``prefix``, by key. Complete, or an error.
 
         The keys are names that others chose: one may be no key that the other methods take.
 
         ``marks`` are keys that cut a long list into parts of similar lengths. They need not be
         there: a store that answers page by page lists the parts side by side, no more.
+
+        ``without`` are folders, each with ``/`` at its end, that the caller does not look at: what
+        is in them is left out where that is less work.
+        """
+        ...
+
+    def sizes(
+        self, prefix: str, keys: Collection[str], *, marks: Sequence[str] = ()
+    ) -> dict[str, int]:
+        """Return the sizes of objects, all of which start with ``prefix``.
+
+        Those that are missing are left out; that is proven, or an error. ``marks`` are for
+        ``list``, which some stores make it of.
         """
         ...
 

@@ -3,7 +3,7 @@
 A pull request from a fork may read the repository and write nothing; its builds stay here.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from heapq import merge
 from pathlib import Path
@@ -34,14 +34,24 @@ class OverlayStore:
     def ensure_safe_writes(self, *, single_writer: bool, console: Console) -> None:
         self.upper.ensure_safe_writes(single_writer=single_writer, console=console)
 
-    def list(self, prefix: str = "", *, marks: Sequence[str] = ()) -> Iterator[Stat]:
+    def list(
+        self, prefix: str = "", *, marks: Sequence[str] = (), without: Collection[str] = ()
+    ) -> Iterator[Stat]:
         last = None
-        stores = (self.upper.list(prefix, marks=marks), self.lower.list(prefix, marks=marks))
-        both = merge(*stores, key=lambda s: s.key)
+        stores = (self.upper, self.lower)
+        lists = (store.list(prefix, marks=marks, without=without) for store in stores)
+        both = merge(*lists, key=lambda s: s.key)
         for stat in both:
             if stat.key != last:
                 yield stat
             last = stat.key
+
+    def sizes(
+        self, prefix: str, keys: Collection[str], *, marks: Sequence[str] = ()
+    ) -> dict[str, int]:
+        stores = (self.lower, self.upper)
+        lower, upper = (store.sizes(prefix, keys, marks=marks) for store in stores)
+        return lower | upper
 
     def head(self, key: str) -> Stat:
         try:

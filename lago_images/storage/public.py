@@ -4,7 +4,7 @@ Staging and caches may be the project's alone. What the store's policy keeps fro
 theirs to promote, and is no failure: a plan needs neither. Of all else a refusal says nothing.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from lago_images.errors import KeylessError, NotFoundError
 from lago_images.storage.base import Blob, Stat, Store
@@ -22,10 +22,12 @@ class PublicStore:
         """Pass on what reads no key, and what the store refuses anyway: writes."""
         return getattr(self._store, name)
 
-    def list(self, prefix: str = "", *, marks: Sequence[str] = ()) -> Iterator[Stat]:
+    def list(
+        self, prefix: str = "", *, marks: Sequence[str] = (), without: Collection[str] = ()
+    ) -> Iterator[Stat]:
         """List as ``base.Store`` does; nothing where a private prefix is refused."""
         try:
-            yield from self._store.list(prefix, marks=marks)
+            yield from self._store.list(prefix, marks=marks, without=without)
         except KeylessError:
             if not prefix.startswith(self._private):
                 raise

@@ -1,24 +1,29 @@
 """Planning 10,000 specs, beside the digests alone as a shell script in CI takes them.
 
 The specs have 15 lines; every third uploads a file of its own, every tenth is a layer. All are
-published in a repository in a directory, with 7 files each. Then ten specs and ten uploaded files
-change. The rival asks ``git diff --name-only`` and hashes each spec and input with ``git
-hash-object``: one process a file (measured on some, told for all), or one process for all, the
-best it can be. It parses nothing, checks nothing, knows no layers and no repository, and gives no
-reasons.
+published in a repository in a directory, with 5 files each, and what was staged is there, too,
+unless ``--collected`` says that ``repo gc`` took it. A plan with nothing to do is compared with
+``git status``, in pairs. Then ten specs and ten uploaded files change. The rival asks ``git diff
+--name-only`` and hashes each spec and input with ``git hash-object``: one process a file (measured
+on some, told for all), or one process for all, the best it can be. It parses nothing, checks
+nothing, knows no layers and no repository, and gives no reasons.
 
 Seconds are CPU seconds of a process and its children, the least of three. ``ci plan`` is the
-command itself, a process of its own from start to end; its steps are measured in one process.
+command itself, a process of its own from start to end, whose modules are compiled before; its steps
+are measured in one process.
 """
 
+import argparse
 import gc
 import hashlib
+import os
 import resource
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,22 +36,21 @@ from lago_images.planning.plan import make, suspects
 from lago_images.planning.tree import prefixes, read_tree
 from lago_images.repository.records.manifest import BaseRecord
 from lago_images.repository.records.release import BaseBinding
-from lago_images.repository.records.state import PublishedCommit, read
+from lago_images.repository.records.state import PublishedCommit, outlined
 from lago_images.settings import FILE, Settings
 from lago_images.specs.model import BaseKind
 from lago_images.storage.directory.store import DirectoryStore
 from tests.support.builders import copy_of, disk_bytes, files_of, manifest, release
 from tests.support.specs import SpecsRepo
 
-COUNT = 10_000
 CHANGED = 10
 ONE_BY_ONE = 300
 TIMES = 3
 
 
-def specs_repository(root: Path) -> SpecsRepo:
+def specs_repository(root: Path, count: int) -> SpecsRepo:
     repo = SpecsRepo.create(root)
-    for number in range(COUNT):
+    for number in range(count):
         base = f"layer:s{number - 9:05}" if number % 10 == 9 else "bootstrap:debian-12"
         repo.write(
             f"image-specs/s{number:05}",
@@ -63,7 +67,7 @@ def specs_repository(root: Path) -> SpecsRepo:
     return repo
 
 
-def publish(tree: Tree, commit: str, folder: Path) -> None:
+def publish(tree: Tree, commit: str, folder: Path, *, collected: bool) -> None:
     """Every spec as one release; written straight, because fsyncs are not what is measured."""
     for name, spec in tree.specs.items():
         layer = spec.base.kind is BaseKind.LAYER
@@ -90,13 +94,13 @@ def publish(tree: Tree, commit: str, folder: Path) -> None:
             )
         public = release(1, made, commit=commit, base=base, published=1)
         objects = {str(public.key): public.to_json()}
-        for copy in (made.key.staging, copy_of(made)):
+        for copy in (copy_of(made),) if collected else (made.key.staging, copy_of(made)):
             objects |= {copy.folder + name: data for name, data in files_of(made).items()}
         for key, data in objects.items():
             path = folder / key
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(data)
-    (folder / "state").mkdir()
+    (folder / "state").mkdir(parents=True)
     (folder / "state/published.json").write_bytes(PublishedCommit.to_json(commit))
 
 
@@ -113,7 +117,7 @@ def steps(root: Path, folder: Path) -> tuple[dict[str, tuple[float, float]], Pla
 
     with Git(root) as git:
         tree = step("read and check the specs", lambda: read_tree(root, settings, git))
-        state = step("read the repository", lambda: read(DirectoryStore(path=folder)))
+        state = step("read the repository", lambda: outlined(DirectoryStore(path=folder)))
         held = step("what it holds", lambda: holdings(state))
         paths = (*prefixes(settings.specs, tree.paths()), FILE)
         commits = suspects(tree, held, Ask())
@@ -155,31 +159,62 @@ def one_process_a_file(root: Path) -> None:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--count", type=int, default=10_000)
+    parser.add_argument("--collected", action="store_true", help="nothing staged is left")
+    asked = parser.parse_args()
     gc.set_threshold(100_000)  # as the command does
     with tempfile.TemporaryDirectory(prefix="plan-") as folder:
         root, published = Path(folder) / "specs", Path(folder) / "repo"
-        repo = specs_repository(root)
+        repo = specs_repository(root, asked.count)
         old = repo.head
         with Git(root) as git:
-            publish(read_tree(root, Settings(folder=root), git), old, published)
-        read(DirectoryStore(path=published))
+            tree = read_tree(root, Settings(folder=root), git)
+        publish(tree, old, published, collected=asked.collected)
+        command = [sys.executable, "-m", "lago_images", "ci", "plan", "--format", "json"]
+        command += ["--directory", str(root), "--repository", str(published)]
+        environ = {
+            **os.environ,
+            "PYTHONDONTWRITEBYTECODE": "",
+            "PYTHONPYCACHEPREFIX": f"{folder}/bytecode",
+        }
+        nothing_to_do(command, environ, root)
         for number in range(CHANGED):
             with (root / f"image-specs/s{number * 30 + 1:05}").open("a") as file:
                 file.write("update\n")
             repo.write(f"files/{number * 30 + 600}", "other\n")
         repo.commit("Change some")
-        measure(root, published, old)
+        measure(command, environ, (root, published), old)
 
 
-def measure(root: Path, published: Path, old: str) -> None:
-    command = [sys.executable, "-m", "lago_images", "ci", "plan", "--format", "json"]
-    command += ["--directory", str(root), "--repository", str(published)]
-    planning = least(lambda: cpu(lambda: subprocess.run(command, check=True, capture_output=True)))
+def nothing_to_do(command: Sequence[str], environ: Mapping[str, str], root: Path) -> None:
+    """A plan that keeps all images, beside ``git status`` of the same work tree."""
+    status = ["git", "-C", str(root), "status"]
+    for argv in (command, status):
+        run(argv, environ)  # reads all once: caches and compiled modules are there then
+    pairs = [(run(command, environ), run(status, environ)) for _ in range(TIMES)]
+    ratios = sorted(plan[0] / rival[0] for plan, rival in pairs)
+    show("ci plan, nothing to do", min(plan for plan, _ in pairs))
+    show("git status", min(rival for _, rival in pairs))
+    print(f"ratio {statistics.median(ratios):.0f} ({ratios[0]:.0f} to {ratios[-1]:.0f})")
+
+
+def run(argv: Sequence[str], environ: Mapping[str, str]) -> tuple[float, float]:
+    return cpu(lambda: subprocess.run(argv, env=environ, check=True, capture_output=True))
+
+
+def measure(
+    command: Sequence[str], environ: Mapping[str, str], folders: tuple[Path, Path], old: str
+) -> None:
+    root = folders[0]
+    planning = least(lambda: run(command, environ))
     single = least(lambda: cpu(lambda: one_process_for_all(root, old)))
     used, wall = cpu(lambda: one_process_a_file(root))
-    files = COUNT + len(range(0, COUNT, 3))
-    rounds = [steps(root, published) for _ in range(TIMES)]
-    print(f"{COUNT} specs, {files - COUNT} uploaded files: {summary(rounds[0][1])}")
+    rounds = [steps(*folders) for _ in range(TIMES)]
+    made = rounds[0][1]
+    uploaded = len(range(0, len(made.images), 3))
+    files = len(made.images) + uploaded
+    print(f"{len(made.images)} specs, {uploaded} uploaded files: {summary(made)}")
     show("ci plan", planning)
     for name in rounds[0][0]:
         show(f"  {name}", min(figures[name] for figures, _ in rounds))

@@ -13,12 +13,13 @@ import pytest
 
 from lago_images.console import Console
 from lago_images.errors import GitError, SpecError, UsageError
-from lago_images.jobs.plan import plan, refuse_dirty
+from lago_images.jobs.plan import plan, plan_and_state, refuse_dirty
 from lago_images.jobs.workspace import Workspace
 from lago_images.planning.git import Git
 from lago_images.planning.history import Ask
 from lago_images.planning.line import Line
 from lago_images.planning.model import Plan
+from lago_images.repository.records.layout import CACHE
 from lago_images.settings import FILE, load
 from lago_images.storage.base import Store
 from lago_images.storage.directory.store import DirectoryStore
@@ -108,6 +109,29 @@ def test_an_unchanged_tree_or_a_changed_readme_builds_nothing(world):
     world.repo.write("README.md", "2\n")
     world.repo.commit()
     assert built(world.plan()) == set()
+
+
+def test_a_stale_or_damaged_cache_changes_no_plan(world):
+    cache = world.store.path / CACHE
+    world.plan()
+    older = cache.read_bytes()
+    world.repo.write("files/target.conf", "b\n")
+    world.repo.commit("Move the target")
+    world.publish()
+    world.repo.write("files/nfs/exports", "/home\n")
+    world.repo.commit("Export more")
+    lost = next(each for each in world.store.list("images/small/") if each.key.endswith(".xz"))
+    (world.store.path / lost.key).write_bytes(b"cut")
+    cache.unlink()
+    made = world.plan()
+    assert (built(made), image(made, "iscsi").revision) == ({"nfs", "small"}, 2)
+    newer = cache.read_bytes()
+    wrong = newer.replace(image(made, "iscsi").fingerprint.encode(), b"0" * 64)
+    assert wrong != newer
+    for data in (older, b"", newer[: len(newer) // 2], newer[:-9] + newer[-1:], wrong, newer):
+        cache.write_bytes(data)
+        assert world.plan() == made
+        assert plan_and_state(world.work(), Ask())[0] == made
 
 
 @dataclass(frozen=True)

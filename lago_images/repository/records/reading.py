@@ -1,16 +1,17 @@
 """Read the records of a repository, each once.
 
 ``state/cache.json`` holds every release and staged manifest that was good under its key, with the
-ETag it was read at: ``{"schema": 1, "objects": {key: [etag, document]}}``. It is only a cache,
-rebuilt from the listing when it is lost.
+ETag it was read at: ``{"schema": 2, "sha256": digest, "objects": {key: [etag, document]}}``, the
+digest of the bytes of ``objects``. It is only a cache, rebuilt from the listing when it is lost or
+its bytes are not those of its digest.
 """
 
-import json
-from collections.abc import Iterable, Mapping
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
 import msgspec
 
@@ -21,23 +22,28 @@ from lago_images.repository.records.parsing import SchemaError, parse_json, size
 from lago_images.repository.records.release import Release
 from lago_images.storage.base import Blob, Stat, Store
 
-SCHEMA = 1
+SCHEMA = 2
 # As many requests at once: a GET waits for the network, not for us.
 THREADS = 16
+
+
+# A document as JSON: what is not asked for is not parsed.
+Entries = Mapping[str, tuple[str, msgspec.Raw]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cache:
     """Hold documents by key, each with its ETag; ``etag`` is the cache's own, None for none."""
 
-    entries: Mapping[str, tuple[str, Any]]
+    entries: Entries
     etag: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Document:
     schema: int
-    objects: dict[str, tuple[str, Any]]
+    sha256: str
+    objects: msgspec.Raw
 
 
 def load(store: Store) -> Cache:
@@ -48,43 +54,63 @@ def load(store: Store) -> Cache:
         return Cache(entries={}, etag=None)
     try:
         kept = msgspec.json.decode(blob.data, type=_Document)
+        is_whole = kept.schema == SCHEMA and kept.sha256 == _digest(kept.objects)
+        entries = msgspec.json.decode(kept.objects, type=_Objects) if is_whole else {}
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return Cache(entries={}, etag=blob.etag)
-    return Cache(entries=kept.objects if kept.schema == SCHEMA else {}, etag=blob.etag)
+        entries = {}
+    return Cache(entries=entries, etag=blob.etag)
 
 
 def save(store: Store, cache: Cache) -> None:
     """Keep a cache for the next reader, if the store lets us and nobody else just did."""
-    plain = {"schema": SCHEMA, "objects": cache.entries}
-    data = json.dumps(plain, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+    objects = msgspec.json.encode(cache.entries)
+    plain = {"schema": SCHEMA, "sha256": _digest(objects), "objects": msgspec.Raw(objects)}
+    data = msgspec.json.encode(plain) + b"\n"
     # Readers without the right to write, and a lost race, cost the next reader some requests.
     with suppress(StorageError):
         store.put(CACHE, data, expected=cache.etag, headers=headers(CACHE))
 
 
+_Objects = dict[str, tuple[str, msgspec.Raw]]
+
+
+def _digest(data: bytes | msgspec.Raw) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
 Key = BuildKey | ReleaseKey
+_R = TypeVar("_R")
+# Makes what the reader needs of a release, of its JSON.
+Make = Callable[[msgspec.Raw, ReleaseKey], _R]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Records:
+class Records(Generic[_R]):
     """Hold the records that were read.
 
     Attributes:
-        releases: By key.
+        releases: By key, as the reader wants them.
         manifests: Of staged builds, by key; each is stored in its canonical bytes.
         errors: By key, why an object is neither.
         entries: The documents of all releases and manifests, for the cache.
         is_fresh: Whether some of them were not in the cache.
     """
 
-    releases: Mapping[ReleaseKey, Release]
+    releases: Mapping[ReleaseKey, _R]
     manifests: Mapping[BuildKey, Manifest]
     errors: Mapping[Key, RepositoryError]
-    entries: Mapping[str, tuple[str, Any]]
+    entries: Entries
     is_fresh: bool
 
 
-def read_records(store: Store, cache: Cache, wanted: Iterable[tuple[Stat, Key]]) -> Records:
+def whole_release(raw: msgspec.Raw, key: ReleaseKey) -> Release:
+    """Make the release ``key`` of its JSON; raises as ``Release.parse`` does."""
+    return Release.from_plain(_plain(raw), key)
+
+
+def read_records(
+    store: Store, cache: Cache, wanted: Iterable[tuple[Stat, Key]], make: Make[_R]
+) -> Records[_R]:
     """Read all that is wanted, from the cache or else with one GET each, in parallel.
 
     A staged manifest that was deleted since it was listed is left out: anyone who builds may do
@@ -94,60 +120,82 @@ def read_records(store: Store, cache: Cache, wanted: Iterable[tuple[Stat, Key]])
         NotFoundError: A release was deleted since it was listed.
         SchemaError: A release is of another version of lago-images.
     """
-    records: dict[Key, Release | Manifest] = {}
-    errors: dict[Key, RepositoryError] = {}
-    entries: dict[str, tuple[str, Any]] = {}
+    reader = _Reader(make=make)
     unseen: dict[str, Key] = {}
     for stat, key in wanted:
-        etag, plain = cache.entries.get(stat.key, ("", None))
-        record = None
-        if etag == stat.etag:
-            # The cache lies under state/, where anyone who publishes may have damaged it.
-            with suppress(RepositoryError):
-                record = _record(plain, key)
-        if record is not None:
-            records[key], entries[stat.key] = record, (etag, plain)
+        etag, raw = cache.entries.get(stat.key, ("", None))
+        if raw is not None and etag == stat.etag and reader.is_kept(stat, raw, key):
+            continue
         # By the list, before it is read: whoever builds may have put gigabytes there.
-        elif problem := size_problem(stat):
-            errors[key] = RepositoryError(f"{stat.key} is not read: {problem}")
+        if problem := size_problem(stat):
+            reader.errors[key] = RepositoryError(f"{stat.key} is not read: {problem}")
         else:
             unseen[stat.key] = key
-    known = len(records)
+    known = len(reader.entries)
     for blob in _get_all(store, unseen):
-        key = unseen[blob.key]
+        reader.read(blob, unseen[blob.key])
+    return Records(
+        releases=reader.releases,
+        manifests=reader.manifests,
+        errors=reader.errors,
+        entries=reader.entries,
+        is_fresh=len(reader.entries) > known,
+    )
+
+
+@dataclass(slots=True, kw_only=True)
+class _Reader(Generic[_R]):
+    """See ``Records`` for the fields."""
+
+    make: Make[_R]
+    releases: dict[ReleaseKey, _R] = field(default_factory=dict)
+    manifests: dict[BuildKey, Manifest] = field(default_factory=dict)
+    errors: dict[Key, RepositoryError] = field(default_factory=dict)
+    entries: dict[str, tuple[str, msgspec.Raw]] = field(default_factory=dict)
+
+    def is_kept(self, stat: Stat, raw: msgspec.Raw, key: Key) -> bool:
+        """Take a record from the cache; False where it is none."""
+        # The cache lies under state/, where anyone who publishes may have damaged it.
         try:
-            records[key], plain = _parsed(blob, key)
-            entries[blob.key] = (blob.etag, plain)
+            self._keep(raw, key)
+        except (RepositoryError, msgspec.DecodeError):
+            return False
+        self.entries[stat.key] = (stat.etag, raw)
+        return True
+
+    def read(self, blob: Blob, key: Key) -> None:
+        try:
+            raw = _checked(blob, key)
         except RepositoryError as error:
             # Of another version: then what it says is not known, and nothing may be rendered.
             if isinstance(error, SchemaError) and isinstance(key, ReleaseKey):
                 raise
-            errors[key] = error
-    return Records(
-        releases={record.key: record for record in records.values() if isinstance(record, Release)},
-        manifests={
-            record.key: record for record in records.values() if isinstance(record, Manifest)
-        },
-        errors=errors,
-        entries=entries,
-        is_fresh=len(records) > known,
-    )
+            self.errors[key] = error
+            return
+        self._keep(raw, key)
+        self.entries[blob.key] = (blob.etag, raw)
+
+    def _keep(self, raw: msgspec.Raw, key: Key) -> None:
+        if isinstance(key, ReleaseKey):
+            self.releases[key] = self.make(raw, key)
+        else:
+            self.manifests[key] = Manifest.from_plain(_plain(raw), key)
 
 
-def _parsed(blob: Blob, key: Key) -> tuple[Release | Manifest, Any]:
+def _checked(blob: Blob, key: Key) -> msgspec.Raw:
+    """Return the JSON of a record whose every field was looked at."""
     kind = Release.WHAT if isinstance(key, ReleaseKey) else Manifest.WHAT
     plain = parse_json(blob.data, f"{blob.key} is not {kind}")
-    record = _record(plain, key)
-    # A manifest is known by the digest of its bytes, which the cache does not have.
-    if isinstance(record, Manifest) and record.to_json() != blob.data:
-        raise RepositoryError(f"{blob.key} is not {kind}: it is not written as builders write it")
-    return record, plain
-
-
-def _record(plain: object, key: Key) -> Release | Manifest:
     if isinstance(key, ReleaseKey):
-        return Release.from_plain(plain, key)
-    return Manifest.from_plain(plain, key)
+        Release.from_plain(plain, key)
+    # A manifest is known by the digest of its bytes, which the cache does not have.
+    elif Manifest.from_plain(plain, key).to_json() != blob.data:
+        raise RepositoryError(f"{blob.key} is not {kind}: it is not written as builders write it")
+    return msgspec.Raw(msgspec.json.encode(plain))
+
+
+def _plain(raw: msgspec.Raw) -> object:
+    return msgspec.json.decode(raw)
 
 
 def _get_all(store: Store, keys: Mapping[str, Key]) -> list[Blob]:

@@ -1,7 +1,8 @@
 """Read a repository once, into the value that every decision and rendering starts from.
 
 ``read`` lists and reads the releases, and nothing else: rendering needs no more. ``survey`` reads
-the staged builds too, and lists the public copies: plans, publications and ``repo gc`` need them.
+the staged builds too, and lists the public copies: publications and ``repo gc`` need them.
+``outlined`` is what a plan needs of a survey, for a fraction of the time.
 """
 
 import hashlib
@@ -9,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import ClassVar
+from typing import ClassVar, Generic, Protocol, TypeVar
 
 from lago_images.errors import NotFoundError, RepositoryError
 from lago_images.repository.records import reading as caching
@@ -27,15 +28,17 @@ from lago_images.repository.records.layout import (
     staged_build,
 )
 from lago_images.repository.records.manifest import Manifest, canonical
+from lago_images.repository.records.outline import ImageOutline, ReleaseOutline, outline
 from lago_images.repository.records.parsing import Text, parse
-from lago_images.repository.records.reading import Records, read_records
-from lago_images.repository.records.release import Release
+from lago_images.repository.records.reading import Records, read_records, whole_release
+from lago_images.repository.records.release import Release, ReleasedImage
 from lago_images.storage.base import Stat, Store
 
 _ATTEMPTS = 5
 # Parts of a list that are asked for side by side, and the releases from which a part is worth it.
 _PARTS = 8
 _LONG = 300
+_S = TypeVar("_S")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,27 +73,53 @@ class StoredBuild:
     revision: int | None = None
 
 
+class _WithCommit(Protocol):
+    @property
+    def commit(self) -> str: ...
+
+
+class Recorded(Protocol):
+    """What histories are judged by: of a ``Release``, or of its outline."""
+
+    @property
+    def revision(self) -> int: ...
+    @property
+    def image(self) -> ReleasedImage | ImageOutline | None: ...
+    @property
+    def released(self) -> _WithCommit: ...
+    @property
+    def withdraws(self) -> int | None: ...
+    @property
+    def reason(self) -> str: ...
+    @property
+    def build(self) -> str | None: ...
+    @property
+    def fingerprint(self) -> str: ...
+
+
+R = TypeVar("R", bound=Recorded)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class State:
-    """Hold a repository as it was at one moment.
+class Offers(Generic[R]):
+    """Hold what a repository offered and what waits there at one moment; ``R`` is a release.
 
     Attributes:
         releases: By image, ascending by revision; withdrawals included.
         damaged: Releases that cannot be read, each with the reason.
         retired: Public copies that are offered no more, and that ``repo gc`` removes or has
             removed. A retired copy stays retired.
-        objects: The listed objects by key: those under ``releases/``; in a survey all of them.
         published: The commit published last; None for a repository that never was.
-        staged: The manifests of staged builds; none but in a survey.
+        staged: The manifests of staged builds; none but in a survey. In an outline, of those that
+            no release was made of.
         incomplete: Staged builds whose disk, hash or metadata is missing, or whose disk is not as
             long as the manifest has it.
         unreadable: Staged builds whose manifest is not one, each with the reason.
         lost: Public copies of releases that lack an object, or have one of another size; none but
-            in a survey.
+            in a survey. In an outline, of the newest standing release of each image alone.
     """
 
-    releases: Mapping[ImageId, tuple[Release, ...]]
-    objects: Mapping[str, Stat]
+    releases: Mapping[ImageId, tuple[R, ...]]
     published: PublishedCommit | None
     damaged: Mapping[ReleaseKey, str] = field(default_factory=lambda: MappingProxyType({}))
     retired: frozenset[BuildFolder] = frozenset()
@@ -104,48 +133,23 @@ class State:
         """Return all images that ever had a release, sorted."""
         return tuple(sorted(self.releases))
 
-    def history(self, name: str, arch: str) -> tuple[Release, ...]:
+    def history(self, name: str, arch: str) -> tuple[R, ...]:
         """Return all readable releases and withdrawals of an image, ascending by revision."""
         return self.releases.get(ImageId(name, arch), ())
 
     def newest(self, name: str, arch: str) -> int:
         """Return the highest revision number taken; 0 for none."""
         history = self.history(name, arch)
-        return max(history[-1].revision if history else 0, self._damaged_up_to(name, arch))
+        newest = history[-1].revision if history else 0
+        return max(newest, self._damaged_up_to(name, arch)) if self.damaged else newest
 
     def withdrawn(self, name: str, arch: str) -> frozenset[int]:
         """Return the revisions that were taken back."""
         return withdrawn(self.history(name, arch))
 
-    def live(self, name: str, arch: str) -> tuple[Release, ...]:
-        """Return the releases that clients are offered: not withdrawn, and of a copy that stays.
-
-        A release that cannot be read may have withdrawn any revision before it: these are not
-        offered until it is restored.
-        """
-        after = self._damaged_up_to(name, arch)
-        return tuple(
-            release
-            for release in standing(self.history(name, arch))
-            if release.revision > after and release.public not in self.retired
-        )
-
-    def current(self, name: str, arch: str) -> Release | None:
-        """Return the newest release that clients are offered."""
-        live = self.live(name, arch)
-        return live[-1] if live else None
-
-    def stored(self, release: Release) -> StoredBuild | None:
-        """Return the public copy of a release, if there is one and nothing of it is lost."""
-        image = release.image
-        if image is None or image.public in self.lost or image.public in self.retired:
-            return None
-        return StoredBuild(manifest=image.manifest, folder=image.public, revision=release.revision)
-
-    def manifest(self, release: Release) -> Manifest | None:
-        """Return the manifest of a release whose public copy is whole; see ``stored``."""
-        stored = self.stored(release)
-        return stored.manifest if stored else None
+    def is_whole(self, copy: BuildFolder) -> bool:
+        """Return whether a public copy of a release stays, and nothing of it is lost."""
+        return copy not in self.lost and copy not in self.retired
 
     def unreleased(self, fingerprint: str | None = None) -> tuple[Manifest, ...]:
         """Return complete staged builds that were never released, the newest first."""
@@ -172,22 +176,62 @@ class State:
         return max(revisions, default=0)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class State(Offers[Release]):
+    """Hold a repository as it was at one moment; ``objects`` are the listed ones by key.
+
+    They are those under ``releases/``; in a survey all of them.
+    """
+
+    objects: Mapping[str, Stat]
+
+    def live(self, name: str, arch: str) -> tuple[Release, ...]:
+        """Return the releases that clients are offered: not withdrawn, and of a copy that stays.
+
+        A release that cannot be read may have withdrawn any revision before it: these are not
+        offered until it is restored.
+        """
+        after = self._damaged_up_to(name, arch)
+        return tuple(
+            release
+            for release in standing(self.history(name, arch))
+            if release.revision > after and release.public not in self.retired
+        )
+
+    def current(self, name: str, arch: str) -> Release | None:
+        """Return the newest release that clients are offered."""
+        live = self.live(name, arch)
+        return live[-1] if live else None
+
+    def stored(self, release: Release) -> StoredBuild | None:
+        """Return the public copy of a release, if there is one and nothing of it is lost."""
+        image = release.image
+        if image is None or not self.is_whole(image.public):
+            return None
+        return StoredBuild(manifest=image.manifest, folder=image.public, revision=release.revision)
+
+    def manifest(self, release: Release) -> Manifest | None:
+        """Return the manifest of a release whose public copy is whole; see ``stored``."""
+        stored = self.stored(release)
+        return stored.manifest if stored else None
+
+
 # An image's releases and withdrawals, ascending by revision.
 History = tuple[Release, ...]
 
 
-def withdrawn(history: Iterable[Release]) -> frozenset[int]:
+def withdrawn(history: Iterable[Recorded]) -> frozenset[int]:
     """Return the revisions that a history takes back."""
     return frozenset(release.withdraws for release in history if release.withdraws is not None)
 
 
-def standing(history: tuple[Release, ...]) -> tuple[Release, ...]:
+def standing(history: tuple[R, ...]) -> tuple[R, ...]:
     """Return the releases of a history that name a build and were not withdrawn."""
     taken_back = withdrawn(history)
     return tuple(r for r in history if r.image is not None and r.revision not in taken_back)
 
 
-def deciding_commit(release: Release, history: tuple[Release, ...]) -> str:
+def deciding_commit(release: R, history: tuple[R, ...]) -> str:
     """Return the commit that a release stands for when commits are compared.
 
     An operator's release stands for what it takes away or passes over, whatever the operator had
@@ -206,17 +250,17 @@ def deciding_commit(release: Release, history: tuple[Release, ...]) -> str:
     return release.released.commit
 
 
-def taken_back(history: History) -> Mapping[str, Release]:
+def taken_back(history: tuple[R, ...]) -> Mapping[str, R]:
     """Find the fingerprints that operators took back and that were not released since.
 
     Each with the withdrawal or rollback that did it. Without this the next plan would build
     again, or a publisher that planned before would publish, what was just taken back.
     """
-    by_fingerprint: dict[str, Release] = {}
+    by_fingerprint: dict[str, R] = {}
     withdrawn_revisions = withdrawn(history)
     for position, release in enumerate(history):
         earlier = history[:position]
-        taken: list[Release] = []
+        taken: list[R] = []
         if release.withdraws is not None:
             taken = _withdrawn_by(release, earlier, withdrawn_revisions)
         elif not release.reason:
@@ -232,8 +276,8 @@ def taken_back(history: History) -> Mapping[str, Release]:
 
 
 def _withdrawn_by(
-    withdrawal: Release, earlier: History, withdrawn_revisions: AbstractSet[int]
-) -> list[Release]:
+    withdrawal: R, earlier: tuple[R, ...], withdrawn_revisions: AbstractSet[int]
+) -> list[R]:
     """Return what a withdrawal is about, unless the same was released again between the two."""
     targets = [each for each in earlier if each.revision == withdrawal.withdraws]
     since = {
@@ -265,7 +309,16 @@ def survey(store: Store) -> State:
     return _read(store, _survey_once)
 
 
-def _read(store: Store, once: Callable[[Store, caching.Cache], State]) -> State:
+def outlined(store: Store) -> Offers[ReleaseOutline]:
+    """Read what a plan needs; raises as ``read`` does.
+
+    Of a staged build that was released nothing is looked at, and of public copies those alone that
+    clients are offered.
+    """
+    return _read(store, _outlined_once)
+
+
+def _read(store: Store, once: Callable[[Store, caching.Cache], _S]) -> _S:
     attempt = 1
     while True:
         try:
@@ -279,45 +332,84 @@ def _read(store: Store, once: Callable[[Store, caching.Cache], State]) -> State:
 
 
 def _read_once(store: Store, cache: caching.Cache) -> State:
-    # The commit first: all that it asked for was released before it was recorded, so that the list
-    # has it. The other way round, a commit could be read whose releases were not listed.
-    published = read_published(store)
-    objects = {stat.key: stat for stat in store.list(RELEASES)}
-    places = {name: place for name in objects if (place := release_key(name))}
-    records = read_records(store, cache, ((objects[name], key) for name, key in places.items()))
-    if records.is_fresh:
-        # What only a survey reads stays in the cache for the next survey.
-        staged = {k: entry for k, entry in cache.entries.items() if k.startswith(BUILDS)}
-        caching.save(store, replace(cache, entries={**staged, **records.entries}))
+    published, objects, wanted = _listed(store)
+    records = read_records(store, cache, wanted, whole_release)
+    _keep(store, cache, records.entries, is_fresh=records.is_fresh)
     return _state(records, objects, published)
 
 
 def _survey_once(store: Store, cache: caching.Cache) -> State:
-    # Before the list of releases, for the reason that `_read_once` has.
-    published = read_published(store)
-    # Releases first: the public copy of a release that was listed is listed too.
-    objects = {stat.key: stat for stat in store.list(RELEASES)}
-    places: dict[str, ReleaseKey | BuildKey] = {
-        name: place for name in objects if (place := release_key(name))
-    }
-    names = sorted(key.name for key in places.values())
+    published, objects, wanted = _listed(store)
+    names = sorted(key.name for _, key in wanted)
     for root in (IMAGES, BUILDS):
         objects |= {stat.key: stat for stat in store.list(root, marks=_marks(root, names))}
-    places |= {name: key for name in objects if (key := staged_build(name))}
-    records = read_records(store, cache, ((objects[name], key) for name, key in places.items()))
+    staged = [(objects[name], key) for name in objects if (key := staged_build(name))]
+    records = read_records(store, cache, [*wanted, *staged], whole_release)
     if records.is_fresh:
         caching.save(store, replace(cache, entries=records.entries))
     state = _state(records, objects, published)
     return replace(state, lost=frozenset(lost_copies(state)))
 
 
+def _outlined_once(store: Store, cache: caching.Cache) -> Offers[ReleaseOutline]:
+    published, objects, wanted = _listed(store)
+    names = sorted(key.name for _, key in wanted)
+    released = read_records(store, cache, wanted, outline)
+    offers = Offers(
+        releases=_histories(released.releases),
+        damaged={k: e.message for k, e in released.errors.items() if isinstance(k, ReleaseKey)},
+        retired=frozenset(copy for name in objects if (copy := retired_copy(name))),
+        published=published,
+    )
+    done = {key.staging.folder for key in offers.released_builds}
+    marks = _marks(BUILDS, names)
+    listed = {stat.key: stat for stat in store.list(BUILDS, marks=marks, without=done)}
+    builds = [
+        (stat, key)
+        for name, stat in listed.items()
+        if (key := staged_build(name)) and key.staging.folder not in done
+    ]
+    staged = read_records(store, cache, builds, outline)
+    is_fresh = released.is_fresh or staged.is_fresh
+    _keep(store, cache, {**released.entries, **staged.entries}, is_fresh=is_fresh)
+    marks = _marks(IMAGES, names)
+    return replace(
+        offers,
+        staged=staged.manifests,
+        incomplete=frozenset(k for k, m in staged.manifests.items() if not is_complete(m, listed)),
+        unreadable={k: e.message for k, e in staged.errors.items() if isinstance(k, BuildKey)},
+        lost=frozenset(_lost_of_offered(store, offers, marks)),
+    )
+
+
+def _listed(
+    store: Store,
+) -> tuple[PublishedCommit | None, dict[str, Stat], list[tuple[Stat, ReleaseKey]]]:
+    """Return the commit published last, and the objects under ``releases/``; then the releases.
+
+    They are listed first: the public copy of a release that was listed is listed too.
+    """
+    # The commit first: all that it asked for was released before it was recorded, so that the list
+    # has it. The other way round, a commit could be read whose releases were not listed.
+    published = read_published(store)
+    objects = {stat.key: stat for stat in store.list(RELEASES)}
+    return published, objects, [(s, key) for s in objects.values() if (key := release_key(s.key))]
+
+
+def _keep(store: Store, cache: caching.Cache, read: caching.Entries, *, is_fresh: bool) -> None:
+    """Save what was read; what only a survey reads stays in the cache for the next survey."""
+    if is_fresh:
+        staged = {k: entry for k, entry in cache.entries.items() if k.startswith(BUILDS)}
+        caching.save(store, replace(cache, entries={**staged, **read}))
+
+
 def _state(
-    records: Records, objects: Mapping[str, Stat], published: PublishedCommit | None
+    records: Records[Release], objects: Mapping[str, Stat], published: PublishedCommit | None
 ) -> State:
     # A damaged release is kept by its key: which revisions it withdrew is not known, see `live`.
     errors = records.errors.items()
     return State(
-        releases=histories(records.releases.values()),
+        releases=_histories(records.releases),
         damaged={k: error.message for k, error in errors if isinstance(k, ReleaseKey)},
         retired=frozenset(copy for name in objects if (copy := retired_copy(name))),
         objects=objects,
@@ -328,6 +420,22 @@ def _state(
         ),
         unreadable={k: error.message for k, error in errors if isinstance(k, BuildKey)},
     )
+
+
+def _lost_of_offered(
+    store: Store, offers: Offers[ReleaseOutline], marks: list[str]
+) -> Iterator[BuildFolder]:
+    """Find the public copies of the newest standing releases that are not whole."""
+    newest = [every[-1] for history in offers.releases.values() if (every := standing(history))]
+    images = [release.image for release in newest if release.image]
+    expected: dict[str, int] = {}
+    for image in images:
+        expected |= image.sizes()
+    sizes = store.sizes(IMAGES, expected, marks=marks)
+    if sizes != expected:
+        for image in images:
+            if any(sizes.get(key) != size for key, size in image.sizes().items()):
+                yield image.public
 
 
 def lost_copies(state: State) -> Iterator[BuildFolder]:
@@ -368,11 +476,15 @@ def read_published(store: Store) -> PublishedCommit | None:
     return PublishedCommit(commit=document.commit, etag=blob.etag)
 
 
-def histories(releases: Iterable[Release]) -> dict[ImageId, tuple[Release, ...]]:
+def histories(releases: Iterable[Release]) -> dict[ImageId, History]:
     """Sort releases into the history of each image, ascending by revision."""
-    by_image: dict[ImageId, list[Release]] = {}
-    for release in releases:
-        by_image.setdefault(release.key.image, []).append(release)
+    return _histories({release.key: release for release in releases})
+
+
+def _histories(releases: Mapping[ReleaseKey, R]) -> dict[ImageId, tuple[R, ...]]:
+    by_image: dict[ImageId, list[R]] = {}
+    for key, release in releases.items():
+        by_image.setdefault(key.image, []).append(release)
     return {
         # By number: stores list 10.json before 9.json.
         image: tuple(sorted(history, key=lambda r: r.revision))

@@ -7,7 +7,7 @@ import errno
 import fcntl
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -183,8 +183,12 @@ def check(key: str) -> None:
 _Child = tuple[str, str | os.DirEntry[str]]
 
 
-def walk(root: Path, prefix: str) -> Iterator[tuple[str, os.stat_result]]:
+def walk(
+    root: Path, prefix: str, without: Collection[str] = ()
+) -> Iterator[tuple[str, os.stat_result]]:
     """Walk the files whose key starts with ``prefix``, by key in the order of its UTF-8 bytes.
+
+    Folders in ``without``, each with ``/`` at its end, are not looked into.
 
     A folder or file that vanishes meanwhile is left out, and so are symbolic links beside the
     folders of the repository. Any failure of the operating system is an ``OSError``.
@@ -197,7 +201,8 @@ def walk(root: Path, prefix: str) -> Iterator[tuple[str, os.stat_result]]:
     while waiting:
         key, entry = waiting.pop()
         if isinstance(entry, str):
-            waiting += reversed(_children(entry, key, prefix))
+            if key not in without:
+                waiting += reversed(_children(entry, key, prefix))
             continue
         try:
             status = entry.stat(follow_symlinks=False)
@@ -240,3 +245,49 @@ def _is_wanted(key: str, entry: str | os.DirEntry[str], prefix: str) -> bool:
     # A link above the prefix hides what is asked for: ``walk`` raises for it.
     is_in_the_way = prefix.startswith(f"{key}/") and entry.is_symlink()
     return key != PRIVATE and (key.startswith(prefix) or is_in_the_way)
+
+
+def sizes(root: Path, keys: Iterable[str]) -> dict[str, int]:
+    """Return the sizes of files by key, without those that are missing.
+
+    Raises:
+        OSError: It cannot be known whether one is there.
+        StorageError: A symbolic link is in the way, as with ``walk``.
+    """
+    top = os.fspath(root)
+    looked_at: dict[str, bool] = {}
+    found = {}
+    last, is_there = None, False
+    for key in keys:
+        folder = key.rpartition("/")[0]
+        # Keys of one folder mostly come one after the other.
+        if folder != last:
+            last, is_there = folder, _is_folder(top, folder, looked_at)
+        status = _status(f"{top}/{key}") if is_there else None
+        if status and stat.S_ISREG(status.st_mode):
+            found[key] = status.st_size
+    return found
+
+
+def _is_folder(top: str, folder: str, looked_at: dict[str, bool]) -> bool:
+    """Return whether a folder below ``top`` is there, and those above it; each is asked once."""
+    if not folder:
+        return True
+    known = looked_at.get(folder)
+    if known is None:
+        is_below = _is_folder(top, folder.rpartition("/")[0], looked_at)
+        status = _status(f"{top}/{folder}") if is_below else None
+        known = looked_at[folder] = status is not None and stat.S_ISDIR(status.st_mode)
+    return known
+
+
+def _status(path: str) -> os.stat_result | None:
+    """Return the status of what is no link; None if it is missing."""
+    try:
+        status = os.lstat(path)
+    # A file is in the place of a folder: then there is nothing below it.
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    if stat.S_ISLNK(status.st_mode):
+        raise StorageError(f"{path} is a symbolic link", hint=_LINK_HINT)
+    return status

@@ -12,7 +12,7 @@ import shutil
 import stat
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +40,7 @@ from lago_images.storage.directory.files import (
     place,
     prune,
     save,
+    sizes,
     status_of,
     sync_folder,
     walk,
@@ -83,15 +84,26 @@ class DirectoryStore:
         del single_writer, console
         self.prove_writable()
 
-    def list(self, prefix: str = "", *, marks: Sequence[str] = ()) -> Iterator[Stat]:
+    def list(
+        self, prefix: str = "", *, marks: Sequence[str] = (), without: Collection[str] = ()
+    ) -> Iterator[Stat]:
         del marks
         try:
             if not self.path.exists():
                 return
-            for key, status in walk(self.path, prefix):
+            for key, status in walk(self.path, prefix, without):
                 yield _stat(key, status)
         except OSError as error:
             raise failed(f"listing {self.path}", error) from error
+
+    def sizes(
+        self, prefix: str, keys: Collection[str], *, marks: Sequence[str] = ()
+    ) -> dict[str, int]:
+        del prefix, marks
+        try:
+            return sizes(self.path, keys)
+        except OSError as error:
+            raise failed(f"looking at files in {self.path}", error) from error
 
     def head(self, key: str) -> Stat:
         with self._open(key) as fd:

@@ -1,6 +1,6 @@
 """Keep objects in a bucket."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -92,8 +92,19 @@ class S3Store:
         """Count the requests so far, retries included, by S3's name of the operation."""
         return self.bucket.requests
 
-    def list(self, prefix: str = "", *, marks: Sequence[str] = ()) -> Iterator[Stat]:
+    def list(
+        self, prefix: str = "", *, marks: Sequence[str] = (), without: Collection[str] = ()
+    ) -> Iterator[Stat]:
+        # A page has 1,000 objects: to step over some would take more requests.
+        del without
         return listing.listed(self.bucket, prefix, marks)
+
+    def sizes(
+        self, prefix: str, keys: Collection[str], *, marks: Sequence[str] = ()
+    ) -> dict[str, int]:
+        wanted = frozenset(keys)
+        listed = self.list(prefix, marks=marks) if wanted else ()
+        return {stat.key: stat.size for stat in listed if stat.key in wanted}
 
     def head(self, key: str) -> Stat:
         return inspect.head(self.bucket, key)

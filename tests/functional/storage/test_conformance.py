@@ -138,6 +138,23 @@ def test_listing_in_parts_equals_listing_at_once(store: Store) -> None:
         assert [stat.key for stat in store.list("l/", marks=marks)] == whole
 
 
+@everywhere
+def test_what_is_not_looked_at_hides_nothing_else(store: Store) -> None:
+    for key in ("l/a/1", "l/a/2", "l/a-b/1", "l/b/a/1", "m"):
+        store.put(key, b"", expected=None)
+    listed = {stat.key for stat in store.list("l/", without={"l/a/", "l/c/"})}
+    assert {"l/a-b/1", "l/b/a/1"} <= listed <= {"l/a-b/1", "l/b/a/1", "l/a/1", "l/a/2"}
+
+
+@everywhere
+def test_sizes_are_of_the_objects_that_are_there(store: Store) -> None:
+    for key in ("l/a/1", "l/a/2", "l/b", "m/a"):
+        store.put(key, b"x" * len(key), expected=None)
+    wanted = ["l/a", "l/a/1", "l/a/3", "l/b", "l/b/1", "l/c/1"]
+    assert store.sizes("l/", wanted) == {"l/a/1": 5, "l/b": 3}
+    assert store.sizes("l/", []) == {}
+
+
 @where_atomic
 def test_one_of_many_concurrent_creators_wins(place: Place) -> None:
     for number in range(3):

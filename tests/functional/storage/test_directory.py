@@ -69,6 +69,8 @@ def test_an_object_behind_a_refused_link_is_not_reported_as_missing(
         list(store.list(prefix))
     assert not isinstance(refused.value, NotFoundError)
     assert refused.value.hint
+    with pytest.raises(StorageError, match=f"{link} is a symbolic link"):
+        store.sizes(f"{root}/", [f"{root}/a/1.json"])
     assert [stat.key for stat in store.list("builds/")] == ["builds/a/manifest.json"]
 
 

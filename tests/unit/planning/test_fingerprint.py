@@ -1,5 +1,7 @@
 """A fingerprint sees everything that can change a disk, and nothing else."""
 
+import hashlib
+import json
 import random
 from dataclasses import fields, replace
 
@@ -49,6 +51,24 @@ def test_comments_blank_lines_and_the_order_of_properties_do_not_change_it(seed,
 def test_the_order_of_commands_changes_it(commands):
     assume(commands != COMMANDS)
     assert of(read(*LINES, *commands), files=FILES, sources=SOURCES) != PLAIN
+
+
+@given(
+    st.dictionaries(
+        st.text(max_size=3),
+        st.recursive(
+            st.text(st.characters(exclude_categories=()), max_size=6) | st.integers(0, 9),
+            lambda inner: st.lists(inner, max_size=3) | st.tuples(inner, inner),
+            max_leaves=5,
+        ),
+        max_size=4,
+    )
+)
+def test_it_is_of_the_same_json_however_that_is_written(inputs):
+    odd = {**inputs, "a": "\x7f", "b": "ü\u2028", "c": "\udc80/\\"}
+    for each in (inputs, odd):
+        text = json.dumps(each, sort_keys=True, separators=(",", ":"))
+        assert fingerprint(each) == hashlib.sha256(text.encode()).hexdigest()
 
 
 text = st.text(alphabet=st.characters(codec="utf-8"), max_size=8)

@@ -3,10 +3,11 @@
 import hashlib
 
 from lago_images.planning.holdings import holdings
-from lago_images.repository.records.layout import ImageId
+from lago_images.repository.records.layout import CACHE, ImageId
 from lago_images.repository.records.manifest import Manifest
 from lago_images.repository.records.release import Release
-from lago_images.repository.records.state import PublishedCommit, State
+from lago_images.repository.records.state import PublishedCommit, State, outlined, survey
+from lago_images.storage.directory.store import DirectoryStore
 from tests.support import builders
 
 
@@ -126,3 +127,53 @@ def test_a_rollback_counts_as_the_commit_that_it_skips():
     assert held(*history, release(3, "b1", "f1", reason="back")).current.commit == "c2"
     again = release(4, "b2", "f2", reason="forth")
     assert held(*history, release(3, "b1", "f1", reason="back"), again).current.commit == "c2"
+
+
+def a_repository_with_everything(tmp_path) -> DirectoryStore:
+    """Several images, one for each way in which what is released or waits can be."""
+    store = DirectoryStore(path=tmp_path)
+    for name in ("plain", "withdrawn", "rolled-back", "retired", "lost", "cut", "damaged"):
+        builds = [
+            builders.manifest(name, f"b{n}", fingerprint=f"{name}{n}", created=n) for n in (1, 2)
+        ]
+        builders.publish_by_hand(store, *builds)
+    two = {
+        name: builders.manifest(name, "b2", fingerprint=f"{name}2", created=2)
+        for name in ("rolled-back", "retired", "lost", "cut")
+    }
+    again = builders.manifest("rolled-back", "b1", fingerprint="rolled-back1", created=1)
+    put = builders.put_release
+    put(store, builders.release(3, None, "withdrawn", withdraws=2, reason="broken"))
+    put(store, builders.release(3, again, reason="slow"))
+    builders.put(store, builders.copy_of(two["retired"]).retirement, b"{}")
+    store.delete([builders.copy_of(two["lost"]).packages])
+    builders.overwrite(store, builders.copy_of(two["cut"]).disk, b"cut")
+    builders.overwrite(store, "releases/damaged/x86_64/2.json", b"{}")
+    for number, dirty in ((5, False), (6, False), (7, True), (8, False)):
+        waits = builders.manifest("plain", f"b{number}", fingerprint="new", dirty=dirty)
+        staging = builders.put_build(store, waits)
+    store.delete([staging.hash])
+    builders.put_build(store, builders.manifest("unreleased", "b1"))
+    return store
+
+
+def test_an_outline_of_a_repository_holds_what_a_survey_finds(tmp_path):
+    store = a_repository_with_everything(tmp_path)
+    found = holdings(survey(store))
+    assert {name: held.newest for (name, _), held in found.images.items()} == {
+        "plain": 2,
+        "withdrawn": 3,
+        "rolled-back": 3,
+        "retired": 2,
+        "lost": 2,
+        "cut": 2,
+        "damaged": 2,
+        "unreleased": 0,
+    }
+    assert len(found.images[ImageId("plain", "x86_64")].waiting) == 2
+    # With the cache that the survey left, with none, and with its own.
+    assert holdings(outlined(store)) == found
+    store.delete([CACHE])
+    assert holdings(outlined(store)) == found
+    assert holdings(outlined(store)) == found
+    assert holdings(survey(store)) == found

@@ -1,3 +1,4 @@
+import hashlib
 import json
 from dataclasses import dataclass, field, replace
 
@@ -10,7 +11,7 @@ from lago_images.repository.records.layout import CACHE, IMAGES, PUBLISHED
 from lago_images.repository.records.manifest import Manifest
 from lago_images.repository.records.parsing import LARGEST, parse_json
 from lago_images.repository.records.release import OldRepositoryError, Release, Released
-from lago_images.repository.records.state import PublishedCommit, _marks, read, survey
+from lago_images.repository.records.state import PublishedCommit, _marks, outlined, read, survey
 from lago_images.repository.rendering.client_setup import describe
 from lago_images.storage.base import Headers
 from lago_images.storage.directory.store import DirectoryStore
@@ -167,6 +168,8 @@ def test_a_survey_reads_each_staged_manifest_once(store):
         b'{"schema": 1, "objects": {"a": 1}}',
         b'{"schema": 1, "objects": []}',
         b'{"schema": 2, "objects": {"releases/debian-12/x86_64/1.json": ["x", {}]}}',
+        b'{"schema": 2, "sha256": "", "objects": {}}',
+        b'{"schema": 3, "sha256": "44136fa3", "objects": {}}',
     ],
 )
 def test_a_damaged_or_missing_cache_changes_nothing(store, broken):
@@ -182,31 +185,59 @@ def test_a_damaged_or_missing_cache_changes_nothing(store, broken):
     assert store.get(CACHE).data == kept
 
 
+def change_cache(store, change):
+    """Write the cache anew with what ``change`` does to its objects, as if nothing were wrong."""
+    cached = json.loads(store.get(CACHE).data)
+    change(cached["objects"])
+    objects = json.dumps(cached["objects"], ensure_ascii=False, separators=(",", ":"))
+    digest = hashlib.sha256(objects.encode()).hexdigest()
+    text = f'{{"schema": {cached["schema"]}, "sha256": "{digest}", "objects": {objects}}}'
+    overwrite(store, CACHE, text.encode())
+
+
 def test_a_cache_entry_of_another_version_of_the_object_is_not_used(store):
     publish_by_hand(store, manifest())
     survey(store)
-    cached = json.loads(store.get(CACHE).data)
-    for key, entry in cached["objects"].items():
-        if key.startswith("builds/"):
+
+    def stale(objects):
+        for entry in objects.values():
             entry[0] = "stale"
-            entry[1]["fingerprint"] = "sha256:wrong"
-    store.delete([CACHE])
-    put(store, CACHE, json.dumps(cached).encode())
+        objects[manifest().key.staging.manifest][1]["fingerprint"] = "sha256:wrong"
+        objects["releases/debian-12/x86_64/1.json"][1]["image"]["build"] = "wrong"
+
+    change_cache(store, stale)
     assert survey(store).staged[manifest().key].fingerprint == "sha256:f1"
+    change_cache(store, stale)
+    (release,) = outlined(store).history("debian-12", "x86_64")
+    assert release.build == "b1"
 
 
+@pytest.mark.parametrize("read", [read, survey, outlined])
 @pytest.mark.parametrize("garbage", [None, [], {}, "x", {"schema": 1, "disk": 1}])
-def test_an_invalid_cache_changes_nothing(store, garbage):
+def test_an_invalid_cache_changes_nothing(store, read, garbage):
     publish_by_hand(store, manifest(build_id="b1"), manifest(build_id="b2"))
     first = read(store)
     kept = store.get(CACHE).data
-    cached = json.loads(kept)
-    for entry in cached["objects"].values():
-        entry[1] = garbage
-    store.delete([CACHE])
-    put(store, CACHE, json.dumps(cached).encode())
+
+    def spoil(objects):
+        for entry in objects.values():
+            entry[1] = garbage
+
+    change_cache(store, spoil)
     assert read(store) == first
     assert store.get(CACHE).data == kept
+
+
+@pytest.mark.parametrize("read", [read, survey, outlined])
+def test_bytes_that_changed_in_the_cache_change_nothing(store, read):
+    publish_by_hand(store, manifest(build_id="b1"), manifest(build_id="b2"))
+    first = read(store)
+    kept = store.get(CACHE).data
+    for old, new in ((b"sha256:f1", b"sha256:f0"), (b'"revision":2', b'"revision":3')):
+        assert old in kept
+        overwrite(store, CACHE, kept.replace(old, new))
+        assert read(store) == first
+        assert store.get(CACHE).data == kept
 
 
 @pytest.mark.parametrize(
@@ -223,14 +254,42 @@ def test_a_cached_record_is_validated_like_a_stored_one(store, kind, field, valu
     publish_by_hand(store, manifest())
     first = survey(store)
     kept = store.get(CACHE).data
-    cached = json.loads(kept)
-    for key, entry in cached["objects"].items():
-        if key.startswith(kind):
-            entry[1][field] = value
-    store.delete([CACHE])
-    put(store, CACHE, json.dumps(cached).encode())
+
+    def spoil(objects):
+        for key, entry in objects.items():
+            if key.startswith(kind):
+                entry[1][field] = value
+
+    change_cache(store, spoil)
     assert survey(store) == first
-    assert json.loads(store.get(CACHE).data) == json.loads(kept)
+    assert json.loads(store.get(CACHE).data)["objects"] == json.loads(kept)["objects"]
+
+
+def test_a_cached_release_of_another_schema_is_read_from_the_store(store):
+    publish_by_hand(store, manifest())
+    first = outlined(store)
+
+    def newer(objects):
+        for entry in objects.values():
+            entry[1]["schema"] = Release.SCHEMA + 1
+
+    change_cache(store, newer)
+    assert outlined(store) == first
+
+
+def test_an_outline_looks_at_no_build_that_was_released(store):
+    """What it leaves in the cache spares a survey the requests all the same."""
+    publish_by_hand(store, manifest(build_id="b1"), manifest(build_id="b2"))
+    put_build(store, manifest(build_id="b3", fingerprint="sha256:f3"))
+    survey(store)
+    put_build(store, manifest(build_id="b4", fingerprint="sha256:f4"))
+    store.gets.clear()
+    offers = outlined(store)
+    assert store.documents() == ["builds/debian-12/x86_64/b4/manifest.json"]
+    assert [each.build_id for each in offers.unreleased()] == ["b3", "b4"]
+    store.gets.clear()
+    assert survey(store).unreleased() == offers.unreleased()
+    assert store.documents() == []
 
 
 def test_an_invalid_manifest_is_not_cached(store):
