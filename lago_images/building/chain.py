@@ -280,6 +280,7 @@ class _Chain:
             context = self.run.context
             log = keep(image.job.log, f"{image.name}.log", context)
             keep(image.job.console_log, f"{image.name}.console.log", context)
+            keep(image.job.screenshot, f"{image.name}.png", context)
             # Before its disk space is given back: whoever waits for that looks at what is free.
             self._leave(image, image.name)
             image.opened.close()

@@ -17,7 +17,8 @@ from lago_images.building import qcow2
 from lago_images.building.bases import layer, libguestfs, signed_list, simple
 from lago_images.building.bases.bootstrap import build as bootstrap
 from lago_images.building.bases.prepared import FinishedBase, LayerBase, Package, Prepared
-from lago_images.building.boot.boot_test import Booted, boot_test
+from lago_images.building.boot.boot_test import Booted, boot_test, refuse_shared_identity
+from lago_images.building.boot.inspection import documented_passwords
 from lago_images.building.customise.engine import customise
 from lago_images.building.customise.sysprep import warn_of_secrets
 from lago_images.building.customise.versions import refuse_unknown_commands
@@ -93,6 +94,11 @@ class Job:
     @property
     def console_log(self) -> Path:
         return self.log.with_suffix(".console.log")
+
+    @property
+    def screenshot(self) -> Path:
+        """Return where the guest's screen is kept when a boot test refuses it."""
+        return self.log.with_suffix(".png")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -280,7 +286,7 @@ def _boot_and_send(
 def _boot(job: Job, finished: Finished, runner: Runner) -> Booted:
     """Boot the disk under each kind of firmware that it is for, one after the other."""
     booted: list[Booted] = []
-    for firmware in firmwares(job.request.spec, job.base):
+    for number, firmware in enumerate(firmwares(job.request.spec, job.base), start=1):
         # One of them looks inside; what was customised here has reported its packages already.
         look_inside = finished.packages is None and not booted
         doing = job.progress.doing(f"boot test {firmware}".rstrip(), Phase.BOOT)
@@ -302,13 +308,23 @@ def _boot(job: Job, finished: Finished, runner: Runner) -> Booted:
                     runner=runner,
                     clock=job.context.clock,
                     look_inside=look_inside,
+                    again=not booted,
+                    passwords=documented_passwords(job.request.spec.operations),
+                    screenshot=job.screenshot,
+                    number=number,
                 )
             )
+    for other in booted[1:]:
+        refuse_shared_identity(booted[0], other)
     warn_of_secrets(job.request.spec, booted[0].secrets or (), job.context)
     tests = [each.test for each in booted]
     slowest = max(tests, key=lambda test: test.seconds)
     seconds = {name: taken for test in tests for name, taken in test.firmware.items()}
-    return replace(booted[0], test=replace(slowest, firmware=seconds))
+    checks = dict.fromkeys(name for test in tests for name in test.checks)
+    if len(tests) > 1:
+        checks["clones"] = None
+    test = replace(slowest, firmware=seconds, again=tests[0].again, checks=tuple(checks))
+    return replace(booted[0], test=test)
 
 
 def firmwares(spec: Spec, base: LayerBase | None) -> tuple[str, ...]:

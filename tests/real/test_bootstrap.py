@@ -8,7 +8,6 @@ import re
 import socket
 import struct
 import subprocess
-import time
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 
@@ -17,12 +16,9 @@ import pytest
 from lago_images.building.bases.bootstrap import build
 from lago_images.building.bases.bootstrap.disk import write_disk
 from lago_images.building.bases.bootstrap.layout import Layout
-from lago_images.building.boot import boot_test
-from lago_images.building.boot.guest_agent import Agent
 from lago_images.console import Console
 from lago_images.errors import BuildError, CommandError
 from lago_images.host.process import Runner
-from tests.servers.processes import free_port
 from tests.support.images import (
     DEBIAN12,
     a_context,
@@ -179,41 +175,6 @@ def test_updates_and_security_archives_are_configured(debian12):
     sources = read_ext4(debian12.disk, "/etc/apt/sources.list")
     for suite in ("bookworm", "bookworm-updates", "bookworm-security"):
         assert f" {suite} main" in sources
-
-
-def test_the_guest_grows_its_file_system_on_a_larger_disk(debian12, tmp_path):
-    overlay = tmp_path / "grown.qcow2"
-    create = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", debian12.disk]
-    subprocess.run([*create, overlay, "9G"], check=True, timeout=60)
-    console = tmp_path / "console.log"
-    port = free_port()
-    argv = ["qemu-system-x86_64", "-accel", "tcg", *boot_test._devices(overlay, console)]
-    argv = [f"{a},hostfwd=tcp:127.0.0.1:{port}-:22" if a.startswith("user,") else a for a in argv]
-    with Runner().started(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as qemu:
-        agent = Agent(send=qemu.stdin.fileno(), receive=qemu.stdout.fileno(), clock=time.monotonic)
-        deadline = time.monotonic() + 720
-        while not agent.is_answering():
-            assert qemu.poll() is None, console.read_text(errors="replace")
-            assert time.monotonic() < deadline, console.read_text(errors="replace")
-        agent.settle(timeout=60)
-        [root] = [fs for fs in agent.ask("guest-get-fsinfo", timeout=60) if fs["mountpoint"] == "/"]
-        names = {i["name"] for i in agent.ask("guest-network-get-interfaces", timeout=60)}
-        greeting = ssh_greeting(port, deadline)
-        serial = console.read_text(errors="replace")
-    assert root["total-bytes"] > 8 * 2**30
-    assert names == {"lo", "eth0"}
-    assert "Linux version" in serial
-    assert greeting.startswith(b"SSH-2.0-OpenSSH")
-
-
-def ssh_greeting(port, deadline):
-    """What a guest's sshd says first; it makes its keys at the first start."""
-    while time.monotonic() < deadline:
-        with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=10) as ssh:
-            if said := ssh.recv(64):
-                return said
-        time.sleep(1)
-    return b""
 
 
 def test_a_missing_mirror_fails_and_leaves_no_files(tmp_path):

@@ -130,7 +130,7 @@ def test_a_seed_gives_it_a_name_a_user_and_a_network(renewed, key, seed, tmp_pat
         "-o", f"UserKnownHostsFile={tmp_path}/known", "-o", "ConnectTimeout=20",
         "tester@127.0.0.1", ASKED,
     ]  # fmt: skip
-    forward = f"hostfwd=tcp:127.0.0.1:{port}-10.0.2.77:22"
+    forward = f"tcp:127.0.0.1:{port}-10.0.2.77:22"
     with started(renewed[0], tmp_path / "console.log", forward=forward, more=drive):
         deadline = time.monotonic() + 1800
         while True:

@@ -82,6 +82,14 @@ class Agent:
                 return line.get("return")
         raise BootError(f"the guest agent did not answer {command} within {timeout:.0f} s")
 
+    def send_only(self, command: str, arguments: Mapping[str, object]) -> None:
+        """Send a command that the agent does not answer when it succeeds."""
+        self._write({"execute": command, "arguments": arguments})
+
+    def pause(self, seconds: float = _POLL) -> None:
+        """Wait, and no longer than the port is open."""
+        select.select([], [], [], seconds)
+
     def run(self, argv: Sequence[str], *, timeout: float) -> bytes:
         """Return the standard output of a program in the guest.
 

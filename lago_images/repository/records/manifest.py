@@ -85,16 +85,24 @@ class BootTest:
         accel: What ran the guest: ``kvm`` or ``tcg``.
         firmware: The same seconds of each boot, by the kind of firmware: ``bios``, or ``uefi``,
             which on x86_64 had Secure Boot on. Empty in records older than this field.
+        again: The same seconds of the second boot; None for none, and in older records.
+        checks: The names of what was judged, besides that the agent answered. Empty in older
+            records.
     """
 
     seconds: Seconds
     accel: Text
     firmware: Mapping[Text, Seconds] = field(default_factory=lambda: MappingProxyType({}))
+    again: Seconds | None = None
+    checks: tuple[Text, ...] = ()
 
     def __str__(self) -> str:
         """Return the boots in few words."""
         boots = [f"{name} {seconds:.0f} s" for name, seconds in sorted(self.firmware.items())]
-        return f"{', '.join(boots) or f'{self.seconds:.0f} s'} ({self.accel})"
+        boots = boots or [f"{self.seconds:.0f} s"]
+        if self.again is not None:
+            boots.append(f"again {self.again:.0f} s")
+        return f"{', '.join(boots)} ({self.accel})"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,6 +164,9 @@ class Manifest:
         if self.engine is None:
             # Manifests from before there was a choice keep their bytes.
             del plain["engine"]
+        if self.boot and not self.boot.checks:
+            # Likewise, from before more was judged than that the agent answers.
+            del plain["boot"]["again"], plain["boot"]["checks"]
         return plain
 
     def to_json(self) -> bytes:
