@@ -207,6 +207,8 @@ def _facts(page: ImagePage, chosen: Revision, now: float) -> Iterator[tuple[str,
     yield "size", f"{compressed} to download, {whole} as a file, {virtual} for the guest"
     yield "packages", "not known" if chosen.packages is None else str(chosen.packages)
     yield "boot test", str(chosen.boot or "none")
+    if chosen.boot and chosen.boot.checks:
+        yield "judged by it", ", ".join(chosen.boot.checks)
     yield "fingerprint", chosen.fingerprint
 
 

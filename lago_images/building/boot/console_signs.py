@@ -145,6 +145,26 @@ SIGNS = (
     ),
 )
 
+# What the last line of a guest that hangs tells.
+_STUCK = (
+    _end(
+        "no boot loader",
+        r"^Booting from Hard Disk\.\.\.$|^GRUB loading|^Welcome to GRUB|^BdsDxe: starting Boot\w+",
+        "the firmware has started what is in the boot sector or the EFI system partition, and "
+        "that did not start a kernel: the boot loader is missing or damaged",
+    ),
+    _end(
+        "no console",
+        r"^Booting a command list$|^Loading .*\.\.\.$",
+        "the kernel was started and writes nothing here: give it console=ttyS0",
+    ),
+    _end(
+        "a unit hangs",
+        r"^\[[\s*]+\] (?:\(\d+ of \d+\) )?(?:A start )?[Jj]ob .*",
+        "the unit is not done, and the guest agent waits for it",
+    ),
+)
+
 
 def faults(text: str, *, is_emulated: bool = False) -> tuple[Fault, ...]:
     """Return what a console shows of troubles, each kind once, by its first line.
@@ -164,6 +184,13 @@ def faults(text: str, *, is_emulated: bool = False) -> tuple[Fault, ...]:
 def end(text: str) -> Fault | None:
     """Return what a guest wrote before it would wait for a person for ever, if it did."""
     return next((fault for fault in _faults(text) if fault.sign.is_end), None)
+
+
+def stuck(text: str) -> Fault | None:
+    """Return what a guest that does not answer is at, if its last line tells."""
+    last = list(lines(text))[-1:]
+    found = (Fault(sign=sign, line=line) for line in last for sign in _STUCK)
+    return next((fault for fault in found if fault.sign.pattern.search(fault.line)), None)
 
 
 def is_starved(text: str) -> bool:

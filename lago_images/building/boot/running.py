@@ -103,7 +103,10 @@ class Guest:
             if self.agent.is_answering():
                 return watch.clock() - start_time
             self.check()
-        raise watch.failed(f"the guest agent did not answer within {watch.limit:.0f} s")
+        reason = f"the guest agent did not answer within {watch.limit:.0f} s"
+        if fault := console_signs.stuck(watch.text()):
+            raise watch.failed(f"{reason}; {fault}", hint=f"{fault.sign.advice}; {_HINT}")
+        raise watch.failed(reason)
 
     def check(self) -> None:
         """Look whether the guest is alive.

@@ -316,7 +316,9 @@ def _boot(entry: Entry) -> str:
     if entry.after is None:
         return ""
     boot = entry.after.boot
-    return "off" if boot is None else inert(str(boot))
+    if boot is None:
+        return "off"
+    return "<br>".join(inert(text) for text in (str(boot), ", ".join(boot.checks)) if text)
 
 
 def _link(text: str, url: str) -> str:

@@ -164,9 +164,11 @@ class Manifest:
         if self.engine is None:
             # Manifests from before there was a choice keep their bytes.
             del plain["engine"]
+        # Likewise, from before more was judged than that the agent answers.
+        if self.boot and self.boot.again is None:
+            del plain["boot"]["again"]
         if self.boot and not self.boot.checks:
-            # Likewise, from before more was judged than that the agent answers.
-            del plain["boot"]["again"], plain["boot"]["checks"]
+            del plain["boot"]["checks"]
         return plain
 
     def to_json(self) -> bytes:

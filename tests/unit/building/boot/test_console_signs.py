@@ -126,3 +126,24 @@ def test_a_line_without_an_end_is_looked_at_in_part():
     text = "] BUG: " * 200_000
     [fault] = console_signs.faults(text)
     assert len(fault.line) <= 1000
+
+
+@pytest.mark.parametrize(
+    ("line", "name"),
+    [
+        ("Booting from Hard Disk...", "no boot loader"),
+        ("GRUB loading.", "no boot loader"),
+        (
+            "[\x1b[0;31m*\x1b[0m   ] A start job is running for x.service (1min / no limit)",
+            "a unit hangs",
+        ),
+        ("[ ***  ] (1 of 2) Job wait.service/start running (41s / no limit)", "a unit hangs"),
+        ("debian login:", None),
+        ("[   29.083820] AES CTR mode by8 optimization enabled", None),
+    ],
+)
+def test_the_last_line_of_a_guest_that_hangs_tells_why(line, name):
+    fault = console_signs.stuck(f"{CALM}{line}")
+    assert (fault and fault.sign.name) == name
+    assert console_signs.stuck(f"{line}\r\nsomething else\r\n") is None
+    assert console_signs.stuck("") is None

@@ -19,6 +19,7 @@ from lago_images.jobs.results import Fate
 from lago_images.planning.model import Action
 from lago_images.repository.publishing.releasing import Verdict
 from lago_images.repository.records.changes import Package, compare_packages
+from lago_images.repository.records.manifest import BootTest
 from tests.support.builders import manifest
 from tests.support.ci import HOSTILE, built, failed, plan, planned
 from tests.unit.ci.report.test_markdown import ACTIVE, rendered
@@ -152,7 +153,7 @@ def test_hostile_specs_cannot_inject_markup():
         result=failed(step=HOSTILE, error=HOSTILE, tail=(HOSTILE, "</pre></details>"), skipped=""),
         changes=compare_packages((), (Package(name=HOSTILE, version=HOSTILE, arch="x"),)),
         log="https://x/)](javascript:alert(1))",
-        after=manifest(boot=None),
+        after=manifest(boot=BootTest(seconds=1, accel=HOSTILE, checks=(HOSTILE,))),
     )
     shown = rendered(render(report(bad)))
     ours = shown.replace("<h3>Images</h3>", "").replace(

@@ -64,6 +64,8 @@ MANIFESTS = st.builds(
         seconds=st.floats(0, 2**30),
         accel=TEXT,
         firmware=st.dictionaries(TEXT, st.floats(0, 2**30)),
+        again=st.none() | st.floats(0, 2**30),
+        checks=st.lists(TEXT, max_size=3).map(tuple),
     ),
     packages=st.none() | COUNT,
     tools=st.dictionaries(TEXT, TEXT, max_size=3),
@@ -101,6 +103,12 @@ def test_a_written_release_is_read_back(made):
     assert Release.parse(made.to_json(), made.key) == made
 
 
+def test_a_manifest_from_before_more_was_judged_keeps_its_bytes():
+    plain = json.loads(manifest().to_json())
+    assert plain["boot"].keys() == {"seconds", "accel", "firmware"}
+    assert Manifest.parse(manifest().to_json(), manifest().key).boot == manifest().boot
+
+
 def written(record: Manifest | Release, path: str, value: object) -> bytes:
     """A record's JSON with one field, such as ``disk.size``, replaced."""
     plain = json.loads(record.to_json())
@@ -128,7 +136,11 @@ def where(record: Manifest | Release) -> str:
     return record.key.staging.manifest if isinstance(record, Manifest) else str(record.key)
 
 
-MADE = replace(manifest(), engine=EngineRecord(name="appliance", why="a reason"))
+MADE = replace(
+    manifest(),
+    boot=BootTest(seconds=9, accel="kvm", firmware={"bios": 9}, again=8, checks=("network",)),
+    engine=EngineRecord(name="appliance", why="a reason"),
+)
 BACK = release(2, None, withdraws=1)
 OUT = release(package_changes=PackageDiff(since=1))
 NO_TEXT = [None, 7, True, [], {}, "\ud800", "a\udcff"]
@@ -165,6 +177,8 @@ WRONG_IN_A_MANIFEST = {
     "boot.seconds": [None, "1", True, -0.1, 2**31, 10**400, float("nan"), float("inf")],
     "boot.accel": NO_TEXT,
     "boot.firmware": [None, 7, [], {"bios": "1"}, {"bios": -1}, {"bios": None}, {"\ud800": 1}],
+    "boot.again": ["1", True, -0.1, 2**31, float("nan")],
+    "boot.checks": NO_LINES,
     "packages": [wrong for wrong in NO_COUNT if wrong is not None],
     "tools": [None, 7, [], {"qemu": 8}, {"qemu": "\ud800"}, {"\ud800": "8"}],
     "engine": [7, "x", []],
@@ -231,7 +245,7 @@ def test_an_invalid_field_is_refused_with_its_key_and_path(record, path, value):
 
 OPTIONAL = {
     *("base.detail", "base.build", "base.revision", "properties", "packages", "tools"),
-    *("boot", "boot.firmware", "engine", "engine.why"),
+    *("boot", "boot.firmware", "boot.again", "boot.checks", "engine", "engine.why"),
     *("image.base", "released.dirty", "released.actor", "released.run", "withdraws", "reason"),
     *("package_changes", "package_changes.added", "package_changes.removed"),
     *("package_changes.upgraded", "package_changes.omitted"),

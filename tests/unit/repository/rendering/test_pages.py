@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 
 from lago_images.repository.records.layout import ReleaseKey, is_rendered
+from lago_images.repository.records.manifest import BootTest
 from lago_images.repository.records.release import PackageDiff
 from lago_images.repository.records.state import State, read
 from lago_images.repository.rendering import commands, documents
@@ -158,6 +159,14 @@ def test_nothing_older_than_a_damaged_release_is_offered_on_its_page(store):
     put(store, "releases/debian-12/x86_64/3.json", b"no")
     assert shown_of(store).newest.status is Status.BLOCKED
     assert "not offered" in page_of(read(store))
+
+
+def test_a_page_lists_what_the_boot_test_judged(store):
+    checks = ("network", "second <boot>")
+    boot = BootTest(seconds=9.0, accel="kvm", firmware={"bios": 9.0}, again=8.0, checks=checks)
+    publish_by_hand(store, replace(manifest(build_id="b1"), boot=boot))
+    page = page_of(read(store))
+    assert "bios 9 s, again 8 s (kvm)<small>network, second &lt;boot&gt;</small>" in page
 
 
 def test_bases_and_layers_are_linked_both_ways(store):
