@@ -18,7 +18,7 @@ from lago_images.building.bases import layer, libguestfs, signed_list, simple
 from lago_images.building.bases.bootstrap import build as bootstrap
 from lago_images.building.bases.prepared import FinishedBase, LayerBase, Package, Prepared
 from lago_images.building.boot.boot_test import Booted, boot_test, refuse_shared_identity
-from lago_images.building.boot.inspection import documented_passwords
+from lago_images.building.boot.logins import documented
 from lago_images.building.customise.engine import customise
 from lago_images.building.customise.sysprep import warn_of_secrets
 from lago_images.building.customise.versions import refuse_unknown_commands
@@ -309,7 +309,7 @@ def _boot(job: Job, finished: Finished, runner: Runner) -> Booted:
                     clock=job.context.clock,
                     look_inside=look_inside,
                     again=not booted,
-                    passwords=documented_passwords(job.request.spec.operations),
+                    logins=documented(job.request.spec.operations),
                     screenshot=job.screenshot,
                     number=number,
                 )

@@ -2,17 +2,19 @@
 
 import hashlib
 import itertools
+import re
 import time
 
 import pytest
 
 from lago_images.building.boot.boot_test import boot_test
+from lago_images.building.boot.logins import Logins
 from lago_images.building.qcow2 import standalone
 from lago_images.errors import BootError, ToolMissingError
 from lago_images.host import kvm
 from lago_images.host.kvm import Acceleration
 from lago_images.host.process import Runner
-from tests.support.images import write_ext4
+from tests.support.images import read_ext4, write_ext4, write_guest
 from tests.support.small_filesystem import run_in_small_filesystem
 from tests.support.specs import SpecsRepo
 from tests.tools import need
@@ -228,19 +230,37 @@ def test_a_failed_boot_leaves_its_console_under_its_firmwares_name(tmp_path):
     console = (tmp_path / "logs/panics.console.log").read_text(errors="replace")
     assert console.startswith("=== firmware: bios\n")
     assert "Kernel panic - not syncing: on purpose" in console
+    assert (tmp_path / "logs/panics.png").read_bytes().startswith(b"\x89PNG\r\n")
 
 
-def test_a_debian_boots_and_lists_its_packages(boot, debian12, tmp_path):
+# Of "s3cret: word".
+HASHED = (
+    "$6$abcdefgh$fSRgusqCuDW37J2DajgksaNhHgBhnsPNS29IEM0p3tB31vbD"
+    "QbqOyViys7Z2U8/dS5eMCzhs66RlI1eekR5uK1"
+)
+CHECKS = (
+    *("console", "network", "units", "sshd", "password of root", "ssh", "identity", "room"),
+    *("root grows", "shutdown", "second boot"),
+)
+
+
+def test_a_debian_boots_twice_and_lists_its_packages(boot, debian12, tmp_path):
     disk = tmp_path / "finished.qcow2"
     prepared = debian12.copy(tmp_path)
     write_ext4(prepared.disk, "/root/deploy", "-----BEGIN OPENSSH PRIVATE KEY-----\n")
+    shadow = read_ext4(prepared.disk, "/etc/shadow")
+    hashed = re.sub(r"^root:[^:]*:", f"root:{HASHED}:", shadow)
+    write_guest(prepared.disk, "/etc/shadow", hashed, 0o640)
     standalone(prepared.disk, prepared.format, disk, Runner())
     before = (sha1(disk), disk.stat().st_mtime_ns)
     accel = kvm.detect(Runner())
-    booted = boot(disk, "qcow2", timeout=90, accel=accel, look_inside=True)
+    logins = Logins(passwords={"root": "s3cret: word"})
+    booted = boot(disk, "qcow2", timeout=90, accel=accel, look_inside=True, logins=logins)
     assert booted.test.accel == accel.name
     assert booted.test.firmware == {"bios": booted.test.seconds}
     assert booted.test.seconds > 0
+    assert booted.test.again > 0
+    assert booted.test.checks == CHECKS
     assert booted.packages == debian12.packages
     # Not the machine id and sshd's host keys, which the guest made when it started.
     assert booted.secrets == ("/root/deploy",)

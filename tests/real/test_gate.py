@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from lago_images.building.boot.boot_test import boot_test
+from lago_images.building.boot.logins import Logins
 from lago_images.building.boot.machines import machine_for
 from lago_images.errors import BootError
 from lago_images.host import kvm
@@ -99,11 +100,12 @@ def test_a_guest_with_a_full_disk_that_cannot_be_logged_into(refused, disk):
     write_guest(disk, "/var/lib/dhcp/dhclient.eth0.leases", LEASE)
     kmsg = "<3>EXT4-fs error (device vdz9): ext4_lookup:1855: inode #2: on purpose"
     add_unit(disk, "says.service", oneshot(f"ExecStart=/bin/sh -c 'echo \"{kmsg}\" >/dev/kmsg'"))
-    error = refused(disk, passwords={"root": "123456"})
+    error = refused(disk, logins=Logins(passwords={"root": "123456"}, keys=("root",)))
     for words in (
         "sshd: sshd is enabled and does not start",
         "units: ssh.service failed",
-        "password of root: the password that the spec documents is not the user's",
+        "password of root: the spec documents it, and the guest does not take it",
+        "key of root: the spec documents it, and the guest does not take it",
         f"identity: {SAME} /var/lib/dhcp/dhclient.eth0.leases",
         "room: the root file system is full",
         "console: file system error: EXT4-fs error (device vdz9)",

@@ -1,6 +1,6 @@
 """Start a finished disk from an overlay, judge the guest, and start it again: the boot test."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +12,7 @@ from lago_images.building.boot import console_signs, judgement
 from lago_images.building.boot.guest_agent import Agent
 from lago_images.building.boot.inspection import ASK, NOBODY, SCRIPT, Identity, inspect
 from lago_images.building.boot.judgement import Problem
+from lago_images.building.boot.logins import NONE, Logins
 from lago_images.building.boot.machines import Machine, host, machine_for
 from lago_images.building.boot.running import Guest, Watch, started
 from lago_images.building.customise.identities import finish_script
@@ -62,7 +63,7 @@ class _Test:
     watch: Watch
     workdir: Path
     runner: Runner
-    passwords: Mapping[str, str]
+    logins: Logins
     screenshot: Path | None
     look_inside: bool
     again: bool
@@ -86,7 +87,7 @@ def boot_test(
     clock: Callable[[], float],
     look_inside: bool = False,
     again: bool = True,
-    passwords: Mapping[str, str] | None = None,
+    logins: Logins = NONE,
     screenshot: Path | None = None,
     number: int = 1,
 ) -> Booted:
@@ -105,7 +106,7 @@ def boot_test(
         clock: Seconds.
         look_inside: Whether to ask the guest for its packages, and to look for private keys in it.
         again: Whether to start it once more.
-        passwords: The documented ones, by user.
+        logins: The documented ones.
         screenshot: Where the guest's screen goes, as PNG, when it is refused; None for nowhere.
         number: Tells machines made of one image apart, by their network cards' addresses; to 255.
 
@@ -128,7 +129,7 @@ def boot_test(
         watch=Watch(console=console_log, errors=errors, limit=limit, clock=clock),
         workdir=workdir,
         runner=runner,
-        passwords=passwords or {},
+        logins=logins,
         screenshot=screenshot,
         look_inside=look_inside,
         again=again,
@@ -196,7 +197,7 @@ def _overlay(test: _Test) -> Iterator[Path]:
 def _first_boot(test: _Test, overlay: Path) -> Booted:
     with _guest(test, overlay, test.watch) as guest:
         seconds = round(guest.wait(), 1)
-        facts = inspect(guest, test.runner, test.passwords)
+        facts = inspect(guest, test.runner, test.logins)
         verdict = judgement.judge(facts, _signs(test, guest), mac=test.mac, size=test.size)
         _refuse(verdict.problems, guest)
         checks = verdict.checks
@@ -226,7 +227,7 @@ def _second_boot(test: _Test, overlay: Path, booted: Booted) -> Booted:
             raise BootError(
                 f"{error.message}, at the second boot", tail=error.tail, hint=error.hint
             ) from error
-        facts = inspect(guest, test.runner, {}, is_again=True)
+        facts = inspect(guest, test.runner, is_again=True)
         signs = _signs(test, guest)
         verdict = judgement.judge(facts, signs, mac=test.mac, size=test.size, is_again=True)
         problems = [replace(each, check=f"second boot, {each.check}") for each in verdict.problems]

@@ -1,5 +1,6 @@
 # Runs in a guest that has started, behind finish.sh, whose KEPT, IDENTITIES and RENEWED it uses.
-# Prints a fact a line: its name, a blank, and the value. PASSWORDS has lines of USER:PASSWORD.
+# Prints a fact a line: its name, a blank, and the value. PASSWORDS has lines of
+# USER:PASSWORD, KEYS has users.
 PATH=$PATH:/usr/sbin:/sbin:/usr/bin:/bin
 
 failed_units() {
@@ -72,7 +73,7 @@ baked() {
   started=$(sed -n 's/^btime //p' /proc/stat)
   for file in /etc/machine-id /var/lib/dbus/machine-id /etc/ssh/ssh_host_*key $IDENTITIES $RENEWED
   do
-    [ -s "$file" ] && [ ! -L "$file" ] || continue
+    if [ ! -s "$file" ] || [ -L "$file" ]; then continue; fi
     if [ -e "$KEPT" ] && grep -qxF -e "$file" "$KEPT"; then continue; fi
     if [ "$(stat -c %Y "$file")" -lt "$started" ]; then echo "baked $file"; fi
   done
@@ -85,13 +86,28 @@ baked() {
   done
 }
 
+answer() { if [ "$1" = 0 ]; then echo "login-works $2"; else echo "login-fails $2"; fi; }
+
 # By the guest's own PAM, which knows how its shadow file is written.
 passwords() {
   program=$(command -v unix_chkpwd) || return 0
   printf '%s\n' "$PASSWORDS" | while IFS=: read -r user password; do
     [ -n "$user" ] || continue
-    if printf '%s\0' "$password" | "$program" "$user" nullok >/dev/null 2>&1
-    then echo "password-works $user"; else echo "password-fails $user"; fi
+    printf '%s\0' "$password" | "$program" "$user" nullok >/dev/null 2>&1
+    answer $? "password of $user"
+  done
+}
+
+# sshd believes no key that somebody else than its user or root may have put there.
+keys() {
+  printf '%s\n' "$KEYS" | while IFS= read -r user; do
+    [ -n "$user" ] || continue
+    home=$(getent passwd "$user" | cut -d: -f6)
+    file=$home/.ssh/authorized_keys
+    grep -qE '^[^#]*(ssh-|ecdsa-|sk-)' "$file" 2>/dev/null &&
+      [ -z "$(find "$home" "$home/.ssh" "$file" -maxdepth 0 \
+        \( -perm /022 -o ! -user "$user" ! -user root \))" ]
+    answer $? "key of $user"
   done
 }
 
@@ -107,4 +123,5 @@ inspect() {
   growers
   baked
   passwords
+  keys
 }

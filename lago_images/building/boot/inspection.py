@@ -3,17 +3,17 @@
 import re
 import shlex
 import socket
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lago_images.building.boot.logins import NONE, Logins
 from lago_images.building.boot.running import Guest
 from lago_images.building.customise.identities import finish_script
 from lago_images.errors import BootError
 from lago_images.host.process import Runner
-from lago_images.specs.model import Operation
 
 # Seconds that the agent may take for an answer, and for a script under emulation.
 ASK = 60.0
@@ -21,7 +21,6 @@ SCRIPT = 4 * ASK
 _SECTOR = 512
 _SYSTEM = ("/bin/sh", "-c", "systemctl is-system-running 2>/dev/null || true")
 _STARTING = {"initializing", "starting"}
-_PLAIN = "password:"
 _GREETING = 10.0
 _PAUSE = 1.0
 
@@ -77,7 +76,8 @@ class Answers:
         root: None where it is on no partition.
         grows: Who promises that the root file system grows; empty for nobody.
         baked: Files that make a machine itself and were in the image.
-        passwords: Whether the documented password is the user's; without those not asked.
+        logins: Whether the documented ones work, such as ``password of root``, as far as the guest
+            can tell.
     """
 
     failed: tuple[FailedUnit, ...] = ()
@@ -87,7 +87,7 @@ class Answers:
     grows: str = ""
     identity: Identity = NOBODY
     baked: tuple[str, ...] = ()
-    passwords: Mapping[str, bool] = field(default_factory=dict)
+    logins: Mapping[str, bool] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,14 +111,14 @@ class Facts:
 
 
 def inspect(
-    guest: Guest, runner: Runner, passwords: Mapping[str, str], *, is_again: bool = False
+    guest: Guest, runner: Runner, logins: Logins = NONE, *, is_again: bool = False
 ) -> Facts:
     """Wait until a guest has started all of its units and has an address, and ask it for the facts.
 
     Args:
         guest: Its agent answers.
         runner: Its log gets what could not be asked.
-        passwords: The documented ones, by user.
+        logins: The documented ones.
         is_again: Whether the machine has started before: what it was made of is known then.
 
     Raises:
@@ -126,7 +126,7 @@ def inspect(
     """
     _wait_for_units(guest, runner)
     addresses = _wait_for_address(guest, runner)
-    call = script("inspect_again" if is_again else "inspect", passwords)
+    call = script("inspect_again" if is_again else "inspect", logins)
     answers = _answers(guest, call, runner)
     used, total = _root_bytes(guest, runner)
     greets = None
@@ -141,30 +141,15 @@ def inspect(
     )
 
 
-def documented_passwords(operations: Iterable[Operation]) -> dict[str, str]:
-    """Return the passwords that a spec's commands set in plain text, by user.
-
-    Of several of one user the last counts, in plain text or not.
-    """
-    selectors: dict[str, str] = {}
-    for operation in operations:
-        if operation.name == "root-password":
-            selectors["root"] = operation.argument
-        elif operation.name == "password":
-            user, _, selector = operation.argument.partition(":")
-            selectors[user] = selector
-    return {
-        user: selector.removeprefix(_PLAIN)
-        for user, selector in selectors.items()
-        if selector.startswith(_PLAIN) and "\n" not in selector
-    }
-
-
-def script(call: str, passwords: Mapping[str, str] | None = None) -> str:
+def script(call: str, logins: Logins = NONE) -> str:
     """Return the script that is run in the guest, with the call of one of its functions."""
-    lines = "\n".join(f"{user}:{password}" for user, password in (passwords or {}).items())
+    given = {
+        "PASSWORDS": "\n".join(f"{user}:{text}" for user, text in logins.passwords.items()),
+        "KEYS": "\n".join(logins.keys),
+    }
+    lines = [f"{name}={shlex.quote(text)}" for name, text in given.items()]
     text = Path(__file__).with_name("inspect.sh").read_text(encoding="utf-8")
-    return f"{finish_script()}\nPASSWORDS={shlex.quote(lines)}\n{text}\n{call}\n"
+    return "\n".join((finish_script(), *lines, text, call, "exit 0\n"))
 
 
 def parse(text: str) -> Answers:
@@ -184,7 +169,6 @@ def parse(text: str) -> Answers:
     def all_of(name: str) -> tuple[str, ...]:
         return tuple(values.get(name, ()))
 
-    works = dict.fromkeys(all_of("password-works"), True)
     return Answers(
         failed=tuple(failed),
         jobs=all_of("job"),
@@ -197,7 +181,10 @@ def parse(text: str) -> Answers:
             dhcp=frozenset(all_of("dhcp-duid")),
         ),
         baked=tuple(sorted(set(all_of("baked")))),
-        passwords={**works, **dict.fromkeys(all_of("password-fails"), False)},
+        logins={
+            **dict.fromkeys(all_of("login-works"), True),
+            **dict.fromkeys(all_of("login-fails"), False),
+        },
     )
 
 

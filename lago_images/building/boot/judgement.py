@@ -1,6 +1,6 @@
 """Judge a guest by the facts: what is wrong with it, and what to do about that."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from lago_images.building.boot.console_signs import Fault
@@ -66,8 +66,8 @@ def judge(
     if answers is not None:
         checks += ["units", *(["sshd"] if answers.sshd else [])]
         problems += [*_units(facts), *_sshd(answers.sshd)]
-        checks += [f"password of {user}" for user in sorted(answers.passwords)]
-        problems += _passwords(facts)
+        checks += map(clean, sorted(answers.logins))
+        problems += _logins(answers.logins)
     if facts.greets is not None:
         checks.append("ssh")
         problems += _greeting(facts.greets)
@@ -162,13 +162,14 @@ def _greeting(greets: bool) -> Iterator[Problem]:
         )
 
 
-def _passwords(facts: Facts) -> Iterator[Problem]:
-    for user, works in facts.answers.passwords.items() if facts.answers else ():
+def _logins(logins: Mapping[str, bool]) -> Iterator[Problem]:
+    for login, works in logins.items():
         if not works:
             yield Problem(
-                check=f"password of {clean(user)}",
-                text="the password that the spec documents is not the user's",
-                advice="look for what sets it again, locks the account or lets it expire",
+                check=clean(login),
+                text="the spec documents it, and the guest does not take it",
+                advice="of a password, look for what sets it again or locks the account; of a key, "
+                "at the owners and modes of the home folder and .ssh",
             )
 
 

@@ -12,11 +12,9 @@ from lago_images.building.boot.inspection import (
     Identity,
     Root,
     addresses,
-    documented_passwords,
     parse,
 )
 from lago_images.building.boot.judgement import changed, judge, shared
-from tests.support.builders import lines
 
 MAC = "52:54:00:12:34:01"
 GIB = 2**30
@@ -107,10 +105,11 @@ def test_an_sshd_that_nobody_reaches():
     assert problems(replace(GOOD, greets=None)) == {}
 
 
-def test_a_password_that_does_not_work():
-    told = problems(having(passwords={"root": False, "me": True}))
+def test_a_login_that_does_not_work():
+    logins = {"password of root": False, "key of me": True}
+    told = problems(having(logins=logins))
     assert list(told) == ["password of root"]
-    assert "password of me" in judge(having(passwords={"me": True}), (), mac="", size=1).checks
+    assert logins.keys() <= set(judge(having(logins=logins), (), mac="", size=SIZE).checks)
 
 
 def test_identities_in_the_image():
@@ -188,7 +187,7 @@ def test_a_guests_answers_are_read():
         "unit broken.service\njournal one\njournal  two \nunit x.mount\njob slow.service\n"
         "sshd active\nroot /dev/vda1 2048 4096 8192\ngrows cloud-init\nmachine-id abc\n"
         "host-key SHA256:a\nhost-key SHA256:b\ndhcp-duid d\nbaked /b\nbaked /a\nbaked /a\n"
-        "password-works me\npassword-fails root\nsomething else\n\n"
+        "login-works key of me\nlogin-fails password of root\nsomething else\n\n"
     )
     assert parse(text) == Answers(
         failed=(
@@ -203,19 +202,6 @@ def test_a_guests_answers_are_read():
             machine_id="abc", host_keys=frozenset({"SHA256:a", "SHA256:b"}), dhcp=frozenset("d")
         ),
         baked=("/a", "/b"),
-        passwords={"me": True, "root": False},
+        logins={"key of me": True, "password of root": False},
     )
     assert parse("journal lost\nroot nonsense\n") == Answers()
-
-
-def test_documented_passwords_are_those_in_plain_text_that_count_last():
-    spec = lines(
-        "",
-        "root-password password:one",
-        "root-password password:two:with:colons",
-        "password me:password:mine",
-        "password other:locked:password:x",
-        "password gone:password:y",
-        "password gone:random",
-    )
-    assert documented_passwords(spec.operations) == {"root": "two:with:colons", "me": "mine"}
