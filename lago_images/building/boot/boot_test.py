@@ -244,9 +244,9 @@ def _guest(test: _Test, overlay: Path, watch: Watch) -> Iterator[Guest]:
     with started(overlay, test.machine, watch, test.accel, test.runner, mac=test.mac) as guest:
         try:
             yield guest
-        except BootError:
+        except BootError as error:
             if test.screenshot and guest.monitor.screenshot(test.screenshot.resolve()):
-                test.runner.note("the guest's screen was kept as a picture")
+                error.hint = f"{error.hint}; the guest's screen is beside the log, as .png"
             raise
 
 
