@@ -46,6 +46,7 @@ from lago_images.repository.records.manifest import (
 )
 from lago_images.repository.records.state import StoredBuild
 from lago_images.specs.bases import required_firmwares
+from lago_images.specs.boot_check import boot_check
 from lago_images.specs.host_files import refuse_pointers
 from lago_images.specs.model import BaseKind, Spec
 
@@ -254,7 +255,8 @@ def _boot_and_send(
     What fails ends the other, and a disk that was uploaded has no manifest yet: it is no build.
     """
     spec, check = job.request.spec, runner.children.check
-    if spec.properties.get("boot-test") == "no":
+    if boot_check(spec.properties).is_off:
+        job.progress.note(f"not booted: {boot_check(spec.properties).reason}")
         if finished.packages is None:
             job.context.console.info(
                 f"{spec.name}: nobody looked for private keys in it: that needs a boot test"
@@ -302,6 +304,7 @@ def _boot(job: Job, finished: Finished, runner: Runner) -> Booted:
                     runner=runner,
                     clock=job.context.clock,
                     look_inside=look_inside,
+                    pattern=boot_check(job.request.spec.properties).pattern,
                 )
             )
     warn_of_secrets(job.request.spec, booted[0].secrets or (), job.context)

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from lago_images.planning.model import WORK, Action, Plan, PlannedImage, Tree
 from lago_images.repository.records.manifest import Manifest
 from lago_images.specs.bases import required_firmwares
+from lago_images.specs.boot_check import boot_check
 from lago_images.specs.model import BaseKind, Spec
 from lago_images.specs.properties import size_bytes
 
@@ -130,7 +131,7 @@ def _built(manifest: Manifest, spec: Spec, tree: Tree) -> Iterator[str]:
     if differing:
         # ascii: these names are a builder's, and go to terminals and to GitHub's log.
         yield f"its properties are not the spec's: {', '.join(map(ascii, differing))}"
-    wants_boot = ours.get("boot-test") != "no"
+    wants_boot = not boot_check(ours).is_off
     if wants_boot and manifest.boot is None:
         yield "the spec demands a boot test, and it had none"
     elif wants_boot and manifest.boot is not None:

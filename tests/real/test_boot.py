@@ -67,6 +67,15 @@ def test_a_kernel_panic_ends_the_boot_test_with_the_console_output(boot, tmp_pat
     assert "qemu-system-x86_64" in (tmp_path / "log").read_text()
 
 
+def test_an_image_without_an_agent_is_judged_by_its_console(boot, tmp_path):
+    disk = boot_sector(tmp_path / "disk", says("cirros \x1b[1mlogin:\r\n"))
+    booted = boot(disk, pattern="cirros login:", look_inside=True)
+    assert booted.test.firmware == {"bios": booted.test.seconds}
+    assert booted.packages is None
+    with pytest.raises(BootError, match=r"console did not show 'other login:' within 4 s"):
+        boot(disk, timeout=1, pattern="other login:")
+
+
 @pytest.mark.parametrize("words", ["You are in emergency mode.", "dracut:/# ", "(initramfs) "])
 def test_a_guest_that_waits_for_input_ends_the_boot_test(boot, tmp_path, words):
     disk = boot_sector(tmp_path / "disk", says(f"\x1b[0;1m{words}"))

@@ -10,6 +10,7 @@ from pathlib import Path
 from lago_images.building import packages as contents
 from lago_images.building import reservations
 from lago_images.building.bases.prepared import Package
+from lago_images.building.boot.console_text import shows
 from lago_images.building.boot.guest_agent import Agent
 from lago_images.building.boot.machines import Machine, host, machine_for
 from lago_images.building.customise.identities import finish_script
@@ -57,8 +58,9 @@ rm -f "$boot"
 _LATE = 1.0
 _ASK = 60.0
 _HINT = (
-    "the agent must be installed and the console is best on ttyS0; "
-    "#boot-test=no in the spec leaves the test out"
+    "the agent must be installed and the console is best on ttyS0; in the spec, "
+    "#boot-test=console:TEXT judges an image without an agent, and "
+    "#boot-test=no: REASON leaves the test out"
 )
 # What a guest says before it would wait for a person for ever.
 _DEAD = re.compile(
@@ -102,6 +104,7 @@ def boot_test(
     runner: Runner,
     clock: Callable[[], float],
     look_inside: bool = False,
+    pattern: str = "",
 ) -> Booted:
     """Start a disk and wait for its guest agent; the disk itself is only read.
 
@@ -117,6 +120,7 @@ def boot_test(
         runner: What QEMU is started with.
         clock: Seconds.
         look_inside: Whether to ask the guest for its packages, and to look for private keys in it.
+        pattern: What the serial console must show, where there is no agent to ask; else empty.
 
     Raises:
         BootError: It did not boot; with the console's last lines.
@@ -127,7 +131,7 @@ def boot_test(
     name = "kvm" if accel.kvm and host() in machine.hosts else "tcg"
     limit = timeout if name == "kvm" else timeout * TCG_FACTOR
     errors = workdir / "boot-test.stderr"
-    watch = _Watch(console=console_log, errors=errors, limit=limit, clock=clock)
+    watch = _Watch(console=console_log, errors=errors, limit=limit, clock=clock, pattern=pattern)
 
     def start() -> Booted:
         with _overlay(disk, fmt, workdir, runner) as overlay:
@@ -186,6 +190,12 @@ class _Watch:
     errors: Path
     limit: float
     clock: Callable[[], float]
+    pattern: str = ""
+
+    def is_up(self, agent: Agent) -> bool:
+        """Return whether the guest gives the sign that it is judged by; waits a moment for it."""
+        is_answering = agent.is_answering()
+        return shows(self.console, self.pattern) if self.pattern else is_answering
 
     def failed(self, reason: str) -> BootError:
         tail = _last(self.console) or ["(the serial console is empty)"]
@@ -217,10 +227,11 @@ def _boot(
             assert qemu.stdout is not None  # noqa: S101
             agent = Agent(send=qemu.stdin.fileno(), receive=qemu.stdout.fileno(), clock=watch.clock)
             seconds = _wait(agent, qemu.poll, watch)
-            _refuse_failed_sshd(agent, watch, runner)
+            if not watch.pattern:
+                _refuse_failed_sshd(agent, watch, runner)
             rounded = round(seconds, 1)
             test = BootTest(seconds=rounded, accel=accel, firmware={machine.firmware: rounded})
-            if not look_inside:
+            if watch.pattern or not look_inside:
                 return Booted(test=test)
             packages = _packages(agent, runner)
             return Booted(test=test, packages=packages, secrets=_secrets(agent, runner))
@@ -233,7 +244,7 @@ def _wait(agent: Agent, ended: Callable[[], int | None], watch: _Watch) -> float
     start_time = watch.clock()
     dead: tuple[float, str] | None = None
     while (passed := watch.clock() - start_time) < watch.limit:
-        if agent.is_answering():
+        if watch.is_up(agent):
             return watch.clock() - start_time
         if (code := ended()) is not None:
             raise watch.failed(f"QEMU ended by itself with exit code {code}")
@@ -243,7 +254,8 @@ def _wait(agent: Agent, ended: Callable[[], int | None], watch: _Watch) -> float
             dead = (passed, clean(words[0].decode(errors="replace")))
         if dead is not None and passed - dead[0] > _LATE:
             raise watch.failed(f"the guest gave up: {dead[1]}")
-    raise watch.failed(f"the guest agent did not answer within {watch.limit:.0f} s")
+    sign = f"console did not show {watch.pattern!r}" if watch.pattern else "agent did not answer"
+    raise watch.failed(f"the guest {sign} within {watch.limit:.0f} s")
 
 
 def _refuse_failed_sshd(agent: Agent, watch: _Watch, runner: Runner) -> None:

@@ -315,8 +315,7 @@ def _size(entry: Entry) -> str:
 def _boot(entry: Entry) -> str:
     if entry.after is None:
         return ""
-    boot = entry.after.boot
-    return "off" if boot is None else inert(str(boot))
+    return inert(entry.after.tried)
 
 
 def _link(text: str, url: str) -> str:

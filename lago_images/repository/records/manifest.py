@@ -30,6 +30,7 @@ from lago_images.repository.records.parsing import (
     matching,
     parse_json,
 )
+from lago_images.specs.boot_check import boot_check
 from lago_images.specs.model import BaseKind
 
 
@@ -114,7 +115,7 @@ class EngineRecord:
 class Manifest:
     """Record one build: ``created`` in seconds since the epoch, ``seconds`` is how long it took.
 
-    ``properties`` are the spec's; ``boot`` is None where the spec says ``boot-test=no``.
+    ``properties`` are the spec's; ``boot`` is None where the spec says ``boot-test=no: REASON``.
     ``engine`` is None where no command ran, and in older manifests.
     ``dirty`` is true when the files built from were not those of ``commit``.
     """
@@ -141,6 +142,18 @@ class Manifest:
     @property
     def key(self) -> BuildKey:
         return BuildKey(name=self.name, arch=self.arch, build_id=self.build_id)
+
+    @property
+    def tried(self) -> str:
+        """Return in few words how the image was booted, or why it was not."""
+        if self.boot is not None:
+            return str(self.boot)
+        return f"none: {self.why_not_booted}" if self.why_not_booted else "none"
+
+    @property
+    def why_not_booted(self) -> str:
+        """Return the reason that the spec gives; empty where the image was booted."""
+        return "" if self.boot else boot_check(self.properties).reason
 
     @property
     def base_key(self) -> BuildKey | None:
