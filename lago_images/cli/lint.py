@@ -9,7 +9,7 @@ from lago_images.cli.invocation import Invocation
 from lago_images.console import Mode, clean, inert
 from lago_images.errors import Problem, UsageError
 from lago_images.specs.commands import COMMANDS
-from lago_images.specs.folder import is_spec_name
+from lago_images.specs.folder import QUARANTINE, is_spec_name, is_test_name
 from lago_images.specs.read import Inspected, inspect
 
 _PROBLEMS = 2
@@ -31,10 +31,10 @@ _PROBLEMS = 2
 def lint(ctx: click.Context, paths: tuple[Path, ...], form: str) -> None:
     """Print every problem of every spec.
 
-    Each is a line: file:line: what. PATH is a folder of specs, the folder above it, or one spec;
-    without PATH, the specs' folder of the settings is checked. Specs are always checked together
-    with the others in their folder, but only the problems of those asked for are printed. Exit
-    code: 2 with problems, else 0.
+    Each is a line: file:line: what. PATH is a folder of specs, the folder above it, or one spec or
+    test; without PATH, the specs' folder of the settings is checked. Specs are always checked
+    together with the others in their folder, but only the problems of those asked for are printed.
+    Exit code: 2 with problems, else 0.
     """
     invocation: Invocation = ctx.obj
     if paths:
@@ -60,7 +60,9 @@ def _inspect(path: Path, invocation: Invocation) -> Inspected:
     """Inspect one path, which may be outside the specs repository."""
     # The last part is not resolved: a link in the folder is a spec of its own name.
     asked = path.parent.resolve() / path.name if path.name not in {"", ".."} else path.resolve()
-    folder = asked if asked.is_dir() else asked.parent
+    place = asked.parent if is_test_name(asked.parent.name) else asked
+    is_judging = is_test_name(place.name) or place.name == QUARANTINE
+    folder = asked if asked.is_dir() and not is_judging else place.parent
     root = invocation.root if folder.is_relative_to(invocation.root) else folder
     specs = (folder / invocation.settings.specs).resolve()
     if specs != folder and specs.is_dir():
@@ -68,7 +70,7 @@ def _inspect(path: Path, invocation: Invocation) -> Inspected:
             raise UsageError(f"{path} is not a spec", hint=f"the specs are in {specs}")
         root, asked = folder, folder / invocation.settings.specs
         folder = asked
-    elif asked != folder and not is_spec_name(asked.name):
+    elif asked != folder and not is_judging and not is_spec_name(asked.name):
         raise UsageError(
             f"{path} is not read as a spec",
             hint="hidden files, READMEs and what editors leave behind are left out: rename it",
@@ -78,7 +80,8 @@ def _inspect(path: Path, invocation: Invocation) -> Inspected:
         return inspected
     only = asked.relative_to(root).as_posix()
     asked_for = {name: spec for name, spec in inspected.specs.items() if spec.path == only}
-    return Inspected(asked_for, [p for p in inspected.problems if p.path == only], 1)
+    problems = [p for p in inspected.problems if f"{p.path}/".startswith(f"{only}/")]
+    return Inspected(asked_for, problems, len(asked_for) or int(not is_judging))
 
 
 def _print(problems: Sequence[Problem], files: int, form: str, invocation: Invocation) -> None:

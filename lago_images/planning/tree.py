@@ -13,7 +13,7 @@ from lago_images.planning.fingerprint import File, Source, fingerprint, parts
 from lago_images.planning.git import Git
 from lago_images.planning.model import Tree
 from lago_images.settings import FILE, Settings
-from lago_images.specs.folder import is_spec_name
+from lago_images.specs.folder import is_left_out, is_spec_name, is_test_name, test_places
 from lago_images.specs.host_files import host_files, normal
 from lago_images.specs.model import BaseKind, Spec
 from lago_images.specs.read import read
@@ -75,7 +75,8 @@ def _files(
         return Files(root=root), {}
     first = prefixes(settings.specs, inputs.values())
     files = Files(root=root, git=git.snapshot(first))
-    ways = _ways([*inputs.values(), [spec.path for spec in specs.values()]], files)
+    tested = (test_places(spec.path) for spec in specs.values() if spec.own_tests)
+    ways = _ways([*inputs.values(), [spec.path for spec in specs.values()], *tested], files)
     # Git knows a link and not what is behind it: that has to be asked about by its own path.
     every = prefixes(settings.specs, [*inputs.values(), *ways.values()])
     if every != first:
@@ -107,10 +108,13 @@ def _uncommitted(
     read_at_last = (ways.get(spec.path, (spec.path,))[-1] for spec in specs.values())
     yield from (path for path in chain(links, read_at_last) if not files.is_committed(path))
     folder = files.way(settings.specs)[-1]
-    # A removed spec is in no way of a spec's: git's list has it.
+    # A removed spec or test is in no way of a spec's: git's list has it.
     for path in files.git.dirty:
         parent, _, name = path.rpartition("/")
-        if (parent or ".") == folder and is_spec_name(name):
+        if (parent or ".") == folder and (is_spec_name(name) or is_test_name(name)):
+            yield path
+        above, _, tests = parent.rpartition("/")
+        if (above or ".") == folder and is_test_name(tests) and not is_left_out(name):
             yield path
     if any(map(_is_template, specs.values())):
         yield from files.git.dirty & {FILE}
