@@ -82,16 +82,26 @@ class Agent:
                 return line.get("return")
         raise BootError(f"the guest agent did not answer {command} within {timeout:.0f} s")
 
-    def run(self, argv: Sequence[str], *, timeout: float) -> bytes:
+    def pause(self, seconds: float) -> None:
+        """Wait for a moment."""
+        select.select([], [], [], seconds)
+
+    def run(self, argv: Sequence[str], *, timeout: float, stdin: bytes = b"") -> bytes:
         """Return the standard output of a program in the guest.
+
+        Args:
+            argv: The program and its arguments.
+            timeout: Seconds for it, and for each answer of the agent.
+            stdin: What it reads. Of more than a pipe holds, the agent may take nothing.
 
         Raises:
             BootError: The agent may not run programs (as in RHEL's own images), or it failed.
         """
         deadline = self.clock() + timeout
-        started = self.ask(
-            "guest-exec", timeout=timeout, path=argv[0], arg=argv[1:], **{"capture-output": True}
-        )
+        options: dict[str, object] = {"capture-output": True}
+        if stdin:
+            options["input-data"] = base64.b64encode(stdin).decode()
+        started = self.ask("guest-exec", timeout=timeout, path=argv[0], arg=argv[1:], **options)
         while self.clock() < deadline:
             status = self.ask("guest-exec-status", timeout=timeout, pid=started["pid"])
             if status["exited"]:

@@ -18,6 +18,7 @@ from lago_images.repository.records.fields import (
     Sha512,
     property_problems,
 )
+from lago_images.repository.records.guest_tests import GuestTestRecord, QuarantinedFailure
 from lago_images.repository.records.layout import BuildKey
 from lago_images.repository.records.parsing import (
     LARGEST,
@@ -86,11 +87,15 @@ class BootTest:
         accel: What ran the guest: ``kvm`` or ``tcg``.
         firmware: The same seconds of each boot, by the kind of firmware: ``bios``, or ``uefi``,
             which on x86_64 had Secure Boot on. Empty in records older than this field.
+        tests: How the tests of the spec's own ended, and those of what it stands on.
+        quarantined: What failed, and was held back.
     """
 
     seconds: Seconds
     accel: Text
     firmware: Mapping[Text, Seconds] = field(default_factory=lambda: MappingProxyType({}))
+    tests: tuple[GuestTestRecord, ...] = ()
+    quarantined: tuple[QuarantinedFailure, ...] = ()
 
     def __str__(self) -> str:
         """Return the boots in few words."""
@@ -169,6 +174,10 @@ class Manifest:
         if self.engine is None:
             # Manifests from before there was a choice keep their bytes.
             del plain["engine"]
+        # Likewise, from before specs had tests.
+        for name in ("tests", "quarantined"):
+            if self.boot and not plain["boot"][name]:
+                del plain["boot"][name]
         return plain
 
     def to_json(self) -> bytes:
