@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lago_images.errors import Problem, SpecError
-from lago_images.specs import guest_tests
+from lago_images.specs import guest_tests, quarantine
 from lago_images.specs.bases import misnamed_partitions
 from lago_images.specs.folder import is_spec_name, spec_names
 from lago_images.specs.host_files import (
@@ -33,6 +33,7 @@ from lago_images.specs.model import BaseKind, Spec
 from lago_images.specs.names import NAME, suggestion
 from lago_images.specs.parse import parse
 from lago_images.specs.properties import REQUIRED, words
+from lago_images.specs.quarantine import NONE, Quarantine
 
 _LARGEST = 1 << 20
 # The properties that every spec has stand in its first lines.
@@ -46,10 +47,16 @@ class Inspected(NamedTuple):
     specs: dict[str, Spec]
     problems: list[Problem]
     files: int
+    quarantine: Quarantine = NONE
 
 
 def read(root: Path, folder: str) -> dict[str, Spec]:
-    """Return the specs of a folder, by name.
+    """Return the specs of a folder, by name; raises as ``read_all``."""
+    return read_all(root, folder).specs
+
+
+def read_all(root: Path, folder: str) -> Inspected:
+    """Return the specs of a folder, and the quarantine, neither of which has a problem.
 
     Args:
         root: The root of the repository.
@@ -61,7 +68,7 @@ def read(root: Path, folder: str) -> dict[str, Spec]:
     inspected = inspect(root, folder)
     if inspected.problems:
         raise SpecError(inspected.problems)
-    return inspected.specs
+    return inspected
 
 
 def inspect(root: Path, folder: str) -> Inspected:
@@ -112,7 +119,8 @@ def _inspect(host: HostFolder, folder: str, top: int) -> Inspected:
     specs = guest_tests.with_tests(specs, tests)
     problems += check(specs.values(), host, broken=broken)
     problems += _misplaced(top, folder)
-    return Inspected(specs, problems, len(names))
+    quarantined, of_quarantine = quarantine.read(host, folder)
+    return Inspected(specs, [*problems, *of_quarantine], len(names), quarantined)
 
 
 def _misplaced(top: int, folder: str) -> Iterator[Problem]:
