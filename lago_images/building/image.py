@@ -17,7 +17,9 @@ from lago_images.building import qcow2
 from lago_images.building.bases import layer, libguestfs, signed_list, simple
 from lago_images.building.bases.bootstrap import build as bootstrap
 from lago_images.building.bases.prepared import FinishedBase, LayerBase, Package, Prepared
+from lago_images.building.boot import verdict
 from lago_images.building.boot.boot_test import Booted, boot_test
+from lago_images.building.boot.spec_tests import OwnTests
 from lago_images.building.customise.engine import customise
 from lago_images.building.customise.sysprep import warn_of_secrets
 from lago_images.building.customise.versions import refuse_unknown_commands
@@ -32,7 +34,7 @@ from lago_images.building.upload import (
     send_sidecars,
     withdraw,
 )
-from lago_images.errors import BuildError, CommandError
+from lago_images.errors import BootError, BuildError, CommandError
 from lago_images.host.kvm import Acceleration
 from lago_images.host.process import Children, Runner, search_path
 from lago_images.host.retry import RetryPolicy
@@ -45,10 +47,12 @@ from lago_images.repository.records.manifest import (
     Manifest,
 )
 from lago_images.repository.records.state import StoredBuild
+from lago_images.specs import guest_tests
 from lago_images.specs.bases import required_firmwares
 from lago_images.specs.boot_check import boot_check
-from lago_images.specs.host_files import refuse_pointers
+from lago_images.specs.host_files import HostFolder, refuse_pointers
 from lago_images.specs.model import BaseKind, Spec
+from lago_images.specs.quarantine import day, ending
 
 # Ends a program when we are killed; it stays the same process.
 _DIE_TOGETHER = ("setpriv", "--pdeathsig", "KILL", "--")
@@ -280,6 +284,29 @@ def _boot_and_send(
 
 
 def _boot(job: Job, finished: Finished, runner: Runner) -> Booted:
+    """Boot and test the disk; what a quarantine holds back is a warning."""
+    spec, quarantine = job.request.spec, job.request.quarantine
+    today = day(job.context.clock())
+    try:
+        booted = _boot_everywhere(job, finished, runner)
+        held = verdict.of_tests(booted.test.tests, spec.name, quarantine, today)
+    except BootError as error:
+        # Who ends a build ends its guest, which is no failure of the image's.
+        runner.children.check()
+        failure = verdict.of_boot(error, spec.name, quarantine, today)
+        if failure is None:
+            if entry := quarantine.ended(spec.name, None, today):
+                ended = ending(entry.until, today)
+                job.context.console.warn(f"{spec.name}: the quarantine {ended}")
+            raise
+        booted, held = Booted(test=BootTest(seconds=0, accel=job.accel.name)), (failure,)
+    for line in verdict.warnings(held, spec.name, quarantine, today):
+        job.context.console.warn(f"{spec.name}: {line}")
+        job.progress.note(f"quarantined: {line}")
+    return replace(booted, test=replace(booted.test, quarantined=held))
+
+
+def _boot_everywhere(job: Job, finished: Finished, runner: Runner) -> Booted:
     """Boot the disk under each kind of firmware that it is for, one after the other."""
     booted: list[Booted] = []
     for firmware in firmwares(job.request.spec, job.base):
@@ -305,13 +332,26 @@ def _boot(job: Job, finished: Finished, runner: Runner) -> Booted:
                     clock=job.context.clock,
                     look_inside=look_inside,
                     pattern=boot_check(job.request.spec.properties).pattern,
+                    tests=None if booted else _own_tests(job),
                 )
             )
     warn_of_secrets(job.request.spec, booted[0].secrets or (), job.context)
     tests = [each.test for each in booted]
     slowest = max(tests, key=lambda test: test.seconds)
     seconds = {name: taken for test in tests for name, taken in test.firmware.items()}
-    return replace(booted[0], test=replace(slowest, firmware=seconds))
+    test = replace(slowest, firmware=seconds, tests=tests[0].tests)
+    return replace(booted[0], test=test)
+
+
+def _own_tests(job: Job) -> OwnTests | None:
+    """Return the tests of the spec's own, which are run once: in the first boot."""
+    host = HostFolder(job.context.root)
+    tests = OwnTests(
+        tests=job.request.spec.tests,
+        read=lambda test: host.read(test.path, most=guest_tests.LARGEST),
+        has_network=job.context.settings.network,
+    )
+    return tests if tests.tests else None
 
 
 def firmwares(spec: Spec, base: LayerBase | None) -> tuple[str, ...]:

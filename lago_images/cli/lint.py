@@ -1,5 +1,6 @@
 """``lago-images lint``: print every problem of every spec."""
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from lago_images.console import Mode, clean, inert
 from lago_images.errors import Problem, UsageError
 from lago_images.specs.commands import COMMANDS
 from lago_images.specs.folder import QUARANTINE, is_spec_name, is_test_name
+from lago_images.specs.quarantine import day
 from lago_images.specs.read import Inspected, inspect
 
 _PROBLEMS = 2
@@ -39,13 +41,13 @@ def lint(ctx: click.Context, paths: tuple[Path, ...], form: str) -> None:
     invocation: Invocation = ctx.obj
     if paths:
         parts = [_inspect(path, invocation) for path in paths]
-        inspected = Inspected(
-            {spec.path: spec for part in parts for spec in part.specs.values()},
-            [problem for part in parts for problem in part.problems],
-            sum(part.files for part in parts),
-        )
     else:
-        inspected = inspect(invocation.root, invocation.settings.specs)
+        parts = [inspect(invocation.root, invocation.settings.specs)]
+    inspected = Inspected(
+        {spec.path: spec for part in parts for spec in part.specs.values()},
+        [problem for part in parts for problem in part.problems],
+        sum(part.files for part in parts),
+    )
     problems = sorted(set(inspected.problems), key=lambda p: (p.path, p.line or 0, p.what))
     _print(problems, inspected.files, form, invocation)
     for spec in inspected.specs.values():
@@ -53,6 +55,9 @@ def lint(ctx: click.Context, paths: tuple[Path, ...], form: str) -> None:
             if until := COMMANDS[operation.name].until:
                 message = f"{operation.name} is in guestfs-tools up to {until} only"
                 invocation.console.info(f"{spec.path}:{operation.line}: note: {message}")
+    for part in parts if not problems else ():
+        for line, message in part.quarantine.notes(part.specs, day(time.time())):
+            invocation.console.warn(f"{part.quarantine.path}:{line}: {message}")
     ctx.exit(_PROBLEMS if problems else 0)
 
 
@@ -81,6 +86,8 @@ def _inspect(path: Path, invocation: Invocation) -> Inspected:
     only = asked.relative_to(root).as_posix()
     asked_for = {name: spec for name, spec in inspected.specs.items() if spec.path == only}
     problems = [p for p in inspected.problems if f"{p.path}/".startswith(f"{only}/")]
+    if place.name == QUARANTINE:
+        return inspected._replace(problems=problems, files=0)
     return Inspected(asked_for, problems, len(asked_for) or int(not is_judging))
 
 

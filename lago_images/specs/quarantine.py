@@ -92,7 +92,7 @@ class Quarantine:
     def notes(self, specs: Mapping[str, Spec], today: date) -> Iterator[tuple[int | None, str]]:
         """Yield what is worth knowing of it, with the line: what ends, ended, or is of nothing."""
         for entry in self.entries:
-            if message := ending(entry, today):
+            if message := ending(entry.until, today):
                 yield entry.line, f"{entry}: the quarantine {message} ({entry.issue})"
             if not any(_is_of(entry, spec) for spec in specs.values()):
                 yield entry.line, f"there is no {entry}: remove the entry"
@@ -109,15 +109,15 @@ def day(now: float) -> date:
     return datetime.fromtimestamp(now, UTC).date()
 
 
-def ending(entry: QuarantineEntry, today: date) -> str:
+def ending(until: date, today: date) -> str:
     """Return that an entry ends within a week, or has ended; empty for one that goes on."""
-    left = entry.days_left(today)
+    left = (until - today).days
     if left < 0:
-        return f"ended on {entry.until}: what it held back fails images again"
+        return f"ended on {until}: what it held back fails images again"
     if left > NOTICE_DAYS:
         return ""
     when = {0: "today", 1: "tomorrow"}.get(left, f"in {left} days")
-    return f"ends {when}, on {entry.until}: what it holds back will fail images again"
+    return f"ends {when}, on {until}: what it holds back will fail images again"
 
 
 def read(host: HostFolder, folder: str) -> tuple[Quarantine, list[Problem]]:

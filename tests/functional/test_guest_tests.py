@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lago_images.building.boot.spec_tests import RECORDED, Suite, run_tests
+from lago_images.building.boot.spec_tests import RECORDED, OwnTests, Suite, run_tests
 from lago_images.errors import BootError
 from lago_images.host.process import Runner
 from lago_images.specs.model import GuestTest
@@ -34,13 +34,10 @@ def run(short, tmp_path):
         for name, (options, text) in scripts.items():
             tests.append(GuestTest(spec="a", name=f"a.tests/{name}", path=name, **options))
             texts[name] = text.encode() if isinstance(text, str) else text
-        suite = Suite(
-            tests=tuple(tests),
-            read=lambda test: texts[test.path],
-            has_network=has_network,
-            factor=1,
-            limit=300,
+        asked = OwnTests(
+            tests=tuple(tests), read=lambda test: texts[test.path], has_network=has_network
         )
+        suite = Suite(tests=asked, factor=1, limit=300)
         with agent_alone(short) as alone:
             alone.wait()
             starter = restarts or Restarts(folder=short)

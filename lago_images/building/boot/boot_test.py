@@ -2,9 +2,9 @@
 
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lago_images.building import packages as contents
@@ -13,6 +13,7 @@ from lago_images.building.bases.prepared import Package
 from lago_images.building.boot.console_text import shows
 from lago_images.building.boot.guest_agent import Agent
 from lago_images.building.boot.machines import Machine, host, machine_for
+from lago_images.building.boot.spec_tests import OwnTests, Suite, run_tests
 from lago_images.building.customise.identities import finish_script
 from lago_images.console import clean
 from lago_images.errors import BootError, ToolMissingError
@@ -56,6 +57,7 @@ done
 rm -f "$boot"
 """
 _LATE = 1.0
+_PAUSE = 0.2
 _ASK = 60.0
 _HINT = (
     "the agent must be installed and the console is best on ttyS0; in the spec, "
@@ -105,6 +107,7 @@ def boot_test(
     clock: Callable[[], float],
     look_inside: bool = False,
     pattern: str = "",
+    tests: OwnTests | None = None,
 ) -> Booted:
     """Start a disk and wait for its guest agent; the disk itself is only read.
 
@@ -121,6 +124,7 @@ def boot_test(
         clock: Seconds.
         look_inside: Whether to ask the guest for its packages, and to look for private keys in it.
         pattern: What the serial console must show, where there is no agent to ask; else empty.
+        tests: Those of the spec's own, which are run at last; None for none.
 
     Raises:
         BootError: It did not boot; with the console's last lines.
@@ -135,9 +139,10 @@ def boot_test(
 
     def start() -> Booted:
         with _overlay(disk, fmt, workdir, runner) as overlay:
-            devices = _devices(overlay, console_log)
-            argv = [machine.program, *machine.options, "-accel", name, *devices]
-            return _boot(argv, machine, watch, name, runner, look_inside=look_inside)
+            starter = _Starter(
+                disk=overlay, machine=machine, accel=name, watch=watch, runner=runner
+            )
+            return _boot(starter, tests, look_inside=look_inside)
 
     try:
         return start() if name == "kvm" else _start_again(start, watch, runner)
@@ -191,6 +196,15 @@ class _Watch:
     limit: float
     clock: Callable[[], float]
     pattern: str = ""
+    start: int = 0
+
+    def written(self) -> bytes:
+        """Return what the console has of this start of the guest."""
+        return self.console.read_bytes()[self.start :] if self.console.exists() else b""
+
+    def again(self) -> "_Watch":
+        """Return the watch of the next start, whose console's output is appended."""
+        return replace(self, start=self.console.stat().st_size if self.console.exists() else 0)
 
     def is_up(self, agent: Agent) -> bool:
         """Return whether the guest gives the sign that it is judged by; waits a moment for it."""
@@ -205,38 +219,96 @@ class _Watch:
         return BootError(f"boot test: {reason}", tail=tail, hint=_HINT)
 
 
-def _boot(
-    argv: Sequence[str],
-    machine: Machine,
-    watch: _Watch,
-    accel: str,
-    runner: Runner,
-    *,
-    look_inside: bool,
-) -> Booted:
-    runner.note("+ " + command_line(argv))
-    # Else what an earlier start wrote passes for signs of this one, until QEMU opens the file.
-    watch.console.unlink(missing_ok=True)
-    pipe = -1  # subprocess.PIPE, which only host may import
-    try:
-        with (
-            watch.errors.open("wb") as errors,
-            runner.started(argv, stdin=pipe, stdout=pipe, stderr=errors) as qemu,
-        ):
-            assert qemu.stdin is not None  # noqa: S101 -- a pipe was asked for
-            assert qemu.stdout is not None  # noqa: S101
-            agent = Agent(send=qemu.stdin.fileno(), receive=qemu.stdout.fileno(), clock=watch.clock)
-            seconds = _wait(agent, qemu.poll, watch)
-            if not watch.pattern:
-                _refuse_failed_sshd(agent, watch, runner)
-            rounded = round(seconds, 1)
-            test = BootTest(seconds=rounded, accel=accel, firmware={machine.firmware: rounded})
-            if watch.pattern or not look_inside:
-                return Booted(test=test)
-            packages = _packages(agent, runner)
-            return Booted(test=test, packages=packages, secrets=_secrets(agent, runner))
-    except ToolMissingError as error:
-        raise ToolMissingError(error.message, hint=f"apt-get install {machine.package}") from error
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Guest:
+    """A guest that was started; ``ended`` returns QEMU's exit code, or None while it runs."""
+
+    agent: Agent
+    ended: Callable[[], int | None]
+    watch: _Watch
+
+    def wait(self) -> float:
+        """Return the seconds until it is up; raises ``BootError``."""
+        return _wait(self.agent, self.ended, self.watch)
+
+    def power_off(self, limit: float) -> float | None:
+        """Ask it to shut down; return the seconds that took, or None for too long."""
+        start_time = self.watch.clock()
+        self.agent.send_only("guest-shutdown", {"mode": "powerdown"})
+        while (passed := self.watch.clock() - start_time) < limit:
+            if self.ended() is not None:
+                return passed
+            self.agent.pause(_PAUSE)
+        return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Starter:
+    """Starts the overlay, and again."""
+
+    disk: Path
+    machine: Machine
+    accel: str
+    watch: _Watch
+    runner: Runner
+
+    @contextmanager
+    def first(self) -> Iterator[_Guest]:
+        # Else what an earlier start wrote passes for signs of this one, until QEMU opens the file.
+        self.watch.console.unlink(missing_ok=True)
+        with self._guest(self.watch, network=False) as guest:
+            yield guest
+
+    @contextmanager
+    def started(self, *, network: bool) -> Iterator[_Guest]:
+        """Start the guest again, which was shut down."""
+        with self._guest(self.watch.again(), network=network) as guest:
+            yield guest
+
+    def is_starved(self) -> bool:
+        """Return whether a failure says nothing of the image, and is tried again."""
+        return self.accel != "kvm" and is_starved(self.watch.console)
+
+    @contextmanager
+    def _guest(self, watch: _Watch, *, network: bool) -> Iterator[_Guest]:
+        machine, runner = self.machine, self.runner
+        is_again = watch.start > 0
+        devices = _devices(self.disk, watch.console, network=network, append=is_again)
+        argv = [machine.program, *machine.options, "-accel", self.accel, *devices]
+        runner.note("+ " + command_line(argv))
+        pipe = -1  # subprocess.PIPE, which only host may import
+        try:
+            with (
+                watch.errors.open("wb") as errors,
+                runner.started(argv, stdin=pipe, stdout=pipe, stderr=errors) as qemu,
+            ):
+                assert qemu.stdin is not None  # noqa: S101 -- a pipe was asked for
+                assert qemu.stdout is not None  # noqa: S101
+                send, receive = qemu.stdin.fileno(), qemu.stdout.fileno()
+                agent = Agent(send=send, receive=receive, clock=watch.clock)
+                yield _Guest(agent=agent, ended=qemu.poll, watch=watch)
+        except ToolMissingError as error:
+            install = f"apt-get install {machine.package}"
+            raise ToolMissingError(error.message, hint=install) from error
+
+
+def _boot(starter: _Starter, tests: OwnTests | None, *, look_inside: bool) -> Booted:
+    watch, runner = starter.watch, starter.runner
+    with starter.first() as guest:
+        seconds = round(guest.wait(), 1)
+        firmware = {starter.machine.firmware: seconds}
+        test = BootTest(seconds=seconds, accel=starter.accel, firmware=firmware)
+        if watch.pattern:
+            return Booted(test=test)
+        _refuse_failed_sshd(guest.agent, watch, runner)
+        packages = secrets = None
+        if look_inside:
+            packages, secrets = _packages(guest.agent, runner), _secrets(guest.agent, runner)
+        if tests:
+            factor = 1 if starter.accel == "kvm" else TCG_FACTOR
+            suite = Suite(tests=tests, factor=factor, limit=watch.limit)
+            test = replace(test, tests=run_tests(suite, guest, starter, runner))
+        return Booted(test=test, packages=packages, secrets=secrets)
 
 
 def _wait(agent: Agent, ended: Callable[[], int | None], watch: _Watch) -> float:
@@ -249,7 +321,7 @@ def _wait(agent: Agent, ended: Callable[[], int | None], watch: _Watch) -> float
         if (code := ended()) is not None:
             raise watch.failed(f"QEMU ended by itself with exit code {code}")
         # A moment more, so that the reason gets into the log too.
-        output = watch.console.read_bytes() if watch.console.exists() else b""
+        output = watch.written()
         if dead is None and (words := _DEAD.search(output)):
             dead = (passed, clean(words[0].decode(errors="replace")))
         if dead is not None and passed - dead[0] > _LATE:
@@ -271,9 +343,12 @@ def _refuse_failed_sshd(agent: Agent, watch: _Watch, runner: Runner) -> None:
         raise watch.failed("sshd is enabled and does not start: ssh -v cannot reach the guest")
 
 
-def _devices(overlay: Path, console_log: Path) -> list[str]:
+def _devices(
+    overlay: Path, console_log: Path, *, network: bool = False, append: bool = False
+) -> list[str]:
     # The names without -pci or -ccw are aliases for what the architecture has. The agent's port
     # is QEMU's own standard input and output: no socket, whose path would be too long somewhere.
+    on_off = ("off", "on")
     return [
         "-cpu", "max",
         "-smp", str(min(2, len(os.sched_getaffinity(0)))),
@@ -285,11 +360,11 @@ def _devices(overlay: Path, console_log: Path) -> list[str]:
         "-drive", f"file={_quoted(overlay)},format=qcow2,if=none,id=disk,cache=unsafe,{_WERROR}",
         "-device", "virtio-blk,drive=disk",
         # restrict: what is tested reaches neither this host nor a network.
-        "-netdev", "user,id=net,restrict=on",
+        "-netdev", f"user,id=net,restrict={on_off[not network]}",
         "-device", "virtio-net,netdev=net",
         "-object", "rng-random,filename=/dev/urandom,id=rng",
         "-device", "virtio-rng,rng=rng",
-        "-chardev", f"file,id=console,path={_quoted(console_log)}",
+        "-chardev", f"file,id=console,append={on_off[append]},path={_quoted(console_log)}",
         "-serial", "chardev:console",
         "-chardev", "stdio,id=agent,signal=off",
         "-device", "virtio-serial",

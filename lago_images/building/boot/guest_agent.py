@@ -40,6 +40,7 @@ class Agent:
     _token: int = field(default_factory=lambda: random.getrandbits(31))
     _sent: float | None = None
     _pending: bytes = b""
+    _is_closed: bool = False
 
     def is_answering(self) -> bool:
         """Return whether the agent answers; asks it now and then, and waits a moment.
@@ -65,6 +66,8 @@ class Agent:
         while self.clock() < deadline:
             if any(line.get("return") == self._token for line in self._read()):
                 return
+            if self._is_closed:
+                raise BootError("the machine ended before the guest agent answered")
         raise BootError(f"the guest agent did not answer within {timeout:.0f} s")
 
     def ask(self, command: str, *, timeout: float, **arguments: object) -> Any:  # noqa: ANN401
@@ -76,11 +79,17 @@ class Agent:
         deadline = self.clock() + timeout
         self._write({"execute": command, "arguments": arguments})
         while self.clock() < deadline:
+            if self._is_closed:
+                raise BootError(f"the machine ended before the guest agent answered {command}")
             for line in self._read():
                 if "error" in line:
                     raise BootError(f"the guest agent refuses {command}: {line['error']}")
                 return line.get("return")
         raise BootError(f"the guest agent did not answer {command} within {timeout:.0f} s")
+
+    def send_only(self, command: str, arguments: Mapping[str, object]) -> None:
+        """Send a command that the agent does not answer when it succeeds."""
+        self._write({"execute": command, "arguments": arguments})
 
     def pause(self, seconds: float) -> None:
         """Wait for a moment."""
@@ -126,6 +135,7 @@ class Agent:
             return []
         data = os.read(self.receive, 2**16)
         if not data:
+            self._is_closed = True
             select.select([], [], [], _POLL)
         *lines, self._pending = (self._pending + data).split(b"\n")
         return [parsed for line in lines if (parsed := _parsed(line))]

@@ -72,19 +72,29 @@ class Starter(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Suite:
+class OwnTests:
     """The tests of an image.
 
     Attributes:
         read: Returns the bytes of a test.
         has_network: Whether a test may have a network: the setting.
-        factor: What timeouts are multiplied by: 1 with KVM.
-        limit: Seconds that a guest may take to start, and to end.
     """
 
     tests: tuple[GuestTest, ...]
     read: Callable[[GuestTest], bytes]
     has_network: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Suite:
+    """The tests of an image, on a machine.
+
+    Attributes:
+        factor: What timeouts are multiplied by: 1 with KVM.
+        limit: Seconds that a guest may take to start, and to end.
+    """
+
+    tests: OwnTests
     factor: float
     limit: float
 
@@ -106,7 +116,7 @@ def run_tests(
     records = []
     with ExitStack() as opened:
         session = _Session(suite, guest, starter, runner, opened)
-        for test in suite.tests:
+        for test in suite.tests.tests:
             record = session.run(test)
             _note(record, runner)
             records.append(record)
@@ -130,7 +140,7 @@ class _Session:
     def run(self, test: GuestTest) -> GuestTestRecord:
         if self.lost:
             return GuestTestRecord(name=test.name, problem=f"not run: {self.lost}")
-        if test.network and not self.suite.has_network:
+        if test.network and not self.suite.tests.has_network:
             problem = "not run: it needs a network, which the setting network turns off"
             return GuestTestRecord(name=test.name, problem=problem)
         try:
@@ -171,7 +181,7 @@ def _run(test: GuestTest, agent: Agent, suite: Suite) -> GuestTestRecord:
     agent.settle(timeout=_ASK)
     folder = agent.run(_FOLDER, timeout=_ASK).decode().strip()
     program = f"{folder}/{test.name.rpartition('/')[2]}"
-    for piece in _pieces(suite.read(test)):
+    for piece in _pieces(suite.tests.read(test)):
         agent.run(("/bin/sh", "-c", 'cat >>"$1"', "sh", program), timeout=_ASK, stdin=piece)
     agent.run(("/bin/sh", "-c", 'chmod 700 "$1"', "sh", program), timeout=_ASK)
     seconds = round(test.timeout * suite.factor)

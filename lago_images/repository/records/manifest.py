@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar
 
 import msgspec
 
+from lago_images.console import counted
 from lago_images.repository.records.fields import (
     BUILD_ID,
     Arch,
@@ -18,7 +19,7 @@ from lago_images.repository.records.fields import (
     Sha512,
     property_problems,
 )
-from lago_images.repository.records.guest_tests import GuestTestRecord, QuarantinedFailure
+from lago_images.repository.records.guest_tests import BOOT, GuestTestRecord, QuarantinedFailure
 from lago_images.repository.records.layout import BuildKey
 from lago_images.repository.records.parsing import (
     LARGEST,
@@ -97,10 +98,23 @@ class BootTest:
     tests: tuple[GuestTestRecord, ...] = ()
     quarantined: tuple[QuarantinedFailure, ...] = ()
 
+    @property
+    def has_passed(self) -> bool:
+        """Return whether it booted as it should; a failure that is held back is one."""
+        return all(failure.what != BOOT for failure in self.quarantined)
+
     def __str__(self) -> str:
-        """Return the boots in few words."""
+        """Return the boots in few words, and how many tests there were."""
         boots = [f"{name} {seconds:.0f} s" for name, seconds in sorted(self.firmware.items())]
-        return f"{', '.join(boots) or f'{self.seconds:.0f} s'} ({self.accel})"
+        words = f"{', '.join(boots) or f'{self.seconds:.0f} s'} ({self.accel})"
+        if not self.has_passed:
+            words = f"failed ({self.accel})"
+        if self.tests:
+            failed = sum(not test.has_passed for test in self.tests)
+            count = counted(len(self.tests), "test")
+            words += f", {failed} of {count} failed" if failed else f", {count} passed"
+        until = max((failure.until for failure in self.quarantined), default="")
+        return f"{words}, quarantined until {until}" if until else words
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -69,8 +69,7 @@ def test_a_day_is_that_of_utc():
     ],
 )
 def test_its_end_is_told_a_week_before(days, said):
-    [entry] = quarantine().entries
-    assert ending(entry, date.fromordinal(LAST.toordinal() - days)) == said
+    assert ending(LAST, date.fromordinal(LAST.toordinal() - days)) == said
 
 
 GOOD = f'issue = "{ISSUE}"\nuntil = 2026-12-31\n'

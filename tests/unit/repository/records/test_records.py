@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from lago_images.errors import RepositoryError
 from lago_images.repository.records.fields import ARCH, BUILD_ID, is_line
+from lago_images.repository.records.guest_tests import GuestTestRecord, QuarantinedFailure
 from lago_images.repository.records.layout import NAME, BuildKey, ReleaseKey
 from lago_images.repository.records.manifest import (
     BaseRecord,
@@ -36,6 +37,15 @@ def hexadecimal(length: int):
     return st.text("0123456789abcdef", min_size=length, max_size=length)
 
 
+HELD = QuarantinedFailure(what="a.test", problem="b", issue="https://x/", until="2026-12-31")
+TESTS = st.builds(
+    GuestTestRecord,
+    name=TEXT,
+    seconds=st.floats(0, 2**30),
+    exit_code=st.none() | st.integers(0, 255),
+    output=TEXT,
+    problem=TEXT,
+)
 MANIFESTS = st.builds(
     Manifest,
     name=st.from_regex(NAME, fullmatch=True),
@@ -64,6 +74,8 @@ MANIFESTS = st.builds(
         seconds=st.floats(0, 2**30),
         accel=TEXT,
         firmware=st.dictionaries(TEXT, st.floats(0, 2**30)),
+        tests=st.lists(TESTS, max_size=2).map(tuple),
+        quarantined=st.lists(st.just(HELD), max_size=1).map(tuple),
     ),
     packages=st.none() | COUNT,
     tools=st.dictionaries(TEXT, TEXT, max_size=3),
@@ -128,7 +140,12 @@ def where(record: Manifest | Release) -> str:
     return record.key.staging.manifest if isinstance(record, Manifest) else str(record.key)
 
 
-MADE = replace(manifest(), engine=EngineRecord(name="appliance", why="a reason"))
+TEST = GuestTestRecord(name="a.test", exit_code=0)
+MADE = replace(
+    manifest(),
+    boot=BootTest(seconds=1, accel="kvm", tests=(TEST,), quarantined=(HELD,)),
+    engine=EngineRecord(name="appliance", why="a reason"),
+)
 BACK = release(2, None, withdraws=1)
 OUT = release(package_changes=PackageDiff(since=1))
 NO_TEXT = [None, 7, True, [], {}, "\ud800", "a\udcff"]
@@ -165,6 +182,8 @@ WRONG_IN_A_MANIFEST = {
     "boot.seconds": [None, "1", True, -0.1, 2**31, 10**400, float("nan"), float("inf")],
     "boot.accel": NO_TEXT,
     "boot.firmware": [None, 7, [], {"bios": "1"}, {"bios": -1}, {"bios": None}, {"\ud800": 1}],
+    "boot.tests": [None, 7, {"name": "a"}],
+    "boot.quarantined": [None, 7, "x"],
     "packages": [wrong for wrong in NO_COUNT if wrong is not None],
     "tools": [None, 7, [], {"qemu": 8}, {"qemu": "\ud800"}, {"\ud800": "8"}],
     "engine": [7, "x", []],
@@ -231,7 +250,7 @@ def test_an_invalid_field_is_refused_with_its_key_and_path(record, path, value):
 
 OPTIONAL = {
     *("base.detail", "base.build", "base.revision", "properties", "packages", "tools"),
-    *("boot", "boot.firmware", "engine", "engine.why"),
+    *("boot", "boot.firmware", "boot.tests", "boot.quarantined", "engine", "engine.why"),
     *("image.base", "released.dirty", "released.actor", "released.run", "withdraws", "reason"),
     *("package_changes", "package_changes.added", "package_changes.removed"),
     *("package_changes.upgraded", "package_changes.omitted"),
