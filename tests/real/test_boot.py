@@ -2,16 +2,19 @@
 
 import hashlib
 import itertools
+import socket
 import time
 
 import pytest
 
 from lago_images.building.boot.boot_test import boot_test
+from lago_images.building.boot.spec_tests import OwnTests
 from lago_images.building.qcow2 import standalone
 from lago_images.errors import BootError, ToolMissingError
 from lago_images.host import kvm
 from lago_images.host.kvm import Acceleration
 from lago_images.host.process import Runner
+from lago_images.specs.model import GuestTest
 from tests.support.images import write_ext4
 from tests.support.small_filesystem import run_in_small_filesystem
 from tests.support.specs import SpecsRepo
@@ -132,6 +135,7 @@ BOOTS = """
 import sys, time
 from pathlib import Path
 from lago_images.building.boot.boot_test import boot_test
+from lago_images.building.boot.spec_tests import OwnTests
 from lago_images.errors import BootError
 from lago_images.host.kvm import Acceleration
 from lago_images.host.process import Runner
@@ -239,20 +243,86 @@ def test_a_failed_boot_leaves_its_console_under_its_firmwares_name(tmp_path):
     assert "Kernel panic - not syncing: on purpose" in console
 
 
-def test_a_debian_boots_and_lists_its_packages(boot, debian12, tmp_path):
+QUARANTINE = """\
+[[quarantine]]
+image = "panics"
+issue = "https://example.org/issues/1"
+until = {}
+"""
+
+
+def test_a_failed_boot_that_is_quarantined_is_a_warning_until_its_day(tmp_path):
+    specs = SpecsRepo.create(tmp_path / "specs")
+    specs.write("image-specs/panics", SPEC)
+    disk = specs.disk("image-specs/files/panics.img")
+    boot_sector(disk, says("Kernel panic - not syncing: on purpose\r\n"))
+    specs.write("image-specs/quarantine.toml", QUARANTINE.format("2020-02-29"))
+    specs.commit()
+    ran = specs.run("build")
+    assert ran.code == 1
+    assert "panics: the quarantine ended on 2020-02-29: what it held back fails" in ran.err
+    specs.write("image-specs/quarantine.toml", QUARANTINE.format("2999-12-31"))
+    specs.commit()
+    ran = specs.run("build")
+    assert ran.code == 0, ran.err
+    assert "warning: panics: boot test: boot test: the guest gave up" in ran.err
+    shown = specs.run("repo", "show", "panics").out
+    assert "failed (tcg), quarantined until 2999-12-31" in shown
+
+
+OWN_TESTS = {
+    "10-root": ({}, "id -u; touch /run/this-boot /root/this-disk; ! {reach}"),
+    "20-fails": ({}, "ls /run/this-boot; echo on purpose >&2; exit 7"),
+    "30-again": ({"reboot": True, "network": True}, "ls /root/this-disk; ! ls /run/this-boot"),
+    "40-network": ({"network": True}, "i=0; until {reach}; do [ $((i+=1)) -lt 60 ]; sleep 1; done"),
+}
+
+
+@pytest.fixture
+def listener():
+    """A port of this host where somebody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
+
+
+def own_tests(port):
+    """The tests of an image; ``reach`` is that a port of the host answers."""
+    reach = f"timeout 5 bash -c 'exec 3<>/dev/tcp/10.0.2.2/{port}'"
+    tests = tuple(
+        GuestTest(spec="a", name=f"a.tests/{name}", path=name, **options)
+        for name, (options, _) in OWN_TESTS.items()
+    )
+
+    def read(test):
+        return f"#!/bin/sh\nset -e\n{OWN_TESTS[test.path][1].format(reach=reach)}\n".encode()
+
+    return OwnTests(tests=tests, read=read, has_network=True)
+
+
+def test_a_debian_boots_is_tested_and_lists_its_packages(boot, debian12, tmp_path, listener):
     disk = tmp_path / "finished.qcow2"
     prepared = debian12.copy(tmp_path)
     write_ext4(prepared.disk, "/root/deploy", "-----BEGIN OPENSSH PRIVATE KEY-----\n")
     standalone(prepared.disk, prepared.format, disk, Runner())
     before = (sha1(disk), disk.stat().st_mtime_ns)
     accel = kvm.detect(Runner())
-    booted = boot(disk, "qcow2", timeout=90, accel=accel, look_inside=True)
+    tests = own_tests(listener)
+    booted = boot(disk, "qcow2", timeout=90, accel=accel, look_inside=True, tests=tests)
     assert booted.test.accel == accel.name
     assert booted.test.firmware == {"bios": booted.test.seconds}
     assert booted.test.seconds > 0
     assert booted.packages == debian12.packages
     # Not the machine id and sshd's host keys, which the guest made when it started.
     assert booted.secrets == ("/root/deploy",)
+    root, fails, again, network = booted.test.tests
+    assert (root.exit_code, root.output.splitlines()[0]) == (0, "0"), root
+    assert (fails.exit_code, fails.output) == (7, "/run/this-boot\non purpose")
+    assert again.has_passed, again
+    assert network.has_passed, network
+    log, console = ((tmp_path / name).read_text() for name in ("log", "console, it.log"))
+    assert log.count("+ qemu-system-x86_64") == 2
+    # What the first start wrote is still there.
+    assert console.count("Linux version") == 2
     assert (sha1(disk), disk.stat().st_mtime_ns) == before
 
 
