@@ -27,7 +27,7 @@ def last_lines(failure: BaseException | None) -> tuple[str, ...]:
     return ()
 
 
-def tests_of(failure: BaseException | None) -> tuple[GuestTestRecord, ...]:
+def ended_tests(failure: BaseException | None) -> tuple[GuestTestRecord, ...]:
     """Return how the tests of an image ended that failed by them; empty for another failure."""
     return failure.records if isinstance(failure, FailedTestsError) else ()
 

@@ -116,6 +116,9 @@ def _uncommitted(
     read_at_last = (ways.get(spec.path, (spec.path,))[-1] for spec in specs.values())
     yield from (path for path in chain(links, read_at_last) if not files.is_committed(path))
     folder = files.way(settings.specs)[-1]
+    quarantine = QUARANTINE if folder == "." else f"{folder}/{QUARANTINE}"
+    if (files.root / quarantine).is_file() and not files.is_committed(quarantine):
+        yield quarantine
     # A removed spec or test is in no way of a spec's: git's list has it.
     for path in files.git.dirty:
         parent, _, name = path.rpartition("/")

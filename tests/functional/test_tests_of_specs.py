@@ -107,3 +107,44 @@ def test_lint_prints_the_problems_of_tests_and_takes_them_for_no_specs(tested, p
     assert ran.code == (2 if found else 0)
     lines = ran.out.splitlines()
     assert {line.partition(":")[0].rpartition("/")[2] for line in lines} == found
+
+
+HELD = """\
+[[quarantine]]
+image = "debian"
+issue = "https://example.org/1"
+until = {until}
+
+[[quarantine]]
+test = "*/30-three"
+issue = "https://example.org/2"
+until = 2999-01-01
+"""
+
+
+def test_lint_tells_what_a_quarantine_is_no_longer_good_for(tested):
+    tested.repo.write("image-specs/quarantine.toml", HELD.format(until="2020-02-29"))
+    for path in ((), ("image-specs/quarantine.toml",)):
+        ran = tested.repo.run("lint", *path)
+        assert (ran.code, ran.out) == (0, "")
+        ended = "image debian: the quarantine ended on 2020-02-29: what it held back fails"
+        assert f"image-specs/quarantine.toml:1: {ended}" in ran.err
+        gone = "there is no test */30-three: remove the entry"
+        assert f"image-specs/quarantine.toml:6: {gone}" in ran.err
+
+
+@pytest.mark.parametrize("command", [("lint",), ("ci", "plan"), ("build",)])
+def test_a_bad_quarantine_stops_every_command_with_its_line(tested, command):
+    tested.repo.write("image-specs/quarantine.toml", HELD.format(until="soon"))
+    ran = tested.repo.run(*command)
+    assert ran.code == 2
+    assert "image-specs/quarantine.toml:4: not TOML: " in ran.out + ran.err
+
+
+def test_a_quarantine_is_no_input_and_is_published_committed(tested):
+    tested.repo.write("image-specs/quarantine.toml", HELD.format(until="2999-01-01"))
+    made = tested.plan()
+    assert (built(made), made.dirty) == (set(), True)
+    tested.repo.commit("Hold it back")
+    made = tested.plan()
+    assert (built(made), made.dirty) == (set(), False)
