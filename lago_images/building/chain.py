@@ -14,7 +14,7 @@ from lago_images.building.bases.prepared import FinishedBase
 from lago_images.building.board import Board
 from lago_images.building.image import Finished, Job, finish, firmwares, reserved, store
 from lago_images.building.model import Context, Request, Result
-from lago_images.building.outcome import described, for_the_log, keep, last_lines
+from lago_images.building.outcome import described, ended_tests, for_the_log, keep, last_lines
 from lago_images.building.progress import Progress
 from lago_images.building.reservations import Machine, Reservations, this_machine
 from lago_images.host import kvm
@@ -321,6 +321,7 @@ class _Chain:
             step=progress.step if failed else "",
             error=described(failed) if failed else "",
             tail=last_lines(failed),
+            tests=ended_tests(failed),
             skipped=image.base.name if is_stopped and image.base else "",
             log=log,
             start_time=image.start_time,

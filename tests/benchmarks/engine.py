@@ -33,11 +33,12 @@ BASE = """\
 #base=bootstrap:debian-12
 #arch=x86_64
 #distro=debian
-#boot-test=no
+#boot-test=no: only its commands are measured
 root-password password:123456
 edit /etc/motd:s/Debian/lago/
 """
-LAYER = "#name=a layer\n#base=layer:a-base\n#arch=x86_64\n#distro=debian\n#boot-test=no\n"
+QUIET = "#boot-test=no: only its commands are measured\n"
+LAYER = f"#name=a layer\n#base=layer:a-base\n#arch=x86_64\n#distro=debian\n{QUIET}"
 ENGINES = ("namespace", "appliance")
 TCG = Acceleration(name="tcg")
 

@@ -10,15 +10,17 @@ from lago_images.building import qcow2
 from lago_images.building.bases.prepared import Package
 from lago_images.building.boot import console_signs, judgement
 from lago_images.building.boot.guest_agent import Agent
-from lago_images.building.boot.inspection import ASK, NOBODY, SCRIPT, Identity, inspect
+from lago_images.building.boot.inspection import ASK, NOBODY, SCRIPT, Facts, Identity, inspect
 from lago_images.building.boot.judgement import Problem
 from lago_images.building.boot.logins import NONE, Logins
 from lago_images.building.boot.machines import Machine, host, machine_for
 from lago_images.building.boot.running import Guest, Watch, started
+from lago_images.building.boot.spec_tests import OwnTests, Suite, run_tests
 from lago_images.building.customise.identities import finish_script
 from lago_images.errors import BootError, ToolMissingError
 from lago_images.host.kvm import Acceleration
 from lago_images.host.process import Runner
+from lago_images.repository.records.guest_tests import GuestTestRecord
 from lago_images.repository.records.manifest import BootTest
 
 TCG_FACTOR = 4
@@ -67,6 +69,7 @@ class _Test:
     screenshot: Path | None
     look_inside: bool
     again: bool
+    tests: OwnTests | None
 
     @property
     def is_emulated(self) -> bool:
@@ -90,8 +93,12 @@ def boot_test(
     logins: Logins = NONE,
     screenshot: Path | None = None,
     number: int = 1,
+    pattern: str = "",
+    tests: OwnTests | None = None,
 ) -> Booted:
     """Start a disk, judge the guest, shut it down and start it again; the disk is only read.
+
+    A guest without an agent is judged by its console alone, and not started again.
 
     Args:
         disk: The finished disk.
@@ -109,6 +116,8 @@ def boot_test(
         logins: The documented ones.
         screenshot: Where the guest's screen goes, as PNG, when it is refused; None for nowhere.
         number: Tells machines made of one image apart, by their network cards' addresses; to 255.
+        pattern: What the serial console must show, where there is no agent to ask; else empty.
+        tests: Those of the spec's own, which are run at last; None for none.
 
     Raises:
         BootError: It did not boot, or not as it should; with the console's last lines.
@@ -126,13 +135,14 @@ def boot_test(
         machine=machine,
         accel=name,
         mac=f"52:54:00:12:34:{number:02x}",
-        watch=Watch(console=console_log, errors=errors, limit=limit, clock=clock),
+        watch=Watch(console=console_log, errors=errors, limit=limit, clock=clock, pattern=pattern),
         workdir=workdir,
         runner=runner,
         logins=logins,
         screenshot=screenshot,
         look_inside=look_inside,
-        again=again,
+        again=again and not pattern,
+        tests=tests,
     )
     try:
         return _run(test) if name == "kvm" else _start_again(test)
@@ -181,6 +191,25 @@ def _run(test: _Test) -> Booted:
         return _second_boot(test, overlay, booted) if test.again else booted
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Starter:
+    """Starts the overlay again, for tests of the spec's own."""
+
+    test: _Test
+    overlay: Path
+
+    @contextmanager
+    def started(self, *, network: bool) -> Iterator[Guest]:
+        """Start the guest, which was shut down, with a network or without."""
+        watch = self.test.watch.again()
+        with _guest(self.test, self.overlay, watch, network=network) as guest:
+            yield guest
+
+    def is_starved(self) -> bool:
+        """Return whether a failure says nothing of the image, and is tried again."""
+        return self.test.is_emulated and console_signs.is_starved(self.test.watch.text())
+
+
 @contextmanager
 def _overlay(test: _Test) -> Iterator[Path]:
     """Make a disk of twice the size, above the one that is tested."""
@@ -197,12 +226,12 @@ def _overlay(test: _Test) -> Iterator[Path]:
 def _first_boot(test: _Test, overlay: Path) -> Booted:
     with _guest(test, overlay, test.watch) as guest:
         seconds = round(guest.wait(), 1)
-        facts = inspect(guest, test.runner, test.logins)
+        facts = Facts() if test.watch.pattern else inspect(guest, test.runner, test.logins)
         verdict = judgement.judge(facts, _signs(test, guest), mac=test.mac, size=test.size)
         _refuse(verdict.problems, guest)
         checks = verdict.checks
         packages = secrets = None
-        if test.look_inside:
+        if test.look_inside and not test.watch.pattern:
             packages = _packages(guest.agent, test.runner)
             secrets = _secrets(guest.agent, test.runner)
         if test.again:
@@ -234,14 +263,26 @@ def _second_boot(test: _Test, overlay: Path, booted: Booted) -> Booted:
         if facts.answers:
             problems += judgement.changed(booted.identity, facts.answers.identity)
         _refuse(problems, guest)
+        records = _own_tests(test, overlay, guest)
     checks = (*booted.test.checks, "second boot")
-    return replace(booted, test=replace(booted.test, again=seconds, checks=checks))
+    return replace(booted, test=replace(booted.test, again=seconds, checks=checks, tests=records))
+
+
+def _own_tests(test: _Test, overlay: Path, guest: Guest) -> tuple[GuestTestRecord, ...]:
+    """Run the tests of the spec's own, when all that they may change was judged."""
+    if test.tests is None:
+        return ()
+    factor = TCG_FACTOR if test.is_emulated else 1
+    suite = Suite(tests=test.tests, factor=factor, limit=test.watch.limit)
+    return run_tests(suite, guest, _Starter(test=test, overlay=overlay), test.runner)
 
 
 @contextmanager
-def _guest(test: _Test, overlay: Path, watch: Watch) -> Iterator[Guest]:
+def _guest(test: _Test, overlay: Path, watch: Watch, *, network: bool = False) -> Iterator[Guest]:
     """Start the guest; keep a picture of its screen if it is refused."""
-    with started(overlay, test.machine, watch, test.accel, test.runner, mac=test.mac) as guest:
+    with started(
+        overlay, test.machine, watch, test.accel, test.runner, mac=test.mac, network=network
+    ) as guest:
         try:
             yield guest
         except BootError as error:

@@ -119,7 +119,8 @@ def machine_for(arch: str, firmware: str = "") -> Machine:
         )
     raise BootError(
         f"boot test: no machine is known for {arch}",
-        hint="set #boot-test=no in the spec; known are " + ", ".join(_MACHINES),
+        hint="say why it is not booted, with #boot-test=no: REASON in the spec; known are "
+        + ", ".join(_MACHINES),
     )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from lago_images.building import reservations
 from lago_images.building.boot import console_signs
+from lago_images.building.boot.console_text import shows
 from lago_images.building.boot.guest_agent import Agent
 from lago_images.building.boot.machines import Machine
 from lago_images.building.boot.monitor import Monitor, monitored
@@ -20,8 +21,9 @@ TAIL = 20
 MEMORY_MIB = 2048
 _LATE = 1.0
 _HINT = (
-    "the agent must be installed and the console is best on ttyS0; "
-    "#boot-test=no in the spec leaves the test out"
+    "the agent must be installed and the console is best on ttyS0; in the spec, "
+    "#boot-test=console:TEXT judges an image without an agent, and "
+    "#boot-test=no: REASON leaves the test out"
 )
 # Bytes at a console's end that tell whether the guest waits for a person, and of all of it that
 # are looked at: a guest may write without an end.
@@ -41,6 +43,7 @@ class Watch:
         limit: Seconds until the agent must answer.
         clock: Seconds.
         start: Where in the console this boot begins, in bytes.
+        pattern: What the console must show, where there is no agent to ask; else empty.
     """
 
     console: Path
@@ -48,6 +51,7 @@ class Watch:
     limit: float
     clock: Callable[[], float]
     start: int = 0
+    pattern: str = ""
 
     def text(self, largest: int = _LARGEST) -> str:
         """Return what the console has of this boot, its last bytes if that is more."""
@@ -56,6 +60,11 @@ class Watch:
         with self.console.open("rb") as file:
             file.seek(max(self.start, self.console.stat().st_size - largest))
             return file.read(largest).decode(errors="replace")
+
+    def is_up(self, agent: Agent) -> bool:
+        """Return whether the guest gives the sign that it is judged by; waits a moment for it."""
+        is_answering = agent.is_answering()
+        return shows(self.console, self.pattern) if self.pattern else is_answering
 
     def again(self) -> "Watch":
         """Return the watch of the next boot, whose console's output is appended."""
@@ -100,10 +109,13 @@ class Guest:
         watch = self.watch
         start_time = watch.clock()
         while watch.clock() - start_time < watch.limit:
-            if self.agent.is_answering():
+            if watch.is_up(self.agent):
                 return watch.clock() - start_time
             self.check()
-        reason = f"the guest agent did not answer within {watch.limit:.0f} s"
+        sign = (
+            f"console did not show {watch.pattern!r}" if watch.pattern else "agent did not answer"
+        )
+        reason = f"the guest {sign} within {watch.limit:.0f} s"
         if fault := console_signs.stuck(watch.text()):
             raise watch.failed(f"{reason}; {fault}", hint=f"{fault.sign.advice}; {_HINT}")
         raise watch.failed(reason)
@@ -145,6 +157,7 @@ def started(
     runner: Runner,
     *,
     mac: str = "52:54:00:12:34:56",
+    network: bool = False,
     more: Sequence[str] = (),
 ) -> Iterator[Guest]:
     """Start a qcow2 disk, which the guest writes to; the guest ends with the block.
@@ -156,6 +169,7 @@ def started(
         accel: ``kvm`` or ``tcg``.
         runner: What QEMU is started with.
         mac: The network card's address.
+        network: Whether the network card leads to this host's network.
         more: Further options of QEMU.
 
     Raises:
@@ -163,7 +177,7 @@ def started(
     """
     pipe = -1  # subprocess.PIPE, which only host may import
     with monitored(watch.errors.parent) as (options, monitor):
-        devices = _devices(disk, machine, watch, mac)
+        devices = _devices(disk, machine, watch, mac, network=network)
         argv = [machine.program, *machine.options, "-accel", accel, *devices, *options, *more]
         runner.note("+ " + command_line(argv))
         try:
@@ -181,11 +195,12 @@ def started(
             raise ToolMissingError(error.message, hint=install) from error
 
 
-def _devices(disk: Path, machine: Machine, watch: Watch, mac: str) -> list[str]:
+def _devices(disk: Path, machine: Machine, watch: Watch, mac: str, *, network: bool) -> list[str]:
     # The names without -pci or -ccw are aliases for what the architecture has. The agent's port
     # is QEMU's own standard input and output: no socket, whose path would be too long somewhere.
     screen = ["-device", machine.screen] if machine.screen else []
     append = "on" if watch.start else "off"
+    restrict = "off" if network else "on"
     return [
         "-cpu", "max",
         "-smp", str(min(2, len(os.sched_getaffinity(0)))),
@@ -199,7 +214,7 @@ def _devices(disk: Path, machine: Machine, watch: Watch, mac: str) -> list[str]:
         "-device", "virtio-blk,drive=disk",
         # restrict: what is tested reaches neither this host nor a network. DHCP is QEMU's own,
         # and at a port of this host's loopback that is free its sshd can be reached.
-        "-netdev", "user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:0-:22",
+        "-netdev", f"user,id=net,restrict={restrict},hostfwd=tcp:127.0.0.1:0-:22",
         "-device", f"virtio-net,netdev=net,mac={mac}",
         "-object", "rng-random,filename=/dev/urandom,id=rng",
         "-device", "virtio-rng,rng=rng",

@@ -111,3 +111,33 @@ def test_a_failing_program_is_an_error(talk):
         BootError, match=r"^/bin/false failed in the guest: exit 1: no such / unit$"
     ):
         agent.run(["/bin/false"], timeout=300)
+
+
+def test_a_program_reads_what_it_is_given(talk):
+    def echoes(message):
+        arguments = message.get("arguments", {})
+        if message["execute"] == "guest-exec":
+            given.append(base64.b64decode(arguments["input-data"]))
+            yield {"return": {"pid": 7}}
+        else:
+            yield from answers(message)
+
+    given = []
+    agent = talk(echoes)
+    assert until_there(agent)
+    agent.settle(timeout=300)
+    agent.run(["/bin/cat"], timeout=300, stdin=b"\0hello")
+    assert given == [b"\0hello"]
+
+
+def test_a_machine_that_has_ended_is_not_waited_for():
+    """Its port is closed: an hour's test would else be waited for to its end."""
+    (_, send), (receive, other) = os.pipe(), os.pipe()
+    os.close(other)
+    agent = Agent(send=send, receive=receive, clock=lambda: 0.0)
+    with pytest.raises(BootError, match="the machine ended before the guest agent answered"):
+        agent.settle(timeout=3600)
+    with pytest.raises(BootError, match="ended before the guest agent answered guest-exec"):
+        agent.run(["/bin/true"], timeout=3600)
+    os.close(send)
+    os.close(receive)

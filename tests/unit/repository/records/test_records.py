@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from lago_images.errors import RepositoryError
 from lago_images.repository.records.fields import ARCH, BUILD_ID, is_line
+from lago_images.repository.records.guest_tests import GuestTestRecord, QuarantinedFailure
 from lago_images.repository.records.layout import NAME, BuildKey, ReleaseKey
 from lago_images.repository.records.manifest import (
     BaseRecord,
@@ -36,6 +37,15 @@ def hexadecimal(length: int):
     return st.text("0123456789abcdef", min_size=length, max_size=length)
 
 
+HELD = QuarantinedFailure(what="a.test", problem="b", issue="https://x/", until="2026-12-31")
+TESTS = st.builds(
+    GuestTestRecord,
+    name=TEXT,
+    seconds=st.floats(0, 2**30),
+    exit_code=st.none() | st.integers(0, 255),
+    output=TEXT,
+    problem=TEXT,
+)
 MANIFESTS = st.builds(
     Manifest,
     name=st.from_regex(NAME, fullmatch=True),
@@ -66,6 +76,8 @@ MANIFESTS = st.builds(
         firmware=st.dictionaries(TEXT, st.floats(0, 2**30)),
         again=st.none() | st.floats(0, 2**30),
         checks=st.lists(TEXT, max_size=3).map(tuple),
+        tests=st.lists(TESTS, max_size=2).map(tuple),
+        quarantined=st.lists(st.just(HELD), max_size=1).map(tuple),
     ),
     packages=st.none() | COUNT,
     tools=st.dictionaries(TEXT, TEXT, max_size=3),
@@ -136,9 +148,19 @@ def where(record: Manifest | Release) -> str:
     return record.key.staging.manifest if isinstance(record, Manifest) else str(record.key)
 
 
+TEST = GuestTestRecord(name="a.test", exit_code=0)
+BOOT = BootTest(
+    seconds=9,
+    accel="kvm",
+    firmware={"bios": 9},
+    again=8,
+    checks=("network",),
+    tests=(TEST,),
+    quarantined=(HELD,),
+)
 MADE = replace(
     manifest(),
-    boot=BootTest(seconds=9, accel="kvm", firmware={"bios": 9}, again=8, checks=("network",)),
+    boot=BOOT,
     engine=EngineRecord(name="appliance", why="a reason"),
 )
 BACK = release(2, None, withdraws=1)
@@ -179,6 +201,8 @@ WRONG_IN_A_MANIFEST = {
     "boot.firmware": [None, 7, [], {"bios": "1"}, {"bios": -1}, {"bios": None}, {"\ud800": 1}],
     "boot.again": ["1", True, -0.1, 2**31, float("nan")],
     "boot.checks": NO_LINES,
+    "boot.tests": [None, 7, {"name": "a"}],
+    "boot.quarantined": [None, 7, "x"],
     "packages": [wrong for wrong in NO_COUNT if wrong is not None],
     "tools": [None, 7, [], {"qemu": 8}, {"qemu": "\ud800"}, {"\ud800": "8"}],
     "engine": [7, "x", []],
@@ -245,7 +269,8 @@ def test_an_invalid_field_is_refused_with_its_key_and_path(record, path, value):
 
 OPTIONAL = {
     *("base.detail", "base.build", "base.revision", "properties", "packages", "tools"),
-    *("boot", "boot.firmware", "boot.again", "boot.checks", "engine", "engine.why"),
+    *("boot", "boot.firmware", "boot.again", "boot.checks", "boot.tests", "boot.quarantined"),
+    *("engine", "engine.why"),
     *("image.base", "released.dirty", "released.actor", "released.run", "withdraws", "reason"),
     *("package_changes", "package_changes.added", "package_changes.removed"),
     *("package_changes.upgraded", "package_changes.omitted"),
