@@ -103,7 +103,6 @@ def test_a_guest_with_a_full_disk_that_cannot_be_logged_into(refused, disk):
     error = refused(disk, logins=Logins(passwords={"root": "123456"}, keys=("root",)))
     for words in (
         "sshd: sshd is enabled and does not start",
-        "units: ssh.service failed",
         "password of root: the spec documents it, and the guest does not take it",
         "key of root: the spec documents it, and the guest does not take it",
         f"identity: {SAME} /var/lib/dhcp/dhclient.eth0.leases",

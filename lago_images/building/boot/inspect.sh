@@ -112,8 +112,8 @@ keys() {
 }
 
 inspect_again() {
-  failed_units
   sshd_states
+  failed_units
   identity
 }
 
