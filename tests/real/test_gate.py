@@ -165,4 +165,6 @@ def test_a_second_boot_that_hangs(refused, disk):
     change_ext4(disk, f"symlink {UNITS}/sysinit.target.wants/hang.service {UNITS}/hang.service")
     error = refused(disk, timeout=60)
     assert "the guest agent did not answer within" in error.message
+    assert "a unit hangs: " in error.message
+    assert "Job hang.service/start running" in error.message
     assert error.message.endswith("at the second boot")

@@ -137,6 +137,10 @@ def test_a_line_without_an_end_is_looked_at_in_part():
             "[\x1b[0;31m*\x1b[0m   ] A start job is running for x.service (1min / no limit)",
             "a unit hangs",
         ),
+        (
+            "\x1bM\r\x1b[K[\x1b[0m*\x1b[0m  ] Job x.service/start running (2min / no limit)",
+            "a unit hangs",
+        ),
         ("[ ***  ] (1 of 2) Job wait.service/start running (41s / no limit)", "a unit hangs"),
         ("debian login:", None),
         ("[   29.083820] AES CTR mode by8 optimization enabled", None),
