@@ -318,7 +318,7 @@ def test_a_debian_boots_is_tested_and_lists_its_packages(boot, debian12, tmp_pat
     prepared = debian12.copy(tmp_path)
     write_ext4(prepared.disk, "/root/deploy", "-----BEGIN OPENSSH PRIVATE KEY-----\n")
     shadow = read_ext4(prepared.disk, "/etc/shadow")
-    hashed = re.sub(r"^root:[^:]*:", f"root:{HASHED}:", shadow)
+    hashed = re.sub(r"(?m)^root:[^:]*:", f"root:{HASHED}:", shadow)
     write_guest(prepared.disk, "/etc/shadow", hashed, 0o640)
     standalone(prepared.disk, prepared.format, disk, Runner())
     before = (sha1(disk), disk.stat().st_mtime_ns)
