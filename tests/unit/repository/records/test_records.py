@@ -143,7 +143,7 @@ def where(record: Manifest | Release) -> str:
 TEST = GuestTestRecord(name="a.test", exit_code=0)
 MADE = replace(
     manifest(),
-    boot=BootTest(seconds=1, accel="kvm", tests=(TEST,), quarantined=(HELD,)),
+    boot=BootTest(seconds=1.0, accel="kvm", tests=(TEST,), quarantined=(HELD,)),
     engine=EngineRecord(name="appliance", why="a reason"),
 )
 BACK = release(2, None, withdraws=1)
