@@ -222,6 +222,13 @@ WRONG = [
 ]
 
 
+def test_a_test_that_was_not_run_is_written_as_it_is_read():
+    """Else the publisher takes the manifest for one that no builder wrote."""
+    assert MADE.boot is not None
+    made = replace(MADE, boot=replace(MADE.boot, tests=(GuestTestRecord(name="a.test"),)))
+    assert Manifest.parse(made.to_json(), made.key).to_json() == made.to_json()
+
+
 def test_every_field_is_tested_with_invalid_values():
     nested = {"disk": Disk, "base": BaseRecord, "boot": BootTest, "engine": EngineRecord}
     names = {each.name for each in fields(Manifest)}
