@@ -305,7 +305,7 @@ def _boot(job: Job, finished: Finished, runner: Runner) -> Booted:
                 ended = ending(entry.until, today)
                 job.context.console.warn(f"{spec.name}: the quarantine {ended}")
             raise
-        booted, held = Booted(test=BootTest(seconds=0, accel=job.accel.name)), (failure,)
+        booted, held = Booted(test=BootTest(seconds=0.0, accel=job.accel.name)), (failure,)
     for line in verdict.warnings(held, spec.name, quarantine, today):
         job.context.console.warn(f"{spec.name}: {line}")
         job.progress.note(f"quarantined: {line}")

@@ -20,6 +20,8 @@ from lago_images.errors import BootError
 _FLUSH = b"\xff"
 _AGAIN = 5.0
 _POLL = 0.2
+# Bytes of an answer: what an image has in place of an agent may send more than there is memory.
+_LARGEST = 64 << 20
 # Bytes of a failed program's output that its error has.
 _TAIL = 500
 
@@ -138,6 +140,8 @@ class Agent:
             self._is_closed = True
             select.select([], [], [], _POLL)
         *lines, self._pending = (self._pending + data).split(b"\n")
+        if len(self._pending) > _LARGEST:
+            raise BootError("the guest agent sends an answer without an end")
         return [parsed for line in lines if (parsed := _parsed(line))]
 
 

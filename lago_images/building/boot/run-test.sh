@@ -1,3 +1,4 @@
+#!/bin/sh
 # Run the program $1 for at most $2 seconds. Print "exit CODE" or "late", how many bytes it wrote,
 # and the last $3 of them.
 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin

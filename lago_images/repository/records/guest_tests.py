@@ -23,7 +23,7 @@ class GuestTestRecord:
     """
 
     name: Text
-    seconds: Seconds = 0
+    seconds: Seconds = 0.0
     exit_code: int | None = None
     output: Text = ""
     problem: Text = ""

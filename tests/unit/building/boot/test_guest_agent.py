@@ -1,6 +1,7 @@
 """The guest agent's protocol, with an agent of ours at the other end of real pipes."""
 
 import base64
+import contextlib
 import itertools
 import json
 import os
@@ -9,6 +10,7 @@ import time
 
 import pytest
 
+from lago_images.building.boot import guest_agent
 from lago_images.building.boot.guest_agent import Agent
 from lago_images.errors import BootError
 
@@ -141,3 +143,23 @@ def test_a_machine_that_has_ended_is_not_waited_for():
         agent.run(["/bin/true"], timeout=3600)
     os.close(send)
     os.close(receive)
+
+
+def test_an_answer_without_an_end_is_refused(monkeypatch):
+    monkeypatch.setattr(guest_agent, "_LARGEST", 2**17)
+    (receive, send), (unread, asked) = os.pipe(), os.pipe()
+    endless = threading.Thread(target=pour, args=(send,))
+    endless.start()
+    agent = Agent(send=asked, receive=receive, clock=lambda: 0.0)
+    with pytest.raises(BootError, match="an answer without an end"):
+        agent.settle(timeout=300)
+    os.close(receive)
+    endless.join()
+    for end in (send, unread, asked):
+        os.close(end)
+
+
+def pour(end):
+    with contextlib.suppress(BrokenPipeError):
+        while True:
+            os.write(end, b"x" * 2**16)

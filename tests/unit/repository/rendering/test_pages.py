@@ -10,6 +10,7 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 
+from lago_images.repository.records.guest_tests import GuestTestRecord, QuarantinedFailure
 from lago_images.repository.records.layout import ReleaseKey, is_rendered
 from lago_images.repository.records.manifest import BootTest
 from lago_images.repository.records.release import PackageDiff
@@ -20,6 +21,7 @@ from lago_images.repository.rendering.site import PublicKey, Site
 from lago_images.repository.rendering.views import Offer, Shown, Status
 from lago_images.storage.directory.store import DirectoryStore
 from tests.support.builders import (
+    PROPERTIES,
     SITE,
     bound,
     copy_of,
@@ -178,6 +180,44 @@ def test_bases_and_layers_are_linked_both_ways(store):
     assert '<a href="debian-12.html">debian-12</a> <span class="soft">revision 1' in page
     assert '<a href="top.html">top</a> <span class="soft">revision 1</span>' in page
     assert "bootstrap:bookworm" in page
+
+
+TEST = GuestTestRecord(name="debian-12.test", exit_code=1, output="a secret of the test")
+BOOTED = BootTest(seconds=31.0, accel="kvm", firmware={"bios": 31.0})
+
+
+@pytest.mark.parametrize(
+    ("boot", "in_catalogue", "on_page"),
+    [
+        (None, "no boot test</span><small>no agent &amp; no</small>", "none: no agent &amp; no"),
+        (BOOTED, "booted</span> in 31", "bios 31 s (kvm)"),
+        (
+            replace(BOOTED, tests=(TEST,)),
+            "booted</span> in 31",
+            "bios 31 s (kvm), 1 of 1 test failed, quarantined until 2026-12-31",
+        ),
+        (
+            BootTest(seconds=0.0, accel="tcg"),
+            "failed (tcg), quarantined until 2026-12-31",
+            "<small>boot test: it &lt;hangs&gt; (quarantined until 2026-12-31: https://x/1)</small>",
+        ),
+    ],
+)
+def test_how_an_image_was_tried_is_shown_where_it_is_offered(store, boot, in_catalogue, on_page):
+    what = "debian-12.test" if boot and boot.tests else "boot test"
+    held = QuarantinedFailure(
+        what=what, problem="it <hangs>", issue="https://x/1", until="2026-12-31"
+    )
+    if boot is not None and boot != BOOTED:
+        boot = replace(boot, quarantined=(held,))
+    properties = {**PROPERTIES, "boot-test": "no: no agent & no"}
+    publish_by_hand(store, manifest(boot=boot, properties=properties))
+    rendered = render(read(store), SITE, [KEY])
+    catalogue = rendered.files["index.html"].decode()
+    page = page_of(read(store))
+    assert in_catalogue in catalogue
+    assert on_page in page
+    assert "a secret of the test" not in catalogue + page + rendered.files["images.json"].decode()
 
 
 def test_images_that_exchanged_base_and_layer_end_the_tree():
