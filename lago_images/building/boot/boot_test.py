@@ -235,7 +235,7 @@ def _first_boot(test: _Test, overlay: Path) -> Booted:
             packages = _packages(guest.agent, test.runner)
             secrets = _secrets(guest.agent, test.runner)
         if test.again:
-            _shut_down(guest)
+            _shut_down(guest, test)
             checks = (*checks, "shutdown")
     boot = BootTest(
         seconds=seconds,
@@ -286,7 +286,8 @@ def _guest(test: _Test, overlay: Path, watch: Watch, *, network: bool = False) -
         try:
             yield guest
         except BootError as error:
-            if test.screenshot and guest.monitor.screenshot(test.screenshot.resolve()):
+            picture = test.screenshot if guest.ended() is None else None
+            if picture and guest.monitor.screenshot(picture.resolve()):
                 error.hint = f"{error.hint}; the guest's screen is beside the log, as .png"
             raise
 
@@ -306,7 +307,8 @@ def _refuse(problems: Sequence[Problem], guest: Guest) -> None:
         )
 
 
-def _shut_down(guest: Guest) -> None:
+def _shut_down(guest: Guest, test: _Test) -> None:
+    """Shut the guest down, and look at its console once more."""
     if guest.power_off(guest.watch.limit) is None:
         problem = Problem(
             check="shutdown",
@@ -315,6 +317,7 @@ def _shut_down(guest: Guest) -> None:
             advice="look for a unit that does not stop: its last lines are on the console",
         )
         _refuse([problem], guest)
+    _refuse(judgement.judge(Facts(), _signs(test, guest), mac="", size=0).problems, guest)
 
 
 def _packages(agent: Agent, runner: Runner) -> tuple[Package, ...] | None:

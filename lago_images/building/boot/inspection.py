@@ -206,7 +206,7 @@ def _wait_for_units(guest: Guest, runner: Runner) -> None:
     try:
         is_started = _until(guest, is_over, guest.watch.limit)
     except BootError as error:
-        guest.check()
+        guest.check(patience=0)
         runner.note(f"the guest agent did not say whether systemd is done: {error}")
     else:
         if not is_started:
@@ -226,7 +226,7 @@ def _wait_for_address(guest: Guest, runner: Runner) -> tuple[str, ...] | None:
     try:
         _until(guest, has_address, guest.watch.limit / 4)
     except BootError as error:
-        guest.check()
+        guest.check(patience=0)
         runner.note(f"the guest agent did not list its addresses: {error}")
         return None
     return found
@@ -262,7 +262,7 @@ def _answers(guest: Guest, call: str, runner: Runner) -> Answers | None:
         guest.agent.settle(timeout=ASK)
         text = guest.agent.run(("/bin/sh", "-c", call), timeout=SCRIPT).decode(errors="replace")
     except BootError as error:
-        guest.check()
+        guest.check(patience=0)
         runner.note(f"the guest agent did not look inside: {error}")
         return None
     for line in text.splitlines():
@@ -275,7 +275,7 @@ def _root_bytes(guest: Guest, runner: Runner) -> tuple[int | None, int | None]:
         guest.agent.settle(timeout=ASK)
         filesystems = guest.agent.ask("guest-get-fsinfo", timeout=ASK)
     except BootError as error:
-        guest.check()
+        guest.check(patience=0)
         runner.note(f"the guest agent did not list its file systems: {error}")
         return None, None
     for each in filesystems:

@@ -120,8 +120,11 @@ class Guest:
             raise watch.failed(f"{reason}; {fault}", hint=f"{fault.sign.advice}; {_HINT}")
         raise watch.failed(reason)
 
-    def check(self) -> None:
+    def check(self, patience: float = _LATE) -> None:
         """Look whether the guest is alive.
+
+        Args:
+            patience: Seconds for it to say more, so that the reason gets into the log, too.
 
         Raises:
             BootError: QEMU ended, or the guest waits for a person.
@@ -131,8 +134,7 @@ class Guest:
         now = self.watch.clock()
         if self._dead is None and (fault := console_signs.end(self.watch.text(_RECENT))):
             self._dead = (now, fault)
-        # A moment more, so that the reason gets into the log too.
-        if self._dead is not None and now - self._dead[0] > _LATE:
+        if self._dead is not None and now - self._dead[0] >= patience:
             fault = self._dead[1]
             advice = f"{fault.sign.name}: {fault.sign.advice}"
             raise self.watch.failed(f"the guest gave up: {fault.line}", hint=f"{advice}; {_HINT}")
