@@ -53,7 +53,8 @@ class Settings:
         jobs: How many chains are built side by side.
         boot_timeout: Seconds a boot test may take with KVM; four times that without.
         require_kvm: Refuse to build without working KVM.
-        network: True if commands in images may use the network, and template sources are asked.
+        network: True if commands in images, and tests that ask for it, may use the network, and
+            template sources are asked.
         compression_level: 0 to 9: about the size of xz's preset, or less.
         engine: What a spec's commands run in: ``auto`` for namespaces where they are safe and mean
             the same, else the appliance; ``namespace`` or ``appliance`` for that alone.

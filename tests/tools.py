@@ -16,6 +16,8 @@ _PACKAGES = {
     "java": "default-jre-headless",
     "jq": "jq",
     "npm": "npm",
+    "qemu-ga": "qemu-guest-agent",
+    "setsid": "util-linux",
     "node": "nodejs",
     "shellcheck": "shellcheck",
     "ssh": "openssh-client",

@@ -17,7 +17,10 @@ from lago_images.building import qcow2
 from lago_images.building.bases import layer, libguestfs, signed_list, simple
 from lago_images.building.bases.bootstrap import build as bootstrap
 from lago_images.building.bases.prepared import FinishedBase, LayerBase, Package, Prepared
-from lago_images.building.boot.boot_test import Booted, boot_test
+from lago_images.building.boot import verdict
+from lago_images.building.boot.boot_test import Booted, boot_test, refuse_shared_identity
+from lago_images.building.boot.logins import documented
+from lago_images.building.boot.spec_tests import OwnTests
 from lago_images.building.customise.engine import customise
 from lago_images.building.customise.namespace import rules
 from lago_images.building.customise.sysprep import warn_of_secrets
@@ -34,7 +37,7 @@ from lago_images.building.upload import (
     send_sidecars,
     withdraw,
 )
-from lago_images.errors import BuildError, CommandError
+from lago_images.errors import BootError, BuildError, CommandError
 from lago_images.host.kvm import Acceleration
 from lago_images.host.process import Children, Runner, search_path
 from lago_images.host.retry import RetryPolicy
@@ -47,9 +50,12 @@ from lago_images.repository.records.manifest import (
     Manifest,
 )
 from lago_images.repository.records.state import StoredBuild
+from lago_images.specs import guest_tests
 from lago_images.specs.bases import required_firmwares
-from lago_images.specs.host_files import refuse_pointers
+from lago_images.specs.boot_check import boot_check
+from lago_images.specs.host_files import HostFolder, refuse_pointers
 from lago_images.specs.model import BaseKind, Spec
+from lago_images.specs.quarantine import day, ending
 
 # Ends a program when we are killed; it stays the same process.
 _DIE_TOGETHER = ("setpriv", "--pdeathsig", "KILL", "--")
@@ -95,6 +101,11 @@ class Job:
     @property
     def console_log(self) -> Path:
         return self.log.with_suffix(".console.log")
+
+    @property
+    def screenshot(self) -> Path:
+        """Return where the guest's screen is kept when a boot test refuses it."""
+        return self.log.with_suffix(".png")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -263,7 +274,8 @@ def _boot_and_send(
     What fails ends the other, and a disk that was uploaded has no manifest yet: it is no build.
     """
     spec, check = job.request.spec, runner.children.check
-    if spec.properties.get("boot-test") == "no":
+    if boot_check(spec.properties).is_off:
+        job.progress.note(f"not booted: {boot_check(spec.properties).reason}")
         if finished.packages is None:
             job.context.console.info(
                 f"{spec.name}: nobody looked for private keys in it: that needs a boot test"
@@ -287,9 +299,32 @@ def _boot_and_send(
 
 
 def _boot(job: Job, finished: Finished, runner: Runner) -> Booted:
+    """Boot and test the disk; what a quarantine holds back is a warning."""
+    spec, quarantine = job.request.spec, job.request.quarantine
+    today = day(job.context.clock())
+    try:
+        booted = _boot_everywhere(job, finished, runner)
+        held = verdict.of_tests(booted.test.tests, spec.name, quarantine, today)
+    except BootError as error:
+        # Who ends a build ends its guest, which is no failure of the image's.
+        runner.children.check()
+        failure = verdict.of_boot(error, spec.name, quarantine, today)
+        if failure is None:
+            if entry := quarantine.ended(spec.name, None, today):
+                ended = ending(entry.until, today)
+                job.context.console.warn(f"{spec.name}: the quarantine {ended}")
+            raise
+        booted, held = Booted(test=BootTest(seconds=0.0, accel=job.accel.name)), (failure,)
+    for line in verdict.warnings(held, spec.name, quarantine, today):
+        job.context.console.warn(f"{spec.name}: {line}")
+        job.progress.note(f"quarantined: {line}")
+    return replace(booted, test=replace(booted.test, quarantined=held))
+
+
+def _boot_everywhere(job: Job, finished: Finished, runner: Runner) -> Booted:
     """Boot the disk under each kind of firmware that it is for, one after the other."""
     booted: list[Booted] = []
-    for firmware in firmwares(job.request.spec, job.base):
+    for number, firmware in enumerate(firmwares(job.request.spec, job.base), start=1):
         # One of them looks inside; what was customised here has reported its packages already.
         look_inside = finished.packages is None and not booted
         doing = job.progress.doing(f"boot test {firmware}".rstrip(), Phase.BOOT)
@@ -311,13 +346,42 @@ def _boot(job: Job, finished: Finished, runner: Runner) -> Booted:
                     runner=runner,
                     clock=job.context.clock,
                     look_inside=look_inside,
+                    again=not booted,
+                    logins=documented(job.request.spec.operations),
+                    screenshot=job.screenshot,
+                    number=number,
+                    pattern=boot_check(job.request.spec.properties).pattern,
+                    tests=None if booted else _own_tests(job),
                 )
             )
+    for other in booted[1:]:
+        refuse_shared_identity(booted[0], other)
     warn_of_secrets(job.request.spec, booted[0].secrets or (), job.context)
     tests = [each.test for each in booted]
     slowest = max(tests, key=lambda test: test.seconds)
     seconds = {name: taken for test in tests for name, taken in test.firmware.items()}
-    return replace(booted[0], test=replace(slowest, firmware=seconds))
+    checks = dict.fromkeys(name for test in tests for name in test.checks)
+    if len(tests) > 1:
+        checks["clones"] = None
+    test = replace(
+        slowest,
+        firmware=seconds,
+        again=tests[0].again,
+        checks=tuple(checks),
+        tests=tests[0].tests,
+    )
+    return replace(booted[0], test=test)
+
+
+def _own_tests(job: Job) -> OwnTests | None:
+    """Return the tests of the spec's own, which are run once: where it has started twice."""
+    host = HostFolder(job.context.root)
+    tests = OwnTests(
+        tests=job.request.spec.tests,
+        read=lambda test: host.read(test.path, most=guest_tests.LARGEST),
+        has_network=job.context.settings.network,
+    )
+    return tests if tests.tests else None
 
 
 def firmwares(spec: Spec, base: LayerBase | None) -> tuple[str, ...]:

@@ -213,6 +213,8 @@ def _facts(page: ImagePage, chosen: Revision, now: float) -> Iterator[tuple[str,
     if changes := chosen.package_changes:
         yield "changes", _package_changes(page.name, chosen.revision, changes)
     yield "boot test", str(chosen.boot or "none")
+    if chosen.boot and chosen.boot.checks:
+        yield "judged by it", ", ".join(chosen.boot.checks)
     yield "fingerprint", chosen.fingerprint
 
 

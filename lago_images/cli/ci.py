@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -41,6 +42,7 @@ from lago_images.planning import formats
 from lago_images.planning.history import Ask
 from lago_images.planning.model import Plan
 from lago_images.repository.records.state import read, survey
+from lago_images.specs.quarantine import day
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 _FOLDER = click.Path(path_type=Path, file_okay=False)
@@ -307,6 +309,7 @@ def report(
         entries=entries.entries(plan, results.read_folder(folder), source),
         identity=identity(settings.name, settings.repository),
         run=event.run,
+        today=day(time.time()),
     )
     if junit_file is not None:
         replace(junit_file, junit.render(report.entries))

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from lago_images.repository.records.parsing import Count, Text
 from lago_images.specs.model import Spec
+from lago_images.specs.quarantine import NONE, Quarantine
 
 
 class Action(StrEnum):
@@ -107,6 +108,7 @@ class Tree:
         ways: By path of a spec or an input, where git knows of other paths: the symbolic links
             that reading it follows, in order, and the file or folder that they lead to.
         dirty: The specs, their inputs and the links to them that are not as in git's head.
+        quarantine: What may fail for now; no input of a build.
     """
 
     specs: Mapping[str, Spec]
@@ -114,6 +116,7 @@ class Tree:
     inputs: Mapping[str, tuple[str, ...]]
     ways: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
     dirty: frozenset[str] = frozenset()
+    quarantine: Quarantine = NONE
 
     def way(self, path: str) -> tuple[str, ...]:
         """Return what git has to be asked about where ``path`` is read."""

@@ -9,6 +9,7 @@ from lago_images.planning.history import Current, History, Holdings, ImageHoldin
 from lago_images.planning.model import WORK, Action, Reason, ReasonKind, Tree
 from lago_images.repository.records.release import NO_COMMIT
 from lago_images.settings import FILE
+from lago_images.specs.folder import is_left_out, test_places
 from lago_images.specs.model import BaseKind, Spec
 
 _SHORT = 7
@@ -96,18 +97,35 @@ class Why:
             behind = _in(since.commits.get(changed, ()))
             detail = f"{_named(changed, path)}{_linked(path, spec)} changed{behind}"
             yield Reason(kind=ReasonKind.SPEC, detail=detail)
-        for path, changed in self._met(self.tree.inputs.get(spec.name, ()), since.paths):
+        for path, changed in self._met(self._reads(spec), since.paths):
             behind = _in(since.commits.get(changed, ()))
             detail = f"{_named(changed, path)}, which {spec.path} reads, changed{behind}"
+            yield Reason(kind=ReasonKind.INPUT, detail=detail)
+        for changed in self._tests(spec, since.paths):
+            behind = _in(since.commits.get(changed, ()))
+            detail = f"{changed}, which tests {spec.name}, changed{behind}"
             yield Reason(kind=ReasonKind.INPUT, detail=detail)
 
     def _uncommitted(self, spec: Spec) -> Iterator[Reason]:
         for path, dirty in self._met([spec.path], self.dirty):
             detail = f"{dirty}{_linked(path, spec)} {_UNCOMMITTED}"
             yield Reason(kind=ReasonKind.SPEC, detail=detail)
-        for _, dirty in self._met(self.tree.inputs.get(spec.name, ()), self.dirty):
+        for _, dirty in self._met(self._reads(spec), self.dirty):
             detail = f"{dirty}, which {spec.path} reads, {_UNCOMMITTED}"
             yield Reason(kind=ReasonKind.INPUT, detail=detail)
+        for dirty in self._tests(spec, self.dirty):
+            detail = f"{dirty}, which tests {spec.name}, {_UNCOMMITTED}"
+            yield Reason(kind=ReasonKind.INPUT, detail=detail)
+
+    def _reads(self, spec: Spec) -> Iterator[str]:
+        tests = {test.path for test in spec.own_tests}
+        yield from (path for path in self.tree.inputs.get(spec.name, ()) if path not in tests)
+
+    def _tests(self, spec: Spec, paths: Paths) -> Iterator[str]:
+        """Yield each of ``paths`` that is a test of a spec, or was one."""
+        written = (*(test.path for test in spec.own_tests), *test_places(spec.path))
+        touched = dict.fromkeys(each for _, each in self._met(written, paths))
+        yield from (path for path in touched if not is_left_out(path.rpartition("/")[2]))
 
     def _met(self, written: Iterable[str], paths: Paths) -> Iterator[tuple[str, str]]:
         """Yield what is read where something is written, with each of ``paths`` that touches it."""
@@ -154,7 +172,8 @@ class Why:
         if spec.base.kind is BaseKind.LIBGUESTFS and FILE in scope.changes:
             return True
         written = (spec.path, *self.tree.inputs.get(spec.name, ()))
-        return any(self._met(written, scope.paths)) or any(self._uncommitted(spec))
+        tested = self._tests(spec, scope.paths)
+        return any((*self._met(written, scope.paths), *tested, *self._uncommitted(spec)))
 
     def retired(self, name: str, current: Current) -> str:
         """Return what became of the spec of an image that has none."""

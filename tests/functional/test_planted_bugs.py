@@ -154,6 +154,20 @@ BUGS = [
         test=f"{JUDGE}test_a_forged_manifest_is_refused_for_each_false_claim",
     ),
     Bug(
+        what="A build released whose spec's own tests were not run",
+        file="jobs/judge.py",
+        old="        if record is None:\n",
+        new="        if False:\n",
+        test=f"{JUDGE}test_the_tests_of_the_spec_have_passed_or_the_publishers_quarantine_holds",
+    ),
+    Bug(
+        what="A quarantine believed past its day",
+        file="specs/quarantine.py",
+        old="if each.days_left(today) >= 0]",
+        new="]",
+        test=f"{JUDGE}test_the_tests_of_the_spec_have_passed_or_the_publishers_quarantine_holds",
+    ),
+    Bug(
         what="Digest of a layer's base not compared with its release",
         file=f"{PUBLISHING}releasing.py",
         old='        if manifest.base.digest != f"sha256:{sha256}":\n',

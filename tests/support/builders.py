@@ -77,7 +77,7 @@ def lines(*more: str, base: str = "layer:b") -> Spec:
 
 def buildable(name: str, base: str, **properties: str) -> Spec:
     """Return a spec that is built without a boot test."""
-    plain = {"base": base, "boot-test": "no", "distro": "debian"}
+    plain = {"base": base, "boot-test": "no: it is made of nothing", "distro": "debian"}
     return replace(spec(name, base), properties={**plain, **properties})
 
 

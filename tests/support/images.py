@@ -190,12 +190,16 @@ def _root(disk: Path) -> str:
 
 def root_size(disk: Path) -> int:
     """The bytes of the file system in the last partition of a raw disk."""
-    facts = _debugfs(disk, "stats")
-    blocks, size = (
-        int(re.search(rf"^{name}: +(\d+)$", facts, re.MULTILINE)[1])
-        for name in ("Block count", "Block size")
-    )
-    return blocks * size
+    return _stat(disk, "Block count") * _stat(disk, "Block size")
+
+
+def free_blocks(disk: Path) -> int:
+    """The blocks of that file system that no file has."""
+    return _stat(disk, "Free blocks")
+
+
+def _stat(disk: Path, name: str) -> int:
+    return int(re.search(rf"^{name}: +(\d+)$", _debugfs(disk, "stats"), re.MULTILINE)[1])
 
 
 def list_ext4(disk: Path, folder: str) -> list[str]:
@@ -222,6 +226,18 @@ def write_ext4(disk: Path, path: str, text: str) -> None:
         _debugfs(disk, f"write {file.name} {path}", "-w")
         _debugfs(disk, f"set_inode_field {path} mtime @{int(time.time()) - 3600}", "-w")
     assert read_ext4(disk, path) == text
+
+
+def write_guest(disk: Path, path: str, text: str, mode: int = 0o644) -> None:
+    """Put a file of root's, readable or executable, into the last partition of a raw disk."""
+    write_ext4(disk, path, text)
+    _debugfs(disk, f"set_inode_field {path} mode 0{0o100000 | mode:o}", "-w")
+
+
+def change_ext4(disk: Path, *requests: str) -> None:
+    """Change the last partition of a raw disk by requests of debugfs, which have to succeed."""
+    for request in requests:
+        _debugfs(disk, request, "-w")
 
 
 def _debugfs(disk: Path, request: str, *options: str) -> str:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar
 
 import msgspec
 
+from lago_images.console import counted
 from lago_images.repository.records.fields import (
     BUILD_ID,
     Arch,
@@ -18,6 +19,7 @@ from lago_images.repository.records.fields import (
     Sha512,
     property_problems,
 )
+from lago_images.repository.records.guest_tests import BOOT, GuestTestRecord, QuarantinedFailure
 from lago_images.repository.records.layout import BuildKey
 from lago_images.repository.records.parsing import (
     LARGEST,
@@ -30,6 +32,7 @@ from lago_images.repository.records.parsing import (
     matching,
     parse_json,
 )
+from lago_images.specs.boot_check import boot_check
 from lago_images.specs.model import BaseKind
 
 
@@ -85,16 +88,41 @@ class BootTest:
         accel: What ran the guest: ``kvm`` or ``tcg``.
         firmware: The same seconds of each boot, by the kind of firmware: ``bios``, or ``uefi``,
             which on x86_64 had Secure Boot on. Empty in records older than this field.
+        again: The same seconds of the second boot; None for none, and in older records.
+        checks: The names of what was judged, besides that the agent answered. Empty in older
+            records.
+        tests: How the tests of the spec's own ended, and those of what it stands on.
+        quarantined: What failed, and was held back.
     """
 
     seconds: Seconds
     accel: Text
     firmware: Mapping[Text, Seconds] = field(default_factory=lambda: MappingProxyType({}))
+    again: Seconds | None = None
+    checks: tuple[Text, ...] = ()
+    tests: tuple[GuestTestRecord, ...] = ()
+    quarantined: tuple[QuarantinedFailure, ...] = ()
+
+    @property
+    def has_passed(self) -> bool:
+        """Return whether it booted as it should; a failure that is held back is one."""
+        return all(failure.what != BOOT for failure in self.quarantined)
 
     def __str__(self) -> str:
-        """Return the boots in few words."""
+        """Return the boots in few words, and how many tests there were."""
         boots = [f"{name} {seconds:.0f} s" for name, seconds in sorted(self.firmware.items())]
-        return f"{', '.join(boots) or f'{self.seconds:.0f} s'} ({self.accel})"
+        boots = boots or [f"{self.seconds:.0f} s"]
+        if self.again is not None:
+            boots.append(f"again {self.again:.0f} s")
+        words = f"{', '.join(boots)} ({self.accel})"
+        if not self.has_passed:
+            words = f"failed ({self.accel})"
+        if self.tests:
+            failed = sum(not test.has_passed for test in self.tests)
+            count = counted(len(self.tests), "test")
+            words += f", {failed} of {count} failed" if failed else f", {count} passed"
+        until = max((failure.until for failure in self.quarantined), default="")
+        return f"{words}, quarantined until {until}" if until else words
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,7 +142,7 @@ class EngineRecord:
 class Manifest:
     """Record one build: ``created`` in seconds since the epoch, ``seconds`` is how long it took.
 
-    ``properties`` are the spec's; ``boot`` is None where the spec says ``boot-test=no``.
+    ``properties`` are the spec's; ``boot`` is None where the spec says ``boot-test=no: REASON``.
     ``engine`` is None where no command ran, and in older manifests.
     ``dirty`` is true when the files built from were not those of ``commit``.
     """
@@ -143,6 +171,18 @@ class Manifest:
         return BuildKey(name=self.name, arch=self.arch, build_id=self.build_id)
 
     @property
+    def tried(self) -> str:
+        """Return in few words how the image was booted, or why it was not."""
+        if self.boot is not None:
+            return str(self.boot)
+        return f"none: {self.why_not_booted}" if self.why_not_booted else "none"
+
+    @property
+    def why_not_booted(self) -> str:
+        """Return the reason that the spec gives; empty where the image was booted."""
+        return "" if self.boot else boot_check(self.properties).reason
+
+    @property
     def base_key(self) -> BuildKey | None:
         """Return the build that a layer stands on; None for other images."""
         kind, _, name = self.base.ref.partition(":")
@@ -156,6 +196,10 @@ class Manifest:
         if self.engine is None:
             # Manifests from before there was a choice keep their bytes.
             del plain["engine"]
+        # Likewise, from before more was judged than that the agent answers, and specs had tests.
+        for name in ("again", "checks", "tests", "quarantined"):
+            if self.boot and plain["boot"][name] in (None, [], ()):
+                del plain["boot"][name]
         return plain
 
     def to_json(self) -> bytes:

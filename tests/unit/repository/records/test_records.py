@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from lago_images.errors import RepositoryError
 from lago_images.repository.records.fields import ARCH, BUILD_ID, is_line
+from lago_images.repository.records.guest_tests import GuestTestRecord, QuarantinedFailure
 from lago_images.repository.records.layout import NAME, BuildKey, ReleaseKey
 from lago_images.repository.records.manifest import (
     BaseRecord,
@@ -36,6 +37,15 @@ def hexadecimal(length: int):
     return st.text("0123456789abcdef", min_size=length, max_size=length)
 
 
+HELD = QuarantinedFailure(what="a.test", problem="b", issue="https://x/", until="2026-12-31")
+TESTS = st.builds(
+    GuestTestRecord,
+    name=TEXT,
+    seconds=st.floats(0, 2**30),
+    exit_code=st.none() | st.integers(0, 255),
+    output=TEXT,
+    problem=TEXT,
+)
 MANIFESTS = st.builds(
     Manifest,
     name=st.from_regex(NAME, fullmatch=True),
@@ -64,6 +74,10 @@ MANIFESTS = st.builds(
         seconds=st.floats(0, 2**30),
         accel=TEXT,
         firmware=st.dictionaries(TEXT, st.floats(0, 2**30)),
+        again=st.none() | st.floats(0, 2**30),
+        checks=st.lists(TEXT, max_size=3).map(tuple),
+        tests=st.lists(TESTS, max_size=2).map(tuple),
+        quarantined=st.lists(st.just(HELD), max_size=1).map(tuple),
     ),
     packages=st.none() | COUNT,
     tools=st.dictionaries(TEXT, TEXT, max_size=3),
@@ -101,6 +115,12 @@ def test_a_written_release_is_read_back(made):
     assert Release.parse(made.to_json(), made.key) == made
 
 
+def test_a_manifest_from_before_more_was_judged_keeps_its_bytes():
+    plain = json.loads(manifest().to_json())
+    assert plain["boot"].keys() == {"seconds", "accel", "firmware"}
+    assert Manifest.parse(manifest().to_json(), manifest().key).boot == manifest().boot
+
+
 def written(record: Manifest | Release, path: str, value: object) -> bytes:
     """A record's JSON with one field, such as ``disk.size``, replaced."""
     plain = json.loads(record.to_json())
@@ -128,7 +148,21 @@ def where(record: Manifest | Release) -> str:
     return record.key.staging.manifest if isinstance(record, Manifest) else str(record.key)
 
 
-MADE = replace(manifest(), engine=EngineRecord(name="appliance", why="a reason"))
+TEST = GuestTestRecord(name="a.test", exit_code=0)
+BOOT = BootTest(
+    seconds=9.0,
+    accel="kvm",
+    firmware={"bios": 9.0},
+    again=8.0,
+    checks=("network",),
+    tests=(TEST,),
+    quarantined=(HELD,),
+)
+MADE = replace(
+    manifest(),
+    boot=BOOT,
+    engine=EngineRecord(name="appliance", why="a reason"),
+)
 BACK = release(2, None, withdraws=1)
 OUT = release(package_changes=PackageDiff(since=1))
 NO_TEXT = [None, 7, True, [], {}, "\ud800", "a\udcff"]
@@ -165,6 +199,10 @@ WRONG_IN_A_MANIFEST = {
     "boot.seconds": [None, "1", True, -0.1, 2**31, 10**400, float("nan"), float("inf")],
     "boot.accel": NO_TEXT,
     "boot.firmware": [None, 7, [], {"bios": "1"}, {"bios": -1}, {"bios": None}, {"\ud800": 1}],
+    "boot.again": ["1", True, -0.1, 2**31, float("nan")],
+    "boot.checks": NO_LINES,
+    "boot.tests": [None, 7, {"name": "a"}],
+    "boot.quarantined": [None, 7, "x"],
     "packages": [wrong for wrong in NO_COUNT if wrong is not None],
     "tools": [None, 7, [], {"qemu": 8}, {"qemu": "\ud800"}, {"\ud800": "8"}],
     "engine": [7, "x", []],
@@ -203,6 +241,13 @@ WRONG = [
 ]
 
 
+def test_a_test_that_was_not_run_is_written_as_it_is_read():
+    """Else the publisher takes the manifest for one that no builder wrote."""
+    assert MADE.boot is not None
+    made = replace(MADE, boot=replace(MADE.boot, tests=(GuestTestRecord(name="a.test"),)))
+    assert Manifest.parse(made.to_json(), made.key).to_json() == made.to_json()
+
+
 def test_every_field_is_tested_with_invalid_values():
     nested = {"disk": Disk, "base": BaseRecord, "boot": BootTest, "engine": EngineRecord}
     names = {each.name for each in fields(Manifest)}
@@ -231,7 +276,8 @@ def test_an_invalid_field_is_refused_with_its_key_and_path(record, path, value):
 
 OPTIONAL = {
     *("base.detail", "base.build", "base.revision", "properties", "packages", "tools"),
-    *("boot", "boot.firmware", "engine", "engine.why"),
+    *("boot", "boot.firmware", "boot.again", "boot.checks", "boot.tests", "boot.quarantined"),
+    *("engine", "engine.why"),
     *("image.base", "released.dirty", "released.actor", "released.run", "withdraws", "reason"),
     *("package_changes", "package_changes.added", "package_changes.removed"),
     *("package_changes.upgraded", "package_changes.omitted"),
