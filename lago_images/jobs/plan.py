@@ -6,9 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from lago_images.errors import UsageError
+from lago_images.host.process import Runner
+from lago_images.host.workdir import default_scratch, workdir
 from lago_images.jobs.workspace import Workspace
 from lago_images.planning import plan as planner
-from lago_images.planning.history import Ask, History, gather
+from lago_images.planning.history import Ask, History, Holdings, Upstream, gather
 from lago_images.planning.holdings import holdings
 from lago_images.planning.line import published_branch
 from lago_images.planning.model import Action, Plan, Tree
@@ -57,14 +59,29 @@ def plan_and_state(
     history = _history(workspace, tree, planner.suspects(tree, known, ask), known.commit, scope)
     since = f" since {known.commit[:7]}" if known.commit else ""
     _detail(workspace, f"asked git what changed{since}, of {history.head or 'no commit'}", started)
+    upstream = _upstream(workspace, tree, known, state) if ask.outdated else {}
     # Asked after git, which may fetch for minutes.
     now = workspace.clock()
-    decided = planner.make(tree, known, history, ask, now)
+    decided = planner.make(tree, known, history, ask, now, upstream)
     # A refused build may have hidden an older one that GitHub attests, so it is planned again.
     while refused := _refused(workspace, decided, state):
         known = known.without(refused)
-        decided = planner.make(tree, known, history, ask, now)
+        decided = planner.make(tree, known, history, ask, now, upstream)
     return decided, state
+
+
+def _upstream(
+    workspace: Workspace, tree: Tree, known: Holdings, state: State
+) -> Mapping[str, Upstream]:
+    # It imports what prepares bases, and no other plan does.
+    from lago_images.planning import upstream  # noqa: PLC0415
+
+    started = time.monotonic()
+    with workdir(default_scratch(workspace.environ), workspace.console) as folder:
+        runner = Runner(environ={**workspace.environ, "TMPDIR": str(folder)})
+        found = upstream.gather(tree, known, state, workspace, runner, folder)
+    _detail(workspace, f"asked outside what {len(found)} images would be built of", started)
+    return found
 
 
 def _detail(workspace: Workspace, message: str, started: float) -> None:

@@ -9,6 +9,7 @@ from lago_images.errors import UsageError
 from lago_images.planning.git import Git
 from lago_images.planning.git_output import Change, Commit
 from lago_images.planning.line import Line
+from lago_images.repository.records.changes import PackageChanges
 from lago_images.repository.records.layout import ImageId
 
 
@@ -109,6 +110,25 @@ class Holdings:
         return replace(self, images=images)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Upstream:
+    """Tell what a build would get from outside today that a release has otherwise.
+
+    Attributes:
+        base: The template or disk that it would stand on; empty where that is the same.
+        packages: The packages that it would install; None where that is not known.
+        unknown: Why some of it cannot be known; empty where all of it is.
+    """
+
+    base: str = ""
+    packages: PackageChanges | None = None
+    unknown: str = ""
+
+    @property
+    def is_outdated(self) -> bool:
+        return bool(self.base or self.packages)
+
+
 class Relation(StrEnum):
     """Relate a commit to the one that is checked out.
 
@@ -173,7 +193,9 @@ class Ask:
         changed: Everything that changed or is missing; else only what the rest says.
         force: Names to build whatever the repository holds.
         everything: Build all.
-        stale_days: Build what was last built this many days ago, or longer.
+        stale_days: Build what was last built this many days ago, or longer; with ``outdated``, of
+            what cannot be known to be up to date.
+        outdated: Build what would get other packages, or another base, from outside.
         promote: Whether a build that waits may be released instead of building again.
         promote_days: For how many days after it was made it may; None for no limit.
     """
@@ -182,6 +204,7 @@ class Ask:
     force: frozenset[str] = frozenset()
     everything: bool = False
     stale_days: int | None = None
+    outdated: bool = False
     promote: bool = True
     promote_days: int | None = None
 

@@ -7,6 +7,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
+from lago_images.building.bases.bootstrap.apt import KEYRING, host_settings
 from lago_images.building.bases.bootstrap.debian import Recipe, has_cloud_init, host_mirrors, recipe
 from lago_images.building.bases.bootstrap.disk import write_disk
 from lago_images.building.bases.bootstrap.guest_files import Guest, make_guest
@@ -17,7 +18,7 @@ from lago_images.building.customise.sysprep import warn_of_secrets
 from lago_images.building.model import Context
 from lago_images.building.packages import digest, parse_dpkg_status
 from lago_images.building.scratch import private, refuse_nodev, refuse_noexec
-from lago_images.errors import BuildError, CommandError, ToolMissingError
+from lago_images.errors import BuildError, CommandError
 from lago_images.host.process import Runner
 from lago_images.host.tools import AS_ROOT
 from lago_images.repository.records.manifest import BaseRecord
@@ -44,14 +45,6 @@ epoch=${epoch%%.*}
 find . -xdev -newermt "@$1" -exec touch --no-dereference --date="@$epoch" {} +
 echo "$epoch"
 """
-# How this host's administrator has apt reach its mirrors, which holds for a bootstrap too.
-_APT = re.compile(
-    r"^(Acquire::(?:(?:https?|ftp)::(?:Proxy(?:-Auto-Detect)?|CaInfo|Verify-Peer|Timeout)(?:::\S+)?"
-    r"|Retries|Check-Valid-Until|Check-Date|ForceIPv[46])) (\"[^\"]*\";)$",
-    re.MULTILINE,
-)
-# Ubuntu's package of Debian's keys puts them here only, where apt does not look by itself.
-_KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 
 
 def disk_size(spec: Spec) -> int:
@@ -165,13 +158,13 @@ def _remove_identities(rootfs: Path, runner: Runner) -> list[str]:
 
 def _keyring(todo: Recipe) -> tuple[str, ...]:
     """Return Debian's keys besides those in trusted.gpg.d; mmdebstrap finds its own mirrors'."""
-    return (f"--keyring={_KEYRING}",) if todo.sources and _KEYRING.exists() else ()
+    return (f"--keyring={KEYRING}",) if todo.sources and KEYRING.exists() else ()
 
 
 @contextmanager
 def _apt_settings(folder: Path, runner: Runner) -> Generator[Path]:
     """Write apt's settings, for nobody else to read: a proxy of the host's may have a password."""
-    lines = ['Acquire::Languages "none";', *_host_settings(runner)]
+    lines = ['Acquire::Languages "none";', *host_settings(runner)]
     settings = folder / "apt.conf"
     try:
         settings.touch(mode=0o600, exist_ok=False)
@@ -179,14 +172,6 @@ def _apt_settings(folder: Path, runner: Runner) -> Generator[Path]:
         yield settings
     finally:
         settings.unlink(missing_ok=True)
-
-
-def _host_settings(runner: Runner) -> list[str]:
-    try:
-        out = runner.capture(["apt-config", "dump", "Acquire"], doing="reading apt's settings")
-    except ToolMissingError:
-        return []
-    return [f"{m[1]} {m[2]}" for m in _APT.finditer(out.decode(errors="replace"))]
 
 
 def _reason(error: CommandError) -> str:
