@@ -309,7 +309,7 @@ _CI_COMMANDS = {
     "rebuild": _Lazy(
         "lago_images.cli.ci:rebuild",
         "Plan, build and publish on this machine, to a bucket or a directory.",
-        "lago-images ci rebuild --changed --stale 30",
+        "lago-images ci rebuild --changed --outdated --stale 30",
     ),
     "report": _Lazy(
         "lago_images.cli.ci:report",

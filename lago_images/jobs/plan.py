@@ -10,12 +10,13 @@ from lago_images.host.process import Runner
 from lago_images.host.workdir import default_scratch, workdir
 from lago_images.jobs.workspace import Workspace
 from lago_images.planning import plan as planner
-from lago_images.planning.history import Ask, History, Holdings, Upstream, gather
+from lago_images.planning.history import Ask, History, Holdings, gather
 from lago_images.planning.holdings import holdings
 from lago_images.planning.line import published_branch
 from lago_images.planning.model import Action, Plan, Tree
 from lago_images.planning.tree import prefixes, read_tree
-from lago_images.repository.records.layout import BuildKey
+from lago_images.repository.records.changes import Upstream
+from lago_images.repository.records.layout import BuildKey, ImageId
 from lago_images.repository.records.state import State, survey
 from lago_images.settings import FILE
 
@@ -68,6 +69,17 @@ def plan_and_state(
         known = known.without(refused)
         decided = planner.make(tree, known, history, ask, now, upstream)
     return decided, state
+
+
+def find_outdated(workspace: Workspace, state: State) -> Mapping[ImageId, Upstream]:
+    """Ask outside what builds would get today that releases of the specs here have otherwise.
+
+    Images without a spec here, and those whose spec changed since, are left out. Raises
+    ``SpecError``.
+    """
+    tree = tree_of(workspace)
+    found = _upstream(workspace, tree, holdings(state), state)
+    return {ImageId(name, tree.specs[name].arch): each for name, each in found.items()}
 
 
 def _upstream(

@@ -9,7 +9,6 @@ from lago_images.errors import UsageError
 from lago_images.planning.git import Git
 from lago_images.planning.git_output import Change, Commit
 from lago_images.planning.line import Line
-from lago_images.repository.records.changes import PackageChanges
 from lago_images.repository.records.layout import ImageId
 
 
@@ -108,25 +107,6 @@ class Holdings:
             for image, holding in self.images.items()
         }
         return replace(self, images=images)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Upstream:
-    """Tell what a build would get from outside today that a release has otherwise.
-
-    Attributes:
-        base: The template or disk that it would stand on; empty where that is the same.
-        packages: The packages that it would install; None where that is not known.
-        unknown: Why some of it cannot be known; empty where all of it is.
-    """
-
-    base: str = ""
-    packages: PackageChanges | None = None
-    unknown: str = ""
-
-    @property
-    def is_outdated(self) -> bool:
-        return bool(self.base or self.packages)
 
 
 class Relation(StrEnum):

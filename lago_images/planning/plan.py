@@ -16,9 +16,9 @@ from lago_images.planning.history import (
     Holdings,
     ImageHoldings,
     Relation,
-    Upstream,
 )
 from lago_images.planning.model import WORK, Action, Plan, PlannedImage, Reason, ReasonKind, Tree
+from lago_images.repository.records.changes import Upstream
 from lago_images.repository.records.layout import ImageId
 from lago_images.specs.model import BaseKind, Spec
 

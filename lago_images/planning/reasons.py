@@ -12,9 +12,9 @@ from lago_images.planning.history import (
     ImageHoldings,
     Paths,
     Since,
-    Upstream,
 )
 from lago_images.planning.model import WORK, Action, Reason, ReasonKind, Tree
+from lago_images.repository.records.changes import Upstream
 from lago_images.repository.records.release import NO_COMMIT
 from lago_images.settings import FILE
 from lago_images.specs.model import BaseKind, Spec

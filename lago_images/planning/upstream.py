@@ -2,19 +2,20 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from lago_images.building.bases import libguestfs, signed_list
 from lago_images.building.bases.bootstrap.apt import Apt, Upgrade, read_archives
-from lago_images.building.bases.bootstrap.debian import host_mirrors, recipe
+from lago_images.building.bases.bootstrap.debian import Mirrors, host_mirrors, recipe
 from lago_images.building.model import Context
 from lago_images.errors import Error, RepositoryError
 from lago_images.host.process import Runner
 from lago_images.planning.chains import in_order
-from lago_images.planning.history import Holdings, Upstream
+from lago_images.planning.history import Holdings
 from lago_images.planning.model import Tree
 from lago_images.repository.browsing.queries import packages_of
-from lago_images.repository.records.changes import Package, PackageChanges
+from lago_images.repository.records.changes import Package, PackageChanges, Upstream
 from lago_images.repository.records.layout import ImageId
 from lago_images.repository.records.manifest import BaseRecord
 from lago_images.repository.records.release import Release
@@ -58,7 +59,8 @@ def gather(
     return reader.found
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+# Without slots: cached_property keeps its value in the instance's __dict__.
+@dataclass(frozen=True, kw_only=True)
 class _Reader:
     tree: Tree
     state: State
@@ -69,6 +71,10 @@ class _Reader:
     upgrades: dict[str, Upgrade] = field(default_factory=dict)
     archives: dict[object, Apt | Error] = field(default_factory=dict)
     bases: dict[object, BaseRecord | Error] = field(default_factory=dict)
+
+    @cached_property
+    def mirrors(self) -> Mirrors | None:
+        return host_mirrors(self.runner)
 
     def read(self, spec: Spec, release: Release) -> None:
         root = spec
@@ -104,7 +110,7 @@ class _Reader:
         )
 
     def _apt(self, root: Spec, packages: tuple[Package, ...]) -> Apt:
-        todo = recipe(root, host_mirrors(self.runner))
+        todo = recipe(root, self.mirrors)
         foreign = sorted({each.arch for each in packages} - {"all", todo.arch})
         key = (todo.archives, todo.arch, *foreign)
         if key not in self.archives:

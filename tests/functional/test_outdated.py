@@ -291,6 +291,31 @@ def test_a_disk_that_its_spec_binds_is_never_outdated(world):
     assert actions(world.outdated(stale_days=30)) == {"base": "keep"}
 
 
+def test_lists_of_images_say_what_a_build_would_get_today(debian):
+    debian.archive.publish(bookworm_security=[NEWER])
+    debian.repo.spec("plain", "layer:base", "mkdir /srv/y")
+    listed = ("repo", "list", "--outdated")
+    document = debian.repo.run(*listed, "--format", "json", environ=debian.environ).json()
+    found = {each["name"]: each["upstream"] for each in document["images"]}
+    change = {"name": "openssl", "old": OLD, "new": NEW}
+    assert found["base"] == {
+        "base": "",
+        "packages": {"added": [], "removed": [], "upgraded": [change]},
+        "unknown": "",
+    }
+    assert found["nfs"]["packages"] == {"added": [], "removed": [], "upgraded": []}
+    # Its spec is not what was published.
+    assert found["plain"] is None
+    lines = debian.repo.run(*listed, environ=debian.environ).out.splitlines()
+    ends = {line.split()[0]: line.rstrip() for line in lines[1:]}
+    assert ends["base"].endswith("  1 other package")
+    assert ends["nfs"].endswith("  the same")
+    (debian.repo.root / "image-specs/plain").write_text("#base=\n")
+    broken = debian.repo.run(*listed, "--format", "json", environ=debian.environ)
+    assert "what builds would get today is not known" in broken.err
+    assert [each["upstream"] for each in broken.json()["images"]] == [None, None, None]
+
+
 def test_the_command_line_asks_and_says(debian):
     debian.archive.publish(bookworm_security=[NEWER])
     ran = debian.repo.run("ci", "plan", "--outdated", "--exit-code", environ=debian.environ)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import ClassVar
 
-from lago_images.repository.records.changes import PackageChanges, PropertyChange
+from lago_images.repository.records.changes import PackageChanges, PropertyChange, Upstream
 from lago_images.repository.records.log import EventKind
 from lago_images.repository.records.manifest import BaseRecord, BootTest, Disk
 from lago_images.repository.records.release import ObjectDigest
@@ -41,6 +41,8 @@ class Revision:
         packages: How many are installed; None where that is not known.
         outdated: How many of them have another version in a newer build of the same system in this
             repository; None where that was not asked for or is not known.
+        upstream: What a build would get from outside today that this one has otherwise; None where
+            that was not asked for, or its spec is not here as it was built.
         objects: The files of its public copy by name, each with its SHA-256.
         folder: Where they are, below the repository's URL.
     """
@@ -63,6 +65,7 @@ class Revision:
     disk: Disk
     packages: int | None
     outdated: int | None = None
+    upstream: Upstream | None = None
     boot: BootTest | None
     objects: Mapping[str, ObjectDigest]
     folder: str
