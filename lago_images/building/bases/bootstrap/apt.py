@@ -43,6 +43,7 @@ _FOLDERS = (
     "var/lib/apt/lists/partial",
     "var/cache/apt/archives/partial",
 )
+_INSTALLED = "Status: install ok installed\n"
 # What apt would do: "Inst NAME [OLD] (NEW ORIGIN [ARCH])", and without [OLD] for a new package;
 # "Remv NAME [OLD]". A name has its architecture where that is not the machine's own.
 _INSTALLS = re.compile(r"Inst ([^ :]+)(?::(\S+))? (?:\[(\S+)\] )?\((\S+) .*\[([\w-]+)\]\)")
@@ -62,12 +63,61 @@ class Upgrade:
     elsewhere: tuple[Package, ...]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class Resolved:
+    """A package as apt would install it: ``sha256`` is that of its file, ``size`` in bytes."""
+
+    name: str
+    version: str
+    arch: str
+    sha256: str
+    size: int
+
+    @property
+    def file(self) -> str:
+        """Return the name that apt has for its file."""
+        version = self.version.replace("_", "%5f").replace(":", "%3a")
+        return f"{self.name}_{version}_{self.arch}.deb"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Apt:
     """An apt in a folder, which knows what the archives of a bootstrap have today."""
 
     folder: Path
     runner: Runner
+
+    def bootstrap(self, todo: Recipe) -> tuple[Resolved, ...]:
+        """Return what mmdebstrap would install today, by the two calls of apt that it makes.
+
+        Raises:
+            CommandError: Apt finds no way to.
+            HostError: The archives have two files of one package.
+        """
+        native, suite = f"?architecture({todo.arch})", todo.release.codename
+        one = f"?narrow(?or(?archive(^{suite}$),?codename(^{suite}$)),{native}"
+        required = f"{one},?and(?priority(required),?not(?essential)))"
+        first = self._install({}, f"{one},?essential)")
+        return tuple(sorted(self._install(first, *todo.packages, required).values()))
+
+    def _install(
+        self, installed: Mapping[tuple[str, str], Resolved], *wanted: str
+    ) -> Mapping[tuple[str, str], Resolved]:
+        """Return what is installed when these are, by name and architecture."""
+        known = self._stanzas(installed.values())
+        status = "".join(f"{known[each]}\n{_INSTALLED}\n" for each in installed.values())
+        out = self._simulate(status, "install", *wanted)
+        installs = [match.groups() for line in out.splitlines() if (match := _INSTALLS.match(line))]
+        if any(_REMOVES.match(line) for line in out.splitlines()):
+            raise HostError("apt would remove packages of a bootstrap", hint="this is never so")
+        new = [Package(name=name, version=new, arch=arch) for name, _, _, new, arch in installs]
+        resolved = self._stanzas(new)
+        return {**installed, **{(each.name, each.arch): each for each in resolved}}
+
+    def download(self, packages: Iterable[Resolved], folder: Path) -> None:
+        """Download the files of packages into a folder, checked; raises ``CommandError``."""
+        if names := [f"{p.name}:{_own(p.arch)}={p.version}" for p in packages]:
+            self.ask("apt-get", "download", "--quiet=2", *names, cwd=folder)
 
     def upgrade(self, packages: Iterable[Package]) -> Upgrade:
         """Return what an upgrade of installed packages would change today.
@@ -82,12 +132,8 @@ class Apt:
         newest = {
             (name, arch): known[name, version, arch] for name, version, arch in reversed([*known])
         }
-        status = self.folder / "status"
-        status.write_text("".join(_installed(each, known, newest) for each in installed), "utf-8")
-        try:
-            out = self.ask("apt-get", "--simulate", "--quiet=2", "--fix-broken", "dist-upgrade")
-        finally:
-            status.write_text("")
+        status = "".join(_installed(each, known, newest) for each in installed)
+        out = self._simulate(status, "--fix-broken", "dist-upgrade")
         changes = _changes(out)
         changed = {each.name for each in changes.removed}
         changed |= {each.name for each in changes.upgraded}
@@ -100,7 +146,18 @@ class Apt:
             ),
         )
 
-    def _available(self, packages: Iterable[Package]) -> Iterator[tuple[str, Mapping[str, str]]]:
+    def _simulate(self, status: str, *what: str) -> str:
+        """Return what apt would do where dpkg's database has this status."""
+        file = self.folder / "installed"
+        file.write_text(status, encoding="utf-8")
+        # Else apt would keep its cache for this status, and make it anew for the next question.
+        other = (f"--option=Dir::State::status={file}", "--option=Dir::Cache::pkgcache=")
+        options = other if status else ()
+        return self.ask("apt-get", *options, "--simulate", "--yes", "--quiet=2", *what)
+
+    def _available(
+        self, packages: Iterable[Package | Resolved]
+    ) -> Iterator[tuple[str, Mapping[str, str]]]:
         """Yield what the archives say of packages of these names, in any version."""
         names = sorted({f"{each.name}:{_own(each.arch)}" for each in packages})
         if not names:
@@ -121,10 +178,24 @@ class Apt:
             if {"Package", "Version", "Architecture"} <= fields.keys():
                 yield stanza, fields
 
-    def ask(self, *argv: str) -> str:
+    def _stanzas(self, packages: Iterable[Package | Resolved]) -> Mapping[Resolved, str]:
+        """Return what the archives say of packages in their very versions."""
+        wanted = {(each.name, each.version, each.arch) for each in packages}
+        found: dict[Resolved, str] = {}
+        for stanza, fields in self._available(packages):
+            name, version, arch = (fields[f] for f in ("Package", "Version", "Architecture"))
+            if (name, version, arch) in wanted:
+                sha256, size = fields["SHA256"], int(fields["Size"])
+                each = Resolved(name=name, version=version, arch=arch, sha256=sha256, size=size)
+                found.setdefault(each, stanza)
+        if len(found) != len(wanted):
+            raise HostError("the archives have no file, or several, of a package")
+        return found
+
+    def ask(self, *argv: str, cwd: Path | None = None) -> str:
         """Run one of apt's programs and return what it prints; raises ``CommandError``."""
         settings = {"APT_CONFIG": str(self.folder / "apt.conf")}
-        out = self.runner.capture(argv, env=settings, timeout=_LONGEST, doing="asking apt")
+        out = self.runner.capture(argv, env=settings, cwd=cwd, timeout=_LONGEST, doing="asking apt")
         return out.decode(errors="replace")
 
 
@@ -206,14 +277,13 @@ def _installed(
     Where the archive has the very version, it is the archive's own entry: apt would take another
     one for another package of that version. An older one provides what the newest does.
     """
-    state = "Status: install ok installed\n"
     if own := known.get((package.name, package.version, package.arch)):
-        return f"{own}\n{state}\n"
+        return f"{own}\n{_INSTALLED}\n"
     provides = re.search(
         r"^Provides: .*\n", newest.get((package.name, package.arch), ""), re.MULTILINE
     )
     return (
-        f"Package: {package.name}\n{state}Version: {package.version}\n"
+        f"Package: {package.name}\n{_INSTALLED}Version: {package.version}\n"
         f"Architecture: {package.arch}\n{provides[0] if provides else ''}"
         "Maintainer: nobody\nDescription: as its version is in no archive\n\n"
     )
