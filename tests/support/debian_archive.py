@@ -21,12 +21,18 @@ SUITES = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stanza:
-    """A package in an archive; ``more`` are lines of its entry, such as ``Depends: libc6``."""
+    """A package in an archive.
+
+    Attributes:
+        more: Lines of its entry, such as ``Depends: libc6``.
+        file: The lines about its file; without, there is none.
+    """
 
     name: str
     version: str
     arch: str = "amd64"
     more: tuple[str, ...] = ()
+    file: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         lines = (
@@ -35,12 +41,14 @@ class Stanza:
             f"Architecture: {self.arch}",
             "Maintainer: Tester <tester@example.org>",
             *self.more,
-            f"Filename: pool/{self.name}_{self.version}_{self.arch}.deb",
-            "Size: 1000",
-            f"SHA256: {hashlib.sha256(f'{self.name} {self.version}'.encode()).hexdigest()}",
+            *(self.file or self._nowhere()),
             "Description: a package",
         )
         return "\n".join(lines) + "\n\n"
+
+    def _nowhere(self) -> tuple[str, ...]:
+        digest = hashlib.sha256(f"{self.name} {self.version}".encode()).hexdigest()
+        return (f"Filename: pool/{self.name}.deb", "Size: 1000", f"SHA256: {digest}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,11 +9,11 @@ import shutil
 import subprocess
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lago_images.building import packages as contents
-from lago_images.building.bases.bootstrap import build, debian, disk, guest_files, layout
+from lago_images.building.bases.bootstrap import build, debian, disk, guest_files, layout, tree
 from lago_images.building.bases.prepared import Package, Prepared
 from lago_images.building.customise import identities
 from lago_images.building.model import Context
@@ -33,7 +33,7 @@ DEBIAN12 = """\
 #distro=debian
 """
 CLOUD = DEBIAN12 + "#firmware=bios uefi\n#cloud-init=yes\n"
-_MADE_BY = (build, debian, disk, guest_files, layout, identities)
+_MADE_BY = (build, debian, disk, guest_files, layout, tree, identities)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,10 +90,10 @@ def debian12_cloud() -> Image:
     return _kept("cloud", CLOUD)
 
 
-def built_cloud(folder: Path) -> Image:
-    """The same as ``debian12_cloud``, built now."""
+def built_cloud(folder: Path, cache: Path | None = None) -> Image:
+    """The same as ``debian12_cloud``, built now; without ``cache``, nothing is kept of it."""
     folder.mkdir()
-    return _built(folder, CLOUD)
+    return _built(folder, CLOUD, cache)
 
 
 def _kept(name: str, text: str) -> Image:
@@ -120,11 +120,15 @@ def _build(kept: Path, text: str) -> None:
         made.rename(kept)
 
 
-def _built(folder: Path, text: str) -> Image:
+def _built(folder: Path, text: str, cache: Path | None = None) -> Image:
     # As in a run: programs keep their temporary files in the image's own folder.
     runner = Runner(log=folder / "log", environ={**os.environ, "TMPDIR": str(folder)})
     spec = a_spec(text, "debian-12")
-    prepared = build.prepare(spec, "tests", folder, a_context(folder), runner)
+    context = a_context(folder)
+    context = replace(context, cache=cache or context.cache)
+    prepared = build.prepare(spec, "tests", folder, context, runner)
+    if cache is None:
+        shutil.rmtree(context.cache, ignore_errors=True)
     assert prepared.packages is not None
     return Image(disk=prepared.disk, packages=prepared.packages)
 

@@ -87,6 +87,11 @@ class Apt:
     folder: Path
     runner: Runner
 
+    @property
+    def lists(self) -> Path:
+        """Return the folder of what the archives have."""
+        return self.folder / "var/lib/apt/lists"
+
     def bootstrap(self, todo: Recipe) -> tuple[Resolved, ...]:
         """Return what mmdebstrap would install today, by the two calls of apt that it makes.
 
@@ -109,7 +114,7 @@ class Apt:
         out = self._simulate(status, "install", *wanted)
         installs = [match.groups() for line in out.splitlines() if (match := _INSTALLS.match(line))]
         if any(_REMOVES.match(line) for line in out.splitlines()):
-            raise HostError("apt would remove packages of a bootstrap", hint="this is never so")
+            raise HostError("apt would remove packages that a bootstrap has installed")
         new = [Package(name=name, version=new, arch=arch) for name, _, _, new, arch in installs]
         resolved = self._stanzas(new)
         return {**installed, **{(each.name, each.arch): each for each in resolved}}
@@ -184,7 +189,7 @@ class Apt:
         found: dict[Resolved, str] = {}
         for stanza, fields in self._available(packages):
             name, version, arch = (fields[f] for f in ("Package", "Version", "Architecture"))
-            if (name, version, arch) in wanted:
+            if (name, version, arch) in wanted and {"SHA256", "Size"} <= fields.keys():
                 sha256, size = fields["SHA256"], int(fields["Size"])
                 each = Resolved(name=name, version=version, arch=arch, sha256=sha256, size=size)
                 found.setdefault(each, stanza)
