@@ -14,7 +14,9 @@ from lago_images.cli.tables import table, terminal_width
 from lago_images.console import counted, human_size
 from lago_images.jobs.workspace import cache_folder
 
-_KINDS = click.argument("kinds", nargs=-1, type=click.Choice([kind.value for kind in Kind]), metavar="[KIND…]")
+_KINDS = click.argument(
+    "kinds", nargs=-1, type=click.Choice([kind.value for kind in Kind]), metavar="[KIND…]"
+)
 
 
 @click.command("list")

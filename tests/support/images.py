@@ -13,7 +13,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lago_images.building import packages as contents
-from lago_images.building.bases.bootstrap import build, debian, disk, guest_files, layout, tree
+from lago_images.building.bases.bootstrap import (
+    build,
+    debian,
+    disk,
+    guest_files,
+    layout,
+    superblocks,
+    tree,
+)
 from lago_images.building.bases.prepared import Package, Prepared
 from lago_images.building.customise import identities
 from lago_images.building.model import Context
@@ -33,7 +41,7 @@ DEBIAN12 = """\
 #distro=debian
 """
 CLOUD = DEBIAN12 + "#firmware=bios uefi\n#cloud-init=yes\n"
-_MADE_BY = (build, debian, disk, guest_files, layout, tree, identities)
+_MADE_BY = (build, debian, disk, guest_files, layout, superblocks, tree, identities)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

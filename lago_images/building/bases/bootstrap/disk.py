@@ -5,9 +5,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from lago_images.building.bases.bootstrap.layout import MIB, BiosLoader, Layout
+from lago_images.building.bases.bootstrap.superblocks import forget_writes
 from lago_images.errors import BuildError, CommandError, ToolMissingError
 from lago_images.host.process import Runner
 
+_BLOCK = 4096
 # Named one by one: mke2fs.conf differs between hosts, and GRUB 2.06 cannot read
 # metadata_csum_seed or orphan_file, which newer e2fsprogs turn on.
 _FEATURES = (
@@ -116,7 +118,7 @@ def _write_root(
             [
                 *prefix, "mke2fs", "-q", "-F",
                 "-t", "ext4",
-                "-b", "4096",
+                "-b", str(_BLOCK),
                 "-O", _FEATURES,
                 "-L", "root",
                 "-U", layout.root_uuid,
@@ -148,14 +150,14 @@ def _settle_inodes(
         for inode in used_inodes(groups)
         for field in ("ctime", "atime")
     ]
-    # mke2fs counts there what it wrote, which depends on the memory that it found.
-    lines.append("set_super_value kbytes_written 0\n")
     runner.capture(
         ["debugfs", "-w", "-f", "-", root],
         stdin="".join(lines).encode(),
         env=times,
         doing="setting the files' times",
     )
+    superblocks = re.findall(r"^  (?:Primary|Backup) superblock at (\d+),", groups, re.MULTILINE)
+    forget_writes(disk, layout.root_start, map(int, superblocks), _BLOCK)
 
 
 def used_inodes(dumped: str) -> Iterator[int]:
