@@ -95,6 +95,8 @@ def new_file(cache: Path, kind: Kind) -> Iterator[Path]:
     folder = cache / kind
     folder.mkdir(parents=True, exist_ok=True)
     new = folder / f"{_NEW}{secrets.token_hex(8)}"
+    # For its user alone: a guest's files may be what only its root may read.
+    new.touch(mode=0o600, exist_ok=False)
     try:
         yield new
     finally:

@@ -25,6 +25,7 @@ from lago_images.building.bases.bootstrap.apt import (
     read_archives,
 )
 from lago_images.building.bases.bootstrap.debian import Recipe
+from lago_images.building.bases.bootstrap.guest_files import remove_traces
 from lago_images.building.bases.bootstrap.tree_cache import Trees
 from lago_images.building.customise import identities
 from lago_images.building.model import Context
@@ -121,6 +122,8 @@ def make_tree(tree: Tree, workdir: Path, context: Context) -> list[str]:
         with _apt_settings(scratch, tree.runner) as settings:
             _debootstrap(tree, settings, provided)
     (tree.folder / _SECRETS).write_text(json.dumps(_remove_identities(tree)))
+    # The host's settings of apt may have a password, which is not to be kept.
+    remove_traces(tree.rootfs)
     settle_times(tree, start_time)
     if plan:
         _keep(trees, plan, tree, context)
@@ -144,8 +147,8 @@ def _plan(tree: Tree, folder: Path, context: Context) -> _Plan | None:
         apt = read_archives(tree.todo, folder, tree.runner)
         resolved = apt.bootstrap(tree.todo)
         return _Plan(apt=apt, resolved=resolved, parts=_parts(tree, resolved))
-    except Error as error:
-        context.console.detail(f"no kept bootstrap is looked for: {error.message}")
+    except (Error, OSError) as error:
+        context.console.detail(f"no kept bootstrap is looked for: {error}")
         return None
 
 
@@ -179,8 +182,10 @@ def _is_taken(trees: Trees, plan: _Plan, tree: Tree, context: Context) -> bool:
         _clear(tree)
         return False
     if is_taken:
-        count = len(plan.resolved)
-        context.console.detail(f"took the bootstrap of the same {count} packages from the cache")
+        count, title = len(plan.resolved), tree.todo.release.title
+        message = f"took {title} with the same {count} packages from the cache"
+        context.console.info(message)
+        tree.runner.note(message)
     return is_taken
 
 
