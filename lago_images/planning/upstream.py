@@ -100,6 +100,9 @@ class _Reader:
             upgrade = self._apt(root, packages).upgrade(packages)
         except Error as error:
             return Upstream(unknown=error.message)
+        except OSError as error:
+            # The list comes out of a guest, and may be longer than a command line.
+            return Upstream(unknown=f"its packages cannot be looked up: {error.strerror}")
         self.upgrades[spec.name] = upgrade
         # What a layer has of its base is the base's to be built for.
         below = self.upgrades.get(spec.base.name) if spec is not root else None
