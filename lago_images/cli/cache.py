@@ -55,9 +55,10 @@ def list_(invocation: Invocation, kinds: tuple[str, ...], form: str) -> None:
 @FORMAT
 @click.pass_obj
 def clear(invocation: Invocation, kinds: tuple[str, ...], form: str) -> None:
-    """Remove what builds keep to use again: all of it, or the KINDs that are named.
+    """Remove what builds keep to use again.
 
-    What another run is writing is left. Nothing depends on it: the next builds take longer.
+    All of it, or the KINDs downloads, layers, packages and trees; what another run is writing is
+    left. Nothing depends on it: the next builds take longer.
     """
     folder = cache_folder(invocation.environ)
     chosen = [Kind(each) for each in kinds] or list(Kind)
