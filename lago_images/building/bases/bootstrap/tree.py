@@ -16,7 +16,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from lago_images.building.bases.bootstrap import package_cache
+from lago_images.building.bases.bootstrap import package_cache, tree_cache
 from lago_images.building.bases.bootstrap.apt import (
     KEYRING,
     Apt,
@@ -162,12 +162,16 @@ def _parts(tree: Tree, resolved: Sequence[Resolved]) -> Mapping[str, Any]:
         "sources": todo.sources,
         "hostname": tree.hostname,
         "packages": [[each.name, each.version, each.arch, each.sha256] for each in resolved],
-        "code": [version("lago-images"), hashlib.sha256(Path(__file__).read_bytes()).hexdigest()],
+        "code": [version("lago-images"), *map(_digest, (__file__, tree_cache.__file__))],
         "identities": identities.finish_script(),
         "tools": [_version(name, tree.runner) for name in _TOOLS],
         "is_root": os.geteuid() == 0,
         "timezone": environ.get("TZ", ""),
     }
+
+
+def _digest(file: str) -> str:
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest()
 
 
 def _version(program: str, runner: Runner) -> str:

@@ -18,6 +18,8 @@ from lago_images.host.process import Runner
 
 # Owners by number, and all that a file has besides; in a user namespace as it is seen there.
 _FORM = ("--numeric-owner", "--xattrs", "--xattrs-include=*", "--acls")
+# Equal folders then are equal archives: one file, whoever of two runs keeps it last.
+_NO_TIMES = "--pax-option=delete=atime,delete=ctime"
 # Bytes that storing a folder leaves free for others.
 _SPARE = 2 * 2**30
 
@@ -61,7 +63,7 @@ class Trees:
             return False
         with new_file(self.cache, Kind.TREES) as new:
             # In the order of the folder, in which mke2fs of the copy will meet the names.
-            argv = ["tar", "--create", *_FORM, f"--file={new}", f"-C{folder}"]
+            argv = ["tar", "--create", _NO_TIMES, *_FORM, f"--file={new}", f"-C{folder}"]
             self.runner.run([*self.prefix, *argv, *names], doing="keeping the bootstrapped folder")
             new.replace(self._folder / f"{_key(parts)}-{sha256(new)}.tar")
         return True

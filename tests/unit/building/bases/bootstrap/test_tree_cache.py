@@ -63,6 +63,13 @@ def test_a_folder_comes_back_as_it_was(trees, made, tmp_path):
     assert os.getxattr(taken / "rootfs/linked", "user.note") == b"kept"
 
 
+def test_a_folder_that_is_kept_twice_is_kept_once(trees, made):
+    trees.keep(PARTS, made, NAMES)
+    os.utime(made / "rootfs/etc/file", ns=(9, (made / "rootfs/etc/file").stat().st_mtime_ns))
+    trees.keep(PARTS, made, NAMES)
+    assert len(list((trees.cache / "trees").iterdir())) == 1
+
+
 @pytest.mark.parametrize(
     "other",
     [
