@@ -55,8 +55,8 @@ class Settings:
         require_kvm: Refuse to build without working KVM.
         network: True if commands in images may use the network, and template sources are asked.
         compression_level: 0 to 9: about the size of xz's preset, or less.
-        engine: What a spec's commands run in: ``namespace``, ``appliance``, or ``auto`` for
-            namespaces where they are safe and mean the same.
+        engine: What a spec's commands run in: ``auto`` for namespaces where they are safe and mean
+            the same, else the appliance; ``namespace`` or ``appliance`` for that alone.
         template_sources: For ``libguestfs:`` bases; none means virt-builder's own.
         keep_revisions: How many revisions of an image ``repo gc`` keeps at least.
         keep_days: For how many days ``repo gc`` keeps every revision.
@@ -78,7 +78,7 @@ class Settings:
     require_kvm: bool = False
     network: bool = True
     compression_level: int = 6
-    engine: str = "appliance"
+    engine: str = "auto"
     template_sources: tuple[TemplateSource, ...] = ()
     keep_revisions: int = 5
     keep_days: int = 30

@@ -15,6 +15,7 @@ from lago_images.specs.names import (
 )
 from lago_images.specs.properties import (
     BOOTSTRAP_ONLY,
+    FIRMWARES,
     firmwares,
     is_url,
     size_bytes,
@@ -79,17 +80,18 @@ def conflicting_properties(base: Base, properties: Mapping[str, str]) -> Iterato
 
 
 def has_uefi(properties: Mapping[str, str]) -> bool:
-    """Tell if a ``bootstrap:`` disk boots under UEFI too, which it does if its spec says so."""
-    return "uefi" in firmwares(properties)
+    """Tell if a ``bootstrap:`` disk boots under UEFI too, which it does unless its spec says no."""
+    named = firmwares(properties)
+    return not named or "uefi" in named
 
 
 def required_firmwares(spec: Spec) -> tuple[str, ...]:
     """Return the kinds of firmware that a spec's image must boot with; none where it does not say.
 
-    A ``bootstrap:`` disk is for a BIOS, unless its spec says otherwise.
+    A ``bootstrap:`` disk is for all, unless its spec says otherwise.
     """
     named = firmwares(spec.properties)
-    return named or (("bios",) if spec.base.kind is BaseKind.BOOTSTRAP else ())
+    return named or (FIRMWARES if spec.base.kind is BaseKind.BOOTSTRAP else ())
 
 
 def root_partition(properties: Mapping[str, str]) -> int:
@@ -110,8 +112,8 @@ def misnamed_partitions(
     for key in ("expand", "root-partition"):
         value = properties.get(key)
         if value is not None and not re.fullmatch(rf"/dev/[a-z]+{number}", value):
-            other = "where #firmware= names uefi it is /dev/sda3, else /dev/sda1"
-            yield key, f"{key} is /dev/sda{number} on this bootstrap: disk ({other})"
+            other = "" if number == 1 else " (with #firmware=bios it is /dev/sda1)"
+            yield key, f"{key} is /dev/sda{number} on this bootstrap: disk{other}"
 
 
 def security_archive(mirror: str) -> str | None:

@@ -1,53 +1,84 @@
-"""The build of one real image, beside the steps of the older pipeline.
+"""The build of two real images, a base and a layer with packages, beside the older steps.
 
-    python -m tests.benchmarks.build [--offline] [--skip-older]
+    python -m tests.benchmarks build [--rounds N] [--boot] [--appliance] [--skip-older]
 
-Both start from the same Debian 12 (made by bootstrap, and kept), apply the same commands, and end
-with a compressed disk and its checksums on this machine. Ours: ``build_chains``, one launch of the
-appliance and one pass over the disk. The older: an overlay, virt-customize, virt-sysprep,
-virt-sparsify --in-place, qemu-img convert, xz --best --block-size=16777216 -T0, and four reads for
-checksums. ``--offline`` leaves out the commands that need a mirror.
+``lago-debian-12`` and ``lago-debian-12-iscsi`` of ``image-specs``, from the packages' bootstrap to
+two compressed disks with their checksums, all under TCG. Ours: ``build_chains``. The older, for
+each: an overlay, virt-customize, virt-sysprep, virt-sparsify --in-place, qemu-img convert, ``xz
+--best --block-size=16777216 -T0``, and four reads for checksums. The bootstrap, which it did not
+have, is ours in both; boot tests, which it did not have either, are made with ``--boot`` alone. It
+needs a mirror.
+
+``--appliance`` builds with ``engine = "appliance"``, too: what the engine alone gives. Who is first
+alternates, since the mirror's answers are cached by whoever is between.
 """
 
 import argparse
 import os
 import resource
+import shutil
+import statistics
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from unittest import mock
 
+from lago_images.building import image
+from lago_images.building.bases.bootstrap import build as bootstrap
 from lago_images.building.chain import build_chains
+from lago_images.building.customise import engine as engines
 from lago_images.building.customise.sysprep import appliance_environment
-from lago_images.building.model import Context, Request
+from lago_images.building.model import Request
 from lago_images.console import Console
 from lago_images.host.kvm import Acceleration
-from tests.support.images import Image, a_context, a_spec, debian12
+from lago_images.host.process import Runner
+from lago_images.settings import Settings
+from lago_images.specs.model import Spec
+from lago_images.specs.read import read
+from tests.support.images import a_context
 
-HEAD = "#name=b\n#base=simple:base.raw\n#arch=x86_64\n#distro=debian\n#boot-test=no\n"
-COMMANDS = """\
-root-password password:123456
-edit /etc/motd:s/Debian/lago/
-write /etc/benchmark:measured
-run-command dpkg -l > /root/packages
-"""
-ONLINE = "update\ninstall tgt,nfs-common\n"
+ROOT = Path(__file__).parents[2]
+CHAIN = ("lago-debian-12", "lago-debian-12-iscsi")
+TCG = Acceleration(name="tcg")
 SUMS = (
     "sha1sum disk.qcow2",
     "sha256sum disk.qcow2",
     "sha512sum disk.qcow2.xz",
     "md5sum disk.qcow2",
 )
+XZ = ("xz", "--best", "--block-size=16777216", "-T0", "--keep", "disk.qcow2")
 
-Cost = tuple[float, float]
 
-
-def measured(work: Callable[[], None]) -> Cost:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cost:
     """Seconds by the clock and of processors."""
+
+    wall: float
+    processor: float
+
+    def __add__(self, other: "Cost") -> "Cost":
+        return Cost(wall=self.wall + other.wall, processor=self.processor + other.processor)
+
+    def __str__(self) -> str:
+        return f"{self.wall:6.0f} s {self.processor:6.0f} processor s"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Built:
+    """What the whole cost, what of it each step did, and the bytes of each disk."""
+
+    whole: Cost
+    steps: Mapping[str, Cost]
+    sizes: tuple[int, ...]
+
+
+def measured(work: Callable[[], object]) -> Cost:
     wall, before = time.perf_counter(), _processor()
     work()
-    return time.perf_counter() - wall, _processor() - before
+    return Cost(wall=time.perf_counter() - wall, processor=_processor() - before)
 
 
 def _processor() -> float:
@@ -55,81 +86,148 @@ def _processor() -> float:
     return sum(each.ru_utime + each.ru_stime for each in used)
 
 
-def ready(base: Image, folder: Path) -> Context:
-    """A specs repository with the base in it."""
-    context = a_context(folder)
-    copy = ["cp", "--reflink=auto", "--sparse=always"]
-    subprocess.run([*copy, base.disk, context.root / "base.raw"], check=True, timeout=600)
-    return context
+def chain(*, boot: bool) -> list[Spec]:
+    """The two specs; without ``boot`` they ask for no boot test."""
+    specs = read(ROOT, "image-specs")
+    why = {} if boot else {"boot-test": "no"}
+    return [replace(specs[name], properties={**specs[name].properties, **why}) for name in CHAIN]
 
 
-def ours(context: Context, commands: str) -> int:
-    """Build with this project; the bytes of the compressed disk."""
-    spec = a_spec(HEAD + commands, "benchmark")
-    request = Request(spec=spec, fingerprint="sha256:0", commit="unknown", dirty=False)
-    [result] = build_chains([[request]], context, accel=Acceleration(name="tcg"), jobs=1)
-    assert result.manifest is not None, (result.error, result.tail)
-    return result.manifest.disk.compressed_size
+def ours(engine: str, *, boot: bool) -> Built:
+    """Build the chain with an engine."""
+    steps: dict[str, Cost] = {}
+    sizes: list[int] = []
+
+    def timed(name: str, function: Callable[..., object]) -> Callable[..., object]:
+        def call(*args: object, **named: object) -> object:
+            done: list[object] = []
+            cost = measured(lambda: done.append(function(*args, **named)))
+            steps[name] = steps[name] + cost if name in steps else cost
+            return done[0]
+
+        return call
+
+    def build(folder: Path) -> None:
+        settings = Settings(folder=folder, engine=engine)
+        context = a_context(folder, settings=settings)
+        shutil.copytree(ROOT / "image-specs", context.root / "image-specs")
+        requests = [
+            Request(spec=spec, fingerprint=f"sha256:{number}", commit="unknown", dirty=False)
+            for number, spec in enumerate(chain(boot=boot))
+        ]
+        for result in build_chains([requests], context, accel=TCG, jobs=1):
+            assert result.manifest is not None, (result.error, result.tail)
+            sizes.append(result.manifest.disk.compressed_size)
+
+    with (
+        tempfile.TemporaryDirectory(dir="/var/tmp") as name,
+        mock.patch.object(image, "customise", timed("customise", engines.customise)),
+        mock.patch.object(bootstrap, "prepare", timed("bootstrap", bootstrap.prepare)),
+    ):
+        whole = measured(lambda: build(Path(name)))
+    return Built(whole=whole, steps=steps, sizes=tuple(sizes))
 
 
-def steps(base: Image, commands: str, accel: Acceleration, folder: Path) -> dict[str, Cost]:
-    """The older pipeline, step by step."""
-    (folder / "commands").write_text(commands)
-    environ = {**os.environ, **appliance_environment(accel)}
-
-    def step(*argv: str) -> Callable[[], None]:
-        def run() -> None:
-            subprocess.run(
-                argv, cwd=folder, env=environ, check=True, stdout=subprocess.DEVNULL, timeout=3600
+def older() -> Built:
+    """Build the chain by the older pipeline's steps."""
+    steps: dict[str, Cost] = {}
+    sizes: list[int] = []
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as name:
+        folder = Path(name)
+        context, specs = a_context(folder), chain(boot=False)
+        runner = Runner(log=folder / "log", environ={**os.environ, "TMPDIR": name})
+        bases = [folder / "none"]
+        steps["bootstrap"] = measured(
+            lambda: bases.append(
+                bootstrap.prepare(specs[0], "sha256:0", folder, context, runner).disk
             )
+        )
+        for spec in specs:
+            work = folder / spec.name
+            work.mkdir()
+            shutil.copytree(ROOT / "image-specs", work / "image-specs")
+            for step, cost in _older_steps(bases[-1], spec, work).items():
+                steps[step] = steps[step] + cost if step in steps else cost
+            bases.append(work / "disk.qcow2")
+            sizes.append((work / "disk.qcow2.xz").stat().st_size)
+    return Built(
+        whole=sum(steps.values(), start=Cost(wall=0, processor=0)), steps=steps, sizes=tuple(sizes)
+    )
 
-        return run
 
-    overlay = ("qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", str(base.disk))
-    xz = ("xz", "--best", "--block-size=16777216", "-T0", "--keep", "disk.qcow2")
+def _older_steps(base: Path, spec: Spec, folder: Path) -> dict[str, Cost]:
+    commands = "".join(f"{each.name} {each.argument}\n" for each in spec.operations)
+    (folder / "commands").write_text(commands)
+    environ = {**os.environ, **appliance_environment(TCG)}
+
+    def step(*argv: str) -> Callable[[], object]:
+        return lambda: subprocess.run(
+            argv, cwd=folder, env=environ, check=True, stdout=subprocess.DEVNULL, timeout=7200
+        )
+
+    backing = ("-F", "qcow2" if base.suffix == ".qcow2" else "raw", "-b", str(base))
     works = {
-        "overlay": step(*overlay, "overlay.qcow2"),
+        "overlay": step("qemu-img", "create", "-q", "-f", "qcow2", *backing, "new.qcow2"),
         "virt-customize": step(
-            "virt-customize", "-a", "overlay.qcow2", "--commands-from-file", "commands"
+            "virt-customize", "-a", "new.qcow2", "--commands-from-file", "commands"
         ),
-        "virt-sysprep": step("virt-sysprep", "-a", "overlay.qcow2"),
-        "virt-sparsify": step("virt-sparsify", "--in-place", "overlay.qcow2"),
-        "qemu-img convert": step(
-            "qemu-img", "convert", "-O", "qcow2", "overlay.qcow2", "disk.qcow2"
-        ),
-        "xz --best": step(*xz),
+        "virt-sysprep": step("virt-sysprep", "-a", "new.qcow2"),
+        "virt-sparsify": step("virt-sparsify", "--in-place", "new.qcow2"),
+        "qemu-img convert": step("qemu-img", "convert", "-O", "qcow2", "new.qcow2", "disk.qcow2"),
+        "xz --best": step(*XZ),
         "four checksums": step("sh", "-ec", "; ".join(SUMS)),
     }
     return {name: measured(work) for name, work in works.items()}
 
 
+def tell(who: str, built: Built) -> None:
+    for step, cost in built.steps.items():
+        print(f"    {step:18} {cost}")
+    sizes = ", ".join(f"{size / 1e6:.1f} MB" for size in built.sizes)
+    print(f"  {who:20} {built.whole}   {sizes}", flush=True)
+
+
+def ratios(own: Built, rival: Built) -> dict[str, float]:
+    """How many times faster our build is; and our bytes beside theirs."""
+    bootstrapped = [each.steps["bootstrap"].wall for each in (own, rival)]
+    return {
+        "faster, whole": rival.whole.wall / own.whole.wall,
+        "faster, after the bootstrap": (rival.whole.wall - bootstrapped[1])
+        / (own.whole.wall - bootstrapped[0]),
+        "less work": rival.whole.processor / own.whole.processor,
+        **{
+            f"size of {name}": mine / theirs
+            for name, mine, theirs in zip(CHAIN, own.sizes, rival.sizes, strict=True)
+        },
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--offline", action="store_true")
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--boot", action="store_true")
+    parser.add_argument("--appliance", action="store_true")
     parser.add_argument("--skip-older", action="store_true")
     given = parser.parse_args()
-    commands = COMMANDS if given.offline else ONLINE + COMMANDS
-    accel = Acceleration(name="tcg")
-    base = debian12()
-    Console().info("both under TCG, from the same disk")
-    with tempfile.TemporaryDirectory(dir="/var/tmp") as name:
-        context, sizes = ready(base, Path(name)), []
-        mine = measured(lambda: sizes.append(ours(context, commands)))
-    print(f"ours            {mine[0]:6.0f} s {mine[1]:6.0f} processor s {sizes[0] / 1e6:7.1f} MB")
-    if given.skip_older:
-        return
-    with tempfile.TemporaryDirectory(dir="/var/tmp") as name:
-        older = steps(base, commands, accel, Path(name))
-        size = (Path(name) / "disk.qcow2.xz").stat().st_size
-    for step, (wall, work) in older.items():
-        print(f"  {step:18} {wall:6.0f} s {work:6.0f} processor s")
-    wall = sum(cost[0] for cost in older.values())
-    work = sum(cost[1] for cost in older.values())
-    print(f"the older steps {wall:6.0f} s {work:6.0f} processor s {size / 1e6:7.1f} MB")
-    print(
-        f"ours is {mine[0] / wall:.2f} of their time, {mine[1] / work:.2f} of their work, "
-        f"{sizes[0] / size:.3f} of their size"
-    )
+    Console().info("all under TCG")
+    works: dict[str, Callable[[], Built]] = {"ours": lambda: ours("auto", boot=given.boot)}
+    if given.appliance:
+        works["ours, in the appliance"] = lambda: ours("appliance", boot=given.boot)
+    if not given.skip_older:
+        works["the older steps"] = older
+    found: dict[str, list[float]] = {}
+    for number in range(given.rounds):
+        order = list(works) if number % 2 == 0 else list(works)[::-1]
+        built = {}
+        for who in order:
+            built[who] = works[who]()
+            tell(who, built[who])
+        for who in list(works)[1:]:
+            for what, ratio in ratios(built["ours"], built[who]).items():
+                found.setdefault(f"beside {who}: {what}", []).append(ratio)
+    for what, values in found.items():
+        spread = f" ({min(values):.3f} to {max(values):.3f})" if len(values) > 1 else ""
+        print(f"{what}: {statistics.median(values):.3f}{spread}")
 
 
 if __name__ == "__main__":

@@ -1,34 +1,26 @@
-"""A bootstrapped Debian: what is in it, and that it starts on a larger disk too."""
+"""A bootstrapped Debian: what is in it; how it starts is in test_firmware.py."""
 
 import base64
-import io
 import json
 import os
 import re
 import socket
-import struct
 import subprocess
-import time
-from contextlib import contextmanager, suppress
-from dataclasses import replace
+from contextlib import contextmanager
 
 import pytest
 
 from lago_images.building.bases.bootstrap import build
 from lago_images.building.bases.bootstrap.disk import write_disk
 from lago_images.building.bases.bootstrap.layout import Layout
-from lago_images.building.boot import boot_test
-from lago_images.building.boot.guest_agent import Agent
-from lago_images.console import Console
 from lago_images.errors import BuildError, CommandError
 from lago_images.host.process import Runner
-from tests.servers.processes import free_port
 from tests.support.images import (
     DEBIAN12,
     a_context,
     a_spec,
     allocated,
-    built_cloud,
+    built_debian12,
     list_ext4,
     read_ext4,
     stat_ext4,
@@ -38,11 +30,6 @@ from tests.support.server_threads import in_thread
 from tests.tools import need
 
 pytestmark = pytest.mark.real
-# linux/posix_acl_xattr.h: version 2; owner, group, another user, mask and others may do all.
-ACL = struct.pack("<I", 2) + b"".join(
-    struct.pack("<HHI", tag, 7, user)
-    for tag, user in ((1, 2**32 - 1), (2, 1234), (4, 2**32 - 1), (16, 2**32 - 1), (32, 2**32 - 1))
-)
 need("mmdebstrap", "qemu-img", "qemu-system-x86_64", "debugfs")
 
 
@@ -86,33 +73,6 @@ def test_network_online_target_waits_for_the_network(debian12):
     assert "ifupdown-wait-online.service" in wants
 
 
-STRANGER = """\
-#name=Debian 13
-#base=bootstrap:debian-13
-#arch=x86_64
-#distro=debian
-#packages=open-iscsi nvme-cli dropbear ssl-cert bind9 postfix
-"""
-
-
-@pytest.fixture(scope="module")
-def stranger(tmp_path_factory):
-    """A disk with packages that make keys, built in a folder whose rights its files inherit.
-
-    Its default ACL and its set-group-id bit are of a file server's shared folder.
-    """
-    folder = tmp_path_factory.mktemp("stranger")
-    work = folder / "work"
-    work.mkdir()
-    work.chmod(0o2777)
-    with suppress(OSError):
-        os.setxattr(work, "system.posix_acl_default", ACL)
-    context = replace(a_context(folder), console=Console(stream=(warned := io.StringIO())))
-    runner = Runner(environ=os.environ)
-    disk = build.prepare(a_spec(STRANGER, "my-image"), "tests", work, context, runner).disk
-    return disk, warned.getvalue()
-
-
 @pytest.mark.parametrize(
     ("folder", "gone"),
     [
@@ -125,28 +85,30 @@ def stranger(tmp_path_factory):
         ("/etc/ssh", "ssh_host_ed25519_key"),
     ],
 )
-def test_identities_generated_by_package_scripts_are_removed(stranger, folder, gone):
-    names = list_ext4(stranger[0], folder)
+def test_identities_generated_by_package_scripts_are_removed(debian13_bios, folder, gone):
+    names = list_ext4(debian13_bios.image.disk, folder)
     assert gone not in names
-    wants = list_ext4(stranger[0], "/etc/systemd/system/sysinit.target.wants")
+    wants = list_ext4(debian13_bios.image.disk, "/etc/systemd/system/sysinit.target.wants")
     assert "renew-identities.service" in wants
     assert "ssh-host-keys.service" in list_ext4(
-        stranger[0], "/etc/systemd/system/multi-user.target.wants"
+        debian13_bios.image.disk, "/etc/systemd/system/multi-user.target.wants"
     )
 
 
-def test_no_private_key_is_warned_of(stranger):
-    assert "private keys" not in stranger[1]
+def test_no_private_key_is_warned_of(debian13_bios):
+    assert "private keys" not in debian13_bios.warned
 
 
-def test_package_scripts_see_the_guests_host_name(stranger):
-    assert "\nmyhostname = my-image\n" in read_ext4(stranger[0], "/etc/postfix/main.cf")
-    assert socket.gethostname() not in read_ext4(stranger[0], "/etc/hosts").split()
+def test_package_scripts_see_the_guests_host_name(debian13_bios):
+    assert "\nmyhostname = my-image\n" in read_ext4(
+        debian13_bios.image.disk, "/etc/postfix/main.cf"
+    )
+    assert socket.gethostname() not in read_ext4(debian13_bios.image.disk, "/etc/hosts").split()
 
 
 @pytest.mark.parametrize("path", ["/etc", "/etc/pam.d/common-auth", "/usr/bin/sudo", "/"])
-def test_the_scratch_folders_permissions_are_not_the_guests(stranger, path):
-    facts = stat_ext4(stranger[0], path)
+def test_the_scratch_folders_permissions_are_not_the_guests(debian13_bios, path):
+    facts = stat_ext4(debian13_bios.image.disk, path)
     mode = int(re.search(r"Mode:\s+(\d+)", facts)[1], 8)
     assert mode & 0o022 == 0
     assert re.search(r"User:\s+0\s+Group:\s+0\b", facts)
@@ -154,24 +116,25 @@ def test_the_scratch_folders_permissions_are_not_the_guests(stranger, path):
     assert mode & 0o2000 == 0
 
 
-def test_a_disk_for_a_bios_alone_has_one_partition_and_no_efi_files(debian12):
-    argv = ["sfdisk", "--json", debian12.disk]
-    table = subprocess.run(argv, capture_output=True, check=True, timeout=60).stdout
-    partitions = json.loads(table)["partitiontable"]
-    assert partitions["label"] == "dos"
-    assert [each["start"] for each in partitions["partitions"]] == [2048]
-    assert "/boot/efi" not in read_ext4(debian12.disk, "/etc/fstab")
-    assert "efi" not in list_ext4(debian12.disk, "/boot")
+def test_a_disk_for_a_bios_alone_has_one_partition_and_no_efi_files(debian13_bios):
+    table = subprocess.run(
+        ["sfdisk", "--json", debian13_bios.image.disk], capture_output=True, check=True
+    )
+    found = json.loads(table.stdout)["partitiontable"]
+    assert found["label"] == "dos"
+    assert [each["start"] for each in found["partitions"]] == [2048]
+    assert "/boot/efi" not in read_ext4(debian13_bios.image.disk, "/etc/fstab")
+    assert "efi" not in list_ext4(debian13_bios.image.disk, "/boot")
 
 
-def test_equal_packages_give_equal_bytes_also_from_the_cache(debian12_cloud, tmp_path):
-    first, cache = debian12_cloud, tmp_path / "cache"
-    again = built_cloud(tmp_path / "again", cache)
+def test_equal_packages_give_equal_bytes_also_from_the_cache(debian12, tmp_path):
+    first, cache = debian12, tmp_path / "cache"
+    again = built_debian12(tmp_path / "again", cache)
     if again.packages != first.packages:
         # The archive has moved on since the kept disk was made.
-        first, again = again, built_cloud(tmp_path / "anew")
+        first, again = again, built_debian12(tmp_path / "anew")
     check_same(first, again)
-    check_same(again, built_cloud(tmp_path / "cached", cache))
+    check_same(again, built_debian12(tmp_path / "cached", cache))
     log = (tmp_path / "cached/log").read_text()
     assert ("tar --extract" in log, "mmdebstrap --mode" in log) == (True, False)
 
@@ -187,41 +150,6 @@ def test_updates_and_security_archives_are_configured(debian12):
     sources = read_ext4(debian12.disk, "/etc/apt/sources.list")
     for suite in ("bookworm", "bookworm-updates", "bookworm-security"):
         assert f" {suite} main" in sources
-
-
-def test_the_guest_grows_its_file_system_on_a_larger_disk(debian12, tmp_path):
-    overlay = tmp_path / "grown.qcow2"
-    create = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", debian12.disk]
-    subprocess.run([*create, overlay, "9G"], check=True, timeout=60)
-    console = tmp_path / "console.log"
-    port = free_port()
-    argv = ["qemu-system-x86_64", "-accel", "tcg", *boot_test._devices(overlay, console)]
-    argv = [f"{a},hostfwd=tcp:127.0.0.1:{port}-:22" if a.startswith("user,") else a for a in argv]
-    with Runner().started(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as qemu:
-        agent = Agent(send=qemu.stdin.fileno(), receive=qemu.stdout.fileno(), clock=time.monotonic)
-        deadline = time.monotonic() + 720
-        while not agent.is_answering():
-            assert qemu.poll() is None, console.read_text(errors="replace")
-            assert time.monotonic() < deadline, console.read_text(errors="replace")
-        agent.settle(timeout=60)
-        [root] = [fs for fs in agent.ask("guest-get-fsinfo", timeout=60) if fs["mountpoint"] == "/"]
-        names = {i["name"] for i in agent.ask("guest-network-get-interfaces", timeout=60)}
-        greeting = ssh_greeting(port, deadline)
-        serial = console.read_text(errors="replace")
-    assert root["total-bytes"] > 8 * 2**30
-    assert names == {"lo", "eth0"}
-    assert "Linux version" in serial
-    assert greeting.startswith(b"SSH-2.0-OpenSSH")
-
-
-def ssh_greeting(port, deadline):
-    """What a guest's sshd says first; it makes its keys at the first start."""
-    while time.monotonic() < deadline:
-        with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=10) as ssh:
-            if said := ssh.recv(64):
-                return said
-        time.sleep(1)
-    return b""
 
 
 def test_a_missing_mirror_fails_and_leaves_no_files(tmp_path):

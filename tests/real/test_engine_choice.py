@@ -145,5 +145,5 @@ def test_a_strangers_pull_request_is_for_the_appliance(host):
 
 
 def test_who_chooses_the_appliance_gets_it(host):
-    assert Settings().engine == rules.APPLIANCE
+    assert Settings().engine == rules.AUTO
     assert host.customise(rules.APPLIANCE).engine.why == "engine = appliance"

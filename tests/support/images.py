@@ -40,7 +40,6 @@ DEBIAN12 = """\
 #arch=x86_64
 #distro=debian
 """
-CLOUD = DEBIAN12 + "#firmware=bios uefi\n#cloud-init=yes\n"
 _MADE_BY = (build, debian, disk, guest_files, layout, superblocks, tree, identities)
 
 
@@ -94,14 +93,14 @@ def debian12() -> Image:
 
 
 def debian12_cloud() -> Image:
-    """One for BIOS and UEFI, with cloud-init."""
-    return _kept("cloud", CLOUD)
+    """The same with cloud-init."""
+    return _kept("cloud", DEBIAN12 + "#cloud-init=yes\n")
 
 
-def built_cloud(folder: Path, cache: Path | None = None) -> Image:
-    """The same as ``debian12_cloud``, built now; without ``cache``, nothing is kept of it."""
+def built_debian12(folder: Path, cache: Path | None = None) -> Image:
+    """The same as ``debian12``, built now; without ``cache``, nothing is kept of it."""
     folder.mkdir()
-    return _built(folder, CLOUD, cache)
+    return _built(folder, DEBIAN12, cache)
 
 
 def _kept(name: str, text: str) -> Image:

@@ -15,7 +15,7 @@ from tests.clients import lago
 from tests.clients.serving import Serving, serving
 from tests.clients.virt_builder import VirtBuilder
 from tests.servers.processes import free_port
-from tests.support.images import Image
+from tests.support.customised import Customised
 from tests.support.keys import TestKey, make_key
 from tests.support.specs import SpecsRepo
 from tests.tools import need
@@ -107,18 +107,27 @@ def published_signed(tmp_path_factory: pytest.TempPathFactory, key: TestKey) -> 
 
 @pytest.fixture(scope="session")
 def machines(
-    tmp_path_factory: pytest.TempPathFactory, debian12: Image, key: TestKey
+    tmp_path_factory: pytest.TempPathFactory, layer: Customised, key: TestKey
 ) -> Publication:
-    """A signed repository with a Debian that boots."""
+    """A signed repository with a Debian that boots: the disk of a layer."""
     need("qemu-img", "git")
     specs = SpecsRepo.create(tmp_path_factory.mktemp("machines") / "specs")
     specs.write(".gitignore", "/image-repo/\n/disks/\n")
     disk = specs.root / "disks" / "debian.qcow2"
     disk.parent.mkdir()
-    convert = ["qemu-img", "convert", "-f", "raw", "-O", "qcow2", str(debian12.disk), str(disk)]
+    convert = [
+        "qemu-img",
+        "convert",
+        "-f",
+        "raw",
+        "-O",
+        "qcow2",
+        str(layer.prepared.disk),
+        str(disk),
+    ]
     subprocess.run(convert, check=True, timeout=300)
     # lago's .metadata gets every property that is not ours.
-    specs.spec("debian", "simple:disks/debian.qcow2", "#expand=/dev/sda1", "#root-password=none")
+    specs.spec("debian", "simple:disks/debian.qcow2", "#expand=/dev/sda3", "#root-password=none")
     environ = {
         "LAGO_IMAGES_SIGNING_KEY": f"file:{key.secret}",
         "LAGO_IMAGES_COMPRESSION_LEVEL": "0",

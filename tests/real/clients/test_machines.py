@@ -8,7 +8,7 @@ import pytest
 from lago_images.building.boot.boot_test import boot_test
 from lago_images.host.process import Runner
 from tests.clients import lago
-from tests.support.images import read_ext4
+from tests.support.images import read_ext4, root_size
 
 # One worker, so that the repository is made once.
 pytestmark = pytest.mark.real
@@ -24,13 +24,14 @@ def server(machines):
 def boots(tmp_path, accel):
     """Start a raw disk until its guest agent answers; ``BootError`` if it does not."""
 
-    def boots(disk):
+    def boots(disk, firmware):
         return boot_test(
             disk,
             "raw",
             arch="x86_64",
+            firmware=firmware,
             accel=accel,
-            timeout=90,
+            timeout=450,
             console_log=tmp_path / "console.log",
             workdir=tmp_path,
             runner=Runner(log=tmp_path / "boot.log"),
@@ -43,10 +44,14 @@ def boots(tmp_path, accel):
 def test_virt_builder_builds_a_machine_with_signature_checks(server, user, key, boots, tmp_path):
     user.add_source("tests", f"{server.url}/index.asc", key.public)
     machine = tmp_path / "machine.img"
-    options = ["--check-signature", "--hostname", "built-here", "--no-network"]
+    # A larger size lets virt-resize copy every partition, and grow the one that the index names.
+    options = ["--check-signature", "--hostname", "built-here", "--no-network", "--size", "7G"]
     user.build("debian", machine, *options)
     assert read_ext4(machine, "/etc/hostname") == "built-here\n"
-    assert boots(machine) > 0
+    assert machine.stat().st_size == 7 * 2**30
+    # Less what ext4 keeps for itself.
+    assert root_size(machine) > 6.8 * 2**30
+    assert boots(machine, "bios") > 0
 
 
 def test_virt_builder_builds_a_machine_unsigned(server, user, tmp_path):
@@ -56,10 +61,10 @@ def test_virt_builder_builds_a_machine_unsigned(server, user, tmp_path):
     assert read_ext4(machine, "/etc/motd") == "from the index\n"
 
 
-def test_lago_downloads_checks_and_converts_a_machine(server, boots, debian12, tmp_path):
+def test_lago_downloads_checks_and_converts_a_machine(server, boots, layer, tmp_path):
     got = lago.converted().download(f"{server.url}/repo.metadata", tmp_path / "store", "debian")
     assert got["metadata"]["distro"] == "debian"
-    compare = ["qemu-img", "compare", "-f", "raw", "-F", "raw", got["path"], str(debian12.disk)]
+    compare = ["qemu-img", "compare", "-f", "raw", "-F", "raw", got["path"], layer.prepared.disk]
     subprocess.run(compare, check=True, capture_output=True, timeout=300)
     (tmp_path / "machine.img").hardlink_to(got["path"])
-    assert boots(tmp_path / "machine.img") > 0
+    assert boots(tmp_path / "machine.img", "uefi") > 0

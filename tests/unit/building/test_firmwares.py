@@ -23,8 +23,8 @@ def booted(**seconds):
 @pytest.mark.parametrize(
     ("kind", "more", "names"),
     [
-        ("bootstrap:debian-12", (), ("bios",)),
-        ("bootstrap:debian-12", ("#firmware=uefi bios",), ("bios", "uefi")),
+        ("bootstrap:debian-12", (), ("bios", "uefi")),
+        ("bootstrap:debian-12", ("#firmware=bios",), ("bios",)),
         ("libguestfs:x", (), ("",)),
         ("libguestfs:x", ("#firmware=uefi bios",), ("bios", "uefi")),
     ],

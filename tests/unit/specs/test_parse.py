@@ -140,13 +140,15 @@ def test_unknown_properties_are_kept(key):
     assert good(HEADER + f"#{key}=v\n").properties[key] == "v"
 
 
-NUMBERS = "where #firmware= names uefi it is /dev/sda3, else /dev/sda1"
 BOOTSTRAP = [
     ("#cloud-init=maybe", "cloud-init must be yes or no, not 'maybe'"),
-    ("#expand=/dev/sda3", f"expand is /dev/sda1 on this bootstrap: disk ({NUMBERS})"),
+    (
+        "#expand=/dev/sda1",
+        "expand is /dev/sda3 on this bootstrap: disk (with #firmware=bios it is /dev/sda1)",
+    ),
     (
         "#root-partition=/dev/sda2",
-        f"root-partition is /dev/sda1 on this bootstrap: disk ({NUMBERS})",
+        "root-partition is /dev/sda3 on this bootstrap: disk (with #firmware=bios it is /dev/sda1)",
     ),
     (
         "#packages=Vim",
