@@ -29,7 +29,7 @@ from lago_images.repository.verifying.after_publish import quick
 from lago_images.repository.verifying.findings import Finding, Severity, problem
 from lago_images.repository.verifying.web import base_url_problem
 
-_ASKED = {ReasonKind.FORCED, ReasonKind.STALE}
+_ASKED = {ReasonKind.FORCED, ReasonKind.STALE, ReasonKind.OUTDATED}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -260,7 +260,7 @@ class _Job:
         # After a failure, a later attempt of this run may have built what it could not report.
         failed = result is not None
         asked = any(reason.kind in _ASKED for reason in image.reasons)
-        # What a forced or stale entry asks for is a build that was made after it was asked.
+        # What such an entry asks for is a build that was made after it was asked.
         since = self.plan.made if asked or failed else 0
         manifests = list(state.unreleased(image.fingerprint)) if others else []
         current = state.current(image.name, image.arch)

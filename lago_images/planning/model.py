@@ -33,6 +33,7 @@ class ReasonKind(StrEnum):
     BASE = "base"
     MISSING = "missing"
     STALE = "stale"
+    OUTDATED = "outdated"
     FORCED = "forced"
 
 
@@ -78,7 +79,7 @@ class Plan:
         dirty: Whether a spec, or a file that a spec reads, differs from ``head``.
         published: The commit published last; None for an empty repository.
         made: When the plan was made, in whole seconds since the epoch: what was built before
-            that is not the answer to a forced or stale entry.
+            that is not the answer to a forced, stale or outdated entry.
         images: One entry an image, by name.
         chains: What can be built side by side; within a chain, in order. What is promoted is in a
             chain only where a layer on it is built.

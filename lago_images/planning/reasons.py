@@ -5,8 +5,16 @@ from dataclasses import dataclass, field
 from itertools import chain
 
 from lago_images.planning.git_output import Commit
-from lago_images.planning.history import Current, History, Holdings, ImageHoldings, Paths, Since
+from lago_images.planning.history import (
+    Current,
+    History,
+    Holdings,
+    ImageHoldings,
+    Paths,
+    Since,
+)
 from lago_images.planning.model import WORK, Action, Reason, ReasonKind, Tree
+from lago_images.repository.records.changes import Upstream
 from lago_images.repository.records.release import NO_COMMIT
 from lago_images.settings import FILE
 from lago_images.specs.folder import is_left_out, test_places
@@ -14,6 +22,8 @@ from lago_images.specs.model import BaseKind, Spec
 
 _SHORT = 7
 DAY = 86_400
+# As many changes as a reason names.
+_SHOWN = 3
 _UNCOMMITTED = "differs from what is committed"
 
 
@@ -159,10 +169,20 @@ class Why:
         )
         return Reason(kind=ReasonKind.BASE, detail=detail)
 
-    def stale(self, current: Current, now: float) -> Reason:
+    def stale(self, current: Current, now: float, unknown: str = "") -> Reason:
+        """Return why an image is built for its age; ``unknown`` is why nothing better is known."""
         days = age(current, now)
         detail = f"revision {current.revision} was built {days} days ago"
+        if unknown:
+            detail += f", and {unresolved(unknown)}"
         return Reason(kind=ReasonKind.STALE, detail=detail)
+
+    def outdated(self, upstream: Upstream) -> Reason:
+        """Return why an image is built of the same spec: it would get something newer."""
+        texts = [*([upstream.base] if upstream.base else ()), *_changes(upstream)]
+        more = len(texts) - _SHOWN
+        detail = ", ".join(texts[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
+        return Reason(kind=ReasonKind.OUTDATED, detail=detail)
 
     def is_touched(self, spec: Spec) -> bool:
         """Return whether the plan's limit changes the image itself."""
@@ -190,6 +210,18 @@ class Why:
             if removal:
                 return f"{removal}; what is published stays"
         return "it has no spec any more; what is published stays"
+
+
+def unresolved(why: str) -> str:
+    """Return that it is not known what a build would get from outside."""
+    return f"whether a build would give something else cannot be known: {why}"
+
+
+def _changes(upstream: Upstream) -> Iterator[str]:
+    if packages := upstream.packages:
+        yield from (f"{each.name} {each.old} → {each.new}" for each in packages.upgraded)
+        yield from (f"{each.name} {each.version} is new" for each in packages.added)
+        yield from (f"{each.name} {each.version} is gone" for each in packages.removed)
 
 
 def _removal(name: str, since: Since) -> str | None:

@@ -9,11 +9,19 @@ import shutil
 import subprocess
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lago_images.building import packages as contents
-from lago_images.building.bases.bootstrap import build, debian, disk, guest_files, layout
+from lago_images.building.bases.bootstrap import (
+    build,
+    debian,
+    disk,
+    guest_files,
+    layout,
+    superblocks,
+    tree,
+)
 from lago_images.building.bases.prepared import Package, Prepared
 from lago_images.building.customise import identities
 from lago_images.building.esp import with_esp
@@ -36,7 +44,7 @@ DEBIAN12 = """\
 #arch=x86_64
 #distro=debian
 """
-_MADE_BY = (build, debian, disk, guest_files, layout, identities)
+_MADE_BY = (build, debian, disk, guest_files, layout, superblocks, tree, identities)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,10 +109,10 @@ def debian12_cloud() -> Image:
     return _kept("cloud", DEBIAN12 + "#cloud-init=yes\n")
 
 
-def built_debian12(folder: Path) -> Image:
-    """The same as ``debian12``, built now."""
+def built_debian12(folder: Path, cache: Path | None = None) -> Image:
+    """The same as ``debian12``, built now; without ``cache``, nothing is kept of it."""
     folder.mkdir()
-    return _built(folder, DEBIAN12)
+    return _built(folder, DEBIAN12, cache)
 
 
 def _kept(name: str, text: str) -> Image:
@@ -128,11 +136,15 @@ def _build(kept: Path, text: str) -> None:
         made.rename(kept)
 
 
-def _built(folder: Path, text: str) -> Image:
+def _built(folder: Path, text: str, cache: Path | None = None) -> Image:
     # As in a run: programs keep their temporary files in the image's own folder.
     runner = Runner(log=folder / "log", environ={**os.environ, "TMPDIR": str(folder)})
     spec = a_spec(text, "debian-12")
-    prepared = build.prepare(spec, "tests", folder, a_context(folder), runner)
+    context = a_context(folder)
+    context = replace(context, cache=cache or context.cache)
+    prepared = build.prepare(spec, "tests", folder, context, runner)
+    if cache is None:
+        shutil.rmtree(context.cache, ignore_errors=True)
     return Image.of(with_esp(prepared, runner))
 
 

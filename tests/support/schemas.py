@@ -11,6 +11,8 @@ import msgspec
 from jsonschema import Draft202012Validator
 
 from lago_images.cli.answers import (
+    CacheClearing,
+    CacheContent,
     Cleaning,
     HostReport,
     LintReport,
@@ -56,6 +58,8 @@ DOCUMENTS: dict[str, Any] = {
     "withdrawal": Withdrawal,
     "withdrawal-preview": WithdrawalPreview,
     "refreshment": Refreshment,
+    "cache": CacheContent,
+    "cache-clearing": CacheClearing,
     "images": Images,
     "latest": Latest,
 }
@@ -72,6 +76,8 @@ PRINTED_BY = {
     "ci publish": ("run",),
     "ci rebuild": ("run", "plan"),
     "ci report": ("report",),
+    "cache list": ("cache",),
+    "cache clear": ("cache-clearing",),
     "repo list": ("image-list",),
     "repo show": ("image-page",),
     "repo log": ("log",),

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from jsonschema import Draft202012Validator
 
+from lago_images.building import caches
 from lago_images.building.model import Phase, PhaseTime
 from lago_images.ci.report.markdown import Entry
 from lago_images.ci.report.markdown import Report as PlanReport
@@ -52,6 +53,7 @@ PAGE = ImagePage(
     layers=(),
     use=(),
 )
+KEPT = caches.Entry(kind=caches.Kind.TREES, name="a.tar", size=1, used=1_700_000_000)
 BUILDS = [
     queries.Build(source=name, manifest=manifest(build_id=name), packages=()) for name in "ab"
 ]
@@ -120,6 +122,10 @@ WRITTEN: dict[str, str | bytes] = {
     ),
     "trial": document(
         answers.TriedDisk(disk="one.qcow2", format="qcow2", images=IMAGES_OF_RUN, ok=True)
+    ),
+    "cache": document(answers.CacheContent.of(Path("cache"), [KEPT], [])),
+    "cache-clearing": document(
+        answers.CacheClearing(folder="cache", removed=(KEPT,), left=(KEPT,))
     ),
     "set-up": document(answers.SetUp(folder="specs", written=("a",), kept=())),
     "host": document(

@@ -83,6 +83,11 @@ class Recipe:
         """Return the source of the packages, for the manifest."""
         return "; ".join(self.sources) or "mmdebstrap's default mirrors"
 
+    @property
+    def archives(self) -> tuple[str, ...]:
+        """Return the lines of ``sources``, or those that mmdebstrap takes where there are none."""
+        return self.sources or _sources(self.release, _DEFAULT_MIRRORS, {})
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mirrors:
@@ -95,6 +100,12 @@ class Mirrors:
     def of(cls, main: str, security: str | None = None) -> Self:
         """Take mirrors; without one, the security archive is beside the main one, or the same."""
         return cls(main=main, security=security or security_archive(main) or main)
+
+
+# Those of mmdebstrap(1), for a stable release.
+_DEFAULT_MIRRORS = Mirrors.of(
+    "http://deb.debian.org/debian", "http://security.debian.org/debian-security"
+)
 
 
 def find_release(name: str) -> Release | None:

@@ -5,9 +5,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from lago_images.building.bases.bootstrap.layout import MIB, BiosLoader, Layout
+from lago_images.building.bases.bootstrap.superblocks import forget_writes
 from lago_images.errors import BuildError, CommandError, ToolMissingError
 from lago_images.host.process import Runner
 
+_BLOCK = 4096
 # Named one by one: mke2fs.conf differs between hosts, and GRUB 2.06 cannot read
 # metadata_csum_seed or orphan_file, which newer e2fsprogs turn on.
 _FEATURES = (
@@ -116,7 +118,7 @@ def _write_root(
             [
                 *prefix, "mke2fs", "-q", "-F",
                 "-t", "ext4",
-                "-b", "4096",
+                "-b", str(_BLOCK),
                 "-O", _FEATURES,
                 "-L", "root",
                 "-U", layout.root_uuid,
@@ -137,7 +139,10 @@ def _write_root(
 def _settle_inodes(
     disk: Path, layout: Layout, epoch: int, runner: Runner, times: Mapping[str, str]
 ) -> None:
-    """Give all inodes one time of change and of access: no host lets a file's be set or kept."""
+    """Give all inodes one time of change and of access: no host lets a file's be set or kept.
+
+    And take out of the file system how much was written to it.
+    """
     root = f"{disk}?offset={layout.root_start}"
     groups = runner.capture(["dumpe2fs", root], doing="reading the file system's inodes").decode()
     lines = [
@@ -151,6 +156,8 @@ def _settle_inodes(
         env=times,
         doing="setting the files' times",
     )
+    superblocks = re.findall(r"^  (?:Primary|Backup) superblock at (\d+),", groups, re.MULTILINE)
+    forget_writes(disk, layout.root_start, map(int, superblocks), _BLOCK)
 
 
 def used_inodes(dumped: str) -> Iterator[int]:

@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from lago_images.building.bases.bootstrap.build import _settle_times
 from lago_images.building.bases.bootstrap.debian import Mirrors, recipe
+from lago_images.building.bases.bootstrap.tree import Tree, settle_times
 from lago_images.host.process import Runner
 from tests.support.builders import lines
 
@@ -19,9 +19,15 @@ def times(tree):
 
 
 @pytest.fixture
-def tree(tmp_path):
+def made(tmp_path):
+    folder = tmp_path / "a blank [x]"
+    return Tree(todo=TODO, hostname="h", folder=folder, runner=Runner())
+
+
+@pytest.fixture
+def tree(made):
     """What packages brought before, and what a bootstrap wrote now."""
-    root = tmp_path / "root with a blank [x]"
+    root = made.rootfs
     (root / "dev/pts").mkdir(parents=True)
     for name in ("packaged", "older", "written", "dev/null"):
         (root / name).touch()
@@ -31,20 +37,20 @@ def tree(tmp_path):
     return root
 
 
-def test_what_was_written_now_is_as_old_as_the_newest_packaged_file(tree):
-    assert _settle_times(tree, int(time.time()), TODO, Runner(), ()) == PACKAGED
+def test_what_was_written_now_is_as_old_as_the_newest_packaged_file(made, tree):
+    assert settle_times(made, int(time.time())) == PACKAGED
     assert times(tree) == {
         **dict.fromkeys(("dev", "link", "packaged", "written"), PACKAGED),
         "older": 5,
     }
 
 
-def test_nothing_is_older_than_its_release(tree):
+def test_nothing_is_older_than_its_release(made, tree):
     (tree / "packaged").unlink()
-    assert _settle_times(tree, int(time.time()), TODO, Runner(), ()) == TODO.release.date
+    assert settle_times(made, int(time.time())) == TODO.release.date
 
 
-def test_a_link_in_place_of_dev_is_not_followed(tree, tmp_path):
+def test_a_link_in_place_of_dev_is_not_followed(made, tree, tmp_path):
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "kept").touch()
@@ -53,6 +59,6 @@ def test_a_link_in_place_of_dev_is_not_followed(tree, tmp_path):
     (tree / "dev/null").unlink()
     (tree / "dev").rmdir()
     (tree / "dev").symlink_to(outside)
-    _settle_times(tree, int(time.time()), TODO, Runner(), ())
+    settle_times(made, int(time.time()))
     assert (outside / "kept").exists()
     assert outside.stat().st_mtime == 7
