@@ -43,6 +43,8 @@ class Request:
         base: For a layer whose base is not built in this run, the base's build in the
             repository: published, or about to be promoted. None for others.
         expected: Seconds that the published build of the image took; None without one.
+        origin: Where an earlier build got its packages from, as its manifest's base has it, which
+            is to be used again; empty to choose that anew.
     """
 
     spec: Spec
@@ -51,6 +53,7 @@ class Request:
     dirty: bool
     base: StoredBuild | None = None
     expected: float | None = None
+    origin: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,6 +12,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from lago_images.building import ext4
 from lago_images.building import packages as contents
 from lago_images.building.bases.bootstrap import build, debian, disk, guest_files, layout
 from lago_images.building.bases.prepared import Package, Prepared
@@ -32,7 +33,7 @@ DEBIAN12 = """\
 #arch=x86_64
 #distro=debian
 """
-_MADE_BY = (build, debian, disk, guest_files, layout, identities)
+_MADE_BY = (build, debian, disk, guest_files, layout, identities, ext4)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,13 +7,20 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
-from lago_images.building.bases.bootstrap.debian import Recipe, has_cloud_init, host_mirrors, recipe
+from lago_images.building.bases.bootstrap.debian import (
+    Recipe,
+    has_cloud_init,
+    host_mirrors,
+    recipe,
+    recipe_again,
+)
 from lago_images.building.bases.bootstrap.disk import write_disk
 from lago_images.building.bases.bootstrap.guest_files import Guest, make_guest
 from lago_images.building.bases.bootstrap.layout import Layout
 from lago_images.building.bases.prepared import Prepared
 from lago_images.building.customise import identities
 from lago_images.building.customise.sysprep import warn_of_secrets
+from lago_images.building.ext4 import settle_times
 from lago_images.building.model import Context
 from lago_images.building.packages import digest, parse_dpkg_status
 from lago_images.building.scratch import private, refuse_nodev, refuse_noexec
@@ -31,19 +38,9 @@ _NAMED = ("sh", "-c", 'hostname "$0" && exec "$@"')
 _NAMES = 'echo {name} >"$1/etc/hostname"; echo 127.0.1.1 {name} >"$1/etc/hosts"'
 # The guest's own shell: what it finds there behind a link is the guest's. Its /dev is the host's.
 _IN_GUEST = ("sh", "-c", 'mount --rbind /dev "$0/dev" && exec chroot "$0" /bin/sh')
-# A package's files keep their times, which do not change from one bootstrap to the next. Only root
-# may make devices, and no guest needs those: the kernel's own file system is mounted over them.
-_SETTLE = """
-set -eu
-cd "$0"
-find . -xdev -path './dev/*' -delete
-touch --no-dereference dev
-epoch=$(find . -xdev ! -newermt "@$1" -printf '%T@\\n' | sort -n | tail -n 1)
-epoch=${epoch%%.*}
-[ "${epoch:-0}" -gt "$2" ] || epoch=$2
-find . -xdev -newermt "@$1" -exec touch --no-dereference --date="@$epoch" {} +
-echo "$epoch"
-"""
+# Only root may make devices, and no guest needs those: the kernel's own file system is mounted over
+# them. A link in place of the folder is not followed.
+_EMPTY_DEV = ("find", ".", "-xdev", "-path", "./dev/*", "-delete")
 # How this host's administrator has apt reach its mirrors, which holds for a bootstrap too.
 _APT = re.compile(
     r"^(Acquire::(?:(?:https?|ftp)::(?:Proxy(?:-Auto-Detect)?|CaInfo|Verify-Peer|Timeout)(?:::\S+)?"
@@ -60,7 +57,13 @@ def disk_size(spec: Spec) -> int:
 
 
 def prepare(
-    spec: Spec, fingerprint: str, workdir: Path, context: Context, runner: Runner
+    spec: Spec,
+    fingerprint: str,
+    workdir: Path,
+    context: Context,
+    runner: Runner,
+    *,
+    origin: str = "",
 ) -> Prepared:
     """Bootstrap a release's packages into a bootable disk, without an appliance.
 
@@ -70,14 +73,17 @@ def prepare(
         workdir: Where the disk is made.
         context: Its console, clock and settings.
         runner: Starts the tools.
+        origin: The mirrors of an earlier build, as ``Recipe.detail`` has them, in place of those of
+            this host.
 
     Raises:
         SpecError: There is no such release.
-        BuildError: The bootstrap failed, or does not fit on the disk.
+        BuildError: The bootstrap failed, or does not fit on the disk; or ``origin`` is nothing that
+            a recipe says.
         HostError: The work directory's file system is mounted with noexec or nodev.
     """
     layout = Layout(size=disk_size(spec), has_uefi=has_uefi(spec.properties), identity=fingerprint)
-    todo = recipe(spec, host_mirrors(runner))
+    todo = recipe_again(spec, origin) if origin else recipe(spec, host_mirrors(runner))
     user = () if os.geteuid() == 0 else AS_ROOT
     disk = workdir / "base.raw"
     guest = Guest(
@@ -90,31 +96,21 @@ def prepare(
     refuse_noexec(workdir)
     with private(workdir / "bootstrap") as folder:
         rootfs = folder / "rootfs"
-        start_time = int(context.clock())
+        start_time = context.clock()
         try:
             with _apt_settings(workdir, runner) as settings:
                 _debootstrap(todo, rootfs, settings, runner, guest.hostname)
             packages = parse_dpkg_status((rootfs / "var/lib/dpkg/status").read_text("utf-8"))
-            warn_of_secrets(spec, _remove_identities(rootfs, runner), context)
+            warn_of_secrets(spec, _remove_identities(rootfs, todo, runner), context)
             make_guest(rootfs, guest)
-            epoch = _settle_times(rootfs, start_time, todo, runner, user)
+            runner.capture([*user, *_EMPTY_DEV], cwd=rootfs, doing="emptying /dev")
+            least = todo.release.date
+            epoch = settle_times(rootfs, start_time, least, runner, prefix=user)
             write_disk(rootfs, disk, layout, workdir, runner, epoch=epoch, user=user)
         finally:
             _remove(rootfs, runner, user)
     record = BaseRecord(ref=str(spec.base), digest=digest(packages), detail=todo.detail)
     return Prepared(disk=disk, format="raw", record=record, packages=packages)
-
-
-def _settle_times(
-    rootfs: Path, start_time: int, todo: Recipe, runner: Runner, user: tuple[str, ...]
-) -> int:
-    """Give all that this bootstrap wrote the time of the newest file that a package brought.
-
-    Returns:
-        That time, in seconds since the epoch.
-    """
-    argv = [*user, "sh", "-c", _SETTLE, str(rootfs), str(start_time - 1), str(todo.release.date)]
-    return int(runner.capture(argv, doing="setting the files' times"))
 
 
 def _debootstrap(todo: Recipe, rootfs: Path, settings: Path, runner: Runner, hostname: str) -> None:
@@ -138,9 +134,7 @@ def _debootstrap(todo: Recipe, rootfs: Path, settings: Path, runner: Runner, hos
     ]
     # fmt: on
     try:
-        # The initrd, /etc/shadow and Python's compiled modules keep it in place of the time of day.
-        times = {"SOURCE_DATE_EPOCH": str(todo.release.date)}
-        runner.run(argv, env=times, doing=f"bootstrapping {todo.release.title}")
+        runner.run(argv, env=_times(todo), doing=f"bootstrapping {todo.release.title}")
     except CommandError as error:
         refuse_nodev(rootfs.parent)
         raise BuildError(
@@ -149,17 +143,22 @@ def _debootstrap(todo: Recipe, rootfs: Path, settings: Path, runner: Runner, hos
         ) from error
 
 
+def _times(todo: Recipe) -> dict[str, str]:
+    # The initrd, /etc/shadow and Python's compiled modules keep it in place of the time of day.
+    return {"SOURCE_DATE_EPOCH": str(todo.release.date)}
+
+
 def _namespaces() -> tuple[str, ...]:
     """Return a command's prefix that gives it mounts of its own, and root's rights."""
     return ("unshare", "--mount") if os.geteuid() == 0 else AS_ROOT
 
 
-def _remove_identities(rootfs: Path, runner: Runner) -> list[str]:
+def _remove_identities(rootfs: Path, todo: Recipe, runner: Runner) -> list[str]:
     """Remove what package scripts made once for all machines; returns the secrets that are left."""
     script = identities.finish_script() + "\nremove_identities >&2\nsecrets | sort -u\n"
     argv = [*_namespaces(), *_IN_GUEST, str(rootfs)]
     # A path of the guest is of whatever bytes its packages chose.
-    out = runner.capture(argv, stdin=script.encode(), doing="removing identities")
+    out = runner.capture(argv, stdin=script.encode(), env=_times(todo), doing="removing identities")
     return out.decode(errors="replace").splitlines()
 
 

@@ -92,16 +92,25 @@ def test_remaining_private_keys_and_identities_are_listed(guest):
 
 
 @pytest.mark.parametrize("named", [False, True])
-def test_the_initrd_is_rebuilt_without_dropbears_keys(guest, monkeypatch, named):
-    key = guest / "etc/dropbear/initramfs/dropbear_rsa_host_key"
-    key.parent.mkdir(parents=True)
+@pytest.mark.parametrize(
+    ("path", "hook"),
+    [
+        ("/etc/dropbear/initramfs/dropbear_rsa_host_key", "dropbear"),
+        ("/etc/iscsi/initiatorname.iscsi", "iscsi"),
+    ],
+)
+def test_the_initrd_is_rebuilt_without_identities_in_it(guest, monkeypatch, path, hook, named):
+    key = guest / path[1:]
+    key.parent.mkdir(parents=True, exist_ok=True)
     key.write_text("key")
+    hooks = guest / "usr/share/initramfs-tools/hooks"
+    hooks.mkdir(parents=True)
+    (hooks / hook).touch()
     calls, program = guest / "calls", guest / "bin/update-initramfs"
     program.parent.mkdir()
     program.write_text(f'#!/bin/sh\necho "$@" >>{calls}\n')
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
-    path = "/etc/dropbear/initramfs/dropbear_rsa_host_key"
     text = f"write {path}:mine\n" if named else "write /etc/motd:hello\n"
     run(guest, "remove_identities", operations=a_spec(HEAD + text).operations)
     assert key.exists() is named
