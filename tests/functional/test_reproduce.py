@@ -11,8 +11,10 @@ from lago_images.building.ext4 import Place, settle_times, write_ext4
 from lago_images.building.model import Request
 from lago_images.host.kvm import Acceleration
 from lago_images.host.process import Runner
+from lago_images.repository.records.manifest import EngineRecord
 from lago_images.specs.read import read
 from lago_images.storage.directory.store import DirectoryStore
+from tests.support.builders import layer_on, manifest, publish_by_hand
 from tests.support.images import a_context
 from tests.support.specs import SpecsRepo, git
 from tests.tools import need
@@ -28,13 +30,27 @@ PLACE = Place(
 )
 
 
-@pytest.fixture
-def repo(tmp_path):
-    repo = SpecsRepo.create(tmp_path / "specs")
+def specs(folder):
+    repo = SpecsRepo.create(folder / "specs")
+    repo.write(".gitignore", "image-repo\n")
     repo.disk("image-specs/files/one.img", seed=1)
     repo.spec("one", "simple:image-specs/files/one.img")
+    return repo
+
+
+@pytest.fixture(scope="module")
+def repo(tmp_path_factory):
+    """Two revisions of a base and its layer, and by now a clone that has other files."""
+    repo = specs(tmp_path_factory.mktemp("reproduce"))
     repo.spec("one-layer", "layer:one", "#size=2M")
     repo.commit("Add the specs")
+    published(repo)
+    repo.disk("image-specs/files/one.img", seed=2)
+    repo.commit("Another disk")
+    published(repo)
+    repo.spec("one", "simple:image-specs/files/one.img", "#notes=new")
+    repo.commit("Say something")
+    repo.write("image-specs/files/one.img", "not a disk")
     return repo
 
 
@@ -67,39 +83,27 @@ def ext4_disk(folder, files):
     return disk
 
 
-@pytest.mark.parametrize("name", ["one", "one-layer"])
-def test_the_same_commit_gives_the_same_bytes(repo, name):
-    published(repo)
-    before, commit = objects(repo), repo.head
-    # Whatever is checked out, and changed here, by now.
-    repo.disk("image-specs/files/one.img", seed=2)
-    repo.spec("one", "simple:image-specs/files/one.img", "#notes=new")
-    repo.commit("Change one")
-    repo.write("image-specs/files/one.img", "not a disk")
-    ran = repo.run("repo", "reproduce", name)
+@pytest.mark.parametrize(
+    ("name", "options", "commit"),
+    [
+        ("one", ("--revision", "1"), "HEAD~2"),
+        ("one-layer", ("--revision", "1"), "HEAD~2"),
+        ("one-layer", (), "HEAD~1"),
+    ],
+)
+def test_the_same_commit_and_base_give_the_same_bytes(repo, name, options, commit):
+    before = objects(repo)
+    ran = repo.run("repo", "reproduce", name, *options)
     assert ran.code == 0, ran.out + ran.err
     title, verdict = ran.out.splitlines()
-    assert title.startswith(f"{name} (x86_64), revision 1: build ")
-    assert title.endswith(f"of commit {commit}")
+    assert title.startswith(f"{name} (x86_64), revision {(options or '2')[-1]}: build ")
+    assert title.endswith(f"of commit {git(repo.root, 'rev-parse', commit)}")
     assert verdict == "same bytes"
     assert objects(repo) == before
-    assert git(repo.root, "worktree", "list").count("\n") == 0
-
-
-def test_an_older_revision_is_built_from_its_own_commit_and_base(repo):
-    published(repo)
-    repo.disk("image-specs/files/one.img", seed=2)
-    repo.commit("Another disk")
-    published(repo)
-    for revision in ("1", "2"):
-        ran = repo.run("repo", "reproduce", "one-layer", "--revision", revision)
-        assert (ran.code, ran.out.splitlines()[-1]) == (0, "same bytes"), ran.err
+    assert git(repo.root, "status", "--short") == "M image-specs/files/one.img"
 
 
 def test_it_works_in_a_shallow_clone(repo, tmp_path):
-    published(repo)
-    repo.write("README.md", "more\n")
-    repo.commit("Say more")
     git(tmp_path, "clone", "-q", "--depth=1", f"file://{repo.root}", "clone")
     ran = repo.run(
         *("-C", str(tmp_path / "clone"), "repo", "reproduce", "one"),
@@ -149,8 +153,9 @@ def test_what_a_builder_made_otherwise_is_named_file_by_file(tmp_path):
     assert partition.startswith("  partition 1 (a Linux file system): ")
 
 
-def test_what_stands_in_the_way_is_said_before_anything_is_built(repo, tmp_path):
-    published(repo)
+def test_what_stands_in_the_way_is_said_before_anything_is_built(tmp_path):
+    repo = specs(tmp_path)
+    repo.commit("Add a spec")
     repo.spec("one", "simple:image-specs/files/one.img", "#notes=never committed")
     ran = repo.run("build", "one", "--repo-dir", "image-repo")
     assert ran.code == 0, ran.err
@@ -161,6 +166,10 @@ def test_what_stands_in_the_way_is_said_before_anything_is_built(repo, tmp_path)
     [obstacle] = report["obstacles"]
     assert "some files were not committed" in obstacle
     assert obstacle in ran.err
+    assert "preparing" not in ran.err
+
+
+def test_a_clone_of_other_specs_is_told_so(repo, tmp_path):
     other = SpecsRepo.create(tmp_path / "other")
     other.spec("else", "simple:x.img")
     other.commit("Something else")
@@ -171,7 +180,56 @@ def test_what_stands_in_the_way_is_said_before_anything_is_built(repo, tmp_path)
 
 
 def test_a_revision_that_there_is_not_is_refused(repo):
-    published(repo)
     ran = repo.run("repo", "reproduce", "one", "--revision", "7")
     assert ran.code == 2
     assert "revision 7 of one (x86_64) does not exist" in ran.err
+
+
+def test_why_the_bytes_may_be_others_is_noted_before(tmp_path):
+    """Moving archives, the appliance, other tools; nothing is in the way of building it."""
+    repo = SpecsRepo.create(tmp_path / "specs")
+    moment = ("#mirror=http://s.example/archive/debian", "#snapshot=20260131T120000Z")
+    repo.spec("still", "bootstrap:debian-12", *moment)
+    repo.spec("moving", "bootstrap:debian-12")
+    layers = {"install": "install x", "write": "write /etc/motd:x"}
+    for name, command in layers.items():
+        for base in ("still", "moving"):
+            repo.spec(f"{base}-{name}", f"layer:{base}", command)
+    commit = repo.commit("Add the specs")
+    planned = repo.run("ci", "plan", "--format", "json").json()["images"]
+    prints = {each["name"]: each["fingerprint"] for each in planned}
+    store = DirectoryStore(path=repo.root / "image-repo")
+
+    def made(name, **more):
+        return manifest(name, f"b-{name}", fingerprint=prints[name], commit=commit, **more)
+
+    properties = dict(each.lstrip("#").split("=", 1) for each in moment)
+    bases = {
+        "still": made("still", properties=properties, tools={"mke2fs": "0.1"}),
+        "moving": made("moving"),
+    }
+    images = [
+        made(f"{base}-{name}", base=layer_on(bases[base], 1), engine=EngineRecord(name=engine))
+        for base in bases
+        for name, engine in (("install", "namespace"), ("write", "appliance"))
+    ]
+    publish_by_hand(store, *bases.values(), *images)
+    found = {}
+    for name in prints:
+        ran = repo.run("repo", "reproduce", name, "--dry-run", "--format", "json")
+        assert ran.code == 0, ran.err
+        report = ran.json()
+        assert all(f"note: {doubt}\n" in ran.err for doubt in report["doubts"])
+        found[name] = [word for word in ("appliance", "move on") if word in str(report["doubts"])]
+        if name == "still":
+            [tool] = report["tools"]
+            assert (tool["name"], tool["old"]) == ("mke2fs", "0.1")
+            assert f"note: mke2fs 0.1 then, {tool['new'] or 'missing'} now\n" in ran.err
+    assert found == {
+        "still": [],
+        "moving": ["move on"],
+        "still-install": [],
+        "still-write": ["appliance"],
+        "moving-install": ["move on"],
+        "moving-write": ["appliance"],
+    }
