@@ -192,7 +192,9 @@ class Git:
         """
         objects = self._run("rev-parse", "--git-path", "objects").strip()
         algorithm = self._run("rev-parse", "--show-object-format").strip()
-        self._run("init", "--quiet", f"--object-format={algorithm}", str(folder))
+        # No template: its hooks would be run.
+        options = ("--quiet", "--template=", f"--object-format={algorithm}")
+        self._run("init", *options, str(folder))
         alternates = folder / ".git/objects/info/alternates"
         alternates.parent.mkdir(parents=True, exist_ok=True)
         # gitrepository-layout(5): objects are looked for there, too, and are not copied.
