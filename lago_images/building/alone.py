@@ -7,7 +7,7 @@ from pathlib import Path
 from lago_images.building.board import Board
 from lago_images.building.image import Finished, Job, finish, reserved
 from lago_images.building.model import Context, Request
-from lago_images.building.outcome import described, keep
+from lago_images.building.outcome import keep
 from lago_images.building.progress import Progress
 from lago_images.building.reservations import Reservations, this_machine
 from lago_images.errors import Error
@@ -48,9 +48,9 @@ def build_disk(
             opened.enter_context(reserved(job))
             finished = finish(job)
             return replace(finished, disk=finished.disk.rename(folder / "built.qcow2"))
-    except Error as error:
+    except Error:
         if kept := keep(log, f"{name}.log", context):
-            context.console.info(f"the log of {name} is {kept}: {described(error)}")
+            context.console.info(f"the log of {name} is {kept}")
         raise
     except BaseException:
         children.end()

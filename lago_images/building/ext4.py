@@ -1,7 +1,7 @@
 """Write a folder as an ext4 file system into a disk: the same files give the same bytes.
 
-No mount, no root. mke2fs meets names in the order of their bytes since e2fsprogs 1.47; an older one
-takes the host's order, and gives the same bytes on the same host only.
+No mount, no root. mke2fs of e2fsprogs 1.47 meets names in the order of their bytes; one that takes
+them as the host's file system has them gives the same bytes on the same file system only.
 """
 
 import re
@@ -40,7 +40,8 @@ _CONFIG = """\
 	}
 """
 _CONFIG_NAME = "mke2fs.conf"
-# Prints the time of the newest file that is older than $1 and newer than $2, in seconds.
+# Prints the time of the newest file that is older than $1 and newer than $2, in seconds. Without -P
+# a shell goes by a path of its own making, through folders that only who builds may enter.
 _SETTLE = """
 set -eu
 cd -P "$0"

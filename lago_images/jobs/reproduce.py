@@ -309,6 +309,8 @@ def _doubts(state: State, release: Release, spec: Spec) -> Iterator[str]:
         yield "its commands ran in the appliance: files are compared, and no bytes asked for"
     if spec.base.kind is BaseKind.LIBGUESTFS:
         yield f"its template {spec.base.name} may be another one by now"
+    if "base-checksums" in spec.properties:
+        yield "its base is the newest file of its maker's list, which may be another one by now"
     if _is_moving(spec) and not _has_snapshot(state, release):
         yield "its packages come from archives that move on: its bootstrap has no snapshot="
 
