@@ -162,20 +162,24 @@ def write_host_files(root):
     (files / "repo/Packages").write_text(f"{entry}SHA256: {sums.stdout.split()[0]}\n\n")
 
 
-def customised(folder, debian12, chosen, text):
+def customised(folder, debian12, chosen, text, umask=0o022):
     settings = Settings(folder=folder, network=False, engine=chosen)
     context = a_context(folder, settings=settings)
     write_host_files(context.root)
     work = folder / "work"
     work.mkdir()
-    return engine.customise(
-        a_spec(HEAD + text),
-        debian12.copy(work),
-        work,
-        context,
-        Runner(log=folder / "log"),
-        accel=Acceleration(name="tcg"),
-    )
+    old = os.umask(umask)
+    try:
+        return engine.customise(
+            a_spec(HEAD + text),
+            debian12.copy(work),
+            work,
+            context,
+            Runner(log=folder / "log"),
+            accel=Acceleration(name="tcg"),
+        )
+    finally:
+        os.umask(old)
 
 
 @pytest.fixture(scope="module")
@@ -273,11 +277,7 @@ def test_two_builds_in_namespaces_are_equal_byte_for_byte(tmp_path, base, monkey
     )
     one = customised(folder(tmp_path, "one"), base, rules.NAMESPACE, text).prepared.disk
     monkeypatch.setenv("TZ", "Asia/Tokyo")
-    old = os.umask(0o077)
-    try:
-        other = customised(folder(tmp_path, "two, other"), base, rules.NAMESPACE, text)
-    finally:
-        os.umask(old)
+    other = customised(folder(tmp_path, "two, other"), base, rules.NAMESPACE, text, umask=0o077)
     compare = ["qemu-img", "compare", "-f", "raw", "-F", "raw", one, other.prepared.disk]
     done = subprocess.run(compare, capture_output=True, text=True, timeout=300, check=False)
     assert done.stdout.strip() == "Images are identical."
