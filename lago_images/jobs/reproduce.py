@@ -186,7 +186,6 @@ def reproduce(case: Case, folder: Path) -> Reproduction:
         commit=manifest.commit,
         dirty=manifest.dirty,
         base=case.base,
-        expected=manifest.seconds,
         origin=manifest.base.detail if spec.base.kind is BaseKind.BOOTSTRAP else "",
     )
     accel = kvm.detect(Runner(environ=workspace.environ))
