@@ -47,16 +47,21 @@ secrets() {
   done
 }
 
+clean_logs() {
+  rm -rf /var/log/journal/*
+  find /var/log -xdev -type f \( -name '*.gz' -o -name '*.[0-9]' -o -name '*.old' \) \
+    -exec rm -f {} +
+  find /var/log -xdev -type f -size +0 -exec sh -c 'for f; do : >"$f"; done' sh {} +
+}
+
 clean() {
   rm -rf /var/lib/apt/lists/* /var/cache/apt/archives/*.deb /var/cache/apt/*.bin
   rm -rf /var/cache/dnf/* /var/cache/libdnf5/* /var/cache/yum/* /var/cache/zypp/* /var/cache/apk/*
   # It has inodes and times, and ldconfig makes it anew.
   rm -f /var/cache/ldconfig/aux-cache
-  rm -rf /var/log/journal/* /var/crash/* /root/.bash_history
+  rm -rf /var/crash/* /root/.bash_history
   rm -f /var/lib/systemd/random-seed /var/lib/random-seed /var/lib/urandom/random-seed
-  find /var/log -xdev -type f \( -name '*.gz' -o -name '*.[0-9]' -o -name '*.old' \) \
-    -exec rm -f {} +
-  find /var/log -xdev -type f -size +0 -exec sh -c 'for f; do : >"$f"; done' sh {} +
+  clean_logs
   # The program that runs this keeps its log there, and removes it itself.
   find /tmp /var/tmp -xdev -mindepth 1 -maxdepth 1 ! -name builder.log -exec rm -rf {} +
   for file in /etc/machine-id /var/lib/dbus/machine-id; do

@@ -154,8 +154,12 @@ def _namespaces() -> tuple[str, ...]:
 
 
 def _remove_identities(rootfs: Path, todo: Recipe, runner: Runner) -> list[str]:
-    """Remove what package scripts made once for all machines; returns the secrets that are left."""
-    script = identities.finish_script() + "\nremove_identities >&2\nsecrets | sort -u\n"
+    """Remove what package scripts made once for all machines, and their logs.
+
+    Returns the secrets that are left.
+    """
+    calls = "\nremove_identities >&2\nclean_logs >&2\nsecrets | sort -u\n"
+    script = identities.finish_script() + calls
     argv = [*_namespaces(), *_IN_GUEST, str(rootfs)]
     # A path of the guest is of whatever bytes its packages chose.
     out = runner.capture(argv, stdin=script.encode(), env=_times(todo), doing="removing identities")

@@ -91,6 +91,17 @@ def test_remaining_private_keys_and_identities_are_listed(guest):
     ]
 
 
+def test_logs_are_emptied_and_older_ones_removed(guest):
+    logs = guest / "var/log"
+    for name in ("one.log", "one.log.1", "apt/history.log", "apt/term.log.gz", "journal/id/x"):
+        (logs / name).parent.mkdir(parents=True, exist_ok=True)
+        (logs / name).write_text("Fri Nov 27 01:16:13 UTC 2026\n")
+    run(guest, "clean_logs")
+    left = {str(path.relative_to(logs)): path.stat().st_size for path in logs.rglob("*.*")}
+    assert left == {"one.log": 0, "apt/history.log": 0}
+    assert not list((logs / "journal").iterdir())
+
+
 @pytest.mark.parametrize("named", [False, True])
 @pytest.mark.parametrize(
     ("path", "hook"),
