@@ -65,6 +65,8 @@ _NAMED_TOOLS = {
     "virt-sysprep": "--version",
     "virt-builder": "--version",
     "mmdebstrap": "--version",
+    "mke2fs": "-V",
+    "grub-mkimage": "--version",
     "bwrap": "--version",
     "7zz": "--help",
 }
@@ -228,7 +230,9 @@ def tools(runner: Runner) -> Mapping[str, str]:
     for program, option in _NAMED_TOOLS.items():
         if shutil.which(program, path=search_path(runner.environ)):
             try:
-                output = runner.capture([program, option]).decode(errors="replace")
+                # mke2fs says it on standard error.
+                shell = ["sh", "-c", 'exec "$0" "$1" 2>&1', program, option]
+                output = runner.capture(shell).decode(errors="replace")
             except CommandError:
                 continue
             if match := _VERSION.search(output):
@@ -253,7 +257,14 @@ def _prepare(job: Job, runner: Runner) -> Prepared:
     spec, context = job.request.spec, job.context
     match spec.base.kind:
         case BaseKind.BOOTSTRAP:
-            return bootstrap.prepare(spec, job.request.fingerprint, job.folder, context, runner)
+            return bootstrap.prepare(
+                spec,
+                job.request.fingerprint,
+                job.folder,
+                context,
+                runner,
+                origin=job.request.origin,
+            )
         case BaseKind.LIBGUESTFS:
             return libguestfs.prepare(spec, job.folder, context, runner)
         case BaseKind.SIMPLE if "base-checksums" in spec.properties:

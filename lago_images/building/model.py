@@ -46,6 +46,8 @@ class Request:
             repository: published, or about to be promoted. None for others.
         expected: Seconds that the published build of the image took; None without one.
         quarantine: What may fail for now.
+        origin: Where an earlier build got its packages from, as its manifest's base has it, which
+            is to be used again; empty to choose that anew.
     """
 
     spec: Spec
@@ -55,6 +57,7 @@ class Request:
     base: StoredBuild | None = None
     expected: float | None = None
     quarantine: Quarantine = NONE
+    origin: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -375,6 +375,11 @@ _REPO_COMMANDS = {
         "Follow an image from the commit of its spec to the bytes of its disk.",
         "lago-images repo provenance my-debian-12 --key key.asc --deep",
     ),
+    "reproduce": _Lazy(
+        "lago_images.cli.reproduce:reproduce",
+        "Build a published revision again, and tell whether it has the same bytes.",
+        "lago-images repo reproduce my-debian-12 --revision 3",
+    ),
     "gc": _Lazy(
         "lago_images.cli.repo:gc",
         "Remove what retention lets go.",

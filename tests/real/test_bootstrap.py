@@ -138,9 +138,15 @@ def test_a_disk_for_a_bios_alone_has_one_partition_and_no_efi_files(debian13_bio
     assert "efi" not in list_ext4(debian13_bios.image.disk, "/boot")
 
 
-def test_equal_packages_give_equal_bytes_also_from_the_cache(debian12, tmp_path):
-    first, cache = debian12, tmp_path / "cache"
-    again = built_debian12(tmp_path / "again", cache)
+def test_equal_packages_give_equal_bytes_also_from_the_cache(debian12, tmp_path, monkeypatch):
+    """Whoever builds, wherever and when."""
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    cache = tmp_path / "cache"
+    old = os.umask(0o077)
+    try:
+        first, again = debian12, built_debian12(tmp_path / "again, elsewhere", cache)
+    finally:
+        os.umask(old)
     if again.packages != first.packages:
         # The archive has moved on since the kept disk was made.
         first, again = again, built_debian12(tmp_path / "anew")

@@ -12,6 +12,7 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from lago_images.building import ext4, superblocks
 from lago_images.building import packages as contents
 from lago_images.building.bases.bootstrap import (
     build,
@@ -19,7 +20,6 @@ from lago_images.building.bases.bootstrap import (
     disk,
     guest_files,
     layout,
-    superblocks,
     tree,
 )
 from lago_images.building.bases.prepared import Package, Prepared
@@ -44,7 +44,7 @@ DEBIAN12 = """\
 #arch=x86_64
 #distro=debian
 """
-_MADE_BY = (build, debian, disk, guest_files, layout, superblocks, tree, identities)
+_MADE_BY = (build, debian, disk, guest_files, layout, superblocks, tree, identities, ext4)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

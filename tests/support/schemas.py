@@ -26,6 +26,7 @@ from lago_images.cli.answers import (
     WithdrawalPreview,
 )
 from lago_images.cli.run_report import RunReport
+from lago_images.jobs.reproduce import Reproduction
 from lago_images.jobs.results import Publication, Results
 from lago_images.jobs.timings import Timings
 from lago_images.planning.model import Plan
@@ -54,6 +55,7 @@ DOCUMENTS: dict[str, Any] = {
     "lint": LintReport,
     "verification": Verification,
     "provenance-trace": Trace,
+    "reproduction": Reproduction,
     "cleaning": Cleaning,
     "withdrawal": Withdrawal,
     "withdrawal-preview": WithdrawalPreview,
@@ -85,6 +87,7 @@ PRINTED_BY = {
     "repo refresh": ("refreshment",),
     "repo verify": ("verification",),
     "repo provenance": ("provenance-trace",),
+    "repo reproduce": ("reproduction",),
     "repo gc": ("cleaning",),
     "repo yank": ("withdrawal", "withdrawal-preview"),
     "repo rollback": ("withdrawal", "withdrawal-preview"),

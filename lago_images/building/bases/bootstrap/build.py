@@ -5,7 +5,12 @@ import re
 import shutil
 from pathlib import Path
 
-from lago_images.building.bases.bootstrap.debian import has_cloud_init, host_mirrors, recipe
+from lago_images.building.bases.bootstrap.debian import (
+    has_cloud_init,
+    host_mirrors,
+    recipe,
+    recipe_again,
+)
 from lago_images.building.bases.bootstrap.disk import write_disk
 from lago_images.building.bases.bootstrap.guest_files import Guest, make_guest
 from lago_images.building.bases.bootstrap.layout import Layout
@@ -31,7 +36,13 @@ def disk_size(spec: Spec) -> int:
 
 
 def prepare(
-    spec: Spec, fingerprint: str, workdir: Path, context: Context, runner: Runner
+    spec: Spec,
+    fingerprint: str,
+    workdir: Path,
+    context: Context,
+    runner: Runner,
+    *,
+    origin: str = "",
 ) -> Prepared:
     """Bootstrap a release's packages into a bootable disk, without an appliance.
 
@@ -41,14 +52,17 @@ def prepare(
         workdir: Where the disk is made.
         context: Its console, clock and settings.
         runner: Starts the tools.
+        origin: The mirrors of an earlier build, as ``Recipe.detail`` has them, in place of those of
+            this host.
 
     Raises:
         SpecError: There is no such release.
-        BuildError: The bootstrap failed, or does not fit on the disk.
+        BuildError: The bootstrap failed, or does not fit on the disk; or ``origin`` is nothing that
+            a recipe says.
         HostError: The work directory's file system is mounted with noexec or nodev.
     """
     layout = Layout(size=disk_size(spec), has_uefi=has_uefi(spec.properties), identity=fingerprint)
-    todo = recipe(spec, host_mirrors(runner))
+    todo = recipe_again(spec, origin) if origin else recipe(spec, host_mirrors(runner))
     user = () if os.geteuid() == 0 else AS_ROOT
     disk = workdir / "base.raw"
     guest = Guest(
@@ -61,7 +75,7 @@ def prepare(
     refuse_noexec(workdir)
     with private(workdir / "bootstrap") as folder:
         tree = Tree(todo=todo, hostname=guest.hostname, folder=folder, runner=runner)
-        start_time = int(context.clock())
+        start_time = context.clock()
         try:
             secrets = make_tree(tree, workdir, context)
             packages = tree.packages()

@@ -5,10 +5,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
 
-from lago_images.errors import CommandError, Problem, SpecError, ToolMissingError
+from lago_images.errors import BuildError, CommandError, Problem, SpecError, ToolMissingError
 from lago_images.host.process import Runner
 from lago_images.specs.bases import has_uefi, security_archive
 from lago_images.specs.model import Spec
+from lago_images.specs.names import shown
 from lago_images.specs.properties import value_problem, words
 
 # The smallest set with what lago and virt-builder use: ifupdown, because lago writes
@@ -58,6 +59,7 @@ RELEASES = (
 # grub-pc and grub-efi-amd64 exclude one another.
 _UEFI_PACKAGES = ("grub-cloud-amd64",)
 _CLOUD_PACKAGES = ("cloud-init",)
+_NO_SOURCES = "mmdebstrap's default mirrors"
 # The kernel for virtual machines: a quarter of the plain one's size, with NFS server, iSCSI
 # target and KVM, without drivers for hardware. Named by Debian's architecture.
 _ARCHES = {"x86_64": ("amd64", "linux-image-cloud-amd64")}
@@ -81,7 +83,7 @@ class Recipe:
     @property
     def detail(self) -> str:
         """Return the source of the packages, for the manifest."""
-        return "; ".join(self.sources) or "mmdebstrap's default mirrors"
+        return "; ".join(self.sources) or _NO_SOURCES
 
     @property
     def archives(self) -> tuple[str, ...]:
@@ -148,6 +150,29 @@ def recipe(spec: Spec, host: Mirrors | None) -> Recipe:
         packages=(*kernels, *_PACKAGES, *loader, *cloud, *wanted),
         sources=_sources(release, _mirrors(spec.properties) or host, spec.properties),
     )
+
+
+def recipe_again(spec: Spec, detail: str) -> Recipe:
+    """Decide as an earlier build of the spec did, whose recipe had ``detail``.
+
+    A manifest has it, which builders write: only what a recipe would say of some mirrors is taken.
+
+    Raises:
+        SpecError: There is no such release.
+        BuildError: No recipe of this spec has that detail.
+    """
+    mirrors = None
+    if detail != _NO_SOURCES:
+        lines = [line.split(" ") for line in detail.split("; ")]
+        urls = [line[-3] for line in lines if len(line) > 3]  # noqa: PLR2004 -- deb URL SUITE main
+        if urls and all(value_problem("mirror", url) is None for url in urls):
+            mirrors = Mirrors.of(urls[0], urls[-1])
+    again = recipe(spec, mirrors)
+    if again.detail != detail:
+        raise BuildError(
+            f"{spec.name} was bootstrapped from {shown(detail)}, and its spec does not say so"
+        )
+    return again
 
 
 def host_mirrors(runner: Runner) -> Mirrors | None:

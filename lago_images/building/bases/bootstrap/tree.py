@@ -16,6 +16,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from lago_images.building import ext4
 from lago_images.building.bases.bootstrap import package_cache, tree_cache
 from lago_images.building.bases.bootstrap.apt import (
     KEYRING,
@@ -49,19 +50,9 @@ _NAMED = ("sh", "-c", 'hostname "$0" && exec "$@"')
 _NAMES = 'echo {name} >"$1/etc/hostname"; echo 127.0.1.1 {name} >"$1/etc/hosts"'
 # The guest's own shell: what it finds there behind a link is the guest's. Its /dev is the host's.
 _IN_GUEST = ("sh", "-c", 'mount --rbind /dev "$0/dev" && exec chroot "$0" /bin/sh')
-# A package's files keep their times, which do not change from one bootstrap to the next. Only root
-# may make devices, and no guest needs those: the kernel's own file system is mounted over them.
-_SETTLE = """
-set -eu
-cd "$0"
-find . -xdev -path './dev/*' -delete
-touch --no-dereference dev
-epoch=$(find . -xdev ! -newermt "@$1" -printf '%T@\\n' | sort -n | tail -n 1)
-epoch=${epoch%%.*}
-[ "${epoch:-0}" -gt "$2" ] || epoch=$2
-find . -xdev -newermt "@$1" -exec touch --no-dereference --date="@$epoch" {} +
-echo "$epoch"
-"""
+# Only root may make devices, and no guest needs those: the kernel's own file system is mounted over
+# them. A link in place of the folder is not followed.
+_EMPTY_DEV = ("find", ".", "-xdev", "-path", "./dev/*", "-delete")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,7 +110,7 @@ def make_tree(tree: Tree, workdir: Path, context: Context) -> list[str]:
         plan = _plan(tree, scratch / "apt", context)
         if plan and _is_taken(trees, plan, tree, context):
             return _secrets(tree)
-        start_time = int(context.clock())
+        start_time = context.clock()
         provided = _provided(plan, scratch / "files", context) if plan else ()
         with _apt_settings(scratch, tree.runner) as settings:
             _debootstrap(tree, settings, provided)
@@ -137,15 +128,15 @@ def list_boot_files(tree: Tree) -> BootFiles | None:
     return from_answer(_in_guest("boot_files", tree, doing="listing the boot files"))
 
 
-def settle_times(tree: Tree, start_time: int) -> int:
+def settle_times(tree: Tree, start_time: float) -> int:
     """Give all that this bootstrap wrote the time of the newest file that a package brought.
 
     Returns:
         That time, in seconds since the epoch.
     """
-    moments = (str(start_time - 1), str(tree.todo.release.date))
-    argv = [*_root(), "sh", "-c", _SETTLE, str(tree.rootfs), *moments]
-    return int(tree.runner.capture(argv, doing="setting the files' times"))
+    tree.runner.capture([*_root(), *_EMPTY_DEV], cwd=tree.rootfs, doing="emptying /dev")
+    least = tree.todo.release.date
+    return ext4.settle_times(tree.rootfs, start_time, least, tree.runner, prefix=_root())
 
 
 def _plan(tree: Tree, folder: Path, context: Context) -> _Plan | None:
@@ -169,7 +160,10 @@ def _parts(tree: Tree, resolved: Sequence[Resolved]) -> Mapping[str, Any]:
         "sources": todo.sources,
         "hostname": tree.hostname,
         "packages": [[each.name, each.version, each.arch, each.sha256] for each in resolved],
-        "code": [version("lago-images"), *map(_digest, (__file__, tree_cache.__file__))],
+        "code": [
+            version("lago-images"),
+            *map(_digest, (__file__, tree_cache.__file__, ext4.__file__)),
+        ],
         "identities": identities.finish_script(),
         "tools": [_version(name, tree.runner) for name in _TOOLS],
         "is_root": os.geteuid() == 0,
@@ -267,9 +261,7 @@ def _debootstrap(tree: Tree, settings: Path, provided: Sequence[str]) -> None:
     ]
     # fmt: on
     try:
-        # The initrd, /etc/shadow and Python's compiled modules keep it in place of the time of day.
-        times = {"SOURCE_DATE_EPOCH": str(todo.release.date)}
-        tree.runner.run(argv, env=times, doing=f"bootstrapping {todo.release.title}")
+        tree.runner.run(argv, env=_times(todo), doing=f"bootstrapping {todo.release.title}")
     except CommandError as error:
         refuse_nodev(tree.folder)
         raise BuildError(
@@ -278,14 +270,22 @@ def _debootstrap(tree: Tree, settings: Path, provided: Sequence[str]) -> None:
         ) from error
 
 
+def _times(todo: Recipe) -> dict[str, str]:
+    # The initrd, /etc/shadow and Python's compiled modules keep it in place of the time of day.
+    return {"SOURCE_DATE_EPOCH": str(todo.release.date)}
+
+
 def _namespaces() -> tuple[str, ...]:
     """Return a command's prefix that gives it mounts of its own, and root's rights."""
     return ("unshare", "--mount") if os.geteuid() == 0 else AS_ROOT
 
 
 def _remove_identities(tree: Tree) -> list[str]:
-    """Remove what package scripts made once for all machines; returns the secrets that are left."""
-    calls = "remove_identities >&2\nsecrets | sort -u"
+    """Remove what package scripts made once for all machines, and their logs.
+
+    Returns the secrets that are left.
+    """
+    calls = "remove_identities >&2\nclean_logs >&2\nsecrets | sort -u"
     return _in_guest(calls, tree, doing="removing identities")
 
 
@@ -294,7 +294,7 @@ def _in_guest(calls: str, tree: Tree, *, doing: str) -> list[str]:
     script = f"{identities.finish_script()}\n{calls}\n"
     argv = [*_namespaces(), *_IN_GUEST, str(tree.rootfs)]
     # A path of the guest is of whatever bytes its packages chose.
-    out = tree.runner.capture(argv, stdin=script.encode(), doing=doing)
+    out = tree.runner.capture(argv, stdin=script.encode(), env=_times(tree.todo), doing=doing)
     return out.decode(errors="replace").splitlines()
 
 

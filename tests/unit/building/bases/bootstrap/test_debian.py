@@ -7,7 +7,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from lago_images.building.bases.bootstrap.build import disk_size
-from lago_images.building.bases.bootstrap.debian import Mirrors, find_release, recipe
+from lago_images.building.bases.bootstrap.debian import Mirrors, find_release, recipe, recipe_again
 from lago_images.building.bases.bootstrap.guest_files import Guest, make_guest
 from lago_images.building.bases.bootstrap.layout import Layout
 from lago_images.errors import BuildError
@@ -61,6 +61,35 @@ def test_a_snapshot_is_of_both_archives_and_may_be_old():
         "deb [check-valid-until=no] http://s.example/archive/debian-security/20260131T120000Z "
         "bookworm-security main"
     )
+
+
+@pytest.mark.parametrize(
+    ("more", "host"),
+    [
+        ((), HOST),
+        ((), Mirrors.of("http://m.example/debian", "http://other.example/security")),
+        ((), None),
+        (("#mirror=http://s.example/archive/debian", "#snapshot=20260131T120000Z"), None),
+    ],
+)
+def test_a_recipe_is_decided_again_by_what_a_manifest_has_of_it(more, host):
+    first = recipe(spec(*more), host)
+    assert recipe_again(spec(*more), first.detail) == first
+
+
+@pytest.mark.parametrize(
+    "detail",
+    [
+        "deb [trusted=yes] http://m.example/debian bookworm main",
+        "deb http://m.example/debian bookworm main; deb http://x.example/evil sid main",
+        "deb http://user:pw@m.example/debian bookworm main",
+        "file:/etc/passwd",
+        "",
+    ],
+)
+def test_mirrors_that_no_recipe_would_have_are_refused(detail):
+    with pytest.raises(BuildError, match="its spec does not say so"):
+        recipe_again(spec(), detail)
 
 
 def test_a_mirror_may_have_its_security_archive_anywhere():

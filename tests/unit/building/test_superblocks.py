@@ -2,7 +2,7 @@
 
 import subprocess
 
-from lago_images.building.bases.bootstrap.superblocks import forget_writes
+from lago_images.building.superblocks import forget_writes
 from tests.tools import need
 
 need("mke2fs", "dumpe2fs", "e2fsck")
