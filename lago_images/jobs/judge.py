@@ -137,6 +137,9 @@ def _built(manifest: Manifest, spec: Spec, tree: Tree) -> Iterator[str]:
         missing = [name for name in required_firmwares(spec) if name not in manifest.boot.firmware]
         if missing:
             yield f"the spec demands that it boots under {' and '.join(missing)}: it was not tried"
+    # It is no other disk, but not all of what the settings ask for.
+    if lacking := sorted(tree.also - manifest.also.keys()):
+        yield f"it lacks the {' and '.join(lacking)} that publish-also asks for"
     size = size_bytes(ours["size"]) if "size" in ours else None
     if size is not None and not size <= manifest.disk.virtual_size < size + _ROUNDED_BY:
         yield f"its virtual size is {manifest.disk.virtual_size} bytes, and the spec's {size}"

@@ -37,13 +37,15 @@ def _published(state: State, image: ImageId, waiting: list[Built]) -> ImageHoldi
 
 
 def _current(state: State, release: Release, history: tuple[Release, ...]) -> Current:
-    manifest = state.manifest(release)
+    stored = state.stored(release)
+    # What is public: a publisher leaves out the forms that its checkout does not ask for.
+    also = frozenset(release.image.also if release.image else ())
     return Current(
         revision=release.revision,
         fingerprint=release.fingerprint,
         commit=deciding_commit(release, history),
         build=release.build or "",
-        built=_built(manifest) if manifest else None,
+        built=replace(_built(stored.manifest), also=also) if stored else None,
     )
 
 
@@ -60,7 +62,7 @@ def _built(manifest: Manifest) -> Built:
 
 def _waiting(manifest: Manifest) -> Built:
     digest = hashlib.sha256(manifest.to_json()).hexdigest()
-    return replace(_built(manifest), manifest_sha256=digest)
+    return replace(_built(manifest), manifest_sha256=digest, also=frozenset(manifest.also))
 
 
 def _why(release: Release) -> str:

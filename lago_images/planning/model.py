@@ -107,6 +107,8 @@ class Tree:
         ways: By path of a spec or an input, where git knows of other paths: the symbolic links
             that reading it follows, in order, and the file or folder that they lead to.
         dirty: The specs, their inputs and the links to them that are not as in git's head.
+        also: The forms beside the xz that the settings ask for. In no fingerprint: what a disk
+            holds is the same in each.
     """
 
     specs: Mapping[str, Spec]
@@ -114,6 +116,7 @@ class Tree:
     inputs: Mapping[str, tuple[str, ...]]
     ways: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
     dirty: frozenset[str] = frozenset()
+    also: frozenset[str] = frozenset()
 
     def way(self, path: str) -> tuple[str, ...]:
         """Return what git has to be asked about where ``path`` is read."""

@@ -50,6 +50,7 @@ def read_tree(root: Path, settings: Settings, git: Git | None = None) -> Tree:
         inputs=inputs,
         ways=ways,
         dirty=frozenset({*_uncommitted(specs, ways, files, settings), *files.dirty}),
+        also=frozenset(settings.publish_also),
     )
 
 

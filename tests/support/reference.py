@@ -166,6 +166,7 @@ def _settings() -> Iterator[str]:
             continue
         name, default = field.name.replace("_", "-"), field.default
         shown = str(default).lower() if isinstance(default, bool) else str(default)
+        shown = str(list(default)) if isinstance(default, tuple) else shown
         least, most = settings.AT_LEAST.get(field.name), settings.AT_MOST.get(field.name)
         bounds = [f"at least {least}"] if least else []
         bounds += [f"at most {most}"] if most is not None else []

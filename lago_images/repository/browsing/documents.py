@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from lago_images.repository.records.changes import PackageChanges, PropertyChange
 from lago_images.repository.records.log import EventKind
-from lago_images.repository.records.manifest import BaseRecord, BootTest, Disk
+from lago_images.repository.records.manifest import BaseRecord, BootTest, Disk, DiskFile
 from lago_images.repository.records.release import ObjectDigest
 
 
@@ -41,6 +41,7 @@ class Revision:
         packages: How many are installed; None where that is not known.
         outdated: How many of them have another version in a newer build of the same system in this
             repository; None where that was not asked for or is not known.
+        also: The disk's other forms that are public, such as ``qcow2``.
         objects: The files of its public copy by name, each with its SHA-256.
         folder: Where they are, below the repository's URL.
     """
@@ -61,6 +62,7 @@ class Revision:
     fingerprint: str
     base: BaseRecord
     disk: Disk
+    also: Mapping[str, DiskFile]
     packages: int | None
     outdated: int | None = None
     boot: BootTest | None

@@ -81,6 +81,7 @@ def _revision(release: Release, image: ReleasedImage, state: ImageState, reason:
         fingerprint=manifest.fingerprint,
         base=manifest.base,
         disk=manifest.disk,
+        also=image.also,
         packages=manifest.packages,
         boot=manifest.boot,
         objects=image.objects,
