@@ -294,6 +294,8 @@ def _files(folder: layout.BuildFolder) -> Iterator[tuple[str, str]]:
             continue
         text = text.removeprefix("Return ").replace("; in a public copy alone", "").rstrip(".")
         yield f"`{getattr(folder, name)}`", _plain(text)
+    for form in settings.FORMS:
+        yield f"`{folder.also(form)}`", f"the disk as {form}, where `publish-also` asks for it"
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from lago_images.planning.git_output import Change
 from lago_images.planning.history import Ask, History, Holdings, ImageHoldings, Relation
 from lago_images.planning.model import Action
 from lago_images.planning.plan import suspects
+from lago_images.repository.records.layout import ImageId
 from tests.support.planning import (
     DAY,
     HEAD,
@@ -307,7 +308,7 @@ WITH_QCOW2 = replace(ALL, also=frozenset({"qcow2"}))
 
 
 def test_an_image_without_a_form_that_the_settings_ask_for_is_built_with_its_layers():
-    images = published(ALL)
+    images = {ImageId(*key): held for key, held in published(ALL).items()}
     made = plan(WITH_QCOW2, images, history())
     lacking = "publish-also asks for qcow2, which revision 1 lacks"
     assert why(made, "debian") == why(made, "cirros") == [("input", lacking)]
