@@ -131,6 +131,9 @@ def load(folder: Path, environ: Mapping[str, str]) -> Settings:
     if "specs" in values:
         # Git names no path with empty or . parts, and paths of specs are looked up among its.
         values["specs"] = str(PurePosixPath(values["specs"]))
+    if "publish_also" in values:
+        # Each form has one key, which is written once.
+        values["publish_also"] = tuple(dict.fromkeys(values["publish_also"]))
     variables = {name: PREFIX + name.upper() for name in _KINDS}
     origins = {name: variable for name, variable in variables.items() if environ.get(variable)}
     return replace(Settings(folder=folder, origins=origins), **values)
