@@ -7,7 +7,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -34,6 +34,7 @@ from lago_images.building.upload import (
     record,
     retry_policy,
     send_disk,
+    send_file,
     send_sidecars,
     withdraw,
 )
@@ -46,6 +47,7 @@ from lago_images.repository.records.manifest import (
     BaseRecord,
     BootTest,
     Disk,
+    DiskFile,
     EngineRecord,
     Manifest,
 )
@@ -71,6 +73,8 @@ _NAMED_TOOLS = {
     "7zz": "--help",
 }
 _VERSION = re.compile(r"\d+(?:\.\d+)+\S*")
+# Seconds between looks at what is under way.
+_POLL = 0.2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,6 +124,14 @@ class Finished:
     packages: tuple[Package, ...] | None
     engine: EngineRecord | None
     start_time: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sent:
+    """A disk that is in the store: as xz, and in the other forms that the settings ask for."""
+
+    disk: Disk
+    also: Mapping[str, DiskFile]
 
 
 @contextmanager
@@ -198,13 +210,13 @@ def store(job: Job, finished: Finished, base: BaseRecord) -> Manifest:
     )
     waiting = retry_policy(job.children, context.console)
     try:
-        disk, booted = _boot_and_send(job, key, finished, waiting, runner)
+        sent, booted = _boot_and_send(job, key, finished, waiting, runner)
         packages, boot_files = finished.packages, finished.prepared.boot_files
         if packages is None and booted:
             packages, boot_files = booted.packages, booted.boot_files
         finished = replace(finished, packages=packages)
         boot = booted.test if booted else None
-        manifest = _manifest(job, key, finished, base, disk, boot, tools(runner))
+        manifest = _manifest(job, key, finished, base, sent, boot, tools(runner))
         sidecars = SidecarFiles(
             log=job.log, console_log=job.console_log, packages=packages, boot_files=boot_files
         )
@@ -279,7 +291,7 @@ def _prepare(job: Job, runner: Runner) -> Prepared:
 
 def _boot_and_send(
     job: Job, key: BuildKey, finished: Finished, waiting: RetryPolicy, runner: Runner
-) -> tuple[Disk, Booted | None]:
+) -> tuple[Sent, Booted | None]:
     """Boot a finished disk while it is compressed and uploaded, which only reads it, too.
 
     What fails ends the other, and a disk that was uploaded has no manifest yet: it is no build.
@@ -302,8 +314,8 @@ def _boot_and_send(
                 booting.result()
 
         try:
-            disk = _send(job, key, finished, waiting, runner, check_both)
-            return disk, booting.result()
+            sent = _send(job, key, finished, waiting, runner, check_both)
+            return sent, booting.result()
         except BaseException:
             children.end()
             raise
@@ -432,12 +444,56 @@ def _send(
     waiting: RetryPolicy,
     runner: Runner,
     check: Callable[[], None],
+) -> Sent:
+    """Compress and upload a disk, in its other forms beside the xz; what fails ends the rest."""
+    children = Children(runner.children)
+    with job.machine.compression(check), ThreadPoolExecutor(1, thread_name_prefix="also") as pool:
+        also = pool.submit(_send_also, job, key, finished, replace(runner, children=children))
+
+        def check_all() -> None:
+            check()
+            if also.done():
+                also.result()
+
+        try:
+            disk = _send_xz(job, key, finished, waiting, runner, check_all)
+            while not wait([also], timeout=_POLL).done:
+                check()
+            return Sent(disk=disk, also=also.result())
+        except BaseException:
+            children.end()
+            raise
+
+
+def _send_also(
+    job: Job, key: BuildKey, finished: Finished, runner: Runner
+) -> Mapping[str, DiskFile]:
+    """Make and upload the disk in the forms that the settings ask for beside the xz."""
+    also, store = {}, job.context.store
+    # Of its own: what ends this does not end the image's other work.
+    waiting = retry_policy(runner.children, job.context.console)
+    for form in job.context.settings.publish_also:
+        file, name = job.folder / f"also.{form}", key.staging.also(form)
+        with job.progress.doing(f"compressing and uploading the {form}", Phase.ALSO):
+            qcow2.compress(finished.disk, file, runner)
+            check = runner.children.check
+            also[form] = send_file(store, name, file, retry=waiting, check=check)
+            file.unlink()
+    return also
+
+
+def _send_xz(
+    job: Job,
+    key: BuildKey,
+    finished: Finished,
+    waiting: RetryPolicy,
+    runner: Runner,
+    check: Callable[[], None],
 ) -> Disk:
     context = job.context
     step = "compressing and uploading"
     size = finished.disk.stat().st_size
     with (
-        job.machine.compression(check),
         job.progress.doing(step, Phase.UPLOAD),
         context.console.progress(f"{key.name}: {step}", size) as advance,
     ):
@@ -459,6 +515,7 @@ def _send(
         sha1=digests.sha1,
         sha256=digests.sha256,
         sha512=digests.sha512,
+        plain_sha256=digests.plain_sha256,
     )
 
 
@@ -467,7 +524,7 @@ def _manifest(
     key: BuildKey,
     finished: Finished,
     base: BaseRecord,
-    disk: Disk,
+    sent: Sent,
     boot: BootTest | None,
     used: Mapping[str, str],
 ) -> Manifest:
@@ -478,7 +535,7 @@ def _manifest(
         build_id=key.build_id,
         fingerprint=request.fingerprint,
         base=base,
-        disk=disk,
+        disk=sent.disk,
         commit=request.commit,
         dirty=request.dirty,
         created=int(now),
@@ -488,4 +545,5 @@ def _manifest(
         packages=None if finished.packages is None else len(finished.packages),
         tools=used,
         engine=finished.engine,
+        also=sent.also,
     )

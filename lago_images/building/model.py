@@ -17,13 +17,17 @@ from lago_images.storage.base import Store
 
 
 class Phase(StrEnum):
-    """A part of an image's build; a boot test and an upload may be under way at once."""
+    """A part of an image's build; the last three may be under way at once.
+
+    ``also`` makes and uploads the forms of the disk that ``publish-also`` asks for.
+    """
 
     BASE = "base"
     SETUP = "setup"
     DISK = "disk"
     BOOT = "boot"
     UPLOAD = "upload"
+    ALSO = "also"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -217,6 +217,10 @@ def _page_lines(page: ImagePage, chosen: Revision | None, now: float) -> Iterato
     yield f"  sha256 of the .xz     {disk.sha256}"
     yield f"  sha512 of the .xz     {disk.sha512}"
     yield f"  sha1 of the disk      {disk.sha1}"
+    if disk.plain_sha256:
+        yield f"  sha256 of the disk    {disk.plain_sha256}"
+    for form, also in sorted(chosen.also.items()):
+        yield f"  {f'sha256 of the {form}':<20}  {also.sha256}"
     yield from _section("files")
     # By the URL that clients use, once one is published: a bucket's own is for who has its keys.
     root = page.base_url or page.repository
@@ -248,6 +252,8 @@ def _facts(page: ImagePage, chosen: Revision, now: float) -> Iterator[tuple[str,
     sizes = (chosen.disk.compressed_size, chosen.disk.size, chosen.disk.virtual_size)
     compressed, whole, virtual = map(human_size, sizes)
     yield "size", f"{compressed} to download, {whole} as a file, {virtual} for the guest"
+    for form, also in sorted(chosen.also.items()):
+        yield f"as {form}", f"{human_size(also.size)} to download"
     yield "packages", "not known" if chosen.packages is None else str(chosen.packages)
     if changes := chosen.package_changes:
         yield "changes", _package_changes(page.name, chosen.revision, changes)

@@ -135,6 +135,9 @@ def _built(manifest: Manifest, spec: Spec, tree: Tree) -> Iterator[str]:
     if differing:
         # ascii: these names are a builder's, and go to terminals and to GitHub's log.
         yield f"its properties are not the spec's: {', '.join(map(ascii, differing))}"
+    # It is no other disk, but not all of what the settings ask for.
+    if lacking := sorted(tree.also - manifest.also.keys()):
+        yield f"it lacks the {' and '.join(lacking)} that publish-also asks for"
     size = size_bytes(ours["size"]) if "size" in ours else None
     if size is not None and not size <= manifest.disk.virtual_size < size + _ROUNDED_BY:
         yield f"its virtual size is {manifest.disk.virtual_size} bytes, and the spec's {size}"

@@ -142,6 +142,7 @@ def _origin(workspace: Workspace) -> Origin:
         settings={
             "compression-level": str(settings.compression_level),
             "network": "true" if settings.network else "false",
+            **({"publish-also": " ".join(settings.publish_also)} if settings.publish_also else {}),
         },
     )
 
@@ -240,7 +241,8 @@ class _Job:
                 spec = self.tree.specs[image.name]
                 metadata = metadata_file(judged.manifest, spec)
                 shown = spec_text.render(spec)
-                builds.append((image, replace(judged, metadata=metadata, spec=shown)))
+                also = self.tree.also
+                builds.append((image, replace(judged, metadata=metadata, spec=shown, also=also)))
         # A layer's release binds that of its base, which has to exist by then.
         builds.sort(key=lambda pair: places.get(pair[0].name, 0))
         return builds, tuple(missing)
@@ -273,6 +275,7 @@ class _Job:
             if (manifest.name, manifest.arch) == (image.name, image.arch)
             and manifest.fingerprint == image.fingerprint
             and manifest.created >= since
+            and self.tree.also <= manifest.also.keys()
         )
         return next(fitting, None)
 

@@ -49,6 +49,7 @@ class Built:
         base: The manifest's digest of what it stands on: for a layer, of its base's disk.
         sha256: Of its own disk, as layers on it record it.
         manifest_sha256: Of its manifest's bytes, as a promotion names them.
+        also: The forms beside the xz that its disk is there in.
     """
 
     build: str
@@ -58,6 +59,7 @@ class Built:
     base: str
     sha256: str = ""
     manifest_sha256: str = ""
+    also: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -110,6 +110,8 @@ class Tree:
             that reading it follows, in order, and the file or folder that they lead to.
         dirty: The specs, their inputs and the links to them that are not as in git's head.
         quarantine: What may fail for now; no input of a build.
+        also: The forms beside the xz that the settings ask for. In no fingerprint: what a disk
+            holds is the same in each.
     """
 
     specs: Mapping[str, Spec]
@@ -118,6 +120,7 @@ class Tree:
     ways: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
     dirty: frozenset[str] = frozenset()
     quarantine: Quarantine = NONE
+    also: frozenset[str] = frozenset()
 
     def way(self, path: str) -> tuple[str, ...]:
         """Return what git has to be asked about where ``path`` is read."""

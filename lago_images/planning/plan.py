@@ -85,6 +85,7 @@ def suspects(tree: Tree, holdings: Holdings, ask: Ask) -> frozenset[str]:
             continue
         spec = tree.specs.get(name)
         same = tree.fingerprints.get(name) == published.current.fingerprint
+        same = same and not reasons.lacking(tree, published.current)
         settled = spec is not None and spec.arch == arch and same
         timed = ask.outdated or ask.stale_days is not None
         if not settled or ask.everything or ask.force or timed:
@@ -157,6 +158,8 @@ class _Decider:
         yield from self._outside(current, spec)
         if current.fingerprint != self.tree.fingerprints[spec.name]:
             yield from self.why.changed(spec, current, base)
+        elif forms := reasons.lacking(self.tree, current):
+            yield self.why.lacks(current, forms)
 
     def _outside(self, current: Current, spec: Spec) -> Iterator[Reason]:
         """Yield why a build of the same spec would give something else by now."""
@@ -208,7 +211,8 @@ class _Decider:
             # Of an older build repo gc may remove the objects before this plan is carried out.
             is_safe = days is None or self.now - built.created < days * reasons.DAY
             is_same = built.fingerprint == self.tree.fingerprints[spec.name]
-            if is_safe and is_same and (built.base == wanted or not is_layer):
+            is_whole = self.tree.also <= built.also
+            if is_safe and is_same and is_whole and (built.base == wanted or not is_layer):
                 return built
         return None
 

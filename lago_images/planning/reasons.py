@@ -90,6 +90,13 @@ class Why:
         )
         return Reason(kind=ReasonKind.MISSING, detail=detail)
 
+    def lacks(self, current: Current, forms: Sequence[str]) -> Reason:
+        """Return why an image is built whose disk is not there in every form that is wanted."""
+        detail = (
+            f"publish-also asks for {' and '.join(forms)}, which revision {current.revision} lacks"
+        )
+        return Reason(kind=ReasonKind.INPUT, detail=detail)
+
     def changed(self, spec: Spec, current: Current, base: Action | None) -> tuple[Reason, ...]:
         """Return why the fingerprint is not the release's."""
         since = self.history.since.get(current.commit)
@@ -237,6 +244,11 @@ def _removal(name: str, since: Since) -> str | None:
 def age(current: Current, now: float) -> int:
     """Return the whole days since the release's build was made."""
     return int((now - current.built.created) // DAY) if current.built else 0
+
+
+def lacking(tree: Tree, current: Current) -> list[str]:
+    """Return the forms that the settings ask for and a release's disk is not there in."""
+    return sorted(tree.also - current.built.also) if current.built else []
 
 
 def _linked(path: str, spec: Spec) -> str:

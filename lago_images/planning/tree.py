@@ -58,6 +58,7 @@ def read_tree(root: Path, settings: Settings, git: Git | None = None) -> Tree:
         ways=ways,
         dirty=frozenset({*_uncommitted(specs, ways, files, settings), *files.dirty}),
         quarantine=inspected.quarantine,
+        also=frozenset(settings.publish_also),
     )
 
 

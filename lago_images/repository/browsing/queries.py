@@ -89,6 +89,7 @@ def _revision(release: Release, image: ReleasedImage, state: ImageState, reason:
         fingerprint=manifest.fingerprint,
         base=manifest.base,
         disk=manifest.disk,
+        also=image.also,
         packages=manifest.packages,
         boot=manifest.boot,
         package_changes=release.package_changes,

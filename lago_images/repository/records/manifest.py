@@ -12,6 +12,7 @@ from lago_images.repository.records.fields import (
     BUILD_ID,
     Arch,
     BuildId,
+    Form,
     Format,
     Name,
     Sha1,
@@ -48,6 +49,7 @@ class Disk:
         sha1: Of the decompressed file, hexadecimal; lago's ``.hash``.
         sha256: Of the ``.xz``; what the store is asked to prove.
         sha512: Of the ``.xz``; virt-builder's ``checksum[sha512]``.
+        plain_sha256: Of the decompressed file; None in manifests older than this field.
     """
 
     format: Format
@@ -57,6 +59,15 @@ class Disk:
     sha1: Sha1
     sha256: Sha256
     sha512: Sha512
+    plain_sha256: Sha256 | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DiskFile:
+    """Describe the disk in another form, which is used as it is: bytes and SHA-256 of the file."""
+
+    size: Positive
+    sha256: Sha256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,6 +155,7 @@ class Manifest:
 
     ``properties`` are the spec's; ``boot`` is None where the spec says ``boot-test=no: REASON``.
     ``engine`` is None where no command ran, and in older manifests.
+    ``also`` has the disk's other forms, by the name that ``publish-also`` has for each.
     ``dirty`` is true when the files built from were not those of ``commit``.
     """
 
@@ -165,6 +177,7 @@ class Manifest:
     packages: Count | None = None
     tools: Mapping[Text, Text] = field(default_factory=lambda: MappingProxyType({}))
     engine: EngineRecord | None = None
+    also: Mapping[Form, DiskFile] = field(default_factory=lambda: MappingProxyType({}))
 
     @property
     def key(self) -> BuildKey:
@@ -193,13 +206,17 @@ class Manifest:
     def to_plain(self) -> dict[str, Any]:
         # enc_hook: of mappings msgspec knows dict alone, and these may be read-only ones.
         plain = {"schema": self.SCHEMA, **msgspec.to_builtins(self, enc_hook=dict)}
+        # Manifests from before there was such a field keep their bytes.
         if self.engine is None:
-            # Manifests from before there was a choice keep their bytes.
             del plain["engine"]
         # Likewise, from before more was judged than that the agent answers, and specs had tests.
         for name in ("again", "checks", "tests", "quarantined"):
             if self.boot and plain["boot"][name] in (None, [], ()):
                 del plain["boot"][name]
+        if not self.also:
+            del plain["also"]
+        if self.disk.plain_sha256 is None:
+            del plain["disk"]["plain_sha256"]
         return plain
 
     def to_json(self) -> bytes:

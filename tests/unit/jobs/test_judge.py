@@ -13,6 +13,7 @@ from lago_images.repository.records.manifest import BaseRecord, BootTest
 from lago_images.specs.model import Base, BaseKind, GuestTest, Spec
 from lago_images.specs.quarantine import NONE, Quarantine, QuarantineEntry
 from tests.support import ci
+from tests.support.builders import with_qcow2
 
 NOW = 1_700_000_100
 HEAD = "2" * 40
@@ -98,6 +99,18 @@ def test_an_image_was_booted_under_every_firmware_that_its_spec_names(firmware, 
     assert judged(both, spec=spec) == []
     found = judged(replace(made, boot=replace(made.boot, firmware=tried)), spec=spec)
     assert found == [f"the spec demands that it {what}"]
+
+
+def test_a_build_without_a_form_that_the_settings_ask_for_is_refused():
+    asking = replace(tree(), also=frozenset({"qcow2"}))
+    digest = sha256(GOOD)
+    assert problems(GOOD, digest, IMAGE, SPEC, asking, NOW) == [
+        "it lacks the qcow2 that publish-also asks for"
+    ]
+    whole = with_qcow2(GOOD)
+    assert problems(whole, sha256(whole), IMAGE, SPEC, asking, NOW) == []
+    # What nobody asks for is no problem: it stays staged.
+    assert judged(whole) == []
 
 
 def test_a_bootstrapped_image_is_booted_under_bios_and_uefi():

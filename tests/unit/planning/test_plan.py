@@ -8,14 +8,16 @@ from hypothesis import strategies as st
 
 from lago_images.errors import UsageError
 from lago_images.planning.git_output import Change
-from lago_images.planning.history import History, ImageHoldings, Relation
+from lago_images.planning.history import Ask, History, Holdings, ImageHoldings, Relation
 from lago_images.planning.model import Action
+from lago_images.planning.plan import suspects
 from lago_images.repository.records.changes import (
     Package,
     PackageChanges,
     Upstream,
     VersionChange,
 )
+from lago_images.repository.records.layout import ImageId
 from tests.support.planning import (
     DAY,
     HEAD,
@@ -365,6 +367,47 @@ def test_the_newest_waiting_build_is_promoted():
     assert made.chains == ()
     never = plan(new, images, history("image-specs/debian"), promote=False)
     assert actions(never) == {"debian": "build"}
+
+
+WITH_QCOW2 = replace(ALL, also=frozenset({"qcow2"}))
+
+
+def test_an_image_without_a_form_that_the_settings_ask_for_is_built_with_its_layers():
+    images = {ImageId(*key): held for key, held in published(ALL).items()}
+    made = plan(WITH_QCOW2, images, history())
+    lacking = "publish-also asks for qcow2, which revision 1 lacks"
+    assert why(made, "debian") == why(made, "cirros") == [("input", lacking)]
+    assert actions(made)["nfs"] == "build"
+    assert suspects(WITH_QCOW2, Holdings(images=images), Ask()) == {OLD}
+    whole = {
+        key: replace(
+            held,
+            current=replace(
+                held.current, built=replace(held.current.built, also=frozenset({"qcow2"}))
+            ),
+        )
+        for key, held in images.items()
+    }
+    assert set(actions(plan(WITH_QCOW2, whole, history())).values()) == {"keep"}
+    # Who asks for less than there is has nothing to build.
+    assert set(actions(plan(ALL, whole, history())).values()) == {"keep"}
+    assert suspects(WITH_QCOW2, Holdings(images=whole), Ask()) == frozenset()
+
+
+def test_a_newer_commits_image_is_not_built_again_for_a_form():
+    made = plan(WITH_QCOW2, published(ALL), history(relation=Relation.NEWER))
+    assert set(actions(made).values()) == {"keep"}
+
+
+def test_only_a_waiting_build_in_every_form_is_promoted():
+    asking = replace(tree(BASE), also=frozenset({"qcow2"}))
+    whole = replace(build_of(asking, "debian", number=2), also=frozenset({"qcow2"}))
+    later = build_of(asking, "debian", number=3, created=NOW + 1)
+    images = published(asking)
+    images[KEY] = ImageHoldings(current=images[KEY].current, newest=1, waiting=(whole, later))
+    assert image(plan(asking, images, history()), "debian").promote == "debian-2"
+    images[KEY] = ImageHoldings(current=images[KEY].current, newest=1, waiting=(later,))
+    assert actions(plan(asking, images, history())) == {"debian": "build"}
 
 
 def test_a_waiting_build_does_not_replace_an_unchanged_image():

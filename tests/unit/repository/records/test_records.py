@@ -15,6 +15,7 @@ from lago_images.repository.records.manifest import (
     BaseRecord,
     BootTest,
     Disk,
+    DiskFile,
     EngineRecord,
     Manifest,
 )
@@ -26,7 +27,7 @@ from lago_images.repository.records.release import (
     Released,
     ReleasedImage,
 )
-from tests.support.builders import bound, layer_on, manifest, release
+from tests.support.builders import bound, layer_on, manifest, release, with_qcow2
 
 TEXT = st.text(max_size=20)
 COUNT = st.integers(0, 2**62 - 1)
@@ -62,6 +63,7 @@ MANIFESTS = st.builds(
         sha1=hexadecimal(40),
         sha256=hexadecimal(64),
         sha512=hexadecimal(128),
+        plain_sha256=st.none() | hexadecimal(64),
     ),
     commit=TEXT,
     dirty=st.booleans(),
@@ -82,6 +84,8 @@ MANIFESTS = st.builds(
     packages=st.none() | COUNT,
     tools=st.dictionaries(TEXT, TEXT, max_size=3),
     engine=st.none() | st.builds(EngineRecord, name=TEXT, why=TEXT),
+    also=st.just({})
+    | st.fixed_dictionaries({"qcow2": st.builds(DiskFile, size=POSITIVE, sha256=hexadecimal(64))}),
 )
 RELEASED = st.builds(Released, commit=TEXT, dirty=st.booleans(), actor=TEXT, run=TEXT)
 RELEASES = st.builds(
@@ -159,10 +163,11 @@ BOOT = BootTest(
     quarantined=(HELD,),
 )
 MADE = replace(
-    manifest(),
+    with_qcow2(manifest()),
     boot=BOOT,
     engine=EngineRecord(name="appliance", why="a reason"),
 )
+MADE = replace(MADE, disk=replace(MADE.disk, plain_sha256="a" * 64))
 BACK = release(2, None, withdraws=1)
 OUT = release(package_changes=PackageDiff(since=1))
 NO_TEXT = [None, 7, True, [], {}, "\ud800", "a\udcff"]
@@ -190,6 +195,7 @@ WRONG_IN_A_MANIFEST = {
     "disk.sha1": [*NO_TEXT, "", "g" * 40, "a" * 39, "a" * 41, "A" * 40, "a" * 40 + "\n"],
     "disk.sha256": [*NO_TEXT, "a" * 40, "a" * 64 + "\n"],
     "disk.sha512": [*NO_TEXT, "a" * 64, "a" * 128 + "\n"],
+    "disk.plain_sha256": [*NO_TEXT[1:], "a" * 40, "a" * 64 + "\n"],
     "commit": NO_TEXT,
     "dirty": [None, 0, 1, "true", []],
     "created": NO_COUNT,
@@ -208,6 +214,10 @@ WRONG_IN_A_MANIFEST = {
     "engine": [7, "x", []],
     "engine.name": NO_TEXT,
     "engine.why": NO_TEXT,
+    "also": [
+        *(None, 7, [], {"vmdk": {"size": 1, "sha256": "a" * 64}}, {"qcow2": 7}, {"qcow2": {}}),
+        *({"qcow2": {"size": 0, "sha256": "a" * 64}}, {"qcow2": {"size": 1, "sha256": "A" * 64}}),
+    ],
 }
 WRONG_IN_A_RELEASE = {
     "name": NO_NAME,
@@ -277,7 +287,7 @@ def test_an_invalid_field_is_refused_with_its_key_and_path(record, path, value):
 OPTIONAL = {
     *("base.detail", "base.build", "base.revision", "properties", "packages", "tools"),
     *("boot", "boot.firmware", "boot.again", "boot.checks", "boot.tests", "boot.quarantined"),
-    *("engine", "engine.why"),
+    *("engine", "engine.why", "disk.plain_sha256", "also"),
     *("image.base", "released.dirty", "released.actor", "released.run", "withdraws", "reason"),
     *("package_changes", "package_changes.added", "package_changes.removed"),
     *("package_changes.upgraded", "package_changes.omitted"),
