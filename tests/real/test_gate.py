@@ -144,7 +144,8 @@ def test_a_disk_whose_efi_system_partition_is_empty(refused, debian12_cloud, tmp
     ]
     subprocess.run(["mdeltree", "-i", f"{disk}@@{esp}", "::/EFI"], check=True)
     error = refused(disk, firmware="uefi")
-    assert "the guest gave up: BdsDxe: No bootable option or device was found" in error.message
+    assert "the guest gave up: >>Start PXE over IPv4" in error.message
+    assert any("failed to load Boot0001" in line for line in error.tail)
     assert "EFI system partition" in error.hint
 
 

@@ -90,7 +90,8 @@ SIGNS = (
         "no boot loader",
         r"^grub rescue>|^grub>|Entering rescue mode\.\.\.|No bootable device.*"
         r"|Boot failed: not a bootable disk.*|BdsDxe: No bootable option or device was found.*"
-        r"|UEFI Interactive Shell.*",
+        # UEFI looks on the network, for minutes, when no disk has anything.
+        r"|UEFI Interactive Shell.*|>>Start (?:PXE|HTTP Boot) over .*",
         "the firmware or GRUB found nothing to start: under uefi look at the EFI system partition, "
         "else at the boot sector, and at firmware= in the spec",
     ),

@@ -35,6 +35,7 @@ LINES = [
     ("no boot loader", "grub> "),
     ("no boot loader", "No bootable device."),
     ("no boot loader", "Boot failed: not a bootable disk"),
+    ("no boot loader", ">>Start PXE over IPv4."),
     ("no boot loader", "BdsDxe: No bootable option or device was found."),
     ("systemd does not go on", "[    4.20] systemd[1]: Freezing execution."),
     ("kernel oops", "[    5.00] BUG: unable to handle page fault for address: ffffffffc0000000"),
