@@ -52,8 +52,6 @@ _APT = re.compile(
     r"|Retries|Check-Valid-Until|Check-Date|ForceIPv[46])) (\"[^\"]*\";)$",
     re.MULTILINE,
 )
-# Ubuntu's package of Debian's keys puts them here only, where apt does not look by itself.
-_KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 
 
 def disk_size(spec: Spec) -> int:
@@ -78,8 +76,13 @@ def prepare(
         BuildError: The bootstrap failed, or does not fit on the disk.
         HostError: The work directory's file system is mounted with noexec or nodev.
     """
-    layout = Layout(size=disk_size(spec), has_uefi=has_uefi(spec.properties), identity=fingerprint)
     todo = recipe(spec, host_mirrors(runner))
+    layout = Layout(
+        size=disk_size(spec),
+        has_uefi=has_uefi(spec.properties),
+        identity=fingerprint,
+        distribution=todo.release.distribution.name,
+    )
     user = () if os.geteuid() == 0 else AS_ROOT
     disk = workdir / "base.raw"
     guest = Guest(
@@ -129,7 +132,7 @@ def _debootstrap(todo: Recipe, rootfs: Path, settings: Path, runner: Runner, hos
         "--mode=root",
         "--variant=minbase",
         "--format=directory",
-        "--components=main",
+        f"--components={todo.release.distribution.components.replace(' ', ',')}",
         f"--architectures={todo.arch}",
         f"--include={','.join(todo.packages)}",
         f"--aptopt={settings}",
@@ -179,8 +182,10 @@ def _in_guest(calls: str, rootfs: Path, runner: Runner, *, doing: str) -> list[s
 
 
 def _keyring(todo: Recipe) -> tuple[str, ...]:
-    """Return Debian's keys besides those in trusted.gpg.d; mmdebstrap finds its own mirrors'."""
-    return (f"--keyring={_KEYRING}",) if todo.sources and _KEYRING.exists() else ()
+    """Return the archive's keys besides those in trusted.gpg.d; mmdebstrap finds its mirrors'."""
+    # Where apt does not look by itself: the keys may be of another distribution than the host.
+    keyring = Path(todo.release.distribution.keyring)
+    return (f"--keyring={keyring}",) if todo.sources and keyring.exists() else ()
 
 
 @contextmanager
