@@ -21,6 +21,8 @@ FILE = "lago-images.toml"
 PREFIX = "LAGO_IMAGES_"
 _LARGEST = 2**20
 DEFAULT_REPOSITORY = "./image-repo"
+# The forms that a disk can be published in beside the xz that the clients take.
+FORMS = ("qcow2",)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,8 +55,11 @@ class Settings:
         jobs: How many chains are built side by side.
         boot_timeout: Seconds a boot test may take with KVM; four times that without.
         require_kvm: Refuse to build without working KVM.
-        network: True if commands in images may use the network, and template sources are asked.
+        network: True if commands in images, and tests that ask for it, may use the network, and
+            template sources are asked.
         compression_level: 0 to 9: about the size of xz's preset, or less.
+        publish_also: The forms that each disk is published in beside the xz: ``qcow2``, a disk that
+            is used as it is downloaded. A list in the file; with commas in the environment.
         engine: What a spec's commands run in: ``auto`` for namespaces where they are safe and mean
             the same, else the appliance; ``namespace`` or ``appliance`` for that alone.
         template_sources: For ``libguestfs:`` bases; none means virt-builder's own.
@@ -78,6 +83,7 @@ class Settings:
     require_kvm: bool = False
     network: bool = True
     compression_level: int = 6
+    publish_also: tuple[str, ...] = ()
     engine: str = "auto"
     template_sources: tuple[TemplateSource, ...] = ()
     keep_revisions: int = 5
@@ -91,6 +97,7 @@ _AT_LINE = re.compile(r"\bat line (\d+)")
 _CHOICES = {
     "promote": ("same-repository", "attested", "never"),
     "engine": ("auto", "namespace", "appliance"),
+    "publish_also": FORMS,
 }
 AT_LEAST = {
     "jobs": 1,
@@ -125,6 +132,9 @@ def load(folder: Path, environ: Mapping[str, str]) -> Settings:
     if "specs" in values:
         # Git names no path with empty or . parts, and paths of specs are looked up among its.
         values["specs"] = str(PurePosixPath(values["specs"]))
+    if "publish_also" in values:
+        # Each form has one key, which is written once.
+        values["publish_also"] = tuple(dict.fromkeys(values["publish_also"]))
     variables = {name: PREFIX + name.upper() for name in _KINDS}
     origins = {name: variable for name, variable in variables.items() if environ.get(variable)}
     return replace(Settings(folder=folder, origins=origins), **values)
@@ -151,8 +161,10 @@ def _from_file(text: str, problems: list[Problem]) -> dict[str, Any]:
         if key == "template-sources":
             values["template_sources"] = _sources(value, complain)
         elif (name := key.replace("-", "_")) in _KINDS and "_" not in key:
-            if _fits(name, key, value, complain):
-                values[name] = value
+            # TOML has lists, which may be changed.
+            fixed = tuple(value) if isinstance(value, list) else value
+            if _fits(name, key, fixed, complain):
+                values[name] = fixed
         else:
             complain(key, _unknown(key, [*_KINDS, "template_sources"]))
     return values
@@ -199,15 +211,17 @@ def _from_text(text: str, kind: type) -> object:
     if kind is int:
         # Not isdigit, which lets a superscript pass that int refuses.
         return int(text) if text.isdecimal() and len(text) <= _DIGITS else text
-    return text
+    return tuple(re.split(r"[,\s]+", text.strip(", "))) if kind is tuple else text
 
 
 def _fits(name: str, key: str, value: object, complain: Callable[[str, str], None]) -> bool:
     kind = _KINDS[name]
-    shown = {bool: "true or false", int: "a whole number", str: "a string"}[kind]
+    shown = {bool: "true or false", int: "a whole number", str: "a string", tuple: "a list"}[kind]
     # Not isinstance: in Python True is an int, and `jobs = true` is not 1.
     if type(value) is not kind:
         complain(key, f"{key} must be {shown}, not {_shortened(value)}")
+    elif isinstance(value, tuple):
+        return _are_choices(value, _CHOICES[name], key, complain)
     elif name in _CHOICES and value not in _CHOICES[name]:
         complain(key, f"{key} must be one of {', '.join(_CHOICES[name])}, not {_shortened(value)}")
     elif isinstance(value, int) and value > AT_MOST.get(name, _MOST):
@@ -222,6 +236,18 @@ def _fits(name: str, key: str, value: object, complain: Callable[[str, str], Non
     else:
         return True
     return False
+
+
+def _are_choices(
+    values: tuple[object, ...],
+    choices: tuple[str, ...],
+    key: str,
+    complain: Callable[[str, str], None],
+) -> bool:
+    others = [value for value in values if value not in choices]
+    for other in others:
+        complain(key, f"{key} may list {', '.join(choices)}, not {_shortened(other)}")
+    return not others
 
 
 def _shortened(value: object) -> str:

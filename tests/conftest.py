@@ -26,6 +26,7 @@ _GROUPS = {
         "tests/real/test_customise.py",
         "tests/real/test_bootstrap.py",
         "tests/real/test_boot.py",
+        "tests/real/test_gate.py",
         "tests/real/clients/test_machines.py",
         "tests/real/test_tutorial.py",
     ),

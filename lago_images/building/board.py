@@ -46,7 +46,8 @@ class Row:
 
     def measure(self, total: int | None) -> Advance:
         """Show bytes of a total, which the phase beside the boot test moves."""
-        self.metered = next((each for each in self.phases if each is not Phase.BOOT), None)
+        beside = (Phase.BOOT, Phase.ALSO)
+        self.metered = next((each for each in self.phases if each not in beside), None)
         self.meter = Meter(clock=self.clock, total=total)
         return self.meter.advance
 

@@ -14,7 +14,7 @@ from lago_images.building.bases.prepared import FinishedBase
 from lago_images.building.board import Board
 from lago_images.building.image import Finished, Job, finish, firmwares, reserved, store
 from lago_images.building.model import Context, Request, Result
-from lago_images.building.outcome import described, for_the_log, keep, last_lines
+from lago_images.building.outcome import described, ended_tests, for_the_log, keep, last_lines
 from lago_images.building.progress import Progress
 from lago_images.building.reservations import Machine, Reservations, this_machine
 from lago_images.host import kvm
@@ -280,6 +280,7 @@ class _Chain:
             context = self.run.context
             log = keep(image.job.log, f"{image.name}.log", context)
             keep(image.job.console_log, f"{image.name}.console.log", context)
+            keep(image.job.screenshot, f"{image.name}.png", context)
             # Before its disk space is given back: whoever waits for that looks at what is free.
             self._leave(image, image.name)
             image.opened.close()
@@ -320,6 +321,7 @@ class _Chain:
             step=progress.step if failed else "",
             error=described(failed) if failed else "",
             tail=last_lines(failed),
+            tests=ended_tests(failed),
             skipped=image.base.name if is_stopped and image.base else "",
             log=log,
             start_time=image.start_time,

@@ -15,15 +15,33 @@ from lago_images.host.http import Answer, Client, HttpError, Limits, TooLargeErr
 from lago_images.host.retry import RetryPolicy
 
 LIMIT = 20 * 2**30
+LOCK = ".lock"
+# What an unfinished download has behind its name: its bytes, and what identifies the version.
+_PART, _VALIDATOR = ".part", ".part.validator"
 
 
 @contextmanager
 def locked(path: Path) -> Generator[None]:
     """Hold a lock beside ``path``; other runs and threads wait for it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.with_name(path.name + ".lock").open("a") as file:
+    with path.with_name(path.name + LOCK).open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+def remove_unless_locked(path: Path) -> bool:
+    """Remove a file of a cache; returns false, and leaves it, where another run has locked it."""
+    lock = path.with_name(path.name.removesuffix(_VALIDATOR).removesuffix(_PART) + LOCK)
+    if not lock.exists():
+        path.unlink(missing_ok=True)
+        return True
+    with lock.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        path.unlink(missing_ok=True)
+        return True
 
 
 def prune(folder: Path, *, limit: int = LIMIT, keep: Path | None = None) -> None:
@@ -33,7 +51,7 @@ def prune(folder: Path, *, limit: int = LIMIT, keep: Path | None = None) -> None
     """
     files = [path for path in folder.glob("*") if path.is_file() and path != keep]
     # A lock file that is removed while it is held leaves the next run another file to lock.
-    used = {path: path.stat() for path in files if path.suffix != ".lock"}
+    used = {path: path.stat() for path in files if path.suffix != LOCK}
     total = sum(status.st_size for status in used.values())
     for path, status in sorted(used.items(), key=lambda item: item[1].st_mtime):
         if total <= limit:
@@ -109,7 +127,7 @@ class Downloader:
         (self.folder / key).unlink(missing_ok=True)
 
     def _download(self, url: str, path: Path) -> None:
-        part = path.with_name(path.name + ".part")
+        part = path.with_name(path.name + _PART)
 
         def warn(error: Error) -> float | None:
             pause = again(error)

@@ -7,7 +7,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -17,7 +17,10 @@ from lago_images.building import qcow2
 from lago_images.building.bases import layer, libguestfs, signed_list, simple
 from lago_images.building.bases.bootstrap import build as bootstrap
 from lago_images.building.bases.prepared import FinishedBase, LayerBase, Package, Prepared
-from lago_images.building.boot.boot_test import Booted, boot_test
+from lago_images.building.boot import verdict
+from lago_images.building.boot.boot_test import Booted, boot_test, refuse_shared_identity
+from lago_images.building.boot.logins import documented
+from lago_images.building.boot.spec_tests import OwnTests
 from lago_images.building.customise.engine import customise
 from lago_images.building.customise.namespace import rules
 from lago_images.building.customise.sysprep import warn_of_secrets
@@ -31,10 +34,11 @@ from lago_images.building.upload import (
     record,
     retry_policy,
     send_disk,
+    send_file,
     send_sidecars,
     withdraw,
 )
-from lago_images.errors import BuildError, CommandError
+from lago_images.errors import BootError, BuildError, CommandError
 from lago_images.host.kvm import Acceleration
 from lago_images.host.process import Children, Runner, search_path
 from lago_images.host.retry import RetryPolicy
@@ -43,13 +47,17 @@ from lago_images.repository.records.manifest import (
     BaseRecord,
     BootTest,
     Disk,
+    DiskFile,
     EngineRecord,
     Manifest,
 )
 from lago_images.repository.records.state import StoredBuild
+from lago_images.specs import guest_tests
 from lago_images.specs.bases import required_firmwares
-from lago_images.specs.host_files import refuse_pointers
+from lago_images.specs.boot_check import boot_check
+from lago_images.specs.host_files import HostFolder, refuse_pointers
 from lago_images.specs.model import BaseKind, Spec
+from lago_images.specs.quarantine import day, ending
 
 # Ends a program when we are killed; it stays the same process.
 _DIE_TOGETHER = ("setpriv", "--pdeathsig", "KILL", "--")
@@ -59,10 +67,14 @@ _NAMED_TOOLS = {
     "virt-sysprep": "--version",
     "virt-builder": "--version",
     "mmdebstrap": "--version",
+    "mke2fs": "-V",
+    "grub-mkimage": "--version",
     "bwrap": "--version",
     "7zz": "--help",
 }
 _VERSION = re.compile(r"\d+(?:\.\d+)+\S*")
+# Seconds between looks at what is under way.
+_POLL = 0.2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +108,11 @@ class Job:
     def console_log(self) -> Path:
         return self.log.with_suffix(".console.log")
 
+    @property
+    def screenshot(self) -> Path:
+        """Return where the guest's screen is kept when a boot test refuses it."""
+        return self.log.with_suffix(".png")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finished:
@@ -107,6 +124,14 @@ class Finished:
     packages: tuple[Package, ...] | None
     engine: EngineRecord | None
     start_time: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sent:
+    """A disk that is in the store: as xz, and in the other forms that the settings ask for."""
+
+    disk: Disk
+    also: Mapping[str, DiskFile]
 
 
 @contextmanager
@@ -185,13 +210,13 @@ def store(job: Job, finished: Finished, base: BaseRecord) -> Manifest:
     )
     waiting = retry_policy(job.children, context.console)
     try:
-        disk, booted = _boot_and_send(job, key, finished, waiting, runner)
+        sent, booted = _boot_and_send(job, key, finished, waiting, runner)
         packages, boot_files = finished.packages, finished.prepared.boot_files
         if packages is None and booted:
             packages, boot_files = booted.packages, booted.boot_files
         finished = replace(finished, packages=packages)
         boot = booted.test if booted else None
-        manifest = _manifest(job, key, finished, base, disk, boot, tools(runner))
+        manifest = _manifest(job, key, finished, base, sent, boot, tools(runner))
         sidecars = SidecarFiles(
             log=job.log, console_log=job.console_log, packages=packages, boot_files=boot_files
         )
@@ -217,7 +242,9 @@ def tools(runner: Runner) -> Mapping[str, str]:
     for program, option in _NAMED_TOOLS.items():
         if shutil.which(program, path=search_path(runner.environ)):
             try:
-                output = runner.capture([program, option]).decode(errors="replace")
+                # mke2fs says it on standard error.
+                shell = ["sh", "-c", 'exec "$0" "$1" 2>&1', program, option]
+                output = runner.capture(shell).decode(errors="replace")
             except CommandError:
                 continue
             if match := _VERSION.search(output):
@@ -242,7 +269,14 @@ def _prepare(job: Job, runner: Runner) -> Prepared:
     spec, context = job.request.spec, job.context
     match spec.base.kind:
         case BaseKind.BOOTSTRAP:
-            return bootstrap.prepare(spec, job.request.fingerprint, job.folder, context, runner)
+            return bootstrap.prepare(
+                spec,
+                job.request.fingerprint,
+                job.folder,
+                context,
+                runner,
+                origin=job.request.origin,
+            )
         case BaseKind.LIBGUESTFS:
             return libguestfs.prepare(spec, job.folder, context, runner)
         case BaseKind.SIMPLE if "base-checksums" in spec.properties:
@@ -257,13 +291,14 @@ def _prepare(job: Job, runner: Runner) -> Prepared:
 
 def _boot_and_send(
     job: Job, key: BuildKey, finished: Finished, waiting: RetryPolicy, runner: Runner
-) -> tuple[Disk, Booted | None]:
+) -> tuple[Sent, Booted | None]:
     """Boot a finished disk while it is compressed and uploaded, which only reads it, too.
 
     What fails ends the other, and a disk that was uploaded has no manifest yet: it is no build.
     """
     spec, check = job.request.spec, runner.children.check
-    if spec.properties.get("boot-test") == "no":
+    if boot_check(spec.properties).is_off:
+        job.progress.note(f"not booted: {boot_check(spec.properties).reason}")
         if finished.packages is None:
             job.context.console.info(
                 f"{spec.name}: nobody looked for private keys in it: that needs a boot test"
@@ -279,17 +314,40 @@ def _boot_and_send(
                 booting.result()
 
         try:
-            disk = _send(job, key, finished, waiting, runner, check_both)
-            return disk, booting.result()
+            sent = _send(job, key, finished, waiting, runner, check_both)
+            return sent, booting.result()
         except BaseException:
             children.end()
             raise
 
 
 def _boot(job: Job, finished: Finished, runner: Runner) -> Booted:
+    """Boot and test the disk; what a quarantine holds back is a warning."""
+    spec, quarantine = job.request.spec, job.request.quarantine
+    today = day(job.context.clock())
+    try:
+        booted = _boot_everywhere(job, finished, runner)
+        held = verdict.of_tests(booted.test.tests, spec.name, quarantine, today)
+    except BootError as error:
+        # Who ends a build ends its guest, which is no failure of the image's.
+        runner.children.check()
+        failure = verdict.of_boot(error, spec.name, quarantine, today)
+        if failure is None:
+            if entry := quarantine.ended(spec.name, None, today):
+                ended = ending(entry.until, today)
+                job.context.console.warn(f"{spec.name}: the quarantine {ended}")
+            raise
+        booted, held = Booted(test=BootTest(seconds=0.0, accel=job.accel.name)), (failure,)
+    for line in verdict.warnings(held, spec.name, quarantine, today):
+        job.context.console.warn(f"{spec.name}: {line}")
+        job.progress.note(f"quarantined: {line}")
+    return replace(booted, test=replace(booted.test, quarantined=held))
+
+
+def _boot_everywhere(job: Job, finished: Finished, runner: Runner) -> Booted:
     """Boot the disk under each kind of firmware that it is for, one after the other."""
     booted: list[Booted] = []
-    for firmware in firmwares(job.request.spec, job.base):
+    for number, firmware in enumerate(firmwares(job.request.spec, job.base), start=1):
         # One of them looks inside; what was customised here has reported its packages already.
         look_inside = finished.packages is None and not booted
         doing = job.progress.doing(f"boot test {firmware}".rstrip(), Phase.BOOT)
@@ -311,13 +369,42 @@ def _boot(job: Job, finished: Finished, runner: Runner) -> Booted:
                     runner=runner,
                     clock=job.context.clock,
                     look_inside=look_inside,
+                    again=not booted,
+                    logins=documented(job.request.spec.operations),
+                    screenshot=job.screenshot,
+                    number=number,
+                    pattern=boot_check(job.request.spec.properties).pattern,
+                    tests=None if booted else _own_tests(job),
                 )
             )
+    for other in booted[1:]:
+        refuse_shared_identity(booted[0], other)
     warn_of_secrets(job.request.spec, booted[0].secrets or (), job.context)
     tests = [each.test for each in booted]
     slowest = max(tests, key=lambda test: test.seconds)
     seconds = {name: taken for test in tests for name, taken in test.firmware.items()}
-    return replace(booted[0], test=replace(slowest, firmware=seconds))
+    checks = dict.fromkeys(name for test in tests for name in test.checks)
+    if len(tests) > 1:
+        checks["clones"] = None
+    test = replace(
+        slowest,
+        firmware=seconds,
+        again=tests[0].again,
+        checks=tuple(checks),
+        tests=tests[0].tests,
+    )
+    return replace(booted[0], test=test)
+
+
+def _own_tests(job: Job) -> OwnTests | None:
+    """Return the tests of the spec's own, which are run once: where it has started twice."""
+    host = HostFolder(job.context.root)
+    tests = OwnTests(
+        tests=job.request.spec.tests,
+        read=lambda test: host.read(test.path, most=guest_tests.LARGEST),
+        has_network=job.context.settings.network,
+    )
+    return tests if tests.tests else None
 
 
 def firmwares(spec: Spec, base: LayerBase | None) -> tuple[str, ...]:
@@ -357,12 +444,56 @@ def _send(
     waiting: RetryPolicy,
     runner: Runner,
     check: Callable[[], None],
+) -> Sent:
+    """Compress and upload a disk, in its other forms beside the xz; what fails ends the rest."""
+    children = Children(runner.children)
+    with job.machine.compression(check), ThreadPoolExecutor(1, thread_name_prefix="also") as pool:
+        also = pool.submit(_send_also, job, key, finished, replace(runner, children=children))
+
+        def check_all() -> None:
+            check()
+            if also.done():
+                also.result()
+
+        try:
+            disk = _send_xz(job, key, finished, waiting, runner, check_all)
+            while not wait([also], timeout=_POLL).done:
+                check()
+            return Sent(disk=disk, also=also.result())
+        except BaseException:
+            children.end()
+            raise
+
+
+def _send_also(
+    job: Job, key: BuildKey, finished: Finished, runner: Runner
+) -> Mapping[str, DiskFile]:
+    """Make and upload the disk in the forms that the settings ask for beside the xz."""
+    also, store = {}, job.context.store
+    # Of its own: what ends this does not end the image's other work.
+    waiting = retry_policy(runner.children, job.context.console)
+    for form in job.context.settings.publish_also:
+        file, name = job.folder / f"also.{form}", key.staging.also(form)
+        with job.progress.doing(f"compressing and uploading the {form}", Phase.ALSO):
+            qcow2.compress(finished.disk, file, runner)
+            check = runner.children.check
+            also[form] = send_file(store, name, file, retry=waiting, check=check)
+            file.unlink()
+    return also
+
+
+def _send_xz(
+    job: Job,
+    key: BuildKey,
+    finished: Finished,
+    waiting: RetryPolicy,
+    runner: Runner,
+    check: Callable[[], None],
 ) -> Disk:
     context = job.context
     step = "compressing and uploading"
     size = finished.disk.stat().st_size
     with (
-        job.machine.compression(check),
         job.progress.doing(step, Phase.UPLOAD),
         context.console.progress(f"{key.name}: {step}", size) as advance,
     ):
@@ -384,6 +515,7 @@ def _send(
         sha1=digests.sha1,
         sha256=digests.sha256,
         sha512=digests.sha512,
+        plain_sha256=digests.plain_sha256,
     )
 
 
@@ -392,7 +524,7 @@ def _manifest(
     key: BuildKey,
     finished: Finished,
     base: BaseRecord,
-    disk: Disk,
+    sent: Sent,
     boot: BootTest | None,
     used: Mapping[str, str],
 ) -> Manifest:
@@ -403,7 +535,7 @@ def _manifest(
         build_id=key.build_id,
         fingerprint=request.fingerprint,
         base=base,
-        disk=disk,
+        disk=sent.disk,
         commit=request.commit,
         dirty=request.dirty,
         created=int(now),
@@ -413,4 +545,5 @@ def _manifest(
         packages=None if finished.packages is None else len(finished.packages),
         tools=used,
         engine=finished.engine,
+        also=sent.also,
     )

@@ -7,21 +7,27 @@ from enum import StrEnum
 from pathlib import Path
 
 from lago_images.console import Console
+from lago_images.repository.records.guest_tests import GuestTestRecord
 from lago_images.repository.records.manifest import Manifest
 from lago_images.repository.records.state import StoredBuild
 from lago_images.settings import Settings
 from lago_images.specs.model import Spec
+from lago_images.specs.quarantine import NONE, Quarantine
 from lago_images.storage.base import Store
 
 
 class Phase(StrEnum):
-    """A part of an image's build; a boot test and an upload may be under way at once."""
+    """A part of an image's build; the last three may be under way at once.
+
+    ``also`` makes and uploads the forms of the disk that ``publish-also`` asks for.
+    """
 
     BASE = "base"
     SETUP = "setup"
     DISK = "disk"
     BOOT = "boot"
     UPLOAD = "upload"
+    ALSO = "also"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +49,9 @@ class Request:
         base: For a layer whose base is not built in this run, the base's build in the
             repository: published, or about to be promoted. None for others.
         expected: Seconds that the published build of the image took; None without one.
+        quarantine: What may fail for now.
+        origin: Where an earlier build got its packages from, as its manifest's base has it, which
+            is to be used again; empty to choose that anew.
     """
 
     spec: Spec
@@ -51,6 +60,8 @@ class Request:
     dirty: bool
     base: StoredBuild | None = None
     expected: float | None = None
+    quarantine: Quarantine = NONE
+    origin: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +104,7 @@ class Result:
         start_time: When it began, in seconds since the epoch; None when it was not tried.
         expected: Seconds that its published build took; None without one.
         times: What each phase took, in the order of their ends.
+        tests: How the tests of the spec's own ended, where the image failed by them.
     """
 
     name: str
@@ -107,6 +119,7 @@ class Result:
     start_time: float | None = None
     expected: float | None = None
     times: tuple[PhaseTime, ...] = ()
+    tests: tuple[GuestTestRecord, ...] = ()
 
     @property
     def ok(self) -> bool:

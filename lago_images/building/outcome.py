@@ -5,8 +5,10 @@ import shutil
 import traceback
 from pathlib import Path
 
+from lago_images.building.boot.spec_tests import FailedTestsError
 from lago_images.building.model import Context
 from lago_images.errors import BootError, CommandError, Error
+from lago_images.repository.records.guest_tests import GuestTestRecord
 
 
 def described(failure: Exception) -> str:
@@ -23,6 +25,11 @@ def last_lines(failure: BaseException | None) -> tuple[str, ...]:
             return failure.tail
         failure = failure.__cause__
     return ()
+
+
+def ended_tests(failure: BaseException | None) -> tuple[GuestTestRecord, ...]:
+    """Return how the tests of an image ended that failed by them; empty for another failure."""
+    return failure.records if isinstance(failure, FailedTestsError) else ()
 
 
 def for_the_log(failure: Exception) -> str:

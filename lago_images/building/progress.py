@@ -14,7 +14,7 @@ _WORTH_SHOWING = 1.0
 
 @dataclass(slots=True, kw_only=True)
 class Progress:
-    """The phases of one image's build, of which two may be under way at once.
+    """The phases of one image's build, of which three may be under way at once.
 
     ``step`` is the one that began last, or that failed first.
     """

@@ -52,6 +52,17 @@ def convert(disk: Path, fmt: str, target: Path, runner: Runner, *, doing: str) -
     disk.unlink()
 
 
+def compress(disk: Path, target: Path, runner: Runner) -> None:
+    """Write a finished disk as a qcow2 with compressed clusters; raises ``CommandError``.
+
+    It is like a plain one but for these, which every reader of qcow2 knows: zstd, in less time and
+    a little less room, is for those of QEMU 5.1 and later (decision 16).
+    """
+    argv = ["qemu-img", "convert", "-t", "unsafe", "-c", "-o", "compression_type=zlib"]
+    argv += ["-f", FORMAT, "-O", FORMAT, str(disk), str(target)]
+    runner.run(argv, timeout=_LONGEST, doing="compressing the qcow2")
+
+
 def virtual_size(disk: Path, runner: Runner) -> int:
     """Return the bytes a guest sees of a finished disk, which must stand on nothing else.
 

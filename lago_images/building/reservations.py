@@ -32,7 +32,7 @@ _USUAL = {
 _PACKED = (".xz", ".gz")
 _PACKED_FACTOR = 6
 _GROWTH = 1024 * _MIB
-# What xz leaves of a disk: 0.27 of a Debian base, and never more than all of it.
+# What xz leaves of a disk: 0.27 of a Debian base, a qcow2 0.38, and never more than all of it.
 _COMPRESSED = 2
 
 
@@ -48,10 +48,11 @@ class Need:
 def needs(spec: Spec, base: LayerBase | None, folder: Path, context: Context) -> tuple[Need, ...]:
     """Return the needs of an image's build: in its work directory, and where it is stored."""
     size = disk_size(spec, base, context.root)
-    # The disk that is worked on and the finished one are there at the same time.
+    # The disk that is worked on and the finished one are there at the same time, as later the
+    # finished one and its smaller other forms are, one by one.
     required = [Need(folder=folder, size=2 * size, purpose=f"building {spec.name}")]
     if context.store.folder is not None:
-        stored = size // _COMPRESSED
+        stored = size // _COMPRESSED * (1 + len(context.settings.publish_also))
         required.append(
             Need(folder=context.store.folder, size=stored, purpose=f"storing {spec.name}")
         )

@@ -17,13 +17,15 @@ from lago_images.host.retry import RetryPolicy
 from lago_images.repository.records import boot_files
 from lago_images.repository.records.boot_files import BootFiles
 from lago_images.repository.records.layout import BuildKey, headers
-from lago_images.repository.records.manifest import Manifest
+from lago_images.repository.records.manifest import DiskFile, Manifest
 from lago_images.repository.rendering.lago import hash_file, metadata_file
+from lago_images.settings import FORMS
 from lago_images.specs.model import Spec
 from lago_images.storage.base import Store
 
 # With the pauses of ``retry_policy``: 190 seconds and up to twice that.
 _ATTEMPTS = 25
+_PIECE = 2**20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +75,22 @@ def send_disk(
     return digests
 
 
+def send_file(
+    store: Store, name: str, file: Path, *, retry: RetryPolicy, check: Callable[[], None]
+) -> DiskFile:
+    """Hash and upload a file under a key in one pass; what ``check`` raises now and then ends it.
+
+    Raises:
+        StorageError: The store failed, or has something else than what was sent.
+    """
+    with file.open("rb") as opened:
+        pieces = iter(lambda: opened.read(_PIECE), b"")
+        stored = store.upload(name, _until_over(pieces, check), headers=headers(name), retry=retry)
+    if stored.size != (size := file.stat().st_size):
+        raise StorageError(f"{name} is not in the store as it was sent: {stored.size} of {size}")
+    return DiskFile(size=stored.size, sha256=stored.sha256)
+
+
 def send_sidecars(
     store: Store, manifest: Manifest, spec: Spec, sidecars: SidecarFiles, retry: RetryPolicy
 ) -> None:
@@ -108,8 +126,9 @@ def withdraw(store: Store, key: BuildKey) -> None:
     """
     with suppress(StorageError):
         to = key.staging
+        disks = [to.disk, *map(to.also, FORMS)]
         listed = (to.packages, to.boot_files)
-        store.delete([to.disk, to.hash, to.metadata, *listed, to.console, to.log])
+        store.delete([*disks, to.hash, to.metadata, *listed, to.console, to.log])
 
 
 def readable(data: bytes) -> bytes:

@@ -102,6 +102,10 @@ def subjects(results: Iterable[Result]) -> str:
             key = result.manifest.key
             lines += [
                 f"{result.manifest.disk.sha256}  {key.staging.disk.rpartition('/')[2]}",
+                *(
+                    f"{file.sha256}  {key.staging.also(form).rpartition('/')[2]}"
+                    for form, file in result.manifest.also.items()
+                ),
                 f"{sha256(result.manifest.to_json()).hexdigest()}  {key.build_id}/manifest.json",
             ]
     return "".join(f"{line}\n" for line in lines)

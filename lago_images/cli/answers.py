@@ -4,10 +4,13 @@ That of a run is in ``run_report.py``; those of ``repo list``, ``show``, ``log``
 ``repository/browsing/documents.py``. ``docs/schemas`` has the schema of each.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
+from lago_images.building.caches import LIMITS, PURPOSES, Kind
+from lago_images.building.caches import Entry as CacheEntry
 from lago_images.ci.report.markdown import Entry, ImageOutcome, Report
 from lago_images.cli.run_report import ImageReport
 from lago_images.errors import Problem
@@ -371,3 +374,58 @@ def totals(steps: Iterable[Step]) -> Iterator[ImageTotal]:
     for image, its in sorted(by_image.items()):
         objects, size = sum(len(step.objects) for step in its), sum(step.size for step in its)
         yield ImageTotal(name=image.name, arch=image.arch, objects=objects, bytes=size)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheKind:
+    """How much of a kind is kept, in bytes, and at most; ``used`` is when something of it was."""
+
+    kind: Kind
+    purpose: str
+    entries: int
+    size: int
+    limit: int
+    used: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheContent:
+    """What builds keep on this machine to use again, below ``folder``."""
+
+    SCHEMA: ClassVar[int] = 1
+
+    folder: str
+    kinds: tuple[CacheKind, ...]
+    entries: tuple[CacheEntry, ...]
+
+    @classmethod
+    def of(
+        cls, folder: Path, found: Iterable[CacheEntry], only: Collection[Kind]
+    ) -> "CacheContent":
+        """Take the entries of the kinds in ``only``; of all where that is empty."""
+        wanted = [kind for kind in Kind if not only or kind in only]
+        entries = tuple(entry for entry in found if entry.kind in wanted)
+        its = {kind: [entry for entry in entries if entry.kind == kind] for kind in wanted}
+        kinds = (
+            CacheKind(
+                kind=kind,
+                purpose=PURPOSES[kind],
+                entries=len(its[kind]),
+                size=sum(entry.size for entry in its[kind]),
+                limit=LIMITS[kind],
+                used=max((entry.used for entry in its[kind]), default=None),
+            )
+            for kind in wanted
+        )
+        return cls(folder=str(folder), kinds=tuple(kinds), entries=entries)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheClearing:
+    """What ``cache clear`` removed, and what it left because another run writes it."""
+
+    SCHEMA: ClassVar[int] = 1
+
+    folder: str
+    removed: tuple[CacheEntry, ...]
+    left: tuple[CacheEntry, ...]

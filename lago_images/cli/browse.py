@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from lago_images.cli.documents import FORMAT, document
 from lago_images.cli.invocation import Invocation, finish
 from lago_images.cli.tables import table, terminal_width, wrapped
 from lago_images.console import clean, counted, human_size
-from lago_images.errors import UsageError
+from lago_images.errors import SpecError, UsageError
 from lago_images.repository.browsing import queries
 from lago_images.repository.browsing.documents import (
     Comparison,
@@ -25,6 +26,7 @@ from lago_images.repository.browsing.documents import (
 )
 from lago_images.repository.records.boot_files import BootChanges
 from lago_images.repository.records.changes import PackageChanges
+from lago_images.repository.records.layout import ImageId
 from lago_images.repository.records.log import EventKind
 from lago_images.repository.records.release import NO_COMMIT, PackageDiff
 from lago_images.repository.records.state import State, read
@@ -57,7 +59,8 @@ _STATES = {
 @click.option(
     "--outdated",
     is_flag=True,
-    help="Also how many packages have another version in a newer image of the same system here.",
+    help="Also how many packages have another version in a newer image of the same system here; "
+    "and, where its spec is checked out, what a build would get from outside today.",
 )
 @FORMAT
 @click.pass_obj
@@ -83,11 +86,13 @@ def list_(
     )
     if outdated:
         listed = queries.with_outdated(listed, content, store)
+        listed = _with_upstream(invocation, listed, content)
     if form == "json":
         click.echo(document(listed))
     else:
         more = {"state": _state} if state != "current" else {}
         more |= {"outdated": _outdated} if outdated else {}
+        more |= {"today": _today} if any(each.upstream for each in listed.images) else {}
         for line in _list_lines(listed, more, time.time()):
             click.echo(line)
     finish(succeeded=not content.damaged)
@@ -97,6 +102,40 @@ def _outdated(revision: Revision) -> str:
     if revision.outdated is None:
         return "not known"
     return f"{revision.outdated} of {revision.packages}"
+
+
+def _with_upstream(invocation: Invocation, listed: Listing, content: State) -> Listing:
+    """Add what builds would get today; without specs here there is nobody to ask."""
+    if not (invocation.root / invocation.settings.specs).is_dir():
+        return listed
+    # They import what prepares bases.
+    from lago_images.jobs import plan as plan_job  # noqa: PLC0415
+
+    try:
+        found = plan_job.find_outdated(invocation.workspace(), content)
+    except SpecError as error:
+        invocation.console.warn(f"what builds would get today is not known: {error.message}")
+        return listed
+    images = (
+        replace(each, upstream=found.get(ImageId(each.name, each.arch)))
+        if each.state is ImageState.CURRENT
+        else each
+        for each in listed.images
+    )
+    return replace(listed, images=tuple(images))
+
+
+def _today(revision: Revision) -> str:
+    upstream = revision.upstream
+    if upstream is None:
+        return ""
+    changed = upstream.packages
+    count = len(changed.added) + len(changed.removed) + len(changed.upgraded) if changed else 0
+    said = [
+        *(["another base"] if upstream.base else ()),
+        *([counted(count, "other package")] if count else ()),
+    ]
+    return ", ".join(said) or ("not known" if upstream.unknown else "the same")
 
 
 def _list_lines(
@@ -178,6 +217,10 @@ def _page_lines(page: ImagePage, chosen: Revision | None, now: float) -> Iterato
     yield f"  sha256 of the .xz     {disk.sha256}"
     yield f"  sha512 of the .xz     {disk.sha512}"
     yield f"  sha1 of the disk      {disk.sha1}"
+    if disk.plain_sha256:
+        yield f"  sha256 of the disk    {disk.plain_sha256}"
+    for form, also in sorted(chosen.also.items()):
+        yield f"  {f'sha256 of the {form}':<20}  {also.sha256}"
     yield from _section("files")
     # By the URL that clients use, once one is published: a bucket's own is for who has its keys.
     root = page.base_url or page.repository
@@ -209,10 +252,14 @@ def _facts(page: ImagePage, chosen: Revision, now: float) -> Iterator[tuple[str,
     sizes = (chosen.disk.compressed_size, chosen.disk.size, chosen.disk.virtual_size)
     compressed, whole, virtual = map(human_size, sizes)
     yield "size", f"{compressed} to download, {whole} as a file, {virtual} for the guest"
+    for form, also in sorted(chosen.also.items()):
+        yield f"as {form}", f"{human_size(also.size)} to download"
     yield "packages", "not known" if chosen.packages is None else str(chosen.packages)
     if changes := chosen.package_changes:
         yield "changes", _package_changes(page.name, chosen.revision, changes)
     yield "boot test", str(chosen.boot or "none")
+    if chosen.boot and chosen.boot.checks:
+        yield "judged by it", ", ".join(chosen.boot.checks)
     yield "fingerprint", chosen.fingerprint
 
 

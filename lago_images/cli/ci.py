@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -41,6 +42,7 @@ from lago_images.planning import formats
 from lago_images.planning.history import Ask
 from lago_images.planning.model import Plan
 from lago_images.repository.records.state import read, survey
+from lago_images.specs.quarantine import day
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 _FOLDER = click.Path(path_type=Path, file_okay=False)
@@ -215,6 +217,12 @@ def publish(
 @click.option("--changed", is_flag=True, help="Images that are affected since they were published.")
 @click.option("--all", "everything", is_flag=True, help="All images.")
 @click.option("--stale", type=click.IntRange(min=0), metavar="DAYS", help="Images that are older.")
+@click.option(
+    "--outdated",
+    is_flag=True,
+    help="Images that would get newer packages, or another base, from outside; --stale then is for "
+    "those of which that cannot be known.",
+)
 @click.option("--base-url", help="Where clients will find the repository.")
 @click.option("--dry-run", is_flag=True, help="Only show what would be done.")
 @click.option(
@@ -237,6 +245,7 @@ def rebuild(
     changed: bool,
     everything: bool,
     stale: int | None,
+    outdated: bool,
     base_url: str | None,
     dry_run: bool,
     form: str,
@@ -251,12 +260,20 @@ def rebuild(
     The repository is that of the settings, or --repository; lago-images build makes a directory
     only. A bucket needs --base-url, or base-url in the settings.
     """
-    if not (names or changed or everything or stale is not None):
-        raise click.UsageError("name what to rebuild: --changed, --all, --stale DAYS or NAME…")
+    if not (names or changed or everything or outdated or stale is not None):
+        raise click.UsageError(
+            "name what to rebuild: --changed, --all, --outdated, --stale DAYS or NAME…"
+        )
     if form in FAN_OUTS and not dry_run:
         raise click.UsageError(f"--format {form} is of a plan: give it with --dry-run")
     invocation.override(base_url=base_url, jobs=side_by_side, require_kvm=require_kvm)
-    ask = Ask(changed=changed, force=frozenset(names), everything=everything, stale_days=stale)
+    ask = Ask(
+        changed=changed,
+        force=frozenset(names),
+        everything=everything,
+        stale_days=stale,
+        outdated=outdated,
+    )
     workspace = invocation.workspace(logs=logs)
     if not dry_run:
         publish_job.refuse_settings(workspace)
@@ -307,6 +324,7 @@ def report(
         entries=entries.entries(plan, results.read_folder(folder), source),
         identity=identity(settings.name, settings.repository),
         run=event.run,
+        today=day(time.time()),
     )
     if junit_file is not None:
         replace(junit_file, junit.render(report.entries))

@@ -1,5 +1,6 @@
 """``lago-images lint``: print every problem of every spec."""
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,7 +10,8 @@ from lago_images.cli.invocation import Invocation
 from lago_images.console import Mode, clean, inert
 from lago_images.errors import Problem, UsageError
 from lago_images.specs.commands import COMMANDS
-from lago_images.specs.folder import is_spec_name
+from lago_images.specs.folder import QUARANTINE, is_spec_name, is_test_name
+from lago_images.specs.quarantine import day
 from lago_images.specs.read import Inspected, inspect
 
 _PROBLEMS = 2
@@ -31,21 +33,21 @@ _PROBLEMS = 2
 def lint(ctx: click.Context, paths: tuple[Path, ...], form: str) -> None:
     """Print every problem of every spec.
 
-    Each is a line: file:line: what. PATH is a folder of specs, the folder above it, or one spec;
-    without PATH, the specs' folder of the settings is checked. Specs are always checked together
-    with the others in their folder, but only the problems of those asked for are printed. Exit
-    code: 2 with problems, else 0.
+    Each is a line: file:line: what. PATH is a folder of specs, the folder above it, or one spec or
+    test; without PATH, the specs' folder of the settings is checked. Specs are always checked
+    together with the others in their folder, but only the problems of those asked for are printed.
+    Exit code: 2 with problems, else 0.
     """
     invocation: Invocation = ctx.obj
     if paths:
         parts = [_inspect(path, invocation) for path in paths]
-        inspected = Inspected(
-            {spec.path: spec for part in parts for spec in part.specs.values()},
-            [problem for part in parts for problem in part.problems],
-            sum(part.files for part in parts),
-        )
     else:
-        inspected = inspect(invocation.root, invocation.settings.specs)
+        parts = [inspect(invocation.root, invocation.settings.specs)]
+    inspected = Inspected(
+        {spec.path: spec for part in parts for spec in part.specs.values()},
+        [problem for part in parts for problem in part.problems],
+        sum(part.files for part in parts),
+    )
     problems = sorted(set(inspected.problems), key=lambda p: (p.path, p.line or 0, p.what))
     _print(problems, inspected.files, form, invocation)
     for spec in inspected.specs.values():
@@ -53,6 +55,9 @@ def lint(ctx: click.Context, paths: tuple[Path, ...], form: str) -> None:
             if until := COMMANDS[operation.name].until:
                 message = f"{operation.name} is in guestfs-tools up to {until} only"
                 invocation.console.info(f"{spec.path}:{operation.line}: note: {message}")
+    for part in parts if not problems else ():
+        for line, message in part.quarantine.notes(part.specs, day(time.time())):
+            invocation.console.warn(f"{part.quarantine.path}:{line}: {message}")
     ctx.exit(_PROBLEMS if problems else 0)
 
 
@@ -60,7 +65,9 @@ def _inspect(path: Path, invocation: Invocation) -> Inspected:
     """Inspect one path, which may be outside the specs repository."""
     # The last part is not resolved: a link in the folder is a spec of its own name.
     asked = path.parent.resolve() / path.name if path.name not in {"", ".."} else path.resolve()
-    folder = asked if asked.is_dir() else asked.parent
+    place = asked.parent if is_test_name(asked.parent.name) else asked
+    is_judging = is_test_name(place.name) or place.name == QUARANTINE
+    folder = asked if asked.is_dir() and not is_judging else place.parent
     root = invocation.root if folder.is_relative_to(invocation.root) else folder
     specs = (folder / invocation.settings.specs).resolve()
     if specs != folder and specs.is_dir():
@@ -68,7 +75,7 @@ def _inspect(path: Path, invocation: Invocation) -> Inspected:
             raise UsageError(f"{path} is not a spec", hint=f"the specs are in {specs}")
         root, asked = folder, folder / invocation.settings.specs
         folder = asked
-    elif asked != folder and not is_spec_name(asked.name):
+    elif asked != folder and not is_judging and not is_spec_name(asked.name):
         raise UsageError(
             f"{path} is not read as a spec",
             hint="hidden files, READMEs and what editors leave behind are left out: rename it",
@@ -78,7 +85,10 @@ def _inspect(path: Path, invocation: Invocation) -> Inspected:
         return inspected
     only = asked.relative_to(root).as_posix()
     asked_for = {name: spec for name, spec in inspected.specs.items() if spec.path == only}
-    return Inspected(asked_for, [p for p in inspected.problems if p.path == only], 1)
+    problems = [p for p in inspected.problems if f"{p.path}/".startswith(f"{only}/")]
+    if place.name == QUARANTINE:
+        return inspected._replace(problems=problems, files=0)
+    return Inspected(asked_for, problems, len(asked_for) or int(not is_judging))
 
 
 def _print(problems: Sequence[Problem], files: int, form: str, invocation: Invocation) -> None:

@@ -279,6 +279,11 @@ _COMMANDS = {
         "Check what this host lacks, and say what to do about it.",
         "lago-images doctor",
     ),
+    "cache": _Lazy(
+        "lago_images.cli.main:cache",
+        "Look at what builds keep to use again, and clear it.",
+        "lago-images cache list",
+    ),
     "completion": _Lazy(
         "lago_images.cli.completion:completion",
         "Print the script that completes commands, options and names of images in a shell.",
@@ -314,12 +319,24 @@ _CI_COMMANDS = {
     "rebuild": _Lazy(
         "lago_images.cli.ci:rebuild",
         "Plan, build and publish on this machine, to a bucket or a directory.",
-        "lago-images ci rebuild --changed --stale 30",
+        "lago-images ci rebuild --changed --outdated --stale 30",
     ),
     "report": _Lazy(
         "lago_images.cli.ci:report",
         "Report the images' outcomes: on the pull request, in the step summary, else here.",
         "lago-images ci report --plan plan.json --results results --junit junit.xml",
+    ),
+}
+_CACHE_COMMANDS = {
+    "list": _Lazy(
+        "lago_images.cli.cache:list_",
+        "Show what builds keep to use again, and how much of it.",
+        "lago-images cache list --format json",
+    ),
+    "clear": _Lazy(
+        "lago_images.cli.cache:clear",
+        "Remove what builds keep to use again.",
+        "lago-images cache clear trees packages",
     ),
 }
 _REPO_COMMANDS = {
@@ -358,6 +375,11 @@ _REPO_COMMANDS = {
         "Follow an image from the commit of its spec to the bytes of its disk.",
         "lago-images repo provenance my-debian-12 --key key.asc --deep",
     ),
+    "reproduce": _Lazy(
+        "lago_images.cli.reproduce:reproduce",
+        "Build a published revision again, and tell whether it has the same bytes.",
+        "lago-images repo reproduce my-debian-12 --revision 3",
+    ),
     "gc": _Lazy(
         "lago_images.cli.repo:gc",
         "Remove what retention lets go.",
@@ -390,6 +412,11 @@ def main() -> None:
 @click.group(cls=LazyGroup, lazy=_CI_COMMANDS)
 def ci() -> None:
     """Plan, build, publish and report, as CI does."""
+
+
+@click.group(cls=LazyGroup, lazy=_CACHE_COMMANDS)
+def cache() -> None:
+    """Look at what builds keep on this machine to use again, and clear it."""
 
 
 @click.group(cls=LazyGroup, lazy=_REPO_COMMANDS)

@@ -180,13 +180,15 @@ def show_builds(
 
 def show_timings(console: Console, results: Sequence[Result]) -> None:
     """Show how long each phase of each image took, a row an image."""
+    has_also = any(step.phase is Phase.ALSO for each in results for step in each.times)
+    phases = [phase for phase in Phase if has_also or phase is not Phase.ALSO]
     rows = [
-        (each.name, *(_phase_time(each, phase) for phase in Phase), minutes(each.seconds))
+        (each.name, *(_phase_time(each, phase) for phase in phases), minutes(each.seconds))
         for each in results
         if each.times
     ]
     if rows:
-        heads = ("image", *Phase, "total")
+        heads = ("image", *phases, "total")
         for line in table(heads, rows, width=terminal_width(sys.stderr), spare=("disk", "base")):
             console.info(line)
 

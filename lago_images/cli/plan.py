@@ -34,6 +34,12 @@ _TO_DO = 3
 @click.option(
     "--stale", type=click.IntRange(min=0), metavar="DAYS", help="Also images that are older."
 )
+@click.option(
+    "--outdated",
+    is_flag=True,
+    help="Also images that would get newer packages, or another base, from outside; --stale then "
+    "is for those of which that cannot be known.",
+)
 @click.option("--all", "everything", is_flag=True, help="All images, affected or not.")
 @click.option("--format", "form", type=click.Choice(FORMS), default="text", show_default=True)
 @click.option(
@@ -48,6 +54,7 @@ def plan(
     names: tuple[str, ...],
     base: str | None,
     stale: int | None,
+    outdated: bool,
     everything: bool,
     form: str,
     output: Path | None,
@@ -58,7 +65,7 @@ def plan(
     NAMEs are built whether affected or not. With --exit-code it exits with 0 if there is nothing
     to build or promote, and with 3 if there is.
     """
-    ask = Ask(force=frozenset(names), everything=everything, stale_days=stale)
+    ask = Ask(force=frozenset(names), everything=everything, stale_days=stale, outdated=outdated)
     workspace = invocation.judging_workspace(must_judge=False)
     # Before the plan: the jobs of its fan-out would each build for nothing.
     if form in FAN_OUTS:

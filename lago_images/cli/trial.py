@@ -56,7 +56,7 @@ def try_(
     target = (output or Path(f"{Path(name).name}.qcow2")).absolute()
     if target.exists() and not force:
         raise UsageError(f"{target} exists", hint="--force replaces it, --output names another")
-    invocation.override(require_kvm=require_kvm)
+    invocation.override(require_kvm=require_kvm, publish_also=())
     with workdir(default_scratch(invocation.environ), invocation.console) as folder:
         workspace = invocation.workspace(logs=logs, aside=folder)
         plan, results = trial.build_only(workspace, name)

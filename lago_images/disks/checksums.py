@@ -12,6 +12,7 @@ class Digests:
     Attributes:
         size: Bytes of the disk file.
         sha1: Of the disk file, hexadecimal, like the others.
+        plain_sha256: Of the disk file.
         compressed_size: Bytes of the xz stream.
         sha256: Of the xz stream.
         sha512: Of the xz stream.
@@ -19,6 +20,7 @@ class Digests:
 
     size: int
     sha1: str
+    plain_sha256: str
     compressed_size: int
     sha256: str
     sha512: str
@@ -31,11 +33,13 @@ class Checksums:
         self._size = self._compressed_size = 0
         # lago knows no other, and a Python in FIPS mode refuses this one if it is to protect.
         self._sha1 = hashlib.sha1(usedforsecurity=False)
+        self._plain_sha256 = hashlib.sha256()
         self._sha256, self._sha512 = hashlib.sha256(), hashlib.sha512()
 
     def add_disk(self, data: bytes) -> None:
         """Add the next bytes of the disk."""
         self._sha1.update(data)
+        self._plain_sha256.update(data)
         self._size += len(data)
 
     def add_stream(self, data: bytes) -> None:
@@ -62,6 +66,7 @@ class Checksums:
         return Digests(
             size=self._size,
             sha1=self._sha1.hexdigest(),
+            plain_sha256=self._plain_sha256.hexdigest(),
             compressed_size=self._compressed_size,
             sha256=self._sha256.hexdigest(),
             sha512=self._sha512.hexdigest(),

@@ -57,6 +57,7 @@ def _requests(workspace: Workspace, plan: Plan, names: Sequence[str]) -> Mapping
             dirty=plan.dirty,
             base=bases.get(image.name),
             expected=_expected(state, image),
+            quarantine=tree.quarantine,
         )
         for image in wanted
     }

@@ -7,12 +7,16 @@ checkout does not ask for is not released.
 
 import hashlib
 from collections.abc import Iterator
+from datetime import date
 
 from lago_images.planning.model import WORK, Action, Plan, PlannedImage, Tree
-from lago_images.repository.records.manifest import Manifest
+from lago_images.repository.records.guest_tests import BOOT
+from lago_images.repository.records.manifest import BootTest, Manifest
 from lago_images.specs.bases import required_firmwares
+from lago_images.specs.boot_check import boot_check
 from lago_images.specs.model import BaseKind, Spec
 from lago_images.specs.properties import size_bytes
+from lago_images.specs.quarantine import Quarantine, day
 
 # What a builder's clock may be ahead of the publisher's, in seconds.
 _AHEAD = 3600
@@ -73,6 +77,7 @@ def problems(
         *_bytes(manifest, manifest_sha256, image, result_sha256),
         *(_planned(image, spec, tree) if image else ["the plan does not ask for it"]),
         *(_built(manifest, spec, tree) if spec else ()),
+        *(_booted(manifest, spec, tree.quarantine, day(now)) if spec else ()),
         *(_base(manifest, spec, base_sha256) if spec else ()),
         *_time(manifest, now),
     ]
@@ -130,18 +135,43 @@ def _built(manifest: Manifest, spec: Spec, tree: Tree) -> Iterator[str]:
     if differing:
         # ascii: these names are a builder's, and go to terminals and to GitHub's log.
         yield f"its properties are not the spec's: {', '.join(map(ascii, differing))}"
-    wants_boot = ours.get("boot-test") != "no"
-    if wants_boot and manifest.boot is None:
-        yield "the spec demands a boot test, and it had none"
-    elif wants_boot and manifest.boot is not None:
-        missing = [name for name in required_firmwares(spec) if name not in manifest.boot.firmware]
-        if missing:
-            yield f"the spec demands that it boots under {' and '.join(missing)}: it was not tried"
+    # It is no other disk, but not all of what the settings ask for.
+    if lacking := sorted(tree.also - manifest.also.keys()):
+        yield f"it lacks the {' and '.join(lacking)} that publish-also asks for"
     size = size_bytes(ours["size"]) if "size" in ours else None
     if size is not None and not size <= manifest.disk.virtual_size < size + _ROUNDED_BY:
         yield f"its virtual size is {manifest.disk.virtual_size} bytes, and the spec's {size}"
     if manifest.dirty and not tree.dirty:
         yield "it was built from files that were not committed, and the checkout is clean"
+
+
+def _booted(manifest: Manifest, spec: Spec, quarantine: Quarantine, today: date) -> Iterator[str]:
+    """Yield what the checkout's spec demands of the boot and the tests, and was not found good."""
+    check, boot = boot_check(spec.properties), manifest.boot
+    if check.is_off:
+        return
+    if boot is None:
+        yield "the spec demands a boot test, and it had none"
+        return
+    if any(each.what == BOOT for each in boot.quarantined):
+        if not quarantine.holding(spec.name, None, today):
+            yield "its boot test failed, and no quarantine of the checkout holds that back"
+        return
+    missing = [name for name in required_firmwares(spec) if name not in boot.firmware]
+    if missing:
+        yield f"the spec demands that it boots under {' and '.join(missing)}: it was not tried"
+    if check.has_agent:
+        yield from _tested(boot, spec, quarantine, today)
+
+
+def _tested(boot: BootTest, spec: Spec, quarantine: Quarantine, today: date) -> Iterator[str]:
+    ended = {record.name: record for record in boot.tests}
+    for test in spec.tests:
+        record = ended.get(test.name)
+        if record is None:
+            yield f"the spec demands the test {test.name}: it was not run"
+        elif not (record.has_passed or quarantine.holding(spec.name, test.name, today)):
+            yield f"its test {test.name} failed, and no quarantine of the checkout holds that back"
 
 
 def _base(manifest: Manifest, spec: Spec, base_sha256: str | None) -> Iterator[str]:

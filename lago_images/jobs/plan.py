@@ -7,14 +7,17 @@ from pathlib import Path
 from typing import TypeVar
 
 from lago_images.errors import UsageError
+from lago_images.host.process import Runner
+from lago_images.host.workdir import default_scratch, workdir
 from lago_images.jobs.workspace import Workspace
 from lago_images.planning import plan as planner
-from lago_images.planning.history import Ask, History, gather
+from lago_images.planning.history import Ask, History, Holdings, gather
 from lago_images.planning.holdings import holdings
 from lago_images.planning.line import published_branch
 from lago_images.planning.model import Action, Plan, Tree
 from lago_images.planning.tree import prefixes, read_tree
-from lago_images.repository.records.layout import BuildKey
+from lago_images.repository.records.changes import Upstream
+from lago_images.repository.records.layout import BuildKey, ImageId
 from lago_images.repository.records.manifest import Manifest
 from lago_images.repository.records.outline import ReleaseOutline
 from lago_images.repository.records.state import Offers, State, outlined, survey
@@ -37,6 +40,8 @@ def plan(workspace: Workspace, ask: Ask, *, scope: str | None = None) -> Plan:
     ``scope`` limits the plan to what changed since a revision. Raises ``UsageError`` when git
     does not know that.
     """
+    if ask.outdated:
+        return plan_and_state(workspace, ask, scope=scope)[0]
     return _plan(workspace, ask, scope, outlined)[0]
 
 
@@ -68,14 +73,42 @@ def _plan(
     history = _history(workspace, tree, planner.suspects(tree, known, ask), known.commit, scope)
     since = f" since {known.commit[:7]}" if known.commit else ""
     _detail(workspace, f"asked git what changed{since}, of {history.head or 'no commit'}", started)
+    upstream: Mapping[str, Upstream] = {}
+    if ask.outdated and isinstance(state, State):
+        upstream = _upstream(workspace, tree, known, state)
     # Asked after git, which may fetch for minutes.
     now = workspace.clock()
-    decided = planner.make(tree, known, history, ask, now)
+    decided = planner.make(tree, known, history, ask, now, upstream)
     # A refused build may have hidden an older one that GitHub attests, so it is planned again.
     while refused := _refused(workspace, decided, state.staged):
         known = known.without(refused)
-        decided = planner.make(tree, known, history, ask, now)
+        decided = planner.make(tree, known, history, ask, now, upstream)
     return decided, state
+
+
+def find_outdated(workspace: Workspace, state: State) -> Mapping[ImageId, Upstream]:
+    """Ask outside what builds would get today that releases of the specs here have otherwise.
+
+    Images without a spec here, and those whose spec changed since, are left out. Raises
+    ``SpecError``.
+    """
+    tree = tree_of(workspace)
+    found = _upstream(workspace, tree, holdings(state), state)
+    return {ImageId(name, tree.specs[name].arch): each for name, each in found.items()}
+
+
+def _upstream(
+    workspace: Workspace, tree: Tree, known: Holdings, state: State
+) -> Mapping[str, Upstream]:
+    # It imports what prepares bases, and no other plan does.
+    from lago_images.planning import upstream  # noqa: PLC0415
+
+    started = time.monotonic()
+    with workdir(default_scratch(workspace.environ), workspace.console) as folder:
+        runner = Runner(environ={**workspace.environ, "TMPDIR": str(folder)})
+        found = upstream.gather(tree, known, state, workspace, runner, folder)
+    _detail(workspace, f"asked outside what {len(found)} images would be built of", started)
+    return found
 
 
 def _detail(workspace: Workspace, message: str, started: float) -> None:

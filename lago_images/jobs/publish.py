@@ -29,7 +29,7 @@ from lago_images.repository.verifying.after_publish import quick
 from lago_images.repository.verifying.findings import Finding, Severity, problem
 from lago_images.repository.verifying.web import base_url_problem
 
-_ASKED = {ReasonKind.FORCED, ReasonKind.STALE}
+_ASKED = {ReasonKind.FORCED, ReasonKind.STALE, ReasonKind.OUTDATED}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,6 +142,7 @@ def _origin(workspace: Workspace) -> Origin:
         settings={
             "compression-level": str(settings.compression_level),
             "network": "true" if settings.network else "false",
+            **({"publish-also": " ".join(settings.publish_also)} if settings.publish_also else {}),
         },
     )
 
@@ -240,7 +241,8 @@ class _Job:
                 spec = self.tree.specs[image.name]
                 metadata = metadata_file(judged.manifest, spec)
                 shown = spec_text.render(spec)
-                builds.append((image, replace(judged, metadata=metadata, spec=shown)))
+                also = self.tree.also
+                builds.append((image, replace(judged, metadata=metadata, spec=shown, also=also)))
         # A layer's release binds that of its base, which has to exist by then.
         builds.sort(key=lambda pair: places.get(pair[0].name, 0))
         return builds, tuple(missing)
@@ -260,7 +262,7 @@ class _Job:
         # After a failure, a later attempt of this run may have built what it could not report.
         failed = result is not None
         asked = any(reason.kind in _ASKED for reason in image.reasons)
-        # What a forced or stale entry asks for is a build that was made after it was asked.
+        # What such an entry asks for is a build that was made after it was asked.
         since = self.plan.made if asked or failed else 0
         manifests = list(state.unreleased(image.fingerprint)) if others else []
         current = state.current(image.name, image.arch)
@@ -273,6 +275,7 @@ class _Job:
             if (manifest.name, manifest.arch) == (image.name, image.arch)
             and manifest.fingerprint == image.fingerprint
             and manifest.created >= since
+            and self.tree.also <= manifest.also.keys()
         )
         return next(fitting, None)
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
+import msgspec
+
 from lago_images.building.model import Result
 from lago_images.console import whole
 from lago_images.errors import RepositoryError
@@ -14,6 +16,7 @@ from lago_images.jobs.publish import PublicationOutcome
 from lago_images.planning.model import WORK, Plan
 from lago_images.repository.publishing.releasing import Verdict
 from lago_images.repository.records.fields import Name, Sha256
+from lago_images.repository.records.guest_tests import GuestTestRecord
 from lago_images.repository.records.layout import NAME, BuildKey, ImageId
 from lago_images.repository.records.manifest import Manifest, canonical
 from lago_images.repository.records.parsing import DocumentError, Seconds, matching, parse
@@ -33,6 +36,7 @@ class Entry:
     tail: tuple[str, ...]
     skipped: Annotated[str, matching(f"(?:{NAME.pattern})?", "an image's name, or empty")]
     log: str | None
+    tests: tuple[GuestTestRecord, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,6 +149,7 @@ def _plain(result: Result) -> dict[str, Any]:
         "tail": bounded(result.tail),
         "skipped": result.skipped,
         "log": None if result.log is None else result.log.name,
+        "tests": msgspec.to_builtins(result.tests),
     }
 
 
@@ -160,6 +165,7 @@ def _result(entry: Entry) -> Result:
         skipped=entry.skipped,
         # A name alone: a path of another machine's could lead anywhere on this one.
         log=None if entry.log is None else Path(Path(whole(entry.log)).name),
+        tests=entry.tests,
     )
 
 

@@ -182,6 +182,30 @@ class Git:
         """End what git processes are left."""
         self._program.close()
 
+    def export(self, commit: str, folder: Path) -> "Git":
+        """Check a commit out into a new folder, which has no history, and change nothing here.
+
+        Returns the repository of the folder in it that is this one's.
+
+        Raises:
+            GitError: Git cannot check it out.
+        """
+        objects = self._run("rev-parse", "--git-path", "objects").strip()
+        algorithm = self._run("rev-parse", "--show-object-format").strip()
+        # No template: its hooks would be run.
+        options = ("--quiet", "--template=", f"--object-format={algorithm}")
+        self._run("init", *options, str(folder))
+        alternates = folder / ".git/objects/info/alternates"
+        alternates.parent.mkdir(parents=True, exist_ok=True)
+        # gitrepository-layout(5): objects are looked for there, too, and are not copied.
+        alternates.write_text(f"{(self.folder / objects).absolute()}\n", encoding="utf-8")
+        # Of a shallow clone, the commit's parents are missing, and are not asked for.
+        (folder / ".git/shallow").write_text(f"{commit}\n", encoding="ascii")
+        checkout = Program(folder)
+        checkout.run("checkout", "--quiet", "--detach", commit)
+        checkout.close()
+        return Git(folder / self.prefix)
+
     def head(self) -> str | None:
         """Return the commit that is checked out; None before the first one."""
         return self._ask("rev-parse", "--verify", "--quiet", "HEAD^{commit}")

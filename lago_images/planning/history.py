@@ -49,6 +49,7 @@ class Built:
         base: The manifest's digest of what it stands on: for a layer, of its base's disk.
         sha256: Of its own disk, as layers on it record it.
         manifest_sha256: Of its manifest's bytes, as a promotion names them.
+        also: The forms beside the xz that its disk is there in.
     """
 
     build: str
@@ -58,6 +59,7 @@ class Built:
     base: str
     sha256: str = ""
     manifest_sha256: str = ""
+    also: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,7 +175,9 @@ class Ask:
         changed: Everything that changed or is missing; else only what the rest says.
         force: Names to build whatever the repository holds.
         everything: Build all.
-        stale_days: Build what was last built this many days ago, or longer.
+        stale_days: Build what was last built this many days ago, or longer; with ``outdated``, of
+            what cannot be known to be up to date.
+        outdated: Build what would get other packages, or another base, from outside.
         promote: Whether a build that waits may be released instead of building again.
         promote_days: For how many days after it was made it may; None for no limit.
     """
@@ -182,6 +186,7 @@ class Ask:
     force: frozenset[str] = frozenset()
     everything: bool = False
     stale_days: int | None = None
+    outdated: bool = False
     promote: bool = True
     promote_days: int | None = None
 

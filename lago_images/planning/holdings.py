@@ -6,7 +6,8 @@ from dataclasses import replace
 from lago_images.planning.history import Built, Current, Holdings, ImageHoldings
 from lago_images.repository.records.layout import ImageId
 from lago_images.repository.records.manifest import Manifest
-from lago_images.repository.records.outline import ManifestOutline
+from lago_images.repository.records.outline import ImageOutline, ManifestOutline
+from lago_images.repository.records.release import ReleasedImage
 from lago_images.repository.records.state import (
     Offers,
     R,
@@ -50,8 +51,13 @@ def _current(state: Offers[R], release: R, history: tuple[R, ...]) -> Current:
         fingerprint=release.fingerprint,
         commit=deciding_commit(release, history),
         build=release.build or "",
-        built=_built(image.manifest) if image and state.is_whole(image.public) else None,
+        built=_public(image) if image and state.is_whole(image.public) else None,
     )
+
+
+def _public(image: ReleasedImage | ImageOutline) -> Built:
+    # A publisher leaves out the forms that its checkout does not ask for.
+    return replace(_built(image.manifest), also=frozenset(image.also))
 
 
 def _built(manifest: Manifest | ManifestOutline) -> Built:
@@ -67,7 +73,7 @@ def _built(manifest: Manifest | ManifestOutline) -> Built:
 
 def _waiting(manifest: Manifest) -> Built:
     digest = hashlib.sha256(manifest.to_json()).hexdigest()
-    return replace(_built(manifest), manifest_sha256=digest)
+    return replace(_built(manifest), manifest_sha256=digest, also=frozenset(manifest.also))
 
 
 def _why(release: Recorded) -> str:

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from lago_images.repository.records.parsing import Count, Text
 from lago_images.specs.model import Spec
+from lago_images.specs.quarantine import NONE, Quarantine
 
 
 class Action(StrEnum):
@@ -32,6 +33,7 @@ class ReasonKind(StrEnum):
     BASE = "base"
     MISSING = "missing"
     STALE = "stale"
+    OUTDATED = "outdated"
     FORCED = "forced"
 
 
@@ -77,7 +79,7 @@ class Plan:
         dirty: Whether a spec, or a file that a spec reads, differs from ``head``.
         published: The commit published last; None for an empty repository.
         made: When the plan was made, in whole seconds since the epoch: what was built before
-            that is not the answer to a forced or stale entry.
+            that is not the answer to a forced, stale or outdated entry.
         images: One entry an image, by name.
         chains: What can be built side by side; within a chain, in order. What is promoted is in a
             chain only where a layer on it is built.
@@ -107,6 +109,9 @@ class Tree:
         ways: By path of a spec or an input, where git knows of other paths: the symbolic links
             that reading it follows, in order, and the file or folder that they lead to.
         dirty: The specs, their inputs and the links to them that are not as in git's head.
+        quarantine: What may fail for now; no input of a build.
+        also: The forms beside the xz that the settings ask for. In no fingerprint: what a disk
+            holds is the same in each.
     """
 
     specs: Mapping[str, Spec]
@@ -114,6 +119,8 @@ class Tree:
     inputs: Mapping[str, tuple[str, ...]]
     ways: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
     dirty: frozenset[str] = frozenset()
+    quarantine: Quarantine = NONE
+    also: frozenset[str] = frozenset()
 
     def way(self, path: str) -> tuple[str, ...]:
         """Return what git has to be asked about where ``path`` is read."""

@@ -3,6 +3,7 @@
 import difflib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 
 from lago_images.errors import UsageError
 from lago_images.planning import reasons
@@ -17,17 +18,28 @@ from lago_images.planning.history import (
     Relation,
 )
 from lago_images.planning.model import WORK, Action, Plan, PlannedImage, Reason, ReasonKind, Tree
+from lago_images.repository.records.changes import Upstream
 from lago_images.repository.records.layout import ImageId
 from lago_images.specs.model import BaseKind, Spec
 
-_ASKED = {ReasonKind.FORCED, ReasonKind.STALE}
+_ASKED = {ReasonKind.FORCED, ReasonKind.STALE, ReasonKind.OUTDATED}
 # What these ask for is a new build, and never whatever waits: what was published before is lost
 # or was taken back, which says nothing for a build of the same spec.
 _ANEW = {*_ASKED, ReasonKind.MISSING}
 _NOTHING = ImageHoldings()
 
 
-def make(tree: Tree, holdings: Holdings, history: History, ask: Ask, now: float) -> Plan:
+_NO_UPSTREAM: Mapping[str, Upstream] = MappingProxyType({})
+
+
+def make(
+    tree: Tree,
+    holdings: Holdings,
+    history: History,
+    ask: Ask,
+    now: float,
+    upstream: Mapping[str, Upstream] = _NO_UPSTREAM,
+) -> Plan:
     """Make the plan.
 
     Args:
@@ -36,13 +48,22 @@ def make(tree: Tree, holdings: Holdings, history: History, ask: Ask, now: float)
         history: What git knows of the commits behind both.
         ask: What the plan shall cover.
         now: Seconds since the epoch, for what is stale.
+        upstream: By name, what is known of what is outdated, where ``ask`` says so.
 
     Raises:
         UsageError: A name in ``ask.force`` is not that of a spec.
     """
     _refuse_unknown(ask.force, tree)
     why = reasons.Why.of(tree, holdings, history)
-    decider = _Decider(tree=tree, holdings=holdings, history=history, ask=ask, now=now, why=why)
+    decider = _Decider(
+        tree=tree,
+        holdings=holdings,
+        history=history,
+        ask=ask,
+        now=now,
+        upstream=upstream,
+        why=why,
+    )
     decided = decider.all()
     images = [*decided.values(), *_retired(why)]
     return Plan(
@@ -64,8 +85,10 @@ def suspects(tree: Tree, holdings: Holdings, ask: Ask) -> frozenset[str]:
             continue
         spec = tree.specs.get(name)
         same = tree.fingerprints.get(name) == published.current.fingerprint
+        same = same and not reasons.lacking(tree, published.current)
         settled = spec is not None and spec.arch == arch and same
-        if not settled or ask.everything or ask.force or ask.stale_days is not None:
+        timed = ask.outdated or ask.stale_days is not None
+        if not settled or ask.everything or ask.force or timed:
             commits.add(published.current.commit)
     return frozenset(commits)
 
@@ -77,6 +100,7 @@ class _Decider:
     history: History
     ask: Ask
     now: float
+    upstream: Mapping[str, Upstream]
     why: reasons.Why
     decided: dict[str, PlannedImage] = field(default_factory=dict)
     aside: set[str] = field(default_factory=set)
@@ -131,11 +155,23 @@ class _Decider:
     def _against(self, current: Current, spec: Spec, base: Action | None) -> Iterator[Reason]:
         if current.built is None:
             yield self.why.lost(current)
-        days = self.ask.stale_days
-        if days is not None and current.built and reasons.age(current, self.now) >= days:
-            yield self.why.stale(current, self.now)
+        yield from self._outside(current, spec)
         if current.fingerprint != self.tree.fingerprints[spec.name]:
             yield from self.why.changed(spec, current, base)
+        elif forms := reasons.lacking(self.tree, current):
+            yield self.why.lacks(current, forms)
+
+    def _outside(self, current: Current, spec: Spec) -> Iterator[Reason]:
+        """Yield why a build of the same spec would give something else by now."""
+        upstream, days = self.upstream.get(spec.name), self.ask.stale_days
+        unknown = upstream.unknown if upstream else ""
+        if upstream and upstream.is_outdated:
+            yield self.why.outdated(upstream)
+        # Age says less: it counts where nobody asked for more, or nobody knows more.
+        elif days is None or not current.built or (self.ask.outdated and not unknown):
+            return
+        elif reasons.age(current, self.now) >= days:
+            yield self.why.stale(current, self.now, unknown)
 
     def _objection(
         self, spec: Spec, published: ImageHoldings, why_so: tuple[Reason, ...]
@@ -143,7 +179,7 @@ class _Decider:
         """Return why an image is left alone; None when it is not."""
         current, base = published.current, self._base(spec)
         if current and not why_so:
-            return f"unchanged since revision {current.revision}{reasons.origin(current)}"
+            return f"unchanged since revision {current.revision}{self._origin(spec, current)}"
         # A run that was queued for hours must not undo what a later commit's run published.
         if current and self.history.relation(current.commit) is Relation.NEWER:
             return _newer(current)
@@ -154,6 +190,11 @@ class _Decider:
         if taken_back and not forced and not (base and base.action in WORK):
             return f"{taken_back}; change its spec, or name it to build it again"
         return None
+
+    def _origin(self, spec: Spec, current: Current) -> str:
+        upstream = self.upstream.get(spec.name)
+        unknown = upstream.unknown if upstream else ""
+        return reasons.origin(current) + (f"; {reasons.unresolved(unknown)}" if unknown else "")
 
     def _promotable(
         self, spec: Spec, published: ImageHoldings, why_so: tuple[Reason, ...]
@@ -170,7 +211,8 @@ class _Decider:
             # Of an older build repo gc may remove the objects before this plan is carried out.
             is_safe = days is None or self.now - built.created < days * reasons.DAY
             is_same = built.fingerprint == self.tree.fingerprints[spec.name]
-            if is_safe and is_same and (built.base == wanted or not is_layer):
+            is_whole = self.tree.also <= built.also
+            if is_safe and is_same and is_whole and (built.base == wanted or not is_layer):
                 return built
         return None
 

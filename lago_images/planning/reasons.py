@@ -5,14 +5,25 @@ from dataclasses import dataclass, field
 from itertools import chain
 
 from lago_images.planning.git_output import Commit
-from lago_images.planning.history import Current, History, Holdings, ImageHoldings, Paths, Since
+from lago_images.planning.history import (
+    Current,
+    History,
+    Holdings,
+    ImageHoldings,
+    Paths,
+    Since,
+)
 from lago_images.planning.model import WORK, Action, Reason, ReasonKind, Tree
+from lago_images.repository.records.changes import Upstream
 from lago_images.repository.records.release import NO_COMMIT
 from lago_images.settings import FILE
+from lago_images.specs.folder import is_left_out, test_places
 from lago_images.specs.model import BaseKind, Spec
 
 _SHORT = 7
 DAY = 86_400
+# As many changes as a reason names.
+_SHOWN = 3
 _UNCOMMITTED = "differs from what is committed"
 
 
@@ -79,6 +90,13 @@ class Why:
         )
         return Reason(kind=ReasonKind.MISSING, detail=detail)
 
+    def lacks(self, current: Current, forms: Sequence[str]) -> Reason:
+        """Return why an image is built whose disk is not there in every form that is wanted."""
+        detail = (
+            f"publish-also asks for {' and '.join(forms)}, which revision {current.revision} lacks"
+        )
+        return Reason(kind=ReasonKind.INPUT, detail=detail)
+
     def changed(self, spec: Spec, current: Current, base: Action | None) -> tuple[Reason, ...]:
         """Return why the fingerprint is not the release's."""
         since = self.history.since.get(current.commit)
@@ -96,18 +114,35 @@ class Why:
             behind = _in(since.commits.get(changed, ()))
             detail = f"{_named(changed, path)}{_linked(path, spec)} changed{behind}"
             yield Reason(kind=ReasonKind.SPEC, detail=detail)
-        for path, changed in self._met(self.tree.inputs.get(spec.name, ()), since.paths):
+        for path, changed in self._met(self._reads(spec), since.paths):
             behind = _in(since.commits.get(changed, ()))
             detail = f"{_named(changed, path)}, which {spec.path} reads, changed{behind}"
+            yield Reason(kind=ReasonKind.INPUT, detail=detail)
+        for changed in self._tests(spec, since.paths):
+            behind = _in(since.commits.get(changed, ()))
+            detail = f"{changed}, which tests {spec.name}, changed{behind}"
             yield Reason(kind=ReasonKind.INPUT, detail=detail)
 
     def _uncommitted(self, spec: Spec) -> Iterator[Reason]:
         for path, dirty in self._met([spec.path], self.dirty):
             detail = f"{dirty}{_linked(path, spec)} {_UNCOMMITTED}"
             yield Reason(kind=ReasonKind.SPEC, detail=detail)
-        for _, dirty in self._met(self.tree.inputs.get(spec.name, ()), self.dirty):
+        for _, dirty in self._met(self._reads(spec), self.dirty):
             detail = f"{dirty}, which {spec.path} reads, {_UNCOMMITTED}"
             yield Reason(kind=ReasonKind.INPUT, detail=detail)
+        for dirty in self._tests(spec, self.dirty):
+            detail = f"{dirty}, which tests {spec.name}, {_UNCOMMITTED}"
+            yield Reason(kind=ReasonKind.INPUT, detail=detail)
+
+    def _reads(self, spec: Spec) -> Iterator[str]:
+        tests = {test.path for test in spec.own_tests}
+        yield from (path for path in self.tree.inputs.get(spec.name, ()) if path not in tests)
+
+    def _tests(self, spec: Spec, paths: Paths) -> Iterator[str]:
+        """Yield each of ``paths`` that is a test of a spec, or was one."""
+        written = (*(test.path for test in spec.own_tests), *test_places(spec.path))
+        touched = dict.fromkeys(each for _, each in self._met(written, paths))
+        yield from (path for path in touched if not is_left_out(path.rpartition("/")[2]))
 
     def _met(self, written: Iterable[str], paths: Paths) -> Iterator[tuple[str, str]]:
         """Yield what is read where something is written, with each of ``paths`` that touches it."""
@@ -141,10 +176,20 @@ class Why:
         )
         return Reason(kind=ReasonKind.BASE, detail=detail)
 
-    def stale(self, current: Current, now: float) -> Reason:
+    def stale(self, current: Current, now: float, unknown: str = "") -> Reason:
+        """Return why an image is built for its age; ``unknown`` is why nothing better is known."""
         days = age(current, now)
         detail = f"revision {current.revision} was built {days} days ago"
+        if unknown:
+            detail += f", and {unresolved(unknown)}"
         return Reason(kind=ReasonKind.STALE, detail=detail)
+
+    def outdated(self, upstream: Upstream) -> Reason:
+        """Return why an image is built of the same spec: it would get something newer."""
+        texts = [*([upstream.base] if upstream.base else ()), *_changes(upstream)]
+        more = len(texts) - _SHOWN
+        detail = ", ".join(texts[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
+        return Reason(kind=ReasonKind.OUTDATED, detail=detail)
 
     def is_touched(self, spec: Spec) -> bool:
         """Return whether the plan's limit changes the image itself."""
@@ -154,7 +199,8 @@ class Why:
         if spec.base.kind is BaseKind.LIBGUESTFS and FILE in scope.changes:
             return True
         written = (spec.path, *self.tree.inputs.get(spec.name, ()))
-        return any(self._met(written, scope.paths)) or any(self._uncommitted(spec))
+        tested = self._tests(spec, scope.paths)
+        return any((*self._met(written, scope.paths), *tested, *self._uncommitted(spec)))
 
     def retired(self, name: str, current: Current) -> str:
         """Return what became of the spec of an image that has none."""
@@ -173,6 +219,18 @@ class Why:
         return "it has no spec any more; what is published stays"
 
 
+def unresolved(why: str) -> str:
+    """Return that it is not known what a build would get from outside."""
+    return f"whether a build would give something else cannot be known: {why}"
+
+
+def _changes(upstream: Upstream) -> Iterator[str]:
+    if packages := upstream.packages:
+        yield from (f"{each.name} {each.old} → {each.new}" for each in packages.upgraded)
+        yield from (f"{each.name} {each.version} is new" for each in packages.added)
+        yield from (f"{each.name} {each.version} is gone" for each in packages.removed)
+
+
 def _removal(name: str, since: Since) -> str | None:
     """Return how the spec of a name was removed, if it was."""
     for change in since.changes.values():
@@ -186,6 +244,11 @@ def _removal(name: str, since: Since) -> str | None:
 def age(current: Current, now: float) -> int:
     """Return the whole days since the release's build was made."""
     return int((now - current.built.created) // DAY) if current.built else 0
+
+
+def lacking(tree: Tree, current: Current) -> list[str]:
+    """Return the forms that the settings ask for and a release's disk is not there in."""
+    return sorted(tree.also - current.built.also) if current.built else []
 
 
 def _linked(path: str, spec: Spec) -> str:

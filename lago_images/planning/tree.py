@@ -13,10 +13,16 @@ from lago_images.planning.fingerprint import File, Source, fingerprint, parts
 from lago_images.planning.git import Git
 from lago_images.planning.model import Tree
 from lago_images.settings import FILE, Settings
-from lago_images.specs.folder import is_spec_name
+from lago_images.specs.folder import (
+    QUARANTINE,
+    is_left_out,
+    is_spec_name,
+    is_test_name,
+    test_places,
+)
 from lago_images.specs.host_files import host_files, normal
 from lago_images.specs.model import BaseKind, Spec
-from lago_images.specs.read import read_files
+from lago_images.specs.read import read_all
 
 # More than these make git slower than looking at everything.
 _MOST = 100
@@ -34,7 +40,8 @@ def read_tree(root: Path, settings: Settings, git: Git | None = None) -> Tree:
         SpecError: With every problem of every spec, also of files that are not in the work tree,
             or are there otherwise than in other clones of the commit.
     """
-    specs, read = read_files(root, settings.specs)
+    inspected = read_all(root, settings.specs)
+    specs, read = inspected.specs, inspected.read
     reads = {name: host_files(spec) for name, spec in specs.items()}
     inputs = {name: (*paths, *_keys(specs[name], settings)) for name, paths in reads.items()}
     files, ways = _files(root, settings, specs, inputs, git)
@@ -50,6 +57,8 @@ def read_tree(root: Path, settings: Settings, git: Git | None = None) -> Tree:
         inputs=inputs,
         ways=ways,
         dirty=frozenset({*_uncommitted(specs, ways, files, settings), *files.dirty}),
+        quarantine=inspected.quarantine,
+        also=frozenset(settings.publish_also),
     )
 
 
@@ -75,7 +84,8 @@ def _files(
         return Files(root=root), {}
     first = prefixes(settings.specs, inputs.values())
     files = Files(root=root, git=git.snapshot(first))
-    ways = _ways([*inputs.values(), [spec.path for spec in specs.values()]], files)
+    tested = (test_places(spec.path) for spec in specs.values() if spec.own_tests)
+    ways = _ways([*inputs.values(), [spec.path for spec in specs.values()], *tested], files)
     # Git knows a link and not what is behind it: that has to be asked about by its own path.
     every = prefixes(settings.specs, [*inputs.values(), *ways.values()])
     if every != first:
@@ -107,10 +117,16 @@ def _uncommitted(
     read_at_last = (ways.get(spec.path, (spec.path,))[-1] for spec in specs.values())
     yield from (path for path in chain(links, read_at_last) if not files.is_committed(path))
     folder = files.way(settings.specs)[-1]
-    # A removed spec is in no way of a spec's: git's list has it.
+    quarantine = QUARANTINE if folder == "." else f"{folder}/{QUARANTINE}"
+    if (files.root / quarantine).is_file() and not files.is_committed(quarantine):
+        yield quarantine
+    # A removed spec or test is in no way of a spec's: git's list has it.
     for path in files.git.dirty:
         parent, _, name = path.rpartition("/")
-        if (parent or ".") == folder and is_spec_name(name):
+        if (parent or ".") == folder and _is_judged_by(name):
+            yield path
+        above, _, tests = parent.rpartition("/")
+        if (above or ".") == folder and is_test_name(tests) and not is_left_out(name):
             yield path
     if any(map(_is_template, specs.values())):
         yield from files.git.dirty & {FILE}
@@ -121,6 +137,10 @@ def prefixes(folder: str, inputs: Iterable[Iterable[str]]) -> tuple[str, ...]:
     tops = {PurePosixPath(path).parts[:1] for paths in inputs for path in paths}
     every = {folder, FILE, *("/".join(top) or "." for top in tops)}
     return (".",) if "." in every or len(every) > _MOST else tuple(sorted(every))
+
+
+def _is_judged_by(name: str) -> bool:
+    return is_spec_name(name) or is_test_name(name) or name == QUARANTINE
 
 
 def _digests(

@@ -23,6 +23,8 @@ from lago_images.specs.properties import (
 )
 
 _KINDS = tuple(kind.value for kind in BaseKind)
+# Those of a bootstrap's that are looked at together; the rest is right or wrong by itself.
+_FITTING = ("arch", "size", "mirror", "snapshot", "firmware", "expand", "root-partition")
 _MIB = 2**20
 _LEAST_MIB = 512
 # The archive's URL, and its security archive's.
@@ -164,7 +166,7 @@ def _bootstrap(release: str, properties: Mapping[str, str]) -> Iterator[tuple[st
     # What is wrong by itself is reported elsewhere.
     valid = {
         key: properties[key]
-        for key in ("arch", "size", "mirror", "snapshot")
+        for key in _FITTING
         if key in properties and not value_problem(key, properties[key])
     }
     if valid.get("arch", BOOTSTRAP_ARCHITECTURES[0]) not in BOOTSTRAP_ARCHITECTURES:

@@ -179,6 +179,9 @@ NEWER: Mapping[str, tuple[str, str]] = MappingProxyType(
     }
 )
 
+# What these give depends on what the guest's own sources of packages have that day, or may.
+FETCHING = frozenset(("install", "run", "run-command", "update"))
+
 PASSWORD_CRYPTO = frozenset(("md5", "sha256", "sha512"))
 
 _PASSWORD = ("password:", "file:", "random", "disabled", "disable", "locked", "lock")

@@ -5,13 +5,31 @@ import re
 from fnmatch import translate
 from pathlib import Path
 
-_NO_SPEC_NAMES = (".*", "*~", "*.bak", "*.orig", "*.rej", "*.swp", "#*#", "README*")
-_NO_SPEC = re.compile("|".join(map(translate, _NO_SPEC_NAMES)))
+_LEFT_OUT_NAMES = (".*", "*~", "*.bak", "*.orig", "*.rej", "*.swp", "#*#", "README*")
+_LEFT_OUT = re.compile("|".join(map(translate, _LEFT_OUT_NAMES)))
+# What judges images, and is none: the tests of a spec, and those that may fail.
+TEST, TESTS = ".test", ".tests"
+QUARANTINE = "quarantine.toml"
+
+
+def is_left_out(name: str) -> bool:
+    """Return whether a file is hidden, a README, or left behind by an editor or git."""
+    return _LEFT_OUT.match(name) is not None
+
+
+def is_test_name(name: str) -> bool:
+    """Return whether a file or folder of this name in the specs' folder holds a spec's tests."""
+    return name.endswith((TEST, TESTS)) and not is_left_out(name)
+
+
+def test_places(spec: str) -> tuple[str, str]:
+    """Return where the tests of the spec at a path are, if it has any: a file, and a folder."""
+    return spec + TEST, spec + TESTS
 
 
 def is_spec_name(name: str) -> bool:
     """Return whether a file of this name in the folder is taken for a spec."""
-    return _NO_SPEC.match(name) is None
+    return not (name == QUARANTINE or name.endswith((TEST, TESTS)) or is_left_out(name))
 
 
 def spec_names(folder: Path | int) -> list[str]:

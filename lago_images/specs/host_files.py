@@ -12,6 +12,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -44,10 +45,13 @@ class ForbiddenPathError(ValueError):
 
 
 class HostPath(NamedTuple):
-    """A host path as a spec writes it; ``tree`` is true where it may be a folder."""
+    """A host path as a spec writes it; ``tree`` is true where it may be a folder.
+
+    ``line`` is None where no line of the spec names it: of a test.
+    """
 
     path: str
-    line: int
+    line: int | None
     tree: bool
 
 
@@ -61,9 +65,11 @@ class PlainFile(NamedTuple):
 def host_files(spec: Spec) -> tuple[str, ...]:
     """Return the host paths that a spec's build reads, sorted, relative to the repository's root.
 
-    They may be folders, then with all that is in them. The spec itself is not among them.
+    They may be folders, then with all that is in them. Its own tests are among them, the spec
+    itself is not.
     """
-    return tuple(sorted({normal(host.path) for host in host_paths(spec)}))
+    tests = {test.path for test in spec.own_tests}
+    return tuple(sorted({normal(host.path) for host in host_paths(spec)} | tests))
 
 
 def host_paths(spec: Spec) -> Iterator[HostPath]:
@@ -290,7 +296,8 @@ def refuse_pointers(spec: Spec, root: Path) -> None:
     """
     folder = HostFolder(root)
     problems, hints = [], set()
-    for host in host_paths(spec):
+    tests = (HostPath(test.path, None, tree=False) for test in spec.tests)
+    for host in chain(host_paths(spec), tests):
         stand_ins = sorted(_stand_ins(host, folder))
         for kind in _STAND_INS:
             paths = [path for path, of in stand_ins if of is kind]

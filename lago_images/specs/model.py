@@ -40,6 +40,27 @@ class Operation:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GuestTest:
+    """A test of a spec's own: a program that runs in the guest, as root, when it has booted.
+
+    Attributes:
+        spec: The spec whose test it is; it runs for the layers on that, too.
+        name: Its path below the specs' folder: ``NAME.test`` or ``NAME.tests/FILE``.
+        path: The file, relative to the root of the git repository, with ``/``.
+        timeout: Seconds that it may take with KVM; four times that without.
+        reboot: Whether the guest is started again before it.
+        network: Whether the guest has a network while it runs.
+    """
+
+    spec: str
+    name: str
+    path: str
+    timeout: int = 120
+    reboot: bool = False
+    network: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Spec:
     """A file of ``image-specs/``.
 
@@ -51,6 +72,7 @@ class Spec:
         properties: All ``#key=value`` lines, in order, ``base`` and ``arch`` included.
         operations: The commands, in order.
         lines: The line of each property.
+        tests: What its image is tested by, in order: what it stands on has its tests first.
     """
 
     name: str
@@ -60,3 +82,9 @@ class Spec:
     properties: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     operations: tuple[Operation, ...] = ()
     lines: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    tests: tuple[GuestTest, ...] = ()
+
+    @property
+    def own_tests(self) -> tuple[GuestTest, ...]:
+        """Return the tests without those of what it stands on."""
+        return tuple(test for test in self.tests if test.spec == self.name)

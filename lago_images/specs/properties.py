@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
+from lago_images.specs.boot_check import MUST_BE, NO_REASON, is_boot_check
 from lago_images.specs.names import ARCHITECTURE_ALIASES, ARCHITECTURES, NAME, shown, suggestion
 
 VALUE_LENGTH = 1000
@@ -133,7 +134,7 @@ KNOWN: Mapping[str, Rule] = MappingProxyType(
         "base-checksums": Rule(_is_place, "an http or https URL without a password or a query"),
         "base-key": Rule(bool, "a file in the repository"),
         "base-mirror": Rule(_is_places, _ARE_MIRRORS),
-        "boot-test": _pattern("yes|no", "yes or no"),
+        "boot-test": Rule(is_boot_check, MUST_BE),
         "cloud-init": _pattern("yes|no", "yes or no"),
         "distro": _pattern(_WORD, _IS_WORD),
         "expand": _pattern(_DEVICE, _IS_DEVICE),
@@ -163,6 +164,8 @@ def value_problem(key: str, value: str) -> str | None:
     elif not rule.accepts(value):
         if key == "arch" and value in ARCHITECTURE_ALIASES:
             return f"arch {value!r} is spelled {ARCHITECTURE_ALIASES[value]!r} here"
+        if key == "boot-test" and value.rstrip(": ") == "no":
+            return NO_REASON
         return f"{key} must be {rule.must_be}, not {shown(value)}"
     if len(value) > VALUE_LENGTH:
         return f"{key} has {len(value)} characters, more than {VALUE_LENGTH}"

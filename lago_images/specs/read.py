@@ -1,9 +1,10 @@
 """Read a folder of specs, and check them against each other and the files they use.
 
 Every regular file directly in the folder is a spec, but for hidden ones, those that editors and
-git leave behind (``*~ *.bak *.orig *.rej *.swp #*#``) and ``README*``. Sub-folders hold the files
-that specs upload: one that looks like a spec there is a problem, since its image would be taken for
-one that was given up. A link is read if it leads to a file inside the repository.
+git leave behind (``*~ *.bak *.orig *.rej *.swp #*#``), ``README*``, and tests (``guest_tests``).
+Sub-folders hold the files that specs upload: one that looks like a spec there is a problem, since
+its image would be taken for one that was given up. A link is read if it leads to a file inside the
+repository.
 """
 
 import errno
@@ -16,6 +17,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from lago_images.errors import Problem, SpecError
+from lago_images.specs import guest_tests, quarantine
 from lago_images.specs.bases import misnamed_partitions
 from lago_images.specs.folder import is_spec_name, spec_names
 from lago_images.specs.host_files import (
@@ -33,6 +35,7 @@ from lago_images.specs.model import BaseKind, Spec
 from lago_images.specs.names import NAME, suggestion
 from lago_images.specs.parse import parse
 from lago_images.specs.properties import REQUIRED, words
+from lago_images.specs.quarantine import NONE, Quarantine
 
 _LARGEST = 1 << 20
 # The properties that every spec has stand in its first lines.
@@ -49,11 +52,17 @@ class Inspected(NamedTuple):
     specs: dict[str, Spec]
     problems: list[Problem]
     files: int
+    quarantine: Quarantine = NONE
     read: Mapping[str, PlainFile] = MappingProxyType({})
 
 
 def read(root: Path, folder: str) -> dict[str, Spec]:
-    """Return the specs of a folder, by name.
+    """Return the specs of a folder, by name; raises as ``read_all``."""
+    return read_all(root, folder).specs
+
+
+def read_all(root: Path, folder: str) -> Inspected:
+    """Return the specs of a folder, and the quarantine, neither of which has a problem.
 
     Args:
         root: The root of the repository.
@@ -62,15 +71,10 @@ def read(root: Path, folder: str) -> dict[str, Spec]:
     Raises:
         SpecError: With every problem of every spec.
     """
-    return read_files(root, folder)[0]
-
-
-def read_files(root: Path, folder: str) -> tuple[dict[str, Spec], Mapping[str, PlainFile]]:
-    """Return what ``read`` returns, and the file that each spec was read from."""
     inspected = inspect(root, folder)
     if inspected.problems:
         raise SpecError(inspected.problems)
-    return inspected.specs, inspected.read
+    return inspected
 
 
 def inspect(root: Path, folder: str) -> Inspected:
@@ -119,9 +123,13 @@ def _inspect(host: HostFolder, folder: str, top: int) -> Inspected:
             broken.add(name)
         else:
             specs[name] = spec
+    tests, of_tests = guest_tests.find(host, folder, top, {*specs, *broken})
+    problems += of_tests
+    specs = guest_tests.with_tests(specs, tests)
     problems += check(specs.values(), host, broken=broken)
     problems += _misplaced(top, folder)
-    return Inspected(specs, problems, len(names), read)
+    quarantined, of_quarantine = quarantine.read(host, folder)
+    return Inspected(specs, [*problems, *of_quarantine], len(names), quarantined, read)
 
 
 def _misplaced(top: int, folder: str) -> Iterator[Problem]:
@@ -206,6 +214,8 @@ def check(
         if spec.base.kind is BaseKind.LAYER:
             problems += _layer(spec, by_name, broken)
         problems += check_files(spec, host)
+        if problem := guest_tests.untestable(spec):
+            problems.append(problem)
     return [*problems, *_cycles(by_name)]
 
 

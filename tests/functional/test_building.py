@@ -7,6 +7,7 @@ import json
 import lzma
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -306,6 +307,69 @@ def test_a_build_whose_manifest_may_have_been_written_is_not_removed(context, fa
     made = Manifest.parse(context.store.get(manifest).data, staged_build(manifest))
     assert made.key.staging.disk in objects(context)
     assert {made.key.staging.hash, made.key.staging.metadata} <= set(objects(context))
+    assert left(context) == []
+
+
+WITH_QCOW2 = ("qcow2",)
+
+
+def asking(context, **changes):
+    """The same, with a setting that asks for a qcow2."""
+    settings = replace(context.settings, publish_also=WITH_QCOW2)
+    return replace(context, settings=settings, **changes)
+
+
+def test_a_disk_is_stored_as_a_qcow2_too(context, tmp_path):
+    given = disk_file(context.root, "one.img")
+    [result] = build_chain([ask(spec("one", "simple:one.img"))], asking(context))
+    assert result.ok, result.error
+    manifest = result.manifest
+    stored = tmp_path / "repo" / manifest.key.staging.also("qcow2")
+    assert manifest.also["qcow2"].size == stored.stat().st_size
+    assert manifest.also["qcow2"].sha256 == hashlib.sha256(stored.read_bytes()).hexdigest()
+    subprocess.run(["qemu-img", "convert", "-O", "raw", stored, tmp_path / "raw"], check=True)
+    assert (tmp_path / "raw").read_bytes() == given == raw_of(context, manifest, tmp_path)
+    assert left(context) == []
+
+
+def qemu_img_that(context, compressing):
+    """An environment whose qemu-img does something else when it is to compress."""
+    program = context.root.parent / "bin/qemu-img"
+    program.parent.mkdir()
+    real = shutil.which("qemu-img")
+    program.write_text(
+        f'#!/bin/sh\ncase " $* " in *" -c "*) {compressing};; esac\nexec {real} "$@"\n'
+    )
+    program.chmod(0o755)
+    return {**context.environ, "PATH": f"{program.parent}:{os.environ['PATH']}"}
+
+
+def test_a_qcow2_that_cannot_be_made_fails_the_image_and_leaves_nothing(context):
+    disk_file(context.root, "one.img")
+    environ = qemu_img_that(context, "echo no room >&2; exit 1")
+    [result] = build_chain([ask(spec("one", "simple:one.img"))], asking(context, environ=environ))
+    assert result.step == "compressing and uploading the qcow2"
+    assert "no room" in result.error + "".join(result.tail)
+    assert objects(context) == []
+    assert left(context) == []
+
+
+def test_a_failing_upload_of_the_xz_ends_the_qcow2(context, tmp_path):
+    """It would go on for an hour, and its image cannot be published any more."""
+
+    class Broken(DirectoryStore):
+        def upload(self, key, chunks, **options):
+            limit = time.monotonic() + ENOUGH
+            while not (tmp_path / "started").exists() and time.monotonic() < limit:
+                time.sleep(0.05)
+            raise OSError(5, "the disk is broken")
+
+    disk_file(context.root, "one.img")
+    environ = qemu_img_that(context, f"touch {tmp_path}/started; exec sleep 3600")
+    broken = asking(context, environ=environ, store=Broken(path=context.store.path))
+    [result] = build_chain([ask(spec("one", "simple:one.img"))], broken)
+    assert "the disk is broken" in result.error
+    assert result.step == "compressing and uploading"
     assert left(context) == []
 
 

@@ -208,7 +208,7 @@ def test_a_list_of_names_is_split_at_whitespace(repo, names):
 def test_a_blank_list_means_no_names(repo, blank):
     repo.spec("one", "simple:disk.raw")
     repo.commit()
-    run(repo, "ci/plan", "text", NAMES=blank, STALE=blank, BASE=blank)
+    run(repo, "ci/plan", "text", NAMES=blank, STALE=blank, OUTDATED=blank, BASE=blank)
     assert actions(repo) == {"one": "build"}
     ran = call(repo, "ci/build", NAMES=blank)
     assert (ran.code, "name what to build" in ran.err) == (2, True)

@@ -153,6 +153,34 @@ def test_names_that_look_like_patterns_or_options_are_taken_literally(repo):
         assert set(found.snapshot(["a*"]).entries) == {"a*"}
 
 
+@pytest.mark.parametrize("depth", [(), ("--depth=1",)])
+def test_a_commit_is_checked_out_elsewhere_and_nothing_changes_here(
+    repo, tmp_path, monkeypatch, depth
+):
+    first = save(repo, "below/specs/a", "1")
+    save(repo, "below/specs/a", "2")
+    here = clone(repo, tmp_path / "clone", *depth)
+    hook = tmp_path / "template/hooks/post-checkout"
+    hook.parent.mkdir(parents=True)
+    hook.write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\n")
+    hook.chmod(0o755)
+    monkeypatch.setenv("GIT_TEMPLATE_DIR", str(tmp_path / "template"))
+    (here / "below/specs/a").write_text("3")
+    before = {str(path.relative_to(here)) for path in here.rglob("*")}
+    with Git(here / "below") as found:
+        assert found.ensure(first)
+        after_fetch = {str(path.relative_to(here)) for path in here.rglob("*")}
+        with found.export(first, tmp_path / "new") as other:
+            assert other.folder == tmp_path / "new/below"
+            assert other.head() == first
+            assert (other.folder / "specs/a").read_text() == "1"
+            assert not other.snapshot(["specs"]).dirty
+    assert (here / "below/specs/a").read_text() == "3"
+    assert after_fetch == {str(path.relative_to(here)) for path in here.rglob("*")}
+    assert depth or before == after_fetch
+    assert not (tmp_path / "ran").exists()
+
+
 def test_renames_are_detected(repo):
     old = save(repo, "image-specs/old", "many lines\n" * 9)
     git(repo.root, "mv", "image-specs/old", "image-specs/new")

@@ -143,13 +143,13 @@ def check_branch(agent):
 
 
 def check_nothing_to_do(agent):
-    """A scheduled run asks for what is old, too, and here nothing is."""
+    """A scheduled run asks for what is outdated or old, too, and here nothing is."""
     idle = agent.run(env=MAIN, causes=(TIMER,))
     assert not idle.failed, idle.log
     assert {e["stage"] for e in idle.of("skip")} == {"Build"}
     assert len(agent.releases()) == 2
     (planned,) = [e for e in idle.of("sh") if jenkins.script(e) == "ci/plan jenkins"]
-    assert planned["stale"] == "30"
+    assert (planned["stale"], planned["outdated"]) == ("30", "true")
 
 
 PULL = {

@@ -118,6 +118,7 @@ def test_what_is_told_of_a_repository_is_of_its_schema(repo, ask):
     assert ask("repo refresh")["damaged"] == []
     assert ask("repo verify")["ok"]
     assert ask("repo provenance", "one")["steps"]
+    assert ask("repo reproduce", "one", "--dry-run")["verdict"] is None
     assert ask("repo gc")["applied"] is False
     why = ("one", "--reason", "bad")
     preview = ask("repo yank", *why, "--dry-run", schema=1)

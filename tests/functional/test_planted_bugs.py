@@ -119,6 +119,27 @@ BUGS = [
         test=f"{PUBLISHER}test_a_release_binds_a_copy_of_what_was_staged",
     ),
     Bug(
+        what="A form published that the checkout does not ask for",
+        file=f"{PUBLISHING}copying.py",
+        old="    for form in sorted(judged.also):\n",
+        new="    for form in sorted(judged.manifest.also):\n",
+        test=f"{PUBLISHER}test_a_qcow2_that_was_not_asked_for_stays_staged",
+    ),
+    Bug(
+        what="A form in a release not compared with its manifest",
+        file="repository/records/release.py",
+        old="            if name in self.objects and self.objects[name] != bound:\n",
+        new="            if False:\n",
+        test=f"{PUBLISHER}test_a_release_of_another_qcow2_than_the_manifests_is_refused",
+    ),
+    Bug(
+        what="A build released without a form that the checkout asks for",
+        file="jobs/judge.py",
+        old="    if lacking := sorted(tree.also - manifest.also.keys()):\n",
+        new="    if lacking := []:\n",
+        test=f"{JUDGE}test_a_build_without_a_form_that_the_settings_ask_for_is_refused",
+    ),
+    Bug(
         what="Digest of the copy not compared",
         file="storage/base.py",
         old="        if actual != self:\n",
@@ -152,6 +173,20 @@ BUGS = [
         old="    if manifest.fingerprint != tree.fingerprints[spec.name]:\n",
         new="    if False:\n",
         test=f"{JUDGE}test_a_forged_manifest_is_refused_for_each_false_claim",
+    ),
+    Bug(
+        what="A build released whose spec's own tests were not run",
+        file="jobs/judge.py",
+        old="        if record is None:\n",
+        new="        if False:\n",
+        test=f"{JUDGE}test_the_tests_of_the_spec_have_passed_or_the_publishers_quarantine_holds",
+    ),
+    Bug(
+        what="A quarantine believed past its day",
+        file="specs/quarantine.py",
+        old="if each.days_left(today) >= 0]",
+        new="]",
+        test=f"{JUDGE}test_the_tests_of_the_spec_have_passed_or_the_publishers_quarantine_holds",
     ),
     Bug(
         what="Digest of a layer's base not compared with its release",

@@ -386,7 +386,7 @@ def test_a_list_may_not_be_redirected_to_another_host_and_a_file_may(context, se
 def test_the_manifest_has_the_digest_of_the_file(context, server, maker):
     need("qemu-img")
     maker.publish(NAMES, server)
-    spec = base(server, "#boot-test=no")
+    spec = base(server, "#boot-test=no: no system on it")
     request = Request(spec=spec, fingerprint="sha256:0123", commit="c1", dirty=False)
     emulated = Acceleration(name="tcg", why="/dev/kvm is not there")
     [result] = build_chains([[request]], context, accel=emulated, jobs=1)

@@ -130,7 +130,7 @@ def test_every_command_shows_what_the_tutorial_shows(tmp_path, ceph20):
         kept = [line for line in spec.read_text().splitlines() if not line.startswith("root-")]
         text = "\n".join(line for line in kept if "/dev/" not in line)
         text = text.replace("bootstrap:debian-12", "simple:disk.raw")
-        spec.write_text(f"{text}\n#boot-test=no\n")
+        spec.write_text(f"{text}\n#boot-test=no: no boot in this test\n")
         workflow = host.specs.root / ".github/workflows/images.yml"
         text = workflow.read_text()
         used, ref = re.search(r" uses: ([^/\s]+/[^/\s]+)/.*@(\S+)", text).groups()

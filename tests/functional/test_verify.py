@@ -48,6 +48,7 @@ from tests.support.builders import (
     put_copy,
     put_release,
     release,
+    with_qcow2,
 )
 from tests.support.keys import make_key, with_subkeys
 from tests.support.loopback import LoopbackServer, QuietHandler
@@ -278,6 +279,52 @@ def test_each_kind_of_damage_is_found(store, name):
     damage(store)
     found = problems(store)
     assert what in found.get(where, ""), found
+
+
+@pytest.fixture
+def with_also(tmp_path):
+    """A repository whose one image is there as a qcow2, too."""
+    store = DirectoryStore(path=tmp_path / "also")
+    make_public(store, 1, *real_disk(with_qcow2(OTHER)))
+    refresh(store)
+    return store
+
+
+QCOW2 = copy_of(OTHER).also("qcow2")
+
+
+def test_a_repository_with_a_qcow2_is_good_and_read_whole(with_also):
+    report = verifier(deep=True).store(with_also)
+    assert report.problems == ()
+    disks = (s.size for s in with_also.list("images/") if s.key.endswith((".xz", ".qcow2")))
+    assert report.read == sum(disks)
+
+
+def test_a_lost_or_shorter_qcow2_is_found(with_also):
+    change(with_also, QCOW2, b"short")
+    assert "tampered: it has 5 bytes" in problems(with_also)[QCOW2]
+    with_also.delete([QCOW2])
+    assert "is missing" in problems(with_also)[QCOW2]
+
+
+def test_a_changed_qcow2_is_found_by_a_deep_check(with_also):
+    alter(with_also, QCOW2, b"the qcow2", b"the 2wocq")
+    assert problems(with_also) == {}
+    assert "tampered: its sha256 is not" in problems(with_also, deep=True)[QCOW2]
+
+
+@pytest.mark.parametrize("how", ["left out", "other"])
+def test_over_http_a_qcow2_is_held_to_the_signed_sums_and_the_release(with_also, how):
+    with served(with_also) as server:
+        assert verifier().web(Web.at(server.url)).problems == ()
+        line = next(
+            each for each in with_also.get(layout.SUMS).data.splitlines() if b".qcow2" in each[-6:]
+        )
+        new = b"" if how == "left out" else b"0" * 64 + line[64:] + b"\n"
+        alter(with_also, layout.SUMS, line + b"\n", new)
+        found = verifier().web(Web.at(server.url)).problems
+    [one] = [each for each in found if each.where == layout.SUMS]
+    assert one.what == f"it does not have the sha256 that {QCOW2} was released with"
 
 
 def test_damage_inside_a_disk_is_found_by_a_deep_check(store):

@@ -444,6 +444,8 @@ def test_a_layer_is_built_on_the_published_base(tmp_path, work, published):
     prepared = layer.prepare(LAYER, staged(manifest), work, context, Runner())
     assert prepared.record.digest == f"sha256:{manifest.disk.sha256}"
     assert (prepared.record.build, prepared.record.revision) == ("one", None)
+    # What salts are made of: as where the base is built in the same run.
+    assert prepared.base == manifest.fingerprint
     assert content_of(prepared, work) == RAW
     store.delete([manifest.key.staging.disk])
     (work / "again").mkdir()
@@ -461,6 +463,7 @@ def test_a_layer_does_not_change_the_base_of_this_run(tmp_path, work, published)
     )
     before = base.disk.read_bytes()
     prepared = layer.prepare(LAYER, base, work, a_context(tmp_path), Runner())
+    assert prepared.base == manifest.fingerprint
     info = json.loads(
         subprocess.check_output(["qemu-img", "info", "--output", "json", prepared.disk])
     )

@@ -2,17 +2,22 @@
 
 import hashlib
 import itertools
+import re
+import socket
 import time
 
 import pytest
 
 from lago_images.building.boot.boot_test import boot_test
+from lago_images.building.boot.logins import Logins
+from lago_images.building.boot.spec_tests import OwnTests
 from lago_images.building.qcow2 import standalone
 from lago_images.errors import BootError, ToolMissingError
 from lago_images.host import kvm
 from lago_images.host.kvm import Acceleration
 from lago_images.host.process import Runner
-from tests.support.images import write_ext4
+from lago_images.specs.model import GuestTest
+from tests.support.images import read_ext4, write_ext4, write_guest
 from tests.support.small_filesystem import run_in_small_filesystem
 from tests.support.specs import SpecsRepo
 from tests.tools import need
@@ -65,6 +70,15 @@ def test_a_kernel_panic_ends_the_boot_test_with_the_console_output(boot, tmp_pat
     assert "boot-test=no" in caught.value.hint
     assert "Kernel panic" in (tmp_path / "console, it.log").read_text()
     assert "qemu-system-x86_64" in (tmp_path / "log").read_text()
+
+
+def test_an_image_without_an_agent_is_judged_by_its_console(boot, tmp_path):
+    disk = boot_sector(tmp_path / "disk", says("cirros \x1b[1mlogin:\r\n"))
+    booted = boot(disk, pattern="cirros login:", look_inside=True)
+    assert booted.test.firmware == {"bios": booted.test.seconds}
+    assert booted.packages is None
+    with pytest.raises(BootError, match=r"console did not show 'other login:' within 4 s"):
+        boot(disk, timeout=1, pattern="other login:")
 
 
 @pytest.mark.parametrize("words", ["You are in emergency mode.", "dracut:/# ", "(initramfs) "])
@@ -123,6 +137,7 @@ BOOTS = """
 import sys, time
 from pathlib import Path
 from lago_images.building.boot.boot_test import boot_test
+from lago_images.building.boot.spec_tests import OwnTests
 from lago_images.errors import BootError
 from lago_images.host.kvm import Acceleration
 from lago_images.host.process import Runner
@@ -228,26 +243,118 @@ def test_a_failed_boot_leaves_its_console_under_its_firmwares_name(tmp_path):
     console = (tmp_path / "logs/panics.console.log").read_text(errors="replace")
     assert console.startswith("=== firmware: bios\n")
     assert "Kernel panic - not syncing: on purpose" in console
+    assert (tmp_path / "logs/panics.png").read_bytes().startswith(b"\x89PNG\r\n")
 
 
-def test_a_debian_boots_and_lists_its_packages(boot, debian13_bios, tmp_path):
+# Of "s3cret: word".
+HASHED = (
+    "$6$abcdefgh$fSRgusqCuDW37J2DajgksaNhHgBhnsPNS29IEM0p3tB31vbD"
+    "QbqOyViys7Z2U8/dS5eMCzhs66RlI1eekR5uK1"
+)
+CHECKS = (
+    *("console", "network", "units", "sshd", "password of root", "ssh", "identity", "room"),
+    *("root grows", "shutdown", "second boot"),
+)
+
+
+QUARANTINE = """\
+[[quarantine]]
+image = "panics"
+issue = "https://example.org/issues/1"
+until = {}
+"""
+
+
+def test_a_failed_boot_that_is_quarantined_is_a_warning_until_its_day(tmp_path):
+    specs = SpecsRepo.create(tmp_path / "specs")
+    specs.write("image-specs/panics", SPEC)
+    disk = specs.disk("image-specs/files/panics.img")
+    boot_sector(disk, says("Kernel panic - not syncing: on purpose\r\n"))
+    specs.write("image-specs/quarantine.toml", QUARANTINE.format("2020-02-29"))
+    specs.commit()
+    ran = specs.run("build")
+    assert ran.code == 1
+    assert "panics: the quarantine ended on 2020-02-29: what it held back fails" in ran.err
+    specs.write("image-specs/quarantine.toml", QUARANTINE.format("2999-12-31"))
+    specs.commit()
+    ran = specs.run("build")
+    assert ran.code == 0, ran.err
+    assert "warning: panics: boot test: boot test: the guest gave up" in ran.err
+    shown = specs.run("repo", "show", "panics").out
+    assert "failed (tcg), quarantined until 2999-12-31" in shown
+
+
+OWN_TESTS = {
+    "10-root": ({}, "id -u; touch /run/this-boot /root/this-disk; ! {reach}"),
+    "20-fails": ({}, "ls /run/this-boot; echo on purpose >&2; exit 7"),
+    "30-again": ({"reboot": True, "network": True}, "ls /root/this-disk; ! ls /run/this-boot"),
+    "40-network": ({"network": True}, "i=0; until {reach}; do [ $((i+=1)) -lt 60 ]; sleep 1; done"),
+}
+
+
+@pytest.fixture
+def listener():
+    """A port of this host where somebody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
+
+
+def own_tests(port):
+    """The tests of an image; ``reach`` is that a port of the host answers."""
+    reach = f"timeout 5 bash -c 'exec 3<>/dev/tcp/10.0.2.2/{port}'"
+    tests = tuple(
+        GuestTest(spec="a", name=f"a.tests/{name}", path=name, **options)
+        for name, (options, _) in OWN_TESTS.items()
+    )
+
+    def read(test):
+        return f"#!/bin/sh\nset -e\n{OWN_TESTS[test.path][1].format(reach=reach)}\n".encode()
+
+    return OwnTests(tests=tests, read=read, has_network=True)
+
+
+def test_a_debian_boots_is_tested_and_lists_its_packages(boot, debian13_bios, tmp_path, listener):
     disk = tmp_path / "finished.qcow2"
     prepared = debian13_bios.image.copy(tmp_path)
     write_ext4(prepared.disk, "/root/deploy", "-----BEGIN OPENSSH PRIVATE KEY-----\n")
     # Else it would race sshd for the port.
     write_ext4(prepared.disk, "/etc/default/dropbear", "DROPBEAR_PORT=2222\n")
+    shadow = read_ext4(prepared.disk, "/etc/shadow")
+    hashed = re.sub(r"(?m)^root:[^:]*:", f"root:{HASHED}:", shadow)
+    write_guest(prepared.disk, "/etc/shadow", hashed, 0o640)
     standalone(prepared.disk, prepared.format, disk, Runner())
     before = (sha1(disk), disk.stat().st_mtime_ns)
     accel = kvm.detect(Runner())
-    booted = boot(disk, "qcow2", timeout=450, accel=accel, look_inside=True)
+    tests = own_tests(listener)
+    logins = Logins(passwords={"root": "s3cret: word"})
+    booted = boot(
+        disk,
+        "qcow2",
+        timeout=450,
+        accel=accel,
+        look_inside=True,
+        logins=logins,
+        tests=tests,
+    )
     assert booted.test.accel == accel.name
     assert booted.test.firmware == {"bios": booted.test.seconds}
     assert booted.test.seconds > 0
+    assert booted.test.again > 0
+    assert booted.test.checks == CHECKS
     assert booted.packages == debian13_bios.image.packages
     assert booted.boot_files == debian13_bios.image.boot_files
     # Not what the guest made when it started: the machine id, the host keys of sshd and dropbear,
     # the names of iSCSI and NVMe, the keys of bind and ssl-cert.
     assert booted.secrets == ("/root/deploy",)
+    root, fails, again, network = booted.test.tests
+    assert (root.exit_code, root.output.splitlines()[0]) == (0, "0"), root
+    assert (fails.exit_code, fails.output) == (7, "/run/this-boot\non purpose")
+    assert again.has_passed, again
+    assert network.has_passed, network
+    log, console = ((tmp_path / name).read_text() for name in ("log", "console, it.log"))
+    assert log.count("+ qemu-system-x86_64") == 3
+    # What the first start wrote is still there.
+    assert console.count("Linux version") == 3
     assert (sha1(disk), disk.stat().st_mtime_ns) == before
 
 

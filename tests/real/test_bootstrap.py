@@ -138,11 +138,25 @@ def test_a_disk_for_a_bios_alone_has_one_partition_and_no_efi_files(debian13_bio
     assert "efi" not in list_ext4(debian13_bios.image.disk, "/boot")
 
 
-def test_equal_packages_give_equal_bytes(debian12, tmp_path):
-    first, again = debian12, built_debian12(tmp_path / "again")
+def test_equal_packages_give_equal_bytes_also_from_the_cache(debian12, tmp_path, monkeypatch):
+    """Whoever builds, wherever and when."""
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    cache = tmp_path / "cache"
+    old = os.umask(0o077)
+    try:
+        first, again = debian12, built_debian12(tmp_path / "again, elsewhere", cache)
+    finally:
+        os.umask(old)
     if again.packages != first.packages:
         # The archive has moved on since the kept disk was made.
-        first, again = again, built_debian12(tmp_path / "once-more")
+        first, again = again, built_debian12(tmp_path / "anew")
+    check_same(first, again)
+    check_same(again, built_debian12(tmp_path / "cached", cache))
+    log = (tmp_path / "cached/log").read_text()
+    assert ("tar --extract" in log, "mmdebstrap --mode" in log) == (True, False)
+
+
+def check_same(first, again):
     assert again.packages == first.packages
     compare = ["qemu-img", "compare", "-f", "raw", "-F", "raw", first.disk, again.disk]
     done = subprocess.run(compare, capture_output=True, text=True, timeout=300, check=False)

@@ -32,15 +32,15 @@ MOUNTED = "UUID=ABCD-1234 /boot/efi vfat umask=0077,nofail 0 0"
 def with_esp(folder, base: Image, fstab: str) -> Image:
     """The base on a disk with a GPT, whose /etc/fstab has a line more."""
     folder.mkdir()
-    text = FSTAB.format(uuid=find_root(base.disk).uuid, esp=fstab)
+    text = FSTAB.format(uuid=find_root(base.disk).place.uuid, esp=fstab)
     disk = in_namespaces(folder, base, text).disk
     root = find_root(disk)
-    end = root.start + root.size
+    end = root.place.start + root.place.size
     with disk.open("r+b") as file:
         file.truncate(end + 6 * MIB)
         file.seek(end + MIB)
         file.write(b"the ESP's own")
-    table = TABLE.format(sectors=root.size // 512, esp=(end + MIB) // 512)
+    table = TABLE.format(sectors=root.place.size // 512, esp=(end + MIB) // 512)
     subprocess.run(["sfdisk", "-q", disk], input=table, text=True, check=True, timeout=60)
     return replace(base, disk=disk)
 
@@ -57,9 +57,9 @@ def test_the_root_is_written_and_all_around_it_kept(tmp_path, base):
     root = find_root(new)
     assert root == find_root(base.disk)
     assert root.has_esp
-    end = root.start + root.size
+    end = root.place.start + root.place.size
     with base.disk.open("rb") as one, new.open("rb") as other:
-        assert one.read(root.start) == other.read(root.start)
+        assert one.read(root.place.start) == other.read(root.place.start)
         assert one.seek(end) == other.seek(end)
         assert one.read() == other.read()
     before, made = trees.files(base.disk), trees.files(new)
@@ -67,7 +67,7 @@ def test_the_root_is_written_and_all_around_it_kept(tmp_path, base):
     changed = [path for path in made if made[path] != before.get(path)]
     assert {"/srv/made", "/srv/made/efi"} <= set(changed)
     assert not [path for path in changed if path.startswith("/boot")]
-    subprocess.run(["e2fsck", "-fn", f"{new}?offset={root.start}"], check=True, timeout=300)
+    subprocess.run(["e2fsck", "-fn", f"{new}?offset={root.place.start}"], check=True, timeout=300)
     subprocess.run(["sfdisk", "--verify", new], check=True, timeout=60)
 
 

@@ -8,7 +8,13 @@ from typing import Any
 from lago_images.repository.publishing.copying import Judged
 from lago_images.repository.publishing.publisher import Publisher
 from lago_images.repository.records.layout import BuildFolder, BuildKey, headers
-from lago_images.repository.records.manifest import BaseRecord, BootTest, Disk, Manifest
+from lago_images.repository.records.manifest import (
+    BaseRecord,
+    BootTest,
+    Disk,
+    DiskFile,
+    Manifest,
+)
 from lago_images.repository.records.release import (
     BaseBinding,
     ObjectDigest,
@@ -77,7 +83,7 @@ def lines(*more: str, base: str = "layer:b") -> Spec:
 
 def buildable(name: str, base: str, **properties: str) -> Spec:
     """Return a spec that is built without a boot test."""
-    plain = {"base": base, "boot-test": "no", "distro": "debian"}
+    plain = {"base": base, "boot-test": "no: it is made of nothing", "distro": "debian"}
     return replace(spec(name, base), properties={**plain, **properties})
 
 
@@ -127,6 +133,18 @@ def manifest(
     return replace(plain, **more)
 
 
+def qcow2_bytes(build: Manifest) -> bytes:
+    """Return the few bytes that stand for the qcow2 of a build."""
+    return b"the qcow2 of " + disk_bytes(build.name, build.build_id)
+
+
+def with_qcow2(build: Manifest) -> Manifest:
+    """Return the same build with its disk as a qcow2, too."""
+    data = qcow2_bytes(build)
+    file = DiskFile(size=len(data), sha256=hashlib.sha256(data).hexdigest())
+    return replace(build, also={"qcow2": file})
+
+
 def release(
     revision: int = 1,
     build: str | Manifest | None = "b1",
@@ -165,6 +183,8 @@ def released_image(
         for name, data in files_of(build).items()
     }
     disk = ObjectDigest(sha256=build.disk.sha256, size=build.disk.compressed_size)
+    for form, file in build.also.items():
+        objects[f"{build.name}.{form}"] = ObjectDigest(sha256=file.sha256, size=file.size)
     return ReleasedImage(
         build=build.build_id,
         folder=folder or copy_id(build.build_id),
@@ -206,7 +226,8 @@ def layer_on(build: Manifest, revision: int | None = None) -> BaseRecord:
 
 
 def judged(build: Manifest) -> Judged:
-    return Judged(manifest=build, sha256=hashlib.sha256(build.to_json()).hexdigest())
+    sha256 = hashlib.sha256(build.to_json()).hexdigest()
+    return Judged(manifest=build, sha256=sha256, also=frozenset(build.also))
 
 
 def put(store: Store, key: str, data: bytes) -> None:
@@ -223,6 +244,7 @@ def files_of(build: Manifest) -> dict[str, bytes]:
     disk = f"{build.name}.qcow2"
     return {
         f"{disk}.xz": disk_bytes(build.name, build.build_id),
+        **({disk: qcow2_bytes(build)} if build.also else {}),
         f"{disk}.hash": hash_file(build),
         f"{disk}.metadata": metadata_file(build, spec(build.name)),
         "packages.txt": b"bash 5.2 amd64\n",

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lago_images.building.boot import boot_test
+from lago_images.building.boot import console_signs, running
 from lago_images.building.boot.guest_agent import Agent
 from lago_images.building.boot.machines import machine_for
+from lago_images.building.boot.running import Watch
 from lago_images.errors import BootError
 from lago_images.host import kvm
 from lago_images.host.process import Runner
@@ -60,32 +61,25 @@ def started(
         disk: The disk.
         console: Where the serial console's output goes.
         firmware: The kind of firmware.
-        forward: QEMU's ``hostfwd=…`` of its user network; empty for none.
+        forward: What QEMU's ``hostfwd_add`` takes; empty for none.
         more: Further options of QEMU.
     """
     machine = machine_for("x86_64", firmware)
     accel = "kvm" if kvm.detect(Runner()).kvm else "tcg"
-    devices = boot_test._devices(disk, console)
-    if forward:
-        devices = [f"{a},{forward}" if a.startswith("user,") else a for a in devices]
-    argv = [machine.program, *machine.options, "-accel", accel, *devices, *more]
-    pipe = subprocess.PIPE
-    watch = boot_test._Watch(
-        console=console, errors=console.parent / "errors", limit=_LONGEST, clock=time.monotonic
-    )
+    errors = console.parent / "errors"
+    watch = Watch(console=console, errors=errors, limit=_LONGEST, clock=time.monotonic)
     for is_last in (False, False, True):
-        with Runner().started(argv, stdin=pipe, stdout=pipe) as qemu:
-            assert qemu.stdin is not None
-            assert qemu.stdout is not None
-            send, receive = qemu.stdin.fileno(), qemu.stdout.fileno()
-            agent = Agent(send=send, receive=receive, clock=time.monotonic)
+        console.unlink(missing_ok=True)
+        with running.started(disk, machine, watch, accel, Runner(), more=more) as guest:
             try:
-                boot_test._wait(agent, qemu.poll, watch)
+                guest.wait()
+                if forward:
+                    add = {"command-line": f"hostfwd_add net {forward}"}
+                    guest.monitor.ask("human-monitor-command", **add)
             except BootError:
-                if is_last or not boot_test.is_starved(console):
+                if is_last or not console_signs.is_starved(watch.text()):
                     raise
                 continue
-            yield Guest(agent=agent, console=console)
-            agent._write({"execute": "guest-shutdown", "arguments": {"mode": "powerdown"}})
-            qemu.wait(timeout=_LONGEST)
+            yield Guest(agent=guest.agent, console=console)
+            assert guest.power_off(_LONGEST) is not None
             return

@@ -9,11 +9,19 @@ import shutil
 import subprocess
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from lago_images.building import ext4, superblocks
 from lago_images.building import packages as contents
-from lago_images.building.bases.bootstrap import build, debian, disk, guest_files, layout
+from lago_images.building.bases.bootstrap import (
+    build,
+    debian,
+    disk,
+    guest_files,
+    layout,
+    tree,
+)
 from lago_images.building.bases.prepared import Package, Prepared
 from lago_images.building.customise import identities
 from lago_images.building.esp import with_esp
@@ -36,7 +44,7 @@ DEBIAN12 = """\
 #arch=x86_64
 #distro=debian
 """
-_MADE_BY = (build, debian, disk, guest_files, layout, identities)
+_MADE_BY = (build, debian, disk, guest_files, layout, superblocks, tree, identities, ext4)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,10 +109,10 @@ def debian12_cloud() -> Image:
     return _kept("cloud", DEBIAN12 + "#cloud-init=yes\n")
 
 
-def built_debian12(folder: Path) -> Image:
-    """The same as ``debian12``, built now."""
+def built_debian12(folder: Path, cache: Path | None = None) -> Image:
+    """The same as ``debian12``, built now; without ``cache``, nothing is kept of it."""
     folder.mkdir()
-    return _built(folder, DEBIAN12)
+    return _built(folder, DEBIAN12, cache)
 
 
 def _kept(name: str, text: str) -> Image:
@@ -128,11 +136,15 @@ def _build(kept: Path, text: str) -> None:
         made.rename(kept)
 
 
-def _built(folder: Path, text: str) -> Image:
+def _built(folder: Path, text: str, cache: Path | None = None) -> Image:
     # As in a run: programs keep their temporary files in the image's own folder.
     runner = Runner(log=folder / "log", environ={**os.environ, "TMPDIR": str(folder)})
     spec = a_spec(text, "debian-12")
-    prepared = build.prepare(spec, "tests", folder, a_context(folder), runner)
+    context = a_context(folder)
+    context = replace(context, cache=cache or context.cache)
+    prepared = build.prepare(spec, "tests", folder, context, runner)
+    if cache is None:
+        shutil.rmtree(context.cache, ignore_errors=True)
     return Image.of(with_esp(prepared, runner))
 
 
@@ -190,12 +202,16 @@ def _root(disk: Path) -> str:
 
 def root_size(disk: Path) -> int:
     """The bytes of the file system in the last partition of a raw disk."""
-    facts = _debugfs(disk, "stats")
-    blocks, size = (
-        int(re.search(rf"^{name}: +(\d+)$", facts, re.MULTILINE)[1])
-        for name in ("Block count", "Block size")
-    )
-    return blocks * size
+    return _stat(disk, "Block count") * _stat(disk, "Block size")
+
+
+def free_blocks(disk: Path) -> int:
+    """The blocks of that file system that no file has."""
+    return _stat(disk, "Free blocks")
+
+
+def _stat(disk: Path, name: str) -> int:
+    return int(re.search(rf"^{name}: +(\d+)$", _debugfs(disk, "stats"), re.MULTILINE)[1])
 
 
 def list_ext4(disk: Path, folder: str) -> list[str]:
@@ -222,6 +238,18 @@ def write_ext4(disk: Path, path: str, text: str) -> None:
         _debugfs(disk, f"write {file.name} {path}", "-w")
         _debugfs(disk, f"set_inode_field {path} mtime @{int(time.time()) - 3600}", "-w")
     assert read_ext4(disk, path) == text
+
+
+def write_guest(disk: Path, path: str, text: str, mode: int = 0o644) -> None:
+    """Put a file of root's, readable or executable, into the last partition of a raw disk."""
+    write_ext4(disk, path, text)
+    _debugfs(disk, f"set_inode_field {path} mode 0{0o100000 | mode:o}", "-w")
+
+
+def change_ext4(disk: Path, *requests: str) -> None:
+    """Change the last partition of a raw disk by requests of debugfs, which have to succeed."""
+    for request in requests:
+        _debugfs(disk, request, "-w")
 
 
 def _debugfs(disk: Path, request: str, *options: str) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from lago_images.building import ext4
 from lago_images.building.bases.prepared import Prepared
 from lago_images.building.customise.namespace import (
     agent,
@@ -85,8 +86,12 @@ def in_namespaces(
 def small(debian12: Image) -> Image:
     """A Debian 12 that cannot boot and has no documents, in a fraction of the files."""
     text = "".join(f"delete {path}\n" for path in _REMOVED)
-    modules = (agent, customise, disk, partitions, sandbox, unpack_ext4, user_namespace)
-    parts = [find_root(debian12.disk).uuid, text, *(Path(m.__file__).read_text() for m in modules)]
+    modules = (agent, customise, disk, ext4, partitions, sandbox, unpack_ext4, user_namespace)
+    parts = [
+        find_root(debian12.disk).place.uuid,
+        text,
+        *(Path(m.__file__).read_text() for m in modules),
+    ]
     key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
     cache = debian12.disk.parents[1]
     return kept_image(cache, "small", key, lambda folder: in_namespaces(folder, debian12, text))

@@ -17,6 +17,7 @@ from lago_images.planning.history import (
 )
 from lago_images.planning.model import Plan, PlannedImage, Tree
 from lago_images.planning.plan import make
+from lago_images.repository.records.changes import Upstream
 from lago_images.specs.model import BaseKind, Spec
 from tests.support.builders import spec
 
@@ -115,10 +116,11 @@ def plan(
     *,
     commit: str | None = OLD,
     now: float = NOW,
+    upstream: Mapping[str, Upstream] | None = None,
     **ask: Any,
 ) -> Plan:
     held = Holdings(images=images or {}, commit=commit if images is not None else None)
-    return make(made, held, known or History(), Ask(**ask), now)
+    return make(made, held, known or History(), Ask(**ask), now, upstream or {})
 
 
 def image(made: Plan, name: str) -> PlannedImage:

@@ -166,6 +166,7 @@ def _settings() -> Iterator[str]:
             continue
         name, default = field.name.replace("_", "-"), field.default
         shown = str(default).lower() if isinstance(default, bool) else str(default)
+        shown = str(list(default)) if isinstance(default, tuple) else shown
         least, most = settings.AT_LEAST.get(field.name), settings.AT_MOST.get(field.name)
         bounds = [f"at least {least}"] if least else []
         bounds += [f"at most {most}"] if most is not None else []
@@ -293,6 +294,8 @@ def _files(folder: layout.BuildFolder) -> Iterator[tuple[str, str]]:
             continue
         text = text.removeprefix("Return ").replace("; in a public copy alone", "").rstrip(".")
         yield f"`{getattr(folder, name)}`", _plain(text)
+    for form in settings.FORMS:
+        yield f"`{folder.also(form)}`", f"the disk as {form}, where `publish-also` asks for it"
 
 
 if __name__ == "__main__":

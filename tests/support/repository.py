@@ -1,6 +1,7 @@
 """A repository filled without building: what a plan asks for, as complete builds and releases."""
 
 from collections.abc import Mapping
+from types import MappingProxyType
 
 from lago_images.planning.model import Action, Plan, PlannedImage
 from lago_images.repository.publishing.copying import Judged, PublicCopy
@@ -12,8 +13,18 @@ from lago_images.repository.rendering.lago import hash_file
 from lago_images.storage.base import Store
 from tests.support.builders import disk_bytes, manifest
 
+_NONE: Mapping[str, str] = MappingProxyType({})
 
-def fill(store: Store, plan: Plan, *, created: int, released: bool = True) -> None:
+
+def fill(
+    store: Store,
+    plan: Plan,
+    *,
+    created: int,
+    released: bool = True,
+    packages: Mapping[str, str] = _NONE,
+    digests: Mapping[str, str] = _NONE,
+) -> None:
     """Do what the plan says, with a few bytes for each disk.
 
     Args:
@@ -21,12 +32,17 @@ def fill(store: Store, plan: Plan, *, created: int, released: bool = True) -> No
         plan: What to build and promote.
         created: When, in seconds since the epoch; also makes the build ids unique.
         released: Also publish; else the builds stay as a pull request leaves them.
+        packages: By image, the list of what is installed; the others have none.
+        digests: By image, that of what it stands on, where it is no layer.
     """
     builds: dict[str, str] = {}
     for name in (name for chain in plan.chains for name in chain):
         image = next(one for one in plan.images if one.name == name)
         if image.action is Action.BUILD:
-            builds[name] = _build(store, plan, image, created, builds)
+            builds[name] = _build(store, plan, image, created, builds, digests.get(name))
+            if name in packages:
+                key = BuildKey(name=name, arch=image.arch, build_id=builds[name])
+                store.put(key.staging.packages, packages[name].encode(), expected=None)
     for image in plan.images:
         build = image.promote or builds.get(image.name)
         if released and build:
@@ -36,10 +52,15 @@ def fill(store: Store, plan: Plan, *, created: int, released: bool = True) -> No
 
 
 def _build(
-    store: Store, plan: Plan, image: PlannedImage, created: int, builds: Mapping[str, str]
+    store: Store,
+    plan: Plan,
+    image: PlannedImage,
+    created: int,
+    builds: Mapping[str, str],
+    digest: str | None,
 ) -> str:
     below = _below(store, plan, image, builds)
-    base = BaseRecord(ref=image.base, digest="sha256:" + "0" * 64)
+    base = BaseRecord(ref=image.base, digest=digest or "sha256:" + "0" * 64)
     if below:
         disk = below.disk.sha256
         base = BaseRecord(ref=image.base, digest=f"sha256:{disk}", build=below.build_id)

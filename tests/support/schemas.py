@@ -11,6 +11,8 @@ import msgspec
 from jsonschema import Draft202012Validator
 
 from lago_images.cli.answers import (
+    CacheClearing,
+    CacheContent,
     Cleaning,
     HostReport,
     LintReport,
@@ -24,6 +26,7 @@ from lago_images.cli.answers import (
     WithdrawalPreview,
 )
 from lago_images.cli.run_report import RunReport
+from lago_images.jobs.reproduce import Reproduction
 from lago_images.jobs.results import Publication, Results
 from lago_images.jobs.timings import Timings
 from lago_images.planning.model import Plan
@@ -52,10 +55,13 @@ DOCUMENTS: dict[str, Any] = {
     "lint": LintReport,
     "verification": Verification,
     "provenance-trace": Trace,
+    "reproduction": Reproduction,
     "cleaning": Cleaning,
     "withdrawal": Withdrawal,
     "withdrawal-preview": WithdrawalPreview,
     "refreshment": Refreshment,
+    "cache": CacheContent,
+    "cache-clearing": CacheClearing,
     "images": Images,
     "latest": Latest,
 }
@@ -72,6 +78,8 @@ PRINTED_BY = {
     "ci publish": ("run",),
     "ci rebuild": ("run", "plan"),
     "ci report": ("report",),
+    "cache list": ("cache",),
+    "cache clear": ("cache-clearing",),
     "repo list": ("image-list",),
     "repo show": ("image-page",),
     "repo log": ("log",),
@@ -79,6 +87,7 @@ PRINTED_BY = {
     "repo refresh": ("refreshment",),
     "repo verify": ("verification",),
     "repo provenance": ("provenance-trace",),
+    "repo reproduce": ("reproduction",),
     "repo gc": ("cleaning",),
     "repo yank": ("withdrawal", "withdrawal-preview"),
     "repo rollback": ("withdrawal", "withdrawal-preview"),

@@ -77,7 +77,7 @@ class SpecsRepo:
             "#distro=debian",
             "#arch=x86_64",
             "#version=1",
-            "#boot-test=no",
+            "#boot-test=no: it is made of nothing",
             *lines,
         ]
         return self.write(f"image-specs/{name}", "\n".join(text) + "\n")

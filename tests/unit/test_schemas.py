@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 from jsonschema import Draft202012Validator
 
+from lago_images.building import caches
+from lago_images.building.comparing.areas import AreaDifference
+from lago_images.building.comparing.files import FileDifference
 from lago_images.building.model import Phase, PhaseTime
 from lago_images.ci.report.markdown import Entry
 from lago_images.ci.report.markdown import Report as PlanReport
@@ -18,11 +21,14 @@ from lago_images.errors import Problem
 from lago_images.host import doctor
 from lago_images.jobs import publish as publish_job
 from lago_images.jobs import results, timings
+from lago_images.jobs.reproduce import Change, Reproduction
+from lago_images.jobs.reproduce import Verdict as SameOrNot
 from lago_images.planning import formats
 from lago_images.repository.browsing import queries
 from lago_images.repository.browsing.documents import ImagePage
 from lago_images.repository.publishing import retention
 from lago_images.repository.publishing.releasing import ReleaseOutcome, Verdict
+from lago_images.repository.records.changes import compare_known
 from lago_images.repository.records.layout import ImageId
 from lago_images.repository.records.manifest import canonical
 from lago_images.repository.records.state import State, histories
@@ -52,6 +58,7 @@ PAGE = ImagePage(
     layers=(),
     use=(),
 )
+KEPT = caches.Entry(kind=caches.Kind.TREES, name="a.tar", size=1, used=1_700_000_000)
 BUILDS = [
     queries.Build(source=name, manifest=manifest(build_id=name), packages=()) for name in "ab"
 ]
@@ -121,6 +128,10 @@ WRITTEN: dict[str, str | bytes] = {
     "trial": document(
         answers.TriedDisk(disk="one.qcow2", format="qcow2", images=IMAGES_OF_RUN, ok=True)
     ),
+    "cache": document(answers.CacheContent.of(Path("cache"), [KEPT], [])),
+    "cache-clearing": document(
+        answers.CacheClearing(folder="cache", removed=(KEPT,), left=(KEPT,))
+    ),
     "set-up": document(answers.SetUp(folder="specs", written=("a",), kept=())),
     "host": document(
         answers.HostReport(
@@ -150,6 +161,24 @@ WRITTEN: dict[str, str | bytes] = {
     "verification": document(Verification.of(REPORT)),
     "provenance-trace": document(
         Trace(url="s3://bucket", steps=(STEP,), broken=("spec",), ok=False)
+    ),
+    "reproduction": document(
+        Reproduction(
+            repository="s3://bucket",
+            name="debian-12",
+            arch="x86_64",
+            revision=3,
+            build="b3",
+            commit="c3",
+            obstacles=(),
+            doubts=("its packages come from archives that move on",),
+            tools=(Change(name="mke2fs", old="1.47.0", new=None),),
+            verdict=SameOrNot.DIFFERENT,
+            base=Change(name="bootstrap:debian-12", old="sha256:1", new="sha256:2"),
+            packages=compare_known((), ()),
+            files=(FileDifference(path="/etc/a", what=("new",)),),
+            areas=(AreaDifference(name="boot code", first=0, blocks=1),),
+        )
     ),
     "cleaning": document(Cleaning.of(SWEEP, applied=True)),
     "refreshment": document(Refreshment(written=("index",), deleted=(), damaged=())),

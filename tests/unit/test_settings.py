@@ -33,6 +33,7 @@ boot-timeout = 60
 require-kvm = true
 network = false
 compression-level = 6
+publish-also = ["qcow2"]
 keep-revisions = 3
 keep-days = 0
 grace-days = 1
@@ -56,6 +57,7 @@ key = "key.asc"
         require_kvm=True,
         network=False,
         compression_level=6,
+        publish_also=("qcow2",),
         keep_revisions=3,
         keep_days=0,
         grace_days=1,
@@ -69,6 +71,29 @@ def test_the_environment_overrides_the_file(tmp_path):
     environ = {"LAGO_IMAGES_NAME": "env", "LAGO_IMAGES_SINGLE_WRITER": "true"}
     settings = load(tmp_path, environ)
     assert (settings.name, settings.jobs, settings.single_writer) == ("env", 2, True)
+
+
+def test_the_environment_has_lists_with_commas(tmp_path):
+    assert load(tmp_path, {"LAGO_IMAGES_PUBLISH_ALSO": "qcow2"}).publish_also == ("qcow2",)
+    twice = {"LAGO_IMAGES_PUBLISH_ALSO": "qcow2,qcow2"}
+    assert load(tmp_path, twice).publish_also == ("qcow2",)
+    variables = {"LAGO_IMAGES_PUBLISH_ALSO": "qcow2, vmdk"}
+    assert problems(tmp_path, variables) == ["LAGO_IMAGES_PUBLISH_ALSO: may list qcow2, not 'vmdk'"]
+
+
+@pytest.mark.parametrize(
+    ("value", "what"),
+    [
+        ('"qcow2"', "must be a list, not 'qcow2'"),
+        ("true", "must be a list, not True"),
+        ('["qcow2", "raw"]', "may list qcow2, not 'raw'"),
+        ('[["qcow2"]]', "may list qcow2, not ['qcow2']"),
+        ("[{}]", "may list qcow2, not {}"),
+    ],
+)
+def test_other_forms_than_those_there_are_cannot_be_asked_for(tmp_path, value, what):
+    (tmp_path / FILE).write_text(f"publish-also = {value}\n")
+    assert problems(tmp_path) == [f"lago-images.toml:1: publish-also {what}"]
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,13 @@ def prepare(
     actual, expected = disk_format(disk, base.folder.disk), base.manifest.disk.format
     if actual != expected:
         raise BuildError(f"{base.folder.disk} is {actual}, not {expected}")
-    return enlarge(spec, Prepared(disk=disk, format=actual, record=record(spec, base)), runner)
+    prepared = Prepared(
+        disk=disk,
+        format=actual,
+        record=record(spec, base),
+        fingerprint=base.manifest.fingerprint,
+    )
+    return enlarge(spec, prepared, runner)
 
 
 def record(spec: Spec, base: StoredBuild) -> BaseRecord:

@@ -216,15 +216,7 @@ def prepare(spec: Spec, workdir: Path, context: Context, runner: Runner) -> Prep
             network, which is turned off.
         SigningError: An index is not signed as it must be.
     """
-    sources = _reachable(configured(context.settings, context.environ), context.settings)
-    template = find(
-        spec.base.name,
-        spec.arch,
-        sources,
-        folder=context.settings.folder,
-        environ=context.environ,
-        runner=runner,
-    )
+    template = look_up(spec, context, runner)
     url, source = template.url, template.source
     # It might be a file that only this host can read, or of a host that only this one reaches.
     if not url.startswith(source.rpartition("/")[0] + "/"):
@@ -240,9 +232,26 @@ def prepare(spec: Spec, workdir: Path, context: Context, runner: Runner) -> Prep
         unpack(file, disk, expected=checksum, label=url, largest=largest(spec), check=check)
     else:
         fetch(url, checksum, disk, context, runner, largest=largest(spec))
-    detail = f"revision {template.entry.revision} of {template.entry.name} in {source}"
-    record = BaseRecord(ref=str(spec.base), digest=str(checksum), detail=detail)
-    return finished(spec, disk, record, label=url, runner=runner)
+    return finished(spec, disk, record(spec, template), label=url, runner=runner)
+
+
+def look_up(spec: Spec, context: Context, runner: Runner) -> Template:
+    """Find the template that a spec stands on, without its disk; raises as ``prepare``."""
+    return find(
+        spec.base.name,
+        spec.arch,
+        _reachable(configured(context.settings, context.environ), context.settings),
+        folder=context.settings.folder,
+        environ=context.environ,
+        runner=runner,
+    )
+
+
+def record(spec: Spec, template: Template) -> BaseRecord:
+    """Return what a manifest says of a template; raises ``BuildError`` without a checksum."""
+    entry = template.entry
+    detail = f"revision {entry.revision} of {entry.name} in {template.source}"
+    return BaseRecord(ref=str(spec.base), digest=str(_checksum(template)), detail=detail)
 
 
 def _reachable(

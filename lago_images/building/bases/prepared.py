@@ -29,7 +29,7 @@ class Prepared:
             recorded yet.
         packages: What is installed on it, sorted; None where that is not known yet.
         boot_files: What it starts with; None where that is not known yet.
-        fingerprint: The base's, where it is a build of this run.
+        fingerprint: Of the image that it is, for a layer's base; empty for others.
     """
 
     disk: Path
@@ -41,8 +41,11 @@ class Prepared:
 
     @property
     def base(self) -> str:
-        """Return what identifies the base: its digest, or the fingerprint of one of this run."""
-        return self.record.digest if self.record else self.fingerprint
+        """Return what identifies the base: a layer's by its fingerprint, others by their digest.
+
+        It is the same whether the base is built in this run or was published before.
+        """
+        return self.fingerprint or (self.record.digest if self.record else "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

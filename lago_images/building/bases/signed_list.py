@@ -54,11 +54,11 @@ class _MirrorError(BuildError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Search:
-    """The file, list and key that are looked for on each mirror."""
+    """The file, list and key that are looked for on each mirror; without ``disk``, no file."""
 
     spec: Spec
     keys: bytes
-    disk: Path
+    disk: Path | None
     context: Context
     runner: Runner
     client: Client
@@ -94,9 +94,17 @@ def prepare(spec: Spec, workdir: Path, context: Context, runner: Runner) -> Prep
     return finished(spec, disk, record, label=spec.base.name, runner=runner)
 
 
+def look_up(spec: Spec, context: Context, runner: Runner) -> BaseRecord:
+    """Return which file a spec's signed list names now, without fetching it.
+
+    Raises as ``fetch_listed``, and asks mirrors once.
+    """
+    return fetch_listed(spec, None, context, runner, retry=replace(RETRY, attempts=1))
+
+
 def fetch_listed(
     spec: Spec,
-    disk: Path,
+    disk: Path | None,
     context: Context,
     runner: Runner,
     *,
@@ -106,7 +114,7 @@ def fetch_listed(
 
     Args:
         spec: Has the properties ``base-checksums`` and ``base-key``.
-        disk: The new file.
+        disk: The new file; None to fetch none, and only read what is listed.
         context: The run's.
         runner: Starts gpg and gpgv.
         retry: For mirrors that may have it soon; None for ``RETRY``, until the run is ended.
@@ -170,7 +178,8 @@ def _from(mirror: Mirror, pattern: str, search: _Search) -> BaseRecord:
         raise BuildError(f"{mirror.checksums}: {error.message}", hint=error.hint) from error
     url = mirror.folder + quote(file.name)
     search.context.console.info(f"{search.spec.name}: {url}, signed by {signer}")
-    _fetch(url, file, mirror, search)
+    if search.disk is not None:
+        _fetch(url, file, search.disk, mirror, search)
     return BaseRecord(
         ref=str(search.spec.base),
         digest=str(file.checksum),
@@ -178,10 +187,10 @@ def _from(mirror: Mirror, pattern: str, search: _Search) -> BaseRecord:
     )
 
 
-def _fetch(url: str, file: Listed, mirror: Mirror, search: _Search) -> None:
+def _fetch(url: str, file: Listed, disk: Path, mirror: Mirror, search: _Search) -> None:
     spec = search.spec
     try:
-        fetch(url, file.checksum, search.disk, search.context, search.runner, largest=largest(spec))
+        fetch(url, file.checksum, disk, search.context, search.runner, largest=largest(spec))
     except ChecksumError as error:
         raise _MirrorError(
             f"{url} is not the file that {mirror.checksums} has the checksum of: it was replaced "

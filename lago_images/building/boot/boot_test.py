@@ -1,52 +1,31 @@
-"""Start a finished disk from an overlay until its guest agent answers: the boot test."""
+"""Start a finished disk from an overlay, judge the guest, and start it again: the boot test."""
 
-import os
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lago_images.building import packages as contents
-from lago_images.building import reservations
+from lago_images.building import qcow2
 from lago_images.building.bases.prepared import Package
+from lago_images.building.boot import console_signs, judgement
 from lago_images.building.boot.guest_agent import Agent
+from lago_images.building.boot.inspection import ASK, NOBODY, SCRIPT, Facts, Identity, inspect
+from lago_images.building.boot.judgement import Problem
+from lago_images.building.boot.logins import NONE, Logins
 from lago_images.building.boot.machines import Machine, host, machine_for
+from lago_images.building.boot.running import Guest, Watch, started
+from lago_images.building.boot.spec_tests import OwnTests, Suite, run_tests
 from lago_images.building.boot_files import from_answer
 from lago_images.building.customise.identities import finish_script
-from lago_images.console import clean
 from lago_images.errors import BootError, ToolMissingError
-from lago_images.host import space
 from lago_images.host.kvm import Acceleration
 from lago_images.host.process import Runner
-from lago_images.host.redaction import command_line
 from lago_images.repository.records.boot_files import BootFiles
+from lago_images.repository.records.guest_tests import GuestTestRecord
 from lago_images.repository.records.manifest import BootTest
 
 TCG_FACTOR = 4
-TAIL = 20
-# Starts what is being started anyway, and waits for it; then tells how that ended. What systemd
-# starts again and again, as Fedora's sshd every 42 s, is activating in between. Behind a socket
-# sshd starts with the first client, if it finds its keys.
-_SSHD = """
-PATH=$PATH:/usr/sbin
-is_enabled() { [ "$(systemctl is-enabled "$1" 2>/dev/null)" = enabled ]; }
-for unit in ssh.service sshd.service; do
-  is_enabled "$unit" || continue
-  systemctl start "$unit" 2>/dev/null
-  started=$?
-  state=$(systemctl is-active "$unit")
-  if [ "$started" != 0 ] && [ "$state" = activating ]; then state=failed; fi
-  echo "$state"
-done
-for unit in ssh.socket sshd.socket; do
-  is_enabled "$unit" || continue
-  systemctl start ssh-host-keys.service 2>/dev/null
-  mkdir -p /run/sshd
-  "$(command -v sshd)" -t 2>/dev/null || echo failed
-done
-exit 0
-"""
 # What the guest has made for itself since it started is as it should be, and no file of the image.
 # Boot loaders write two files before a kernel is there that would tell the time.
 _FILES = """
@@ -60,25 +39,7 @@ find /boot /efi -type f \\( -newer "$boot" -o -name grubenv -o -name random-seed
   sed 's/^/boot-unread /'
 rm -f "$boot"
 """
-_LATE = 1.0
-_ASK = 60.0
-_HINT = (
-    "the agent must be installed and the console is best on ttyS0; "
-    "#boot-test=no in the spec leaves the test out"
-)
-# What a guest says before it would wait for a person for ever.
-_DEAD = re.compile(
-    rb"Kernel panic - not syncing[^\r\n]*|You are in emergency mode|Entering emergency mode"
-    rb"|Entering rescue mode|Give root password for maintenance|dracut:/#|\(initramfs\)"
-    rb"|grub rescue>|No bootable device|Boot failed: not a bootable disk"
-)
-# The kernel's own words for a processor that does not get on, and for a timer that is late (Linux,
-# arch/x86/kernel/apic/io_apic.c, waits for some ticks of it). Both happen under emulation on a busy
-# machine, with the same disk that boots the next time.
-_STARVED = re.compile(rb"BUG: soft lockup|IO-APIC \+ timer doesn't work")
 _STARTS = 3
-# Else QEMU pauses the guest when the overlay has no room to grow, and says nothing.
-_WERROR = "werror=report"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,12 +50,38 @@ class Booted:
         packages: What is installed; None if the guest was not asked, or may not say.
         boot_files: What it starts with; None likewise.
         secrets: Files of the image with private keys or identities; None likewise.
+        identity: What the machine made for itself; empty where the agent may not look.
     """
 
     test: BootTest
     packages: tuple[Package, ...] | None = None
     boot_files: BootFiles | None = None
     secrets: tuple[str, ...] | None = None
+    identity: Identity = NOBODY
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Test:
+    """One boot test: the machine, and how it is watched."""
+
+    disk: Path
+    fmt: str
+    size: int
+    machine: Machine
+    accel: str
+    mac: str
+    watch: Watch
+    workdir: Path
+    runner: Runner
+    logins: Logins
+    screenshot: Path | None
+    look_inside: bool
+    again: bool
+    tests: OwnTests | None
+
+    @property
+    def is_emulated(self) -> bool:
+        return self.accel != "kvm"
 
 
 def boot_test(
@@ -110,8 +97,16 @@ def boot_test(
     runner: Runner,
     clock: Callable[[], float],
     look_inside: bool = False,
+    again: bool = True,
+    logins: Logins = NONE,
+    screenshot: Path | None = None,
+    number: int = 1,
+    pattern: str = "",
+    tests: OwnTests | None = None,
 ) -> Booted:
-    """Start a disk and wait for its guest agent; the disk itself is only read.
+    """Start a disk, judge the guest, shut it down and start it again; the disk is only read.
+
+    A guest without an agent is judged by its console alone, and not started again.
 
     Args:
         disk: The finished disk.
@@ -119,15 +114,21 @@ def boot_test(
         arch: The guest's architecture.
         firmware: The kind of firmware to start it with; empty for the architecture's usual one.
         accel: What guests run on here.
-        timeout: Seconds it may take with KVM; four times that without.
+        timeout: Seconds until the agent must answer with KVM; four times that without.
         console_log: Where the serial console's output goes.
         workdir: Where the overlay is made, and removed again.
         runner: What QEMU is started with.
         clock: Seconds.
         look_inside: Whether to ask the guest for its packages, and to look for private keys in it.
+        again: Whether to start it once more.
+        logins: The documented ones.
+        screenshot: Where the guest's screen goes, as PNG, when it is refused; None for nowhere.
+        number: Tells machines made of one image apart, by their network cards' addresses; to 255.
+        pattern: What the serial console must show, where there is no agent to ask; else empty.
+        tests: Those of the spec's own, which are run at last; None for none.
 
     Raises:
-        BootError: It did not boot; with the console's last lines.
+        BootError: It did not boot, or not as it should; with the console's last lines.
         ToolMissingError: The architecture's emulator or its firmware is not installed.
     """
     machine = machine_for(arch, firmware)
@@ -135,18 +136,36 @@ def boot_test(
     name = "kvm" if accel.kvm and host() in machine.hosts else "tcg"
     limit = timeout if name == "kvm" else timeout * TCG_FACTOR
     errors = workdir / "boot-test.stderr"
-    watch = _Watch(console=console_log, errors=errors, limit=limit, clock=clock)
-
-    def start() -> Booted:
-        with _overlay(disk, fmt, workdir, runner) as overlay:
-            devices = _devices(overlay, console_log)
-            argv = [machine.program, *machine.options, "-accel", name, *devices]
-            return _boot(argv, machine, watch, name, runner, look_inside=look_inside)
-
+    test = _Test(
+        disk=disk,
+        fmt=fmt,
+        size=qcow2.info(disk, fmt, runner, doing="looking at the disk")["virtual-size"],
+        machine=machine,
+        accel=name,
+        mac=f"52:54:00:12:34:{number:02x}",
+        watch=Watch(console=console_log, errors=errors, limit=limit, clock=clock, pattern=pattern),
+        workdir=workdir,
+        runner=runner,
+        logins=logins,
+        screenshot=screenshot,
+        look_inside=look_inside,
+        again=again and not pattern,
+        tests=tests,
+    )
     try:
-        return start() if name == "kvm" else _start_again(start, watch, runner)
+        return _run(test) if name == "kvm" else _start_again(test)
     finally:
         errors.unlink(missing_ok=True)
+
+
+def refuse_shared_identity(first: Booted, other: Booted) -> None:
+    """Refuse an image of which two machines were made that pass for one.
+
+    Raises:
+        BootError: Names what they share.
+    """
+    if problems := list(judgement.shared(first.identity, other.identity)):
+        raise BootError("boot test: " + "; ".join(map(str, problems)), hint=problems[0].advice)
 
 
 def _refuse_missing_firmware(machine: Machine) -> None:
@@ -158,140 +177,157 @@ def _refuse_missing_firmware(machine: Machine) -> None:
             )
 
 
-def _start_again(start: Callable[[], Booted], watch: "_Watch", runner: Runner) -> Booted:
+def _start_again(test: _Test) -> Booted:
     """Start an emulated guest, and again while its processor got no time; thrice at most."""
     for _ in range(_STARTS - 1):
         try:
-            return start()
+            return _run(test)
         except BootError:
-            if not is_starved(watch.console):
+            if not console_signs.is_starved(test.watch.text()):
                 raise
-        runner.note("the emulated processor got no time: starting the guest once more")
-    return start()
+        test.runner.note("the emulated processor got no time: starting the guest once more")
+    return _run(test)
 
 
-def is_starved(console_log: Path) -> bool:
-    """Tell if a guest's kernel said that its processor or timer did not get on."""
-    return console_log.exists() and _STARVED.search(console_log.read_bytes()) is not None
+def _run(test: _Test) -> Booted:
+    # Else what an earlier start wrote passes for signs of this one, until QEMU opens the file.
+    test.watch.console.unlink(missing_ok=True)
+    if test.screenshot:
+        test.screenshot.unlink(missing_ok=True)
+    with _overlay(test) as overlay:
+        booted = _first_boot(test, overlay)
+        return _second_boot(test, overlay, booted) if test.again else booted
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Starter:
+    """Starts the overlay again, for tests of the spec's own."""
+
+    test: _Test
+    overlay: Path
+
+    @contextmanager
+    def started(self, *, network: bool) -> Iterator[Guest]:
+        """Start the guest, which was shut down, with a network or without."""
+        watch = self.test.watch.again()
+        with _guest(self.test, self.overlay, watch, network=network) as guest:
+            yield guest
+
+    def is_starved(self) -> bool:
+        """Return whether a failure says nothing of the image, and is tried again."""
+        return self.test.is_emulated and console_signs.is_starved(self.test.watch.text())
 
 
 @contextmanager
-def _overlay(disk: Path, fmt: str, workdir: Path, runner: Runner) -> Iterator[Path]:
-    overlay = workdir / "boot-test.qcow2"
-    create = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", fmt, "-b", str(disk.resolve())]
-    runner.run([*create, str(overlay)], doing="making the boot test's overlay")
+def _overlay(test: _Test) -> Iterator[Path]:
+    """Make a disk of twice the size, above the one that is tested."""
+    overlay = test.workdir / "boot-test.qcow2"
+    below = ["-F", test.fmt, "-b", str(test.disk.resolve())]
+    create = ["qemu-img", "create", "-q", "-f", "qcow2", *below, str(overlay), str(2 * test.size)]
+    test.runner.run(create, doing="making the boot test's overlay")
     try:
         yield overlay
     finally:
         overlay.unlink(missing_ok=True)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Watch:
-    """The signs of a boot: the console, QEMU's errors beside the overlay, and the time."""
-
-    console: Path
-    errors: Path
-    limit: float
-    clock: Callable[[], float]
-
-    def failed(self, reason: str) -> BootError:
-        tail = _last(self.console) or ["(the serial console is empty)"]
-        tail += _last(self.errors)
-        if lack := reservations.lack(self.errors.parent):
-            return BootError(f"boot test: {reason}; {lack}", tail=tail, hint=space.HINT)
-        return BootError(f"boot test: {reason}", tail=tail, hint=_HINT)
-
-
-def _boot(
-    argv: Sequence[str],
-    machine: Machine,
-    watch: _Watch,
-    accel: str,
-    runner: Runner,
-    *,
-    look_inside: bool,
-) -> Booted:
-    runner.note("+ " + command_line(argv))
-    # Else what an earlier start wrote passes for signs of this one, until QEMU opens the file.
-    watch.console.unlink(missing_ok=True)
-    pipe = -1  # subprocess.PIPE, which only host may import
-    try:
-        with (
-            watch.errors.open("wb") as errors,
-            runner.started(argv, stdin=pipe, stdout=pipe, stderr=errors) as qemu,
-        ):
-            assert qemu.stdin is not None  # noqa: S101 -- a pipe was asked for
-            assert qemu.stdout is not None  # noqa: S101
-            agent = Agent(send=qemu.stdin.fileno(), receive=qemu.stdout.fileno(), clock=watch.clock)
-            seconds = _wait(agent, qemu.poll, watch)
-            _refuse_failed_sshd(agent, watch, runner)
-            rounded = round(seconds, 1)
-            test = BootTest(seconds=rounded, accel=accel, firmware={machine.firmware: rounded})
-            if not look_inside:
-                return Booted(test=test)
-            packages = _packages(agent, runner)
-            secrets, boot_files = _files(agent, runner)
-            return Booted(test=test, packages=packages, boot_files=boot_files, secrets=secrets)
-    except ToolMissingError as error:
-        raise ToolMissingError(error.message, hint=f"apt-get install {machine.package}") from error
+def _first_boot(test: _Test, overlay: Path) -> Booted:
+    with _guest(test, overlay, test.watch) as guest:
+        seconds = round(guest.wait(), 1)
+        facts = Facts() if test.watch.pattern else inspect(guest, test.runner, test.logins)
+        verdict = judgement.judge(facts, _signs(test, guest), mac=test.mac, size=test.size)
+        _refuse(verdict.problems, guest)
+        checks = verdict.checks
+        packages = secrets = boot_files = None
+        if test.look_inside and not test.watch.pattern:
+            packages = _packages(guest.agent, test.runner)
+            secrets, boot_files = _files(guest.agent, test.runner)
+        if test.again:
+            _shut_down(guest, test)
+            checks = (*checks, "shutdown")
+    boot = BootTest(
+        seconds=seconds,
+        accel=test.accel,
+        firmware={test.machine.firmware: seconds},
+        checks=checks,
+    )
+    identity = facts.answers.identity if facts.answers else NOBODY
+    return Booted(
+        test=boot, packages=packages, boot_files=boot_files, secrets=secrets, identity=identity
+    )
 
 
-def _wait(agent: Agent, ended: Callable[[], int | None], watch: _Watch) -> float:
-    """Return the seconds until the agent answered."""
-    start_time = watch.clock()
-    dead: tuple[float, str] | None = None
-    while (passed := watch.clock() - start_time) < watch.limit:
-        if agent.is_answering():
-            return watch.clock() - start_time
-        if (code := ended()) is not None:
-            raise watch.failed(f"QEMU ended by itself with exit code {code}")
-        # A moment more, so that the reason gets into the log too.
-        output = watch.console.read_bytes() if watch.console.exists() else b""
-        if dead is None and (words := _DEAD.search(output)):
-            dead = (passed, clean(words[0].decode(errors="replace")))
-        if dead is not None and passed - dead[0] > _LATE:
-            raise watch.failed(f"the guest gave up: {dead[1]}")
-    raise watch.failed(f"the guest agent did not answer within {watch.limit:.0f} s")
+def _second_boot(test: _Test, overlay: Path, booted: Booted) -> Booted:
+    """Start the machine once more, which must be the same one."""
+    with _guest(test, overlay, test.watch.again()) as guest:
+        try:
+            seconds = round(guest.wait(), 1)
+        except BootError as error:
+            raise BootError(
+                f"{error.message}, at the second boot", tail=error.tail, hint=error.hint
+            ) from error
+        facts = inspect(guest, test.runner, is_again=True)
+        signs = _signs(test, guest)
+        verdict = judgement.judge(facts, signs, mac=test.mac, size=test.size, is_again=True)
+        problems = [replace(each, check=f"second boot, {each.check}") for each in verdict.problems]
+        if facts.answers:
+            problems += judgement.changed(booted.identity, facts.answers.identity)
+        _refuse(problems, guest)
+        records = _own_tests(test, overlay, guest)
+    checks = (*booted.test.checks, "second boot")
+    return replace(booted, test=replace(booted.test, again=seconds, checks=checks, tests=records))
 
 
-def _refuse_failed_sshd(agent: Agent, watch: _Watch, runner: Runner) -> None:
-    """Refuse a guest whose sshd is enabled and fails; one whose agent may not look is let pass."""
-    try:
-        agent.settle(timeout=_ASK)
-        state = agent.run(("/bin/sh", "-c", _SSHD), timeout=_ASK * TCG_FACTOR).decode().strip()
-    except BootError as error:
-        runner.note(f"the guest agent did not look at sshd: {error}")
-        return
-    runner.note(f"sshd: {state or 'not enabled'}")
-    if "failed" in state.split():
-        raise watch.failed("sshd is enabled and does not start: ssh -v cannot reach the guest")
+def _own_tests(test: _Test, overlay: Path, guest: Guest) -> tuple[GuestTestRecord, ...]:
+    """Run the tests of the spec's own, when all that they may change was judged."""
+    if test.tests is None:
+        return ()
+    factor = TCG_FACTOR if test.is_emulated else 1
+    suite = Suite(tests=test.tests, factor=factor, limit=test.watch.limit)
+    return run_tests(suite, guest, _Starter(test=test, overlay=overlay), test.runner)
 
 
-def _devices(overlay: Path, console_log: Path) -> list[str]:
-    # The names without -pci or -ccw are aliases for what the architecture has. The agent's port
-    # is QEMU's own standard input and output: no socket, whose path would be too long somewhere.
-    return [
-        "-cpu", "max",
-        "-smp", str(min(2, len(os.sched_getaffinity(0)))),
-        "-m", "2048",
-        "-nodefaults",
-        "-no-reboot",
-        "-display", "none",
-        # unsafe: the overlay is thrown away, so that no write of the guest's has to be durable.
-        "-drive", f"file={_quoted(overlay)},format=qcow2,if=none,id=disk,cache=unsafe,{_WERROR}",
-        "-device", "virtio-blk,drive=disk",
-        # restrict: what is tested reaches neither this host nor a network.
-        "-netdev", "user,id=net,restrict=on",
-        "-device", "virtio-net,netdev=net",
-        "-object", "rng-random,filename=/dev/urandom,id=rng",
-        "-device", "virtio-rng,rng=rng",
-        "-chardev", f"file,id=console,path={_quoted(console_log)}",
-        "-serial", "chardev:console",
-        "-chardev", "stdio,id=agent,signal=off",
-        "-device", "virtio-serial",
-        "-device", "virtserialport,chardev=agent,name=org.qemu.guest_agent.0",
-    ]  # fmt: skip
+@contextmanager
+def _guest(test: _Test, overlay: Path, watch: Watch, *, network: bool = False) -> Iterator[Guest]:
+    """Start the guest; keep a picture of its screen if it is refused."""
+    with started(
+        overlay, test.machine, watch, test.accel, test.runner, mac=test.mac, network=network
+    ) as guest:
+        try:
+            yield guest
+        except BootError as error:
+            picture = test.screenshot if guest.ended() is None else None
+            if picture and guest.monitor.screenshot(picture.resolve()):
+                error.hint = f"{error.hint}; the guest's screen is beside the log, as .png"
+            raise
+
+
+def _signs(test: _Test, guest: Guest) -> tuple[console_signs.Fault, ...]:
+    return console_signs.faults(guest.watch.text(), is_emulated=test.is_emulated)
+
+
+def _refuse(problems: Sequence[Problem], guest: Guest) -> None:
+    """Refuse an image for all that is wrong with it at once."""
+    if problems:
+        advice = dict.fromkeys(each.advice for each in problems)
+        raise guest.watch.failed(
+            "; ".join(map(str, problems)),
+            hint="; ".join(advice),
+            tail=[line for each in problems for line in each.tail],
+        )
+
+
+def _shut_down(guest: Guest, test: _Test) -> None:
+    """Shut the guest down, and look at its console once more."""
+    if guest.power_off(guest.watch.limit) is None:
+        problem = Problem(
+            check="shutdown",
+            text=f"the guest was still there {guest.watch.limit:.0f} s after it was told to shut "
+            "down",
+            advice="look for a unit that does not stop: its last lines are on the console",
+        )
+        _refuse([problem], guest)
+    _refuse(judgement.judge(Facts(), _signs(test, guest), mac="", size=0).problems, guest)
 
 
 def _packages(agent: Agent, runner: Runner) -> tuple[Package, ...] | None:
@@ -302,8 +338,8 @@ def _packages(agent: Agent, runner: Runner) -> tuple[Package, ...] | None:
         ("/usr/bin/rpm", "-qa", "--qf", "installed %{NAME} %{EVR} %{ARCH} %{LICENSE}\n"),
     ):
         try:
-            agent.settle(timeout=_ASK)
-            listed = agent.run(argv, timeout=_ASK).decode()
+            agent.settle(timeout=ASK)
+            listed = agent.run(argv, timeout=ASK).decode()
         except BootError as error:
             runner.note(f"no packages from {argv[0]}: {error}")
             continue
@@ -326,22 +362,11 @@ def _files(agent: Agent, runner: Runner) -> tuple[tuple[str, ...] | None, BootFi
     """
     script = finish_script() + _FILES
     try:
-        agent.settle(timeout=_ASK)
-        listed = agent.run(("/bin/sh", "-c", script), timeout=_ASK * TCG_FACTOR)
+        agent.settle(timeout=ASK)
+        listed = agent.run(("/bin/sh", "-c", script), timeout=SCRIPT)
     except BootError as error:
         runner.note(f"the guest agent did not look for private keys: {error}")
         return None, None
     lines = listed.decode(errors="replace").splitlines()
     secrets = [line.removeprefix("secret ") for line in lines if line.startswith("secret ")]
     return tuple(secrets), from_answer(lines)
-
-
-def _last(path: Path) -> list[str]:
-    text = path.read_text(errors="replace") if path.exists() else ""
-    lines = (clean(line).strip() for line in re.split(r"[\r\n]+", text))
-    return [line for line in lines if line][-TAIL:]
-
-
-def _quoted(path: Path) -> str:
-    # QEMU's option syntax: a comma in a value is written twice.
-    return str(path.resolve()).replace(",", ",,")

@@ -20,6 +20,8 @@ from lago_images.errors import BootError
 _FLUSH = b"\xff"
 _AGAIN = 5.0
 _POLL = 0.2
+# Bytes of an answer: what an image has in place of an agent may send more than there is memory.
+_LARGEST = 64 << 20
 # Bytes of a failed program's output that its error has.
 _TAIL = 500
 
@@ -40,6 +42,7 @@ class Agent:
     _token: int = field(default_factory=lambda: random.getrandbits(31))
     _sent: float | None = None
     _pending: bytes = b""
+    _is_closed: bool = False
 
     def is_answering(self) -> bool:
         """Return whether the agent answers; asks it now and then, and waits a moment.
@@ -65,6 +68,8 @@ class Agent:
         while self.clock() < deadline:
             if any(line.get("return") == self._token for line in self._read()):
                 return
+            if self._is_closed:
+                raise BootError("the machine ended before the guest agent answered")
         raise BootError(f"the guest agent did not answer within {timeout:.0f} s")
 
     def ask(self, command: str, *, timeout: float, **arguments: object) -> Any:  # noqa: ANN401
@@ -76,22 +81,38 @@ class Agent:
         deadline = self.clock() + timeout
         self._write({"execute": command, "arguments": arguments})
         while self.clock() < deadline:
+            if self._is_closed:
+                raise BootError(f"the machine ended before the guest agent answered {command}")
             for line in self._read():
                 if "error" in line:
                     raise BootError(f"the guest agent refuses {command}: {line['error']}")
                 return line.get("return")
         raise BootError(f"the guest agent did not answer {command} within {timeout:.0f} s")
 
-    def run(self, argv: Sequence[str], *, timeout: float) -> bytes:
+    def send_only(self, command: str, arguments: Mapping[str, object]) -> None:
+        """Send a command that the agent does not answer when it succeeds."""
+        self._write({"execute": command, "arguments": arguments})
+
+    def pause(self, seconds: float = _POLL) -> None:
+        """Wait for a moment."""
+        select.select([], [], [], seconds)
+
+    def run(self, argv: Sequence[str], *, timeout: float, stdin: bytes = b"") -> bytes:
         """Return the standard output of a program in the guest.
+
+        Args:
+            argv: The program and its arguments.
+            timeout: Seconds for it, and for each answer of the agent.
+            stdin: What it reads. Of more than a pipe holds, the agent may take nothing.
 
         Raises:
             BootError: The agent may not run programs (as in RHEL's own images), or it failed.
         """
         deadline = self.clock() + timeout
-        started = self.ask(
-            "guest-exec", timeout=timeout, path=argv[0], arg=argv[1:], **{"capture-output": True}
-        )
+        options: dict[str, object] = {"capture-output": True}
+        if stdin:
+            options["input-data"] = base64.b64encode(stdin).decode()
+        started = self.ask("guest-exec", timeout=timeout, path=argv[0], arg=argv[1:], **options)
         while self.clock() < deadline:
             status = self.ask("guest-exec-status", timeout=timeout, pid=started["pid"])
             if status["exited"]:
@@ -116,8 +137,11 @@ class Agent:
             return []
         data = os.read(self.receive, 2**16)
         if not data:
+            self._is_closed = True
             select.select([], [], [], _POLL)
         *lines, self._pending = (self._pending + data).split(b"\n")
+        if len(self._pending) > _LARGEST:
+            raise BootError("the guest agent sends an answer without an end")
         return [parsed for line in lines if (parsed := _parsed(line))]
 
 

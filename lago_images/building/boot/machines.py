@@ -18,6 +18,7 @@ class Machine:
         program: The emulator.
         package: The Debian packages that bring it and its firmware.
         options: What makes it that machine.
+        screen: Its graphics card, whose picture tells more than a silent serial console.
         files: The firmware's own files on this host.
         hosts: The architectures whose KVM can run it.
     """
@@ -26,6 +27,7 @@ class Machine:
     program: str
     package: str
     options: tuple[str, ...]
+    screen: str = ""
     files: tuple[str, ...] = ()
     hosts: tuple[str, ...]
 
@@ -42,6 +44,7 @@ _X86_BIOS = Machine(
     package="qemu-system-x86",
     # Without graphics the firmware talks to the serial console: it may find nothing to boot.
     options=("-machine", "pc,graphics=off", *_NO_ROM),
+    screen="VGA",
     hosts=("x86_64",),
 )
 # Only in system management mode may the keys be written, so Secure Boot means something (QEMU,
@@ -57,6 +60,7 @@ _X86_UEFI = Machine(
         "-drive", f"if=pflash,unit=1,format=raw,snapshot=on,file={_OVMF_VARS}",
         *_NO_ROM,
     ),
+    screen="VGA",
     files=(_OVMF_CODE, _OVMF_VARS),
     hosts=("x86_64",),
 )  # fmt: skip
@@ -70,6 +74,7 @@ _MACHINES: Mapping[str, tuple[Machine, ...]] = {
             program="qemu-system-aarch64",
             package="qemu-system-arm qemu-efi-aarch64",
             options=("-machine", "virt", "-bios", _AAVMF),
+            screen="virtio-gpu-pci",
             files=(_AAVMF,),
             hosts=("aarch64",),
         ),
@@ -80,6 +85,7 @@ _MACHINES: Mapping[str, tuple[Machine, ...]] = {
             program="qemu-system-ppc64",
             package="qemu-system-ppc",
             options=("-machine", "pseries"),
+            screen="VGA",
             hosts=("ppc64le",),
         ),
     ),
@@ -113,7 +119,8 @@ def machine_for(arch: str, firmware: str = "") -> Machine:
         )
     raise BootError(
         f"boot test: no machine is known for {arch}",
-        hint="set #boot-test=no in the spec; known are " + ", ".join(_MACHINES),
+        hint="say why it is not booted, with #boot-test=no: REASON in the spec; known are "
+        + ", ".join(_MACHINES),
     )
 
 

@@ -68,14 +68,21 @@ boot_files() {
   echo boot-end
 }
 
-clean() {
-  rm -rf /var/lib/apt/lists/* /var/cache/apt/archives/*.deb /var/cache/apt/*.bin
-  rm -rf /var/cache/dnf/* /var/cache/libdnf5/* /var/cache/yum/* /var/cache/zypp/* /var/cache/apk/*
-  rm -rf /var/log/journal/* /var/crash/* /root/.bash_history
-  rm -f /var/lib/systemd/random-seed /var/lib/random-seed /var/lib/urandom/random-seed
+clean_logs() {
+  rm -rf /var/log/journal/*
   find /var/log -xdev -type f \( -name '*.gz' -o -name '*.[0-9]' -o -name '*.old' \) \
     -exec rm -f {} +
   find /var/log -xdev -type f -size +0 -exec sh -c 'for f; do : >"$f"; done' sh {} +
+}
+
+clean() {
+  rm -rf /var/lib/apt/lists/* /var/cache/apt/archives/*.deb /var/cache/apt/*.bin
+  rm -rf /var/cache/dnf/* /var/cache/libdnf5/* /var/cache/yum/* /var/cache/zypp/* /var/cache/apk/*
+  # It has inodes and times, and ldconfig makes it anew.
+  rm -f /var/cache/ldconfig/aux-cache
+  rm -rf /var/crash/* /root/.bash_history
+  rm -f /var/lib/systemd/random-seed /var/lib/random-seed /var/lib/urandom/random-seed
+  clean_logs
   # The program that runs this keeps its log there, and removes it itself.
   find /tmp /var/tmp -xdev -mindepth 1 -maxdepth 1 ! -name builder.log -exec rm -rf {} +
   for file in /etc/machine-id /var/lib/dbus/machine-id; do
@@ -90,7 +97,7 @@ remove_identities() {
   [ -d /etc/systemd/system ] || return 0
   for file in $RENEWED; do remove_identity "$file"; done
   place_units
-  # The hook of dropbear-initramfs has copied its keys into each initrd.
+  # The hooks of dropbear-initramfs and open-iscsi have copied theirs into each initrd.
   if [ -n "$IN_INITRD" ] && has update-initramfs; then update-initramfs -u -k all; fi
 }
 
@@ -101,7 +108,10 @@ remove_identity() {
   case $SPEC in
     *"$1"*) mkdir -p "$LIBRARY" && echo "$1" >>"$KEPT" ;;
     *)
-      case $1 in */dropbear/initramfs/* | */dropbear-initramfs/*) IN_INITRD=yes ;; esac
+      case $1 in
+        */dropbear/initramfs/* | */dropbear-initramfs/*) IN_INITRD=yes ;;
+        /etc/iscsi/*) [ ! -e /usr/share/initramfs-tools/hooks/iscsi ] || IN_INITRD=yes ;;
+      esac
       rm -f "$1"
       ;;
   esac

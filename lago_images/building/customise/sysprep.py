@@ -66,6 +66,7 @@ _LEFT_BEHIND = (
     "/var/cache/yum/*",
     "/var/cache/zypp/*",
     "/var/cache/apk/*",
+    "/var/cache/ldconfig/aux-cache",
     "/var/log/journal/*",
     "/var/log/*.gz",
     "/var/log/*.[0-9]",
@@ -191,7 +192,10 @@ def copy_inputs(spec: Spec, root: Path, to: Path) -> None:
 def _copy_input(host: HostPath, folder: HostFolder, to: Path) -> None:
     real = folder.resolve(host.path, tree=host.tree)
     target = _copy_target(host, Path(real).relative_to(folder.root), to)
-    target.parent.mkdir(parents=True, exist_ok=True)
+    for parent in reversed(target.relative_to(to).parents):
+        # Whatever the umask says: an engine reads them as another user.
+        (to / parent).mkdir(exist_ok=True)
+        (to / parent).chmod(_PROGRAM)
     with _closing(folder.open(real)) as source:
         if host.tree and stat.S_ISDIR(os.fstat(source).st_mode):
             _copy_tree(source, target)

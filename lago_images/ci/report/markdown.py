@@ -7,7 +7,9 @@ import hashlib
 import html
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import date
 from enum import StrEnum
 
 from lago_images.building.model import Result
@@ -16,7 +18,9 @@ from lago_images.jobs.results import Fate
 from lago_images.planning.model import Action, Plan, PlannedImage
 from lago_images.repository.publishing.releasing import Verdict
 from lago_images.repository.records.changes import PackageChanges
+from lago_images.repository.records.guest_tests import GuestTestRecord, QuarantinedFailure
 from lago_images.repository.records.manifest import Manifest
+from lago_images.specs.quarantine import ending
 
 _WIDE = 240
 # A reference works as text and never as structure (https://spec.commonmark.org/0.31.2/#entity-and-numeric-character-references);
@@ -144,6 +148,18 @@ class Entry:
         return self.result.error if self.result else "its job ended without a result"
 
     @property
+    def tests(self) -> Sequence[GuestTestRecord]:
+        """Return how the tests of the spec's own ended, also those that failed the image."""
+        if self.result and self.result.tests:
+            return self.result.tests
+        return self.after.boot.tests if self.after and self.after.boot else ()
+
+    @property
+    def quarantined(self) -> Sequence[QuarantinedFailure]:
+        """Return what failed and was held back."""
+        return self.after.boot.quarantined if self.after and self.after.boot else ()
+
+    @property
     def _built(self) -> ImageOutcome:
         if self.planned.action is Action.PROMOTE:
             return ImageOutcome.WAITING if self.after is not None else ImageOutcome.MISSING
@@ -161,12 +177,14 @@ class Report:
     Attributes:
         identity: Of the repository; an earlier comment of ours, and each status, carries it.
         run: The URL of the CI run; empty if there is none.
+        today: For what is quarantined; None where that is not asked.
     """
 
     plan: Plan
     entries: Sequence[Entry] = field(default_factory=tuple)
     identity: str = ""
     run: str = ""
+    today: date | None = None
 
     @property
     def marker(self) -> str:
@@ -204,8 +222,9 @@ def render(report: Report, *, limit: int = LIMIT) -> str:
         failures = [_failure(entry, tail) for entry in report.entries if not entry.is_good]
         if sum(_bytes(part) + 1 for part in failures) + _bytes(head) + _bytes(footer) <= limit:
             break
+    held = [part for entry in report.entries if (part := _quarantined(entry, report.today))]
     packages = [part for entry in report.entries if (part := _packages(entry))]
-    return _fitted(head, [*failures, *packages], footer, limit)
+    return _fitted(head, [*failures, *held, *packages], footer, limit)
 
 
 def summary(report: Report) -> str:
@@ -274,6 +293,8 @@ def _images(entries: Sequence[Entry], remaining: int) -> str:
 
 def _row(entry: Entry) -> tuple[str, ...]:
     mark, packages = "✅" if entry.is_good else "❌", ""
+    if entry.is_good and entry.quarantined:
+        mark = "⚠️"
     if (changes := entry.changes) is not None:
         packages = f"+{len(changes.added)} -{len(changes.removed)} ↑{len(changes.upgraded)}"
     return (
@@ -315,8 +336,8 @@ def _size(entry: Entry) -> str:
 def _boot(entry: Entry) -> str:
     if entry.after is None:
         return ""
-    boot = entry.after.boot
-    return "off" if boot is None else inert(str(boot))
+    checks = ", ".join(entry.after.boot.checks) if entry.after.boot else ""
+    return "<br>".join(inert(text) for text in (entry.after.tried, checks) if text)
 
 
 def _link(text: str, url: str) -> str:
@@ -343,6 +364,23 @@ def _failure(entry: Entry, tail: int) -> str:
             left_out = "Its last lines are in the run's log: this report was too long."
             lines += [block(result.tail, limit=tail) if tail else left_out, ""]
     return "\n".join([*lines, "</details>", ""])
+
+
+def _quarantined(entry: Entry, today: date | None) -> str:
+    """Return what failed and was held back, with when that ends if it is soon."""
+    if not entry.quarantined:
+        return ""
+    title = f"<summary>{code(entry.planned.name)}: quarantined</summary>"
+    lines = []
+    for failure in entry.quarantined:
+        end = ""
+        # A record is a builder's word, and no month has a 99th day.
+        with suppress(ValueError):
+            end = ending(date.fromisoformat(failure.until), today) if today else ""
+        said = f"{failure}; the quarantine {end}" if end else str(failure)
+        # No link: the URL may be one of a pull request, and the token that posts it is ours.
+        lines.append(f"- {code(said, limit=500)}")
+    return "\n".join(["<details open>", title, "", *lines, "", "</details>", ""])
 
 
 def _packages(entry: Entry) -> str:

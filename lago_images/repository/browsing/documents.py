@@ -9,9 +9,9 @@ from enum import StrEnum
 from typing import ClassVar
 
 from lago_images.repository.records.boot_files import BootChanges
-from lago_images.repository.records.changes import PackageChanges, PropertyChange
+from lago_images.repository.records.changes import PackageChanges, PropertyChange, Upstream
 from lago_images.repository.records.log import EventKind
-from lago_images.repository.records.manifest import BaseRecord, BootTest, Disk
+from lago_images.repository.records.manifest import BaseRecord, BootTest, Disk, DiskFile
 from lago_images.repository.records.release import ObjectDigest, PackageDiff
 
 
@@ -44,6 +44,9 @@ class Revision:
             repository; None where that was not asked for or is not known.
         package_changes: What clients got anew with it; None where nothing was offered before, or
             that is not known.
+        upstream: What a build would get from outside today that this one has otherwise; None where
+            that was not asked for, or its spec is not here as it was built.
+        also: The disk's other forms that are public, such as ``qcow2``.
         objects: The files of its public copy by name, each with its SHA-256.
         folder: Where they are, below the repository's URL.
     """
@@ -64,8 +67,10 @@ class Revision:
     fingerprint: str
     base: BaseRecord
     disk: Disk
+    also: Mapping[str, DiskFile]
     packages: int | None
     outdated: int | None = None
+    upstream: Upstream | None = None
     boot: BootTest | None
     package_changes: PackageDiff | None
     objects: Mapping[str, ObjectDigest]

@@ -89,6 +89,7 @@ def _revision(release: Release, image: ReleasedImage, state: ImageState, reason:
         fingerprint=manifest.fingerprint,
         base=manifest.base,
         disk=manifest.disk,
+        also=image.also,
         packages=manifest.packages,
         boot=manifest.boot,
         package_changes=release.package_changes,
@@ -291,12 +292,10 @@ def two_newest(state: State, image: ImageId) -> tuple[int | None, int]:
     return (before[-1].revision if before else None), stands[-1].revision
 
 
-def released_build(store: Store, state: State, image: ImageId, revision: int) -> Build:
-    """Read the build of a revision, withdrawn ones included.
+def release_of(state: State, image: ImageId, revision: int) -> Release:
+    """Return the release of a revision, withdrawn ones included.
 
-    Raises:
-        UsageError: There is no such revision, or it is a withdrawal.
-        RepositoryError: Its list of packages or of boot files is not the one that was released.
+    Raises ``UsageError`` when there is no such revision, or it is a withdrawal itself.
     """
     release = next((r for r in state.history(*image) if r.revision == revision), None)
     if release is None or release.image is None:
@@ -304,9 +303,20 @@ def released_build(store: Store, state: State, image: ImageId, revision: int) ->
         raise UsageError(
             f"revision {revision} of {image} {reason}", hint=f"lago-images repo log {image.name}"
         )
+    return release
+
+
+def released_build(store: Store, state: State, image: ImageId, revision: int) -> Build:
+    """Read the build of a revision, withdrawn ones included.
+
+    Raises:
+        UsageError: There is no such revision, or it is a withdrawal.
+        RepositoryError: Its list of packages or of boot files is not the one that was released.
+    """
+    release = release_of(state, image, revision)
     return Build(
         source=f"revision {revision}",
-        manifest=release.image.manifest,
+        manifest=release.manifest,
         packages=packages_of(store, release),
         boot_files=_boot_files_of(store, release),
         revision=revision,

@@ -43,12 +43,14 @@ class Judged:
         metadata: The ``.metadata`` that the publisher's own checkout makes; None where it has no
             spec to make it of: then it must have the manifest's properties.
         spec: What that checkout's spec says, for people; None where it has none.
+        also: The forms beside the xz that its settings ask for; others do not become public.
     """
 
     manifest: Manifest
     sha256: str
     metadata: bytes | None = None
     spec: bytes | None = None
+    also: frozenset[str] = frozenset()
 
 
 @dataclass(slots=True, kw_only=True)
@@ -94,30 +96,17 @@ class PublicCopy:
 
     def _made(self, base: BaseBinding | None) -> ReleasedImage:
         judged, target = self.judged, self.target
-        disk, files = _staged(self.store, judged)
+        stats, files = _staged(self.store, judged)
         if judged.spec is not None:
             files = {SPEC: judged.spec, **files}
         if self.statements:
             # Before the manifest, which is written last.
-            files = {**self.statements.make(judged.manifest, files), **files}
-        expected = judged.manifest.disk
-        # By the ETag of what was looked at: a builder may overwrite the disk at any time. Whatever
-        # arrives is proved by its SHA-256, as an ETag is the store's word and not a digest.
-        try:
-            self.store.copy(
-                disk.key,
-                target.disk,
-                etag=disk.etag,
-                size=expected.compressed_size,
-                sha256=expected.sha256,
-                headers=headers(target.disk),
-            )
-        except ConflictError as error:
-            raise TamperedError(f"{error.message}: not what was judged", hint=_WHO) from error
-        except NotFoundError as error:
-            raise _refused(judged.manifest, [f"it is incomplete: {error.message}"]) from error
-        disk_name = target.disk.removeprefix(target.folder)
-        objects = {disk_name: ObjectDigest(sha256=expected.sha256, size=expected.compressed_size)}
+            stated = self.statements.make(judged.manifest, files, also=judged.also)
+            files = {**stated, **files}
+        objects = {}
+        for name, expected in _disks(judged).items():
+            self._copy(stats[name], target.folder + name, expected)
+            objects[name] = expected
         # Written from memory, not copied in the store: these are the bytes that were compared.
         for name, data in files.items():
             key = target.folder + name
@@ -131,16 +120,47 @@ class PublicCopy:
             base=base,
         )
 
+    def _copy(self, disk: Stat, target: str, expected: ObjectDigest) -> None:
+        # By the ETag of what was looked at: a builder may overwrite the disk at any time. Whatever
+        # arrives is proved by its SHA-256, as an ETag is the store's word and not a digest.
+        try:
+            self.store.copy(
+                disk.key,
+                target,
+                etag=disk.etag,
+                size=expected.size,
+                sha256=expected.sha256,
+                headers=headers(target),
+            )
+        except ConflictError as error:
+            raise TamperedError(f"{error.message}: not what was judged", hint=_WHO) from error
+        except NotFoundError as error:
+            problems = [f"it is incomplete: {error.message}"]
+            raise _refused(self.judged.manifest, problems) from error
 
-def _staged(store: Store, judged: Judged) -> tuple[Stat, Mapping[str, bytes]]:
-    """Read the small files of a staged build, by name, the manifest last; and look at the disk."""
+
+def _disks(judged: Judged) -> dict[str, ObjectDigest]:
+    """Return what becomes public of the disk, by file name: the xz, and the forms asked for."""
+    disk, staging = judged.manifest.disk, judged.manifest.key.staging
+    disks = {staging.disk: ObjectDigest(sha256=disk.sha256, size=disk.compressed_size)}
+    for form in sorted(judged.also):
+        file = judged.manifest.also.get(form)
+        if file is None:
+            raise _refused(judged.manifest, [f"it was not built as {form}"])
+        disks[staging.also(form)] = ObjectDigest(sha256=file.sha256, size=file.size)
+    return {key.removeprefix(staging.folder): expected for key, expected in disks.items()}
+
+
+def _staged(store: Store, judged: Judged) -> tuple[Mapping[str, Stat], Mapping[str, bytes]]:
+    """Look at the disks of a staged build, and read its small files, the manifest last; by name."""
     manifest, staging = judged.manifest, judged.manifest.key.staging
     if problems := manifest.problems(manifest.key):
         raise RepositoryError(f"{staging.folder} cannot be published: {'; '.join(problems)}")
     # Listed first, for the sizes: a builder may have put gigabytes where a few lines belong.
     stats = {stat.key: stat for stat in store.list(staging.folder)}
     needed = (staging.hash, staging.metadata, staging.manifest)
-    if lost := [name for name in (staging.disk, *needed) if name not in stats]:
+    disks = [staging.folder + name for name in _disks(judged)]
+    if lost := [name for name in (*disks, *needed) if name not in stats]:
         raise _refused(manifest, [f"it is incomplete: {name} is missing" for name in lost])
     listed = (staging.packages, staging.boot_files, staging.log, staging.console)
     more = [name for name in listed if name in stats]
@@ -151,8 +171,9 @@ def _staged(store: Store, judged: Judged) -> tuple[Stat, Mapping[str, bytes]]:
         files = {name.removeprefix(staging.folder): store.get(name).data for name in names}
     except NotFoundError as error:
         raise _refused(manifest, [f"it is incomplete: {error.message}"]) from error
-    _compare(judged, stats[staging.disk], files)
-    return stats[staging.disk], files
+    looked_at = {name.removeprefix(staging.folder): stats[name] for name in disks}
+    _compare(judged, looked_at, files)
+    return looked_at, files
 
 
 def _too_large(
@@ -166,7 +187,7 @@ def _too_large(
             yield f"{name} has {stats[name].size} bytes, more than {_LARGEST_LOG}"
 
 
-def _compare(judged: Judged, disk: Stat, files: Mapping[str, bytes]) -> None:
+def _compare(judged: Judged, disks: Mapping[str, Stat], files: Mapping[str, bytes]) -> None:
     """Raise ``TamperedError`` where a staged file is not what was judged."""
     manifest, staging = judged.manifest, judged.manifest.key.staging
     of_manifest = _sha256(files[staging.manifest.removeprefix(staging.folder)])
@@ -175,9 +196,11 @@ def _compare(judged: Judged, disk: Stat, files: Mapping[str, bytes]) -> None:
             f"{staging.manifest} has sha256 {of_manifest}; what was judged has {judged.sha256}",
             hint=f"{_WHO}, then build it again: ci rebuild {manifest.name}",
         )
-    problems = []
-    if disk.size != manifest.disk.compressed_size:
-        problems.append(f"{disk.key} has {disk.size} bytes, not {manifest.disk.compressed_size}")
+    problems = [
+        f"{disks[name].key} has {disks[name].size} bytes, not {expected.size}"
+        for name, expected in _disks(judged).items()
+        if disks[name].size != expected.size
+    ]
     # The only digest that lago compares a disk with.
     if files[staging.hash.removeprefix(staging.folder)] != hash_file(manifest):
         problems.append(f"{staging.hash} is not the disk's")

@@ -52,6 +52,25 @@ class PackageChanges:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Upstream:
+    """Tell what a build would get from outside today that a release has otherwise.
+
+    Attributes:
+        base: The template or disk that it would stand on; empty where that is the same.
+        packages: The packages that it would install; None where that is not known.
+        unknown: Why some of it cannot be known; empty where all of it is.
+    """
+
+    base: str = ""
+    packages: PackageChanges | None = None
+    unknown: str = ""
+
+    @property
+    def is_outdated(self) -> bool:
+        return bool(self.base or self.packages)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PropertyChange:
     """A property of the spec that differs; None where a build's spec does not have it."""
 

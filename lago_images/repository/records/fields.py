@@ -11,6 +11,7 @@ from typing import Annotated
 from lago_images.console import whole
 from lago_images.repository.records.layout import NAME
 from lago_images.repository.records.parsing import matching
+from lago_images.settings import FORMS
 
 # As virt-builder and `uname -m` spell architectures; a letter keeps lago's version names unique.
 ARCH = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
@@ -25,6 +26,7 @@ _LINES = ("name", "osinfo", "expand", "lvexpand", "version", "aliases")
 Name = Annotated[str, matching(NAME.pattern, "an image's name")]
 Arch = Annotated[str, matching(ARCH.pattern, "an architecture")]
 BuildId = Annotated[str, matching(BUILD_ID.pattern, "a build id")]
+Form = Annotated[str, matching("|".join(FORMS), " or ".join(FORMS))]
 Format = Annotated[str, matching("|".join(FORMATS), " or ".join(FORMATS))]
 Sha1 = Annotated[str, matching("[0-9a-f]{40}", "40 hexadecimal digits")]
 Sha256 = Annotated[str, matching("[0-9a-f]{64}", "64 hexadecimal digits")]

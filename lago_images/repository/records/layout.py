@@ -146,6 +146,10 @@ class BuildFolder:
     def disk(self) -> str:
         return self.handle + ".xz"
 
+    def also(self, form: str) -> str:
+        """Return the disk's key in another form, such as ``qcow2``."""
+        return f"{self.folder}{self.key.name}.{form}"
+
     @property
     def hash(self) -> str:
         return self.handle + ".hash"
@@ -266,6 +270,8 @@ def _content_type(key: str) -> str:
         ".metadata": "application/json",
         # A type, not a Content-Encoding, which clients take off: the checksums are of the .xz.
         ".xz": "application/x-xz",
+        # None is registered; this one is what desktops and other publishers of images use.
+        ".qcow2": "application/x-qemu-disk",
         ".html": "text/html; charset=utf-8",
         ".xml": "application/atom+xml; charset=utf-8",
     }

@@ -7,10 +7,12 @@ from typing import Annotated, Any, ClassVar
 
 import msgspec
 
+from lago_images.console import counted
 from lago_images.repository.records.fields import (
     BUILD_ID,
     Arch,
     BuildId,
+    Form,
     Format,
     Name,
     Sha1,
@@ -18,6 +20,7 @@ from lago_images.repository.records.fields import (
     Sha512,
     property_problems,
 )
+from lago_images.repository.records.guest_tests import BOOT, GuestTestRecord, QuarantinedFailure
 from lago_images.repository.records.layout import BuildKey
 from lago_images.repository.records.parsing import (
     LARGEST,
@@ -30,6 +33,7 @@ from lago_images.repository.records.parsing import (
     matching,
     parse_json,
 )
+from lago_images.specs.boot_check import boot_check
 from lago_images.specs.model import BaseKind
 
 
@@ -45,6 +49,7 @@ class Disk:
         sha1: Of the decompressed file, hexadecimal; lago's ``.hash``.
         sha256: Of the ``.xz``; what the store is asked to prove.
         sha512: Of the ``.xz``; virt-builder's ``checksum[sha512]``.
+        plain_sha256: Of the decompressed file; None in manifests older than this field.
     """
 
     format: Format
@@ -54,6 +59,15 @@ class Disk:
     sha1: Sha1
     sha256: Sha256
     sha512: Sha512
+    plain_sha256: Sha256 | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DiskFile:
+    """Describe the disk in another form, which is used as it is: bytes and SHA-256 of the file."""
+
+    size: Positive
+    sha256: Sha256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,16 +99,41 @@ class BootTest:
         accel: What ran the guest: ``kvm`` or ``tcg``.
         firmware: The same seconds of each boot, by the kind of firmware: ``bios``, or ``uefi``,
             which on x86_64 had Secure Boot on. Empty in records older than this field.
+        again: The same seconds of the second boot; None for none, and in older records.
+        checks: The names of what was judged, besides that the agent answered. Empty in older
+            records.
+        tests: How the tests of the spec's own ended, and those of what it stands on.
+        quarantined: What failed, and was held back.
     """
 
     seconds: Seconds
     accel: Text
     firmware: Mapping[Text, Seconds] = field(default_factory=lambda: MappingProxyType({}))
+    again: Seconds | None = None
+    checks: tuple[Text, ...] = ()
+    tests: tuple[GuestTestRecord, ...] = ()
+    quarantined: tuple[QuarantinedFailure, ...] = ()
+
+    @property
+    def has_passed(self) -> bool:
+        """Return whether it booted as it should; a failure that is held back is one."""
+        return all(failure.what != BOOT for failure in self.quarantined)
 
     def __str__(self) -> str:
-        """Return the boots in few words."""
+        """Return the boots in few words, and how many tests there were."""
         boots = [f"{name} {seconds:.0f} s" for name, seconds in sorted(self.firmware.items())]
-        return f"{', '.join(boots) or f'{self.seconds:.0f} s'} ({self.accel})"
+        boots = boots or [f"{self.seconds:.0f} s"]
+        if self.again is not None:
+            boots.append(f"again {self.again:.0f} s")
+        words = f"{', '.join(boots)} ({self.accel})"
+        if not self.has_passed:
+            words = f"failed ({self.accel})"
+        if self.tests:
+            failed = sum(not test.has_passed for test in self.tests)
+            count = counted(len(self.tests), "test")
+            words += f", {failed} of {count} failed" if failed else f", {count} passed"
+        until = max((failure.until for failure in self.quarantined), default="")
+        return f"{words}, quarantined until {until}" if until else words
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,8 +153,9 @@ class EngineRecord:
 class Manifest:
     """Record one build: ``created`` in seconds since the epoch, ``seconds`` is how long it took.
 
-    ``properties`` are the spec's; ``boot`` is None where the spec says ``boot-test=no``.
+    ``properties`` are the spec's; ``boot`` is None where the spec says ``boot-test=no: REASON``.
     ``engine`` is None where no command ran, and in older manifests.
+    ``also`` has the disk's other forms, by the name that ``publish-also`` has for each.
     ``dirty`` is true when the files built from were not those of ``commit``.
     """
 
@@ -137,10 +177,23 @@ class Manifest:
     packages: Count | None = None
     tools: Mapping[Text, Text] = field(default_factory=lambda: MappingProxyType({}))
     engine: EngineRecord | None = None
+    also: Mapping[Form, DiskFile] = field(default_factory=lambda: MappingProxyType({}))
 
     @property
     def key(self) -> BuildKey:
         return BuildKey(name=self.name, arch=self.arch, build_id=self.build_id)
+
+    @property
+    def tried(self) -> str:
+        """Return in few words how the image was booted, or why it was not."""
+        if self.boot is not None:
+            return str(self.boot)
+        return f"none: {self.why_not_booted}" if self.why_not_booted else "none"
+
+    @property
+    def why_not_booted(self) -> str:
+        """Return the reason that the spec gives; empty where the image was booted."""
+        return "" if self.boot else boot_check(self.properties).reason
 
     @property
     def base_key(self) -> BuildKey | None:
@@ -153,9 +206,17 @@ class Manifest:
     def to_plain(self) -> dict[str, Any]:
         # enc_hook: of mappings msgspec knows dict alone, and these may be read-only ones.
         plain = {"schema": self.SCHEMA, **msgspec.to_builtins(self, enc_hook=dict)}
+        # Manifests from before there was such a field keep their bytes.
         if self.engine is None:
-            # Manifests from before there was a choice keep their bytes.
             del plain["engine"]
+        # Likewise, from before more was judged than that the agent answers, and specs had tests.
+        for name in ("again", "checks", "tests", "quarantined"):
+            if self.boot and plain["boot"][name] in (None, [], ()):
+                del plain["boot"][name]
+        if not self.also:
+            del plain["also"]
+        if self.disk.plain_sha256 is None:
+            del plain["disk"]["plain_sha256"]
         return plain
 
     def to_json(self) -> bytes:

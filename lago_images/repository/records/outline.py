@@ -9,6 +9,7 @@ from typing import Literal
 import msgspec
 
 from lago_images.repository.records.layout import BuildFolder, BuildKey, ReleaseKey
+from lago_images.settings import FORMS
 
 
 class _Digest(msgspec.Struct, frozen=True, gc=False):
@@ -52,6 +53,12 @@ class ImageOutline(msgspec.Struct, frozen=True):
     def public(self) -> BuildFolder:
         manifest = self.manifest
         return BuildKey(name=manifest.name, arch=manifest.arch, build_id=self.folder).public
+
+    @property
+    def also(self) -> frozenset[str]:
+        """Return the other forms of the disk that are public."""
+        names = {form: self.public.also(form).removeprefix(self.public.folder) for form in FORMS}
+        return frozenset(form for form, name in names.items() if name in self.objects)
 
     def sizes(self) -> dict[str, int]:
         """Return the sizes that the objects of the public copy must have, by key."""

@@ -12,7 +12,7 @@ import msgspec
 
 from lago_images.repository.records.fields import BUILD_ID, Arch, BuildId, Name, Sha256
 from lago_images.repository.records.layout import MANIFEST, BuildFolder, BuildKey, ReleaseKey
-from lago_images.repository.records.manifest import Manifest, canonical
+from lago_images.repository.records.manifest import DiskFile, Manifest, canonical
 from lago_images.repository.records.parsing import (
     LARGEST,
     Count,
@@ -24,6 +24,7 @@ from lago_images.repository.records.parsing import (
     matching,
     parse_json,
 )
+from lago_images.settings import FORMS
 
 # What stands for the commit in what is made outside git.
 NO_COMMIT = "unknown"
@@ -84,6 +85,16 @@ class ReleasedImage:
         name, arch = self.manifest.name, self.manifest.arch
         return BuildKey(name=name, arch=arch, build_id=self.folder).public
 
+    @property
+    def also(self) -> dict[str, DiskFile]:
+        """Return the other forms of the disk that are public, of those that were built."""
+        public = self.public
+        return {
+            form: file
+            for form, file in self.manifest.also.items()
+            if public.also(form).removeprefix(public.folder) in self.objects
+        }
+
     def problems(self) -> Iterator[str]:
         """Return where the parts, each right by itself, do not agree."""
         manifest, disk, public = self.manifest, self.manifest.disk, self.public
@@ -102,6 +113,12 @@ class ReleasedImage:
         expected = ObjectDigest(sha256=disk.sha256, size=disk.compressed_size)
         if self.objects[names[0]] != expected:
             yield f"objects[{names[0]!r}] is not the disk of the manifest"
+        for form in FORMS:
+            name = public.also(form).removeprefix(public.folder)
+            file = manifest.also.get(form)
+            bound = file and ObjectDigest(sha256=file.sha256, size=file.size)
+            if name in self.objects and self.objects[name] != bound:
+                yield f"objects[{name!r}] is not the {form} of the manifest"
         yield from self._base_problems()
 
     def _base_problems(self) -> Iterator[str]:

@@ -112,8 +112,8 @@ class Offers(Generic[R]):
         published: The commit published last; None for a repository that never was.
         staged: The manifests of staged builds; none but in a survey. In an outline, of those that
             no release was made of.
-        incomplete: Staged builds whose disk, hash or metadata is missing, or whose disk is not as
-            long as the manifest has it.
+        incomplete: Staged builds whose disk, hash or metadata is missing, or whose disk, in any
+            form, is not as long as the manifest has it.
         unreadable: Staged builds whose manifest is not one, each with the reason.
         lost: Public copies of releases that lack an object, or have one of another size; none but
             in a survey. In an outline, of the newest standing release of each image alone.
@@ -498,8 +498,9 @@ def digest(manifest: Manifest) -> str:
 
 
 def is_complete(manifest: Manifest, objects: Mapping[str, Stat]) -> bool:
-    """Return whether a staged build has the disk, hash and metadata of its manifest."""
+    """Return whether a staged build has the disks, hash and metadata of its manifest."""
     staging = manifest.key.staging
-    disk = objects.get(staging.disk)
+    sizes = {staging.also(form): file.size for form, file in manifest.also.items()}
+    sizes[staging.disk] = manifest.disk.compressed_size
     has_rest = staging.hash in objects and staging.metadata in objects
-    return has_rest and disk is not None and disk.size == manifest.disk.compressed_size
+    return has_rest and all(key in objects and objects[key].size == sizes[key] for key in sizes)

@@ -48,6 +48,17 @@ def of_image(release: Release, image: ReleasedImage, site: Site, key: PublicKey 
     )
     if release.arch != _PLAIN_ARCH:
         machine += f" --arch {release.arch}"
+    also = [
+        Commands(
+            title=f"{form}, ready to use",
+            about="Download the disk and check it; it is used as it is:",
+            text=(
+                f"curl -fLO {site.base_url}/{image.public.also(form)}\n"
+                f"echo '{file.sha256}  {name}.{form}' | sha256sum --check"
+            ),
+        )
+        for form, file in sorted(image.also.items())
+    ]
     return [
         virt_builder(site, key, name, release.arch),
         lago(site, name, version_name(release, image.manifest), release.arch),
@@ -59,6 +70,7 @@ def of_image(release: Release, image: ReleasedImage, site: Site, key: PublicKey 
         Commands(
             title="curl and sha256sum", about="Download the disk and check it:", text=download
         ),
+        *also,
     ]
 
 

@@ -4,7 +4,7 @@ Their schemas are in ``docs/schemas``: a field may be added, and none changes it
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import msgspec
@@ -37,12 +37,25 @@ class CompressedDisk:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlainDisk:
-    """The disk after ``xz --decompress``; sizes in bytes, ``virtual_size`` as a guest sees it."""
+    """The disk after ``xz --decompress``; sizes in bytes, ``virtual_size`` as a guest sees it.
+
+    ``sha256`` is null for builds from before it was recorded.
+    """
 
     format: str
     size: int
     virtual_size: int
     sha1: str
+    sha256: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UsableDisk:
+    """The disk in a form that is used as it is downloaded; ``size`` in bytes."""
+
+    url: str
+    size: int
+    sha256: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +73,7 @@ class Revision:
         packages: How many are installed; null where they were not counted.
         disk: The compressed disk.
         plain: The same, decompressed.
+        also: The disk in other forms, such as ``qcow2``; empty where it is published as xz alone.
         files: The URLs of what is known of it: ``manifest`` always, and of ``packages``, ``boot``,
             ``spec``, ``sbom``, ``statement``, ``console`` and ``log`` what there is.
     """
@@ -75,6 +89,7 @@ class Revision:
     packages: int | None
     disk: CompressedDisk
     plain: PlainDisk
+    also: Mapping[str, UsableDisk]
     files: Mapping[str, str]
 
 
@@ -216,8 +231,18 @@ def _revision(record: ShownRecord, image: ReleasedImage, site: Site) -> Revision
             sha512=disk.sha512,
         ),
         plain=PlainDisk(
-            format=disk.format, size=disk.size, virtual_size=disk.virtual_size, sha1=disk.sha1
+            format=disk.format,
+            size=disk.size,
+            virtual_size=disk.virtual_size,
+            sha1=disk.sha1,
+            sha256=disk.plain_sha256,
         ),
+        also={
+            form: UsableDisk(
+                url=f"{site.base_url}/{image.public.also(form)}", size=file.size, sha256=file.sha256
+            )
+            for form, file in sorted(image.also.items())
+        },
         files={name: f"{site.base_url}/{key}" for name, key in known_files(image).items()},
     )
 
@@ -227,7 +252,10 @@ def _boot(manifest: Manifest) -> BootTest | None:
     if boot is None:
         return None
     firmware = {line(name): seconds for name, seconds in boot.firmware.items()}
-    return BootTest(seconds=boot.seconds, accel=line(boot.accel), firmware=firmware)
+    checks = tuple(map(line, boot.checks))
+    # What a test printed is in the manifest; here, as little as tells whether to take the image.
+    tests = tuple(replace(each, name=line(each.name), output="") for each in boot.tests)
+    return replace(boot, accel=line(boot.accel), firmware=firmware, checks=checks, tests=tests)
 
 
 def known_files(image: ReleasedImage) -> dict[str, str]:

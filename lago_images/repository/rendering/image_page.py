@@ -7,6 +7,7 @@ from lago_images.repository.records import layout
 from lago_images.repository.records.changes import Changes, compare
 from lago_images.repository.records.fields import line
 from lago_images.repository.records.layout import ImageId
+from lago_images.repository.records.manifest import DiskFile
 from lago_images.repository.records.release import Release, ReleasedImage
 from lago_images.repository.records.state import State
 from lago_images.repository.rendering import html
@@ -43,12 +44,16 @@ class Relative:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """A record of the history, with what changed since what was offered before."""
+    """A record of the history, with what changed since what was offered before.
+
+    ``also`` has the address of each other form of the disk, and the facts of that file.
+    """
 
     record: ShownRecord
     changes: Changes | None
     links: Mapping[str, str]
     disk: str
+    also: Mapping[str, tuple[str, DiskFile]]
     version: str
 
 
@@ -130,6 +135,12 @@ def _entry(record: ShownRecord) -> Entry:
         changes=compare(old, image.manifest) if old and image else None,
         links={name: _ROOT + link for name, link in links.items()},
         disk=_ROOT + image.public.disk if image and record.is_offered else "",
+        also={
+            form: (_ROOT + image.public.also(form), file)
+            for form, file in sorted(image.also.items())
+        }
+        if image and record.is_offered
+        else {},
         version=version_name(record.release, image.manifest) if image else "",
     )
 

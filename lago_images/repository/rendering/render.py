@@ -66,5 +66,7 @@ def _sums(state: State, documents_: Mapping[str, bytes]) -> Iterator[sums.Sum]:
     for public, image in offered.items():
         if public and image:
             yield public.disk, image.manifest.disk.sha256
+            for form, file in image.also.items():
+                yield public.also(form), file.sha256
     for key, data in documents_.items():
         yield key, hashlib.sha256(data).hexdigest()

@@ -1,6 +1,6 @@
 """``SHA256SUMS``: the digests of what is offered, as coreutils' ``sha256sum -c`` reads them.
 
-Every disk, and the documents that lead scripts to disks.
+Every disk in every form, and the documents that lead scripts to disks.
 """
 
 import re
@@ -8,11 +8,13 @@ from collections.abc import Iterable
 
 from lago_images.errors import RepositoryError
 from lago_images.repository.rendering.index import MARK
+from lago_images.settings import FORMS
 
 # No character that sha256sum would write escaped, and no way out of the repository's folder.
 _SEGMENT = r"[A-Za-z0-9][-A-Za-z0-9._]*"
 _DOCUMENT = rf"images\.json|latest/{_SEGMENT}\.json"
-_LINE = re.compile(rf"([0-9a-f]{{64}})  (images/(?:{_SEGMENT}/){{3}}{_SEGMENT}\.xz|{_DOCUMENT})")
+_DISK = rf"images/(?:{_SEGMENT}/){{3}}{_SEGMENT}\.(?:xz|{'|'.join(FORMS)})"
+_LINE = re.compile(rf"([0-9a-f]{{64}})  ({_DISK}|{_DOCUMENT})")
 
 Sum = tuple[str, str]
 

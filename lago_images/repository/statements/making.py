@@ -1,7 +1,7 @@
 """Make the statements about an image that is being published: the SBOM and the provenance."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 from lago_images.errors import MANUAL
@@ -27,8 +27,12 @@ class Statements:
     signer: Signer
     origin: Origin
 
-    def make(self, manifest: Manifest, files: Mapping[str, bytes]) -> dict[str, bytes]:
+    def make(
+        self, manifest: Manifest, files: Mapping[str, bytes], *, also: Collection[str] = ()
+    ) -> dict[str, bytes]:
         """Make the statements, by file name, about a build and the small files beside its disk.
+
+        ``also`` are the other forms in which the disk becomes public.
 
         Raises:
             RepositoryError: The list of packages is none, or the manifest has what cannot be
@@ -43,6 +47,7 @@ class Statements:
             # Every file but this statement itself, whose digest cannot be in it.
             beside = {**files, **statements}
             byproducts = {name: hashlib.sha256(data).hexdigest() for name, data in beside.items()}
-            stated = provenance.of(manifest, replace(self.origin, byproducts=byproducts))
+            origin = replace(self.origin, byproducts=byproducts)
+            stated = provenance.of(manifest, origin, also=also)
             statements[PROVENANCE] = envelope.sign(stated.to_json(), self.signer)
         return statements

@@ -5,7 +5,7 @@ https://slsa.dev/spec/v1.1/provenance have the form; ``BUILD_TYPE`` what its par
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import MappingProxyType
@@ -62,8 +62,9 @@ class Origin:
 class Provenance:
     """Hold the statement about one disk; ``started`` and ``finished`` in seconds since the epoch.
 
-    ``sha256`` and ``sha512`` are of the file ``disk``, a ``.xz``. The base is as the manifest has
-    it. What else is here is the manifest's and ``origin``'s.
+    ``sha256`` and ``sha512`` are of the file ``disk``, a ``.xz``; ``also`` has the SHA-256 of the
+    same disk's other files, by name. The base is as the manifest has it. What else is here is the
+    manifest's and ``origin``'s.
     """
 
     disk: str
@@ -81,6 +82,7 @@ class Provenance:
     started: int
     finished: int
     origin: Origin
+    also: Mapping[str, str] = field(default_factory=lambda: _NO_TEXTS)
 
     def to_json(self) -> bytes:
         """Write the statement; the same provenance gives the same bytes.
@@ -92,7 +94,11 @@ class Provenance:
             {
                 "_type": _STATEMENT,
                 "subject": [
-                    {"name": self.disk, "digest": {"sha256": self.sha256, "sha512": self.sha512}}
+                    {"name": self.disk, "digest": {"sha256": self.sha256, "sha512": self.sha512}},
+                    *(
+                        {"name": name, "digest": _digest_set(name, f"sha256:{sha256}")}
+                        for name, sha256 in sorted(self.also.items())
+                    ),
                 ],
                 "predicateType": _PREDICATE,
                 "predicate": {
@@ -144,11 +150,15 @@ class Provenance:
         }
 
 
-def of(manifest: Manifest, origin: Origin) -> Provenance:
-    """Make the provenance of a build from its manifest and ``origin``."""
-    disk, base = manifest.disk, manifest.base
+def of(manifest: Manifest, origin: Origin, *, also: Collection[str] = ()) -> Provenance:
+    """Make the provenance of a build from its manifest and ``origin``.
+
+    ``also`` are the other forms in which its disk is public.
+    """
+    disk, base, staging = manifest.disk, manifest.base, manifest.key.staging
+    files = {staging.also(form): manifest.also[form].sha256 for form in also}
     return Provenance(
-        disk=manifest.key.staging.disk.removeprefix(manifest.key.staging.folder),
+        disk=staging.disk.removeprefix(staging.folder),
         sha256=disk.sha256,
         sha512=disk.sha512,
         build=manifest.build_id,
@@ -163,6 +173,7 @@ def of(manifest: Manifest, origin: Origin) -> Provenance:
         started=manifest.created - manifest.seconds,
         finished=manifest.created,
         origin=origin,
+        also={key.removeprefix(staging.folder): sha256 for key, sha256 in files.items()},
     )
 
 
@@ -244,6 +255,7 @@ def _read(plain: object) -> Provenance:
     build = _at(plain, f"{internal}.build", str)
     invocation = _at(plain, f"{run}.metadata.invocationId", str)
     byproducts = _at(plain, f"{run}.byproducts", list)
+    also = _at(plain, "subject", list)[1:]
     [(algorithm, digest)] = _texts(plain, f"{base}.digest").items()
     return Provenance(
         disk=_at(plain, "subject.0.name", str),
@@ -270,6 +282,7 @@ def _read(plain: object) -> Provenance:
                 _at(each, "name", str): _at(each, "digest.sha256", str) for each in byproducts
             },
         ),
+        also={_at(each, "name", str): _at(each, "digest.sha256", str) for each in also},
     )
 
 

@@ -69,10 +69,11 @@ def _release(
     same = entry is not None and (entry.revision, entry.file) == (release.revision, key.disk)
     if (newer or same) and key.handle in handles:
         # HEAD: the copy was proved byte by byte when it was made.
-        try:
-            store.head(key.disk)
-        except NotFoundError:
-            yield problem(key.disk, "it is offered, and missing", "lago-images repo verify")
+        for disk in (key.disk, *map(key.also, release.image.also if release.image else ())):
+            try:
+                store.head(disk)
+            except NotFoundError:
+                yield problem(disk, "it is offered, and missing", "lago-images repo verify")
         return
     if release not in standing(read_history(store, release.name, release.arch)):
         # Withdrawn since: then it is not to be offered.

@@ -3,6 +3,7 @@
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from lago_images.disks.checksums import Checksums, Digests
@@ -16,6 +17,7 @@ from lago_images.repository.records.release import Release, ReleasedImage
 from lago_images.repository.rendering.index import Entry
 from lago_images.repository.rendering.lago import Version
 from lago_images.repository.verifying.findings import REFRESH, Finding, Source, note, problem, yank
+from lago_images.settings import FORMS
 from lago_images.storage.base import Stat
 
 # As many digits as the 63 bits that virt-builder reads a number into.
@@ -72,14 +74,14 @@ class Progress:
             yield piece
 
 
-def disk_size(source: Source, named: Named) -> int:
-    """Return the bytes of a build's compressed disk; 0 where that cannot be known."""
-    if sizes := _numbers(named, "compressed_size"):
-        return sizes[0]
-    try:
-        return max(0, source.head(named.build.disk).size)
-    except StorageError:
-        return 0
+def disk_size(source: Source, named: Named, sums_: Mapping[str, str]) -> int:
+    """Return the bytes of a build's disk in all forms listed; what cannot be known counts as 0."""
+    sizes = _numbers(named, "compressed_size")[:1]
+    names = [name for name in map(named.build.also, FORMS) if name in sums_]
+    for name in names if sizes else [named.build.disk, *names]:
+        with suppress(StorageError):
+            sizes.append(max(0, source.head(name).size))
+    return sum(sizes)
 
 
 def named(
@@ -188,7 +190,12 @@ def _build(disk: str) -> BuildFolder | None:
 def sums_agree(sums_: Mapping[str, str], versions: Sequence[Version]) -> Iterator[Finding]:
     """Check that ``SHA256SUMS`` and ``repo.metadata`` have the same disks and digests."""
     offered = {f"{version.handle}.xz": version.sha256 for version in versions}
-    sums_ = {path: sha256 for path, sha256 in sums_.items() if not layout.is_rendered(path)}
+    # What else is listed of a copy, no other file names: `check` holds it to the release.
+    sums_ = {
+        path: sha256
+        for path, sha256 in sums_.items()
+        if not layout.is_rendered(path) and path not in _other_forms(path)
+    }
     for path in sorted(sums_.keys() | offered.keys()):
         if path not in sums_ or path not in offered:
             where = layout.SUMS if path not in sums_ else layout.METADATA
@@ -197,14 +204,25 @@ def sums_agree(sums_: Mapping[str, str], versions: Sequence[Version]) -> Iterato
             yield problem(layout.SUMS, f"{path} has another sha256 in {layout.METADATA}", REFRESH)
 
 
-def check(source: Source, named: Named, *, deep: bool, progress: Progress) -> list[Finding]:
-    """Find all that is wrong with one copy that is offered to clients."""
+def _other_forms(path: str) -> set[str]:
+    """Return the keys of the disk's other forms beside an object of a build."""
+    folder = owner(path)
+    return {folder.also(form) for form in FORMS} if folder else set()
+
+
+def check(
+    source: Source, named: Named, sums_: Mapping[str, str], *, deep: bool, progress: Progress
+) -> list[Finding]:
+    """Find all that is wrong with one copy that is offered to clients.
+
+    ``sums_`` are the pairs in ``SHA256SUMS``.
+    """
     key, image = named.build, named.image
     findings: list[Finding] = []
     small = {name: _get(source, name, named, findings)
              for name in (key.manifest, key.hash, key.metadata)}  # fmt: skip
     manifest = image.manifest if image else _manifest(named, small[key.manifest], findings)
-    disk = _disk(source, named, findings)
+    disk = _look(source, key.disk, named, findings)
     if manifest:
         findings += _in_step(named, manifest)
     # -1: a web server that does not tell the length, which is a finding of its own.
@@ -221,6 +239,7 @@ def check(source: Source, named: Named, *, deep: bool, progress: Progress) -> li
         findings += _metadata(named, small[key.metadata], manifest)
     if deep and disk:
         findings += _deep(source, named, small[key.hash], manifest, progress)
+    findings += _also(source, named, sums_, deep=deep, progress=progress)
     if deep:
         for name in _others(named, small):
             findings += _bytes(named, name, _get(source, name, named, findings))
@@ -242,7 +261,45 @@ def _others(named: Named, seen: Iterable[str]) -> list[str]:
     if named.image is None:
         return []
     names = {named.build.folder + name for name in named.image.objects}
-    return sorted(names - {named.build.disk, *seen})
+    return sorted(names - {named.build.disk, *map(named.build.also, named.image.also), *seen})
+
+
+def _also(
+    source: Source, named: Named, sums_: Mapping[str, str], *, deep: bool, progress: Progress
+) -> Iterator[Finding]:
+    """Check the disk's other forms: the listed sums, the sizes, and with ``deep`` every byte."""
+    also = named.image.also if named.image else {}
+    for path in sorted(map(named.build.also, FORMS)):
+        released = {named.build.also(form): file.sha256 for form, file in also.items()}
+        if named.image and sums_ and sums_.get(path) != released.get(path):
+            yield problem(layout.SUMS, f"it does not have the sha256 that {path} was released with",
+                          REFRESH)  # fmt: skip
+    for form, file in also.items():
+        name, findings = named.build.also(form), list[Finding]()
+        found = _look(source, name, named, findings)
+        if found and found.size not in (file.size, -1):
+            message = f"it has {found.size} bytes, not {file.size}"
+            findings.append(problem(name, f"{_TAMPERED}: {message}", named.repair))
+        elif found and not deep:
+            findings += _last_byte(source, named, found)
+        if found and deep:
+            findings += _every_byte(source, named, name, file.sha256, progress)
+        yield from findings
+
+
+def _every_byte(
+    source: Source, named: Named, name: str, sha256: str, progress: Progress
+) -> Iterator[Finding]:
+    digest = hashlib.sha256()
+    try:
+        for piece in progress.counted(source.read(name)):
+            digest.update(piece)
+    except StorageError as error:
+        yield problem(name, f"it cannot be read: {error.message}", "try again")
+        return
+    if digest.hexdigest() != sha256:
+        message = f"{_TAMPERED}: its sha256 is not {sha256}, which was released"
+        yield problem(name, message, named.repair)
 
 
 def _bytes(named: Named, name: str, data: bytes | None) -> Iterator[Finding]:
@@ -257,7 +314,7 @@ def _bytes(named: Named, name: str, data: bytes | None) -> Iterator[Finding]:
 
 def _last_byte(source: Source, named: Named, disk: Stat) -> Iterator[Finding]:
     """Read a byte: an archived or encrypted object may answer HEAD and refuse GET."""
-    name = named.build.disk
+    name = disk.key
     try:
         if disk.size > 0 and not next(iter(source.read(name, start=disk.size - 1)), b""):
             yield problem(name, "its last byte cannot be read", named.repair)
@@ -280,8 +337,7 @@ def _manifest(named: Named, data: bytes | None, findings: list[Finding]) -> Mani
     return None
 
 
-def _disk(source: Source, named: Named, findings: list[Finding]) -> Stat | None:
-    name = named.build.disk
+def _look(source: Source, name: str, named: Named, findings: list[Finding]) -> Stat | None:
     try:
         return source.head(name)
     except NotFoundError:
@@ -366,6 +422,9 @@ def _deep(
             yield problem(name, message, named.repair)
         if not failure and digests.size != disk.size:
             message = f"what is in it has {digests.size} bytes, not {disk.size}"
+            yield problem(name, message, named.repair)
+        elif not failure and disk.plain_sha256 not in (None, digests.plain_sha256):
+            message = f"what is in it has not the sha256 {disk.plain_sha256}"
             yield problem(name, message, named.repair)
     published_hash = None if found_hash is None else found_hash.decode(errors="replace").strip()
     if not failure and published_hash not in (None, digests.sha1):

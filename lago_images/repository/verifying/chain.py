@@ -225,6 +225,7 @@ class _Look:
             _link("base", _stands_on(image), base.checks),
             _link("disk", f"{image.public.disk}: sha256 {disk.sha256}, sha512 {disk.sha512}, "
                   f"{disk.compressed_size} bytes", self._disk(image)),
+            *self._also(image),
             _link("files", "what lies beside the disk", self._objects(image, _others(image))),
             _link("release", _released(release), _release_checks(release)),
             _link("offer", f"{layout.SUMS} and {layout.INDEX}", self._offer(release, image)),
@@ -249,30 +250,46 @@ class _Look:
             else:
                 yield _verified(f"{name} has the sha256 that was released")
 
+    def _also(self, image: ReleasedImage) -> Iterator[Link]:
+        for form, file in sorted(image.also.items()):
+            key, digests = image.public.also(form), {"sha256": file.sha256}
+            about = f"{key}: sha256 {file.sha256}, {file.size} bytes"
+            yield _link(form, about, [
+                *self._bytes(image, key, file.size, digests),
+                _unverified("that the same disk is in it: the builder is trusted with that"),
+            ])  # fmt: skip
+
     def _disk(self, image: ReleasedImage) -> Iterator[Check]:
-        key, disk, store = image.public.disk, image.manifest.disk, self.tracer.store
+        disk = image.manifest.disk
+        digests = {"sha256": disk.sha256, "sha512": disk.sha512}
+        return self._bytes(image, image.public.disk, disk.compressed_size, digests)
+
+    def _bytes(
+        self, image: ReleasedImage, key: str, expected_size: int, digests: Mapping[str, str]
+    ) -> Iterator[Check]:
+        """Compare a large object with its size and, with ``--deep``, its digests by algorithm."""
+        store, sums_ = self.tracer.store, {name: hashlib.new(name) for name in digests}
         try:
             size = store.head(key).size
-            if size != disk.compressed_size:
+            if size != expected_size:
                 yield _broken(f"{key} has {size} bytes")
                 return
             if not self.tracer.deep:
                 yield _verified("the size")
                 yield _unverified("its bytes: --deep reads them")
                 return
-            sha256, sha512 = hashlib.sha256(), hashlib.sha512()
             with self.tracer.console.progress(f"reading {key}", size) as advance:
                 for piece in store.read(key):
-                    sha256.update(piece)
-                    sha512.update(piece)
+                    for sum_ in sums_.values():
+                        sum_.update(piece)
                     advance(len(piece))
         except NotFoundError:
             yield self._missing(image, key)
             return
-        if (sha256.hexdigest(), sha512.hexdigest()) == (disk.sha256, disk.sha512):
-            yield _verified("size, sha256 and sha512, of every byte")
+        if {name: sum_.hexdigest() for name, sum_ in sums_.items()} == digests:
+            yield _verified(f"size, {' and '.join(digests)}, of every byte")
         else:
-            yield _broken(f"{key} has sha256 {sha256.hexdigest()}")
+            yield _broken(f"{key} has sha256 {sums_['sha256'].hexdigest()}")
 
     def _offer(self, release: Release, image: ReleasedImage) -> Iterator[Check]:
         disk = image.public.disk
@@ -282,10 +299,13 @@ class _Look:
             yield _broken(error.message)
             return
         if release in self.state.live(release.name, release.arch):
-            if listed.get(disk) == image.manifest.disk.sha256:
+            disks = {image.public.also(form): file.sha256 for form, file in image.also.items()}
+            disks[disk] = image.manifest.disk.sha256
+            others = [each for each, sha256 in disks.items() if listed.get(each) != sha256]
+            if not others:
                 yield _verified(f"{layout.SUMS} lists the disk with this sha256")
-            else:
-                yield _broken(f"{layout.SUMS} has {listed.get(disk, 'no line')} for {disk}")
+            for each in others:
+                yield _broken(f"{layout.SUMS} has {listed.get(each, 'no line')} for {each}")
         else:
             yield _unverified("that it is offered: it was withdrawn, or is being removed")
         if release == self.state.current(release.name, release.arch):
@@ -352,18 +372,24 @@ class _Look:
 def _differences(image: ReleasedImage, stated: Provenance) -> str:
     """Name what a statement says otherwise than the release; empty where it says the same."""
     # Every field that a manifest gives is compared; the origin is the publisher's word, and signed.
-    expected = provenance.of(image.manifest, stated.origin)
+    expected = provenance.of(image.manifest, stated.origin, also=image.also)
     differing = [
         f.name for f in fields(expected) if getattr(expected, f.name) != getattr(stated, f.name)
     ]
-    disk = image.public.disk.removeprefix(image.public.folder)
-    beside = {n: o.sha256 for n, o in image.objects.items() if n not in (disk, layout.PROVENANCE)}
+    apart = {*_disks(image), layout.PROVENANCE}
+    beside = {n: o.sha256 for n, o in image.objects.items() if n not in apart}
     return ", ".join([*differing, *(["byproducts"] if beside != stated.origin.byproducts else [])])
 
 
+def _disks(image: ReleasedImage) -> set[str]:
+    """Return the file names of the disk, in every form."""
+    public = image.public
+    keys = (public.disk, *map(public.also, image.also))
+    return {key.removeprefix(public.folder) for key in keys}
+
+
 def _others(image: ReleasedImage) -> list[str]:
-    disk = image.public.disk.removeprefix(image.public.folder)
-    return sorted(image.objects.keys() - {disk, layout.MANIFEST, layout.PROVENANCE})
+    return sorted(image.objects.keys() - {*_disks(image), layout.MANIFEST, layout.PROVENANCE})
 
 
 def _commit(image: ReleasedImage, stated: Provenance | None) -> str:

@@ -135,7 +135,7 @@ class Verifier:
             now=self.now,
         )
         findings += clients.check(files, entries, self.runner)
-        return _Rendered(entries=entries, versions=versions, findings=findings)
+        return _Rendered(entries=entries, versions=versions, sums=listed, findings=findings)
 
     def _report(
         self,
@@ -148,7 +148,7 @@ class Verifier:
         findings = [*more, *rendered.findings, *strange]
         progress = builds.Progress()
         with (
-            self._progress(source, named) as advance,
+            self._progress(source, named, rendered.sums) as advance,
             # Two disks at once: hashing and decompressing use a core each.
             ThreadPoolExecutor(2 if self.deep else THREADS) as pool,
         ):
@@ -157,7 +157,9 @@ class Verifier:
             def check(build: builds.Named) -> list[Finding]:
                 problems: list[Finding] = []
                 build = builds.bound(source, build, problems, known=known)
-                problems += builds.check(source, build, deep=self.deep, progress=progress)
+                problems += builds.check(
+                    source, build, rendered.sums, deep=self.deep, progress=progress
+                )
                 if not self.deep:
                     advance(1)
                 return problems
@@ -173,12 +175,12 @@ class Verifier:
         )
 
     def _progress(
-        self, source: Source, named: tuple[builds.Named, ...]
+        self, source: Source, named: tuple[builds.Named, ...], sums: Mapping[str, str]
     ) -> AbstractContextManager[Advance]:
         if not self.deep:
             return self.console.progress("checking builds", len(named), of="builds")
         with ThreadPoolExecutor(THREADS) as pool:
-            sizes = pool.map(lambda copy: builds.disk_size(source, copy), named)
+            sizes = pool.map(lambda copy: builds.disk_size(source, copy, sums), named)
         return self.console.progress("reading disks", sum(sizes))
 
     def _consistent(self, reader: HeaderReader) -> tuple[State, dict[str, bytes], list[Finding]]:
@@ -253,6 +255,7 @@ class _Rendered:
 
     entries: list[Entry]
     versions: list[Version]
+    sums: Mapping[str, str]
     findings: list[Finding]
 
 

@@ -92,9 +92,13 @@ def client(request: pytest.FixtureRequest) -> lago.Lago:
 
 @pytest.fixture(scope="session")
 def published(tmp_path_factory: pytest.TempPathFactory) -> Publication:
-    """A published repository with one tiny disk, which is too small to boot; not to be changed."""
+    """A published repository with one tiny disk, which is too small to boot; not to be changed.
+
+    The disk is there as a qcow2, too, of which these clients notice nothing.
+    """
     need("qemu-img", "git")
-    return tiny_publication(tmp_path_factory.mktemp("published"))
+    also = {"LAGO_IMAGES_PUBLISH_ALSO": "qcow2"}
+    return tiny_publication(tmp_path_factory.mktemp("published"), also)
 
 
 @pytest.fixture(scope="session")

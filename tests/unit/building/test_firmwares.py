@@ -57,3 +57,5 @@ def test_a_layer_is_booted_as_its_base_of_this_run_is(tmp_path):
 def test_a_record_says_its_boots_in_few_words():
     assert str(booted(uefi=50.4, bios=30.0)) == "bios 30 s, uefi 50 s (kvm)"
     assert str(BootTest(seconds=31.4, accel="tcg")) == "31 s (tcg)"
+    again = replace(booted(bios=30.0), again=12.2)
+    assert str(again) == "bios 30 s, again 12 s (kvm)"

@@ -2,14 +2,18 @@
 
 import hashlib
 from dataclasses import replace
+from datetime import date
 
 import pytest
 
 from lago_images.jobs.judge import plan_problems, problems
 from lago_images.planning.model import Action, Tree
+from lago_images.repository.records.guest_tests import BOOT, GuestTestRecord, QuarantinedFailure
 from lago_images.repository.records.manifest import BaseRecord, BootTest
-from lago_images.specs.model import Base, BaseKind, Spec
+from lago_images.specs.model import Base, BaseKind, GuestTest, Spec
+from lago_images.specs.quarantine import NONE, Quarantine, QuarantineEntry
 from tests.support import ci
+from tests.support.builders import with_qcow2
 
 NOW = 1_700_000_100
 HEAD = "2" * 40
@@ -41,7 +45,8 @@ def sha256(manifest) -> str:
 
 def judged(manifest=GOOD, image=IMAGE, spec=SPEC, now=NOW, dirty=(), **more) -> list[str]:
     digest = more.pop("digest", None) or sha256(manifest)
-    made = tree(spec or SPEC, dirty=frozenset(dirty))
+    quarantine = more.pop("quarantine", NONE)
+    made = tree(spec or SPEC, dirty=frozenset(dirty), quarantine=quarantine)
     return problems(manifest, digest, image, spec, made, now, **more)
 
 
@@ -96,11 +101,82 @@ def test_an_image_was_booted_under_every_firmware_that_its_spec_names(firmware, 
     assert found == [f"the spec demands that it {what}"]
 
 
+def test_a_build_without_a_form_that_the_settings_ask_for_is_refused():
+    asking = replace(tree(), also=frozenset({"qcow2"}))
+    digest = sha256(GOOD)
+    assert problems(GOOD, digest, IMAGE, SPEC, asking, NOW) == [
+        "it lacks the qcow2 that publish-also asks for"
+    ]
+    whole = with_qcow2(GOOD)
+    assert problems(whole, sha256(whole), IMAGE, SPEC, asking, NOW) == []
+    # What nobody asks for is no problem: it stays staged.
+    assert judged(whole) == []
+
+
 def test_a_bootstrapped_image_is_booted_under_bios_and_uefi():
     spec = replace(SPEC, base=Base(kind=BaseKind.BOOTSTRAP, name="debian-12", line=1))
     record = BaseRecord(ref="bootstrap:debian-12", digest=OTHER)
     made = replace(GOOD, base=record, boot=BootTest(seconds=1, accel="kvm"))
     assert any("boots under bios and uefi" in what for what in judged(made, spec=spec))
+
+
+TEST = GuestTest(spec="debian-12", name="debian-12.test", path="image-specs/debian-12.test")
+TESTED = replace(SPEC, tests=(TEST,))
+PASSED = GuestTestRecord(name=TEST.name, exit_code=0)
+FAILED = GuestTestRecord(name=TEST.name, exit_code=1)
+HELD = QuarantinedFailure(what=BOOT, problem="x", issue="https://x/", until="2024-01-01")
+
+
+def held_until(day: date, **patterns) -> Quarantine:
+    return Quarantine(entries=(QuarantineEntry(issue="https://x/", until=day, **patterns),))
+
+
+TODAY = date(2023, 11, 14)
+FOR_NOW = held_until(TODAY, image="debian-*")
+
+
+@pytest.mark.parametrize(
+    ("boot", "quarantine", "what"),
+    [
+        ({}, NONE, "the spec demands the test debian-12.test: it was not run"),
+        ({}, FOR_NOW, "the spec demands the test debian-12.test: it was not run"),
+        ({"tests": (FAILED,)}, NONE, "test debian-12.test failed, and no quarantine of the check"),
+        (
+            {"tests": (FAILED,)},
+            held_until(date(2023, 11, 13), test="*"),
+            "no quarantine of the checkout holds that back",
+        ),
+        ({"tests": (FAILED,)}, held_until(TODAY, test="other"), "no quarantine of the checkout"),
+        ({"quarantined": (HELD,)}, NONE, "its boot test failed, and no quarantine of the check"),
+        ({"quarantined": (HELD,)}, held_until(TODAY, test="*"), "its boot test failed, and no"),
+    ],
+)
+def test_the_tests_of_the_spec_have_passed_or_the_publishers_quarantine_holds(
+    boot, quarantine, what
+):
+    made = replace(GOOD, boot=replace(GOOD.boot, **boot))
+    found = judged(made, spec=TESTED, quarantine=quarantine)
+    assert any(what in problem for problem in found), found
+
+
+@pytest.mark.parametrize(
+    ("boot", "quarantine"),
+    [
+        ({"tests": (PASSED,)}, NONE),
+        ({"tests": (FAILED,)}, FOR_NOW),
+        ({"tests": (FAILED,)}, held_until(TODAY, test="debian-12.test")),
+        ({"quarantined": (HELD,), "firmware": {}}, FOR_NOW),
+    ],
+)
+def test_a_test_that_passed_or_is_held_back_is_good(boot, quarantine):
+    made = replace(GOOD, boot=replace(GOOD.boot, **boot))
+    assert judged(made, spec=TESTED, quarantine=quarantine) == []
+
+
+def test_no_agent_runs_the_tests_of_a_base():
+    properties = {**PROPERTIES, "boot-test": "console:login:"}
+    made = replace(GOOD, properties=properties)
+    assert judged(made, spec=replace(TESTED, properties=properties)) == []
 
 
 def test_properties_that_the_spec_leaves_out_are_not_required():

@@ -376,9 +376,9 @@ def test_statements_name_the_spec_the_repository_and_the_run(monkeypatch, more, 
     origins = []
     make = Statements.make
 
-    def recorded(self, made, files):
+    def recorded(self, made, files, **more):
         origins.append(self.origin)
-        return make(self, made, files)
+        return make(self, made, files, **more)
 
     monkeypatch.setattr(Statements, "make", recorded)
     image = wanted(ONE, **more)

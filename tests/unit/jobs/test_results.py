@@ -4,8 +4,11 @@ import os
 
 import pytest
 
-from lago_images.errors import RepositoryError
+from lago_images.building.boot.spec_tests import FailedTestsError
+from lago_images.building.outcome import ended_tests, last_lines
+from lago_images.errors import BootError, RepositoryError
 from lago_images.jobs import results
+from lago_images.repository.records.guest_tests import GuestTestRecord
 from tests.support.builders import manifest
 from tests.support.ci import built, failed
 
@@ -15,6 +18,26 @@ def test_written_results_are_read_back(tmp_path):
     results.write_folder(tmp_path / "job-1", written[:2])
     results.write_folder(tmp_path / "job-2", written[2:])
     assert results.read_folder(tmp_path) == written
+
+
+def test_the_tests_that_failed_an_image_are_in_its_result(tmp_path):
+    records = (
+        GuestTestRecord(name="a.test", seconds=1.5, exit_code=0, output="one\ntwo"),
+        GuestTestRecord(name="a.tests/b", problem="it took longer than 5 s"),
+    )
+    error = FailedTestsError("tests failed", records, tail=["two"])
+    assert (ended_tests(error), last_lines(error)) == (records, ("two",))
+    assert ended_tests(BootError("no boot")) == ()
+    written = [failed("a", tests=ended_tests(error))]
+    results.write_folder(tmp_path, written)
+    assert results.read_folder(tmp_path) == written
+
+
+def test_results_of_an_older_version_have_no_tests():
+    plain = json.loads(results.dump([failed("a")]))
+    del plain["results"][0]["tests"]
+    [found] = results.load(json.dumps(plain).encode(), "r")
+    assert found.tests == ()
 
 
 def test_results_record_the_name_of_a_log_only(tmp_path):

@@ -8,8 +8,16 @@ from hypothesis import strategies as st
 
 from lago_images.errors import UsageError
 from lago_images.planning.git_output import Change
-from lago_images.planning.history import History, ImageHoldings, Relation
+from lago_images.planning.history import Ask, History, Holdings, ImageHoldings, Relation
 from lago_images.planning.model import Action
+from lago_images.planning.plan import suspects
+from lago_images.repository.records.changes import (
+    Package,
+    PackageChanges,
+    Upstream,
+    VersionChange,
+)
+from lago_images.repository.records.layout import ImageId
 from tests.support.planning import (
     DAY,
     HEAD,
@@ -251,6 +259,65 @@ def test_old_images_are_stale_with_their_layers():
     assert actions(made)["cirros"] == "keep"
 
 
+def changes(*names, gone=()):
+    return PackageChanges(
+        added=(),
+        removed=tuple(Package(name=name, version="1", arch="amd64") for name in gone),
+        upgraded=tuple(VersionChange(name=name, old="1", new="2") for name in names),
+    )
+
+
+def outdated(images, upstream, known=None, **ask):
+    return plan(ALL, images, known or history(), outdated=True, upstream=upstream, **ask)
+
+
+SAME = Upstream(packages=changes())
+
+
+def test_outdated_images_are_built_with_their_layers_and_never_promoted():
+    images = published(ALL)
+    waiting = build_of(ALL, "debian", number=2)
+    images[KEY] = ImageHoldings(current=images[KEY].current, newest=1, waiting=(waiting,))
+    upstream = {"debian": Upstream(packages=changes("a", "b", "c", "d", gone=["e"])), "nfs": SAME}
+    made = outdated(images, upstream)
+    assert why(made, "debian") == [("outdated", "a 1 → 2, b 1 → 2, c 1 → 2 and 2 more")]
+    assert why(made, "nfs") == [("base", "its base debian is built")]
+    assert made.chains == (("debian", "iscsi", "nfs"),)
+    assert outdated(images, upstream, changed=False).chains == made.chains
+
+
+def test_another_base_is_named_before_packages():
+    upstream = {"cirros": Upstream(base="its base is x now", packages=changes("a"))}
+    made = outdated(published(ALL), upstream)
+    assert why(made, "cirros") == [("outdated", "its base is x now, a 1 → 2")]
+    assert made.chains == (("cirros",),)
+
+
+def test_age_counts_only_where_it_is_not_known_what_is_outdated():
+    images = published(ALL, created=NOW - 40 * DAY)
+    upstream = {
+        "debian": SAME,
+        "nfs": Upstream(packages=changes("a"), unknown="why"),
+        "iscsi": Upstream(unknown="why"),
+    }
+    made = outdated(images, upstream, stale_days=30)
+    assert actions(made) == {"cirros": "keep", "debian": "keep", "iscsi": "build", "nfs": "build"}
+    unknown = "whether a build would give something else cannot be known: why"
+    assert why(made, "nfs") == [("outdated", "a 1 → 2")]
+    assert why(made, "iscsi") == [("stale", f"revision 1 was built 40 days ago, and {unknown}")]
+    assert image(made, "debian").note == f"unchanged since revision 1, of commit {OLD[:7]}"
+    for days in (41, None):
+        kept = outdated(images, upstream, stale_days=days)
+        assert actions(kept)["iscsi"] == "keep"
+        assert image(kept, "iscsi").note.endswith(f"; {unknown}")
+
+
+def test_what_is_outdated_is_not_built_over_a_newer_commits():
+    upstream = {"debian": Upstream(packages=changes("a"))}
+    made = outdated(published(ALL), upstream, known=history(relation=Relation.NEWER))
+    assert set(actions(made).values()) == {"keep"}
+
+
 def test_a_forced_image_is_built_with_its_layers_and_never_promoted():
     images = published(ALL)
     waiting = build_of(ALL, "debian", number=2)
@@ -300,6 +367,47 @@ def test_the_newest_waiting_build_is_promoted():
     assert made.chains == ()
     never = plan(new, images, history("image-specs/debian"), promote=False)
     assert actions(never) == {"debian": "build"}
+
+
+WITH_QCOW2 = replace(ALL, also=frozenset({"qcow2"}))
+
+
+def test_an_image_without_a_form_that_the_settings_ask_for_is_built_with_its_layers():
+    images = {ImageId(*key): held for key, held in published(ALL).items()}
+    made = plan(WITH_QCOW2, images, history())
+    lacking = "publish-also asks for qcow2, which revision 1 lacks"
+    assert why(made, "debian") == why(made, "cirros") == [("input", lacking)]
+    assert actions(made)["nfs"] == "build"
+    assert suspects(WITH_QCOW2, Holdings(images=images), Ask()) == {OLD}
+    whole = {
+        key: replace(
+            held,
+            current=replace(
+                held.current, built=replace(held.current.built, also=frozenset({"qcow2"}))
+            ),
+        )
+        for key, held in images.items()
+    }
+    assert set(actions(plan(WITH_QCOW2, whole, history())).values()) == {"keep"}
+    # Who asks for less than there is has nothing to build.
+    assert set(actions(plan(ALL, whole, history())).values()) == {"keep"}
+    assert suspects(WITH_QCOW2, Holdings(images=whole), Ask()) == frozenset()
+
+
+def test_a_newer_commits_image_is_not_built_again_for_a_form():
+    made = plan(WITH_QCOW2, published(ALL), history(relation=Relation.NEWER))
+    assert set(actions(made).values()) == {"keep"}
+
+
+def test_only_a_waiting_build_in_every_form_is_promoted():
+    asking = replace(tree(BASE), also=frozenset({"qcow2"}))
+    whole = replace(build_of(asking, "debian", number=2), also=frozenset({"qcow2"}))
+    later = build_of(asking, "debian", number=3, created=NOW + 1)
+    images = published(asking)
+    images[KEY] = ImageHoldings(current=images[KEY].current, newest=1, waiting=(whole, later))
+    assert image(plan(asking, images, history()), "debian").promote == "debian-2"
+    images[KEY] = ImageHoldings(current=images[KEY].current, newest=1, waiting=(later,))
+    assert actions(plan(asking, images, history())) == {"debian": "build"}
 
 
 def test_a_waiting_build_does_not_replace_an_unchanged_image():

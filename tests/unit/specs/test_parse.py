@@ -114,7 +114,7 @@ PROPERTIES = [
         "firmware must be bios, uefi, or both with a blank between, not 'bios bios'",
     ),
     ("#hidden=yes", "hidden must be true or false, not 'yes'"),
-    ("#boot-test=maybe", "boot-test must be yes or no, not 'maybe'"),
+    ("#boot-test=maybe", "boot-test must be yes, no: REASON, or console:TEXT, not 'maybe'"),
     ("#size=6GB", "size must be a size from 1M to 64T such as 6G, not '6GB'"),
     ("#size=1K", "size must be a size from 1M to 64T such as 6G, not '1K'"),
     ("#size=99999T", "size must be a size from 1M to 64T such as 6G, not '99999T'"),

@@ -3,12 +3,14 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Self
 
-from lago_images.errors import CommandError, Problem, SpecError, ToolMissingError
+from lago_images.errors import BuildError, CommandError, Problem, SpecError, ToolMissingError
 from lago_images.host.process import Runner
 from lago_images.specs.bases import has_uefi, security_archive
 from lago_images.specs.model import Spec
+from lago_images.specs.names import shown
 from lago_images.specs.properties import value_problem, words
 
 # The smallest set with what lago and virt-builder use: ifupdown, because lago writes
@@ -55,7 +57,8 @@ class Distribution:
     Attributes:
         name: Of the boot menu, and in lower case of the EFI folder where its signed GRUB looks.
         components: Of its archive, with blanks between.
-        keyring: The file of its archive's keys, where its keyring package puts them on the host.
+        keyring: Where its keyring package puts its archive's keys; on a host of another
+            distribution apt does not look there by itself.
         kernels: By architecture: how the distribution spells it, and the kernel for machines.
         packages: What a guest needs of it that has another name in others.
         loaders: Both of GRUB's kinds, and the shim that firmware trusts.
@@ -64,7 +67,7 @@ class Distribution:
 
     name: str
     components: str
-    keyring: str
+    keyring: Path
     kernels: Mapping[str, tuple[str, str]]
     packages: tuple[str, ...]
     loaders: tuple[str, ...]
@@ -88,7 +91,7 @@ class Release:
 _DEBIAN = Distribution(
     name="Debian",
     components="main",
-    keyring="/usr/share/keyrings/debian-archive-keyring.gpg",
+    keyring=Path("/usr/share/keyrings/debian-archive-keyring.gpg"),
     # The kernel for virtual machines: a quarter of the plain one's size, with NFS server, iSCSI
     # target and KVM, without drivers for hardware.
     kernels={"x86_64": ("amd64", "linux-image-cloud-amd64")},
@@ -100,7 +103,7 @@ _UBUNTU = Distribution(
     name="Ubuntu",
     # ifupdown is in universe.
     components="main universe",
-    keyring="/usr/share/keyrings/ubuntu-archive-keyring.gpg",
+    keyring=Path("/usr/share/keyrings/ubuntu-archive-keyring.gpg"),
     kernels={"x86_64": ("amd64", "linux-image-virtual")},
     # Ubuntu's kernels only recommend what makes their initrd.
     packages=("dhcpcd-base", "initramfs-tools"),
@@ -118,6 +121,7 @@ RELEASES = (
     Release(distribution=_UBUNTU, codename="resolute", number="26.04", date=1776902400),
 )
 _CLOUD_PACKAGES = ("cloud-init",)
+_NO_SOURCES = "mmdebstrap's default mirrors"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,7 +142,18 @@ class Recipe:
     @property
     def detail(self) -> str:
         """Return the source of the packages, for the manifest."""
-        return "; ".join(self.sources) or "mmdebstrap's default mirrors"
+        return "; ".join(self.sources) or _NO_SOURCES
+
+    @property
+    def archives(self) -> tuple[str, ...]:
+        """Return the lines of ``sources``, or those that mmdebstrap takes where there are none."""
+        return self.sources or _sources(self.release, _DEFAULT_MIRRORS, {})
+
+
+# Those of mmdebstrap(1), for a stable release.
+_DEFAULT_MIRRORS = Mirrors.of(
+    "http://deb.debian.org/debian", "http://security.debian.org/debian-security"
+)
 
 
 def find_release(name: str) -> Release | None:
@@ -185,6 +200,29 @@ def recipe(spec: Spec, host: Mirrors | None) -> Recipe:
         packages=(*kernels, *_PACKAGES, *distribution.packages, *loader, *cloud, *wanted),
         sources=_sources(release, mirrors, spec.properties),
     )
+
+
+def recipe_again(spec: Spec, detail: str) -> Recipe:
+    """Decide as an earlier build of the spec did, whose recipe had ``detail``.
+
+    A manifest has it, which builders write: only what a recipe would say of some mirrors is taken.
+
+    Raises:
+        SpecError: There is no such release.
+        BuildError: No recipe of this spec has that detail.
+    """
+    mirrors = None
+    if detail != _NO_SOURCES:
+        # deb [OPTION] URL SUITE COMPONENT…
+        urls = [word for word in detail.split() if "://" in word]
+        if urls and all(value_problem("mirror", url) is None for url in urls):
+            mirrors = Mirrors.of(urls[0], urls[-1])
+    again = recipe(spec, mirrors)
+    if again.detail != detail:
+        raise BuildError(
+            f"{spec.name} was bootstrapped from {shown(detail)}, and its spec does not say so"
+        )
+    return again
 
 
 def host_mirrors(runner: Runner) -> Mirrors | None:

@@ -1,19 +1,13 @@
 """Write a bootable disk from a folder: partitions, ext4, GRUB, shim; no mount, no root."""
 
-import re
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from lago_images.building.bases.bootstrap.layout import MIB, BiosLoader, Layout
+from lago_images.building.ext4 import BLOCK, Place, fixed_times, write_ext4
+from lago_images.building.superblocks import forget_writes
 from lago_images.errors import BuildError, CommandError, ToolMissingError
 from lago_images.host.process import Runner
 
-# Named one by one: mke2fs.conf differs between hosts, and GRUB 2.06 cannot read
-# metadata_csum_seed or orphan_file, which newer e2fsprogs turn on.
-_FEATURES = (
-    "none,has_journal,ext_attr,resize_inode,dir_index,filetype,extent,64bit,flex_bg,"
-    "sparse_super,large_file,huge_file,dir_nlink,extra_isize,metadata_csum"
-)
 # What grub.cfg uses, also the one that a guest's update-grub writes; the modules are in core.img,
 # so nothing in the guest is needed to boot.
 _MODULES = (
@@ -82,8 +76,7 @@ def write_disk(
 ) -> None:
     """Make ``disk``, raw and sparse, of what is in ``rootfs``.
 
-    The same content and layout give the same bytes, if mke2fs meets names in the same order:
-    before e2fsprogs 1.47.1 that is the order of the host's file system.
+    The same content and layout give the same bytes.
 
     Args:
         rootfs: The root file system's content.
@@ -107,81 +100,39 @@ def write_disk(
         stdin=layout.script.encode(),
         doing="partitioning the disk",
     )
-    times = {"E2FSPROGS_FAKE_TIME": str(epoch), "SOURCE_DATE_EPOCH": str(epoch), "TZ": "UTC"}
-    _write_root(rootfs, disk, layout, runner, (*user, *_with(times)))
-    _settle_inodes(disk, layout, epoch, runner, times)
+    _write_root(rootfs, disk, layout, workdir, epoch, runner, user)
     _install_grub(rootfs, disk, layout, runner, user)
     if layout.has_uefi:
-        _write_esp(rootfs, disk, layout, workdir, runner, (*user, *_with(times)))
-
-
-def _with(variables: Mapping[str, str]) -> tuple[str, ...]:
-    return ("env", *(f"{name}={value}" for name, value in variables.items()))
+        times = (f"{name}={value}" for name, value in fixed_times(epoch).items())
+        _write_esp(rootfs, disk, layout, workdir, runner, (*user, "env", *times))
 
 
 def _write_root(
-    rootfs: Path, disk: Path, layout: Layout, runner: Runner, prefix: tuple[str, ...]
+    rootfs: Path,
+    disk: Path,
+    layout: Layout,
+    workdir: Path,
+    epoch: int,
+    runner: Runner,
+    user: tuple[str, ...],
 ) -> None:
-    # hash_seed: mke2fs makes one up otherwise, and equal files would not make equal disks.
-    options = f"offset={layout.root_start},root_owner=0:0,hash_seed={layout.hash_seed}"
+    place = Place(
+        start=layout.root_start,
+        size=layout.root_size,
+        uuid=layout.root_uuid,
+        label="root",
+        hash_seed=layout.hash_seed,
+    )
     try:
-        # fmt: off
-        runner.run(
-            [
-                *prefix, "mke2fs", "-q", "-F",
-                "-t", "ext4",
-                "-b", "4096",
-                "-O", _FEATURES,
-                "-L", "root",
-                "-U", layout.root_uuid,
-                "-E", options,
-                "-d", str(rootfs),
-                str(disk), f"{layout.root_size // 1024}k",
-            ],
-            doing="writing the root file system",
+        superblocks = write_ext4(
+            str(rootfs.absolute()), str(disk.absolute()), place, workdir, epoch, runner, prefix=user
         )
-        # fmt: on
     except CommandError as error:
         raise BuildError(
             f"the root file system could not be made: {' / '.join(error.tail[-2:])}",
             hint=f"if it does not fit into {layout.root_size} bytes, set size= in the spec",
         ) from error
-
-
-def _settle_inodes(
-    disk: Path, layout: Layout, epoch: int, runner: Runner, times: Mapping[str, str]
-) -> None:
-    """Give all inodes one time of change and of access: no host lets a file's be set or kept."""
-    root = f"{disk}?offset={layout.root_start}"
-    groups = runner.capture(["dumpe2fs", root], doing="reading the file system's inodes").decode()
-    lines = [
-        f"set_inode_field <{inode}> {field} @{epoch}\n"
-        for inode in used_inodes(groups)
-        for field in ("ctime", "atime")
-    ]
-    runner.capture(
-        ["debugfs", "-w", "-f", "-", root],
-        stdin="".join(lines).encode(),
-        env=times,
-        doing="setting the files' times",
-    )
-
-
-def used_inodes(dumped: str) -> Iterator[int]:
-    """Yield the inodes in use that dumpe2fs tells of: the root folder's, and those of files."""
-    count = re.search(r"^Inode count: +(\d+)$", dumped, re.MULTILINE)
-    first = re.search(r"^First inode: +(\d+)$", dumped, re.MULTILINE)
-    if count is None or first is None:
-        raise BuildError("dumpe2fs does not tell the number of inodes")
-    yield 2
-    end = int(first[1])
-    for free in re.finditer(r"^  Free inodes:(.*)$", dumped, re.MULTILINE):
-        for span in free[1].split(", "):
-            low, _, high = span.strip().partition("-")
-            if low:
-                yield from range(end, int(low))
-                end = int(high or low) + 1
-    yield from range(end, int(count[1]) + 1)
+    forget_writes(disk, layout.root_start, superblocks, BLOCK)
 
 
 def _install_grub(

@@ -147,13 +147,18 @@ class Guest:
     has_cloud_init: bool = False
 
 
-def make_guest(rootfs: Path, guest: Guest) -> None:
-    """Write the files of a guest into a folder with a Debian or Ubuntu in it."""
+def remove_traces(rootfs: Path) -> None:
+    """Remove what a bootstrap leaves of itself and of the host, such as its settings of apt."""
     for name in _REMOVED:
         (rootfs / name).unlink(missing_ok=True)
     for pattern in _REMOVED_GLOBS:
         for path in rootfs.glob(pattern):
             path.unlink()
+
+
+def make_guest(rootfs: Path, guest: Guest) -> None:
+    """Write the files of a guest into a folder with a Debian or Ubuntu in it."""
+    remove_traces(rootfs)
     for name, (text, mode) in _files(guest).items():
         _place(rootfs, name, text, mode)
     if guest.layout.has_uefi:

@@ -472,7 +472,13 @@ class Agent:
         try:
             done = subprocess.run(
                 ["/bin/sh", "-c", text],
-                env={**_ENVIRONMENT, **({"guestfs_network": "1"} if restore else {})},
+                env={
+                    **_ENVIRONMENT,
+                    **({"guestfs_network": "1"} if restore else {}),
+                    # Beside the appliance's: initrds, /etc/shadow and Python's compiled modules
+                    # keep it in place of the time of day.
+                    "SOURCE_DATE_EPOCH": str(self.plan["epoch"]),
+                },
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,

@@ -38,6 +38,7 @@ from lago_images.building.customise.namespace.user_namespace import (
     namespace,
     networked,
 )
+from lago_images.building.ext4 import settle_times
 from lago_images.building.model import Context
 from lago_images.building.reservations import watched
 from lago_images.building.scratch import private, refuse_noexec
@@ -88,6 +89,7 @@ def customise(
     if missing := sandbox.missing_programs(search_path(runner.environ), network=network):
         raise UnavailableError(f"not installed: {', '.join(missing)}")
     refuse_noexec(workdir)
+    start_time = context.clock()
     ids = block()
     with ExitStack() as stack:
         held = stack.enter_context(namespace(runner, ids))
@@ -101,14 +103,16 @@ def customise(
         owner = stack.enter_context(_owner(runner, ids, folder))
         raw = _raw(prepared, workdir, stack, runner)
         root = find_root(raw)
-        _fill(spec, folder, context, runner, prepared, _ESP if root.has_esp else "")
+        _fill(spec, folder, context, runner, prepared, root)
         copy_around(raw, root, folder / "disk.raw")
         owner.give(folder / "tree", folder / "answer", folder / "disk.raw")
         job = _Job(spec=spec, folder=folder, held=held, context=context, runner=runner)
         devices = _unpack(job, raw, root)
         reply = _run(job, root, owner)
         sysprep.refuse_missing_users(spec, reply.missing_users)
-        write_root(folder, root, devices, held.runner(runner))
+        safe = held.runner(runner)
+        epoch = settle_times("tree", start_time, root.made, safe, cwd=folder)
+        write_root(folder, root, devices, epoch, safe)
         owner.take(folder / "disk.raw")
         new = workdir / "customised.raw"
         (folder / "disk.raw").rename(new)
@@ -164,7 +168,7 @@ def _raw(prepared: Prepared, workdir: Path, stack: ExitStack, runner: Runner) ->
 
 
 def _fill(
-    spec: Spec, folder: Path, context: Context, runner: Runner, prepared: Prepared, esp: str
+    spec: Spec, folder: Path, context: Context, runner: Runner, prepared: Prepared, root: Root
 ) -> None:
     """Write what the sandbox is started with into the folder."""
     inputs = folder / "inputs"
@@ -172,7 +176,7 @@ def _fill(
     inputs.chmod(0o755)
     for name, text in {
         "agent.py": Path(agent.__file__).read_text("utf-8"),
-        "plan.json": json.dumps(_plan(spec, context, runner, prepared, esp)),
+        "plan.json": json.dumps(_plan(spec, context, runner, prepared, root)),
     }.items():
         if (inputs / name).exists():
             raise UnsupportedError(f"it reads a host file that is called {name}")
@@ -185,7 +189,7 @@ def _fill(
 
 
 def _plan(
-    spec: Spec, context: Context, runner: Runner, prepared: Prepared, esp: str
+    spec: Spec, context: Context, runner: Runner, prepared: Prepared, root: Root
 ) -> dict[str, Any]:
     environ = environment_for("virt-sysprep", child_environment(runner.environ))
     return {
@@ -193,7 +197,8 @@ def _plan(
             {"name": each.name, "argument": "" if each.name in _PASSWORDS else each.argument}
             for each in spec.operations
         ],
-        "esp": esp,
+        "esp": _esp(root),
+        "epoch": root.made,
         "machine_packages": rules.MACHINE_PACKAGES.pattern,
         "network": context.settings.network,
         "resolver": f"nameserver {NAMES_AT}\n",
@@ -209,7 +214,8 @@ def _unpack(job: _Job, raw: Path, root: Root) -> list[dict[str, Any]]:
     """Unpack the disk's root file system as ``tree``; returns the device files."""
     script = Path(unpack_ext4.__file__).read_text("utf-8")
     mounts = [*agent.MOUNTS, *([_ESP] if root.has_esp else ())]
-    argv = [sandbox.python(), "-I", "-S", "-c", script, str(root.start), "tree", *mounts]
+    start = str(root.place.start)
+    argv = [sandbox.python(), "-I", "-S", "-c", script, start, "tree", *mounts]
     runner = job.held.runner(job.runner)
     with (
         raw.open("rb") as disk,
@@ -230,7 +236,7 @@ def _unpack(job: _Job, raw: Path, root: Root) -> list[dict[str, Any]]:
 def _run(job: _Job, root: Root, owner: _Owner) -> sysprep.Reply:
     """Run the commands; returns the answer of ``finish.sh``."""
     runner = job.held.runner(job.runner, network=True)
-    argv = sandbox.command(root.disk_size, _ESP if root.has_esp else "")
+    argv = sandbox.command(root.disk_size, _esp(root))
     name, bounds = job.spec.name, Bounds(root.disk_size, job.folder, job.held, job.runner)
     job.context.console.info(f"{name}: customising ({len(job.spec.operations)} commands)")
     try:
@@ -253,6 +259,10 @@ def _hand_over(error: BuildError) -> None:
     if isinstance(cause, CommandError) and cause.returncode == UNSUPPORTED:
         lines = [line for line in cause.tail if line.startswith(_UNSUPPORTED)]
         raise UnsupportedError((lines or [str(error)])[-1].removeprefix(_UNSUPPORTED)) from error
+
+
+def _esp(root: Root) -> str:
+    return _ESP if root.has_esp else ""
 
 
 def _proxy_hosts(runner: Runner) -> frozenset[str]:

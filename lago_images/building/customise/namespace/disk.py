@@ -14,14 +14,10 @@ from lago_images.building.customise.namespace.unpack_ext4 import (
     Superblock,
     UnsupportedError,
 )
+from lago_images.building.ext4 import Place, fixed_times, write_ext4
 from lago_images.errors import CommandError
 from lago_images.host.process import Runner
 
-# Those that unpack_ext4 knows; bootstrap: makes no others.
-FEATURES = (
-    "none,has_journal,ext_attr,resize_inode,dir_index,filetype,extent,64bit,flex_bg,"
-    "sparse_super,large_file,huge_file,dir_nlink,extra_isize,metadata_csum"
-)
 _LABEL = re.compile(r"[A-Za-z0-9_.-]*")
 _DEVICE_NAME = re.compile(r"[A-Za-z0-9_-]+")
 _PIECE = 2**20
@@ -33,20 +29,14 @@ class Root:
 
     Attributes:
         disk_size: The disk's bytes.
-        start: The first byte of the file system.
-        size: Its bytes; those of its partition may be more.
-        uuid: Of the file system.
-        label: Of the file system.
-        hash_seed: What its folders' order is made with.
+        place: Its bytes may be fewer than its partition's.
+        made: When the file system was made, in seconds since the epoch.
         has_esp: Whether an EFI system partition is on the disk.
     """
 
     disk_size: int
-    start: int
-    size: int
-    uuid: str
-    label: str
-    hash_seed: str
+    place: Place
+    made: int
     has_esp: bool
 
 
@@ -73,11 +63,14 @@ def find_root(disk: Path) -> Root:
         raise UnsupportedError("its file system has an unusual label")
     return Root(
         disk_size=size,
-        start=root.start,
-        size=length,
-        uuid=str(uuid.UUID(bytes=superblock.uuid)),
-        label=label,
-        hash_seed=str(uuid.UUID(bytes=superblock.hash_seed)),
+        place=Place(
+            start=root.start,
+            size=length,
+            uuid=str(uuid.UUID(bytes=superblock.uuid)),
+            label=label,
+            hash_seed=str(uuid.UUID(bytes=superblock.hash_seed)),
+        ),
+        made=superblock.made,
         has_esp=any(part.kind is Kind.ESP for part in parts),
     )
 
@@ -86,8 +79,8 @@ def copy_around(disk: Path, root: Root, new: Path) -> None:
     """Make a sparse disk of all that is around the root file system: loaders, tables, the ESP."""
     with disk.open("rb") as source, new.open("xb") as target:
         target.truncate(root.disk_size)
-        _copy(source, target, 0, root.start)
-        _copy(source, target, root.start + root.size, root.disk_size)
+        _copy(source, target, 0, root.place.start)
+        _copy(source, target, root.place.start + root.place.size, root.disk_size)
 
 
 def _copy(source: BinaryIO, target: BinaryIO, start: int, end: int) -> None:
@@ -104,25 +97,8 @@ def _copy(source: BinaryIO, target: BinaryIO, start: int, end: int) -> None:
         at += len(data) or _PIECE
 
 
-def root_file_system(tree: str, disk: str, root: Root) -> list[str]:
-    """Return the command that writes a folder into a disk, as the file system that was there."""
-    # fmt: off
-    return [
-        "mke2fs", "-q", "-F",
-        "-t", "ext4",
-        "-b", str(BLOCK),
-        "-O", FEATURES,
-        "-L", root.label,
-        "-U", root.uuid,
-        "-E", f"offset={root.start},root_owner=0:0,hash_seed={root.hash_seed}",
-        "-d", tree,
-        disk, f"{root.size // 1024}k",
-    ]
-    # fmt: on
-
-
 def write_root(
-    folder: Path, root: Root, devices: Sequence[Mapping[str, Any]], runner: Runner
+    folder: Path, root: Root, devices: Sequence[Mapping[str, Any]], epoch: int, runner: Runner
 ) -> None:
     """Write ``tree`` of a folder as the root file system of its ``disk.raw``.
 
@@ -130,17 +106,23 @@ def write_root(
         folder: Has both.
         root: What the file system keeps.
         devices: The device files, which the tree does not have; see ``unpack_ext4``.
+        epoch: Seconds; the time of everything that has no time of its own.
         runner: Its programs run as who owns the tree.
 
     Raises:
         CommandError: The tree does not fit, or cannot be written.
     """
-    argv = root_file_system("tree", "disk.raw", root)
-    runner.run(argv, cwd=folder, doing="writing the root file system")
+    write_ext4("tree", "disk.raw", root.place, folder, epoch, runner)
     if devices:
         requests = "cd /dev\n" + "".join(map(_make_device, devices)) + "ls -p\n"
-        argv = ["debugfs", "-w", "-f", "-", f"disk.raw?offset={root.start}"]
-        out = runner.capture(argv, cwd=folder, stdin=requests.encode(), doing="making device files")
+        argv = ["debugfs", "-w", "-f", "-", f"disk.raw?offset={root.place.start}"]
+        out = runner.capture(
+            argv,
+            cwd=folder,
+            stdin=requests.encode(),
+            env=fixed_times(epoch),
+            doing="making device files",
+        )
         # debugfs succeeds whatever becomes of its requests.
         listed = {tuple(line.split("/")[2:6]) for line in out.decode().splitlines()}
         for device in devices:

@@ -16,7 +16,7 @@ import sys
 from collections.abc import Iterator, Sequence
 
 UNSUPPORTED = 3
-# What mke2fs makes of disk.FEATURES, by superblock word.
+# What mke2fs makes of ext4.FEATURES, by superblock word.
 COMPAT, INCOMPAT, RO_COMPAT = 0x3C, 0x2C2, 0x46B
 BLOCK = 4096
 _MAGIC, _CLEAN = 0xEF53, 1
@@ -66,6 +66,7 @@ class Superblock:
         self.uuid = data[104:120]
         self.label = data[120:136].rstrip(b"\0")
         self.hash_seed = data[236:252]
+        self.made = word(264)
         if not self.inodes_per_group or not self.blocks:
             raise UnsupportedError("its file system is damaged")
 
@@ -128,13 +129,17 @@ class Ext4:
             data[position : position + length] = self._read(at, length)
         return bytes(data[: inode.size])
 
-    def copy(self, inode: Inode, target: int) -> None:
-        """Copy a file's content, and leave its holes."""
+    def written(self, inode: Inode) -> Iterator[tuple[int, bytes]]:
+        """Yield the pieces of a file's content, each with its place; its holes are left out."""
         for position, at, length in self.extents(inode):
             written = min(position + length, inode.size) - position
             for done in range(0, written, _PIECE):
-                piece = self._read(at + done, min(written - done, _PIECE))
-                os.pwrite(target, piece, position + done)
+                yield position + done, self._read(at + done, min(written - done, _PIECE))
+
+    def copy(self, inode: Inode, target: int) -> None:
+        """Copy a file's content, and leave its holes."""
+        for position, piece in self.written(inode):
+            os.pwrite(target, piece, position)
         os.ftruncate(target, inode.size)
 
     def entries(self, inode: Inode) -> Iterator[tuple[bytes, int]]:

@@ -1,6 +1,7 @@
 """The guest agent's protocol, with an agent of ours at the other end of real pipes."""
 
 import base64
+import contextlib
 import itertools
 import json
 import os
@@ -9,6 +10,7 @@ import time
 
 import pytest
 
+from lago_images.building.boot import guest_agent
 from lago_images.building.boot.guest_agent import Agent
 from lago_images.errors import BootError
 
@@ -111,3 +113,53 @@ def test_a_failing_program_is_an_error(talk):
         BootError, match=r"^/bin/false failed in the guest: exit 1: no such / unit$"
     ):
         agent.run(["/bin/false"], timeout=300)
+
+
+def test_a_program_reads_what_it_is_given(talk):
+    def echoes(message):
+        arguments = message.get("arguments", {})
+        if message["execute"] == "guest-exec":
+            given.append(base64.b64decode(arguments["input-data"]))
+            yield {"return": {"pid": 7}}
+        else:
+            yield from answers(message)
+
+    given = []
+    agent = talk(echoes)
+    assert until_there(agent)
+    agent.settle(timeout=300)
+    agent.run(["/bin/cat"], timeout=300, stdin=b"\0hello")
+    assert given == [b"\0hello"]
+
+
+def test_a_machine_that_has_ended_is_not_waited_for():
+    """Its port is closed: an hour's test would else be waited for to its end."""
+    (_, send), (receive, other) = os.pipe(), os.pipe()
+    os.close(other)
+    agent = Agent(send=send, receive=receive, clock=lambda: 0.0)
+    with pytest.raises(BootError, match="the machine ended before the guest agent answered"):
+        agent.settle(timeout=3600)
+    with pytest.raises(BootError, match="ended before the guest agent answered guest-exec"):
+        agent.run(["/bin/true"], timeout=3600)
+    os.close(send)
+    os.close(receive)
+
+
+def test_an_answer_without_an_end_is_refused(monkeypatch):
+    monkeypatch.setattr(guest_agent, "_LARGEST", 2**17)
+    (receive, send), (unread, asked) = os.pipe(), os.pipe()
+    endless = threading.Thread(target=pour, args=(send,))
+    endless.start()
+    agent = Agent(send=asked, receive=receive, clock=lambda: 0.0)
+    with pytest.raises(BootError, match="an answer without an end"):
+        agent.settle(timeout=300)
+    os.close(receive)
+    endless.join()
+    for end in (send, unread, asked):
+        os.close(end)
+
+
+def pour(end):
+    with contextlib.suppress(BrokenPipeError):
+        while True:
+            os.write(end, b"x" * 2**16)

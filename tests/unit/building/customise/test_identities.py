@@ -91,17 +91,37 @@ def test_remaining_private_keys_and_identities_are_listed(guest):
     ]
 
 
+def test_logs_are_emptied_and_older_ones_removed(guest):
+    logs = guest / "var/log"
+    for name in ("one.log", "one.log.1", "apt/history.log", "apt/term.log.gz", "journal/id/x"):
+        (logs / name).parent.mkdir(parents=True, exist_ok=True)
+        (logs / name).write_text("Fri Nov 27 01:16:13 UTC 2026\n")
+    run(guest, "clean_logs")
+    left = {str(path.relative_to(logs)): path.stat().st_size for path in logs.rglob("*.*")}
+    assert left == {"one.log": 0, "apt/history.log": 0}
+    assert not list((logs / "journal").iterdir())
+
+
 @pytest.mark.parametrize("named", [False, True])
-def test_the_initrd_is_rebuilt_without_dropbears_keys(guest, monkeypatch, named):
-    key = guest / "etc/dropbear/initramfs/dropbear_rsa_host_key"
-    key.parent.mkdir(parents=True)
+@pytest.mark.parametrize(
+    ("path", "hook"),
+    [
+        ("/etc/dropbear/initramfs/dropbear_rsa_host_key", "dropbear"),
+        ("/etc/iscsi/initiatorname.iscsi", "iscsi"),
+    ],
+)
+def test_the_initrd_is_rebuilt_without_identities_in_it(guest, monkeypatch, path, hook, named):
+    key = guest / path[1:]
+    key.parent.mkdir(parents=True, exist_ok=True)
     key.write_text("key")
+    hooks = guest / "usr/share/initramfs-tools/hooks"
+    hooks.mkdir(parents=True)
+    (hooks / hook).touch()
     calls, program = guest / "calls", guest / "bin/update-initramfs"
     program.parent.mkdir()
     program.write_text(f'#!/bin/sh\necho "$@" >>{calls}\n')
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
-    path = "/etc/dropbear/initramfs/dropbear_rsa_host_key"
     text = f"write {path}:mine\n" if named else "write /etc/motd:hello\n"
     run(guest, "remove_identities", operations=a_spec(HEAD + text).operations)
     assert key.exists() is named

@@ -9,16 +9,18 @@ from pathlib import Path
 import pytest
 
 from lago_images.building.customise.namespace import agent, disk
-from lago_images.building.customise.namespace.disk import Root, root_file_system
+from lago_images.building.customise.namespace.disk import Root
 from lago_images.building.customise.namespace.unpack_ext4 import (
     Ext4,
     Unpacker,
     UnsupportedError,
 )
+from lago_images.building.ext4 import Place, write_ext4
+from lago_images.host.process import Runner
 from tests.support.trees import files
 from tests.tools import need
 
-need("mke2fs", "debugfs", "sfdisk")
+need("mke2fs", "debugfs", "dumpe2fs", "sfdisk")
 MIB = 2**20
 MOUNTS = [os.fsencode(path) for path in agent.MOUNTS]
 # As bootstrap: lays disks out, for a BIOS and for UEFI too: one partition, and three.
@@ -30,15 +32,15 @@ start=4096, size=8192, type=C12A7328-F81F-11D2-BA4B-00A0C93EC93B
 start=12288, size=65536, type=0FC63DAF-8483-4772-8E79-3D69D8477DE4
 """
 START = MIB
-ROOT = Root(
-    disk_size=START + 32 * MIB,
+MADE = 1_700_000_000
+PLACE = Place(
     start=START,
     size=32 * MIB,
     uuid="0a1b2c3d-1111-2222-3333-444455556666",
     label="root",
     hash_seed="1a1b2c3d-1111-2222-3333-444455556666",
-    has_esp=False,
 )
+ROOT = Root(disk_size=START + 32 * MIB, place=PLACE, made=MADE, has_esp=False)
 
 
 def debugfs(made: Path, *requests: str) -> None:
@@ -76,7 +78,7 @@ def make_disk(target: Path, tree: Path, root: Root, table: str) -> Path:
     with target.open("wb") as file:
         file.truncate(root.disk_size)
     subprocess.run(["sfdisk", "-q", target], input=table, text=True, check=True, timeout=60)
-    subprocess.run(root_file_system(str(tree), str(target), root), check=True, timeout=60)
+    write_ext4(str(tree), str(target), root.place, target.parent, MADE, Runner())
     return target
 
 
@@ -91,7 +93,8 @@ def test_the_root_is_found_by_an_mbr(made):
 
 def test_the_root_is_found_by_a_gpt(tree, tmp_path):
     start = 6 * MIB
-    root = replace(ROOT, disk_size=start + 34 * MIB, start=start, label="", has_esp=True)
+    place = replace(PLACE, start=start, label="")
+    root = replace(ROOT, disk_size=start + 34 * MIB, place=place, has_esp=True)
     assert disk.find_root(make_disk(tmp_path / "gpt.raw", tree, root, GPT)) == root
 
 
@@ -211,15 +214,16 @@ def test_a_file_system_of_lies_is_refused_and_ends(made):
 
 def test_all_around_the_root_is_kept_and_its_content_is_not(tree, tmp_path):
     start = 6 * MIB
-    root = replace(ROOT, disk_size=start + 34 * MIB, start=start, has_esp=True)
+    place = replace(PLACE, start=start)
+    root = replace(ROOT, disk_size=start + 34 * MIB, place=place, has_esp=True)
     made = make_disk(tmp_path / "gpt.raw", tree, root, GPT)
     with made.open("r+b") as file:
-        for at in (0, MIB, 2 * MIB + 5, start - 3, start + root.size):
+        for at in (0, MIB, 2 * MIB + 5, start - 3, start + root.place.size):
             file.seek(at)
             file.write(b"kept")
     new = tmp_path / "new.raw"
     disk.copy_around(made, root, new)
-    old, copy, end = made.read_bytes(), new.read_bytes(), start + root.size
+    old, copy, end = made.read_bytes(), new.read_bytes(), start + root.place.size
     # What was written across its start is of both.
     assert (copy[:start], copy[end:]) == (old[:start], old[end:])
     assert not copy[start:end].strip(b"\0")

@@ -80,7 +80,7 @@ def test_modes_are_those_that_git_records(root, to, umask):
         copy_inputs(spec(*lines), root, to)
     finally:
         os.umask(old)
-    modes = {str(p.relative_to(to)): p.stat().st_mode & 0o7777 for p in to.rglob("*/*")}
+    modes = {str(p.relative_to(to)): p.stat().st_mode & 0o7777 for p in to.rglob("*")}
     for name, mode in modes.items():
         here = root / name
         git = "100755" if here.is_dir() else hash_file(here)[0]

@@ -1,4 +1,6 @@
 import re
+from dataclasses import replace
+from datetime import date
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -19,6 +21,8 @@ from lago_images.jobs.results import Fate
 from lago_images.planning.model import Action
 from lago_images.repository.publishing.releasing import Verdict
 from lago_images.repository.records.changes import Package, compare_packages
+from lago_images.repository.records.guest_tests import GuestTestRecord, QuarantinedFailure
+from lago_images.repository.records.manifest import BootTest
 from tests.support.builders import manifest
 from tests.support.ci import HOSTILE, built, failed, plan, planned
 from tests.unit.ci.report.test_markdown import ACTIVE, rendered
@@ -101,6 +105,59 @@ def test_text_that_is_not_utf_8_is_escaped():
     ET.fromstring(junit.render(told.entries))
 
 
+PASSED = GuestTestRecord(name="debian-12.tests/10-ssh", seconds=2, exit_code=0, output="hello")
+BROKEN = GuestTestRecord(name="debian-12.tests/20-nfs", seconds=3, exit_code=1, output=HOSTILE)
+HELD = QuarantinedFailure(
+    what=BROKEN.name, problem="exit 1", issue="https://example.org/@octocat", until="2026-12-31"
+)
+
+
+def ended(*tests, held):
+    made = built().manifest
+    boot = replace(made.boot, tests=tests, quarantined=held)
+    return built(manifest=replace(made, boot=boot))
+
+
+def test_each_test_of_a_spec_is_a_test_case():
+    quiet = ended(PASSED, BROKEN, held=(HELD,))
+    lost = failed("debian-13", tests=(PASSED, BROKEN))
+    suite = ET.fromstring(junit.render([entry(result=quiet), entry("debian-13", result=lost)]))
+    assert suite.attrib == {"name": "images", "tests": "6", "failures": "2", "skipped": "1"}
+    cases = {(c.get("classname"), c.get("name")): c for c in suite}
+    passed = cases["images.x86_64.debian-12", PASSED.name]
+    assert (passed.get("time"), passed.findtext("system-out")) == ("2.000", "hello")
+    assert "until 2026-12-31" in cases["images.x86_64.debian-12", BROKEN.name][0].get("message")
+    failure = cases["images.x86_64.debian-13", BROKEN.name].find("failure")
+    assert (failure.get("message"), failure.get("type")) == ("exit 1 after 3 s", "test")
+    assert "@octocat" in failure.text
+    assert cases["images.x86_64.debian-13", PASSED.name].find("failure") is None
+
+
+@pytest.mark.parametrize(
+    ("day", "said"),
+    [(date(2026, 12, 1), ""), (date(2026, 12, 30), "ends tomorrow"), (date(2027, 1, 1), "ended")],
+)
+def test_what_is_quarantined_is_shown_with_its_end_and_without_effect(day, said):
+    held = entry(result=ended(PASSED, BROKEN, held=(HELD,)), log="")
+    shown = rendered(render(report(held, today=day, run="")))
+    assert held.is_good
+    assert "⚠️ built" in shown
+    assert "1 of 2 tests failed, quarantined until 2026-12-31" in shown
+    assert (
+        "20-nfs: exit 1 (quarantined until 2026-12-31: https://example.org/@\u200boctocat)" in shown
+    )
+    assert ("the quarantine" in shown, said in shown) == (bool(said), True)
+    assert "<a " not in shown
+
+
+def test_why_an_image_was_not_booted_is_shown():
+    made = built().manifest
+    quiet = replace(made, boot=None, properties={"boot-test": "no: no agent in CirrOS"})
+    assert "none: no agent in CirrOS" in rendered(
+        render(report(entry(result=built(manifest=quiet))))
+    )
+
+
 def test_a_promoted_build_is_shown_without_a_time():
     promoted = entry(
         planned=planned(action=Action.PROMOTE, promote="b2"), result=None, after=manifest()
@@ -152,7 +209,7 @@ def test_hostile_specs_cannot_inject_markup():
         result=failed(step=HOSTILE, error=HOSTILE, tail=(HOSTILE, "</pre></details>"), skipped=""),
         changes=compare_packages((), (Package(name=HOSTILE, version=HOSTILE, arch="x"),)),
         log="https://x/)](javascript:alert(1))",
-        after=manifest(boot=None),
+        after=manifest(boot=BootTest(seconds=1, accel=HOSTILE, checks=(HOSTILE,))),
     )
     shown = rendered(render(report(bad)))
     ours = shown.replace("<h3>Images</h3>", "").replace(

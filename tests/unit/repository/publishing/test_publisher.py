@@ -52,6 +52,7 @@ from tests.support.builders import (
     put_copy,
     put_release,
     release,
+    with_qcow2,
 )
 
 
@@ -323,6 +324,76 @@ def test_a_disk_with_other_bytes_is_never_copied(store):
     with pytest.raises(TamperedError, match=staging.disk):
         public(store, manifest())
     assert copies(store) == set()
+
+
+def test_a_qcow2_is_copied_bound_and_listed(store):
+    made = with_qcow2(manifest())
+    put_build(store, made)
+    image = public(store, made).release.image
+    assert contents(store, image.public.folder) == files_of(made)
+    assert list(image.also) == ["qcow2"]
+    refresh(store)
+    line = f"{made.also['qcow2'].sha256}  {image.public.also('qcow2')}\n"
+    assert line.encode() in store.get(layout.SUMS).data
+    latest = json.loads(store.get(layout.latest(made.key.image)).data)["revision"]
+    assert latest["also"] == {
+        "qcow2": {
+            "url": f"{SITE.base_url}/{image.public.also('qcow2')}",
+            "size": made.also["qcow2"].size,
+            "sha256": made.also["qcow2"].sha256,
+        }
+    }
+
+
+def test_a_qcow2_with_other_bytes_is_never_copied(store):
+    made = with_qcow2(manifest())
+    staging = put_build(store, made)
+    overwrite(store, staging.also("qcow2"), bytes(made.also["qcow2"].size))
+    with pytest.raises(TamperedError, match=staging.also("qcow2")):
+        public(store, made)
+    assert copies(store) == set()
+
+
+def test_a_qcow2_of_another_size_or_missing_is_refused(store):
+    made = with_qcow2(manifest())
+    staging = put_build(store, made)
+    overwrite(store, staging.also("qcow2"), b"[1]")
+    with pytest.raises(TamperedError, match="has 3 bytes"):
+        public(store, made)
+    store.delete([staging.also("qcow2")])
+    with pytest.raises(RepositoryError, match="is missing"):
+        public(store, made)
+    assert survey(store).incomplete == {made.key}
+    assert copies(store) == set()
+
+
+def test_a_qcow2_that_was_not_built_cannot_be_released(store):
+    made = manifest()
+    put_build(store, made)
+    asking = replace(judged(made), also=frozenset({"qcow2"}))
+    with pytest.raises(RepositoryError, match="it was not built as qcow2"):
+        PublicCopy(store=store, judged=asking).image(None)
+    assert copies(store) == set()
+
+
+def test_a_qcow2_that_was_not_asked_for_stays_staged(store):
+    made = with_qcow2(manifest())
+    put_build(store, made)
+    image = PublicCopy(store=store, judged=replace(judged(made), also=frozenset())).image(None)
+    assert image.also == {}
+    assert contents(store, image.public.folder).keys() == files_of(made).keys() - {
+        "debian-12.qcow2"
+    }
+
+
+def test_a_release_of_another_qcow2_than_the_manifests_is_refused(store):
+    made = with_qcow2(manifest())
+    good = release(1, made)
+    other = replace(good.image.objects["debian-12.qcow2"], sha256="0" * 64)
+    objects = {**good.image.objects, "debian-12.qcow2": other}
+    bad = replace(good, image=replace(good.image, objects=objects))
+    with pytest.raises(RepositoryError, match="is not the qcow2 of the manifest"):
+        type(bad).parse(bad.to_json(), bad.key)
 
 
 def test_a_build_overwritten_while_it_is_copied_is_refused(store, monkeypatch):

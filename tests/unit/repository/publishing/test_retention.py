@@ -174,6 +174,16 @@ def test_retired_builds_are_removed_after_the_grace_period():
     assert removed(found) == ([], ["b1"])
 
 
+def test_the_qcow2_of_a_copy_goes_with_the_rest():
+    builds, releases = history(90, 60, 50, 40)
+    found, copy = state(builds, releases, retired={"b1": 3}), copy_of(builds[0][0])
+    objects = {**found.objects, **stats(copy, 90, only=[copy.also("qcow2")])}
+    steps = plan(replace(found, objects=objects), [], KEEP, NOW).delete
+    [step] = [each for each in steps if each.build == copy]
+    assert step.objects[0] == copy.manifest
+    assert copy.also("qcow2") in step.objects
+
+
 def test_a_base_retired_while_its_layer_was_built_is_kept():
     builds, releases = history(90, 60, 50, 40)
     layer = manifest("layer", build_id="l", base=layer_on(builds[0][0]))

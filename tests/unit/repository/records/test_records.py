@@ -9,11 +9,13 @@ from hypothesis import strategies as st
 
 from lago_images.errors import RepositoryError
 from lago_images.repository.records.fields import ARCH, BUILD_ID, is_line
+from lago_images.repository.records.guest_tests import GuestTestRecord, QuarantinedFailure
 from lago_images.repository.records.layout import NAME, BuildKey, ReleaseKey
 from lago_images.repository.records.manifest import (
     BaseRecord,
     BootTest,
     Disk,
+    DiskFile,
     EngineRecord,
     Manifest,
 )
@@ -25,7 +27,7 @@ from lago_images.repository.records.release import (
     Released,
     ReleasedImage,
 )
-from tests.support.builders import bound, layer_on, manifest, release
+from tests.support.builders import bound, layer_on, manifest, release, with_qcow2
 
 TEXT = st.text(max_size=20)
 COUNT = st.integers(0, 2**62 - 1)
@@ -36,6 +38,15 @@ def hexadecimal(length: int):
     return st.text("0123456789abcdef", min_size=length, max_size=length)
 
 
+HELD = QuarantinedFailure(what="a.test", problem="b", issue="https://x/", until="2026-12-31")
+TESTS = st.builds(
+    GuestTestRecord,
+    name=TEXT,
+    seconds=st.floats(0, 2**30),
+    exit_code=st.none() | st.integers(0, 255),
+    output=TEXT,
+    problem=TEXT,
+)
 MANIFESTS = st.builds(
     Manifest,
     name=st.from_regex(NAME, fullmatch=True),
@@ -52,6 +63,7 @@ MANIFESTS = st.builds(
         sha1=hexadecimal(40),
         sha256=hexadecimal(64),
         sha512=hexadecimal(128),
+        plain_sha256=st.none() | hexadecimal(64),
     ),
     commit=TEXT,
     dirty=st.booleans(),
@@ -64,10 +76,16 @@ MANIFESTS = st.builds(
         seconds=st.floats(0, 2**30),
         accel=TEXT,
         firmware=st.dictionaries(TEXT, st.floats(0, 2**30)),
+        again=st.none() | st.floats(0, 2**30),
+        checks=st.lists(TEXT, max_size=3).map(tuple),
+        tests=st.lists(TESTS, max_size=2).map(tuple),
+        quarantined=st.lists(st.just(HELD), max_size=1).map(tuple),
     ),
     packages=st.none() | COUNT,
     tools=st.dictionaries(TEXT, TEXT, max_size=3),
     engine=st.none() | st.builds(EngineRecord, name=TEXT, why=TEXT),
+    also=st.just({})
+    | st.fixed_dictionaries({"qcow2": st.builds(DiskFile, size=POSITIVE, sha256=hexadecimal(64))}),
 )
 RELEASED = st.builds(Released, commit=TEXT, dirty=st.booleans(), actor=TEXT, run=TEXT)
 RELEASES = st.builds(
@@ -101,6 +119,12 @@ def test_a_written_release_is_read_back(made):
     assert Release.parse(made.to_json(), made.key) == made
 
 
+def test_a_manifest_from_before_more_was_judged_keeps_its_bytes():
+    plain = json.loads(manifest().to_json())
+    assert plain["boot"].keys() == {"seconds", "accel", "firmware"}
+    assert Manifest.parse(manifest().to_json(), manifest().key).boot == manifest().boot
+
+
 def written(record: Manifest | Release, path: str, value: object) -> bytes:
     """A record's JSON with one field, such as ``disk.size``, replaced."""
     plain = json.loads(record.to_json())
@@ -128,7 +152,22 @@ def where(record: Manifest | Release) -> str:
     return record.key.staging.manifest if isinstance(record, Manifest) else str(record.key)
 
 
-MADE = replace(manifest(), engine=EngineRecord(name="appliance", why="a reason"))
+TEST = GuestTestRecord(name="a.test", exit_code=0)
+BOOT = BootTest(
+    seconds=9.0,
+    accel="kvm",
+    firmware={"bios": 9.0},
+    again=8.0,
+    checks=("network",),
+    tests=(TEST,),
+    quarantined=(HELD,),
+)
+MADE = replace(
+    with_qcow2(manifest()),
+    boot=BOOT,
+    engine=EngineRecord(name="appliance", why="a reason"),
+)
+MADE = replace(MADE, disk=replace(MADE.disk, plain_sha256="a" * 64))
 BACK = release(2, None, withdraws=1)
 OUT = release(package_changes=PackageDiff(since=1))
 NO_TEXT = [None, 7, True, [], {}, "\ud800", "a\udcff"]
@@ -156,6 +195,7 @@ WRONG_IN_A_MANIFEST = {
     "disk.sha1": [*NO_TEXT, "", "g" * 40, "a" * 39, "a" * 41, "A" * 40, "a" * 40 + "\n"],
     "disk.sha256": [*NO_TEXT, "a" * 40, "a" * 64 + "\n"],
     "disk.sha512": [*NO_TEXT, "a" * 64, "a" * 128 + "\n"],
+    "disk.plain_sha256": [*NO_TEXT[1:], "a" * 40, "a" * 64 + "\n"],
     "commit": NO_TEXT,
     "dirty": [None, 0, 1, "true", []],
     "created": NO_COUNT,
@@ -165,11 +205,19 @@ WRONG_IN_A_MANIFEST = {
     "boot.seconds": [None, "1", True, -0.1, 2**31, 10**400, float("nan"), float("inf")],
     "boot.accel": NO_TEXT,
     "boot.firmware": [None, 7, [], {"bios": "1"}, {"bios": -1}, {"bios": None}, {"\ud800": 1}],
+    "boot.again": ["1", True, -0.1, 2**31, float("nan")],
+    "boot.checks": NO_LINES,
+    "boot.tests": [None, 7, {"name": "a"}],
+    "boot.quarantined": [None, 7, "x"],
     "packages": [wrong for wrong in NO_COUNT if wrong is not None],
     "tools": [None, 7, [], {"qemu": 8}, {"qemu": "\ud800"}, {"\ud800": "8"}],
     "engine": [7, "x", []],
     "engine.name": NO_TEXT,
     "engine.why": NO_TEXT,
+    "also": [
+        *(None, 7, [], {"vmdk": {"size": 1, "sha256": "a" * 64}}, {"qcow2": 7}, {"qcow2": {}}),
+        *({"qcow2": {"size": 0, "sha256": "a" * 64}}, {"qcow2": {"size": 1, "sha256": "A" * 64}}),
+    ],
 }
 WRONG_IN_A_RELEASE = {
     "name": NO_NAME,
@@ -203,6 +251,13 @@ WRONG = [
 ]
 
 
+def test_a_test_that_was_not_run_is_written_as_it_is_read():
+    """Else the publisher takes the manifest for one that no builder wrote."""
+    assert MADE.boot is not None
+    made = replace(MADE, boot=replace(MADE.boot, tests=(GuestTestRecord(name="a.test"),)))
+    assert Manifest.parse(made.to_json(), made.key).to_json() == made.to_json()
+
+
 def test_every_field_is_tested_with_invalid_values():
     nested = {"disk": Disk, "base": BaseRecord, "boot": BootTest, "engine": EngineRecord}
     names = {each.name for each in fields(Manifest)}
@@ -231,7 +286,8 @@ def test_an_invalid_field_is_refused_with_its_key_and_path(record, path, value):
 
 OPTIONAL = {
     *("base.detail", "base.build", "base.revision", "properties", "packages", "tools"),
-    *("boot", "boot.firmware", "engine", "engine.why"),
+    *("boot", "boot.firmware", "boot.again", "boot.checks", "boot.tests", "boot.quarantined"),
+    *("engine", "engine.why", "disk.plain_sha256", "also"),
     *("image.base", "released.dirty", "released.actor", "released.run", "withdraws", "reason"),
     *("package_changes", "package_changes.added", "package_changes.removed"),
     *("package_changes.upgraded", "package_changes.omitted"),

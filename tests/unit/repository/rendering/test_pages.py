@@ -10,7 +10,9 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 
+from lago_images.repository.records.guest_tests import GuestTestRecord, QuarantinedFailure
 from lago_images.repository.records.layout import ReleaseKey, is_rendered
+from lago_images.repository.records.manifest import BootTest
 from lago_images.repository.records.release import ObjectDigest, PackageDiff
 from lago_images.repository.records.state import State, read
 from lago_images.repository.rendering import commands, documents
@@ -19,6 +21,7 @@ from lago_images.repository.rendering.site import PublicKey, Site
 from lago_images.repository.rendering.views import Offer, Shown, Status
 from lago_images.storage.directory.store import DirectoryStore
 from tests.support.builders import (
+    PROPERTIES,
     SITE,
     bound,
     copy_of,
@@ -160,6 +163,14 @@ def test_nothing_older_than_a_damaged_release_is_offered_on_its_page(store):
     assert "not offered" in page_of(read(store))
 
 
+def test_a_page_lists_what_the_boot_test_judged(store):
+    checks = ("network", "second <boot>")
+    boot = BootTest(seconds=9.0, accel="kvm", firmware={"bios": 9.0}, again=8.0, checks=checks)
+    publish_by_hand(store, replace(manifest(build_id="b1"), boot=boot))
+    page = page_of(read(store))
+    assert "bios 9 s, again 8 s (kvm)<small>network, second &lt;boot&gt;</small>" in page
+
+
 def test_bases_and_layers_are_linked_both_ways(store):
     base = manifest(build_id="b1")
     middle = manifest("middle", base=layer_on(base, 1))
@@ -169,6 +180,44 @@ def test_bases_and_layers_are_linked_both_ways(store):
     assert '<a href="debian-12.html">debian-12</a> <span class="soft">revision 1' in page
     assert '<a href="top.html">top</a> <span class="soft">revision 1</span>' in page
     assert "bootstrap:bookworm" in page
+
+
+TEST = GuestTestRecord(name="debian-12.test", exit_code=1, output="a secret of the test")
+BOOTED = BootTest(seconds=31.0, accel="kvm", firmware={"bios": 31.0})
+
+
+@pytest.mark.parametrize(
+    ("boot", "in_catalogue", "on_page"),
+    [
+        (None, "no boot test</span><small>no agent &amp; no</small>", "none: no agent &amp; no"),
+        (BOOTED, "booted</span>: bios 31", "bios 31 s (kvm)"),
+        (
+            replace(BOOTED, tests=(TEST,)),
+            "booted</span>: bios 31",
+            "bios 31 s (kvm), 1 of 1 test failed, quarantined until 2026-12-31",
+        ),
+        (
+            BootTest(seconds=0.0, accel="tcg"),
+            "failed (tcg), quarantined until 2026-12-31",
+            "<small>boot test: it &lt;hangs&gt; (quarantined until 2026-12-31: https://x/1)</small>",
+        ),
+    ],
+)
+def test_how_an_image_was_tried_is_shown_where_it_is_offered(store, boot, in_catalogue, on_page):
+    what = "debian-12.test" if boot and boot.tests else "boot test"
+    held = QuarantinedFailure(
+        what=what, problem="it <hangs>", issue="https://x/1", until="2026-12-31"
+    )
+    if boot is not None and boot != BOOTED:
+        boot = replace(boot, quarantined=(held,))
+    properties = {**PROPERTIES, "boot-test": "no: no agent & no"}
+    publish_by_hand(store, manifest(boot=boot, properties=properties))
+    rendered = render(read(store), SITE, [KEY])
+    catalogue = rendered.files["index.html"].decode()
+    page = page_of(read(store))
+    assert in_catalogue in catalogue
+    assert on_page in page
+    assert "a secret of the test" not in catalogue + page + rendered.files["images.json"].decode()
 
 
 def test_images_that_exchanged_base_and_layer_end_the_tree():

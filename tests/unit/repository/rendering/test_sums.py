@@ -19,6 +19,8 @@ DIGESTS = st.binary(min_size=32, max_size=32).map(bytes.hex)
 def test_the_checksum_file_is_rendered_to_the_byte():
     assert sums.render([(ONE, A), (TWO, B)]) == f"{B}  {TWO}\n{A}  {ONE}\n".encode()
     assert sums.render([]) == b""
+    plain = ONE.removesuffix(".xz")
+    assert sums.render([(ONE, A), (plain, B)]) == f"{B}  {plain}\n{A}  {ONE}\n".encode()
 
 
 @given(st.dictionaries(PATHS, DIGESTS, max_size=5))
@@ -35,6 +37,7 @@ def test_a_rendered_checksum_file_is_read_back(paths):
         "images//n.qcow2.xz",
         "/images/n.qcow2.xz",
         "images/n.qcow2",
+        "images/n/a/b/n.qcow2.hash",
         "images/n\n.qcow2.xz",
         "images/n\\n.qcow2.xz",
         "images/n n.qcow2.xz",

@@ -13,7 +13,7 @@ from lago_images.errors import RepositoryError
 from lago_images.repository.records.manifest import BaseRecord, canonical
 from lago_images.repository.statements import provenance
 from lago_images.repository.statements.provenance import BUILD_TYPE, Origin, public_url
-from tests.support.builders import manifest
+from tests.support.builders import manifest, with_qcow2
 
 ROOT = Path(__file__).resolve().parents[4]
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -37,6 +37,17 @@ def made(origin=ORIGIN, **more):
 
 def plain(**more):
     return json.loads(made(**more).to_json())
+
+
+def test_a_qcow2_that_is_public_is_a_subject_of_its_own():
+    built = with_qcow2(build())
+    stated = provenance.of(built, ORIGIN, also=["qcow2"])
+    assert json.loads(stated.to_json())["subject"][1:] == [
+        {"name": "debian-12.qcow2", "digest": {"sha256": built.also["qcow2"].sha256}}
+    ]
+    assert provenance.parse(stated.to_json(), "it") == stated
+    # One that stays staged is none.
+    assert provenance.of(built, ORIGIN) == made()
 
 
 def test_a_statement_is_rendered_in_full():

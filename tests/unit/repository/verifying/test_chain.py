@@ -25,6 +25,7 @@ from tests.support.builders import (
     put_copy,
     put_release,
     release,
+    with_qcow2,
 )
 
 BASE = manifest("base", "b0", fingerprint="sha256:f0")
@@ -127,6 +128,38 @@ def test_a_changed_byte_of_a_disk_is_found_by_a_deep_check_only(store):
     overwrite(store, BASE_COPY.disk, store.get(BASE_COPY.disk).data[:-1] + b"!")
     assert traced(store).broken == ()
     assert traced(store, deep=True).broken == ("base 1: disk",)
+
+
+@pytest.fixture
+def with_also(tmp_path):
+    made = DirectoryStore(path=tmp_path / "also")
+    publish_by_hand(made, with_qcow2(BASE))
+    publisher(made).refresh()
+    return made
+
+
+def test_a_qcow2_is_a_link_of_its_own(with_also):
+    chain = traced(with_also, "base", deep=True)
+    assert chain.broken == ()
+    assert checks(chain, "qcow2") == ["size, sha256, of every byte"]
+    assert "that the same disk is in it: the builder is trusted with that" in checks(
+        chain, "qcow2", CheckResult.UNVERIFIED
+    )
+
+
+def test_a_changed_qcow2_breaks_its_link(with_also):
+    key = BASE_COPY.also("qcow2")
+    overwrite(with_also, key, with_also.get(key).data[:-1] + b"!")
+    assert traced(with_also, "base").broken == ()
+    assert traced(with_also, "base", deep=True).broken == ("base 1: qcow2",)
+    with_also.delete([key])
+    assert traced(with_also, "base").broken == ("base 1: qcow2",)
+
+
+def test_a_qcow2_that_the_sums_lack_breaks_the_offer(with_also):
+    lines = with_also.get(SUMS).data.splitlines(keepends=True)
+    overwrite(with_also, SUMS, b"".join(each for each in lines if b".qcow2\n" not in each))
+    assert traced(with_also, "base").broken == ("base 1: offer",)
 
 
 def forged(store, key, record):

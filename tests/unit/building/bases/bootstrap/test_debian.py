@@ -7,7 +7,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from lago_images.building.bases.bootstrap.build import disk_size
-from lago_images.building.bases.bootstrap.debian import Mirrors, find_release, recipe
+from lago_images.building.bases.bootstrap.debian import Mirrors, find_release, recipe, recipe_again
 from lago_images.building.bases.bootstrap.disk import esp_files
 from lago_images.building.bases.bootstrap.guest_files import Guest, make_guest
 from lago_images.building.bases.bootstrap.layout import Layout
@@ -66,6 +66,35 @@ def test_a_snapshot_is_of_both_archives_and_may_be_old():
     )
 
 
+@pytest.mark.parametrize(
+    ("more", "host"),
+    [
+        ((), HOST),
+        ((), Mirrors.of("http://m.example/debian", "http://other.example/security")),
+        ((), None),
+        (("#mirror=http://s.example/archive/debian", "#snapshot=20260131T120000Z"), None),
+    ],
+)
+def test_a_recipe_is_decided_again_by_what_a_manifest_has_of_it(more, host):
+    first = recipe(spec(*more), host)
+    assert recipe_again(spec(*more), first.detail) == first
+
+
+@pytest.mark.parametrize(
+    "detail",
+    [
+        "deb [trusted=yes] http://m.example/debian bookworm main",
+        "deb http://m.example/debian bookworm main; deb http://x.example/evil sid main",
+        "deb http://user:pw@m.example/debian bookworm main",
+        "file:/etc/passwd",
+        "",
+    ],
+)
+def test_mirrors_that_no_recipe_would_have_are_refused(detail):
+    with pytest.raises(BuildError, match="its spec does not say so"):
+        recipe_again(spec(), detail)
+
+
 def test_a_mirror_may_have_its_security_archive_anywhere():
     mirrors = "#mirror=http://s.example/main/ http://s.example/updates"
     assert recipe(spec(mirrors, "#snapshot=20260131T120000Z"), HOST).sources == (
@@ -102,6 +131,13 @@ def test_an_ubuntu_comes_from_ubuntus_archive_whatever_the_host_uses():
     packages = set(made.packages)
     assert {"linux-image-virtual", "initramfs-tools", "shim-signed", "grub-pc"} <= packages
     assert not packages & {"linux-image-cloud-amd64", "grub-cloud-amd64", "isc-dhcp-client"}
+
+
+def test_an_ubuntu_is_decided_again_from_what_its_build_recorded():
+    wanted = spec("#mirror=http://m.example/ubuntu", base="ubuntu-24.04")
+    for each in (wanted, spec(base="ubuntu-24.04")):
+        made = recipe(each, HOST)
+        assert recipe_again(each, made.detail) == made
 
 
 def test_an_ubuntu_mirror_has_its_security_updates_too():

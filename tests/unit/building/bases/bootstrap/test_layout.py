@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lago_images.building.bases.bootstrap.disk import used_inodes
 from lago_images.building.bases.bootstrap.layout import MIB, SECTOR, BiosLoader, Layout
 from lago_images.errors import BuildError
 
@@ -70,25 +69,3 @@ def test_an_image_of_grub_that_does_not_fit_is_refused(has_uefi, room):
     assert len(BiosLoader.at(layout(has_uefi=has_uefi), bytes(512), bytes(room)).core) == room
     with pytest.raises(BuildError, match="more than its"):
         BiosLoader.at(layout(has_uefi=has_uefi), bytes(512), bytes(room + 1))
-
-
-DUMPED = """\
-Inode count:              40
-First inode:              11
-
-Group 0: (Blocks 0-32767)
-  Free inodes: 14-15, 18-20
-Group 1: (Blocks 32768-65535)
-  Free inodes:
-Group 2: (Blocks 65536-98303)
-  Free inodes: 30
-"""
-
-
-def test_the_inodes_in_use_are_those_that_are_not_free():
-    assert list(used_inodes(DUMPED)) == [2, 11, 12, 13, 16, 17, *range(21, 30), *range(31, 41)]
-
-
-def test_a_dump_without_numbers_is_refused():
-    with pytest.raises(BuildError, match="number of inodes"):
-        list(used_inodes("dumpe2fs: something else\n"))

@@ -1,0 +1,127 @@
+# Runs in a guest that has started, behind finish.sh, whose KEPT, IDENTITIES and RENEWED it uses.
+# Prints a fact a line: its name, a blank, and the value. PASSWORDS has lines of
+# USER:PASSWORD, KEYS has users.
+PATH=$PATH:/usr/sbin:/sbin:/usr/bin:/bin
+
+failed_units() {
+  systemctl list-units --failed --no-legend --plain --full 2>/dev/null | sed 's/^● *//' |
+    while read -r unit _; do
+      echo "unit $unit"
+      journalctl --boot --unit="$unit" --lines=8 --no-pager --output=cat 2>/dev/null |
+        sed 's/^/journal /'
+    done
+  systemctl list-jobs --no-legend --plain --full 2>/dev/null |
+    while read -r _ unit _ state; do
+      if [ "$state" = running ]; then echo "job $unit"; fi
+    done
+}
+
+is_enabled() { [ "$(systemctl is-enabled "$1" 2>/dev/null)" = enabled ]; }
+
+# Starts what is being started anyway, and waits for it; then tells how that ended. What systemd
+# starts again and again, as Fedora's sshd every 42 s, is activating in between. Behind a socket
+# sshd starts with the first client, if it finds its keys.
+sshd_states() {
+  for unit in ssh.service sshd.service; do
+    is_enabled "$unit" || continue
+    systemctl start "$unit" 2>/dev/null
+    started=$?
+    state=$(systemctl is-active "$unit")
+    if [ "$started" != 0 ] && [ "$state" = activating ]; then state=failed; fi
+    echo "sshd $state"
+  done
+  for unit in ssh.socket sshd.socket; do
+    is_enabled "$unit" || continue
+    systemctl start ssh-host-keys.service 2>/dev/null
+    mkdir -p /run/sshd
+    if "$(command -v sshd)" -t 2>/dev/null; then echo "sshd socket"; else echo "sshd failed"; fi
+  done
+}
+
+# In sectors of 512 bytes: where the root partition begins, its size, and its disk's size.
+root_place() {
+  device=$(findmnt --noheadings --raw --output SOURCE / 2>/dev/null) || return 0
+  device=${device%%\[*}
+  block=$(basename "$(readlink -f "$device")")
+  entry=$(readlink -f "/sys/class/block/$block") || return 0
+  if [ -e "$entry/partition" ]; then
+    echo "root $device $(cat "$entry/start") $(cat "$entry/size") $(cat "$entry/../size")"
+  fi
+}
+
+# Who promises that the root file system grows: our unit, or cloud-init where it ran.
+growers() {
+  if [ -e /etc/systemd/system/sysinit.target.wants/grow-root.service ]; then
+    echo "grows grow-root.service"
+  elif command -v growpart >/dev/null && [ -e /run/cloud-init/result.json ] &&
+    [ ! -e /etc/growroot-disabled ]; then
+    echo "grows cloud-init"
+  fi
+}
+
+identity() {
+  read -r id 2>/dev/null </etc/machine-id && echo "machine-id $id"
+  for file in /etc/ssh/ssh_host_*_key.pub; do
+    if [ -e "$file" ]; then echo "host-key $(ssh-keygen -lf "$file" | cut -d' ' -f2)"; fi
+  done
+  sed -n 's/^ *default-duid \(.*\);$/dhcp-duid \1/p' /var/lib/dhcp/*.leases 2>/dev/null
+}
+
+# What makes a machine itself and is older than this boot: every clone has the same. Clients of
+# DHCP write their files anew in place, so of these the birth counts, where the file system has it.
+baked() {
+  started=$(sed -n 's/^btime //p' /proc/stat)
+  for file in /etc/machine-id /var/lib/dbus/machine-id /etc/ssh/ssh_host_*key $IDENTITIES $RENEWED
+  do
+    if [ ! -s "$file" ] || [ -L "$file" ]; then continue; fi
+    if [ -e "$KEPT" ] && grep -qxF -e "$file" "$KEPT"; then continue; fi
+    if [ "$(stat -c %Y "$file")" -lt "$started" ]; then echo "baked $file"; fi
+  done
+  case $(stat -f -c %T /var/lib) in ext2/ext3 | xfs | btrfs) ;; *) return 0 ;; esac
+  for file in /var/lib/dhcp/*.leases /var/lib/dhclient/*.lease* /var/lib/NetworkManager/*.lease \
+    /var/lib/systemd/network/*
+  do
+    [ -s "$file" ] || continue
+    if [ "$(stat -c %W "$file")" -lt "$started" ]; then echo "baked $file"; fi
+  done
+}
+
+answer() { if [ "$1" = 0 ]; then echo "login-works $2"; else echo "login-fails $2"; fi; }
+
+# By the guest's own PAM, which knows how its shadow file is written.
+passwords() {
+  program=$(command -v unix_chkpwd) || return 0
+  printf '%s\n' "$PASSWORDS" | while IFS=: read -r user password; do
+    [ -n "$user" ] || continue
+    printf '%s\0' "$password" | "$program" "$user" nullok >/dev/null 2>&1
+    answer $? "password of $user"
+  done
+}
+
+# sshd believes no key that somebody else than its user or root may have put there.
+keys() {
+  printf '%s\n' "$KEYS" | while IFS= read -r user; do
+    [ -n "$user" ] || continue
+    home=$(getent passwd "$user" | cut -d: -f6)
+    file=$home/.ssh/authorized_keys
+    grep -qE '^[^#]*(ssh-|ecdsa-|sk-)' "$file" 2>/dev/null &&
+      [ -z "$(find "$home" "$home/.ssh" "$file" -maxdepth 0 \
+        \( -perm /022 -o ! -user "$user" ! -user root \))" ]
+    answer $? "key of $user"
+  done
+}
+
+inspect_again() {
+  sshd_states
+  failed_units
+  identity
+}
+
+inspect() {
+  inspect_again
+  root_place
+  growers
+  baked
+  passwords
+  keys
+}

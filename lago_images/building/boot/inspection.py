@@ -1,0 +1,296 @@
+"""Ask a guest that has started for the facts by which it is judged."""
+
+import re
+import shlex
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lago_images.building.boot.logins import NONE, Logins
+from lago_images.building.boot.running import Guest
+from lago_images.building.customise.identities import finish_script
+from lago_images.errors import BootError
+from lago_images.host.process import Runner
+
+# Seconds that the agent may take for an answer, and for a script under emulation.
+ASK = 60.0
+SCRIPT = 4 * ASK
+_SECTOR = 512
+_SYSTEM = ("/bin/sh", "-c", "systemctl is-system-running 2>/dev/null || true")
+_STARTING = {"initializing", "starting"}
+_GREETING = 10.0
+_PAUSE = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailedUnit:
+    """A unit of systemd's that failed, and its last lines in the journal."""
+
+    name: str
+    journal: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """What no two machines may have in common, and one keeps for its life.
+
+    Attributes:
+        machine_id: Of systemd; empty without.
+        host_keys: The public keys of sshd.
+        dhcp: The identifiers that its DHCP client made.
+    """
+
+    machine_id: str = ""
+    host_keys: frozenset[str] = frozenset()
+    dhcp: frozenset[str] = frozenset()
+
+
+NOBODY = Identity()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Root:
+    """Where the root partition is; in bytes.
+
+    Attributes:
+        disk: The size of its disk.
+    """
+
+    device: str
+    start: int
+    size: int
+    disk: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answers:
+    """The facts that programs in the guest tell.
+
+    Attributes:
+        failed: Units that failed.
+        jobs: Units that were still being started.
+        sshd: The states of the enabled units of sshd.
+        root: None where it is on no partition.
+        grows: Who promises that the root file system grows; empty for nobody.
+        baked: Files that make a machine itself and were in the image.
+        logins: Whether the documented ones work, such as ``password of root``, as far as the guest
+            can tell.
+    """
+
+    failed: tuple[FailedUnit, ...] = ()
+    jobs: tuple[str, ...] = ()
+    sshd: tuple[str, ...] = ()
+    root: Root | None = None
+    grows: str = ""
+    identity: Identity = NOBODY
+    baked: tuple[str, ...] = ()
+    logins: Mapping[str, bool] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """All that is known of a guest that has started.
+
+    Attributes:
+        answers: None where the agent may not run programs.
+        addresses: Of the network card, without those that a machine gives itself; None where the
+            agent does not tell.
+        root_used: Bytes that the root file system's files take; None where the agent does not tell.
+        root_total: Bytes that they may take.
+        greets: Whether sshd greets who comes from outside; None where nobody tried.
+    """
+
+    answers: Answers | None = None
+    addresses: tuple[str, ...] | None = None
+    root_used: int | None = None
+    root_total: int | None = None
+    greets: bool | None = None
+
+
+def inspect(
+    guest: Guest, runner: Runner, logins: Logins = NONE, *, is_again: bool = False
+) -> Facts:
+    """Wait until a guest has started all of its units and has an address, and ask it for the facts.
+
+    Args:
+        guest: Its agent answers.
+        runner: Its log gets what could not be asked.
+        logins: The documented ones.
+        is_again: Whether the machine has started before: what it was made of is known then.
+
+    Raises:
+        BootError: The guest came to an end meanwhile.
+    """
+    _wait_for_units(guest, runner)
+    addresses = _wait_for_address(guest, runner)
+    call = script("inspect_again" if is_again else "inspect", logins)
+    answers = _answers(guest, call, runner)
+    used, total = _root_bytes(guest, runner)
+    greets = None
+    if answers and addresses and set(answers.sshd) & {"active", "socket"}:
+        greets = _wait_for_greeting(guest)
+    return Facts(
+        answers=answers,
+        addresses=addresses,
+        root_used=used,
+        root_total=total,
+        greets=greets,
+    )
+
+
+def script(call: str, logins: Logins = NONE) -> str:
+    """Return the script that is run in the guest, with the call of one of its functions."""
+    given = {
+        "PASSWORDS": "\n".join(f"{user}:{text}" for user, text in logins.passwords.items()),
+        "KEYS": "\n".join(logins.keys),
+    }
+    lines = [f"{name}={shlex.quote(text)}" for name, text in given.items()]
+    text = Path(__file__).with_name("inspect.sh").read_text(encoding="utf-8")
+    return "\n".join((finish_script(), *lines, text, call, "exit 0\n"))
+
+
+def parse(text: str) -> Answers:
+    """Read what ``inspect.sh`` prints."""
+    failed: list[FailedUnit] = []
+    values: dict[str, list[str]] = {}
+    for line in text.splitlines():
+        name, _, value = line.partition(" ")
+        if name == "unit":
+            failed.append(FailedUnit(name=value))
+        elif name == "journal" and failed:
+            journal = (*failed[-1].journal, value)
+            failed[-1] = FailedUnit(name=failed[-1].name, journal=journal)
+        else:
+            values.setdefault(name, []).append(value)
+
+    def all_of(name: str) -> tuple[str, ...]:
+        return tuple(values.get(name, ()))
+
+    return Answers(
+        failed=tuple(failed),
+        jobs=all_of("job"),
+        sshd=all_of("sshd"),
+        root=_root(all_of("root")),
+        grows=" ".join(all_of("grows")),
+        identity=Identity(
+            machine_id=" ".join(all_of("machine-id")),
+            host_keys=frozenset(all_of("host-key")),
+            dhcp=frozenset(all_of("dhcp-duid")),
+        ),
+        baked=tuple(sorted(set(all_of("baked")))),
+        logins={
+            **dict.fromkeys(all_of("login-works"), True),
+            **dict.fromkeys(all_of("login-fails"), False),
+        },
+    )
+
+
+def _root(values: Sequence[str]) -> Root | None:
+    match = re.fullmatch(r"(\S+) (\d+) (\d+) (\d+)", values[0]) if values else None
+    if match is None:
+        return None
+    start, size, disk = (int(number) * _SECTOR for number in match.groups()[1:])
+    return Root(device=match[1], start=start, size=size, disk=disk)
+
+
+def _wait_for_units(guest: Guest, runner: Runner) -> None:
+    """Wait until systemd has started what it is to start, as long as a boot may take."""
+
+    def is_over() -> bool:
+        guest.agent.settle(timeout=ASK)
+        return guest.agent.run(_SYSTEM, timeout=ASK).decode().strip() not in _STARTING
+
+    try:
+        is_started = _until(guest, is_over, guest.watch.limit)
+    except BootError as error:
+        guest.check(patience=0)
+        runner.note(f"the guest agent did not say whether systemd is done: {error}")
+    else:
+        if not is_started:
+            runner.note("systemd was still starting units")
+
+
+def _wait_for_address(guest: Guest, runner: Runner) -> tuple[str, ...] | None:
+    found: tuple[str, ...] = ()
+
+    def has_address() -> bool:
+        nonlocal found
+        guest.agent.settle(timeout=ASK)
+        interfaces = guest.agent.ask("guest-network-get-interfaces", timeout=ASK)
+        found = addresses(interfaces, guest.mac)
+        return bool(found)
+
+    try:
+        _until(guest, has_address, guest.watch.limit / 4)
+    except BootError as error:
+        guest.check(patience=0)
+        runner.note(f"the guest agent did not list its addresses: {error}")
+        return None
+    return found
+
+
+def addresses(interfaces: Sequence[Mapping[str, Any]], mac: str) -> tuple[str, ...]:
+    """Return the IPv4 addresses of a network card, without those that a machine gives itself.
+
+    A bridge or bond has the card's own hardware address.
+    """
+    return tuple(
+        address["ip-address"]
+        for interface in interfaces
+        if interface.get("hardware-address", "").lower() == mac
+        for address in interface.get("ip-addresses", ())
+        if address["ip-address-type"] == "ipv4" and not address["ip-address"].startswith("169.254.")
+    )
+
+
+def _until(guest: Guest, is_so: Callable[[], bool], limit: float) -> bool:
+    """Ask again and again until something is so; return False when that took too long."""
+    deadline = guest.watch.clock() + limit
+    while not is_so():
+        guest.check()
+        if guest.watch.clock() > deadline:
+            return False
+        guest.agent.pause(_PAUSE)
+    return True
+
+
+def _answers(guest: Guest, call: str, runner: Runner) -> Answers | None:
+    try:
+        guest.agent.settle(timeout=ASK)
+        text = guest.agent.run(("/bin/sh", "-c", call), timeout=SCRIPT).decode(errors="replace")
+    except BootError as error:
+        guest.check(patience=0)
+        runner.note(f"the guest agent did not look inside: {error}")
+        return None
+    for line in text.splitlines():
+        runner.note(f"guest: {line}")
+    return parse(text)
+
+
+def _root_bytes(guest: Guest, runner: Runner) -> tuple[int | None, int | None]:
+    try:
+        guest.agent.settle(timeout=ASK)
+        filesystems = guest.agent.ask("guest-get-fsinfo", timeout=ASK)
+    except BootError as error:
+        guest.check(patience=0)
+        runner.note(f"the guest agent did not list its file systems: {error}")
+        return None, None
+    for each in filesystems:
+        if each.get("mountpoint") == "/":
+            return each.get("used-bytes"), each.get("total-bytes")
+    return None, None
+
+
+def _wait_for_greeting(guest: Guest) -> bool | None:
+    """Return whether sshd greets who comes by the network; None where it is not forwarded."""
+    port = guest.monitor.forwarded_port()
+    return None if port is None else _until(guest, lambda: _greets(port), guest.watch.limit / 4)
+
+
+def _greets(port: int) -> bool:
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port), _GREETING) as ssh:
+        return ssh.recv(4) == b"SSH-"
+    return False

@@ -1,0 +1,213 @@
+"""Judge a guest by the facts: what is wrong with it, and what to do about that."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from lago_images.building.boot.console_signs import Fault
+from lago_images.building.boot.inspection import Facts, Identity
+from lago_images.console import clean, human_size
+
+# The part of a disk that partitions may leave unused at its end, and a file system for itself.
+_UNUSED = 2**26
+_OVERHEAD = 0.8
+# Less than this part of the root file system is no room.
+_ROOM = 0.01
+_CLEANED = (
+    "give the spec a command, such as touch /etc/hostname: what only one machine may have is "
+    "removed after the commands"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """A reason not to release an image.
+
+    Attributes:
+        check: The name of what was judged.
+        text: What is wrong.
+        advice: What to do next.
+        tail: The guest's own lines about it.
+    """
+
+    check: str
+    text: str
+    advice: str
+    tail: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.check}: {self.text}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What was judged, by name, and the problems."""
+
+    checks: tuple[str, ...]
+    problems: tuple[Problem, ...]
+
+
+def judge(
+    facts: Facts, console: Sequence[Fault], *, mac: str, size: int, is_again: bool = False
+) -> Verdict:
+    """Judge a guest that has started.
+
+    Args:
+        facts: What the guest tells.
+        console: What its console shows.
+        mac: The address of its network card.
+        size: Bytes of the image's own disk, which it was started on a larger one than.
+        is_again: Whether it has started before, so that its identity is its own by now.
+    """
+    checks, problems = ["console"], [*_console(console)]
+    if facts.addresses is not None:
+        checks.append("network")
+        problems += _network(facts.addresses, mac)
+    answers = facts.answers
+    if answers is not None:
+        checks += ["units", *(["sshd"] if answers.sshd else [])]
+        problems += [*_units(facts), *_sshd(answers.sshd)]
+        checks += map(clean, sorted(answers.logins))
+        problems += _logins(answers.logins)
+    if facts.greets is not None:
+        checks.append("ssh")
+        problems += _greeting(facts.greets)
+    if answers is not None and not is_again:
+        checks.append("identity")
+        problems += _baked(answers.baked)
+        if answers.root and facts.root_used is not None and facts.root_total:
+            checks += ["room", *(["root grows"] if answers.grows else [])]
+            problems += _root(facts, size)
+    return Verdict(checks=tuple(checks), problems=tuple(problems))
+
+
+def changed(first: Identity, again: Identity) -> Iterator[Problem]:
+    """Yield what a machine did not keep over a restart."""
+    pairs = (
+        ("machine id", first.machine_id, again.machine_id),
+        ("ssh host keys", first.host_keys, again.host_keys),
+        ("DHCP client id", first.dhcp, again.dhcp),
+    )
+    for what, before, after in pairs:
+        if before and before != after:
+            yield Problem(
+                check="second boot",
+                text=f"the machine has another {what} than before"
+                if after
+                else f"the machine has lost its {what}",
+                advice="look for a unit or a script that makes it at every boot",
+            )
+
+
+def shared(first: Identity, other: Identity) -> Iterator[Problem]:
+    """Yield what two machines have in common that were made of one image."""
+    pairs: tuple[tuple[str, object], ...] = (
+        ("machine id", first.machine_id == other.machine_id and first.machine_id),
+        ("ssh host keys", first.host_keys & other.host_keys),
+        ("DHCP client id", first.dhcp & other.dhcp),
+    )
+    for what, common in pairs:
+        if common:
+            yield Problem(
+                check="clones",
+                text=f"two machines made of the image have the same {what}",
+                advice=_CLEANED,
+            )
+
+
+def _console(faults: Sequence[Fault]) -> Iterator[Problem]:
+    for fault in faults:
+        yield Problem(check="console", text=str(fault), advice=fault.sign.advice)
+
+
+def _network(addresses: Sequence[str], mac: str) -> Iterator[Problem]:
+    if not addresses:
+        yield Problem(
+            check="network",
+            text=f"no IPv4 address on the network card ({mac}), where DHCP offers one",
+            advice="configure the first network card, whatever its name, for DHCP, and look for "
+            "the addresses of another machine's card in the image",
+        )
+
+
+def _units(facts: Facts) -> Iterator[Problem]:
+    if facts.answers is None:
+        return
+    for unit in facts.answers.failed:
+        name = clean(unit.name)
+        last = f" ({clean(unit.journal[-1])})" if unit.journal else ""
+        yield Problem(
+            check="units",
+            text=f"{name} failed{last}",
+            advice=f"repair it, or leave it out: run-command systemctl mask {name}",
+            tail=tuple(f"{name}: {clean(line)}" for line in unit.journal),
+        )
+
+
+def _sshd(states: Sequence[str]) -> Iterator[Problem]:
+    if "failed" in states:
+        yield Problem(
+            check="sshd",
+            text="sshd is enabled and does not start: ssh -v cannot reach the guest",
+            advice="look at its host keys, which each machine makes for itself at its first start, "
+            "and at its configuration: sshd -t",
+        )
+
+
+def _greeting(greets: bool) -> Iterator[Problem]:
+    if not greets:
+        yield Problem(
+            check="ssh",
+            text="sshd runs, and nobody answers at the network card's port 22",
+            advice="look at its Port and ListenAddress, and at the firewall",
+        )
+
+
+def _logins(logins: Mapping[str, bool]) -> Iterator[Problem]:
+    for login, works in logins.items():
+        if not works:
+            yield Problem(
+                check=clean(login),
+                text="the spec documents it, and the guest does not take it",
+                advice="of a password, look for what sets it again or locks the account; of a key, "
+                "at the owners and modes of the home folder and .ssh",
+            )
+
+
+def _baked(files: Sequence[str]) -> Iterator[Problem]:
+    if files:
+        yield Problem(
+            check="identity",
+            text="every machine made of the image would have the same "
+            + ", ".join(map(clean, files)),
+            advice=_CLEANED,
+        )
+
+
+def _root(facts: Facts, size: int) -> Iterator[Problem]:
+    answers, used, total = facts.answers, facts.root_used, facts.root_total
+    if answers is None or answers.root is None or used is None or not total:
+        return
+    root = answers.root
+    end = root.start + root.size
+    if answers.grows and end < root.disk - _UNUSED:
+        yield Problem(
+            check="root grows",
+            text=f"{root.device} ends at {human_size(end)} of a disk of {human_size(root.disk)}, "
+            f"although {answers.grows} is there to grow it",
+            advice="look at what that unit said, and whether the root partition is the last one",
+        )
+    elif answers.grows and total < root.size * _OVERHEAD:
+        yield Problem(
+            check="root grows",
+            text=f"the root file system has {human_size(total)}, and its partition "
+            f"{human_size(root.size)}, although {answers.grows} is there to grow it",
+            advice="look at what that unit said",
+        )
+    # On a disk of the image's own size the partition ends with that, and the rest in proportion.
+    own = total * min(1, (min(end, size) - root.start) / root.size)
+    if own - used < own * _ROOM:
+        yield Problem(
+            check="room",
+            text=f"the root file system is full: {human_size(used)} of {human_size(int(own))}",
+            advice="remove what is not needed, or give the spec a larger size=",
+        )

@@ -1,0 +1,1 @@
+"""Compare two disks: file by file, and what is around their files."""

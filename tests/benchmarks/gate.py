@@ -1,0 +1,76 @@
+"""What the gate costs: a Debian 12 that is only waited for, judged at one boot, and at two.
+
+    python -m tests.benchmarks.gate [--rounds N]
+
+Waited for is what the boot test once was: the guest agent answers.
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from lago_images.building.boot.boot_test import boot_test
+from lago_images.building.boot.machines import machine_for
+from lago_images.building.boot.running import Watch, started
+from lago_images.host import kvm
+from lago_images.host.process import Runner
+from tests.benchmarks.build import Cost, measured
+from tests.support.guests import overlay
+from tests.support.images import debian12
+
+LONGEST = 1800.0
+
+
+def wait_only(folder: Path) -> None:
+    """Start the disk until its agent answers."""
+    accel = "kvm" if kvm.detect(Runner()).kvm else "tcg"
+    disk = overlay(debian12().disk, folder / "overlay.qcow2")
+    watch = Watch(
+        console=folder / "console", errors=folder / "errors", limit=LONGEST, clock=time.monotonic
+    )
+    with started(disk, machine_for("x86_64"), watch, accel, Runner()) as guest:
+        guest.wait()
+
+
+def judge(folder: Path, *, again: bool) -> None:
+    """Run the boot test."""
+    boot_test(
+        debian12().disk,
+        "raw",
+        arch="x86_64",
+        accel=kvm.detect(Runner()),
+        timeout=LONGEST,
+        console_log=folder / "console",
+        workdir=folder,
+        runner=Runner(),
+        clock=time.monotonic,
+        again=again,
+    )
+
+
+def cost(work: Callable[[Path], None]) -> Cost:
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as name:
+        return measured(lambda: work(Path(name)))
+
+
+def main() -> None:
+    """Print the medians of wall and processor seconds."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3)
+    rounds = parser.parse_args().rounds
+    debian12()
+    works: dict[str, Callable[[Path], None]] = {
+        "the agent answers": wait_only,
+        "judged at one boot": lambda folder: judge(folder, again=False),
+        "judged, shut down, started again": lambda folder: judge(folder, again=True),
+    }
+    costs: dict[str, list[Cost]] = {name: [] for name in works}
+    for _ in range(rounds):
+        for name, work in works.items():
+            costs[name].append(cost(work))
+    for name, all_of in costs.items():
+        wall, processor = map(statistics.median, zip(*all_of, strict=True))
+        print(f"{name:34} {wall:6.1f} s {processor:6.1f} processor s")

@@ -1,0 +1,170 @@
+"""The gate refuses broken images: a real Debian, with each fault put into it on purpose.
+
+What the gate tells at once is put into one disk, as every boot costs half a minute.
+"""
+
+import json
+import os
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from lago_images.building.boot.boot_test import boot_test
+from lago_images.building.boot.logins import Logins
+from lago_images.building.boot.machines import machine_for
+from lago_images.errors import BootError
+from lago_images.host import kvm
+from lago_images.host.process import Runner
+from tests.support.images import change_ext4, free_blocks, read_ext4, write_guest
+from tests.tools import cannot, need
+
+pytestmark = pytest.mark.real
+need("qemu-img", "qemu-system-x86_64", "debugfs", "ssh-keygen")
+
+UNITS = "/etc/systemd/system"
+WANTS = f"{UNITS}/multi-user.target.wants"
+LEASE = 'default-duid "\\000\\001baked";\nlease {\n  interface "eth0";\n}\n'
+SAME = "every machine made of the image would have the same"
+ID = "0123456789abcdef0123456789abcdef\n"
+
+
+def add_unit(disk, name, text, wants=WANTS):
+    write_guest(disk, f"{UNITS}/{name}", text)
+    change_ext4(disk, f"symlink {wants}/{name} {UNITS}/{name}")
+
+
+def oneshot(command, **more):
+    lines = "\n".join(f"{key}={value}" for key, value in more.items())
+    return f"[Unit]\nDescription=Broken on purpose\n{lines}\n[Service]\nType=oneshot\n{command}\n"
+
+
+@pytest.fixture
+def refused(tmp_path):
+    """Return the error by which the gate refuses a raw disk."""
+
+    def refuse(disk, *, timeout=450, **more):
+        with pytest.raises(BootError) as caught:
+            boot_test(
+                disk,
+                "raw",
+                arch="x86_64",
+                accel=kvm.detect(Runner()),
+                timeout=timeout,
+                console_log=tmp_path / "console.log",
+                workdir=tmp_path,
+                runner=Runner(log=tmp_path / "log"),
+                clock=time.monotonic,
+                screenshot=tmp_path / "screen.png",
+                **more,
+            )
+        assert (tmp_path / "screen.png").read_bytes().startswith(b"\x89PNG\r\n")
+        return caught.value
+
+    return refuse
+
+
+@pytest.fixture
+def disk(debian12, tmp_path):
+    return debian12.copy(tmp_path).disk
+
+
+def test_a_guest_that_is_no_machine_of_its_own_and_lacks_what_it_needs(refused, disk, tmp_path):
+    add_unit(disk, "tea.service", oneshot("ExecStart=/bin/sh -c 'echo no tea; exit 3'"))
+    write_guest(disk, "/etc/network/interfaces", "auto lo\niface lo inet loopback\n")
+    write_guest(disk, "/usr/local/lib/lago-images/grow-root", "#!/bin/sh\n", 0o755)
+    write_guest(disk, "/etc/machine-id", ID)
+    key = tmp_path / "key"
+    subprocess.run(["ssh-keygen", "-q", "-N", "", "-t", "ed25519", "-f", key], check=True)
+    write_guest(disk, "/etc/ssh/ssh_host_ed25519_key", key.read_text(), 0o600)
+    error = refused(disk, timeout=60)
+    for words in (
+        "units: tea.service failed (",
+        "network: no IPv4 address on the network card",
+        "root grows: /dev/vda1 ends at 6.0 GiB of a disk of 12.0 GiB, although grow-root.service",
+        f"identity: {SAME} /etc/machine-id, /etc/ssh/ssh_host_ed25519_key",
+    ):
+        assert words in error.message
+    assert "ssh_host_rsa_key" not in error.message
+    assert "tea.service: no tea" in error.tail
+    assert "systemctl mask tea.service" in error.hint
+
+
+def test_a_guest_with_a_full_disk_that_cannot_be_logged_into(refused, disk):
+    write_guest(disk, "/full", "x")
+    # Some 20 MiB are left, until the file system grows.
+    change_ext4(disk, f"fallocate /full 0 {free_blocks(disk) - 5000}")
+    for name in ("ssh-host-keys.service", "renew-identities.service"):
+        write_guest(disk, f"{UNITS}/{name}", oneshot("ExecStart=/bin/true"))
+    write_guest(disk, "/var/lib/dhcp/dhclient.eth0.leases", LEASE)
+    kmsg = "<3>EXT4-fs error (device vdz9): ext4_lookup:1855: inode #2: on purpose"
+    add_unit(disk, "says.service", oneshot(f"ExecStart=/bin/sh -c 'echo \"{kmsg}\" >/dev/kmsg'"))
+    error = refused(disk, logins=Logins(passwords={"root": "123456"}, keys=("root",)))
+    for words in (
+        "sshd: sshd is enabled and does not start",
+        "password of root: the spec documents it, and the guest does not take it",
+        "key of root: the spec documents it, and the guest does not take it",
+        f"identity: {SAME} /var/lib/dhcp/dhclient.eth0.leases",
+        "room: the root file system is full",
+        "console: file system error: EXT4-fs error (device vdz9)",
+    ):
+        assert words in error.message
+    assert "network:" not in error.message
+
+
+def test_a_guest_without_an_init(refused, disk):
+    menu = read_ext4(disk, "/boot/grub/grub.cfg")
+    # Debian's initrd would look for another init than a missing init=.
+    broken = menu.replace(" ro ", " ro rdinit=/nonexistent init=/nonexistent ")
+    write_guest(disk, "/boot/grub/grub.cfg", broken)
+    error = refused(disk)
+    assert "the guest gave up: Kernel panic - not syncing: VFS: Unable to mount" in error.message
+    assert error.hint.startswith("kernel panic: ")
+
+
+def test_a_disk_without_a_boot_loader(refused, disk):
+    with disk.open("r+b") as file:
+        file.write(bytes(440))
+    error = refused(disk, timeout=5)
+    assert "no boot loader: Booting from Hard Disk..." in error.message
+
+
+def test_a_disk_whose_efi_system_partition_is_empty(refused, debian12_cloud, tmp_path):
+    need("sfdisk", "mdeltree")
+    if not all(Path(file).exists() for file in machine_for("x86_64", "uefi").files):
+        cannot("UEFI firmware is not installed (package ovmf)")
+    disk = debian12_cloud.copy(tmp_path).disk
+    argv = ["sfdisk", "--json", disk]
+    table = json.loads(subprocess.run(argv, capture_output=True, check=True).stdout)
+    [esp] = [
+        each["start"] * 512
+        for each in table["partitiontable"]["partitions"]
+        if each["type"].startswith("C12A7328")
+    ]
+    subprocess.run(["mdeltree", "-i", f"{disk}@@{esp}", "::/EFI"], check=True)
+    error = refused(disk, firmware="uefi")
+    assert "the guest gave up: BdsDxe: No bootable option or device was found" in error.message
+    assert "EFI system partition" in error.hint
+
+
+HANGS = "ConditionPathExists=/var/lib/was-here\nDefaultDependencies=no\nBefore=sysinit.target"
+
+
+@pytest.mark.skipif(
+    os.environ.get("LAGO_IMAGES_TEST_BOOTS") != "all",
+    reason="waits for a guest that hangs; LAGO_IMAGES_TEST_BOOTS=all runs it",
+)
+def test_a_second_boot_that_hangs(refused, disk):
+    add_unit(disk, "was-here.service", oneshot("ExecStart=/usr/bin/touch /var/lib/was-here"))
+    write_guest(
+        disk,
+        f"{UNITS}/hang.service",
+        f"[Unit]\n{HANGS}\n[Service]\nType=oneshot\nExecStart=/bin/sleep infinity\n",
+    )
+    change_ext4(disk, f"symlink {UNITS}/sysinit.target.wants/hang.service {UNITS}/hang.service")
+    error = refused(disk, timeout=60)
+    assert "the guest agent did not answer within" in error.message
+    assert "a unit hangs: " in error.message
+    assert "Job hang.service/start running" in error.message
+    assert error.message.endswith("at the second boot")

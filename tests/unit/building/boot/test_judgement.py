@@ -1,0 +1,207 @@
+"""How the boot test judges a guest: facts in, problems out."""
+
+from dataclasses import replace
+
+import pytest
+
+from lago_images.building.boot.console_signs import faults
+from lago_images.building.boot.inspection import (
+    Answers,
+    Facts,
+    FailedUnit,
+    Identity,
+    Root,
+    addresses,
+    parse,
+)
+from lago_images.building.boot.judgement import changed, judge, shared
+
+MAC = "52:54:00:12:34:01"
+GIB = 2**30
+SIZE = 6 * GIB
+ROOT = Root(device="/dev/vda1", start=2**20, size=12 * GIB - 2**20, disk=12 * GIB)
+ME = Identity(machine_id="abc", host_keys=frozenset({"k1", "k2"}), dhcp=frozenset({"d"}))
+GOOD_ANSWERS = Answers(sshd=("active",), root=ROOT, grows="grow-root.service", identity=ME)
+GOOD = Facts(
+    answers=GOOD_ANSWERS,
+    addresses=("10.0.2.15",),
+    root_used=GIB,
+    root_total=int(11.2 * GIB),
+    greets=True,
+)
+
+
+def problems(facts, console="", **more):
+    verdict = judge(facts, faults(console), mac=MAC, size=SIZE, **more)
+    return {each.check: each for each in verdict.problems}
+
+
+def having(**answers):
+    return replace(GOOD, answers=replace(GOOD_ANSWERS, **answers))
+
+
+def test_a_good_guest_has_no_problems_and_all_is_judged():
+    verdict = judge(GOOD, (), mac=MAC, size=SIZE)
+    assert verdict.problems == ()
+    assert verdict.checks == (
+        *("console", "network", "units", "sshd", "ssh", "identity", "room", "root grows"),
+    )
+
+
+def test_a_guest_whose_agent_may_not_look_is_judged_by_the_rest():
+    told = Facts(addresses=("10.0.2.15",))
+    assert judge(told, (), mac=MAC, size=SIZE).checks == ("console", "network")
+    assert problems(told) == {}
+    assert judge(Facts(), (), mac=MAC, size=SIZE).checks == ("console",)
+
+
+def test_trouble_on_the_console_fails_a_guest_that_answers():
+    told = problems(GOOD, "[    1.0] EXT4-fs error (device vda1): bad block bitmap checksum\n")
+    assert "file system error: EXT4-fs error (device vda1)" in told["console"].text
+    assert "fsck" in told["console"].advice
+
+
+def test_a_network_card_without_an_address():
+    assert MAC in problems(replace(GOOD, addresses=()))["network"].text
+
+
+@pytest.mark.parametrize(
+    ("mac", "address", "found"),
+    [
+        (MAC, "10.0.2.15", ("10.0.2.15",)),
+        (MAC.upper(), "192.168.1.7", ("192.168.1.7",)),
+        (MAC, "169.254.3.4", ()),
+        ("52:54:00:aa:bb:cc", "172.17.0.1", ()),
+    ],
+)
+def test_the_address_is_the_cards_own(mac, address, found):
+    interfaces: list[dict[str, object]] = [
+        {"name": "lo", "ip-addresses": [{"ip-address-type": "ipv4", "ip-address": "127.0.0.1"}]},
+        {"name": "down", "hardware-address": MAC},
+        {
+            "name": "eth0",
+            "hardware-address": mac,
+            "ip-addresses": [
+                {"ip-address-type": "ipv6", "ip-address": "fe80::1"},
+                {"ip-address-type": "ipv4", "ip-address": address},
+            ],
+        },
+    ]
+    assert addresses(interfaces, MAC) == found
+
+
+def test_failed_units_are_named_with_their_last_words():
+    failed = (FailedUnit(name="broken.service", journal=("starting", "no such \x1b[1mfile")),)
+    told = problems(having(failed=(*failed, FailedUnit(name="x.mount"))))["units"]
+    assert (told.text, told.tail) == ("x.mount failed", ())
+    one = problems(having(failed=failed))["units"]
+    assert one.text == "broken.service failed (no such file)"
+    assert one.advice.endswith("systemctl mask broken.service")
+    assert one.tail == ("broken.service: starting", "broken.service: no such file")
+
+
+def test_an_sshd_that_nobody_reaches():
+    assert "port 22" in problems(replace(GOOD, greets=False))["ssh"].text
+    assert problems(replace(GOOD, greets=None)) == {}
+
+
+def test_a_login_that_does_not_work():
+    logins = {"password of root": False, "key of me": True}
+    told = problems(having(logins=logins))
+    assert list(told) == ["password of root"]
+    assert logins.keys() <= set(judge(having(logins=logins), (), mac="", size=SIZE).checks)
+
+
+def test_identities_in_the_image():
+    files = ("/etc/machine-id", "/etc/ssh/ssh_host_rsa_key")
+    assert problems(having(baked=files))["identity"].text.endswith(", ".join(files))
+    assert problems(having(baked=files), is_again=True) == {}
+
+
+@pytest.mark.parametrize(
+    ("root", "total", "grows", "problem"),
+    [
+        (ROOT, int(11.2 * GIB), "grow-root.service", None),
+        (replace(ROOT, size=6 * GIB - 2**20), int(5.6 * GIB), "", None),
+        (
+            replace(ROOT, size=6 * GIB - 2**20),
+            int(5.6 * GIB),
+            "cloud-init",
+            "/dev/vda1 ends at 6.0 GiB of a disk of 12.0 GiB, although cloud-init is there",
+        ),
+        (
+            ROOT,
+            int(5.6 * GIB),
+            "grow-root.service",
+            "the root file system has 5.6 GiB, and its partition 12.0 GiB, although",
+        ),
+    ],
+)
+def test_the_root_file_system_must_grow_where_something_promises_it(root, total, grows, problem):
+    told = problems(replace(having(root=root, grows=grows), root_total=total))
+    assert list(told) == (["root grows"] if problem else [])
+    if problem:
+        assert told["root grows"].text.startswith(problem)
+
+
+@pytest.mark.parametrize(
+    ("total", "used", "is_full"),
+    [(11.2, 5.58, True), (11.2, 5.0, False), (11.2, 7.0, True)],
+)
+def test_a_disk_is_full_by_its_own_size_not_by_that_which_is_booted(total, used, is_full):
+    facts = replace(GOOD, root_total=int(total * GIB), root_used=int(used * GIB))
+    assert list(problems(facts)) == (["room"] if is_full else [])
+
+
+def test_a_full_disk_that_does_not_grow():
+    own = replace(ROOT, size=6 * GIB - 2**20)
+    facts = replace(having(root=own, grows=""), root_total=int(5.6 * GIB))
+    assert problems(facts) == {}
+    assert "5.6 GiB of 5.6 GiB" in problems(replace(facts, root_used=int(5.59 * GIB)))["room"].text
+
+
+def test_a_machine_keeps_its_identity():
+    assert list(changed(ME, ME)) == []
+    assert list(changed(Identity(), ME)) == []
+    again = replace(ME, machine_id="def", host_keys=frozenset())
+    assert [each.text for each in changed(ME, again)] == [
+        "the machine has another machine id than before",
+        "the machine has lost its ssh host keys",
+    ]
+
+
+def test_machines_of_one_image_have_nothing_in_common():
+    other = Identity(machine_id="x", host_keys=frozenset({"k3"}), dhcp=frozenset({"e"}))
+    assert list(shared(ME, other)) == []
+    assert list(shared(Identity(), Identity())) == []
+    mixed = replace(other, machine_id="abc", host_keys=frozenset({"k2", "k3"}))
+    assert [each.text.rsplit("same ")[-1] for each in shared(ME, mixed)] == [
+        "machine id",
+        "ssh host keys",
+    ]
+    assert [each.text.rsplit("same ")[-1] for each in shared(ME, ME)][-1] == "DHCP client id"
+
+
+def test_a_guests_answers_are_read():
+    text = (
+        "unit broken.service\njournal one\njournal  two \nunit x.mount\njob slow.service\n"
+        "sshd active\nroot /dev/vda1 2048 4096 8192\ngrows cloud-init\nmachine-id abc\n"
+        "host-key SHA256:a\nhost-key SHA256:b\ndhcp-duid d\nbaked /b\nbaked /a\nbaked /a\n"
+        "login-works key of me\nlogin-fails password of root\nsomething else\n\n"
+    )
+    assert parse(text) == Answers(
+        failed=(
+            FailedUnit(name="broken.service", journal=("one", " two ")),
+            FailedUnit(name="x.mount"),
+        ),
+        jobs=("slow.service",),
+        sshd=("active",),
+        root=Root(device="/dev/vda1", start=2**20, size=2**21, disk=2**22),
+        grows="cloud-init",
+        identity=Identity(
+            machine_id="abc", host_keys=frozenset({"SHA256:a", "SHA256:b"}), dhcp=frozenset("d")
+        ),
+        baked=("/a", "/b"),
+        logins={"key of me": True, "password of root": False},
+    )
+    assert parse("journal lost\nroot nonsense\n") == Answers()

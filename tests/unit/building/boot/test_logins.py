@@ -1,0 +1,93 @@
+"""The logins that a spec documents, and whether a guest takes them."""
+
+import os
+import pwd
+import subprocess
+
+import pytest
+
+from lago_images.building.boot.inspection import parse, script
+from lago_images.building.boot.logins import Logins, documented
+from tests.support.builders import lines
+
+
+def test_of_a_users_passwords_the_last_counts_if_it_is_in_plain_text():
+    spec = lines(
+        "",
+        "root-password password:one",
+        "root-password password:two:with:colons",
+        "password me:password:mine",
+        "password other:locked:password:x",
+        "password gone:password:y",
+        "password gone:random",
+        "ssh-inject me:string:ssh-ed25519 AAAA",
+        "ssh-inject me:string:ssh-ed25519 BBBB",
+    )
+    passwords = {"root": "two:with:colons", "me": "mine"}
+    assert documented(spec.operations) == Logins(passwords=passwords, keys=("me",))
+
+
+@pytest.fixture
+def home(tmp_path):
+    (tmp_path / "home/.ssh").mkdir(parents=True)
+    (tmp_path / "home").chmod(0o755)
+    (tmp_path / "home/.ssh").chmod(0o700)
+    keys = tmp_path / "home/.ssh/authorized_keys"
+    keys.write_text("# mine\nssh-ed25519 AAAA me\n")
+    keys.chmod(0o600)
+    return tmp_path / "home"
+
+
+def has_key(home):
+    """Whether the guest's script, run here, takes the key of this user with another home."""
+    user = pwd.getpwuid(os.getuid()).pw_name
+    program = home.parent / "getent"
+    program.write_text(f"#!/bin/sh\necho {user}:x:0:0::{home}:/bin/sh\n")
+    program.chmod(0o755)
+    ran = subprocess.run(
+        ["/bin/sh", "-c", script("keys", Logins(keys=(user,)))],
+        env={"PATH": f"{home.parent}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+    )
+    return parse(ran.stdout).logins == {f"key of {user}": True}
+
+
+def test_a_key_that_sshd_believes(home):
+    assert has_key(home)
+
+
+@pytest.mark.parametrize("name", [".", ".ssh", ".ssh/authorized_keys"])
+def test_a_key_that_others_may_have_put_there(home, name):
+    (home / name).chmod(0o777)
+    assert not has_key(home)
+
+
+@pytest.mark.parametrize("text", ["", "# ssh-ed25519 AAAA\n", None])
+def test_no_key(home, text):
+    (home / ".ssh/authorized_keys").unlink()
+    if text is not None:
+        (home / ".ssh/authorized_keys").write_text(text)
+    assert not has_key(home)
+
+
+@pytest.mark.parametrize("code", [0, 7])
+def test_the_guests_own_pam_tells_whether_a_password_is_the_users(tmp_path, code):
+    program = tmp_path / "unix_chkpwd"
+    # As the real one: the password comes with a NUL behind it.
+    program.write_text(
+        "#!/bin/sh\n[ \"$1 $2\" = 'me nullok' ] || exit 9\n"
+        f"[ \"$(od -An -tx1 | tr -d ' \\n')\" = 613a2024787c00 ] || exit 8\nexit {code}\n"
+    )
+    program.chmod(0o755)
+    ran = subprocess.run(
+        ["/bin/sh", "-c", script("passwords", Logins(passwords={"me": "a: $x|"}))],
+        env={"PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+    )
+    assert parse(ran.stdout).logins == {"password of me": code == 0}
