@@ -74,7 +74,7 @@ def conflicting_properties(base: Base, properties: Mapping[str, str]) -> Iterato
     """Yield each property that does not fit the base: its key (or ``base``), and what is wrong."""
     bootstrap = base.kind is BaseKind.BOOTSTRAP
     if bootstrap:
-        yield from _bootstrap(properties)
+        yield from _bootstrap(base.name, properties)
     for key in () if bootstrap else BOOTSTRAP_ONLY:
         if key in properties:
             yield key, f"{key} is for bootstrap: bases only"
@@ -162,7 +162,7 @@ def _pattern(url: str) -> Iterator[tuple[str, str]]:
         yield "base", f"{ANY} can stand in the last part of a URL only, the file's name"
 
 
-def _bootstrap(properties: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+def _bootstrap(release: str, properties: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     # What is wrong by itself is reported elsewhere.
     valid = {
         key: properties[key]
@@ -181,7 +181,9 @@ def _bootstrap(properties: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     mirrors = valid.get("mirror", "").split()
     if len(mirrors) > _MIRRORS:
         yield "mirror", "mirror has more URLs than the archive's and its security archive's"
-    if len(mirrors) == 1 and security_archive(mirrors[0].rstrip("/")) is None:
+    # A mirror of Ubuntu's archive has its security updates, too.
+    is_split = not release.startswith("ubuntu-")
+    if is_split and len(mirrors) == 1 and security_archive(mirrors[0].rstrip("/")) is None:
         unknown = "mirror does not end in /debian, so its security archive is not known"
         yield "mirror", f"{unknown}: add that URL after a blank"
     if "snapshot" in valid and "mirror" not in properties:

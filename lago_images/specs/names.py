@@ -17,7 +17,13 @@ ARCHITECTURES = frozenset(
 ARCHITECTURE_ALIASES = {"amd64": "x86_64", "x64": "x86_64", "arm64": "aarch64", "i386": "i686"}
 
 # Of `bootstrap:`, with the code name that the distribution's archive uses.
-BOOTSTRAP_RELEASES = {"debian-11": "bullseye", "debian-12": "bookworm", "debian-13": "trixie"}
+BOOTSTRAP_RELEASES = {
+    "debian-11": "bullseye",
+    "debian-12": "bookworm",
+    "debian-13": "trixie",
+    "ubuntu-24.04": "noble",
+    "ubuntu-26.04": "resolute",
+}
 BOOTSTRAP_ARCHITECTURES = ("x86_64",)
 
 _SHOWN = 60

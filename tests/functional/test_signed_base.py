@@ -4,7 +4,7 @@ import hashlib
 import io
 import os
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import pytest
 
@@ -21,7 +21,8 @@ from lago_images.settings import Settings
 from lago_images.storage.directory.store import DirectoryStore
 from tests.support.builders import lines
 from tests.support.files import answering, serving
-from tests.support.keys import TestKey, home, make_key
+from tests.support.keys import home, make_key
+from tests.support.maker import Maker, sums
 from tests.tools import need
 
 need("gpg", "gpgv")
@@ -36,25 +37,6 @@ SECRET = b"export AWS_SECRET_ACCESS_KEY=hunter2\n"
 def keys(tmp_path_factory):
     folder = tmp_path_factory.mktemp("keys")
     return make_key(folder, "maker"), make_key(folder, "other")
-
-
-@dataclass(frozen=True)
-class Maker:
-    """A maker of images, who signs a list of them."""
-
-    key: TestKey
-
-    def sign(self, text: bytes, *how: str) -> bytes:
-        with home() as gpg:
-            gpg.import_keys(self.key.secret.read_bytes())
-            return gpg.call(*how, "--local-user", self.key.fingerprint, stdin=text)
-
-    def clear(self, text: bytes) -> bytes:
-        return self.sign(text, "--clearsign")
-
-    def publish(self, files, server, *, names=("/d/SHA256SUMS",)) -> None:
-        server.content.update(files)
-        server.content |= dict.fromkeys(names, self.clear(sums(files)))
 
 
 @pytest.fixture(scope="module")
@@ -83,15 +65,6 @@ def context(tmp_path, keys):
 def server():
     with serving() as files:
         yield files
-
-
-def sums(files, algorithm="sha256", style="gnu"):
-    lists = []
-    for path, data in files.items():
-        digits, name = hashlib.new(algorithm, data).hexdigest(), path.rpartition("/")[2]
-        bsd = f"# {name}: {len(data)} bytes\n{algorithm.upper()} ({name}) = {digits}"
-        lists.append({"gnu": f"{digits} *{name}", "bsd": bsd}[style])
-    return "\n".join([*lists, ""]).encode()
 
 
 def base(server, *more, pattern="disk-*.img", checksums="/d/SHA256SUMS"):

@@ -82,7 +82,7 @@ def test_the_repositorys_own_edits_take_effect():
     grub = 'GRUB_TIMEOUT=5\nGRUB_CMDLINE_LINUX="quiet"\n'
     cfg = "  set timeout=5\n\tlinux\t/boot/vmlinuz root=/dev/sda1 ro\n"
     edits = {}
-    for line in (ROOT / "image-specs" / "lago-ubuntu-20.04").read_text().split("\nedit ")[1:]:
+    for line in (ROOT / "image-specs" / "lago-ubuntu-24.04").read_text().split("\nedit ")[1:]:
         path, _, expression = line.replace("\\\n", "\n").partition(":")
         edits[path] = expression.split("\n\n")[0].split("\nedit")[0]
 

@@ -25,7 +25,7 @@ from lago_images.specs.host_files import ForbiddenPathError, HostFolder, why
 from lago_images.specs.model import Spec
 
 RETRY = RetryPolicy(attempts=3, delay=5.0, factor=4.0, longest=60.0)
-# As Ubuntu, CentOS and AlmaLinux, Debian, and Rocky name them.
+# As Ubuntu names them; AlmaLinux, Rocky and openSUSE; Debian; and Arch Linux.
 SIGNATURES = (".gpg", ".asc", ".sign", ".sig")
 _LARGEST_KEY = 2**20
 # Bytes; and a list lies where the spec says: what another host answers, the one who named this URL

@@ -237,8 +237,8 @@ BASES = [
     (
         "bootstrap:debain-12",
         (
-            "bootstrap: knows debian-11, debian-12, debian-13, not 'debain-12'; "
-            "did you mean 'debian-12'?"
+            "bootstrap: knows debian-11, debian-12, debian-13, ubuntu-24.04, ubuntu-26.04, "
+            "not 'debain-12'; did you mean 'debian-12'?"
         ),
     ),
     (

@@ -1,4 +1,4 @@
-"""Ask Debian's archives what they have, by an apt of our own, which installs nothing.
+"""Ask a distribution's archives what they have, by an apt of our own, which installs nothing.
 
 That apt has its own folders, the sources and keys of a bootstrap, and how this host's reaches its
 mirrors; of what is installed on the host it knows nothing.
@@ -14,8 +14,6 @@ from lago_images.errors import CommandError, HostError, ToolMissingError
 from lago_images.host.process import Runner
 from lago_images.repository.records.changes import Package, PackageChanges, VersionChange
 
-# Ubuntu's package of Debian's keys puts them here only, where apt does not look by itself.
-KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 # How this host's administrator has apt reach its mirrors, which holds for a bootstrap too.
 _HOSTS = re.compile(
     r"^(Acquire::(?:(?:https?|ftp)::(?:Proxy(?:-Auto-Detect)?|CaInfo|Verify-Peer|Timeout)(?:::\S+)?"
@@ -213,7 +211,7 @@ def read_archives(
         todo: The bootstrap.
         folder: Where that apt keeps everything: a new folder, which the caller removes.
         runner: Starts apt.
-        foreign: Architectures besides the machine's own, as Debian spells them.
+        foreign: Architectures besides the machine's own, as the distribution spells them.
 
     Raises:
         HostError: An archive could not be read, is signed by nobody who is trusted, or is too old.
@@ -253,14 +251,15 @@ def host_settings(runner: Runner) -> list[str]:
 
 
 def _settings(todo: Recipe, folder: Path, runner: Runner, foreign: Iterable[str]) -> str:
-    # As mmdebstrap takes keys: what the host trusts, and Debian's.
+    # As mmdebstrap takes keys: what the host trusts, and the distribution's.
     names = ("T", "Dir::Etc::trusted/f", "P", "Dir::Etc::trustedparts/d")
     out = runner.capture(["apt-config", "shell", *names], doing="reading apt's settings").decode()
+    keyring = todo.release.distribution.keyring
     found = dict(re.findall(r"^([TP])='([^'\"]*)'$", out, re.MULTILINE))
     architectures = dict.fromkeys([todo.arch, *foreign])
     return _SETTINGS.format(
         folder=folder,
-        trusted=KEYRING if KEYRING.exists() else found.get("T", ""),
+        trusted=keyring if keyring.exists() else found.get("T", ""),
         trusted_parts=found.get("P", ""),
         arch=todo.arch,
         architectures=" ".join(f'"{each}";' for each in architectures),

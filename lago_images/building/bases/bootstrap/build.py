@@ -61,8 +61,13 @@ def prepare(
             a recipe says.
         HostError: The work directory's file system is mounted with noexec or nodev.
     """
-    layout = Layout(size=disk_size(spec), has_uefi=has_uefi(spec.properties), identity=fingerprint)
     todo = recipe_again(spec, origin) if origin else recipe(spec, host_mirrors(runner))
+    layout = Layout(
+        size=disk_size(spec),
+        has_uefi=has_uefi(spec.properties),
+        identity=fingerprint,
+        distribution=todo.release.distribution.name,
+    )
     user = () if os.geteuid() == 0 else AS_ROOT
     disk = workdir / "base.raw"
     guest = Guest(

@@ -1,8 +1,9 @@
-"""Decide what is bootstrapped: Debian's releases, a guest's packages, and their mirrors."""
+"""Decide what is bootstrapped: Debian's and Ubuntu's releases, a guest's packages, mirrors."""
 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Self
 
 from lago_images.errors import BuildError, CommandError, Problem, SpecError, ToolMissingError
@@ -25,7 +26,6 @@ _PACKAGES = (
     "iputils-ping",
     "netbase",
     "ifupdown",
-    "isc-dhcp-client",
     "openssh-server",
     "qemu-guest-agent",
     "ca-certificates",
@@ -38,31 +38,90 @@ _PACKAGES = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Release:
-    """A Debian release: its major version, and when it was released, in seconds since the epoch."""
+class Mirrors:
+    """URLs of a distribution's archive and of its security archive."""
 
+    main: str
+    security: str
+
+    @classmethod
+    def of(cls, main: str, security: str | None = None) -> Self:
+        """Take mirrors; without one, the security archive is beside the main one, or the same."""
+        return cls(main=main, security=security or security_archive(main) or main)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Distribution:
+    """What the releases of a distribution have in common.
+
+    Attributes:
+        name: Of the boot menu, and in lower case of the EFI folder where its signed GRUB looks.
+        components: Of its archive, with blanks between.
+        keyring: Where its keyring package puts its archive's keys; on a host of another
+            distribution apt does not look there by itself.
+        kernels: By architecture: how the distribution spells it, and the kernel for machines.
+        packages: What a guest needs of it that has another name in others.
+        loaders: Both of GRUB's kinds, and the shim that firmware trusts.
+        archive: URLs of its archive and of its security archive; None for mmdebstrap's own.
+    """
+
+    name: str
+    components: str
+    keyring: Path
+    kernels: Mapping[str, tuple[str, str]]
+    packages: tuple[str, ...]
+    loaders: tuple[str, ...]
+    archive: Mirrors | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Release:
+    """A release: its version, and when it was released, in seconds since the epoch."""
+
+    distribution: Distribution
     codename: str
-    number: int
+    number: str
     date: int
 
     @property
     def title(self) -> str:
-        return f"Debian {self.number} ({self.codename})"
+        return f"{self.distribution.name} {self.number} ({self.codename})"
 
 
-RELEASES = (
-    Release(codename="bullseye", number=11, date=1628899200),
-    Release(codename="bookworm", number=12, date=1686355200),
-    Release(codename="trixie", number=13, date=1754697600),
+_DEBIAN = Distribution(
+    name="Debian",
+    components="main",
+    keyring=Path("/usr/share/keyrings/debian-archive-keyring.gpg"),
+    # The kernel for virtual machines: a quarter of the plain one's size, with NFS server, iSCSI
+    # target and KVM, without drivers for hardware.
+    kernels={"x86_64": ("amd64", "linux-image-cloud-amd64")},
+    packages=("isc-dhcp-client",),
+    # Debian's own cloud images have it too: grub-pc and grub-efi-amd64 exclude one another.
+    loaders=("grub-cloud-amd64",),
 )
-# Both of GRUB's kinds and the shim that firmware trusts, which Debian's own cloud images have too:
-# grub-pc and grub-efi-amd64 exclude one another.
-_UEFI_PACKAGES = ("grub-cloud-amd64",)
+_UBUNTU = Distribution(
+    name="Ubuntu",
+    # ifupdown is in universe.
+    components="main universe",
+    keyring=Path("/usr/share/keyrings/ubuntu-archive-keyring.gpg"),
+    kernels={"x86_64": ("amd64", "linux-image-virtual")},
+    # Ubuntu's kernels only recommend what makes their initrd.
+    packages=("dhcpcd-base", "initramfs-tools"),
+    # As Ubuntu's own cloud images have them.
+    loaders=("grub-pc", "grub-efi-amd64-signed", "shim-signed"),
+    archive=Mirrors(
+        main="http://archive.ubuntu.com/ubuntu", security="http://security.ubuntu.com/ubuntu"
+    ),
+)
+RELEASES = (
+    Release(distribution=_DEBIAN, codename="bullseye", number="11", date=1628899200),
+    Release(distribution=_DEBIAN, codename="bookworm", number="12", date=1686355200),
+    Release(distribution=_DEBIAN, codename="trixie", number="13", date=1754697600),
+    Release(distribution=_UBUNTU, codename="noble", number="24.04", date=1714003200),
+    Release(distribution=_UBUNTU, codename="resolute", number="26.04", date=1776902400),
+)
 _CLOUD_PACKAGES = ("cloud-init",)
 _NO_SOURCES = "mmdebstrap's default mirrors"
-# The kernel for virtual machines: a quarter of the plain one's size, with NFS server, iSCSI
-# target and KVM, without drivers for hardware. Named by Debian's architecture.
-_ARCHES = {"x86_64": ("amd64", "linux-image-cloud-amd64")}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +129,7 @@ class Recipe:
     """A bootstrap, decided.
 
     Attributes:
-        arch: As Debian spells it.
+        arch: As the distribution spells it.
         packages: To install besides the essential ones.
         sources: Lines for apt's sources.list; empty for mmdebstrap's own mirrors.
     """
@@ -91,19 +150,6 @@ class Recipe:
         return self.sources or _sources(self.release, _DEFAULT_MIRRORS, {})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Mirrors:
-    """URLs of Debian's archive and of its security archive."""
-
-    main: str
-    security: str
-
-    @classmethod
-    def of(cls, main: str, security: str | None = None) -> Self:
-        """Take mirrors; without one, the security archive is beside the main one, or the same."""
-        return cls(main=main, security=security or security_archive(main) or main)
-
-
 # Those of mmdebstrap(1), for a stable release.
 _DEFAULT_MIRRORS = Mirrors.of(
     "http://deb.debian.org/debian", "http://security.debian.org/debian-security"
@@ -113,7 +159,8 @@ _DEFAULT_MIRRORS = Mirrors.of(
 def find_release(name: str) -> Release | None:
     """Return the release of a name: ``debian-12``, ``debian12``, ``bookworm``, …; None without."""
     for release in RELEASES:
-        if re.fullmatch(rf"(debian-?)?({release.number}|{release.codename})", name.lower()):
+        distribution, number = release.distribution.name.lower(), re.escape(release.number)
+        if re.fullmatch(rf"({distribution}-?)?({number}|{release.codename})", name.lower()):
             return release
     return None
 
@@ -128,27 +175,30 @@ def recipe(spec: Spec, host: Mirrors | None) -> Recipe:
 
     Args:
         spec: Its base, and its properties, which have been checked.
-        host: The mirrors that this host's apt uses, when it is a Debian.
+        host: The mirrors of Debian that this host's apt uses, when it is one.
 
     Raises:
         SpecError: There is no such release.
     """
     release = find_release(spec.base.name)
     if release is None:
-        known = ", ".join(f"debian-{r.number}" for r in RELEASES)
+        known = ", ".join(f"{r.distribution.name.lower()}-{r.number}" for r in RELEASES)
         message = f"no release named {spec.base.name!r} can be bootstrapped; known: {known}"
         raise SpecError([Problem(spec.path, spec.base.line, message)])
-    arch, kernel = _ARCHES[spec.arch]
+    distribution = release.distribution
+    arch, kernel = distribution.kernels[spec.arch]
     wanted = words(spec.properties.get("packages", ""))
     # Of two kernels of one version, /vmlinuz leads to the cloud kernel whichever came first.
     kernels = () if any(name.startswith("linux-image-") for name in wanted) else (kernel,)
-    loader = _UEFI_PACKAGES if has_uefi(spec.properties) else ()
+    loader = distribution.loaders if has_uefi(spec.properties) else ()
     cloud = _CLOUD_PACKAGES if has_cloud_init(spec) else ()
+    # The host's are Debian's.
+    mirrors = _mirrors(spec.properties) or (host if distribution is _DEBIAN else None)
     return Recipe(
         release=release,
         arch=arch,
-        packages=(*kernels, *_PACKAGES, *loader, *cloud, *wanted),
-        sources=_sources(release, _mirrors(spec.properties) or host, spec.properties),
+        packages=(*kernels, *_PACKAGES, *distribution.packages, *loader, *cloud, *wanted),
+        sources=_sources(release, mirrors, spec.properties),
     )
 
 
@@ -163,8 +213,8 @@ def recipe_again(spec: Spec, detail: str) -> Recipe:
     """
     mirrors = None
     if detail != _NO_SOURCES:
-        lines = [line.split(" ") for line in detail.split("; ")]
-        urls = [line[-3] for line in lines if len(line) > 3]  # noqa: PLR2004 -- deb URL SUITE main
+        # deb [OPTION] URL SUITE COMPONENT…
+        urls = [word for word in detail.split() if "://" in word]
         if urls and all(value_problem("mirror", url) is None for url in urls):
             mirrors = Mirrors.of(urls[0], urls[-1])
     again = recipe(spec, mirrors)
@@ -218,13 +268,14 @@ def _mirrors(properties: Mapping[str, str]) -> Mirrors | None:
 def _sources(
     release: Release, mirrors: Mirrors | None, properties: Mapping[str, str]
 ) -> tuple[str, ...]:
+    mirrors = mirrors or release.distribution.archive
     if mirrors is None:
         return ()
     # A snapshot's Release files have expired by their nature; they are still signed.
     option = "[check-valid-until=no] " if "snapshot" in properties else ""
-    main, name = mirrors.main, release.codename
+    main, name, components = mirrors.main, release.codename, release.distribution.components
     return (
-        f"deb {option}{main} {name} main",
-        f"deb {option}{main} {name}-updates main",
-        f"deb {option}{mirrors.security} {name}-security main",
+        f"deb {option}{main} {name} {components}",
+        f"deb {option}{main} {name}-updates {components}",
+        f"deb {option}{mirrors.security} {name}-security {components}",
     )

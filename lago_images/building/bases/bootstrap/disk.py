@@ -29,25 +29,39 @@ _MKIMAGE = 'out=$(mktemp) && grub-mkimage -o "$out" "$@" && cat "$out" && rm -f 
 _GRUB = Path("usr/lib/grub/i386-pc")
 _SIGNED_GRUB = "usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed"
 _SHIM = "usr/lib/shim"
-# Where grub-install of the guest puts them when it renews them (Debian's grub-cloud-amd64). The
-# first folder is for firmware that remembers no disk, the second for the one that does. No
-# fallback program is in the first: it would reset the machine to start the second.
-_ESP_FILES = {
-    "EFI/BOOT/BOOTX64.EFI": f"{_SHIM}/shimx64.efi.signed",
-    "EFI/BOOT/grubx64.efi": _SIGNED_GRUB,
-    "EFI/BOOT/mmx64.efi": f"{_SHIM}/mmx64.efi.signed",
-    "EFI/debian/shimx64.efi": f"{_SHIM}/shimx64.efi.signed",
-    "EFI/debian/grubx64.efi": _SIGNED_GRUB,
-    "EFI/debian/mmx64.efi": f"{_SHIM}/mmx64.efi.signed",
-    "EFI/debian/fbx64.efi": f"{_SHIM}/fbx64.efi.signed",
-    "EFI/debian/BOOTX64.CSV": f"{_SHIM}/BOOTX64.CSV",
+# Debian's packages name what they signed; of Ubuntu's shims the newest has its name at the end, and
+# the one without is a link that leads out of the folder that the guest is in.
+_SHIM_FILES = {
+    "Debian": ("shimx64.efi.signed", "mmx64.efi.signed", "fbx64.efi.signed"),
+    "Ubuntu": ("shimx64.efi.signed.latest", "mmx64.efi", "fbx64.efi"),
 }
-# Debian's signed GRUB looks for its menu here, whichever folder it was started from.
+# A distribution's signed GRUB looks for its menu in its own folder, whichever it was started from.
 _ESP_MENU = """\
 search.fs_uuid {uuid} root
 set prefix=($root)'/boot/grub'
 configfile $prefix/grub.cfg
 """
+
+
+def esp_files(distribution: str) -> dict[str, str]:
+    """Return the files of the EFI system partition, and where in the guest each comes from.
+
+    They lie where ``grub-install`` of the guest puts them when it renews them. The first folder is
+    for firmware that remembers no disk, the second, the distribution's, for the one that does. No
+    fallback program is in the first: it would reset the machine to start the second.
+    """
+    shim, manager, fallback = (f"{_SHIM}/{name}" for name in _SHIM_FILES[distribution])
+    own = f"EFI/{distribution.lower()}"
+    return {
+        "EFI/BOOT/BOOTX64.EFI": shim,
+        "EFI/BOOT/grubx64.efi": _SIGNED_GRUB,
+        "EFI/BOOT/mmx64.efi": manager,
+        f"{own}/shimx64.efi": shim,
+        f"{own}/grubx64.efi": _SIGNED_GRUB,
+        f"{own}/mmx64.efi": manager,
+        f"{own}/fbx64.efi": fallback,
+        f"{own}/BOOTX64.CSV": f"{_SHIM}/BOOTX64.CSV",
+    }
 
 
 def write_disk(
@@ -155,11 +169,12 @@ def _write_esp(
     runner: Runner,
     prefix: tuple[str, ...],
 ) -> None:
-    """Write the EFI system partition: Debian's signed shim and GRUB, as the guest has them."""
+    """Write the EFI system partition: the signed shim and GRUB, as the guest has them."""
     esp, menu = workdir / "esp.img", workdir / "esp-grub.cfg"
     menu.write_text(_ESP_MENU.format(uuid=layout.root_uuid), encoding="utf-8")
-    files = {name: str(rootfs / source) for name, source in _ESP_FILES.items()}
-    files["EFI/debian/grub.cfg"] = str(menu)
+    files = {name: str(rootfs / source) for name, source in esp_files(layout.distribution).items()}
+    own = f"EFI/{layout.distribution.lower()}"
+    files[f"{own}/grub.cfg"] = str(menu)
     with esp.open("wb") as file:
         file.truncate(layout.esp.size)
     # fmt: off
@@ -175,7 +190,7 @@ def _write_esp(
     # fmt: on
     # In place of the settings that whoever builds may have.
     mtools = [*prefix, "MTOOLSRC=/dev/null"]
-    folders = ("::/EFI", "::/EFI/BOOT", "::/EFI/debian")
+    folders = ("::/EFI", "::/EFI/BOOT", f"::/{own}")
     runner.run([*mtools, "mmd", "-i", str(esp), *folders], doing="making the EFI system partition")
     for name, source in files.items():
         argv = [*mtools, "mcopy", "-i", str(esp), source, f"::/{name}"]

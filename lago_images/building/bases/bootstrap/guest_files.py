@@ -13,8 +13,9 @@ _UNITS = "etc/systemd/system"
 _GRUB_MODULES = "usr/lib/grub/i386-pc"
 _LIB = "usr/local/lib/lago-images"
 
-# /vmlinuz and /initrd.img are links that Debian's kernel packages keep on the newest kernel, so
-# the menu outlives updates without GRUB's own package. UEFI firmware writes to the serial line too.
+# vmlinuz and initrd.img are links that kernel packages keep on the newest kernel, so the menu
+# outlives updates without GRUB's own package: Debian's in /, Ubuntu's in /boot. UEFI firmware
+# writes to the serial line too.
 _GRUB_CFG = """\
 if [ "$grub_platform" = pc ]; then
   serial --unit=0 --speed=115200
@@ -25,12 +26,12 @@ set default=0
 set timeout=0
 menuentry "{title}" {{
   search --no-floppy --fs-uuid --set=root {uuid}
-  linux /vmlinuz root=UUID={uuid} ro {options}
-  initrd /initrd.img
+  linux {kernels}/vmlinuz root=UUID={uuid} ro {options}
+  initrd {kernels}/initrd.img
 }}
 """
 _DEFAULT_GRUB = """\
-GRUB_DISTRIBUTOR=Debian
+GRUB_DISTRIBUTOR={distribution}
 GRUB_TIMEOUT=0
 GRUB_CMDLINE_LINUX_DEFAULT=""
 GRUB_CMDLINE_LINUX="{options}"
@@ -156,7 +157,7 @@ def remove_traces(rootfs: Path) -> None:
 
 
 def make_guest(rootfs: Path, guest: Guest) -> None:
-    """Write the files of a guest into a folder with a Debian in it."""
+    """Write the files of a guest into a folder with a Debian or Ubuntu in it."""
     remove_traces(rootfs)
     for name, (text, mode) in _files(guest).items():
         _place(rootfs, name, text, mode)
@@ -173,10 +174,13 @@ def make_guest(rootfs: Path, guest: Guest) -> None:
 
 def _files(guest: Guest) -> dict[str, tuple[str, int]]:
     uuid = guest.layout.root_uuid
-    cfg = _GRUB_CFG.format(title=guest.title, uuid=uuid, options=_KERNEL_OPTIONS)
+    distribution = guest.layout.distribution
+    kernels = "/boot" if distribution == "Ubuntu" else ""
+    cfg = _GRUB_CFG.format(title=guest.title, uuid=uuid, options=_KERNEL_OPTIONS, kernels=kernels)
+    default = _DEFAULT_GRUB.format(distribution=distribution, options=_KERNEL_OPTIONS)
     files = {
         "boot/grub/grub.cfg": (cfg, 0o644),
-        "etc/default/grub": (_DEFAULT_GRUB.format(options=_KERNEL_OPTIONS), 0o644),
+        "etc/default/grub": (default, 0o644),
         "etc/fstab": (_fstab(guest.layout), 0o644),
         "etc/hostname": (guest.hostname + "\n", 0o644),
         "etc/hosts": (_HOSTS.format(hostname=guest.hostname), 0o644),
@@ -187,7 +191,7 @@ def _files(guest: Guest) -> dict[str, tuple[str, int]]:
         f"{_UNITS}/grow-root.service": (_GROW_UNIT, 0o644),
         f"{_UNITS}/ifupdown-wait-online.service.d/lago-images.conf": (_WAIT_ONLINE, 0o644),
     }
-    if guest.layout.has_uefi:
+    if guest.layout.has_uefi and distribution == "Debian":
         files["etc/grub.d/enable_cloud"] = (_ENABLE_CLOUD, 0o644)
     if guest.has_cloud_init:
         files["etc/network/interfaces"] = (_CLOUD_INTERFACES, 0o644)

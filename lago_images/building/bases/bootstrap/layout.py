@@ -49,11 +49,13 @@ class Layout:
         size: The disk's bytes, whole MiB.
         has_uefi: Whether there is an EFI system partition.
         identity: What all identifiers are made of, such as the image's fingerprint.
+        distribution: Whose boot files are on it: ``Debian`` or ``Ubuntu``.
     """
 
     size: int
     has_uefi: bool
     identity: str
+    distribution: str = "Debian"
 
     @property
     def root_start(self) -> int:

@@ -19,7 +19,6 @@ from typing import Any
 from lago_images.building import ext4
 from lago_images.building.bases.bootstrap import package_cache, tree_cache
 from lago_images.building.bases.bootstrap.apt import (
-    KEYRING,
     Apt,
     Resolved,
     host_settings,
@@ -246,7 +245,7 @@ def _debootstrap(tree: Tree, settings: Path, provided: Sequence[str]) -> None:
         "--mode=root",
         "--variant=minbase",
         "--format=directory",
-        "--components=main",
+        f"--components={todo.release.distribution.components.replace(' ', ',')}",
         f"--architectures={todo.arch}",
         f"--include={','.join(todo.packages)}",
         f"--aptopt={settings}",
@@ -299,8 +298,9 @@ def _in_guest(calls: str, tree: Tree, *, doing: str) -> list[str]:
 
 
 def _keyring(todo: Recipe) -> tuple[str, ...]:
-    """Return Debian's keys besides those in trusted.gpg.d; mmdebstrap finds its own mirrors'."""
-    return (f"--keyring={KEYRING}",) if todo.sources and KEYRING.exists() else ()
+    """Return the archive's keys besides those in trusted.gpg.d; mmdebstrap finds its mirrors'."""
+    keyring = todo.release.distribution.keyring
+    return (f"--keyring={keyring}",) if todo.sources and keyring.exists() else ()
 
 
 @contextmanager

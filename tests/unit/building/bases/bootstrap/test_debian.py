@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from lago_images.building.bases.bootstrap.build import disk_size
 from lago_images.building.bases.bootstrap.debian import Mirrors, find_release, recipe, recipe_again
+from lago_images.building.bases.bootstrap.disk import esp_files
 from lago_images.building.bases.bootstrap.guest_files import Guest, make_guest
 from lago_images.building.bases.bootstrap.layout import Layout
 from lago_images.errors import BuildError
@@ -32,7 +33,9 @@ def test_a_release_is_found_by_any_spelling(name):
     assert release.codename == "bookworm"
 
 
-@pytest.mark.parametrize("name", ["debian-1", "debian-122", "bookworms", "ubuntu-12", ""])
+@pytest.mark.parametrize(
+    "name", ["debian-1", "debian-122", "bookworms", "ubuntu-12", "ubuntu-24x04", "debian-noble", ""]
+)
 def test_unknown_release_names_are_refused(name):
     assert find_release(name) is None
 
@@ -115,6 +118,54 @@ def test_a_mirror_may_have_its_security_archive_anywhere():
 )
 def test_the_security_archive_is_derived_from_the_mirror(main, security):
     assert Mirrors.of(main).security == security
+
+
+def test_an_ubuntu_comes_from_ubuntus_archive_whatever_the_host_uses():
+    made = recipe(spec(base="ubuntu-24.04"), HOST)
+    assert made.release.title == "Ubuntu 24.04 (noble)"
+    assert made.sources == (
+        "deb http://archive.ubuntu.com/ubuntu noble main universe",
+        "deb http://archive.ubuntu.com/ubuntu noble-updates main universe",
+        "deb http://security.ubuntu.com/ubuntu noble-security main universe",
+    )
+    packages = set(made.packages)
+    assert {"linux-image-virtual", "initramfs-tools", "shim-signed", "grub-pc"} <= packages
+    assert not packages & {"linux-image-cloud-amd64", "grub-cloud-amd64", "isc-dhcp-client"}
+
+
+def test_an_ubuntu_is_decided_again_from_what_its_build_recorded():
+    wanted = spec("#mirror=http://m.example/ubuntu", base="ubuntu-24.04")
+    for each in (wanted, spec(base="ubuntu-24.04")):
+        made = recipe(each, HOST)
+        assert recipe_again(each, made.detail) == made
+
+
+def test_an_ubuntu_mirror_has_its_security_updates_too():
+    read, problems = parse(
+        "#base=bootstrap:ubuntu-26.04\n#arch=x86_64\n#distro=ubuntu\n#mirror=http://m.example/ubuntu",
+        name="u",
+        path="image-specs/u",
+    )
+    assert problems == []
+    assert read is not None
+    assert recipe(read, HOST).sources[2] == (
+        "deb http://m.example/ubuntu resolute-security main universe"
+    )
+
+
+def test_an_ubuntu_guest_boots_its_own_kernel_and_is_named_ubuntu(tmp_path: Path):
+    layout = replace(GUEST.layout, distribution="Ubuntu")
+    folder = made(tmp_path / "guest", replace(GUEST, layout=layout))
+    assert "  linux /boot/vmlinuz root=" in (folder / "boot/grub/grub.cfg").read_text()
+    assert "GRUB_DISTRIBUTOR=Ubuntu\n" in (folder / "etc/default/grub").read_text()
+    assert not (folder / "etc/grub.d/enable_cloud").exists()
+
+
+def test_the_efi_partition_has_the_distributions_own_folder():
+    assert esp_files("Debian")["EFI/debian/shimx64.efi"] == "usr/lib/shim/shimx64.efi.signed"
+    ubuntu = esp_files("Ubuntu")
+    assert ubuntu["EFI/ubuntu/shimx64.efi"] == "usr/lib/shim/shimx64.efi.signed.latest"
+    assert not [name for name in ubuntu if "debian" in name]
 
 
 def test_the_specs_packages_are_added_to_the_guests():
