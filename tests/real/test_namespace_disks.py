@@ -8,46 +8,20 @@ import pytest
 from lago_images.building.customise.namespace.disk import find_root
 from lago_images.building.customise.namespace.unpack_ext4 import UnsupportedError
 from tests.support import trees
-from tests.support.images import Image
+from tests.support.images import write_ext4
 from tests.support.namespaces import in_namespaces, need_namespaces, small
 from tests.tools import need
 
 pytestmark = pytest.mark.real
-need("sfdisk", "e2fsck")
+need("sfdisk", "e2fsck", "debugfs")
 need_namespaces()
 
-MIB = 2**20
-# What bootstrap: lays out for a BIOS, with a GPT around it and an ESP behind it.
-TABLE = """\
-label: gpt
-first-lba: 34
-start=34, size=2014, type=21686148-6449-6E6F-744E-656564454649
-start=2048, size={sectors}, type=0FC63DAF-8483-4772-8E79-3D69D8477DE4
-start={esp}, size=8192, type=C12A7328-F81F-11D2-BA4B-00A0C93EC93B
-"""
-FSTAB = "write /etc/fstab:UUID={uuid} / ext4 errors=remount-ro 0 1\\\n{esp}\n\nmkdir /boot/efi\n"
 MOUNTED = "UUID=ABCD-1234 /boot/efi vfat umask=0077,nofail 0 0"
 
 
-def with_esp(folder, base: Image, fstab: str) -> Image:
-    """The base on a disk with a GPT, whose /etc/fstab has a line more."""
-    folder.mkdir()
-    text = FSTAB.format(uuid=find_root(base.disk).place.uuid, esp=fstab)
-    disk = in_namespaces(folder, base, text).disk
-    root = find_root(disk)
-    end = root.place.start + root.place.size
-    with disk.open("r+b") as file:
-        file.truncate(end + 6 * MIB)
-        file.seek(end + MIB)
-        file.write(b"the ESP's own")
-    table = TABLE.format(sectors=root.place.size // 512, esp=(end + MIB) // 512)
-    subprocess.run(["sfdisk", "-q", disk], input=table, text=True, check=True, timeout=60)
-    return replace(base, disk=disk)
-
-
 @pytest.fixture(scope="module")
-def base(tmp_path_factory, debian12):
-    return with_esp(tmp_path_factory.mktemp("esp") / "made", small(debian12), MOUNTED)
+def base(debian12):
+    return small(debian12)
 
 
 def test_the_root_is_written_and_all_around_it_kept(tmp_path, base):
@@ -89,10 +63,12 @@ def test_what_may_touch_the_esp_is_for_the_appliance(tmp_path, base, text, why):
 
 
 @pytest.mark.parametrize(
-    "line", ["", "UUID=ABCD-1234 /efi vfat defaults 0 0", f"{MOUNTED}\\\n/dev/sda9 /data ext4"]
+    "line", ["", "UUID=ABCD-1234 /efi vfat defaults 0 0", f"{MOUNTED}\n/dev/sda9 /data ext4"]
 )
-def test_a_disk_that_mounts_other_parts_of_itself_is_for_the_appliance(tmp_path, debian12, line):
-    base = with_esp(tmp_path / "made", small(debian12), line)
+def test_a_disk_that_mounts_other_parts_of_itself_is_for_the_appliance(tmp_path, base, line):
+    disk = base.copy(tmp_path).disk
+    root = f"UUID={find_root(disk).place.uuid} / ext4 errors=remount-ro 0 1\n"
+    write_ext4(disk, "/etc/fstab", f"{root}{line}\n")
     (tmp_path / "build").mkdir()
     with pytest.raises(UnsupportedError, match="mounts other parts of its disk"):
-        in_namespaces(tmp_path / "build", base, "mkdir /srv/a\n")
+        in_namespaces(tmp_path / "build", replace(base, disk=disk), "mkdir /srv/a\n")

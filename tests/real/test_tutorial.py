@@ -1,5 +1,6 @@
 """The tutorial on one laptop, as a reader does it: every command, with the output that is shown."""
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -41,6 +42,8 @@ def home() -> Iterator[Path]:
 @pytest.mark.timeout(3600)
 def test_every_command_shows_what_the_tutorial_shows(home: Path, debian12: Image):
     need("git", "gpg", "curl", "virt-builder", "qemu-img", "qemu-system-x86_64")
+    if not (detect(Runner()).kvm or os.environ.get("LAGO_IMAGES_TEST_TUTORIAL")):
+        pytest.skip("minutes without KVM: LAGO_IMAGES_TEST_TUTORIAL=yes takes them")
 
     def take_the_disk_of_these_tests() -> None:
         """Stand on the very disk that the example's base gives, which the tests have made once."""

@@ -17,7 +17,6 @@ from lago_images.building.customise.namespace import (
     unpack_ext4,
     user_namespace,
 )
-from lago_images.building.customise.namespace.disk import find_root
 from lago_images.errors import Error
 from lago_images.host.process import Runner, search_path
 from lago_images.settings import Settings
@@ -88,7 +87,7 @@ def small(debian12: Image) -> Image:
     text = "".join(f"delete {path}\n" for path in _REMOVED)
     modules = (agent, customise, disk, ext4, partitions, sandbox, unpack_ext4, user_namespace)
     parts = [
-        find_root(debian12.disk).place.uuid,
+        debian12.disk.parent.name,
         text,
         *(Path(m.__file__).read_text() for m in modules),
     ]
