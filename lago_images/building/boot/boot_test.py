@@ -42,6 +42,10 @@ rm -f "$boot"
 _STARTS = 3
 
 
+class _LateError(BootError):
+    """Raised where all that is wrong with a guest is that something took too long."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Booted:
     """The boot's outcome, and what the guest said of itself.
@@ -182,8 +186,9 @@ def _start_again(test: _Test) -> Booted:
     for _ in range(_STARTS - 1):
         try:
             return _run(test)
-        except BootError:
-            if not console_signs.is_starved(test.watch.text()):
+        except BootError as error:
+            is_late = isinstance(error, _LateError)
+            if not (is_late or console_signs.is_starved(test.watch.text())):
                 raise
         test.runner.note("the emulated processor got no time: starting the guest once more")
     return _run(test)
@@ -310,11 +315,14 @@ def _refuse(problems: Sequence[Problem], guest: Guest) -> None:
     """Refuse an image for all that is wrong with it at once."""
     if problems:
         advice = dict.fromkeys(each.advice for each in problems)
-        raise guest.watch.failed(
+        error = guest.watch.failed(
             "; ".join(map(str, problems)),
             hint="; ".join(advice),
             tail=[line for each in problems for line in each.tail],
         )
+        if all(each.is_starvation for each in problems):
+            raise _LateError(error.message, tail=error.tail, hint=error.hint)
+        raise error
 
 
 def _shut_down(guest: Guest, test: _Test) -> None:

@@ -7,6 +7,7 @@ failed_units() {
   systemctl list-units --failed --no-legend --plain --full 2>/dev/null | sed 's/^● *//' |
     while read -r unit _; do
       echo "unit $unit"
+      echo "result $(systemctl show --property=Result --value "$unit" 2>/dev/null)"
       journalctl --boot --unit="$unit" --lines=8 --no-pager --output=cat 2>/dev/null |
         sed 's/^/journal /'
     done

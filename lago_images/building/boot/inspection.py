@@ -5,7 +5,7 @@ import shlex
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +27,14 @@ _PAUSE = 1.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FailedUnit:
-    """A unit of systemd's that failed, and its last lines in the journal."""
+    """A unit of systemd's that failed, how, and its last lines in the journal.
+
+    Attributes:
+        result: As systemd has it, such as ``exit-code`` or ``timeout``; empty where it is not told.
+    """
 
     name: str
+    result: str = ""
     journal: tuple[str, ...] = ()
 
 
@@ -160,9 +165,10 @@ def parse(text: str) -> Answers:
         name, _, value = line.partition(" ")
         if name == "unit":
             failed.append(FailedUnit(name=value))
+        elif name == "result" and failed:
+            failed[-1] = replace(failed[-1], result=value)
         elif name == "journal" and failed:
-            journal = (*failed[-1].journal, value)
-            failed[-1] = FailedUnit(name=failed[-1].name, journal=journal)
+            failed[-1] = replace(failed[-1], journal=(*failed[-1].journal, value))
         else:
             values.setdefault(name, []).append(value)
 

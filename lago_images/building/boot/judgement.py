@@ -12,6 +12,8 @@ _UNUSED = 2**26
 _OVERHEAD = 0.8
 # Less than this part of the root file system is no room.
 _ROOM = 0.01
+# How systemd calls it where a unit did not get ready, or did not answer, in its time.
+_LATE = frozenset(("timeout", "watchdog"))
 _CLEANED = (
     "give the spec a command, such as touch /etc/hostname: what only one machine may have is "
     "removed after the commands"
@@ -27,12 +29,14 @@ class Problem:
         text: What is wrong.
         advice: What to do next.
         tail: The guest's own lines about it.
+        is_starvation: Whether an emulated processor that gets no time shows it, too.
     """
 
     check: str
     text: str
     advice: str
     tail: tuple[str, ...] = ()
+    is_starvation: bool = False
 
     def __str__(self) -> str:
         return f"{self.check}: {self.text}"
@@ -137,9 +141,10 @@ def _units(facts: Facts) -> Iterator[Problem]:
         last = f" ({clean(unit.journal[-1])})" if unit.journal else ""
         yield Problem(
             check="units",
-            text=f"{name} failed{last}",
+            text=f"{name} {'took too long' if unit.result in _LATE else 'failed'}{last}",
             advice=f"repair it, or leave it out: run-command systemctl mask {name}",
             tail=tuple(f"{name}: {clean(line)}" for line in unit.journal),
+            is_starvation=unit.result in _LATE,
         )
 
 

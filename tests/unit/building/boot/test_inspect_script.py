@@ -63,6 +63,7 @@ def test_failed_units_are_told_with_their_journal(guest):
     (guest / "bin/systemctl").write_text(
         "#!/bin/sh\ncase $1 in\n"
         "list-units) printf '● a.service loaded failed failed A\\nb@x.mount loaded failed f\\n';;\n"
+        "show) case $4 in a.service) echo timeout;; esac;;\n"
         "list-jobs) printf '12 c.service start running\\n13 d.target start waiting\\n';;\nesac\n"
     )
     (guest / "bin/journalctl").write_text(
@@ -72,7 +73,7 @@ def test_failed_units_are_told_with_their_journal(guest):
         program.chmod(0o755)
     answers = told(guest, "failed_units")
     assert answers.failed == (
-        FailedUnit(name="a.service", journal=("Starting", " unit b ")),
+        FailedUnit(name="a.service", result="timeout", journal=("Starting", " unit b ")),
         FailedUnit(name="b@x.mount"),
     )
     assert answers.jobs == ("c.service",)

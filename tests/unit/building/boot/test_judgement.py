@@ -100,6 +100,13 @@ def test_failed_units_are_named_with_their_last_words():
     assert one.tail == ("broken.service: starting", "broken.service: no such file")
 
 
+def test_a_unit_that_ran_out_of_time_may_have_had_none():
+    for result, late in (("timeout", True), ("watchdog", True), ("exit-code", False)):
+        told = problems(having(failed=(FailedUnit(name="a.service", result=result),)))["units"]
+        assert told.is_starvation is late
+        assert told.text == f"a.service {'took too long' if late else 'failed'}"
+
+
 def test_an_sshd_that_nobody_reaches():
     assert "port 22" in problems(replace(GOOD, greets=False))["ssh"].text
     assert problems(replace(GOOD, greets=None)) == {}
@@ -184,14 +191,14 @@ def test_machines_of_one_image_have_nothing_in_common():
 
 def test_a_guests_answers_are_read():
     text = (
-        "unit broken.service\njournal one\njournal  two \nunit x.mount\njob slow.service\n"
+        "unit broken.service\nresult exit-code\njournal one\njournal  two \nunit x.mount\njob slow.service\n"
         "sshd active\nroot /dev/vda1 2048 4096 8192\ngrows cloud-init\nmachine-id abc\n"
         "host-key SHA256:a\nhost-key SHA256:b\ndhcp-duid d\nbaked /b\nbaked /a\nbaked /a\n"
         "login-works key of me\nlogin-fails password of root\nsomething else\n\n"
     )
     assert parse(text) == Answers(
         failed=(
-            FailedUnit(name="broken.service", journal=("one", " two ")),
+            FailedUnit(name="broken.service", result="exit-code", journal=("one", " two ")),
             FailedUnit(name="x.mount"),
         ),
         jobs=("slow.service",),
