@@ -191,7 +191,8 @@ def test_machines_of_one_image_have_nothing_in_common():
 
 def test_a_guests_answers_are_read():
     text = (
-        "unit broken.service\nresult exit-code\njournal one\njournal  two \nunit x.mount\njob slow.service\n"
+        "unit broken.service\nresult exit-code\njournal one\njournal  two \nunit x.mount\n"
+        "job slow.service\n"
         "sshd active\nroot /dev/vda1 2048 4096 8192\ngrows cloud-init\nmachine-id abc\n"
         "host-key SHA256:a\nhost-key SHA256:b\ndhcp-duid d\nbaked /b\nbaked /a\nbaked /a\n"
         "login-works key of me\nlogin-fails password of root\nsomething else\n\n"
