@@ -23,6 +23,8 @@ _LARGEST = 2**20
 DEFAULT_REPOSITORY = "./image-repo"
 # The forms that a disk can be published in beside the xz that the clients take.
 FORMS = ("qcow2",)
+# How an environment variable says that there shall be none.
+NO_FORMS = "none"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -211,7 +213,10 @@ def _from_text(text: str, kind: type) -> object:
     if kind is int:
         # Not isdigit, which lets a superscript pass that int refuses.
         return int(text) if text.isdecimal() and len(text) <= _DIGITS else text
-    return tuple(re.split(r"[,\s]+", text.strip(", "))) if kind is tuple else text
+    if kind is tuple:
+        # An empty variable is one that nobody has set.
+        return () if text == NO_FORMS else tuple(re.split(r"[,\s]+", text.strip(", ")))
+    return text
 
 
 def _fits(name: str, key: str, value: object, complain: Callable[[str, str], None]) -> bool:

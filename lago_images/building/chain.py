@@ -12,7 +12,7 @@ from pathlib import Path
 from lago_images.building.bases import layer
 from lago_images.building.bases.prepared import FinishedBase
 from lago_images.building.board import Board
-from lago_images.building.image import Finished, Job, finish, firmwares, reserved, store
+from lago_images.building.image import Finished, Job, finish, reserved, store
 from lago_images.building.model import Context, Request, Result
 from lago_images.building.outcome import described, ended_tests, for_the_log, keep, last_lines
 from lago_images.building.progress import Progress
@@ -138,7 +138,6 @@ class _Image:
             name=self.name,
             disk=self.disk,
             fingerprint=self.request.fingerprint,
-            firmwares=firmwares(self.request.spec, self.job.base),
         )
 
     def base_record(self) -> BaseRecord:

@@ -16,7 +16,7 @@ from pathlib import Path
 from lago_images.building import qcow2
 from lago_images.building.bases import layer, libguestfs, signed_list, simple
 from lago_images.building.bases.bootstrap import build as bootstrap
-from lago_images.building.bases.prepared import FinishedBase, LayerBase, Package, Prepared
+from lago_images.building.bases.prepared import LayerBase, Package, Prepared
 from lago_images.building.boot import verdict
 from lago_images.building.boot.boot_test import Booted, boot_test, refuse_shared_identity
 from lago_images.building.boot.logins import documented
@@ -51,12 +51,10 @@ from lago_images.repository.records.manifest import (
     EngineRecord,
     Manifest,
 )
-from lago_images.repository.records.state import StoredBuild
 from lago_images.specs import guest_tests
-from lago_images.specs.bases import required_firmwares
 from lago_images.specs.boot_check import boot_check
 from lago_images.specs.host_files import HostFolder, refuse_pointers
-from lago_images.specs.model import BaseKind, Spec
+from lago_images.specs.model import BaseKind
 from lago_images.specs.quarantine import day, ending
 
 # Ends a program when we are killed; it stays the same process.
@@ -347,7 +345,7 @@ def _boot(job: Job, finished: Finished, runner: Runner) -> Booted:
 def _boot_everywhere(job: Job, finished: Finished, runner: Runner) -> Booted:
     """Boot the disk under each kind of firmware that it is for, one after the other."""
     booted: list[Booted] = []
-    for number, firmware in enumerate(firmwares(job.request.spec, job.base), start=1):
+    for number, firmware in enumerate(job.request.firmwares or ("",), start=1):
         # One of them looks inside; what was customised here has reported its packages already.
         look_inside = finished.packages is None and not booted
         doing = job.progress.doing(f"boot test {firmware}".rstrip(), Phase.BOOT)
@@ -405,22 +403,6 @@ def _own_tests(job: Job) -> OwnTests | None:
         has_network=job.context.settings.network,
     )
     return tests if tests.tests else None
-
-
-def firmwares(spec: Spec, base: LayerBase | None) -> tuple[str, ...]:
-    """Return the kinds of firmware that an image is booted with; empty is the usual one.
-
-    What the spec says, else what its base is booted with.
-    """
-    if named := required_firmwares(spec):
-        return named
-    match base:
-        case FinishedBase():
-            return base.firmwares
-        case StoredBuild() if base.manifest.boot and base.manifest.boot.firmware:
-            return tuple(sorted(base.manifest.boot.firmware))
-        case _:
-            return ("",)
 
 
 @contextmanager

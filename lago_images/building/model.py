@@ -49,6 +49,7 @@ class Request:
         base: For a layer whose base is not built in this run, the base's build in the
             repository: published, or about to be promoted. None for others.
         expected: Seconds that the published build of the image took; None without one.
+        firmwares: The kinds of firmware that it is booted with; empty for the usual one.
         quarantine: What may fail for now.
         origin: Where an earlier build got its packages from, as its manifest's base has it, which
             is to be used again; empty to choose that anew.
@@ -60,6 +61,7 @@ class Request:
     dirty: bool
     base: StoredBuild | None = None
     expected: float | None = None
+    firmwares: tuple[str, ...] = ()
     quarantine: Quarantine = NONE
     origin: str = ""
 

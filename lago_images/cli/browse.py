@@ -13,7 +13,7 @@ from lago_images.cli.documents import FORMAT, document
 from lago_images.cli.invocation import Invocation, finish
 from lago_images.cli.tables import table, terminal_width, wrapped
 from lago_images.console import clean, counted, human_size
-from lago_images.errors import SpecError, UsageError
+from lago_images.errors import Error, UsageError
 from lago_images.repository.browsing import queries
 from lago_images.repository.browsing.documents import (
     Comparison,
@@ -113,7 +113,7 @@ def _with_upstream(invocation: Invocation, listed: Listing, content: State) -> L
 
     try:
         found = plan_job.find_outdated(invocation.workspace(), content)
-    except SpecError as error:
+    except Error as error:
         invocation.console.warn(f"what builds would get today is not known: {error.message}")
         return listed
     images = (

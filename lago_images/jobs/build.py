@@ -14,6 +14,7 @@ from lago_images.planning.model import Action, Plan, PlannedImage, Tree
 from lago_images.repository.records.layout import BuildKey
 from lago_images.repository.records.release import NO_COMMIT
 from lago_images.repository.records.state import State, StoredBuild, survey
+from lago_images.specs.bases import required_firmwares
 from lago_images.specs.model import BaseKind
 
 
@@ -57,6 +58,7 @@ def _requests(workspace: Workspace, plan: Plan, names: Sequence[str]) -> Mapping
             dirty=plan.dirty,
             base=bases.get(image.name),
             expected=_expected(state, image),
+            firmwares=required_firmwares(tree.specs[image.name], tree.specs),
             quarantine=tree.quarantine,
         )
         for image in wanted

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from datetime import date
 
 from lago_images.planning.model import WORK, Action, Plan, PlannedImage, Tree
-from lago_images.repository.records.guest_tests import BOOT
 from lago_images.repository.records.manifest import BootTest, Manifest
 from lago_images.specs.bases import required_firmwares
 from lago_images.specs.boot_check import boot_check
@@ -77,7 +76,7 @@ def problems(
         *_bytes(manifest, manifest_sha256, image, result_sha256),
         *(_planned(image, spec, tree) if image else ["the plan does not ask for it"]),
         *(_built(manifest, spec, tree) if spec else ()),
-        *(_booted(manifest, spec, tree.quarantine, day(now)) if spec else ()),
+        *(_booted(manifest, spec, tree, day(now)) if spec else ()),
         *(_base(manifest, spec, base_sha256) if spec else ()),
         *_time(manifest, now),
     ]
@@ -145,19 +144,24 @@ def _built(manifest: Manifest, spec: Spec, tree: Tree) -> Iterator[str]:
         yield "it was built from files that were not committed, and the checkout is clean"
 
 
-def _booted(manifest: Manifest, spec: Spec, quarantine: Quarantine, today: date) -> Iterator[str]:
+def _booted(manifest: Manifest, spec: Spec, tree: Tree, today: date) -> Iterator[str]:
     """Yield what the checkout's spec demands of the boot and the tests, and was not found good."""
-    check, boot = boot_check(spec.properties), manifest.boot
+    check, boot, quarantine = boot_check(spec.properties), manifest.boot, tree.quarantine
     if check.is_off:
+        if boot is not None:
+            yield "it tells of a boot test, and the spec has none"
         return
     if boot is None:
         yield "the spec demands a boot test, and it had none"
         return
-    if any(each.what == BOOT for each in boot.quarantined):
+    if {each.what for each in boot.quarantined} != boot.failed:
+        yield "what it says to be quarantined is not what failed"
+    if not boot.has_passed:
         if not quarantine.holding(spec.name, None, today):
             yield "its boot test failed, and no quarantine of the checkout holds that back"
         return
-    missing = [name for name in required_firmwares(spec) if name not in boot.firmware]
+    required = required_firmwares(spec, tree.specs)
+    missing = [name for name in required if name not in boot.firmware]
     if missing:
         yield f"the spec demands that it boots under {' and '.join(missing)}: it was not tried"
     if check.has_agent:

@@ -50,6 +50,7 @@ class Built:
         sha256: Of its own disk, as layers on it record it.
         manifest_sha256: Of its manifest's bytes, as a promotion names them.
         also: The forms beside the xz that its disk is there in.
+        failed: What failed and was held back by a quarantine: names of tests, or ``boot test``.
     """
 
     build: str
@@ -60,6 +61,7 @@ class Built:
     sha256: str = ""
     manifest_sha256: str = ""
     also: frozenset[str] = frozenset()
+    failed: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -73,7 +73,12 @@ def _built(manifest: Manifest | ManifestOutline) -> Built:
 
 def _waiting(manifest: Manifest) -> Built:
     digest = hashlib.sha256(manifest.to_json()).hexdigest()
-    return replace(_built(manifest), manifest_sha256=digest, also=frozenset(manifest.also))
+    return replace(
+        _built(manifest),
+        manifest_sha256=digest,
+        also=frozenset(manifest.also),
+        failed=manifest.boot.failed if manifest.boot else frozenset(),
+    )
 
 
 def _why(release: Recorded) -> str:

@@ -19,8 +19,10 @@ from lago_images.planning.history import (
 )
 from lago_images.planning.model import WORK, Action, Plan, PlannedImage, Reason, ReasonKind, Tree
 from lago_images.repository.records.changes import Upstream
+from lago_images.repository.records.guest_tests import BOOT
 from lago_images.repository.records.layout import ImageId
 from lago_images.specs.model import BaseKind, Spec
+from lago_images.specs.quarantine import day
 
 _ASKED = {ReasonKind.FORCED, ReasonKind.STALE, ReasonKind.OUTDATED}
 # What these ask for is a new build, and never whatever waits: what was published before is lost
@@ -211,10 +213,18 @@ class _Decider:
             # Of an older build repo gc may remove the objects before this plan is carried out.
             is_safe = days is None or self.now - built.created < days * reasons.DAY
             is_same = built.fingerprint == self.tree.fingerprints[spec.name]
-            is_whole = self.tree.also <= built.also
+            is_whole = self.tree.also <= built.also and self._is_held(spec, built)
             if is_safe and is_same and is_whole and (built.base == wanted or not is_layer):
                 return built
         return None
+
+    def _is_held(self, spec: Spec, built: Built) -> bool:
+        """Return whether the quarantine holds all back that failed in a build, today."""
+        today = day(self.now)
+        return all(
+            self.tree.quarantine.holding(spec.name, None if what == BOOT else what, today)
+            for what in built.failed
+        )
 
     def _base(self, spec: Spec) -> PlannedImage | None:
         """Return what was decided of a layer's base."""

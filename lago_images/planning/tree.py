@@ -85,12 +85,17 @@ def _files(
     first = prefixes(settings.specs, inputs.values())
     files = Files(root=root, git=git.snapshot(first))
     tested = (test_places(spec.path) for spec in specs.values() if spec.own_tests)
-    ways = _ways([*inputs.values(), [spec.path for spec in specs.values()], *tested], files)
+    read = [*(spec.path for spec in specs.values()), _quarantine(settings)]
+    ways = _ways([*inputs.values(), read, *tested], files)
     # Git knows a link and not what is behind it: that has to be asked about by its own path.
     every = prefixes(settings.specs, [*inputs.values(), *ways.values()])
     if every != first:
         files = Files(root=root, git=git.snapshot(every))
     return files, ways
+
+
+def _quarantine(settings: Settings) -> str:
+    return normal(f"{settings.specs}/{QUARANTINE}")
 
 
 def _ways(paths: Iterable[Iterable[str]], files: Files) -> Mapping[str, tuple[str, ...]]:
@@ -114,12 +119,12 @@ def _uncommitted(
     if files.git is None:
         return
     links = (path for way in ways.values() for path in way[:-1])
-    read_at_last = (ways.get(spec.path, (spec.path,))[-1] for spec in specs.values())
+    read = [spec.path for spec in specs.values()]
+    if (files.root / _quarantine(settings)).is_file():
+        read.append(_quarantine(settings))
+    read_at_last = (ways.get(path, (path,))[-1] for path in read)
     yield from (path for path in chain(links, read_at_last) if not files.is_committed(path))
     folder = files.way(settings.specs)[-1]
-    quarantine = QUARANTINE if folder == "." else f"{folder}/{QUARANTINE}"
-    if (files.root / quarantine).is_file() and not files.is_committed(quarantine):
-        yield quarantine
     # A removed spec or test is in no way of a spec's: git's list has it.
     for path in files.git.dirty:
         parent, _, name = path.rpartition("/")

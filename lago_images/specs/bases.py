@@ -87,12 +87,23 @@ def has_uefi(properties: Mapping[str, str]) -> bool:
     return not named or "uefi" in named
 
 
-def required_firmwares(spec: Spec) -> tuple[str, ...]:
-    """Return the kinds of firmware that a spec's image must boot with; none where it does not say.
+def required_firmwares(spec: Spec, specs: Mapping[str, Spec]) -> tuple[str, ...]:
+    """Return the kinds of firmware that a spec's image must boot with; none where nobody says.
 
-    A ``bootstrap:`` disk is for all, unless its spec says otherwise.
+    A ``bootstrap:`` disk is for all, unless its spec says otherwise; a layer is for what the spec
+    that it stands on is for.
+
+    Args:
+        spec: The image's.
+        specs: By name, all that layers may stand on.
     """
-    named = firmwares(spec.properties)
+    seen = set()
+    while not (named := firmwares(spec.properties)) and spec.base.kind is BaseKind.LAYER:
+        seen.add(spec.name)
+        below = specs.get(spec.base.name)
+        if below is None or below.name in seen:
+            break
+        spec = below
     return named or (FIRMWARES if spec.base.kind is BaseKind.BOOTSTRAP else ())
 
 

@@ -141,6 +141,15 @@ def test_a_bad_quarantine_stops_every_command_with_its_line(tested, command):
     assert "image-specs/quarantine.toml:4: not TOML: " in ran.out + ran.err
 
 
+def test_a_quarantine_behind_a_link_is_committed_or_dirty(tested):
+    tested.repo.write("held.toml", HELD.format(until="2999-01-01"))
+    (tested.repo.root / "image-specs/quarantine.toml").symlink_to("../held.toml")
+    tested.repo.commit("Hold it back")
+    assert not tested.plan().dirty
+    tested.repo.write("held.toml", HELD.format(until="2999-01-02"))
+    assert tested.plan().dirty
+
+
 def test_a_quarantine_is_no_input_and_is_published_committed(tested):
     tested.repo.write("image-specs/quarantine.toml", HELD.format(until="2999-01-01"))
     made = tested.plan()

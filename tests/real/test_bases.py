@@ -459,7 +459,6 @@ def test_a_layer_does_not_change_the_base_of_this_run(tmp_path, work, published)
         name=manifest.name,
         disk=tmp_path / "base.qcow2",
         fingerprint="sha256:1",
-        firmwares=("bios",),
     )
     before = base.disk.read_bytes()
     prepared = layer.prepare(LAYER, base, work, a_context(tmp_path), Runner())

@@ -75,6 +75,8 @@ def test_the_environment_overrides_the_file(tmp_path):
 
 def test_the_environment_has_lists_with_commas(tmp_path):
     assert load(tmp_path, {"LAGO_IMAGES_PUBLISH_ALSO": "qcow2"}).publish_also == ("qcow2",)
+    (tmp_path / FILE).write_text('publish-also = ["qcow2"]\n')
+    assert load(tmp_path, {"LAGO_IMAGES_PUBLISH_ALSO": "none"}).publish_also == ()
     twice = {"LAGO_IMAGES_PUBLISH_ALSO": "qcow2,qcow2"}
     assert load(tmp_path, twice).publish_also == ("qcow2",)
     variables = {"LAGO_IMAGES_PUBLISH_ALSO": "qcow2, vmdk"}

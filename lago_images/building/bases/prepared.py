@@ -55,13 +55,11 @@ class FinishedBase:
     Attributes:
         name: The base's.
         disk: Its disk, a plain qcow2 which is only read.
-        firmwares: The kinds of firmware that it is booted with.
     """
 
     name: str
     disk: Path
     fingerprint: str
-    firmwares: tuple[str, ...]
 
 
 # What a layer stands on: a build in the store, or one of this run.

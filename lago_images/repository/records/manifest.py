@@ -119,6 +119,13 @@ class BootTest:
         """Return whether it booted as it should; a failure that is held back is one."""
         return all(failure.what != BOOT for failure in self.quarantined)
 
+    @property
+    def failed(self) -> frozenset[str]:
+        """Return what failed: names of tests, or ``BOOT`` for all of it."""
+        if not self.has_passed:
+            return frozenset({BOOT})
+        return frozenset(test.name for test in self.tests if not test.has_passed)
+
     def __str__(self) -> str:
         """Return the boots in few words, and how many tests there were."""
         boots = [f"{name} {seconds:.0f} s" for name, seconds in sorted(self.firmware.items())]
@@ -210,8 +217,8 @@ class Manifest:
         if self.engine is None:
             del plain["engine"]
         # Likewise, from before more was judged than that the agent answers, and specs had tests.
-        for name in ("again", "checks", "tests", "quarantined"):
-            if self.boot and plain["boot"][name] in (None, [], ()):
+        for name in ("firmware", "again", "checks", "tests", "quarantined"):
+            if self.boot and plain["boot"][name] in (None, [], (), {}):
                 del plain["boot"][name]
         if not self.also:
             del plain["also"]

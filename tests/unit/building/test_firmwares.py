@@ -1,19 +1,12 @@
-"""What an image is booted under: its spec's word, else what its base was booted under."""
+"""What an image is booted under: its spec's word, else that of what it stands on."""
 
 from dataclasses import replace
 
 import pytest
 
-from lago_images.building.bases.prepared import FinishedBase
-from lago_images.building.image import firmwares
 from lago_images.repository.records.manifest import BootTest
-from lago_images.repository.records.state import StoredBuild
-from tests.support.builders import lines, manifest
-
-
-def base(boot):
-    made = replace(manifest(), boot=boot)
-    return StoredBuild(manifest=made, folder=made.key.staging)
+from lago_images.specs.bases import required_firmwares
+from tests.support.builders import lines
 
 
 def booted(**seconds):
@@ -25,33 +18,25 @@ def booted(**seconds):
     [
         ("bootstrap:debian-12", (), ("bios", "uefi")),
         ("bootstrap:debian-12", ("#firmware=bios",), ("bios",)),
-        ("libguestfs:x", (), ("",)),
+        ("libguestfs:x", (), ()),
         ("libguestfs:x", ("#firmware=uefi bios",), ("bios", "uefi")),
     ],
 )
-def test_an_image_that_is_no_layer(kind, more, names):
-    assert firmwares(lines(*more, base=kind), None) == names
+def test_a_layer_is_for_what_its_bottom_is_for(kind, more, names):
+    bottom = replace(lines(*more, base=kind), name="bottom")
+    middle = replace(lines(base="layer:bottom"), name="middle")
+    top = replace(lines(base="layer:middle"), name="top")
+    specs = {spec.name: spec for spec in (bottom, middle, top)}
+    assert [required_firmwares(spec, specs) for spec in specs.values()] == [names] * 3
+    own = replace(lines("#firmware=uefi", base="layer:middle"), name="own")
+    assert required_firmwares(own, specs) == ("uefi",)
 
 
-@pytest.mark.parametrize(
-    ("boot", "names"),
-    [
-        (booted(uefi=50.0, bios=30.0), ("bios", "uefi")),
-        (booted(bios=30.0), ("bios",)),
-        (booted(), ("",)),
-        (None, ("",)),
-    ],
-)
-def test_a_layer_is_booted_as_its_base_was(boot, names):
-    assert firmwares(lines(), base(boot)) == names
-    assert firmwares(lines("#firmware=uefi"), base(boot)) == ("uefi",)
-
-
-def test_a_layer_is_booted_as_its_base_of_this_run_is(tmp_path):
-    kinds = ("bios", "uefi")
-    base = FinishedBase(name="one", disk=tmp_path / "disk", fingerprint="", firmwares=kinds)
-    assert firmwares(lines(), base) == kinds
-    assert firmwares(lines("#firmware=uefi"), base) == ("uefi",)
+def test_a_layer_on_nothing_or_on_itself_is_for_what_is_usual():
+    one = replace(lines(base="layer:two"), name="one")
+    two = replace(lines(base="layer:one"), name="two")
+    assert required_firmwares(one, {"one": one, "two": two}) == ()
+    assert required_firmwares(one, {}) == ()
 
 
 def test_a_record_says_its_boots_in_few_words():

@@ -33,9 +33,7 @@ def test_a_layer_needs_the_size_of_its_base(tmp_path):
 
 
 def test_a_layer_on_a_base_of_this_run_needs_the_size_of_its_disk(tmp_path):
-    base = FinishedBase(
-        name="one", disk=tmp_path / "disk.qcow2", fingerprint="", firmwares=("bios",)
-    )
+    base = FinishedBase(name="one", disk=tmp_path / "disk.qcow2", fingerprint="")
     base.disk.write_bytes(b"x" * 5000)
     assert reservations.disk_size(spec("it", "layer:one"), base, tmp_path) == 5000
 

@@ -127,6 +127,9 @@ FAILED = GuestTestRecord(name=TEST.name, exit_code=1)
 HELD = QuarantinedFailure(what=BOOT, problem="x", issue="https://x/", until="2024-01-01")
 
 
+BACK = replace(HELD, what=TEST.name)
+
+
 def held_until(day: date, **patterns) -> Quarantine:
     return Quarantine(entries=(QuarantineEntry(issue="https://x/", until=day, **patterns),))
 
@@ -163,14 +166,41 @@ def test_the_tests_of_the_spec_have_passed_or_the_publishers_quarantine_holds(
     ("boot", "quarantine"),
     [
         ({"tests": (PASSED,)}, NONE),
-        ({"tests": (FAILED,)}, FOR_NOW),
-        ({"tests": (FAILED,)}, held_until(TODAY, test="debian-12.test")),
+        ({"tests": (FAILED,), "quarantined": (BACK,)}, FOR_NOW),
+        (
+            {"tests": (FAILED,), "quarantined": (BACK,)},
+            held_until(TODAY, test="debian-12.test"),
+        ),
         ({"quarantined": (HELD,), "firmware": {}}, FOR_NOW),
     ],
 )
 def test_a_test_that_passed_or_is_held_back_is_good(boot, quarantine):
     made = replace(GOOD, boot=replace(GOOD.boot, **boot))
     assert judged(made, spec=TESTED, quarantine=quarantine) == []
+
+
+@pytest.mark.parametrize(
+    "boot",
+    [
+        {"tests": (PASSED,), "quarantined": (BACK,)},
+        {"tests": (FAILED,)},
+        {"tests": (PASSED,), "quarantined": (replace(HELD, what="anything"),)},
+        {"tests": (FAILED,), "quarantined": (HELD, BACK)},
+    ],
+)
+def test_only_what_failed_is_said_to_be_quarantined(boot):
+    made = replace(GOOD, boot=replace(GOOD.boot, **boot))
+    found = judged(made, spec=TESTED, quarantine=FOR_NOW)
+    assert found == ["what it says to be quarantined is not what failed"]
+
+
+def test_a_layer_is_booted_under_what_its_bottom_is_for():
+    bottom = replace(SPEC, base=Base(kind=BaseKind.BOOTSTRAP, name="debian-12", line=1))
+    layer = replace(SPEC, name="layer", base=Base(kind=BaseKind.LAYER, name=SPEC.name, line=1))
+    checkout = replace(tree(layer), specs={SPEC.name: bottom, "layer": layer})
+    made = replace(GOOD, name="layer", boot=replace(GOOD.boot, firmware={"bios": 1.0}))
+    found = problems(made, sha256(made), None, layer, checkout, NOW)
+    assert any("boots under uefi: it was not tried" in what for what in found), found
 
 
 def test_no_agent_runs_the_tests_of_a_base():
@@ -184,7 +214,7 @@ def test_properties_that_the_spec_leaves_out_are_not_required():
     made = replace(GOOD, properties={"boot-test": "no"}, boot=None)
     assert judged(made, spec=quiet) == []
     tested = replace(made, boot=BootTest(seconds=1, accel="kvm"))
-    assert judged(tested, spec=quiet) == []
+    assert judged(tested, spec=quiet) == ["it tells of a boot test, and the spec has none"]
     assert judged(replace(GOOD, created=NOW + 3600)) == []
     rounded = replace(GOOD.disk, virtual_size=(6 << 30) + 511)
     assert judged(replace(GOOD, disk=rounded)) == []

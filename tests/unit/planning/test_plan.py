@@ -18,6 +18,7 @@ from lago_images.repository.records.changes import (
     VersionChange,
 )
 from lago_images.repository.records.layout import ImageId
+from lago_images.specs.quarantine import Quarantine, QuarantineEntry, day
 from tests.support.planning import (
     DAY,
     HEAD,
@@ -408,6 +409,19 @@ def test_only_a_waiting_build_in_every_form_is_promoted():
     assert image(plan(asking, images, history()), "debian").promote == "debian-2"
     images[KEY] = ImageHoldings(current=images[KEY].current, newest=1, waiting=(later,))
     assert actions(plan(asking, images, history())) == {"debian": "build"}
+
+
+def test_only_a_waiting_build_whose_failures_are_held_back_today_is_promoted():
+    new = tree(BASE, content={"debian": "2"})
+    waiting = replace(build_of(new, "debian", number=2), failed=frozenset({"debian.test"}))
+    current = released(build_of(tree(BASE), "debian"))
+    images = {KEY: ImageHoldings(current=current, newest=1, waiting=(waiting,))}
+    changed = history("image-specs/debian")
+    assert actions(plan(new, images, changed)) == {"debian": "build"}
+    for until, action in ((day(NOW), "promote"), (day(NOW - DAY), "build")):
+        entry = QuarantineEntry(test="debian.*", issue="https://x/", until=until)
+        held = replace(new, quarantine=Quarantine(entries=(entry,)))
+        assert actions(plan(held, images, changed)) == {"debian": action}
 
 
 def test_a_waiting_build_does_not_replace_an_unchanged_image():
