@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import os
+import stat
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -49,9 +50,16 @@ def prune(folder: Path, *, limit: int = LIMIT, keep: Path | None = None) -> None
 
     Who reads a file that is removed reads it to its end all the same.
     """
-    files = [path for path in folder.glob("*") if path.is_file() and path != keep]
-    # A lock file that is removed while it is held leaves the next run another file to lock.
-    used = {path: path.stat() for path in files if path.suffix != LOCK}
+    used: dict[Path, os.stat_result] = {}
+    for path in folder.glob("*"):
+        # A lock file that is removed while it is held leaves the next run another file to lock.
+        if path == keep or path.suffix == LOCK:
+            continue
+        # Another run may rename or remove it at this moment.
+        with suppress(FileNotFoundError):
+            status = path.stat()
+            if stat.S_ISREG(status.st_mode):
+                used[path] = status
     total = sum(status.st_size for status in used.values())
     for path, status in sorted(used.items(), key=lambda item: item[1].st_mtime):
         if total <= limit:

@@ -16,6 +16,9 @@ from lago_images.repository.records.boot_files import BootFile, BootFiles
 _TYPES = {"c12a7328-f81f-11d2-ba4b-00a0c93ec93b", "ef"}
 _PLACES = ("/boot/efi", "/efi")
 _MOST = 1000
+# Bytes of a file; the partition is a guest's, who may have made one of any size.
+_LARGEST = 64 * 2**20
+_READ = 'mcopy -i "$1" "$2" - | head -c "$3"'
 # mtools takes other characters for patterns, or for what a name in FAT cannot be.
 _NAME = re.compile(r"::(/[A-Za-z0-9 ._+~()@/-]+)")
 # Not the settings of whoever builds; and a disk that others partitioned has any geometry.
@@ -59,9 +62,10 @@ def _files(disk: Path, place: str, runner: Runner) -> Iterator[BootFile]:
         if name.endswith("/"):
             continue
         # To stdout: what stands in there is a guest's, and writes no file of this host.
-        data = runner.capture(
-            ["mcopy", "-i", partition, name, "-"], env=_SETTINGS, doing=f"reading {name}"
-        )
+        argv = ["sh", "-c", _READ, "sh", partition, name, str(_LARGEST)]
+        data = runner.capture(argv, env=_SETTINGS, doing=f"reading {name}")
+        if len(data) == _LARGEST:
+            raise _UnknownError(f"{name} is larger than any of a boot loader")
         path = place + match[1]
         yield BootFile(path=path, size=len(data), sha256=hashlib.sha256(data).hexdigest())
 

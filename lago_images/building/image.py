@@ -18,8 +18,14 @@ from lago_images.building.bases import layer, libguestfs, signed_list, simple
 from lago_images.building.bases.bootstrap import build as bootstrap
 from lago_images.building.bases.prepared import LayerBase, Package, Prepared
 from lago_images.building.boot import verdict
-from lago_images.building.boot.boot_test import Booted, boot_test, refuse_shared_identity
+from lago_images.building.boot.boot_test import (
+    Booted,
+    boot_test,
+    refuse_missing_firmware,
+    refuse_shared_identity,
+)
 from lago_images.building.boot.logins import documented
+from lago_images.building.boot.machines import machine_for
 from lago_images.building.boot.spec_tests import OwnTests
 from lago_images.building.customise.engine import customise
 from lago_images.building.customise.namespace import rules
@@ -70,6 +76,8 @@ _NAMED_TOOLS = {
     "bwrap": "--version",
     "7zz": "--help",
 }
+# The last bytes of a boot's console that are kept: a guest may write all the time.
+_CONSOLE = 4 * 2**20
 _VERSION = re.compile(r"\d+(?:\.\d+)+\S*")
 # Seconds between looks at what is under way.
 _POLL = 0.2
@@ -141,6 +149,9 @@ def reserved(job: Job) -> Iterator[None]:
     """
     refuse_pointers(job.request.spec, job.context.root)
     refuse_unknown_commands(job.request.spec, _runner(job))
+    if not boot_check(job.request.spec.properties).is_off:
+        for firmware in job.request.firmwares:
+            refuse_missing_firmware(machine_for(job.request.spec.arch, firmware))
     required = needs(job.request.spec, job.base, job.folder, job.context)
     with job.reservations.reserve(required, _waiting(job)):
         yield
@@ -375,6 +386,10 @@ def _boot_everywhere(job: Job, finished: Finished, runner: Runner) -> Booted:
                     tests=None if booted else _own_tests(job),
                 )
             )
+    if job.request.spec.tests and not boot_check(job.request.spec.properties).has_agent:
+        job.context.console.info(
+            f"{job.request.spec.name}: the tests that it inherits are not run: no agent is asked"
+        )
     for other in booted[1:]:
         refuse_shared_identity(booted[0], other)
     warn_of_secrets(job.request.spec, booted[0].secrets or (), job.context)
@@ -415,7 +430,9 @@ def _console_of(job: Job, firmware: str) -> Iterator[Path]:
         if console_log.exists():
             with job.console_log.open("ab") as file:
                 file.write(f"=== firmware: {firmware or 'as usual'}\n".encode())
-                file.write(console_log.read_bytes() + b"\n")
+                with console_log.open("rb") as boot:
+                    boot.seek(max(0, console_log.stat().st_size - _CONSOLE))
+                    file.write(boot.read(_CONSOLE) + b"\n")
             console_log.unlink()
 
 

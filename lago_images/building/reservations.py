@@ -8,6 +8,7 @@ from pathlib import Path
 from threading import Condition, Event, Thread
 
 from lago_images.building.bases.prepared import FinishedBase, LayerBase
+from lago_images.building.customise.namespace.rules import APPLIANCE
 from lago_images.building.model import Context
 from lago_images.errors import Error, HostError
 from lago_images.host import space
@@ -48,15 +49,25 @@ class Need:
 def needs(spec: Spec, base: LayerBase | None, folder: Path, context: Context) -> tuple[Need, ...]:
     """Return the needs of an image's build: in its work directory, and where it is stored."""
     size = disk_size(spec, base, context.root)
-    # The disk that is worked on and the finished one are there at the same time, as later the
-    # finished one and its smaller other forms are, one by one.
-    required = [Need(folder=folder, size=2 * size, purpose=f"building {spec.name}")]
+    copies = _copies(spec, context.settings.engine)
+    required = [Need(folder=folder, size=copies * size, purpose=f"building {spec.name}")]
     if context.store.folder is not None:
         stored = size // _COMPRESSED * (1 + len(context.settings.publish_also))
         required.append(
             Need(folder=context.store.folder, size=stored, purpose=f"storing {spec.name}")
         )
     return tuple(required)
+
+
+def _copies(spec: Spec, engine: str) -> int:
+    """Return how many times as large as a disk all that is there of it at once may be."""
+    # The disk that is worked on and the finished one, as later the finished one and its smaller
+    # other forms are, one by one.
+    usual = 2
+    if not spec.operations or engine == APPLIANCE:
+        return usual
+    # In namespaces its folder and a new disk are beside it, and a layer's base as it is stored.
+    return {BaseKind.BOOTSTRAP: 3, BaseKind.LAYER: 4}.get(spec.base.kind, usual)
 
 
 class Machine:

@@ -136,7 +136,7 @@ def boot_test(
         ToolMissingError: The architecture's emulator or its firmware is not installed.
     """
     machine = machine_for(arch, firmware)
-    _refuse_missing_firmware(machine)
+    refuse_missing_firmware(machine)
     name = "kvm" if accel.kvm and host() in machine.hosts else "tcg"
     limit = timeout if name == "kvm" else timeout * TCG_FACTOR
     errors = workdir / "boot-test.stderr"
@@ -172,7 +172,8 @@ def refuse_shared_identity(first: Booted, other: Booted) -> None:
         raise BootError("boot test: " + "; ".join(map(str, problems)), hint=problems[0].advice)
 
 
-def _refuse_missing_firmware(machine: Machine) -> None:
+def refuse_missing_firmware(machine: Machine) -> None:
+    """Refuse to start a machine whose firmware is not installed; raises ``ToolMissingError``."""
     for file in machine.files:
         if not Path(file).exists():
             raise ToolMissingError(
@@ -347,7 +348,7 @@ def _packages(agent: Agent, runner: Runner) -> tuple[Package, ...] | None:
     ):
         try:
             agent.settle(timeout=ASK)
-            listed = agent.run(argv, timeout=ASK).decode()
+            listed = agent.run(argv, timeout=ASK).decode(errors="replace")
         except BootError as error:
             runner.note(f"no packages from {argv[0]}: {error}")
             continue

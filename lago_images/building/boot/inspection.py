@@ -23,6 +23,8 @@ _SYSTEM = ("/bin/sh", "-c", "systemctl is-system-running 2>/dev/null || true")
 _STARTING = {"initializing", "starting"}
 _GREETING = 10.0
 _PAUSE = 1.0
+# What a guest may tell: it goes into messages and records, and no honest one has as much to say.
+_MOST_LINES, _LONGEST_LINE = 2000, 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,8 +163,8 @@ def parse(text: str) -> Answers:
     """Read what ``inspect.sh`` prints."""
     failed: list[FailedUnit] = []
     values: dict[str, list[str]] = {}
-    for line in text.splitlines():
-        name, _, value = line.partition(" ")
+    for line in text.splitlines()[:_MOST_LINES]:
+        name, _, value = line[:_LONGEST_LINE].partition(" ")
         if name == "unit":
             failed.append(FailedUnit(name=value))
         elif name == "result" and failed:
@@ -207,7 +209,9 @@ def _wait_for_units(guest: Guest, runner: Runner) -> None:
 
     def is_over() -> bool:
         guest.agent.settle(timeout=ASK)
-        return guest.agent.run(_SYSTEM, timeout=ASK).decode().strip() not in _STARTING
+        return (
+            guest.agent.run(_SYSTEM, timeout=ASK).decode(errors="replace").strip() not in _STARTING
+        )
 
     try:
         is_started = _until(guest, is_over, guest.watch.limit)

@@ -179,7 +179,7 @@ def _wait_for_units(agent: Agent, suite: Suite, runner: Runner) -> None:
 
 def _run(test: GuestTest, agent: Agent, suite: Suite) -> GuestTestRecord:
     agent.settle(timeout=_ASK)
-    folder = agent.run(_FOLDER, timeout=_ASK).decode().strip()
+    folder = agent.run(_FOLDER, timeout=_ASK).decode(errors="replace").strip()
     program = f"{folder}/{test.name.rpartition('/')[2]}"
     for piece in _pieces(suite.tests.read(test)):
         agent.run(("/bin/sh", "-c", 'cat >>"$1"', "sh", program), timeout=_ASK, stdin=piece)

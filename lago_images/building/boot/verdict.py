@@ -9,6 +9,8 @@ from lago_images.repository.records.guest_tests import BOOT, GuestTestRecord, Qu
 from lago_images.specs.quarantine import Quarantine, QuarantineEntry, ending
 
 _TAIL = 20
+# Characters of a record's text that a guest has a part in.
+_LONGEST = 2000
 
 
 def of_tests(
@@ -55,7 +57,7 @@ def warnings(
 
 def _held(what: str, problem: str, entry: QuarantineEntry) -> QuarantinedFailure:
     until = entry.until.isoformat()
-    return QuarantinedFailure(what=what, problem=problem, issue=entry.issue, until=until)
+    return QuarantinedFailure(what=what, problem=problem[:_LONGEST], issue=entry.issue, until=until)
 
 
 def _lately(quarantine: Quarantine, image: str, record: GuestTestRecord, today: date) -> str:

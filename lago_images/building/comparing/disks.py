@@ -1,5 +1,6 @@
 """Compare two finished disks: their bytes, then their files and what is around these."""
 
+import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -61,7 +62,7 @@ def compare_disks(old: Path, new: Path, runner: Runner, *, with_times: bool) -> 
     compared = DiskComparison(is_same=False, areas=differing_areas(*raws))
     try:
         trees = [read_files(raw) for raw in raws]
-    except UnsupportedError as error:
+    except (UnsupportedError, OSError, struct.error, RecursionError) as error:
         return replace(compared, files=None, no_files=str(error))
     return replace(compared, files=tuple(differing(*trees, with_times=with_times)))
 

@@ -1,6 +1,7 @@
 """What builds keep to use again: listed, bounded, cleared, and never half of a file."""
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 from lago_images.building import caches, downloads
@@ -68,3 +69,17 @@ def test_of_more_than_the_limit_what_was_used_longest_ago_goes(tmp_path, monkeyp
         new.write_bytes(b"x" * 10)
         new.replace(tmp_path / Kind.TREES / "new")
     assert {each.name for each in entries(tmp_path)} == {"new", "old"}
+
+
+def test_two_runs_keep_files_at_once(tmp_path):
+    for number in range(100):
+        put(tmp_path, Kind.PACKAGES, f"{number}.deb")
+
+    def keep(run):
+        for number in range(60):
+            with new_file(tmp_path, Kind.PACKAGES) as new:
+                new.replace(tmp_path / Kind.PACKAGES / f"{run}-{number}.deb")
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(keep, "ab"))
+    assert len(list(entries(tmp_path))) == 220

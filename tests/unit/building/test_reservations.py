@@ -12,6 +12,7 @@ from lago_images.building.bases.prepared import FinishedBase
 from lago_images.errors import CommandError, HostError
 from lago_images.host.process import Children, Runner
 from lago_images.repository.records.state import StoredBuild
+from lago_images.specs.model import Operation
 from tests.support.builders import manifest, spec
 
 GIB = 2**30
@@ -36,6 +37,23 @@ def test_a_layer_on_a_base_of_this_run_needs_the_size_of_its_disk(tmp_path):
     base = FinishedBase(name="one", disk=tmp_path / "disk.qcow2", fingerprint="")
     base.disk.write_bytes(b"x" * 5000)
     assert reservations.disk_size(spec("it", "layer:one"), base, tmp_path) == 5000
+
+
+@pytest.mark.parametrize(
+    ("base", "engine", "commands", "copies"),
+    [
+        ("layer:one", "auto", True, 4),
+        ("layer:one", "auto", False, 2),
+        ("layer:one", "appliance", True, 2),
+        ("bootstrap:debian-12", "namespace", True, 3),
+        ("libguestfs:x", "auto", True, 2),
+    ],
+)
+def test_what_is_there_at_once_is_reserved(base, engine, commands, copies):
+    made = spec("it", base)
+    touch = Operation(name="touch", argument="/x", line=5)
+    made = replace(made, operations=(touch,) if commands else ())
+    assert reservations._copies(made, engine) == copies
 
 
 @pytest.mark.parametrize(("name", "factor"), [("disk.img", 1), ("disk.img.xz", 6)])

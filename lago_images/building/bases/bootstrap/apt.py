@@ -120,7 +120,8 @@ class Apt:
     def download(self, packages: Iterable[Resolved], folder: Path) -> None:
         """Download the files of packages into a folder, checked; raises ``CommandError``."""
         if names := [f"{p.name}:{_own(p.arch)}={p.version}" for p in packages]:
-            self.ask("apt-get", "download", "--quiet=2", *names, cwd=folder)
+            # However long it takes: a mirror that answers nothing ends it all the same.
+            self.ask("apt-get", "download", "--quiet=2", *names, cwd=folder, timeout=None)
 
     def upgrade(self, packages: Iterable[Package]) -> Upgrade:
         """Return what an upgrade of installed packages would change today.
@@ -195,10 +196,10 @@ class Apt:
             raise HostError("the archives have no file, or several, of a package")
         return found
 
-    def ask(self, *argv: str, cwd: Path | None = None) -> str:
+    def ask(self, *argv: str, cwd: Path | None = None, timeout: float | None = _LONGEST) -> str:
         """Run one of apt's programs and return what it prints; raises ``CommandError``."""
         settings = {"APT_CONFIG": str(self.folder / "apt.conf")}
-        out = self.runner.capture(argv, env=settings, cwd=cwd, timeout=_LONGEST, doing="asking apt")
+        out = self.runner.capture(argv, env=settings, cwd=cwd, timeout=timeout, doing="asking apt")
         return out.decode(errors="replace")
 
 

@@ -38,10 +38,11 @@ from lago_images.building.customise.namespace.user_namespace import (
     namespace,
     networked,
 )
-from lago_images.building.ext4 import settle_times
+from lago_images.building.ext4 import BLOCK, settle_times
 from lago_images.building.model import Context
 from lago_images.building.reservations import watched
 from lago_images.building.scratch import private, refuse_noexec
+from lago_images.building.superblocks import forget_writes
 from lago_images.errors import BuildError, CommandError, HostError
 from lago_images.host.process import PIPE, Runner, child_environment, search_path
 from lago_images.host.redaction import environment_for
@@ -112,8 +113,9 @@ def customise(
         sysprep.refuse_missing_users(spec, reply.missing_users)
         safe = held.runner(runner)
         epoch = settle_times("tree", start_time, root.made, safe, cwd=folder)
-        write_root(folder, root, devices, epoch, safe)
+        superblocks = write_root(folder, root, devices, epoch, safe)
         owner.take(folder / "disk.raw")
+        forget_writes(folder / "disk.raw", root.place.start, superblocks, BLOCK)
         new = workdir / "customised.raw"
         (folder / "disk.raw").rename(new)
     sysprep.warn_of_secrets(spec, reply.secrets, context)

@@ -99,7 +99,7 @@ def _copy(source: BinaryIO, target: BinaryIO, start: int, end: int) -> None:
 
 def write_root(
     folder: Path, root: Root, devices: Sequence[Mapping[str, Any]], epoch: int, runner: Runner
-) -> None:
+) -> tuple[int, ...]:
     """Write ``tree`` of a folder as the root file system of its ``disk.raw``.
 
     Args:
@@ -109,10 +109,13 @@ def write_root(
         epoch: Seconds; the time of everything that has no time of its own.
         runner: Its programs run as who owns the tree.
 
+    Returns:
+        The blocks that superblocks are in, as ``write_ext4`` does.
+
     Raises:
         CommandError: The tree does not fit, or cannot be written.
     """
-    write_ext4("tree", "disk.raw", root.place, folder, epoch, runner)
+    superblocks = write_ext4("tree", "disk.raw", root.place, folder, epoch, runner)
     if devices:
         requests = "cd /dev\n" + "".join(map(_make_device, devices)) + "ls -p\n"
         argv = ["debugfs", "-w", "-f", "-", f"disk.raw?offset={root.place.start}"]
@@ -130,6 +133,7 @@ def write_root(
             if kept not in listed:
                 what = f"debugfs could not make /dev/{device['name']}"
                 raise CommandError(what, argv=argv, returncode=1)
+    return superblocks
 
 
 def _make_device(device: Mapping[str, Any]) -> str:

@@ -163,3 +163,16 @@ def pour(end):
     with contextlib.suppress(BrokenPipeError):
         while True:
             os.write(end, b"x" * 2**16)
+
+
+@pytest.mark.parametrize(
+    "answer", [None, [], 7, {"pid": 1, "exited": True, "exitcode": 0, "out-data": "a"}]
+)
+def test_an_answer_that_makes_no_sense_is_no_fault_of_ours(talk, answer):
+    agent = talk(lambda message: [{"return": message.get("arguments", {}).get("id", answer)}])
+    with pytest.raises(BootError):
+        agent.run(("/bin/true",), timeout=5)
+
+
+def test_an_answer_that_is_nested_too_deeply_is_noise():
+    assert guest_agent._parsed(b"[" * 200_000) is None
