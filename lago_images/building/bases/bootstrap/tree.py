@@ -39,8 +39,8 @@ from lago_images.repository.records.boot_files import BootFiles
 from lago_images.repository.records.changes import Package
 
 _ROOTFS, _SECRETS = "rootfs", "secrets.json"
-# What an apt of our own has read and downloaded already is what mmdebstrap's finds. The lock stays in
-# the guest, with the mode that apt gives it where no umask takes of that.
+# What an apt of our own has read and downloaded already is what mmdebstrap's finds. The lock stays
+# in the guest, with the mode that apt gives it where no umask takes of that.
 _LISTS = 'd="$1/var/lib/apt/lists" && cp -R --reflink=auto -- {}/. "$d/" && chmod 0640 "$d/lock"'
 _FILES = 'd="$1/var/cache/apt/archives"; mkdir -p "$d" && cp -R --reflink=auto -- {}/. "$d/"'
 # Programs whose version may make another folder of the same packages.
