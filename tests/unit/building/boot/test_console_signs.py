@@ -74,6 +74,14 @@ def test_a_usual_boot_shows_nothing():
     assert console_signs.end(CALM) is None
 
 
+def test_a_generator_that_wants_vsock_fails_on_machines_without():
+    failed = (
+        "[   20.0] (sd-exec-[225]: /usr/lib/systemd/system-generators/{} failed with exit status 1."
+    )
+    assert console_signs.faults(failed.format("systemd-ssh-generator")) == ()
+    assert console_signs.faults(failed.format("systemd-ssh-generators")) != ()
+
+
 @pytest.mark.parametrize(("name", "line"), LINES, ids=ascii)
 def test_trouble_is_named_with_the_line_that_shows_it(name, line):
     [fault] = console_signs.faults(f"{CALM}{line}\r\n{CALM}{line}\r\n")
