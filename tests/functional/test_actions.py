@@ -92,7 +92,7 @@ def test_a_pull_request_is_built_promoted_and_published(tmp_path, ceph20):
     assert releases(released) == {"releases/one/x86_64/2.json"}
     copied = {key.rpartition("/")[2] for key in released - releases(released)}
     assert {key.split("/")[0] for key in released} == {"images", "releases"}
-    assert copied == {key.rpartition("/")[2] for key in new} | {"sbom.cdx.json"}
+    assert copied == {key.rpartition("/")[2] for key in new} | {"sbom.cdx.json", "spec.txt"}
 
     # A push that touches no spec builds and releases nothing.
     found = keys(ceph20, bucket)

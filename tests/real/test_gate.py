@@ -82,7 +82,7 @@ def test_a_guest_that_is_no_machine_of_its_own_and_lacks_what_it_needs(refused, 
     for words in (
         "units: tea.service failed (",
         "network: no IPv4 address on the network card",
-        "root grows: /dev/vda1 ends at 6.0 GiB of a disk of 12.0 GiB, although grow-root.service",
+        "root grows: /dev/vda3 ends at 6.0 GiB of a disk of 12.0 GiB, although grow-root.service",
         f"identity: {SAME} /etc/machine-id, /etc/ssh/ssh_host_ed25519_key",
     ):
         assert words in error.message
