@@ -54,6 +54,8 @@ class Place:
         scenes.converged(self.store, self.scene, self.call, environ)
 
 
+# Some hundred publications, each begun twice: on a busy machine that is longer than others may take.
+@pytest.mark.timeout(3600)
 def test_a_publication_killed_before_any_file_change_converges_on_the_next_run(
     published: Scene, tmp_path: Path, record_property
 ) -> None:
