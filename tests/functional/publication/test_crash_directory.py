@@ -10,6 +10,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
 from lago_images.storage.directory.store import DirectoryStore
 from tests.functional.publication import scene as scenes
 from tests.functional.publication.calls import Caller, caller
@@ -54,7 +56,7 @@ class Place:
         scenes.converged(self.store, self.scene, self.call, environ)
 
 
-# Some hundred publications, each begun twice: on a busy machine that is longer than others may take.
+# Some hundred publications, each begun twice: longer on a busy machine than other tests may take.
 @pytest.mark.timeout(3600)
 def test_a_publication_killed_before_any_file_change_converges_on_the_next_run(
     published: Scene, tmp_path: Path, record_property
