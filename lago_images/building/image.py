@@ -6,7 +6,7 @@ import secrets
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -393,20 +393,23 @@ def _boot_everywhere(job: Job, finished: Finished, runner: Runner) -> Booted:
     for other in booted[1:]:
         refuse_shared_identity(booted[0], other)
     warn_of_secrets(job.request.spec, booted[0].secrets or (), job.context)
-    tests = [each.test for each in booted]
+    return replace(booted[0], test=_together([each.test for each in booted]))
+
+
+def _together(tests: Sequence[BootTest]) -> BootTest:
+    """Make one record of a disk's boots; the first has the second start and the tests."""
     slowest = max(tests, key=lambda test: test.seconds)
     seconds = {name: taken for test in tests for name, taken in test.firmware.items()}
     checks = dict.fromkeys(name for test in tests for name in test.checks)
     if len(tests) > 1:
         checks["clones"] = None
-    test = replace(
+    return replace(
         slowest,
         firmware=seconds,
         again=tests[0].again,
         checks=tuple(checks),
         tests=tests[0].tests,
     )
-    return replace(booted[0], test=test)
 
 
 def _own_tests(job: Job) -> OwnTests | None:

@@ -419,15 +419,12 @@ def _package_lines(changes: PackageChanges | None, width: int | None) -> Iterato
     if changes is None:
         yield from wrapped("packages: those of one of them are not known", width, indent="  ")
         return
-    counts = (len(changes.added), len(changes.removed), len(changes.upgraded))
-    text = "{} added, {} removed, {} with another version".format(*counts)
-    yield from wrapped(f"packages: {text if changes else 'the same'}", width, indent="  ")
-    for each in changes.added:
-        yield from _changed("+", f"{each.name} {each.version} {each.arch}", width)
-    for each in changes.removed:
-        yield from _changed("-", f"{each.name} {each.version} {each.arch}", width)
-    for change in changes.upgraded:
-        yield from _changed("~", f"{change.name} {change.old} → {change.new}", width)
+    listed = {
+        "+": [f"{each.name} {each.version} {each.arch}" for each in changes.added],
+        "-": [f"{each.name} {each.version} {each.arch}" for each in changes.removed],
+        "~": [f"{each.name} {each.old} → {each.new}" for each in changes.upgraded],
+    }
+    yield from _listed("packages", "another version", listed, width)
 
 
 def _boot_lines(changes: BootChanges | None, width: int | None) -> Iterator[str]:
@@ -435,19 +432,30 @@ def _boot_lines(changes: BootChanges | None, width: int | None) -> Iterator[str]
         text = "boot files: those of one of them are not recorded"
         yield from wrapped(text, width, indent="  ")
         return
-    counts = (len(changes.added), len(changes.removed), len(changes.changed))
-    text = "{} added, {} removed, {} with other content".format(*counts)
-    yield from wrapped(f"boot files: {text if changes else 'the same'}", width, indent="  ")
-    for each in changes.added:
-        yield from _changed("+", f"{each.path} {human_size(each.size)}", width)
-    for each in changes.removed:
-        yield from _changed("-", f"{each.path} {human_size(each.size)}", width)
-    for change in changes.changed:
-        sizes = f"{human_size(change.old_size)} → {human_size(change.new_size)}"
-        yield from _changed("~", f"{change.path} {sizes}", width)
+    listed = {
+        "+": [f"{each.path} {human_size(each.size)}" for each in changes.added],
+        "-": [f"{each.path} {human_size(each.size)}" for each in changes.removed],
+        "~": [
+            f"{each.path} {human_size(each.old_size)} → {human_size(each.new_size)}"
+            for each in changes.changed
+        ],
+    }
+    yield from _listed("boot files", "other content", listed, width)
     for path in changes.unread:
         text = clean(f"  {path} is not compared: in one of them it was not read")
         yield from wrapped(text, width, indent="    ")
+
+
+def _listed(
+    what: str, different: str, listed: Mapping[str, Sequence[str]], width: int | None
+) -> Iterator[str]:
+    """Yield how many entries were added, removed and changed, and each by its sign."""
+    counts = "{} added, {} removed, {} with".format(*map(len, listed.values()))
+    text = f"{counts} {different}" if any(listed.values()) else "the same"
+    yield from wrapped(f"{what}: {text}", width, indent="  ")
+    for sign, entries in listed.items():
+        for entry in entries:
+            yield from _changed(sign, entry, width)
 
 
 def _changed(sign: str, text: str, width: int | None) -> Iterator[str]:
