@@ -57,6 +57,10 @@ class _Document:
     pages: _Known
 
 
+# By the one thread that imports this: see `parsing`.
+_DECODER = msgspec.json.Decoder(_Document)
+
+
 def read_pages(store: Store) -> PublishedPages:
     """List the pages, and read what is known of them: a request more than there are list pages."""
     try:
@@ -73,7 +77,7 @@ def read_pages(store: Store) -> PublishedPages:
 
 def _parsed(data: bytes) -> _Known:
     try:
-        document = msgspec.json.decode(data, type=_Document)
+        document = _DECODER.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return {}
     return document.pages if document.schema == _SCHEMA else {}

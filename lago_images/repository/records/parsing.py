@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
 from reprlib import Repr
+from threading import Lock
 from types import NoneType, UnionType
 from typing import (
     Annotated,
@@ -34,6 +35,7 @@ _SHOWN = 100
 _SHORT = Repr()
 _SHORT.maxstring = _SHORT.maxother = 60
 _SHORT.maxlevel = 2
+_CONVERTING = Lock()
 
 
 def matching(pattern: str, description: str) -> Meta:
@@ -139,7 +141,7 @@ def from_plain(plain: object, kind: type[_T], where: str, *, strict: bool = True
         )
     strangers = list(_strangers(plain, kind, "")) if strict else []
     try:
-        value = msgspec.convert(plain, kind)
+        value = _convert(plain, kind)
     # msgspec names the first problem only, and overflows where a number has more than 64 bits.
     except (msgspec.ValidationError, OverflowError) as error:
         problems = [*_misfits(plain, kind, ""), *strangers]
@@ -147,6 +149,12 @@ def from_plain(plain: object, kind: type[_T], where: str, *, strict: bool = True
     if strangers:
         raise DocumentError(where, kind.WHAT, strangers)
     return value
+
+
+def _convert(plain: object, kind: Any) -> Any:  # noqa: ANN401 -- a class or an annotation
+    # Python crashes where two threads have msgspec 0.22 see a class for the first time.
+    with _CONVERTING:
+        return msgspec.convert(plain, kind)
 
 
 def size_problem(stat: Stat) -> str:
@@ -215,7 +223,7 @@ def _misfits(plain: Any, hint: Any, path: str) -> Iterator[str]:  # noqa: ANN401
                 yield from _misfits(plain[name], inner, _joined(path, name))
     else:
         try:
-            msgspec.convert(plain, hint)
+            _convert(plain, hint)
         except (msgspec.ValidationError, OverflowError) as error:
             yield f"{path or 'it'} is {_shown(plain)}, {_reason(hint, str(error))}"
 

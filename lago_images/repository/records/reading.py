@@ -46,6 +46,10 @@ class _Document:
     objects: msgspec.Raw
 
 
+# By the one thread that imports this: see `parsing`.
+_DECODER = msgspec.json.Decoder(_Document)
+
+
 def load(store: Store) -> Cache:
     """Read the cache; an empty one when it is missing or not readable as one."""
     try:
@@ -53,7 +57,7 @@ def load(store: Store) -> Cache:
     except NotFoundError:
         return Cache(entries={}, etag=None)
     try:
-        kept = msgspec.json.decode(blob.data, type=_Document)
+        kept = _DECODER.decode(blob.data)
         is_whole = kept.schema == SCHEMA and kept.sha256 == _digest(kept.objects)
         entries = msgspec.json.decode(kept.objects, type=_Objects) if is_whole else {}
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

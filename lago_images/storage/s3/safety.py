@@ -93,6 +93,10 @@ class _Memory:
     abilities: Abilities
 
 
+# By the one thread that imports this: see `parsing`.
+_DECODER = msgspec.json.Decoder(_Memory)
+
+
 def _recall(bucket: Bucket) -> Verdict | None:
     """Return what an earlier probe of this very store found; only "safe" is believed."""
     try:
@@ -100,7 +104,7 @@ def _recall(bucket: Bucket) -> Verdict | None:
     except NotFoundError:
         return None
     try:
-        memory = msgspec.json.decode(data, type=_Memory)
+        memory = _DECODER.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     if memory.schema != SCHEMA or memory.dialect is Dialect.PLAIN:
