@@ -4,7 +4,7 @@ import shutil
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -27,6 +27,8 @@ from lago_images.specs.model import BaseKind
 
 # Seconds that chains have to end when the run is.
 _MOMENT = 0.7
+# Seconds after which a signal is obeyed at the latest.
+_POLL = 0.2
 
 
 def build_chains(
@@ -66,6 +68,10 @@ def build_chains(
     try:
         with context.console.live(run.board.lines):
             futures = [pool.submit(_build_chain, each, run, grouped=jobs == 1) for each in chains]
+            # Another thread may have got a signal, or this one just before it waits: then nothing
+            # but the time wakes it.
+            while wait(futures, timeout=_POLL).not_done:
+                pass
             results = [result for future in futures for result in future.result()]
     except BaseException:
         pool.shutdown(wait=False, cancel_futures=True)

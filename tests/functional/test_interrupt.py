@@ -1,5 +1,6 @@
 """Ctrl-C: how a build ends in the middle of what takes long. The deadlines only catch hangs."""
 
+import ctypes
 import os
 import random
 import shutil
@@ -89,6 +90,23 @@ def test_an_interrupt_ends_compressing_chains_and_reports_leftover_folders(repo,
     assert programs_in(tmp_path) == []
     # One of them may have been finished before the signal came.
     assert len(list((repo.root / "image-repo").rglob("manifest.json"))) < 3
+
+
+def test_an_interrupt_that_another_thread_takes_ends_the_build(repo, tmp_path):
+    """The system may give a process's signal to any of its threads."""
+    need("7zz")
+    repo.write("one.img", random.Random("one").randbytes(48 * MIB))
+    repo.spec("one", "simple:one.img")
+    repo.commit()
+    with building(repo, LAGO_IMAGES_COMPRESSION_LEVEL="9") as run:
+        read_until(run, "compressing")
+        threads = {int(path.name) for path in Path(f"/proc/{run.pid}/task").iterdir()}
+        other = min(threads - {run.pid})
+        assert ctypes.CDLL(None).tgkill(run.pid, other, signal.SIGINT) == 0
+        rest = run.stderr.read()
+        assert run.wait() == 130, rest
+    assert is_left_as_told(tmp_path / "scratch", rest)
+    assert list((repo.root / "image-repo").rglob("manifest.json")) == []
 
 
 def is_left_as_told(scratch, text):

@@ -151,7 +151,7 @@ def from_plain(plain: object, kind: type[_T], where: str, *, strict: bool = True
     return value
 
 
-def _convert(plain: object, kind: Any) -> Any:  # noqa: ANN401 -- a class or an annotation
+def _convert(plain: object, kind: type[_T]) -> _T:
     # Python crashes where two threads have msgspec 0.22 see a class for the first time.
     with _CONVERTING:
         return msgspec.convert(plain, kind)
