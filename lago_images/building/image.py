@@ -21,11 +21,10 @@ from lago_images.building.boot import verdict
 from lago_images.building.boot.boot_test import (
     Booted,
     boot_test,
-    refuse_missing_firmware,
     refuse_shared_identity,
 )
 from lago_images.building.boot.logins import documented
-from lago_images.building.boot.machines import machine_for
+from lago_images.building.boot.machines import machine_for, refuse_missing_firmware
 from lago_images.building.boot.spec_tests import OwnTests
 from lago_images.building.customise.engine import customise
 from lago_images.building.customise.namespace import rules

@@ -85,9 +85,14 @@ def try_(
 @click.command()
 @click.argument("name", metavar="NAME|DISK")
 @click.option("--arch", default=machines.host(), help="Of a disk in a file. [default: this host's]")
+@click.option(
+    "--firmware",
+    type=click.Choice(["bios", "uefi"]),
+    help="The machine's. [default: one that the image was tested with, else the usual one]",
+)
 @click.option("--dry-run", is_flag=True, help="Only show the command that starts it.")
 @click.pass_obj
-def run(invocation: Invocation, name: str, arch: str, dry_run: bool) -> None:
+def run(invocation: Invocation, name: str, arch: str, firmware: str | None, dry_run: bool) -> None:
     """Start an image on this terminal; what it writes is thrown away.
 
     DISK is the file of a disk, such as lago-images try leaves; NAME is a published image. The
@@ -105,10 +110,12 @@ def run(invocation: Invocation, name: str, arch: str, dry_run: bool) -> None:
             built = trial.published(store, name)
             scratch = stack.enter_context(workdir(scratch, console))
             disk = trial.unpack(store, built, scratch / "disk")
-        argv = terminal.command(disk.path, disk.format, disk.arch, accel)
+            firmware = firmware or trial.tested_firmware(built)
+        machine = machines.machine_for(disk.arch, firmware or "")
+        argv = terminal.command(machine, disk.path, disk.format, accel)
         if dry_run:
             click.echo(command_line(argv))
             return
         console.info("starting it; Ctrl-A X ends it, and what it wrote is thrown away")
-        code = terminal.start(argv, disk.arch, scratch, invocation.environ)
+        code = terminal.start(argv, machine, scratch, invocation.environ)
     finish(succeeded=code == 0)

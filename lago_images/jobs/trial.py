@@ -66,6 +66,12 @@ def unpack(store: Store, stored: StoredBuild, target: Path) -> FinishedDisk:
     return FinishedDisk(path=target, format=disk.format, arch=stored.manifest.arch)
 
 
+def tested_firmware(stored: StoredBuild) -> str:
+    """Return a firmware that a build booted with, a BIOS first; empty where none is known."""
+    boot = stored.manifest.boot
+    return min(boot.firmware, default="") if boot else ""
+
+
 def published(store: Store, name: str) -> StoredBuild:
     """Return the build that clients get under a name.
 

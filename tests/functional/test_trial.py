@@ -105,6 +105,13 @@ def test_run_starts_an_image_on_the_terminal_and_leaves_its_disk_unchanged(
     assert any("snapshot=on" in word and "format=qcow2" in word for word in argv)
 
 
+@pytest.mark.parametrize(("option", "machine"), [((), "pc"), (("--firmware", "uefi"), "q35")])
+def test_run_starts_a_machine_with_the_firmware_that_is_asked_for(repo, option, machine):
+    ran = repo.run("run", "one.img", "--arch", "x86_64", *option, "--dry-run")
+    assert ran.code == 0, ran.err
+    assert f"-machine {machine}," in ran.out
+
+
 def test_run_refuses_a_name_that_is_neither_published_nor_a_file(repo):
     ran = repo.run("run", "one")
     assert ran.code == 1

@@ -13,12 +13,12 @@ from lago_images.building.boot.guest_agent import Agent
 from lago_images.building.boot.inspection import ASK, NOBODY, SCRIPT, Facts, Identity, inspect
 from lago_images.building.boot.judgement import Problem
 from lago_images.building.boot.logins import NONE, Logins
-from lago_images.building.boot.machines import Machine, host, machine_for
+from lago_images.building.boot.machines import Machine, host, machine_for, refuse_missing_firmware
 from lago_images.building.boot.running import Guest, Watch, started
 from lago_images.building.boot.spec_tests import OwnTests, Suite, run_tests
 from lago_images.building.boot_files import from_answer
 from lago_images.building.customise.identities import finish_script
-from lago_images.errors import BootError, ToolMissingError
+from lago_images.errors import BootError
 from lago_images.host.kvm import Acceleration
 from lago_images.host.process import Runner
 from lago_images.repository.records.boot_files import BootFiles
@@ -170,16 +170,6 @@ def refuse_shared_identity(first: Booted, other: Booted) -> None:
     """
     if problems := list(judgement.shared(first.identity, other.identity)):
         raise BootError("boot test: " + "; ".join(map(str, problems)), hint=problems[0].advice)
-
-
-def refuse_missing_firmware(machine: Machine) -> None:
-    """Refuse to start a machine whose firmware is not installed; raises ``ToolMissingError``."""
-    for file in machine.files:
-        if not Path(file).exists():
-            raise ToolMissingError(
-                f"the boot test's firmware {file} is missing",
-                hint=f"apt-get install {machine.package}",
-            )
 
 
 def _start_again(test: _Test) -> Booted:

@@ -3,8 +3,9 @@
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
-from lago_images.errors import BootError
+from lago_images.errors import BootError, ToolMissingError
 
 _HOSTS = {"amd64": "x86_64", "arm64": "aarch64"}
 
@@ -122,6 +123,16 @@ def machine_for(arch: str, firmware: str = "") -> Machine:
         hint="say why it is not booted, with #boot-test=no: REASON in the spec; known are "
         + ", ".join(_MACHINES),
     )
+
+
+def refuse_missing_firmware(machine: Machine) -> None:
+    """Refuse to start a machine whose firmware is not installed; raises ``ToolMissingError``."""
+    for file in machine.files:
+        if not Path(file).exists():
+            raise ToolMissingError(
+                f"the firmware {file} is missing",
+                hint=f"apt-get install {machine.package}",
+            )
 
 
 def host() -> str:

@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from lago_images.building.boot.machines import host, machine_for
+from lago_images.building.boot.machines import Machine, host, refuse_missing_firmware
 from lago_images.errors import ToolMissingError
 from lago_images.host.kvm import Acceleration
 from lago_images.host.process import Runner
@@ -12,15 +12,11 @@ from lago_images.host.process import Runner
 MEMORY_MIB = 2048
 
 
-def command(disk: Path, fmt: str, arch: str, accel: Acceleration) -> list[str]:
+def command(machine: Machine, disk: Path, fmt: str, accel: Acceleration) -> list[str]:
     """Return the command that starts a disk with its serial console on the terminal.
 
     ``snapshot=on`` puts all that the guest writes into a file that QEMU deletes when it ends.
-
-    Raises:
-        BootError: No machine is known for the architecture.
     """
-    machine = machine_for(arch)
     name = "kvm" if accel.kvm and host() in machine.hosts else "tcg"
     # In QEMU's option lists a comma in a file's name is written twice.
     file = str(disk).replace(",", ",,")
@@ -40,20 +36,21 @@ def command(disk: Path, fmt: str, arch: str, accel: Acceleration) -> list[str]:
     ]  # fmt: skip
 
 
-def start(argv: list[str], arch: str, scratch: Path, environ: Mapping[str, str]) -> int:
+def start(argv: list[str], machine: Machine, scratch: Path, environ: Mapping[str, str]) -> int:
     """Run the command of ``command`` until the guest is off; return QEMU's exit code.
 
     Args:
         argv: The command.
-        arch: The guest's architecture.
+        machine: What it starts.
         scratch: The folder for what the guest writes.
         environ: The environment variables of the call.
 
     Raises:
-        ToolMissingError: The architecture's emulator is not installed.
+        ToolMissingError: The emulator or its firmware is not installed.
     """
+    refuse_missing_firmware(machine)
     try:
         return Runner(environ=environ).interact(argv, env={"TMPDIR": str(scratch)})
     except ToolMissingError as error:
-        package = machine_for(arch).package
-        raise ToolMissingError(error.message, hint=f"apt-get install {package}") from error
+        hint = f"apt-get install {machine.package}"
+        raise ToolMissingError(error.message, hint=hint) from error
