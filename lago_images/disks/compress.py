@@ -112,20 +112,7 @@ class Compression:
                 yield pending.popleft().result()
 
     def _by_7zip(self, sums: Checksums, runner: Runner) -> Iterator[xz.Block]:
-        # Blocks of 32 MiB are 1.2 % smaller than those of 16, and still more than clients have
-        # processors for.
-        search = _BY_7ZIP[self._level]
-        method = f"LZMA2:c=32m:d=32m:a=1:{search}"
-        # Of a block that is searched by trees one thread finds the matches that another encodes,
-        # and both wait for one another: so there are as many blocks under way as processors.
-        threads = self._threads * (2 if "bt4" in search else 1)
-        # fmt: off
-        argv = [
-            # -bso0, -bsp0: no messages and no progress among the stream on stdout.
-            PROGRAM, "a", "-txz", f"-m0={method}", f"-mmt={threads}",
-            "-bso0", "-bsp0", "-an", "-si", "-so",
-        ]
-        # fmt: on
+        argv = by_7zip(self._level, self._threads)
         failures: list[BaseException] = []
         with runner.started(argv, stdin=_PIPE, stdout=_PIPE, stderr=_PIPE) as program:
             to, out, err = program.stdin, program.stdout, program.stderr
@@ -160,6 +147,29 @@ class Compression:
             if reason:
                 why = err.read(_PIECE).decode(errors="replace").strip() or reason
                 raise BuildError(f"compressing {self._disk}: {PROGRAM} failed: {why}")
+
+
+def by_7zip(level: int, threads: int) -> list[str]:
+    """Return the command by which 7-Zip compresses its stdin at one of the levels 2 to 9.
+
+    Args:
+        level: As ``compress`` takes it.
+        threads: How many blocks it works on at once.
+    """
+    search = _BY_7ZIP[level]
+    # Blocks of 32 MiB are 1.2 % smaller than those of 16, and still more than clients have
+    # processors for.
+    method = f"LZMA2:c=32m:d=32m:a=1:{search}"
+    # Of a block that is searched by trees one thread finds the matches that another encodes, and
+    # both wait for one another.
+    count = threads * (2 if "bt4" in search else 1)
+    # fmt: off
+    return [
+        # -bso0, -bsp0: no messages and no progress among the stream on stdout.
+        PROGRAM, "a", "-txz", f"-m0={method}", f"-mmt={count}",
+        "-bso0", "-bsp0", "-an", "-si", "-so",
+    ]
+    # fmt: on
 
 
 def has_7zip(runner: Runner) -> bool:
