@@ -164,6 +164,20 @@ def test_every_manifest_and_disk_is_attested(own, tmp_path):
     assert "attested " not in fork.log
 
 
+def test_a_chain_is_built_by_a_runner_of_its_architecture(own):
+    """act has a runner for x86_64's label alone; of the others it says which it lacks."""
+    own.variables["LAGO_IMAGES_RUNNERS"] = '{"ppc64le": ["self-hosted", "power"]}'
+    own.specs.disk("disk.raw")
+    own.push("Start", event=False)
+    for arch in ("x86_64", "aarch64", "ppc64le"):
+        spec = own.specs.spec(f"for-{arch}", "simple:disk.raw")
+        spec.write_text(spec.read_text().replace("#arch=x86_64", f"#arch={arch}"))
+    ran = own.pull_request(11, "Add three")
+    assert outcomes(ran.log)["for-x86_64"] == "built"
+    print(ran.log)
+    raise AssertionError
+
+
 def test_a_forks_pull_request_gets_no_secret_and_publishes_nothing(tmp_path, ceph20):
     """GitHub gives it no variables either: what it plans with is in the repository."""
     bucket = published_bucket(ceph20)

@@ -285,6 +285,7 @@ def test_setup_lifts_ubuntus_restriction_of_user_namespaces(
         "sudo": f"printf '%s\\n' \"$*\" >> {tmp_path}/asked; "
         f"case $* in *sysctl*) exit {int(refused)};; esac",
         **dict.fromkeys(("apt-get", "chmod", "tee", "udevadm", "ln", "apparmor_parser"), ""),
+        **dict.fromkeys(("mount", "update-binfmts"), ""),
     }
     for name, text in fakes.items():
         (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")

@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from lago_images.building.boot.machines import host, machine_for
+from lago_images.building.boot.machines import host, machine_for, processor
 from lago_images.errors import ToolMissingError
 from lago_images.host.kvm import Acceleration
 from lago_images.host.process import Runner
@@ -27,7 +27,7 @@ def command(disk: Path, fmt: str, arch: str, accel: Acceleration) -> list[str]:
     return [
         machine.program, *machine.options,
         "-accel", name,
-        "-cpu", "max",
+        "-cpu", processor(machine, name),
         "-smp", str(min(2, len(os.sched_getaffinity(0)))),
         "-m", str(MEMORY_MIB),
         "-nographic",

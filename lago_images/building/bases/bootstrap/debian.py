@@ -61,7 +61,8 @@ class Distribution:
             distribution apt does not look there by itself.
         kernels: By architecture: how the distribution spells it, and the kernel for machines.
         packages: What a guest needs of it that has another name in others.
-        loaders: Both of GRUB's kinds, and the shim that firmware trusts.
+        loaders: By architecture: GRUB of every kind that its machines start by, and the shim that
+            firmware trusts.
         archive: URLs of its archive and of its security archive; None for mmdebstrap's own.
     """
 
@@ -70,7 +71,7 @@ class Distribution:
     keyring: Path
     kernels: Mapping[str, tuple[str, str]]
     packages: tuple[str, ...]
-    loaders: tuple[str, ...]
+    loaders: Mapping[str, tuple[str, ...]]
     archive: Mirrors | None = None
 
 
@@ -94,10 +95,16 @@ _DEBIAN = Distribution(
     keyring=Path("/usr/share/keyrings/debian-archive-keyring.gpg"),
     # The kernel for virtual machines: a quarter of the plain one's size, with NFS server, iSCSI
     # target and KVM, without drivers for hardware.
-    kernels={"x86_64": ("amd64", "linux-image-cloud-amd64")},
+    kernels={
+        "x86_64": ("amd64", "linux-image-cloud-amd64"),
+        "aarch64": ("arm64", "linux-image-cloud-arm64"),
+    },
     packages=("isc-dhcp-client",),
-    # Debian's own cloud images have it too: grub-pc and grub-efi-amd64 exclude one another.
-    loaders=("grub-cloud-amd64",),
+    # Debian's own cloud images have them too: grub-pc and grub-efi-amd64 exclude one another.
+    loaders={
+        "x86_64": ("grub-cloud-amd64",),
+        "aarch64": ("grub-efi-arm64", "grub-efi-arm64-signed", "shim-signed"),
+    },
 )
 _UBUNTU = Distribution(
     name="Ubuntu",
@@ -108,7 +115,7 @@ _UBUNTU = Distribution(
     # Ubuntu's kernels only recommend what makes their initrd.
     packages=("dhcpcd-base", "initramfs-tools"),
     # As Ubuntu's own cloud images have them.
-    loaders=("grub-pc", "grub-efi-amd64-signed", "shim-signed"),
+    loaders={"x86_64": ("grub-pc", "grub-efi-amd64-signed", "shim-signed")},
     archive=Mirrors(
         main="http://archive.ubuntu.com/ubuntu", security="http://security.ubuntu.com/ubuntu"
     ),
@@ -190,7 +197,7 @@ def recipe(spec: Spec, host: Mirrors | None) -> Recipe:
     wanted = words(spec.properties.get("packages", ""))
     # Of two kernels of one version, /vmlinuz leads to the cloud kernel whichever came first.
     kernels = () if any(name.startswith("linux-image-") for name in wanted) else (kernel,)
-    loader = distribution.loaders if has_uefi(spec.properties) else ()
+    loader = distribution.loaders[spec.arch] if has_uefi(spec.properties) else ()
     cloud = _CLOUD_PACKAGES if has_cloud_init(spec) else ()
     # The host's are Debian's.
     mirrors = _mirrors(spec.properties) or (host if distribution is _DEBIAN else None)
