@@ -76,9 +76,10 @@ def demand(arch: str, workdir: Path, runner: Runner, *, prefix: Sequence[str] = 
         try:
             runner.run(argv, timeout=_LIMIT, doing=f"running a program of {arch}")
         except CommandError as error:
+            # Not what chroot says: of a format that the kernel does not know it takes a program for
+            # a shell's script, and misses that shell.
             raise HostError(
-                f"programs of {arch} do not run on this host, which is {platform.machine()}: "
-                f"{error.last_words}",
+                f"programs of {arch} do not run on this host, which is {platform.machine()}",
                 hint="as root: apt-get install qemu-user-static binfmt-support, and where "
                 "/proc/sys/fs/binfmt_misc is empty: mount -t binfmt_misc binfmt_misc "
                 "/proc/sys/fs/binfmt_misc && update-binfmts --enable; or build it on a host "

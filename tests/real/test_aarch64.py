@@ -35,7 +35,7 @@ def test_debian_has_every_package_and_the_boot_loaders_files(release, tmp_path):
     apt = read_archives(todo, tmp_path / "apt", runner)
     resolved = {each.name: each for each in apt.bootstrap(todo)}
     assert {each.arch for each in resolved.values()} == {"arm64", "all"}
-    names = ("grub-efi-arm64-signed", "shim-signed", "shim-helpers-arm64-signed")
+    names = ("grub-efi-arm64-signed", "shim-signed", "shim-helpers-arm64-signed", "shim-unsigned")
     loaders = [resolved[name] for name in names]
     (tmp_path / "debs").mkdir()
     package_cache.provide(apt, loaders, tmp_path / "debs", CACHE / "packages-of-aarch64")
@@ -61,9 +61,7 @@ def test_a_host_that_cannot_run_them_is_told_what_to_install(tmp_path, monkeypat
     # No machine has this number: the kernel knows nobody who would run it.
     unknown = replace(foreign._PROGRAMS[other()], number=0x4C41)
     monkeypatch.setitem(foreign._PROGRAMS, other(), unknown)
-    with pytest.raises(
-        HostError, match=rf"programs of {other()} do not run .*Exec format error"
-    ) as caught:
+    with pytest.raises(HostError, match=f"programs of {other()} do not run on this host") as caught:
         foreign.demand(other(), tmp_path, Runner(), prefix=ROOT)
     assert "qemu-user-static" in caught.value.hint
     assert not list(tmp_path.iterdir())
