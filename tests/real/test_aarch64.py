@@ -14,13 +14,13 @@ from lago_images.building.bases.bootstrap.apt import read_archives
 from lago_images.building.bases.bootstrap.debian import host_mirrors, recipe
 from lago_images.building.bases.bootstrap.disk import esp_files
 from lago_images.building.boot.boot_test import boot_test
-from lago_images.building.boot.logins import Logins
 from lago_images.building.boot.machines import machine_for
 from lago_images.errors import HostError
 from lago_images.host import foreign, kvm
 from lago_images.host.process import Runner
 from tests.support import images
 from tests.support.builders import lines
+from tests.support.guests import overlay, started
 from tests.tools import cannot, need
 
 pytestmark = pytest.mark.real
@@ -83,22 +83,30 @@ def need_emulation(folder: Path) -> None:
         cannot(str(error))
 
 
-@pytest.mark.skipif(
+boots = pytest.mark.skipif(
     os.environ.get("LAGO_IMAGES_TEST_BOOTS") != "all",
     reason="takes a quarter of an hour; LAGO_IMAGES_TEST_BOOTS=all runs it",
 )
-def test_a_debian_is_bootstrapped_and_boots_under_uefi(tmp_path):
+
+
+@pytest.fixture(scope="module")
+def debian(tmp_path_factory) -> images.Image:
+    """A bootstrapped Debian 13."""
     need("mmdebstrap", "mkfs.vfat", "mcopy", "qemu-system-aarch64", "qemu-img")
     if not all(Path(file).exists() for file in machine_for("aarch64").files):
         cannot("UEFI firmware is not installed (package qemu-efi-aarch64)")
     if platform.machine() != "aarch64":
-        need_emulation(tmp_path)
-    image = images.debian13_arm()
-    assert {each.arch for each in image.packages} == {"arm64", "all"}
+        need_emulation(tmp_path_factory.mktemp("emulation"))
+    return images.debian13_arm()
+
+
+@boots
+def test_a_debian_is_bootstrapped_and_boots_under_uefi(debian, tmp_path):
+    assert {each.arch for each in debian.packages} == {"arm64", "all"}
     work = tmp_path / "work"
     work.mkdir()
     booted = boot_test(
-        image.disk,
+        debian.disk,
         "raw",
         arch="aarch64",
         accel=kvm.detect(Runner()),
@@ -108,11 +116,36 @@ def test_a_debian_is_bootstrapped_and_boots_under_uefi(tmp_path):
         runner=Runner(log=tmp_path / "log"),
         clock=time.monotonic,
         look_inside=True,
-        logins=Logins(),
     )
     assert set(booted.test.firmware) == {"uefi"}
     assert {"console", "units", "ssh", "root grows", "shutdown", "second boot"} <= set(
         booted.test.checks
     )
-    assert booted.packages == image.packages
+    assert booted.packages == debian.packages
+    assert booted.boot_files == debian.boot_files
     assert booted.secrets == ()
+
+
+# What an update of GRUB does, on an EFI system partition from which all is lost.
+RENEW = """
+exec 2>&1
+rm -r /boot/efi/EFI
+DEBIAN_FRONTEND=noninteractive dpkg-reconfigure grub-efi-arm64
+cmp /boot/efi/EFI/BOOT/BOOTAA64.EFI /usr/lib/shim/shimaa64.efi.signed
+cmp /boot/efi/EFI/BOOT/grubaa64.efi /usr/lib/grub/arm64-efi-signed/grubaa64.efi.signed
+cat /boot/grub/grub.cfg
+sync
+"""
+
+
+@boots
+def test_its_boot_loader_is_renewed_by_updates_and_starts_it(debian, tmp_path):
+    disk = overlay(debian.disk, tmp_path / "disk.qcow2")
+    console = tmp_path / "console.log"
+    with started(disk, console, arch="aarch64", firmware="uefi") as guest:
+        renewed = guest.run(RENEW)
+    assert "Installation finished. No error reported." in renewed
+    assert "differ" not in renewed
+    assert "### BEGIN /etc/grub.d/10_linux ###" in renewed
+    with started(disk, console, arch="aarch64", firmware="uefi") as guest:
+        assert guest.run("uname -m").strip() == "aarch64"

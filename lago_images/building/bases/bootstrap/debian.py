@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
@@ -64,6 +64,8 @@ class Distribution:
         loaders: By architecture: GRUB of every kind that its machines start by, and the shim that
             firmware trusts.
         archive: URLs of its archive and of its security archive; None for mmdebstrap's own.
+        answers: By architecture: what a package's questions are answered with, as
+            debconf-set-selections(1) reads it.
     """
 
     name: str
@@ -73,6 +75,7 @@ class Distribution:
     packages: tuple[str, ...]
     loaders: Mapping[str, tuple[str, ...]]
     archive: Mirrors | None = None
+    answers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +107,14 @@ _DEBIAN = Distribution(
     loaders={
         "x86_64": ("grub-cloud-amd64",),
         "aarch64": ("grub-efi-arm64", "grub-efi-arm64-signed", "shim-signed"),
+    },
+    # Where firmware looks that remembers nothing, updates renew the boot loader, too; what it
+    # remembers is of one machine, and not of the image.
+    answers={
+        "aarch64": (
+            "grub-efi-arm64 grub2/force_efi_extra_removable boolean true",
+            "grub-efi-arm64 grub2/update_nvram boolean false",
+        )
     },
 )
 _UBUNTU = Distribution(
@@ -139,12 +150,14 @@ class Recipe:
         arch: As the distribution spells it.
         packages: To install besides the essential ones.
         sources: Lines for apt's sources.list; empty for mmdebstrap's own mirrors.
+        answers: To questions of packages, a line each.
     """
 
     release: Release
     arch: str
     packages: tuple[str, ...]
     sources: tuple[str, ...]
+    answers: tuple[str, ...] = ()
 
     @property
     def detail(self) -> str:
@@ -206,6 +219,7 @@ def recipe(spec: Spec, host: Mirrors | None) -> Recipe:
         arch=arch,
         packages=(*kernels, *_PACKAGES, *distribution.packages, *loader, *cloud, *wanted),
         sources=_sources(release, mirrors, spec.properties),
+        answers=distribution.answers.get(spec.arch, ()),
     )
 
 

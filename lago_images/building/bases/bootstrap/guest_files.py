@@ -51,6 +51,9 @@ _EFI_GRUB = "GRUB_TERMINAL=console\n"
 # By this file grub-cloud-amd64, which Debian's own cloud images have, renews GRUB for BIOS and for
 # UEFI when its packages are updated, in a machine whose disk it can see.
 _ENABLE_CLOUD = "# grub-cloud-amd64 installs GRUB on this machine's disk, for BIOS and UEFI.\n"
+# Where this file is, updates of grub-efi-arm64 renew GRUB on the EFI system partition, as its
+# postinst has it. grub-install makes it, which was not run for this disk.
+_GRUB_IS_INSTALLED = "boot/grub/arm64-efi/core.efi"
 _INTERFACES = """\
 source /etc/network/interfaces.d/*
 
@@ -218,6 +221,8 @@ def _menu(guest: Guest) -> dict[str, tuple[str, int]]:
     }
     if layout.has_uefi and layout.has_bios and layout.distribution == "Debian":
         files["etc/grub.d/enable_cloud"] = (_ENABLE_CLOUD, 0o644)
+    if layout.arch == "aarch64":
+        files[_GRUB_IS_INSTALLED] = ("", 0o644)
     return files
 
 

@@ -47,6 +47,7 @@ _FILES = 'd="$1/var/cache/apt/archives"; mkdir -p "$d" && cp -R --reflink=auto -
 _TOOLS = ("mmdebstrap", "apt-get", "dpkg", "tar")
 # Package scripts ask for the host's name: it is the guest's there, not the builder's.
 _NAMED = ("sh", "-c", 'hostname "$0" && exec "$@"')
+_ANSWERS = 'printf "%s\\n" {} | chroot "$1" debconf-set-selections'
 _NAMES = 'echo {name} >"$1/etc/hostname"; echo 127.0.1.1 {name} >"$1/etc/hosts"'
 # The guest's own shell: what it finds there behind a link is the guest's. Its /dev is the host's.
 _IN_GUEST = ("sh", "-c", 'mount --rbind /dev "$0/dev" && exec chroot "$0" /bin/sh')
@@ -158,6 +159,7 @@ def _parts(tree: Tree, resolved: Sequence[Resolved]) -> Mapping[str, Any]:
         "arch": todo.arch,
         "wanted": todo.packages,
         "sources": todo.sources,
+        "answers": todo.answers,
         "hostname": tree.hostname,
         "packages": [[each.name, each.version, each.arch, each.sha256] for each in resolved],
         "code": [
@@ -257,6 +259,7 @@ def _debootstrap(tree: Tree, settings: Path, provided: Sequence[str]) -> None:
         "--dpkgopt=force-unsafe-io",
         *provided,
         f"--essential-hook={_NAMES.format(name=tree.hostname)}",
+        *_answers(todo),
         todo.release.codename,
         str(tree.rootfs),
         *todo.sources,
@@ -270,6 +273,11 @@ def _debootstrap(tree: Tree, settings: Path, provided: Sequence[str]) -> None:
             f"bootstrapping {todo.release.title} failed: {_reason(error)}",
             hint="mirror= in the spec names another mirror; the log has apt's whole output",
         ) from error
+
+
+def _answers(todo: Recipe) -> tuple[str, ...]:
+    lines = shlex.join(todo.answers)
+    return (f"--essential-hook={_ANSWERS.format(lines)}",) if lines else ()
 
 
 def _times(todo: Recipe) -> dict[str, str]:

@@ -183,6 +183,8 @@ def test_an_arm_guest_has_no_boot_loader_for_a_bios():
     assert made.arch == "arm64"
     assert {"linux-image-cloud-arm64", "grub-efi-arm64-signed", "shim-signed"} <= set(made.packages)
     assert not [name for name in made.packages if "amd64" in name or "grub-cloud" in name]
+    assert any("force_efi_extra_removable boolean true" in line for line in made.answers)
+    assert recipe(spec(), HOST).answers == ()
 
 
 def test_an_arm_guest_speaks_on_its_own_serial_line(tmp_path: Path):
@@ -192,6 +194,7 @@ def test_an_arm_guest_speaks_on_its_own_serial_line(tmp_path: Path):
     assert " console=ttyAMA0,115200n8 " in menu
     assert "ttyS0" not in menu
     assert "serial" not in (folder / "etc/default/grub").read_text()
+    assert (folder / "boot/grub/arm64-efi/core.efi").exists()
     assert not (folder / "etc/grub.d/enable_cloud").exists()
     assert (folder / "boot/efi").is_dir()
 
