@@ -14,7 +14,9 @@ from lago_images.building.bases.bootstrap.apt import read_archives
 from lago_images.building.bases.bootstrap.debian import host_mirrors, recipe
 from lago_images.building.bases.bootstrap.disk import esp_files
 from lago_images.building.boot.boot_test import boot_test
+from lago_images.building.boot.logins import Logins
 from lago_images.building.boot.machines import machine_for
+from lago_images.building.customise.engine import customise
 from lago_images.errors import HostError
 from lago_images.host import foreign, kvm
 from lago_images.host.process import Runner
@@ -83,6 +85,10 @@ def need_emulation(folder: Path) -> None:
         cannot(str(error))
 
 
+CHECKS = (
+    *("console", "network", "units", "sshd", "password of root", "ssh", "identity", "room"),
+    *("root grows", "shutdown", "second boot"),
+)
 boots = pytest.mark.skipif(
     os.environ.get("LAGO_IMAGES_TEST_BOOTS") != "all",
     reason="takes a quarter of an hour; LAGO_IMAGES_TEST_BOOTS=all runs it",
@@ -105,22 +111,27 @@ def test_a_debian_is_bootstrapped_and_boots_under_uefi(debian, tmp_path):
     assert {each.arch for each in debian.packages} == {"arm64", "all"}
     work = tmp_path / "work"
     work.mkdir()
+    spec = images.a_spec(images.DEBIAN13_ARM + "root-password password:s3cret\n")
+    runner, accel = Runner(log=tmp_path / "log"), kvm.detect(Runner())
+    context = images.a_context(tmp_path)
+    done = customise(spec, debian.copy(tmp_path), work, context, runner, accel=accel)
+    assert done.engine is not None
+    assert (done.engine.name == "namespace") == (platform.machine() == "aarch64")
     booted = boot_test(
-        debian.disk,
+        done.prepared.disk,
         "raw",
         arch="aarch64",
-        accel=kvm.detect(Runner()),
+        accel=accel,
         timeout=900,
         console_log=tmp_path / "console.log",
         workdir=work,
-        runner=Runner(log=tmp_path / "log"),
+        runner=runner,
         clock=time.monotonic,
         look_inside=True,
+        logins=Logins(passwords={"root": "s3cret"}),
     )
     assert set(booted.test.firmware) == {"uefi"}
-    assert {"console", "units", "ssh", "root grows", "shutdown", "second boot"} <= set(
-        booted.test.checks
-    )
+    assert booted.test.checks == CHECKS
     assert booted.packages == debian.packages
     assert booted.boot_files == debian.boot_files
     assert booted.secrets == ()

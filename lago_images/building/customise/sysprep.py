@@ -374,7 +374,7 @@ def refuse_foreign_commands(spec: Spec) -> None:
         f"runs a program of the guest, which is {spec.arch}, and this host is {platform.machine()}"
     )
     problems = [
-        Problem(spec.path, operation.line, f"{operation.name} {why}: build it on a host of its own")
+        Problem(spec.path, operation.line, f"{operation.name} {why}: build it on {spec.arch}")
         for operation in spec.operations
         if operation.name in _IN_GUEST
     ]
