@@ -84,7 +84,7 @@ def test_a_pull_requests_build_is_not_promoted_with_promote_never(repo, tmp_path
     # Times in plans and manifests are whole seconds.
     time.sleep(1)
     entries = json.loads(run(repo, "ci/plan", "jenkins"))
-    assert entries == [{"chain": "one", "batch": "1/1"}]
+    assert entries == [{"chain": "one", "batch": "1/1", "arch": "x86_64"}]
     assert actions(repo) == {"one": "build", "two": "keep"}
 
     # Not even when the job that was to build it ended without telling how.
