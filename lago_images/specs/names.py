@@ -24,8 +24,8 @@ BOOTSTRAP_RELEASES = {
     "ubuntu-24.04": "noble",
     "ubuntu-26.04": "resolute",
 }
-# Of these alone for another architecture than x86_64. Debian 11's packages for aarch64 have no shim
-# that firmware trusts, and Ubuntu has another archive for its own, `ports.ubuntu.com`.
+# Of these alone for another architecture than x86_64. Debian 11 is at the end of its support, and
+# Ubuntu has its packages for aarch64 in another archive, `ports.ubuntu.com`.
 _BOOTSTRAP_AARCH64 = frozenset(("debian-12", "debian-13"))
 
 _SHOWN = 60
