@@ -28,7 +28,7 @@ from lago_images.building.boot.machines import machine_for, refuse_missing_firmw
 from lago_images.building.boot.spec_tests import OwnTests
 from lago_images.building.customise.engine import customise
 from lago_images.building.customise.namespace import rules
-from lago_images.building.customise.sysprep import warn_of_secrets
+from lago_images.building.customise.sysprep import refuse_foreign_commands, warn_of_secrets
 from lago_images.building.customise.versions import refuse_unknown_commands
 from lago_images.building.esp import with_esp
 from lago_images.building.model import Context, Phase, Request
@@ -148,6 +148,7 @@ def reserved(job: Job) -> Iterator[None]:
     """
     refuse_pointers(job.request.spec, job.context.root)
     refuse_unknown_commands(job.request.spec, _runner(job))
+    refuse_foreign_commands(job.request.spec)
     if not boot_check(job.request.spec.properties).is_off:
         for firmware in job.request.firmwares:
             refuse_missing_firmware(machine_for(job.request.spec.arch, firmware))

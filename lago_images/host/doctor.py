@@ -22,6 +22,33 @@ GOOD_SPACE = 12 * space.GIB
 _ROOT = Path("/")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Firmware:
+    """The UEFI that boot tests start the guests of a host's architecture with."""
+
+    title: str
+    folder: str
+    files: tuple[str, ...]
+    package: str
+
+
+# Those that building.boot.machines starts a guest with, which host may not import.
+_FIRMWARES: Mapping[str, _Firmware] = {
+    "x86_64": _Firmware(
+        title="UEFI with Secure Boot",
+        folder="/usr/share/OVMF",
+        files=("OVMF_CODE_4M.secboot.fd", "OVMF_VARS_4M.ms.fd"),
+        package="ovmf",
+    ),
+    "aarch64": _Firmware(
+        title="UEFI",
+        folder="/usr/share/qemu-efi-aarch64",
+        files=("QEMU_EFI.fd",),
+        package="qemu-efi-aarch64",
+    ),
+}
+
+
 class State(StrEnum):
     """The verdict of a check; with ``warning`` something is wrong, but the work can be done."""
 
@@ -64,18 +91,11 @@ def host_checks(
 
 
 def _tools(environ: Mapping[str, str]) -> Check:
-    # Other architectures' images need another emulator, which the boot test names.
-    skipped = set() if platform.machine() == "x86_64" else {"qemu-system-x86_64"}
     path = search_path(environ)
-    missing = [
-        tool
-        for tool in TOOLS
-        if not (tool.without or tool.program in skipped)
-        and shutil.which(tool.program, path=path) is None
-    ]
+    needed = [tool for tool in TOOLS if not tool.without and tool.host in {"", platform.machine()}]
+    missing = [tool for tool in needed if shutil.which(tool.program, path=path) is None]
     if not missing:
-        needed = sum(not tool.without for tool in TOOLS)
-        return Check(name="tools", state=State.OK, found=f"all {needed} are installed")
+        return Check(name="tools", state=State.OK, found=f"all {len(needed)} are installed")
     packages = " ".join(sorted({tool.package for tool in missing}))
     return Check(
         name="tools",
@@ -120,25 +140,30 @@ def _kernel(root: Path) -> Check:
         name="kernel",
         state=State.MISSING,
         found="there is no /boot/vmlinuz-*, which libguestfs's appliance is made of",
-        do="as root: apt-get install linux-image-generic (Debian: linux-image-amd64)",
+        do=f"as root: apt-get install linux-image-generic (Debian: {_debian_kernel()})",
     )
+
+
+def _debian_kernel() -> str:
+    return "linux-image-arm64" if platform.machine() == "aarch64" else "linux-image-amd64"
 
 
 def _firmware(root: Path) -> Iterator[Check]:
     """Tell if boot tests have UEFI firmware; another architecture's is named when it is needed."""
-    if platform.machine() != "x86_64":
+    firmware = _FIRMWARES.get(platform.machine())
+    if firmware is None:
         return
-    # Those that building.boot.machines starts a guest with, which host may not import.
-    names = [f"OVMF_{part}.fd" for part in ("CODE_4M.secboot", "VARS_4M.ms")]
-    missing = [name for name in names if not (root / "usr/share/OVMF" / name).exists()]
+    missing = [
+        name for name in firmware.files if not (root / firmware.folder.lstrip("/") / name).exists()
+    ]
     if not missing:
-        yield Check(name="firmware", state=State.OK, found="UEFI with Secure Boot is installed")
+        yield Check(name="firmware", state=State.OK, found=f"{firmware.title} is installed")
         return
     yield Check(
         name="firmware",
         state=State.MISSING,
-        found=f"boot tests under UEFI need {' and '.join(missing)} in /usr/share/OVMF",
-        do="as root: apt-get install ovmf",
+        found=f"boot tests under UEFI need {' and '.join(missing)} in {firmware.folder}",
+        do=f"as root: apt-get install {firmware.package}",
     )
 
 

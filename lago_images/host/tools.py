@@ -24,12 +24,14 @@ class Tool:
 
     Attributes:
         without: What is the case where an optional one is missing; empty for others.
+        host: The architecture of the hosts that need it; empty for all.
     """
 
     program: str
     package: str
     purpose: str
     without: str = ""
+    host: str = ""
 
 
 TOOLS = (
@@ -43,9 +45,22 @@ TOOLS = (
     Tool(program="debugfs", package="e2fsprogs", purpose="bootstrap: bases"),
     Tool(program="mkfs.vfat", package="dosfstools", purpose="bootstrap: bases"),
     Tool(program="mcopy", package="mtools", purpose="bootstrap: bases"),
-    Tool(program="grub-mkimage", package="grub-common", purpose="bootstrap: bases"),
+    Tool(program="grub-mkimage", package="grub-common", purpose="bootstrap: bases", host="x86_64"),
     Tool(program="qemu-img", package="qemu-utils", purpose="disk images"),
-    Tool(program="qemu-system-x86_64", package="qemu-system-x86", purpose="boot tests"),
+    # Images of another architecture than the host's need another emulator, which their boot test
+    # names.
+    Tool(
+        program="qemu-system-x86_64",
+        package="qemu-system-x86",
+        purpose="boot tests",
+        host="x86_64",
+    ),
+    Tool(
+        program="qemu-system-aarch64",
+        package="qemu-system-arm",
+        purpose="boot tests",
+        host="aarch64",
+    ),
     Tool(
         program="7zz",
         package="7zip",

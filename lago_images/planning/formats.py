@@ -6,7 +6,7 @@
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -95,13 +95,15 @@ def entries(plan: Plan, most: int | None = None) -> list[dict[str, str]]:
     """Return the fan-out, an entry for each chain, or ``most`` entries that share the chains.
 
     ``chain`` is the first name and how many chains more; ``batch``, as ``3/256``, is what
-    ``batch`` finds the names by: all of them would be too much for GitHub.
+    ``batch`` finds the names by: all of them would be too much for GitHub. ``arch`` is that of all
+    its images, for a runner of that architecture.
     """
-    hands = _dealt(plan, most or len(plan.chains))
+    hands, archs = _dealt(plan, most or len(plan.chains)), _architectures(plan)
     return [
         {
             "chain": f"{hand[0][0]} and {len(hand) - 1} more" if hand[1:] else hand[0][0],
             "batch": f"{number}/{len(hands)}",
+            "arch": archs[hand[0]],
         }
         for number, hand in enumerate(hands, 1)
     ]
@@ -112,20 +114,36 @@ def batch(plan: Plan, number: int, count: int) -> tuple[str, ...]:
 
     Raises ``UsageError`` if the plan has no such entry.
     """
-    if not 1 <= number <= count <= len(plan.chains):
+    hands = _dealt(plan, count)
+    if not 1 <= number <= count == len(hands):
         raise UsageError(
             f"there is no batch {number}/{count} in the plan, which has {len(plan.chains)} chains",
             hint="use the plan that the fan-out was made with",
         )
-    return tuple(name for chain in _dealt(plan, count)[number - 1] for name in chain)
+    return tuple(name for chain in hands[number - 1] for name in chain)
 
 
 def _dealt(plan: Plan, most: int) -> Sequence[Sequence[tuple[str, ...]]]:
-    """Deal the chains to at most ``most`` hands, long ones first, so that hands are as long."""
+    """Deal the chains to at most ``most`` hands, long ones first, so that hands are as long.
+
+    A hand has chains of one architecture, so that there is one for each at least.
+    """
     if len(plan.chains) <= most:
         return [[chain] for chain in plan.chains]
-    longest = sorted(plan.chains, key=lambda chain: (-len(chain), chain))
-    return [longest[start::most] for start in range(most)]
+    archs = _architectures(plan)
+    longest: dict[str, list[tuple[str, ...]]] = {}
+    for chain in sorted(plan.chains, key=lambda chain: (-len(chain), chain)):
+        longest.setdefault(archs[chain], []).append(chain)
+    shares = dict.fromkeys(longest, 1)
+    while sum(shares.values()) < most:
+        shares[max(shares, key=lambda arch: len(longest[arch]) / shares[arch])] += 1
+    return [longest[arch][start::share] for arch, share in shares.items() for start in range(share)]
+
+
+def _architectures(plan: Plan) -> Mapping[tuple[str, ...], str]:
+    """Return the architecture of each chain, which is that of each of its images."""
+    archs = {image.name: image.arch for image in plan.images}
+    return {chain: archs[chain[0]] for chain in plan.chains}
 
 
 def to_github(plan: Plan) -> str:

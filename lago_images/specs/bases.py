@@ -7,13 +7,15 @@ from urllib.parse import urlsplit
 
 from lago_images.specs.model import Base, BaseKind, Spec
 from lago_images.specs.names import (
-    BOOTSTRAP_ARCHITECTURES,
+    ARCHITECTURES,
     BOOTSTRAP_RELEASES,
     NAME,
+    bootstrap_architectures,
     shown,
     suggestion,
 )
 from lago_images.specs.properties import (
+    BIOS_ARCHITECTURES,
     BOOTSTRAP_ONLY,
     FIRMWARES,
     firmwares,
@@ -25,6 +27,10 @@ from lago_images.specs.properties import (
 _KINDS = tuple(kind.value for kind in BaseKind)
 # Those of a bootstrap's that are looked at together; the rest is right or wrong by itself.
 _FITTING = ("arch", "size", "mirror", "snapshot", "firmware", "expand", "root-partition")
+# Of a spec that names none, of whom that is another problem.
+_USUAL = "x86_64"
+# The number of a bootstrap's root partition.
+_ALONE, _BEHIND_ESP, _BEHIND_GRUB = 1, 2, 3
 _MIB = 2**20
 _LEAST_MIB = 512
 # The archive's URL, and its security archive's.
@@ -78,7 +84,13 @@ def conflicting_properties(base: Base, properties: Mapping[str, str]) -> Iterato
     for key in () if bootstrap else BOOTSTRAP_ONLY:
         if key in properties:
             yield key, f"{key} is for bootstrap: bases only"
+    yield from _firmware(properties)
     yield from _checked(base, properties)
+
+
+def has_bios(arch: str) -> bool:
+    """Tell if machines of an architecture may have a BIOS; others start by UEFI or otherwise."""
+    return arch in BIOS_ARCHITECTURES
 
 
 def has_uefi(properties: Mapping[str, str]) -> bool:
@@ -104,12 +116,19 @@ def required_firmwares(spec: Spec, specs: Mapping[str, Spec]) -> tuple[str, ...]
         if below is None or below.name in seen:
             break
         spec = below
-    return named or (FIRMWARES if spec.base.kind is BaseKind.BOOTSTRAP else ())
+    if named or spec.base.kind is not BaseKind.BOOTSTRAP:
+        return named
+    return FIRMWARES if has_bios(spec.arch) else ("uefi",)
 
 
 def root_partition(properties: Mapping[str, str]) -> int:
-    """Return the number of a ``bootstrap:`` disk's root partition, of its properties."""
-    return 3 if has_uefi(properties) else 1
+    """Return the number of a ``bootstrap:`` disk's root partition, of its properties.
+
+    It is the last: behind an EFI system partition, and on a PC behind GRUB's for a BIOS.
+    """
+    if not has_bios(properties.get("arch", _USUAL)):
+        return _BEHIND_ESP
+    return _BEHIND_GRUB if has_uefi(properties) else _ALONE
 
 
 def misnamed_partitions(
@@ -125,7 +144,7 @@ def misnamed_partitions(
     for key in ("expand", "root-partition"):
         value = properties.get(key)
         if value is not None and not re.fullmatch(rf"/dev/[a-z]+{number}", value):
-            other = "" if number == 1 else " (with #firmware=bios it is /dev/sda1)"
+            other = " (with #firmware=bios it is /dev/sda1)" if number == _BEHIND_GRUB else ""
             yield key, f"{key} is /dev/sda{number} on this bootstrap: disk{other}"
 
 
@@ -133,6 +152,12 @@ def security_archive(mirror: str) -> str | None:
     """Return the security archive's URL on a mirror with Debian's own layout; None on another."""
     path = urlsplit(mirror).path
     return f"{mirror}-security" if path.rpartition("/")[2] == "debian" else None
+
+
+def _firmware(properties: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    arch = properties.get("arch", "")
+    if arch in ARCHITECTURES - BIOS_ARCHITECTURES and "bios" in firmwares(properties):
+        yield "firmware", f"no {arch} machine has a BIOS"
 
 
 def _checked(base: Base, properties: Mapping[str, str]) -> Iterator[tuple[str, str]]:
@@ -180,9 +205,12 @@ def _bootstrap(release: str, properties: Mapping[str, str]) -> Iterator[tuple[st
         for key in _FITTING
         if key in properties and not value_problem(key, properties[key])
     }
-    if valid.get("arch", BOOTSTRAP_ARCHITECTURES[0]) not in BOOTSTRAP_ARCHITECTURES:
-        yield "arch", f"bootstrap: makes disks for {', '.join(BOOTSTRAP_ARCHITECTURES)} only"
-    yield from misnamed_partitions(valid, valid)
+    architectures = bootstrap_architectures(release)
+    arch = properties.get("arch", _USUAL)
+    if arch in architectures:
+        yield from misnamed_partitions(valid, valid)
+    elif "arch" in valid:
+        yield "arch", f"bootstrap: makes {release} for {' and '.join(architectures)} only"
     size = size_bytes(valid.get("size", ""))
     if size is not None and (size < _LEAST_MIB * _MIB or size % _MIB):
         message = (

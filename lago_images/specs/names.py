@@ -24,9 +24,16 @@ BOOTSTRAP_RELEASES = {
     "ubuntu-24.04": "noble",
     "ubuntu-26.04": "resolute",
 }
-BOOTSTRAP_ARCHITECTURES = ("x86_64",)
+# Of these alone for another architecture than x86_64. Debian 11 is at the end of its support, and
+# Ubuntu has its packages for aarch64 in another archive, `ports.ubuntu.com`.
+_BOOTSTRAP_AARCH64 = frozenset(("debian-12", "debian-13"))
 
 _SHOWN = 60
+
+
+def bootstrap_architectures(release: str) -> tuple[str, ...]:
+    """Return the architectures that a release can be bootstrapped for."""
+    return ("x86_64", "aarch64") if release in _BOOTSTRAP_AARCH64 else ("x86_64",)
 
 
 def name_problem(name: str) -> str | None:

@@ -25,6 +25,8 @@ REQUIRED = MappingProxyType(
 )
 BOOTSTRAP_ONLY = ("packages", "mirror", "snapshot", "cloud-init")
 FIRMWARES = ("bios", "uefi")
+# A BIOS is of IBM's PC and its successors alone.
+BIOS_ARCHITECTURES = frozenset(("i686", "x86_64"))
 
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 _SIZE = re.compile(r"([1-9][0-9]{0,15})([KMGT]?)")

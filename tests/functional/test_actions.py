@@ -164,6 +164,22 @@ def test_every_manifest_and_disk_is_attested(own, tmp_path):
     assert "attested " not in fork.log
 
 
+def test_a_chain_waits_for_a_runner_of_its_architecture(own):
+    """act has runners for the usual label alone, and says which others a job asks for.
+
+    One architecture at a time: act 0.2.89 gives all jobs of a matrix the label of the first.
+    """
+    own.variables["LAGO_IMAGES_RUNNERS"] = '{"ppc64le": ["self-hosted", "power"]}'
+    own.specs.disk("disk.raw")
+    own.push("Start", event=False)
+    for arch, labels in (("aarch64", ["ubuntu-24.04-arm"]), ("ppc64le", ["self-hosted", "power"])):
+        spec = own.specs.spec("one", "simple:disk.raw")
+        spec.write_text(spec.read_text().replace("#arch=x86_64", f"#arch={arch}"))
+        ran = own.pull_request(len(arch), f"Build for {arch}")
+        asked = re.findall(r"build one.*Try running with `-P (\S+)=", ran.log)
+        assert asked == labels, ran.log
+
+
 def test_a_forks_pull_request_gets_no_secret_and_publishes_nothing(tmp_path, ceph20):
     """GitHub gives it no variables either: what it plans with is in the repository."""
     bucket = published_bucket(ceph20)

@@ -84,7 +84,7 @@ def test_a_pull_requests_build_is_not_promoted_with_promote_never(repo, tmp_path
     # Times in plans and manifests are whole seconds.
     time.sleep(1)
     entries = json.loads(run(repo, "ci/plan", "jenkins"))
-    assert entries == [{"chain": "one", "batch": "1/1"}]
+    assert entries == [{"chain": "one", "batch": "1/1", "arch": "x86_64"}]
     assert actions(repo) == {"one": "build", "two": "keep"}
 
     # Not even when the job that was to build it ended without telling how.
@@ -262,6 +262,51 @@ def test_a_password_is_prompted_for_on_a_terminal_only(tmp_path, terminal):
 
 
 @pytest.mark.parametrize(
+    ("machine", "what", "installed", "not_installed"),
+    [
+        (
+            "x86_64",
+            "build",
+            "qemu-system-x86 ovmf grub-pc-bin",
+            "qemu-efi-aarch64 qemu-user-static",
+        ),
+        ("x86_64", "test", "ovmf qemu-system-arm qemu-efi-aarch64 qemu-user-static", ""),
+        (
+            "aarch64",
+            "build",
+            "qemu-system-arm qemu-efi-aarch64",
+            "ovmf qemu-system-x86 grub-pc-bin",
+        ),
+        ("aarch64", "test", "qemu-efi-aarch64", "grub-pc-bin qemu-user-static"),
+    ],
+)
+def test_setup_installs_what_boots_guests_of_the_machines_architecture(
+    tmp_path, machine, what, installed, not_installed
+):
+    """As a user who is not root and lacks all packages; sudo installs none, which ends it."""
+    fakes = {
+        "id": "echo 1000",
+        "uname": f"echo {machine}",
+        "dpkg-query": "exit 1",
+        "sudo": f"printf '%s\n' \"$*\" >> {tmp_path}/asked; case $* in *install*) exit 1;; esac",
+    }
+    for name, text in fakes.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    done = subprocess.run(
+        [PROJECT / "ci/setup-host", what],
+        env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        stdin=subprocess.DEVNULL,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 1
+    _, asked = (tmp_path / "asked").read_text().splitlines()
+    assert set(installed.split()) <= set(asked.split())
+    assert not set(not_installed.split()) & set(asked.split())
+
+
+@pytest.mark.parametrize(
     ("user", "restricted", "lifted"),
     [
         ("1000", "echo 1", True),
@@ -285,6 +330,7 @@ def test_setup_lifts_ubuntus_restriction_of_user_namespaces(
         "sudo": f"printf '%s\\n' \"$*\" >> {tmp_path}/asked; "
         f"case $* in *sysctl*) exit {int(refused)};; esac",
         **dict.fromkeys(("apt-get", "chmod", "tee", "udevadm", "ln", "apparmor_parser"), ""),
+        **dict.fromkeys(("mount", "update-binfmts"), ""),
     }
     for name, text in fakes.items():
         (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")

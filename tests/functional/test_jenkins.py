@@ -41,7 +41,8 @@ class Agent:
         self.host.specs.write("lago-images.toml", 'name = "test"\n')
         self.host.specs.disk("disk.raw")
         self.host.specs.spec("one", "simple:disk.raw")
-        self.host.specs.spec("two", "simple:disk.raw")
+        two = self.host.specs.spec("two", "simple:disk.raw")
+        two.write_text(two.read_text().replace("#arch=x86_64", "#arch=aarch64"))
         self.host.push("Start", event=False)
         self.runs = 0
 
@@ -123,8 +124,9 @@ def check_branch(agent):
     run = agent.run(env=MAIN)
     assert not run.failed, run.log
     assert run.commands.count("ci/build --upload") == 2
-    assert [e["label"] for e in run.of("node")].count("kvm") == 2
-    assert agent.releases() == {"releases/one/x86_64/1.json", "releases/two/x86_64/1.json"}
+    labels = [e["label"] for e in run.of("node")]
+    assert (labels.count("kvm"), labels.count("aarch64")) == (1, 1)
+    assert agent.releases() == {"releases/one/x86_64/1.json", "releases/two/aarch64/1.json"}
     # The publisher's credentials are where it publishes, and the builder's where staging is read.
     assert set(secrets_of(run)) == {
         *("ci/plan jenkins", "ci/build --upload", "ci/publish", "ci/report"),

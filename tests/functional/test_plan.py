@@ -675,7 +675,7 @@ def test_the_command_line_prints_the_plan_in_every_form(world):
     assert (plain["schema"], plain["head"], plain["chains"]) == (1, commit, [["nfs"]])
     assert plain["published"] == git(world.repo.root, "rev-parse", "HEAD^")
     jenkins = world.repo.run(*at, "--format", "jenkins")
-    assert json.loads(jenkins.out) == [{"chain": "nfs", "batch": "1/1"}]
+    assert json.loads(jenkins.out) == [{"chain": "nfs", "batch": "1/1", "arch": "x86_64"}]
     assert world.repo.run(*at, "debain").code == 2
 
 

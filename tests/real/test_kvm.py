@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 from pathlib import Path
 
 import pytest
@@ -21,9 +20,7 @@ def test_kvm_is_proven_by_a_firmware_that_ends_qemu():
 
 
 def test_the_arm_firmware_ends_qemu():
-    # Not needed on the hosts of the tests, so its absence is no failure there.
-    if shutil.which("qemu-system-aarch64") is None:
-        pytest.skip("no qemu-system-aarch64")
+    need("qemu-system-aarch64")
     assert kvm._run(Runner(), kvm._ARM, "tcg") == ""
 
 

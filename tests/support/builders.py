@@ -30,8 +30,6 @@ from lago_images.specs.parse import parse
 from lago_images.storage.base import Store
 
 SITE = Site(name="test-repo", base_url="http://images.example.org/repo")
-# What both clients need of any spec.
-COMPLETE = ("#arch=x86_64", "#distro=debian")
 # What a whole spec has.
 PROPERTIES = {
     "name": "Debian® 12 (bookworm)",
@@ -76,9 +74,9 @@ def parsed(text: str, name: str = "image") -> Spec:
     return result
 
 
-def lines(*more: str, base: str = "layer:b") -> Spec:
+def lines(*more: str, base: str = "layer:b", arch: str = "x86_64") -> Spec:
     """Return the spec of a base and these lines, complete for both clients."""
-    return parsed("\n".join([f"#base={base}", *COMPLETE, *more]) + "\n")
+    return parsed("\n".join([f"#base={base}", f"#arch={arch}", "#distro=debian", *more]) + "\n")
 
 
 def buildable(name: str, base: str, **properties: str) -> Spec:

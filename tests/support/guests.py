@@ -10,7 +10,7 @@ from typing import Any
 
 from lago_images.building.boot import console_signs, running
 from lago_images.building.boot.guest_agent import Agent
-from lago_images.building.boot.machines import machine_for
+from lago_images.building.boot.machines import host, machine_for
 from lago_images.building.boot.running import Watch
 from lago_images.errors import BootError
 from lago_images.host import kvm
@@ -51,6 +51,7 @@ def started(
     disk: Path,
     console: Path,
     *,
+    arch: str = "x86_64",
     firmware: str = "bios",
     forward: str = "",
     more: tuple[str, ...] = (),
@@ -60,12 +61,13 @@ def started(
     Args:
         disk: The disk.
         console: Where the serial console's output goes.
+        arch: The machine's.
         firmware: The kind of firmware.
         forward: What QEMU's ``hostfwd_add`` takes; empty for none.
         more: Further options of QEMU.
     """
-    machine = machine_for("x86_64", firmware)
-    accel = "kvm" if kvm.detect(Runner()).kvm else "tcg"
+    machine = machine_for(arch, firmware)
+    accel = "kvm" if host() in machine.hosts and kvm.detect(Runner()).kvm else "tcg"
     errors = console.parent / "errors"
     watch = Watch(console=console, errors=errors, limit=_LONGEST, clock=time.monotonic)
     for is_last in (False, False, True):

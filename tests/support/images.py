@@ -44,6 +44,12 @@ DEBIAN12 = """\
 #arch=x86_64
 #distro=debian
 """
+DEBIAN13_ARM = """\
+#name=Debian 13 for aarch64
+#base=bootstrap:debian-13
+#arch=aarch64
+#distro=debian
+"""
 _MADE_BY = (build, debian, disk, guest_files, layout, superblocks, tree, identities, ext4)
 
 
@@ -109,6 +115,11 @@ def debian12_cloud() -> Image:
     return _kept("cloud", DEBIAN12 + "#cloud-init=yes\n")
 
 
+def debian13_arm() -> Image:
+    """The disk that ``bootstrap:debian-13`` gives for aarch64."""
+    return _kept("debian13-aarch64", DEBIAN13_ARM)
+
+
 def built_debian12(folder: Path, cache: Path | None = None) -> Image:
     """The same as ``debian12``, built now; without ``cache``, nothing is kept of it."""
     folder.mkdir()
@@ -116,7 +127,7 @@ def built_debian12(folder: Path, cache: Path | None = None) -> Image:
 
 
 def _kept(name: str, text: str) -> Image:
-    kept = _cache() / f"{name}-{_key(text)}"
+    kept = cache() / f"{name}-{_key(text)}"
     kept.parent.mkdir(parents=True, exist_ok=True)
     with (kept.parent / f"{name}.lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -136,14 +147,14 @@ def _build(kept: Path, text: str) -> None:
         made.rename(kept)
 
 
-def _built(folder: Path, text: str, cache: Path | None = None) -> Image:
+def _built(folder: Path, text: str, kept: Path | None = None) -> Image:
     # As in a run: programs keep their temporary files in the image's own folder.
     runner = Runner(log=folder / "log", environ={**os.environ, "TMPDIR": str(folder)})
     spec = a_spec(text, "debian-12")
     context = a_context(folder)
-    context = replace(context, cache=cache or context.cache)
+    context = replace(context, cache=kept or context.cache)
     prepared = build.prepare(spec, "tests", folder, context, runner)
-    if cache is None:
+    if kept is None:
         shutil.rmtree(context.cache, ignore_errors=True)
     return Image.of(with_esp(prepared, runner))
 
@@ -173,7 +184,8 @@ def _key(text: str) -> str:
     return digest.hexdigest()[:16]
 
 
-def _cache() -> Path:
+def cache() -> Path:
+    """The folder of what tests keep between runs."""
     home = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     return Path(home) / "lago-images-tests"
 

@@ -160,7 +160,7 @@ _STUCK = (
     _end(
         "no console",
         r"^Booting a command list$|^Loading .*\.\.\.$",
-        "the kernel was started and writes nothing here: give it console=ttyS0",
+        "the kernel was started and writes nothing here: give it console=ttyS0 (aarch64: ttyAMA0)",
     ),
     _end(
         "a unit hangs",

@@ -10,7 +10,7 @@ from lago_images.building import reservations
 from lago_images.building.boot import console_signs
 from lago_images.building.boot.console_text import shows
 from lago_images.building.boot.guest_agent import Agent
-from lago_images.building.boot.machines import Machine
+from lago_images.building.boot.machines import Machine, processor
 from lago_images.building.boot.monitor import Monitor, monitored
 from lago_images.errors import BootError, ToolMissingError
 from lago_images.host import space
@@ -21,7 +21,7 @@ TAIL = 20
 MEMORY_MIB = 2048
 _LATE = 1.0
 _HINT = (
-    "the agent must be installed and the console is best on ttyS0; in the spec, "
+    "the agent must be installed and the console is best on ttyS0 (aarch64: ttyAMA0); in the spec, "
     "#boot-test=console:TEXT judges an image without an agent, and "
     "#boot-test=no: REASON leaves the test out"
 )
@@ -179,7 +179,7 @@ def started(
     """
     pipe = -1  # subprocess.PIPE, which only host may import
     with monitored(watch.errors.parent) as (options, monitor):
-        devices = _devices(disk, machine, watch, mac, network=network)
+        devices = _devices(disk, machine, watch, mac, accel, network=network)
         argv = [machine.program, *machine.options, "-accel", accel, *devices, *options, *more]
         runner.note("+ " + command_line(argv))
         try:
@@ -197,14 +197,16 @@ def started(
             raise ToolMissingError(error.message, hint=install) from error
 
 
-def _devices(disk: Path, machine: Machine, watch: Watch, mac: str, *, network: bool) -> list[str]:
+def _devices(
+    disk: Path, machine: Machine, watch: Watch, mac: str, accel: str, *, network: bool
+) -> list[str]:
     # The names without -pci or -ccw are aliases for what the architecture has. The agent's port
     # is QEMU's own standard input and output: no socket, whose path would be too long somewhere.
     screen = ["-device", machine.screen] if machine.screen else []
     append = "on" if watch.start else "off"
     restrict = "off" if network else "on"
     return [
-        "-cpu", "max",
+        "-cpu", processor(machine, accel),
         "-smp", str(min(2, len(os.sched_getaffinity(0)))),
         "-m", str(MEMORY_MIB),
         "-nodefaults",

@@ -4,7 +4,12 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from lago_images.building.boot.machines import Machine, host, refuse_missing_firmware
+from lago_images.building.boot.machines import (
+    Machine,
+    host,
+    processor,
+    refuse_missing_firmware,
+)
 from lago_images.errors import ToolMissingError
 from lago_images.host.kvm import Acceleration
 from lago_images.host.process import Runner
@@ -23,7 +28,7 @@ def command(machine: Machine, disk: Path, fmt: str, accel: Acceleration) -> list
     return [
         machine.program, *machine.options,
         "-accel", name,
-        "-cpu", "max",
+        "-cpu", processor(machine, name),
         "-smp", str(min(2, len(os.sched_getaffinity(0)))),
         "-m", str(MEMORY_MIB),
         "-nographic",

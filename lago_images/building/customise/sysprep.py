@@ -87,6 +87,21 @@ _REFUSE_MISSING = (
 )
 # Guests of these pairs of host and guest can run commands (mltools tools_utils.ml).
 _ALSO = {("x86_64", "i686")}
+# Commands that start a program of the guest's (mlcustomize customize_run.ml: what it calls do_run
+# for). selinux-relabel is done at the first boot where it cannot be.
+_IN_GUEST = frozenset(
+    (
+        "install",
+        "run",
+        "run-command",
+        "sm-attach",
+        "sm-register",
+        "sm-remove",
+        "sm-unregister",
+        "uninstall",
+        "update",
+    )
+)
 # The modes that git knows; it keeps a file's by whether its owner may execute it.
 _PLAIN, _PROGRAM = 0o644, 0o755
 # Files that one warning names.
@@ -345,6 +360,26 @@ def _options(operations: Sequence[Operation]) -> list[str]:
         if operation.argument:
             options.append(operation.argument)
     return options
+
+
+def refuse_foreign_commands(spec: Spec) -> None:
+    """Refuse commands that run a program of a guest whose architecture is not this host's.
+
+    Raises:
+        SpecError: Names each line.
+    """
+    if _runs_here(spec.arch):
+        return
+    why = (
+        f"runs a program of the guest, which is {spec.arch}, and this host is {platform.machine()}"
+    )
+    problems = [
+        Problem(spec.path, operation.line, f"{operation.name} {why}: build it on {spec.arch}")
+        for operation in spec.operations
+        if operation.name in _IN_GUEST
+    ]
+    if problems:
+        raise SpecError(problems)
 
 
 def _runs_here(arch: str) -> bool:

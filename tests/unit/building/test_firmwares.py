@@ -32,6 +32,13 @@ def test_a_layer_is_for_what_its_bottom_is_for(kind, more, names):
     assert required_firmwares(own, specs) == ("uefi",)
 
 
+def test_a_bootstrap_for_arm_is_booted_under_uefi_alone():
+    bottom = replace(lines(base="bootstrap:debian-13", arch="aarch64"), name="bottom")
+    layer = replace(lines(base="layer:bottom", arch="aarch64"), name="layer")
+    specs = {"bottom": bottom, "layer": layer}
+    assert [required_firmwares(spec, specs) for spec in specs.values()] == [("uefi",)] * 2
+
+
 def test_a_layer_on_nothing_or_on_itself_is_for_what_is_usual():
     one = replace(lines(base="layer:two"), name="one")
     two = replace(lines(base="layer:one"), name="two")

@@ -60,8 +60,24 @@ def test_uefi_firmware_must_be_there_with_its_keys(tmp_path, monkeypatch):
     for file in machine.files:
         (tmp_path / file.lstrip("/")).touch()
     assert [check.state for check in doctor._firmware(tmp_path)] == [State.OK]
-    monkeypatch.setattr("platform.machine", lambda: "aarch64")
+    monkeypatch.setattr("platform.machine", lambda: "s390x")
     assert list(doctor._firmware(tmp_path)) == []
+
+
+def test_an_arm_host_needs_its_own_emulator_firmware_and_kernel(tmp_path, monkeypatch):
+    monkeypatch.setattr("lago_images.host.process._ADMIN", ())
+    monkeypatch.setattr("platform.machine", lambda: "aarch64")
+    tools = doctor._tools({"PATH": str(tmp_path)})
+    assert "qemu-system-aarch64 (boot tests)" in tools.found
+    assert " qemu-system-arm " in f"{tools.do} "
+    assert not any(word in tools.do + tools.found for word in ("x86", "grub"))
+    [firmware] = doctor._firmware(tmp_path)
+    assert firmware.do == "as root: apt-get install qemu-efi-aarch64"
+    for file in machine_for("aarch64").files:
+        (tmp_path / file.lstrip("/")).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file.lstrip("/")).touch()
+    assert [check.state for check in doctor._firmware(tmp_path)] == [State.OK]
+    assert "linux-image-arm64" in doctor._kernel(tmp_path).do
 
 
 @pytest.mark.parametrize(

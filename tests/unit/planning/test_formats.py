@@ -174,7 +174,10 @@ def test_text_has_a_row_for_each_reason_and_the_summary():
 def test_the_github_output_has_a_matrix_and_counts():
     outputs = dict(line.split("=", 1) for line in to_github(example()).splitlines())
     assert json.loads(outputs["matrix"]) == {
-        "include": [{"chain": "b0", "batch": "1/2"}, {"chain": "b1", "batch": "2/2"}]
+        "include": [
+            {"chain": "b0", "batch": "1/2", "arch": "x86_64"},
+            {"chain": "b1", "batch": "2/2", "arch": "x86_64"},
+        ]
     }
     assert (outputs["count"], outputs["promote"], outputs["work"]) == ("2", "0", "true")
 
@@ -211,8 +214,46 @@ def test_many_chains_are_distributed_over_at_most_256_jobs(chains):
 
 def test_the_matrix_of_thousands_of_long_names_fits_githubs_limit():
     """1 MB of UTF-16 a job: https://docs.github.com/actions/reference/limits."""
-    long = tuple((f"{number:05}{'n' * 54}",) for number in range(10_000))
-    assert len(to_github(replace(example(), chains=long)).encode("utf-16")) < 2**20 / 10
+    [one] = example(chains=0).images
+    names = [f"{number:05}{'n' * 54}" for number in range(10_000)]
+    long = replace(
+        example(),
+        images=tuple(replace(one, name=name) for name in names),
+        chains=tuple((name,) for name in names),
+    )
+    assert len(to_github(long).encode("utf-16")) < 2**20 / 10
+
+
+def of_two_architectures(pcs: int, arms: int) -> Plan:
+    [one] = example(chains=0).images
+    archs = {f"i{n:03}": "x86_64" if n < pcs else "aarch64" for n in range(pcs + arms)}
+    return replace(
+        example(chains=0),
+        images=tuple(replace(one, name=name, arch=arch) for name, arch in archs.items()),
+        chains=tuple((name,) for name in archs),
+    )
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(2, 80))
+def test_no_job_has_chains_of_two_architectures(pcs, arms, most):
+    made = of_two_architectures(pcs, arms)
+    archs = {image.name: image.arch for image in made.images}
+    found = entries(made, most)
+    assert len(found) == min(most, pcs + arms)
+    jobs = [batch(made, number, len(found)) for number in range(1, len(found) + 1)]
+    assert sorted(name for job in jobs for name in job) == sorted(archs)
+    for entry, job in zip(found, jobs, strict=True):
+        assert {archs[name] for name in job} == {entry["arch"]}
+    # As long as they can be where the jobs of one architecture are no use to another.
+    for arch, count in (("x86_64", pcs), ("aarch64", arms)):
+        sizes = [len(job) for entry, job in zip(found, jobs, strict=True) if entry["arch"] == arch]
+        assert max(sizes) - min(sizes) <= 1
+        assert sum(sizes) == count
+
+
+def test_two_architectures_are_never_one_batch():
+    with pytest.raises(UsageError, match="no batch 1/1 in the plan"):
+        batch(of_two_architectures(1, 1), 1, 1)
 
 
 @pytest.mark.parametrize(("number", "count"), [(0, 2), (3, 2), (1, 3), (1, 0)])
@@ -225,5 +266,5 @@ def test_the_jenkins_output_has_an_entry_for_each_chain():
     made = example(300)
     found = json.loads(to_jenkins(made))
     assert len(found) == 300
-    assert found[1] == {"chain": "b1", "batch": "2/300"}
+    assert found[1] == {"chain": "b1", "batch": "2/300", "arch": "x86_64"}
     assert batch(made, 2, 300) == ("b1", "l1")

@@ -200,9 +200,32 @@ BOOTSTRAP = [
 ]
 
 
-def test_a_bootstrap_of_another_architecture_is_a_problem():
-    text = with_base("bootstrap:debian-12").replace("x86_64", "aarch64")
-    assert read(text)[1] == [(2, "bootstrap: makes disks for x86_64 only")]
+@pytest.mark.parametrize(
+    ("release", "arch", "makes"),
+    [
+        ("debian-11", "aarch64", "x86_64"),
+        ("ubuntu-24.04", "aarch64", "x86_64"),
+        ("debian-12", "ppc64le", "x86_64 and aarch64"),
+    ],
+)
+def test_a_bootstrap_of_another_architecture_is_a_problem(release, arch, makes):
+    text = with_base(f"bootstrap:{release}").replace("x86_64", arch)
+    assert read(text)[1] == [(2, f"bootstrap: makes {release} for {makes} only")]
+
+
+@pytest.mark.parametrize("base", ["bootstrap:debian-13", "libguestfs:x", "layer:x"])
+@pytest.mark.parametrize("kinds", ["bios", "uefi bios"])
+def test_no_arm_machine_has_a_bios(base, kinds):
+    text = with_base(base, f"#firmware={kinds}").replace("x86_64", "aarch64")
+    assert read(text)[1] == [(4, "no aarch64 machine has a BIOS")]
+    assert good(text.replace(kinds, "uefi")).arch == "aarch64"
+
+
+def test_the_root_partition_of_an_arm_bootstrap_follows_the_efi_partition():
+    text = with_base("bootstrap:debian-13", "#expand=/dev/vda2", "#root-partition=/dev/vda2")
+    assert good(text.replace("x86_64", "aarch64")).properties["expand"] == "/dev/vda2"
+    wrong = with_base("bootstrap:debian-13", "#expand=/dev/sda3").replace("x86_64", "aarch64")
+    assert read(wrong)[1] == [(4, "expand is /dev/sda2 on this bootstrap: disk")]
 
 
 @pytest.mark.parametrize(("line", "what"), BOOTSTRAP)

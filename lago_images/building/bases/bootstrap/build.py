@@ -14,12 +14,19 @@ from lago_images.building.bases.bootstrap.debian import (
 from lago_images.building.bases.bootstrap.disk import write_disk
 from lago_images.building.bases.bootstrap.guest_files import Guest, make_guest
 from lago_images.building.bases.bootstrap.layout import Layout
-from lago_images.building.bases.bootstrap.tree import Tree, list_boot_files, make_tree, settle_times
+from lago_images.building.bases.bootstrap.tree import (
+    Tree,
+    as_root,
+    list_boot_files,
+    make_tree,
+    settle_times,
+)
 from lago_images.building.bases.prepared import Prepared
 from lago_images.building.customise.sysprep import warn_of_secrets
 from lago_images.building.model import Context
 from lago_images.building.packages import digest
 from lago_images.building.scratch import private, refuse_noexec
+from lago_images.host import foreign
 from lago_images.host.process import Runner
 from lago_images.host.tools import AS_ROOT
 from lago_images.repository.records.manifest import BaseRecord
@@ -59,7 +66,8 @@ def prepare(
         SpecError: There is no such release.
         BuildError: The bootstrap failed, or does not fit on the disk; or ``origin`` is nothing that
             a recipe says.
-        HostError: The work directory's file system is mounted with noexec or nodev.
+        HostError: The work directory's file system is mounted with noexec or nodev, or programs of
+            the spec's architecture do not run here.
     """
     todo = recipe_again(spec, origin) if origin else recipe(spec, host_mirrors(runner))
     layout = Layout(
@@ -67,6 +75,7 @@ def prepare(
         has_uefi=has_uefi(spec.properties),
         identity=fingerprint,
         distribution=todo.release.distribution.name,
+        arch=spec.arch,
     )
     user = () if os.geteuid() == 0 else AS_ROOT
     disk = workdir / "base.raw"
@@ -78,6 +87,7 @@ def prepare(
     )
     context.console.info(f"{spec.name}: bootstrapping {todo.release.title}")
     refuse_noexec(workdir)
+    foreign.demand(spec.arch, workdir, runner, prefix=as_root())
     with private(workdir / "bootstrap") as folder:
         tree = Tree(todo=todo, hostname=guest.hostname, folder=folder, runner=runner)
         start_time = context.clock()

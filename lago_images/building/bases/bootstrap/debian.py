@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
@@ -61,8 +61,11 @@ class Distribution:
             distribution apt does not look there by itself.
         kernels: By architecture: how the distribution spells it, and the kernel for machines.
         packages: What a guest needs of it that has another name in others.
-        loaders: Both of GRUB's kinds, and the shim that firmware trusts.
+        loaders: By architecture: GRUB of every kind that its machines start by, and the shim that
+            firmware trusts.
         archive: URLs of its archive and of its security archive; None for mmdebstrap's own.
+        answers: By architecture: what a package's questions are answered with, as
+            debconf-set-selections(1) reads it.
     """
 
     name: str
@@ -70,8 +73,9 @@ class Distribution:
     keyring: Path
     kernels: Mapping[str, tuple[str, str]]
     packages: tuple[str, ...]
-    loaders: tuple[str, ...]
+    loaders: Mapping[str, tuple[str, ...]]
     archive: Mirrors | None = None
+    answers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,10 +98,24 @@ _DEBIAN = Distribution(
     keyring=Path("/usr/share/keyrings/debian-archive-keyring.gpg"),
     # The kernel for virtual machines: a quarter of the plain one's size, with NFS server, iSCSI
     # target and KVM, without drivers for hardware.
-    kernels={"x86_64": ("amd64", "linux-image-cloud-amd64")},
+    kernels={
+        "x86_64": ("amd64", "linux-image-cloud-amd64"),
+        "aarch64": ("arm64", "linux-image-cloud-arm64"),
+    },
     packages=("isc-dhcp-client",),
-    # Debian's own cloud images have it too: grub-pc and grub-efi-amd64 exclude one another.
-    loaders=("grub-cloud-amd64",),
+    # Debian's own cloud images have them too: grub-pc and grub-efi-amd64 exclude one another.
+    loaders={
+        "x86_64": ("grub-cloud-amd64",),
+        "aarch64": ("grub-efi-arm64", "grub-efi-arm64-signed", "shim-signed"),
+    },
+    # Where firmware looks that remembers nothing, updates renew the boot loader, too; what it
+    # remembers is of one machine, and not of the image.
+    answers={
+        "aarch64": (
+            "grub-efi-arm64 grub2/force_efi_extra_removable boolean true",
+            "grub-efi-arm64 grub2/update_nvram boolean false",
+        )
+    },
 )
 _UBUNTU = Distribution(
     name="Ubuntu",
@@ -108,7 +126,7 @@ _UBUNTU = Distribution(
     # Ubuntu's kernels only recommend what makes their initrd.
     packages=("dhcpcd-base", "initramfs-tools"),
     # As Ubuntu's own cloud images have them.
-    loaders=("grub-pc", "grub-efi-amd64-signed", "shim-signed"),
+    loaders={"x86_64": ("grub-pc", "grub-efi-amd64-signed", "shim-signed")},
     archive=Mirrors(
         main="http://archive.ubuntu.com/ubuntu", security="http://security.ubuntu.com/ubuntu"
     ),
@@ -132,12 +150,14 @@ class Recipe:
         arch: As the distribution spells it.
         packages: To install besides the essential ones.
         sources: Lines for apt's sources.list; empty for mmdebstrap's own mirrors.
+        answers: To questions of packages, a line each.
     """
 
     release: Release
     arch: str
     packages: tuple[str, ...]
     sources: tuple[str, ...]
+    answers: tuple[str, ...] = ()
 
     @property
     def detail(self) -> str:
@@ -190,7 +210,7 @@ def recipe(spec: Spec, host: Mirrors | None) -> Recipe:
     wanted = words(spec.properties.get("packages", ""))
     # Of two kernels of one version, /vmlinuz leads to the cloud kernel whichever came first.
     kernels = () if any(name.startswith("linux-image-") for name in wanted) else (kernel,)
-    loader = distribution.loaders if has_uefi(spec.properties) else ()
+    loader = distribution.loaders[spec.arch] if has_uefi(spec.properties) else ()
     cloud = _CLOUD_PACKAGES if has_cloud_init(spec) else ()
     # The host's are Debian's.
     mirrors = _mirrors(spec.properties) or (host if distribution is _DEBIAN else None)
@@ -199,6 +219,7 @@ def recipe(spec: Spec, host: Mirrors | None) -> Recipe:
         arch=arch,
         packages=(*kernels, *_PACKAGES, *distribution.packages, *loader, *cloud, *wanted),
         sources=_sources(release, mirrors, spec.properties),
+        answers=distribution.answers.get(spec.arch, ()),
     )
 
 

@@ -27,13 +27,15 @@ _MODULES = (
 # grub-mkimage synchronises what it writes, which a pipe refuses.
 _MKIMAGE = 'out=$(mktemp) && grub-mkimage -o "$out" "$@" && cat "$out" && rm -f "$out"'
 _GRUB = Path("usr/lib/grub/i386-pc")
-_SIGNED_GRUB = "usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed"
 _SHIM = "usr/lib/shim"
+# UEFI specification 2.10, section 3.5.1.1: the end of the names of an architecture's programs; and
+# GRUB's own name for the platform.
+_PLATFORMS = {"x86_64": ("x64", "x86_64-efi"), "aarch64": ("aa64", "arm64-efi")}
 # Debian's packages name what they signed; of Ubuntu's shims the newest has its name at the end, and
 # the one without is a link that leads out of the folder that the guest is in.
 _SHIM_FILES = {
-    "Debian": ("shimx64.efi.signed", "mmx64.efi.signed", "fbx64.efi.signed"),
-    "Ubuntu": ("shimx64.efi.signed.latest", "mmx64.efi", "fbx64.efi"),
+    "Debian": ("shim{}.efi.signed", "mm{}.efi.signed", "fb{}.efi.signed"),
+    "Ubuntu": ("shim{}.efi.signed.latest", "mm{}.efi", "fb{}.efi"),
 }
 # A distribution's signed GRUB looks for its menu in its own folder, whichever it was started from.
 _ESP_MENU = """\
@@ -43,24 +45,26 @@ configfile $prefix/grub.cfg
 """
 
 
-def esp_files(distribution: str) -> dict[str, str]:
+def esp_files(distribution: str, arch: str) -> dict[str, str]:
     """Return the files of the EFI system partition, and where in the guest each comes from.
 
     They lie where ``grub-install`` of the guest puts them when it renews them. The first folder is
     for firmware that remembers no disk, the second, the distribution's, for the one that does. No
     fallback program is in the first: it would reset the machine to start the second.
     """
-    shim, manager, fallback = (f"{_SHIM}/{name}" for name in _SHIM_FILES[distribution])
-    own = f"EFI/{distribution.lower()}"
+    end, platform = _PLATFORMS[arch]
+    shim, manager, fallback = (f"{_SHIM}/{name.format(end)}" for name in _SHIM_FILES[distribution])
+    grub = f"usr/lib/grub/{platform}-signed/grub{end}.efi.signed"
+    own, boot = f"EFI/{distribution.lower()}", f"BOOT{end.upper()}"
     return {
-        "EFI/BOOT/BOOTX64.EFI": shim,
-        "EFI/BOOT/grubx64.efi": _SIGNED_GRUB,
-        "EFI/BOOT/mmx64.efi": manager,
-        f"{own}/shimx64.efi": shim,
-        f"{own}/grubx64.efi": _SIGNED_GRUB,
-        f"{own}/mmx64.efi": manager,
-        f"{own}/fbx64.efi": fallback,
-        f"{own}/BOOTX64.CSV": f"{_SHIM}/BOOTX64.CSV",
+        f"EFI/BOOT/{boot}.EFI": shim,
+        f"EFI/BOOT/grub{end}.efi": grub,
+        f"EFI/BOOT/mm{end}.efi": manager,
+        f"{own}/shim{end}.efi": shim,
+        f"{own}/grub{end}.efi": grub,
+        f"{own}/mm{end}.efi": manager,
+        f"{own}/fb{end}.efi": fallback,
+        f"{own}/{boot}.CSV": f"{_SHIM}/{boot}.CSV",
     }
 
 
@@ -101,7 +105,8 @@ def write_disk(
         doing="partitioning the disk",
     )
     _write_root(rootfs, disk, layout, workdir, epoch, runner, user)
-    _install_grub(rootfs, disk, layout, runner, user)
+    if layout.has_bios:
+        _install_grub(rootfs, disk, layout, runner, user)
     if layout.has_uefi:
         times = (f"{name}={value}" for name, value in fixed_times(epoch).items())
         _write_esp(rootfs, disk, layout, workdir, runner, (*user, "env", *times))
@@ -172,7 +177,8 @@ def _write_esp(
     """Write the EFI system partition: the signed shim and GRUB, as the guest has them."""
     esp, menu = workdir / "esp.img", workdir / "esp-grub.cfg"
     menu.write_text(_ESP_MENU.format(uuid=layout.root_uuid), encoding="utf-8")
-    files = {name: str(rootfs / source) for name, source in esp_files(layout.distribution).items()}
+    sources = esp_files(layout.distribution, layout.arch)
+    files = {name: str(rootfs / source) for name, source in sources.items()}
     own = f"EFI/{layout.distribution.lower()}"
     files[f"{own}/grub.cfg"] = str(menu)
     with esp.open("wb") as file:

@@ -6,9 +6,15 @@ from pathlib import Path, PurePosixPath
 from lago_images.building.bases.bootstrap.layout import Layout
 from lago_images.errors import BuildError
 
+# The serial line is the PC's, or the PL011 of QEMU's virt and of most servers of Arm's.
 # net.ifnames, biosdevname: lago configures eth0, eth1, … in its guests. no_timer_check: under
-# emulation on a busy machine the timer is late, and Linux would panic; Fedora's images have it too.
-_KERNEL_OPTIONS = "console=tty0 console=ttyS0,115200n8 net.ifnames=0 biosdevname=0 no_timer_check"
+# emulation on a busy machine the PC's timer is late, and Linux would panic; Fedora's images have it
+# too.
+_NAMES = "net.ifnames=0 biosdevname=0"
+_KERNEL_OPTIONS = {
+    "x86_64": f"console=tty0 console=ttyS0,115200n8 {_NAMES} no_timer_check",
+    "aarch64": f"console=tty0 console=ttyAMA0,115200n8 {_NAMES}",
+}
 _UNITS = "etc/systemd/system"
 _GRUB_MODULES = "usr/lib/grub/i386-pc"
 _LIB = "usr/local/lib/lago-images"
@@ -35,12 +41,19 @@ GRUB_DISTRIBUTOR={distribution}
 GRUB_TIMEOUT=0
 GRUB_CMDLINE_LINUX_DEFAULT=""
 GRUB_CMDLINE_LINUX="{options}"
+"""
+# With a BIOS GRUB speaks to the serial line itself; the console of UEFI is on it.
+_BIOS_GRUB = """\
 GRUB_TERMINAL="console serial"
 GRUB_SERIAL_COMMAND="serial --unit=0 --speed=115200"
 """
+_EFI_GRUB = "GRUB_TERMINAL=console\n"
 # By this file grub-cloud-amd64, which Debian's own cloud images have, renews GRUB for BIOS and for
 # UEFI when its packages are updated, in a machine whose disk it can see.
 _ENABLE_CLOUD = "# grub-cloud-amd64 installs GRUB on this machine's disk, for BIOS and UEFI.\n"
+# Where this file is, updates of grub-efi-arm64 renew GRUB on the EFI system partition, as its
+# postinst has it. grub-install makes it, which was not run for this disk.
+_GRUB_IS_INSTALLED = "boot/grub/arm64-efi/core.efi"
 _INTERFACES = """\
 source /etc/network/interfaces.d/*
 
@@ -164,6 +177,7 @@ def make_guest(rootfs: Path, guest: Guest) -> None:
     if guest.layout.has_uefi:
         # The mount point, by the path of something in it.
         _inside(rootfs, "boot/efi/EFI")
+    if guest.layout.has_uefi and guest.layout.has_bios:
         _copy_modules(rootfs)
     _want(rootfs, "sysinit.target", "grow-root.service")
     # Else network-online.target, which waits for nothing without, is no sign of a network.
@@ -173,14 +187,8 @@ def make_guest(rootfs: Path, guest: Guest) -> None:
 
 
 def _files(guest: Guest) -> dict[str, tuple[str, int]]:
-    uuid = guest.layout.root_uuid
-    distribution = guest.layout.distribution
-    kernels = "/boot" if distribution == "Ubuntu" else ""
-    cfg = _GRUB_CFG.format(title=guest.title, uuid=uuid, options=_KERNEL_OPTIONS, kernels=kernels)
-    default = _DEFAULT_GRUB.format(distribution=distribution, options=_KERNEL_OPTIONS)
     files = {
-        "boot/grub/grub.cfg": (cfg, 0o644),
-        "etc/default/grub": (default, 0o644),
+        **_menu(guest),
         "etc/fstab": (_fstab(guest.layout), 0o644),
         "etc/hostname": (guest.hostname + "\n", 0o644),
         "etc/hosts": (_HOSTS.format(hostname=guest.hostname), 0o644),
@@ -191,13 +199,30 @@ def _files(guest: Guest) -> dict[str, tuple[str, int]]:
         f"{_UNITS}/grow-root.service": (_GROW_UNIT, 0o644),
         f"{_UNITS}/ifupdown-wait-online.service.d/lago-images.conf": (_WAIT_ONLINE, 0o644),
     }
-    if guest.layout.has_uefi and distribution == "Debian":
-        files["etc/grub.d/enable_cloud"] = (_ENABLE_CLOUD, 0o644)
     if guest.has_cloud_init:
         files["etc/network/interfaces"] = (_CLOUD_INTERFACES, 0o644)
         files[f"{_LIB}/network-profile"] = (_NETWORK_PROFILE, 0o755)
         # Behind the package's own, 90_dpkg.cfg.
         files["etc/cloud/cloud.cfg.d/95_lago-images.cfg"] = (_CLOUD_CONFIG, 0o644)
+    return files
+
+
+def _menu(guest: Guest) -> dict[str, tuple[str, int]]:
+    """Return the boot menu, and what a guest's own GRUB makes others by."""
+    layout, options = guest.layout, _KERNEL_OPTIONS[guest.layout.arch]
+    kernels = "/boot" if layout.distribution == "Ubuntu" else ""
+    cfg = _GRUB_CFG.format(
+        title=guest.title, uuid=layout.root_uuid, options=options, kernels=kernels
+    )
+    default = _DEFAULT_GRUB.format(distribution=layout.distribution, options=options)
+    files = {
+        "boot/grub/grub.cfg": (cfg, 0o644),
+        "etc/default/grub": (default + (_BIOS_GRUB if layout.has_bios else _EFI_GRUB), 0o644),
+    }
+    if layout.has_uefi and layout.has_bios and layout.distribution == "Debian":
+        files["etc/grub.d/enable_cloud"] = (_ENABLE_CLOUD, 0o644)
+    if layout.arch == "aarch64":
+        files[_GRUB_IS_INSTALLED] = ("", 0o644)
     return files
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from lago_images.errors import BuildError
+from lago_images.specs.bases import has_bios
 
 SECTOR = 512
 MIB = 2**20
@@ -40,7 +41,7 @@ class Partition:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
-    """A disk to make, for a BIOS alone (one partition, MBR) or for UEFI too (GPT).
+    """A disk to make: for a BIOS alone (one partition, MBR), for UEFI too, or for UEFI alone (GPT).
 
     The root partition is the last on the disk and has the highest number: growing is simple, and
     virt-resize, which numbers partitions by their place, keeps its number.
@@ -50,17 +51,24 @@ class Layout:
         has_uefi: Whether there is an EFI system partition.
         identity: What all identifiers are made of, such as the image's fingerprint.
         distribution: Whose boot files are on it: ``Debian`` or ``Ubuntu``.
+        arch: Of the machines it is for; where those never have a BIOS there is no GRUB for one.
     """
 
     size: int
     has_uefi: bool
     identity: str
     distribution: str = "Debian"
+    arch: str = "x86_64"
+
+    @property
+    def has_bios(self) -> bool:
+        """Tell whether GRUB for a BIOS is on it."""
+        return has_bios(self.arch)
 
     @property
     def root_start(self) -> int:
         """Return the root partition's first byte."""
-        return 2 * MIB + ESP_SIZE if self.has_uefi else MIB
+        return self.esp.start + ESP_SIZE if self.has_uefi else MIB
 
     @property
     def root_size(self) -> int:
@@ -79,7 +87,9 @@ class Layout:
 
     @property
     def esp(self) -> Partition:
-        return self._partition("ESP", 2 * MIB, ESP_SIZE, _ESP_TYPE)
+        """Return the EFI system partition, which comes after GRUB's for a BIOS, of a MiB."""
+        start = 2 * MIB if self.has_bios else MIB
+        return self._partition("ESP", start, ESP_SIZE, _ESP_TYPE)
 
     @property
     def root_uuid(self) -> str:
@@ -106,11 +116,12 @@ class Layout:
         if not self.has_uefi:
             label = f"label: dos\nlabel-id: 0x{self.guid('disk')[:8]}\n"
             return f"{label}start={MIB // SECTOR}, type=83, bootable\n"
-        partitions = (
-            self._partition("BIOS boot", MIB, MIB, _BIOS_BOOT_TYPE),
+        partitions = [
             self.esp,
             self._partition("root", self.root_start, self.root_size, _LINUX_TYPE),
-        )
+        ]
+        if self.has_bios:
+            partitions.insert(0, self._partition("BIOS boot", MIB, MIB, _BIOS_BOOT_TYPE))
         lines = ["label: gpt", f"label-id: {self.guid('disk')}"]
         lines += [
             f"start={each.start // SECTOR}, size={each.size // SECTOR}, type={each.type}, "

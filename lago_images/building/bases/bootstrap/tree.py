@@ -47,6 +47,7 @@ _FILES = 'd="$1/var/cache/apt/archives"; mkdir -p "$d" && cp -R --reflink=auto -
 _TOOLS = ("mmdebstrap", "apt-get", "dpkg", "tar")
 # Package scripts ask for the host's name: it is the guest's there, not the builder's.
 _NAMED = ("sh", "-c", 'hostname "$0" && exec "$@"')
+_ANSWERS = 'printf "%s\\n" {} | chroot "$1" debconf-set-selections'
 _NAMES = 'echo {name} >"$1/etc/hostname"; echo 127.0.1.1 {name} >"$1/etc/hosts"'
 # The guest's own shell: what it finds there behind a link is the guest's. Its /dev is the host's.
 _IN_GUEST = ("sh", "-c", 'mount --rbind /dev "$0/dev" && exec chroot "$0" /bin/sh')
@@ -158,6 +159,7 @@ def _parts(tree: Tree, resolved: Sequence[Resolved]) -> Mapping[str, Any]:
         "arch": todo.arch,
         "wanted": todo.packages,
         "sources": todo.sources,
+        "answers": todo.answers,
         "hostname": tree.hostname,
         "packages": [[each.name, each.version, each.arch, each.sha256] for each in resolved],
         "code": [
@@ -242,8 +244,10 @@ def _debootstrap(tree: Tree, settings: Path, provided: Sequence[str]) -> None:
     todo = tree.todo
     # fmt: off
     argv = [
-        *_namespaces(), "--uts", *_NAMED, tree.hostname, "mmdebstrap",
+        *as_root(), "--uts", *_NAMED, tree.hostname, "mmdebstrap",
         "--mode=root",
+        # Whether the architecture's programs run here was proven before.
+        "--skip=check/qemu",
         "--variant=minbase",
         "--format=directory",
         f"--components={todo.release.distribution.components.replace(' ', ',')}",
@@ -255,6 +259,7 @@ def _debootstrap(tree: Tree, settings: Path, provided: Sequence[str]) -> None:
         "--dpkgopt=force-unsafe-io",
         *provided,
         f"--essential-hook={_NAMES.format(name=tree.hostname)}",
+        *_answers(todo),
         todo.release.codename,
         str(tree.rootfs),
         *todo.sources,
@@ -270,12 +275,17 @@ def _debootstrap(tree: Tree, settings: Path, provided: Sequence[str]) -> None:
         ) from error
 
 
+def _answers(todo: Recipe) -> tuple[str, ...]:
+    lines = shlex.join(todo.answers)
+    return (f"--essential-hook={_ANSWERS.format(lines)}",) if lines else ()
+
+
 def _times(todo: Recipe) -> dict[str, str]:
     # The initrd, /etc/shadow and Python's compiled modules keep it in place of the time of day.
     return {"SOURCE_DATE_EPOCH": str(todo.release.date)}
 
 
-def _namespaces() -> tuple[str, ...]:
+def as_root() -> tuple[str, ...]:
     """Return a command's prefix that gives it mounts of its own, and root's rights."""
     return ("unshare", "--mount") if os.geteuid() == 0 else AS_ROOT
 
@@ -292,7 +302,7 @@ def _remove_identities(tree: Tree) -> list[str]:
 def _in_guest(calls: str, tree: Tree, *, doing: str) -> list[str]:
     """Call functions of ``finish.sh`` in the guest; returns the lines that they print."""
     script = f"{identities.finish_script()}\n{calls}\n"
-    argv = [*_namespaces(), *_IN_GUEST, str(tree.rootfs)]
+    argv = [*as_root(), *_IN_GUEST, str(tree.rootfs)]
     # A path of the guest is of whatever bytes its packages chose.
     out = tree.runner.capture(argv, stdin=script.encode(), env=_times(tree.todo), doing=doing)
     return out.decode(errors="replace").splitlines()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lago_images.building.boot.machines import machine_for
+from lago_images.building.boot.machines import machine_for, processor
 from lago_images.errors import BootError
 
 
@@ -18,6 +18,12 @@ def test_uefi_has_secure_boot_and_names_what_it_needs():
     assert "property=secure,value=on" in options
     assert all(file in options for file in machine.files)
     assert "ovmf" in machine.package
+
+
+def test_kvm_has_the_hosts_processor_whatever_is_emulated_without():
+    arm = machine_for("aarch64")
+    assert processor(arm, "kvm") == processor(machine_for("x86_64"), "tcg") == "max"
+    assert processor(arm, "tcg").startswith("max,")
 
 
 @pytest.mark.parametrize(("arch", "firmware"), [("aarch64", "bios"), ("i686", "uefi")])

@@ -22,8 +22,8 @@ GUEST = Guest(
 HOST = Mirrors.of("http://mirror.example/debian")
 
 
-def spec(*more, base="debian-12"):
-    return lines(*more, base=f"bootstrap:{base}")
+def spec(*more, base="debian-12", arch="x86_64"):
+    return lines(*more, base=f"bootstrap:{base}", arch=arch)
 
 
 @pytest.mark.parametrize("name", ["debian-12", "debian12", "bookworm", "debian-bookworm", "12"])
@@ -162,10 +162,41 @@ def test_an_ubuntu_guest_boots_its_own_kernel_and_is_named_ubuntu(tmp_path: Path
 
 
 def test_the_efi_partition_has_the_distributions_own_folder():
-    assert esp_files("Debian")["EFI/debian/shimx64.efi"] == "usr/lib/shim/shimx64.efi.signed"
-    ubuntu = esp_files("Ubuntu")
+    debian = esp_files("Debian", "x86_64")
+    assert debian["EFI/debian/shimx64.efi"] == "usr/lib/shim/shimx64.efi.signed"
+    ubuntu = esp_files("Ubuntu", "x86_64")
     assert ubuntu["EFI/ubuntu/shimx64.efi"] == "usr/lib/shim/shimx64.efi.signed.latest"
     assert not [name for name in ubuntu if "debian" in name]
+
+
+def test_the_efi_partition_of_an_arm_machine_has_its_programs_alone():
+    files = esp_files("Debian", "aarch64")
+    grub = "usr/lib/grub/arm64-efi-signed/grubaa64.efi.signed"
+    assert files["EFI/BOOT/BOOTAA64.EFI"] == "usr/lib/shim/shimaa64.efi.signed"
+    assert files["EFI/BOOT/grubaa64.efi"] == files["EFI/debian/grubaa64.efi"] == grub
+    assert not [name for pair in files.items() for name in pair if "x64" in name.lower()]
+    assert len(files) == len(esp_files("Debian", "x86_64"))
+
+
+def test_an_arm_guest_has_no_boot_loader_for_a_bios():
+    made = recipe(spec(base="debian-13", arch="aarch64"), HOST)
+    assert made.arch == "arm64"
+    assert {"linux-image-cloud-arm64", "grub-efi-arm64-signed", "shim-signed"} <= set(made.packages)
+    assert not [name for name in made.packages if "amd64" in name or "grub-cloud" in name]
+    assert any("force_efi_extra_removable boolean true" in line for line in made.answers)
+    assert recipe(spec(), HOST).answers == ()
+
+
+def test_an_arm_guest_speaks_on_its_own_serial_line(tmp_path: Path):
+    layout = replace(GUEST.layout, arch="aarch64")
+    folder = made(tmp_path / "guest", replace(GUEST, layout=layout))
+    menu = (folder / "boot/grub/grub.cfg").read_text()
+    assert " console=ttyAMA0,115200n8 " in menu
+    assert "ttyS0" not in menu
+    assert "serial" not in (folder / "etc/default/grub").read_text()
+    assert (folder / "boot/grub/arm64-efi/core.efi").exists()
+    assert not (folder / "etc/grub.d/enable_cloud").exists()
+    assert (folder / "boot/efi").is_dir()
 
 
 def test_the_specs_packages_are_added_to_the_guests():
@@ -209,6 +240,7 @@ _VALUES = {
 @given(st.fixed_dictionaries({}, optional=_VALUES), st.booleans())
 @settings(max_examples=500)
 @example({"arch": "aarch64"}, False)
+@example({"arch": "aarch64", "base": "bootstrap:debian-11"}, False)
 @example({"size": "100M"}, False)
 @example({"size": "1073741825"}, False)
 @example({"snapshot": "20260131T120000Z"}, True)

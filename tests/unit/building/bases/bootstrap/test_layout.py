@@ -7,7 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lago_images.building.bases.bootstrap.layout import MIB, SECTOR, BiosLoader, Layout
+from lago_images.building.bases.bootstrap.layout import (
+    ESP_SIZE,
+    MIB,
+    SECTOR,
+    BiosLoader,
+    Layout,
+)
 from lago_images.errors import BuildError
 
 
@@ -30,6 +36,16 @@ def test_partitions_follow_one_another_and_the_root_is_the_last(mib):
     assert esp[0] + esp[1] == root[0]
     assert (root[0] * SECTOR, root[1] * SECTOR) == (made.root_start, made.root_size)
     # GPT's second copy has 33 sectors.
+    assert root[0] + root[1] <= made.size // SECTOR - 33
+
+
+@given(st.integers(512, 2**25))
+def test_a_disk_without_a_bios_has_two_partitions_from_the_first_mib_on(mib):
+    made = Layout(size=mib * MIB, has_uefi=True, identity="sha256:1", arch="aarch64")
+    esp, root = partitions(made.script)
+    assert esp == (MIB // SECTOR, ESP_SIZE // SECTOR)
+    assert esp[0] + esp[1] == root[0]
+    assert (root[0] * SECTOR, root[1] * SECTOR) == (made.root_start, made.root_size)
     assert root[0] + root[1] <= made.size // SECTOR - 33
 
 
