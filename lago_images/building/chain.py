@@ -4,7 +4,7 @@ import shutil
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -70,8 +70,9 @@ def build_chains(
             futures = [pool.submit(_build_chain, each, run, grouped=jobs == 1) for each in chains]
             # Another thread may have got a signal, or this one just before it waits: then nothing
             # but the time wakes it.
-            while wait(futures, timeout=_POLL).not_done:
-                pass
+            while (seen := wait(futures, _POLL, FIRST_EXCEPTION)).not_done:
+                if any(future.exception() for future in seen.done):
+                    break
             results = [result for future in futures for result in future.result()]
     except BaseException:
         pool.shutdown(wait=False, cancel_futures=True)

@@ -23,6 +23,7 @@ from lago_images.repository.records.state import StoredBuild
 # QEMU is told the format: it would guess it from the first bytes, which the guest of a raw disk may
 # have written (CVE-2008-2004).
 _FORMATS = {".img": "raw", ".raw": "raw"}
+_FIRMWARES = ("bios", "uefi")
 
 
 @click.command("try")
@@ -76,9 +77,12 @@ def try_(
             click.echo(document(tried))
         elif disk:
             click.echo(disk.path)
-        if disk:
-            arch = "" if disk.arch == machines.host() else f" --arch {disk.arch}"
-            workspace.console.info(f"next: lago-images run {target.name}{arch}")
+        if disk and built:
+            more = "" if disk.arch == machines.host() else f" --arch {disk.arch}"
+            tested = trial.tested_firmware(built)
+            if tested in _FIRMWARES and tested != machines.machine_for(disk.arch).firmware:
+                more += f" --firmware {tested}"
+            workspace.console.info(f"next: lago-images run {target.name}{more}")
     finish(succeeded=built is not None)
 
 
@@ -87,7 +91,7 @@ def try_(
 @click.option("--arch", default=machines.host(), help="Of a disk in a file. [default: this host's]")
 @click.option(
     "--firmware",
-    type=click.Choice(["bios", "uefi"]),
+    type=click.Choice(_FIRMWARES),
     help="The machine's. [default: one that the image was tested with, else the usual one]",
 )
 @click.option("--dry-run", is_flag=True, help="Only show the command that starts it.")
@@ -110,7 +114,7 @@ def run(invocation: Invocation, name: str, arch: str, firmware: str | None, dry_
             built = trial.published(store, name)
             scratch = stack.enter_context(workdir(scratch, console))
             disk = trial.unpack(store, built, scratch / "disk")
-            firmware = firmware or trial.tested_firmware(built)
+            firmware = firmware or trial.tested_firmware(built.manifest)
         machine = machines.machine_for(disk.arch, firmware or "")
         argv = terminal.command(machine, disk.path, disk.format, accel)
         if dry_run:

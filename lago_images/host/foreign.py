@@ -19,6 +19,8 @@ from lago_images.host.process import Runner
 _NAME = "end"
 # Seconds for three instructions: an emulator has to be read first, from a slow disk perhaps.
 _LIMIT = 60.0
+# Of chroot(1): the program cannot be started, or there is none.
+_NOT_STARTED = (126, 127)
 _ADDRESS = 0x400000
 _HEADERS = 64 + 56
 # Of 64 KiB, the largest page that a kernel for aarch64 may have.
@@ -65,6 +67,7 @@ def demand(arch: str, workdir: Path, runner: Runner, *, prefix: Sequence[str] = 
 
     Raises:
         HostError: They do not run; says what to install.
+        CommandError: They cannot be tried, for want of root's rights or another reason.
     """
     if arch == platform.machine():
         return
@@ -76,6 +79,8 @@ def demand(arch: str, workdir: Path, runner: Runner, *, prefix: Sequence[str] = 
         try:
             runner.run(argv, timeout=_LIMIT, doing=f"running a program of {arch}")
         except CommandError as error:
+            if error.returncode not in _NOT_STARTED:
+                raise
             # Not what chroot says: of a format that the kernel does not know it takes a program for
             # a shell's script, and misses that shell.
             raise HostError(

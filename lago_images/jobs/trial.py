@@ -11,6 +11,7 @@ from lago_images.jobs.plan import plan
 from lago_images.jobs.workspace import Workspace
 from lago_images.planning.history import Ask
 from lago_images.planning.model import Action, Plan
+from lago_images.repository.records.manifest import Manifest
 from lago_images.repository.records.state import StoredBuild, read
 from lago_images.storage.base import Store
 
@@ -66,10 +67,9 @@ def unpack(store: Store, stored: StoredBuild, target: Path) -> FinishedDisk:
     return FinishedDisk(path=target, format=disk.format, arch=stored.manifest.arch)
 
 
-def tested_firmware(stored: StoredBuild) -> str:
+def tested_firmware(built: Manifest) -> str:
     """Return a firmware that a build booted with, a BIOS first; empty where none is known."""
-    boot = stored.manifest.boot
-    return min(boot.firmware, default="") if boot else ""
+    return min(built.boot.firmware, default="") if built.boot else ""
 
 
 def published(store: Store, name: str) -> StoredBuild:

@@ -54,7 +54,7 @@ def from_json(text: str | bytes, where: str) -> Plan:
     data = text.encode() if isinstance(text, str) else text
     try:
         plan = parse(data, Plan, where)
-        names = {image.name for image in plan.images}
+        names = _architectures(plan).keys()
         chained = Counter(name for chain in plan.chains for name in chain)
         if not all(plan.chains):
             raise DocumentError(where, Plan.WHAT, ["a chain is empty"])
@@ -103,7 +103,7 @@ def entries(plan: Plan, most: int | None = None) -> list[dict[str, str]]:
         {
             "chain": f"{hand[0][0]} and {len(hand) - 1} more" if hand[1:] else hand[0][0],
             "batch": f"{number}/{len(hands)}",
-            "arch": archs[hand[0]],
+            "arch": archs[hand[0][0]],
         }
         for number, hand in enumerate(hands, 1)
     ]
@@ -133,17 +133,18 @@ def _dealt(plan: Plan, most: int) -> Sequence[Sequence[tuple[str, ...]]]:
     archs = _architectures(plan)
     longest: dict[str, list[tuple[str, ...]]] = {}
     for chain in sorted(plan.chains, key=lambda chain: (-len(chain), chain)):
-        longest.setdefault(archs[chain], []).append(chain)
+        longest.setdefault(archs[chain[0]], []).append(chain)
     shares = dict.fromkeys(longest, 1)
     while sum(shares.values()) < most:
         shares[max(shares, key=lambda arch: len(longest[arch]) / shares[arch])] += 1
     return [longest[arch][start::share] for arch, share in shares.items() for start in range(share)]
 
 
-def _architectures(plan: Plan) -> Mapping[tuple[str, ...], str]:
-    """Return the architecture of each chain, which is that of each of its images."""
-    archs = {image.name: image.arch for image in plan.images}
-    return {chain: archs[chain[0]] for chain in plan.chains}
+def _architectures(plan: Plan) -> Mapping[str, str]:
+    """Return each spec's architecture; all of a chain have the same."""
+    # What is retired may have a spec's name, and the architecture that it had before.
+    images = (image for image in plan.images if image.action is not Action.RETIRE)
+    return {image.name: image.arch for image in images}
 
 
 def to_github(plan: Plan) -> str:

@@ -17,7 +17,7 @@ from lago_images.building.boot.boot_test import boot_test
 from lago_images.building.boot.logins import Logins
 from lago_images.building.boot.machines import machine_for
 from lago_images.building.customise.engine import customise
-from lago_images.errors import HostError
+from lago_images.errors import CommandError, HostError
 from lago_images.host import foreign, kvm
 from lago_images.host.process import Runner
 from tests.support import images
@@ -51,6 +51,12 @@ def test_debian_has_every_package_and_the_boot_loaders_files(release, tmp_path):
 
 def test_programs_of_this_host_run_without_a_proof():
     foreign.demand(platform.machine(), Path("/nonexistent"), Runner())
+
+
+def test_what_cannot_be_tried_is_not_blamed_on_the_emulator(tmp_path):
+    with pytest.raises(CommandError, match="running a program of") as failure:
+        foreign.demand(other(), tmp_path, Runner(), prefix=("false",))
+    assert failure.value.returncode == 1
 
 
 def test_programs_of_another_architecture_run_here(tmp_path):

@@ -7,15 +7,12 @@ import pytest
 from lago_images.building.boot.machines import machine_for, refuse_missing_firmware
 from lago_images.errors import ToolMissingError
 from lago_images.jobs.trial import tested_firmware as firmware_of
-from lago_images.repository.records.state import StoredBuild
 from tests.support.builders import manifest
 
 
 def booted_with(firmware):
     made = manifest("one")
-    boot = replace(made.boot, firmware=firmware)
-    made = replace(made, boot=boot)
-    return StoredBuild(manifest=made, folder=made.key.staging)
+    return replace(made, boot=replace(made.boot, firmware=firmware))
 
 
 @pytest.mark.parametrize(
