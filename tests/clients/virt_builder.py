@@ -76,7 +76,7 @@ class VirtBuilder:
 
     def _run(self, *argv: str) -> str:
         done = subprocess.run(
-            argv, env=self.environment, capture_output=True, text=True, timeout=600, check=False
+            argv, env=self.environment, capture_output=True, text=True, timeout=1500, check=False
         )
         if done.returncode != 0:
             raise VirtBuilderError(done.stderr or done.stdout)

@@ -38,7 +38,7 @@ class Publication:
         self.specs.commit()
         ran = self.specs.run(
             "build", *names, "--repo-name", "tests", "--base-url", self.base_url,
-            environ=self.environ, timeout=600,
+            environ=self.environ, timeout=1500,
         )  # fmt: skip
         assert ran.code == 0, ran.out + ran.err
 
