@@ -19,11 +19,11 @@ from lago_images.host.redaction import command_line
 from lago_images.host.workdir import default_scratch, workdir
 from lago_images.jobs import trial
 from lago_images.repository.records.state import StoredBuild
+from lago_images.specs.properties import FIRMWARES
 
 # QEMU is told the format: it would guess it from the first bytes, which the guest of a raw disk may
 # have written (CVE-2008-2004).
 _FORMATS = {".img": "raw", ".raw": "raw"}
-_FIRMWARES = ("bios", "uefi")
 
 
 @click.command("try")
@@ -80,7 +80,7 @@ def try_(
         if disk and built:
             more = "" if disk.arch == machines.host() else f" --arch {disk.arch}"
             tested = trial.tested_firmware(built)
-            if tested in _FIRMWARES and tested != machines.machine_for(disk.arch).firmware:
+            if tested in FIRMWARES and tested != machines.machine_for(disk.arch).firmware:
                 more += f" --firmware {tested}"
             workspace.console.info(f"next: lago-images run {target.name}{more}")
     finish(succeeded=built is not None)
@@ -91,7 +91,7 @@ def try_(
 @click.option("--arch", default=machines.host(), help="Of a disk in a file. [default: this host's]")
 @click.option(
     "--firmware",
-    type=click.Choice(_FIRMWARES),
+    type=click.Choice(FIRMWARES),
     help="The machine's. [default: one that the image was tested with, else the usual one]",
 )
 @click.option("--dry-run", is_flag=True, help="Only show the command that starts it.")
