@@ -17,6 +17,7 @@ from lago_images.building.bases.prepared import Package, Prepared
 from lago_images.building.boot import machines
 from lago_images.building.customise import identities
 from lago_images.building.customise.progress_lines import running
+from lago_images.building.customise.versions import refuse_commands
 from lago_images.building.model import Context
 from lago_images.building.reservations import watched
 from lago_images.building.scratch import refuse_noexec
@@ -373,13 +374,7 @@ def refuse_foreign_commands(spec: Spec) -> None:
     why = (
         f"runs a program of the guest, which is {spec.arch}, and this host is {platform.machine()}"
     )
-    problems = [
-        Problem(spec.path, operation.line, f"{operation.name} {why}: build it on {spec.arch}")
-        for operation in spec.operations
-        if operation.name in _IN_GUEST
-    ]
-    if problems:
-        raise SpecError(problems)
+    refuse_commands(spec, {name: f"{name} {why}: build it on {spec.arch}" for name in _IN_GUEST})
 
 
 def _runs_here(arch: str) -> bool:

@@ -39,10 +39,15 @@ def lacking(runner: Runner) -> Mapping[str, str]:
 def refuse_unknown_commands(spec: Spec, runner: Runner) -> None:
     """Refuse a spec with commands that this host cannot do; raises ``SpecError`` with each line."""
     lacks = lacking(runner) if spec.operations else {}
+    refuse_commands(spec, {name: f"{name}: {why}" for name, why in lacks.items()})
+
+
+def refuse_commands(spec: Spec, messages: Mapping[str, str]) -> None:
+    """Refuse a spec with some commands, each with its message; raises ``SpecError`` likewise."""
     problems = [
-        Problem(spec.path, operation.line, f"{operation.name}: {lacks[operation.name]}")
+        Problem(spec.path, operation.line, messages[operation.name])
         for operation in spec.operations
-        if operation.name in lacks
+        if operation.name in messages
     ]
     if problems:
         raise SpecError(problems)
