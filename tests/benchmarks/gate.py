@@ -71,6 +71,8 @@ def main() -> None:
     for _ in range(rounds):
         for name, work in works.items():
             costs[name].append(cost(work))
+            print(f"  {name:34} {costs[name][-1]}", flush=True)
     for name, all_of in costs.items():
-        wall, processor = map(statistics.median, zip(*all_of, strict=True))
-        print(f"{name:34} {wall:6.1f} s {processor:6.1f} processor s")
+        wall = statistics.median(each.wall for each in all_of)
+        processor = statistics.median(each.processor for each in all_of)
+        print(f"{name:36} {Cost(wall=wall, processor=processor)}")

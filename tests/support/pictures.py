@@ -1,7 +1,7 @@
-"""The pictures of the README: ``python -m tests.support.pictures`` makes them anew.
+"""The pictures of the documents: ``python -m tests.support.pictures`` makes them anew.
 
-The catalogue as Chromium shows it, and a terminal with what the command line really printed, of
-small disks and a build that is planned.
+The catalogue as Chromium shows it, a terminal with what the command line really printed, of small
+disks and a build that is planned, and what a build's time goes into.
 """
 
 import io
@@ -22,6 +22,7 @@ from rich.text import Text
 
 from lago_images.repository.rendering.render import render
 from lago_images.repository.rendering.site import Site
+from tests.support import chart
 from tests.support.catalogue import large_state
 from tests.support.specs import SpecsRepo
 
@@ -89,4 +90,5 @@ if __name__ == "__main__":
     os.environ.setdefault("XDG_CONFIG_HOME", tempfile.gettempdir())
     catalogue(FOLDER / "catalogue.png")
     terminal(FOLDER / "terminal.svg")
+    chart.draw(FOLDER / "build-times.json", FOLDER / "build-times.svg")
     sys.exit(0)
