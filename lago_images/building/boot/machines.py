@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lago_images.errors import BootError, ToolMissingError
+from lago_images.host.kvm import Acceleration
 
 _HOSTS = {"amd64": "x86_64", "arm64": "aarch64"}
 
@@ -139,6 +140,11 @@ def refuse_missing_firmware(machine: Machine) -> None:
                 f"the firmware {file} is missing",
                 hint=f"apt-get install {machine.package}",
             )
+
+
+def accelerator(machine: Machine, accel: Acceleration) -> str:
+    """Return what runs a machine here: ``kvm``, or ``tcg`` where this host's KVM cannot run it."""
+    return "kvm" if accel.kvm and host() in machine.hosts else "tcg"
 
 
 def processor(machine: Machine, accel: str) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lago_images.building.boot.machines import (
     Machine,
-    host,
+    accelerator,
     processor,
     refuse_missing_firmware,
 )
@@ -22,7 +22,7 @@ def command(machine: Machine, disk: Path, fmt: str, accel: Acceleration) -> list
 
     ``snapshot=on`` puts all that the guest writes into a file that QEMU deletes when it ends.
     """
-    name = "kvm" if accel.kvm and host() in machine.hosts else "tcg"
+    name = accelerator(machine, accel)
     # In QEMU's option lists a comma in a file's name is written twice.
     file = str(disk).replace(",", ",,")
     return [

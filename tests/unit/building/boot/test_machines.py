@@ -2,8 +2,9 @@
 
 import pytest
 
-from lago_images.building.boot.machines import machine_for, processor
+from lago_images.building.boot.machines import accelerator, machine_for, processor
 from lago_images.errors import BootError
+from lago_images.host.kvm import Acceleration
 
 
 def test_an_architecture_has_a_usual_firmware():
@@ -24,6 +25,14 @@ def test_kvm_has_the_hosts_processor_whatever_is_emulated_without():
     arm = machine_for("aarch64")
     assert processor(arm, "kvm") == processor(machine_for("x86_64"), "tcg") == "max"
     assert processor(arm, "tcg").startswith("max,")
+
+
+def test_kvm_runs_no_machine_of_another_architecture(monkeypatch):
+    monkeypatch.setattr("platform.machine", lambda: "aarch64")
+    has_kvm, lacks_kvm = Acceleration(name="kvm"), Acceleration(name="tcg")
+    assert accelerator(machine_for("aarch64"), has_kvm) == "kvm"
+    assert accelerator(machine_for("aarch64"), lacks_kvm) == "tcg"
+    assert accelerator(machine_for("x86_64"), has_kvm) == "tcg"
 
 
 @pytest.mark.parametrize(("arch", "firmware"), [("aarch64", "bios"), ("i686", "uefi")])
