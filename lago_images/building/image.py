@@ -24,7 +24,7 @@ from lago_images.building.boot.boot_test import (
     refuse_shared_identity,
 )
 from lago_images.building.boot.logins import documented
-from lago_images.building.boot.machines import machine_for, refuse_missing_firmware
+from lago_images.building.boot.machines import machine_for, refuse_missing
 from lago_images.building.boot.spec_tests import OwnTests
 from lago_images.building.customise.engine import customise
 from lago_images.building.customise.namespace import rules
@@ -150,8 +150,8 @@ def reserved(job: Job) -> Iterator[None]:
     refuse_unknown_commands(job.request.spec, _runner(job))
     refuse_foreign_commands(job.request.spec)
     if not boot_check(job.request.spec.properties).is_off:
-        for firmware in job.request.firmwares:
-            refuse_missing_firmware(machine_for(job.request.spec.arch, firmware))
+        for firmware in job.request.firmwares or ("",):
+            refuse_missing(machine_for(job.request.spec.arch, firmware), job.context.environ)
     required = needs(job.request.spec, job.base, job.folder, job.context)
     with job.reservations.reserve(required, _waiting(job)):
         yield

@@ -38,6 +38,19 @@ def test_a_disk_that_fails_its_boot_test_leaves_no_build(context):
     assert left(context) == []
 
 
+def test_an_image_whose_emulator_is_missing_is_refused_before_its_build(context, tmp_path):
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/qemu-img").symlink_to(shutil.which("qemu-img"))
+    disk_file(context.root, "one.img")
+    other = replace(bootable("one", "simple:one.img"), arch="aarch64")
+    bare = replace(context, environ={**context.environ, "PATH": str(tmp_path / "bin")})
+    [result] = build_chain([ask(other)], bare)
+    assert result.error == (
+        "qemu-system-aarch64 is not installed (apt-get install qemu-system-arm qemu-efi-aarch64)"
+    )
+    assert (result.step, result.times) == ("", ())
+
+
 def test_the_boot_test_starts_while_the_disk_is_uploaded(context, tmp_path):
     """Each waits for the other to have begun: one after the other, both would wait for ever."""
     started, sending = tmp_path / "started", threading.Event()

@@ -13,12 +13,7 @@ from lago_images.building.boot.guest_agent import Agent
 from lago_images.building.boot.inspection import ASK, NOBODY, SCRIPT, Facts, Identity, inspect
 from lago_images.building.boot.judgement import Problem
 from lago_images.building.boot.logins import NONE, Logins
-from lago_images.building.boot.machines import (
-    Machine,
-    accelerator,
-    machine_for,
-    refuse_missing_firmware,
-)
+from lago_images.building.boot.machines import Machine, accelerator, machine_for, refuse_missing
 from lago_images.building.boot.running import Guest, Watch, started
 from lago_images.building.boot.spec_tests import OwnTests, Suite, run_tests
 from lago_images.building.boot_files import from_answer
@@ -141,7 +136,7 @@ def boot_test(
         ToolMissingError: The architecture's emulator or its firmware is not installed.
     """
     machine = machine_for(arch, firmware)
-    refuse_missing_firmware(machine)
+    refuse_missing(machine, runner.environ)
     name = accelerator(machine, accel)
     limit = timeout if name == "kvm" else timeout * TCG_FACTOR
     errors = workdir / "boot-test.stderr"

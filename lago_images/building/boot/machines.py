@@ -1,6 +1,7 @@
 """Name the machines that boot tests emulate."""
 
 import platform
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 from lago_images.errors import BootError, ToolMissingError
 from lago_images.host.firmware import UEFI
 from lago_images.host.kvm import Acceleration
+from lago_images.host.process import search_path
 
 _HOSTS = {"amd64": "x86_64", "arm64": "aarch64"}
 
@@ -131,14 +133,22 @@ def machine_for(arch: str, firmware: str = "") -> Machine:
     )
 
 
-def refuse_missing_firmware(machine: Machine) -> None:
-    """Refuse to start a machine whose firmware is not installed; raises ``ToolMissingError``."""
+def refuse_missing(machine: Machine, environ: Mapping[str, str]) -> None:
+    """Refuse a machine whose emulator or firmware is not installed here.
+
+    Args:
+        machine: What is to be started.
+        environ: The environment variables of the run, for the folders of programs.
+
+    Raises:
+        ToolMissingError: Names what is missing, and its package.
+    """
+    hint = f"apt-get install {machine.package}"
+    if shutil.which(machine.program, path=search_path(environ)) is None:
+        raise ToolMissingError(f"{machine.program} is not installed", hint=hint)
     for file in machine.files:
         if not Path(file).exists():
-            raise ToolMissingError(
-                f"the firmware {file} is missing",
-                hint=f"apt-get install {machine.package}",
-            )
+            raise ToolMissingError(f"the firmware {file} is missing", hint=hint)
 
 
 def accelerator(machine: Machine, accel: Acceleration) -> str:

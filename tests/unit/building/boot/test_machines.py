@@ -1,9 +1,11 @@
 """The machines of boot tests: an architecture's, with a kind of firmware."""
 
+from dataclasses import replace
+
 import pytest
 
-from lago_images.building.boot.machines import accelerator, machine_for, processor
-from lago_images.errors import BootError
+from lago_images.building.boot.machines import accelerator, machine_for, processor, refuse_missing
+from lago_images.errors import BootError, ToolMissingError
 from lago_images.host.kvm import Acceleration
 
 
@@ -39,3 +41,19 @@ def test_kvm_runs_no_machine_of_another_architecture(monkeypatch):
 def test_a_firmware_that_an_architecture_lacks(arch, firmware):
     with pytest.raises(BootError, match=f"no machine for {arch} has the firmware '{firmware}'"):
         machine_for(arch, firmware)
+
+
+def test_what_a_machine_lacks_here_is_named_with_its_package(tmp_path):
+    emulator = tmp_path / "qemu-system-x86_64"
+    firmware = tmp_path / "OVMF.fd"
+    machine = replace(machine_for("x86_64", "uefi"), files=(str(firmware),))
+    environ = {"PATH": str(tmp_path)}
+    with pytest.raises(ToolMissingError, match="qemu-system-x86_64 is not installed") as refused:
+        refuse_missing(machine, environ)
+    assert refused.value.hint == "apt-get install qemu-system-x86 ovmf"
+    emulator.touch(0o755)
+    with pytest.raises(ToolMissingError, match=r"OVMF\.fd is missing") as refused:
+        refuse_missing(machine, environ)
+    assert refused.value.hint == "apt-get install qemu-system-x86 ovmf"
+    firmware.touch()
+    refuse_missing(machine, environ)
