@@ -24,7 +24,7 @@ from lago_images.building.boot.boot_test import (
     refuse_shared_identity,
 )
 from lago_images.building.boot.logins import documented
-from lago_images.building.boot.machines import machine_for, refuse_missing
+from lago_images.building.boot.machines import accelerator, machine_for, refuse_missing
 from lago_images.building.boot.spec_tests import OwnTests
 from lago_images.building.customise.engine import customise
 from lago_images.building.customise.namespace import rules
@@ -346,7 +346,8 @@ def _boot(job: Job, finished: Finished, runner: Runner) -> Booted:
                 ended = ending(entry.until, today)
                 job.context.console.warn(f"{spec.name}: the quarantine {ended}")
             raise
-        booted, held = Booted(test=BootTest(seconds=0.0, accel=job.accel.name)), (failure,)
+        ran_on = accelerator(machine_for(spec.arch), job.accel)
+        booted, held = Booted(test=BootTest(seconds=0.0, accel=ran_on)), (failure,)
     for line in verdict.warnings(held, spec.name, quarantine, today):
         job.context.console.warn(f"{spec.name}: {line}")
         job.progress.note(f"quarantined: {line}")
