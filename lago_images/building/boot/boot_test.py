@@ -9,8 +9,8 @@ from lago_images.building import packages as contents
 from lago_images.building import qcow2
 from lago_images.building.bases.prepared import Package
 from lago_images.building.boot import console_signs, judgement
-from lago_images.building.boot.guest_agent import Agent
-from lago_images.building.boot.inspection import ASK, NOBODY, SCRIPT, Facts, Identity, inspect
+from lago_images.building.boot.guest_agent import ASK, Agent
+from lago_images.building.boot.inspection import NOBODY, SCRIPT, Facts, Identity, inspect
 from lago_images.building.boot.judgement import Problem
 from lago_images.building.boot.logins import NONE, Logins
 from lago_images.building.boot.machines import Machine, accelerator, machine_for, refuse_missing
