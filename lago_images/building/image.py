@@ -19,7 +19,10 @@ from lago_images.building.bases.bootstrap import build as bootstrap
 from lago_images.building.bases.prepared import LayerBase, Package, Prepared
 from lago_images.building.boot import verdict
 from lago_images.building.boot.boot_test import (
+    Bench,
     Booted,
+    Questions,
+    Subject,
     boot_test,
     refuse_shared_identity,
 )
@@ -366,27 +369,30 @@ def _boot_everywhere(job: Job, finished: Finished, runner: Runner) -> Booted:
             doing,
             _console_of(job, firmware) as console_log,
         ):
-            booted.append(
-                boot_test(
-                    finished.disk,
-                    qcow2.FORMAT,
-                    arch=job.request.spec.arch,
-                    firmware=firmware,
-                    accel=job.accel,
-                    timeout=job.context.settings.boot_timeout,
-                    console_log=console_log,
-                    workdir=job.folder,
-                    runner=runner,
-                    clock=job.context.clock,
-                    look_inside=look_inside,
-                    again=not booted,
-                    logins=documented(job.request.spec.operations),
-                    screenshot=job.screenshot,
-                    number=number,
-                    pattern=boot_check(job.request.spec.properties).pattern,
-                    tests=None if booted else _own_tests(job),
-                )
+            subject = Subject(
+                disk=finished.disk,
+                fmt=qcow2.FORMAT,
+                arch=job.request.spec.arch,
+                firmware=firmware,
+                number=number,
             )
+            bench = Bench(
+                accel=job.accel,
+                timeout=job.context.settings.boot_timeout,
+                workdir=job.folder,
+                runner=runner,
+                clock=job.context.clock,
+                console_log=console_log,
+                screenshot=job.screenshot,
+            )
+            questions = Questions(
+                look_inside=look_inside,
+                again=not booted,
+                logins=documented(job.request.spec.operations),
+                pattern=boot_check(job.request.spec.properties).pattern,
+                tests=None if booted else _own_tests(job),
+            )
+            booted.append(boot_test(subject, bench, questions))
     if job.request.spec.tests and not boot_check(job.request.spec.properties).has_agent:
         job.context.console.info(
             f"{job.request.spec.name}: the tests that it inherits are not run: no agent is asked"

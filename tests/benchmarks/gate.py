@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from lago_images.building.boot.boot_test import boot_test
+from lago_images.building.boot.boot_test import Bench, Questions, Subject, boot_test
 from lago_images.building.boot.machines import accelerator, machine_for
 from lago_images.building.boot.running import Watch, started
 from lago_images.host import kvm
@@ -38,18 +38,16 @@ def wait_only(folder: Path) -> None:
 
 def judge(folder: Path, *, again: bool) -> None:
     """Run the boot test."""
-    boot_test(
-        debian12().disk,
-        "raw",
-        arch="x86_64",
+    bench = Bench(
         accel=kvm.detect(Runner()),
         timeout=LONGEST,
-        console_log=folder / "console",
         workdir=folder,
         runner=Runner(),
         clock=time.monotonic,
-        again=again,
+        console_log=folder / "console",
     )
+    subject = Subject(disk=debian12().disk, fmt="raw", arch="x86_64")
+    boot_test(subject, bench, Questions(again=again))
 
 
 def cost(work: Callable[[Path], None]) -> Cost:
