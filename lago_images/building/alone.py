@@ -5,7 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from lago_images.building.board import Board
-from lago_images.building.image import Finished, Job, finish, reserved
+from lago_images.building.image import finish, reserved
+from lago_images.building.job import Finished, Job
 from lago_images.building.model import Context, Request
 from lago_images.building.outcome import keep
 from lago_images.building.progress import Progress

@@ -12,7 +12,8 @@ from pathlib import Path
 from lago_images.building.bases import layer
 from lago_images.building.bases.prepared import FinishedBase
 from lago_images.building.board import Board
-from lago_images.building.image import Finished, Job, finish, reserved, store
+from lago_images.building.image import finish, reserved, store
+from lago_images.building.job import Finished, Job
 from lago_images.building.model import Context, Request, Result
 from lago_images.building.outcome import described, ended_tests, for_the_log, keep, last_lines
 from lago_images.building.progress import Progress

@@ -11,7 +11,8 @@ from lago_images.building.comparing.areas import AreaDifference
 from lago_images.building.comparing.disks import DiskComparison, compare_disks, in_appliance
 from lago_images.building.comparing.files import FileDifference
 from lago_images.building.customise.namespace import rules
-from lago_images.building.image import Finished, tools
+from lago_images.building.image import tools
+from lago_images.building.job import Finished
 from lago_images.building.model import Request
 from lago_images.errors import Error, UsageError
 from lago_images.host import kvm
