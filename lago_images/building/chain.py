@@ -55,29 +55,23 @@ def build_chains(
         HostError: Working KVM is required and not there, or no work directory can be made.
     """
     _announce_acceleration(context, accel)
-    children = Children()
-    pool = ThreadPoolExecutor(jobs, thread_name_prefix=CHAIN_THREADS)
-    context.console.interrupt = children.check
     run = _Run(
         context=context,
         accel=accel,
-        children=children,
+        children=Children(),
         reservations=Reservations(),
         machine=this_machine(),
         board=Board(sum(map(len, chains)), context.clock),
     )
+    pool = ThreadPoolExecutor(jobs, thread_name_prefix=CHAIN_THREADS)
+    context.console.interrupt = run.children.check
     try:
         with context.console.live(run.board.lines):
             futures = [pool.submit(_build_chain, each, run, grouped=jobs == 1) for each in chains]
-            # Another thread may have got a signal, or this one just before it waits: then nothing
-            # but the time wakes it.
-            while (seen := wait(futures, _POLL, FIRST_EXCEPTION)).not_done:
-                if any(future.exception() for future in seen.done):
-                    break
-            results = [result for future in futures for result in future.result()]
+            results = _results(futures)
     except BaseException:
         pool.shutdown(wait=False, cancel_futures=True)
-        children.end()
+        run.children.end()
         if _are_left():
             context.console.warn("a work directory is left, which the next run removes")
         raise
@@ -86,6 +80,16 @@ def build_chains(
         return results
     finally:
         context.console.interrupt = None
+
+
+def _results(chains: Sequence[Future[list[Result]]]) -> list[Result]:
+    """Wait for chains; return how their images ended, or raise what ended one before its end."""
+    # Another thread may have got a signal, or this one just before it waits: then nothing but the
+    # time wakes it.
+    while (seen := wait(chains, _POLL, FIRST_EXCEPTION)).not_done:
+        if any(chain.exception() for chain in seen.done):
+            break
+    return [result for chain in chains for result in chain.result()]
 
 
 def _are_left() -> bool:
