@@ -311,21 +311,9 @@ def report(
     Uses what GitHub Actions sets (GITHUB_REPOSITORY, GITHUB_EVENT_PATH, …) or Jenkins (CHANGE_URL,
     BUILD_URL), and GITHUB_TOKEN.
     """
-    environ, settings = invocation.environ, invocation.settings
+    environ = invocation.environ
     event, plan = events.read(environ), formats.load(plan_file)
-    source = dataclasses.replace(
-        _source(invocation),
-        run=event.run,
-        aside=folder / "repository",
-        fates=_fates(event, plan, folder, job_result),
-    )
-    report = Report(
-        plan=plan,
-        entries=entries.entries(plan, results.read_folder(folder), source),
-        identity=identity(settings.name, settings.repository),
-        run=event.run,
-        today=day(time.time()),
-    )
+    report = _gathered(invocation, event, plan, folder, _fates(event, plan, folder, job_result))
     if junit_file is not None:
         replace(junit_file, junit.render(report.entries))
     shown = environment.summarise(environ, render(report, limit=SUMMARY_LIMIT))
@@ -348,6 +336,27 @@ def report(
         invocation.console.error(error.message)
     if posted.failures:
         raise posted.failures[0]
+
+
+def _gathered(
+    invocation: Invocation,
+    event: Event,
+    plan: Plan,
+    folder: Path,
+    fates: Mapping[str, Fate] | None,
+) -> Report:
+    """Gather the report, of what was planned, the results in a folder, and the repository."""
+    settings = invocation.settings
+    source = dataclasses.replace(
+        _source(invocation), run=event.run, aside=folder / "repository", fates=fates
+    )
+    return Report(
+        plan=plan,
+        entries=entries.entries(plan, results.read_folder(folder), source),
+        identity=identity(settings.name, settings.repository),
+        run=event.run,
+        today=day(time.time()),
+    )
 
 
 def _source(invocation: Invocation) -> entries.Source:
