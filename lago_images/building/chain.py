@@ -196,7 +196,7 @@ class _Chain:
             return
         try:
             image.job.folder.mkdir(parents=True)
-            image.opened.enter_context(reserved(image.job))
+            image.opened.enter_context(reserved(image.job, self.run.reservations))
             image.finished = self._finished(image)
             # Whoever waits for disk space may wait for this image from now on.
             image.opened.enter_context(self.run.reservations.worker())
@@ -254,7 +254,6 @@ class _Chain:
             folder=folder / "work",
             base=base.as_base() if base else request.base,
             children=children,
-            reservations=run.reservations,
             machine=run.machine,
             progress=progress,
         )

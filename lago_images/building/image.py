@@ -24,7 +24,7 @@ from lago_images.building.esp import with_esp
 from lago_images.building.gate import boot_image, refuse_unbootable
 from lago_images.building.job import Finished, Job
 from lago_images.building.model import Phase
-from lago_images.building.reservations import needs
+from lago_images.building.reservations import Reservations, needs
 from lago_images.building.upload import (
     SidecarFiles,
     record,
@@ -73,19 +73,24 @@ class Sent:
     also: Mapping[str, DiskFile]
 
 
-@contextmanager
-def reserved(job: Job) -> Iterator[None]:
-    """Reserve the disk space of an image's build, from its start until it is recorded.
-
-    Raises:
-        Error: The spec cannot be built here, or there is too little disk space.
-    """
+def refuse_unbuildable(job: Job) -> None:
+    """Refuse a spec that cannot be built here, as far as that is known before; raises ``Error``."""
     refuse_pointers(job.request.spec, job.context.root)
     refuse_unknown_commands(job.request.spec, job.runner())
     refuse_foreign_commands(job.request.spec)
+
+
+@contextmanager
+def reserved(job: Job, reservations: Reservations) -> Iterator[None]:
+    """Reserve the disk space of an image's build, from its start until it is recorded.
+
+    Raises:
+        Error: The spec cannot be built or booted here, or there is too little disk space.
+    """
+    refuse_unbuildable(job)
     refuse_unbootable(job)
     required = needs(job.request.spec, job.base, job.folder, job.context)
-    with job.reservations.reserve(required, _waiting(job)):
+    with reservations.reserve(required, _waiting(job)):
         yield
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from lago_images.building.bases.prepared import LayerBase, Package, Prepared
 from lago_images.building.model import Context, Request
 from lago_images.building.progress import Progress
-from lago_images.building.reservations import Machine, Reservations
+from lago_images.building.reservations import Machine
 from lago_images.host.kvm import Acceleration
 from lago_images.host.process import Children, Runner, search_path
 from lago_images.repository.records.manifest import EngineRecord
@@ -26,7 +26,6 @@ class Job:
         folder: The image's part of the work directory.
         base: What a layer stands on; None for others.
         children: The run's programs.
-        reservations: The run's, of disk space.
         machine: Whose memory and processors the run shares.
     """
 
@@ -36,7 +35,6 @@ class Job:
     folder: Path
     base: LayerBase | None
     children: Children
-    reservations: Reservations
     machine: Machine
     progress: Progress
 
