@@ -197,7 +197,8 @@ class _Chain:
         try:
             image.job.folder.mkdir(parents=True)
             image.opened.enter_context(reserved(image.job, self.run.reservations))
-            image.finished = self._finished(image)
+            finished = finish(image.job)
+            image.finished = replace(finished, disk=finished.disk.rename(image.disk))
             # Whoever waits for disk space may wait for this image from now on.
             image.opened.enter_context(self.run.reservations.worker())
         except (Exception, KeyboardInterrupt) as failure:  # noqa: BLE001 -- it stays one failure
@@ -206,10 +207,6 @@ class _Chain:
             self._stored.append(self.storing.submit(self._store, image))
         finally:
             self._leave(image.base, image.name)
-
-    def _finished(self, image: _Image) -> Finished:
-        finished = finish(image.job)
-        return replace(finished, disk=finished.disk.rename(image.disk))
 
     def _store(self, image: _Image) -> None:
         assert image.finished  # noqa: S101 -- it was submitted after that
