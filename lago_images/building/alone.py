@@ -5,11 +5,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from lago_images.building.board import Board
-from lago_images.building.image import Finished, Job, finish, reserved
+from lago_images.building.image import finish, refuse_unbuildable
+from lago_images.building.job import Finished, Job
 from lago_images.building.model import Context, Request
 from lago_images.building.outcome import keep
 from lago_images.building.progress import Progress
-from lago_images.building.reservations import Reservations, this_machine
+from lago_images.building.reservations import this_machine
 from lago_images.errors import Error
 from lago_images.host.kvm import Acceleration
 from lago_images.host.process import Children
@@ -18,7 +19,7 @@ from lago_images.host.process import Children
 def build_disk(
     request: Request, context: Context, *, accel: Acceleration, folder: Path
 ) -> Finished:
-    """Build an image's disk, which is left in ``folder``.
+    """Build an image's disk, which is left in ``folder``; whoever calls has looked for the room.
 
     Raises:
         Error: It could not be built; its log is kept, and named on the console.
@@ -38,14 +39,13 @@ def build_disk(
                 folder=folder / "work",
                 base=request.base,
                 children=children,
-                reservations=Reservations(),
                 machine=this_machine(),
                 progress=Progress(
                     name=name, console=console, clock=context.clock, log=log, row=row
                 ),
             )
             job.folder.mkdir(parents=True)
-            opened.enter_context(reserved(job))
+            refuse_unbuildable(job)
             finished = finish(job)
             return replace(finished, disk=finished.disk.rename(folder / "built.qcow2"))
     except Error:

@@ -12,7 +12,8 @@ from pathlib import Path
 from lago_images.building.bases import layer
 from lago_images.building.bases.prepared import FinishedBase
 from lago_images.building.board import Board
-from lago_images.building.image import Finished, Job, finish, reserved, store
+from lago_images.building.image import finish, reserved, store
+from lago_images.building.job import Finished, Job
 from lago_images.building.model import Context, Request, Result
 from lago_images.building.outcome import described, ended_tests, for_the_log, keep, last_lines
 from lago_images.building.progress import Progress
@@ -54,29 +55,23 @@ def build_chains(
         HostError: Working KVM is required and not there, or no work directory can be made.
     """
     _announce_acceleration(context, accel)
-    children = Children()
-    pool = ThreadPoolExecutor(jobs, thread_name_prefix=CHAIN_THREADS)
-    context.console.interrupt = children.check
     run = _Run(
         context=context,
         accel=accel,
-        children=children,
+        children=Children(),
         reservations=Reservations(),
         machine=this_machine(),
         board=Board(sum(map(len, chains)), context.clock),
     )
+    pool = ThreadPoolExecutor(jobs, thread_name_prefix=CHAIN_THREADS)
+    context.console.interrupt = run.children.check
     try:
         with context.console.live(run.board.lines):
             futures = [pool.submit(_build_chain, each, run, grouped=jobs == 1) for each in chains]
-            # Another thread may have got a signal, or this one just before it waits: then nothing
-            # but the time wakes it.
-            while (seen := wait(futures, _POLL, FIRST_EXCEPTION)).not_done:
-                if any(future.exception() for future in seen.done):
-                    break
-            results = [result for future in futures for result in future.result()]
+            results = _results(futures)
     except BaseException:
         pool.shutdown(wait=False, cancel_futures=True)
-        children.end()
+        run.children.end()
         if _are_left():
             context.console.warn("a work directory is left, which the next run removes")
         raise
@@ -85,6 +80,16 @@ def build_chains(
         return results
     finally:
         context.console.interrupt = None
+
+
+def _results(chains: Sequence[Future[list[Result]]]) -> list[Result]:
+    """Wait for chains; return how their images ended, or raise what ended one before its end."""
+    # Another thread may have got a signal, or this one just before it waits: then nothing but the
+    # time wakes it.
+    while (seen := wait(chains, _POLL, FIRST_EXCEPTION)).not_done:
+        if any(chain.exception() for chain in seen.done):
+            break
+    return [result for chain in chains for result in chain.result()]
 
 
 def _are_left() -> bool:
@@ -191,8 +196,9 @@ class _Chain:
             return
         try:
             image.job.folder.mkdir(parents=True)
-            image.opened.enter_context(reserved(image.job))
-            image.finished = self._finished(image)
+            image.opened.enter_context(reserved(image.job, self.run.reservations))
+            finished = finish(image.job)
+            image.finished = replace(finished, disk=finished.disk.rename(image.disk))
             # Whoever waits for disk space may wait for this image from now on.
             image.opened.enter_context(self.run.reservations.worker())
         except (Exception, KeyboardInterrupt) as failure:  # noqa: BLE001 -- it stays one failure
@@ -201,10 +207,6 @@ class _Chain:
             self._stored.append(self.storing.submit(self._store, image))
         finally:
             self._leave(image.base, image.name)
-
-    def _finished(self, image: _Image) -> Finished:
-        finished = finish(image.job)
-        return replace(finished, disk=finished.disk.rename(image.disk))
 
     def _store(self, image: _Image) -> None:
         assert image.finished  # noqa: S101 -- it was submitted after that
@@ -249,7 +251,6 @@ class _Chain:
             folder=folder / "work",
             base=base.as_base() if base else request.base,
             children=children,
-            reservations=run.reservations,
             machine=run.machine,
             progress=progress,
         )

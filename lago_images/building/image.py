@@ -4,36 +4,27 @@ import platform
 import re
 import secrets
 import shutil
-import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
-from pathlib import Path
 
 from lago_images.building import qcow2
 from lago_images.building.bases import layer, libguestfs, signed_list, simple
 from lago_images.building.bases.bootstrap import build as bootstrap
-from lago_images.building.bases.prepared import LayerBase, Package, Prepared
-from lago_images.building.boot import verdict
-from lago_images.building.boot.boot_test import (
-    Booted,
-    boot_test,
-    refuse_shared_identity,
-)
-from lago_images.building.boot.logins import documented
-from lago_images.building.boot.machines import machine_for, refuse_missing_firmware
-from lago_images.building.boot.spec_tests import OwnTests
+from lago_images.building.bases.prepared import Prepared
+from lago_images.building.boot.boot_test import Booted
 from lago_images.building.customise.engine import customise
 from lago_images.building.customise.namespace import rules
-from lago_images.building.customise.sysprep import refuse_foreign_commands, warn_of_secrets
+from lago_images.building.customise.sysprep import refuse_foreign_commands
 from lago_images.building.customise.versions import refuse_unknown_commands
 from lago_images.building.esp import with_esp
-from lago_images.building.model import Context, Phase, Request
-from lago_images.building.progress import Progress
-from lago_images.building.reservations import Machine, Reservations, needs
+from lago_images.building.gate import boot_image, refuse_unbootable
+from lago_images.building.job import Finished, Job
+from lago_images.building.model import Phase
+from lago_images.building.reservations import Reservations, needs
 from lago_images.building.upload import (
     SidecarFiles,
     record,
@@ -43,8 +34,7 @@ from lago_images.building.upload import (
     send_sidecars,
     withdraw,
 )
-from lago_images.errors import BootError, BuildError, CommandError
-from lago_images.host.kvm import Acceleration
+from lago_images.errors import BuildError, CommandError
 from lago_images.host.process import Children, Runner, search_path
 from lago_images.host.retry import RetryPolicy
 from lago_images.repository.records.layout import BuildKey
@@ -53,17 +43,12 @@ from lago_images.repository.records.manifest import (
     BootTest,
     Disk,
     DiskFile,
-    EngineRecord,
     Manifest,
 )
-from lago_images.specs import guest_tests
 from lago_images.specs.boot_check import boot_check
-from lago_images.specs.host_files import HostFolder, refuse_pointers
+from lago_images.specs.host_files import refuse_pointers
 from lago_images.specs.model import BaseKind
-from lago_images.specs.quarantine import day, ending
 
-# Ends a program when we are killed; it stays the same process.
-_DIE_TOGETHER = ("setpriv", "--pdeathsig", "KILL", "--")
 # With the option at which each says its version.
 _NAMED_TOOLS = {
     "qemu-img": "--version",
@@ -75,60 +60,9 @@ _NAMED_TOOLS = {
     "bwrap": "--version",
     "7zz": "--help",
 }
-# The last bytes of a boot's console that are kept: a guest may write all the time.
-_CONSOLE = 4 * 2**20
 _VERSION = re.compile(r"\d+(?:\.\d+)+\S*")
 # Seconds between looks at what is under way.
 _POLL = 0.2
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
-    """An image to build, and its folders and programs.
-
-    Attributes:
-        accel: What guests run on here.
-        folder: The image's part of the work directory.
-        base: What a layer stands on; None for others.
-        children: The run's programs.
-        reservations: The run's, of disk space.
-        machine: Whose memory and processors the run shares.
-    """
-
-    request: Request
-    context: Context
-    accel: Acceleration
-    folder: Path
-    base: LayerBase | None
-    children: Children
-    reservations: Reservations
-    machine: Machine
-    progress: Progress
-
-    @property
-    def log(self) -> Path:
-        return self.progress.log
-
-    @property
-    def console_log(self) -> Path:
-        return self.log.with_suffix(".console.log")
-
-    @property
-    def screenshot(self) -> Path:
-        """Return where the guest's screen is kept when a boot test refuses it."""
-        return self.log.with_suffix(".png")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finished:
-    """A disk that may be published; ``start_time`` is when its build began."""
-
-    disk: Path
-    virtual_size: int
-    prepared: Prepared
-    packages: tuple[Package, ...] | None
-    engine: EngineRecord | None
-    start_time: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,21 +73,24 @@ class Sent:
     also: Mapping[str, DiskFile]
 
 
+def refuse_unbuildable(job: Job) -> None:
+    """Refuse a spec that cannot be built here, as far as that is known before; raises ``Error``."""
+    refuse_pointers(job.request.spec, job.context.root)
+    refuse_unknown_commands(job.request.spec, job.runner())
+    refuse_foreign_commands(job.request.spec)
+
+
 @contextmanager
-def reserved(job: Job) -> Iterator[None]:
+def reserved(job: Job, reservations: Reservations) -> Iterator[None]:
     """Reserve the disk space of an image's build, from its start until it is recorded.
 
     Raises:
-        Error: The spec cannot be built here, or there is too little disk space.
+        Error: The spec cannot be built or booted here, or there is too little disk space.
     """
-    refuse_pointers(job.request.spec, job.context.root)
-    refuse_unknown_commands(job.request.spec, _runner(job))
-    refuse_foreign_commands(job.request.spec)
-    if not boot_check(job.request.spec.properties).is_off:
-        for firmware in job.request.firmwares:
-            refuse_missing_firmware(machine_for(job.request.spec.arch, firmware))
+    refuse_unbuildable(job)
+    refuse_unbootable(job)
     required = needs(job.request.spec, job.base, job.folder, job.context)
-    with job.reservations.reserve(required, _waiting(job)):
+    with reservations.reserve(required, _waiting(job)):
         yield
 
 
@@ -176,7 +113,7 @@ def _waiting(job: Job) -> Callable[[], None]:
 
 def finish(job: Job) -> Finished:
     """Build an image's disk, which layers may stand on from now on; raises ``Error``."""
-    spec, progress, runner = job.request.spec, job.progress, _runner(job)
+    spec, progress, runner = job.request.spec, job.progress, job.runner()
     start_time = job.context.clock()
     with progress.doing(f"preparing {spec.base}", Phase.BASE):
         prepared = _prepare(job, runner)
@@ -211,7 +148,7 @@ def store(job: Job, finished: Finished, base: BaseRecord) -> Manifest:
     the store where that may be removed, unless the manifest was on its way: it may be there, and
     another run may have released the build.
     """
-    context, spec, runner = job.context, job.request.spec, _runner(job)
+    context, spec, runner = job.context, job.request.spec, job.runner()
     key = BuildKey(
         name=spec.name,
         arch=spec.arch,
@@ -261,19 +198,6 @@ def tools(runner: Runner) -> Mapping[str, str]:
     return versions
 
 
-def _runner(job: Job) -> Runner:
-    environ = job.context.environ
-    has_setpriv = sys.platform == "linux" and shutil.which(
-        _DIE_TOGETHER[0], path=search_path(environ)
-    )
-    return Runner(
-        environ={**environ, "TMPDIR": str(job.folder)},
-        log=job.log,
-        prefix=_DIE_TOGETHER if has_setpriv else (),
-        children=job.children,
-    )
-
-
 def _prepare(job: Job, runner: Runner) -> Prepared:
     spec, context = job.request.spec, job.context
     match spec.base.kind:
@@ -315,7 +239,7 @@ def _boot_and_send(
         return _send(job, key, finished, waiting, runner, check), None
     children = Children(runner.children)
     with ThreadPoolExecutor(1, thread_name_prefix="boot") as pool:
-        booting = pool.submit(_boot, job, finished, replace(runner, children=children))
+        booting = pool.submit(boot_image, job, finished, replace(runner, children=children))
 
         def check_both() -> None:
             check()
@@ -328,115 +252,6 @@ def _boot_and_send(
         except BaseException:
             children.end()
             raise
-
-
-def _boot(job: Job, finished: Finished, runner: Runner) -> Booted:
-    """Boot and test the disk; what a quarantine holds back is a warning."""
-    spec, quarantine = job.request.spec, job.request.quarantine
-    today = day(job.context.clock())
-    try:
-        booted = _boot_everywhere(job, finished, runner)
-        held = verdict.of_tests(booted.test.tests, spec.name, quarantine, today)
-    except BootError as error:
-        # Who ends a build ends its guest, which is no failure of the image's.
-        runner.children.check()
-        failure = verdict.of_boot(error, spec.name, quarantine, today)
-        if failure is None:
-            if entry := quarantine.ended(spec.name, None, today):
-                ended = ending(entry.until, today)
-                job.context.console.warn(f"{spec.name}: the quarantine {ended}")
-            raise
-        booted, held = Booted(test=BootTest(seconds=0.0, accel=job.accel.name)), (failure,)
-    for line in verdict.warnings(held, spec.name, quarantine, today):
-        job.context.console.warn(f"{spec.name}: {line}")
-        job.progress.note(f"quarantined: {line}")
-    return replace(booted, test=replace(booted.test, quarantined=held))
-
-
-def _boot_everywhere(job: Job, finished: Finished, runner: Runner) -> Booted:
-    """Boot the disk under each kind of firmware that it is for, one after the other."""
-    booted: list[Booted] = []
-    for number, firmware in enumerate(job.request.firmwares or ("",), start=1):
-        # One of them looks inside; what was customised here has reported its packages already.
-        look_inside = finished.packages is None and not booted
-        doing = job.progress.doing(f"boot test {firmware}".rstrip(), Phase.BOOT)
-        with (
-            job.machine.guest(runner.children.check),
-            doing,
-            _console_of(job, firmware) as console_log,
-        ):
-            booted.append(
-                boot_test(
-                    finished.disk,
-                    qcow2.FORMAT,
-                    arch=job.request.spec.arch,
-                    firmware=firmware,
-                    accel=job.accel,
-                    timeout=job.context.settings.boot_timeout,
-                    console_log=console_log,
-                    workdir=job.folder,
-                    runner=runner,
-                    clock=job.context.clock,
-                    look_inside=look_inside,
-                    again=not booted,
-                    logins=documented(job.request.spec.operations),
-                    screenshot=job.screenshot,
-                    number=number,
-                    pattern=boot_check(job.request.spec.properties).pattern,
-                    tests=None if booted else _own_tests(job),
-                )
-            )
-    if job.request.spec.tests and not boot_check(job.request.spec.properties).has_agent:
-        job.context.console.info(
-            f"{job.request.spec.name}: the tests that it inherits are not run: no agent is asked"
-        )
-    for other in booted[1:]:
-        refuse_shared_identity(booted[0], other)
-    warn_of_secrets(job.request.spec, booted[0].secrets or (), job.context)
-    return replace(booted[0], test=_together([each.test for each in booted]))
-
-
-def _together(tests: Sequence[BootTest]) -> BootTest:
-    """Make one record of a disk's boots; the first has the second start and the tests."""
-    slowest = max(tests, key=lambda test: test.seconds)
-    seconds = {name: taken for test in tests for name, taken in test.firmware.items()}
-    checks = dict.fromkeys(name for test in tests for name in test.checks)
-    if len(tests) > 1:
-        checks["clones"] = None
-    return replace(
-        slowest,
-        firmware=seconds,
-        again=tests[0].again,
-        checks=tuple(checks),
-        tests=tests[0].tests,
-    )
-
-
-def _own_tests(job: Job) -> OwnTests | None:
-    """Return the tests of the spec's own, which are run once: where it has started twice."""
-    host = HostFolder(job.context.root)
-    tests = OwnTests(
-        tests=job.request.spec.tests,
-        read=lambda test: host.read(test.path, most=guest_tests.LARGEST),
-        has_network=job.context.settings.network,
-    )
-    return tests if tests.tests else None
-
-
-@contextmanager
-def _console_of(job: Job, firmware: str) -> Iterator[Path]:
-    """Yield the file for one boot's console, whose text joins that of the other boots."""
-    console_log = job.folder / "boot.console.log"
-    try:
-        yield console_log
-    finally:
-        if console_log.exists():
-            with job.console_log.open("ab") as file:
-                file.write(f"=== firmware: {firmware or 'as usual'}\n".encode())
-                with console_log.open("rb") as boot:
-                    boot.seek(max(0, console_log.stat().st_size - _CONSOLE))
-                    file.write(boot.read(_CONSOLE) + b"\n")
-            console_log.unlink()
 
 
 def _send(

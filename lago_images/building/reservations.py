@@ -59,6 +59,23 @@ def needs(spec: Spec, base: LayerBase | None, folder: Path, context: Context) ->
     return tuple(required)
 
 
+def need_again(
+    spec: Spec, base: LayerBase | None, folder: Path, context: Context, *, published: int
+) -> Need:
+    """Return the need of building an image again, and of comparing it with its published disk.
+
+    ``published`` is the bytes of that disk's file. Nothing is stored.
+    """
+    building = _copies(spec, context.settings.engine) * disk_size(spec, base, context.root)
+    # Both disks, and one of them as a raw file: the disk is removed when it is one.
+    comparing = 3 * published
+    return Need(
+        folder=folder,
+        size=max(building, comparing),
+        purpose=f"building {spec.name} again and comparing the disks",
+    )
+
+
 def _copies(spec: Spec, engine: str) -> int:
     """Return how many times as large as a disk all that is there of it at once may be."""
     # The disk that is worked on and the finished one, as later the finished one and its smaller

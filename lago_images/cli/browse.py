@@ -1,39 +1,32 @@
-"""``repo list``, ``show``, ``log`` and ``diff``: look at what is published."""
+"""``repo list``, ``show`` and ``log``: look at what is published."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
-from pathlib import Path
 
 import click
 
 from lago_images.cli.completion import published_names
 from lago_images.cli.documents import FORMAT, document
 from lago_images.cli.invocation import Invocation, finish
+from lago_images.cli.moments import age, minute
 from lago_images.cli.tables import table, terminal_width, wrapped
 from lago_images.console import clean, counted, human_size
 from lago_images.errors import Error, UsageError
 from lago_images.repository.browsing import queries
 from lago_images.repository.browsing.documents import (
-    Comparison,
     ImagePage,
     ImageState,
     Listing,
     LogEntry,
     Revision,
-    Side,
 )
-from lago_images.repository.records.boot_files import BootChanges
-from lago_images.repository.records.changes import PackageChanges
 from lago_images.repository.records.layout import ImageId
 from lago_images.repository.records.log import EventKind
 from lago_images.repository.records.release import NO_COMMIT, PackageDiff
-from lago_images.repository.records.state import State, read
-from lago_images.storage.base import Store
+from lago_images.repository.records.state import State
 
 _SHORT = 12
-_DAY = 86_400
 # Packages that a line of what changed names.
 _SHOWN = 5
 _COLOURS = {EventKind.WITHDRAWN: "red", EventKind.ROLLED_BACK: "yellow"}
@@ -77,7 +70,7 @@ def list_(
 
     All images, or those whose name is one of NAMEs, which may have * and ? as shells have them.
     """
-    store, content = _read(invocation)
+    store, content = invocation.read_repository()
     states = _STATES[state]
     if all_ and state == "current":
         states = (ImageState.CURRENT, ImageState.OFFERED)
@@ -150,11 +143,11 @@ def _list_lines(
             each.arch,
             str(each.revision),
             each.version,
-            _minute(each.published),
-            _age(each.built, now),
+            minute(each.published),
+            age(each.built, now),
             human_size(each.disk.compressed_size),
             each.fingerprint.removeprefix("sha256:")[:_SHORT],
-            _commit(each.commit),
+            each.commit[:_SHORT],
             *(column(each) for column in more.values()),
         )
         for each in listed.images
@@ -176,7 +169,7 @@ def show(invocation: Invocation, name: str, arch: str, revision: int | None, for
     Its revisions with who released them and why one was withdrawn; and of one revision the build,
     base, boot test, properties, checksums and URLs, and the commands that get it.
     """
-    store, content = _read(invocation)
+    store, content = invocation.read_repository()
     image = queries.image_of(content, name, arch)
     page = queries.page(store, content, image)
     chosen = _chosen(page, revision)
@@ -237,9 +230,9 @@ def _facts(page: ImagePage, chosen: Revision, now: float) -> Iterator[tuple[str,
     state = str(chosen.state) + (f": {chosen.reason}" if chosen.reason else "")
     yield "revision", f"{chosen.revision}, {state}"
     yield "version for lago", chosen.version
-    yield "built", f"{_minute(chosen.built)} ({_age(chosen.built, now)} old), build {chosen.build}"
+    yield "built", f"{minute(chosen.built)} ({age(chosen.built, now)} old), build {chosen.build}"
     by = f" by {chosen.actor}" if chosen.actor else ""
-    yield "published", f"{_minute(chosen.published)}{by}"
+    yield "published", f"{minute(chosen.published)}{by}"
     if chosen.run:
         yield "run", chosen.run
     dirty = ", and files that were not committed" if chosen.dirty else ""
@@ -281,10 +274,10 @@ def _revision_lines(revisions: Sequence[Revision], width: int | None) -> Iterato
     rows = [
         (
             str(each.revision),
-            _minute(each.built),
-            _minute(each.published),
+            minute(each.built),
+            minute(each.published),
             each.actor,
-            _commit(each.commit),
+            each.commit[:_SHORT],
             human_size(each.disk.compressed_size),
             _state(each),
         )
@@ -305,7 +298,7 @@ def log(invocation: Invocation, name: str | None, arch: str, most: int | None, f
 
     Of all images, or of NAME; with the commit and the CI's run that did it, and the reason.
     """
-    store, content = _read(invocation)
+    store, content = invocation.read_repository()
     images = (
         [queries.image_of(content, name, arch)]
         if name
@@ -328,7 +321,7 @@ def _entry_lines(entry: LogEntry, width: int | None) -> Iterator[str]:
         EventKind.ROLLED_BACK: f"rolled back to revision {entry.about}, as {entry.revision}",
     }[entry.kind]
     by = f" by {entry.actor}" if entry.actor else ""
-    first = clean(f"{_minute(entry.published)}  {entry.name} ({entry.arch}): {action}{by}")
+    first = clean(f"{minute(entry.published)}  {entry.name} ({entry.arch}): {action}{by}")
     first, *more = wrapped(first, width, indent="    ")
     yield click.style(first, fg=_COLOURS.get(entry.kind))
     yield from more
@@ -339,168 +332,6 @@ def _entry_lines(entry: LogEntry, width: int | None) -> Iterator[str]:
         yield from wrapped(clean(f"    commit: {entry.commit}{dirty}"), width, indent="      ")
     if entry.run:
         yield clean(f"    run: {entry.run}")
-
-
-@click.command()
-@click.argument("name", shell_complete=published_names)
-@click.argument("old", required=False, metavar="[A]")
-@click.argument("new", required=False, metavar="[B]")
-@_ARCH
-@FORMAT
-@click.pass_obj
-def diff(
-    invocation: Invocation,
-    name: str,
-    old: str | None,
-    new: str | None,
-    arch: str,
-    form: str,
-) -> None:
-    """Show what changed from one build of an image to another.
-
-    That is packages, size, properties of the spec, base, and the files of /boot: kernels, initrds,
-    the boot loader and its menu. A and B are revisions; or the folder of a build (with
-    manifest.json), or a list of packages as packages.txt has it. Without A and B the newest
-    revision is compared with the one before it, with A alone A with the newest.
-    """
-    store, content = _read(invocation)
-    image = queries.image_of(content, name, arch)
-    if old is None or new is None:
-        before, newest = queries.two_newest(content, image)
-        if old is None and before is None:
-            raise UsageError(
-                f"{image} has one revision: nothing to compare it with",
-                hint=f"lago-images repo diff {name} {newest} FOLDER compares it with a build here",
-            )
-        old, new = old or str(before), str(newest)
-    # A number is a revision; a folder of that name is written ./3.
-    sides = [
-        queries.released_build(store, content, image, int(side))
-        if side.isdecimal()
-        else queries.local_build(_existing(side))
-        for side in (old, new)
-    ]
-    compared = queries.difference(image, *sides)
-    if form == "json":
-        click.echo(document(compared))
-    else:
-        for line in _comparison_lines(compared):
-            click.echo(line)
-
-
-def _existing(path: str) -> Path:
-    if not Path(path).exists():
-        raise UsageError(
-            f"{path} is neither a revision nor a file or folder",
-            hint="a revision is a number, such as 3",
-        )
-    return Path(path)
-
-
-def _comparison_lines(compared: Comparison) -> Iterator[str]:
-    old, new, width = compared.old, compared.new, terminal_width()
-    first = clean(f"{compared.name} ({compared.arch}): {old.source} → {new.source}")
-    yield from wrapped(first, width, indent="  ")
-    for label, was, now in _differing(old, new):
-        yield from wrapped(clean(f"{label}: {was} → {now}"), width, indent="  ")
-    if compared.is_other_base:
-        yield from wrapped(clean(f"base: {_base(old)} → {_base(new)}"), width, indent="  ")
-    for change in compared.properties or ():
-        if change.old is None:
-            text = f"new, {change.new!r}"
-        else:
-            text = "removed" if change.new is None else f"{change.old!r} → {change.new!r}"
-        yield from wrapped(clean(f"property {change.name}: {text}"), width, indent="  ")
-    yield from _package_lines(compared.packages, width)
-    yield from _boot_lines(compared.boot_files, width)
-
-
-def _package_lines(changes: PackageChanges | None, width: int | None) -> Iterator[str]:
-    if changes is None:
-        yield from wrapped("packages: those of one of them are not known", width, indent="  ")
-        return
-    listed = {
-        "+": [f"{each.name} {each.version} {each.arch}" for each in changes.added],
-        "-": [f"{each.name} {each.version} {each.arch}" for each in changes.removed],
-        "~": [f"{each.name} {each.old} → {each.new}" for each in changes.upgraded],
-    }
-    yield from _listed("packages", "another version", listed, width)
-
-
-def _boot_lines(changes: BootChanges | None, width: int | None) -> Iterator[str]:
-    if changes is None:
-        text = "boot files: those of one of them are not recorded"
-        yield from wrapped(text, width, indent="  ")
-        return
-    listed = {
-        "+": [f"{each.path} {human_size(each.size)}" for each in changes.added],
-        "-": [f"{each.path} {human_size(each.size)}" for each in changes.removed],
-        "~": [
-            f"{each.path} {human_size(each.old_size)} → {human_size(each.new_size)}"
-            for each in changes.changed
-        ],
-    }
-    yield from _listed("boot files", "other content", listed, width)
-    for path in changes.unread:
-        text = clean(f"  {path} is not compared: in one of them it was not read")
-        yield from wrapped(text, width, indent="    ")
-
-
-def _listed(
-    what: str, different: str, listed: Mapping[str, Sequence[str]], width: int | None
-) -> Iterator[str]:
-    """Yield how many entries were added, removed and changed, and each by its sign."""
-    counts = "{} added, {} removed, {} with".format(*map(len, listed.values()))
-    text = f"{counts} {different}" if any(listed.values()) else "the same"
-    yield from wrapped(f"{what}: {text}", width, indent="  ")
-    for sign, entries in listed.items():
-        for entry in entries:
-            yield from _changed(sign, entry, width)
-
-
-def _changed(sign: str, text: str, width: int | None) -> Iterator[str]:
-    # As unified diffs are coloured: click drops the colours where stdout is no terminal.
-    colour = {"+": "green", "-": "red"}.get(sign)
-    for line in wrapped(clean(f"  {sign} {text}"), width, indent="    "):
-        yield click.style(line, fg=colour)
-
-
-def _differing(old: Side, new: Side) -> Iterator[tuple[str, str, str]]:
-    """Yield what both sides have, and differs: a label, the older and the newer value."""
-    for label, was, now in (
-        ("size", old.size, new.size),
-        ("virtual size", old.virtual_size, new.virtual_size),
-    ):
-        if was is not None and now is not None and was != now:
-            yield label, human_size(was), f"{human_size(now)} ({100 * (now - was) / was:+.1f} %)"
-    if old.built and new.built and old.built != new.built:
-        yield "built", _minute(old.built), _minute(new.built)
-    if old.commit and new.commit and old.commit != new.commit:
-        yield "commit", _commit(old.commit), _commit(new.commit)
-
-
-def _base(side: Side) -> str:
-    if side.base is None:
-        return "not known"
-    revision = f", revision {side.base.revision}" if side.base.revision else ""
-    return f"{side.base.ref}{revision} ({side.base.digest[: _SHORT + len('sha256:')]}…)"
-
-
-def _read(invocation: Invocation) -> tuple[Store, State]:
-    """Read the repository, and say what of it is missing or damaged."""
-    store = invocation.store()
-    # To a store a mistyped path is a repository with nothing in it.
-    if store.folder is not None and not store.folder.exists():
-        invocation.console.warn(f"there is no folder {store.folder}: nothing is published there")
-    started = time.monotonic()
-    content = read(store)
-    invocation.console.detail(
-        f"read the releases of {len(content.images)} images in {store.url} in "
-        f"{time.monotonic() - started:.2f} s"
-    )
-    for message in content.damaged.values():
-        invocation.console.warn(f"{message}; restore it from a copy")
-    return store, content
 
 
 def _labelled(label: str, text: str, width: int | None) -> Iterator[str]:
@@ -518,21 +349,3 @@ def _section(title: str) -> Iterator[str]:
 
 def _state(revision: Revision) -> str:
     return f"{revision.state}: {revision.reason}" if revision.reason else str(revision.state)
-
-
-def _minute(moment: float) -> str:
-    # In UTC, as the catalogue and the records have it: people in two zones compare notes.
-    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%d %H:%M")
-
-
-def _commit(commit: str) -> str:
-    return commit[:_SHORT]
-
-
-def _age(moment: float, now: float) -> str:
-    """Return an age in the largest unit that it has two of, as ``3 d``."""
-    seconds = max(0, int(now - moment))
-    for unit, length in (("y", 365 * _DAY), ("mo", 30 * _DAY), ("d", _DAY), ("h", 3600)):
-        if seconds >= 2 * length:
-            return f"{seconds // length} {unit}"
-    return f"{seconds // 60} min"

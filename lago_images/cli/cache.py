@@ -1,7 +1,6 @@
 """``cache list`` and ``clear``: what builds keep on this machine to use again."""
 
 import time
-from datetime import UTC, datetime
 
 import click
 
@@ -10,6 +9,7 @@ from lago_images.building.caches import Kind
 from lago_images.cli.answers import CacheClearing, CacheContent
 from lago_images.cli.documents import FORMAT, document
 from lago_images.cli.invocation import Invocation
+from lago_images.cli.moments import day
 from lago_images.cli.tables import table, terminal_width
 from lago_images.console import counted, human_size
 from lago_images.jobs.workspace import cache_folder
@@ -39,7 +39,7 @@ def list_(invocation: Invocation, kinds: tuple[str, ...], form: str) -> None:
             str(each.entries),
             human_size(each.size),
             human_size(each.limit),
-            _day(each.used),
+            "" if each.used is None else day(each.used),
             each.purpose,
         )
         for each in content.kinds
@@ -70,7 +70,3 @@ def clear(invocation: Invocation, kinds: tuple[str, ...], form: str) -> None:
         click.echo(f"removed {counted(len(removed), 'file')}, {size}, from {folder}")
     for each in left:
         invocation.console.warn(f"{each.kind}/{each.name} is in use by another run, and was left")
-
-
-def _day(moment: int | None) -> str:
-    return "" if moment is None else datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%d")

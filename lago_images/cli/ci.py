@@ -9,7 +9,6 @@ from pathlib import Path
 import click
 
 from lago_images.ci import attestations, environment
-from lago_images.ci import environment as events
 from lago_images.ci.environment import BOT, Event
 from lago_images.ci.report import entries, junit
 from lago_images.ci.report.markdown import SUMMARY_LIMIT, Report, identity, render
@@ -36,7 +35,6 @@ from lago_images.jobs import build as build_job
 from lago_images.jobs import plan as plan_job
 from lago_images.jobs import publish as publish_job
 from lago_images.jobs import results
-from lago_images.jobs import results as publication
 from lago_images.jobs.results import Fate
 from lago_images.planning import formats
 from lago_images.planning.history import Ask
@@ -198,10 +196,10 @@ def publish(
     except Error as error:
         # The report's job has nothing but this folder to tell its readers from.
         if folder is not None:
-            publication.write(folder, plan, publication.stopped(plan, error.message))
+            results.write_fates(folder, plan, results.stopped(plan, error.message))
         raise
     if folder is not None:
-        publication.write(folder, plan, publication.fates(published))
+        results.write_fates(folder, plan, results.fates(published))
     show_publication(workspace.console, published, speaker(workspace.console, form))
     images = image_reports(workspace.store, plan, built, published, before)
     show_summary(workspace.console, images, built)
@@ -311,21 +309,9 @@ def report(
     Uses what GitHub Actions sets (GITHUB_REPOSITORY, GITHUB_EVENT_PATH, …) or Jenkins (CHANGE_URL,
     BUILD_URL), and GITHUB_TOKEN.
     """
-    environ, settings = invocation.environ, invocation.settings
-    event, plan = events.read(environ), formats.load(plan_file)
-    source = dataclasses.replace(
-        _source(invocation),
-        run=event.run,
-        aside=folder / "repository",
-        fates=_fates(event, plan, folder, job_result),
-    )
-    report = Report(
-        plan=plan,
-        entries=entries.entries(plan, results.read_folder(folder), source),
-        identity=identity(settings.name, settings.repository),
-        run=event.run,
-        today=day(time.time()),
-    )
+    environ = invocation.environ
+    event, plan = environment.read(environ), formats.load(plan_file)
+    report = _gathered(invocation, event, plan, folder, _fates(event, plan, folder, job_result))
     if junit_file is not None:
         replace(junit_file, junit.render(report.entries))
     shown = environment.summarise(environ, render(report, limit=SUMMARY_LIMIT))
@@ -350,6 +336,27 @@ def report(
         raise posted.failures[0]
 
 
+def _gathered(
+    invocation: Invocation,
+    event: Event,
+    plan: Plan,
+    folder: Path,
+    fates: Mapping[str, Fate] | None,
+) -> Report:
+    """Gather the report, of what was planned, the results in a folder, and the repository."""
+    settings = invocation.settings
+    source = dataclasses.replace(
+        _source(invocation), run=event.run, aside=folder / "repository", fates=fates
+    )
+    return Report(
+        plan=plan,
+        entries=entries.entries(plan, results.read_folder(folder), source),
+        identity=identity(settings.name, settings.repository),
+        run=event.run,
+        today=day(time.time()),
+    )
+
+
 def _source(invocation: Invocation) -> entries.Source:
     """Read the repository for a report; the source is empty where it cannot be read."""
     try:
@@ -367,9 +374,9 @@ def _fates(
     """Return the result of the publication for each image; None where there was none."""
     if event.target is not None and event.target.pull_request is not None:
         return None
-    fates = publication.read(folder, plan)
+    fates = results.read_fates(folder, plan)
     # A runner that was killed writes no file; `needs.publish.result` still says how it ended.
     if fates is None and job_result in {"failure", "cancelled"}:
         why = "the publication left no results"
-        fates = {fate.name: fate for fate in publication.stopped(plan, why)}
+        fates = {fate.name: fate for fate in results.stopped(plan, why)}
     return fates

@@ -17,6 +17,7 @@ from lago_images.console import Console, Mode
 if TYPE_CHECKING:
     from lago_images.jobs.workspace import Workspace
     from lago_images.planning.git import Git
+    from lago_images.repository.records.state import State
     from lago_images.settings import Settings
     from lago_images.storage.base import Store
 
@@ -91,6 +92,24 @@ class Invocation:
             environ=self.environ,
             console=self.console,
         )
+
+    def read_repository(self) -> "tuple[Store, State]":
+        """Read the repository, and say what of it is missing or damaged."""
+        from lago_images.repository.records.state import read  # noqa: PLC0415
+
+        store = self.store()
+        # To a store a mistyped path is a repository with nothing in it.
+        if store.folder is not None and not store.folder.exists():
+            self.console.warn(f"there is no folder {store.folder}: nothing is published there")
+        started = time.monotonic()
+        content = read(store)
+        self.console.detail(
+            f"read the releases of {len(content.images)} images in {store.url} in "
+            f"{time.monotonic() - started:.2f} s"
+        )
+        for message in content.damaged.values():
+            self.console.warn(f"{message}; restore it from a copy")
+        return store, content
 
     def judging_workspace(self, *, must_judge: bool) -> "Workspace":
         """Make a workspace that asks GitHub who made a build, where settings say ``attested``.

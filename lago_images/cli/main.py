@@ -356,7 +356,7 @@ _REPO_COMMANDS = {
         "lago-images repo log my-debian-12 -n 10",
     ),
     "diff": _Lazy(
-        "lago_images.cli.browse:diff",
+        "lago_images.cli.diff:diff",
         "Show what changed from one build of an image to another.",
         "lago-images repo diff my-debian-12 3 4",
     ),

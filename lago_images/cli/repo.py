@@ -2,13 +2,13 @@
 
 import time
 from contextlib import AbstractContextManager
-from datetime import UTC, datetime
 
 import click
 
 from lago_images.cli.answers import Cleaning, Refreshment, Verification, totals
 from lago_images.cli.documents import FORMAT, document
 from lago_images.cli.invocation import Invocation, finish
+from lago_images.cli.moments import day
 from lago_images.cli.tables import terminal_width, wrapped
 from lago_images.console import clean, counted, human_size
 from lago_images.repository.publishing import collect
@@ -115,7 +115,7 @@ def gc(invocation: Invocation, apply: bool, form: str) -> None:
         return
     _show_sweep(planned, apply=apply)
     if planned.waiting:
-        first, last = _day(planned.waiting[0]), _day(planned.waiting[-1])
+        first, last = day(planned.waiting[0]), day(planned.waiting[-1])
         click.echo(
             f"waiting: {len(planned.waiting)} builds, for the end of their grace period: "
             f"the first on {first}, the last on {last}"
@@ -135,10 +135,6 @@ def publishing_from(
         now=time.time,
         retire=retire,
     )
-
-
-def _day(moment: float) -> str:
-    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%d")
 
 
 def _show_report(report: Report) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from lago_images.console import human_size
 from lago_images.errors import CommandError, ToolMissingError
 from lago_images.host import kvm, space
+from lago_images.host.firmware import UEFI
 from lago_images.host.process import Runner, search_path
 from lago_images.host.tools import AS_ROOT, NAMESPACE_TOOLS, TOOLS
 from lago_images.host.workdir import default_scratch
@@ -20,33 +21,6 @@ from lago_images.host.workdir import default_scratch
 LEAST_SPACE = 4 * space.GIB
 GOOD_SPACE = 12 * space.GIB
 _ROOT = Path("/")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Firmware:
-    """The UEFI that boot tests start the guests of a host's architecture with."""
-
-    title: str
-    folder: str
-    files: tuple[str, ...]
-    package: str
-
-
-# Those that building.boot.machines starts a guest with, which host may not import.
-_FIRMWARES: Mapping[str, _Firmware] = {
-    "x86_64": _Firmware(
-        title="UEFI with Secure Boot",
-        folder="/usr/share/OVMF",
-        files=("OVMF_CODE_4M.secboot.fd", "OVMF_VARS_4M.ms.fd"),
-        package="ovmf",
-    ),
-    "aarch64": _Firmware(
-        title="UEFI",
-        folder="/usr/share/qemu-efi-aarch64",
-        files=("QEMU_EFI.fd",),
-        package="qemu-efi-aarch64",
-    ),
-}
 
 
 class State(StrEnum):
@@ -150,19 +124,18 @@ def _debian_kernel() -> str:
 
 def _firmware(root: Path) -> Iterator[Check]:
     """Tell if boot tests have UEFI firmware; another architecture's is named when it is needed."""
-    firmware = _FIRMWARES.get(platform.machine())
+    firmware = UEFI.get(platform.machine())
     if firmware is None:
         return
-    missing = [
-        name for name in firmware.files if not (root / firmware.folder.lstrip("/") / name).exists()
-    ]
+    missing = firmware.missing(root)
     if not missing:
         yield Check(name="firmware", state=State.OK, found=f"{firmware.title} is installed")
         return
+    names = " and ".join(file.name for file in missing)
     yield Check(
         name="firmware",
         state=State.MISSING,
-        found=f"boot tests under UEFI need {' and '.join(missing)} in {firmware.folder}",
+        found=f"boot tests under UEFI need {names} in {missing[0].parent}",
         do=f"as root: apt-get install {firmware.package}",
     )
 

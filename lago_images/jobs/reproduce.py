@@ -11,10 +11,12 @@ from lago_images.building.comparing.areas import AreaDifference
 from lago_images.building.comparing.disks import DiskComparison, compare_disks, in_appliance
 from lago_images.building.comparing.files import FileDifference
 from lago_images.building.customise.namespace import rules
-from lago_images.building.image import Finished, tools
+from lago_images.building.image import tools
+from lago_images.building.job import Finished
 from lago_images.building.model import Request
+from lago_images.building.reservations import need_again
 from lago_images.errors import Error, UsageError
-from lago_images.host import kvm
+from lago_images.host import kvm, space
 from lago_images.host.process import Runner
 from lago_images.jobs.plan import tree_of
 from lago_images.jobs.trial import unpack
@@ -174,6 +176,7 @@ def reproduce(case: Case, folder: Path) -> Reproduction:
     """Build a revision again, and compare it; ``folder`` is for the disks.
 
     Raises:
+        HostError: There is too little disk space for it.
         Error: It could not be built, or the published disk is not what its manifest says.
     """
     workspace, spec, published = case.workspace, case.spec, case.published
@@ -188,6 +191,9 @@ def reproduce(case: Case, folder: Path) -> Reproduction:
         base=case.base,
         origin=manifest.base.detail if spec.base.kind is BaseKind.BOOTSTRAP else "",
     )
+    size = published.manifest.disk.size
+    need = need_again(spec, case.base, folder, workspace, published=size)
+    space.demand(need.folder, need.size, need.purpose)
     accel = kvm.detect(Runner(environ=workspace.environ))
     built = build_disk(request, workspace, accel=accel, folder=folder)
     old = folder / "published.qcow2"

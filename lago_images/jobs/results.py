@@ -214,7 +214,7 @@ def stopped(plan: Plan, why: str) -> list[Fate]:
     ]
 
 
-def write(folder: Path, plan: Plan, fates: Iterable[Fate]) -> None:
+def write_fates(folder: Path, plan: Plan, fates: Iterable[Fate]) -> None:
     """Write how the publication of a plan ended beside the results; makes the folder if needed."""
     files.replace(folder / FILE, canonical(publication_document(plan, fates)))
 
@@ -225,7 +225,7 @@ def publication_document(plan: Plan, fates: Iterable[Fate]) -> dict[str, Any]:
     return {"schema": Publication.SCHEMA, "head": plan.head, "made": plan.made, "images": plain}
 
 
-def read(folder: Path, plan: Plan) -> Mapping[str, Fate] | None:
+def read_fates(folder: Path, plan: Plan) -> Mapping[str, Fate] | None:
     """Read, by name, how a plan's publication ended; None when no file of that plan says.
 
     Raises ``RepositoryError`` when the file is not one this version knows.

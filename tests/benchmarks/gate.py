@@ -12,8 +12,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from lago_images.building.boot.boot_test import boot_test
-from lago_images.building.boot.machines import machine_for
+from lago_images.building.boot.boot_test import Bench, Questions, Subject, boot_test
+from lago_images.building.boot.machines import accelerator, machine_for
 from lago_images.building.boot.running import Watch, started
 from lago_images.host import kvm
 from lago_images.host.process import Runner
@@ -26,29 +26,28 @@ LONGEST = 1800.0
 
 def wait_only(folder: Path) -> None:
     """Start the disk until its agent answers."""
-    accel = "kvm" if kvm.detect(Runner()).kvm else "tcg"
     disk = overlay(debian12().disk, folder / "overlay.qcow2")
     watch = Watch(
         console=folder / "console", errors=folder / "errors", limit=LONGEST, clock=time.monotonic
     )
-    with started(disk, machine_for("x86_64"), watch, accel, Runner()) as guest:
+    machine = machine_for("x86_64")
+    accel = accelerator(machine, kvm.detect(Runner()))
+    with started(disk, machine, watch, accel, Runner()) as guest:
         guest.wait()
 
 
 def judge(folder: Path, *, again: bool) -> None:
     """Run the boot test."""
-    boot_test(
-        debian12().disk,
-        "raw",
-        arch="x86_64",
+    bench = Bench(
         accel=kvm.detect(Runner()),
         timeout=LONGEST,
-        console_log=folder / "console",
         workdir=folder,
         runner=Runner(),
         clock=time.monotonic,
-        again=again,
+        console_log=folder / "console",
     )
+    subject = Subject(disk=debian12().disk, fmt="raw", arch="x86_64")
+    boot_test(subject, bench, Questions(again=again))
 
 
 def cost(work: Callable[[Path], None]) -> Cost:

@@ -5,9 +5,13 @@ import re
 import shutil
 import threading
 from dataclasses import replace
+from datetime import date
 
 import pytest
 
+from lago_images.building.chain import build_chains
+from lago_images.host.kvm import Acceleration
+from lago_images.specs.quarantine import Quarantine, QuarantineEntry
 from lago_images.storage.directory.store import DirectoryStore
 from tests.functional.test_building import ask, build_chain, context, disk_file, left, objects, spec
 from tests.tools import need
@@ -36,6 +40,38 @@ def test_a_disk_that_fails_its_boot_test_leaves_no_build(context):
     assert re.search("boot test: the guest gave up|No bootable device", one.error)
     assert not [key for key in objects(context) if "one" in key]
     assert left(context) == []
+
+
+def test_an_image_whose_emulator_is_missing_is_refused_before_its_build(context, tmp_path):
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/qemu-img").symlink_to(shutil.which("qemu-img"))
+    disk_file(context.root, "one.img")
+    other = replace(bootable("one", "simple:one.img"), arch="aarch64")
+    bare = replace(context, environ={**context.environ, "PATH": str(tmp_path / "bin")})
+    [result] = build_chain([ask(other)], bare)
+    assert result.error == (
+        "qemu-system-aarch64 is not installed (apt-get install qemu-system-arm qemu-efi-aarch64)"
+    )
+    assert (result.step, result.times) == ("", ())
+
+
+def test_a_boot_that_is_held_back_is_recorded_with_what_it_ran_on(context, tmp_path):
+    """KVM runs no machine of another architecture, however well it works here."""
+    (tmp_path / "bin").mkdir()
+    program = tmp_path / "bin/qemu-system-ppc64"
+    program.write_text("#!/bin/sh\nexit 1\n")
+    program.chmod(0o755)
+    disk_file(context.root, "one.img")
+    entry = QuarantineEntry(issue="https://example.org/1", until=date.max)
+    request = replace(
+        ask(replace(bootable("one", "simple:one.img"), arch="ppc64le")),
+        quarantine=Quarantine(entries=(entry,)),
+    )
+    environ = {**context.environ, "PATH": f"{program.parent}:{os.environ['PATH']}"}
+    has_kvm = Acceleration(name="kvm")
+    [result] = build_chains([[request]], replace(context, environ=environ), accel=has_kvm, jobs=1)
+    assert result.ok, result.error
+    assert (result.manifest.boot.has_passed, result.manifest.boot.accel) == (False, "tcg")
 
 
 def test_the_boot_test_starts_while_the_disk_is_uploaded(context, tmp_path):

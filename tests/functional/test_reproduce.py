@@ -16,6 +16,7 @@ from lago_images.specs.read import read
 from lago_images.storage.directory.store import DirectoryStore
 from tests.support.builders import layer_on, manifest, publish_by_hand
 from tests.support.images import a_context
+from tests.support.small_filesystem import run_in_small_filesystem
 from tests.support.specs import SpecsRepo, git
 from tests.tools import need
 
@@ -167,6 +168,21 @@ def test_what_stands_in_the_way_is_said_before_anything_is_built(tmp_path):
     assert "some files were not committed" in obstacle
     assert obstacle in ran.err
     assert "preparing" not in ran.err
+
+
+REPRODUCES = """
+import os, subprocess, sys
+work, specs = sys.argv[1:]
+command = [sys.executable, "-m", "lago_images", "-C", specs, "repo", "reproduce", "one"]
+ran = subprocess.run(command, env={**os.environ, "TMPDIR": work}, stderr=subprocess.PIPE, text=True)
+print(ran.returncode, ran.stderr)
+"""
+
+
+def test_too_little_room_for_both_disks_is_said_before_anything_is_built(repo, tmp_path):
+    told = run_in_small_filesystem(tmp_path / "work", "2m", REPRODUCES, str(repo.root))
+    assert "\n1 error: building one again and comparing the disks needs 2.0 MiB" in told
+    assert "preparing" not in told
 
 
 def test_a_clone_of_other_specs_is_told_so(repo, tmp_path):

@@ -13,7 +13,7 @@ from lago_images.building.bases.bootstrap import package_cache
 from lago_images.building.bases.bootstrap.apt import read_archives
 from lago_images.building.bases.bootstrap.debian import host_mirrors, recipe
 from lago_images.building.bases.bootstrap.disk import esp_files
-from lago_images.building.boot.boot_test import boot_test
+from lago_images.building.boot.boot_test import Bench, Questions, Subject, boot_test
 from lago_images.building.boot.logins import Logins
 from lago_images.building.boot.machines import machine_for
 from lago_images.building.customise.engine import customise
@@ -123,18 +123,18 @@ def test_a_debian_is_bootstrapped_and_boots_under_uefi(debian, tmp_path):
     done = customise(spec, debian.copy(tmp_path), work, context, runner, accel=accel)
     assert done.engine is not None
     assert (done.engine.name == "namespace") == (platform.machine() == "aarch64")
-    booted = boot_test(
-        done.prepared.disk,
-        "raw",
-        arch="aarch64",
+    bench = Bench(
         accel=accel,
         timeout=900,
-        console_log=tmp_path / "console.log",
         workdir=work,
         runner=runner,
         clock=time.monotonic,
-        look_inside=True,
-        logins=Logins(passwords={"root": "s3cret"}),
+        console_log=tmp_path / "console.log",
+    )
+    booted = boot_test(
+        Subject(disk=done.prepared.disk, fmt="raw", arch="aarch64"),
+        bench,
+        Questions(look_inside=True, logins=Logins(passwords={"root": "s3cret"})),
     )
     assert set(booted.test.firmware) == {"uefi"}
     assert booted.test.checks == CHECKS

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from lago_images.building.boot.boot_test import boot_test
+from lago_images.building.boot.boot_test import Bench, Questions, Subject, boot_test
 from lago_images.building.boot.logins import Logins
 from lago_images.building.boot.spec_tests import OwnTests
 from lago_images.building.qcow2 import standalone
@@ -44,18 +44,17 @@ def says(text):
 def boot(tmp_path):
     (tmp_path / "work, dir").mkdir()
 
-    def run(disk, fmt="raw", *, timeout=30, accel=TCG, **more):
-        usual = {"arch": "x86_64", "clock": time.monotonic}
-        return boot_test(
-            disk,
-            fmt,
+    def run(disk, fmt="raw", *, arch="x86_64", number=1, timeout=30, accel=TCG, clock=None, **more):
+        subject = Subject(disk=disk, fmt=fmt, arch=arch, number=number)
+        bench = Bench(
             accel=accel,
             timeout=timeout,
-            console_log=tmp_path / "console, it.log",
             workdir=tmp_path / "work, dir",
             runner=Runner(log=tmp_path / "log"),
-            **{**usual, **more},
+            clock=clock or time.monotonic,
+            console_log=tmp_path / "console, it.log",
         )
+        return boot_test(subject, bench, Questions(**more))
 
     yield run
     assert list((tmp_path / "work, dir").iterdir()) == []
@@ -136,25 +135,22 @@ def test_a_guest_whose_emulated_timer_is_late_is_started_again(boot, tmp_path):
 BOOTS = """
 import sys, time
 from pathlib import Path
-from lago_images.building.boot.boot_test import boot_test
-from lago_images.building.boot.spec_tests import OwnTests
+from lago_images.building.boot.boot_test import Bench, Questions, Subject, boot_test
 from lago_images.errors import BootError
 from lago_images.host.kvm import Acceleration
 from lago_images.host.process import Runner
 
 work, outside = map(Path, sys.argv[1:])
 try:
-    boot_test(
-        outside / "disk",
-        "raw",
-        arch="x86_64",
+    bench = Bench(
         accel=Acceleration(name="tcg"),
         timeout=90,
-        console_log=outside / "console.log",
         workdir=work,
         runner=Runner(log=outside / "log"),
         clock=time.monotonic,
+        console_log=outside / "console.log",
     )
+    boot_test(Subject(disk=outside / "disk", fmt="raw", arch="x86_64"), bench, Questions())
 except BootError as error:
     print(error.message, error.hint, sep="\\n")
 """
@@ -206,18 +202,16 @@ def test_a_missing_emulator_is_reported(tmp_path):
 
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin/qemu-img").symlink_to(shutil.which("qemu-img"))
+    bench = Bench(
+        accel=TCG,
+        timeout=1,
+        workdir=tmp_path,
+        runner=Runner(environ={"PATH": str(tmp_path / "bin")}),
+        clock=time.monotonic,
+        console_log=tmp_path / "console.log",
+    )
     with pytest.raises(ToolMissingError) as caught:
-        boot_test(
-            disk,
-            "raw",
-            arch="s390x",
-            accel=TCG,
-            timeout=1,
-            console_log=tmp_path / "console.log",
-            workdir=tmp_path,
-            runner=Runner(environ={"PATH": str(tmp_path / "bin")}),
-            clock=time.monotonic,
-        )
+        boot_test(Subject(disk=disk, fmt="raw", arch="s390x"), bench, Questions())
     assert "qemu-system-misc" in caught.value.hint
 
 

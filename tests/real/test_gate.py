@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from lago_images.building.boot.boot_test import boot_test
+from lago_images.building.boot.boot_test import Bench, Questions, Subject, boot_test
 from lago_images.building.boot.logins import Logins
 from lago_images.building.boot.machines import machine_for
 from lago_images.errors import BootError
@@ -44,21 +44,19 @@ def oneshot(command, **more):
 def refused(tmp_path):
     """Return the error by which the gate refuses a raw disk."""
 
-    def refuse(disk, *, timeout=450, **more):
+    def refuse(disk, *, timeout=450, firmware="", **more):
+        subject = Subject(disk=disk, fmt="raw", arch="x86_64", firmware=firmware)
+        bench = Bench(
+            accel=kvm.detect(Runner()),
+            timeout=timeout,
+            workdir=tmp_path,
+            runner=Runner(log=tmp_path / "log"),
+            clock=time.monotonic,
+            console_log=tmp_path / "console.log",
+            screenshot=tmp_path / "screen.png",
+        )
         with pytest.raises(BootError) as caught:
-            boot_test(
-                disk,
-                "raw",
-                arch="x86_64",
-                accel=kvm.detect(Runner()),
-                timeout=timeout,
-                console_log=tmp_path / "console.log",
-                workdir=tmp_path,
-                runner=Runner(log=tmp_path / "log"),
-                clock=time.monotonic,
-                screenshot=tmp_path / "screen.png",
-                **more,
-            )
+            boot_test(subject, bench, Questions(**more))
         assert (tmp_path / "screen.png").read_bytes().startswith(b"\x89PNG\r\n")
         return caught.value
 

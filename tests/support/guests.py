@@ -10,7 +10,7 @@ from typing import Any
 
 from lago_images.building.boot import console_signs, running
 from lago_images.building.boot.guest_agent import Agent
-from lago_images.building.boot.machines import host, machine_for
+from lago_images.building.boot.machines import accelerator, machine_for
 from lago_images.building.boot.running import Watch
 from lago_images.errors import BootError
 from lago_images.host import kvm
@@ -67,7 +67,7 @@ def started(
         more: Further options of QEMU.
     """
     machine = machine_for(arch, firmware)
-    accel = "kvm" if host() in machine.hosts and kvm.detect(Runner()).kvm else "tcg"
+    accel = accelerator(machine, kvm.detect(Runner()))
     errors = console.parent / "errors"
     watch = Watch(console=console, errors=errors, limit=_LONGEST, clock=time.monotonic)
     for is_last in (False, False, True):

@@ -9,11 +9,11 @@ from lago_images.building import packages as contents
 from lago_images.building import qcow2
 from lago_images.building.bases.prepared import Package
 from lago_images.building.boot import console_signs, judgement
-from lago_images.building.boot.guest_agent import Agent
-from lago_images.building.boot.inspection import ASK, NOBODY, SCRIPT, Facts, Identity, inspect
+from lago_images.building.boot.guest_agent import ASK, Agent
+from lago_images.building.boot.inspection import NOBODY, SCRIPT, Facts, Identity, inspect
 from lago_images.building.boot.judgement import Problem
 from lago_images.building.boot.logins import NONE, Logins
-from lago_images.building.boot.machines import Machine, host, machine_for, refuse_missing_firmware
+from lago_images.building.boot.machines import Machine, accelerator, machine_for, refuse_missing
 from lago_images.building.boot.running import Guest, Watch, started
 from lago_images.building.boot.spec_tests import OwnTests, Suite, run_tests
 from lago_images.building.boot_files import from_answer
@@ -65,101 +65,131 @@ class Booted:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Test:
-    """One boot test: the machine, and how it is watched."""
+class Subject:
+    """A finished disk, and the machine that it is started in.
+
+    Attributes:
+        fmt: ``qcow2`` or ``raw``.
+        arch: The guest's architecture.
+        firmware: The kind of firmware; empty for the architecture's usual one.
+        number: Tells machines made of one image apart, by their network cards' addresses; to 255.
+    """
 
     disk: Path
     fmt: str
-    size: int
-    machine: Machine
-    accel: str
-    mac: str
-    watch: Watch
+    arch: str
+    firmware: str = ""
+    number: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bench:
+    """Where guests are started, with what, and what is kept of them.
+
+    Attributes:
+        accel: What guests run on here.
+        timeout: Seconds until the agent must answer with KVM; four times that without.
+        workdir: Where the overlay is made, and removed again.
+        runner: What QEMU is started with.
+        clock: Seconds.
+        console_log: Where the serial console's output goes.
+        screenshot: Where the guest's screen goes, as PNG, when it is refused; None for nowhere.
+    """
+
+    accel: Acceleration
+    timeout: float
     workdir: Path
     runner: Runner
-    logins: Logins
-    screenshot: Path | None
-    look_inside: bool
-    again: bool
-    tests: OwnTests | None
+    clock: Callable[[], float]
+    console_log: Path
+    screenshot: Path | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Questions:
+    """What a guest is asked, besides what every one is judged by.
+
+    Attributes:
+        look_inside: Whether to ask it for its packages, and to look for private keys in it.
+        again: Whether to start it once more.
+        logins: The documented ones.
+        pattern: What the serial console must show, where there is no agent to ask; else empty.
+        tests: Those of the spec's own, which are run at last; None for none.
+    """
+
+    look_inside: bool = False
+    again: bool = True
+    logins: Logins = NONE
+    pattern: str = ""
+    tests: OwnTests | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Test:
+    """One boot test.
+
+    Attributes:
+        machine: What the disk is started in.
+        accel: What runs it: ``kvm`` or ``tcg``.
+        size: The virtual disk's bytes.
+        watch: How its first start is watched.
+    """
+
+    subject: Subject
+    bench: Bench
+    questions: Questions
+    machine: Machine
+    accel: str
+    size: int
+    watch: Watch
 
     @property
     def is_emulated(self) -> bool:
         return self.accel != "kvm"
 
+    @property
+    def mac(self) -> str:
+        return f"52:54:00:12:34:{self.subject.number:02x}"
 
-def boot_test(
-    disk: Path,
-    fmt: str,
-    *,
-    arch: str,
-    firmware: str = "",
-    accel: Acceleration,
-    timeout: float,
-    console_log: Path,
-    workdir: Path,
-    runner: Runner,
-    clock: Callable[[], float],
-    look_inside: bool = False,
-    again: bool = True,
-    logins: Logins = NONE,
-    screenshot: Path | None = None,
-    number: int = 1,
-    pattern: str = "",
-    tests: OwnTests | None = None,
-) -> Booted:
+    @property
+    def is_started_again(self) -> bool:
+        # Without an agent nobody could tell the guest to shut down.
+        return self.questions.again and not self.questions.pattern
+
+
+def boot_test(subject: Subject, bench: Bench, questions: Questions) -> Booted:
     """Start a disk, judge the guest, shut it down and start it again; the disk is only read.
 
     A guest without an agent is judged by its console alone, and not started again.
-
-    Args:
-        disk: The finished disk.
-        fmt: ``qcow2`` or ``raw``.
-        arch: The guest's architecture.
-        firmware: The kind of firmware to start it with; empty for the architecture's usual one.
-        accel: What guests run on here.
-        timeout: Seconds until the agent must answer with KVM; four times that without.
-        console_log: Where the serial console's output goes.
-        workdir: Where the overlay is made, and removed again.
-        runner: What QEMU is started with.
-        clock: Seconds.
-        look_inside: Whether to ask the guest for its packages, and to look for private keys in it.
-        again: Whether to start it once more.
-        logins: The documented ones.
-        screenshot: Where the guest's screen goes, as PNG, when it is refused; None for nowhere.
-        number: Tells machines made of one image apart, by their network cards' addresses; to 255.
-        pattern: What the serial console must show, where there is no agent to ask; else empty.
-        tests: Those of the spec's own, which are run at last; None for none.
 
     Raises:
         BootError: It did not boot, or not as it should; with the console's last lines.
         ToolMissingError: The architecture's emulator or its firmware is not installed.
     """
-    machine = machine_for(arch, firmware)
-    refuse_missing_firmware(machine)
-    name = "kvm" if accel.kvm and host() in machine.hosts else "tcg"
-    limit = timeout if name == "kvm" else timeout * TCG_FACTOR
-    errors = workdir / "boot-test.stderr"
+    machine = machine_for(subject.arch, subject.firmware)
+    refuse_missing(machine, bench.runner.environ)
+    accel = accelerator(machine, bench.accel)
+    facts = qcow2.info(subject.disk, subject.fmt, bench.runner, doing="looking at the disk")
+    watch = Watch(
+        console=bench.console_log,
+        errors=bench.workdir / "boot-test.stderr",
+        limit=bench.timeout if accel == "kvm" else bench.timeout * TCG_FACTOR,
+        clock=bench.clock,
+        pattern=questions.pattern,
+    )
     test = _Test(
-        disk=disk,
-        fmt=fmt,
-        size=qcow2.info(disk, fmt, runner, doing="looking at the disk")["virtual-size"],
+        subject=subject,
+        bench=bench,
+        questions=questions,
         machine=machine,
-        accel=name,
-        mac=f"52:54:00:12:34:{number:02x}",
-        watch=Watch(console=console_log, errors=errors, limit=limit, clock=clock, pattern=pattern),
-        workdir=workdir,
-        runner=runner,
-        logins=logins,
-        screenshot=screenshot,
-        look_inside=look_inside,
-        again=again and not pattern,
-        tests=tests,
+        accel=accel,
+        size=facts["virtual-size"],
+        watch=watch,
     )
     try:
-        return _run(test) if name == "kvm" else _start_again(test)
+        return _start_again(test) if test.is_emulated else _run(test)
     finally:
-        errors.unlink(missing_ok=True)
+        watch.errors.unlink(missing_ok=True)
 
 
 def refuse_shared_identity(first: Booted, other: Booted) -> None:
@@ -181,18 +211,18 @@ def _start_again(test: _Test) -> Booted:
             is_late = isinstance(error, _LateError)
             if not (is_late or console_signs.is_starved(test.watch.text())):
                 raise
-        test.runner.note("the emulated processor got no time: starting the guest once more")
+        test.bench.runner.note("the emulated processor got no time: starting the guest once more")
     return _run(test)
 
 
 def _run(test: _Test) -> Booted:
     # Else what an earlier start wrote passes for signs of this one, until QEMU opens the file.
     test.watch.console.unlink(missing_ok=True)
-    if test.screenshot:
-        test.screenshot.unlink(missing_ok=True)
+    if test.bench.screenshot:
+        test.bench.screenshot.unlink(missing_ok=True)
     with _overlay(test) as overlay:
         booted = _first_boot(test, overlay)
-        return _second_boot(test, overlay, booted) if test.again else booted
+        return _second_boot(test, overlay, booted) if test.is_started_again else booted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -217,10 +247,10 @@ class _Starter:
 @contextmanager
 def _overlay(test: _Test) -> Iterator[Path]:
     """Make a disk of twice the size, above the one that is tested."""
-    overlay = test.workdir / "boot-test.qcow2"
-    below = ["-F", test.fmt, "-b", str(test.disk.resolve())]
+    overlay = test.bench.workdir / "boot-test.qcow2"
+    below = ["-F", test.subject.fmt, "-b", str(test.subject.disk.resolve())]
     create = ["qemu-img", "create", "-q", "-f", "qcow2", *below, str(overlay), str(2 * test.size)]
-    test.runner.run(create, doing="making the boot test's overlay")
+    test.bench.runner.run(create, doing="making the boot test's overlay")
     try:
         yield overlay
     finally:
@@ -230,15 +260,17 @@ def _overlay(test: _Test) -> Iterator[Path]:
 def _first_boot(test: _Test, overlay: Path) -> Booted:
     with _guest(test, overlay, test.watch) as guest:
         seconds = round(guest.wait(), 1)
-        facts = Facts() if test.watch.pattern else inspect(guest, test.runner, test.logins)
+        facts = Facts()
+        if not test.watch.pattern:
+            facts = inspect(guest, test.bench.runner, test.questions.logins)
         verdict = judgement.judge(facts, _signs(test, guest), mac=test.mac, size=test.size)
         _refuse(verdict.problems, guest)
         checks = verdict.checks
         packages = secrets = boot_files = None
-        if test.look_inside and not test.watch.pattern:
-            packages = _packages(guest.agent, test.runner)
-            secrets, boot_files = _files(guest.agent, test.runner)
-        if test.again:
+        if test.questions.look_inside and not test.watch.pattern:
+            packages = _packages(guest.agent, test.bench.runner)
+            secrets, boot_files = _files(guest.agent, test.bench.runner)
+        if test.is_started_again:
             _shut_down(guest, test)
             checks = (*checks, "shutdown")
     boot = BootTest(
@@ -262,7 +294,7 @@ def _second_boot(test: _Test, overlay: Path, booted: Booted) -> Booted:
             raise BootError(
                 f"{error.message}, at the second boot", tail=error.tail, hint=error.hint
             ) from error
-        facts = inspect(guest, test.runner, is_again=True)
+        facts = inspect(guest, test.bench.runner, is_again=True)
         signs = _signs(test, guest)
         verdict = judgement.judge(facts, signs, mac=test.mac, size=test.size, is_again=True)
         problems = [replace(each, check=f"second boot, {each.check}") for each in verdict.problems]
@@ -276,23 +308,23 @@ def _second_boot(test: _Test, overlay: Path, booted: Booted) -> Booted:
 
 def _own_tests(test: _Test, overlay: Path, guest: Guest) -> tuple[GuestTestRecord, ...]:
     """Run the tests of the spec's own, when all that they may change was judged."""
-    if test.tests is None:
+    if test.questions.tests is None:
         return ()
     factor = TCG_FACTOR if test.is_emulated else 1
-    suite = Suite(tests=test.tests, factor=factor, limit=test.watch.limit)
-    return run_tests(suite, guest, _Starter(test=test, overlay=overlay), test.runner)
+    suite = Suite(tests=test.questions.tests, factor=factor, limit=test.watch.limit)
+    return run_tests(suite, guest, _Starter(test=test, overlay=overlay), test.bench.runner)
 
 
 @contextmanager
 def _guest(test: _Test, overlay: Path, watch: Watch, *, network: bool = False) -> Iterator[Guest]:
     """Start the guest; keep a picture of its screen if it is refused."""
     with started(
-        overlay, test.machine, watch, test.accel, test.runner, mac=test.mac, network=network
+        overlay, test.machine, watch, test.accel, test.bench.runner, mac=test.mac, network=network
     ) as guest:
         try:
             yield guest
         except BootError as error:
-            picture = test.screenshot if guest.ended() is None else None
+            picture = test.bench.screenshot if guest.ended() is None else None
             if picture and guest.monitor.screenshot(picture.resolve()):
                 error.hint = f"{error.hint}; the guest's screen is beside the log, as .png"
             raise

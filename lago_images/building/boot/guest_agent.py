@@ -16,6 +16,8 @@ from typing import Any
 from lago_images.console import clean
 from lago_images.errors import BootError
 
+# Seconds that it may take for an answer.
+ASK = 60.0
 # Makes the agent's parser drop whatever half a line it holds; it may answer that with an error.
 _FLUSH = b"\xff"
 _AGAIN = 5.0
@@ -24,6 +26,9 @@ _POLL = 0.2
 _LARGEST = 64 << 20
 # Bytes of a failed program's output that its error has.
 _TAIL = 500
+_SYSTEM = ("/bin/sh", "-c", "systemctl is-system-running 2>/dev/null || true")
+_STARTING = ("initializing", "starting")
+_PAUSE = 1.0
 
 
 @dataclass(slots=True, kw_only=True)
@@ -125,6 +130,39 @@ class Agent:
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise BootError(f"the guest agent's answer of {argv[0]} makes no sense") from error
         raise BootError(f"{argv[0]} did not end in the guest within {timeout:.0f} s")
+
+    def until(
+        self, is_so: Callable[[], bool], limit: float, check: Callable[[], None] | None = None
+    ) -> bool:
+        """Ask again and again until something is so; return False when that took too long.
+
+        Args:
+            is_so: Asks.
+            limit: Seconds.
+            check: Called in between; what it raises ends that.
+        """
+        deadline = self.clock() + limit
+        while not is_so():
+            if check:
+                check()
+            if self.clock() > deadline:
+                return False
+            self.pause(_PAUSE)
+        return True
+
+    def wait_for_units(self, limit: float, check: Callable[[], None] | None = None) -> bool:
+        """Wait until systemd has started what it is to start, or is not there; as ``until``.
+
+        Raises:
+            BootError: The agent may not run programs, or did not answer in time.
+        """
+
+        def is_over() -> bool:
+            self.settle(timeout=ASK)
+            state = self.run(_SYSTEM, timeout=ASK).decode(errors="replace").strip()
+            return state not in _STARTING
+
+        return self.until(is_over, limit, check)
 
     def _sync(self) -> None:
         arguments = {"id": self._token}

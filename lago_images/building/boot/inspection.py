@@ -3,26 +3,23 @@
 import re
 import shlex
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from lago_images.building.boot.guest_agent import ASK
 from lago_images.building.boot.logins import NONE, Logins
 from lago_images.building.boot.running import Guest
 from lago_images.building.customise.identities import finish_script
 from lago_images.errors import BootError
 from lago_images.host.process import Runner
 
-# Seconds that the agent may take for an answer, and for a script under emulation.
-ASK = 60.0
+# Seconds that a script may take under emulation.
 SCRIPT = 4 * ASK
 _SECTOR = 512
-_SYSTEM = ("/bin/sh", "-c", "systemctl is-system-running 2>/dev/null || true")
-_STARTING = {"initializing", "starting"}
 _GREETING = 10.0
-_PAUSE = 1.0
 # What a guest may tell: it goes into messages and records, and no honest one has as much to say.
 _MOST_LINES, _LONGEST_LINE = 2000, 500
 
@@ -205,16 +202,8 @@ def _root(values: Sequence[str]) -> Root | None:
 
 
 def _wait_for_units(guest: Guest, runner: Runner) -> None:
-    """Wait until systemd has started what it is to start, as long as a boot may take."""
-
-    def is_over() -> bool:
-        guest.agent.settle(timeout=ASK)
-        return (
-            guest.agent.run(_SYSTEM, timeout=ASK).decode(errors="replace").strip() not in _STARTING
-        )
-
     try:
-        is_started = _until(guest, is_over, guest.watch.limit)
+        is_started = guest.agent.wait_for_units(guest.watch.limit, guest.check)
     except BootError as error:
         guest.check(patience=0)
         runner.note(f"the guest agent did not say whether systemd is done: {error}")
@@ -234,7 +223,7 @@ def _wait_for_address(guest: Guest, runner: Runner) -> tuple[str, ...] | None:
         return bool(found)
 
     try:
-        _until(guest, has_address, guest.watch.limit / 4)
+        guest.agent.until(has_address, guest.watch.limit / 4, guest.check)
     except BootError as error:
         guest.check(patience=0)
         runner.note(f"the guest agent did not list its addresses: {error}")
@@ -254,17 +243,6 @@ def addresses(interfaces: Sequence[Mapping[str, Any]], mac: str) -> tuple[str, .
         for address in interface.get("ip-addresses", ())
         if address["ip-address-type"] == "ipv4" and not address["ip-address"].startswith("169.254.")
     )
-
-
-def _until(guest: Guest, is_so: Callable[[], bool], limit: float) -> bool:
-    """Ask again and again until something is so; return False when that took too long."""
-    deadline = guest.watch.clock() + limit
-    while not is_so():
-        guest.check()
-        if guest.watch.clock() > deadline:
-            return False
-        guest.agent.pause(_PAUSE)
-    return True
 
 
 def _answers(guest: Guest, call: str, runner: Runner) -> Answers | None:
@@ -297,7 +275,9 @@ def _root_bytes(guest: Guest, runner: Runner) -> tuple[int | None, int | None]:
 def _wait_for_greeting(guest: Guest) -> bool | None:
     """Return whether sshd greets who comes by the network; None where it is not forwarded."""
     port = guest.monitor.forwarded_port()
-    return None if port is None else _until(guest, lambda: _greets(port), guest.watch.limit / 4)
+    if port is None:
+        return None
+    return guest.agent.until(lambda: _greets(port), guest.watch.limit / 4, guest.check)
 
 
 def _greets(port: int) -> bool:

@@ -1,11 +1,15 @@
 """Name the machines that boot tests emulate."""
 
 import platform
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from lago_images.errors import BootError, ToolMissingError
+from lago_images.host.firmware import UEFI
+from lago_images.host.kvm import Acceleration
+from lago_images.host.process import search_path
 
 _HOSTS = {"amd64": "x86_64", "arm64": "aarch64"}
 
@@ -35,10 +39,8 @@ class Machine:
     hosts: tuple[str, ...]
 
 
-# Debian's names: Secure Boot with Microsoft's keys, which trust the shim of the distributions.
-_OVMF_CODE = "/usr/share/OVMF/OVMF_CODE_4M.secboot.fd"
-_OVMF_VARS = "/usr/share/OVMF/OVMF_VARS_4M.ms.fd"
-_AAVMF = "/usr/share/qemu-efi-aarch64/QEMU_EFI.fd"
+_OVMF, _AAVMF = UEFI["x86_64"], UEFI["aarch64"]
+_OVMF_CODE, _OVMF_VARS = _OVMF.files
 # Without its ROM the network card is nothing to boot from.
 _NO_ROM = ("-global", "virtio-net-pci.romfile=")
 _X86_BIOS = Machine(
@@ -55,7 +57,7 @@ _X86_BIOS = Machine(
 _X86_UEFI = Machine(
     firmware="uefi",
     program="qemu-system-x86_64",
-    package="qemu-system-x86 ovmf",
+    package=f"qemu-system-x86 {_OVMF.package}",
     options=(
         "-machine", "q35,smm=on,graphics=off",
         "-global", "driver=cfi.pflash01,property=secure,value=on",
@@ -64,7 +66,7 @@ _X86_UEFI = Machine(
         *_NO_ROM,
     ),
     screen="VGA",
-    files=(_OVMF_CODE, _OVMF_VARS),
+    files=_OVMF.files,
     hosts=("x86_64",),
 )  # fmt: skip
 # The first is what an image boots with whose spec does not say otherwise.
@@ -75,14 +77,14 @@ _MACHINES: Mapping[str, tuple[Machine, ...]] = {
         Machine(
             firmware="uefi",
             program="qemu-system-aarch64",
-            package="qemu-system-arm qemu-efi-aarch64",
+            package=f"qemu-system-arm {_AAVMF.package}",
             # gic-version: else KVM refuses the usual one on hosts that have a newer.
-            options=("-machine", "virt,gic-version=max", "-bios", _AAVMF, *_NO_ROM),
+            options=("-machine", "virt,gic-version=max", "-bios", *_AAVMF.files, *_NO_ROM),
             # Else every function's return costs an emulated cipher (QEMU, docs/system/arm,
             # "TCG VCPU Features").
             emulated="max,pauth-impdef=on",
             screen="virtio-gpu-pci",
-            files=(_AAVMF,),
+            files=_AAVMF.files,
             hosts=("aarch64",),
         ),
     ),
@@ -131,14 +133,27 @@ def machine_for(arch: str, firmware: str = "") -> Machine:
     )
 
 
-def refuse_missing_firmware(machine: Machine) -> None:
-    """Refuse to start a machine whose firmware is not installed; raises ``ToolMissingError``."""
+def refuse_missing(machine: Machine, environ: Mapping[str, str]) -> None:
+    """Refuse a machine whose emulator or firmware is not installed here.
+
+    Args:
+        machine: What is to be started.
+        environ: The environment variables of the run, for the folders of programs.
+
+    Raises:
+        ToolMissingError: Names what is missing, and its package.
+    """
+    hint = f"apt-get install {machine.package}"
+    if shutil.which(machine.program, path=search_path(environ)) is None:
+        raise ToolMissingError(f"{machine.program} is not installed", hint=hint)
     for file in machine.files:
         if not Path(file).exists():
-            raise ToolMissingError(
-                f"the firmware {file} is missing",
-                hint=f"apt-get install {machine.package}",
-            )
+            raise ToolMissingError(f"the firmware {file} is missing", hint=hint)
+
+
+def accelerator(machine: Machine, accel: Acceleration) -> str:
+    """Return what runs a machine here: ``kvm``, or ``tcg`` where this host's KVM cannot run it."""
+    return "kvm" if accel.kvm and host() in machine.hosts else "tcg"
 
 
 def processor(machine: Machine, accel: str) -> str:

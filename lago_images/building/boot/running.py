@@ -12,7 +12,7 @@ from lago_images.building.boot.console_text import shows
 from lago_images.building.boot.guest_agent import Agent
 from lago_images.building.boot.machines import Machine, processor
 from lago_images.building.boot.monitor import Monitor, monitored
-from lago_images.errors import BootError, ToolMissingError
+from lago_images.errors import BootError
 from lago_images.host import space
 from lago_images.host.process import Runner
 from lago_images.host.redaction import command_line
@@ -182,19 +182,15 @@ def started(
         devices = _devices(disk, machine, watch, mac, accel, network=network)
         argv = [machine.program, *machine.options, "-accel", accel, *devices, *options, *more]
         runner.note("+ " + command_line(argv))
-        try:
-            with (
-                watch.errors.open("wb") as errors,
-                runner.started(argv, stdin=pipe, stdout=pipe, stderr=errors) as qemu,
-            ):
-                assert qemu.stdin is not None  # noqa: S101 -- a pipe was asked for
-                assert qemu.stdout is not None  # noqa: S101
-                send, receive = qemu.stdin.fileno(), qemu.stdout.fileno()
-                agent = Agent(send=send, receive=receive, clock=watch.clock)
-                yield Guest(agent=agent, monitor=monitor, ended=qemu.poll, watch=watch, mac=mac)
-        except ToolMissingError as error:
-            install = f"apt-get install {machine.package}"
-            raise ToolMissingError(error.message, hint=install) from error
+        with (
+            watch.errors.open("wb") as errors,
+            runner.started(argv, stdin=pipe, stdout=pipe, stderr=errors) as qemu,
+        ):
+            assert qemu.stdin is not None  # noqa: S101 -- a pipe was asked for
+            assert qemu.stdout is not None  # noqa: S101
+            send, receive = qemu.stdin.fileno(), qemu.stdout.fileno()
+            agent = Agent(send=send, receive=receive, clock=watch.clock)
+            yield Guest(agent=agent, monitor=monitor, ended=qemu.poll, watch=watch, mac=mac)
 
 
 def _devices(

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-from lago_images.building.boot.guest_agent import Agent
+from lago_images.building.boot.guest_agent import ASK, Agent
 from lago_images.console import clean
 from lago_images.errors import BootError
 from lago_images.host.process import Runner
@@ -24,16 +24,11 @@ RECORDED = 4 * 1024
 RECORDED_IN_ALL = 64 * 1024
 # Of a test at once: an answer of the agent stands between two pieces, so that a pipe holds one.
 _PIECE = 24 * 1024
-# Seconds that the agent may take for an answer, and that a test's end may be late.
-_ASK = 60.0
 _FOLDER = (
     "/bin/sh",
     "-c",
     "mktemp -d /root/.lago-images.XXXXXX 2>/dev/null || mktemp -d /var/tmp/lago-images.XXXXXX",
 )
-_STATE = ("/bin/sh", "-c", "systemctl is-system-running 2>/dev/null || true")
-_STARTING = ("initializing", "starting")
-_PAUSE = 1.0
 
 
 class FailedTestsError(BootError):
@@ -147,7 +142,8 @@ class _Session:
             if test.reboot or test.network != self.has_network:
                 self._start_again(network=test.network)
             if self.is_fresh:
-                _wait_for_units(self.guest.agent, self.suite, self.runner)
+                if not self.guest.agent.wait_for_units(self.suite.limit):
+                    self.runner.note("systemd was still starting units when the tests began")
                 self.is_fresh = False
             return _run(test, self.guest.agent, self.suite)
         except BootError as error:
@@ -165,30 +161,18 @@ class _Session:
         self.has_network, self.is_fresh = network, True
 
 
-def _wait_for_units(agent: Agent, suite: Suite, runner: Runner) -> None:
-    """Wait until systemd has started what it is to start, as long as a boot may take."""
-    deadline = agent.clock() + suite.limit
-    while agent.clock() < deadline:
-        agent.settle(timeout=_ASK)
-        state = agent.run(_STATE, timeout=_ASK).decode(errors="replace").strip()
-        if state not in _STARTING:
-            return
-        agent.pause(_PAUSE)
-    runner.note("systemd was still starting units when the tests began")
-
-
 def _run(test: GuestTest, agent: Agent, suite: Suite) -> GuestTestRecord:
-    agent.settle(timeout=_ASK)
-    folder = agent.run(_FOLDER, timeout=_ASK).decode(errors="replace").strip()
+    agent.settle(timeout=ASK)
+    folder = agent.run(_FOLDER, timeout=ASK).decode(errors="replace").strip()
     program = f"{folder}/{test.name.rpartition('/')[2]}"
     for piece in _pieces(suite.tests.read(test)):
-        agent.run(("/bin/sh", "-c", 'cat >>"$1"', "sh", program), timeout=_ASK, stdin=piece)
-    agent.run(("/bin/sh", "-c", 'chmod 700 "$1"', "sh", program), timeout=_ASK)
+        agent.run(("/bin/sh", "-c", 'cat >>"$1"', "sh", program), timeout=ASK, stdin=piece)
+    agent.run(("/bin/sh", "-c", 'chmod 700 "$1"', "sh", program), timeout=ASK)
     seconds = round(test.timeout * suite.factor)
     script = Path(__file__).with_name("run-test.sh").read_text(encoding="utf-8")
     argv = ("/bin/sh", "-c", script, "sh", program, str(seconds), str(LOGGED))
     started = agent.clock()
-    answer = agent.run(argv, timeout=seconds + _ASK)
+    answer = agent.run(argv, timeout=seconds + ASK)
     return _record(test, answer, seconds, agent.clock() - started)
 
 

@@ -4,13 +4,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from lago_images.building.boot.machines import (
-    Machine,
-    host,
-    processor,
-    refuse_missing_firmware,
-)
-from lago_images.errors import ToolMissingError
+from lago_images.building.boot.machines import Machine, accelerator, processor, refuse_missing
 from lago_images.host.kvm import Acceleration
 from lago_images.host.process import Runner
 
@@ -22,7 +16,7 @@ def command(machine: Machine, disk: Path, fmt: str, accel: Acceleration) -> list
 
     ``snapshot=on`` puts all that the guest writes into a file that QEMU deletes when it ends.
     """
-    name = "kvm" if accel.kvm and host() in machine.hosts else "tcg"
+    name = accelerator(machine, accel)
     # In QEMU's option lists a comma in a file's name is written twice.
     file = str(disk).replace(",", ",,")
     return [
@@ -53,9 +47,5 @@ def start(argv: list[str], machine: Machine, scratch: Path, environ: Mapping[str
     Raises:
         ToolMissingError: The emulator or its firmware is not installed.
     """
-    refuse_missing_firmware(machine)
-    try:
-        return Runner(environ=environ).interact(argv, env={"TMPDIR": str(scratch)})
-    except ToolMissingError as error:
-        hint = f"apt-get install {machine.package}"
-        raise ToolMissingError(error.message, hint=hint) from error
+    refuse_missing(machine, environ)
+    return Runner(environ=environ).interact(argv, env={"TMPDIR": str(scratch)})

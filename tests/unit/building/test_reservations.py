@@ -14,6 +14,7 @@ from lago_images.host.process import Children, Runner
 from lago_images.repository.records.state import StoredBuild
 from lago_images.specs.model import Operation
 from tests.support.builders import manifest, spec
+from tests.support.images import a_context
 
 GIB = 2**30
 NEVER = threading.TIMEOUT_MAX
@@ -54,6 +55,16 @@ def test_what_is_there_at_once_is_reserved(base, engine, commands, copies):
     touch = Operation(name="touch", argument="/x", line=5)
     made = replace(made, operations=(touch,) if commands else ())
     assert reservations._copies(made, engine) == copies
+
+
+@pytest.mark.parametrize(
+    ("published", "bytes_needed"), [(4 * GIB, 12 * GIB), (100, 3 * (GIB + GIB))]
+)
+def test_to_build_again_takes_the_room_to_build_or_to_compare(tmp_path, published, bytes_needed):
+    made = spec("it", "bootstrap:debian-12", "update")
+    context = a_context(tmp_path)
+    need = reservations.need_again(made, None, tmp_path, context, published=published)
+    assert (need.folder, need.size) == (tmp_path, bytes_needed)
 
 
 @pytest.mark.parametrize(("name", "factor"), [("disk.img", 1), ("disk.img.xz", 6)])

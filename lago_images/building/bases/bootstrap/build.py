@@ -3,9 +3,12 @@
 import os
 import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from lago_images.building.bases.bootstrap.debian import (
+    Recipe,
     has_cloud_init,
     host_mirrors,
     recipe,
@@ -70,6 +73,30 @@ def prepare(
             the spec's architecture do not run here.
     """
     todo = recipe_again(spec, origin) if origin else recipe(spec, host_mirrors(runner))
+    guest = _guest(spec, todo, fingerprint)
+    user = () if os.geteuid() == 0 else AS_ROOT
+    disk = workdir / "base.raw"
+    context.console.info(f"{spec.name}: bootstrapping {todo.release.title}")
+    refuse_noexec(workdir)
+    foreign.demand(spec.arch, workdir, runner, prefix=as_root())
+    with _emptied(workdir / "bootstrap", runner, user) as folder:
+        tree = Tree(todo=todo, hostname=guest.hostname, folder=folder, runner=runner)
+        start_time = context.clock()
+        secrets = make_tree(tree, workdir, context)
+        packages = tree.packages()
+        warn_of_secrets(spec, secrets, context)
+        make_guest(tree.rootfs, guest)
+        boot_files = list_boot_files(tree)
+        epoch = settle_times(tree, start_time)
+        write_disk(tree.rootfs, disk, guest.layout, workdir, runner, epoch=epoch, user=user)
+    record = BaseRecord(ref=str(spec.base), digest=digest(packages), detail=todo.detail)
+    return Prepared(
+        disk=disk, format="raw", record=record, packages=packages, boot_files=boot_files
+    )
+
+
+def _guest(spec: Spec, todo: Recipe, fingerprint: str) -> Guest:
+    """Return what is written into the tree, and the partitions that it is for."""
     layout = Layout(
         size=disk_size(spec),
         has_uefi=has_uefi(spec.properties),
@@ -77,33 +104,11 @@ def prepare(
         distribution=todo.release.distribution.name,
         arch=spec.arch,
     )
-    user = () if os.geteuid() == 0 else AS_ROOT
-    disk = workdir / "base.raw"
-    guest = Guest(
+    return Guest(
         title=todo.release.title,
         hostname=_hostname(spec),
         layout=layout,
         has_cloud_init=has_cloud_init(spec),
-    )
-    context.console.info(f"{spec.name}: bootstrapping {todo.release.title}")
-    refuse_noexec(workdir)
-    foreign.demand(spec.arch, workdir, runner, prefix=as_root())
-    with private(workdir / "bootstrap") as folder:
-        tree = Tree(todo=todo, hostname=guest.hostname, folder=folder, runner=runner)
-        start_time = context.clock()
-        try:
-            secrets = make_tree(tree, workdir, context)
-            packages = tree.packages()
-            warn_of_secrets(spec, secrets, context)
-            make_guest(tree.rootfs, guest)
-            boot_files = list_boot_files(tree)
-            epoch = settle_times(tree, start_time)
-            write_disk(tree.rootfs, disk, layout, workdir, runner, epoch=epoch, user=user)
-        finally:
-            _remove(folder, runner, user)
-    record = BaseRecord(ref=str(spec.base), digest=digest(packages), detail=todo.detail)
-    return Prepared(
-        disk=disk, format="raw", record=record, packages=packages, boot_files=boot_files
     )
 
 
@@ -111,12 +116,17 @@ def _hostname(spec: Spec) -> str:
     return re.sub(r"[^a-z0-9-]+", "-", spec.name.lower()).strip("-")[:63] or "debian"
 
 
-def _remove(folder: Path, runner: Runner, user: tuple[str, ...]) -> None:
-    """Empty the folder, whose files belong to other users when unshared."""
-    for path in folder.iterdir():
-        if user:
-            runner.run([*user, "rm", "-rf", "--one-file-system", str(path)])
-        elif path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
+@contextmanager
+def _emptied(path: Path, runner: Runner, user: tuple[str, ...]) -> Iterator[Path]:
+    """Make a private folder, and empty it in the end: unshared, its files are other users'."""
+    with private(path) as folder:
+        try:
+            yield folder
+        finally:
+            for each in folder.iterdir():
+                if user:
+                    runner.run([*user, "rm", "-rf", "--one-file-system", str(each)])
+                elif each.is_dir():
+                    shutil.rmtree(each)
+                else:
+                    each.unlink()

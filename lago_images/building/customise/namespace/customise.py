@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from lago_images.building.bases.prepared import Prepared
 from lago_images.building.customise import identities, sysprep
+from lago_images.building.customise.inputs import copy_inputs
 from lago_images.building.customise.namespace import (
     agent,
     passwords,
@@ -174,7 +175,7 @@ def _fill(
 ) -> None:
     """Write what the sandbox is started with into the folder."""
     inputs = folder / "inputs"
-    sysprep.copy_inputs(spec, context.root, inputs)
+    copy_inputs(spec, context.root, inputs)
     inputs.chmod(0o755)
     for name, text in {
         "agent.py": Path(agent.__file__).read_text("utf-8"),

@@ -6,10 +6,10 @@ from dataclasses import replace
 import pytest
 
 from lago_images.building.bases.prepared import Package, Prepared
-from lago_images.building.customise.sysprep import Reply, customise, read_reply
+from lago_images.building.customise.sysprep import Reply, _failure, customise, read_reply
 from lago_images.building.customise.versions import lacking, refuse_unknown_commands
 from lago_images.console import Console
-from lago_images.errors import BuildError, SpecError
+from lago_images.errors import BuildError, CommandError, SpecError
 from lago_images.host.kvm import Acceleration
 from lago_images.host.process import Runner
 from lago_images.repository.records.manifest import BaseRecord
@@ -115,3 +115,16 @@ def test_a_command_accepted_and_then_refused_counts_as_missing(programs):
         name for name in COMMANDS if name.startswith("sm-")
     }
     assert lacking(options(programs, COMMANDS, "1.48.2")) == {}
+
+
+def test_a_failing_clean_up_is_reported_as_after_the_specs_commands():
+    error = CommandError(
+        "virt-sysprep failed with exit code 1",
+        argv=["virt-sysprep"],
+        returncode=1,
+        tail=["virt-sysprep: error: /scratch/finish.sh: command exited with an error"],
+    )
+    failure = _failure(a_spec(HEAD + "update\n"), [], error)
+    assert "after the spec's commands" in failure.message
+    assert "packages were listed" in failure.message
+    assert failure.hint is not None

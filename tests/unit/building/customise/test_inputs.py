@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from lago_images.building.customise.sysprep import _failure, copy_inputs
-from lago_images.errors import CommandError, SpecError
+from lago_images.building.customise.inputs import copy_inputs
+from lago_images.errors import SpecError
 from lago_images.planning.digests import hash_file
 from tests.support.builders import lines as spec
 
@@ -157,16 +157,3 @@ def test_a_pipe_in_a_folder_does_not_hang_the_build(root, to):
     os.mkfifo(root / "files/folder/pipe")
     with pytest.raises(SpecError, match="not a regular file"):
         copy_inputs(spec("copy-in files/folder:/srv"), root, to)
-
-
-def test_a_failing_clean_up_is_reported_as_after_the_specs_commands(root):
-    error = CommandError(
-        "virt-sysprep failed with exit code 1",
-        argv=["virt-sysprep"],
-        returncode=1,
-        tail=["virt-sysprep: error: /scratch/finish.sh: command exited with an error"],
-    )
-    failure = _failure(spec("update"), [], error)
-    assert "after the spec's commands" in failure.message
-    assert "packages were listed" in failure.message
-    assert failure.hint is not None
