@@ -95,10 +95,15 @@ CHECKS = (
     *("console", "network", "units", "sshd", "password of root", "ssh", "identity", "room"),
     *("root grows", "shutdown", "second boot"),
 )
-boots = pytest.mark.skipif(
+skipped_unless_asked_for = pytest.mark.skipif(
     os.environ.get("LAGO_IMAGES_TEST_BOOTS") != "all",
     reason="takes a quarter of an hour; LAGO_IMAGES_TEST_BOOTS=all runs it",
 )
+
+
+def boots(test):
+    """A test of the bootstrapped disk, whose emulated package scripts take as long as they take."""
+    return pytest.mark.timeout(4 * 3600)(skipped_unless_asked_for(test))
 
 
 @pytest.fixture(scope="module")
