@@ -16,6 +16,7 @@ from lago_images.cli.answers import PlanReport
 from lago_images.cli.completion import spec_names
 from lago_images.cli.documents import FORMAT, document
 from lago_images.cli.invocation import Invocation, finish
+from lago_images.cli.outdated import RECORD
 from lago_images.cli.output import (
     allow_dirty,
     build_and_publish,
@@ -170,6 +171,7 @@ def build(
     type=_FOLDER,
     help="The folder with the results of the builds; that of the publication is added.",
 )
+@RECORD
 @allow_dirty
 @FORMAT
 @click.pass_obj
@@ -178,6 +180,7 @@ def publish(
     plan_file: Path | None,
     plan_sha256: str | None,
     folder: Path | None,
+    outdated: bool,
     allow_dirty: bool,
     form: str,
 ) -> None:
@@ -192,7 +195,7 @@ def publish(
     built = [] if folder is None else results.read_folder(folder)
     try:
         before = read(workspace.store)
-        published = publish_job.publish(workspace, plan, built)
+        published = publish_job.publish(workspace, plan, built, outdated=outdated)
     except Error as error:
         # The report's job has nothing but this folder to tell its readers from.
         if folder is not None:
@@ -219,7 +222,7 @@ def publish(
     "--outdated",
     is_flag=True,
     help="Images that would get newer packages, or another base, from outside; --stale then is for "
-    "those of which that cannot be known.",
+    "those of which that cannot be known. What is outdated still is recorded in the repository.",
 )
 @click.option("--base-url", help="Where clients will find the repository.")
 @click.option("--dry-run", is_flag=True, help="Only show what would be done.")
@@ -279,7 +282,15 @@ def rebuild(
     if dry_run:
         show_plan(plan, form)
         return
-    build_and_publish(workspace, plan, state, allow_dirty=allow_dirty, timings=timings, form=form)
+    build_and_publish(
+        workspace,
+        plan,
+        state,
+        allow_dirty=allow_dirty,
+        timings=timings,
+        form=form,
+        outdated=outdated,
+    )
 
 
 @click.command()

@@ -46,6 +46,7 @@ def build_and_publish(
     allow_dirty: bool,
     timings: Path | None,
     form: str,
+    outdated: bool = False,
 ) -> None:
     """Build and publish as a plan that was made from ``state`` says, show it, end the command."""
     console = workspace.console
@@ -60,7 +61,7 @@ def build_and_publish(
         nonlocal is_written
         is_written = show_builds(console, results, timings, say)
 
-    ended = run(workspace, plan, state, show)
+    ended = run(workspace, plan, state, show, outdated=outdated)
     show_publication(console, ended.publication, say)
     if not (ended.results or ended.publication.outcomes):
         say("nothing to build")

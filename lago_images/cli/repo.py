@@ -9,6 +9,7 @@ from lago_images.cli.answers import Cleaning, Refreshment, Verification, totals
 from lago_images.cli.documents import FORMAT, document
 from lago_images.cli.invocation import Invocation, finish
 from lago_images.cli.moments import day
+from lago_images.cli.outdated import RECORD, recorder
 from lago_images.cli.tables import terminal_width, wrapped
 from lago_images.console import clean, counted, human_size
 from lago_images.repository.publishing import collect
@@ -27,13 +28,17 @@ from lago_images.repository.verifying.web import Web, is_web
     multiple=True,
     help="A key that no longer signs: delete what it signed.",
 )
+@RECORD
 @FORMAT
 @click.pass_obj
-def refresh(invocation: Invocation, retire: tuple[str, ...], form: str) -> None:
+def refresh(invocation: Invocation, retire: tuple[str, ...], outdated: bool, form: str) -> None:
     """Render index, repo.metadata and catalogue again from what is in the repository."""
     # gpg shows a fingerprint in groups of four, and people paste it as they see it.
     keys = frozenset(text.replace(" ", "").upper() for text in retire)
+    record = recorder(invocation) if outdated else None
     with publishing_from(invocation, retire=keys) as publisher:
+        if record:
+            record()
         refreshed = publisher.refresh(recheck=True)
     if form == "json":
         report = Refreshment(

@@ -86,13 +86,15 @@ def _plan(
     return decided, state
 
 
-def find_outdated(workspace: Workspace, state: State) -> Mapping[ImageId, Upstream]:
+def find_outdated(
+    workspace: Workspace, state: State, tree: Tree | None = None
+) -> Mapping[ImageId, Upstream]:
     """Ask outside what builds would get today that releases of the specs here have otherwise.
 
-    Images without a spec here, and those whose spec changed since, are left out. Raises
-    ``SpecError``.
+    Images without a spec here, and those whose spec changed since, are left out. The specs are
+    ``tree``, or what is checked out now. Raises ``SpecError``.
     """
-    tree = tree_of(workspace)
+    tree = tree or tree_of(workspace)
     found = _upstream(workspace, tree, holdings(state), state)
     return {ImageId(name, tree.specs[name].arch): each for name, each in found.items()}
 

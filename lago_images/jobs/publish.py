@@ -8,6 +8,7 @@ from types import MappingProxyType
 from lago_images.building.model import Result
 from lago_images.errors import RepositoryError, TamperedError
 from lago_images.jobs import judge
+from lago_images.jobs.outdated import record_outdated
 from lago_images.jobs.plan import tree_of
 from lago_images.jobs.workspace import Workspace
 from lago_images.planning.line import Line, published_branch
@@ -76,6 +77,7 @@ def publish(
     *,
     seen: State | None = None,
     tree: Tree | None = None,
+    outdated: bool = False,
 ) -> PublicationOutcome:
     """Release every build that the plan asked for, and bring the rendered files in line.
 
@@ -93,6 +95,7 @@ def publish(
         seen: The repository as it was read earlier in this run: when nothing is to be done by
             that, it is not read again.
         tree: The specs as they were checked out when this run began; by default as they are now.
+        outdated: Whether to ask outside what is outdated then, and record it.
 
     Raises:
         RepositoryError: The plan asks for what the checkout does not.
@@ -110,6 +113,7 @@ def publish(
             results={(result.name, result.arch): result for result in results},
             is_ancestor=_is_ancestor(workspace),
             origin=_origin(workspace),
+            outdated=outdated,
         )
         return job.publish(seen)
 
@@ -168,6 +172,7 @@ class _Job:
         results: How the builds of this run ended, by name and architecture.
         is_ancestor: Asks git and its remote which of two commits is newer.
         origin: What the builds' statements have in common.
+        outdated: Whether to record what is outdated.
     """
 
     workspace: Workspace
@@ -177,6 +182,7 @@ class _Job:
     results: Mapping[tuple[str, str], Result]
     is_ancestor: IsAncestor
     origin: Origin
+    outdated: bool = False
 
     def publish(self, seen: State | None) -> PublicationOutcome:
         """Release, record the commit, render and check; ``seen`` is what was read before."""
@@ -184,7 +190,7 @@ class _Job:
         # What was read earlier in this run is good enough to find that nothing is to be done: a
         # publisher that came since has rendered what it released.
         state = seen or survey(store)
-        if self.is_done(state):
+        if not self.outdated and self.is_done(state):
             return PublicationOutcome(outcomes={}, missing=(), written=())
         # What is written must be listed after the ETags that the publisher has read.
         state = survey(store) if seen else state
@@ -197,6 +203,8 @@ class _Job:
         # Released, recorded, listed, looked at: the order that the argument in ``releasing`` needs.
         if head:
             releasing.record_commit(store, head, is_ancestor=self.is_ancestor)
+        if self.outdated:
+            record_outdated(self.workspace, self.tree)
         refreshed = self.publisher.refresh()
         if head and (replaced := self.replaced(refreshed.state)):
             again, failed = self.release(replaced, refreshed.state)

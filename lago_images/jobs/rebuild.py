@@ -25,12 +25,18 @@ class Run:
 
 
 def run(
-    workspace: Workspace, plan: Plan, state: State, report: Callable[[Sequence[Result]], None]
+    workspace: Workspace,
+    plan: Plan,
+    state: State,
+    report: Callable[[Sequence[Result]], None],
+    *,
+    outdated: bool = False,
 ) -> Run:
     """Build what a plan says and publish it. What fails takes its layers with it, no one else.
 
     ``state`` is what the plan was made from. ``report`` is called with how the builds ended,
-    before anything is published.
+    before anything is published. ``outdated`` asks outside once more then, and records what is
+    outdated still.
     """
     names = [image.name for image in plan.images if image.action is Action.BUILD]
     # As it is now: what is edited while it is built is for the next run.
@@ -40,6 +46,5 @@ def run(
         prove(workspace)
     results = tuple(build(workspace, plan, names)) if names else ()
     report(results)
-    return Run(
-        results=results, publication=publish(workspace, plan, results, seen=state, tree=tree)
-    )
+    published = publish(workspace, plan, results, seen=state, tree=tree, outdated=outdated)
+    return Run(results=results, publication=published)

@@ -66,6 +66,8 @@ seen.searched = { names: await names(), count: await count(), focused: await lis
 await list.fill("#q", "");
 await list.selectOption("#s", "withdrawn");
 seen.withdrawn = { names: await names(), reason: await list.textContent(".item:not([hidden]) .why") };
+await list.selectOption("#s", "outdated");
+seen.outdated = await names();
 await list.selectOption("#s", "");
 await list.selectOption("#a", "aarch64");
 await list.selectOption("#d", "debian12");

@@ -39,6 +39,7 @@ def repository(tmp_path_factory):
     rendered = render(state, SITE, [KEY])
     files = dict(rendered.files)
     files |= {key: page.render() for key, page in rendered.pages.items()}
+    files |= {str(key): made.to_json() for key, made in state.outdated.values() if made}
     for name, arch in state.images:
         for release in state.history(name, arch):
             files[str(release.key)] = release.to_json()
@@ -107,6 +108,8 @@ def test_images_are_searched_filtered_and_sorted(seen):
     assert seen["withdrawn"]["reason"].startswith("does not boot with more than 64 CPUs <lost")
     assert 0 < len(seen["filtered"]) < SHOWN
     assert all(name.startswith("debian12-") for name in seen["filtered"])
+    assert 0 < len(seen["outdated"]) < SHOWN
+    assert IMAGE in seen["outdated"]
     assert seen["nothing"] is True
     sizes = [float(text.split()[0]) for text in seen["sizes"]]
     assert sizes == sorted(sizes, reverse=True)

@@ -172,6 +172,13 @@ def test_a_publication_is_never_cancelled():
     assert re.search(r"group: lago-images-publish-.*\n +cancel-in-progress: false\n", publish)
 
 
+def test_who_publishes_asks_what_is_outdated_when_the_plan_did():
+    workflow = yaml.safe_load((PROJECT / ".github/workflows/publish-images.yml").read_text())
+    plan, publish = (workflow["jobs"][name]["env"]["OUTDATED"] for name in ("plan", "publish"))
+    assert "schedule" in plan
+    assert plan == publish
+
+
 def test_a_publisher_installs_packages_by_hash():
     """And is what the project asks for: else ci/lock was forgotten."""
     text = (PROJECT / "requirements.txt").read_text()

@@ -214,6 +214,16 @@ def test_a_blank_list_means_no_names(repo, blank):
     assert (ran.code, "name what to build" in ran.err) == (2, True)
 
 
+def test_who_publishes_asks_what_is_outdated_where_the_environment_says_so(repo):
+    repo.spec("one", "simple:disk.raw")
+    repo.commit()
+    run(repo, "ci/plan", "text")
+    run(repo, "ci/build", NAMES="one")
+    asked = "asked outside what 1 images would be built of"
+    assert asked not in call(repo, "ci/publish", "-v", OUTDATED=" \n").err
+    assert asked in call(repo, "ci/publish", "-v", OUTDATED="true").err
+
+
 def test_the_report_lists_images_that_were_not_released(repo):
     repo.spec("one", "simple:disk.raw")
     repo.commit()

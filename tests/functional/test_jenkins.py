@@ -152,6 +152,8 @@ def check_nothing_to_do(agent):
     assert len(agent.releases()) == 2
     (planned,) = [e for e in idle.of("sh") if jenkins.script(e) == "ci/plan jenkins"]
     assert (planned["stale"], planned["outdated"]) == ("30", "true")
+    (published,) = [e for e in idle.of("sh") if jenkins.script(e).startswith("ci/publish")]
+    assert published["outdated"] == "true"
 
 
 PULL = {

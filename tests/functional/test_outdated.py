@@ -2,6 +2,9 @@
 
 import hashlib
 import io
+import json
+import os
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,6 +16,7 @@ from lago_images.jobs.workspace import Workspace
 from lago_images.planning.git import Git
 from lago_images.planning.history import Ask
 from lago_images.planning.model import Plan
+from lago_images.repository.records.layout import outdated_key
 from lago_images.settings import load
 from lago_images.storage.directory.store import DirectoryStore
 from tests.support.debian_archive import Archive, Stanza, trusting
@@ -20,6 +24,7 @@ from tests.support.files import serving
 from tests.support.keys import home, make_key
 from tests.support.planning import DAY, actions, image, why
 from tests.support.repository import fill
+from tests.support.schemas import validator
 from tests.support.specs import SpecsRepo
 from tests.tools import need
 
@@ -333,3 +338,127 @@ def test_the_command_line_asks_and_says(debian):
         "plain": "build",
         "other": "keep",
     }
+
+
+def latest(world, name):
+    return json.loads(world.store.get(f"latest/{name}.x86_64.json").data)["revision"]["upstream"]
+
+
+def records(world):
+    return sorted(stat.key for stat in world.store.list("releases/") if outdated_key(stat.key))
+
+
+def publish(world, *options, **environ):
+    return world.repo.run("ci", "publish", *options, environ={**world.environ, **environ})
+
+
+def test_a_publication_records_what_is_outdated_and_the_catalogue_shows_it(debian):
+    debian.archive.publish(bookworm_security=[NEWER])
+    assert publish(debian).code == 0
+    assert records(debian) == []
+    assert latest(debian, "base") is None
+    ran = publish(debian, "--outdated")
+    assert ran.code == 0, ran.err
+    assert f"base (x86_64): revision 1 is outdated: openssl {OLD} → {NEW}" in ran.err
+    assert records(debian) == ["releases/base/x86_64/outdated/1.1.json"]
+    told = latest(debian, "base")
+    assert told["packages"] == {
+        "added": [],
+        "removed": [],
+        "upgraded": [f"openssl {OLD} {NEW}"],
+        "omitted": 0,
+    }
+    assert (told["base"], told["since"]) == ("", told["found"])
+    assert told["record"].endswith(records(debian)[0])
+    assert [latest(debian, name) for name in ("nfs", "plain")] == [None, None]
+    assert f"openssl {OLD} → {NEW}" in debian.store.get("catalogue/base.html").data.decode()
+    assert "<option>outdated</option>" in debian.store.get("index.html").data.decode()
+    shown = debian.repo.run("repo", "show", "base").out
+    assert re.search(rf"^  outdated +since .*: openssl {OLD} → {NEW}$", shown, re.MULTILINE)
+    page = debian.repo.run("repo", "show", "base", "--format", "json").json()
+    assert page["revisions"][0]["recorded"]["packages"]["upgraded"] == told["packages"]["upgraded"]
+    assert validator("latest").is_valid(
+        json.loads(debian.store.get("latest/base.x86_64.json").data)
+    )
+    assert validator("outdated").is_valid(json.loads(debian.store.get(records(debian)[0]).data))
+    verified = debian.repo.run("repo", "verify", "--format", "json").json()
+    assert [each for each in verified["findings"] if "outdated" in each["where"]] == []
+    assert verified["ok"], verified
+
+
+def test_asking_again_writes_nothing_until_something_else_is_found(debian):
+    debian.archive.publish(bookworm_security=[NEWER])
+    publish(debian, "--outdated")
+    before = {stat.key: stat.etag for stat in debian.store.list()}
+    again = publish(debian, "--outdated")
+    assert "rendered files that changed: nothing" in again.err
+    assert {stat.key: stat.etag for stat in debian.store.list()} == before
+    since = latest(debian, "base")["since"]
+    newest = Stanza(name="openssl", version=f"{NEW}+b1")
+    debian.archive.publish(bookworm_security=[newest])
+    publish(debian, "--outdated")
+    assert latest(debian, "base")["packages"]["upgraded"] == [f"openssl {OLD} {NEW}+b1"]
+    assert latest(debian, "base")["since"] == since
+    debian.archive.publish(bookworm_security=[])
+    publish(debian, "--outdated")
+    assert latest(debian, "base")["since"] is None
+    assert "A build today" not in debian.store.get("catalogue/base.html").data.decode()
+    assert len(records(debian)) == 3
+
+
+def test_what_cannot_be_known_is_warned_of_and_keeps_nothing_from_being_published(debian):
+    debian.archive.publish(bookworm_security=[NEWER])
+    del debian.archive.server.content["/debian-security/dists/bookworm-security/InRelease"]
+    ran = publish(debian, "--outdated")
+    assert ran.code == 0, ran.err
+    assert "whether base, nfs, plain would get other is not known: the archives of" in ran.err
+    assert records(debian) == []
+    assert debian.store.get("index.html")
+    without_room = publish(debian, "--outdated", TMPDIR="/dev/null/nowhere")
+    assert (without_room.code, records(debian)) == (0, [])
+    assert "what is outdated is not recorded" in without_room.err
+
+
+def test_only_what_is_built_of_the_specs_here_is_asked_for(debian):
+    debian.archive.publish(bookworm_security=[NEWER])
+    debian.repo.spec("base", "bootstrap:debian-12", f"#mirror={debian.archive.mirror}", "#notes=x")
+    ran = debian.repo.run("repo", "refresh", "--outdated", environ=debian.environ)
+    assert (ran.code, records(debian)) == (0, []), ran.err
+
+
+def test_a_refresh_records_what_is_outdated_where_the_specs_are(debian, tmp_path):
+    debian.archive.publish(bookworm_security=[NEWER])
+    ran = debian.repo.run("repo", "refresh", "--outdated", environ=debian.environ)
+    assert ran.code == 0, ran.err
+    assert records(debian) == ["releases/base/x86_64/outdated/1.1.json"]
+    assert latest(debian, "base")["packages"]["upgraded"] == [f"openssl {OLD} {NEW}"]
+    again = debian.repo.run("repo", "refresh", "--format", "json")
+    assert again.json()["written"] == []
+    nowhere = tmp_path / "nowhere"
+    nowhere.mkdir()
+    at = ("--repository", str(debian.store.path))
+    alone = debian.repo.run("repo", "refresh", "--outdated", *at, folder=nowhere)
+    assert alone.code == 2, alone.err
+
+
+def test_a_new_revision_takes_the_mark_away_and_gc_its_record_with_the_copy(debian):
+    debian.archive.publish(bookworm_security=[NEWER])
+    publish(debian, "--outdated")
+    packages = {name: LAYER.replace(OLD, NEW) for name in ("base", "nfs", "plain")}
+    made = debian.outdated()
+    debian.now += DAY
+    fill(debian.store, made, created=debian.now, packages=packages)
+    publish(debian, "--outdated")
+    assert latest(debian, "base") is None
+    assert (
+        "outdated"
+        not in debian.store.get("catalogue/base.html").data.decode().partition("<body>")[2]
+    )
+    assert records(debian) == ["releases/base/x86_64/outdated/1.1.json"]
+    yank = ("repo", "yank", "base", "--revision", "1", "--reason", "old", "--yes")
+    assert debian.repo.run(*yank).code == 0
+    for place in debian.store.path.rglob("*"):
+        os.utime(place, (1, 1))
+    swept = debian.repo.run("repo", "gc", "--apply")
+    assert swept.code == 0, swept.err
+    assert records(debian) == []

@@ -24,6 +24,7 @@ from lago_images.errors import NotFoundError, StorageError
 from lago_images.host.process import Runner
 from lago_images.repository.records import layout
 from lago_images.repository.records.manifest import Disk
+from lago_images.repository.records.parsing import LARGEST
 from lago_images.repository.rendering.lago import hash_file
 from lago_images.repository.rendering.signing import Signer, open_signer
 from lago_images.repository.rendering.site import Site
@@ -41,11 +42,13 @@ from tests.support.builders import (
     copy_of,
     layer_on,
     manifest,
+    outdated,
     overwrite,
     publisher,
     put,
     put_build,
     put_copy,
+    put_outdated,
     put_release,
     release,
     with_qcow2,
@@ -505,6 +508,31 @@ def test_harmless_leftovers_are_notes(store):
     assert found[f"{B2.folder}index.html"] == "no release names it"
     assert "retired" in found[B1.folder]
     assert "note-to-self" in found
+
+
+def test_records_of_what_is_outdated_are_known_and_damaged_ones_are_notes(store):
+    put_outdated(store, outdated(release(1, BUILDS[0]), "openssl 1 2"))
+    put_outdated(store, outdated(release(2, BUILDS[1]), "openssl 1 2"))
+    refresh(store)
+    before = notes(store)
+    assert (problems(store), [key for key in before if "outdated" in key]) == ({}, [])
+    folder = "releases/debian-12/x86_64/outdated/"
+    put(store, f"{folder}2.2.json", b"{}")
+    put(store, f"{folder}2.3.json", bytes(LARGEST + 1))
+    put(store, f"{folder}1.2.json", outdated(release(1, "other"), "a 1 2", number=2).to_json())
+    put(store, f"{folder}7.1.json", outdated(release(7, "b1"), "a 1 2").to_json())
+    put(store, f"{folder}x.json", b"{}")
+    refresh(store)
+    assert problems(store) == {}
+    assert (
+        json.loads(store.get("latest/debian-12.x86_64.json").data)["revision"]["upstream"] is None
+    )
+    new = notes(store).items() - before.items()
+    found = {key.removeprefix(folder): what for key, what in new}
+    assert found.keys() == {"2.2.json", "2.3.json", "1.2.json", "7.1.json", "x.json"}
+    assert "is not a record of what is outdated" in found["2.2.json"]
+    assert "it is not read: it has 4194305 bytes" in found["2.3.json"]
+    assert "it is about build other, and releases/debian-12/x86_64/1.json" in found["1.2.json"]
 
 
 def test_a_concurrent_publication_is_no_problem(store):

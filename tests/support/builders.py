@@ -15,6 +15,7 @@ from lago_images.repository.records.manifest import (
     DiskFile,
     Manifest,
 )
+from lago_images.repository.records.outdated import FoundUpstream, Outdated, PackageLines
 from lago_images.repository.records.release import (
     BaseBinding,
     ObjectDigest,
@@ -269,6 +270,29 @@ def _put_files(store: Store, build: Manifest, folder: BuildFolder) -> BuildFolde
 
 
 def put_release(store: Store, record: Release) -> None:
+    put(store, str(record.key), record.to_json())
+
+
+def outdated(
+    about: Release, *upgraded: str, number: int = 1, base: str = "", since: int = 1_700_000_200
+) -> Outdated:
+    """Return the record that a build would get these packages (``name old new``), or a base."""
+    return Outdated(
+        name=about.name,
+        arch=about.arch,
+        revision=about.revision,
+        number=number,
+        build=about.build or "",
+        upstream=FoundUpstream(
+            found=1_700_000_000 + number * 1000,
+            since=since if upgraded or base else None,
+            base=base,
+            packages=PackageLines(upgraded=upgraded),
+        ),
+    )
+
+
+def put_outdated(store: Store, record: Outdated) -> None:
     put(store, str(record.key), record.to_json())
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from lago_images.repository.records.layout import ImageId
 from lago_images.repository.records.manifest import BaseRecord, BootTest, Disk, Manifest
+from lago_images.repository.records.outdated import NewestRecord
 from lago_images.repository.records.release import (
     BaseBinding,
     ObjectDigest,
@@ -15,6 +16,7 @@ from lago_images.repository.records.release import (
     ReleasedImage,
 )
 from lago_images.repository.records.state import State
+from tests.support.builders import outdated
 
 _DAY = 86_400
 _NOW = 1_790_000_000
@@ -54,7 +56,18 @@ def large_state(images: int = 2000, revisions: int = 5, *, seed: int = 0) -> Sta
         base = releases.get(ImageId(f"{distribution}-base", arch)) if role != "base" else None
         history = _history(chance, name, arch, distribution, revisions, base)
         releases[ImageId(name, arch)] = _ended(history, number)
-    return State(releases=releases, objects={}, published=None)
+    state = State(releases=releases, objects={}, published=None)
+    return replace(state, outdated=_outdated(state))
+
+
+def _outdated(state: State) -> dict[ImageId, NewestRecord]:
+    """Return a record of what is outdated for a fifth of the images."""
+    records: dict[ImageId, NewestRecord] = {}
+    for image in list(state.releases)[::5]:
+        if release := state.current(*image):
+            record = outdated(release, *_UPGRADED, *(f"lib{n} 1.{n} 1.{n}.1" for n in range(40)))
+            records[image] = (record.key, record)
+    return records
 
 
 def _history(

@@ -260,6 +260,7 @@ def _layout() -> Iterator[str]:
         yield from _table(("key", "is"), _files(folder))
     yield from ("", "## Releases", "", "Created once.", "")
     release = layout.ReleaseKey(name="NAME", arch="ARCH", revision=1)
+    outdated = layout.OutdatedKey(name="NAME", arch="ARCH", revision=1, number=1)
     yield from _table(
         ("key", "is"),
         [
@@ -267,6 +268,10 @@ def _layout() -> Iterator[str]:
             (
                 f"`{key.public.retirement}`",
                 "that a copy is offered no more, as `repo gc` removes it",
+            ),
+            (
+                f"`{outdated}`",
+                "what a build of its spec would get otherwise by now; the highest number counts",
             ),
         ],
     )

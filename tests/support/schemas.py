@@ -32,6 +32,7 @@ from lago_images.jobs.timings import Timings
 from lago_images.planning.model import Plan
 from lago_images.repository.browsing.documents import Comparison, ImagePage, Listing, Log
 from lago_images.repository.records.manifest import Manifest
+from lago_images.repository.records.outdated import Outdated
 from lago_images.repository.records.release import Release
 from lago_images.repository.rendering.documents import Images, Latest
 
@@ -39,6 +40,7 @@ FOLDER = Path(__file__).parents[2] / "docs/schemas"
 DOCUMENTS: dict[str, Any] = {
     "manifest": Manifest,
     "release": Release,
+    "outdated": Outdated,
     "plan": Plan,
     "results": Results,
     "timings": Timings,

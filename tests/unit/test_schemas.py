@@ -37,7 +37,7 @@ from lago_images.repository.verifying.chain import Check, CheckResult, Link, Ste
 from lago_images.repository.verifying.findings import Report, problem
 from lago_images.storage.base import Unfinished
 from lago_images.storage.directory.store import DirectoryStore
-from tests.support.builders import SITE, manifest, release
+from tests.support.builders import SITE, manifest, outdated, release
 from tests.support.catalogue import large_state
 from tests.support.ci import built, failed, plan, planned
 from tests.support.schemas import DOCUMENTS, FOLDER, rendered, validator
@@ -104,6 +104,7 @@ RENDERED = render(large_state(20, 3), SITE)
 WRITTEN: dict[str, str | bytes] = {
     "manifest": manifest().to_json(),
     "release": release().to_json(),
+    "outdated": outdated(release(), "openssl 1 2").to_json(),
     "plan": formats.to_json(plan(planned("one"), planned("two"))),
     "results": results.dump([built("a"), failed("b")]),
     "timings": timings.to_json([built("a"), failed("b"), TIMED]),

@@ -12,6 +12,7 @@ from lago_images.repository.records.boot_files import BootChanges
 from lago_images.repository.records.changes import PackageChanges, PropertyChange, Upstream
 from lago_images.repository.records.log import EventKind
 from lago_images.repository.records.manifest import BaseRecord, BootTest, Disk, DiskFile
+from lago_images.repository.records.outdated import FoundUpstream
 from lago_images.repository.records.release import ObjectDigest, PackageDiff
 
 
@@ -46,6 +47,8 @@ class Revision:
             that is not known.
         upstream: What a build would get from outside today that this one has otherwise; None where
             that was not asked for, or its spec is not here as it was built.
+        recorded: What the repository's newest record of that says of a current revision; None where
+            there is none.
         also: The disk's other forms that are public, such as ``qcow2``.
         objects: The files of its public copy by name, each with its SHA-256.
         folder: Where they are, below the repository's URL.
@@ -71,6 +74,7 @@ class Revision:
     packages: int | None
     outdated: int | None = None
     upstream: Upstream | None = None
+    recorded: FoundUpstream | None = None
     boot: BootTest | None
     package_changes: PackageDiff | None
     objects: Mapping[str, ObjectDigest]

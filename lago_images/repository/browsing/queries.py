@@ -54,6 +54,7 @@ def revisions(state: State, image: ImageId) -> tuple[Revision, ...]:
     live = {release.revision for release in state.live(*image)}
     taken = {each.withdraws: each.reason for each in history if each.withdraws is not None}
     damaged_up_to = max((k.revision for k in state.damaged if k.image == image), default=0)
+    recorded, outdated = state.outdated.get(image, (None, None))
     every = []
     for release in reversed(history):
         if release.image is None:
@@ -66,7 +67,10 @@ def revisions(state: State, image: ImageId) -> tuple[Revision, ...]:
             is_damaged = release.revision <= damaged_up_to
             kind = ImageState.DAMAGED if is_damaged else ImageState.RETIRED
         reason = taken.get(release.revision, release.reason)
-        every.append(_revision(release, release.image, kind, reason))
+        revision = _revision(release, release.image, kind, reason)
+        if outdated and recorded and recorded.release == release.key:
+            revision = replace(revision, recorded=outdated.upstream)
+        every.append(revision)
     return tuple(every)
 
 

@@ -5,7 +5,6 @@ what ``repo gc`` deletes. See decision 11.
 """
 
 import hashlib
-from collections.abc import Iterable
 
 from lago_images.errors import NotFoundError
 from lago_images.repository.records import layout
@@ -38,9 +37,7 @@ def package_changes(
     old, new = _packages(store, before[0].image), _packages(store, after[0].image)
     if old is None or new is None:
         return None
-    changes = compare_packages(old, new)
-    added, removed = _lines(changes.added), _lines(changes.removed)
-    upgraded = [f"{each.name} {each.old} {each.new}" for each in changes.upgraded]
+    added, removed, upgraded = compare_packages(old, new).lines()
     return PackageDiff(
         since=before[0].revision,
         added=tuple(added[:_MOST]),
@@ -48,10 +45,6 @@ def package_changes(
         upgraded=tuple(upgraded[:_MOST]),
         omitted=sum(max(0, len(kind) - _MOST) for kind in (added, removed, upgraded)),
     )
-
-
-def _lines(packages: Iterable[Package]) -> list[str]:
-    return [f"{each.name} {each.version} {each.arch}" for each in packages]
 
 
 def _packages(store: Store, image: ReleasedImage | None) -> tuple[Package, ...] | None:

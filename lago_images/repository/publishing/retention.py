@@ -26,6 +26,7 @@ from lago_images.repository.records.layout import (
     BuildFolder,
     BuildKey,
     ImageId,
+    outdated_key,
     owner,
     retired_copy,
 )
@@ -96,7 +97,9 @@ class Sweep:
         retire: Public copies to offer no more; their objects go when the grace period is over.
         delete: Folders whose objects go now.
         abort: Uploads that were begun and never finished.
-        forget: Records of the retirement of copies that were deleted and that no release names.
+        forget: Records that nothing rests on any more: of the retirement of copies that were
+            deleted and that no release names, and of what is outdated in revisions that can not
+            be offered again.
         waiting: When each folder may be removed that is kept by the grace period alone, in order;
             seconds since the epoch.
     """
@@ -132,16 +135,35 @@ def plan(state: State, unfinished: Iterable[Unfinished], retention: Retention, n
         abort=tuple(each for each in unfinished if each.begun < before and owner(each.key)),
         # Of a copy that a crash left: when it is deleted, nothing rests on its record. One whose
         # objects were deleted while it was named stays retired for ever.
-        forget=tuple(
-            key
-            for key, stat in state.objects.items()
-            if (copy := retired_copy(key))
-            and copy not in copies
-            and copy not in named
-            and stat.modified < now - 2 * retention.grace
+        forget=(
+            *(
+                key
+                for key, stat in state.objects.items()
+                if (copy := retired_copy(key))
+                and copy not in copies
+                and copy not in named
+                and stat.modified < now - 2 * retention.grace
+            ),
+            *_past(state, before),
         ),
         waiting=tuple(sorted(_waiting(state, copies, staged, retention, now))),
     )
+
+
+def _past(state: State, before: float) -> Iterator[str]:
+    """Find the records of what was outdated in revisions that are withdrawn or retired for good.
+
+    That of a revision which may be current again stays: its number must never mean two records.
+    """
+    for name, stat in state.objects.items():
+        key = outdated_key(name)
+        if not key or stat.modified >= before:
+            continue
+        withdrawn = state.withdrawn(key.name, key.arch)
+        for release in state.history(key.name, key.arch):
+            is_past = release.public in state.retired or release.revision in withdrawn
+            if release.key == key.release and is_past:
+                yield name
 
 
 def _waiting(

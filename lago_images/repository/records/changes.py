@@ -50,6 +50,14 @@ class PackageChanges:
     def __bool__(self) -> bool:
         return bool(self.added or self.removed or self.upgraded)
 
+    def lines(self) -> tuple[list[str], list[str], list[str]]:
+        """Return what a record has of each kind: ``name version arch``, and ``name old new``."""
+        added, removed = (
+            [f"{each.name} {each.version} {each.arch}" for each in some]
+            for some in (self.added, self.removed)
+        )
+        return added, removed, [f"{each.name} {each.old} {each.new}" for each in self.upgraded]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Upstream:

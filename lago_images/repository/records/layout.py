@@ -61,6 +61,7 @@ _IN_FOLDER = re.compile(rf"(builds/|images/){_WORD}/{_WORD}/{_WORD}/.+")
 _PAGE = re.compile(rf"catalogue/{NAME.pattern}\.(?:html|xml)|latest/{NAME.pattern}\.json")
 _KEYED = re.compile(r"(?:index|key)-([0-9A-F]{40,64})\.asc")
 _RETIREMENT = re.compile(rf"releases/{_WORD}/{_WORD}/retired/{_WORD}\.json")
+_OUTDATED = re.compile(rf"releases/{_WORD}/{_WORD}/outdated/([1-9][0-9]*)\.([1-9][0-9]*)\.json")
 
 # RFC 8246: clients and caches need never ask again, also when a user reloads.
 _ONCE = "public, max-age=31536000, immutable"
@@ -92,6 +93,24 @@ class ReleaseKey:
 
     def __str__(self) -> str:
         return f"{RELEASES}{self.name}/{self.arch}/{self.revision}.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class OutdatedKey:
+    """Name the place of a record that a revision is outdated; ``number`` counts from 1 in each."""
+
+    name: str
+    arch: str
+    revision: int
+    number: int
+
+    @property
+    def release(self) -> ReleaseKey:
+        """Return the release that the record is about."""
+        return ReleaseKey(name=self.name, arch=self.arch, revision=self.revision)
+
+    def __str__(self) -> str:
+        return f"{RELEASES}{self.name}/{self.arch}/outdated/{self.revision}.{self.number}.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
@@ -254,6 +273,14 @@ def retired_copy(key: str) -> BuildFolder | None:
     """Return the public copy that a store's key retires, if it retires one."""
     match = _RETIREMENT.fullmatch(key)
     return match and BuildKey(name=match[1], arch=match[2], build_id=match[3]).public
+
+
+def outdated_key(key: str) -> OutdatedKey | None:
+    """Return the record that a revision is outdated which a store's key names, if it is one."""
+    match = _OUTDATED.fullmatch(key)
+    return match and OutdatedKey(
+        name=match[1], arch=match[2], revision=int(match[3]), number=int(match[4])
+    )
 
 
 def headers(key: str) -> Headers:

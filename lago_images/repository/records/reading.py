@@ -1,9 +1,9 @@
 """Read the records of a repository, each once.
 
-``state/cache.json`` holds every release and staged manifest that was good under its key, with the
-ETag it was read at: ``{"schema": 2, "sha256": digest, "objects": {key: [etag, document]}}``, the
-digest of the bytes of ``objects``. It is only a cache, rebuilt from the listing when it is lost or
-its bytes are not those of its digest.
+``state/cache.json`` holds every release, staged manifest and record of what is outdated that was
+good under its key, with the ETag it was read at: ``{"schema": 2, "sha256": digest, "objects":
+{key: [etag, document]}}``, the digest of the bytes of ``objects``. It is only a cache, rebuilt from
+the listing when it is lost or its bytes are not those of its digest.
 """
 
 import hashlib
@@ -16,8 +16,15 @@ from typing import Generic, TypeVar
 import msgspec
 
 from lago_images.errors import NotFoundError, RepositoryError, StorageError
-from lago_images.repository.records.layout import CACHE, BuildKey, ReleaseKey, headers
+from lago_images.repository.records.layout import (
+    CACHE,
+    BuildKey,
+    OutdatedKey,
+    ReleaseKey,
+    headers,
+)
 from lago_images.repository.records.manifest import Manifest
+from lago_images.repository.records.outdated import Outdated
 from lago_images.repository.records.parsing import SchemaError, parse_json, size_problem
 from lago_images.repository.records.release import Release
 from lago_images.storage.base import Blob, Stat, Store
@@ -82,7 +89,8 @@ def _digest(data: bytes | msgspec.Raw) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-Key = BuildKey | ReleaseKey
+Key = BuildKey | ReleaseKey | OutdatedKey
+_KINDS = {ReleaseKey: Release.WHAT, BuildKey: Manifest.WHAT, OutdatedKey: Outdated.WHAT}
 _R = TypeVar("_R")
 # Makes what the reader needs of a release, of its JSON.
 Make = Callable[[msgspec.Raw, ReleaseKey], _R]
@@ -95,13 +103,15 @@ class Records(Generic[_R]):
     Attributes:
         releases: By key, as the reader wants them.
         manifests: Of staged builds, by key; each is stored in its canonical bytes.
-        errors: By key, why an object is neither.
-        entries: The documents of all releases and manifests, for the cache.
+        outdated: The records of what is outdated, by key.
+        errors: By key, why an object is none of them.
+        entries: The documents of all of them, for the cache.
         is_fresh: Whether some of them were not in the cache.
     """
 
     releases: Mapping[ReleaseKey, _R]
     manifests: Mapping[BuildKey, Manifest]
+    outdated: Mapping[OutdatedKey, Outdated]
     errors: Mapping[Key, RepositoryError]
     entries: Entries
     is_fresh: bool
@@ -117,8 +127,8 @@ def read_records(
 ) -> Records[_R]:
     """Read all that is wanted, from the cache or else with one GET each, in parallel.
 
-    A staged manifest that was deleted since it was listed is left out: anyone who builds may do
-    that at any time.
+    A staged manifest that was deleted since it was listed is left out, as anyone who builds may do
+    that at any time; and so is a record of what is outdated, which ``repo gc`` may delete.
 
     Raises:
         NotFoundError: A release was deleted since it was listed.
@@ -141,6 +151,7 @@ def read_records(
     return Records(
         releases=reader.releases,
         manifests=reader.manifests,
+        outdated=reader.outdated,
         errors=reader.errors,
         entries=reader.entries,
         is_fresh=len(reader.entries) > known,
@@ -154,6 +165,7 @@ class _Reader(Generic[_R]):
     make: Make[_R]
     releases: dict[ReleaseKey, _R] = field(default_factory=dict)
     manifests: dict[BuildKey, Manifest] = field(default_factory=dict)
+    outdated: dict[OutdatedKey, Outdated] = field(default_factory=dict)
     errors: dict[Key, RepositoryError] = field(default_factory=dict)
     entries: dict[str, tuple[str, msgspec.Raw]] = field(default_factory=dict)
 
@@ -182,16 +194,20 @@ class _Reader(Generic[_R]):
     def _keep(self, raw: msgspec.Raw, key: Key) -> None:
         if isinstance(key, ReleaseKey):
             self.releases[key] = self.make(raw, key)
+        elif isinstance(key, OutdatedKey):
+            self.outdated[key] = Outdated.from_plain(_plain(raw), key)
         else:
             self.manifests[key] = Manifest.from_plain(_plain(raw), key)
 
 
 def _checked(blob: Blob, key: Key) -> msgspec.Raw:
     """Return the JSON of a record whose every field was looked at."""
-    kind = Release.WHAT if isinstance(key, ReleaseKey) else Manifest.WHAT
+    kind = _KINDS[type(key)]
     plain = parse_json(blob.data, f"{blob.key} is not {kind}")
     if isinstance(key, ReleaseKey):
         Release.from_plain(plain, key)
+    elif isinstance(key, OutdatedKey):
+        Outdated.from_plain(plain, key)
     # A manifest is known by the digest of its bytes, which the cache does not have.
     elif Manifest.from_plain(plain, key).to_json() != blob.data:
         raise RepositoryError(f"{blob.key} is not {kind}: it is not written as builders write it")
@@ -209,7 +225,7 @@ def _get_all(store: Store, keys: Mapping[str, Key]) -> list[Blob]:
         except NotFoundError:
             if isinstance(keys[key], ReleaseKey):
                 raise
-            # A staged build: withdrawn by its builder, or removed by repo gc.
+            # Withdrawn by its builder, or removed by repo gc.
             return None
 
     if len(keys) < 2:  # noqa: PLR2004 -- no threads for one

@@ -23,11 +23,13 @@ from lago_images.repository.records.layout import (
     BuildKey,
     ImageId,
     ReleaseKey,
+    outdated_key,
     release_key,
     retired_copy,
     staged_build,
 )
 from lago_images.repository.records.manifest import Manifest, canonical
+from lago_images.repository.records.outdated import NewestRecord, by_image, newest_records
 from lago_images.repository.records.outline import ImageOutline, ReleaseOutline, outline
 from lago_images.repository.records.parsing import Text, parse
 from lago_images.repository.records.reading import Records, read_records, whole_release
@@ -178,12 +180,17 @@ class Offers(Generic[R]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class State(Offers[Release]):
-    """Hold a repository as it was at one moment; ``objects`` are the listed ones by key.
+    """Hold a repository as it was at one moment.
 
-    They are those under ``releases/``; in a survey all of them.
+    Attributes:
+        objects: The listed ones by key: those under ``releases/``, in a survey all of them.
+        outdated: By image, the newest record of what is outdated in its current release, with its
+            key; None in place of one that cannot be read, or is about another build, which harms
+            nothing else.
     """
 
     objects: Mapping[str, Stat]
+    outdated: Mapping[ImageId, NewestRecord] = field(default_factory=lambda: MappingProxyType({}))
 
     def live(self, name: str, arch: str) -> tuple[Release, ...]:
         """Return the releases that clients are offered: not withdrawn, and of a copy that stays.
@@ -334,8 +341,10 @@ def _read(store: Store, once: Callable[[Store, caching.Cache], _S]) -> _S:
 def _read_once(store: Store, cache: caching.Cache) -> State:
     published, objects, wanted = _listed(store)
     records = read_records(store, cache, wanted, whole_release)
-    _keep(store, cache, records.entries, is_fresh=records.is_fresh)
-    return _state(records, objects, published)
+    state, more = _with_outdated(store, cache, _state(records, objects, published))
+    is_fresh = records.is_fresh or more.is_fresh
+    _keep(store, cache, {**records.entries, **more.entries}, is_fresh=is_fresh)
+    return state
 
 
 def _survey_once(store: Store, cache: caching.Cache) -> State:
@@ -345,9 +354,9 @@ def _survey_once(store: Store, cache: caching.Cache) -> State:
         objects |= {stat.key: stat for stat in store.list(root, marks=_marks(root, names))}
     staged = [(objects[name], key) for name in objects if (key := staged_build(name))]
     records = read_records(store, cache, [*wanted, *staged], whole_release)
-    if records.is_fresh:
-        caching.save(store, replace(cache, entries=records.entries))
-    state = _state(records, objects, published)
+    state, more = _with_outdated(store, cache, _state(records, objects, published))
+    if records.is_fresh or more.is_fresh:
+        caching.save(store, replace(cache, entries={**records.entries, **more.entries}))
     return replace(state, lost=frozenset(lost_copies(state)))
 
 
@@ -397,10 +406,24 @@ def _listed(
 
 
 def _keep(store: Store, cache: caching.Cache, read: caching.Entries, *, is_fresh: bool) -> None:
-    """Save what was read; what only a survey reads stays in the cache for the next survey."""
+    """Save what was read; what only others read stays in the cache for them, until a survey."""
     if is_fresh:
-        staged = {k: entry for k, entry in cache.entries.items() if k.startswith(BUILDS)}
-        caching.save(store, replace(cache, entries={**staged, **read}))
+        kept = {
+            key: entry
+            for key, entry in cache.entries.items()
+            if key.startswith(BUILDS) or outdated_key(key)
+        }
+        caching.save(store, replace(cache, entries={**kept, **read}))
+
+
+def _with_outdated(
+    store: Store, cache: caching.Cache, state: State
+) -> tuple[State, Records[Release]]:
+    """Read of each current release the newest record of what is outdated."""
+    newest = newest_records(state.objects, state.current)
+    wanted = ((state.objects[str(key)], key) for key in newest)
+    records = read_records(store, cache, wanted, whole_release)
+    return replace(state, outdated=by_image(newest, records.outdated)), records
 
 
 def _state(

@@ -12,6 +12,7 @@ import msgspec
 from lago_images.repository.records import layout
 from lago_images.repository.records.fields import aliases, line
 from lago_images.repository.records.manifest import BootTest, Manifest, canonical
+from lago_images.repository.records.outdated import Outdated, PackageLines
 from lago_images.repository.records.release import ReleasedImage
 from lago_images.repository.rendering.lago import version_name
 from lago_images.repository.rendering.site import Site
@@ -59,6 +60,26 @@ class UsableDisk:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PublicUpstream:
+    """What a build of the revision's spec would get from outside that the revision has otherwise.
+
+    Attributes:
+        found: When that was found, in UTC: whoever asked since found the same.
+        since: When something was found first, without a moment since at which nothing was; null
+            where a build would get nothing else any more.
+        base: What its base is by now; empty where that is the same, or not known.
+        packages: Null where they are not known.
+        record: The URL of the record of this.
+    """
+
+    found: str
+    since: str | None
+    base: str
+    packages: PackageLines | None
+    record: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Revision:
     """One revision that is offered.
 
@@ -76,6 +97,8 @@ class Revision:
         also: The disk in other forms, such as ``qcow2``; empty where it is published as xz alone.
         files: The URLs of what is known of it: ``manifest`` always, and of ``packages``, ``boot``,
             ``spec``, ``sbom``, ``statement``, ``console`` and ``log`` what there is.
+        upstream: Of the current revision, what is recorded that a build would get otherwise;
+            null where nothing ever was.
     """
 
     revision: int
@@ -91,6 +114,7 @@ class Revision:
     plain: PlainDisk
     also: Mapping[str, UsableDisk]
     files: Mapping[str, str]
+    upstream: PublicUpstream | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,10 +233,13 @@ def _image(shown: ShownImage, site: Site) -> Image:
 def _revisions(shown: ShownImage, site: Site) -> Iterator[Revision]:
     for record in shown.records:
         if record.is_offered and record.image:
-            yield _revision(record, record.image, site)
+            outdated = shown.outdated if record is shown.newest else None
+            yield _revision(record, record.image, site, outdated)
 
 
-def _revision(record: ShownRecord, image: ReleasedImage, site: Site) -> Revision:
+def _revision(
+    record: ShownRecord, image: ReleasedImage, site: Site, outdated: Outdated | None
+) -> Revision:
     manifest, disk, release = image.manifest, image.manifest.disk, record.release
     return Revision(
         revision=release.revision,
@@ -244,6 +271,23 @@ def _revision(record: ShownRecord, image: ReleasedImage, site: Site) -> Revision
             for form, file in sorted(image.also.items())
         },
         files={name: f"{site.base_url}/{key}" for name, key in known_files(image).items()},
+        upstream=_upstream(outdated, site) if outdated else None,
+    )
+
+
+def _upstream(outdated: Outdated, site: Site) -> PublicUpstream:
+    found, packages = outdated.upstream, outdated.upstream.packages
+    if packages is not None:
+        added, removed, upgraded = (
+            tuple(map(line, some)) for some in (packages.added, packages.removed, packages.upgraded)
+        )
+        packages = replace(packages, added=added, removed=removed, upgraded=upgraded)
+    return PublicUpstream(
+        found=moment(found.found),
+        since=None if found.since is None else moment(found.since),
+        base=line(found.base),
+        packages=packages,
+        record=f"{site.base_url}/{outdated.key}",
     )
 
 

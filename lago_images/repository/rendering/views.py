@@ -1,7 +1,8 @@
 """Show an image on pages, feeds and documents: its history, and the fate of each record."""
 
+import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -9,6 +10,7 @@ from enum import StrEnum
 from lago_images.repository.records.fields import line
 from lago_images.repository.records.layout import ImageId
 from lago_images.repository.records.log import Event, EventKind, events
+from lago_images.repository.records.outdated import Outdated
 from lago_images.repository.records.release import Release, ReleasedImage
 from lago_images.repository.records.state import State
 from lago_images.repository.rendering.index import listing_mark
@@ -76,6 +78,8 @@ class ShownImage:
         newest: What clients get; where nothing is offered, what was released last.
         offer: Whether they get it.
         reason: Why they get something older, or nothing; empty where that is not so.
+        outdated: What is recorded that a build would get otherwise than what they get, be it
+            nothing any more; None for no record.
     """
 
     image: ImageId
@@ -83,6 +87,11 @@ class ShownImage:
     newest: ShownRecord
     offer: Offer
     reason: str
+    outdated: Outdated | None = None
+
+    @property
+    def is_outdated(self) -> bool:
+        return self.outdated is not None and self.outdated.upstream.is_outdated
 
     @property
     def built(self) -> ReleasedImage:
@@ -119,6 +128,26 @@ class Shown:
         return cls(state=state, images=tuple(filter(None, images)), mark=listing_mark(state))
 
 
+def recorded(state: State) -> dict[str, list[str]]:
+    """Return by name the newest records of what is outdated in current releases."""
+    keys: dict[str, list[str]] = {}
+    for key, record in state.outdated.values():
+        keys.setdefault(key.name, []).append(str(key) if record else f"{key} is damaged")
+    return keys
+
+
+def with_records(mark: str, records: Iterable[str]) -> str:
+    """Make of a mark of releases that of a file that shows what is outdated, too.
+
+    The argument of ``index.listing_mark`` holds for these records as for releases: the number of
+    the newest one of a revision only grows, and where another revision is current there are other
+    releases.
+    """
+    parts = sorted(records)
+    # Where nothing is recorded the file is the same as without any of this.
+    return hashlib.sha256("\n".join([mark, *parts]).encode()).hexdigest() if parts else mark
+
+
 def _shown_image(state: State, image: ImageId) -> ShownImage | None:
     """Show one image; None where no release of it can be read."""
     history, live = state.history(*image), state.live(*image)
@@ -138,7 +167,15 @@ def _shown_image(state: State, image: ImageId) -> ShownImage | None:
         return None
     newest = next((record for record in built if record.status is Status.CURRENT), built[0])
     offer, reason = _offer(newest, built[0])
-    return ShownImage(image=image, records=records, newest=newest, offer=offer, reason=reason)
+    _, outdated = state.outdated.get(image, (None, None))
+    return ShownImage(
+        image=image,
+        records=records,
+        newest=newest,
+        offer=offer,
+        reason=reason,
+        outdated=outdated,
+    )
 
 
 def _statuses(

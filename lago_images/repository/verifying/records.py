@@ -19,14 +19,23 @@ from lago_images.repository.records.layout import (
     BuildFolder,
     BuildKey,
     ImageId,
+    OutdatedKey,
     ReleaseKey,
+    outdated_key,
     owner,
     release_key,
     retired_copy,
     staged_build,
 )
 from lago_images.repository.records.manifest import Manifest
-from lago_images.repository.records.parsing import SchemaError
+from lago_images.repository.records.outdated import (
+    NewestRecord,
+    Outdated,
+    about,
+    by_image,
+    newest_records,
+)
+from lago_images.repository.records.parsing import SchemaError, size_problem
 from lago_images.repository.records.reading import THREADS
 from lago_images.repository.records.release import Release, ReleasedImage
 from lago_images.repository.records.state import (
@@ -75,6 +84,7 @@ def examine(store: Store) -> tuple[State, list[Finding]]:
         incomplete=frozenset(m.key for m in manifests if not is_complete(m, listed)),
     )
     state = replace(state, lost=frozenset(lost_copies(state)))
+    state = replace(state, outdated=_outdated(store, state, findings))
     try:
         read_published(store)
     except RepositoryError as error:
@@ -118,7 +128,7 @@ def unfinished(store: Store, before: float) -> Iterator[Finding]:
 
 
 def _read_all(
-    keys: Iterable[tuple[str, BuildKey | ReleaseKey]],
+    keys: Iterable[tuple[str, BuildKey | ReleaseKey | OutdatedKey]],
     read: Callable[..., _T | Finding | None],
     findings: list[Finding],
 ) -> list[_T]:
@@ -130,6 +140,32 @@ def _read_all(
             elif outcome is not None:
                 records.append(outcome)
     return records
+
+
+def _outdated(store: Store, state: State, findings: list[Finding]) -> dict[ImageId, NewestRecord]:
+    """Read all records of what is outdated; return those that count."""
+    keys = ((name, key) for name in state.objects if (key := outdated_key(name)))
+    records = _read_all(keys, lambda name, key: _record(store, state, name, key), findings)
+    newest = newest_records(state.objects, state.current)
+    return by_image(newest, {record.key: record for record in records})
+
+
+def _record(store: Store, state: State, name: str, key: OutdatedKey) -> Outdated | Finding | None:
+    """Read one; nothing but itself rests on it."""
+    repair = "remove it: lago-images ci publish --outdated makes a new one"
+    if wrong := size_problem(state.objects[name]):
+        return note(name, f"it is not read: {wrong}", repair)
+    try:
+        record = Outdated.parse(store.get(name).data, key)
+    # Removed since it was listed, as repo gc may do.
+    except NotFoundError:
+        return None
+    except RepositoryError as error:
+        return note(name, error.message, repair)
+    releases = (r for r in state.history(key.name, key.arch) if r.key == key.release)
+    if any(about(release, record) for release in releases):
+        return record
+    return note(name, f"it is about build {record.build}, and {key.release} is not", repair)
 
 
 def _release(store: Store, name: str, key: ReleaseKey) -> Release | Finding:
@@ -281,7 +317,7 @@ def _strangers(listed: Iterable[str]) -> Iterator[Finding]:
         if name.startswith((BUILDS, IMAGES)):
             known = owner(name) is not None
         elif name.startswith(RELEASES):
-            known = release_key(name) is not None or retired_copy(name) is not None
+            known = any(read(name) for read in (release_key, retired_copy, outdated_key))
         else:
             known = layout.is_rendered(name) or name.startswith(STATE)
         if not known:

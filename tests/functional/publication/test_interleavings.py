@@ -1,7 +1,8 @@
 """A seed chooses whose request goes next, among all who may be at work on a repository at once.
 
-Two publishers of two commits, an attacker with the builder's key, ``repo gc``, a withdrawal, a
-rollback, and a reader that holds yesterday's index; one of them may die on the way.
+Two publishers of two commits, two that record what is outdated, an attacker with the builder's key,
+``repo gc``, a withdrawal, a rollback, and a reader that holds yesterday's index; one of them may
+die on the way.
 ``LAGO_IMAGES_TEST_ROUNDS=10000`` runs as many schedules, and ``LAGO_IMAGES_TEST_SEED=7`` the one of
 that seed alone.
 """
@@ -28,9 +29,11 @@ from lago_images.jobs.publish import PublicationOutcome, publish
 from lago_images.jobs.workspace import Workspace
 from lago_images.planning.model import Action, Tree
 from lago_images.repository.publishing import collect, pages, publisher, withdrawals
+from lago_images.repository.publishing.outdated import record
 from lago_images.repository.publishing.releasing import Verdict
 from lago_images.repository.publishing.retention import DAY, Retention
 from lago_images.repository.records import layout, reading
+from lago_images.repository.records.changes import PackageChanges, Upstream, VersionChange
 from lago_images.repository.records.release import Released
 from lago_images.repository.records.state import digest, read
 from lago_images.repository.rendering import index, lago, sums
@@ -77,7 +80,9 @@ STAGED = [made for builds in NEW.values() for made in builds]
 # By the sha256 of a disk: only these were ever judged.
 JUDGED = {made.disk.sha256: made for made in (*OLD, OTHER, *STAGED)}
 EVIL = b"evil"
-MORTAL = ("c1", "c2", "gc", "yank", "rollback")
+MORTAL = ("c1", "c2", "gc", "yank", "rollback", "asks")
+# What is found outside, as versions of a package: one after the other, and nothing.
+FOUND = ("", "2", "3")
 OPERATOR = Released(commit="c0", actor="op@host")
 
 
@@ -209,6 +214,18 @@ def rolls_back(store: Any) -> object:
     return withdrawals.rollback(opened, "one", released=OPERATOR)
 
 
+def asks(store: Any, chance: random.Random) -> None:
+    """Record what is found outside, which changes from one time to the next, and render."""
+    for _ in range(2):
+        opened = builders.publisher(store, now=time.time)
+        state, new = read(store), chance.choice(FOUND)
+        upgraded = (VersionChange(name="openssl", old="1", new=new),) if new else ()
+        found = Upstream(packages=PackageChanges(added=(), removed=(), upgraded=upgraded))
+        if release := state.current("one", ARCH):
+            record(store, state, release, found, time.time())
+        opened.refresh()
+
+
 def reads(store: Any, files: Mapping[str, bytes], seen: Seen) -> None:
     """Download what yesterday's files name, then what today's do."""
     seen.wrong += named_wrongly(store, files)
@@ -277,9 +294,8 @@ def run(seed: int, base: Any, open_store: Callable[[Turnstile, str], Any]) -> Ru
     def view(actor: str) -> Any:
         return View(open_store(turns, actor), old, seen)
 
-    views = {
-        name: view(name) for name in ("c1", "c2", "attacker", "gc", "yank", "rollback", "read")
-    }
+    names = ("c1", "c2", "attacker", "gc", "yank", "rollback", "read", "asks", "asks too")
+    views = {name: view(name) for name in names}
     actors: Actors = {
         "c1": lambda: publishes(views["c1"], "c1"),
         "c2": lambda: publishes(views["c2"], "c2"),
@@ -288,6 +304,8 @@ def run(seed: int, base: Any, open_store: Callable[[Turnstile, str], Any]) -> Ru
         "yank": lambda: yanks(views["yank"]),
         "rollback": lambda: rolls_back(views["rollback"]),
         "read": lambda: reads(views["read"], yesterday, seen),
+        "asks": lambda: asks(views["asks"], random.Random(f"{seed} one")),
+        "asks too": lambda: asks(views["asks too"], random.Random(f"{seed} other")),
     }
     # Who comes when: a seed leaves some out, so that the others meet more often.
     cast = {name: call for name, call in actors.items() if chance.random() < 0.8}
@@ -310,9 +328,11 @@ def wrong(done: Run) -> Iterator[str]:
         builders.publisher(done.store).refresh()
     files, state = rendered(done.store), read(done.store)
     yield from named_wrongly(done.store, files)
-    for key, page in render(state, SITE).pages.items():
-        if done.store.get(key).data != page.render():
+    made = render(state, SITE)
+    for key, data in {**made.files, **{k: page.render() for k, page in made.pages.items()}}.items():
+        if done.store.get(key).data != data:
             yield f"{key} is not what the releases say"
+    yield from (f"{key} cannot be read" for key, found in state.outdated.values() if not found)
     yield from lost(done, {key: done.store.get(key).data for key in done.seen.writes})
     offered = {one.name: (one.revision, one.file) for one in index.parse(files[layout.INDEX])[0]}
     current = {

@@ -23,7 +23,7 @@
       text: item.textContent.toLowerCase(),
       d: item.dataset.d,
       a: item.getElementsByClassName("arch")[0].textContent,
-      s: item.getElementsByClassName("badge")[0].textContent,
+      s: Array.from(item.getElementsByClassName("badge"), (badge) => badge.textContent),
       published: published.dateTime,
       built: built.dateTime,
       size: button ? size(button.firstChild.data) : 0,
@@ -46,7 +46,7 @@
     for (const item of list.children) {
       const of = known.get(item);
       const fits = wanted.every((word) => of.text.includes(word)) &&
-        selects.every((select) => !select.value || of[select.id] === select.value);
+        selects.every((select) => !select.value || [of[select.id]].flat().includes(select.value));
       item.hidden = !fits;
       item.classList.toggle("first", fits && first);
       if (fits) { shown += 1; first = false; }

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from lago_images.repository.publishing.retention import DAY, Retention, plan
-from lago_images.repository.records.layout import ReleaseKey
+from lago_images.repository.records.layout import OutdatedKey, ReleaseKey
 from lago_images.repository.records.state import State
 from lago_images.storage.base import Stat, Unfinished
 from tests.support.builders import bound, copy_of, layer_on, manifest, release
@@ -237,3 +237,23 @@ def test_builds_waiting_for_the_grace_period_are_counted_with_the_day():
     never, retired = manifest(build_id="never"), manifest(build_id="retired")
     found = state([(retired, 90)], staged=[(never, 1)], retired={"retired": 1})
     assert plan(found, (), KEEP, NOW).waiting == (NOW + DAY, NOW + 2 * DAY)
+
+
+def test_records_of_what_is_outdated_go_with_revisions_that_cannot_come_back():
+    builds, releases = history(90, 60, 50, 40, 3)
+    taken = release(6, None, withdraws=3, published=NOW - 30 * DAY)
+    found = state(builds, [*releases, taken], retired={"b1": 10})
+    ages = {1: 60, 2: 50, 3: 40, 4: 30, 5: 1, 7: 90}
+    keys = {
+        revision: OutdatedKey(name=IMAGE[0], arch=IMAGE[1], revision=revision, number=1)
+        for revision in ages
+    }
+    records = {
+        str(key): Stat(key=str(key), size=1, etag="e", modified=NOW - ages[revision] * DAY)
+        for revision, key in keys.items()
+    }
+    found = replace(found, objects={**found.objects, **records})
+    # Retired, and withdrawn. Any other may be current again.
+    assert plan(found, (), KEEP, NOW).forget == (str(keys[1]), str(keys[3]))
+    young = {name: replace(stat, modified=NOW - DAY) for name, stat in records.items()}
+    assert plan(replace(found, objects={**found.objects, **young}), (), KEEP, NOW).forget == ()

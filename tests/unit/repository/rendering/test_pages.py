@@ -27,8 +27,10 @@ from tests.support.builders import (
     copy_of,
     layer_on,
     manifest,
+    outdated,
     publish_by_hand,
     put,
+    put_outdated,
     put_release,
     release,
     released_image,
@@ -348,3 +350,38 @@ def test_a_long_history_shows_old_revisions_as_lines_and_offered_ones_whole(stor
     elements = Elements(page)
     assert {f"x86_64-{revision}" for revision in range(1, 70)} <= set(elements.ids)
     assert "../images/debian-12/x86_64/b1.0123abcd/debian-12.qcow2.xz" in elements.links
+
+
+def test_what_a_build_would_get_today_is_on_the_page_and_marks_the_list(store):
+    publish_by_hand(store, manifest(build_id="b1"), manifest(build_id="b2"), manifest("other"))
+    changes = [f"lib{number:02} 1 2" for number in range(30)]
+    made = outdated(release(2, "b2"), *changes, base="<b>revision 2</b> of tiny")
+    put_outdated(store, made)
+    state = read(store)
+    page = page_of(state)
+    assert "&lt;b&gt;revision 2&lt;/b&gt; of tiny</li><li>lib00 1 → 2</li>" in page
+    assert "and 11 more, since" in page
+    assert "lib19" not in page
+    assert f"../{made.key}" in Elements(page).links
+    assert "A build today" not in page_of(state, "other")
+    listed = render(state, SITE, [KEY]).files["index.html"].decode()
+    assert listed.count('<span class="badge outdated">outdated</span>') == 1
+    assert "<option>outdated</option>" in listed
+    images = {
+        each["name"]: each
+        for each in json.loads(render(state, SITE).files["images.json"])["images"]
+    }
+    current, before = images["debian-12"]["revisions"]
+    assert current["upstream"]["packages"]["upgraded"] == changes
+    assert current["upstream"]["record"] == f"{SITE.base_url}/{made.key}"
+    assert (current["upstream"]["since"], before["upstream"]) == ("2023-11-14T22:16:40Z", None)
+
+
+def test_pages_of_other_images_do_not_depend_on_what_is_outdated(store):
+    base = manifest("base")
+    publish_by_hand(store, base, manifest("on-base", base=layer_on(base)))
+    before = render(read(store), SITE).pages
+    put_outdated(store, outdated(release(1, base), "openssl 1 2"))
+    after = render(read(store), SITE).pages
+    changed = {key for key in after if after[key].inputs != before[key].inputs}
+    assert changed == {"catalogue/base.html", "latest/base.x86_64.json"}

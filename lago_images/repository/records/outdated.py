@@ -1,0 +1,213 @@
+"""Record what a build of a revision's spec would get from outside that the revision has otherwise.
+
+The records of a revision are numbered and written once. The newest one counts: a new one is made
+only where something else is found than it says, be that nothing any more.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import msgspec
+
+from lago_images.repository.records.changes import PackageChanges, Upstream
+from lago_images.repository.records.fields import Arch, BuildId, Name, line
+from lago_images.repository.records.layout import (
+    ImageId,
+    OutdatedKey,
+    ReleaseKey,
+    outdated_key,
+)
+from lago_images.repository.records.manifest import canonical
+from lago_images.repository.records.parsing import (
+    LARGEST,
+    Count,
+    DocumentError,
+    Positive,
+    Text,
+    from_plain,
+    parse_json,
+)
+from lago_images.repository.records.release import Release
+
+# Of each kind of change: `images.json` has them for every image.
+_MOST = 100
+# Characters. What is longer came out of a guest that means no good.
+_LONGEST = 300
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PackageLines:
+    """The packages that a build would install otherwise.
+
+    Attributes:
+        added: Sorted, each ``name version arch``; as ``packages.txt`` has it.
+        removed: The same.
+        upgraded: Sorted, each ``name old new``; ``new`` may be the older version.
+        omitted: How many more changes there are: the first of each kind only are recorded.
+    """
+
+    added: tuple[Text, ...] = ()
+    removed: tuple[Text, ...] = ()
+    upgraded: tuple[Text, ...] = ()
+    omitted: Count = 0
+
+    @classmethod
+    def of(cls, changes: PackageChanges) -> "PackageLines":
+        kinds = changes.lines()
+        added, removed, upgraded = (
+            tuple([each for each in kind if len(each) <= _LONGEST][:_MOST]) for kind in kinds
+        )
+        shown = len(added) + len(removed) + len(upgraded)
+        omitted = sum(map(len, kinds)) - shown
+        return cls(added=added, removed=removed, upgraded=upgraded, omitted=omitted)
+
+    @property
+    def count(self) -> int:
+        """Return how many packages change."""
+        return len(self.added) + len(self.removed) + len(self.upgraded) + self.omitted
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoundUpstream:
+    """Tell what was found outside that a revision has otherwise.
+
+    Attributes:
+        found: When, in whole seconds since the epoch.
+        since: When something else was found first, without a moment since at which nothing was;
+            None where nothing is.
+        base: What its base is by now; empty where that is the same, or not known.
+        packages: None where they are not known.
+    """
+
+    found: Count
+    since: Count | None
+    base: Text = ""
+    packages: PackageLines | None = None
+
+    @classmethod
+    def of(
+        cls, upstream: Upstream, now: float, before: "FoundUpstream | None"
+    ) -> "FoundUpstream | None":
+        """Return what is to be recorded of what was found now; None where that is not news.
+
+        ``before`` is what was recorded last; None for nothing. What is not known is no news.
+        """
+        if upstream.unknown and not upstream.is_outdated:
+            return None
+        found = cls(
+            found=int(now),
+            since=(before and before.since) or int(now) if upstream.is_outdated else None,
+            base=line(upstream.base)[:_LONGEST],
+            packages=PackageLines.of(upstream.packages) if upstream.packages is not None else None,
+        )
+        is_same = found._is_as(before) if before else not upstream.is_outdated
+        return None if is_same else found
+
+    def _is_as(self, other: "FoundUpstream") -> bool:
+        mine, its = ((o.base, o.packages or PackageLines()) for o in (self, other))
+        return mine == its
+
+    @property
+    def is_outdated(self) -> bool:
+        return self.count > 0
+
+    @property
+    def texts(self) -> list[str]:
+        """Return each change as people read it: ``openssl 3.0.15-1 → 3.0.16-1``."""
+        packages = self.packages or PackageLines()
+        return [
+            *([self.base] if self.base else ()),
+            *(" → ".join(each.rsplit(" ", 1)) for each in packages.upgraded),
+            *(f"+ {each}" for each in packages.added),
+            *(f"- {each}" for each in packages.removed),
+        ]
+
+    @property
+    def count(self) -> int:
+        """Return how many changes there are, those that are not recorded one by one too."""
+        return bool(self.base) + (self.packages.count if self.packages else 0)
+
+    def summary(self, most: int) -> str:
+        """Return the first changes, and how many more there are."""
+        shown = self.texts[:most]
+        more = self.count - len(shown)
+        return ", ".join(shown) + (f" and {more} more" if more else "")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outdated:
+    """Record what a build of a revision's spec would get from outside that it has otherwise.
+
+    Attributes:
+        revision: That was current when this was found.
+        number: Of this record among those of the revision; the highest counts.
+        build: The revision's.
+        upstream: What was found.
+    """
+
+    SCHEMA: ClassVar[int] = 1
+    WHAT: ClassVar[str] = "a record of what is outdated"
+
+    name: Name
+    arch: Arch
+    revision: Positive
+    number: Positive
+    build: BuildId
+    upstream: FoundUpstream
+
+    @property
+    def key(self) -> OutdatedKey:
+        return OutdatedKey(
+            name=self.name, arch=self.arch, revision=self.revision, number=self.number
+        )
+
+    def to_json(self) -> bytes:
+        return canonical({"schema": self.SCHEMA, **msgspec.to_builtins(self)})
+
+    @classmethod
+    def parse(cls, data: bytes, key: OutdatedKey) -> "Outdated":
+        """Read the record ``key``; raises ``RepositoryError`` with all that is wrong with it."""
+        return cls.from_plain(parse_json(data, f"{key} is not {cls.WHAT}", largest=LARGEST), key)
+
+    @classmethod
+    def from_plain(cls, plain: object, key: OutdatedKey) -> "Outdated":
+        """Make a record of what ``parse_json`` returned; raises as ``parse`` does."""
+        record = from_plain(plain, cls, str(key))
+        problems = [] if record.key == key else [f"it is the record {record.key}"]
+        if record.upstream.is_outdated != (record.upstream.since is not None):
+            problems.append("it must have both a change and since when there is one, or neither")
+        if problems:
+            raise DocumentError(str(key), cls.WHAT, problems)
+        return record
+
+
+# Its key, and None in place of one that cannot be read or is about another build.
+NewestRecord = tuple[OutdatedKey, Outdated | None]
+
+
+def newest_records(
+    names: Iterable[str], current: Callable[[str, str], Release | None]
+) -> dict[OutdatedKey, Release]:
+    """Find, of the keys in a repository, that of the newest record about each current release."""
+    newest: dict[ReleaseKey, OutdatedKey] = {}
+    for name in names:
+        if key := outdated_key(name):
+            newest[key.release] = max(key, newest.get(key.release, key))
+    releases = ((key, current(key.name, key.arch)) for key in newest.values())
+    return {key: found for key, found in releases if found and found.key == key.release}
+
+
+def by_image(
+    newest: Mapping[OutdatedKey, Release], records: Mapping[OutdatedKey, Outdated]
+) -> dict[ImageId, NewestRecord]:
+    """Return the record of each image that counts, of those that ``newest_records`` found."""
+    return {
+        release.key.image: (key, about(release, records.get(key)))
+        for key, release in newest.items()
+    }
+
+
+def about(release: Release, record: Outdated | None) -> Outdated | None:
+    """Return a record if it is about the build of a release."""
+    return record if record and record.build == release.build else None
