@@ -251,7 +251,7 @@ def _facts(page: ImagePage, chosen: Revision, now: float) -> Iterator[tuple[str,
     if changes := chosen.package_changes:
         yield "changes", _package_changes(page.name, chosen.revision, changes)
     if (found := chosen.recorded) and found.since is not None:
-        yield "outdated", f"since {_minute(found.since)}: {found.summary(_SHOWN)}"
+        yield "outdated", f"since {minute(found.since)}: {found.summary(_SHOWN)}"
     yield "boot test", str(chosen.boot or "none")
     if chosen.boot and chosen.boot.checks:
         yield "judged by it", ", ".join(chosen.boot.checks)

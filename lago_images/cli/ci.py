@@ -268,12 +268,9 @@ def rebuild(
     if form in FAN_OUTS and not dry_run:
         raise click.UsageError(f"--format {form} is of a plan: give it with --dry-run")
     invocation.override(base_url=base_url, jobs=side_by_side, require_kvm=require_kvm)
+    force = frozenset(names)
     ask = Ask(
-        changed=changed,
-        force=frozenset(names),
-        everything=everything,
-        stale_days=stale,
-        outdated=outdated,
+        changed=changed, force=force, everything=everything, stale_days=stale, outdated=outdated
     )
     workspace = invocation.workspace(logs=logs)
     if not dry_run:

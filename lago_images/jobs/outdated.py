@@ -10,7 +10,8 @@ from lago_images.repository.publishing.outdated import record
 from lago_images.repository.records.changes import Upstream
 from lago_images.repository.records.layout import ImageId
 from lago_images.repository.records.outdated import Outdated
-from lago_images.repository.records.state import State, read, standing
+from lago_images.repository.records.standing import standing
+from lago_images.repository.records.state import State, read
 
 # As many images or changes as a message names.
 _SHOWN = 3

@@ -8,14 +8,14 @@ from lago_images.repository.records.layout import ImageId
 from lago_images.repository.records.manifest import Manifest
 from lago_images.repository.records.outline import ImageOutline, ManifestOutline
 from lago_images.repository.records.release import ReleasedImage
-from lago_images.repository.records.state import (
-    Offers,
+from lago_images.repository.records.standing import (
     R,
     Recorded,
     deciding_commit,
     standing,
     taken_back,
 )
+from lago_images.repository.records.state import Offers
 
 
 def holdings(state: Offers[R]) -> Holdings:

@@ -19,7 +19,8 @@ from lago_images.repository.records.changes import Package, PackageChanges, Upst
 from lago_images.repository.records.layout import ImageId
 from lago_images.repository.records.manifest import BaseRecord
 from lago_images.repository.records.release import Release
-from lago_images.repository.records.state import State, standing
+from lago_images.repository.records.standing import standing
+from lago_images.repository.records.state import State
 from lago_images.specs.bases import SIGNED_LIST
 from lago_images.specs.commands import FETCHING
 from lago_images.specs.model import BaseKind, Spec

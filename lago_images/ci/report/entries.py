@@ -22,7 +22,8 @@ from lago_images.repository.records.changes import (
 )
 from lago_images.repository.records.layout import IMAGES, BuildFolder, BuildKey, ImageId
 from lago_images.repository.records.manifest import Manifest
-from lago_images.repository.records.state import State, standing
+from lago_images.repository.records.standing import standing
+from lago_images.repository.records.state import State
 from lago_images.repository.rendering import client_setup
 from lago_images.storage.base import Store
 

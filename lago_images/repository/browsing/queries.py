@@ -38,7 +38,8 @@ from lago_images.repository.records.log import events
 from lago_images.repository.records.manifest import Manifest
 from lago_images.repository.records.parsing import LARGEST, parse_json
 from lago_images.repository.records.release import Release, ReleasedImage
-from lago_images.repository.records.state import State, standing
+from lago_images.repository.records.standing import standing
+from lago_images.repository.records.state import State
 from lago_images.repository.rendering import client_setup
 from lago_images.repository.rendering.lago import version_name
 from lago_images.storage.base import Store

@@ -11,7 +11,7 @@ from lago_images.repository.records import layout
 from lago_images.repository.records.changes import Package, compare_packages, parse_packages
 from lago_images.repository.records.parsing import LARGEST
 from lago_images.repository.records.release import PackageDiff, Release, ReleasedImage
-from lago_images.repository.records.state import standing
+from lago_images.repository.records.standing import standing
 from lago_images.storage.base import Store
 
 # Of each kind. A new distribution changes all packages, and a release is read with every other.

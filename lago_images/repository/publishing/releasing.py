@@ -82,16 +82,14 @@ from lago_images.repository.records.layout import (
 )
 from lago_images.repository.records.manifest import Manifest
 from lago_images.repository.records.release import BaseBinding, Release, Released
-from lago_images.repository.records.state import (
+from lago_images.repository.records.standing import (
     History,
-    PublishedCommit,
-    State,
     deciding_commit,
-    read_published,
     standing,
     taken_back,
     withdrawn,
 )
+from lago_images.repository.records.state import PublishedCommit, State, read_published
 from lago_images.repository.statements.making import Statements
 from lago_images.storage.base import Stat, Store
 

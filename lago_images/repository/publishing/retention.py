@@ -32,7 +32,8 @@ from lago_images.repository.records.layout import (
 )
 from lago_images.repository.records.manifest import canonical
 from lago_images.repository.records.release import Release
-from lago_images.repository.records.state import State, standing
+from lago_images.repository.records.standing import standing
+from lago_images.repository.records.state import State
 from lago_images.settings import Settings
 from lago_images.storage.base import Stat, Unfinished
 

@@ -22,7 +22,8 @@ from lago_images.repository.records.layout import (
     release_key,
 )
 from lago_images.repository.records.release import Release, Released
-from lago_images.repository.records.state import History, State, read, standing, survey
+from lago_images.repository.records.standing import History, standing
+from lago_images.repository.records.state import State, read, survey
 from lago_images.storage.base import Store
 
 _LIST = "lago-images repo list --all shows what is published"

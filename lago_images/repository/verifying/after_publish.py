@@ -10,7 +10,7 @@ from lago_images.repository.publishing.releasing import read_history
 from lago_images.repository.records import layout
 from lago_images.repository.records.layout import ImageId
 from lago_images.repository.records.release import Release
-from lago_images.repository.records.state import standing
+from lago_images.repository.records.standing import standing
 from lago_images.repository.rendering import index, lago
 from lago_images.repository.verifying.findings import REFRESH, Finding, problem
 from lago_images.storage.base import Store

@@ -38,13 +38,13 @@ from lago_images.repository.records.outdated import (
 from lago_images.repository.records.parsing import SchemaError, size_problem
 from lago_images.repository.records.reading import THREADS
 from lago_images.repository.records.release import Release, ReleasedImage
+from lago_images.repository.records.standing import standing
 from lago_images.repository.records.state import (
     State,
     histories,
     is_complete,
     lost_copies,
     read_published,
-    standing,
 )
 from lago_images.repository.rendering.index import conflicting_aliases
 from lago_images.repository.rendering.lago import version_name

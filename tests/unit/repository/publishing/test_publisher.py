@@ -31,7 +31,8 @@ from lago_images.repository.publishing.releasing import release as make_public
 from lago_images.repository.records import layout
 from lago_images.repository.records.layout import PUBLISHED
 from lago_images.repository.records.release import OldRepositoryError, PackageDiff, Released
-from lago_images.repository.records.state import read, survey, taken_back
+from lago_images.repository.records.standing import taken_back
+from lago_images.repository.records.state import read, survey
 from lago_images.repository.rendering.index import parse
 from lago_images.repository.rendering.render import render
 from lago_images.settings import Settings

@@ -8,7 +8,8 @@ from lago_images.repository.publishing.copying import PublicCopy
 from lago_images.repository.publishing.releasing import Decision, Verdict, release
 from lago_images.repository.publishing.retention import Retention, plan
 from lago_images.repository.records.release import Released
-from lago_images.repository.records.state import deciding_commit, read, survey
+from lago_images.repository.records.standing import deciding_commit
+from lago_images.repository.records.state import read, survey
 from lago_images.repository.rendering.index import parse
 from lago_images.storage.directory.store import DirectoryStore
 from tests.support.builders import (
