@@ -39,6 +39,7 @@ _GROUPS = {
     "clients": ("tests/real/clients/",),
     "firmware": ("tests/real/test_firmware.py",),
     "npm": ("tests/functional/test_github.py", "tests/functional/test_ci_files.py"),
+    "planted": ("tests/functional/test_planted_bugs.py",),
 }
 _SERVERS = {"ceph20", "ceph18", "swift", "rclone"}
 _LAST = len(_GROUPS)

@@ -21,6 +21,8 @@ from tests.unit.ci.test_environment import parsed
 PROJECT = Path(__file__).parents[2]
 # GitHub keeps no more of a job's outputs (https://docs.github.com/actions/reference/limits).
 OUTPUTS = 2**20
+# A dpkg-query that answers so of every package it is asked for.
+ALL_INSTALLED = "shift 3; printf 'installed %s\\n' \"$@\""
 
 
 @pytest.fixture
@@ -334,7 +336,7 @@ def test_setup_lifts_ubuntus_restriction_of_user_namespaces(
     kept = "/etc/sysctl.d/60-lago-images.conf"
     fakes = {
         "id": f"echo {user}",
-        "dpkg-query": "echo installed",
+        "dpkg-query": ALL_INSTALLED,
         "npm": "",
         "sysctl": f'[ "$*" = "-n {setting}" ] && {restricted}',
         "sudo": f"printf '%s\\n' \"$*\" >> {tmp_path}/asked; "
@@ -368,7 +370,7 @@ def test_setup_lifts_ubuntus_restriction_of_user_namespaces(
 
 def test_an_existing_virtual_environment_is_updated(repo, tmp_path):
     """It is an older commit's, or not what it seems."""
-    found = repo.write("bin/dpkg-query", "#!/bin/sh\necho installed\n")
+    found = repo.write("bin/dpkg-query", f"#!/bin/sh\n{ALL_INSTALLED}\n")
     installed = repo.write(".venv/bin/lago-images", "#!/bin/sh\n")
     setup = repo.write("ci/setup-python", f"#!/bin/sh\ntouch {tmp_path}/updated\n")
     for program in (found, installed, setup):

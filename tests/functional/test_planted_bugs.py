@@ -12,8 +12,6 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.xdist_group("planted")
-
 ROOT = Path(__file__).parents[2]
 DECISION = ROOT / "docs/decisions/0010-planted-bugs.md"
 PUBLISHING = "repository/publishing/"

@@ -99,6 +99,30 @@ def test_a_plan_of_a_folder_imports_neither_github_nor_s3(repo):
     assert slow(modules) == []
 
 
+# Each in a process that has imported nothing of them.
+_ALONE = """
+import os, sys
+from importlib import import_module
+for module in sys.argv[1:]:
+    pid = os.fork()
+    if pid == 0:
+        import_module(module)
+        os._exit(0)
+    if os.waitpid(pid, 0)[1] != 0:
+        sys.exit(module)
+"""
+
+
+def test_each_command_is_imported_without_the_others():
+    """Most tests call commands in processes that have imported all of them."""
+    modules = sorted({parameter.values[1].partition(":")[0] for parameter in every_command()})
+    assert "lago_images.cli.plan" in modules
+    done = subprocess.run(
+        [sys.executable, "-c", _ALONE, *modules], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def test_the_table_of_options_matches_the_commands():
     assert Path(shape.__file__).with_name(shape.FILE).read_text() == shape.rendered(), (
         "python -m lago_images.cli.shape"

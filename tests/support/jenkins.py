@@ -11,6 +11,8 @@ from pathlib import Path
 from tests.support.specs import IDENTITY
 
 PROJECT = Path(__file__).parents[2]
+# For a program that runs for seconds: no optimising compiler, and one thread that collects garbage.
+JAVA = {"JAVA_OPTS": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +80,7 @@ def run(
             str(jenkinsfile),
             str(scratch / "settings.json"),
         ],
-        env={**{k: os.environ[k] for k in kept if k in os.environ}, **IDENTITY},
+        env={**{k: os.environ[k] for k in kept if k in os.environ}, **IDENTITY, **JAVA},
         capture_output=True,
         text=True,
         timeout=300,

@@ -3,9 +3,10 @@
 import json
 import os
 import subprocess
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from tests.support import calls
 
 IDENTITY = {
     "GIT_AUTHOR_NAME": "Tester",
@@ -104,15 +105,7 @@ class SpecsRepo:
         folder: Path | None = None,
     ) -> Ran:
         """Call the real command line in the repository, or in another folder."""
-        done = subprocess.run(
-            [sys.executable, "-m", "lago_images", *args],
-            cwd=folder or self.root,
-            env=self.env(environ),
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
-        )
+        done = calls.run(args, folder or self.root, self.env(environ), timeout)
         return Ran(code=done.returncode, out=done.stdout, err=done.stderr)
 
     def env(self, environ: dict[str, str] | None = None) -> dict[str, str]:

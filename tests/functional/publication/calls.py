@@ -1,78 +1,93 @@
-"""Calling the real command line, often and quickly, and killing it."""
+"""Calling the real command line in a specs repository, stopping it and killing it."""
 
-import json
 import os
-import subprocess
-import sys
-from collections.abc import Iterator, Mapping
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
+from tests.support import calls
 from tests.support.specs import SpecsRepo
 
-ROOT = Path(__file__).parents[3]
+_WATCH = "tests.functional.publication.changes:watch"
 
 
 @dataclass
 class Caller:
-    """Calls the command line in a specs repository. ``pid`` is the running call's."""
+    """Calls the command line. ``pid`` is the running call's."""
 
-    process: "subprocess.Popen[str]"
     repo: SpecsRepo
     log: Path
     pid: int = 0
-    killed: list[int] = field(default_factory=list)
+    changes: int = 0
 
-    def call(self, *args: str, environ: Mapping[str, str], below: str = "", die_at: int = 0) -> int:
-        """The exit code; negative for the signal that ended it.
+    def call(self, *args: str, environ: Mapping[str, str], **more) -> int:
+        """The exit code; negative for the signal that ended it."""
+        with self._started(args, environ, more) as call:
+            return call.wait()
 
-        With ``below``, changes to files below that folder are counted (see ``changes``), and the
-        process is killed just before the one of the number ``die_at``.
+    def watched(
+        self,
+        *args: str,
+        environ: Mapping[str, str],
+        below: Path,
+        die_at: int = 0,
+        at: Callable[[], object] = int,
+    ) -> int:
+        """The same; changes to files below a folder are counted in ``changes``.
+
+        Before each the process is stopped, and ``at`` is called; before the one of the number
+        ``die_at`` it is killed.
         """
+        self.changes = 0
+        watch = {"first": _WATCH, "with": {"below": str(below)}}
+        with self._started(args, environ, watch) as call:
+            while "change" in (answer := call.answer()):
+                self.changes = answer["change"]
+                if self.changes == die_at:
+                    os.kill(self.pid, signal.SIGKILL)
+                else:
+                    with _stopped(self.pid):
+                        at()
+                    call.begin()
+            return os.waitstatus_to_exitcode(answer["status"])
+
+    @contextmanager
+    def _started(
+        self, args: tuple[str, ...], environ: Mapping[str, str], more: Mapping
+    ) -> Iterator[calls.Call]:
         base = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/")}
         base["XDG_CACHE_HOME"] = str(self.repo.root.parent / "cache")
-        call = {
-            "args": args,
-            "cwd": str(self.repo.root),
-            "environ": {**base, **environ},
-            "log": str(self.log),
-            "below": below,
-            "die_at": die_at,
-        }
-        self.pid = self._say(json.dumps(call))["pid"]
-        status = self._say("go")["status"]
+        with self.log.open("wb") as log:
+            call = calls.start(
+                args, self.repo.root, {**base, **environ}, log.fileno(), log.fileno(), **more
+            )
+        self.pid = call.pid
+        call.begin()
+        yield call
         self.pid = 0
-        return os.waitstatus_to_exitcode(status)
-
-    @property
-    def changes(self) -> int:
-        """How many changes to files the last call counted."""
-        return int(Path(f"{self.log}.count").read_text())
 
     def output(self) -> str:
         return self.log.read_text(errors="replace")
 
-    def _say(self, line: str) -> dict:
-        assert self.process.stdin
-        assert self.process.stdout
-        self.process.stdin.write(line + "\n")
-        self.process.stdin.flush()
-        return json.loads(self.process.stdout.readline())
-
 
 @contextmanager
-def caller(repo: SpecsRepo, log: Path) -> Iterator[Caller]:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.functional.publication.zygote"],
-        cwd=ROOT,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+def _stopped(pid: int) -> Iterator[None]:
+    """Let no thread of a process go on while the block runs."""
+    os.kill(pid, signal.SIGSTOP)
+    tasks = Path(f"/proc/{pid}/task")
+    while any(_state(task) != "T" for task in tasks.iterdir()):
+        time.sleep(0.001)
     try:
-        yield Caller(process=process, repo=repo, log=log)
+        yield
     finally:
-        process.stdin.close()
-        process.wait()
-        process.stdout.close()
+        os.kill(pid, signal.SIGCONT)
+
+
+def _state(task: Path) -> str:
+    try:
+        return (task / "stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return "T"

@@ -43,15 +43,20 @@ class Scene:
 
     def restore(self, store: Store) -> None:
         """Make a store hold the scene, and nothing else but what is known of the store."""
-        there = {stat.key: stat.etag for stat in store.list()}
-        store.delete([key for key in there if key not in self.objects and key != PROBED])
-        wrong = [key for key, data in self.objects.items() if there.get(key) != _etag(data)]
+        hold(store, self.objects)
 
-        def put(key: str) -> None:
-            store.put(key, self.objects[key], expected=there.get(key), headers=headers(key))
 
-        with ThreadPoolExecutor(8) as pool:
-            list(pool.map(put, wrong))
+def hold(store: Store, objects: Mapping[str, bytes]) -> None:
+    """Make a store hold these objects, and nothing else but what is known of the store."""
+    there = {stat.key: stat.etag for stat in store.list()}
+    store.delete([key for key in there if key not in objects and key != PROBED])
+    wrong = [key for key, data in objects.items() if there.get(key) != _etag(data)]
+
+    def put(key: str) -> None:
+        store.put(key, objects[key], expected=there.get(key), headers=headers(key))
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(put, wrong))
 
 
 def _etag(data: bytes) -> str:

@@ -1,15 +1,21 @@
-"""At every request of a publication in turn, it is killed or the request is broken.
+"""At every request of a publication in turn, it dies or the request is broken.
 
 After each, the repository is the old or the new one, whole for its real clients; and the next
 plain run converges without hand-work.
+
+What a death leaves is what the bucket holds between two requests: that is kept while one
+publication goes on, request by request, and the next run is tried on each of these states; every so
+often a publication is killed.
 """
 
 import os
 import signal
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -26,7 +32,7 @@ from lago_images.repository.records import layout
 from lago_images.settings import Settings
 from lago_images.storage.s3.store import S3Store
 from tests.functional.publication import scene as scenes
-from tests.functional.publication.calls import Caller, caller
+from tests.functional.publication.calls import Caller
 from tests.functional.publication.judges import judge, judge_signed
 from tests.functional.publication.scene import NEW, OLD, Scene, old_or_new
 from tests.servers.model import Server
@@ -36,6 +42,8 @@ from tests.tools import need
 need("virt-builder", "virt-index-validate")
 
 WORKERS = 2
+# Of so many points, one is a kill, too.
+KILLED = 9
 BASE_URL = "http://images.test"
 QUICK = RetryPolicy(delay=0.01, longest=0.05)
 # Of each, the first meets a request, the others its repetitions.
@@ -99,10 +107,8 @@ class Worker:
 def worker(number: int, server: Server, scene: Scene, folder: Path) -> Iterator[Worker]:
     bucket = server.new_bucket()
     store = S3Store.open(bucket, "some/prefix", environ=server.environ, retry=QUICK)
-    with (
-        FaultProxy(server.endpoint) as proxy,
-        caller(scene.repo, folder / f"log-{number}") as call,
-    ):
+    call = Caller(repo=scene.repo, log=folder / f"log-{number}")
+    with FaultProxy(server.endpoint) as proxy:
         yield Worker(server=server, proxy=proxy, store=store, call=call, scene=scene, folder=folder)
 
 
@@ -138,6 +144,50 @@ def undisturbed(at: Worker, run: Callable[[Worker], object] = publish) -> list[R
     return list(at.proxy.requests)
 
 
+@dataclass
+class States:
+    """What a bucket holds before and after each request that changes it: objects by key.
+
+    It is a plan of a proxy, which lets one request go at a time.
+    """
+
+    store: S3Store
+    found: list[Mapping[str, bytes]] = field(default_factory=list)
+    _turn: threading.Lock = field(default_factory=threading.Lock)
+    _known: dict[tuple[str, str], bytes] = field(default_factory=dict)
+
+    def __call__(self, request: Request) -> Fault:
+        return Fault(before=self._begin, after=partial(self._end, request))
+
+    def keep(self) -> None:
+        objects = {stat.key: self._read(stat.key, stat.etag) for stat in self.store.list()}
+        if objects not in self.found:
+            self.found.append(objects)
+
+    def _begin(self) -> None:
+        assert self._turn.acquire(timeout=300)
+
+    def _end(self, request: Request) -> None:
+        if request.writes:
+            self.keep()
+        self._turn.release()
+
+    def _read(self, key: str, etag: str) -> bytes:
+        if (key, etag) not in self._known:
+            self._known[key, etag] = self.store.get(key).data
+        return self._known[key, etag]
+
+
+def states(at: Worker) -> list[Mapping[str, bytes]]:
+    """What a publication may leave that dies before or after any of its requests."""
+    kept = States(store=at.store)
+    at.start(kept)
+    kept.keep()
+    assert publish(at) == 0, at.call.output()
+    scenes.published(at.store, at.scene)
+    return kept.found
+
+
 def killed(at: Worker, number: int, *, applied: bool) -> None:
     """Kill at a request, before it is sent or when it was applied; then judge."""
     fault = Fault(after=at.kill, drop=True) if applied else Fault(before=at.kill, reset=True)
@@ -158,19 +208,31 @@ def test_a_publication_killed_at_any_request_converges_on_the_next_run(
             stack.enter_context(worker(n, ceph20, published, tmp_path)) for n in range(WORKERS)
         ]
         requests, *_ = [undisturbed(at) for at in workers]
+        left = states(workers[0])
         points = [(one.number, True) for one in requests if one.writes]
         # Signing changes what is written, and no more.
         points += [(one.number, False) for one in requests if one.writes or not published.key]
 
-        def some(first: int) -> int:
-            for number, applied in points[first::WORKERS]:
-                killed(workers[first], number, applied=applied)
-            return len(points[first::WORKERS])
+        def some(first: int) -> None:
+            at = workers[first]
+            for objects in left[first::WORKERS]:
+                at.proxy.plan = passing
+                scenes.hold(at.store, objects)
+                at.judge()
+                at.converges()
+            for number, applied in points[::KILLED][first::WORKERS]:
+                killed(at, number, applied=applied)
 
         with ThreadPoolExecutor(WORKERS) as pool:
-            tried = sum(pool.map(some, range(WORKERS)))
+            list(pool.map(some, range(WORKERS)))
+    writes = sum(one.writes for one in requests)
+    # Before the first of them, and after each.
+    assert len(left) == writes + 1
     assert len(published.judged) >= 2
-    what = f"{name}: killed at {tried} points of {len(requests)} requests: 0 failures"
+    what = (
+        f"{name}: died at {len(points)} points of {len(requests)} requests, {writes} of which "
+        f"write, in {len(left)} states: 0 failures"
+    )
     tell(record_property, what)
 
 

@@ -1,0 +1,140 @@
+"""The real command line in processes that start in milliseconds.
+
+    python -m tests.support.zygote NUMBER
+
+imports the command line once and forks for each call, so every call is a process of its own, with
+nothing but the imports shared. ``tests.support.calls`` speaks to it by the socket of that number: a
+call is a message with four open files, which are a socket of the call's own, stdin, stdout and
+stderr. By its socket comes a JSON line with ``args``, ``cwd`` and ``environ``, and perhaps
+``first``: a function that is called with the socket and ``with`` before the command.
+``{"pid": …}`` is answered; after one byte the command runs; ``{"status": …}`` comes at its end, as
+``os.waitpid`` tells it.
+"""
+
+import atexit
+import gc
+import json
+import os
+import selectors
+import signal
+import socket
+import sys
+import threading
+import time
+import traceback
+from importlib import import_module
+from typing import NoReturn
+
+# What commands import when they need it.
+_LATER = (
+    "lago_images.building.image",
+    "lago_images.ci.attestations",
+    "lago_images.ci.report.notices",
+    "lago_images.jobs.rebuild",
+    "lago_images.planning.upstream",
+    "lago_images.repository.statements.sbom",
+    "lago_images.storage.s3.store",
+)
+
+
+def share_imports() -> None:
+    from lago_images.cli.main import LazyGroup, main
+
+    def load(group: LazyGroup) -> None:
+        for name in group.lazy:
+            command = group.real_command(name)
+            if isinstance(command, LazyGroup):
+                load(command)
+
+    load(main)
+    for module in _LATER:
+        import_module(module)
+
+
+def serve(door: socket.socket) -> None:
+    # Ctrl-C in a terminal is for the commands, and for whoever calls them.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    share_imports()
+    gc.freeze()
+    running: dict[int, tuple[int, socket.socket]] = {}
+    waiting = selectors.DefaultSelector()
+    waiting.register(door, selectors.EVENT_READ)
+    while True:
+        for ready, _ in waiting.select():
+            if ready.fd != door.fileno():
+                pid, own = running.pop(ready.fd)
+                waiting.unregister(ready.fd)
+                os.close(ready.fd)
+                _, status = os.waitpid(pid, 0)
+                _answer(own, status=status)
+                own.close()
+                continue
+            message, files, _, _ = socket.recv_fds(door, 1, 4)
+            if not message:
+                return
+            own = socket.socket(fileno=files[0])
+            call = json.loads(own.makefile("rb").readline())
+            pid = os.fork()
+            if pid == 0:
+                for number, (_, other) in running.items():
+                    os.close(number)
+                    other.close()
+                waiting.close()
+                door.close()
+                _child(call, own, files[1:])
+            for file in files[1:]:
+                os.close(file)
+            end = os.pidfd_open(pid)
+            running[end] = (pid, own)
+            waiting.register(end, selectors.EVENT_READ)
+            _answer(own, pid=pid)
+
+
+def _answer(own: socket.socket, **answer: int) -> None:
+    try:
+        own.sendall(json.dumps(answer).encode() + b"\n")
+    except OSError:
+        # Whoever called has ended.
+        return
+
+
+def _child(call: dict, own: socket.socket, files: list[int]) -> NoReturn:
+    code = 1
+    try:
+        own.recv(1)
+        for number, file in enumerate(files):
+            os.dup2(file, number)
+            os.close(file)
+        os.environ.clear()
+        os.environ.update(call["environ"])
+        time.tzset()
+        os.chdir(call["cwd"])
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        sys.argv[1:] = call["args"]
+        if first := call.get("first"):
+            module, _, name = first.partition(":")
+            getattr(import_module(module), name)(own, **call["with"])
+        from lago_images.cli.main import main
+
+        main()
+    except SystemExit as done:
+        code = done.code if isinstance(done.code, int) else 0
+    except BaseException:  # noqa: BLE001 -- a child of a fork must not return
+        traceback.print_exc()
+    finally:
+        _end(code)
+
+
+def _end(code: int) -> NoReturn:
+    """End as Python does: threads first, then what was registered, then the streams."""
+    try:
+        threading._shutdown()  # type: ignore[attr-defined]
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:
+        os._exit(code)
+
+
+if __name__ == "__main__":
+    serve(socket.socket(fileno=int(sys.argv.pop())))
