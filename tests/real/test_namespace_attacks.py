@@ -42,7 +42,8 @@ tried host-memory head -c 1 /dev/mem
 tried kernel-memory head -c 1 /proc/kcore
 tried disk-node sh -c 'mknod /srv/disk b 8 0 && head -c 1 /srv/disk'
 tried memory-node sh -c 'mknod /srv/memory c 1 1 && head -c 1 /srv/memory'
-tried inputs sh -c 'echo x >/proc/1/root/inputs/plan.json'
+tried inputs sh -c 'echo x >/proc/1/root/inputs/attack.sh'
+tried plan sh -c 'echo x >/proc/1/root/agent/plan.json'
 tried host-programs sh -c 'echo x >/proc/1/root/usr/bin/evil'
 tried root-of-sandbox sh -c 'echo x >/proc/1/root/evil'
 tried signal kill -0 HOSTS_PROCESS
@@ -137,8 +138,8 @@ def test_only_its_own_processes_are_seen(answer):
 
 
 def test_nothing_of_the_host_but_usr_is_in_the_sandbox(answer):
-    known = {"answer", "bin", "dev", "etc", "inputs", "lib", "lib32", "lib64", "libx32", "proc"}
-    known |= {"sbin", "sysroot", "usr"}
+    known = {"agent", "answer", "bin", "dev", "etc", "inputs", "lib", "lib32"}
+    known |= {"lib64", "libx32", "proc", "sbin", "sysroot", "usr"}
     assert set(answer("root").split()) <= known
     # Who breaks out of the chroot of the commands is there, too.
     assert set(answer("chroot").split()) - {".", ".."} <= known

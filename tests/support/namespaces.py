@@ -12,6 +12,8 @@ from lago_images.building.customise.namespace import (
     agent,
     customise,
     disk,
+    guest_calls,
+    guest_root,
     partitions,
     sandbox,
     unpack_ext4,
@@ -85,7 +87,8 @@ def in_namespaces(
 def small(debian12: Image) -> Image:
     """A Debian 12 that cannot boot and has no documents, in a fraction of the files."""
     text = "".join(f"delete {path}\n" for path in _REMOVED)
-    modules = (agent, customise, disk, ext4, partitions, sandbox, unpack_ext4, user_namespace)
+    in_guest = (agent, guest_calls, guest_root)
+    modules = (*in_guest, customise, disk, ext4, partitions, sandbox, unpack_ext4, user_namespace)
     parts = [
         debian12.disk.parent.name,
         text,
