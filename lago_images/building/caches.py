@@ -25,6 +25,7 @@ class Kind(StrEnum):
     """A kind of what is kept: the name of its folder."""
 
     DOWNLOADS = "downloads"
+    GUEST_PACKAGES = "guest-packages"
     LAYERS = "layers"
     PACKAGES = "packages"
     TREES = "trees"
@@ -33,12 +34,14 @@ class Kind(StrEnum):
 # Bytes that the folder of a kind may have; of more, what was used longest ago goes.
 LIMITS = {
     Kind.DOWNLOADS: downloads.LIMIT,
+    Kind.GUEST_PACKAGES: 2 * _GIB,
     Kind.LAYERS: downloads.LIMIT,
     Kind.PACKAGES: 2 * _GIB,
     Kind.TREES: 6 * _GIB,
 }
 PURPOSES = {
     Kind.DOWNLOADS: "templates and disks from URLs, named by the digest that they must have",
+    Kind.GUEST_PACKAGES: "packages that commands installed, and for each image the list of its own",
     Kind.LAYERS: "published disks that layers stand on, named by their digest",
     Kind.PACKAGES: "packages of bootstraps, named by the digest that the archive signs",
     Kind.TREES: "bootstrapped folders, named by all that they were made of and by their digest",

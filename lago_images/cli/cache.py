@@ -26,7 +26,8 @@ _KINDS = click.argument(
 def list_(invocation: Invocation, kinds: tuple[str, ...], form: str) -> None:
     """Show what builds keep to use again, and how much of it.
 
-    All of it, or the KINDs downloads, layers, packages and trees. With --format json every entry.
+    All of it, or the KINDs downloads, guest-packages, layers, packages and trees. With --format
+    json every entry.
     """
     folder = cache_folder(invocation.environ)
     content = CacheContent.of(folder, caches.entries(folder), [Kind(each) for each in kinds])
@@ -57,8 +58,8 @@ def list_(invocation: Invocation, kinds: tuple[str, ...], form: str) -> None:
 def clear(invocation: Invocation, kinds: tuple[str, ...], form: str) -> None:
     """Remove what builds keep to use again.
 
-    All of it, or the KINDs downloads, layers, packages and trees; what another run is writing is
-    left. Nothing depends on it: the next builds take longer.
+    All of it, or the KINDs downloads, guest-packages, layers, packages and trees; what another run
+    is writing is left. Nothing depends on it: the next builds take longer.
     """
     folder = cache_folder(invocation.environ)
     chosen = [Kind(each) for each in kinds] or list(Kind)

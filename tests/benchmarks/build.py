@@ -1,6 +1,6 @@
 """The build of two real images, a base and a layer with packages, beside the older steps.
 
-    python -m tests.benchmarks build [--rounds N] [--boot] [--appliance] [--skip-older]
+    python -m tests.benchmarks build [--rounds N] [--boot] [--appliance] [--skip-older] [--again]
 
 ``lago-debian-12`` and ``lago-debian-12-iscsi`` of ``image-specs``, from the packages' bootstrap to
 two compressed disks with their checksums, all under TCG. Ours: ``build_chains``. The older, for
@@ -11,6 +11,10 @@ needs a mirror.
 
 ``--appliance`` builds with ``engine = "appliance"``, too: what the engine alone gives. Who is first
 alternates, since the mirror's answers are cached by whoever is between.
+
+``--again`` builds ours three times and nothing else: with nothing kept, with all that was kept of
+that, and with that and one more package in the layer. Each is a repository of its own, so that
+nothing is left out because it was built before.
 """
 
 import argparse
@@ -43,6 +47,8 @@ from tests.support.images import a_context
 ROOT = Path(__file__).parents[2]
 CHAIN = ("lago-debian-12", "lago-debian-12-iscsi")
 TCG = Acceleration(name="tcg")
+# Without dependencies that the layer does not have.
+ONE_MORE = ",tree"
 SUMS = (
     "sha1sum disk.qcow2",
     "sha256sum disk.qcow2",
@@ -93,8 +99,15 @@ def chain(*, boot: bool) -> list[Spec]:
     return [replace(specs[name], properties={**specs[name].properties, **why}) for name in CHAIN]
 
 
-def ours(engine: str, *, boot: bool) -> Built:
-    """Build the chain with an engine."""
+def ours(engine: str, *, boot: bool, kept: Path | None = None, more: str = "") -> Built:
+    """Build the chain with an engine.
+
+    Args:
+        engine: As the setting has it.
+        boot: Whether to make boot tests.
+        kept: The folder of what builds keep; without, nothing is kept from before.
+        more: Packages that the layer has besides, each with a comma before it.
+    """
     steps: dict[str, Cost] = {}
     sizes: list[int] = []
 
@@ -110,10 +123,11 @@ def ours(engine: str, *, boot: bool) -> Built:
     def build(folder: Path) -> None:
         settings = Settings(folder=folder, engine=engine)
         context = a_context(folder, settings=settings)
+        context = replace(context, cache=kept or context.cache)
         shutil.copytree(ROOT / "image-specs", context.root / "image-specs")
         requests = [
             Request(spec=spec, fingerprint=f"sha256:{number}", commit="unknown", dirty=False)
-            for number, spec in enumerate(chain(boot=boot))
+            for number, spec in enumerate(with_packages(chain(boot=boot), more))
         ]
         for result in build_chains([requests], context, accel=TCG, jobs=1):
             assert result.manifest is not None, (result.error, result.tail)
@@ -126,6 +140,29 @@ def ours(engine: str, *, boot: bool) -> Built:
     ):
         whole = measured(lambda: build(Path(name)))
     return Built(whole=whole, steps=steps, sizes=tuple(sizes))
+
+
+def with_packages(specs: list[Spec], more: str) -> list[Spec]:
+    """The specs with more packages in every ``install``."""
+    return [
+        replace(
+            spec,
+            operations=tuple(
+                replace(each, argument=each.argument + more) if each.name == "install" else each
+                for each in spec.operations
+            ),
+        )
+        for spec in specs
+    ]
+
+
+def again(*, boot: bool) -> None:
+    """Build with nothing kept, with all of it kept, and with one more package."""
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as name:
+        kept = Path(name) / "cache"
+        tell("cold", ours("auto", boot=boot, kept=kept))
+        tell("warm", ours("auto", boot=boot, kept=kept))
+        tell("one package more", ours("auto", boot=boot, kept=kept, more=ONE_MORE))
 
 
 def older() -> Built:
@@ -208,8 +245,13 @@ def main() -> None:
     parser.add_argument("--boot", action="store_true")
     parser.add_argument("--appliance", action="store_true")
     parser.add_argument("--skip-older", action="store_true")
+    parser.add_argument("--again", action="store_true")
     given = parser.parse_args()
     Console().info("all under TCG")
+    if given.again:
+        for _ in range(given.rounds):
+            again(boot=given.boot)
+        return
     works: dict[str, Callable[[], Built]] = {"ours": lambda: ours("auto", boot=given.boot)}
     if given.appliance:
         works["ours, in the appliance"] = lambda: ours("appliance", boot=given.boot)

@@ -37,7 +37,8 @@ def test_what_is_kept_is_listed_and_cleared_and_builds_go_on(repo):
     assert entry["kind"] == "layers"
     assert entry["name"].startswith("sha256-")
     sizes = {each["kind"]: each["size"] for each in content["kinds"]}
-    assert sizes == {"downloads": 0, "layers": entry["size"], "packages": 0, "trees": 0}
+    others = dict.fromkeys(("downloads", "guest-packages", "packages", "trees"), 0)
+    assert sizes == {**others, "layers": entry["size"]}
     text = repo.run("cache", "list", "layers").out.splitlines()
     assert text[0].split()[:3] == ["kind", "files", "size"]
     assert [line.split()[:2] for line in text[1:]] == [["layers", "1"]]
@@ -64,4 +65,4 @@ def test_what_another_run_has_locked_is_left_and_named(repo):
 def test_an_unknown_kind_is_a_usage_error(repo):
     ran = repo.run("cache", "clear", "everything")
     assert ran.code == 2
-    assert "'downloads', 'layers', 'packages', 'trees'" in ran.err
+    assert "'downloads', 'guest-packages', 'layers', 'packages', 'trees'" in ran.err

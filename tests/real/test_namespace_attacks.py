@@ -42,7 +42,9 @@ tried host-memory head -c 1 /dev/mem
 tried kernel-memory head -c 1 /proc/kcore
 tried disk-node sh -c 'mknod /srv/disk b 8 0 && head -c 1 /srv/disk'
 tried memory-node sh -c 'mknod /srv/memory c 1 1 && head -c 1 /srv/memory'
-tried inputs sh -c 'echo x >/proc/1/root/inputs/plan.json'
+tried inputs sh -c 'echo x >/proc/1/root/inputs/attack.sh'
+tried given sh -c 'echo x >/proc/1/root/given/x'
+tried plan sh -c 'echo x >/proc/1/root/agent/plan.json'
 tried host-programs sh -c 'echo x >/proc/1/root/usr/bin/evil'
 tried root-of-sandbox sh -c 'echo x >/proc/1/root/evil'
 tried signal kill -0 HOSTS_PROCESS
@@ -137,8 +139,8 @@ def test_only_its_own_processes_are_seen(answer):
 
 
 def test_nothing_of_the_host_but_usr_is_in_the_sandbox(answer):
-    known = {"answer", "bin", "dev", "etc", "inputs", "lib", "lib32", "lib64", "libx32", "proc"}
-    known |= {"sbin", "sysroot", "usr"}
+    known = {"agent", "answer", "bin", "dev", "etc", "fetched", "given", "inputs", "lib", "lib32"}
+    known |= {"lib64", "libx32", "proc", "sbin", "sysroot", "usr"}
     assert set(answer("root").split()) <= known
     # Who breaks out of the chroot of the commands is there, too.
     assert set(answer("chroot").split()) - {".", ".."} <= known
@@ -206,12 +208,13 @@ def test_no_more_memory_is_taken_by_all_processes_than_an_appliance_has(tmp_path
     assert [path.name for path in (tmp_path / "work").iterdir()] == ["base.raw"]
 
 
-def test_no_more_is_written_than_the_disk_holds(tmp_path, base, monkeypatch):
+@pytest.mark.parametrize("folder", ["/srv", "/proc/1/root/fetched"])
+def test_no_more_is_written_than_the_disk_holds(tmp_path, base, monkeypatch, folder):
     """A host that builds several images has room for one guest that fills its disk, not for all."""
     size = 600 * 2**20
     find = disk.find_root
     monkeypatch.setattr(namespaces, "find_root", lambda path: replace(find(path), disk_size=size))
-    written = "; ".join(f"fallocate --length 250M /srv/{number}" for number in range(8))
+    written = "; ".join(f"fallocate --length 250M {folder}/{number}" for number in range(8))
     with pytest.raises(BuildError, match="wrote more than its disk holds"):
         in_namespaces(tmp_path, base, f"run-command {written}; sleep 600\n")
     assert [path.name for path in (tmp_path / "work").iterdir()] == ["base.raw"]

@@ -20,9 +20,11 @@ class Files:
             each of the next answers; None sends all.
         refuse: Status codes that the next requests get instead of an answer.
         ranges: Whether Range is understood.
-        etag: The validator of every file.
+        etag: The validator of every file; empty for none.
+        modified: The time of every file, as HTTP writes it; empty for none.
         retry_after: What a refusal asks to wait.
         requests: (path, Range or None, status) of each request.
+        sent: The bytes of all answers' bodies.
     """
 
     content: dict[str, bytes] = field(default_factory=dict)
@@ -30,20 +32,25 @@ class Files:
     refuse: list[int] = field(default_factory=list)
     ranges: bool = True
     etag: str = '"one"'
+    modified: str = ""
     retry_after: str = ""
     requests: list[tuple[str, str | None, int]] = field(default_factory=list)
+    sent: int = 0
     url: str = ""
 
     def answer(self, handler: BaseHTTPRequestHandler) -> None:
+        # Who takes this for its proxy names another host before the path.
+        handler.path = re.sub("^http://[^/]*", "", handler.path)
         wanted, body = handler.headers.get("Range"), self.content.get(handler.path)
         if self.refuse or body is None:
             asked = {"Retry-After": self.retry_after} if self.retry_after else {}
             self._send(handler, self.refuse.pop(0) if self.refuse else 404, b"no", asked, wanted)
             return
-        headers = {"ETag": self.etag}
+        named = {"ETag": self.etag, "Last-Modified": self.modified}
+        headers = {name: value for name, value in named.items() if value}
         start = re.fullmatch(r"bytes=(\d+)-", wanted or "")
         status = 200
-        if start and self.ranges and handler.headers.get("If-Range") == self.etag:
+        if start and self.ranges and handler.headers.get("If-Range") in headers.values():
             at = int(start[1])
             if at >= len(body):
                 self._send(handler, 416, b"", headers, wanted)
@@ -61,13 +68,14 @@ class Files:
         cut = self.cut.pop(0) if self.cut and status in {200, 206} else None
         if handler.command != "HEAD":
             handler.wfile.write(body[:cut])
+            self.sent += len(body[:cut])
         handler.close_connection = True
 
 
 @contextmanager
-def serving(content: dict[str, bytes] | None = None) -> Iterator[Files]:
+def serving(content: dict[str, bytes] | None = None, address: str = "127.0.0.1") -> Iterator[Files]:
     files = Files(content=content or {})
-    with _served(files, files.answer):
+    with _served(files, files.answer, address):
         yield files
 
 
@@ -86,7 +94,9 @@ def answering(answer: Callable[[BaseHTTPRequestHandler], object]) -> Iterator[Fi
 
 
 @contextmanager
-def _served(files: Files, answer: Callable[[BaseHTTPRequestHandler], None]) -> Iterator[None]:
+def _served(
+    files: Files, answer: Callable[[BaseHTTPRequestHandler], None], address: str = "127.0.0.1"
+) -> Iterator[None]:
     class Handler(QuietHandler):
         def do_GET(self) -> None:
             answer(self)
@@ -94,6 +104,6 @@ def _served(files: Files, answer: Callable[[BaseHTTPRequestHandler], None]) -> I
         def do_HEAD(self) -> None:
             self.do_GET()
 
-    with LoopbackServer(Handler) as server, in_thread(server):
+    with LoopbackServer(Handler, address) as server, in_thread(server):
         files.url = server.url
         yield

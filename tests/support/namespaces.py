@@ -1,6 +1,7 @@
 """Whether this machine can run the engine of namespaces, and what tests of it are done on."""
 
 import hashlib
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -12,6 +13,9 @@ from lago_images.building.customise.namespace import (
     agent,
     customise,
     disk,
+    guest_archives,
+    guest_calls,
+    guest_root,
     partitions,
     sandbox,
     unpack_ext4,
@@ -63,7 +67,14 @@ _REMOVED = (
 
 
 def in_namespaces(
-    folder: Path, base: Image, text: str, script: str = "", *, network: bool = False
+    folder: Path,
+    base: Image,
+    text: str,
+    script: str = "",
+    *,
+    network: bool = False,
+    environ: dict[str, str] | None = None,
+    kept: Path | None = None,
 ) -> Prepared:
     """The disk of a spec's commands, done in namespaces whatever the rules say of them.
 
@@ -73,19 +84,25 @@ def in_namespaces(
         text: The commands; ``run attack.sh`` runs the script.
         script: The content of ``attack.sh``.
         network: Whether they may use it.
+        environ: Of who builds; without, this process's.
+        kept: The folder of what builds keep; without, one of its own.
     """
-    context = a_context(folder, settings=Settings(folder=folder, network=network))
+    settings = Settings(folder=folder, network=network)
+    context = a_context(folder, settings=settings, environ=environ)
+    context = replace(context, cache=kept or context.cache)
     (context.root / "attack.sh").write_text(script)
     work = folder / "work"
     work.mkdir(mode=0o700)
     spec = a_spec(f"#name=a\n#base=layer:debian-12\n#arch=x86_64\n#distro=debian\n{text}")
-    return customise.customise(spec, base.copy(work), work, context, Runner(log=folder / "log"))
+    runner = Runner(environ=context.environ, log=folder / "log")
+    return customise.customise(spec, base.copy(work), work, context, runner)
 
 
 def small(debian12: Image) -> Image:
     """A Debian 12 that cannot boot and has no documents, in a fraction of the files."""
     text = "".join(f"delete {path}\n" for path in _REMOVED)
-    modules = (agent, customise, disk, ext4, partitions, sandbox, unpack_ext4, user_namespace)
+    in_guest = (agent, guest_archives, guest_calls, guest_root)
+    modules = (*in_guest, customise, disk, ext4, partitions, sandbox, unpack_ext4, user_namespace)
     parts = [
         debian12.disk.parent.name,
         text,

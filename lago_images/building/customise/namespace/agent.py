@@ -1,14 +1,14 @@
 """Carry out a spec's commands in the sandbox, as libguestfs's daemon does in its appliance.
 
-Runs by itself: ``python3 agent.py PLAN``. The guest's tree is ``/sysroot``; what is beside it
-is of the host, and only read. Each command does what virt-customize 1.48 and the daemon's call
-behind it do (guestfs-tools customize/*.ml, libguestfs daemon/*.c), also where that is odd. Where
-it would mean something else here, the agent stops and exits with ``UNSUPPORTED``.
+Runs by itself, with those modules beside it that it imports: ``python3 -I -S FOLDER``, where it is
+``__main__.py``. The guest's tree is ``/sysroot``; what is beside it is of the host, and only
+read. Each command does what virt-customize 1.48 and the daemon's call behind it do (guestfs-tools
+customize/*.ml, libguestfs daemon/*.c), also where that is odd. Where it would mean something
+else here, the agent stops and exits with ``UNSUPPORTED``.
 
 Prints virt-sysprep's own lines before each command, so that a failure is named in the same way.
 """
 
-import ctypes
 import json
 import os
 import re
@@ -19,15 +19,29 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any, NoReturn
 
-SYSROOT = "/sysroot"
-UNSUPPORTED = 3
-# These are mounts while programs run, and the guest's own folders for libguestfs's other calls; the
-# plan adds the EFI system partition's.
-MOUNTS = ["/dev", "/proc", "/sys"]
-# What /etc/fstab calls a file system of the guest's disk (fstab(5)).
-_OF_DISK = ("/dev/", "UUID=", "LABEL=", "PARTUUID=", "PARTLABEL=")
+from lago_images.building.customise.namespace import guest_archives, guest_calls
+from lago_images.building.customise.namespace.guest_root import (
+    MOUNTS,
+    SYSROOT,
+    CommandFailedError,
+    UnsupportedError,
+    enter,
+    exists,
+    host,
+    inside,
+    is_plain,
+    outside,
+    outside_real,
+    own,
+    resolved,
+    write,
+)
+
+# Exit codes: what the spec means is the appliance's; it is to be begun again without packages.
+UNSUPPORTED, SPOILED = 3, 4
 _LOG = "/tmp/builder.log"  # noqa: S108 -- the guest's
 # What the appliance's init and guestfsd hand to a command (seen in 1.48).
 _ENVIRONMENT = {
@@ -51,173 +65,12 @@ _APT = """
         apt_opts='-q -y -o Dpkg::Options::=--force-confnew'
 """
 _APT_UPDATE = "        apt-get $apt_opts update\n"
-_RANDOM_SEEDS = (
-    "/var/lib/random-seed",
-    "/var/lib/systemd/random-seed",
-    "/var/lib/urandom/random-seed",
-    "/var/lib/misc/random-seed",
-    "/etc/random-seed",
-)
 _PERL = (
     "$lineno = 0; $expr = $ENV{virt_edit_expr}; while (<STDIN>) {   $lineno++;   eval $expr; "
     '  die if $@;   print STDOUT $_ or die "print: $!"; } close STDOUT or die "close: $!"; '
 )
-_GLOB_BRACE = 1 << 10
-_GLOB_NOMATCH = 3
 _SHADOW_FIELDS = 9
 _MOST_LOG = 2**16
-_DEEPEST_LINKS = 40
-
-
-class CommandFailedError(Exception):
-    """A command failed, as it would have in the appliance."""
-
-
-class UnsupportedError(Exception):
-    """A command would mean something else here than in the appliance."""
-
-
-class Glob(ctypes.Structure):
-    """glob(3)'s result."""
-
-    _fields_ = (
-        ("count", ctypes.c_size_t),
-        ("paths", ctypes.POINTER(ctypes.c_char_p)),
-        ("offset", ctypes.c_size_t),
-        ("flags", ctypes.c_int),
-        ("functions", ctypes.c_void_p * 5),
-    )
-
-
-def inside(action: Callable[[], Any]) -> Any:  # noqa: ANN401
-    """Return what ``action`` returns when the guest's tree is the root: of JSON's types."""
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
-        answer: dict[str, Any]
-        try:
-            os.chroot(SYSROOT)
-            os.chdir("/")
-            answer = {"value": action()}
-        except OSError as error:
-            answer = {"errno": error.errno, "text": f"{error.filename or ''}: {error.strerror}"}
-        except (CommandFailedError, UnsupportedError) as error:
-            answer = {"kind": type(error).__name__, "text": str(error)}
-        except BaseException as error:  # noqa: BLE001 -- this process must not go on as its parent
-            answer = {"kind": "UnsupportedError", "text": repr(error)}
-        with os.fdopen(writing, "w") as file:
-            json.dump(answer, file)
-        os._exit(0)
-    os.close(writing)
-    with os.fdopen(reading) as file:
-        text = file.read()
-    os.waitpid(child, 0)
-    if not text:
-        raise UnsupportedError("a step in the sandbox was ended")
-    answer = json.loads(text)
-    if "errno" in answer:
-        raise CommandFailedError(answer["text"])
-    if answer.get("kind") == "UnsupportedError":
-        raise UnsupportedError(answer["text"])
-    if "kind" in answer:
-        raise CommandFailedError(answer["text"])
-    return answer["value"]
-
-
-def resolved(path: str) -> str:
-    """Return a guest's path without links, as seen in the guest; the last part may be missing."""
-    if not path.startswith("/") or "\0" in path:
-        raise UnsupportedError(f"{path!a} is no absolute path")
-    parts, real, links = [part for part in path.split("/") if part], "", 0
-    while parts:
-        part = parts.pop(0)
-        if part in {".", ".."}:
-            real = real if part == "." else real.rpartition("/")[0]
-            continue
-        try:
-            target = os.readlink(f"{SYSROOT}{real}/{part}")
-        except OSError:
-            real = f"{real}/{part}"
-            continue
-        links += 1
-        if links > _DEEPEST_LINKS:
-            raise CommandFailedError(f"{path}: Too many levels of symbolic links")
-        parts = [name for name in target.split("/") if name] + parts
-        real = "" if target.startswith("/") else real
-    return real or "/"
-
-
-def own(path: str) -> str:
-    """Return ``path`` where it is a file of the guest's own, for calls that enter its root."""
-    real = resolved(path)
-    if real == "/" or any(f"{real}/".startswith(f"{mount}/") for mount in MOUNTS):
-        raise UnsupportedError(f"{path} is not of the guest's own files")
-    return path
-
-
-def outside(path: str) -> str:
-    """Return a guest's path below /sysroot, for what libguestfs does outside of the guest's root.
-
-    There the links in it lead elsewhere, unless they are relative and stay inside.
-    """
-    own(path)
-    parts, real, links = [part for part in path.split("/") if part], "", 0
-    while parts:
-        part = parts.pop(0)
-        if part == "..":
-            raise UnsupportedError(f"{path} has .. in it")
-        here = f"{real}/{part}"
-        if not os.path.islink(SYSROOT + here) or not (parts or path.endswith("/")):
-            real = here
-            continue
-        target, links = os.readlink(SYSROOT + here), links + 1
-        if target.startswith("/") or links > _DEEPEST_LINKS:
-            raise UnsupportedError(f"{here} is a link that leads elsewhere")
-        parts = [name for name in target.split("/") if name] + parts
-    return SYSROOT + path
-
-
-def outside_real(path: str) -> str:
-    """Return as ``outside`` does; the path's last part may be no link, either."""
-    here = outside(path)
-    if os.path.islink(here.rstrip("/")):
-        raise UnsupportedError(f"{path} is a link")
-    return here
-
-
-def host(*argv: str, env: dict[str, str] | None = None) -> None:
-    """Run a program of the host's, as guestfsd does."""
-    # The agent's own standard input and output are its channel.
-    done = subprocess.run(
-        argv,
-        env={**os.environ, **(env or {})},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        check=False,
-    )
-    if done.returncode:
-        raise CommandFailedError(done.stderr.decode(errors="replace").strip() or argv[0])
-
-
-def write(path: str, data: bytes, flags: int = os.O_TRUNC) -> None:
-    """Write to a path in the guest's root; run inside."""
-    options = os.O_WRONLY | os.O_CREAT | os.O_NOCTTY | os.O_NONBLOCK | flags
-    target = os.open(path, options, 0o666)
-    with os.fdopen(target, "wb") as file:
-        file.write(data)
-
-
-def exists(path: str) -> bool:
-    return os.access(path, os.F_OK)
-
-
-def is_plain(path: str, kind: Callable[[int], bool] = stat.S_ISREG) -> bool:
-    """Tell whether a path in the guest's root is of a kind; a link is not followed."""
-    try:
-        return kind(os.lstat(path).st_mode)
-    except OSError:
-        return False
 
 
 class Agent:
@@ -235,11 +88,11 @@ class Agent:
         if inside(lambda: os.path.isdir("/tmp")) is not True:  # noqa: S108
             raise UnsupportedError("the guest has no /tmp")
         esp = self.plan["esp"]
-        if esp and inside(lambda: mounted_from_disk("/etc/fstab")) != [esp]:
+        if esp and inside(lambda: guest_calls.mounted_from_disk("/etc/fstab")) != [esp]:
             raise UnsupportedError("the guest's /etc/fstab mounts other parts of its disk")
         before = self._machine_packages()
         self.say("Setting a random seed")
-        inside(self._random_seed)
+        inside(guest_calls.random_seed)
         self._machine_id()
         for operation in self.plan["operations"]:
             name, argument = operation["name"], operation["argument"]
@@ -266,7 +119,7 @@ class Agent:
         if "\n" in line:
             raise CommandFailedError("append-line: line must not contain newline characters")
         own(path)
-        inside(lambda: self._append(path, line.encode()))
+        inside(lambda: guest_calls.append_line(path, line.encode()))
 
     def do_chmod(self, argument: str) -> None:
         mode, path = argument.split(":", 1)
@@ -309,7 +162,7 @@ class Agent:
         if ".." in argument.split("/"):
             raise UnsupportedError(f"{argument} has .. in it")
         own(fixed)
-        for path in inside(lambda: glob_expand(argument)):
+        for path in inside(lambda: guest_calls.glob_expand(argument)):
             real = outside(os.fsdecode(bytes.fromhex(path)))
             host("rm", "-rf", real)
 
@@ -333,13 +186,13 @@ class Agent:
         if done.returncode:
             raise CommandFailedError(done.stderr.decode(errors="replace").strip() or "perl failed")
         folder = here.rpartition("/")[0]
-        replace(here, f"{folder}/{secrets.token_hex(4)}", done.stdout)
+        guest_calls.replace(here, f"{folder}/{secrets.token_hex(4)}", done.stdout)
 
     def do_hostname(self, name: str) -> None:
         self.say(f"Setting the hostname: {name}")
         own("/etc/hostname")
         own("/etc/hosts")
-        inside(lambda: set_hostname(name))
+        inside(lambda: guest_calls.set_hostname(name))
 
     def do_install(self, argument: str) -> None:
         packages = argument.split(",")
@@ -356,7 +209,7 @@ class Agent:
     def do_mkdir(self, path: str) -> None:
         self.say(f"Making directory: {path}")
         own(path)
-        inside(lambda: mkdir_p(path))
+        inside(lambda: guest_calls.mkdir_p(path))
 
     def do_move(self, argument: str) -> None:
         source, target = argument.split(":", 1)
@@ -398,17 +251,17 @@ class Agent:
     def do_touch(self, path: str) -> None:
         self.say(f"Running touch: {path}")
         own(path)
-        inside(lambda: touch(path))
+        inside(lambda: guest_calls.touch(path))
 
     def do_truncate(self, path: str) -> None:
         self.say(f"Truncating: {path}")
         own(path)
-        inside(lambda: truncate(path))
+        inside(lambda: guest_calls.truncate(path))
 
     def do_truncate_recursive(self, path: str) -> None:
         self.say(f"Recursively truncating: {path}")
         own(path)
-        inside(lambda: truncate_recursive(path))
+        inside(lambda: guest_calls.truncate_recursive(path))
 
     def do_uninstall(self, argument: str) -> None:
         packages = argument.split(",")
@@ -428,7 +281,7 @@ class Agent:
         own(target)
         source = os.open(f"/inputs/{local}", os.O_RDONLY)
         mode = stat.S_IMODE(os.fstat(source).st_mode)
-        inside(lambda: upload(source, target, mode))
+        inside(lambda: guest_calls.upload(source, target, mode))
         os.close(source)
 
     def do_write(self, argument: str) -> None:
@@ -443,27 +296,14 @@ class Agent:
             raise UnsupportedError(f"{link} is a link to a folder")
         host("ln", "-sf", "--", target, here)
 
-    def _append(self, path: str, line: bytes) -> None:
-        if not exists(path):
-            write(path, line + b"\n")
-            return
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            raise CommandFailedError(f"append_line: {path} is not a file")
-        with open(path, "rb") as file:
-            first = file.read(8192)
-            newline = next((end for end in (b"\r\n", b"\n", b"\r") if end in first), b"\n")
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(size - len(newline), 0))
-            last = file.read(len(newline)) if size else newline
-        before = b"" if last == newline else newline
-        write(path, before + line + newline, os.O_APPEND)
-
     def _sh(self, command: str) -> None:
         """Run a shell command in the guest; its output goes to the log that is in the guest."""
         proxies = [f"export {name}={quote(value)}" for name, value in self.plan["proxies"]]
         prologue = "\n".join(proxies) + "\n"
         text = f"exec >>{quote(_LOG)} 2>&1\n{prologue}\n{command}\n"
-        if self._shell(text, ()):
+        with guest_archives.given() if "apt" in command else nullcontext():
+            status = self._shell(text, ())
+        if status:
             self._show_log()
             raise CommandFailedError("command exited with an error")
 
@@ -514,7 +354,7 @@ class Agent:
     def _machine_packages(self) -> set[str]:
         """Return those packages, with versions, whose scripts look at the machine."""
         pattern = re.compile(self.plan["machine_packages"])
-        return set(inside(lambda: package_versions("/var/lib/dpkg/status", pattern)))
+        return set(inside(lambda: guest_calls.package_versions("/var/lib/dpkg/status", pattern)))
 
     def _show_log(self) -> None:
         """Print the end of the log for who looks for the reason."""
@@ -535,19 +375,6 @@ class Agent:
             self._show_log()
             raise CommandFailedError("finish.sh: command exited with an error")
         os.close(answer)
-
-    def _random_seed(self) -> None:
-        """Write to the files with a seed that there are, or make Debian's where its folder is."""
-        present = [path for path in _RANDOM_SEEDS if is_plain(path)]
-        for path in present:
-            size = min(max(os.lstat(path).st_size, 512), 8192)
-            truncate(path)
-            write(path, os.urandom(size), os.O_APPEND)
-        new = "/var/lib/urandom/random-seed"
-        if not present and is_plain("/var/lib/urandom", stat.S_ISDIR):
-            write(new, os.urandom(512))
-            os.chown(new, 0, 0)
-            os.chmod(new, 0o600)
 
     def _machine_id(self) -> None:
         path = "/etc/machine-id"
@@ -574,7 +401,9 @@ class Agent:
             if line and fields[0] in self.passwords:
                 fields[1] = self.passwords[fields[0]]
                 lines[number] = ":".join(fields)
-        replace(path, f"{path}.guestfs{secrets.token_hex(3)}", "\n".join(lines).encode())
+        guest_calls.replace(
+            path, f"{path}.guestfs{secrets.token_hex(3)}", "\n".join(lines).encode()
+        )
 
     def _end_others(self) -> None:
         """End what the commands left running; only the sandbox's first process stays."""
@@ -607,141 +436,6 @@ class Agent:
                 raise UnsupportedError(f"the guest's {mount} is no folder")
 
 
-# What follows is run in the guest's root.
-
-
-def enter() -> None:
-    os.chroot(SYSROOT)
-    os.chdir("/")
-    os.umask(0o022)
-
-
-def mounted_from_disk(fstab: str) -> list[str]:
-    """Return where /etc/fstab mounts what is on the guest's disk, but for its root."""
-    with open(fstab, encoding="utf-8") as file:
-        fields = [line.split() for line in file if not line.lstrip().startswith("#")]
-    mounted = {each[1] for each in fields if len(each) > 1 and each[0].startswith(_OF_DISK)}
-    return sorted(path for path in mounted - {"/"} if path.startswith("/"))
-
-
-def package_versions(status: str, pattern: "re.Pattern[str]") -> list[str]:
-    """Return the name, version and state of each package of dpkg's whose name matches."""
-    if not is_plain(status):
-        return []
-    with open(status, encoding="utf-8", errors="replace") as file:
-        stanzas = [stanza.split("\n") for stanza in file.read().split("\n\n")]
-    versions = []
-    for stanza in stanzas:
-        fields = dict(line.split(": ", 1) for line in stanza if ": " in line)
-        if pattern.fullmatch(fields.get("Package", "")):
-            wanted = (fields.get(name, "") for name in ("Package", "Version", "Status"))
-            versions.append(" ".join(wanted))
-    return versions
-
-
-def glob_expand(pattern: str) -> list[str]:
-    """Return the paths that match, as hexadecimal digits: they need not be UTF-8."""
-    library, result = ctypes.CDLL(None), Glob()
-    code = library.glob(os.fsencode(pattern), _GLOB_BRACE, None, ctypes.byref(result))
-    if code == _GLOB_NOMATCH:
-        return []
-    if code:
-        raise CommandFailedError(f"glob failed: {pattern}")
-    return [bytes(result.paths[number]).hex() for number in range(result.count)]
-
-
-def mkdir_p(path: str) -> None:
-    try:
-        os.makedirs(path, 0o777, exist_ok=True)
-    except FileExistsError as error:
-        raise CommandFailedError(f"{path}: a path element was not a directory") from error
-    if not stat.S_ISDIR(os.lstat(path.rstrip("/")).st_mode):
-        raise CommandFailedError(f"{path}: a path element was not a directory")
-
-
-def touch(path: str) -> None:
-    if os.path.lexists(path) and not is_plain(path):
-        raise CommandFailedError(f"{path}: touch can only be used on a regular files")
-    target = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOCTTY, 0o666)
-    os.utime(target)
-    os.close(target)
-
-
-def truncate(path: str) -> None:
-    target = os.open(path, os.O_WRONLY | os.O_NOCTTY)
-    os.ftruncate(target, 0)
-    os.close(target)
-
-
-def truncate_recursive(path: str) -> None:
-    if not is_plain(path.rstrip("/"), stat.S_ISDIR):
-        raise UnsupportedError(f"{path} is no folder")
-    for folder, _, names in os.walk(path):
-        for name in names:
-            if is_plain(f"{folder}/{name}"):
-                truncate(f"{folder}/{name}")
-
-
-def upload(source: int, target: str, mode: int) -> None:
-    options = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOCTTY
-    with os.fdopen(os.open(target, options, 0o666), "wb") as file:
-        while piece := os.read(source, 2**20):
-            file.write(piece)
-    os.chmod(target, mode)
-    os.chown(target, 0, 0)
-
-
-def replace(path: str, new: str, data: bytes) -> None:
-    """Put a file of the same owner, mode and attributes in the place of another."""
-    status = os.lstat(path)
-    target = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-    with os.fdopen(target, "wb") as file:
-        file.write(data)
-    os.chown(new, status.st_uid, status.st_gid)
-    os.chmod(new, stat.S_IMODE(status.st_mode))
-    for name in os.listxattr(path):
-        os.setxattr(new, name, os.getxattr(path, name))
-    os.rename(new, path)
-
-
-def set_hostname(name: str) -> None:
-    """Write /etc/hostname, and the new name in the place of the old one in /etc/hosts."""
-    old = None
-    if is_plain("/etc/hostname"):
-        with open("/etc/hostname", encoding="utf-8") as file:
-            old = file.read().split("\n")[0]
-    write("/etc/hostname", f"{name}\n".encode())
-    if not is_plain("/etc/hosts"):
-        return
-    with open("/etc/hosts", encoding="utf-8") as file:
-        text = file.read()
-    lines = [host_line(line, old, name) for line in text.split("\n")]
-    if "\n".join(lines) != text:
-        replace("/etc/hosts", "/etc/hosts.augnew", "\n".join(lines).encode())
-
-
-def host_line(line: str, old: str | None, new: str) -> str:
-    if not line.strip() or line.lstrip().startswith("#"):
-        return line
-    if not re.fullmatch(r"[0-9a-fA-F:.]+([ \t]+[A-Za-z0-9._-]+)+[ \t]*", line):
-        raise UnsupportedError("the guest's /etc/hosts has a line of an unusual form")
-    first, *rest = re.split(r"([ \t]+)", line)
-    return first + "".join(host_name(part, old, new) for part in rest)
-
-
-def host_name(part: str, old: str | None, new: str) -> str:
-    short = new.partition(".")[0]
-    if old is not None and part == old:
-        return new
-    if old is not None and part == old.partition(".")[0] and part:
-        return short
-    if part == "unassigned-hostname":
-        return short
-    if part == "unassigned-hostname.unassigned-domain" and "." in new:
-        return new
-    return part
-
-
 def quote(text: str) -> str:
     """Quote as OCaml's Filename.quote does, which guestfs-tools use."""
     return "'" + text.replace("'", "'\\''") + "'"
@@ -762,6 +456,8 @@ def main(plan: str) -> NoReturn:
         agent.run()
     except UnsupportedError as error:
         code, line = UNSUPPORTED, f"unsupported: {error}"
+    except guest_archives.SpoiledError as error:
+        code, line = SPOILED, f"a kept package made apt fail: {error}"
     except (CommandFailedError, OSError, UnicodeDecodeError) as error:
         code, line = 1, f"virt-sysprep: error: {error}"
     if line:

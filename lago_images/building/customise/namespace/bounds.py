@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from lago_images.building.customise.namespace.guest_archives import MOST_BYTES
 from lago_images.building.customise.namespace.user_namespace import Namespace
 from lago_images.host import space
 from lago_images.host.process import Runner
@@ -25,7 +26,7 @@ class Bounds:
 
     Args:
         disk_size: Bytes that the tree may have.
-        folder: Has the tree.
+        folder: Has ``tree``, and ``fetched`` for packages.
         held: The namespace that the commands run in.
         runner: Measures the tree.
         exceeded: What they did, to follow their name.
@@ -47,18 +48,21 @@ class Bounds:
         Others use the host's disk, too: the tree is measured only when it may be too large.
         """
         bytes_free = space.free(folder)
-        if self._start - bytes_free > self.disk_size and self._tree() > self.disk_size:
+        if self._start - bytes_free > self.disk_size and self._is_too_large():
             self.exceeded = "wrote more than its disk holds"
         if memory(self.held) > MOST_MEMORY:
             self.exceeded = f"took more than {MOST_MEMORY // 2**30} GiB of memory"
         return 0 if self.exceeded else bytes_free
 
-    def _tree(self) -> int:
+    def _is_too_large(self) -> bool:
         # Files come and go under it, of which it complains.
-        command = "du --summarize --one-file-system --block-size=1 tree 2>/dev/null || :"
+        command = "du --summarize --one-file-system --block-size=1 tree fetched 2>/dev/null || :"
         runner = self.held.runner(self.runner)
         out = runner.capture(["sh", "-c", command], cwd=self.folder, doing="measuring a tree")
-        return int((out.decode().split() or [str(self.disk_size + 1)])[0])
+        sizes = [int(line.split()[0]) for line in out.decode().splitlines()]
+        # Whoever keeps it from being measured has written too much; files take whole blocks.
+        tree, fetched = sizes if len(sizes) > 1 else (self.disk_size + 1, 0)
+        return tree > self.disk_size or fetched > 2 * MOST_BYTES
 
 
 def memory(held: Namespace) -> int:

@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from inspect import getsource
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,6 +15,9 @@ from lago_images.building.customise import identities, sysprep
 from lago_images.building.customise.inputs import copy_inputs
 from lago_images.building.customise.namespace import (
     agent,
+    guest_archives,
+    guest_calls,
+    guest_root,
     passwords,
     rules,
     sandbox,
@@ -27,6 +31,7 @@ from lago_images.building.customise.namespace.disk import (
     find_root,
     write_root,
 )
+from lago_images.building.customise.namespace.kept_packages import KeptPackages
 from lago_images.building.customise.namespace.unpack_ext4 import UNSUPPORTED, UnsupportedError
 from lago_images.building.customise.namespace.user_namespace import (
     NAMES_AT,
@@ -58,15 +63,26 @@ _UNSUPPORTED = "unsupported: "
 _ESP = "/boot/efi"
 
 
+class _SpoiledError(BuildError):
+    """A kept package made apt fail."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Job:
-    """Hold what the steps share: the folder, whose tree is the namespace's root's, and who runs."""
+    """Hold what the steps share.
+
+    Attributes:
+        folder: Has the tree, which is the namespace's root's.
+        kept: What apt is given, and where what it fetches is kept; None where neither is done.
+    """
 
     spec: Spec
+    prepared: Prepared
     folder: Path
     held: Namespace
     context: Context
     runner: Runner
+    kept: KeptPackages | None
 
 
 def customise(
@@ -91,31 +107,48 @@ def customise(
     if missing := sandbox.missing_programs(search_path(runner.environ), network=network):
         raise UnavailableError(f"not installed: {', '.join(missing)}")
     refuse_noexec(workdir)
-    start_time = context.clock()
-    ids = block()
+    # Strangers do not choose what others are given.
+    kept = None if rules.is_strangers(context.environ) else KeptPackages.of(spec, context.cache)
+    try:
+        return _customise(spec, prepared, workdir, context, runner, kept)
+    except _SpoiledError as error:
+        runner.note(f"{spec.name}: {error}: beginning again without what was kept")
+        try:
+            if kept:
+                kept.forget()
+        except OSError:
+            # Who may only read the cache would be given the same again.
+            kept = None
+    return _customise(spec, prepared, workdir, context, runner, kept)
+
+
+def _customise(
+    spec: Spec,
+    prepared: Prepared,
+    workdir: Path,
+    context: Context,
+    runner: Runner,
+    kept: KeptPackages | None,
+) -> Prepared:
+    start_time, ids = context.clock(), block()
     with ExitStack() as stack:
-        held = stack.enter_context(namespace(runner, ids))
-        sandbox.try_out(held.runner(runner))
-        loopback(runner, held)
-        if network:
-            stack.enter_context(networked(runner, held, _proxy_hosts(runner)))
+        held = stack.enter_context(_namespace(runner, ids, context))
         folder = stack.enter_context(private(workdir / "namespace"))
         # The work directory is closed to others; the namespace's root starts in here.
         folder.chmod(0o711)
         owner = stack.enter_context(_owner(runner, ids, folder))
         raw = _raw(prepared, workdir, stack, runner)
         root = find_root(raw)
-        _fill(spec, folder, context, runner, prepared, root)
-        copy_around(raw, root, folder / "disk.raw")
-        owner.give(folder / "tree", folder / "answer", folder / "disk.raw")
-        job = _Job(spec=spec, folder=folder, held=held, context=context, runner=runner)
-        devices = _unpack(job, raw, root)
-        reply = _run(job, root, owner)
-        sysprep.refuse_missing_users(spec, reply.missing_users)
-        safe = held.runner(runner)
-        epoch = settle_times("tree", start_time, root.made, safe, cwd=folder)
-        superblocks = write_root(folder, root, devices, epoch, safe)
-        owner.take(folder / "disk.raw")
+        job = _Job(
+            spec=spec,
+            prepared=prepared,
+            folder=folder,
+            held=held,
+            context=context,
+            runner=runner,
+            kept=kept,
+        )
+        reply, superblocks = _rewrite(job, raw, root, owner, start_time)
         forget_writes(folder / "disk.raw", root.place.start, superblocks, BLOCK)
         new = workdir / "customised.raw"
         (folder / "disk.raw").rename(new)
@@ -124,6 +157,39 @@ def customise(
     return replace(
         prepared, disk=new, format="raw", packages=reply.packages, boot_files=reply.boot_files
     )
+
+
+@contextmanager
+def _namespace(runner: Runner, ids: Block, context: Context) -> Iterator[Namespace]:
+    """Hold a namespace that is tried out, with a network where commands may use it."""
+    with ExitStack() as stack:
+        held = stack.enter_context(namespace(runner, ids))
+        sandbox.try_out(held.runner(runner))
+        loopback(runner, held)
+        if context.settings.network:
+            stack.enter_context(networked(runner, held, _proxy_hosts(runner)))
+        yield held
+
+
+def _rewrite(
+    job: _Job, raw: Path, root: Root, owner: "_Owner", start_time: float
+) -> tuple[sysprep.Reply, tuple[int, ...]]:
+    """Run the commands in a disk's tree, and write that into a new disk, ``disk.raw``.
+
+    Returns the answer of ``finish.sh``, and the blocks that superblocks are in.
+    """
+    folder = job.folder
+    given = _fill(job, root)
+    copy_around(raw, root, folder / "disk.raw")
+    owner.give(*(folder / name for name in ("tree", "fetched", "answer", "disk.raw")))
+    devices = _unpack(job, raw, root)
+    reply = _run(job, root, owner, given)
+    sysprep.refuse_missing_users(job.spec, reply.missing_users)
+    safe = job.held.runner(job.runner)
+    epoch = settle_times("tree", start_time, root.made, safe, cwd=folder)
+    superblocks = write_root(folder, root, devices, epoch, safe)
+    owner.take(folder / "disk.raw")
+    return reply, superblocks
 
 
 class _Owner:
@@ -170,31 +236,49 @@ def _raw(prepared: Prepared, workdir: Path, stack: ExitStack, runner: Runner) ->
     return raw
 
 
-def _fill(
-    spec: Spec, folder: Path, context: Context, runner: Runner, prepared: Prepared, root: Root
-) -> None:
-    """Write what the sandbox is started with into the folder."""
-    inputs = folder / "inputs"
-    copy_inputs(spec, context.root, inputs)
-    inputs.chmod(0o755)
-    for name, text in {
-        "agent.py": Path(agent.__file__).read_text("utf-8"),
-        "plan.json": json.dumps(_plan(spec, context, runner, prepared, root)),
-    }.items():
-        if (inputs / name).exists():
-            raise UnsupportedError(f"it reads a host file that is called {name}")
-        (inputs / name).write_text(text, encoding="utf-8", errors="surrogateescape")
-        (inputs / name).chmod(0o644)
-    (folder / "tree").mkdir(mode=0o755)
+def _fill(job: _Job, root: Root) -> int:
+    """Write what the sandbox is started with into the folder, for the namespace's root to read.
+
+    Returns the bytes of the packages that are given.
+    """
+    folder = job.folder
+    copy_inputs(job.spec, job.context.root, folder / "inputs")
+    for name, text in {"plan.json": json.dumps(_plan(job, root)), **agent_files()}.items():
+        file = folder / "agent" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, encoding="utf-8", errors="surrogateescape")
+    for name in ("tree", "given", "fetched"):
+        (folder / name).mkdir(mode=0o755)
     (folder / "answer").touch(mode=0o600)
     seccomp.write_filter(folder / "filter")
-    (folder / "filter").chmod(0o644)
+    read = ("inputs", "agent", "given", "fetched", "filter")
+    for path in (*(folder / "agent").rglob("*"), *map(folder.joinpath, read)):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    return _given(job)
 
 
-def _plan(
-    spec: Spec, context: Context, runner: Runner, prepared: Prepared, root: Root
-) -> dict[str, Any]:
-    environ = environment_for("virt-sysprep", child_environment(runner.environ))
+def _given(job: _Job) -> int:
+    if job.kept is None:
+        return 0
+    try:
+        return job.kept.give(job.folder / "given")
+    except OSError as error:
+        job.runner.note(f"kept packages are not given: {error}")
+        return 0
+
+
+def agent_files() -> dict[str, str]:
+    """Return the text of the agent's modules, by the name that each has where it is started."""
+    files = {
+        f"{module.__name__.replace('.', '/')}.py": getsource(module)
+        for module in (guest_root, guest_calls, guest_archives)
+    }
+    return {"__main__.py": getsource(agent), **files}
+
+
+def _plan(job: _Job, root: Root) -> dict[str, Any]:
+    spec, context = job.spec, job.context
+    environ = environment_for("virt-sysprep", child_environment(job.runner.environ))
     return {
         "operations": [
             {"name": each.name, "argument": "" if each.name in _PASSWORDS else each.argument}
@@ -209,14 +293,14 @@ def _plan(
         "finish": identities.finish_script(
             spec.operations, sysprep.password_users(spec.operations)
         ),
-        "passwords": passwords.fields(spec, prepared.base),
+        "passwords": passwords.fields(spec, job.prepared.base),
     }
 
 
 def _unpack(job: _Job, raw: Path, root: Root) -> list[dict[str, Any]]:
     """Unpack the disk's root file system as ``tree``; returns the device files."""
     script = Path(unpack_ext4.__file__).read_text("utf-8")
-    mounts = [*agent.MOUNTS, *([_ESP] if root.has_esp else ())]
+    mounts = [*guest_root.MOUNTS, *([_ESP] if root.has_esp else ())]
     start = str(root.place.start)
     argv = [sandbox.python(), "-I", "-S", "-c", script, start, "tree", *mounts]
     runner = job.held.runner(job.runner)
@@ -236,11 +320,12 @@ def _unpack(job: _Job, raw: Path, root: Root) -> list[dict[str, Any]]:
     return devices
 
 
-def _run(job: _Job, root: Root, owner: _Owner) -> sysprep.Reply:
+def _run(job: _Job, root: Root, owner: _Owner, given: int) -> sysprep.Reply:
     """Run the commands; returns the answer of ``finish.sh``."""
     runner = job.held.runner(job.runner, network=True)
     argv = sandbox.command(root.disk_size, _esp(root))
-    name, bounds = job.spec.name, Bounds(root.disk_size, job.folder, job.held, job.runner)
+    name = job.spec.name
+    bounds = Bounds(root.disk_size + given, job.folder, job.held, job.runner)
     job.context.console.info(f"{name}: customising ({len(job.spec.operations)} commands)")
     try:
         with watched(runner, job.folder.parent, f"customising {name}", free=bounds.free) as safe:
@@ -252,14 +337,27 @@ def _run(job: _Job, root: Root, owner: _Owner) -> sysprep.Reply:
     except BuildError as error:
         _hand_over(error)
         raise
+    _keep(job)
     owner.take(job.folder / "answer")
     return sysprep.read_reply(job.folder / "answer")
 
 
+def _keep(job: _Job) -> None:
+    if job.kept:
+        try:
+            job.kept.keep(job.folder / "fetched")
+        except OSError as error:
+            job.runner.note(f"packages are not kept: {error}")
+
+
 def _hand_over(error: BuildError) -> None:
-    """Raise ``UnsupportedError`` where the agent, not a command, has ended."""
+    """Raise ``UnsupportedError`` or ``_SpoiledError`` where the agent, not a command, has ended."""
     cause = error.__cause__
-    if isinstance(cause, CommandError) and cause.returncode == UNSUPPORTED:
+    if not isinstance(cause, CommandError):
+        return
+    if cause.returncode == agent.SPOILED:
+        raise _SpoiledError(cause.tail[-1] if cause.tail else "") from error
+    if cause.returncode == UNSUPPORTED:
         lines = [line for line in cause.tail if line.startswith(_UNSUPPORTED)]
         raise UnsupportedError((lines or [str(error)])[-1].removeprefix(_UNSUPPORTED)) from error
 

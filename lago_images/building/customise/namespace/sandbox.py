@@ -9,6 +9,7 @@ import shlex
 import shutil
 from pathlib import Path
 
+from lago_images.building.customise.namespace.guest_archives import FETCHED, GIVEN
 from lago_images.building.customise.namespace.user_namespace import (
     MOST_PROCESSES,
     UnavailableError,
@@ -41,9 +42,11 @@ _NAMESPACES = ("--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgr
 _MOUNTS = """\
 set -e
 mount -t tmpfs -o mode=755,size=64k none /mnt
-mkdir /mnt/tree /mnt/inputs
+mkdir /mnt/tree /mnt/inputs /mnt/agent /mnt/given /mnt/fetched
 : >/mnt/answer
-for each in tree inputs answer; do mount --no-canonicalize --bind "$each" "/mnt/$each"; done
+for each in tree inputs agent given fetched answer; do
+  mount --no-canonicalize --bind "$each" "/mnt/$each"
+done
 exec 6<filter
 exec """
 # Of one process, in bytes; libguestfs's appliance has this for all of them.
@@ -92,8 +95,9 @@ def try_out(runner: Runner) -> None:
 def command(largest_file: int, esp: str) -> list[str]:
     """Return the command that runs the agent; to be started in the folder with its files.
 
-    There must be ``tree``, the guest's root; ``inputs``, with ``agent.py`` and ``plan.json``;
-    ``answer``, a file; and ``filter``. Nothing else of the host but /usr is in reach.
+    There must be ``tree``, the guest's root; ``inputs``, the host files of the spec; ``agent``,
+    with the agent and its ``plan.json``; ``given`` and ``fetched``, for packages; ``answer``, a
+    file; and ``filter``. Nothing else of the host but /usr is in reach.
 
     Args:
         largest_file: Bytes that a file of the guest may have.
@@ -131,7 +135,8 @@ def _bwrap(esp: str) -> list[str]:
         "--ro-bind", "/usr", "/usr", *_merged(),
         "--ro-bind-try", "/etc/ld.so.cache", "/etc/ld.so.cache",
         "--ro-bind-try", "/etc/alternatives", "/etc/alternatives",
-        "--ro-bind", "/mnt/inputs", "/inputs",
+        "--ro-bind", "/mnt/inputs", "/inputs", "--ro-bind", "/mnt/agent", "/agent",
+        "--ro-bind", "/mnt/given", GIVEN, "--bind", "/mnt/fetched", FETCHED,
         "--bind", "/mnt/answer", "/answer",
         "--proc", "/proc", "--dev", "/dev",
         "--bind", "/mnt/tree", "/sysroot",
@@ -141,7 +146,7 @@ def _bwrap(esp: str) -> list[str]:
         *(["--ro-bind", "/dev/null", "/sysroot/proc/swaps"] if _SWAPS.exists() else ()),
         "--remount-ro", "/",
         "--chdir", "/",
-        python(), "-I", "-S", "/inputs/agent.py", "/inputs/plan.json",
+        python(), "-I", "-S", "/agent", "/agent/plan.json",
     ]
     # fmt: on
 

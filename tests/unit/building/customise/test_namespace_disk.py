@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lago_images.building.customise.namespace import agent, disk
+from lago_images.building.customise.namespace import disk, guest_root
 from lago_images.building.customise.namespace.disk import Root
 from lago_images.building.customise.namespace.unpack_ext4 import (
     Ext4,
@@ -22,7 +22,7 @@ from tests.tools import need
 
 need("mke2fs", "debugfs", "dumpe2fs", "sfdisk")
 MIB = 2**20
-MOUNTS = [os.fsencode(path) for path in agent.MOUNTS]
+MOUNTS = [os.fsencode(path) for path in guest_root.MOUNTS]
 # As bootstrap: lays disks out, for a BIOS and for UEFI too: one partition, and three.
 MBR = "label: dos\nstart=2048, type=83, bootable\n"
 GPT = """\
