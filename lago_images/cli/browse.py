@@ -147,7 +147,7 @@ def _list_lines(
             age(each.built, now),
             human_size(each.disk.compressed_size),
             each.fingerprint.removeprefix("sha256:")[:_SHORT],
-            each.commit[:_SHORT],
+            _commit(each),
             *(column(each) for column in more.values()),
         )
         for each in listed.images
@@ -226,6 +226,11 @@ def _page_lines(page: ImagePage, chosen: Revision | None, now: float) -> Iterato
         yield from (clean(f"  {line}") for line in page.use)
 
 
+def _commit(revision: Revision) -> str:
+    """Return a commit in short, with a ``+`` for files that were not committed."""
+    return revision.commit[:_SHORT] + "+" * revision.dirty
+
+
 def _facts(page: ImagePage, chosen: Revision, now: float) -> Iterator[tuple[str, str]]:
     state = str(chosen.state) + (f": {chosen.reason}" if chosen.reason else "")
     yield "revision", f"{chosen.revision}, {state}"
@@ -279,7 +284,7 @@ def _revision_lines(revisions: Sequence[Revision], width: int | None) -> Iterato
             minute(each.built),
             minute(each.published),
             each.actor,
-            each.commit[:_SHORT],
+            _commit(each),
             human_size(each.disk.compressed_size),
             _state(each),
         )

@@ -49,7 +49,8 @@ def doctor(invocation: Invocation, form: str, host: bool) -> None:
     else:
         for line in _lines(checks, terminal_width()):
             click.echo(line)
-    for line in _next(checks):
+    has_specs = (invocation.root / invocation.settings.specs).is_dir() if ok else False
+    for line in _next(checks, has_specs=has_specs):
         invocation.console.info(line)
     finish(succeeded=ok)
 
@@ -63,15 +64,17 @@ def _lines(checks: tuple[Check, ...], width: int | None) -> list[str]:
     return table(("state", "check", "found"), rows, width=width)
 
 
-def _next(checks: tuple[Check, ...]) -> Iterator[str]:
+def _next(checks: tuple[Check, ...], *, has_specs: bool) -> Iterator[str]:
     """Yield what to do next: what is missing, in its order, else the first commands."""
     missing = [check for check in checks if check.state is State.MISSING]
     for number, check in enumerate(missing, 1):
         yield f"{number}. {check.name}: {check.do}"
     if missing:
         yield "then: lago-images doctor again"
-    else:
+    elif has_specs:
         yield "next: lago-images lint && lago-images build"
+    else:
+        yield "next, in a folder for specs: lago-images init"
 
 
 def _checks(invocation: Invocation, *, host: bool) -> Iterator[Check]:

@@ -84,8 +84,10 @@ def published(store: Store, name: str) -> StoredBuild:
         stored = release and state.stored(release)
         if stored:
             return stored
+    wanted = name.removesuffix(".qcow2")
+    what = f"here is no file {name}, and " if name != wanted else ""
     raise RepositoryError(
-        f"{store.url} has no published image {name}",
-        hint=f"build it: lago-images try {name}, then lago-images run {name}.qcow2; "
+        f"{what}{store.url} has no published image {name}",
+        hint=f"build it: lago-images try {wanted}, then lago-images run {wanted}.qcow2; "
         "or see what is published: lago-images repo list",
     )

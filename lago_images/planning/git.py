@@ -230,7 +230,9 @@ class Git:
 
     def _how_to_get(self, rev: str) -> str:
         """Return what to do about a missing revision: one counted back from another has no name."""
-        remote = self.remote() or "REMOTE"
+        remote = self.remote()
+        if remote is None:
+            return "this clone has no remote that could have it: git remote add origin URL"
         if "~" not in rev and "^" not in rev:
             return f"fetch it first: git fetch {remote} {rev.removeprefix(f'{remote}/')}"
         if self.shallow:

@@ -68,7 +68,9 @@ class Built:
 class Current:
     """Describe the release that clients get now.
 
-    ``built`` is None when the repository no longer has the build that the release names.
+    Attributes:
+        dirty: Whether it was released with files that the commit does not have.
+        built: None when the repository no longer has the build that the release names.
     """
 
     revision: int
@@ -76,6 +78,7 @@ class Current:
     commit: str
     build: str
     built: Built | None
+    dirty: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

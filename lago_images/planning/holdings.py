@@ -52,6 +52,7 @@ def _current(state: Offers[R], release: R, history: tuple[R, ...]) -> Current:
         commit=deciding_commit(release, history),
         build=release.build or "",
         built=_public(image) if image and state.is_whole(image.public) else None,
+        dirty=release.released.dirty,
     )
 
 

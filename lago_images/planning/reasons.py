@@ -36,7 +36,8 @@ def origin(current: Current) -> str:
     """Return where a release comes from: ``, of commit 1a2b3c4``."""
     if current.commit == NO_COMMIT:
         return ", made outside git"
-    return f", of commit {short(current.commit)}"
+    dirty = " and files that were not committed then" if current.dirty else ""
+    return f", of commit {short(current.commit)}{dirty}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

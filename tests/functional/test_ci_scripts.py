@@ -273,6 +273,20 @@ def test_a_password_is_prompted_for_on_a_terminal_only(tmp_path, terminal):
     assert asked.startswith("apt-get update" if terminal else "-n apt-get update")
 
 
+@pytest.mark.parametrize("script", ["setup-host", "setup-python"])
+@pytest.mark.parametrize("argument", ["biuld", "--help"])
+def test_set_up_of_what_there_is_not_tells_what_there_is(script, argument):
+    done = subprocess.run(
+        [PROJECT / "ci" / script, argument],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"Usage: ci/{script} " in done.stderr
+
+
 @pytest.mark.parametrize(
     ("machine", "what", "installed", "not_installed"),
     [

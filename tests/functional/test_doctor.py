@@ -6,6 +6,8 @@ import shutil
 
 import pytest
 
+from lago_images.cli import doctor
+from lago_images.cli.main import main
 from tests.support.specs import SpecsRepo
 from tests.tools import need
 
@@ -42,6 +44,24 @@ def test_it_ends_with_what_to_do_next(repo):
     said = repo.run("doctor", "--host", environ={"PATH": "/nowhere"})
     assert "1. tools: as root: apt-get install " in said.err
     assert said.err.endswith("then: lago-images doctor again\n")
+
+
+@pytest.mark.parametrize(
+    ("specs", "expected"),
+    [
+        (True, "next: lago-images lint && lago-images build"),
+        (False, "next, in a folder for specs: lago-images init"),
+    ],
+)
+def test_the_first_commands_are_those_of_a_folder_with_specs_or_without(
+    tmp_path, capsys, monkeypatch, specs, expected
+):
+    (tmp_path / ("image-specs" if specs else "other")).mkdir()
+    # Whatever this machine lacks.
+    monkeypatch.setattr(doctor, "_checks", lambda _invocation, host: ())
+    with pytest.raises(SystemExit) as ended:
+        main(["-C", str(tmp_path), "doctor", "--host"])
+    assert (ended.value.code, capsys.readouterr().err.strip()) == (0, expected)
 
 
 def test_a_host_with_a_missing_tool_fails(repo, tmp_path):

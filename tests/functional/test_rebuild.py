@@ -237,6 +237,10 @@ def test_uncommitted_changes_are_recorded_and_warned_of(repo):
     ]
     assert dirty
     assert all(dirty)
+    assert f"{repo.head[:7]}" in (listed := repo.run("repo", "list").out)
+    assert all("+" in line for line in listed.splitlines()[1:]), listed
+    kept = repo.run("ci", "plan").out
+    assert f"of commit {repo.head[:7]} and files that were not committed then" in kept
 
 
 @pytest.mark.parametrize("command", [("ci", "rebuild", "--changed"), ("ci", "publish")])

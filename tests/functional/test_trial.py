@@ -116,4 +116,11 @@ def test_run_refuses_a_name_that_is_neither_published_nor_a_file(repo):
     ran = repo.run("run", "one")
     assert ran.code == 1
     assert "has no published image one" in ran.err
-    assert "lago-images try one" in ran.err
+    assert "lago-images try one, then lago-images run one.qcow2" in ran.err
+
+
+def test_run_tells_how_to_make_the_disk_that_is_not_there(repo):
+    ran = repo.run("run", "one.qcow2")
+    assert ran.code == 1
+    assert "here is no file one.qcow2" in ran.err
+    assert "lago-images try one, then lago-images run one.qcow2" in ran.err

@@ -48,6 +48,9 @@ _MEMORY_MIB = 2048
 _TIMEOUT = 4 * 3600.0
 _STEP = re.compile(r"\[ *\d+\.\d\] (.*)")
 _CLEANER = 'Performing "'
+_ERROR = "virt-sysprep: error: "
+# What apt, and what dnf and pip, call an error of theirs.
+_SAID = ("E: ", "Error: ", "ERROR: ")
 # What finish.sh cleans, for guests that cannot run it: patterns of virt-sysprep's --delete.
 _LEFT_BEHIND = (
     "/var/lib/apt/lists/*",
@@ -316,14 +319,10 @@ def run(
 
 def _failure(spec: Spec, seen: list[str], error: CommandError) -> BuildError:
     operation = running(spec.operations, seen)
-    why = next(
-        (
-            line.split(": error: ", 1)[1]
-            for line in error.tail
-            if line.startswith("virt-sysprep: error: ")
-        ),
-        error.message,
-    )
+    stated = [line.removeprefix(_ERROR) for line in error.tail if line.startswith(_ERROR)]
+    # Where its message begins with a line end, and where it only says that a command failed.
+    said = [line for line in error.tail if line.startswith(_SAID)][-1:]
+    why = ": ".join(filter(None, [*(stated or [error.message])[:1], *said]))
     if operation is None and "finish.sh" in why:
         return BuildError(
             f"customising {spec.name} failed after the spec's commands, while the guest was "

@@ -68,6 +68,7 @@ class ImageOutline(msgspec.Struct, frozen=True):
 
 class _Released(msgspec.Struct, frozen=True, gc=False):
     commit: str
+    dirty: bool = False
 
 
 class ReleaseOutline(msgspec.Struct, frozen=True):

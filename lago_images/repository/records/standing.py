@@ -11,6 +11,8 @@ from lago_images.repository.records.release import Release, ReleasedImage
 class _WithCommit(Protocol):
     @property
     def commit(self) -> str: ...
+    @property
+    def dirty(self) -> bool: ...
 
 
 class Recorded(Protocol):

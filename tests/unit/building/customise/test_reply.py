@@ -117,6 +117,23 @@ def test_a_command_accepted_and_then_refused_counts_as_missing(programs):
     assert lacking(options(programs, COMMANDS, "1.48.2")) == {}
 
 
+@pytest.mark.parametrize(
+    "stated",
+    ["virt-sysprep: error: ", "virt-sysprep: error: nginx,nope: command exited with an error"],
+)
+def test_a_failing_command_is_reported_with_what_its_package_manager_called_an_error(stated):
+    error = CommandError(
+        "virt-sysprep failed with exit code 1",
+        argv=["virt-sysprep"],
+        returncode=1,
+        tail=[stated, "Get:1 …", "E: Unable to locate package nope", "If reporting bugs, …"],
+    )
+    seen = ["Installing packages: nginx nope"]
+    failure = _failure(a_spec(HEAD + "install nginx,nope\n"), seen, error)
+    assert failure.message.endswith("E: Unable to locate package nope")
+    assert ": install nginx,nope failed: " in failure.message
+
+
 def test_a_failing_clean_up_is_reported_as_after_the_specs_commands():
     error = CommandError(
         "virt-sysprep failed with exit code 1",
