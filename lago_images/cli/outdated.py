@@ -14,7 +14,7 @@ RECORD = click.option(
 )
 
 
-def recorder(invocation: Invocation) -> Callable[[], None]:
+def recorder(invocation: Invocation) -> Callable[[], bool]:
     """Return what asks and records, of the specs that are checked out here.
 
     Raises ``SpecError`` when these are wrong, and ``UsageError`` when there are none.

@@ -17,7 +17,7 @@ from lago_images.repository.records.state import State, read
 _SHOWN = 3
 
 
-def record_outdated(workspace: Workspace, tree: Tree) -> None:
+def record_outdated(workspace: Workspace, tree: Tree) -> bool:
     """Record of each current release what a build of its spec would get otherwise today.
 
     That is, where its spec here is what it was built of. What cannot be known is warned of, and
@@ -26,26 +26,32 @@ def record_outdated(workspace: Workspace, tree: Tree) -> None:
     Args:
         workspace: Where the job works; its repository was found safe to write.
         tree: The specs as they are checked out.
+
+    Returns:
+        Whether there is a new record, so that it is rendered.
     """
+    is_new = False
     try:
-        state = read(workspace.store)
+        state, asked = read(workspace.store), workspace.clock()
         found = find_outdated(workspace, state, tree)
         _warn_of_unknown(workspace, found)
-        for made in _record(workspace, state, found):
+        for made in _record(workspace, state, found, asked):
+            is_new = True
             workspace.console.info(_line(made))
     except (Error, OSError) as error:
         message = error.message if isinstance(error, Error) else str(error)
         workspace.console.warn(f"what is outdated is not recorded: {message}")
+    return is_new
 
 
 def _record(
-    workspace: Workspace, state: State, found: Mapping[ImageId, Upstream]
+    workspace: Workspace, state: State, found: Mapping[ImageId, Upstream], asked: float
 ) -> Iterator[Outdated]:
     for image, upstream in found.items():
         release, newest = state.current(*image), standing(state.history(*image))[-1]
         # What was found is of the newest that stands, which repo gc may have retired.
         if release and release.revision == newest.revision:
-            made = record(workspace.store, state, release, upstream, workspace.clock())
+            made = record(workspace.store, state, release, upstream, asked)
             if made is not None:
                 yield made
 

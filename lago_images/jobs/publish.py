@@ -203,12 +203,13 @@ class _Job:
         # Released, recorded, listed, looked at: the order that the argument in ``releasing`` needs.
         if head:
             releasing.record_commit(store, head, is_ancestor=self.is_ancestor)
-        if self.outdated:
-            record_outdated(self.workspace, self.tree)
         refreshed = self.publisher.refresh()
         if head and (replaced := self.replaced(refreshed.state)):
             again, failed = self.release(replaced, refreshed.state)
             outcomes |= again
+            refreshed = self.publisher.refresh()
+        # At last: sources that do not answer keep nothing from clients.
+        if self.outdated and record_outdated(self.workspace, self.tree):
             refreshed = self.publisher.refresh()
         return PublicationOutcome(
             outcomes=outcomes,

@@ -9,7 +9,7 @@ from lago_images.building.bases import libguestfs, signed_list
 from lago_images.building.bases.bootstrap.apt import Apt, Upgrade, read_archives
 from lago_images.building.bases.bootstrap.debian import Mirrors, host_mirrors, recipe
 from lago_images.building.model import Context
-from lago_images.errors import Error, RepositoryError
+from lago_images.errors import Error, HostError, RepositoryError
 from lago_images.host.process import Runner
 from lago_images.planning.chains import in_order
 from lago_images.planning.history import Holdings
@@ -99,19 +99,25 @@ class _Reader:
             return Upstream(unknown="its list of packages is not in the repository")
         try:
             upgrade = self._apt(root, packages).upgrade(packages)
+            self.upgrades[spec.name] = upgrade
+            below = self._below(spec, root)
         except Error as error:
             return Upstream(unknown=error.message)
         except OSError as error:
             # The list comes out of a guest, and may be longer than a command line.
             return Upstream(unknown=f"its packages cannot be looked up: {error.strerror}")
-        self.upgrades[spec.name] = upgrade
-        # What a layer has of its base is the base's to be built for.
-        below = self.upgrades.get(spec.base.name) if spec is not root else None
-        elsewhere = [p for p in upgrade.elsewhere if below is None or p not in below.elsewhere]
+        elsewhere = [each for each in upgrade.elsewhere if each not in below.elsewhere]
         return Upstream(
-            packages=_beyond(upgrade.changes, below.changes if below else _NOTHING),
-            unknown=_elsewhere(elsewhere),
+            packages=_beyond(upgrade.changes, below.changes), unknown=_elsewhere(elsewhere)
         )
+
+    def _below(self, spec: Spec, root: Spec) -> Upgrade:
+        """Return what a layer's base would get, which is the base's to be built for."""
+        if spec is root:
+            return Upgrade(changes=_NOTHING, elsewhere=())
+        if spec.base.name not in self.upgrades:
+            raise HostError(f"what {spec.base.name} would get, its base, is not known")
+        return self.upgrades[spec.base.name]
 
     def _apt(self, root: Spec, packages: tuple[Package, ...]) -> Apt:
         todo = recipe(root, self.mirrors)

@@ -25,7 +25,7 @@ def record(
         state: As it was read before.
         release: A current one of ``state``.
         upstream: What was found.
-        now: When, in seconds since the epoch.
+        now: When it was asked, in seconds since the epoch: who asked later knows better.
 
     Returns:
         The new record; None where there is no news.
@@ -55,6 +55,8 @@ def record(
         except ConflictError:
             # By another publisher; or by an earlier try of this write, whose answer was lost.
             before = _read(store, wanted.key, release) or before
+            if before and before.upstream.found > found.found:
+                return None
         else:
             return wanted
     raise RepositoryError(

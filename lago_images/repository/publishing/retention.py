@@ -17,6 +17,7 @@ exist. A build that waits to be promoted is kept for the length of a run longer,
 staged builds that it stands on.
 """
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -26,6 +27,7 @@ from lago_images.repository.records.layout import (
     BuildFolder,
     BuildKey,
     ImageId,
+    ReleaseKey,
     outdated_key,
     owner,
     retired_copy,
@@ -158,13 +160,18 @@ def _past(state: State, before: float) -> Iterator[str]:
     """
     for name, stat in state.objects.items():
         key = outdated_key(name)
-        if not key or stat.modified >= before:
-            continue
-        withdrawn = state.withdrawn(key.name, key.arch)
-        for release in state.history(key.name, key.arch):
-            is_past = release.public in state.retired or release.revision in withdrawn
-            if release.key == key.release and is_past:
-                yield name
+        if key and stat.modified < before and _ended(state, key.release) < before:
+            yield name
+
+
+def _ended(state: State, key: ReleaseKey) -> float:
+    """Return when a revision was withdrawn or retired; infinity while it may be current again."""
+    for release in state.history(key.name, key.arch):
+        if release.withdraws == key.revision:
+            return release.published
+        if release.key == key and release.public in state.retired:
+            return state.objects[release.public.retirement].modified
+    return math.inf
 
 
 def _waiting(

@@ -4,7 +4,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,8 +66,15 @@ class Caller:
             )
         self.pid = call.pid
         call.begin()
-        yield call
-        self.pid = 0
+        try:
+            yield call
+        except BaseException:
+            # Else it would wait for its next change, or go on with the folder of a failed test.
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
+            raise
+        finally:
+            self.pid = 0
 
     def output(self) -> str:
         return self.log.read_text(errors="replace")

@@ -255,5 +255,8 @@ def test_records_of_what_is_outdated_go_with_revisions_that_cannot_come_back():
     found = replace(found, objects={**found.objects, **records})
     # Retired, and withdrawn. Any other may be current again.
     assert plan(found, (), KEEP, NOW).forget == (str(keys[1]), str(keys[3]))
+    late = state(builds, [*releases, replace(taken, published=NOW)], retired={"b1": 0})
+    late = replace(late, objects={**late.objects, **records})
+    assert plan(late, (), KEEP, NOW).forget == ()
     young = {name: replace(stat, modified=NOW - DAY) for name, stat in records.items()}
     assert plan(replace(found, objects={**found.objects, **young}), (), KEEP, NOW).forget == ()
