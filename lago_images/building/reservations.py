@@ -8,7 +8,8 @@ from pathlib import Path
 from threading import Condition, Event, Thread
 
 from lago_images.building.bases.prepared import FinishedBase, LayerBase
-from lago_images.building.customise.namespace.rules import APPLIANCE
+from lago_images.building.customise.namespace.kept_packages import KeptPackages
+from lago_images.building.customise.namespace.rules import APPLIANCE, may_keep
 from lago_images.building.model import Context
 from lago_images.errors import Error, HostError
 from lago_images.host import space
@@ -35,6 +36,9 @@ _PACKED_FACTOR = 6
 _GROWTH = 1024 * _MIB
 # What xz leaves of a disk: 0.27 of a Debian base, a qcow2 0.38, and never more than all of it.
 _COMPRESSED = 2
+# Of packages that are kept: as given, in apt's folder, and as handed on where they are the same
+# again. What is fetched beyond them is not known before: ``watched`` ends a build without room.
+_KEPT_COPIES = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,8 +53,8 @@ class Need:
 def needs(spec: Spec, base: LayerBase | None, folder: Path, context: Context) -> tuple[Need, ...]:
     """Return the needs of an image's build: in its work directory, and where it is stored."""
     size = disk_size(spec, base, context.root)
-    copies = _copies(spec, context.settings.engine)
-    required = [Need(folder=folder, size=copies * size, purpose=f"building {spec.name}")]
+    building = _building(spec, size, context)
+    required = [Need(folder=folder, size=building, purpose=f"building {spec.name}")]
     if context.store.folder is not None:
         stored = size // _COMPRESSED * (1 + len(context.settings.publish_also))
         required.append(
@@ -66,7 +70,7 @@ def need_again(
 
     ``published`` is the bytes of that disk's file. Nothing is stored.
     """
-    building = _copies(spec, context.settings.engine) * disk_size(spec, base, context.root)
+    building = _building(spec, disk_size(spec, base, context.root), context)
     # Both disks, and one of them as a raw file: the disk is removed when it is one.
     comparing = 3 * published
     return Need(
@@ -74,6 +78,20 @@ def need_again(
         size=max(building, comparing),
         purpose=f"building {spec.name} again and comparing the disks",
     )
+
+
+def _building(spec: Spec, size: int, context: Context) -> int:
+    copies = _copies(spec, context.settings.engine)
+    return copies * size + _KEPT_COPIES * _kept_size(spec, context)
+
+
+def _kept_size(spec: Spec, context: Context) -> int:
+    """Return the bytes of packages that a guest's apt is given."""
+    if not spec.operations or context.settings.engine == APPLIANCE:
+        return 0
+    if not may_keep(context.environ):
+        return 0
+    return KeptPackages.of(spec, context).size()
 
 
 def _copies(spec: Spec, engine: str) -> int:

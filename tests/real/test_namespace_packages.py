@@ -111,7 +111,7 @@ class Mirror:
 
     def poison(self, content, time=MADE):
         """Say that an earlier build has fetched another content of every package."""
-        listing = self.kept / "image.x86_64.json"
+        [listing] = self.kept.glob("*.json")
         entries = []
         for each in json.loads(listing.read_bytes()):
             data = content(self.debs[each["file"]])
@@ -240,9 +240,10 @@ def test_a_server_that_knows_no_ranges_sends_what_is_not_right(warm, base, first
     assert are_equal(disk, first[0])
 
 
-def test_a_strangers_build_neither_reads_nor_fills_it(warm, base):
+@pytest.mark.parametrize("environ", [{"CHANGE_FORK": "them"}, {"CHANGE_ID": "3"}])
+def test_what_may_be_a_strangers_neither_reads_nor_fills_it(warm, base, environ):
     before = sorted(path.name for path in warm.kept.iterdir())
-    _, sent = warm.build(base, INSTALL + "install lago-three\n", CHANGE_FORK="them")
+    _, sent = warm.build(base, INSTALL + "install lago-three\n", **environ)
     assert sent == BOTH | {"lago-three_1.0_all.deb"}
     assert sorted(path.name for path in warm.kept.iterdir()) == before
 

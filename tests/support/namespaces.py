@@ -87,7 +87,7 @@ def in_namespaces(
         environ: Of who builds; without, this process's.
         kept: The folder of what builds keep; without, one of its own.
     """
-    settings = Settings(folder=folder, network=network)
+    settings = Settings(folder=folder, repository="s3://images/all", network=network)
     context = a_context(folder, settings=settings, environ=environ)
     context = replace(context, cache=kept or context.cache)
     (context.root / "attack.sh").write_text(script)

@@ -9,9 +9,11 @@ import pytest
 
 from lago_images.building import reservations
 from lago_images.building.bases.prepared import FinishedBase
+from lago_images.building.customise.namespace.kept_packages import KeptPackages
 from lago_images.errors import CommandError, HostError
 from lago_images.host.process import Children, Runner
 from lago_images.repository.records.state import StoredBuild
+from lago_images.settings import Settings
 from lago_images.specs.model import Operation
 from tests.support.builders import manifest, spec
 from tests.support.images import a_context
@@ -55,6 +57,18 @@ def test_what_is_there_at_once_is_reserved(base, engine, commands, copies):
     touch = Operation(name="touch", argument="/x", line=5)
     made = replace(made, operations=(touch,) if commands else ())
     assert reservations._copies(made, engine) == copies
+
+
+@pytest.mark.parametrize(("engine", "copies"), [("auto", 3), ("appliance", 0)])
+def test_room_is_reserved_for_the_packages_that_are_given(tmp_path, engine, copies):
+    context = a_context(tmp_path, settings=Settings(folder=tmp_path, engine=engine))
+    made = spec("it", "bootstrap:debian-12", "update")
+    [before, _] = reservations.needs(made, None, tmp_path, context)
+    (tmp_path / "fetched").mkdir()
+    (tmp_path / "fetched/lago_1_all.deb").write_bytes(b"x" * 5000)
+    KeptPackages.of(made, context).keep(tmp_path / "fetched")
+    [after, _] = reservations.needs(made, None, tmp_path, context)
+    assert after.size - before.size == copies * 5000
 
 
 @pytest.mark.parametrize(

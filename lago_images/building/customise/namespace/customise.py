@@ -107,8 +107,7 @@ def customise(
     if missing := sandbox.missing_programs(search_path(runner.environ), network=network):
         raise UnavailableError(f"not installed: {', '.join(missing)}")
     refuse_noexec(workdir)
-    # Strangers do not choose what others are given.
-    kept = None if rules.is_strangers(context.environ) else KeptPackages.of(spec, context.cache)
+    kept = KeptPackages.of(spec, context) if rules.may_keep(context.environ) else None
     try:
         return _customise(spec, prepared, workdir, context, runner, kept)
     except _SpoiledError as error:
@@ -343,11 +342,14 @@ def _run(job: _Job, root: Root, owner: _Owner, given: int) -> sysprep.Reply:
 
 
 def _keep(job: _Job) -> None:
-    if job.kept:
-        try:
-            job.kept.keep(job.folder / "fetched")
-        except OSError as error:
-            job.runner.note(f"packages are not kept: {error}")
+    if job.kept is None:
+        return
+    try:
+        if left_out := job.kept.keep(job.folder / "fetched"):
+            why = "no regular files, too large or not to be read"
+            job.runner.note(f"packages are not kept: {left_out}, which are {why}")
+    except OSError as error:
+        job.runner.note(f"packages are not kept: {error}")
 
 
 def _hand_over(error: BuildError) -> None:

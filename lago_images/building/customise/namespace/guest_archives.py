@@ -115,6 +115,8 @@ def copy(path: str, new: str) -> None:
             while piece := os.read(source, min(_PIECE, left)):
                 file.write(piece)
                 left -= len(piece)
+            # Whatever the umask: the host's user reads it as another.
+            os.fchmod(target, 0o644)
         os.utime(new, ns=(status.st_mtime_ns, status.st_mtime_ns))
     except FileExistsError:
         raise

@@ -10,11 +10,11 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from io import BufferedReader
-from itertools import islice
+from itertools import accumulate, islice, takewhile
 from pathlib import Path
 from typing import Annotated
 
@@ -24,7 +24,9 @@ from msgspec import Meta
 from lago_images.building import downloads
 from lago_images.building.caches import Kind, new_file
 from lago_images.building.customise.namespace.guest_archives import MOST_BYTES, MOST_FILES
+from lago_images.building.model import Context
 from lago_images.repository.records.parsing import matching
+from lago_images.settings import Settings
 from lago_images.specs.host_files import OPEN_PLAIN
 from lago_images.specs.model import Spec
 
@@ -50,6 +52,8 @@ class Kept:
 class KeptPackages:
     """The packages that the last build of an image fetched: a list of them, and their files.
 
+    The list is believed no more than the files: whoever restores a cache may have written it.
+
     Attributes:
         cache: Of all kinds.
         listing: The list's file.
@@ -59,73 +63,95 @@ class KeptPackages:
     listing: Path
 
     @classmethod
-    def of(cls, spec: Spec, cache: Path) -> "KeptPackages":
-        """Return those of a spec's image."""
-        name = f"{spec.name}.{spec.arch}.json"
-        return cls(cache=cache, listing=cache / Kind.GUEST_PACKAGES / name)
+    def of(cls, spec: Spec, context: Context) -> "KeptPackages":
+        """Return those of a spec's image, in the repository of the settings."""
+        digest = hashlib.sha256(os.fsencode(_repository(context.settings))).hexdigest()
+        name = f"{spec.name}.{spec.arch}.{digest[:16]}.json"
+        return cls(cache=context.cache, listing=context.cache / Kind.GUEST_PACKAGES / name)
+
+    def size(self) -> int:
+        """Return the bytes that the list tells of."""
+        return sum(each.size for each in self._read())
 
     def give(self, folder: Path) -> int:
         """Copy what is kept into a folder, as far as it is there and undamaged; returns its bytes.
 
         Raises:
-            OSError: The folder cannot be written.
+            OSError: The folder cannot be written; it is empty again.
         """
         given = 0
-        for each in self._read():
-            if self._copy(each, folder / each.file):
-                given += each.size
+        try:
+            for each in self._read():
+                if self._copy(each, folder / each.file):
+                    given += each.size
+        except OSError:
+            for path in folder.iterdir():
+                path.unlink()
+            raise
+        downloads.touch(self.listing)
         return given
 
-    def keep(self, folder: Path) -> None:
+    def keep(self, folder: Path) -> int:
         """Keep what a guest has left in a folder, in place of what was kept.
+
+        Returns:
+            How many packages are not kept: no regular files, too large, or not to be read.
 
         Raises:
             OSError: The cache cannot be written.
         """
-        kept = tuple(self._taken(folder))
-        if not kept:
+        names = _names(folder)
+        kept = tuple(self._taken(folder, names))
+        if kept:
+            with new_file(self.cache, Kind.GUEST_PACKAGES) as new:
+                new.write_bytes(msgspec.json.encode(kept))
+                new.replace(self.listing)
+        else:
             self.forget()
-            return
-        with new_file(self.cache, Kind.GUEST_PACKAGES) as new:
-            new.write_bytes(msgspec.json.encode(kept))
-            new.replace(self.listing)
+        return len(names) - len(kept)
 
     def forget(self) -> None:
         """Keep the list no longer: the next build is given nothing."""
         self.listing.unlink(missing_ok=True)
 
     def _read(self) -> tuple[Kept, ...]:
-        with suppress(OSError, msgspec.ValidationError, msgspec.DecodeError):
-            with self.listing.open("rb") as file:
+        file = _open(self.listing, _LARGEST_LIST)
+        if file is None:
+            return ()
+        try:
+            with file:
                 kept = msgspec.json.decode(file.read(_LARGEST_LIST), type=tuple[Kept, ...])
-            downloads.touch(self.listing)
-            return kept[:MOST_FILES]
-        return ()
+        except (OSError, msgspec.ValidationError, msgspec.DecodeError):
+            return ()
+        totals = accumulate(each.size for each in kept[:MOST_FILES])
+        fitting = sum(1 for _ in takewhile(lambda total: total <= MOST_BYTES, totals))
+        return kept[:fitting]
 
     def _copy(self, each: Kept, copy: Path) -> bool:
         """Copy a kept file; returns false where it is not what it was, or not there."""
-        kept, digest = self._file(each.sha256), hashlib.sha256()
-        try:
-            source = kept.open("rb")
-        except OSError:
-            return False
-        with source, copy.open("xb") as target:
-            for piece in iter(lambda: source.read(_PIECE), b""):
-                digest.update(piece)
-                target.write(piece)
-        if (copy.stat().st_size, digest.hexdigest()) != (each.size, each.sha256):
-            kept.unlink(missing_ok=True)
-            copy.unlink()
+        kept, digest, left = self._file(each.sha256), hashlib.sha256(), each.size
+        if source := _open(kept, each.size):
+            with source, copy.open("xb") as target:
+                while piece := source.read(min(_PIECE, left)):
+                    digest.update(piece)
+                    target.write(piece)
+                    left -= len(piece)
+        if left or digest.hexdigest() != each.sha256:
+            # As long as it is there it is not stored anew.
+            with suppress(OSError):
+                kept.unlink()
+            if source:
+                copy.unlink()
             return False
         os.utime(copy, (each.time, each.time))
         copy.chmod(0o644)
         downloads.touch(kept)
         return True
 
-    def _taken(self, folder: Path) -> Iterator[Kept]:
+    def _taken(self, folder: Path, names: Sequence[str]) -> Iterator[Kept]:
         """Keep a guest's files, and yield what was found of each."""
         left = MOST_BYTES
-        for name in _names(folder):
+        for name in names:
             if file := _open(folder / name, left):
                 with file:
                     status = os.fstat(file.fileno())
@@ -150,6 +176,15 @@ class KeptPackages:
         return self.cache / Kind.GUEST_PACKAGES / f"sha256-{digest}.deb"
 
 
+def _repository(settings: Settings) -> str:
+    """Return what tells a repository from others: its URL, or its folder's absolute path.
+
+    Not the store's: that of a build which is not published is a folder of that run.
+    """
+    url = settings.repository
+    return url if "://" in url else str((settings.folder / url).resolve())
+
+
 def _names(folder: Path) -> list[str]:
     """Return the names of packages in a guest's folder, which may have any number of any."""
     with os.scandir(folder) as entries:
@@ -158,7 +193,7 @@ def _names(folder: Path) -> list[str]:
 
 
 def _open(path: Path, largest: int) -> BufferedReader | None:
-    """Open a guest's file; None where it is a link, a pipe, empty, too large, or not to be read."""
+    """Open a file; None where it is a link, a pipe, empty, too large, or not to be read."""
     try:
         descriptor = os.open(path, OPEN_PLAIN)
     except OSError:

@@ -135,6 +135,15 @@ def is_strangers(environ: Mapping[str, str]) -> bool:
     return bool(source != environ.get("GITHUB_REPOSITORY"))
 
 
+def may_keep(environ: Mapping[str, str]) -> bool:
+    """Tell whether a run may use what other builds have kept of guests, and keep it for them.
+
+    Strangers do not choose what others are given. In Jenkins any change request may be theirs:
+    that nothing names a fork is no evidence.
+    """
+    return not (environ.get("CHANGE_ID") or is_strangers(environ))
+
+
 def is_allowed(settings: Settings, environ: Mapping[str, str]) -> bool:
     """Tell whether a run may use namespaces; a stranger's only where the variable says so.
 

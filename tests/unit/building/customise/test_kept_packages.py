@@ -3,13 +3,16 @@
 import json
 import os
 import socket
+import stat
 
 import pytest
 
 from lago_images.building.caches import Kind
 from lago_images.building.customise.namespace import guest_archives, kept_packages
 from lago_images.building.customise.namespace.kept_packages import KeptPackages
+from lago_images.settings import Settings
 from tests.support.builders import spec
+from tests.support.images import a_context
 
 TIME = 1_600_000_000
 NAMES = (
@@ -31,8 +34,10 @@ def cache(tmp_path):
     return tmp_path / "cache"
 
 
-def kept(cache, name="one", arch="x86_64"):
-    return KeptPackages.of(spec(name, "layer:base", arch=arch), cache)
+def kept(cache, name="one", arch="x86_64", repository="s3://bucket"):
+    settings = Settings(folder=cache.parent, repository=repository)
+    context = a_context(cache.parent, settings=settings)
+    return KeptPackages.of(spec(name, "layer:base", arch=arch), context)
 
 
 def fetched(folder, *names, data=b"package"):
@@ -70,11 +75,13 @@ def test_equal_files_are_kept_once(guests, cache):
     assert files(cache) == [".deb", ".json", ".json"]
 
 
-@pytest.mark.parametrize(("name", "arch"), [("other", "x86_64"), ("one", "aarch64")])
-def test_another_image_is_given_nothing(tmp_path, guests, cache, name, arch):
+@pytest.mark.parametrize(
+    "other", [{"name": "other"}, {"arch": "aarch64"}, {"repository": "s3://bucket/other"}]
+)
+def test_another_image_is_given_nothing(tmp_path, guests, cache, other):
     fetched(guests, *NAMES)
     kept(cache).keep(guests)
-    assert given(tmp_path, kept(cache, name, arch)) == {}
+    assert given(tmp_path, kept(cache, **other)) == {}
 
 
 @pytest.mark.parametrize(
@@ -116,7 +123,8 @@ def test_only_regular_files_are_taken(tmp_path, guests, cache):
         listening.bind(f"/proc/self/fd/{folder}/socket_1_all.deb")
         os.close(folder)
     fetched(guests, "good_1_all.deb")
-    kept(cache).keep(guests)
+    left_out = kept(cache).keep(guests)
+    assert left_out == 6
     assert list(given(tmp_path, kept(cache))) == ["good_1_all.deb"]
 
 
@@ -154,7 +162,7 @@ def test_a_build_that_fetches_nothing_leaves_nothing_to_be_given(tmp_path, guest
     assert ".json" not in files(cache)
 
 
-@pytest.mark.parametrize("damage", [b"", b"other", b"packagE"])
+@pytest.mark.parametrize("damage", [b"", b"other", b"packagE", b"package" + bytes(100)])
 def test_a_damaged_file_is_not_given_and_removed(tmp_path, guests, cache, damage):
     fetched(guests, NAMES[0])
     kept(cache).keep(guests)
@@ -162,6 +170,78 @@ def test_a_damaged_file_is_not_given_and_removed(tmp_path, guests, cache, damage
     path.write_bytes(damage)
     assert given(tmp_path, kept(cache)) == {}
     assert not path.exists()
+
+
+def test_more_behind_the_bytes_that_are_right_is_not_given(tmp_path, guests, cache):
+    fetched(guests, NAMES[0])
+    kept(cache).keep(guests)
+    [path] = (cache / Kind.GUEST_PACKAGES).glob("*.deb")
+    with path.open("ab") as file:
+        file.truncate(2**40)
+    assert given(tmp_path, kept(cache)) == {}
+
+
+@pytest.mark.parametrize("suffix", [".deb", ".json"])
+@pytest.mark.parametrize("put", [os.mkfifo, os.mkdir, lambda path: path.symlink_to("/dev/zero")])
+def test_nothing_but_regular_files_is_read_from_the_cache(tmp_path, guests, cache, put, suffix):
+    fetched(guests, NAMES[0])
+    kept(cache).keep(guests)
+    [path] = (cache / Kind.GUEST_PACKAGES).glob(f"*{suffix}")
+    path.unlink()
+    put(path)
+    assert given(tmp_path, kept(cache)) == {}
+
+
+def test_a_file_that_is_listed_many_times_is_given_as_often_as_it_fits(
+    tmp_path, guests, cache, monkeypatch
+):
+    fetched(guests, NAMES[0])
+    kept(cache).keep(guests)
+    [entry] = json.loads(kept(cache).listing.read_bytes())
+    many = [{**entry, "file": f"lago{number}_1_all.deb"} for number in range(10)]
+    kept(cache).listing.write_text(json.dumps(many))
+    monkeypatch.setattr(kept_packages, "MOST_BYTES", 3 * entry["size"])
+    assert kept(cache).size() == 3 * entry["size"]
+    assert len(given(tmp_path, kept(cache))) == 3
+
+
+def test_checkouts_with_the_same_path_of_a_repository_share_no_list(tmp_path):
+    image = spec("base", "layer:base")
+    lists = set()
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+        context = a_context(tmp_path / name, settings=Settings(folder=tmp_path / name))
+        lists.add(KeptPackages.of(image, context).listing.name)
+    assert len(lists) == 2
+
+
+@pytest.mark.parametrize("size", [1, 100])
+def test_a_file_of_another_size_than_listed_is_not_given(tmp_path, guests, cache, size):
+    fetched(guests, NAMES[0])
+    kept(cache).keep(guests)
+    [entry] = json.loads(kept(cache).listing.read_bytes())
+    kept(cache).listing.write_text(json.dumps([{**entry, "size": size}]))
+    assert given(tmp_path, kept(cache)) == {}
+
+
+def test_a_folder_that_cannot_be_filled_is_left_empty(tmp_path, guests, cache):
+    fetched(guests, NAMES[0])
+    kept(cache).keep(guests)
+    [entry] = json.loads(kept(cache).listing.read_bytes())
+    kept(cache).listing.write_text(json.dumps([entry, entry]))
+    with pytest.raises(FileExistsError):
+        given(tmp_path, kept(cache))
+    assert list((tmp_path / "given").iterdir()) == []
+
+
+def test_what_is_handed_on_can_be_read_whatever_the_umask(tmp_path):
+    (tmp_path / "one").write_bytes(b"package")
+    before = os.umask(0o077)
+    try:
+        guest_archives.copy(str(tmp_path / "one"), str(tmp_path / "copy"))
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "copy").stat().st_mode) == 0o644
 
 
 def entry(**changed):

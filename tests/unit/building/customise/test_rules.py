@@ -124,6 +124,13 @@ def test_a_forks_pull_request_may_not(tmp_path):
     assert rules.is_strangers({"CHANGE_FORK": "them"})
 
 
+def test_what_may_be_a_strangers_uses_nothing_that_is_kept_of_guests(tmp_path):
+    assert not rules.may_keep(event(tmp_path, {"full_name": "them/images"}))
+    assert not rules.may_keep({"CHANGE_ID": "3"})
+    assert rules.may_keep(event(tmp_path, {"full_name": "us/images"}))
+    assert rules.may_keep({"BRANCH_NAME": "main"})
+
+
 def test_ones_own_pull_request_may(tmp_path):
     assert rules.is_allowed(Settings(), event(tmp_path, {"full_name": "us/images"}))
     assert rules.is_allowed(Settings(), {"GITHUB_EVENT_NAME": "push"})
