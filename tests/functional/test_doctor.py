@@ -61,7 +61,8 @@ def test_the_first_commands_are_those_of_a_folder_with_specs_or_without(
     monkeypatch.setattr(doctor, "_checks", lambda _invocation, host: ())
     with pytest.raises(SystemExit) as ended:
         main(["-C", str(tmp_path), "doctor", "--host"])
-    assert (ended.value.code, capsys.readouterr().err.strip()) == (0, expected)
+    assert ended.value.code == 0
+    assert capsys.readouterr().err.strip().endswith(expected)
 
 
 def test_a_host_with_a_missing_tool_fails(repo, tmp_path):

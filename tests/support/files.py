@@ -39,8 +39,9 @@ class Files:
     url: str = ""
 
     def answer(self, handler: BaseHTTPRequestHandler) -> None:
-        # Who takes this for its proxy names another host before the path.
-        handler.path = re.sub("^http://[^/]*", "", handler.path)
+        if handler.path not in self.content:
+            # Who takes this for its proxy names another host before the path.
+            handler.path = re.sub("^http://[^/]*", "", handler.path)
         wanted, body = handler.headers.get("Range"), self.content.get(handler.path)
         if self.refuse or body is None:
             asked = {"Retry-After": self.retry_after} if self.retry_after else {}

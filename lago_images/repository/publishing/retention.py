@@ -168,7 +168,7 @@ def _ended(state: State, key: ReleaseKey) -> float:
     """Return when a revision was withdrawn or retired; infinity while it may be current again."""
     for release in state.history(key.name, key.arch):
         if release.withdraws == key.revision:
-            return release.published
+            return state.objects[str(release.key)].modified
         if release.key == key and release.public in state.retired:
             return state.objects[release.public.retirement].modified
     return math.inf

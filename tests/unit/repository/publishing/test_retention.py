@@ -252,11 +252,14 @@ def test_records_of_what_is_outdated_go_with_revisions_that_cannot_come_back():
         str(key): Stat(key=str(key), size=1, etag="e", modified=NOW - ages[revision] * DAY)
         for revision, key in keys.items()
     }
+    withdrawal = Stat(key=str(taken.key), size=1, etag="e", modified=NOW - 30 * DAY)
+    records |= {withdrawal.key: withdrawal}
     found = replace(found, objects={**found.objects, **records})
     # Retired, and withdrawn. Any other may be current again.
     assert plan(found, (), KEEP, NOW).forget == (str(keys[1]), str(keys[3]))
-    late = state(builds, [*releases, replace(taken, published=NOW)], retired={"b1": 0})
-    late = replace(late, objects={**late.objects, **records})
+    late = state(builds, [*releases, taken], retired={"b1": 0})
+    just = {withdrawal.key: replace(withdrawal, modified=NOW)}
+    late = replace(late, objects={**late.objects, **records, **just})
     assert plan(late, (), KEEP, NOW).forget == ()
     young = {name: replace(stat, modified=NOW - DAY) for name, stat in records.items()}
     assert plan(replace(found, objects={**found.objects, **young}), (), KEEP, NOW).forget == ()
