@@ -55,6 +55,19 @@ def counted(count: int, thing: str) -> str:
     return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
 
 
+def first_of(texts: Sequence[str], most: int, count: int | None = None) -> str:
+    """Return the first texts in a line, and how many more there are: ``a, b and 3 more``.
+
+    Args:
+        texts: All of them, or as many as are known.
+        most: How many are shown.
+        count: How many there are; None for as many as ``texts``.
+    """
+    shown = texts[:most]
+    more = (len(texts) if count is None else count) - len(shown)
+    return ", ".join(shown) + (f" and {more} more" if more > 0 else "")
+
+
 def whole(text: str) -> str:
     """Return text that can be written as UTF-8: U+FFFD stands for bytes that were not."""
     return text if text.isascii() else _SURROGATES.sub("\ufffd", text)

@@ -11,7 +11,7 @@ from lago_images.cli.documents import FORMAT, document
 from lago_images.cli.invocation import Invocation, finish
 from lago_images.cli.moments import age, minute
 from lago_images.cli.tables import table, terminal_width, wrapped
-from lago_images.console import clean, counted, human_size
+from lago_images.console import clean, counted, first_of, human_size
 from lago_images.errors import Error, UsageError
 from lago_images.repository.browsing import queries
 from lago_images.repository.browsing.documents import (
@@ -268,8 +268,7 @@ def _package_changes(name: str, revision: int, changes: PackageDiff) -> str:
     shown = [" → ".join(each.rsplit(" ", 1)) for each in changes.upgraded]
     shown += [f"+{each}" for each in changes.added] + [f"-{each}" for each in changes.removed]
     count = sum(map(len, kinds)) + changes.omitted
-    more = f" and {count - _SHOWN} more" if count > _SHOWN else ""
-    listed = f": {', '.join(shown[:_SHOWN])}{more}" if count else ""
+    listed = f": {first_of(shown, _SHOWN, count)}" if count else ""
     return (
         f"{counted(count, 'package')} since revision {changes.since}{listed}; "
         f"lago-images repo diff {name} {changes.since} {revision}"

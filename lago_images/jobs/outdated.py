@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 
+from lago_images.console import first_of
 from lago_images.errors import Error
 from lago_images.jobs.plan import find_outdated
 from lago_images.jobs.workspace import Workspace
@@ -63,9 +64,8 @@ def _warn_of_unknown(workspace: Workspace, found: Mapping[ImageId, Upstream]) ->
         if upstream.unknown:
             by_reason.setdefault(upstream.unknown, []).append(image.name)
     for reason, names in by_reason.items():
-        more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-        shown = ", ".join(names[:_SHOWN])
-        workspace.console.warn(f"whether {shown}{more} would get other is not known: {reason}")
+        shown = first_of(names, _SHOWN)
+        workspace.console.warn(f"whether {shown} would get other is not known: {reason}")
 
 
 def _line(made: Outdated) -> str:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
+from lago_images.console import first_of
 from lago_images.errors import UsageError
 from lago_images.host.process import Runner
 from lago_images.host.workdir import default_scratch, workdir
@@ -140,7 +141,7 @@ def refuse_dirty(workspace: Workspace, plan: Plan, *, allow: bool) -> None:
     dirty = sorted(tree_of(workspace).dirty)
     if not (dirty or plan.dirty):
         return
-    files = ", ".join(dirty[:_SHOWN]) + (f" and {len(dirty) - _SHOWN} more" * (len(dirty) > _SHOWN))
+    files = first_of(dirty, _SHOWN)
     commit = f"commit {plan.head[:7]}" if plan.head else "any commit"
     message = f"{files or 'what the plan was made from'} {'differ' if dirty[1:] else 'differs'}"
     if workspace.store.folder is None and not allow:

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 
+from lago_images.console import first_of
 from lago_images.planning.git_output import Commit
 from lago_images.planning.history import (
     Current,
@@ -188,9 +189,7 @@ class Why:
     def outdated(self, upstream: Upstream) -> Reason:
         """Return why an image is built of the same spec: it would get something newer."""
         texts = [*([upstream.base] if upstream.base else ()), *_changes(upstream)]
-        more = len(texts) - _SHOWN
-        detail = ", ".join(texts[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
-        return Reason(kind=ReasonKind.OUTDATED, detail=detail)
+        return Reason(kind=ReasonKind.OUTDATED, detail=first_of(texts, _SHOWN))
 
     def is_touched(self, spec: Spec) -> bool:
         """Return whether the plan's limit changes the image itself."""

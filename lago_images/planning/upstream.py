@@ -9,6 +9,7 @@ from lago_images.building.bases import libguestfs, signed_list
 from lago_images.building.bases.bootstrap.apt import Apt, Upgrade, read_archives
 from lago_images.building.bases.bootstrap.debian import Mirrors, host_mirrors, recipe
 from lago_images.building.model import Context
+from lago_images.console import first_of
 from lago_images.errors import Error, HostError, RepositoryError
 from lago_images.host.process import Runner
 from lago_images.planning.chains import in_order
@@ -188,6 +189,5 @@ def _beyond(changes: PackageChanges, base: PackageChanges) -> PackageChanges:
 def _elsewhere(packages: Sequence[Package]) -> str:
     if not packages:
         return ""
-    names = ", ".join(each.name for each in packages[:_SHOWN])
-    more = f" and {len(packages) - _SHOWN} more" if len(packages) > _SHOWN else ""
-    return f"its archives do not have {names}{more} in the installed version, or a newer one"
+    names = first_of([each.name for each in packages], _SHOWN)
+    return f"its archives do not have {names} in the installed version, or a newer one"

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from lago_images.console import first_of
 from lago_images.disks.unpack import Checksum
 from lago_images.errors import BuildError
 from lago_images.specs.bases import ANY
@@ -98,10 +99,8 @@ def _newest(variable: Mapping[str, Sequence[str]], pattern: str) -> str:
     if len(kinds) == 1 and len(ties) == 1:
         return names[-1]
     which = sorted(kinds.values() if len(kinds) > 1 else ties)
-    more = f" and {len(which) - _SHOWN} more" if len(which) > _SHOWN else ""
     raise BuildError(
-        f"{pattern} means several files, of which none is the newest: "
-        f"{', '.join(which[:_SHOWN])}{more}",
+        f"{pattern} means several files, of which none is the newest: {first_of(which, _SHOWN)}",
         hint="make the pattern narrower, so that the names differ in numbers only",
     )
 

@@ -21,7 +21,7 @@ from lago_images.building.customise.versions import refuse_commands
 from lago_images.building.model import Context
 from lago_images.building.reservations import watched
 from lago_images.building.scratch import refuse_noexec
-from lago_images.console import clean
+from lago_images.console import clean, first_of
 from lago_images.errors import BuildError, CommandError
 from lago_images.host.kvm import Acceleration
 from lago_images.host.process import Runner, missing, search_path
@@ -398,9 +398,8 @@ def refuse_missing_users(spec: Spec, missing_users: frozenset[str]) -> None:
 def warn_of_secrets(spec: Spec, secrets: Sequence[str], context: Context) -> None:
     """Warn of private keys and identities that everybody who has the image has."""
     if secrets:
-        more = f" and {len(secrets) - _SHOWN} more" if len(secrets) > _SHOWN else ""
-        files = ", ".join(clean(path) for path in secrets[:_SHOWN])
+        files = first_of([clean(path) for path in secrets], _SHOWN)
         context.console.warn(
             f"{spec.name}: whoever has the image has these private keys or identities, and every "
-            f"machine made of it the same: {files}{more}"
+            f"machine made of it the same: {files}"
         )

@@ -10,6 +10,7 @@ from typing import ClassVar
 
 import msgspec
 
+from lago_images.console import first_of
 from lago_images.repository.records.changes import PackageChanges, Upstream
 from lago_images.repository.records.fields import Arch, BuildId, Name, line
 from lago_images.repository.records.layout import (
@@ -130,9 +131,7 @@ class FoundUpstream:
 
     def summary(self, most: int) -> str:
         """Return the first changes, and how many more there are."""
-        shown = self.texts[:most]
-        more = self.count - len(shown)
-        return ", ".join(shown) + (f" and {more} more" if more else "")
+        return first_of(self.texts, most, self.count)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
