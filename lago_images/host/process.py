@@ -65,6 +65,9 @@ class Children:
     """
 
     _all: ClassVar["weakref.WeakSet[Children]"] = weakref.WeakSet()
+    # Held while a program starts: one that is started and not yet on the list would outlive us.
+    # Reentrant for a signal's handler, which may run in the middle of the main thread's own start.
+    _starting: ClassVar[threading.RLock] = threading.RLock()
 
     def __init__(self, parent: "Children | None" = None) -> None:
         self._parent = parent
@@ -95,11 +98,13 @@ class Children:
             self.check()
             if self._parent:
                 child = self._parent.start(argv, **options)
-            else:
+                self._running.add(child)
+                return child
+            with self._starting:
                 # A session of its own: Ctrl-C in a terminal goes to the whole foreground group, and
                 # would end the child before it is asked to clean up.
                 child = subprocess.Popen(argv, start_new_session=True, **options)
-            self._running.add(child)
+                self._running.add(child)
             return child
 
     def ended(self, child: "subprocess.Popen[bytes]") -> None:
@@ -111,7 +116,12 @@ class Children:
 
     @classmethod
     def kill_all(cls) -> None:
-        """Kill every program of every run, as this process ends without waiting for threads."""
+        """Kill every program of every run, as this process ends without waiting for threads.
+
+        None can be started any more.
+        """
+        # Kept: the process ends. The limit is for a start that hangs, as on a server's files.
+        cls._starting.acquire(timeout=_GRACE)
         for children in tuple(cls._all):
             children.kill()
 

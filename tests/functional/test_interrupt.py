@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,6 +21,8 @@ from tests.tools import need
 need("qemu-img", "git")
 MIB = 2**20
 HANGS = 300
+# Seconds after which a killed program is taken for one that was not killed.
+ENDS = 30
 
 
 @pytest.fixture
@@ -87,7 +90,7 @@ def test_an_interrupt_ends_compressing_chains_and_reports_leftover_folders(repo,
         assert run.wait() == 130, rest
     assert "interrupted: ending what runs; once more ends at once" in rest
     assert is_left_as_told(tmp_path / "scratch", rest)
-    assert programs_in(tmp_path) == []
+    assert left_running(tmp_path) == []
     # One of them may have been finished before the signal came.
     assert len(list((repo.root / "image-repo").rglob("manifest.json"))) < 3
 
@@ -114,6 +117,14 @@ def is_left_as_told(scratch, text):
     return "a work directory is left, which the next run removes" in text or not any(
         scratch.iterdir()
     )
+
+
+def left_running(folder):
+    """Return the programs that do not end: one that was sent SIGKILL is seen for a moment more."""
+    limit = time.monotonic() + ENDS
+    while (found := programs_in(folder)) and time.monotonic() < limit:
+        time.sleep(0.05)
+    return found
 
 
 def programs_in(folder):
@@ -173,4 +184,30 @@ def test_a_second_ctrl_c_ends_at_once(repo, tmp_path):
         read_until(run, "once more ends at once")
         run.send_signal(signal.SIGINT)
         assert run.wait() == 130
-    assert programs_in(tmp_path) == []
+    assert left_running(tmp_path) == []
+
+
+_STARTS = """
+import os, sys, threading, time
+from lago_images.host.process import Children
+
+children = Children()
+
+def start():
+    while True:
+        children.start(["sleep", "1000"])
+
+for _ in range(3):
+    threading.Thread(target=start, daemon=True).start()
+time.sleep(float(sys.argv[1]))
+Children.kill_all()
+os._exit(0)
+"""
+
+
+@pytest.mark.parametrize("seconds", [0.02, 0.03, 0.05, 0.07, 0.1])
+def test_a_program_that_is_just_being_started_ends_too(tmp_path, seconds):
+    """Here without the kernel's signal for children whose parent died, which may come too early."""
+    environ = {**os.environ, "TMPDIR": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", _STARTS, str(seconds)], env=environ, check=True)
+    assert left_running(tmp_path) == []
