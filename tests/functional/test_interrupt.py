@@ -9,20 +9,18 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from tests.support.running import left_running
 from tests.support.specs import SpecsRepo
 from tests.tools import need
 
 need("qemu-img", "git")
 MIB = 2**20
 HANGS = 300
-# Seconds after which a killed program is taken for one that was not killed.
-ENDS = 30
 
 
 @pytest.fixture
@@ -90,7 +88,7 @@ def test_an_interrupt_ends_compressing_chains_and_reports_leftover_folders(repo,
         assert run.wait() == 130, rest
     assert "interrupted: ending what runs; once more ends at once" in rest
     assert is_left_as_told(tmp_path / "scratch", rest)
-    assert left_running(tmp_path) == []
+    assert left_running(str(tmp_path)) == []
     # One of them may have been finished before the signal came.
     assert len(list((repo.root / "image-repo").rglob("manifest.json"))) < 3
 
@@ -117,26 +115,6 @@ def is_left_as_told(scratch, text):
     return "a work directory is left, which the next run removes" in text or not any(
         scratch.iterdir()
     )
-
-
-def left_running(folder):
-    """Return the programs that do not end: one that was sent SIGKILL is seen for a moment more."""
-    limit = time.monotonic() + ENDS
-    while (found := programs_in(folder)) and time.monotonic() < limit:
-        time.sleep(0.05)
-    return found
-
-
-def programs_in(folder):
-    """Return the programs whose folder for temporary files is below a folder."""
-    mark, found = f"TMPDIR={folder}".encode(), []
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            if mark in (process / "environ").read_bytes():
-                found.append((process / "cmdline").read_bytes())
-        except OSError:
-            continue
-    return found
 
 
 @pytest.fixture
@@ -184,7 +162,7 @@ def test_a_second_ctrl_c_ends_at_once(repo, tmp_path):
         read_until(run, "once more ends at once")
         run.send_signal(signal.SIGINT)
         assert run.wait() == 130
-    assert left_running(tmp_path) == []
+    assert left_running(str(tmp_path)) == []
 
 
 _STARTS = """
@@ -210,4 +188,4 @@ def test_a_program_that_is_just_being_started_ends_too(tmp_path, seconds):
     """Here without the kernel's signal for children whose parent died, which may come too early."""
     environ = {**os.environ, "TMPDIR": str(tmp_path)}
     subprocess.run([sys.executable, "-c", _STARTS, str(seconds)], env=environ, check=True)
-    assert left_running(tmp_path) == []
+    assert left_running(str(tmp_path)) == []

@@ -24,7 +24,8 @@ from tests.functional.test_building import (
     spec,
     wait_for,
 )
-from tests.functional.test_interrupt import building, is_left_as_told, programs_in, read_until
+from tests.functional.test_interrupt import building, is_left_as_told, read_until
+from tests.support.running import left_running
 from tests.support.specs import SpecsRepo
 from tests.tools import need
 
@@ -180,5 +181,5 @@ def test_ctrl_c_ends_an_upload_and_the_layer_under_way(tmp_path):
         rest = run.stderr.read()
         assert run.wait() == 130, rest
     assert is_left_as_told(tmp_path / "scratch", rest)
-    assert programs_in(tmp_path) == []
+    assert left_running(str(tmp_path)) == []
     assert not list((repo.root / "image-repo").rglob("two*/**/manifest.json"))

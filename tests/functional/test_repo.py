@@ -23,6 +23,7 @@ from tests.support.builders import (
     release,
 )
 from tests.support.keys import make_key
+from tests.support.running import left_running, programs_of
 from tests.tools import need
 
 
@@ -105,17 +106,6 @@ exec {gpg} "$@"
 """
 
 
-def running_with(text):
-    """The programs that have a text in their command lines."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            found.append(path.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
-        except OSError:
-            continue  # it ended meanwhile
-    return [command for command in found if text in command]
-
-
 @pytest.fixture
 def scratch():
     """A folder for temporary files with a short path: a socket's may have 107 characters."""
@@ -147,10 +137,10 @@ def test_the_key_of_a_killed_signer_is_removed_by_the_next_run(repo, tmp_path, s
 
     assert refresh(f"{bin_}:{environ['PATH']}") == -signal.SIGKILL
     assert list(scratch.glob("*/private-keys-v1.d/*.key"))
-    assert running_with(str(scratch))
+    assert programs_of(str(scratch))
     assert refresh(environ["PATH"]) == 0
     assert list(scratch.iterdir()) == []
-    assert running_with(str(scratch)) == []
+    assert left_running(str(scratch)) == []
 
 
 def test_refresh_with_invalid_settings_exits_2(repo):

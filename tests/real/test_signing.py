@@ -6,7 +6,6 @@ import stat
 import tempfile
 from dataclasses import dataclass, replace
 from html import unescape
-from pathlib import Path
 
 import pytest
 
@@ -22,6 +21,7 @@ from lago_images.storage.directory.store import DirectoryStore
 from tests.clients.virt_builder import VirtBuilder, VirtBuilderError
 from tests.support.builders import manifest, publish_by_hand, put_release, release
 from tests.support.keys import home, make_key, with_subkeys
+from tests.support.running import left_running
 from tests.tools import need
 
 pytestmark = pytest.mark.real
@@ -378,8 +378,7 @@ def test_no_gpg_agent_and_no_secret_remain(keys):
         assert stat.S_IMODE(gpg.home.stat().st_mode) == 0o700
         left = gpg.home
     assert not left.exists()
-    running = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.is_file()]
-    assert not [command for command in running if os.fsencode(left) in command]
+    assert left_running(str(left)) == []
 
 
 def test_the_catalogues_commands_configure_a_source(store, client, keys):
