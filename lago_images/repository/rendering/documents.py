@@ -10,9 +10,10 @@ from typing import ClassVar
 import msgspec
 
 from lago_images.repository.records import layout
+from lago_images.repository.records.changes import PackageLines
 from lago_images.repository.records.fields import aliases, line
 from lago_images.repository.records.manifest import BootTest, Manifest, canonical
-from lago_images.repository.records.outdated import Outdated, PackageLines
+from lago_images.repository.records.outdated import Outdated
 from lago_images.repository.records.release import ReleasedImage
 from lago_images.repository.records.state import State
 from lago_images.repository.rendering.index import listing_mark
