@@ -123,7 +123,7 @@ def _today(revision: Revision) -> str:
     if upstream is None:
         return ""
     changed = upstream.packages
-    count = len(changed.added) + len(changed.removed) + len(changed.upgraded) if changed else 0
+    count = changed.lines().count if changed else 0
     said = [
         *(["another base"] if upstream.base else ()),
         *([counted(count, "other package")] if count else ()),
@@ -264,11 +264,8 @@ def _facts(page: ImagePage, chosen: Revision, now: float) -> Iterator[tuple[str,
 
 
 def _package_changes(name: str, revision: int, changes: PackageDiff) -> str:
-    kinds = (changes.upgraded, changes.added, changes.removed)
-    shown = [" → ".join(each.rsplit(" ", 1)) for each in changes.upgraded]
-    shown += [f"+{each}" for each in changes.added] + [f"-{each}" for each in changes.removed]
-    count = sum(map(len, kinds)) + changes.omitted
-    listed = f": {first_of(shown, _SHOWN, count)}" if count else ""
+    count = changes.count
+    listed = f": {first_of(changes.texts, _SHOWN, count)}" if count else ""
     return (
         f"{counted(count, 'package')} since revision {changes.since}{listed}; "
         f"lago-images repo diff {name} {changes.since} {revision}"

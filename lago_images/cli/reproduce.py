@@ -76,9 +76,7 @@ def _texts(report: Reproduction) -> Iterator[str]:
     if report.base:
         yield f"  base {report.base.name}: {report.base.old} → {report.base.new}"
     if packages := report.packages:
-        yield from (f"  package {p.name} {p.version} {p.arch}: new" for p in packages.added)
-        yield from (f"  package {p.name} {p.version} {p.arch}: missing" for p in packages.removed)
-        yield from (f"  package {p.name}: {p.old} → {p.new}" for p in packages.upgraded)
+        yield from (f"  package {text}" for text in packages.lines().texts)
     if report.files is None and report.no_files:
         yield f"  its files cannot be compared: {report.no_files}"
     files = report.files or ()

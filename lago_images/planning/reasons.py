@@ -188,8 +188,7 @@ class Why:
 
     def outdated(self, upstream: Upstream) -> Reason:
         """Return why an image is built of the same spec: it would get something newer."""
-        texts = [*([upstream.base] if upstream.base else ()), *_changes(upstream)]
-        return Reason(kind=ReasonKind.OUTDATED, detail=first_of(texts, _SHOWN))
+        return Reason(kind=ReasonKind.OUTDATED, detail=first_of(upstream.texts, _SHOWN))
 
     def is_touched(self, spec: Spec) -> bool:
         """Return whether the plan's limit changes the image itself."""
@@ -222,13 +221,6 @@ class Why:
 def unresolved(why: str) -> str:
     """Return that it is not known what a build would get from outside."""
     return f"whether a build would give something else cannot be known: {why}"
-
-
-def _changes(upstream: Upstream) -> Iterator[str]:
-    if packages := upstream.packages:
-        yield from (f"{each.name} {each.old} → {each.new}" for each in packages.upgraded)
-        yield from (f"{each.name} {each.version} is new" for each in packages.added)
-        yield from (f"{each.name} {each.version} is gone" for each in packages.removed)
 
 
 def _removal(name: str, since: Since) -> str | None:

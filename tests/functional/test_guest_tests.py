@@ -1,6 +1,7 @@
 """A spec's own tests, run by the real guest agent in a sandbox instead of a guest."""
 
 import hashlib
+import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -152,6 +153,24 @@ def test_a_guest_that_does_not_come_back_fails_its_test_and_those_that_follow(ru
     assert ended["a"].has_passed
     assert ended["b"].problem == "boot test: the guest gave up"
     assert ended["c"].problem == "not run: the guest was lost at a.tests/b"
+
+
+def test_a_guest_that_panics_while_its_tests_are_waited_with_is_reported_as_that(short, tmp_path):
+    def gives_up():
+        raise BootError("boot test: the guest gave up")
+
+    asked = OwnTests(
+        tests=(GuestTest(spec="a", name="a.test", path="a"),), read=lambda _: b"", has_network=True
+    )
+    suite = Suite(tests=asked, factor=1, limit=300)
+    silent, other = os.pipe()
+    with agent_alone(short) as alone:
+        alone.wait()
+        alone.agent.receive, alone.agent.check = silent, gives_up
+        [record] = run_tests(suite, alone, Restarts(folder=short), Runner(log=tmp_path / "log"))
+    os.close(silent)
+    os.close(other)
+    assert record.problem == "boot test: the guest gave up"
 
 
 def test_a_guest_that_is_lost_to_emulation_is_no_failure_of_a_test(run, short):

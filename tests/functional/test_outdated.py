@@ -148,7 +148,7 @@ def test_what_changes_is_counted_and_new_dependencies_are_part_of_it(debian):
     [(kind, detail)] = why(debian.outdated(), "base")
     assert kind == "outdated"
     assert detail == (
-        f"bash 5.2.15-2+b7 → 5.2.15-3, openssl {OLD} → {NEW}, libnew 2-1 is new and 1 more"
+        f"bash 5.2.15-2+b7 → 5.2.15-3, openssl {OLD} → {NEW}, libnew 2-1 amd64 is new and 1 more"
     )
 
 

@@ -259,6 +259,14 @@ BUGS = [
         test=f"{RENDER}test_an_alias_never_replaces_another_image",
     ),
     Bug(
+        what="A document without the mark of the records that it is made of",
+        file="repository/rendering/documents.py",
+        old="releases=with_records(listing_mark(state, shown.image), state, [shown.image]),",
+        new='releases="",',
+        test="tests/unit/repository/publishing/test_outdated.py::"
+        "test_a_slower_publisher_never_writes_a_document_of_an_older_list",
+    ),
+    Bug(
         what="Any 404 taken for a missing object",
         file="storage/s3/failures.py",
         old='status == HTTPStatus.NOT_FOUND and code == "NoSuchKey" else StorageError',

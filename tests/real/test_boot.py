@@ -281,6 +281,7 @@ OWN_TESTS = {
     "20-fails": ({}, "ls /run/this-boot; echo on purpose >&2; exit 7"),
     "30-again": ({"reboot": True, "network": True}, "ls /root/this-disk; ! ls /run/this-boot"),
     "40-network": ({"network": True}, "i=0; until {reach}; do [ $((i+=1)) -lt 60 ]; sleep 1; done"),
+    "50-panics": ({"network": True}, "echo c >/proc/sysrq-trigger; sleep 100"),
 }
 
 
@@ -338,11 +339,12 @@ def test_a_debian_boots_is_tested_and_lists_its_packages(boot, debian13_bios, tm
     # Not what the guest made when it started: the machine id, the host keys of sshd and dropbear,
     # the names of iSCSI and NVMe, the keys of bind and ssl-cert.
     assert booted.secrets == ("/root/deploy",)
-    root, fails, again, network = booted.test.tests
+    root, fails, again, network, panics = booted.test.tests
     assert (root.exit_code, root.output.splitlines()[0]) == (0, "0"), root
     assert (fails.exit_code, fails.output) == (7, "/run/this-boot\non purpose")
     assert again.has_passed, again
     assert network.has_passed, network
+    assert "the guest gave up: Kernel panic - not syncing: sysrq" in panics.problem
     log, console = ((tmp_path / name).read_text() for name in ("log", "console, it.log"))
     assert log.count("+ qemu-system-x86_64") == 3
     # What the first start wrote is still there.

@@ -7,6 +7,7 @@ from typing import Any
 
 from lago_images.repository.publishing.copying import Judged
 from lago_images.repository.publishing.publisher import Publisher
+from lago_images.repository.records.changes import PackageLines
 from lago_images.repository.records.layout import BuildFolder, BuildKey, headers
 from lago_images.repository.records.manifest import (
     BaseRecord,
@@ -15,7 +16,7 @@ from lago_images.repository.records.manifest import (
     DiskFile,
     Manifest,
 )
-from lago_images.repository.records.outdated import FoundUpstream, Outdated, PackageLines
+from lago_images.repository.records.outdated import FoundUpstream, Outdated
 from lago_images.repository.records.release import (
     BaseBinding,
     ObjectDigest,

@@ -11,11 +11,14 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-ROOT = Path(__file__).parents[2]
+import lago_images
+from tests.support import zygote
+
 # Before a test changes it.
 _ENVIRON = dict(os.environ)
 
@@ -49,12 +52,11 @@ class Zygote:
     """A process that imported the command line, and forks for each call."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
         self._door, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with other:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "tests.support.zygote", str(other.fileno())],
-                cwd=ROOT,
+                [sys.executable, "-P", zygote.__file__, str(other.fileno()), lago_images.__file__],
+                cwd=zygote.ROOT,
                 env=_ENVIRON,
                 pass_fds=[other.fileno()],
                 stdin=subprocess.DEVNULL,
@@ -64,17 +66,25 @@ class Zygote:
     def start(
         self, args: Sequence[str], cwd: Path, environ: Mapping[str, str], out: int, err: int, **more
     ) -> Call:
-        """Start a call that reads nothing and writes to two open files."""
+        """Start a call that reads nothing and writes to two open files.
+
+        Raises ``ValueError`` for variables that Python reads when it starts: it has started.
+        """
+        if unheard := sorted(set(_read_at_start(environ).items()) - set(_ENVIRON.items())):
+            raise ValueError(f"these variables need a Python that is started with them: {unheard}")
         own, other = socket.socketpair()
         call = {"args": [*map(os.fspath, args)], "cwd": str(cwd), "environ": dict(environ), **more}
         with other, Path(os.devnull).open("rb") as nothing:
-            with self._lock:
-                files = [other.fileno(), nothing.fileno(), out, err]
-                socket.send_fds(self._door, [b"c"], files)
-            own.sendall(json.dumps(call).encode() + b"\n")
-            answers = own.makefile("rb")
-            pid = json.loads(answers.readline())["pid"]
-        return Call(pid=pid, own=own, answers=answers)
+            files = [other.fileno(), nothing.fileno(), out, err]
+            # Of a server that has ended nothing is read below.
+            with suppress(ConnectionError):
+                socket.send_fds(self._door, [json.dumps(call).encode()], files)
+        answers = own.makefile("rb")
+        if not (answer := answers.readline()):
+            answers.close()
+            own.close()
+            raise RuntimeError("the forking server has ended, or does not take the call")
+        return Call(pid=json.loads(answer)["pid"], own=own, answers=answers)
 
     def end(self) -> None:
         self._door.close()
@@ -138,12 +148,12 @@ def run(
 
 def _is_usual(environ: Mapping[str, str]) -> bool:
     """Whether Python would start as a zygote has started."""
+    return _read_at_start(environ) == _read_at_start(_ENVIRON)
 
-    def read_at_start(values: Mapping[str, str]) -> dict[str, str]:
-        begins = ("PYTHON", "LC_", "LANG", "LOCPATH")
-        return {name: value for name, value in values.items() if name.startswith(begins)}
 
-    return read_at_start(environ) == read_at_start(_ENVIRON)
+def _read_at_start(environ: Mapping[str, str]) -> dict[str, str]:
+    begins = ("PYTHON", "LC_", "LANG", "LOCPATH")
+    return {name: value for name, value in environ.items() if name.startswith(begins)}
 
 
 def _file() -> io.FileIO:

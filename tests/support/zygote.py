@@ -1,14 +1,18 @@
 """The real command line in processes that start in milliseconds.
 
-    python -m tests.support.zygote NUMBER
+    python -P tests/support/zygote.py NUMBER PROGRAM
 
 imports the command line once and forks for each call, so every call is a process of its own, with
-nothing but the imports shared. ``tests.support.calls`` speaks to it by the socket of that number: a
-call is a message with four open files, which are a socket of the call's own, stdin, stdout and
-stderr. By its socket comes a JSON line with ``args``, ``cwd`` and ``environ``, and perhaps
-``first``: a function that is called with the socket and ``with`` before the command.
-``{"pid": …}`` is answered; after one byte the command runs; ``{"status": …}`` comes at its end, as
-``os.waitpid`` tells it.
+nothing but the imports shared. It refuses another command line than ``PROGRAM``, the package's
+file: it is started without this folder in front of what ``PYTHONPATH`` says.
+
+``tests.support.calls`` speaks to it by the socket of that number, which keeps messages apart: a
+call is one message, which arrives whole or not at all. It is JSON with ``args``, ``cwd`` and
+``environ``, and perhaps ``first``: a function that is called with the call's socket and ``with``
+before the command. With it come four open files: a socket of the call's own, stdin, stdout and
+stderr. By that socket ``{"pid": …}`` is answered; after one byte the command runs, or, if it is
+closed, never; ``{"status": …}`` comes at its end, as ``os.waitpid`` tells it. Of any other message
+the files are closed, and that is all.
 """
 
 import atexit
@@ -18,12 +22,18 @@ import os
 import selectors
 import signal
 import socket
+import stat
 import sys
 import threading
 import time
 import traceback
 from importlib import import_module
-from typing import NoReturn
+from pathlib import Path
+from typing import Any, NoReturn
+
+ROOT = Path(__file__).parents[2]
+# A socket that keeps messages apart holds no larger ones, whatever the system's settings.
+_LARGEST = 1 << 24
 
 # What commands import when they need it.
 _LATER = (
@@ -69,11 +79,15 @@ def serve(door: socket.socket) -> None:
                 _answer(own, status=status)
                 own.close()
                 continue
-            message, files, _, _ = socket.recv_fds(door, 1, 4)
+            message, files, flags, _ = socket.recv_fds(door, _LARGEST, 4)
             if not message:
                 return
+            call = _parsed(message, files, flags)
+            if call is None:
+                for file in files:
+                    os.close(file)
+                continue
             own = socket.socket(fileno=files[0])
-            call = json.loads(own.makefile("rb").readline())
             pid = os.fork()
             if pid == 0:
                 for number, (_, other) in running.items():
@@ -90,6 +104,18 @@ def serve(door: socket.socket) -> None:
             _answer(own, pid=pid)
 
 
+def _parsed(message: bytes, files: list[int], flags: int) -> dict[str, Any] | None:
+    """The call in a message; None for one that nobody could answer."""
+    if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC) or len(files) != 4:
+        return None
+    try:
+        call = json.loads(message)
+    except ValueError:
+        return None
+    is_call = isinstance(call, dict) and call.keys() >= {"args", "cwd", "environ"}
+    return call if is_call and stat.S_ISSOCK(os.fstat(files[0]).st_mode) else None
+
+
 def _answer(own: socket.socket, **answer: int) -> None:
     try:
         own.sendall(json.dumps(answer).encode() + b"\n")
@@ -101,7 +127,9 @@ def _answer(own: socket.socket, **answer: int) -> None:
 def _child(call: dict, own: socket.socket, files: list[int]) -> NoReturn:
     code = 1
     try:
-        own.recv(1)
+        if not own.recv(1):
+            # Whoever called was interrupted.
+            sys.exit(1)
         for number, file in enumerate(files):
             os.dup2(file, number)
             os.close(file)
@@ -136,5 +164,15 @@ def _end(code: int) -> NoReturn:
         os._exit(code)
 
 
+def _refuse_other_program(wanted: str) -> None:
+    import lago_images
+
+    if not Path(lago_images.__file__).samefile(wanted):
+        sys.exit(f"the tests are of {wanted}, and Python finds {lago_images.__file__}")
+
+
 if __name__ == "__main__":
+    _refuse_other_program(sys.argv.pop())
+    # For functions that are called before a command.
+    sys.path.insert(0, str(ROOT))
     serve(socket.socket(fileno=int(sys.argv.pop())))

@@ -9,7 +9,7 @@ from lago_images.building import packages as contents
 from lago_images.building import qcow2
 from lago_images.building.bases.prepared import Package
 from lago_images.building.boot import console_signs, judgement
-from lago_images.building.boot.guest_agent import ASK, Agent
+from lago_images.building.boot.guest_agent import ASK
 from lago_images.building.boot.inspection import NOBODY, SCRIPT, Facts, Identity, inspect
 from lago_images.building.boot.judgement import Problem
 from lago_images.building.boot.logins import NONE, Logins
@@ -268,8 +268,8 @@ def _first_boot(test: _Test, overlay: Path) -> Booted:
         checks = verdict.checks
         packages = secrets = boot_files = None
         if test.questions.look_inside and not test.watch.pattern:
-            packages = _packages(guest.agent, test.bench.runner)
-            secrets, boot_files = _files(guest.agent, test.bench.runner)
+            packages = _packages(guest, test.bench.runner)
+            secrets, boot_files = _files(guest, test.bench.runner)
         if test.is_started_again:
             _shut_down(guest, test)
             checks = (*checks, "shutdown")
@@ -361,7 +361,7 @@ def _shut_down(guest: Guest, test: _Test) -> None:
     _refuse(judgement.judge(Facts(), _signs(test, guest), mac="", size=0).problems, guest)
 
 
-def _packages(agent: Agent, runner: Runner) -> tuple[Package, ...] | None:
+def _packages(guest: Guest, runner: Runner) -> tuple[Package, ...] | None:
     """Return what the guest's package manager lists; None when the agent may not ask it."""
     form = "${db:Status-Status} ${Package} ${Version} ${Architecture}\n"
     for argv in (
@@ -369,9 +369,10 @@ def _packages(agent: Agent, runner: Runner) -> tuple[Package, ...] | None:
         ("/usr/bin/rpm", "-qa", "--qf", "installed %{NAME} %{EVR} %{ARCH} %{LICENSE}\n"),
     ):
         try:
-            agent.settle(timeout=ASK)
-            listed = agent.run(argv, timeout=ASK).decode(errors="replace")
+            guest.agent.settle(timeout=ASK)
+            listed = guest.agent.run(argv, timeout=ASK).decode(errors="replace")
         except BootError as error:
+            guest.check(patience=0)
             runner.note(f"no packages from {argv[0]}: {error}")
             continue
         return contents.parse("\n".join(_installed(listed.splitlines())))
@@ -386,16 +387,17 @@ def _installed(lines: Iterable[str]) -> Iterator[str]:
             yield package
 
 
-def _files(agent: Agent, runner: Runner) -> tuple[tuple[str, ...] | None, BootFiles | None]:
+def _files(guest: Guest, runner: Runner) -> tuple[tuple[str, ...] | None, BootFiles | None]:
     """Return the image's files with private keys or identities, and those that it starts with.
 
     They are as the image has them; those that the guest has written since it started are left out.
     """
     script = finish_script() + _FILES
     try:
-        agent.settle(timeout=ASK)
-        listed = agent.run(("/bin/sh", "-c", script), timeout=SCRIPT)
+        guest.agent.settle(timeout=ASK)
+        listed = guest.agent.run(("/bin/sh", "-c", script), timeout=SCRIPT)
     except BootError as error:
+        guest.check(patience=0)
         runner.note(f"the guest agent did not look for private keys: {error}")
         return None, None
     lines = listed.decode(errors="replace").splitlines()

@@ -31,6 +31,10 @@ _STARTING = ("initializing", "starting")
 _PAUSE = 1.0
 
 
+def _nothing() -> None:
+    """Look at nothing: whoever has the agent alone knows nothing of its guest."""
+
+
 @dataclass(slots=True, kw_only=True)
 class Agent:
     """The guest agent, behind the two ends of its virtio-serial port.
@@ -39,11 +43,13 @@ class Agent:
         send: The file descriptor that reaches the guest.
         receive: The file descriptor that the guest's answers come from.
         clock: Seconds.
+        check: Called while an answer is waited for; what it raises ends that.
     """
 
     send: int
     receive: int
     clock: Callable[[], float]
+    check: Callable[[], None] = _nothing
     _token: int = field(default_factory=lambda: random.getrandbits(31))
     _sent: float | None = None
     _pending: bytes = b""
@@ -131,26 +137,17 @@ class Agent:
             raise BootError(f"the guest agent's answer of {argv[0]} makes no sense") from error
         raise BootError(f"{argv[0]} did not end in the guest within {timeout:.0f} s")
 
-    def until(
-        self, is_so: Callable[[], bool], limit: float, check: Callable[[], None] | None = None
-    ) -> bool:
-        """Ask again and again until something is so; return False when that took too long.
-
-        Args:
-            is_so: Asks.
-            limit: Seconds.
-            check: Called in between; what it raises ends that.
-        """
+    def until(self, is_so: Callable[[], bool], limit: float) -> bool:
+        """Ask again and again until something is so; return False for more than ``limit`` s."""
         deadline = self.clock() + limit
         while not is_so():
-            if check:
-                check()
+            self.check()
             if self.clock() > deadline:
                 return False
             self.pause(_PAUSE)
         return True
 
-    def wait_for_units(self, limit: float, check: Callable[[], None] | None = None) -> bool:
+    def wait_for_units(self, limit: float) -> bool:
         """Wait until systemd has started what it is to start, or is not there; as ``until``.
 
         Raises:
@@ -162,7 +159,7 @@ class Agent:
             state = self.run(_SYSTEM, timeout=ASK).decode(errors="replace").strip()
             return state not in _STARTING
 
-        return self.until(is_over, limit, check)
+        return self.until(is_over, limit)
 
     def _sync(self) -> None:
         arguments = {"id": self._token}
@@ -176,11 +173,13 @@ class Agent:
     def _read(self) -> list[dict[str, Any]]:
         ready, _, _ = select.select([self.receive], [], [], _POLL)
         if not ready:
+            self.check()
             return []
         data = os.read(self.receive, 2**16)
         if not data:
             self._is_closed = True
             select.select([], [], [], _POLL)
+            self.check()
         *lines, self._pending = (self._pending + data).split(b"\n")
         if len(self._pending) > _LARGEST:
             raise BootError("the guest agent sends an answer without an end")

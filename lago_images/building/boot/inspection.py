@@ -203,7 +203,7 @@ def _root(values: Sequence[str]) -> Root | None:
 
 def _wait_for_units(guest: Guest, runner: Runner) -> None:
     try:
-        is_started = guest.agent.wait_for_units(guest.watch.limit, guest.check)
+        is_started = guest.agent.wait_for_units(guest.watch.limit)
     except BootError as error:
         guest.check(patience=0)
         runner.note(f"the guest agent did not say whether systemd is done: {error}")
@@ -223,7 +223,7 @@ def _wait_for_address(guest: Guest, runner: Runner) -> tuple[str, ...] | None:
         return bool(found)
 
     try:
-        guest.agent.until(has_address, guest.watch.limit / 4, guest.check)
+        guest.agent.until(has_address, guest.watch.limit / 4)
     except BootError as error:
         guest.check(patience=0)
         runner.note(f"the guest agent did not list its addresses: {error}")
@@ -277,7 +277,7 @@ def _wait_for_greeting(guest: Guest) -> bool | None:
     port = guest.monitor.forwarded_port()
     if port is None:
         return None
-    return guest.agent.until(lambda: _greets(port), guest.watch.limit / 4, guest.check)
+    return guest.agent.until(lambda: _greets(port), guest.watch.limit / 4)
 
 
 def _greets(port: int) -> bool:

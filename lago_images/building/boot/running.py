@@ -63,8 +63,10 @@ class Watch:
 
     def is_up(self, agent: Agent) -> bool:
         """Return whether the guest gives the sign that it is judged by; waits a moment for it."""
-        is_answering = agent.is_answering()
-        return shows(self.console, self.pattern) if self.pattern else is_answering
+        if not self.pattern:
+            return agent.is_answering()
+        agent.pause()
+        return shows(self.console, self.pattern)
 
     def again(self) -> "Watch":
         """Return the watch of the next boot, whose console's output is appended."""
@@ -100,6 +102,10 @@ class Guest:
     mac: str
     _dead: tuple[float, console_signs.Fault] | None = None
 
+    def __post_init__(self) -> None:
+        """Have no question wait for the agent of a guest that has come to an end."""
+        self.agent.check = self.check
+
     def wait(self) -> float:
         """Return the seconds until the agent answered.
 
@@ -131,6 +137,9 @@ class Guest:
         """
         if (code := self.ended()) is not None:
             raise self.watch.failed(f"QEMU ended by itself with exit code {code}")
+        self._check_console(patience)
+
+    def _check_console(self, patience: float) -> None:
         now = self.watch.clock()
         if self._dead is None and (fault := console_signs.end(self.watch.text(_RECENT))):
             self._dead = (now, fault)
@@ -140,12 +149,17 @@ class Guest:
             raise self.watch.failed(f"the guest gave up: {fault.line}", hint=f"{advice}; {_HINT}")
 
     def power_off(self, limit: float) -> float | None:
-        """Ask the guest to shut down; return the seconds that took, or None for too long."""
+        """Ask the guest to shut down; return the seconds that took, or None for too long.
+
+        Raises:
+            BootError: The guest waits for a person.
+        """
         start_time = self.watch.clock()
         self.agent.send_only("guest-shutdown", {"mode": "powerdown"})
         while (passed := self.watch.clock() - start_time) < limit:
             if self.ended() is not None:
                 return passed
+            self._check_console(_LATE)
             self.agent.pause()
         return None
 

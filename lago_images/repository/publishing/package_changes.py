@@ -37,13 +37,13 @@ def package_changes(
     old, new = _packages(store, before[0].image), _packages(store, after[0].image)
     if old is None or new is None:
         return None
-    added, removed, upgraded = compare_packages(old, new).lines()
+    lines = compare_packages(old, new).lines().first(_MOST)
     return PackageDiff(
         since=before[0].revision,
-        added=tuple(added[:_MOST]),
-        removed=tuple(removed[:_MOST]),
-        upgraded=tuple(upgraded[:_MOST]),
-        omitted=sum(max(0, len(kind) - _MOST) for kind in (added, removed, upgraded)),
+        added=lines.added,
+        removed=lines.removed,
+        upgraded=lines.upgraded,
+        omitted=lines.omitted,
     )
 
 

@@ -9,11 +9,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from lago_images.repository.records.manifest import BaseRecord, Manifest
+from lago_images.repository.records.parsing import Count, Text
 
 # Names, versions and architectures of dpkg, rpm and apk are of these characters. The list comes
 # out of a guest, which is not trusted.
 _LINE = re.compile(r"([A-Za-z0-9][\w+.()~-]*) ([\w+.:~^()-]+) ([\w-]+)(?: (.*))?")
 _LICENCE = re.compile(r"[ -~]{1,300}")
+# Characters of a line in a record. What is longer came out of a guest that means no good.
+LONGEST = 300
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
@@ -40,6 +43,46 @@ class VersionChange:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PackageLines:
+    """The packages that change, as records have them and people read them.
+
+    Attributes:
+        added: Sorted, each ``name version arch``; as ``packages.txt`` has it.
+        removed: The same.
+        upgraded: Sorted, each ``name old new``; ``new`` may be the older version.
+        omitted: How many more changes there are: a record has the first of each kind only.
+    """
+
+    added: tuple[Text, ...] = ()
+    removed: tuple[Text, ...] = ()
+    upgraded: tuple[Text, ...] = ()
+    omitted: Count = 0
+
+    @property
+    def count(self) -> int:
+        """Return how many packages change."""
+        return len(self.added) + len(self.removed) + len(self.upgraded) + self.omitted
+
+    @property
+    def texts(self) -> list[str]:
+        """Return each change as people read it: ``openssl 3.0.15-1 → 3.0.16-1``."""
+        return [
+            *(" → ".join(each.rsplit(" ", 1)) for each in self.upgraded),
+            *(f"{each} is new" for each in self.added),
+            *(f"{each} is gone" for each in self.removed),
+        ]
+
+    def first(self, most: int) -> "PackageLines":
+        """Return the first changes of each kind, without lines that no honest guest has."""
+        added, removed, upgraded = (
+            tuple([each for each in kind if len(each) <= LONGEST][:most])
+            for kind in (self.added, self.removed, self.upgraded)
+        )
+        omitted = self.count - len(added) - len(removed) - len(upgraded)
+        return PackageLines(added=added, removed=removed, upgraded=upgraded, omitted=omitted)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PackageChanges:
     """The changes from one list of packages to another, each sorted by name; false for none."""
 
@@ -50,13 +93,14 @@ class PackageChanges:
     def __bool__(self) -> bool:
         return bool(self.added or self.removed or self.upgraded)
 
-    def lines(self) -> tuple[list[str], list[str], list[str]]:
-        """Return what a record has of each kind: ``name version arch``, and ``name old new``."""
+    def lines(self) -> PackageLines:
+        """Return the changes as records have them: all of them."""
         added, removed = (
-            [f"{each.name} {each.version} {each.arch}" for each in some]
+            tuple(f"{each.name} {each.version} {each.arch}" for each in some)
             for some in (self.added, self.removed)
         )
-        return added, removed, [f"{each.name} {each.old} {each.new}" for each in self.upgraded]
+        upgraded = tuple(f"{each.name} {each.old} {each.new}" for each in self.upgraded)
+        return PackageLines(added=added, removed=removed, upgraded=upgraded)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +120,12 @@ class Upstream:
     @property
     def is_outdated(self) -> bool:
         return bool(self.base or self.packages)
+
+    @property
+    def texts(self) -> list[str]:
+        """Return each thing that a build would get as people read it."""
+        packages = self.packages.lines().texts if self.packages else ()
+        return [*([self.base] if self.base else ()), *packages]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,7 @@ from typing import ClassVar
 import msgspec
 
 from lago_images.console import first_of
-from lago_images.repository.records.changes import PackageChanges, Upstream
+from lago_images.repository.records.changes import LONGEST, PackageLines, Upstream
 from lago_images.repository.records.fields import Arch, BuildId, Name, line
 from lago_images.repository.records.layout import (
     ImageId,
@@ -33,40 +33,6 @@ from lago_images.repository.records.release import Release
 
 # Of each kind of change: `images.json` has them for every image.
 _MOST = 100
-# Characters. What is longer came out of a guest that means no good.
-_LONGEST = 300
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PackageLines:
-    """The packages that a build would install otherwise.
-
-    Attributes:
-        added: Sorted, each ``name version arch``; as ``packages.txt`` has it.
-        removed: The same.
-        upgraded: Sorted, each ``name old new``; ``new`` may be the older version.
-        omitted: How many more changes there are: the first of each kind only are recorded.
-    """
-
-    added: tuple[Text, ...] = ()
-    removed: tuple[Text, ...] = ()
-    upgraded: tuple[Text, ...] = ()
-    omitted: Count = 0
-
-    @classmethod
-    def of(cls, changes: PackageChanges) -> "PackageLines":
-        kinds = changes.lines()
-        added, removed, upgraded = (
-            tuple([each for each in kind if len(each) <= _LONGEST][:_MOST]) for kind in kinds
-        )
-        shown = len(added) + len(removed) + len(upgraded)
-        omitted = sum(map(len, kinds)) - shown
-        return cls(added=added, removed=removed, upgraded=upgraded, omitted=omitted)
-
-    @property
-    def count(self) -> int:
-        """Return how many packages change."""
-        return len(self.added) + len(self.removed) + len(self.upgraded) + self.omitted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,11 +62,12 @@ class FoundUpstream:
         """
         if upstream.unknown and not upstream.is_outdated:
             return None
+        packages = upstream.packages
         found = cls(
             found=int(now),
             since=(before and before.since) or int(now) if upstream.is_outdated else None,
-            base=line(upstream.base)[:_LONGEST],
-            packages=PackageLines.of(upstream.packages) if upstream.packages is not None else None,
+            base=line(upstream.base)[:LONGEST],
+            packages=None if packages is None else packages.lines().first(_MOST),
         )
         is_same = found._is_as(before) if before else not upstream.is_outdated
         return None if is_same else found
@@ -115,14 +82,9 @@ class FoundUpstream:
 
     @property
     def texts(self) -> list[str]:
-        """Return each change as people read it: ``openssl 3.0.15-1 → 3.0.16-1``."""
-        packages = self.packages or PackageLines()
-        return [
-            *([self.base] if self.base else ()),
-            *(" → ".join(each.rsplit(" ", 1)) for each in packages.upgraded),
-            *(f"+ {each}" for each in packages.added),
-            *(f"- {each}" for each in packages.removed),
-        ]
+        """Return each thing that was found as people read it."""
+        packages = self.packages.texts if self.packages else ()
+        return [*([self.base] if self.base else ()), *packages]
 
     @property
     def count(self) -> int:

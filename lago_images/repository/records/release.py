@@ -10,6 +10,7 @@ from typing import Annotated, Any, ClassVar
 
 import msgspec
 
+from lago_images.repository.records.changes import PackageLines
 from lago_images.repository.records.fields import BUILD_ID, Arch, BuildId, Name, Sha256
 from lago_images.repository.records.layout import MANIFEST, BuildFolder, BuildKey, ReleaseKey
 from lago_images.repository.records.manifest import DiskFile, Manifest, canonical
@@ -151,7 +152,7 @@ class Released:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PackageDiff:
+class PackageDiff(PackageLines):
     """The packages that clients get other than before, for whoever asks what is new.
 
     Attributes:
@@ -163,10 +164,6 @@ class PackageDiff:
     """
 
     since: Positive
-    added: tuple[Text, ...] = ()
-    removed: tuple[Text, ...] = ()
-    upgraded: tuple[Text, ...] = ()
-    omitted: Count = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,6 @@ Useful without its script, which searches, filters and sorts what is there.
 import re
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain
 
 from lago_images.repository.records import layout
 from lago_images.repository.records.fields import line
@@ -14,13 +13,7 @@ from lago_images.repository.records.manifest import Manifest
 from lago_images.repository.rendering import commands, html
 from lago_images.repository.rendering.lago import version_name
 from lago_images.repository.rendering.site import PublicKey, Site
-from lago_images.repository.rendering.views import (
-    Offer,
-    Shown,
-    ShownImage,
-    recorded,
-    with_records,
-)
+from lago_images.repository.rendering.views import Offer, Shown, ShownImage
 from lago_images.specs.model import BaseKind
 
 
@@ -95,7 +88,7 @@ def render(shown: Shown, site: Site, key: PublicKey | None) -> bytes:
         key_file=key and layout.key_file(key.fingerprint),
         fingerprint=key and " ".join(re.findall("....", key.fingerprint)),
         has_outdated=any(row.shown.is_outdated for row in rows),
-        mark=with_records(shown.mark, chain(*recorded(shown.state).values())),
+        mark=shown.full_mark,
     )
 
 

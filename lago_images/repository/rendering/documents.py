@@ -10,10 +10,13 @@ from typing import ClassVar
 import msgspec
 
 from lago_images.repository.records import layout
+from lago_images.repository.records.changes import PackageLines
 from lago_images.repository.records.fields import aliases, line
 from lago_images.repository.records.manifest import BootTest, Manifest, canonical
-from lago_images.repository.records.outdated import Outdated, PackageLines
+from lago_images.repository.records.outdated import Outdated
 from lago_images.repository.records.release import ReleasedImage
+from lago_images.repository.records.state import State
+from lago_images.repository.rendering.index import listing_mark
 from lago_images.repository.rendering.lago import version_name
 from lago_images.repository.rendering.site import Site
 from lago_images.repository.rendering.views import (
@@ -23,6 +26,7 @@ from lago_images.repository.rendering.views import (
     ShownRecord,
     Status,
     moment,
+    with_records,
 )
 
 
@@ -157,7 +161,11 @@ class Image:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Images:
-    """All images of a repository; ``releases`` differs for two sets of releases."""
+    """All images of a repository.
+
+    Attributes:
+        releases: Differs for two sets of releases, or of records of what is outdated in them.
+    """
 
     SCHEMA: ClassVar[int] = 1
 
@@ -169,7 +177,12 @@ class Images:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Latest:
-    """The newest revision of an image; ``revision`` is null while none is offered."""
+    """The newest revision of an image; ``revision`` is null while none is offered.
+
+    Attributes:
+        releases: Differs for two sets of the image's releases, or of records of what is outdated
+            in them.
+    """
 
     SCHEMA: ClassVar[int] = 1
 
@@ -178,6 +191,7 @@ class Latest:
     offer: Offer
     reason: str
     page: str
+    releases: str
     revision: Revision | None
 
 
@@ -186,23 +200,24 @@ def images_json(shown: Shown, site: Site) -> bytes:
     # By hand: with an indentation 10,000 revisions are twice as long.
     lines = [msgspec.json.encode(_image(image, site), enc_hook=dict) for image in shown.images]
     head = {"schema": Images.SCHEMA, "name": line(site.name), "base_url": site.base_url}
-    head["releases"] = shown.mark
+    head["releases"] = shown.full_mark
     opened = msgspec.json.encode(head).removesuffix(b"}")
     return opened + b',"images":[\n' + b",\n".join(lines) + b"\n]}\n"
 
 
 def latest_documents(shown: Shown, site: Site) -> dict[str, bytes]:
     """Render the document of each image about its newest revision, by key."""
-    return {layout.latest(image.image): _latest(image, site) for image in shown.images}
+    return {layout.latest(each.image): _latest(each, shown.state, site) for each in shown.images}
 
 
-def _latest(shown: ShownImage, site: Site) -> bytes:
+def _latest(shown: ShownImage, state: State, site: Site) -> bytes:
     document = Latest(
         name=shown.image.name,
         arch=shown.image.arch,
         offer=shown.offer,
         reason=line(shown.reason),
         page=f"{site.base_url}/{layout.page(shown.image.name)}",
+        releases=with_records(listing_mark(state, shown.image), state, [shown.image]),
         revision=next(_revisions(shown, site), None),
     )
     return canonical({"schema": Latest.SCHEMA, **msgspec.to_builtins(document, enc_hook=dict)})

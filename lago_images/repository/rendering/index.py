@@ -61,17 +61,20 @@ class Entry:
         return self.fields.get((key, subkey), "")
 
 
-def listing_mark(state: State) -> str:
+def listing_mark(state: State, image: ImageId | None = None) -> str:
     """Return the digest of the set of releases that a file was rendered from, and of those retired.
+
+    They are those of one image, or of all.
 
     It stands in every rendered file, so that different sets never give the same bytes: a file
     that is right already for one publisher cannot then be changed back by a slower one, which
     read its ETag before and lists less.
     """
-    releases = [release for history in state.releases.values() for release in history]
+    images = state.images if image is None else (image,)
+    releases = [release for each in images for release in state.history(*each)]
     copies = {release.public for release in releases if release.public}
     retired = {copy.retirement for copy in copies & state.retired}
-    damaged = {f"{key} is damaged" for key in state.damaged}
+    damaged = {f"{key} is damaged" for key in state.damaged if image in (None, key.image)}
     keys = sorted({*(str(release.key) for release in releases), *retired, *damaged})
     return hashlib.sha256("\n".join(keys).encode()).hexdigest()
 

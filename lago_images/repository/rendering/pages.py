@@ -15,7 +15,7 @@ from lago_images.repository.records import layout
 from lago_images.repository.rendering import feed, image_page
 from lago_images.repository.rendering.families import Families
 from lago_images.repository.rendering.site import PublicKey, Site
-from lago_images.repository.rendering.views import Shown, recorded, with_records
+from lago_images.repository.rendering.views import Shown, with_records
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,18 +35,18 @@ def pages(
     There is a page for every image that ever had a release, so none is ever to be deleted.
     """
     state, key = shown.state, keys[-1] if keys else None
-    families, outdated = Families.of(state), recorded(state)
+    families = Families.of(state)
     pages_ = {}
     common = f"{renderer()} {site!r} {key.fingerprint if key else ''} "
     by_name = groupby(shown.images, lambda each: each.image.name)
     for name, images in ((name, tuple(some)) for name, some in by_name):
         family = families.of_image(name)
         page, own_feed = layout.page(name), layout.image_feed(name)
-        own = outdated.get(name, ())
-        mark = with_records(families.mark(family), own)
+        own = [each.image for each in images]
+        mark = with_records(families.mark(family), state, own)
         pages_[page] = Page(
             key=page,
-            inputs=_digest(common + with_records(families.inputs(family), own)),
+            inputs=_digest(common + with_records(families.inputs(family), state, own)),
             render=partial(image_page.render, images, state, site, key, families, mark),
         )
         pages_[own_feed] = Page(

@@ -116,34 +116,35 @@ class Shown:
         state: What it is shown from.
         images: All images, sorted; those without a readable release are left out.
         mark: What no other set of releases has: see ``index.listing_mark``.
+        full_mark: What no other set of releases and of records of what is outdated has.
     """
 
     state: State
     images: tuple[ShownImage, ...]
     mark: str
+    full_mark: str
 
     @classmethod
     def of(cls, state: State) -> "Shown":
         images = (_shown_image(state, image) for image in state.images)
-        return cls(state=state, images=tuple(filter(None, images)), mark=listing_mark(state))
+        mark = listing_mark(state)
+        return cls(
+            state=state,
+            images=tuple(filter(None, images)),
+            mark=mark,
+            full_mark=with_records(mark, state, state.images),
+        )
 
 
-def recorded(state: State) -> dict[str, list[str]]:
-    """Return by name the newest records of what is outdated in current releases."""
-    keys: dict[str, list[str]] = {}
-    for key, record in state.outdated.values():
-        keys.setdefault(key.name, []).append(str(key) if record else f"{key} is damaged")
-    return keys
-
-
-def with_records(mark: str, records: Iterable[str]) -> str:
-    """Make of a mark of releases that of a file that shows what is outdated, too.
+def with_records(mark: str, state: State, images: Iterable[ImageId]) -> str:
+    """Make of a mark of releases that of a file that shows what is outdated in images, too.
 
     The argument of ``index.listing_mark`` holds for these records as for releases: the number of
     the newest one of a revision only grows, and where another revision is current there are other
     releases.
     """
-    parts = sorted(records)
+    newest = (state.outdated[image] for image in images if image in state.outdated)
+    parts = sorted(str(key) if record else f"{key} is damaged" for key, record in newest)
     # Where nothing is recorded the file is the same as without any of this.
     return hashlib.sha256("\n".join([mark, *parts]).encode()).hexdigest() if parts else mark
 

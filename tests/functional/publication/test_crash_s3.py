@@ -29,7 +29,11 @@ from lago_images.jobs.workspace import Workspace
 from lago_images.planning.git import Git
 from lago_images.planning.history import Ask
 from lago_images.repository.records import layout
-from lago_images.settings import Settings
+from lago_images.repository.records.layout import outdated_key
+from lago_images.repository.records.state import read
+from lago_images.repository.rendering.render import render
+from lago_images.repository.rendering.site import site_of
+from lago_images.settings import load
 from lago_images.storage.s3.store import S3Store
 from tests.functional.publication import scene as scenes
 from tests.functional.publication.calls import Caller
@@ -37,6 +41,9 @@ from tests.functional.publication.judges import judge, judge_signed
 from tests.functional.publication.scene import NEW, OLD, Scene, old_or_new
 from tests.servers.model import Server
 from tests.servers.proxy import Fault, FaultProxy, Request, passing
+from tests.support.files import Files, serving
+from tests.support.repository import fill
+from tests.support.specs import SpecsRepo
 from tests.tools import need
 
 need("virt-builder", "virt-index-validate")
@@ -236,6 +243,20 @@ def test_a_publication_killed_at_any_request_converges_on_the_next_run(
     tell(record_property, what)
 
 
+def workspace(repo: SpecsRepo, store: S3Store, folder: Path) -> Workspace:
+    return Workspace(
+        root=repo.root,
+        settings=load(repo.root, {"LAGO_IMAGES_BASE_URL": BASE_URL}),
+        console=Console(quiet=True),
+        environ=dict(os.environ),
+        store=store,
+        git=Git.find(repo.root),
+        cache=folder,
+        logs=folder,
+        clock=lambda: 1_800_000_000.0,
+    )
+
+
 def in_process(at: Worker) -> Callable[[Worker], publish_job.PublicationOutcome]:
     """A publication without a process of its own, for what it must survive."""
     store = S3Store.open(
@@ -244,17 +265,7 @@ def in_process(at: Worker) -> Callable[[Worker], publish_job.PublicationOutcome]
         environ=at.server.through(at.proxy.endpoint).environ,
         retry=QUICK,
     )
-    work = Workspace(
-        root=at.scene.repo.root,
-        settings=Settings(folder=at.scene.repo.root, base_url=BASE_URL),
-        console=Console(quiet=True),
-        environ=dict(os.environ),
-        store=store,
-        git=Git.find(at.scene.repo.root),
-        cache=at.folder,
-        logs=at.folder,
-        clock=lambda: 1_800_000_000.0,
-    )
+    work = workspace(at.scene.repo, store, at.folder)
     at.start(passing)
     made = plan_job.plan(work, Ask())
 
@@ -313,6 +324,61 @@ def test_a_build_killed_while_uploading_or_publishing_converges_on_the_next_run(
                 assert in_index == in_metadata
                 assert in_index["one"] == 2
     tell(record_property, f"killed at {2 * len(uploads)} points of an upload: 0 failures")
+
+
+def test_what_is_outdated_is_recorded_once_wherever_a_publication_dies(
+    ceph20: Server, tmp_path: Path, record_property
+) -> None:
+    repo = SpecsRepo.create(tmp_path / "specs")
+    with serving() as source, FaultProxy(ceph20.endpoint) as proxy:
+        repo.write("lago-images.toml", f'[[template-sources]]\nurl = "{source.url}/index"\n')
+        repo.spec("base", "libguestfs:tiny")
+        repo.commit("Add an image")
+        bucket = ceph20.new_bucket()
+        store, watched = (
+            S3Store.open(bucket, "some/prefix", environ=server.environ, retry=QUICK)
+            for server in (ceph20, ceph20.through(proxy.endpoint))
+        )
+        work = workspace(repo, watched, tmp_path)
+        put_template(source, 1)
+        fill(store, plan_job.plan(work, Ask()), created=1_800_000_000, digests={"base": FIRST})
+        made = plan_job.plan(work, Ask())
+        publish_job.publish(work, made, [])
+        put_template(source, 2)
+        kept = States(store=store)
+        kept.keep()
+        proxy.plan = kept
+        publish_job.publish(work, made, [], outdated=True)
+        proxy.plan = passing
+        for objects in kept.found:
+            scenes.hold(store, objects)
+            # The next run of anybody renders what was recorded; one that asks, too, records it.
+            for outdated in (False, True):
+                publish_job.publish(work, made, [], outdated=outdated)
+                rendered_as_recorded(work)
+            records = [stat.key for stat in store.list(layout.RELEASES) if outdated_key(stat.key)]
+            assert records == ["releases/base/x86_64/outdated/1.1.json"]
+            assert b"its base is revision 2 of tiny" in store.get(LATEST).data
+    # The record, what is rendered of it, and what is kept of the pages.
+    assert len(kept.found) >= len({*records, LATEST, *CHANGED}) + 1
+    tell(record_property, f"what is outdated: died in {len(kept.found)} states: 0 failures")
+
+
+LATEST = "latest/base.x86_64.json"
+CHANGED = ("catalogue/base.html", layout.IMAGES_JSON, layout.SUMS, layout.CATALOGUE)
+FIRST = f"sha512:{'1' * 128}"
+
+
+def put_template(source: Files, revision: int) -> None:
+    entry = f"[tiny]\narch=x86_64\nfile=tiny.xz\nsize=1\nrevision={revision}\n"
+    source.content["/index"] = f"{entry}checksum[sha512]={str(revision) * 128}\n".encode()
+
+
+def rendered_as_recorded(work: Workspace) -> None:
+    made = render(read(work.store), site_of(work.settings, work.store.url))
+    pages = {key: page.render() for key, page in made.pages.items()}
+    for key, data in {**made.files, **pages}.items():
+        assert work.store.get(key).data == data, key
 
 
 def tell(record_property: Callable[[str, object], None], text: str) -> None:

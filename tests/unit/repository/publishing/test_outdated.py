@@ -6,6 +6,7 @@ import pytest
 
 from lago_images.errors import ConflictError, RepositoryError
 from lago_images.repository.publishing import outdated as recording
+from lago_images.repository.publishing.pages import read_pages, write_pages
 from lago_images.repository.records.changes import (
     PackageChanges,
     Upstream,
@@ -14,8 +15,10 @@ from lago_images.repository.records.changes import (
 from lago_images.repository.records.layout import ImageId, OutdatedKey
 from lago_images.repository.records.outdated import Outdated
 from lago_images.repository.records.state import read
+from lago_images.repository.rendering.render import render
 from lago_images.storage.directory.store import DirectoryStore
 from tests.support.builders import (
+    SITE,
     layer_on,
     manifest,
     outdated,
@@ -29,6 +32,7 @@ from tests.support.builders import (
 
 IMAGE = ImageId("debian-12", "x86_64")
 FOLDER = "releases/debian-12/x86_64/outdated/"
+LATEST = "latest/debian-12.x86_64.json"
 
 
 @pytest.fixture
@@ -166,19 +170,21 @@ def test_a_new_revision_takes_the_mark_away(store):
     rendered(store)
     body = store.get("index.html").data.split(b"</style>")[1].split(b"<script>")[0]
     assert b"outdated" not in body
-    assert b'"upstream": null' in store.get("latest/debian-12.x86_64.json").data
+    assert b'"upstream": null' in store.get(LATEST).data
 
 
-@pytest.mark.parametrize("name", ["index.html", "latest/debian-12.x86_64.json", "images.json"])
-def test_files_of_no_record_of_one_and_of_one_that_takes_it_back_differ(store, name):
+@pytest.mark.parametrize("name", ["index.html", LATEST, "images.json"])
+def test_files_of_any_two_sets_of_records_differ(store, name):
     """Else a slower publisher that lists less could change a file back."""
     seen = []
-    for upstream in (None, found("2"), found(), found("2")):
-        if upstream:
-            record(store, upstream)
+    for number, upstream in enumerate((None, found("2"), found(), found("2"), "damaged")):
+        if upstream == "damaged":
+            put(store, f"{FOLDER}1.{number}.json", b"{}")
+        elif upstream:
+            assert record(store, upstream).number == number
         rendered(store)
         seen.append(store.get(name).data)
-    assert len(set(seen)) == 4
+    assert len(set(seen)) == 5
 
 
 def test_a_slower_publisher_does_not_bring_back_what_is_no_longer_so(store):
@@ -201,4 +207,19 @@ def test_a_slower_publisher_does_not_bring_back_what_is_no_longer_so(store):
     publisher(Slow(path=store.path)).refresh(wait=overtaken.append)
     assert overtaken == [0]
     assert slow.refresh(wait=lambda _attempt: None).written == ()
-    assert b'"since": null' in store.get("latest/debian-12.x86_64.json").data
+    assert b'"since": null' in store.get(LATEST).data
+
+
+def test_a_slower_publisher_never_writes_a_document_of_an_older_list(store):
+    """No other file need stop it: it may die after this one."""
+    rendered(store)
+    before = read_pages(store)
+    put_outdated(store, outdated(release(), "openssl 1 2"))
+    older = render(read(store), SITE).pages[LATEST]
+    # Of this one the document says what it said when nothing was recorded.
+    put(store, f"{FOLDER}1.2.json", b"{}")
+    rendered(store)
+    newer = store.get(LATEST).data
+    with pytest.raises(ConflictError):
+        write_pages(store, before, {LATEST: older})
+    assert store.get(LATEST).data == newer

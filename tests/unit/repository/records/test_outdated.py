@@ -11,12 +11,13 @@ from lago_images.repository.records import layout
 from lago_images.repository.records.changes import (
     Package,
     PackageChanges,
+    PackageLines,
     Upstream,
     VersionChange,
 )
 from lago_images.repository.records.fields import ARCH, BUILD_ID
 from lago_images.repository.records.layout import CACHE, NAME, ImageId, OutdatedKey, outdated_key
-from lago_images.repository.records.outdated import FoundUpstream, Outdated, PackageLines
+from lago_images.repository.records.outdated import FoundUpstream, Outdated
 from lago_images.repository.records.parsing import LARGEST
 from lago_images.repository.records.state import outlined, read, survey
 from lago_images.storage.directory.store import DirectoryStore

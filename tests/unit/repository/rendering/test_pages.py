@@ -11,11 +11,12 @@ import pytest
 from hypothesis import given, settings
 
 from lago_images.repository.records.guest_tests import GuestTestRecord, QuarantinedFailure
-from lago_images.repository.records.layout import ReleaseKey, is_rendered
+from lago_images.repository.records.layout import ImageId, ReleaseKey, is_rendered
 from lago_images.repository.records.manifest import BootTest
 from lago_images.repository.records.release import ObjectDigest, PackageDiff
 from lago_images.repository.records.state import State, read
 from lago_images.repository.rendering import commands, documents
+from lago_images.repository.rendering.index import listing_mark
 from lago_images.repository.rendering.render import render
 from lago_images.repository.rendering.site import PublicKey, Site
 from lago_images.repository.rendering.views import Offer, Shown, Status
@@ -154,6 +155,7 @@ def test_reasons_of_rollbacks_and_withdrawn_images_are_shown(store):
         "offer": "withdrawn",
         "reason": "a secret in it",
         "page": f"{SITE.base_url}/catalogue/other.html",
+        "releases": listing_mark(read(store), ImageId("other", "x86_64")),
         "revision": None,
     }
 
