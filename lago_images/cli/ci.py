@@ -15,6 +15,7 @@ from lago_images.ci.report.markdown import SUMMARY_LIMIT, Report, identity, rend
 from lago_images.cli.answers import PlanReport
 from lago_images.cli.completion import spec_names
 from lago_images.cli.documents import FORMAT, document
+from lago_images.cli.interruption import BUILD_AGAIN, PUBLISH_AGAIN, advising
 from lago_images.cli.invocation import Invocation, finish
 from lago_images.cli.outdated import RECORD
 from lago_images.cli.output import (
@@ -142,7 +143,8 @@ def build(
     plan = _saved(plan_file, plan_sha256) or plan_job.plan(workspace, named)
     if batch:
         names = formats.batch(plan, *batch)
-    built = build_job.build(workspace, plan, names)
+    with advising(BUILD_AGAIN):
+        built = build_job.build(workspace, plan, names)
     if folder is not None:
         results.write_folder(folder, built)
         # For actions/attest-build-provenance, which takes a file of checksums (subject-checksums).
@@ -191,11 +193,12 @@ def publish(
     workspace = invocation.judging_workspace(must_judge=True)
     # Without a saved plan everything is compared anew: what an earlier run lost is made up for.
     plan = _saved(plan_file, plan_sha256) or plan_job.plan(workspace, Ask())
-    plan_job.refuse_dirty(workspace, plan, allow=allow_dirty)
+    warning = plan_job.refuse_dirty(workspace, plan, allow=allow_dirty)
     built = [] if folder is None else results.read_folder(folder)
     try:
         before = read(workspace.store)
-        published = publish_job.publish(workspace, plan, built, outdated=outdated)
+        with advising(PUBLISH_AGAIN):
+            published = publish_job.publish(workspace, plan, built, outdated=outdated)
     except Error as error:
         # The report's job has nothing but this folder to tell its readers from.
         if folder is not None:
@@ -206,6 +209,8 @@ def publish(
     show_publication(workspace.console, published, speaker(workspace.console, form))
     images = image_reports(workspace.store, plan, built, published, before)
     show_summary(workspace.console, images, built)
+    if warning and published.outcomes:
+        workspace.console.warn(warning)
     if published.ok:
         show_next(workspace)
     if form == "json":

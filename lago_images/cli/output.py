@@ -9,6 +9,7 @@ import click
 
 from lago_images.building.model import Phase, Result
 from lago_images.cli.documents import document
+from lago_images.cli.interruption import advising, after_rebuild
 from lago_images.cli.invocation import finish
 from lago_images.cli.plan import plan_lines
 from lago_images.cli.run_report import Changes, ImageReport, RunOutcome, RunReport, image_reports
@@ -50,7 +51,7 @@ def build_and_publish(
 ) -> None:
     """Build and publish as a plan that was made from ``state`` says, show it, end the command."""
     console = workspace.console
-    refuse_dirty(workspace, plan, allow=allow_dirty)
+    warning = refuse_dirty(workspace, plan, allow=allow_dirty)
     # On stderr: stdout is for data.
     for line in plan_lines(plan, terminal_width(sys.stderr)):
         console.info(line)
@@ -61,12 +62,15 @@ def build_and_publish(
         nonlocal is_written
         is_written = show_builds(console, results, timings, say)
 
-    ended = run(workspace, plan, state, show, outdated=outdated)
+    with advising(after_rebuild(workspace, plan)):
+        ended = run(workspace, plan, state, show, outdated=outdated)
     show_publication(console, ended.publication, say)
     if not (ended.results or ended.publication.outcomes):
         say("nothing to build")
     images = image_reports(workspace.store, plan, ended.results, ended.publication, state)
     show_summary(console, images, ended.results)
+    if warning and ended.publication.outcomes:
+        console.warn(warning)
     if ended.ok:
         show_next(workspace)
     if form == "json":

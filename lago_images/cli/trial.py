@@ -9,6 +9,7 @@ from lago_images.building.boot import machines, terminal
 from lago_images.cli.answers import TriedDisk
 from lago_images.cli.completion import spec_names
 from lago_images.cli.documents import FORMAT, document
+from lago_images.cli.interruption import BUILD_AGAIN, advising
 from lago_images.cli.invocation import Invocation, finish
 from lago_images.cli.output import show_results, speaker
 from lago_images.cli.run_report import image_reports
@@ -60,7 +61,8 @@ def try_(
     invocation.override(require_kvm=require_kvm, publish_also=())
     with workdir(default_scratch(invocation.environ), invocation.console) as folder:
         workspace = invocation.workspace(logs=logs, aside=folder)
-        plan, results = trial.build_only(workspace, name)
+        with advising(BUILD_AGAIN):
+            plan, results = trial.build_only(workspace, name)
         show_results(workspace.console, results, speaker(workspace.console, form))
         built = next((r.manifest for r in results if r.name == name and r.manifest), None)
         disk = None

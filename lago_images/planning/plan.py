@@ -27,7 +27,7 @@ from lago_images.specs.quarantine import day
 _ASKED = {ReasonKind.FORCED, ReasonKind.STALE, ReasonKind.OUTDATED}
 # What these ask for is a new build, and never whatever waits: what was published before is lost
 # or was taken back, which says nothing for a build of the same spec.
-_ANEW = {*_ASKED, ReasonKind.MISSING}
+ANEW = {*_ASKED, ReasonKind.MISSING}
 _NOTHING = ImageHoldings()
 
 
@@ -205,7 +205,7 @@ class _Decider:
 
         A layer must stand on the very bytes that its base is offered with, or promoted with here.
         """
-        if not self.ask.promote or any(reason.kind in _ANEW for reason in why_so):
+        if not self.ask.promote or any(reason.kind in ANEW for reason in why_so):
             return None
         is_layer = spec.base.kind is BaseKind.LAYER
         wanted, days = self._base_digest(spec), self.ask.promote_days
