@@ -31,6 +31,7 @@ from lago_images.cli.output import (
 )
 from lago_images.cli.plan import FAN_OUTS, FORMS, show_plan
 from lago_images.cli.run_report import image_reports
+from lago_images.cli.targets import FILE, FOLDER, writable
 from lago_images.errors import Error
 from lago_images.host.files import replace
 from lago_images.jobs import build as build_job
@@ -43,9 +44,6 @@ from lago_images.planning.history import Ask
 from lago_images.planning.model import Plan
 from lago_images.repository.records.state import read, survey
 from lago_images.specs.quarantine import day
-
-_FILE = click.Path(path_type=Path, dir_okay=False)
-_FOLDER = click.Path(path_type=Path, file_okay=False)
 
 
 def _saved(path: Path | None, sha256: str | None) -> Plan | None:
@@ -85,7 +83,7 @@ def _two_numbers(
 
 @click.command()
 @click.argument("names", nargs=-1, metavar="[NAME…]", shell_complete=spec_names)
-@click.option("--plan", "plan_file", type=_FILE, help="A saved plan; else one is made now.")
+@click.option("--plan", "plan_file", type=FILE, help="A saved plan; else one is made now.")
 @_plan_sha256
 @click.option(
     "--batch",
@@ -93,8 +91,14 @@ def _two_numbers(
     metavar="N/M",
     help="The chains of this entry of the saved plan's fan-out, instead of NAMEs.",
 )
-@click.option("--results", "folder", type=_FOLDER, help="Write the result of each build here.")
-@click.option("--logs", type=_FOLDER, help="Keep each image's log here.")
+@click.option(
+    "--results",
+    "folder",
+    type=FOLDER,
+    callback=writable,
+    help="Write the result of each build here.",
+)
+@click.option("--logs", type=FOLDER, callback=writable, help="Keep each image's log here.")
 @click.option("--jobs", "side_by_side", type=click.IntRange(min=1), help="Chains at a time.")
 @click.option("--require-kvm", is_flag=True, default=None, help="Refuse to build without KVM.")
 @click.option(
@@ -165,12 +169,13 @@ def build(
 
 
 @click.command()
-@click.option("--plan", "plan_file", type=_FILE, help="A saved plan; else one is made now.")
+@click.option("--plan", "plan_file", type=FILE, help="A saved plan; else one is made now.")
 @_plan_sha256
 @click.option(
     "--results",
     "folder",
-    type=_FOLDER,
+    type=FOLDER,
+    callback=writable,
     help="The folder with the results of the builds; that of the publication is added.",
 )
 @RECORD
@@ -239,7 +244,7 @@ def publish(
     show_default=True,
     help="Of how it ended; of a dry run, of the plan. Only a plan has github and jenkins.",
 )
-@click.option("--logs", type=_FOLDER, help="Keep each image's log here.")
+@click.option("--logs", type=FOLDER, callback=writable, help="Keep each image's log here.")
 @click.option("--jobs", "side_by_side", type=click.IntRange(min=1), help="Chains at a time.")
 @click.option("--require-kvm", is_flag=True, default=None, help="Refuse to build without KVM.")
 @timings_file
@@ -298,7 +303,7 @@ def rebuild(
 @click.command()
 @click.option("--plan", "plan_file", type=click.Path(path_type=Path), default="plan.json")
 @click.option("--results", "folder", type=click.Path(path_type=Path), default="results")
-@click.option("--junit", "junit_file", type=click.Path(path_type=Path), help="Also as JUnit XML.")
+@click.option("--junit", "junit_file", type=FILE, callback=writable, help="Also as JUnit XML.")
 @click.option(
     "--publication",
     "job_result",

@@ -14,6 +14,7 @@ from lago_images.cli.invocation import finish
 from lago_images.cli.plan import plan_lines
 from lago_images.cli.run_report import Changes, ImageReport, RunOutcome, RunReport, image_reports
 from lago_images.cli.tables import table, terminal_width
+from lago_images.cli.targets import FILE, writable
 from lago_images.console import Console, human_size
 from lago_images.host.files import replace
 from lago_images.jobs.plan import refuse_dirty
@@ -34,7 +35,8 @@ allow_dirty = click.option(
 )
 timings_file = click.option(
     "--timings",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=FILE,
+    callback=writable,
     help="Write how long each phase of each image took into this file, as JSON.",
 )
 

@@ -13,6 +13,7 @@ from lago_images.cli.interruption import BUILD_AGAIN, advising
 from lago_images.cli.invocation import Invocation, finish
 from lago_images.cli.output import show_results, speaker
 from lago_images.cli.run_report import image_reports
+from lago_images.cli.targets import FILE, FOLDER, refuse_unwritable_beside, writable
 from lago_images.errors import UsageError
 from lago_images.host import kvm
 from lago_images.host.process import Runner
@@ -31,13 +32,11 @@ _FORMATS = {".img": "raw", ".raw": "raw"}
 @click.argument("name", shell_complete=spec_names)
 @click.option(
     "--output",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=FILE,
     help="The disk's file. [default: NAME.qcow2 in the current folder]",
 )
 @click.option("--force", is_flag=True, help="Replace the disk's file if it exists.")
-@click.option(
-    "--logs", type=click.Path(path_type=Path, file_okay=False), help="Keep each image's log here."
-)
+@click.option("--logs", type=FOLDER, callback=writable, help="Keep each image's log here.")
 @click.option("--require-kvm", is_flag=True, default=None, help="Refuse to build without KVM.")
 @FORMAT
 @click.pass_obj
@@ -58,6 +57,7 @@ def try_(
     target = (output or Path(f"{Path(name).name}.qcow2")).absolute()
     if target.exists() and not force:
         raise UsageError(f"{target} exists", hint="--force replaces it, --output names another")
+    refuse_unwritable_beside(target, "the disk's file")
     invocation.override(require_kvm=require_kvm, publish_also=())
     with workdir(default_scratch(invocation.environ), invocation.console) as folder:
         workspace = invocation.workspace(logs=logs, aside=folder)
