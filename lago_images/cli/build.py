@@ -49,8 +49,9 @@ def build(
 ) -> None:
     """Build images and publish them into a directory.
 
-    All specs, or those that are NAMEd. What has not changed since it was published is not built
-    again, unless it is named or --force is given. A bucket is never written: where the settings
+    All specs, or those whose name is one of NAMEs, which may have * and ? as shells have them. What
+    has not changed since it was published is not built again, unless it is named or --force is
+    given. A bucket is never written: where the settings
     name one, ./image-repo is used, unsigned and without the bucket's base-url. To publish to a
     bucket: lago-images ci rebuild.
     """

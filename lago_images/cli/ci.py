@@ -134,7 +134,8 @@ def build(
 ) -> None:
     """Build chains on this host, into builds/ of the repository.
 
-    The chains are those with the images that are NAMEd; ci publish makes them public.
+    The chains are those with the images that NAMEs mean, which may have * and ? as shells have
+    them; ci publish makes them public.
     """
     if bool(names) == bool(batch):
         raise click.UsageError("name what to build: either NAME… or --batch N/M")
@@ -268,8 +269,9 @@ def rebuild(
 ) -> None:
     """Plan, build and publish on this machine, to a bucket or a directory.
 
-    The repository is that of the settings, or --repository; lago-images build makes a directory
-    only. A bucket needs --base-url, or base-url in the settings.
+    NAMEs may have * and ? as shells have them. The repository is that of the settings, or
+    --repository; lago-images build makes a directory only. A bucket needs --base-url, or base-url
+    in the settings.
     """
     if not (names or changed or everything or outdated or stale is not None):
         raise click.UsageError(

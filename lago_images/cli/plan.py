@@ -64,8 +64,8 @@ def plan(
 ) -> None:
     """Show what is affected and why.
 
-    NAMEs are built whether affected or not. With --exit-code it exits with 0 if there is nothing
-    to build or promote, and with 3 if there is.
+    NAMEs are built whether affected or not; they may have * and ? as shells have them. With
+    --exit-code it exits with 0 if there is nothing to build or promote, and with 3 if there is.
     """
     ask = Ask(force=frozenset(names), everything=everything, stale_days=stale, outdated=outdated)
     workspace = invocation.judging_workspace(must_judge=False)

@@ -1,5 +1,6 @@
 """``lago-images try`` and ``run``: look into an image before it is published, or after."""
 
+import shlex
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from lago_images.host.redaction import command_line
 from lago_images.host.workdir import default_scratch, workdir
 from lago_images.jobs import trial
 from lago_images.repository.records.state import StoredBuild
+from lago_images.specs.choosing import is_pattern
 from lago_images.specs.properties import FIRMWARES
 
 # QEMU is told the format: it would guess it from the first bytes, which the guest of a raw disk may
@@ -53,6 +55,11 @@ def try_(
 
     Bases that are not published as they are now are built, too. The repository is only read.
     """
+    if is_pattern(name):
+        raise UsageError(
+            f"{name} is a pattern, and try makes the disk of one image",
+            hint=f"lago-images build {shlex.quote(name)} --repo-dir FOLDER builds several",
+        )
     # The name may be a mistyped path; it is no reason to write elsewhere than here.
     target = (output or Path(f"{Path(name).name}.qcow2")).absolute()
     if target.exists() and not force:

@@ -58,6 +58,7 @@ def _plan(
 ) -> tuple[Plan, _S]:
     started = time.monotonic()
     tree = tree_of(workspace)
+    ask = planner.named(ask, tree)
     _detail(workspace, f"read {len(tree.specs)} specs below {workspace.root}", started)
     started = time.monotonic()
     state = read(workspace.store)
