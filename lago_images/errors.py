@@ -103,15 +103,15 @@ class HostError(Error):
 
 
 class BuildError(Error):
-    """An image could not be built."""
-
-
-class BootError(BuildError):
-    """An image was built and does not boot; ``tail`` holds the console's last lines."""
+    """An image could not be built; ``tail`` holds the last lines of what failed, if known."""
 
     def __init__(self, message: str, *, tail: Sequence[str] = (), hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
         self.tail = tuple(tail)
+
+
+class BootError(BuildError):
+    """An image was built and does not boot; ``tail`` holds the console's last lines."""
 
 
 class StorageError(Error):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lago_images.building.boot.spec_tests import FailedTestsError
 from lago_images.building.model import Context
-from lago_images.errors import BootError, CommandError, Error
+from lago_images.errors import BuildError, CommandError, Error
 from lago_images.repository.records.guest_tests import GuestTestRecord
 
 
@@ -21,7 +21,7 @@ def described(failure: Exception) -> str:
 def last_lines(failure: BaseException | None) -> tuple[str, ...]:
     """Return the last lines of the program, or of the guest, whose failure led to this one."""
     while failure is not None:
-        if isinstance(failure, CommandError | BootError):
+        if isinstance(failure, CommandError | BuildError) and failure.tail:
             return failure.tail
         failure = failure.__cause__
     return ()

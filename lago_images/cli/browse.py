@@ -77,6 +77,8 @@ def list_(
     listed = queries.listing(
         content, store.url, patterns=patterns, arch=arch, states=states, every=all_
     )
+    for pattern, hint in queries.unmatched(content, patterns):
+        invocation.console.warn(f"no image {pattern} was ever published: {hint}")
     if outdated:
         listed = queries.with_outdated(listed, content, store)
         listed = _with_upstream(invocation, listed, content)

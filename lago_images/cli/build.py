@@ -8,6 +8,7 @@ from lago_images.cli.completion import spec_names
 from lago_images.cli.documents import FORMAT
 from lago_images.cli.invocation import Invocation
 from lago_images.cli.output import build_and_publish, timings_file
+from lago_images.cli.targets import FOLDER, writable
 from lago_images.errors import UsageError
 from lago_images.jobs.plan import plan_and_state
 from lago_images.jobs.publish import refuse_settings
@@ -21,15 +22,13 @@ _HINT = "to publish to a bucket: lago-images ci rebuild --changed"
 @click.argument("names", nargs=-1, metavar="[NAME…]", shell_complete=spec_names)
 @click.option(
     "--repo-dir",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=FOLDER,
     help="The repository's directory. [default: that of the settings, else ./image-repo]",
 )
 @click.option("--repo-name", help="The repository's name, as lago shows it.")
 @click.option("--base-url", help="Where clients will find the repository.")
 @click.option("--force", is_flag=True, help="Build also what has not changed.")
-@click.option(
-    "--logs", type=click.Path(path_type=Path, file_okay=False), help="Keep each image's log here."
-)
+@click.option("--logs", type=FOLDER, callback=writable, help="Keep each image's log here.")
 @click.option("--jobs", "side_by_side", type=click.IntRange(min=1), help="Chains at a time.")
 @click.option("--require-kvm", is_flag=True, default=None, help="Refuse to build without KVM.")
 @timings_file
@@ -50,8 +49,9 @@ def build(
 ) -> None:
     """Build images and publish them into a directory.
 
-    All specs, or those that are NAMEd. What has not changed since it was published is not built
-    again, unless it is named or --force is given. A bucket is never written: where the settings
+    All specs, or those whose name is one of NAMEs, which may have * and ? as shells have them. What
+    has not changed since it was published is not built again, unless it is named or --force is
+    given. A bucket is never written: where the settings
     name one, ./image-repo is used, unsigned and without the bucket's base-url. To publish to a
     bucket: lago-images ci rebuild.
     """

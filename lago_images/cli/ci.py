@@ -15,6 +15,7 @@ from lago_images.ci.report.markdown import SUMMARY_LIMIT, Report, identity, rend
 from lago_images.cli.answers import PlanReport
 from lago_images.cli.completion import spec_names
 from lago_images.cli.documents import FORMAT, document
+from lago_images.cli.interruption import BUILD_AGAIN, PUBLISH_AGAIN, advising
 from lago_images.cli.invocation import Invocation, finish
 from lago_images.cli.outdated import RECORD
 from lago_images.cli.output import (
@@ -30,6 +31,7 @@ from lago_images.cli.output import (
 )
 from lago_images.cli.plan import FAN_OUTS, FORMS, show_plan
 from lago_images.cli.run_report import image_reports
+from lago_images.cli.targets import FILE, FOLDER, writable
 from lago_images.errors import Error
 from lago_images.host.files import replace
 from lago_images.jobs import build as build_job
@@ -42,9 +44,6 @@ from lago_images.planning.history import Ask
 from lago_images.planning.model import Plan
 from lago_images.repository.records.state import read, survey
 from lago_images.specs.quarantine import day
-
-_FILE = click.Path(path_type=Path, dir_okay=False)
-_FOLDER = click.Path(path_type=Path, file_okay=False)
 
 
 def _saved(path: Path | None, sha256: str | None) -> Plan | None:
@@ -84,7 +83,7 @@ def _two_numbers(
 
 @click.command()
 @click.argument("names", nargs=-1, metavar="[NAME…]", shell_complete=spec_names)
-@click.option("--plan", "plan_file", type=_FILE, help="A saved plan; else one is made now.")
+@click.option("--plan", "plan_file", type=FILE, help="A saved plan; else one is made now.")
 @_plan_sha256
 @click.option(
     "--batch",
@@ -92,8 +91,14 @@ def _two_numbers(
     metavar="N/M",
     help="The chains of this entry of the saved plan's fan-out, instead of NAMEs.",
 )
-@click.option("--results", "folder", type=_FOLDER, help="Write the result of each build here.")
-@click.option("--logs", type=_FOLDER, help="Keep each image's log here.")
+@click.option(
+    "--results",
+    "folder",
+    type=FOLDER,
+    callback=writable,
+    help="Write the result of each build here.",
+)
+@click.option("--logs", type=FOLDER, callback=writable, help="Keep each image's log here.")
 @click.option("--jobs", "side_by_side", type=click.IntRange(min=1), help="Chains at a time.")
 @click.option("--require-kvm", is_flag=True, default=None, help="Refuse to build without KVM.")
 @click.option(
@@ -129,7 +134,8 @@ def build(
 ) -> None:
     """Build chains on this host, into builds/ of the repository.
 
-    The chains are those with the images that are NAMEd; ci publish makes them public.
+    The chains are those with the images that NAMEs mean, which may have * and ? as shells have
+    them; ci publish makes them public.
     """
     if bool(names) == bool(batch):
         raise click.UsageError("name what to build: either NAME… or --batch N/M")
@@ -142,7 +148,8 @@ def build(
     plan = _saved(plan_file, plan_sha256) or plan_job.plan(workspace, named)
     if batch:
         names = formats.batch(plan, *batch)
-    built = build_job.build(workspace, plan, names)
+    with advising(BUILD_AGAIN):
+        built = build_job.build(workspace, plan, names)
     if folder is not None:
         results.write_folder(folder, built)
         # For actions/attest-build-provenance, which takes a file of checksums (subject-checksums).
@@ -163,12 +170,13 @@ def build(
 
 
 @click.command()
-@click.option("--plan", "plan_file", type=_FILE, help="A saved plan; else one is made now.")
+@click.option("--plan", "plan_file", type=FILE, help="A saved plan; else one is made now.")
 @_plan_sha256
 @click.option(
     "--results",
     "folder",
-    type=_FOLDER,
+    type=FOLDER,
+    callback=writable,
     help="The folder with the results of the builds; that of the publication is added.",
 )
 @RECORD
@@ -191,11 +199,12 @@ def publish(
     workspace = invocation.judging_workspace(must_judge=True)
     # Without a saved plan everything is compared anew: what an earlier run lost is made up for.
     plan = _saved(plan_file, plan_sha256) or plan_job.plan(workspace, Ask())
-    plan_job.refuse_dirty(workspace, plan, allow=allow_dirty)
+    warning = plan_job.refuse_dirty(workspace, plan, allow=allow_dirty)
     built = [] if folder is None else results.read_folder(folder)
     try:
         before = read(workspace.store)
-        published = publish_job.publish(workspace, plan, built, outdated=outdated)
+        with advising(PUBLISH_AGAIN):
+            published = publish_job.publish(workspace, plan, built, outdated=outdated)
     except Error as error:
         # The report's job has nothing but this folder to tell its readers from.
         if folder is not None:
@@ -206,6 +215,8 @@ def publish(
     show_publication(workspace.console, published, speaker(workspace.console, form))
     images = image_reports(workspace.store, plan, built, published, before)
     show_summary(workspace.console, images, built)
+    if warning and published.outcomes:
+        workspace.console.warn(warning)
     if published.ok:
         show_next(workspace)
     if form == "json":
@@ -234,7 +245,7 @@ def publish(
     show_default=True,
     help="Of how it ended; of a dry run, of the plan. Only a plan has github and jenkins.",
 )
-@click.option("--logs", type=_FOLDER, help="Keep each image's log here.")
+@click.option("--logs", type=FOLDER, callback=writable, help="Keep each image's log here.")
 @click.option("--jobs", "side_by_side", type=click.IntRange(min=1), help="Chains at a time.")
 @click.option("--require-kvm", is_flag=True, default=None, help="Refuse to build without KVM.")
 @timings_file
@@ -258,8 +269,9 @@ def rebuild(
 ) -> None:
     """Plan, build and publish on this machine, to a bucket or a directory.
 
-    The repository is that of the settings, or --repository; lago-images build makes a directory
-    only. A bucket needs --base-url, or base-url in the settings.
+    NAMEs may have * and ? as shells have them. The repository is that of the settings, or
+    --repository; lago-images build makes a directory only. A bucket needs --base-url, or base-url
+    in the settings.
     """
     if not (names or changed or everything or outdated or stale is not None):
         raise click.UsageError(
@@ -293,7 +305,7 @@ def rebuild(
 @click.command()
 @click.option("--plan", "plan_file", type=click.Path(path_type=Path), default="plan.json")
 @click.option("--results", "folder", type=click.Path(path_type=Path), default="results")
-@click.option("--junit", "junit_file", type=click.Path(path_type=Path), help="Also as JUnit XML.")
+@click.option("--junit", "junit_file", type=FILE, callback=writable, help="Also as JUnit XML.")
 @click.option(
     "--publication",
     "job_result",

@@ -46,6 +46,14 @@ def spec_names(
     return _items(_specs(ctx.obj), incomplete)
 
 
+def specs_or_paths(
+    ctx: click.Context, _param: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Return the names of the specs here; where none fits, the shell completes files."""
+    # The first: bash's script forgets what came before it.
+    return [CompletionItem(incomplete, type="file"), *_items(_specs(ctx.obj), incomplete)]
+
+
 def published_names(
     ctx: click.Context, _param: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:

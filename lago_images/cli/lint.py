@@ -1,16 +1,19 @@
 """``lago-images lint``: print every problem of every spec."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 
 import click
 
+from lago_images.cli.completion import specs_or_paths
 from lago_images.cli.invocation import Invocation
 from lago_images.console import Mode, clean, inert
 from lago_images.errors import Problem, UsageError
+from lago_images.specs.choosing import chosen
 from lago_images.specs.commands import COMMANDS
-from lago_images.specs.folder import QUARANTINE, is_spec_name, is_test_name
+from lago_images.specs.folder import QUARANTINE, is_spec_name, is_test_name, spec_names
 from lago_images.specs.quarantine import day
 from lago_images.specs.read import Inspected, inspect
 
@@ -19,7 +22,7 @@ _PROBLEMS = 2
 
 @click.command()
 @click.argument(
-    "paths", nargs=-1, metavar="[PATH]...", type=click.Path(exists=True, path_type=Path)
+    "wanted", nargs=-1, metavar="[PATH|NAME]...", type=click.Path(), shell_complete=specs_or_paths
 )
 @click.option(
     "--format",
@@ -30,17 +33,20 @@ _PROBLEMS = 2
     help="How the problems are printed.",
 )
 @click.pass_context
-def lint(ctx: click.Context, paths: tuple[Path, ...], form: str) -> None:
+def lint(ctx: click.Context, wanted: tuple[str, ...], form: str) -> None:
     """Print every problem of every spec.
 
     Each is a line: file:line: what. PATH is a folder of specs, the folder above it, or one spec or
-    test; without PATH, the specs' folder of the settings is checked. Specs are always checked
-    together with the others in their folder, but only the problems of those asked for are printed.
-    Exit code: 2 with problems, else 0.
+    test; NAME is a spec in the specs' folder of the settings, and may have * and ? as shells have
+    them; without either, all of that folder is checked. Specs are always checked together with the
+    others in their folder, but only the problems of those asked for are printed. Exit code: 2 with
+    problems, else 0.
     """
     invocation: Invocation = ctx.obj
-    if paths:
-        parts = [_inspect(path, invocation) for path in paths]
+    if wanted:
+        paths = [path for each in wanted for path in _paths(each, invocation)]
+        inspect_once = cache(inspect)
+        parts = [_inspect(path, invocation, inspect_once) for path in paths]
     else:
         parts = [inspect(invocation.root, invocation.settings.specs)]
     inspected = Inspected(
@@ -61,7 +67,22 @@ def lint(ctx: click.Context, paths: tuple[Path, ...], form: str) -> None:
     ctx.exit(_PROBLEMS if problems else 0)
 
 
-def _inspect(path: Path, invocation: Invocation) -> Inspected:
+def _paths(wanted: str, invocation: Invocation) -> list[Path]:
+    """Return the path that is meant, or those of the specs that a name or pattern means."""
+    path = Path(wanted)
+    if wanted and path.exists():
+        return [path]
+    if path.name != wanted:
+        raise UsageError(f"there is no file {wanted}", hint="a NAME has no folder before it")
+    folder = invocation.root / invocation.settings.specs
+    known = spec_names(folder) if folder.is_dir() else []
+    names = chosen([wanted], known, otherwise="PATH is a file or folder, NAME that of a spec")
+    return [folder / name for name in names]
+
+
+def _inspect(
+    path: Path, invocation: Invocation, inspect_once: Callable[[Path, str], Inspected]
+) -> Inspected:
     """Inspect one path, which may be outside the specs repository."""
     # The last part is not resolved: a link in the folder is a spec of its own name.
     asked = path.parent.resolve() / path.name if path.name not in {"", ".."} else path.resolve()
@@ -80,7 +101,7 @@ def _inspect(path: Path, invocation: Invocation) -> Inspected:
             f"{path} is not read as a spec",
             hint="hidden files, READMEs and what editors leave behind are left out: rename it",
         )
-    inspected = inspect(root, folder.relative_to(root).as_posix())
+    inspected = inspect_once(root, folder.relative_to(root).as_posix())
     if asked == folder:
         return inspected
     only = asked.relative_to(root).as_posix()

@@ -143,8 +143,8 @@ class _Root(LazyGroup):
         except click.ClickException as error:
             error.show()
             code = error.exit_code
-        except (KeyboardInterrupt, click.Abort):
-            invocation.console.error("interrupted")
+        except (KeyboardInterrupt, click.Abort) as interrupt:
+            _show_interruption(interrupt, invocation.console)
             code = INTERRUPTED
             _leave_threads(code)
         sys.exit(code if isinstance(code, int) else 0)
@@ -164,6 +164,14 @@ def _show_error(error: Error, console: Console) -> None:
             console.info(f"log: {error.log}")
     if error.hint:
         console.info(f"hint: {error.hint}")
+
+
+def _show_interruption(interrupt: BaseException, console: Console) -> None:
+    """Show that the run was ended, and what is to be done next, which it was given as notes."""
+    console.error("interrupted")
+    # click has an exception of its own for it.
+    for advice in getattr(interrupt.__cause__ or interrupt, "__notes__", ()):
+        console.info(advice)
 
 
 def _open_closed_streams() -> None:

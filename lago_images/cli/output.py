@@ -9,10 +9,12 @@ import click
 
 from lago_images.building.model import Phase, Result
 from lago_images.cli.documents import document
+from lago_images.cli.interruption import advising, after_rebuild
 from lago_images.cli.invocation import finish
 from lago_images.cli.plan import plan_lines
 from lago_images.cli.run_report import Changes, ImageReport, RunOutcome, RunReport, image_reports
 from lago_images.cli.tables import table, terminal_width
+from lago_images.cli.targets import FILE, writable
 from lago_images.console import Console, human_size
 from lago_images.host.files import replace
 from lago_images.jobs.plan import refuse_dirty
@@ -33,7 +35,8 @@ allow_dirty = click.option(
 )
 timings_file = click.option(
     "--timings",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=FILE,
+    callback=writable,
     help="Write how long each phase of each image took into this file, as JSON.",
 )
 
@@ -50,7 +53,7 @@ def build_and_publish(
 ) -> None:
     """Build and publish as a plan that was made from ``state`` says, show it, end the command."""
     console = workspace.console
-    refuse_dirty(workspace, plan, allow=allow_dirty)
+    warning = refuse_dirty(workspace, plan, allow=allow_dirty)
     # On stderr: stdout is for data.
     for line in plan_lines(plan, terminal_width(sys.stderr)):
         console.info(line)
@@ -61,12 +64,15 @@ def build_and_publish(
         nonlocal is_written
         is_written = show_builds(console, results, timings, say)
 
-    ended = run(workspace, plan, state, show, outdated=outdated)
+    with advising(after_rebuild(workspace, plan)):
+        ended = run(workspace, plan, state, show, outdated=outdated)
     show_publication(console, ended.publication, say)
     if not (ended.results or ended.publication.outcomes):
         say("nothing to build")
     images = image_reports(workspace.store, plan, ended.results, ended.publication, state)
     show_summary(console, images, ended.results)
+    if warning and ended.publication.outcomes:
+        console.warn(warning)
     if ended.ok:
         show_next(workspace)
     if form == "json":

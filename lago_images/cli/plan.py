@@ -11,6 +11,7 @@ from lago_images.ci import environment
 from lago_images.cli.completion import spec_names
 from lago_images.cli.invocation import Invocation
 from lago_images.cli.tables import table, terminal_width, wrapped
+from lago_images.cli.targets import FILE, writable
 from lago_images.host.files import replace
 from lago_images.jobs import plan as plan_job
 from lago_images.planning import formats
@@ -44,7 +45,8 @@ _TO_DO = 3
 @click.option("--format", "form", type=click.Choice(FORMS), default="text", show_default=True)
 @click.option(
     "--output",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=FILE,
+    callback=writable,
     help="Save the plan (as JSON) in this file, too.",
 )
 @click.option("--exit-code", is_flag=True, help="Exit with 3 if there is something to do.")
@@ -62,8 +64,8 @@ def plan(
 ) -> None:
     """Show what is affected and why.
 
-    NAMEs are built whether affected or not. With --exit-code it exits with 0 if there is nothing
-    to build or promote, and with 3 if there is.
+    NAMEs are built whether affected or not; they may have * and ? as shells have them. With
+    --exit-code it exits with 0 if there is nothing to build or promote, and with 3 if there is.
     """
     ask = Ask(force=frozenset(names), everything=everything, stale_days=stale, outdated=outdated)
     workspace = invocation.judging_workspace(must_judge=False)

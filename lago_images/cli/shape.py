@@ -15,7 +15,10 @@ from lago_images.cli import completion
 from lago_images.cli.invocation import shared_options
 
 FILE = "shape.json"
-_COMPLETERS = {each.__name__: each for each in (completion.spec_names, completion.published_names)}
+_COMPLETERS = {
+    each.__name__: each
+    for each in (completion.spec_names, completion.specs_or_paths, completion.published_names)
+}
 
 
 def command(name: str, place: str) -> click.Command:

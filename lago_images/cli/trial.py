@@ -1,5 +1,6 @@
 """``lago-images try`` and ``run``: look into an image before it is published, or after."""
 
+import shlex
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -9,9 +10,11 @@ from lago_images.building.boot import machines, terminal
 from lago_images.cli.answers import TriedDisk
 from lago_images.cli.completion import spec_names
 from lago_images.cli.documents import FORMAT, document
+from lago_images.cli.interruption import BUILD_AGAIN, advising
 from lago_images.cli.invocation import Invocation, finish
 from lago_images.cli.output import show_results, speaker
 from lago_images.cli.run_report import image_reports
+from lago_images.cli.targets import FILE, FOLDER, refuse_unwritable_beside, writable
 from lago_images.errors import UsageError
 from lago_images.host import kvm
 from lago_images.host.process import Runner
@@ -19,6 +22,7 @@ from lago_images.host.redaction import command_line
 from lago_images.host.workdir import default_scratch, workdir
 from lago_images.jobs import trial
 from lago_images.repository.records.state import StoredBuild
+from lago_images.specs.choosing import is_pattern
 from lago_images.specs.properties import FIRMWARES
 
 # QEMU is told the format: it would guess it from the first bytes, which the guest of a raw disk may
@@ -30,13 +34,11 @@ _FORMATS = {".img": "raw", ".raw": "raw"}
 @click.argument("name", shell_complete=spec_names)
 @click.option(
     "--output",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=FILE,
     help="The disk's file. [default: NAME.qcow2 in the current folder]",
 )
 @click.option("--force", is_flag=True, help="Replace the disk's file if it exists.")
-@click.option(
-    "--logs", type=click.Path(path_type=Path, file_okay=False), help="Keep each image's log here."
-)
+@click.option("--logs", type=FOLDER, callback=writable, help="Keep each image's log here.")
 @click.option("--require-kvm", is_flag=True, default=None, help="Refuse to build without KVM.")
 @FORMAT
 @click.pass_obj
@@ -53,14 +55,21 @@ def try_(
 
     Bases that are not published as they are now are built, too. The repository is only read.
     """
+    if is_pattern(name):
+        raise UsageError(
+            f"{name} is a pattern, and try makes the disk of one image",
+            hint=f"lago-images build {shlex.quote(name)} --repo-dir FOLDER builds several",
+        )
     # The name may be a mistyped path; it is no reason to write elsewhere than here.
     target = (output or Path(f"{Path(name).name}.qcow2")).absolute()
     if target.exists() and not force:
         raise UsageError(f"{target} exists", hint="--force replaces it, --output names another")
+    refuse_unwritable_beside(target, "the disk's file")
     invocation.override(require_kvm=require_kvm, publish_also=())
     with workdir(default_scratch(invocation.environ), invocation.console) as folder:
         workspace = invocation.workspace(logs=logs, aside=folder)
-        plan, results = trial.build_only(workspace, name)
+        with advising(BUILD_AGAIN):
+            plan, results = trial.build_only(workspace, name)
         show_results(workspace.console, results, speaker(workspace.console, form))
         built = next((r.manifest for r in results if r.name == name and r.manifest), None)
         disk = None

@@ -15,16 +15,20 @@ from lago_images.repository.records.layout import BuildKey
 from lago_images.repository.records.release import NO_COMMIT
 from lago_images.repository.records.state import State, StoredBuild, survey
 from lago_images.specs.bases import required_firmwares
+from lago_images.specs.choosing import chosen
 from lago_images.specs.model import BaseKind
+
+_HINT = "lago-images ci plan shows what it has; make the plan again if the specs changed"
 
 
 def build(workspace: Workspace, plan: Plan, names: Sequence[str]) -> list[Result]:
-    """Build the named images of a plan, side by side where they do not stand on each other.
+    """Build what ``names`` mean of a plan, side by side where they do not stand on each other.
 
-    Everything lands in ``builds/`` of the repository, and nothing is made public.
+    They are names, or patterns of names. Everything lands in ``builds/`` of the repository, and
+    nothing is made public.
 
     Raises:
-        UsageError: A name is not one that the plan builds.
+        UsageError: A name is not in the plan, or a pattern matches nothing there.
         HostError: Working KVM is required and does not workspace.
         RepositoryError: A promoted base is not the one that the plan names.
     """
@@ -45,7 +49,11 @@ def _requests(workspace: Workspace, plan: Plan, names: Sequence[str]) -> Mapping
     tree = tree_of(workspace)
     # What is retired has no fingerprint, and may have a spec's name and another architecture.
     planned = {image.name: image for image in plan.images if image.fingerprint}
-    wanted = [image for name in names if (image := _wanted(planned, name))]
+    wanted = [
+        image
+        for name in chosen(names, planned, otherwise=_HINT, where=" in the plan")
+        if (image := planned[name]).action is Action.BUILD
+    ]
     _refuse_other_specs(tree, wanted)
     here = {image.name for image in wanted}
     state = survey(workspace.store)
@@ -69,16 +77,6 @@ def _expected(state: State, image: PlannedImage) -> float | None:
     """Return how long the published build of an image took."""
     current = state.current(image.name, image.arch)
     return current.manifest.seconds if current and current.manifest else None
-
-
-def _wanted(planned: Mapping[str, PlannedImage], name: str) -> PlannedImage | None:
-    """Return the plan's entry, if it is to be built."""
-    if name not in planned:
-        raise UsageError(
-            f"the plan does not have the spec {name}",
-            hint="lago-images ci plan shows what it has; make the plan again if the specs changed",
-        )
-    return planned[name] if planned[name].action is Action.BUILD else None
 
 
 def _refuse_other_specs(tree: Tree, wanted: Iterable[PlannedImage]) -> None:

@@ -58,6 +58,7 @@ def _plan(
 ) -> tuple[Plan, _S]:
     started = time.monotonic()
     tree = tree_of(workspace)
+    ask = planner.named(ask, tree)
     _detail(workspace, f"read {len(tree.specs)} specs below {workspace.root}", started)
     started = time.monotonic()
     state = read(workspace.store)
@@ -133,14 +134,15 @@ def _refused(
     return frozenset(refused)
 
 
-def refuse_dirty(workspace: Workspace, plan: Plan, *, allow: bool) -> None:
+def refuse_dirty(workspace: Workspace, plan: Plan, *, allow: bool) -> str:
     """Refuse to publish to a bucket what is not committed; for a directory, warn of it.
 
-    Both by the plan and by what is checked out here. Raises ``UsageError``.
+    Both by the plan and by what is checked out here. Returns the warning; empty where all is
+    committed. Raises ``UsageError``.
     """
     dirty = sorted(tree_of(workspace).dirty)
     if not (dirty or plan.dirty):
-        return
+        return ""
     files = first_of(dirty, _SHOWN)
     commit = f"commit {plan.head[:7]}" if plan.head else "any commit"
     message = f"{files or 'what the plan was made from'} {'differ' if dirty[1:] else 'differs'}"
@@ -149,7 +151,9 @@ def refuse_dirty(workspace: Workspace, plan: Plan, *, allow: bool) -> None:
             f"{message} from {commit}: nobody could say what is published",
             hint="commit it; or publish it all the same, and on record: --allow-dirty",
         )
-    workspace.console.warn(f"NOT COMMITTED: {message} from {commit}, and is published all the same")
+    warning = f"NOT COMMITTED: {message} from {commit}, and is published all the same"
+    workspace.console.warn(warning)
+    return warning
 
 
 def refuse_passing(workspace: Workspace) -> None:

@@ -13,6 +13,7 @@ from lago_images.planning.history import Ask
 from lago_images.planning.model import Action, Plan
 from lago_images.repository.records.manifest import Manifest
 from lago_images.repository.records.state import StoredBuild, read
+from lago_images.specs.choosing import did_you_mean
 from lago_images.storage.base import Store
 
 
@@ -86,8 +87,12 @@ def published(store: Store, name: str) -> StoredBuild:
             return stored
     wanted = name.removesuffix(".qcow2")
     what = f"here is no file {name}, and " if name != wanted else ""
+    names = {each.name for each in state.images if state.current(*each)} - {wanted}
+    build = (
+        f"build it: lago-images try {wanted}, then lago-images run {wanted}.qcow2; "
+        "or see what is published: lago-images repo list"
+    )
     raise RepositoryError(
         f"{what}{store.url} has no published image {name}",
-        hint=f"build it: lago-images try {wanted}, then lago-images run {wanted}.qcow2; "
-        "or see what is published: lago-images repo list",
+        hint=did_you_mean(wanted, names, build),
     )

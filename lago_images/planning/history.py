@@ -178,7 +178,7 @@ class Ask:
 
     Attributes:
         changed: Everything that changed or is missing; else only what the rest says.
-        force: Names to build whatever the repository holds.
+        force: Names, or patterns of names, to build whatever the repository holds.
         everything: Build all.
         stale_days: Build what was last built this many days ago, or longer; with ``outdated``, of
             what cannot be known to be up to date.

@@ -1,11 +1,9 @@
 """Decide what is built, promoted, kept and retired: pure, from facts that were read before."""
 
-import difflib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
-from lago_images.errors import UsageError
 from lago_images.planning import reasons
 from lago_images.planning.chains import chains, components, in_order
 from lago_images.planning.history import (
@@ -21,13 +19,14 @@ from lago_images.planning.model import WORK, Action, Plan, PlannedImage, Reason,
 from lago_images.repository.records.changes import Upstream
 from lago_images.repository.records.guest_tests import BOOT
 from lago_images.repository.records.layout import ImageId
+from lago_images.specs.choosing import chosen
 from lago_images.specs.model import BaseKind, Spec
 from lago_images.specs.quarantine import day
 
 _ASKED = {ReasonKind.FORCED, ReasonKind.STALE, ReasonKind.OUTDATED}
 # What these ask for is a new build, and never whatever waits: what was published before is lost
 # or was taken back, which says nothing for a build of the same spec.
-_ANEW = {*_ASKED, ReasonKind.MISSING}
+ANEW = {*_ASKED, ReasonKind.MISSING}
 _NOTHING = ImageHoldings()
 
 
@@ -48,14 +47,10 @@ def make(
         tree: The specs as they are checked out.
         holdings: What the repository holds.
         history: What git knows of the commits behind both.
-        ask: What the plan shall cover.
+        ask: What the plan shall cover, with ``named`` names.
         now: Seconds since the epoch, for what is stale.
         upstream: By name, what is known of what is outdated, where ``ask`` says so.
-
-    Raises:
-        UsageError: A name in ``ask.force`` is not that of a spec.
     """
-    _refuse_unknown(ask.force, tree)
     why = reasons.Why.of(tree, holdings, history)
     decider = _Decider(
         tree=tree,
@@ -77,6 +72,15 @@ def make(
         chains=chains(tree, decided),
         partial=bool(decider.aside),
     )
+
+
+def named(ask: Ask, tree: Tree) -> Ask:
+    """Return what is asked for with the names that patterns mean.
+
+    Raises ``UsageError`` for a name of no spec, and for a pattern that matches none.
+    """
+    names = chosen(sorted(ask.force), tree.specs, otherwise="lago-images ci plan lists all names")
+    return replace(ask, force=frozenset(names))
 
 
 def suspects(tree: Tree, holdings: Holdings, ask: Ask) -> frozenset[str]:
@@ -205,7 +209,7 @@ class _Decider:
 
         A layer must stand on the very bytes that its base is offered with, or promoted with here.
         """
-        if not self.ask.promote or any(reason.kind in _ANEW for reason in why_so):
+        if not self.ask.promote or any(reason.kind in ANEW for reason in why_so):
             return None
         is_layer = spec.base.kind is BaseKind.LAYER
         wanted, days = self._base_digest(spec), self.ask.promote_days
@@ -301,15 +305,3 @@ def _retired(why: reasons.Why) -> Iterator[PlannedImage]:
 def _newer(current: Current) -> str:
     commit = reasons.short(current.commit)
     return f"revision {current.revision} of commit {commit} is newer than this checkout"
-
-
-def _refuse_unknown(names: Iterable[str], tree: Tree) -> None:
-    unknown = sorted(set(names) - tree.specs.keys())
-    if not unknown:
-        return
-    near = [difflib.get_close_matches(name, tree.specs, n=1) for name in unknown]
-    hints = [f"did you mean {names[0]!r}?" for names in near if names]
-    raise UsageError(
-        f"there is no spec {', '.join(map(repr, unknown))}",
-        hint=" ".join(hints) or "lago-images ci plan lists all names",
-    )

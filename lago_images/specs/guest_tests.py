@@ -16,6 +16,7 @@ from typing import Any
 
 from lago_images.errors import Problem
 from lago_images.specs.boot_check import boot_check
+from lago_images.specs.choosing import did_you_mean
 from lago_images.specs.folder import TEST, TESTS, is_left_out, is_test_name
 from lago_images.specs.host_files import (
     ForbiddenPathError,
@@ -70,7 +71,8 @@ def find(
         owner = name.removesuffix(TESTS if name.endswith(TESTS) else TEST)
         if owner not in specs:
             message = f"there is no spec {shown(owner)} that it could test"
-            finder.complain(finder.path(name), None, message + suggestion(owner, specs))
+            near = did_you_mean(owner, specs)
+            finder.complain(finder.path(name), None, message + (f"; {near}" if near else ""))
         elif name.endswith(TESTS):
             _folder(name, owner, finder)
         else:

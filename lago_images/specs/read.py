@@ -19,6 +19,7 @@ from typing import NamedTuple
 from lago_images.errors import Problem, SpecError
 from lago_images.specs import guest_tests, quarantine
 from lago_images.specs.bases import misnamed_partitions
+from lago_images.specs.choosing import did_you_mean
 from lago_images.specs.folder import is_spec_name, spec_names
 from lago_images.specs.host_files import (
     OPEN_PLAIN,
@@ -32,7 +33,7 @@ from lago_images.specs.host_files import (
     why,
 )
 from lago_images.specs.model import BaseKind, Spec
-from lago_images.specs.names import NAME, suggestion
+from lago_images.specs.names import NAME
 from lago_images.specs.parse import parse
 from lago_images.specs.properties import REQUIRED, words
 from lago_images.specs.quarantine import NONE, Quarantine
@@ -249,8 +250,9 @@ def _layer(spec: Spec, specs: Mapping[str, Spec], broken: Collection[str]) -> It
     line = spec.base.line
     if base is None:
         if spec.base.name not in broken and NAME.fullmatch(spec.base.name):
-            near = suggestion(spec.base.name, [n for n in {*specs, *broken} if n != spec.name])
-            yield Problem(spec.path, line, f"there is no spec {spec.base.name!r}{near}")
+            near = did_you_mean(spec.base.name, {*specs, *broken} - {spec.name})
+            message = f"there is no spec {spec.base.name!r}" + (f"; {near}" if near else "")
+            yield Problem(spec.path, line, message)
     elif base.arch != spec.arch:
         message = f"arch is {spec.arch}, but the base {base.name!r} has {base.arch}"
         yield Problem(spec.path, spec.lines.get("arch", line), message)

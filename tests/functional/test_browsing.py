@@ -222,7 +222,7 @@ def test_an_unknown_name_gets_a_suggestion(repo):
     assert (ran.code, ran.out) == (2, "")
     assert ran.err.splitlines() == [
         "error: no image debain-12 was ever published",
-        "hint: did you mean debian-12?",
+        "hint: did you mean 'debian-12'?",
     ]
 
 

@@ -40,7 +40,7 @@ def repo(tmp_path):
         (1, "nothing was published there", ["serve", "nosuch"]),
         (2, "one was never published", ["repo", "yank", "one", "--reason", "x"]),
         (2, "one was never published", ["repo", "rollback", "one"]),
-        (1, "one.img/plan.json: Not a directory", ["ci", "plan", "--output", "one.img/plan.json"]),
+        (2, "one.img: Not a directory", ["ci", "plan", "--output", "one.img/plan.json"]),
     ],
 )
 def test_errors_of_use_are_reported_without_a_traceback(repo, code, said, args):

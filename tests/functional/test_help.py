@@ -104,6 +104,7 @@ printf '%s\\n' "${COMPREPLY[@]}"
         (["build", "deb"], ["debian-12", "debian-12-nfs"]),
         (["ci", "plan", "fe"], ["fedora"]),
         (["try", "debian-12-"], ["debian-12-nfs"]),
+        (["lint", "fe"], ["fedora"]),
         (["repo", "show", "p"], ["published-once"]),
         (["repo", "diff", "deb"], []),
         (["repo", "list", "--sta"], ["--state"]),

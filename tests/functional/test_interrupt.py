@@ -29,10 +29,10 @@ def repo(tmp_path):
 
 
 @contextmanager
-def building(repo, **environ):
+def building(repo, *args, **environ):
     """Start the command line, which has a place of its own for temporary files."""
     scratch = repo.root.parent / "scratch"
-    argv = [sys.executable, "-m", "lago_images", "build"]
+    argv = [sys.executable, "-m", "lago_images", *(args or ("build",))]
     environ = repo.env({"TMPDIR": str(scratch), "LAGO_IMAGES_JOBS": "3", **environ})
     with subprocess.Popen(
         argv,
@@ -115,6 +115,83 @@ def is_left_as_told(scratch, text):
     return "a work directory is left, which the next run removes" in text or not any(
         scratch.iterdir()
     )
+
+
+GOES_ON = "next: the same command goes on from here"
+AGAIN = "next: the same command builds again"
+
+
+def interrupted(repo, until, *args, **environ):
+    """Interrupt a build when it has said something; returns what it said after that."""
+    with building(repo, *args, LAGO_IMAGES_COMPRESSION_LEVEL="9", **environ) as run:
+        read_until(run, until)
+        run.send_signal(signal.SIGINT)
+        rest = run.stderr.read()
+        assert run.wait() == 130, rest
+    return rest
+
+
+def test_the_same_command_goes_on_as_an_interrupted_build_says(repo):
+    need("7zz")
+    repo.disk("one.img")
+    repo.write("two.img", random.Random("two").randbytes(48 * MIB))
+    for name in ("one", "two"):
+        repo.spec(name, f"simple:{name}.img")
+    repo.commit()
+    rest = interrupted(repo, "two: compressing", LAGO_IMAGES_JOBS="1")
+    assert GOES_ON in rest
+    ran = repo.run("build", environ={"LAGO_IMAGES_COMPRESSION_LEVEL": "0"})
+    assert (ran.code, "one: built" in ran.out, "two: built" in ran.out) == (0, False, True), ran.err
+    assert "one: released revision 1" in ran.out
+
+
+@pytest.mark.parametrize(
+    ("args", "environ", "is_dirty"),
+    [
+        (("build", "one"), {}, False),
+        (("build", "--force"), {}, False),
+        (("build",), {}, True),
+        (("build",), {"LAGO_IMAGES_PROMOTE": "never"}, False),
+        (("ci", "rebuild", "--all"), {}, False),
+        (("ci", "build", "one"), {}, False),
+        (("try", "one"), {}, False),
+    ],
+)
+def test_where_finished_images_are_built_again_nothing_else_is_promised(
+    repo, args, environ, is_dirty
+):
+    need("7zz")
+    repo.write("one.img", random.Random("one").randbytes(48 * MIB))
+    repo.spec("one", "simple:one.img")
+    repo.commit()
+    if is_dirty:
+        repo.spec("one", "simple:one.img", "#notes=not committed")
+    rest = interrupted(repo, "one: compressing", *args, **environ)
+    assert AGAIN in rest
+
+
+def test_a_publication_that_is_interrupted_says_that_it_can_be_published_again(repo, tmp_path):
+    repo.disk("one.img")
+    repo.spec("one", "simple:one.img")
+    repo.commit()
+    assert repo.run("ci", "build", "one").code == 0
+    (repo.root / "key.asc").write_text("a key")
+    program = tmp_path / "bin/gpg"
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/sh\ntouch {tmp_path}/started\nexec sleep 1000\n")
+    program.chmod(0o755)
+    path = f"{program.parent}:{os.environ['PATH']}"
+    signing = {"PATH": path, "LAGO_IMAGES_SIGNING_KEY": "file:key.asc"}
+    with building(repo, "ci", "publish", **signing) as run:
+        limit = time.monotonic() + HANGS
+        while not (tmp_path / "started").exists() and time.monotonic() < limit:
+            time.sleep(0.05)
+        run.send_signal(signal.SIGINT)
+        rest = run.stderr.read()
+        assert run.wait() == 130, rest
+    assert "next: the same command publishes the rest" in rest
+    ran = repo.run("ci", "publish")
+    assert (ran.code, "one: released revision 1" in ran.out) == (0, True), ran.err
 
 
 @pytest.fixture

@@ -228,9 +228,11 @@ def test_no_job_takes_a_plan_with_another_digest(repo, tmp_path):
 def test_uncommitted_changes_are_recorded_and_warned_of(repo):
     repo.disk("image-specs/files/two.img", seed=3)
     ran = rebuild(repo)
-    assert (
-        f"NOT COMMITTED: image-specs/files/two.img differs from commit {repo.head[:7]}" in ran.err
-    )
+    warning = f"NOT COMMITTED: image-specs/files/two.img differs from commit {repo.head[:7]}"
+    first, *rest = [n for n, line in enumerate(ran.err.splitlines()) if warning in line]
+    # At the start, and once more below the table of images.
+    table = [n for n, line in enumerate(ran.err.splitlines()) if "verdict" in line]
+    assert [first < table[-1] < again for again in rest] == [True], ran.err
     dirty = [
         json.loads(path.read_text())["dirty"]
         for path in (repo.root / "image-repo").rglob("manifest.json")
@@ -239,6 +241,12 @@ def test_uncommitted_changes_are_recorded_and_warned_of(repo):
     assert all(dirty)
     assert f"{repo.head[:7]}" in (listed := repo.run("repo", "list").out)
     assert all("+" in line for line in listed.splitlines()[1:]), listed
+    verified = repo.run("repo", "verify")
+    assert verified.code == 0, verified.out
+    note = "note: releases/two/x86_64/1.json: it was built from files that were not committed"
+    assert note in verified.out.splitlines()
+    again = repo.run("ci", "rebuild", "--changed")
+    assert again.err.count("NOT COMMITTED") == 1, "nothing was published then"
     kept = repo.run("ci", "plan").out
     assert f"of commit {repo.head[:7]} and files that were not committed then" in kept
 

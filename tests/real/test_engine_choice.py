@@ -11,7 +11,7 @@ import pytest
 from lago_images.building.bases.prepared import Prepared
 from lago_images.building.customise import engine, sysprep
 from lago_images.building.customise.namespace import rules
-from lago_images.errors import BuildError, CommandError, HostError
+from lago_images.errors import BuildError, CommandError, HostError, ToolMissingError
 from lago_images.host.kvm import Acceleration
 from lago_images.host.process import Runner
 from lago_images.repository.records.manifest import BaseRecord, EngineRecord
@@ -138,6 +138,50 @@ def test_what_does_not_succeed_is_done_again_in_the_appliance(host, monkeypatch,
     assert done.engine.why == f"it did not succeed in namespaces: {error}"
     with pytest.raises(type(error)):
         host.customise(rules.NAMESPACE)
+
+
+FAILED = BuildError("image-specs/e:5: mkdir /srv/a failed: no such folder")
+AGAIN = "; it was tried again in the appliance"
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "message", "hint"),
+    [
+        (FAILED, FAILED, f"{FAILED}{AGAIN}, with the same result", None),
+        (
+            FAILED,
+            BuildError("image-specs/e:5: mkdir /srv/a failed: no space"),
+            f"{FAILED}{AGAIN}: no space",
+            None,
+        ),
+        (
+            FAILED,
+            ToolMissingError("virt-sysprep is not installed", hint="install it"),
+            f"{FAILED}{AGAIN}: virt-sysprep is not installed",
+            "install it",
+        ),
+        (
+            HostError("no room in /scratch", hint="set TMPDIR"),
+            OSError(errno.ENOSPC, "No space left on device"),
+            f"no room in /scratch (set TMPDIR){AGAIN}: [Errno 28] No space left on device",
+            None,
+        ),
+    ],
+)
+def test_what_fails_in_both_engines_is_told_by_what_failed_first(
+    host, monkeypatch, first, second, message, hint
+):
+    def fail(error):
+        def failing(*_args: object, **_named: object) -> Prepared:
+            raise error
+
+        return failing
+
+    monkeypatch.setattr(engine, "in_namespaces", fail(first))
+    monkeypatch.setattr(sysprep, "customise", fail(second))
+    with pytest.raises(BuildError) as caught:
+        host.customise()
+    assert (caught.value.message, caught.value.hint) == (message, hint)
 
 
 def test_a_strangers_pull_request_is_for_the_appliance(host):

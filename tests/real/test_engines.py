@@ -15,6 +15,7 @@ from lago_images.building import qcow2
 from lago_images.building.customise import engine, identities, sysprep
 from lago_images.building.customise.namespace import rules
 from lago_images.building.customise.namespace.disk import find_root
+from lago_images.building.outcome import described, last_lines
 from lago_images.errors import BuildError, CommandError
 from lago_images.host.kvm import Acceleration
 from lago_images.host.process import Runner
@@ -320,6 +321,34 @@ def test_a_command_that_fails_is_named_with_its_line_and_output(tmp_path, base):
     assert isinstance(cause, CommandError)
     assert "the reason" in cause.tail
     assert [path.name for path in (tmp_path / "work").iterdir()] == ["base.raw"]
+
+
+APPLIANCE = """#!/bin/sh
+echo 'libguestfs: trace: launch'
+echo 'virt-sysprep: error: libguestfs error: no kernel can be read' >&2
+exit 1
+"""
+
+
+def test_what_the_appliance_does_not_mend_is_told_by_the_namespaces_reason(
+    tmp_path, base, monkeypatch
+):
+    """The appliance is a stand-in: that of this machine takes a minute, and starts."""
+    program = tmp_path / "bin/virt-sysprep"
+    program.parent.mkdir()
+    program.write_text(APPLIANCE)
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    text = "mkdir /srv/a\nrun-command echo the reason >&2; exit 7\n"
+    with pytest.raises(BuildError) as caught:
+        customised(tmp_path, base, rules.AUTO, text)
+    first, second = described(caught.value).split("; it was tried again in the appliance: ")
+    assert first.startswith("image-specs/image:6: run-command echo the reason >&2; exit 7 failed:")
+    assert second == "customising image failed: libguestfs error: no kernel can be read"
+    before, after = " ".join(last_lines(caught.value)).split("in the appliance:")
+    assert "the reason" in before
+    assert "no kernel can be read" not in before
+    assert "no kernel can be read" in after
 
 
 @pytest.mark.parametrize(

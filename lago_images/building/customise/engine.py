@@ -12,7 +12,8 @@ from lago_images.building.customise.namespace.customise import customise as in_n
 from lago_images.building.customise.namespace.unpack_ext4 import UnsupportedError
 from lago_images.building.customise.namespace.user_namespace import UnavailableError
 from lago_images.building.model import Context
-from lago_images.errors import BuildError, CommandError, HostError, ToolMissingError
+from lago_images.building.outcome import described, last_lines
+from lago_images.errors import BuildError, CommandError, Error, HostError, ToolMissingError
 from lago_images.host.kvm import Acceleration
 from lago_images.host.process import Runner
 from lago_images.repository.records.manifest import EngineRecord
@@ -20,6 +21,8 @@ from lago_images.specs.host_files import ForbiddenPathError, HostFolder
 from lago_images.specs.model import BaseKind, Spec
 
 _LARGEST_SCRIPT = 2**20
+# Lines of each engine's output that are shown where both failed.
+_SHOWN = 12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,12 +48,14 @@ def customise(
     does not succeed in them is done again in the appliance, whose word counts.
 
     Raises:
-        BuildError: As ``sysprep.customise`` does; with ``engine = "namespace"`` also where the
-            spec or this host is not for namespaces.
+        BuildError: As ``sysprep.customise`` does; with what failed in namespaces before it, if
+            anything did; with ``engine = "namespace"`` also where the spec or this host is not for
+            namespaces.
     """
     if not spec.operations and spec.base.kind is BaseKind.BOOTSTRAP:
         return Customised(prepared=prepared, engine=None)
     why = _why_appliance(spec, context)
+    first: Exception | None = None
     if not why:
         try:
             done = in_namespaces(spec, prepared, workdir, context, runner)
@@ -60,7 +65,7 @@ def customise(
         except (BuildError, CommandError, HostError, OSError) as error:
             if context.settings.engine == rules.NAMESPACE:
                 raise
-            why = f"it did not succeed in namespaces: {error}"
+            why, first = f"it did not succeed in namespaces: {error}", error
         else:
             _tell(spec, context, runner, record := EngineRecord(name=rules.NAMESPACE))
             return Customised(prepared=done, engine=record)
@@ -71,8 +76,30 @@ def customise(
         )
     record = EngineRecord(name=rules.APPLIANCE, why=why)
     _tell(spec, context, runner, record)
-    done = sysprep.customise(spec, prepared, workdir, context, runner, accel=accel)
+    try:
+        done = sysprep.customise(spec, prepared, workdir, context, runner, accel=accel)
+    except (Error, OSError) as second:
+        if first is None:
+            raise
+        raise _both(first, second) from second
     return Customised(prepared=done, engine=record)
+
+
+def _both(first: Exception, second: Error | OSError) -> BuildError:
+    """Return the failure of both engines: that in namespaces, then what came of the appliance."""
+    told, again, before = described(first), str(second), last_lines(first)
+    if again == str(first):
+        message = f"{told}; it was tried again in the appliance, with the same result"
+        return BuildError(message, tail=before or last_lines(second))
+    place, failed, why = again.partition(" failed: ")
+    # Of the same line it is not said again which that is.
+    again = why if failed and told.startswith(place + failed) else again
+    after = last_lines(second)
+    return BuildError(
+        f"{told}; it was tried again in the appliance: {again}",
+        tail=[*before[-_SHOWN:], *(("in the appliance:", *after[-_SHOWN:]) if after else ())],
+        hint=second.hint if isinstance(second, Error) else None,
+    )
 
 
 def _why_appliance(spec: Spec, context: Context) -> str:

@@ -1,6 +1,5 @@
 """Answer what people ask of a repository, from its state: pure but for the lists beside disks."""
 
-import difflib
 import hashlib
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -42,6 +41,7 @@ from lago_images.repository.records.standing import standing
 from lago_images.repository.records.state import State
 from lago_images.repository.rendering import client_setup
 from lago_images.repository.rendering.lago import version_name
+from lago_images.specs.choosing import did_you_mean, matching
 from lago_images.storage.base import Store
 
 _HINT = "lago-images repo list --state any shows every image"
@@ -186,14 +186,25 @@ def image_of(state: State, name: str, arch: str = "") -> ImageId:
     named = [image for image in state.images if image.name == name]
     images = [image for image in named if arch in ("", image.arch)]
     if not images:
-        near = difflib.get_close_matches(name, {image.name for image in state.images}, n=1)
-        hint = f"did you mean {near[0]}?" if near and not named else _HINT
+        hint = _HINT if named else did_you_mean(name, _names(state), _HINT)
         of_arch = f" for {arch}" if arch and named else ""
         raise UsageError(f"no image {name} was ever published{of_arch}", hint=hint)
     if len(images) > 1:
         shown = ", ".join(image.arch for image in images)
         raise UsageError(f"{name} is published for {shown}", hint="say which: --arch")
     return images[0]
+
+
+def unmatched(state: State, patterns: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Yield the patterns that match no image that was ever published, each with a hint."""
+    names = _names(state)
+    for pattern in patterns:
+        if not matching(pattern, names):
+            yield pattern, did_you_mean(pattern, names, _HINT)
+
+
+def _names(state: State) -> frozenset[str]:
+    return frozenset(image.name for image in state.images)
 
 
 def page(store: Store, state: State, image: ImageId) -> ImagePage:

@@ -24,6 +24,7 @@ from lago_images.repository.records.layout import (
 from lago_images.repository.records.release import Release, Released
 from lago_images.repository.records.standing import History, standing
 from lago_images.repository.records.state import State, read, survey
+from lago_images.specs.choosing import did_you_mean
 from lago_images.storage.base import Store
 
 _LIST = "lago-images repo list --all shows what is published"
@@ -77,7 +78,7 @@ def look_at_yank(
     store: Store, name: str, *, revision: int | None = None, arch: str = ""
 ) -> Affected:
     """Find what ``yank`` would withdraw; reads only, and raises as ``yank`` does."""
-    arch = arch or only_arch(store, name)
+    arch = arch_of(store, name, arch)
     state = read(store)
     target = _to_withdraw(state, name, arch, revision)
     build = BuildKey(name=name, arch=arch, build_id=target.build or "")
@@ -196,7 +197,7 @@ def _change(
 
 def look_at_rollback(store: Store, name: str, *, to: int | None = None, arch: str = "") -> Affected:
     """Find what ``rollback`` would go back to; reads only, and raises as ``rollback`` does."""
-    arch = arch or only_arch(store, name)
+    arch = arch_of(store, name, arch)
     # Not `read`: only a survey lists the public copies, and so tells which of them are whole.
     state = survey(store)
     target, current = _to_go_back_to(state, name, arch, to), state.current(name, arch)
@@ -294,15 +295,22 @@ def _without(state: State, layer: Release, build: BuildKey) -> Release | None:
     return clean[-1] if clean else None
 
 
-def only_arch(store: Store, name: str) -> str:
-    """Find an image's architecture, if it has one; raises ``UsageError`` for none and several."""
+def arch_of(store: Store, name: str, arch: str = "") -> str:
+    """Return the architecture that is meant of an image: ``arch``, else the only one it has.
+
+    Raises ``UsageError`` for an image that was never published, and for several without ``arch``.
+    """
     # It becomes part of a list's prefix: with a slash it would reach below another image's.
     if not NAME.fullmatch(name):
         raise UsageError(f"{name!r} is not an image's name", hint=_LIST)
     keys = (release_key(stat.key) for stat in store.list(f"{RELEASES}{name}/"))
     architectures = sorted({key.arch for key in keys if key})
     if not architectures:
-        raise UsageError(f"{name} was never published in {store.url}", hint=_LIST)
+        published = {key.name for stat in store.list(RELEASES) if (key := release_key(stat.key))}
+        hint = did_you_mean(name, published, _LIST)
+        raise UsageError(f"{name} was never published in {store.url}", hint=hint)
+    if arch:
+        return arch
     if len(architectures) > 1:
         shown = ", ".join(architectures)
         raise UsageError(f"{name} is published for {shown}", hint="say which: --arch")

@@ -14,7 +14,7 @@ from lago_images.console import Console
 from lago_images.errors import NotFoundError, RepositoryError, SigningError, UsageError
 from lago_images.host.gpg import fingerprints, throw_away
 from lago_images.host.process import Runner
-from lago_images.repository.publishing.withdrawals import only_arch
+from lago_images.repository.publishing.withdrawals import arch_of
 from lago_images.repository.records import layout
 from lago_images.repository.records.layout import ReleaseKey
 from lago_images.repository.records.release import NO_COMMIT, Release, ReleasedImage
@@ -109,7 +109,7 @@ class Tracer:
             RepositoryError: Its record cannot be read, or nothing is offered.
             StorageError: The store did not answer; nothing is concluded from that.
         """
-        arch = arch or only_arch(self.store, name)
+        arch = arch_of(self.store, name, arch)
         state = read(self.store)
         look = _Look(tracer=self, state=state, keys=self._keys(), files=self._files())
         release: Release | None = _wanted(state, name, arch, revision)

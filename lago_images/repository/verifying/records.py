@@ -200,6 +200,7 @@ def _histories_wrong(state: State) -> Iterator[Finding]:
         yield from _copies(state, history)
         yield from _bases(state, image)
         yield from _versions(history)
+        yield from _uncommitted(state, image)
 
 
 def _aliases(state: State) -> Iterator[Finding]:
@@ -282,6 +283,14 @@ def _versions(history: tuple[Release, ...]) -> Iterator[Finding]:
             message = f"version {name} is also that of revision {other.revision}"
             repair = yank(other.name, other.arch, other.revision, reason="a version of two builds")
             yield problem(str(release.key), message, repair)
+
+
+def _uncommitted(state: State, image: ImageId) -> Iterator[Finding]:
+    """Find offered images that no commit has the files of."""
+    for release in state.live(*image):
+        if release.manifest and (release.manifest.dirty or release.released.dirty):
+            message = "it was built from files that were not committed"
+            yield note(str(release.key), message, f"commit them, and build {release.name} again")
 
 
 def _orphans(state: State) -> Iterator[Finding]:

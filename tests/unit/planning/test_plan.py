@@ -10,7 +10,7 @@ from lago_images.errors import UsageError
 from lago_images.planning.git_output import Change
 from lago_images.planning.history import Ask, History, Holdings, ImageHoldings, Relation
 from lago_images.planning.model import Action
-from lago_images.planning.plan import suspects
+from lago_images.planning.plan import named, suspects
 from lago_images.repository.records.changes import (
     Package,
     PackageChanges,
@@ -350,7 +350,7 @@ def test_a_layer_alone_brings_the_base_it_needs():
 
 def test_an_unknown_name_is_a_usage_error_with_a_suggestion():
     with pytest.raises(UsageError) as caught:
-        plan(ALL, force=frozenset({"debain"}))
+        named(Ask(force=frozenset({"debain"})), ALL)
     assert caught.value.hint == "did you mean 'debian'?"
 
 

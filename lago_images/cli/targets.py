@@ -1,0 +1,48 @@
+"""Options that name what is written at the end of long work: what cannot be is refused before it.
+
+The check is the callback of the option, so it comes before all that the command does.
+"""
+
+import shlex
+import tempfile
+from pathlib import Path
+
+import click
+
+from lago_images.errors import UsageError
+
+FILE = click.Path(path_type=Path, dir_okay=False)
+FOLDER = click.Path(path_type=Path, file_okay=False)
+
+
+def writable(_ctx: click.Context, param: click.Parameter, path: Path | None) -> Path | None:
+    """Refuse a file or folder that could not be made; folders above it may be missing."""
+    if path is not None:
+        is_folder = isinstance(param.type, click.Path) and param.type.dir_okay
+        folder = path if is_folder else path.parent
+        while not folder.exists() and folder != folder.parent:
+            folder = folder.parent
+        _refuse_unwritable(f"{param.opts[-1]} {path}", folder)
+    return path
+
+
+def refuse_unwritable_beside(path: Path, what: str) -> None:
+    """Refuse a file whose folder is missing, or cannot be written; raises ``UsageError``."""
+    if not path.parent.is_dir():
+        raise UsageError(
+            f"{what} {path}: there is no folder {path.parent}",
+            hint=f"make it: mkdir -p {shlex.quote(str(path.parent))}",
+        )
+    _refuse_unwritable(f"{what} {path}", path.parent)
+
+
+def _refuse_unwritable(what: str, folder: Path) -> None:
+    # Tried, as permissions do not tell of file systems that are read-only, or have no files.
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UsageError(
+            f"{what} cannot be written: {folder}: {error.strerror}",
+            hint="name another place: nothing was done yet",
+        ) from error
