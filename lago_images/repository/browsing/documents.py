@@ -176,6 +176,8 @@ class Comparison:
         boot_files: None where one of them was built before they were recorded, or its guest did
             not tell them.
         properties: None where the spec of one of them is not known.
+        commands: Of the spec, as a unified diff with a line around each change; empty for the same,
+            and None where those of one of them are not known.
         is_other_base: Whether name or bytes of the base differ; None where one is not known.
     """
 
@@ -189,4 +191,5 @@ class Comparison:
     packages: PackageChanges | None
     boot_files: BootChanges | None
     properties: tuple[PropertyChange, ...] | None
+    commands: tuple[str, ...] | None
     is_other_base: bool | None
