@@ -280,6 +280,8 @@ def _facts(page: ImagePage, chosen: Revision, now: float) -> Iterator[tuple[str,
     yield "boot test", str(chosen.boot or "none")
     if chosen.boot and chosen.boot.checks:
         yield "judged by it", ", ".join(chosen.boot.checks)
+    if chosen.access:
+        yield "log in", "; ".join(chosen.access.texts)
     yield "fingerprint", chosen.fingerprint
 
 

@@ -217,6 +217,24 @@ def test_show_reports_an_image_that_is_no_longer_offered(repo):
     assert "how to use it" not in text
 
 
+def test_show_and_the_page_say_how_to_log_in(tmp_path):
+    """As the publisher's own checkout has it, of what an image stands on, too."""
+    repo = SpecsRepo.create(tmp_path / "specs")
+    repo.disk("one.img")
+    repo.spec("one", "simple:one.img", "#root-password=open sesame")
+    repo.spec("layer", "layer:one")
+    repo.commit()
+    assert repo.run("build").code == 0
+    [revision] = document(repo, "image-page", "show", "layer")["revisions"]
+    login = {"user": "root", "password": "open sesame", "has_password": True, "has_key": False}
+    assert revision["access"] == {"logins": [login], "cloud_init": False}
+    assert (
+        "  log in              root: password open sesame\n" in repo.run("repo", "show", "one").out
+    )
+    page = (repo.root / "image-repo/catalogue/layer.html").read_text()
+    assert "<dt>Log in</dt><dd>root: password open sesame</dd>" in page
+
+
 def test_show_takes_a_revision_and_refuses_a_withdrawal(repo):
     assert "1, offered" in repo.run("repo", "show", "debian-12", "--revision", "1").out
     ran = repo.run("repo", "show", "broken", "--revision", "2")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import ClassVar
 
+from lago_images.repository.records.access import Access
 from lago_images.repository.records.boot_files import BootChanges
 from lago_images.repository.records.changes import PackageChanges, PropertyChange, Upstream
 from lago_images.repository.records.log import EventKind
@@ -50,6 +51,7 @@ class Revision:
         recorded: What the repository's newest record of that says of a current revision; None where
             there is none.
         also: The disk's other forms that are public, such as ``qcow2``.
+        access: How people log in; None where that was not recorded.
         objects: The files of its public copy by name, each with its SHA-256.
         folder: Where they are, below the repository's URL.
     """
@@ -77,6 +79,7 @@ class Revision:
     recorded: FoundUpstream | None = None
     boot: BootTest | None
     package_changes: PackageDiff | None
+    access: Access | None
     objects: Mapping[str, ObjectDigest]
     folder: str
 

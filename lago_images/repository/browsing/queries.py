@@ -100,6 +100,7 @@ def _revision(release: Release, image: ReleasedImage, state: ImageState, reason:
         packages=manifest.packages,
         boot=manifest.boot,
         package_changes=release.package_changes,
+        access=image.access,
         objects=image.objects,
         folder=image.public.folder,
     )
