@@ -7,14 +7,14 @@ command's options win over both.
 
 import difflib
 import re
-import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import Any
 
 from lago_images.errors import Problem, SettingsError
+from lago_images.specs import toml
 from lago_images.specs.host_files import ForbiddenPathError, HostFolder, why
 
 FILE = "lago-images.toml"
@@ -46,7 +46,7 @@ class Settings:
 
     Attributes:
         repository: ``s3://bucket/prefix``, ``file:///dir`` or a path.
-        name: The repository's name, as lago and the catalogue show it.
+        name: The repository's name, as lago and the catalogue show it; ``test`` where it is empty.
         base_url: The URL where clients find the repository; empty when that is not known.
         signing_key: ``file:PATH`` (or a bare path), ``env:VARIABLE`` or ``agent:FINGERPRINT``.
         single_writer: Allow a store that does not support conditional writes.
@@ -95,8 +95,7 @@ class Settings:
     origins: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
 
-_AT_LINE = re.compile(r"\bat line (\d+)")
-_CHOICES = {
+CHOICES = {
     "promote": ("same-repository", "attested", "never"),
     "engine": ("auto", "namespace", "appliance"),
     "publish_also": FORMS,
@@ -117,6 +116,7 @@ _KINDS: dict[str, type] = {
     for f in fields(Settings)
     if f.default is not MISSING and f.name != "template_sources"
 }
+_SOURCES = "template-sources"
 _SOURCE_KEYS = {f.name: f.name for f in fields(TemplateSource)}
 
 
@@ -144,31 +144,32 @@ def load(folder: Path, environ: Mapping[str, str]) -> Settings:
 
 def _from_file(text: str, problems: list[Problem]) -> dict[str, Any]:
     try:
-        plain = tomllib.loads(text)
-    except RecursionError as error:
-        raise SettingsError([Problem(FILE, None, "not TOML: nested too deeply")]) from error
-    except ValueError as error:
-        # tomllib has the place in its message only: "… (at line 1, column 8)". A number of
-        # thousands of digits is a ValueError of int's, without a place.
-        at = _AT_LINE.search(str(error))
-        line = int(at[1]) if at else None
-        message = error if at else "a number has too many digits"
-        raise SettingsError([Problem(FILE, line, f"not TOML: {message}")]) from error
+        plain = toml.parse(text)
+    except toml.TomlError as error:
+        raise SettingsError([Problem(FILE, error.line, error.message)]) from error
+    known = toml.statements(text)
 
     def complain(key: str, message: str) -> None:
-        problems.append(Problem(FILE, _line_of(text, key), message))
+        problems.append(Problem(FILE, toml.line_of(known, key), message))
 
     values: dict[str, Any] = {}
     for key, value in plain.items():
-        if key == "template-sources":
-            values["template_sources"] = _sources(value, complain)
-        elif (name := key.replace("-", "_")) in _KINDS and "_" not in key:
+        name = key.replace("-", "_")
+        if key == _SOURCES:
+            values[name], wrong = _sources(value, known)
+            problems += wrong
+        elif _is_setting(key):
             # TOML has lists, which may be changed.
             fixed = tuple(value) if isinstance(value, list) else value
             if _fits(name, key, fixed, complain):
                 values[name] = fixed
         else:
             complain(key, _unknown(key, [*_KINDS, "template_sources"]))
+            problems += (
+                Problem(FILE, each.line, _misplaced(each.name, each.table))
+                for each in known
+                if each.table and each.table.name == key and _is_setting(each.name)
+            )
     return values
 
 
@@ -226,9 +227,9 @@ def _fits(name: str, key: str, value: object, complain: Callable[[str, str], Non
     if type(value) is not kind:
         complain(key, f"{key} must be {shown}, not {_shortened(value)}")
     elif isinstance(value, tuple):
-        return _are_choices(value, _CHOICES[name], key, complain)
-    elif name in _CHOICES and value not in _CHOICES[name]:
-        complain(key, f"{key} must be one of {', '.join(_CHOICES[name])}, not {_shortened(value)}")
+        return _are_choices(value, CHOICES[name], key, complain)
+    elif name in CHOICES and value not in CHOICES[name]:
+        complain(key, f"{key} must be one of {', '.join(CHOICES[name])}, not {_shortened(value)}")
     elif isinstance(value, int) and value > AT_MOST.get(name, _MOST):
         most = AT_MOST.get(name, _MOST)
         complain(key, f"{key} must be at most {most}" + (f", not {value}" if value < _MOST else ""))
@@ -261,29 +262,51 @@ def _shortened(value: object) -> str:
     return text if len(text) <= _WIDEST else f"{text[:_WIDEST]}…"
 
 
-def _sources(value: object, complain: Callable[[str, str], None]) -> tuple[TemplateSource, ...]:
-    key = "template-sources"
+def _sources(
+    value: object, known: Sequence[toml.Statement]
+) -> tuple[tuple[TemplateSource, ...], Iterator[Problem]]:
+    """Return the sources that a file says, and what is wrong with them."""
     if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
-        complain(key, f"{key} must be an array of tables: [[{key}]]")
-        return ()
-    sources = []
-    for entry in value:
-        for name, text in entry.items():
-            if name not in _SOURCE_KEYS:
-                complain(name, _unknown(name, list(_SOURCE_KEYS)))
-            elif not isinstance(text, str):
-                complain(name, f"{name} must be a string, not {_shortened(text)}")
-            elif name == "key" and not _is_below(text):
-                complain(
-                    name, f"{name} must be a file inside the repository, not {_shortened(text)}"
-                )
-            elif name == "url" and not text.startswith(("http://", "https://")):
-                complain(name, f"{name} must be an http or https URL, not {_shortened(text)}")
-        if "url" not in entry:
-            complain(key, f"a table of {key} has no url")
-        elif set(entry) <= set(_SOURCE_KEYS) and all(isinstance(v, str) for v in entry.values()):
-            sources.append(TemplateSource(**entry))
-    return tuple(sources)
+        message = f"{_SOURCES} must be an array of tables: [[{_SOURCES}]]"
+        return (), iter([Problem(FILE, toml.line_of(known, _SOURCES), message)])
+    # Written as a list of inline tables they have no headers.
+    tables = [*toml.tables_of(known, _SOURCES), *[None] * len(value)]
+    pairs = list(zip(value, tables, strict=False))
+    sources = tuple(TemplateSource(**entry) for entry in value if not any(_wrong_in(entry, None)))
+    problems = (
+        Problem(FILE, toml.line_of(known, _SOURCES, key, table), message)
+        for entry, table in pairs
+        for key, message in _wrong_in(entry, table)
+    )
+    return sources, problems
+
+
+def _wrong_in(
+    entry: Mapping[str, object], table: toml.Statement | None
+) -> Iterator[tuple[str, str]]:
+    """Yield what is wrong with a source, each with the key where that is."""
+    for name, text in entry.items():
+        if _is_setting(name) and table:
+            yield name, _misplaced(name, table)
+        elif name not in _SOURCE_KEYS:
+            yield name, _unknown(name, list(_SOURCE_KEYS))
+        elif not isinstance(text, str):
+            yield name, f"{name} must be a string, not {_shortened(text)}"
+        elif name == "key" and not _is_below(text):
+            yield name, f"{name} must be a file inside the repository, not {_shortened(text)}"
+        elif name == "url" and not text.startswith(("http://", "https://")):
+            yield name, f"{name} must be an http or https URL, not {_shortened(text)}"
+    if "url" not in entry:
+        yield "", f"a table of {_SOURCES} has no url"
+
+
+def _is_setting(key: str) -> bool:
+    return key.replace("-", "_") in _KINDS and "_" not in key
+
+
+def _misplaced(key: str, table: toml.Statement) -> str:
+    """Return that a setting stands in a table, as one does that was added to the file's end."""
+    return f"{key} stands in the table {table} of line {table.line}; move it above that line"
 
 
 def _is_below(path: str) -> bool:
@@ -295,10 +318,3 @@ def _is_below(path: str) -> bool:
 def _unknown(key: str, known: list[str]) -> str:
     near = difflib.get_close_matches(key, [name.replace("_", "-") for name in known], n=1)
     return f"unknown setting {_shortened(key)}" + (f"; did you mean {near[0]!r}?" if near else "")
-
-
-def _line_of(text: str, key: str) -> int | None:
-    for number, line in enumerate(text.splitlines(), 1):
-        if line.strip().strip("[]").split("=")[0].strip().strip("\"'") == key:
-            return number
-    return None

@@ -15,7 +15,6 @@ from lago_images.building.boot.boot_test import (
     boot_test,
     refuse_shared_identity,
 )
-from lago_images.building.boot.logins import documented
 from lago_images.building.boot.machines import accelerator, machine_for, refuse_missing
 from lago_images.building.boot.spec_tests import OwnTests
 from lago_images.building.customise.sysprep import warn_of_secrets
@@ -27,6 +26,7 @@ from lago_images.repository.records.manifest import BootTest
 from lago_images.specs import guest_tests
 from lago_images.specs.boot_check import boot_check
 from lago_images.specs.host_files import HostFolder
+from lago_images.specs.logins import documented
 from lago_images.specs.quarantine import day, ending
 
 # The last bytes of a boot's console that are kept: a guest may write all the time.

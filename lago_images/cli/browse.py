@@ -38,8 +38,28 @@ _STATES = {
 }
 
 
+def _refuse_places(
+    ctx: click.Context, param: click.Parameter, value: str | tuple[str, ...] | None
+) -> str | tuple[str, ...] | None:
+    """Refuse a repository where images are named; raises ``UsageError``."""
+    del param
+    for name in value if isinstance(value, tuple) else (value or "",):
+        if "/" in name:
+            raise UsageError(
+                f"{name} is not the name of an image: names have no /",
+                hint=f"a repository is named by an option: {ctx.command_path} --repository {name}",
+            )
+    return value
+
+
 @click.command("list")
-@click.argument("patterns", nargs=-1, metavar="[NAME…]", shell_complete=published_names)
+@click.argument(
+    "patterns",
+    nargs=-1,
+    metavar="[NAME…]",
+    shell_complete=published_names,
+    callback=_refuse_places,
+)
 @click.option("--arch", default="", help="Only images of this architecture.")
 @click.option(
     "--state",
@@ -160,7 +180,7 @@ def _list_lines(
 
 
 @click.command()
-@click.argument("name", shell_complete=published_names)
+@click.argument("name", shell_complete=published_names, callback=_refuse_places)
 @_ARCH
 @click.option("--revision", type=click.IntRange(min=1), help="By default the newest one offered.")
 @FORMAT
@@ -262,6 +282,8 @@ def _facts(page: ImagePage, chosen: Revision, now: float) -> Iterator[tuple[str,
     yield "boot test", str(chosen.boot or "none")
     if chosen.boot and chosen.boot.checks:
         yield "judged by it", ", ".join(chosen.boot.checks)
+    if chosen.access:
+        yield "log in", "; ".join(chosen.access.texts)
     yield "fingerprint", chosen.fingerprint
 
 
@@ -293,7 +315,7 @@ def _revision_lines(revisions: Sequence[Revision], width: int | None) -> Iterato
 
 
 @click.command()
-@click.argument("name", required=False, shell_complete=published_names)
+@click.argument("name", required=False, shell_complete=published_names, callback=_refuse_places)
 @_ARCH
 @click.option("-n", "--most", type=click.IntRange(min=1), metavar="N", help="The newest N events.")
 @FORMAT

@@ -38,9 +38,9 @@ def diff(
 ) -> None:
     """Show what changed from one build of an image to another.
 
-    That is packages, size, properties of the spec, base, and the files of /boot: kernels, initrds,
-    the boot loader and its menu. A and B are revisions; or the folder of a build (with
-    manifest.json), or a list of packages as packages.txt has it. Without A and B the newest
+    That is packages, size, properties and commands of the spec, base, and the files of /boot:
+    kernels, initrds, the boot loader and its menu. A and B are revisions; or the folder of a build
+    (with manifest.json), or a list of packages as packages.txt has it. Without A and B the newest
     revision is compared with the one before it, with A alone A with the newest.
     """
     store, content = invocation.read_repository()
@@ -91,8 +91,23 @@ def _comparison_lines(compared: Comparison) -> Iterator[str]:
         else:
             text = "removed" if change.new is None else f"{change.old!r} → {change.new!r}"
         yield from wrapped(clean(f"property {change.name}: {text}"), width, indent="  ")
+    yield from _command_lines(compared.commands, width)
     yield from _package_lines(compared.packages, width)
     yield from _boot_lines(compared.boot_files, width)
+
+
+def _command_lines(changes: tuple[str, ...] | None, width: int | None) -> Iterator[str]:
+    if changes is None:
+        yield from wrapped("commands: those of one of them are not known", width, indent="  ")
+        return
+    added, removed = (sum(line[0] == sign for line in changes) for sign in "+-")
+    counts = f"{added} added, {removed} removed" if changes else "the same"
+    yield from wrapped(f"commands: {counts}", width, indent="  ")
+    for line in changes:
+        if line[0] == "@":
+            yield f"  {line}"
+        else:
+            yield from _changed(line[0], line[1:], width)
 
 
 def _package_lines(changes: PackageChanges | None, width: int | None) -> Iterator[str]:

@@ -22,6 +22,7 @@ from lago_images.repository.records.manifest import Manifest
 from lago_images.repository.records.release import NO_COMMIT, Release
 from lago_images.repository.records.state import State, digest, survey
 from lago_images.repository.rendering import spec_text
+from lago_images.repository.rendering.access import access
 from lago_images.repository.rendering.lago import metadata_file
 from lago_images.repository.rendering.site import site_of
 from lago_images.repository.statements.making import BUILDER, Statements
@@ -248,10 +249,14 @@ class _Job:
                 missing.append(image.name)
             else:
                 spec = self.tree.specs[image.name]
-                metadata = metadata_file(judged.manifest, spec)
-                shown = spec_text.render(spec)
-                also = self.tree.also
-                builds.append((image, replace(judged, metadata=metadata, spec=shown, also=also)))
+                wanted = replace(
+                    judged,
+                    metadata=metadata_file(judged.manifest, spec),
+                    spec=spec_text.render(spec),
+                    access=access(spec, self.tree.specs),
+                    also=self.tree.also,
+                )
+                builds.append((image, wanted))
         # A layer's release binds that of its base, which has to exist by then.
         builds.sort(key=lambda pair: places.get(pair[0].name, 0))
         return builds, tuple(missing)

@@ -13,7 +13,6 @@ Without ``test`` the whole boot test is meant. ``until`` is the last day, in UTC
 """
 
 import re
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -21,6 +20,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from lago_images.errors import Problem
+from lago_images.specs import toml
 from lago_images.specs.folder import QUARANTINE
 from lago_images.specs.host_files import ForbiddenPathError, HostFolder, why
 from lago_images.specs.model import Spec
@@ -35,7 +35,6 @@ _KEYS = ("image", "test", "issue", "until")
 _REQUIRED = ("issue", "until")
 _LONGEST = 200
 _HEADER = re.compile(r"\s*\[\[\s*[\"']?quarantine[\"']?\s*\]\]")
-_AT_LINE = re.compile(r"\bat line (\d+)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,13 +139,9 @@ def read(host: HostFolder, folder: str) -> tuple[Quarantine, list[Problem]]:
 def parse(text: str) -> tuple[tuple[QuarantineEntry, ...], list[tuple[int | None, str]]]:
     """Return the entries of a file's text, and everything that is wrong with it, by line."""
     try:
-        plain = tomllib.loads(text)
-    except RecursionError:
-        return (), [(None, "not TOML: nested too deeply")]
-    except ValueError as error:
-        # tomllib has the place in its message only: "… (at line 1, column 8)".
-        at = _AT_LINE.search(str(error))
-        return (), [(int(at[1]) if at else None, f"not TOML: {error}")]
+        plain = toml.parse(text)
+    except toml.TomlError as error:
+        return (), [(error.line, error.message)]
     places = _Places(text)
     problems = [
         (places.of_key(key, 0), f"unknown key {shown(key)}: entries are tables, [[{_TABLE}]]")

@@ -51,10 +51,12 @@ def open_store(
             s3 = _s3(url, settings, environ)
             store = s3 if not s3.bucket.anonymous else _public(s3)
         case "http" | "https":
+            # A web server lists nothing, and what is withdrawn or gone is in no rendered file.
             raise UsageError(
-                f"{url}: a repository cannot be written over HTTP",
-                hint=f"name the store itself: {_FORMS}; an S3 endpoint goes into "
-                "AWS_ENDPOINT_URL_S3",
+                f"{url}: a repository can neither be read whole nor written over HTTP",
+                hint=f"name the store itself: {_FORMS}; a public bucket is read without "
+                "credentials, and an S3 endpoint goes into AWS_ENDPOINT_URL_S3. What clients get "
+                f"of it is in {url.rstrip('/')}/images.json, for people in index.html beside that",
             )
         case _:
             raise UsageError(f"{url}: not a place for a repository", hint=f"use {_FORMS}")

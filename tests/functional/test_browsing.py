@@ -14,7 +14,7 @@ from types import MappingProxyType
 import pytest
 from jsonschema import Draft202012Validator
 
-from lago_images.repository.records.layout import BOOT_FILES, PACKAGES, RELEASES
+from lago_images.repository.records.layout import BOOT_FILES, PACKAGES, RELEASES, SPEC
 from lago_images.repository.records.manifest import BaseRecord
 from lago_images.repository.records.release import ObjectDigest, PackageDiff, Released
 from lago_images.repository.rendering.site import Site
@@ -46,10 +46,12 @@ SECOND_BOOT = f"""\
 {"b" * 64} 9000000 /boot/initrd.img-6.1.0-1-amd64
 {"e" * 64} 8388608 /boot/vmlinuz-6.1.0-2-amd64
 """
+FIRST_SPEC = "#name=Debian\ninstall nano\nrun-command true\nupdate\n"
+SECOND_SPEC = "#name=Debian\n#notes=a new note\ninstall vim\nrun-command true\nupdate\n"
 SECOND = "bash 5.2-2 amd64\nkernel 6.1-1 amd64\nvim 9.0-1 amd64\n"
 
 
-def publish(store, number, made, packages, boot_files="", **more):
+def publish(store, number, made, packages, boot_files="", spec="", **more):
     """Release a build with its lists, as the real publisher binds them."""
     put_build(store, made)
     put_copy(store, made)
@@ -58,6 +60,9 @@ def publish(store, number, made, packages, boot_files="", **more):
     if boot_files:
         put(store, copy_of(made).boot_files, boot_files.encode())
         digests[BOOT_FILES] = digest(boot_files)
+    if spec:
+        put(store, copy_of(made).spec, spec.encode())
+        digests[SPEC] = digest(spec)
     made_public = release(number, made, published=1_700_000_000 + 86_400 * number, **more)
     image = made_public.image
     objects = MappingProxyType({**image.objects, **digests})
@@ -97,10 +102,12 @@ def repo(tmp_path):
         properties=properties,
         base=BaseRecord(ref="bootstrap:bookworm", digest="sha256:" + "1" * 64),
     )
-    publish(store, 1, old, FIRST, FIRST_BOOT, released=Released(commit="c1", actor="alice"))
+    by_alice = Released(commit="c1", actor="alice")
+    publish(store, 1, old, FIRST, FIRST_BOOT, FIRST_SPEC, released=by_alice)
     by_ci = Released(commit="c2", dirty=True, actor="bob", run="https://ci.example/7")
     changes = PackageDiff(since=1, upgraded=("bash 5.2-1 5.2-2",), added=("vim 9.0-1 amd64",))
-    publish(store, 2, new, SECOND, SECOND_BOOT, released=by_ci, package_changes=changes)
+    now = {"released": by_ci, "package_changes": changes}
+    publish(store, 2, new, SECOND, SECOND_BOOT, SECOND_SPEC, **now)
     bad = manifest("broken", "x1")
     put_build(store, bad)
     put_copy(store, bad)
@@ -210,6 +217,24 @@ def test_show_reports_an_image_that_is_no_longer_offered(repo):
     assert "how to use it" not in text
 
 
+def test_show_and_the_page_say_how_to_log_in(tmp_path):
+    """As the publisher's own checkout has it, of what an image stands on, too."""
+    repo = SpecsRepo.create(tmp_path / "specs")
+    repo.disk("one.img")
+    repo.spec("one", "simple:one.img", "#root-password=open sesame")
+    repo.spec("layer", "layer:one")
+    repo.commit()
+    assert repo.run("build").code == 0
+    [revision] = document(repo, "image-page", "show", "layer")["revisions"]
+    login = {"user": "root", "password": "open sesame", "has_password": True, "has_key": False}
+    assert revision["access"] == {"logins": [login], "cloud_init": False}
+    assert (
+        "  log in              root: password open sesame\n" in repo.run("repo", "show", "one").out
+    )
+    page = (repo.root / "image-repo/catalogue/layer.html").read_text()
+    assert "<dt>Log in</dt><dd>root: password open sesame</dd>" in page
+
+
 def test_show_takes_a_revision_and_refuses_a_withdrawal(repo):
     assert "1, offered" in repo.run("repo", "show", "debian-12", "--revision", "1").out
     ran = repo.run("repo", "show", "broken", "--revision", "2")
@@ -268,6 +293,12 @@ def test_diff_compares_the_newest_with_the_one_before_it(repo):
     assert [one["name"] for one in compared["packages"]["removed"]] == ["nano"]
     assert compared["packages"]["upgraded"] == [{"name": "bash", "old": "5.2-1", "new": "5.2-2"}]
     assert compared["properties"] == [{"name": "notes", "old": None, "new": "a new note"}]
+    assert compared["commands"] == [
+        "@@ -1,2 +1,2 @@",
+        "-install nano",
+        "+install vim",
+        " run-command true",
+    ]
     assert compared["is_other_base"] is True
     assert [one["path"] for one in compared["boot_files"]["added"]] == [
         "/boot/vmlinuz-6.1.0-2-amd64"
@@ -286,6 +317,11 @@ def test_diff_compares_the_newest_with_the_one_before_it(repo):
         "  ~ /boot/grub/grub.cfg 400 B → 400 B",
         "  /boot/efi is not compared: in one of them it was not read",
         "property notes: new, 'a new note'",
+        "commands: 1 added, 1 removed",
+        "  @@ -1,2 +1,2 @@",
+        "  - install nano",
+        "  + install vim",
+        "    run-command true",
     ]:
         assert line in text.splitlines()
 
@@ -306,13 +342,16 @@ def test_diff_takes_a_build_folder_and_a_package_list(repo, tmp_path):
     assert [one["path"] for one in compared["boot_files"]["removed"]] == [
         "/boot/vmlinuz-6.1.0-2-amd64"
     ]
-    assert compared["is_other_base"] is True
+    assert (compared["is_other_base"], compared["commands"]) == (True, None)
+    public = repo.store.path / copy_of(manifest(build_id="b1")).folder
+    assert document(repo, "comparison", "diff", "debian-12", "1", str(public))["commands"] == []
     alone = tmp_path / "packages.txt"
     alone.write_text(FIRST)
     compared = document(repo, "comparison", "diff", "debian-12", "1", str(alone))
     assert compared["packages"] == {"added": [], "removed": [], "upgraded": []}
     assert compared["properties"] is None
     assert repo.run("repo", "diff", "debian-12", "1", str(alone)).out.splitlines()[1:] == [
+        "commands: those of one of them are not known",
         "packages: the same",
         "boot files: those of one of them are not recorded",
     ]
@@ -339,12 +378,12 @@ def test_builds_that_cannot_be_compared_are_refused_with_a_hint(repo, args, erro
     assert hint.startswith("hint: ")
 
 
-@pytest.mark.parametrize("name", [PACKAGES, BOOT_FILES])
+@pytest.mark.parametrize("name", [PACKAGES, BOOT_FILES, SPEC])
 def test_a_list_other_than_the_released_one_is_not_compared(repo, name):
     overwrite(repo.store, copy_of(manifest(build_id="b2")).folder + name, b"bash 6 amd64\n")
     ran = repo.run("repo", "diff", "debian-12")
     assert ran.code == 1
-    assert "is not the list that was released" in ran.err
+    assert "is not what was released" in ran.err
 
 
 def test_an_unreadable_record_is_reported_and_list_exits_1(repo):

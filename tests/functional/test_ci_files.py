@@ -130,7 +130,8 @@ def test_workflows_and_dependabot_match_their_schemas(ours):
 def test_shellcheck_accepts_the_scripts():
     need("shellcheck")
     assert len(SCRIPTS) > 5
-    run("shellcheck", *SCRIPTS)
+    sourced = PROJECT / "ci/usage.sh"
+    run("shellcheck", "--external-sources", "--source-path", PROJECT, *SCRIPTS, sourced)
 
 
 def test_npm_groovy_lint_accepts_the_jenkinsfiles(tmp_path):

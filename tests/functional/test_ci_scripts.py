@@ -16,6 +16,7 @@ from lago_images.jobs import results
 from lago_images.planning import formats
 from tests.support.ci import failed
 from tests.support.specs import Ran, SpecsRepo, git
+from tests.tools import cannot
 from tests.unit.ci.test_environment import parsed
 
 PROJECT = Path(__file__).parents[2]
@@ -23,6 +24,21 @@ PROJECT = Path(__file__).parents[2]
 OUTPUTS = 2**20
 # A dpkg-query that answers so of every package it is asked for.
 ALL_INSTALLED = "shift 3; printf 'installed %s\\n' \"$@\""
+# Of each script, arguments that it does not know. Those of lock are uv's, which is not installed.
+WRONG = {
+    "build": [["--nosuch"]],
+    "docs": [["--nosuch"], ["one", "two"]],
+    "lago-images": [["--nosuch"], ["nosuch"]],
+    "lint": [["--nosuch"]],
+    "lock": [],
+    "plan": [[], ["nosuch"], ["text", "--nosuch"]],
+    "publish": [["--nosuch"]],
+    "report": [["--nosuch"]],
+    "setup-host": [[], ["biuld"], ["plan", "build"]],
+    "setup-python": [["biuld"], ["dev", "docs"]],
+    "test": [["--nosuch"]],
+    "wheel": [[], ["--nosuch"], ["one", "two", "three"]],
+}
 
 
 @pytest.fixture
@@ -273,18 +289,45 @@ def test_a_password_is_prompted_for_on_a_terminal_only(tmp_path, terminal):
     assert asked.startswith("apt-get update" if terminal else "-n apt-get update")
 
 
-@pytest.mark.parametrize("script", ["setup-host", "setup-python"])
-@pytest.mark.parametrize("argument", ["biuld", "--help"])
-def test_set_up_of_what_there_is_not_tells_what_there_is(script, argument):
-    done = subprocess.run(
-        [PROJECT / "ci" / script, argument],
+def script(name: str, *args: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Call a script of ours where there are no specs, with this very lago-images."""
+    return subprocess.run(
+        [PROJECT / "ci" / name, *args],
+        cwd=cwd,
+        env={**os.environ, "LAGO_IMAGES_VENV": sys.prefix},
+        stdin=subprocess.DEVNULL,
         check=False,
         capture_output=True,
         text=True,
         timeout=60,
     )
+
+
+def test_all_scripts_have_their_usage_tested():
+    scripts = (path for path in (PROJECT / "ci").iterdir() if os.access(path, os.X_OK))
+    assert {path.name for path in scripts if path.is_file()} == WRONG.keys()
+
+
+@pytest.mark.parametrize("option", ["-h", "--help"])
+@pytest.mark.parametrize("name", WRONG)
+def test_every_script_prints_its_usage(tmp_path, name, option):
+    done = script(name, option, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    program = "lago-images" if name == "lago-images" else f"ci/{name}"
+    assert re.search(rf"^Usage: {program}\b", done.stdout, re.MULTILINE)
+    assert "set -euo" not in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "args"), [(name, args) for name, several in WRONG.items() for args in several]
+)
+def test_every_script_refuses_unknown_arguments(tmp_path, name, args):
+    if name == "test" and not (PROJECT / ".venv/bin/pytest").exists():
+        cannot("ci/test has no pytest to ask (.venv)")
+    done = script(name, *args, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
-    assert f"Usage: ci/{script} " in done.stderr
+    assert re.search("Usage: |unrecognized arguments|unexpected argument", done.stderr)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """What the documents say of the command line and the settings is so."""
 
 import dataclasses
+import json
 import re
 import shlex
 import tomllib
@@ -11,7 +12,8 @@ import pytest
 from click.testing import CliRunner
 
 from lago_images.cli import main
-from lago_images.settings import Settings
+from lago_images.repository.rendering.site import DEFAULT_NAME
+from lago_images.settings import AT_LEAST, AT_MOST, CHOICES, Settings, load
 from tests.support.specs import SpecsRepo
 from tests.tools import need
 
@@ -112,6 +114,40 @@ def test_the_readme_has_every_setting_and_no_other():
     settings = {field.name.replace("_", "-") for field in dataclasses.fields(Settings)}
     # The start of paths and the source of each value are found out, not set.
     assert told == settings - {"folder", "origins"}
+
+
+def test_the_readme_has_the_defaults_of_the_settings():
+    """In words where code has nothing: what then counts is found out."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    section = text.split("\n## Settings\n")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| `\[*([a-z-]+)\]*` \| (.*?) ?\| (.*) \|$", section, re.MULTILINE)
+    assert len(rows) > 15
+    found_out = {"name": f"`{DEFAULT_NAME}`", "base-url": "where `serve` listens"}
+    found_out |= {"template-sources": "virt-builder's own"}
+    found_out |= {"branch": "that of the CI, else the remote's default"}
+    for name, told, says in rows:
+        field = name.replace("-", "_")
+        default = getattr(Settings(), field)
+        shown = str(default) if isinstance(default, str) else json.dumps(default)
+        assert told == found_out.get(name, f"`{shown}`" if shown else ""), name
+        bounds = AT_LEAST.get(field), AT_MOST.get(field)
+        assert None in bounds or f"{bounds[0]} to {bounds[1]}" in says, name
+        chosen = CHOICES.get(field, ())
+        assert all(f"`{word}`" in f"{told} {says}" or f'"{word}"' in says for word in chosen), name
+
+
+def test_settings_in_the_examples_of_documents_are_valid(tmp_path):
+    """What stands alone in a line, or in quotes, as ``name = value``."""
+    known = "|".join(field.name.replace("_", "-") for field in dataclasses.fields(Settings))
+    line = re.compile(rf"^(?:{known}) = [^\n`]*|(?<=`)(?:{known}) = [^`]*(?=`)", re.MULTILINE)
+    found = 0
+    for document in DOCUMENTS:
+        for example in line.findall(document.read_text(encoding="utf-8")):
+            if "…" not in example:
+                (tmp_path / "lago-images.toml").write_text(f"{example}\n")
+                load(tmp_path, {})
+                found += 1
+    assert found > 10
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)

@@ -14,12 +14,12 @@ from lago_images.building.bases.bootstrap.apt import read_archives
 from lago_images.building.bases.bootstrap.debian import host_mirrors, recipe
 from lago_images.building.bases.bootstrap.disk import esp_files
 from lago_images.building.boot.boot_test import Bench, Questions, Subject, boot_test
-from lago_images.building.boot.logins import Logins
 from lago_images.building.boot.machines import machine_for
 from lago_images.building.customise.engine import customise
 from lago_images.errors import CommandError, HostError
 from lago_images.host import foreign, kvm
 from lago_images.host.process import Runner
+from lago_images.specs.logins import Logins
 from tests.support import images
 from tests.support.builders import lines
 from tests.support.guests import overlay, started

@@ -9,13 +9,13 @@ import time
 import pytest
 
 from lago_images.building.boot.boot_test import Bench, Questions, Subject, boot_test
-from lago_images.building.boot.logins import Logins
 from lago_images.building.boot.spec_tests import OwnTests
 from lago_images.building.qcow2 import standalone
 from lago_images.errors import BootError, ToolMissingError
 from lago_images.host import kvm
 from lago_images.host.kvm import Acceleration
 from lago_images.host.process import Runner
+from lago_images.specs.logins import Logins
 from lago_images.specs.model import GuestTest
 from tests.support.images import read_ext4, write_ext4, write_guest
 from tests.support.small_filesystem import run_in_small_filesystem

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from lago_images.building.boot.boot_test import Bench, Questions, Subject, boot_test
-from lago_images.building.boot.logins import Logins
 from lago_images.building.boot.machines import machine_for
 from lago_images.errors import BootError
 from lago_images.host import kvm
 from lago_images.host.process import Runner
+from lago_images.specs.logins import Logins
 from tests.support.images import change_ext4, free_blocks, read_ext4, write_guest
 from tests.tools import cannot, need
 

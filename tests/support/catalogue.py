@@ -4,6 +4,7 @@ import hashlib
 import random
 from dataclasses import replace
 
+from lago_images.repository.records.access import Access, Login
 from lago_images.repository.records.layout import ImageId
 from lago_images.repository.records.manifest import BaseRecord, BootTest, Disk, Manifest
 from lago_images.repository.records.outdated import NewestRecord
@@ -209,4 +210,5 @@ def _image(
         manifest=manifest,
         objects=objects,
         base=binding or None,
+        access=Access(logins=(Login(user="root", password="123456", has_password=True),)),
     )

@@ -129,6 +129,111 @@ def test_invalid_toml_is_reported_with_its_line(tmp_path):
     assert problem.startswith("lago-images.toml:2: not TOML: ")
 
 
+@pytest.mark.parametrize(
+    ("text", "line", "what"),
+    [
+        ("jobs = 1\njobs = 2\n", 2, "jobs is set already, in line 1; remove one of the two"),
+        ("jobs = 1\njobs = 2", 2, "jobs is set already, in line 1; remove one of the two"),
+        (
+            'publish-also = []\nname = "x"\npublish-also = [\n  "qcow2"\n]\n',
+            3,
+            "publish-also is set already, in line 1; remove one of the two",
+        ),
+        (
+            '[[template-sources]]\nurl = "x"\n[[template-sources]]\nurl = "y"\nurl = "z"\n',
+            5,
+            (
+                "url is set already, in line 4; remove one of the two, or begin another "
+                "[[template-sources]] above it"
+            ),
+        ),
+        (
+            '[[template-sources]]\nurl = "x"\n[template-sources]\nurl = "y"\n',
+            3,
+            (
+                "[template-sources] cannot stand beside [[template-sources]] of line 1; "
+                "write [[template-sources]] here, too"
+            ),
+        ),
+        (
+            "[a]\n[b]\n[a]\n",
+            3,
+            "[a] is there already, in line 1; put the keys of both into one",
+        ),
+        ("a = 1\n[a]\n", 2, "a is set already, in line 1; remove one of the two"),
+        (
+            "a = {b = 1, b = 2}\n",
+            1,
+            "'a' is set twice, or holds a key twice; remove one of the two",
+        ),
+    ],
+)
+def test_what_is_set_twice_is_reported_with_both_lines(tmp_path, text, line, what):
+    (tmp_path / FILE).write_text(text)
+    assert problems(tmp_path) == [f"lago-images.toml:{line}: {what}"]
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "advice"),
+    [
+        ("name = text\n", 1, '"text" in quotes'),
+        ("\njobs 3\n", 2, "there is no = after the name"),
+        ("jobs = 3 4\n", 1, "something follows the value"),
+        ('name = "x\njobs = 1\n', 1, "add the quote that closes it"),
+        ("jobs = 1\n\nname = '''x\n\n", 3, "add the quotes that close it"),
+        ("jobs = 1\npublish-also = [\n", 2, "add the ] or the ,"),
+        ("publish-also = [\n  'qcow2'\njobs = 2\n", 1, "add the ] or the ,"),
+        ("publish-also = [\njobs = 2\n", 1, "add the ] or the ,"),
+        ("publish-also = ['qcow2' 'qcow2']\n", 1, "add the ] or the ,"),
+        ("publish-also = []\n\u00e9 = 2\n", 2, "a line is NAME = VALUE"),
+        ("[template-sources\n", 1, "write [NAME] or [[NAME]]"),
+        ("a = { b = 1", 1, "add the }"),
+        ("= 1\n", 1, "a line is NAME = VALUE"),
+        ('"a', 1, "add the quote that closes it"),
+        ('name = "C:\\x"\n', 1, "a backslash is written"),
+        ("name = \x01\n", 1, "a value is"),
+        ('name = "\x01"\n', 1, "a line is NAME = VALUE"),
+    ],
+)
+def test_what_is_not_toml_is_reported_with_what_to_do(tmp_path, text, line, advice):
+    (tmp_path / FILE).write_text(text)
+    [problem] = problems(tmp_path)
+    assert problem.startswith(f"lago-images.toml:{line}: not TOML: ")
+    assert advice in problem
+    assert "(at " not in problem
+
+
+def test_a_setting_that_was_added_below_a_table_is_reported_with_the_table(tmp_path):
+    """As by ``echo 'jobs = 2' >>lago-images.toml``."""
+    (tmp_path / FILE).write_text(
+        'jobs = 1\n[[template-sources]]\nurl = "https://h/1"\n'
+        '[[ "template-sources" ]] # two\nurl = "https://h/2"\nurll = ""\n'
+        "text = '''\njobs = 7\n'''\njobs = 2\n[lago-images]\nbase-url = 'https://h'\n"
+    )
+    assert problems(tmp_path) == [
+        "lago-images.toml:6: unknown setting 'urll'; did you mean 'url'?",
+        "lago-images.toml:7: unknown setting 'text'",
+        (
+            "lago-images.toml:10: jobs stands in the table [[template-sources]] of line 4; "
+            "move it above that line"
+        ),
+        "lago-images.toml:11: unknown setting 'lago-images'",
+        (
+            "lago-images.toml:12: base-url stands in the table [lago-images] of line 11; "
+            "move it above that line"
+        ),
+    ]
+
+
+def test_sources_without_headers_are_reported_where_they_begin(tmp_path):
+    (tmp_path / FILE).write_text("jobs = 1\ntemplate-sources = [{ url = 1 }, { jobs = 2 }]\n")
+    assert problems(tmp_path) == [
+        "lago-images.toml:2: a table of template-sources has no url",
+        "lago-images.toml:2: unknown setting 'jobs'",
+        "lago-images.toml:2: url must be a string, not 1",
+    ]
+
+
 def test_a_file_that_is_not_utf_8_is_reported(tmp_path):
     (tmp_path / FILE).write_bytes(b'name = "\xff"\n')
     assert problems(tmp_path) == ["lago-images.toml: not UTF-8, as TOML must be"]

@@ -12,7 +12,6 @@ from lago_images.building.boot import console_signs, judgement
 from lago_images.building.boot.guest_agent import ASK
 from lago_images.building.boot.inspection import NOBODY, SCRIPT, Facts, Identity, inspect
 from lago_images.building.boot.judgement import Problem
-from lago_images.building.boot.logins import NONE, Logins
 from lago_images.building.boot.machines import Machine, accelerator, machine_for, refuse_missing
 from lago_images.building.boot.running import Guest, Watch, started
 from lago_images.building.boot.spec_tests import OwnTests, Suite, run_tests
@@ -24,6 +23,7 @@ from lago_images.host.process import Runner
 from lago_images.repository.records.boot_files import BootFiles
 from lago_images.repository.records.guest_tests import GuestTestRecord
 from lago_images.repository.records.manifest import BootTest
+from lago_images.specs.logins import NONE, Logins
 
 TCG_FACTOR = 4
 # What the guest has made for itself since it started is as it should be, and no file of the image.

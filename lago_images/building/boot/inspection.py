@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from lago_images.building.boot.guest_agent import ASK
-from lago_images.building.boot.logins import NONE, Logins
 from lago_images.building.boot.running import Guest
 from lago_images.building.customise.identities import finish_script
 from lago_images.errors import BootError
 from lago_images.host.process import Runner
+from lago_images.specs.logins import NONE, Logins
 
 # Seconds that a script may take under emulation.
 SCRIPT = 4 * ASK

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import ClassVar
 
+from lago_images.repository.records.access import Access
 from lago_images.repository.records.boot_files import BootChanges
 from lago_images.repository.records.changes import PackageChanges, PropertyChange, Upstream
 from lago_images.repository.records.log import EventKind
@@ -50,6 +51,7 @@ class Revision:
         recorded: What the repository's newest record of that says of a current revision; None where
             there is none.
         also: The disk's other forms that are public, such as ``qcow2``.
+        access: How people log in; None where that was not recorded.
         objects: The files of its public copy by name, each with its SHA-256.
         folder: Where they are, below the repository's URL.
     """
@@ -77,6 +79,7 @@ class Revision:
     recorded: FoundUpstream | None = None
     boot: BootTest | None
     package_changes: PackageDiff | None
+    access: Access | None
     objects: Mapping[str, ObjectDigest]
     folder: str
 
@@ -176,6 +179,8 @@ class Comparison:
         boot_files: None where one of them was built before they were recorded, or its guest did
             not tell them.
         properties: None where the spec of one of them is not known.
+        commands: Of the spec, as a unified diff with a line around each change; empty for the same,
+            and None where those of one of them are not known.
         is_other_base: Whether name or bytes of the base differ; None where one is not known.
     """
 
@@ -189,4 +194,5 @@ class Comparison:
     packages: PackageChanges | None
     boot_files: BootChanges | None
     properties: tuple[PropertyChange, ...] | None
+    commands: tuple[str, ...] | None
     is_other_base: bool | None

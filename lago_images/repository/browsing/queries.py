@@ -30,6 +30,7 @@ from lago_images.repository.records.layout import (
     BOOT_FILES,
     MANIFEST,
     PACKAGES,
+    SPEC,
     BuildKey,
     ImageId,
 )
@@ -41,6 +42,7 @@ from lago_images.repository.records.standing import standing
 from lago_images.repository.records.state import State
 from lago_images.repository.rendering import client_setup
 from lago_images.repository.rendering.lago import version_name
+from lago_images.repository.rendering.spec_text import command_changes
 from lago_images.specs.choosing import did_you_mean, matching
 from lago_images.storage.base import Store
 
@@ -98,6 +100,7 @@ def _revision(release: Release, image: ReleasedImage, state: ImageState, reason:
         packages=manifest.packages,
         boot=manifest.boot,
         package_changes=release.package_changes,
+        access=image.access,
         objects=image.objects,
         folder=image.public.folder,
     )
@@ -270,12 +273,13 @@ def log(state: State, url: str, images: Iterable[ImageId], *, most: int | None =
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Build:
-    """A build to compare: its manifest, packages and boot files, as far as they are known."""
+    """A build to compare: manifest, packages, boot files and spec, as far as they are known."""
 
     source: str
     manifest: Manifest | None
     packages: tuple[Package, ...] | None
     boot_files: BootFiles | None = None
+    spec: str | None = None
     revision: int | None = None
 
     @property
@@ -327,7 +331,8 @@ def released_build(store: Store, state: State, image: ImageId, revision: int) ->
 
     Raises:
         UsageError: There is no such revision, or it is a withdrawal.
-        RepositoryError: Its list of packages or of boot files is not the one that was released.
+        RepositoryError: Its list of packages or of boot files, or the text of its spec, is not the
+            one that was released.
     """
     release = release_of(state, image, revision)
     return Build(
@@ -335,6 +340,7 @@ def released_build(store: Store, state: State, image: ImageId, revision: int) ->
         manifest=release.manifest,
         packages=packages_of(store, release),
         boot_files=_boot_files_of(store, release),
+        spec=_released_list(store, release, SPEC),
         revision=revision,
     )
 
@@ -354,7 +360,7 @@ def _boot_files_of(store: Store, release: Release) -> BootFiles | None:
 
 
 def _released_list(store: Store, release: Release, name: str) -> str | None:
-    """Read a list that lies beside the disk of a release; None where there is none, or no more."""
+    """Read a text that lies beside the disk of a release; None where there is none, or no more."""
     image = release.image
     digest = image.objects.get(name) if image else None
     if image is None or digest is None:
@@ -367,7 +373,7 @@ def _released_list(store: Store, release: Release, name: str) -> str | None:
         return None
     if hashlib.sha256(data).hexdigest() != digest.sha256:
         raise RepositoryError(
-            f"{key} is not the list that was released",
+            f"{key} is not what was released",
             hint="lago-images repo verify says what else is wrong",
         )
     return data.decode(errors="replace")
@@ -387,12 +393,14 @@ def local_build(path: Path) -> Build:
             f"{path} has no {MANIFEST}, so it is not the folder of a build",
             hint="name a folder below builds/ or images/ of a repository, or a packages.txt",
         )
-    packages_file, boot_file = path / PACKAGES, path / BOOT_FILES
+    packages_file, boot_file, spec_file = path / PACKAGES, path / BOOT_FILES, path / SPEC
     return Build(
         source=str(path),
         manifest=_manifest(path / MANIFEST),
         packages=_packages(packages_file) if packages_file.is_file() else None,
         boot_files=boot_files.parse(_text(boot_file)) if boot_file.is_file() else None,
+        # Of a public copy alone: the publisher puts it there.
+        spec=_text(spec_file) if spec_file.is_file() else None,
     )
 
 
@@ -420,16 +428,18 @@ def _packages(path: Path) -> tuple[Package, ...]:
 
 def _text(path: Path) -> str:
     if path.stat().st_size > _LARGEST:
-        raise UsageError(f"{path} is too large to be a list of packages or of boot files")
+        raise UsageError(f"{path} is too large to be a list of packages or boot files, or a spec")
     return path.read_bytes().decode(errors="replace")
 
 
 def difference(image: ImageId, old: Build, new: Build) -> Comparison:
     """Compare two builds, as far as both are known."""
-    properties, is_other_base = None, None
+    properties, is_other_base, commands = None, None, None
     if old.manifest and new.manifest:
         changes = compare(old.manifest, new.manifest)
         properties, is_other_base = changes.properties, changes.bases is not None
+    if old.spec is not None and new.spec is not None:
+        commands = command_changes(old.spec, new.spec)
     return Comparison(
         name=image.name,
         arch=image.arch,
@@ -438,5 +448,6 @@ def difference(image: ImageId, old: Build, new: Build) -> Comparison:
         packages=compare_known(old.packages, new.packages),
         boot_files=boot_files.compare(old.boot_files, new.boot_files),
         properties=properties,
+        commands=commands,
         is_other_base=is_other_base,
     )

@@ -19,6 +19,7 @@ from lago_images.errors import (
     StorageError,
     TamperedError,
 )
+from lago_images.repository.records.access import Access
 from lago_images.repository.records.layout import SPEC, BuildFolder, BuildKey, headers
 from lago_images.repository.records.manifest import Manifest
 from lago_images.repository.records.parsing import parse_json, size_problem
@@ -43,6 +44,7 @@ class Judged:
         metadata: The ``.metadata`` that the publisher's own checkout makes; None where it has no
             spec to make it of: then it must have the manifest's properties.
         spec: What that checkout's spec says, for people; None where it has none.
+        access: How people log in, as that spec documents it; None where there is none.
         also: The forms beside the xz that its settings ask for; others do not become public.
     """
 
@@ -50,6 +52,7 @@ class Judged:
     sha256: str
     metadata: bytes | None = None
     spec: bytes | None = None
+    access: Access | None = None
     also: frozenset[str] = frozenset()
 
 
@@ -118,6 +121,7 @@ class PublicCopy:
             manifest=judged.manifest,
             objects=objects,
             base=base,
+            access=judged.access,
         )
 
     def _copy(self, disk: Stat, target: str, expected: ObjectDigest) -> None:

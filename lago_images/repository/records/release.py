@@ -10,6 +10,7 @@ from typing import Annotated, Any, ClassVar
 
 import msgspec
 
+from lago_images.repository.records.access import Access
 from lago_images.repository.records.changes import PackageLines
 from lago_images.repository.records.fields import BUILD_ID, Arch, BuildId, Name, Sha256
 from lago_images.repository.records.layout import MANIFEST, BuildFolder, BuildKey, ReleaseKey
@@ -73,6 +74,8 @@ class ReleasedImage:
         manifest: The build's manifest, whole.
         objects: Every object of the public copy by file name, the disk and the manifest too.
         base: The release that a layer stands on; None for other images.
+        access: How people log in to it; None in releases older than this field, and where the
+            publisher had no spec.
     """
 
     build: BuildId
@@ -80,6 +83,7 @@ class ReleasedImage:
     manifest: Manifest
     objects: Mapping[FileName, ObjectDigest]
     base: BaseBinding | None = None
+    access: Access | None = None
 
     @property
     def public(self) -> BuildFolder:

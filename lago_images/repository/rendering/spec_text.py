@@ -1,7 +1,9 @@
 """``spec.txt``: what the spec of an image says, for the readers of its page."""
 
+import difflib
 import re
 from collections.abc import Iterator
+from itertools import dropwhile, islice
 
 from lago_images.host.redaction import redacted, without_password
 from lago_images.specs.model import Spec
@@ -24,6 +26,21 @@ def render(spec: Spec) -> bytes:
     ends = [match.end() for match in _END.finditer(data, 0, LARGEST - 100)]
     end = ends[-1] if ends else 0
     return data[:end] + f"# … {len(data) - end} bytes more\n".encode()
+
+
+def command_changes(old: str, new: str) -> tuple[str, ...]:
+    """Compare the commands of two such texts: a unified diff, with a line around each change.
+
+    Empty where they are the same. Properties are left out: manifests have them.
+    """
+    changes = difflib.unified_diff(_commands(old), _commands(new), n=1, lineterm="")
+    # Without the names of the two, which nobody knows here.
+    return tuple(islice(changes, 2, None))
+
+
+def _commands(text: str) -> list[str]:
+    lines = text.removesuffix("\n").split("\n")
+    return [*dropwhile(lambda line: line.startswith("#"), lines)]
 
 
 def _lines(spec: Spec) -> Iterator[str]:

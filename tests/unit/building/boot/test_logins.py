@@ -7,7 +7,7 @@ import subprocess
 import pytest
 
 from lago_images.building.boot.inspection import parse, script
-from lago_images.building.boot.logins import Logins, documented
+from lago_images.specs.logins import Logins, documented
 from tests.support.builders import lines
 
 

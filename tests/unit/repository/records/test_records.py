@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lago_images.errors import RepositoryError
+from lago_images.repository.records.access import Access, Login
 from lago_images.repository.records.fields import ARCH, BUILD_ID, is_line
 from lago_images.repository.records.guest_tests import GuestTestRecord, QuarantinedFailure
 from lago_images.repository.records.layout import NAME, BuildKey, ReleaseKey
@@ -175,6 +176,7 @@ MADE = replace(
 MADE = replace(MADE, disk=replace(MADE.disk, plain_sha256="a" * 64))
 BACK = release(2, None, withdraws=1)
 OUT = release(package_changes=PackageDiff(since=1))
+OUT = replace(OUT, image=replace(OUT.image, access=Access(logins=(Login(user="root"),))))
 NO_TEXT = [None, 7, True, [], {}, "\ud800", "a\udcff"]
 NO_COUNT = [None, "7", 1.0, 1.5, True, [], {}, -1, 2**62, 10**30, float("nan"), float("inf")]
 NO_SIZE = [*NO_COUNT, 0]
@@ -234,6 +236,9 @@ WRONG_IN_A_RELEASE = {
     "image.manifest": [wrong for wrong in NO_OBJECT if wrong != [{}]],
     "image.objects": [None, 7, [], {"a/b": {}}, {"a": 7}, {"a": {"sha256": "0", "size": 1}}],
     "image.base": [7, "x", []],
+    "image.access": [7, "x", []],
+    "image.access.logins": [None, 7, "x", {}],
+    "image.access.cloud_init": [None, 0, 1, "true", []],
     "released": NO_OBJECT,
     "released.commit": NO_TEXT,
     "released.dirty": [None, 0, 1, "true", []],
@@ -270,6 +275,7 @@ def test_every_field_is_tested_with_invalid_values():
     assert names == WRONG_IN_A_MANIFEST.keys()
     nested = {
         "image": ReleasedImage,
+        "image.access": Access,
         "released": Released,
         "package_changes": PackageDiff,
     }
@@ -293,6 +299,7 @@ OPTIONAL = {
     *("base.detail", "base.build", "base.revision", "properties", "packages", "tools"),
     *("boot", "boot.firmware", "boot.again", "boot.checks", "boot.tests", "boot.quarantined"),
     *("engine", "engine.why", "disk.plain_sha256", "also"),
+    *("image.access", "image.access.logins", "image.access.cloud_init"),
     *("image.base", "released.dirty", "released.actor", "released.run", "withdraws", "reason"),
     *("package_changes", "package_changes.added", "package_changes.removed"),
     *("package_changes.upgraded", "package_changes.omitted"),

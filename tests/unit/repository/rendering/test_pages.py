@@ -10,6 +10,7 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 
+from lago_images.repository.records.access import Access, Login
 from lago_images.repository.records.guest_tests import GuestTestRecord, QuarantinedFailure
 from lago_images.repository.records.layout import ImageId, ReleaseKey, is_rendered
 from lago_images.repository.records.manifest import BootTest
@@ -117,6 +118,34 @@ def test_every_link_of_a_page_leads_to_a_released_object(state):
             path = link.partition("#")[0]
             target = path.removeprefix("../") if path.startswith("../") else folder + path
             assert not path or target in known, (name, link)
+
+
+def test_the_catalogue_counts_what_is_offered_and_what_is_not(store):
+    publish_by_hand(store, manifest(), manifest("gone", "g1"))
+    assert "2 VM images for virt-builder, lago and libvirt, ready to download;" in catalogue(store)
+    put_release(store, release(2, None, "gone", withdraws=1))
+    lead = "1 VM image for virt-builder, lago and libvirt, ready to download, and 1 with nothing"
+    assert lead in catalogue(store)
+
+
+def catalogue(store):
+    return render(read(store), SITE, [KEY]).files["index.html"].decode()
+
+
+def test_a_page_says_how_to_log_in(store):
+    made = manifest()
+    assert "Log in" not in page_of(store_with(store, made, None))
+    access = Access(logins=(Login(user="root", password="<b> &", has_password=True),))
+    assert "<dd>root: password &lt;b&gt; &amp;</dd>" in page_of(store_with(store, made, access, 2))
+    nothing = page_of(store_with(store, made, Access(), 3))
+    assert "<dd>the spec sets no password and no key</dd>" in nothing
+
+
+def store_with(store, made, access, revision=1):
+    """The state of a repository with one more revision, that says how to log in."""
+    released = release(revision, made)
+    put_release(store, replace(released, image=replace(released.image, access=access)))
+    return read(store)
 
 
 def test_the_fate_of_each_revision_is_shown(store):

@@ -60,3 +60,23 @@ def test_the_largest_text_is_shown_whole():
     room = spec_text.LARGEST - len(head.encode()) - len("run-command \n")
     text = f"{head}run-command {'x' * room}\n"
     assert shown(text) == text.encode()
+
+
+PROPERTIES = "#name=A\n#base=simple:x\n"
+
+
+def test_commands_are_compared_line_by_line_and_properties_are_not():
+    old = f"{PROPERTIES}install nginx\nwrite /etc/motd:one\\\n# two\\\nthree\nupdate\n"
+    new = f"{PROPERTIES}#version=2\ninstall nginx\nwrite /etc/motd:one\\\n# 2\\\nthree\nupdate\n"
+    assert spec_text.command_changes(old, old) == ()
+    assert spec_text.command_changes(old, new) == (
+        "@@ -2,3 +2,3 @@",
+        " write /etc/motd:one\\",
+        "-# two\\",
+        "+# 2\\",
+        " three",
+    )
+    assert spec_text.command_changes(PROPERTIES, f"{PROPERTIES}update\n") == (
+        "@@ -0,0 +1 @@",
+        "+update",
+    )
