@@ -118,6 +118,8 @@ def _tell_what_is_next(
             "CI's scripts work at the top of a checkout; call them in a workflow of your own: "
             f"{manual}/several-repositories.md"
         )
+        console.info("next: lago-images lint; lago-images build")
+        return
     console.info(f"next: lago-images lint; lago-images build; {manual}/ci.md describes CI")
     if facts.repository == DEFAULT_REPOSITORY:
         console.info(

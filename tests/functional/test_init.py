@@ -126,6 +126,7 @@ def test_a_folder_below_the_top_of_its_git_repository_is_told_of(made):
     assert ran.code == 0
     assert "GitHub reads no workflow here" in ran.err
     assert re.search(r"https://github\.com/\S+/docs/several-repositories\.md", ran.err)
+    assert "describes CI" not in ran.err
     assert "GitHub reads no workflow here" not in made.run("init").err
 
 
