@@ -65,7 +65,8 @@ class Settings:
         engine: What a spec's commands run in: ``auto`` for namespaces where they are safe and mean
             the same, else the appliance; ``namespace`` or ``appliance`` for that alone.
         template_sources: For ``libguestfs:`` bases; none means virt-builder's own.
-        keep_revisions: How many revisions of an image ``repo gc`` keeps at least.
+        keep_revisions: How many revisions of an image ``repo gc`` keeps at least; 1 means 2, so
+            that there is one to go back to.
         keep_days: For how many days ``repo gc`` keeps every revision.
         grace_days: For how many days ``repo gc`` touches nothing that is new.
         folder: The settings file's folder, that paths are relative to; the file may be missing.

@@ -15,6 +15,7 @@ from lago_images.settings import DEFAULT_REPOSITORY, FILE
 
 # Where this project lives, for an installation that does not say where it came from.
 HOME = "lago-project/lago-images"
+WORKFLOW = ".github/workflows/images.yml"
 _GITHUB = re.compile(
     r"(?:https://(?:[^/@\s]+@)?github\.com/|(?:ssh://)?git@github\.com[:/])"
     r"([\w.-]+/[\w.-]+?)(?:\.git)?/?"
@@ -26,10 +27,12 @@ _BUILDERS = {
     "never": "      builder-environment: builders\n",
 }
 PROMOTE = tuple(_BUILDERS)
+_NO_ENDPOINT = "# endpoint-url: https://s3.example.org"
+_NO_REGION = "# region: us-east-1"
 # What GitHub takes for a pattern in a branch's name and git does not refuse:
 # https://docs.github.com/actions/reference/workflows-and-actions/workflow-syntax
 _PATTERN = re.compile(r"[+!]")
-_WORDS = re.compile(r"@(name|branch|repository|tools|url|ref|promote|builders)@")
+_WORDS = re.compile(r"@(name|branch|repository|tools|url|ref|promote|builders|store)@")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +47,8 @@ class Facts:
         ref: Its commit, or a branch where that is not known.
         repository: Where the images are published.
         promote: Whose builds are released, one of ``PROMOTE``.
+        endpoint: The S3 endpoint's URL; empty where it is AWS's or not known.
+        region: The S3 region; empty where it is not known.
     """
 
     name: str
@@ -52,6 +57,8 @@ class Facts:
     ref: str
     repository: str = DEFAULT_REPOSITORY
     promote: str = PROMOTE[0]
+    endpoint: str = ""
+    region: str = ""
 
 
 def files(facts: Facts) -> Mapping[str, str]:
@@ -65,12 +72,13 @@ def files(facts: Facts) -> Mapping[str, str]:
         "ref": facts.ref,
         "promote": facts.promote,
         "builders": _BUILDERS[facts.promote],
+        "store": _store(facts),
     }
     places = {
         "image-specs/my-debian-12": "debian-12",
         FILE: "lago-images.toml",
         ".gitignore": "gitignore",
-        ".github/workflows/images.yml": "workflow.yml",
+        WORKFLOW: "workflow.yml",
         "Jenkinsfile": "Jenkinsfile",
     }
     templates = resources.files("lago_images.ci") / "templates"
@@ -97,6 +105,20 @@ def write(root: Path, wanted: Mapping[str, str]) -> tuple[list[str], list[str]]:
         else:
             written.append(place)
     return written, kept
+
+
+def workflow_wants(text: str, promote: str) -> str:
+    """Say what to change in a workflow for a choice of ``promote``; empty if nothing is.
+
+    Its input is put in, and that of another choice is taken out.
+    """
+    found = {line.strip() for line in text.splitlines()}
+    wanted = _BUILDERS[promote].strip()
+    others = [each.strip() for each in _BUILDERS.values() if each.strip() not in {"", wanted}]
+    changes = [f"no {each}" for each in others if each in found]
+    if wanted and wanted not in found:
+        changes.insert(0, wanted)
+    return " and ".join(changes)
 
 
 def recorded() -> str:
@@ -132,6 +154,15 @@ def _source(plain: Mapping[str, Any]) -> tuple[str, str]:
     with git:
         # Below the root of a repository, that is somebody else's.
         return ("", "") if git.prefix else (git.url() or "", git.head() or "")
+
+
+def _store(facts: Facts) -> str:
+    endpoint, region = facts.endpoint, facts.region
+    return (
+        "      # For a store that is not AWS's, or not in us-east-1:\n"
+        f"      {f'endpoint-url: {_quoted(endpoint)}' if endpoint else _NO_ENDPOINT}\n"
+        f"      {f'region: {_quoted(region)}' if region else _NO_REGION}\n"
+    )
 
 
 def _quoted(text: str) -> str:

@@ -1,18 +1,23 @@
 """``lago-images init``: write the files of a new specs repository."""
 
+import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
 
 from lago_images.ci import scaffold
 from lago_images.cli.answers import SetUp
 from lago_images.cli.documents import FORMAT, document
 from lago_images.cli.invocation import Invocation
+from lago_images.errors import Error
 from lago_images.planning.git import Git
-from lago_images.settings import DEFAULT_REPOSITORY, FILE
+from lago_images.settings import DEFAULT_REPOSITORY, FILE, load
+from lago_images.storage.open import from_folder
 
 # The files that name this project's commit.
-_PINNED = (".github/workflows/images.yml", "Jenkinsfile")
+_PINNED = (scaffold.WORKFLOW, "Jenkinsfile")
 
 
 @click.command()
@@ -26,13 +31,15 @@ _PINNED = (".github/workflows/images.yml", "Jenkinsfile")
     "who may push a branch; only what GitHub attests; or none, and merging builds again.",
 )
 @FORMAT
-@click.pass_obj
-def init(invocation: Invocation, folder: Path | None, promote: str, form: str) -> None:
+@click.pass_context
+def init(ctx: click.Context, folder: Path | None, promote: str, form: str) -> None:
     """Set up a specs repository: an example spec, settings, workflow, Jenkinsfile.
 
     It is made in FOLDER, else in the one that -C names, else here. The settings get what
-    --repository says. Files that exist are never changed.
+    --repository says, and for a bucket the workflow gets AWS_ENDPOINT_URL_S3 and AWS_REGION. Files
+    that exist are never changed.
     """
+    invocation: Invocation = ctx.obj
     if folder is not None and invocation.start != Path.cwd():
         raise click.UsageError("FOLDER and -C both name a folder: leave one of them out")
     root = (folder or invocation.start).absolute()
@@ -40,13 +47,18 @@ def init(invocation: Invocation, folder: Path | None, promote: str, form: str) -
     git = Git.find(root)
     # Workflows run this project's scripts: they name the commit of this very installation.
     tools, ref = scaffold.tools(scaffold.recorded())
+    repository = invocation.overrides.get("repository", DEFAULT_REPOSITORY)
+    # Those of a terminal may be another store's, where no bucket is named.
+    environ = invocation.environ if repository.startswith("s3://") else {}
     facts = scaffold.Facts(
         name=root.name,
         branch=(git and git.branch()) or "main",
-        repository=invocation.overrides.get("repository", DEFAULT_REPOSITORY),
+        repository=repository,
         tools=tools,
         ref=ref,
         promote=promote,
+        endpoint=environ.get("AWS_ENDPOINT_URL_S3", ""),
+        region=environ.get("AWS_REGION", ""),
     )
     written, kept = scaffold.write(root, scaffold.files(facts))
     if form == "json":
@@ -56,21 +68,61 @@ def init(invocation: Invocation, folder: Path | None, promote: str, form: str) -
             click.echo(f"wrote {path}")
         for path in kept:
             click.echo(f"kept {path}, which exists")
+    _tell_what_is_next(invocation, facts, git, written)
+    given = {"promote"} if ctx.get_parameter_source("promote") != ParameterSource.DEFAULT else set()
+    missing = tuple(_unapplied(root, facts, kept, given | invocation.overrides.keys()))
+    if missing:
+        raise Error(
+            "not all options were applied: init changes no file that exists",
+            hint=f"edit by hand: {'; '.join(missing)}",
+        )
+
+
+def _unapplied(
+    root: Path, facts: scaffold.Facts, kept: Sequence[str], given: set[str]
+) -> Iterator[str]:
+    """Find the places to edit where a kept file says something else than a given option."""
+    if FILE in kept and given & {"promote", "repository"}:
+        settings = load(root, {})
+        if "promote" in given and settings.promote != facts.promote:
+            yield f'promote = "{facts.promote}" in {FILE}'
+        asked = from_folder(facts.repository, root)
+        if "repository" in given and from_folder(settings.repository, root) != asked:
+            yield f"repository = {json.dumps(facts.repository, ensure_ascii=False)} in {FILE}"
+    if scaffold.WORKFLOW in kept and "promote" in given:
+        text = (root / scaffold.WORKFLOW).read_text(encoding="utf-8", errors="replace")
+        wanted = scaffold.workflow_wants(text, facts.promote)
+        if wanted:
+            yield f"{wanted} below with: in {scaffold.WORKFLOW}"
+
+
+def _tell_what_is_next(
+    invocation: Invocation, facts: scaffold.Facts, git: Git | None, written: Sequence[str]
+) -> None:
     console = invocation.console
     if git is None:
         console.info("hint: the folder is not in git yet: git init")
     unpinned = [path for path in _PINNED if path in written]
     # A branch may be moved to other code by whoever may push to it.
-    if ref == "main" and unpinned:
+    if facts.ref == "main" and unpinned:
         console.info(
-            f"hint: put a commit of {tools} in place of its branch main into "
+            f"hint: put a commit of {facts.tools} in place of its branch main into "
             f"{' and '.join(unpinned)}"
         )
-    if written:
-        manual = f"https://github.com/{tools}/blob/{ref}/docs/ci.md"
-        console.info(f"next: lago-images lint; lago-images build; {manual} describes CI")
-        if facts.repository == DEFAULT_REPOSITORY:
-            console.info(
-                f"for CI: set repository in {FILE} to s3://bucket/prefix: its jobs do not share "
-                f"{DEFAULT_REPOSITORY}"
-            )
+    if not written:
+        return
+    manual = f"https://github.com/{facts.tools}/blob/{facts.ref}/docs"
+    if git is not None and git.prefix:
+        console.warn(
+            "this folder is not the top of its git repository: GitHub reads no workflow here, and "
+            "CI's scripts work at the top of a checkout; call them in a workflow of your own: "
+            f"{manual}/several-repositories.md"
+        )
+        console.info("next: lago-images lint; lago-images build")
+        return
+    console.info(f"next: lago-images lint; lago-images build; {manual}/ci.md describes CI")
+    if facts.repository == DEFAULT_REPOSITORY:
+        console.info(
+            f"for CI: set repository in {FILE} to s3://bucket/prefix: its jobs do not share "
+            f"{DEFAULT_REPOSITORY}"
+        )

@@ -102,6 +102,25 @@ def test_the_documented_set_ups_are_what_init_writes():
         assert shown.keys() <= offered()
 
 
+def test_the_nightly_workflow_in_the_documents_is_valid_and_signs_as_publishing_does(tmp_path):
+    text = (PROJECT / "docs/operations.md").read_text()
+    [lines] = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    shown = tmp_path / ".github/workflows/look-after.yml"
+    shown.parent.mkdir(parents=True)
+    shown.write_text(lines)
+    assert actionlint([shown]) == []
+    check = (sys.executable, "-m", "check_jsonschema", "--builtin-schema")
+    run(*check, "vendor.github-workflows", shown)
+    zizmor = Path(sys.prefix) / "bin" / "zizmor"
+    run(zizmor, "--offline", "--no-progress", "--persona=auditor", shown)
+    nightly = yaml.safe_load(lines)["jobs"]["look-after"]
+    workflow = yaml.safe_load((PROJECT / ".github/workflows/publish-images.yml").read_text())
+    [publishing] = [s for s in workflow["jobs"]["publish"]["steps"] if s["name"] == "Publish"]
+    keys = ("SIGNING_KEY", "NEXT_SIGNING_KEY", "LAGO_IMAGES_SIGNING_KEY")
+    asked = nightly["steps"][-1]["env"]
+    assert [asked[key] for key in keys] == [publishing["env"][key] for key in keys]
+
+
 def test_actionlint_finds_a_planted_error(tmp_path):
     wrong = tmp_path / "wrong.yml"
     wrong.write_text("on: push\njobs: {a: {runs-on: ubuntu-latest, steps: [{rn: x}]}}\n")

@@ -83,6 +83,64 @@ def test_existing_files_are_kept(made):
     assert (made.root / "lago-images.toml").read_text() == 'name = "mine"\n'
 
 
+def test_an_option_that_a_kept_file_does_not_follow_is_an_error(made):
+    """Else a choice of whose builds are released is silently not made."""
+    assert made.run("init").code == 0
+    before = contents(made.root)
+    ran = made.run("init", "--promote", "never", "--repository", "s3://b/p")
+    assert (ran.code, contents(made.root)) == (1, before)
+    assert "not all options were applied" in ran.err
+    assert 'promote = "never" in lago-images.toml' in ran.err
+    assert "builder-environment: builders below with: in .github/workflows/images.yml" in ran.err
+    assert 'repository = "s3://b/p" in lago-images.toml' in ran.err
+    for option in (("--promote", "same-repository"), ("--repository", "image-repo"), ()):
+        assert made.run("init", *option).code == 0
+    (made.root / ".github/workflows/images.yml").unlink()
+    ran = made.run("init", "--promote", "attested")
+    assert ran.code == 1
+    assert 'hint: edit by hand: promote = "attested" in lago-images.toml\n' in ran.err
+    ran = made.run("init", "--promote", "same-repository")
+    assert (ran.code, "no attest: true below with:" in ran.err) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("place", "asked"),
+    [
+        ("s3://bucket/prefix", {"endpoint-url": "https://s3.lab.example", "region": "lab"}),
+        ("./image-repo", {}),
+    ],
+)
+def test_the_workflow_asks_the_store_of_the_environment(tmp_path, place, asked):
+    """Where it goes into a bucket: CI must not ask another store than whoever set it up."""
+    environ = {"AWS_ENDPOINT_URL_S3": "https://s3.lab.example", "AWS_REGION": "lab"}
+    repo = SpecsRepo(root=tmp_path, environ=environ)
+    assert repo.run("init", "--repository", place).code == 0
+    text = (tmp_path / ".github/workflows/images.yml").read_text()
+    given = yaml.safe_load(text)["jobs"]["images"]["with"]
+    assert {key: given[key] for key in ("endpoint-url", "region") if key in given} == asked
+    assert ("# endpoint-url: https://s3.example.org" in text) is not bool(asked)
+
+
+def test_a_folder_below_the_top_of_its_git_repository_is_told_of(made):
+    ran = made.run("init", "servers")
+    assert ran.code == 0
+    assert "GitHub reads no workflow here" in ran.err
+    assert re.search(r"https://github\.com/\S+/docs/several-repositories\.md", ran.err)
+    assert "describes CI" not in ran.err
+    assert "GitHub reads no workflow here" not in made.run("init").err
+
+
+def test_what_is_made_by_hand_is_not_committed(made):
+    made.run("init")
+    left = ["image-repo/index", "my-debian-12.qcow2", "plan.json", "results/a", "logs/a"]
+    for path in left:
+        made.write(path, "")
+    made.write("disks/base.qcow2", "")
+    status = git(made.root, "status", "--porcelain", "--untracked-files=all")
+    listed = [line.split()[-1] for line in status.splitlines()]
+    assert sorted(listed) == sorted([*FILES, "disks/base.qcow2"])
+
+
 def test_init_creates_a_new_folder(tmp_path):
     repo = SpecsRepo(root=tmp_path)
     ran = repo.run("init", "new/place")
