@@ -28,7 +28,7 @@ _GROUPS = {
         "tests/real/test_boot.py",
         "tests/real/test_gate.py",
         "tests/real/clients/test_machines.py",
-        "tests/real/test_tutorial.py",
+        "tests/real/clients/test_tutorial.py",
     ),
     # Their commands take as many processes and as much memory as they get.
     "namespaces": ("tests/real/test_engine", "tests/real/test_namespace_"),

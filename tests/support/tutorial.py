@@ -68,7 +68,6 @@ class Session:
         instead: By how a command begins, what is done in its place: it gets the command, and
             returns what it printed.
         elsewhere: Commands that cannot be run here, each with why.
-        only_here: Patterns of what is shown because something stands in for another.
         same: Texts of this run, such as a port, with what the document has for them.
         after: By how a command begins, what is done when it has ended.
     """
@@ -77,7 +76,6 @@ class Session:
     environ: Mapping[str, str] = field(default_factory=dict)
     instead: Mapping[str, Callable[[str], str]] = field(default_factory=dict)
     elsewhere: Mapping[str, str] = field(default_factory=dict)
-    only_here: tuple[str, ...] = ()
     same: Mapping[str, str] = field(default_factory=dict)
     after: Mapping[str, Callable[[], None]] = field(default_factory=dict)
 
@@ -105,8 +103,6 @@ class Session:
         output = replaced(command) if replaced else self._command(shell, command)
         for text, shown in self.same.items():
             output = output.replace(text, shown)
-        for pattern in self.only_here:
-            output = re.sub(pattern, "", output, flags=re.MULTILINE)
         problem = difference(step.shown, output)
         assert not problem, f"$ {step.command}\n{problem}"
         for start, do in self.after.items():

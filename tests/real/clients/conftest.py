@@ -1,7 +1,7 @@
 """Repositories published by the real command line, served by the real server."""
 
 import shutil
-import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
@@ -15,7 +15,7 @@ from tests.clients import lago
 from tests.clients.serving import Serving, serving
 from tests.clients.virt_builder import VirtBuilder
 from tests.servers.processes import free_port
-from tests.support.customised import Customised
+from tests.support import laptop
 from tests.support.keys import TestKey, make_key
 from tests.support.specs import SpecsRepo
 from tests.tools import need
@@ -110,36 +110,19 @@ def published_signed(tmp_path_factory: pytest.TempPathFactory, key: TestKey) -> 
 
 
 @pytest.fixture(scope="session")
-def machines(
-    tmp_path_factory: pytest.TempPathFactory, layer: Customised, key: TestKey
-) -> Publication:
-    """A signed repository with a Debian that boots: the disk of a layer."""
-    need("qemu-img", "git")
-    specs = SpecsRepo.create(tmp_path_factory.mktemp("machines") / "specs")
-    specs.write(".gitignore", "/image-repo/\n/disks/\n")
-    disk = specs.root / "disks" / "debian.qcow2"
-    disk.parent.mkdir()
-    convert = [
-        "qemu-img",
-        "convert",
-        "-f",
-        "raw",
-        "-O",
-        "qcow2",
-        str(layer.prepared.disk),
-        str(disk),
-    ]
-    subprocess.run(convert, check=True, timeout=300)
-    # lago's .metadata gets every property that is not ours.
-    specs.spec("debian", "simple:disks/debian.qcow2", "#expand=/dev/sda3", "#root-password=none")
-    environ = {
-        "LAGO_IMAGES_SIGNING_KEY": f"file:{key.secret}",
-        "LAGO_IMAGES_COMPRESSION_LEVEL": "0",
-    }
-    url = f"http://127.0.0.1:{free_port()}"
-    publication = Publication(specs=specs, base_url=url, environ=environ)
-    publication.publish()
-    return publication
+def reader(accel: Acceleration) -> Iterator[laptop.Reader]:
+    """Who followed the tutorial, and has a Debian in a signed repository now."""
+    need("git", "gpg", "curl", "mmdebstrap", "virt-builder", "qemu-img")
+    with tempfile.TemporaryDirectory(prefix="t") as home:
+        yield laptop.follow(Path(home), free_port(), has_kvm=accel.kvm)
+
+
+@pytest.fixture(scope="session")
+def machines(reader: laptop.Reader) -> Publication:
+    """The tutorial's signed repository, with a Debian that boots under both kinds of firmware."""
+    assert reader.problem == ""
+    url = f"http://127.0.0.1:{reader.port}"
+    return Publication(specs=SpecsRepo(root=reader.folder), base_url=url)
 
 
 @pytest.fixture
