@@ -1,5 +1,7 @@
 """``lago-images init``: write the files of a new specs repository."""
 
+import os
+import shlex
 from pathlib import Path
 
 import click
@@ -57,8 +59,12 @@ def init(invocation: Invocation, folder: Path | None, promote: str, form: str) -
         for path in kept:
             click.echo(f"kept {path}, which exists")
     console = invocation.console
+    elsewhere = [] if root.resolve() == Path.cwd() else [os.path.relpath(root)]
+    enter = f"{shlex.join(['cd', *elsewhere])}; " if elsewhere else ""
     if git is None:
-        console.info("hint: the folder is not in git yet: git init")
+        console.info(
+            f"hint: the folder is not in git yet: {shlex.join(['git', 'init', *elsewhere])}"
+        )
     unpinned = [path for path in _PINNED if path in written]
     # A branch may be moved to other code by whoever may push to it.
     if ref == "main" and unpinned:
@@ -68,7 +74,7 @@ def init(invocation: Invocation, folder: Path | None, promote: str, form: str) -
         )
     if written:
         manual = f"https://github.com/{tools}/blob/{ref}/docs/ci.md"
-        console.info(f"next: lago-images lint; lago-images build; {manual} describes CI")
+        console.info(f"next: {enter}lago-images lint; lago-images build; {manual} describes CI")
         if facts.repository == DEFAULT_REPOSITORY:
             console.info(
                 f"for CI: set repository in {FILE} to s3://bucket/prefix: its jobs do not share "

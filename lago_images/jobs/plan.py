@@ -151,7 +151,8 @@ def refuse_dirty(workspace: Workspace, plan: Plan, *, allow: bool) -> str:
             f"{message} from {commit}: nobody could say what is published",
             hint="commit it; or publish it all the same, and on record: --allow-dirty",
         )
-    warning = f"NOT COMMITTED: {message} from {commit}, and is published all the same"
+    made = f"what is made of {'them' if dirty[1:] else 'it'} is published all the same"
+    warning = f"NOT COMMITTED: {message} from {commit}; {made}"
     workspace.console.warn(warning)
     return warning
 

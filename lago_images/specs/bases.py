@@ -74,8 +74,11 @@ def _base_problem(base: Base) -> str | None:
             # Not shown: it may hold a password.
             return "simple: takes an http or https URL without a password, or a path"
         return None
-    if NAME.fullmatch(name):
-        return None
+    return None if NAME.fullmatch(name) else _name_problem(base)
+
+
+def _name_problem(base: Base) -> str:
+    name = base.name
     if base.kind is BaseKind.LIBGUESTFS:
         return f"{shown(name)} cannot be the name of a template of virt-builder"
     is_path = f"; a disk's file is written base=simple:PATH, {_FROM_ROOT}" if "/" in name else ""

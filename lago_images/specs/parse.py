@@ -259,12 +259,8 @@ def _detail_problem(name: str, command: Command, argument: str) -> str | None:
         return _packages_problem(name, argument)
     if command.reads in _SELECTING:
         return _selector_problem(name, command, argument)
-    if name == "edit" and not is_harmless(argument.partition(":")[2]):
-        return REFUSAL
-    if name == "chmod" and (message := _mode_problem(argument.partition(":")[0])):
-        return message
-    if name in GUEST_PATHS and (message := _path_problem(name, command, argument)):
-        return message
+    if name in GUEST_PATHS:
+        return _path_problem(name, command, argument)
     if name == "password-crypto" and argument not in PASSWORD_CRYPTO:
         return f"password-crypto must be {command.shape}, not {shown(argument)}"
     return None
@@ -279,6 +275,11 @@ def _mode_problem(mode: str) -> str | None:
 
 
 def _path_problem(name: str, command: Command, argument: str) -> str | None:
+    first, _, rest = argument.partition(":")
+    if name == "edit" and not is_harmless(rest):
+        return REFUSAL
+    if name == "chmod" and (message := _mode_problem(first)):
+        return message
     # Only link has more than one colon that parts something.
     most = -1 if name == "link" else 1
     parts = argument.split(":", most) if command.form is Form.PAIR else [argument]

@@ -75,3 +75,60 @@ def test_the_yank_command_that_verify_suggests_works(repo, lost):
         assert words[words.index("--revision") + 1] == "1"
         yanked = repo.run(*words)
         assert yanked.code == 0, yanked.err
+
+
+def suggested(ran, command):
+    """Return the words of the one line that suggests a command, as a shell takes them."""
+    [line] = [line for line in ran.err.splitlines() if f" {command}" in line]
+    return shlex.split(line[line.index("lago-images") :].partition(", which")[0])[1:]
+
+
+def test_what_is_suggested_works_from_where_the_command_was_called(repo, tmp_path):
+    ran = repo.run("-C", "specs", "build", folder=tmp_path)
+    assert ran.code == 0, ran.err
+    assert "lago-images -C specs repo list\n" in ran.err
+    assert "one" in repo.run(*suggested(ran, "repo list"), folder=tmp_path).out
+    ran = repo.run("build", "--repo-dir", "other disks")
+    assert f"lago-images --repository '{repo.root}/other disks' repo list\n" in ran.err
+    assert "one" in repo.run(*suggested(ran, "repo list")).out
+    third = ("--repository", "third")
+    ran = repo.run("-C", "specs", "ci", "build", *third, "one", folder=tmp_path)
+    published = repo.run(*suggested(ran, "ci publish"), folder=tmp_path)
+    assert (published.code, "one: released revision 1" in published.out) == (0, True), published.err
+
+
+def test_init_elsewhere_suggests_to_go_there(tmp_path):
+    ran = SpecsRepo(root=tmp_path).run("init", "my specs")
+    assert "hint: the folder is not in git yet: git init 'my specs'\n" in ran.err
+    assert "next: cd 'my specs'; lago-images lint; lago-images build; " in ran.err
+    assert "next: lago-images lint" in SpecsRepo(root=tmp_path).run("init").err
+
+
+def test_a_publication_without_a_build_says_what_makes_one(repo):
+    ran = repo.run("ci", "publish")
+    build = "lago-images ci build one makes one, ci rebuild one publishes it, too"
+    assert f"one: not published: it has no build: {build}\n" in ran.err
+
+
+def test_an_endpoint_without_its_scheme_is_told_how_it_is_written(repo):
+    environ = {"AWS_ENDPOINT_URL_S3": "s3.lab", "LAGO_IMAGES_REPOSITORY": "s3://lab"}
+    ran = repo.run("ci", "plan", environ=environ)
+    assert (ran.code, "the S3 endpoint s3.lab is no URL" in ran.err) == (2, True), ran.err
+    assert "hint: AWS_ENDPOINT_URL_S3=https://s3.lab\n" in ran.err
+
+
+def test_a_disk_that_is_missing_is_built_only_where_there_is_its_spec(repo):
+    ran = repo.run("run", "nosuch.qcow2")
+    assert ("lago-images try" in ran.err, "lago-images repo list" in ran.err) == (False, True)
+    assert "lago-images try one, then" in repo.run("run", "one.qcow2").err
+
+
+def test_a_reason_of_two_lines_keeps_a_blank(repo):
+    assert repo.run("build").code == 0
+    assert repo.run("repo", "yank", "one", "--reason", "a\nb").code == 0
+    assert ": a b\n" in repo.run("repo", "log").out
+
+
+def test_a_completion_that_is_saved_is_not_told_to_be(repo):
+    ran = repo.run("completion", "bash")
+    assert (ran.code, ran.err) == (0, "")

@@ -132,8 +132,10 @@ def test_a_spec_with_tests_whose_agent_is_not_asked_is_a_problem(repo, check):
     assert repo.problems() == []
     repo.write("a.test")
     assert repo.problems() == [
-        "image-specs/a:4: with this boot-test no guest agent is asked, and it is what runs tests: "
-        "remove a.test, or write #boot-test=yes"
+        (
+            "image-specs/a:4: with this boot-test no guest agent is asked, and it is what runs "
+            "tests: remove a.test, or write #boot-test=yes"
+        ),
     ]
 
 

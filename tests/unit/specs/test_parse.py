@@ -283,8 +283,10 @@ BASES = [
     ),
     (
         "disks/x.img",
-        "'disks/x.img' cannot be the name of a spec; a disk's file is written base=simple:PATH, "
-        "from the root of the repository",
+        (
+            "'disks/x.img' cannot be the name of a spec; a disk's file is written "
+            "base=simple:PATH, from the root of the repository"
+        ),
     ),
     ("libguestfs:a b", "'a b' cannot be the name of a template of virt-builder"),
     ("layer:a b", "'a b' cannot be the name of a spec"),
