@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import socket
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -132,3 +133,26 @@ def test_a_reason_of_two_lines_keeps_a_blank(repo):
 def test_a_completion_that_is_saved_is_not_told_to_be(repo):
     ran = repo.run("completion", "bash")
     assert (ran.code, ran.err) == (0, "")
+
+
+def test_doctor_suggests_what_is_to_be_called_from_here(repo, tmp_path):
+    ran = repo.run("-C", "specs", "doctor", folder=tmp_path)
+    # Which of both depends on what the host lacks.
+    assert re.search(r"^(next|then): lago-images -C specs (lint|doctor)\b", ran.err, re.MULTILINE)
+    repo.write("lago-images.toml", "job = 1\n")
+    ran = repo.run("doctor")
+    assert "/blob/main/README.md#settings" in re.sub(r"\s+", "", ran.out)
+
+
+def test_pages_that_cannot_be_written_are_told_with_what_to_do(repo):
+    ran = repo.run("man", "/proc/nosuch")
+    assert ran.code == 1
+    assert "hint: check that path: it, or a folder above it, is missing" in ran.err
+
+
+def test_a_port_that_is_taken_is_told_without_numbers_of_errors(repo):
+    assert repo.run("build").code == 0
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        ran = repo.run("serve", "image-repo", "--port", str(taken.getsockname()[1]))
+    assert (ran.code, "Address already in use\n" in ran.err) == (1, True), ran.err
+    assert "Errno" not in ran.err
