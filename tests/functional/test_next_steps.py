@@ -130,11 +130,6 @@ def test_a_reason_of_two_lines_keeps_a_blank(repo):
     assert ": a b\n" in repo.run("repo", "log").out
 
 
-def test_a_completion_that_is_saved_is_not_told_to_be(repo):
-    ran = repo.run("completion", "bash")
-    assert (ran.code, ran.err) == (0, "")
-
-
 def test_doctor_suggests_what_is_to_be_called_from_here(repo, tmp_path):
     ran = repo.run("-C", "specs", "doctor", folder=tmp_path)
     # Which of both depends on what the host lacks.
