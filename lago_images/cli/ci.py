@@ -16,7 +16,7 @@ from lago_images.cli.answers import PlanReport
 from lago_images.cli.completion import spec_names
 from lago_images.cli.documents import FORMAT, document
 from lago_images.cli.interruption import BUILD_AGAIN, PUBLISH_AGAIN, advising
-from lago_images.cli.invocation import Invocation, finish
+from lago_images.cli.invocation import Invocation, command, finish
 from lago_images.cli.outdated import RECORD
 from lago_images.cli.output import (
     allow_dirty,
@@ -162,7 +162,8 @@ def build(
     if not built:
         say("nothing to build: these images are published, or built and waiting to be")
     elif upload and ok:
-        workspace.console.info("next: lago-images ci publish, which makes them public")
+        again = command(workspace.root, invocation.overrides.get("repository"), "ci", "publish")
+        workspace.console.info(f"next: {again}, which makes them public")
     if form == "json":
         images = image_reports(workspace.store, plan, built, None)
         click.echo(document(run_report(workspace, images, None, ok=ok)))

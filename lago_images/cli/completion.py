@@ -4,6 +4,7 @@ A shell runs the program once a key press: what is offered is read from this mac
 from a bucket, and what cannot be read is no completion.
 """
 
+import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -36,7 +37,9 @@ def completion(invocation: Invocation, shell: str) -> None:
     script = kind(command, {}, "lago-images", VARIABLE)
     # Not source(): that of bash starts bash to ask for its version, and this may run without one.
     click.echo(script.source_template % script.source_vars())
-    invocation.console.info(f"save it: lago-images completion {shell} > {_SHELLS[shell]}")
+    # Who redirects it has saved it.
+    if sys.stdout.isatty():
+        invocation.console.info(f"save it: lago-images completion {shell} > {_SHELLS[shell]}")
 
 
 def spec_names(

@@ -98,7 +98,7 @@ def _comparison_lines(compared: Comparison) -> Iterator[str]:
 
 def _command_lines(changes: tuple[str, ...] | None, width: int | None) -> Iterator[str]:
     if changes is None:
-        yield from wrapped("commands: those of one of them are not known", width, indent="  ")
+        yield from wrapped("commands: those of one or both are not known", width, indent="  ")
         return
     added, removed = (sum(line[0] == sign for line in changes) for sign in "+-")
     counts = f"{added} added, {removed} removed" if changes else "the same"
@@ -112,7 +112,7 @@ def _command_lines(changes: tuple[str, ...] | None, width: int | None) -> Iterat
 
 def _package_lines(changes: PackageChanges | None, width: int | None) -> Iterator[str]:
     if changes is None:
-        yield from wrapped("packages: those of one of them are not known", width, indent="  ")
+        yield from wrapped("packages: those of one or both are not known", width, indent="  ")
         return
     listed = {
         "+": [f"{each.name} {each.version} {each.arch}" for each in changes.added],
@@ -124,7 +124,7 @@ def _package_lines(changes: PackageChanges | None, width: int | None) -> Iterato
 
 def _boot_lines(changes: BootChanges | None, width: int | None) -> Iterator[str]:
     if changes is None:
-        text = "boot files: those of one of them are not recorded"
+        text = "boot files: those of one or both are not recorded"
         yield from wrapped(text, width, indent="  ")
         return
     listed = {

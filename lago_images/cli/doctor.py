@@ -7,7 +7,7 @@ import click
 from lago_images.building.customise.versions import lacking
 from lago_images.cli.answers import HostReport
 from lago_images.cli.documents import FORMAT, document
-from lago_images.cli.invocation import Invocation, finish
+from lago_images.cli.invocation import Invocation, command, finish
 from lago_images.cli.tables import table, terminal_width
 from lago_images.errors import (
     MANUAL,
@@ -29,7 +29,8 @@ from lago_images.settings import DEFAULT_REPOSITORY
 from lago_images.specs.commands import COMMANDS
 from lago_images.storage.base import Store
 
-_DO = {"settings": f"correct them: {MANUAL}/../README.md#settings has all of them"}
+_SETTINGS = f"{MANUAL.removesuffix('/docs')}/README.md#settings"
+_DO = {"settings": f"correct them: {_SETTINGS} has all of them"}
 _MARKS = {State.OK: "ok", State.WARNING: "warning", State.MISSING: "MISSING"}
 
 
@@ -50,7 +51,7 @@ def doctor(invocation: Invocation, form: str, host: bool) -> None:
         for line in _lines(checks, terminal_width()):
             click.echo(line)
     has_specs = (invocation.root / invocation.settings.specs).is_dir() if ok else False
-    for line in _next(checks, has_specs=has_specs):
+    for line in _next(checks, invocation, has_specs=has_specs):
         invocation.console.info(line)
     finish(succeeded=ok)
 
@@ -64,15 +65,17 @@ def _lines(checks: tuple[Check, ...], width: int | None) -> list[str]:
     return table(("state", "check", "found"), rows, width=width)
 
 
-def _next(checks: tuple[Check, ...], *, has_specs: bool) -> Iterator[str]:
+def _next(checks: tuple[Check, ...], invocation: Invocation, *, has_specs: bool) -> Iterator[str]:
     """Yield what to do next: what is missing, in its order, else the first commands."""
+    root, named = invocation.root, invocation.overrides.get("repository")
     missing = [check for check in checks if check.state is State.MISSING]
     for number, check in enumerate(missing, 1):
         yield f"{number}. {check.name}: {check.do}"
     if missing:
-        yield "then: lago-images doctor again"
+        yield f"then: {command(root, named, 'doctor')} again"
     elif has_specs:
-        yield "next: lago-images lint && lago-images build"
+        build = f"{command(root, None, 'lint')} && {command(root, named, 'build')}"
+        yield f"next: {build}"
     else:
         yield "next, in a folder for specs: lago-images init"
 

@@ -1,6 +1,8 @@
 """``lago-images init``: write the files of a new specs repository."""
 
 import json
+import os
+import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -68,7 +70,7 @@ def init(ctx: click.Context, folder: Path | None, promote: str, form: str) -> No
             click.echo(f"wrote {path}")
         for path in kept:
             click.echo(f"kept {path}, which exists")
-    _tell_what_is_next(invocation, facts, git, written)
+    _tell_what_is_next(invocation, root, facts, git, written)
     given = {"promote"} if ctx.get_parameter_source("promote") != ParameterSource.DEFAULT else set()
     missing = tuple(_unapplied(root, facts, kept, given | invocation.overrides.keys()))
     if missing:
@@ -97,11 +99,19 @@ def _unapplied(
 
 
 def _tell_what_is_next(
-    invocation: Invocation, facts: scaffold.Facts, git: Git | None, written: Sequence[str]
+    invocation: Invocation,
+    root: Path,
+    facts: scaffold.Facts,
+    git: Git | None,
+    written: Sequence[str],
 ) -> None:
     console = invocation.console
+    elsewhere = [] if root.resolve() == Path.cwd() else [os.path.relpath(root)]
+    enter = f"{shlex.join(['cd', *elsewhere])}; " if elsewhere else ""
     if git is None:
-        console.info("hint: the folder is not in git yet: git init")
+        console.info(
+            f"hint: the folder is not in git yet: {shlex.join(['git', 'init', *elsewhere])}"
+        )
     unpinned = [path for path in _PINNED if path in written]
     # A branch may be moved to other code by whoever may push to it.
     if facts.ref == "main" and unpinned:
@@ -118,9 +128,9 @@ def _tell_what_is_next(
             "CI's scripts work at the top of a checkout; call them in a workflow of your own: "
             f"{manual}/several-repositories.md"
         )
-        console.info("next: lago-images lint; lago-images build")
+        console.info(f"next: {enter}lago-images lint; lago-images build")
         return
-    console.info(f"next: lago-images lint; lago-images build; {manual}/ci.md describes CI")
+    console.info(f"next: {enter}lago-images lint; lago-images build; {manual}/ci.md describes CI")
     if facts.repository == DEFAULT_REPOSITORY:
         console.info(
             f"for CI: set repository in {FILE} to s3://bucket/prefix: its jobs do not share "

@@ -1,6 +1,7 @@
 """One call of the command line: its options, its settings, and the workspace made of them."""
 
 import os
+import shlex
 import sys
 import time
 from collections.abc import Mapping
@@ -148,6 +149,22 @@ class Invocation:
             logs=(logs or workspace.new_logs(cache / "logs")).absolute(),
             clock=time.time,
         )
+
+
+def command(root: Path, repository: str | None, *words: str) -> str:
+    """Return a command line that works in the current folder as the call did that it follows.
+
+    Args:
+        root: The specs repository of the call.
+        repository: Its repository, where an option named it; None for that of the settings.
+        words: The command and its arguments.
+    """
+    here, shared = Path.cwd(), list[str]()
+    if root.resolve() != find_root(here):
+        shared += ["-C", os.path.relpath(root) if root.is_relative_to(here) else str(root)]
+    if repository is not None:
+        shared += ["--repository", repository]
+    return shlex.join(["lago-images", *shared, *words])
 
 
 def find_root(start: Path) -> Path:

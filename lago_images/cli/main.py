@@ -33,6 +33,7 @@ _DO = {
     errno.EPERM: "check who owns that file and its folders, and their permissions: ls -ld",
     errno.EROFS: "the file system is mounted read-only: name a folder that can be written",
     errno.ENOTDIR: "a file is in the way of a folder: remove it, or name another folder",
+    errno.ENOENT: "check that path: it, or a folder above it, is missing and cannot be made there",
     errno.EMFILE: "raise the limit on open files: ulimit -n 4096",
 }
 
@@ -76,6 +77,18 @@ class LazyGroup(click.Group):
         command.epilog = f"\b\nExample:\n  {lazy.example}"
         self.add_command(command, cmd_name)
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        is_command = name in self.lazy or name.startswith("-")
+        if not (is_command or ctx.resilient_parsing):
+            from lago_images.specs.names import suggestion  # noqa: PLC0415
+
+            message = f"No such command {name!r}{suggestion(name, self.lazy)}"
+            raise click.UsageError(message, ctx)
+        return super().resolve_command(ctx, args)
 
     def real_command(self, name: str) -> click.Command:
         """Import a command."""

@@ -10,7 +10,7 @@ import click
 from lago_images.building.model import Phase, Result
 from lago_images.cli.documents import document
 from lago_images.cli.interruption import advising, after_rebuild
-from lago_images.cli.invocation import finish
+from lago_images.cli.invocation import command, finish
 from lago_images.cli.plan import plan_lines
 from lago_images.cli.run_report import Changes, ImageReport, RunOutcome, RunReport, image_reports
 from lago_images.cli.tables import table, terminal_width
@@ -146,7 +146,10 @@ def _changes(changes: Changes | None) -> str:
         return ""
     if changes.is_new:
         return "new"
+    # A few bytes of many are not nothing: they are shown as +0.0 %.
     size = f"size {100 * changes.size / changes.size_before:+.1f} %"
+    if changes.size == 0:
+        size = "same size"
     if changes.added is None:
         return size
     return f"packages +{changes.added} -{changes.removed} ~{changes.upgraded}, {size}"
@@ -160,7 +163,9 @@ def show_next(workspace: Workspace) -> None:
     if store.folder is not None:
         console.info(f"next: lago-images serve {shlex.quote(str(store.folder))}")
     console.info(f"catalogue: {_catalogue(workspace)}")
-    console.info("what is published: lago-images repo list")
+    is_named = workspace.settings.origins.get("repository") == "--repository"
+    named = str(store.folder or store.url) if is_named else None
+    console.info(f"what is published: {command(workspace.root, named, 'repo', 'list')}")
 
 
 def show_builds(
@@ -238,7 +243,8 @@ def show_publication(
     for name, outcome in publication.outcomes.items():
         say(f"{name}: {outcome.verdict} revision {outcome.release.revision}")
     for name in publication.missing:
-        console.error(f"{name}: not published: it has no build")
+        build = f"lago-images ci build {name} makes one, ci rebuild {name} publishes it, too"
+        console.error(f"{name}: not published: it has no build: {build}")
     for name, why in publication.failed.items():
         console.error(f"{name}: not published: {why}")
     for finding in publication.findings:

@@ -3,6 +3,7 @@
 import click
 
 from lago_images.cli.invocation import Invocation
+from lago_images.errors import UsageError
 from lago_images.repository.rendering import client_setup
 from lago_images.repository.serving.server import Server
 
@@ -26,6 +27,12 @@ def serve(invocation: Invocation, folder: str | None, port: int, bind: str) -> N
     if folder is not None:
         invocation.use_repository(folder)
     store = invocation.store()
+    # To a store a mistyped path is a repository with nothing in it.
+    if store.folder is not None and not store.folder.exists():
+        raise UsageError(
+            f"there is no folder {store.folder}",
+            hint="name that of a repository; lago-images build makes one, ./image-repo",
+        )
     published = client_setup.read(store)
     with Server(store, invocation.console, bind=bind, port=port) as server:
         try:

@@ -1,5 +1,6 @@
 """``lago-images try`` and ``run``: look into an image before it is published, or after."""
 
+import os
 import shlex
 from contextlib import ExitStack
 from pathlib import Path
@@ -23,6 +24,7 @@ from lago_images.host.workdir import default_scratch, workdir
 from lago_images.jobs import trial
 from lago_images.repository.records.state import StoredBuild
 from lago_images.specs.choosing import is_pattern
+from lago_images.specs.folder import spec_names as read_names
 from lago_images.specs.properties import FIRMWARES
 
 # QEMU is told the format: it would guess it from the first bytes, which the guest of a raw disk may
@@ -91,7 +93,8 @@ def try_(
             tested = trial.tested_firmware(built)
             if tested in FIRMWARES and tested != machines.machine_for(disk.arch).firmware:
                 more += f" --firmware {tested}"
-            workspace.console.info(f"next: lago-images run {target.name}{more}")
+            shown = os.path.relpath(target) if target.is_relative_to(Path.cwd()) else target
+            workspace.console.info(f"next: lago-images run {shlex.quote(str(shown))}{more}")
     finish(succeeded=built is not None)
 
 
@@ -120,7 +123,9 @@ def run(invocation: Invocation, name: str, arch: str, firmware: str | None, dry_
             disk = trial.FinishedDisk(path=file.absolute(), format=fmt, arch=arch)
         else:
             store = invocation.store()
-            built = trial.published(store, name)
+            specs = invocation.root / invocation.settings.specs
+            known = read_names(specs) if specs.is_dir() else []
+            built = trial.published(store, name, known)
             scratch = stack.enter_context(workdir(scratch, console))
             disk = trial.unpack(store, built, scratch / "disk")
             firmware = firmware or trial.tested_firmware(built.manifest)

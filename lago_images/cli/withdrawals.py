@@ -15,6 +15,7 @@ from lago_images.repository.publishing import withdrawals
 from lago_images.repository.publishing.publisher import Publisher
 from lago_images.repository.publishing.withdrawals import Affected, HistoryChange
 from lago_images.repository.records.release import NO_COMMIT, Released
+from lago_images.repository.verifying.findings import yank as yank_command
 
 _T = TypeVar("_T")
 # Makes the change, with what a release records of who asked for it.
@@ -71,7 +72,7 @@ def yank(
         return withdrawals.yank(
             publisher,
             name,
-            reason=clean(reason),
+            reason=clean(" ".join(reason.split())),
             released=released,
             revision=revision,
             arch=arch,
@@ -101,7 +102,7 @@ def rollback(
             publisher,
             name,
             released=released,
-            reason=clean(reason),
+            reason=clean(" ".join(reason.split())),
             to=to,
             arch=arch,
             with_layers=with_layers,
@@ -170,4 +171,7 @@ def _show(invocation: Invocation, changed: HistoryChange, message: str, form: st
         click.echo(clean(f"{release.name} ({release.arch}): {about}"))
     for layer in changed.layers:
         image = f"{layer.name} ({layer.arch}) {layer.revision}"
-        invocation.console.warn(f"{image} is offered, and contains what was taken back")
+        yank = yank_command(layer.name, layer.arch, layer.revision, reason="its base was withdrawn")
+        invocation.console.warn(
+            f"{image} is offered, and contains what was taken back; withdraw it too: {yank}"
+        )

@@ -15,7 +15,7 @@ from lago_images.planning import plan as planner
 from lago_images.planning.history import Ask, History, Holdings, gather
 from lago_images.planning.holdings import holdings
 from lago_images.planning.line import published_branch
-from lago_images.planning.model import Action, Plan, Tree
+from lago_images.planning.model import WORK, Action, Plan, Tree
 from lago_images.planning.tree import prefixes, read_tree
 from lago_images.repository.records.changes import Upstream
 from lago_images.repository.records.layout import BuildKey, ImageId
@@ -137,8 +137,8 @@ def _refused(
 def refuse_dirty(workspace: Workspace, plan: Plan, *, allow: bool) -> str:
     """Refuse to publish to a bucket what is not committed; for a directory, warn of it.
 
-    Both by the plan and by what is checked out here. Returns the warning; empty where all is
-    committed. Raises ``UsageError``.
+    Both by the plan and by what is checked out here; the warning is given where the plan has
+    something to publish. Returns it; empty where all is committed. Raises ``UsageError``.
     """
     dirty = sorted(tree_of(workspace).dirty)
     if not (dirty or plan.dirty):
@@ -151,8 +151,10 @@ def refuse_dirty(workspace: Workspace, plan: Plan, *, allow: bool) -> str:
             f"{message} from {commit}: nobody could say what is published",
             hint="commit it; or publish it all the same, and on record: --allow-dirty",
         )
-    warning = f"NOT COMMITTED: {message} from {commit}, and is published all the same"
-    workspace.console.warn(warning)
+    made = f"what is made of {'them' if dirty[1:] else 'it'} is published all the same"
+    warning = f"NOT COMMITTED: {message} from {commit}; {made}"
+    if any(image.action in WORK for image in plan.images):
+        workspace.console.warn(warning)
     return warning
 
 

@@ -1,5 +1,6 @@
 """The job that tries an image out: build it and its bases, boot it, publish nothing."""
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
 
@@ -73,8 +74,13 @@ def tested_firmware(built: Manifest) -> str:
     return min(built.boot.firmware, default="") if built.boot else ""
 
 
-def published(store: Store, name: str) -> StoredBuild:
+def published(store: Store, name: str, specs: Collection[str]) -> StoredBuild:
     """Return the build that clients get under a name.
+
+    Args:
+        store: Where it is published.
+        name: Its name.
+        specs: The names that could be built, for the message.
 
     Raises:
         RepositoryError: No image of that name is published.
@@ -88,10 +94,11 @@ def published(store: Store, name: str) -> StoredBuild:
     wanted = name.removesuffix(".qcow2")
     what = f"here is no file {name}, and " if name != wanted else ""
     names = {each.name for each in state.images if state.current(*each)} - {wanted}
-    build = (
-        f"build it: lago-images try {wanted}, then lago-images run {wanted}.qcow2; "
-        "or see what is published: lago-images repo list"
-    )
+    build = "lago-images repo list shows what is published"
+    if wanted in specs:
+        build = (
+            f"build it: lago-images try {wanted}, then lago-images run {wanted}.qcow2; or {build}"
+        )
     raise RepositoryError(
         f"{what}{store.url} has no published image {name}",
         hint=did_you_mean(wanted, names, build),

@@ -5,6 +5,7 @@
 
 import hashlib
 import json
+import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -182,7 +183,10 @@ def load(path: Path, sha256: str | None = None) -> Plan:
     try:
         text = path.read_bytes()
     except OSError as error:
-        raise UsageError(f"cannot read the plan {path}: {error.strerror}") from error
+        raise UsageError(
+            f"cannot read the plan {path}: {error.strerror}",
+            hint=f"make one: lago-images ci plan --output {shlex.quote(str(path))}",
+        ) from error
     digest = hashlib.sha256(text).hexdigest()
     if sha256 is not None and digest != sha256:
         raise UsageError(

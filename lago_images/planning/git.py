@@ -232,7 +232,7 @@ class Git:
         """Return what to do about a missing revision: one counted back from another has no name."""
         remote = self.remote()
         if remote is None:
-            return "this clone has no remote that could have it: git remote add origin URL"
+            return "name one that git log --all shows: this clone has no remote to have others from"
         if "~" not in rev and "^" not in rev:
             return f"fetch it first: git fetch {remote} {rev.removeprefix(f'{remote}/')}"
         if self.shallow:

@@ -85,6 +85,9 @@ def _waiting(manifest: Manifest) -> Built:
 def _why(release: Recorded) -> str:
     if release.withdraws is not None:
         return f"revision {release.withdraws} was withdrawn{_because(release)}"
+    # The reason of a rollback begins so itself.
+    if release.reason.startswith("back to "):
+        return f"revision {release.revision} went {release.reason}"
     return f"revision {release.revision} rolled it back{_because(release)}"
 
 

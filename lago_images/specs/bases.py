@@ -35,6 +35,7 @@ _MIB = 2**20
 _LEAST_MIB = 512
 # The archive's URL, and its security archive's.
 _MIRRORS = 2
+_FROM_ROOT = "from the root of the repository"
 ANY = "*"
 SIGNED_LIST = ("base-checksums", "base-key", "base-mirror")
 UNCHECKED = (
@@ -49,8 +50,10 @@ def read_base(text: str, line: int) -> tuple[Base | None, str | None]:
     kind, colon, name = text.partition(":")
     if not colon:
         kind, name = BaseKind.LAYER, text
-    elif kind in {"http", "https", "file"}:
+    elif kind in {"http", "https"}:
         return None, "a disk at a URL is written base=simple:URL"
+    elif kind == "file":
+        return None, f"a disk's file is written base=simple:PATH, {_FROM_ROOT}"
     elif kind not in _KINDS:
         near = suggestion(kind, _KINDS)
         return None, f"unknown kind of base {shown(kind)}, not one of {', '.join(_KINDS)}{near}"
@@ -71,9 +74,27 @@ def _base_problem(base: Base) -> str | None:
             # Not shown: it may hold a password.
             return "simple: takes an http or https URL without a password, or a path"
         return None
-    if not NAME.fullmatch(name):
-        return f"{shown(name)} cannot be the name of a template or spec"
-    return None
+    return None if NAME.fullmatch(name) else _name_problem(base)
+
+
+def _name_problem(base: Base) -> str:
+    name = base.name
+    if base.kind is BaseKind.LIBGUESTFS:
+        return f"{shown(name)} cannot be the name of a template of virt-builder"
+    is_path = f"; a disk's file is written base=simple:PATH, {_FROM_ROOT}" if "/" in name else ""
+    return f"{shown(name)} cannot be the name of a spec{is_path}"
+
+
+def meant(name: str, near: str) -> str:
+    """Return what may be meant by a base that was taken for a spec's name, and is none.
+
+    ``near`` are the specs that it may stand for, in words.
+    """
+    if name in BOOTSTRAP_RELEASES:
+        release = f"base=bootstrap:{name} makes that system from its packages"
+        return f"{near}; {release}" if near else release
+    kinds = "bootstrap:RELEASE, libguestfs:TEMPLATE or simple:DISK"
+    return near or f"a base that is no spec is written {kinds}"
 
 
 def conflicting_properties(base: Base, properties: Mapping[str, str]) -> Iterator[tuple[str, str]]:

@@ -97,6 +97,28 @@ def _table() -> dict[str, Command]:
 
 COMMANDS: Mapping[str, Command] = MappingProxyType(_table())
 
+# Which parts of an argument are paths in the guest: libguestfs's calls take none that is relative.
+_FIRST, _SECOND, _LATER, _ALL = slice(1), slice(1, 2), slice(1, None), slice(None)
+GUEST_PATHS: Mapping[str, slice] = MappingProxyType(
+    {
+        "append-line": _FIRST,
+        "chmod": _SECOND,
+        "copy": _ALL,
+        "copy-in": _SECOND,
+        "delete": _ALL,
+        "edit": _FIRST,
+        "link": _LATER,
+        "mkdir": _ALL,
+        "move": _ALL,
+        "scrub": _ALL,
+        "touch": _ALL,
+        "truncate": _ALL,
+        "truncate-recursive": _ALL,
+        "upload": _SECOND,
+        "write": _FIRST,
+    }
+)
+
 _RUN = "it belongs to one run of the program, not to an image"
 _SOURCE = "where templates come from is a setting (template-sources in lago-images.toml)"
 _SIGNED = "signatures of templates are checked as the settings say"

@@ -32,7 +32,11 @@ from lago_images.specs.names import NAME, shown, suggestion
 LARGEST = 1 << 20
 LONGEST_TIMEOUT = 3600
 _FIRST_LINES = 10
+# As near as lago-image, lagoimages and lago-imgaes are to lago-images.
+_NEAR = 0.8
 _OPTIONS = re.compile(r"#+\s*lago-images:(.*)")
+# What reads like it, and is a comment to the program: options, behind any word that comes near.
+_LIKE_OPTIONS = re.compile(r"#+\s*([\w-]+)\s*:?\s*((?:[\w-]+=\S*\s*)+)")
 _KEYS = ("network", "reboot", "timeout")
 _ELF = b"\x7fELF"
 _NAMED = "names of tests have letters, digits and -._ after a first letter or digit"
@@ -94,7 +98,10 @@ def untestable(spec: Spec) -> Problem | None:
     """Return what is wrong with a spec that has tests, and no agent that could run them."""
     if not spec.own_tests or boot_check(spec.properties).has_agent:
         return None
-    message = f"the guest agent runs the test {spec.own_tests[0].name}, and boot-test asks none"
+    message = (
+        f"with this boot-test no guest agent is asked, and it is what runs tests: remove "
+        f"{spec.own_tests[0].name}, or write #boot-test=yes"
+    )
     return Problem(spec.path, spec.lines.get("boot-test"), message)
 
 
@@ -177,6 +184,9 @@ def _with_options(test: GuestTest, data: bytes, finder: _Finder) -> GuestTest:
     for number, line in enumerate(data.decode(errors="replace").split("\n"), 1):
         match = _OPTIONS.match(line.strip())
         if match is None:
+            if other := _misnamed(line.strip()):
+                message = f"is no line of options: write # lago-images: {other}"
+                finder.complain(test.path, number, message)
             continue
         if number > _FIRST_LINES:
             message = f"options of a test stand in its first {_FIRST_LINES} lines"
@@ -187,6 +197,15 @@ def _with_options(test: GuestTest, data: bytes, finder: _Finder) -> GuestTest:
             found = True
             test = _parsed(test, match[1], number, finder)
     return test
+
+
+def _misnamed(line: str) -> str:
+    """Return the options of a line that misspells ``lago-images:``; nothing of others."""
+    match = _LIKE_OPTIONS.fullmatch(line)
+    if match is None:
+        return ""
+    word = match[1].lower().replace("_", "-")
+    return match[2].strip() if suggestion(word, ["lago-images"], cutoff=_NEAR) else ""
 
 
 def _parsed(test: GuestTest, text: str, line: int, finder: _Finder) -> GuestTest:

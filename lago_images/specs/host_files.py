@@ -44,6 +44,10 @@ class ForbiddenPathError(ValueError):
     """A path that is not to be read; the text says why, to be put after the path."""
 
 
+class TooLargeError(ForbiddenPathError):
+    """A file that has more bytes than are read of such."""
+
+
 class HostPath(NamedTuple):
     """A host path as a spec writes it; ``tree`` is true where it may be a folder.
 
@@ -217,7 +221,7 @@ def read_plain(descriptor: int, most: int) -> PlainFile:
     if not stat.S_ISREG(status.st_mode):
         raise ForbiddenPathError("is not a regular file")
     if status.st_size > most:
-        raise ForbiddenPathError(f"has {status.st_size} bytes, more than {most}")
+        raise TooLargeError(f"has {status.st_size} bytes, more than {most}")
     # No larger a buffer than it takes: for 10,000 specs that saves a fifth of a second.
     return PlainFile(status.st_mode, os.read(descriptor, status.st_size))
 

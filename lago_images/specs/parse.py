@@ -16,6 +16,7 @@ from lago_images.errors import Problem
 from lago_images.specs.bases import conflicting_properties, read_base
 from lago_images.specs.commands import (
     COMMANDS,
+    GUEST_PATHS,
     NEWER,
     OPTIONS,
     PASSWORD_CRYPTO,
@@ -28,9 +29,11 @@ from lago_images.specs.edit_command import REFUSAL, is_harmless
 from lago_images.specs.host_files import unlocked
 from lago_images.specs.model import Base, Operation, Spec
 from lago_images.specs.names import name_problem, shown, suggestion
-from lago_images.specs.properties import REQUIRED, value_problem
+from lago_images.specs.properties import KNOWN, REQUIRED, value_problem
 
 _PROPERTY = re.compile(r"#([A-Za-z0-9_.-]+)[ ]*=(.*)")
+# The same with blanks before it, which virt-builder and lago take for a comment.
+_MISWRITTEN = re.compile(r"#\s*([A-Za-z0-9_.-]+)[ ]*=\s*(.*?)\s*")
 # Control characters but tab and newline, line separators that some programs honour, and surrogates.
 _CONTROL = "\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff"
 # What a reviewer does not see, or what changes the direction of what they see: Unicode's category
@@ -54,6 +57,10 @@ _LONGEST = 128 * 1024 - 64
 _CONTENT = frozenset(("append-line", "edit", "write"))
 # A group of dnf's, whose name may have blanks: virt-builder(1), Installing software.
 _GROUP = re.compile(r"@\S+(?: +\S+)*")
+# virt-customize takes a number without a zero before it for a decimal one.
+_MODE = re.compile(r"0[0-7]{0,4}|(?=[0-7]*[89])[1-9][0-9]{0,3}")
+_OCTAL = re.compile(r"[0-7]{3,4}")
+_LARGEST_MODE = 0o7777
 _SELECTING = (Reads.SELECTOR, Reads.USER_SELECTOR)
 
 
@@ -186,7 +193,22 @@ def _understood(text: str, line: int) -> Operation | _Property | str:
     text = text.lstrip()
     if text and text[0] != "#":
         return _operation(text, line)
-    return "a comment ends in a backslash, which hides the next line" if "\n" in text else ""
+    if "\n" in text:
+        return "a comment ends in a backslash, which hides the next line"
+    return _miswritten(text)
+
+
+def _miswritten(comment: str) -> str:
+    """Return what is wrong with a comment that reads like a property; nothing with others."""
+    match = _MISWRITTEN.fullmatch(comment)
+    key = match[1].lower().replace("_", "-") if match else ""
+    if match is None or key not in KNOWN:
+        return ""
+    # "# size=6G is enough for both" is prose.
+    if " " in match[2] and value_problem(key, match[2]):
+        return ""
+    line = f"{key}={match[2]}"
+    return f"a blank makes a comment of a property: write #{line}; ##{key}=… is a comment"
 
 
 def _operation(text: str, line: int) -> Operation | str:
@@ -237,10 +259,33 @@ def _detail_problem(name: str, command: Command, argument: str) -> str | None:
         return _packages_problem(name, argument)
     if command.reads in _SELECTING:
         return _selector_problem(name, command, argument)
-    if name == "edit" and not is_harmless(argument.partition(":")[2]):
-        return REFUSAL
+    if name in GUEST_PATHS:
+        return _path_problem(name, command, argument)
     if name == "password-crypto" and argument not in PASSWORD_CRYPTO:
         return f"password-crypto must be {command.shape}, not {shown(argument)}"
+    return None
+
+
+def _mode_problem(mode: str) -> str | None:
+    if _MODE.fullmatch(mode) and int(mode, 8 if mode.startswith("0") else 10) <= _LARGEST_MODE:
+        return None
+    if _OCTAL.fullmatch(mode):
+        return f"chmod takes {mode} for a decimal number: write 0{mode}"
+    return f"chmod wants an octal mode before the colon, such as 0755, not {shown(mode)}"
+
+
+def _path_problem(name: str, command: Command, argument: str) -> str | None:
+    first, _, rest = argument.partition(":")
+    if name == "edit" and not is_harmless(rest):
+        return REFUSAL
+    if name == "chmod" and (message := _mode_problem(first)):
+        return message
+    # Only link has more than one colon that parts something.
+    most = -1 if name == "link" else 1
+    parts = argument.split(":", most) if command.form is Form.PAIR else [argument]
+    for path in parts[GUEST_PATHS[name]]:
+        if not path.startswith("/"):
+            return f"{name} wants a path in the guest that begins with /, not {shown(path)}"
     return None
 
 

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from lago_images.errors import Problem, SpecError
 from lago_images.specs import guest_tests, quarantine
-from lago_images.specs.bases import misnamed_partitions
+from lago_images.specs.bases import meant, misnamed_partitions
 from lago_images.specs.choosing import did_you_mean
 from lago_images.specs.folder import is_spec_name, spec_names
 from lago_images.specs.host_files import (
@@ -26,6 +26,7 @@ from lago_images.specs.host_files import (
     ForbiddenPathError,
     HostFolder,
     PlainFile,
+    TooLargeError,
     check_files,
     is_locked,
     read_plain,
@@ -42,6 +43,9 @@ _LARGEST = 1 << 20
 # The properties that every spec has stand in its first lines.
 _SPEC_KEY = re.compile(rb"^#(base|arch|distro)=", re.MULTILINE)
 _HEAD = 1 << 12
+_NO_SPEC = (
+    "and every file here is read as a spec: move what is none to a sub-folder, such as files/"
+)
 
 
 class Inspected(NamedTuple):
@@ -162,13 +166,25 @@ def _file(host: HostFolder, path: str, folder: int) -> tuple[PlainFile | None, P
     """Return a spec's file, None when there is none to parse, and why there is none."""
     try:
         file = _opened(host, path, folder)
+    except TooLargeError as error:
+        return None, Problem(path, None, f"{error}, {_NO_SPEC}")
     except ForbiddenPathError as error:
         return None, Problem(path, None, str(error))
     except OSError as error:
         return None, Problem(path, None, f"cannot be read: {why(error)}")
     if is_locked(file.data):
         return None, Problem(path, None, "is locked by git-crypt (git-crypt unlock)")
+    if b"\0" in file.data and not _is_text(file.data):
+        return None, Problem(path, None, f"is no text, {_NO_SPEC}")
     return file, None
+
+
+def _is_text(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _text(data: bytes, path: str) -> tuple[str, Problem | None]:
@@ -250,9 +266,9 @@ def _layer(spec: Spec, specs: Mapping[str, Spec], broken: Collection[str]) -> It
     line = spec.base.line
     if base is None:
         if spec.base.name not in broken and NAME.fullmatch(spec.base.name):
-            near = did_you_mean(spec.base.name, {*specs, *broken} - {spec.name})
-            message = f"there is no spec {spec.base.name!r}" + (f"; {near}" if near else "")
-            yield Problem(spec.path, line, message)
+            name = spec.base.name
+            near = did_you_mean(name, {*specs, *broken} - {spec.name})
+            yield Problem(spec.path, line, f"there is no spec {name!r}; {meant(name, near)}")
     elif base.arch != spec.arch:
         message = f"arch is {spec.arch}, but the base {base.name!r} has {base.arch}"
         yield Problem(spec.path, spec.lines.get("arch", line), message)

@@ -351,9 +351,9 @@ def test_diff_takes_a_build_folder_and_a_package_list(repo, tmp_path):
     assert compared["packages"] == {"added": [], "removed": [], "upgraded": []}
     assert compared["properties"] is None
     assert repo.run("repo", "diff", "debian-12", "1", str(alone)).out.splitlines()[1:] == [
-        "commands: those of one of them are not known",
+        "commands: those of one or both are not known",
         "packages: the same",
-        "boot files: those of one of them are not recorded",
+        "boot files: those of one or both are not recorded",
     ]
 
 

@@ -57,10 +57,11 @@ def test_the_first_commands_are_those_of_a_folder_with_specs_or_without(
     tmp_path, capsys, monkeypatch, specs, expected
 ):
     (tmp_path / ("image-specs" if specs else "other")).mkdir()
+    monkeypatch.chdir(tmp_path)
     # Whatever this machine lacks.
     monkeypatch.setattr(doctor, "_checks", lambda _invocation, host: ())
     with pytest.raises(SystemExit) as ended:
-        main(["-C", str(tmp_path), "doctor", "--host"])
+        main(["doctor", "--host"])
     assert ended.value.code == 0
     assert capsys.readouterr().err.strip().endswith(expected)
 

@@ -212,7 +212,9 @@ def test_unknown_names_and_revisions_exit_2(repo):
     assert "never published" in repo.call("yank", "debian", "--reason", "x", code=2).stderr
     repo.call("yank", "debian-12", code=2)
     repo.call("rollback", "debian-12", "--to", "0", code=2)
-    assert "no such release" in repo.call("rollback", "debian-12", "--to", "9", code=2).stderr
+    said = repo.call("rollback", "debian-12", "--to", "9", code=2).stderr
+    assert "no such release" in said
+    assert "lago-images repo show debian-12 lists its revisions" in said
 
 
 def test_a_withdrawal_needs_a_reason(repo):
@@ -231,6 +233,10 @@ def test_layers_of_a_withdrawn_build_are_listed_and_withdrawn_with_layers(repo):
     assert repo.revisions == {"debian-12": 4, "layer": 1}
     done = repo.call("yank", "debian-12", "--reason", "leak")
     assert "layer (x86_64) 1 is offered, and contains what was taken back" in done.stderr
+    yank = (
+        "lago-images repo yank layer --arch x86_64 --revision 1 --reason 'its base was withdrawn'"
+    )
+    assert f"withdraw it too: {yank}" in done.stderr
     assert not repo.call("verify", code=1).stdout.endswith(" 0 problems")
     done = repo.call("yank", "debian-12", "--revision", "4", "--reason", "leak", "--with-layers")
     assert "layer (x86_64): revision 1 withdrawn" in done.stdout

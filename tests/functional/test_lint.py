@@ -30,7 +30,10 @@ def test_every_problem_of_every_spec_is_reported(repo):
     ran = repo.run("lint")
     assert ran.code == 2
     assert ran.out.splitlines() == [
-        "image-specs/a:2: there is no spec 'c'",
+        (
+            "image-specs/a:2: there is no spec 'c'; a base that is no spec is written "
+            "bootstrap:RELEASE, libguestfs:TEMPLATE or simple:DISK"
+        ),
         "image-specs/a:8: unknown command 'instal'; did you mean 'install'?",
         "image-specs/a:9: unknown property 'vesion'; did you mean 'version'?",
         (

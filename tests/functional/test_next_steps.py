@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import socket
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -75,3 +76,78 @@ def test_the_yank_command_that_verify_suggests_works(repo, lost):
         assert words[words.index("--revision") + 1] == "1"
         yanked = repo.run(*words)
         assert yanked.code == 0, yanked.err
+
+
+def suggested(ran, command):
+    """Return the words of the one line that suggests a command, as a shell takes them."""
+    [line] = [line for line in ran.err.splitlines() if f" {command}" in line]
+    return shlex.split(line[line.index("lago-images") :].partition(", which")[0])[1:]
+
+
+def test_what_is_suggested_works_from_where_the_command_was_called(repo, tmp_path):
+    ran = repo.run("-C", "specs", "build", folder=tmp_path)
+    assert ran.code == 0, ran.err
+    assert "lago-images -C specs repo list\n" in ran.err
+    assert "one" in repo.run(*suggested(ran, "repo list"), folder=tmp_path).out
+    ran = repo.run("build", "--repo-dir", "other disks")
+    assert f"lago-images --repository '{repo.root}/other disks' repo list\n" in ran.err
+    assert "one" in repo.run(*suggested(ran, "repo list")).out
+    third = ("--repository", "third")
+    ran = repo.run("-C", "specs", "ci", "build", *third, "one", folder=tmp_path)
+    published = repo.run(*suggested(ran, "ci publish"), folder=tmp_path)
+    assert (published.code, "one: released revision 1" in published.out) == (0, True), published.err
+
+
+def test_init_elsewhere_suggests_to_go_there(tmp_path):
+    ran = SpecsRepo(root=tmp_path).run("init", "my specs")
+    assert "hint: the folder is not in git yet: git init 'my specs'\n" in ran.err
+    assert "next: cd 'my specs'; lago-images lint; lago-images build; " in ran.err
+    assert "next: lago-images lint" in SpecsRepo(root=tmp_path).run("init").err
+
+
+def test_a_publication_without_a_build_says_what_makes_one(repo):
+    ran = repo.run("ci", "publish")
+    build = "lago-images ci build one makes one, ci rebuild one publishes it, too"
+    assert f"one: not published: it has no build: {build}\n" in ran.err
+
+
+def test_an_endpoint_without_its_scheme_is_told_how_it_is_written(repo):
+    environ = {"AWS_ENDPOINT_URL_S3": "s3.lab", "LAGO_IMAGES_REPOSITORY": "s3://lab"}
+    ran = repo.run("ci", "plan", environ=environ)
+    assert (ran.code, "the S3 endpoint s3.lab is no URL" in ran.err) == (2, True), ran.err
+    assert "hint: AWS_ENDPOINT_URL_S3=https://s3.lab\n" in ran.err
+
+
+def test_a_disk_that_is_missing_is_built_only_where_there_is_its_spec(repo):
+    ran = repo.run("run", "nosuch.qcow2")
+    assert ("lago-images try" in ran.err, "lago-images repo list" in ran.err) == (False, True)
+    assert "lago-images try one, then" in repo.run("run", "one.qcow2").err
+
+
+def test_a_reason_of_two_lines_keeps_a_blank(repo):
+    assert repo.run("build").code == 0
+    assert repo.run("repo", "yank", "one", "--reason", "a\nb").code == 0
+    assert ": a b\n" in repo.run("repo", "log").out
+
+
+def test_doctor_suggests_what_is_to_be_called_from_here(repo, tmp_path):
+    ran = repo.run("-C", "specs", "doctor", folder=tmp_path)
+    # Which of both depends on what the host lacks.
+    assert re.search(r"^(next|then): lago-images -C specs (lint|doctor)\b", ran.err, re.MULTILINE)
+    repo.write("lago-images.toml", "job = 1\n")
+    ran = repo.run("doctor")
+    assert "/blob/main/README.md#settings" in re.sub(r"\s+", "", ran.out)
+
+
+def test_pages_that_cannot_be_written_are_told_with_what_to_do(repo):
+    ran = repo.run("man", "/proc/nosuch")
+    assert ran.code == 1
+    assert "hint: check that path: it, or a folder above it, is missing" in ran.err
+
+
+def test_a_port_that_is_taken_is_told_without_numbers_of_errors(repo):
+    assert repo.run("build").code == 0
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        ran = repo.run("serve", "image-repo", "--port", str(taken.getsockname()[1]))
+    assert (ran.code, "Address already in use\n" in ran.err) == (1, True), ran.err
+    assert "Errno" not in ran.err

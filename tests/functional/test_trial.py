@@ -56,6 +56,12 @@ def test_try_builds_an_image_and_its_base_without_publishing(repo):
     assert not (repo.root / "one.qcow2").exists()
 
 
+def test_the_disk_is_suggested_where_it_is(repo):
+    (repo.root / "my disks").mkdir()
+    ran = repo.run("try", "one", "--output", "my disks/o.qcow2")
+    assert (ran.code, "next: lago-images run 'my disks/o.qcow2'" in ran.err) == (0, True), ran.err
+
+
 def test_an_existing_disk_is_not_replaced_without_force(repo):
     (repo.root / "one.qcow2").write_text("mine")
     ran = repo.run("try", "one")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lago_images.specs.commands import COMMANDS, NEWER, OPTIONS, SELECTORS, Form
+from lago_images.specs.commands import COMMANDS, GUEST_PATHS, NEWER, OPTIONS, SELECTORS, Form
 from lago_images.specs.parse import parse
 from lago_images.specs.read import read
 from tests.support.spec_text import commands
@@ -53,6 +53,9 @@ def sample(name):
         return name
     if name == "password-crypto":
         return f"{name} sha512"
+    if name in GUEST_PATHS:
+        front = {"chmod": "0755:", "copy-in": "a:", "upload": "a:"}.get(name, "/a:")
+        return f"{name} {front if form is Form.PAIR else ''}/x"
     selector = SELECTORS.get(name, ("x",))[0] + ("x" if name != "sm-attach" else "")
     return f"{name} {'a:' if form is Form.PAIR else ''}{selector}"
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lago_images.building import qcow2
+from lago_images.console import human_size
 from lago_images.errors import Problem, SpecError
 from lago_images.host.process import Runner
 from lago_images.repository.records.boot_files import BootFiles
@@ -92,7 +93,8 @@ def enlarge(
         facts = qcow2.info(prepared.disk, prepared.format, runner, doing=f"reading {disk}")
     now = int(facts["virtual-size"])
     if size < now:
-        message = f"size={text} is less than the base's {now} bytes: a disk can only grow"
+        base = f"{human_size(now)} ({now} bytes)"
+        message = f"size={text} is less than the base's {base}: a disk can only grow"
         raise SpecError([Problem(spec.path, spec.lines.get("size"), message)])
     if size > now:
         runner.run(

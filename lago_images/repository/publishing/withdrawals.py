@@ -352,7 +352,8 @@ def _to_go_back_to(state: State, name: str, arch: str, to: int | None) -> Releas
         if release.revision == to and release.build not in taken_back:
             return release
     raise UsageError(
-        f"cannot go back to revision {to} of {name}: {_why_not(state, name, arch, to)}"
+        f"cannot go back to revision {to} of {name}: {_why_not(state, name, arch, to)}",
+        hint=f"lago-images repo show {name} lists its revisions, and what became of each",
     )
 
 

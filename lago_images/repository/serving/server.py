@@ -160,7 +160,7 @@ def _listen(bind: str, port: int) -> socket.socket:
     except (OSError, OverflowError) as error:
         listening.close()
         raise Error(
-            f"cannot serve at {bind} port {port}: {error}",
+            f"cannot serve at {bind} port {port}: {getattr(error, 'strerror', None) or error}",
             hint="choose another --port, or --port 0 for any free one",
         ) from error
     return listening

@@ -19,7 +19,7 @@ from botocore.exceptions import ConnectTimeoutError, EndpointConnectionError
 from botocore.loaders import Loader, create_loader
 from botocore.utils import parse_timestamp
 
-from lago_images.errors import StorageError
+from lago_images.errors import StorageError, UsageError
 from lago_images.host.retry import RetryPolicy
 from lago_images.storage.base import check_key
 from lago_images.storage.s3.etags import Abilities
@@ -287,6 +287,10 @@ def _client(
     read_timeout: int = READ_TIMEOUT,
 ) -> "S3Client":
     endpoint = environ.get("AWS_ENDPOINT_URL_S3") or environ.get("AWS_ENDPOINT_URL") or None
+    if endpoint and "://" not in endpoint:
+        raise UsageError(
+            f"the S3 endpoint {endpoint} is no URL", hint=f"AWS_ENDPOINT_URL_S3=https://{endpoint}"
+        )
     config = Config(
         connect_timeout=CONNECT_TIMEOUT,
         read_timeout=read_timeout,

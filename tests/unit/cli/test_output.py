@@ -117,7 +117,7 @@ def test_changes_are_relative_to_the_previously_offered_release(console, tmp_pat
         releases.append(released_with(store, number, made, packages))
     before = State(releases=histories(releases[:1]), objects={}, published=None)
     show_end(console, store, [], published(releases[1]), before)
-    assert lines(console)[1].endswith("packages +0 -1 ~1, size +0.0 %")
+    assert lines(console)[1].endswith("packages +0 -1 ~1, same size")
 
 
 @pytest.mark.parametrize("width", [40, 80])

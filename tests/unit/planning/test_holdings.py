@@ -61,12 +61,12 @@ def test_fingerprints_that_a_rollback_skips_count_as_taken_back():
     builds = [numbered(n, f"f{n}") for n in (1, 2, 3)]
     found = held(
         *(release(n, f"b{n}", f"f{n}") for n in (1, 2, 3)),
-        release(4, "b1", "f1", reason="back"),
+        release(4, "b1", "f1", reason="back to revision 1: slow"),
         staged=builds,
     )
     assert found.current.fingerprint == "f1"
     assert set(found.taken_back) == {"f2", "f3"}
-    assert found.taken_back["f3"] == "revision 4 rolled it back: back"
+    assert found.taken_back["f3"] == "revision 4 went back to revision 1: slow"
 
 
 def test_a_withdrawn_rollback_takes_back_nothing():

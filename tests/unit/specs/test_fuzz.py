@@ -3,7 +3,7 @@
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from lago_images.specs.commands import COMMANDS, OPTIONS, Form
+from lago_images.specs.commands import COMMANDS, GUEST_PATHS, OPTIONS, Form
 from lago_images.specs.edit_command import is_harmless
 from lago_images.specs.host_files import host_files
 from lago_images.specs.parse import parse
@@ -14,6 +14,7 @@ HEADER = "#base=libguestfs:x\n#arch=x86_64\n#distro=el9\n"
 _PIECES = ["#", "=", "\\", "\n", "\\\n", " ", "\t", "\r", ":", ",", "::", "--", "é", "\0", "\ufeff"]
 _WORDS = ["base", "layer:", "file:", "/etc/x", "#base=a\n", "#arch=x86_64\n", "#distro=x\n"]
 fragments = st.sampled_from([*_PIECES, *_WORDS, *COMMANDS, *OPTIONS, *KNOWN])
+_FRONTS = {"chmod": "0755:/", "copy-in": "x:/", "upload": "x:/"}
 texts = st.lists(fragments | st.text(max_size=8), max_size=40).map("".join)
 names = st.from_regex(r"[A-Za-z0-9][-A-Za-z0-9._]{0,20}", fullmatch=True)
 # Fillers and variation selectors: Unicode counts them as letters and marks, and nobody sees them.
@@ -45,7 +46,12 @@ def operation_lines(draw):
     if name in {"password", "ssh-inject", "sm-credentials"}:
         return f"{name} user:file:{draw(word)}"
     parts = draw(st.lists(word, min_size=1, max_size=3))
-    return f"{name} {'x:' if form is Form.PAIR else ''}" + "\\\n".join(parts)
+    if name == "link":
+        parts = [part.replace(":", "") for part in parts]
+    front = "x:" if form is Form.PAIR else ""
+    if name in GUEST_PATHS:
+        front = _FRONTS.get(name, "/x:/" if form is Form.PAIR else "/")
+    return f"{name} {front}" + "\\\n".join(parts)
 
 
 @given(texts)

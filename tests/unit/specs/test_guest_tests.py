@@ -66,6 +66,14 @@ def test_a_test_says_how_it_is_run(repo):
     assert specs["b"].own_tests[0].timeout == 120
 
 
+@pytest.mark.parametrize(
+    "comment", ["# lago-images runs this as root", "# images: a=b", "# timeout=3", "# lago images"]
+)
+def test_other_comments_of_a_test_are_no_options(repo, comment):
+    repo.write("a.test", f"{SCRIPT}{comment}\n")
+    assert repo.problems() == []
+
+
 def test_a_program_needs_no_interpreter_and_has_no_options(repo):
     repo.write("a.test", b"\x7fELF\x02\n# lago-images: what=ever\n\xff")
     assert repo.problems() == []
@@ -84,6 +92,9 @@ def test_a_program_needs_no_interpreter_and_has_no_options(repo):
         (f"{SCRIPT}# lago-images: timeout=3601\n", 2, "seconds, not '3601'"),
         (f"{SCRIPT}# lago-images: reboot=no reboot=no\n", 2, "reboot stands twice"),
         (f"{SCRIPT}{'#' * 9}\n# lago-images:\n# lago-images:\n", 4, "stand in one line"),
+        (f"{SCRIPT}# lago-image: timeout=30\n", 2, "options: write # lago-images: timeout=30"),
+        (f"{SCRIPT}# lago-images timeout=3\n", 2, "options: write # lago-images: timeout=3"),
+        (f"{SCRIPT}#lago_images : reboot=yes\n", 2, "options: write # lago-images: reboot=yes"),
         (SCRIPT + "\n" * 9 + "# lago-images: timeout=5\n", 11, "stand in its first 10 lines"),
     ],
 )
@@ -121,7 +132,10 @@ def test_a_spec_with_tests_whose_agent_is_not_asked_is_a_problem(repo, check):
     assert repo.problems() == []
     repo.write("a.test")
     assert repo.problems() == [
-        "image-specs/a:4: the guest agent runs the test a.test, and boot-test asks none"
+        (
+            "image-specs/a:4: with this boot-test no guest agent is asked, and it is what runs "
+            "tests: remove a.test, or write #boot-test=yes"
+        ),
     ]
 
 

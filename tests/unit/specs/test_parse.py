@@ -72,6 +72,27 @@ def test_properties_may_follow_commands():
 
 
 @pytest.mark.parametrize(
+    ("comment", "line"),
+    [
+        ("# size=20M", "size=20M"),
+        ("  #size=20M", "size=20M"),
+        ("#\tsize = 20M", "size=20M"),
+        ("# Boot_Test=no: no agent", "boot-test=no: no agent"),
+        ("# size=20MB", "size=20MB"),
+    ],
+)
+def test_a_property_behind_a_blank_is_a_problem(comment, line):
+    key = line.partition("=")[0]
+    what = f"a blank makes a comment of a property: write #{line}; ##{key}=… is a comment"
+    assert read(HEADER + comment + "\n")[1] == [(4, what)]
+
+
+@pytest.mark.parametrize("comment", ["# size=6G is enough for both", "##size=6G", "# vesion=1"])
+def test_prose_that_begins_like_a_property_is_a_comment(comment):
+    good(HEADER + comment + "\n")
+
+
+@pytest.mark.parametrize(
     "comment", ["# foo = bar", "#!/bin/sh", "#edit /x:s/a=b/c/", "#", "#=x", "  #vesion=1"]
 )
 def test_comments_are_not_taken_for_properties(comment):
@@ -256,7 +277,19 @@ BASES = [
         ),
     ),
     ("https://x/y", "a disk at a URL is written base=simple:URL"),
-    ("libguestfs:a b", "'a b' cannot be the name of a template or spec"),
+    (
+        "file:disks/x.img",
+        "a disk's file is written base=simple:PATH, from the root of the repository",
+    ),
+    (
+        "disks/x.img",
+        (
+            "'disks/x.img' cannot be the name of a spec; a disk's file is written "
+            "base=simple:PATH, from the root of the repository"
+        ),
+    ),
+    ("libguestfs:a b", "'a b' cannot be the name of a template of virt-builder"),
+    ("layer:a b", "'a b' cannot be the name of a spec"),
     (
         "bootstrap:debain-12",
         (
@@ -438,6 +471,16 @@ COMMANDS = [
     ("install a,,b", "install has an empty name in its list"),
     ("install --x", "'--x' is an option and no package"),
     ("write /x", "write needs two parts with a colon between: write FILE:CONTENT"),
+    ("write etc/motd:x", "write wants a path in the guest that begins with /, not 'etc/motd'"),
+    ("upload a:etc/a", "upload wants a path in the guest that begins with /, not 'etc/a'"),
+    ("copy /a:b", "copy wants a path in the guest that begins with /, not 'b'"),
+    ("mkdir a:/b", "mkdir wants a path in the guest that begins with /, not 'a:/b'"),
+    ("link a:/b:c", "link wants a path in the guest that begins with /, not 'c'"),
+    ("chmod /a:0755", "chmod wants an octal mode before the colon, such as 0755, not '/a'"),
+    ("chmod 9999:/a", "chmod wants an octal mode before the colon, such as 0755, not '9999'"),
+    ("chmod 017777:/a", "chmod wants an octal mode before the colon, such as 0755, not '017777'"),
+    ("chmod u+x:/a", "chmod wants an octal mode before the colon, such as 0755, not 'u+x'"),
+    ("chmod 755:/a", "chmod takes 755 for a decimal number: write 0755"),
     ("upload :/x", "upload needs two parts with a colon between: upload FILE:DEST"),
     (
         "ssh-inject root",

@@ -12,6 +12,8 @@ from lago_images.specs.parse import parse
 from lago_images.specs.read import inspect, read
 
 ROOT = Path(__file__).parents[3]
+KINDS = "a base that is no spec is written bootstrap:RELEASE, libguestfs:TEMPLATE or simple:DISK"
+MOVE = "and every file here is read as a spec: move what is none to a sub-folder, such as files/"
 
 
 @pytest.fixture
@@ -44,7 +46,7 @@ def test_read_raises_every_problem(folder):
         read(root, "image-specs")
     assert caught.value.exit_code == 2
     assert caught.value.problems == (
-        Problem("image-specs/a", 3, "there is no spec 'b'"),
+        Problem("image-specs/a", 3, f"there is no spec 'b'; {KINDS}"),
         Problem("image-specs/c", 4, "unknown command 'foo'"),
         Problem("image-specs/c", 5, "update takes no argument, but has '1'"),
     )
@@ -247,7 +249,19 @@ def test_a_spec_that_is_not_utf_8_is_a_problem(folder):
 def test_a_spec_over_the_size_limit_is_a_problem(folder):
     root = folder({"a": ["#base=libguestfs:x"]})
     (root / "image-specs" / "a").write_bytes(b"\n" * (2**20 + 1))
-    assert problems(root) == [("a", None, "has 1048577 bytes, more than 1048576")]
+    assert problems(root) == [("a", None, f"has 1048577 bytes, more than 1048576, {MOVE}")]
+
+
+def test_a_disk_among_the_specs_is_one_problem(folder):
+    root = folder({"a": ["#base=libguestfs:x"]})
+    (root / "image-specs" / "a").write_bytes(b"QFI\xfb" + b"\0" * 600)
+    assert problems(root) == [("a", None, f"is no text, {MOVE}")]
+
+
+def test_a_base_that_is_no_spec_may_be_of_another_kind(folder):
+    root = folder({"a": ["#base=debian-12"]})
+    what = "base=bootstrap:debian-12 makes that system from its packages"
+    assert problems(root) == [("a", 3, f"there is no spec 'debian-12'; {what}")]
 
 
 def test_long_continuations_and_long_chains_of_layers_are_read(folder):
