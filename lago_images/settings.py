@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import Any
 
 from lago_images.errors import Problem, SettingsError
+from lago_images.secret_text import NOT_A_KEY, has_key
 from lago_images.specs import toml
 from lago_images.specs.host_files import ForbiddenPathError, HostFolder, why
 
@@ -223,8 +224,10 @@ def _from_text(text: str, kind: type) -> object:
 def _fits(name: str, key: str, value: object, complain: Callable[[str, str], None]) -> bool:
     kind = _KINDS[name]
     shown = {bool: "true or false", int: "a whole number", str: "a string", tuple: "a list"}[kind]
+    if isinstance(value, str) and has_key(value):
+        complain(key, NOT_A_KEY if name == "signing_key" else "this looks like a secret key")
     # Not isinstance: in Python True is an int, and `jobs = true` is not 1.
-    if type(value) is not kind:
+    elif type(value) is not kind:
         complain(key, f"{key} must be {shown}, not {_shortened(value)}")
     elif isinstance(value, tuple):
         return _are_choices(value, CHOICES[name], key, complain)

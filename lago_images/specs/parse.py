@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from lago_images.errors import Problem
+from lago_images.secret_text import has_key
 from lago_images.specs.bases import conflicting_properties, read_base
 from lago_images.specs.commands import (
     COMMANDS,
@@ -54,6 +55,8 @@ _LONGEST = 128 * 1024 - 64
 _CONTENT = frozenset(("append-line", "edit", "write"))
 # A group of dnf's, whose name may have blanks: virt-builder(1), Installing software.
 _GROUP = re.compile(r"@\S+(?: +\S+)*")
+# Also of a file that is no text.
+KEY = "this looks like a secret key, whose text is not shown: move it out of the repository"
 _SELECTING = (Reads.SELECTOR, Reads.USER_SELECTOR)
 
 
@@ -93,7 +96,8 @@ def parse(text: str, *, name: str, path: str) -> tuple[Spec | None, list[Problem
     is_plain = text.isascii() and text.replace("\n", "").replace("\t", "").isprintable()
     if not is_plain and _SUSPECT.search(text):
         text = _without_suspects(text, reader)
-    _read(text, reader)
+    if not _read(text, reader):
+        return None, reader.problems
     base = _check_properties(reader)
     arch = reader.properties.get("arch")
     if reader.problems:
@@ -125,16 +129,21 @@ def _without_suspects(text: str, reader: _Reader) -> str:
     return _SUSPECT.sub("", text)
 
 
-def _read(text: str, reader: _Reader) -> None:
-    """Read the lines that say something."""
+def _read(text: str, reader: _Reader) -> bool:
+    """Read the lines that say something; return whether they are a spec's and not a key's."""
     for number, line in _lines(text, reader):
         statement = _understood(line, number)
         if isinstance(statement, _Property):
             _property(statement, number, reader)
         elif isinstance(statement, Operation):
             reader.operations.append(statement)
+        elif statement and has_key(line):
+            # The lines below may be the rest of it.
+            reader.problems = [Problem(reader.path, number, KEY)]
+            return False
         elif statement:
             reader.complain(number, statement)
+    return True
 
 
 def _lines(text: str, reader: _Reader) -> Iterable[tuple[int, str]]:
