@@ -4,12 +4,14 @@ from pathlib import Path
 
 import click
 
+from lago_images.addresses import refusal
 from lago_images.ci import scaffold
 from lago_images.cli.answers import SetUp
 from lago_images.cli.documents import FORMAT, document
 from lago_images.cli.invocation import Invocation
+from lago_images.errors import UsageError
 from lago_images.planning.git import Git
-from lago_images.settings import DEFAULT_REPOSITORY, FILE
+from lago_images.settings import DEFAULT_REPOSITORY, FILE, Settings, misplaced
 
 # The files that name this project's commit.
 _PINNED = (".github/workflows/images.yml", "Jenkinsfile")
@@ -35,7 +37,9 @@ def init(invocation: Invocation, folder: Path | None, promote: str, form: str) -
     """
     if folder is not None and invocation.start != Path.cwd():
         raise click.UsageError("FOLDER and -C both name a folder: leave one of them out")
+    repository = invocation.overrides.get("repository", DEFAULT_REPOSITORY)
     root = (folder or invocation.start).absolute()
+    _refuse_repository(repository, root)
     root.mkdir(parents=True, exist_ok=True)
     git = Git.find(root)
     # Workflows run this project's scripts: they name the commit of this very installation.
@@ -43,7 +47,7 @@ def init(invocation: Invocation, folder: Path | None, promote: str, form: str) -
     facts = scaffold.Facts(
         name=root.name,
         branch=(git and git.branch()) or "main",
-        repository=invocation.overrides.get("repository", DEFAULT_REPOSITORY),
+        repository=repository,
         tools=tools,
         ref=ref,
         promote=promote,
@@ -74,3 +78,11 @@ def init(invocation: Invocation, folder: Path | None, promote: str, form: str) -
                 f"for CI: set repository in {FILE} to s3://bucket/prefix: its jobs do not share "
                 f"{DEFAULT_REPOSITORY}"
             )
+
+
+def _refuse_repository(repository: str, root: Path) -> None:
+    """Refuse what every later command would refuse."""
+    if refused := refusal(repository):
+        raise UsageError(refused.what, hint=refused.hint)
+    if problem := misplaced(Settings(repository=repository, folder=root), root):
+        raise UsageError(problem.what)
