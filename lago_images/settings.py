@@ -119,6 +119,14 @@ def key_file(reference: str, folder: Path) -> Path | None:
     return folder / Path(rest if colon and scheme == "file" else reference).expanduser()
 
 
+def missing_specs(settings: Settings, root: Path) -> Problem | None:
+    """Return that there is no such folder as the settings say of the specs; None by default."""
+    is_set = "specs" in settings.lines or "specs" in settings.origins
+    if not is_set or (root / settings.specs).exists():
+        return None
+    return settings.problem("specs", f"there is no folder {root / settings.specs}: make it")
+
+
 def misplaced(settings: Settings, root: Path) -> Problem | None:
     """Return that the repository would be published among the specs, or over the checkout."""
     scheme = SCHEME.match(settings.repository)

@@ -145,8 +145,12 @@ class Invocation:
             aside: Write nothing to the repository: builds are kept in this folder.
         """
         # It imports all of building: too much for --help.
+        from lago_images.errors import SettingsError  # noqa: PLC0415
         from lago_images.jobs import workspace  # noqa: PLC0415
+        from lago_images.settings import missing_specs  # noqa: PLC0415
 
+        if problem := missing_specs(self.settings, self.root):
+            raise SettingsError([problem])
         store, cache = self.store(), workspace.cache_folder(self.environ)
         return workspace.Workspace(
             root=self.root,

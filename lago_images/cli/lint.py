@@ -11,7 +11,7 @@ from lago_images.cli.completion import specs_or_paths
 from lago_images.cli.invocation import Invocation
 from lago_images.console import Mode, clean, inert
 from lago_images.errors import Problem, UsageError
-from lago_images.settings import misplaced
+from lago_images.settings import misplaced, missing_specs
 from lago_images.specs.choosing import chosen
 from lago_images.specs.commands import COMMANDS
 from lago_images.specs.folder import QUARANTINE, is_spec_name, is_test_name, spec_names
@@ -49,7 +49,12 @@ def lint(ctx: click.Context, wanted: tuple[str, ...], form: str) -> None:
         inspect_once = cache(inspect)
         parts = [_inspect(path, invocation, inspect_once) for path in paths]
     else:
-        parts = [inspect(invocation.root, invocation.settings.specs)]
+        missing = missing_specs(invocation.settings, invocation.root)
+        parts = (
+            [Inspected({}, [missing], 0)]
+            if missing
+            else [inspect(invocation.root, invocation.settings.specs)]
+        )
     inspected = Inspected(
         {spec.path: spec for part in parts for spec in part.specs.values()},
         [problem for part in parts for problem in part.problems],

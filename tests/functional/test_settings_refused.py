@@ -127,3 +127,70 @@ def test_a_key_that_others_can_read_is_told(repo, key):
     path.chmod(0o600)
     assert "warning" not in repo.run("lint").err
     assert findings(repo) == []
+
+
+@pytest.fixture
+def disk(repo):
+    need("qemu-img")
+    (repo.root / "image-specs/a").unlink()
+    repo.disk("disk.raw", size=1 << 16)
+    repo.spec("one", "simple:disk.raw")
+    repo.commit()
+    return repo
+
+
+def test_a_name_and_url_that_a_run_would_lose_are_told(disk):
+    options = ("--repo-name", "my-images", "--base-url", "https://images.example.org")
+    assert "becomes the default" not in disk.run("build", *options).err
+    for command in (("build",), ("repo", "yank", "one", "--reason", "old")):
+        ran = disk.run(*command)
+        assert "published name 'my-images' becomes the default 'test'" in ran.err
+        assert 'put base-url = "https://images.example.org" into lago-images.toml' in ran.err
+        disk.run("build", *options)
+    text = 'name = "my-images"\nbase-url = "https://images.example.org"\n'
+    disk.write("lago-images.toml", text)
+    disk.run("build")
+    assert "becomes the default" not in disk.run("build").err
+
+
+def test_build_beside_a_bucket_says_that_its_directory_is_signed(disk, key):
+    signing = {"LAGO_IMAGES_SIGNING_KEY": str(key.secret)}
+    assert disk.run("build", environ=signing).code == 0
+    bucket = {**signing, "LAGO_IMAGES_REPOSITORY": "s3://lab-images"}
+    for options in ((), ("--repo-dir", "image-repo")):
+        ran = disk.run("build", *options, environ=bucket)
+        assert ran.code == 2
+        assert f"{disk.root}/image-repo is signed, and build signs nothing" in ran.err
+        assert "hint: name another with --repo-dir" in ran.err
+        assert "put it back" not in ran.err
+    ran = disk.run("--repository", "image-repo", "build", environ=bucket)
+    assert ran.code == 0, ran.err
+    assert disk.run("build", "--repo-dir", "other", environ=bucket).code == 0
+
+
+def test_keys_in_the_wrong_order_and_a_key_that_is_none_have_their_own_reasons(repo, key, tmp_path):
+    new = make_key(tmp_path, "new")
+    signed = {"LAGO_IMAGES_SIGNING_KEY": str(key.secret)}
+    (repo.root / "image-specs/a").unlink()
+    repo.disk("disk.raw", size=1 << 16)
+    repo.spec("one", "simple:disk.raw")
+    assert repo.run("build", environ=signed).code == 0
+    swapped = {"LAGO_IMAGES_SIGNING_KEY": f"{new.secret},{key.secret}"}
+    ran = repo.run("repo", "refresh", environ=swapped)
+    assert ran.code == 1
+    assert f"index.asc is signed by {key.fingerprint}, which is in signing-key, but not" in ran.err
+    other = {"LAGO_IMAGES_SIGNING_KEY": str(new.secret)}
+    ran = repo.run("repo", "refresh", "--retire-key", "ABC", environ=other)
+    assert ran.code == 1
+    assert "--retire-key ABC: no key of this repository, which is signed by " in ran.err
+    assert f"hint: repo refresh --retire-key {key.fingerprint}" in ran.err
+
+
+def test_a_folder_of_specs_that_is_missing_is_told_where_it_is_set(repo):
+    repo.write("lago-images.toml", 'name = "x"\nspecs = "images"\n')
+    for command in (("lint",), ("ci", "plan"), ("build",)):
+        ran = repo.run(*command)
+        assert ran.code == 2
+        assert f"lago-images.toml:2: there is no folder {repo.root}/images" in ran.out + ran.err
+    ran = repo.run("lint", environ={"LAGO_IMAGES_SPECS": "other"})
+    assert ran.out.startswith("LAGO_IMAGES_SPECS: there is no folder ")
