@@ -17,6 +17,7 @@ from typing import Protocol, TextIO
 
 from lago_images.meter import Meter
 from lago_images.screen import Screen, Ticker, View, ticking
+from lago_images.secret_text import without_keys
 
 # Everything below U+0020 but the tab, DEL and the C1 controls: what can move a cursor, colour a
 # terminal or end a line. U+2028 and U+2029 end lines for some log viewers. The others are seen by
@@ -148,6 +149,7 @@ class Console:
 
     def warn(self, text: str) -> None:
         """Print what a person should know of, though the work goes on."""
+        text = without_keys(text)
         if self.mode is Mode.GITHUB:
             self._screen.write(f"::warning::{_data(text)}")
         else:

@@ -9,19 +9,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from lago_images.secret_text import without_keys
+
 # An installed package has no documents beside it: messages link to these.
 MANUAL = "https://github.com/lago-project/lago-images/blob/main/docs"
 
 
 class Error(Exception):
-    """A failure that is shown to the user without a traceback."""
+    """A failure that is shown to the user without a traceback, and without any key it quotes."""
 
     exit_code: ClassVar[int] = 1
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
+        self.message = without_keys(message)
+        self.hint = hint and without_keys(hint)
+        super().__init__(self.message)
 
 
 class UsageError(Error):
@@ -40,6 +42,10 @@ class Problem:
     path: str
     line: int | None
     what: str
+
+    def __post_init__(self) -> None:
+        # Files quote what they like, and a key may lie among them.
+        object.__setattr__(self, "what", without_keys(self.what))
 
     def __str__(self) -> str:
         where = self.path if self.line is None else f"{self.path}:{self.line}"

@@ -13,7 +13,9 @@ from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import Any
 
+from lago_images.addresses import SCHEME, file_path, is_plain_url, refusal
 from lago_images.errors import Problem, SettingsError
+from lago_images.secret_text import NOT_A_KEY, has_key
 from lago_images.specs import toml
 from lago_images.specs.host_files import ForbiddenPathError, HostFolder, why
 
@@ -71,6 +73,7 @@ class Settings:
         grace_days: For how many days ``repo gc`` touches nothing that is new.
         folder: The settings file's folder, that paths are relative to; the file may be missing.
         origins: By name, the variable or option that set it; the others are the file's.
+        lines: By name, the line of the file that sets it.
     """
 
     repository: str = DEFAULT_REPOSITORY
@@ -94,6 +97,53 @@ class Settings:
     grace_days: int = 7
     folder: Path = field(default_factory=Path.cwd)
     origins: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    lines: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}), compare=False)
+
+    @property
+    def key_files(self) -> list[Path]:
+        """Return the files that ``signing-key`` names."""
+        references = [text.strip() for text in self.signing_key.split(",")]
+        paths = [key_file(reference, self.folder) for reference in references if reference]
+        return [path for path in paths if path]
+
+    def problem(self, name: str, what: str) -> Problem:
+        """Return a problem of a setting, at the line, variable or option that set it."""
+        origin = self.origins.get(name, "")
+        return Problem(origin or FILE, None if origin else self.lines.get(name), what)
+
+
+def key_file(reference: str, folder: Path) -> Path | None:
+    """Return the file that a reference to a signing key means; None for another kind."""
+    scheme, colon, rest = reference.partition(":")
+    if colon and scheme in {"env", "agent"}:
+        return None
+    return folder / Path(rest if colon and scheme == "file" else reference).expanduser()
+
+
+def missing_specs(settings: Settings, root: Path) -> Problem | None:
+    """Return that there is no such folder as the settings say of the specs; None by default."""
+    is_set = "specs" in settings.lines or "specs" in settings.origins
+    if not is_set or (root / settings.specs).exists():
+        return None
+    return settings.problem("specs", f"there is no folder {root / settings.specs}: make it")
+
+
+def misplaced(settings: Settings, root: Path) -> Problem | None:
+    """Return that the repository would be published among the specs, or over the checkout."""
+    scheme = SCHEME.match(settings.repository)
+    if scheme and scheme[1].lower() != "file":
+        return None
+    path = Path(file_path(settings.repository)) if scheme else Path(settings.repository)
+    place = (settings.folder / path.expanduser()).resolve()
+    specs, top = (root / settings.specs).resolve(), root.resolve()
+    if specs != top and place.is_relative_to(specs):
+        what = f"lies in the folder of the specs, {specs}"
+    elif top.is_relative_to(place) or specs.is_relative_to(place):
+        what = f"is the folder of the checkout, {top}, or one above it or its specs"
+    else:
+        return None
+    advice = f"name a folder of its own, as {DEFAULT_REPOSITORY}"
+    return settings.problem("repository", f"the repository {place} {what}: {advice}")
 
 
 CHOICES = {
@@ -118,6 +168,16 @@ _KINDS: dict[str, type] = {
     if f.default is not MISSING and f.name != "template_sources"
 }
 _SOURCES = "template-sources"
+# Variables that are no settings: of the workflows, the Jenkinsfile and ci/.
+_OTHERS = frozenset(
+    PREFIX + name
+    for name in (
+        *("VENV", "SIGNER", "PLAN_SHA256", "RUNNER", "RUNNERS", "PUBLISH"),
+        *("BUILDER_ROLE", "PUBLISHER_ROLE", "GITHUB_CREDENTIALS"),
+        *("SIGNING_CREDENTIALS", "NEXT_SIGNING_CREDENTIALS"),
+    )
+)
+_TESTS = f"{PREFIX}TEST_"
 _SOURCE_KEYS = {f.name: f.name for f in fields(TemplateSource)}
 
 
@@ -128,7 +188,8 @@ def load(folder: Path, environ: Mapping[str, str]) -> Settings:
         SettingsError: With every problem of the file and of the environment.
     """
     problems: list[Problem] = []
-    values = _from_file(_text(folder), problems)
+    text = _text(folder)
+    values = _from_file(text, problems)
     values |= _from_environment(environ, problems)
     if problems:
         raise SettingsError(problems)
@@ -140,7 +201,21 @@ def load(folder: Path, environ: Mapping[str, str]) -> Settings:
         values["publish_also"] = tuple(dict.fromkeys(values["publish_also"]))
     variables = {name: PREFIX + name.upper() for name in _KINDS}
     origins = {name: variable for name, variable in variables.items() if environ.get(variable)}
-    return replace(Settings(folder=folder, origins=origins), **values)
+    known = [each for each in toml.statements(text) if each.table is None]
+    lines = {each.name.replace("-", "_"): each.line for each in known}
+    return replace(Settings(folder=folder, origins=origins, lines=lines), **values)
+
+
+def unknown_variables(settings: Settings, environ: Mapping[str, str]) -> Iterator[str]:
+    """Yield what is to be said of variables that look like settings, and are none."""
+    known = {PREFIX + name.upper() for name in _KINDS}
+    references = settings.signing_key.replace(",", " ").split()
+    named = {*known, *_OTHERS, *(text.removeprefix("env:") for text in references)}
+    for name in sorted(environ):
+        if name.startswith(PREFIX) and not name.startswith(_TESTS) and name not in named:
+            near = difflib.get_close_matches(name, known, n=1)
+            meant = f"; did you mean {near[0]}?" if near else ""
+            yield f"the variable {name} is no setting, and counts for nothing{meant}"
 
 
 def _from_file(text: str, problems: list[Problem]) -> dict[str, Any]:
@@ -224,8 +299,10 @@ def _from_text(text: str, kind: type) -> object:
 def _fits(name: str, key: str, value: object, complain: Callable[[str, str], None]) -> bool:
     kind = _KINDS[name]
     shown = {bool: "true or false", int: "a whole number", str: "a string", tuple: "a list"}[kind]
+    if isinstance(value, str) and has_key(value):
+        complain(key, NOT_A_KEY if name == "signing_key" else "this looks like a secret key")
     # Not isinstance: in Python True is an int, and `jobs = true` is not 1.
-    if type(value) is not kind:
+    elif type(value) is not kind:
         complain(key, f"{key} must be {shown}, not {_shortened(value)}")
     elif isinstance(value, tuple):
         return _are_choices(value, CHOICES[name], key, complain)
@@ -238,6 +315,10 @@ def _fits(name: str, key: str, value: object, complain: Callable[[str, str], Non
         complain(
             key, f"{key} must be at least {least}" + (f", not {value}" if value > -_MOST else "")
         )
+    elif name == "repository" and (refused := refusal(str(value))):
+        complain(key, f"{refused.what}; {refused.hint}")
+    elif name == "base_url" and value and not is_plain_url(str(value).rstrip("/")):
+        complain(key, f"{key} must be an http, https or file URL, not {_shortened(value)}")
     elif name == "specs" and not _is_below(str(value)):
         complain(key, f"{key} must be a folder inside the repository, not {value!r}")
     else:

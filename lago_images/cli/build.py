@@ -1,5 +1,6 @@
 """``lago-images build``: build and publish into a directory, as the older tool did."""
 
+import shlex
 from pathlib import Path
 
 import click
@@ -13,6 +14,7 @@ from lago_images.errors import UsageError
 from lago_images.jobs.plan import plan_and_state
 from lago_images.jobs.publish import refuse_settings
 from lago_images.planning.history import Ask
+from lago_images.repository.records.layout import KEY, SIGNED_INDEX
 from lago_images.settings import DEFAULT_REPOSITORY
 
 _HINT = "to publish to a bucket: lago-images ci rebuild --changed"
@@ -59,6 +61,7 @@ def build(
     # of a specs repository name the bucket of all of them.
     if invocation.settings.repository.lower().startswith("s3:/"):
         _leave_bucket(invocation, asked_for_directory=repo_dir is not None)
+        _refuse_signed((repo_dir or invocation.settings.folder / DEFAULT_REPOSITORY).absolute())
     if repo_dir is not None:
         invocation.override(repository=str(repo_dir.absolute()))
     invocation.override(
@@ -81,3 +84,14 @@ def _leave_bucket(invocation: Invocation, *, asked_for_directory: bool) -> None:
         repository=DEFAULT_REPOSITORY, base_url="", signing_key="", single_writer=False
     )
     invocation.console.info(f"building into a directory, unsigned, and not into {bucket}; {_HINT}")
+
+
+def _refuse_signed(folder: Path) -> None:
+    """Refuse a directory that was signed: it would be left with an index that clients trust."""
+    if any((folder / name).exists() for name in (KEY, SIGNED_INDEX)):
+        shown = shlex.quote(str(folder))
+        raise UsageError(
+            f"{folder} is signed, and build signs nothing where the settings name a bucket",
+            hint=f"name another with --repo-dir, remove {shown}, or sign with signing-key: "
+            f"lago-images --repository {shown} build",
+        )

@@ -20,6 +20,7 @@ from lago_images.errors import (
 )
 from lago_images.host.doctor import Check, State, host_checks
 from lago_images.host.process import Runner
+from lago_images.planning.key_files import exposures
 from lago_images.repository.records.layout import INDEX, RELEASES
 from lago_images.repository.rendering.signing import open_signer
 from lago_images.repository.rendering.site import site_of
@@ -97,6 +98,7 @@ def _checks(invocation: Invocation, *, host: bool) -> Iterator[Check]:
     if settings is not None:
         yield from _store(invocation)
         yield _signing(invocation, runner)
+        yield from _key_files(invocation)
 
 
 def _commands(runner: Runner) -> Iterator[Check]:
@@ -203,6 +205,15 @@ def _signing(invocation: Invocation, runner: Runner) -> Check:
     if keys:
         return Check(name="signing", state=State.OK, found=f"it works with {keys}")
     return Check(name="signing", state=State.OK, found="no signing-key is set: nothing is signed")
+
+
+def _key_files(invocation: Invocation) -> Iterator[Check]:
+    try:
+        for exposure in exposures(invocation.settings, lambda: invocation.git):
+            state = State.MISSING if exposure.is_public else State.WARNING
+            yield Check(name="signing key", state=state, found=exposure.what, do=exposure.do)
+    except Error as error:
+        yield _failure("signing key", error)
 
 
 def _failure(name: str, error: Error) -> Check:

@@ -9,13 +9,14 @@ from pathlib import Path
 import click
 from click.core import ParameterSource
 
+from lago_images.addresses import refusal
 from lago_images.ci import scaffold
 from lago_images.cli.answers import SetUp
 from lago_images.cli.documents import FORMAT, document
 from lago_images.cli.invocation import Invocation
-from lago_images.errors import Error
+from lago_images.errors import Error, UsageError
 from lago_images.planning.git import Git
-from lago_images.settings import DEFAULT_REPOSITORY, FILE, load
+from lago_images.settings import DEFAULT_REPOSITORY, FILE, Settings, load, misplaced
 from lago_images.storage.open import from_folder
 
 # The files that name this project's commit.
@@ -44,12 +45,13 @@ def init(ctx: click.Context, folder: Path | None, promote: str, form: str) -> No
     invocation: Invocation = ctx.obj
     if folder is not None and invocation.start != Path.cwd():
         raise click.UsageError("FOLDER and -C both name a folder: leave one of them out")
+    repository = invocation.overrides.get("repository", DEFAULT_REPOSITORY)
     root = (folder or invocation.start).absolute()
+    _refuse_repository(repository, root)
     root.mkdir(parents=True, exist_ok=True)
     git = Git.find(root)
     # Workflows run this project's scripts: they name the commit of this very installation.
     tools, ref = scaffold.tools(scaffold.recorded())
-    repository = invocation.overrides.get("repository", DEFAULT_REPOSITORY)
     # Those of a terminal may be another store's, where no bucket is named.
     environ = invocation.environ if repository.startswith("s3://") else {}
     facts = scaffold.Facts(
@@ -136,3 +138,11 @@ def _tell_what_is_next(
             f"for CI: set repository in {FILE} to s3://bucket/prefix: its jobs do not share "
             f"{DEFAULT_REPOSITORY}"
         )
+
+
+def _refuse_repository(repository: str, root: Path) -> None:
+    """Refuse what every later command would refuse."""
+    if refused := refusal(repository):
+        raise UsageError(refused.what, hint=refused.hint)
+    if problem := misplaced(Settings(repository=repository, folder=root), root):
+        raise UsageError(problem.what)

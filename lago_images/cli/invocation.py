@@ -71,9 +71,14 @@ class Invocation:
 
     @cached_property
     def _loaded(self) -> "Settings":
-        from lago_images.settings import load  # noqa: PLC0415
+        from lago_images.settings import load, unknown_variables  # noqa: PLC0415
 
-        return load(self.root, self.environ)
+        settings = load(self.root, self.environ)
+        # Beside a shell's prompt a warning is in the way.
+        is_completing = "_LAGO_IMAGES_COMPLETE" in self.environ
+        for message in () if is_completing else unknown_variables(settings, self.environ):
+            self.console.warn(message)
+        return settings
 
     @cached_property
     def git(self) -> "Git | None":
@@ -85,8 +90,14 @@ class Invocation:
 
     def store(self) -> "Store":
         """Open the repository's store."""
+        from lago_images.errors import SettingsError  # noqa: PLC0415
+        from lago_images.settings import misplaced  # noqa: PLC0415
         from lago_images.storage.open import open_store  # noqa: PLC0415
 
+        # Elsewhere there are no specs to publish among: a repository's own folder may be the root.
+        has_specs = (self.root / self.settings.specs).is_dir()
+        if has_specs and (problem := misplaced(self.settings, self.root)):
+            raise SettingsError([problem])
         return open_store(
             self.settings.repository,
             settings=self.settings,
@@ -135,8 +146,12 @@ class Invocation:
             aside: Write nothing to the repository: builds are kept in this folder.
         """
         # It imports all of building: too much for --help.
+        from lago_images.errors import SettingsError  # noqa: PLC0415
         from lago_images.jobs import workspace  # noqa: PLC0415
+        from lago_images.settings import missing_specs  # noqa: PLC0415
 
+        if problem := missing_specs(self.settings, self.root):
+            raise SettingsError([problem])
         store, cache = self.store(), workspace.cache_folder(self.environ)
         return workspace.Workspace(
             root=self.root,

@@ -1,7 +1,7 @@
 """``lago-images lint``: print every problem of every spec."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from lago_images.cli.completion import specs_or_paths
 from lago_images.cli.invocation import Invocation
 from lago_images.console import Mode, clean, inert
 from lago_images.errors import Problem, UsageError
+from lago_images.settings import misplaced, missing_specs
 from lago_images.specs.choosing import chosen
 from lago_images.specs.commands import COMMANDS
 from lago_images.specs.folder import QUARANTINE, is_spec_name, is_test_name, spec_names
@@ -48,13 +49,21 @@ def lint(ctx: click.Context, wanted: tuple[str, ...], form: str) -> None:
         inspect_once = cache(inspect)
         parts = [_inspect(path, invocation, inspect_once) for path in paths]
     else:
-        parts = [inspect(invocation.root, invocation.settings.specs)]
+        missing = missing_specs(invocation.settings, invocation.root)
+        parts = (
+            [Inspected({}, [missing], 0)]
+            if missing
+            else [inspect(invocation.root, invocation.settings.specs)]
+        )
     inspected = Inspected(
         {spec.path: spec for part in parts for spec in part.specs.values()},
         [problem for part in parts for problem in part.problems],
         sum(part.files for part in parts),
     )
-    problems = sorted(set(inspected.problems), key=lambda p: (p.path, p.line or 0, p.what))
+    of_settings = [] if wanted else list(_of_settings(invocation))
+    problems = sorted(
+        {*inspected.problems, *of_settings}, key=lambda p: (p.path, p.line or 0, p.what)
+    )
     _print(problems, inspected.files, form, invocation)
     for spec in inspected.specs.values():
         for operation in spec.operations:
@@ -65,6 +74,24 @@ def lint(ctx: click.Context, wanted: tuple[str, ...], form: str) -> None:
         for line, message in part.quarantine.notes(part.specs, day(time.time())):
             invocation.console.warn(f"{part.quarantine.path}:{line}: {message}")
     ctx.exit(_PROBLEMS if problems else 0)
+
+
+def _of_settings(invocation: Invocation) -> Iterator[Problem]:
+    """Yield what every later command refuses of the settings; warn of what only harms."""
+    settings = invocation.settings
+    if problem := misplaced(settings, invocation.root):
+        yield problem
+    if not any(path.is_file() for path in settings.key_files):
+        return
+    # lint is run at every save, and asks git of nothing else.
+    from lago_images.planning.key_files import exposures  # noqa: PLC0415
+
+    for exposure in exposures(settings, lambda: invocation.git):
+        place = settings.problem("signing_key", f"{exposure.what}; {exposure.do}")
+        if exposure.is_public:
+            yield place
+        else:
+            invocation.console.warn(str(place))
 
 
 def _paths(wanted: str, invocation: Invocation) -> list[Path]:

@@ -20,6 +20,7 @@ from click.shell_completion import CompletionItem
 from lago_images.cli.invocation import Invocation, console_for, has_colour, shared_options
 from lago_images.console import Console
 from lago_images.errors import CommandError, Error, ProblemsError
+from lago_images.secret_text import without_keys
 
 INTERRUPTED = 130
 # 128 and SIGPIPE, as shells say it.
@@ -172,7 +173,7 @@ def _show_error(error: Error, console: Console) -> None:
         console.error(f"error: {error.message}")
     if isinstance(error, CommandError):
         for line in error.tail:
-            console.output(f"  | {line}")
+            console.output(f"  | {without_keys(line)}")
         if error.log is not None:
             console.info(f"log: {error.log}")
     if error.hint:

@@ -431,6 +431,16 @@ class Git:
         listing = self._run("for-each-ref", "--format=%(objectname)", refs)
         return tuple(listing.split())
 
+    def is_tracked(self, path: Path) -> bool:
+        """Return whether a file is in git's index."""
+        return self._ask("ls-files", "--error-unmatch", "--", str(path)) is not None
+
+    def is_ignored(self, path: Path) -> bool:
+        """Return whether git leaves a file alone that it does not know."""
+        # Not check-ignore, which takes no literal paths.
+        listing = ("ls-files", "--others", "--ignored", "--exclude-standard")
+        return bool(self._run(*listing, "--", str(path)))
+
     def upstream(self) -> str | None:
         """Return the branch of the remote that the checked-out branch follows, if it does."""
         branch = self._ask("symbolic-ref", "--quiet", "--short", "HEAD")

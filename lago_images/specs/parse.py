@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from lago_images.errors import Problem
+from lago_images.secret_text import has_key
 from lago_images.specs.bases import conflicting_properties, read_base
 from lago_images.specs.commands import (
     COMMANDS,
@@ -29,11 +30,9 @@ from lago_images.specs.edit_command import REFUSAL, is_harmless
 from lago_images.specs.host_files import unlocked
 from lago_images.specs.model import Base, Operation, Spec
 from lago_images.specs.names import name_problem, shown, suggestion
-from lago_images.specs.properties import KNOWN, REQUIRED, value_problem
+from lago_images.specs.properties import REQUIRED, value_problem
 
 _PROPERTY = re.compile(r"#([A-Za-z0-9_.-]+)[ ]*=(.*)")
-# The same with blanks before it, which virt-builder and lago take for a comment.
-_MISWRITTEN = re.compile(r"#\s*([A-Za-z0-9_.-]+)[ ]*=\s*(.*?)\s*")
 # Control characters but tab and newline, line separators that some programs honour, and surrogates.
 _CONTROL = "\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff"
 # What a reviewer does not see, or what changes the direction of what they see: Unicode's category
@@ -61,6 +60,8 @@ _GROUP = re.compile(r"@\S+(?: +\S+)*")
 _MODE = re.compile(r"0[0-7]{0,4}|(?=[0-7]*[89])[1-9][0-9]{0,3}")
 _OCTAL = re.compile(r"[0-7]{3,4}")
 _LARGEST_MODE = 0o7777
+# Also of a file that is no text.
+KEY = "this looks like a secret key, whose text is not shown: move it out of the repository"
 _SELECTING = (Reads.SELECTOR, Reads.USER_SELECTOR)
 
 
@@ -100,7 +101,8 @@ def parse(text: str, *, name: str, path: str) -> tuple[Spec | None, list[Problem
     is_plain = text.isascii() and text.replace("\n", "").replace("\t", "").isprintable()
     if not is_plain and _SUSPECT.search(text):
         text = _without_suspects(text, reader)
-    _read(text, reader)
+    if not _read(text, reader):
+        return None, reader.problems
     base = _check_properties(reader)
     arch = reader.properties.get("arch")
     if reader.problems:
@@ -132,16 +134,21 @@ def _without_suspects(text: str, reader: _Reader) -> str:
     return _SUSPECT.sub("", text)
 
 
-def _read(text: str, reader: _Reader) -> None:
-    """Read the lines that say something."""
+def _read(text: str, reader: _Reader) -> bool:
+    """Read the lines that say something; return whether they are a spec's and not a key's."""
     for number, line in _lines(text, reader):
         statement = _understood(line, number)
         if isinstance(statement, _Property):
             _property(statement, number, reader)
         elif isinstance(statement, Operation):
             reader.operations.append(statement)
+        elif statement and has_key(line):
+            # The lines below may be the rest of it.
+            reader.problems = [Problem(reader.path, number, KEY)]
+            return False
         elif statement:
             reader.complain(number, statement)
+    return True
 
 
 def _lines(text: str, reader: _Reader) -> Iterable[tuple[int, str]]:
@@ -193,22 +200,7 @@ def _understood(text: str, line: int) -> Operation | _Property | str:
     text = text.lstrip()
     if text and text[0] != "#":
         return _operation(text, line)
-    if "\n" in text:
-        return "a comment ends in a backslash, which hides the next line"
-    return _miswritten(text)
-
-
-def _miswritten(comment: str) -> str:
-    """Return what is wrong with a comment that reads like a property; nothing with others."""
-    match = _MISWRITTEN.fullmatch(comment)
-    key = match[1].lower().replace("_", "-") if match else ""
-    if match is None or key not in KNOWN:
-        return ""
-    # "# size=6G is enough for both" is prose.
-    if " " in match[2] and value_problem(key, match[2]):
-        return ""
-    line = f"{key}={match[2]}"
-    return f"a blank makes a comment of a property: write #{line}; ##{key}=… is a comment"
+    return "a comment ends in a backslash, which hides the next line" if "\n" in text else ""
 
 
 def _operation(text: str, line: int) -> Operation | str:

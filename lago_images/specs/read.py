@@ -17,6 +17,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from lago_images.errors import Problem, SpecError
+from lago_images.secret_text import is_binary_key
 from lago_images.specs import guest_tests, quarantine
 from lago_images.specs.bases import meant, misnamed_partitions
 from lago_images.specs.choosing import did_you_mean
@@ -35,7 +36,7 @@ from lago_images.specs.host_files import (
 )
 from lago_images.specs.model import BaseKind, Spec
 from lago_images.specs.names import NAME
-from lago_images.specs.parse import parse
+from lago_images.specs.parse import KEY, parse
 from lago_images.specs.properties import REQUIRED, words
 from lago_images.specs.quarantine import NONE, Quarantine
 
@@ -172,6 +173,8 @@ def _file(host: HostFolder, path: str, folder: int) -> tuple[PlainFile | None, P
         return None, Problem(path, None, str(error))
     except OSError as error:
         return None, Problem(path, None, f"cannot be read: {why(error)}")
+    if is_binary_key(file.data):
+        return None, Problem(path, None, KEY)
     if is_locked(file.data):
         return None, Problem(path, None, "is locked by git-crypt (git-crypt unlock)")
     if b"\0" in file.data and not _is_text(file.data):

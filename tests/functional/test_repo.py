@@ -146,7 +146,7 @@ def test_the_key_of_a_killed_signer_is_removed_by_the_next_run(repo, tmp_path, s
 def test_refresh_with_invalid_settings_exits_2(repo):
     done = repo("refresh", LAGO_IMAGES_BASE_URL="ftp://x")
     assert done.exit_code == 2
-    assert "base-url must be" in done.stderr
+    assert "LAGO_IMAGES_BASE_URL: must be" in done.stderr
 
 
 def test_releases_behind_a_link_are_refused(repo, tmp_path):

@@ -162,7 +162,7 @@ def _settings() -> Iterator[str]:
     told = _attributes(settings.Settings)
     rows = []
     for field in dataclasses.fields(settings.Settings):
-        if field.name in {"folder", "origins", "template_sources"}:
+        if field.name in {"folder", "origins", "lines", "template_sources"}:
             continue
         name, default = field.name.replace("_", "-"), field.default
         shown = str(default).lower() if isinstance(default, bool) else str(default)

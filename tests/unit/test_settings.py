@@ -21,7 +21,7 @@ def test_the_defaults_apply_without_a_file(tmp_path):
 def test_every_setting_is_read_from_the_file(tmp_path):
     (tmp_path / FILE).write_text(
         """
-repository = "s3://b/p"
+repository = "s3://bucket/p"
 name = "n"
 base-url = "https://example.com/"
 signing-key = "env:KEY"
@@ -45,7 +45,7 @@ key = "key.asc"
     )
     source = TemplateSource(url="https://example.com/index.asc", fingerprint="F", key="key.asc")
     assert load(tmp_path, {}) == Settings(
-        repository="s3://b/p",
+        repository="s3://bucket/p",
         name="n",
         base_url="https://example.com/",
         signing_key="env:KEY",

@@ -5,13 +5,20 @@ the ETags third; whoever is overtaken starts over. So publishers at once lose no
 lock.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 
 from lago_images.console import Console
-from lago_images.errors import ConflictError, NotFoundError, RepositoryError, SigningError
+from lago_images.errors import (
+    MANUAL,
+    ConflictError,
+    NotFoundError,
+    RepositoryError,
+    SigningError,
+)
 from lago_images.host.process import Runner
 from lago_images.host.retry import RetryPolicy
 from lago_images.repository.publishing.author import NOBODY, Author, author_of
@@ -29,7 +36,7 @@ from lago_images.repository.rendering.signing import (
     open_signer,
 )
 from lago_images.repository.rendering.site import Site, site_of
-from lago_images.settings import Settings
+from lago_images.settings import FILE, Settings
 from lago_images.storage.base import Blob, Store
 
 ATTEMPTS = 100
@@ -171,6 +178,8 @@ def publishing(
         if index and f"\nfile={layout.BUILDS}".encode() in index.data:
             raise OldRepositoryError(f"the published {layout.INDEX}")
         _refuse_key_change(before.files, signer, fingerprint, retire)
+        for message in _lost_settings(before.files, site, settings):
+            console.warn(message)
         # Last, as a probe writes: what is refused above has touched nothing.
         store.ensure_safe_writes(single_writer=settings.single_writer, console=console)
         yield Publisher(
@@ -183,6 +192,24 @@ def publishing(
             author=author_of(environ),
             before=before,
         )
+
+
+def _lost_settings(before: Mapping[str, Blob], site: Site, settings: Settings) -> Iterator[str]:
+    """Yield what was published by another name or URL, where no setting says one any more."""
+    # One that is damaged is rendered anew, whatever it said.
+    with suppress(KeyError, ValueError, TypeError, AttributeError):
+        plain = json.loads(before[layout.METADATA].data)
+        urls = [source["args"]["baseurl"] for source in plain["sources"].values()]
+        of_urls = [("base-url", url, site.base_url, settings.base_url) for url in urls[:1]]
+        for setting, old, new, chosen in (
+            ("name", plain["name"], site.name, settings.name.strip()),
+            *of_urls,
+        ):
+            if not chosen and old != new:
+                yield (
+                    f"the published {setting} {old!r} becomes the default {new!r}: to keep it, "
+                    f"put {setting} = {json.dumps(old)} into {FILE}"
+                )
 
 
 def _read_before(store: Store, signer: Signer) -> Before:
@@ -218,8 +245,10 @@ def _refuse_key_change(
             f"{', '.join(sorted(both))} is to be retired and is in signing-key",
             hint="take it out of signing-key first",
         )
+    known = {key_behind(name) for name in before}
+    strange = retire - known
     retire |= _half_retired(before, signer, fingerprint)
-    abandoned = {key_behind(name) for name in before} - {"", *ours} - retire
+    abandoned = known - {"", *ours} - retire
     # A subkey that clients know and that no longer signs leaves them behind like a key does.
     for key in signer.keys:
         if own := before.get(layout.key_file(key.fingerprint)):
@@ -233,12 +262,29 @@ def _refuse_key_change(
     elif layout.SIGNED_INDEX in before and first is None and not retire:
         abandoned.add("an unknown key")
     if abandoned:
-        names = ", ".join(sorted(abandoned))
-        raise SigningError(
-            f"the published files are signed by {names}, which signing-key does not say",
-            hint="put it back (the key of index.asc is the first); or, when no client trusts it "
-            "any more: repo refresh --retire-key FINGERPRINT",
+        raise _left_behind(abandoned, ours, strange)
+
+
+def _left_behind(abandoned: set[str], ours: Sequence[str], strange: frozenset[str]) -> SigningError:
+    """Return why clients of ``abandoned`` keys would be left behind: the order, or no such key."""
+    names = ", ".join(sorted(abandoned))
+    if abandoned <= set(ours[1:]):
+        return SigningError(
+            f"index.asc is signed by {names}, which is in signing-key, but not the first there",
+            hint="let it be the first: a new key takes its place when the old one is retired "
+            f"({MANUAL}/signing.md)",
         )
+    if strange:
+        return SigningError(
+            f"--retire-key {', '.join(sorted(strange))}: no key of this repository, which is "
+            f"signed by {names}",
+            hint=f"repo refresh --retire-key {min(abandoned)}",
+        )
+    return SigningError(
+        f"the published files are signed by {names}, which signing-key does not say",
+        hint="put it back (the key of index.asc is the first); or, when no client trusts it "
+        "any more: repo refresh --retire-key FINGERPRINT",
+    )
 
 
 def _write(store: Store, before: Before, state: State, site: Site, signer: Signer) -> Iterator[str]:

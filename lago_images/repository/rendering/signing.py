@@ -15,7 +15,7 @@ from lago_images.errors import MANUAL, CommandError, SigningError
 from lago_images.host.gpg import Gpg, Key, fingerprints, signing_parts, throw_away
 from lago_images.host.process import Runner
 from lago_images.repository.rendering.site import PublicKey
-from lago_images.settings import Settings
+from lago_images.settings import Settings, key_file
 
 _EXPORT = "gpg --export-secret-keys --armor FINGERPRINT"
 _LIST = (
@@ -160,7 +160,7 @@ def _secret(reference: str, folder: Path, environ: Mapping[str, str]) -> bytes:
             )
         # Python keeps bytes that are no text as surrogates: these become the bytes again.
         return os.fsencode(environ[rest])
-    path = folder / Path(rest if colon and scheme == "file" else reference).expanduser()
+    path = key_file(reference, folder) or Path(reference)
     try:
         return path.read_bytes()
     except OSError as error:

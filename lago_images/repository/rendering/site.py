@@ -1,9 +1,8 @@
 """Describe the repository itself, and the URL where its clients find it."""
 
-import re
 from dataclasses import dataclass
-from urllib.parse import quote, urlsplit
 
+from lago_images.addresses import is_plain_url
 from lago_images.errors import Problem, SettingsError
 from lago_images.repository.records.fields import is_line
 from lago_images.settings import FILE, Settings
@@ -11,7 +10,6 @@ from lago_images.settings import FILE, Settings
 # The default of the older lago-images.
 DEFAULT_NAME = "test"
 DEFAULT_BASE_URL = "http://127.0.0.1:8181"
-_SCHEMES = ("http", "https", "file")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +47,7 @@ def site_of(settings: Settings, store_url: str) -> Site:
 
     def complain(name: str, message: str) -> None:
         refused.append(name)
-        problems.append(Problem(settings.origins.get(name, FILE), None, message))
+        problems.append(settings.problem(name, message))
 
     if "/" in settings.name or not is_line(settings.name):
         complain("name", "name must be one line without '/': lago makes file names of it")
@@ -60,7 +58,7 @@ def site_of(settings: Settings, store_url: str) -> Site:
         )
         complain("base_url", message)
     base_url = (base_url or DEFAULT_BASE_URL).rstrip("/")
-    if not _is_plain_url(base_url):
+    if not is_plain_url(base_url):
         complain("base_url", f"base-url must be an http, https or file URL, not {base_url!r}")
     if problems:
         raise SettingsError(problems, hint=f"set it in {FILE}, or as {_elsewhere(refused)}")
@@ -74,11 +72,3 @@ def _elsewhere(names: list[str]) -> str:
         "base_url": "--base-url URL or LAGO_IMAGES_BASE_URL",
     }
     return "; ".join(ways[name] for name in dict.fromkeys(names))
-
-
-def _is_plain_url(text: str) -> bool:
-    """Return whether a URL can be published: people paste it into a shell, in commands of ours."""
-    parts = urlsplit(text)
-    plain = not re.search(r"[\s\x00-\x20\x7f'\"<>\\`$;|&]", text) and text == quote(text, "/:%@[]~")
-    host = parts.hostname if parts.scheme != "file" else parts.path
-    return plain and parts.scheme in _SCHEMES and bool(host) and not parts.query

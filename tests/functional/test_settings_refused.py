@@ -1,0 +1,196 @@
+"""Settings that cannot work, and keys in the wrong place: told by lint, where they are written."""
+
+import pytest
+
+from tests.support.keys import make_key
+from tests.support.specs import SpecsRepo, git
+from tests.tools import need
+
+need("git", "gpg")
+COMMANDS = (("lint",), ("ci", "plan"), ("build",), ("repo", "list"), ("repo", "refresh"))
+
+
+@pytest.fixture(scope="module")
+def key(tmp_path_factory):
+    return make_key(tmp_path_factory.mktemp("keys"), "signing")
+
+
+@pytest.fixture
+def repo(tmp_path):
+    repo = SpecsRepo.create(tmp_path / "specs")
+    repo.spec("a", "libguestfs:x")
+    return repo
+
+
+@pytest.mark.parametrize(
+    "place", ["image-specs", "image-specs/out", ".", "..", "/", "./image-repo/.."]
+)
+def test_a_repository_among_the_specs_or_over_the_checkout_is_refused(repo, place):
+    repo.write("lago-images.toml", f'name = "x"\nrepository = "{place}"\n')
+    before = sorted(repo.root.rglob("*"))
+    for command in COMMANDS:
+        ran = repo.run(*command)
+        assert ran.code == 2
+        assert "lago-images.toml:2: the repository /" in ran.out + ran.err
+    assert repo.run("repo", "refresh", environ={"LAGO_IMAGES_REPOSITORY": "x"}).code == 0
+    ran = repo.run("repo", "list", "--repository", place)
+    assert (ran.code, ran.err.partition(":")[0]) == (2, "--repository")
+    assert sorted(path for path in repo.root.rglob("*") if "x" not in path.parts) == before
+
+
+def test_a_repository_is_read_from_its_own_folder(repo):
+    assert repo.run("repo", "refresh").code == 0
+    folder = repo.root.parent / "pub"
+    folder.mkdir()
+    assert repo.run("repo", "list", "--repository", ".", folder=folder).code == 0
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'base-url = "images.example.org"',
+        'base-url = "s3://x"',
+        'base-url = "http://[::1"',
+        'repository = "s3:/x"',
+        'repository = "s3://My Bucket/"',
+        'repository = "s3://bucket/a/../b"',
+        'repository = "https://images.example.org/b"',
+        'repository = "file://host/b"',
+        'repository = ""',
+    ],
+)
+def test_lint_refuses_what_later_commands_refuse(repo, line):
+    repo.write("lago-images.toml", f'name = "x"\n{line}\n')
+    for command in COMMANDS:
+        ran = repo.run(*command)
+        assert ran.code == 2
+        assert ran.err.startswith("lago-images.toml:2: ")
+
+
+@pytest.mark.parametrize("url", ["s3:/x", "s3://My Bucket/", "https://h/b", "image-specs", "."])
+def test_init_writes_no_repository_that_is_refused(tmp_path, url):
+    repo = SpecsRepo(root=tmp_path)
+    ran = repo.run("init", "--repository", url)
+    assert (ran.code, list(tmp_path.iterdir())) == (2, [])
+
+
+def test_a_variable_that_is_no_setting_is_told(repo):
+    ours = {
+        "LAGO_IMAGES_TEST_BOOTS": "1",
+        "LAGO_IMAGES_PLAN_SHA256": "1",
+        "LAGO_IMAGES_VENV": "/x",
+        "LAGO_IMAGES_NAME": "x",
+        "LAGO_IMAGES_MY_KEY": "secret",
+        "LAGO_IMAGES_SIGNING_KEY": "env:LAGO_IMAGES_MY_KEY",
+    }
+    assert "warning" not in repo.run("lint", environ=ours).err
+    for command in (("lint",), ("ci", "plan")):
+        ran = repo.run(*command, environ={**ours, "LAGO_IMAGES_NMAE": "hunter2"})
+        assert "warning: the variable LAGO_IMAGES_NMAE is no setting" in ran.err
+        assert "did you mean LAGO_IMAGES_NAME?" in ran.err
+        assert "hunter2" not in ran.err
+
+
+def findings(repo):
+    checks = repo.run("doctor", "--format", "json").json()["checks"]
+    return [(each["state"], each["found"]) for each in checks if each["name"] == "signing key"]
+
+
+def test_a_key_in_the_work_tree_is_told(repo, key):
+    path = repo.write("signing-key.asc", key.secret.read_text())
+    path.chmod(0o600)
+    repo.write("lago-images.toml", 'name = "x"\nsigning-key = "signing-key.asc"\n')
+    ran = repo.run("lint")
+    assert ran.code == 0
+    assert "warning: lago-images.toml:2: the signing key" in ran.err
+    assert "git add takes it along" in ran.err
+    [(state, found)] = findings(repo)
+    assert state == "warning"
+    assert "is in the specs repository" in found
+    git(repo.root, "add", "signing-key.asc")
+    ran = repo.run("lint")
+    assert ran.code == 2
+    assert ran.out.startswith("lago-images.toml:2: the signing key")
+    assert "make a new key" in ran.out
+    [(state, found)] = findings(repo)
+    assert state == "missing"
+    assert "is in git" in found
+
+
+def test_a_key_that_others_can_read_is_told(repo, key):
+    path = repo.write("signing-key.asc", key.secret.read_text())
+    repo.write(".gitignore", "*.asc\n")
+    repo.write("lago-images.toml", 'signing-key = "file:signing-key.asc"\n')
+    path.chmod(0o640)
+    assert "chmod 600" in repo.run("lint").err
+    assert [state for state, _found in findings(repo)] == ["warning"]
+    path.chmod(0o600)
+    assert "warning" not in repo.run("lint").err
+    assert findings(repo) == []
+
+
+@pytest.fixture
+def disk(repo):
+    need("qemu-img")
+    (repo.root / "image-specs/a").unlink()
+    repo.disk("disk.raw", size=1 << 16)
+    repo.spec("one", "simple:disk.raw")
+    repo.commit()
+    return repo
+
+
+def test_a_name_and_url_that_a_run_would_lose_are_told(disk):
+    options = ("--repo-name", "my-images", "--base-url", "https://images.example.org")
+    assert "becomes the default" not in disk.run("build", *options).err
+    for command in (("build",), ("repo", "yank", "one", "--reason", "old")):
+        ran = disk.run(*command)
+        assert "published name 'my-images' becomes the default 'test'" in ran.err
+        assert 'put base-url = "https://images.example.org" into lago-images.toml' in ran.err
+        disk.run("build", *options)
+    text = 'name = "my-images"\nbase-url = "https://images.example.org"\n'
+    disk.write("lago-images.toml", text)
+    disk.run("build")
+    assert "becomes the default" not in disk.run("build").err
+
+
+def test_build_beside_a_bucket_says_that_its_directory_is_signed(disk, key):
+    signing = {"LAGO_IMAGES_SIGNING_KEY": str(key.secret)}
+    assert disk.run("build", environ=signing).code == 0
+    bucket = {**signing, "LAGO_IMAGES_REPOSITORY": "s3://lab-images"}
+    for options in ((), ("--repo-dir", "image-repo")):
+        ran = disk.run("build", *options, environ=bucket)
+        assert ran.code == 2
+        assert f"{disk.root}/image-repo is signed, and build signs nothing" in ran.err
+        assert "hint: name another with --repo-dir" in ran.err
+        assert "put it back" not in ran.err
+    ran = disk.run("--repository", "image-repo", "build", environ=bucket)
+    assert ran.code == 0, ran.err
+    assert disk.run("build", "--repo-dir", "other", environ=bucket).code == 0
+
+
+def test_keys_in_the_wrong_order_and_a_key_that_is_none_have_their_own_reasons(repo, key, tmp_path):
+    new = make_key(tmp_path, "new")
+    signed = {"LAGO_IMAGES_SIGNING_KEY": str(key.secret)}
+    (repo.root / "image-specs/a").unlink()
+    repo.disk("disk.raw", size=1 << 16)
+    repo.spec("one", "simple:disk.raw")
+    assert repo.run("build", environ=signed).code == 0
+    swapped = {"LAGO_IMAGES_SIGNING_KEY": f"{new.secret},{key.secret}"}
+    ran = repo.run("repo", "refresh", environ=swapped)
+    assert ran.code == 1
+    assert f"index.asc is signed by {key.fingerprint}, which is in signing-key, but not" in ran.err
+    other = {"LAGO_IMAGES_SIGNING_KEY": str(new.secret)}
+    ran = repo.run("repo", "refresh", "--retire-key", "ABC", environ=other)
+    assert ran.code == 1
+    assert "--retire-key ABC: no key of this repository, which is signed by " in ran.err
+    assert f"hint: repo refresh --retire-key {key.fingerprint}" in ran.err
+
+
+def test_a_folder_of_specs_that_is_missing_is_told_where_it_is_set(repo):
+    repo.write("lago-images.toml", 'name = "x"\nspecs = "images"\n')
+    for command in (("lint",), ("ci", "plan"), ("build",)):
+        ran = repo.run(*command)
+        assert ran.code == 2
+        assert f"lago-images.toml:2: there is no folder {repo.root}/images" in ran.out + ran.err
+    ran = repo.run("lint", environ={"LAGO_IMAGES_SPECS": "other"})
+    assert ran.out.startswith("LAGO_IMAGES_SPECS: there is no folder ")
