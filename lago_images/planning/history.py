@@ -69,7 +69,9 @@ class Current:
     """Describe the release that clients get now.
 
     Attributes:
-        dirty: Whether it was released with files that the commit does not have.
+        commit: What it stands for when commits are compared.
+        made_of: The commit that its build was made of, which a rollback leaves behind.
+        dirty: Whether it was built from files that ``made_of`` does not have.
         built: None when the repository no longer has the build that the release names.
     """
 
@@ -78,6 +80,7 @@ class Current:
     commit: str
     build: str
     built: Built | None
+    made_of: str
     dirty: bool = False
 
 

@@ -52,7 +52,8 @@ def _current(state: Offers[R], release: R, history: tuple[R, ...]) -> Current:
         commit=deciding_commit(release, history),
         build=release.build or "",
         built=_public(image) if image and state.is_whole(image.public) else None,
-        dirty=release.released.dirty,
+        made_of=image.manifest.commit if image else release.released.commit,
+        dirty=image.manifest.dirty if image else release.released.dirty,
     )
 
 

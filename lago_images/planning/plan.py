@@ -19,6 +19,7 @@ from lago_images.planning.model import WORK, Action, Plan, PlannedImage, Reason,
 from lago_images.repository.records.changes import Upstream
 from lago_images.repository.records.guest_tests import BOOT
 from lago_images.repository.records.layout import ImageId
+from lago_images.repository.records.release import NO_COMMIT
 from lago_images.specs.choosing import chosen
 from lago_images.specs.model import BaseKind, Spec
 from lago_images.specs.quarantine import day
@@ -200,7 +201,12 @@ class _Decider:
     def _origin(self, spec: Spec, current: Current) -> str:
         upstream = self.upstream.get(spec.name)
         unknown = upstream.unknown if upstream else ""
-        return reasons.origin(current) + (f"; {reasons.unresolved(unknown)}" if unknown else "")
+        more = [reasons.unresolved(unknown)] if unknown else []
+        # What is published would stay as no commit has it for as long as nobody changes the spec.
+        in_no_commit = current.dirty or current.made_of == NO_COMMIT
+        if in_no_commit and self.history.head and not self.tree.dirty:
+            more += [f"lago-images build {spec.name} (ci rebuild) makes it of the commit"]
+        return "; ".join([reasons.origin(current), *more])
 
     def _promotable(
         self, spec: Spec, published: ImageHoldings, why_so: tuple[Reason, ...]

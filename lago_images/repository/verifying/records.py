@@ -288,9 +288,10 @@ def _versions(history: tuple[Release, ...]) -> Iterator[Finding]:
 def _uncommitted(state: State, image: ImageId) -> Iterator[Finding]:
     """Find offered images that no commit has the files of."""
     for release in state.live(*image):
-        if release.manifest and (release.manifest.dirty or release.released.dirty):
+        if release.dirty:
             message = "it was built from files that were not committed"
-            yield note(str(release.key), message, f"commit them, and build {release.name} again")
+            repair = f"commit them; then lago-images build {release.name} (ci rebuild)"
+            yield note(str(release.key), message, repair)
 
 
 def _orphans(state: State) -> Iterator[Finding]:
