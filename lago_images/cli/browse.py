@@ -99,6 +99,8 @@ def list_(
     )
     for pattern, hint in queries.unmatched(content, patterns):
         invocation.console.warn(f"no image {pattern} was ever published: {hint}")
+    if not listed.images and (why := queries.why_nothing(content, patterns, arch)):
+        invocation.console.warn(why)
     if outdated:
         listed = queries.with_outdated(listed, content, store)
         listed = _with_upstream(invocation, listed, content)

@@ -316,6 +316,29 @@ def test_a_rollback_shows_the_commit_of_its_bytes_everywhere(tmp_path):
     assert repo.run("repo", "provenance", "one").out.count(first) >= 1
 
 
+def test_what_was_rolled_back_is_not_built_again_while_a_record_is_lost(tmp_path):
+    repo = SpecsRepo.create(tmp_path / "specs")
+    repo.disk("one.img")
+    repo.write(".gitignore", "/image-repo/\n")
+    for note in ("good", "bad"):
+        repo.spec("one", "simple:one.img", f"#notes={note}")
+        repo.commit()
+        assert repo.run("build").code == 0
+    assert repo.run("repo", "rollback", "one", "--reason", "bad").code == 0
+    lost = "releases/one/x86_64/1.json"
+    (repo.root / "image-repo" / lost).unlink()
+    ran = repo.run("build")
+    assert f"{lost} is missing; restore it from a copy" in ran.err
+    [planned] = repo.run("ci", "plan", "--format", "json").json()["images"]
+    assert planned["action"] == "keep"
+    assert planned["note"] == (
+        f"{lost} is missing; restore it from a copy, or name one to build it"
+    )
+    [listed] = document(repo, "image-list", "list")["images"]
+    assert listed["revision"] == 3
+    assert repo.run("build", "one").code == 0
+
+
 def test_what_was_built_before_the_first_commit_is_made_of_it_by_name(tmp_path):
     repo = SpecsRepo.create(tmp_path / "specs")
     repo.disk("one.img")

@@ -206,6 +206,18 @@ def unmatched(state: State, patterns: Sequence[str]) -> Iterator[tuple[str, str]
             yield pattern, did_you_mean(pattern, names, _HINT)
 
 
+def why_nothing(state: State, patterns: Sequence[str], arch: str) -> str:
+    """Return why a list of images that are there is empty; empty where patterns match none."""
+    names = _names(state)
+    chosen = {name for each in patterns for name in matching(each, names)} if patterns else names
+    images = [image for image in state.images if image.name in chosen]
+    if not images:
+        return ""
+    if arch and arch not in (known := {image.arch for image in images}):
+        return f"nothing here is for {arch}, only for {', '.join(sorted(known))}"
+    return f"no revision has the state that was asked for; {_HINT}"
+
+
 def _names(state: State) -> frozenset[str]:
     return frozenset(image.name for image in state.images)
 
