@@ -99,6 +99,8 @@ def list_(
     )
     for pattern, hint in queries.unmatched(content, patterns):
         invocation.console.warn(f"no image {pattern} was ever published: {hint}")
+    if not listed.images and (why := queries.why_nothing(content, patterns, arch)):
+        invocation.console.warn(why)
     if outdated:
         listed = queries.with_outdated(listed, content, store)
         listed = _with_upstream(invocation, listed, content)
@@ -253,6 +255,10 @@ def _commit(revision: Revision) -> str:
     return revision.commit[:_SHORT] + "+" * revision.dirty
 
 
+def _whole_commit(shown: Revision | LogEntry) -> str:
+    return shown.commit + (", and files that were not committed" if shown.dirty else "")
+
+
 def _facts(page: ImagePage, chosen: Revision, now: float) -> Iterator[tuple[str, str]]:
     state = str(chosen.state) + (f": {chosen.reason}" if chosen.reason else "")
     yield "revision", f"{chosen.revision}, {state}"
@@ -262,8 +268,7 @@ def _facts(page: ImagePage, chosen: Revision, now: float) -> Iterator[tuple[str,
     yield "published", f"{minute(chosen.published)}{by}"
     if chosen.run:
         yield "run", chosen.run
-    dirty = ", and files that were not committed" if chosen.dirty else ""
-    yield "commit", f"{chosen.commit}{dirty}"
+    yield "commit", _whole_commit(chosen)
     base = chosen.base
     standing = f", revision {base.revision}" if base.revision else ""
     yield "base", f"{base.ref}{standing}" + (f" ({base.detail})" if base.detail else "")
@@ -354,9 +359,9 @@ def _entry_lines(entry: LogEntry, width: int | None) -> Iterator[str]:
     yield from more
     if entry.reason:
         yield from wrapped(clean(f"    reason: {entry.reason}"), width, indent="      ")
-    if entry.commit != NO_COMMIT:
-        dirty = ", and files that were not committed" if entry.dirty else ""
-        yield from wrapped(clean(f"    commit: {entry.commit}{dirty}"), width, indent="      ")
+    # An operator may withdraw from anywhere; of what is published the list has a commit, too.
+    if entry.commit != NO_COMMIT or entry.kind is not EventKind.WITHDRAWN:
+        yield from wrapped(clean(f"    commit: {_whole_commit(entry)}"), width, indent="      ")
     if entry.run:
         yield clean(f"    run: {entry.run}")
 

@@ -3,11 +3,13 @@
 import dataclasses
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import click
 
+from lago_images.building.model import Result
 from lago_images.ci import attestations, environment
 from lago_images.ci.environment import BOT, Event
 from lago_images.ci.report import entries, junit
@@ -32,6 +34,7 @@ from lago_images.cli.output import (
 from lago_images.cli.plan import FAN_OUTS, FORMS, show_plan
 from lago_images.cli.run_report import image_reports
 from lago_images.cli.targets import FILE, FOLDER, writable
+from lago_images.console import first_of
 from lago_images.errors import Error
 from lago_images.host.files import replace
 from lago_images.jobs import build as build_job
@@ -41,9 +44,12 @@ from lago_images.jobs import results
 from lago_images.jobs.results import Fate
 from lago_images.planning import formats
 from lago_images.planning.history import Ask
-from lago_images.planning.model import Plan
+from lago_images.planning.model import Plan, ReasonKind
 from lago_images.repository.records.state import read, survey
 from lago_images.specs.quarantine import day
+
+# As many names as a line has.
+_SHOWN = 3
 
 
 def _saved(path: Path | None, sha256: str | None) -> Plan | None:
@@ -162,12 +168,38 @@ def build(
     if not built:
         say("nothing to build: these images are published, or built and waiting to be")
     elif upload and ok:
-        again = command(workspace.root, invocation.overrides.get("repository"), "ci", "publish")
-        workspace.console.info(f"next: {again}, which makes them public")
+        begins = partial(command, workspace.root, invocation.overrides.get("repository"))
+        workspace.console.info(_after_build(begins, plan, built, plan_file, folder))
     if form == "json":
         images = image_reports(workspace.store, plan, built, None)
         click.echo(document(run_report(workspace, images, None, ok=ok)))
     finish(succeeded=ok and is_written)
+
+
+def _after_build(
+    begins: Callable[..., str],
+    plan: Plan,
+    built: Sequence[Result],
+    plan_file: Path | None,
+    folder: Path | None,
+) -> str:
+    """Return how what was built becomes public."""
+    names = {result.name for result in built}
+    unchanged = sorted(
+        image.name
+        for image in plan.images
+        if image.name in names and {each.kind for each in image.reasons} == {ReasonKind.FORCED}
+    )
+    if plan_file is None and unchanged:
+        # Who publishes without this plan has one that keeps what has not changed.
+        again = begins("ci", "rebuild", *sorted(names))
+        return (
+            f"next: {again}, which builds and publishes; ci publish alone leaves "
+            f"{first_of(unchanged, _SHOWN)}, unchanged, as published"
+        )
+    options = ["--plan", str(plan_file)] if plan_file else []
+    options += ["--results", str(folder)] if folder else []
+    return f"next: {begins('ci', 'publish', *options)}, which makes them public"
 
 
 @click.command()

@@ -119,8 +119,12 @@ class Invocation:
             f"read the releases of {len(content.images)} images in {store.url} in "
             f"{time.monotonic() - started:.2f} s"
         )
+        if not content.objects and store.folder is not None and _is_strange(store.folder):
+            self.console.warn(f"there is no repository in {store.folder}: check --repository")
         for message in content.damaged.values():
             self.console.warn(f"{message}; restore it from a copy")
+        for key in content.missing:
+            self.console.warn(f"{key} is missing; restore it from a copy")
         return store, content
 
     def judging_workspace(self, *, must_judge: bool) -> "Workspace":
@@ -180,6 +184,14 @@ def command(root: Path, repository: str | None, *words: str) -> str:
     if repository is not None:
         shared += ["--repository", repository]
     return shlex.join(["lago-images", *shared, *words])
+
+
+def _is_strange(folder: Path) -> bool:
+    """Return whether a folder has something in it, and nothing of a repository."""
+    from lago_images.repository.records.layout import BUILDS, IMAGES, INDEX  # noqa: PLC0415
+
+    is_ours = any((folder / name).exists() for name in (INDEX, BUILDS, IMAGES))
+    return not is_ours and folder.is_dir() and any(folder.iterdir())
 
 
 def find_root(start: Path) -> Path:

@@ -2,6 +2,7 @@
 
 import time
 from contextlib import AbstractContextManager
+from dataclasses import replace
 
 import click
 
@@ -16,8 +17,9 @@ from lago_images.repository.publishing import collect
 from lago_images.repository.publishing.publisher import Publisher, publishing
 from lago_images.repository.publishing.retention import Retention, Sweep
 from lago_images.repository.verifying.findings import Report
-from lago_images.repository.verifying.verifier import Verifier
+from lago_images.repository.verifying.verifier import Verifier, refuse_nothing
 from lago_images.repository.verifying.web import Web, is_web
+from lago_images.storage.open import from_folder
 
 
 @click.command("refresh")
@@ -73,16 +75,33 @@ def verify(invocation: Invocation, url: str | None, deep: bool, form: str) -> No
     repo.metadata name is checked, and how it is served.
     """
     web = Web.at(url, invocation.environ) if url and is_web(url) else None
+    own, settings = invocation.settings, invocation.settings
     if url and web is None:
         invocation.use_repository(url)
+        settings = invocation.settings
+    place = from_folder(own.repository, own.folder)
+    is_own = own.base_url.rstrip("/") == web.url if web else settings.repository == place
+    is_elsewhere = bool(url) and not is_own
+    if is_elsewhere:
+        # What is right for one's own repository says nothing of another's.
+        settings = replace(settings, name="", base_url="", signing_key="")
     verifier = Verifier(
-        settings=invocation.settings,
+        settings=settings,
         environ=invocation.environ,
         console=invocation.console,
         deep=deep,
         now=time.time(),
     )
-    report = verifier.web(web) if web else verifier.store(invocation.store())
+    is_named = "repository" in invocation.overrides
+    if web:
+        report = verifier.web(web)
+    else:
+        store = invocation.store()
+        if is_named:
+            refuse_nothing(store)
+        report = verifier.store(store)
+    if is_elsewhere or is_named:
+        report = report.elsewhere("" if web else report.url)
     if form == "json":
         click.echo(document(Verification.of(report)))
     else:
@@ -115,9 +134,16 @@ def gc(invocation: Invocation, apply: bool, form: str) -> None:
         planned = done.sweep
         for image in done.left:
             invocation.console.warn(f"{image} was published meanwhile: left alone")
+    for key in planned.missing:
+        invocation.console.error(
+            f"{key} is missing: nothing is cleared up until it is restored from a copy"
+        )
     if form == "json":
         click.echo(document(Cleaning.of(planned, applied=apply)))
+        finish(succeeded=not planned.missing)
         return
+    if planned.missing:
+        finish(succeeded=False)
     _show_sweep(planned, apply=apply)
     if planned.waiting:
         first, last = day(planned.waiting[0]), day(planned.waiting[-1])

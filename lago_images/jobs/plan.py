@@ -69,6 +69,8 @@ def _plan(
     started = time.monotonic()
     for message in state.damaged.values():
         workspace.console.warn(message)
+    for key in state.missing:
+        workspace.console.warn(f"{key} is missing; restore it from a copy")
     known = holdings(state)
     promote = ask.promote and workspace.is_promoting
     ask = replace(ask, promote=promote, promote_days=workspace.settings.grace_days)

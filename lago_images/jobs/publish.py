@@ -1,6 +1,6 @@
 """Make builds public: release what was planned and built, render, check."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
@@ -28,7 +28,12 @@ from lago_images.repository.rendering.site import site_of
 from lago_images.repository.statements.making import BUILDER, Statements
 from lago_images.repository.statements.provenance import Origin, public_url
 from lago_images.repository.verifying.after_publish import quick
-from lago_images.repository.verifying.findings import Finding, Severity, problem
+from lago_images.repository.verifying.findings import (
+    Finding,
+    Severity,
+    problem,
+    restore_or_withdraw,
+)
 from lago_images.repository.verifying.web import base_url_problem
 
 _ASKED = {ReasonKind.FORCED, ReasonKind.STALE, ReasonKind.OUTDATED}
@@ -192,7 +197,9 @@ class _Job:
         # publisher that came since has rendered what it released.
         state = seen or survey(store)
         if not self.outdated and self.is_done(state):
-            return PublicationOutcome(outcomes={}, missing=(), written=())
+            return PublicationOutcome(
+                outcomes={}, missing=(), written=(), findings=tuple(_lost(state, state))
+            )
         # What is written must be listed after the ETags that the publisher has read.
         state = survey(store) if seen else state
         builds, missing = self.builds(state)
@@ -216,7 +223,10 @@ class _Job:
             outcomes=outcomes,
             missing=missing,
             written=refreshed.written,
-            findings=self.check([each.release for each in outcomes.values()], refreshed.state),
+            findings=(
+                *self.check([each.release for each in outcomes.values()], refreshed.state),
+                *_lost(state, refreshed.state),
+            ),
             failed=failed,
         )
 
@@ -337,7 +347,7 @@ class _Job:
                 outcomes[image.name] = outcome
             except (RepositoryError, TamperedError) as error:
                 # A damaged build keeps no other image from being published.
-                failed[image.name] = error.message
+                failed[image.name] = "; ".join(filter(None, (error.message, error.hint)))
         return outcomes, failed
 
     def _statements(self, judged: Judged) -> Statements:
@@ -426,6 +436,16 @@ def _promoted(state: State, image: PlannedImage, build_id: str) -> Judged | None
     if manifest is None or manifest.fingerprint != image.fingerprint:
         return None
     return Judged(manifest=manifest, sha256=image.promote_sha256 or digest(manifest))
+
+
+def _lost(surveyed: State, state: State) -> Iterator[Finding]:
+    """Find what clients get now and what the list, made before, lacks or has of another size."""
+    for image in state.images:
+        release = state.current(*image)
+        if release and release.public in surveyed.lost:
+            repair = restore_or_withdraw(release.public, [release.revision], "lost")
+            message = f"an object of {release.key}, which clients are offered, is lost or cut"
+            yield problem(release.public.folder, message, repair)
 
 
 def _reported(state: State, image: PlannedImage, manifest: Manifest) -> Judged | None:

@@ -69,7 +69,9 @@ class Current:
     """Describe the release that clients get now.
 
     Attributes:
-        dirty: Whether it was released with files that the commit does not have.
+        commit: What it stands for when commits are compared.
+        made_of: The commit that its build was made of, which a rollback leaves behind.
+        dirty: Whether it was built from files that ``made_of`` does not have.
         built: None when the repository no longer has the build that the release names.
     """
 
@@ -78,6 +80,7 @@ class Current:
     commit: str
     build: str
     built: Built | None
+    made_of: str
     dirty: bool = False
 
 
@@ -90,12 +93,14 @@ class ImageHoldings:
         newest: The highest revision ever taken; 0 for none.
         taken_back: By fingerprint, why an operator took it back: it is not built again unasked.
         waiting: Builds without a release that may get one, oldest first.
+        missing: Lost releases: what they took back is not known.
     """
 
     current: Current | None = None
     newest: int = 0
     taken_back: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     waiting: tuple[Built, ...] = ()
+    missing: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

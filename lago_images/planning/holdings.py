@@ -25,9 +25,18 @@ def holdings(state: Offers[R]) -> Holdings:
         # A dirty build is of files that no commit has: no other checkout can ask for it.
         if not manifest.dirty:
             waiting.setdefault(manifest.key.image, []).append(_waiting(manifest))
+    missing: dict[ImageId, list[str]] = {}
+    for key in state.missing:
+        missing.setdefault(key.image, []).append(str(key))
     names = state.releases.keys() | waiting.keys()
     return Holdings(
-        images={name: _published(state, name, waiting.get(name, [])) for name in names},
+        images={
+            name: replace(
+                _published(state, name, waiting.get(name, [])),
+                missing=tuple(missing.get(name, ())),
+            )
+            for name in names
+        },
         commit=state.published.commit if state.published else None,
     )
 
@@ -39,7 +48,10 @@ def _published(state: Offers[R], image: ImageId, waiting: list[Built]) -> ImageH
     return ImageHoldings(
         current=_current(state, offered[-1], history) if offered else None,
         newest=state.newest(*image),
-        taken_back={mark: _why(release) for mark, release in taken_back(history).items()},
+        taken_back={
+            mark: _why(_newest(history, mark, release))
+            for mark, release in taken_back(history).items()
+        },
         waiting=tuple(sorted(waiting, key=lambda built: (built.created, built.build))),
     )
 
@@ -52,7 +64,8 @@ def _current(state: Offers[R], release: R, history: tuple[R, ...]) -> Current:
         commit=deciding_commit(release, history),
         build=release.build or "",
         built=_public(image) if image and state.is_whole(image.public) else None,
-        dirty=release.released.dirty,
+        made_of=image.manifest.commit if image else release.released.commit,
+        dirty=image.manifest.dirty if image else release.released.dirty,
     )
 
 
@@ -80,6 +93,16 @@ def _waiting(manifest: Manifest) -> Built:
         also=frozenset(manifest.also),
         failed=manifest.boot.failed if manifest.boot else frozenset(),
     )
+
+
+def _newest(history: tuple[R, ...], fingerprint: str, taken: R) -> R:
+    """Return the record that tells most of what was taken back: of the newest revision."""
+    if taken.withdraws is None:
+        return taken
+    of_it = {each.revision for each in history if each.fingerprint == fingerprint}
+    # One withdrawal takes every revision of a build, the newest first.
+    records = [each for each in history if each.withdraws in of_it]
+    return max(records, key=lambda each: each.withdraws or 0)
 
 
 def _why(release: Recorded) -> str:

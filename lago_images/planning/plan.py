@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
+from lago_images.console import first_of
 from lago_images.planning import reasons
 from lago_images.planning.chains import chains, components, in_order
 from lago_images.planning.history import (
@@ -19,6 +20,7 @@ from lago_images.planning.model import WORK, Action, Plan, PlannedImage, Reason,
 from lago_images.repository.records.changes import Upstream
 from lago_images.repository.records.guest_tests import BOOT
 from lago_images.repository.records.layout import ImageId
+from lago_images.repository.records.release import NO_COMMIT
 from lago_images.specs.choosing import chosen
 from lago_images.specs.model import BaseKind, Spec
 from lago_images.specs.quarantine import day
@@ -28,6 +30,8 @@ _ASKED = {ReasonKind.FORCED, ReasonKind.STALE, ReasonKind.OUTDATED}
 # or was taken back, which says nothing for a build of the same spec.
 ANEW = {*_ASKED, ReasonKind.MISSING}
 _NOTHING = ImageHoldings()
+# As many lost releases as a note names.
+_SHOWN = 3
 
 
 _NO_UPSTREAM: Mapping[str, Upstream] = MappingProxyType({})
@@ -192,6 +196,9 @@ class _Decider:
         if base and base.action is Action.KEEP and not self._base_is_published(spec):
             return f"it cannot be built while its base {spec.base.name} is kept: {base.note}"
         forced = any(reason.kind is ReasonKind.FORCED for reason in why_so)
+        if published.missing and not forced:
+            lost = first_of(published.missing, _SHOWN)
+            return f"{lost} is missing; restore it from a copy, or name {spec.name} to build it"
         taken_back = published.taken_back.get(self.tree.fingerprints[spec.name])
         if taken_back and not forced and not (base and base.action in WORK):
             return f"{taken_back}; change its spec, or name it to build it again"
@@ -200,7 +207,12 @@ class _Decider:
     def _origin(self, spec: Spec, current: Current) -> str:
         upstream = self.upstream.get(spec.name)
         unknown = upstream.unknown if upstream else ""
-        return reasons.origin(current) + (f"; {reasons.unresolved(unknown)}" if unknown else "")
+        more = [reasons.unresolved(unknown)] if unknown else []
+        # What is published would stay as no commit has it for as long as nobody changes the spec.
+        in_no_commit = current.dirty or current.made_of == NO_COMMIT
+        if in_no_commit and self.history.head and not self.tree.dirty:
+            more += [f"lago-images build {spec.name} (ci rebuild) makes it of the commit"]
+        return "; ".join([reasons.origin(current), *more])
 
     def _promotable(
         self, spec: Spec, published: ImageHoldings, why_so: tuple[Reason, ...]

@@ -35,10 +35,10 @@ def short(commit: str) -> str:
 
 def origin(current: Current) -> str:
     """Return where a release comes from: ``, of commit 1a2b3c4``."""
-    if current.commit == NO_COMMIT:
-        return ", made outside git"
+    if current.made_of == NO_COMMIT:
+        return ", of files that were not committed" if current.dirty else ", made outside git"
     dirty = " and files that were not committed then" if current.dirty else ""
-    return f", of commit {short(current.commit)}{dirty}"
+    return f", of commit {short(current.made_of)}{dirty}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -173,13 +173,17 @@ def _file(host: HostFolder, path: str, folder: int) -> tuple[PlainFile | None, P
         return None, Problem(path, None, str(error))
     except OSError as error:
         return None, Problem(path, None, f"cannot be read: {why(error)}")
-    if is_binary_key(file.data):
-        return None, Problem(path, None, KEY)
-    if is_locked(file.data):
-        return None, Problem(path, None, "is locked by git-crypt (git-crypt unlock)")
-    if b"\0" in file.data and not _is_text(file.data):
-        return None, Problem(path, None, f"is no text, {_NO_SPEC}")
-    return file, None
+    problem = _no_text(file.data)
+    return (None, Problem(path, None, problem)) if problem else (file, None)
+
+
+def _no_text(data: bytes) -> str:
+    """Return why a file is no spec whatever it says; nothing for text, in any encoding."""
+    if is_binary_key(data):
+        return KEY
+    if is_locked(data):
+        return "is locked by git-crypt (git-crypt unlock)"
+    return f"is no text, {_NO_SPEC}" if b"\0" in data and not _is_text(data) else ""
 
 
 def _is_text(data: bytes) -> bool:

@@ -101,6 +101,8 @@ def repo(tmp_path):
         packages=3,
         properties=properties,
         base=BaseRecord(ref="bootstrap:bookworm", digest="sha256:" + "1" * 64),
+        commit="c2",
+        dirty=True,
     )
     by_alice = Released(commit="c1", actor="alice")
     publish(store, 1, old, FIRST, FIRST_BOOT, FIRST_SPEC, released=by_alice)
@@ -284,6 +286,76 @@ def test_the_log_lists_withdrawals_and_rollbacks(repo):
     ]
     assert ("rolled back", 1, "back to revision 1: too new") in kinds
     assert [about for kind, about, _ in kinds if kind == "withdrawn"] == [1, 3]
+
+
+def test_a_rollback_shows_the_commit_of_its_bytes_everywhere(tmp_path):
+    """The operator has something else checked out, which nobody has published."""
+    repo = SpecsRepo.create(tmp_path / "specs")
+    repo.disk("one.img")
+    repo.write(".gitignore", "/image-repo/\n")
+    repo.spec("one", "simple:one.img")
+    repo.commit()
+    repo.spec("one", "simple:one.img", "#notes=in no commit")
+    assert repo.run("build").code == 0
+    first = repo.head
+    repo.spec("one", "simple:one.img", "#notes=committed")
+    repo.commit()
+    assert repo.run("build").code == 0
+    repo.spec("one", "simple:one.img", "#notes=another")
+    repo.commit()
+    assert repo.run("repo", "rollback", "one", "--reason", "worse").code == 0
+    [listed] = document(repo, "image-list", "list")["images"]
+    shown = document(repo, "image-page", "show", "one")["revisions"][0]
+    logged = document(repo, "log", "log")["events"][0]
+    assert listed["revision"] == 3
+    for each in (listed, shown, logged):
+        assert (each["commit"], each["dirty"]) == (first, True)
+    assert f"  {first[:12]}+" in repo.run("repo", "list").out
+    page = (repo.root / "image-repo/catalogue/one.html").read_text()
+    assert f'<dd class="mono">{first[:12]}<small>with changes that are in no commit' in page
+    assert repo.run("repo", "provenance", "one").out.count(first) >= 1
+
+
+def test_what_was_rolled_back_is_not_built_again_while_a_record_is_lost(tmp_path):
+    repo = SpecsRepo.create(tmp_path / "specs")
+    repo.disk("one.img")
+    repo.write(".gitignore", "/image-repo/\n")
+    for note in ("good", "bad"):
+        repo.spec("one", "simple:one.img", f"#notes={note}")
+        repo.commit()
+        assert repo.run("build").code == 0
+    assert repo.run("repo", "rollback", "one", "--reason", "bad").code == 0
+    lost = "releases/one/x86_64/1.json"
+    (repo.root / "image-repo" / lost).unlink()
+    ran = repo.run("build")
+    assert f"{lost} is missing; restore it from a copy" in ran.err
+    [planned] = repo.run("ci", "plan", "--format", "json").json()["images"]
+    assert planned["action"] == "keep"
+    assert planned["note"] == (
+        f"{lost} is missing; restore it from a copy, or name one to build it"
+    )
+    [listed] = document(repo, "image-list", "list")["images"]
+    assert listed["revision"] == 3
+    assert repo.run("build", "one").code == 0
+
+
+def test_what_was_built_before_the_first_commit_is_made_of_it_by_name(tmp_path):
+    repo = SpecsRepo.create(tmp_path / "specs")
+    repo.disk("one.img")
+    repo.write(".gitignore", "/image-repo/\n")
+    repo.spec("one", "simple:one.img")
+    assert repo.run("build").code == 0
+    note = "unchanged since revision 1, of files that were not committed"
+    assert repo.run("ci", "plan", "--format", "json").json()["images"][0]["note"] == note
+    assert "    commit: unknown, and files that were not committed\n" in repo.run("repo", "log").out
+    repo.commit()
+    planned = repo.run("ci", "plan", "--format", "json").json()["images"][0]["note"]
+    assert planned == f"{note}; lago-images build one (ci rebuild) makes it of the commit"
+    assert repo.run("build", "one").code == 0
+    [listed] = document(repo, "image-list", "list")["images"]
+    assert (listed["commit"], listed["dirty"]) == (repo.head, False)
+    planned = repo.run("ci", "plan", "--format", "json").json()["images"][0]["note"]
+    assert planned == f"unchanged since revision 2, of commit {repo.head[:7]}"
 
 
 def test_diff_compares_the_newest_with_the_one_before_it(repo):

@@ -217,6 +217,24 @@ def test_unknown_names_and_revisions_exit_2(repo):
     assert "lago-images repo show debian-12 lists its revisions" in said
 
 
+def test_a_lost_release_keeps_all_that_there_is(repo, monkeypatch):
+    repo.call("refresh")
+    now = time.time()
+    monkeypatch.setattr("time.time", lambda: now + 9 * DAY)
+    lost = "releases/debian-12/x86_64/2.json"
+    repo.store.delete([lost])
+    before = {stat.key for stat in repo.store.list() if not stat.key.startswith("state/")}
+    for args in ((), ("--apply",)):
+        done = repo.call("gc", *args, code=1)
+        assert f"{lost} is missing: nothing is cleared up until it is restored" in done.stderr
+        assert done.stdout == ""
+    left = {stat.key for stat in repo.store.list() if not stat.key.startswith("state/")}
+    assert {key for key in left if key.startswith(("images/", "builds/", "releases/"))} == {
+        key for key in before if key.startswith(("images/", "builds/", "releases/"))
+    }
+    assert f"{lost} is missing; restore it from a copy" in repo.call("list").stderr
+
+
 def test_a_withdrawal_needs_a_reason(repo):
     assert "say why" in repo.call("yank", "debian-12", "--reason", " ", code=2).stderr
     assert repo.revisions == {"debian-12": 4}

@@ -87,12 +87,12 @@ def test_an_option_that_a_kept_file_does_not_follow_is_an_error(made):
     """Else a choice of whose builds are released is silently not made."""
     assert made.run("init").code == 0
     before = contents(made.root)
-    ran = made.run("init", "--promote", "never", "--repository", "s3://b/p")
+    ran = made.run("init", "--promote", "never", "--repository", "s3://bucket/p")
     assert (ran.code, contents(made.root)) == (1, before)
     assert "not all options were applied" in ran.err
     assert 'promote = "never" in lago-images.toml' in ran.err
     assert "builder-environment: builders below with: in .github/workflows/images.yml" in ran.err
-    assert 'repository = "s3://b/p" in lago-images.toml' in ran.err
+    assert 'repository = "s3://bucket/p" in lago-images.toml' in ran.err
     for option in (("--promote", "same-repository"), ("--repository", "image-repo"), ()):
         assert made.run("init", *option).code == 0
     (made.root / ".github/workflows/images.yml").unlink()

@@ -49,6 +49,74 @@ def test_ci_build_suggests_ci_publish_which_names_the_catalogue(repo):
     assert (ran.code, "next: lago-images serve" in ran.err) == (0, True), ran.err
 
 
+def test_what_is_built_again_unchanged_is_published_by_the_command_that_is_suggested(repo):
+    repo.spec("layer", "layer:one")
+    repo.commit()
+    assert repo.run("build").code == 0
+    ran = repo.run("ci", "build", "one", "layer")
+    [command] = re.findall(r"^next: (lago-images ci rebuild[^,]*),", ran.err, re.MULTILINE)
+    assert "ci publish alone leaves layer, one, unchanged" in ran.err or "leaves one" in ran.err
+    ran = repo.run(*shlex.split(command)[1:])
+    assert ran.code == 0, ran.err
+    assert "one: released revision 2" in ran.out
+    assert "layer: released revision 2" in ran.out
+
+
+def test_a_build_of_a_saved_plan_is_published_by_the_command_that_is_suggested(repo):
+    assert repo.run("build").code == 0
+    saved, results = repo.root.parent / "plan.json", repo.root.parent / "results"
+    assert repo.run("ci", "plan", "one", "--output", str(saved)).code == 0
+    ran = repo.run("ci", "build", "--plan", str(saved), "one", "--results", str(results))
+    [command] = re.findall(r"^next: (lago-images ci publish[^,]*),", ran.err, re.MULTILINE)
+    ran = repo.run(*shlex.split(command)[1:])
+    assert (ran.code, "one: released revision 2" in ran.out) == (0, True), ran.err
+
+
+def test_a_layer_on_a_build_that_nobody_released_is_told_with_what_to_do(repo):
+    assert repo.run("build").code == 0
+    repo.spec("layer", "layer:one")
+    repo.commit()
+    assert repo.run("ci", "build", "one", "layer").code == 0
+    ran = repo.run("ci", "publish")
+    assert ran.code == 1
+    assert "which is not offered; build it again: ci rebuild layer" in ran.err
+    assert repo.run("ci", "rebuild", "layer").code == 0
+
+
+def test_a_hint_names_the_command_that_shows_an_image_without_offered_revisions(repo):
+    assert repo.run("build").code == 0
+    assert repo.run("repo", "yank", "one", "--reason", "bad").code == 0
+    for args in (
+        ("yank", "one", "--reason", "x"),
+        ("rollback", "one"),
+        ("rollback", "one", "--to", "7"),
+        ("provenance", "one"),
+        ("provenance", "one", "--revision", "9"),
+    ):
+        ran = repo.run("repo", *args)
+        assert ran.code != 0
+        [hint] = re.findall(r"lago-images (repo show one)\b", ran.err)
+        assert "1         " in repo.run(*hint.split()).out
+    ran = repo.run("repo", "yank", "nosuch", "--reason", "x")
+    assert "lago-images repo list --state any" in ran.err
+
+
+def test_a_list_of_nothing_says_why(repo):
+    assert repo.run("build").code == 0
+    ran = repo.run("repo", "list", "--arch", "foo")
+    assert (ran.code, ran.err) == (0, "warning: nothing here is for foo, only for x86_64\n")
+    assert repo.run("repo", "yank", "one", "--reason", "bad").code == 0
+    ran = repo.run("repo", "list", "one")
+    assert "warning: no revision has the state that was asked for; " in ran.err
+    assert "lago-images repo list --state any shows every image" in ran.err
+    (repo.root / "disks").mkdir()
+    assert repo.run("repo", "list", "--repository", "disks").err == ""
+    repo.disk("disks/x.img")
+    ran = repo.run("repo", "list", "--repository", "disks")
+    folder = repo.root / "disks"
+    assert ran.err == f"warning: there is no repository in {folder}: check --repository\n"
+
+
 def test_gc_reports_what_waits_for_the_grace_period_and_until_when(repo):
     assert repo.run("ci", "build", "one").code == 0
     ran = repo.run("repo", "gc")

@@ -84,3 +84,44 @@ def test_a_damaged_build_does_not_prevent_the_others_from_being_published(
     listed = json.loads(repo.run("repo", "list", "--format", "json").out)["images"]
     assert [one["name"] for one in listed] == ["two"]
     assert not (repo.root / "image-repo/state/published.json").exists()
+
+
+def rolled_back(tmp_path):
+    """An image whose newest revision was rolled back; and the file of what clients get."""
+    need("git", "qemu-img")
+    repo = SpecsRepo.create(tmp_path / "specs")
+    repo.write(".gitignore", "/image-repo/\n")
+    repo.disk("one.img")
+    for note in ("good", "bad"):
+        repo.spec("one", "simple:one.img", f"#notes={note}")
+        repo.commit()
+        assert repo.run("build").code == 0
+    assert repo.run("repo", "rollback", "one", "--reason", "bad").code == 0
+    release = json.loads((repo.root / "image-repo/releases/one/x86_64/3.json").read_bytes())
+    return repo, repo.root / "image-repo/images/one/x86_64" / release["image"]["folder"]
+
+
+@pytest.mark.parametrize("name", ["one.qcow2.xz", "manifest.json"])
+def test_what_clients_get_and_is_lost_fails_every_run(tmp_path, name):
+    repo, folder = rolled_back(tmp_path)
+    (folder / name).rename(tmp_path / name)
+    for args in (("ci", "publish"), ("ci", "rebuild", "--changed"), ("build",)):
+        ran = repo.run(*args)
+        assert ran.code == 1, ran.err
+        assert (
+            "an object of releases/one/x86_64/3.json, which clients are offered, is lost" in ran.err
+        )
+        assert "lago-images repo yank one --arch x86_64 --revision 3 --reason 'lost'" in ran.err
+    (tmp_path / name).rename(folder / name)
+    assert repo.run("ci", "publish").code == 0
+
+
+def test_a_plan_names_the_newest_of_several_withdrawn_revisions(tmp_path):
+    repo, _ = rolled_back(tmp_path)
+    assert repo.run("ci", "rebuild", "one").code == 0
+    for reason in ("first", "second"):
+        assert repo.run("repo", "yank", "one", "--reason", reason).code == 0
+    # Of the build of revision 2 nothing was withdrawn by hand before.
+    assert repo.run("repo", "yank", "one", "--revision", "2", "--reason", "third").code == 0
+    [planned] = repo.run("ci", "plan", "--format", "json").json()["images"]
+    assert planned["note"].startswith("revision 4 was withdrawn: first")

@@ -307,7 +307,7 @@ def test_a_lost_or_shorter_qcow2_is_found(with_also):
     change(with_also, QCOW2, b"short")
     assert "tampered: it has 5 bytes" in problems(with_also)[QCOW2]
     with_also.delete([QCOW2])
-    assert "is missing" in problems(with_also)[QCOW2]
+    assert problems(with_also)[QCOW2] == " it is offered, and missing"
 
 
 def test_a_changed_qcow2_is_found_by_a_deep_check(with_also):
@@ -840,9 +840,61 @@ def test_a_store_without_headers_is_noted_once(store):
 
 
 def test_a_url_without_a_repository_is_reported(tmp_path):
-    with served(DirectoryStore(path=tmp_path / "none")) as server:
-        found = {one.where for one in verifier().web(Web.at(server.url)).problems}
-    assert found == {"index", "repo.metadata"}
+    path = tmp_path / "none"
+    with served(DirectoryStore(path=path)) as server:
+        done = cli("verify", server.url)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert f"there is no repository at {server.url}\n" in done.stderr
+    done = cli("verify", str(path))
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert f"there is no folder {path}\n" in done.stderr
+    path.mkdir()
+    (path / "one.img").write_bytes(b"a disk")
+    done = cli("verify", str(path))
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert f"there is no repository in {path}\n" in done.stderr
+
+
+def test_one_lost_or_changed_disk_is_told_once_with_one_repair(store):
+    """The repair takes all revisions of its build, and says why it is taken."""
+    image = real_disk(BUILDS[0])[0]
+    put_release(store, replace(release(3, image, published=1_700_000_003), reason="back to 1"))
+    refresh(store)
+    yank = "lago-images repo yank debian-12 --arch x86_64 --revision 3 --reason"
+    change(store, B1.disk, b"cut")
+    [found] = verifier().store(store).problems
+    assert (found.where, found.what.split(";")[0][:8]) == (B1.disk, "tampered")
+    assert found.repair == (
+        f"restore {B1.folder} from a copy; or withdraw it: {yank} 'tampered', "
+        "which takes revision 1 too"
+    )
+    store.delete([B1.disk])
+    [found] = verifier().store(store).problems
+    assert (found.where, found.what) == (B1.disk, "it is offered, and missing")
+    assert f"{yank} 'lost', which takes revision 1 too" in found.repair
+
+
+def test_a_foreign_repository_is_not_judged_by_the_settings_of_this_one(
+    store, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    mine = {
+        "LAGO_IMAGES_SIGNING_KEY": "env:KEY",
+        "LAGO_IMAGES_NAME": "mine",
+        "LAGO_IMAGES_BASE_URL": "https://mine.example",
+    }
+    good = cli("verify", str(store.path), **mine)
+    assert good.exit_code == 0, good.output
+    store.delete(["index.html", B2.disk])
+    bad = cli("verify", str(store.path), "--format", "json", **mine)
+    repairs = {one["where"]: one["repair"] for one in json.loads(bad.stdout)["findings"]}
+    assert repairs["index.html"] == f"lago-images repo refresh --repository {store.path}"
+    assert f"lago-images repo yank --repository {store.path} debian-12" in repairs[B2.disk]
+    with served(store) as server:
+        bad = cli("verify", server.url, "--format", "json", **mine)
+    repairs = {one["where"]: one["repair"] for one in json.loads(bad.stdout)["findings"]}
+    assert "lago-images repo yank --repository STORE debian-12" in repairs[B2.disk]
+    assert repairs[B2.disk].endswith(f"where STORE is the store behind {server.url}")
 
 
 def cli(*args, **environ):
@@ -870,3 +922,4 @@ def test_an_unreachable_server_says_nothing_about_the_repository(tmp_path, monke
     done = cli("verify", "http://127.0.0.1:9/")
     assert done.exit_code == 1
     assert "error:" in done.stderr
+    assert "hint: check the URL, and whether the server runs" in done.stderr

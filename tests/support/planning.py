@@ -77,6 +77,7 @@ def released(built: Built, revision: int = 1, commit: str = OLD) -> Current:
         commit=commit,
         build=built.build,
         built=built,
+        made_of=commit,
     )
 
 

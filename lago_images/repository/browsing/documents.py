@@ -38,7 +38,7 @@ class Revision:
         version: The name that lago has for it.
         built: When its build was made.
         published: When it became public.
-        commit: What the publisher had checked out.
+        commit: Of the specs, as its build was made; also after a rollback.
         actor: The CI's name for who released it; ``user@host`` outside CI.
         run: The URL of the CI's run; empty outside CI.
         packages: How many are installed; None where that is not known.
@@ -124,7 +124,8 @@ class ImagePage:
 class LogEntry:
     """One event: ``about`` is the revision that was released, withdrawn or rolled back to.
 
-    ``revision`` is the number of the record itself, which a withdrawal takes, too.
+    ``revision`` is the number of the record itself, which a withdrawal takes, too. ``commit`` is
+    that of the published bytes; of a withdrawal, what the operator had checked out.
     """
 
     name: str

@@ -88,8 +88,8 @@ def _revision(release: Release, image: ReleasedImage, state: ImageState, reason:
         version=version_name(release, manifest),
         built=manifest.created,
         published=release.published,
-        commit=released.commit,
-        dirty=released.dirty,
+        commit=release.commit,
+        dirty=release.dirty,
         actor=released.actor,
         run=released.run,
         build=image.build,
@@ -206,6 +206,18 @@ def unmatched(state: State, patterns: Sequence[str]) -> Iterator[tuple[str, str]
             yield pattern, did_you_mean(pattern, names, _HINT)
 
 
+def why_nothing(state: State, patterns: Sequence[str], arch: str) -> str:
+    """Return why a list of images that are there is empty; empty where patterns match none."""
+    names = _names(state)
+    chosen = {name for each in patterns for name in matching(each, names)} if patterns else names
+    images = [image for image in state.images if image.name in chosen]
+    if not images:
+        return ""
+    if arch and arch not in (known := {image.arch for image in images}):
+        return f"nothing here is for {arch}, only for {', '.join(sorted(known))}"
+    return f"no revision has the state that was asked for; {_HINT}"
+
+
 def _names(state: State) -> frozenset[str]:
     return frozenset(image.name for image in state.images)
 
@@ -258,8 +270,8 @@ def log(state: State, url: str, images: Iterable[ImageId], *, most: int | None =
             about=event.about,
             published=event.record.published,
             actor=event.record.released.actor,
-            commit=event.record.released.commit,
-            dirty=event.record.released.dirty,
+            commit=event.record.commit,
+            dirty=event.record.dirty,
             run=event.record.released.run,
             reason=event.record.reason,
         )

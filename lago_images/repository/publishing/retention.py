@@ -105,6 +105,7 @@ class Sweep:
             be offered again.
         waiting: When each folder may be removed that is kept by the grace period alone, in order;
             seconds since the epoch.
+        missing: Releases that are lost: what they named or withdrew is not known, so nothing goes.
     """
 
     retire: tuple[Step, ...]
@@ -112,6 +113,7 @@ class Sweep:
     abort: tuple[Unfinished, ...]
     forget: tuple[str, ...]
     waiting: tuple[float, ...] = ()
+    missing: tuple[ReleaseKey, ...] = ()
 
     @property
     def is_empty(self) -> bool:
@@ -128,6 +130,8 @@ def plan(state: State, unfinished: Iterable[Unfinished], retention: Retention, n
         retention: What is kept.
         now: Seconds since the epoch.
     """
+    if missing := state.missing:
+        return Sweep(retire=(), delete=(), abort=(), forget=(), missing=missing)
     before = now - retention.grace
     copies, staged = _folders(state, IMAGES), _folders(state, BUILDS)
     named = _named(state)

@@ -27,7 +27,7 @@ from lago_images.repository.records.state import State, read, survey
 from lago_images.specs.choosing import did_you_mean
 from lago_images.storage.base import Store
 
-_LIST = "lago-images repo list --all shows what is published"
+_LIST = "lago-images repo list --state any shows every image"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -329,12 +329,12 @@ def _to_withdraw(state: State, name: str, arch: str, revision: int | None) -> Re
             )
         current = state.current(name, arch)
         if current is None:
-            raise UsageError(f"{name} ({arch}) has no revision that is offered", hint=_LIST)
+            raise UsageError(f"{name} ({arch}) has no revision that is offered", hint=_shown(name))
         return current
     for release in state.history(name, arch):
         if release.revision == revision and release.image is not None:
             return release
-    raise UsageError(f"{name} ({arch}) has no release {revision}", hint=_LIST)
+    raise UsageError(f"{name} ({arch}) has no release {revision}", hint=_shown(name))
 
 
 def _to_go_back_to(state: State, name: str, arch: str, to: int | None) -> Release:
@@ -344,7 +344,7 @@ def _to_go_back_to(state: State, name: str, arch: str, to: int | None) -> Releas
         same = [release.revision for release in live if current and release.build == current.build]
         older = [o for o in live if same and o.revision < same[0] and o.build not in taken_back]
         if not older:
-            raise UsageError(f"{name} ({arch}) has no older build to go back to", hint=_LIST)
+            raise UsageError(f"{name} ({arch}) has no older build to go back to", hint=_shown(name))
         return older[-1]
     for release in live:
         if release.revision == to and current and release.build == current.build:
@@ -353,8 +353,12 @@ def _to_go_back_to(state: State, name: str, arch: str, to: int | None) -> Releas
             return release
     raise UsageError(
         f"cannot go back to revision {to} of {name}: {_why_not(state, name, arch, to)}",
-        hint=f"lago-images repo show {name} lists its revisions, and what became of each",
+        hint=_shown(name),
     )
+
+
+def _shown(name: str) -> str:
+    return f"lago-images repo show {name} shows its revisions, and what became of each"
 
 
 def _why_not(state: State, name: str, arch: str, revision: int) -> str:

@@ -30,6 +30,7 @@ class ManifestOutline(msgspec.Struct, frozen=True, gc=False):
     base: _Digest
     disk: _Disk
     commit: str
+    dirty: bool
     created: int
 
     @property

@@ -219,6 +219,16 @@ class Release:
         return self.image.manifest if self.image else None
 
     @property
+    def commit(self) -> str:
+        """Return the commit of the published bytes; in a withdrawal, what was checked out."""
+        return self.image.manifest.commit if self.image else self.released.commit
+
+    @property
+    def dirty(self) -> bool:
+        """Return whether the files were not those of ``commit``."""
+        return self.image.manifest.dirty if self.image else self.released.dirty
+
+    @property
     def public(self) -> BuildFolder | None:
         """Return the public copy; None in a withdrawal."""
         return self.image.public if self.image else None

@@ -118,6 +118,22 @@ class Offers(Generic[R]):
         newest = history[-1].revision if history else 0
         return max(newest, self._damaged_up_to(name, arch)) if self.damaged else newest
 
+    @property
+    def missing(self) -> tuple[ReleaseKey, ...]:
+        """Return the releases that are lost: a number is taken only when all before it are."""
+        numbers: dict[ImageId, set[int]] = {key.image: set() for key in self.damaged}
+        for image, history in self.releases.items():
+            numbers.setdefault(image, set()).update(release.revision for release in history)
+        for key in self.damaged:
+            numbers[key.image].add(key.revision)
+        return tuple(
+            ReleaseKey(name=name, arch=arch, revision=number)
+            for (name, arch), taken in sorted(numbers.items())
+            if len(taken) < max(taken)
+            for number in range(1, max(taken))
+            if number not in taken
+        )
+
     def withdrawn(self, name: str, arch: str) -> frozenset[int]:
         """Return the revisions that were taken back."""
         return withdrawn(self.history(name, arch))

@@ -234,7 +234,7 @@ def commit_url(release: Release) -> str:
 
     GitHub's run, which a release names, has the repository in its URL.
     """
-    run, commit = _GITHUB_RUN.match(release.released.run), release.released.commit
+    run, commit = _GITHUB_RUN.match(release.released.run), release.commit
     return f"{run[1]}/commit/{commit}" if run and _COMMIT.fullmatch(commit) else ""
 
 

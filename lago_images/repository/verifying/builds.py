@@ -16,13 +16,20 @@ from lago_images.repository.records.parsing import DocumentError, parse_json
 from lago_images.repository.records.release import Release, ReleasedImage
 from lago_images.repository.rendering.index import Entry
 from lago_images.repository.rendering.lago import Version
-from lago_images.repository.verifying.findings import REFRESH, Finding, Source, note, problem, yank
+from lago_images.repository.verifying.findings import (
+    REFRESH,
+    Finding,
+    Source,
+    note,
+    problem,
+    restore_or_withdraw,
+)
 from lago_images.settings import FORMS
 from lago_images.storage.base import Stat
 
 # As many digits as the 63 bits that virt-builder reads a number into.
 _NUMBER = re.compile(r"[0-9]{1,19}")
-_LIST = "lago-images repo list --all"
+_LIST = "lago-images repo list --all --state any"
 # Bytes, for small disks: the tables of larger ones fit into the factor of two beside it.
 _QCOW2_TABLES = 64 * 2**20
 _TAMPERED = "tampered"
@@ -46,16 +53,20 @@ class Named:
     image: ReleasedImage | None = None
 
     @property
-    def repair(self) -> str:
-        name, arch = self.build.key.image
-        command = yank(name, arch, self._revision, reason="tampered")
-        # repo.metadata names no revisions: then a list has the one of this build.
-        which = "" if self._revision else f", with the --revision that {_LIST} shows"
-        return f"restore {self.build.folder} from a copy; or withdraw it: {command}{which}"
+    def tampered(self) -> str:
+        """Return what to do where it is not what was released."""
+        return self._repair("tampered")
 
     @property
-    def _revision(self) -> int | None:
-        return min((key.revision for key in release_keys(self)), default=None)
+    def lost(self) -> str:
+        """Return what to do where something of it is missing."""
+        return self._repair("lost")
+
+    def _repair(self, reason: str) -> str:
+        revisions = [key.revision for key in release_keys(self)]
+        # repo.metadata names no revisions: then a list has the one of this build.
+        which = "" if revisions else f", with the --revision that {_LIST} shows"
+        return restore_or_withdraw(self.build, revisions, reason) + which
 
 
 @dataclass(slots=True)
@@ -147,7 +158,7 @@ def bound(source: Source, named: Named, findings: list[Finding], *, known: Image
         if release.image and release.image.public == named.build:
             return replace(named, image=release.image)
         message = f"it is offered with {named.build.folder}, which it does not name"
-        findings.append(problem(str(key), message, named.repair))
+        findings.append(problem(str(key), message, named.tampered))
     return named
 
 
@@ -228,7 +239,7 @@ def check(
     # -1: a web server that does not tell the length, which is a finding of its own.
     if manifest and disk and disk.size not in (manifest.disk.compressed_size, -1):
         message = f"it has {disk.size} bytes, not {manifest.disk.compressed_size}"
-        findings.append(problem(key.disk, f"{_TAMPERED}: {message}", named.repair))
+        findings.append(problem(key.disk, f"{_TAMPERED}: {message}", named.tampered))
     elif disk and not deep:
         findings += _last_byte(source, named, disk)
     for name, data in small.items():
@@ -250,7 +261,7 @@ def _get(source: Source, name: str, named: Named, findings: list[Finding]) -> by
     try:
         return source.get(name).data
     except NotFoundError:
-        findings.append(problem(name, "it is missing", named.repair))
+        findings.append(problem(name, "it is missing", named.lost))
     except StorageError as error:
         findings.append(problem(name, f"it cannot be read: {error.message}", "try again"))
     return None
@@ -279,7 +290,7 @@ def _also(
         found = _look(source, name, named, findings)
         if found and found.size not in (file.size, -1):
             message = f"it has {found.size} bytes, not {file.size}"
-            findings.append(problem(name, f"{_TAMPERED}: {message}", named.repair))
+            findings.append(problem(name, f"{_TAMPERED}: {message}", named.tampered))
         elif found and not deep:
             findings += _last_byte(source, named, found)
         if found and deep:
@@ -299,7 +310,7 @@ def _every_byte(
         return
     if digest.hexdigest() != sha256:
         message = f"{_TAMPERED}: its sha256 is not {sha256}, which was released"
-        yield problem(name, message, named.repair)
+        yield problem(name, message, named.tampered)
 
 
 def _bytes(named: Named, name: str, data: bytes | None) -> Iterator[Finding]:
@@ -309,7 +320,7 @@ def _bytes(named: Named, name: str, data: bytes | None) -> Iterator[Finding]:
     expected = named.image.objects[name.removeprefix(named.build.folder)]
     if hashlib.sha256(data).hexdigest() != expected.sha256:
         message = f"{_TAMPERED}: its sha256 is not {expected.sha256}, which was released"
-        yield problem(name, message, named.repair)
+        yield problem(name, message, named.tampered)
 
 
 def _last_byte(source: Source, named: Named, disk: Stat) -> Iterator[Finding]:
@@ -317,7 +328,7 @@ def _last_byte(source: Source, named: Named, disk: Stat) -> Iterator[Finding]:
     name = disk.key
     try:
         if disk.size > 0 and not next(iter(source.read(name, start=disk.size - 1)), b""):
-            yield problem(name, "its last byte cannot be read", named.repair)
+            yield problem(name, "its last byte cannot be read", named.lost)
     except StorageError as error:
         yield problem(name, f"it cannot be read: {error.message}", _READABLE)
 
@@ -331,9 +342,9 @@ def _manifest(named: Named, data: bytes | None, findings: list[Finding]) -> Mani
     try:
         return Manifest.parse(data, build)
     except DocumentError as error:
-        findings += [problem(name, message, named.repair) for message in error.problems]
+        findings += [problem(name, message, named.tampered) for message in error.problems]
     except RepositoryError as error:
-        findings.append(problem(name, error.message, named.repair))
+        findings.append(problem(name, error.message, named.tampered))
     return None
 
 
@@ -341,7 +352,7 @@ def _look(source: Source, name: str, named: Named, findings: list[Finding]) -> S
     try:
         return source.head(name)
     except NotFoundError:
-        findings.append(problem(name, "it is offered, and missing", named.repair))
+        findings.append(problem(name, "it is offered, and missing", named.lost))
     except StorageError as error:
         findings.append(problem(name, f"it cannot be read: {error.message}", "try again"))
     return None
@@ -369,9 +380,9 @@ def _hash(named: Named, data: bytes | None, manifest: Manifest | None) -> Iterat
         return
     text = data.decode(errors="replace").strip()
     if manifest and text != manifest.disk.sha1:
-        yield problem(named.build.hash, "it is not the sha1 in the manifest", named.repair)
+        yield problem(named.build.hash, "it is not the sha1 in the manifest", named.tampered)
     elif len(text) != 2 * hashlib.sha1(usedforsecurity=False).digest_size:
-        yield problem(named.build.hash, "it is not a sha1", named.repair)
+        yield problem(named.build.hash, "it is not a sha1", named.tampered)
 
 
 def _metadata(named: Named, data: bytes | None, manifest: Manifest | None) -> Iterator[Finding]:
@@ -383,12 +394,12 @@ def _metadata(named: Named, data: bytes | None, manifest: Manifest | None) -> It
     except RepositoryError:
         plain = None
     if not isinstance(plain, dict):
-        yield problem(name, "it is not a JSON object", named.repair)
+        yield problem(name, "it is not a JSON object", named.tampered)
         return
     properties: Mapping[str, str] = manifest.properties if manifest else {}
     differing = sorted(key for key, value in properties.items() if plain.get(key) != value)
     if differing:
-        yield problem(name, f"not as in the manifest: {', '.join(differing)}", named.repair)
+        yield problem(name, f"not as in the manifest: {', '.join(differing)}", named.tampered)
 
 
 def _numbers(named: Named, key: str) -> list[int]:
@@ -411,24 +422,24 @@ def _deep(
         yield problem(name, f"it cannot be read: {error.message}", "try again")
         return
     if failure:
-        yield problem(name, failure, named.repair)
+        yield problem(name, failure, named.tampered)
     for entry in named.entries:
         if entry.checksum != digests.sha512:
-            yield problem(name, "its sha512 is not the one in the index", named.repair)
+            yield problem(name, "its sha512 is not the one in the index", named.tampered)
     if manifest:
         disk = manifest.disk
         if (digests.sha256, digests.sha512) != (disk.sha256, disk.sha512):
             message = f"{_TAMPERED}: its checksums are not those that were released"
-            yield problem(name, message, named.repair)
+            yield problem(name, message, named.tampered)
         if not failure and digests.size != disk.size:
             message = f"what is in it has {digests.size} bytes, not {disk.size}"
-            yield problem(name, message, named.repair)
+            yield problem(name, message, named.tampered)
         elif not failure and disk.plain_sha256 not in (None, digests.plain_sha256):
             message = f"what is in it has not the sha256 {disk.plain_sha256}"
-            yield problem(name, message, named.repair)
+            yield problem(name, message, named.tampered)
     published_hash = None if found_hash is None else found_hash.decode(errors="replace").strip()
     if not failure and published_hash not in (None, digests.sha1):
-        yield problem(name, "what is in it has not the sha1 of its .hash", named.repair)
+        yield problem(name, "what is in it has not the sha1 of its .hash", named.tampered)
 
 
 def _largest(named: Named, manifest: Manifest | None) -> int:

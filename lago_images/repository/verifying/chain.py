@@ -24,8 +24,6 @@ from lago_images.repository.statements import envelope, provenance
 from lago_images.repository.statements.provenance import Provenance
 from lago_images.storage.base import Store
 
-_LIST = "lago-images repo list --all shows what is published"
-
 
 class CheckResult(StrEnum):
     """Name how a check of a link ended; what is not verified breaks nothing."""
@@ -141,20 +139,24 @@ class Tracer:
             return None
 
 
+def _shown(name: str) -> str:
+    return f"lago-images repo show {name} shows its revisions"
+
+
 def _wanted(state: State, name: str, arch: str, revision: int | None) -> Release:
     damaged = {key: why for key, why in state.damaged.items() if key.image == (name, arch)}
     if revision is None:
         current = state.current(name, arch)
         if current is None:
             why = "; ".join(damaged.values()) or f"no revision of {name} ({arch}) is offered"
-            raise RepositoryError(why, hint=f"name one: --revision; {_LIST}")
+            raise RepositoryError(why, hint=f"name one: --revision; {_shown(name)}")
         return current
     key = ReleaseKey(name=name, arch=arch, revision=revision)
     if key in damaged:
         raise RepositoryError(damaged[key], hint="restore it from a copy")
     release = next((r for r in state.history(name, arch) if r.revision == revision), None)
     if release is None:
-        raise UsageError(f"{name} ({arch}) has no revision {revision}", hint=_LIST)
+        raise UsageError(f"{name} ({arch}) has no revision {revision}", hint=_shown(name))
     if release.image is None:
         raise UsageError(f"{key} withdraws revision {release.withdraws}: it has no image")
     return release

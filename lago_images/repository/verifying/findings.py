@@ -1,13 +1,17 @@
 """Define the findings of ``repo verify``, and the sources that it looks at."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import re
+import shlex
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Protocol
 
+from lago_images.repository.records.layout import BuildFolder, owner
 from lago_images.storage.base import Blob, Stat
 
 REFRESH = "lago-images repo refresh"
+_COMMAND = re.compile(r"lago-images repo (?:refresh|gc|yank|list)\b")
 
 
 class Severity(StrEnum):
@@ -63,11 +67,53 @@ class Report:
     def ok(self) -> bool:
         return not self.problems
 
+    def elsewhere(self, repository: str) -> "Report":
+        """Return the report of another repository than the settings': repairs name that one.
+
+        ``repository`` is empty where its store is not known, only the URL that clients use.
+        """
+        place = shlex.quote(repository) if repository else "STORE"
+        behind = "" if repository else f", where STORE is the store behind {self.url}"
+
+        def placed(repair: str) -> str:
+            named = _COMMAND.sub(lambda found: f"{found[0]} --repository {place}", repair)
+            return named if named == repair else named + behind
+
+        findings = (replace(each, repair=placed(each.repair)) for each in self.findings)
+        return replace(self, findings=tuple(findings))
+
 
 def yank(name: str, arch: str, revision: int | None, *, reason: str) -> str:
     """Return the command that withdraws a revision; None stands for the newest one."""
     which = "" if revision is None else f" --revision {revision}"
     return f"lago-images repo yank {name} --arch {arch}{which} --reason '{reason}'"
+
+
+def restore_or_withdraw(copy: BuildFolder, revisions: Sequence[int], reason: str) -> str:
+    """Return what to do about a damaged public copy of these revisions, which one yank takes."""
+    name, arch = copy.key.image
+    newest = max(revisions, default=None)
+    others = sorted(set(revisions) - {newest})
+    # One build may have several revisions, which rollbacks made: they go together.
+    also = f", which takes revision {' and '.join(map(str, others))} too" if others else ""
+    command = yank(name, arch, newest, reason=reason)
+    return f"restore {copy.folder} from a copy; or withdraw it: {command}{also}"
+
+
+def merged(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """Return one finding for all that is wrong with one object and repaired in one way.
+
+    Problems come before notes.
+    """
+    whats: dict[tuple[Severity, str, str], dict[str, None]] = {}
+    for each in findings:
+        whats.setdefault((each.severity, each.where, each.repair), {})[each.what] = None
+    every: list[Finding] = []
+    for (severity, where, repair), said in whats.items():
+        # Only of a build's objects: those of a rendered file are told apart by what they say.
+        texts = ["; ".join(said)] if owner(where) else list(said)
+        every += [Finding(severity=severity, where=where, what=w, repair=repair) for w in texts]
+    return tuple(sorted(every, key=lambda f: (f.severity != Severity.PROBLEM, f.where, f.what)))
 
 
 class Source(Protocol):

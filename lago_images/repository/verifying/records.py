@@ -48,7 +48,13 @@ from lago_images.repository.records.state import (
 )
 from lago_images.repository.rendering.index import conflicting_aliases
 from lago_images.repository.rendering.lago import version_name
-from lago_images.repository.verifying.findings import Finding, note, problem, yank
+from lago_images.repository.verifying.findings import (
+    Finding,
+    note,
+    problem,
+    restore_or_withdraw,
+    yank,
+)
 from lago_images.storage.base import Store
 from lago_images.storage.s3.multipart import lists_uploads
 
@@ -229,21 +235,23 @@ def _numbers(history: tuple[Release, ...], listed: Iterable[str]) -> Iterator[Fi
 
 def _copies(state: State, history: tuple[Release, ...]) -> Iterator[Finding]:
     """Compare the public copies of releases, object by object, with the listing."""
+    revisions: dict[BuildFolder, list[int]] = {}
+    newest: dict[BuildFolder, Release] = {}
     for release in standing(history):
-        image = release.image
-        if image is None or image.public in state.retired:
-            continue
-        command = yank(release.name, release.arch, release.revision, reason="lost")
-        repair = f"restore {image.public.folder} from a copy; or withdraw it: {command}"
-        for file, expected in image.objects.items():
-            name = image.public.folder + file
+        if release.public and release.public not in state.retired:
+            revisions.setdefault(release.public, []).append(release.revision)
+            newest[release.public] = release
+    for copy, release in newest.items():
+        for file, expected in release.image.objects.items() if release.image else ():
+            name = copy.folder + file
             # The listing has no digests; `verify --deep` reads the bytes of what is offered.
             stat = state.objects.get(name)
             if stat is None:
+                repair = restore_or_withdraw(copy, revisions[copy], "lost")
                 yield problem(name, f"{release.key} names it, and it is missing", repair)
             elif stat.size != expected.size:
-                message = f"tampered: it has {stat.size} bytes; {expected.size} were released"
-                yield problem(name, message, repair)
+                message = f"tampered: it has {stat.size} bytes, not {expected.size}"
+                yield problem(name, message, restore_or_withdraw(copy, revisions[copy], "tampered"))
 
 
 def _bases(state: State, image: ImageId) -> Iterator[Finding]:
@@ -288,9 +296,10 @@ def _versions(history: tuple[Release, ...]) -> Iterator[Finding]:
 def _uncommitted(state: State, image: ImageId) -> Iterator[Finding]:
     """Find offered images that no commit has the files of."""
     for release in state.live(*image):
-        if release.manifest and (release.manifest.dirty or release.released.dirty):
+        if release.dirty:
             message = "it was built from files that were not committed"
-            yield note(str(release.key), message, f"commit them, and build {release.name} again")
+            repair = f"commit them; then lago-images build {release.name} (ci rebuild)"
+            yield note(str(release.key), message, repair)
 
 
 def _orphans(state: State) -> Iterator[Finding]:

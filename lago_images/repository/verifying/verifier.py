@@ -13,12 +13,12 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from lago_images.console import Advance, Console
-from lago_images.errors import CommandError, RepositoryError, SettingsError
+from lago_images.errors import CommandError, RepositoryError, SettingsError, UsageError
 from lago_images.host.gpg import fingerprints, throw_away
 from lago_images.host.process import Runner
 from lago_images.repository.publishing.retention import Retention
 from lago_images.repository.records import layout
-from lago_images.repository.records.layout import ImageId
+from lago_images.repository.records.layout import ImageId, owner
 from lago_images.repository.records.reading import THREADS
 from lago_images.repository.records.state import State
 from lago_images.repository.rendering import client_setup
@@ -36,6 +36,7 @@ from lago_images.repository.verifying.findings import (
     Report,
     Severity,
     Source,
+    merged,
     problem,
 )
 from lago_images.repository.verifying.web import Web, base_url_problem
@@ -45,6 +46,7 @@ from lago_images.storage.base import Store
 _KEY_LINK = re.compile(rb"key-[0-9A-F]{40,64}\.asc")
 _PAUSE = 3.0
 _ATTEMPTS = 3
+_OTHER_URL = "give the URL that has index and repo.metadata right below it, as base-url is"
 _NAME_AND_URL = "lago-images repo refresh, with the name and base-url that are meant"
 
 
@@ -91,11 +93,17 @@ class Verifier:
         return _with(report, verify_files.check_kept(reader.headers))
 
     def web(self, web: Web) -> Report:
-        """Find all that is wrong with the repository at a URL; raises as ``store`` does."""
+        """Find all that is wrong with the repository at a URL; raises as ``store`` does.
+
+        Raises ``UsageError`` where there is none.
+        """
         attempt, denied = 1, dict[str, Finding]()
         # A publisher may be between two of its writes, or caches be of different ages.
         while True:
-            rendered = self._examined(files := self._published(web, denied))
+            files = self._published(web, denied)
+            if not files and not denied:
+                raise UsageError(f"there is no repository at {web.url}", hint=_OTHER_URL)
+            rendered = self._examined(files)
             severities = {finding.severity for finding in rendered.findings}
             if Severity.PROBLEM not in severities or attempt == _ATTEMPTS:
                 break
@@ -145,7 +153,7 @@ class Verifier:
         known: builds.Images | None = None,
     ) -> Report:
         named, strange = builds.named(rendered.entries, rendered.versions)
-        findings = [*more, *rendered.findings, *strange]
+        findings = list[Finding]()
         progress = builds.Progress()
         with (
             self._progress(source, named, rendered.sums) as advance,
@@ -166,12 +174,15 @@ class Verifier:
 
             for problems in pool.map(check, named):
                 findings += problems
+        # The records tell of the same objects, of those too that are not offered.
+        looked_at = {each.where for each in findings if owner(each.where)}
+        others = (each for each in more if each.where not in looked_at)
         return Report(
             url=source.url,
             images=len(rendered.entries),
             versions=len(rendered.versions),
             read=progress.read,
-            findings=_ordered(findings),
+            findings=merged([*others, *rendered.findings, *strange, *findings]),
         )
 
     def _progress(
@@ -249,6 +260,17 @@ class Verifier:
         return keys[0] if len(keys) == 1 else ""
 
 
+def refuse_nothing(store: Store) -> None:
+    """Raise ``UsageError`` where a store has no repository at all: a path may be mistyped."""
+    hint = f"check the path or URL; a repository has {layout.INDEX} and {layout.RELEASES} in it"
+    if store.folder is not None and not store.folder.exists():
+        raise UsageError(f"there is no folder {store.folder}", hint=hint)
+    if next(iter(verify_files.fetch(store, layout.RENDERED)), None) is None and not any(
+        next(store.list(root), None) for root in (layout.RELEASES, layout.IMAGES, layout.BUILDS)
+    ):
+        raise UsageError(f"there is no repository in {store.url}", hint=hint)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Rendered:
     """Hold what the rendered files say, and what is wrong among them."""
@@ -265,11 +287,5 @@ def _with(report: Report, more: Iterable[Finding]) -> Report:
         images=report.images,
         versions=report.versions,
         read=report.read,
-        findings=_ordered([*report.findings, *more]),
+        findings=merged([*report.findings, *more]),
     )
-
-
-def _ordered(findings: Iterable[Finding]) -> tuple[Finding, ...]:
-    """Return each finding once, problems before notes."""
-    unique = dict.fromkeys(findings)
-    return tuple(sorted(unique, key=lambda f: (f.severity != Severity.PROBLEM, f.where, f.what)))

@@ -25,6 +25,7 @@ _PUBLIC_POLICY = (
     "let everybody read what is published: docs/policies has the policies, public-aws.json and "
     f"bucket-ceph.json, and {MANUAL}/ci.md says how to set them"
 )
+_UNREACHABLE = "check the URL, and whether the server runs and can be reached from here"
 _LENGTH = re.compile(r"[0-9]{1,18}")
 
 
@@ -188,7 +189,8 @@ def _refusal(error: HttpError) -> StorageError:
         return DeniedError(error.message, hint=error.hint)
     # 404 alone means missing: 410 and the like are a server's own words.
     kind = NotFoundError if error.status == HTTPStatus.NOT_FOUND else StorageError
-    return kind(error.message, hint=error.hint)
+    unreachable = None if error.status else _UNREACHABLE
+    return kind(error.message, hint=error.hint or unreachable)
 
 
 def base_url_problem(store: Store, base_url: str, environ: Mapping[str, str]) -> Finding | None:

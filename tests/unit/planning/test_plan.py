@@ -205,7 +205,7 @@ def test_an_uncommitted_removal_is_named():
 
 def test_outside_git_no_commit_is_named():
     outside = {
-        key: replace(one, current=replace(one.current, commit="unknown"))
+        key: replace(one, current=replace(one.current, commit="unknown", made_of="unknown"))
         for key, one in published(tree(BASE, CIRROS)).items()
     }
     made = plan(tree(BASE, CIRROS, content={"debian": "2"}), outside, commit=None)
@@ -544,9 +544,7 @@ def test_a_missing_image_is_built_even_if_a_build_waits(newest):
 
 def test_a_release_whose_build_is_lost_is_missing():
     current = released(build_of(ALL, "debian"))
-    lost = type(current)(
-        revision=4, fingerprint=current.fingerprint, commit=OLD, build="debian-1", built=None
-    )
+    lost = replace(current, revision=4, build="debian-1", built=None)
     made = plan(tree(BASE), {KEY: ImageHoldings(current=lost, newest=4)}, history())
     assert why(made, "debian") == [
         ("missing", "revision 4 names build debian-1, which is missing or damaged")

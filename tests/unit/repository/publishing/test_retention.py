@@ -118,7 +118,7 @@ def test_the_base_of_a_kept_layer_is_kept():
     ]
     whole = state([*builds, *((one, 90) for one in layers)], [*releases, *public])
     assert removed(whole) == ([], [])
-    alone = state([*builds, (layers[1], 90)], [*releases, public[1]])
+    alone = state([*builds, (layers[1], 90)], [*releases, replace(public[1], revision=1)])
     assert removed(alone) == (["b1"], [])
     assert "b2" in removed(state(builds, releases))[0]
 
