@@ -54,10 +54,10 @@ def test_lago_downloads_checks_and_converts_a_machine(machines, server, boots, t
     metadata = f"{server.url}/repo.metadata"
     got = lago.converted().download(metadata, tmp_path / "store", "my-debian-12")
     assert got["metadata"]["distro"] == "debian"
-    with (tmp_path / "unpacked.img").open("wb") as unpacked:
+    with (tmp_path / "unpacked.qcow2").open("wb") as unpacked:
         unpack = ["xz", "--decompress", "--stdout", machines.only("images/**/*.xz")]
         subprocess.run(unpack, stdout=unpacked, check=True, timeout=300)
-    compare = ["qemu-img", "compare", "-f", "raw", "-F", "raw", got["path"], unpacked.name]
+    compare = ["qemu-img", "compare", "-f", "raw", "-F", "qcow2", got["path"], unpacked.name]
     subprocess.run(compare, check=True, capture_output=True, timeout=300)
     (tmp_path / "machine.img").hardlink_to(got["path"])
     assert boots(tmp_path / "machine.img", "uefi")
