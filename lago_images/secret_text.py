@@ -45,3 +45,12 @@ def _is_base64(run: re.Match[str]) -> bool:
     # Of a path, every few characters are a slash; of base64, one in 64.
     is_path = run[0].count("/") * _WORD > len(run[0])
     return not is_path and all(kind.search(run[0]) for kind in _KINDS)
+
+
+def is_key_alone(text: str) -> bool:
+    """Return whether a text has a key's armour, or is nothing but a run of a key's base64."""
+    run = _RUN.fullmatch(text.strip())
+    return bool(_ARMOUR.search(text)) or (
+        # Not whether it may be a path: a line of base64 may begin with a slash, too.
+        run is not None and all(kind.search(run[0]) for kind in _KINDS)
+    )

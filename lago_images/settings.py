@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Any
 
 from lago_images.addresses import SCHEME, file_path, is_plain_url, refusal
-from lago_images.errors import Problem, SettingsError
+from lago_images.errors import Problem, SettingsError, UsageError
 from lago_images.secret_text import NOT_A_KEY, has_key
 from lago_images.specs import toml
 from lago_images.specs.host_files import ForbiddenPathError, HostFolder, why
@@ -101,7 +101,7 @@ class Settings:
 
     @property
     def key_files(self) -> list[Path]:
-        """Return the files that ``signing-key`` names."""
+        """Return the files that ``signing-key`` names; raises as ``expanded``."""
         references = [text.strip() for text in self.signing_key.split(",")]
         paths = [key_file(reference, self.folder) for reference in references if reference]
         return [path for path in paths if path]
@@ -112,12 +112,28 @@ class Settings:
         return Problem(origin or FILE, None if origin else self.lines.get(name), what)
 
 
+def expanded(path: str) -> Path:
+    """Return a path with the home folder that its ``~`` means.
+
+    Raises:
+        UsageError: There is no such user, or it has no home folder.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        message = f"there is no home folder for the ~ of {path}"
+        raise UsageError(message, hint="write the path from / on") from error
+
+
 def key_file(reference: str, folder: Path) -> Path | None:
-    """Return the file that a reference to a signing key means; None for another kind."""
+    """Return the file that a reference to a signing key means; None for another kind.
+
+    Raises as ``expanded``.
+    """
     scheme, colon, rest = reference.partition(":")
     if colon and scheme in {"env", "agent"}:
         return None
-    return folder / Path(rest if colon and scheme == "file" else reference).expanduser()
+    return folder / expanded(rest if colon and scheme == "file" else reference)
 
 
 def missing_specs(settings: Settings, root: Path) -> Problem | None:
@@ -133,8 +149,11 @@ def misplaced(settings: Settings, root: Path) -> Problem | None:
     scheme = SCHEME.match(settings.repository)
     if scheme and scheme[1].lower() != "file":
         return None
-    path = Path(file_path(settings.repository)) if scheme else Path(settings.repository)
-    place = (settings.folder / path.expanduser()).resolve()
+    try:
+        path = Path(file_path(settings.repository)) if scheme else expanded(settings.repository)
+    except UsageError as error:
+        return settings.problem("repository", f"{error.message}: {error.hint}")
+    place = (settings.folder / path).resolve()
     specs, top = (root / settings.specs).resolve(), root.resolve()
     if specs != top and place.is_relative_to(specs):
         what = f"lies in the folder of the specs, {specs}"

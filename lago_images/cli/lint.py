@@ -81,7 +81,12 @@ def _of_settings(invocation: Invocation) -> Iterator[Problem]:
     settings = invocation.settings
     if problem := misplaced(settings, invocation.root):
         yield problem
-    if not any(path.is_file() for path in settings.key_files):
+    try:
+        has_file = any(path.is_file() for path in settings.key_files)
+    except UsageError as error:
+        yield settings.problem("signing_key", f"{error.message}: {error.hint}")
+        return
+    if not has_file:
         return
     # lint is run at every save, and asks git of nothing else.
     from lago_images.planning.key_files import exposures  # noqa: PLC0415

@@ -31,13 +31,21 @@ def exposures(settings: Settings, find_git: Callable[[], Git | None]) -> Iterato
     for path in filter(Path.is_file, settings.key_files):
         real = path.resolve()
         git = find_git()
-        if git is not None and real.is_relative_to(git.top.resolve()):
+        if git is not None and _is_in_work_tree(real, git.top.resolve()):
             yield from _in_work_tree(path, real, git)
         if mode := real.stat().st_mode & _OTHERS:
             yield Exposure(
                 what=f"the signing key {path} can be read by others (mode {mode:03o} of theirs)",
                 do=f"chmod 600 {path}",
             )
+
+
+def _is_in_work_tree(path: Path, top: Path) -> bool:
+    """Return whether git sees a file: neither in its own folder, nor in another repository's."""
+    if not path.is_relative_to(top) or ".git" in path.relative_to(top).parts:
+        return False
+    between = path.parents[: len(path.relative_to(top).parts) - 1]
+    return not any((folder / ".git").exists() for folder in between)
 
 
 def _in_work_tree(path: Path, real: Path, git: Git) -> Iterator[Exposure]:

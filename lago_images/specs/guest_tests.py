@@ -35,8 +35,9 @@ _FIRST_LINES = 10
 # As near as lago-image, lagoimages and lago-imgaes are to lago-images.
 _NEAR = 0.8
 _OPTIONS = re.compile(r"#+\s*lago-images:(.*)")
-# What reads like it, and is a comment to the program: options, behind any word that comes near.
-_LIKE_OPTIONS = re.compile(r"#+\s*([\w-]+)\s*:?\s*((?:[\w-]+=\S*\s*)+)")
+# What may read like it, and is a comment to the program: options, behind a word that comes near.
+_COMMENT = re.compile(r"#+\s*([\w-]+)(.*)")
+_OPTION = re.compile(r"[\w-]+=\S*")
 _KEYS = ("network", "reboot", "timeout")
 _ELF = b"\x7fELF"
 _NAMED = "names of tests have letters, digits and -._ after a first letter or digit"
@@ -201,11 +202,13 @@ def _with_options(test: GuestTest, data: bytes, finder: _Finder) -> GuestTest:
 
 def _misnamed(line: str) -> str:
     """Return the options of a line that misspells ``lago-images:``; nothing of others."""
-    match = _LIKE_OPTIONS.fullmatch(line)
-    if match is None:
+    match = _COMMENT.fullmatch(line)
+    word = match[1].lower().replace("_", "-") if match else ""
+    if match is None or not suggestion(word, ["lago-images"], cutoff=_NEAR):
         return ""
-    word = match[1].lower().replace("_", "-")
-    return match[2].strip() if suggestion(word, ["lago-images"], cutoff=_NEAR) else ""
+    # One by one: a single expression for all of them would try every way to part a long one.
+    options = match[2].lstrip().removeprefix(":").split()
+    return " ".join(options) if all(map(_OPTION.fullmatch, options)) else ""
 
 
 def _parsed(test: GuestTest, text: str, line: int, finder: _Finder) -> GuestTest:

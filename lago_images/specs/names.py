@@ -4,6 +4,8 @@ import difflib
 import re
 from collections.abc import Iterable
 
+from lago_images.secret_text import without_keys
+
 # The index grammar's section names (guestfs-tools builder/index-scan.l), less what could leave a
 # directory or look like an option.
 NAME = re.compile(r"[A-Za-z0-9][-A-Za-z0-9._]*")
@@ -55,5 +57,8 @@ def suggestion(word: str, known: Iterable[str], *, cutoff: float = 0.6) -> str:
 
 
 def shown(text: str) -> str:
-    """Return text as a message may hold it: quoted, escaped and short."""
-    return ascii(text) if len(text) <= _SHOWN else ascii(text[:_SHOWN]) + "…"
+    """Return text as a message may hold it: quoted, escaped, short and without keys."""
+    # Before it is cut: nobody knows the rest of a key for one.
+    safe = without_keys(text)
+    short = ascii(safe) if len(safe) <= _SHOWN else ascii(safe[:_SHOWN]) + "…"
+    return short.replace(r"\u2026", "…")

@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from lago_images.errors import Problem
-from lago_images.secret_text import has_key
+from lago_images.secret_text import is_key_alone
 from lago_images.specs.bases import conflicting_properties, read_base
 from lago_images.specs.commands import (
     COMMANDS,
@@ -56,9 +56,14 @@ _LONGEST = 128 * 1024 - 64
 _CONTENT = frozenset(("append-line", "edit", "write"))
 # A group of dnf's, whose name may have blanks: virt-builder(1), Installing software.
 _GROUP = re.compile(r"@\S+(?: +\S+)*")
-# virt-customize takes a number without a zero before it for a decimal one.
-_MODE = re.compile(r"0[0-7]{0,4}|(?=[0-7]*[89])[1-9][0-9]{0,3}")
-_OCTAL = re.compile(r"[0-7]{3,4}")
+# virt-customize takes a number for an octal one if it begins with a zero, and cannot read 0o755.
+_OCTAL = re.compile(r"0+[0-7]{0,4}")
+_DECIMAL = re.compile(r"[1-9][0-9]{0,3}")
+# Who writes these without a zero means the octal number: as decimal ones they are no use.
+_USUAL = re.compile(
+    r"[1-7]?(?:4(?:00|40|44)|5(?:00|50|55)|6(?:00|20|40|44|60|64|66)"
+    r"|7(?:00|10|11|40|44|50|51|54|55|70|71|75|77))"
+)
 _LARGEST_MODE = 0o7777
 # Also of a file that is no text.
 KEY = "this looks like a secret key, whose text is not shown: move it out of the repository"
@@ -142,7 +147,7 @@ def _read(text: str, reader: _Reader) -> bool:
             _property(statement, number, reader)
         elif isinstance(statement, Operation):
             reader.operations.append(statement)
-        elif statement and has_key(line):
+        elif statement and is_key_alone(line):
             # The lines below may be the rest of it.
             reader.problems = [Problem(reader.path, number, KEY)]
             return False
@@ -259,10 +264,10 @@ def _detail_problem(name: str, command: Command, argument: str) -> str | None:
 
 
 def _mode_problem(mode: str) -> str | None:
-    if _MODE.fullmatch(mode) and int(mode, 8 if mode.startswith("0") else 10) <= _LARGEST_MODE:
-        return None
-    if _OCTAL.fullmatch(mode):
+    if _USUAL.fullmatch(mode):
         return f"chmod takes {mode} for a decimal number: write 0{mode}"
+    if _OCTAL.fullmatch(mode) or (_DECIMAL.fullmatch(mode) and int(mode) <= _LARGEST_MODE):
+        return None
     return f"chmod wants an octal mode before the colon, such as 0755, not {shown(mode)}"
 
 

@@ -179,7 +179,8 @@ def _file(host: HostFolder, path: str, folder: int) -> tuple[PlainFile | None, P
 
 def _no_text(data: bytes) -> str:
     """Return why a file is no spec whatever it says; nothing for text, in any encoding."""
-    if is_binary_key(data):
+    # Text may begin with the same byte: "Š" does in UTF-8.
+    if is_binary_key(data) and not _is_text(data):
         return KEY
     if is_locked(data):
         return "is locked by git-crypt (git-crypt unlock)"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, cast
 from lago_images.addresses import SCHEME, bucket_and_prefix, file_path, refusal
 from lago_images.console import Console
 from lago_images.errors import UsageError
-from lago_images.settings import Settings
+from lago_images.settings import Settings, expanded
 from lago_images.storage.base import Store
 from lago_images.storage.directory.store import DirectoryStore
 from lago_images.storage.public import PublicStore
@@ -28,14 +28,14 @@ def open_store(
         console: Warned of what is unusual.
 
     Raises:
-        UsageError: The URL has none of these forms.
+        UsageError: The URL has none of these forms, or a ``~`` that means no folder.
         StorageError: The AWS settings cannot work.
     """
     if refused := refusal(url):
         raise UsageError(refused.what, hint=refused.hint)
     scheme = SCHEME.match(url)
     if scheme is None:
-        return DirectoryStore(path=settings.folder / Path(url).expanduser())
+        return DirectoryStore(path=settings.folder / expanded(url))
     if scheme[1].lower() == "file":
         return DirectoryStore(path=Path(file_path(url)))
     s3 = _s3(url, settings, environ)
@@ -52,11 +52,11 @@ def _public(store: Store) -> Store:
 def from_folder(url: str, folder: Path) -> str:
     """Make absolute a repository's path that somebody named in ``folder``.
 
-    A URL is left as it is.
+    A URL is left as it is. Raises as ``expanded``.
     """
     if not url.strip() or SCHEME.match(url):
         return url
-    return str(folder / Path(url).expanduser())
+    return str(folder / expanded(url))
 
 
 def _s3(url: str, settings: Settings, environ: Mapping[str, str]) -> "S3Store":

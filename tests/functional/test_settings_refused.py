@@ -117,6 +117,32 @@ def test_a_key_in_the_work_tree_is_told(repo, key):
     assert "is in git" in found
 
 
+@pytest.mark.parametrize("place", [".git", ".git/keys", "other", "other/below"])
+def test_a_key_that_git_does_not_see_is_not_told(repo, place):
+    (repo.root / "other").mkdir()
+    git(repo.root / "other", "init", "--quiet")
+    path = repo.write(f"{place}/signing-key.asc", "secret")
+    path.chmod(0o600)
+    repo.write("lago-images.toml", f'signing-key = "{place}/signing-key.asc"\n')
+    ran = repo.run("lint")
+    assert (ran.code, ran.err.count("warning")) == (0, 0), ran.err
+    assert findings(repo) == []
+
+
+@pytest.mark.parametrize("name", ["signing-key", "repository"])
+def test_a_home_folder_that_is_not_there_is_told_where_it_is_set(repo, name):
+    repo.write("lago-images.toml", f'name = "x"\n{name} = "~no-such-user/x"\n')
+    repo.spec("b", "libguestfs:x", "foo")
+    ran = repo.run("lint")
+    assert ran.code == 2
+    assert "lago-images.toml:2: there is no home folder for the ~ of ~no-such-user/x" in ran.out
+    assert "unknown command 'foo'" in ran.out
+    for command in (("doctor",), ("repo", "refresh")):
+        assert repo.run(*command).code in {1, 2}
+    ran = repo.run("repo", "list", "--repository", "~no-such-user/x")
+    assert (ran.code, "no home folder" in ran.err) == (2, True)
+
+
 def test_a_key_that_others_can_read_is_told(repo, key):
     path = repo.write("signing-key.asc", key.secret.read_text())
     repo.write(".gitignore", "*.asc\n")

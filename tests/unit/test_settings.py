@@ -4,8 +4,8 @@ import os
 
 import pytest
 
-from lago_images.errors import SettingsError
-from lago_images.settings import FILE, Settings, TemplateSource, load
+from lago_images.errors import SettingsError, UsageError
+from lago_images.settings import FILE, Settings, TemplateSource, load, misplaced
 
 
 def problems(folder, environ=None):
@@ -317,3 +317,12 @@ def test_a_number_of_thousands_of_digits_is_refused(tmp_path):
     with pytest.raises(SettingsError, match="must be a whole number") as raised:
         load(tmp_path, {"LAGO_IMAGES_JOBS": "1" * 5000})
     assert len(raised.value.message) < 200
+
+
+def test_a_home_folder_that_is_not_there_is_told(tmp_path):
+    settings = Settings(signing_key="~no-such-user/x.asc", repository="~no-such-user/r")
+    with pytest.raises(UsageError, match="no home folder for the ~ of ~no-such-user"):
+        _ = settings.key_files
+    problem = misplaced(settings, tmp_path)
+    assert problem is not None
+    assert "no home folder for the ~ of ~no-such-user/r" in problem.what

@@ -67,7 +67,16 @@ def test_a_test_says_how_it_is_run(repo):
 
 
 @pytest.mark.parametrize(
-    "comment", ["# lago-images runs this as root", "# images: a=b", "# timeout=3", "# lago images"]
+    "comment",
+    [
+        "# lago-images runs this as root",
+        "# images: a=b",
+        "# timeout=3",
+        "# lago images",
+        # Each comma and each key is a place to part them at: 2**60 ways.
+        f"# drive {','.join(f'key{number}=x' for number in range(60))} (as in QEMU)",
+        f"# lago-image: {','.join(f'key{number}=x' for number in range(60))} (as in QEMU)",
+    ],
 )
 def test_other_comments_of_a_test_are_no_options(repo, comment):
     repo.write("a.test", f"{SCRIPT}{comment}\n")
@@ -93,6 +102,7 @@ def test_a_program_needs_no_interpreter_and_has_no_options(repo):
         (f"{SCRIPT}# lago-images: reboot=no reboot=no\n", 2, "reboot stands twice"),
         (f"{SCRIPT}{'#' * 9}\n# lago-images:\n# lago-images:\n", 4, "stand in one line"),
         (f"{SCRIPT}# lago-image: timeout=30\n", 2, "options: write # lago-images: timeout=30"),
+        (f"{SCRIPT}##lago-image:timeout=3 a=b=c\n", 2, "write # lago-images: timeout=3 a=b=c"),
         (f"{SCRIPT}# lago-images timeout=3\n", 2, "options: write # lago-images: timeout=3"),
         (f"{SCRIPT}#lago_images : reboot=yes\n", 2, "options: write # lago-images: reboot=yes"),
         (SCRIPT + "\n" * 9 + "# lago-images: timeout=5\n", 11, "stand in its first 10 lines"),

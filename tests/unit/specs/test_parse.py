@@ -7,7 +7,7 @@ import pytest
 
 from lago_images.specs.edit_command import REFUSAL, is_harmless
 from lago_images.specs.model import Base, BaseKind, Operation
-from lago_images.specs.parse import parse
+from lago_images.specs.parse import KEY, parse
 from lago_images.specs.properties import size_bytes, words
 
 HEADER = "#base=libguestfs:centosstream-9\n#arch=x86_64\n#distro=el9\n"
@@ -461,6 +461,11 @@ COMMANDS = [
     ("chmod 017777:/a", "chmod wants an octal mode before the colon, such as 0755, not '017777'"),
     ("chmod u+x:/a", "chmod wants an octal mode before the colon, such as 0755, not 'u+x'"),
     ("chmod 755:/a", "chmod takes 755 for a decimal number: write 0755"),
+    ("chmod 640:/a", "chmod takes 640 for a decimal number: write 0640"),
+    ("chmod 1777:/a", "chmod takes 1777 for a decimal number: write 01777"),
+    ("chmod 4755:/a", "chmod takes 4755 for a decimal number: write 04755"),
+    ("chmod 4096:/a", "chmod wants an octal mode before the colon, such as 0755, not '4096'"),
+    ("chmod 0o755:/a", "chmod wants an octal mode before the colon, such as 0755, not '0o755'"),
     ("upload :/x", "upload needs two parts with a colon between: upload FILE:DEST"),
     (
         "ssh-inject root",
@@ -488,6 +493,48 @@ def test_invalid_commands_are_problems(line, what):
     problems = read(HEADER + line + "\n")[1]
     assert (4, what) in problems
     assert all(number == 4 for number, _ in problems)
+
+
+@pytest.mark.parametrize("mode", ["0755", "04755", "000755", "0", "493", "511", "420", "4095"])
+def test_modes_that_virt_customize_takes_are_accepted(mode):
+    assert good(f"{HEADER}chmod {mode}:/a\n").operations[0].argument == f"{mode}:/a"
+
+
+PUBLIC = "AAAAC3NzaC1lZDI1NTE5AAAAIBx7" + "Qm4Zk9" * 6
+LONG_PATH = "files/ProductionConfigurationFiles2026/ApplicationSettings"
+
+
+@pytest.mark.parametrize(
+    ("line", "what"),
+    [
+        (
+            f"ssh-injct root:string:ssh-rsa {PUBLIC} me@here",
+            "unknown command 'ssh-injct'; did you mean 'ssh-inject'?",
+        ),
+        (
+            f"uplod {LONG_PATH}:/etc/x",
+            "unknown command 'uplod'; did you mean 'upload'?",
+        ),
+    ],
+)
+def test_a_slip_beside_what_looks_like_a_key_hides_no_other_problem(line, what):
+    assert read(f"{HEADER}{line}\nfoo\n")[1] == [(4, what), (5, "unknown command 'foo'")]
+
+
+KEY_LINE = "lQWGBGkq" + "Zx8Yw7Vu" * 7
+
+
+@pytest.mark.parametrize("first", [KEY_LINE, f"/{KEY_LINE[1:]}", "-----BEGIN PRIVATE KEY-----"])
+def test_a_line_of_a_key_is_the_only_problem(first):
+    assert read(f"{HEADER}foo\n  {first}\n{KEY_LINE}\n=Zx8Y\n")[1] == [(5, KEY)]
+
+
+@pytest.mark.parametrize("front", ["install", "install a b", "upload x" * 4, "#size=" + "x-" * 20])
+def test_no_message_has_a_piece_of_a_key(front):
+    """Quotes end after 60 characters, of which the last may be the first of a key."""
+    for blank in ("", " "):
+        problems = read(f"{HEADER}{front}{blank}{KEY_LINE}\n")[1]
+        assert not any(KEY_LINE[:12] in what for _, what in problems), problems
 
 
 @pytest.mark.parametrize(

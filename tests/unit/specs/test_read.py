@@ -246,6 +246,16 @@ def test_a_spec_that_is_not_utf_8_is_a_problem(folder):
     assert problems(root) == [("a", 4, "not UTF-8: byte 0xe9")]
 
 
+@pytest.mark.parametrize("first", ["Š", "Ł", "ž"])
+def test_text_that_begins_with_the_byte_of_a_key_is_no_key(folder, first):
+    root = folder({"a": ["#base=libguestfs:x"]})
+    path = root / "image-specs" / "a"
+    path.write_text(f"{first}\n{path.read_text()}", encoding="utf-8")
+    [(name, line, what)] = problems(root)
+    assert (name, line) == ("a", 1)
+    assert what.startswith("unknown command")
+
+
 def test_a_spec_over_the_size_limit_is_a_problem(folder):
     root = folder({"a": ["#base=libguestfs:x"]})
     (root / "image-specs" / "a").write_bytes(b"\n" * (2**20 + 1))
