@@ -5,7 +5,15 @@ import os
 import pytest
 
 from lago_images.errors import SettingsError, UsageError
-from lago_images.settings import FILE, Settings, TemplateSource, load, misplaced
+from lago_images.settings import (
+    FILE,
+    Settings,
+    TemplateSource,
+    load,
+    misplaced,
+    missing_specs,
+    unknown_variables,
+)
 
 
 def problems(folder, environ=None):
@@ -326,3 +334,55 @@ def test_a_home_folder_that_is_not_there_is_told(tmp_path):
     problem = misplaced(settings, tmp_path)
     assert problem is not None
     assert "no home folder for the ~ of ~no-such-user/r" in problem.what
+
+
+def test_only_keys_in_files_have_files(tmp_path):
+    keys = "env:KEY, agent:ABC, file:a.asc, /keys/b.asc, "
+    named = Settings(signing_key=keys, folder=tmp_path).key_files
+    assert [str(path) for path in named] == [str(tmp_path / "a.asc"), "/keys/b.asc"]
+
+
+@pytest.mark.parametrize(
+    ("place", "what"),
+    [
+        ("image-specs", "lies in the folder of the specs"),
+        ("image-specs/below", "lies in the folder of the specs"),
+        (".", "is the folder of the checkout"),
+        ("..", "is the folder of the checkout"),
+    ],
+)
+def test_a_repository_among_the_specs_is_refused_at_its_line(tmp_path, place, what):
+    (tmp_path / FILE).write_text(f'name = "n"\nrepository = "{place}"\n')
+    problem = misplaced(load(tmp_path, {}), tmp_path)
+    assert (problem.path, problem.line) == (FILE, 2)
+    assert what in problem.what
+
+
+@pytest.mark.parametrize(
+    "place", ["image-repo", "/srv/images", "file:///srv/images", "s3://bucket"]
+)
+def test_a_repository_elsewhere_is_not_refused(tmp_path, place):
+    assert misplaced(load(tmp_path, {"LAGO_IMAGES_REPOSITORY": place}), tmp_path) is None
+
+
+def test_a_folder_of_specs_that_was_set_and_is_not_there_is_told(tmp_path):
+    assert missing_specs(load(tmp_path, {}), tmp_path) is None
+    problem = missing_specs(load(tmp_path, {"LAGO_IMAGES_SPECS": "specs"}), tmp_path)
+    assert problem.path == "LAGO_IMAGES_SPECS"
+    (tmp_path / "specs").mkdir()
+    assert missing_specs(load(tmp_path, {"LAGO_IMAGES_SPECS": "specs"}), tmp_path) is None
+
+
+def test_variables_that_are_no_settings_are_told(tmp_path):
+    environ = {
+        "LAGO_IMAGES_NMAE": "x",
+        "LAGO_IMAGES_NAME": "x",
+        "LAGO_IMAGES_TEST_BOOTS": "all",
+        "LAGO_IMAGES_RUNNER": "here",
+        "LAGO_IMAGES_MINE": "key",
+        "PATH": "/bin",
+    }
+    settings = Settings(folder=tmp_path, signing_key="env:LAGO_IMAGES_MINE")
+    (told,) = unknown_variables(settings, environ)
+    assert "LAGO_IMAGES_NMAE is no setting" in told
+    assert told.endswith("did you mean LAGO_IMAGES_NAME?")
