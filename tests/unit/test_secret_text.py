@@ -41,6 +41,7 @@ SECRET = [
     *(OPENSSH[at : at + 70] for at in range(0, 280, 70)),
     AWS,
     f"/{AWS[1:]}",
+    AWS.translate(str.maketrans("7", "x")),
     *(base64_of(30) for _ in range(200)),
 ]
 LOGINS = {
