@@ -15,7 +15,7 @@ from typing import Any
 
 from lago_images.addresses import SCHEME, file_path, is_plain_url, refusal
 from lago_images.errors import Problem, SettingsError, UsageError
-from lago_images.secret_text import NOT_A_KEY, has_key
+from lago_images.secret_text import NOT_A_KEY, is_key_alone, without_keys
 from lago_images.specs import toml
 from lago_images.specs.host_files import ForbiddenPathError, HostFolder, why
 
@@ -147,7 +147,8 @@ def missing_specs(settings: Settings, root: Path) -> Problem | None:
 def misplaced(settings: Settings, root: Path) -> Problem | None:
     """Return that the repository would be published among the specs, or over the checkout."""
     scheme = SCHEME.match(settings.repository)
-    if scheme and scheme[1].lower() != "file":
+    # What names no place is refused where it is opened.
+    if refusal(settings.repository) or (scheme and scheme[1].lower() != "file"):
         return None
     try:
         path = Path(file_path(settings.repository)) if scheme else expanded(settings.repository)
@@ -197,6 +198,7 @@ _OTHERS = frozenset(
     )
 )
 _TESTS = f"{PREFIX}TEST_"
+_REFERENCE = re.compile(r"(?:file|env|agent):")
 _SOURCE_KEYS = {f.name: f.name for f in fields(TemplateSource)}
 
 
@@ -318,7 +320,7 @@ def _from_text(text: str, kind: type) -> object:
 def _fits(name: str, key: str, value: object, complain: Callable[[str, str], None]) -> bool:
     kind = _KINDS[name]
     shown = {bool: "true or false", int: "a whole number", str: "a string", tuple: "a list"}[kind]
-    if isinstance(value, str) and has_key(value):
+    if isinstance(value, str) and _is_key(value):
         complain(key, NOT_A_KEY if name == "signing_key" else "this looks like a secret key")
     # Not isinstance: in Python True is an int, and `jobs = true` is not 1.
     elif type(value) is not kind:
@@ -345,6 +347,11 @@ def _fits(name: str, key: str, value: object, complain: Callable[[str, str], Non
     return False
 
 
+def _is_key(text: str) -> bool:
+    """Return whether a key stands where one may be named, also behind the kind of a name."""
+    return any(is_key_alone(_REFERENCE.sub("", part.strip())) for part in text.split(","))
+
+
 def _are_choices(
     values: tuple[object, ...],
     choices: tuple[str, ...],
@@ -360,6 +367,8 @@ def _are_choices(
 def _shortened(value: object) -> str:
     # Python refuses to write an int of thousands of digits in decimal (sys.set_int_max_str_digits).
     text = f"0x{value:x}" if isinstance(value, int) and abs(value) > _MOST else repr(value)
+    # What is cut off a key or a URL's login may be what tells of it.
+    text = without_keys(text)
     return text if len(text) <= _WIDEST else f"{text[:_WIDEST]}…"
 
 

@@ -149,7 +149,7 @@ def _store(invocation: Invocation) -> Iterator[Check]:
     """Read the store; probe the conditional writes of one that somebody chose."""
     settings = invocation.settings
     try:
-        store = invocation.store()
+        store = invocation.store_to_publish()
         next(iter(store.list(RELEASES)), None)
     except Error as error:
         yield _failure("store", error)

@@ -90,20 +90,25 @@ class Invocation:
 
     def store(self) -> "Store":
         """Open the repository's store."""
-        from lago_images.errors import SettingsError  # noqa: PLC0415
-        from lago_images.settings import misplaced  # noqa: PLC0415
         from lago_images.storage.open import open_store  # noqa: PLC0415
 
-        # Elsewhere there are no specs to publish among: a repository's own folder may be the root.
-        has_specs = (self.root / self.settings.specs).is_dir()
-        if has_specs and (problem := misplaced(self.settings, self.root)):
-            raise SettingsError([problem])
         return open_store(
             self.settings.repository,
             settings=self.settings,
             environ=self.environ,
             console=self.console,
         )
+
+    def store_to_publish(self) -> "Store":
+        """Open the repository's store to write to it: not among the specs, nor over them."""
+        from lago_images.errors import SettingsError  # noqa: PLC0415
+        from lago_images.settings import misplaced  # noqa: PLC0415
+
+        # Elsewhere there are no specs to publish among: a repository's own folder may be the root.
+        has_specs = (self.root / self.settings.specs).is_dir()
+        if has_specs and (problem := misplaced(self.settings, self.root)):
+            raise SettingsError([problem])
+        return self.store()
 
     def read_repository(self) -> "tuple[Store, State]":
         """Read the repository, and say what of it is missing or damaged."""
@@ -156,7 +161,7 @@ class Invocation:
 
         if problem := missing_specs(self.settings, self.root):
             raise SettingsError([problem])
-        store, cache = self.store(), workspace.cache_folder(self.environ)
+        store, cache = self.store_to_publish(), workspace.cache_folder(self.environ)
         return workspace.Workspace(
             root=self.root,
             settings=self.settings,

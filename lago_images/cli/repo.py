@@ -159,7 +159,7 @@ def publishing_from(
     invocation: Invocation, *, retire: frozenset[str] = frozenset()
 ) -> AbstractContextManager[Publisher]:
     return publishing(
-        invocation.store(),
+        invocation.store_to_publish(),
         invocation.settings,
         console=invocation.console,
         environ=invocation.environ,

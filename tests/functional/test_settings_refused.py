@@ -10,6 +10,10 @@ need("git", "gpg")
 COMMANDS = (("lint",), ("ci", "plan"), ("build",), ("repo", "list"), ("repo", "refresh"))
 
 
+WRITING = tuple(command for command in COMMANDS if command != ("repo", "list"))
+READING = (("repo", "list"), ("repo", "verify"), ("repo", "gc"))
+
+
 @pytest.fixture(scope="module")
 def key(tmp_path_factory):
     return make_key(tmp_path_factory.mktemp("keys"), "signing")
@@ -28,12 +32,12 @@ def repo(tmp_path):
 def test_a_repository_among_the_specs_or_over_the_checkout_is_refused(repo, place):
     repo.write("lago-images.toml", f'name = "x"\nrepository = "{place}"\n')
     before = sorted(repo.root.rglob("*"))
-    for command in COMMANDS:
+    for command in WRITING:
         ran = repo.run(*command)
         assert ran.code == 2
         assert "lago-images.toml:2: the repository /" in ran.out + ran.err
     assert repo.run("repo", "refresh", environ={"LAGO_IMAGES_REPOSITORY": "x"}).code == 0
-    ran = repo.run("repo", "list", "--repository", place)
+    ran = repo.run("repo", "refresh", "--repository", place)
     assert (ran.code, ran.err.partition(":")[0]) == (2, "--repository")
     assert sorted(path for path in repo.root.rglob("*") if "x" not in path.parts) == before
 
@@ -43,6 +47,42 @@ def test_a_repository_is_read_from_its_own_folder(repo):
     folder = repo.root.parent / "pub"
     folder.mkdir()
     assert repo.run("repo", "list", "--repository", ".", folder=folder).code == 0
+
+
+def test_a_repository_around_the_checkout_is_read_and_not_written(repo):
+    above = repo.root.parent
+    environ = {"LAGO_IMAGES_REPOSITORY": str(above / "made")}
+    assert repo.run("repo", "refresh", environ=environ).code == 0
+    (above / "made").rename(above / "around")
+    repo.root.rename(above / "around/specs")
+    inner = SpecsRepo(root=above / "around/specs")
+    for read in READING:
+        ran = inner.run(*read, "--repository", "..")
+        assert (ran.code, "the folder of the checkout" in ran.err) == (0, False), ran.err
+    for command in (("repo", "refresh"), ("repo", "gc", "--apply"), ("build",)):
+        ran = inner.run(*command, "--repository", "..")
+        assert (ran.code, "is the folder of the checkout" in ran.err) == (2, True), ran.err
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [("file://srv/images", "a file URL has three slashes"), ("", "the repository's URL is empty")],
+)
+def test_an_option_that_names_no_place_has_its_own_reason(repo, url, why):
+    for command in (("repo", "list"), ("repo", "refresh"), ("build",)):
+        ran = repo.run(*command, "--repository", url)
+        assert (ran.code, why in ran.err, "checkout" in ran.err) == (2, True, False), ran.err
+
+
+def test_a_long_path_is_no_key(repo):
+    place = repo.root.parent / "VirtualMachines/ImageRepositories/Production2026"
+    repo.write("lago-images.toml", f'repository = "{place}"\nsigning-key = "file:{place}/Key"\n')
+    for command in (("lint",), ("repo", "list"), ("repo", "refresh")):
+        ran = repo.run(*command)
+        assert "secret key" not in ran.out + ran.err
+        assert "this looks like a key" not in ran.out + ran.err
+        assert ran.code == (1 if command[-1] == "refresh" else 0)
+    assert f"cannot read the signing key {place}/Key: No such file" in ran.err
 
 
 @pytest.mark.parametrize(

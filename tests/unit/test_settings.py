@@ -386,3 +386,40 @@ def test_variables_that_are_no_settings_are_told(tmp_path):
     (told,) = unknown_variables(settings, environ)
     assert "LAGO_IMAGES_NMAE is no setting" in told
     assert told.endswith("did you mean LAGO_IMAGES_NAME?")
+
+
+LONG = (
+    "/srv/VirtualMachines/ImageRepositories/Production2026",
+    "s3://lab/TeamInfrastructure2026/VirtualMachines/ImageRepository",
+)
+
+
+@pytest.mark.parametrize("place", LONG)
+def test_a_long_path_is_no_key(tmp_path, place):
+    assert load(tmp_path, {"LAGO_IMAGES_REPOSITORY": place}).repository == place
+    key = f"file:/home/builder/VirtualMachines/SigningKeys/Production2026,{LONG[0]}"
+    (tmp_path / FILE).write_text(f'repository = "{place}"\nsigning-key = "{key}"\n')
+    assert load(tmp_path, {}) == Settings(folder=tmp_path, repository=place, signing_key=key)
+
+
+@pytest.mark.parametrize("form", ["{}", "env:{}", "file:x, agent:{}", "{}\n{}\n"])
+def test_a_key_in_place_of_its_name_is_not_quoted(tmp_path, form):
+    text = form.replace("{}", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY")
+    [problem] = problems(tmp_path, {"LAGO_IMAGES_SIGNING_KEY": text})
+    assert problem.startswith("LAGO_IMAGES_SIGNING_KEY: this looks like a key, not the name of")
+    assert "wJalr" not in problem
+
+
+def test_a_value_is_not_shortened_before_its_secrets_are_hidden(tmp_path):
+    padding = "x" * 60
+    key = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
+    for secret in (f"https://me:hunter2{padding}@host", f"{padding}: {key}"):
+        (tmp_path / FILE).write_text(f'jobs = "{secret}"\n')
+        [problem] = problems(tmp_path)
+        assert "hunter2" not in problem
+        assert "wJalr" not in problem
+
+
+@pytest.mark.parametrize("url", ["", "file://srv/images"])
+def test_what_names_no_place_is_not_misplaced(tmp_path, url):
+    assert misplaced(Settings(repository=url, folder=tmp_path), tmp_path) is None
