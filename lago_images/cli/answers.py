@@ -19,6 +19,7 @@ from lago_images.planning.model import Action, Reason
 from lago_images.repository.publishing.retention import Step, Sweep
 from lago_images.repository.publishing.withdrawals import Affected, HistoryChange
 from lago_images.repository.records.changes import PackageChanges
+from lago_images.repository.records.gaps import Gap
 from lago_images.repository.records.layout import BuildKey, ImageId
 from lago_images.repository.records.release import Release
 from lago_images.repository.verifying import chain
@@ -326,6 +327,7 @@ class Cleaning:
         abort: Uploads that were begun and never finished.
         forget: Keys of records that a copy was retired, where nothing is left of it.
         waiting: When each folder that only the grace period keeps may go; seconds since the epoch.
+        missing: Lost revisions of images: nothing is removed until they are restored.
     """
 
     SCHEMA: ClassVar[int] = 1
@@ -336,6 +338,7 @@ class Cleaning:
     abort: tuple[Unfinished, ...]
     forget: tuple[str, ...]
     waiting: tuple[int, ...]
+    missing: tuple[Gap, ...] = ()
 
     @classmethod
     def of(cls, sweep: Sweep, *, applied: bool) -> "Cleaning":
@@ -346,6 +349,7 @@ class Cleaning:
             abort=sweep.abort,
             forget=sweep.forget,
             waiting=tuple(int(moment) for moment in sweep.waiting),
+            missing=sweep.missing,
         )
 
 

@@ -112,6 +112,7 @@ class Invocation:
 
     def read_repository(self) -> "tuple[Store, State]":
         """Read the repository, and say what of it is missing or damaged."""
+        from lago_images.repository.records import gaps  # noqa: PLC0415
         from lago_images.repository.records.state import read  # noqa: PLC0415
 
         store = self.store()
@@ -128,8 +129,8 @@ class Invocation:
             self.console.warn(f"there is no repository in {store.folder}: check --repository")
         for message in content.damaged.values():
             self.console.warn(f"{message}; restore it from a copy")
-        for key in content.missing:
-            self.console.warn(f"{key} is missing; restore it from a copy")
+        for lost in gaps.by_image(content.missing).values():
+            self.console.warn(f"{lost} is missing; restore it from a copy")
         return store, content
 
     def judging_workspace(self, *, must_judge: bool) -> "Workspace":

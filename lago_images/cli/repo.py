@@ -16,10 +16,11 @@ from lago_images.console import clean, counted, human_size
 from lago_images.repository.publishing import collect
 from lago_images.repository.publishing.publisher import Publisher, publishing
 from lago_images.repository.publishing.retention import Retention, Sweep
+from lago_images.repository.records import gaps
 from lago_images.repository.verifying.findings import Report
 from lago_images.repository.verifying.verifier import Verifier, refuse_nothing
 from lago_images.repository.verifying.web import Web, is_web
-from lago_images.storage.open import from_folder
+from lago_images.storage.open import is_same
 
 
 @click.command("refresh")
@@ -79,12 +80,22 @@ def verify(invocation: Invocation, url: str | None, deep: bool, form: str) -> No
     if url and web is None:
         invocation.use_repository(url)
         settings = invocation.settings
-    place = from_folder(own.repository, own.folder)
-    is_own = own.base_url.rstrip("/") == web.url if web else settings.repository == place
+    is_own = (
+        own.base_url.rstrip("/") == web.url
+        if web
+        else is_same(settings.repository, own.repository, own.folder)
+    )
     is_elsewhere = bool(url) and not is_own
     if is_elsewhere:
-        # What is right for one's own repository says nothing of another's.
-        settings = replace(settings, name="", base_url="", signing_key="")
+        # What the file has for one's own repository says nothing of another's; an option or a
+        # variable may be meant for it.
+        given = settings.origins
+        settings = replace(
+            settings,
+            name=settings.name if "name" in given else "",
+            base_url=settings.base_url if "base_url" in given else "",
+            signing_key=settings.signing_key if "signing_key" in given else "",
+        )
     verifier = Verifier(
         settings=settings,
         environ=invocation.environ,
@@ -134,9 +145,9 @@ def gc(invocation: Invocation, apply: bool, form: str) -> None:
         planned = done.sweep
         for image in done.left:
             invocation.console.warn(f"{image} was published meanwhile: left alone")
-    for key in planned.missing:
+    for lost in gaps.by_image(planned.missing).values():
         invocation.console.error(
-            f"{key} is missing: nothing is cleared up until it is restored from a copy"
+            f"{lost} is missing: nothing is cleared up until it is restored from a copy"
         )
     if form == "json":
         click.echo(document(Cleaning.of(planned, applied=apply)))

@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from lago_images.errors import UsageError
+from lago_images.host.files import is_replaceable
 
 FILE = click.Path(path_type=Path, dir_okay=False)
 FOLDER = click.Path(path_type=Path, file_okay=False)
@@ -19,6 +20,8 @@ def writable(_ctx: click.Context, param: click.Parameter, path: Path | None) -> 
     """Refuse a file or folder that could not be made; folders above it may be missing."""
     if path is not None:
         is_folder = isinstance(param.type, click.Path) and param.type.dir_okay
+        if not is_folder:
+            _refuse_stream(f"{param.opts[-1]} {path}", path)
         folder = path if is_folder else path.parent
         while not folder.exists() and folder != folder.parent:
             folder = folder.parent
@@ -33,7 +36,17 @@ def refuse_unwritable_beside(path: Path, what: str) -> None:
             f"{what} {path}: there is no folder {path.parent}",
             hint=f"make it: mkdir -p {shlex.quote(str(path.parent))}",
         )
+    _refuse_stream(f"{what} {path}", path)
     _refuse_unwritable(f"{what} {path}", path.parent)
+
+
+def _refuse_stream(what: str, path: Path) -> None:
+    """Refuse devices, pipes and the like: a file is put in the place of what has the name."""
+    if not is_replaceable(path):
+        raise UsageError(
+            f"{what}: it is no regular file, and would be replaced",
+            hint="name a file that is to be made; with --format a command prints what it says",
+        )
 
 
 def _refuse_unwritable(what: str, folder: Path) -> None:

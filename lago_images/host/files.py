@@ -4,6 +4,7 @@ Of a folder it can be known that its owner is dead: beside it lies a file that t
 lock on. Whoever gets that lock knows, and may remove both.
 """
 
+import errno
 import fcntl
 import os
 import secrets
@@ -19,11 +20,14 @@ _LOCK = ".lock"
 def replace(path: Path, data: bytes) -> None:
     """Write a file, whole or not at all; a link that is in its place is replaced, not followed.
 
-    The folder is made if needed. Raises ``OSError``, which names this file.
+    The folder is made if needed. Raises ``OSError``, which names this file; also where what is
+    there is not ``is_replaceable``.
     """
     # In the same folder, because only there a rename is one step; with a name that nobody else has
     # and no file system finds too long.
     beside = path.with_name(f".{path.name[:100]}.{secrets.token_hex(8)}")
+    if not is_replaceable(path):
+        raise OSError(errno.EINVAL, "it is no regular file", str(path))
     try:
         if not path.parent.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -35,6 +39,17 @@ def replace(path: Path, data: bytes) -> None:
     finally:
         with suppress(OSError):
             beside.unlink()
+
+
+def is_replaceable(path: Path) -> bool:
+    """Return whether there is a regular file, or a link to one, or nothing."""
+    try:
+        status = path.stat()
+    except OSError:
+        return True
+    # /dev/stdout leads to a regular file where the shell sends the output to one.
+    is_stream = path.is_symlink() and path.readlink().is_relative_to("/proc")
+    return stat.S_ISREG(status.st_mode) and not is_stream
 
 
 def locked(parent: Path, prefix: str) -> tuple[Path, Path, int]:

@@ -17,6 +17,7 @@ from lago_images.planning.holdings import holdings
 from lago_images.planning.line import published_branch
 from lago_images.planning.model import WORK, Action, Plan, Tree
 from lago_images.planning.tree import prefixes, read_tree
+from lago_images.repository.records import gaps
 from lago_images.repository.records.changes import Upstream
 from lago_images.repository.records.layout import BuildKey, ImageId
 from lago_images.repository.records.manifest import Manifest
@@ -69,8 +70,8 @@ def _plan(
     started = time.monotonic()
     for message in state.damaged.values():
         workspace.console.warn(message)
-    for key in state.missing:
-        workspace.console.warn(f"{key} is missing; restore it from a copy")
+    for lost in gaps.by_image(state.missing).values():
+        workspace.console.warn(f"{lost} is missing; restore it from a copy")
     known = holdings(state)
     promote = ask.promote and workspace.is_promoting
     ask = replace(ask, promote=promote, promote_days=workspace.settings.grace_days)

@@ -93,14 +93,14 @@ class ImageHoldings:
         newest: The highest revision ever taken; 0 for none.
         taken_back: By fingerprint, why an operator took it back: it is not built again unasked.
         waiting: Builds without a release that may get one, oldest first.
-        missing: Lost releases: what they took back is not known.
+        missing: Lost releases, in a line: what they took back is not known. Empty for none.
     """
 
     current: Current | None = None
     newest: int = 0
     taken_back: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     waiting: tuple[Built, ...] = ()
-    missing: tuple[str, ...] = ()
+    missing: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,6 +4,7 @@ import hashlib
 from dataclasses import replace
 
 from lago_images.planning.history import Built, Current, Holdings, ImageHoldings
+from lago_images.repository.records import gaps
 from lago_images.repository.records.layout import ImageId
 from lago_images.repository.records.manifest import Manifest
 from lago_images.repository.records.outline import ImageOutline, ManifestOutline
@@ -25,15 +26,13 @@ def holdings(state: Offers[R]) -> Holdings:
         # A dirty build is of files that no commit has: no other checkout can ask for it.
         if not manifest.dirty:
             waiting.setdefault(manifest.key.image, []).append(_waiting(manifest))
-    missing: dict[ImageId, list[str]] = {}
-    for key in state.missing:
-        missing.setdefault(key.image, []).append(str(key))
+    missing = gaps.by_image(state.missing)
     names = state.releases.keys() | waiting.keys()
     return Holdings(
         images={
             name: replace(
                 _published(state, name, waiting.get(name, [])),
-                missing=tuple(missing.get(name, ())),
+                missing=missing.get(name, ""),
             )
             for name in names
         },

@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
-from lago_images.console import first_of
 from lago_images.planning import reasons
 from lago_images.planning.chains import chains, components, in_order
 from lago_images.planning.history import (
@@ -30,8 +29,6 @@ _ASKED = {ReasonKind.FORCED, ReasonKind.STALE, ReasonKind.OUTDATED}
 # or was taken back, which says nothing for a build of the same spec.
 ANEW = {*_ASKED, ReasonKind.MISSING}
 _NOTHING = ImageHoldings()
-# As many lost releases as a note names.
-_SHOWN = 3
 
 
 _NO_UPSTREAM: Mapping[str, Upstream] = MappingProxyType({})
@@ -197,8 +194,8 @@ class _Decider:
             return f"it cannot be built while its base {spec.base.name} is kept: {base.note}"
         forced = any(reason.kind is ReasonKind.FORCED for reason in why_so)
         if published.missing and not forced:
-            lost = first_of(published.missing, _SHOWN)
-            return f"{lost} is missing; restore it from a copy, or name {spec.name} to build it"
+            lost = f"{published.missing} is missing"
+            return f"{lost}; restore it from a copy, or name {spec.name} to build it"
         taken_back = published.taken_back.get(self.tree.fingerprints[spec.name])
         if taken_back and not forced and not (base and base.action in WORK):
             return f"{taken_back}; change its spec, or name it to build it again"

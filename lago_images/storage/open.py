@@ -59,6 +59,22 @@ def from_folder(url: str, folder: Path) -> str:
     return str(folder / expanded(url))
 
 
+def is_same(one: str, other: str, folder: Path) -> bool:
+    """Return whether two addresses, of which a path starts in ``folder``, name one store."""
+    return _plain(one, folder) == _plain(other, folder)
+
+
+def _plain(url: str, folder: Path) -> str:
+    if refusal(url):
+        return url
+    scheme = SCHEME.match(url)
+    if scheme is None:
+        return str((folder / Path(url).expanduser()).resolve())
+    if scheme[1].lower() == "file":
+        return str(Path(file_path(url)).resolve())
+    return "s3://" + "/".join(bucket_and_prefix(url))
+
+
 def _s3(url: str, settings: Settings, environ: Mapping[str, str]) -> "S3Store":
     # boto3 takes a third of a second to import, and a directory does without.
     from lago_images.storage.s3.store import S3Store  # noqa: PLC0415

@@ -228,6 +228,8 @@ def test_a_lost_release_keeps_all_that_there_is(repo, monkeypatch):
         done = repo.call("gc", *args, code=1)
         assert f"{lost} is missing: nothing is cleared up until it is restored" in done.stderr
         assert done.stdout == ""
+    told = json.loads(repo.call("gc", "--format", "json", code=1).stdout)
+    assert told["missing"] == [{"name": "debian-12", "arch": "x86_64", "first": 2, "last": 2}]
     left = {stat.key for stat in repo.store.list() if not stat.key.startswith("state/")}
     assert {key for key in left if key.startswith(("images/", "builds/", "releases/"))} == {
         key for key in before if key.startswith(("images/", "builds/", "releases/"))

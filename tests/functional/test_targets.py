@@ -1,7 +1,10 @@
 """What is written at the end of long work is tried before it."""
 
+import os
+
 import pytest
 
+from lago_images.host.files import replace
 from tests.support.specs import SpecsRepo
 from tests.tools import need
 
@@ -46,6 +49,28 @@ def test_what_could_not_be_written_is_refused_before_the_work(repo, words):
         "image-specs",
         "one.img",
     ]
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["ci plan --output", "build --timings", "try one --force --output", "ci report --junit"],
+)
+def test_a_pipe_or_device_is_not_replaced_by_a_file(repo, words):
+    """As in /dev: a link to a device, and /dev/stdout, whose output a shell sends to a file."""
+    pipe, link, stream = (repo.root.parent / name for name in ("pipe", "link", "stream"))
+    os.mkfifo(pipe)
+    link.symlink_to(pipe)
+    regular = repo.root.parent / "regular"
+    with regular.open("wb") as file:
+        stream.symlink_to(f"/proc/{os.getpid()}/fd/{file.fileno()}")
+        for path in (pipe, link, stream):
+            ran = repo.run(*words.split(), str(path))
+            assert (ran.code, ran.out) == (2, ""), ran.err
+            assert f"{path}: it is no regular file, and would be replaced" in ran.err
+    assert (pipe.is_fifo(), link.is_symlink(), stream.is_symlink()) == (True, True, True)
+    for path in (pipe, link):
+        with pytest.raises(OSError, match="no regular file"):
+            replace(path, b"data")
 
 
 def test_folders_of_what_is_written_are_made_where_they_are_missing(repo):

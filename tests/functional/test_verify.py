@@ -30,11 +30,12 @@ from lago_images.repository.rendering.signing import Signer, open_signer
 from lago_images.repository.rendering.site import Site
 from lago_images.repository.serving.server import Server
 from lago_images.repository.verifying import files as verify_files
-from lago_images.repository.verifying.verifier import Verifier
+from lago_images.repository.verifying.verifier import Verifier, refuse_nothing
 from lago_images.repository.verifying.web import RETRY, Web
 from lago_images.settings import Settings
 from lago_images.storage.base import Headers
 from lago_images.storage.directory.store import DirectoryStore
+from lago_images.storage.open import is_same
 from lago_images.storage.s3.store import S3Store
 from tests.support.builders import (
     SITE,
@@ -878,23 +879,88 @@ def test_a_foreign_repository_is_not_judged_by_the_settings_of_this_one(
     store, tmp_path, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
-    mine = {
-        "LAGO_IMAGES_SIGNING_KEY": "env:KEY",
-        "LAGO_IMAGES_NAME": "mine",
-        "LAGO_IMAGES_BASE_URL": "https://mine.example",
-    }
-    good = cli("verify", str(store.path), **mine)
+    (tmp_path / "lago-images.toml").write_text(
+        'signing-key = "env:KEY"\nname = "mine"\nbase-url = "https://mine.example"\n'
+    )
+    good = cli("verify", str(store.path))
     assert good.exit_code == 0, good.output
     store.delete(["index.html", B2.disk])
-    bad = cli("verify", str(store.path), "--format", "json", **mine)
+    bad = cli("verify", str(store.path), "--format", "json")
     repairs = {one["where"]: one["repair"] for one in json.loads(bad.stdout)["findings"]}
     assert repairs["index.html"] == f"lago-images repo refresh --repository {store.path}"
     assert f"lago-images repo yank --repository {store.path} debian-12" in repairs[B2.disk]
     with served(store) as server:
-        bad = cli("verify", server.url, "--format", "json", **mine)
+        bad = cli("verify", server.url, "--format", "json")
     repairs = {one["where"]: one["repair"] for one in json.loads(bad.stdout)["findings"]}
     assert "lago-images repo yank --repository STORE debian-12" in repairs[B2.disk]
     assert repairs[B2.disk].endswith(f"where STORE is the store behind {server.url}")
+
+
+def test_ones_own_repository_in_another_spelling_is_judged_by_the_settings(
+    store, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "lago-images.toml").write_text(
+        f'repository = "{store.path}"\nsigning-key = "env:KEY"\n'
+    )
+    (tmp_path / "link").symlink_to(store.path)
+    for own in (f"{store.path}/", f"file://{store.path}", "link"):
+        done = cli("verify", own)
+        assert done.exit_code == 1, own
+        assert "problem: key.asc: signing-key is set, and nothing is signed" in done.stdout
+
+
+def test_a_setting_that_a_variable_gives_holds_for_another_repository(store, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = cli("verify", str(store.path), LAGO_IMAGES_SIGNING_KEY="env:KEY")
+    assert done.exit_code == 1
+    assert "problem: key.asc: signing-key is set, and nothing is signed" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("s3://bk/p", "s3://bk/p/", True),
+        ("s3://bk", "s3://bk/p", False),
+        ("S3://bk/p", "s3://bk/p", True),
+        ("/srv/images", "file:///srv/images", True),
+        ("images", "/specs/images", True),
+        ("images", "s3://specs/images", False),
+        ("file://srv/images", "", False),
+    ],
+)
+def test_addresses_of_one_store_are_told_from_those_of_two(one, other, same):
+    assert is_same(one, other, Path("/specs")) is same
+
+
+def test_an_empty_repository_has_nothing_published_and_is_no_mistake_in_the_call(tmp_path):
+    """A first publication that releases nothing leaves it so."""
+    done = cli("verify", str(tmp_path))
+    assert done.exit_code == 1, done.output
+    assert "index: it is missing: nothing is published" in done.stdout
+
+
+def test_no_rendered_file_is_read_to_see_that_there_is_a_repository(store):
+    class Unread(DirectoryStore):
+        def get(self, key):
+            raise AssertionError(key)
+
+    refuse_nothing(Unread(path=store.path))
+    store.delete([stat.key for stat in store.list() if stat.key != "index"])
+    refuse_nothing(Unread(path=store.path))
+
+
+def test_a_number_out_of_all_order_costs_no_more_than_its_record(store, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    put(store, f"releases/debian-12/x86_64/{10**15}.json", b"{}")
+    put(store, f"releases/debian-12/x86_64/{10**30}.json", b"{}")
+    done = cli("verify", str(store.path))
+    assert done.exit_code == 1
+    told = " ".join(done.stdout.split())
+    assert "the history has a gap: it is missing, as are all up to revision 999999999999999" in told
+    assert f"{10**30}.json: nothing of lago-images' has this name" in told
+    listed = cli("list", "--repository", str(store.path)).stderr
+    assert listed.count("is missing; restore it from a copy") == 1
 
 
 def cli(*args, **environ):

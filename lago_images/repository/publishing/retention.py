@@ -21,6 +21,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+from lago_images.repository.records.gaps import Gap
 from lago_images.repository.records.layout import (
     BUILDS,
     IMAGES,
@@ -113,7 +114,7 @@ class Sweep:
     abort: tuple[Unfinished, ...]
     forget: tuple[str, ...]
     waiting: tuple[float, ...] = ()
-    missing: tuple[ReleaseKey, ...] = ()
+    missing: tuple[Gap, ...] = ()
 
     @property
     def is_empty(self) -> bool:

@@ -54,14 +54,16 @@ PROVENANCE = "provenance.json"
 NAME = names.NAME
 # Names, architectures and builds: who writes to a bucket may give an object any key there is.
 _WORD = f"({NAME.pattern})"
-# No leading zeros: one revision has one key, or creating it would not take the number.
-_RELEASE = re.compile(rf"releases/{_WORD}/{_WORD}/([1-9][0-9]*)\.json")
+# No leading zeros: one revision has one key, or creating it would not take the number. No more
+# digits than the numbers in records may have.
+_NUMBER = r"([1-9][0-9]{0,17})"
+_RELEASE = re.compile(rf"releases/{_WORD}/{_WORD}/{_NUMBER}\.json")
 _MANIFEST = re.compile(rf"builds/{_WORD}/{_WORD}/{_WORD}/manifest\.json")
 _IN_FOLDER = re.compile(rf"(builds/|images/){_WORD}/{_WORD}/{_WORD}/.+")
 _PAGE = re.compile(rf"catalogue/{NAME.pattern}\.(?:html|xml)|latest/{NAME.pattern}\.json")
 _KEYED = re.compile(r"(?:index|key)-([0-9A-F]{40,64})\.asc")
 _RETIREMENT = re.compile(rf"releases/{_WORD}/{_WORD}/retired/{_WORD}\.json")
-_OUTDATED = re.compile(rf"releases/{_WORD}/{_WORD}/outdated/([1-9][0-9]*)\.([1-9][0-9]*)\.json")
+_OUTDATED = re.compile(rf"releases/{_WORD}/{_WORD}/outdated/{_NUMBER}\.{_NUMBER}\.json")
 
 # RFC 8246: clients and caches need never ask again, also when a user reloads.
 _ONCE = "public, max-age=31536000, immutable"

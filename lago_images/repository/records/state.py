@@ -9,10 +9,11 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from lago_images.errors import NotFoundError, RepositoryError
 from lago_images.repository.records import reading as caching
+from lago_images.repository.records.gaps import Gap, gaps
 from lago_images.repository.records.layout import (
     BUILDS,
     IMAGES,
@@ -40,7 +41,7 @@ _ATTEMPTS = 5
 # Parts of a list that are asked for side by side, and the releases from which a part is worth it.
 _PARTS = 8
 _LONG = 300
-_S = TypeVar("_S")
+_S = TypeVar("_S", bound="Offers[Any]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,20 +120,14 @@ class Offers(Generic[R]):
         return max(newest, self._damaged_up_to(name, arch)) if self.damaged else newest
 
     @property
-    def missing(self) -> tuple[ReleaseKey, ...]:
-        """Return the releases that are lost: a number is taken only when all before it are."""
+    def missing(self) -> tuple[Gap, ...]:
+        """Return the releases that are lost, by image."""
         numbers: dict[ImageId, set[int]] = {key.image: set() for key in self.damaged}
         for image, history in self.releases.items():
             numbers.setdefault(image, set()).update(release.revision for release in history)
         for key in self.damaged:
             numbers[key.image].add(key.revision)
-        return tuple(
-            ReleaseKey(name=name, arch=arch, revision=number)
-            for (name, arch), taken in sorted(numbers.items())
-            if len(taken) < max(taken)
-            for number in range(1, max(taken))
-            if number not in taken
-        )
+        return tuple(gap for image, taken in sorted(numbers.items()) for gap in gaps(image, taken))
 
     def withdrawn(self, name: str, arch: str) -> frozenset[int]:
         """Return the revisions that were taken back."""
@@ -239,10 +234,15 @@ def outlined(store: Store) -> Offers[ReleaseOutline]:
 
 
 def _read(store: Store, once: Callable[[Store, caching.Cache], _S]) -> _S:
-    attempt = 1
+    attempt, missing = 1, tuple[Gap, ...]()
     while True:
         try:
-            return once(store, caching.load(store))
+            state = once(store, caching.load(store))
+            # A list of several pages, or folders, is no snapshot: of records that were made
+            # meanwhile it may have a later one and lack an earlier one. The next list has both.
+            if state.missing in ((), missing) or attempt == _ATTEMPTS:
+                return state
+            missing = state.missing
         except NotFoundError:
             # A release was listed and is missing: an operator is at work, or it is really lost.
             # After so many lists it is lost: to go on without it would take back what it says.

@@ -200,9 +200,12 @@ def _manifest(store: Store, name: str, key: BuildKey) -> Manifest | Finding | No
 
 
 def _histories_wrong(state: State) -> Iterator[Finding]:
+    for gap in state.missing:
+        until = "" if gap.first == gap.last else f", as are all up to revision {gap.last}"
+        yield problem(str(gap.key), f"the history has a gap: it is missing{until}", _RESTORE)
     for image in state.images:
         history = state.history(*image)
-        yield from _numbers(history, state.objects.keys())
+        yield from _withdrawals(history)
         yield from _copies(state, history)
         yield from _bases(state, image)
         yield from _versions(history)
@@ -218,14 +221,8 @@ def _aliases(state: State) -> Iterator[Finding]:
             yield note(layout.INDEX, message, repair)
 
 
-def _numbers(history: tuple[Release, ...], listed: Iterable[str]) -> Iterator[Finding]:
-    """Find gaps: revisions begin at 1 and leave none out, as each is taken by creating the next."""
-    stored = set(listed)
+def _withdrawals(history: tuple[Release, ...]) -> Iterator[Finding]:
     known = {release.revision for release in history}
-    for number in range(1, history[-1].revision):
-        key = ReleaseKey(name=history[0].name, arch=history[0].arch, revision=number)
-        if str(key) not in stored:
-            yield problem(str(key), "the history has a gap: it is missing", _RESTORE)
     for release in history:
         withdraws = release.withdraws
         if withdraws is not None and (withdraws >= release.revision or withdraws not in known):

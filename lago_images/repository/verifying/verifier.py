@@ -13,7 +13,13 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from lago_images.console import Advance, Console
-from lago_images.errors import CommandError, RepositoryError, SettingsError, UsageError
+from lago_images.errors import (
+    CommandError,
+    NotFoundError,
+    RepositoryError,
+    SettingsError,
+    UsageError,
+)
 from lago_images.host.gpg import fingerprints, throw_away
 from lago_images.host.process import Runner
 from lago_images.repository.publishing.retention import Retention
@@ -265,10 +271,14 @@ def refuse_nothing(store: Store) -> None:
     hint = f"check the path or URL; a repository has {layout.INDEX} and {layout.RELEASES} in it"
     if store.folder is not None and not store.folder.exists():
         raise UsageError(f"there is no folder {store.folder}", hint=hint)
-    if next(iter(verify_files.fetch(store, layout.RENDERED)), None) is None and not any(
-        next(store.list(root), None) for root in (layout.RELEASES, layout.IMAGES, layout.BUILDS)
-    ):
-        raise UsageError(f"there is no repository in {store.url}", hint=hint)
+    roots = (layout.RELEASES, layout.STATE, layout.IMAGES, layout.BUILDS)
+    # One that nothing was released to yet may be empty.
+    if any(next(store.list(root), None) for root in roots) or not next(store.list(), None):
+        return
+    try:
+        store.head(layout.INDEX)
+    except NotFoundError:
+        raise UsageError(f"there is no repository in {store.url}", hint=hint) from None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

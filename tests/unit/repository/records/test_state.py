@@ -7,6 +7,7 @@ import pytest
 from lago_images.errors import NotFoundError, RepositoryError, StorageError
 from lago_images.repository.publishing.releasing import Decision
 from lago_images.repository.publishing.releasing import release as make_public
+from lago_images.repository.records.gaps import by_image
 from lago_images.repository.records.layout import CACHE, IMAGES, PUBLISHED
 from lago_images.repository.records.manifest import Manifest
 from lago_images.repository.records.parsing import LARGEST, parse_json
@@ -485,6 +486,40 @@ def test_an_object_that_is_listed_and_always_missing_is_an_error(store, monkeypa
     monkeypatch.setattr(store, "get", get, raising=False)
     with pytest.raises(NotFoundError):
         read(store)
+
+
+@pytest.mark.parametrize("reads", [read, survey, outlined])
+def test_a_gap_is_believed_when_the_next_list_has_it_too(store, reads, monkeypatch):
+    """The pages of a list are of several moments: it may lack what is older than what it has."""
+    publish_by_hand(store, *(manifest(build_id=f"b{n}") for n in (1, 2, 3)))
+    lists = []
+
+    def list_(prefix="", **rest):
+        lists.append(prefix)
+        late = lists.count("releases/") == 1
+        for stat in store.inner.list(prefix, **rest):
+            if not (late and stat.key == "releases/debian-12/x86_64/2.json"):
+                yield stat
+
+    monkeypatch.setattr(store, "list", list_, raising=False)
+    assert reads(store).missing == ()
+    assert lists.count("releases/") == 2
+    assert reads(store).missing == ()
+    assert lists.count("releases/") == 3
+    store.inner.delete(["releases/debian-12/x86_64/2.json"])
+    assert [(gap.first, gap.last) for gap in reads(store).missing] == [(2, 2)]
+    assert lists.count("releases/") == 5
+
+
+def test_what_is_lost_is_told_in_one_line_however_much_it_is(store):
+    publish_by_hand(store, manifest())
+    for number in (3, 7, 9, 11, 10**17):
+        put(store, f"releases/debian-12/x86_64/{number}.json", b"no")
+    put(store, f"releases/debian-12/x86_64/{10**18}.json", b"no")
+    assert by_image(read(store).missing) == {
+        ("debian-12", "x86_64"): "a part of releases/debian-12/x86_64/ "
+        "(revisions 2, 4 to 6, 8 and 2 more)"
+    }
 
 
 def test_the_published_commit_is_read(store):
