@@ -55,11 +55,6 @@ NOT_A_KEY = (
 )
 
 
-def has_key(text: str) -> bool:
-    """Return whether a text holds what looks like a secret key, or a part of one."""
-    return any(_is_secret(shape) for shape in _SHAPES.finditer(text))
-
-
 def is_key_alone(text: str) -> bool:
     """Return whether a text holds a key's armour, or a line that is nothing but a key's base64."""
     lines = _OPEN.sub("", text).splitlines()
