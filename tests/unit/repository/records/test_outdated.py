@@ -37,6 +37,8 @@ from tests.unit.repository.records.test_state import Counting
 IMAGE = ImageId("debian-12", "x86_64")
 COUNT = st.integers(0, 2**62 - 1)
 POSITIVE = st.integers(1, 2**62 - 1)
+# In a key a number has 18 digits at most.
+NUMBER = st.integers(1, 10**18 - 1)
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 LINES = st.lists(TEXT, max_size=3).map(tuple)
 RECORDS = st.builds(
@@ -63,7 +65,7 @@ def test_a_written_record_is_read_back(made):
     assert Outdated.parse(made.to_json(), made.key) == made
 
 
-@given(st.from_regex(NAME, fullmatch=True), POSITIVE, POSITIVE)
+@given(st.from_regex(NAME, fullmatch=True), NUMBER, NUMBER)
 def test_a_key_names_one_record_and_nothing_else(name, revision, number):
     key = OutdatedKey(name=name, arch="x86_64", revision=revision, number=number)
     assert outdated_key(str(key)) == key
