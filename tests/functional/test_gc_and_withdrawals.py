@@ -214,7 +214,7 @@ def test_unknown_names_and_revisions_exit_2(repo):
     repo.call("rollback", "debian-12", "--to", "0", code=2)
     said = repo.call("rollback", "debian-12", "--to", "9", code=2).stderr
     assert "no such release" in said
-    assert "lago-images repo show debian-12 lists its revisions" in said
+    assert "lago-images repo show debian-12 shows its revisions" in said
 
 
 def test_a_lost_release_keeps_all_that_there_is(repo, monkeypatch):
