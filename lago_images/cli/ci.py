@@ -3,7 +3,7 @@
 import dataclasses
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -168,8 +168,7 @@ def build(
     if not built:
         say("nothing to build: these images are published, or built and waiting to be")
     elif upload and ok:
-        begins = partial(command, workspace.root, invocation.overrides.get("repository"))
-        workspace.console.info(_after_build(begins, plan, built, plan_file, folder))
+        workspace.console.info(_after_build(invocation, plan, built, plan_file, folder))
     if form == "json":
         images = image_reports(workspace.store, plan, built, None)
         click.echo(document(run_report(workspace, images, None, ok=ok)))
@@ -177,13 +176,14 @@ def build(
 
 
 def _after_build(
-    begins: Callable[..., str],
+    invocation: Invocation,
     plan: Plan,
     built: Sequence[Result],
     plan_file: Path | None,
     folder: Path | None,
 ) -> str:
     """Return how what was built becomes public."""
+    begins = partial(command, invocation.root, invocation.overrides.get("repository"))
     names = {result.name for result in built}
     unchanged = sorted(
         image.name

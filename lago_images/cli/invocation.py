@@ -129,8 +129,8 @@ class Invocation:
             self.console.warn(f"there is no repository in {store.folder}: check --repository")
         for message in content.damaged.values():
             self.console.warn(f"{message}; restore it from a copy")
-        for lost in gaps.by_image(content.missing).values():
-            self.console.warn(f"{lost} is missing; restore it from a copy")
+        for message in gaps.warnings(content.missing):
+            self.console.warn(message)
         return store, content
 
     def judging_workspace(self, *, must_judge: bool) -> "Workspace":

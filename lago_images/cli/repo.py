@@ -3,6 +3,7 @@
 import time
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from typing import Any
 
 import click
 
@@ -20,6 +21,7 @@ from lago_images.repository.records import gaps
 from lago_images.repository.verifying.findings import Report
 from lago_images.repository.verifying.verifier import Verifier, refuse_nothing
 from lago_images.repository.verifying.web import Web, is_web
+from lago_images.settings import Settings
 from lago_images.storage.open import is_same
 
 
@@ -87,15 +89,7 @@ def verify(invocation: Invocation, url: str | None, deep: bool, form: str) -> No
     )
     is_elsewhere = bool(url) and not is_own
     if is_elsewhere:
-        # What the file has for one's own repository says nothing of another's; an option or a
-        # variable may be meant for it.
-        given = settings.origins
-        settings = replace(
-            settings,
-            name=settings.name if "name" in given else "",
-            base_url=settings.base_url if "base_url" in given else "",
-            signing_key=settings.signing_key if "signing_key" in given else "",
-        )
+        settings = _of_another(settings)
     verifier = Verifier(
         settings=settings,
         environ=invocation.environ,
@@ -118,6 +112,16 @@ def verify(invocation: Invocation, url: str | None, deep: bool, form: str) -> No
     else:
         _show_report(report)
     finish(succeeded=report.ok)
+
+
+def _of_another(settings: Settings) -> Settings:
+    """Return settings without what their file says of its own repository.
+
+    An option or a variable may be meant for the other one.
+    """
+    own = {"name", "base_url", "signing_key"} - settings.origins.keys()
+    nothing: dict[str, Any] = dict.fromkeys(own, "")
+    return replace(settings, **nothing)
 
 
 @click.command()

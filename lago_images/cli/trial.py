@@ -62,11 +62,7 @@ def try_(
             f"{name} is a pattern, and try makes the disk of one image",
             hint=f"lago-images build {shlex.quote(name)} --repo-dir FOLDER builds several",
         )
-    # The name may be a mistyped path; it is no reason to write elsewhere than here.
-    target = (output or Path(f"{Path(name).name}.qcow2")).absolute()
-    if target.exists() and not force:
-        raise UsageError(f"{target} exists", hint="--force replaces it, --output names another")
-    refuse_unwritable_beside(target, "the disk's file")
+    target = _target(name, output, force=force)
     invocation.override(require_kvm=require_kvm, publish_also=())
     with workdir(default_scratch(invocation.environ), invocation.console) as folder:
         workspace = invocation.workspace(logs=logs, aside=folder)
@@ -96,6 +92,16 @@ def try_(
             shown = os.path.relpath(target) if target.is_relative_to(Path.cwd()) else target
             workspace.console.info(f"next: lago-images run {shlex.quote(str(shown))}{more}")
     finish(succeeded=built is not None)
+
+
+def _target(name: str, output: Path | None, *, force: bool) -> Path:
+    """Return the disk's file; raises ``UsageError`` where it cannot be written, or exists."""
+    # The name may be a mistyped path; it is no reason to write elsewhere than here.
+    target = (output or Path(f"{Path(name).name}.qcow2")).absolute()
+    if target.exists() and not force:
+        raise UsageError(f"{target} exists", hint="--force replaces it, --output names another")
+    refuse_unwritable_beside(target, "the disk's file")
+    return target
 
 
 @click.command()

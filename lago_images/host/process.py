@@ -94,17 +94,15 @@ class Children:
 
     def start(self, argv: Sequence[str], **options: Any) -> "subprocess.Popen[bytes]":  # noqa: ANN401
         """Start a program, unless ``end`` was called."""
-        with self._lock:
+        with self._starting, self._lock:
             self.check()
             if self._parent:
                 child = self._parent.start(argv, **options)
-                self._running.add(child)
-                return child
-            with self._starting:
+            else:
                 # A session of its own: Ctrl-C in a terminal goes to the whole foreground group, and
                 # would end the child before it is asked to clean up.
                 child = subprocess.Popen(argv, start_new_session=True, **options)
-                self._running.add(child)
+            self._running.add(child)
             return child
 
     def ended(self, child: "subprocess.Popen[bytes]") -> None:

@@ -70,8 +70,8 @@ def _plan(
     started = time.monotonic()
     for message in state.damaged.values():
         workspace.console.warn(message)
-    for lost in gaps.by_image(state.missing).values():
-        workspace.console.warn(f"{lost} is missing; restore it from a copy")
+    for message in gaps.warnings(state.missing):
+        workspace.console.warn(message)
     known = holdings(state)
     promote = ask.promote and workspace.is_promoting
     ask = replace(ask, promote=promote, promote_days=workspace.settings.grace_days)

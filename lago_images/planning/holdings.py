@@ -30,17 +30,16 @@ def holdings(state: Offers[R]) -> Holdings:
     names = state.releases.keys() | waiting.keys()
     return Holdings(
         images={
-            name: replace(
-                _published(state, name, waiting.get(name, [])),
-                missing=missing.get(name, ""),
-            )
+            name: _published(state, name, waiting.get(name, []), missing.get(name, ""))
             for name in names
         },
         commit=state.published.commit if state.published else None,
     )
 
 
-def _published(state: Offers[R], image: ImageId, waiting: list[Built]) -> ImageHoldings:
+def _published(
+    state: Offers[R], image: ImageId, waiting: list[Built], missing: str
+) -> ImageHoldings:
     history = state.history(*image)
     # Not ``State.current``: a copy that gc retires stays the one that commits are compared with.
     offered = standing(history)
@@ -52,6 +51,7 @@ def _published(state: Offers[R], image: ImageId, waiting: list[Built]) -> ImageH
             for mark, release in taken_back(history).items()
         },
         waiting=tuple(sorted(waiting, key=lambda built: (built.created, built.build))),
+        missing=missing,
     )
 
 

@@ -12,8 +12,7 @@
 Without ``test`` the whole boot test is meant. ``until`` is the last day, in UTC.
 """
 
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from fnmatch import fnmatchcase
@@ -34,7 +33,6 @@ _TABLE = "quarantine"
 _KEYS = ("image", "test", "issue", "until")
 _REQUIRED = ("issue", "until")
 _LONGEST = 200
-_HEADER = re.compile(r"\s*\[\[\s*[\"']?quarantine[\"']?\s*\]\]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,21 +140,25 @@ def parse(text: str) -> tuple[tuple[QuarantineEntry, ...], list[tuple[int | None
         plain = toml.parse(text)
     except toml.TomlError as error:
         return (), [(error.line, error.message)]
-    places = _Places(text)
+    known = toml.statements(text)
     problems = [
-        (places.of_key(key, 0), f"unknown key {shown(key)}: entries are tables, [[{_TABLE}]]")
+        (toml.line_of(known, key), f"unknown key {shown(key)}: entries are tables, [[{_TABLE}]]")
         for key in plain
         if key != _TABLE
     ]
     tables = plain.get(_TABLE, [])
     if not isinstance(tables, list) or not all(isinstance(each, dict) for each in tables):
-        return (), [*problems, (places.of_key(_TABLE, 0), f"entries are tables, [[{_TABLE}]]")]
+        what = f"entries are tables, [[{_TABLE}]]"
+        return (), [*problems, (toml.line_of(known, _TABLE), what)]
     entries = []
-    for number, table in enumerate(tables):
+    # Written as a list of inline tables they have no headers.
+    headers = [*toml.tables_of(known, _TABLE), *[None] * len(tables)]
+    for table, header in zip(tables, headers, strict=False):
         wrong = list(_problems(table))
-        problems += [(places.of_key(key, number), message) for key, message in wrong]
+        problems += [(toml.line_of(known, _TABLE, key, header), message) for key, message in wrong]
         if not wrong:
-            entries.append(QuarantineEntry(**table, line=places.of_table(number)))
+            line = toml.line_of(known, _TABLE, "", header)
+            entries.append(QuarantineEntry(**table, line=line))
     return tuple(entries), problems
 
 
@@ -180,36 +182,6 @@ def _problems(table: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             yield "", f"the entry has no {key}"
     if "image" not in table and "test" not in table:
         yield "", "the entry names neither an image nor a test"
-
-
-@dataclass(slots=True)
-class _Places:
-    """Finds lines, which tomllib does not tell: by the headers of tables, and keys below those."""
-
-    text: str
-
-    def of_table(self, number: int) -> int | None:
-        headers = self._headers()
-        return headers[number] if number < len(headers) else self._first_key(_TABLE, 0, None)
-
-    def of_key(self, key: str, number: int) -> int | None:
-        headers = self._headers()
-        if not key or number >= len(headers):
-            return self.of_table(number) if not key else self._first_key(key, 0, None)
-        end = headers[number + 1] - 1 if number + 1 < len(headers) else None
-        found = self._first_key(key, headers[number], end)
-        # A key outside the tables stands before the first.
-        return found or self._first_key(key, 0, None) or headers[number]
-
-    def _headers(self) -> Sequence[int]:
-        lines = enumerate(self.text.split("\n"), 1)
-        return [number for number, line in lines if _HEADER.match(line)]
-
-    def _first_key(self, key: str, start: int, end: int | None) -> int | None:
-        for number, line in enumerate(self.text.split("\n")[start:end], start + 1):
-            if line.strip().strip("[]").split("=")[0].strip().strip("\"'") == key:
-                return number
-        return None
 
 
 def _is_of(entry: QuarantineEntry, spec: Spec) -> bool:

@@ -60,7 +60,10 @@ def from_folder(url: str, folder: Path) -> str:
 
 
 def is_same(one: str, other: str, folder: Path) -> bool:
-    """Return whether two addresses, of which a path starts in ``folder``, name one store."""
+    """Return whether two addresses, of which a path starts in ``folder``, name one store.
+
+    Raises as ``expanded``.
+    """
     return _plain(one, folder) == _plain(other, folder)
 
 
@@ -69,7 +72,7 @@ def _plain(url: str, folder: Path) -> str:
         return url
     scheme = SCHEME.match(url)
     if scheme is None:
-        return str((folder / Path(url).expanduser()).resolve())
+        return str((folder / expanded(url)).resolve())
     if scheme[1].lower() == "file":
         return str(Path(file_path(url)).resolve())
     return "s3://" + "/".join(bucket_and_prefix(url))

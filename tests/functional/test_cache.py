@@ -13,10 +13,7 @@ need("git", "qemu-img")
 @pytest.fixture
 def repo(tmp_path):
     """A layer that was built after its base: the base's disk came from the repository."""
-    repo = SpecsRepo.create(tmp_path / "specs")
-    repo.disk("one.img")
-    repo.spec("one", "simple:one.img")
-    repo.commit()
+    repo = SpecsRepo.with_one(tmp_path / "specs")
     assert repo.run("build").code == 0
     repo.spec("layer", "layer:one")
     repo.commit()

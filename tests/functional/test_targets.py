@@ -13,11 +13,7 @@ need("git", "qemu-img")
 
 @pytest.fixture
 def repo(tmp_path):
-    repo = SpecsRepo.create(tmp_path / "specs")
-    repo.disk("one.img")
-    repo.spec("one", "simple:one.img")
-    repo.commit()
-    return repo
+    return SpecsRepo.with_one(tmp_path / "specs")
 
 
 @pytest.mark.parametrize(

@@ -60,6 +60,15 @@ class SpecsRepo:
         (root / "image-specs").mkdir(exist_ok=True)
         return cls(root=root, environ=environ or {})
 
+    @classmethod
+    def with_one(cls, root: Path) -> "SpecsRepo":
+        """Create one whose first commit has the image ``one``, of a disk of its own."""
+        repo = cls.create(root)
+        repo.disk("one.img")
+        repo.spec("one", "simple:one.img")
+        repo.commit()
+        return repo
+
     def write(self, path: str, text: str | bytes) -> Path:
         target = self.root / path
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -51,6 +51,11 @@ def by_image(missing: Iterable[Gap]) -> dict[ImageId, str]:
     return {image: _line(image, its) for image, its in sorted_out.items()}
 
 
+def warnings(missing: Iterable[Gap]) -> list[str]:
+    """Return what a person is told of lost releases, a line an image."""
+    return [f"{lost} is missing; restore it from a copy" for lost in by_image(missing).values()]
+
+
 def _line(image: ImageId, its: list[Gap]) -> str:
     if len(its) == 1 and its[0].first == its[0].last:
         return str(its[0].key)

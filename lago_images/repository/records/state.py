@@ -122,12 +122,23 @@ class Offers(Generic[R]):
     @property
     def missing(self) -> tuple[Gap, ...]:
         """Return the releases that are lost, by image."""
-        numbers: dict[ImageId, set[int]] = {key.image: set() for key in self.damaged}
-        for image, history in self.releases.items():
-            numbers.setdefault(image, set()).update(release.revision for release in history)
+        damaged: dict[ImageId, set[int]] = {}
         for key in self.damaged:
-            numbers[key.image].add(key.revision)
-        return tuple(gap for image, taken in sorted(numbers.items()) for gap in gaps(image, taken))
+            damaged.setdefault(key.image, set()).add(key.revision)
+        # Of thousands nearly all are whole: as many records as the last one's number says.
+        suspects = {
+            image
+            for image, history in self.releases.items()
+            if history and history[-1].revision != len(history)
+        }
+        return tuple(
+            gap
+            for image in sorted(suspects | damaged.keys())
+            for gap in gaps(
+                image,
+                {each.revision for each in self.history(*image)} | damaged.get(image, set()),
+            )
+        )
 
     def withdrawn(self, name: str, arch: str) -> frozenset[int]:
         """Return the revisions that were taken back."""
@@ -240,9 +251,9 @@ def _read(store: Store, once: Callable[[Store, caching.Cache], _S]) -> _S:
             state = once(store, caching.load(store))
             # A list of several pages, or folders, is no snapshot: of records that were made
             # meanwhile it may have a later one and lack an earlier one. The next list has both.
-            if state.missing in ((), missing) or attempt == _ATTEMPTS:
+            before, missing = missing, state.missing
+            if missing in ((), before) or attempt == _ATTEMPTS:
                 return state
-            missing = state.missing
         except NotFoundError:
             # A release was listed and is missing: an operator is at work, or it is really lost.
             # After so many lists it is lost: to go on without it would take back what it says.

@@ -18,7 +18,7 @@ def access(spec: Spec, specs: Mapping[str, Spec]) -> Access:
     """Return the ways in to the image of a spec; ``specs`` has what it stands on, by name."""
     set_: dict[str, Password] = {}
     keys: dict[str, None] = {}
-    chain = [*reversed(list(_chain(spec, specs)))]
+    chain = list(_chain(spec, specs))[::-1]
     for each in chain:
         set_ |= passwords(each.operations)
         if _PASSWORD in each.properties:

@@ -151,16 +151,16 @@ def _open(
 
 
 def _secret(reference: str, folder: Path, environ: Mapping[str, str]) -> bytes:
-    scheme, colon, rest = reference.partition(":")
-    if colon and scheme == "env":
-        if not environ.get(rest):
+    path = key_file(reference, folder)
+    if path is None:
+        variable = reference.partition(":")[2]
+        if not environ.get(variable):
             raise SigningError(
-                f"the environment variable {rest} with the signing key is not set",
-                hint=f"put the output of `{_EXPORT}` into {rest}",
+                f"the environment variable {variable} with the signing key is not set",
+                hint=f"put the output of `{_EXPORT}` into {variable}",
             )
         # Python keeps bytes that are no text as surrogates: these become the bytes again.
-        return os.fsencode(environ[rest])
-    path = key_file(reference, folder) or Path(reference)
+        return os.fsencode(environ[variable])
     try:
         return path.read_bytes()
     except OSError as error:
