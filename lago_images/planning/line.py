@@ -7,7 +7,7 @@ back. Its images are then not newer ones to be left alone, but what was taken ba
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from lago_images.errors import GitError
+from lago_images.errors import GitError, UsageError
 from lago_images.planning.git import Git
 
 _HEAD, _BRANCHES = "HEAD", "refs/heads/"
@@ -55,6 +55,7 @@ class Line:
 
         Raises:
             GitError: The remote does not say whether ``new`` is still on the branch.
+            UsageError: There is no such branch.
         """
         related = self.git.is_ancestor(old, new)
         return self.has(new) if related else related
@@ -64,6 +65,7 @@ class Line:
 
         Raises:
             GitError: The remote does not answer, and what it said last does not tell.
+            UsageError: There is no such branch.
         """
         if commit not in self._known:
             self._known[commit] = self._has(commit)
@@ -93,7 +95,7 @@ class Line:
         git = self.git
         remote = git.remote()
         if remote is None:
-            return git.tips(f"{_BRANCHES}{self.branch}")
+            return self._found(git.tips(f"{_BRANCHES}{self.branch}"), "this clone")
         # What is published is the remote's: a local branch may have commits that nobody pushed.
         branches = [self.branch] if self.branch else [git.upstream()]
         refs = [f"{_BRANCHES}{branch}" for branch in branches if branch]
@@ -103,4 +105,15 @@ class Line:
             # A CI's clone may have no credentials left, but was fetched a moment ago.
             self._unanswered = error
             return git.tips(f"refs/remotes/{remote}/{self.branch}")
-        return tuple(tip for tip in tips if tip)
+        return self._found(tuple(tip for tip in tips if tip), f"the remote {remote!r}")
+
+    def _found(self, tips: tuple[str, ...], where: str) -> tuple[str, ...]:
+        # Without its branch every commit but the checkout's would pass for taken back, and an
+        # older checkout would build over newer images.
+        if self.branch and not tips:
+            raise UsageError(
+                f"{where} has no branch {self.branch!r}, which is the one that is published",
+                hint="mend the setting branch, or push the branch; unset, it is the CI's branch "
+                "or the remote's default",
+            )
+        return tips

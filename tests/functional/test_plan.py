@@ -492,11 +492,23 @@ def test_a_commit_on_another_branch_than_the_published_one_is_not_newer(taken_ba
         world.environ = environ
         assert built(world.plan(here)) == set()
         assert "newer than this checkout" in image(world.plan(here), "nfs").note
-    for name in ("main", "deleted"):
-        world.settings = {"branch": name}
-        assert built(world.plan(here)) == {"nfs"}
+    world.settings = {"branch": "main"}
+    assert built(world.plan(here)) == {"nfs"}
     world.settings = {"branch": "attempt"}
     assert built(world.plan(here)) == set()
+
+
+def test_a_branch_that_exists_nowhere_takes_no_commit_back(taken_back):
+    """With a typo in the setting, an older checkout would else build over newer images."""
+    world, _ = taken_back
+    here = world.clone("clone")
+    world.settings = {"branch": "mian"}
+    for at, where in ((here, "the remote 'origin'"), (world.repo.root, "this clone")):
+        with pytest.raises(UsageError, match=f"{where} has no branch 'mian'"):
+            world.plan(at)
+    world.settings, world.environ = {}, {"GITHUB_REF": "refs/heads/deleted"}
+    with pytest.raises(UsageError, match="no branch 'deleted'"):
+        world.plan(here)
 
 
 def test_an_unreachable_remote_stops_the_plan(taken_back, tmp_path):

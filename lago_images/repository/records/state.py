@@ -117,7 +117,7 @@ class Offers(Generic[R]):
         """Return the highest revision number taken; 0 for none."""
         history = self.history(name, arch)
         newest = history[-1].revision if history else 0
-        return max(newest, self._damaged_up_to(name, arch)) if self.damaged else newest
+        return max(newest, self._unknown_up_to(name, arch)) if self.damaged else newest
 
     @property
     def missing(self) -> tuple[Gap, ...]:
@@ -167,10 +167,13 @@ class Offers(Generic[R]):
         every = (release for history in self.releases.values() for release in history)
         return frozenset(release.image.manifest.key for release in every if release.image)
 
-    def _damaged_up_to(self, name: str, arch: str) -> int:
-        """Return the newest revision of an image whose release cannot be read; 0 for none."""
-        revisions = (key.revision for key in self.damaged if key.image == ImageId(name, arch))
-        return max(revisions, default=0)
+    def _unknown_up_to(self, name: str, arch: str) -> int:
+        """Return the newest revision whose record is lost or cannot be read; 0 for none."""
+        image, history = ImageId(name, arch), self.history(name, arch)
+        damaged = {key.revision for key in self.damaged if key.image == image}
+        taken = {release.revision for release in history} | damaged
+        lost = (gap.last for gap in gaps(image, taken))
+        return max([*damaged, *lost], default=0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,10 +193,10 @@ class State(Offers[Release]):
     def live(self, name: str, arch: str) -> tuple[Release, ...]:
         """Return the releases that clients are offered: not withdrawn, and of a copy that stays.
 
-        A release that cannot be read may have withdrawn any revision before it: these are not
-        offered until it is restored.
+        A release that is lost or cannot be read may have withdrawn any revision before it: these
+        are not offered until it is restored.
         """
-        after = self._damaged_up_to(name, arch)
+        after = self._unknown_up_to(name, arch)
         return tuple(
             release
             for release in standing(self.history(name, arch))

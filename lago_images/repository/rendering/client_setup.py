@@ -32,7 +32,8 @@ def read(store: Store) -> ClientView:
     except NotFoundError as error:
         raise RepositoryError(
             f"{store.url} has no {layout.METADATA}: nothing was published there",
-            hint="build something first: lago-images build",
+            hint="check that it is the repository you mean; what is built is published to one by "
+            "lago-images build, or to a bucket by lago-images ci rebuild",
         ) from error
     return replace(describe(data), fingerprint=_fingerprint(store))
 

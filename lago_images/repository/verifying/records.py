@@ -59,6 +59,7 @@ from lago_images.storage.base import Store
 from lago_images.storage.s3.multipart import lists_uploads
 
 _RESTORE = "restore it from a copy"
+_RESTORE_RECORD = f"{_RESTORE}: no revision before it is offered until then"
 _GC = "lago-images repo gc removes it when the grace period is over"
 _T = TypeVar("_T")
 
@@ -180,8 +181,7 @@ def _release(store: Store, name: str, key: ReleaseKey) -> Release | Finding:
     except SchemaError:
         raise
     except RepositoryError as error:
-        repair = f"{_RESTORE}: no revision before it is offered until then"
-        return problem(name, error.message, repair)
+        return problem(name, error.message, _RESTORE_RECORD)
 
 
 def _manifest(store: Store, name: str, key: BuildKey) -> Manifest | Finding | None:
@@ -202,7 +202,7 @@ def _manifest(store: Store, name: str, key: BuildKey) -> Manifest | Finding | No
 def _histories_wrong(state: State) -> Iterator[Finding]:
     for gap in state.missing:
         until = "" if gap.first == gap.last else f", as are all up to revision {gap.last}"
-        yield problem(str(gap.key), f"the history has a gap: it is missing{until}", _RESTORE)
+        yield problem(str(gap.key), f"the history has a gap: it is missing{until}", _RESTORE_RECORD)
     for image in state.images:
         history = state.history(*image)
         yield from _withdrawals(history)

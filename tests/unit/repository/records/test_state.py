@@ -446,6 +446,17 @@ def test_an_unreadable_release_affects_its_image_only(store, data):
     assert read(store).current("debian-12", "x86_64").revision == 4
 
 
+@pytest.mark.parametrize(("lost", "offered"), [([1], {2, 3, 4}), ([2], {3, 4}), ([1, 3], {4})])
+def test_nothing_before_a_lost_release_is_offered(store, lost, offered):
+    """It may have withdrawn any release before it, as a damaged one may."""
+    publish_by_hand(store, *(manifest(build_id=f"b{n}") for n in (1, 2, 3, 4)), manifest("other"))
+    store.delete([f"releases/debian-12/x86_64/{number}.json" for number in lost])
+    state = read(store)
+    assert {each.revision for each in state.live("debian-12", "x86_64")} == offered
+    assert state.newest("debian-12", "x86_64") == 4
+    assert state.current("other", "x86_64").revision == 1
+
+
 def test_a_repository_of_the_older_layout_is_refused(store):
     publish_by_hand(store, manifest("other"))
     put(store, "releases/debian-12/x86_64/1.json", b'{"schema": 1, "build": "b1"}')
