@@ -1,6 +1,6 @@
 """Boot an image under each kind of firmware; let pass what the quarantine holds back."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +15,7 @@ from lago_images.building.boot.boot_test import (
     boot_test,
     refuse_shared_identity,
 )
+from lago_images.building.boot.inspection import NOBODY
 from lago_images.building.boot.machines import accelerator, machine_for, refuse_missing
 from lago_images.building.boot.spec_tests import OwnTests
 from lago_images.building.customise.sysprep import warn_of_secrets
@@ -31,6 +32,8 @@ from lago_images.specs.quarantine import day, ending
 
 # The last bytes of a boot's console that are kept: a guest may write all the time.
 _CONSOLE = 4 * 2**20
+# Bytes of a file with keys of ssh.
+_KEYS = 2**20
 
 
 def refuse_unbootable(job: Job) -> None:
@@ -93,7 +96,7 @@ def _boot_everywhere(job: Job, finished: Finished, runner: Runner) -> Booted:
     for other in booted[1:]:
         refuse_shared_identity(booted[0], other)
     warn_of_secrets(spec, booted[0].secrets or (), job.context)
-    return replace(booted[0], test=_together([each.test for each in booted]))
+    return replace(booted[0], test=together(booted))
 
 
 def _boot_under(
@@ -127,19 +130,22 @@ def _boot_under(
                 # What was customised here has reported its packages already.
                 look_inside=is_first and finished.packages is None,
                 again=is_first,
-                logins=documented(spec.operations),
+                logins=documented(spec.operations, _reader(job)),
                 pattern=boot_check(spec.properties).pattern,
+                grows=job.request.grows,
                 tests=_own_tests(job) if is_first else None,
             ),
         )
 
 
-def _together(tests: Sequence[BootTest]) -> BootTest:
+def together(booted: Sequence[Booted]) -> BootTest:
     """Make one record of a disk's boots; the first has the second start and the tests."""
+    tests = [each.test for each in booted]
     slowest = max(tests, key=lambda test: test.seconds)
     seconds = {name: taken for test in tests for name, taken in test.firmware.items()}
     checks = dict.fromkeys(name for test in tests for name in test.checks)
-    if len(tests) > 1:
+    # Who may not be asked has told nothing to compare.
+    if sum(each.identity != NOBODY for each in booted) > 1:
         checks["clones"] = None
     return replace(
         slowest,
@@ -148,6 +154,11 @@ def _together(tests: Sequence[BootTest]) -> BootTest:
         checks=tuple(checks),
         tests=tests[0].tests,
     )
+
+
+def _reader(job: Job) -> Callable[[str], str]:
+    host = HostFolder(job.context.root)
+    return lambda path: host.read(path, most=_KEYS).decode(errors="replace")
 
 
 def _own_tests(job: Job) -> OwnTests | None:

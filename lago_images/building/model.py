@@ -50,6 +50,7 @@ class Request:
             repository: published, or about to be promoted. None for others.
         expected: Seconds that the published build of the image took; None without one.
         firmwares: The kinds of firmware that it is booted with; empty for the usual one.
+        grows: Whether the root file system of a machine made of it grows with the disk.
         quarantine: What may fail for now.
         origin: Where an earlier build got its packages from, as its manifest's base has it, which
             is to be used again; empty to choose that anew.
@@ -62,6 +63,7 @@ class Request:
     base: StoredBuild | None = None
     expected: float | None = None
     firmwares: tuple[str, ...] = ()
+    grows: bool = False
     quarantine: Quarantine = NONE
     origin: str = ""
 

@@ -67,6 +67,12 @@ TOOLS = (
         purpose="compressing disks",
         without="disks are compressed by liblzma, which takes up to twice the processor time",
     ),
+    Tool(
+        program="ssh",
+        package="openssh-client",
+        purpose="boot tests",
+        without="a key that a spec injects is judged by its file in the guest, and by no login",
+    ),
     Tool(program="gpg", package="gnupg", purpose="signing"),
     Tool(program="gpgconf", package="gnupg", purpose="signing"),
     Tool(program="gpgv", package="gpgv", purpose="simple: bases with a signed list"),

@@ -14,7 +14,7 @@ from lago_images.planning.model import Action, Plan, PlannedImage, Tree
 from lago_images.repository.records.layout import BuildKey
 from lago_images.repository.records.release import NO_COMMIT
 from lago_images.repository.records.state import State, StoredBuild, survey
-from lago_images.specs.bases import required_firmwares
+from lago_images.specs.bases import bottom, required_firmwares
 from lago_images.specs.choosing import chosen
 from lago_images.specs.model import BaseKind
 
@@ -67,6 +67,7 @@ def _requests(workspace: Workspace, plan: Plan, names: Sequence[str]) -> Mapping
             base=bases.get(image.name),
             expected=_expected(state, image),
             firmwares=required_firmwares(tree.specs[image.name], tree.specs),
+            grows=bottom(tree.specs[image.name], tree.specs).base.kind is BaseKind.BOOTSTRAP,
             quarantine=tree.quarantine,
         )
         for image in wanted

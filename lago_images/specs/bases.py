@@ -120,6 +120,29 @@ def has_uefi(properties: Mapping[str, str]) -> bool:
     return not named or "uefi" in named
 
 
+def spec_below(spec: Spec, specs: Mapping[str, Spec]) -> str | None:
+    """Return the name of the spec that a layer stands on; None for others, or if there is none."""
+    base = spec.base
+    return base.name if base.kind is BaseKind.LAYER and base.name in specs else None
+
+
+def descent(spec: Spec, specs: Mapping[str, Spec]) -> Iterator[Spec]:
+    """Yield a spec and what it stands on by layers, down to where a cycle or a gap ends the way."""
+    seen = set()
+    name: str | None = spec.name
+    while name is not None and name not in seen:
+        seen.add(name)
+        yield spec
+        if (name := spec_below(spec, specs)) is not None:
+            spec = specs[name]
+
+
+def bottom(spec: Spec, specs: Mapping[str, Spec]) -> Spec:
+    """Return the spec that a layer stands on in the end."""
+    *_, last = descent(spec, specs)
+    return last
+
+
 def required_firmwares(spec: Spec, specs: Mapping[str, Spec]) -> tuple[str, ...]:
     """Return the kinds of firmware that a spec's image must boot with; none where nobody says.
 
@@ -130,14 +153,9 @@ def required_firmwares(spec: Spec, specs: Mapping[str, Spec]) -> tuple[str, ...]
         spec: The image's.
         specs: By name, all that layers may stand on.
     """
-    seen = set()
-    while not (named := firmwares(spec.properties)) and spec.base.kind is BaseKind.LAYER:
-        seen.add(spec.name)
-        below = specs.get(spec.base.name)
-        if below is None or below.name in seen:
-            break
-        spec = below
-    if named or spec.base.kind is not BaseKind.BOOTSTRAP:
+    way = list(descent(spec, specs))
+    named = next((found for each in way if (found := firmwares(each.properties))), ())
+    if named or way[-1].base.kind is not BaseKind.BOOTSTRAP:
         return named
     return FIRMWARES if has_bios(spec.arch) else ("uefi",)
 
@@ -167,6 +185,14 @@ def misnamed_partitions(
         if value is not None and not re.fullmatch(rf"/dev/[a-z]+{number}", value):
             other = " (with #firmware=bios it is /dev/sda1)" if number == _BEHIND_GRUB else ""
             yield key, f"{key} is /dev/sda{number} on this bootstrap: disk{other}"
+
+
+def unknown_firmware(
+    properties: Mapping[str, str], base: Mapping[str, str]
+) -> Iterator[tuple[str, str]]:
+    """Yield what a layer asks to be booted under, and its ``bootstrap:`` disk has nothing for."""
+    if "uefi" in firmwares(properties) and not has_uefi(base):
+        yield "firmware", "the disk below is for a BIOS alone: it has firmware=bios"
 
 
 def security_archive(mirror: str) -> str | None:

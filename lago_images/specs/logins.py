@@ -1,11 +1,12 @@
 """Name the logins that a spec documents: the passwords and keys of ssh that its commands set."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from lago_images.specs.model import Operation
 
 _PLAIN = "password:"
+_KEY_TYPES = ("ssh-", "ecdsa-", "sk-")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -14,11 +15,11 @@ class Logins:
 
     Attributes:
         passwords: In plain text, by user.
-        keys: The users who have a key of ssh.
+        keys: By user, the keys of ssh that they have: the part in base64.
     """
 
     passwords: Mapping[str, str] = field(default_factory=dict)
-    keys: tuple[str, ...] = ()
+    keys: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 NONE = Logins()
@@ -67,10 +68,38 @@ def key_users(operations: Iterable[Operation]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(argument.partition(":")[0] for argument in given))
 
 
-def documented(operations: tuple[Operation, ...]) -> Logins:
-    """Return the logins that commands set and that can be tried."""
+def documented(operations: tuple[Operation, ...], read: Callable[[str], str]) -> Logins:
+    """Return the logins that commands set and that can be tried.
+
+    Args:
+        operations: The commands.
+        read: Returns the content of a host file that a command names.
+    """
     texts = {user: password.text for user, password in passwords(operations).items()}
     return Logins(
         passwords={user: text for user, text in texts.items() if text is not None},
-        keys=key_users(operations),
+        keys=_keys(operations, read),
     )
+
+
+def _keys(
+    operations: Iterable[Operation], read: Callable[[str], str]
+) -> dict[str, tuple[str, ...]]:
+    keys: dict[str, tuple[str, ...]] = {}
+    for operation in operations:
+        if operation.name == "ssh-inject":
+            user, _, selector = operation.argument.partition(":")
+            kind, _, given = selector.partition(":")
+            text = read(given) if kind == "file" else given
+            keys[user] = (*keys.get(user, ()), *_blobs(text))
+    return keys
+
+
+def _blobs(text: str) -> Iterator[str]:
+    """Yield the keys in an ``authorized_keys``: sshd(8), AUTHORIZED_KEYS FILE FORMAT."""
+    for line in text.splitlines():
+        words = line.split()
+        # Options may stand before the type.
+        types = [n for n, word in enumerate(words[:-1]) if word.startswith(_KEY_TYPES)]
+        if types and not words[0].startswith("#"):
+            yield words[types[0] + 1]

@@ -19,7 +19,13 @@ from typing import NamedTuple
 from lago_images.errors import Problem, SpecError
 from lago_images.secret_text import is_binary_key
 from lago_images.specs import guest_tests, quarantine
-from lago_images.specs.bases import meant, misnamed_partitions
+from lago_images.specs.bases import (
+    bottom,
+    meant,
+    misnamed_partitions,
+    spec_below,
+    unknown_firmware,
+)
 from lago_images.specs.choosing import did_you_mean
 from lago_images.specs.folder import is_spec_name, spec_names
 from lago_images.specs.host_files import (
@@ -280,19 +286,13 @@ def _layer(spec: Spec, specs: Mapping[str, Spec], broken: Collection[str]) -> It
     elif base.arch != spec.arch:
         message = f"arch is {spec.arch}, but the base {base.name!r} has {base.arch}"
         yield Problem(spec.path, spec.lines.get("arch", line), message)
-    bottom = _bottom(spec, specs)
-    if bottom.base.kind is BaseKind.BOOTSTRAP:
-        for key, message in misnamed_partitions(spec.properties, bottom.properties):
+    disk = bottom(spec, specs)
+    if disk.base.kind is BaseKind.BOOTSTRAP:
+        for key, message in (
+            *misnamed_partitions(spec.properties, disk.properties),
+            *unknown_firmware(spec.properties, disk.properties),
+        ):
             yield Problem(spec.path, spec.lines[key], message)
-
-
-def _bottom(spec: Spec, specs: Mapping[str, Spec]) -> Spec:
-    """Return the spec that a layer stands on in the end, or where a cycle or gap ends the way."""
-    seen = {spec.name}
-    while (below := _below(spec, specs)) is not None and below not in seen:
-        seen.add(below)
-        spec = specs[below]
-    return spec
 
 
 def _cycles(specs: Mapping[str, Spec]) -> Iterator[Problem]:
@@ -303,15 +303,10 @@ def _cycles(specs: Mapping[str, Spec]) -> Iterator[Problem]:
         name: str | None = start
         while name is not None and name not in done and name not in trail:
             trail[name] = None
-            name = _below(specs[name], specs)
+            name = spec_below(specs[name], specs)
         done.update(trail)
         if name in trail:
             cycle = list(trail)[list(trail).index(name) :]
             first = specs[name]
             message = "a cycle of layers: " + " -> ".join([*cycle, name])
             yield Problem(first.path, first.base.line, message)
-
-
-def _below(spec: Spec, specs: Mapping[str, Spec]) -> str | None:
-    base = spec.base
-    return base.name if base.kind is BaseKind.LAYER and base.name in specs else None

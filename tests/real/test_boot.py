@@ -17,7 +17,13 @@ from lago_images.host.kvm import Acceleration
 from lago_images.host.process import Runner
 from lago_images.specs.logins import Logins
 from lago_images.specs.model import GuestTest
-from tests.support.images import read_ext4, write_ext4, write_guest
+from tests.support.images import (
+    add_first_boot,
+    authorize,
+    read_ext4,
+    write_ext4,
+    write_guest,
+)
 from tests.support.small_filesystem import run_in_small_filesystem
 from tests.support.specs import SpecsRepo
 from tests.tools import need
@@ -244,7 +250,8 @@ HASHED = (
     "QbqOyViys7Z2U8/dS5eMCzhs66RlI1eekR5uK1"
 )
 CHECKS = (
-    *("console", "network", "units", "sshd", "password of root", "ssh", "identity", "room"),
+    *("console", "network", "units", "sshd", "key of root", "password of root", "ssh"),
+    *("identity", "first boot", "room"),
     *("root grows", "shutdown", "second boot"),
 )
 
@@ -315,17 +322,21 @@ def test_a_debian_boots_is_tested_and_lists_its_packages(boot, debian13_bios, tm
     shadow = read_ext4(prepared.disk, "/etc/shadow")
     hashed = re.sub(r"(?m)^root:[^:]*:", f"root:{HASHED}:", shadow)
     write_guest(prepared.disk, "/etc/shadow", hashed, 0o640)
+    key = "AAAAC3NzaC1lZDI1NTE5AAAAIEdBwC2yqLKk5kkXqTvvQQzCxkkLYFVKcJDMAmeGmeq/"
+    authorize(prepared.disk, key)
+    add_first_boot(prepared.disk)
     standalone(prepared.disk, prepared.format, disk, Runner())
     before = (sha1(disk), disk.stat().st_mtime_ns)
     accel = kvm.detect(Runner())
     tests = own_tests(listener)
-    logins = Logins(passwords={"root": "s3cret: word"})
+    logins = Logins(passwords={"root": "s3cret: word"}, keys={"root": (key,)})
     booted = boot(
         disk,
         "qcow2",
         timeout=450,
         accel=accel,
         look_inside=True,
+        grows=True,
         logins=logins,
         tests=tests,
     )
@@ -347,6 +358,7 @@ def test_a_debian_boots_is_tested_and_lists_its_packages(boot, debian13_bios, tm
     assert "the guest gave up: Kernel panic - not syncing: sysrq" in panics.problem
     log, console = ((tmp_path / name).read_text() for name in ("log", "console, it.log"))
     assert log.count("+ qemu-system-x86_64") == 3
+    assert log.count("+ ssh -F none") == 1
     # What the first start wrote is still there.
     assert console.count("Linux version") == 3
     assert (sha1(disk), disk.stat().st_mtime_ns) == before

@@ -30,6 +30,7 @@ LAYER = HEAD + "#base=layer:below\ninstall less\nwrite /etc/motd:a layer\n"
     ("release", "properties", "firmware", "partition"),
     [
         ("debian-12", (), {"bios", "uefi"}, 3),
+        ("debian-13", (), {"bios", "uefi"}, 3),
         ("debian-13", ("#cloud-init=yes",), {"bios", "uefi"}, 3),
         ("debian-12", ("#firmware=bios",), {"bios"}, 1),
     ],

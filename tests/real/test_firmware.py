@@ -1,5 +1,7 @@
 """A bootstrapped Debian with cloud-init, under UEFI and BIOS: three boots of one disk."""
 
+import json
+import os
 import re
 import subprocess
 import time
@@ -32,6 +34,21 @@ ethernets:
     addresses: [10.0.2.77/24]
     gateway4: 10.0.2.2
 """
+# As OpenStack's metadata has it, of the network card that guests are started with.
+NETWORK_DATA = {
+    "links": [{"id": "eth0", "type": "phy", "ethernet_mac_address": "52:54:00:12:34:56"}],
+    "networks": [
+        {
+            "id": "one",
+            "link": "eth0",
+            "type": "ipv4",
+            "ip_address": "10.0.2.77",
+            "netmask": "255.255.255.0",
+            "routes": [{"network": "0.0.0.0", "netmask": "0.0.0.0", "gateway": "10.0.2.2"}],
+        }
+    ],
+    "services": [],
+}
 USERS = """\
 #cloud-config
 users:
@@ -105,21 +122,47 @@ def key(tmp_path_factory):
     return path
 
 
-@pytest.fixture(scope="module")
-def seed(key, tmp_path_factory):
-    """A NoCloud disk, with a name, a user, their key and a network."""
-    folder = tmp_path_factory.mktemp("seed")
-    (folder / "user-data").write_text(USERS.format(key=key.with_suffix(".pub").read_text().strip()))
-    (folder / "meta-data").write_text("instance-id: one\nlocal-hostname: seeded\n")
-    (folder / "network-config").write_text(NETWORK)
+@pytest.fixture
+def users(key):
+    """A user, and their key."""
+    return USERS.format(key=key.with_suffix(".pub").read_text().strip())
+
+
+def seed(folder, label, texts):
+    """A disk with a label and files, which may be in folders of the first one's."""
+    for name, text in texts.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
     disk = folder / "seed.img"
-    subprocess.run(["mkfs.vfat", "-n", "CIDATA", "-C", disk, "1024"], check=True, timeout=60)
-    files = [folder / name for name in ("user-data", "meta-data", "network-config")]
-    subprocess.run(["mcopy", "-i", disk, *files, "::/"], check=True, timeout=60)
+    subprocess.run(["mkfs.vfat", "-n", label, "-C", disk, "1024"], check=True, timeout=60)
+    names = {name.partition("/")[0] for name in texts}
+    copy = ["mcopy", "-s", "-i", disk, *(folder / name for name in sorted(names)), "::/"]
+    subprocess.run(copy, check=True, timeout=60)
     return disk
 
 
-def test_a_seed_gives_it_a_name_a_user_and_a_network(renewed, key, seed, tmp_path):
+def test_a_seed_gives_it_a_name_a_user_and_a_network(renewed, key, users, tmp_path):
+    meta = "instance-id: one\nlocal-hostname: seeded\n"
+    texts = {"user-data": users, "meta-data": meta, "network-config": NETWORK}
+    is_configured(renewed[0], seed(tmp_path, "CIDATA", texts), key, tmp_path)
+
+
+@pytest.mark.skipif(
+    os.environ.get("LAGO_IMAGES_TEST_BOOTS") != "all",
+    reason="is one more boot; LAGO_IMAGES_TEST_BOOTS=all runs it",
+)
+def test_a_config_drive_gives_it_the_same(debian12_cloud, key, users, tmp_path):
+    meta = {"uuid": "1c9b2d7e-6b0c-4b9e-9d5e-1f6a3c5d7e90", "hostname": "seeded", "name": "seeded"}
+    texts = {
+        "openstack/latest/user_data": users,
+        "openstack/latest/meta_data.json": json.dumps(meta),
+        "openstack/latest/network_data.json": json.dumps(NETWORK_DATA),
+    }
+    disk = overlay(debian12_cloud.disk, tmp_path / "machine.qcow2")
+    is_configured(disk, seed(tmp_path, "CONFIG-2", texts), key, tmp_path)
+
+
+def is_configured(disk, seed, key, tmp_path):
     port = free_port()
     drive = ("-drive", f"file={seed},format=raw,if=virtio,readonly=on")
     login = [
@@ -128,7 +171,7 @@ def test_a_seed_gives_it_a_name_a_user_and_a_network(renewed, key, seed, tmp_pat
         "tester@127.0.0.1", ASKED,
     ]  # fmt: skip
     forward = f"tcp:127.0.0.1:{port}-10.0.2.77:22"
-    with started(renewed[0], tmp_path / "console.log", forward=forward, more=drive):
+    with started(disk, tmp_path / "console.log", forward=forward, more=drive):
         deadline = time.monotonic() + 1800
         while True:
             ran = subprocess.run(login, capture_output=True, text=True, timeout=600, check=False)

@@ -35,11 +35,15 @@ class AgentAlone:
                 return 0.0
         raise BootError("the guest agent does not answer")
 
-    def power_off(self, limit: float) -> float | None:
+    def power_off(self, limit: float) -> bool:
         """End the sandbox."""
         self.process.kill()
         self.process.wait(timeout=limit)
-        return 0.0
+        return True
+
+    def photograph(self, picture: Path | None) -> bool:
+        """Return that there is none: it has no screen."""
+        return False
 
 
 @contextmanager

@@ -258,6 +258,24 @@ def write_guest(disk: Path, path: str, text: str, mode: int = 0o644) -> None:
     _debugfs(disk, f"set_inode_field {path} mode 0{0o100000 | mode:o}", "-w")
 
 
+def authorize(disk: Path, key: str) -> None:
+    """Let who has a key of ssh, given in base64, log in as root of a raw disk."""
+    change_ext4(disk, "mkdir /root/.ssh")
+    write_guest(disk, "/root/.ssh/authorized_keys", f"ssh-ed25519 {key} test\n", 0o600)
+
+
+def add_first_boot(disk: Path) -> None:
+    """Give a raw disk a first-boot command, as virt-customize does it and we then let it wait."""
+    unit = Path(identities.WAIT_FOR_NETWORK).parent.with_suffix("")
+    change_ext4(disk, "mkdir /usr/lib/virt-sysprep", f"mkdir {unit}.d")
+    write_guest(disk, "/usr/lib/virt-sysprep/firstboot.sh", "#!/bin/sh\n", 0o755)
+    write_guest(
+        disk, str(unit), "[Service]\nType=oneshot\nExecStart=/usr/lib/virt-sysprep/firstboot.sh\n"
+    )
+    write_guest(disk, identities.WAIT_FOR_NETWORK, identities.wait_for_network())
+    change_ext4(disk, f"symlink {unit.parent}/multi-user.target.wants/{unit.name} {unit}")
+
+
 def change_ext4(disk: Path, *requests: str) -> None:
     """Change the last partition of a raw disk by requests of debugfs, which have to succeed."""
     for request in requests:

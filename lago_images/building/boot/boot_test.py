@@ -11,7 +11,7 @@ from lago_images.building.bases.prepared import Package
 from lago_images.building.boot import console_signs, judgement
 from lago_images.building.boot.guest_agent import ASK
 from lago_images.building.boot.inspection import NOBODY, SCRIPT, Facts, Identity, inspect
-from lago_images.building.boot.judgement import Problem
+from lago_images.building.boot.judgement import Problem, Terms
 from lago_images.building.boot.machines import Machine, accelerator, machine_for, refuse_missing
 from lago_images.building.boot.running import Guest, Watch, started
 from lago_images.building.boot.spec_tests import OwnTests, Suite, run_tests
@@ -114,6 +114,7 @@ class Questions:
         again: Whether to start it once more.
         logins: The documented ones.
         pattern: What the serial console must show, where there is no agent to ask; else empty.
+        grows: Whether the root file system has to grow with the disk.
         tests: Those of the spec's own, which are run at last; None for none.
     """
 
@@ -121,6 +122,7 @@ class Questions:
     again: bool = True
     logins: Logins = NONE
     pattern: str = ""
+    grows: bool = False
     tests: OwnTests | None = None
 
 
@@ -263,7 +265,7 @@ def _first_boot(test: _Test, overlay: Path) -> Booted:
         facts = Facts()
         if not test.watch.pattern:
             facts = inspect(guest, test.bench.runner, test.questions.logins)
-        verdict = judgement.judge(facts, _signs(test, guest), mac=test.mac, size=test.size)
+        verdict = judgement.judge(facts, _signs(test, guest), _terms(test))
         _refuse(verdict.problems, guest)
         checks = verdict.checks
         packages = secrets = boot_files = None
@@ -296,7 +298,7 @@ def _second_boot(test: _Test, overlay: Path, booted: Booted) -> Booted:
             ) from error
         facts = inspect(guest, test.bench.runner, is_again=True)
         signs = _signs(test, guest)
-        verdict = judgement.judge(facts, signs, mac=test.mac, size=test.size, is_again=True)
+        verdict = judgement.judge(facts, signs, replace(_terms(test), is_again=True))
         problems = [replace(each, check=f"second boot, {each.check}") for each in verdict.problems]
         if facts.answers:
             problems += judgement.changed(booted.identity, facts.answers.identity)
@@ -311,7 +313,12 @@ def _own_tests(test: _Test, overlay: Path, guest: Guest) -> tuple[GuestTestRecor
     if test.questions.tests is None:
         return ()
     factor = TCG_FACTOR if test.is_emulated else 1
-    suite = Suite(tests=test.questions.tests, factor=factor, limit=test.watch.limit)
+    suite = Suite(
+        tests=test.questions.tests,
+        factor=factor,
+        limit=test.watch.limit,
+        picture=test.bench.screenshot,
+    )
     return run_tests(suite, guest, _Starter(test=test, overlay=overlay), test.bench.runner)
 
 
@@ -324,14 +331,20 @@ def _guest(test: _Test, overlay: Path, watch: Watch, *, network: bool = False) -
         try:
             yield guest
         except BootError as error:
-            picture = test.bench.screenshot if guest.ended() is None else None
-            if picture and guest.monitor.screenshot(picture.resolve()):
+            if guest.photograph(test.bench.screenshot):
                 error.hint = f"{error.hint}; the guest's screen is beside the log, as .png"
             raise
 
 
-def _signs(test: _Test, guest: Guest) -> tuple[console_signs.Fault, ...]:
-    return console_signs.faults(guest.watch.text(), is_emulated=test.is_emulated)
+def _terms(test: _Test) -> Terms:
+    return Terms(mac=test.mac, size=test.size, grows=test.questions.grows)
+
+
+def _signs(test: _Test, guest: Guest) -> tuple[console_signs.Fault, ...] | None:
+    """Return what the console shows of troubles; None if nobody writes there."""
+    text = guest.watch.text()
+    faults = console_signs.faults(text, is_emulated=test.is_emulated)
+    return faults if faults or console_signs.is_kernels(text) else None
 
 
 def _refuse(problems: Sequence[Problem], guest: Guest) -> None:
@@ -350,7 +363,7 @@ def _refuse(problems: Sequence[Problem], guest: Guest) -> None:
 
 def _shut_down(guest: Guest, test: _Test) -> None:
     """Shut the guest down, and look at its console once more."""
-    if guest.power_off(guest.watch.limit) is None:
+    if not guest.power_off(guest.watch.limit):
         problem = Problem(
             check="shutdown",
             text=f"the guest was still there {guest.watch.limit:.0f} s after it was told to shut "
@@ -358,7 +371,7 @@ def _shut_down(guest: Guest, test: _Test) -> None:
             advice="look for a unit that does not stop: its last lines are on the console",
         )
         _refuse([problem], guest)
-    _refuse(judgement.judge(Facts(), _signs(test, guest), mac="", size=0).problems, guest)
+    _refuse(judgement.judge(Facts(), _signs(test, guest), _terms(test)).problems, guest)
 
 
 def _packages(guest: Guest, runner: Runner) -> tuple[Package, ...] | None:

@@ -9,6 +9,8 @@ from lago_images.console import clean
 # The kernel's own lines begin so. systemd writes to the same console, also in front of them.
 _KERNEL = r"(?:^|\]\s+)(?:watchdog: )?"
 _ENDS_OF_LINES = re.compile(r"[\r\n]+")
+# What only a running kernel, or systemd and a getty on it, write: with quiet there are no times.
+_RUNNING = re.compile(r"^\[ *\d+\.\d{6}\]|^\[ *(?:OK|FAILED) *\]|systemd\[1\]:|\blogin:")
 # Characters of a line that are looked at: a guest may write without an end.
 _LONGEST = 1000
 # The kernel's own words for a timer that is late (Linux, arch/x86/kernel/apic/io_apic.c, waits for
@@ -97,7 +99,8 @@ SIGNS = (
     ),
     _end(
         "systemd does not go on",
-        r"systemd\[1\]: Freezing execution.*|systemd\[1\]: Failed to start up manager.*",
+        r"systemd\[1\]: Freezing execution.*|systemd\[1\]: Failed to start up manager.*"
+        r"|systemd\[1\]: Caught <\w+>.*",
         "the lines before it say why",
     ),
     _kernel(
@@ -125,9 +128,12 @@ SIGNS = (
     ),
     _kernel(
         "file system error",
-        r"EXT[234]-fs error .*|EXT4-fs \(\S+\): .*(?:corrupt|[Ee]rror count).*"
+        r"EXT[234]-fs error .*|EXT4-fs \(\S+\): .*(?:corrupt|[Ee]rror count|fs with errors).*"
+        r"|EXT[234]-fs \(\S+\): Remounting filesystem read-only.*"
         r"|XFS \(\S+\): .*(?:[Cc]orruption|Internal error|metadata I/O error).*"
-        r"|BTRFS (?:error|critical) .*|.*UNEXPECTED INCONSISTENCY.*",
+        r"|BTRFS (?:error|critical) .*|.*UNEXPECTED INCONSISTENCY.*"
+        # fsck's, of the initrd or of systemd.
+        r"|.*contains a file system with errors, check forced.*",
         "the disk's file system is damaged: check it (fsck, virt-rescue) and build its base anew",
     ),
     _kernel(
@@ -183,6 +189,11 @@ def faults(text: str, *, is_emulated: bool = False) -> tuple[Fault, ...]:
         if not (is_emulated and fault.sign.is_starvation):
             found.setdefault(fault.sign.name, fault)
     return tuple(found.values())
+
+
+def is_kernels(text: str) -> bool:
+    """Tell if a guest's kernel, or what it started, writes to the console: firmware always does."""
+    return any(_RUNNING.search(line) for line in lines(text))
 
 
 def end(text: str) -> Fault | None:

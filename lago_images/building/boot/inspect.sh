@@ -1,6 +1,6 @@
 # Runs in a guest that has started, behind finish.sh, whose KEPT, IDENTITIES and RENEWED it uses.
 # Prints a fact a line: its name, a blank, and the value. PASSWORDS has lines of
-# USER:PASSWORD, KEYS has users.
+# USER:PASSWORD, KEYS of USER and the keys in base64; LEASED is the pattern of what DHCP gives.
 PATH=$PATH:/usr/sbin:/sbin:/usr/bin:/bin
 
 failed_units() {
@@ -39,6 +39,32 @@ sshd_states() {
   done
 }
 
+# What first-boot commands wait for must come after the address, which every client of DHCP names in
+# the journal; half a second is for clients that write their line when all is done.
+first_boot() {
+  [ -e /usr/lib/virt-sysprep/firstboot.sh ] || return 0
+  case " $(systemctl show --property=After --value guestfs-firstboot.service 2>/dev/null) " in
+    *' network-online.target '*) ;;
+    *) echo "first-boot they do not wait for network-online.target" && return 0 ;;
+  esac
+  online=$(systemctl show --property=ActiveEnterTimestampMonotonic --value network-online.target)
+  leased=$(journalctl --boot --no-pager --output=short-monotonic 2>/dev/null |
+    sed -nE "s/^\[ *([0-9]+)\.([0-9]{6})\].*$LEASED.*/\1\2/p" | head -n 1)
+  if [ "${online:-0}" -gt 0 ] && [ "$((online + 500000))" -lt "${leased:-0}" ]; then
+    early=$(((leased - online) / 1000))
+    echo "first-boot network-online.target was reached $early ms before DHCP gave an address"
+  else
+    echo "first-boot "
+  fi
+}
+
+# A machine that was shut down has nothing to repair at its next start.
+recovered() {
+  { dmesg 2>/dev/null || journalctl --boot --dmesg --no-pager --output=cat 2>/dev/null; } |
+    grep -E ': recovery complete|: Starting recovery|not properly unmounted|start tree-log replay' |
+    sed 's/^/recovered /'
+}
+
 # In sectors of 512 bytes: where the root partition begins, its size, and its disk's size.
 root_place() {
   device=$(findmnt --noheadings --raw --output SOURCE / 2>/dev/null) || return 0
@@ -66,6 +92,7 @@ identity() {
     if [ -e "$file" ]; then echo "host-key $(ssh-keygen -lf "$file" | cut -d' ' -f2)"; fi
   done
   sed -n 's/^ *default-duid \(.*\);$/dhcp-duid \1/p' /var/lib/dhcp/*.leases 2>/dev/null
+  sed 's/^/dhcp-duid /' /var/lib/dhcpcd/duid /etc/dhcpcd.duid 2>/dev/null
 }
 
 # What makes a machine itself and is older than this boot: every clone has the same. Clients of
@@ -80,7 +107,7 @@ baked() {
   done
   case $(stat -f -c %T /var/lib) in ext2/ext3 | xfs | btrfs) ;; *) return 0 ;; esac
   for file in /var/lib/dhcp/*.leases /var/lib/dhclient/*.lease* /var/lib/NetworkManager/*.lease \
-    /var/lib/systemd/network/*
+    /var/lib/dhcpcd/*.lease* /var/lib/systemd/network/*
   do
     [ -s "$file" ] || continue
     if [ "$(stat -c %W "$file")" -lt "$started" ]; then echo "baked $file"; fi
@@ -101,25 +128,39 @@ passwords() {
 
 # sshd believes no key that somebody else than its user or root may have put there.
 keys() {
-  printf '%s\n' "$KEYS" | while IFS= read -r user; do
+  printf '%s\n' "$KEYS" | while read -r user keys; do
     [ -n "$user" ] || continue
     home=$(getent passwd "$user" | cut -d: -f6)
     file=$home/.ssh/authorized_keys
-    grep -qE '^[^#]*(ssh-|ecdsa-|sk-)' "$file" 2>/dev/null &&
+    has_keys "$file" $keys &&
       [ -z "$(find "$home" "$home/.ssh" "$file" -maxdepth 0 \
         \( -perm /022 -o ! -user "$user" ! -user root \))" ]
     answer $? "key of $user"
   done
 }
 
-inspect_again() {
+has_keys() {
+  listed=$(grep -v '^[[:blank:]]*#' "$1" 2>/dev/null) || return 1
+  shift
+  for key; do
+    printf '%s\n' "$listed" | grep -qF -e " $key" || return 1
+  done
+}
+
+state() {
   sshd_states
   failed_units
   identity
 }
 
+inspect_again() {
+  state
+  recovered
+}
+
 inspect() {
-  inspect_again
+  state
+  first_boot
   root_place
   growers
   baked

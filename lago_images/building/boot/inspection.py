@@ -9,8 +9,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from lago_images.building.boot import ssh_login
 from lago_images.building.boot.guest_agent import ASK
-from lago_images.building.boot.running import Guest
+from lago_images.building.boot.running import LEASED, Guest
 from lago_images.building.customise.identities import finish_script
 from lago_images.errors import BootError
 from lago_images.host.process import Runner
@@ -76,6 +77,9 @@ class Answers:
     Attributes:
         failed: Units that failed.
         jobs: Units that were still being started.
+        early: Why the first boot's commands may run before there is a network; empty if they wait,
+            None if there are none.
+        recovered: The kernel's lines about file systems that were not unmounted before.
         sshd: The states of the enabled units of sshd.
         root: None where it is on no partition.
         grows: Who promises that the root file system grows; empty for nobody.
@@ -86,6 +90,8 @@ class Answers:
 
     failed: tuple[FailedUnit, ...] = ()
     jobs: tuple[str, ...] = ()
+    early: str | None = None
+    recovered: tuple[str, ...] = ()
     sshd: tuple[str, ...] = ()
     root: Root | None = None
     grows: str = ""
@@ -100,14 +106,15 @@ class Facts:
 
     Attributes:
         answers: None where the agent may not run programs.
-        addresses: Of the network card, without those that a machine gives itself; None where the
-            agent does not tell.
+        is_starting: Whether systemd was still starting units when it was waited for no longer.
+        addresses: Of the network card; None where the agent does not tell.
         root_used: Bytes that the root file system's files take; None where the agent does not tell.
         root_total: Bytes that they may take.
         greets: Whether sshd greets who comes from outside; None where nobody tried.
     """
 
     answers: Answers | None = None
+    is_starting: bool = False
     addresses: tuple[str, ...] | None = None
     root_used: int | None = None
     root_total: int | None = None
@@ -128,16 +135,19 @@ def inspect(
     Raises:
         BootError: The guest came to an end meanwhile.
     """
-    _wait_for_units(guest, runner)
+    is_starting = _wait_for_units(guest, runner)
     addresses = _wait_for_address(guest, runner)
     call = script("inspect_again" if is_again else "inspect", logins)
     answers = _answers(guest, call, runner)
     used, total = _root_bytes(guest, runner)
     greets = None
-    if answers and addresses and set(answers.sshd) & {"active", "socket"}:
+    if answers and leased(addresses or ()) and set(answers.sshd) & {"active", "socket"}:
         greets = _wait_for_greeting(guest)
+    if answers and greets:
+        answers = _tried_keys(guest, answers, logins, runner)
     return Facts(
         answers=answers,
+        is_starting=is_starting,
         addresses=addresses,
         root_used=used,
         root_total=total,
@@ -149,7 +159,8 @@ def script(call: str, logins: Logins = NONE) -> str:
     """Return the script that is run in the guest, with the call of one of its functions."""
     given = {
         "PASSWORDS": "\n".join(f"{user}:{text}" for user, text in logins.passwords.items()),
-        "KEYS": "\n".join(logins.keys),
+        "KEYS": "\n".join(f"{user} {' '.join(keys)}" for user, keys in logins.keys.items()),
+        "LEASED": LEASED,
     }
     lines = [f"{name}={shlex.quote(text)}" for name, text in given.items()]
     text = Path(__file__).with_name("inspect.sh").read_text(encoding="utf-8")
@@ -177,6 +188,8 @@ def parse(text: str) -> Answers:
     return Answers(
         failed=tuple(failed),
         jobs=all_of("job"),
+        early=" ".join(all_of("first-boot")) if "first-boot" in values else None,
+        recovered=all_of("recovered"),
         sshd=all_of("sshd"),
         root=_root(all_of("root")),
         grows=" ".join(all_of("grows")),
@@ -201,15 +214,14 @@ def _root(values: Sequence[str]) -> Root | None:
     return Root(device=match[1], start=start, size=size, disk=disk)
 
 
-def _wait_for_units(guest: Guest, runner: Runner) -> None:
+def _wait_for_units(guest: Guest, runner: Runner) -> bool:
+    """Return whether systemd is still starting units when that has taken too long."""
     try:
-        is_started = guest.agent.wait_for_units(guest.watch.limit)
+        return not guest.agent.wait_for_units(guest.watch.limit)
     except BootError as error:
         guest.check(patience=0)
         runner.note(f"the guest agent did not say whether systemd is done: {error}")
-    else:
-        if not is_started:
-            runner.note("systemd was still starting units")
+        return False
 
 
 def _wait_for_address(guest: Guest, runner: Runner) -> tuple[str, ...] | None:
@@ -220,7 +232,7 @@ def _wait_for_address(guest: Guest, runner: Runner) -> tuple[str, ...] | None:
         guest.agent.settle(timeout=ASK)
         interfaces = guest.agent.ask("guest-network-get-interfaces", timeout=ASK)
         found = addresses(interfaces, guest.mac)
-        return bool(found)
+        return bool(leased(found))
 
     try:
         guest.agent.until(has_address, guest.watch.limit / 4)
@@ -232,17 +244,19 @@ def _wait_for_address(guest: Guest, runner: Runner) -> tuple[str, ...] | None:
 
 
 def addresses(interfaces: Sequence[Mapping[str, Any]], mac: str) -> tuple[str, ...]:
-    """Return the IPv4 addresses of a network card, without those that a machine gives itself.
-
-    A bridge or bond has the card's own hardware address.
-    """
+    """Return the IPv4 addresses of a network card, or of a bridge or bond with its address."""
     return tuple(
         address["ip-address"]
         for interface in interfaces
         if interface.get("hardware-address", "").lower() == mac
         for address in interface.get("ip-addresses", ())
-        if address["ip-address-type"] == "ipv4" and not address["ip-address"].startswith("169.254.")
+        if address["ip-address-type"] == "ipv4"
     )
+
+
+def leased(addresses: Sequence[str]) -> tuple[str, ...]:
+    """Return those addresses that DHCP gave, and no configuration."""
+    return tuple(each for each in addresses if re.fullmatch(LEASED, each))
 
 
 def _answers(guest: Guest, call: str, runner: Runner) -> Answers | None:
@@ -270,6 +284,17 @@ def _root_bytes(guest: Guest, runner: Runner) -> tuple[int | None, int | None]:
         if each.get("mountpoint") == "/":
             return each.get("used-bytes"), each.get("total-bytes")
     return None, None
+
+
+def _tried_keys(guest: Guest, answers: Answers, logins: Logins, runner: Runner) -> Answers:
+    """Return the answers with what logins by a key in the place of the documented ones told."""
+    tried = {
+        name: works
+        for user in logins.keys
+        if answers.logins.get(name := f"key of {user}")
+        and (works := ssh_login.is_let_in(guest, user, runner)) is not None
+    }
+    return replace(answers, logins={**answers.logins, **tried})
 
 
 def _wait_for_greeting(guest: Guest) -> bool | None:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from lago_images.building.boot.console_signs import Fault
-from lago_images.building.boot.inspection import Facts, Identity
+from lago_images.building.boot.inspection import Answers, Facts, Identity, leased
 from lago_images.console import clean, human_size
 
 # The part of a disk that partitions may leave unused at its end, and a file system for itself.
@@ -50,37 +50,52 @@ class Verdict:
     problems: tuple[Problem, ...]
 
 
-def judge(
-    facts: Facts, console: Sequence[Fault], *, mac: str, size: int, is_again: bool = False
-) -> Verdict:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """By what a guest is judged, besides what it tells.
+
+    Attributes:
+        mac: The address of its network card.
+        size: Bytes of the image's own disk, which it was started on a larger one than.
+        grows: Whether the image's root file system has to grow; else only if something in the
+            guest is there to make it grow.
+        is_again: Whether it has started before, so that its identity is its own by now.
+    """
+
+    mac: str
+    size: int
+    grows: bool = False
+    is_again: bool = False
+
+
+def judge(facts: Facts, console: Sequence[Fault] | None, terms: Terms) -> Verdict:
     """Judge a guest that has started.
 
     Args:
         facts: What the guest tells.
-        console: What its console shows.
-        mac: The address of its network card.
-        size: Bytes of the image's own disk, which it was started on a larger one than.
-        is_again: Whether it has started before, so that its identity is its own by now.
+        console: What its console shows of troubles; None if its kernel does not write there.
+        terms: By what else.
     """
-    checks, problems = ["console"], [*_console(console)]
+    checks = [] if console is None else ["console"]
+    problems = [*_console(console or ()), *_starting(facts)]
     if facts.addresses is not None:
         checks.append("network")
-        problems += _network(facts.addresses, mac)
+        problems += _network(facts.addresses, terms.mac)
     answers = facts.answers
     if answers is not None:
         checks += ["units", *(["sshd"] if answers.sshd else [])]
-        problems += [*_units(facts), *_sshd(answers.sshd)]
+        problems += [*_units(answers), *_sshd(answers.sshd), *_unclean(answers.recovered)]
         checks += map(clean, sorted(answers.logins))
         problems += _logins(answers.logins)
     if facts.greets is not None:
         checks.append("ssh")
         problems += _greeting(facts.greets)
-    if answers is not None and not is_again:
-        checks.append("identity")
-        problems += _baked(answers.baked)
+    if answers is not None and not terms.is_again:
+        checks += ["identity", *([] if answers.early is None else ["first boot"])]
+        problems += [*_baked(answers.baked), *_first_boot(answers.early or "")]
         if answers.root and facts.root_used is not None and facts.root_total:
-            checks += ["room", *(["root grows"] if answers.grows else [])]
-            problems += _root(facts, size)
+            checks += ["room", *(["root grows"] if answers.grows or terms.grows else [])]
+            problems += _root(facts, terms)
     return Verdict(checks=tuple(checks), problems=tuple(problems))
 
 
@@ -123,20 +138,31 @@ def _console(faults: Sequence[Fault]) -> Iterator[Problem]:
         yield Problem(check="console", text=str(fault), advice=fault.sign.advice)
 
 
+def _starting(facts: Facts) -> Iterator[Problem]:
+    if facts.is_starting:
+        jobs = facts.answers.jobs if facts.answers else ()
+        units = ", ".join(map(clean, jobs)) or "some of its units"
+        yield Problem(
+            check="units",
+            text=f"systemd was still starting {units} when all other things were done",
+            advice="a unit that never ends, such as a oneshot service without TimeoutStartSec=, "
+            "keeps what waits for it from starting: look at what it waits for",
+        )
+
+
 def _network(addresses: Sequence[str], mac: str) -> Iterator[Problem]:
-    if not addresses:
+    if not leased(addresses):
+        others = f"; it has {', '.join(map(clean, addresses))}" if addresses else ""
         yield Problem(
             check="network",
-            text=f"no IPv4 address on the network card ({mac}), where DHCP offers one",
+            text=f"no IPv4 address of DHCP's on the network card ({mac}){others}",
             advice="configure the first network card, whatever its name, for DHCP, and look for "
             "the addresses of another machine's card in the image",
         )
 
 
-def _units(facts: Facts) -> Iterator[Problem]:
-    if facts.answers is None:
-        return
-    for unit in facts.answers.failed:
+def _units(answers: Answers) -> Iterator[Problem]:
+    for unit in answers.failed:
         name = clean(unit.name)
         last = f" ({clean(unit.journal[-1])})" if unit.journal else ""
         yield Problem(
@@ -145,6 +171,26 @@ def _units(facts: Facts) -> Iterator[Problem]:
             advice=f"repair it, or leave it out: run-command systemctl mask {name}",
             tail=tuple(f"{name}: {clean(line)}" for line in unit.journal),
             is_starvation=unit.result in _LATE,
+        )
+
+
+def _unclean(recovered: Sequence[str]) -> Iterator[Problem]:
+    if recovered:
+        yield Problem(
+            check="shutdown",
+            text=f"the guest did not unmount its file systems: {clean(recovered[0])}",
+            advice="look for what is killed late at shutdown: its last lines are on the console",
+            tail=tuple(map(clean, recovered)),
+        )
+
+
+def _first_boot(early: str) -> Iterator[Problem]:
+    if early:
+        yield Problem(
+            check="first boot",
+            text=f"commands of the first boot may run without a network: {clean(early)}",
+            advice="enable what makes network-online.target wait, such as "
+            "systemd-networkd-wait-online.service or ifupdown-wait-online.service",
         )
 
 
@@ -188,13 +234,20 @@ def _baked(files: Sequence[str]) -> Iterator[Problem]:
         )
 
 
-def _root(facts: Facts, size: int) -> Iterator[Problem]:
+def _root(facts: Facts, terms: Terms) -> Iterator[Problem]:
     answers, used, total = facts.answers, facts.root_used, facts.root_total
     if answers is None or answers.root is None or used is None or not total:
         return
     root = answers.root
     end = root.start + root.size
-    if answers.grows and end < root.disk - _UNUSED:
+    if terms.grows and not answers.grows:
+        yield Problem(
+            check="root grows",
+            text="nothing in the guest is there to grow its root file system, as bootstrap: "
+            "images have it",
+            advice="do not disable grow-root.service, or leave cloud-init's growpart on",
+        )
+    elif answers.grows and end < root.disk - _UNUSED:
         yield Problem(
             check="root grows",
             text=f"{root.device} ends at {human_size(end)} of a disk of {human_size(root.disk)}, "
@@ -209,7 +262,7 @@ def _root(facts: Facts, size: int) -> Iterator[Problem]:
             advice="look at what that unit said",
         )
     # On a disk of the image's own size the partition ends with that, and the rest in proportion.
-    own = total * min(1, (min(end, size) - root.start) / root.size)
+    own = total * min(1, (min(end, terms.size) - root.start) / root.size)
     if own - used < own * _ROOM:
         yield Problem(
             check="room",

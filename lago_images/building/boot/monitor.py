@@ -9,7 +9,7 @@ import re
 import select
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ class Monitor:
     send: int
     receive: int
     _pending: bytes = b""
+    _lines: list[dict[str, Any]] = field(default_factory=list)
     _is_ready: bool = False
 
     def screenshot(self, path: Path) -> bool:
@@ -53,6 +54,21 @@ class Monitor:
             return int(match[1]) if match else None
         return None
 
+    def listen(self) -> None:
+        """Have QEMU tell what happens to the guest; it may be gone already."""
+        with suppress(BootError):
+            self.ask("query-status")
+
+    def shutdown_reason(self) -> str:
+        """Return why the guest has ended, as QMP's ShutdownCause has it; empty if that is not told.
+
+        QEMU has ended, and was listened to.
+        """
+        while (line := self._next()) is not None:
+            if line.get("event") == "SHUTDOWN":
+                return str(line["data"]["reason"])
+        return ""
+
     def ask(self, command: str, **arguments: object) -> Any:  # noqa: ANN401
         """Return the answer to a command.
 
@@ -64,19 +80,22 @@ class Monitor:
             self.ask("qmp_capabilities")
         message = {"execute": command, "arguments": arguments}
         os.write(self.send, json.dumps(message).encode() + b"\n")
-        for _ in range(_POLLS):
-            for line in self._read():
-                if "error" in line:
-                    raise BootError(f"QEMU refuses {command}: {line['error']}")
-                if "return" in line:
-                    return line["return"]
+        polls = 0
+        while polls < _POLLS:
+            line = self._next()
+            polls += line is None
+            if line and "error" in line:
+                raise BootError(f"QEMU refuses {command}: {line['error']}")
+            if line and "return" in line:
+                return line["return"]
         raise BootError(f"QEMU did not answer {command}")
 
-    def _read(self) -> Iterator[dict[str, Any]]:
-        ready, _, _ = select.select([self.receive], [], [], _POLL)
-        if ready:
+    def _next(self) -> dict[str, Any] | None:
+        """Return what QEMU said next: an answer or an event; None if it says nothing for now."""
+        if not self._lines and select.select([self.receive], [], [], _POLL)[0]:
             *lines, self._pending = (self._pending + os.read(self.receive, 2**16)).split(b"\n")
-            yield from map(json.loads, lines)
+            self._lines += map(json.loads, lines)
+        return self._lines.pop(0) if self._lines else None
 
 
 @contextmanager

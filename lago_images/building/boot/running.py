@@ -18,6 +18,10 @@ from lago_images.host.process import Runner
 from lago_images.host.redaction import command_line
 
 TAIL = 20
+# QEMU's DHCP has sixteen addresses, from the first one on. Not its usual 10.0.2.15, which an image
+# made in a QEMU may have in its configuration.
+_DHCP = "user,id=net,dhcpstart=10.0.2.100"
+LEASED = r"10[.]0[.]2[.]1(0[0-9]|1[0-5])"
 MEMORY_MIB = 2048
 _LATE = 1.0
 _HINT = (
@@ -29,6 +33,8 @@ _HINT = (
 # are looked at: a guest may write without an end.
 _RECENT = 2**16
 _LARGEST = 2**24
+# Of QMP's ShutdownCause.
+_SHUTDOWN = "guest-shutdown"
 # Else QEMU pauses the guest when the overlay has no room to grow, and says nothing.
 _WERROR = "werror=report"
 
@@ -148,20 +154,39 @@ class Guest:
             advice = f"{fault.sign.name}: {fault.sign.advice}"
             raise self.watch.failed(f"the guest gave up: {fault.line}", hint=f"{advice}; {_HINT}")
 
-    def power_off(self, limit: float) -> float | None:
-        """Ask the guest to shut down; return the seconds that took, or None for too long.
+    def photograph(self, picture: Path | None) -> bool:
+        """Write its screen into a PNG file, if one is named and it runs; return whether it is."""
+        if picture is None or self.ended() is not None:
+            return False
+        return self.monitor.screenshot(picture.resolve())
+
+    def power_off(self, limit: float) -> bool:
+        """Ask the guest to shut down; return whether it did, in so many seconds.
 
         Raises:
-            BootError: The guest waits for a person.
+            BootError: The guest waits for a person, or ended otherwise than by a shutdown.
         """
         start_time = self.watch.clock()
+        self.monitor.listen()
         self.agent.send_only("guest-shutdown", {"mode": "powerdown"})
-        while (passed := self.watch.clock() - start_time) < limit:
-            if self.ended() is not None:
-                return passed
+        while self.watch.clock() - start_time < limit:
+            if (code := self.ended()) is not None:
+                self._refuse_crash(code)
+                return True
             self._check_console(_LATE)
             self.agent.pause()
-        return None
+        return False
+
+    def _refuse_crash(self, code: int) -> None:
+        reason = self.monitor.shutdown_reason()
+        if code != 0:
+            raise self.watch.failed(f"QEMU ended with exit code {code} while the guest shut down")
+        if reason not in ("", _SHUTDOWN):
+            raise self.watch.failed(
+                f"the guest was told to shut down, and did not end by that, but by {reason}",
+                hint="its last lines are on the console; a reset in place of a shutdown is a fault "
+                "of the kernel or of its ACPI",
+            )
 
 
 @contextmanager
@@ -228,7 +253,7 @@ def _devices(
         "-device", "virtio-blk,drive=disk",
         # restrict: what is tested reaches neither this host nor a network. DHCP is QEMU's own,
         # and at a port of this host's loopback that is free its sshd can be reached.
-        "-netdev", f"user,id=net,restrict={restrict},hostfwd=tcp:127.0.0.1:0-:22",
+        "-netdev", f"{_DHCP},restrict={restrict},hostfwd=tcp:127.0.0.1:0-:22",
         "-device", f"virtio-net,netdev=net,mac={mac}",
         "-object", "rng-random,filename=/dev/urandom,id=rng",
         "-device", "virtio-rng,rng=rng",

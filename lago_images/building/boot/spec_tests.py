@@ -52,8 +52,11 @@ class Guest(Protocol):
     def wait(self) -> float:
         """Wait until the agent answers; raises ``BootError`` where it does not."""
 
-    def power_off(self, limit: float) -> float | None:
-        """Shut it down; return the seconds that took, or None for more than ``limit``."""
+    def power_off(self, limit: float) -> bool:
+        """Shut it down; return whether that took no more than so many seconds."""
+
+    def photograph(self, picture: Path | None) -> bool:
+        """Write its screen into a file, if one is named; return whether that was done."""
 
 
 class Starter(Protocol):
@@ -87,11 +90,13 @@ class Suite:
     Attributes:
         factor: What timeouts are multiplied by: 1 with KVM.
         limit: Seconds that a guest may take to start, and to end.
+        picture: Where the screen goes when the first test has failed; None for nowhere.
     """
 
     tests: OwnTests
     factor: float
     limit: float
+    picture: Path | None = None
 
 
 def run_tests(
@@ -108,12 +113,14 @@ def run_tests(
     Raises:
         BootError: The guest was lost because its emulated processor did not get on.
     """
-    records = []
+    records: list[GuestTestRecord] = []
     with ExitStack() as opened:
         session = _Session(suite, guest, starter, runner, opened)
         for test in suite.tests.tests:
             record = session.run(test)
             _note(record, runner)
+            if not record.has_passed and all(earlier.has_passed for earlier in records):
+                session.guest.photograph(suite.picture)
             records.append(record)
     most = min(RECORDED, RECORDED_IN_ALL // max(1, len(records)))
     return tuple(_shortened(record, most) for record in records)
@@ -141,10 +148,10 @@ class _Session:
         try:
             if test.reboot or test.network != self.has_network:
                 self._start_again(network=test.network)
-            if self.is_fresh:
-                if not self.guest.agent.wait_for_units(self.suite.limit):
-                    self.runner.note("systemd was still starting units when the tests began")
-                self.is_fresh = False
+            if self.is_fresh and not self.guest.agent.wait_for_units(self.suite.limit):
+                problem = f"not run: systemd was still starting after {self.suite.limit:.0f} s"
+                return GuestTestRecord(name=test.name, problem=problem)
+            self.is_fresh = False
             return _run(test, self.guest.agent, self.suite)
         except BootError as error:
             if self.starter.is_starved():
@@ -153,7 +160,7 @@ class _Session:
             return GuestTestRecord(name=test.name, problem=error.message)
 
     def _start_again(self, *, network: bool) -> None:
-        if self.guest.power_off(self.suite.limit) is None:
+        if not self.guest.power_off(self.suite.limit):
             raise BootError(f"the guest did not shut down within {self.suite.limit:.0f} s")
         self.opened.close()
         self.guest = self.opened.enter_context(self.starter.started(network=network))

@@ -70,6 +70,9 @@ IDENTITIES = (
     Identity(files=("/var/lib/systemd/credential.secret", "/etc/docker/key.json")),
     Identity(files=("/etc/openvswitch/system-id.conf", "/etc/salt/minion_id")),
     Identity(files=("/etc/salt/pki/minion/minion.p*",)),
+    # dhcpcd(8): what it tells DHCP servers apart by.
+    Identity(files=("/var/lib/dhcpcd/duid", "/var/lib/dhcpcd/secret")),
+    Identity(files=("/etc/dhcpcd.duid", "/etc/dhcpcd.secret")),
 )
 
 

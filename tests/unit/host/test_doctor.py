@@ -20,16 +20,23 @@ def test_missing_programs_come_with_one_install_command(tmp_path, monkeypatch):
     assert check.do.startswith("as root: apt-get install ")
 
 
-def test_missing_7zip_is_a_warning_with_its_cost(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("program", "package", "cost"),
+    [("7zz", "7zip", "liblzma"), ("ssh", "openssh-client", "by its file in the guest")],
+)
+def test_a_missing_optional_tool_is_a_warning_with_its_cost(
+    tmp_path, monkeypatch, program, package, cost
+):
     monkeypatch.setattr("lago_images.host.process._ADMIN", ())
     environ = {"PATH": str(tmp_path)}
-    [check] = doctor._optional_tools(environ)
-    assert (check.name, check.state) == ("7zz", State.WARNING)
-    assert "liblzma" in check.found
-    assert check.do == "as root: apt-get install 7zip"
-    assert "7zz" not in doctor._tools(environ).found
-    (tmp_path / "7zz").touch(mode=0o755)
-    assert list(doctor._optional_tools(environ)) == []
+    checks = {check.name: check for check in doctor._optional_tools(environ)}
+    check = checks.pop(program)
+    assert check.state is State.WARNING
+    assert cost in check.found
+    assert check.do == f"as root: apt-get install {package}"
+    assert program not in doctor._tools(environ).found
+    (tmp_path / program).touch(mode=0o755)
+    assert [each.name for each in doctor._optional_tools(environ)] == list(checks)
 
 
 def test_no_kvm_is_a_warning_unless_it_is_required():

@@ -16,10 +16,16 @@ def test_of_a_users_passwords_the_last_counts_if_it_is_in_plain_text():
         "password gone:password:y",
         "password gone:random",
         "ssh-inject me:string:ssh-ed25519 AAAA",
-        "ssh-inject me:string:ssh-ed25519 BBBB",
+        'ssh-inject me:string:from="10.*" ecdsa-sha2-nistp256 BBBB me@home',
+        "ssh-inject root:file:files/keys",
     )
     passwords = {"root": "two:with:colons", "me": "mine"}
-    assert documented(spec.operations) == Logins(passwords=passwords, keys=("me",))
+    files = {
+        "files/keys": "# ssh-rsa XXXX\n\nssh-rsa CCCC\nsk-ssh-ed25519@openssh.com DDDD\nssh-\n"
+    }
+    assert documented(spec.operations, files.__getitem__) == Logins(
+        passwords=passwords, keys={"me": ("AAAA", "BBBB"), "root": ("CCCC", "DDDD")}
+    )
 
 
 @pytest.mark.parametrize(

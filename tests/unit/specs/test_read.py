@@ -80,6 +80,23 @@ def test_a_layer_names_the_partition_of_the_disk_below(folder, firmware, number)
     assert what.startswith(f"expand is /dev/sda{number} on this bootstrap: disk")
 
 
+@pytest.mark.parametrize(
+    ("disk", "layer", "refused"),
+    [
+        ("bios", "uefi", True),
+        ("bios", "bios uefi", True),
+        ("bios", "bios", False),
+        ("bios uefi", "uefi", False),
+        ("uefi", "bios", False),
+    ],
+)
+def test_a_layer_asks_for_no_firmware_that_its_disk_has_nothing_for(folder, disk, layer, refused):
+    below = ["#base=bootstrap:debian-12", f"#firmware={disk}"]
+    specs = {"a": ["#base=b", f"#firmware={layer}"], "b": ["#base=c"], "c": below}
+    message = "the disk below is for a BIOS alone: it has firmware=bios"
+    assert problems(folder(specs, arch="x86_64")) == ([("a", 4, message)] if refused else [])
+
+
 def test_cycles_of_layers_are_problems(folder):
     root = folder(
         {"a": ["#base=c"], "b": ["#base=a"], "c": ["#base=b"], "d": ["#base=d"], "e": ["#base=a"]}

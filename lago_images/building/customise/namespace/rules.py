@@ -8,7 +8,7 @@ import json
 import platform
 import re
 from collections.abc import Callable, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from lago_images.settings import PREFIX, Settings
 from lago_images.specs.model import BaseKind, Operation, Spec
@@ -60,16 +60,16 @@ _ASKS_MACHINE = re.compile(
     r"|localectl|systemd-detect-virt|virt-what|dmidecode|hwinfo|lshw|ip|ifconfig|route|ss|netstat"
     r"|nft|iptables\S*|ping|chattr|lsattr|attr|capsh|docker|podman|unshare|nsenter|chroot|bwrap"
     r"|reboot|strace|gdb|keyctl|ulimit|prlimit|nice|renice|chrt|taskset|mknod|dkms|stat|free|ps"
-    r"|whoami|runlevel|telinit|sudo"
+    r"|whoami|runlevel|telinit|sudo|getconf|update-initramfs|mkinitramfs"
     r")(?![\w-])"
-    r"|(?<![\w.-])(?:/(?:boot|efi)(?![\w.-])"
+    r"|(?<![\w.-])(?:/(?:boot|efi|sys|etc/mtab)(?![\w.-])"
     r"|/dev/(?!null|zero|full|random|urandom|stdin|stdout|stderr|fd/|tty|shm/|pts/)"
-    r"|/sys/|/proc/(?!self/fd))"
+    r"|/proc(?![\w.-])(?!/self/fd))"
 )
 # Their scripts look at the machine, too.
 MACHINE_PACKAGES = re.compile(
     r"grub.*|shim.*|lilo|extlinux|systemd-boot.*|dracut.*|mdadm|os-prober|flash-kernel|.*-dkms|dkms"
-    r"|intel-microcode|amd64-microcode|zfs.*|cryptsetup.*|multipath.*|fwupd.*|task-.*"
+    r"|linux-image.*|initramfs-tools.*|intel-microcode|amd64-microcode|zfs.*|cryptsetup.*|multipath.*|fwupd.*|task-.*"
 )
 # Of the kernel, and where parts of the disk are mounted.
 _PLACES = re.compile(r"/*(?:dev|proc|sys|boot|efi)(?:/|$)")
@@ -86,19 +86,24 @@ def why_not(spec: Spec, text_of: Callable[[str], str]) -> str:
         return f"its base is {spec.base.kind}:, not bootstrap: or a layer on one"
     if spec.arch != platform.machine():
         return f"it is for {spec.arch}, and this host is {platform.machine()}"
+    uploaded: dict[str, str] = {}
     for operation in spec.operations:
-        if why := _why_not(operation, text_of):
+        if operation.name == "upload":
+            local, _, remote = operation.argument.partition(":")
+            uploaded[PurePosixPath(remote).name] = text_of(local)
+        if why := _why_not(operation, text_of, uploaded):
             return f"line {operation.line}: {why}"
     return ""
 
 
-def _why_not(operation: Operation, text_of: Callable[[str], str]) -> str:
+def _why_not(
+    operation: Operation, text_of: Callable[[str], str], uploaded: Mapping[str, str]
+) -> str:
     name, argument = operation.name, operation.argument
     if name not in COMMANDS:
         return f"{name} is the appliance's"
     if name in {"run", "run-command"}:
-        match = _ASKS_MACHINE.search(text_of(argument) if name == "run" else argument)
-        return f"{name} uses {shown(match[0])}, which looks at the machine" if match else ""
+        return _why_not_run(name, text_of(argument) if name == "run" else argument, uploaded)
     if name in {"install", "uninstall"}:
         packages = (each for each in argument.split(",") if MACHINE_PACKAGES.fullmatch(each))
         return next((f"{each} looks at the machine" for each in packages), "")
@@ -107,6 +112,15 @@ def _why_not(operation: Operation, text_of: Callable[[str], str]) -> str:
     if any(_PLACES.match(part) for part in argument.split(":")):
         return f"{name} is told of a path of the machine's"
     return ""
+
+
+def _why_not_run(name: str, text: str, uploaded: Mapping[str, str]) -> str:
+    """Judge what a command runs: its own text, and scripts that it names and that were uploaded."""
+    called = (script for file, script in uploaded.items() if file in text)
+    scripts = (script for script in called if script.startswith("#!"))
+    found = (match for each in (text, *scripts) if (match := _ASKS_MACHINE.search(each)))
+    match = next(found, None)
+    return f"{name} uses {shown(match[0])}, which looks at the machine" if match else ""
 
 
 def _password(selector: str) -> str:

@@ -52,6 +52,13 @@ LINES = [
         "file system error",
         "[    3.10] EXT4-fs error (device vda1): ext4_lookup:1855: inode #2: bad",
     ),
+    (
+        "file system error",
+        "[    3.10] EXT4-fs (vda3): warning: mounting fs with errors, running e2fsck is adv",
+    ),
+    ("file system error", "[    3.10] EXT4-fs (vda3): Remounting filesystem read-only"),
+    ("file system error", "ROOT contains a file system with errors, check forced."),
+    ("systemd does not go on", "[    4.20] systemd[1]: Caught <SEGV>, dumped core as pid 91."),
     ("file system error", "/dev/vda1: UNEXPECTED INCONSISTENCY; RUN fsck MANUALLY."),
     ("file system error", "[    3.10] XFS (vda1): Metadata corruption detected at xfs_agi_verify"),
     ("file system error", "[    3.10] BTRFS error (device vda5): bad tree block start"),
@@ -72,6 +79,21 @@ LINES = [
 def test_a_usual_boot_shows_nothing():
     assert console_signs.faults(CALM) == ()
     assert console_signs.end(CALM) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "writes"),
+    [
+        (CALM, True),
+        ("[  OK  ] Reached target basic.target", True),
+        ("debian login: ", True),
+        ("", False),
+        ("BdsDxe: starting Boot0001\r\nWelcome to GRUB!\r\n", False),
+        ("Booting from Hard Disk...\r\n[ sda1 ]\r\n", False),
+    ],
+)
+def test_whether_anything_but_firmware_and_a_boot_loader_writes(text, writes):
+    assert console_signs.is_kernels(text) is writes
 
 
 def test_a_generator_that_wants_vsock_fails_on_machines_without():

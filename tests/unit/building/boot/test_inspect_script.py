@@ -79,6 +79,67 @@ def test_failed_units_are_told_with_their_journal(guest):
     assert answers.jobs == ("c.service",)
 
 
+@pytest.fixture
+def first_boot(guest):
+    """What is told of the first boot's commands, by what systemd and the journal say."""
+    (guest / "usr/lib/virt-sysprep").mkdir(parents=True)
+    (guest / "usr/lib/virt-sysprep/firstboot.sh").write_text("")
+
+    def told_of(after, online, journal):
+        texts = {
+            "systemctl": f"case $2 in *=After) echo '{after}';; *) echo {online};; esac\n",
+            "journalctl": f"printf '%s\\n' '{journal}'\n",
+        }
+        for name, text in texts.items():
+            (guest / "bin" / name).write_text(f"#!/bin/sh\n{text}")
+            (guest / "bin" / name).chmod(0o755)
+        return told(guest, "first_boot").early
+
+    return told_of
+
+
+AFTER = "basic.target network-online.target"
+BOUND = "[   18.500000] d dhclient[9]: bound to 10.0.2.101 -- renewal in 40000 seconds."
+
+
+@pytest.mark.parametrize(
+    ("after", "online", "journal", "early"),
+    [
+        (AFTER, "18600000", BOUND, ""),
+        (AFTER, "18100000", BOUND, ""),
+        (AFTER, "0", BOUND, ""),
+        (AFTER, "16500000", "[    1.000000] d kernel: nothing of the kind", ""),
+        (
+            AFTER,
+            "16500000",
+            f"[    0.000000] kernel: 10.0.2.2\n{BOUND}\n[   20.000000] sshd: from 10.0.2.101",
+            "network-online.target was reached 2000 ms before DHCP gave an address",
+        ),
+        ("basic.target", "18600000", BOUND, "they do not wait for network-online.target"),
+    ],
+)
+def test_first_boot_commands_wait_for_the_address(first_boot, after, online, journal, early):
+    assert first_boot(after, online, journal) == early
+
+
+def test_a_guest_without_first_boot_commands_has_nothing_that_waits(guest):
+    assert told(guest, "first_boot").early is None
+
+
+def test_file_systems_that_were_not_unmounted(guest):
+    lines = (
+        "[ 1.0] EXT4-fs (vda3): mounted filesystem with ordered data mode",
+        "[ 1.1] EXT4-fs (vda3): recovery complete",
+        "[ 1.2] XFS (vda3): Starting recovery (logdev: internal)",
+        "[ 1.3] FAT-fs (vda2): Volume was not properly unmounted. Some data may be corrupt.",
+        "[ 1.4] BTRFS info (device vda3): start tree-log replay",
+    )
+    text = "\n".join(lines)
+    (guest / "bin/dmesg").write_text(f"#!/bin/sh\ncat <<'E'\n{text}\nE\n")
+    (guest / "bin/dmesg").chmod(0o755)
+    assert told(guest, "recovered").recovered == lines[1:]
+
+
 def test_a_guest_without_systemd_has_no_failed_units(guest):
     for name in ("systemctl", "journalctl"):
         (guest / "bin" / name).write_text("#!/bin/sh\nexit 127\n")
@@ -93,9 +154,11 @@ def test_identity_is_the_id_the_public_host_keys_and_the_clients_number(guest):
     subprocess.run(["ssh-keygen", "-q", "-N", "", "-t", "ed25519", "-f", key], check=True)
     lease = 'default-duid "\\000\\001x";\nlease {\n  interface "eth0";\n}\n'
     (guest / "var/lib/dhcp/dhclient.eth0.leases").write_text(lease)
+    (guest / "var/lib/dhcpcd").mkdir()
+    (guest / "var/lib/dhcpcd/duid").write_text("00:01:00:02\n")
     listed = subprocess.run(["ssh-keygen", "-lf", key], capture_output=True, text=True, check=True)
     assert told(guest, "identity").identity == Identity(
         machine_id="abc",
         host_keys=frozenset({listed.stdout.split()[1]}),
-        dhcp=frozenset({'"\\000\\001x"'}),
+        dhcp=frozenset({'"\\000\\001x"', "00:01:00:02"}),
     )

@@ -14,7 +14,7 @@ from lago_images.building.boot.inspection import (
     addresses,
     parse,
 )
-from lago_images.building.boot.judgement import changed, judge, shared
+from lago_images.building.boot.judgement import Terms, changed, judge, shared
 
 MAC = "52:54:00:12:34:01"
 GIB = 2**30
@@ -24,15 +24,18 @@ ME = Identity(machine_id="abc", host_keys=frozenset({"k1", "k2"}), dhcp=frozense
 GOOD_ANSWERS = Answers(sshd=("active",), root=ROOT, grows="grow-root.service", identity=ME)
 GOOD = Facts(
     answers=GOOD_ANSWERS,
-    addresses=("10.0.2.15",),
+    addresses=("10.0.2.100",),
     root_used=GIB,
     root_total=int(11.2 * GIB),
     greets=True,
 )
 
 
+TERMS = Terms(mac=MAC, size=SIZE)
+
+
 def problems(facts, console="", **more):
-    verdict = judge(facts, faults(console), mac=MAC, size=SIZE, **more)
+    verdict = judge(facts, faults(console), replace(TERMS, **more))
     return {each.check: each for each in verdict.problems}
 
 
@@ -41,7 +44,7 @@ def having(**answers):
 
 
 def test_a_good_guest_has_no_problems_and_all_is_judged():
-    verdict = judge(GOOD, (), mac=MAC, size=SIZE)
+    verdict = judge(GOOD, (), TERMS)
     assert verdict.problems == ()
     assert verdict.checks == (
         *("console", "network", "units", "sshd", "ssh", "identity", "room", "root grows"),
@@ -49,10 +52,11 @@ def test_a_good_guest_has_no_problems_and_all_is_judged():
 
 
 def test_a_guest_whose_agent_may_not_look_is_judged_by_the_rest():
-    told = Facts(addresses=("10.0.2.15",))
-    assert judge(told, (), mac=MAC, size=SIZE).checks == ("console", "network")
+    told = Facts(addresses=("10.0.2.115",))
+    assert judge(told, (), TERMS).checks == ("console", "network")
     assert problems(told) == {}
-    assert judge(Facts(), (), mac=MAC, size=SIZE).checks == ("console",)
+    assert judge(Facts(), (), TERMS).checks == ("console",)
+    assert judge(Facts(), None, TERMS).checks == ()
 
 
 def test_trouble_on_the_console_fails_a_guest_that_answers():
@@ -65,12 +69,42 @@ def test_a_network_card_without_an_address():
     assert MAC in problems(replace(GOOD, addresses=()))["network"].text
 
 
+@pytest.mark.parametrize("address", ["192.168.1.7", "10.0.2.15", "169.254.3.4", "10.0.2.116"])
+def test_an_address_that_dhcp_did_not_give(address):
+    told = problems(replace(GOOD, addresses=(address,)))["network"]
+    assert told.text.endswith(f"({MAC}); it has {address}")
+    assert problems(replace(GOOD, addresses=(address, "10.0.2.101"))) == {}
+
+
+def test_a_unit_that_never_ends():
+    told = problems(replace(having(jobs=("hang.service",)), is_starting=True))["units"]
+    assert told.text.startswith("systemd was still starting hang.service when")
+    assert not told.is_starvation
+    # Whoever starts it waits for it, too: the script in the guest may not come back.
+    assert "some of its units" in problems(Facts(is_starting=True))["units"].text
+    assert problems(having(jobs=("timer.service",))) == {}
+
+
+def test_first_boot_commands_that_wait_for_nothing():
+    assert "first boot" not in judge(GOOD, (), TERMS).checks
+    assert "first boot" in judge(having(early=""), (), TERMS).checks
+    assert problems(having(early="")) == {}
+    assert problems(having(early="too soon"))["first boot"].text.endswith("a network: too soon")
+    assert problems(having(early="too soon"), is_again=True) == {}
+
+
+def test_a_guest_that_did_not_unmount_its_disk():
+    line = "[ 3.1] EXT4-fs (vda3): recovery complete"
+    told = problems(having(recovered=(line,)), is_again=True)["shutdown"]
+    assert told.text.endswith(line)
+    assert told.tail == (line,)
+
+
 @pytest.mark.parametrize(
     ("mac", "address", "found"),
     [
         (MAC, "10.0.2.15", ("10.0.2.15",)),
         (MAC.upper(), "192.168.1.7", ("192.168.1.7",)),
-        (MAC, "169.254.3.4", ()),
         ("52:54:00:aa:bb:cc", "172.17.0.1", ()),
     ],
 )
@@ -116,7 +150,7 @@ def test_a_login_that_does_not_work():
     logins = {"password of root": False, "key of me": True}
     told = problems(having(logins=logins))
     assert list(told) == ["password of root"]
-    assert logins.keys() <= set(judge(having(logins=logins), (), mac="", size=SIZE).checks)
+    assert logins.keys() <= set(judge(having(logins=logins), (), TERMS).checks)
 
 
 def test_identities_in_the_image():
@@ -160,6 +194,14 @@ def test_a_disk_is_full_by_its_own_size_not_by_that_which_is_booted(total, used,
     assert list(problems(facts)) == (["room"] if is_full else [])
 
 
+def test_an_image_that_has_to_grow_and_has_nothing_for_it():
+    facts = having(grows="")
+    assert "root grows" not in judge(facts, (), TERMS).checks
+    told = problems(facts, grows=True)["root grows"]
+    assert told.text.startswith("nothing in the guest is there to grow its root file system")
+    assert problems(GOOD, grows=True) == {}
+
+
 def test_a_full_disk_that_does_not_grow():
     own = replace(ROOT, size=6 * GIB - 2**20)
     facts = replace(having(root=own, grows=""), root_total=int(5.6 * GIB))
@@ -192,7 +234,7 @@ def test_machines_of_one_image_have_nothing_in_common():
 def test_a_guests_answers_are_read():
     text = (
         "unit broken.service\nresult exit-code\njournal one\njournal  two \nunit x.mount\n"
-        "job slow.service\n"
+        "job slow.service\nfirst-boot too soon\nrecovered [ 1.0] x\n"
         "sshd active\nroot /dev/vda1 2048 4096 8192\ngrows cloud-init\nmachine-id abc\n"
         "host-key SHA256:a\nhost-key SHA256:b\ndhcp-duid d\nbaked /b\nbaked /a\nbaked /a\n"
         "login-works key of me\nlogin-fails password of root\nsomething else\n\n"
@@ -203,6 +245,8 @@ def test_a_guests_answers_are_read():
             FailedUnit(name="x.mount"),
         ),
         jobs=("slow.service",),
+        early="too soon",
+        recovered=("[ 1.0] x",),
         sshd=("active",),
         root=Root(device="/dev/vda1", start=2**20, size=2**21, disk=2**22),
         grows="cloud-init",

@@ -16,19 +16,19 @@ def home(tmp_path):
     (tmp_path / "home").chmod(0o755)
     (tmp_path / "home/.ssh").chmod(0o700)
     keys = tmp_path / "home/.ssh/authorized_keys"
-    keys.write_text("# mine\nssh-ed25519 AAAA me\n")
+    keys.write_text('# ssh-ed25519 BBBB\nfrom="*" ssh-ed25519 AAAA me\n')
     keys.chmod(0o600)
     return tmp_path / "home"
 
 
-def has_key(home):
+def has_key(home, *blobs):
     """Whether the guest's script, run here, takes the key of this user with another home."""
     user = pwd.getpwuid(os.getuid()).pw_name
     program = home.parent / "getent"
     program.write_text(f"#!/bin/sh\necho {user}:x:0:0::{home}:/bin/sh\n")
     program.chmod(0o755)
     ran = subprocess.run(
-        ["/bin/sh", "-c", script("keys", Logins(keys=(user,)))],
+        ["/bin/sh", "-c", script("keys", Logins(keys={user: blobs or ("AAAA",)}))],
         env={"PATH": f"{home.parent}:{os.environ['PATH']}"},
         capture_output=True,
         text=True,
@@ -46,6 +46,11 @@ def test_a_key_that_sshd_believes(home):
 def test_a_key_that_others_may_have_put_there(home, name):
     (home / name).chmod(0o777)
     assert not has_key(home)
+
+
+def test_another_key(home):
+    for others in (("BBBB",), ("AAAA", "CCCC"), ("ed25519",)):
+        assert not has_key(home, *others)
 
 
 @pytest.mark.parametrize("text", ["", "# ssh-ed25519 AAAA\n", None])

@@ -23,16 +23,47 @@ def guest(tmp_path):
         limit=3600.0,
         clock=lambda: next(seconds),
     )
-    (unread, send), (receive, silent) = os.pipe(), os.pipe()
+    (unread, send), (receive, silent), (answers, qemu) = os.pipe(), os.pipe(), os.pipe()
+    os.write(qemu, b'{"QMP": {}}\n{"return": {}}\n{"return": {}}\n')
     yield Guest(
         agent=Agent(send=send, receive=receive, clock=watch.clock),
-        monitor=Monitor(send=-1, receive=-1),
+        monitor=Monitor(send=send, receive=answers),
         ended=lambda: None,
         watch=watch,
         mac="",
     )
-    for end in (unread, send, receive, silent):
+    for end in (unread, send, receive, silent, answers, qemu):
         os.close(end)
+
+
+def ends(guest, code, reason):
+    """Have QEMU end when the guest is told to shut down, and tell why."""
+    event = f'{{"event": "SHUTDOWN", "data": {{"guest": true, "reason": "{reason}"}}}}\n'
+    answers, qemu = os.pipe()
+    os.write(qemu, b'{"return": {}}\n' * 2 + (event.encode() if reason else b""))
+    os.close(qemu)
+    guest.monitor = Monitor(send=guest.agent.send, receive=answers)
+    guest.ended = lambda: code
+
+
+@pytest.mark.parametrize("reason", ["guest-shutdown", ""])
+def test_a_guest_that_shuts_down(guest, reason):
+    ends(guest, 0, reason)
+    assert guest.power_off(60)
+
+
+@pytest.mark.parametrize(
+    ("code", "reason", "told"),
+    [
+        (-11, "", "QEMU ended with exit code -11 while the guest shut down"),
+        (0, "guest-reset", "did not end by that, but by guest-reset"),
+        (0, "guest-panic", "did not end by that, but by guest-panic"),
+    ],
+)
+def test_a_guest_that_ends_otherwise_was_not_shut_down(guest, code, reason, told):
+    ends(guest, code, reason)
+    with pytest.raises(BootError, match=told):
+        guest.power_off(60)
 
 
 WAITS = {

@@ -6,7 +6,7 @@ import subprocess
 import pytest
 
 from lago_images.building.boot.inspection import Facts, parse, script
-from lago_images.building.boot.judgement import judge
+from lago_images.building.boot.judgement import Terms, judge
 
 
 def states(folder, systemctl):
@@ -25,7 +25,8 @@ def states(folder, systemctl):
 
 
 def problems(answers):
-    return [str(each) for each in judge(Facts(answers=answers), (), mac="", size=0).problems]
+    verdict = judge(Facts(answers=answers), (), Terms(mac="", size=0))
+    return [str(each) for each in verdict.problems]
 
 
 DEAD = ["sshd: sshd is enabled and does not start: ssh -v cannot reach the guest"]

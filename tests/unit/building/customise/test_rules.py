@@ -36,6 +36,7 @@ def test_a_plain_spec_is_for_namespaces():
         ("upload", "files/a:/etc/a"),
         ("password", "joe:locked:password:a:b"),
         ("password", "ann:disabled"),
+        scripts={"files/a": "a"},
     )
 
 
@@ -64,6 +65,11 @@ def test_another_architecture_is_for_the_appliance():
         "true;ip a",
         "ls /boot/efi",
         "cp -a /boot /srv",
+        "getconf _NPROCESSORS_ONLN",
+        "cat /etc/mtab",
+        "cd /proc && cat cpuinfo",
+        "cd /sys; ls class/net",
+        "update-initramfs -u",
     ],
 )
 def test_what_looks_at_the_machine_is_for_the_appliance(command):
@@ -78,11 +84,25 @@ def test_what_looks_at_the_machine_is_for_the_appliance(command):
         "useradd --uid 7 ip-user",
         "cat /etc/remount",
         "ls /srv/sys/",
+        "echo x >/proc/self/fd/1",
+        "cat /etc/mtab-of-mine /process",
         "ls /srv/boot",
     ],
 )
 def test_words_that_only_look_like_it_are_not(command):
     assert not why(("run-command", command))
+
+
+def test_an_uploaded_script_is_judged_where_a_command_runs_it():
+    scripts = {"files/s.sh": "#!/bin/sh\nuname -r\n", "files/t": "uname -r\n", "files/u": ""}
+    up = ("upload", "files/s.sh:/srv/made")
+    for call in ("sh /srv/made", "cd /srv && ./made"):
+        assert "uses 'uname'" in why(up, ("run-command", call), scripts=scripts)
+    # It may be for machines: nobody runs it here, or before it is there; and what is no script.
+    assert not why(up, ("run-command", "ls /srv"), scripts=scripts)
+    assert not why(("run-command", "ls /srv/made"), up, scripts=scripts)
+    texts = [("upload", f"files/{name}:/srv/") for name in "tu"]
+    assert not why(*texts, ("run-command", "sh /srv/t"), scripts=scripts)
 
 
 @pytest.mark.parametrize(
@@ -98,6 +118,7 @@ def test_words_that_only_look_like_it_are_not(command):
         ("copy", "/etc/a:/sys/a"),
         ("delete", "/boot/efi/EFI"),
         ("install", "shim-signed"),
+        ("install", "linux-image-amd64"),
     ],
 )
 def test_other_things_of_the_machine_are_for_the_appliance(operation):
