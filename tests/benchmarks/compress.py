@@ -6,12 +6,13 @@ Without a disk, 192 MiB of this machine's /usr/lib. Ours: one pass that gives th
 facts about it (sha1 and size of the disk; sha256, sha512 and size of the stream). The rival: xz
 with the same level and blocks, then sha1sum, sha256sum and sha512sum, each with a read of its
 own; and 7-Zip with our settings, which hashes nothing. ``--best`` adds the older tool's ``xz
---best``. Rounds alternate; the best of each counts.
+--best``. Rounds alternate; ratios are those of one round's costs, with their spread.
 """
 
 import argparse
 import os
 import resource
+import statistics
 import subprocess
 import tempfile
 import time
@@ -112,15 +113,20 @@ def contest(folder: Path, rounds: int, *, best: bool) -> None:
     for _ in range(rounds):
         for name, work in works.items():
             costs[name].append(measured(work))
-    mine = min(costs["ours"])
+    mine = costs["ours"]
     for name, found in costs.items():
         cost = min(found)
+        pairs = list(zip(mine, found, strict=True))
         print(
             f"{name:24} {cost.wall:7.1f} s  {cost.processor:7.1f} processor s  "
-            f"{cost.size / 1e6:7.2f} MB   ours is {mine.wall / cost.wall:.2f} of its time, "
-            f"{mine.processor / cost.processor:.2f} of its work, "
-            f"{mine.size / cost.size:.3f} of its size"
+            f"{cost.size / 1e6:7.2f} MB   ours is {_spread([a.wall / b.wall for a, b in pairs])} "
+            f"of its time, {_spread([a.processor / b.processor for a, b in pairs])} of its work, "
+            f"{mine[0].size / cost.size:.3f} of its size"
         )
+
+
+def _spread(ratios: list[float]) -> str:
+    return f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
 
 
 if __name__ == "__main__":
