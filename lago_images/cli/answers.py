@@ -22,6 +22,7 @@ from lago_images.repository.records.changes import PackageChanges
 from lago_images.repository.records.gaps import Gap
 from lago_images.repository.records.layout import BuildKey, ImageId
 from lago_images.repository.records.release import Release
+from lago_images.repository.rendering.commands import Commands
 from lago_images.repository.verifying import chain
 from lago_images.repository.verifying.findings import Finding
 from lago_images.repository.verifying.findings import Report as Verified
@@ -273,6 +274,18 @@ class TriedDisk:
     format: str | None
     images: tuple[ImageReport, ...]
     ok: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Served:
+    """What ``serve`` serves, and where; ``use`` has shell commands for this machine."""
+
+    SCHEMA: ClassVar[int] = 1
+
+    url: str
+    repository: str
+    name: str
+    use: tuple[Commands, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

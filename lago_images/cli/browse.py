@@ -245,9 +245,13 @@ def _page_lines(page: ImagePage, chosen: Revision | None, now: float) -> Iterato
         yield clean(f"  {root}/{chosen.folder}{file}  {human_size(facts.size)}")
     yield from _section("revisions")
     yield from _revision_lines(page.revisions, width)
-    if page.use:
-        yield from _section("how to use it")
-        yield from (clean(f"  {line}") for line in page.use)
+    current = next((each for each in page.revisions if each.state is ImageState.CURRENT), chosen)
+    used = "it" if chosen is current else f"revision {current.revision}, which clients get"
+    for each in page.use:
+        yield from _section(clean(f"how to use {used}: {each.title}"))
+        yield from wrapped(clean(each.about), width)
+        # From the first column on: END of a here-document is to be found there.
+        yield from map(clean, each.text.splitlines())
 
 
 def _commit(revision: Revision) -> str:

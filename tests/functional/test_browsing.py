@@ -1,6 +1,7 @@
 """``repo list``, ``show``, ``log`` and ``diff``, as people and scripts call them."""
 
 import hashlib
+import html
 import json
 import os
 import pty
@@ -206,11 +207,29 @@ def test_show_prints_every_fact_of_an_image(repo):
         "bootstrap:bookworm",
         newest["disk"]["sha512"],
         f"https://images.example/r/{newest['folder']}debian-12.qcow2.xz",
-        "virt-builder --source https://images.example/r/index --no-check-signature debian-12",
+        "virt-builder --source https://images.example/r/index --no-check-signature \\\n",
+        "  debian-12.qcow2.xz' | sha256sum --check\n",
+        "\nEND\nlago init --template-repo-path https://images.example/r/repo.metadata\n",
         "bios 31 s, uefi 53 s (tcg)",
         "2 packages since revision 1: bash 5.2-1 → 5.2-2, vim 9.0-1 amd64 is new; lago-images repo",
     ]:
         assert fact in text
+
+
+def test_show_has_the_commands_of_the_image_s_page(repo):
+    """Of another architecture than clients take by themselves, too."""
+    publish_by_hand(repo.store, manifest("debian-12", "a1", arch="aarch64"))
+    publisher(repo.store, site=Site(name="test", base_url="https://images.example/r")).refresh()
+    shown = html.unescape((repo.store.path / "catalogue/debian-12.html").read_text())
+    for arch in ("aarch64", "x86_64"):
+        page = document(repo, "image-page", "show", "debian-12", "--arch", arch)
+        assert {"virt-builder", "lago", "libvirt"} <= {each["title"] for each in page["use"]}
+        text = repo.run("repo", "show", "debian-12", "--arch", arch).out
+        for each in page["use"]:
+            assert each["text"] in shown
+            assert each["text"] in text
+        has_arch = "debian-12 --arch aarch64 --format qcow2" in text
+        assert (has_arch, "template_version: " in text) == (arch == "aarch64",) * 2
 
 
 def test_show_reports_an_image_that_is_no_longer_offered(repo):
@@ -238,7 +257,9 @@ def test_show_and_the_page_say_how_to_log_in(tmp_path):
 
 
 def test_show_takes_a_revision_and_refuses_a_withdrawal(repo):
-    assert "1, offered" in repo.run("repo", "show", "debian-12", "--revision", "1").out
+    text = repo.run("repo", "show", "debian-12", "--revision", "1").out
+    assert "1, offered" in text
+    assert "\nhow to use revision 2, which clients get: lago\n" in text
     ran = repo.run("repo", "show", "broken", "--revision", "2")
     assert ran.code == 2
     assert "broken has no revision 2 with a build" in ran.err
