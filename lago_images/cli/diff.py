@@ -9,8 +9,8 @@ from lago_images.cli.completion import published_names
 from lago_images.cli.documents import FORMAT, document
 from lago_images.cli.invocation import Invocation
 from lago_images.cli.moments import minute
-from lago_images.cli.tables import terminal_width, wrapped
-from lago_images.console import clean, human_size
+from lago_images.cli.tables import terminal_width
+from lago_images.console import clean, human_size, wrapped
 from lago_images.errors import UsageError
 from lago_images.repository.browsing import queries
 from lago_images.repository.browsing.documents import Comparison, Side

@@ -13,7 +13,7 @@ from lago_images.cli.interruption import advising, after_rebuild
 from lago_images.cli.invocation import command, finish
 from lago_images.cli.plan import plan_lines
 from lago_images.cli.run_report import Changes, ImageReport, RunOutcome, RunReport, image_reports
-from lago_images.cli.tables import table, terminal_width
+from lago_images.cli.tables import table, tell, terminal_width
 from lago_images.cli.targets import FILE, writable
 from lago_images.console import Console, human_size
 from lago_images.host.files import replace
@@ -82,7 +82,7 @@ def build_and_publish(
 
 def speaker(console: Console, form: str) -> Callable[[str], None]:
     """Return what prints a line about an image: beside a document, stdout has nothing else."""
-    return console.info if form == "json" else click.echo
+    return console.info if form == "json" else tell
 
 
 def run_report(

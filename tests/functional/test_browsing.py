@@ -21,7 +21,9 @@ from lago_images.repository.records.release import ObjectDigest, PackageDiff, Re
 from lago_images.repository.rendering.site import Site
 from lago_images.storage.directory.store import DirectoryStore
 from tests.support.builders import (
+    bound,
     copy_of,
+    layer_on,
     manifest,
     overwrite,
     publish_by_hand,
@@ -509,14 +511,39 @@ def on_terminal(repo, width, *args, **environ):
 
 @pytest.mark.parametrize("width", [40, 80])
 @pytest.mark.parametrize(
-    "args", [("list", "--state", "any"), ("log",), ("diff", "debian-12")], ids=lambda args: args[0]
+    "args",
+    [
+        ("repo", "list", "--state", "any"),
+        ("repo", "log"),
+        ("repo", "diff", "debian-12"),
+        ("repo", "show", "debian-12"),
+        ("repo", "verify"),
+        ("repo", "gc"),
+        ("repo", "provenance", "debian-12"),
+        ("repo", "yank", "debian-12", "--reason", "it is slow", "--dry-run"),
+        ("repo", "yank", "debian-12", "--reason", "it is slow"),
+        ("repo", "rollback", "debian-12", "--to", "1", "--dry-run"),
+        ("repo", "rollback", "debian-12", "--to", "1", "--reason", "it is slow"),
+        ("repo", "show", "no-such-image-was-ever-published-here"),
+        ("repo", "list", "no-such-image-was-ever-published-here"),
+        ("lint",),
+        ("doctor",),
+        ("-C", "image-repo", "doctor"),
+    ],
+    ids=" ".join,
 )
 def test_no_line_is_wider_than_the_terminal(repo, width, args):
-    shown = on_terminal(repo, width, "repo", *args)
-    lines = re.sub(r"\x1b\[[0-9;]*m", "", shown).splitlines()
+    below = manifest(build_id="b2")
+    layer = manifest("debian-12-with-an-nfs-server", "l1", base=layer_on(below, 2))
+    publish(repo.store, 1, layer, FIRST, base=bound(below, 2))
+    repo.write("image-specs/broken-spec", "#base=simple:none\nrun-command\nno-such-command x\n")
+    shown = on_terminal(repo, width, *args)
+    # Commands to paste are the terminal's to wrap: a line of a here-document means what it says.
+    shown = shown.partition("how to use it")[0]
+    lines = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown).splitlines()
     assert lines
     # What people copy is not cut: URLs, commits, file names.
-    assert all(len(line) <= width or " " not in line.strip() for line in lines)
+    assert not [line for line in lines if len(line) > width and " " in line.strip()]
 
 
 def test_colour_is_used_on_capable_terminals_unless_no_color_is_set(repo):

@@ -132,7 +132,7 @@ def test_what_the_doctor_found_fits_the_terminal_and_loses_no_word(width):
 
 @pytest.mark.parametrize("width", [40, 80])
 def test_findings_are_wrapped_at_words(width, capsys, monkeypatch):
-    monkeypatch.setattr("lago_images.cli.repo.terminal_width", lambda: width)
+    monkeypatch.setattr("lago_images.cli.tables.terminal_width", lambda _stream: width)
     found = problem("index", "its lines are " + "not what they must be " * 8, "lago-images refresh")
     repo._show_report(Report(url="x", images=1, versions=1, read=0, findings=(found,)))
     lines = capsys.readouterr().out.splitlines()[:-1]

@@ -1,6 +1,7 @@
 import pytest
 
-from lago_images.cli.tables import table, wrapped
+from lago_images.cli.tables import table
+from lago_images.console import wrapped
 
 HEADS = ("IMAGE", "ARCH", "ACTION", "REASON")
 LONG = "spec: image-specs/with-nfs changed in 1a2b3c4 because of the new kernel"
