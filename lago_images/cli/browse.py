@@ -203,7 +203,7 @@ def show(invocation: Invocation, name: str, arch: str, revision: int | None, for
     if form == "json":
         click.echo(document(page))
     else:
-        for line in _page_lines(page, chosen, time.time()):
+        for line in _page_lines(page, chosen, time.time(), invocation.completed):
             click.echo(line)
 
 
@@ -219,7 +219,9 @@ def _chosen(page: ImagePage, revision: int | None) -> Revision | None:
     return chosen
 
 
-def _page_lines(page: ImagePage, chosen: Revision | None, now: float) -> Iterator[str]:
+def _page_lines(
+    page: ImagePage, chosen: Revision | None, now: float, completed: Callable[[str], str]
+) -> Iterator[str]:
     width = terminal_width()
     title = clean(page.properties.get("name", ""))
     text = f"{page.name} ({page.arch})" + (f": {title}" if title else "")
@@ -229,7 +231,7 @@ def _page_lines(page: ImagePage, chosen: Revision | None, now: float) -> Iterato
         return
     yield ""
     for label, text in _facts(page, chosen, now):
-        yield from _labelled(label, text, width)
+        yield from _labelled(label, completed(text), width)
     yield from _section("properties of its spec")
     for key, value in sorted(page.properties.items()):
         yield from _labelled(key, value, width)

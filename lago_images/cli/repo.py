@@ -3,6 +3,7 @@
 import time
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import click
@@ -105,13 +106,22 @@ def verify(invocation: Invocation, url: str | None, deep: bool, form: str) -> No
         if is_named:
             refuse_nothing(store)
         report = verifier.store(store)
-    if is_elsewhere or is_named:
-        report = report.elsewhere("" if web else report.url)
+    if web and is_elsewhere:
+        report = report.repaired_by(partial(_at_store_behind, invocation, web.url))
+    else:
+        report = report.repaired_by(invocation.completed)
     if form == "json":
         click.echo(document(Verification.of(report)))
     else:
         _show_report(report)
     finish(succeeded=report.ok)
+
+
+def _at_store_behind(invocation: Invocation, url: str, repair: str) -> str:
+    """Return a repair of which nobody here knows where it is to be done: clients know the URL."""
+    named = invocation.completed(repair, "STORE")
+    is_there = named == invocation.completed(repair)
+    return named if is_there else f"{named}, where STORE is the store behind {url}"
 
 
 def _of_another(settings: Settings) -> Settings:
@@ -167,7 +177,8 @@ def gc(invocation: Invocation, apply: bool, form: str) -> None:
             f"the first on {first}, the last on {last}"
         )
     if not apply and not planned.is_empty:
-        invocation.console.info("nothing was removed: repo gc --apply does it")
+        how = invocation.completed("lago-images repo gc --apply")
+        invocation.console.info(f"nothing was removed: {how} does it")
 
 
 def publishing_from(

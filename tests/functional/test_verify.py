@@ -887,12 +887,12 @@ def test_a_foreign_repository_is_not_judged_by_the_settings_of_this_one(
     store.delete(["index.html", B2.disk])
     bad = cli("verify", str(store.path), "--format", "json")
     repairs = {one["where"]: one["repair"] for one in json.loads(bad.stdout)["findings"]}
-    assert repairs["index.html"] == f"lago-images repo refresh --repository {store.path}"
-    assert f"lago-images repo yank --repository {store.path} debian-12" in repairs[B2.disk]
+    assert repairs["index.html"] == f"lago-images --repository {store.path} repo refresh"
+    assert f"lago-images --repository {store.path} repo yank debian-12" in repairs[B2.disk]
     with served(store) as server:
         bad = cli("verify", server.url, "--format", "json")
     repairs = {one["where"]: one["repair"] for one in json.loads(bad.stdout)["findings"]}
-    assert "lago-images repo yank --repository STORE debian-12" in repairs[B2.disk]
+    assert "lago-images --repository STORE repo yank debian-12" in repairs[B2.disk]
     assert repairs[B2.disk].endswith(f"where STORE is the store behind {server.url}")
 
 
