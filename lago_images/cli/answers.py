@@ -265,6 +265,7 @@ class TriedDisk:
     """Where ``try`` left an image's disk; ``disk`` and ``format`` are None where it failed.
 
     Attributes:
+        kept: The folder of ``--keep``, for ``repo diff``; None without one, and where it failed.
         images: The image, and those of its bases that were built for it.
     """
 
@@ -272,6 +273,7 @@ class TriedDisk:
 
     disk: str | None
     format: str | None
+    kept: str | None
     images: tuple[ImageReport, ...]
     ok: bool
 

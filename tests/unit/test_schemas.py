@@ -128,7 +128,9 @@ WRITTEN: dict[str, str | bytes] = {
         )
     ),
     "trial": document(
-        answers.TriedDisk(disk="one.qcow2", format="qcow2", images=IMAGES_OF_RUN, ok=True)
+        answers.TriedDisk(
+            disk="one.qcow2", format="qcow2", kept="kept", images=IMAGES_OF_RUN, ok=True
+        )
     ),
     "cache": document(answers.CacheContent.of(Path("cache"), [KEPT], [])),
     "cache-clearing": document(
