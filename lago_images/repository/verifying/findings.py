@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Protocol
 
-from lago_images.repository.records.layout import BuildFolder, owner
+from lago_images.repository.records.layout import RELEASES, BuildFolder, owner
 from lago_images.storage.base import Blob, Stat
 
 REFRESH = "lago-images repo refresh"
@@ -90,7 +90,7 @@ def restore_or_withdraw(copy: BuildFolder, revisions: Sequence[int], reason: str
 def merged(findings: Iterable[Finding]) -> tuple[Finding, ...]:
     """Return one finding for all that is wrong with one object and repaired in one way.
 
-    Problems come before notes.
+    Problems come before notes, and those of all records before others.
     """
     whats: dict[tuple[Severity, str, str], dict[str, None]] = {}
     for each in findings:
@@ -100,7 +100,12 @@ def merged(findings: Iterable[Finding]) -> tuple[Finding, ...]:
         # Only of a build's objects: those of a rendered file are told apart by what they say.
         texts = ["; ".join(said)] if owner(where) else list(said)
         every += [Finding(severity=severity, where=where, what=w, repair=repair) for w in texts]
-    return tuple(sorted(every, key=lambda f: (f.severity != Severity.PROBLEM, f.where, f.what)))
+    return tuple(
+        sorted(
+            every,
+            key=lambda f: (f.severity != Severity.PROBLEM, f.where != RELEASES, f.where, f.what),
+        )
+    )
 
 
 class Source(Protocol):
