@@ -98,10 +98,13 @@ def wrapped(text: str, width: int | None, *, indent: str = "") -> list[str]:
     start = text.find(_PROGRAM)
     if text[: max(start, 0)].strip() and len(indent) + len(text) - start <= width:
         return [*wrapped(text[:start].rstrip(), width, indent=indent), indent + text[start:]]
-    # Names and URLs are copied by people: they are not cut, however long.
+    # Names and URLs are copied by people: they are not cut, however long. Blanks before one that is
+    # too long would be taken for an empty line, and left out.
+    words = text.lstrip()
     return textwrap.wrap(
-        text,
+        words,
         max(width, LEAST_WIDTH),
+        initial_indent=text.removesuffix(words),
         subsequent_indent=indent,
         break_long_words=False,
         break_on_hyphens=False,

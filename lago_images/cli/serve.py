@@ -38,7 +38,7 @@ def serve(invocation: Invocation, folder: str | None, port: int, bind: str, form
     if store.folder is not None and not store.folder.exists():
         raise UsageError(
             f"there is no folder {store.folder}",
-            hint="name that of a repository; lago-images build makes one, ./image-repo",
+            hint="name that of a repository; lago-images build makes one",
         )
     published = client_setup.read(store)
     with Server(store, invocation.console, bind=bind, port=port) as server:
