@@ -6,6 +6,7 @@ Data goes to stdout by ``cli``; everything here goes to stderr. The library talk
 
 import re
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from threading import Lock
 from typing import Protocol, TextIO
 
 from lago_images.meter import Meter
-from lago_images.screen import Screen, Ticker, View, ticking
+from lago_images.screen import Screen, Ticker, View, terminal_size, ticking
 from lago_images.secret_text import without_keys
 
 # Everything below U+0020 but the tab, DEL and the C1 controls: what can move a cursor, colour a
@@ -32,6 +33,9 @@ _SURROGATES = re.compile("[\ud800-\udfff]")
 PLAIN_SECONDS = 15.0
 HEARTBEAT_SECONDS = 30.0
 _KIB = 1024
+# Below this a column of text is no longer read but spelled.
+LEAST_WIDTH = 24
+_PROGRAM = "lago-images "
 
 
 class Mode(StrEnum):
@@ -84,6 +88,29 @@ def clipped(text: str, width: int) -> str:
     return text if len(text) <= width else text[: max(0, width - 1)] + "…"
 
 
+def wrapped(text: str, width: int | None, *, indent: str = "") -> list[str]:
+    """Return one line's text in lines of at most ``width``, the later ones indented.
+
+    A command of ours at its end is kept whole, in a line of its own, where it fits in one.
+    """
+    if width is None or len(text) <= width:
+        return [text]
+    start = text.find(_PROGRAM)
+    if text[: max(start, 0)].strip() and len(indent) + len(text) - start <= width:
+        return [*wrapped(text[:start].rstrip(), width, indent=indent), indent + text[start:]]
+    # Names and URLs are copied by people: they are not cut, however long. Blanks before one that is
+    # too long would be taken for an empty line, and left out.
+    words = text.lstrip()
+    return textwrap.wrap(
+        words,
+        max(width, LEAST_WIDTH),
+        initial_indent=text.removesuffix(words),
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
 def inert(text: str) -> str:
     """Return one line that GitHub's runner does not read as a workflow command.
 
@@ -110,6 +137,7 @@ class Console:
         interrupt: Called with every progress; raises to end the work that reports it: so Ctrl-C
             reaches threads.
         paint: Colours a line of a kind, ``warning`` or ``error``.
+        completed: Gives the commands that a warning, failure or hint names the options of the call.
         moment: Returns the time that each line begins with; None for lines without one.
         meter: Takes the progress of so many bytes, where a ``live`` view shows it.
         ticker: Lets what changes be drawn, or told, every so many seconds.
@@ -122,6 +150,7 @@ class Console:
     verbose: bool = False
     interrupt: Callable[[], None] | None = None
     paint: Callable[[str, str], str] = lambda line, _kind: line
+    completed: Callable[[str], str] = lambda text: text
     moment: Callable[[], str] | None = None
     meter: Callable[[int | None], Advance] | None = None
     ticker: Ticker = ticking
@@ -149,7 +178,7 @@ class Console:
 
     def warn(self, text: str) -> None:
         """Print what a person should know of, though the work goes on."""
-        text = without_keys(text)
+        text = self.completed(without_keys(text))
         if self.mode is Mode.GITHUB:
             self._screen.write(f"::warning::{_data(text)}")
         else:
@@ -157,12 +186,17 @@ class Console:
 
     def error(self, text: str) -> None:
         """Print a failure, which may have several lines."""
+        text = self.completed(text)
         if self.mode is Mode.GITHUB:
             # GitHub puts the word "Error:" before an annotation by itself.
             self._screen.write(f"::error::{_data(text.removeprefix('error: '))}")
             return
         for line in text.splitlines():
             self._line(line, kind="error")
+
+    def hint(self, text: str) -> None:
+        """Print what to do about a failure, a line."""
+        self.info(f"hint: {self.completed(text)}")
 
     def problem(self, path: str, line: int | None, message: str) -> None:
         """Print a problem at a place in a file: an annotation on GitHub, else a plain line."""
@@ -176,7 +210,8 @@ class Console:
     def output(self, text: str) -> None:
         """Print one line of a program's output, which is never trusted."""
         if not self.quiet:
-            self._line(text)
+            # As it is, in columns or not: the terminal wraps it.
+            self._line(text, is_wrapped=False)
 
     @contextmanager
     def group(self, title: str) -> Iterator[None]:
@@ -250,12 +285,18 @@ class Console:
 
         return advance
 
-    def _line(self, text: str, *, kind: str = "") -> None:
-        line = inert(text) if self.mode is Mode.GITHUB else clean(text)
+    def _line(self, text: str, *, kind: str = "", is_wrapped: bool = True) -> None:
+        shown = inert(text) if self.mode is Mode.GITHUB else clean(text)
+        # A log is for grep, and read at other widths.
+        is_wrapped &= self.mode is Mode.TERMINAL
+        width = terminal_size(self.stream)[0] if is_wrapped else None
         # Cleaned first: what a guest prints colours nothing. A workflow command must begin its
         # line, and GitHub's log has a time of its own for each line: see ``Invocation``.
-        line = self.paint(line, kind) if kind else line
-        self._screen.write(f"{self.moment()} {line}" if self.moment else line)
+        lines = [
+            self.paint(line, kind) if kind else line for line in wrapped(shown, width, indent="  ")
+        ]
+        lines = [f"{self.moment()} {line}" if self.moment else line for line in lines]
+        self._screen.write("\n".join(lines))
 
 
 def _share(done: int, total: int | None, of: str) -> str:

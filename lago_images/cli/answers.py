@@ -22,6 +22,7 @@ from lago_images.repository.records.changes import PackageChanges
 from lago_images.repository.records.gaps import Gap
 from lago_images.repository.records.layout import BuildKey, ImageId
 from lago_images.repository.records.release import Release
+from lago_images.repository.rendering.commands import Commands
 from lago_images.repository.verifying import chain
 from lago_images.repository.verifying.findings import Finding
 from lago_images.repository.verifying.findings import Report as Verified
@@ -264,6 +265,7 @@ class TriedDisk:
     """Where ``try`` left an image's disk; ``disk`` and ``format`` are None where it failed.
 
     Attributes:
+        kept: The folder of ``--keep``, for ``repo diff``; None without one, and where it failed.
         images: The image, and those of its bases that were built for it.
     """
 
@@ -271,8 +273,21 @@ class TriedDisk:
 
     disk: str | None
     format: str | None
+    kept: str | None
     images: tuple[ImageReport, ...]
     ok: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Served:
+    """What ``serve`` serves, and where; ``use`` has shell commands for this machine."""
+
+    SCHEMA: ClassVar[int] = 1
+
+    url: str
+    repository: str
+    name: str
+    use: tuple[Commands, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,8 +10,8 @@ from lago_images.cli.completion import published_names
 from lago_images.cli.documents import FORMAT, document
 from lago_images.cli.invocation import Invocation, finish
 from lago_images.cli.moments import age, minute
-from lago_images.cli.tables import table, terminal_width, wrapped
-from lago_images.console import clean, counted, first_of, human_size
+from lago_images.cli.tables import table, terminal_width
+from lago_images.console import clean, counted, first_of, human_size, wrapped
 from lago_images.errors import Error, UsageError
 from lago_images.repository.browsing import queries
 from lago_images.repository.browsing.documents import (
@@ -27,6 +27,9 @@ from lago_images.repository.records.release import NO_COMMIT, PackageDiff
 from lago_images.repository.records.state import State
 
 _SHORT = 12
+_LABEL = 18
+# A terminal of fewer columns has a fact below its label.
+_NARROW = 48
 # Packages that a line of what changed names.
 _SHOWN = 5
 _COLOURS = {EventKind.WITHDRAWN: "red", EventKind.ROLLED_BACK: "yellow"}
@@ -200,7 +203,7 @@ def show(invocation: Invocation, name: str, arch: str, revision: int | None, for
     if form == "json":
         click.echo(document(page))
     else:
-        for line in _page_lines(page, chosen, time.time()):
+        for line in _page_lines(page, chosen, time.time(), invocation.completed):
             click.echo(line)
 
 
@@ -216,38 +219,51 @@ def _chosen(page: ImagePage, revision: int | None) -> Revision | None:
     return chosen
 
 
-def _page_lines(page: ImagePage, chosen: Revision | None, now: float) -> Iterator[str]:
+def _page_lines(
+    page: ImagePage, chosen: Revision | None, now: float, completed: Callable[[str], str]
+) -> Iterator[str]:
     width = terminal_width()
     title = clean(page.properties.get("name", ""))
-    yield f"{page.name} ({page.arch})" + (f": {title}" if title else "")
+    text = f"{page.name} ({page.arch})" + (f": {title}" if title else "")
+    yield from wrapped(text, width, indent="  ")
     if chosen is None:
         yield "it has no revision with a build"
         return
     yield ""
     for label, text in _facts(page, chosen, now):
-        yield from _labelled(label, text, width)
+        yield from _labelled(label, completed(text), width)
     yield from _section("properties of its spec")
     for key, value in sorted(page.properties.items()):
         yield from _labelled(key, value, width)
     yield from _section("checksums")
-    disk = chosen.disk
-    yield f"  sha256 of the .xz     {disk.sha256}"
-    yield f"  sha512 of the .xz     {disk.sha512}"
-    yield f"  sha1 of the disk      {disk.sha1}"
-    if disk.plain_sha256:
-        yield f"  sha256 of the disk    {disk.plain_sha256}"
-    for form, also in sorted(chosen.also.items()):
-        yield f"  {f'sha256 of the {form}':<20}  {also.sha256}"
+    for label, digest in _digests(chosen):
+        yield from _labelled(label, digest, width)
     yield from _section("files")
     # By the URL that clients use, once one is published: a bucket's own is for who has its keys.
     root = page.base_url or page.repository
     for file, facts in sorted(chosen.objects.items()):
-        yield clean(f"  {root}/{chosen.folder}{file}  {human_size(facts.size)}")
+        text = clean(f"  {root}/{chosen.folder}{file}  {human_size(facts.size)}")
+        yield from wrapped(text, width, indent="    ")
     yield from _section("revisions")
     yield from _revision_lines(page.revisions, width)
-    if page.use:
-        yield from _section("how to use it")
-        yield from (clean(f"  {line}") for line in page.use)
+    current = next((each for each in page.revisions if each.state is ImageState.CURRENT), chosen)
+    used = "it" if chosen is current else f"revision {current.revision}, which clients get"
+    for each in page.use:
+        yield from _section(clean(f"how to use {used}: {each.title}"))
+        yield from wrapped(clean(each.about), width)
+        # From the first column on: END of a here-document is to be found there.
+        yield from map(clean, each.text.splitlines())
+
+
+def _digests(chosen: Revision) -> Iterator[tuple[str, str]]:
+    disk = chosen.disk
+    yield "sha256 of the .xz", disk.sha256
+    yield "sha512 of the .xz", disk.sha512
+    yield "sha1 of the disk", disk.sha1
+    if disk.plain_sha256:
+        yield "sha256 of the disk", disk.plain_sha256
+    for form, also in sorted(chosen.also.items()):
+        yield f"sha256 of the {form}", also.sha256
 
 
 def _commit(revision: Revision) -> str:
@@ -367,9 +383,17 @@ def _entry_lines(entry: LogEntry, width: int | None) -> Iterator[str]:
 
 
 def _labelled(label: str, text: str, width: int | None) -> Iterator[str]:
-    start = f"  {label:<18}  "
-    rest = None if width is None else width - len(start)
-    first, *more = wrapped(clean(text), rest) or [""]
+    start = f"  {label:<{_LABEL}}  "
+    text = clean(text)
+    if width is None:
+        yield f"{start}{text}".rstrip()
+        return
+    rest = width - len(start)
+    if width < _NARROW or max(map(len, text.split()), default=0) > rest:
+        yield f"  {label}"
+        yield from (f"    {part}" for part in wrapped(text, width - 4))
+        return
+    first, *more = wrapped(text, rest) or [""]
     yield f"{start}{first}".rstrip()
     yield from (" " * len(start) + part for part in more)
 

@@ -10,7 +10,7 @@ from lago_images.cli.answers import CacheClearing, CacheContent
 from lago_images.cli.documents import FORMAT, document
 from lago_images.cli.invocation import Invocation
 from lago_images.cli.moments import day
-from lago_images.cli.tables import table, terminal_width
+from lago_images.cli.tables import table, tell, terminal_width
 from lago_images.console import counted, human_size
 from lago_images.jobs.workspace import cache_folder
 
@@ -68,6 +68,6 @@ def clear(invocation: Invocation, kinds: tuple[str, ...], form: str) -> None:
         click.echo(document(CacheClearing(folder=str(folder), removed=removed, left=left)))
     else:
         size = human_size(sum(each.size for each in removed))
-        click.echo(f"removed {counted(len(removed), 'file')}, {size}, from {folder}")
+        tell(f"removed {counted(len(removed), 'file')}, {size}, from {folder}")
     for each in left:
         invocation.console.warn(f"{each.kind}/{each.name} is in use by another run, and was left")

@@ -247,7 +247,7 @@ def publish(
         results.write_fates(folder, plan, results.fates(published))
     show_publication(workspace.console, published, speaker(workspace.console, form))
     images = image_reports(workspace.store, plan, built, published, before)
-    show_summary(workspace.console, images, built)
+    show_summary(workspace.console, images, built, published.findings)
     if warning and published.outcomes:
         workspace.console.warn(warning)
     if published.ok:

@@ -9,8 +9,8 @@ from lago_images.cli.completion import published_names
 from lago_images.cli.documents import FORMAT, document
 from lago_images.cli.invocation import Invocation
 from lago_images.cli.moments import minute
-from lago_images.cli.tables import terminal_width, wrapped
-from lago_images.console import clean, human_size
+from lago_images.cli.tables import terminal_width
+from lago_images.console import clean, human_size, wrapped
 from lago_images.errors import UsageError
 from lago_images.repository.browsing import queries
 from lago_images.repository.browsing.documents import Comparison, Side
@@ -40,8 +40,9 @@ def diff(
 
     That is packages, size, properties and commands of the spec, base, and the files of /boot:
     kernels, initrds, the boot loader and its menu. A and B are revisions; or the folder of a build
-    (with manifest.json), or a list of packages as packages.txt has it. Without A and B the newest
-    revision is compared with the one before it, with A alone A with the newest.
+    (with manifest.json, as try --keep writes it), or a list of packages as packages.txt has it.
+    Without A and B the newest revision is compared with the one before it, with A alone A with the
+    newest.
     """
     store, content = invocation.read_repository()
     image = queries.image_of(content, name, arch)
@@ -50,7 +51,8 @@ def diff(
         if old is None and before is None:
             raise UsageError(
                 f"{image} has one revision: nothing to compare it with",
-                hint=f"lago-images repo diff {name} {newest} FOLDER compares it with a build here",
+                hint=f"lago-images try {name} --keep FOLDER, then "
+                f"lago-images repo diff {name} {newest} FOLDER, compares it with a build here",
             )
         old, new = old or str(before), str(newest)
     # A number is a revision; a folder of that name is written ./3.

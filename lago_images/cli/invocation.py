@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from lago_images.cli.hints import completed
 from lago_images.console import Console, Mode
 
 # --help, --version and completion come this far: what they do without is imported where it is used.
@@ -87,6 +88,14 @@ class Invocation:
         from lago_images.planning.git import Git  # noqa: PLC0415
 
         return Git.find(self.root)
+
+    def completed(self, text: str, repository: str | None = None) -> str:
+        """Return a text whose commands of ours act where this call did, or on another repository.
+
+        It is to be told to people: ``repository`` may be what they are to put in.
+        """
+        named = self.overrides.get("repository") if repository is None else repository
+        return completed(text, _folder(self.root), named)
 
     def store(self) -> "Store":
         """Open the repository's store."""
@@ -184,12 +193,15 @@ def command(root: Path, repository: str | None, *words: str) -> str:
         repository: Its repository, where an option named it; None for that of the settings.
         words: The command and its arguments.
     """
-    here, shared = Path.cwd(), list[str]()
-    if root.resolve() != find_root(here):
-        shared += ["-C", os.path.relpath(root) if root.is_relative_to(here) else str(root)]
-    if repository is not None:
-        shared += ["--repository", repository]
-    return shlex.join(["lago-images", *shared, *words])
+    return completed(shlex.join(["lago-images", *words]), _folder(root), repository)
+
+
+def _folder(root: Path) -> str | None:
+    """Return what ``-C`` says of the specs repository; None where the current folder is in it."""
+    here = Path.cwd()
+    if root.resolve() == find_root(here):
+        return None
+    return os.path.relpath(root) if root.is_relative_to(here) else str(root)
 
 
 def _is_strange(folder: Path) -> bool:

@@ -9,7 +9,8 @@ import click
 
 from lago_images.cli.completion import specs_or_paths
 from lago_images.cli.invocation import Invocation
-from lago_images.console import Mode, clean, inert
+from lago_images.cli.tables import tell
+from lago_images.console import Mode, inert
 from lago_images.errors import Problem, UsageError
 from lago_images.settings import misplaced, missing_specs
 from lago_images.specs.choosing import chosen
@@ -155,7 +156,10 @@ def _print(problems: Sequence[Problem], files: int, form: str, invocation: Invoc
         click.echo(document(LintReport(specs=files, problems=tuple(problems))))
     else:
         for problem in problems:
-            click.echo((inert if on_github else clean)(str(problem)))
+            if on_github:
+                click.echo(inert(str(problem)))
+            else:
+                tell(str(problem))
     # Beside the lines on stdout: the runner reads annotations of both streams, people read lines.
     if on_github:
         for problem in problems:

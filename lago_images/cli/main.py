@@ -126,6 +126,7 @@ class _Root(LazyGroup):
             _speak_utf8()
         environ = dict(os.environ)
         invocation = Invocation(console=console_for(environ), environ=environ)
+        invocation.console.completed = invocation.completed
         _end_on_signals(invocation.console)
         # Thousands of specs, releases and manifests are kept to the end: to look through them again
         # and again took a fifth of the time of a plan of 10,000 images.
@@ -177,7 +178,7 @@ def _show_error(error: Error, console: Console) -> None:
         if error.log is not None:
             console.info(f"log: {error.log}")
     if error.hint:
-        console.info(f"hint: {error.hint}")
+        console.hint(error.hint)
 
 
 def _show_interruption(interrupt: BaseException, console: Console) -> None:

@@ -1,5 +1,6 @@
 """Show what a run plans, how its builds ended, and what was published."""
 
+import dataclasses
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -13,7 +14,7 @@ from lago_images.cli.interruption import advising, after_rebuild
 from lago_images.cli.invocation import command, finish
 from lago_images.cli.plan import plan_lines
 from lago_images.cli.run_report import Changes, ImageReport, RunOutcome, RunReport, image_reports
-from lago_images.cli.tables import table, terminal_width
+from lago_images.cli.tables import table, tell, terminal_width
 from lago_images.cli.targets import FILE, writable
 from lago_images.console import Console, human_size
 from lago_images.host.files import replace
@@ -27,6 +28,7 @@ from lago_images.planning.model import Plan
 from lago_images.repository.records.layout import CATALOGUE, METADATA
 from lago_images.repository.records.state import State
 from lago_images.repository.rendering.site import site_of
+from lago_images.repository.verifying.findings import Finding
 
 allow_dirty = click.option(
     "--allow-dirty",
@@ -70,7 +72,7 @@ def build_and_publish(
     if not (ended.results or ended.publication.outcomes):
         say("nothing to build")
     images = image_reports(workspace.store, plan, ended.results, ended.publication, state)
-    show_summary(console, images, ended.results)
+    show_summary(console, images, ended.results, ended.publication.findings)
     if warning and ended.publication.outcomes:
         console.warn(warning)
     if ended.ok:
@@ -82,7 +84,7 @@ def build_and_publish(
 
 def speaker(console: Console, form: str) -> Callable[[str], None]:
     """Return what prints a line about an image: beside a document, stdout has nothing else."""
-    return console.info if form == "json" else click.echo
+    return console.info if form == "json" else tell
 
 
 def run_report(
@@ -99,7 +101,10 @@ def run_report(
         catalogue=_catalogue(workspace) if publication else "",
         images=images,
         written=publication.written if publication else (),
-        findings=publication.findings if publication else (),
+        findings=tuple(
+            dataclasses.replace(each, repair=workspace.console.completed(each.repair))
+            for each in (publication.findings if publication else ())
+        ),
     )
 
 
@@ -113,9 +118,15 @@ def _catalogue(workspace: Workspace) -> str:
 
 
 def show_summary(
-    console: Console, images: Sequence[ImageReport], results: Sequence[Result]
+    console: Console,
+    images: Sequence[ImageReport],
+    results: Sequence[Result],
+    findings: Sequence[Finding],
 ) -> None:
-    """Show a row for each image of a run, and what failed first once more."""
+    """Show a row for each image of a run, and what failed first once more.
+
+    ``findings`` are what is wrong with the published files.
+    """
     if images:
         heads = ("image", "verdict", "revision", "size", "time", "changes")
         rows = [_summary_row(image) for image in images]
@@ -130,6 +141,8 @@ def show_summary(
     first = next((each for each in images if each.outcome is RunOutcome.UNPUBLISHED), None)
     if first is not None:
         console.error(f"first failure: {first.name}: not published: {first.error}")
+    elif findings:
+        console.error(f"first failure: {_finding(findings[0])}")
 
 
 def _summary_row(image: ImageReport) -> tuple[str, ...]:
@@ -231,6 +244,10 @@ def _failure(result: Result) -> str:
     return f"{result.name}: failed while {result.step or 'building'}: {result.error}"
 
 
+def _finding(finding: Finding) -> str:
+    return f"{finding.where}: {finding.what}; repair: {finding.repair}"
+
+
 def _show_log(console: Console, result: Result) -> None:
     if result.log is not None:
         console.info(f"{result.name}: log: {result.log}")
@@ -243,11 +260,11 @@ def show_publication(
     for name, outcome in publication.outcomes.items():
         say(f"{name}: {outcome.verdict} revision {outcome.release.revision}")
     for name in publication.missing:
-        build = f"lago-images ci build {name} makes one, ci rebuild {name} publishes it, too"
+        build = f"lago-images ci rebuild {name} makes one and publishes it"
         console.error(f"{name}: not published: it has no build: {build}")
     for name, why in publication.failed.items():
         console.error(f"{name}: not published: {why}")
     for finding in publication.findings:
-        console.error(f"{finding.where}: {finding.what}; repair: {finding.repair}")
+        console.error(_finding(finding))
     changed = ", ".join(publication.written) or "nothing"
     console.info(f"rendered files that changed: {changed}")

@@ -10,8 +10,9 @@ import click
 from lago_images.ci import environment
 from lago_images.cli.completion import spec_names
 from lago_images.cli.invocation import Invocation
-from lago_images.cli.tables import table, terminal_width, wrapped
+from lago_images.cli.tables import table, terminal_width
 from lago_images.cli.targets import FILE, writable
+from lago_images.console import wrapped
 from lago_images.host.files import replace
 from lago_images.jobs import plan as plan_job
 from lago_images.planning import formats

@@ -8,7 +8,7 @@ from lago_images.cli.answers import Trace
 from lago_images.cli.completion import published_names
 from lago_images.cli.documents import FORMAT, document
 from lago_images.cli.invocation import Invocation, finish
-from lago_images.console import clean
+from lago_images.cli.tables import tell
 from lago_images.host.process import Runner
 from lago_images.repository.rendering.signing import key_fingerprint
 from lago_images.repository.verifying.chain import Chain, CheckResult, Tracer
@@ -66,12 +66,12 @@ def provenance(
 
 def _show(chain: Chain) -> None:
     for step in chain.steps:
-        click.echo(f"{step.name} ({step.arch}), revision {step.revision}")
+        tell(f"{step.name} ({step.arch}), revision {step.revision}")
         for link in step.links:
-            click.echo(clean(f"  {link.name}: {link.what}"))
+            tell(f"  {link.name}: {link.what}", indent="    ")
             for check in link.checks:
-                click.echo(clean(f"    {check.outcome}: {check.what}"))
+                tell(f"    {check.outcome}: {check.what}", indent="      ")
     checks = [c.outcome for step in chain.steps for link in step.links for c in link.checks]
     broken = f"broken: {', '.join(chain.broken)}" if chain.broken else "no link is broken"
     verified, unverified = checks.count(CheckResult.VERIFIED), checks.count(CheckResult.UNVERIFIED)
-    click.echo(f"{chain.url}: {verified} verified, {unverified} not verified; {broken}")
+    tell(f"{chain.url}: {verified} verified, {unverified} not verified; {broken}")

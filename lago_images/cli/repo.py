@@ -3,6 +3,7 @@
 import time
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import click
@@ -12,8 +13,8 @@ from lago_images.cli.documents import FORMAT, document
 from lago_images.cli.invocation import Invocation, finish
 from lago_images.cli.moments import day
 from lago_images.cli.outdated import RECORD, recorder
-from lago_images.cli.tables import terminal_width, wrapped
-from lago_images.console import clean, counted, human_size
+from lago_images.cli.tables import tell
+from lago_images.console import counted, human_size
 from lago_images.repository.publishing import collect
 from lago_images.repository.publishing.publisher import Publisher, publishing
 from lago_images.repository.publishing.retention import Retention, Sweep
@@ -105,13 +106,22 @@ def verify(invocation: Invocation, url: str | None, deep: bool, form: str) -> No
         if is_named:
             refuse_nothing(store)
         report = verifier.store(store)
-    if is_elsewhere or is_named:
-        report = report.elsewhere("" if web else report.url)
+    if web and is_elsewhere:
+        report = report.repaired_by(partial(_at_store_behind, invocation, web.url))
+    else:
+        report = report.repaired_by(invocation.completed)
     if form == "json":
         click.echo(document(Verification.of(report)))
     else:
         _show_report(report)
     finish(succeeded=report.ok)
+
+
+def _at_store_behind(invocation: Invocation, url: str, repair: str) -> str:
+    """Return a repair of which nobody here knows where it is to be done: clients know the URL."""
+    named = invocation.completed(repair, "STORE")
+    is_there = named == invocation.completed(repair)
+    return named if is_there else f"{named}, where STORE is the store behind {url}"
 
 
 def _of_another(settings: Settings) -> Settings:
@@ -162,12 +172,13 @@ def gc(invocation: Invocation, apply: bool, form: str) -> None:
     _show_sweep(planned, apply=apply)
     if planned.waiting:
         first, last = day(planned.waiting[0]), day(planned.waiting[-1])
-        click.echo(
+        tell(
             f"waiting: {len(planned.waiting)} builds, for the end of their grace period: "
             f"the first on {first}, the last on {last}"
         )
     if not apply and not planned.is_empty:
-        invocation.console.info("nothing was removed: repo gc --apply does it")
+        how = invocation.completed("lago-images repo gc --apply")
+        invocation.console.info(f"nothing was removed: {how} does it")
 
 
 def publishing_from(
@@ -184,16 +195,13 @@ def publishing_from(
 
 
 def _show_report(report: Report) -> None:
-    width = terminal_width()
     for finding in report.findings:
-        text = clean(f"{finding.severity}: {finding.where}: {finding.what}")
-        lines = wrapped(text, width, indent="  ")
+        tell(f"{finding.severity}: {finding.where}: {finding.what}")
         if finding.repair:
-            lines += wrapped(clean(f"  repair: {finding.repair}"), width, indent="    ")
-        click.echo("\n".join(lines))
+            tell(f"  repair: {finding.repair}", indent="    ")
     notes = len(report.findings) - len(report.problems)
     read = f", {human_size(report.read)} of disks read" if report.read else ""
-    click.echo(
+    tell(
         f"{report.url}: {counted(report.images, 'image')}, "
         f"{counted(report.versions, 'version')}{read}: "
         f"{counted(len(report.problems), 'problem')}, {counted(notes, 'note')}"
@@ -205,14 +213,13 @@ def _show_sweep(planned: Sweep, *, apply: bool) -> None:
     for verb, steps in zip(verbs, (planned.retire, planned.delete), strict=True):
         for step in steps:
             amount = f"{len(step.objects)} objects, {human_size(step.size)}"
-            text = clean(f"{verb}: {step.build.folder}: {amount}: {step.why}")
-            click.echo("\n".join(wrapped(text, terminal_width(), indent="  ")))
+            tell(f"{verb}: {step.build.folder}: {amount}: {step.why}")
         for total in totals(steps):
             of_image = f"{total.name} ({total.arch})"
             amount = f"{total.objects} objects, {human_size(total.bytes)}"
-            click.echo(f"{verb}, in all of {of_image}: {amount}")
+            tell(f"{verb}, in all of {of_image}: {amount}")
     for upload in planned.abort:
-        click.echo(clean(f"{'aborted' if apply else 'to abort'}: the upload of {upload.key}"))
+        tell(f"{'aborted' if apply else 'to abort'}: the upload of {upload.key}")
     for verb, steps in zip(verbs, (planned.retire, planned.delete), strict=True):
         size = sum(step.size for step in steps)
-        click.echo(f"{verb}: {len(steps)} builds, {human_size(size)}")
+        tell(f"{verb}: {len(steps)} builds, {human_size(size)}")

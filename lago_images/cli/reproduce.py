@@ -7,8 +7,8 @@ import click
 from lago_images.cli.completion import published_names
 from lago_images.cli.documents import FORMAT, document
 from lago_images.cli.invocation import Invocation, finish
-from lago_images.cli.tables import terminal_width, wrapped
-from lago_images.console import clean, counted
+from lago_images.cli.tables import tell, terminal_width
+from lago_images.console import clean, counted, wrapped
 from lago_images.host.workdir import default_scratch, workdir
 from lago_images.jobs import reproduce as job
 from lago_images.jobs.reproduce import Reproduction
@@ -38,7 +38,7 @@ def reproduce(
         case = job.look(invocation.workspace(), name, arch, revision, folder)
         report = case.report
         if form == "text":
-            click.echo(clean(_title(report)))
+            tell(_title(report))
         for doubt in report.doubts:
             console.info(f"note: {doubt}")
         for tool in report.tools:

@@ -2,14 +2,13 @@
 
 import shutil
 import sys
-import textwrap
 from collections.abc import Sequence
 from typing import TextIO
 
-from lago_images.console import clean
+import click
 
-# Below this a column of text is no longer read but spelled.
-_LEAST = 24
+from lago_images.console import LEAST_WIDTH, clean, wrapped
+
 _GAP = "  "
 
 
@@ -18,6 +17,12 @@ def terminal_width(stream: TextIO | None = None) -> int | None:
     # Lines in a file are for grep and for other widths: they are not wrapped. COLUMNS wins, as
     # in other programs; and a terminal that does not know its width has 80.
     return shutil.get_terminal_size().columns if (stream or sys.stdout).isatty() else None
+
+
+def tell(text: str, *, indent: str = "  ", err: bool = False) -> None:
+    """Print one line of text; on a terminal in lines of its width, the later ones indented."""
+    width = terminal_width(sys.stderr if err else sys.stdout)
+    click.echo("\n".join(wrapped(clean(text), width, indent=indent)), err=err)
 
 
 def table(
@@ -46,20 +51,6 @@ def table(
     return list(_side_by_side(lines, width))
 
 
-def wrapped(text: str, width: int | None, *, indent: str = "") -> list[str]:
-    """Return one line's text in lines of at most ``width``, the later ones indented."""
-    if width is None or len(text) <= width:
-        return [text]
-    # Names and URLs are copied by people: they are not cut, however long.
-    return textwrap.wrap(
-        text,
-        max(width, _LEAST),
-        subsequent_indent=indent,
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
-
-
 def _widths(lines: Sequence[Sequence[str]]) -> list[int]:
     return [max(len(line[column]) for line in lines) for column in range(len(lines[0]) - 1)]
 
@@ -69,7 +60,7 @@ def _needed(lines: Sequence[Sequence[str]]) -> int:
     longest = max(len(line[-1]) for line in lines)
     word = max((len(word) for line in lines for word in line[-1].split()), default=0)
     gaps = len(_GAP) * (len(lines[0]) - 1)
-    return sum(_widths(lines)) + gaps + min(longest, max(word, _LEAST))
+    return sum(_widths(lines)) + gaps + min(longest, max(word, LEAST_WIDTH))
 
 
 def _side_by_side(lines: Sequence[Sequence[str]], width: int | None) -> list[str]:

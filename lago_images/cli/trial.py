@@ -2,6 +2,7 @@
 
 import os
 import shlex
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from lago_images.cli.answers import TriedDisk
 from lago_images.cli.completion import spec_names
 from lago_images.cli.documents import FORMAT, document
 from lago_images.cli.interruption import BUILD_AGAIN, advising
-from lago_images.cli.invocation import Invocation, finish
+from lago_images.cli.invocation import Invocation, command, finish
 from lago_images.cli.output import show_results, speaker
 from lago_images.cli.run_report import image_reports
 from lago_images.cli.targets import FILE, FOLDER, refuse_unwritable_beside, writable
@@ -22,10 +23,13 @@ from lago_images.host.process import Runner
 from lago_images.host.redaction import command_line
 from lago_images.host.workdir import default_scratch, workdir
 from lago_images.jobs import trial
+from lago_images.jobs.plan import tree_of
+from lago_images.repository.records.manifest import Manifest
 from lago_images.repository.records.state import StoredBuild
 from lago_images.specs.choosing import is_pattern
 from lago_images.specs.folder import spec_names as read_names
 from lago_images.specs.properties import FIRMWARES
+from lago_images.storage.base import Store
 
 # QEMU is told the format: it would guess it from the first bytes, which the guest of a raw disk may
 # have written (CVE-2008-2004).
@@ -40,6 +44,12 @@ _FORMATS = {".img": "raw", ".raw": "raw"}
     help="The disk's file. [default: NAME.qcow2 in the current folder]",
 )
 @click.option("--force", is_flag=True, help="Replace the disk's file if it exists.")
+@click.option(
+    "--keep",
+    type=FOLDER,
+    callback=writable,
+    help="Write here what lago-images repo diff compares: manifest, packages, boot files, spec.",
+)
 @click.option("--logs", type=FOLDER, callback=writable, help="Keep each image's log here.")
 @click.option("--require-kvm", is_flag=True, default=None, help="Refuse to build without KVM.")
 @FORMAT
@@ -49,6 +59,7 @@ def try_(
     name: str,
     output: Path | None,
     force: bool,
+    keep: Path | None,
     logs: Path | None,
     require_kvm: bool | None,
     form: str,
@@ -66,6 +77,8 @@ def try_(
     invocation.override(require_kvm=require_kvm, publish_also=())
     with workdir(default_scratch(invocation.environ), invocation.console) as folder:
         workspace = invocation.workspace(logs=logs, aside=folder)
+        # As they are now: somebody may go on writing while it is built.
+        specs = tree_of(workspace).specs
         with advising(BUILD_AGAIN):
             plan, results = trial.build_only(workspace, name)
         show_results(workspace.console, results, speaker(workspace.console, form))
@@ -74,10 +87,13 @@ def try_(
         if built is not None:
             stored = StoredBuild(manifest=built, folder=built.key.staging)
             disk = trial.unpack(workspace.store, stored, target)
+            if keep is not None:
+                trial.keep(workspace.store, stored, specs[name], keep)
         if form == "json":
             tried = TriedDisk(
                 disk=str(disk.path) if disk else None,
                 format=disk.format if disk else None,
+                kept=str(keep.absolute()) if disk and keep else None,
                 images=image_reports(workspace.store, plan, results, None),
                 ok=disk is not None,
             )
@@ -85,13 +101,43 @@ def try_(
         elif disk:
             click.echo(disk.path)
         if disk and built:
-            more = "" if disk.arch == machines.host() else f" --arch {disk.arch}"
-            tested = trial.tested_firmware(built)
-            if tested in FIRMWARES and tested != machines.machine_for(disk.arch).firmware:
-                more += f" --firmware {tested}"
-            shown = os.path.relpath(target) if target.is_relative_to(Path.cwd()) else target
-            workspace.console.info(f"next: lago-images run {shlex.quote(str(shown))}{more}")
+            for line in _next(invocation, workspace.store, disk, built, keep):
+                workspace.console.info(line)
     finish(succeeded=built is not None)
+
+
+def _next(
+    invocation: Invocation,
+    store: Store,
+    disk: trial.FinishedDisk,
+    built: Manifest,
+    kept: Path | None,
+) -> Iterator[str]:
+    """Yield what starts a disk, and what compares its build with what clients get now, if any."""
+    yield f"next: {_run(disk, built)}"
+    revision = trial.offered(store, built.key.image) if kept else None
+    if kept and revision is not None:
+        words = ("repo", "diff", built.name, str(revision), _argument(kept))
+        compare = command(invocation.root, invocation.overrides.get("repository"), *words)
+        yield f"what changed since revision {revision}: {compare}"
+
+
+def _run(disk: trial.FinishedDisk, built: Manifest) -> str:
+    """Return the command that starts a disk as it was tested."""
+    words = ["lago-images", "run", _argument(disk.path)]
+    if disk.arch != machines.host():
+        words += ["--arch", disk.arch]
+    tested = trial.tested_firmware(built)
+    if tested in FIRMWARES and tested != machines.machine_for(disk.arch).firmware:
+        words += ["--firmware", tested]
+    return shlex.join(words)
+
+
+def _argument(path: Path) -> str:
+    """Return a path as it is shortest from the current folder; never as a number or option."""
+    whole = path.absolute()
+    below = os.path.relpath(whole) if whole.is_relative_to(Path.cwd()) else str(whole)
+    return f"./{below}" if below.isdecimal() or below.startswith("-") else below
 
 
 def _target(name: str, output: Path | None, *, force: bool) -> Path:

@@ -10,6 +10,7 @@ from lago_images.cli.answers import Withdrawal, WithdrawalPreview
 from lago_images.cli.documents import FORMAT, document
 from lago_images.cli.invocation import Invocation, finish
 from lago_images.cli.repo import publishing_from
+from lago_images.cli.tables import tell
 from lago_images.console import clean
 from lago_images.repository.publishing import withdrawals
 from lago_images.repository.publishing.publisher import Publisher
@@ -132,11 +133,11 @@ def _is_agreed(affected: Affected, action: str, options: _Options) -> bool:
     asked = _is_terminal() and not options["yes"]
     if dry_run or asked:
         # Beside a document, stdout has nothing else.
-        click.echo(clean(f"to do: {action}"), err=is_json)
+        tell(f"to do: {action}", err=is_json)
         end = "" if options["with_layers"] else ", and stays: --with-layers takes it too"
         for layer in affected.layers:
             line = f"{layer.name} ({layer.arch}) {layer.revision} contains it{end}"
-            click.echo(clean(line), err=is_json)
+            tell(line, err=is_json)
     if asked and not dry_run:
         # On stderr: stdout may be a file, which gets the answer of the command.
         finish(succeeded=click.confirm("go on?", err=True))
@@ -161,14 +162,14 @@ def _show(invocation: Invocation, changed: HistoryChange, message: str, form: st
         click.echo(document(Withdrawal.of(changed)))
         return
     image = f"{changed.name} ({changed.arch})"
-    click.echo(f"{image}: {message}")
+    tell(f"{image}: {message}")
     if changed.current is None:
-        click.echo(f"{image}: offered no more")
+        tell(f"{image}: offered no more")
     else:
-        click.echo(f"{image}: clients get revision {changed.current.revision}")
+        tell(f"{image}: clients get revision {changed.current.revision}")
     for release in changed.taken:
         about = f"revision {release.withdraws} withdrawn" if release.withdraws else release.reason
-        click.echo(clean(f"{release.name} ({release.arch}): {about}"))
+        tell(f"{release.name} ({release.arch}): {about}")
     for layer in changed.layers:
         image = f"{layer.name} ({layer.arch}) {layer.revision}"
         yank = yank_command(layer.name, layer.arch, layer.revision, reason="its base was withdrawn")

@@ -6,15 +6,19 @@ from typing import NamedTuple
 
 from lago_images.building.model import Result
 from lago_images.disks.decompress import decompress
-from lago_images.errors import RepositoryError
+from lago_images.errors import NotFoundError, RepositoryError
+from lago_images.host.files import replace
 from lago_images.jobs.build import build
 from lago_images.jobs.plan import plan
 from lago_images.jobs.workspace import Workspace
 from lago_images.planning.history import Ask
 from lago_images.planning.model import Action, Plan
+from lago_images.repository.records.layout import BOOT_FILES, MANIFEST, PACKAGES, SPEC, ImageId
 from lago_images.repository.records.manifest import Manifest
 from lago_images.repository.records.state import StoredBuild, read
+from lago_images.repository.rendering import spec_text
 from lago_images.specs.choosing import did_you_mean
+from lago_images.specs.model import Spec
 from lago_images.storage.base import Store
 
 
@@ -69,9 +73,30 @@ def unpack(store: Store, stored: StoredBuild, target: Path) -> FinishedDisk:
     return FinishedDisk(path=target, format=disk.format, arch=stored.manifest.arch)
 
 
+def keep(store: Store, stored: StoredBuild, spec: Spec, folder: Path) -> None:
+    """Write what is known of a build into a folder, as ``repo diff`` takes it.
+
+    That is its manifest, its lists of packages and boot files, and what its spec says. Of another
+    build that was kept there nothing stays. Raises ``OSError`` and ``StorageError``.
+    """
+    for name in (MANIFEST, PACKAGES, BOOT_FILES):
+        try:
+            replace(folder / name, store.get(stored.folder.folder + name).data)
+        except NotFoundError:
+            # Nothing told what is in its disk.
+            (folder / name).unlink(missing_ok=True)
+    replace(folder / SPEC, spec_text.render(spec))
+
+
 def tested_firmware(built: Manifest) -> str:
     """Return a firmware that a build booted with, a BIOS first; empty where none is known."""
     return min(built.boot.firmware, default="") if built.boot else ""
+
+
+def offered(store: Store, image: ImageId) -> int | None:
+    """Return the revision that clients get of an image; None where they get none."""
+    release = read(store).current(*image)
+    return release.revision if release else None
 
 
 def published(store: Store, name: str, specs: Collection[str]) -> StoredBuild:

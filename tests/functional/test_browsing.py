@@ -1,6 +1,7 @@
 """``repo list``, ``show``, ``log`` and ``diff``, as people and scripts call them."""
 
 import hashlib
+import html
 import json
 import os
 import pty
@@ -20,7 +21,9 @@ from lago_images.repository.records.release import ObjectDigest, PackageDiff, Re
 from lago_images.repository.rendering.site import Site
 from lago_images.storage.directory.store import DirectoryStore
 from tests.support.builders import (
+    bound,
     copy_of,
+    layer_on,
     manifest,
     overwrite,
     publish_by_hand,
@@ -206,11 +209,29 @@ def test_show_prints_every_fact_of_an_image(repo):
         "bootstrap:bookworm",
         newest["disk"]["sha512"],
         f"https://images.example/r/{newest['folder']}debian-12.qcow2.xz",
-        "virt-builder --source https://images.example/r/index --no-check-signature debian-12",
+        "virt-builder --source https://images.example/r/index --no-check-signature \\\n",
+        "  debian-12.qcow2.xz' | sha256sum --check\n",
+        "\nEND\nlago init --template-repo-path https://images.example/r/repo.metadata\n",
         "bios 31 s, uefi 53 s (tcg)",
         "2 packages since revision 1: bash 5.2-1 → 5.2-2, vim 9.0-1 amd64 is new; lago-images repo",
     ]:
         assert fact in text
+
+
+def test_show_has_the_commands_of_the_image_s_page(repo):
+    """Of another architecture than clients take by themselves, too."""
+    publish_by_hand(repo.store, manifest("debian-12", "a1", arch="aarch64"))
+    publisher(repo.store, site=Site(name="test", base_url="https://images.example/r")).refresh()
+    shown = html.unescape((repo.store.path / "catalogue/debian-12.html").read_text())
+    for arch in ("aarch64", "x86_64"):
+        page = document(repo, "image-page", "show", "debian-12", "--arch", arch)
+        assert {"virt-builder", "lago", "libvirt"} <= {each["title"] for each in page["use"]}
+        text = repo.run("repo", "show", "debian-12", "--arch", arch).out
+        for each in page["use"]:
+            assert each["text"] in shown
+            assert each["text"] in text
+        has_arch = "debian-12 --arch aarch64 --format qcow2" in text
+        assert (has_arch, "template_version: " in text) == (arch == "aarch64",) * 2
 
 
 def test_show_reports_an_image_that_is_no_longer_offered(repo):
@@ -238,7 +259,9 @@ def test_show_and_the_page_say_how_to_log_in(tmp_path):
 
 
 def test_show_takes_a_revision_and_refuses_a_withdrawal(repo):
-    assert "1, offered" in repo.run("repo", "show", "debian-12", "--revision", "1").out
+    text = repo.run("repo", "show", "debian-12", "--revision", "1").out
+    assert "1, offered" in text
+    assert "\nhow to use revision 2, which clients get: lago\n" in text
     ran = repo.run("repo", "show", "broken", "--revision", "2")
     assert ran.code == 2
     assert "broken has no revision 2 with a build" in ran.err
@@ -488,14 +511,39 @@ def on_terminal(repo, width, *args, **environ):
 
 @pytest.mark.parametrize("width", [40, 80])
 @pytest.mark.parametrize(
-    "args", [("list", "--state", "any"), ("log",), ("diff", "debian-12")], ids=lambda args: args[0]
+    "args",
+    [
+        ("repo", "list", "--state", "any"),
+        ("repo", "log"),
+        ("repo", "diff", "debian-12"),
+        ("repo", "show", "debian-12"),
+        ("repo", "verify"),
+        ("repo", "gc"),
+        ("repo", "provenance", "debian-12"),
+        ("repo", "yank", "debian-12", "--reason", "it is slow", "--dry-run"),
+        ("repo", "yank", "debian-12", "--reason", "it is slow"),
+        ("repo", "rollback", "debian-12", "--to", "1", "--dry-run"),
+        ("repo", "rollback", "debian-12", "--to", "1", "--reason", "it is slow"),
+        ("repo", "show", "no-such-image-was-ever-published-here"),
+        ("repo", "list", "no-such-image-was-ever-published-here"),
+        ("lint",),
+        ("doctor",),
+        ("-C", "image-repo", "doctor"),
+    ],
+    ids=" ".join,
 )
 def test_no_line_is_wider_than_the_terminal(repo, width, args):
-    shown = on_terminal(repo, width, "repo", *args)
-    lines = re.sub(r"\x1b\[[0-9;]*m", "", shown).splitlines()
+    below = manifest(build_id="b2")
+    layer = manifest("debian-12-with-an-nfs-server", "l1", base=layer_on(below, 2))
+    publish(repo.store, 1, layer, FIRST, base=bound(below, 2))
+    repo.write("image-specs/broken-spec", "#base=simple:none\nrun-command\nno-such-command x\n")
+    shown = on_terminal(repo, width, *args)
+    # Commands to paste are the terminal's to wrap: a line of a here-document means what it says.
+    shown = shown.partition("how to use it")[0]
+    lines = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown).splitlines()
     assert lines
     # What people copy is not cut: URLs, commits, file names.
-    assert all(len(line) <= width or " " not in line.strip() for line in lines)
+    assert not [line for line in lines if len(line) > width and " " in line.strip()]
 
 
 def test_colour_is_used_on_capable_terminals_unless_no_color_is_set(repo):

@@ -75,7 +75,7 @@ def test_a_layer_on_a_build_that_nobody_released_is_told_with_what_to_do(repo):
     assert repo.run("ci", "build", "one", "layer").code == 0
     ran = repo.run("ci", "publish")
     assert ran.code == 1
-    assert "which is not offered; build it again: ci rebuild layer" in ran.err
+    assert "which is not offered; build it again: lago-images ci rebuild layer" in ran.err
     assert repo.run("ci", "rebuild", "layer").code == 0
 
 
@@ -162,6 +162,36 @@ def test_what_is_suggested_works_from_where_the_command_was_called(repo, tmp_pat
     assert (published.code, "one: released revision 1" in published.out) == (0, True), published.err
 
 
+def test_what_hints_warnings_and_repairs_name_acts_where_the_call_did(repo, tmp_path):
+    """Pasted in a folder that is no specs repository, of a repository that no settings name."""
+    there = ("-C", "specs", "--repository", "the disks")
+
+    def pasted(text):
+        line = next(line for line in text.splitlines() if "lago-images -C specs " in line)
+        words = shlex.split(line[line.index("lago-images") :].replace("; ", " ; "))[1:]
+        return words[: words.index(";")] if ";" in words else words
+
+    assert repo.run(*there, "build", folder=tmp_path).code == 0
+    hint = pasted(repo.run(*there, "repo", "show", "nosuch", folder=tmp_path).err)
+    assert hint[4:8] == ["repo", "list", "--state", "any"]
+    assert "one" in repo.run(*hint[:8], folder=tmp_path).out
+    warned = repo.run(*there, "repo", "list", "nosuch", folder=tmp_path).err
+    assert pasted(warned)[:8] == hint[:8]
+    [disk] = tmp_path.glob("the disks/images/one/x86_64/*/*.xz")
+    disk.unlink()
+    verified = repo.run(*there, "repo", "verify", folder=tmp_path)
+    repairs = [
+        each["repair"]
+        for each in repo.run(*there, "repo", "verify", "--format", "json", folder=tmp_path).json()[
+            "findings"
+        ]
+    ]
+    for text in (verified.out, "\n".join(repairs)):
+        assert pasted(text)[:6] == [*hint[:4], "repo", "yank"]
+    yanked = repo.run(*pasted(verified.out), folder=tmp_path)
+    assert (yanked.code, "offered no more" in yanked.out) == (0, True), yanked.err
+
+
 def test_init_elsewhere_suggests_to_go_there(tmp_path):
     ran = SpecsRepo(root=tmp_path).run("init", "my specs")
     assert "hint: the folder is not in git yet: git init 'my specs'\n" in ran.err
@@ -171,7 +201,7 @@ def test_init_elsewhere_suggests_to_go_there(tmp_path):
 
 def test_a_publication_without_a_build_says_what_makes_one(repo):
     ran = repo.run("ci", "publish")
-    build = "lago-images ci build one makes one, ci rebuild one publishes it, too"
+    build = "lago-images ci rebuild one makes one and publishes it"
     assert f"one: not published: it has no build: {build}\n" in ran.err
 
 

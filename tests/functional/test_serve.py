@@ -3,11 +3,14 @@
 import contextlib
 import http.client
 import io
+import itertools
 import json
+import signal
 import socket
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -18,6 +21,7 @@ from lago_images.repository.serving.server import Server
 from lago_images.storage.directory.store import DirectoryStore
 from tests.clients.serving import serving
 from tests.support import builders
+from tests.support.schemas import validator
 from tests.support.server_threads import in_thread
 
 COPY = builders.copy_of(builders.manifest("a", "1"))
@@ -276,6 +280,26 @@ def test_serve_prints_client_commands_and_ends_with_ctrl_c(folder, tmp_path):
         assert any(f"{server.url}/repo.metadata" in line for line in server.lines)
     assert server.process.returncode == 0
     assert "Traceback" not in server.log.read_text()
+
+
+def test_serve_prints_one_document_when_it_takes_requests(folder):
+    argv = [sys.executable, "-m", "lago_images", "serve", str(folder), "--port", "0"]
+    with subprocess.Popen(
+        [*argv, "--format", "json"], stdout=subprocess.PIPE, text=True
+    ) as process:
+        lines = list(itertools.takewhile(lambda line: line != "}\n", process.stdout))
+        served = json.loads("".join(lines) + "}")
+        address = urlsplit(served["url"])
+        client = http.client.HTTPConnection(address.hostname, address.port, timeout=120)
+        client.request("GET", "/index")
+        assert client.getresponse().read() == b"[a]\n"
+        client.close()
+        process.send_signal(signal.SIGINT)
+        assert process.stdout.read() == ""
+    assert process.returncode == 0
+    assert not list(validator("served").iter_errors(served))
+    assert (served["name"], served["repository"]) == ("images", str(folder))
+    assert [each["title"] for each in served["use"]] == ["virt-builder", "lago"]
 
 
 def test_serve_refuses_an_empty_repository(tmp_path):

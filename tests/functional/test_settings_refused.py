@@ -249,7 +249,7 @@ def test_keys_in_the_wrong_order_and_a_key_that_is_none_have_their_own_reasons(r
     ran = repo.run("repo", "refresh", "--retire-key", "ABC", environ=other)
     assert ran.code == 1
     assert "--retire-key ABC: no key of this repository, which is signed by " in ran.err
-    assert f"hint: repo refresh --retire-key {key.fingerprint}" in ran.err
+    assert f"hint: lago-images repo refresh --retire-key {key.fingerprint}" in ran.err
 
 
 def test_a_folder_of_specs_that_is_missing_is_told_where_it_is_set(repo):

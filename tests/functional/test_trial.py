@@ -1,11 +1,18 @@
 """An image tried out before it is published, and one looked into afterwards."""
 
 import os
+import re
+import shlex
 import subprocess
 import sys
 
 import pytest
 
+from lago_images.jobs import trial
+from lago_images.repository.browsing import queries
+from lago_images.repository.records.state import StoredBuild
+from lago_images.storage.directory.store import DirectoryStore
+from tests.support.builders import manifest, put, put_build, spec
 from tests.support.specs import SpecsRepo
 from tests.tools import need
 
@@ -54,6 +61,47 @@ def test_try_builds_an_image_and_its_base_without_publishing(repo):
     assert "next: lago-images run two.qcow2" in ran.err
     assert not (repo.root / "image-repo").exists()
     assert not (repo.root / "one.qcow2").exists()
+
+
+def test_what_is_kept_of_a_trial_is_compared_with_what_is_published(repo):
+    assert repo.run("build").code == 0
+    repo.spec("one", "simple:one.img", "#notes=tried")
+    ran = repo.run("try", "one", "--keep", "kept/of one", "--format", "json")
+    assert ran.code == 0, ran.err
+    assert ran.json()["kept"] == str(repo.root / "kept/of one")
+    assert {path.name for path in (repo.root / "kept/of one").iterdir()} >= {
+        "manifest.json",
+        "spec.txt",
+    }
+    [words] = re.findall(
+        r"^what changed since revision 1: lago-images (.*)$", ran.err, re.MULTILINE
+    )
+    compared = repo.run(*shlex.split(words), "--format", "json").json()
+    assert (compared["old"]["revision"], compared["new"]["revision"]) == (1, None)
+    assert [each["name"] for each in compared["properties"]] == ["notes"]
+    assert compared["commands"] == []
+    (repo.root / "kept/of one/packages.txt").write_text("of an older trial")
+    assert repo.run("try", "one", "--force", "--keep", "kept/of one").code == 0
+    assert not (repo.root / "kept/of one/packages.txt").exists()
+
+
+def test_the_lists_of_a_build_are_kept_as_they_were_made(tmp_path):
+    store, made = DirectoryStore(path=tmp_path / "store"), manifest(packages=1)
+    staging = put_build(store, made)
+    put(store, staging.boot_files, b"- - /boot/efi\n")
+    kept = tmp_path / "kept"
+    trial.keep(store, StoredBuild(manifest=made, folder=staging), spec(made.name, notes="x"), kept)
+    build = queries.local_build(kept)
+    assert (build.manifest, [each.name for each in build.packages]) == (made, ["bash"])
+    assert build.boot_files is not None
+    assert build.spec == "#notes=x\n"
+
+
+def test_nothing_is_kept_of_a_failed_trial(repo):
+    repo.spec("bad", "simple:missing.img")
+    repo.write("missing.img", "")
+    ran = repo.run("try", "bad", "--keep", "kept")
+    assert (ran.code, (repo.root / "kept").exists()) == (1, False), ran.err
 
 
 def test_the_disk_is_suggested_where_it_is(repo):

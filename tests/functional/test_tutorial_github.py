@@ -152,6 +152,8 @@ def test_every_command_shows_what_the_tutorial_shows(tmp_path, ceph20):
             bucket: "example-images",
         },
     )
+    said = tutorial.beginning(TUTORIAL)
+    assert all(f"`{start.strip()}`" in said for start in session.instead)
     session.run(TUTORIAL)
     built = [any(job.startswith("build") for job in run.jobs) for run in github.runs]
     published = ["publish" in run.jobs for run in github.runs]

@@ -875,6 +875,18 @@ def test_one_lost_or_changed_disk_is_told_once_with_one_repair(store):
     assert f"{yank} 'lost', which takes revision 1 too" in found.repair
 
 
+def test_several_lost_records_are_restored_first_and_told_so_once(store):
+    change(store, R2, b"{}")
+    store.delete([R1])
+    first, *others = verifier().store(store).problems
+    assert (first.where, first.what) == (layout.RELEASES, f"several records are lost: {R2}, {R1}")
+    assert first.repair.startswith("first restore them all from a copy of releases/, then verify")
+    told = {each.where: each.repair for each in others}
+    assert {told[R1], told[R2]} == {"with the others: see releases/"}
+    # Rendered without them it would be another repository.
+    assert "index" in told
+
+
 def test_a_foreign_repository_is_not_judged_by_the_settings_of_this_one(
     store, tmp_path, monkeypatch
 ):
@@ -887,12 +899,12 @@ def test_a_foreign_repository_is_not_judged_by_the_settings_of_this_one(
     store.delete(["index.html", B2.disk])
     bad = cli("verify", str(store.path), "--format", "json")
     repairs = {one["where"]: one["repair"] for one in json.loads(bad.stdout)["findings"]}
-    assert repairs["index.html"] == f"lago-images repo refresh --repository {store.path}"
-    assert f"lago-images repo yank --repository {store.path} debian-12" in repairs[B2.disk]
+    assert repairs["index.html"] == f"lago-images --repository {store.path} repo refresh"
+    assert f"lago-images --repository {store.path} repo yank debian-12" in repairs[B2.disk]
     with served(store) as server:
         bad = cli("verify", server.url, "--format", "json")
     repairs = {one["where"]: one["repair"] for one in json.loads(bad.stdout)["findings"]}
-    assert "lago-images repo yank --repository STORE debian-12" in repairs[B2.disk]
+    assert "lago-images --repository STORE repo yank debian-12" in repairs[B2.disk]
     assert repairs[B2.disk].endswith(f"where STORE is the store behind {server.url}")
 
 

@@ -164,6 +164,11 @@ def plain(text: str) -> str:
     return text
 
 
+def beginning(document: Path) -> str:
+    """What a document says before its first step."""
+    return document.read_text(encoding="utf-8").partition("\n## 1. ")[0]
+
+
 def commands(document: Path) -> Iterator[str]:
     """Every command of a document."""
     return (step.command for step in steps(document.read_text(encoding="utf-8")))

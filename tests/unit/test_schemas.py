@@ -32,6 +32,7 @@ from lago_images.repository.records.changes import compare_known
 from lago_images.repository.records.layout import ImageId
 from lago_images.repository.records.manifest import canonical
 from lago_images.repository.records.state import State, histories
+from lago_images.repository.rendering.commands import Commands
 from lago_images.repository.rendering.render import render
 from lago_images.repository.verifying.chain import Check, CheckResult, Link, Step
 from lago_images.repository.verifying.findings import Report, problem
@@ -127,13 +128,23 @@ WRITTEN: dict[str, str | bytes] = {
         )
     ),
     "trial": document(
-        answers.TriedDisk(disk="one.qcow2", format="qcow2", images=IMAGES_OF_RUN, ok=True)
+        answers.TriedDisk(
+            disk="one.qcow2", format="qcow2", kept="kept", images=IMAGES_OF_RUN, ok=True
+        )
     ),
     "cache": document(answers.CacheContent.of(Path("cache"), [KEPT], [])),
     "cache-clearing": document(
         answers.CacheClearing(folder="cache", removed=(KEPT,), left=(KEPT,))
     ),
     "set-up": document(answers.SetUp(folder="specs", written=("a",), kept=())),
+    "served": document(
+        answers.Served(
+            url="http://127.0.0.1:8181",
+            repository="image-repo",
+            name="test",
+            use=(Commands(title="lago", about="a template", text="lago init"),),
+        )
+    ),
     "host": document(
         answers.HostReport(
             checks=(doctor.Check(name="kvm", state=doctor.State.WARNING, found="no", do="x"),),

@@ -1,8 +1,11 @@
 """The runner of tutorials sees what differs, and nothing that has to."""
 
+import shlex
+
 import pytest
 
-from tests.support.tutorial import Session, difference, steps
+from tests.support import laptop
+from tests.support.tutorial import Session, beginning, difference, steps
 
 TEXT = """\
 Text.
@@ -19,6 +22,12 @@ $ true
 not run
 ```
 """
+
+
+def test_the_page_names_the_commands_that_its_test_does_not_run():
+    left = {shlex.join(shlex.split(each)[:3]) for each in laptop.ELSEWHERE}
+    assert left == {"sudo apt-get install", "pipx install lago-images"}
+    assert "`apt-get install` and `pipx install`" in beginning(laptop.TUTORIAL)
 
 
 def test_commands_have_their_lines_and_their_output():

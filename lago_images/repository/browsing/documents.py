@@ -15,6 +15,7 @@ from lago_images.repository.records.log import EventKind
 from lago_images.repository.records.manifest import BaseRecord, BootTest, Disk, DiskFile
 from lago_images.repository.records.outdated import FoundUpstream
 from lago_images.repository.records.release import ObjectDigest, PackageDiff
+from lago_images.repository.rendering.commands import Commands
 
 
 class ImageState(StrEnum):
@@ -104,7 +105,7 @@ class ImagePage:
         properties: Of the spec, as the newest revision was built.
         revisions: The newest first.
         layers: The images that are offered and stand on its current build.
-        use: Shell lines that get the image.
+        use: Shell commands that get what is current, as the image's page has them.
     """
 
     SCHEMA: ClassVar[int] = 1
@@ -117,7 +118,7 @@ class ImagePage:
     properties: Mapping[str, str]
     revisions: tuple[Revision, ...]
     layers: tuple[str, ...]
-    use: tuple[str, ...]
+    use: tuple[Commands, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

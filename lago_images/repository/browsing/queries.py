@@ -41,7 +41,9 @@ from lago_images.repository.records.release import Release, ReleasedImage
 from lago_images.repository.records.standing import standing
 from lago_images.repository.records.state import State
 from lago_images.repository.rendering import client_setup
+from lago_images.repository.rendering.commands import Commands, of_image
 from lago_images.repository.rendering.lago import version_name
+from lago_images.repository.rendering.site import Site
 from lago_images.repository.rendering.spec_text import command_changes
 from lago_images.specs.choosing import did_you_mean, matching
 from lago_images.storage.base import Store
@@ -237,7 +239,7 @@ def page(store: Store, state: State, image: ImageId) -> ImagePage:
         and release.manifest.base_key == on
     )
     base_url = ""
-    use: tuple[str, ...] = ()
+    use: tuple[Commands, ...] = ()
     try:
         view = client_setup.read(store)
     except (RepositoryError, StorageError):
@@ -245,8 +247,9 @@ def page(store: Store, state: State, image: ImageId) -> ImagePage:
         view = None
     if view and len(view.bases) == 1:
         base_url = view.bases[0].rstrip("/")
-        if current:
-            use = tuple(client_setup.lines(replace(view, templates=(image.name,)), base_url))
+        if current and current.image:
+            site = Site(name=view.name, base_url=base_url)
+            use = tuple(of_image(current, current.image, site, view.key))
     return ImagePage(
         repository=store.url,
         base_url=base_url,

@@ -120,7 +120,7 @@ def _refuse_named(store: Store, steps: tuple[Step, ...]) -> None:
     if still_named:
         raise RepositoryError(
             f"the published files name what is retired: {', '.join(still_named)}",
-            hint="repo verify names what is wrong with them; nothing was deleted",
+            hint="lago-images repo verify names what is wrong with them; nothing was deleted",
         )
 
 

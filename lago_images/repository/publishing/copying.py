@@ -198,7 +198,7 @@ def _compare(judged: Judged, disks: Mapping[str, Stat], files: Mapping[str, byte
     if of_manifest != judged.sha256:
         raise TamperedError(
             f"{staging.manifest} has sha256 {of_manifest}; what was judged has {judged.sha256}",
-            hint=f"{_WHO}, then build it again: ci rebuild {manifest.name}",
+            hint=f"{_WHO}, then build it again: lago-images ci rebuild {manifest.name}",
         )
     problems = [
         f"{disks[name].key} has {disks[name].size} bytes, not {expected.size}"
@@ -213,7 +213,7 @@ def _compare(judged: Judged, disks: Mapping[str, Stat], files: Mapping[str, byte
     if problems:
         raise TamperedError(
             f"{staging.folder} is not what was judged: {'; '.join(problems)}",
-            hint=f"{_WHO}, then build it again: ci rebuild {manifest.name}",
+            hint=f"{_WHO}, then build it again: lago-images ci rebuild {manifest.name}",
         )
 
 
@@ -235,7 +235,7 @@ def _metadata_problem(judged: Judged, data: bytes) -> str:
 def _refused(manifest: Manifest, problems: list[str]) -> RepositoryError:
     return RepositoryError(
         f"{manifest.key.staging.folder} cannot be released: {'; '.join(problems)}",
-        hint=f"build it again: ci rebuild {manifest.name}",
+        hint=f"build it again: lago-images ci rebuild {manifest.name}",
     )
 
 

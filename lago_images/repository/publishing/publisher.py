@@ -134,7 +134,7 @@ class Publisher:
         raise RepositoryError(
             f"the rendered files in {self.store.url} were changed by others {ATTEMPTS} times in a "
             "row",
-            hint="run `repo refresh` when fewer publishers are at work",
+            hint="run lago-images repo refresh when fewer publishers are at work",
         )
 
     def is_rendered(self, state: State) -> bool:
@@ -278,12 +278,12 @@ def _left_behind(abandoned: set[str], ours: Sequence[str], strange: frozenset[st
         return SigningError(
             f"--retire-key {', '.join(sorted(strange))}: no key of this repository, which is "
             f"signed by {names}",
-            hint=f"repo refresh --retire-key {min(abandoned)}",
+            hint=f"lago-images repo refresh --retire-key {min(abandoned)}",
         )
     return SigningError(
         f"the published files are signed by {names}, which signing-key does not say",
         hint="put it back (the key of index.asc is the first); or, when no client trusts it "
-        "any more: repo refresh --retire-key FINGERPRINT",
+        "any more: lago-images repo refresh --retire-key FINGERPRINT",
     )
 
 

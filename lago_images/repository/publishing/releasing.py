@@ -243,7 +243,7 @@ def _bound_base(store: Store, manifest: Manifest) -> BaseBinding | None:
             raise TamperedError(
                 f"{manifest.name} was built on {manifest.base.digest}; the build "
                 f"{wanted.build_id} of {wanted.name}, as it is released, has sha256:{sha256}",
-                hint=f"build it again: ci rebuild {manifest.name}",
+                hint=f"build it again: lago-images ci rebuild {manifest.name}",
             )
         return BaseBinding(
             name=wanted.name,
@@ -255,7 +255,7 @@ def _bound_base(store: Store, manifest: Manifest) -> BaseBinding | None:
     raise RepositoryError(
         f"{manifest.name} stands on the build {wanted.build_id or 'unknown'} of {wanted.name}, "
         "which is not offered",
-        hint=f"build it again: ci rebuild {manifest.name}",
+        hint=f"build it again: lago-images ci rebuild {manifest.name}",
     )
 
 
@@ -454,7 +454,7 @@ def _refuse_retired(wanted: Release, listed: Iterable[Stat]) -> None:
     if copy and copy.retirement in {stat.key for stat in listed}:
         raise RepositoryError(
             f"{copy.folder} cannot be released: repo gc has begun to remove it",
-            hint=f"build it again: ci rebuild {wanted.name}",
+            hint=f"build it again: lago-images ci rebuild {wanted.name}",
         )
 
 

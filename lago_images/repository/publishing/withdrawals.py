@@ -248,7 +248,7 @@ def rollback(
              revision=releases[0].revision, arch=target.arch)  # fmt: skip
         raise RepositoryError(
             f"repo gc began to remove the build of revision {target.revision} at the same moment",
-            hint=f"what was current still is; build it again: ci rebuild {name}",
+            hint=f"what was current still is; build it again: lago-images ci rebuild {name}",
         )
     layers = _current_layers(refreshed.state, affected.build)
     return _change(affected, refreshed, releases, taken, layers)
@@ -270,7 +270,7 @@ def _go_back(
         if not history or history[-1].revision != seen:
             raise RepositoryError(
                 f"{target.name} was published meanwhile: its newest revision is no longer {seen}",
-                hint="look at it (repo list), and roll back again if that is still wanted",
+                hint="lago-images repo list shows it; roll back again if that is still wanted",
             )
         why = f"back to revision {target.revision}" + (f": {reason}" if reason else "")
         return following(target, history, now, reason=why, released=released)

@@ -1,11 +1,29 @@
 """Explain to a user how virt-builder and lago get at a repository."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from lago_images.errors import NotFoundError, RepositoryError
 from lago_images.repository.records import layout
 from lago_images.repository.records.parsing import parse_json
+from lago_images.repository.rendering import lago
+from lago_images.repository.rendering.commands import Commands
+from lago_images.repository.rendering.site import PublicKey
 from lago_images.storage.base import Store
+
+_PLAIN_ARCH = "x86_64"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Template:
+    """What lago can ask for: an image of one architecture, and the newest version of it.
+
+    ``arch`` and ``version`` are empty where ``repo.metadata`` does not say them.
+    """
+
+    name: str
+    arch: str = ""
+    version: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -14,15 +32,15 @@ class ClientView:
 
     Attributes:
         name: The repository's.
-        templates: The names lago can ask for, in order.
+        templates: By name and architecture.
         bases: Where ``repo.metadata`` sends lago for disks.
-        fingerprint: Of the key that new users are to trust; empty if the index is not signed.
+        key: The one that new users are to trust; None if the index is not signed.
     """
 
     name: str
-    templates: tuple[str, ...]
+    templates: tuple[Template, ...]
     bases: tuple[str, ...]
-    fingerprint: str
+    key: PublicKey | None = None
 
 
 def read(store: Store) -> ClientView:
@@ -35,19 +53,33 @@ def read(store: Store) -> ClientView:
             hint="check that it is the repository you mean; what is built is published to one by "
             "lago-images build, or to a bucket by lago-images ci rebuild",
         ) from error
-    return replace(describe(data), fingerprint=_fingerprint(store))
+    return replace(describe(data), key=_key(store))
 
 
 def describe(data: bytes) -> ClientView:
-    """Return what a ``repo.metadata`` says; no fingerprint. Raises ``RepositoryError``."""
+    """Return what a ``repo.metadata`` says; no key. Raises ``RepositoryError``."""
     try:
         plain = parse_json(data, "it is no JSON")
         sources = plain.get("sources", {}).values()
         bases = {str(arg) for source in sources for arg in source["args"].values()}
-        name, templates = str(plain["name"]), tuple(sorted(plain.get("templates", {})))
+        name, names = str(plain["name"]), set(plain.get("templates", {}))
     except (RepositoryError, TypeError, KeyError, AttributeError) as error:
         raise RepositoryError(f"{layout.METADATA} is not lago's: {error}") from error
-    return ClientView(name=name, templates=templates, bases=tuple(sorted(bases)), fingerprint="")
+    templates = _templates(names, lago.parse(data)[0])
+    return ClientView(name=name, templates=templates, bases=tuple(sorted(bases)))
+
+
+def _templates(names: set[str], versions: Iterable[lago.Version]) -> tuple[Template, ...]:
+    """Return the newest version of each architecture of each name, by the folder of its disk."""
+    found = {}
+    for each in sorted(versions, key=lambda version: version.timestamp):
+        folder = layout.owner(each.handle)
+        arch = folder.key.arch if folder else ""
+        template = Template(name=each.template, arch=arch, version=each.version)
+        found[template.name, arch] = template
+    known = {name for name, _ in found}
+    found |= {(name, ""): Template(name=name) for name in names - known}
+    return tuple(found[key] for key in sorted(found))
 
 
 def keyed(store: Store) -> set[str]:
@@ -56,27 +88,40 @@ def keyed(store: Store) -> set[str]:
     return {key for key in listed if layout.key_behind(key)}
 
 
-def lines(published: ClientView, url: str) -> list[str]:
-    """Return shell lines, ready to paste, that use the repository at ``url`` with both clients."""
-    image = published.templates[0] if published.templates else "IMAGE"
-    disk = f"{image} --format qcow2 -o {image}.qcow2"
-    if published.fingerprint:
-        key = layout.key_file(published.fingerprint)
-        index = layout.signed_index(published.fingerprint)
+def use(published: ClientView, url: str, arch: str) -> tuple[Commands, ...]:
+    """Return commands that use the repository at ``url`` on a machine of an architecture.
+
+    They take the first image for it, else the first one of all.
+    """
+    of_here = [each for each in published.templates if each.arch in ("", arch)]
+    image = next(iter([*of_here, *published.templates]), Template(name="IMAGE"))
+    # virt-builder's default is the architecture of the machine that it runs on.
+    other = f" --arch {image.arch}" if image.arch not in ("", arch) else ""
+    disk = f"{image.name}{other} --format qcow2 -o {image.name}.qcow2"
+    if published.key:
+        fingerprint = published.key.fingerprint
         # -f: without it curl hands the page of a 404 to gpg, and succeeds.
-        trust = [f"curl -fsS {url}/{key} | gpg --import"]
-        source = f"virt-builder --source {url}/{index} --fingerprint {published.fingerprint}"
+        trust = [f"curl -fsS {url}/{layout.key_file(fingerprint)} | gpg --import"]
+        index = layout.signed_index(fingerprint)
+        source = f"virt-builder --source {url}/{index} --fingerprint {fingerprint}"
     else:
         trust = []
         source = f"virt-builder --source {url}/{layout.INDEX} --no-check-signature"
-    return [
-        "# virt-builder",
-        *trust,
-        f"{source} --list",
-        f"{source} {disk}",
-        "# lago: the template's name is the image's",
-        f"lago init --template-repo-path {url}/{layout.METADATA}",
-    ]
+    # lago knows no architectures: other images than x86_64's are had by their versions.
+    is_plain = image.arch in ("", _PLAIN_ARCH)
+    version = "" if is_plain else f", here {image.name}; template_version is {image.version}"
+    return (
+        Commands(
+            title="virt-builder",
+            about="list the images, and make a disk of one",
+            text="\n".join([*trust, f"{source} --list", f"{source} {disk}"]),
+        ),
+        Commands(
+            title="lago",
+            about=f"template_name is the image's name{version}",
+            text=f"lago init --template-repo-path {url}/{layout.METADATA}",
+        ),
+    )
 
 
 def elsewhere(published: ClientView, url: str) -> list[str]:
@@ -84,15 +129,17 @@ def elsewhere(published: ClientView, url: str) -> list[str]:
     return [base for base in published.bases if base.rstrip("/") != url]
 
 
-def _fingerprint(store: Store) -> str:
-    """Return that of the newest key: while keys are rotated, ``key.asc`` is still the older."""
+def _key(store: Store) -> PublicKey | None:
+    """Return the newest key: while keys are rotated, ``key.asc`` is still the older."""
     try:
         current = store.get(layout.KEY).data
     except NotFoundError:
-        return ""
-    newest = ""
+        return None
+    newest = None
     for stat in store.list("key-"):
-        fingerprint = layout.key_behind(stat.key)
-        if fingerprint and (not newest or store.get(stat.key).data != current):
-            newest = fingerprint
+        if not (fingerprint := layout.key_behind(stat.key)):
+            continue
+        key = PublicKey(fingerprint=fingerprint, armour=store.get(stat.key).data)
+        if newest is None or key.armour != current:
+            newest = key
     return newest

@@ -1,17 +1,14 @@
 """Define the findings of ``repo verify``, and the sources that it looks at."""
 
-import re
-import shlex
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Protocol
 
-from lago_images.repository.records.layout import BuildFolder, owner
+from lago_images.repository.records.layout import RELEASES, BuildFolder, owner
 from lago_images.storage.base import Blob, Stat
 
 REFRESH = "lago-images repo refresh"
-_COMMAND = re.compile(r"lago-images repo (?:refresh|gc|yank|list)\b")
 
 
 class Severity(StrEnum):
@@ -67,19 +64,9 @@ class Report:
     def ok(self) -> bool:
         return not self.problems
 
-    def elsewhere(self, repository: str) -> "Report":
-        """Return the report of another repository than the settings': repairs name that one.
-
-        ``repository`` is empty where its store is not known, only the URL that clients use.
-        """
-        place = shlex.quote(repository) if repository else "STORE"
-        behind = "" if repository else f", where STORE is the store behind {self.url}"
-
-        def placed(repair: str) -> str:
-            named = _COMMAND.sub(lambda found: f"{found[0]} --repository {place}", repair)
-            return named if named == repair else named + behind
-
-        findings = (replace(each, repair=placed(each.repair)) for each in self.findings)
+    def repaired_by(self, completed: Callable[[str], str]) -> "Report":
+        """Return the report with the commands of its repairs completed by what knows the call."""
+        findings = (replace(each, repair=completed(each.repair)) for each in self.findings)
         return replace(self, findings=tuple(findings))
 
 
@@ -103,7 +90,7 @@ def restore_or_withdraw(copy: BuildFolder, revisions: Sequence[int], reason: str
 def merged(findings: Iterable[Finding]) -> tuple[Finding, ...]:
     """Return one finding for all that is wrong with one object and repaired in one way.
 
-    Problems come before notes.
+    Problems come before notes, and those of all records before others.
     """
     whats: dict[tuple[Severity, str, str], dict[str, None]] = {}
     for each in findings:
@@ -113,7 +100,12 @@ def merged(findings: Iterable[Finding]) -> tuple[Finding, ...]:
         # Only of a build's objects: those of a rendered file are told apart by what they say.
         texts = ["; ".join(said)] if owner(where) else list(said)
         every += [Finding(severity=severity, where=where, what=w, repair=repair) for w in texts]
-    return tuple(sorted(every, key=lambda f: (f.severity != Severity.PROBLEM, f.where, f.what)))
+    return tuple(
+        sorted(
+            every,
+            key=lambda f: (f.severity != Severity.PROBLEM, f.where != RELEASES, f.where, f.what),
+        )
+    )
 
 
 class Source(Protocol):

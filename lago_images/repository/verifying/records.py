@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TypeVar
 
-from lago_images.console import human_size
+from lago_images.console import first_of, human_size
 from lago_images.errors import NotFoundError, RepositoryError, StorageError
 from lago_images.repository.records import layout
 from lago_images.repository.records.layout import (
@@ -60,6 +60,12 @@ from lago_images.storage.s3.multipart import lists_uploads
 
 _RESTORE = "restore it from a copy"
 _RESTORE_RECORD = f"{_RESTORE}: no revision before it is offered until then"
+_SEVERAL, _SHOWN = 2, 3
+_RESTORE_ALL = (
+    f"first restore them all from a copy of {RELEASES}, then verify again: until then no revision "
+    "before one of them is offered, and what else is wrong may come of that"
+)
+_RESTORE_WITH_OTHERS = f"with the others: see {RELEASES}"
 _GC = "lago-images repo gc removes it when the grace period is over"
 _T = TypeVar("_T")
 
@@ -97,7 +103,20 @@ def examine(store: Store) -> tuple[State, list[Finding]]:
     except RepositoryError as error:
         findings.append(problem(layout.PUBLISHED, error.message, error.hint or _RESTORE))
     findings += [*_histories_wrong(state), *_aliases(state), *_orphans(state), *_strangers(listed)]
-    return state, findings
+    return state, _restored_together(findings)
+
+
+def _restored_together(findings: list[Finding]) -> list[Finding]:
+    """Say once, first, what to restore where several records are lost."""
+    lost = [each.where for each in findings if each.repair == _RESTORE_RECORD]
+    if len(lost) < _SEVERAL:
+        return findings
+    message = f"several records are lost: {first_of(lost, _SHOWN)}"
+    others = (
+        replace(each, repair=_RESTORE_WITH_OTHERS) if each.repair == _RESTORE_RECORD else each
+        for each in findings
+    )
+    return [problem(RELEASES, message, _RESTORE_ALL), *others]
 
 
 def images(state: State) -> dict[BuildFolder, ReleasedImage]:

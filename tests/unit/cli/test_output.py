@@ -63,7 +63,7 @@ def lines(console):
 
 def show_end(console, store, results, publication, before):
     images = image_reports(store, plan(), results, publication, before)
-    show_summary(console, images, results)
+    show_summary(console, images, results, publication.findings)
 
 
 def test_failures_are_printed_first_and_their_layers_next(console, capsys):
@@ -108,6 +108,18 @@ def test_an_image_that_could_not_be_published_is_named_again_below_the_table(con
     assert lines(console)[-1] == "first failure: a: not published: the store is full"
 
 
+def test_what_is_wrong_with_the_published_files_is_told_again_below_the_table(console, tmp_path):
+    """Every image is released, and the run fails all the same."""
+    store = DirectoryStore(path=tmp_path)
+    empty = State(releases={}, objects={}, published=None)
+    found = problem("https://images.example", "nobody can read it", "set its policy")
+    made = published(release(1, manifest("a")), findings=(found, problem("index", "x", "y")))
+    assert made.ok is False
+    show_end(console, store, [built("a")], made, empty)
+    again = "https://images.example: nobody can read it; repair: set its policy"
+    assert lines(console)[-1] == f"first failure: {again}"
+
+
 def test_changes_are_relative_to_the_previously_offered_release(console, tmp_path):
     store = DirectoryStore(path=tmp_path)
     releases = []
@@ -132,7 +144,7 @@ def test_what_the_doctor_found_fits_the_terminal_and_loses_no_word(width):
 
 @pytest.mark.parametrize("width", [40, 80])
 def test_findings_are_wrapped_at_words(width, capsys, monkeypatch):
-    monkeypatch.setattr("lago_images.cli.repo.terminal_width", lambda: width)
+    monkeypatch.setattr("lago_images.cli.tables.terminal_width", lambda _stream: width)
     found = problem("index", "its lines are " + "not what they must be " * 8, "lago-images refresh")
     repo._show_report(Report(url="x", images=1, versions=1, read=0, findings=(found,)))
     lines = capsys.readouterr().out.splitlines()[:-1]

@@ -1,6 +1,7 @@
 import pytest
 
-from lago_images.cli.tables import table, wrapped
+from lago_images.cli.tables import table
+from lago_images.console import wrapped
 
 HEADS = ("IMAGE", "ARCH", "ACTION", "REASON")
 LONG = "spec: image-specs/with-nfs changed in 1a2b3c4 because of the new kernel"
@@ -57,3 +58,18 @@ def test_control_characters_of_a_repository_are_escaped():
 def test_a_url_is_not_cut():
     url = "https://images.example.org/images/debian-12/x86_64/b1/debian-12.qcow2.xz"
     assert url in wrapped(f"the disk is at {url}", 40)
+
+
+def test_a_url_that_is_too_long_keeps_its_place():
+    url = "https://images.example.org/images/debian-12/x86_64/b1/debian-12.qcow2.xz"
+    assert wrapped(f"  {url}  41 B", 40, indent="    ") == [f"  {url}", "    41 B"]
+
+
+def test_a_command_stands_in_one_line_where_it_fits_in_one():
+    command = "lago-images repo list --all"
+    assert wrapped(f"look at what there is: {command}", 40, indent="  ") == [
+        "look at what there is:",
+        f"  {command}",
+    ]
+    lines = wrapped(f"look at what there is: {command} --state any", 40, indent="  ")
+    assert max(map(len, lines)) <= 40

@@ -1,8 +1,11 @@
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lago_images.repository.rendering import client_setup
+from lago_images.repository.rendering.site import PublicKey
 from lago_images.repository.serving.server import served, span
 
 
@@ -93,21 +96,54 @@ def test_no_request_target_leaves_the_repository(target):
 
 
 def _published(**changes):
-    values = {"name": "my images", "templates": ("debian-12",), "bases": ("http://h/",)}
-    return client_setup.ClientView(**{**values, "fingerprint": "", **changes})
+    templates = (client_setup.Template(name="debian-12"),)
+    values = {"name": "my images", "templates": templates, "bases": ("http://h/",)}
+    return client_setup.ClientView(**{**values, **changes})
+
+
+def _used(**changes):
+    return [each.text for each in client_setup.use(_published(**changes), "http://h", "x86_64")]
 
 
 def test_the_commands_for_an_unsigned_repository_skip_signature_checks():
-    text = "\n".join(client_setup.lines(_published(), "http://h"))
-    assert "--source http://h/index --no-check-signature debian-12" in text
-    assert "--template-repo-path http://h/repo.metadata" in text
+    virt_builder, lago = _used()
+    assert "--source http://h/index --no-check-signature debian-12" in virt_builder
+    assert "--template-repo-path http://h/repo.metadata" in lago
 
 
 def test_the_commands_for_a_signed_repository_import_its_key():
-    text = "\n".join(client_setup.lines(_published(fingerprint="AB" * 20), "http://h"))
+    text, _ = _used(key=PublicKey(fingerprint="AB" * 20, armour=b""))
     assert f"http://h/key-{'AB' * 20}.asc | gpg --import" in text
     assert f"--source http://h/index-{'AB' * 20}.asc --fingerprint {'AB' * 20} debian-12" in text
     assert "--no-check-signature" not in text
+
+
+def test_the_commands_take_an_image_for_this_machine_or_name_its_architecture():
+    arm = client_setup.Template(name="arm", arch="aarch64", version="v7-aarch64")
+    plain = client_setup.Template(name="plain", arch="x86_64", version="v1")
+    virt_builder, _ = _used(templates=(arm, plain))
+    assert "--no-check-signature plain --format qcow2" in virt_builder
+    virt_builder, _ = _used(templates=(arm,))
+    assert "--no-check-signature arm --arch aarch64 --format qcow2" in virt_builder
+    _, lago = client_setup.use(_published(templates=(arm,)), "http://h", "aarch64")
+    assert lago.about.endswith("here arm; template_version is v7-aarch64")
+
+
+def test_what_lago_can_ask_for_has_the_newest_version_of_each_architecture():
+    versions = {
+        "v1": {"source": "r", "handle": "images/a/x86_64/b1/a.qcow2", "timestamp": 1},
+        "v2": {"source": "r", "handle": "images/a/x86_64/b2/a.qcow2", "timestamp": 2},
+        "v1-aarch64": {"source": "r", "handle": "images/a/aarch64/b3/a.qcow2", "timestamp": 3},
+    }
+    sources = {"r": {"type": "http", "args": {"baseurl": "http://h"}}}
+    templates = {"a": {"versions": versions}, "b": {"versions": {}}}
+    plain = {"name": "r", "sources": sources, "templates": templates}
+    described = client_setup.describe(json.dumps(plain).encode())
+    assert [(each.name, each.arch, each.version) for each in described.templates] == [
+        ("a", "aarch64", "v1-aarch64"),
+        ("a", "x86_64", "v2"),
+        ("b", "", ""),
+    ]
 
 
 def test_a_base_url_that_leads_elsewhere_is_reported():
