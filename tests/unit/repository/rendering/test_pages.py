@@ -356,6 +356,31 @@ def test_a_foreign_architecture_is_in_the_client_commands():
     assert "--arch aarch64" in texts["libvirt"]
 
 
+@pytest.mark.parametrize("arch", ["x86_64", "aarch64"])
+@pytest.mark.parametrize(
+    ("booted", "named", "is_uefi_only"),
+    [
+        ({"bios": 9.0, "uefi": 9.0}, "", False),
+        ({"bios": 9.0}, "", False),
+        ({"uefi": 9.0}, "", True),
+        ({}, "uefi", True),
+        ({}, "bios uefi", False),
+        ({}, "", False),
+        (None, "uefi", True),
+        (None, "", False),
+    ],
+)
+def test_a_machine_of_what_boots_by_uefi_alone_gets_that(arch, booted, named, is_uefi_only):
+    boot = None if booted is None else BootTest(seconds=9.0, accel="kvm", firmware=booted)
+    properties = {"firmware": named} if named else {}
+    made = manifest(arch=arch, boot=boot, properties=properties)
+    [text] = [
+        each.text for each in commands.of_image(release(1, made), released_image(made), SITE, KEY)
+        if each.title == "libvirt"
+    ]  # fmt: skip
+    assert text.endswith(" --boot uefi") == is_uefi_only
+
+
 def test_the_list_of_boot_files_is_linked_where_there_is_one(store):
     old, new = release(1), release(2, "b2")
     key = new.image.public.boot_files
