@@ -196,6 +196,40 @@ def test_nothing_older_than_a_damaged_release_is_offered_on_its_page(store):
     assert "not offered" in page_of(read(store))
 
 
+def test_the_list_names_what_an_image_booted_with_and_its_page_the_seconds(store):
+    boot = BootTest(seconds=9.0, accel="kvm", firmware={"uefi": 9.0, "bios": 8.0}, again=8.0)
+    publish_by_hand(store, manifest(boot=boot), manifest("old", boot=replace(boot, firmware={})))
+    page = catalogue(store)
+    assert "booted</span>: bios, uefi (kvm)<" in page
+    assert "booted</span>: kvm<" in page
+    assert "bios 8 s, uefi 9 s, again 8 s (kvm)" in page_of(read(store))
+
+
+def test_the_list_has_aliases_and_notes_and_says_what_to_check_with(store):
+    properties = {**PROPERTIES, "aliases": "bookworm,deb12", "notes": "root has <no> password"}
+    made = manifest(properties=properties)
+    publish_by_hand(store, made)
+    page = catalogue(store)
+    assert "also bookworm, deb12<" in page
+    assert "root has &lt;no&gt; password<" in page
+    assert f"sha256 {made.disk.sha256[:8]}…" in page
+    assert "the first 8 digits of each checksum" in page
+    assert 'by all 64, which are on the image\'s page and in <a href="SHA256SUMS.asc">' in page
+    unsigned = render(read(store), SITE, []).files["index.html"].decode()
+    assert 'by all 64, which are on the image\'s page and in <a href="SHA256SUMS">' in unsigned
+
+
+def test_one_thing_is_told_as_one(store):
+    publish_by_hand(store, manifest(build_id="b1"))
+    diff = PackageDiff(since=1, upgraded=("bash 5.1 5.2",))
+    put_release(store, release(2, "b2", package_changes=diff))
+    page, feed = page_of(read(store)), render(read(store), SITE).files["feed.xml"].decode()
+    assert "<summary>1 package change since revision 1</summary>" in page
+    assert "<summary>Show the 1 package for x86_64</summary>" in page
+    for text in (catalogue(store), page, feed):
+        assert not re.search(r"\b1 [a-z ]*(packages|changes|records|images)\b", text)
+
+
 def test_a_page_lists_what_the_boot_test_judged(store):
     checks = ("network", "second <boot>")
     boot = BootTest(seconds=9.0, accel="kvm", firmware={"bios": 9.0}, again=8.0, checks=checks)
@@ -223,10 +257,10 @@ BOOTED = BootTest(seconds=31.0, accel="kvm", firmware={"bios": 31.0})
     ("boot", "in_catalogue", "on_page"),
     [
         (None, "no boot test</span><small>no agent &amp; no</small>", "none: no agent &amp; no"),
-        (BOOTED, "booted</span>: bios 31", "bios 31 s (kvm)"),
+        (BOOTED, "booted</span>: bios (kvm)<", "bios 31 s (kvm)"),
         (
             replace(BOOTED, tests=(TEST,)),
-            "booted</span>: bios 31",
+            "booted</span>: bios (kvm), 1 of 1 test failed, quarantined until 2026-12-31<",
             "bios 31 s (kvm), 1 of 1 test failed, quarantined until 2026-12-31",
         ),
         (
@@ -402,7 +436,7 @@ def test_a_long_history_shows_old_revisions_as_lines_and_offered_ones_whole(stor
         put_release(store, release(revision, "b3"))
     page = page_of(read(store))
     # Revisions 1 and 3 to 19 are offered, too: clients of lago can ask for them.
-    assert "1 earlier records for x86_64" in page
+    assert "1 earlier record for x86_64" in page
     elements = Elements(page)
     assert {f"x86_64-{revision}" for revision in range(1, 70)} <= set(elements.ids)
     assert "../images/debian-12/x86_64/b1.0123abcd/debian-12.qcow2.xz" in elements.links
