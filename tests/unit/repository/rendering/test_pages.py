@@ -14,7 +14,7 @@ from lago_images.repository.records.access import Access, Login
 from lago_images.repository.records.guest_tests import GuestTestRecord, QuarantinedFailure
 from lago_images.repository.records.layout import ImageId, ReleaseKey, is_rendered
 from lago_images.repository.records.manifest import BootTest
-from lago_images.repository.records.release import ObjectDigest, PackageDiff
+from lago_images.repository.records.release import ObjectDigest, PackageDiff, Released
 from lago_images.repository.records.state import State, read
 from lago_images.repository.rendering import commands, documents
 from lago_images.repository.rendering.index import listing_mark
@@ -322,6 +322,68 @@ def test_package_changes_are_in_page_and_feed(store):
     ]
     ids = [each.text for each in feed.iter(f"{ATOM}id")]
     assert ids[1] == f"{SITE.base_url}/releases/debian-12/x86_64/2.json"
+
+
+RUN = "https://github.com/example/vm-specs/actions/runs/12345678"
+
+
+@pytest.mark.parametrize(
+    ("run", "commit", "commit_url", "run_url"),
+    [
+        (RUN, "a" * 40, f"https://github.com/example/vm-specs/commit/{'a' * 40}", RUN),
+        (
+            "https://git.example.org/o/r/actions/runs/1/attempts/2",
+            "b" * 64,
+            f"https://git.example.org/o/r/commit/{'b' * 64}",
+            "https://git.example.org/o/r/actions/runs/1/attempts/2",
+        ),
+        (RUN, "unknown", "", RUN),
+        (RUN, f"{'a' * 37}/..", "", RUN),
+        (RUN, f"{'a' * 40}\n", "", RUN),
+        ("http://ci.example.org/job/images/7/", "a" * 40, "", "http://ci.example.org/job/images/7/"),
+        ("", "a" * 40, "", ""),
+        ("javascript:alert(1)", "a" * 40, "", ""),
+        (f"javascript:alert(1)//{RUN}", "a" * 40, "", ""),
+        (f"javascript:alert(1)\n{RUN}", "a" * 40, "", ""),
+        (f" {RUN}", "a" * 40, "", ""),
+        ("https://github.com/o/r/x/actions/runs/1", "a" * 40, "", "https://github.com/o/r/x/actions/runs/1"),
+    ],
+)  # fmt: skip
+def test_a_record_links_its_commit_and_run_where_these_are_web_pages(
+    store, run, commit, commit_url, run_url
+):
+    put_release(store, release(1, manifest(commit=commit), released=Released(commit="c1", run=run)))
+    links = Elements(page_of(read(store))).links
+    assert [each for each in links if "/commit/" in each] == [commit_url] * bool(commit_url)
+    assert [each for each in links if each == run] == [run_url] * bool(run_url)
+    assert not [each for each in links if "script:" in each]
+
+
+def test_feeds_tell_withdrawals_and_rollbacks_and_why(store):
+    publish_by_hand(store, manifest(build_id="b1"), manifest(build_id="b2"))
+    put_release(
+        store, release(3, None, withdraws=2, reason="no <network>", published=1_700_000_300)
+    )
+    put_release(store, release(4, "b1", reason="openssl & more", published=1_700_000_400))
+    for data in (pages_of(read(store))["catalogue/debian-12.xml"],
+                 render(read(store), SITE).files["feed.xml"]):  # fmt: skip
+        entries = list(ET.fromstring(data).iter(f"{ATOM}entry"))
+        titles = [
+            entry.findtext(f"{ATOM}title").removeprefix("debian-12 (x86_64): ") for entry in entries
+        ]
+        assert titles == [
+            "rolled back to revision 1",
+            "revision 2 withdrawn",
+            "revision 2 released",
+            "revision 1 released",
+        ]
+        reasons = [
+            ["".join(p.itertext()) for p in entry.iter(f"{XHTML}p")][:1] for entry in entries
+        ]
+        assert reasons[:2] == [["Reason: openssl & more"], ["Reason: no <network>"]]
+        assert not [each for each in reasons[2:] if each[0].startswith("Reason")]
+        links = [entry.find(f"{ATOM}link").get("href") for entry in entries]
+        assert links[1] == f"{SITE.base_url}/catalogue/debian-12.html#x86_64-3"
 
 
 @pytest.mark.parametrize(
