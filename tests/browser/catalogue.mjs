@@ -59,17 +59,15 @@ const texts = (page, selector) => page.evaluate((selector) =>
   [...document.querySelectorAll(selector)].map((each) => each.textContent), selector);
 const names = (page = list) => texts(page, ".item:not([hidden]) h3");
 const count = () => list.textContent("#count");
-// A button writes the clipboard after it was pressed: on a busy machine, some time after.
-const copied = async (press) => {
+// What a button has copied, and what a screen reader is told of it, which is after that.
+const copied = async (page, press) => {
   await list.evaluate(() => navigator.clipboard.writeText("nothing"));
+  const told = page.evaluate(() => new Promise((done) => {
+    const region = document.getElementById("said");
+    new MutationObserver(() => region.textContent && done(region.textContent)).observe(region, { childList: true });
+  }));
   await press();
-  return list.evaluate(async () => {
-    for (;;) {
-      const text = await navigator.clipboard.readText();
-      if (text !== "nothing") return text;
-      await new Promise(requestAnimationFrame);
-    }
-  });
+  return { said: await told, text: await list.evaluate(() => navigator.clipboard.readText()) };
 };
 seen.all = await names();
 // A single letter is no shortcut: who dictates says many.
@@ -104,8 +102,7 @@ await list.selectOption("#o", "published");
 seen.newest = await texts(list, ".item dd > time");
 await list.selectOption("#o", "built");
 seen.oldest = await texts(list, ".item small time");
-seen.copied = await copied(() => list.click(".use button >> nth=0"));
-seen.copiedSaid = await list.textContent("#said");
+seen.copied = await copied(list, () => list.click(".use button >> nth=0"));
 await list.selectOption("#o", "");
 await list.click(`.item h3 a >> text="${image}"`);
 await list.waitForURL(`**/${pages.image}`);
@@ -113,7 +110,14 @@ seen.followed = await list.textContent("h1");
 await list.click("details.list summary");
 await list.fill("input[id^=filter]", "openssl");
 seen.packages = await list.evaluate(() => [...document.querySelectorAll(".listed li")].map((each) => each.textContent));
-seen.checksum = await copied(() => list.click("[data-copy^=sum] >> nth=0"));
+seen.checksum = await copied(list, () => list.click("[data-copy^=sum] >> nth=0"));
+
+const single = await open(`${unsignedUrl}/${pages.list}`);
+seen.single = [await single.textContent("#count")];
+await single.goto(`${unsignedUrl}/${pages.image}`);
+await single.click("details.list summary");
+await single.waitForSelector(".listed li");
+seen.single.push(await single.textContent(".filter [role=status]"));
 
 // By keyboard alone: to the list, through its fields, into an image's page, and a checksum from there.
 const focused = () => list.evaluate(() => {
@@ -129,28 +133,26 @@ await list.focus(".item h3 a");
 await list.keyboard.press("Enter");
 await list.waitForURL("**/catalogue/*");
 while (!(await pressTab()).startsWith("Copy"));
-seen.walkedChecksum = await copied(() => list.keyboard.press("Enter"));
+seen.walkedChecksum = await copied(list, () => list.keyboard.press("Enter"));
 
 // Without a clipboard of the page's own: over plain HTTP, and where writing it is refused.
 const bare = await open(`${plainUrl}/${pages.list}`);
 seen.isSecure = await bare.evaluate(() => isSecureContext);
-seen.copiedPlainly = await copied(() => bare.click(".use button >> nth=0"));
-seen.plainlySaid = await bare.textContent("#said");
+seen.copiedPlainly = await copied(bare, () => bare.click(".use button >> nth=0"));
 const refusing = await open(`${url}/${pages.list}`);
 await refusing.evaluate(() => { navigator.clipboard.writeText = () => Promise.reject(new Error("refused")); });
-seen.copiedRefused = await copied(() => refusing.click(".use button >> nth=0"));
+seen.copiedRefused = await copied(refusing, () => refusing.click(".use button >> nth=0"));
 await refusing.evaluate(() => { document.execCommand = () => false; });
-await refusing.click(".use button >> nth=1");
-await refusing.waitForFunction(() => getSelection().toString());
+seen.notCopied = await copied(refusing, () => refusing.click(".use button >> nth=1"));
 seen.selected = await refusing.evaluate(() => getSelection().toString());
-await refusing.waitForFunction(() => document.getElementById("said").textContent.startsWith("Selected"));
 
 // A card a phone wide, a row of a table on a desk; and how long ago, by a clock that stands.
 for (const [name, width] of [["phone", 390], ["desk", 1440]]) {
   const page = await open(`${url}/${pages.list}`, { viewport: { width, height: 900 } });
   seen[name] = await page.evaluate(() => {
     const box = (selector) => document.querySelector(selector).getBoundingClientRect();
-    return { name: box(".item h3"), get: box(".item .get"), head: box(".head"), label: box(".item dt") };
+    return { name: box(".item h3"), get: box(".item .get"), head: box(".head"), label: box(".item dt"),
+      search: box("#q"), select: box("#s") };
   });
   await page.context().close();
 }

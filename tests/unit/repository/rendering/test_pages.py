@@ -211,6 +211,7 @@ def test_the_list_has_aliases_and_notes_and_says_what_to_check_with(store):
     publish_by_hand(store, made)
     page = catalogue(store)
     assert "also bookworm, deb12<" in page
+    assert "bootstrap:<wbr>bookworm<" in page
     assert "root has &lt;no&gt; password<" in page
     assert f"sha256 {made.disk.sha256[:8]}…" in page
     assert "the first 8 digits of each checksum" in page
