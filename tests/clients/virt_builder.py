@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.clients.pages import SOURCE, blocks
+
 
 class VirtBuilderError(Exception):
     """virt-builder's own words on why it failed."""
@@ -44,11 +46,20 @@ class VirtBuilder:
         }
 
     def add_source(self, name: str, uri: str, key: Path | None = None) -> None:
-        """A source in ``repos.d``; without a key it may be unsigned."""
+        """A source in ``repos.d`` that no page names; without a key it may be unsigned."""
         folder = self.home / "config" / "virt-builder" / "repos.d"
         folder.mkdir(parents=True, exist_ok=True)
         lines = [f"[{name}]", f"uri={uri}", *([f"gpgkey=file://{key}"] if key else [])]
         (folder / f"{name}.conf").write_text("\n".join(lines) + "\n")
+
+    def add(self, page: Path, call: str = "true") -> str:
+        """Paste a catalogue's block that adds a source, with another call at its end.
+
+        Returns what that wrote. Raises ``VirtBuilderError``.
+        """
+        lines, _, last = blocks(page)[SOURCE].rpartition("\n")
+        assert last == "virt-builder --list"
+        return self.paste(f"{lines}\n{call}")
 
     def paste(self, script: str) -> str:
         """Run shell lines as this user, as someone would who pastes them; return their output.

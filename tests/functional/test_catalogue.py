@@ -3,21 +3,27 @@
 import gzip
 import json
 import os
+import re
 import shutil
 import subprocess
-import threading
+from collections import Counter
+from contextlib import contextmanager
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import pytest
 
 from lago_images.console import Console
 from lago_images.repository.records.release import Release
+from lago_images.repository.rendering.commands import virt_builder_source
 from lago_images.repository.rendering.render import render
 from lago_images.repository.rendering.site import PublicKey, Site
+from lago_images.repository.rendering.views import Offer, Shown
 from lago_images.repository.serving.server import Server
 from lago_images.storage.directory.store import DirectoryStore
 from tests import npm
 from tests.support.catalogue import large_state
+from tests.support.server_threads import in_thread
 from tests.tools import need
 
 SCRIPT = Path(__file__).parents[1] / "browser/catalogue.mjs"
@@ -29,14 +35,14 @@ SPEC = "#name=<b>Debian</b>\ninstall nginx\n"
 # Bytes, and what is published.
 _FIRST_PAGE, _IMAGES = 200_000, 2000
 SHOWN = 60
+# Some days after the last release.
+NOW = 1_791_000_000
 
 
-@pytest.fixture(scope="module")
-def repository(tmp_path_factory):
-    """The rendered files of 60 images, with the packages of one of them."""
-    folder = tmp_path_factory.mktemp("catalogue")
-    state = large_state(SHOWN)
-    rendered = render(state, SITE, [KEY])
+def written(folder, keys, count, packages):
+    """Write the rendered files of some images, with the packages of one of them."""
+    state = large_state(count)
+    rendered = render(state, SITE, keys)
     files = dict(rendered.files)
     files |= {key: page.render() for key, page in rendered.pages.items()}
     files |= {str(key): made.to_json() for key, made in state.outdated.values() if made}
@@ -45,7 +51,7 @@ def repository(tmp_path_factory):
             files[str(release.key)] = release.to_json()
             assert Release.parse(release.to_json(), release.key) == release
             if name == IMAGE and release.public:
-                files[release.public.packages] = PACKAGES.encode()
+                files[release.public.packages] = packages.encode()
                 files[release.public.spec] = SPEC.encode()
     for key, data in files.items():
         path = folder / key
@@ -55,31 +61,54 @@ def repository(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def seen(repository):
+def repository(tmp_path_factory):
+    return written(tmp_path_factory.mktemp("catalogue"), [KEY], SHOWN, PACKAGES)
+
+
+@contextmanager
+def served(folder):
+    store = DirectoryStore(path=folder)
+    with Server(store, Console(quiet=True), bind="127.0.0.1", port=0) as server, in_thread(server):
+        yield server.url
+
+
+@pytest.fixture(scope="module")
+def seen(repository, tmp_path_factory):
     """What a browser showed of it."""
     need("chromium", "node", "npm")
     modules = npm.modules()
-    store = DirectoryStore(path=repository)
-    with Server(store, Console(quiet=True), bind="127.0.0.1", port=0) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        chromium = shutil.which("chromium")
+    unsigned = written(tmp_path_factory.mktemp("unsigned"), [], 1, PACKAGES.splitlines()[0])
+    images = Shown.of(large_state(SHOWN)).images
+    names = Counter(each.image.name for each in images)
+    with served(repository) as url, served(unsigned) as unsigned_url:
+        what = {
+            "url": url,
+            "plainUrl": url.replace("127.0.0.1", "images.example.org"),
+            "fileUrl": repository.as_uri(),
+            "unsignedUrl": unsigned_url,
+            "image": IMAGE,
+            "withdrawn": next(i.image.name for i in images if i.offer is Offer.WITHDRAWN),
+            "twin": names.most_common(1)[0][0],
+            "now": NOW,
+        }
         done = subprocess.run(
-            ["node", SCRIPT, modules, chromium, server.url, repository.as_uri(), IMAGE],
+            ["node", SCRIPT, modules, shutil.which("chromium"), json.dumps(what)],
             stdout=subprocess.PIPE,
             env={**os.environ, "HOME": str(repository.parent)},
             timeout=800,
             check=True,
         )
-        server.shutdown()
-        thread.join()
     found = json.loads(done.stdout)
-    found["url"] = server.url
+    found["origins"] = [f"{what[each]}/" for each in ("url", "plainUrl", "unsignedUrl")]
+    assert max(names.values()) == 2
     return found
 
 
 def test_the_first_page_of_2000_images_is_small():
     page = render(large_state(_IMAGES, 5), SITE, [KEY]).files["index.html"]
+    # As heavy as it gets: each disk is there as a qcow2, too, and was booted three times.
+    assert page.count(b">qcow2, ") > 0.9 * _IMAGES
+    assert page.count(b"</span>: bios, uefi (kvm)<") > 0.8 * _IMAGES
     assert len(gzip.compress(page, 6)) < _FIRST_PAGE
 
 
@@ -93,19 +122,19 @@ def test_axe_finds_no_violation_at_either_width_in_either_colour_scheme(seen):
 
 def test_pages_log_nothing_and_request_no_other_origin(seen):
     assert seen["messages"] == []
-    own = (f"{seen['url']}/", "file://")
+    own = (*seen["origins"], "file://")
     assert [each for each in seen["requests"] if not each.startswith(own)] == []
 
 
 def test_images_are_searched_filtered_and_sorted(seen):
     assert len(seen["all"]) == SHOWN
     searched = seen["searched"]
-    assert searched["focused"] == "q"
     assert searched["names"]
     assert all(name.startswith("debian13-postgres") for name in searched["names"])
     assert searched["count"] == f"{len(searched['names'])} of {SHOWN} images"
     assert 0 < len(seen["withdrawn"]["names"]) < SHOWN
     assert seen["withdrawn"]["reason"].startswith("does not boot with more than 64 CPUs <lost")
+    assert seen["rolledBack"] == "openssl 3.5.2 breaks TLS to older peers"
     assert 0 < len(seen["filtered"]) < SHOWN
     assert all(name.startswith("debian12-") for name in seen["filtered"])
     assert 0 < len(seen["outdated"]) < SHOWN
@@ -113,6 +142,44 @@ def test_images_are_searched_filtered_and_sorted(seen):
     assert seen["nothing"] is True
     sizes = [float(text.split()[0]) for text in seen["sizes"]]
     assert sizes == sorted(sizes, reverse=True)
+    assert len(seen["newest"]) == len(seen["oldest"]) == SHOWN
+    assert seen["newest"] == sorted(seen["newest"], reverse=True) != sorted(seen["newest"])
+    assert seen["oldest"] == sorted(seen["oldest"]) != sorted(seen["oldest"], reverse=True)
+
+
+def test_aliases_and_notes_are_found_and_letters_outside_a_field_do_nothing(seen):
+    assert seen["byAlias"] == [IMAGE]
+    assert len(seen["byNotes"]) == SHOWN
+    assert seen["focused"] == "BODY"
+
+
+def test_an_image_is_a_card_on_a_phone_and_a_row_on_a_desk(seen):
+    phone, desk = seen["phone"], seen["desk"]
+    assert phone["get"]["top"] > phone["name"]["bottom"]
+    assert (phone["head"]["height"], phone["label"]["height"] > 1) == (0, True)
+    assert desk["get"]["top"] < desk["name"]["bottom"]
+    assert desk["get"]["left"] > desk["name"]["right"]
+    assert (desk["head"]["height"] > 0, desk["label"]["height"]) == (True, 1)
+    assert desk["search"]["height"] == desk["select"]["height"]
+
+
+def test_one_image_and_one_package_are_counted_as_one(seen):
+    assert seen["single"] == ["1 image", "1 of 1 package"]
+
+
+def test_the_list_says_how_long_ago_an_image_was_published(seen):
+    published, built, text = seen["ago"]
+    days = (datetime.fromtimestamp(NOW, UTC).date() - date.fromisoformat(published)).days
+    assert 1 < days < 30
+    assert text == f"{days} days ago; built {built}"
+
+
+def test_everything_is_reached_by_keyboard_in_the_order_it_is_seen(seen):
+    assert seen["walked"][:6] == ["To the images", "q", "d", "a", "s", "o"]
+    image, *rest = seen["walked"][6:]
+    assert image == seen["all"][0]
+    assert all(f" download of {image}," in each for each in rest), rest
+    assert re.fullmatch("[0-9a-f]{64}", seen["walkedChecksum"]["text"])
 
 
 def test_a_filter_survives_a_reload(seen):
@@ -120,10 +187,22 @@ def test_a_filter_survives_a_reload(seen):
 
 
 def test_commands_and_checksums_are_copied_verbatim(seen, repository):
-    lines = seen["copied"].splitlines()
-    assert lines[0] == f"curl -fsS {SITE.base_url}/key-{KEY.fingerprint}.asc | gpg --import"
+    lines = seen["copied"]["text"].splitlines()
+    assert lines[0] == f"curl -fsS {SITE.base_url}/key-{KEY.fingerprint}.asc | gpg --import &&"
     current = json.loads((repository / f"latest/{IMAGE}.x86_64.json").read_bytes())
-    assert seen["checksum"] == current["revision"]["disk"]["sha256"]
+    assert seen["checksum"]["text"] == current["revision"]["disk"]["sha256"]
+    assert seen["copied"]["said"] == "Copied the commands for virt-builder"
+    assert seen["checksum"]["said"] == "Copied the SHA-256 for x86_64"
+
+
+def test_what_the_clipboard_refuses_is_copied_by_a_selection_or_stays_selected(seen):
+    assert seen["isSecure"] is False
+    assert seen["copiedPlainly"] == seen["copiedRefused"] == seen["copied"]
+    assert seen["notCopied"] == {
+        "said": "Selected the commands for virt-builder, for good",
+        "text": "nothing",
+    }
+    assert seen["selected"].splitlines() == virt_builder_source(SITE, KEY).text.splitlines()
 
 
 def test_an_image_page_is_linked_and_filters_its_packages(seen):
@@ -133,7 +212,7 @@ def test_an_image_page_is_linked_and_filters_its_packages(seen):
 
 def test_pages_are_complete_without_javascript_and_from_a_folder(seen):
     assert seen["plain"] == {"items": SHOWN, "tools": False, "packages": PACKAGES, "spec": SPEC}
-    assert seen["disk"]["packages"] == PACKAGES
+    assert seen["disk"] == {"names": seen["searched"]["names"], "packages": PACKAGES}
 
 
 def test_printed_pages_have_no_controls(seen):

@@ -3,10 +3,17 @@
 import hashlib
 import random
 from dataclasses import replace
+from datetime import UTC, datetime
 
 from lago_images.repository.records.access import Access, Login
 from lago_images.repository.records.layout import ImageId
-from lago_images.repository.records.manifest import BaseRecord, BootTest, Disk, Manifest
+from lago_images.repository.records.manifest import (
+    BaseRecord,
+    BootTest,
+    Disk,
+    DiskFile,
+    Manifest,
+)
 from lago_images.repository.records.outdated import NewestRecord
 from lago_images.repository.records.release import (
     BaseBinding,
@@ -49,11 +56,14 @@ def large_state(images: int = 2000, revisions: int = 5, *, seed: int = 0) -> Sta
     chance = random.Random(seed)
     releases: dict[ImageId, tuple[Release, ...]] = {}
     for number in range(images):
-        distribution = _DISTRIBUTIONS[number % len(_DISTRIBUTIONS)]
-        role = _ROLES[(number // len(_DISTRIBUTIONS)) % len(_ROLES)]
-        suffix = number // (len(_DISTRIBUTIONS) * len(_ROLES))
+        # Each thirtieth is the one before it, for the other architecture.
+        is_twin = number % 30 == 29
+        place = number - is_twin
+        distribution = _DISTRIBUTIONS[place % len(_DISTRIBUTIONS)]
+        role = _ROLES[(place // len(_DISTRIBUTIONS)) % len(_ROLES)]
+        suffix = place // (len(_DISTRIBUTIONS) * len(_ROLES))
         name = f"{distribution}-{role}" + (f"-{suffix}" if suffix else "")
-        arch = "aarch64" if number % 17 == 5 else "x86_64"
+        arch = "aarch64" if (place % 17 == 5) != is_twin else "x86_64"
         base = releases.get(ImageId(f"{distribution}-base", arch)) if role != "base" else None
         history = _history(chance, name, arch, distribution, revisions, base)
         releases[ImageId(name, arch)] = _ended(history, number)
@@ -151,7 +161,9 @@ def _image(
     published: int,
     below: Release | None,
 ) -> ReleasedImage:
-    build = f"20260{revision}01T120000Z-{chance.randbytes(4).hex()}-{chance.randbytes(4).hex()}"
+    created = published - chance.randrange(600, 80_000)
+    started = datetime.fromtimestamp(created, UTC).strftime("%Y%m%dT%H%M%SZ")
+    build = f"{started}-{chance.randbytes(4).hex()}-{chance.randbytes(4).hex()}"
     disk = Disk(
         format="qcow2",
         virtual_size=chance.choice((6, 10, 20)) * 2**30,
@@ -161,6 +173,7 @@ def _image(
         sha256=chance.randbytes(32).hex(),
         sha512=chance.randbytes(64).hex(),
     )
+    qcow2 = DiskFile(size=disk.compressed_size * 3 // 2, sha256=chance.randbytes(32).hex())
     bound = below and below.image
     manifest = Manifest(
         name=name,
@@ -177,7 +190,7 @@ def _image(
         disk=disk,
         commit=hashlib.sha1(f"{revision}".encode()).hexdigest(),
         dirty=False,
-        created=published - chance.randrange(600, 80_000),
+        created=created,
         seconds=120,
         properties={
             "name": f"{_TITLES[distribution]}, {name.partition('-')[2].replace('-', ' ')}",
@@ -187,10 +200,9 @@ def _image(
             "notes": "User root, password in the metadata. <b>Not</b> for production & such.",
             "aliases": f"{name}-latest",
         },
-        boot=BootTest(seconds=chance.uniform(9, 48), accel="kvm")
-        if chance.random() > 0.1
-        else None,
+        boot=_boot(chance, arch) if chance.random() > 0.1 else None,
         packages=chance.randrange(280, 1900),
+        also={"qcow2": qcow2},
     )
     binding = bound and below and BaseBinding(
         name=below.name,
@@ -201,6 +213,7 @@ def _image(
     )  # fmt: skip
     small = (f"{name}.qcow2.hash", f"{name}.qcow2.metadata", *_FILES)
     objects = {each: ObjectDigest(sha256="0" * 64, size=1) for each in small}
+    objects[f"{name}.qcow2"] = ObjectDigest(sha256=qcow2.sha256, size=qcow2.size)
     objects[f"{name}.qcow2.xz"] = ObjectDigest(sha256=disk.sha256, size=disk.compressed_size)
     data = manifest.to_json()
     objects["manifest.json"] = ObjectDigest(sha256=hashlib.sha256(data).hexdigest(), size=len(data))
@@ -211,4 +224,17 @@ def _image(
         objects=objects,
         base=binding or None,
         access=Access(logins=(Login(user="root", password="123456", has_password=True),)),
+    )
+
+
+def _boot(chance: random.Random, arch: str) -> BootTest:
+    """Return how an image was booted: under each kind of firmware, and once more."""
+    kinds = ("bios", "uefi") if arch == "x86_64" else ("uefi",)
+    firmware = {kind: chance.uniform(9, 48) for kind in kinds}
+    return BootTest(
+        seconds=max(firmware.values()),
+        accel="kvm",
+        firmware=firmware,
+        again=chance.uniform(9, 48),
+        checks=("network", "second boot"),
     )

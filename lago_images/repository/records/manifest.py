@@ -1,6 +1,6 @@
 """Define manifests: our records of builds, which every published file is rendered from."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar
@@ -132,7 +132,15 @@ class BootTest:
         boots = boots or [f"{self.seconds:.0f} s"]
         if self.again is not None:
             boots.append(f"again {self.again:.0f} s")
-        words = f"{', '.join(boots)} ({self.accel})"
+        return self._told(boots)
+
+    @property
+    def result(self) -> str:
+        """Return the same without seconds."""
+        return self._told(sorted(self.firmware))
+
+    def _told(self, boots: Sequence[str]) -> str:
+        words = f"{', '.join(boots)} ({self.accel})" if boots else self.accel
         if not self.has_passed:
             words = f"failed ({self.accel})"
         if self.tests:

@@ -8,13 +8,16 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from lago_images.repository.records import layout
-from lago_images.repository.records.fields import line
+from lago_images.repository.records.fields import aliases, line
 from lago_images.repository.records.manifest import Manifest
 from lago_images.repository.rendering import commands, html
 from lago_images.repository.rendering.lago import version_name
 from lago_images.repository.rendering.site import PublicKey, Site
 from lago_images.repository.rendering.views import Offer, Shown, ShownImage
 from lago_images.specs.model import BaseKind
+
+# Of a checksum: with all 64 of them 2,000 images would be 330 kB gzipped, which may be 200.
+_DIGITS = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +42,14 @@ class Row:
     @property
     def title(self) -> str:
         return line(self.manifest.properties.get("name", ""))
+
+    @property
+    def aliases(self) -> str:
+        return ", ".join(aliases(line(self.manifest.properties.get("aliases", ""))))
+
+    @property
+    def notes(self) -> str:
+        return line(self.manifest.properties.get("notes", ""))
 
     @property
     def distribution(self) -> str:
@@ -88,6 +99,8 @@ def render(shown: Shown, site: Site, key: PublicKey | None) -> bytes:
         key_file=key and layout.key_file(key.fingerprint),
         fingerprint=key and " ".join(re.findall("....", key.fingerprint)),
         has_outdated=any(row.shown.is_outdated for row in rows),
+        digits=_DIGITS,
+        sums=layout.SIGNED_SUMS if key else layout.SUMS,
         mark=shown.full_mark,
     )
 

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 
 from lago_images.repository.records import layout
 from lago_images.repository.records.fields import line
+from lago_images.repository.records.manifest import Manifest
 from lago_images.repository.records.release import Release, ReleasedImage
 from lago_images.repository.rendering.lago import version_name
 from lago_images.repository.rendering.site import PublicKey, Site
+from lago_images.specs.properties import firmwares
 
 _EXAMPLE = "NAME"
 # The default of virt-builder and lago.
@@ -34,28 +36,14 @@ def of_image(release: Release, image: ReleasedImage, site: Site, key: PublicKey 
     Commands
 ]:  # fmt: skip
     """Return the commands that get one revision of one image."""
-    name, disk = release.name, image.public.disk
-    osinfo = line(image.manifest.properties.get("osinfo", ""))
-    option = shlex.quote(osinfo) if osinfo else "detect=on,require=off"
-    download = (
-        f"curl -fLO {site.base_url}/{disk}\n"
-        f"echo '{image.manifest.disk.sha256}  {name}.qcow2.xz' | sha256sum --check\n"
-        f"xz --decompress {name}.qcow2.xz"
-    )
-    machine = (
-        f"virt-install --name {name} --memory 2048 --osinfo {option} \\\n"
-        f"  --disk path=$PWD/{name}.qcow2 --import"
-    )
-    if release.arch != _PLAIN_ARCH:
-        machine += f" --arch {release.arch}"
+    name = release.name
+    download = _download(f"{name}.qcow2.xz", image.public.disk, image.manifest.disk.sha256, site)
+    unpack = f"xz --decompress {name}.qcow2.xz"
     also = [
         Commands(
             title=f"{form}, ready to use",
             about="Download the disk and check it; it is used as it is:",
-            text=(
-                f"curl -fLO {site.base_url}/{image.public.also(form)}\n"
-                f"echo '{file.sha256}  {name}.{form}' | sha256sum --check"
-            ),
+            text=_download(f"{name}.{form}", image.public.also(form), file.sha256, site),
         )
         for form, file in sorted(image.also.items())
     ]
@@ -65,13 +53,45 @@ def of_image(release: Release, image: ReleasedImage, site: Site, key: PublicKey 
         Commands(
             title="libvirt",
             about="Download the disk, check it, and start a machine with it:",
-            text=f"{download}\n{machine}",
+            text=_joined(download, unpack, _virt_install(image.manifest)),
         ),
         Commands(
-            title="curl and sha256sum", about="Download the disk and check it:", text=download
+            title="curl and sha256sum",
+            about="Download the disk and check it:",
+            text=_joined(download, unpack),
         ),
         *also,
     ]
+
+
+def _joined(*commands: str) -> str:
+    """Join commands so that none is run, by a shell they are pasted into, after one that failed."""
+    return " &&\n".join(commands)
+
+
+def _download(name: str, key: str, sha256: str, site: Site) -> str:
+    return _joined(
+        f"curl -fLO {site.base_url}/{key}", f"echo '{sha256}  {name}' | sha256sum --check"
+    )
+
+
+def _virt_install(manifest: Manifest) -> str:
+    osinfo = line(manifest.properties.get("osinfo", ""))
+    option = shlex.quote(osinfo) if osinfo else "detect=on,require=off"
+    command = (
+        f"virt-install --name {manifest.name} --memory 2048 --osinfo {option} \\\n"
+        f'  --disk "path=$PWD/{manifest.name}.qcow2" --import'
+    )
+    if manifest.arch != _PLAIN_ARCH:
+        command += f" --arch {manifest.arch}"
+    # libvirt starts an x86_64 machine with a BIOS, if nothing else is said.
+    return f"{command} --boot uefi" if _firmwares(manifest) == {"uefi"} else command
+
+
+def _firmwares(manifest: Manifest) -> set[str]:
+    """Return what an image booted with; of one that was not booted, what its spec names."""
+    booted = manifest.boot.firmware if manifest.boot else {}
+    return set(booted or firmwares(manifest.properties))
 
 
 def virt_builder(site: Site, key: PublicKey | None, name: str = "", arch: str = "") -> Commands:
@@ -88,11 +108,11 @@ def virt_builder(site: Site, key: PublicKey | None, name: str = "", arch: str = 
     return Commands(
         title="virt-builder",
         about="Import the key, and build a disk; virt-builder checks the fingerprint:",
-        text=(
-            f"curl -fsS {site.base_url}/{layout.key_file(key.fingerprint)} | gpg --import\n"
+        text=_joined(
+            f"curl -fsS {site.base_url}/{layout.key_file(key.fingerprint)} | gpg --import",
             f"virt-builder --source {site.base_url}/{layout.signed_index(key.fingerprint)} \\\n"
             f"  --fingerprint {key.fingerprint} \\\n"
-            f"  {rest}"
+            f"  {rest}",
         ),
     )
 
@@ -101,22 +121,23 @@ def virt_builder_source(site: Site, key: PublicKey | None) -> Commands:
     """Return the commands that make the repository one of virt-builder's own sources."""
     name = re.sub(r"[^-A-Za-z0-9._]", "-", site.name)
     index = layout.signed_index(key.fingerprint) if key else layout.INDEX
-    lines = [
-        "sources=${XDG_CONFIG_HOME:-$HOME/.config}/virt-builder/repos.d",
-        'mkdir -p "$sources"',
-    ]
+    steps = ['mkdir -p "$sources"']
+    source = [f"[{name}]", f"uri={site.base_url}/{index}"]
     if key:
         url = f"{site.base_url}/{layout.key_file(key.fingerprint)}"
         # Before the block that names it: a key file that is missing makes virt-builder fail for
         # every source of the user's.
-        lines.append(f'curl -fsS -o "$sources/{name}.asc" {url}')
+        steps.append(f'curl -fsS -o "$sources/{name}.asc" {url}')
+        source.append(f"gpgkey=file://$sources/{name}.asc")
     # END without quotes: the shell is to put in $sources. A published URL has no $ of its own.
-    lines += [f'cat >"$sources/{name}.conf" <<END', f"[{name}]", f"uri={site.base_url}/{index}"]
-    if key:
-        lines.append(f"gpgkey=file://$sources/{name}.asc")
-    about = "Or make it one of virt-builder's sources, for every call of yours"
-    lines += ["END", "virt-builder --list"]
-    return Commands(title="virt-builder, for good", about=f"{about}:", text="\n".join(lines))
+    steps.append(f'cat >"$sources/{name}.conf" <<END')
+    folder = "sources=${XDG_CONFIG_HOME:-$HOME/.config}/virt-builder/repos.d"
+    text = _joined(*steps, "\n".join([*source, "END", "virt-builder --list"]))
+    return Commands(
+        title="virt-builder, for good",
+        about="Or make it one of virt-builder's sources, for every call of yours:",
+        text=f"{folder}\n{text}",
+    )
 
 
 def lago(site: Site, name: str = "", version: str = "", arch: str = "") -> Commands:

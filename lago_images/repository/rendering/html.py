@@ -14,7 +14,7 @@ from importlib.resources import files
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
-from lago_images.console import human_size
+from lago_images.console import counted, human_size
 from lago_images.repository.rendering import views
 
 # Neither HTML nor XML 1.0 may hold them.
@@ -62,6 +62,7 @@ def _environment() -> Environment:
         "size": human_size,
         "moment": views.moment,
         "day": views.day,
+        "counted": counted,
         "commit_url": views.commit_url,
         "run_url": views.run_url,
     }

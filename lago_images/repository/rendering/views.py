@@ -232,7 +232,9 @@ def day(seconds: int) -> str:
 def commit_url(release: Release) -> str:
     """Return where the release's commit can be looked at; empty where that is not known.
 
-    GitHub's run, which a release names, has the repository in its URL.
+    GitHub's run, which a release names, has the repository in its URL. Of others, as Jenkins' or a
+    person's, the release does not know it: the signed statement beside the disk does, which is
+    written before the release, and from which no page is rendered.
     """
     run, commit = _GITHUB_RUN.match(release.released.run), release.commit
     return f"{run[1]}/commit/{commit}" if run and _COMMIT.fullmatch(commit) else ""

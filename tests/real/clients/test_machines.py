@@ -6,6 +6,7 @@ import subprocess
 import pytest
 
 from tests.clients import lago
+from tests.clients.pages import blocks
 from tests.support.guests import overlay, started
 from tests.support.images import read_ext4, root_size
 
@@ -35,12 +36,14 @@ def boots(tmp_path):
     return boots
 
 
-def test_virt_builder_builds_a_machine_with_signature_checks(server, user, reader, boots, tmp_path):
-    user.add_source("tests", f"{server.url}/index.asc", reader.key)
+def test_virt_builder_builds_a_machine_with_signature_checks(
+    machines, server, user, boots, tmp_path
+):
     machine = tmp_path / "machine.img"
     # A larger size lets virt-resize copy every partition, and grow the one that the index names.
-    options = ["--check-signature", "--hostname", "built-here", "--no-network", "--size", "7G"]
-    user.build("my-debian-12", machine, *options)
+    options = f"--check-signature --hostname built-here --no-network --size 7G --output {machine}"
+    commands = blocks(machines.folder / "catalogue/my-debian-12.html")["virt-builder"]
+    user.paste(f"{commands} {options} --format raw")
     assert read_ext4(machine, "/etc/hostname") == "built-here\n"
     assert machine.stat().st_size == 7 * 2**30
     # Less what ext4 keeps for itself.

@@ -1,5 +1,6 @@
 """What the real virt-builder makes of a published repository, over HTTP."""
 
+import json
 import re
 
 import pytest
@@ -11,18 +12,20 @@ from tests.tools import need
 pytestmark = pytest.mark.real
 
 
-def test_an_unsigned_repository_is_listed(served, user):
-    user.add_source("tests", f"{served.url}/index")
-    (template,) = user.list()
+LIST = "virt-builder --list --list-format json"
+
+
+def test_an_unsigned_repository_is_listed(small, served, user):
+    (template,) = json.loads(user.add(small.folder / "index.html", LIST))["templates"]
     assert template["os-version"] == "tiny"
     assert template["arch"] == "x86_64"
     assert template["full-name"] == "tiny"
     assert template["size"] == 1 << 20
 
 
-def test_a_signed_repository_is_listed_with_signature_checks(served_signed, user, key):
-    user.add_source("tests", f"{served_signed.url}/index.asc", key.public)
-    assert [template["os-version"] for template in user.list("--check-signature")] == ["tiny"]
+def test_a_signed_repository_is_listed_with_signature_checks(signed, served_signed, user):
+    listed = user.add(signed.folder / "index.html", f"{LIST} --check-signature")
+    assert [each["os-version"] for each in json.loads(listed)["templates"]] == ["tiny"]
 
 
 def test_the_commands_that_serve_prints_work(served_signed, user, key):
@@ -47,7 +50,7 @@ def test_virt_index_validate_accepts_both_indexes(signed):
 
 
 def test_a_client_with_the_old_revision_gets_the_new_one(small, served, user):
-    user.add_source("tests", f"{served.url}/index")
+    user.add(small.folder / "index.html")
     user.fetch()
     small.specs.disk("image-specs/files/tiny.img", seed=2)
     small.publish()
@@ -59,17 +62,18 @@ def test_a_client_with_the_old_revision_gets_the_new_one(small, served, user):
 
 
 @pytest.mark.parametrize("name", ["index.asc", "index"])
-def test_a_tampered_or_unsigned_index_is_refused(signed, served_signed, user, key, name):
-    index = signed.folder / name
-    index.write_bytes(index.read_bytes().replace(b"arch=x86_64", b"arch=aarch64"))
-    user.add_source("tests", f"{served_signed.url}/{name}", key.public)
+def test_a_tampered_or_unsigned_index_is_refused(signed, served_signed, user, name):
+    index = (signed.folder / name).read_bytes()
+    signed.only("index-*.asc").write_bytes(index.replace(b"arch=x86_64", b"arch=aarch64"))
+    user.add(signed.folder / "index.html")
     with pytest.raises(VirtBuilderError, match="signature"):
         user.list("--check-signature")
 
 
-def test_an_index_signed_by_another_key_is_refused(served_signed, user, tmp_path):
-    other = make_key(tmp_path, "other")
-    user.add_source("tests", f"{served_signed.url}/index.asc", other.public)
+def test_an_index_signed_by_another_key_is_refused(signed, served_signed, user, tmp_path):
+    user.add(signed.folder / "index.html")
+    other = make_key(tmp_path, "other").public.read_bytes()
+    (user.home / "config/virt-builder/repos.d/tests.asc").write_bytes(other)
     with pytest.raises(VirtBuilderError, match="signature"):
         user.list("--check-signature")
 
@@ -79,14 +83,14 @@ def test_a_disk_with_other_bytes_is_refused(small, served, user, tmp_path):
     data = bytearray(disk.read_bytes())
     data[len(data) // 2] ^= 1
     disk.write_bytes(data)
-    user.add_source("tests", f"{served.url}/index")
+    user.add(small.folder / "index.html")
     with pytest.raises(VirtBuilderError, match="sha512 checksum of template did not match"):
         user.build("tiny", tmp_path / "out.img")
 
 
 def test_a_missing_disk_is_reported_as_missing(small, served, user, tmp_path):
     small.only("images/tiny/x86_64/*/tiny.qcow2.xz").unlink()
-    user.add_source("tests", f"{served.url}/index")
+    user.add(small.folder / "index.html")
     with pytest.raises(VirtBuilderError, match=re.compile("download|curl", re.IGNORECASE)):
         user.build("tiny", tmp_path / "out.img")
 
@@ -94,6 +98,6 @@ def test_a_missing_disk_is_reported_as_missing(small, served, user, tmp_path):
 def test_an_index_entry_without_arch_hides_every_image(small, served, user):
     index = small.folder / "index"
     index.write_bytes(index.read_bytes().replace(b"arch=x86_64\n", b""))
-    user.add_source("tests", f"{served.url}/index")
+    user.add(small.folder / "index.html")
     with pytest.raises(VirtBuilderError, match="arch"):
         user.list()

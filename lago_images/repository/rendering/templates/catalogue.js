@@ -1,10 +1,10 @@
 (() => {
-  const ages = [["year", 31536000], ["month", 2592000], ["day", 86400], ["hour", 3600], ["minute", 60]];
+  const ages = [["year", 365], ["month", 30], ["day", 1]];
   const words = new Intl.RelativeTimeFormat("en", {numeric: "auto"});
-  const age = (then) => {
-    const seconds = (Date.parse(then) - Date.now()) / 1000;
-    const [unit, length] = ages.find(([, length]) => Math.abs(seconds) >= length) || ages[ages.length - 1];
-    return words.format(Math.trunc(seconds / length), unit);
+  const age = (day) => {
+    const days = (Date.parse(day) - Date.now()) / 86400000;
+    const [unit, length] = ages.find(([, length]) => Math.abs(days) >= length) || ages[ages.length - 1];
+    return words.format(Math.trunc(days / length), unit);
   };
   const list = document.getElementById("list");
   if (!list) return;
@@ -24,8 +24,8 @@
       d: item.dataset.d,
       a: item.getElementsByClassName("arch")[0].textContent,
       s: Array.from(item.getElementsByClassName("badge"), (badge) => badge.textContent),
-      published: published.dateTime,
-      built: built.dateTime,
+      published: published.textContent,
+      built: built.textContent,
       size: button ? size(button.firstChild.data) : 0,
     };
   });
@@ -51,7 +51,8 @@
       item.classList.toggle("first", fits && first);
       if (fits) { shown += 1; first = false; }
     }
-    count.textContent = shown === items.length ? `${shown} images` : `${shown} of ${items.length} images`;
+    const all = `${items.length} image${items.length === 1 ? "" : "s"}`;
+    count.textContent = shown === items.length ? all : `${shown} of ${all}`;
     none.hidden = shown > 0;
   };
   const known = new Map(items.map((each) => [each.item, each]));
@@ -73,12 +74,6 @@
     filter();
     remember();
   });
-  document.addEventListener("keydown", (event) => {
-    if (event.key === "/" && !event.target.closest("input,select,textarea")) {
-      event.preventDefault();
-      search.focus();
-    }
-  });
   if (order.value) sort();
   filter();
   const withAge = (entries, observer) => {
@@ -86,7 +81,7 @@
       if (!isIntersecting) continue;
       observer.unobserve(target);
       const [published, built] = target.getElementsByTagName("time");
-      built.parentNode.prepend(`${age(published.dateTime)}; `);
+      built.parentNode.prepend(`${age(published.textContent)}; `);
     }
   };
   const observer = new IntersectionObserver(withAge, {rootMargin: "400px"});

@@ -7,7 +7,7 @@
     const [input, status] = [filter.querySelector("input"), filter.querySelector("[role=status]")];
     const show = () => {
       const fitting = lines.filter((line) => line.toLowerCase().includes(input.value.toLowerCase()));
-      status.textContent = `${fitting.length} of ${lines.length} packages`;
+      status.textContent = `${fitting.length} of ${lines.length} package${lines.length === 1 ? "" : "s"}`;
       listed.firstElementChild.replaceChildren(...fitting.map((line) => {
         const item = document.createElement("li");
         item.textContent = line;

@@ -14,7 +14,7 @@ from lago_images.repository.records.access import Access, Login
 from lago_images.repository.records.guest_tests import GuestTestRecord, QuarantinedFailure
 from lago_images.repository.records.layout import ImageId, ReleaseKey, is_rendered
 from lago_images.repository.records.manifest import BootTest
-from lago_images.repository.records.release import ObjectDigest, PackageDiff
+from lago_images.repository.records.release import ObjectDigest, PackageDiff, Released
 from lago_images.repository.records.state import State, read
 from lago_images.repository.rendering import commands, documents
 from lago_images.repository.rendering.index import listing_mark
@@ -196,6 +196,41 @@ def test_nothing_older_than_a_damaged_release_is_offered_on_its_page(store):
     assert "not offered" in page_of(read(store))
 
 
+def test_the_list_names_what_an_image_booted_with_and_its_page_the_seconds(store):
+    boot = BootTest(seconds=9.0, accel="kvm", firmware={"uefi": 9.0, "bios": 8.0}, again=8.0)
+    publish_by_hand(store, manifest(boot=boot), manifest("old", boot=replace(boot, firmware={})))
+    page = catalogue(store)
+    assert "booted</span>: bios, uefi (kvm)<" in page
+    assert "booted</span>: kvm<" in page
+    assert "bios 8 s, uefi 9 s, again 8 s (kvm)" in page_of(read(store))
+
+
+def test_the_list_has_aliases_and_notes_and_says_what_to_check_with(store):
+    properties = {**PROPERTIES, "aliases": "bookworm,deb12", "notes": "root has <no> password"}
+    made = manifest(properties=properties)
+    publish_by_hand(store, made)
+    page = catalogue(store)
+    assert "also bookworm, deb12<" in page
+    assert "bootstrap:<wbr>bookworm<" in page
+    assert "root has &lt;no&gt; password<" in page
+    assert f"sha256 {made.disk.sha256[:8]}…" in page
+    assert "the first 8 digits of each checksum" in page
+    assert 'by all 64, which are on the image\'s page and in <a href="SHA256SUMS.asc">' in page
+    unsigned = render(read(store), SITE, []).files["index.html"].decode()
+    assert 'by all 64, which are on the image\'s page and in <a href="SHA256SUMS">' in unsigned
+
+
+def test_one_thing_is_told_as_one(store):
+    publish_by_hand(store, manifest(build_id="b1"))
+    diff = PackageDiff(since=1, upgraded=("bash 5.1 5.2",))
+    put_release(store, release(2, "b2", package_changes=diff))
+    page, feed = page_of(read(store)), render(read(store), SITE).files["feed.xml"].decode()
+    assert "<summary>1 package change since revision 1</summary>" in page
+    assert "<summary>Show the 1 package for x86_64</summary>" in page
+    for text in (catalogue(store), page, feed):
+        assert not re.search(r"\b1 [a-z ]*(packages|changes|records|images)\b", text)
+
+
 def test_a_page_lists_what_the_boot_test_judged(store):
     checks = ("network", "second <boot>")
     boot = BootTest(seconds=9.0, accel="kvm", firmware={"bios": 9.0}, again=8.0, checks=checks)
@@ -223,10 +258,10 @@ BOOTED = BootTest(seconds=31.0, accel="kvm", firmware={"bios": 31.0})
     ("boot", "in_catalogue", "on_page"),
     [
         (None, "no boot test</span><small>no agent &amp; no</small>", "none: no agent &amp; no"),
-        (BOOTED, "booted</span>: bios 31", "bios 31 s (kvm)"),
+        (BOOTED, "booted</span>: bios (kvm)<", "bios 31 s (kvm)"),
         (
             replace(BOOTED, tests=(TEST,)),
-            "booted</span>: bios 31",
+            "booted</span>: bios (kvm), 1 of 1 test failed, quarantined until 2026-12-31<",
             "bios 31 s (kvm), 1 of 1 test failed, quarantined until 2026-12-31",
         ),
         (
@@ -288,6 +323,68 @@ def test_package_changes_are_in_page_and_feed(store):
     ]
     ids = [each.text for each in feed.iter(f"{ATOM}id")]
     assert ids[1] == f"{SITE.base_url}/releases/debian-12/x86_64/2.json"
+
+
+RUN = "https://github.com/example/vm-specs/actions/runs/12345678"
+
+
+@pytest.mark.parametrize(
+    ("run", "commit", "commit_url", "run_url"),
+    [
+        (RUN, "a" * 40, f"https://github.com/example/vm-specs/commit/{'a' * 40}", RUN),
+        (
+            "https://git.example.org/o/r/actions/runs/1/attempts/2",
+            "b" * 64,
+            f"https://git.example.org/o/r/commit/{'b' * 64}",
+            "https://git.example.org/o/r/actions/runs/1/attempts/2",
+        ),
+        (RUN, "unknown", "", RUN),
+        (RUN, f"{'a' * 37}/..", "", RUN),
+        (RUN, f"{'a' * 40}\n", "", RUN),
+        ("http://ci.example.org/job/images/7/", "a" * 40, "", "http://ci.example.org/job/images/7/"),
+        ("", "a" * 40, "", ""),
+        ("javascript:alert(1)", "a" * 40, "", ""),
+        (f"javascript:alert(1)//{RUN}", "a" * 40, "", ""),
+        (f"javascript:alert(1)\n{RUN}", "a" * 40, "", ""),
+        (f" {RUN}", "a" * 40, "", ""),
+        ("https://github.com/o/r/x/actions/runs/1", "a" * 40, "", "https://github.com/o/r/x/actions/runs/1"),
+    ],
+)  # fmt: skip
+def test_a_record_links_its_commit_and_run_where_these_are_web_pages(
+    store, run, commit, commit_url, run_url
+):
+    put_release(store, release(1, manifest(commit=commit), released=Released(commit="c1", run=run)))
+    links = Elements(page_of(read(store))).links
+    assert [each for each in links if "/commit/" in each] == [commit_url] * bool(commit_url)
+    assert [each for each in links if each == run] == [run_url] * bool(run_url)
+    assert not [each for each in links if "script:" in each]
+
+
+def test_feeds_tell_withdrawals_and_rollbacks_and_why(store):
+    publish_by_hand(store, manifest(build_id="b1"), manifest(build_id="b2"))
+    put_release(
+        store, release(3, None, withdraws=2, reason="no <network>", published=1_700_000_300)
+    )
+    put_release(store, release(4, "b1", reason="openssl & more", published=1_700_000_400))
+    for data in (pages_of(read(store))["catalogue/debian-12.xml"],
+                 render(read(store), SITE).files["feed.xml"]):  # fmt: skip
+        entries = list(ET.fromstring(data).iter(f"{ATOM}entry"))
+        titles = [
+            entry.findtext(f"{ATOM}title").removeprefix("debian-12 (x86_64): ") for entry in entries
+        ]
+        assert titles == [
+            "rolled back to revision 1",
+            "revision 2 withdrawn",
+            "revision 2 released",
+            "revision 1 released",
+        ]
+        reasons = [
+            ["".join(p.itertext()) for p in entry.iter(f"{XHTML}p")][:1] for entry in entries
+        ]
+        assert reasons[:2] == [["Reason: openssl & more"], ["Reason: no <network>"]]
+        assert not [each for each in reasons[2:] if each[0].startswith("Reason")]
+        links = [entry.find(f"{ATOM}link").get("href") for entry in entries]
+        assert links[1] == f"{SITE.base_url}/catalogue/debian-12.html#x86_64-3"
 
 
 @pytest.mark.parametrize(
@@ -356,6 +453,31 @@ def test_a_foreign_architecture_is_in_the_client_commands():
     assert "--arch aarch64" in texts["libvirt"]
 
 
+@pytest.mark.parametrize("arch", ["x86_64", "aarch64"])
+@pytest.mark.parametrize(
+    ("booted", "named", "is_uefi_only"),
+    [
+        ({"bios": 9.0, "uefi": 9.0}, "", False),
+        ({"bios": 9.0}, "", False),
+        ({"uefi": 9.0}, "", True),
+        ({}, "uefi", True),
+        ({}, "bios uefi", False),
+        ({}, "", False),
+        (None, "uefi", True),
+        (None, "", False),
+    ],
+)
+def test_a_machine_of_what_boots_by_uefi_alone_gets_that(arch, booted, named, is_uefi_only):
+    boot = None if booted is None else BootTest(seconds=9.0, accel="kvm", firmware=booted)
+    properties = {"firmware": named} if named else {}
+    made = manifest(arch=arch, boot=boot, properties=properties)
+    [text] = [
+        each.text for each in commands.of_image(release(1, made), released_image(made), SITE, KEY)
+        if each.title == "libvirt"
+    ]  # fmt: skip
+    assert text.endswith(" --boot uefi") == is_uefi_only
+
+
 def test_the_list_of_boot_files_is_linked_where_there_is_one(store):
     old, new = release(1), release(2, "b2")
     key = new.image.public.boot_files
@@ -377,7 +499,7 @@ def test_a_long_history_shows_old_revisions_as_lines_and_offered_ones_whole(stor
         put_release(store, release(revision, "b3"))
     page = page_of(read(store))
     # Revisions 1 and 3 to 19 are offered, too: clients of lago can ask for them.
-    assert "1 earlier records for x86_64" in page
+    assert "1 earlier record for x86_64" in page
     elements = Elements(page)
     assert {f"x86_64-{revision}" for revision in range(1, 70)} <= set(elements.ids)
     assert "../images/debian-12/x86_64/b1.0123abcd/debian-12.qcow2.xz" in elements.links
