@@ -8,17 +8,21 @@ import os
 import shutil
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from errno import ENXIO
 from pathlib import Path
 from threading import Event, Thread
+from typing import TYPE_CHECKING
 
 from lago_images.console import Advance
 from lago_images.disks import xz
 from lago_images.disks.checksums import Checksums, Digests
 from lago_images.errors import BuildError
 from lago_images.host.process import Runner, search_path
+from lago_images.host.threads import Workers, result, side_by_side
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 PROGRAM = "7zz"
 # 7-Zip's settings of each level, from liblzma's size at that level down, for less of its time. At
@@ -98,18 +102,18 @@ class Compression:
 
     def _by_liblzma(self, sums: Checksums) -> Iterator[xz.Block]:
         zeros: Future[xz.Block] | None = None
-        with _pool(self._threads) as (pool, check):
+        with _pool(self._threads) as (workers, check):
             pending: deque[Future[xz.Block]] = deque()
             for data in sums.of_disk(blocks(self._disk)):
                 if data is not _ZEROS:
-                    pending.append(pool.submit(xz.encode, data, self._level, check))
+                    pending.append(workers.submit(xz.encode, data, self._level, check))
                 else:
-                    zeros = zeros or pool.submit(xz.encode, data, self._level, check)
+                    zeros = zeros or workers.submit(xz.encode, data, self._level, check)
                     pending.append(zeros)
                 if len(pending) > self._threads + 1:
-                    yield pending.popleft().result()
+                    yield result(pending.popleft())
             while pending:
-                yield pending.popleft().result()
+                yield result(pending.popleft())
 
     def _by_7zip(self, sums: Checksums, runner: Runner) -> Iterator[xz.Block]:
         argv = by_7zip(self._level, self._threads)
@@ -240,16 +244,16 @@ def _read(fd: int, start: int, length: int, disk: Path) -> bytes:
 
 
 @contextmanager
-def _pool(threads: int) -> Generator[tuple[ThreadPoolExecutor, Callable[[], None]]]:
+def _pool(threads: int) -> Generator[tuple[Workers, Callable[[], None]]]:
     """Yield threads that end soon when the work does, and the check by which theirs is ended."""
-    pool, is_over = ThreadPoolExecutor(threads, thread_name_prefix="xz"), Event()
+    is_over = Event()
 
     def check() -> None:
         if is_over.is_set():
             raise KeyboardInterrupt
 
-    try:
-        yield pool, check
-    finally:
-        is_over.set()
-        pool.shutdown(cancel_futures=True)
+    with side_by_side(threads, "xz") as workers:
+        try:
+            yield workers, check
+        finally:
+            is_over.set()

@@ -18,11 +18,13 @@ from lago_images.disks.compress import blocks, compress
 from lago_images.disks.decompress import decompress
 from lago_images.errors import BuildError
 from lago_images.host.process import Runner
+from lago_images.host.threads import UNAWAITED
 from lago_images.settings import Settings
 from tests.tools import need
 
 MIB = 2**20
 BLOCK = xz.BLOCK_SIZE
+HANGS = 300
 LIBRARIES = Path("/usr/lib/x86_64-linux-gnu").glob("*.so.*")
 
 
@@ -241,4 +243,7 @@ def test_compression_threads_end_with_the_consumer(tmp_path, encoder):
     for _ in range(2):
         next(stream)
     stream.close()
-    assert not [t for t in threading.enumerate() if t.name.startswith(("xz", "7zz"))]
+    for thread in threading.enumerate():
+        if thread.name.startswith((f"{UNAWAITED}-xz", "7zz")):
+            thread.join(HANGS)
+            assert not thread.is_alive()
