@@ -320,6 +320,7 @@ def _send_xz(
             key,
             finished.disk,
             level=context.settings.compression_level,
+            threads=job.machine.threads,
             runner=runner,
             advance=advance,
             retry=waiting,

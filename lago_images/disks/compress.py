@@ -37,6 +37,8 @@ _BY_7ZIP = {
     8: "fb=64:mf=bt4:mc=32",
     9: "fb=64:mf=bt4:mc=32",
 }
+# Bytes of memory that 7-Zip takes for each of ``threads``, measured: docs/benchmarks.md.
+THREAD_MEMORY = 400 * 2**20
 _ZEROS = bytes(xz.BLOCK_SIZE)
 _PIECE = 2**20
 _PIPE = -1  # subprocess.PIPE, which only host may import
@@ -45,8 +47,8 @@ _PIPE = -1  # subprocess.PIPE, which only host may import
 class Compression:
     """The xz stream of a disk file, made while it is iterated over, once.
 
-    With 7-Zip it takes up to 400 MiB a processor; with liblzma no more than ``threads + 2``
-    blocks are in memory at a time, and blocks of zeros are compressed once.
+    With 7-Zip it takes up to ``THREAD_MEMORY`` bytes a thread; with liblzma no more than
+    ``threads + 2`` blocks are in memory at a time, and blocks of zeros are compressed once.
     """
 
     def __init__(
@@ -176,6 +178,14 @@ def by_7zip(level: int, threads: int) -> list[str]:
     # fmt: on
 
 
+def fitting_threads(memory: int, processors: int) -> int:
+    """Return how many threads may compress side by side in so many bytes of memory: at least one.
+
+    7-Zip that has too little is killed, and the build with it, where fewer threads take longer.
+    """
+    return max(1, min(processors, memory // THREAD_MEMORY))
+
+
 def has_7zip(runner: Runner) -> bool:
     """Return whether 7-Zip is installed."""
     return shutil.which(PROGRAM, path=search_path(runner.environ)) is not None
@@ -185,7 +195,7 @@ def compress(
     disk: Path,
     *,
     level: int,
-    threads: int | None = None,
+    threads: int,
     advance: Advance | None = None,
     runner: Runner | None = None,
 ) -> Compression:
@@ -194,14 +204,14 @@ def compress(
     Args:
         disk: The file; must not change meanwhile.
         level: 0 to 9: about the size of xz's preset, or less.
-        threads: How many of them compress side by side; by default one a processor.
+        threads: How many compress side by side; see ``fitting_threads``.
         advance: Progress callback, with the number of bytes done.
         runner: Starts 7-Zip; without one it is liblzma that compresses.
     """
     return Compression(
         disk,
         level=level,
-        threads=threads or len(os.sched_getaffinity(0)),
+        threads=threads,
         advance=advance,
         runner=runner,
     )
