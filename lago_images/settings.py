@@ -192,7 +192,7 @@ _SOURCES = "template-sources"
 _OTHERS = frozenset(
     PREFIX + name
     for name in (
-        *("VENV", "SIGNER", "PLAN_SHA256", "RUNNER", "RUNNERS", "PUBLISH"),
+        *("VENV", "SIGNER", "PLAN_SHA256", "CHANGE_IS_OURS", "RUNNER", "RUNNERS", "PUBLISH"),
         *("BUILDER_ROLE", "PUBLISHER_ROLE", "GITHUB_CREDENTIALS"),
         *("SIGNING_CREDENTIALS", "NEXT_SIGNING_CREDENTIALS"),
     )

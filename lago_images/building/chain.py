@@ -4,7 +4,7 @@ import shutil
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait  # noqa: TID251
 from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,7 +20,8 @@ from lago_images.building.progress import Progress
 from lago_images.building.reservations import Machine, Reservations, this_machine
 from lago_images.host import kvm
 from lago_images.host.kvm import Acceleration
-from lago_images.host.process import CHAIN_THREADS, Children
+from lago_images.host.process import Children
+from lago_images.host.threads import POLL, UNAWAITED
 from lago_images.host.workdir import default_scratch, workdir
 from lago_images.repository.records.manifest import BaseRecord, Manifest
 from lago_images.repository.records.state import StoredBuild
@@ -28,8 +29,8 @@ from lago_images.specs.model import BaseKind
 
 # Seconds that chains have to end when the run is.
 _MOMENT = 0.7
-# Seconds after which a signal is obeyed at the latest.
-_POLL = 0.2
+# The prefix of the names of the threads that start programs.
+_THREADS = f"{UNAWAITED}-chain"
 
 
 def build_chains(
@@ -63,7 +64,7 @@ def build_chains(
         machine=this_machine(),
         board=Board(sum(map(len, chains)), context.clock),
     )
-    pool = ThreadPoolExecutor(jobs, thread_name_prefix=CHAIN_THREADS)
+    pool = ThreadPoolExecutor(jobs, thread_name_prefix=_THREADS)
     context.console.interrupt = run.children.check
     try:
         with context.console.live(run.board.lines):
@@ -84,9 +85,7 @@ def build_chains(
 
 def _results(chains: Sequence[Future[list[Result]]]) -> list[Result]:
     """Wait for chains; return how their images ended, or raise what ended one before its end."""
-    # Another thread may have got a signal, or this one just before it waits: then nothing but the
-    # time wakes it.
-    while (seen := wait(chains, _POLL, FIRST_EXCEPTION)).not_done:
+    while (seen := wait(chains, POLL, FIRST_EXCEPTION)).not_done:
         if any(chain.exception() for chain in seen.done):
             break
     return [result for chain in chains for result in chain.result()]
@@ -97,7 +96,7 @@ def _are_left() -> bool:
     # The threads, and not their futures: a signal may come when a thread was started, and its
     # future is not known yet.
     deadline = time.monotonic() + _MOMENT
-    threads = [each for each in threading.enumerate() if each.name.startswith(CHAIN_THREADS)]
+    threads = [each for each in threading.enumerate() if each.name.startswith(_THREADS)]
     for thread in threads:
         thread.join(max(0, deadline - time.monotonic()))
     return any(thread.is_alive() for thread in threads)
@@ -355,7 +354,7 @@ def _build_chain(requests: Sequence[Request], run: _Run, *, grouped: bool) -> li
         run.reservations.worker(),
         workdir(scratch, console) as folder,
         console.group(title) if grouped else nullcontext(),
-        ThreadPoolExecutor(1, thread_name_prefix=f"{CHAIN_THREADS}-storing") as storing,
+        ThreadPoolExecutor(1, thread_name_prefix=f"{_THREADS}-storing") as storing,
     ):
         return _Chain(run=run, folder=folder, requests=requests, storing=storing).build()
 

@@ -6,7 +6,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import wait
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -37,6 +37,7 @@ from lago_images.building.upload import (
 from lago_images.errors import BuildError, CommandError
 from lago_images.host.process import Children, Runner, search_path
 from lago_images.host.retry import RetryPolicy
+from lago_images.host.threads import side_by_side
 from lago_images.repository.records.layout import BuildKey
 from lago_images.repository.records.manifest import (
     BaseRecord,
@@ -238,8 +239,8 @@ def _boot_and_send(
             )
         return _send(job, key, finished, waiting, runner, check), None
     children = Children(runner.children)
-    with ThreadPoolExecutor(1, thread_name_prefix="boot") as pool:
-        booting = pool.submit(boot_image, job, finished, replace(runner, children=children))
+    with side_by_side(1, "boot") as workers:
+        booting = workers.submit(boot_image, job, finished, replace(runner, children=children))
 
         def check_both() -> None:
             check()
@@ -264,8 +265,8 @@ def _send(
 ) -> Sent:
     """Compress and upload a disk, in its other forms beside the xz; what fails ends the rest."""
     children = Children(runner.children)
-    with job.machine.compression(check), ThreadPoolExecutor(1, thread_name_prefix="also") as pool:
-        also = pool.submit(_send_also, job, key, finished, replace(runner, children=children))
+    with job.machine.compression(check), side_by_side(1, "also") as workers:
+        also = workers.submit(_send_also, job, key, finished, replace(runner, children=children))
 
         def check_all() -> None:
             check()
@@ -319,6 +320,7 @@ def _send_xz(
             key,
             finished.disk,
             level=context.settings.compression_level,
+            threads=job.machine.threads,
             runner=runner,
             advance=advance,
             retry=waiting,

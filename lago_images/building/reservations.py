@@ -1,8 +1,7 @@
 """Reserve what builds take of the machine, and end programs that have no disk space left."""
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Condition, Event, Thread
@@ -11,15 +10,16 @@ from lago_images.building.bases.prepared import FinishedBase, LayerBase
 from lago_images.building.customise.namespace.kept_packages import KeptPackages
 from lago_images.building.customise.namespace.rules import APPLIANCE, may_keep
 from lago_images.building.model import Context
+from lago_images.disks.compress import THREAD_MEMORY, fitting_threads
 from lago_images.errors import Error, HostError
 from lago_images.host import space
+from lago_images.host.allowance import allowance
 from lago_images.host.process import Children, Runner
 from lago_images.specs.model import BaseKind, Spec
 
-_KIB, _MIB = 2**10, 2**20
-# An appliance's and a boot test's 2 GiB, and QEMU's own; 7-Zip's for each thread.
+_MIB = 2**20
+# An appliance's and a boot test's 2 GiB, and QEMU's own.
 _GUEST = 2304 * _MIB
-_COMPRESSION = 400 * _MIB
 _POLL = 0.5
 _LOOK = 1.0
 _LEAST = 32 * _MIB
@@ -114,11 +114,16 @@ class Machine:
 
     Args:
         memory: Bytes that may be used.
-        processors: How many there are.
+        processors: How many may be used.
+
+    Attributes:
+        threads: How many compress a disk, with room for one guest beside them: a disk is booted
+            while it is compressed.
     """
 
     def __init__(self, memory: int, processors: int) -> None:
-        fitting = (memory - processors * _COMPRESSION) // _GUEST
+        self.threads = fitting_threads(memory - _GUEST, processors)
+        fitting = (memory - self.threads * THREAD_MEMORY) // _GUEST
         self._free = {"guest": max(1, min(fitting, max(2, processors))), "compression": 1}
         self._changed = Condition()
 
@@ -132,7 +137,7 @@ class Machine:
         return self._take("guest", check)
 
     def compression(self, check: Callable[[], None]) -> AbstractContextManager[None]:
-        """Wait until no other disk is compressed, by all processors."""
+        """Wait until no other disk is compressed."""
         return self._take("compression", check)
 
     @contextmanager
@@ -152,15 +157,8 @@ class Machine:
 
 def this_machine(root: Path = Path("/")) -> Machine:
     """Return this machine, as far as this process may use it; ``root`` is where it is read from."""
-    fields = dict(line.split(":") for line in (root / "proc/meminfo").read_text().splitlines())
-    limits = [int(fields["MemAvailable"].split()[0]) * _KIB]
-    # Of a container, in cgroups of version 2 and 1; "max" and larger numbers than there is stand
-    # for no limit.
-    for name in ("memory.max", "memory/memory.limit_in_bytes"):
-        with suppress(OSError, ValueError):
-            limits.append(int((root / "sys/fs/cgroup" / name).read_text()))
-    share = min(limits) // 4 * 3
-    return Machine(share, len(os.sched_getaffinity(0)))
+    allowed = allowance(root)
+    return Machine(allowed.memory // 4 * 3, allowed.processors)
 
 
 class Reservations:

@@ -51,6 +51,7 @@ def send_disk(
     disk: Path,
     *,
     level: int,
+    threads: int,
     runner: Runner,
     advance: Advance,
     retry: RetryPolicy,
@@ -63,7 +64,7 @@ def send_disk(
         StorageError: The store failed, or has something else than what was sent.
     """
     disk_key = key.staging.disk
-    stream = compress(disk, level=level, advance=advance, runner=runner)
+    stream = compress(disk, level=level, threads=threads, advance=advance, runner=runner)
     chunks = _until_over(stream, check)
     stored = store.upload(disk_key, chunks, headers=headers(disk_key), retry=retry)
     digests = stream.digests

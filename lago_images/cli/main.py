@@ -9,10 +9,10 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from importlib import import_module
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import click
 from click.shell_completion import CompletionItem
@@ -127,7 +127,7 @@ class _Root(LazyGroup):
         environ = dict(os.environ)
         invocation = Invocation(console=console_for(environ), environ=environ)
         invocation.console.completed = invocation.completed
-        _end_on_signals(invocation.console)
+        is_ending = _end_on_signals(invocation.console)
         # Thousands of specs, releases and manifests are kept to the end: to look through them again
         # and again took a fifth of the time of a plan of 10,000 images.
         gc.set_threshold(_OBJECTS)
@@ -161,8 +161,8 @@ class _Root(LazyGroup):
         except (KeyboardInterrupt, click.Abort) as interrupt:
             _show_interruption(interrupt, invocation.console)
             code = INTERRUPTED
-            _leave_threads(code)
-        sys.exit(code if isinstance(code, int) else 0)
+        # Ctrl-C is how serve is ended, which is no failure.
+        _exit(code, is_interrupted=code == INTERRUPTED or is_ending())
 
 
 def _show_error(error: Error, console: Console) -> None:
@@ -216,8 +216,11 @@ def _speak_utf8() -> None:
             stream.reconfigure(encoding="utf-8")
 
 
-def _end_on_signals(console: Console) -> None:
-    """Let SIGTERM clean up as Ctrl-C does; a second of either ends at once."""
+def _end_on_signals(console: Console) -> Callable[[], bool]:
+    """Let SIGTERM clean up as Ctrl-C does; a second of either ends at once.
+
+    Returns what tells whether one has come.
+    """
     # GitHub sends SIGINT, then SIGTERM after 7.5 s, then kills (Canceling a workflow, its docs);
     # Jenkins sends SIGTERM.
     is_ending = False
@@ -239,6 +242,7 @@ def _end_on_signals(console: Console) -> None:
         signal.signal(signal.SIGTERM, interrupt)
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
             signal.signal(signal.SIGINT, interrupt)
+    return lambda: is_ending
 
 
 def _kill_programs() -> None:
@@ -247,18 +251,19 @@ def _kill_programs() -> None:
         process.Children.kill_all()
 
 
-def _leave_threads(code: int) -> None:
-    """End the process if threads are left, which Python would wait for, however long they take."""
-    # Imported where a chain was started.
-    process = sys.modules.get("lago_images.host.process")
-    if process and any(
-        thread.name.startswith(process.CHAIN_THREADS) for thread in threading.enumerate()
-    ):
+def _exit(code: object, *, is_interrupted: bool) -> NoReturn:
+    """End the process; after Ctrl-C without the threads that Python would wait for."""
+    number = code if isinstance(code, int) else 0
+    # Imported where one was started.
+    unawaited = sys.modules.get("lago_images.host.threads")
+    names = [thread.name for thread in threading.enumerate()]
+    if is_interrupted and unawaited and any(n.startswith(unawaited.UNAWAITED) for n in names):
         _kill_programs()
         for stream in (sys.stdout, sys.stderr):
             with suppress(OSError, ValueError):
                 stream.flush()
-        os._exit(code)
+        os._exit(number)
+    sys.exit(number)
 
 
 _COMMANDS = {

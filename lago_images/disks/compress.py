@@ -8,17 +8,21 @@ import os
 import shutil
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from errno import ENXIO
 from pathlib import Path
 from threading import Event, Thread
+from typing import TYPE_CHECKING
 
 from lago_images.console import Advance
 from lago_images.disks import xz
 from lago_images.disks.checksums import Checksums, Digests
 from lago_images.errors import BuildError
 from lago_images.host.process import Runner, search_path
+from lago_images.host.threads import Workers, result, side_by_side
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 PROGRAM = "7zz"
 # 7-Zip's settings of each level, from liblzma's size at that level down, for less of its time. At
@@ -33,6 +37,8 @@ _BY_7ZIP = {
     8: "fb=64:mf=bt4:mc=32",
     9: "fb=64:mf=bt4:mc=32",
 }
+# Bytes of memory that 7-Zip takes for each of ``threads``, measured: docs/benchmarks.md.
+THREAD_MEMORY = 400 * 2**20
 _ZEROS = bytes(xz.BLOCK_SIZE)
 _PIECE = 2**20
 _PIPE = -1  # subprocess.PIPE, which only host may import
@@ -41,8 +47,8 @@ _PIPE = -1  # subprocess.PIPE, which only host may import
 class Compression:
     """The xz stream of a disk file, made while it is iterated over, once.
 
-    With 7-Zip it takes up to 400 MiB a processor; with liblzma no more than ``threads + 2``
-    blocks are in memory at a time, and blocks of zeros are compressed once.
+    With 7-Zip it takes up to ``THREAD_MEMORY`` bytes a thread; with liblzma no more than
+    ``threads + 2`` blocks are in memory at a time, and blocks of zeros are compressed once.
     """
 
     def __init__(
@@ -98,18 +104,18 @@ class Compression:
 
     def _by_liblzma(self, sums: Checksums) -> Iterator[xz.Block]:
         zeros: Future[xz.Block] | None = None
-        with _pool(self._threads) as (pool, check):
+        with _pool(self._threads) as (workers, check):
             pending: deque[Future[xz.Block]] = deque()
             for data in sums.of_disk(blocks(self._disk)):
                 if data is not _ZEROS:
-                    pending.append(pool.submit(xz.encode, data, self._level, check))
+                    pending.append(workers.submit(xz.encode, data, self._level, check))
                 else:
-                    zeros = zeros or pool.submit(xz.encode, data, self._level, check)
+                    zeros = zeros or workers.submit(xz.encode, data, self._level, check)
                     pending.append(zeros)
                 if len(pending) > self._threads + 1:
-                    yield pending.popleft().result()
+                    yield result(pending.popleft())
             while pending:
-                yield pending.popleft().result()
+                yield result(pending.popleft())
 
     def _by_7zip(self, sums: Checksums, runner: Runner) -> Iterator[xz.Block]:
         argv = by_7zip(self._level, self._threads)
@@ -172,6 +178,14 @@ def by_7zip(level: int, threads: int) -> list[str]:
     # fmt: on
 
 
+def fitting_threads(memory: int, processors: int) -> int:
+    """Return how many threads may compress side by side in so many bytes of memory: at least one.
+
+    7-Zip that has too little is killed, and the build with it, where fewer threads take longer.
+    """
+    return max(1, min(processors, memory // THREAD_MEMORY))
+
+
 def has_7zip(runner: Runner) -> bool:
     """Return whether 7-Zip is installed."""
     return shutil.which(PROGRAM, path=search_path(runner.environ)) is not None
@@ -181,7 +195,7 @@ def compress(
     disk: Path,
     *,
     level: int,
-    threads: int | None = None,
+    threads: int,
     advance: Advance | None = None,
     runner: Runner | None = None,
 ) -> Compression:
@@ -190,14 +204,14 @@ def compress(
     Args:
         disk: The file; must not change meanwhile.
         level: 0 to 9: about the size of xz's preset, or less.
-        threads: How many of them compress side by side; by default one a processor.
+        threads: How many compress side by side; see ``fitting_threads``.
         advance: Progress callback, with the number of bytes done.
         runner: Starts 7-Zip; without one it is liblzma that compresses.
     """
     return Compression(
         disk,
         level=level,
-        threads=threads or len(os.sched_getaffinity(0)),
+        threads=threads,
         advance=advance,
         runner=runner,
     )
@@ -240,16 +254,16 @@ def _read(fd: int, start: int, length: int, disk: Path) -> bytes:
 
 
 @contextmanager
-def _pool(threads: int) -> Generator[tuple[ThreadPoolExecutor, Callable[[], None]]]:
+def _pool(threads: int) -> Generator[tuple[Workers, Callable[[], None]]]:
     """Yield threads that end soon when the work does, and the check by which theirs is ended."""
-    pool, is_over = ThreadPoolExecutor(threads, thread_name_prefix="xz"), Event()
+    is_over = Event()
 
     def check() -> None:
         if is_over.is_set():
             raise KeyboardInterrupt
 
-    try:
-        yield pool, check
-    finally:
-        is_over.set()
-        pool.shutdown(cancel_futures=True)
+    with side_by_side(threads, "xz") as workers:
+        try:
+            yield workers, check
+        finally:
+            is_over.set()

@@ -37,9 +37,6 @@ PIPE = subprocess.PIPE
 # Seconds between SIGTERM and SIGKILL: who ended a run waits for all of its programs.
 _GRACE = 1.0
 _POLL = 0.05
-# The prefix of the names of threads that start programs for a chain: the command line ends their
-# programs and does not wait for them. Here, where neither needs to import the other.
-CHAIN_THREADS = "chain"
 
 
 def child_environment(

@@ -27,6 +27,7 @@ from lago_images.settings import Settings
 
 SAMPLE = 192 * 2**20
 LEVEL = Settings().compression_level
+THREADS = len(os.sched_getaffinity(0))
 SUMS = (("sha1sum", "disk"), ("sha256sum", "disk.xz"), ("sha512sum", "disk.xz"))
 
 
@@ -51,7 +52,7 @@ def _processor() -> float:
 
 
 def ours(folder: Path) -> int:
-    work = compress(folder / "disk", level=LEVEL, runner=Runner())
+    work = compress(folder / "disk", level=LEVEL, threads=THREADS, runner=Runner())
     with (folder / "disk.xz").open("wb") as file:
         file.writelines(work)
     return work.digests.compressed_size
@@ -68,7 +69,7 @@ def rival(folder: Path, level: str) -> int:
 
 def seven_zip(folder: Path) -> int:
     """Compress by 7-Zip alone, without a checksum and with the headers that it writes."""
-    command = by_7zip(LEVEL, len(os.sched_getaffinity(0)))
+    command = by_7zip(LEVEL, THREADS)
     with (folder / "disk").open("rb") as disk, (folder / "disk.xz").open("wb") as file:
         subprocess.run(command, stdin=disk, stdout=file, check=True)
     return (folder / "disk.xz").stat().st_size

@@ -87,6 +87,11 @@ def secrets_of(run: jenkins.Run) -> dict[str, list[str]]:
     return {jenkins.script(e): e["secrets"] for e in run.of("sh") if e["secrets"]}
 
 
+def said_to_be_ours(run: jenkins.Run) -> set[str]:
+    """What builds are told of the change: whether the kernel of the host is shared with it."""
+    return {e["ours"] for e in run.of("sh") if jenkins.script(e).startswith("ci/build")}
+
+
 def test_the_pipeline_runs_on_branches_pull_requests_forks_and_failures(agent):
     check_restart(agent)
     check_multibranch(agent)
@@ -201,6 +206,7 @@ def check_fork(agent):
     assert "ci/build --no-upload" in fork.commands
     assert secrets_of(fork) == {}
     assert agent.objects() == found
+    assert said_to_be_ours(fork) == {"false"}
 
 
 def check_trust(agent):
@@ -212,6 +218,7 @@ def check_trust(agent):
         assert not fork.failed, fork.log
         assert "ci/build --no-upload" in fork.commands
         assert secrets_of(fork) == {}
+        assert said_to_be_ours(fork) == {"false"}
     tip = git(agent.host.remote, "rev-parse", "change")
     # Nor are parents that are ours, under files that are not.
     crafted = git(
@@ -231,6 +238,7 @@ def check_trust(agent):
     ours = agent.run(env=PULL, ref="refs/pull/3/merge")
     assert not ours.failed, ours.log
     assert secrets_of(ours)["ci/build --upload"] == AWS
+    assert said_to_be_ours(ours) == {"true"}
 
 
 def check_failure(agent):

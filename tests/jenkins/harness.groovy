@@ -153,7 +153,7 @@ class Pipeline {
         }
         String out = child.inputStream.text
         int code = child.waitFor()
-        note(step: 'sh', command: command, code: code, stale: environ.STALE, outdated: environ.OUTDATED, digest: environ.LAGO_IMAGES_PLAN_SHA256, folder: folder.path, tools: environ.TOOLS,
+        note(step: 'sh', command: command, code: code, stale: environ.STALE, outdated: environ.OUTDATED, digest: environ.LAGO_IMAGES_PLAN_SHA256, ours: environ.LAGO_IMAGES_CHANGE_IS_OURS, folder: folder.path, tools: environ.TOOLS,
              secrets: environ.keySet().findAll {
                  it.startsWith('AWS_') && it.contains('KEY') || it == 'GITHUB_TOKEN' || it.endsWith('SIGNING_KEY')
              }.sort())

@@ -185,7 +185,7 @@ def test_what_fails_in_both_engines_is_told_by_what_failed_first(
 
 
 def test_a_strangers_pull_request_is_for_the_appliance(host):
-    assert host.customise(CHANGE_FORK="them").engine.why == "the pull request is from a fork"
+    assert host.customise(CHANGE_FORK="them").engine.why == "the pull request may be from a fork"
 
 
 def test_who_chooses_the_appliance_gets_it(host):

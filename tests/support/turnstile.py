@@ -154,7 +154,7 @@ def gate_requests(store: Any, turnstile: Turnstile, actor: str) -> Any:
 
 
 class OneByOne:
-    """Stands in for ``ThreadPoolExecutor``: requests side by side would come in chance's order."""
+    """Stands in for ``side_by_side``: requests side by side would come in chance's order."""
 
     def __init__(self, *_args: Any, **_named: Any) -> None: ...
 

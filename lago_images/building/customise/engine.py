@@ -107,7 +107,7 @@ def _why_appliance(spec: Spec, context: Context) -> str:
     if settings.engine == rules.APPLIANCE:
         return "engine = appliance"
     if not rules.is_allowed(settings, context.environ):
-        return "the pull request is from a fork"
+        return "the pull request may be from a fork"
     return rules.why_not(spec, _reader(context.root))
 
 

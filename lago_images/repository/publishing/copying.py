@@ -19,6 +19,7 @@ from lago_images.errors import (
     StorageError,
     TamperedError,
 )
+from lago_images.host.threads import undo
 from lago_images.repository.records.access import Access
 from lago_images.repository.records.layout import SPEC, BuildFolder, BuildKey, headers
 from lago_images.repository.records.manifest import Manifest
@@ -87,8 +88,8 @@ class PublicCopy:
             try:
                 self._image = self._made(base)
             # Ctrl-C too: nothing names the copy yet, and nobody else would miss it.
-            except BaseException:
-                self.remove()
+            except BaseException as error:
+                undo(error, self.remove)
                 raise
         return self._image
 

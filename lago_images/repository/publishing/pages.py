@@ -10,13 +10,13 @@ holds for each page by itself.
 """
 
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import msgspec
 
 from lago_images.errors import ConflictError, NotFoundError, StorageError
+from lago_images.host.threads import side_by_side
 from lago_images.repository.records.layout import PAGE_FOLDERS, PAGES_CACHE, headers, is_rendered
 from lago_images.repository.records.manifest import canonical
 from lago_images.repository.records.reading import THREADS
@@ -96,8 +96,8 @@ def write_pages(store: Store, before: PublishedPages, pages: Mapping[str, Page])
     def write(page: Page) -> tuple[str, bool]:
         return _write(store, before, page)
 
-    with ThreadPoolExecutor(min(THREADS, len(due))) as pool:
-        outcomes = list(pool.map(write, due))
+    with side_by_side(min(THREADS, len(due)), "pages") as workers:
+        outcomes = list(workers.map(write, due))
     # With the ETags that were listed, or that our own writes returned: what another publisher wrote
     # since has a third one, and is read and compared next time.
     known = {key: (before.etags[key], inputs) for key, inputs in before.inputs.items()}

@@ -7,7 +7,6 @@ lock.
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 
@@ -21,6 +20,7 @@ from lago_images.errors import (
 )
 from lago_images.host.process import Runner
 from lago_images.host.retry import RetryPolicy
+from lago_images.host.threads import side_by_side
 from lago_images.repository.publishing.author import NOBODY, Author, author_of
 from lago_images.repository.publishing.pages import PublishedPages, read_pages, write_pages
 from lago_images.repository.records import layout
@@ -226,8 +226,8 @@ def _read_before(store: Store, signer: Signer) -> Before:
             return None
 
     # Side by side, in any order: what counts is that all are read before the releases are listed.
-    with ThreadPoolExecutor(len(names)) as pool:
-        files = {blob.key: blob for blob in pool.map(get, sorted(names)) if blob}
+    with side_by_side(len(names), "read") as workers:
+        files = {blob.key: blob for blob in workers.map(get, sorted(names)) if blob}
     return Before(files=files, pages=read_pages(store))
 
 

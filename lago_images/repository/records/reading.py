@@ -8,7 +8,6 @@ the listing when it is lost or its bytes are not those of its digest.
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
@@ -16,6 +15,7 @@ from typing import Generic, TypeVar
 import msgspec
 
 from lago_images.errors import NotFoundError, RepositoryError, StorageError
+from lago_images.host.threads import side_by_side
 from lago_images.repository.records.layout import (
     CACHE,
     BuildKey,
@@ -230,5 +230,5 @@ def _get_all(store: Store, keys: Mapping[str, Key]) -> list[Blob]:
 
     if len(keys) < 2:  # noqa: PLR2004 -- no threads for one
         return [blob for key in keys if (blob := get(key))]
-    with ThreadPoolExecutor(min(THREADS, len(keys))) as pool:
-        return [blob for blob in pool.map(get, keys) if blob]
+    with side_by_side(min(THREADS, len(keys)), "read") as workers:
+        return [blob for blob in workers.map(get, keys) if blob]

@@ -6,13 +6,13 @@ Headers that clients and caches get with a repository's objects: from a web serv
 import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from typing import TypeVar
 from urllib.parse import urlsplit
 
 from lago_images.errors import MANUAL, NotFoundError, RepositoryError
+from lago_images.host.threads import side_by_side
 from lago_images.repository.records import layout
 from lago_images.repository.records.reading import THREADS
 from lago_images.repository.rendering import client_setup, index, lago, sums
@@ -48,10 +48,10 @@ def fetch(
 
     # Side by side: over HTTP each costs a round trip, and all of them are small.
     wanted = sorted(names)
-    with ThreadPoolExecutor(THREADS) as pool:
+    with side_by_side(THREADS, "fetch") as workers:
         return {
             name: data
-            for name, data in zip(wanted, pool.map(get, wanted), strict=True)
+            for name, data in zip(wanted, workers.map(get, wanted), strict=True)
             if data is not None
         }
 

@@ -4,12 +4,12 @@ Unlike ``state.read`` this trusts no cache: it is for finding all that is wrong 
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TypeVar
 
 from lago_images.console import first_of, human_size
 from lago_images.errors import NotFoundError, RepositoryError, StorageError
+from lago_images.host.threads import side_by_side
 from lago_images.repository.records import layout
 from lago_images.repository.records.layout import (
     BUILDS,
@@ -159,8 +159,8 @@ def _read_all(
     findings: list[Finding],
 ) -> list[_T]:
     records: list[_T] = []
-    with ThreadPoolExecutor(THREADS) as pool:
-        for outcome in pool.map(lambda pair: read(*pair), list(keys)):
+    with side_by_side(THREADS, "records") as workers:
+        for outcome in workers.map(lambda pair: read(*pair), list(keys)):
             if isinstance(outcome, Finding):
                 findings.append(outcome)
             elif outcome is not None:

@@ -8,7 +8,6 @@ what these render to.
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -22,6 +21,7 @@ from lago_images.errors import (
 )
 from lago_images.host.gpg import fingerprints, throw_away
 from lago_images.host.process import Runner
+from lago_images.host.threads import side_by_side
 from lago_images.repository.publishing.retention import Retention
 from lago_images.repository.records import layout
 from lago_images.repository.records.layout import ImageId, owner
@@ -164,7 +164,7 @@ class Verifier:
         with (
             self._progress(source, named, rendered.sums) as advance,
             # Two disks at once: hashing and decompressing use a core each.
-            ThreadPoolExecutor(2 if self.deep else THREADS) as pool,
+            side_by_side(2 if self.deep else THREADS, "verify") as workers,
         ):
             progress.advance = advance if self.deep else None
 
@@ -178,7 +178,7 @@ class Verifier:
                     advance(1)
                 return problems
 
-            for problems in pool.map(check, named):
+            for problems in workers.map(check, named):
                 findings += problems
         # The records tell of the same objects, of those too that are not offered.
         looked_at = {each.where for each in findings if owner(each.where)}
@@ -196,8 +196,8 @@ class Verifier:
     ) -> AbstractContextManager[Advance]:
         if not self.deep:
             return self.console.progress("checking builds", len(named), of="builds")
-        with ThreadPoolExecutor(THREADS) as pool:
-            sizes = pool.map(lambda copy: builds.disk_size(source, copy, sums), named)
+        with side_by_side(THREADS, "sizes") as workers:
+            sizes = workers.map(lambda copy: builds.disk_size(source, copy, sums), named)
         return self.console.progress("reading disks", sum(sizes))
 
     def _consistent(self, reader: HeaderReader) -> tuple[State, dict[str, bytes], list[Finding]]:

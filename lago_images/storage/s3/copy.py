@@ -1,13 +1,13 @@
 """Copy an object inside a bucket, and prove the copy."""
 
 import hashlib
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
 from lago_images.errors import ConflictError, NotFoundError, StorageError, TamperedError
+from lago_images.host.threads import side_by_side, undo
 from lago_images.storage.base import ContentDigest, Headers, tampered
 from lago_images.storage.s3.bucket import Bucket, Feature
 from lago_images.storage.s3.conditional import http_headers
@@ -103,16 +103,16 @@ class Copier:
         whole = range(copy.expected.size)
         extents = [whole[at : at + self.part_size] for at in whole[:: self.part_size]]
         try:
-            with ThreadPoolExecutor(WORKERS, thread_name_prefix="copy") as pool:
-                parts = pool.map(
+            with side_by_side(WORKERS, "copy") as workers:
+                parts = workers.map(
                     lambda numbered: session.copy(numbered[0], copy.source, condition, numbered[1]),
                     enumerate(extents, 1),
                 )
                 session.complete(list(parts))
-        except BaseException:
+        except BaseException as error:
             # What cannot be aborted now is left for ``repo gc``.
             with suppress(StorageError):
-                session.abort()
+                undo(error, session.abort)
             raise
 
     def _explain_refusal(self, copy: Copy, error: StorageError) -> None:

@@ -3,21 +3,24 @@
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lago_images.console import Advance
 from lago_images.errors import StorageError
+from lago_images.host.threads import is_leaving, result, side_by_side
 from lago_images.storage.base import BLOCK
 from lago_images.storage.directory.files import failed
 from lago_images.storage.s3.bucket import Bucket
 from lago_images.storage.s3.etags import bare
 from lago_images.storage.s3.failures import status_of, understood
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 # Measured on Ceph over loopback: tests/benchmarks/transfer.py. ``read`` has WORKERS + 1 pieces in
 # memory, ``save`` a block for each of its workers.
@@ -56,24 +59,21 @@ def read(bucket: Bucket, key: str, start: int) -> Iterator[bytes]:
     if first is None:
         return
     yield from first.blocks
-    with ThreadPoolExecutor(WORKERS, thread_name_prefix="read") as pool:
+    with side_by_side(WORKERS, "read") as workers:
         ahead: deque[Future[_Piece | None]] = deque()
         starts = iter(range(start + first.extent.size, first.extent.total, PIECE))
 
         def taken() -> Iterable[bytes]:
-            piece = ahead.popleft().result()
+            piece = result(ahead.popleft())
             _refuse_other(bucket, key, first.extent, None if piece is None else piece.extent)
             return () if piece is None else piece.blocks
 
-        try:
-            for at in starts:
-                ahead.append(pool.submit(_piece, bucket, key, at))
-                if len(ahead) >= WORKERS:
-                    yield from taken()
-            while ahead:
+        for at in starts:
+            ahead.append(workers.submit(_piece, bucket, key, at))
+            if len(ahead) >= WORKERS:
                 yield from taken()
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+        while ahead:
+            yield from taken()
 
 
 def save(bucket: Bucket, key: str, path: Path, advance: Advance) -> None:
@@ -87,8 +87,12 @@ def save(bucket: Bucket, key: str, path: Path, advance: Advance) -> None:
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
         try:
             _save(bucket, key, lambda at: _Place(fd=fd, at=at, advance=advance))
-        finally:
-            os.close(fd)
+        except BaseException as error:
+            # A thread that is left behind would write into the next file of this number.
+            if not is_leaving(error):
+                os.close(fd)
+            raise
+        os.close(fd)
     except OSError as error:
         raise failed(f"writing {path}", error) from error
 
@@ -100,13 +104,9 @@ def _save(bucket: Bucket, key: str, place: Callable[[int], "_Place"]) -> None:
     first = fetch(0)
     if first is None:
         return
-    with ThreadPoolExecutor(SAVING_WORKERS, thread_name_prefix="save") as pool:
-        try:
-            for extent in pool.map(fetch, range(first.size, first.total, SAVED_PIECE)):
-                _refuse_other(bucket, key, first, extent)
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+    with side_by_side(SAVING_WORKERS, "save") as workers:
+        for extent in workers.map(fetch, range(first.size, first.total, SAVED_PIECE)):
+            _refuse_other(bucket, key, first, extent)
 
 
 @dataclass(slots=True, kw_only=True)

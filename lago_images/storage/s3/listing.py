@@ -1,11 +1,11 @@
 """List a bucket, page by page; a long list in parts side by side."""
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from typing import Any
 
 from lago_images.errors import StorageError
+from lago_images.host.threads import side_by_side
 from lago_images.storage.base import Stat
 from lago_images.storage.s3.bucket import Bucket
 from lago_images.storage.s3.etags import bare
@@ -20,8 +20,8 @@ def listed(bucket: Bucket, prefix: str, marks: Sequence[str]) -> Iterator[Stat]:
         yield from _between(bucket, prefix, "", "")
         return
     bounds = ["", *sorted(marks), ""]
-    with ThreadPoolExecutor(WORKERS, thread_name_prefix="list") as pool:
-        parts = pool.map(
+    with side_by_side(WORKERS, "list") as workers:
+        parts = workers.map(
             lambda bound: list(_between(bucket, prefix, *bound)),
             pairwise(bounds),
         )

@@ -7,13 +7,13 @@ nothing. The probe writes, races and deletes a few small objects under ``state/p
 import time
 import uuid
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from threading import Barrier
 from typing import Any
 
 from lago_images.errors import NotFoundError, StorageError
+from lago_images.host.threads import side_by_side, undo
 from lago_images.storage.s3.bucket import CONNECTIONS, Bucket
 from lago_images.storage.s3.etags import (
     SHA256,
@@ -54,9 +54,12 @@ def probe(bucket: Bucket) -> Verdict:
     prober = Prober(bucket=bucket)
     _remove_leftovers(bucket)
     try:
-        return judge(prober.findings())
-    finally:
-        prober.clean()
+        findings = prober.findings()
+    except BaseException as error:
+        undo(error, prober.clean)
+        raise
+    prober.clean()
+    return judge(findings)
 
 
 def _remove_leftovers(bucket: Bucket) -> None:
@@ -170,8 +173,8 @@ class Prober:
             start.wait()
             return self._once(key, number, condition)
 
-        with ThreadPoolExecutor(len(writers)) as pool:
-            statuses = tuple(pool.map(write, range(len(writers))))
+        with side_by_side(len(writers), "probe") as workers:
+            statuses = tuple(workers.map(write, range(len(writers))))
         half = len(writers) // 2
         return (
             self._outcome(missing, 0, statuses[:half]),

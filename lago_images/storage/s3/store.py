@@ -1,7 +1,6 @@
 """Keep objects in a bucket."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 from lago_images.console import Advance, Console
 from lago_images.errors import StorageError
 from lago_images.host.retry import RetryPolicy
+from lago_images.host.threads import side_by_side
 from lago_images.storage.base import (
     Blob,
     ContentDigest,
@@ -161,8 +161,8 @@ class S3Store:
 
     def delete(self, keys: Iterable[str]) -> None:
         # One request a key: the batch request needs a checksum that stores disagree about.
-        with ThreadPoolExecutor(CONNECTIONS // 2, thread_name_prefix="delete") as pool:
-            failures = [error for error in pool.map(self._delete, keys) if error]
+        with side_by_side(CONNECTIONS // 2, "delete") as workers:
+            failures = [error for error in workers.map(self._delete, keys) if error]
         if failures:
             raise remaining(failures) from failures[0]
 

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -12,6 +12,7 @@ from typing import Any
 from lago_images.console import Advance
 from lago_images.errors import ConflictError, NotFoundError, StorageError
 from lago_images.host.retry import RetryPolicy
+from lago_images.host.threads import POLL, result, side_by_side, undo
 from lago_images.storage.base import Blocks, Headers, Uploaded
 from lago_images.storage.s3.bucket import Bucket, Feature
 from lago_images.storage.s3.conditional import http_headers
@@ -86,10 +87,10 @@ class Uploader:
         try:
             sent = self._send(session, chain((first,), parts), advance)
             self._create(key, lambda: session.complete(sent), prove)
-        except BaseException:
+        except BaseException as error:
             # What cannot be aborted now is left for ``repo gc``.
             with suppress(StorageError):
-                session.abort()
+                undo(error, session.abort)
             raise
         return Uploaded(key=key, size=digest.size, sha256=digest.sha256.hexdigest())
 
@@ -119,23 +120,19 @@ class Uploader:
 
         def collect(futures: Iterable[Future[Part]]) -> None:
             for future in futures:
-                part = future.result()
+                part = result(future)
                 sent.append(part)
                 advance(part.size)
 
-        with ThreadPoolExecutor(self.workers, thread_name_prefix="upload") as pool:
-            try:
-                for number, blocks in enumerate(parts, 1):
-                    pending.add(pool.submit(session.send, number, blocks))
-                    # One more than workers, so that none waits for bytes; not all: each is a part
-                    # in memory.
-                    if len(pending) > self.workers:
-                        done, pending = wait(pending, return_when=FIRST_COMPLETED)
-                        collect(done)
-                collect(pending)
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
+        with side_by_side(self.workers, "upload") as workers:
+            for number, blocks in enumerate(parts, 1):
+                pending.add(workers.submit(session.send, number, blocks))
+                # One more than workers, so that none waits for bytes; not all: each is a part in
+                # memory.
+                while len(pending) > self.workers:
+                    done, pending = wait(pending, POLL, FIRST_COMPLETED)
+                    collect(done)
+            collect(pending)
         # They end in any order, and completing wants them in that of their numbers.
         return sorted(sent, key=lambda part: part.number)
 

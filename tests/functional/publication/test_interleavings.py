@@ -375,7 +375,7 @@ def sha256(data: bytes) -> str:
 def _in_the_order_of_the_seed(monkeypatch: pytest.MonkeyPatch) -> None:
     """No two requests of one actor side by side, and no pause that would only take time."""
     for module in (pages, publisher, reading, s3):
-        monkeypatch.setattr(module, "ThreadPoolExecutor", OneByOne)
+        monkeypatch.setattr(module, "side_by_side", OneByOne)
     monkeypatch.setattr(RetryPolicy, "wait", lambda *_args, **_named: None)
     # What is flushed outlives a loss of power, which does not happen here.
     monkeypatch.setattr(os, "fsync", lambda _fd: None)

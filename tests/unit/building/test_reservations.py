@@ -10,6 +10,7 @@ import pytest
 from lago_images.building import reservations
 from lago_images.building.bases.prepared import FinishedBase
 from lago_images.building.customise.namespace.kept_packages import KeptPackages
+from lago_images.disks.compress import THREAD_MEMORY
 from lago_images.errors import CommandError, HostError
 from lago_images.host.process import Children, Runner
 from lago_images.repository.records.state import StoredBuild
@@ -175,6 +176,25 @@ def test_guests_and_a_compression_share_the_machine(
         tmp_path, monkeypatch, available=available, processors=processors, limit=limit
     )
     assert found.guests == guests
+
+
+@pytest.mark.parametrize(
+    ("gib", "processors", "threads", "guests"),
+    [(8, 64, 9, 1), (4, 16, 1, 1), (16, 32, 24, 1), (8, 2, 2, 2), (64, 16, 16, 16), (1, 4, 1, 1)],
+)
+def test_a_compression_takes_what_one_guest_leaves(gib, processors, threads, guests):
+    """Of three quarters of the memory that may be used."""
+    machine = reservations.Machine(gib * GIB // 4 * 3, processors)
+    assert (machine.threads, machine.guests) == (threads, guests)
+    taken = threads * THREAD_MEMORY + guests * reservations._GUEST
+    assert taken <= gib * GIB or threads == guests == 1
+
+
+def test_a_disk_is_compressed_by_as_many_threads_as_the_machine_has_memory_for(
+    tmp_path, monkeypatch
+):
+    found = a_machine(tmp_path, monkeypatch, available=8, processors=64)
+    assert found.threads == 9
 
 
 def test_guests_and_compressions_beyond_the_machine_wait():

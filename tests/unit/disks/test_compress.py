@@ -14,15 +14,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lago_images.disks import xz
-from lago_images.disks.compress import blocks, compress
+from lago_images.disks.compress import blocks, compress, fitting_threads
 from lago_images.disks.decompress import decompress
 from lago_images.errors import BuildError
 from lago_images.host.process import Runner
+from lago_images.host.threads import UNAWAITED
 from lago_images.settings import Settings
 from tests.tools import need
 
 MIB = 2**20
 BLOCK = xz.BLOCK_SIZE
+HANGS = 300
+GIB = 2**30
 LIBRARIES = Path("/usr/lib/x86_64-linux-gnu").glob("*.so.*")
 
 
@@ -33,7 +36,7 @@ def noise(size, seed=1):
 
 
 def packed(path, **options):
-    work = compress(path, **{"level": 0, **options})
+    work = compress(path, **{"level": 0, "threads": 2, **options})
     return b"".join(work), work.digests
 
 
@@ -211,7 +214,7 @@ def test_the_end_of_a_run_stops_7zip(tmp_path):
     disk = tmp_path / "disk"
     disk.write_bytes(random.Random(1).randbytes(MIB) * 40)
     runner = Runner()
-    stream: Any = iter(compress(disk, runner=runner, level=by_7zip()["level"]))
+    stream: Any = iter(compress(disk, runner=runner, threads=2, level=by_7zip()["level"]))
     assert next(stream) == xz.HEADER
     timer = threading.Timer(0.2, runner.children.end)
     timer.start()
@@ -224,7 +227,7 @@ def test_the_end_of_a_run_stops_7zip(tmp_path):
 def test_digests_of_a_partial_stream_are_refused(tmp_path):
     disk = tmp_path / "disk"
     disk.write_bytes(bytes(100))
-    work = compress(disk, level=0)
+    work = compress(disk, level=0, threads=2)
     stream: Any = iter(work)
     next(stream)
     stream.close()
@@ -241,4 +244,15 @@ def test_compression_threads_end_with_the_consumer(tmp_path, encoder):
     for _ in range(2):
         next(stream)
     stream.close()
-    assert not [t for t in threading.enumerate() if t.name.startswith(("xz", "7zz"))]
+    for thread in threading.enumerate():
+        if thread.name.startswith((f"{UNAWAITED}-xz", "7zz")):
+            thread.join(HANGS)
+            assert not thread.is_alive()
+
+
+@pytest.mark.parametrize(
+    ("memory", "processors", "threads"),
+    [(8 * GIB, 2, 2), (8 * GIB, 64, 20), (GIB, 16, 2), (0, 4, 1), (-GIB, 4, 1)],
+)
+def test_as_many_threads_compress_as_have_memory(memory, processors, threads):
+    assert fitting_threads(memory, processors) == threads

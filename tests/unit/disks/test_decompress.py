@@ -25,7 +25,7 @@ def pieces(stream, cut):
 @pytest.fixture
 def stream(tmp_path):
     (tmp_path / "disk").write_bytes(PLAIN)
-    return b"".join(compress(tmp_path / "disk", level=0))
+    return b"".join(compress(tmp_path / "disk", level=0, threads=1))
 
 
 def with_another_index(stream):

@@ -16,6 +16,8 @@ from lago_images.specs.names import shown
 
 AUTO, NAMESPACE, APPLIANCE = "auto", "namespace", "appliance"
 VARIABLE = f"{PREFIX}ENGINE"
+# What the Jenkinsfile found out of a change request: "true" where its commit is on our branch.
+CHANGE_IS_OURS = f"{PREFIX}CHANGE_IS_OURS"
 
 # What the agent does as virt-customize does.
 COMMANDS = frozenset(
@@ -135,10 +137,14 @@ def _password(selector: str) -> str:
 def is_strangers(environ: Mapping[str, str]) -> bool:
     """Tell whether a run of CI is for a pull request from a fork, or may be.
 
-    Facts of GitHub's and Jenkins's (GITHUB_EVENT_PATH; CHANGE_FORK of the branch sources' plugin).
+    Facts of GitHub's and Jenkins's (GITHUB_EVENT_PATH; CHANGE_FORK and CHANGE_ID of the branch
+    sources' plugin). That nothing names a fork is no evidence in Jenkins: our Jenkinsfile looks
+    where the commit is from.
     """
     if environ.get("CHANGE_FORK"):
         return True
+    if environ.get("CHANGE_ID"):
+        return environ.get(CHANGE_IS_OURS) != "true"
     if not environ.get("GITHUB_EVENT_NAME", "").startswith("pull_request"):
         return False
     try:
@@ -152,8 +158,8 @@ def is_strangers(environ: Mapping[str, str]) -> bool:
 def may_keep(environ: Mapping[str, str]) -> bool:
     """Tell whether a run may use what other builds have kept of guests, and keep it for them.
 
-    Strangers do not choose what others are given. In Jenkins any change request may be theirs:
-    that nothing names a fork is no evidence.
+    Strangers do not choose what others are given. In Jenkins no change request does, whoever's
+    it was found to be.
     """
     return not (environ.get("CHANGE_ID") or is_strangers(environ))
 

@@ -145,6 +145,23 @@ def test_a_forks_pull_request_may_not(tmp_path):
     assert rules.is_strangers({"CHANGE_FORK": "them"})
 
 
+@pytest.mark.parametrize("said", ["", "false", "1", "True"])
+def test_a_change_request_in_jenkins_that_nothing_says_to_be_ours_may_not(said):
+    environ = {"CHANGE_ID": "3", "LAGO_IMAGES_CHANGE_IS_OURS": said}
+    assert rules.is_strangers(environ)
+    assert not rules.is_allowed(Settings(), environ)
+    assert rules.is_strangers({"CHANGE_ID": "3"})
+
+
+def test_a_change_request_that_the_jenkinsfile_found_to_be_ours_may():
+    ours = {"CHANGE_ID": "3", "LAGO_IMAGES_CHANGE_IS_OURS": "true"}
+    assert not rules.is_strangers(ours)
+    assert rules.is_allowed(Settings(), ours)
+    # Whatever else is said: a fork is named.
+    assert rules.is_strangers({**ours, "CHANGE_FORK": "them"})
+    assert not rules.may_keep(ours)
+
+
 def test_what_may_be_a_strangers_uses_nothing_that_is_kept_of_guests(tmp_path):
     assert not rules.may_keep(event(tmp_path, {"full_name": "them/images"}))
     assert not rules.may_keep({"CHANGE_ID": "3"})
