@@ -6,6 +6,7 @@ lock.
 """
 
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -162,6 +163,7 @@ def publishing(
 
     Raises:
         SettingsError: What the settings say of the repository cannot be published.
+        RepositoryError: What is there is of another program, or of an older lago-images.
         UnsafeStoreError: The store does not keep conditional writes.
         SigningError: A key cannot sign, or a published key's clients would be left behind.
     """
@@ -177,6 +179,13 @@ def publishing(
         # The layout before led clients to where builders write.
         if index and f"\nfile={layout.BUILDS}".encode() in index.data:
             raise OldRepositoryError(f"the published {layout.INDEX}")
+        if index and _is_strange(store, index):
+            raise RepositoryError(
+                f"{store.url} has an {layout.INDEX} of another program, whose images clients "
+                "would lose",
+                hint="publish to another place, an empty folder or prefix; or delete that index, "
+                "where nobody needs it",
+            )
         _refuse_key_change(before.files, signer, fingerprint, retire)
         for message in _lost_settings(before.files, site, settings):
             console.warn(message)
@@ -192,6 +201,15 @@ def publishing(
             author=author_of(environ),
             before=before,
         )
+
+
+def _is_strange(store: Store, index: Blob) -> bool:
+    """Return whether an index names disks that are nowhere here, and nothing was released here.
+
+    One that was damaged since is rendered anew, whatever it says.
+    """
+    names_others = re.search(rb"^file=(?!images/)", index.data, re.MULTILINE)
+    return bool(names_others) and next(store.list(layout.RELEASES), None) is None
 
 
 def _lost_settings(before: Mapping[str, Blob], site: Site, settings: Settings) -> Iterator[str]:

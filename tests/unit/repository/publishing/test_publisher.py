@@ -545,6 +545,27 @@ def test_publishing_to_a_repository_of_the_older_layout_is_refused(store):
         pass
 
 
+STRANGE = b"[el7]\nname=x\nfile=el7.qcow2.xz\n\n[a]\nfile=images/a.xz\n"
+
+
+def test_an_index_of_another_program_is_not_replaced(store):
+    put(store, "index", STRANGE)
+    put_build(store, manifest())
+    settings, console = Settings(), Console(quiet=True)
+    with (
+        pytest.raises(RepositoryError, match="has an index of another program, whose images"),
+        publishing(store, settings, console=console, environ=dict(os.environ), now=float),
+    ):
+        pass
+    assert store.get("index").data == STRANGE
+    # One that was damaged in a repository of ours is made anew.
+    public(store, manifest())
+    overwrite(store, "index", STRANGE)
+    with publishing(store, settings, console=console, environ=dict(os.environ), now=float) as made:
+        made.refresh()
+    assert list(index_of(store)) == ["debian-12"]
+
+
 def test_concurrent_publishers_take_different_revisions(store):
     builds = [manifest(build_id=f"b{n}", fingerprint=f"f{n}") for n in range(16)]
     for made in builds:
