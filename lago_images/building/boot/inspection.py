@@ -290,9 +290,9 @@ def _tried_keys(guest: Guest, answers: Answers, logins: Logins, runner: Runner) 
     """Return the answers with what logins by a key in the place of the documented ones told."""
     tried = {
         name: works
-        for user in logins.keys
+        for user, keys in logins.keys.items()
         if answers.logins.get(name := f"key of {user}")
-        and (works := ssh_login.is_let_in(guest, user, runner)) is not None
+        and (works := ssh_login.is_let_in(guest, user, keys, runner)) is not None
     }
     return replace(answers, logins={**answers.logins, **tried})
 

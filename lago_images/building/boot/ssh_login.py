@@ -1,7 +1,7 @@
 """Log in to a guest by ssh, as who has a documented key would: by a key of ours beside it."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -27,6 +27,8 @@ _OPTIONS = (
     "UpdateHostKeys=no",
     "UserKnownHostsFile=/dev/null",
 )
+# By what a key begins with: RFC 4253, section 6.6. A hardened sshd takes no other than its users'.
+_TYPES = {"AAAAB3NzaC1yc2E": "rsa", "AAAAE2VjZHNh": "ecdsa"}
 _FILE = (
     'file=$(getent passwd "$1" | cut -d: -f6)/.ssh/authorized_keys; kept=/run/lago-images.keys; '
 )
@@ -35,10 +37,16 @@ _ADD = f'{_FILE}cp "$file" "$kept" && printf \'\\n%s\\n\' "$2" >>"$file"'
 _TAKE = f'{_FILE}cat "$kept" >"$file" && rm -f "$kept"'
 
 
-def is_let_in(guest: Guest, user: str, runner: Runner) -> bool | None:
+def is_let_in(guest: Guest, user: str, keys: Sequence[str], runner: Runner) -> bool | None:
     """Return whether sshd lets in who has a key in a user's ``authorized_keys``, to a command.
 
     None where that cannot be tried: by what this host has, or the guest's agent may do.
+
+    Args:
+        guest: Its sshd greets.
+        user: Whom to log in as.
+        keys: The user's own, in base64: ours is of the type of the first.
+        runner: What starts OpenSSH's client.
     """
     port = guest.monitor.forwarded_port()
     path = search_path(runner.environ)
@@ -48,7 +56,7 @@ def is_let_in(guest: Guest, user: str, runner: Runner) -> bool | None:
     options = [word for option in _OPTIONS for word in ("-o", option)]
     with TemporaryDirectory(dir=guest.watch.errors.parent, prefix="ssh-") as folder:
         key = Path(folder) / "key"
-        make = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "boot test", "-f", str(key)]
+        make = ["ssh-keygen", "-q", "-t", key_type(keys), "-N", "", "-C", "test", "-f", str(key)]
         runner.run(make, doing="making a key for the boot test")
         login = [*_CLIENT, *options, "-i", str(key), "-p", str(port), "-l", user, "127.0.0.1"]
         try:
@@ -63,6 +71,12 @@ def is_let_in(guest: Guest, user: str, runner: Runner) -> bool | None:
             runner.note(f"no login as {user} is tried: {error}")
             return None
     return True
+
+
+def key_type(keys: Sequence[str]) -> str:
+    """Return the type of the first of some keys, as ssh-keygen calls it; of a token, its curve."""
+    types = (kind for start, kind in _TYPES.items() if keys and keys[0].startswith(start))
+    return next(types, "ed25519")
 
 
 @contextmanager

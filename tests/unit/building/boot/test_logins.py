@@ -7,6 +7,7 @@ import subprocess
 import pytest
 
 from lago_images.building.boot.inspection import parse, script
+from lago_images.building.boot.ssh_login import key_type
 from lago_images.specs.logins import Logins
 
 
@@ -59,6 +60,18 @@ def test_no_key(home, text):
     if text is not None:
         (home / ".ssh/authorized_keys").write_text(text)
     assert not has_key(home)
+
+
+@pytest.mark.parametrize("kind", ["rsa", "ecdsa", "ed25519"])
+def test_a_key_of_ours_is_of_the_type_of_the_users(tmp_path, kind):
+    argv = ["ssh-keygen", "-q", "-t", kind, "-N", "", "-f", tmp_path / "key"]
+    subprocess.run(argv, check=True, timeout=60)
+    [_, blob, *_] = (tmp_path / "key.pub").read_text().split()
+    assert key_type((blob, "AAAA")) == kind
+
+
+def test_no_key_is_of_the_usual_type():
+    assert key_type(()) == "ed25519"
 
 
 @pytest.mark.parametrize("code", [0, 7])
