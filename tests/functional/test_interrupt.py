@@ -8,14 +8,12 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from tests.support.running import left_running
+from tests.support.running import command_line, left_running
 from tests.support.specs import SpecsRepo
 from tests.tools import need
 
@@ -29,27 +27,16 @@ def repo(tmp_path):
     return SpecsRepo.create(tmp_path / "specs")
 
 
-@contextmanager
 def building(repo, *args, **environ):
     """Start the command line, which has a place of its own for temporary files."""
     scratch = repo.root.parent / "scratch"
-    argv = [sys.executable, "-m", "lago_images", *(args or ("build",))]
-    environ = repo.env({"TMPDIR": str(scratch), "LAGO_IMAGES_JOBS": "3", **environ})
-    with subprocess.Popen(
-        argv,
-        cwd=repo.root,
-        env=environ,
+    return command_line(
+        *(args or ("build",)),
+        folder=repo.root,
+        environ=repo.env({"TMPDIR": str(scratch), "LAGO_IMAGES_JOBS": "3", **environ}),
+        longest=HANGS,
         stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as run:
-        hang = threading.Timer(HANGS, run.kill)
-        hang.start()
-        try:
-            yield run
-        finally:
-            hang.cancel()
-            run.kill()
+    )
 
 
 def read_until(run, text):

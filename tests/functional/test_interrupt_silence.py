@@ -5,8 +5,6 @@ One that waits for a time limit asks again: no request may come twice.
 """
 
 import signal
-import subprocess
-import sys
 import threading
 import urllib.request
 from collections import Counter
@@ -18,6 +16,7 @@ from lago_images.repository.records import layout
 from lago_images.storage.s3.store import S3Store
 from tests.servers.proxy import Fault, FaultProxy
 from tests.support import builders
+from tests.support.running import command_line
 from tests.support.specs import SpecsRepo
 from tests.tools import need
 
@@ -60,24 +59,9 @@ def silent_from(endpoint, is_first):
             silence.end()
 
 
-@contextmanager
 def running(repo, *args, environ):
     """Run the command line in a process of its own."""
-    with subprocess.Popen(
-        [sys.executable, "-m", "lago_images", *args],
-        cwd=repo.root,
-        env=repo.env(environ),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as run:
-        hang = threading.Timer(HANGS, run.kill)
-        hang.start()
-        try:
-            yield run
-        finally:
-            hang.cancel()
-            run.kill()
+    return command_line(*args, folder=repo.root, environ=repo.env(environ), longest=HANGS)
 
 
 def interrupted(run, silence):

@@ -1,10 +1,41 @@
-"""Find the programs that run on this machine by what they were started with."""
+"""Start the command line, and find programs that run here by what they were started with."""
 
+import subprocess
+import sys
+import threading
 import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 # Seconds after which a killed program is taken for one that was not killed.
 _ENDS = 30
+
+
+@contextmanager
+def command_line(
+    *args: str,
+    folder: Path,
+    environ: Mapping[str, str],
+    longest: float,
+    stdout: int = subprocess.PIPE,
+) -> "Iterator[subprocess.Popen[str]]":
+    """Run the command line in a process of its own, which is killed after so many seconds."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "lago_images", *args],
+        cwd=folder,
+        env=environ,
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as run:
+        hang = threading.Timer(longest, run.kill)
+        hang.start()
+        try:
+            yield run
+        finally:
+            hang.cancel()
+            run.kill()
 
 
 def programs_of(text: str) -> list[str]:

@@ -175,17 +175,8 @@ def publishing(
 
     with open_signer(settings, environ, runner) as signer:
         before = _read_before(store, signer)
-        index = before.files.get(layout.INDEX)
-        # The layout before led clients to where builders write.
-        if index and f"\nfile={layout.BUILDS}".encode() in index.data:
-            raise OldRepositoryError(f"the published {layout.INDEX}")
-        if index and _is_strange(store, index):
-            raise RepositoryError(
-                f"{store.url} has an {layout.INDEX} of another program, whose images clients "
-                "would lose",
-                hint="publish to another place, an empty folder or prefix; or delete that index, "
-                "where nobody needs it",
-            )
+        if index := before.files.get(layout.INDEX):
+            _refuse_strange(store, index)
         _refuse_key_change(before.files, signer, fingerprint, retire)
         for message in _lost_settings(before.files, site, settings):
             console.warn(message)
@@ -203,13 +194,22 @@ def publishing(
         )
 
 
-def _is_strange(store: Store, index: Blob) -> bool:
-    """Return whether an index names disks that are nowhere here, and nothing was released here.
+def _refuse_strange(store: Store, index: Blob) -> None:
+    """Refuse an index of an older lago-images, or of another program where nothing was released.
 
-    One that was damaged since is rendered anew, whatever it says.
+    One of ours that was damaged since is rendered anew, whatever it says.
     """
-    names_others = re.search(rb"^file=(?!images/)", index.data, re.MULTILINE)
-    return bool(names_others) and next(store.list(layout.RELEASES), None) is None
+    # The layout before led clients to where builders write.
+    if f"\nfile={layout.BUILDS}".encode() in index.data:
+        raise OldRepositoryError(f"the published {layout.INDEX}")
+    names_others = re.search(f"^file=(?!{layout.IMAGES})".encode(), index.data, re.MULTILINE)
+    if names_others and next(store.list(layout.RELEASES), None) is None:
+        raise RepositoryError(
+            f"{store.url} has an {layout.INDEX} of another program, whose images clients "
+            "would lose",
+            hint="publish to another place, an empty folder or prefix; or delete that index, "
+            "where nobody needs it",
+        )
 
 
 def _lost_settings(before: Mapping[str, Blob], site: Site, settings: Settings) -> Iterator[str]:
