@@ -5,6 +5,7 @@ import platform
 import re
 import shlex
 import shutil
+import signal
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -49,6 +50,9 @@ _TIMEOUT = 4 * 3600.0
 _STEP = re.compile(r"\[ *\d+\.\d\] (.*)")
 _CLEANER = 'Performing "'
 _ERROR = "virt-sysprep: error: "
+# Once in some thousand starts 1.48 was killed by SIGABRT before the first command.
+_CRASHES = (signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSEGV)
+_CRASHED = "the program crashed, which is no fault of the spec's: build again"
 # What apt, and what dnf and pip, call an error of theirs.
 _SAID = ("E: ", "Error: ", "ERROR: ")
 # What finish.sh cleans, for guests that cannot run it: patterns of virt-sysprep's --delete.
@@ -322,7 +326,10 @@ def _failure(spec: Spec, seen: list[str], error: CommandError) -> BuildError:
     stated = [line.removeprefix(_ERROR) for line in error.tail if line.startswith(_ERROR)]
     # Where its message begins with a line end, and where it only says that a command failed.
     said = [line for line in error.tail if line.startswith(_SAID)][-1:]
-    why = ": ".join(filter(None, [*(stated or [error.message])[:1], *said]))
+    # A program that crashes names no error of its own: what it said last is all that there is.
+    silent = [error.message, f"its last line was {shown(error.tail[-1])}" if error.tail else ""]
+    why = ": ".join(filter(None, [*(stated[:1] or silent), *said]))
+    hint = _CRASHED if -error.returncode in _CRASHES else None
     if operation is None and "finish.sh" in why:
         return BuildError(
             f"customising {spec.name} failed after the spec's commands, while the guest was "
@@ -330,10 +337,11 @@ def _failure(spec: Spec, seen: list[str], error: CommandError) -> BuildError:
             hint="the last lines of the log have the guest's own message",
         )
     if operation is None:
-        return BuildError(f"customising {spec.name} failed: {why}")
+        return BuildError(f"customising {spec.name} failed: {why}", hint=hint)
     first = operation.argument.splitlines()[0] if operation.argument else ""
     return BuildError(
-        f"{spec.path}:{operation.line}: {operation.name} {first}".rstrip() + f" failed: {why}"
+        f"{spec.path}:{operation.line}: {operation.name} {first}".rstrip() + f" failed: {why}",
+        hint=hint,
     )
 
 

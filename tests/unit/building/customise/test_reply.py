@@ -1,6 +1,7 @@
 """What a guest answers, and by which way: a port of its own, and no second disk."""
 
 import os
+import signal
 from dataclasses import replace
 
 import pytest
@@ -132,6 +133,30 @@ def test_a_failing_command_is_reported_with_what_its_package_manager_called_an_e
     failure = _failure(a_spec(HEAD + "install nginx,nope\n"), seen, error)
     assert failure.message.endswith("E: Unable to locate package nope")
     assert ": install nginx,nope failed: " in failure.message
+
+
+def ended_by(number):
+    return CommandError(
+        f"customising i: virt-sysprep was killed by {number.name}",
+        argv=["virt-sysprep"],
+        returncode=-number,
+        tail=["[   0.0] Examining the guest ...", "Fatal error: exception"],
+    )
+
+
+def test_a_program_that_crashed_is_told_with_its_last_line_and_what_to_do():
+    failure = _failure(a_spec(HEAD + "update\n"), [], ended_by(signal.SIGABRT))
+    assert failure.message == (
+        "customising image failed: customising i: virt-sysprep was killed by SIGABRT: "
+        "its last line was 'Fatal error: exception'"
+    )
+    assert "build again" in failure.hint
+    at_a_line = _failure(a_spec(HEAD + "update\n"), ["Updating packages"], ended_by(signal.SIGSEGV))
+    assert "build again" in at_a_line.hint
+
+
+def test_a_program_that_was_ended_is_not_called_crashed():
+    assert _failure(a_spec(HEAD + "update\n"), [], ended_by(signal.SIGKILL)).hint is None
 
 
 def test_a_failing_clean_up_is_reported_as_after_the_specs_commands():
