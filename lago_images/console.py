@@ -96,6 +96,7 @@ def wrapped(text: str, width: int | None, *, indent: str = "") -> list[str]:
     if width is None or len(text) <= width:
         return [text]
     start = text.find(_PROGRAM)
+    start -= text[start - 1 : start] == "'"
     if text[: max(start, 0)].strip() and len(indent) + len(text) - start <= width:
         return [*wrapped(text[:start].rstrip(), width, indent=indent), indent + text[start:]]
     # Names and URLs are copied by people: they are not cut, however long. Blanks before one that is

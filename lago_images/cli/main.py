@@ -18,8 +18,9 @@ import click
 from click.shell_completion import CompletionItem
 
 from lago_images.cli.invocation import Invocation, console_for, has_colour, shared_options
-from lago_images.console import Console
+from lago_images.console import Console, wrapped
 from lago_images.errors import CommandError, Error, ProblemsError
+from lago_images.screen import terminal_size
 from lago_images.secret_text import without_keys
 
 INTERRUPTED = 130
@@ -156,7 +157,7 @@ class _Root(LazyGroup):
         except click.exceptions.Exit as done:
             code = done.exit_code
         except click.ClickException as error:
-            error.show()
+            _show_usage_error(error)
             code = error.exit_code
         except (KeyboardInterrupt, click.Abort) as interrupt:
             _show_interruption(interrupt, invocation.console)
@@ -179,6 +180,15 @@ def _show_error(error: Error, console: Console) -> None:
             console.info(f"log: {error.log}")
     if error.hint:
         console.hint(error.hint)
+
+
+def _show_usage_error(error: click.ClickException) -> None:
+    """Show click's own error in the width of a terminal: it wraps its helps, and no error."""
+    text = io.StringIO()
+    error.show(text)
+    width = terminal_size(sys.stderr)[0] if sys.stderr.isatty() else None
+    for line in text.getvalue().splitlines():
+        click.echo("\n".join(wrapped(line, width, indent="  ")), err=True)
 
 
 def _show_interruption(interrupt: BaseException, console: Console) -> None:

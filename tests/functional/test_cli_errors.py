@@ -9,6 +9,7 @@ import pytest
 
 from lago_images.cli import main
 from tests.support.specs import SpecsRepo, git
+from tests.support.terminal import terminal
 from tests.tools import need
 
 need("git")
@@ -54,6 +55,16 @@ def test_errors_of_use_are_reported_without_a_traceback(repo, code, said, args):
     assert (ran.code, ran.out) == (code, ""), ran.err
     assert said in ran.err
     assert "Traceback" not in ran.err
+
+
+def test_an_error_of_use_fits_a_terminal_of_forty_columns(repo):
+    with terminal(40) as screen:
+        argv = [sys.executable, "-m", "lago_images", "ci", "plan", "--nosuch-option-at-all"]
+        ran = subprocess.run(argv, cwd=repo.root, env=repo.env(), stderr=screen.stream, check=False)
+        seen = [line.rstrip() for line in screen.lines()]
+    assert ran.returncode == 2
+    assert "  'lago-images ci plan --help' for help." in seen
+    assert seen[-3:-1] == ["Error: No such option", "  '--nosuch-option-at-all'."]
 
 
 def test_invalid_settings_exit_2_with_file_and_line(repo):

@@ -1,6 +1,8 @@
 """What people look at first: examples in every help, man pages, and completion in a shell."""
 
+import os
 import re
+import select
 import shlex
 import subprocess
 import sys
@@ -87,6 +89,10 @@ def repo(tmp_path):
     return repo
 
 
+def in_path(repo):
+    return {**repo.env(), "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin"}
+
+
 _COMPLETE = """
 source "$1"
 shift
@@ -118,7 +124,7 @@ def test_bash_completes_commands_options_and_names_of_images(repo, tmp_path, wor
     ran = subprocess.run(
         ["bash", "-c", _COMPLETE, "bash", script, "lago-images", *words],
         cwd=repo.root,
-        env={**repo.env(), "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin"},
+        env=in_path(repo),
         capture_output=True,
         text=True,
         check=True,
@@ -126,13 +132,86 @@ def test_bash_completes_commands_options_and_names_of_images(repo, tmp_path, wor
     assert ran.stdout.split() == completed, ran.stderr
 
 
-@pytest.mark.parametrize(("shell", "at"), [("zsh", "2"), ("fish", "debian-12-")])
-def test_zsh_and_fish_are_given_the_names_of_images(repo, shell, at):
-    """As their scripts ask: zsh for the word of a number, fish for one that begins so."""
-    asked = {"COMP_WORDS": "lago-images try debian-12-", "COMP_CWORD": at}
-    ran = repo.run(environ={"_LAGO_IMAGES_COMPLETE": f"{shell}_complete", **asked})
-    assert ran.code == 0, ran.err
-    assert re.findall(r"[\w-]*debian[\w-]*", ran.out) == ["debian-12-nfs"]
+_FISH = 'source $argv[1]; complete -C "lago-images $argv[2]"'
+
+
+@pytest.mark.parametrize(
+    ("words", "completed"),
+    [
+        ("try debian-12-", ["debian-12-nfs"]),
+        ("build deb", ["debian-12", "debian-12-nfs"]),
+        ("repo show p", ["published-once"]),
+        ("repo list --state w", ["withdrawn"]),
+    ],
+)
+def test_fish_completes_names_of_images(repo, tmp_path, words, completed):
+    need("fish")
+    script = tmp_path / "lago-images.fish"
+    script.write_text(repo.run("completion", "fish").out)
+    ran = subprocess.run(
+        ["fish", "--no-config", "-c", _FISH, script, words],
+        cwd=repo.root,
+        env={**in_path(repo), "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    # Behind a tab it describes each.
+    assert [line.split("\t")[0] for line in ran.stdout.splitlines()] == completed, ran.stderr
+
+
+# Ctrl-X tells what stands in the line that is edited.
+_ZSH = """
+PS1='ready> '
+fpath=("$FUNCTIONS" $fpath)
+autoload -U compinit
+compinit -u -D
+tell() { print -r -- "<$BUFFER>" }
+zle -N tell
+bindkey '^X' tell
+"""
+
+
+@pytest.mark.parametrize(
+    ("typed", "line"),
+    [
+        ("try debian-12-", "try debian-12-nfs "),
+        ("repo show p", "repo show published-once "),
+        ("build deb", "build debian-12"),
+    ],
+)
+def test_zsh_completes_names_of_images_at_a_press_of_tab(repo, tmp_path, typed, line):
+    need("zsh")
+    (tmp_path / "_lago-images").write_text(repo.run("completion", "zsh").out)
+    (tmp_path / ".zshrc").write_text(_ZSH)
+    environ = {
+        **in_path(repo),
+        "TERM": "dumb",
+        "ZDOTDIR": str(tmp_path),
+        "FUNCTIONS": str(tmp_path),
+    }
+    keyboard, tty = os.openpty()
+    argv = ["zsh", "--no-globalrcs", "-i"]
+    with subprocess.Popen(
+        argv, cwd=repo.root, env=environ, stdin=tty, stdout=tty, stderr=tty, start_new_session=True
+    ) as shell:
+        os.close(tty)
+        try:
+            read_until(keyboard, "ready> ")
+            os.write(keyboard, f"lago-images {typed}\t\x18".encode())
+            assert read_until(keyboard, "<(.*)>")[1] == f"lago-images {line}"
+        finally:
+            shell.kill()
+            os.close(keyboard)
+
+
+def read_until(keyboard, pattern):
+    """Return what a shell shows, from its start to where it matches."""
+    seen = ""
+    while not (found := re.search(pattern, seen)):
+        assert select.select([keyboard], [], [], 120)[0], seen
+        seen += os.read(keyboard, 65536).decode()
+    return found
 
 
 def test_names_are_not_completed_without_specs_or_a_readable_repository(repo):
