@@ -52,6 +52,7 @@ _CLEANER = 'Performing "'
 _ERROR = "virt-sysprep: error: "
 # Once in some thousand starts 1.48 was killed by SIGABRT before the first command.
 _CRASHES = (signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSEGV)
+_STARTS = 3
 _CRASHED = "the program crashed, which is no fault of the spec's: build again"
 # What apt, and what dnf and pip, call an error of theirs.
 _SAID = ("E: ", "Error: ", "ERROR: ")
@@ -164,7 +165,7 @@ def customise(
             environ["LIBGUESTFS_HV"] = str(qemu)
         argv = _command(spec, prepared, finish if native else None, context)
         with watched(runner, prepared.disk.parent, f"customising {spec.name}") as safe:
-            run(spec, argv, inputs, context, safe, environ)
+            run(spec, argv, inputs, context, safe, environ, starts=_STARTS)
         reply = read_reply(answer)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -292,8 +293,12 @@ def run(
     context: Context,
     runner: Runner,
     environ: Mapping[str, str],
+    *,
+    starts: int = 1,
 ) -> None:
     """Run the program that carries out a spec's commands, and show the line of each.
+
+    It is started again, ``starts`` times in all, where it crashes before it changes the disk.
 
     Raises:
         BuildError: It failed; names the command it was at where that is known.
@@ -308,15 +313,16 @@ def run(
         if runner.echo:
             runner.echo(line)
 
+    doing = f"customising {spec.name}"
     try:
         replace(runner, echo=watch).run(
-            argv,
-            env=environ,
-            cwd=inputs,
-            timeout=_TIMEOUT,
-            doing=f"customising {spec.name}",
+            argv, env=environ, cwd=inputs, timeout=_TIMEOUT, doing=doing
         )
     except CommandError as error:
+        # Its first line is of a look at the guest.
+        if starts > 1 and -error.returncode in _CRASHES and len(seen) <= 1:
+            context.console.warn(f"{error.message}, which is started again: the disk is unchanged")
+            return run(spec, argv, inputs, context, runner, environ, starts=starts - 1)
         refuse_missing_users(spec, _missing_users(error.tail))
         raise _failure(spec, seen, error) from error
 

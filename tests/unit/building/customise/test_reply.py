@@ -2,6 +2,7 @@
 
 import os
 import signal
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
@@ -153,6 +154,31 @@ def test_a_program_that_crashed_is_told_with_its_last_line_and_what_to_do():
     assert "build again" in failure.hint
     at_a_line = _failure(a_spec(HEAD + "update\n"), ["Updating packages"], ended_by(signal.SIGSEGV))
     assert "build again" in at_a_line.hint
+
+
+CRASHES = """
+echo start >>"$0.starts"
+[ "$(wc -l <"$0.starts")" -ge {good} ] || {{ printf '%s' '{said}'; kill -ABRT $$; }}
+"""
+
+
+@pytest.mark.parametrize(
+    ("good", "said", "starts"),
+    [
+        (3, "[   0.0] Examining the guest ...", 3),
+        (4, "", 3),
+        (2, "[   0.0] Examining the guest ...\n[   9.0] Setting a random seed\n", 1),
+    ],
+)
+def test_a_crash_before_the_disk_is_changed_starts_the_program_again(
+    tmp_path, programs, capsys, good, said, starts
+):
+    crashes = CRASHES.format(good=good, said=said)
+    (programs / "virt-sysprep").write_text(f"#!/bin/sh{crashes}{SYSPREP}")
+    with nullcontext() if starts == good else pytest.raises(BuildError, match="killed by SIGABRT"):
+        build(tmp_path, programs, "")
+    assert len((programs / "virt-sysprep.starts").read_text().splitlines()) == starts
+    assert capsys.readouterr().err.count("is started again: the disk is unchanged") == starts - 1
 
 
 def test_a_program_that_was_ended_is_not_called_crashed():
