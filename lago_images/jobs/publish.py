@@ -17,6 +17,7 @@ from lago_images.repository.publishing import releasing
 from lago_images.repository.publishing.copying import Judged
 from lago_images.repository.publishing.publisher import Publisher, publishing
 from lago_images.repository.publishing.releasing import Decision, IsAncestor, ReleaseOutcome
+from lago_images.repository.records.fields import line
 from lago_images.repository.records.layout import BuildKey, ImageId
 from lago_images.repository.records.manifest import Manifest
 from lago_images.repository.records.release import NO_COMMIT, Release
@@ -324,7 +325,12 @@ class _Job:
         """Release builds; by name, what became of each, and why those that failed did."""
         outcomes: dict[str, ReleaseOutcome] = {}
         failed: dict[str, str] = {}
-        store, commit = self.publisher.store, self.plan.head or NO_COMMIT
+        store = self.publisher.store
+        released = self.publisher.author.of(
+            self.plan.head or NO_COMMIT,
+            dirty=self.plan.dirty,
+            repository=line(self.origin.repository),
+        )
         for image, build in builds:
             # What is public already was judged when it was released first.
             object_to = self.workspace.objection
@@ -332,7 +338,7 @@ class _Job:
                 failed[image.name] = why
                 continue
             decision = Decision(
-                released=self.publisher.author.of(commit, dirty=self.plan.dirty),
+                released=released,
                 known_revision=image.revision,
                 is_ancestor=self.is_ancestor,
                 now=self.publisher.now,

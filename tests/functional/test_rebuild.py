@@ -64,6 +64,21 @@ def test_an_empty_repository_gets_every_image_and_a_second_run_builds_none(repo)
     }
 
 
+def test_a_page_links_the_commit_in_the_repository_that_was_cloned(repo, tmp_path):
+    git(repo.root, "clone", "-q", "--bare", str(repo.root), str(tmp_path / "host/o/specs.git"))
+    host = "https://user:secret@gitlab.example.org"
+    git(repo.root, "config", f"url.{(tmp_path / 'host').as_uri()}.insteadOf", host)
+    git(repo.root, "remote", "add", "origin", f"{host}/o/specs.git")
+    git(repo.root, "fetch", "-q")
+    rebuild(repo)
+    record = (repo.root / "image-repo/releases/one/x86_64/1.json").read_text()
+    cloned = json.loads(record)["released"]["repository"]
+    assert cloned == "https://gitlab.example.org/o/specs.git"
+    page = (repo.root / "image-repo/catalogue/one.html").read_text()
+    assert f'href="https://gitlab.example.org/o/specs/-/commit/{repo.head}"' in page
+    assert "secret" not in record + page
+
+
 def test_the_published_disk_has_the_bytes_of_the_base(repo):
     rebuild(repo)
     metadata = json.loads((repo.root / "image-repo/repo.metadata").read_text())

@@ -19,9 +19,11 @@ class Author:
     actor: str
     run: str
 
-    def of(self, commit: str, *, dirty: bool) -> Released:
-        """Make what a release records, of the checked-out commit."""
-        return Released(commit=commit, dirty=dirty, actor=self.actor, run=self.run)
+    def of(self, commit: str, *, dirty: bool, repository: str = "") -> Released:
+        """Make what a release records, of the checked-out commit of the specs' repository."""
+        return Released(
+            commit=commit, dirty=dirty, actor=self.actor, run=self.run, repository=repository
+        )
 
 
 NOBODY = Author(actor="", run="")

@@ -147,12 +147,15 @@ class Released:
         dirty: Whether the files differed from that commit.
         actor: The CI's name for who started it; ``user@host`` outside CI.
         run: The URL of the CI's run; empty outside CI.
+        repository: The URL of the specs' repository that was checked out, without user and
+            password; empty where that has none, and in a withdrawal.
     """
 
     commit: Text
     dirty: bool = False
     actor: Text = ""
     run: Text = ""
+    repository: Text = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,6 +18,19 @@ from lago_images.repository.rendering.index import listing_mark
 # The last second that a date of four digits can tell.
 _LATEST = 253_402_300_799
 _GITHUB_RUN = re.compile(r"(https://[^/\s]+/[^/\s]+/[^/\s]+)/actions/runs/[0-9]+")
+# A port is ssh's own, or none.
+_CLONE = re.compile(
+    r"(?:https|ssh)://([a-z0-9.-]+)(?::22)?/(\w[\w.-]*(?:/\w[\w.-]*?)+?)(?:\.git)?/?", re.ASCII
+)
+# What is in the names of hosts, and the page of a commit below a repository's there.
+_FORGES = {
+    "github": "commit",
+    "gitlab": "-/commit",
+    "codeberg": "commit",
+    "forgejo": "commit",
+    "gitea": "commit",
+    "bitbucket.org": "commits",
+}
 _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _WEB = re.compile(r"https?://\S+")
 
@@ -233,11 +246,18 @@ def commit_url(release: Release) -> str:
     """Return where the release's commit can be looked at; empty where that is not known.
 
     GitHub's run, which a release names, has the repository in its URL. Of others, as Jenkins' or a
-    person's, the release does not know it: the signed statement beside the disk does, which is
-    written before the release, and from which no page is rendered.
+    person's, it is the clone's; its host's name tells what a commit's page is called there.
     """
     run, commit = _GITHUB_RUN.match(release.released.run), release.commit
-    return f"{run[1]}/commit/{commit}" if run and _COMMIT.fullmatch(commit) else ""
+    if not _COMMIT.fullmatch(commit):
+        return ""
+    if run:
+        return f"{run[1]}/commit/{commit}"
+    if clone := _CLONE.fullmatch(release.released.repository):
+        for forge, page in _FORGES.items():
+            if forge in clone[1]:
+                return f"https://{clone[1]}/{clone[2]}/{page}/{commit}"
+    return ""
 
 
 def run_url(release: Release) -> str:

@@ -360,6 +360,37 @@ def test_a_record_links_its_commit_and_run_where_these_are_web_pages(
     assert not [each for each in links if "script:" in each]
 
 
+@pytest.mark.parametrize(
+    ("clone", "page"),
+    [
+        ("https://github.com/o/r.git", "https://github.com/o/r/commit/"),
+        ("ssh://github.com/o/r.git", "https://github.com/o/r/commit/"),
+        ("ssh://gitlab.example.org:22/a/b/r", "https://gitlab.example.org/a/b/r/-/commit/"),
+        ("https://codeberg.org/o/r/", "https://codeberg.org/o/r/commit/"),
+        ("https://bitbucket.org/o/r", "https://bitbucket.org/o/r/commits/"),
+        # A server of git alone, or one whose pages have a name of their own.
+        ("https://git.example.org/o/r", ""),
+        ("git://github.com/o/r", ""),
+        ("https://github.com/", ""),
+        ("https://github.com/o", ""),
+        ("https://github.com/o/../r", ""),
+        ("https://github.com/o/r?x", ""),
+        ('https://github.com/o/"onclick="', ""),
+        ("https://github.com/o/r\n", ""),
+        ("javascript://github.com/o/r", ""),
+        ("", ""),
+    ],
+)
+def test_a_record_outside_github_links_its_commit_where_the_clones_host_has_pages(
+    store, clone, page
+):
+    released = Released(commit="c1", repository=clone)
+    put_release(store, release(1, manifest(commit="a" * 40), released=released))
+    links = Elements(page_of(read(store))).links
+    found = [each for each in links if "/commit" in each]
+    assert found == [f"{page}{'a' * 40}"] * bool(page)
+
+
 def test_feeds_tell_withdrawals_and_rollbacks_and_why(store):
     publish_by_hand(store, manifest(build_id="b1"), manifest(build_id="b2"))
     put_release(
