@@ -330,7 +330,10 @@ def test_a_build_is_released_with_its_actor():
     done = publication(store, wanted(ONE), results=[result(ONE)], manifests=[ONE])
     assert done.ok
     assert done.outcomes["one"].release.released == Released(
-        commit="c1", actor="ann", run="https://github.com/o/r/actions/runs/7"
+        commit="c1",
+        actor="ann",
+        run="https://github.com/o/r/actions/runs/7",
+        repository="https://git.example.org/specs",
     )
 
 
