@@ -244,6 +244,7 @@ WRONG_IN_A_RELEASE = {
     "released.dirty": [None, 0, 1, "true", []],
     "released.actor": NO_TEXT,
     "released.run": NO_TEXT,
+    "released.repository": NO_TEXT,
     "published": NO_COUNT,
     "nonce": NO_TEXT,
     "withdraws": [wrong for wrong in NO_COUNT if wrong is not None],
@@ -300,7 +301,8 @@ OPTIONAL = {
     *("boot", "boot.firmware", "boot.again", "boot.checks", "boot.tests", "boot.quarantined"),
     *("engine", "engine.why", "disk.plain_sha256", "also"),
     *("image.access", "image.access.logins", "image.access.cloud_init"),
-    *("image.base", "released.dirty", "released.actor", "released.run", "withdraws", "reason"),
+    *("released.dirty", "released.actor", "released.run", "released.repository"),
+    *("image.base", "withdraws", "reason"),
     *("package_changes", "package_changes.added", "package_changes.removed"),
     *("package_changes.upgraded", "package_changes.omitted"),
 }
