@@ -26,7 +26,7 @@ from lago_images.host.process import Runner
 from lago_images.repository.records.manifest import BootTest
 from lago_images.specs import guest_tests
 from lago_images.specs.boot_check import boot_check
-from lago_images.specs.host_files import HostFolder
+from lago_images.specs.host_folder import HostFolder
 from lago_images.specs.logins import documented
 from lago_images.specs.quarantine import day, ending
 

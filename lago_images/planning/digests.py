@@ -17,15 +17,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lago_images.planning.git_output import GITLINK, Snapshot
-from lago_images.specs.host_files import (
-    LONGEST_POINTER,
-    PlainFile,
-    is_inside,
-    is_locked,
-    normal,
-    pointed_to,
-    refusal,
-)
+from lago_images.specs.host_files import LONGEST_POINTER, is_locked, pointed_to
+from lago_images.specs.host_folder import PlainFile, is_inside, normal, refusal
 
 # As many as Linux follows in one path (path_resolution(7)).
 _MOST = 40

@@ -20,7 +20,8 @@ from lago_images.specs.folder import (
     is_test_name,
     test_places,
 )
-from lago_images.specs.host_files import host_files, normal
+from lago_images.specs.host_files import host_files
+from lago_images.specs.host_folder import normal
 from lago_images.specs.model import BaseKind, Spec
 from lago_images.specs.read import read_all
 

@@ -18,13 +18,8 @@ from lago_images.errors import Problem
 from lago_images.specs.boot_check import boot_check
 from lago_images.specs.choosing import did_you_mean
 from lago_images.specs.folder import TEST, TESTS, is_left_out, is_test_name
-from lago_images.specs.host_files import (
-    ForbiddenPathError,
-    HostFolder,
-    is_locked,
-    pointed_to,
-    why,
-)
+from lago_images.specs.host_files import is_locked, pointed_to
+from lago_images.specs.host_folder import ForbiddenPathError, HostFolder, why
 from lago_images.specs.model import BaseKind, GuestTest, Spec
 from lago_images.specs.names import NAME, shown, suggestion
 

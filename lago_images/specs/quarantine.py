@@ -21,7 +21,7 @@ from typing import Any
 from lago_images.errors import Problem
 from lago_images.specs import toml
 from lago_images.specs.folder import QUARANTINE
-from lago_images.specs.host_files import ForbiddenPathError, HostFolder, why
+from lago_images.specs.host_folder import ForbiddenPathError, HostFolder, why
 from lago_images.specs.model import Spec
 from lago_images.specs.names import shown, suggestion
 from lago_images.specs.properties import is_url

@@ -28,14 +28,13 @@ from lago_images.specs.bases import (
 )
 from lago_images.specs.choosing import did_you_mean
 from lago_images.specs.folder import is_spec_name, spec_names
-from lago_images.specs.host_files import (
+from lago_images.specs.host_files import check_files, is_locked
+from lago_images.specs.host_folder import (
     OPEN_PLAIN,
     ForbiddenPathError,
     HostFolder,
     PlainFile,
     TooLargeError,
-    check_files,
-    is_locked,
     read_plain,
     refusal,
     why,

@@ -22,7 +22,7 @@ from lago_images.host.process import Runner
 from lago_images.repository.records.manifest import BaseRecord
 from lago_images.repository.rendering import index
 from lago_images.settings import Settings, TemplateSource
-from lago_images.specs.host_files import ForbiddenPathError, HostFolder, why
+from lago_images.specs.host_folder import ForbiddenPathError, HostFolder, why
 from lago_images.specs.model import Spec
 
 _SIGNED = b"-----BEGIN PGP SIGNED MESSAGE-----"

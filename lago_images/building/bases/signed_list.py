@@ -21,7 +21,7 @@ from lago_images.host.process import Runner
 from lago_images.host.retry import RetryPolicy
 from lago_images.host.signature_status import OtherTextError
 from lago_images.repository.records.manifest import BaseRecord
-from lago_images.specs.host_files import ForbiddenPathError, HostFolder, why
+from lago_images.specs.host_folder import ForbiddenPathError, HostFolder, why
 from lago_images.specs.model import Spec
 
 RETRY = RetryPolicy(attempts=3, delay=5.0, factor=4.0, longest=60.0)

@@ -14,7 +14,7 @@ from lago_images.host.http import Client
 from lago_images.host.process import Runner
 from lago_images.repository.records.manifest import BaseRecord
 from lago_images.specs.bases import UNCHECKED
-from lago_images.specs.host_files import ForbiddenPathError, HostFolder, why
+from lago_images.specs.host_folder import ForbiddenPathError, HostFolder, why
 from lago_images.specs.model import Spec
 from lago_images.specs.properties import size_bytes
 

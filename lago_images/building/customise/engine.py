@@ -17,7 +17,7 @@ from lago_images.errors import BuildError, CommandError, Error, HostError, ToolM
 from lago_images.host.kvm import Acceleration
 from lago_images.host.process import Runner
 from lago_images.repository.records.manifest import EngineRecord
-from lago_images.specs.host_files import ForbiddenPathError, HostFolder
+from lago_images.specs.host_folder import ForbiddenPathError, HostFolder
 from lago_images.specs.model import BaseKind, Spec
 
 _LARGEST_SCRIPT = 2**20

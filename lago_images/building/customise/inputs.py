@@ -8,15 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from lago_images.errors import Problem, SpecError
-from lago_images.specs.host_files import (
-    OPEN_PLAIN,
-    ForbiddenPathError,
-    HostFolder,
-    HostPath,
-    host_paths,
-    normal,
-    why,
-)
+from lago_images.specs.host_files import HostPath, host_paths
+from lago_images.specs.host_folder import OPEN_PLAIN, ForbiddenPathError, HostFolder, normal, why
 from lago_images.specs.model import Spec
 
 # The modes that git knows; it keeps a file's by whether its owner may execute it.

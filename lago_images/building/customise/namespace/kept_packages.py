@@ -27,7 +27,7 @@ from lago_images.building.customise.namespace.guest_archives import MOST_BYTES, 
 from lago_images.building.model import Context
 from lago_images.repository.records.parsing import matching
 from lago_images.settings import Settings
-from lago_images.specs.host_files import OPEN_PLAIN
+from lago_images.specs.host_folder import OPEN_PLAIN
 from lago_images.specs.model import Spec
 
 # As apt names them: NAME_VERSION_ARCHITECTURE.deb, the colon of an epoch as %3a.

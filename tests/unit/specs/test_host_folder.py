@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from lago_images.specs.host_files import ForbiddenPathError, HostFolder
+from lago_images.specs.host_folder import ForbiddenPathError, HostFolder
 
 OUT = "leads out of the repository"
 GIT = "leads to git's own files, which may hold credentials"
