@@ -96,6 +96,7 @@ def wrapped(text: str, width: int | None, *, indent: str = "") -> list[str]:
     if width is None or len(text) <= width:
         return [text]
     start = text.find(_PROGRAM)
+    # With the quote that opens before it.
     start -= text[start - 1 : start] == "'"
     if text[: max(start, 0)].strip() and len(indent) + len(text) - start <= width:
         return [*wrapped(text[:start].rstrip(), width, indent=indent), indent + text[start:]]
