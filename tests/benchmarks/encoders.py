@@ -1,10 +1,11 @@
 """Bytes and processor seconds of encoders and levels, of real disks.
 
-    python -m tests.benchmarks encoders DISK…
+    python -m tests.benchmarks encoders [--most MIB] DISK…
 
-A DISK is a qcow2 as ``lago-images build`` writes it, or an xz of one. Each encoder has one thread,
-and its stream is counted and thrown away: of the time nothing goes to a file. As many run side by
-side as there are processors, the encoders of one disk one after the other. The levels of 7-Zip are
+A DISK is a qcow2 as ``lago-images build`` writes it, or an xz of one; ``--most`` takes its middle
+alone. Each encoder has one thread, and its stream is counted and thrown away: of the time nothing
+goes to a file. As many disks side by side as there are processors, the encoders of each one after
+the other. The levels of 7-Zip are
 those that ``lago_images/disks/compress.py`` has, without a checksum; the rival is the older tool's
 ``xz --best --block-size=16MiB``.
 """
@@ -12,7 +13,6 @@ those that ``lago_images/disks/compress.py`` has, without a checksum; the rival 
 import argparse
 import lzma
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -50,22 +50,24 @@ def cost(command: list[str], disk: Path) -> tuple[float, int]:
     return used.ru_utime + used.ru_stime, size
 
 
-def unpacked(disk: Path, folder: Path) -> Path:
-    """The disk itself: an xz is unpacked into the folder."""
-    if disk.suffix != ".xz":
-        return disk
-    plain = folder / disk.stem
-    with lzma.open(disk) as packed, plain.open("wb") as file:
-        shutil.copyfileobj(packed, file, 1 << 20)
+def piece(disk: Path, most: int, folder: Path) -> Path:
+    """Put the disk, or so many MiB of its middle, into the folder."""
+    with disk.open("rb") as file:
+        data = lzma.open(file).read() if disk.suffix == ".xz" else file.read()
+    first = max(0, len(data) // 2 - (most << 19))
+    plain = folder / disk.name
+    plain.write_bytes(memoryview(data)[first : first + (most << 20)])
     return plain
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("disks", nargs="+", type=Path)
-    disks = parser.parse_args().disks
+    parser.add_argument("--most", type=int, default=1 << 20)
+    given = parser.parse_args()
+    disks = given.disks
     with tempfile.TemporaryDirectory(dir="/var/tmp") as name:
-        plain = [unpacked(disk, Path(name)) for disk in disks]
+        plain = [piece(disk, given.most, Path(name)) for disk in disks]
 
         def costs(disk: Path) -> list[tuple[float, int]]:
             return [cost(command, disk) for _, command in encoders()]
