@@ -5,9 +5,8 @@
 A DISK is a qcow2 as ``lago-images build`` writes it, or an xz of one; ``--most`` takes its middle
 alone. Each encoder has one thread, and its stream is counted and thrown away: of the time nothing
 goes to a file. As many disks side by side as there are processors, the encoders of each one after
-the other. The levels of 7-Zip are
-those that ``lago_images/disks/compress.py`` has, without a checksum; the rival is the older tool's
-``xz --best --block-size=16MiB``.
+the other. The levels of 7-Zip are those that ``lago_images/disks/compress.py`` has, without a
+checksum; the rival is the older tool's ``xz --best --block-size=16MiB``.
 """
 
 import argparse
@@ -52,8 +51,9 @@ def cost(command: list[str], disk: Path) -> tuple[float, int]:
 
 def piece(disk: Path, most: int, folder: Path) -> Path:
     """Put the disk, or so many MiB of its middle, into the folder."""
-    with disk.open("rb") as file:
-        data = lzma.open(file).read() if disk.suffix == ".xz" else file.read()
+    data = disk.read_bytes()
+    if disk.suffix == ".xz":
+        data = lzma.decompress(data)
     first = max(0, len(data) // 2 - (most << 19))
     plain = folder / disk.name
     plain.write_bytes(memoryview(data)[first : first + (most << 20)])
