@@ -56,6 +56,11 @@ class Invocation:
 
         self.override(repository=from_folder(url, Path.cwd()))
 
+    @property
+    def own_repository(self) -> str:
+        """Return the repository of the settings, whichever one the call names."""
+        return self._loaded.repository
+
     @cached_property
     def root(self) -> Path:
         """Return the folder of the specs repository: paths in specs and settings start there."""

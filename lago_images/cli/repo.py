@@ -16,7 +16,7 @@ from lago_images.cli.outdated import RECORD, recorder
 from lago_images.cli.tables import tell
 from lago_images.console import counted, human_size
 from lago_images.repository.publishing import collect
-from lago_images.repository.publishing.publisher import Publisher, publishing
+from lago_images.repository.publishing.publisher import Publisher, as_published, publishing
 from lago_images.repository.publishing.retention import Retention, Sweep
 from lago_images.repository.records import gaps
 from lago_images.repository.verifying.findings import Report
@@ -42,7 +42,7 @@ def refresh(invocation: Invocation, retire: tuple[str, ...], outdated: bool, for
     # gpg shows a fingerprint in groups of four, and people paste it as they see it.
     keys = frozenset(text.replace(" ", "").upper() for text in retire)
     record = recorder(invocation) if outdated else None
-    with publishing_from(invocation, retire=keys) as publisher:
+    with publishing_from(invocation, retire=keys, keeps_site=False) as publisher:
         if record:
             record()
         refreshed = publisher.refresh(recheck=True)
@@ -79,16 +79,15 @@ def verify(invocation: Invocation, url: str | None, deep: bool, form: str) -> No
     repo.metadata name is checked, and how it is served.
     """
     web = Web.at(url, invocation.environ) if url and is_web(url) else None
-    own, settings = invocation.settings, invocation.settings
     if url and web is None:
         invocation.use_repository(url)
-        settings = invocation.settings
+    own, settings = invocation.own_repository, invocation.settings
     is_own = (
-        own.base_url.rstrip("/") == web.url
+        settings.base_url.rstrip("/") == web.url
         if web
-        else is_same(settings.repository, own.repository, own.folder)
+        else is_same(settings.repository, own, settings.folder)
     )
-    is_elsewhere = bool(url) and not is_own
+    is_elsewhere = not is_own
     if is_elsewhere:
         settings = _of_another(settings)
     verifier = Verifier(
@@ -182,11 +181,17 @@ def gc(invocation: Invocation, apply: bool, form: str) -> None:
 
 
 def publishing_from(
-    invocation: Invocation, *, retire: frozenset[str] = frozenset()
+    invocation: Invocation, *, retire: frozenset[str] = frozenset(), keeps_site: bool = True
 ) -> AbstractContextManager[Publisher]:
+    """Open a publisher of what the call names.
+
+    With ``keeps_site`` it keeps the name and URL that are published: who withdraws an image or
+    clears up changes neither, and the settings may be those of another repository.
+    """
+    store, settings = invocation.store_to_publish(), invocation.settings
     return publishing(
-        invocation.store_to_publish(),
-        invocation.settings,
+        store,
+        as_published(store, settings) if keeps_site else settings,
         console=invocation.console,
         environ=invocation.environ,
         now=time.time,

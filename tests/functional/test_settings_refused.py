@@ -1,5 +1,7 @@
 """Settings that cannot work, and keys in the wrong place: told by lint, where they are written."""
 
+import json
+
 import pytest
 
 from tests.support.keys import make_key
@@ -205,10 +207,15 @@ def disk(repo):
     return repo
 
 
-def test_a_name_and_url_that_a_run_would_lose_are_told(disk):
+def site(repo, folder="image-repo"):
+    plain = json.loads((repo.root / folder / "repo.metadata").read_text())
+    return plain["name"], *(each["args"]["baseurl"] for each in plain["sources"].values())
+
+
+def test_a_name_and_url_that_a_run_would_change_are_told(disk):
     options = ("--repo-name", "my-images", "--base-url", "https://images.example.org")
-    assert "becomes the default" not in disk.run("build", *options).err
-    for command in (("build",), ("repo", "yank", "one", "--reason", "old")):
+    assert "becomes" not in disk.run("build", *options).err
+    for command in (("build",), ("repo", "refresh")):
         ran = disk.run(*command)
         assert "published name 'my-images' becomes the default 'test'" in ran.err
         assert 'put base-url = "https://images.example.org" into lago-images.toml' in ran.err
@@ -216,7 +223,35 @@ def test_a_name_and_url_that_a_run_would_lose_are_told(disk):
     text = 'name = "my-images"\nbase-url = "https://images.example.org"\n'
     disk.write("lago-images.toml", text)
     disk.run("build")
-    assert "becomes the default" not in disk.run("build").err
+    assert "becomes" not in disk.run("build").err
+    environ = {"LAGO_IMAGES_BASE_URL": "https://other.example.org"}
+    assert (
+        "the published base-url 'https://images.example.org' becomes 'https://other.example.org', "
+        "as LAGO_IMAGES_BASE_URL says" in disk.run("build", environ=environ).err
+    )
+
+
+def test_who_withdraws_or_clears_up_changes_no_name_and_no_url(disk):
+    """Nor do the settings judge another repository than theirs."""
+    options = ("--repo-name", "staging", "--base-url", "https://staging.example.org")
+    named = ("--repository", str(disk.root / "staging"))
+    disk.run("build", *options, *named)
+    disk.run("build", *options, *named, "one")
+    disk.write("lago-images.toml", 'name = "production"\nbase-url = "https://images.example.org"\n')
+    for command in (
+        ("rollback", "one", "--to", "1", "--reason", "old"),
+        ("yank", "one", "--reason", "old"),
+        ("gc", "--apply"),
+    ):
+        ran = disk.run("repo", *command, *named)
+        assert ran.code == 0, ran.err
+        assert "becomes" not in ran.err
+        assert site(disk, "staging") == ("staging", "https://staging.example.org")
+    for judged in (("verify", *named), ("verify", named[1])):
+        assert "renders to" not in disk.run("repo", *judged).out
+    assert (
+        "published name 'staging' becomes 'production'" in disk.run("repo", "refresh", *named).err
+    )
 
 
 def test_build_beside_a_bucket_says_that_its_directory_is_signed(disk, key):

@@ -17,6 +17,7 @@ from lago_images.errors import (
     ConflictError,
     NotFoundError,
     RepositoryError,
+    SettingsError,
     SigningError,
 )
 from lago_images.host.process import Runner
@@ -178,7 +179,7 @@ def publishing(
         if index := before.files.get(layout.INDEX):
             _refuse_strange(store, index)
         _refuse_key_change(before.files, signer, fingerprint, retire)
-        for message in _lost_settings(before.files, site, settings):
+        for message in _changed_settings(before.files, site, settings):
             console.warn(message)
         # Last, as a probe writes: what is refused above has touched nothing.
         store.ensure_safe_writes(single_writer=settings.single_writer, console=console)
@@ -192,6 +193,20 @@ def publishing(
             author=author_of(environ),
             before=before,
         )
+
+
+def as_published(store: Store, settings: Settings) -> Settings:
+    """Return settings with the name and URL that a repository's clients were given.
+
+    Where it says none, or what cannot be one, they are as they were.
+    """
+    try:
+        view = client_setup.describe(store.get(layout.METADATA).data)
+        published = replace(settings, name=view.name, base_url="".join(view.bases[:1]))
+        site_of(published, store.url)
+    except (NotFoundError, RepositoryError, SettingsError):
+        return settings
+    return published
 
 
 def _refuse_strange(store: Store, index: Blob) -> None:
@@ -212,8 +227,8 @@ def _refuse_strange(store: Store, index: Blob) -> None:
         )
 
 
-def _lost_settings(before: Mapping[str, Blob], site: Site, settings: Settings) -> Iterator[str]:
-    """Yield what was published by another name or URL, where no setting says one any more."""
+def _changed_settings(before: Mapping[str, Blob], site: Site, settings: Settings) -> Iterator[str]:
+    """Yield what was published by another name or URL: clients of lago go where these say."""
     # One that is damaged is rendered anew, whatever it said.
     with suppress(KeyError, ValueError, TypeError, AttributeError):
         plain = json.loads(before[layout.METADATA].data)
@@ -223,7 +238,10 @@ def _lost_settings(before: Mapping[str, Blob], site: Site, settings: Settings) -
             ("name", plain["name"], site.name, settings.name.strip()),
             *of_urls,
         ):
-            if not chosen and old != new:
+            origin = settings.origins.get(setting.replace("-", "_"), FILE)
+            if old != new and chosen:
+                yield f"the published {setting} {old!r} becomes {new!r}, as {origin} says"
+            elif old != new:
                 yield (
                     f"the published {setting} {old!r} becomes the default {new!r}: to keep it, "
                     f"put {setting} = {json.dumps(old)} into {FILE}"
