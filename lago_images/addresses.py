@@ -37,6 +37,8 @@ def refusal(url: str) -> Refusal | None:
     """Return why a text is no address of a repository; None if it is one."""
     scheme = SCHEME.match(url)
     match scheme and scheme[1].lower():
+        case None if url.lower().startswith("s3:"):
+            return Refusal(f"{url}: an address of S3 has two slashes", f"use {FORMS}")
         case None:
             # An empty setting would be the folder itself, and no path has a null character.
             is_path = url.strip() and "\0" not in url

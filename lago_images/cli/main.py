@@ -86,11 +86,19 @@ class LazyGroup(click.Group):
         name = args[0]
         is_command = name in self.lazy or name.startswith("-")
         if not (is_command or ctx.resilient_parsing):
-            from lago_images.specs.names import suggestion  # noqa: PLC0415
-
-            message = f"No such command {name!r}{suggestion(name, self.lazy)}"
-            raise click.UsageError(message, ctx)
+            raise click.UsageError(f"No such command {name!r}{self._near(ctx, name)}", ctx)
         return super().resolve_command(ctx, args)
+
+    def _near(self, ctx: click.Context, name: str) -> str:
+        """Return the command that a wrong name may mean: a group's, or one of a name alike."""
+        from lago_images.specs.names import suggestion  # noqa: PLC0415
+
+        for group in self.lazy:
+            is_group = self.lazy[group].place.startswith(__name__)
+            command = self.get_command(ctx, group) if is_group else None
+            if isinstance(command, LazyGroup) and name in command.lazy:
+                return f"; did you mean '{group} {name}'?"
+        return suggestion(name, self.lazy)
 
     def real_command(self, name: str) -> click.Command:
         """Import a command."""

@@ -54,7 +54,7 @@ def from_folder(url: str, folder: Path) -> str:
 
     A URL is left as it is. Raises as ``expanded``.
     """
-    if not url.strip() or SCHEME.match(url):
+    if SCHEME.match(url) or refusal(url):
         return url
     return str(folder / expanded(url))
 

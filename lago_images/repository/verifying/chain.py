@@ -361,7 +361,11 @@ class _Look:
             )
             stated = provenance.parse(verified.payload, where)
         except (SigningError, RepositoryError) as error:
-            return _Statement(checks=(same, _broken(error.message)))
+            # What was released before a key was changed is signed by the former one.
+            former = "; where the key was changed since, give the former one, too: --key FILE"
+            is_signature = isinstance(error, SigningError)
+            message = f"{error.message}{former}" if is_signature else error.message
+            return _Statement(checks=(same, _broken(message)))
         if differing := _differences(image, stated):
             return _Statement(checks=(same, _broken(f"{where} is not about this: {differing}")))
         checks = [same, _verified(f"signed by {', '.join(verified.signers)}"),
