@@ -112,6 +112,7 @@ def test_only_keys_given_with_key_are_trusted(repo, keys):
         assert repo("provenance", "base", *given).exit_code == code
     done = repo("provenance", "base", "--key", other, "--format", "json")
     assert json.loads(done.stdout)["broken"] == ["base 1: offer", "base 1: signature"]
+    assert "where the key was changed since, give the former one, too: --key FILE" in done.stdout
 
 
 def test_a_file_that_is_not_a_key_is_refused(repo, tmp_path):
