@@ -119,7 +119,8 @@ def _tell_what_is_next(
     if facts.ref == "main" and unpinned:
         console.info(
             f"hint: put a commit of {facts.tools} in place of its branch main into "
-            f"{' and '.join(unpinned)}"
+            f"{' and '.join(unpinned)}: behind the @ of uses: and as tools-ref of the workflow, as "
+            "commit of the Jenkinsfile"
         )
     if not written:
         return

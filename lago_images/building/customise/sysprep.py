@@ -54,6 +54,8 @@ _ERROR = "virt-sysprep: error: "
 _CRASHES = (signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSEGV)
 _STARTS = 3
 _CRASHED = "the program crashed, which is no fault of the spec's: build again"
+# Of virt-sysprep (sysprep/main.ml).
+_NO_SYSTEM = "no operating systems were found"
 # What apt, and what dnf and pip, call an error of theirs.
 _SAID = ("E: ", "Error: ", "ERROR: ")
 # What finish.sh cleans, for guests that cannot run it: patterns of virt-sysprep's --delete.
@@ -336,11 +338,13 @@ def _failure(spec: Spec, seen: list[str], error: CommandError) -> BuildError:
     silent = [error.message, f"its last line was {shown(error.tail[-1])}" if error.tail else ""]
     why = ": ".join(filter(None, [*(stated[:1] or silent), *said]))
     hint = _CRASHED if -error.returncode in _CRASHES else None
+    if _NO_SYSTEM in why:
+        hint = "commands need a disk with a system; without commands it is published as it is"
     if operation is None and "finish.sh" in why:
         return BuildError(
             f"customising {spec.name} failed after the spec's commands, while the guest was "
             f"cleaned up and its packages were listed: {why}",
-            hint="the last lines of the log have the guest's own message",
+            hint="the log ends with what the guest said, if it could run /bin/sh",
         )
     if operation is None:
         return BuildError(f"customising {spec.name} failed: {why}", hint=hint)

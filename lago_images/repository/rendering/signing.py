@@ -15,7 +15,7 @@ from lago_images.errors import MANUAL, CommandError, SigningError
 from lago_images.host.gpg import Gpg, Key, fingerprints, signing_parts, throw_away
 from lago_images.host.process import Runner
 from lago_images.repository.rendering.site import PublicKey
-from lago_images.settings import Settings, key_file
+from lago_images.settings import FILE, Settings, key_file
 
 _EXPORT = "gpg --export-secret-keys --armor FINGERPRINT"
 _LIST = (
@@ -166,7 +166,8 @@ def _secret(reference: str, folder: Path, environ: Mapping[str, str]) -> bytes:
     except OSError as error:
         raise SigningError(
             f"cannot read the signing key {path}: {error.strerror}",
-            hint="signing-key is file:PATH, env:VARIABLE or agent:FINGERPRINT",
+            hint=f"its path begins at the folder of {FILE}; `{_EXPORT}` writes a key, and "
+            "signing-key is file:PATH, env:VARIABLE or agent:FINGERPRINT",
         ) from error
 
 

@@ -136,6 +136,18 @@ def test_a_failing_command_is_reported_with_what_its_package_manager_called_an_e
     assert ": install nginx,nope failed: " in failure.message
 
 
+def test_commands_on_a_disk_without_a_system_are_reported_with_what_to_do():
+    error = CommandError(
+        "virt-sysprep failed with exit code 1",
+        argv=["virt-sysprep"],
+        returncode=1,
+        tail=["virt-sysprep: error: no operating systems were found in the guest image"],
+    )
+    failure = _failure(a_spec(HEAD + "update\n"), [], error)
+    assert "no operating systems were found" in failure.message
+    assert failure.hint.startswith("commands need a disk with a system")
+
+
 def ended_by(number):
     return CommandError(
         f"customising i: virt-sysprep was killed by {number.name}",
