@@ -106,7 +106,7 @@ def _paths(wanted: str, invocation: Invocation) -> list[Path]:
     if wanted and path.exists():
         return [path]
     if path.name != wanted:
-        raise UsageError(f"there is no file {wanted}", hint="a NAME has no folder before it")
+        raise UsageError(f"there is no file {wanted}", hint="name a spec without its folder")
     folder = invocation.root / invocation.settings.specs
     known = spec_names(folder) if folder.is_dir() else []
     names = chosen([wanted], known, otherwise="PATH is a file or folder, NAME that of a spec")
