@@ -42,7 +42,9 @@ def refresh(invocation: Invocation, retire: tuple[str, ...], outdated: bool, for
     # gpg shows a fingerprint in groups of four, and people paste it as they see it.
     keys = frozenset(text.replace(" ", "").upper() for text in retire)
     record = recorder(invocation) if outdated else None
-    refuse_missing(invocation.store_to_publish())
+    # A bucket that is missing is refused by itself, and warns of its settings when it is opened.
+    if not invocation.settings.repository.lower().startswith("s3:/"):
+        refuse_missing(invocation.store_to_publish())
     with publishing_from(invocation, retire=keys) as publisher:
         if record:
             record()

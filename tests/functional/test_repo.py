@@ -155,6 +155,19 @@ def test_refresh_makes_no_repository_of_a_mistyped_path(repo):
     assert Path("mistyped/index").exists()
 
 
+def test_refresh_of_a_bucket_opens_it_once(repo, moto):
+    """Each time that it is opened warns of its settings."""
+    url = f"s3://{moto.new_bucket()}/images"
+    given = {
+        **moto.environ,
+        "LAGO_IMAGES_SINGLE_WRITER": "true",
+        "LAGO_IMAGES_BASE_URL": "https://images.example.org",
+    }
+    done = repo("refresh", "--repository", url, **given)
+    assert done.exit_code == 0, done.stderr
+    assert done.stderr.count("warning: single-writer is set") == 1
+
+
 def test_refresh_with_invalid_settings_exits_2(repo):
     done = repo("refresh", LAGO_IMAGES_BASE_URL="ftp://x")
     assert done.exit_code == 2

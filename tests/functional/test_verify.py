@@ -983,9 +983,11 @@ def test_a_repository_of_another_program_is_told_from_a_damaged_one(name, reques
         "it is no repository of lago-images"
     )
     assert "/moving.md" in (caught.value.hint or "")
-    # With a record of ours it is one, whatever became of its index.
-    put(other, "state/cache.json", b"{}")
-    refuse_nothing(other, is_named=True)
+    # With a file of ours it is one, whatever became of its index.
+    for ours in ("state/cache.json", "images.json"):
+        put(other, ours, b"{}")
+        refuse_nothing(other, is_named=True)
+        other.delete([ours])
 
 
 @pytest.mark.parametrize(

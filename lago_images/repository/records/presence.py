@@ -39,13 +39,18 @@ def look(store: Store) -> Presence:
         index = store.get(layout.INDEX).data
     except NotFoundError:
         return Presence.OURS if _is_left(store) else Presence.STRANGE
-    return Presence.ANOTHER if names_others(index) else Presence.OURS
+    is_others = names_others(index) and not _is_rendered(store)
+    return Presence.ANOTHER if is_others else Presence.OURS
 
 
 def _is_left(store: Store) -> bool:
     """Return whether there are builds of ours, or what only we render, without an index."""
-    if any(_has(store, root) for root in (layout.IMAGES, layout.BUILDS)):
-        return True
+    roots = (layout.IMAGES, layout.BUILDS)
+    return any(_has(store, root) for root in roots) or _is_rendered(store)
+
+
+def _is_rendered(store: Store) -> bool:
+    """Return whether there is what no other program makes; publishing refuses to, beside theirs."""
     try:
         store.head(layout.IMAGES_JSON)
     except NotFoundError:
