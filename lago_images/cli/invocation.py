@@ -127,11 +127,13 @@ class Invocation:
     def read_repository(self) -> "tuple[Store, State]":
         """Read the repository, and say what of it is missing or damaged."""
         from lago_images.repository.records import gaps  # noqa: PLC0415
+        from lago_images.repository.records.presence import Presence, look  # noqa: PLC0415
         from lago_images.repository.records.state import read  # noqa: PLC0415
 
         store = self.store()
         # To a store a mistyped path is a repository with nothing in it.
-        if store.folder is not None and not store.folder.exists():
+        is_missing = store.folder is not None and not store.folder.exists()
+        if is_missing:
             self.console.warn(f"there is no folder {store.folder}: nothing is published there")
         started = time.monotonic()
         content = read(store)
@@ -139,8 +141,8 @@ class Invocation:
             f"read the releases of {len(content.images)} images in {store.url} in "
             f"{time.monotonic() - started:.2f} s"
         )
-        if not content.objects and store.folder is not None and _is_strange(store.folder):
-            self.console.warn(f"there is no repository in {store.folder}: check --repository")
+        if not content.objects and not is_missing and look(store) is not Presence.OURS:
+            self.console.warn(f"there is nothing of lago-images in {store.url}: check --repository")
         for message in content.damaged.values():
             self.console.warn(f"{message}; restore it from a copy")
         for message in gaps.warnings(content.missing):
@@ -207,14 +209,6 @@ def _folder(root: Path) -> str | None:
     if root.resolve() == find_root(here):
         return None
     return os.path.relpath(root) if root.is_relative_to(here) else str(root)
-
-
-def _is_strange(folder: Path) -> bool:
-    """Return whether a folder has something in it, and nothing of a repository."""
-    from lago_images.repository.records.layout import BUILDS, IMAGES, INDEX  # noqa: PLC0415
-
-    is_ours = any((folder / name).exists() for name in (INDEX, BUILDS, IMAGES))
-    return not is_ours and folder.is_dir() and any(folder.iterdir())
 
 
 def find_root(start: Path) -> Path:

@@ -260,8 +260,10 @@ def show_publication(
     for name, outcome in publication.outcomes.items():
         say(f"{name}: {outcome.verdict} revision {outcome.release.revision}")
     for name in publication.missing:
-        build = f"lago-images ci rebuild {name} makes one and publishes it"
-        console.error(f"{name}: not published: it has no build: {build}")
+        # Who was told just now why its build failed has to mend that first.
+        build = f": lago-images ci rebuild {name} makes one and publishes it"
+        how = "" if name in publication.unbuilt else build
+        console.error(f"{name}: not published: {publication.why_missing(name)}{how}")
     for name, why in publication.failed.items():
         console.error(f"{name}: not published: {why}")
     for finding in publication.findings:

@@ -20,7 +20,7 @@ from lago_images.repository.publishing.publisher import Publisher, as_published,
 from lago_images.repository.publishing.retention import Retention, Sweep
 from lago_images.repository.records import gaps
 from lago_images.repository.verifying.findings import Report
-from lago_images.repository.verifying.verifier import Verifier, refuse_nothing
+from lago_images.repository.verifying.verifier import Verifier, refuse_missing, refuse_nothing
 from lago_images.repository.verifying.web import Web, is_web
 from lago_images.settings import Settings
 from lago_images.storage.open import is_same
@@ -42,6 +42,9 @@ def refresh(invocation: Invocation, retire: tuple[str, ...], outdated: bool, for
     # gpg shows a fingerprint in groups of four, and people paste it as they see it.
     keys = frozenset(text.replace(" ", "").upper() for text in retire)
     record = recorder(invocation) if outdated else None
+    # A bucket that is missing is refused by itself, and warns of its settings when it is opened.
+    if not invocation.settings.repository.lower().startswith("s3:/"):
+        refuse_missing(invocation.store_to_publish())
     with publishing_from(invocation, retire=keys, keeps_site=False) as publisher:
         if record:
             record()
@@ -102,8 +105,7 @@ def verify(invocation: Invocation, url: str | None, deep: bool, form: str) -> No
         report = verifier.web(web)
     else:
         store = invocation.store()
-        if is_named:
-            refuse_nothing(store)
+        refuse_nothing(store, is_named=is_named)
         report = verifier.store(store)
     if web and is_elsewhere:
         report = report.repaired_by(partial(_at_store_behind, invocation, web.url))

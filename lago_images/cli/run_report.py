@@ -193,7 +193,7 @@ def _error(name: str, result: Result | None, publication: PublicationOutcome | N
     if publication and name in publication.failed:
         return publication.failed[name]
     if publication and name in publication.missing:
-        return "it has no build"
+        return publication.why_missing(name)
     return ""
 
 

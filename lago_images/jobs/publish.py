@@ -47,6 +47,7 @@ class PublicationOutcome:
     Attributes:
         outcomes: Of every image that had a build, by name.
         missing: The images that were to be released and have no build.
+        unbuilt: Why there is none, by name, of those that this run could not build.
         written: The rendered files that changed.
         findings: What a check of the published files found wrong.
         failed: By name, why an image that has a build was not released.
@@ -57,10 +58,15 @@ class PublicationOutcome:
     written: tuple[str, ...]
     findings: tuple[Finding, ...] = ()
     failed: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    unbuilt: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
     @property
     def ok(self) -> bool:
         return not (self.missing or self.findings or self.failed)
+
+    def why_missing(self, name: str) -> str:
+        """Return why an image that is missing has no build."""
+        return self.unbuilt.get(name, "it has no build")
 
 
 def prove(workspace: Workspace) -> None:
@@ -207,7 +213,13 @@ class _Job:
         outcomes, failed = self.release(builds, state)
         if not outcomes and not state.releases:
             # Nothing was ever published, and nothing is now: an empty repository stays empty.
-            return PublicationOutcome(outcomes={}, missing=missing, written=(), failed=failed)
+            return PublicationOutcome(
+                outcomes={},
+                missing=missing,
+                written=(),
+                failed=failed,
+                unbuilt=self.unbuilt,
+            )
         head = None if missing or failed else self.to_record
         # Released, recorded, listed, looked at: the order that the argument in ``releasing`` needs.
         if head:
@@ -229,7 +241,19 @@ class _Job:
                 *_lost(state, refreshed.state),
             ),
             failed=failed,
+            unbuilt=self.unbuilt,
         )
+
+    @property
+    def unbuilt(self) -> dict[str, str]:
+        """Return, by name, why this run has no build of what it was to build."""
+        return {
+            result.name: f"its base {result.skipped} failed"
+            if result.skipped
+            else "its build failed"
+            for result in self.results.values()
+            if not result.ok
+        }
 
     def check(self, releases: list[Release], state: State) -> tuple[Finding, ...]:
         """Return what is wrong with what was published, as clients see it; a note is a warning."""

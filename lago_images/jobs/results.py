@@ -200,7 +200,10 @@ def fates(published: PublicationOutcome) -> list[Fate]:
     """Return what became of every image of a publication."""
     return [
         *(Fate(name=name, verdict=each.verdict) for name, each in published.outcomes.items()),
-        *(Fate(name=name, verdict=None, why="it has no build") for name in published.missing),
+        *(
+            Fate(name=name, verdict=None, why=published.why_missing(name))
+            for name in published.missing
+        ),
         *(Fate(name=name, verdict=None, why=why) for name, why in published.failed.items()),
     ]
 

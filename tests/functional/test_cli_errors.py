@@ -119,6 +119,7 @@ def test_the_repository_is_set_by_option_environment_or_settings(repo):
         ([], environ, "from-environment"),
         (["--repository", "from-option"], environ, "from-option"),
     ):
+        (repo.root / folder).mkdir()
         ran = repo.run("repo", "refresh", *args, environ=variables)
         assert ran.code == 0, ran.err
         assert {path.parent.name for path in repo.root.glob("from-*/index")} == {folder}
@@ -136,6 +137,7 @@ def test_shared_options_may_stand_before_the_command(repo):
 def test_a_path_on_the_command_line_is_relative_to_the_current_folder(repo, first):
     """With -C too; in the settings and the environment it starts at the specs repository."""
     published = repo.root.parent / "published"
+    published.mkdir()
     assert repo.run("repo", "refresh", "--repository", str(published)).code == 0
     here = repo.root.parent if first else repo.root / "image-specs"
     path = "published" if first else "../../published"

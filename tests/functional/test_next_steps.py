@@ -106,11 +106,15 @@ def test_a_list_of_nothing_says_why(repo):
     assert "warning: no revision has the state that was asked for; " in ran.err
     assert "lago-images repo list --state any shows every image" in ran.err
     (repo.root / "disks").mkdir()
-    assert repo.run("repo", "list", "--repository", "disks").err == ""
-    repo.disk("disks/x.img")
-    ran = repo.run("repo", "list", "--repository", "disks")
     folder = repo.root / "disks"
-    assert ran.err == f"warning: there is no repository in {folder}: check --repository\n"
+    nothing = f"warning: there is nothing of lago-images in {folder}: check --repository\n"
+    for command in (("repo", "list"), ("repo", "log")):
+        assert repo.run(*command, "--repository", "disks").err == nothing
+    repo.disk("disks/x.img")
+    repo.write("disks/index", "[el7]\nname=x\nfile=x.img\n")
+    for command in (("repo", "list"), ("repo", "log")):
+        ran = repo.run(*command, "--repository", "disks")
+        assert (ran.code, ran.err) == (0, nothing)
 
 
 def test_gc_reports_what_waits_for_the_grace_period_and_until_when(repo):
@@ -197,6 +201,17 @@ def test_init_elsewhere_suggests_to_go_there(tmp_path):
     assert "hint: the folder is not in git yet: git init 'my specs'\n" in ran.err
     assert "next: cd 'my specs'; lago-images lint; lago-images build; " in ran.err
     assert "next: lago-images lint" in SpecsRepo(root=tmp_path).run("init").err
+
+
+def test_after_a_build_that_failed_nobody_is_told_to_build_again(repo):
+    repo.disk("cut.raw")
+    repo.spec("one", "simple:cut.raw", f"#base-checksum=sha256:{'0' * 64}")
+    repo.spec("layer", "layer:one")
+    ran = repo.run("build")
+    assert ran.code == 1, ran.err
+    assert "one: not published: its build failed\n" in ran.err
+    assert "layer: not published: its base one failed\n" in ran.err
+    assert "ci rebuild one" not in ran.err
 
 
 def test_a_publication_without_a_build_says_what_makes_one(repo):

@@ -143,6 +143,31 @@ def test_the_key_of_a_killed_signer_is_removed_by_the_next_run(repo, tmp_path, s
     assert left_running(str(scratch)) == []
 
 
+def test_refresh_makes_no_repository_of_a_mistyped_path(repo):
+    done = repo("refresh", "--repository", "mistyped")
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert "error: there is no folder " in done.stderr
+    assert "hint: check the path or URL" in done.stderr
+    assert not Path("mistyped").exists()
+    # A folder that somebody made for it is one with nothing published yet.
+    Path("mistyped").mkdir()
+    assert repo("refresh", "--repository", "mistyped").exit_code == 0
+    assert Path("mistyped/index").exists()
+
+
+def test_refresh_of_a_bucket_opens_it_once(repo, moto):
+    """Each time that it is opened warns of its settings."""
+    url = f"s3://{moto.new_bucket()}/images"
+    given = {
+        **moto.environ,
+        "LAGO_IMAGES_SINGLE_WRITER": "true",
+        "LAGO_IMAGES_BASE_URL": "https://images.example.org",
+    }
+    done = repo("refresh", "--repository", url, **given)
+    assert done.exit_code == 0, done.stderr
+    assert done.stderr.count("warning: single-writer is set") == 1
+
+
 def test_refresh_with_invalid_settings_exits_2(repo):
     done = repo("refresh", LAGO_IMAGES_BASE_URL="ftp://x")
     assert done.exit_code == 2

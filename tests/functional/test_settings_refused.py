@@ -38,6 +38,7 @@ def test_a_repository_among_the_specs_or_over_the_checkout_is_refused(repo, plac
         ran = repo.run(*command)
         assert ran.code == 2
         assert "lago-images.toml:2: the repository /" in ran.out + ran.err
+    (repo.root / "x").mkdir()
     assert repo.run("repo", "refresh", environ={"LAGO_IMAGES_REPOSITORY": "x"}).code == 0
     ran = repo.run("repo", "refresh", "--repository", place)
     assert (ran.code, ran.err.partition(":")[0]) == (2, "--repository")
@@ -45,7 +46,6 @@ def test_a_repository_among_the_specs_or_over_the_checkout_is_refused(repo, plac
 
 
 def test_a_repository_is_read_from_its_own_folder(repo):
-    assert repo.run("repo", "refresh").code == 0
     folder = repo.root.parent / "pub"
     folder.mkdir()
     assert repo.run("repo", "list", "--repository", ".", folder=folder).code == 0
@@ -54,6 +54,7 @@ def test_a_repository_is_read_from_its_own_folder(repo):
 def test_a_repository_around_the_checkout_is_read_and_not_written(repo):
     above = repo.root.parent
     environ = {"LAGO_IMAGES_REPOSITORY": str(above / "made")}
+    (above / "made").mkdir()
     assert repo.run("repo", "refresh", environ=environ).code == 0
     (above / "made").rename(above / "around")
     repo.root.rename(above / "around/specs")
@@ -78,6 +79,7 @@ def test_an_option_that_names_no_place_has_its_own_reason(repo, url, why):
 
 def test_a_long_path_is_no_key(repo):
     place = repo.root.parent / "VirtualMachines/ImageRepositories/Production2026"
+    place.mkdir(parents=True)
     repo.write("lago-images.toml", f'repository = "{place}"\nsigning-key = "file:{place}/Key"\n')
     for command in (("lint",), ("repo", "list"), ("repo", "refresh")):
         ran = repo.run(*command)

@@ -20,7 +20,7 @@ from click.testing import CliRunner
 from lago_images.cli.main import main
 from lago_images.console import Console
 from lago_images.disks.compress import compress
-from lago_images.errors import NotFoundError, StorageError
+from lago_images.errors import NotFoundError, StorageError, UsageError
 from lago_images.host.process import Runner
 from lago_images.repository.records import layout
 from lago_images.repository.records.manifest import Disk
@@ -945,11 +945,106 @@ def test_addresses_of_one_store_are_told_from_those_of_two(one, other, same):
     assert is_same(one, other, Path("/specs")) is same
 
 
-def test_an_empty_repository_has_nothing_published_and_is_no_mistake_in_the_call(tmp_path):
-    """A first publication that releases nothing leaves it so."""
-    done = cli("verify", str(tmp_path))
+def test_where_nothing_was_ever_published_nothing_is_judged(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    told = "makes the first\n"
+    done = cli("verify", "empty")
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert f"error: nothing was ever published in {tmp_path}/empty\n" in done.stderr
+    assert "check the path or URL; lago-images" in done.stderr
+    assert done.stderr.endswith(told)
+    # That of the settings, which no build has made yet.
+    done = cli("verify")
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert f"error: nothing was ever published in {tmp_path}/image-repo\n" in done.stderr
+    assert "hint: lago-images build (or ci rebuild) makes the first\n" in done.stderr
+
+
+ELSEWHERE = b"[el7]\nname=EL 7\narch=x86_64\nsize=1\nfile=el7.qcow2.xz\n"
+
+
+def _opened(name, request, tmp_path):
+    if name == "directory":
+        return DirectoryStore(path=tmp_path / "other")
+    moto = request.getfixturevalue("moto")
+    return S3Store.open(moto.new_bucket(), environ=moto.environ)
+
+
+@pytest.mark.parametrize("name", ["directory", "bucket"])
+def test_a_repository_of_another_program_is_told_from_a_damaged_one(name, request, tmp_path):
+    other = _opened(name, request, tmp_path)
+    put(other, "index", ELSEWHERE)
+    put(other, "el7.qcow2.xz", b"the only disk")
+    with pytest.raises(UsageError) as caught:
+        refuse_nothing(other, is_named=True)
+    assert caught.value.message == (
+        f"{other.url}: it has an index of another program and no releases/: "
+        "it is no repository of lago-images"
+    )
+    assert "/moving.md" in (caught.value.hint or "")
+    # With a file of ours it is one, whatever became of its index.
+    for ours in ("state/cache.json", "images.json"):
+        put(other, ours, b"{}")
+        refuse_nothing(other, is_named=True)
+        other.delete([ours])
+
+
+@pytest.mark.parametrize(
+    "left", [("state/",), ("index",), ("images.json",), ("images/",), ("builds/",)]
+)
+def test_a_repository_that_lost_its_releases_is_damaged_and_there(store, left):
+    store.delete([stat.key for stat in store.list() if not stat.key.startswith(left)])
+    done = cli("verify", str(store.path))
     assert done.exit_code == 1, done.output
-    assert "index: it is missing: nothing is published" in done.stdout
+    assert "problem: " in done.stdout
+
+
+def test_lost_records_come_before_what_may_come_of_that(store):
+    put_copy(store, manifest(build_id="orphan"))
+    store.delete([R1])
+    first, *others = verifier().store(store).findings
+    assert (first.where, first.what) == (R1, "the history has a gap: it is missing")
+    assert first.repair.startswith("restore it from a copy, before any other repair")
+    assert "index" in {each.where for each in others}
+    # Of the revision that is missing, too: gc removes nothing now.
+    repairs = {each.where: each.repair for each in others}
+    assert repairs[B1.folder] == repairs[copy_of(manifest(build_id="orphan")).folder]
+    assert repairs[B1.folder].startswith("restore what is missing in the history first")
+    assert not [each for each in repairs.values() if each.startswith("lago-images repo gc")]
+
+
+def test_a_lost_newest_record_comes_first_too(store):
+    store.delete([R2])
+    first, *others = verifier().store(store).problems
+    assert first.repair.startswith("the repository went back in time: restore releases/")
+    assert "repo refresh" in others[0].repair
+
+
+def test_the_copy_of_a_damaged_record_is_kept_by_gc(store):
+    change(store, R1, b"{}")
+    repairs = [each.repair for each in verifier().store(store).findings if each.where == B1.folder]
+    assert any(each.startswith("restore the damaged release first") for each in repairs)
+    assert not any("when the grace period is over" in each for each in repairs)
+
+
+def test_only_of_what_clients_get_now_is_told_that_no_commit_has_it(store):
+    make_public(store, 3, *real_disk(manifest(build_id="b3", fingerprint="f3", dirty=True)))
+    refresh(store)
+    [found] = [each for each in verifier().store(store).findings if "committed" in each.what]
+    assert found.repair == (
+        "commit them; then lago-images build debian-12, or ci rebuild debian-12 for a bucket"
+    )
+    make_public(store, 4, *real_disk(manifest(build_id="b4", fingerprint="f4")))
+    refresh(store)
+    found = [each for each in verifier().store(store).findings if "committed" in each.what]
+    assert found == []
+
+
+def test_what_others_put_there_is_left_alone(store):
+    put(store, "my-only.qcow2", b"x")
+    [found] = [each for each in verifier().store(store).findings if each.where == "my-only.qcow2"]
+    assert found.repair == "leave it, or move it elsewhere: lago-images does not use it"
 
 
 def test_no_rendered_file_is_read_to_see_that_there_is_a_repository(store):
@@ -957,9 +1052,7 @@ def test_no_rendered_file_is_read_to_see_that_there_is_a_repository(store):
         def get(self, key):
             raise AssertionError(key)
 
-    refuse_nothing(Unread(path=store.path))
-    store.delete([stat.key for stat in store.list() if stat.key != "index"])
-    refuse_nothing(Unread(path=store.path))
+    refuse_nothing(Unread(path=store.path), is_named=True)
 
 
 def test_a_number_out_of_all_order_costs_no_more_than_its_record(store, tmp_path, monkeypatch):

@@ -6,7 +6,6 @@ lock.
 """
 
 import json
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -27,6 +26,7 @@ from lago_images.repository.publishing.author import NOBODY, Author, author_of
 from lago_images.repository.publishing.pages import PublishedPages, read_pages, write_pages
 from lago_images.repository.records import layout
 from lago_images.repository.records.layout import RENDERED, headers, key_behind
+from lago_images.repository.records.presence import names_others
 from lago_images.repository.records.release import OldRepositoryError
 from lago_images.repository.records.state import State, read
 from lago_images.repository.rendering import client_setup
@@ -217,8 +217,7 @@ def _refuse_strange(store: Store, index: Blob) -> None:
     # The layout before led clients to where builders write.
     if f"\nfile={layout.BUILDS}".encode() in index.data:
         raise OldRepositoryError(f"the published {layout.INDEX}")
-    names_others = re.search(f"^file=(?!{layout.IMAGES})".encode(), index.data, re.MULTILINE)
-    if names_others and next(store.list(layout.RELEASES), None) is None:
+    if names_others(index.data) and next(store.list(layout.RELEASES), None) is None:
         raise RepositoryError(
             f"{store.url} has an {layout.INDEX} of another program, whose images clients "
             "would lose",

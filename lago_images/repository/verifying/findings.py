@@ -5,10 +5,14 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Protocol
 
-from lago_images.repository.records.layout import RELEASES, BuildFolder, owner
+from lago_images.repository.records.layout import RELEASES, BuildFolder, owner, release_key
 from lago_images.storage.base import Blob, Stat
 
 REFRESH = "lago-images repo refresh"
+RESTORE = "restore it from a copy"
+RESTORE_RECORD = f"{RESTORE}, before any other repair: no revision before it is offered until then"
+RESTORE_WITH_OTHERS = f"with the others: see {RELEASES}"
+WENT_BACK = f"the repository went back in time: restore {RELEASES} from a newer copy"
 
 
 class Severity(StrEnum):
@@ -90,7 +94,7 @@ def restore_or_withdraw(copy: BuildFolder, revisions: Sequence[int], reason: str
 def merged(findings: Iterable[Finding]) -> tuple[Finding, ...]:
     """Return one finding for all that is wrong with one object and repaired in one way.
 
-    Problems come before notes, and those of all records before others.
+    Problems come before notes, and records that are lost before what may come of that.
     """
     whats: dict[tuple[Severity, str, str], dict[str, None]] = {}
     for each in findings:
@@ -103,9 +107,19 @@ def merged(findings: Iterable[Finding]) -> tuple[Finding, ...]:
     return tuple(
         sorted(
             every,
-            key=lambda f: (f.severity != Severity.PROBLEM, f.where != RELEASES, f.where, f.what),
+            key=lambda f: (f.severity != Severity.PROBLEM, _place(f), f.where, f.what),
         )
     )
+
+
+def _place(finding: Finding) -> int:
+    """Return in which turn a finding is repaired: all lost records, one of them, anything else."""
+    if finding.where == RELEASES:
+        return 0
+    is_record = release_key(finding.where) and finding.repair.startswith(
+        (RESTORE, RESTORE_WITH_OTHERS)
+    )
+    return 1 if is_record or finding.repair.startswith(WENT_BACK) else 2
 
 
 class Source(Protocol):

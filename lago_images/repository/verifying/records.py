@@ -49,6 +49,10 @@ from lago_images.repository.records.state import (
 from lago_images.repository.rendering.index import conflicting_aliases
 from lago_images.repository.rendering.lago import version_name
 from lago_images.repository.verifying.findings import (
+    RESTORE,
+    RESTORE_RECORD,
+    RESTORE_WITH_OTHERS,
+    WENT_BACK,
     Finding,
     note,
     problem,
@@ -58,15 +62,17 @@ from lago_images.repository.verifying.findings import (
 from lago_images.storage.base import Store
 from lago_images.storage.s3.multipart import lists_uploads
 
-_RESTORE = "restore it from a copy"
-_RESTORE_RECORD = f"{_RESTORE}: no revision before it is offered until then"
 _SEVERAL, _SHOWN = 2, 3
 _RESTORE_ALL = (
     f"first restore them all from a copy of {RELEASES}, then verify again: until then no revision "
     "before one of them is offered, and what else is wrong may come of that"
 )
-_RESTORE_WITH_OTHERS = f"with the others: see {RELEASES}"
 _GC = "lago-images repo gc removes it when the grace period is over"
+_NO_GC = (
+    "restore what is missing in the history first: until then lago-images repo gc removes nothing"
+)
+_KEPT = "restore the damaged release first: until then lago-images repo gc keeps it"
+_LEAVE = "leave it, or move it elsewhere: lago-images does not use it"
 _T = TypeVar("_T")
 
 
@@ -101,19 +107,19 @@ def examine(store: Store) -> tuple[State, list[Finding]]:
     try:
         read_published(store)
     except RepositoryError as error:
-        findings.append(problem(layout.PUBLISHED, error.message, error.hint or _RESTORE))
+        findings.append(problem(layout.PUBLISHED, error.message, error.hint or RESTORE))
     findings += [*_histories_wrong(state), *_aliases(state), *_orphans(state), *_strangers(listed)]
     return state, _restored_together(findings)
 
 
 def _restored_together(findings: list[Finding]) -> list[Finding]:
     """Say once, first, what to restore where several records are lost."""
-    lost = [each.where for each in findings if each.repair == _RESTORE_RECORD]
+    lost = [each.where for each in findings if each.repair == RESTORE_RECORD]
     if len(lost) < _SEVERAL:
         return findings
     message = f"several records are lost: {first_of(lost, _SHOWN)}"
     others = (
-        replace(each, repair=_RESTORE_WITH_OTHERS) if each.repair == _RESTORE_RECORD else each
+        replace(each, repair=RESTORE_WITH_OTHERS) if each.repair == RESTORE_RECORD else each
         for each in findings
     )
     return [problem(RELEASES, message, _RESTORE_ALL), *others]
@@ -134,9 +140,14 @@ def against_index(state: State, revisions: dict[ImageId, int]) -> Iterator[Findi
             yield problem(
                 layout.INDEX,
                 message,
-                "the repository went back in time: restore releases/ from a newer copy; else every "
-                f"client that has revision {revision} keeps it",
+                f"{WENT_BACK}; else every client that has revision {revision} keeps it",
             )
+
+
+def without_gc(state: State, findings: Iterable[Finding]) -> list[Finding]:
+    """Return findings of which none waits for ``repo gc`` while it clears nothing."""
+    repair = _NO_GC if state.missing else _GC
+    return [replace(each, repair=repair) if each.repair == _GC else each for each in findings]
 
 
 def unfinished(store: Store, before: float) -> Iterator[Finding]:
@@ -200,7 +211,7 @@ def _release(store: Store, name: str, key: ReleaseKey) -> Release | Finding:
     except SchemaError:
         raise
     except RepositoryError as error:
-        return problem(name, error.message, _RESTORE_RECORD)
+        return problem(name, error.message, RESTORE_RECORD)
 
 
 def _manifest(store: Store, name: str, key: BuildKey) -> Manifest | Finding | None:
@@ -221,7 +232,7 @@ def _manifest(store: Store, name: str, key: BuildKey) -> Manifest | Finding | No
 def _histories_wrong(state: State) -> Iterator[Finding]:
     for gap in state.missing:
         until = "" if gap.first == gap.last else f", as are all up to revision {gap.last}"
-        yield problem(str(gap.key), f"the history has a gap: it is missing{until}", _RESTORE_RECORD)
+        yield problem(str(gap.key), f"the history has a gap: it is missing{until}", RESTORE_RECORD)
     for image in state.images:
         history = state.history(*image)
         yield from _withdrawals(history)
@@ -246,7 +257,7 @@ def _withdrawals(history: tuple[Release, ...]) -> Iterator[Finding]:
         withdraws = release.withdraws
         if withdraws is not None and (withdraws >= release.revision or withdraws not in known):
             message = f"it withdraws revision {withdraws}, which is missing"
-            yield problem(str(release.key), message, _RESTORE)
+            yield problem(str(release.key), message, RESTORE)
 
 
 def _copies(state: State, history: tuple[Release, ...]) -> Iterator[Finding]:
@@ -310,17 +321,20 @@ def _versions(history: tuple[Release, ...]) -> Iterator[Finding]:
 
 
 def _uncommitted(state: State, image: ImageId) -> Iterator[Finding]:
-    """Find offered images that no commit has the files of."""
-    for release in state.live(*image):
-        if release.dirty:
-            message = "it was built from files that were not committed"
-            repair = f"commit them; then lago-images build {release.name} (ci rebuild)"
-            yield note(str(release.key), message, repair)
+    """Find an image of which no commit has the files that clients get now."""
+    # Of an older revision nothing can be done any more: it stays what it was built from.
+    release = state.current(*image)
+    if release and release.dirty:
+        message = "it was built from files that were not committed"
+        name = release.name
+        repair = f"commit them; then lago-images build {name}, or ci rebuild {name} for a bucket"
+        yield note(str(release.key), message, repair)
 
 
 def _orphans(state: State) -> Iterator[Finding]:
     # All of these are notes: crashes and slow builders leave such things, and repo gc knows them.
     released, bound = state.released_builds, images(state)
+    damaged = {key.image for key in state.damaged}
     sizes: dict[BuildFolder, int] = {}
     for name, stat in state.objects.items():
         if folder := owner(name):
@@ -331,7 +345,8 @@ def _orphans(state: State) -> Iterator[Finding]:
         if folder in state.retired:
             yield note(folder.folder, f"it is retired and not yet deleted: {human_size(size)}", _GC)
         elif folder.root == IMAGES and folder not in bound:
-            yield note(folder.folder, f"a copy that no release names: {human_size(size)}", _GC)
+            repair = _KEPT if folder.key.image in damaged else _GC
+            yield note(folder.folder, f"a copy that no release names: {human_size(size)}", repair)
         elif folder.root == BUILDS and folder.key not in released:
             message = _why_staged(state, folder)
             if message:
@@ -356,4 +371,4 @@ def _strangers(listed: Iterable[str]) -> Iterator[Finding]:
             known = layout.is_rendered(name) or name.startswith(STATE)
         if not known:
             where = name if name.isprintable() else ascii(name)
-            yield note(where, "nothing of lago-images' has this name", "remove it if it is yours")
+            yield note(where, "nothing of lago-images' has this name", _LEAVE)

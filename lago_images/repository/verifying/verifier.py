@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 from lago_images.console import Advance, Console
 from lago_images.errors import (
+    MANUAL,
     CommandError,
-    NotFoundError,
     RepositoryError,
     SettingsError,
     UsageError,
@@ -25,6 +25,7 @@ from lago_images.host.threads import side_by_side
 from lago_images.repository.publishing.retention import Retention
 from lago_images.repository.records import layout
 from lago_images.repository.records.layout import ImageId, owner
+from lago_images.repository.records.presence import Presence, look
 from lago_images.repository.records.reading import THREADS
 from lago_images.repository.records.state import State
 from lago_images.repository.rendering import client_setup
@@ -53,6 +54,8 @@ _KEY_LINK = re.compile(rb"key-[0-9A-F]{40,64}\.asc")
 _PAUSE = 3.0
 _ATTEMPTS = 3
 _OTHER_URL = "give the URL that has index and repo.metadata right below it, as base-url is"
+_CHECK = f"check the path or URL; a repository has {layout.INDEX} and {layout.RELEASES} in it"
+_FIRST = "lago-images build (or ci rebuild) makes the first"
 _NAME_AND_URL = "lago-images repo refresh, with the name and base-url that are meant"
 
 
@@ -91,6 +94,7 @@ class Verifier:
         findings += verify_records.against_index(state, revisions)
         grace = Retention.of(self.settings).grace
         findings += verify_records.unfinished(store, self.now - grace)
+        findings = verify_records.without_gc(state, findings)
         if layout.INDEX in files:
             base_url = self._site(files, store.url).base_url
             if finding := base_url_problem(store, base_url, self.environ):
@@ -266,19 +270,31 @@ class Verifier:
         return keys[0] if len(keys) == 1 else ""
 
 
-def refuse_nothing(store: Store) -> None:
-    """Raise ``UsageError`` where a store has no repository at all: a path may be mistyped."""
-    hint = f"check the path or URL; a repository has {layout.INDEX} and {layout.RELEASES} in it"
+def refuse_missing(store: Store) -> None:
+    """Raise ``UsageError`` where a store is a folder that does not exist: to it that is empty."""
     if store.folder is not None and not store.folder.exists():
-        raise UsageError(f"there is no folder {store.folder}", hint=hint)
-    roots = (layout.RELEASES, layout.STATE, layout.IMAGES, layout.BUILDS)
-    # One that nothing was released to yet may be empty.
-    if any(next(store.list(root), None) for root in roots) or not next(store.list(), None):
-        return
-    try:
-        store.head(layout.INDEX)
-    except NotFoundError:
-        raise UsageError(f"there is no repository in {store.url}", hint=hint) from None
+        raise UsageError(f"there is no folder {store.folder}", hint=_CHECK)
+
+
+def refuse_nothing(store: Store, *, is_named: bool) -> None:
+    """Raise ``UsageError`` where a store has no repository at all.
+
+    ``is_named`` is whether the call says where it is: then a path may be mistyped.
+    """
+    if is_named:
+        refuse_missing(store)
+    found = look(store)
+    if found is Presence.EMPTY:
+        hint = f"check the path or URL; {_FIRST}" if is_named else _FIRST
+        raise UsageError(f"nothing was ever published in {store.url}", hint=hint)
+    if found is Presence.ANOTHER:
+        raise UsageError(
+            f"{store.url}: it has an {layout.INDEX} of another program and no {layout.RELEASES}: "
+            "it is no repository of lago-images",
+            hint=f"how its images move to one: {MANUAL}/moving.md",
+        )
+    if found is Presence.STRANGE:
+        raise UsageError(f"there is no repository in {store.url}", hint=_CHECK)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
