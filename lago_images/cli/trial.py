@@ -79,6 +79,7 @@ def try_(
         workspace = invocation.workspace(logs=logs, aside=folder)
         # As they are now: somebody may go on writing while it is built.
         specs = tree_of(workspace).specs
+        workspace.console.info("nothing is published: what is uploaded goes to a folder here")
         with advising(BUILD_AGAIN):
             plan, results = trial.build_only(workspace, name)
         show_results(workspace.console, results, speaker(workspace.console, form))
@@ -185,6 +186,8 @@ def run(invocation: Invocation, name: str, arch: str, firmware: str | None, dry_
         argv = terminal.command(machine, disk.path, disk.format, accel)
         if dry_run:
             click.echo(command_line(argv))
+            if not file.is_file():
+                console.warn(f"{disk.path} is removed now: download the disk, and name its file")
             return
         console.info("starting it; Ctrl-A X ends it, and what it wrote is thrown away")
         code = terminal.start(argv, machine, scratch, invocation.environ)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
+from lago_images.console import counted
 from lago_images.disks import qcow2_header, tar
 from lago_images.disks.decompress import LARGEST, PIECE, DamagedError, bounded, unpacked
 from lago_images.disks.sparse import write_sparse
@@ -161,6 +162,9 @@ def disk_format(disk: Path, label: str) -> str:
     if names:
         raise BuildError(f"{label} is {names[0]}", hint=_HINT)
     if not start.startswith(qcow2_header.MAGIC):
+        if len(start) < _SECTOR:
+            size = counted(len(start), "byte")
+            raise BuildError(f"{label} has {size}, less than a sector: it is no disk")
         return "raw"
     qcow2_header.refuse_unusable(qcow2_header.read_header(disk, label), label)
     return "qcow2"

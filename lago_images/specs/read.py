@@ -251,11 +251,14 @@ def check(
 
 def _names(specs: Mapping[str, Spec], broken: Collection[str]) -> Iterator[Problem]:
     """Yield names that some file systems and people take for one another."""
-    first: dict[str, str] = {}
+    alike: dict[str, list[str]] = {}
     for name in sorted({*specs, *broken}):
-        other = first.setdefault(name.casefold(), name)
-        if other != name and name in specs:
-            yield Problem(specs[name].path, None, f"the name differs from {other!r} only in case")
+        alike.setdefault(name.casefold(), []).append(name)
+    for names in alike.values():
+        for name, other in zip(names, [*names[1:], names[0]], strict=True):
+            if name != other and name in specs:
+                message = f"the name differs from {other!r} only in case"
+                yield Problem(specs[name].path, None, message)
 
 
 def _aliases(specs: Mapping[str, Spec], broken: Collection[str]) -> Iterator[Problem]:

@@ -113,7 +113,9 @@ def use(published: ClientView, url: str, arch: str) -> tuple[Commands, ...]:
     return (
         Commands(
             title="virt-builder",
-            about="list the images, and make a disk of one",
+            # Its own list is at libguestfs.org, and it stops where it cannot have that.
+            about="list the images, and make a disk of one; without internet, first: "
+            "export VIRT_BUILDER_DIRS=/nowhere",
             text="\n".join([*trust, f"{source} --list", f"{source} {disk}"]),
         ),
         Commands(

@@ -131,6 +131,7 @@ def test_formats_are_detected_by_the_header(tmp_path):
         (b"<!DOCTYPE html>", "is HTML"),
         (b"BZh9", "is bzip2"),
         (b"", "is empty"),
+        (b"x", "has 1 byte, less than a sector: it is no disk"),
         (b"QFI\xfb", "ends in its header"),
     ],
 )
