@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Lock
+from threading import Condition
 
 import pytest
 
@@ -22,6 +22,8 @@ from tests.support.server_threads import in_thread
 
 # Seconds that a faulty store leaves between looking and writing.
 _WINDOW = 0.1
+# Seconds that it waits for the one request that its fault lets in: a busy machine is late with it.
+_LONGEST = 3.0
 
 
 class StandIn(ThreadingHTTPServer):
@@ -33,7 +35,7 @@ class StandIn(ThreadingHTTPServer):
     def __init__(self, fault: str) -> None:
         self.fault = fault
         self.objects: dict[str, bytes] = {}
-        self.lock = Lock()
+        self.lock = Condition()
         self.under_way = 0
         super().__init__(("127.0.0.1", 0), _Handler)
 
@@ -57,8 +59,10 @@ class StandIn(ThreadingHTTPServer):
                 return 412
             if self.fault == "deletes first" and etag is not None:
                 del self.objects[key]
+                self.lock.wait_for(lambda: key in self.objects, _LONGEST)
             elif not is_loose:
                 self.objects[key] = body
+                self.lock.notify_all()
                 if self.fault != "losers are written":
                     return 200
         time.sleep(_WINDOW)
