@@ -111,22 +111,23 @@ def hint(accel: Acceleration) -> str:
 
 def _run(runner: Runner, guest: _CountingGuest, accel: str) -> str:
     """Run the firmware; return what went wrong, empty when all went well."""
-    with tempfile.NamedTemporaryFile(prefix="lago-images-kvm-") as firmware:
-        firmware.write(guest.firmware)
-        firmware.flush()
+    with tempfile.TemporaryDirectory(prefix="lago-images-kvm-") as folder:
+        firmware = Path(folder) / "firmware"
+        firmware.write_bytes(guest.firmware)
         argv = [
             guest.program,
             *guest.machine,
             "-accel", accel,
             "-cpu", "max",
             "-m", "64",
-            "-bios", firmware.name,
+            "-bios", str(firmware),
             "-nodefaults",
             "-no-reboot",
             "-display", "none",
         ]  # fmt: skip
         try:
-            runner.run(argv, timeout=LIMIT, doing="proving that KVM works")
+            # A QEMU that crashes may leave its memory where it runs: not among somebody's specs.
+            runner.run(argv, cwd=Path(folder), timeout=LIMIT, doing="proving that KVM works")
             code, reason = 0, ""
         except ToolMissingError as error:
             return error.message

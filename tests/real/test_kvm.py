@@ -65,6 +65,23 @@ def test_a_host_without_qemu_has_no_kvm(tmp_path):
     assert "apt-get" in kvm.hint(accel)
 
 
+def test_what_a_qemu_that_crashes_leaves_is_not_left_among_the_specs(tmp_path, monkeypatch):
+    specs, programs = tmp_path / "specs", tmp_path / "bin"
+    specs.mkdir()
+    programs.mkdir()
+    monkeypatch.chdir(specs)
+    qemu = programs / "qemu-system-x86_64"
+    qemu.write_text("#!/bin/sh\necho memory >core\nkill -ABRT $$\n")
+    qemu.chmod(0o755)
+    accel = kvm.detect(
+        Runner(environ={"PATH": f"{programs}:/usr/bin:/bin"}),
+        device=Path(os.devnull),
+        machine="x86_64",
+    )
+    assert not accel.kvm
+    assert list(specs.iterdir()) == []
+
+
 def test_kvm_is_not_used_for_another_architecture():
     accel = kvm.detect(Runner(), machine="s390x")
     assert not accel.kvm
