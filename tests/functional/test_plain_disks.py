@@ -191,5 +191,5 @@ def test_it_is_imported_through_nbdkit_as_cdi_does(published, tmp_path):
     url, raw = published.latest()["also"]["qcow2"]["url"], tmp_path / "disk.raw"
     convert = f'qemu-img convert -f qcow2 -O raw "$uri" {shlex.quote(str(raw))}'
     argv = ["nbdkit", "--unix", "-", "--readonly", "curl", f"url={url}", "--run", convert]
-    subprocess.run(argv, check=True, timeout=60)
+    subprocess.run(argv, check=True, timeout=300)
     assert raw.read_bytes() == published.raw
