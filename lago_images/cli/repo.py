@@ -23,6 +23,7 @@ from lago_images.repository.verifying.findings import Report
 from lago_images.repository.verifying.verifier import Verifier, refuse_missing, refuse_nothing
 from lago_images.repository.verifying.web import Web, is_web
 from lago_images.settings import Settings
+from lago_images.storage.base import Store
 from lago_images.storage.open import is_same
 
 
@@ -42,10 +43,9 @@ def refresh(invocation: Invocation, retire: tuple[str, ...], outdated: bool, for
     # gpg shows a fingerprint in groups of four, and people paste it as they see it.
     keys = frozenset(text.replace(" ", "").upper() for text in retire)
     record = recorder(invocation) if outdated else None
-    # A bucket that is missing is refused by itself, and warns of its settings when it is opened.
-    if not invocation.settings.repository.lower().startswith("s3:/"):
-        refuse_missing(invocation.store_to_publish())
-    with publishing_from(invocation, retire=keys, keeps_site=False) as publisher:
+    store = invocation.store_to_publish()
+    refuse_missing(store)
+    with _publishing(invocation, store, invocation.settings, retire=keys) as publisher:
         if record:
             record()
         refreshed = publisher.refresh(recheck=True)
@@ -182,18 +182,26 @@ def gc(invocation: Invocation, apply: bool, form: str) -> None:
         invocation.console.info(f"nothing was removed: {how} does it")
 
 
-def publishing_from(
-    invocation: Invocation, *, retire: frozenset[str] = frozenset(), keeps_site: bool = True
-) -> AbstractContextManager[Publisher]:
-    """Open a publisher of what the call names.
+def publishing_from(invocation: Invocation) -> AbstractContextManager[Publisher]:
+    """Open a publisher that keeps the name and URL which are published.
 
-    With ``keeps_site`` it keeps the name and URL that are published: who withdraws an image or
-    clears up changes neither, and the settings may be those of another repository.
+    Who withdraws an image or clears up changes neither, and the settings may be those of another
+    repository.
     """
-    store, settings = invocation.store_to_publish(), invocation.settings
+    store = invocation.store_to_publish()
+    return _publishing(invocation, store, as_published(store, invocation.settings))
+
+
+def _publishing(
+    invocation: Invocation,
+    store: Store,
+    settings: Settings,
+    *,
+    retire: frozenset[str] = frozenset(),
+) -> AbstractContextManager[Publisher]:
     return publishing(
         store,
-        as_published(store, settings) if keeps_site else settings,
+        settings,
         console=invocation.console,
         environ=invocation.environ,
         now=time.time,
