@@ -79,7 +79,6 @@ def try_(
         workspace = invocation.workspace(logs=logs, aside=folder)
         # As they are now: somebody may go on writing while it is built.
         specs = tree_of(workspace).specs
-        workspace.console.info("nothing is published: what is uploaded goes to a folder here")
         with advising(BUILD_AGAIN):
             plan, results = trial.build_only(workspace, name)
         show_results(workspace.console, results, speaker(workspace.console, form))
