@@ -119,17 +119,18 @@ def test_a_command_accepted_and_then_refused_counts_as_missing(programs):
     assert lacking(options(programs, COMMANDS, "1.48.2")) == {}
 
 
+def failed(*tail):
+    return CommandError(
+        "virt-sysprep failed with exit code 1", argv=["virt-sysprep"], returncode=1, tail=tail
+    )
+
+
 @pytest.mark.parametrize(
     "stated",
     ["virt-sysprep: error: ", "virt-sysprep: error: nginx,nope: command exited with an error"],
 )
 def test_a_failing_command_is_reported_with_what_its_package_manager_called_an_error(stated):
-    error = CommandError(
-        "virt-sysprep failed with exit code 1",
-        argv=["virt-sysprep"],
-        returncode=1,
-        tail=[stated, "Get:1 …", "E: Unable to locate package nope", "If reporting bugs, …"],
-    )
+    error = failed(stated, "Get:1 …", "E: Unable to locate package nope", "If reporting bugs, …")
     seen = ["Installing packages: nginx nope"]
     failure = _failure(a_spec(HEAD + "install nginx,nope\n"), seen, error)
     assert failure.message.endswith("E: Unable to locate package nope")
@@ -137,12 +138,7 @@ def test_a_failing_command_is_reported_with_what_its_package_manager_called_an_e
 
 
 def test_commands_on_a_disk_without_a_system_are_reported_with_what_to_do():
-    error = CommandError(
-        "virt-sysprep failed with exit code 1",
-        argv=["virt-sysprep"],
-        returncode=1,
-        tail=["virt-sysprep: error: no operating systems were found in the guest image"],
-    )
+    error = failed("virt-sysprep: error: no operating systems were found in the guest image")
     failure = _failure(a_spec(HEAD + "update\n"), [], error)
     assert "no operating systems were found" in failure.message
     assert failure.hint.startswith("commands need a disk with a system")
@@ -198,12 +194,7 @@ def test_a_program_that_was_ended_is_not_called_crashed():
 
 
 def test_a_failing_clean_up_is_reported_as_after_the_specs_commands():
-    error = CommandError(
-        "virt-sysprep failed with exit code 1",
-        argv=["virt-sysprep"],
-        returncode=1,
-        tail=["virt-sysprep: error: /scratch/finish.sh: command exited with an error"],
-    )
+    error = failed("virt-sysprep: error: /scratch/finish.sh: command exited with an error")
     failure = _failure(a_spec(HEAD + "update\n"), [], error)
     assert "after the spec's commands" in failure.message
     assert "packages were listed" in failure.message
