@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Protocol
 
-from lago_images.repository.records.layout import RELEASES, BuildFolder, owner, release_key
+from lago_images.repository.records.layout import RELEASES, BuildFolder, owner
 from lago_images.storage.base import Blob, Stat
 
 REFRESH = "lago-images repo refresh"
@@ -30,16 +30,23 @@ class Finding:
         where: The object, with a line where one is meant.
         what: What is wrong with it.
         repair: What to do about it.
+        before_others: Whether that comes first: a record is lost, and what else is wrong may come
+            of that.
     """
 
     severity: Severity
     where: str
     what: str
     repair: str
+    before_others: bool = False
 
 
 def problem(where: str, what: str, repair: str) -> Finding:
     return Finding(severity=Severity.PROBLEM, where=where, what=what, repair=repair)
+
+
+def lost_record(where: str, what: str, repair: str) -> Finding:
+    return replace(problem(where, what, repair), before_others=True)
 
 
 def note(where: str, what: str, repair: str = "") -> Finding:
@@ -96,30 +103,20 @@ def merged(findings: Iterable[Finding]) -> tuple[Finding, ...]:
 
     Problems come before notes, and records that are lost before what may come of that.
     """
-    whats: dict[tuple[Severity, str, str], dict[str, None]] = {}
+    alike: dict[Finding, dict[str, None]] = {}
     for each in findings:
-        whats.setdefault((each.severity, each.where, each.repair), {})[each.what] = None
+        alike.setdefault(replace(each, what=""), {})[each.what] = None
     every: list[Finding] = []
-    for (severity, where, repair), said in whats.items():
+    for finding, said in alike.items():
         # Only of a build's objects: those of a rendered file are told apart by what they say.
-        texts = ["; ".join(said)] if owner(where) else list(said)
-        every += [Finding(severity=severity, where=where, what=w, repair=repair) for w in texts]
-    return tuple(
-        sorted(
-            every,
-            key=lambda f: (f.severity != Severity.PROBLEM, _place(f), f.where, f.what),
-        )
-    )
+        texts = ["; ".join(said)] if owner(finding.where) else list(said)
+        every += [replace(finding, what=text) for text in texts]
+    return tuple(sorted(every, key=_turn))
 
 
-def _place(finding: Finding) -> int:
-    """Return in which turn a finding is repaired: all lost records, one of them, anything else."""
-    if finding.where == RELEASES:
-        return 0
-    is_record = release_key(finding.where) and finding.repair.startswith(
-        (RESTORE, RESTORE_WITH_OTHERS)
-    )
-    return 1 if is_record or finding.repair.startswith(WENT_BACK) else 2
+def _turn(finding: Finding) -> tuple[bool, bool, str, str]:
+    is_problem = finding.severity is Severity.PROBLEM
+    return not is_problem, not finding.before_others, finding.where, finding.what
 
 
 class Source(Protocol):

@@ -54,6 +54,7 @@ from lago_images.repository.verifying.findings import (
     RESTORE_WITH_OTHERS,
     WENT_BACK,
     Finding,
+    lost_record,
     note,
     problem,
     restore_or_withdraw,
@@ -122,7 +123,7 @@ def _restored_together(findings: list[Finding]) -> list[Finding]:
         replace(each, repair=RESTORE_WITH_OTHERS) if each.repair == RESTORE_RECORD else each
         for each in findings
     )
-    return [problem(RELEASES, message, _RESTORE_ALL), *others]
+    return [lost_record(RELEASES, message, _RESTORE_ALL), *others]
 
 
 def images(state: State) -> dict[BuildFolder, ReleasedImage]:
@@ -137,7 +138,7 @@ def against_index(state: State, revisions: dict[ImageId, int]) -> Iterator[Findi
         newest = state.newest(*image)
         if revision > newest:
             message = f"{image}: revision {revision} is published, the history ends at {newest}"
-            yield problem(
+            yield lost_record(
                 layout.INDEX,
                 message,
                 f"{WENT_BACK}; else every client that has revision {revision} keeps it",
@@ -211,7 +212,7 @@ def _release(store: Store, name: str, key: ReleaseKey) -> Release | Finding:
     except SchemaError:
         raise
     except RepositoryError as error:
-        return problem(name, error.message, RESTORE_RECORD)
+        return lost_record(name, error.message, RESTORE_RECORD)
 
 
 def _manifest(store: Store, name: str, key: BuildKey) -> Manifest | Finding | None:
@@ -232,7 +233,8 @@ def _manifest(store: Store, name: str, key: BuildKey) -> Manifest | Finding | No
 def _histories_wrong(state: State) -> Iterator[Finding]:
     for gap in state.missing:
         until = "" if gap.first == gap.last else f", as are all up to revision {gap.last}"
-        yield problem(str(gap.key), f"the history has a gap: it is missing{until}", RESTORE_RECORD)
+        message = f"the history has a gap: it is missing{until}"
+        yield lost_record(str(gap.key), message, RESTORE_RECORD)
     for image in state.images:
         history = state.history(*image)
         yield from _withdrawals(history)
@@ -257,7 +259,7 @@ def _withdrawals(history: tuple[Release, ...]) -> Iterator[Finding]:
         withdraws = release.withdraws
         if withdraws is not None and (withdraws >= release.revision or withdraws not in known):
             message = f"it withdraws revision {withdraws}, which is missing"
-            yield problem(str(release.key), message, RESTORE)
+            yield lost_record(str(release.key), message, RESTORE)
 
 
 def _copies(state: State, history: tuple[Release, ...]) -> Iterator[Finding]:
