@@ -1083,7 +1083,7 @@ def test_verify_prints_findings_and_sets_the_exit_code(store, tmp_path, monkeypa
     assert bad.exit_code == 1
     told = json.loads(bad.stdout)
     assert told["ok"] is False
-    assert {"severity", "where", "what", "repair"} == set(told["findings"][0])
+    assert {"severity", "where", "what", "repair", "before_others"} == set(told["findings"][0])
     assert B2.hash in {one["where"] for one in told["findings"]}
 
 
