@@ -83,12 +83,15 @@ def _firmwares(job: Job) -> tuple[str, ...]:
 
 
 def _boot_everywhere(job: Job, finished: Finished, runner: Runner) -> Booted:
-    """Boot the disk under each kind of firmware, one after the other."""
+    """Boot the disk under each kind of firmware, one after the other, and as two machines."""
     spec = job.request.spec
     booted = [
         _boot_under(firmware, job, finished, runner, number=number)
         for number, firmware in enumerate(_firmwares(job), start=1)
     ]
+    # What told nothing of itself could not be compared with another.
+    if len(booted) == 1 and booted[0].identity != NOBODY:
+        booted.append(_boot_under(_firmwares(job)[0], job, finished, runner, number=2))
     if spec.tests and not boot_check(spec.properties).has_agent:
         job.context.console.info(
             f"{spec.name}: the tests that it inherits are not run: no agent is asked"
@@ -130,7 +133,7 @@ def _boot_under(
                 # What was customised here has reported its packages already.
                 look_inside=is_first and finished.packages is None,
                 again=is_first,
-                logins=documented(spec.operations, _reader(job)),
+                logins=documented((*job.request.below[::-1], spec), _reader(job)),
                 pattern=boot_check(spec.properties).pattern,
                 grows=job.request.grows,
                 tests=_own_tests(job) if is_first else None,
@@ -142,7 +145,8 @@ def together(booted: Sequence[Booted]) -> BootTest:
     """Make one record of a disk's boots; the first has the second start and the tests."""
     tests = [each.test for each in booted]
     slowest = max(tests, key=lambda test: test.seconds)
-    seconds = {name: taken for test in tests for name, taken in test.firmware.items()}
+    # Of two boots under one kind the first is that of the record.
+    seconds = {name: taken for test in tests[::-1] for name, taken in test.firmware.items()}
     checks = dict.fromkeys(name for test in tests for name in test.checks)
     # Who may not be asked has told nothing to compare.
     if sum(each.identity != NOBODY for each in booted) > 1:

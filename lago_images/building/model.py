@@ -49,6 +49,7 @@ class Request:
         base: For a layer whose base is not built in this run, the base's build in the
             repository: published, or about to be promoted. None for others.
         expected: Seconds that the published build of the image took; None without one.
+        below: The specs that a layer stands on, its base first.
         firmwares: The kinds of firmware that it is booted with; empty for the usual one.
         grows: Whether the root file system of a machine made of it grows with the disk.
         quarantine: What may fail for now.
@@ -62,6 +63,7 @@ class Request:
     dirty: bool
     base: StoredBuild | None = None
     expected: float | None = None
+    below: tuple[Spec, ...] = ()
     firmwares: tuple[str, ...] = ()
     grows: bool = False
     quarantine: Quarantine = NONE

@@ -14,7 +14,7 @@ from lago_images.planning.model import Action, Plan, PlannedImage, Tree
 from lago_images.repository.records.layout import BuildKey
 from lago_images.repository.records.release import NO_COMMIT
 from lago_images.repository.records.state import State, StoredBuild, survey
-from lago_images.specs.bases import bottom, required_firmwares
+from lago_images.specs.bases import descent, required_firmwares
 from lago_images.specs.choosing import chosen
 from lago_images.specs.model import BaseKind
 
@@ -58,6 +58,7 @@ def _requests(workspace: Workspace, plan: Plan, names: Sequence[str]) -> Mapping
     here = {image.name for image in wanted}
     state = survey(workspace.store)
     bases = _bases(state, tree, planned, here)
+    lines = {image.name: tuple(descent(tree.specs[image.name], tree.specs)) for image in wanted}
     return {
         image.name: Request(
             spec=tree.specs[image.name],
@@ -66,8 +67,9 @@ def _requests(workspace: Workspace, plan: Plan, names: Sequence[str]) -> Mapping
             dirty=plan.dirty,
             base=bases.get(image.name),
             expected=_expected(state, image),
+            below=lines[image.name][1:],
             firmwares=required_firmwares(tree.specs[image.name], tree.specs),
-            grows=bottom(tree.specs[image.name], tree.specs).base.kind is BaseKind.BOOTSTRAP,
+            grows=lines[image.name][-1].base.kind is BaseKind.BOOTSTRAP,
             quarantine=tree.quarantine,
         )
         for image in wanted

@@ -15,12 +15,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from lago_images.errors import Problem
+from lago_images.specs.bases import descent
 from lago_images.specs.boot_check import boot_check
 from lago_images.specs.choosing import did_you_mean
 from lago_images.specs.folder import TEST, TESTS, is_left_out, is_test_name
 from lago_images.specs.host_files import is_locked, pointed_to
 from lago_images.specs.host_folder import ForbiddenPathError, HostFolder, why
-from lago_images.specs.model import BaseKind, GuestTest, Spec
+from lago_images.specs.model import GuestTest, Spec
 from lago_images.specs.names import NAME, shown, suggestion
 
 # It is sent through the guest agent's port, piece by piece.
@@ -104,12 +105,8 @@ def untestable(spec: Spec) -> Problem | None:
 def _inherited(
     spec: Spec, specs: Mapping[str, Spec], own: Mapping[str, list[GuestTest]]
 ) -> Iterator[GuestTest]:
-    line = {spec.name: spec}
-    while spec.base.kind is BaseKind.LAYER and spec.base.name in specs.keys() - line.keys():
-        spec = specs[spec.base.name]
-        line[spec.name] = spec
-    for name in reversed(line):
-        yield from own.get(name, ())
+    for each in reversed(list(descent(spec, specs))):
+        yield from own.get(each.name, ())
 
 
 def _folder(name: str, owner: str, finder: _Finder) -> None:

@@ -1,11 +1,13 @@
 """Name the logins that a spec documents: the passwords and keys of ssh that its commands set."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from lago_images.specs.model import Operation
+from lago_images.specs.model import Operation, Spec
 
 _PLAIN = "password:"
+_ROOT = "root"
+_PROPERTY = "root-password"
 _KEY_TYPES = ("ssh-", "ecdsa-", "sk-")
 
 
@@ -56,9 +58,23 @@ def passwords(operations: Iterable[Operation]) -> dict[str, Password]:
     for operation in operations:
         user, _, selector = operation.argument.partition(":")
         if operation.name == "root-password":
-            found["root"] = Password(selector=operation.argument, is_public=True)
+            found[_ROOT] = Password(selector=operation.argument, is_public=True)
         elif operation.name == "password":
             found[user] = Password(selector=selector, is_public=False)
+    return found
+
+
+def passwords_along(chain: Iterable[Spec]) -> dict[str, Password]:
+    """Return by user the passwords of an image: of specs, each standing on the one before.
+
+    The property that lago gets is what people are told of root, whatever the commands are.
+    """
+    found: dict[str, Password] = {}
+    for spec in chain:
+        found |= passwords(spec.operations)
+        if _PROPERTY in spec.properties:
+            selector = f"{_PLAIN}{spec.properties[_PROPERTY]}"
+            found[_ROOT] = Password(selector=selector, is_public=True)
     return found
 
 
@@ -68,17 +84,17 @@ def key_users(operations: Iterable[Operation]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(argument.partition(":")[0] for argument in given))
 
 
-def documented(operations: tuple[Operation, ...], read: Callable[[str], str]) -> Logins:
-    """Return the logins that commands set and that can be tried.
+def documented(chain: Sequence[Spec], read: Callable[[str], str]) -> Logins:
+    """Return the logins to an image that people are told of and that can be tried.
 
     Args:
-        operations: The commands.
+        chain: Its spec, last, and what that stands on.
         read: Returns the content of a host file that a command names.
     """
-    texts = {user: password.text for user, password in passwords(operations).items()}
+    texts = {user: password.text for user, password in passwords_along(chain).items()}
     return Logins(
         passwords={user: text for user, text in texts.items() if text is not None},
-        keys=_keys(operations, read),
+        keys=_keys([each for spec in chain for each in spec.operations], read),
     )
 
 

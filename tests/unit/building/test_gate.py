@@ -32,6 +32,13 @@ def test_machines_that_told_nothing_of_themselves_were_not_compared(first, other
     assert record.checks == ("console",)
 
 
+def test_two_machines_under_one_firmware_are_compared_and_the_first_is_recorded():
+    first, other = booted("bios", 20.0, identity=ONE), booted("bios", 30.0, identity=OTHER)
+    record = together([first, other])
+    assert (record.firmware, record.seconds) == ({"bios": 20.0}, 30.0)
+    assert record.checks == ("console", "clones")
+
+
 def test_one_boot_has_no_clone():
     assert together([booted("bios", 1, identity=ONE)]).checks == ("console",)
 

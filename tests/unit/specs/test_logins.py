@@ -23,8 +23,21 @@ def test_of_a_users_passwords_the_last_counts_if_it_is_in_plain_text():
     files = {
         "files/keys": "# ssh-rsa XXXX\n\nssh-rsa CCCC\nsk-ssh-ed25519@openssh.com DDDD\nssh-\n"
     }
-    assert documented(spec.operations, files.__getitem__) == Logins(
+    assert documented([spec], files.__getitem__) == Logins(
         passwords=passwords, keys={"me": ("AAAA", "BBBB"), "root": ("CCCC", "DDDD")}
+    )
+
+
+def test_a_layer_has_the_logins_of_what_it_stands_on_unless_it_sets_others():
+    base = lines(
+        "#root-password=told",
+        "root-password password:other",
+        "password me:password:mine",
+        "ssh-inject me:string:ssh-rsa AAAA",
+    )
+    layer = lines("password me:disabled", "ssh-inject me:string:ssh-rsa BBBB")
+    assert documented([base, layer], dict[str, str]().__getitem__) == Logins(
+        passwords={"root": "told"}, keys={"me": ("AAAA", "BBBB")}
     )
 
 
