@@ -71,6 +71,31 @@ def test_every_test_runs_as_root_and_its_outcome_is_recorded(run, tmp_path):
     assert "test a.tests/fails: exit 3 after 0 s\n  no server\n" in log
 
 
+OOM = "[    9.1] Out of memory: Killed process 77 (tea) total-vm:9kB"
+
+
+def test_a_test_under_which_the_kernel_comes_to_harm_has_not_passed(run):
+    shows = f"{SH}echo '{OOM}' >>/run/agent/console\n"
+    ended = run(
+        {
+            "shows": ({}, shows),
+            "known": ({}, SH),
+            "fails too": (
+                {},
+                f"{shows}echo '[ 9.2] kernel BUG at tea' >>/run/agent/console; exit 3",
+            ),
+            "fresh": ({"reboot": True}, SH),
+            "shows again": ({}, shows),
+        }
+    )
+    problem = f"it passed, but the console shows out of memory: {OOM.partition('] ')[2]}"
+    assert [ended[name].problem for name in ("shows", "shows again")] == [problem, problem]
+    assert not ended["shows"].has_passed
+    assert ended["known"].has_passed
+    assert ended["fresh"].has_passed
+    assert (ended["fails too"].exit_code, ended["fails too"].problem) == (3, "")
+
+
 def test_a_test_that_takes_too_long_is_ended_with_all_that_it_started(run):
     slow = SH + "sleep 301 & echo waiting; wait\n"
     ended = run(

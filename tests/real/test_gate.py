@@ -75,32 +75,31 @@ def disk(debian12, tmp_path):
     return debian12.copy(tmp_path).disk
 
 
-def test_a_guest_that_is_no_machine_of_its_own_and_lacks_what_it_needs(refused, disk, tmp_path):
+def test_a_guest_that_is_no_machine_of_its_own_and_lacks_what_it_needs(refused, disk):
     add_unit(disk, "tea.service", oneshot("ExecStart=/bin/sh -c 'echo no tea; exit 3'"))
     # As a machine of somebody's QEMU may have noted it.
     fixed = "auto eth0\niface eth0 inet static\n  address 10.0.2.15/24\n"
     write_guest(disk, "/etc/network/interfaces", f"auto lo\niface lo inet loopback\n{fixed}")
-    write_guest(disk, "/etc/ssh/sshd_config.d/broken.conf", "NoSuchOption yes\n")
+    # Nobody makes its keys.
+    change_ext4(disk, f"rm {UNITS}/ssh-host-keys.service")
+    write_guest(disk, "/etc/pam.d/common-auth", read_ext4(disk, "/etc/pam.d/common-auth"), 0o664)
     write_guest(disk, "/usr/local/lib/lago-images/grow-root", "#!/bin/sh\n", 0o755)
     write_guest(disk, "/etc/machine-id", ID)
-    key = tmp_path / "key"
-    subprocess.run(["ssh-keygen", "-q", "-N", "", "-t", "ed25519", "-f", key], check=True)
-    write_guest(disk, "/etc/ssh/ssh_host_ed25519_key", key.read_text(), 0o600)
     error = refused(disk, timeout=60)
     for words in (
         "units: tea.service failed (",
         "network: no IPv4 address of DHCP's on the network card (52:54:00:12:34:01); it has 10.0.2",
         "sshd: sshd is enabled and does not start",
         "root grows: /dev/vda3 ends at 6.0 GiB of a disk of 12.0 GiB, although grow-root.service",
-        f"identity: {SAME} /etc/machine-id, /etc/ssh/ssh_host_ed25519_key",
+        f"identity: {SAME} /etc/machine-id",
+        "permissions: others than root may write to /etc/pam.d/common-auth",
     ):
         assert words in error.message
-    assert "ssh_host_rsa_key" not in error.message
     assert "tea.service: no tea" in error.tail
     assert "systemctl mask tea.service" in error.hint
 
 
-def test_a_guest_with_a_full_disk_that_cannot_be_logged_into(refused, disk):
+def test_a_guest_with_a_full_disk_that_cannot_be_logged_into(refused, disk, tmp_path):
     write_guest(disk, "/full", "x")
     # Some 20 MiB are left, until the file system grows.
     change_ext4(disk, f"fallocate /full 0 {free_blocks(disk) - 5000}")
@@ -110,6 +109,9 @@ def test_a_guest_with_a_full_disk_that_cannot_be_logged_into(refused, disk):
     add_first_boot(disk)
     change_ext4(disk, f"rm {UNITS}/network-online.target.wants/ifupdown-wait-online.service")
     write_guest(disk, "/var/lib/dhcp/dhclient.eth0.leases", LEASE)
+    key = tmp_path / "key"
+    subprocess.run(["ssh-keygen", "-q", "-N", "", "-t", "ed25519", "-f", key], check=True)
+    write_guest(disk, "/etc/ssh/ssh_host_ed25519_key", key.read_text(), 0o600)
     kmsg = "<3>EXT4-fs error (device vdz9): ext4_lookup:1855: inode #2: on purpose"
     add_unit(disk, "says.service", oneshot(f"ExecStart=/bin/sh -c 'echo \"{kmsg}\" >/dev/kmsg'"))
     error = refused(disk, logins=Logins(passwords={"root": "123456"}, keys={"root": ("AAAA",)}))
@@ -117,12 +119,13 @@ def test_a_guest_with_a_full_disk_that_cannot_be_logged_into(refused, disk):
         "first boot: commands of the first boot may run without a network: network-online.target",
         "password of root: the spec documents it, and the guest does not take it",
         "key of root: the spec documents it, and the guest does not take it",
-        f"identity: {SAME} /var/lib/dhcp/dhclient.eth0.leases",
+        f"identity: {SAME} /etc/ssh/ssh_host_ed25519_key, /var/lib/dhcp/dhclient.eth0.leases",
         "room: the root file system is full",
         "console: file system error: EXT4-fs error (device vdz9)",
     ):
         assert words in error.message
     assert "network: no" not in error.message
+    assert "ssh_host_rsa_key" not in error.message
 
 
 def test_a_guest_without_an_init(refused, disk):

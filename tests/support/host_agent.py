@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from lago_images.building.boot.console_signs import Fault, faults
 from lago_images.building.boot.guest_agent import Agent
 from lago_images.errors import BootError
 
@@ -27,6 +28,7 @@ class AgentAlone:
 
     agent: Agent
     process: "subprocess.Popen[bytes]"
+    console: Path
 
     def wait(self) -> float:
         """Wait until it answers."""
@@ -41,6 +43,10 @@ class AgentAlone:
         self.process.wait(timeout=limit)
         return True
 
+    def faults(self) -> tuple[Fault, ...]:
+        """Return those of its console, where tests in the sandbox write as a kernel does."""
+        return faults(self.console.read_text()) if self.console.exists() else ()
+
     def photograph(self, picture: Path | None) -> bool:
         """Return that there is none: it has no screen."""
         return False
@@ -51,6 +57,7 @@ def agent_alone(folder: Path) -> Iterator[AgentAlone]:
     """Start one whose socket is in a folder, and end it with the block."""
     path = folder / "agent"
     path.unlink(missing_ok=True)
+    (folder / "console").unlink(missing_ok=True)
     inside = ("--bind", str(folder), "/run/agent")
     program = ("qemu-ga", "-m", "unix-listen", "-p", "/run/agent/agent", "-t", "/run")
     with (
@@ -62,7 +69,7 @@ def agent_alone(folder: Path) -> Iterator[AgentAlone]:
             _connect(connection, path, process)
             end = connection.fileno()
             agent = Agent(send=end, receive=end, clock=time.monotonic)
-            yield AgentAlone(agent=agent, process=process)
+            yield AgentAlone(agent=agent, process=process, console=folder / "console")
         finally:
             process.kill()
 

@@ -265,7 +265,7 @@ def _first_boot(test: _Test, overlay: Path) -> Booted:
         facts = Facts()
         if not test.watch.pattern:
             facts = inspect(guest, test.bench.runner, test.questions.logins)
-        verdict = judgement.judge(facts, _signs(test, guest), _terms(test))
+        verdict = judgement.judge(facts, guest.faults(), _terms(test))
         _refuse(verdict.problems, guest)
         checks = verdict.checks
         packages = secrets = boot_files = None
@@ -297,7 +297,7 @@ def _second_boot(test: _Test, overlay: Path, booted: Booted) -> Booted:
                 f"{error.message}, at the second boot", tail=error.tail, hint=error.hint
             ) from error
         facts = inspect(guest, test.bench.runner, is_again=True)
-        signs = _signs(test, guest)
+        signs = guest.faults()
         verdict = judgement.judge(facts, signs, replace(_terms(test), is_again=True))
         problems = [replace(each, check=f"second boot, {each.check}") for each in verdict.problems]
         if facts.answers:
@@ -340,13 +340,6 @@ def _terms(test: _Test) -> Terms:
     return Terms(mac=test.mac, size=test.size, grows=test.questions.grows)
 
 
-def _signs(test: _Test, guest: Guest) -> tuple[console_signs.Fault, ...] | None:
-    """Return what the console shows of troubles; None if nobody writes there."""
-    text = guest.watch.text()
-    faults = console_signs.faults(text, is_emulated=test.is_emulated)
-    return faults if faults or console_signs.is_kernels(text) else None
-
-
 def _refuse(problems: Sequence[Problem], guest: Guest) -> None:
     """Refuse an image for all that is wrong with it at once."""
     if problems:
@@ -371,7 +364,7 @@ def _shut_down(guest: Guest, test: _Test) -> None:
             advice="look for a unit that does not stop: its last lines are on the console",
         )
         _refuse([problem], guest)
-    _refuse(judgement.judge(Facts(), _signs(test, guest), _terms(test)).problems, guest)
+    _refuse(judgement.judge(Facts(), guest.faults(), _terms(test)).problems, guest)
 
 
 def _packages(guest: Guest, runner: Runner) -> tuple[Package, ...] | None:

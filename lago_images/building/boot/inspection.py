@@ -84,6 +84,7 @@ class Answers:
         root: None where it is on no partition.
         grows: Who promises that the root file system grows; empty for nobody.
         baked: Files that make a machine itself and were in the image.
+        writable: Files in /etc that others than root may write to.
         logins: Whether the documented ones work, such as ``password of root``, as far as the guest
             can tell.
     """
@@ -97,6 +98,7 @@ class Answers:
     grows: str = ""
     identity: Identity = NOBODY
     baked: tuple[str, ...] = ()
+    writable: tuple[str, ...] = ()
     logins: Mapping[str, bool] = field(default_factory=dict)
 
 
@@ -199,6 +201,7 @@ def parse(text: str) -> Answers:
             dhcp=frozenset(all_of("dhcp-duid")),
         ),
         baked=tuple(sorted(set(all_of("baked")))),
+        writable=tuple(sorted(set(all_of("writable")))),
         logins={
             **dict.fromkeys(all_of("login-works"), True),
             **dict.fromkeys(all_of("login-fails"), False),

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from lago_images.building.boot.console_signs import Fault
-from lago_images.building.boot.inspection import Answers, Facts, Identity, leased
+from lago_images.building.boot.inspection import Answers, Facts, Identity, Root, leased
 from lago_images.console import clean, human_size
 
 # The part of a disk that partitions may leave unused at its end, and a file system for itself.
@@ -92,10 +92,15 @@ def judge(facts: Facts, console: Sequence[Fault] | None, terms: Terms) -> Verdic
         problems += _greeting(facts.greets)
     if answers is not None and not terms.is_again:
         checks += ["identity", *([] if answers.early is None else ["first boot"])]
+        checks.append("permissions")
         problems += [*_baked(answers.baked), *_first_boot(answers.early or "")]
-        if answers.root and facts.root_used is not None and facts.root_total:
-            checks += ["room", *(["root grows"] if answers.grows or terms.grows else [])]
-            problems += _root(facts, terms)
+        problems += _writable(answers.writable)
+        if facts.root_used is not None and facts.root_total:
+            checks.append("room")
+            problems += _room(answers.root, facts.root_used, facts.root_total, terms)
+        if answers.root and facts.root_total:
+            checks += ["root grows"] if answers.grows or terms.grows else []
+            problems += _grown(answers, answers.root, facts.root_total, terms)
     return Verdict(checks=tuple(checks), problems=tuple(problems))
 
 
@@ -234,11 +239,17 @@ def _baked(files: Sequence[str]) -> Iterator[Problem]:
         )
 
 
-def _root(facts: Facts, terms: Terms) -> Iterator[Problem]:
-    answers, used, total = facts.answers, facts.root_used, facts.root_total
-    if answers is None or answers.root is None or used is None or not total:
-        return
-    root = answers.root
+def _writable(files: Sequence[str]) -> Iterator[Problem]:
+    if files:
+        yield Problem(
+            check="permissions",
+            text=f"others than root may write to {', '.join(map(clean, files))}",
+            advice="look at the modes and access control lists of what is copied into the image: "
+            "run-command chmod go-w FILE",
+        )
+
+
+def _grown(answers: Answers, root: Root, total: int, terms: Terms) -> Iterator[Problem]:
     end = root.start + root.size
     if terms.grows and not answers.grows:
         yield Problem(
@@ -261,8 +272,14 @@ def _root(facts: Facts, terms: Terms) -> Iterator[Problem]:
             f"{human_size(root.size)}, although {answers.grows} is there to grow it",
             advice="look at what that unit said",
         )
+
+
+def _room(root: Root | None, used: int, total: int, terms: Terms) -> Iterator[Problem]:
+    own: float = total
     # On a disk of the image's own size the partition ends with that, and the rest in proportion.
-    own = total * min(1, (min(end, terms.size) - root.start) / root.size)
+    if root:
+        end = min(root.start + root.size, terms.size)
+        own *= min(1, (end - root.start) / root.size)
     if own - used < own * _ROOM:
         yield Problem(
             check="room",

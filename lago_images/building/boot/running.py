@@ -99,6 +99,7 @@ class Guest:
     Attributes:
         ended: Returns QEMU's exit code, or None while it runs.
         mac: The address of its network card.
+        is_emulated: Whether its processor is.
     """
 
     agent: Agent
@@ -106,6 +107,7 @@ class Guest:
     ended: Callable[[], int | None]
     watch: Watch
     mac: str
+    is_emulated: bool
     _dead: tuple[float, console_signs.Fault] | None = None
 
     def __post_init__(self) -> None:
@@ -153,6 +155,12 @@ class Guest:
             fault = self._dead[1]
             advice = f"{fault.sign.name}: {fault.sign.advice}"
             raise self.watch.failed(f"the guest gave up: {fault.line}", hint=f"{advice}; {_HINT}")
+
+    def faults(self) -> tuple[console_signs.Fault, ...] | None:
+        """Return what its console shows of troubles; None if its kernel does not write there."""
+        text = self.watch.text()
+        found = console_signs.faults(text, is_emulated=self.is_emulated)
+        return found if found or console_signs.is_kernels(text) else None
 
     def photograph(self, picture: Path | None) -> bool:
         """Write its screen into a PNG file, if one is named and it runs; return whether it is."""
@@ -229,7 +237,14 @@ def started(
             assert qemu.stdout is not None  # noqa: S101
             send, receive = qemu.stdin.fileno(), qemu.stdout.fileno()
             agent = Agent(send=send, receive=receive, clock=watch.clock)
-            yield Guest(agent=agent, monitor=monitor, ended=qemu.poll, watch=watch, mac=mac)
+            yield Guest(
+                agent=agent,
+                monitor=monitor,
+                ended=qemu.poll,
+                watch=watch,
+                mac=mac,
+                is_emulated=accel != "kvm",
+            )
 
 
 def _devices(

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
+from lago_images.building.boot.console_signs import Fault
 from lago_images.building.boot.guest_agent import ASK, Agent
 from lago_images.console import clean
 from lago_images.errors import BootError
@@ -54,6 +55,9 @@ class Guest(Protocol):
 
     def power_off(self, limit: float) -> bool:
         """Shut it down; return whether that took no more than so many seconds."""
+
+    def faults(self) -> Sequence[Fault] | None:
+        """Return what its console shows of troubles; None if its kernel does not write there."""
 
     def photograph(self, picture: Path | None) -> bool:
         """Write its screen into a file, if one is named; return whether that was done."""
@@ -138,6 +142,7 @@ class _Session:
     has_network: bool = False
     is_fresh: bool = True
     lost: str = ""
+    shown: Sequence[Fault] = ()
 
     def run(self, test: GuestTest) -> GuestTestRecord:
         if self.lost:
@@ -152,12 +157,20 @@ class _Session:
                 problem = f"not run: systemd was still starting after {self.suite.limit:.0f} s"
                 return GuestTestRecord(name=test.name, problem=problem)
             self.is_fresh = False
-            return _run(test, self.guest.agent, self.suite)
+            return self._with_faults(_run(test, self.guest.agent, self.suite))
         except BootError as error:
             if self.starter.is_starved():
                 raise
             self.lost = f"the guest was lost at {test.name}"
             return GuestTestRecord(name=test.name, problem=error.message)
+
+    def _with_faults(self, record: GuestTestRecord) -> GuestTestRecord:
+        """Return a test's record: with new faults on the console it has not passed."""
+        before, self.shown = self.shown, self.guest.faults() or ()
+        new = [clean(str(fault)) for fault in self.shown if fault not in before]
+        if not (new and record.has_passed):
+            return record
+        return replace(record, problem=f"it passed, but the console shows {'; '.join(new)}")
 
     def _start_again(self, *, network: bool) -> None:
         if not self.guest.power_off(self.suite.limit):
@@ -165,7 +178,7 @@ class _Session:
         self.opened.close()
         self.guest = self.opened.enter_context(self.starter.started(network=network))
         self.guest.wait()
-        self.has_network, self.is_fresh = network, True
+        self.has_network, self.is_fresh, self.shown = network, True, ()
 
 
 def _run(test: GuestTest, agent: Agent, suite: Suite) -> GuestTestRecord:

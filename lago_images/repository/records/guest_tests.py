@@ -19,7 +19,7 @@ class GuestTestRecord:
         exit_code: As a shell has it, 128 and the signal's number included; None where it has none:
             it was not run, or was ended.
         output: The last of what it printed, as lines without control characters.
-        problem: Why it has no exit code; empty where it has one.
+        problem: Why it has no exit code, or has not passed for all that it has 0; else empty.
     """
 
     name: Text

@@ -59,6 +59,17 @@ def test_an_empty_machine_id_and_what_a_spec_put_there_are_no_identities(guest):
     assert told(guest, "baked").baked == ()
 
 
+def test_files_that_others_than_root_may_write_to(guest):
+    for name, mode in (("good", 0o644), ("everybodys", 0o666), ("groups", 0o664)):
+        (guest / "etc" / name).write_text("x")
+        (guest / "etc" / name).chmod(mode)
+    (guest / "etc/link").symlink_to("everybodys")
+    (guest / "etc/iscsi").chmod(0o1777)
+    # Only root's own group is for nobody else: here it is that of whoever runs this.
+    groups = ("/etc/groups",) if os.getegid() == 0 else ()
+    assert told(guest, "writable").writable == ("/etc/everybodys", *groups)
+
+
 def test_failed_units_are_told_with_their_journal(guest):
     (guest / "bin/systemctl").write_text(
         "#!/bin/sh\ncase $1 in\n"

@@ -47,7 +47,8 @@ def test_a_good_guest_has_no_problems_and_all_is_judged():
     verdict = judge(GOOD, (), TERMS)
     assert verdict.problems == ()
     assert verdict.checks == (
-        *("console", "network", "units", "sshd", "ssh", "identity", "room", "root grows"),
+        *("console", "network", "units", "sshd", "ssh", "identity", "permissions"),
+        *("room", "root grows"),
     )
 
 
@@ -159,6 +160,12 @@ def test_identities_in_the_image():
     assert problems(having(baked=files), is_again=True) == {}
 
 
+def test_files_that_others_may_write_to():
+    told = problems(having(writable=("/etc/a", "/etc/pam.d/\x1bb")))
+    assert told["permissions"].text == "others than root may write to /etc/a, /etc/pam.d/b"
+    assert "chmod go-w" in told["permissions"].advice
+
+
 @pytest.mark.parametrize(
     ("root", "total", "grows", "problem"),
     [
@@ -207,6 +214,12 @@ def test_a_full_disk_that_does_not_grow():
     facts = replace(having(root=own, grows=""), root_total=int(5.6 * GIB))
     assert problems(facts) == {}
     assert "5.6 GiB of 5.6 GiB" in problems(replace(facts, root_used=int(5.59 * GIB)))["room"].text
+
+
+def test_a_full_disk_whose_root_is_on_no_partition():
+    facts = replace(having(root=None, grows=""), root_total=4 * GIB, root_used=4 * GIB)
+    assert list(problems(facts)) == ["room"]
+    assert problems(replace(facts, root_used=GIB)) == {}
 
 
 def test_a_machine_keeps_its_identity():

@@ -74,12 +74,17 @@ def test_no_key_is_of_the_usual_type():
     assert key_type(()) == "ed25519"
 
 
-@pytest.mark.parametrize("code", [0, 7])
-def test_the_guests_own_pam_tells_whether_a_password_is_the_users(tmp_path, code):
+# As Linux-PAM numbers what an account's end, a password's, and a change at the next login are.
+@pytest.mark.parametrize(
+    ("code", "account", "works"),
+    [(0, 0, True), (7, 0, False), (0, 13, False), (0, 27, False), (0, 12, True), (0, 4, True)],
+)
+def test_the_guests_own_pam_tells_whether_a_password_lets_in(tmp_path, code, account, works):
     program = tmp_path / "unix_chkpwd"
     # As the real one: the password comes with a NUL behind it.
     program.write_text(
-        "#!/bin/sh\n[ \"$1 $2\" = 'me nullok' ] || exit 9\n"
+        f"#!/bin/sh\n[ \"$1 $2\" != 'me chkexpiry' ] || exit {account}\n"
+        "[ \"$1 $2\" = 'me nullok' ] || exit 9\n"
         f"[ \"$(od -An -tx1 | tr -d ' \\n')\" = 613a2024787c00 ] || exit 8\nexit {code}\n"
     )
     program.chmod(0o755)
@@ -91,4 +96,4 @@ def test_the_guests_own_pam_tells_whether_a_password_is_the_users(tmp_path, code
         timeout=30,
         check=True,
     )
-    assert parse(ran.stdout).logins == {"password of me": code == 0}
+    assert parse(ran.stdout).logins == {"password of me": works}

@@ -31,6 +31,7 @@ def guest(tmp_path):
         ended=lambda: None,
         watch=watch,
         mac="",
+        is_emulated=False,
     )
     for end in (unread, send, receive, silent, answers, qemu):
         os.close(end)
