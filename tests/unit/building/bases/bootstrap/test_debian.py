@@ -299,6 +299,7 @@ def test_a_guest_with_cloud_init_leaves_the_network_to_it(tmp_path: Path):
     assert script.stat().st_mode & 0o777 == 0o755
     config = (cloud / "etc/cloud/cloud.cfg.d/95_lago-images.cfg").read_text()
     assert "datasource_list: [ NoCloud, ConfigDrive, OpenStack, Ec2 ]\n" in config
+    assert "locale: C.UTF-8\n" in config
     assert "renderers: [ eni ]\n" in config
     assert not (plain / "etc/cloud").exists()
 
