@@ -15,7 +15,7 @@ from tests.tools import need
 
 need("mmdebstrap", "gpg", "apt-get")
 # What `universe` has of them in Ubuntu 24.04; all else is in `main`.
-UNIVERSE = {"ifupdown"}
+UNIVERSE = {"ifupdown", "openresolv"}
 ESSENTIAL = ("apt", "base-files")
 
 

@@ -1,16 +1,22 @@
-"""A bootstrapped Debian with cloud-init, under UEFI and BIOS: three boots of one disk."""
+"""A bootstrapped Debian with cloud-init, under UEFI and BIOS: three boots of one disk.
+
+``LAGO_IMAGES_TEST_BOOTS=all`` adds three of others, one for each further source of cloud-init's.
+"""
 
 import json
 import os
 import re
+import shlex
 import subprocess
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from lago_images.building.boot.machines import machine_for
 from tests.servers.processes import free_port
+from tests.support import clouds
 from tests.support.guests import overlay, started
 from tests.support.images import list_ext4
 from tests.tools import cannot, need
@@ -19,6 +25,10 @@ pytestmark = pytest.mark.real
 need("qemu-img", "qemu-system-x86_64", "mkfs.vfat", "mcopy", "ssh", "ssh-keygen")
 if not all(Path(file).exists() for file in machine_for("x86_64", "uefi").files):
     cannot("UEFI firmware is not installed (package ovmf)")
+ALL = pytest.mark.skipif(
+    os.environ.get("LAGO_IMAGES_TEST_BOOTS") != "all",
+    reason="is one more boot; LAGO_IMAGES_TEST_BOOTS=all runs it",
+)
 
 # What a kernel's update calls, and what updates of GRUB and shim do.
 RENEW = """
@@ -33,32 +43,52 @@ ethernets:
   eth0:
     addresses: [10.0.2.77/24]
     gateway4: 10.0.2.2
+    nameservers:
+      addresses: [10.0.2.3]
 """
-# As OpenStack's metadata has it, of the network card that guests are started with.
-NETWORK_DATA = {
-    "links": [{"id": "eth0", "type": "phy", "ethernet_mac_address": "52:54:00:12:34:56"}],
-    "networks": [
-        {
-            "id": "one",
-            "link": "eth0",
-            "type": "ipv4",
-            "ip_address": "10.0.2.77",
-            "netmask": "255.255.255.0",
-            "routes": [{"network": "0.0.0.0", "netmask": "0.0.0.0", "gateway": "10.0.2.2"}],
-        }
-    ],
-    "services": [],
+# As OpenStack's metadata has it.
+INSTANCE = {
+    "uuid": "1c9b2d7e-6b0c-4b9e-9d5e-1f6a3c5d7e90",
+    "hostname": "seeded",
+    "name": "seeded",
 }
 USERS = """\
 #cloud-config
 users:
+  - default
   - name: tester
     sudo: ALL=(ALL) NOPASSWD:ALL
     ssh_authorized_keys: ["{key}"]
 """
 
 
-ASKED = "hostname; sudo -n id -un; ip -4 -o address show dev eth0; getent hosts seeded"
+# What cloud-init says when it has done all, and what the metadata service answers then.
+SERVED = """
+import json, subprocess
+from http.client import HTTPConnection
+
+def out(*argv):
+    return subprocess.run(argv, capture_output=True, text=True).stdout.strip()
+
+out("cloud-init", "status", "--wait")
+result = json.load(open("/run/cloud-init/result.json"))["v1"]
+service = HTTPConnection("169.254.169.254")
+service.request("GET", "/latest/meta-data/hostname")
+print(json.dumps({
+    "source": out("cloud-id") + " " + result["datasource"],
+    "problems": result["errors"] + out("systemctl", "--failed", "--no-legend").splitlines(),
+    "asked again": str(service.getresponse().status),
+    "lease": out("ps", "-o", "comm=", "-C", "dhclient"),
+}))
+"""
+ASKED = """
+hostname
+sudo -n id -un
+ip -4 -o address show dev eth0
+ip -4 route show default
+grep ^nameserver /etc/resolv.conf
+getent hosts seeded
+"""
 
 
 @pytest.fixture(scope="module")
@@ -123,9 +153,34 @@ def key(tmp_path_factory):
 
 
 @pytest.fixture
-def users(key):
-    """A user, and their key."""
-    return USERS.format(key=key.with_suffix(".pub").read_text().strip())
+def public(key):
+    """The key's public part."""
+    return key.with_suffix(".pub").read_text().strip()
+
+
+@pytest.fixture
+def users(public):
+    """A user, and their key, beside the image's own."""
+    return USERS.format(key=public)
+
+
+def network_data(net):
+    """As OpenStack's metadata has it, of the network card that guests are started with."""
+    route = {"network": "0.0.0.0", "netmask": "0.0.0.0", "gateway": f"{net}.2"}
+    return {
+        "links": [{"id": "eth0", "type": "phy", "ethernet_mac_address": clouds.MAC}],
+        "networks": [
+            {
+                "id": "one",
+                "link": "eth0",
+                "type": "ipv4",
+                "ip_address": f"{net}.77",
+                "netmask": "255.255.255.0",
+                "routes": [route],
+            }
+        ],
+        "services": [{"type": "dns", "address": f"{net}.3"}],
+    }
 
 
 def seed(folder, label, texts):
@@ -147,41 +202,95 @@ def test_a_seed_gives_it_a_name_a_user_and_a_network(renewed, key, users, tmp_pa
     is_configured(renewed[0], seed(tmp_path, "CIDATA", texts), key, tmp_path)
 
 
-@pytest.mark.skipif(
-    os.environ.get("LAGO_IMAGES_TEST_BOOTS") != "all",
-    reason="is one more boot; LAGO_IMAGES_TEST_BOOTS=all runs it",
-)
+@ALL
 def test_a_config_drive_gives_it_the_same(debian12_cloud, key, users, tmp_path):
-    meta = {"uuid": "1c9b2d7e-6b0c-4b9e-9d5e-1f6a3c5d7e90", "hostname": "seeded", "name": "seeded"}
     texts = {
         "openstack/latest/user_data": users,
-        "openstack/latest/meta_data.json": json.dumps(meta),
-        "openstack/latest/network_data.json": json.dumps(NETWORK_DATA),
+        "openstack/latest/meta_data.json": json.dumps(INSTANCE),
+        "openstack/latest/network_data.json": json.dumps(network_data("10.0.2")),
     }
     disk = overlay(debian12_cloud.disk, tmp_path / "machine.qcow2")
     is_configured(disk, seed(tmp_path, "CONFIG-2", texts), key, tmp_path)
 
 
+@ALL
+def test_openstacks_service_gives_it_the_same(debian12_cloud, key, users, public, tmp_path):
+    texts = {
+        "user_data": users,
+        "meta_data.json": json.dumps(INSTANCE),
+        "network_data.json": json.dumps(network_data(clouds.NET)),
+    }
+    cloud = clouds.openstack(tmp_path, texts, {"tests": public})
+    disk = overlay(debian12_cloud.disk, tmp_path / "machine.qcow2")
+    facts = is_served(disk, cloud, f"{clouds.NET}.77/24", key, tmp_path)
+    assert facts["source"] == "openstack DataSourceOpenStackLocal [net,ver=2]"
+    assert facts["asked again"] == "200"
+    assert "200 GET /openstack/2018-08-27/user_data" in cloud.requests()
+
+
+@ALL
+def test_ec2s_service_gives_it_the_same_but_dhcp(debian12_cloud, key, users, public, tmp_path):
+    cloud = clouds.ec2(tmp_path, "seeded", users, {"tests": public})
+    disk = overlay(debian12_cloud.disk, tmp_path / "machine.qcow2")
+    facts = is_served(disk, cloud, f"{clouds.LEASED}/4", key, tmp_path)
+    assert facts["source"] == "aws DataSourceEc2Local"
+    assert facts["lease"] == "dhclient"
+    # It has no token.
+    assert facts["asked again"] == "401"
+    assert "200 GET /2021-03-23/user-data" in cloud.requests()
+
+
+def is_served(disk, cloud, address, key, tmp_path):
+    """Start a disk in a cloud that names a user and gives the image's own a key."""
+    with logins(disk, address, key, tmp_path, cloud.options) as login:
+        knows_its_place(login("tester", ASKED).splitlines(), address)
+        facts = json.loads(login("tester", f"sudo -n python3 -c {shlex.quote(SERVED)}"))
+        assert login("debian", "sudo -n id -un") == "root\n"
+    assert facts["problems"] == []
+    return facts
+
+
 def is_configured(disk, seed, key, tmp_path):
-    port = free_port()
     drive = ("-drive", f"file={seed},format=raw,if=virtio,readonly=on")
-    login = [
+    with logins(disk, "10.0.2.77/24", key, tmp_path, drive) as login:
+        knows_its_place(login("tester", ASKED).splitlines(), "10.0.2.77/24")
+
+
+def knows_its_place(answers, address):
+    """Look at a guest's answers to what it is asked, whose address has the length of its prefix."""
+    net = address.rpartition(".")[0]
+    name, user, addresses, route, server, resolved = answers
+    assert (name, user) == ("seeded", "root")
+    assert f" {address} " in addresses
+    assert f" via {net}.2 dev eth0 " in f"{route} "
+    assert server.split() == ["nameserver", f"{net}.3"]
+    assert resolved.startswith("127.0.1.1 ")
+
+
+@contextmanager
+def logins(disk, address, key, tmp_path, options):
+    """Start a disk that will have an address; give what runs a script there as a user."""
+    port = free_port()
+    client = [
         "ssh", "-i", key, "-p", str(port), "-o", "StrictHostKeyChecking=no",
         "-o", f"UserKnownHostsFile={tmp_path}/known", "-o", "ConnectTimeout=20",
-        "tester@127.0.0.1", ASKED,
     ]  # fmt: skip
-    forward = f"tcp:127.0.0.1:{port}-10.0.2.77:22"
-    with started(disk, tmp_path / "console.log", forward=forward, more=drive):
+
+    def login(user, script):
+        argv = [*client, f"{user}@127.0.0.1", script]
         deadline = time.monotonic() + 1800
         while True:
-            ran = subprocess.run(login, capture_output=True, text=True, timeout=600, check=False)
-            if ran.returncode == 0 or time.monotonic() > deadline:
+            ran = subprocess.run(argv, capture_output=True, text=True, timeout=600, check=False)
+            # That is ssh's own: nobody is let in yet.
+            if ran.returncode != 255 or time.monotonic() > deadline:
                 break
             time.sleep(2)
-    name, user, address, resolved = ran.stdout.splitlines()
-    assert (name, user) == ("seeded", "root")
-    assert " 10.0.2.77/24 " in address
-    assert resolved.startswith("127.0.1.1 ")
+        assert ran.returncode == 0, ran.stderr
+        return ran.stdout
+
+    forward = f"tcp:127.0.0.1:{port}-{address.partition('/')[0]}:22"
+    with started(disk, tmp_path / "console.log", forward=forward, more=options):
+        yield login
 
 
 def test_renewed_boot_loaders_start_under_secure_boot(renewed, tmp_path):

@@ -119,7 +119,7 @@ _DEBIAN = Distribution(
 )
 _UBUNTU = Distribution(
     name="Ubuntu",
-    # ifupdown is in universe.
+    # ifupdown and openresolv are in universe.
     components="main universe",
     keyring=Path("/usr/share/keyrings/ubuntu-archive-keyring.gpg"),
     kernels={"x86_64": ("amd64", "linux-image-virtual")},
@@ -138,7 +138,9 @@ RELEASES = (
     Release(distribution=_UBUNTU, codename="noble", number="24.04", date=1714003200),
     Release(distribution=_UBUNTU, codename="resolute", number="26.04", date=1776902400),
 )
-_CLOUD_PACKAGES = ("cloud-init",)
+# In the configuration that cloud-init writes for ifupdown, routes are added by net-tools' route,
+# and name servers are for a resolvconf: without those both are left out, without an error.
+_CLOUD_PACKAGES = ("cloud-init", "net-tools", "openresolv")
 _NO_SOURCES = "mmdebstrap's default mirrors"
 
 

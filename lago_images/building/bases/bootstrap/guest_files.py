@@ -87,6 +87,13 @@ _CLOUD_CONFIG = """\
 datasource_list: [ NoCloud, ConfigDrive, OpenStack, Ec2 ]
 # The name that it is given resolves.
 manage_etc_hosts: localhost
+# Else it is en_US.UTF-8, which no guest has: that fails, and with it cloud-config.service.
+locale: C.UTF-8
+# The network is ifupdown's, also where netplan is installed.
+system_info:
+  network:
+    renderers: [ eni ]
+    activators: [ eni ]
 """
 _HOSTS = """\
 127.0.0.1 localhost

@@ -214,8 +214,9 @@ def test_boot_loaders_and_cloud_init_come_as_the_spec_says():
     assert "grub-cloud-amd64" in recipe(spec(), HOST).packages
     assert "grub-cloud-amd64" in recipe(spec("#firmware=uefi"), HOST).packages
     assert "grub-cloud-amd64" not in recipe(spec("#firmware=bios"), HOST).packages
-    assert "cloud-init" in recipe(spec("#cloud-init=yes"), HOST).packages
-    assert "cloud-init" not in recipe(spec("#cloud-init=no"), HOST).packages
+    cloud = {"cloud-init", "net-tools", "openresolv"}
+    assert cloud <= set(recipe(spec("#cloud-init=yes"), HOST).packages)
+    assert not cloud & set(recipe(spec("#cloud-init=no"), HOST).packages)
 
 
 def test_the_disk_size_is_6_gib_or_the_specs():
@@ -298,6 +299,8 @@ def test_a_guest_with_cloud_init_leaves_the_network_to_it(tmp_path: Path):
     assert script.stat().st_mode & 0o777 == 0o755
     config = (cloud / "etc/cloud/cloud.cfg.d/95_lago-images.cfg").read_text()
     assert "datasource_list: [ NoCloud, ConfigDrive, OpenStack, Ec2 ]\n" in config
+    assert "locale: C.UTF-8\n" in config
+    assert "renderers: [ eni ]\n" in config
     assert not (plain / "etc/cloud").exists()
 
 
