@@ -92,8 +92,8 @@ def need_emulation(folder: Path) -> None:
 
 
 CHECKS = (
-    *("console", "network", "units", "sshd", "password of root", "ssh", "identity", "room"),
-    *("root grows", "shutdown", "second boot"),
+    *("console", "network", "units", "sshd", "password of root", "ssh", "identity"),
+    *("permissions", "room", "root grows", "shutdown", "second boot"),
 )
 skipped_unless_asked_for = pytest.mark.skipif(
     os.environ.get("LAGO_IMAGES_TEST_BOOTS") != "all",

@@ -251,7 +251,7 @@ HASHED = (
 )
 CHECKS = (
     *("console", "network", "units", "sshd", "key of root", "password of root", "ssh"),
-    *("identity", "first boot", "room"),
+    *("identity", "first boot", "permissions", "room"),
     *("root grows", "shutdown", "second boot"),
 )
 
