@@ -3,6 +3,7 @@
 import hashlib
 import itertools
 import re
+import shutil
 import socket
 import time
 
@@ -204,8 +205,6 @@ def test_an_architecture_without_an_emulator_is_refused(boot, tmp_path):
 
 def test_a_missing_emulator_is_reported(tmp_path):
     disk = boot_sector(tmp_path / "disk", b"\xeb\xfe")
-    import shutil
-
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin/qemu-img").symlink_to(shutil.which("qemu-img"))
     bench = Bench(
