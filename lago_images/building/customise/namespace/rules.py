@@ -50,6 +50,7 @@ COMMANDS = frozenset(
         "write",
     )
 )
+# What is below a layer is not asked: the shape of its disk decides.
 _BASES = frozenset((BaseKind.BOOTSTRAP, BaseKind.LAYER))
 # What asks the machine, its kernel or its disks, and may be answered otherwise in the appliance:
 # without an error, so that trying would not tell.
@@ -85,7 +86,7 @@ def why_not(spec: Spec, text_of: Callable[[str], str]) -> str:
         text_of: Returns the content of a host file of the spec's, as a script of ``run``.
     """
     if spec.base.kind not in _BASES:
-        return f"its base is {spec.base.kind}:, not bootstrap: or a layer on one"
+        return f"its base is {spec.base.kind}:, not bootstrap: or layer:"
     if spec.arch != platform.machine():
         return f"it is for {spec.arch}, and this host is {platform.machine()}"
     uploaded: dict[str, str] = {}

@@ -42,7 +42,15 @@ def test_a_plain_spec_is_for_namespaces():
 
 @pytest.mark.parametrize("base", ["libguestfs:debian-12", "simple:disk.img"])
 def test_disks_of_others_are_for_the_appliance(base):
-    assert "its base is" in why(("mkdir", "/srv/a"), base=base)
+    kind = base.partition(":")[0]
+    told = f"its base is {kind}:, not bootstrap: or layer:"
+    assert why(("mkdir", "/srv/a"), base=base) == told
+
+
+@pytest.mark.parametrize("base", ["bootstrap:debian-12", "layer:debian-12", "layer:of-a-simple"])
+def test_a_base_of_packages_and_any_layer_may_be_for_namespaces(base):
+    """What is below a layer is not asked: its disk is looked at when it is there."""
+    assert not why(("mkdir", "/srv/a"), base=base)
 
 
 def test_another_architecture_is_for_the_appliance():
