@@ -78,6 +78,22 @@ def test_another_architecture_is_for_the_appliance():
         "cd /proc && cat cpuinfo",
         "cd /sys; ls class/net",
         "update-initramfs -u",
+        "python3 -c 'import platform; print(platform.release())'",
+        "python3 -c 'import platform as p, os; print(os.uname().version)'",
+        "python3 -c 'from platform import uname; print(uname())'",
+        "python3 -c 'from platform import release; print(release())'",
+        "perl -MPOSIX -e 'print((POSIX::uname())[2])'",
+        "cat /proc/version",
+        "sysctl -n kernel.osrelease",
+        "dmesg >/srv/d",
+        "make -j$(nproc)",
+        "python3 -c 'import os; print(os.cpu_count())'",
+        "free -m",
+        "df -h /",
+        "lscpu",
+        "/usr/bin/uptime",
+        "depmod -a",
+        "top -bn1",
     ],
 )
 def test_what_looks_at_the_machine_is_for_the_appliance(command):
@@ -95,6 +111,9 @@ def test_what_looks_at_the_machine_is_for_the_appliance(command):
         "echo x >/proc/self/fd/1",
         "cat /etc/mtab-of-mine /process",
         "ls /srv/boot",
+        "lsb_release -cs",
+        "sed -i s/a/b/ /srv/platform.conf",
+        "echo top-level desktop",
     ],
 )
 def test_words_that_only_look_like_it_are_not(command):
