@@ -14,6 +14,7 @@ from lago_images.building.reservations import this_machine
 from lago_images.errors import Error
 from lago_images.host.kvm import Acceleration
 from lago_images.host.process import Children
+from lago_images.host.threads import result, side_by_side
 
 
 def build_disk(
@@ -46,7 +47,9 @@ def build_disk(
             )
             job.folder.mkdir(parents=True)
             refuse_unbuildable(job)
-            finished = finish(job)
+            # In a thread, for which Ctrl-C waits no more than a moment.
+            with side_by_side(1, "alone") as workers:
+                finished = result(workers.submit(finish, job))
             return replace(finished, disk=finished.disk.rename(folder / "built.qcow2"))
     except Error:
         if kept := keep(log, f"{name}.log", context):

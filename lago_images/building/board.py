@@ -1,5 +1,6 @@
 """Show a run's images at work: a line each, at any width."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -11,6 +12,8 @@ from lago_images.meter import Meter, minutes
 
 # As few letters of a name say which image it is.
 _LEAST_NAME = 8
+# To as few a name gives way before the rate or the bytes do.
+_SHORT_NAME = 24
 
 
 @dataclass(slots=True, kw_only=True)
@@ -92,10 +95,16 @@ class Board:
             rows = list(self._rows)
         if width is None:
             return [_sentence(row) for row in rows]
-        for form in _FORMS:
-            lines = [_joined(row, rows, form(row)) for row in rows]
-            if all(len(line) <= width for line in lines):
-                return lines
+        number = max((len(row.number) for row in rows), default=0)
+        whole = max((len(row.name) for row in rows), default=0)
+        for form, least in _FORMS:
+            facts = [" ".join(form(row)) for row in rows]
+            name = min(whole, width - number - max(map(len, facts), default=0) - 2)
+            if name >= min(whole, least):
+                return [
+                    f"{row.number:>{number}} {clipped(row.name, name):{name}} {each}"
+                    for row, each in zip(rows, facts, strict=True)
+                ]
         return [_narrow(row, width) for row in rows]
 
 
@@ -139,21 +148,14 @@ def _facts(row: Row, *, has_rate: bool) -> list[str]:
     return [meter.amount("/"), *([f"{meter.rate}/s"] if has_rate else [])]
 
 
-# Of what there is room for, the first.
-_FORMS: Sequence[Callable[[Row], list[str]]] = (
-    _spelled,
-    _all_phases,
-    _metered_phase,
-    _no_rate,
-    _no_bytes,
+# Of what there is room for, the first: with names of at least so many letters, or whole ones.
+_FORMS: Sequence[tuple[Callable[[Row], list[str]], float]] = (
+    (_spelled, math.inf),
+    (_all_phases, math.inf),
+    (_metered_phase, _SHORT_NAME),
+    (_no_rate, _SHORT_NAME),
+    (_no_bytes, _SHORT_NAME),
 )
-
-
-def _joined(row: Row, rows: Sequence[Row], parts: Sequence[str]) -> str:
-    """Return a row with its number and name as wide as those of all rows."""
-    number = max(len(each.number) for each in rows)
-    name = max(len(each.name) for each in rows)
-    return " ".join((row.number.rjust(number), row.name.ljust(name), *parts))
 
 
 def _narrow(row: Row, width: int) -> str:

@@ -34,8 +34,9 @@ ALLOWED = (
 _ADMIN = ("/usr/sbin", "/sbin")
 TAIL = 30
 PIPE = subprocess.PIPE
-# Seconds between SIGTERM and SIGKILL: who ended a run waits for all of its programs.
-_GRACE = 1.0
+# Seconds between SIGTERM and SIGKILL: who ended a run waits for all of its programs. qemu,
+# mmdebstrap and virt-* end in less; 7zz may not, and leaves nothing, since it writes to a pipe.
+_GRACE = 0.5
 _POLL = 0.05
 
 

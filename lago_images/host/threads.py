@@ -84,11 +84,15 @@ def is_leaving(error: BaseException) -> bool:
     return is_main and isinstance(error, (KeyboardInterrupt, GeneratorExit))
 
 
-def undo(error: BaseException, work: Callable[[], object]) -> None:
-    """Undo what an error left half done; where it ends the program, for no more than a moment."""
+def undo(error: BaseException, work: Callable[[], object]) -> bool:
+    """Undo what an error left half done; where it ends the program, for no more than a moment.
+
+    Returns whether the work has ended.
+    """
     if not is_leaving(error):
         work()
-        return
+        return True
     pool = ThreadPoolExecutor(1, thread_name_prefix=f"{UNAWAITED}-undo")
-    wait([pool.submit(work)], _MOMENT)
+    ended = wait([pool.submit(work)], _MOMENT).done
     pool.shutdown(wait=False)
+    return bool(ended)

@@ -15,6 +15,7 @@ from lago_images.console import Console
 from lago_images.errors import Error, HostError
 from lago_images.host.files import abandoned, locked
 from lago_images.host.process import Runner
+from lago_images.host.threads import undo
 
 _PREFIX = "lago-images-"
 
@@ -32,7 +33,8 @@ def default_scratch(environ: Mapping[str, str]) -> Path:
 def workdir(scratch: Path, console: Console) -> Generator[Path]:
     """Make a directory for this user alone, removed with all that is in it when the block ends.
 
-    What killed runs of this user left in ``scratch`` is removed first.
+    Where Ctrl-C ends the program, its removal has a moment: what it leaves, and what killed runs
+    of this user left in ``scratch``, is removed first by the next.
 
     Raises:
         HostError: It cannot be made.
@@ -46,14 +48,28 @@ def workdir(scratch: Path, console: Console) -> Generator[Path]:
             f"no work directory can be made in {scratch}: {error.strerror}",
             hint="set TMPDIR to a folder that this user may write",
         ) from error
-    try:
-        folder.mkdir(mode=0o700)
-        yield folder
-    finally:
+
+    held = os.fdopen(handle)
+
+    def remove() -> None:
         _remove(folder, console)
         # Last: as long as the lock is held, no other run takes the folder for a leftover.
         lock.unlink(missing_ok=True)
-        os.close(handle)
+        held.close()
+
+    try:
+        folder.mkdir(mode=0o700)
+        try:
+            yield folder
+        except Exception:
+            remove()
+            raise
+        remove()
+    except BaseException as error:
+        # Once more, where Ctrl-C came while it was removed.
+        if not undo(error, remove):
+            console.warn("a work directory is left, which the next run removes")
+        raise
 
 
 def remove_leftovers(scratch: Path, console: Console) -> None:
@@ -64,8 +80,6 @@ def remove_leftovers(scratch: Path, console: Console) -> None:
 
 
 def _remove(folder: Path, console: Console) -> None:
-    # A second Ctrl-C must not leave half of it behind.
-    interrupted: KeyboardInterrupt | None = None
     while folder.exists():
         try:
             shutil.rmtree(folder, onerror=_open_up)
@@ -73,13 +87,9 @@ def _remove(folder: Path, console: Console) -> None:
         except FileNotFoundError:
             # A program that is ending removes files of its own, while they are listed.
             continue
-        except KeyboardInterrupt as error:
-            interrupted = error
         except OSError:
             _remove_as_root(folder, console)
             break
-    if interrupted is not None:
-        raise interrupted
 
 
 def _remove_as_root(folder: Path, console: Console) -> None:

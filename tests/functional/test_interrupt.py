@@ -212,16 +212,36 @@ def test_an_interrupt_does_not_wait_for_a_silent_server(repo, tmp_path, silent, 
     assert list((tmp_path / "scratch").iterdir()) == []
 
 
-def test_a_second_ctrl_c_ends_at_once(repo, tmp_path):
-    """Also where the first is being obeyed: a program that does not end takes a moment."""
-    program = tmp_path / "bin/qemu-img"
-    program.parent.mkdir()
+def with_endless_qemu_img(folder):
+    """Return a PATH whose qemu-img does not end, also when it is asked to."""
+    folder.mkdir()
+    program = folder / "qemu-img"
     program.write_text("#!/bin/sh\ntrap '' TERM\necho started >&2\nwhile :; do sleep 1; done\n")
     program.chmod(0o755)
+    return f"{folder}:{os.environ['PATH']}"
+
+
+def test_an_interrupt_ends_a_reproduction(repo, tmp_path):
     repo.disk("disk.img")
     repo.spec("one", "simple:disk.img")
     repo.commit()
-    with building(repo, PATH=f"{program.parent}:{os.environ['PATH']}") as run:
+    assert repo.run("ci", "rebuild", "--changed").code == 0
+    path = with_endless_qemu_img(tmp_path / "bin")
+    with building(repo, "repo", "reproduce", "one", PATH=path) as run:
+        read_until(run, "one: preparing")
+        run.send_signal(signal.SIGINT)
+        rest = run.stderr.read()
+        assert run.wait() == 130, rest
+    assert is_left_as_told(tmp_path / "scratch", rest)
+    assert left_running(str(tmp_path)) == []
+
+
+def test_a_second_ctrl_c_ends_at_once(repo, tmp_path):
+    """Also where the first is being obeyed: a program that does not end takes a moment."""
+    repo.disk("disk.img")
+    repo.spec("one", "simple:disk.img")
+    repo.commit()
+    with building(repo, PATH=with_endless_qemu_img(tmp_path / "bin")) as run:
         read_until(run, "one: preparing")
         run.send_signal(signal.SIGINT)
         read_until(run, "once more ends at once")

@@ -184,6 +184,19 @@ def test_what_fails_in_both_engines_is_told_by_what_failed_first(
     assert (caught.value.message, caught.value.hint) == (message, hint)
 
 
+@pytest.mark.parametrize(
+    ("chosen", "why"),
+    [
+        (rules.AUTO, "nothing of its base, commands, disk or this host is against it"),
+        (rules.NAMESPACE, "engine = namespace"),
+    ],
+)
+def test_namespaces_are_told_of_with_the_reason(host, monkeypatch, chosen, why):
+    monkeypatch.setattr(engine, "in_namespaces", lambda *_args: host.done)
+    assert host.customise(chosen).engine == EngineRecord(name=rules.NAMESPACE, why=why)
+    assert f"engine namespace ({why})" in (host.folder / "log").read_text()
+
+
 def test_a_strangers_pull_request_is_for_the_appliance(host):
     assert host.customise(CHANGE_FORK="them").engine.why == "the pull request may be from a fork"
 

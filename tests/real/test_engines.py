@@ -217,7 +217,7 @@ def built(tmp_path_factory, debian12):
         appliance = kept_image(cache, "appliance", key, in_appliance)
         folder = tmp_path_factory.mktemp(rules.NAMESPACE)
         done = customised(folder, debian12, rules.NAMESPACE, OPERATIONS)
-    assert done.engine == EngineRecord(name=rules.NAMESPACE)
+    assert done.engine == EngineRecord(name=rules.NAMESPACE, why="engine = namespace")
     return done.prepared, appliance
 
 

@@ -21,6 +21,9 @@ from lago_images.specs.host_folder import ForbiddenPathError, HostFolder
 from lago_images.specs.model import BaseKind, Spec
 
 _LARGEST_SCRIPT = 2**20
+# Why namespaces were taken.
+_CHOSEN = f"engine = {rules.NAMESPACE}"
+_NOTHING_AGAINST = "nothing of its base, commands, disk or this host is against it"
 # Lines of each engine's output that are shown where both failed.
 _SHOWN = 12
 
@@ -67,7 +70,9 @@ def customise(
                 raise
             why, first = f"it did not succeed in namespaces: {error}", error
         else:
-            _tell(spec, context, runner, record := EngineRecord(name=rules.NAMESPACE))
+            reason = _CHOSEN if context.settings.engine == rules.NAMESPACE else _NOTHING_AGAINST
+            record = EngineRecord(name=rules.NAMESPACE, why=reason)
+            _tell(spec, context, runner, record)
             return Customised(prepared=done, engine=record)
     if context.settings.engine == rules.NAMESPACE:
         raise BuildError(
@@ -124,6 +129,6 @@ def _reader(root: Path) -> Callable[[str], str]:
 
 
 def _tell(spec: Spec, context: Context, runner: Runner, record: EngineRecord) -> None:
-    line = f"{spec.name}: engine {record.name}" + (f" ({record.why})" if record.why else "")
+    line = f"{spec.name}: engine {record.name} ({record.why})"
     context.console.info(line)
     runner.note(line)

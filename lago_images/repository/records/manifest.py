@@ -157,7 +157,7 @@ class EngineRecord:
 
     Attributes:
         name: ``namespace`` or ``appliance``.
-        why: The reason for the appliance, where there was a choice.
+        why: The reason; older manifests have none for namespaces.
     """
 
     name: Text

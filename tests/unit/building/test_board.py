@@ -60,6 +60,54 @@ def test_40_columns_shorten_the_names(board):
     assert {len(line) for line in lines} == {40}
 
 
+@pytest.fixture
+def uploading(clock):
+    """Return the lines of three chains that send, so many seconds after they began."""
+
+    def lines(elapsed, expected, width):
+        board = Board(12, clock)
+        with ExitStack() as stack:
+            rows = [stack.enter_context(board.row(name, expected)) for name in NAMES]
+            clock.now += elapsed - 1
+            for row in rows:
+                stack.enter_context(row.under_way(Phase.UPLOAD))
+                stack.enter_context(row.under_way(Phase.BOOT))
+                advance = row.measure(421 * MIB)
+                advance(105 * MIB)
+            clock.now += 1
+            return board.lines(width)
+
+    return lines
+
+
+@pytest.mark.parametrize(
+    ("elapsed", "expected", "name", "time"),
+    [
+        (754, 1510, "debian-12-with-a-long-name-aaaaaaa…", "12:34/25:10"),
+        (4000, 5000, "debian-12-with-a-long-name-aaa…", "1:06:40/1:23:20"),
+    ],
+)
+def test_80_columns_shorten_the_names_before_bytes_and_rate_go(
+    uploading, elapsed, expected, name, time
+):
+    lines = uploading(elapsed, expected, 80)
+    assert lines[0] == f"1 of 12 {name} upload {time} 105/421 MiB 105/s"
+    assert {len(line) for line in lines} == {80}
+
+
+@pytest.mark.parametrize(
+    ("elapsed", "expected", "line"),
+    [
+        (754, 1510, "1 of 12 debian-12-wi… upload 12:34/25:10"),
+        (4000, 5000, "1 of 12 debian-1… upload 1:06:40/1:23:20"),
+    ],
+)
+def test_40_columns_keep_the_phase_and_the_time(uploading, elapsed, expected, line):
+    lines = uploading(elapsed, expected, 40)
+    assert lines[0] == line
+    assert {len(line) for line in lines} == {40}
+
+
 def test_a_wide_terminal_shows_full_words(board):
     assert board.lines(120)[1].endswith("boot+upload 1:23 83 of 421 MiB, 1 MiB/s")
     assert board.lines(120)[0].endswith("setup 1:23 of about 4:10")

@@ -4,6 +4,7 @@ import hashlib
 import lzma
 import os
 import random
+import shlex
 import subprocess
 import threading
 from pathlib import Path
@@ -26,7 +27,7 @@ MIB = 2**20
 BLOCK = xz.BLOCK_SIZE
 HANGS = 300
 GIB = 2**30
-LIBRARIES = Path("/usr/lib/x86_64-linux-gnu").glob("*.so.*")
+LIBRARIES = tuple(Path("/usr/lib/x86_64-linux-gnu").glob("*.so.*"))
 
 
 def noise(size, seed=1):
@@ -128,6 +129,20 @@ def test_xz_reads_the_result_as_one_valid_stream(tmp_path, encoder):
         ["xz", "-dc", "-T2", tmp_path / "disk.xz"], check=True, capture_output=True
     ).stdout
     assert unpacked == disk.read_bytes()
+
+
+def test_nbdkit_serves_the_result_as_the_disk(tmp_path):
+    """Of a whole number of blocks, after which 7-Zip has an empty one."""
+    need("nbdkit", "qemu-img")
+    disk = tmp_path / "disk"
+    libraries = b"".join(path.read_bytes() for path in sorted(LIBRARIES)[:40])
+    disk.write_bytes(bytes(3 * MIB) + libraries[: 8 * MIB])
+    os.truncate(disk, 64 * MIB)
+    level = Settings().compression_level
+    (tmp_path / "disk.xz").write_bytes(packed(disk, **{**by_7zip(), "level": level})[0])
+    compare = f'qemu-img compare -f raw -F raw {shlex.quote(str(disk))} "$uri"'
+    argv = ["nbdkit", "--unix", "-", "--readonly", "--filter=xz", "file", tmp_path / "disk.xz"]
+    subprocess.run([*argv, "--run", compare], check=True, timeout=HANGS)
 
 
 def test_holes_compress_to_little_and_stay_holes(tmp_path):

@@ -1,9 +1,11 @@
 """Work directories, their leftovers, and the room for them."""
 
 import io
+import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -12,7 +14,9 @@ import pytest
 from lago_images.console import Console
 from lago_images.errors import HostError
 from lago_images.host import space
+from lago_images.host.files import abandoned
 from lago_images.host.process import Children, Runner
+from lago_images.host.threads import UNAWAITED
 from lago_images.host.workdir import default_scratch, remove_leftovers, workdir
 
 # Seconds: far more than anything here takes, on a machine that does much else, too.
@@ -52,6 +56,48 @@ def test_the_work_directory_is_removed_on_failure_and_ctrl_c(tmp_path, console):
     for error in (RuntimeError, KeyboardInterrupt):
         with pytest.raises(error), workdir(tmp_path, console) as folder:
             fail_in(folder, error)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def slow(monkeypatch):
+    """Let removals wait for what is returned, and a moment be short."""
+    go = threading.Event()
+    remove = shutil.rmtree
+
+    def wait_and_remove(*args, **named):
+        assert go.wait(ENOUGH)
+        remove(*args, **named)
+
+    monkeypatch.setattr("shutil.rmtree", wait_and_remove)
+    monkeypatch.setattr("lago_images.host.threads._MOMENT", 0.05)
+    yield go
+    go.set()
+    for thread in threading.enumerate():
+        if thread.name.startswith(UNAWAITED):
+            thread.join()
+
+
+def test_ctrl_c_does_not_wait_for_a_removal_that_takes_long(tmp_path, console, slow):
+    with pytest.raises(KeyboardInterrupt), workdir(tmp_path, console) as folder:
+        fail_in(folder, KeyboardInterrupt)
+    assert folder.exists()
+    assert list(abandoned(tmp_path, "lago-images-")) == []
+    assert "a work directory is left, which the next run removes" in console.stream.getvalue()
+
+
+def test_ctrl_c_while_it_is_removed_leaves_nothing(tmp_path, console, monkeypatch):
+    remove, calls = shutil.rmtree, []
+
+    def interrupted_once(*args, **named):
+        calls.append(args)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        remove(*args, **named)
+
+    monkeypatch.setattr("shutil.rmtree", interrupted_once)
+    with pytest.raises(KeyboardInterrupt), workdir(tmp_path, console):
+        pass
     assert list(tmp_path.iterdir()) == []
 
 
@@ -113,8 +159,6 @@ def test_demanded_disk_space_is_in_bytes(tmp_path):
 
 
 def test_all_child_processes_can_be_stopped_from_another_thread():
-    import threading
-
     children = Children()
     begun = threading.Event()
     raised = []
@@ -139,8 +183,6 @@ def test_all_child_processes_can_be_stopped_from_another_thread():
 
 
 def test_a_program_that_ignores_sigterm_is_killed(monkeypatch, tmp_path):
-    import threading
-
     monkeypatch.setattr("lago_images.host.process._GRACE", 0.2)
     children = Children()
     log = tmp_path / "log"

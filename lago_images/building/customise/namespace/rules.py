@@ -50,6 +50,7 @@ COMMANDS = frozenset(
         "write",
     )
 )
+# What is below a layer is not asked: the shape of its disk decides.
 _BASES = frozenset((BaseKind.BOOTSTRAP, BaseKind.LAYER))
 # What asks the machine, its kernel or its disks, and may be answered otherwise in the appliance:
 # without an error, so that trying would not tell.
@@ -62,7 +63,12 @@ _ASKS_MACHINE = re.compile(
     r"|localectl|systemd-detect-virt|virt-what|dmidecode|hwinfo|lshw|ip|ifconfig|route|ss|netstat"
     r"|nft|iptables\S*|ping|chattr|lsattr|attr|capsh|docker|podman|unshare|nsenter|chroot|bwrap"
     r"|reboot|strace|gdb|keyctl|ulimit|prlimit|nice|renice|chrt|taskset|mknod|dkms|stat|free|ps"
-    r"|whoami|runlevel|telinit|sudo|getconf|update-initramfs|mkinitramfs"
+    r"|whoami|runlevel|telinit|sudo|getconf|update-initramfs|mkinitramfs|kmod|depmod|uptime|hostid"
+    r"|vmstat|(?:io|mp)stat|top|pgrep|pidof|lsof|fuser|ls(?:ns|ipc|irq|locks)|ipcs|numactl"
+    r"|lstopo|getenforce|sestatus|aa-status|hdparm|smartctl|ethtool|arp|systemd-nspawn"
+    r"|os\.(?:uname|cpu_count|getloadavg|sched_getaffinity|sysconf|statvfs)"
+    r"|platform\.(?:uname|release|version|platform|machine|processor)|POSIX::uname"
+    r"|(?:from|import) platform|multiprocessing\.cpu_count|disk_usage"
     r")(?![\w-])"
     r"|(?<![\w.-])(?:/(?:boot|efi|sys|etc/mtab)(?![\w.-])"
     r"|/dev/(?!null|zero|full|random|urandom|stdin|stdout|stderr|fd/|tty|shm/|pts/)"
@@ -85,7 +91,7 @@ def why_not(spec: Spec, text_of: Callable[[str], str]) -> str:
         text_of: Returns the content of a host file of the spec's, as a script of ``run``.
     """
     if spec.base.kind not in _BASES:
-        return f"its base is {spec.base.kind}:, not bootstrap: or a layer on one"
+        return f"its base is {spec.base.kind}:, not bootstrap: or layer:"
     if spec.arch != platform.machine():
         return f"it is for {spec.arch}, and this host is {platform.machine()}"
     uploaded: dict[str, str] = {}

@@ -42,7 +42,15 @@ def test_a_plain_spec_is_for_namespaces():
 
 @pytest.mark.parametrize("base", ["libguestfs:debian-12", "simple:disk.img"])
 def test_disks_of_others_are_for_the_appliance(base):
-    assert "its base is" in why(("mkdir", "/srv/a"), base=base)
+    kind = base.partition(":")[0]
+    told = f"its base is {kind}:, not bootstrap: or layer:"
+    assert why(("mkdir", "/srv/a"), base=base) == told
+
+
+@pytest.mark.parametrize("base", ["bootstrap:debian-12", "layer:debian-12", "layer:of-a-simple"])
+def test_a_base_of_packages_and_any_layer_may_be_for_namespaces(base):
+    """What is below a layer is not asked: its disk is looked at when it is there."""
+    assert not why(("mkdir", "/srv/a"), base=base)
 
 
 def test_another_architecture_is_for_the_appliance():
@@ -70,6 +78,22 @@ def test_another_architecture_is_for_the_appliance():
         "cd /proc && cat cpuinfo",
         "cd /sys; ls class/net",
         "update-initramfs -u",
+        "python3 -c 'import platform; print(platform.release())'",
+        "python3 -c 'import platform as p, os; print(os.uname().version)'",
+        "python3 -c 'from platform import uname; print(uname())'",
+        "python3 -c 'from platform import release; print(release())'",
+        "perl -MPOSIX -e 'print((POSIX::uname())[2])'",
+        "cat /proc/version",
+        "sysctl -n kernel.osrelease",
+        "dmesg >/srv/d",
+        "make -j$(nproc)",
+        "python3 -c 'import os; print(os.cpu_count())'",
+        "free -m",
+        "df -h /",
+        "lscpu",
+        "/usr/bin/uptime",
+        "depmod -a",
+        "top -bn1",
     ],
 )
 def test_what_looks_at_the_machine_is_for_the_appliance(command):
@@ -87,6 +111,9 @@ def test_what_looks_at_the_machine_is_for_the_appliance(command):
         "echo x >/proc/self/fd/1",
         "cat /etc/mtab-of-mine /process",
         "ls /srv/boot",
+        "lsb_release -cs",
+        "sed -i s/a/b/ /srv/platform.conf",
+        "echo top-level desktop",
     ],
 )
 def test_words_that_only_look_like_it_are_not(command):
