@@ -8,7 +8,7 @@ import pytest
 
 from lago_images.building.model import Result
 from lago_images.cli import doctor, repo
-from lago_images.cli.output import show_results, show_summary
+from lago_images.cli.output import show_first_failure, show_results, show_summary
 from lago_images.cli.run_report import image_reports
 from lago_images.console import Console
 from lago_images.host.doctor import Check
@@ -63,7 +63,8 @@ def lines(console):
 
 def show_end(console, store, results, publication, before):
     images = image_reports(store, plan(), results, publication, before)
-    show_summary(console, images, results, publication.findings)
+    show_summary(console, images)
+    show_first_failure(console, images, results, publication.findings)
 
 
 def test_failures_are_printed_first_and_their_layers_next(console, capsys):
