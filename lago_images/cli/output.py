@@ -144,9 +144,7 @@ def show_summary(console: Console, images: Sequence[ImageReport]) -> None:
     columns = [column for column in zip(heads, *rows, strict=True) if any(column[1:])]
     if columns:
         used, *lines = zip(*columns, strict=True)
-        for line in table(
-            used, lines, width=terminal_width(sys.stderr), spare=("time", "revision")
-        ):
+        for line in table(used, lines, width=terminal_width(sys.stderr)):
             console.info(line)
 
 
@@ -240,7 +238,7 @@ def show_timings(console: Console, results: Sequence[Result]) -> None:
     ]
     if rows:
         heads = ("image", *phases, "total")
-        for line in table(heads, rows, width=terminal_width(sys.stderr), spare=("disk", "base")):
+        for line in table(heads, rows, width=terminal_width(sys.stderr)):
             console.info(line)
 
 
