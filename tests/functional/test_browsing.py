@@ -234,6 +234,39 @@ def test_show_has_the_commands_of_the_image_s_page(repo):
         assert ("template_version: " in text) == (arch == "aarch64")
 
 
+def test_show_has_every_base_below_an_image_and_every_layer_above_it(repo):
+    base = manifest(build_id="b1")
+    middle = manifest("with-nfs", "l1", base=layer_on(base, 1))
+    top = manifest("with-kerberos", "t1", base=layer_on(middle, 1))
+    publish(repo.store, 1, middle, FIRST, base=bound(base, 1))
+    publish(repo.store, 1, top, FIRST, base=bound(middle, 1))
+    page = document(repo, "image-page", "show", "debian-12")
+    assert [each["name"] for each in page["bases"]] == ["bootstrap:bookworm"]
+    [layer] = page["layers"]
+    assert (layer["name"], layer["revision"]) == ("with-nfs", 1)
+    assert layer["note"] == "built on revision 1"
+    assert [each["name"] for each in layer["layers"]] == ["with-kerberos"]
+    text = repo.run("repo", "show", "debian-12").out
+    assert (
+        "\nwhat is built on it\n"
+        "  with-nfs (revision 1, built on revision 1)\n"
+        "    with-kerberos (revision 1)\n"
+    ) in text
+    page = document(repo, "image-page", "show", "with-kerberos")
+    names = [(each["name"], each["revision"]) for each in page["bases"]]
+    assert names == [("with-nfs", 1), ("debian-12", 1), ("bootstrap:bookworm", None)]
+    text = repo.run("repo", "show", "with-kerberos").out
+    assert (
+        "\nwhat it is built on\n"
+        "  with-nfs (revision 1)\n"
+        "    debian-12 (revision 1, revision 2 is offered now)\n"
+        "      bootstrap:bookworm"
+    ) in text
+    assert "what is built on it" not in text
+    text = repo.run("repo", "show", "debian-12", "--revision", "1").out
+    assert "\nwhat revision 2 is built on\n  bootstrap:bookworm" in text
+
+
 def test_show_reports_an_image_that_is_no_longer_offered(repo):
     text = repo.run("repo", "show", "broken").out
     assert "1, withdrawn: it does not boot" in text
