@@ -163,7 +163,7 @@ def _list_lines(
     listed: Listing, more: Mapping[str, Callable[[Revision], str]], now: float
 ) -> Iterator[str]:
     """Yield the list as a table; ``more`` are its last columns."""
-    heads = ["name", "arch", "revision", "version", "published", "age", "size"]
+    heads = ["name", "arch", "revision", "version", "published", "built", "size"]
     heads += ["fingerprint", "commit", *more]
     rows = [
         (
@@ -172,7 +172,7 @@ def _list_lines(
             str(each.revision),
             each.version,
             minute(each.published),
-            age(each.built, now),
+            f"{age(each.built, now)} ago",
             human_size(each.disk.compressed_size),
             each.fingerprint.removeprefix("sha256:")[:_SHORT],
             _commit(each),
@@ -180,7 +180,7 @@ def _list_lines(
         )
         for each in listed.images
     ]
-    # On 80 columns what people look for stays: the name, the age, the size.
+    # On 80 columns what people look for stays: the name, how old it is, the size.
     spare = ("fingerprint", "commit", "version", "published", "arch")
     yield from table(heads, rows, width=terminal_width(), spare=spare)
 

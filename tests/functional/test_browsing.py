@@ -150,11 +150,11 @@ def test_list_filters_by_pattern_architecture_and_state(repo):
     assert names("--state", "any") == [("broken", 1, "withdrawn"), ("debian-12", 2, "current")]
 
 
-def test_list_shows_the_age_and_the_reason_of_a_withdrawal(repo):
+def test_list_shows_how_long_ago_it_was_built_and_the_reason_of_a_withdrawal(repo):
     head, broken, debian = repo.run("repo", "list", "--state", "any").out.splitlines()
     assert head.split()[-4:] == ["size", "fingerprint", "commit", "state"]
     assert broken.endswith("withdrawn: it does not boot")
-    assert re.search(r"  \d+ (y|mo)  ", debian)
+    assert re.search(r"  \d+ (y|mo) ago  ", debian)
 
 
 def test_outdated_packages_are_those_that_a_newer_build_of_the_same_system_has_anew(repo):
