@@ -25,6 +25,7 @@ from lago_images.repository.records.layout import ImageId
 from lago_images.repository.records.log import EventKind
 from lago_images.repository.records.release import NO_COMMIT, PackageDiff
 from lago_images.repository.records.state import State
+from lago_images.repository.rendering.relatives import Relative
 
 _SHORT = 12
 _LABEL = 18
@@ -162,7 +163,7 @@ def _list_lines(
     listed: Listing, more: Mapping[str, Callable[[Revision], str]], now: float
 ) -> Iterator[str]:
     """Yield the list as a table; ``more`` are its last columns."""
-    heads = ["name", "arch", "revision", "version", "published", "age", "size"]
+    heads = ["name", "arch", "revision", "version", "published", "built", "size"]
     heads += ["fingerprint", "commit", *more]
     rows = [
         (
@@ -171,7 +172,7 @@ def _list_lines(
             str(each.revision),
             each.version,
             minute(each.published),
-            age(each.built, now),
+            f"{age(each.built, now)} ago",
             human_size(each.disk.compressed_size),
             each.fingerprint.removeprefix("sha256:")[:_SHORT],
             _commit(each),
@@ -179,7 +180,7 @@ def _list_lines(
         )
         for each in listed.images
     ]
-    # On 80 columns what people look for stays: the name, the age, the size.
+    # On 80 columns what people look for stays: the name, how old it is, the size.
     spare = ("fingerprint", "commit", "version", "published", "arch")
     yield from table(heads, rows, width=terminal_width(), spare=spare)
 
@@ -232,6 +233,7 @@ def _page_lines(
     yield ""
     for label, text in _facts(page, chosen, now):
         yield from _labelled(label, completed(text), width)
+    yield from _tree_lines(page, chosen, width)
     yield from _section("properties of its spec")
     for key, value in sorted(page.properties.items()):
         yield from _labelled(key, value, width)
@@ -253,6 +255,29 @@ def _page_lines(
         yield from wrapped(clean(each.about), width)
         # From the first column on: END of a here-document is to be found there.
         yield from map(clean, each.text.splitlines())
+
+
+def _tree_lines(page: ImagePage, chosen: Revision, width: int | None) -> Iterator[str]:
+    """Yield what the image stands on, and what stands on it, each below what it is built on."""
+    last = next((r for r in page.revisions if r.state is ImageState.CURRENT), page.revisions[0])
+    about = "it" if chosen is last else f"revision {last.revision}"
+    yield from _section(f"what {about} is built on")
+    for depth, base in enumerate(page.bases):
+        yield from _relative_lines(base, depth, width)
+    if page.layers:
+        yield from _section("what is built on it")
+        for layer in page.layers:
+            yield from _relative_lines(layer, 0, width)
+
+
+def _relative_lines(shown: Relative, depth: int, width: int | None) -> Iterator[str]:
+    revision = f"revision {shown.revision}" if shown.revision else ""
+    facts = ", ".join(fact for fact in (revision, shown.note) if fact)
+    indent = "  " * (depth + 1)
+    text = clean(f"{indent}{shown.name}" + (f" ({facts})" if facts else ""))
+    yield from wrapped(text, width, indent=f"{indent}    ")
+    for layer in shown.layers:
+        yield from _relative_lines(layer, depth + 1, width)
 
 
 def _digests(chosen: Revision) -> Iterator[tuple[str, str]]:
@@ -288,8 +313,6 @@ def _facts(page: ImagePage, chosen: Revision, now: float) -> Iterator[tuple[str,
     base = chosen.base
     standing = f", revision {base.revision}" if base.revision else ""
     yield "base", f"{base.ref}{standing}" + (f" ({base.detail})" if base.detail else "")
-    if page.layers:
-        yield "stood on by", ", ".join(page.layers)
     sizes = (chosen.disk.compressed_size, chosen.disk.size, chosen.disk.virtual_size)
     compressed, whole, virtual = map(human_size, sizes)
     yield "size", f"{compressed} to download, {whole} as a file, {virtual} for the guest"

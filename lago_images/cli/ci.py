@@ -25,7 +25,8 @@ from lago_images.cli.output import (
     build_and_publish,
     run_report,
     show_builds,
-    show_next,
+    show_end,
+    show_first_failure,
     show_publication,
     show_summary,
     speaker,
@@ -157,22 +158,28 @@ def build(
     with advising(BUILD_AGAIN):
         built = build_job.build(workspace, plan, names)
     if folder is not None:
-        results.write_folder(folder, built)
-        # For actions/attest-build-provenance, which takes a file of checksums (subject-checksums).
-        if subjects := attestations.subjects(built):
-            file = folder / attestations.FILE
-            replace(file, subjects.encode())
-            environment.write(workspace.environ, {"subjects": str(file.absolute())})
+        _keep_results(folder, built, workspace.environ)
     say, ok = speaker(workspace.console, form), all(result.ok for result in built)
     is_written = show_builds(workspace.console, built, timings, say)
+    images = image_reports(workspace.store, plan, built, None)
+    show_summary(workspace.console, images)
     if not built:
         say("nothing to build: these images are published, or built and waiting to be")
     elif upload and ok:
         workspace.console.info(_after_build(invocation, plan, built, plan_file, folder))
+    show_first_failure(workspace.console, images, built)
     if form == "json":
-        images = image_reports(workspace.store, plan, built, None)
         click.echo(document(run_report(workspace, images, None, ok=ok)))
     finish(succeeded=ok and is_written)
+
+
+def _keep_results(folder: Path, built: Sequence[Result], environ: Mapping[str, str]) -> None:
+    results.write_folder(folder, built)
+    # For actions/attest-build-provenance, which takes a file of checksums (subject-checksums).
+    if subjects := attestations.subjects(built):
+        file = folder / attestations.FILE
+        replace(file, subjects.encode())
+        environment.write(environ, {"subjects": str(file.absolute())})
 
 
 def _after_build(
@@ -247,11 +254,7 @@ def publish(
         results.write_fates(folder, plan, results.fates(published))
     show_publication(workspace.console, published, speaker(workspace.console, form))
     images = image_reports(workspace.store, plan, built, published, before)
-    show_summary(workspace.console, images, built, published.findings)
-    if warning and published.outcomes:
-        workspace.console.warn(warning)
-    if published.ok:
-        show_next(workspace)
+    show_end(workspace, images, built, published, warning, ok=published.ok)
     if form == "json":
         click.echo(document(run_report(workspace, images, published, ok=published.ok)))
     finish(succeeded=published.ok)

@@ -41,6 +41,7 @@ timings_file = click.option(
     callback=writable,
     help="Write how long each phase of each image took into this file, as JSON.",
 )
+_PUBLIC = (RunOutcome.RELEASED, RunOutcome.ALREADY)
 
 
 def build_and_publish(
@@ -72,11 +73,7 @@ def build_and_publish(
     if not (ended.results or ended.publication.outcomes):
         say("nothing to build")
     images = image_reports(workspace.store, plan, ended.results, ended.publication, state)
-    show_summary(console, images, ended.results, ended.publication.findings)
-    if warning and ended.publication.outcomes:
-        console.warn(warning)
-    if ended.ok:
-        show_next(workspace)
+    show_end(workspace, images, ended.results, ended.publication, warning, ok=ended.ok)
     if form == "json":
         click.echo(document(run_report(workspace, images, ended.publication, ok=ended.ok)))
     finish(succeeded=ended.ok and is_written)
@@ -117,22 +114,47 @@ def _catalogue(workspace: Workspace) -> str:
     return f"{site_of(workspace.settings, workspace.store.url).base_url}/{CATALOGUE}"
 
 
-def show_summary(
+def show_end(
+    workspace: Workspace,
+    images: Sequence[ImageReport],
+    results: Sequence[Result],
+    publication: PublicationOutcome,
+    warning: str,
+    *,
+    ok: bool,
+) -> None:
+    """Show how a run with a publication ended, and where that can be seen.
+
+    ``warning`` is of what was published; empty for none.
+    """
+    console = workspace.console
+    show_summary(console, images)
+    if warning and publication.outcomes:
+        console.warn(warning)
+    is_public = any(each.outcome in _PUBLIC for each in images)
+    if ok or is_public:
+        _show_next(workspace, ok=ok)
+    show_first_failure(console, images, results, publication.findings)
+
+
+def show_summary(console: Console, images: Sequence[ImageReport]) -> None:
+    """Show a row for each image of a run, in the columns that any of them has."""
+    heads = ("image", "verdict", "revision", "size", "time", "changes")
+    rows = [_summary_row(image) for image in images]
+    columns = [column for column in zip(heads, *rows, strict=True) if any(column[1:])]
+    if columns:
+        used, *lines = zip(*columns, strict=True)
+        for line in table(used, lines, width=terminal_width(sys.stderr)):
+            console.info(line)
+
+
+def show_first_failure(
     console: Console,
     images: Sequence[ImageReport],
     results: Sequence[Result],
-    findings: Sequence[Finding],
+    findings: Sequence[Finding] = (),
 ) -> None:
-    """Show a row for each image of a run, and what failed first once more.
-
-    ``findings`` are what is wrong with the published files.
-    """
-    if images:
-        heads = ("image", "verdict", "revision", "size", "time", "changes")
-        rows = [_summary_row(image) for image in images]
-        width = terminal_width(sys.stderr)
-        for line in table(heads, rows, width=width, spare=("time", "revision")):
-            console.info(line)
+    """Show once more what failed first; ``findings`` are wrong with the published files."""
     failed = next((each for each in results if each.manifest is None and not each.skipped), None)
     if failed is not None:
         console.error(f"first failure: {_failure(failed)}")
@@ -168,14 +190,16 @@ def _changes(changes: Changes | None) -> str:
     return f"packages +{changes.added} -{changes.removed} ~{changes.upgraded}, {size}"
 
 
-def show_next(workspace: Workspace) -> None:
-    """Show where what was published can be seen, and how it is served."""
+def _show_next(workspace: Workspace, *, ok: bool) -> None:
+    """Show where what was published can be seen, and, of a success, how it is served."""
     store, console = workspace.store, workspace.console
     if store.folder is not None and not (store.folder / METADATA).exists():
         return
-    if store.folder is not None:
+    if ok and store.folder is not None:
         console.info(f"next: lago-images serve {shlex.quote(str(store.folder))}")
     console.info(f"catalogue: {_catalogue(workspace)}")
+    if not ok:
+        return
     is_named = workspace.settings.origins.get("repository") == "--repository"
     named = str(store.folder or store.url) if is_named else None
     console.info(f"what is published: {command(workspace.root, named, 'repo', 'list')}")
@@ -214,7 +238,7 @@ def show_timings(console: Console, results: Sequence[Result]) -> None:
     ]
     if rows:
         heads = ("image", *phases, "total")
-        for line in table(heads, rows, width=terminal_width(sys.stderr), spare=("disk", "base")):
+        for line in table(heads, rows, width=terminal_width(sys.stderr)):
             console.info(line)
 
 

@@ -34,21 +34,28 @@ def table(
 ) -> list[str]:
     """Return a table's lines, the first of which has the heads.
 
+    Where a row has no room in one line, each of its cells has a line of its own.
+
     Args:
         heads: Of the columns.
         rows: Of as many cells each; the last one may be long, and is wrapped at words.
         width: What a line may have; None for any.
-        spare: The heads of columns to leave out where there is no room, the first one first.
+        spare: The heads of columns to leave out, the first one first, where that makes room.
     """
     lines = [list(heads), *([clean(cell) for cell in row] for row in rows)]
+    fewer = lines
     for head in spare:
-        if width is None or _needed(lines) <= width:
+        if _fits(fewer, width):
             break
-        place = lines[0].index(head)
-        lines = [line[:place] + line[place + 1 :] for line in lines]
-    if width is not None and _needed(lines) > width and len(lines[0]) > 1:
-        return list(_stacked(lines, width))
-    return list(_side_by_side(lines, width))
+        place = fewer[0].index(head)
+        fewer = [line[:place] + line[place + 1 :] for line in fewer]
+    if width is None or _fits(fewer, width):
+        return list(_side_by_side(fewer, width))
+    return list(_stacked(lines, width))
+
+
+def _fits(lines: Sequence[Sequence[str]], width: int | None) -> bool:
+    return width is None or len(lines[0]) == 1 or _needed(lines) <= width
 
 
 def _widths(lines: Sequence[Sequence[str]]) -> list[int]:

@@ -110,6 +110,7 @@ seen.followed = await list.textContent("h1");
 await list.click("details.list summary");
 await list.fill("input[id^=filter]", "openssl");
 seen.packages = await list.evaluate(() => [...document.querySelectorAll(".listed li")].map((each) => each.textContent));
+seen.note = await list.locator("details.list .note").count();
 seen.checksum = await copied(list, () => list.click("[data-copy^=sum] >> nth=0"));
 
 const single = await open(`${unsignedUrl}/${pages.list}`);
@@ -181,6 +182,7 @@ await disk.fill("#q", "");
 await disk.click(`.item h3 a >> text="${image}"`);
 await disk.waitForURL(`**/${pages.image}`);
 await disk.click("details.list summary");
+seen.disk.note = await disk.isVisible("text=Your browser's own search");
 seen.disk.packages = await disk.frameLocator("iframe[title^=Packages]").locator("body").textContent();
 
 const print = await open(`${url}/${pages.list}`);

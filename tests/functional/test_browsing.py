@@ -150,11 +150,11 @@ def test_list_filters_by_pattern_architecture_and_state(repo):
     assert names("--state", "any") == [("broken", 1, "withdrawn"), ("debian-12", 2, "current")]
 
 
-def test_list_shows_the_age_and_the_reason_of_a_withdrawal(repo):
+def test_list_shows_how_long_ago_it_was_built_and_the_reason_of_a_withdrawal(repo):
     head, broken, debian = repo.run("repo", "list", "--state", "any").out.splitlines()
     assert head.split()[-4:] == ["size", "fingerprint", "commit", "state"]
     assert broken.endswith("withdrawn: it does not boot")
-    assert re.search(r"  \d+ (y|mo)  ", debian)
+    assert re.search(r"  \d+ (y|mo) ago  ", debian)
 
 
 def test_outdated_packages_are_those_that_a_newer_build_of_the_same_system_has_anew(repo):
@@ -219,7 +219,7 @@ def test_show_prints_every_fact_of_an_image(repo):
 
 
 def test_show_has_the_commands_of_the_image_s_page(repo):
-    """Of another architecture than clients take by themselves, too."""
+    """Of each architecture."""
     publish_by_hand(repo.store, manifest("debian-12", "a1", arch="aarch64"))
     publisher(repo.store, site=Site(name="test", base_url="https://images.example/r")).refresh()
     shown = html.unescape((repo.store.path / "catalogue/debian-12.html").read_text())
@@ -230,8 +230,41 @@ def test_show_has_the_commands_of_the_image_s_page(repo):
         for each in page["use"]:
             assert each["text"] in shown
             assert each["text"] in text
-        has_arch = "debian-12 --arch aarch64 --format qcow2" in text
-        assert (has_arch, "template_version: " in text) == (arch == "aarch64",) * 2
+        assert f"debian-12 --arch {arch} --format qcow2" in text
+        assert ("template_version: " in text) == (arch == "aarch64")
+
+
+def test_show_has_every_base_below_an_image_and_every_layer_above_it(repo):
+    base = manifest(build_id="b1")
+    middle = manifest("with-nfs", "l1", base=layer_on(base, 1))
+    top = manifest("with-kerberos", "t1", base=layer_on(middle, 1))
+    publish(repo.store, 1, middle, FIRST, base=bound(base, 1))
+    publish(repo.store, 1, top, FIRST, base=bound(middle, 1))
+    page = document(repo, "image-page", "show", "debian-12")
+    assert [each["name"] for each in page["bases"]] == ["bootstrap:bookworm"]
+    [layer] = page["layers"]
+    assert (layer["name"], layer["revision"]) == ("with-nfs", 1)
+    assert layer["note"] == "built on revision 1"
+    assert [each["name"] for each in layer["layers"]] == ["with-kerberos"]
+    text = repo.run("repo", "show", "debian-12").out
+    assert (
+        "\nwhat is built on it\n"
+        "  with-nfs (revision 1, built on revision 1)\n"
+        "    with-kerberos (revision 1)\n"
+    ) in text
+    page = document(repo, "image-page", "show", "with-kerberos")
+    names = [(each["name"], each["revision"]) for each in page["bases"]]
+    assert names == [("with-nfs", 1), ("debian-12", 1), ("bootstrap:bookworm", None)]
+    text = repo.run("repo", "show", "with-kerberos").out
+    assert (
+        "\nwhat it is built on\n"
+        "  with-nfs (revision 1)\n"
+        "    debian-12 (revision 1, revision 2 is offered now)\n"
+        "      bootstrap:bookworm"
+    ) in text
+    assert "what is built on it" not in text
+    text = repo.run("repo", "show", "debian-12", "--revision", "1").out
+    assert "\nwhat revision 2 is built on\n  bootstrap:bookworm" in text
 
 
 def test_show_reports_an_image_that_is_no_longer_offered(repo):

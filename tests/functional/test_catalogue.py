@@ -212,7 +212,10 @@ def test_an_image_page_is_linked_and_filters_its_packages(seen):
 
 def test_pages_are_complete_without_javascript_and_from_a_folder(seen):
     assert seen["plain"] == {"items": SHOWN, "tools": False, "packages": PACKAGES, "spec": SPEC}
-    assert seen["disk"] == {"names": seen["searched"]["names"], "packages": PACKAGES}
+    names = seen["searched"]["names"]
+    assert seen["disk"] == {"names": names, "packages": PACKAGES, "note": True}
+    # Where the page's own filter works, that is not said.
+    assert seen["note"] == 0
 
 
 def test_printed_pages_have_no_controls(seen):

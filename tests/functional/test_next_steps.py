@@ -36,6 +36,41 @@ def test_after_a_failed_build_serve_is_not_suggested(repo):
     ran = repo.run("build")
     assert ran.code == 1
     assert "next:" not in ran.err
+    assert "catalogue:" not in ran.err
+
+
+@pytest.mark.parametrize("publishes_apart", [False, True])
+def test_beside_a_failure_the_catalogue_of_what_was_released_is_named(repo, publishes_apart):
+    repo.write("missing.img", "")
+    repo.spec("other", "simple:missing.img")
+    repo.commit()
+    if publishes_apart:
+        assert repo.run("ci", "build", "one", "other").code == 1
+    ran = repo.run(*(("ci", "publish") if publishes_apart else ("build",)))
+    assert (ran.code, "one: released revision 1" in ran.out) == (1, True), ran.err
+    [catalogue] = re.findall(r"^catalogue: file://(.*)$", ran.err, re.MULTILINE)
+    assert "one" in Path(unquote(catalogue)).read_text()
+    assert "first failure: other: " in ran.err.partition("catalogue:")[2]
+    assert "next:" not in ran.err
+
+
+def test_ci_build_ends_with_a_row_an_image_and_with_its_first_failure(repo):
+    repo.write("missing.img", "")
+    repo.spec("other", "simple:missing.img")
+    repo.spec("layer", "layer:other")
+    repo.commit()
+    ran = repo.run("ci", "build", "one", "layer", "other")
+    assert ran.code == 1, ran.err
+    shown = ran.err[ran.err.rindex("image  ") :].splitlines()
+    assert shown[0].split() == ["image", "verdict", "size", "time"]
+    verdicts = {line.split()[0]: line for line in shown[1:4]}
+    assert verdicts.keys() == {"layer", "one", "other"}
+    assert "built" in verdicts["one"]
+    assert "not built: other failed" in verdicts["layer"]
+    assert "failed" in verdicts["other"]
+    assert shown[4].startswith("first failure: other: failed while ")
+    assert shown[5].startswith("other: log: ")
+    assert len(shown) == 6
 
 
 def test_ci_build_suggests_ci_publish_which_names_the_catalogue(repo):

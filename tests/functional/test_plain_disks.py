@@ -54,10 +54,10 @@ class Published:
         # The URL that an earlier section has found.
         lines = f"url={self.latest()['also']['qcow2']['url']}\n{lines}"
         lines = lines.replace("https://images.example.org", self.url)
-        # libvirt's test driver has a host of its own, and starts nothing.
+        # libvirt's test driver has a host of its own, an i686, and starts nothing.
         lines = lines.replace(
             "virt-install ", "virt-install --connect test:///default --print-xml "
-        )
+        ).replace("--arch x86_64", "--arch i686")
         done = subprocess.run(
             ["bash", "-eu", "-o", "pipefail", "-c", lines],
             cwd=folder,

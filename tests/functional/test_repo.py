@@ -49,10 +49,11 @@ def test_list_prints_what_is_published(repo):
     header, row = done.stdout.splitlines()
     assert header.split() == [
         *("name", "arch", "revision", "version"),
-        *("published", "age", "size", "fingerprint", "commit"),
+        *("published", "built", "size", "fingerprint", "commit"),
     ]
-    *before, _age, _unit, size, unit, fingerprint, commit = row.split()
+    *before, _age, _unit, ago, size, unit, fingerprint, commit = row.split()
     assert before == ["debian-12", "x86_64", "2", "1-2", "2023-11-14", "22:13"]
+    assert ago == "ago"
     assert [size, unit, fingerprint, commit] == ["24", "B", "f1", "c1"]
 
 

@@ -1,6 +1,7 @@
 """The server over a real directory repository, asked by real sockets."""
 
 import contextlib
+import gzip
 import http.client
 import io
 import itertools
@@ -23,6 +24,7 @@ from tests.clients.serving import serving
 from tests.support import builders
 from tests.support.schemas import validator
 from tests.support.server_threads import in_thread
+from tests.tools import need
 
 COPY = builders.copy_of(builders.manifest("a", "1"))
 DISK = COPY.disk
@@ -124,6 +126,98 @@ def test_an_unchanged_object_is_answered_304(ask):
     etag = ask("GET", "/index")[0].headers["ETag"]
     response, body = ask("GET", "/index", If_None_Match=etag)
     assert (response.status, body) == (304, b"")
+
+
+PAGES = {
+    "index.html": b"<!doctype html>" + b"<li>an image</li>" * 500,
+    "catalogue/a.html": b"<!doctype html>" + b"<li>a record</li>" * 500,
+    "catalogue/a.xml": b"<feed>" + b"<entry/>" * 500,
+    "feed.xml": b"<feed>" + b"<entry/>" * 500,
+    "images.json": b"[" + b"1, " * 500 + b"1]",
+    "latest/a.x86_64.json": b"[" + b"1, " * 500 + b"1]",
+}
+
+
+@pytest.fixture
+def pages(folder):
+    for key, data in PAGES.items():
+        DirectoryStore(path=folder).put(key, data, expected=None)
+    return PAGES
+
+
+def curl(server, path, *options):
+    argv = ["curl", "-sS", "--fail", *options, f"{server.url}/{path}"]
+    return subprocess.run(argv, capture_output=True, timeout=120, check=True).stdout
+
+
+def headers_of(server, path, *options):
+    shown = curl(server, path, "--output", "/dev/null", "--dump-header", "-", *options).decode()
+    lines = (line.partition(": ") for line in shown.splitlines()[1:] if line)
+    return {name.lower(): value for name, _, value in lines}
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_who_asks_for_gzip_gets_pages_and_documents_compressed(server, pages, path):
+    need("curl")
+    assert curl(server, path, "--compressed") == pages[path]
+    assert curl(server, path) == pages[path]
+    packed = curl(server, path, "--header", "Accept-Encoding: br, gzip;q=0.5")
+    assert gzip.decompress(packed) == pages[path]
+    plain, got = headers_of(server, path), headers_of(server, path, "--compressed")
+    for headers, length in ((plain, len(pages[path])), (got, len(packed))):
+        assert (headers["vary"], headers["content-length"]) == ("Accept-Encoding", str(length))
+        assert headers["content-type"] == layout.headers(path).content_type
+        assert headers["cache-control"] == layout.headers(path).cache_control
+    assert (got["content-encoding"], got["accept-ranges"]) == ("gzip", "none")
+    assert ("content-encoding" in plain, plain["accept-ranges"]) == (False, "bytes")
+    assert got["etag"] == f"W/{plain['etag']}"
+    assert headers_of(server, path, "--compressed", "--head") == got
+
+
+@pytest.mark.parametrize(
+    "path", ["index", "repo.metadata", "SHA256SUMS", DISK, f"{COPY.folder}manifest.json"]
+)
+def test_what_clients_check_byte_by_byte_is_never_compressed(server, folder, path):
+    need("curl")
+    with contextlib.suppress(Error):
+        DirectoryStore(path=folder).put(path, b"[]\n" * 500, expected=None)
+    headers = headers_of(server, path, "--compressed")
+    assert headers.keys().isdisjoint({"content-encoding", "vary"})
+    whole = (folder / path).read_bytes()
+    assert headers["content-length"] == str(len(whole))
+    assert curl(server, path, "--compressed") == whole
+
+
+@pytest.mark.parametrize("accepted", ["gzip;q=0", "*, gzip; q=0.000", "identity", "br, *;q=0", ""])
+def test_who_refuses_gzip_gets_the_plain_page(ask, pages, accepted):
+    response, body = ask("GET", "/index.html", Accept_Encoding=accepted)
+    assert (response.headers["Content-Encoding"], body) == (None, pages["index.html"])
+    assert response.headers["Vary"] == "Accept-Encoding"
+
+
+def test_an_unchanged_page_is_answered_304_in_either_form(ask, pages):
+    etags = [ask("GET", "/index.html", Accept_Encoding=each)[0].headers["ETag"]
+             for each in ("gzip", "identity")]  # fmt: skip
+    for etag, accepted in itertools.product(etags, ("gzip", "identity")):
+        response, body = ask(
+            "GET", "/index.html", Accept_Encoding=accepted, If_None_Match=f'"x", {etag}'
+        )
+        assert (response.status, body) == (304, b"")
+        assert response.headers["Vary"] == "Accept-Encoding"
+        assert response.headers["ETag"] == etags[accepted == "identity"]
+
+
+def test_a_range_of_a_page_is_one_of_its_plain_bytes(ask, pages):
+    page, packed = pages["index.html"], ask("GET", "/index.html", Accept_Encoding="gzip")[0]
+    response, body = ask("GET", "/index.html", Accept_Encoding="gzip", Range="bytes=5-9")
+    assert (response.status, body) == (206, page[5:10])
+    assert response.headers["Content-Encoding"] is None
+    # What was compressed cannot be gone on with: the client gets the whole.
+    response, body = ask(
+        "GET", "/index.html", Accept_Encoding="gzip", Range="bytes=5-9",
+        If_Range=packed.headers["ETag"],
+    )  # fmt: skip
+    assert (response.status, body) == (200, page)
 
 
 @pytest.mark.parametrize(

@@ -60,9 +60,12 @@ def test_pages_of_the_reference_are_those_of_the_code(name):
     assert {path.name for path in reference.FOLDER.iterdir()} == set(reference.pages())
 
 
-@pytest.mark.parametrize("name", ["README.md", *(p.name for p in (ROOT / "docs").glob("*.md"))])
+@pytest.mark.parametrize(
+    "name",
+    ["README.md", *(str(page.relative_to(ROOT)) for page in (ROOT / "docs").glob("**/*.md"))],
+)
 def test_links_to_this_project_lead_to_what_is_there(name):
-    page = ROOT / name if name == "README.md" else ROOT / "docs" / name
+    page = ROOT / name
     for target in _LINK.findall(page.read_text(encoding="utf-8")):
         # A package's page on PyPI has no files beside it.
         assert name != "README.md" or target.startswith(("https://", "#")), target

@@ -17,6 +17,9 @@ from lago_images.cli.man import EXITS
 from lago_images.repository.records import layout
 from lago_images.specs.commands import COMMANDS, NEWER, OPTIONS, Reads
 from lago_images.specs.properties import BOOTSTRAP_ONLY, KNOWN, REQUIRED
+from lago_images.storage.directory.files import PRIVATE
+from lago_images.storage.s3.probe import FOLDER as PROBE
+from lago_images.storage.s3.safety import MEMORY
 from tests.support.schemas import DOCUMENTS, PRINTED_BY
 
 FOLDER = Path(__file__).parents[2] / "docs/reference"
@@ -36,6 +39,14 @@ _FILES = {
     "metadata": "lago's: the spec's properties",
     "manifest": "our record of the build",
     "log": "the build's log",
+}
+_STATE = {
+    layout.PUBLISHED: "the last published commit",
+    layout.CACHE: "what the releases and other records say that were read, by their ETags",
+    layout.PAGES_CACHE: "what each page was rendered from",
+    MEMORY: "in a bucket alone: how its store keeps conditional writes",
+    PROBE: "in a bucket alone: small objects while that is found out",
+    f"{PRIVATE}/": "in a directory alone: locks, and uploads that are under way",
 }
 
 
@@ -275,18 +286,28 @@ def _layout() -> Iterator[str]:
             ),
         ],
     )
-    yield from ("", "## Rendered files", "", "In the order in which they are written.", "")
+    yield from (
+        "",
+        "## Rendered files",
+        "",
+        "In the order in which they are written; pages side by side.",
+        "",
+    )
     image = layout.ImageId("NAME", "ARCH")
     names = [layout.page("NAME"), layout.image_feed("NAME"), layout.latest(image), *layout.RENDERED]
     names += [layout.signed_index("FINGERPRINT"), layout.key_file("FINGERPRINT")]
-    rows = [(f"`{name}`", layout.headers(name)) for name in names]
+    rows = [(f"`{name}`", layout.headers(name)) for name in layout.in_writing_order(names)]
     yield from _table(
         ("key", "type", "caching"),
         [(name, headers.content_type, headers.cache_control) for name, headers in rows],
     )
-    yield from ("", "## State", "", "Caches but for the first; they may be deleted.", "")
-    keys = (layout.PUBLISHED, layout.CACHE, layout.PAGES_CACHE)
-    yield from _table(("key",), [(f"`{key}`",) for key in keys])
+    yield from ("", "## State", "")
+    yield (
+        "No client reads it. All but the first may be deleted while nothing writes the repository, "
+        "and is made again."
+    )
+    yield ""
+    yield from _table(("key", "is"), [(f"`{key}`", about) for key, about in _STATE.items()])
 
 
 def _files(folder: layout.BuildFolder) -> Iterator[tuple[str, str]]:

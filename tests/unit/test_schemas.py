@@ -56,6 +56,7 @@ PAGE = ImagePage(
     arch="x86_64",
     properties={"name": "Debian"},
     revisions=queries.revisions(STATE, IMAGE),
+    bases=(),
     layers=(),
     use=(),
 )

@@ -16,6 +16,7 @@ from lago_images.repository.records.manifest import BaseRecord, BootTest, Disk, 
 from lago_images.repository.records.outdated import FoundUpstream
 from lago_images.repository.records.release import ObjectDigest, PackageDiff
 from lago_images.repository.rendering.commands import Commands
+from lago_images.repository.rendering.relatives import Relative
 
 
 class ImageState(StrEnum):
@@ -104,7 +105,9 @@ class ImagePage:
         base_url: Where clients find the repository; empty where that was not published.
         properties: Of the spec, as the newest revision was built.
         revisions: The newest first.
-        layers: The images that are offered and stand on its current build.
+        bases: What clients get, else its newest revision, was built on: the nearest first, down to
+            what is not of this repository.
+        layers: The images that are offered and were built on it, each with those on that one.
         use: Shell commands that get what is current, as the image's page has them.
     """
 
@@ -117,7 +120,8 @@ class ImagePage:
     arch: str
     properties: Mapping[str, str]
     revisions: tuple[Revision, ...]
-    layers: tuple[str, ...]
+    bases: tuple[Relative, ...]
+    layers: tuple[Relative, ...]
     use: tuple[Commands, ...]
 
 

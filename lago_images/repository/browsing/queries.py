@@ -42,7 +42,9 @@ from lago_images.repository.records.standing import standing
 from lago_images.repository.records.state import State
 from lago_images.repository.rendering import client_setup
 from lago_images.repository.rendering.commands import Commands, of_image
+from lago_images.repository.rendering.families import Families
 from lago_images.repository.rendering.lago import version_name
+from lago_images.repository.rendering.relatives import bases_of, layers_of
 from lago_images.repository.rendering.site import Site
 from lago_images.repository.rendering.spec_text import command_changes
 from lago_images.specs.choosing import did_you_mean, matching
@@ -229,15 +231,8 @@ def page(store: Store, state: State, image: ImageId) -> ImagePage:
     every = revisions(state, image)
     newest = next(iter(reversed([r for r in state.history(*image) if r.manifest])), None)
     current = state.current(*image)
-    on = current.manifest.key if current and current.manifest else None
-    layers = (
-        other.name
-        for other in state.images
-        if (release := state.current(*other))
-        and release.manifest
-        and on is not None
-        and release.manifest.base_key == on
-    )
+    last = current or newest
+    shown = last.image if last else None
     base_url = ""
     use: tuple[Commands, ...] = ()
     try:
@@ -257,7 +252,8 @@ def page(store: Store, state: State, image: ImageId) -> ImagePage:
         arch=image.arch,
         properties=dict(newest.manifest.properties) if newest and newest.manifest else {},
         revisions=every,
-        layers=tuple(sorted(layers)),
+        bases=tuple(bases_of(state, shown)) if shown else (),
+        layers=tuple(layers_of(state, image, Families.of(state))),
         use=use,
     )
 

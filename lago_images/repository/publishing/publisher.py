@@ -25,7 +25,12 @@ from lago_images.host.threads import side_by_side
 from lago_images.repository.publishing.author import NOBODY, Author, author_of
 from lago_images.repository.publishing.pages import PublishedPages, read_pages, write_pages
 from lago_images.repository.records import layout
-from lago_images.repository.records.layout import RENDERED, headers, key_behind
+from lago_images.repository.records.layout import (
+    RENDERED,
+    headers,
+    in_writing_order,
+    key_behind,
+)
 from lago_images.repository.records.presence import names_others
 from lago_images.repository.records.release import OldRepositoryError
 from lago_images.repository.records.state import State, read
@@ -353,7 +358,11 @@ def _due(
     """Return the files but pages that are not as they should be, content or headers, in order."""
     signed = _signatures(rendered.files, before, signer, empty=is_empty(state))
     files = {**rendered.files, **signed}
-    return [(name, files[name]) for name in _in_order(files) if _is_due(before, name, files[name])]
+    return [
+        (name, files[name])
+        for name in in_writing_order(files)
+        if _is_due(before, name, files[name])
+    ]
 
 
 def _is_due(before: Mapping[str, Blob], name: str, data: bytes) -> bool:
@@ -371,22 +380,6 @@ def _rewrite(store: Store, files: Iterable[Blob]) -> Iterator[str]:
         if store.head(file.key).headers != wanted:
             return
         yield file.key
-
-
-def _in_order(files: Mapping[str, bytes]) -> list[str]:
-    """Return names in writing order: keys' own files, each index, and then ``repo.metadata``.
-
-    A signature comes after what it signs. A crash between two writes leaves an older file beside a
-    newer one, each of which is whole by itself and names only what exists.
-    """
-    places = {name: number for number, name in enumerate(RENDERED)}
-
-    def place(name: str) -> tuple[float, str]:
-        if name in places:
-            return places[name], name
-        return (places[layout.SIGNED_INDEX] if name.startswith("index-") else -1), name
-
-    return sorted(files, key=place)
 
 
 def _signatures(

@@ -1,6 +1,7 @@
 """Name the keys of everything in a repository, and the headers that its HTTP clients get."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -242,6 +243,25 @@ def latest(image: ImageId) -> str:
 def is_rendered(key: str) -> bool:
     """Return whether a store's key is that of a rendered file."""
     return key in RENDERED or bool(_KEYED.fullmatch(key) or _PAGE.fullmatch(key))
+
+
+def in_writing_order(names: Iterable[str]) -> list[str]:
+    """Return rendered files in the order in which they are written.
+
+    Keys' own files, pages, and what leads clients to these; each index before ``repo.metadata``,
+    and a signature after what it signs. A crash between two writes leaves an older file beside a
+    newer one, each of which is whole by itself and names only what exists.
+    """
+    places = {name: number for number, name in enumerate(RENDERED)}
+
+    def place(name: str) -> tuple[int, str]:
+        if name in places:
+            return places[name], name
+        if name.startswith("index-"):
+            return places[SIGNED_INDEX], name
+        return (-1 if name.startswith(PAGE_FOLDERS) else -2), name
+
+    return sorted(names, key=place)
 
 
 def key_behind(key: str) -> str:

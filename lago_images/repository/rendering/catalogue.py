@@ -18,6 +18,7 @@ from lago_images.specs.model import BaseKind
 
 # Of a checksum: with all 64 of them 2,000 images would be 330 kB gzipped, which may be 200.
 _DIGITS = 8
+_EXAMPLE_ARCH = "x86_64"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,9 +78,9 @@ def render(shown: Shown, site: Site, key: PublicKey | None) -> bytes:
         if not image.is_hidden
     ]
     every = (release for history in shown.state.releases.values() for release in history)
-    # virt-builder takes another architecture than the host's only when it is named.
-    plain = [row.name for row in rows if row.arch == "x86_64" and row.shown.is_offered]
-    example = plain[0] if plain else ""
+    # lago takes an image of another architecture only by the name of a version.
+    plain = [row.name for row in rows if row.arch == _EXAMPLE_ARCH and row.shown.is_offered]
+    example, arch = (plain[0], _EXAMPLE_ARCH) if plain else ("", "")
     return html.render(
         "catalogue.html",
         script="catalogue.js",
@@ -91,7 +92,7 @@ def render(shown: Shown, site: Site, key: PublicKey | None) -> bytes:
         architectures=sorted({row.arch for row in rows}),
         offers=[offer for offer in Offer if any(row.shown.offer is offer for row in rows)],
         uses=[
-            commands.virt_builder(site, key, example),
+            commands.virt_builder(site, key, example, arch),
             commands.virt_builder_source(site, key),
             commands.lago(site, example),
         ],

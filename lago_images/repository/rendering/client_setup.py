@@ -95,9 +95,9 @@ def use(published: ClientView, url: str, arch: str) -> tuple[Commands, ...]:
     """
     of_here = [each for each in published.templates if each.arch in ("", arch)]
     image = next(iter([*of_here, *published.templates]), Template(name="IMAGE"))
-    # virt-builder's default is the architecture of the machine that it runs on.
-    other = f" --arch {image.arch}" if image.arch not in ("", arch) else ""
-    disk = f"{image.name}{other} --format qcow2 -o {image.name}.qcow2"
+    # virt-builder's default is the architecture of the machine that it runs on: a client's.
+    of_arch = f" --arch {image.arch}" if image.arch else ""
+    disk = f"{image.name}{of_arch} --format qcow2 -o {image.name}.qcow2"
     if published.key:
         fingerprint = published.key.fingerprint
         # -f: without it curl hands the page of a 404 to gpg, and succeeds.

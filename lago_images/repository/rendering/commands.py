@@ -13,7 +13,7 @@ from lago_images.repository.rendering.site import PublicKey, Site
 from lago_images.specs.properties import firmwares
 
 _EXAMPLE = "NAME"
-# The default of virt-builder and lago.
+# lago knows no architectures: a name without a version is an image of this one.
 _PLAIN_ARCH = "x86_64"
 
 
@@ -80,10 +80,8 @@ def _virt_install(manifest: Manifest) -> str:
     option = shlex.quote(osinfo) if osinfo else "detect=on,require=off"
     command = (
         f"virt-install --name {manifest.name} --memory 2048 --osinfo {option} \\\n"
-        f'  --disk "path=$PWD/{manifest.name}.qcow2" --import'
+        f'  --disk "path=$PWD/{manifest.name}.qcow2" --import --arch {manifest.arch}'
     )
-    if manifest.arch != _PLAIN_ARCH:
-        command += f" --arch {manifest.arch}"
     # libvirt starts an x86_64 machine with a BIOS, if nothing else is said.
     return f"{command} --boot uefi" if _firmwares(manifest) == {"uefi"} else command
 
@@ -97,8 +95,9 @@ def _firmwares(manifest: Manifest) -> set[str]:
 def virt_builder(site: Site, key: PublicKey | None, name: str = "", arch: str = "") -> Commands:
     """Return the commands that build a disk from an image, or from a name to be filled in."""
     name = name or _EXAMPLE
-    other = f" --arch {arch}" if arch not in ("", _PLAIN_ARCH) else ""
-    rest = f"{name}{other} --format qcow2 -o {name}.qcow2"
+    # Both tools' default is the architecture of the machine that they run on.
+    of_arch = f" --arch {arch}" if arch else ""
+    rest = f"{name}{of_arch} --format qcow2 -o {name}.qcow2"
     if key is None:
         return Commands(
             title="virt-builder",

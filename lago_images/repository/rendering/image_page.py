@@ -1,20 +1,19 @@
 """``catalogue/NAME.html``: all that is known of an image."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from lago_images.repository.records import layout
 from lago_images.repository.records.changes import Changes, compare
 from lago_images.repository.records.fields import line
-from lago_images.repository.records.layout import ImageId
 from lago_images.repository.records.manifest import DiskFile
-from lago_images.repository.records.release import Release, ReleasedImage
 from lago_images.repository.records.state import State
 from lago_images.repository.rendering import html
 from lago_images.repository.rendering.commands import Commands, of_image
 from lago_images.repository.rendering.documents import known_files
 from lago_images.repository.rendering.families import Families
 from lago_images.repository.rendering.lago import version_name
+from lago_images.repository.rendering.relatives import Relative, bases_of, layers_of
 from lago_images.repository.rendering.site import PublicKey, Site
 from lago_images.repository.rendering.views import ShownImage, ShownRecord
 
@@ -22,24 +21,6 @@ from lago_images.repository.rendering.views import ShownImage, ShownRecord
 _WHOLE = 50
 # A page lies in a folder of its own.
 _ROOT = "../"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Relative:
-    """A base or a layer of an image.
-
-    Attributes:
-        page: The address of its page; empty where it is not of this repository.
-        revision: The base's that was built on; the layer's that is offered. None for other bases.
-        note: What is not as one would expect, such as a newer revision of the base.
-        layers: What was built on a layer.
-    """
-
-    name: str
-    page: str
-    revision: int | None
-    note: str = ""
-    layers: "tuple[Relative, ...]" = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,8 +100,8 @@ def _section(
         shown=shown,
         entries=tuple(_entry(record) for record in whole),
         earlier=tuple(earlier),
-        bases=tuple(_bases(state, shown.built)),
-        layers=tuple(_layers(state, shown.image, families)),
+        bases=tuple(bases_of(state, shown.built)),
+        layers=tuple(layers_of(state, shown.image, families)),
         commands=tuple(of_image(release, shown.built, site, key)) if shown.is_offered else (),
         properties={line(each): line(text) for each, text in sorted(manifest.properties.items())},
     )
@@ -143,55 +124,3 @@ def _entry(record: ShownRecord) -> Entry:
         else {},
         version=version_name(record.release, image.manifest) if image else "",
     )
-
-
-def _bases(state: State, image: ReleasedImage) -> Iterator[Relative]:
-    """Return what an image stands on, down to what is not of this repository."""
-    seen = {image.public}
-    while base := image.base:
-        current = state.current(base.name, base.arch)
-        note = "no longer offered"
-        if current:
-            is_same = current.image is not None and current.image.build == base.build
-            note = "" if is_same else f"revision {current.revision} is offered now"
-        page = layout.page(base.name).removeprefix(layout.CATALOGUE_PAGES)
-        yield Relative(name=base.name, page=page, revision=base.revision, note=note)
-        history = state.history(base.name, base.arch)
-        bound = next(
-            (release.image for release in history if release.revision == base.revision), None
-        )
-        if bound is None or bound.public in seen:
-            return
-        image = bound
-        seen.add(image.public)
-    ref = line(image.manifest.base.ref)
-    yield Relative(name=ref, page="", revision=None, note=line(image.manifest.base.detail))
-
-
-def _layers(
-    state: State, image: ImageId, families: Families, below: frozenset[str] = frozenset()
-) -> Iterator[Relative]:
-    """Return what is offered and was built on an image, and what was built on that.
-
-    ``below`` are the names on the way there: two images may have changed their places since.
-    """
-    offered, below = state.current(*image), below | {image.name}
-    for name in sorted(families.layers.get(image.name, frozenset()) - below):
-        layer = state.current(name, image.arch)
-        base = layer.image.base if layer and layer.image else None
-        if layer is None or base is None or base.name != image.name:
-            continue
-        yield Relative(
-            name=name,
-            page=layout.page(name).removeprefix(layout.CATALOGUE_PAGES),
-            revision=layer.revision,
-            note=_outdated(base.build, base.revision, offered),
-            layers=tuple(_layers(state, ImageId(name, image.arch), families, below)),
-        )
-
-
-def _outdated(build: str, revision: int, offered: Release | None) -> str:
-    """Return that a layer was built on something else than what its base offers now."""
-    if offered and offered.image and offered.image.build == build:
-        return ""
-    return f"built on revision {revision}"

@@ -26,6 +26,7 @@ from lago_images.console import Console
 from lago_images.errors import Error, NotFoundError, RepositoryError
 from lago_images.repository.records import layout
 from lago_images.repository.records.release import Release
+from lago_images.repository.serving import compression
 from lago_images.storage.base import Stat, Store
 
 _RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
@@ -268,10 +269,15 @@ class _Gateway:
     ) -> tuple[HTTPStatus, _Headers, Iterable[bytes]]:
         # Stores differ in whether an ETag comes with its quotes; HTTP wants them.
         etag = '"' + stat.etag.strip('"') + '"'
-        headers = _describe(stat, etag)
+        is_packed = compression.is_negotiated(stat.key) and compression.is_asked_for(environ)
+        headers = _describe(stat, etag, is_packed=is_packed)
         # RFC 9110, 13.1.2: a list, whose weak ETags (W/) count like others in this comparison.
         if etag in environ.get("HTTP_IF_NONE_MATCH", ""):
             return HTTPStatus.NOT_MODIFIED, headers, []
+        if is_packed and data is not None:
+            packed = compression.compress(data)
+            length = ("Content-Length", str(len(packed)))
+            return HTTPStatus.OK, [*headers, ("Content-Encoding", "gzip"), length], [packed]
         part = span(environ.get("HTTP_RANGE"), stat.size)
         # Replaced since the client began: a part of this would be joined to the other's first part.
         if environ.get("HTTP_IF_RANGE", etag) != etag:
@@ -302,7 +308,7 @@ def _refusal(
     return status, [*plain, *headers], [text]
 
 
-def _describe(stat: Stat, etag: str) -> _Headers:
+def _describe(stat: Stat, etag: str, *, is_packed: bool) -> _Headers:
     headers = layout.headers(stat.key)
     kind = headers.content_type
     if kind.startswith(("text/html", "application/atom")) and not layout.is_rendered(stat.key):
@@ -310,11 +316,14 @@ def _describe(stat: Stat, etag: str) -> _Headers:
         kind = "text/plain; charset=utf-8"
     described = [
         ("Content-Type", kind),
-        ("ETag", etag),
+        # RFC 9110, 8.8.3.3: other bytes of the same content. No range of these can be joined.
+        ("ETag", f"W/{etag}" if is_packed else etag),
         ("Last-Modified", formatdate(stat.modified, usegmt=True)),
-        ("Accept-Ranges", "bytes"),
+        ("Accept-Ranges", "none" if is_packed else "bytes"),
         ("X-Content-Type-Options", "nosniff"),
     ]
+    if compression.is_negotiated(stat.key):
+        described.append(("Vary", "Accept-Encoding"))
     if headers.cache_control:
         described.append(("Cache-Control", headers.cache_control))
     return described

@@ -6,9 +6,9 @@ from pathlib import Path
 import click
 import pytest
 
-from lago_images.building.model import Result
+from lago_images.building.model import Phase, PhaseTime, Result
 from lago_images.cli import doctor, repo
-from lago_images.cli.output import show_results, show_summary
+from lago_images.cli.output import show_first_failure, show_results, show_summary, show_timings
 from lago_images.cli.run_report import image_reports
 from lago_images.console import Console
 from lago_images.host.doctor import Check
@@ -63,7 +63,8 @@ def lines(console):
 
 def show_end(console, store, results, publication, before):
     images = image_reports(store, plan(), results, publication, before)
-    show_summary(console, images, results, publication.findings)
+    show_summary(console, images)
+    show_first_failure(console, images, results, publication.findings)
 
 
 def test_failures_are_printed_first_and_their_layers_next(console, capsys):
@@ -91,6 +92,36 @@ def test_a_run_ends_with_one_row_per_image_and_the_first_failure(console, tmp_pa
     ]
     assert again.startswith("first failure: b: failed while customising: E: Unable to locate")
     assert log == "b: log: logs/b.log"
+
+
+@pytest.mark.parametrize("width", [40, 80])
+@pytest.mark.parametrize("name", ["a", "debian-12-with-a-long-name-of-37-chars"])
+def test_at_every_width_the_end_of_a_run_has_all_columns(
+    console, tmp_path, monkeypatch, width, name
+):
+    monkeypatch.setattr("lago_images.cli.output.terminal_width", lambda _stream: width)
+    store = DirectoryStore(path=tmp_path)
+    empty = State(releases={}, objects={}, published=None)
+    show_end(console, store, [built(name)], published(release(1, manifest(name))), empty)
+    shown = lines(console)
+    assert max(map(len, shown)) <= width
+    words = " ".join(shown).replace(":", "").split()
+    assert {"verdict", "revision", "size", "time", "changes"} <= set(words)
+    assert {name, "released", "1", "B", "61", "new"} <= set(words)
+
+
+@pytest.mark.parametrize("width", [40, 80])
+def test_at_every_width_each_phase_has_its_time(console, monkeypatch, width):
+    monkeypatch.setattr("lago_images.cli.output.terminal_width", lambda _stream: width)
+    times = [
+        PhaseTime(phase=phase, start_time=1.0, seconds=3600.0 + number)
+        for number, phase in enumerate(Phase)
+    ]
+    show_timings(console, [replace(built("debian-12"), times=tuple(times))])
+    shown = lines(console)
+    assert max(map(len, shown)) <= width
+    words = set(" ".join(shown).replace(": ", " ").split())
+    assert {*Phase, "total", *(f"1:00:0{number}" for number in range(len(times)))} <= words
 
 
 def test_the_only_failure_is_printed_again_below_the_table(console, tmp_path):

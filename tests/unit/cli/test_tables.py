@@ -51,6 +51,17 @@ def test_optional_columns_are_dropped_first():
     assert table(heads, rows, width=None, spare=("fingerprint",))[0].split() == list(heads)
 
 
+def test_a_row_that_has_no_room_in_one_line_keeps_the_optional_columns_too():
+    heads = ("name", "revision", "fingerprint", "commit")
+    rows = [("debian-12-with-a-name", "12", "0123456789ab", "1a2b3c4d5e6f")]
+    assert table(heads, rows, width=30, spare=("fingerprint",)) == [
+        "debian-12-with-a-name",
+        "  revision: 12",
+        "  fingerprint: 0123456789ab",
+        "  commit: 1a2b3c4d5e6f",
+    ]
+
+
 def test_control_characters_of_a_repository_are_escaped():
     assert table(("a",), [("\x1b[2Jx\ny",)], width=None) == ["a", "xy"]
 

@@ -1,6 +1,6 @@
 (() => {
   const open = async (details) => {
-    const [filter, listed, frame] = [".filter", ".listed", "iframe"].map((one) => details.querySelector(one));
+    const [filter, listed, note, frame] = [".filter", ".listed", ".note", "iframe"].map((one) => details.querySelector(one));
     const answer = await fetch(details.dataset.list);
     if (!answer.ok) return;
     const lines = (await answer.text()).split("\n").filter(Boolean);
@@ -15,12 +15,13 @@
       }));
     };
     frame.remove();
+    note.remove();
     filter.hidden = listed.hidden = false;
     input.addEventListener("input", show);
     show();
   };
   for (const details of document.querySelectorAll("[data-list]")) {
-    // From a folder on disk nothing may be fetched: the frame shows the list there.
+    // From a folder on disk nothing may be fetched: the frame shows the list there, unfiltered.
     if (location.protocol !== "file:") details.addEventListener("toggle", () => open(details), {once: true});
   }
 })();

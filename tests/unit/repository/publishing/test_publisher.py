@@ -677,6 +677,35 @@ def test_a_page_written_concurrently_restarts_the_refresh(store):
     assert b"Revision 3" in store.get("catalogue/debian-12.html").data
 
 
+def test_rendered_files_are_written_in_the_order_of_the_layout(store):
+    class Watched(DirectoryStore):
+        def put(self, key, data, **more):
+            written.append(key)
+            return super().put(key, data, **more)
+
+    written = []
+    publish_by_hand(store, manifest())
+    publisher(Watched(path=store.path)).refresh()
+    rendered = [key for key in written if layout.is_rendered(key)]
+    others = [key for key in rendered if key in layout.RENDERED]
+    assert {layout.INDEX, layout.METADATA, layout.CATALOGUE} <= set(others)
+    assert layout.in_writing_order(others) == others
+    # Pages are written side by side, and before what names them.
+    pages = len(rendered) - len(others)
+    assert set(rendered[:pages]) == {"catalogue/debian-12.html", "catalogue/debian-12.xml",
+                                     "latest/debian-12.x86_64.json"}  # fmt: skip
+    assert layout.in_writing_order(rendered[::-1])[pages:] == others
+
+
+def test_keys_are_written_first_and_each_signed_index_before_the_one_without_a_name():
+    key, signed = layout.key_file("AB" * 20), layout.signed_index("AB" * 20)
+    names = [signed, *layout.RENDERED, layout.page("debian-12"), key]
+    order = layout.in_writing_order(names)
+    assert order[:2] == [key, "catalogue/debian-12.html"]
+    at = order.index(signed)
+    assert order[at - 1 : at + 2] == [layout.INDEX, signed, layout.SIGNED_INDEX]
+
+
 def test_a_page_does_not_overwrite_a_newer_one(store):
     publish_by_hand(store, manifest())
     refresh(store)

@@ -1,3 +1,5 @@
+import gzip
+import hashlib
 import html
 import json
 import re
@@ -10,12 +12,13 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 
+from lago_images.console import human_size
 from lago_images.repository.records.access import Access, Login
 from lago_images.repository.records.guest_tests import GuestTestRecord, QuarantinedFailure
 from lago_images.repository.records.layout import ImageId, ReleaseKey, is_rendered
 from lago_images.repository.records.manifest import BootTest
 from lago_images.repository.records.release import ObjectDigest, PackageDiff, Released
-from lago_images.repository.records.state import State, read
+from lago_images.repository.records.state import State, histories, read
 from lago_images.repository.rendering import commands, documents
 from lago_images.repository.rendering.index import listing_mark
 from lago_images.repository.rendering.render import render
@@ -473,15 +476,17 @@ def test_commands_quote_values_of_the_spec():
     assert "debian12; rm -rf ~" in shlex.split(libvirt.text)
 
 
-def test_a_foreign_architecture_is_in_the_client_commands():
-    made = manifest(arch="aarch64")
+@pytest.mark.parametrize("arch", ["x86_64", "aarch64"])
+def test_the_architecture_is_in_the_client_commands(arch):
+    """A client may be a machine of another one, which is the tools' default there."""
+    made = manifest(arch=arch)
     texts = {
         each.title: each.text
         for each in commands.of_image(release(3, made), released_image(made), SITE, KEY)
     }
-    assert "debian-12 --arch aarch64 " in texts["virt-builder"]
-    assert "template_version: 1-3-aarch64" in texts["lago"]
-    assert "--arch aarch64" in texts["libvirt"]
+    assert f"debian-12 --arch {arch} " in texts["virt-builder"]
+    assert ("template_version: 1-3-aarch64" in texts["lago"]) == (arch == "aarch64")
+    assert f"--arch {arch}" in texts["libvirt"]
 
 
 @pytest.mark.parametrize("arch", ["x86_64", "aarch64"])
@@ -534,6 +539,41 @@ def test_a_long_history_shows_old_revisions_as_lines_and_offered_ones_whole(stor
     elements = Elements(page)
     assert {f"x86_64-{revision}" for revision in range(1, 70)} <= set(elements.ids)
     assert "../images/debian-12/x86_64/b1.0123abcd/debian-12.qcow2.xz" in elements.links
+
+
+def withdrawn_history(pairs):
+    """Releases of commits that are at GitHub, each with its withdrawal; and one that is offered."""
+    history = []
+    for number in range(1, 2 * pairs, 2):
+        commit = hashlib.sha1(str(number).encode(), usedforsecurity=False).hexdigest()
+        run = f"https://github.com/lago-project/images/actions/runs/{number}"
+        released = Released(commit=commit, actor=f"somebody-{number}", run=run)
+        history.append(
+            release(number, manifest(build_id=f"b{number}", commit=commit), released=released)
+        )
+        history.append(release(number + 1, None, withdraws=number, reason="bad", released=released))
+    history.append(release(2 * pairs + 1, "last"))
+    return State(releases=histories(history), objects={}, published=None)
+
+
+def test_an_old_record_says_who_made_it_and_its_size_and_links_its_commit():
+    state = withdrawn_history(60)
+    page = page_of(state)
+    first, second = state.history("debian-12", "x86_64")[:2]
+    size = human_size(first.manifest.disk.compressed_size)
+    text = " ".join(re.sub("<[^>]*>", " ", page.partition("earlier records")[2]).split())
+    told = f"by somebody-1, withdrawn, {size}, commit {first.commit[:12]} "
+    assert f"Revision 1, 2023-11-14 {told}" in text
+    assert f"Revision 1 withdrawn, 2023-11-14 by somebody-1, commit {second.commit[:12]}" in text
+    link = f"https://github.com/lago-project/images/commit/{first.commit}"
+    # Of the release and of the withdrawal, both of which are old.
+    assert Elements(page).links.count(link) == 2
+
+
+def test_a_history_of_2000_records_is_a_small_page():
+    page = page_of(withdrawn_history(1000))
+    assert "1951 earlier records" in page
+    assert len(gzip.compress(page.encode(), 6)) < 200_000
 
 
 def test_what_a_build_would_get_today_is_on_the_page_and_marks_the_list(store):

@@ -118,11 +118,11 @@ def test_the_commands_for_a_signed_repository_import_its_key():
     assert "--no-check-signature" not in text
 
 
-def test_the_commands_take_an_image_for_this_machine_or_name_its_architecture():
+def test_the_commands_take_an_image_for_this_machine_and_name_its_architecture():
     arm = client_setup.Template(name="arm", arch="aarch64", version="v7-aarch64")
     plain = client_setup.Template(name="plain", arch="x86_64", version="v1")
     virt_builder, _ = _used(templates=(arm, plain))
-    assert "--no-check-signature plain --format qcow2" in virt_builder
+    assert "--no-check-signature plain --arch x86_64 --format qcow2" in virt_builder
     virt_builder, _ = _used(templates=(arm,))
     assert "--no-check-signature arm --arch aarch64 --format qcow2" in virt_builder
     _, lago = client_setup.use(_published(templates=(arm,)), "http://h", "aarch64")
