@@ -14,6 +14,7 @@ from lago_images.ci import scaffold
 from lago_images.cli.answers import SetUp
 from lago_images.cli.documents import FORMAT, document
 from lago_images.cli.invocation import Invocation
+from lago_images.cli.targets import FOLDER
 from lago_images.errors import Error, UsageError
 from lago_images.planning.git import Git
 from lago_images.settings import DEFAULT_REPOSITORY, FILE, Settings, load, misplaced
@@ -24,7 +25,7 @@ _PINNED = (scaffold.WORKFLOW, "Jenkinsfile")
 
 
 @click.command()
-@click.argument("folder", type=click.Path(file_okay=False, path_type=Path), required=False)
+@click.argument("folder", type=FOLDER, required=False)
 @click.option(
     "--promote",
     type=click.Choice(scaffold.PROMOTE),
