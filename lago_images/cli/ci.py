@@ -45,6 +45,7 @@ from lago_images.jobs.results import Fate
 from lago_images.planning import formats
 from lago_images.planning.history import Ask
 from lago_images.planning.model import Plan, ReasonKind
+from lago_images.repository.records.manifest import Manifest
 from lago_images.repository.records.state import read, survey
 from lago_images.specs.quarantine import day
 
@@ -246,6 +247,8 @@ def publish(
     if folder is not None:
         results.write_fates(folder, plan, results.fates(published))
     show_publication(workspace.console, published, speaker(workspace.console, form))
+    for manifest in published.waiting:
+        workspace.console.info(_never_released(invocation, manifest))
     images = image_reports(workspace.store, plan, built, published, before)
     show_summary(workspace.console, images, built, published.findings)
     if warning and published.outcomes:
@@ -255,6 +258,18 @@ def publish(
     if form == "json":
         click.echo(document(run_report(workspace, images, published, ok=published.ok)))
     finish(succeeded=published.ok)
+
+
+def _never_released(invocation: Invocation, manifest: Manifest) -> str:
+    """Return that a build waits which this plan did not ask for, and what to do."""
+    again = command(
+        invocation.root, invocation.overrides.get("repository"), "ci", "rebuild", manifest.name
+    )
+    return (
+        f"note: {manifest.name}: its build {manifest.build_id} is not released: it was asked for "
+        "by name or for its age, which this plan was not; only the plan that asks for a build of "
+        f"an unchanged spec releases it: {again} builds and publishes"
+    )
 
 
 @click.command()

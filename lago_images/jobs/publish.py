@@ -51,6 +51,7 @@ class PublicationOutcome:
         written: The rendered files that changed.
         findings: What a check of the published files found wrong.
         failed: By name, why an image that has a build was not released.
+        waiting: The newest builds that no release was made of, of images that the plan keeps.
     """
 
     outcomes: Mapping[str, ReleaseOutcome]
@@ -59,6 +60,7 @@ class PublicationOutcome:
     findings: tuple[Finding, ...] = ()
     failed: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     unbuilt: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    waiting: tuple[Manifest, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -204,8 +206,9 @@ class _Job:
         # publisher that came since has rendered what it released.
         state = seen or survey(store)
         if not self.outdated and self.is_done(state):
+            lost, waiting = tuple(_lost(state, state)), self.waiting(state)
             return PublicationOutcome(
-                outcomes={}, missing=(), written=(), findings=tuple(_lost(state, state))
+                outcomes={}, missing=(), written=(), findings=lost, waiting=waiting
             )
         # What is written must be listed after the ETags that the publisher has read.
         state = survey(store) if seen else state
@@ -214,11 +217,7 @@ class _Job:
         if not outcomes and not state.releases:
             # Nothing was ever published, and nothing is now: an empty repository stays empty.
             return PublicationOutcome(
-                outcomes={},
-                missing=missing,
-                written=(),
-                failed=failed,
-                unbuilt=self.unbuilt,
+                outcomes={}, missing=missing, written=(), failed=failed, unbuilt=self.unbuilt
             )
         head = None if missing or failed else self.to_record
         # Released, recorded, listed, looked at: the order that the argument in ``releasing`` needs.
@@ -242,7 +241,14 @@ class _Job:
             ),
             failed=failed,
             unbuilt=self.unbuilt,
+            waiting=self.waiting(state),
         )
+
+    def waiting(self, state: State) -> tuple[Manifest, ...]:
+        """Find the builds that are newer than all that was released of the same kept spec."""
+        kept = [image for image in self.plan.images if image.action is Action.KEEP]
+        newest = (_waiting(state, image) for image in kept)
+        return tuple(manifest for manifest in newest if manifest)
 
     @property
     def unbuilt(self) -> dict[str, str]:
@@ -453,6 +459,22 @@ def _base_disk(
     same = [release for release in offered if release.build == base.build_id]
     released = (same or offered)[-1:]
     return next((release.manifest.disk.sha256 for release in released if release.manifest), None)
+
+
+def _waiting(state: State, image: PlannedImage) -> Manifest | None:
+    """Return the newest build of an image's spec, if it is newer than all that was released."""
+    released = [
+        release.manifest.created
+        for release in state.history(image.name, image.arch)
+        if release.manifest and release.fingerprint == image.fingerprint
+    ]
+    newer = (
+        manifest
+        for manifest in state.unreleased(image.fingerprint)
+        if (manifest.name, manifest.arch) == (image.name, image.arch)
+        and manifest.created >= max(released)
+    )
+    return next(newer, None) if released else None
 
 
 def _promoted(state: State, image: PlannedImage, build_id: str) -> Judged | None:
