@@ -233,7 +233,7 @@ def publish(
     workspace = invocation.judging_workspace(must_judge=True)
     # Without a saved plan everything is compared anew: what an earlier run lost is made up for.
     plan = _saved(plan_file, plan_sha256) or plan_job.plan(workspace, Ask())
-    warning = plan_job.refuse_dirty(workspace, plan, allow=allow_dirty)
+    plan_job.refuse_dirty(workspace, plan, allow=allow_dirty)
     built = [] if folder is None else results.read_folder(folder)
     try:
         before = read(workspace.store)
@@ -251,8 +251,6 @@ def publish(
         workspace.console.info(_never_released(invocation, manifest))
     images = image_reports(workspace.store, plan, built, published, before)
     show_summary(workspace.console, images, built, published.findings)
-    if warning and published.outcomes:
-        workspace.console.warn(warning)
     if published.ok:
         show_next(workspace)
     if form == "json":
