@@ -153,7 +153,10 @@ def gc(invocation: Invocation, apply: bool, form: str) -> None:
     # A mistyped path must not become a repository.
     nothing = empty and planned is not None and planned.is_empty
     if nothing:
-        invocation.console.warn(f"{store.url} is empty: check --repository")
+        is_missing = store.folder is not None and not store.folder.exists()
+        missing = f"there is no folder {store.folder}: nothing is published there"
+        what = missing if is_missing else f"{store.url} is empty"
+        invocation.console.warn(f"{what}: check --repository")
     if planned is None or (apply and not nothing):
         with publishing_from(invocation) as publisher:
             done = collect.sweep(publisher, retention)

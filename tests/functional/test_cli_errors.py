@@ -269,6 +269,12 @@ def test_build_refuses_a_bucket_that_is_asked_for(repo):
     assert "ci rebuild" in ran.err
 
 
+def test_clearing_up_a_missing_folder_says_so(repo):
+    ran = repo.run("--repository", "mistyped", "repo", "gc")
+    assert f"there is no folder {repo.root / 'mistyped'}" in ran.err
+    assert "is empty" not in ran.err
+
+
 @pytest.mark.parametrize("url", ["s3://bucket/x", "s3:bucket", "s3:/bucket"])
 def test_build_refuses_a_bucket_as_its_directory(repo, url):
     for option in (["--repo-dir", url], [f"--repo-dir={url}"]):
