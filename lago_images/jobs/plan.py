@@ -26,6 +26,11 @@ from lago_images.repository.records.state import Offers, State, outlined, survey
 from lago_images.settings import FILE
 from lago_images.storage.base import Store
 
+# What to do about a plan of another checkout.
+PLAN_ANEW = (
+    "make one anew: lago-images ci plan --output plan.json, and build again; or check out the "
+    "plan's commit"
+)
 # As many files as a message names.
 _SHOWN = 3
 _S = TypeVar("_S", Offers[ReleaseOutline], State)

@@ -9,7 +9,7 @@ from lago_images.building.model import Result
 from lago_images.errors import RepositoryError, TamperedError
 from lago_images.jobs import judge
 from lago_images.jobs.outdated import record_outdated
-from lago_images.jobs.plan import tree_of
+from lago_images.jobs.plan import PLAN_ANEW, tree_of
 from lago_images.jobs.workspace import Workspace
 from lago_images.planning.line import Line, published_branch
 from lago_images.planning.model import WORK, Action, Plan, PlannedImage, ReasonKind, Tree
@@ -175,7 +175,7 @@ def _refuse_other_plan(workspace: Workspace, plan: Plan, tree: Tree) -> None:
     if problems := judge.plan_problems(plan, tree, head, promote=promote):
         raise RepositoryError(
             f"the plan is not one of what is checked out here: {'; '.join(problems)}",
-            hint="check out the plan's commit, or make the plan again",
+            hint=PLAN_ANEW,
         )
 
 

@@ -58,6 +58,16 @@ def test_what_is_built_again_unchanged_is_published_by_the_command_that_is_sugge
     assert "layer: released revision 2" in ran.out
 
 
+def test_a_plan_of_another_checkout_is_made_anew(repo):
+    assert repo.run("ci", "plan", "--output", "plan.json").code == 0
+    repo.disk("one.img", seed=3)
+    repo.commit()
+    for command in (["ci", "publish"], ["ci", "build", "one"]):
+        ran = repo.run(*command, "--plan", "plan.json")
+        assert ran.code != 0
+        assert "make one anew: lago-images ci plan --output plan.json" in ran.err
+
+
 def test_publishing_names_a_build_that_waits_and_was_not_asked_for(repo):
     repo.spec("other", "simple:one.img")
     repo.commit()
