@@ -10,6 +10,7 @@ from lago_images.cli.documents import FORMAT
 from lago_images.cli.invocation import Invocation
 from lago_images.cli.output import build_and_publish, timings_file
 from lago_images.cli.targets import FOLDER, LocalPath, writable
+from lago_images.cli.values import CHAINS
 from lago_images.errors import UsageError
 from lago_images.jobs.plan import plan_and_state
 from lago_images.jobs.publish import refuse_settings
@@ -42,7 +43,7 @@ def _is_bucket(url: str) -> UsageError:
 @click.option("--base-url", help="Where clients will find the repository.")
 @click.option("--force", is_flag=True, help="Build also what has not changed.")
 @click.option("--logs", type=FOLDER, callback=writable, help="Keep each image's log here.")
-@click.option("--jobs", "side_by_side", type=click.IntRange(min=1), help="Chains at a time.")
+@click.option("--jobs", "side_by_side", type=CHAINS, help="Chains at a time.")
 @click.option("--require-kvm", is_flag=True, default=None, help="Refuse to build without KVM.")
 @timings_file
 @FORMAT

@@ -34,6 +34,7 @@ from lago_images.cli.output import (
 from lago_images.cli.plan import FAN_OUTS, FORMS, show_plan
 from lago_images.cli.run_report import image_reports
 from lago_images.cli.targets import FILE, FOLDER, writable
+from lago_images.cli.values import CHAINS, DAYS
 from lago_images.console import first_of
 from lago_images.errors import Error
 from lago_images.host.files import replace
@@ -106,7 +107,7 @@ def _two_numbers(
     help="Write the result of each build here.",
 )
 @click.option("--logs", type=FOLDER, callback=writable, help="Keep each image's log here.")
-@click.option("--jobs", "side_by_side", type=click.IntRange(min=1), help="Chains at a time.")
+@click.option("--jobs", "side_by_side", type=CHAINS, help="Chains at a time.")
 @click.option("--require-kvm", is_flag=True, default=None, help="Refuse to build without KVM.")
 @click.option(
     "--no-network",
@@ -142,7 +143,7 @@ def build(
     """Build chains on this host, into builds/ of the repository.
 
     The chains are those with the images that NAMEs mean, which may have * and ? as shells have
-    them; ci publish makes them public.
+    them, or those of --batch: one of the two is required. ci publish makes them public.
     """
     if bool(names) == bool(batch):
         raise click.UsageError("name what to build: either NAME… or --batch N/M")
@@ -274,7 +275,7 @@ def _never_released(invocation: Invocation, manifest: Manifest) -> str:
 @click.argument("names", nargs=-1, metavar="[NAME…]", shell_complete=spec_names)
 @click.option("--changed", is_flag=True, help="Images that are affected since they were published.")
 @click.option("--all", "everything", is_flag=True, help="All images.")
-@click.option("--stale", type=click.IntRange(min=0), metavar="DAYS", help="Images that are older.")
+@click.option("--stale", type=DAYS, metavar="DAYS", help="Images that are older.")
 @click.option(
     "--outdated",
     is_flag=True,
@@ -292,7 +293,7 @@ def _never_released(invocation: Invocation, manifest: Manifest) -> str:
     help="Of how it ended; of a dry run, of the plan. Only a plan has github and jenkins.",
 )
 @click.option("--logs", type=FOLDER, callback=writable, help="Keep each image's log here.")
-@click.option("--jobs", "side_by_side", type=click.IntRange(min=1), help="Chains at a time.")
+@click.option("--jobs", "side_by_side", type=CHAINS, help="Chains at a time.")
 @click.option("--require-kvm", is_flag=True, default=None, help="Refuse to build without KVM.")
 @timings_file
 @allow_dirty
@@ -315,7 +316,8 @@ def rebuild(
 ) -> None:
     """Plan, build and publish on this machine, to a bucket or a directory.
 
-    NAMEs may have * and ? as shells have them. The repository is that of the settings, or
+    What to rebuild is required: NAMEs, which may have * and ? as shells have them, or --changed,
+    --all, --outdated or --stale. The repository is that of the settings, or
     --repository; lago-images build makes a directory only. A bucket needs --base-url, or base-url
     in the settings.
     """

@@ -142,9 +142,10 @@ def _of_another(settings: Settings) -> Settings:
 def gc(invocation: Invocation, apply: bool, form: str) -> None:
     """Remove what retention lets go.
 
-    That is old revisions, builds never released and unfinished uploads. A build is first retired,
-    so that nothing offers it any more; a later call deletes its objects when the grace period is
-    over. Without --apply it is a dry run.
+    Old revisions go, builds never released and unfinished uploads: of each image, the settings
+    keep-revisions and keep-days say what is kept, and what is newer than grace-days is not touched.
+    A build is first retired, so that nothing offers it any more; a later call deletes its objects
+    when the grace period is over. Without --apply it is a dry run.
     """
     retention = Retention.of(invocation.settings)
     store = invocation.store()

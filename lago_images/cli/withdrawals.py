@@ -11,6 +11,7 @@ from lago_images.cli.documents import FORMAT, document
 from lago_images.cli.invocation import Invocation, finish
 from lago_images.cli.repo import publishing_from
 from lago_images.cli.tables import tell
+from lago_images.cli.values import REVISION
 from lago_images.console import clean
 from lago_images.repository.publishing import withdrawals
 from lago_images.repository.publishing.publisher import Publisher
@@ -51,7 +52,7 @@ def _shared(command: Callable[..., _T]) -> Callable[..., _T]:
 
 @click.command()
 @click.argument("name")
-@click.option("--revision", type=click.IntRange(min=1), help="By default the newest one offered.")
+@click.option("--revision", type=REVISION, help="By default the newest one offered.")
 @click.option("--reason", required=True, help="Why; it is kept in the repository.")
 @_shared
 def yank(
@@ -89,7 +90,7 @@ def yank(
 
 @click.command()
 @click.argument("name")
-@click.option("--to", type=click.IntRange(min=1), help="By default the build before the current.")
+@click.option("--to", type=REVISION, help="By default the build before the current.")
 @click.option("--reason", default="", help="Why; it is kept in the repository.")
 @_shared
 def rollback(

@@ -269,6 +269,23 @@ def test_build_refuses_a_bucket_that_is_asked_for(repo):
     assert "ci rebuild" in ran.err
 
 
+@pytest.mark.parametrize(
+    ("words", "what"),
+    [
+        ("ci plan --stale 3d", "'3d' is not a number of days"),
+        ("ci rebuild --stale 3d", "'3d' is not a number of days"),
+        ("build --jobs all", "'all' is not a number of chains"),
+        ("repo rollback one --to v1", "'v1' is not the number of a revision"),
+        ("serve --port http", "'http' is not the number of a port"),
+        ("serve --port 70000", "70000 is not in the range 0<=x<=65535"),
+    ],
+)
+def test_what_is_no_number_is_told_with_what_is_wanted(repo, words, what):
+    ran = repo.run(*words.split())
+    assert (ran.code, ran.out) == (2, "")
+    assert what in ran.err
+
+
 def test_clearing_up_a_missing_folder_says_so(repo):
     ran = repo.run("--repository", "mistyped", "repo", "gc")
     assert f"there is no folder {repo.root / 'mistyped'}" in ran.err
