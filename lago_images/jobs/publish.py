@@ -246,9 +246,10 @@ class _Job:
 
     def waiting(self, state: State) -> tuple[Manifest, ...]:
         """Find the builds that are newer than all that was released of the same kept spec."""
+        newest = {(each.key.image, each.fingerprint): each for each in state.unreleased()[::-1]}
         kept = [image for image in self.plan.images if image.action is Action.KEEP]
-        newest = (_waiting(state, image) for image in kept)
-        return tuple(manifest for manifest in newest if manifest)
+        builds = (newest.get((ImageId(each.name, each.arch), each.fingerprint)) for each in kept)
+        return tuple(build for build in builds if build and _is_newer(state, build))
 
     @property
     def unbuilt(self) -> dict[str, str]:
@@ -461,20 +462,14 @@ def _base_disk(
     return next((release.manifest.disk.sha256 for release in released if release.manifest), None)
 
 
-def _waiting(state: State, image: PlannedImage) -> Manifest | None:
-    """Return the newest build of an image's spec, if it is newer than all that was released."""
+def _is_newer(state: State, build: Manifest) -> bool:
+    """Return whether the same spec was released, and only of older builds."""
     released = [
         release.manifest.created
-        for release in state.history(image.name, image.arch)
-        if release.manifest and release.fingerprint == image.fingerprint
+        for release in state.history(build.name, build.arch)
+        if release.manifest and release.fingerprint == build.fingerprint
     ]
-    newer = (
-        manifest
-        for manifest in state.unreleased(image.fingerprint)
-        if (manifest.name, manifest.arch) == (image.name, image.arch)
-        and manifest.created >= max(released)
-    )
-    return next(newer, None) if released else None
+    return bool(released) and build.created >= max(released)
 
 
 def _promoted(state: State, image: PlannedImage, build_id: str) -> Judged | None:
