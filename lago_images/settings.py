@@ -33,8 +33,8 @@ NO_FORMS = "none"
 class TemplateSource:
     """A virt-builder source: its index's URL, and the fingerprint of the key that signs it.
 
-    Without a fingerprint the source must be unsigned. ``key`` is a file with the public key,
-    relative to the settings file's folder.
+    ``key`` is a file with the public key, relative to the settings file's folder. A source without
+    both, ``fingerprint`` and ``key``, must be unsigned.
     """
 
     url: str
@@ -49,7 +49,8 @@ class Settings:
     Attributes:
         repository: ``s3://bucket/prefix``, ``file:///dir`` or a path.
         name: The repository's name, as lago and the catalogue show it; ``test`` where it is empty.
-        base_url: The URL where clients find the repository; empty when that is not known.
+        base_url: The URL where clients find the repository. Where it is empty, a directory's is
+            ``http://127.0.0.1:8181``, where ``serve`` listens; a bucket must have one.
         signing_key: ``file:PATH`` (or a bare path), ``env:VARIABLE`` or ``agent:FINGERPRINT``.
         single_writer: Allow a store that does not support conditional writes.
         promote: Release what a pull request built (``same-repository``), only what GitHub attests

@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import os
+import shlex
 import stat
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
@@ -156,9 +157,12 @@ class Downloader:
         _validator_of(part).unlink(missing_ok=True)
 
     def _given_up(self, url: str, error: HttpError, *, kept: bool) -> BuildError:
+        check = f"check the URL: curl -I {shlex.quote(url)}"
         if error.again is None:
-            return BuildError(error.message, hint=error.hint)
+            return BuildError(error.message, hint=error.hint or (check if error.status else None))
         hint = "run it again" + (": the download goes on where it ended" if kept else "")
+        if error.unreached and not kept:
+            hint = check
         return BuildError(
             f"downloading {url} failed {self.retry.attempts} times, at last: {error.reason}",
             hint=error.hint or hint,

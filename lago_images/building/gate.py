@@ -23,6 +23,7 @@ from lago_images.building.job import Finished, Job
 from lago_images.building.model import Phase
 from lago_images.errors import BootError
 from lago_images.host.process import Runner
+from lago_images.repository.records.guest_tests import tally
 from lago_images.repository.records.manifest import BootTest
 from lago_images.specs import guest_tests
 from lago_images.specs.boot_check import boot_check
@@ -72,6 +73,8 @@ def boot_image(job: Job, finished: Finished, runner: Runner) -> Booted:
             raise
         ran_on = accelerator(machine_for(spec.arch), job.accel)
         booted, held = Booted(test=BootTest(seconds=0.0, accel=ran_on)), (failure,)
+    if told := tally(booted.test.tests, held):
+        job.progress.note(told)
     for line in verdict.warnings(held, spec.name, quarantine, today):
         job.context.console.warn(f"{spec.name}: {line}")
         job.progress.note(f"quarantined: {line}")

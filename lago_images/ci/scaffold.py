@@ -16,6 +16,10 @@ from lago_images.settings import DEFAULT_REPOSITORY, FILE
 # Where this project lives, for an installation that does not say where it came from.
 HOME = "lago-project/lago-images"
 WORKFLOW = ".github/workflows/images.yml"
+# What only CI reads; these files name this project's commit.
+PINNED = (WORKFLOW, "Jenkinsfile")
+EXAMPLE = "my-debian-12"
+_SPEC = f"image-specs/{EXAMPLE}"
 _GITHUB = re.compile(
     r"(?:https://(?:[^/@\s]+@)?github\.com/|(?:ssh://)?git@github\.com[:/])"
     r"([\w.-]+/[\w.-]+?)(?:\.git)?/?"
@@ -61,8 +65,14 @@ class Facts:
     region: str = ""
 
 
-def files(facts: Facts) -> Mapping[str, str]:
-    """Return the text of each file, by its path in the specs repository."""
+def files(facts: Facts, *, example: bool = True, ci: bool = True) -> Mapping[str, str]:
+    """Return the text of each file, by its path in the specs repository.
+
+    Args:
+        facts: What is put in.
+        example: Whether the example of a spec is among them.
+        ci: Whether those are that only CI reads.
+    """
     words = {
         "name": _quoted(facts.name),
         "branch": _quoted(_PATTERN.sub(r"\\\g<0>", facts.branch)),
@@ -75,18 +85,20 @@ def files(facts: Facts) -> Mapping[str, str]:
         "store": _store(facts),
     }
     places = {
-        "image-specs/my-debian-12": "debian-12",
+        _SPEC: "debian-12",
         FILE: "lago-images.toml",
         ".gitignore": "gitignore",
         WORKFLOW: "workflow.yml",
         "Jenkinsfile": "Jenkinsfile",
     }
+    left_out = {*(() if example else (_SPEC,)), *(() if ci else PINNED)}
     templates = resources.files("lago_images.ci") / "templates"
     return {
         place: _WORDS.sub(
             lambda match: words[match[1]], (templates / name).read_text(encoding="utf-8")
         )
         for place, name in places.items()
+        if place not in left_out
     }
 
 

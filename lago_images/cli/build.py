@@ -9,7 +9,8 @@ from lago_images.cli.completion import spec_names
 from lago_images.cli.documents import FORMAT
 from lago_images.cli.invocation import Invocation
 from lago_images.cli.output import build_and_publish, timings_file
-from lago_images.cli.targets import FOLDER, writable
+from lago_images.cli.targets import FOLDER, LocalPath, writable
+from lago_images.cli.values import CHAINS
 from lago_images.errors import UsageError
 from lago_images.jobs.plan import plan_and_state
 from lago_images.jobs.publish import refuse_settings
@@ -20,18 +21,29 @@ from lago_images.settings import DEFAULT_REPOSITORY
 _HINT = "to publish to a bucket: lago-images ci rebuild --changed"
 
 
+class _Directory(LocalPath):
+    """Take the folder of a repository; refuse a bucket as ``--repository`` does."""
+
+    def refusal(self, text: str) -> UsageError:
+        return _is_bucket(text) if text.lower().startswith("s3:") else super().refusal(text)
+
+
+def _is_bucket(url: str) -> UsageError:
+    return UsageError(f"build makes a directory, and {url} is a bucket", hint=_HINT)
+
+
 @click.command()
 @click.argument("names", nargs=-1, metavar="[NAME…]", shell_complete=spec_names)
 @click.option(
     "--repo-dir",
-    type=FOLDER,
+    type=_Directory(file_okay=False),
     help="The repository's directory. [default: that of the settings, else ./image-repo]",
 )
 @click.option("--repo-name", help="The repository's name, as lago shows it.")
 @click.option("--base-url", help="Where clients will find the repository.")
 @click.option("--force", is_flag=True, help="Build also what has not changed.")
 @click.option("--logs", type=FOLDER, callback=writable, help="Keep each image's log here.")
-@click.option("--jobs", "side_by_side", type=click.IntRange(min=1), help="Chains at a time.")
+@click.option("--jobs", "side_by_side", type=CHAINS, help="Chains at a time.")
 @click.option("--require-kvm", is_flag=True, default=None, help="Refuse to build without KVM.")
 @timings_file
 @FORMAT
@@ -79,7 +91,7 @@ def _leave_bucket(invocation: Invocation, *, asked_for_directory: bool) -> None:
     """Use a directory, and none of what the settings say of their bucket."""
     bucket = invocation.settings.repository
     if "repository" in invocation.overrides and not asked_for_directory:
-        raise UsageError(f"build makes a directory, and {bucket} is a bucket", hint=_HINT)
+        raise _is_bucket(bucket)
     invocation.override(
         repository=DEFAULT_REPOSITORY, base_url="", signing_key="", single_writer=False
     )

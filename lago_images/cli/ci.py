@@ -35,6 +35,7 @@ from lago_images.cli.output import (
 from lago_images.cli.plan import FAN_OUTS, FORMS, show_plan
 from lago_images.cli.run_report import image_reports
 from lago_images.cli.targets import FILE, FOLDER, writable
+from lago_images.cli.values import CHAINS, DAYS
 from lago_images.console import first_of
 from lago_images.errors import Error
 from lago_images.host.files import replace
@@ -46,6 +47,7 @@ from lago_images.jobs.results import Fate
 from lago_images.planning import formats
 from lago_images.planning.history import Ask
 from lago_images.planning.model import Plan, ReasonKind
+from lago_images.repository.records.manifest import Manifest
 from lago_images.repository.records.state import read, survey
 from lago_images.specs.quarantine import day
 
@@ -106,7 +108,7 @@ def _two_numbers(
     help="Write the result of each build here.",
 )
 @click.option("--logs", type=FOLDER, callback=writable, help="Keep each image's log here.")
-@click.option("--jobs", "side_by_side", type=click.IntRange(min=1), help="Chains at a time.")
+@click.option("--jobs", "side_by_side", type=CHAINS, help="Chains at a time.")
 @click.option("--require-kvm", is_flag=True, default=None, help="Refuse to build without KVM.")
 @click.option(
     "--no-network",
@@ -142,7 +144,7 @@ def build(
     """Build chains on this host, into builds/ of the repository.
 
     The chains are those with the images that NAMEs mean, which may have * and ? as shells have
-    them; ci publish makes them public.
+    them, or those of --batch: one of the two is required. ci publish makes them public.
     """
     if bool(names) == bool(batch):
         raise click.UsageError("name what to build: either NAME… or --batch N/M")
@@ -239,7 +241,7 @@ def publish(
     workspace = invocation.judging_workspace(must_judge=True)
     # Without a saved plan everything is compared anew: what an earlier run lost is made up for.
     plan = _saved(plan_file, plan_sha256) or plan_job.plan(workspace, Ask())
-    warning = plan_job.refuse_dirty(workspace, plan, allow=allow_dirty)
+    plan_job.refuse_dirty(workspace, plan, allow=allow_dirty)
     built = [] if folder is None else results.read_folder(folder)
     try:
         before = read(workspace.store)
@@ -253,18 +255,32 @@ def publish(
     if folder is not None:
         results.write_fates(folder, plan, results.fates(published))
     show_publication(workspace.console, published, speaker(workspace.console, form))
+    for manifest in published.waiting:
+        workspace.console.info(_never_released(invocation, manifest))
     images = image_reports(workspace.store, plan, built, published, before)
-    show_end(workspace, images, built, published, warning, ok=published.ok)
+    show_end(workspace, images, built, published, ok=published.ok)
     if form == "json":
         click.echo(document(run_report(workspace, images, published, ok=published.ok)))
     finish(succeeded=published.ok)
+
+
+def _never_released(invocation: Invocation, manifest: Manifest) -> str:
+    """Return that a build waits which this plan did not ask for, and what to do."""
+    again = command(
+        invocation.root, invocation.overrides.get("repository"), "ci", "rebuild", manifest.name
+    )
+    return (
+        f"note: {manifest.name}: its build {manifest.build_id} is not released: it was asked for "
+        "by name or for its age, which this plan was not; only the plan that asks for a build of "
+        f"an unchanged spec releases it: {again} builds and publishes"
+    )
 
 
 @click.command()
 @click.argument("names", nargs=-1, metavar="[NAME…]", shell_complete=spec_names)
 @click.option("--changed", is_flag=True, help="Images that are affected since they were published.")
 @click.option("--all", "everything", is_flag=True, help="All images.")
-@click.option("--stale", type=click.IntRange(min=0), metavar="DAYS", help="Images that are older.")
+@click.option("--stale", type=DAYS, metavar="DAYS", help="Images that are older.")
 @click.option(
     "--outdated",
     is_flag=True,
@@ -282,7 +298,7 @@ def publish(
     help="Of how it ended; of a dry run, of the plan. Only a plan has github and jenkins.",
 )
 @click.option("--logs", type=FOLDER, callback=writable, help="Keep each image's log here.")
-@click.option("--jobs", "side_by_side", type=click.IntRange(min=1), help="Chains at a time.")
+@click.option("--jobs", "side_by_side", type=CHAINS, help="Chains at a time.")
 @click.option("--require-kvm", is_flag=True, default=None, help="Refuse to build without KVM.")
 @timings_file
 @allow_dirty
@@ -305,7 +321,8 @@ def rebuild(
 ) -> None:
     """Plan, build and publish on this machine, to a bucket or a directory.
 
-    NAMEs may have * and ? as shells have them. The repository is that of the settings, or
+    What to rebuild is required: NAMEs, which may have * and ? as shells have them, or --changed,
+    --all, --outdated or --stale. The repository is that of the settings, or
     --repository; lago-images build makes a directory only. A bucket needs --base-url, or base-url
     in the settings.
     """

@@ -38,11 +38,11 @@ def diff(
 ) -> None:
     """Show what changed from one build of an image to another.
 
-    That is packages, size, properties and commands of the spec, base, and the files of /boot:
-    kernels, initrds, the boot loader and its menu. A and B are revisions; or the folder of a build
-    (with manifest.json, as try --keep writes it), or a list of packages as packages.txt has it.
-    Without A and B the newest revision is compared with the one before it, with A alone A with the
-    newest.
+    Packages, size, properties and commands of the spec are compared, its base, and the files of
+    /boot: kernels, initrds, the boot loader and its menu. A and B are revisions; or the folder of a
+    build (with manifest.json, as try --keep writes it), or a list of packages as packages.txt has
+    it. Without A and B the newest revision is compared with the one before it, with A alone A with
+    the newest.
     """
     store, content = invocation.read_repository()
     image = queries.image_of(content, name, arch)

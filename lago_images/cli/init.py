@@ -4,6 +4,7 @@ import json
 import os
 import shlex
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -14,17 +15,16 @@ from lago_images.ci import scaffold
 from lago_images.cli.answers import SetUp
 from lago_images.cli.documents import FORMAT, document
 from lago_images.cli.invocation import Invocation
-from lago_images.errors import Error, UsageError
+from lago_images.cli.targets import FOLDER
+from lago_images.errors import Error, SettingsError, UsageError
 from lago_images.planning.git import Git
 from lago_images.settings import DEFAULT_REPOSITORY, FILE, Settings, load, misplaced
+from lago_images.specs.folder import spec_names
 from lago_images.storage.open import from_folder
-
-# The files that name this project's commit.
-_PINNED = (scaffold.WORKFLOW, "Jenkinsfile")
 
 
 @click.command()
-@click.argument("folder", type=click.Path(file_okay=False, path_type=Path), required=False)
+@click.argument("folder", type=FOLDER, required=False)
 @click.option(
     "--promote",
     type=click.Choice(scaffold.PROMOTE),
@@ -40,7 +40,8 @@ def init(ctx: click.Context, folder: Path | None, promote: str, form: str) -> No
 
     It is made in FOLDER, else in the one that -C names, else here. The settings get what
     --repository says, and for a bucket the workflow gets AWS_ENDPOINT_URL_S3 and AWS_REGION. Files
-    that exist are never changed.
+    that exist are never changed. Beside other specs no example is written, and below the top of a
+    git repository neither workflow nor Jenkinsfile, which are not read there.
     """
     invocation: Invocation = ctx.obj
     if folder is not None and invocation.start != Path.cwd():
@@ -50,11 +51,37 @@ def init(ctx: click.Context, folder: Path | None, promote: str, form: str) -> No
     _refuse_repository(repository, root)
     root.mkdir(parents=True, exist_ok=True)
     git = Git.find(root)
+    facts = _facts(invocation, root, git, repository, promote)
+    has_specs, is_below = _has_specs(root), bool(git and git.prefix)
+    wanted = scaffold.files(facts, example=not has_specs, ci=not is_below)
+    written, kept = scaffold.write(root, wanted)
+    if form == "json":
+        click.echo(document(SetUp(folder=str(root), written=tuple(written), kept=tuple(kept))))
+    else:
+        for path in written:
+            click.echo(f"wrote {path}")
+        for path in kept:
+            click.echo(f"kept {path}, which exists")
+    if has_specs:
+        invocation.console.info("no example of a spec was written: there are specs already")
+    _tell_what_is_next(invocation, root, facts, git, written)
+    given = {"promote"} if ctx.get_parameter_source("promote") != ParameterSource.DEFAULT else set()
+    missing = tuple(_unapplied(root, facts, kept, given | invocation.overrides.keys()))
+    if missing:
+        raise Error(
+            "not all options were applied: init changes no file that exists",
+            hint=f"edit by hand: {'; '.join(missing)}",
+        )
+
+
+def _facts(
+    invocation: Invocation, root: Path, git: Git | None, repository: str, promote: str
+) -> scaffold.Facts:
     # Workflows run this project's scripts: they name the commit of this very installation.
     tools, ref = scaffold.tools(scaffold.recorded())
     # Those of a terminal may be another store's, where no bucket is named.
     environ = invocation.environ if repository.startswith("s3://") else {}
-    facts = scaffold.Facts(
+    return scaffold.Facts(
         name=root.name,
         branch=(git and git.branch()) or "main",
         repository=repository,
@@ -64,22 +91,15 @@ def init(ctx: click.Context, folder: Path | None, promote: str, form: str) -> No
         endpoint=environ.get("AWS_ENDPOINT_URL_S3", ""),
         region=environ.get("AWS_REGION", ""),
     )
-    written, kept = scaffold.write(root, scaffold.files(facts))
-    if form == "json":
-        click.echo(document(SetUp(folder=str(root), written=tuple(written), kept=tuple(kept))))
-    else:
-        for path in written:
-            click.echo(f"wrote {path}")
-        for path in kept:
-            click.echo(f"kept {path}, which exists")
-    _tell_what_is_next(invocation, root, facts, git, written)
-    given = {"promote"} if ctx.get_parameter_source("promote") != ParameterSource.DEFAULT else set()
-    missing = tuple(_unapplied(root, facts, kept, given | invocation.overrides.keys()))
-    if missing:
-        raise Error(
-            "not all options were applied: init changes no file that exists",
-            hint=f"edit by hand: {'; '.join(missing)}",
-        )
+
+
+def _has_specs(root: Path) -> bool:
+    """Return whether there are specs that are no example of ours."""
+    folder = root / Settings().specs
+    # What is wrong with a settings file that exists is told by the commands that need it.
+    with suppress(SettingsError):
+        folder = root / load(root, {}).specs
+    return folder.is_dir() and any(name != scaffold.EXAMPLE for name in spec_names(folder))
 
 
 def _unapplied(
@@ -114,7 +134,7 @@ def _tell_what_is_next(
         console.info(
             f"hint: the folder is not in git yet: {shlex.join(['git', 'init', *elsewhere])}"
         )
-    unpinned = [path for path in _PINNED if path in written]
+    unpinned = [path for path in scaffold.PINNED if path in written]
     # A branch may be moved to other code by whoever may push to it.
     if facts.ref == "main" and unpinned:
         console.info(
@@ -128,8 +148,8 @@ def _tell_what_is_next(
     if git is not None and git.prefix:
         console.warn(
             "this folder is not the top of its git repository: GitHub reads no workflow here, and "
-            "CI's scripts work at the top of a checkout; call them in a workflow of your own: "
-            f"{manual}/several-repositories.md"
+            "CI's scripts work at the top of a checkout; so neither a workflow nor a Jenkinsfile "
+            f"was written; call them in a workflow of your own: {manual}/several-repositories.md"
         )
         console.info(f"next: {enter}lago-images lint; lago-images build")
         return

@@ -63,7 +63,15 @@ class Invocation:
 
     @cached_property
     def root(self) -> Path:
-        """Return the folder of the specs repository: paths in specs and settings start there."""
+        """Return the folder of the specs repository: paths in specs and settings start there.
+
+        Raises ``UsageError`` where there is no folder that ``-C`` names; only ``init`` makes it.
+        """
+        if not self.start.is_dir():
+            from lago_images.errors import UsageError  # noqa: PLC0415
+
+            hint = "-C names that of a specs repository; lago-images init FOLDER makes one"
+            raise UsageError(f"there is no folder {self.start}", hint=hint)
         return find_root(self.start.resolve())
 
     @property
@@ -100,7 +108,8 @@ class Invocation:
         It is to be told to people: ``repository`` may be what they are to put in.
         """
         named = self.overrides.get("repository") if repository is None else repository
-        return completed(text, _folder(self.root), named)
+        folder = _folder(self.root) if self.start.is_dir() else None
+        return completed(text, folder, named)
 
     def store(self) -> "Store":
         """Open the repository's store."""
@@ -279,7 +288,7 @@ def shared_options() -> list[click.Option]:
     return [
         click.Option(
             ["-C", "--directory"],
-            type=click.Path(exists=True, file_okay=False),
+            type=click.Path(file_okay=False),
             expose_value=False,
             is_eager=True,
             callback=_take,

@@ -13,7 +13,7 @@ from lago_images.cli.tables import tell
 from lago_images.console import Mode, inert
 from lago_images.errors import Problem, UsageError
 from lago_images.settings import misplaced, missing_specs
-from lago_images.specs.choosing import chosen
+from lago_images.specs.choosing import chosen, did_you_mean
 from lago_images.specs.commands import COMMANDS
 from lago_images.specs.folder import QUARANTINE, is_spec_name, is_test_name, spec_names
 from lago_images.specs.quarantine import day
@@ -105,12 +105,14 @@ def _paths(wanted: str, invocation: Invocation) -> list[Path]:
     path = Path(wanted)
     if wanted and path.exists():
         return [path]
-    if path.name != wanted:
-        raise UsageError(f"there is no file {wanted}", hint="name a spec without its folder")
     folder = invocation.root / invocation.settings.specs
     known = spec_names(folder) if folder.is_dir() else []
-    names = chosen([wanted], known, otherwise="PATH is a file or folder, NAME that of a spec")
-    return [folder / name for name in names]
+    specs = f"the specs are in {folder}: lago-images lint checks them all"
+    if path.name != wanted:
+        more = "" if path.name in known else ", and no spec of that name"
+        hint = did_you_mean(path.name, known, specs)
+        raise UsageError(f"there is no file {wanted}{more}", hint=hint)
+    return [folder / name for name in chosen([wanted], known, otherwise=specs)]
 
 
 def _inspect(

@@ -13,6 +13,7 @@ import click
 
 from lago_images.cli.invocation import Invocation
 from lago_images.cli.main import INTERRUPTED, PIPE, main
+from lago_images.cli.targets import FOLDER
 
 _PROGRAM = "lago-images"
 EXITS = (
@@ -98,7 +99,7 @@ def write(folder: Path) -> list[str]:
 
 
 @click.command("man")
-@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@click.argument("folder", type=FOLDER)
 @click.pass_obj
 def man(invocation: Invocation, folder: Path) -> None:
     """Write a man page for each command into a folder.

@@ -73,7 +73,7 @@ def build_and_publish(
     if not (ended.results or ended.publication.outcomes):
         say("nothing to build")
     images = image_reports(workspace.store, plan, ended.results, ended.publication, state)
-    show_end(workspace, images, ended.results, ended.publication, warning, ok=ended.ok)
+    show_end(workspace, images, ended.results, ended.publication, ok=ended.ok, warning=warning)
     if form == "json":
         click.echo(document(run_report(workspace, images, ended.publication, ok=ended.ok)))
     finish(succeeded=ended.ok and is_written)
@@ -119,9 +119,9 @@ def show_end(
     images: Sequence[ImageReport],
     results: Sequence[Result],
     publication: PublicationOutcome,
-    warning: str,
     *,
     ok: bool,
+    warning: str = "",
 ) -> None:
     """Show how a run with a publication ended, and where that can be seen.
 

@@ -12,6 +12,7 @@ from lago_images.cli.completion import spec_names
 from lago_images.cli.invocation import Invocation
 from lago_images.cli.tables import table, terminal_width
 from lago_images.cli.targets import FILE, writable
+from lago_images.cli.values import DAYS
 from lago_images.console import wrapped
 from lago_images.host.files import replace
 from lago_images.jobs import plan as plan_job
@@ -33,9 +34,7 @@ _TO_DO = 3
 @click.command()
 @click.argument("names", nargs=-1, metavar="[NAME…]", shell_complete=spec_names)
 @click.option("--base", metavar="REV", help="Only what changed since this commit or branch.")
-@click.option(
-    "--stale", type=click.IntRange(min=0), metavar="DAYS", help="Also images that are older."
-)
+@click.option("--stale", type=DAYS, metavar="DAYS", help="Also images that are older.")
 @click.option(
     "--outdated",
     is_flag=True,

@@ -9,6 +9,7 @@ from lago_images.cli.completion import published_names
 from lago_images.cli.documents import FORMAT, document
 from lago_images.cli.invocation import Invocation, finish
 from lago_images.cli.tables import tell
+from lago_images.cli.values import REVISION
 from lago_images.host.process import Runner
 from lago_images.repository.rendering.signing import key_fingerprint
 from lago_images.repository.verifying.chain import Chain, CheckResult, Tracer
@@ -17,7 +18,7 @@ from lago_images.repository.verifying.chain import Chain, CheckResult, Tracer
 @click.command()
 @click.argument("name", shell_complete=published_names)
 @click.option("--arch", default="", help="Of an image with several architectures.")
-@click.option("--revision", type=click.IntRange(min=1), help="By default the one clients get.")
+@click.option("--revision", type=REVISION, help="By default the one clients get.")
 @click.option("--deep", is_flag=True, help="Read every disk of the chain.")
 @click.option(
     "--key",

@@ -142,9 +142,10 @@ def _of_another(settings: Settings) -> Settings:
 def gc(invocation: Invocation, apply: bool, form: str) -> None:
     """Remove what retention lets go.
 
-    That is old revisions, builds never released and unfinished uploads. A build is first retired,
-    so that nothing offers it any more; a later call deletes its objects when the grace period is
-    over. Without --apply it is a dry run.
+    Old revisions go, builds never released and unfinished uploads: of each image, the settings
+    keep-revisions and keep-days say what is kept, and what is newer than grace-days is not touched.
+    A build is first retired, so that nothing offers it any more; a later call deletes its objects
+    when the grace period is over. Without --apply it is a dry run.
     """
     retention = Retention.of(invocation.settings)
     store = invocation.store()
@@ -153,7 +154,10 @@ def gc(invocation: Invocation, apply: bool, form: str) -> None:
     # A mistyped path must not become a repository.
     nothing = empty and planned is not None and planned.is_empty
     if nothing:
-        invocation.console.warn(f"{store.url} is empty: check --repository")
+        is_missing = store.folder is not None and not store.folder.exists()
+        missing = f"there is no folder {store.folder}: nothing is published there"
+        what = missing if is_missing else f"{store.url} is empty"
+        invocation.console.warn(f"{what}: check --repository")
     if planned is None or (apply and not nothing):
         with publishing_from(invocation) as publisher:
             done = collect.sweep(publisher, retention)

@@ -8,6 +8,7 @@ from lago_images.cli.completion import published_names
 from lago_images.cli.documents import FORMAT, document
 from lago_images.cli.invocation import Invocation, finish
 from lago_images.cli.tables import tell, terminal_width
+from lago_images.cli.values import REVISION
 from lago_images.console import clean, counted, wrapped
 from lago_images.host.workdir import default_scratch, workdir
 from lago_images.jobs import reproduce as job
@@ -20,7 +21,7 @@ _SHOWN = 40
 @click.command()
 @click.argument("name", shell_complete=published_names)
 @click.option("--arch", default="", help="Of an image with several architectures.")
-@click.option("--revision", type=click.IntRange(min=1), help="By default the one clients get.")
+@click.option("--revision", type=REVISION, help="By default the one clients get.")
 @click.option("--dry-run", is_flag=True, help="Only say what stands in the way; build nothing.")
 @FORMAT
 @click.pass_obj

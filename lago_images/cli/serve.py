@@ -8,6 +8,7 @@ from lago_images.building.boot import machines
 from lago_images.cli.answers import Served
 from lago_images.cli.documents import FORMAT, document
 from lago_images.cli.invocation import Invocation
+from lago_images.cli.values import PORT_NUMBER
 from lago_images.errors import UsageError
 from lago_images.repository.rendering import client_setup
 from lago_images.repository.serving.server import Server
@@ -18,7 +19,7 @@ PORT = 8181
 
 @click.command()
 @click.argument("folder", metavar="[DIR]", required=False, type=click.Path(file_okay=False))
-@click.option("--port", type=click.IntRange(0, 65535), default=PORT, show_default=True)
+@click.option("--port", type=PORT_NUMBER, default=PORT, show_default=True)
 # This machine alone by default: what is served may be a private bucket.
 @click.option("--bind", metavar="ADDRESS", default="127.0.0.1", show_default=True)
 @FORMAT

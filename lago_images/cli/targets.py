@@ -3,17 +3,47 @@
 The check is the callback of the option, so it comes before all that the command does.
 """
 
+import os
 import shlex
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import click
 
+from lago_images.addresses import SCHEME, file_path
 from lago_images.errors import UsageError
 from lago_images.host.files import is_replaceable
 
-FILE = click.Path(path_type=Path, dir_okay=False)
-FOLDER = click.Path(path_type=Path, file_okay=False)
+
+class LocalPath(click.Path):
+    """Take a path of this machine, also as a ``file:`` URL; no other URL is the path of a file."""
+
+    def __init__(self, **extra: Any) -> None:  # noqa: ANN401 -- click's own
+        super().__init__(path_type=Path, **extra)
+
+    def convert(
+        self,
+        value: str | os.PathLike[str],
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> str | bytes | os.PathLike[str]:
+        text = os.fspath(value)
+        scheme = SCHEME.match(text)
+        path = file_path(text) if scheme and scheme[1].lower() == "file" else text
+        if text and (not path or (scheme and path == text) or path.lower().startswith("s3:")):
+            raise self.refusal(text)
+        return super().convert(path, param, ctx)
+
+    def refusal(self, text: str) -> UsageError:
+        """Return why a text that is a URL is refused."""
+        return UsageError(
+            f"{text} is no path of this machine", hint="name a path, or file:///FOLDER/NAME"
+        )
+
+
+FILE = LocalPath(dir_okay=False)
+FOLDER = LocalPath(file_okay=False)
 
 
 def writable(_ctx: click.Context, param: click.Parameter, path: Path | None) -> Path | None:

@@ -2,13 +2,14 @@
 
 import os
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 import click
 
 from lago_images.building.boot import machines, terminal
+from lago_images.building.model import Result
 from lago_images.cli.answers import TriedDisk
 from lago_images.cli.completion import spec_names
 from lago_images.cli.documents import FORMAT, document
@@ -24,6 +25,7 @@ from lago_images.host.redaction import command_line
 from lago_images.host.workdir import default_scratch, workdir
 from lago_images.jobs import trial
 from lago_images.jobs.plan import tree_of
+from lago_images.repository.records.guest_tests import tally
 from lago_images.repository.records.manifest import Manifest
 from lago_images.repository.records.state import StoredBuild
 from lago_images.specs.choosing import is_pattern
@@ -100,10 +102,19 @@ def try_(
             click.echo(document(tried))
         elif disk:
             click.echo(disk.path)
-        if disk and built:
-            for line in _next(invocation, workspace.store, disk, built, keep):
-                workspace.console.info(line)
+        after = _next(invocation, workspace.store, disk, built, keep) if disk and built else ()
+        for line in (*after, *_tests(results, name)):
+            workspace.console.info(line)
     finish(succeeded=built is not None)
+
+
+def _tests(results: Sequence[Result], name: str) -> Iterator[str]:
+    """Yield how the tests of an image ended, if any were run."""
+    for result in results:
+        boot = result.manifest.boot if result.manifest else None
+        told = tally(boot.tests, boot.quarantined) if boot else tally(result.tests)
+        if told and result.name == name:
+            yield told
 
 
 def _next(

@@ -11,16 +11,19 @@ from lago_images.cli.documents import FORMAT, document
 from lago_images.cli.invocation import Invocation, finish
 from lago_images.cli.repo import publishing_from
 from lago_images.cli.tables import tell
+from lago_images.cli.values import REVISION
 from lago_images.console import clean
 from lago_images.repository.publishing import withdrawals
 from lago_images.repository.publishing.publisher import Publisher
 from lago_images.repository.publishing.withdrawals import Affected, HistoryChange
-from lago_images.repository.records.release import NO_COMMIT, Released
+from lago_images.repository.records.release import NO_COMMIT, Release, Released
 from lago_images.repository.verifying.findings import yank as yank_command
 
 _T = TypeVar("_T")
 # Makes the change, with what a release records of who asked for it.
 _Change = Callable[[Publisher, Released], HistoryChange]
+# What would be done to a release; empty where nothing can be.
+_Action = Callable[[Release], str]
 
 
 class _Options(TypedDict):
@@ -49,7 +52,7 @@ def _shared(command: Callable[..., _T]) -> Callable[..., _T]:
 
 @click.command()
 @click.argument("name")
-@click.option("--revision", type=click.IntRange(min=1), help="By default the newest one offered.")
+@click.option("--revision", type=REVISION, help="By default the newest one offered.")
 @click.option("--reason", required=True, help="Why; it is kept in the repository.")
 @_shared
 def yank(
@@ -80,14 +83,14 @@ def yank(
             with_layers=with_layers,
         )
 
-    if _is_agreed(affected, f"withdraw revision {revision} of {name}", options):
+    if _is_agreed(affected, _withdrawal, options):
         changed = _carry_out(invocation, change)
         _show(invocation, changed, _withdrawn(changed), options["form"])
 
 
 @click.command()
 @click.argument("name")
-@click.option("--to", type=click.IntRange(min=1), help="By default the build before the current.")
+@click.option("--to", type=REVISION, help="By default the build before the current.")
 @click.option("--reason", default="", help="Why; it is kept in the repository.")
 @_shared
 def rollback(
@@ -109,7 +112,13 @@ def rollback(
             with_layers=with_layers,
         )
 
-    if _is_agreed(affected, f"go back to the build of revision {to} of {name}", options):
+    def action(release: Release) -> str:
+        older: Release | None = release
+        if release in affected.layers:
+            older = withdrawals.older_without(affected.state, release, affected.build)
+        return f"go back to the build of revision {older.revision} of {older.name}" if older else ""
+
+    if _is_agreed(affected, action, options):
         changed = _carry_out(invocation, change)
         _show(invocation, changed, f"back to the build of revision {to}", options["form"])
 
@@ -121,10 +130,14 @@ def _carry_out(invocation: Invocation, change: _Change) -> HistoryChange:
         return change(publisher, publisher.author.of(commit, dirty=False))
 
 
-def _is_agreed(affected: Affected, action: str, options: _Options) -> bool:
+def _withdrawal(release: Release) -> str:
+    return f"withdraw revision {release.revision} of {release.name}"
+
+
+def _is_agreed(affected: Affected, action: _Action, options: _Options) -> bool:
     """Show what would be done, and ask on a terminal; tell whether to go on.
 
-    Ends the command when the person says no.
+    ``action`` is of the target, and of each layer. Ends the command when the person says no.
     """
     dry_run, is_json = options["dry_run"], options["form"] == "json"
     if dry_run and is_json:
@@ -133,15 +146,23 @@ def _is_agreed(affected: Affected, action: str, options: _Options) -> bool:
     asked = _is_terminal() and not options["yes"]
     if dry_run or asked:
         # Beside a document, stdout has nothing else.
-        tell(f"to do: {action}", err=is_json)
-        end = "" if options["with_layers"] else ", and stays: --with-layers takes it too"
+        tell(f"to do: {action(affected.target)}", err=is_json)
         for layer in affected.layers:
-            line = f"{layer.name} ({layer.arch}) {layer.revision} contains it{end}"
-            tell(line, err=is_json)
+            tell(_of_layer(layer, action(layer), options), err=is_json)
     if asked and not dry_run:
         # On stderr: stdout may be a file, which gets the answer of the command.
         finish(succeeded=click.confirm("go on?", err=True))
     return not dry_run
+
+
+def _of_layer(layer: Release, action: str, options: _Options) -> str:
+    """Return what would become of a layer; without an ``action`` nothing can be done to it."""
+    contains = f"{layer.name} ({layer.arch}) {layer.revision} contains it"
+    if not options["with_layers"]:
+        return f"{contains}, and stays: --with-layers takes it too"
+    if not action:
+        return f"{contains}, and stays: it has no older build without it"
+    return f"to do: {action}: {contains}"
 
 
 def _is_terminal() -> bool:

@@ -49,6 +49,7 @@ class HttpError(Error):
         status: The answer's; 0 where the failure is not in a status.
         again: Seconds that must pass at least before another attempt makes sense; None when none
             does.
+        unreached: No server was found at that address.
     """
 
     def __init__(
@@ -58,12 +59,14 @@ class HttpError(Error):
         *,
         status: int = 0,
         again: float | None = None,
+        unreached: bool = False,
         hint: str | None = None,
     ) -> None:
         super().__init__(f"{doing}: {reason}", hint=hint)
         self.reason = reason
         self.status = status
         self.again = again
+        self.unreached = unreached
 
 
 class TooLargeError(HttpError):
@@ -376,7 +379,8 @@ def _failure(doing: str, error: Exception, limits: Limits) -> HttpError:
             message = "the answer was cut off"
         case _:
             message = _reason(error)
-    return HttpError(doing, message, again=0)
+    unreached = isinstance(error, NameResolutionError | NewConnectionError | ConnectTimeoutError)
+    return HttpError(doing, message, again=0, unreached=unreached)
 
 
 def _reason(error: BaseException) -> str:

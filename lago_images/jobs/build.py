@@ -8,7 +8,7 @@ from lago_images.building.model import Request, Result
 from lago_images.errors import RepositoryError, UsageError
 from lago_images.host import kvm
 from lago_images.host.process import Runner
-from lago_images.jobs.plan import tree_of
+from lago_images.jobs.plan import PLAN_ANEW, tree_of
 from lago_images.jobs.workspace import Workspace
 from lago_images.planning.model import Action, Plan, PlannedImage, Tree
 from lago_images.repository.records.layout import BuildKey
@@ -87,7 +87,7 @@ def _refuse_other_specs(tree: Tree, wanted: Iterable[PlannedImage]) -> None:
         if tree.fingerprints.get(image.name) != image.fingerprint:
             raise UsageError(
                 f"the plan was not made for what is checked out here: {image.name} differs",
-                hint="check out the plan's commit, or make the plan again",
+                hint=PLAN_ANEW,
             )
 
 

@@ -1,7 +1,7 @@
 """Run the job that decides: what there is to do, and why."""
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -26,6 +26,11 @@ from lago_images.repository.records.state import Offers, State, outlined, survey
 from lago_images.settings import FILE
 from lago_images.storage.base import Store
 
+# What to do about a plan of another checkout.
+PLAN_ANEW = (
+    "make one anew: lago-images ci plan --output plan.json, and build again; or check out the "
+    "plan's commit"
+)
 # As many files as a message names.
 _SHOWN = 3
 _S = TypeVar("_S", Offers[ReleaseOutline], State)
@@ -143,22 +148,46 @@ def refuse_dirty(workspace: Workspace, plan: Plan, *, allow: bool) -> str:
     Both by the plan and by what is checked out here; the warning is given where the plan has
     something to publish. Returns it; empty where all is committed. Raises ``UsageError``.
     """
-    dirty = sorted(tree_of(workspace).dirty)
+    tree = tree_of(workspace)
+    dirty = sorted(tree.dirty)
     if not (dirty or plan.dirty):
         return ""
-    files = first_of(dirty, _SHOWN)
     commit = f"commit {plan.head[:7]}" if plan.head else "any commit"
-    message = f"{files or 'what the plan was made from'} {'differ' if dirty[1:] else 'differs'}"
+    message = "; ".join(_uncommitted(workspace, tree, commit))
+    message = message or f"what the plan was made from differs from {commit}"
     if workspace.store.folder is None and not allow:
         raise UsageError(
-            f"{message} from {commit}: nobody could say what is published",
+            f"{message}: nobody could say what is published",
             hint="commit it; or publish it all the same, and on record: --allow-dirty",
         )
     made = f"what is made of {'them' if dirty[1:] else 'it'} is published all the same"
-    warning = f"NOT COMMITTED: {message} from {commit}; {made}"
+    warning = f"NOT COMMITTED: {message}; {made}"
     if any(image.action in WORK for image in plan.images):
         workspace.console.warn(warning)
     return warning
+
+
+def _uncommitted(workspace: Workspace, tree: Tree, commit: str) -> Iterator[str]:
+    """Yield, of the files that are not as in the commit, which differ, and which it lacks."""
+    if workspace.git is None or not tree.dirty:
+        return
+    paths = prefixes(workspace.settings.specs, tree.paths())
+    lacking = tree.dirty - workspace.git.committed(paths)
+    ignored = lacking & workspace.git.ignored(paths) if lacking else lacking
+    if files := tree.dirty - lacking:
+        yield f"{_named(files)} {'differ' if len(files) > 1 else 'differs'} from {commit}"
+    if files := lacking - ignored:
+        yield f"{_named(files)} {'are' if len(files) > 1 else 'is'} in no commit"
+    if ignored:
+        verb, them, their = ("are", "them", "their") if len(ignored) > 1 else ("is", "it", "its")
+        yield (
+            f"{_named(ignored)} {verb} ignored by git (.gitignore) and in no commit: "
+            f"commit {them}, or name {their} URL"
+        )
+
+
+def _named(files: frozenset[str]) -> str:
+    return first_of(sorted(files), _SHOWN)
 
 
 def refuse_passing(workspace: Workspace) -> None:

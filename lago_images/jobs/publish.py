@@ -9,7 +9,7 @@ from lago_images.building.model import Result
 from lago_images.errors import RepositoryError, TamperedError
 from lago_images.jobs import judge
 from lago_images.jobs.outdated import record_outdated
-from lago_images.jobs.plan import tree_of
+from lago_images.jobs.plan import PLAN_ANEW, tree_of
 from lago_images.jobs.workspace import Workspace
 from lago_images.planning.line import Line, published_branch
 from lago_images.planning.model import WORK, Action, Plan, PlannedImage, ReasonKind, Tree
@@ -51,6 +51,7 @@ class PublicationOutcome:
         written: The rendered files that changed.
         findings: What a check of the published files found wrong.
         failed: By name, why an image that has a build was not released.
+        waiting: The newest builds that no release was made of, of images that the plan keeps.
     """
 
     outcomes: Mapping[str, ReleaseOutcome]
@@ -59,6 +60,7 @@ class PublicationOutcome:
     findings: tuple[Finding, ...] = ()
     failed: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     unbuilt: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    waiting: tuple[Manifest, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -173,7 +175,7 @@ def _refuse_other_plan(workspace: Workspace, plan: Plan, tree: Tree) -> None:
     if problems := judge.plan_problems(plan, tree, head, promote=promote):
         raise RepositoryError(
             f"the plan is not one of what is checked out here: {'; '.join(problems)}",
-            hint="check out the plan's commit, or make the plan again",
+            hint=PLAN_ANEW,
         )
 
 
@@ -204,8 +206,9 @@ class _Job:
         # publisher that came since has rendered what it released.
         state = seen or survey(store)
         if not self.outdated and self.is_done(state):
+            lost, waiting = tuple(_lost(state, state)), self.waiting(state)
             return PublicationOutcome(
-                outcomes={}, missing=(), written=(), findings=tuple(_lost(state, state))
+                outcomes={}, missing=(), written=(), findings=lost, waiting=waiting
             )
         # What is written must be listed after the ETags that the publisher has read.
         state = survey(store) if seen else state
@@ -214,11 +217,7 @@ class _Job:
         if not outcomes and not state.releases:
             # Nothing was ever published, and nothing is now: an empty repository stays empty.
             return PublicationOutcome(
-                outcomes={},
-                missing=missing,
-                written=(),
-                failed=failed,
-                unbuilt=self.unbuilt,
+                outcomes={}, missing=missing, written=(), failed=failed, unbuilt=self.unbuilt
             )
         head = None if missing or failed else self.to_record
         # Released, recorded, listed, looked at: the order that the argument in ``releasing`` needs.
@@ -242,7 +241,15 @@ class _Job:
             ),
             failed=failed,
             unbuilt=self.unbuilt,
+            waiting=self.waiting(state),
         )
+
+    def waiting(self, state: State) -> tuple[Manifest, ...]:
+        """Find the builds that are newer than all that was released of the same kept spec."""
+        newest = {(each.key.image, each.fingerprint): each for each in state.unreleased()[::-1]}
+        kept = [image for image in self.plan.images if image.action is Action.KEEP]
+        builds = (newest.get((ImageId(each.name, each.arch), each.fingerprint)) for each in kept)
+        return tuple(build for build in builds if build and _is_newer(state, build))
 
     @property
     def unbuilt(self) -> dict[str, str]:
@@ -453,6 +460,16 @@ def _base_disk(
     same = [release for release in offered if release.build == base.build_id]
     released = (same or offered)[-1:]
     return next((release.manifest.disk.sha256 for release in released if release.manifest), None)
+
+
+def _is_newer(state: State, build: Manifest) -> bool:
+    """Return whether the same spec was released, and only of older builds."""
+    released = [
+        release.manifest.created
+        for release in state.history(build.name, build.arch)
+        if release.manifest and release.fingerprint == build.fingerprint
+    ]
+    return bool(released) and build.created >= max(released)
 
 
 def _promoted(state: State, image: PlannedImage, build_id: str) -> Judged | None:

@@ -431,6 +431,19 @@ class Git:
         listing = self._run("for-each-ref", "--format=%(objectname)", refs)
         return tuple(listing.split())
 
+    def committed(self, paths: Iterable[str]) -> frozenset[str]:
+        """Return the files below ``paths`` that the commit checked out has."""
+        if self.head() is None:
+            return frozenset()
+        listing = self._run("ls-tree", "-r", "-z", "--name-only", "HEAD", "--", *sorted(set(paths)))
+        return frozenset(listing.split("\0")[:-1])
+
+    def ignored(self, paths: Iterable[str]) -> frozenset[str]:
+        """Return the files below ``paths`` that git does not know and leaves alone."""
+        options = ("--others", "--ignored", "--exclude-standard", "-z")
+        listing = self._run("ls-files", *options, "--", *sorted(set(paths)))
+        return frozenset(listing.split("\0")[:-1])
+
     def is_tracked(self, path: Path) -> bool:
         """Return whether a file is in git's index."""
         return self._ask("ls-files", "--error-unmatch", "--", str(path)) is not None

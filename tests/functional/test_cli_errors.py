@@ -269,6 +269,62 @@ def test_build_refuses_a_bucket_that_is_asked_for(repo):
     assert "ci rebuild" in ran.err
 
 
+@pytest.mark.parametrize(
+    ("words", "what"),
+    [
+        ("ci plan --stale 3d", "'3d' is not a number of days"),
+        ("ci rebuild --stale 3d", "'3d' is not a number of days"),
+        ("build --jobs all", "'all' is not a number of chains"),
+        ("repo rollback one --to v1", "'v1' is not the number of a revision"),
+        ("serve --port http", "'http' is not the number of a port"),
+        ("serve --port 70000", "70000 is not in the range 0<=x<=65535"),
+    ],
+)
+def test_what_is_no_number_is_told_with_what_is_wanted(repo, words, what):
+    ran = repo.run(*words.split())
+    assert (ran.code, ran.out) == (2, "")
+    assert what in ran.err
+
+
+def test_clearing_up_a_missing_folder_says_so(repo):
+    ran = repo.run("--repository", "mistyped", "repo", "gc")
+    assert f"there is no folder {repo.root / 'mistyped'}" in ran.err
+    assert "is empty" not in ran.err
+
+
+@pytest.mark.parametrize("url", ["s3://bucket/x", "s3:bucket", "s3:/bucket"])
+def test_build_refuses_a_bucket_as_its_directory(repo, url):
+    for option in (["--repo-dir", url], [f"--repo-dir={url}"]):
+        ran = repo.run("build", *option)
+        assert (ran.code, ran.out) == (2, "")
+        assert f"build makes a directory, and {url} is a bucket" in ran.err
+        assert "hint: to publish to a bucket: lago-images ci rebuild --changed" in ran.err
+    assert not list(repo.root.glob("s3:*"))
+
+
+def test_build_takes_the_url_of_its_directory(repo, tmp_path):
+    ran = repo.run("build", "--repo-dir", f"file://{tmp_path}/by%20url")
+    assert ran.code == 0, ran.err
+    assert (tmp_path / "by url/repo.metadata").exists()
+    assert not (repo.root / "file:").exists()
+
+
+@pytest.mark.parametrize("url", ["s3://bucket/x", "https://host/x", "file://host/x"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        *("build --logs", "build --timings", "try one --output", "ci plan --output"),
+        *("ci report --junit", "init", "man"),
+    ],
+)
+def test_no_file_or_folder_is_named_after_a_url(repo, words, url):
+    before = sorted(repo.root.iterdir())
+    ran = repo.run(*words.split(), url)
+    assert (ran.code, ran.out) == (2, "")
+    assert f"{url} is no path of this machine" in ran.err
+    assert sorted(repo.root.iterdir()) == before
+
+
 def test_the_hint_names_the_settings_missing_for_a_bucket(repo):
     ran = repo.run("ci", "rebuild", "--changed", "--repository", "s3://bucket/prefix", environ=S3)
     assert (ran.code, ran.out) == (2, "")

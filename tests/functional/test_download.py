@@ -183,6 +183,19 @@ def test_a_part_that_cannot_be_resumed_is_not_kept(downloader, server):
     assert left_over(downloader) == ["key.lock"]
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1:1", "nothing.invalid"])
+def test_a_url_that_no_server_is_found_at_is_to_be_checked(downloader, host):
+    with pytest.raises(BuildError, match="failed 4 times") as caught:
+        downloader.fetch(f"http://{host}/disk.qcow2", "key")
+    assert caught.value.hint == f"check the URL: curl -I http://{host}/disk.qcow2"
+
+
+def test_a_file_that_a_server_does_not_have_is_to_be_checked(downloader, server):
+    with pytest.raises(BuildError, match="404 Not Found") as caught:
+        downloader.fetch(server.url + "/mistyped", "key")
+    assert caught.value.hint == f"check the URL: curl -I {server.url}/mistyped"
+
+
 def test_retry_after_sets_the_pause_before_the_next_attempt(downloader, server, pauses):
     server.refuse, server.retry_after = [503, 429], "7"
     assert downloader.fetch(server.url + "/disk", "key").read_bytes() == BODY

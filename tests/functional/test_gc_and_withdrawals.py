@@ -248,6 +248,14 @@ def test_layers_of_a_withdrawn_build_are_listed_and_withdrawn_with_layers(repo):
     shown = repo.call("yank", "debian-12", "--reason", "leak", "--dry-run")
     assert "withdraw revision 4 of debian-12" in shown.stdout
     assert "layer (x86_64) 1 contains it, and stays: --with-layers" in shown.stdout
+    both = ("--dry-run", "--with-layers")
+    shown = repo.call("yank", "debian-12", "--reason", "leak", *both)
+    assert shown.stdout.splitlines() == [
+        "to do: withdraw revision 4 of debian-12",
+        "to do: withdraw revision 1 of layer: layer (x86_64) 1 contains it",
+    ]
+    shown = repo.call("rollback", "debian-12", *both)
+    assert "layer (x86_64) 1 contains it, and stays: it has no older build" in shown.stdout
     plain = repo.json("rollback", "debian-12", "--dry-run")
     assert [one["name"] for one in plain["layers"]] == ["layer"]
     assert repo.revisions == {"debian-12": 4, "layer": 1}

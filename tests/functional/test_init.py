@@ -127,7 +127,38 @@ def test_a_folder_below_the_top_of_its_git_repository_is_told_of(made):
     assert "GitHub reads no workflow here" in ran.err
     assert re.search(r"https://github\.com/\S+/docs/several-repositories\.md", ran.err)
     assert "describes CI" not in ran.err
+    assert "neither a workflow nor a Jenkinsfile was written" in ran.err
+    assert set(contents(made.root / "servers")) == {*FILES} - {*scaffold.PINNED}
     assert "GitHub reads no workflow here" not in made.run("init").err
+
+
+def test_an_example_that_was_deleted_does_not_come_back(made):
+    made.run("init")
+    made.spec("mine", "libguestfs:x")
+    (made.root / "image-specs/my-debian-12").unlink()
+    before = contents(made.root)
+    ran = made.run("init", "--promote", "same-repository")
+    assert (ran.code, contents(made.root)) == (0, before)
+    assert "no example of a spec was written" in ran.err
+
+
+@pytest.mark.parametrize("words", [("-C", "desktops", "init"), ("init", "-C", "desktops")])
+def test_the_folder_that_is_named_is_made(made, words):
+    ran = made.run(*words)
+    assert ran.code == 0, ran.err
+    assert (made.root / "desktops/lago-images.toml").is_file()
+
+
+@pytest.mark.parametrize(
+    "words", [("lint",), ("build",), ("serve",), ("doctor",), ("repo", "list")]
+)
+def test_no_other_command_takes_a_folder_that_is_missing(made, words):
+    for call in (("-C", "mistyped", *words), (*words, "-C", "mistyped")):
+        ran = made.run(*call)
+        assert (ran.code, ran.out) == (2, "")
+        assert "error: there is no folder mistyped" in ran.err
+        assert "lago-images init FOLDER makes one" in ran.err
+    assert not (made.root / "mistyped").exists()
 
 
 def test_what_is_made_by_hand_is_not_committed(made):

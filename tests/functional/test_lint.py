@@ -114,6 +114,24 @@ def test_one_spec_is_checked_among_the_others(repo):
     assert (ran.code, ran.out) == (2, "image-specs/b:8: unknown command 'bad'\n")
 
 
+@pytest.mark.parametrize(
+    ("wanted", "what", "hint"),
+    [
+        ("image-specs/webb", "no file image-specs/webb, and no spec", "did you mean 'web'?"),
+        ("specs/web", "no file specs/web\n", "did you mean 'web'?"),
+        ("webb", "no spec 'webb'", "did you mean 'web'?"),
+        ("image-specs/nope", "no file image-specs/nope, and no spec", "the specs are in "),
+        ("nope", "no spec 'nope'", "the specs are in "),
+    ],
+)
+def test_a_spec_that_is_not_there_is_told_with_what_is_near(repo, wanted, what, hint):
+    repo.spec("web", "libguestfs:x")
+    ran = repo.run("lint", wanted)
+    assert (ran.code, ran.out) == (2, "")
+    assert f"error: there is {what}" in ran.err
+    assert f"hint: {hint}" in ran.err
+
+
 def test_another_folder_of_specs_is_checked(repo, tmp_path):
     other = tmp_path / "other"
     other.mkdir()

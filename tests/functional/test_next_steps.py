@@ -93,6 +93,33 @@ def test_what_is_built_again_unchanged_is_published_by_the_command_that_is_sugge
     assert "layer: released revision 2" in ran.out
 
 
+def test_a_plan_of_another_checkout_is_made_anew(repo):
+    assert repo.run("ci", "plan", "--output", "plan.json").code == 0
+    repo.disk("one.img", seed=3)
+    repo.commit()
+    for command in (["ci", "publish"], ["ci", "build", "one"]):
+        ran = repo.run(*command, "--plan", "plan.json")
+        assert ran.code != 0
+        assert "make one anew: lago-images ci plan --output plan.json" in ran.err
+
+
+def test_publishing_names_a_build_that_waits_and_was_not_asked_for(repo):
+    repo.spec("other", "simple:one.img")
+    repo.commit()
+    assert "not released" not in repo.run("ci", "build", "one", "other").err
+    assert "not released" not in repo.run("ci", "publish").err
+    assert repo.run("ci", "build", "one").code == 0
+    for _ in range(2):
+        ran = repo.run("ci", "publish")
+        assert (ran.code, ran.out) == (0, ""), ran.err
+        [note] = re.findall(r"^note: one: its build .*", ran.err, re.MULTILINE)
+        assert "is not released: it was asked for by name" in note
+    [command] = re.findall(r"(lago-images ci rebuild one) builds", note)
+    assert repo.run(*shlex.split(command)[1:]).code == 0
+    ran = repo.run("ci", "publish")
+    assert (ran.code, "not released" in ran.err) == (0, False), ran.err
+
+
 def test_a_build_of_a_saved_plan_is_published_by_the_command_that_is_suggested(repo):
     assert repo.run("build").code == 0
     saved, results = repo.root.parent / "plan.json", repo.root.parent / "results"

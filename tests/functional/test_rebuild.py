@@ -267,6 +267,19 @@ def test_uncommitted_changes_are_recorded_and_warned_of(repo):
     assert f"of commit {repo.head[:7]} and files that were not committed then" in kept
 
 
+def test_a_file_that_git_does_not_have_is_told_as_such_and_once(repo):
+    repo.spec("mine", "simple:disks/mine.qcow2")
+    repo.spec("other", "simple:disks/other.img")
+    repo.write(".gitignore", "*.qcow2\n*/\n!disks/\n!image-specs/\n")
+    repo.commit()
+    repo.disk("disks/mine.qcow2")
+    repo.disk("disks/other.img")
+    ran = repo.run("ci", "publish")
+    [warning] = [line for line in ran.err.splitlines() if "NOT COMMITTED" in line]
+    assert "disks/other.img is in no commit; disks/mine.qcow2 is ignored by git" in warning
+    assert "(.gitignore) and in no commit: commit it, or name its URL" in warning
+
+
 @pytest.mark.parametrize("command", [("ci", "rebuild", "--changed"), ("ci", "publish")])
 def test_uncommitted_changes_are_refused_for_a_bucket(repo, ceph20, command):
     bucket = ceph20.new_bucket()

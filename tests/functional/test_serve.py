@@ -1,6 +1,7 @@
 """The server over a real directory repository, asked by real sockets."""
 
 import contextlib
+import errno
 import gzip
 import http.client
 import io
@@ -365,7 +366,29 @@ def test_a_port_in_use_is_reported(folder, server):
         Server(
             DirectoryStore(path=folder), Console(), bind="127.0.0.1", port=server.server_address[1]
         )
-    assert raised.value.hint is not None
+    assert "choose another --port" in (raised.value.hint or "")
+
+
+@pytest.mark.parametrize(
+    ("bind", "hint"),
+    # RFC 5737 keeps these addresses for documents, RFC 6761 the name for what does not exist.
+    [("192.0.2.1", "no address of this machine"), ("nothing.invalid", "no such host is known")],
+)
+def test_the_hint_fits_an_address_that_cannot_be_served_at(folder, bind, hint):
+    with pytest.raises(Error, match="cannot serve at") as raised:
+        Server(DirectoryStore(path=folder), Console(), bind=bind, port=0)
+    assert hint in (raised.value.hint or "")
+    assert "--port" not in (raised.value.hint or "")
+
+
+def test_the_hint_names_ports_that_are_for_root(folder, monkeypatch):
+    def refuse(_self, _address):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr("lago_images.repository.serving.server.socket.socket.bind", refuse)
+    with pytest.raises(Error, match="cannot serve at") as raised:
+        Server(DirectoryStore(path=folder), Console(), bind="127.0.0.1", port=80)
+    assert "below 1024" in (raised.value.hint or "")
 
 
 def test_serve_prints_client_commands_and_ends_with_ctrl_c(folder, tmp_path):
@@ -401,4 +424,15 @@ def test_serve_refuses_an_empty_repository(tmp_path):
     done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1
     assert "nothing was published there" in done.stderr
+    assert f"--repository {tmp_path} build publishes to one" in done.stderr
+    assert "bucket" not in done.stderr
     assert done.stdout == ""
+
+
+def test_serve_names_the_way_of_another_programs_images(tmp_path):
+    (tmp_path / "index").write_text("[fedora]\nname=Fedora\nfile=fedora.xz\n")
+    argv = [sys.executable, "-m", "lago_images", "serve", str(tmp_path)]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "it has an index of another program" in done.stderr
+    assert "docs/moving.md" in done.stderr

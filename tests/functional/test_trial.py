@@ -1,5 +1,6 @@
 """An image tried out before it is published, and one looked into afterwards."""
 
+import io
 import os
 import re
 import shlex
@@ -7,9 +8,20 @@ import subprocess
 import sys
 
 import pytest
+from click.testing import CliRunner
 
+from lago_images.building.model import Result
+from lago_images.cli.invocation import Invocation
+from lago_images.cli.trial import try_
+from lago_images.console import Console
 from lago_images.jobs import trial
 from lago_images.repository.browsing import queries
+from lago_images.repository.records.guest_tests import (
+    GuestTestRecord,
+    QuarantinedFailure,
+    tally,
+)
+from lago_images.repository.records.manifest import BootTest
 from lago_images.repository.records.state import StoredBuild
 from lago_images.storage.directory.store import DirectoryStore
 from tests.support.builders import manifest, put, put_build, spec
@@ -125,6 +137,44 @@ def test_a_failed_trial_leaves_no_disk(repo):
     ran = repo.run("try", "bad")
     assert ran.code != 0
     assert not (repo.root / "bad.qcow2").exists()
+
+
+PASSED = GuestTestRecord(name="one.test", exit_code=0)
+FAILED = GuestTestRecord(name="one.tests/dns", exit_code=1)
+HELD = QuarantinedFailure(what=FAILED.name, problem="exit 1", issue="URL", until="2999-12-31")
+
+
+@pytest.mark.parametrize(
+    ("ending", "told"),
+    [
+        ({"manifest": None, "tests": (PASSED, FAILED)}, "tests: 1 passed, 1 failed"),
+        ({"boot": (PASSED, FAILED), "held": (HELD,)}, "tests: 1 passed, 1 quarantined"),
+        ({"boot": ()}, None),
+    ],
+)
+def test_try_ends_with_how_the_tests_ended(repo, monkeypatch, ending, told):
+    boot = BootTest(
+        seconds=1, accel="tcg", tests=ending.get("boot", ()), quarantined=ending.get("held", ())
+    )
+    built = ending.get("manifest", manifest("one", "b1", boot=boot))
+    result = Result(
+        name="one", arch="x86_64", manifest=built, seconds=1, tests=ending.get("tests", ())
+    )
+    disk = trial.FinishedDisk(path=repo.root / "one.qcow2", format="qcow2", arch="x86_64")
+    monkeypatch.setattr(trial, "build_only", lambda *_: (None, [result]))
+    monkeypatch.setattr(trial, "unpack", lambda *_: disk)
+    monkeypatch.chdir(repo.root)
+    stream = io.StringIO()
+    CliRunner().invoke(try_, ["one"], obj=Invocation(console=Console(stream=stream)))
+    last = stream.getvalue().splitlines()[-1]
+    assert last == told if told else not last.startswith("tests:")
+
+
+def test_tests_are_counted_by_how_they_ended():
+    other = GuestTestRecord(name="one.tests/ntp", problem="not run")
+    assert tally([PASSED, FAILED, other], [HELD]) == "tests: 1 passed, 1 failed, 1 quarantined"
+    assert tally([PASSED, PASSED]) == "tests: 2 passed"
+    assert tally([]) == ""
 
 
 def test_an_unknown_name_is_a_usage_error(repo):

@@ -238,7 +238,7 @@ def rollback(
     releases = _go_back(publisher, state, target, reason, released)
     taken: list[Release] = []
     for layer in affected.layers if with_layers else ():
-        if older := _without(state, layer, affected.build):
+        if older := older_without(state, layer, affected.build):
             why = f"its base {name} went back to revision {target.revision}"
             taken += _go_back(publisher, state, older, why, released)
     refreshed = publisher.refresh()
@@ -285,7 +285,7 @@ def _current_layers(state: State, build: BuildKey) -> tuple[Release, ...]:
     return tuple(layer for layer in layers if layer == state.current(*layer.key.image))
 
 
-def _without(state: State, layer: Release, build: BuildKey) -> Release | None:
+def older_without(state: State, layer: Release, build: BuildKey) -> Release | None:
     """Return the newest older release of a layer that does not contain a build; None for none."""
     image = layer.key.image
     tainted = {each.build for each in containing(state, build) if each.key.image == image}

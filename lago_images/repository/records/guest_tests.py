@@ -1,5 +1,6 @@
 """Define the records of a spec's own tests, and of failures that are held back for a while."""
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -58,3 +59,16 @@ class QuarantinedFailure:
     def __str__(self) -> str:
         """Return what failed, how, and until when that is held back."""
         return f"{self.what}: {self.problem} (quarantined until {self.until}: {self.issue})"
+
+
+def tally(tests: Sequence[GuestTestRecord], held: Iterable[QuarantinedFailure] = ()) -> str:
+    """Return how many tests passed, failed, and failed but were held back; empty for no tests."""
+    quarantined = {failure.what for failure in held}
+    failures = [test.name in quarantined for test in tests if not test.has_passed]
+    counts = {
+        "passed": len(tests) - len(failures),
+        "failed": failures.count(False),
+        "quarantined": failures.count(True),
+    }
+    told = ", ".join(f"{count} {how}" for how, count in counts.items() if count)
+    return f"tests: {told}" if told else ""

@@ -3,7 +3,7 @@
 import re
 from enum import StrEnum
 
-from lago_images.errors import NotFoundError
+from lago_images.errors import MANUAL, NotFoundError
 from lago_images.repository.records import layout
 from lago_images.storage.base import Store
 
@@ -26,6 +26,15 @@ class Presence(StrEnum):
 def names_others(index: bytes) -> bool:
     """Return whether an index leads clients to disks that are not where ours are."""
     return _NAMES_OTHERS.search(index) is not None
+
+
+def another(url: str) -> tuple[str, str]:
+    """Return why another program's repository is none of ours, and what to do about it."""
+    what = (
+        f"{url}: it has an {layout.INDEX} of another program and no {layout.RELEASES}: "
+        "it is no repository of lago-images"
+    )
+    return what, f"how its images move to one: {MANUAL}/moving.md"
 
 
 def look(store: Store) -> Presence:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from lago_images.errors import NotFoundError, RepositoryError
 from lago_images.repository.records import layout
 from lago_images.repository.records.parsing import parse_json
+from lago_images.repository.records.presence import Presence, another, look
 from lago_images.repository.rendering import lago
 from lago_images.repository.rendering.commands import Commands
 from lago_images.repository.rendering.site import PublicKey
@@ -48,10 +49,13 @@ def read(store: Store) -> ClientView:
     try:
         data = store.get(layout.METADATA).data
     except NotFoundError as error:
+        if look(store) is Presence.ANOTHER:
+            what, hint = another(store.url)
+            raise RepositoryError(what, hint=hint) from error
+        to_publish = "lago-images build" if store.folder else "lago-images ci rebuild --changed"
         raise RepositoryError(
             f"{store.url} has no {layout.METADATA}: nothing was published there",
-            hint="check that it is the repository you mean; what is built is published to one by "
-            "lago-images build, or to a bucket by lago-images ci rebuild",
+            hint=f"check that it is the repository you mean; {to_publish} publishes to one",
         ) from error
     return replace(describe(data), key=_key(store))
 

@@ -8,6 +8,7 @@ HTTP is waitress's: Python's http.server answered a GET with a body twice, and a
 silent connection used up the descriptors.
 """
 
+import errno
 import logging
 import re
 import resource
@@ -41,6 +42,15 @@ _LEAST_CONNECTIONS, _MOST_CONNECTIONS = 16, 1000
 # What else than connections takes descriptors: the store's connections, libraries, the log.
 _SPARE_DESCRIPTORS = 56
 _HIGH_WATER = 2 * 2**20
+
+# What to do where the system gives no socket for an address and port.
+_LISTENING = {
+    errno.EADDRINUSE: "choose another --port, or --port 0 for any free one",
+    errno.EADDRNOTAVAIL: "that is no address of this machine: --bind one that `ip addr` shows, or "
+    "0.0.0.0 for all of them",
+    errno.EACCES: "a port below 1024 is for root alone: choose another --port",
+    socket.EAI_NONAME: "no such host is known: --bind an address of this machine, or 0.0.0.0",
+}
 
 _Headers = list[tuple[str, str]]
 _Start = Callable[[str, _Headers], object]
@@ -162,7 +172,7 @@ def _listen(bind: str, port: int) -> socket.socket:
         listening.close()
         raise Error(
             f"cannot serve at {bind} port {port}: {getattr(error, 'strerror', None) or error}",
-            hint="choose another --port, or --port 0 for any free one",
+            hint=_LISTENING.get(getattr(error, "errno", None) or 0, "check --bind and --port"),
         ) from error
     return listening
 

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 from lago_images.console import Advance, Console
 from lago_images.errors import (
-    MANUAL,
     CommandError,
     RepositoryError,
     SettingsError,
@@ -25,7 +24,7 @@ from lago_images.host.threads import side_by_side
 from lago_images.repository.publishing.retention import Retention
 from lago_images.repository.records import layout
 from lago_images.repository.records.layout import ImageId, owner
-from lago_images.repository.records.presence import Presence, look
+from lago_images.repository.records.presence import Presence, another, look
 from lago_images.repository.records.reading import THREADS
 from lago_images.repository.records.state import State
 from lago_images.repository.rendering import client_setup
@@ -288,11 +287,8 @@ def refuse_nothing(store: Store, *, is_named: bool) -> None:
         hint = f"check the path or URL; {_FIRST}" if is_named else _FIRST
         raise UsageError(f"nothing was ever published in {store.url}", hint=hint)
     if found is Presence.ANOTHER:
-        raise UsageError(
-            f"{store.url}: it has an {layout.INDEX} of another program and no {layout.RELEASES}: "
-            "it is no repository of lago-images",
-            hint=f"how its images move to one: {MANUAL}/moving.md",
-        )
+        what, hint = another(store.url)
+        raise UsageError(what, hint=hint)
     if found is Presence.STRANGE:
         raise UsageError(f"there is no repository in {store.url}", hint=_CHECK)
 
