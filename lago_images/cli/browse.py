@@ -11,6 +11,7 @@ from lago_images.cli.documents import FORMAT, document
 from lago_images.cli.invocation import Invocation, finish
 from lago_images.cli.moments import age, minute
 from lago_images.cli.tables import table, terminal_width
+from lago_images.cli.values import EVENTS, REVISION
 from lago_images.console import clean, counted, first_of, human_size, wrapped
 from lago_images.errors import Error, UsageError
 from lago_images.repository.browsing import queries
@@ -188,7 +189,7 @@ def _list_lines(
 @click.command()
 @click.argument("name", shell_complete=published_names, callback=_refuse_places)
 @_ARCH
-@click.option("--revision", type=click.IntRange(min=1), help="By default the newest one offered.")
+@click.option("--revision", type=REVISION, help="By default the newest one offered.")
 @FORMAT
 @click.pass_obj
 def show(invocation: Invocation, name: str, arch: str, revision: int | None, form: str) -> None:
@@ -361,7 +362,7 @@ def _revision_lines(revisions: Sequence[Revision], width: int | None) -> Iterato
 @click.command()
 @click.argument("name", required=False, shell_complete=published_names, callback=_refuse_places)
 @_ARCH
-@click.option("-n", "--most", type=click.IntRange(min=1), metavar="N", help="The newest N events.")
+@click.option("-n", "--most", type=EVENTS, metavar="N", help="The newest N events.")
 @FORMAT
 @click.pass_obj
 def log(invocation: Invocation, name: str | None, arch: str, most: int | None, form: str) -> None:

@@ -24,5 +24,6 @@ class Number(click.IntRange):
 
 DAYS = Number("a number of days", 0)
 CHAINS = Number("a number of chains", 1)
+EVENTS = Number("a number of events", 1)
 REVISION = Number("the number of a revision", 1)
 PORT_NUMBER = Number("the number of a port", 0, 65535)
