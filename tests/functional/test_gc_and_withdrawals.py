@@ -184,7 +184,7 @@ def test_a_mistyped_path_creates_no_repository(tmp_path):
     path = tmp_path / "image-rpeo"
     environ = {"LAGO_IMAGES_BASE_URL": "http://images.test", "LAGO_IMAGES_REPOSITORY": str(path)}
     done = Repository(store=DirectoryStore(path=path), environ=environ).call("gc", "--apply")
-    assert f"{path} is empty" in done.stderr
+    assert f"there is no folder {path}: nothing is published there" in done.stderr
     assert not path.exists()
 
 
