@@ -71,16 +71,14 @@ def customise(
             why, first = f"it did not succeed in namespaces: {error}", error
         else:
             reason = _CHOSEN if context.settings.engine == rules.NAMESPACE else _NOTHING_AGAINST
-            record = EngineRecord(name=rules.NAMESPACE, why=reason)
-            _tell(spec, context, runner, record)
+            record = _told(spec, context, runner, rules.NAMESPACE, reason)
             return Customised(prepared=done, engine=record)
     if context.settings.engine == rules.NAMESPACE:
         raise BuildError(
             f"{spec.name} cannot be built in namespaces: {why}",
             hint='engine = "auto" takes the appliance for what namespaces cannot do',
         )
-    record = EngineRecord(name=rules.APPLIANCE, why=why)
-    _tell(spec, context, runner, record)
+    record = _told(spec, context, runner, rules.APPLIANCE, why)
     try:
         done = sysprep.customise(spec, prepared, workdir, context, runner, accel=accel)
     except (Error, OSError) as second:
@@ -128,7 +126,9 @@ def _reader(root: Path) -> Callable[[str], str]:
     return read
 
 
-def _tell(spec: Spec, context: Context, runner: Runner, record: EngineRecord) -> None:
-    line = f"{spec.name}: engine {record.name} ({record.why})"
+def _told(spec: Spec, context: Context, runner: Runner, name: str, why: str) -> EngineRecord:
+    """Return the record of an engine, which the console and the log are told of."""
+    line = f"{spec.name}: engine {name} ({why})"
     context.console.info(line)
     runner.note(line)
+    return EngineRecord(name=name, why=why)
