@@ -117,18 +117,18 @@ baked() {
   done
 }
 
-# An account's end, and that of a password, keep out who has it; a change at the first login does not.
-is_ended() {
-  "$1" "$2" chkexpiry </dev/null >/dev/null 2>&1
-  case $? in 13 | 27) return 0 ;; *) return 1 ;; esac
-}
-
-answer() { if [ "$1" = 0 ]; then echo "login-works $2"; else echo "login-fails $2"; fi; }
-
 # What others than root may write to here makes them root.
 writable() {
   find /etc -xdev ! -type l ! -perm -1000 \( -perm -002 -o -perm -020 -group 0 \) 2>/dev/null |
     head -n 20 | sed 's/^/writable /'
+}
+
+answer() { if [ "$1" = 0 ]; then echo "login-works $2"; else echo "login-fails $2"; fi; }
+
+# An account's end, and that of a password, keep out who has it; a change at the first login does not.
+is_ended() {
+  "$1" "$2" chkexpiry </dev/null >/dev/null 2>&1
+  case $? in 13 | 27) return 0 ;; *) return 1 ;; esac
 }
 
 # By the guest's own PAM, which knows how its shadow file is written.
