@@ -30,18 +30,24 @@ need("apt-get", "mmdebstrap", "mkfs.vfat", "mcopy", "7zz", "bwrap", "slirp4netns
 HEAD = "#arch=x86_64\n#distro=debian\n#expand=/dev/sda3\n#boot-test=no: only its bytes matter\n"
 
 
+def reproduced(specs):
+    """Build both images and then each again, to the same bytes; what that said of each."""
+    ran = specs.run("build", timeout=1800)
+    assert ran.code == 0, ran.err
+    said = [specs.run("repo", "reproduce", name, timeout=1800) for name in ("below", "above")]
+    for again in said:
+        assert again.code == 0, again.out + again.err
+        assert "same bytes" in again.out
+    return said
+
+
 def test_a_base_and_a_layer_of_namespaces_are_the_same_bytes_again(tmp_path):
     specs = SpecsRepo.create(tmp_path / "specs", {"LAGO_IMAGES_ENGINE": "namespace"})
     specs.write("image-specs/below", f"{HEAD}#base=bootstrap:debian-12\n")
     commands = "install less\nrun-command useradd --create-home me\nroot-password password:123456\n"
     specs.write("image-specs/above", f"{HEAD}#base=layer:below\n{commands}")
     specs.commit()
-    ran = specs.run("build", timeout=1800)
-    assert ran.code == 0, ran.err
-    for name in ("below", "above"):
-        again = specs.run("repo", "reproduce", name, timeout=1800)
-        assert again.code == 0, again.out + again.err
-        assert "same bytes" in again.out
+    reproduced(specs)
 
 
 MOMENT = "20260131T120000Z"
@@ -76,11 +82,6 @@ def test_a_base_of_a_snapshot_and_a_layer_are_the_same_bytes_again(tmp_path, sna
     specs.write("image-specs/below", f"{HEAD}#base=bootstrap:debian-12\n{mirror}")
     specs.write("image-specs/above", f"{HEAD}#base=layer:below\nrun-command useradd me\n")
     specs.commit()
-    ran = specs.run("build", timeout=1800)
-    assert ran.code == 0, ran.err
-    for name in ("below", "above"):
-        again = specs.run("repo", "reproduce", name, timeout=1800)
-        assert again.code == 0, again.out + again.err
-        assert "same bytes" in again.out
+    for again in reproduced(specs):
         # Nothing moves on.
         assert "archives that move on" not in again.err
