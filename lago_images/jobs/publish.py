@@ -8,17 +8,18 @@ from types import MappingProxyType
 from lago_images.building.model import Result
 from lago_images.errors import RepositoryError, TamperedError
 from lago_images.jobs import judge
+from lago_images.jobs.build_offers import BuildOffers
 from lago_images.jobs.outdated import record_outdated
 from lago_images.jobs.plan import PLAN_ANEW, tree_of
 from lago_images.jobs.workspace import Workspace
 from lago_images.planning.line import Line, published_branch
-from lago_images.planning.model import WORK, Action, Plan, PlannedImage, ReasonKind, Tree
+from lago_images.planning.model import WORK, Action, Plan, PlannedImage, Tree
 from lago_images.repository.publishing import releasing
 from lago_images.repository.publishing.copying import Judged
 from lago_images.repository.publishing.publisher import Publisher, publishing
 from lago_images.repository.publishing.releasing import Decision, IsAncestor, ReleaseOutcome
 from lago_images.repository.records.fields import line
-from lago_images.repository.records.layout import BuildKey, ImageId
+from lago_images.repository.records.layout import ImageId
 from lago_images.repository.records.manifest import Manifest
 from lago_images.repository.records.release import NO_COMMIT, Release
 from lago_images.repository.records.state import State, digest, survey
@@ -36,8 +37,6 @@ from lago_images.repository.verifying.findings import (
     restore_or_withdraw,
 )
 from lago_images.repository.verifying.web import base_url_problem
-
-_ASKED = {ReasonKind.FORCED, ReasonKind.STALE, ReasonKind.OUTDATED}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -280,13 +279,20 @@ class _Job:
         self, state: State
     ) -> tuple[list[tuple[PlannedImage, Judged | Release]], tuple[str, ...]]:
         """Find the build of each image to release, a base before its layers; and name the rest."""
+        offers = BuildOffers(
+            state=state,
+            plan=self.plan,
+            results=self.results,
+            forms=self.tree.also,
+            is_promoting=self.workspace.is_promoting,
+        )
         places = {name: number for chain in self.plan.chains for number, name in enumerate(chain)}
         builds: list[tuple[PlannedImage, Judged | Release]] = []
         missing = []
         for image in self.plan.images:
             if image.action not in WORK:
                 continue
-            judged = self._build_of(state, image)
+            judged = offers.build_of(image)
             if judged is None:
                 missing.append(image.name)
             else:
@@ -302,38 +308,6 @@ class _Job:
         # A layer's release binds that of its base, which has to exist by then.
         builds.sort(key=lambda pair: places.get(pair[0].name, 0))
         return builds, tuple(missing)
-
-    def _build_of(self, state: State, image: PlannedImage) -> Judged | None:
-        """Find the build that is to become public as a planned image; None for none."""
-        if image.action is Action.PROMOTE and image.promote:
-            return _promoted(state, image, image.promote)
-        # Of builds that nobody released, this run's alone are to be released without promotion.
-        others = self.workspace.is_promoting
-        result = self.results.get((image.name, image.arch))
-        if result is not None and result.manifest is not None:
-            judged = _reported(state, image, result.manifest)
-            # A result is a file that somebody wrote: the build it names may be another run's.
-            is_ours = judged is not None and (others or judged.manifest.created >= self.plan.made)
-            return judged if is_ours else None
-        # After a failure, a later attempt of this run may have built what it could not report.
-        failed = result is not None
-        asked = any(reason.kind in _ASKED for reason in image.reasons)
-        # What such an entry asks for is a build that was made after it was asked.
-        since = self.plan.made if asked or failed else 0
-        manifests = list(state.unreleased(image.fingerprint)) if others else []
-        current = state.current(image.name, image.arch)
-        if current and current.manifest and current.revision > image.revision:
-            # Another run was faster than this one.
-            manifests.append(current.manifest)
-        fitting = (
-            Judged(manifest=manifest, sha256=digest(manifest))
-            for manifest in manifests
-            if (manifest.name, manifest.arch) == (image.name, image.arch)
-            and manifest.fingerprint == image.fingerprint
-            and manifest.created >= since
-            and self.tree.also <= manifest.also.keys()
-        )
-        return next(fitting, None)
 
     @property
     def to_record(self) -> str | None:
@@ -472,19 +446,6 @@ def _is_newer(state: State, build: Manifest) -> bool:
     return bool(released) and build.created >= max(released)
 
 
-def _promoted(state: State, image: PlannedImage, build_id: str) -> Judged | None:
-    """Return the staged build that the plan promotes, by the digest that the plan has of it."""
-    key = BuildKey(name=image.name, arch=image.arch, build_id=build_id)
-    if not _is_stored(state, key):
-        return None
-    history = state.history(key.name, key.arch)
-    released = (release.manifest for release in history if release.build == build_id)
-    manifest = state.staged.get(key) or next(released, None)
-    if manifest is None or manifest.fingerprint != image.fingerprint:
-        return None
-    return Judged(manifest=manifest, sha256=image.promote_sha256 or digest(manifest))
-
-
 def _lost(surveyed: State, state: State) -> Iterator[Finding]:
     """Find what clients get now and what the list, made before, lacks or has of another size."""
     for image in state.images:
@@ -493,19 +454,3 @@ def _lost(surveyed: State, state: State) -> Iterator[Finding]:
             repair = restore_or_withdraw(release.public, [release.revision], "lost")
             message = f"an object of {release.key}, which clients are offered, is lost or cut"
             yield problem(release.public.folder, message, repair)
-
-
-def _reported(state: State, image: PlannedImage, manifest: Manifest) -> Judged | None:
-    """Return the build that a result reports, by the digest that what is staged must have."""
-    key = BuildKey(name=image.name, arch=image.arch, build_id=manifest.build_id)
-    is_other = manifest.key != key or manifest.fingerprint != image.fingerprint
-    if is_other or not _is_stored(state, key):
-        return None
-    return Judged(manifest=manifest, sha256=digest(manifest))
-
-
-def _is_stored(state: State, key: BuildKey) -> bool:
-    """Return whether a build is staged, be it damaged, or was released already."""
-    if key in state.released_builds or key in state.unreadable:
-        return True
-    return key in state.staged and key not in state.incomplete
