@@ -45,7 +45,7 @@ class Request:
 
     Attributes:
         commit: What is checked out; ``unknown`` outside git.
-        dirty: True if the specs differ from that commit.
+        dirty: True if that commit lacks something of the files it is built from.
         base: For a layer whose base is not built in this run, the base's build in the
             repository: published, or about to be promoted. None for others.
         expected: Seconds that the published build of the image took; None without one.

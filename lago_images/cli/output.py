@@ -56,7 +56,7 @@ def build_and_publish(
 ) -> None:
     """Build and publish as a plan that was made from ``state`` says, show it, end the command."""
     console = workspace.console
-    warning = refuse_dirty(workspace, plan, allow=allow_dirty)
+    refuse_dirty(workspace, plan, allow=allow_dirty)
     # On stderr: stdout is for data.
     for line in plan_lines(plan, terminal_width(sys.stderr)):
         console.info(line)
@@ -73,7 +73,7 @@ def build_and_publish(
     if not (ended.results or ended.publication.outcomes):
         say("nothing to build")
     images = image_reports(workspace.store, plan, ended.results, ended.publication, state)
-    show_end(workspace, images, ended.results, ended.publication, ok=ended.ok, warning=warning)
+    show_end(workspace, images, ended.results, ended.publication, ok=ended.ok)
     if form == "json":
         click.echo(document(run_report(workspace, images, ended.publication, ok=ended.ok)))
     finish(succeeded=ended.ok and is_written)
@@ -121,16 +121,10 @@ def show_end(
     publication: PublicationOutcome,
     *,
     ok: bool,
-    warning: str = "",
 ) -> None:
-    """Show how a run with a publication ended, and where that can be seen.
-
-    ``warning`` is of what was published; empty for none.
-    """
+    """Show how a run with a publication ended, and where that can be seen."""
     console = workspace.console
     show_summary(console, images)
-    if warning and publication.outcomes:
-        console.warn(warning)
     is_public = any(each.outcome in _PUBLIC for each in images)
     if ok or is_public:
         _show_next(workspace, ok=ok)

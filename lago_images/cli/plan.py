@@ -16,6 +16,7 @@ from lago_images.cli.values import DAYS
 from lago_images.console import wrapped
 from lago_images.host.files import replace
 from lago_images.jobs import plan as plan_job
+from lago_images.jobs.workspace import Workspace
 from lago_images.planning import formats
 from lago_images.planning.history import Ask
 from lago_images.planning.model import WORK, Plan
@@ -79,6 +80,7 @@ def plan(
         environment.append(workspace.environ, formats.to_github(plan))
         workspace.console.info(formats.summary(plan))
     show_plan(plan, form)
+    note_uncommitted(workspace, plan)
     if exit_code and any(image.action in WORK for image in plan.images):
         raise click.exceptions.Exit(_TO_DO)
 
@@ -89,6 +91,12 @@ def show_plan(plan: Plan, form: str) -> None:
         click.echo("\n".join(plan_lines(plan, terminal_width())))
     else:
         click.echo(_FORMATS[form](plan), nl=False)
+
+
+def note_uncommitted(workspace: Workspace, plan: Plan) -> None:
+    """Print which files of what a plan builds are not committed, if any."""
+    if plan.dirty and (message := plan_job.uncommitted_work(workspace, plan)):
+        workspace.console.info(f"note: not committed: {message}")
 
 
 def plan_lines(plan: Plan, width: int | None) -> list[str]:

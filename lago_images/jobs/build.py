@@ -8,9 +8,10 @@ from lago_images.building.model import Request, Result
 from lago_images.errors import RepositoryError, UsageError
 from lago_images.host import kvm
 from lago_images.host.process import Runner
-from lago_images.jobs.plan import PLAN_ANEW, tree_of
+from lago_images.jobs.plan import PLAN_ANEW, is_dirty, tree_of
 from lago_images.jobs.workspace import Workspace
 from lago_images.planning.model import Action, Plan, PlannedImage, Tree
+from lago_images.planning.uncommitted import Uncommitted
 from lago_images.repository.records.layout import BuildKey
 from lago_images.repository.records.release import NO_COMMIT
 from lago_images.repository.records.state import State, StoredBuild, survey
@@ -58,13 +59,14 @@ def _requests(workspace: Workspace, plan: Plan, names: Sequence[str]) -> Mapping
     here = {image.name for image in wanted}
     state = survey(workspace.store)
     bases = _bases(state, tree, planned, here)
+    uncommitted = Uncommitted.of(tree)
     lines = {image.name: tuple(descent(tree.specs[image.name], tree.specs)) for image in wanted}
     return {
         image.name: Request(
             spec=tree.specs[image.name],
             fingerprint=image.fingerprint,
             commit=plan.head or NO_COMMIT,
-            dirty=plan.dirty,
+            dirty=is_dirty(plan, uncommitted, image.name),
             base=bases.get(image.name),
             expected=_expected(state, image),
             below=lines[image.name][1:],

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from datetime import date
 
 from lago_images.planning.model import WORK, Action, Plan, PlannedImage, Tree
+from lago_images.planning.uncommitted import Uncommitted
 from lago_images.repository.records.manifest import BootTest, Manifest
 from lago_images.specs.bases import required_firmwares
 from lago_images.specs.boot_check import boot_check
@@ -140,8 +141,8 @@ def _built(manifest: Manifest, spec: Spec, tree: Tree) -> Iterator[str]:
     size = size_bytes(ours["size"]) if "size" in ours else None
     if size is not None and not size <= manifest.disk.virtual_size < size + _ROUNDED_BY:
         yield f"its virtual size is {manifest.disk.virtual_size} bytes, and the spec's {size}"
-    if manifest.dirty and not tree.dirty:
-        yield "it was built from files that were not committed, and the checkout is clean"
+    if manifest.dirty and not Uncommitted.of(tree).behind([spec.name]):
+        yield "it was built from files that were not committed, and here they are"
 
 
 def _booted(manifest: Manifest, spec: Spec, tree: Tree, today: date) -> Iterator[str]:

@@ -17,6 +17,7 @@ from lago_images.planning.holdings import holdings
 from lago_images.planning.line import published_branch
 from lago_images.planning.model import WORK, Action, Plan, Tree
 from lago_images.planning.tree import prefixes, read_tree
+from lago_images.planning.uncommitted import Uncommitted
 from lago_images.repository.records import gaps
 from lago_images.repository.records.changes import Upstream
 from lago_images.repository.records.layout import BuildKey, ImageId
@@ -142,39 +143,55 @@ def _refused(
     return frozenset(refused)
 
 
-def refuse_dirty(workspace: Workspace, plan: Plan, *, allow: bool) -> str:
-    """Refuse to publish to a bucket what is not committed; for a directory, warn of it.
+def is_dirty(plan: Plan, uncommitted: Uncommitted, name: str) -> bool:
+    """Return whether the commit of a plan lacks something of what an image is made of here.
 
-    Both by the plan and by what is checked out here; the warning is given where the plan has
-    something to publish. Returns it; empty where all is committed. Raises ``UsageError``.
+    A plan of a dirty checkout is no plan of its commit where all is committed.
     """
-    tree = tree_of(workspace)
-    dirty = sorted(tree.dirty)
-    if not (dirty or plan.dirty):
+    elsewhere = plan.dirty and not uncommitted.tree.dirty
+    return elsewhere or bool(uncommitted.behind([name]))
+
+
+def uncommitted_work(workspace: Workspace, plan: Plan) -> str:
+    """Return which files of what a plan builds or promotes are not committed, and how not.
+
+    Both by the plan and by what is checked out here; empty where all is committed.
+    """
+    work = [image.name for image in plan.images if image.action in WORK]
+    tree = tree_of(workspace) if work else None
+    if tree is None or not (tree.dirty or plan.dirty):
         return ""
     commit = f"commit {plan.head[:7]}" if plan.head else "any commit"
-    message = "; ".join(_uncommitted(workspace, tree, commit))
-    message = message or f"what the plan was made from differs from {commit}"
-    if workspace.store.folder is None and not allow:
+    if plan.dirty and not tree.dirty:
+        return f"what the plan was made from differs from {commit}"
+    return "; ".join(_uncommitted(workspace, tree, Uncommitted.of(tree).behind(work), commit))
+
+
+def refuse_dirty(workspace: Workspace, plan: Plan, *, allow: bool) -> None:
+    """Refuse to publish to a bucket what is not committed; for a directory, warn of it.
+
+    What the plan leaves as it is may be as it is. Raises ``UsageError``.
+    """
+    message = uncommitted_work(workspace, plan)
+    if message and workspace.store.folder is None and not allow:
         raise UsageError(
             f"{message}: nobody could say what is published",
             hint="commit it; or publish it all the same, and on record: --allow-dirty",
         )
-    made = f"what is made of {'them' if dirty[1:] else 'it'} is published all the same"
-    warning = f"NOT COMMITTED: {message}; {made}"
-    if any(image.action in WORK for image in plan.images):
-        workspace.console.warn(warning)
-    return warning
+    if message:
+        workspace.console.warn(f"NOT COMMITTED: {message}; published all the same")
 
 
-def _uncommitted(workspace: Workspace, tree: Tree, commit: str) -> Iterator[str]:
-    """Yield, of the files that are not as in the commit, which differ, and which it lacks."""
-    if workspace.git is None or not tree.dirty:
+def _uncommitted(
+    workspace: Workspace, tree: Tree, dirty: frozenset[str], commit: str
+) -> Iterator[str]:
+    """Yield, of files that are not as in the commit, which differ, and which it lacks."""
+    if workspace.git is None or not dirty:
         return
     paths = prefixes(workspace.settings.specs, tree.paths())
-    lacking = tree.dirty - workspace.git.committed(paths)
+    lacking = dirty - workspace.git.committed(paths)
     ignored = lacking & workspace.git.ignored(paths) if lacking else lacking
-    if files := tree.dirty - lacking:
+    if files := dirty - lacking:
         yield f"{_named(files)} {'differ' if len(files) > 1 else 'differs'} from {commit}"
     if files := lacking - ignored:
         yield f"{_named(files)} {'are' if len(files) > 1 else 'is'} in no commit"

@@ -10,10 +10,11 @@ from lago_images.errors import RepositoryError, TamperedError
 from lago_images.jobs import judge
 from lago_images.jobs.build_offers import BuildOffers
 from lago_images.jobs.outdated import record_outdated
-from lago_images.jobs.plan import PLAN_ANEW, tree_of
+from lago_images.jobs.plan import PLAN_ANEW, is_dirty, tree_of
 from lago_images.jobs.workspace import Workspace
 from lago_images.planning.line import Line, published_branch
 from lago_images.planning.model import WORK, Action, Plan, PlannedImage, Tree
+from lago_images.planning.uncommitted import Uncommitted
 from lago_images.repository.publishing import releasing
 from lago_images.repository.publishing.copying import Judged
 from lago_images.repository.publishing.publisher import Publisher, publishing
@@ -331,11 +332,7 @@ class _Job:
         outcomes: dict[str, ReleaseOutcome] = {}
         failed: dict[str, str] = {}
         store = self.publisher.store
-        released = self.publisher.author.of(
-            self.plan.head or NO_COMMIT,
-            dirty=self.plan.dirty,
-            repository=line(self.origin.repository),
-        )
+        uncommitted = Uncommitted.of(self.tree)
         for image, build in builds:
             # What is public already was judged when it was released first.
             object_to = self.workspace.objection
@@ -343,7 +340,11 @@ class _Job:
                 failed[image.name] = why
                 continue
             decision = Decision(
-                released=released,
+                released=self.publisher.author.of(
+                    self.plan.head or NO_COMMIT,
+                    dirty=is_dirty(self.plan, uncommitted, image.name),
+                    repository=line(self.origin.repository),
+                ),
                 known_revision=image.revision,
                 is_ancestor=self.is_ancestor,
                 now=self.publisher.now,

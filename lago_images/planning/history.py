@@ -9,35 +9,8 @@ from lago_images.errors import UsageError
 from lago_images.planning.git import Git
 from lago_images.planning.git_output import Change, Commit
 from lago_images.planning.line import Line
+from lago_images.planning.paths import Paths
 from lago_images.repository.records.layout import ImageId
-
-
-@dataclass(frozen=True, slots=True)
-class Paths:
-    """Hold paths relative to one folder, with ``/``."""
-
-    paths: frozenset[str]
-    _below: dict[str, list[str]] = field(default_factory=dict, repr=False, compare=False)
-
-    @classmethod
-    def of(cls, paths: Iterable[str]) -> "Paths":
-        indexed = cls(frozenset(paths))
-        for path in sorted(indexed.paths):
-            for folder in _above(path):
-                indexed._below.setdefault(folder, []).append(path)
-        return indexed
-
-    def touching(self, path: str) -> list[str]:
-        """Return those that are ``path``, are in it, or are a folder (a submodule) around it."""
-        if path in self.paths:
-            return [path]
-        # Git names a submodule by its folder, and no file in it.
-        return [*self._below.get(path, ()), *(up for up in _above(path) if up in self.paths)]
-
-
-def _above(path: str) -> list[str]:
-    parts = path.split("/")
-    return ["/".join(parts[:count]) for count in range(1, len(parts))]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

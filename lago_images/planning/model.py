@@ -76,7 +76,7 @@ class Plan:
 
     Attributes:
         head: The commit the plan was made at; None outside git.
-        dirty: Whether a spec, or a file that a spec reads, differs from ``head``.
+        dirty: Whether any spec, or a file that a spec reads, differs from ``head``.
         published: The commit published last; None for an empty repository.
         made: When the plan was made, in whole seconds since the epoch: what was built before
             that is not the answer to a forced, stale or outdated entry.

@@ -1,7 +1,7 @@
 """Explain why an image is built, in sentences that name the files and commits behind it."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import chain
 
 from lago_images.console import first_of
@@ -11,10 +11,11 @@ from lago_images.planning.history import (
     History,
     Holdings,
     ImageHoldings,
-    Paths,
     Since,
 )
 from lago_images.planning.model import WORK, Action, Reason, ReasonKind, Tree
+from lago_images.planning.paths import Paths
+from lago_images.planning.uncommitted import Uncommitted
 from lago_images.repository.records.changes import Upstream
 from lago_images.repository.records.release import NO_COMMIT
 from lago_images.settings import FILE
@@ -48,12 +49,12 @@ class Why:
     tree: Tree
     holdings: Holdings
     history: History
-    dirty: Paths = field(default_factory=lambda: Paths.of(()))
+    uncommitted: Uncommitted
 
     @classmethod
     def of(cls, tree: Tree, holdings: Holdings, history: History) -> "Why":
-        dirty = Paths.of(tree.dirty)
-        return cls(tree=tree, holdings=holdings, history=history, dirty=dirty)
+        uncommitted = Uncommitted.of(tree)
+        return cls(tree=tree, holdings=holdings, history=history, uncommitted=uncommitted)
 
     def absent(self, spec: Spec, published: ImageHoldings) -> Reason:
         """Return why an image without a release is built."""
@@ -126,13 +127,13 @@ class Why:
             yield Reason(kind=ReasonKind.INPUT, detail=detail)
 
     def _uncommitted(self, spec: Spec) -> Iterator[Reason]:
-        for path, dirty in self._met([spec.path], self.dirty):
+        for path, dirty in self._met([spec.path], self.uncommitted.paths):
             detail = f"{dirty}{_linked(path, spec)} {_UNCOMMITTED}"
             yield Reason(kind=ReasonKind.SPEC, detail=detail)
-        for _, dirty in self._met(self._reads(spec), self.dirty):
+        for _, dirty in self._met(self._reads(spec), self.uncommitted.paths):
             detail = f"{dirty}, which {spec.path} reads, {_UNCOMMITTED}"
             yield Reason(kind=ReasonKind.INPUT, detail=detail)
-        for dirty in self._tests(spec, self.dirty):
+        for dirty in self._tests(spec, self.uncommitted.paths):
             detail = f"{dirty}, which tests {spec.name}, {_UNCOMMITTED}"
             yield Reason(kind=ReasonKind.INPUT, detail=detail)
 

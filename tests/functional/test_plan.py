@@ -779,7 +779,7 @@ def test_uncommitted_changes_are_refused_for_a_bucket_and_warned_of_for_a_direct
     world, elsewhere, capsys
 ):
     world.console = Console()
-    clean = world.plan()
+    idle, clean = world.plan(), world.plan(everything=True)
     refuse_dirty(world.work(store=elsewhere), clean, allow=False)
     refuse_dirty(world.work(), clean, allow=False)
     assert capsys.readouterr().err == ""
@@ -798,9 +798,12 @@ def test_uncommitted_changes_are_refused_for_a_bucket_and_warned_of_for_a_direct
         assert capsys.readouterr().err == ""
         refuse_dirty(world.work(store=elsewhere), made, allow=True)
         refuse_dirty(world.work(), made, allow=False)
-        # The clean plan has nothing to publish.
-        warnings = capsys.readouterr().err.count(f"NOT COMMITTED: {what}")
-        assert warnings == (2 if made is dirty else 0)
+        assert capsys.readouterr().err.count(f"NOT COMMITTED: {what}") == 2
+    # Nothing is published of them.
+    small = world.plan(changed=False, force=frozenset({"small"}))
+    for made in (idle, small):
+        refuse_dirty(world.work(store=elsewhere), made, allow=False)
+        assert capsys.readouterr().err == ""
     git(world.repo.root, "reset", "-q", "--hard")
     with pytest.raises(UsageError, match="what the plan was made from differs from commit"):
         refuse_dirty(world.work(store=elsewhere), dirty, allow=False)

@@ -244,27 +244,43 @@ def test_uncommitted_changes_are_recorded_and_warned_of(repo):
     repo.disk("image-specs/files/two.img", seed=3)
     ran = rebuild(repo)
     warning = f"NOT COMMITTED: image-specs/files/two.img differs from commit {repo.head[:7]}"
-    warning += "; what is made of it is published all the same"
-    first, *rest = [n for n, line in enumerate(ran.err.splitlines()) if warning in line]
-    # At the start, and once more below the table of images.
-    table = [n for n, line in enumerate(ran.err.splitlines()) if "verdict" in line]
-    assert [first < table[-1] < again for again in rest] == [True], ran.err
-    dirty = [
-        json.loads(path.read_text())["dirty"]
-        for path in (repo.root / "image-repo").rglob("manifest.json")
+    warning += "; published all the same"
+    assert ran.err.count("NOT COMMITTED") == ran.err.count(warning) == 1, ran.err
+    manifests = [
+        json.loads(path.read_text()) for path in (repo.root / "image-repo").rglob("manifest.json")
     ]
-    assert dirty
-    assert all(dirty)
-    assert f"{repo.head[:7]}" in (listed := repo.run("repo", "list").out)
-    assert all("+" in line for line in listed.splitlines()[1:]), listed
+    # The others are of the commit, whatever else lies beside their files.
+    dirty = {(manifest["name"], manifest["dirty"]) for manifest in manifests}
+    assert dirty == {("one", False), ("one-layer", False), ("two", True)}
+    listed = repo.run("repo", "list").out.splitlines()[1:]
+    assert all(repo.head[:7] in line for line in listed), listed
+    assert {line.split()[0]: line.endswith("+") for line in listed} == dict(dirty)
     verified = repo.run("repo", "verify")
     assert verified.code == 0, verified.out
     note = "note: releases/two/x86_64/1.json: it was built from files that were not committed"
-    assert note in verified.out.splitlines()
+    assert [line for line in verified.out.splitlines() if "not committed" in line] == [note]
     again = repo.run("ci", "rebuild", "--changed")
     assert "NOT COMMITTED" not in again.err, "nothing was published then"
     kept = repo.run("ci", "plan").out
     assert f"of commit {repo.head[:7]} and files that were not committed then" in kept
+
+
+def test_what_is_not_committed_is_told_once_and_of_the_images_that_are_built(repo):
+    repo.disk("image-specs/files/two.img", seed=3)
+    repo.disk("image-specs/files/one.img", seed=4)
+    differ = "image-specs/files/one.img, image-specs/files/two.img differ from commit"
+    for dry in (("ci", "plan"), ("ci", "rebuild", "--all", "--dry-run")):
+        ran = repo.run(*dry)
+        assert ran.err.count(f"note: not committed: {differ}") == 1, ran.err
+        assert "not committed" not in ran.out
+    # A layer is made of what its base is made of.
+    for name, path in (("two", "two.img"), ("one-layer", "one.img")):
+        ran = repo.run("build", name)
+        assert ran.code == 0, ran.err
+        [warning] = [line for line in ran.err.splitlines() if "NOT COMMITTED" in line]
+        assert f": image-specs/files/{path} differs from commit" in warning
+    again = repo.run("ci", "plan")
+    assert "not committed" not in again.err, "nothing is to be built"
 
 
 def test_a_file_that_git_does_not_have_is_told_as_such_and_once(repo):

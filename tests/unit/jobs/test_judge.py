@@ -218,7 +218,8 @@ def test_properties_that_the_spec_leaves_out_are_not_required():
     assert judged(replace(GOOD, created=NOW + 3600)) == []
     rounded = replace(GOOD.disk, virtual_size=(6 << 30) + 511)
     assert judged(replace(GOOD, disk=rounded)) == []
-    assert judged(replace(GOOD, dirty=True), dirty=["x"]) == []
+    assert judged(replace(GOOD, dirty=True), dirty=[SPEC.path]) == []
+    assert judged(replace(GOOD, dirty=True), dirty=["another"]) != []
 
 
 def test_a_build_that_was_overwritten_after_its_result_is_refused():
