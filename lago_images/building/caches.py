@@ -1,5 +1,6 @@
-"""Keep what builds may use again: folders below one cache, each bounded, that anybody may clear.
+"""Keep what builds may use again, and their logs: bounded folders below one cache.
 
+Anybody may clear them, and nothing is built otherwise by that.
 Nothing in them is believed by its name: what is read is compared with a digest, and a damaged entry
 is made anew. A file is written beside its place and renamed, so that nobody finds half of one; who
 reads a file that is removed meanwhile reads it to its end.
@@ -7,6 +8,8 @@ reads a file that is removed meanwhile reads it to its end.
 
 import hashlib
 import secrets
+import shutil
+import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -16,7 +19,7 @@ from pathlib import Path
 from lago_images.building import downloads
 
 _GIB = 2**30
-_NEW = ".new-"
+_NEW, _PART = ".new-", ".part"
 # Seconds without a byte after which a file that was begun is a killed run's.
 _ABANDONED = 3600.0
 
@@ -27,15 +30,19 @@ class Kind(StrEnum):
     DOWNLOADS = "downloads"
     GUEST_PACKAGES = "guest-packages"
     LAYERS = "layers"
+    LOGS = "logs"
     PACKAGES = "packages"
     TREES = "trees"
 
 
+# The runs whose logs are kept. A published build's log is in the repository, too.
+RUNS = 50
 # Bytes that the folder of a kind may have; of more, what was used longest ago goes.
 LIMITS = {
     Kind.DOWNLOADS: downloads.LIMIT,
     Kind.GUEST_PACKAGES: 2 * _GIB,
     Kind.LAYERS: downloads.LIMIT,
+    Kind.LOGS: _GIB,
     Kind.PACKAGES: 2 * _GIB,
     Kind.TREES: 6 * _GIB,
 }
@@ -43,6 +50,7 @@ PURPOSES = {
     Kind.DOWNLOADS: "templates and disks from URLs, named by the digest that they must have",
     Kind.GUEST_PACKAGES: "packages that commands installed, and for each image the list of its own",
     Kind.LAYERS: "published disks that layers stand on, named by their digest",
+    Kind.LOGS: f"logs and last screens of the images of at most {RUNS} runs, in a folder a run",
     Kind.PACKAGES: "packages of bootstraps, named by the digest that the archive signs",
     Kind.TREES: "bootstrapped folders, named by all that they were made of and by their digest",
 }
@@ -50,7 +58,10 @@ PURPOSES = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """A file in a cache: ``used`` is when it was read last, in seconds since the epoch."""
+    """A file in a cache: ``used`` is when it was read last, in seconds since the epoch.
+
+    A log's ``name`` begins with its run's folder, and it was used when it was written.
+    """
 
     kind: Kind
     name: str
@@ -62,13 +73,15 @@ def entries(cache: Path) -> Iterator[Entry]:
     """Yield all that is kept below a folder, the last used first, by kind."""
     for kind in Kind:
         found = []
-        for path in (cache / kind).glob("*"):
+        folder = cache / kind
+        for path in folder.glob("*/*" if kind is Kind.LOGS else "*"):
             # Another run may remove it at this moment.
             with suppress(OSError):
                 status = path.stat()
                 if path.is_file() and path.suffix != downloads.LOCK:
                     moment = int(status.st_mtime)
-                    found.append(Entry(kind=kind, name=path.name, size=status.st_size, used=moment))
+                    name = str(path.relative_to(folder))
+                    found.append(Entry(kind=kind, name=name, size=status.st_size, used=moment))
         yield from sorted(found, key=lambda entry: (-entry.used, entry.name))
 
 
@@ -82,11 +95,45 @@ def clear(
     removed: list[Entry] = []
     left: list[Entry] = []
     for entry in [entry for entry in entries(cache) if entry.kind in kinds]:
-        is_new = entry.name.startswith(_NEW) and now - entry.used < _ABANDONED
         path = cache / entry.kind / entry.name
+        is_begun = path.name.startswith(_NEW) or is_unfinished_log(path)
+        is_new = is_begun and now - entry.used < _ABANDONED
         is_removed = not is_new and downloads.remove_unless_locked(path)
         (removed if is_removed else left).append(entry)
     return tuple(removed), tuple(left)
+
+
+def new_logs(cache: Path) -> Path:
+    """Name a folder for this run's logs, and make room for them among those of earlier runs."""
+    folder = cache / Kind.LOGS
+    runs = sorted(run for run in folder.iterdir() if run.is_dir()) if folder.is_dir() else []
+    size = 0
+    for count, run in enumerate(reversed(runs), start=1):
+        size += _size(run)
+        # The last run's are what somebody looks for now. Another run may remove the same ones.
+        if count >= RUNS or (size > LIMITS[Kind.LOGS] and count > 1):
+            shutil.rmtree(run, ignore_errors=True)
+    # Two runs may begin in one second; and sorted by name they are sorted by time.
+    moment = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    return folder / f"{moment}-{secrets.token_hex(4)}"
+
+
+def unfinished_log(log: Path) -> Path:
+    """Return where a log is while it is moved to its place."""
+    return log.with_name(f".{secrets.token_hex(8)}{_PART}")
+
+
+def is_unfinished_log(path: Path) -> bool:
+    """Return whether a file is a log that was not in its place yet."""
+    return path.name.startswith(".") and path.suffix == _PART
+
+
+def _size(folder: Path) -> int:
+    size = 0
+    for path in folder.glob("*"):
+        with suppress(OSError):
+            size += path.stat().st_size
+    return size
 
 
 @contextmanager

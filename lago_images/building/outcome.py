@@ -1,10 +1,10 @@
 """Tell how an image's build ended: its failure in words, and its log where logs are kept."""
 
-import secrets
 import shutil
 import traceback
 from pathlib import Path
 
+from lago_images.building import caches
 from lago_images.building.boot.spec_tests import FailedTestsError
 from lago_images.building.model import Context
 from lago_images.errors import BuildError, CommandError, Error
@@ -42,7 +42,7 @@ def for_the_log(failure: Exception) -> str:
 def keep(log: Path, name: str, context: Context) -> Path | None:
     """Move a log to where logs are kept, whole; return where it is then, if there is one."""
     target = context.logs / name
-    part = target.with_name(f".{secrets.token_hex(8)}.part")
+    part = caches.unfinished_log(target)
     try:
         target.unlink(missing_ok=True)
         if not log.exists():

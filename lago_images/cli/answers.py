@@ -409,7 +409,7 @@ class CacheKind:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CacheContent:
-    """What builds keep on this machine to use again, below ``folder``."""
+    """What builds keep on this machine to use again, and their logs, below ``folder``."""
 
     SCHEMA: ClassVar[int] = 1
 

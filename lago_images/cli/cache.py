@@ -1,4 +1,4 @@
-"""``cache list`` and ``clear``: what builds keep on this machine to use again."""
+"""``cache list`` and ``clear``: what builds keep on this machine, to use again or to be read."""
 
 import time
 
@@ -24,10 +24,10 @@ _KINDS = click.argument(
 @FORMAT
 @click.pass_obj
 def list_(invocation: Invocation, kinds: tuple[str, ...], form: str) -> None:
-    """Show what builds keep to use again, and how much of it.
+    """Show what builds keep to use again, and their logs, and how much of it.
 
-    All of it, or the KINDs downloads, guest-packages, layers, packages and trees. With --format
-    json every entry.
+    All of it, or the KINDs downloads, guest-packages, layers, logs, packages and trees. With
+    --format json every entry. Logs that --logs put into a folder of yours are not counted.
     """
     folder = cache_folder(invocation.environ)
     content = CacheContent.of(folder, caches.entries(folder), [Kind(each) for each in kinds])
@@ -56,10 +56,10 @@ def list_(invocation: Invocation, kinds: tuple[str, ...], form: str) -> None:
 @FORMAT
 @click.pass_obj
 def clear(invocation: Invocation, kinds: tuple[str, ...], form: str) -> None:
-    """Remove what builds keep to use again.
+    """Remove what builds keep to use again, and their logs.
 
-    All of it, or the KINDs downloads, guest-packages, layers, packages and trees; what another run
-    is writing is left. Nothing depends on it: the next builds take longer.
+    All of it, or the KINDs downloads, guest-packages, layers, logs, packages and trees; what
+    another run is writing is left. Nothing depends on it: the next builds take longer.
     """
     folder = cache_folder(invocation.environ)
     chosen = [Kind(each) for each in kinds] or list(Kind)

@@ -1,8 +1,5 @@
 """Hold where a job works: the checked-out specs, the repository, this host."""
 
-import secrets
-import shutil
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +13,6 @@ from lago_images.storage.overlay import OverlayStore
 
 if TYPE_CHECKING:
     from lago_images.planning.git import Git
-
-# The runs whose logs are kept for the user. A build's log is in the repository, too.
-_RUNS = 50
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,17 +42,6 @@ def cache_folder(environ: Mapping[str, str]) -> Path:
         Path(environ.get("HOME", "/tmp")) / ".cache"  # noqa: S108 -- no home at all
     )
     return Path(home) / "lago-images"
-
-
-def new_logs(folder: Path) -> Path:
-    """Name a folder for this run's logs in ``folder``, and remove those of runs long ago."""
-    runs = sorted(run for run in folder.iterdir() if run.is_dir()) if folder.is_dir() else []
-    # Another run may remove the same ones at the same time.
-    for old in runs[: -_RUNS + 1]:
-        shutil.rmtree(old, ignore_errors=True)
-    # Two runs may begin in one second; and sorted by name they are sorted by time.
-    moment = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-    return folder / f"{moment}-{secrets.token_hex(4)}"
 
 
 def set_aside(store: Store, folder: Path) -> Store:

@@ -5,7 +5,15 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 from lago_images.building import caches, downloads
-from lago_images.building.caches import Kind, clear, entries, new_file
+from lago_images.building.caches import (
+    RUNS,
+    Kind,
+    clear,
+    entries,
+    new_file,
+    new_logs,
+    unfinished_log,
+)
 
 NOW = 1_700_000_000
 
@@ -23,9 +31,15 @@ def test_entries_are_listed_by_kind_the_last_used_first(tmp_path):
     put(tmp_path, Kind.TREES, "a.tar", size=3)
     put(tmp_path, Kind.DOWNLOADS, "sha256-1")
     put(tmp_path, Kind.DOWNLOADS, "sha256-1.lock", size=0)
-    put(tmp_path, "logs", "x.log")
+    put(tmp_path, "another", "x.log")
+    put(tmp_path, Kind.LOGS, "20260101T000000Z-0a/x.log", size=4)
     found = [(each.kind, each.name, each.size) for each in entries(tmp_path)]
-    assert found == [("downloads", "sha256-1", 10), ("trees", "a.tar", 3), ("trees", "b.tar", 10)]
+    assert found == [
+        ("downloads", "sha256-1", 10),
+        ("logs", "20260101T000000Z-0a/x.log", 4),
+        ("trees", "a.tar", 3),
+        ("trees", "b.tar", 10),
+    ]
     assert list(entries(tmp_path / "nowhere")) == []
 
 
@@ -83,3 +97,27 @@ def test_two_runs_keep_files_at_once(tmp_path):
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(keep, "ab"))
     assert len(list(entries(tmp_path))) == 220
+
+
+def test_logs_are_cleared_but_one_that_is_being_moved_to_its_place(tmp_path):
+    log = put(tmp_path, Kind.LOGS, "run/one.log")
+    for name, used in ((unfinished_log(log).name, NOW), (unfinished_log(log).name, NOW - 9_000)):
+        put(tmp_path, Kind.LOGS, f"run/{name}", used=used)
+    removed, left = clear(tmp_path, [Kind.LOGS], NOW)
+    assert (len(removed), [each.used for each in left]) == (2, [NOW])
+    assert not log.exists()
+
+
+def test_as_many_runs_keep_their_logs_as_the_limits_let(tmp_path, monkeypatch):
+    names = [f"20260101T0000{second:02}Z-0a" for second in range(RUNS + 2)]
+    for name in names:
+        put(tmp_path, Kind.LOGS, f"{name}/one.log")
+    new = new_logs(tmp_path)
+    assert new.name > names[-1]
+    assert sorted(path.name for path in (tmp_path / "logs").iterdir()) == names[-RUNS + 1 :]
+    monkeypatch.setitem(caches.LIMITS, Kind.LOGS, 25)
+    new_logs(tmp_path)
+    assert sorted(path.name for path in (tmp_path / "logs").iterdir()) == names[-2:]
+    monkeypatch.setitem(caches.LIMITS, Kind.LOGS, 1)
+    new_logs(tmp_path)
+    assert sorted(path.name for path in (tmp_path / "logs").iterdir()) == names[-1:]
