@@ -18,6 +18,7 @@ from lago_images.cli.invocation import Invocation, command, finish
 from lago_images.cli.output import show_results, speaker
 from lago_images.cli.run_report import image_reports
 from lago_images.cli.targets import FILE, FOLDER, refuse_unwritable_beside, writable
+from lago_images.console import Console, human_size
 from lago_images.errors import UsageError
 from lago_images.host import kvm
 from lago_images.host.process import Runner
@@ -36,6 +37,8 @@ from lago_images.storage.base import Store
 # QEMU is told the format: it would guess it from the first bytes, which the guest of a raw disk may
 # have written (CVE-2008-2004).
 _FORMATS = {".img": "raw", ".raw": "raw"}
+# Where a published disk is unpacked, below the folder for temporary files.
+_RUN, _DISK = "RUN", "disk"
 
 
 @click.command("try")
@@ -169,7 +172,11 @@ def _target(name: str, output: Path | None, *, force: bool) -> Path:
     type=click.Choice(FIRMWARES),
     help="The machine's. [default: one that the image was tested with, else the usual one]",
 )
-@click.option("--dry-run", is_flag=True, help="Only show the command that starts it.")
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Only show the command that starts it, and what would be unpacked for that.",
+)
 @click.pass_obj
 def run(invocation: Invocation, name: str, arch: str, firmware: str | None, dry_run: bool) -> None:
     """Start an image on this terminal; what it writes is thrown away.
@@ -189,16 +196,29 @@ def run(invocation: Invocation, name: str, arch: str, firmware: str | None, dry_
             specs = invocation.root / invocation.settings.specs
             known = read_names(specs) if specs.is_dir() else []
             built = trial.published(store, name, known)
-            scratch = stack.enter_context(workdir(scratch, console))
-            disk = trial.unpack(store, built, scratch / "disk")
             firmware = firmware or trial.tested_firmware(built.manifest)
+            if dry_run:
+                disk = _unpacked_later(built, scratch, console)
+            else:
+                scratch = stack.enter_context(workdir(scratch, console))
+                disk = trial.unpack(store, built, scratch / _DISK)
         machine = machines.machine_for(disk.arch, firmware or "")
         argv = terminal.command(machine, disk.path, disk.format, accel)
         if dry_run:
             click.echo(command_line(argv))
-            if not file.is_file():
-                console.warn(f"{disk.path} is removed now: download the disk, and name its file")
             return
         console.info("starting it; Ctrl-A X ends it, and what it wrote is thrown away")
         code = terminal.start(argv, machine, scratch, invocation.environ)
     finish(succeeded=code == 0)
+
+
+def _unpacked_later(built: StoredBuild, scratch: Path, console: Console) -> trial.FinishedDisk:
+    """Return where a run would unpack a published disk, and say from what and how large."""
+    disk = built.manifest.disk
+    path = scratch / _RUN / _DISK
+    console.info(
+        f"a run unpacks {built.folder.disk} ({human_size(disk.compressed_size)}) into {path} "
+        f"({human_size(disk.size)}, a disk of {human_size(disk.virtual_size)} to its guest) and "
+        f"removes it at its end; {_RUN} stands for a folder of its own"
+    )
+    return trial.FinishedDisk(path=path, format=disk.format, arch=built.manifest.arch)

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from lago_images.building.model import Result
 from lago_images.cli.invocation import Invocation
 from lago_images.cli.trial import try_
-from lago_images.console import Console
+from lago_images.console import Console, human_size
 from lago_images.jobs import trial
 from lago_images.repository.browsing import queries
 from lago_images.repository.records.guest_tests import (
@@ -214,6 +214,24 @@ def test_run_starts_a_machine_with_the_firmware_that_is_asked_for(repo, option, 
     ran = repo.run("run", "one.img", "--arch", "x86_64", *option, "--dry-run")
     assert ran.code == 0, ran.err
     assert f"-machine {machine}," in ran.out
+
+
+def test_a_dry_run_of_a_published_image_tells_of_its_disk_and_writes_nothing(repo, tmp_path):
+    assert repo.run("build", "one").code == 0
+    disk = repo.run("repo", "show", "one", "--format", "json").json()["revisions"][0]["disk"]
+    scratch = tmp_path / "scratch"
+    ran = repo.run("run", "one", "--dry-run", environ={"TMPDIR": str(scratch)})
+    assert ran.code == 0, ran.err
+    target = scratch / "RUN/disk"
+    assert f"file={target},format=qcow2" in ran.out
+    build = next((repo.root / "image-repo/images").glob("*/*/*/*.qcow2.xz"))
+    sizes = [human_size(disk[each]) for each in ("compressed_size", "size", "virtual_size")]
+    told = (
+        f"a run unpacks {build.relative_to(repo.root / 'image-repo')} ({sizes[0]}) into {target} "
+        f"({sizes[1]}, a disk of {sizes[2]} to its guest)"
+    )
+    assert told in ran.err
+    assert not scratch.exists()
 
 
 def test_run_refuses_a_name_that_is_neither_published_nor_a_file(repo):
