@@ -27,7 +27,7 @@ class Error(Exception):
 
 
 class UsageError(Error):
-    """The command was called in a way that cannot work."""
+    """The command was called in a way that cannot work, such as with a name that is none."""
 
     exit_code = 2
 

@@ -93,7 +93,9 @@ def list_(
 ) -> None:
     """List what is published.
 
-    All images, or those whose name is one of NAMEs, which may have * and ? as shells have them.
+    All images, or those whose name is one of NAMEs, which may have * and ? as shells have them. A
+    pattern, or another choice, that leaves nothing ends with 0; a name that was never published is
+    wrong usage.
     """
     store, content = invocation.read_repository()
     states = _STATES[state]
@@ -102,8 +104,9 @@ def list_(
     listed = queries.listing(
         content, store.url, patterns=patterns, arch=arch, states=states, every=all_
     )
+    queries.refuse_unknown(content, patterns)
     for pattern, hint in queries.unmatched(content, patterns):
-        invocation.console.warn(f"no image {pattern} was ever published: {hint}")
+        invocation.console.warn(f"no image that was ever published matches {pattern}: {hint}")
     if not listed.images and (why := queries.why_nothing(content, patterns, arch)):
         invocation.console.warn(why)
     if outdated:

@@ -6,13 +6,14 @@ from typing import NamedTuple
 
 from lago_images.building.model import Result
 from lago_images.disks.decompress import decompress
-from lago_images.errors import NotFoundError, RepositoryError
+from lago_images.errors import NotFoundError, RepositoryError, UsageError
 from lago_images.host.files import replace
 from lago_images.jobs.build import build
 from lago_images.jobs.plan import plan
 from lago_images.jobs.workspace import Workspace
 from lago_images.planning.history import Ask
 from lago_images.planning.model import Action, Plan
+from lago_images.repository.browsing.queries import refuse_damaged
 from lago_images.repository.records.layout import BOOT_FILES, MANIFEST, PACKAGES, SPEC, ImageId
 from lago_images.repository.records.manifest import Manifest
 from lago_images.repository.records.state import StoredBuild, read
@@ -109,14 +110,22 @@ def published(store: Store, name: str, specs: Collection[str]) -> StoredBuild:
         specs: The names that could be built, for the message.
 
     Raises:
-        RepositoryError: No image of that name is published.
+        UsageError: No image of that name was ever published.
+        RepositoryError: One was, and clients get none now, or no record of it can be read.
     """
     state = read(store)
-    for image in state.images:
-        release = state.current(*image) if image.name == name else None
+    named = [image for image in state.images if image.name == name]
+    for image in named:
+        release = state.current(*image)
         stored = release and state.stored(release)
         if stored:
             return stored
+    if named:
+        raise RepositoryError(
+            f"clients of {store.url} get no revision of {name} now",
+            hint=f"lago-images repo show {name} says why",
+        )
+    refuse_damaged(state, name)
     wanted = name.removesuffix(".qcow2")
     what = f"here is no file {name}, and " if name != wanted else ""
     names = {each.name for each in state.images if state.current(*each)} - {wanted}
@@ -125,7 +134,7 @@ def published(store: Store, name: str, specs: Collection[str]) -> StoredBuild:
         build = (
             f"build it: lago-images try {wanted}, then lago-images run {wanted}.qcow2; or {build}"
         )
-    raise RepositoryError(
-        f"{what}{store.url} has no published image {name}",
+    raise UsageError(
+        f"{what}no image {name} was ever published in {store.url}",
         hint=did_you_mean(wanted, names, build),
     )

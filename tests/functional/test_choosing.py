@@ -108,6 +108,8 @@ def test_try_makes_one_disk_and_takes_no_pattern(repo):
         "try NAME",
         "lint NAME",
         "run NAME",
+        "repo list NAME",
+        "repo list web-01 NAME --format json",
         "repo show NAME",
         "repo log NAME",
         "repo diff NAME",
@@ -122,17 +124,23 @@ def test_every_command_helps_who_gives_an_unknown_name(many, command):
     """One of many that are as near is a guess: what they have in common is none."""
     for name, hint in (("web-41", FAMILY), ("web-7", "did you mean 'web-07'?")):
         ran = many.run(*shlex.split(command.replace("NAME", name)))
-        assert ran.code == (1 if command.startswith("run") else 2)
+        assert (ran.code, ran.out) == (2, "")
         assert name in ran.err
         assert hint in ran.err
 
 
 def test_a_list_of_nothing_tells_of_names_and_patterns_that_match_nothing(many):
-    ran = many.run("repo", "list", "web-41", "web-0*")
+    ran = many.run("repo", "list", "wbe-*", "web-0*")
     assert ran.code == 0
     assert len(ran.out.splitlines()) == 10
-    assert f"no image web-41 was ever published: {FAMILY}" in ran.err
+    assert "no image that was ever published matches wbe-*: " in ran.err
     assert many.run("repo", "list", "web-0*").err == ""
+    ran = many.run("repo", "list", "web-41", "nothing", "web-0*")
+    assert (ran.code, ran.out) == (2, "")
+    assert "no image web-41 was ever published; no image nothing was ever published" in ran.err
+    assert FAMILY in ran.err
+    assert many.run("repo", "list", "--arch", "riscv64").code == 0
+    assert many.run("repo", "list", "web-01", "--state", "withdrawn").code == 0
 
 
 def test_a_layer_on_an_unknown_spec_is_told_what_there_is(many):
@@ -142,3 +150,20 @@ def test_a_layer_on_an_unknown_spec_is_told_what_there_is(many):
     finally:
         (many.root / "image-specs/zz-layer").unlink()
     assert f"image-specs/zz-layer:2: there is no spec 'web-41'; {FAMILY}\n" in ran.out
+
+
+@pytest.mark.parametrize("command", ["run db", "repo show db", "repo log db", "repo reproduce db"])
+def test_a_name_whose_records_cannot_be_read_is_no_wrong_name(repo, command):
+    store = DirectoryStore(path=repo.root / "image-repo")
+    publish_by_hand(store, manifest("db"), manifest("web-01"))
+    for record in (store.path / "releases/db").rglob("*.json"):
+        record.chmod(0o644)
+        record.write_text("{")
+    for cache in (store.path / "state").glob("*"):
+        cache.unlink()
+    ran = repo.run(*command.split())
+    assert (ran.code, ran.out) == (1, ""), ran.err
+    assert "releases/db/x86_64/1.json" in ran.err
+    listed = repo.run("repo", "list", "db")
+    assert listed.code == 1
+    assert "was ever published" not in listed.err

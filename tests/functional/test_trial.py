@@ -236,13 +236,22 @@ def test_a_dry_run_of_a_published_image_tells_of_its_disk_and_writes_nothing(rep
 
 def test_run_refuses_a_name_that_is_neither_published_nor_a_file(repo):
     ran = repo.run("run", "one")
-    assert ran.code == 1
-    assert "has no published image one" in ran.err
+    assert ran.code == 2
+    assert "no image one was ever published in " in ran.err
     assert "lago-images try one, then lago-images run one.qcow2" in ran.err
+
+
+def test_run_of_an_image_that_is_withdrawn_fails_and_says_where_the_reason_is(repo):
+    assert repo.run("build", "one").code == 0
+    assert repo.run("repo", "yank", "one", "--reason", "it leaks").code == 0
+    ran = repo.run("run", "one")
+    assert (ran.code, ran.out) == (1, "")
+    assert "get no revision of one now" in ran.err
+    assert "lago-images repo show one says why" in ran.err
 
 
 def test_run_tells_how_to_make_the_disk_that_is_not_there(repo):
     ran = repo.run("run", "one.qcow2")
-    assert ran.code == 1
+    assert ran.code == 2
     assert "here is no file one.qcow2" in ran.err
     assert "lago-images try one, then lago-images run one.qcow2" in ran.err

@@ -229,6 +229,15 @@ def _exit_codes() -> Iterator[str]:
         for kind in kinds
     ]
     yield from _table(("code", "when"), rows)
+    yield from (
+        "",
+        (
+            "A name that is none, of a spec or of an image that was never published, is `2` to "
+            "every command, with the names that are near. A pattern that no spec has is `2`, too. "
+            "A pattern, `--arch` or `--state` that leaves nothing of `repo list` is `0`: it is a "
+            "choice of what is shown."
+        ),
+    )
 
 
 def _schemas() -> Iterator[str]:

@@ -47,7 +47,7 @@ from lago_images.repository.rendering.lago import version_name
 from lago_images.repository.rendering.relatives import bases_of, layers_of
 from lago_images.repository.rendering.site import Site
 from lago_images.repository.rendering.spec_text import command_changes
-from lago_images.specs.choosing import did_you_mean, matching
+from lago_images.specs.choosing import did_you_mean, is_pattern, matching
 from lago_images.storage.base import Store
 
 _HINT = "lago-images repo list --state any shows every image"
@@ -189,10 +189,16 @@ def _system(release: Release) -> tuple[str, str]:
 
 
 def image_of(state: State, name: str, arch: str = "") -> ImageId:
-    """Return the image of a name; raises ``UsageError`` for none, and for several without arch."""
+    """Return the image of a name.
+
+    Raises:
+        UsageError: It was never published, or for several architectures and none is named.
+        RepositoryError: It was, and no record of it can be read.
+    """
     named = [image for image in state.images if image.name == name]
     images = [image for image in named if arch in ("", image.arch)]
     if not images:
+        refuse_damaged(state, name)
         hint = _HINT if named else did_you_mean(name, _names(state), _HINT)
         of_arch = f" for {arch}" if arch and named else ""
         raise UsageError(f"no image {name} was ever published{of_arch}", hint=hint)
@@ -200,6 +206,27 @@ def image_of(state: State, name: str, arch: str = "") -> ImageId:
         shown = ", ".join(image.arch for image in images)
         raise UsageError(f"{name} is published for {shown}", hint="say which: --arch")
     return images[0]
+
+
+def refuse_damaged(state: State, name: str) -> None:
+    """Raise ``RepositoryError`` for an image of which records are there and none can be read."""
+    damaged = [why for key, why in state.damaged.items() if key.name == name]
+    if damaged and not any(image.name == name for image in state.images):
+        raise RepositoryError(
+            "; ".join(damaged), hint="restore it from a copy; lago-images repo verify names all"
+        )
+
+
+def refuse_unknown(state: State, patterns: Sequence[str]) -> None:
+    """Raise ``UsageError`` for the names, that are no patterns, of images never published."""
+    names = _names(state)
+    unknown = [each for each in patterns if not (is_pattern(each) or each in names)]
+    if unknown:
+        hints = [did_you_mean(each, names) for each in unknown]
+        raise UsageError(
+            "; ".join(f"no image {each} was ever published" for each in unknown),
+            hint="; ".join(dict.fromkeys(filter(None, hints))) or _HINT,
+        )
 
 
 def unmatched(state: State, patterns: Sequence[str]) -> Iterator[tuple[str, str]]:
@@ -223,7 +250,8 @@ def why_nothing(state: State, patterns: Sequence[str], arch: str) -> str:
 
 
 def _names(state: State) -> frozenset[str]:
-    return frozenset(image.name for image in state.images)
+    """Return the names that were ever published, also those whose records cannot be read."""
+    return frozenset({image.name for image in state.images} | {key.name for key in state.damaged})
 
 
 def page(store: Store, state: State, image: ImageId) -> ImagePage:
