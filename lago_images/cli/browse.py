@@ -214,7 +214,7 @@ def show(invocation: Invocation, name: str, arch: str, revision: int | None, for
 
 def _chosen(page: ImagePage, revision: int | None) -> Revision | None:
     if revision is None:
-        return next(iter(page.revisions), None)
+        return page.main
     wanted = (each for each in page.revisions if each.revision == revision)
     if (chosen := next(wanted, None)) is None:
         raise UsageError(
@@ -252,8 +252,10 @@ def _page_lines(
         yield from wrapped(text, width, indent="    ")
     yield from _section("revisions")
     yield from _revision_lines(page.revisions, width)
-    current = next((each for each in page.revisions if each.state is ImageState.CURRENT), chosen)
-    used = "it" if chosen is current else f"revision {current.revision}, which clients get"
+    main = page.main
+    used = (
+        "it" if main is None or chosen is main else f"revision {main.revision}, which clients get"
+    )
     for each in page.use:
         yield from _section(clean(f"how to use {used}: {each.title}"))
         yield from wrapped(clean(each.about), width)
@@ -263,8 +265,8 @@ def _page_lines(
 
 def _tree_lines(page: ImagePage, chosen: Revision, width: int | None) -> Iterator[str]:
     """Yield what the image stands on, and what stands on it, each below what it is built on."""
-    last = next((r for r in page.revisions if r.state is ImageState.CURRENT), page.revisions[0])
-    about = "it" if chosen is last else f"revision {last.revision}"
+    last = page.main
+    about = "it" if last is None or chosen is last else f"revision {last.revision}"
     yield from _section(f"what {about} is built on")
     for depth, base in enumerate(page.bases):
         yield from _relative_lines(base, depth, width)

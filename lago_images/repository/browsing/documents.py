@@ -3,7 +3,7 @@
 Times are whole seconds since the epoch, sizes bytes. Other keys come with another ``SCHEMA``.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import ClassVar
@@ -123,6 +123,20 @@ class ImagePage:
     bases: tuple[Relative, ...]
     layers: tuple[Relative, ...]
     use: tuple[Commands, ...]
+
+    @property
+    def main(self) -> Revision | None:
+        """Return the revision that ``main_revision`` chooses."""
+        return main_revision(self.revisions)
+
+
+def main_revision(revisions: Sequence[Revision]) -> Revision | None:
+    """Return what clients get of an image, else its newest revision; None without any.
+
+    ``revisions`` are those with a build, the newest first.
+    """
+    current = (each for each in revisions if each.state is ImageState.CURRENT)
+    return next(current, next(iter(revisions), None))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

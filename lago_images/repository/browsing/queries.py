@@ -16,6 +16,7 @@ from lago_images.repository.browsing.documents import (
     LogEntry,
     Revision,
     Side,
+    main_revision,
 )
 from lago_images.repository.records import boot_files
 from lago_images.repository.records.boot_files import BootFiles
@@ -257,10 +258,9 @@ def _names(state: State) -> frozenset[str]:
 def page(store: Store, state: State, image: ImageId) -> ImagePage:
     """Return all that is known of an image, with the commands for clients."""
     every = revisions(state, image)
-    newest = next(iter(reversed([r for r in state.history(*image) if r.manifest])), None)
-    current = state.current(*image)
-    last = current or newest
-    shown = last.image if last else None
+    main = main_revision(every)
+    shown = release_of(state, image, main.revision) if main else None
+    newest = release_of(state, image, every[0].revision) if every else None
     base_url = ""
     use: tuple[Commands, ...] = ()
     try:
@@ -270,9 +270,9 @@ def page(store: Store, state: State, image: ImageId) -> ImagePage:
         view = None
     if view and len(view.bases) == 1:
         base_url = view.bases[0].rstrip("/")
-        if current and current.image:
+        if main and main.state is ImageState.CURRENT and shown and shown.image:
             site = Site(name=view.name, base_url=base_url)
-            use = tuple(of_image(current, current.image, site, view.key))
+            use = tuple(of_image(shown, shown.image, site, view.key))
     return ImagePage(
         repository=store.url,
         base_url=base_url,
@@ -280,7 +280,7 @@ def page(store: Store, state: State, image: ImageId) -> ImagePage:
         arch=image.arch,
         properties=dict(newest.manifest.properties) if newest and newest.manifest else {},
         revisions=every,
-        bases=tuple(bases_of(state, shown)) if shown else (),
+        bases=tuple(bases_of(state, shown.image)) if shown and shown.image else (),
         layers=tuple(layers_of(state, image, Families.of(state))),
         use=use,
     )

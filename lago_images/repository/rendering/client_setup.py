@@ -8,7 +8,12 @@ from lago_images.repository.records import layout
 from lago_images.repository.records.parsing import parse_json
 from lago_images.repository.records.presence import Presence, another, look
 from lago_images.repository.rendering import lago
-from lago_images.repository.rendering.commands import Commands
+from lago_images.repository.rendering.commands import (
+    Commands,
+    disk_words,
+    key_import,
+    source_call,
+)
 from lago_images.repository.rendering.site import PublicKey
 from lago_images.storage.base import Store
 
@@ -99,18 +104,8 @@ def use(published: ClientView, url: str, arch: str) -> tuple[Commands, ...]:
     """
     of_here = [each for each in published.templates if each.arch in ("", arch)]
     image = next(iter([*of_here, *published.templates]), Template(name="IMAGE"))
-    # virt-builder's default is the architecture of the machine that it runs on: a client's.
-    of_arch = f" --arch {image.arch}" if image.arch else ""
-    disk = f"{image.name}{of_arch} --format qcow2 -o {image.name}.qcow2"
-    if published.key:
-        fingerprint = published.key.fingerprint
-        # -f: without it curl hands the page of a 404 to gpg, and succeeds.
-        trust = [f"curl -fsS {url}/{layout.key_file(fingerprint)} | gpg --import"]
-        index = layout.signed_index(fingerprint)
-        source = f"virt-builder --source {url}/{index} --fingerprint {fingerprint}"
-    else:
-        trust = []
-        source = f"virt-builder --source {url}/{layout.INDEX} --no-check-signature"
+    trust = key_import(url, published.key)
+    source = " ".join(source_call(url, published.key))
     # lago knows no architectures: other images than x86_64's are had by their versions.
     is_plain = image.arch in ("", _PLAIN_ARCH)
     version = "" if is_plain else f", here {image.name}; template_version is {image.version}"
@@ -120,7 +115,9 @@ def use(published: ClientView, url: str, arch: str) -> tuple[Commands, ...]:
             # Its own list is at libguestfs.org, and it stops where it cannot have that.
             about="list the images, and make a disk of one; without internet, first: "
             "export VIRT_BUILDER_DIRS=/nowhere",
-            text="\n".join([*trust, f"{source} --list", f"{source} {disk}"]),
+            text="\n".join(
+                [*trust, f"{source} --list", f"{source} {disk_words(image.name, image.arch)}"]
+            ),
         ),
         Commands(
             title="lago",

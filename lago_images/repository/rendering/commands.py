@@ -94,26 +94,36 @@ def _firmwares(manifest: Manifest) -> set[str]:
 
 def virt_builder(site: Site, key: PublicKey | None, name: str = "", arch: str = "") -> Commands:
     """Return the commands that build a disk from an image, or from a name to be filled in."""
-    name = name or _EXAMPLE
-    # Both tools' default is the architecture of the machine that they run on.
-    of_arch = f" --arch {arch}" if arch else ""
-    rest = f"{name}{of_arch} --format qcow2 -o {name}.qcow2"
-    if key is None:
-        return Commands(
-            title="virt-builder",
-            about="This repository is not signed, so virt-builder must not check signatures:",
-            text=f"virt-builder --source {site.base_url}/index --no-check-signature \\\n  {rest}",
-        )
+    about = "This repository is not signed, so virt-builder must not check signatures:"
+    if key is not None:
+        about = "Import the key, and build a disk; virt-builder checks the fingerprint:"
+    make = " \\\n  ".join([*source_call(site.base_url, key), disk_words(name or _EXAMPLE, arch)])
     return Commands(
-        title="virt-builder",
-        about="Import the key, and build a disk; virt-builder checks the fingerprint:",
-        text=_joined(
-            f"curl -fsS {site.base_url}/{layout.key_file(key.fingerprint)} | gpg --import",
-            f"virt-builder --source {site.base_url}/{layout.signed_index(key.fingerprint)} \\\n"
-            f"  --fingerprint {key.fingerprint} \\\n"
-            f"  {rest}",
-        ),
+        title="virt-builder", about=about, text=_joined(*key_import(site.base_url, key), make)
     )
+
+
+def key_import(url: str, key: PublicKey | None) -> list[str]:
+    """Return the command that imports the key of the repository at a URL; none without a key."""
+    if key is None:
+        return []
+    # -f: without it curl hands the page of a 404 to gpg, and succeeds.
+    return [f"curl -fsS {url}/{layout.key_file(key.fingerprint)} | gpg --import"]
+
+
+def source_call(url: str, key: PublicKey | None) -> list[str]:
+    """Return virt-builder's call that reads the index at a URL, an option a part."""
+    if key is None:
+        return [f"virt-builder --source {url}/{layout.INDEX} --no-check-signature"]
+    index = layout.signed_index(key.fingerprint)
+    return [f"virt-builder --source {url}/{index}", f"--fingerprint {key.fingerprint}"]
+
+
+def disk_words(name: str, arch: str) -> str:
+    """Return the words behind that call that make a disk of an image, for all architectures."""
+    # virt-builder's default is the architecture of the machine that it runs on: a client's.
+    of_arch = f" --arch {arch}" if arch else ""
+    return f"{name}{of_arch} --format qcow2 -o {name}.qcow2"
 
 
 def virt_builder_source(site: Site, key: PublicKey | None) -> Commands:
