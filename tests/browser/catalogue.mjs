@@ -104,6 +104,14 @@ await list.selectOption("#o", "built");
 seen.oldest = await texts(list, ".item small time");
 seen.copied = await copied(list, () => list.click(".use button >> nth=0"));
 await list.selectOption("#o", "");
+seen.listed = await copied(list, () => list.click(".sum button >> nth=0"));
+const digest = seen.listed.text;
+seen.byDigest = [];
+for (const part of [digest.slice(0, 12), digest.slice(1, 13)]) {
+  await list.fill("#q", part);
+  seen.byDigest.push(await names());
+}
+await list.fill("#q", "");
 await list.click(`.item h3 a >> text="${image}"`);
 await list.waitForURL(`**/${pages.image}`);
 seen.followed = await list.textContent("h1");
@@ -169,6 +177,17 @@ seen.ago = await aged.evaluate(() => {
 
 const plain = await open(`${url}/${pages.list}`, { javaScriptEnabled: false });
 seen.plain = { items: await plain.locator(".item").count(), tools: await plain.isVisible(".tools") };
+// A whole checksum is selected by a triple click, though it is cut off to the eye, in one line.
+await plain.setViewportSize({ width: 320, height: 900 });
+await plain.locator(".sum code").first().click({ clickCount: 3 });
+const unscripted = {};
+unscripted.selected = await plain.evaluate(() => getSelection().toString());
+unscripted.title = await plain.locator(".sum code").first().getAttribute("title");
+unscripted.lines = await plain.evaluate(() => {
+  const code = document.querySelector(".sum code");
+  return code.getBoundingClientRect().height / parseFloat(getComputedStyle(code).lineHeight);
+});
+seen.unscripted = unscripted;
 await plain.goto(`${url}/${pages.image}`);
 await plain.click("details.list summary");
 await plain.click("text=Show what the spec says");

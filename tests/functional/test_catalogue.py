@@ -15,6 +15,7 @@ import pytest
 
 from lago_images.console import Console
 from lago_images.repository.records.release import Release
+from lago_images.repository.rendering.catalogue import MOST_WHOLE
 from lago_images.repository.rendering.commands import virt_builder_source
 from lago_images.repository.rendering.render import render
 from lago_images.repository.rendering.site import PublicKey, Site
@@ -104,11 +105,17 @@ def seen(repository, tmp_path_factory):
     return found
 
 
-def test_the_first_page_of_2000_images_is_small():
-    page = render(large_state(_IMAGES, 5), SITE, [KEY]).files["index.html"]
+@pytest.mark.parametrize("images", [MOST_WHOLE, _IMAGES])
+def test_the_first_page_of_2000_images_is_small(images):
+    """Also at the number up to which each has its whole checksums."""
+    page = render(large_state(images, 5), SITE, [KEY]).files["index.html"]
     # As heavy as it gets: each disk is there as a qcow2, too, and was booted three times.
-    assert page.count(b">qcow2, ") > 0.9 * _IMAGES
-    assert page.count(b"</span>: bios, uefi (kvm)<") > 0.8 * _IMAGES
+    assert page.count(b">qcow2, ") > 0.9 * images
+    assert page.count(b"</span>: bios, uefi (kvm)<") > 0.8 * images
+    whole = len(re.findall(rb'<code title="([0-9a-f]{64})">\1</code>', page))
+    assert whole == (2 * page.count(b">qcow2, ") if images <= MOST_WHOLE else 0)
+    is_short = b"the first 8 digits of each checksum" in page
+    assert is_short is (images > MOST_WHOLE)
     assert len(gzip.compress(page, 6)) < _FIRST_PAGE
 
 
@@ -193,6 +200,19 @@ def test_commands_and_checksums_are_copied_verbatim(seen, repository):
     assert seen["checksum"]["text"] == current["revision"]["disk"]["sha256"]
     assert seen["copied"]["said"] == "Copied the commands for virt-builder"
     assert seen["checksum"]["said"] == "Copied the SHA-256 for x86_64"
+
+
+def test_the_list_itself_has_the_whole_checksum_to_copy_to_select_and_to_find(seen):
+    image = seen["all"][0]
+    assert re.fullmatch("[0-9a-f]{64}", seen["listed"]["text"])
+    assert seen["listed"]["said"].startswith(f"Copied the SHA-256 of {image}, ")
+    # By its beginning: a word that is in some checksum by chance finds none.
+    assert seen["byDigest"] == [[image], []]
+    plain = seen["unscripted"]
+    # A triple click may take the line's end, too.
+    assert seen["listed"]["text"] in plain["selected"]
+    assert plain["title"] == seen["listed"]["text"]
+    assert plain["lines"] < 1.5
 
 
 def test_what_the_clipboard_refuses_is_copied_by_a_selection_or_stays_selected(seen):

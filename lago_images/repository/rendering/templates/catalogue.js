@@ -18,9 +18,13 @@
   const items = Array.from(list.children, (item) => {
     const [published, built] = item.getElementsByTagName("time");
     const [button] = item.getElementsByClassName("button");
+    // A short word is in some checksum by chance: one is found by its beginning only.
+    const sums = Array.from(item.getElementsByClassName("sum"));
+    const text = sums.reduce((rest, sum) => rest.replace(sum.textContent, ""), item.textContent);
     return {
       item,
-      text: item.textContent.toLowerCase(),
+      text: text.toLowerCase(),
+      sums: sums.map((sum) => sum.firstElementChild.textContent),
       d: item.dataset.d,
       a: item.getElementsByClassName("arch")[0].textContent,
       s: Array.from(item.getElementsByClassName("badge"), (badge) => badge.textContent),
@@ -45,7 +49,8 @@
     let first = true;
     for (const item of list.children) {
       const of = known.get(item);
-      const fits = wanted.every((word) => of.text.includes(word)) &&
+      const has = (word) => of.text.includes(word) || of.sums.some((sum) => sum.startsWith(word));
+      const fits = wanted.every(has) &&
         selects.every((select) => !select.value || [of[select.id]].flat().includes(select.value));
       item.hidden = !fits;
       item.classList.toggle("first", fits && first);

@@ -18,7 +18,9 @@
     const [label, what] = button.childNodes;
     button.hidden = false;
     button.addEventListener("click", async () => {
-      label.data = await copy(document.getElementById(button.dataset.copy)) ? "Copied" : "Selected";
+      // Beside what it copies, or told its id.
+      const source = document.getElementById(button.dataset.copy) || button.previousElementSibling;
+      label.data = await copy(source) ? "Copied" : "Selected";
       said.textContent = label.data + what.textContent;
       setTimeout(() => { label.data = "Copy"; said.textContent = ""; }, 2000);
     });

@@ -216,11 +216,11 @@ def test_the_list_has_aliases_and_notes_and_says_what_to_check_with(store):
     assert "also bookworm, deb12<" in page
     assert "bootstrap:<wbr>bookworm<" in page
     assert "root has &lt;no&gt; password<" in page
-    assert f"sha256 {made.disk.sha256[:8]}…" in page
-    assert "the first 8 digits of each checksum" in page
-    assert 'by all 64, which are on the image\'s page and in <a href="SHA256SUMS.asc">' in page
+    assert f'sha256 <code title="{made.disk.sha256}">{made.disk.sha256}</code>' in page
+    assert "the SHA-256 of debian-12, x86_64</span></button>" in page
+    assert 'The checksums of all images are in <a href="SHA256SUMS.asc">' in page
     unsigned = render(read(store), SITE, []).files["index.html"].decode()
-    assert 'by all 64, which are on the image\'s page and in <a href="SHA256SUMS">' in unsigned
+    assert 'The checksums of all images are in <a href="SHA256SUMS">' in unsigned
 
 
 def test_one_thing_is_told_as_one(store):
