@@ -42,6 +42,9 @@ http {{
 """
 
 
+BUILDERS_OWN = ("state/published.json", "builds/a/log")
+
+
 def documented():
     """The lines that the page has for nginx."""
     block = re.search(r"; for nginx:\n\n((?: {4}.*\n)+)", PAGE.read_text())
@@ -57,6 +60,8 @@ def url(tmp_path_factory):
     store = DirectoryStore(path=root)
     fill(store)
     publisher(store, signer=Signer(), site=replace(SITE, base_url=url)).refresh()
+    for path in BUILDERS_OWN:
+        store.put(path, b"{}", expected=None)
     kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     temporary = " ".join(f"{kind}_temp_path {folder}/{kind};" for kind in kinds)
     text = CONFIGURATION.format(
@@ -115,9 +120,9 @@ def test_pages_feeds_and_documents_travel_compressed(url, name):
 
 
 def test_what_is_nobodys_business_is_not_there(url):
-    for name in ("builds/", "state/published.json", ".lago-images/"):
+    for path in BUILDERS_OWN:
         with pytest.raises(urllib.error.HTTPError) as refused:
-            urllib.request.urlopen(f"{url}/{name}", timeout=60)
+            urllib.request.urlopen(f"{url}/{path}", timeout=60)
         refused.value.close()
         assert refused.value.code == 404
 
