@@ -18,9 +18,9 @@ from lago_images.building.boot.boot_test import (
 from lago_images.building.boot.inspection import NOBODY
 from lago_images.building.boot.machines import accelerator, machine_for, refuse_missing
 from lago_images.building.boot.spec_tests import OwnTests
-from lago_images.building.customise.sysprep import warn_of_secrets
 from lago_images.building.job import Finished, Job
 from lago_images.building.model import Phase
+from lago_images.console import clean, first_of
 from lago_images.errors import BootError
 from lago_images.host.process import Runner
 from lago_images.repository.records.guest_tests import tally
@@ -35,6 +35,8 @@ from lago_images.specs.quarantine import day, ending
 _CONSOLE = 4 * 2**20
 # Bytes of a file with keys of ssh.
 _KEYS = 2**20
+# Files that a warning names.
+_SHOWN = 20
 
 
 def refuse_unbootable(job: Job) -> None:
@@ -81,6 +83,16 @@ def boot_image(job: Job, finished: Finished, runner: Runner) -> Booted:
     return replace(booted, test=replace(booted.test, quarantined=held))
 
 
+def warn_of_secrets(job: Job, secrets: Sequence[str] | None) -> None:
+    """Warn of private keys and identities that everybody who has the image has."""
+    if secrets:
+        files = first_of([clean(path) for path in secrets], _SHOWN)
+        job.context.console.warn(
+            f"{job.request.spec.name}: whoever has the image has these private keys or identities, "
+            f"and every machine made of it the same: {files}"
+        )
+
+
 def _firmwares(job: Job) -> tuple[str, ...]:
     return job.request.firmwares or ("",)
 
@@ -101,7 +113,8 @@ def _boot_everywhere(job: Job, finished: Finished, runner: Runner) -> Booted:
         )
     for other in booted[1:]:
         refuse_shared_identity(booted[0], other)
-    warn_of_secrets(spec, booted[0].secrets or (), job.context)
+    if finished.prepared.secrets is None:
+        warn_of_secrets(job, booted[0].secrets)
     return replace(booted[0], test=together(booted))
 
 
@@ -110,6 +123,7 @@ def _boot_under(
 ) -> Booted:
     """Boot the disk once; the first boot of an image asks all that is asked once."""
     spec, is_first = job.request.spec, number == 1
+    specs, known = (*job.request.below[::-1], spec), finished.prepared.secrets
     with (
         job.machine.guest(runner.children.check),
         job.progress.doing(f"boot test {firmware}".rstrip(), Phase.BOOT),
@@ -134,11 +148,13 @@ def _boot_under(
             ),
             Questions(
                 # What was customised here has reported its packages already.
-                look_inside=is_first and finished.packages is None,
+                look_inside=is_first and (finished.packages is None or known is None),
                 again=is_first,
-                logins=documented((*job.request.below[::-1], spec), _reader(job)),
+                logins=documented(specs, _reader(job)),
                 pattern=boot_check(spec.properties).pattern,
                 grows=job.request.grows,
+                secrets=known or (),
+                operations=tuple(each for one in specs for each in one.operations),
                 tests=_own_tests(job) if is_first else None,
             ),
         )

@@ -21,7 +21,7 @@ from lago_images.building.customise.namespace import rules
 from lago_images.building.customise.sysprep import refuse_foreign_commands
 from lago_images.building.customise.versions import refuse_unknown_commands
 from lago_images.building.esp import with_esp
-from lago_images.building.gate import boot_image, refuse_unbootable
+from lago_images.building.gate import boot_image, refuse_unbootable, warn_of_secrets
 from lago_images.building.job import Finished, Job
 from lago_images.building.model import Phase
 from lago_images.building.reservations import Reservations, needs
@@ -130,6 +130,7 @@ def finish(job: Job) -> Finished:
     if engine is None or engine.name == rules.NAMESPACE:
         prepared = with_esp(prepared, runner)
     disk = job.folder / "finished.qcow2"
+    warn_of_secrets(job, prepared.secrets)
     with progress.doing("writing the finished disk", Phase.DISK):
         virtual_size = qcow2.standalone(prepared.disk, prepared.format, disk, runner)
     return Finished(
@@ -233,7 +234,7 @@ def _boot_and_send(
     spec, check = job.request.spec, runner.children.check
     if boot_check(spec.properties).is_off:
         job.progress.note(f"not booted: {boot_check(spec.properties).reason}")
-        if finished.packages is None:
+        if finished.prepared.secrets is None:
             job.context.console.info(
                 f"{spec.name}: nobody looked for private keys in it: that needs a boot test"
             )

@@ -17,7 +17,7 @@ from lago_images.host import kvm
 from lago_images.host.kvm import Acceleration
 from lago_images.host.process import Runner
 from lago_images.specs.logins import Logins
-from lago_images.specs.model import GuestTest
+from lago_images.specs.model import GuestTest, Operation
 from tests.support.images import (
     add_first_boot,
     authorize,
@@ -335,6 +335,7 @@ def test_a_debian_boots_is_tested_and_lists_its_packages(boot, debian13_bios, tm
         timeout=450,
         accel=accel,
         look_inside=True,
+        operations=(Operation(name="upload", argument="deploy:/root/deploy", line=5),),
         grows=True,
         logins=logins,
         tests=tests,

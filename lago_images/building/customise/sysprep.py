@@ -22,7 +22,6 @@ from lago_images.building.customise.versions import refuse_commands
 from lago_images.building.model import Context
 from lago_images.building.reservations import watched
 from lago_images.building.scratch import refuse_noexec
-from lago_images.console import clean, first_of
 from lago_images.errors import BuildError, CommandError
 from lago_images.host.kvm import Acceleration
 from lago_images.host.process import Runner, missing, search_path
@@ -104,8 +103,6 @@ _IN_GUEST = frozenset(
         "update",
     )
 )
-# Files that one warning names.
-_SHOWN = 20
 
 
 def appliance_environment(accel: Acceleration) -> dict[str, str]:
@@ -172,8 +169,7 @@ def customise(
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     refuse_missing_users(spec, reply.missing_users)
-    warn_of_secrets(spec, reply.secrets, context)
-    return replace(prepared, packages=reply.packages, boot_files=reply.boot_files)
+    return reply.on(prepared)
 
 
 def _with_channel(qemu: Path, answer: Path, environ: Mapping[str, str]) -> Path:
@@ -363,13 +359,20 @@ class Reply:
         packages: What is installed; None where it knows no package manager.
         boot_files: What it starts with; None where it did not tell all of it.
         missing_users: Whose passwords the spec sets, and who are not in the guest.
-        secrets: Files with private keys, and identities, that are in the image.
+        secrets: Files with private keys, and identities, that are in the image; None where it did
+            not tell all of them.
     """
 
     packages: tuple[Package, ...] | None = None
     boot_files: BootFiles | None = None
     missing_users: frozenset[str] = frozenset()
-    secrets: tuple[str, ...] = ()
+    secrets: tuple[str, ...] | None = None
+
+    def on(self, prepared: Prepared) -> Prepared:
+        """Return a customised disk with what its guest told."""
+        return replace(
+            prepared, packages=self.packages, boot_files=self.boot_files, secrets=self.secrets
+        )
 
 
 def read_reply(answer: Path) -> Reply:
@@ -385,7 +388,7 @@ def read_reply(answer: Path) -> Reply:
         packages=packages,
         boot_files=boot_files.from_answer(lines),
         missing_users=_missing_users(lines),
-        secrets=tuple(_after("secret ", lines)),
+        secrets=tuple(_after("secret ", lines)) if "end of answer" in lines else None,
     )
 
 
@@ -411,13 +414,3 @@ def refuse_missing_users(spec: Spec, missing_users: frozenset[str]) -> None:
                 "the guest has no such user",
                 hint="add the user first: run-command useradd …",
             )
-
-
-def warn_of_secrets(spec: Spec, secrets: Sequence[str], context: Context) -> None:
-    """Warn of private keys and identities that everybody who has the image has."""
-    if secrets:
-        files = first_of([clean(path) for path in secrets], _SHOWN)
-        context.console.warn(
-            f"{spec.name}: whoever has the image has these private keys or identities, and every "
-            f"machine made of it the same: {files}"
-        )

@@ -25,7 +25,6 @@ from lago_images.building.bases.bootstrap.tree import (
     settle_times,
 )
 from lago_images.building.bases.prepared import Prepared
-from lago_images.building.customise.sysprep import warn_of_secrets
 from lago_images.building.model import Context
 from lago_images.building.packages import digest
 from lago_images.building.scratch import private, refuse_noexec
@@ -84,14 +83,18 @@ def prepare(
         start_time = context.clock()
         secrets = make_tree(tree, workdir, context)
         packages = tree.packages()
-        warn_of_secrets(spec, secrets, context)
         make_guest(tree.rootfs, guest)
         boot_files = list_boot_files(tree)
         epoch = settle_times(tree, start_time)
         write_disk(tree.rootfs, disk, guest.layout, workdir, runner, epoch=epoch, user=user)
     record = BaseRecord(ref=str(spec.base), digest=digest(packages), detail=todo.detail)
     return Prepared(
-        disk=disk, format="raw", record=record, packages=packages, boot_files=boot_files
+        disk=disk,
+        format="raw",
+        record=record,
+        packages=packages,
+        boot_files=boot_files,
+        secrets=tuple(secrets),
     )
 
 

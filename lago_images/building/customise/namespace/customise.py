@@ -151,11 +151,8 @@ def _customise(
         forget_writes(folder / "disk.raw", root.place.start, superblocks, BLOCK)
         new = workdir / "customised.raw"
         (folder / "disk.raw").rename(new)
-    sysprep.warn_of_secrets(spec, reply.secrets, context)
     prepared.disk.unlink()
-    return replace(
-        prepared, disk=new, format="raw", packages=reply.packages, boot_files=reply.boot_files
-    )
+    return reply.on(replace(prepared, disk=new, format="raw"))
 
 
 @contextmanager

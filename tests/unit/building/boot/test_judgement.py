@@ -52,6 +52,22 @@ def test_a_good_guest_has_no_problems_and_all_is_judged():
     )
 
 
+def test_private_keys_that_no_command_names_are_refused_also_where_the_agent_may_not_look():
+    secrets = ("/root/b\x1b[31m", "/etc/a.key")
+    for facts in (GOOD, Facts()):
+        problem = problems(facts, secrets=secrets)["identity"]
+        assert problem.text.endswith("every machine made of it the same: /etc/a.key, /root/b")
+        assert "named by its path in a command" in problem.advice
+    assert problems(GOOD, secrets=secrets, is_again=True) == {}
+
+
+def test_an_identity_that_is_baked_in_is_told_once():
+    told = judge(
+        having(baked=("/etc/machine-id",)), (), replace(TERMS, secrets=("/etc/machine-id",))
+    )
+    assert [each.check for each in told.problems] == ["identity"]
+
+
 def test_a_guest_whose_agent_may_not_look_is_judged_by_the_rest():
     told = Facts(addresses=("10.0.2.115",))
     assert judge(told, (), TERMS).checks == ("console", "network")

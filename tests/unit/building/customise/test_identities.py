@@ -7,7 +7,7 @@ import subprocess
 import pytest
 
 from lago_images.building.customise import identities, sysprep
-from lago_images.building.customise.identities import IDENTITIES, finish_script, not_named
+from lago_images.building.customise.identities import IDENTITIES, finish_script, not_named, unnamed
 from tests.support.images import a_spec
 
 HEAD = "#name=i\n#base=layer:b\n#arch=x86_64\n#distro=d\n"
@@ -189,6 +189,22 @@ def test_a_pattern_is_named_by_any_file_of_the_spec_that_it_matches():
     [operation] = a_spec(HEAD + "upload a:/etc/dropbear/dropbear_rsa_host_key\n").operations
     paths = ("/etc/dropbear/dropbear_*_host_key*", "/etc/nvme/hostid")
     assert not_named([operation], paths) == ("/etc/nvme/hostid",)
+
+
+@pytest.mark.parametrize(
+    ("command", "path"),
+    [
+        ("upload lab.key:/root/lab.key", "/root/lab.key"),
+        ("run-command openssl req -keyout '/etc/ssl/a b.key'", "/etc/ssl/a b.key"),
+        ("write /root/[a]*.key:-----BEGIN", "/root/[a]*.key"),
+        ("copy-in files/certs:/etc/ssl", "/etc/ssl/certs/private/lab.key"),
+        ("copy-in files/certs/:/etc/ssl/", "/etc/ssl/certs/lab.key"),
+    ],
+)
+def test_what_a_command_names_or_copies_in_is_meant_to_be_there(command, path):
+    files = (path, "/root/other.key", "/etc/ssl/certs.key")
+    assert unnamed(a_spec(f"{HEAD}{command}\n").operations, files) == files[1:]
+    assert unnamed((), files) == files
 
 
 def test_the_script_is_posix_shell():

@@ -78,11 +78,15 @@ def test_a_password_for_an_unknown_user_fails_with_its_line(tmp_path, programs):
         build(tmp_path, programs, "missing-user nosuch\n", "password nosuch:password:x")
 
 
-def test_remaining_secrets_are_warned_of(tmp_path, programs, capsys):
-    build(tmp_path, programs, "secret /etc/a.key\nsecret /root/\x1b[31mred\n")
-    said = capsys.readouterr().err
-    assert "/etc/a.key" in said
-    assert "\x1b[31m" not in said
+def test_remaining_secrets_are_told_if_all_of_them_are_known(tmp_path, programs):
+    done, _ = build(tmp_path, programs, "secret /etc/a.key\nsecret /root/b\nend of answer\n")
+    assert done.secrets == ("/etc/a.key", "/root/b")
+
+
+def test_secrets_of_a_reply_that_is_cut_off_are_not_known(tmp_path, programs):
+    done, _ = build(tmp_path, programs, "packages\na 1 all\nend\nsecret /etc/a.key\n")
+    assert done.packages
+    assert done.secrets is None
 
 
 @pytest.mark.parametrize("said", ["", "packages\na 1 all\n", "\0\n", "end\npackages\n"])
