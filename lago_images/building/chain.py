@@ -34,7 +34,12 @@ _THREADS = f"{UNAWAITED}-chain"
 
 
 def build_chains(
-    chains: Sequence[Sequence[Request]], context: Context, *, accel: Acceleration, jobs: int
+    chains: Sequence[Sequence[Request]],
+    context: Context,
+    *,
+    accel: Acceleration,
+    jobs: int,
+    goal: str = "",
 ) -> list[Result]:
     """Build chains, ``jobs`` at a time.
 
@@ -48,6 +53,8 @@ def build_chains(
         context: Where and with what.
         accel: What guests run on here.
         jobs: How many chains are worked on at once.
+        goal: The image that the others of its chain are built for, and stopped when it has failed;
+            empty where each is wanted for itself.
 
     Returns:
         How each image ended, in the order given.
@@ -59,6 +66,7 @@ def build_chains(
     run = _Run(
         context=context,
         accel=accel,
+        goal=goal,
         children=Children(),
         reservations=Reservations(),
         machine=this_machine(),
@@ -108,6 +116,7 @@ class _Run:
 
     context: Context
     accel: Acceleration
+    goal: str
     children: Children
     reservations: Reservations
     machine: Machine
@@ -274,13 +283,15 @@ class _Chain:
         return ended is not None and not ended.ok
 
     def _end(self, image: _Image, failure: Exception | KeyboardInterrupt | None) -> None:
-        """Conclude an image; what is at work on it as a base is stopped when it failed."""
+        """Conclude an image; one that failed stops what is at work on it, or for it."""
+        stopped = self._stopped_by(image) if failure is not None else ""
         try:
-            with self._lock:
-                is_stopped = image.base is not None and self._has_failed(image.base.name)
-            if isinstance(failure, KeyboardInterrupt) and not is_stopped:
+            if isinstance(failure, KeyboardInterrupt) and not stopped:
                 raise failure
-            self._tell(image, failure, is_stopped=is_stopped)
+            if isinstance(failure, Exception) and not stopped:
+                # The disk that its log is on may be full.
+                with suppress(OSError):
+                    image.job.progress.note(for_the_log(failure))
         finally:
             shutil.rmtree(image.job.folder, ignore_errors=True)
             context = self.run.context
@@ -290,24 +301,35 @@ class _Chain:
             # Before its disk space is given back: whoever waits for that looks at what is free.
             self._leave(image, image.name)
             image.opened.close()
-        result = self._result(image, failure, log, is_stopped=is_stopped)
+        result = self._result(image, failure, log, stopped=stopped)
+        self._tell(result)
         with self._lock:
             self.results[image.name] = result
-            at_work = [] if result.ok else [i for i in self.images.values() if i.base is image]
+            others = () if result.ok else self.images.values()
+            is_goal = image.name == self.run.goal
+            at_work = [each for each in others if each.base is image or is_goal]
         for each in at_work:
             each.job.children.end()
 
-    def _tell(
-        self, image: _Image, failure: Exception | KeyboardInterrupt | None, *, is_stopped: bool
-    ) -> None:
-        console, progress = self.run.context.console, image.job.progress
-        if is_stopped and image.base:
-            console.warn(f"{image.name}: stopped, because its base {image.base.name} failed")
-        elif isinstance(failure, Exception):
-            # The disk that its log is on may be full.
-            with suppress(OSError):
-                progress.note(for_the_log(failure))
-            console.error(f"{image.name}: failed while {progress.step or 'beginning'}")
+    def _stopped_by(self, image: _Image) -> str:
+        """Return the image whose failure has stopped this one; empty for none."""
+        above = (image.base.name if image.base else "", self.run.goal)
+        with self._lock:
+            return next(
+                (each for each in above if each != image.name and self._has_failed(each)), ""
+            )
+
+    def _tell(self, result: Result) -> None:
+        """Tell of a failure as soon as there is one, for the run may go on for long."""
+        console = self.run.context.console
+        if result.skipped:
+            console.warn(f"{result.name}: stopped, because {result.skipped} failed")
+        elif not result.ok:
+            console.error(
+                f"{result.name}: failed while {result.step or 'beginning'}: {result.error}"
+            )
+            if result.log:
+                console.info(f"{result.name}: log: {result.log}")
 
     def _result(
         self,
@@ -315,10 +337,10 @@ class _Chain:
         failure: Exception | KeyboardInterrupt | None,
         log: Path | None,
         *,
-        is_stopped: bool,
+        stopped: str,
     ) -> Result:
         spec, progress = image.request.spec, image.job.progress
-        failed = failure if isinstance(failure, Exception) and not is_stopped else None
+        failed = failure if isinstance(failure, Exception) and not stopped else None
         return Result(
             name=spec.name,
             arch=spec.arch,
@@ -328,7 +350,7 @@ class _Chain:
             error=described(failed) if failed else "",
             tail=last_lines(failed),
             tests=ended_tests(failed),
-            skipped=image.base.name if is_stopped and image.base else "",
+            skipped=stopped,
             log=log,
             start_time=image.start_time,
             expected=image.request.expected,

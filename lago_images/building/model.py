@@ -104,7 +104,8 @@ class Result:
         step: What was being done when it failed.
         error: What went wrong; empty when nothing did.
         tail: The last lines of the failing program's output.
-        skipped: The base that failed, when the image was not tried because of it.
+        skipped: The image whose failure kept this one from its end: its base, or the one that it
+            was built for.
         seconds: From start to end.
         log: The image's log.
         start_time: When it began, in seconds since the epoch; None when it was not tried.

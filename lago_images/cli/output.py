@@ -250,7 +250,7 @@ def show_results(console: Console, results: Sequence[Result], say: Callable[[str
             size = human_size(result.manifest.disk.compressed_size)
             say(f"{result.name}: built in {result.seconds:.0f} s, {size}")
         elif result.skipped:
-            console.error(f"{result.name}: not built: its base {result.skipped} failed")
+            console.error(f"{result.name}: not built, because {result.skipped} failed")
         else:
             console.error(_failure(result))
             for line in result.tail:

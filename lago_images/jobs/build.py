@@ -22,15 +22,17 @@ from lago_images.specs.model import BaseKind
 _HINT = "lago-images ci plan shows what it has; make the plan again if the specs changed"
 
 
-def build(workspace: Workspace, plan: Plan, names: Sequence[str]) -> list[Result]:
+def build(
+    workspace: Workspace, plan: Plan, names: Sequence[str], *, goal: str = ""
+) -> list[Result]:
     """Build what ``names`` mean of a plan, side by side where they do not stand on each other.
 
     They are names, or patterns of names. Everything lands in ``builds/`` of the repository, and
-    nothing is made public.
+    nothing is made public. When the image ``goal`` fails, those that it stands on are stopped.
 
     Raises:
         UsageError: A name is not in the plan, or a pattern matches nothing there.
-        HostError: Working KVM is required and does not workspace.
+        HostError: Working KVM is required and does not work.
         RepositoryError: A promoted base is not the one that the plan names.
     """
     # Judged again here: a plan comes as an artifact, and another commit may be checked out.
@@ -43,7 +45,8 @@ def build(workspace: Workspace, plan: Plan, names: Sequence[str]) -> list[Result
     if not chains:
         return []
     accel = kvm.detect(Runner(environ=workspace.environ))
-    return build_chains(chains, workspace, accel=accel, jobs=workspace.settings.jobs)
+    jobs = workspace.settings.jobs
+    return build_chains(chains, workspace, accel=accel, jobs=jobs, goal=goal)
 
 
 def _requests(workspace: Workspace, plan: Plan, names: Sequence[str]) -> Mapping[str, Request]:

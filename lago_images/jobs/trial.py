@@ -34,6 +34,7 @@ class FinishedDisk(NamedTuple):
 def build_only(workspace: Workspace, name: str) -> tuple[Plan, list[Result]]:
     """Build an image, and those of its bases that are not published as they are now.
 
+    When the image fails, its bases are no longer wanted, and stopped.
     Returns what was planned, and how each build ended.
 
     Nothing is written to the repository if the workspace's store keeps it apart.
@@ -44,12 +45,12 @@ def build_only(workspace: Workspace, name: str) -> tuple[Plan, list[Result]]:
     """
     decided = plan(workspace, Ask(changed=False, force=frozenset({name}), promote=False))
     planned = {image.name: image for image in decided.images if image.fingerprint}
-    names = []
+    names, goal = [], name
     while name in planned and planned[name].action is Action.BUILD:
         names.append(name)
         name = planned[name].base.removeprefix("layer:")
     workspace.console.info("nothing is published: what is uploaded goes to a folder here")
-    return decided, build(workspace, decided, names)
+    return decided, build(workspace, decided, names, goal=goal)
 
 
 def unpack(store: Store, stored: StoredBuild, target: Path) -> FinishedDisk:

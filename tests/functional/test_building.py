@@ -83,8 +83,8 @@ def context(tmp_path):
     )
 
 
-def build_chain(requests, context):
-    return build_chains([requests], context, accel=EMULATED, jobs=1)
+def build_chain(requests, context, **more):
+    return build_chains([requests], context, accel=EMULATED, jobs=1, **more)
 
 
 def left(context):

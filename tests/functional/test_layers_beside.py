@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import shutil
 import signal
 import threading
@@ -121,7 +122,41 @@ def fails_and_stops(context, results, started, tmp_path):
     assert objects(context) == []
     assert left(context) == []
     wait_for(lambda: not running(int(started.read_text())))
-    assert "stopped, because its base" in context.console.stream.getvalue()
+    assert "two: stopped, because one failed" in context.console.stream.getvalue()
+
+
+@pytest.mark.parametrize("goal", ["two", "one"])
+def test_what_is_built_for_an_image_that_has_failed_is_stopped(context, tmp_path, goal):
+    """Its base is at work until then; but not where that is wanted for itself."""
+    need("qemu-system-x86_64")
+    started, failed = tmp_path / "started", tmp_path / "failed"
+    path = program(
+        tmp_path / "bin",
+        "qemu-system-x86_64",
+        f"echo $$ > {started}\nwhile [ ! -s {failed} ]; do sleep 0.1; done\necho late >&2\n"
+        + ("exec sleep 3600" if goal == "two" else "exit 1"),
+    )
+    real = shutil.which("cp")
+    wait = f"while [ ! -s {started} ]; do sleep 0.1; done; echo no room >&2; exit 1"
+    program(tmp_path / "bin", "cp", f'case "$*" in */one/disk.qcow2*) {wait};; esac\n{real} "$@"')
+    hot, _ = storing(context, lambda _key: None)
+    hot = replace(hot, environ={**context.environ, "PATH": path})
+    one, two = chain(context, bootable)[:2]
+    told = threading.Thread(
+        target=lambda: (hot.console.stream.wait_for("two: log: "), failed.write_text("two")),
+        daemon=True,
+    )
+    told.start()
+    results = build_chain([one, two], hot, goal=goal)
+    told.join(HANGS)
+    assert (results[1].ok, results[1].skipped) == (False, "")
+    assert results[0].skipped == ("two" if goal == "two" else "")
+    said = hot.console.stream.getvalue()
+    assert re.search(r"two: failed while preparing layer:one: \S", said)
+    assert ("one: stopped, because two failed" in said) == (goal == "two")
+    assert objects(hot) == []
+    assert left(hot) == []
+    wait_for(lambda: not running(int(started.read_text())))
 
 
 def test_a_base_that_does_not_boot_stops_the_layer_under_way(context, tmp_path):

@@ -73,7 +73,7 @@ def test_failures_are_printed_first_and_their_layers_next(console, capsys):
         "b: failed while customising: E: Unable to locate package nfs-kernel-sever",
         "  | the last line",
         "b: log: logs/b.log",
-        "c: not built: its base b failed",
+        "c: not built, because b failed",
     ]
     assert capsys.readouterr().out.startswith("a: built in 61 s")
 
