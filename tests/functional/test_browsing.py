@@ -212,7 +212,7 @@ def test_show_prints_every_fact_of_an_image(repo):
         "virt-builder --source https://images.example/r/index --no-check-signature \\\n",
         "  debian-12.qcow2.xz' | sha256sum --check &&\n",
         "\nEND\nlago init --template-repo-path https://images.example/r/repo.metadata\n",
-        "bios 31 s, uefi 53 s (tcg)",
+        "bios 31 s, uefi 53 s (TCG: emulation without KVM)",
         "2 packages since revision 1: bash 5.2-1 → 5.2-2, vim 9.0-1 amd64 is new; lago-images repo",
     ]:
         assert fact in text
