@@ -387,6 +387,6 @@ def _announce_acceleration(context: Context, accel: Acceleration) -> None:
     if not accel.kvm:
         why = accel.why.rstrip(".")
         context.console.warn(
-            f"KVM DOES NOT WORK HERE: {why}. Guests are emulated, which takes several times as "
-            f"long. To change that: {kvm.hint(accel)}"
+            f"KVM DOES NOT WORK HERE: {why}. Guests run by emulation without KVM (TCG), which "
+            f"takes several times as long. To change that: {kvm.hint(accel)}"
         )

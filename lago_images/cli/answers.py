@@ -119,6 +119,21 @@ class ReleaseName:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LossAcceptance:
+    """What ``repo accept-loss`` found lost, and the records that it made of its acceptance.
+
+    Attributes:
+        lost: What is lost, in words.
+        accepted: The keys of the records; none in a dry run.
+    """
+
+    SCHEMA: ClassVar[int] = 1
+
+    lost: tuple[str, ...]
+    accepted: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WithdrawalPreview:
     """What ``repo yank`` or ``rollback`` would take: a dry run.
 

@@ -120,7 +120,7 @@ def list_(
         more |= {"today": _today} if any(each.upstream for each in listed.images) else {}
         for line in _list_lines(listed, more, time.time()):
             click.echo(line)
-    finish(succeeded=not content.damaged)
+    finish(succeeded=not content.damaged_unaccepted)
 
 
 def _outdated(revision: Revision) -> str:

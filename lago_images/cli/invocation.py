@@ -152,9 +152,9 @@ class Invocation:
         )
         if not content.objects and not is_missing and look(store) is not Presence.OURS:
             self.console.warn(f"there is nothing of lago-images in {store.url}: check --repository")
-        for message in content.damaged.values():
+        for message in content.damaged_unaccepted.values():
             self.console.warn(f"{message}; restore it from a copy")
-        for message in gaps.warnings(content.missing):
+        for message in gaps.warnings(content.missing_unaccepted):
             self.console.warn(message)
         return store, content
 

@@ -431,6 +431,11 @@ _REPO_COMMANDS = {
         "Remove what retention lets go.",
         "lago-images repo gc --apply",
     ),
+    "accept-loss": _Lazy(
+        "lago_images.cli.losses:accept_loss",
+        "Accept that release records of an image are lost for good.",
+        "lago-images repo accept-loss my-debian-12 --revision 3 --reason 'no copy is left'",
+    ),
     "yank": _Lazy(
         "lago_images.cli.withdrawals:yank",
         "Withdraw a revision of an image, and all others of the same build.",

@@ -64,9 +64,9 @@ def refresh(invocation: Invocation, retire: tuple[str, ...], outdated: bool, for
     if not refreshed.written and not refreshed.deleted:
         invocation.console.info("everything was up to date")
     # What is before a record that cannot be read is not offered: it may have been withdrawn there.
-    for message in refreshed.state.damaged.values():
+    for message in refreshed.state.damaged_unaccepted.values():
         invocation.console.warn(f"{message}; restore it from a copy")
-    finish(succeeded=not refreshed.state.damaged)
+    finish(succeeded=not refreshed.state.damaged_unaccepted)
 
 
 @click.command()

@@ -143,7 +143,7 @@ def _is_agreed(affected: Affected, action: _Action, options: _Options) -> bool:
     if dry_run and is_json:
         click.echo(document(WithdrawalPreview.of(affected)))
         return False
-    asked = _is_terminal() and not options["yes"]
+    asked = is_terminal() and not options["yes"]
     if dry_run or asked:
         # Beside a document, stdout has nothing else.
         tell(f"to do: {action(affected.target)}", err=is_json)
@@ -165,7 +165,8 @@ def _of_layer(layer: Release, action: str, options: _Options) -> str:
     return f"to do: {action}: {contains}"
 
 
-def _is_terminal() -> bool:
+def is_terminal() -> bool:
+    """Return whether somebody is there to answer a question."""
     # In a CI's job nobody is there to answer: click would end the command as aborted.
     return sys.stdin.isatty()
 

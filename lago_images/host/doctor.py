@@ -94,7 +94,8 @@ def _kvm(accel: kvm.Acceleration, *, require_kvm: bool) -> Check:
     if accel.kvm:
         return Check(name="kvm", state=State.OK, found="it runs a guest")
     state = State.MISSING if require_kvm else State.WARNING
-    slow = "" if require_kvm else "; guests will be emulated, which takes several times as long"
+    slow = "; guests will run by emulation without KVM (TCG), which takes several times as long"
+    slow = "" if require_kvm else slow
     return Check(name="kvm", state=state, found=accel.why.rstrip(".") + slow, do=kvm.hint(accel))
 
 

@@ -106,7 +106,10 @@ def hint(accel: Acceleration) -> str:
         return "turn on virtualisation in the firmware (or nesting in the hypervisor), modprobe kvm"
     if "is not installed" in accel.why:
         return "apt-get install qemu-system-x86 (qemu-system-arm on aarch64)"
-    return "use a host with hardware virtualisation, or do without: TCG works, several times slower"
+    return (
+        "use a host with hardware virtualisation, or do without: emulation without KVM (TCG) "
+        "works, several times slower"
+    )
 
 
 def _run(runner: Runner, guest: _CountingGuest, accel: str) -> str:

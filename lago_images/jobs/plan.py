@@ -74,9 +74,9 @@ def _plan(
     )
     _detail(workspace, f"read {message}", started)
     started = time.monotonic()
-    for message in state.damaged.values():
+    for message in state.damaged_unaccepted.values():
         workspace.console.warn(message)
-    for message in gaps.warnings(state.missing):
+    for message in gaps.warnings(state.missing_unaccepted):
         workspace.console.warn(message)
     known = holdings(state)
     promote = ask.promote and workspace.is_promoting

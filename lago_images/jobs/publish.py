@@ -267,7 +267,8 @@ class _Job:
         # Each of these harms its image alone, which rendering left as it was.
         repair = "restore it from a copy: lago-images repo verify lists all that is wrong"
         damaged = [
-            problem(str(key), message, repair) for key, message in sorted(state.damaged.items())
+            problem(str(key), message, repair)
+            for key, message in sorted(state.damaged_unaccepted.items())
         ]
         base_url = self.publisher.site.base_url
         finding = base_url_problem(self.workspace.store, base_url, self.workspace.environ)

@@ -212,7 +212,7 @@ def test_show_prints_every_fact_of_an_image(repo):
         "virt-builder --source https://images.example/r/index --no-check-signature \\\n",
         "  debian-12.qcow2.xz' | sha256sum --check &&\n",
         "\nEND\nlago init --template-repo-path https://images.example/r/repo.metadata\n",
-        "bios 31 s, uefi 53 s (tcg)",
+        "bios 31 s, uefi 53 s (TCG: emulation without KVM)",
         "2 packages since revision 1: bash 5.2-1 → 5.2-2, vim 9.0-1 amd64 is new; lago-images repo",
     ]:
         assert fact in text
@@ -602,3 +602,16 @@ def test_json_documents_match_the_published_schemas(repo):
     schema = json.loads((FOLDER / "lint.schema.json").read_bytes())
     Draft202012Validator(schema).validate(json.loads(ran.out))
     assert json.loads(ran.out)["problems"]
+
+
+def test_show_is_of_what_clients_get_and_not_of_a_newer_revision_that_is_withdrawn(tmp_path):
+    repo = SpecsRepo.create(tmp_path / "specs")
+    store = DirectoryStore(path=repo.root / "image-repo")
+    builds = [manifest("small", build_id=f"b{number}") for number in (1, 2)]
+    publish_by_hand(store, *builds)
+    put_release(store, replace(release(3, None, withdraws=2, reason="bad"), name="small"))
+    for args, shown in (((), "1, current"), (("--revision", "2"), "2, withdrawn: bad")):
+        ran = repo.run("repo", "show", "small", *args)
+        assert ran.code == 0, ran.err
+        assert re.search(rf"^ *revision:? +{re.escape(shown)}$", ran.out, re.MULTILINE), ran.out
+    assert "what revision 1 is built on" in ran.out

@@ -1,5 +1,6 @@
 """What the documents say of the command line and the settings is so."""
 
+import ast
 import dataclasses
 import json
 import re
@@ -93,7 +94,7 @@ def test_documented_commands_and_options_exist(document):
 
 def test_options_in_the_table_of_commands_exist():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\| `lago-images ([a-z ]+)` \|(.*)\|$", text, re.MULTILINE)
+    rows = re.findall(r"^\| `lago-images ([a-z -]+)` \|(.*)\|$", text, re.MULTILINE)
     assert len(rows) == len(COMMANDS)
     for name, says in rows:
         command, context, _ = find(name.split())
@@ -203,3 +204,38 @@ def test_every_test_that_the_threat_model_names_exists():
     claims = [row.split(" | ")[2] for row in table.splitlines() if row.startswith("| ")][1:]
     assert len(claims) > 8
     assert all("`test_" in claim or claim.startswith("\N{EN DASH}") for claim in claims)
+
+
+# What begins a word of a page or message, and is no part of the name of a setting.
+_TCG = re.compile(r"(?<![\w_])TCG\b|\btcg\b(?!`)")
+
+
+@pytest.mark.parametrize(
+    "document",
+    [*DOCUMENTS, *sorted((ROOT / "docs/decisions").glob("0*.md"))],
+    ids=lambda document: document.name,
+)
+def test_a_page_says_what_tcg_is_where_it_has_it_first(document):
+    text = document.read_text()
+    if first := _TCG.search(text):
+        assert "without KVM" in text[max(0, first.start() - 60) : first.end() + 30]
+
+
+def test_each_message_says_what_tcg_is():
+    """Any of them may be the first that a person sees."""
+    texts = [
+        node.value
+        for path in sorted((ROOT / "lago_images").rglob("*.py"))
+        for tree in [ast.parse(path.read_text())]
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        if "TCG" in node.value and node.value not in _docstrings(tree)
+    ]
+    assert len(texts) > 2
+    assert [text for text in texts if "without KVM" not in text] == []
+
+
+def _docstrings(tree):
+    kinds = (ast.Module, ast.ClassDef, ast.FunctionDef)
+    nodes = (node for node in ast.walk(tree) if isinstance(node, kinds) and node.body)
+    return {ast.get_docstring(node, clean=False) for node in nodes}

@@ -49,7 +49,7 @@ def cells(repo: SpecsRepo) -> tuple[list[str], str]:
 def check(row: list[str], shown: str) -> None:
     assert row[4].startswith("24 B → 29 B (+")
     assert row[5] == "+1 -1 ↑1"
-    assert row[6] == "bios 31 s, uefi 53 s (tcg)"
+    assert row[6] == "bios 31 s, uefi 53 s (TCG: emulation without KVM)"
     packages = [tuple(re.findall(r"<td>(.*?)</td>", part)) for part in shown.split("<tr>")]
     assert ("<code>bash</code>", "<code>5.1</code>", "<code>5.2</code>") in packages
     assert ("<code>new</code>", "", "<code>1~rc1+b2</code>") in packages

@@ -279,7 +279,7 @@ def test_a_failed_boot_that_is_quarantined_is_a_warning_until_its_day(tmp_path):
     assert ran.code == 0, ran.err
     assert "warning: panics: boot test: boot test: the guest gave up" in ran.err
     shown = specs.run("repo", "show", "panics").out
-    assert "failed (tcg), quarantined until 2999-12-31" in shown
+    assert "failed (TCG: emulation without KVM), quarantined until 2999-12-31" in shown
 
 
 OWN_TESTS = {

@@ -293,6 +293,10 @@ def _layout() -> Iterator[str]:
                 f"`{outdated}`",
                 "what a build of its spec would get otherwise by now; the highest number counts",
             ),
+            (
+                f"`{layout.LossKey(name='NAME', arch='ARCH', first=1, last=2)}`",
+                "that these records are lost for good, who accepted that, when and why",
+            ),
         ],
     )
     yield from (

@@ -16,6 +16,7 @@ from lago_images.cli.answers import (
     Cleaning,
     HostReport,
     LintReport,
+    LossAcceptance,
     PlanReport,
     Refreshment,
     Served,
@@ -32,6 +33,7 @@ from lago_images.jobs.results import Publication, Results
 from lago_images.jobs.timings import Timings
 from lago_images.planning.model import Plan
 from lago_images.repository.browsing.documents import Comparison, ImagePage, Listing, Log
+from lago_images.repository.records.loss import AcceptedLoss
 from lago_images.repository.records.manifest import Manifest
 from lago_images.repository.records.outdated import Outdated
 from lago_images.repository.records.release import Release
@@ -42,6 +44,7 @@ DOCUMENTS: dict[str, Any] = {
     "manifest": Manifest,
     "release": Release,
     "outdated": Outdated,
+    "accepted-loss": AcceptedLoss,
     "plan": Plan,
     "results": Results,
     "timings": Timings,
@@ -61,6 +64,7 @@ DOCUMENTS: dict[str, Any] = {
     "provenance-trace": Trace,
     "reproduction": Reproduction,
     "cleaning": Cleaning,
+    "loss-acceptance": LossAcceptance,
     "withdrawal": Withdrawal,
     "withdrawal-preview": WithdrawalPreview,
     "refreshment": Refreshment,
@@ -94,6 +98,7 @@ PRINTED_BY = {
     "repo provenance": ("provenance-trace",),
     "repo reproduce": ("reproduction",),
     "repo gc": ("cleaning",),
+    "repo accept-loss": ("loss-acceptance",),
     "repo yank": ("withdrawal", "withdrawal-preview"),
     "repo rollback": ("withdrawal", "withdrawal-preview"),
 }

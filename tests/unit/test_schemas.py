@@ -30,7 +30,9 @@ from lago_images.repository.publishing import retention
 from lago_images.repository.publishing.releasing import ReleaseOutcome, Verdict
 from lago_images.repository.records.changes import compare_known
 from lago_images.repository.records.layout import ImageId
+from lago_images.repository.records.loss import AcceptedLoss
 from lago_images.repository.records.manifest import canonical
+from lago_images.repository.records.release import Released
 from lago_images.repository.records.state import State, histories
 from lago_images.repository.rendering.commands import Commands
 from lago_images.repository.rendering.render import render
@@ -101,12 +103,22 @@ IMAGES_OF_RUN = image_reports(
     RUN,
     STATE,
 )
+LOSS = AcceptedLoss(
+    name="debian-12",
+    arch="x86_64",
+    first=1,
+    last=2,
+    reason="no copy is left",
+    accepted=1,
+    by=Released(commit="c1"),
+)
 NAMED = answers.ReleaseName.of(release(3, None, withdraws=2, reason="bad"))
 RENDERED = render(large_state(20, 3), SITE)
 WRITTEN: dict[str, str | bytes] = {
     "manifest": manifest().to_json(),
     "release": release().to_json(),
     "outdated": outdated(release(), "openssl 1 2").to_json(),
+    "accepted-loss": LOSS.to_json(),
     "plan": formats.to_json(plan(planned("one"), planned("two"))),
     "results": results.dump([built("a"), failed("b")]),
     "timings": timings.to_json([built("a"), failed("b"), TIMED]),
@@ -151,6 +163,9 @@ WRITTEN: dict[str, str | bytes] = {
             checks=(doctor.Check(name="kvm", state=doctor.State.WARNING, found="no", do="x"),),
             ok=True,
         )
+    ),
+    "loss-acceptance": document(
+        answers.LossAcceptance(lost=("x is missing",), accepted=(str(LOSS.key),))
     ),
     "withdrawal": document(
         answers.Withdrawal(

@@ -219,7 +219,9 @@ def _start_again(test: _Test) -> Booted:
             is_late = isinstance(error, _LateError)
             if not (is_late or console_signs.is_starved(test.watch.text())):
                 raise
-        test.bench.runner.note("the emulated processor got no time: starting the guest once more")
+        test.bench.runner.note(
+            "the processor, emulated without KVM (TCG), got no time: starting the guest once more"
+        )
     return _run(test)
 
 

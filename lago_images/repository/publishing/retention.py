@@ -131,7 +131,7 @@ def plan(state: State, unfinished: Iterable[Unfinished], retention: Retention, n
         retention: What is kept.
         now: Seconds since the epoch.
     """
-    if missing := state.missing:
+    if missing := state.missing_unaccepted:
         return Sweep(retire=(), delete=(), abort=(), forget=(), missing=missing)
     before = now - retention.grace
     copies, staged = _folders(state, IMAGES), _folders(state, BUILDS)
@@ -207,8 +207,9 @@ def _copies(
     # A slow publisher may be about to release a copy that nothing names yet.
     young = {f for f, objects in folders.items() if max(s.modified for s in objects) >= before}
     wanted = young.union(*(_kept_of(state, image, retention, now) for image in state.images))
-    # What a damaged release names is not known: the operator restores it first.
-    damaged = {key.image for key in state.damaged}
+    # What a lost release names is not known: the operator restores it first, or accepts its loss,
+    # and even then judges by hand what no release names.
+    damaged = {key.image for key in state.damaged} | {gap.image for gap in state.missing}
     wanted |= {folder for folder in folders if folder.key.image in damaged}
     kept = _with_bases(state, wanted)
     bases = _with_bases(state, wanted - state.retired) - wanted

@@ -64,6 +64,7 @@ _IN_FOLDER = re.compile(rf"(builds/|images/){_WORD}/{_WORD}/{_WORD}/.+")
 _PAGE = re.compile(rf"catalogue/{NAME.pattern}\.(?:html|xml)|latest/{NAME.pattern}\.json")
 _KEYED = re.compile(r"(?:index|key)-([0-9A-F]{40,64})\.asc")
 _RETIREMENT = re.compile(rf"releases/{_WORD}/{_WORD}/retired/{_WORD}\.json")
+_LOSS = re.compile(rf"releases/{_WORD}/{_WORD}/lost/{_NUMBER}-{_NUMBER}\.json")
 _OUTDATED = re.compile(rf"releases/{_WORD}/{_WORD}/outdated/{_NUMBER}\.{_NUMBER}\.json")
 
 # RFC 8246: clients and caches need never ask again, also when a user reloads.
@@ -96,6 +97,23 @@ class ReleaseKey:
 
     def __str__(self) -> str:
         return f"{RELEASES}{self.name}/{self.arch}/{self.revision}.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class LossKey:
+    """Name the place of a record that the loss of revisions, ``first`` to ``last``, is accepted."""
+
+    name: str
+    arch: str
+    first: int
+    last: int
+
+    @property
+    def image(self) -> ImageId:
+        return ImageId(self.name, self.arch)
+
+    def __str__(self) -> str:
+        return f"{RELEASES}{self.name}/{self.arch}/lost/{self.first}-{self.last}.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
@@ -295,6 +313,14 @@ def retired_copy(key: str) -> BuildFolder | None:
     """Return the public copy that a store's key retires, if it retires one."""
     match = _RETIREMENT.fullmatch(key)
     return match and BuildKey(name=match[1], arch=match[2], build_id=match[3]).public
+
+
+def loss_key(key: str) -> LossKey | None:
+    """Return the record of an accepted loss that a store's key names, if it names one."""
+    match = _LOSS.fullmatch(key)
+    if not match or int(match[3]) > int(match[4]):
+        return None
+    return LossKey(name=match[1], arch=match[2], first=int(match[3]), last=int(match[4]))
 
 
 def outdated_key(key: str) -> OutdatedKey | None:

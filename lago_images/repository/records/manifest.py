@@ -36,6 +36,9 @@ from lago_images.repository.records.parsing import (
 from lago_images.specs.boot_check import boot_check
 from lago_images.specs.model import BaseKind
 
+# What QEMU calls it says nothing to who uses an image.
+_RAN_ON = {"tcg": "TCG: emulation without KVM"}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Disk:
@@ -140,9 +143,10 @@ class BootTest:
         return self._told(sorted(self.firmware))
 
     def _told(self, boots: Sequence[str]) -> str:
-        words = f"{', '.join(boots)} ({self.accel})" if boots else self.accel
+        ran_on = _RAN_ON.get(self.accel, self.accel)
+        words = f"{', '.join(boots)} ({ran_on})" if boots else ran_on
         if not self.has_passed:
-            words = f"failed ({self.accel})"
+            words = f"failed ({ran_on})"
         if self.tests:
             failed = sum(not test.has_passed for test in self.tests)
             count = counted(len(self.tests), "test")

@@ -22,12 +22,15 @@ from lago_images.repository.records.layout import (
     BuildFolder,
     BuildKey,
     ImageId,
+    LossKey,
     ReleaseKey,
+    loss_key,
     outdated_key,
     release_key,
     retired_copy,
     staged_build,
 )
+from lago_images.repository.records.loss import covers
 from lago_images.repository.records.manifest import Manifest, canonical
 from lago_images.repository.records.outdated import NewestRecord, by_image, newest_records
 from lago_images.repository.records.outline import ReleaseOutline, outline
@@ -86,6 +89,8 @@ class Offers(Generic[R]):
         retired: Public copies that are offered no more, and that ``repo gc`` removes or has
             removed. A retired copy stays retired.
         published: The commit published last; None for a repository that never was.
+        accepted: The losses of records that operators accepted. What was lost stays lost to what
+            is offered: it is only not told of again, and ``repo gc`` does not wait for it.
         staged: The manifests of staged builds; none but in a survey. In an outline, of those that
             no release was made of.
         incomplete: Staged builds whose disk, hash or metadata is missing, or whose disk, in any
@@ -99,6 +104,7 @@ class Offers(Generic[R]):
     published: PublishedCommit | None
     damaged: Mapping[ReleaseKey, str] = field(default_factory=lambda: MappingProxyType({}))
     retired: frozenset[BuildFolder] = frozenset()
+    accepted: frozenset[LossKey] = frozenset()
     staged: Mapping[BuildKey, Manifest] = field(default_factory=lambda: MappingProxyType({}))
     incomplete: frozenset[BuildKey] = frozenset()
     unreadable: Mapping[BuildKey, str] = field(default_factory=lambda: MappingProxyType({}))
@@ -139,6 +145,16 @@ class Offers(Generic[R]):
                 {each.revision for each in self.history(*image)} | damaged.get(image, set()),
             )
         )
+
+    @property
+    def missing_unaccepted(self) -> tuple[Gap, ...]:
+        """Return the releases that are lost and whose loss nobody accepted, by image."""
+        return tuple(gap for gap in self.missing if not covers(self.accepted, gap))
+
+    @property
+    def damaged_unaccepted(self) -> Mapping[ReleaseKey, str]:
+        """Return the releases that cannot be read and whose loss nobody accepted, with why."""
+        return {k: why for k, why in self.damaged.items() if not covers(self.accepted, k)}
 
     def withdrawn(self, name: str, arch: str) -> frozenset[int]:
         """Return the revisions that were taken back."""
@@ -295,6 +311,7 @@ def _outlined_once(store: Store, cache: caching.Cache) -> Offers[ReleaseOutline]
         releases=_histories(released.releases),
         damaged={k: e.message for k, e in released.errors.items() if isinstance(k, ReleaseKey)},
         retired=frozenset(copy for name in objects if (copy := retired_copy(name))),
+        accepted=frozenset(loss for name in objects if (loss := loss_key(name))),
         published=published,
     )
     done = {key.staging.folder for key in offers.released_builds}
@@ -362,6 +379,7 @@ def _state(
         releases=_histories(records.releases),
         damaged={k: error.message for k, error in errors if isinstance(k, ReleaseKey)},
         retired=frozenset(copy for name in objects if (copy := retired_copy(name))),
+        accepted=frozenset(loss for name in objects if (loss := loss_key(name))),
         objects=objects,
         published=published,
         staged=records.manifests,

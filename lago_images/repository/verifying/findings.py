@@ -10,7 +10,10 @@ from lago_images.storage.base import Blob, Stat
 
 REFRESH = "lago-images repo refresh"
 RESTORE = "restore it from a copy"
-RESTORE_RECORD = f"{RESTORE}, before any other repair: no revision before it is offered until then"
+_NO_COPY = "where no copy is left: lago-images repo accept-loss --help"
+RESTORE_RECORD = (
+    f"{RESTORE}, before any other repair: no revision before it is offered until then; {_NO_COPY}"
+)
 RESTORE_WITH_OTHERS = f"with the others: see {RELEASES}"
 WENT_BACK = f"the repository went back in time: restore {RELEASES} from a newer copy"
 

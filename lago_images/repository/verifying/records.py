@@ -3,7 +3,8 @@
 Unlike ``state.read`` this trusts no cache: it is for finding all that is wrong at once.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import TypeVar
 
@@ -19,14 +20,17 @@ from lago_images.repository.records.layout import (
     BuildFolder,
     BuildKey,
     ImageId,
+    LossKey,
     OutdatedKey,
     ReleaseKey,
+    loss_key,
     outdated_key,
     owner,
     release_key,
     retired_copy,
     staged_build,
 )
+from lago_images.repository.records.loss import AcceptedLoss, covers
 from lago_images.repository.records.manifest import Manifest
 from lago_images.repository.records.outdated import (
     NewestRecord,
@@ -48,6 +52,7 @@ from lago_images.repository.records.state import (
 )
 from lago_images.repository.rendering.index import conflicting_aliases
 from lago_images.repository.rendering.lago import version_name
+from lago_images.repository.rendering.views import day
 from lago_images.repository.verifying.findings import (
     RESTORE,
     RESTORE_RECORD,
@@ -86,8 +91,14 @@ def examine(store: Store) -> tuple[State, list[Finding]]:
     # Releases first: the public copy of a release that was listed is listed too.
     listed = {stat.key: stat for stat in store.list(RELEASES)}
     listed |= {s.key: s for s in store.list() if not s.key.startswith(RELEASES)}
+    accepted = _read_all(
+        ((name, at) for name in listed if (at := loss_key(name))),
+        lambda name, key: _loss(store, name, key),
+        findings,
+    )
+    losses = {loss.key: loss for loss in accepted}
     places = [(name, place) for name in listed if (place := release_key(name))]
-    releases = _read_all(places, lambda name, place: _release(store, name, place), findings)
+    releases = _read_all(places, lambda name, place: _release(store, name, place, losses), findings)
     readable = {release.key for release in releases}
     manifests = _read_all(
         ((name, key) for name in listed if (key := staged_build(name))),
@@ -100,6 +111,7 @@ def examine(store: Store) -> tuple[State, list[Finding]]:
         objects=listed,
         published=None,
         retired=frozenset(copy for name in listed if (copy := retired_copy(name))),
+        accepted=frozenset(losses),
         staged={manifest.key: manifest for manifest in manifests},
         incomplete=frozenset(m.key for m in manifests if not is_complete(m, listed)),
     )
@@ -109,7 +121,12 @@ def examine(store: Store) -> tuple[State, list[Finding]]:
         read_published(store)
     except RepositoryError as error:
         findings.append(problem(layout.PUBLISHED, error.message, error.hint or RESTORE))
-    findings += [*_histories_wrong(state), *_aliases(state), *_orphans(state), *_strangers(listed)]
+    findings += [
+        *_histories_wrong(state, losses),
+        *_aliases(state),
+        *_orphans(state),
+        *_strangers(listed),
+    ]
     return state, _restored_together(findings)
 
 
@@ -147,7 +164,7 @@ def against_index(state: State, revisions: dict[ImageId, int]) -> Iterator[Findi
 
 def without_gc(state: State, findings: Iterable[Finding]) -> list[Finding]:
     """Return findings of which none waits for ``repo gc`` while it clears nothing."""
-    repair = _NO_GC if state.missing else _GC
+    repair = _NO_GC if state.missing_unaccepted else _GC
     return [replace(each, repair=repair) if each.repair == _GC else each for each in findings]
 
 
@@ -166,7 +183,7 @@ def unfinished(store: Store, before: float) -> Iterator[Finding]:
 
 
 def _read_all(
-    keys: Iterable[tuple[str, BuildKey | ReleaseKey | OutdatedKey]],
+    keys: Iterable[tuple[str, BuildKey | ReleaseKey | OutdatedKey | LossKey]],
     read: Callable[..., _T | Finding | None],
     findings: list[Finding],
 ) -> list[_T]:
@@ -206,13 +223,40 @@ def _record(store: Store, state: State, name: str, key: OutdatedKey) -> Outdated
     return note(name, f"it is about build {record.build}, and {key.release} is not", repair)
 
 
-def _release(store: Store, name: str, key: ReleaseKey) -> Release | Finding:
+def _release(
+    store: Store, name: str, key: ReleaseKey, losses: Mapping[LossKey, AcceptedLoss]
+) -> Release | Finding:
+    data = b""
     try:
-        return Release.parse(store.get(name).data, key)
+        data = store.get(name).data
+        return Release.parse(data, key)
     except SchemaError:
         raise
     except RepositoryError as error:
+        covering = covers(losses, key)
+        loss = losses[covering] if covering else None
+        # Other bytes than those that somebody looked at are another loss.
+        if loss and loss.sha256 == hashlib.sha256(data).hexdigest():
+            return _accepted(name, error.message, loss)
         return lost_record(name, error.message, RESTORE_RECORD)
+
+
+def _loss(store: Store, name: str, key: LossKey) -> AcceptedLoss | Finding | None:
+    try:
+        return AcceptedLoss.parse(store.get(name).data, key)
+    # Removed since it was listed, by hand.
+    except NotFoundError:
+        return None
+    except SchemaError:
+        raise
+    except RepositoryError as error:
+        return problem(name, error.message, RESTORE)
+
+
+def _accepted(where: str, what: str, loss: AcceptedLoss) -> Finding:
+    by = loss.by.actor or "somebody"
+    message = f"{what}; accepted as lost by {by} on {day(loss.accepted)}: {loss.reason}"
+    return note(where, message, "none: no revision before it is offered")
 
 
 def _manifest(store: Store, name: str, key: BuildKey) -> Manifest | Finding | None:
@@ -230,14 +274,17 @@ def _manifest(store: Store, name: str, key: BuildKey) -> Manifest | Finding | No
     return manifest
 
 
-def _histories_wrong(state: State) -> Iterator[Finding]:
+def _histories_wrong(state: State, losses: Mapping[LossKey, AcceptedLoss]) -> Iterator[Finding]:
     for gap in state.missing:
         until = "" if gap.first == gap.last else f", as are all up to revision {gap.last}"
         message = f"the history has a gap: it is missing{until}"
-        yield lost_record(str(gap.key), message, RESTORE_RECORD)
+        if accepted := covers(losses, gap):
+            yield _accepted(str(gap.key), message, losses[accepted])
+        else:
+            yield lost_record(str(gap.key), message, RESTORE_RECORD)
     for image in state.images:
         history = state.history(*image)
-        yield from _withdrawals(history)
+        yield from _withdrawals(history, losses)
         yield from _copies(state, history)
         yield from _bases(state, image)
         yield from _versions(history)
@@ -253,10 +300,17 @@ def _aliases(state: State) -> Iterator[Finding]:
             yield note(layout.INDEX, message, repair)
 
 
-def _withdrawals(history: tuple[Release, ...]) -> Iterator[Finding]:
+def _withdrawals(
+    history: tuple[Release, ...], losses: Mapping[LossKey, AcceptedLoss]
+) -> Iterator[Finding]:
     known = {release.revision for release in history}
     for release in history:
         withdraws = release.withdraws
+        if withdraws is not None and withdraws < release.revision:
+            lost = ReleaseKey(name=release.name, arch=release.arch, revision=withdraws)
+            # Told once, by the loss itself.
+            if withdraws not in known and covers(losses, lost):
+                continue
         if withdraws is not None and (withdraws >= release.revision or withdraws not in known):
             message = f"it withdraws revision {withdraws}, which is missing"
             yield lost_record(str(release.key), message, RESTORE)
@@ -368,7 +422,7 @@ def _strangers(listed: Iterable[str]) -> Iterator[Finding]:
         if name.startswith((BUILDS, IMAGES)):
             known = owner(name) is not None
         elif name.startswith(RELEASES):
-            known = any(read(name) for read in (release_key, retired_copy, outdated_key))
+            known = any(read(name) for read in (release_key, retired_copy, outdated_key, loss_key))
         else:
             known = layout.is_rendered(name) or name.startswith(STATE)
         if not known:

@@ -73,7 +73,7 @@ def test_the_table_shows_every_image_with_sizes_and_times():
     assert row[3] == "1 min 15 s"
     assert row[4] == "80.0 MiB → 100.0 MiB (+25.0 %)"
     assert row[5] == "+1 -1 ↑1"
-    assert row[6] == "bios 31 s, uefi 53 s (tcg)"
+    assert row[6] == "bios 31 s, uefi 53 s (TCG: emulation without KVM)"
     assert row[7] == '<a href="https://images.example/builds/x/build.log">log</a>'
     assert "<td><code>b</code></td>\n<td><code>1</code></td>\n<td><code>2</code></td>" in shown
     assert "Run and its artifacts" in shown

@@ -269,7 +269,7 @@ BOOTED = BootTest(seconds=31.0, accel="kvm", firmware={"bios": 31.0})
         ),
         (
             BootTest(seconds=0.0, accel="tcg"),
-            "failed (tcg), quarantined until 2026-12-31",
+            "failed (TCG: emulation without KVM), quarantined until 2026-12-31",
             "<small>boot test: it &lt;hangs&gt; (quarantined until 2026-12-31: https://x/1)</small>",
         ),
     ],
