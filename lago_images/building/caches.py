@@ -8,18 +8,16 @@ reads a file that is removed meanwhile reads it to its end.
 
 import hashlib
 import secrets
-import shutil
-import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from lago_images.building import downloads
+from lago_images.building import downloads, kept_logs
 
 _GIB = 2**30
-_NEW, _PART = ".new-", ".part"
+_NEW = ".new-"
 # Seconds without a byte after which a file that was begun is a killed run's.
 _ABANDONED = 3600.0
 
@@ -30,19 +28,17 @@ class Kind(StrEnum):
     DOWNLOADS = "downloads"
     GUEST_PACKAGES = "guest-packages"
     LAYERS = "layers"
-    LOGS = "logs"
+    LOGS = kept_logs.FOLDER
     PACKAGES = "packages"
     TREES = "trees"
 
 
-# The runs whose logs are kept. A published build's log is in the repository, too.
-RUNS = 50
 # Bytes that the folder of a kind may have; of more, what was used longest ago goes.
 LIMITS = {
     Kind.DOWNLOADS: downloads.LIMIT,
     Kind.GUEST_PACKAGES: 2 * _GIB,
     Kind.LAYERS: downloads.LIMIT,
-    Kind.LOGS: _GIB,
+    Kind.LOGS: kept_logs.LIMIT,
     Kind.PACKAGES: 2 * _GIB,
     Kind.TREES: 6 * _GIB,
 }
@@ -50,7 +46,7 @@ PURPOSES = {
     Kind.DOWNLOADS: "templates and disks from URLs, named by the digest that they must have",
     Kind.GUEST_PACKAGES: "packages that commands installed, and for each image the list of its own",
     Kind.LAYERS: "published disks that layers stand on, named by their digest",
-    Kind.LOGS: f"logs and last screens of the images of at most {RUNS} runs, in a folder a run",
+    Kind.LOGS: f"logs and last screens of images, of at most {kept_logs.RUNS} runs, a folder each",
     Kind.PACKAGES: "packages of bootstraps, named by the digest that the archive signs",
     Kind.TREES: "bootstrapped folders, named by all that they were made of and by their digest",
 }
@@ -96,44 +92,11 @@ def clear(
     left: list[Entry] = []
     for entry in [entry for entry in entries(cache) if entry.kind in kinds]:
         path = cache / entry.kind / entry.name
-        is_begun = path.name.startswith(_NEW) or is_unfinished_log(path)
+        is_begun = path.name.startswith(_NEW) or kept_logs.is_unfinished(path)
         is_new = is_begun and now - entry.used < _ABANDONED
         is_removed = not is_new and downloads.remove_unless_locked(path)
         (removed if is_removed else left).append(entry)
     return tuple(removed), tuple(left)
-
-
-def new_logs(cache: Path) -> Path:
-    """Name a folder for this run's logs, and make room for them among those of earlier runs."""
-    folder = cache / Kind.LOGS
-    runs = sorted(run for run in folder.iterdir() if run.is_dir()) if folder.is_dir() else []
-    size = 0
-    for count, run in enumerate(reversed(runs), start=1):
-        size += _size(run)
-        # The last run's are what somebody looks for now. Another run may remove the same ones.
-        if count >= RUNS or (size > LIMITS[Kind.LOGS] and count > 1):
-            shutil.rmtree(run, ignore_errors=True)
-    # Two runs may begin in one second; and sorted by name they are sorted by time.
-    moment = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-    return folder / f"{moment}-{secrets.token_hex(4)}"
-
-
-def unfinished_log(log: Path) -> Path:
-    """Return where a log is while it is moved to its place."""
-    return log.with_name(f".{secrets.token_hex(8)}{_PART}")
-
-
-def is_unfinished_log(path: Path) -> bool:
-    """Return whether a file is a log that was not in its place yet."""
-    return path.name.startswith(".") and path.suffix == _PART
-
-
-def _size(folder: Path) -> int:
-    size = 0
-    for path in folder.glob("*"):
-        with suppress(OSError):
-            size += path.stat().st_size
-    return size
 
 
 @contextmanager

@@ -4,7 +4,7 @@ import shutil
 import traceback
 from pathlib import Path
 
-from lago_images.building import caches
+from lago_images.building import kept_logs
 from lago_images.building.boot.spec_tests import FailedTestsError
 from lago_images.building.model import Context
 from lago_images.errors import BuildError, CommandError, Error
@@ -42,7 +42,7 @@ def for_the_log(failure: Exception) -> str:
 def keep(log: Path, name: str, context: Context) -> Path | None:
     """Move a log to where logs are kept, whole; return where it is then, if there is one."""
     target = context.logs / name
-    part = caches.unfinished_log(target)
+    part = kept_logs.unfinished(target)
     try:
         target.unlink(missing_ok=True)
         if not log.exists():

@@ -181,7 +181,7 @@ class Invocation:
             aside: Write nothing to the repository: builds are kept in this folder.
         """
         # It imports all of building: too much for --help.
-        from lago_images.building import caches  # noqa: PLC0415
+        from lago_images.building import kept_logs  # noqa: PLC0415
         from lago_images.errors import SettingsError  # noqa: PLC0415
         from lago_images.jobs import workspace  # noqa: PLC0415
         from lago_images.settings import missing_specs  # noqa: PLC0415
@@ -197,7 +197,7 @@ class Invocation:
             store=store if aside is None else workspace.set_aside(store, aside),
             git=self.git,
             cache=cache,
-            logs=(logs or caches.new_logs(cache)).absolute(),
+            logs=(logs or kept_logs.new_logs(cache)).absolute(),
             clock=time.time,
         )
 

@@ -376,12 +376,12 @@ _CI_COMMANDS = {
 _CACHE_COMMANDS = {
     "list": _Lazy(
         "lago_images.cli.cache:list_",
-        "Show what builds keep to use again, and how much of it.",
+        "Show what builds keep to use again, and their logs, and how much of it.",
         "lago-images cache list --format json",
     ),
     "clear": _Lazy(
         "lago_images.cli.cache:clear",
-        "Remove what builds keep to use again.",
+        "Remove what builds keep to use again, and their logs.",
         "lago-images cache clear trees packages",
     ),
 }

@@ -4,16 +4,14 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
-from lago_images.building import caches, downloads
+from lago_images.building import caches, downloads, kept_logs
 from lago_images.building.caches import (
-    RUNS,
     Kind,
     clear,
     entries,
     new_file,
-    new_logs,
-    unfinished_log,
 )
+from lago_images.building.kept_logs import RUNS, new_logs, unfinished
 
 NOW = 1_700_000_000
 
@@ -101,7 +99,7 @@ def test_two_runs_keep_files_at_once(tmp_path):
 
 def test_logs_are_cleared_but_one_that_is_being_moved_to_its_place(tmp_path):
     log = put(tmp_path, Kind.LOGS, "run/one.log")
-    for name, used in ((unfinished_log(log).name, NOW), (unfinished_log(log).name, NOW - 9_000)):
+    for name, used in ((unfinished(log).name, NOW), (unfinished(log).name, NOW - 9_000)):
         put(tmp_path, Kind.LOGS, f"run/{name}", used=used)
     removed, left = clear(tmp_path, [Kind.LOGS], NOW)
     assert (len(removed), [each.used for each in left]) == (2, [NOW])
@@ -115,9 +113,9 @@ def test_as_many_runs_keep_their_logs_as_the_limits_let(tmp_path, monkeypatch):
     new = new_logs(tmp_path)
     assert new.name > names[-1]
     assert sorted(path.name for path in (tmp_path / "logs").iterdir()) == names[-RUNS + 1 :]
-    monkeypatch.setitem(caches.LIMITS, Kind.LOGS, 25)
+    monkeypatch.setattr(kept_logs, "LIMIT", 25)
     new_logs(tmp_path)
     assert sorted(path.name for path in (tmp_path / "logs").iterdir()) == names[-2:]
-    monkeypatch.setitem(caches.LIMITS, Kind.LOGS, 1)
+    monkeypatch.setattr(kept_logs, "LIMIT", 1)
     new_logs(tmp_path)
     assert sorted(path.name for path in (tmp_path / "logs").iterdir()) == names[-1:]
