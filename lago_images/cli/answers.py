@@ -139,17 +139,26 @@ class WithdrawalPreview:
 
     Attributes:
         target: The release to withdraw, or to go back to.
+        withdrawn: The revisions that would be withdrawn, that which is meant first.
+        current: The revision that clients would get; None when the image would be offered no more.
         layers: Releases that are offered and contain what would be taken back.
     """
 
     SCHEMA: ClassVar[int] = 1
 
     target: ReleaseName
+    withdrawn: tuple[int, ...]
+    current: int | None
     layers: tuple[ReleaseName, ...]
 
     @classmethod
     def of(cls, affected: Affected) -> "WithdrawalPreview":
-        return cls(target=ReleaseName.of(affected.target), layers=_names(affected.layers))
+        return cls(
+            target=ReleaseName.of(affected.target),
+            withdrawn=affected.withdrawn,
+            current=affected.current,
+            layers=_names(affected.layers),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

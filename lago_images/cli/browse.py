@@ -238,7 +238,11 @@ def _page_lines(
     for label, text in _facts(page, chosen, now):
         yield from _labelled(label, completed(text), width)
     yield from _tree_lines(page, chosen, width)
-    yield from _section("properties of its spec")
+    main = page.main
+    used = (
+        "it" if main is None or chosen is main else f"revision {main.revision}, which clients get"
+    )
+    yield from _section("properties of its spec" if used == "it" else f"properties of {used}")
     for key, value in sorted(page.properties.items()):
         yield from _labelled(key, value, width)
     yield from _section("checksums")
@@ -252,10 +256,6 @@ def _page_lines(
         yield from wrapped(text, width, indent="    ")
     yield from _section("revisions")
     yield from _revision_lines(page.revisions, width)
-    main = page.main
-    used = (
-        "it" if main is None or chosen is main else f"revision {main.revision}, which clients get"
-    )
     for each in page.use:
         yield from _section(clean(f"how to use {used}: {each.title}"))
         yield from wrapped(clean(each.about), width)
@@ -307,8 +307,10 @@ def _whole_commit(shown: Revision | LogEntry) -> str:
 
 
 def _facts(page: ImagePage, chosen: Revision, now: float) -> Iterator[tuple[str, str]]:
-    state = str(chosen.state) + (f": {chosen.reason}" if chosen.reason else "")
-    yield "revision", f"{chosen.revision}, {state}"
+    yield "revision", f"{chosen.revision}, {_state(chosen)}"
+    newest = page.revisions[0]
+    if newest.revision > chosen.revision:
+        yield "newest", f"revision {newest.revision}, {_state(newest)}"
     yield "version for lago", chosen.version
     yield "built", f"{minute(chosen.built)} ({age(chosen.built, now)} old), build {chosen.build}"
     by = f" by {chosen.actor}" if chosen.actor else ""

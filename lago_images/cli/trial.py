@@ -190,6 +190,7 @@ def run(invocation: Invocation, name: str, arch: str, firmware: str | None, dry_
         scratch = default_scratch(invocation.environ)
         if file.is_file():
             fmt = _FORMATS.get(file.suffix, "qcow2")
+            trial.refuse_no_disk(file, fmt)
             disk = trial.FinishedDisk(path=file.absolute(), format=fmt, arch=arch)
         else:
             store = invocation.store()

@@ -1,7 +1,7 @@
 """Define ``repo yank`` and ``rollback``, which show what they touch before a person confirms it."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TypedDict, TypeVar, Unpack
 
 import click
@@ -83,7 +83,11 @@ def yank(
             with_layers=with_layers,
         )
 
-    if _is_agreed(affected, _withdrawal, options):
+    def action(release: Release) -> str:
+        others = affected.withdrawn[1:] if release is affected.target else ()
+        return f"withdraw revision {release.revision} of {release.name}{_same_build(others)}"
+
+    if _is_agreed(affected, action, options):
         changed = _carry_out(invocation, change)
         _show(invocation, changed, _withdrawn(changed), options["form"])
 
@@ -130,8 +134,8 @@ def _carry_out(invocation: Invocation, change: _Change) -> HistoryChange:
         return change(publisher, publisher.author.of(commit, dirty=False))
 
 
-def _withdrawal(release: Release) -> str:
-    return f"withdraw revision {release.revision} of {release.name}"
+def _same_build(others: Iterable[int]) -> str:
+    return "".join(f", and revision {number} of the same build" for number in others)
 
 
 def _is_agreed(affected: Affected, action: _Action, options: _Options) -> bool:
@@ -147,6 +151,7 @@ def _is_agreed(affected: Affected, action: _Action, options: _Options) -> bool:
     if dry_run or asked:
         # Beside a document, stdout has nothing else.
         tell(f"to do: {action(affected.target)}", err=is_json)
+        tell(_clients(affected.target, affected.current, "would get", "would be "), err=is_json)
         for layer in affected.layers:
             tell(_of_layer(layer, action(layer), options), err=is_json)
     if asked and not dry_run:
@@ -175,20 +180,21 @@ def _withdrawn(changed: HistoryChange) -> str:
     first, *others = changed.withdrawn or (None,)
     if first is None:
         return f"revision {changed.about} was withdrawn already"
-    more = "".join(f", and revision {number} of the same build" for number in others)
-    return f"revision {first} withdrawn{more}"
+    return f"revision {first} withdrawn{_same_build(others)}"
+
+
+def _clients(image: Release | HistoryChange, revision: int | None, get: str, be: str) -> str:
+    """Return what clients get of an image, ``get`` and ``be`` saying when."""
+    gets = f"clients {get} revision {revision}" if revision is not None else f"{be}offered no more"
+    return f"{image.name} ({image.arch}): {gets}"
 
 
 def _show(invocation: Invocation, changed: HistoryChange, message: str, form: str) -> None:
     if form == "json":
         click.echo(document(Withdrawal.of(changed)))
         return
-    image = f"{changed.name} ({changed.arch})"
-    tell(f"{image}: {message}")
-    if changed.current is None:
-        tell(f"{image}: offered no more")
-    else:
-        tell(f"{image}: clients get revision {changed.current.revision}")
+    tell(f"{changed.name} ({changed.arch}): {message}")
+    tell(_clients(changed, changed.current.revision if changed.current else None, "get", ""))
     for release in changed.taken:
         about = f"revision {release.withdraws} withdrawn" if release.withdraws else release.reason
         tell(f"{release.name} ({release.arch}): {about}")

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from lago_images.disks.checksums import Checksums, Digests
 from lago_images.disks.sparse import write_sparse
+from lago_images.disks.xz import MAGIC
 from lago_images.errors import BuildError
 from lago_images.host import space
 
@@ -85,7 +86,7 @@ def unpacked(pieces: Iterable[bytes], *, largest: int, label: str) -> Iterator[b
     pieces = iter(pieces)
     first = next(pieces, b"")
     content: Iterator[bytes] = chain([first], pieces)
-    if first.startswith(b"\xfd7zXZ\0"):
+    if first.startswith(MAGIC):
         content = _decoded(content, _xz, label, several=True)
     elif first.startswith(b"\x1f\x8b"):
         content = _decoded(content, _Gzip, label, several=True)

@@ -22,7 +22,8 @@ _BOTH_SIZES = 0xC0
 _END, _PLAIN, _COMPRESSED, _WITH_PROPERTIES = 0, (1, 2), 0x80, 0xC0
 _PIECE = 2**18
 
-HEADER = b"\xfd7zXZ\0" + _FLAGS + zlib.crc32(_FLAGS).to_bytes(4, "little")
+MAGIC = b"\xfd7zXZ\0"
+HEADER = MAGIC + _FLAGS + zlib.crc32(_FLAGS).to_bytes(4, "little")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -263,7 +263,7 @@ def _checked_out(
     """Return the workspace of a build's commit, and the spec there; what is in the way is noted."""
     git, commit = workspace.git, manifest.commit
     if commit == NO_COMMIT:
-        obstacles.append("it was built outside git: nobody else has its spec")
+        obstacles.append("no commit has its spec: it was built without git or a commit")
         return None, None
     if git is None or not git.ensure(commit):
         obstacles.append(

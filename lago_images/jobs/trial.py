@@ -1,10 +1,13 @@
 """The job that tries an image out: build it and its bases, boot it, publish nothing."""
 
+import shlex
 from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
 
 from lago_images.building.model import Result
+from lago_images.building.qcow2 import FORMAT
+from lago_images.disks import qcow2_header, xz
 from lago_images.disks.decompress import decompress
 from lago_images.errors import NotFoundError, RepositoryError, UsageError
 from lago_images.host.files import replace
@@ -76,6 +79,26 @@ def unpack(store: Store, stored: StoredBuild, target: Path) -> FinishedDisk:
     return FinishedDisk(path=target, format=disk.format, arch=stored.manifest.arch)
 
 
+def refuse_no_disk(file: Path, fmt: str) -> None:
+    """Refuse a file of which no machine starts: what is compressed, and what is no qcow2.
+
+    Raises:
+        UsageError: Says what it is, as far as that is known.
+        OSError: It cannot be read.
+    """
+    with file.open("rb") as stream:
+        first = stream.read(len(xz.MAGIC))
+    if first == xz.MAGIC:
+        raise UsageError(
+            f"{file} is compressed, and a machine starts from what is in it",
+            hint=f"xz --decompress --keep {shlex.quote(str(file))} unpacks it beside it",
+        )
+    if fmt == FORMAT and not first.startswith(qcow2_header.MAGIC):
+        raise UsageError(
+            f"{file} is no qcow2", hint="a raw disk is told by its name, which ends in .img or .raw"
+        )
+
+
 def keep(store: Store, stored: StoredBuild, spec: Spec, folder: Path) -> None:
     """Write what is known of a build into a folder, as ``repo diff`` takes it.
 
@@ -128,7 +151,6 @@ def published(store: Store, name: str, specs: Collection[str]) -> StoredBuild:
         )
     refuse_damaged(state, name)
     wanted = name.removesuffix(".qcow2")
-    what = f"here is no file {name}, and " if name != wanted else ""
     names = {each.name for each in state.images if state.current(*each)} - {wanted}
     build = "lago-images repo list shows what is published"
     if wanted in specs:
@@ -136,6 +158,6 @@ def published(store: Store, name: str, specs: Collection[str]) -> StoredBuild:
             f"build it: lago-images try {wanted}, then lago-images run {wanted}.qcow2; or {build}"
         )
     raise UsageError(
-        f"{what}no image {name} was ever published in {store.url}",
+        f"here is no file {name}, and no image of that name was ever published in {store.url}",
         hint=did_you_mean(wanted, names, build),
     )

@@ -84,7 +84,8 @@ def read_all(root: Path, folder: str) -> Inspected:
     """
     inspected = inspect(root, folder)
     if inspected.problems:
-        raise SpecError(inspected.problems)
+        hint = "nothing was done: a problem of any spec stops all commands that read specs"
+        raise SpecError(inspected.problems, hint=hint)
     return inspected
 
 

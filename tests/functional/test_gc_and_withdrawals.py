@@ -252,11 +252,14 @@ def test_layers_of_a_withdrawn_build_are_listed_and_withdrawn_with_layers(repo):
     shown = repo.call("yank", "debian-12", "--reason", "leak", *both)
     assert shown.stdout.splitlines() == [
         "to do: withdraw revision 4 of debian-12",
+        "debian-12 (x86_64): clients would get revision 3",
         "to do: withdraw revision 1 of layer: layer (x86_64) 1 contains it",
     ]
     shown = repo.call("rollback", "debian-12", *both)
     assert "layer (x86_64) 1 contains it, and stays: it has no older build" in shown.stdout
+    assert "debian-12 (x86_64): clients would get revision 5" in shown.stdout
     plain = repo.json("rollback", "debian-12", "--dry-run")
+    assert (plain["withdrawn"], plain["current"]) == ([], 5)
     assert [one["name"] for one in plain["layers"]] == ["layer"]
     assert repo.revisions == {"debian-12": 4, "layer": 1}
     done = repo.call("yank", "debian-12", "--reason", "leak")
@@ -270,6 +273,23 @@ def test_layers_of_a_withdrawn_build_are_listed_and_withdrawn_with_layers(repo):
     assert "layer (x86_64): revision 1 withdrawn" in done.stdout
     assert repo.revisions == {"debian-12": 3}
     assert repo.json("verify")["ok"]
+
+
+def test_a_dry_run_tells_all_that_the_real_run_does(repo):
+    repo.call("rollback", "debian-12", "--to", "2", "--yes")
+    dry = ("yank", "debian-12", "--reason", "leak", "--dry-run")
+    assert repo.call(*dry).stdout.splitlines() == [
+        "to do: withdraw revision 5 of debian-12, and revision 2 of the same build",
+        "debian-12 (x86_64): clients would get revision 4",
+    ]
+    told = repo.json(*dry)
+    done = repo.json(*dry[:-1])
+    assert (told["withdrawn"], told["current"]) == ([5, 2], 4)
+    assert (done["withdrawn"], done["current"]["revision"]) == ([5, 2], 4)
+    for revision in ("1", "3"):
+        repo.call("yank", "debian-12", "--revision", revision, "--reason", "leak")
+    assert "debian-12 (x86_64): would be offered no more" in repo.call(*dry).stdout
+    assert repo.json(*dry)["current"] is None
 
 
 @pytest.mark.parametrize(("answer", "code", "revision"), [("n\n", 1, 4), ("y\n", 0, 3)])

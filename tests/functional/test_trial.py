@@ -1,6 +1,7 @@
 """An image tried out before it is published, and one looked into afterwards."""
 
 import io
+import lzma
 import os
 import re
 import shlex
@@ -237,7 +238,7 @@ def test_a_dry_run_of_a_published_image_tells_of_its_disk_and_writes_nothing(rep
 def test_run_refuses_a_name_that_is_neither_published_nor_a_file(repo):
     ran = repo.run("run", "one")
     assert ran.code == 2
-    assert "no image one was ever published in " in ran.err
+    assert "here is no file one, and no image of that name was ever published in " in ran.err
     assert "lago-images try one, then lago-images run one.qcow2" in ran.err
 
 
@@ -255,3 +256,24 @@ def test_run_tells_how_to_make_the_disk_that_is_not_there(repo):
     assert ran.code == 2
     assert "here is no file one.qcow2" in ran.err
     assert "lago-images try one, then lago-images run one.qcow2" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "told"),
+    [
+        ("a b.qcow2.xz", lzma.compress(b"disk"), "xz --decompress --keep 'a b.qcow2.xz'"),
+        ("disk.qcow2", b"a text\n", "disk.qcow2 is no qcow2"),
+        ("disk", b"", "a raw disk is told by its name, which ends in .img or .raw"),
+    ],
+)
+def test_run_refuses_a_file_that_no_machine_starts_from(repo, name, data, told):
+    (repo.root / name).write_bytes(data)
+    ran = repo.run("run", name, "--dry-run")
+    assert ran.code == 2
+    assert told in ran.err
+
+
+def test_run_starts_a_raw_disk_whatever_is_in_it(repo):
+    (repo.root / "disk.raw").write_bytes(b"")
+    ran = repo.run("run", "disk.raw", "--dry-run")
+    assert (ran.code, "format=raw" in ran.out) == (0, True), ran.err

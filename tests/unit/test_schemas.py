@@ -180,7 +180,9 @@ WRITTEN: dict[str, str | bytes] = {
             taken=(),
         )
     ),
-    "withdrawal-preview": document(answers.WithdrawalPreview(target=NAMED, layers=(NAMED,))),
+    "withdrawal-preview": document(
+        answers.WithdrawalPreview(target=NAMED, withdrawn=(2, 1), current=None, layers=(NAMED,))
+    ),
     "image-list": document(queries.listing(STATE, "s3://bucket")),
     "image-page": document(PAGE),
     "log": document(queries.log(STATE, "s3://bucket", [IMAGE])),

@@ -103,7 +103,7 @@ class ImagePage:
 
     Attributes:
         base_url: Where clients find the repository; empty where that was not published.
-        properties: Of the spec, as the newest revision was built.
+        properties: Of the spec, as what clients get was built, else the newest revision.
         revisions: The newest first.
         bases: What clients get, else its newest revision, was built on: the nearest first, down to
             what is not of this repository.

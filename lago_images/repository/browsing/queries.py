@@ -260,7 +260,6 @@ def page(store: Store, state: State, image: ImageId) -> ImagePage:
     every = revisions(state, image)
     main = main_revision(every)
     shown = release_of(state, image, main.revision) if main else None
-    newest = release_of(state, image, every[0].revision) if every else None
     base_url = ""
     use: tuple[Commands, ...] = ()
     try:
@@ -278,7 +277,7 @@ def page(store: Store, state: State, image: ImageId) -> ImagePage:
         base_url=base_url,
         name=image.name,
         arch=image.arch,
-        properties=dict(newest.manifest.properties) if newest and newest.manifest else {},
+        properties=dict(shown.manifest.properties) if shown and shown.manifest else {},
         revisions=every,
         bases=tuple(bases_of(state, shown.image)) if shown and shown.image else (),
         layers=tuple(layers_of(state, image, Families.of(state))),

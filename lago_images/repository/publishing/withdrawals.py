@@ -7,7 +7,6 @@ bind. These are named, and taken along when that is asked for.
 """
 
 from collections.abc import Sequence
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from lago_images.errors import RepositoryError, UsageError
@@ -16,7 +15,6 @@ from lago_images.repository.publishing.releasing import create, following
 from lago_images.repository.records.layout import (
     NAME,
     RELEASES,
-    BuildFolder,
     BuildKey,
     ImageId,
     release_key,
@@ -38,12 +36,16 @@ class Affected:
         target: The release to withdraw, or to go back to.
         build: The build that is taken back.
         layers: The offered releases of other images that contain it, the nearest first.
+        withdrawn: The revisions that would be withdrawn, that which is meant first.
+        current: The revision that clients would get; None when the image would be offered no more.
         state: The repository that this was found in.
     """
 
     target: Release
     build: BuildKey
     layers: tuple[Release, ...]
+    withdrawn: tuple[int, ...] = ()
+    current: int | None
     state: State
 
 
@@ -82,7 +84,16 @@ def look_at_yank(
     state = read(store)
     target = _to_withdraw(state, name, arch, revision)
     build = BuildKey(name=name, arch=arch, build_id=target.build or "")
-    return Affected(target=target, build=build, layers=containing(state, build), state=state)
+    left = _of_build(state, state.history(name, arch), target)
+    kept = [each.revision for each in state.live(name, arch) if each not in left]
+    return Affected(
+        target=target,
+        build=build,
+        layers=containing(state, build),
+        withdrawn=tuple(each.revision for each in left),
+        current=kept[-1] if kept else None,
+        state=state,
+    )
 
 
 def yank(
@@ -109,14 +120,14 @@ def yank(
     if not reason.strip():
         raise UsageError("a withdrawal needs a reason", hint="say why: --reason")
     affected = look_at_yank(publisher.store, name, revision=revision, arch=arch)
-    target, retired = affected.target, affected.state.retired
-    withdrawals = _withdraw(publisher, target, reason, released, retired)
+    target = affected.target
+    withdrawals = _withdraw(publisher, target, reason, released, affected.state)
     taken: list[Release] = []
     if with_layers:
         why = f"it contains {name} {target.revision}: {reason}"
         # Read again: a layer may have been released on it since.
         for layer in containing(read(publisher.store), affected.build):
-            taken += _withdraw(publisher, layer, why, released, retired)
+            taken += _withdraw(publisher, layer, why, released, affected.state)
     refreshed = publisher.refresh()
     layers = containing(refreshed.state, affected.build)
     return _change(affected, refreshed, withdrawals, taken, layers)
@@ -145,21 +156,14 @@ def _withdraw(
     target: Release,
     reason: str,
     released: Released,
-    retired: AbstractSet[BuildFolder],
+    state: State,
 ) -> list[Release]:
     """Withdraw the revision of a release, and every other that offers its build."""
 
     def decide(history: History) -> Release | None:
-        left = [
-            release
-            for release in standing(history)
-            if release.revision == target.revision
-            or (release.build == target.build and release.public not in retired)
-        ]
+        left = _of_build(state, history, target)
         if not left:
             return None
-        # The revision that is meant first: a crash after it leaves what was asked for.
-        left.sort(key=lambda release: (release.revision != target.revision, -release.revision))
         about, now = left[0].revision, publisher.now()
         return following(
             left[0], history, now, image=None, withdraws=about, reason=reason, released=released
@@ -171,6 +175,20 @@ def _withdraw(
     while withdrawal := create(publisher.store, target.name, target.arch, decide):
         withdrawals.append(withdrawal)
     return withdrawals
+
+
+def _of_build(state: State, history: History, target: Release) -> list[Release]:
+    """Return what stands in a history of a release and of all others that offer its build.
+
+    The revision that is meant comes first: a crash after it leaves what was asked for.
+    """
+    left = [
+        release
+        for release in standing(history)
+        if release.revision == target.revision
+        or (release.build == target.build and release.public not in state.retired)
+    ]
+    return sorted(left, key=lambda each: (each.revision != target.revision, -each.revision))
 
 
 def _change(
@@ -202,8 +220,13 @@ def look_at_rollback(store: Store, name: str, *, to: int | None = None, arch: st
     state = survey(store)
     target, current = _to_go_back_to(state, name, arch, to), state.current(name, arch)
     build = BuildKey(name=name, arch=arch, build_id=(current and current.build) or "")
-    layers = _current_layers(state, build)
-    return Affected(target=target, build=build, layers=layers, state=state)
+    return Affected(
+        target=target,
+        build=build,
+        layers=_current_layers(state, build),
+        current=state.newest(name, arch) + 1,
+        state=state,
+    )
 
 
 def rollback(

@@ -412,7 +412,7 @@ def _commit_checks(image: ReleasedImage, stated: Provenance | None) -> Iterator[
         else _unverified("repository and spec: no signed statement names them")
     )
     if image.manifest.commit == NO_COMMIT:
-        yield _unverified("which files it was built from: that was outside git")
+        yield _unverified("which files it was built from: no commit has them")
     elif image.manifest.dirty:
         yield _unverified("which files it was built from: they differed from the commit")
     else:

@@ -229,7 +229,7 @@ def test_builds_that_are_dirty_or_outside_git_are_reported(store):
     publish_by_hand(store, dirty)
     publish_by_hand(store, outside)
     publisher(store).refresh()
-    for name, what in (("dirty", "differed"), ("outside", "outside git")):
+    for name, what in (("dirty", "differed"), ("outside", "no commit has them")):
         said = checks(traced(store, name), "commit", CheckResult.UNVERIFIED)
         assert any(what in one for one in said)
 
