@@ -296,7 +296,7 @@ def test_a_dry_run_tells_all_that_the_real_run_does(repo):
 def test_a_withdrawal_asks_for_confirmation_on_a_terminal(
     repo, monkeypatch, answer, code, revision
 ):
-    monkeypatch.setattr("lago_images.cli.withdrawals._is_terminal", lambda: True)
+    monkeypatch.setattr("lago_images.cli.withdrawals.is_terminal", lambda: True)
     done = repo.call("yank", "debian-12", "--reason", "leak", code=code, stdin=answer)
     assert "to do: withdraw revision 4" in done.stdout
     assert repo.revisions == {"debian-12": revision}
@@ -304,7 +304,7 @@ def test_a_withdrawal_asks_for_confirmation_on_a_terminal(
 
 
 def test_a_withdrawal_with_json_asks_on_stderr(repo, monkeypatch):
-    monkeypatch.setattr("lago_images.cli.withdrawals._is_terminal", lambda: True)
+    monkeypatch.setattr("lago_images.cli.withdrawals.is_terminal", lambda: True)
     json_of = ("yank", "debian-12", "--reason", "leak", "--format", "json")
     assert repo.call(*json_of, code=1, stdin="n\n").stdout == ""
     assert json.loads(repo.call(*json_of, stdin="y\n").stdout)["about"] == 4

@@ -184,3 +184,11 @@ def test_an_acceptance_that_cannot_be_read_accepts_nothing(store):
     call(store, "refresh")
     found = of_records(report(store, 1))
     assert found[f"{FOLDER}2.json"][0] == found[f"{FOLDER}lost/2-2.json"][0] == "problem"
+
+
+@pytest.mark.parametrize(("answer", "made"), [("n\n", []), ("y\n", [f"{FOLDER}lost/2-2.json"])])
+def test_who_calls_it_on_a_terminal_is_asked(store, monkeypatch, answer, made):
+    monkeypatch.setattr("lago_images.cli.losses.is_terminal", lambda: True)
+    store.delete([f"{FOLDER}2.json"])
+    call(store, "accept-loss", NAME, *WHY, stdin=answer, code=0 if made else 1)
+    assert [stat.key for stat in store.list(FOLDER) if "/lost/" in stat.key] == made
