@@ -21,8 +21,9 @@ _SECTOR = 512
 # Bits 9 to 55 of the entries of each table.
 _OFFSET = 0x00FFFFFFFFFFFE00
 _COMPRESSED = 1 << 62
-# Bytes of tables: those of 512 GiB in clusters of 64 KiB.
-_MOST = 2**26
+# Bytes of the two tables that name tables, which are kept in memory a million entries long at most;
+# and of the tables that they name: those of 512 GiB in clusters of 64 KiB.
+_MOST_FIRST, _MOST_SECOND = 2**23, 2**26
 
 
 def least_size(disk: Path, header: Header) -> int | None:
@@ -37,18 +38,19 @@ def least_size(disk: Path, header: Header) -> int | None:
     Returns:
         The bytes; None where the tables are damaged, of another file, or more than are read.
     """
+    if header.cluster_bits not in _CLUSTER_BITS or header.incompatible & EXTERNAL_DATA:
+        return None
     cluster = 1 << header.cluster_bits
     first = header.clusters[0], header.clusters[1] * _ENTRY
     counts = header.counts[0], header.counts[1] * cluster
-    is_usual = header.cluster_bits in _CLUSTER_BITS and not header.incompatible & EXTERNAL_DATA
-    if not is_usual or first[1] + counts[1] > _MOST:
+    if first[1] + counts[1] > _MOST_FIRST:
         return None
     with disk.open("rb") as file:
         second = _starts(_entries(file, *first))
         starts = second | _starts(_entries(file, *counts))
-        ends = [sum(first), sum(counts), *(at + cluster for at in starts)]
-        if len(second) * cluster > _MOST or _are_damaged(starts, cluster):
+        if len(second) * cluster > _MOST_SECOND or _are_damaged(starts, cluster):
             return None
+        ends = [sum(first), sum(counts), max(starts, default=-cluster) + cluster]
         step = 2 if header.incompatible & _EXTENDED_ENTRIES else 1
         for at in sorted(second):
             entries = _entries(file, at, cluster)[::step]
