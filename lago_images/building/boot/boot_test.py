@@ -270,6 +270,8 @@ def _first_boot(test: _Test, overlay: Path) -> Booted:
         if not test.watch.pattern:
             facts = inspect(guest, test.bench.runner, test.questions.logins)
         sent = network.end(guest.monitor)
+        for each in sorted(sent):
+            test.bench.runner.note(f"DHCP servers are sent: {each}")
         verdict = judgement.judge(facts, guest.faults(), _terms(test))
         _refuse(verdict.problems, guest)
         checks = verdict.checks
@@ -286,8 +288,6 @@ def _first_boot(test: _Test, overlay: Path) -> Booted:
         firmware={test.machine.firmware: seconds},
         checks=checks,
     )
-    for each in sorted(sent):
-        test.bench.runner.note(f"DHCP: {each}")
     identity = replace(facts.answers.identity, sent=sent) if facts.answers else NOBODY
     return Booted(
         test=boot, packages=packages, boot_files=boot_files, secrets=secrets, identity=identity
