@@ -13,7 +13,15 @@ from pathlib import Path
 from lago_images.console import Console
 from lago_images.errors import BuildError, Error, HostError
 from lago_images.host import space
-from lago_images.host.http import Answer, Client, HttpError, Limits, TooLargeError, again
+from lago_images.host.http import (
+    Answer,
+    Client,
+    CutOffError,
+    HttpError,
+    Limits,
+    TooLargeError,
+    again,
+)
 from lago_images.host.retry import RetryPolicy
 
 LIMIT = 20 * 2**30
@@ -175,6 +183,10 @@ class Downloader:
                 url, f"downloading {url}", limits, headers=_range(part)
             ) as answer:
                 self._receive(answer, part)
+        except CutOffError as error:
+            done = _size(part)
+            total = done + error.missing
+            raise CutOffError(f"downloading {url}", done=done, length=total) from error
         except HttpError as error:
             if error.status != _RANGE_WRONG:
                 raise

@@ -22,10 +22,17 @@ PIECE = 2**20
 LARGEST = 2**41
 # xz's largest preset, -9, takes 65 MiB; a stream's header may ask for 4 GiB.
 _MEMORY = 128 * 2**20
+_GZIP = b"\x1f\x8b"
+# What files begin with that ``unpacked`` decompresses.
+COMPRESSED = (MAGIC, _GZIP)
 
 
 class DamagedError(BuildError):
     """A file is not as it must be: damaged, cut off, too large, or another one."""
+
+
+class EndsEarlyError(DamagedError):
+    """A file ends before what is compressed or packed in it does."""
 
 
 class _Decoder(Protocol):
@@ -88,7 +95,7 @@ def unpacked(pieces: Iterable[bytes], *, largest: int, label: str) -> Iterator[b
     content: Iterator[bytes] = chain([first], pieces)
     if first.startswith(MAGIC):
         content = _decoded(content, _xz, label, several=True)
-    elif first.startswith(b"\x1f\x8b"):
+    elif first.startswith(_GZIP):
         content = _decoded(content, _Gzip, label, several=True)
     return bounded(content, largest=largest, label=label)
 
@@ -121,7 +128,7 @@ def _decoded(
             if decoder.eof:
                 data, decoder = decoder.unused_data.lstrip(padding), None
     if decoder or not streams:
-        raise DamagedError(f"{label} ends before its compressed data does", hint="get it again")
+        raise EndsEarlyError(f"{label} ends before its compressed data does", hint="get it again")
 
 
 def _step(decoder: _Decoder, data: bytes, label: str) -> bytes:

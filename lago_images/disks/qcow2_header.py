@@ -8,6 +8,7 @@ import struct
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from lago_images.disks.decompress import EndsEarlyError
 from lago_images.errors import BuildError
 
 MAGIC = b"QFI\xfb"
@@ -20,7 +21,7 @@ _EXTENSION = struct.Struct(">II")
 _FEATURE_NAMES = 0x6803F857
 # Room for every extension that there is, and no more than the first cluster of any file.
 _READ = 2**16
-_EXTERNAL_DATA = 1 << 2
+EXTERNAL_DATA = 1 << 2
 _CORRUPT = 1 << 1
 # Dirty, corrupt, external data, compression type, extended L2 entries: what QEMU 7.2 knows.
 _KNOWN = 0b11111
@@ -37,6 +38,8 @@ class Header:
         backing: Where the name of a backing file is; 0 without one.
         cluster_bits: A cluster has two to the power of this bytes.
         encryption: 0 for none, 1 for AES, 2 for LUKS.
+        clusters: Where the table of clusters is, the L1 table, and how many entries it has.
+        counts: Where the table of reference counts is, and how many clusters it has.
         snapshots: How many internal snapshots there are.
         incompatible: Features that a reader must know.
         other_features: The compatible and autoclear features.
@@ -47,6 +50,8 @@ class Header:
     backing: int
     cluster_bits: int
     encryption: int
+    clusters: tuple[int, int]
+    counts: tuple[int, int]
     snapshots: int
     incompatible: int = 0
     other_features: int = 0
@@ -72,12 +77,13 @@ def read_header(disk: Path, label: str) -> Header:
         label: Its name, for messages.
 
     Raises:
-        BuildError: The file ends in its header, or its version is unknown.
+        EndsEarlyError: The file ends in its header.
+        BuildError: Its version is unknown, or its header has no end.
     """
     with disk.open("rb") as file:
         data = file.read(_READ)
     if len(data) < _VERSION_2.size:
-        raise BuildError(f"{label} is a qcow2 that ends in its header")
+        raise EndsEarlyError(f"{label} is a qcow2 that ends in its header")
     first = _VERSION_2.unpack_from(data)
     version, backing, cluster_bits, encryption, snapshots = (first[at] for at in (1, 2, 4, 6, 11))
     if version not in {2, 3}:
@@ -86,7 +92,7 @@ def read_header(disk: Path, label: str) -> Header:
     length = _VERSION_2.size
     if version > 2:  # noqa: PLR2004 -- the format's
         if len(data) < length + _VERSION_3.size:
-            raise BuildError(f"{label} is a qcow2 that ends in its header")
+            raise EndsEarlyError(f"{label} is a qcow2 that ends in its header")
         incompatible, compatible, autoclear, _, length = _VERSION_3.unpack_from(data, length)
         other = compatible | autoclear
     return Header(
@@ -94,6 +100,8 @@ def read_header(disk: Path, label: str) -> Header:
         backing=backing,
         cluster_bits=cluster_bits,
         encryption=encryption,
+        clusters=(first[8], first[7]),
+        counts=(first[9], first[10]),
         snapshots=snapshots,
         incompatible=incompatible,
         other_features=other,
@@ -111,7 +119,7 @@ def refuse_unusable(header: Header, label: str) -> None:
         raise BuildError(f"{label} has a backing file", hint="flatten it with qemu-img convert")
     if header.encryption:
         raise BuildError(f"{label} is an encrypted qcow2", hint="decrypt it with qemu-img convert")
-    if header.incompatible & _EXTERNAL_DATA:
+    if header.incompatible & EXTERNAL_DATA:
         raise BuildError(f"{label} keeps its data in another file", hint="use qemu-img convert")
     if header.incompatible & _CORRUPT:
         raise BuildError(

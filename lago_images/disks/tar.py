@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from io import RawIOBase
 from typing import IO, Self, cast
 
-from lago_images.disks.decompress import PIECE, DamagedError
+from lago_images.disks.decompress import PIECE, DamagedError, EndsEarlyError
 from lago_images.errors import BuildError
 
 # Bytes of a header's extension, a long name or a list of attributes.
@@ -39,16 +39,23 @@ class _Header(tarfile.TarInfo):
 
 
 class _Pieces(RawIOBase):
-    """Read pieces as a file."""
+    """Read pieces as a file; ``is_over`` once more was asked for than there is."""
 
     def __init__(self, pieces: Iterator[bytes]) -> None:
         self._pieces = pieces
         self._rest = b""
+        self.is_over = False
 
     def read(self, size: int = -1, /) -> bytes:
         data = self._rest or next(self._pieces, b"")
+        self.is_over = not data
         self._rest = data[size:]
         return data[:size]
+
+
+def is_tar(start: bytes) -> bool:
+    """Return whether a file that begins so is a tar archive."""
+    return start.startswith(b"ustar", 257)
 
 
 def only_file(pieces: Iterable[bytes], *, largest: int, label: str) -> Iterator[bytes]:
@@ -61,12 +68,14 @@ def only_file(pieces: Iterable[bytes], *, largest: int, label: str) -> Iterator[
 
     Raises:
         BuildError: It has no file, several, or something else.
-        DamagedError: It is damaged, cut off, or the file is larger.
+        EndsEarlyError: It is cut off.
+        DamagedError: It is damaged, or the file is larger.
     """
     pieces = iter(pieces)
-    source = cast("IO[bytes]", _Pieces(pieces))
+    source = _Pieces(pieces)
+    file = cast("IO[bytes]", source)
     try:
-        with tarfile.open(fileobj=source, mode="r|", bufsize=PIECE, tarinfo=_Header) as archive:
+        with tarfile.open(fileobj=file, mode="r|", bufsize=PIECE, tarinfo=_Header) as archive:
             member = archive.next()
             if member is None or member.type not in _FILES:
                 why = "is a tar archive that does not begin with a file"
@@ -81,6 +90,10 @@ def only_file(pieces: Iterable[bytes], *, largest: int, label: str) -> Iterator[
         # Whoever sums the archive sums all that is in it.
         deque(pieces, maxlen=0)
     except tarfile.TarError as error:
+        if source.is_over:
+            raise EndsEarlyError(
+                f"{label} ends before the file in its tar archive does", hint="get it again"
+            ) from error
         raise DamagedError(f"{label} is a damaged tar archive: {error}") from error
 
 

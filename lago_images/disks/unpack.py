@@ -9,6 +9,7 @@ from pathlib import Path
 from lago_images.console import counted
 from lago_images.disks import qcow2_header, tar
 from lago_images.disks.decompress import LARGEST, PIECE, DamagedError, bounded, unpacked
+from lago_images.disks.ending import Ending, ending_of
 from lago_images.disks.sparse import write_sparse
 from lago_images.errors import BuildError
 
@@ -56,7 +57,6 @@ _FOREIGN: Mapping[int, Mapping[bytes, str]] = {
 _FOOTERS = {b"conectix": "VHD", b"koly": "dmg"}
 _SECTOR = 512
 _HINT = "a base is raw or qcow2, plain, xz or gzip: qemu-img convert -O qcow2 makes one of a disk"
-_TAR = 257, b"ustar"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +71,13 @@ class Checksum:
 
 
 class ChecksumError(DamagedError):
-    """A file is not the one that was meant."""
+    """A file is not the one that was meant; ``ending`` tells how it ends, where that is known."""
+
+    def __init__(
+        self, message: str, *, hint: str | None = None, ending: Ending | None = None
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.ending = ending
 
 
 def unpack(
@@ -117,12 +123,12 @@ def unpack(
     except BuildError as error:
         # Damage and a wrong checksum are one fault: the checksum tells which file it is not.
         if expected:
-            _compare(_checksum(source, expected.algorithm), expected, label, error)
+            _compare(source, _checksum(source, expected.algorithm), expected, label, error)
         raise
     actual = Checksum(algorithm=algorithm, digits=digest.hexdigest())
     if expected and actual != expected:
         target.unlink()
-        _compare(actual, expected, label, None)
+        _compare(source, actual, expected, label, None)
     return actual
 
 
@@ -131,7 +137,7 @@ def _disk(pieces: Iterator[bytes], largest: int, label: str) -> Iterator[bytes]:
     content = unpacked(pieces, largest=largest + PIECE, label=label)
     first = next(content, b"")
     whole = chain([first], content)
-    if first.startswith(_TAR[1], _TAR[0]):
+    if tar.is_tar(first):
         return tar.only_file(whole, largest=largest, label=label)
     return whole
 
@@ -176,9 +182,15 @@ def _checksum(source: Path, algorithm: str) -> Checksum:
     return Checksum(algorithm=algorithm, digits=digits)
 
 
-def _compare(actual: Checksum, expected: Checksum, label: str, cause: Exception | None) -> None:
-    if actual != expected:
-        raise ChecksumError(
-            f"{label} has the checksum {actual}, not {expected}",
-            hint="if it was changed on purpose, change the checksum; else do not use it",
-        ) from cause
+def _compare(
+    source: Path, actual: Checksum, expected: Checksum, label: str, cause: Exception | None
+) -> None:
+    if actual == expected:
+        return
+    ending = ending_of(source, cause)
+    message = f"{label} has the checksum {actual}, not {expected}"
+    hint = "if it was changed on purpose, change the checksum; else do not use it"
+    if ending.is_whole is False:
+        message += f": it is incomplete, {ending}"
+        hint = "get it again, or from where it is whole"
+    raise ChecksumError(message, hint=hint, ending=ending) from cause

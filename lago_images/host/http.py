@@ -17,9 +17,9 @@ from urllib3 import BaseHTTPResponse, PoolManager, ProxyManager, Timeout
 from urllib3.exceptions import (
     ConnectTimeoutError,
     HTTPError,
-    IncompleteRead,
     NameResolutionError,
     NewConnectionError,
+    ProtocolError,
     ProxyError,
     ReadTimeoutError,
     SSLError,
@@ -73,6 +73,18 @@ class TooLargeError(HttpError):
     """Raised where an answer has more bytes than are taken."""
 
 
+class CutOffError(HttpError):
+    """Raised where a body ended before the length that was announced.
+
+    Attributes:
+        missing: Bytes that did not come.
+    """
+
+    def __init__(self, doing: str, *, done: int, length: int) -> None:
+        super().__init__(doing, f"it ended after {done} of {length} bytes", again=0)
+        self.missing = length - done
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
     """Limits of what is taken of a server.
@@ -124,23 +136,28 @@ class Answer:
 
         Raises:
             TooLargeError: It has more bytes than may be.
+            CutOffError: It ended early.
             HttpError: It broke off, or takes too long.
         """
         done = 0
-        while piece := self._piece():
+        while piece := self._piece(done):
             done += len(piece)
             if done > self.limits.size:
                 raise _too_large(self.doing, self.limits.size)
             self._time()
             yield piece
         if self.length is not None and done < self.length:
-            message = f"it ended after {done} of {self.length} bytes"
-            raise HttpError(self.doing, message, again=0)
+            raise CutOffError(self.doing, done=done, length=self.length)
 
-    def _piece(self) -> bytes:
+    def _piece(self, done: int) -> bytes:
         try:
             # What has come, at most: a full piece could take a slow server for ever to send.
             return self._response.read1(PIECE)
+        except ProtocolError as error:
+            # urllib3 raises it for every connection that ends before the announced length.
+            if self.length is None:
+                raise _failure(self.doing, error, self.limits) from error
+            raise CutOffError(self.doing, done=done, length=self.length) from error
         except _FAILURES as error:
             raise _failure(self.doing, error, self.limits) from error
 
@@ -375,8 +392,6 @@ def _failure(doing: str, error: Exception, limits: Limits) -> HttpError:
             message = f"no connection within {limits.connect:.0f} seconds"
         case ReadTimeoutError() | TimeoutError():
             message = f"nothing came for {limits.read:.0f} seconds"
-        case IncompleteRead():
-            message = "the answer was cut off"
         case _:
             message = _reason(error)
     unreached = isinstance(error, NameResolutionError | NewConnectionError | ConnectTimeoutError)

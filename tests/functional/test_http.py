@@ -3,7 +3,7 @@
 import pytest
 
 from lago_images.errors import UsageError
-from lago_images.host.http import Client, HttpError, Limits, TooLargeError, again
+from lago_images.host.http import Client, CutOffError, HttpError, Limits, TooLargeError, again
 from tests.support.files import answering, serving
 
 SECRET = "export AWS_SECRET_ACCESS_KEY=hunter2"
@@ -166,7 +166,10 @@ def test_retry_after_is_passed_on(date, after, pause):
 
 def test_a_truncated_body_is_worth_a_retry():
     with raw(b"HTTP/1.0 200 OK\r\nContent-Length: 10\r\n\r\n12345") as server:
-        assert again(failure(server.url)) == 0
+        error = failure(server.url)
+    assert again(error) == 0
+    assert isinstance(error, CutOffError)
+    assert error.message.endswith("it ended after 5 of 10 bytes")
 
 
 def test_a_head_has_no_body():

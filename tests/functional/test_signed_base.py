@@ -2,17 +2,22 @@
 
 import hashlib
 import io
+import lzma
 import os
+import subprocess
 import time
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
+from lago_images.building.bases import simple
 from lago_images.building.bases.signed_list import fetch_listed
 from lago_images.building.chain import build_chains
+from lago_images.building.downloads import Downloader
 from lago_images.building.model import Context, Request
 from lago_images.console import Console
-from lago_images.errors import BuildError, SigningError, SpecError
+from lago_images.errors import BuildError, Error, SigningError, SpecError
 from lago_images.host.kvm import Acceleration
 from lago_images.host.process import Runner
 from lago_images.host.retry import RetryPolicy
@@ -153,18 +158,148 @@ def test_an_interrupted_download_is_resumed(context, server, maker):
     assert [status for _, _, status in server.requests] == [200, 200, 206]
 
 
-@pytest.mark.parametrize("wrong", [OLD, NEW[:-1], b""])
-def test_a_replaced_or_truncated_file_is_refused(context, server, maker, wrong):
-    maker.publish(NAMES, server)
-    server.content["/d/disk-1.10.img"] = wrong
+THEN = "--faked-system-time=20200601T000000!"
+
+
+@pytest.fixture(scope="module")
+def aged(tmp_path_factory):
+    """Makers with a key of 2020 each: one is good for ever, the other has expired."""
+    folder, made = tmp_path_factory.mktemp("aged"), "20200101T000000"
+    steady = make_key(folder, "steady", at=made)
+    return Maker(steady), Maker(make_key(folder, "expired", expire="1y", at=made))
+
+
+def replaced(server, *_makers):
+    server.content["/d/disk-1.10.img"] = NEW[::-1]
+
+
+def cut_on_its_way(server, *_makers):
+    server.cut = [None, 300, 0, 0, 0]
+
+
+def copied_in_part(server, *_makers):
+    server.content["/d/disk-1.10.img"] = NEW[:300]
+
+
+def newer_list(server, *_makers):
+    del server.content["/d/disk-1.10.img"]
+
+
+def expired_signature(server, steady, *_makers):
+    signed = steady.sign(sums(NAMES), THEN, "--default-sig-expire", "7d", "--clearsign")
+    server.content["/d/CHECKSUM"] = signed
+
+
+def expired_key(server, _steady, expired, _other):
+    server.content["/d/CHECKSUM"] = expired.sign(sums(NAMES), THEN, "--clearsign")
+
+
+def other_key(server, _steady, _expired, other):
+    server.content["/d/CHECKSUM"] = other.clear(sums(NAMES))
+
+
+# What the error of each fault says, and that of no other.
+CAUSES = {
+    replaced: "it was replaced since, or changed on its way",
+    cut_on_its_way: "it ended after 300 of 8192 bytes",
+    copied_in_part: "is incomplete, it has 300 of 8192 bytes: the mirror has not finished copying",
+    newer_list: "the list is newer than what the server has",
+    expired_signature: "its signature has expired",
+    expired_key: "it is signed with a key that has expired",
+    other_key: "which is none of those it is checked with",
+}
+
+
+@pytest.mark.parametrize("fault", CAUSES, ids=lambda fault: fault.__name__)
+def test_each_fault_of_a_mirror_has_its_own_error(context, server, aged, keys, monkeypatch, fault):
+    believed = b"".join(maker.key.public.read_bytes() for maker in aged)
+    (context.root / "key.asc").write_bytes(believed)
+    server.content |= NAMES | {"/d/CHECKSUM": aged[0].clear(sums(NAMES, style="bsd"))}
+    retry = replace(NO_WAIT, attempts=4)
+    monkeypatch.setattr(simple, "Downloader", partial(Downloader, retry=retry))
+    spec = base(server, checksums="/d/CHECKSUM")
+    fault(server, *aged, Maker(keys[1]))
+    error = refused(spec, context, Error)
+    told = f"{error.message} {error.hint}"
+    assert [cause for cause, words in CAUSES.items() if words in told] == [fault]
+
+
+@pytest.mark.parametrize("style", ["gnu", "bsd"])
+def test_a_replaced_file_is_refused(context, server, maker, style):
+    server.content |= NAMES | {"/d/SHA256SUMS": maker.clear(sums(NAMES, style=style))}
+    server.content["/d/disk-1.10.img"] = NEW * 2
     error = refused(base(server), context)
+    why = {
+        "gnu": "it has 16384 bytes, and nothing tells how many it should have",
+        "bsd": "it has 16384 bytes, not 8192",
+    }
     assert error.message == (
         f"{server.url}/d/disk-1.10.img is not the file that {server.url}/d/SHA256SUMS has the "
-        "checksum of: it was replaced since, is incomplete, or was changed on its way"
+        f"checksum of: it was replaced since, or changed on its way ({why[style]})"
     )
     assert "#base-mirror" in error.hint
     assert paths(server) == ["/d/SHA256SUMS", "/d/disk-1.10.img"] * ATTEMPTS
     assert [p.suffix for p in (context.cache / "downloads").iterdir()] == [".lock"]
+
+
+def test_an_incomplete_file_is_refused_when_every_mirror_was_asked(context, server, maker):
+    signed = maker.clear(sums(NAMES, style="bsd"))
+    with serving() as other:
+        for each, size in ((server, 0), (other, 300)):
+            each.content |= {"/d/CHECKSUM": signed, "/d/disk-1.10.img": NEW[:size]}
+        spec = base(server, f"#base-mirror={other.url}/d", checksums="/d/CHECKSUM")
+        error = refused(spec, context)
+        why = "of 8192 bytes: the mirror has not finished copying it, or has lost a part"
+        assert error.message == (
+            f"none of 2 mirrors has disk-*.img: {server.url}/d/disk-1.10.img is incomplete, it has "
+            f"0 {why}; {other.url}/d/disk-1.10.img is incomplete, it has 300 {why}"
+        )
+        assert error.hint == "try again later, or name another mirror with #base-mirror=URL"
+        assert paths(server) == paths(other) == ["/d/CHECKSUM", "/d/disk-1.10.img"] * ATTEMPTS
+        copied = healing(lambda: other.content.update(NAMES))
+        assert fetched(spec, context, copied)[0] == NEW
+
+
+def a_qcow2(folder):
+    need("qemu-img")
+    (folder / "raw").write_bytes(os.urandom(2**20))
+    argv = ["qemu-img", "convert", "-f", "raw", "-O", "qcow2", "raw", "disk.qcow2"]
+    subprocess.run(argv, cwd=folder, check=True)
+    return (folder / "disk.qcow2").read_bytes()
+
+
+@pytest.mark.parametrize("form", ["qcow2", "xz"])
+def test_a_file_is_incomplete_by_its_own_format(context, server, maker, tmp_path, form):
+    whole = a_qcow2(tmp_path) if form == "qcow2" else lzma.compress(os.urandom(2**20))
+    half = len(whole) // 2
+    maker.publish({"/d/disk-1.10.img": whole}, server)
+    server.content["/d/disk-1.10.img"] = whole[:half]
+    there = {
+        "qcow2": f"it has {half} of at least {len(whole)} bytes",
+        "xz": f"it has {half} bytes and ends before its content does",
+    }
+    assert refused(base(server), context).message == (
+        f"{server.url}/d/disk-1.10.img is incomplete, {there[form]}: the mirror has not finished "
+        "copying it, or has lost a part"
+    )
+
+
+def test_a_smaller_file_that_is_whole_was_replaced(context, server, maker):
+    larger, smaller = lzma.compress(os.urandom(9000)), lzma.compress(b"smaller")
+    files = {"/d/disk-1.10.img": larger}
+    server.content |= {"/d/SHA256SUMS": maker.clear(sums(files, style="bsd"))}
+    server.content["/d/disk-1.10.img"] = smaller
+    assert f"changed on its way (it has {len(smaller)} bytes, not {len(larger)})" in (
+        refused(base(server), context).message
+    )
+
+
+def test_a_size_outside_the_signature_is_not_believed(context, server, maker):
+    maker.publish(NAMES, server)
+    server.content["/d/disk-1.10.img"] = NEW[::-1]
+    size = b"# disk-1.10.img: 999999 bytes\n"
+    server.content["/d/SHA256SUMS"] = size + server.content["/d/SHA256SUMS"] + size
+    assert "it was replaced since" in refused(base(server), context).message
 
 
 def test_a_list_updated_with_its_file_is_accepted(context, server, maker):
@@ -278,28 +413,6 @@ def test_a_list_signed_by_another_key_is_refused(context, server, keys):
     both = maker.public.read_bytes() + other.public.read_bytes()
     (context.root / "key.asc").write_bytes(both)
     assert fetched(base(server), context)[0] == NEW
-
-
-def test_an_expired_key_is_refused(context, server, tmp_path):
-    key = make_key(tmp_path, "expired", expire="1y", at="20200101T000000")
-    (context.root / "key.asc").write_bytes(key.public.read_bytes())
-    with home() as gpg:
-        gpg.import_keys(key.secret.read_bytes())
-        signed = gpg.call("--faked-system-time=20200601T000000!", "--clearsign", stdin=sums(NAMES))
-    server.content |= NAMES | {"/d/SHA256SUMS": signed}
-    error = refused(base(server), context, SigningError)
-    assert "is signed with a key that has expired" in error.message
-
-
-def test_an_expired_signature_is_refused(context, server, tmp_path):
-    key = make_key(tmp_path, "steady", at="20200101T000000")
-    (context.root / "key.asc").write_bytes(key.public.read_bytes())
-    with home() as gpg:
-        gpg.import_keys(key.secret.read_bytes())
-        then = ("--faked-system-time=20200601T000000!", "--default-sig-expire", "7d")
-        signed = gpg.call(*then, "--clearsign", stdin=sums(NAMES))
-    server.content |= NAMES | {"/d/SHA256SUMS": signed}
-    assert "its signature has expired" in refused(base(server), context, SigningError).message
 
 
 def test_a_revoked_key_is_refused(context, server):

@@ -45,6 +45,13 @@ def debian12_cloud() -> images.Image:
 
 
 @pytest.fixture(scope="session")
+def debian13_cloud() -> images.Image:
+    """A bootstrapped Debian 13 with cloud-init."""
+    _need_tools()
+    return images.debian13_cloud()
+
+
+@pytest.fixture(scope="session")
 def layer(tmp_path_factory: pytest.TempPathFactory, debian12: images.Image) -> Customised:
     """A layer on the bootstrapped Debian 12; its disk is to be read only."""
     need("virt-sysprep")

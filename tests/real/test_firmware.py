@@ -1,6 +1,7 @@
 """A bootstrapped Debian with cloud-init, under UEFI and BIOS: three boots of one disk.
 
-``LAGO_IMAGES_TEST_BOOTS=all`` adds three of others, one for each further source of cloud-init's.
+``LAGO_IMAGES_TEST_BOOTS=all`` adds four of others: one for each further source of cloud-init's, and
+one of a Debian 13.
 """
 
 import json
@@ -196,10 +197,21 @@ def seed(folder, label, texts):
     return disk
 
 
-def test_a_seed_gives_it_a_name_a_user_and_a_network(renewed, key, users, tmp_path):
+def nocloud(folder, users):
+    """A seed of cloud-init's own source."""
     meta = "instance-id: one\nlocal-hostname: seeded\n"
     texts = {"user-data": users, "meta-data": meta, "network-config": NETWORK}
-    is_configured(renewed[0], seed(tmp_path, "CIDATA", texts), key, tmp_path)
+    return seed(folder, "CIDATA", texts)
+
+
+def test_a_seed_gives_it_a_name_a_user_and_a_network(renewed, key, users, tmp_path):
+    is_configured(renewed[0], nocloud(tmp_path, users), key, tmp_path)
+
+
+@ALL
+def test_a_seed_gives_a_debian_13_the_same(debian13_cloud, key, users, tmp_path):
+    disk = overlay(debian13_cloud.disk, tmp_path / "machine.qcow2")
+    is_configured(disk, nocloud(tmp_path, users), key, tmp_path)
 
 
 @ALL

@@ -7,11 +7,18 @@ import json
 import os
 import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from lago_images.building.boot.boot_test import Bench, Questions, Subject, boot_test
+from lago_images.building.boot.boot_test import (
+    Bench,
+    Questions,
+    Subject,
+    boot_test,
+    refuse_shared_identity,
+)
 from lago_images.building.boot.machines import machine_for
 from lago_images.errors import BootError
 from lago_images.host import kvm
@@ -49,22 +56,26 @@ def oneshot(command, **more):
 
 
 @pytest.fixture
-def refused(tmp_path):
+def bench(tmp_path):
+    return Bench(
+        accel=kvm.detect(Runner()),
+        timeout=450,
+        workdir=tmp_path,
+        runner=Runner(log=tmp_path / "log"),
+        clock=time.monotonic,
+        console_log=tmp_path / "console.log",
+        screenshot=tmp_path / "screen.png",
+    )
+
+
+@pytest.fixture
+def refused(tmp_path, bench):
     """Return the error by which the gate refuses a raw disk."""
 
     def refuse(disk, *, timeout=450, firmware="", **more):
         subject = Subject(disk=disk, fmt="raw", arch="x86_64", firmware=firmware)
-        bench = Bench(
-            accel=kvm.detect(Runner()),
-            timeout=timeout,
-            workdir=tmp_path,
-            runner=Runner(log=tmp_path / "log"),
-            clock=time.monotonic,
-            console_log=tmp_path / "console.log",
-            screenshot=tmp_path / "screen.png",
-        )
         with pytest.raises(BootError) as caught:
-            boot_test(subject, bench, Questions(**more))
+            boot_test(subject, replace(bench, timeout=timeout), Questions(**more))
         assert (tmp_path / "screen.png").read_bytes().startswith(b"\x89PNG\r\n")
         return caught.value
 
@@ -171,7 +182,7 @@ def test_a_disk_whose_efi_system_partition_is_empty(refused, debian12_cloud, tmp
 
 skipped_unless_asked_for = pytest.mark.skipif(
     os.environ.get("LAGO_IMAGES_TEST_BOOTS") != "all",
-    reason="waits for a guest that hangs; LAGO_IMAGES_TEST_BOOTS=all runs it",
+    reason="takes minutes; LAGO_IMAGES_TEST_BOOTS=all runs it",
 )
 
 
@@ -199,3 +210,29 @@ def test_a_second_boot_that_hangs(refused, disk):
     assert "a unit hangs: " in error.message
     assert "Job hang.service/start running" in error.message
     assert error.message.endswith("at the second boot")
+
+
+DHCLIENT = "/etc/dhcp/dhclient.conf"
+
+
+@skipped_unless_asked_for
+def test_two_machines_that_send_dhcp_servers_the_same(bench, disk):
+    """No file that a guest tells of has it: the packets alone do."""
+    text = read_ext4(disk, DHCLIENT) + 'send dhcp-client-identifier "template";\n'
+    write_guest(disk, DHCLIENT, text)
+    one, other = (
+        boot_test(
+            Subject(disk=disk, fmt="raw", arch="x86_64", number=number),
+            bench,
+            Questions(again=False),
+        )
+        for number in (1, 2)
+    )
+    with pytest.raises(BootError) as caught:
+        refuse_shared_identity(one, other)
+    same = f"client id {b'template'.hex(':')}"
+    assert caught.value.message == (
+        f"boot test: clones: two machines made of the image send DHCP servers the same {same}: "
+        "they would get one address"
+    )
+    assert one.identity.sent == other.identity.sent == {same}

@@ -44,6 +44,12 @@ DEBIAN12 = """\
 #arch=x86_64
 #distro=debian
 """
+DEBIAN13 = """\
+#name=Debian 13
+#base=bootstrap:debian-13
+#arch=x86_64
+#distro=debian
+"""
 DEBIAN13_ARM = """\
 #name=Debian 13 for aarch64
 #base=bootstrap:debian-13
@@ -113,6 +119,11 @@ def debian12() -> Image:
 def debian12_cloud() -> Image:
     """The same with cloud-init."""
     return _kept("cloud", DEBIAN12 + "#cloud-init=yes\n")
+
+
+def debian13_cloud() -> Image:
+    """The disk that ``bootstrap:debian-13`` gives with cloud-init."""
+    return _kept("debian13-cloud", DEBIAN13 + "#cloud-init=yes\n")
 
 
 def debian13_arm() -> Image:

@@ -1,12 +1,14 @@
 """Read lists of checksums as image makers publish them, and choose a file from one. Pure.
 
 Lines are those of sha256sum and sha512sum (``DIGITS  NAME``), or BSD's (``SHA256 (NAME) =
-DIGITS``); both in GNU coreutils' manual, "cksum output modes". Other lines say nothing here.
+DIGITS``); both in GNU coreutils' manual, "cksum output modes". Fedora, Rocky and CentOS write a
+comment with the file's size above each of BSD's: ``# NAME: 398131200 bytes``. Other lines say
+nothing here.
 """
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lago_images.console import first_of
 from lago_images.disks.unpack import Checksum
@@ -15,6 +17,8 @@ from lago_images.specs.bases import ANY
 
 _GNU = re.compile(r"([0-9A-Fa-f]+) [ *](.+)")
 _BSD = re.compile(r"SHA(256|512) ?\((.+)\) ?= ?([0-9A-Fa-f]+)")
+# At most 18 digits: more bytes than any file has.
+_SIZE = re.compile(r"# (.+): ([0-9]{1,18}) bytes")
 # Hexadecimal digits; MD5 and SHA-1, which have fewer, prove nothing.
 _ALGORITHMS = {64: "sha256", 128: "sha512"}
 # Linux's NAME_MAX.
@@ -28,15 +32,27 @@ class NoMatchError(BuildError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listed:
-    """A line of a list: the file's name, and its checksum."""
+    """What a list says of a file.
+
+    Attributes:
+        name: The file's.
+        checksum: The file's.
+        size: Bytes; None where the list does not tell, or tells two sizes.
+    """
 
     name: str
     checksum: Checksum
+    size: int | None = None
 
 
 def parse(text: str) -> tuple[Listed, ...]:
     """Return the lines that have a SHA-256 or SHA-512 of a file beside the list."""
-    return tuple(_listed(text.splitlines()))
+    lines = [line.strip() for line in text.splitlines()]
+    sizes: dict[str, set[int]] = {}
+    for match in filter(None, map(_SIZE.fullmatch, lines)):
+        sizes.setdefault(match[1], set()).add(int(match[2]))
+    certain = {name: size for name, (size, *others) in sizes.items() if not others}
+    return tuple(replace(each, size=certain.get(each.name)) for each in _listed(lines))
 
 
 def choose(listed: Iterable[Listed], pattern: str) -> Listed:
@@ -68,9 +84,9 @@ def choose(listed: Iterable[Listed], pattern: str) -> Listed:
 
 def _listed(lines: Iterable[str]) -> Iterator[Listed]:
     for line in lines:
-        if match := _BSD.fullmatch(line.strip()):
+        if match := _BSD.fullmatch(line):
             algorithm, name, digits = f"sha{match[1]}", match[2], match[3]
-        elif match := _GNU.fullmatch(line.strip()):
+        elif match := _GNU.fullmatch(line):
             digits, name = match[1], match[2]
             algorithm = _ALGORITHMS.get(len(digits), "")
         else:

@@ -13,10 +13,11 @@ from lago_images.building.bases.checksum_list import Listed, NoMatchError, choos
 from lago_images.building.bases.prepared import Prepared
 from lago_images.building.bases.simple import fetch, finished, largest
 from lago_images.building.model import Context
+from lago_images.disks.ending import Ending
 from lago_images.disks.unpack import ChecksumError
 from lago_images.errors import BuildError, Error, Problem, SigningError, SpecError
 from lago_images.host.gpgv import CLEAR_SIGNED, verified
-from lago_images.host.http import Client, HttpError, Limits
+from lago_images.host.http import Client, CutOffError, HttpError, Limits
 from lago_images.host.process import Runner
 from lago_images.host.retry import RetryPolicy
 from lago_images.host.signature_status import OtherTextError
@@ -27,6 +28,8 @@ from lago_images.specs.model import Spec
 RETRY = RetryPolicy(attempts=3, delay=5.0, factor=4.0, longest=60.0)
 # As Ubuntu names them; AlmaLinux, Rocky and openSUSE; Debian; and Arch Linux.
 SIGNATURES = (".gpg", ".asc", ".sign", ".sig")
+_OTHER = "name another mirror with #base-mirror=URL"
+_LATER = f"try again later, or {_OTHER}"
 _LARGEST_KEY = 2**20
 # Bytes; and a list lies where the spec says: what another host answers, the one who named this URL
 # may not be meant to see.
@@ -193,10 +196,7 @@ def _fetch(url: str, file: Listed, disk: Path, mirror: Mirror, search: _Search) 
         fetch(url, file.checksum, disk, search.context, search.runner, largest=largest(spec))
     except ChecksumError as error:
         raise _MirrorError(
-            f"{url} is not the file that {mirror.checksums} has the checksum of: it was replaced "
-            "since, is incomplete, or was changed on its way",
-            again=True,
-            hint="try again later, or name another mirror with #base-mirror=URL",
+            _difference(url, file, mirror.checksums, error.ending), again=True, hint=_LATER
         ) from error
     except BuildError as error:
         failure = error.__cause__
@@ -207,10 +207,35 @@ def _fetch(url: str, file: Listed, disk: Path, mirror: Mirror, search: _Search) 
                 f"{url} is missing, though {mirror.checksums} names it: the list is newer than "
                 "what the server has",
                 again=True,
-                hint="try again later, or name another mirror with #base-mirror=URL",
+                hint=_LATER,
             ) from error
+        is_cut = isinstance(failure, CutOffError)
+        hint = f"{error.hint}; or {_OTHER}" if is_cut else error.hint
         # A download was tried several times already.
-        raise _MirrorError(error.message, again=False, hint=error.hint) from error
+        raise _MirrorError(error.message, again=False, hint=hint) from error
+
+
+def _difference(url: str, listed: Listed, checksums: str, ending: Ending | None) -> str:
+    """Say how a mirror's file differs from the one that is listed: it is incomplete, or another."""
+    if ending and _is_incomplete(ending, listed.size):
+        there = f"it has {ending.size} of {listed.size} bytes" if listed.size else str(ending)
+        why = "the mirror has not finished copying it, or has lost a part"
+        return f"{url} is incomplete, {there}: {why}"
+    message = (
+        f"{url} is not the file that {checksums} has the checksum of: it was replaced since, or "
+        "changed on its way"
+    )
+    if ending and listed.size not in {None, ending.size}:
+        return f"{message} (it has {ending.size} bytes, not {listed.size})"
+    if ending and listed.size is None and ending.is_whole is None:
+        return f"{message} (it has {ending.size} bytes, and nothing tells how many it should have)"
+    return message
+
+
+def _is_incomplete(ending: Ending, size: int | None) -> bool:
+    if size is None:
+        return ending.is_whole is False
+    return ending.size < size and not ending.is_whole
 
 
 def _list(mirror: Mirror, search: _Search) -> tuple[str, tuple[Listed, ...]]:

@@ -9,6 +9,7 @@ from lago_images.building import packages as contents
 from lago_images.building import qcow2
 from lago_images.building.bases.prepared import Package
 from lago_images.building.boot import console_signs, judgement
+from lago_images.building.boot.dhcp_watch import dhcp_watched
 from lago_images.building.boot.guest_agent import ASK
 from lago_images.building.boot.inspection import NOBODY, SCRIPT, Facts, Identity, inspect
 from lago_images.building.boot.judgement import Problem, Terms
@@ -268,11 +269,17 @@ def _overlay(test: _Test) -> Iterator[Path]:
 
 
 def _first_boot(test: _Test, overlay: Path) -> Booted:
-    with _guest(test, overlay, test.watch) as guest:
+    with (
+        dhcp_watched(test.bench.workdir) as network,
+        _guest(test, overlay, test.watch, more=network.options) as guest,
+    ):
         seconds = round(guest.wait(), 1)
         facts = Facts()
         if not test.watch.pattern:
             facts = inspect(guest, test.bench.runner, test.questions.logins)
+        sent = network.end(guest.monitor)
+        for each in sorted(sent):
+            test.bench.runner.note(f"DHCP servers are sent: {each}")
         packages = secrets = boot_files = None
         if test.questions.look_inside and facts.answers:
             packages = _packages(guest, test.bench.runner)
@@ -289,7 +296,7 @@ def _first_boot(test: _Test, overlay: Path) -> Booted:
         firmware={test.machine.firmware: seconds},
         checks=checks,
     )
-    identity = facts.answers.identity if facts.answers else NOBODY
+    identity = replace(facts.answers.identity, sent=sent) if facts.answers else NOBODY
     return Booted(
         test=boot, packages=packages, boot_files=boot_files, secrets=secrets, identity=identity
     )
@@ -331,10 +338,24 @@ def _own_tests(test: _Test, overlay: Path, guest: Guest) -> tuple[GuestTestRecor
 
 
 @contextmanager
-def _guest(test: _Test, overlay: Path, watch: Watch, *, network: bool = False) -> Iterator[Guest]:
+def _guest(
+    test: _Test,
+    overlay: Path,
+    watch: Watch,
+    *,
+    network: bool = False,
+    more: Sequence[str] = (),
+) -> Iterator[Guest]:
     """Start the guest; keep a picture of its screen if it is refused."""
     with started(
-        overlay, test.machine, watch, test.accel, test.bench.runner, mac=test.mac, network=network
+        overlay,
+        test.machine,
+        watch,
+        test.accel,
+        test.bench.runner,
+        mac=test.mac,
+        network=network,
+        more=more,
     ) as guest:
         try:
             yield guest

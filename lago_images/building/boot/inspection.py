@@ -46,11 +46,14 @@ class Identity:
         machine_id: Of systemd; empty without.
         host_keys: The public keys of sshd.
         dhcp: The identifiers that its DHCP client made.
+        sent: By what its DHCP clients made themselves known on the network when it first started,
+            as ``dhcp_packets.identities`` names it.
     """
 
     machine_id: str = ""
     host_keys: frozenset[str] = frozenset()
     dhcp: frozenset[str] = frozenset()
+    sent: frozenset[str] = frozenset()
 
 
 NOBODY = Identity()

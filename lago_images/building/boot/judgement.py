@@ -16,6 +16,11 @@ _ROOM = 0.01
 _SHOWN = 20
 # How systemd calls it where a unit did not get ready, or did not answer, in its time.
 _LATE = frozenset(("timeout", "watchdog"))
+_SENT = (
+    "look for a client identifier, a DUID or a MAC address in the settings of its DHCP client; "
+    "what it makes of the machine id, or keeps in a file, is removed after the commands of a spec "
+    "that has any, such as touch /etc/hostname"
+)
 _CLEANED = (
     "give the spec a command, such as touch /etc/hostname: what only one machine may have is "
     "removed after the commands"
@@ -143,6 +148,13 @@ def shared(first: Identity, other: Identity) -> Iterator[Problem]:
                 text=f"two machines made of the image have the same {what}",
                 advice=_CLEANED,
             )
+    if sent := first.sent & other.sent:
+        yield Problem(
+            check="clones",
+            text="two machines made of the image send DHCP servers the same "
+            f"{', '.join(sorted(sent))}: they would get one address",
+            advice=_SENT,
+        )
 
 
 def _left_over(files: Collection[str]) -> Iterator[Problem]:

@@ -20,7 +20,8 @@ from lago_images.host.redaction import command_line
 TAIL = 20
 # QEMU's DHCP has sixteen addresses, from the first one on. Not its usual 10.0.2.15, which an image
 # made in a QEMU may have in its configuration.
-_DHCP = "user,id=net,dhcpstart=10.0.2.100"
+NETDEV = "net"
+_DHCP = f"user,id={NETDEV},dhcpstart=10.0.2.100"
 LEASED = r"10[.]0[.]2[.]1(0[0-9]|1[0-5])"
 MEMORY_MIB = 2048
 _LATE = 1.0
@@ -269,7 +270,7 @@ def _devices(
         # restrict: what is tested reaches neither this host nor a network. DHCP is QEMU's own,
         # and at a port of this host's loopback that is free its sshd can be reached.
         "-netdev", f"{_DHCP},restrict={restrict},hostfwd=tcp:127.0.0.1:0-:22",
-        "-device", f"virtio-net,netdev=net,mac={mac}",
+        "-device", f"virtio-net,netdev={NETDEV},mac={mac}",
         "-object", "rng-random,filename=/dev/urandom,id=rng",
         "-device", "virtio-rng,rng=rng",
         "-chardev", f"file,id=console,append={append},path={_quoted(watch.console)}",

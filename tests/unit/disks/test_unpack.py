@@ -77,6 +77,19 @@ def test_a_wrong_checksum_is_reported_before_damage(tmp_path, packing):
     assert not (tmp_path / "disk").exists()
 
 
+@pytest.mark.parametrize("packing", ["xz", "gzip", "tar"])
+def test_a_truncated_file_is_told_from_another_one(tmp_path, packing):
+    good = a_tar(("a", {}), content=DISK) if packing == "tar" else PACKINGS[packing](DISK)
+    sizes = {len(good) // 2: False, 600: False, 0: False, len(good): True}
+    for size, is_whole in sizes.items():
+        source = given_file(tmp_path, good[:size])
+        with pytest.raises(ChecksumError) as caught:
+            unpack(source, tmp_path / "disk", expected=sha256(b"other"), label="d")
+        assert (caught.value.ending.size, caught.value.ending.is_whole) == (size, is_whole)
+        says = "it is incomplete, it has" in caught.value.message
+        assert says is not is_whole
+
+
 def test_a_decompression_bomb_stops_at_the_free_space(tmp_path, monkeypatch):
     source = given_file(tmp_path, gzip.compress(b"\1" * (64 * MIB)))
     monkeypatch.setattr("lago_images.host.space.free", lambda _folder: _RESERVE + 8 * MIB)
@@ -197,7 +210,8 @@ def with_size(archive, size):
         (a_tar(("a", {}), ("b", {})), "tar archive of several files"),
         (a_tar(("a", {"type": tarfile.DIRTYPE}), ("b", {})), "does not begin with a file"),
         (a_tar(("a", {"type": tarfile.SYMTYPE, "linkname": "/etc/passwd"})), "begin with a file"),
-        (a_tar(("a", {}))[:1024], "damaged tar archive"),
+        (a_tar(("a", {}))[:1024], "ends before the file in its tar archive does"),
+        (a_tar(("a", {}))[:600], "ends before the file in its tar archive does"),
         (with_size(a_tar(("a", {})), -1), "damaged tar archive"),
         (with_size(a_tar(("a", {})), 2**50), "holds a file of 1125899906842624 bytes"),
         # A long name of a terabyte, which is to be kept in memory.

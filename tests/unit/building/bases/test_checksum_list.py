@@ -65,6 +65,26 @@ def test_other_lines_are_ignored(line):
     assert parse(line + "\n") == ()
 
 
+@pytest.mark.parametrize(
+    ("lines", "size"),
+    [
+        (["# disk.img: 398131200 bytes"], 398131200),
+        (["# disk.img: 0 bytes"], 0),
+        (["# disk.img: 12 bytes", "# disk.img: 12 bytes"], 12),
+        (["# disk.img: 12 bytes", "# disk.img: 13 bytes"], None),
+        (["# other.img: 12 bytes"], None),
+        (["# disk.img: -1 bytes"], None),
+        (["# disk.img: 1_000 bytes"], None),
+        (["# disk.img: \u0661\u0662 bytes"], None),
+        ([f"# disk.img: {'9' * 19} bytes"], None),
+        (["# disk.img: 12 KiB"], None),
+    ],
+)
+def test_a_comment_tells_the_size_of_a_file(lines, size):
+    for text in ([*lines, f"SHA256 (disk.img) = {A}"], [f"SHA256 (disk.img) = {A}", *lines]):
+        assert [each.size for each in parse("\n".join(text))] == [size]
+
+
 @given(st.text())
 def test_any_text_is_read_without_an_error(text):
     assert all("/" not in each.name for each in parse(text))

@@ -260,6 +260,20 @@ def test_machines_of_one_image_have_nothing_in_common():
     assert [each.text.rsplit("same ")[-1] for each in shared(ME, ME)][-1] == "DHCP client id"
 
 
+def test_machines_of_one_image_send_dhcp_servers_nothing_in_common():
+    one, other = (
+        Identity(sent=frozenset({f"client id ff:{each}", "DUID 00:02:aa"})) for each in ("01", "02")
+    )
+    [problem] = shared(one, other)
+    assert problem.text == (
+        "two machines made of the image send DHCP servers the same DUID 00:02:aa: they would get "
+        "one address"
+    )
+    assert list(shared(one, Identity(sent=frozenset({"hardware address 52:54"})))) == []
+    # What a machine sends at its first start may differ from what it sends later.
+    assert list(changed(one, Identity())) == []
+
+
 def test_a_guests_answers_are_read():
     text = (
         "unit broken.service\nresult exit-code\njournal one\njournal  two \nunit x.mount\n"
