@@ -41,7 +41,9 @@ def build(workspace: Workspace, plan: Plan, names: Sequence[str]) -> list[Result
     ]
     if not chains:
         return []
-    accel = kvm.detect(Runner(environ=workspace.environ))
+    may_start_guest = any(request.may_start_guest for chain in chains for request in chain)
+    is_asked = may_start_guest or workspace.settings.require_kvm
+    accel = kvm.detect(Runner(environ=workspace.environ)) if is_asked else kvm.UNASKED
     return build_chains(chains, workspace, accel=accel, jobs=workspace.settings.jobs)
 
 
