@@ -1,10 +1,10 @@
 """Whether KVM works is asked where a guest may be started, or KVM is required, and nowhere else."""
 
-import os
 import re
 
 import pytest
 
+from tests.support.emulators import failing_qemu
 from tests.support.specs import SpecsRepo
 from tests.tools import need
 
@@ -14,15 +14,8 @@ WARNING = "KVM DOES NOT WORK HERE"
 
 @pytest.fixture
 def repo(tmp_path):
-    """A specs repository on a host whose QEMU writes down each of its starts, and fails."""
-    programs = tmp_path / "programs"
-    programs.mkdir()
-    for machine in ("x86_64", "aarch64"):
-        qemu = programs / f"qemu-system-{machine}"
-        qemu.write_text(f"#!/bin/sh\necho start >> {tmp_path}/starts\nexit 1\n")
-        qemu.chmod(0o755)
     # No appliance is tried, which fails later.
-    environ = {"PATH": f"{programs}:{os.environ['PATH']}", "LAGO_IMAGES_ENGINE": "namespace"}
+    environ = {**failing_qemu(tmp_path / "qemu"), "LAGO_IMAGES_ENGINE": "namespace"}
     repo = SpecsRepo.create(tmp_path / "specs", environ)
     repo.disk("one.img")
     return repo
@@ -36,7 +29,7 @@ def test_what_starts_no_guest_is_built_again_without_asking(repo, tmp_path):
         ran = repo.run(*call)
         assert ran.code == 0, ran.err
         assert WARNING not in ran.err
-    assert not (tmp_path / "starts").exists()
+    assert not (tmp_path / "qemu/starts").exists()
 
 
 def test_kvm_that_is_required_is_asked_for_without_a_guest(repo):

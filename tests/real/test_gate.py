@@ -14,9 +14,9 @@ import pytest
 from lago_images.building.boot.boot_test import Bench, Questions, Subject, boot_test
 from lago_images.building.boot.machines import machine_for
 from lago_images.errors import BootError
-from lago_images.host import kvm
 from lago_images.host.process import Runner
 from lago_images.specs.logins import Logins
+from tests.support.guests import acceleration
 from tests.support.images import (
     add_first_boot,
     authorize,
@@ -54,7 +54,7 @@ def refused(tmp_path):
     def refuse(disk, *, timeout=450, firmware="", **more):
         subject = Subject(disk=disk, fmt="raw", arch="x86_64", firmware=firmware)
         bench = Bench(
-            accel=kvm.detect(Runner()),
+            accel=acceleration(),
             timeout=timeout,
             workdir=tmp_path,
             runner=Runner(log=tmp_path / "log"),
