@@ -384,7 +384,7 @@ def _build_chain(requests: Sequence[Request], run: _Run, *, grouped: bool) -> li
 def _announce_acceleration(context: Context, accel: Acceleration) -> None:
     if context.settings.require_kvm:
         kvm.demand(accel)
-    if not accel.kvm:
+    if accel.why:
         why = accel.why.rstrip(".")
         context.console.warn(
             f"KVM DOES NOT WORK HERE: {why}. Guests run by emulation without KVM (TCG), which "

@@ -50,12 +50,14 @@ from lago_images.specs.boot_check import boot_check
 from lago_images.specs.host_files import refuse_pointers
 from lago_images.specs.model import BaseKind
 
+# Makes the bootstraps; its version takes longer than all others' together.
+_BOOTSTRAPS = "mmdebstrap"
 # With the option at which each says its version.
 _NAMED_TOOLS = {
     "qemu-img": "--version",
     "virt-sysprep": "--version",
     "virt-builder": "--version",
-    "mmdebstrap": "--version",
+    _BOOTSTRAPS: "--version",
     "mke2fs": "-V",
     "grub-mkimage": "--version",
     "bwrap": "--version",
@@ -164,7 +166,7 @@ def store(job: Job, finished: Finished, base: BaseRecord) -> Manifest:
             packages, boot_files = booted.packages, booted.boot_files
         finished = replace(finished, packages=packages)
         boot = booted.test if booted else None
-        manifest = _manifest(job, key, finished, base, sent, boot, tools(runner))
+        manifest = _manifest(job, key, finished, base, sent, boot, tools(runner, spec.base.kind))
         sidecars = SidecarFiles(
             log=job.log, console_log=job.console_log, packages=packages, boot_files=boot_files
         )
@@ -184,10 +186,12 @@ def build_id(now: float, fingerprint: str) -> str:
     return f"{when}-{fingerprint.rpartition(':')[2][:8]}-{secrets.token_hex(4)}"
 
 
-def tools(runner: Runner) -> Mapping[str, str]:
-    """Return the versions of the tools that take part in a build, as far as installed."""
+def tools(runner: Runner, base: BaseKind = BaseKind.BOOTSTRAP) -> Mapping[str, str]:
+    """Return the versions of the tools that take part in a build on a base, as far as installed."""
     versions = {"lago-images": version("lago-images"), "python": platform.python_version()}
     for program, option in _NAMED_TOOLS.items():
+        if program == _BOOTSTRAPS and base is not BaseKind.BOOTSTRAP:
+            continue
         if shutil.which(program, path=search_path(runner.environ)):
             try:
                 # mke2fs says it on standard error.

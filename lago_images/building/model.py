@@ -11,6 +11,7 @@ from lago_images.repository.records.guest_tests import GuestTestRecord
 from lago_images.repository.records.manifest import Manifest
 from lago_images.repository.records.state import StoredBuild
 from lago_images.settings import Settings
+from lago_images.specs.boot_check import boot_check
 from lago_images.specs.model import Spec
 from lago_images.specs.quarantine import NONE, Quarantine
 from lago_images.storage.base import Store
@@ -68,6 +69,11 @@ class Request:
     grows: bool = False
     quarantine: Quarantine = NONE
     origin: str = ""
+
+    @property
+    def may_start_guest(self) -> bool:
+        """Return whether a guest may be started for it: to boot it, or to run its commands in."""
+        return bool(self.spec.operations) or not boot_check(self.spec.properties).is_off
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,7 +24,10 @@ _DEVICE = Path("/dev/kvm")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Acceleration:
-    """Acceleration names what guests run on, ``kvm`` or ``tcg``, and why KVM is not used."""
+    """Acceleration names what guests run on, ``kvm`` or ``tcg``, and why KVM is not used.
+
+    Of a run that starts no guest nobody asked why.
+    """
 
     name: str
     why: str = ""
@@ -32,6 +35,10 @@ class Acceleration:
     @property
     def kvm(self) -> bool:
         return self.name == "kvm"
+
+
+# Of a run that starts no guest: a KVM that hangs takes seconds to find out.
+UNASKED = Acceleration(name="tcg")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

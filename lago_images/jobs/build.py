@@ -44,7 +44,9 @@ def build(
     ]
     if not chains:
         return []
-    accel = kvm.detect(Runner(environ=workspace.environ))
+    may_start_guest = any(request.may_start_guest for chain in chains for request in chain)
+    is_asked = may_start_guest or workspace.settings.require_kvm
+    accel = kvm.detect(Runner(environ=workspace.environ)) if is_asked else kvm.UNASKED
     jobs = workspace.settings.jobs
     return build_chains(chains, workspace, accel=accel, jobs=jobs, goal=goal)
 

@@ -194,7 +194,8 @@ def reproduce(case: Case, folder: Path) -> Reproduction:
     size = published.manifest.disk.size
     need = need_again(spec, case.base, folder, workspace, published=size)
     space.demand(need.folder, need.size, need.purpose)
-    accel = kvm.detect(Runner(environ=workspace.environ))
+    # It is not booted.
+    accel = kvm.detect(Runner(environ=workspace.environ)) if spec.operations else kvm.UNASKED
     built = build_disk(request, workspace, accel=accel, folder=folder)
     old = folder / "published.qcow2"
     workspace.console.info(f"{spec.name}: comparing it with the published disk")

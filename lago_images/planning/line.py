@@ -47,6 +47,7 @@ class Line:
     _tips: tuple[str, ...] | None = field(default=None, init=False)
     _unanswered: GitError | None = field(default=None, init=False)
     _known: dict[str, bool] = field(default_factory=dict, init=False)
+    _related: dict[tuple[str, str], bool] = field(default_factory=dict, init=False)
 
     def is_older(self, old: str, new: str) -> bool | None:
         """Return whether ``old`` is in the history of ``new``, and ``new`` was not taken back.
@@ -57,8 +58,15 @@ class Line:
             GitError: The remote does not say whether ``new`` is still on the branch.
             UsageError: There is no such branch.
         """
-        related = self.git.is_ancestor(old, new)
+        related = self._is_ancestor(old, new)
         return self.has(new) if related else related
+
+    def _is_ancestor(self, old: str, new: str) -> bool | None:
+        """Ask git until it knows: what it knows of two commits stays so."""
+        pair = (old, new)
+        if pair not in self._related and (answer := self.git.is_ancestor(old, new)) is not None:
+            self._related[pair] = answer
+        return self._related.get(pair)
 
     def has(self, commit: str) -> bool:
         """Return whether a commit, which the clone has, is on the branch or in the checkout.

@@ -8,6 +8,7 @@ import pytest
 
 from lago_images.cli import doctor
 from lago_images.cli.main import main
+from tests.support.emulators import failing_qemu
 from tests.support.specs import SpecsRepo
 from tests.tools import need
 
@@ -16,7 +17,7 @@ need("git")
 
 @pytest.fixture
 def repo(tmp_path):
-    return SpecsRepo.create(tmp_path / "specs")
+    return SpecsRepo.create(tmp_path / "specs", failing_qemu(tmp_path / "qemu"))
 
 
 def checks(ran):
@@ -24,7 +25,8 @@ def checks(ran):
 
 
 def test_doctor_runs_all_checks_and_writes_nothing(repo):
-    ran = repo.run("doctor", "--format", "json")
+    # With the host's own QEMU.
+    ran = repo.run("doctor", "--format", "json", environ={"PATH": os.environ["PATH"]})
     found = checks(ran)
     assert found["git"]["state"] == "ok"
     assert found["store"]["state"] == "ok"
@@ -99,7 +101,7 @@ def test_commands_missing_from_the_installed_virt_sysprep_are_listed(repo, tmp_p
     program.parent.mkdir()
     program.write_text('#!/bin/sh\nexec /usr/bin/virt-sysprep "$@" | grep -v sm-register\n')
     program.chmod(0o755)
-    environ = {"PATH": f"{program.parent}:{os.environ['PATH']}"}
+    environ = {"PATH": f"{program.parent}:{repo.environ['PATH']}"}
     check = checks(repo.run("doctor", "--format", "json", environ=environ))["commands"]
     assert check["state"] == "warning"
     assert check["found"] == "the installed virt-sysprep does not have sm-register"

@@ -5,6 +5,7 @@ import re
 
 import pytest
 
+from tests.support.emulators import failing_qemu
 from tests.support.keys import home, make_key
 from tests.support.specs import SpecsRepo
 from tests.tools import need
@@ -32,7 +33,7 @@ def key(tmp_path_factory):
 
 @pytest.fixture
 def repo(tmp_path):
-    return SpecsRepo.create(tmp_path / "specs")
+    return SpecsRepo.create(tmp_path / "specs", failing_qemu(tmp_path / "qemu"))
 
 
 def forms(key):

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from tests.support.emulators import failing_qemu
 from tests.support.keys import make_key
 from tests.support.specs import SpecsRepo, git
 from tests.tools import need
@@ -23,7 +24,7 @@ def key(tmp_path_factory):
 
 @pytest.fixture
 def repo(tmp_path):
-    repo = SpecsRepo.create(tmp_path / "specs")
+    repo = SpecsRepo.create(tmp_path / "specs", failing_qemu(tmp_path / "qemu"))
     repo.spec("a", "libguestfs:x")
     return repo
 

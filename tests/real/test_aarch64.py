@@ -17,12 +17,12 @@ from lago_images.building.boot.boot_test import Bench, Questions, Subject, boot_
 from lago_images.building.boot.machines import machine_for
 from lago_images.building.customise.engine import customise
 from lago_images.errors import CommandError, HostError
-from lago_images.host import foreign, kvm
+from lago_images.host import foreign
 from lago_images.host.process import Runner
 from lago_images.specs.logins import Logins
 from tests.support import images
 from tests.support.builders import lines
-from tests.support.guests import overlay, started
+from tests.support.guests import acceleration, overlay, started
 from tests.tools import cannot, need
 
 pytestmark = pytest.mark.real
@@ -123,7 +123,7 @@ def test_a_debian_is_bootstrapped_and_boots_under_uefi(debian, tmp_path):
     work = tmp_path / "work"
     work.mkdir()
     spec = images.a_spec(images.DEBIAN13_ARM + "root-password password:s3cret\n")
-    runner, accel = Runner(log=tmp_path / "log"), kvm.detect(Runner())
+    runner, accel = Runner(log=tmp_path / "log"), acceleration()
     context = images.a_context(tmp_path)
     done = customise(spec, debian.copy(tmp_path), work, context, runner, accel=accel)
     assert done.engine is not None

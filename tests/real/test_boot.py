@@ -13,11 +13,11 @@ from lago_images.building.boot.boot_test import Bench, Questions, Subject, boot_
 from lago_images.building.boot.spec_tests import OwnTests
 from lago_images.building.qcow2 import standalone
 from lago_images.errors import BootError, ToolMissingError
-from lago_images.host import kvm
 from lago_images.host.kvm import Acceleration
 from lago_images.host.process import Runner
 from lago_images.specs.logins import Logins
 from lago_images.specs.model import GuestTest, Operation
+from tests.support.guests import acceleration
 from tests.support.images import (
     add_first_boot,
     authorize,
@@ -326,7 +326,7 @@ def test_a_debian_boots_is_tested_and_lists_its_packages(boot, debian13_bios, tm
     add_first_boot(prepared.disk)
     standalone(prepared.disk, prepared.format, disk, Runner())
     before = (sha1(disk), disk.stat().st_mtime_ns)
-    accel = kvm.detect(Runner())
+    accel = acceleration()
     tests = own_tests(listener)
     logins = Logins(passwords={"root": "s3cret: word"}, keys={"root": (key,)})
     booted = boot(

@@ -21,10 +21,10 @@ from lago_images.building.boot.boot_test import (
 )
 from lago_images.building.boot.machines import machine_for
 from lago_images.errors import BootError
-from lago_images.host import kvm
 from lago_images.host.process import Runner
 from lago_images.specs.logins import Logins
 from lago_images.specs.model import Operation
+from tests.support.guests import acceleration
 from tests.support.images import (
     add_first_boot,
     authorize,
@@ -58,7 +58,7 @@ def oneshot(command, **more):
 @pytest.fixture
 def bench(tmp_path):
     return Bench(
-        accel=kvm.detect(Runner()),
+        accel=acceleration(),
         timeout=450,
         workdir=tmp_path,
         runner=Runner(log=tmp_path / "log"),

@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,17 @@ from lago_images.building.boot.machines import accelerator, machine_for
 from lago_images.building.boot.running import Watch
 from lago_images.errors import BootError
 from lago_images.host import kvm
+from lago_images.host.kvm import Acceleration
 from lago_images.host.process import Runner
 
 # Emulation on a busy machine is slow; a guest that is stuck is stuck for longer.
 _LONGEST = 1800.0
+
+
+@cache
+def acceleration() -> Acceleration:
+    """What guests run on here, which takes seconds to find out where KVM hangs."""
+    return kvm.detect(Runner())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +75,7 @@ def started(
         more: Further options of QEMU.
     """
     machine = machine_for(arch, firmware)
-    accel = accelerator(machine, kvm.detect(Runner()))
+    accel = accelerator(machine, acceleration())
     errors = console.parent / "errors"
     watch = Watch(console=console, errors=errors, limit=_LONGEST, clock=time.monotonic)
     for is_last in (False, False, True):

@@ -3,8 +3,9 @@
     python -P tests/support/zygote.py NUMBER PROGRAM
 
 imports the command line once and forks for each call, so every call is a process of its own, with
-nothing but the imports shared. It refuses another command line than ``PROGRAM``, the package's
-file: it is started without this folder in front of what ``PYTHONPATH`` says.
+nothing but the imports and the compiled templates of pages shared. It refuses another command line
+than ``PROGRAM``, the package's file: it is started without this folder in front of what
+``PYTHONPATH`` says.
 
 ``tests.support.calls`` speaks to it by the socket of that number, which keeps messages apart: a
 call is one message, which arrives whole or not at all. It is JSON with ``args``, ``cwd`` and
@@ -45,6 +46,8 @@ _LATER = (
     "lago_images.repository.statements.sbom",
     "lago_images.storage.s3.store",
 )
+# What rendering compiles.
+_TEMPLATES = ("catalogue.html", "feed.xml", "image.html")
 
 
 def share_imports() -> None:
@@ -59,6 +62,10 @@ def share_imports() -> None:
     load(main)
     for module in _LATER:
         import_module(module)
+    from lago_images.repository.rendering import html
+
+    for template in _TEMPLATES:
+        html._environment().get_template(template)
 
 
 def serve(door: socket.socket) -> None:

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from lago_images.host.kvm import Acceleration, detect
-from lago_images.host.process import Runner
+from lago_images.host.kvm import Acceleration
 from tests.clients import lago
 from tests.clients.serving import Serving, serving
 from tests.clients.virt_builder import VirtBuilder
 from tests.servers.processes import free_port
 from tests.support import laptop
+from tests.support.guests import acceleration
 from tests.support.keys import TestKey, make_key
 from tests.support.specs import SpecsRepo
 from tests.tools import need
@@ -66,7 +66,7 @@ def key(tmp_path_factory: pytest.TempPathFactory) -> TestKey:
 @pytest.fixture(scope="session")
 def accel() -> Acceleration:
     need("qemu-system-x86_64")
-    return detect(Runner())
+    return acceleration()
 
 
 @pytest.fixture
