@@ -260,7 +260,8 @@ def test_each_shells_completion_script_is_printed_with_its_location(repo, shell)
             text=True,
             check=True,
         ).stderr
-    assert f"lago-images completion {shell} > " in said
+    [place] = re.findall(rf"^save it: lago-images completion {shell} > (.+)$", said, re.MULTILINE)
+    assert f"{shell}: {place}" in repo.run("completion", "--help").out
 
 
 @pytest.mark.parametrize("shell", ["zsh", "fish"])
