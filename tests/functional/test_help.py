@@ -53,6 +53,12 @@ def test_every_help_ends_with_a_valid_example(path):
     assert not [value for value in rest if value is not None and value.startswith("-")]
 
 
+@pytest.mark.parametrize("path", COMMANDS)
+def test_every_option_says_what_it_is_for(path):
+    options = [each for each in COMMANDS[path].params if isinstance(each, click.Option)]
+    assert [each.opts for each in options if not each.help] == []
+
+
 def test_the_reference_names_the_options_of_every_command_and_those_of_the_program():
     ctx = click.Context(main, info_name="lago-images", **main.context_settings)
     page = reference.pages()["commands.md"].partition("\n## ")[0]
