@@ -932,9 +932,9 @@ def test_a_setting_that_a_variable_gives_holds_for_another_repository(store, tmp
 @pytest.mark.parametrize(
     ("one", "other", "same"),
     [
-        ("s3://bk/p", "s3://bk/p/", True),
-        ("s3://bk", "s3://bk/p", False),
-        ("S3://bk/p", "s3://bk/p", True),
+        ("s3://bk1/p", "s3://bk1/p/", True),
+        ("s3://bk1", "s3://bk1/p", False),
+        ("S3://bk1/p", "s3://bk1/p", True),
         ("/srv/images", "file:///srv/images", True),
         ("images", "/specs/images", True),
         ("images", "s3://specs/images", False),
