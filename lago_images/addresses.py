@@ -29,6 +29,11 @@ class Refusal(NamedTuple):
     hint: str
 
 
+def is_bucket(address: str) -> bool:
+    """Return whether an address is of S3, also with the slip of one slash."""
+    return address.lower().startswith("s3:/")
+
+
 def bucket_and_prefix(url: str) -> tuple[str, str]:
     """Return the two parts of an ``s3:`` address."""
     bucket, _, prefix = url.partition("://")[2].partition("/")

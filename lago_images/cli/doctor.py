@@ -19,6 +19,7 @@ from lago_images.errors import (
     ToolMissingError,
     UnsafeStoreError,
 )
+from lago_images.first_steps import after_doctor
 from lago_images.host.doctor import Check, State, host_checks
 from lago_images.host.process import Runner
 from lago_images.planning.key_files import exposures
@@ -79,8 +80,9 @@ def _next(checks: tuple[Check, ...], invocation: Invocation, *, has_specs: bool)
     if missing:
         yield f"then: {command(root, named, 'doctor')} again"
     elif has_specs:
-        build = f"{command(root, None, 'lint')} && {command(root, named, 'build')}"
-        yield f"next: {build}"
+        settings = invocation.settings
+        steps = after_doctor(settings.repository, base_url=settings.base_url)
+        yield f"next: {invocation.completed(steps)}"
     else:
         yield "next, in a folder for specs: lago-images init"
 

@@ -105,7 +105,7 @@ def verify(invocation: Invocation, url: str | None, deep: bool, form: str) -> No
         report = verifier.web(web)
     else:
         store = invocation.store()
-        refuse_nothing(store, is_named=is_named)
+        refuse_nothing(store, is_named=is_named, base_url=settings.base_url)
         report = verifier.store(store)
     if web and is_elsewhere:
         report = report.repaired_by(partial(_at_store_behind, invocation, web.url))

@@ -47,15 +47,21 @@ def test_it_ends_with_what_to_do_next(repo):
 
 
 @pytest.mark.parametrize(
-    ("specs", "expected"),
+    ("specs", "bucket", "expected"),
     [
-        (True, "next: lago-images lint && lago-images build"),
-        (False, "next, in a folder for specs: lago-images init"),
+        (True, "", "next: lago-images lint && lago-images build"),
+        (
+            True,
+            "s3://example-images",
+            "commit; lago-images ci rebuild --changed, or push and let CI publish",
+        ),
+        (False, "", "next, in a folder for specs: lago-images init"),
     ],
 )
 def test_the_first_commands_are_those_of_a_folder_with_specs_or_without(
-    tmp_path, capsys, monkeypatch, specs, expected
+    tmp_path, capsys, monkeypatch, specs, bucket, expected
 ):
+    monkeypatch.setenv("LAGO_IMAGES_REPOSITORY", bucket)
     (tmp_path / ("image-specs" if specs else "other")).mkdir()
     monkeypatch.chdir(tmp_path)
     # Whatever this machine lacks.
