@@ -265,6 +265,22 @@ def test_init_elsewhere_suggests_to_go_there(tmp_path):
     assert "next: lago-images lint" in SpecsRepo(root=tmp_path).run("init").err
 
 
+def test_a_bucket_that_doctor_probed_is_as_empty_as_before(repo, moto):
+    bucket = moto.new_bucket()
+    environ = {
+        **moto.environ,
+        "LAGO_IMAGES_REPOSITORY": f"s3://{bucket}/images",
+        "LAGO_IMAGES_BASE_URL": "https://images.example.org",
+    }
+    commands = (("repo", "verify"), ("repo", "list"), ("repo", "gc"), ("repo", "gc", "--apply"))
+    before = [repo.run(*command, environ=environ) for command in commands]
+    assert [each.code for each in before] == [2, 0, 0, 0]
+    assert "conditional writes" in repo.run("doctor", environ=environ).out
+    left = moto.client().list_objects_v2(Bucket=bucket)["Contents"]
+    assert [each["Key"] for each in left] == ["images/state/store.json"]
+    assert [repo.run(*command, environ=environ) for command in commands] == before
+
+
 PUBLISHING = "lago-images ci rebuild --changed, or push and let CI publish"
 
 

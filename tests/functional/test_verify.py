@@ -990,6 +990,23 @@ def test_a_repository_of_another_program_is_told_from_a_damaged_one(name, reques
         other.delete([ours])
 
 
+def test_a_bucket_that_was_only_probed_has_no_repository(moto):
+    """``doctor`` probes it, and so does a publication that then fails."""
+    bucket = S3Store.open(moto.new_bucket(), "images", environ=moto.environ)
+    bucket.ensure_safe_writes(single_writer=False, console=Console())
+    assert [stat.key for stat in bucket.list()] == ["state/store.json"]
+    # Of a probe that was killed.
+    put(bucket, "state/probe/0/0", b"first")
+    nothing = f"nothing was ever published in {bucket.url}"
+    with pytest.raises(UsageError, match=nothing):
+        refuse_nothing(bucket, is_named=False, base_url="")
+    put(bucket, "index", ELSEWHERE)
+    with pytest.raises(UsageError, match="of another program"):
+        refuse_nothing(bucket, is_named=False, base_url="")
+    put(bucket, "state/published.json", b"{}")
+    refuse_nothing(bucket, is_named=False, base_url="")
+
+
 @pytest.mark.parametrize(
     "left", [("state/",), ("index",), ("images.json",), ("images/",), ("builds/",)]
 )
