@@ -766,10 +766,16 @@ def test_an_unsigned_repository_is_verified_in_an_unlistable_bucket(store, statu
         notes = {one.where for one in report.findings if str(status) in one.what}
         assert notes == {"SHA256SUMS.asc", "index.asc", "key.asc", "repo.metadata.asc"}
         store.delete([B1.disk, B2.hash])
-        assert set(over_http(server)) == {B1.disk, B2.hash}
+        denied = verifier().web(Web.at(server.url)).problems
+        assert {one.where for one in denied} == {B1.disk, B2.hash}
+        for one in denied:
+            assert one.repair.startswith("let everybody read what is published: docs/policies has")
+            assert one.repair.endswith("; or it is missing")
         store.delete(["index"])
-        with pytest.raises(StorageError, match=str(status)):
+        with pytest.raises(StorageError, match=str(status)) as caught:
             over_http(server)
+        hint = caught.value.hint or ""
+        assert hint.startswith("let everybody read what is published: docs/policies has")
 
 
 def test_old_unfinished_uploads_are_noted(ceph20):
