@@ -112,23 +112,35 @@ def test_commands_missing_from_the_installed_virt_sysprep_are_listed(repo, tmp_p
 
 
 def test_an_unreachable_store_is_reported(repo):
-    ran = repo.run(
-        "doctor",
-        "--format",
-        "json",
-        "--repository",
-        "s3://bucket/prefix",
-        environ={
-            "AWS_ENDPOINT_URL_S3": "http://127.0.0.1:9",
-            "AWS_ACCESS_KEY_ID": "x",
-            "AWS_SECRET_ACCESS_KEY": "x",
-            "AWS_REGION": "us-east-1",
-            "AWS_MAX_ATTEMPTS": "1",
-        },
-    )
+    environ = {
+        "AWS_ENDPOINT_URL_S3": "http://127.0.0.1:9",
+        "AWS_ACCESS_KEY_ID": "x",
+        "AWS_SECRET_ACCESS_KEY": "x",
+        "AWS_REGION": "us-east-1",
+        "AWS_MAX_ATTEMPTS": "1",
+    }
+    ran = repo.run("doctor", "--format", "json", "--repository", "s3://bk-1/p", environ=environ)
+    found = checks(ran)
     assert ran.code == 1
-    assert checks(ran)["store"]["state"] == "missing"
-    assert checks(ran)["store"]["do"]
+    assert found["store"]["state"] == "missing"
+    assert found["store"]["do"]
+    # What needs no store is said at once.
+    assert found["base-url"]["state"] == "missing"
+    assert "base-url is not set" in found["base-url"]["found"]
+    assert re.search(r"^\d\. store: .*^\d\. base-url: ", ran.err, re.MULTILINE | re.DOTALL)
+
+
+def test_every_signing_key_that_is_wrong_is_reported(repo):
+    need("gpg")
+    environ = {"LAGO_IMAGES_SIGNING_KEY": "file:a.key, env:NOT_SET"}
+    ran = repo.run("doctor", "--format", "json", environ=environ)
+    found = [each["found"] for each in ran.json()["checks"] if each["name"] == "signing"]
+    assert [key for text in found for key in ("a.key", "NOT_SET") if key in text] == [
+        "a.key",
+        "NOT_SET",
+    ]
+
+
 
 
 def test_conditional_writes_are_checked_for_a_chosen_directory(repo, tmp_path):
