@@ -141,6 +141,27 @@ def test_every_signing_key_that_is_wrong_is_reported(repo):
     ]
 
 
+@pytest.mark.parametrize(
+    ("reference", "is_several"),
+    [
+        ("file:a.key file:b.key", True),
+        ("a.key; file:b.key", True),
+        ("env:NOT_SET env:NEITHER", True),
+        (f"agent:{'AB' * 20} agent:{'CD' * 20}", True),
+        ("file:a b.key", False),
+        ("file:a.key,file:b.key", False),
+        (f"agent:{'ABCD ' * 10}", False),
+    ],
+)
+def test_keys_that_no_comma_parts_are_told_of_it(repo, tmp_path, reference, is_several):
+    need("gpg")
+    (tmp_path / "gpg").mkdir(mode=0o700)
+    environ = {"GNUPGHOME": str(tmp_path / "gpg"), "LAGO_IMAGES_SIGNING_KEY": reference}
+    found = checks(repo.run("doctor", "--format", "json", environ=environ))["signing"]
+    assert found["state"] == "missing"
+    assert ("parted by commas" in found["do"]) is is_several
+
+
 
 
 def test_conditional_writes_are_checked_for_a_chosen_directory(repo, tmp_path):
