@@ -14,6 +14,7 @@ from lago_images.errors import (
     MANUAL,
     CommandError,
     Error,
+    KeylessError,
     SettingsError,
     StorageError,
     ToolMissingError,
@@ -181,10 +182,17 @@ def _store(invocation: Invocation) -> Iterator[Check]:
             name=name,
             state=State.WARNING,
             found=f"not tried: {error.message}",
-            do="only the publisher needs to write; if that is you, check the bucket's policy",
+            do=f"only the publisher needs to write; if that is you, {_how_to_write(error)}",
         )
     else:
         yield Check(name=name, state=State.OK, found="they are supported")
+
+
+def _how_to_write(error: StorageError) -> str:
+    # Without credentials no policy lets anybody write who should not.
+    if isinstance(error, KeylessError) and error.hint:
+        return error.hint
+    return "check the bucket's policy"
 
 
 def _base_url(invocation: Invocation, store: Store | None) -> Check:

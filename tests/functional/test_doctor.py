@@ -8,6 +8,7 @@ import pytest
 
 from lago_images.cli import doctor
 from lago_images.cli.main import main
+from tests.support.policies import published_bucket
 from tests.support.specs import SpecsRepo
 from tests.tools import need
 
@@ -162,6 +163,17 @@ def test_keys_that_no_comma_parts_are_told_of_it(repo, tmp_path, reference, is_s
     assert ("parted by commas" in found["do"]) is is_several
 
 
+def test_who_has_no_credentials_is_told_to_set_them_to_write(repo, ceph20):
+    """A policy is the cause only where there are some."""
+    bucket = published_bucket(ceph20)
+    keyless = {name: value for name, value in ceph20.environ.items() if "KEY" not in name}
+    environ = {**keyless, "LAGO_IMAGES_BASE_URL": "https://images.example.org"}
+    ran = repo.run("doctor", "--format", "json", "--repository", f"s3://{bucket}", environ=environ)
+    found = checks(ran)["conditional writes"]
+    assert found["state"] == "warning"
+    assert "without credentials" in found["found"]
+    assert "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE" in found["do"]
+    assert "policy" not in found["do"]
 
 
 def test_conditional_writes_are_checked_for_a_chosen_directory(repo, tmp_path):
