@@ -7,8 +7,18 @@ from urllib.parse import quote, unquote, urlsplit
 FORMS = "s3://bucket/prefix, file:///dir or a path"
 # One slash is a slip of the same, not the folder ``s3:``; a path may say ``./s3:/``.
 SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):/")
-# Wider than S3's own rule: other stores allow capitals, underscores and ``tenant:bucket``.
-_BUCKET = re.compile(r"[A-Za-z0-9][-A-Za-z0-9._:]{1,254}")
+# Wider than S3's own rule: Ceph with rgw_relaxed_s3_bucket_names and old buckets of AWS may have
+# capitals and underscores, and 255 characters. The SDK takes no ``tenant:bucket``.
+_BUCKET = re.compile(r"[A-Za-z0-9][-A-Za-z0-9._]{2,254}")
+# What every store takes:
+# https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html
+_USUAL = re.compile(r"[a-z0-9](?:[a-z0-9-]|\.(?!\.)){1,61}[a-z0-9]")
+# XML, and so a store's listing, has no form for these.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_SPELLING = (
+    "most stores take 3 to 63 lower case letters, digits, dots and hyphens, with a letter or digit "
+    "first and last"
+)
 _SCHEMES = ("http", "https", "file")
 
 
@@ -19,10 +29,22 @@ class Refusal(NamedTuple):
     hint: str
 
 
+def is_bucket(address: str) -> bool:
+    """Return whether an address is of S3, also with the slip of one slash."""
+    return address.lower().startswith("s3:/")
+
+
 def bucket_and_prefix(url: str) -> tuple[str, str]:
     """Return the two parts of an ``s3:`` address."""
     bucket, _, prefix = url.partition("://")[2].partition("/")
     return bucket, prefix.strip("/")
+
+
+def unusual_bucket(name: str) -> str:
+    """Return what to check in a bucket's name that most stores do not take; empty for others."""
+    if _USUAL.fullmatch(name):
+        return ""
+    return f"check the bucket's name, {name}: {_SPELLING}"
 
 
 def file_path(url: str) -> str:
@@ -63,7 +85,10 @@ def refusal(url: str) -> Refusal | None:
 def _no_bucket(url: str) -> Refusal | None:
     bucket, prefix = bucket_and_prefix(url)
     if not _BUCKET.fullmatch(bucket):
-        return Refusal(f"{url}: {bucket!r} is not a bucket's name", f"use {FORMS}")
+        hint = f"use {FORMS}; {_SPELLING}"
+        return Refusal(f"{url}: {bucket!r} is not a bucket's name", hint)
+    if _CONTROL.search(prefix):
+        return Refusal(f"{url!r}: the prefix has a control character", f"use {FORMS}")
     # S3 takes these as they are; proxies and clients make other paths of them.
     if prefix and not {"", ".", ".."}.isdisjoint(prefix.split("/")):
         return Refusal(f"{url}: the prefix has an empty, . or .. part", f"use {FORMS}")

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from lago_images.addresses import is_bucket
 from lago_images.cli.completion import spec_names
 from lago_images.cli.documents import FORMAT
 from lago_images.cli.invocation import Invocation
@@ -71,7 +72,7 @@ def build(
     """
     # The older tool's command writes a folder, and people call it on their laptops: the settings
     # of a specs repository name the bucket of all of them.
-    if invocation.settings.repository.lower().startswith("s3:/"):
+    if is_bucket(invocation.settings.repository):
         _leave_bucket(invocation, asked_for_directory=repo_dir is not None)
         _refuse_signed((repo_dir or invocation.settings.folder / DEFAULT_REPOSITORY).absolute())
     if repo_dir is not None:

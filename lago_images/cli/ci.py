@@ -357,8 +357,22 @@ def rebuild(
 
 
 @click.command()
-@click.option("--plan", "plan_file", type=click.Path(path_type=Path), default="plan.json")
-@click.option("--results", "folder", type=click.Path(path_type=Path), default="results")
+@click.option(
+    "--plan",
+    "plan_file",
+    type=click.Path(path_type=Path),
+    default="plan.json",
+    show_default=True,
+    help="The saved plan that was built and published.",
+)
+@click.option(
+    "--results",
+    "folder",
+    type=click.Path(path_type=Path),
+    default="results",
+    show_default=True,
+    help="The folder with the results of the builds and of the publication.",
+)
 @click.option("--junit", "junit_file", type=FILE, callback=writable, help="Also as JUnit XML.")
 @click.option(
     "--publication",

@@ -17,7 +17,7 @@ from lago_images.errors import Error
 VARIABLE = "_LAGO_IMAGES_COMPLETE"
 _SHELLS = {
     "bash": "~/.local/share/bash-completion/completions/lago-images",
-    "zsh": "a folder of $fpath, as _lago-images",
+    "zsh": "FOLDER/_lago-images, where FOLDER is one of $fpath",
     "fish": "~/.config/fish/completions/lago-images.fish",
 }
 
@@ -28,8 +28,13 @@ _SHELLS = {
 def completion(invocation: Invocation, shell: str) -> None:
     """Print the script that completes commands, options and names of images in a shell.
 
-    It goes where the shell looks for completions, or is evaluated when the shell starts.
-    """
+    It goes where the shell looks for completions, in a folder that may have to be made first:
+
+    \b
+    bash: ~/.local/share/bash-completion/completions/lago-images;
+    zsh: FOLDER/_lago-images, where FOLDER is one of $fpath;
+    fish: ~/.config/fish/completions/lago-images.fish.
+    """  # noqa: D301 -- click's own mark
     kind = get_completion_class(shell)
     if kind is None:
         raise click.BadParameter(f"click knows no shell {shell}")

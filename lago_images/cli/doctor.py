@@ -14,11 +14,13 @@ from lago_images.errors import (
     MANUAL,
     CommandError,
     Error,
+    KeylessError,
     SettingsError,
     StorageError,
     ToolMissingError,
     UnsafeStoreError,
 )
+from lago_images.first_steps import after_doctor
 from lago_images.host.doctor import Check, State, host_checks
 from lago_images.host.process import Runner
 from lago_images.planning.key_files import exposures
@@ -79,8 +81,9 @@ def _next(checks: tuple[Check, ...], invocation: Invocation, *, has_specs: bool)
     if missing:
         yield f"then: {command(root, named, 'doctor')} again"
     elif has_specs:
-        build = f"{command(root, None, 'lint')} && {command(root, named, 'build')}"
-        yield f"next: {build}"
+        settings = invocation.settings
+        steps = after_doctor(settings.repository, base_url=settings.base_url)
+        yield f"next: {invocation.completed(steps)}"
     else:
         yield "next, in a folder for specs: lago-images init"
 
@@ -101,7 +104,7 @@ def _checks(invocation: Invocation, *, host: bool) -> Iterator[Check]:
     yield _git(invocation)
     if settings is not None:
         yield from _store(invocation)
-        yield _signing(invocation, runner)
+        yield from _signing(invocation, runner)
         yield from _key_files(invocation)
 
 
@@ -150,13 +153,17 @@ def _git(invocation: Invocation) -> Check:
 
 
 def _store(invocation: Invocation) -> Iterator[Check]:
-    """Read the store; probe the conditional writes of one that somebody chose."""
+    """Read the store; probe the conditional writes of one that somebody chose.
+
+    What of it needs no store is said beside a store that does not answer.
+    """
     settings = invocation.settings
     try:
         store = invocation.store_to_publish()
         next(iter(store.list(RELEASES)), None)
     except Error as error:
         yield _failure("store", error)
+        yield _base_url(invocation, None)
         return
     state = f"{store.url} can be read"
     if store.folder is not None and not store.folder.exists():
@@ -175,19 +182,31 @@ def _store(invocation: Invocation) -> Iterator[Check]:
             name=name,
             state=State.WARNING,
             found=f"not tried: {error.message}",
-            do="only the publisher needs to write; if that is you, check the bucket's policy",
+            do=f"only the publisher needs to write; if that is you, {_how_to_write(error)}",
         )
     else:
         yield Check(name=name, state=State.OK, found="they are supported")
 
 
-def _base_url(invocation: Invocation, store: Store) -> Check:
-    """Check the clients' URL; that of a bucket with an index is asked for it, as clients do."""
-    name = "base-url"
+def _how_to_write(error: StorageError) -> str:
+    # Without credentials no policy lets anybody write who should not.
+    if isinstance(error, KeylessError) and error.hint:
+        return error.hint
+    return "check the bucket's policy"
+
+
+def _base_url(invocation: Invocation, store: Store | None) -> Check:
+    """Check the clients' URL; that of a bucket with an index is asked for it, as clients do.
+
+    ``store`` is None where it does not answer.
+    """
+    name, settings = "base-url", invocation.settings
     try:
-        base_url = site_of(invocation.settings, store.url).base_url
+        base_url = site_of(settings, store.url if store else settings.repository).base_url
     except SettingsError as error:
         return _failure(name, error)
+    if store is None:
+        return Check(name=name, state=State.OK, found=base_url)
     try:
         store.head(INDEX)
     except StorageError:
@@ -200,9 +219,19 @@ def _base_url(invocation: Invocation, store: Store) -> Check:
     return Check(name=name, state=state, found=f"{base_url}: {finding.what}", do=finding.repair)
 
 
-def _signing(invocation: Invocation, runner: Runner) -> Check:
+def _signing(invocation: Invocation, runner: Runner) -> Iterator[Check]:
+    settings = invocation.settings
+    references = [text for text in settings.signing_key.split(",") if text.strip()]
+    whole = _key(invocation, runner, settings.signing_key)
+    # Of several keys the first that is wrong hides the others.
+    each = [_key(invocation, runner, text) for text in references] if whole.do else []
+    yield from [check for check in each if check.do] or [whole]
+
+
+def _key(invocation: Invocation, runner: Runner, reference: str) -> Check:
+    settings = replace(invocation.settings, signing_key=reference)
     try:
-        with open_signer(invocation.settings, invocation.environ, runner) as signer:
+        with open_signer(settings, invocation.environ, runner) as signer:
             keys = ", ".join(key.fingerprint for key in signer.keys)
     except Error as error:
         return _failure("signing", error)

@@ -3,20 +3,21 @@
 import json
 import os
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 import click
 from click.core import ParameterSource
 
-from lago_images.addresses import refusal
+from lago_images.addresses import is_bucket, refusal
 from lago_images.ci import scaffold
 from lago_images.cli.answers import SetUp
 from lago_images.cli.documents import FORMAT, document
 from lago_images.cli.invocation import Invocation
 from lago_images.cli.targets import FOLDER
 from lago_images.errors import Error, SettingsError, UsageError
+from lago_images.first_steps import first_steps
 from lago_images.planning.git import Git
 from lago_images.settings import DEFAULT_REPOSITORY, FILE, Settings, load, misplaced
 from lago_images.specs.folder import spec_names
@@ -80,7 +81,7 @@ def _facts(
     # Workflows run this project's scripts: they name the commit of this very installation.
     tools, ref = scaffold.tools(scaffold.recorded())
     # Those of a terminal may be another store's, where no bucket is named.
-    environ = invocation.environ if repository.startswith("s3://") else {}
+    environ = invocation.environ if is_bucket(repository) else {}
     return scaffold.Facts(
         name=root.name,
         branch=(git and git.branch()) or "main",
@@ -144,6 +145,10 @@ def _tell_what_is_next(
         )
     if not written:
         return
+    default = Settings(repository=facts.repository)
+    in_file, settings = _loaded(root, {}, default), _loaded(root, invocation.environ, default)
+    first = first_steps(settings.repository, base_url=settings.base_url)
+    steps = "; ".join(["lago-images lint", *first])
     manual = f"https://github.com/{facts.tools}/blob/{facts.ref}/docs"
     if git is not None and git.prefix:
         console.warn(
@@ -151,14 +156,22 @@ def _tell_what_is_next(
             "CI's scripts work at the top of a checkout; so neither a workflow nor a Jenkinsfile "
             f"was written; call them in a workflow of your own: {manual}/several-repositories.md"
         )
-        console.info(f"next: {enter}lago-images lint; lago-images build")
+        console.info(f"next: {enter}{steps}")
         return
-    console.info(f"next: {enter}lago-images lint; lago-images build; {manual}/ci.md describes CI")
-    if facts.repository == DEFAULT_REPOSITORY:
+    console.info(f"next: {enter}{steps}; {manual}/ci.md describes CI")
+    if in_file.repository == DEFAULT_REPOSITORY:
         console.info(
             f"for CI: set repository in {FILE} to s3://bucket/prefix: its jobs do not share "
             f"{DEFAULT_REPOSITORY}"
         )
+
+
+def _loaded(root: Path, environ: Mapping[str, str], default: Settings) -> Settings:
+    """Return the settings that a later command will have, or others where a kept file is wrong."""
+    try:
+        return load(root, environ)
+    except SettingsError:
+        return default
 
 
 def _refuse_repository(repository: str, root: Path) -> None:

@@ -43,7 +43,14 @@ _TO_DO = 3
     "is for those of which that cannot be known.",
 )
 @click.option("--all", "everything", is_flag=True, help="All images, affected or not.")
-@click.option("--format", "form", type=click.Choice(FORMS), default="text", show_default=True)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(FORMS),
+    default="text",
+    show_default=True,
+    help="For people, as a JSON document, or as the jobs of a CI, one for each chain.",
+)
 @click.option(
     "--output",
     type=FILE,

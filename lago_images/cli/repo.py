@@ -19,6 +19,7 @@ from lago_images.repository.publishing import collect
 from lago_images.repository.publishing.publisher import Publisher, as_published, publishing
 from lago_images.repository.publishing.retention import Retention, Sweep
 from lago_images.repository.records import gaps
+from lago_images.repository.records.presence import Presence, look
 from lago_images.repository.verifying.findings import Report
 from lago_images.repository.verifying.verifier import Verifier, refuse_missing, refuse_nothing
 from lago_images.repository.verifying.web import Web, is_web
@@ -105,7 +106,7 @@ def verify(invocation: Invocation, url: str | None, deep: bool, form: str) -> No
         report = verifier.web(web)
     else:
         store = invocation.store()
-        refuse_nothing(store, is_named=is_named)
+        refuse_nothing(store, is_named=is_named, base_url=settings.base_url)
         report = verifier.store(store)
     if web and is_elsewhere:
         report = report.repaired_by(partial(_at_store_behind, invocation, web.url))
@@ -149,7 +150,7 @@ def gc(invocation: Invocation, apply: bool, form: str) -> None:
     """
     retention = Retention.of(invocation.settings)
     store = invocation.store()
-    empty = next(store.list(), None) is None
+    empty = look(store) is Presence.EMPTY
     planned = collect.look(store, retention, time.time()) if empty or not apply else None
     # A mistyped path must not become a repository.
     nothing = empty and planned is not None and planned.is_empty

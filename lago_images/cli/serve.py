@@ -19,9 +19,21 @@ PORT = 8181
 
 @click.command()
 @click.argument("folder", metavar="[DIR]", required=False, type=click.Path(file_okay=False))
-@click.option("--port", type=PORT_NUMBER, default=PORT, show_default=True)
+@click.option(
+    "--port",
+    type=PORT_NUMBER,
+    default=PORT,
+    show_default=True,
+    help="The TCP port; 0 for a free one.",
+)
 # This machine alone by default: what is served may be a private bucket.
-@click.option("--bind", metavar="ADDRESS", default="127.0.0.1", show_default=True)
+@click.option(
+    "--bind",
+    metavar="ADDRESS",
+    default="127.0.0.1",
+    show_default=True,
+    help="The address of this machine to listen at; 0.0.0.0 for all of them.",
+)
 @FORMAT
 @click.pass_obj
 def serve(invocation: Invocation, folder: str | None, port: int, bind: str, form: str) -> None:

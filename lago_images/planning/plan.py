@@ -208,8 +208,7 @@ class _Decider:
         # What is published would stay as no commit has it for as long as nobody changes the spec.
         in_no_commit = current.dirty or current.made_of == NO_COMMIT
         if in_no_commit and self.history.head and not self.why.uncommitted.behind([spec.name]):
-            how = f"lago-images build {spec.name}, or ci rebuild {spec.name} for a bucket"
-            more += [f"{how}, makes it of the commit"]
+            more += [f"lago-images ci rebuild {spec.name} makes it of the commit"]
         return "; ".join([reasons.origin(current), *more])
 
     def _promotable(

@@ -280,6 +280,9 @@ class Store(Protocol):
         ...
 
 
+# Where a bucket keeps how its store was found to be, and a folder that is there while that is found
+# out: see ``Store.ensure_safe_writes``. Who asks for that has published nothing.
+PROBED, PROBING = "state/store.json", "state/probe/"
 # Bytes: S3's limit.
 _LONGEST_KEY = 1024
 _SHOWN = 100

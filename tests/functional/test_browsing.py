@@ -406,9 +406,8 @@ def test_what_was_built_before_the_first_commit_is_made_of_it_by_name(tmp_path):
     assert "    commit: unknown, and files that were not committed\n" in repo.run("repo", "log").out
     repo.commit()
     planned = repo.run("ci", "plan", "--format", "json").json()["images"][0]["note"]
-    how = "lago-images build one, or ci rebuild one for a bucket, makes it of the commit"
-    assert planned == f"{note}; {how}"
-    assert repo.run("build", "one").code == 0
+    assert planned == f"{note}; lago-images ci rebuild one makes it of the commit"
+    assert repo.run("ci", "rebuild", "one").code == 0
     [listed] = document(repo, "image-list", "list")["images"]
     assert (listed["commit"], listed["dirty"]) == (repo.head, False)
     planned = repo.run("ci", "plan", "--format", "json").json()["images"][0]["note"]

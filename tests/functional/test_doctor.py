@@ -9,6 +9,7 @@ import pytest
 from lago_images.cli import doctor
 from lago_images.cli.main import main
 from tests.support.emulators import failing_qemu
+from tests.support.policies import published_bucket
 from tests.support.specs import SpecsRepo
 from tests.tools import need
 
@@ -49,15 +50,21 @@ def test_it_ends_with_what_to_do_next(repo):
 
 
 @pytest.mark.parametrize(
-    ("specs", "expected"),
+    ("specs", "bucket", "expected"),
     [
-        (True, "next: lago-images lint && lago-images build"),
-        (False, "next, in a folder for specs: lago-images init"),
+        (True, "", "next: lago-images lint && lago-images build"),
+        (
+            True,
+            "s3://example-images",
+            "commit; lago-images ci rebuild --changed, or push and let CI publish",
+        ),
+        (False, "", "next, in a folder for specs: lago-images init"),
     ],
 )
 def test_the_first_commands_are_those_of_a_folder_with_specs_or_without(
-    tmp_path, capsys, monkeypatch, specs, expected
+    tmp_path, capsys, monkeypatch, specs, bucket, expected
 ):
+    monkeypatch.setenv("LAGO_IMAGES_REPOSITORY", bucket)
     (tmp_path / ("image-specs" if specs else "other")).mkdir()
     monkeypatch.chdir(tmp_path)
     # Whatever this machine lacks.
@@ -108,23 +115,67 @@ def test_commands_missing_from_the_installed_virt_sysprep_are_listed(repo, tmp_p
 
 
 def test_an_unreachable_store_is_reported(repo):
-    ran = repo.run(
-        "doctor",
-        "--format",
-        "json",
-        "--repository",
-        "s3://bucket/prefix",
-        environ={
-            "AWS_ENDPOINT_URL_S3": "http://127.0.0.1:9",
-            "AWS_ACCESS_KEY_ID": "x",
-            "AWS_SECRET_ACCESS_KEY": "x",
-            "AWS_REGION": "us-east-1",
-            "AWS_MAX_ATTEMPTS": "1",
-        },
-    )
+    environ = {
+        "AWS_ENDPOINT_URL_S3": "http://127.0.0.1:9",
+        "AWS_ACCESS_KEY_ID": "x",
+        "AWS_SECRET_ACCESS_KEY": "x",
+        "AWS_REGION": "us-east-1",
+        "AWS_MAX_ATTEMPTS": "1",
+    }
+    ran = repo.run("doctor", "--format", "json", "--repository", "s3://bk-1/p", environ=environ)
+    found = checks(ran)
     assert ran.code == 1
-    assert checks(ran)["store"]["state"] == "missing"
-    assert checks(ran)["store"]["do"]
+    assert found["store"]["state"] == "missing"
+    assert found["store"]["do"]
+    # What needs no store is said at once.
+    assert found["base-url"]["state"] == "missing"
+    assert "base-url is not set" in found["base-url"]["found"]
+    assert re.search(r"^\d\. store: .*^\d\. base-url: ", ran.err, re.MULTILINE | re.DOTALL)
+
+
+def test_every_signing_key_that_is_wrong_is_reported(repo):
+    need("gpg")
+    environ = {"LAGO_IMAGES_SIGNING_KEY": "file:a.key, env:NOT_SET"}
+    ran = repo.run("doctor", "--format", "json", environ=environ)
+    found = [each["found"] for each in ran.json()["checks"] if each["name"] == "signing"]
+    assert [key for text in found for key in ("a.key", "NOT_SET") if key in text] == [
+        "a.key",
+        "NOT_SET",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("reference", "is_several"),
+    [
+        ("file:a.key file:b.key", True),
+        ("a.key; file:b.key", True),
+        ("env:NOT_SET env:NEITHER", True),
+        (f"agent:{'AB' * 20} agent:{'CD' * 20}", True),
+        ("file:a b.key", False),
+        ("file:a.key,file:b.key", False),
+        (f"agent:{'ABCD ' * 10}", False),
+    ],
+)
+def test_keys_that_no_comma_parts_are_told_of_it(repo, tmp_path, reference, is_several):
+    need("gpg")
+    (tmp_path / "gpg").mkdir(mode=0o700)
+    environ = {"GNUPGHOME": str(tmp_path / "gpg"), "LAGO_IMAGES_SIGNING_KEY": reference}
+    found = checks(repo.run("doctor", "--format", "json", environ=environ))["signing"]
+    assert found["state"] == "missing"
+    assert ("parted by commas" in found["do"]) is is_several
+
+
+def test_who_has_no_credentials_is_told_to_set_them_to_write(repo, ceph20):
+    """A policy is the cause only where there are some."""
+    bucket = published_bucket(ceph20)
+    keyless = {name: value for name, value in ceph20.environ.items() if "KEY" not in name}
+    environ = {**keyless, "LAGO_IMAGES_BASE_URL": "https://images.example.org"}
+    ran = repo.run("doctor", "--format", "json", "--repository", f"s3://{bucket}", environ=environ)
+    found = checks(ran)["conditional writes"]
+    assert found["state"] == "warning"
+    assert "without credentials" in found["found"]
+    assert "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE" in found["do"]
+    assert "policy" not in found["do"]
 
 
 def test_conditional_writes_are_checked_for_a_chosen_directory(repo, tmp_path):

@@ -14,6 +14,7 @@ import pytest
 from lago_images.cli import man
 from lago_images.cli.main import main
 from lago_images.storage.directory.store import DirectoryStore
+from tests.support import reference
 from tests.support.builders import manifest, publish_by_hand
 from tests.support.specs import SpecsRepo
 from tests.support.terminal import terminal
@@ -50,6 +51,30 @@ def test_every_help_ends_with_a_valid_example(path):
     required = [param.name for param in command.params if param.required]
     assert not [name for name in required if not options.get(name)]
     assert not [value for value in rest if value is not None and value.startswith("-")]
+
+
+@pytest.mark.parametrize("path", COMMANDS)
+def test_every_option_says_what_it_is_for(path):
+    options = [each for each in COMMANDS[path].params if isinstance(each, click.Option)]
+    assert [each.opts for each in options if not each.help] == []
+
+
+def test_the_reference_names_the_options_of_every_command_and_those_of_the_program():
+    ctx = click.Context(main, info_name="lago-images", **main.context_settings)
+    page = reference.pages()["commands.md"].partition("\n## ")[0]
+    of_all, of_itself = (
+        {
+            name
+            for row in re.findall(r"^\| `(.+)` \|", part, re.MULTILINE)
+            for name in re.findall(r"(?<!\S)--?[\w-]+", row)
+        }
+        for part in page.split("`lago-images` itself also takes:")
+    )
+    assert {"-h", "--help", "-C"} <= of_all
+    assert of_itself == {"--version"}
+    for path, command in COMMANDS.items():
+        below = click.Context(command, parent=ctx, info_name=path)
+        assert of_all <= {name for each in command.get_params(below) for name in each.opts}
 
 
 def test_every_command_has_a_man_page_without_warnings(tmp_path):
@@ -241,7 +266,8 @@ def test_each_shells_completion_script_is_printed_with_its_location(repo, shell)
             text=True,
             check=True,
         ).stderr
-    assert f"lago-images completion {shell} > " in said
+    [place] = re.findall(rf"^save it: lago-images completion {shell} > (.+)$", said, re.MULTILINE)
+    assert f"{shell}: {place}" in repo.run("completion", "--help").out
 
 
 @pytest.mark.parametrize("shell", ["zsh", "fish"])

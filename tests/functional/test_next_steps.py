@@ -8,7 +8,7 @@ from urllib.parse import unquote
 
 import pytest
 
-from tests.support.specs import SpecsRepo
+from tests.support.specs import SpecsRepo, git
 from tests.tools import need
 
 need("git", "qemu-img")
@@ -263,6 +263,75 @@ def test_init_elsewhere_suggests_to_go_there(tmp_path):
     assert "hint: the folder is not in git yet: git init 'my specs'\n" in ran.err
     assert "next: cd 'my specs'; lago-images lint; lago-images build; " in ran.err
     assert "next: lago-images lint" in SpecsRepo(root=tmp_path).run("init").err
+
+
+def test_a_bucket_that_doctor_probed_is_as_empty_as_before(repo, moto):
+    bucket = moto.new_bucket()
+    environ = {
+        **moto.environ,
+        "LAGO_IMAGES_REPOSITORY": f"s3://{bucket}/images",
+        "LAGO_IMAGES_BASE_URL": "https://images.example.org",
+    }
+    commands = (("repo", "verify"), ("repo", "list"), ("repo", "gc"), ("repo", "gc", "--apply"))
+    before = [repo.run(*command, environ=environ) for command in commands]
+    assert [each.code for each in before] == [2, 0, 0, 0]
+    assert "conditional writes" in repo.run("doctor", environ=environ).out
+    left = moto.client().list_objects_v2(Bucket=bucket)["Contents"]
+    assert [each["Key"] for each in left] == ["images/state/store.json"]
+    assert [repo.run(*command, environ=environ) for command in commands] == before
+
+
+PUBLISHING = "lago-images ci rebuild --changed, or push and let CI publish"
+
+
+@pytest.mark.parametrize("below_the_top", [False, True])
+def test_init_for_a_bucket_suggests_what_publishes_to_it(tmp_path, below_the_top):
+    """``build`` would make an unsigned directory."""
+    if below_the_top:
+        git(tmp_path, "init", "-q")
+    ran = SpecsRepo(root=tmp_path).run("init", "specs", "--repository", "s3://example-images")
+    [line] = [line for line in ran.err.splitlines() if line.startswith("next: ")]
+    assert line.removesuffix("; " + line.rpartition("; ")[2] if "ci.md" in line else "") == (
+        "next: cd specs; lago-images lint; set base-url in lago-images.toml; commit; "
+        f"lago-images doctor; {PUBLISHING}"
+    )
+    assert "for CI: set repository" not in ran.err
+
+
+def test_init_beside_settings_of_a_bucket_suggests_what_publishes_to_it(tmp_path):
+    repo = SpecsRepo(root=tmp_path)
+    settings = 'repository = "s3://example-images"\nbase-url = "https://images.example.org"\n'
+    repo.write("lago-images.toml", settings)
+    ran = repo.run("init")
+    expected = f"next: lago-images lint; commit; lago-images doctor; {PUBLISHING}; https://"
+    assert expected in ran.err
+    assert "for CI: set repository" not in ran.err
+    repo.write("lago-images.toml", "nonsense = 1\n")
+    (tmp_path / "Jenkinsfile").unlink()
+    assert "next: lago-images lint; lago-images build; https://" in repo.run("init").err
+
+
+def test_verify_of_an_empty_bucket_suggests_what_publishes_to_it(repo, moto):
+    bucket = f"s3://{moto.new_bucket()}/typo"
+    there = repo.run("repo", "verify", bucket, environ=moto.environ)
+    assert (there.code, f"error: nothing was ever published in {bucket}\n" in there.err) == (
+        2,
+        True,
+    )
+    named = f"lago-images --repository {bucket} "
+    assert there.err.splitlines()[-1] == (
+        "hint: check the path or URL; for the first: set base-url in lago-images.toml, commit, "
+        f"{named}doctor, then {named}ci rebuild --changed, or push and let CI publish"
+    )
+    environ = {
+        **moto.environ,
+        "LAGO_IMAGES_REPOSITORY": bucket,
+        "LAGO_IMAGES_BASE_URL": "https://images.example.org",
+    }
+    own = repo.run("repo", "verify", environ=environ)
+    assert own.err.splitlines()[-1] == (
+        f"hint: for the first: commit, lago-images doctor, then {PUBLISHING}"
+    )
 
 
 def test_after_a_build_that_failed_nobody_is_told_to_build_again(repo):

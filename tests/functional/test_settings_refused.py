@@ -46,6 +46,42 @@ def test_a_repository_among_the_specs_or_over_the_checkout_is_refused(repo, plac
     assert sorted(path for path in repo.root.rglob("*") if "x" not in path.parts) == before
 
 
+@pytest.mark.parametrize(
+    "name", ["my images", "ab", "x" * 256, "-images", "tenant:images", "images\u00e9"]
+)
+def test_what_no_store_has_as_a_buckets_name_is_refused_where_it_is_written(repo, name):
+    url, what = f"s3://{name}/prefix", f"{name!r} is not a bucket's name"
+    repo.write("lago-images.toml", f'name = "x"\nrepository = "{url}"\n')
+    linted = repo.run("lint")
+    assert (linted.code, f"lago-images.toml:2: {url}: {what}" in linted.out + linted.err) == (
+        2,
+        True,
+    )
+    (repo.root / "lago-images.toml").unlink()
+    ran = repo.run("repo", "list", environ={"LAGO_IMAGES_REPOSITORY": url})
+    assert (ran.code, f"LAGO_IMAGES_REPOSITORY: {url}: {what}" in ran.err) == (2, True), ran.err
+    for words in (("repo", "list"), ("init", "new")):
+        ran = repo.run(*words, "--repository", url)
+        assert (ran.code, f"{url}: {what}" in ran.err) == (2, True), ran.err
+    assert "3 to 63 lower case letters, digits, dots and hyphens" in ran.err
+    assert not (repo.root / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "is_usual"), [("Bucket_Name", False), ("a..b", False), ("my-images.1", True)]
+)
+def test_a_name_that_few_stores_take_is_told_where_none_answers(repo, name, is_usual):
+    environ = {
+        "AWS_ENDPOINT_URL_S3": "http://127.0.0.1:9",
+        "AWS_ACCESS_KEY_ID": "x",
+        "AWS_SECRET_ACCESS_KEY": "x",
+    }
+    ran = repo.run("repo", "list", "--repository", f"s3://{name}/x y", environ=environ)
+    assert ran.code == 1
+    assert "check AWS_ENDPOINT_URL_S3" in ran.err
+    assert (f"check the bucket's name, {name}: most stores take" in ran.err) is not is_usual
+
+
 def test_a_repository_is_read_from_its_own_folder(repo):
     folder = repo.root.parent / "pub"
     folder.mkdir()

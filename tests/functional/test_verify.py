@@ -766,10 +766,16 @@ def test_an_unsigned_repository_is_verified_in_an_unlistable_bucket(store, statu
         notes = {one.where for one in report.findings if str(status) in one.what}
         assert notes == {"SHA256SUMS.asc", "index.asc", "key.asc", "repo.metadata.asc"}
         store.delete([B1.disk, B2.hash])
-        assert set(over_http(server)) == {B1.disk, B2.hash}
+        denied = verifier().web(Web.at(server.url)).problems
+        assert {one.where for one in denied} == {B1.disk, B2.hash}
+        for one in denied:
+            assert one.repair.startswith("let everybody read what is published: docs/policies has")
+            assert one.repair.endswith("; or it is missing")
         store.delete(["index"])
-        with pytest.raises(StorageError, match=str(status)):
+        with pytest.raises(StorageError, match=str(status)) as caught:
             over_http(server)
+        hint = caught.value.hint or ""
+        assert hint.startswith("let everybody read what is published: docs/policies has")
 
 
 def test_old_unfinished_uploads_are_noted(ceph20):
@@ -932,9 +938,9 @@ def test_a_setting_that_a_variable_gives_holds_for_another_repository(store, tmp
 @pytest.mark.parametrize(
     ("one", "other", "same"),
     [
-        ("s3://bk/p", "s3://bk/p/", True),
-        ("s3://bk", "s3://bk/p", False),
-        ("S3://bk/p", "s3://bk/p", True),
+        ("s3://bk1/p", "s3://bk1/p/", True),
+        ("s3://bk1", "s3://bk1/p", False),
+        ("S3://bk1/p", "s3://bk1/p", True),
         ("/srv/images", "file:///srv/images", True),
         ("images", "/specs/images", True),
         ("images", "s3://specs/images", False),
@@ -958,7 +964,7 @@ def test_where_nothing_was_ever_published_nothing_is_judged(tmp_path, monkeypatc
     done = cli("verify")
     assert (done.exit_code, done.stdout) == (2, "")
     assert f"error: nothing was ever published in {tmp_path}/image-repo\n" in done.stderr
-    assert "hint: lago-images build (or ci rebuild) makes the first\n" in done.stderr
+    assert "hint: lago-images build makes the first\n" in done.stderr
 
 
 ELSEWHERE = b"[el7]\nname=EL 7\narch=x86_64\nsize=1\nfile=el7.qcow2.xz\n"
@@ -977,7 +983,7 @@ def test_a_repository_of_another_program_is_told_from_a_damaged_one(name, reques
     put(other, "index", ELSEWHERE)
     put(other, "el7.qcow2.xz", b"the only disk")
     with pytest.raises(UsageError) as caught:
-        refuse_nothing(other, is_named=True)
+        refuse_nothing(other, is_named=True, base_url="")
     assert caught.value.message == (
         f"{other.url}: it has an index of another program and no releases/: "
         "it is no repository of lago-images"
@@ -986,8 +992,25 @@ def test_a_repository_of_another_program_is_told_from_a_damaged_one(name, reques
     # With a file of ours it is one, whatever became of its index.
     for ours in ("state/cache.json", "images.json"):
         put(other, ours, b"{}")
-        refuse_nothing(other, is_named=True)
+        refuse_nothing(other, is_named=True, base_url="")
         other.delete([ours])
+
+
+def test_a_bucket_that_was_only_probed_has_no_repository(moto):
+    """``doctor`` probes it, and so does a publication that then fails."""
+    bucket = S3Store.open(moto.new_bucket(), "images", environ=moto.environ)
+    bucket.ensure_safe_writes(single_writer=False, console=Console())
+    assert [stat.key for stat in bucket.list()] == ["state/store.json"]
+    # Of a probe that was killed.
+    put(bucket, "state/probe/0/0", b"first")
+    nothing = f"nothing was ever published in {bucket.url}"
+    with pytest.raises(UsageError, match=nothing):
+        refuse_nothing(bucket, is_named=False, base_url="")
+    put(bucket, "index", ELSEWHERE)
+    with pytest.raises(UsageError, match="of another program"):
+        refuse_nothing(bucket, is_named=False, base_url="")
+    put(bucket, "state/published.json", b"{}")
+    refuse_nothing(bucket, is_named=False, base_url="")
 
 
 @pytest.mark.parametrize(
@@ -1032,9 +1055,7 @@ def test_only_of_what_clients_get_now_is_told_that_no_commit_has_it(store):
     make_public(store, 3, *real_disk(manifest(build_id="b3", fingerprint="f3", dirty=True)))
     refresh(store)
     [found] = [each for each in verifier().store(store).findings if "committed" in each.what]
-    assert found.repair == (
-        "commit them; then lago-images build debian-12, or ci rebuild debian-12 for a bucket"
-    )
+    assert found.repair == "commit them; then lago-images ci rebuild debian-12"
     make_public(store, 4, *real_disk(manifest(build_id="b4", fingerprint="f4")))
     refresh(store)
     found = [each for each in verifier().store(store).findings if "committed" in each.what]
@@ -1052,7 +1073,7 @@ def test_no_rendered_file_is_read_to_see_that_there_is_a_repository(store):
         def get(self, key):
             raise AssertionError(key)
 
-    refuse_nothing(Unread(path=store.path), is_named=True)
+    refuse_nothing(Unread(path=store.path), is_named=True, base_url="")
 
 
 def test_a_number_out_of_all_order_costs_no_more_than_its_record(store, tmp_path, monkeypatch):

@@ -81,22 +81,36 @@ def _plain(text: str) -> str:
 def _commands() -> Iterator[str]:
     yield from ("# Commands", "", _NOTE, "")
     yield (
-        "Every command takes the options that are named here first. `--help` shows the same, and "
-        "so do the man pages."
+        "Every command takes the options that are named here first. "
+        "`--help` shows the same, and so do the man pages."
     )
     yield ""
-    own, shared = _options(main, click.Context(main, info_name="lago-images"))
-    yield from _table(("option", "means"), [*shared, *own])
-    yield from _command(main, click.Context(main, info_name="lago-images"))
+    ctx = click.Context(main, info_name="lago-images", **main.context_settings)
+    commands = list(_commands_below(main, ctx))
+    _, shared = _options(main, ctx)
+    of_all = [row for row in shared if all(row in _options(*each)[1] for each in commands)]
+    yield from _table(("option", "means"), of_all)
+    yield from ("", "`lago-images` itself also takes:", "")
+    yield from _table(("option", "means"), [row for row in shared if row not in of_all])
+    for command, below in commands:
+        yield from _command(command, below)
+
+
+def _commands_below(
+    group: click.Group, ctx: click.Context
+) -> Iterator[tuple[click.Command, click.Context]]:
+    """The commands of a group and of the groups in it, in the order of its help."""
+    for name in group.list_commands(ctx):
+        command = group.get_command(ctx, name)
+        assert command is not None
+        below = click.Context(command, parent=ctx, info_name=name)
+        if isinstance(command, click.Group):
+            yield from _commands_below(command, below)
+        else:
+            yield command, below
 
 
 def _command(command: click.Command, ctx: click.Context) -> Iterator[str]:
-    if isinstance(command, click.Group):
-        for name in command.list_commands(ctx):
-            below = command.get_command(ctx, name)
-            assert below is not None
-            yield from _command(below, click.Context(below, parent=ctx, info_name=name))
-        return
     name = ctx.command_path.removeprefix("lago-images ")
     yield from ("", f"## {name}", "", "```text")
     yield " ".join([ctx.command_path, *command.collect_usage_pieces(ctx)])

@@ -5,7 +5,7 @@ from enum import StrEnum
 
 from lago_images.errors import MANUAL, NotFoundError
 from lago_images.repository.records import layout
-from lago_images.storage.base import Store
+from lago_images.storage.base import PROBED, PROBING, Store
 
 # The layout before led clients to where builders write: that is for others to refuse.
 _NAMES_OTHERS = re.compile(
@@ -38,7 +38,10 @@ def another(url: str) -> tuple[str, str]:
 
 
 def look(store: Store) -> Presence:
-    """Return what is in a store; where there is a record of ours, nothing is read for that."""
+    """Return what is in a store; where there is a record of ours, nothing is read for that.
+
+    That it was probed, as ``doctor`` does, makes no repository of it.
+    """
     # Nobody else writes these; an index can be damaged in any way, and disks be anybody's.
     if any(_has(store, root) for root in (layout.RELEASES, layout.STATE)):
         return Presence.OURS
@@ -68,4 +71,5 @@ def _is_rendered(store: Store) -> bool:
 
 
 def _has(store: Store, prefix: str = "") -> bool:
-    return next(store.list(prefix), None) is not None
+    """Return whether there is an object, but for those that are there once a store was probed."""
+    return any(not stat.key.startswith((PROBED, PROBING)) for stat in store.list(prefix))

@@ -6,6 +6,7 @@ index of its own, ``index-<fingerprint>.asc``, whose path outlives the rotation.
 """
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -18,6 +19,9 @@ from lago_images.repository.rendering.site import PublicKey
 from lago_images.settings import FILE, Settings, key_file
 
 _EXPORT = "gpg --export-secret-keys --armor FINGERPRINT"
+_PARTED = "several keys are several references in signing-key, parted by commas"
+# A second reference in one, behind a blank or a semicolon.
+_SEVERAL = re.compile(r"[\s;](?:file|env|agent):")
 _LIST = (
     "gpg --list-secret-keys shows the keys of this user's gpg: name one of their fingerprints, "
     "or import the key"
@@ -113,7 +117,7 @@ def open_signer(settings: Settings, environ: Mapping[str, str], runner: Runner) 
     runner = replace(runner, log=None, echo=None)
     with ExitStack() as stack:
         keys = [
-            _open(reference, settings.folder, environ, runner, stack) for reference in references
+            _opened(reference, settings.folder, environ, runner, stack) for reference in references
         ]
         names = [key.fingerprint for key in keys]
         if len(set(names)) < len(names):
@@ -131,6 +135,18 @@ def key_fingerprint(armour: bytes, environ: Mapping[str, str], runner: Runner) -
     if len(keys) != 1:
         raise SigningError(f"a key file with {len(keys)} keys; clients trust only the last")
     return keys[0]
+
+
+def _opened(
+    reference: str, folder: Path, environ: Mapping[str, str], runner: Runner, stack: ExitStack
+) -> SigningKey:
+    try:
+        return _open(reference, folder, environ, runner, stack)
+    except SigningError as error:
+        # A path may have a blank, so that only what fails is taken for several.
+        if not _SEVERAL.search(reference):
+            raise
+        raise SigningError(error.message, hint=_PARTED) from error
 
 
 def _open(
@@ -201,7 +217,7 @@ def _only(keys: list[Key], reference: str) -> Key:
     if len(keys) > 1:
         raise SigningError(
             f"{reference} holds {len(keys)} secret keys; one is wanted",
-            hint="several keys are several references in signing-key, parted by commas",
+            hint=_PARTED,
         )
     return keys[0]
 

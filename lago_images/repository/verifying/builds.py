@@ -24,6 +24,7 @@ from lago_images.repository.verifying.findings import (
     problem,
     restore_or_withdraw,
 )
+from lago_images.repository.verifying.web import DeniedError
 from lago_images.settings import FORMS
 from lago_images.storage.base import Stat
 
@@ -257,13 +258,22 @@ def check(
     return findings
 
 
+def _unreadable(name: str, error: StorageError) -> Finding:
+    """Return that an object cannot be read, with what the error says to do, else to try again."""
+    repair = error.hint or "try again"
+    # S3 answers 403 for what is missing, too, to who may not list.
+    if isinstance(error, DeniedError):
+        repair = f"{repair}; or it is missing"
+    return problem(name, f"it cannot be read: {error.message}", repair)
+
+
 def _get(source: Source, name: str, named: Named, findings: list[Finding]) -> bytes | None:
     try:
         return source.get(name).data
     except NotFoundError:
         findings.append(problem(name, "it is missing", named.lost))
     except StorageError as error:
-        findings.append(problem(name, f"it cannot be read: {error.message}", "try again"))
+        findings.append(_unreadable(name, error))
     return None
 
 
@@ -306,7 +316,7 @@ def _every_byte(
         for piece in progress.counted(source.read(name)):
             digest.update(piece)
     except StorageError as error:
-        yield problem(name, f"it cannot be read: {error.message}", "try again")
+        yield _unreadable(name, error)
         return
     if digest.hexdigest() != sha256:
         message = f"{_TAMPERED}: its sha256 is not {sha256}, which was released"
@@ -354,7 +364,7 @@ def _look(source: Source, name: str, named: Named, findings: list[Finding]) -> S
     except NotFoundError:
         findings.append(problem(name, "it is offered, and missing", named.lost))
     except StorageError as error:
-        findings.append(problem(name, f"it cannot be read: {error.message}", "try again"))
+        findings.append(_unreadable(name, error))
     return None
 
 
@@ -419,7 +429,7 @@ def _deep(
     try:
         digests, failure = _digests(source.read(name), _largest(named, manifest), progress)
     except StorageError as error:
-        yield problem(name, f"it cannot be read: {error.message}", "try again")
+        yield _unreadable(name, error)
         return
     if failure:
         yield problem(name, failure, named.tampered)

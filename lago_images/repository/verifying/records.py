@@ -382,8 +382,7 @@ def _uncommitted(state: State, image: ImageId) -> Iterator[Finding]:
     release = state.current(*image)
     if release and release.dirty:
         message = "it was built from files that were not committed"
-        name = release.name
-        repair = f"commit them; then lago-images build {name}, or ci rebuild {name} for a bucket"
+        repair = f"commit them; then lago-images ci rebuild {release.name}"
         yield note(str(release.key), message, repair)
 
 

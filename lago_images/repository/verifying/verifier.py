@@ -18,6 +18,7 @@ from lago_images.errors import (
     SettingsError,
     UsageError,
 )
+from lago_images.first_steps import makes_the_first
 from lago_images.host.gpg import fingerprints, throw_away
 from lago_images.host.process import Runner
 from lago_images.host.threads import side_by_side
@@ -54,7 +55,6 @@ _PAUSE = 3.0
 _ATTEMPTS = 3
 _OTHER_URL = "give the URL that has index and repo.metadata right below it, as base-url is"
 _CHECK = f"check the path or URL; a repository has {layout.INDEX} and {layout.RELEASES} in it"
-_FIRST = "lago-images build (or ci rebuild) makes the first"
 _NAME_AND_URL = "lago-images repo refresh, with the name and base-url that are meant"
 
 
@@ -275,16 +275,20 @@ def refuse_missing(store: Store) -> None:
         raise UsageError(f"there is no folder {store.folder}", hint=_CHECK)
 
 
-def refuse_nothing(store: Store, *, is_named: bool) -> None:
+def refuse_nothing(store: Store, *, is_named: bool, base_url: str) -> None:
     """Raise ``UsageError`` where a store has no repository at all.
 
-    ``is_named`` is whether the call says where it is: then a path may be mistyped.
+    Args:
+        store: Where it would be.
+        is_named: Whether the call says where it is: then a path may be mistyped.
+        base_url: Its own, of the settings; empty where they say none.
     """
     if is_named:
         refuse_missing(store)
     found = look(store)
     if found is Presence.EMPTY:
-        hint = f"check the path or URL; {_FIRST}" if is_named else _FIRST
+        first = makes_the_first(store.url, base_url=base_url)
+        hint = f"check the path or URL; {first}" if is_named else first
         raise UsageError(f"nothing was ever published in {store.url}", hint=hint)
     if found is Presence.ANOTHER:
         what, hint = another(store.url)

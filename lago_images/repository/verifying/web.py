@@ -186,7 +186,7 @@ def _as_storage_errors() -> Iterator[None]:
 
 def _refusal(error: HttpError) -> StorageError:
     if error.status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
-        return DeniedError(error.message, hint=error.hint)
+        return DeniedError(error.message, hint=_PUBLIC_POLICY)
     # 404 alone means missing: 410 and the like are a server's own words.
     kind = NotFoundError if error.status == HTTPStatus.NOT_FOUND else StorageError
     unreachable = None if error.status else _UNREACHABLE

@@ -197,7 +197,9 @@ class Bucket:
 
     def failure(self, error: Exception, doing: str) -> StorageError:
         """Return the error to raise for one of boto3's."""
-        return translate(error, doing=doing, where=self.where, anonymous=self.anonymous)
+        return translate(
+            error, doing=doing, where=self.where, bucket=self.name, anonymous=self.anonymous
+        )
 
     def _count(self, event_name: str, **_: object) -> None:
         # The SDK calls this in whatever thread sends, and += of a counter is not one step.
@@ -234,7 +236,7 @@ def open_bucket(
         patient = _client(session, environ, {}, read_timeout=COPY_TIMEOUT)
     except (*Failure, ValueError) as error:
         where = f"s3://{name}/{prefix}".rstrip("/")
-        raise translate(error, doing="setting up", where=where) from error
+        raise translate(error, doing="setting up", where=where, bucket=name) from error
     return Bucket(
         name=name,
         prefix=prefix,

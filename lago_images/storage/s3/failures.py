@@ -26,6 +26,7 @@ from botocore.exceptions import (
 from botocore.parsers import ResponseParserError
 from urllib3.exceptions import HTTPError
 
+from lago_images.addresses import unusual_bucket
 from lago_images.console import clean
 from lago_images.errors import Error, KeylessError, NotFoundError, StorageError
 from lago_images.host.retry import asked_pause
@@ -47,6 +48,7 @@ _NO_CREDENTIALS = (
 _KEYS = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
 _NO_KEYS_HINT = f"set {_KEYS}, or AWS_PROFILE to a profile that has them"
 _NO_S3_HINT = "this may be no S3 endpoint: check AWS_ENDPOINT_URL_S3"
+_OF_ITS_NAME = frozenset({"InvalidBucketName", "NoSuchBucket"})
 _REFUSED = frozenset({401, 403})
 _REDIRECTED = 3
 _LONGEST_LOCATION = 200
@@ -60,6 +62,7 @@ _HINTS = {
     "ExpiredToken": "the session's credentials have expired: get new ones",
     "IllegalLocationConstraintException": _REGION_HINT,
     "InvalidAccessKeyId": f"the store does not know this key: check {_KEYS}",
+    "InvalidBucketName": "correct the bucket's name in the repository's URL",
     "InvalidToken": "check AWS_SESSION_TOKEN: it must belong to the access key",
     "NoSuchBucket": "create the bucket, or correct the repository's URL or AWS_ENDPOINT_URL_S3",
     "PermanentRedirect": _REGION_HINT,
@@ -145,25 +148,36 @@ def _headers_of(error: Exception) -> dict[str, str]:
     return headers
 
 
-def translate(error: Exception, *, doing: str, where: str, anonymous: bool = False) -> StorageError:
+def translate(
+    error: Exception, *, doing: str, where: str, bucket: str, anonymous: bool = False
+) -> StorageError:
     """Return the error to raise for a failed request.
 
     Args:
         error: What boto3 raised.
         doing: What was being done, such as ``reading index``.
         where: The store, as its user knows it.
+        bucket: The bucket's name.
         anonymous: No credentials were found, so the request was not signed.
     """
     if anonymous and status_of(error) in _REFUSED:
         text = f"{doing} in {where}: the store refuses this without credentials"
         return KeylessError(text, hint=_NO_KEYS_HINT)
     if isinstance(error, ClientError):
-        return _refusal(error, doing, where)
+        return _refusal(error, doing, where, bucket)
     message = " ".join(str(error).split())
-    return StorageError(f"{doing} in {where}: {message}", hint=_hint_for(error))
+    hint = _hint_for(error)
+    if isinstance(error, NoConnectionError):
+        # Where an endpoint wants it so, the bucket's name is a part of the host's.
+        hint = _also(hint, unusual_bucket(bucket))
+    return StorageError(f"{doing} in {where}: {message}", hint=hint)
 
 
-def _refusal(error: ClientError, doing: str, where: str) -> StorageError:
+def _also(hint: str | None, more: str) -> str | None:
+    return "; ".join(filter(None, (hint, more))) or None
+
+
+def _refusal(error: ClientError, doing: str, where: str, bucket: str) -> StorageError:
     code, status = code_of(error), status_of(error)
     message = " ".join(str(error.response["Error"].get("Message") or "").split())
     kind = NotFoundError if status == HTTPStatus.NOT_FOUND and code == "NoSuchKey" else StorageError
@@ -181,6 +195,8 @@ def _refusal(error: ClientError, doing: str, where: str) -> StorageError:
             f"it redirects to {location}: set AWS_ENDPOINT_URL_S3 to the endpoint's final URL"
         )
     hint = _HINTS.get(code) or redirect or _hint_for_status(status)
+    if code in _OF_ITS_NAME:
+        hint = _also(hint, unusual_bucket(bucket))
     return kind(text, hint=hint)
 
 

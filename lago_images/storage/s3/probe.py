@@ -14,6 +14,7 @@ from typing import Any
 
 from lago_images.errors import NotFoundError, StorageError
 from lago_images.host.threads import side_by_side, undo
+from lago_images.storage.base import PROBING
 from lago_images.storage.s3.bucket import CONNECTIONS, Bucket
 from lago_images.storage.s3.etags import (
     SHA256,
@@ -30,7 +31,7 @@ from lago_images.storage.s3.failures import Failure, request, status_of, underst
 from lago_images.storage.s3.listing import listed
 from lago_images.storage.s3.verdict import MISMATCH, WRITTEN, Findings, Race, Verdict, judge
 
-FOLDER = "state/probe/"
+FOLDER = PROBING
 ROUNDS = 3
 # As many times more where the bucket has versions: Ceph's checks are not atomic then, and a busy
 # machine hides that in most rounds.

@@ -16,7 +16,7 @@ from botocore.exceptions import ClientError
 
 from lago_images.console import Console
 from lago_images.errors import NotFoundError, StorageError, UnsafeStoreError
-from lago_images.storage.base import Headers
+from lago_images.storage.base import PROBED, Headers
 from lago_images.storage.s3.bucket import Bucket, Feature
 from lago_images.storage.s3.conditional import Writer
 from lago_images.storage.s3.etags import Abilities, Dialect, base64_md5
@@ -24,7 +24,7 @@ from lago_images.storage.s3.failures import transient
 from lago_images.storage.s3.probe import FOLDER, probe
 from lago_images.storage.s3.verdict import Verdict
 
-MEMORY = "state/store.json"
+MEMORY = PROBED
 SCHEMA = 3
 _HEADERS = Headers(content_type="application/json", cache_control="no-store")
 _RISK = "with single-writer = true a second publisher at the same time would lose releases"

@@ -63,14 +63,14 @@ def test_temporary_failures_are_retried() -> None:
     + [(status, "NoSuchKey", False) for status in (400, 403, 500)],
 )
 def test_only_a_404_of_the_key_means_missing(status: int, code: str, absent: bool) -> None:
-    error = translate(_answer(status, code), doing="reading k", where="s3://b")
+    error = translate(_answer(status, code), doing="reading k", where="s3://bk1", bucket="bk1")
     assert isinstance(error, NotFoundError) is absent
     assert error.hint or absent or status == 400
 
 
 def test_the_error_code_is_taken_from_the_cause() -> None:
     cause = _answer(403, "AccessDenied")
-    error = translate(cause, doing="reading k", where="s3://b")
+    error = translate(cause, doing="reading k", where="s3://bk1", bucket="bk1")
     error.__cause__ = cause
     assert (code_of(error), status_of(error)) == ("AccessDenied", 403)
     assert "403 AccessDenied" in error.message
