@@ -26,7 +26,7 @@ def leaves(command=main, names=()):
     """The names of all commands that are no groups, such as ``ci plan``."""
     if not isinstance(command, click.Group):
         return [" ".join(names)]
-    context = click.Context(command)
+    context = click.Context(command, **command.context_settings)
     names_below = command.list_commands(context)
     children = ((name, command.get_command(context, name)) for name in names_below)
     return [leaf for name, child in children for leaf in leaves(child, (*names, name))]
@@ -56,7 +56,7 @@ def calls(text):
 def find(words):
     """The command that words start with, its context, and the rest of them."""
     command: click.Command = main
-    context = click.Context(main, info_name="lago-images")
+    context = click.Context(main, info_name="lago-images", **main.context_settings)
     while isinstance(command, click.Group) and words:
         found = command.get_command(context, words[0])
         assert found is not None, f"there is no command {words[0]!r}"

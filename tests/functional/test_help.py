@@ -23,7 +23,8 @@ from tests.tools import need
 
 def every_command(command=main, path=("lago-images",), parent=None):
     """Return each command with its path, groups included."""
-    ctx = click.Context(command, parent=parent, info_name=path[-1])
+    settings = command.context_settings
+    ctx = click.Context(command, parent=parent, info_name=path[-1], **settings)
     found = [(" ".join(path), command)]
     if isinstance(command, click.Group):
         for name in command.list_commands(ctx):
@@ -39,7 +40,7 @@ def test_every_help_ends_with_a_valid_example(path):
     example = COMMANDS[path].epilog.rpartition("\n")[2].strip()
     words = shlex.split(example.partition(" > ")[0].partition(" && ")[0])
     command: click.Command = main
-    ctx = click.Context(main, info_name="lago-images")
+    ctx = click.Context(main, info_name="lago-images", **main.context_settings)
     assert words.pop(0) == "lago-images"
     while isinstance(command, click.Group):
         name = words.pop(0)

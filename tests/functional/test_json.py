@@ -15,7 +15,7 @@ need("git", "qemu-img")
 
 def formats(command=main, path=(), parent=None):
     """The choices of --format of every command that has it, by name."""
-    ctx = click.Context(command, parent=parent)
+    ctx = click.Context(command, parent=parent, **command.context_settings)
     if isinstance(command, click.Group):
         below = (command.get_command(ctx, name) for name in command.list_commands(ctx))
         names = command.list_commands(ctx)
@@ -36,7 +36,7 @@ def test_every_command_that_prints_json_has_a_schema():
 def leaves(command=main, path=()):
     if not isinstance(command, click.Group):
         return [" ".join(path)]
-    ctx = click.Context(command)
+    ctx = click.Context(command, **command.context_settings)
     return [
         leaf
         for name in command.list_commands(ctx)
