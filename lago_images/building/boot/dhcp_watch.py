@@ -25,7 +25,7 @@ _POLL, _PATIENCE = 0.1, 10.0
 
 
 class DhcpWatch:
-    """DhcpWatch reads a guest's packets from a file descriptor, in a thread of its own.
+    """Read a guest's packets from a file descriptor, in a thread of its own.
 
     Attributes:
         options: What QEMU hands the packets on by.
