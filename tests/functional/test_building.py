@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytest
 
+from lago_images.building.bases import simple
 from lago_images.building.chain import build_chains
 from lago_images.building.customise.sysprep import appliance_environment
 from lago_images.building.model import Context, Request
@@ -125,6 +126,19 @@ def test_an_image_is_built_and_its_manifest_matches_the_disk(context, tmp_path):
     assert "01234567" in manifest.build_id
     assert raw_of(context, manifest, tmp_path) == given
     assert left(context) == []
+
+
+def test_whoever_builds_an_image_is_warned_of_the_private_keys_in_it(context, monkeypatch):
+    """What customising or a bootstrap found; no guest's text gets to the terminal as it is."""
+    disk_file(context.root, "one.img")
+    real, found = simple.prepare, ("/root/\x1b[31mred", "/etc/a.key")
+    monkeypatch.setattr(simple, "prepare", lambda *given: replace(real(*given), secrets=found))
+    [result] = build_chain([ask(spec("one", "simple:one.img"))], context)
+    assert result.ok, result.error
+    assert (
+        "warning: one: whoever has the image has these private keys or identities, and every "
+        "machine made of it the same: /root/red, /etc/a.key\n"
+    ) in context.console.stream.getvalue()
 
 
 @pytest.mark.parametrize(

@@ -1,15 +1,13 @@
 """Disks that are costly to make, shared by the tests of a session."""
 
-import io
 import os
 import struct
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import pytest
 
 from lago_images.building.bases.bootstrap import build
-from lago_images.console import Console
 from lago_images.host.process import Runner
 from tests.support import images
 from tests.support.customised import OPERATIONS, Customised, run_commands
@@ -60,10 +58,10 @@ def layer(tmp_path_factory: pytest.TempPathFactory, debian12: images.Image) -> C
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bootstrapped:
-    """A bootstrapped disk, and what the bootstrap warned of."""
+    """A bootstrapped disk, and its files with private keys or identities."""
 
     image: images.Image
-    warned: str
+    secrets: tuple[str, ...] | None
 
 
 @pytest.fixture(scope="session")
@@ -80,11 +78,10 @@ def debian13_bios(tmp_path_factory: pytest.TempPathFactory) -> Bootstrapped:
     work.chmod(0o2777)
     with suppress(OSError):
         os.setxattr(work, "system.posix_acl_default", _ACL)
-    console = Console(stream=(warned := io.StringIO()))
-    context = replace(images.a_context(folder), console=console)
+    context = images.a_context(folder)
     spec = images.a_spec(_DEBIAN13_BIOS, "my-image")
     prepared = build.prepare(spec, "tests", work, context, Runner(environ=os.environ))
-    return Bootstrapped(image=images.Image.of(prepared), warned=warned.getvalue())
+    return Bootstrapped(image=images.Image.of(prepared), secrets=prepared.secrets)
 
 
 def _need_tools() -> None:

@@ -106,8 +106,8 @@ def test_identities_generated_by_package_scripts_are_removed(debian13_bios, fold
     )
 
 
-def test_no_private_key_is_warned_of(debian13_bios):
-    assert "private keys" not in debian13_bios.warned
+def test_no_private_key_is_left(debian13_bios):
+    assert debian13_bios.secrets == ()
 
 
 def test_package_scripts_see_the_guests_host_name(debian13_bios):

@@ -76,8 +76,8 @@ def test_the_guest_generates_missing_identities_at_first_boot(read, layer):
     assert "gen-hostnqn" in read("/usr/local/lib/lago-images/renew-identities")
 
 
-def test_a_remaining_private_key_is_warned_of(layer):
-    assert "every machine made of it the same: /etc/made.key\n" in layer.warned
+def test_a_remaining_private_key_is_told(layer):
+    assert layer.prepared.secrets == ("/etc/made.key",)
 
 
 def test_first_boot_scripts_are_in_order_and_wait_for_the_network(read, layer):

@@ -1,13 +1,11 @@
 """Disks that a spec's commands were run in: one launch of the real appliance each."""
 
-import io
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from lago_images.building.bases.prepared import Prepared
 from lago_images.building.customise.sysprep import customise
-from lago_images.console import Console
 from lago_images.host.kvm import Acceleration
 from lago_images.host.process import Runner
 from lago_images.settings import Settings
@@ -39,13 +37,12 @@ PROXY = "http://me:not-for-guests@proxy.example:3128"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Customised:
-    """A customised disk; its allocated bytes before; what the launch logged and warned of."""
+    """A customised disk; its allocated bytes before; what the launch logged."""
 
     prepared: Prepared
     before: int
     work: Path
     log: str
-    warned: str
 
 
 def run_commands(folder: Path, image: Image, text: str, *, fstab: str = "") -> Customised:
@@ -73,15 +70,8 @@ def run_commands(folder: Path, image: Image, text: str, *, fstab: str = "") -> C
     before = allocated(prepared.disk)
     runner = Runner(environ=environ, log=folder / "log")
     accel = Acceleration(name="tcg")
-    context = replace(context, console=Console(stream=(warned := io.StringIO())))
     after = customise(a_spec(HEAD + text), prepared, work, context, runner, accel=accel)
-    return Customised(
-        prepared=after,
-        before=before,
-        work=work,
-        log=(folder / "log").read_text(),
-        warned=warned.getvalue(),
-    )
+    return Customised(prepared=after, before=before, work=work, log=(folder / "log").read_text())
 
 
 def _write_host_files(files: Path) -> None:
