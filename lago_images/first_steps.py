@@ -7,27 +7,29 @@ _BUILD = "lago-images build"
 _REBUILD = "lago-images ci rebuild --changed, or push and let CI publish"
 
 
-def first_steps(repository: str, *, base_url: str) -> list[str]:
+def first_steps(repository: str, *, base_url: str, is_examined: bool = False) -> list[str]:
     """Return what is to be done, in order, until something is published.
 
     Args:
         repository: Its address.
         base_url: What the settings say of where clients find it; empty where they say nothing.
+        is_examined: Whether ``doctor`` was called just now.
     """
     # build writes no bucket: it would make ./image-repo, unsigned.
     if not is_bucket(repository):
         return [_BUILD]
     missing = [] if base_url else [f"set base-url in {FILE}"]
     # ci rebuild publishes what a commit has.
-    return [*missing, "commit", "lago-images doctor", _REBUILD]
+    examine = [] if is_examined else ["lago-images doctor"]
+    return [*missing, "commit", *examine, _REBUILD]
 
 
 def after_doctor(repository: str, *, base_url: str) -> str:
     """Return the first commands of who has just called ``doctor``, as one line."""
     if not is_bucket(repository):
         return f"lago-images lint && {_BUILD}"
-    steps = first_steps(repository, base_url=base_url)
-    return "; ".join(["lago-images lint", *(each for each in steps if "doctor" not in each)])
+    steps = first_steps(repository, base_url=base_url, is_examined=True)
+    return "; ".join(["lago-images lint", *steps])
 
 
 def makes_the_first(repository: str, *, base_url: str) -> str:

@@ -72,7 +72,12 @@ def build_chains(
         machine=this_machine(),
         board=Board(sum(map(len, chains)), context.clock),
     )
-    pool = ThreadPoolExecutor(jobs, thread_name_prefix=_THREADS)
+    return _build_all(chains, run, jobs)
+
+
+def _build_all(chains: Sequence[Sequence[Request]], run: "_Run", jobs: int) -> list[Result]:
+    """Build chains side by side; end all that they started where the run is ended."""
+    pool, context = ThreadPoolExecutor(jobs, thread_name_prefix=_THREADS), run.context
     context.console.interrupt = run.children.check
     try:
         with context.console.live(run.board.lines):
@@ -325,9 +330,7 @@ class _Chain:
         if result.skipped:
             console.warn(f"{result.name}: stopped, because {result.skipped} failed")
         elif not result.ok:
-            console.error(
-                f"{result.name}: failed while {result.step or 'beginning'}: {result.error}"
-            )
+            console.error(result.failure)
             if result.log:
                 console.info(f"{result.name}: log: {result.log}")
 

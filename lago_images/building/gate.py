@@ -18,9 +18,9 @@ from lago_images.building.boot.boot_test import (
 from lago_images.building.boot.inspection import NOBODY
 from lago_images.building.boot.machines import accelerator, machine_for, refuse_missing
 from lago_images.building.boot.spec_tests import OwnTests
+from lago_images.building.customise.identities import in_every_machine
 from lago_images.building.job import Finished, Job
 from lago_images.building.model import Phase
-from lago_images.console import clean, first_of
 from lago_images.errors import BootError
 from lago_images.host.process import Runner
 from lago_images.repository.records.guest_tests import tally
@@ -35,8 +35,6 @@ from lago_images.specs.quarantine import day, ending
 _CONSOLE = 4 * 2**20
 # Bytes of a file with keys of ssh.
 _KEYS = 2**20
-# Files that a warning names.
-_SHOWN = 20
 
 
 def refuse_unbootable(job: Job) -> None:
@@ -86,11 +84,8 @@ def boot_image(job: Job, finished: Finished, runner: Runner) -> Booted:
 def warn_of_secrets(job: Job, secrets: Sequence[str] | None) -> None:
     """Warn of private keys and identities that everybody who has the image has."""
     if secrets:
-        files = first_of([clean(path) for path in secrets], _SHOWN)
-        job.context.console.warn(
-            f"{job.request.spec.name}: whoever has the image has these private keys or identities, "
-            f"and every machine made of it the same: {files}"
-        )
+        files = in_every_machine(secrets)
+        job.context.console.warn(f"{job.request.spec.name}: whoever has the image has {files}")
 
 
 def _firmwares(job: Job) -> tuple[str, ...]:

@@ -135,6 +135,11 @@ class Result:
     tests: tuple[GuestTestRecord, ...] = ()
 
     @property
+    def failure(self) -> str:
+        """Return in words while what it failed, and why."""
+        return f"{self.name}: failed while {self.step or 'building'}: {self.error}"
+
+    @property
     def ok(self) -> bool:
         return self.manifest is not None
 

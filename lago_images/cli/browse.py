@@ -238,10 +238,9 @@ def _page_lines(
     for label, text in _facts(page, chosen, now):
         yield from _labelled(label, completed(text), width)
     yield from _tree_lines(page, chosen, width)
-    main = page.main
-    used = (
-        "it" if main is None or chosen is main else f"revision {main.revision}, which clients get"
-    )
+    used = _main(page, chosen)
+    if page.main and page.main.state is ImageState.CURRENT and chosen is not page.main:
+        used += ", which clients get"
     yield from _section("properties of its spec" if used == "it" else f"properties of {used}")
     for key, value in sorted(page.properties.items()):
         yield from _labelled(key, value, width)
@@ -265,15 +264,19 @@ def _page_lines(
 
 def _tree_lines(page: ImagePage, chosen: Revision, width: int | None) -> Iterator[str]:
     """Yield what the image stands on, and what stands on it, each below what it is built on."""
-    last = page.main
-    about = "it" if last is None or chosen is last else f"revision {last.revision}"
-    yield from _section(f"what {about} is built on")
+    yield from _section(f"what {_main(page, chosen)} is built on")
     for depth, base in enumerate(page.bases):
         yield from _relative_lines(base, depth, width)
     if page.layers:
         yield from _section("what is built on it")
         for layer in page.layers:
             yield from _relative_lines(layer, 0, width)
+
+
+def _main(page: ImagePage, chosen: Revision) -> str:
+    """Return what the page is about where it is not about the chosen revision: its main one."""
+    main = page.main
+    return "it" if main is None or main is chosen else f"revision {main.revision}"
 
 
 def _relative_lines(shown: Relative, depth: int, width: int | None) -> Iterator[str]:

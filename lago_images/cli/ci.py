@@ -32,7 +32,7 @@ from lago_images.cli.output import (
     speaker,
     timings_file,
 )
-from lago_images.cli.plan import FAN_OUTS, FORMS, note_uncommitted, show_plan
+from lago_images.cli.plan import FAN_OUTS, FORMS, show_plan
 from lago_images.cli.run_report import image_reports
 from lago_images.cli.targets import FILE, FOLDER, writable
 from lago_images.cli.values import CHAINS, DAYS
@@ -342,8 +342,7 @@ def rebuild(
         publish_job.refuse_settings(workspace)
     plan, state = plan_job.plan_and_state(workspace, ask)
     if dry_run:
-        show_plan(plan, form)
-        note_uncommitted(workspace, plan)
+        show_plan(workspace, plan, form)
         return
     build_and_publish(
         workspace,

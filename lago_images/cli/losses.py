@@ -6,13 +6,14 @@ from lago_images.cli.answers import LossAcceptance
 from lago_images.cli.completion import published_names
 from lago_images.cli.documents import FORMAT, document
 from lago_images.cli.invocation import Invocation, finish
-from lago_images.cli.repo import publishing_from
 from lago_images.cli.tables import tell
 from lago_images.cli.values import REVISION
-from lago_images.cli.withdrawals import is_terminal
+from lago_images.cli.withdrawals import carry_out, is_terminal
 from lago_images.console import clean
 from lago_images.repository.publishing import losses
-from lago_images.repository.records.release import NO_COMMIT
+from lago_images.repository.publishing.publisher import Publisher
+from lago_images.repository.records.loss import AcceptedLoss
+from lago_images.repository.records.release import Released
 
 
 @click.command("accept-loss")
@@ -54,8 +55,8 @@ def accept_loss(
     asked = is_terminal() and not yes
     for each in lost:
         tell(f"lost: {each.what}", err=is_json)
-    if asked and not dry_run and not click.confirm("accept that they are lost?", err=True):
-        finish(succeeded=False)
+    if asked and not dry_run:
+        finish(succeeded=click.confirm("accept that they are lost?", err=True))
     accepted = () if dry_run else _accept(invocation, lost, clean(" ".join(reason.split())))
     if is_json:
         every = tuple(each.what for each in lost)
@@ -65,9 +66,9 @@ def accept_loss(
 
 
 def _accept(invocation: Invocation, lost: tuple[losses.Lost, ...], reason: str) -> tuple[str, ...]:
-    """Record the acceptance, as of the commit that is checked out; return the records' keys."""
-    with publishing_from(invocation) as publisher:
-        commit = (invocation.git and invocation.git.head()) or NO_COMMIT
-        by = publisher.author.of(commit, dirty=False)
-        made = losses.accept(publisher, lost, reason=reason, by=by)
-    return tuple(str(record.key) for record in made)
+    """Record the acceptance; return the records' keys."""
+
+    def accept(publisher: Publisher, by: Released) -> tuple[AcceptedLoss, ...]:
+        return losses.accept(publisher, lost, reason=reason, by=by)
+
+    return tuple(str(record.key) for record in carry_out(invocation, accept))

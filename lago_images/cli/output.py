@@ -151,7 +151,7 @@ def show_first_failure(
     """Show once more what failed first; ``findings`` are wrong with the published files."""
     failed = next((each for each in results if each.manifest is None and not each.skipped), None)
     if failed is not None:
-        console.error(f"first failure: {_failure(failed)}")
+        console.error(f"first failure: {failed.failure}")
         _show_log(console, failed)
         return
     first = next((each for each in images if each.outcome is RunOutcome.UNPUBLISHED), None)
@@ -252,14 +252,10 @@ def show_results(console: Console, results: Sequence[Result], say: Callable[[str
         elif result.skipped:
             console.error(f"{result.name}: not built, because {result.skipped} failed")
         else:
-            console.error(_failure(result))
+            console.error(result.failure)
             for line in result.tail:
                 console.output(f"  | {line}")
             _show_log(console, result)
-
-
-def _failure(result: Result) -> str:
-    return f"{result.name}: failed while {result.step or 'building'}: {result.error}"
 
 
 def _finding(finding: Finding) -> str:

@@ -86,22 +86,20 @@ def plan(
     if form == "github":
         environment.append(workspace.environ, formats.to_github(plan))
         workspace.console.info(formats.summary(plan))
-    show_plan(plan, form)
-    note_uncommitted(workspace, plan)
+    show_plan(workspace, plan, form)
     if exit_code and any(image.action in WORK for image in plan.images):
         raise click.exceptions.Exit(_TO_DO)
 
 
-def show_plan(plan: Plan, form: str) -> None:
-    """Print a plan in one of its forms; its table as wide as the terminal."""
+def show_plan(workspace: Workspace, plan: Plan, form: str) -> None:
+    """Print a plan in one of its forms, and which files of what it builds are not committed.
+
+    Its table is as wide as the terminal.
+    """
     if form == "text":
         click.echo("\n".join(plan_lines(plan, terminal_width())))
     else:
         click.echo(_FORMATS[form](plan), nl=False)
-
-
-def note_uncommitted(workspace: Workspace, plan: Plan) -> None:
-    """Print which files of what a plan builds are not committed, if any."""
     if plan.dirty and (message := plan_job.uncommitted_work(workspace, plan)):
         workspace.console.info(f"note: not committed: {message}")
 

@@ -21,7 +21,7 @@ from lago_images.repository.verifying.findings import yank as yank_command
 
 _T = TypeVar("_T")
 # Makes the change, with what a release records of who asked for it.
-_Change = Callable[[Publisher, Released], HistoryChange]
+_Change = Callable[[Publisher, Released], _T]
 # What would be done to a release; empty where nothing can be.
 _Action = Callable[[Release], str]
 
@@ -88,7 +88,7 @@ def yank(
         return f"withdraw revision {release.revision} of {release.name}{_same_build(others)}"
 
     if _is_agreed(affected, action, options):
-        changed = _carry_out(invocation, change)
+        changed = carry_out(invocation, change)
         _show(invocation, changed, _withdrawn(changed), options["form"])
 
 
@@ -123,11 +123,11 @@ def rollback(
         return f"go back to the build of revision {older.revision} of {older.name}" if older else ""
 
     if _is_agreed(affected, action, options):
-        changed = _carry_out(invocation, change)
+        changed = carry_out(invocation, change)
         _show(invocation, changed, f"back to the build of revision {to}", options["form"])
 
 
-def _carry_out(invocation: Invocation, change: _Change) -> HistoryChange:
+def carry_out(invocation: Invocation, change: _Change[_T]) -> _T:
     """Open the publisher and make a change, as of the commit that is checked out."""
     with publishing_from(invocation) as publisher:
         commit = (invocation.git and invocation.git.head()) or NO_COMMIT

@@ -13,7 +13,7 @@ from threading import Event, Thread
 
 from lago_images.building.boot.dhcp_packets import LONGEST, Capture, CaptureError, identities
 from lago_images.building.boot.monitor import Monitor
-from lago_images.building.boot.running import NETDEV
+from lago_images.building.boot.running import NETDEV, quoted
 from lago_images.errors import BootError
 
 _ID = "dhcp"
@@ -83,14 +83,12 @@ def dhcp_watched(folder: Path) -> Generator[DhcpWatch]:
 
     A FIFO, and no socket, whose path would be too long somewhere.
     """
-    path = folder.resolve() / "boot-test.dhcp"
+    path = folder / "boot-test.dhcp"
     path.unlink(missing_ok=True)
     os.mkfifo(path, 0o600)
     # For both directions: else QEMU's opening waits for a reader, or its first byte finds none.
     receive = os.open(path, os.O_RDWR)
-    # QEMU's option syntax: a comma in a value is written twice.
-    name = str(path).replace(",", ",,")
-    dump = f"filter-dump,id={_ID},netdev={NETDEV},maxlen={LONGEST},file={name}"
+    dump = f"filter-dump,id={_ID},netdev={NETDEV},maxlen={LONGEST},file={quoted(path)}"
     watch = DhcpWatch(("-object", dump), receive)
     try:
         yield watch

@@ -5,15 +5,14 @@ from dataclasses import dataclass
 
 from lago_images.building.boot.console_signs import Fault
 from lago_images.building.boot.inspection import Answers, Facts, Identity, Root, leased
-from lago_images.console import clean, first_of, human_size
+from lago_images.building.customise.identities import in_every_machine
+from lago_images.console import clean, human_size
 
 # The part of a disk that partitions may leave unused at its end, and a file system for itself.
 _UNUSED = 2**26
 _OVERHEAD = 0.8
 # Less than this part of the root file system is no room.
 _ROOM = 0.01
-# Files of a kind that are named.
-_SHOWN = 20
 # How systemd calls it where a unit did not get ready, or did not answer, in its time.
 _LATE = frozenset(("timeout", "watchdog"))
 _SENT = (
@@ -161,8 +160,7 @@ def _left_over(files: Collection[str]) -> Iterator[Problem]:
     if files:
         yield Problem(
             check="identity",
-            text="whoever has the image would have these private keys or identities, and every "
-            f"machine made of it the same: {first_of([*map(clean, sorted(files))], _SHOWN)}",
+            text=f"whoever has the image would have {in_every_machine(sorted(files))}",
             advice="delete what each machine is to make for itself; what all are to have is named "
             "by its path in a command of the spec, such as run-command chmod 600 FILE",
         )

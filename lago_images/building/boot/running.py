@@ -265,7 +265,7 @@ def _devices(
         "-display", "none",
         *screen,
         # unsafe: the overlay is thrown away, so that no write of the guest's has to be durable.
-        "-drive", f"file={_quoted(disk)},format=qcow2,if=none,id=disk,cache=unsafe,{_WERROR}",
+        "-drive", f"file={quoted(disk)},format=qcow2,if=none,id=disk,cache=unsafe,{_WERROR}",
         "-device", "virtio-blk,drive=disk",
         # restrict: what is tested reaches neither this host nor a network. DHCP is QEMU's own,
         # and at a port of this host's loopback that is free its sshd can be reached.
@@ -273,7 +273,7 @@ def _devices(
         "-device", f"virtio-net,netdev={NETDEV},mac={mac}",
         "-object", "rng-random,filename=/dev/urandom,id=rng",
         "-device", "virtio-rng,rng=rng",
-        "-chardev", f"file,id=console,append={append},path={_quoted(watch.console)}",
+        "-chardev", f"file,id=console,append={append},path={quoted(watch.console)}",
         "-serial", "chardev:console",
         "-chardev", "stdio,id=agent,signal=off",
         "-device", "virtio-serial",
@@ -281,6 +281,6 @@ def _devices(
     ]  # fmt: skip
 
 
-def _quoted(path: Path) -> str:
-    # QEMU's option syntax: a comma in a value is written twice.
+def quoted(path: Path) -> str:
+    """Return a path as a value in QEMU's option syntax: a comma is written twice."""
     return str(path.resolve()).replace(",", ",,")

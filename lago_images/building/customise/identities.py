@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from lago_images.console import clean, first_of
 from lago_images.specs.commands import SELECTORS
 from lago_images.specs.model import Operation
 
@@ -25,6 +26,8 @@ WAIT_FOR_NETWORK = f"{UNITS}/guestfs-firstboot.service.d/network-online.conf"
 WANTED_BY = {RENEW_UNIT: "sysinit.target", SSH_UNIT: "multi-user.target"}
 
 _HERE = Path(__file__).parent
+# Files that one message names.
+_SHOWN = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,6 +154,12 @@ def unnamed(operations: Sequence[Operation], files: Iterable[str]) -> tuple[str,
     copied = [f"{_copied_to(each)}/" for each in operations if each.name == "copy-in"]
     left = not_named(operations, files)
     return tuple(path for path in left if not any(map(path.startswith, copied)))
+
+
+def in_every_machine(files: Iterable[str]) -> str:
+    """Return the words for private keys and identities that an image has, a few by their names."""
+    named = first_of([*map(clean, files)], _SHOWN)
+    return f"these private keys or identities, and every machine made of it the same: {named}"
 
 
 def _copied_to(operation: Operation) -> str:

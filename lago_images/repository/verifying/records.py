@@ -306,12 +306,12 @@ def _withdrawals(
     known = {release.revision for release in history}
     for release in history:
         withdraws = release.withdraws
-        if withdraws is not None and withdraws < release.revision:
-            lost = ReleaseKey(name=release.name, arch=release.arch, revision=withdraws)
-            # Told once, by the loss itself.
-            if withdraws not in known and covers(losses, lost):
-                continue
-        if withdraws is not None and (withdraws >= release.revision or withdraws not in known):
+        if withdraws is None:
+            continue
+        lost = ReleaseKey(name=release.name, arch=release.arch, revision=withdraws)
+        is_earlier = withdraws < release.revision
+        # What is accepted is told once, by the loss itself.
+        if not is_earlier or (withdraws not in known and not covers(losses, lost)):
             message = f"it withdraws revision {withdraws}, which is missing"
             yield lost_record(str(release.key), message, RESTORE)
 

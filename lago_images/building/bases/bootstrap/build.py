@@ -81,20 +81,19 @@ def prepare(
     with _emptied(workdir / "bootstrap", runner, user) as folder:
         tree = Tree(todo=todo, hostname=guest.hostname, folder=folder, runner=runner)
         start_time = context.clock()
-        secrets = make_tree(tree, workdir, context)
+        secrets = tuple(make_tree(tree, workdir, context))
         packages = tree.packages()
         make_guest(tree.rootfs, guest)
         boot_files = list_boot_files(tree)
         epoch = settle_times(tree, start_time)
         write_disk(tree.rootfs, disk, guest.layout, workdir, runner, epoch=epoch, user=user)
-    record = BaseRecord(ref=str(spec.base), digest=digest(packages), detail=todo.detail)
     return Prepared(
         disk=disk,
         format="raw",
-        record=record,
+        record=BaseRecord(ref=str(spec.base), digest=digest(packages), detail=todo.detail),
         packages=packages,
         boot_files=boot_files,
-        secrets=tuple(secrets),
+        secrets=secrets,
     )
 
 
