@@ -5,7 +5,7 @@ them as the host's file system has them gives the same bytes on the same file sy
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,6 +41,12 @@ _CONFIG = """\
 	}
 """
 _CONFIG_NAME = "mke2fs.conf"
+# What debugfs's ea_list and ea_get -x print: a request, and of each attribute its bytes, which
+# ea_list leaves out where they are many.
+_ASKED = re.compile(r"^debugfs: ea_\w+ .*<(\d+)>")
+_ATTRIBUTE = re.compile(r"^ *([A-Za-z0-9_.-]+) \(\d+\)(?: = (.*))?$")
+# Bytes of a value that a request of debugfs has room for.
+_LONGEST_VALUE = 1024
 _SUPERBLOCK = re.compile(r"^  (?:Primary|Backup) superblock at (\d+),", re.MULTILINE)
 # Prints the time of the newest file that is older than $1 and newer than $2, in seconds. Without -P
 # a shell goes by a path of its own making, through folders that only who builds may enter.
@@ -169,23 +175,75 @@ def _command(tree: str, disk: str, place: Place) -> list[str]:
 def _settle_inodes(root: str, folder: Path, epoch: int, runner: Runner) -> tuple[int, ...]:
     """Give all inodes one time of change and of access: no host lets a file's be set or kept.
 
+    And their attributes one order, which is else that of the host's file system.
+
     Returns the blocks that superblocks are in.
     """
     doing = "reading the file system's inodes"
     groups = runner.capture(["dumpe2fs", root], cwd=folder, doing=doing).decode()
-    lines = [
-        f"set_inode_field <{inode}> {field} @{epoch}\n"
-        for inode in used_inodes(groups)
-        for field in ("ctime", "atime")
-    ]
-    runner.capture(
-        ["debugfs", "-w", "-f", "-", root],
-        cwd=folder,
-        stdin="".join(lines).encode(),
-        env=fixed_times(epoch),
-        doing="setting the files' times",
+
+    def ask(requests: Iterable[str], doing: str) -> str:
+        answer = runner.capture(
+            ["debugfs", "-w", "-f", "-", root],
+            cwd=folder,
+            stdin="".join(f"{each}\n" for each in requests).encode(),
+            env=fixed_times(epoch),
+            doing=doing,
+        )
+        return answer.decode(errors="replace")
+
+    times = "set_inode_field <{}> ctime @{}\nset_inode_field <{}> atime @{}\nea_list <{}>"
+    inodes = used_inodes(groups)
+    listed = ask(
+        (times.format(each, epoch, each, epoch, each) for each in inodes),
+        "setting the files' times",
     )
+    if unsorted := _unsorted(listed):
+        doing = "ordering the files' attributes"
+        asked = (f"ea_get -x -r <{file}> {name}" for file in unsorted for name in unsorted[file])
+        values = _attributes(ask(asked, doing))
+        ask(_in_order(values, unsorted, epoch), doing)
     return tuple(map(int, _SUPERBLOCK.findall(groups)))
+
+
+def _unsorted(listed: str) -> dict[int, list[str]]:
+    """Return the names of the attributes that are not in order, by the inode that has them."""
+    found = {inode: list(values) for inode, values in _attributes(listed).items()}
+    return {inode: names for inode, names in found.items() if names != sorted(names)}
+
+
+def _attributes(printed: str) -> dict[int, dict[str, str]]:
+    """Return what debugfs printed of attributes, by inode and name."""
+    found: dict[int, dict[str, str]] = {}
+    inode = 0
+    for line in printed.splitlines():
+        if asked := _ASKED.match(line):
+            inode = int(asked[1])
+        elif attribute := _ATTRIBUTE.match(line):
+            found.setdefault(inode, {})[attribute[1]] = attribute[2] or ""
+    return found
+
+
+def _in_order(
+    values: Mapping[int, Mapping[str, str]], names: Mapping[int, Sequence[str]], epoch: int
+) -> Iterator[str]:
+    """Yield the requests that write attributes anew, by their names; those of which all is known.
+
+    Of others they stay as they are: the file is the same, and the disk's bytes those of one kind
+    of host.
+    """
+    for inode, of_inode in names.items():
+        try:
+            known = {name: bytes.fromhex(values.get(inode, {})[name]) for name in of_inode}
+        except (KeyError, ValueError):
+            continue
+        if max(map(len, known.values())) > _LONGEST_VALUE:
+            continue
+        yield from (f"ea_rm <{inode}> {name}" for name in of_inode)
+        for name in sorted(known):
+            value = "".join(f"\\{byte:03o}" for byte in known[name])
+            yield f'ea_set -r <{inode}> {name} "{value}"'
+        yield f"set_inode_field <{inode}> ctime @{epoch}"
 
 
 def used_inodes(dumped: str) -> Iterator[int]:

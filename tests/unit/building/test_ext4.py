@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from lago_images.building.customise.namespace.unpack_ext4 import Ext4
 from lago_images.building.ext4 import Place, settle_times, used_inodes, write_ext4
 from lago_images.errors import BuildError
 from lago_images.host.process import Runner
@@ -102,6 +103,45 @@ def test_the_same_files_give_the_same_bytes(tree, tmp_path):
     first = written(tmp_path / "one", tree)
     assert first == written(tmp_path / "two", other)
     assert first != written(tmp_path / "three", tree, replace(PLACE, label="other"))
+
+
+def attributes(disk, name):
+    """Those of a file in the root folder of the disk."""
+    with disk.open("rb") as file:
+        source = Ext4(file.fileno(), PLACE.start)
+        number = dict(source.entries(source.inode(2)))[name]
+        return dict(source.attributes(source.inode(number)))
+
+
+def test_the_order_in_which_a_host_names_attributes_does_not_count(tree, tmp_path):
+    """A host's file system has one of its own, of an ACL and the one that is inherited, too."""
+    values = {"user.a": b"\0\xff", "user.b": b"", "user.c": b'"\\ \n'}
+    digests = {}
+    for name, order in (("one", list(values)), ("two", sorted(values, reverse=True))):
+        copy = tmp_path / name / "tree"
+        shutil.copytree(tree, copy, symlinks=True)
+        try:
+            for each in order:
+                os.setxattr(copy / "packaged", each, values[each])
+        except OSError as error:
+            pytest.skip(f"the file system of this folder keeps no attributes: {error}")
+        settle_times(copy, 0, PACKAGED, Runner())
+        digests[name] = written(tmp_path / f"disk-{name}", copy)
+    assert digests["one"] == digests["two"]
+    found = attributes(tmp_path / "disk-two/disk.raw", b"packaged")
+    assert found == {name.encode(): value for name, value in values.items()}
+
+
+def test_an_attribute_that_debugfs_could_not_be_given_stays_where_it_is(tree, tmp_path):
+    names = {"user.b": b"x" * 1500, "user.a": b"y" * 1500}
+    try:
+        for name, value in names.items():
+            os.setxattr(tree / "packaged", name, value)
+    except OSError as error:
+        pytest.skip(f"the file system of this folder keeps no attributes: {error}")
+    written(tmp_path / "disk", tree)
+    found = attributes(tmp_path / "disk/disk.raw", b"packaged")
+    assert found == {name.encode(): value for name, value in names.items()}
 
 
 def test_this_hosts_settings_of_mke2fs_do_not_count(tree, tmp_path):
