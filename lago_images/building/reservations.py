@@ -53,7 +53,7 @@ class Need:
 def needs(spec: Spec, base: LayerBase | None, folder: Path, context: Context) -> tuple[Need, ...]:
     """Return the needs of an image's build: in its work directory, and where it is stored."""
     size = disk_size(spec, base, context.root)
-    building = _building(spec, size, context)
+    building = _building(spec, base, size, context)
     required = [Need(folder=folder, size=building, purpose=f"building {spec.name}")]
     if context.store.folder is not None:
         stored = size // _COMPRESSED * (1 + len(context.settings.publish_also))
@@ -70,7 +70,7 @@ def need_again(
 
     ``published`` is the bytes of that disk's file. Nothing is stored.
     """
-    building = _building(spec, disk_size(spec, base, context.root), context)
+    building = _building(spec, base, disk_size(spec, base, context.root), context)
     # Both disks, and one of them as a raw file: the disk is removed when it is one.
     comparing = 3 * published
     return Need(
@@ -80,8 +80,8 @@ def need_again(
     )
 
 
-def _building(spec: Spec, size: int, context: Context) -> int:
-    copies = _copies(spec, context.settings.engine)
+def _building(spec: Spec, base: LayerBase | None, size: int, context: Context) -> int:
+    copies = _copies(spec, base, context.settings.engine)
     return copies * size + _KEPT_COPIES * _kept_size(spec, context)
 
 
@@ -94,15 +94,17 @@ def _kept_size(spec: Spec, context: Context) -> int:
     return KeptPackages.of(spec, context).size()
 
 
-def _copies(spec: Spec, engine: str) -> int:
+def _copies(spec: Spec, base: LayerBase | None, engine: str) -> int:
     """Return how many times as large as a disk all that is there of it at once may be."""
     # The disk that is worked on and the finished one, as later the finished one and its smaller
     # other forms are, one by one.
     usual = 2
     if not spec.operations or engine == APPLIANCE:
         return usual
-    # In namespaces its folder and a new disk are beside it, and a layer's base as it is stored.
-    return {BaseKind.BOOTSTRAP: 3, BaseKind.LAYER: 4}.get(spec.base.kind, usual)
+    # In namespaces its folder and a new disk are beside it, and a layer's base as it was stored.
+    if spec.base.kind is BaseKind.LAYER:
+        return 3 if isinstance(base, FinishedBase) else 4
+    return 3 if spec.base.kind is BaseKind.BOOTSTRAP else usual
 
 
 class Machine:

@@ -83,11 +83,12 @@ def program(folder, name, text):
     return f"{folder}:{os.environ['PATH']}"
 
 
-def copying_for_ever(tmp_path, base):
-    """Let the copy of a base's disk never end; return the PATH, and the file that it is started."""
-    started, real = tmp_path / "started", shutil.which("cp")
-    wait = f'case "$*" in */{base}/disk.qcow2*) echo $$ > {started}; exec sleep 3600;; esac'
-    return program(tmp_path / "bin", "cp", f'{wait}\nexec {real} "$@"'), started
+def starting_for_ever(tmp_path, base):
+    """Let no layer on a base begin or end; return the PATH, and a file that is there when it is."""
+    started, real = tmp_path / "started", shutil.which("qemu-img")
+    layer = f"create\\ *-b\\ */{base}/disk.qcow2\\ */base.qcow2"
+    wait = f'case "$*" in {layer}) echo $$ > {started}; exec sleep 3600;; esac'
+    return program(tmp_path / "bin", "qemu-img", f'{wait}\nexec {real} "$@"'), started
 
 
 def chain(context, kind=spec):
@@ -161,7 +162,7 @@ def test_what_is_built_for_an_image_that_has_failed_is_stopped(context, tmp_path
 
 def test_a_base_that_does_not_boot_stops_the_layer_under_way(context, tmp_path):
     need("qemu-system-x86_64")
-    path, started = copying_for_ever(tmp_path, "one")
+    path, started = starting_for_ever(tmp_path, "one")
     program(
         tmp_path / "bin",
         "qemu-system-x86_64",
@@ -177,7 +178,7 @@ def test_a_base_that_does_not_boot_stops_the_layer_under_way(context, tmp_path):
 @pytest.mark.parametrize("base", ["one", "two"])
 def test_a_failed_upload_of_a_base_stops_layers_under_way_and_finished(context, tmp_path, base):
     """Of two layers one is made; or it is finished, and the next one is made on it."""
-    path, started = copying_for_ever(tmp_path, base)
+    path, started = starting_for_ever(tmp_path, base)
 
     def fail(_key):
         wait_for(lambda: started.exists() and started.read_text().strip())
@@ -191,20 +192,20 @@ def test_a_failed_upload_of_a_base_stops_layers_under_way_and_finished(context, 
 
 
 def test_a_failed_layer_leaves_its_base(context, tmp_path):
-    path = program(
-        tmp_path / "bin", "cp", 'case "$*" in */one/disk*) exit 3;; esac\nexec /bin/cp "$@"'
-    )
+    fails = 'case "$*" in create*/one/disk.qcow2*/base.qcow2) exit 3;; esac'
+    real = shutil.which("qemu-img")
+    path = program(tmp_path / "bin", "qemu-img", f'{fails}\nexec {real} "$@"')
     hot = replace(context, environ={**context.environ, "PATH": path})
     one, two, three = build_chain(chain(context), hot)
     assert (one.ok, two.ok, three.skipped) == (True, False, "two")
-    assert "copying the disk of one: cp failed with exit code 3" in two.error
+    assert "starting from the disk of one: qemu-img failed with exit code 3" in two.error
     assert {key.split("/")[1] for key in objects(context)} == {"one"}
     assert left(context) == []
 
 
 def test_ctrl_c_ends_an_upload_and_the_layer_under_way(tmp_path):
     repo = SpecsRepo.create(tmp_path / "specs")
-    path, started = copying_for_ever(tmp_path, "one")
+    path, started = starting_for_ever(tmp_path, "one")
     repo.write("one.img", os.urandom(64 * MIB))
     for name, base in CHAIN:
         repo.spec(name, base)

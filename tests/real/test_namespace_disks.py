@@ -1,12 +1,17 @@
 """Disks that boot under UEFI, too: their root file system is written, and nothing else of them."""
 
+import os
 import subprocess
 from dataclasses import replace
 
 import pytest
 
 from lago_images.building.customise.namespace.disk import find_root
-from lago_images.building.customise.namespace.unpack_ext4 import UnsupportedError
+from lago_images.building.customise.namespace.unpack_ext4 import (
+    Ext4,
+    Unpacker,
+    UnsupportedError,
+)
 from tests.support import trees
 from tests.support.images import write_ext4
 from tests.support.namespaces import in_namespaces, need_namespaces, small
@@ -43,6 +48,55 @@ def test_the_root_is_written_and_all_around_it_kept(tmp_path, base):
     assert not [path for path in changed if path.startswith("/boot")]
     subprocess.run(["e2fsck", "-fn", f"{new}?offset={root.place.start}"], check=True, timeout=300)
     subprocess.run(["sfdisk", "--verify", new], check=True, timeout=60)
+
+
+@pytest.fixture
+def btrfs(tmp_path):
+    """A file system in which files can share what they both have."""
+    need("mkfs.btrfs", "filefrag")
+    image, folder = tmp_path / "btrfs.img", tmp_path / "btrfs"
+    with image.open("wb") as file:
+        file.truncate(4 * 2**30)
+    subprocess.run(["mkfs.btrfs", "-q", image], check=True, capture_output=True, timeout=120)
+    folder.mkdir()
+    argv = ["mount", "-o", "loop", image, folder]
+    tried = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=120)
+    if tried.returncode:
+        pytest.skip(f"nothing can be mounted here: {tried.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", folder], check=True, timeout=300)
+
+
+def extents(path):
+    """The flags of each of a file's extents."""
+    argv = ["filefrag", "-v", path]
+    shown = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=60).stdout
+    return [line.rpartition(":")[2] for line in shown.splitlines() if line.lstrip()[:1].isdigit()]
+
+
+def test_a_tree_shares_what_its_disk_has_where_the_file_system_can(btrfs, base):
+    disk, tree = base.copy(btrfs).disk, btrfs / "tree"
+    tree.mkdir()
+    with disk.open("rb") as file:
+        source = Ext4(file.fileno(), find_root(disk).place.start)
+        Unpacker(source, os.fsencode(tree), ()).unpack()
+    large = [
+        path
+        for path in tree.rglob("*")
+        if path.is_file() and not path.is_symlink() and path.stat().st_size > 2**20
+    ]
+    assert len(large) > 5
+    assert all(flags and all("shared" in each for each in flags) for flags in map(extents, large))
+
+
+def test_commands_write_the_same_disk_where_files_are_shared(btrfs, tmp_path, base):
+    text = "write /etc/made:made\ndelete /usr/bin/perl\nappend-line /etc/hosts:10.0.0.1 other\n"
+    made = []
+    for folder in (tmp_path / "copied", btrfs / "shared"):
+        folder.mkdir()
+        made.append(in_namespaces(folder, base, text).disk)
+    argv = ["qemu-img", "compare", "-f", "raw", "-F", "raw", *map(str, made)]
+    subprocess.run(argv, check=True, timeout=600)
 
 
 STANZA = r"printf '\nPackage: grub-efi-amd64\nStatus: install ok installed\nVersion: 1\n' >>"

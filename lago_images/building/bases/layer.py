@@ -22,14 +22,17 @@ LAYERS = "layers"
 def prepare(
     spec: Spec, base: LayerBase, workdir: Path, context: Context, runner: Runner
 ) -> Prepared:
-    """Copy the base image's disk to one that stands on its own.
+    """Make a disk with what is on the base image's, for the layer's commands.
+
+    On a base of this run it stands on the base's own disk and has what differs, which is nothing
+    yet; a base from the store is unpacked.
 
     Args:
         spec: The layer.
         base: The base's build in the store, or its disk from this run.
-        workdir: Where the copy is made.
+        workdir: Where the disk is made.
         context: Its store and cache.
-        runner: Starts cp.
+        runner: Starts qemu-img.
 
     Raises:
         BuildError: The base in the store is not what its manifest says.
@@ -37,10 +40,9 @@ def prepare(
     """
     disk = workdir / "base.qcow2"
     if isinstance(base, FinishedBase):
-        argv = ["cp", "--reflink=auto", "--sparse=auto", "--", str(base.disk), str(disk)]
-        runner.run(argv, doing=f"copying the disk of {base.name}")
-        copied = Prepared(disk=disk, format=qcow2.FORMAT, record=None, fingerprint=base.fingerprint)
-        return enlarge(spec, copied, runner)
+        qcow2.create_on(base.disk, disk, runner, doing=f"starting from the disk of {base.name}")
+        made = Prepared(disk=disk, format=qcow2.FORMAT, record=None, fingerprint=base.fingerprint)
+        return enlarge(spec, made, runner)
     _fetch(base, disk, context, runner)
     actual, expected = disk_format(disk, base.folder.disk), base.manifest.disk.format
     if actual != expected:

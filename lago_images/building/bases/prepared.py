@@ -24,7 +24,7 @@ class Prepared:
     """A disk in the work directory.
 
     Attributes:
-        disk: The disk file; it has no backing file and may be modified.
+        disk: The disk file, which may be modified; a layer's may stand on its base's of this run.
         format: ``qcow2`` or ``raw``.
         record: Its origin, for the manifest; None where that is a build of this run, which is not
             recorded yet.

@@ -259,9 +259,14 @@ class _Starter:
 def _overlay(test: _Test) -> Iterator[Path]:
     """Make a disk of twice the size, above the one that is tested."""
     overlay = test.bench.workdir / "boot-test.qcow2"
-    below = ["-F", test.subject.fmt, "-b", str(test.subject.disk.resolve())]
-    create = ["qemu-img", "create", "-q", "-f", "qcow2", *below, str(overlay), str(2 * test.size)]
-    test.bench.runner.run(create, doing="making the boot test's overlay")
+    qcow2.create_on(
+        test.subject.disk,
+        overlay,
+        test.bench.runner,
+        doing="making the boot test's overlay",
+        fmt=test.subject.fmt,
+        size=2 * test.size,
+    )
     try:
         yield overlay
     finally:

@@ -4,6 +4,7 @@ import itertools
 import threading
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -57,7 +58,15 @@ def test_what_is_there_at_once_is_reserved(base, engine, commands, copies):
     made = spec("it", base)
     touch = Operation(name="touch", argument="/x", line=5)
     made = replace(made, operations=(touch,) if commands else ())
-    assert reservations._copies(made, engine) == copies
+    assert reservations._copies(made, None, engine) == copies
+
+
+def test_the_disk_of_a_base_of_this_run_is_not_there_twice():
+    base = FinishedBase(name="one", disk=Path("disk.qcow2"), fingerprint="")
+    touch = Operation(name="touch", argument="/x", line=5)
+    made = replace(spec("it", "layer:one"), operations=(touch,))
+    assert reservations._copies(made, base, "auto") == 3
+    assert reservations._copies(made, None, "auto") == 4
 
 
 @pytest.mark.parametrize(("engine", "copies"), [("auto", 3), ("appliance", 0)])

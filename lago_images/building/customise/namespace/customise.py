@@ -227,7 +227,8 @@ def _raw(prepared: Prepared, workdir: Path, stack: ExitStack, runner: Runner) ->
         return prepared.disk
     raw = workdir / "unpacked.raw"
     stack.callback(raw.unlink, missing_ok=True)
-    argv = ["qemu-img", "convert", "-t", "unsafe", "-f", prepared.format, "-O", "raw"]
+    # -C: where the file system can share what both files have, nothing is copied.
+    argv = ["qemu-img", "convert", "-C", "-t", "unsafe", "-f", prepared.format, "-O", "raw"]
     runner.run([*argv, str(prepared.disk), str(raw)], doing="unpacking the base's disk")
     return raw
 

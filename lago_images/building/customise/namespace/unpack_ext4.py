@@ -8,6 +8,7 @@ Prints the device files, which root of a user namespace cannot make, as JSON. Ex
 line that starts with ``unsupported:`` where the folder would not be the same as the file system.
 """
 
+import fcntl
 import json
 import os
 import stat
@@ -37,6 +38,8 @@ _ACL_USER, _ACL_GROUP = 2, 8
 _NO_ID = 0xFFFFFFFF
 _MOST_IDS = 65536
 _PIECE = 2**20
+# ioctl_ficlonerange(2): from a file, a place in it and a length to a place in another file.
+_FICLONERANGE, _RANGE = 0x4020940D, struct.Struct("qQQQ")
 
 
 class UnsupportedError(Exception):
@@ -102,7 +105,7 @@ class Ext4:
     """Reads a file system on an open disk."""
 
     def __init__(self, disk: int, offset: int) -> None:
-        self._disk, self._offset = disk, offset
+        self._disk, self._offset, self._may_share = disk, offset, True
         self.superblock = Superblock(os.pread(disk, 1024, offset + 1024))
         groups = -(-self.superblock.inodes // self.superblock.inodes_per_group)
         self._groups = self._read(BLOCK, groups * 64)
@@ -132,14 +135,18 @@ class Ext4:
     def written(self, inode: Inode) -> Iterator[tuple[int, bytes]]:
         """Yield the pieces of a file's content, each with its place; its holes are left out."""
         for position, at, length in self.extents(inode):
-            written = min(position + length, inode.size) - position
-            for done in range(0, written, _PIECE):
-                yield position + done, self._read(at + done, min(written - done, _PIECE))
+            yield from self._pieces(at, position, min(length, inode.size - position))
 
     def copy(self, inode: Inode, target: int) -> None:
-        """Copy a file's content, and leave its holes."""
-        for position, piece in self.written(inode):
-            os.pwrite(target, piece, position)
+        """Copy a file's content, and leave its holes.
+
+        It is shared with the disk and not copied where their file system can do that (XFS, Btrfs).
+        """
+        for position, at, length in self.extents(inode):
+            if not self._share(at, length, target, position):
+                size = min(length, inode.size - position)
+                for place, piece in self._pieces(at, position, size):
+                    os.pwrite(target, piece, place)
         os.ftruncate(target, inode.size)
 
     def entries(self, inode: Inode) -> Iterator[tuple[bytes, int]]:
@@ -181,9 +188,27 @@ class Ext4:
             if length <= _LONGEST:
                 yield position * BLOCK, (low | high << 32) * BLOCK, length * BLOCK
 
-    def _read(self, at: int, size: int) -> bytes:
+    def _pieces(self, at: int, position: int, size: int) -> Iterator[tuple[int, bytes]]:
+        for done in range(0, size, _PIECE):
+            yield position + done, self._read(at + done, min(size - done, _PIECE))
+
+    def _share(self, at: int, length: int, target: int, position: int) -> bool:
+        """Let a file have blocks of the disk, which stay there; return False where it cannot."""
+        self._refuse_outside(at, length)
+        if self._may_share:
+            asked = _RANGE.pack(self._disk, self._offset + at, length, position)
+            try:
+                fcntl.ioctl(target, _FICLONERANGE, asked)
+            except OSError:
+                self._may_share = False
+        return self._may_share
+
+    def _refuse_outside(self, at: int, size: int) -> None:
         if at + size > self.superblock.blocks * BLOCK:
             raise UnsupportedError("its file system is damaged: a block is outside")
+
+    def _read(self, at: int, size: int) -> bytes:
+        self._refuse_outside(at, size)
         data = os.pread(self._disk, size, self._offset + at)
         if len(data) != size:
             raise UnsupportedError("its file system is damaged: it is cut off")
