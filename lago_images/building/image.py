@@ -170,7 +170,7 @@ def store(job: Job, finished: Finished, base: BaseRecord) -> Manifest:
         sidecars = SidecarFiles(
             log=job.log, console_log=job.console_log, packages=packages, boot_files=boot_files
         )
-        with job.progress.doing("uploading the sidecar files", Phase.UPLOAD):
+        with job.progress.doing("uploading its lists and logs", Phase.UPLOAD):
             send_sidecars(context.store, manifest, spec, sidecars, waiting)
     except BaseException:
         withdraw(context.store, key)

@@ -348,6 +348,15 @@ class RemovedBuild:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WaitingBuild:
+    """A build's folder, staged or public, and when it may be removed, in seconds of the epoch."""
+
+    build: BuildKey
+    folder: str
+    until: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Removal:
     """The builds that one step of ``repo gc`` is about, and their bytes in all."""
 
@@ -365,7 +374,7 @@ class Cleaning:
         delete: Folders whose objects go.
         abort: Uploads that were begun and never finished.
         forget: Keys of records that a copy was retired, where nothing is left of it.
-        waiting: When each folder that only the grace period keeps may go; seconds since the epoch.
+        waiting: What only the grace period keeps, in the order in which it may go.
         missing: Lost revisions of images: nothing is removed until they are restored.
     """
 
@@ -376,7 +385,7 @@ class Cleaning:
     delete: Removal
     abort: tuple[Unfinished, ...]
     forget: tuple[str, ...]
-    waiting: tuple[int, ...]
+    waiting: tuple[WaitingBuild, ...]
     missing: tuple[Gap, ...] = ()
 
     @classmethod
@@ -387,7 +396,10 @@ class Cleaning:
             delete=_removal(sweep.delete),
             abort=sweep.abort,
             forget=sweep.forget,
-            waiting=tuple(int(moment) for moment in sweep.waiting),
+            waiting=tuple(
+                WaitingBuild(build=each.build.key, folder=each.build.folder, until=int(each.until))
+                for each in sweep.waiting
+            ),
             missing=sweep.missing,
         )
 

@@ -27,6 +27,7 @@ from lago_images.repository.records.log import EventKind
 from lago_images.repository.records.release import NO_COMMIT, PackageDiff
 from lago_images.repository.records.state import State
 from lago_images.repository.rendering.relatives import Relative
+from lago_images.specs.boot_check import boot_check
 
 _SHORT = 12
 _LABEL = 18
@@ -116,8 +117,8 @@ def list_(
         click.echo(document(listed))
     else:
         more = {"state": _state} if state != "current" else {}
-        more |= {"outdated": _outdated} if outdated else {}
-        more |= {"today": _today} if any(each.upstream for each in listed.images) else {}
+        more |= {"older here": _outdated} if outdated else {}
+        more |= {"a build today": _today} if any(each.upstream for each in listed.images) else {}
         for line in _list_lines(listed, more, time.time()):
             click.echo(line)
     finish(succeeded=not content.damaged_unaccepted)
@@ -334,12 +335,19 @@ def _facts(page: ImagePage, chosen: Revision, now: float) -> Iterator[tuple[str,
         yield "changes", _package_changes(page.name, chosen.revision, changes)
     if (found := chosen.recorded) and found.since is not None:
         yield "outdated", f"since {minute(found.since)}: {found.summary(_SHOWN)}"
-    yield "boot test", str(chosen.boot or "none")
+    yield "boot test", str(chosen.boot or _why_not_booted(page, chosen))
     if chosen.boot and chosen.boot.checks:
         yield "judged by it", ", ".join(chosen.boot.checks)
     if chosen.access:
         yield "log in", "; ".join(chosen.access.texts)
     yield "fingerprint", chosen.fingerprint
+
+
+def _why_not_booted(page: ImagePage, chosen: Revision) -> str:
+    """Return that there was no boot test, with the reason where its properties are at hand."""
+    # The page has the properties of its main revision.
+    reason = boot_check(page.properties).reason if chosen is page.main else ""
+    return f"none: {reason}" if reason else "none"
 
 
 def _package_changes(name: str, revision: int, changes: PackageDiff) -> str:
@@ -410,8 +418,9 @@ def _entry_lines(entry: LogEntry, width: int | None) -> Iterator[str]:
     if entry.reason:
         yield from wrapped(clean(f"    reason: {entry.reason}"), width, indent="      ")
     # An operator may withdraw from anywhere; of what is published the list has a commit, too.
+    what = "checked out" if entry.kind is EventKind.WITHDRAWN else "commit"
     if entry.commit != NO_COMMIT or entry.kind is not EventKind.WITHDRAWN:
-        yield from wrapped(clean(f"    commit: {_whole_commit(entry)}"), width, indent="      ")
+        yield from wrapped(clean(f"    {what}: {_whole_commit(entry)}"), width, indent="      ")
     if entry.run:
         yield clean(f"    run: {entry.run}")
 

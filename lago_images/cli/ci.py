@@ -144,7 +144,8 @@ def build(
     """Build chains on this host, into builds/ of the repository.
 
     The chains are those with the images that NAMEs mean, which may have * and ? as shells have
-    them, or those of --batch: one of the two is required. ci publish makes them public.
+    them, or those of --batch: one of the two is required. What is up to date is not built again,
+    even by its name: ci plan NAME --output FILE plans that. ci publish makes them public.
     """
     if bool(names) == bool(batch):
         raise click.UsageError("name what to build: either NAME… or --batch N/M")

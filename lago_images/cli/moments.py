@@ -14,8 +14,8 @@ def day(moment: float) -> str:
 
 
 def minute(moment: float) -> str:
-    """Return the minute of a moment, as ``2026-01-31 20:59``."""
-    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%d %H:%M")
+    """Return the minute of a moment, as ``2026-01-31 20:59Z``."""
+    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%d %H:%MZ")
 
 
 def age(moment: float, now: float) -> str:

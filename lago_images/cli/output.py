@@ -3,7 +3,7 @@
 import dataclasses
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from pathlib import Path
 
 import click
@@ -69,7 +69,8 @@ def build_and_publish(
 
     with advising(after_rebuild(workspace, plan)):
         ended = run(workspace, plan, state, show, outdated=outdated)
-    show_publication(console, ended.publication, say)
+    unbuilt = {each.name for each in ended.results if each.manifest is None}
+    show_publication(console, ended.publication, say, told=unbuilt)
     if not (ended.results or ended.publication.outcomes):
         say("nothing to build")
     images = image_reports(workspace.store, plan, ended.results, ended.publication, state)
@@ -181,6 +182,8 @@ def _changes(changes: Changes | None) -> str:
         size = "same size"
     if changes.added is None:
         return size
+    if not (changes.added or changes.removed or changes.upgraded):
+        return f"same packages, {size}"
     return f"packages +{changes.added} -{changes.removed} ~{changes.upgraded}, {size}"
 
 
@@ -242,20 +245,32 @@ def _phase_time(result: Result, phase: Phase) -> str:
 
 
 def show_results(console: Console, results: Sequence[Result], say: Callable[[str], None]) -> None:
-    """Show the result of each build, failures first, with their last lines and their log."""
-    # What was not tried stands on what failed, which is therefore printed before it.
-    order = sorted(results, key=lambda result: (result.ok, bool(result.skipped)))
+    """Show the result of each build, failures first, with their last lines and their log.
+
+    What was not tried was told when its base failed, and is in the table of the run's end. Of a
+    single failure only the last lines are shown: that it failed was told when it did.
+    """
+    order = sorted(results, key=lambda result: result.ok)
+    is_alone = sum(not (each.ok or each.skipped) for each in results) == 1
     for result in order:
         if result.manifest is not None:
             size = human_size(result.manifest.disk.compressed_size)
             say(f"{result.name}: built in {result.seconds:.0f} s, {size}")
         elif result.skipped:
-            console.error(f"{result.name}: not built, because {result.skipped} failed")
+            continue
+        elif is_alone:
+            if result.tail:
+                console.info(f"{result.name}: the last lines before it failed:")
+            _show_tail(console, result)
         else:
             console.error(result.failure)
-            for line in result.tail:
-                console.output(f"  | {line}")
+            _show_tail(console, result)
             _show_log(console, result)
+
+
+def _show_tail(console: Console, result: Result) -> None:
+    for line in result.tail:
+        console.output(f"  | {line}")
 
 
 def _finding(finding: Finding) -> str:
@@ -268,12 +283,19 @@ def _show_log(console: Console, result: Result) -> None:
 
 
 def show_publication(
-    console: Console, publication: PublicationOutcome, say: Callable[[str], None]
+    console: Console,
+    publication: PublicationOutcome,
+    say: Callable[[str], None],
+    *,
+    told: Container[str] = (),
 ) -> None:
-    """Show the release of each image, and the problems of the published files."""
+    """Show the release of each image, and the problems of the published files.
+
+    ``told`` are the images of which it was told just now that they have no build.
+    """
     for name, outcome in publication.outcomes.items():
         say(f"{name}: {outcome.verdict} revision {outcome.release.revision}")
-    for name in publication.missing:
+    for name in (each for each in publication.missing if each not in told):
         # Who was told just now why its build failed has to mend that first.
         build = f": lago-images ci rebuild {name} makes one and publishes it"
         how = "" if name in publication.unbuilt else build

@@ -177,11 +177,13 @@ def gc(invocation: Invocation, apply: bool, form: str) -> None:
         finish(succeeded=False)
     _show_sweep(planned, apply=apply)
     if planned.waiting:
-        first, last = day(planned.waiting[0]), day(planned.waiting[-1])
+        first, last = day(planned.waiting[0].until), day(planned.waiting[-1].until)
         tell(
-            f"waiting: {len(planned.waiting)} builds, for the end of their grace period: "
+            f"waiting: {counted(len(planned.waiting), 'build')}, for the end of the grace period: "
             f"the first on {first}, the last on {last}"
         )
+        for each in planned.waiting:
+            invocation.console.detail(f"waiting: {each.build.folder}: until {day(each.until)}")
     if not apply and not planned.is_empty:
         how = invocation.completed("lago-images repo gc --apply")
         invocation.console.info(f"nothing was removed: {how} does it")

@@ -19,6 +19,7 @@ from lago_images.host.process import Runner
 UDEV_RULE = 'KERNEL=="kvm", GROUP="kvm", MODE="0666", OPTIONS+="static_node=kvm"'
 # Seconds. A guest that hangs on a broken KVM never ends.
 LIMIT = 3.0
+_DOING = "starting a guest by KVM"
 _DEVICE = Path("/dev/kvm")
 
 
@@ -114,8 +115,8 @@ def hint(accel: Acceleration) -> str:
     if "is not installed" in accel.why:
         return "apt-get install qemu-system-x86 (qemu-system-arm on aarch64)"
     return (
-        "use a host with hardware virtualisation, or do without: emulation without KVM (TCG) "
-        "works, several times slower"
+        "use a host whose processor and hypervisor give it hardware virtualisation; "
+        "docs/without-kvm.md tells what is slower without"
     )
 
 
@@ -137,12 +138,12 @@ def _run(runner: Runner, guest: _CountingGuest, accel: str) -> str:
         ]  # fmt: skip
         try:
             # A QEMU that crashes may leave its memory where it runs: not among somebody's specs.
-            runner.run(argv, cwd=Path(folder), timeout=LIMIT, doing="proving that KVM works")
+            runner.run(argv, cwd=Path(folder), timeout=LIMIT, doing=_DOING)
             code, reason = 0, ""
         except ToolMissingError as error:
             return error.message
         except CommandError as error:
             # isa-debug-exit cannot end QEMU with 0, so a success comes as a failure here.
             code = error.returncode
-            reason = error.last_words.removeprefix(f"{guest.program}: ")
-    return "" if code == guest.exit_code else f"a guest that only counts fails: {reason}"
+            reason = error.last_words.removeprefix(f"{_DOING}: ").removeprefix(f"{guest.program}: ")
+    return "" if code == guest.exit_code else f"a small guest did not run on it: {reason}"

@@ -52,7 +52,9 @@ def build_only(workspace: Workspace, name: str) -> tuple[Plan, list[Result]]:
     while name in planned and planned[name].action is Action.BUILD:
         names.append(name)
         name = planned[name].base.removeprefix("layer:")
-    workspace.console.info("nothing is published: what is uploaded goes to a folder here")
+    workspace.console.info(
+        "nothing is published: the build goes to a folder that is removed at the end"
+    )
     return decided, build(workspace, decided, names, goal=goal)
 
 

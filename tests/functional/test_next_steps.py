@@ -191,7 +191,7 @@ def test_gc_reports_what_waits_for_the_grace_period_and_until_when(repo):
     assert "to delete: 0 builds, 0 B" in ran.out
     day = r"\d{4}-\d\d-\d\d"
     assert re.search(
-        rf"^waiting: 1 builds, .*: the first on {day}, the last on {day}$", ran.out, re.MULTILINE
+        rf"^waiting: 1 build, .*: the first on {day}, the last on {day}$", ran.out, re.MULTILINE
     )
     assert len(repo.run("repo", "gc", "--format", "json").json()["waiting"]) == 1
 
@@ -345,8 +345,11 @@ def test_after_a_build_that_failed_nobody_is_told_to_build_again(repo):
     repo.spec("layer", "layer:one")
     ran = repo.run("build")
     assert ran.code == 1, ran.err
-    assert "one: not published: its build failed\n" in ran.err
-    assert "layer: not published: its base one failed\n" in ran.err
+    assert "not published:" not in ran.err
+    assert "layer: not built, because its base one failed\n" in ran.err
+    # When it fails, and at the end: between them are the last lines of its log alone.
+    assert ran.err.count("\none: failed while") == 1
+    assert ran.err.count("\nfirst failure: one: failed while") == 1
     assert "ci rebuild one" not in ran.err
 
 

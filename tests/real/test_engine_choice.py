@@ -98,7 +98,7 @@ def test_a_host_that_refuses_namespaces_builds_in_the_appliance(host, program, t
     assert done.prepared == host.done
     assert done.engine.name == rules.APPLIANCE
     assert done.engine.why.startswith(why)
-    assert f"engine appliance ({why}" in (host.folder / "log").read_text()
+    assert f"its commands run in the appliance ({why}" in (host.folder / "log").read_text()
     refuse(host, why)
 
 
@@ -187,14 +187,14 @@ def test_what_fails_in_both_engines_is_told_by_what_failed_first(
 @pytest.mark.parametrize(
     ("chosen", "why"),
     [
-        (rules.AUTO, "nothing of its base, commands, disk or this host is against it"),
+        (rules.AUTO, "base, commands, disk and host allow it"),
         (rules.NAMESPACE, "engine = namespace"),
     ],
 )
 def test_namespaces_are_told_of_with_the_reason(host, monkeypatch, chosen, why):
     monkeypatch.setattr(engine, "in_namespaces", lambda *_args: host.done)
     assert host.customise(chosen).engine == EngineRecord(name=rules.NAMESPACE, why=why)
-    assert f"engine namespace ({why})" in (host.folder / "log").read_text()
+    assert f"its commands ran in namespaces ({why})" in (host.folder / "log").read_text()
 
 
 def test_a_strangers_pull_request_is_for_the_appliance(host):

@@ -25,7 +25,7 @@ VARIES: tuple[tuple[str, str], ...] = (
     (r"\b[0-9a-f]{64}\b", "SHA256"),
     (r"\b[0-9a-f]{12,40}\b", "COMMIT"),
     (r"\b\d{8}T\d{6}Z-[0-9a-f]{8}-[0-9a-f]{8}\b", "BUILD"),
-    (r"\b\d{4}-\d\d-\d\d( \d\d:\d\d)?", "DATE"),
+    (r"\b\d{4}-\d\d-\d\d( \d\d:\d\dZ?)?", "DATE"),
     (r"\b\d+(\.\d+)? ([KMGT]i)?B\b", "SIZE"),
     (r"\b\d+(\.\d+)? (s|min|seconds|minutes?)\b", "TIME"),
     (r"\b\d+ packages\b", "NUMBER packages"),

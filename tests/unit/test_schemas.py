@@ -82,7 +82,7 @@ SWEEP = retention.Sweep(
     delete=(REMOVED,),
     abort=(Unfinished(key="builds/x", upload_id="1", begun=1.5),),
     forget=("releases/x",),
-    waiting=(1.5,),
+    waiting=(retention.Waiting(build=manifest().key.staging, until=1.5),),
 )
 TIMED = replace(
     built("c"),

@@ -23,7 +23,9 @@ from lago_images.specs.model import BaseKind, Spec
 _LARGEST_SCRIPT = 2**20
 # Why namespaces were taken.
 _CHOSEN = f"engine = {rules.NAMESPACE}"
-_NOTHING_AGAINST = "nothing of its base, commands, disk or this host is against it"
+_NOTHING_AGAINST = "base, commands, disk and host allow it"
+# Of namespaces it is told when all succeeded, of the appliance before.
+_PLACES = {rules.NAMESPACE: "ran in namespaces", rules.APPLIANCE: "run in the appliance"}
 # Lines of each engine's output that are shown where both failed.
 _SHOWN = 12
 
@@ -128,7 +130,7 @@ def _reader(root: Path) -> Callable[[str], str]:
 
 def _told(spec: Spec, context: Context, runner: Runner, name: str, why: str) -> EngineRecord:
     """Return the record of an engine, which the console and the log are told of."""
-    line = f"{spec.name}: engine {name} ({why})"
+    line = f"{spec.name}: its commands {_PLACES[name]} ({why})"
     context.console.info(line)
     runner.note(line)
     return EngineRecord(name=name, why=why)

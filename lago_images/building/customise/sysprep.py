@@ -22,6 +22,7 @@ from lago_images.building.customise.versions import refuse_commands
 from lago_images.building.model import Context
 from lago_images.building.reservations import watched
 from lago_images.building.scratch import refuse_noexec
+from lago_images.console import counted
 from lago_images.errors import BuildError, CommandError
 from lago_images.host.kvm import Acceleration
 from lago_images.host.process import Runner, missing, search_path
@@ -150,7 +151,7 @@ def customise(
         BuildError: A command failed in the guest; names the spec's line where it is known.
         HostError: The disk's folder has no room left, or runs no programs.
     """
-    context.console.info(f"{spec.name}: customising ({len(spec.operations)} commands)")
+    context.console.info(f"{spec.name}: customising ({counted(len(spec.operations), 'command')})")
     folder = workdir / "customise"
     inputs, answer, finish = (folder / name for name in ("inputs", "answer", "finish.sh"))
     folder.mkdir()

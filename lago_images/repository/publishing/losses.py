@@ -60,7 +60,7 @@ def look_at_losses(
         if not revisions or any(_has(lost.key, number) for number in revisions)
     ]
     if not chosen:
-        raise UsageError(f"no record of {image} is lost that nobody has accepted", hint=_VERIFY)
+        raise UsageError(f"{image} has no lost record that is still to be accepted", hint=_VERIFY)
     return tuple(chosen)
 
 

@@ -94,6 +94,14 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Waiting:
+    """A build's folder that may be removed when its grace period is over; seconds of the epoch."""
+
+    build: BuildFolder
+    until: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Sweep:
     """The builds that are to be removed.
 
@@ -104,8 +112,7 @@ class Sweep:
         forget: Records that nothing rests on any more: of the retirement of copies that were
             deleted and that no release names, and of what is outdated in revisions that can not
             be offered again.
-        waiting: When each folder may be removed that is kept by the grace period alone, in order;
-            seconds since the epoch.
+        waiting: The folders that only the grace period keeps, in the order in which they may go.
         missing: Releases that are lost: what they named or withdrew is not known, so nothing goes.
     """
 
@@ -113,7 +120,7 @@ class Sweep:
     delete: tuple[Step, ...]
     abort: tuple[Unfinished, ...]
     forget: tuple[str, ...]
-    waiting: tuple[float, ...] = ()
+    waiting: tuple[Waiting, ...] = ()
     missing: tuple[Gap, ...] = ()
 
     @property
@@ -154,7 +161,12 @@ def plan(state: State, unfinished: Iterable[Unfinished], retention: Retention, n
             ),
             *_past(state, before),
         ),
-        waiting=tuple(sorted(_waiting(state, copies, staged, retention, now))),
+        waiting=tuple(
+            sorted(
+                _waiting(state, copies, staged, retention, now),
+                key=lambda each: (each.until, each.build.folder),
+            )
+        ),
     )
 
 
@@ -181,18 +193,18 @@ def _ended(state: State, key: ReleaseKey) -> float:
 
 def _waiting(
     state: State, copies: Folders, staged: Folders, retention: Retention, now: float
-) -> Iterator[float]:
-    """Find when what is staged or retired becomes older than the grace period."""
+) -> Iterator[Waiting]:
+    """Find what is staged or retired and becomes older than the grace period."""
     waiting = {manifest.key.staging for manifest in state.unreleased()}
     for folder, objects in staged.items():
         run = LONGEST_RUN if folder in waiting else 0
         due = max(stat.modified for stat in objects) + retention.grace + run
         if due >= now:
-            yield due
+            yield Waiting(build=folder, until=due)
     for copy in copies.keys() & state.retired:
         due = state.objects[copy.retirement].modified + retention.grace
         if due >= now:
-            yield due
+            yield Waiting(build=copy, until=due)
 
 
 def _copies(

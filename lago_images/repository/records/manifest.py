@@ -134,7 +134,7 @@ class BootTest:
         boots = [f"{name} {seconds:.0f} s" for name, seconds in sorted(self.firmware.items())]
         boots = boots or [f"{self.seconds:.0f} s"]
         if self.again is not None:
-            boots.append(f"again {self.again:.0f} s")
+            boots.append(f"second boot {self.again:.0f} s")
         return self._told(boots)
 
     @property

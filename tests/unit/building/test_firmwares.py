@@ -50,4 +50,4 @@ def test_a_record_says_its_boots_in_few_words():
     assert str(booted(uefi=50.4, bios=30.0)) == "bios 30 s, uefi 50 s (kvm)"
     assert str(BootTest(seconds=31.4, accel="tcg")) == "31 s (TCG: emulation without KVM)"
     again = replace(booted(bios=30.0), again=12.2)
-    assert str(again) == "bios 30 s, again 12 s (kvm)"
+    assert str(again) == "bios 30 s, second boot 12 s (kvm)"

@@ -67,15 +67,26 @@ def show_end(console, store, results, publication, before):
     show_first_failure(console, images, results, publication.findings)
 
 
-def test_failures_are_printed_first_and_their_layers_next(console, capsys):
-    show_results(console, [built("a"), skipped("c", "b"), failed("b")], click.echo)
+def test_failures_are_printed_first(console, capsys):
+    results = [built("a"), skipped("c", "b"), failed("b"), failed("d")]
+    show_results(console, results, click.echo)
     assert lines(console) == [
         "b: failed while customising: E: Unable to locate package nfs-kernel-sever",
         "  | the last line",
         "b: log: logs/b.log",
-        "c: not built, because b failed",
+        "d: failed while customising: E: Unable to locate package nfs-kernel-sever",
+        "  | the last line",
+        "d: log: logs/d.log",
     ]
     assert capsys.readouterr().out.startswith("a: built in 61 s")
+
+
+def test_a_single_failure_was_told_when_it_failed_and_its_last_lines_follow(console):
+    show_results(console, [skipped("c", "b"), failed("b")], click.echo)
+    assert lines(console) == [
+        "b: the last lines before it failed:",
+        "  | the last line",
+    ]
 
 
 def test_a_run_ends_with_one_row_per_image_and_the_first_failure(console, tmp_path):

@@ -49,6 +49,7 @@ from lago_images.building.model import Context
 from lago_images.building.reservations import watched
 from lago_images.building.scratch import private, refuse_noexec
 from lago_images.building.superblocks import forget_writes
+from lago_images.console import counted
 from lago_images.errors import BuildError, CommandError, HostError
 from lago_images.host.process import PIPE, Runner, child_environment, search_path
 from lago_images.host.redaction import environment_for
@@ -323,7 +324,9 @@ def _run(job: _Job, root: Root, owner: _Owner, given: int) -> sysprep.Reply:
     argv = sandbox.command(root.disk_size, _esp(root))
     name = job.spec.name
     bounds = Bounds(root.disk_size + given, job.folder, job.held, job.runner)
-    job.context.console.info(f"{name}: customising ({len(job.spec.operations)} commands)")
+    job.context.console.info(
+        f"{name}: customising ({counted(len(job.spec.operations), 'command')})"
+    )
     try:
         with watched(runner, job.folder.parent, f"customising {name}", free=bounds.free) as safe:
             sysprep.run(job.spec, argv, job.folder, job.context, safe, {})

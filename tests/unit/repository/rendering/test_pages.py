@@ -205,7 +205,7 @@ def test_the_list_names_what_an_image_booted_with_and_its_page_the_seconds(store
     page = catalogue(store)
     assert "booted</span>: bios, uefi (kvm)<" in page
     assert "booted</span>: kvm<" in page
-    assert "bios 8 s, uefi 9 s, again 8 s (kvm)" in page_of(read(store))
+    assert "bios 8 s, uefi 9 s, second boot 8 s (kvm)" in page_of(read(store))
 
 
 def test_the_list_has_aliases_and_notes_and_says_what_to_check_with(store):
@@ -239,7 +239,7 @@ def test_a_page_lists_what_the_boot_test_judged(store):
     boot = BootTest(seconds=9.0, accel="kvm", firmware={"bios": 9.0}, again=8.0, checks=checks)
     publish_by_hand(store, replace(manifest(build_id="b1"), boot=boot))
     page = page_of(read(store))
-    assert "bios 9 s, again 8 s (kvm)<small>network, second &lt;boot&gt;</small>" in page
+    assert "bios 9 s, second boot 8 s (kvm)<small>network, second &lt;boot&gt;</small>" in page
 
 
 def test_bases_and_layers_are_linked_both_ways(store):
