@@ -3,8 +3,12 @@
 import ast
 import dataclasses
 import json
+import os
 import re
 import shlex
+import subprocess
+import sys
+import textwrap
 import tomllib
 from pathlib import Path
 
@@ -15,7 +19,7 @@ from click.testing import CliRunner
 from lago_images.cli import main
 from lago_images.repository.rendering.site import DEFAULT_NAME
 from lago_images.settings import CHOICES, Settings, load
-from tests.support.specs import SpecsRepo
+from tests.support.specs import IDENTITY, SpecsRepo
 from tests.tools import need
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -190,6 +194,43 @@ def test_the_readmes_s3_commands_publish(ceph20, tmp_path):
     assert "catalogue: https://images.example.org/index.html" in first.err
     second = repo.run(*words)
     assert (second.code, second.out) == (0, "nothing to build\n"), second.err
+
+
+def block_with(document, words):
+    """The fenced block of a document that has the words, without its indentation."""
+    blocks = re.findall(r"^( *)```sh\n(.*?)^ *```$", document.read_text(), re.MULTILINE | re.DOTALL)
+    (found,) = (textwrap.dedent(text) for _, text in blocks if words in text)
+    return found
+
+
+def bash(folder, script):
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environ = {**os.environ, **IDENTITY, "PATH": path}
+    subprocess.run(["bash", "-ec", script], cwd=folder, env=environ, check=True)
+
+
+def test_the_readmes_first_steps_lead_to_an_image_to_build(tmp_path):
+    """All but the doctor, whose answer is the host's, and the build, which others try."""
+    need("git")
+    block = block_with(ROOT / "README.md", "lago-images init").splitlines()
+    heads = [" ".join(line.split()[:2]) for line in block]
+    assert (heads[0], heads[-2:]) == (
+        "lago-images doctor",
+        ["lago-images build", "lago-images serve"],
+    )
+    bash(tmp_path, "\n".join(block[1:-2]))
+    ran = SpecsRepo(root=tmp_path / "my-images").run("ci", "plan")
+    assert (ran.code, "1 to build in 1 chain" in ran.out, ran.err) == (0, True, "")
+
+
+def test_the_loop_over_a_folder_of_disks_writes_specs_without_problems(tmp_path):
+    need("git")
+    repo = SpecsRepo.create(tmp_path)
+    for name in ("one", "two-2.1"):
+        repo.disk(f"disks/{name}.qcow2")
+    bash(tmp_path, block_with(ROOT / "docs/moving.md", "base=simple:$disk"))
+    ran = repo.run("lint")
+    assert (ran.code, ran.out + ran.err) == (0, "2 specs: no problems\n")
 
 
 def test_every_test_that_the_threat_model_names_exists():
