@@ -188,7 +188,8 @@ def _settings() -> Iterator[str]:
     yield from ("# Settings", "")
     yield (
         f"In `{settings.FILE}` beside `image-specs/`. The environment wins over the file, and "
-        "options win over both."
+        "options win over both. A path in the file or the environment starts at the file's folder, "
+        "one on the command line where you are."
     )
     yield ""
     told = _attributes(settings.Settings)
