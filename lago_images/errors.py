@@ -27,7 +27,7 @@ class Error(Exception):
 
 
 class UsageError(Error):
-    """The command was called in a way that cannot work, such as with a name that is none."""
+    """The command was called in a way that cannot work, such as with an unknown name."""
 
     exit_code = 2
 
@@ -53,7 +53,7 @@ class Problem:
 
 
 class ProblemsError(UsageError):
-    """All problems of all files, found in one go."""
+    """Something in a file is wrong; all problems of all files are told at once."""
 
     def __init__(self, problems: Sequence[Problem], *, hint: str | None = None) -> None:
         self.problems = tuple(sorted(set(problems), key=lambda p: (p.path, p.line or 0, p.what)))
@@ -61,11 +61,11 @@ class ProblemsError(UsageError):
 
 
 class SpecError(ProblemsError):
-    """Specs that are wrong."""
+    """Specs are wrong; all their problems are told at once."""
 
 
 class SettingsError(ProblemsError):
-    """Settings that are wrong."""
+    """Settings are wrong; all their problems are told at once."""
 
 
 class GitError(Error):
@@ -109,7 +109,10 @@ class HostError(Error):
 
 
 class BuildError(Error):
-    """An image could not be built; ``tail`` holds the last lines of what failed, if known."""
+    """An image could not be built.
+
+    ``tail`` holds the last lines of what failed, if known.
+    """
 
     def __init__(self, message: str, *, tail: Sequence[str] = (), hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
@@ -117,7 +120,10 @@ class BuildError(Error):
 
 
 class BootError(BuildError):
-    """An image was built and does not boot; ``tail`` holds the console's last lines."""
+    """An image was built and does not pass its boot test.
+
+    ``tail`` holds the console's last lines.
+    """
 
 
 class StorageError(Error):
@@ -125,7 +131,7 @@ class StorageError(Error):
 
 
 class NotFoundError(StorageError):
-    """The object is missing: the store answered 404, and nothing weaker counts."""
+    """An object is missing: the store answered 404, and nothing weaker counts."""
 
 
 class UnreadableError(StorageError):
@@ -145,7 +151,7 @@ class UnsafeStoreError(StorageError):
 
 
 class KeylessError(StorageError):
-    """The store refuses this to who has no credentials."""
+    """The store refuses this without credentials."""
 
 
 class RepositoryError(Error):

@@ -51,27 +51,33 @@ class Settings:
         name: The repository's name, as lago and the catalogue show it; ``test`` where it is empty.
         base_url: The URL where clients find the repository. Where it is empty, a directory's is
             ``http://127.0.0.1:8181``, where ``serve`` listens; a bucket must have one.
-        signing_key: ``file:PATH`` (or a bare path), ``env:VARIABLE`` or ``agent:FINGERPRINT``.
-        single_writer: Allow a store that does not support conditional writes.
-        promote: Release what a pull request built (``same-repository``), only what GitHub attests
-            that the pinned workflow built (``attested``), or ``never``.
-        branch: The branch that is published; empty for the CI's, else the remote's default.
-        specs: The folder of the specs, without empty and ``.`` parts.
-        jobs: How many chains are built side by side.
+        signing_key: ``file:PATH`` (or a bare path), ``env:VARIABLE`` or ``agent:FINGERPRINT``;
+            several with commas between them while a key is changed.
+        single_writer: Allow a store that does not support conditional writes, where nobody else
+            writes at the same time.
+        promote: Release what a pull request built, if nothing has changed since: all of it
+            (``same-repository``), which believes everybody who may push a branch; only what GitHub
+            attests that the pinned workflow built (``attested``); or ``never``.
+        branch: The branch that is published; empty for the CI's, else the remote's default. What a
+            force-push took from it is built again.
+        specs: The folder of the specs, inside the repository.
+        jobs: How many chains are built side by side, as far as there is disk space for them.
         boot_timeout: Seconds a boot test may take with KVM; four times that without.
         require_kvm: Refuse to build without working KVM.
         network: True if commands in images, and tests that ask for it, may use the network, and
-            template sources are asked.
+            template sources on the network are asked.
         compression_level: 0 to 9: about the size of xz's preset, or less.
         publish_also: The forms that each disk is published in beside the xz: ``qcow2``, a disk that
-            is used as it is downloaded. A list in the file; with commas in the environment.
+            is used as it is downloaded. A list in the file; with commas in the environment, where
+            ``none`` takes back what the file says.
         engine: What a spec's commands run in: ``auto`` for namespaces where they are safe and mean
             the same, else the appliance; ``namespace`` or ``appliance`` for that alone.
         template_sources: For ``libguestfs:`` bases; none means virt-builder's own.
         keep_revisions: How many revisions of an image ``repo gc`` keeps at least; 1 means 2, so
             that there is one to go back to.
         keep_days: For how many days ``repo gc`` keeps every revision.
-        grace_days: For how many days ``repo gc`` touches nothing that is new.
+        grace_days: For how many days ``repo gc`` touches nothing that is new, and a build of a
+            pull request may be released.
         folder: The settings file's folder, that paths are relative to; the file may be missing.
         origins: By name, the variable or option that set it; the others are the file's.
         lines: By name, the line of the file that sets it.

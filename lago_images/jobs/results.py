@@ -41,7 +41,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Results:
-    """Hold a file of results."""
+    """The results of builds, as one run of ``ci build`` had them."""
 
     SCHEMA: ClassVar[int] = 1
     WHAT: ClassVar[str] = "a file of results"

@@ -129,7 +129,7 @@ _ARE_MIRRORS = "http or https URLs without a password, with blanks between"
 
 KNOWN: Mapping[str, Rule] = MappingProxyType(
     {
-        "aliases": Rule(_all(NAME), "names with blanks between them"),
+        "aliases": Rule(_all(NAME), "names with commas or blanks between them"),
         "arch": Rule(ARCHITECTURES.__contains__, "one of " + ", ".join(sorted(ARCHITECTURES))),
         "base": Rule(bool, "libguestfs:…, layer:…, simple:… or bootstrap:…"),
         "base-checksum": _pattern(r"sha256:[0-9a-f]{64}", "sha256: and 64 hexadecimal digits"),
@@ -140,7 +140,7 @@ KNOWN: Mapping[str, Rule] = MappingProxyType(
         "cloud-init": _pattern("yes|no", "yes or no"),
         "distro": _pattern(_WORD, _IS_WORD),
         "expand": _pattern(_DEVICE, _IS_DEVICE),
-        "firmware": Rule(_is_firmwares, "bios, uefi, or both with a blank between"),
+        "firmware": Rule(_is_firmwares, "bios, uefi, or both with a comma or blank between"),
         "hidden": _pattern("true|false", "true or false"),
         "lvexpand": _pattern(_DEVICE, _IS_DEVICE),
         "mirror": Rule(_is_mirrors, _ARE_MIRRORS),

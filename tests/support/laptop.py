@@ -8,7 +8,7 @@ from pathlib import Path
 from tests.support import tutorial
 
 TUTORIAL = Path(__file__).parents[2] / "docs/tutorial.md"
-# What cannot be done here: the first as it is another's machine, the second before a release.
+# What cannot be done here: the first as it is another's machine, the second without a network.
 ELSEWHERE = {
     command: "the project is installed already, and its host set up"
     for command in tutorial.commands(TUTORIAL)

@@ -20,10 +20,10 @@ from lago_images.specs.properties import BOOTSTRAP_ONLY, KNOWN, REQUIRED
 from lago_images.storage.directory.files import PRIVATE
 from lago_images.storage.s3.probe import FOLDER as PROBE
 from lago_images.storage.s3.safety import MEMORY
-from tests.support.schemas import DOCUMENTS, PRINTED_BY
+from tests.support.schemas import DOCUMENTS, PRINTED_BY, in_json
 
 FOLDER = Path(__file__).parents[2] / "docs/reference"
-_NOTE = "This page is made of the code: `python -m tests.support.reference`."
+_NOTE = "*For contributors: this page is made of the code, by `python -m tests.support.reference`.*"
 _READS = {
     Reads.NOTHING: "",
     Reads.FILE: "the file",
@@ -39,6 +39,13 @@ _FILES = {
     "metadata": "lago's: the spec's properties",
     "manifest": "our record of the build",
     "log": "the build's log",
+}
+_MORE = {
+    "signing-key": "See [signing](../signing.md).",
+    "promote": "See [whose builds are released](../ci.md#whose-builds-are-released).",
+    "compression-level": "See [what it costs](../benchmarks.md#compression).",
+    "publish-also": "See [plain disks](../plain-disks.md).",
+    "engine": "See [what commands run in](../specs.md#what-commands-run-in).",
 }
 _STATE = {
     layout.PUBLISHED: "the last published commit",
@@ -60,7 +67,7 @@ def pages() -> dict[str, str]:
         "schemas": _schemas(),
         "layout": _layout(),
     }
-    return {f"{name}.md": "\n".join(lines) + "\n" for name, lines in made.items()}
+    return {f"{name}.md": "\n".join((*lines, "", _NOTE)) + "\n" for name, lines in made.items()}
 
 
 def _table(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> Iterator[str]:
@@ -79,7 +86,7 @@ def _plain(text: str) -> str:
 
 
 def _commands() -> Iterator[str]:
-    yield from ("# Commands", "", _NOTE, "")
+    yield from ("# Commands", "")
     yield (
         "Every command takes the options that are named here first. "
         "`--help` shows the same, and so do the man pages."
@@ -142,7 +149,7 @@ def _options(
 
 
 def _specs() -> Iterator[str]:
-    yield from ("# Properties and commands of specs", "", _NOTE, "")
+    yield from ("# Properties and commands of specs", "")
     yield "[Writing a spec](../specs.md) says what each is for."
     yield from ("", "## Properties", "")
     rows = []
@@ -178,10 +185,11 @@ def _specs() -> Iterator[str]:
 
 
 def _settings() -> Iterator[str]:
-    yield from ("# Settings", "", _NOTE, "")
+    yield from ("# Settings", "")
     yield (
         f"In `{settings.FILE}` beside `image-specs/`. The environment wins over the file, and "
-        "options win over both."
+        "options win over both. A path in the file or the environment starts at the file's folder, "
+        "one on the command line where you are."
     )
     yield ""
     told = _attributes(settings.Settings)
@@ -200,7 +208,13 @@ def _settings() -> Iterator[str]:
                 f"`{name}`",
                 f"`{settings.PREFIX}{field.name.upper()}`",
                 f"`{shown}`" if shown else "",
-                " ".join([told[field.name], *(f"{bound.capitalize()}." for bound in bounds)]),
+                " ".join(
+                    [
+                        told[field.name],
+                        *(f"{bound.capitalize()}." for bound in bounds),
+                        _MORE.get(name, ""),
+                    ]
+                ),
             )
         )
     yield from _table(("setting", "variable", "default", "is"), rows)
@@ -223,7 +237,7 @@ def _attributes(kind: type) -> dict[str, str]:
 
 
 def _exit_codes() -> Iterator[str]:
-    yield from ("# Exit codes", "", _NOTE, "")
+    yield from ("# Exit codes", "")
     yield from _table(("code", "means"), [(f"`{code}`", meaning) for code, meaning in EXITS])
     yield from (
         "",
@@ -235,7 +249,7 @@ def _exit_codes() -> Iterator[str]:
     kinds = [
         kind
         for _, kind in inspect.getmembers(errors, inspect.isclass)
-        if issubclass(kind, errors.Error) and kind is not errors.Error
+        if issubclass(kind, errors.Error) and kind not in {errors.Error, errors.ProblemsError}
     ]
     kinds.sort(key=lambda kind: (kind.exit_code, kind.__name__))
     rows = [
@@ -246,16 +260,16 @@ def _exit_codes() -> Iterator[str]:
     yield from (
         "",
         (
-            "A name that is none, of a spec or of an image that was never published, is `2` to "
-            "every command, with the names that are near. A pattern that no spec has is `2`, too. "
-            "A pattern, `--arch` or `--state` that leaves nothing of `repo list` is `0`: it is a "
-            "choice of what is shown."
+            "The name of no spec, or of an image that was never published, is `2` to every "
+            "command, which names those that are near. A pattern that no spec matches is `2`, too. "
+            "A pattern, `--arch` or `--state` of `repo list` that nothing matches is `0`: it only "
+            "chooses what is shown."
         ),
     )
 
 
 def _schemas() -> Iterator[str]:
-    yield from ("# JSON documents", "", _NOTE, "")
+    yield from ("# JSON documents", "")
     yield (
         "Each document has `schema`, the number of its form: what has another number is another "
         "document. The schemas are JSON Schema 2020-12, here and in the package "
@@ -270,7 +284,7 @@ def _schemas() -> Iterator[str]:
         (
             f"[{name}](../schemas/{name}.schema.json)",
             str(kind.SCHEMA),
-            _plain((inspect.getdoc(kind) or "").partition("\n\n")[0]),
+            in_json(_plain((inspect.getdoc(kind) or "").partition("\n\n")[0])),
             ", ".join(printed.get(name, ["a file"])),
         )
         for name, kind in DOCUMENTS.items()
@@ -283,7 +297,7 @@ def _anchor(heading: str) -> str:
 
 
 def _layout() -> Iterator[str]:
-    yield from ("# Layout of a repository", "", _NOTE, "")
+    yield from ("# Layout of a repository", "")
     yield "The same in a bucket and in a directory."
     key = layout.BuildKey(name="NAME", arch="ARCH", build_id="BUILD")
     for title, folder, about in (

@@ -4,6 +4,7 @@
 """
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,9 @@ def validator(name: str) -> Draft202012Validator:
 def described(kind: type) -> dict[str, Any]:
     """The schema of a document, with what the reader checks beside its fields' types."""
     found = msgspec.json.schema(kind)
+    for about in found["$defs"].values():
+        if "description" in about:
+            about["description"] = in_json(about["description"])
     with_number = {each.__name__: each.SCHEMA for each in DOCUMENTS.values()}
     for name, about in found["$defs"].items():
         if "properties" in about:
@@ -120,6 +124,11 @@ def described(kind: type) -> dict[str, Any]:
             about["properties"] = {"schema": {"const": with_number[name]}, **about["properties"]}
             about["required"] = ["schema", *about["required"]]
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **found}
+
+
+def in_json(text: str) -> str:
+    """A docstring's text in the words of JSON."""
+    return re.sub(r"\bNone\b", "null", text)
 
 
 def rendered(kind: type) -> str:

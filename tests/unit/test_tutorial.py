@@ -26,7 +26,8 @@ not run
 
 def test_the_page_names_the_commands_that_its_test_does_not_run():
     left = {shlex.join(shlex.split(each)[:3]) for each in laptop.ELSEWHERE}
-    assert left == {"sudo apt-get install", "pipx install lago-images"}
+    source = "git+https://github.com/lago-project/lago-images"
+    assert left == {"sudo apt-get install", f"pipx install {source}"}
     assert "`apt-get install` and `pipx install`" in beginning(laptop.TUTORIAL)
 
 

@@ -28,7 +28,7 @@ from lago_images.repository.records.release import Released
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AcceptedLoss:
-    """Accept that the records of some revisions of an image are lost.
+    """The acceptance that the records of some revisions of an image are lost.
 
     Attributes:
         first: The first of the revisions.

@@ -170,8 +170,9 @@ class EngineRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
-    """Record one build: ``created`` in seconds since the epoch, ``seconds`` is how long it took.
+    """The record of one build.
 
+    ``created`` is in seconds since the epoch, ``seconds`` is how long it took.
     ``properties`` are the spec's; ``boot`` is None where the spec says ``boot-test=no: REASON``.
     ``engine`` is None where no command ran, and in older manifests.
     ``also`` has the disk's other forms, by the name that ``publish-also`` has for each.

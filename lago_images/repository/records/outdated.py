@@ -98,7 +98,7 @@ class FoundUpstream:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outdated:
-    """Record what a build of a revision's spec would get from outside that it has otherwise.
+    """The record of what a build of a revision would get anew from outside.
 
     Attributes:
         revision: That was current when this was found.

@@ -175,7 +175,7 @@ class PackageDiff(PackageLines):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Release:
-    """Record one revision of one image.
+    """The record of one revision of one image.
 
     Attributes:
         image: What is made public; None withdraws the revision that ``withdraws`` names.

@@ -164,7 +164,8 @@ class Images:
     """All images of a repository.
 
     Attributes:
-        releases: Differs for two sets of releases, or of records of what is outdated in them.
+        releases: A mark of the releases, and of the records of what is outdated in them: where it
+            is the same, so are these.
     """
 
     SCHEMA: ClassVar[int] = 1
@@ -180,8 +181,8 @@ class Latest:
     """The newest revision of an image; ``revision`` is null while none is offered.
 
     Attributes:
-        releases: Differs for two sets of the image's releases, or of records of what is outdated
-            in them.
+        releases: A mark of the image's releases, and of the records of what is outdated in them:
+            where it is the same, so are these.
     """
 
     SCHEMA: ClassVar[int] = 1
