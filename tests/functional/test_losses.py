@@ -16,6 +16,7 @@ from lago_images.settings import Settings
 from lago_images.storage.directory.store import DirectoryStore
 from tests.support.builders import SITE, manifest, publish_by_hand, publisher, put_copy
 from tests.support.schemas import validator
+from tests.support.specs import SpecsRepo
 
 BUILDS = [manifest(build_id=f"b{n}", fingerprint=f"f{n}") for n in (1, 2, 3, 4)]
 NAME = "debian-12"
@@ -195,3 +196,34 @@ def test_who_calls_it_on_a_terminal_is_asked(store, monkeypatch, answer, made):
     store.delete([f"{FOLDER}2.json"])
     call(store, "accept-loss", NAME, *WHY, stdin=answer, code=0 if made else 1)
     assert [stat.key for stat in store.list(FOLDER) if "/lost/" in stat.key] == made
+
+
+def test_after_the_newest_record_was_given_up_a_rebuild_publishes_again(tmp_path):
+    repo = SpecsRepo.create(tmp_path / "specs")
+    repo.disk("a.raw")
+    for line in ("", "#notes=once\n", "#notes=twice\n"):
+        repo.spec("one", "simple:a.raw", line)
+        repo.commit()
+        assert repo.run("ci", "rebuild", "one").code == 0
+    folder = repo.root / "image-repo/releases/one/x86_64"
+    newest = folder / "3.json"
+    newest.write_text("{")
+    refused = repo.run("ci", "rebuild", "one")
+    assert refused.code == 1, refused.out
+    assert "releases/one/x86_64/3.json is not a release" in refused.err
+    assert repo.run("repo", "accept-loss", "one", *WHY).code == 0
+    rebuilt = repo.run("ci", "rebuild", "one")
+    assert rebuilt.code == 0, rebuilt.err
+    # Its number is taken: what it was is not known.
+    assert "one: released revision 4" in rebuilt.out
+    assert newest.read_text() == "{"
+    verified = repo.run("repo", "verify")
+    assert verified.code == 0, verified.err
+    assert repo.run("repo", "list").out.splitlines()[1].split()[:3] == ["one", "x86_64", "4"]
+    assert repo.run("ci", "plan", "--exit-code").code == 0
+    yanked = repo.run("repo", "yank", "one", "--reason", "it is bad")
+    assert yanked.code == 0, yanked.err
+    assert repo.run("repo", "list").out.splitlines()[1:] == []
+    # Other bytes are nobody's to give up but who looks at them.
+    newest.write_text("[")
+    assert repo.run("ci", "rebuild", "one").code == 1

@@ -72,15 +72,21 @@ from lago_images.errors import ConflictError, RepositoryError, TamperedError
 from lago_images.repository.publishing.copying import Judged, PublicCopy
 from lago_images.repository.publishing.package_changes import package_changes
 from lago_images.repository.publishing.publisher import ATTEMPTS, Pause, pause
+from lago_images.repository.records.gaps import gaps
 from lago_images.repository.records.layout import (
     PUBLISHED,
     RELEASES,
     ImageId,
+    LossKey,
+    ReleaseKey,
     headers,
+    loss_key,
     release_key,
     retired_copy,
 )
+from lago_images.repository.records.loss import AcceptedLoss, covers
 from lago_images.repository.records.manifest import Manifest
+from lago_images.repository.records.parsing import SchemaError
 from lago_images.repository.records.release import BaseBinding, Release, Released
 from lago_images.repository.records.standing import (
     History,
@@ -234,10 +240,14 @@ def _bound_base(store: Store, manifest: Manifest) -> BaseBinding | None:
     # Listed anew: the base may have been withdrawn or retired since this run read the repository.
     listed = list(store.list(f"{RELEASES}{wanted.name}/{wanted.arch}/"))
     retired = {copy for stat in listed if (copy := retired_copy(stat.key))}
-    for release in reversed(standing(_history(store, listed, {}))):
+    history = _history(store, listed, {})
+    lost = _lost_up_to(wanted.image, listed, history)
+    for release in reversed(standing(history)):
         image = release.image
         if image is None or image.build != wanted.build_id or image.public in retired:
             continue
+        if release.revision < lost:
+            break
         sha256 = image.manifest.disk.sha256
         if manifest.base.digest != f"sha256:{sha256}":
             raise TamperedError(
@@ -336,8 +346,8 @@ def create(
     it is then. Releases, withdrawals and rollbacks are all made here. ``seen`` are releases that
     were read before.
 
-    Raises ``RepositoryError`` when a release is damaged, the build is retired, or other
-    publishers were faster, every time.
+    Raises ``RepositoryError`` when a release is damaged and nobody gave it up, the build is
+    retired, or other publishers were faster, every time.
     """
     seen = {} if seen is None else seen
     for _ in range(_MOST_REVISIONS_LOST):
@@ -347,6 +357,9 @@ def create(
         if wanted is None:
             return None
         _refuse_retired(wanted, listed)
+        # Above a record that was given up, too: its number is taken.
+        number = max(wanted.revision, _newest_taken(listed) + 1)
+        wanted = replace(wanted, revision=number)
         wanted = replace(wanted, package_changes=package_changes(store, history, wanted))
         if _create_object(store, wanted):
             return wanted
@@ -406,8 +419,10 @@ def _give_way(store: Store, created: Release, decision: Decision, seen: Seen) ->
         return None
 
     def decide(history: History) -> Release | None:
-        offered = standing(history)
-        earlier = [each for each in offered if each.revision < created.revision]
+        offered, image = standing(history), created.key.image
+        # What is lost, or was given up, may have withdrawn all before it.
+        lost = max((gap.last for gap in gaps(image, (r.revision for r in history))), default=0)
+        earlier = [each for each in offered if lost < each.revision < created.revision]
         # Somebody released or withdrew since: it is theirs to say what is offered.
         if offered[-1:] != (created,) or not earlier:
             return None
@@ -437,16 +452,49 @@ def _taken_back(history: History, manifest: Manifest, known_revision: int) -> Re
 
 
 def _history(store: Store, listed: Iterable[Stat], seen: Seen) -> History:
-    # An ETag stands for the bytes: what was read under the same one is not read again.
+    """Read the releases that are listed; a damaged one is left out where its loss is accepted."""
+    stats = tuple(listed)
+    accepted = [loss for stat in stats if (loss := loss_key(stat.key))]
     history = []
-    for stat in listed:
+    for stat in stats:
         key = release_key(stat.key)
         if key is None:
             continue
+        # An ETag stands for the bytes: what was read under the same one is not read again.
         if stat.key not in seen or seen[stat.key][0] != stat.etag:
-            seen[stat.key] = stat.etag, Release.parse(store.get(stat.key).data, key)
+            release = _read(store, key, accepted)
+            if release is None:
+                continue
+            seen[stat.key] = stat.etag, release
         history.append(seen[stat.key][1])
     return tuple(sorted(history, key=lambda r: r.revision))
+
+
+def _read(store: Store, key: ReleaseKey, accepted: Iterable[LossKey]) -> Release | None:
+    """Read a release; return None for a damaged one whose very bytes an operator gave up."""
+    data = store.get(str(key)).data
+    try:
+        return Release.parse(data, key)
+    except SchemaError:
+        raise
+    except RepositoryError:
+        loss = covers(accepted, key)
+        if loss is None or not AcceptedLoss.parse(store.get(str(loss)).data, loss).is_of(data):
+            raise
+        return None
+
+
+def _newest_taken(listed: Iterable[Stat]) -> int:
+    keys = (release_key(stat.key) for stat in listed)
+    return max((key.revision for key in keys if key), default=0)
+
+
+def _lost_up_to(image: ImageId, listed: Iterable[Stat], history: History) -> int:
+    """Return the newest revision whose record is missing, or was given up; 0 for none."""
+    keys = (release_key(stat.key) for stat in listed)
+    taken = {key.revision for key in keys if key}
+    given_up = taken - {release.revision for release in history}
+    return max([*given_up, *(gap.last for gap in gaps(image, taken))], default=0)
 
 
 def _refuse_retired(wanted: Release, listed: Iterable[Stat]) -> None:

@@ -343,17 +343,16 @@ def arch_of(store: Store, name: str, arch: str = "") -> str:
 def _to_withdraw(state: State, name: str, arch: str, revision: int | None) -> Release:
     """Find the release that is to be withdrawn; what clients get now if no revision is named."""
     if revision is None:
-        # The damaged record may be the newest release, or have withdrawn what looks like it.
-        damaged = [why for key, why in state.damaged.items() if key.image == ImageId(name, arch)]
-        if damaged:
+        # It is above all that is damaged, which may have withdrawn what is below.
+        if current := state.current(name, arch):
+            return current
+        image, unknown = ImageId(name, arch), state.damaged_unaccepted.items()
+        if damaged := [why for key, why in unknown if key.image == image]:
             raise UsageError(
                 f"which revision of {name} is meant is not known: {'; '.join(damaged)}",
                 hint="restore it from a copy first; lago-images repo verify names all damage",
             )
-        current = state.current(name, arch)
-        if current is None:
-            raise UsageError(f"{name} ({arch}) has no revision that is offered", hint=_shown(name))
-        return current
+        raise UsageError(f"{name} ({arch}) has no revision that is offered", hint=_shown(name))
     for release in state.history(name, arch):
         if release.revision == revision and release.image is not None:
             return release

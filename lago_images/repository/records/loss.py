@@ -4,6 +4,7 @@ It brings nothing back: what the lost records said stays unknown, and no revisio
 offered. It says who gave them up, when and why, so that nobody is told of them for ever.
 """
 
+import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
@@ -55,6 +56,10 @@ class AcceptedLoss:
     @property
     def key(self) -> LossKey:
         return LossKey(name=self.name, arch=self.arch, first=self.first, last=self.last)
+
+    def is_of(self, data: bytes) -> bool:
+        """Return whether these bytes of a record are those that were looked at and given up."""
+        return self.sha256 == hashlib.sha256(data).hexdigest()
 
     def to_json(self) -> bytes:
         return canonical({"schema": self.SCHEMA, **msgspec.to_builtins(self)})

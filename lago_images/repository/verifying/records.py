@@ -3,7 +3,6 @@
 Unlike ``state.read`` this trusts no cache: it is for finding all that is wrong at once.
 """
 
-import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import TypeVar
@@ -236,7 +235,7 @@ def _release(
         covering = covers(losses, key)
         loss = losses[covering] if covering else None
         # Other bytes than those that somebody looked at are another loss.
-        if loss and loss.sha256 == hashlib.sha256(data).hexdigest():
+        if loss and loss.is_of(data):
             return _accepted(name, error.message, loss)
         return lost_record(name, error.message, RESTORE_RECORD)
 
