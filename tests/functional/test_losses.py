@@ -11,7 +11,7 @@ from lago_images.cli.main import main
 from lago_images.repository.publishing import retention
 from lago_images.repository.publishing.retention import Retention
 from lago_images.repository.records import layout
-from lago_images.repository.records.state import read, survey
+from lago_images.repository.records.state import outlined, read, survey
 from lago_images.settings import Settings
 from lago_images.storage.directory.store import DirectoryStore
 from tests.support.builders import SITE, manifest, publish_by_hand, publisher, put_copy
@@ -128,6 +128,8 @@ def test_a_record_that_cannot_be_read_is_given_up_as_it_is_and_not_otherwise(sto
     # Nobody has looked at these bytes.
     store.put(key, b"[", expected=store.get(key).etag)
     assert of_records(report(store, 1))[key][0] == "problem"
+    assert key in call(store, "list", code=1).stderr
+    assert outlined(store).damaged_unaccepted.keys() == read(store).damaged.keys()
 
 
 def test_a_new_loss_is_none_that_was_accepted(store):

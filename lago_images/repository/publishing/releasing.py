@@ -84,7 +84,7 @@ from lago_images.repository.records.layout import (
     release_key,
     retired_copy,
 )
-from lago_images.repository.records.loss import AcceptedLoss, covers
+from lago_images.repository.records.loss import is_given_up
 from lago_images.repository.records.manifest import Manifest
 from lago_images.repository.records.parsing import SchemaError
 from lago_images.repository.records.release import BaseBinding, Release, Released
@@ -478,8 +478,7 @@ def _read(store: Store, key: ReleaseKey, accepted: Iterable[LossKey]) -> Release
     except SchemaError:
         raise
     except RepositoryError:
-        loss = covers(accepted, key)
-        if loss is None or not AcceptedLoss.parse(store.get(str(loss)).data, loss).is_of(data):
+        if not is_given_up(store, key, accepted, data):
             raise
         return None
 

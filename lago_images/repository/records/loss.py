@@ -11,9 +11,10 @@ from typing import ClassVar
 
 import msgspec
 
+from lago_images.errors import NotFoundError, RepositoryError
 from lago_images.repository.records.fields import Arch, Name, Sha256
 from lago_images.repository.records.gaps import Gap
-from lago_images.repository.records.layout import LossKey, ReleaseKey
+from lago_images.repository.records.layout import LossKey, ReleaseKey, loss_key
 from lago_images.repository.records.manifest import canonical
 from lago_images.repository.records.parsing import (
     LARGEST,
@@ -25,6 +26,7 @@ from lago_images.repository.records.parsing import (
     parse_json,
 )
 from lago_images.repository.records.release import Released
+from lago_images.storage.base import Store
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +79,39 @@ class AcceptedLoss:
         if problems:
             raise DocumentError(str(key), cls.WHAT, problems)
         return record
+
+
+def accepted_losses(
+    store: Store, names: Iterable[str], damaged: Iterable[ReleaseKey]
+) -> frozenset[LossKey]:
+    """Return the acceptances among the names of objects.
+
+    One that is about a damaged record counts for the very bytes that were given up: it and the
+    record are read for that.
+    """
+    accepted = frozenset(loss for name in names if (loss := loss_key(name)))
+    return frozenset(
+        loss
+        for loss in accepted
+        if all(is_given_up(store, key, [loss]) for key in damaged if covers([loss], key))
+    )
+
+
+def is_given_up(
+    store: Store, key: ReleaseKey, accepted: Iterable[LossKey], data: bytes | None = None
+) -> bool:
+    """Return whether the bytes of a damaged record are those that an operator gave up.
+
+    ``data`` are the bytes, where they were read. What cannot be read accepts nothing.
+    """
+    try:
+        loss = covers(accepted, key)
+        data = store.get(str(key)).data if data is None and loss else data
+        return bool(
+            loss and data and AcceptedLoss.parse(store.get(str(loss)).data, loss).is_of(data)
+        )
+    except (NotFoundError, RepositoryError):
+        return False
 
 
 def covers(accepted: Iterable[LossKey], lost: Gap | ReleaseKey) -> LossKey | None:

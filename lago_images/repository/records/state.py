@@ -24,13 +24,12 @@ from lago_images.repository.records.layout import (
     ImageId,
     LossKey,
     ReleaseKey,
-    loss_key,
     outdated_key,
     release_key,
     retired_copy,
     staged_build,
 )
-from lago_images.repository.records.loss import covers
+from lago_images.repository.records.loss import accepted_losses, covers
 from lago_images.repository.records.manifest import Manifest, canonical
 from lago_images.repository.records.outdated import NewestRecord, by_image, newest_records
 from lago_images.repository.records.outline import ReleaseOutline, outline
@@ -284,7 +283,7 @@ def _read(store: Store, once: Callable[[Store, caching.Cache], _S]) -> _S:
 def _read_once(store: Store, cache: caching.Cache) -> State:
     published, objects, wanted = _listed(store)
     records = read_records(store, cache, wanted, whole_release)
-    state, more = _with_outdated(store, cache, _state(records, objects, published))
+    state, more = _with_outdated(store, cache, _state(store, records, objects, published))
     is_fresh = records.is_fresh or more.is_fresh
     _keep(store, cache, {**records.entries, **more.entries}, is_fresh=is_fresh)
     return state
@@ -297,7 +296,7 @@ def _survey_once(store: Store, cache: caching.Cache) -> State:
         objects |= {stat.key: stat for stat in store.list(root, marks=_marks(root, names))}
     staged = [(objects[name], key) for name in objects if (key := staged_build(name))]
     records = read_records(store, cache, [*wanted, *staged], whole_release)
-    state, more = _with_outdated(store, cache, _state(records, objects, published))
+    state, more = _with_outdated(store, cache, _state(store, records, objects, published))
     if records.is_fresh or more.is_fresh:
         caching.save(store, replace(cache, entries={**records.entries, **more.entries}))
     return replace(state, lost=frozenset(lost_copies(state)))
@@ -307,11 +306,12 @@ def _outlined_once(store: Store, cache: caching.Cache) -> Offers[ReleaseOutline]
     published, objects, wanted = _listed(store)
     names = sorted(key.name for _, key in wanted)
     released = read_records(store, cache, wanted, outline)
+    damaged = {k: e.message for k, e in released.errors.items() if isinstance(k, ReleaseKey)}
     offers = Offers(
         releases=_histories(released.releases),
-        damaged={k: e.message for k, e in released.errors.items() if isinstance(k, ReleaseKey)},
+        damaged=damaged,
         retired=frozenset(copy for name in objects if (copy := retired_copy(name))),
-        accepted=frozenset(loss for name in objects if (loss := loss_key(name))),
+        accepted=accepted_losses(store, objects, damaged),
         published=published,
     )
     done = {key.staging.folder for key in offers.released_builds}
@@ -371,15 +371,19 @@ def _with_outdated(
 
 
 def _state(
-    records: Records[Release], objects: Mapping[str, Stat], published: PublishedCommit | None
+    store: Store,
+    records: Records[Release],
+    objects: Mapping[str, Stat],
+    published: PublishedCommit | None,
 ) -> State:
     # A damaged release is kept by its key: which revisions it withdrew is not known, see `live`.
     errors = records.errors.items()
+    damaged = {k: error.message for k, error in errors if isinstance(k, ReleaseKey)}
     return State(
         releases=_histories(records.releases),
-        damaged={k: error.message for k, error in errors if isinstance(k, ReleaseKey)},
+        damaged=damaged,
         retired=frozenset(copy for name in objects if (copy := retired_copy(name))),
-        accepted=frozenset(loss for name in objects if (loss := loss_key(name))),
+        accepted=accepted_losses(store, objects, damaged),
         objects=objects,
         published=published,
         staged=records.manifests,

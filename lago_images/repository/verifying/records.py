@@ -29,7 +29,7 @@ from lago_images.repository.records.layout import (
     retired_copy,
     staged_build,
 )
-from lago_images.repository.records.loss import AcceptedLoss, covers
+from lago_images.repository.records.loss import AcceptedLoss, accepted_losses, covers
 from lago_images.repository.records.manifest import Manifest
 from lago_images.repository.records.outdated import (
     NewestRecord,
@@ -104,13 +104,14 @@ def examine(store: Store) -> tuple[State, list[Finding]]:
         lambda name, key: _manifest(store, name, key),
         findings,
     )
+    damaged = {key: f"{key} cannot be read" for _, key in places if key not in readable}
     state = State(
         releases=histories(releases),
-        damaged={key: f"{key} cannot be read" for _, key in places if key not in readable},
+        damaged=damaged,
         objects=listed,
         published=None,
         retired=frozenset(copy for name in listed if (copy := retired_copy(name))),
-        accepted=frozenset(losses),
+        accepted=accepted_losses(store, listed, damaged) & losses.keys(),
         staged={manifest.key: manifest for manifest in manifests},
         incomplete=frozenset(m.key for m in manifests if not is_complete(m, listed)),
     )
