@@ -224,6 +224,26 @@ def test_each_fault_of_a_mirror_has_its_own_error(context, server, aged, keys, m
     assert [cause for cause, words in CAUSES.items() if words in told] == [fault]
 
 
+@pytest.mark.parametrize(
+    ("of_file", "why"),
+    [
+        ("Sat, 28 Nov 2026 10:00:00 GMT", "it was replaced after the list was made"),
+        ("Thu, 26 Nov 2026 10:00:00 GMT", "the list is newer than this file, of which the mirror"),
+        ("yesterday", "it was replaced since, or changed on its way"),
+    ],
+)
+def test_the_times_of_a_mirror_tell_a_replaced_file_from_an_old_one(
+    context, server, maker, of_file, why
+):
+    server.content |= NAMES | {"/d/SHA256SUMS": maker.clear(sums(NAMES))}
+    server.content["/d/disk-1.10.img"] = OLD * 2
+    server.times = {
+        "/d/SHA256SUMS": "Fri, 27 Nov 2026 10:00:00 GMT",
+        "/d/disk-1.10.img": of_file,
+    }
+    assert why in refused(base(server), context).message
+
+
 @pytest.mark.parametrize("style", ["gnu", "bsd"])
 def test_a_replaced_file_is_refused(context, server, maker, style):
     server.content |= NAMES | {"/d/SHA256SUMS": maker.clear(sums(NAMES, style=style))}
@@ -238,7 +258,8 @@ def test_a_replaced_file_is_refused(context, server, maker, style):
         f"checksum of: it was replaced since, or changed on its way ({why[style]})"
     )
     assert "#base-mirror" in error.hint
-    assert paths(server) == ["/d/SHA256SUMS", "/d/disk-1.10.img"] * ATTEMPTS
+    asked = ["/d/SHA256SUMS", "/d/disk-1.10.img"]
+    assert paths(server) == [*asked, *reversed(asked)] * ATTEMPTS
     assert [p.suffix for p in (context.cache / "downloads").iterdir()] == [".lock"]
 
 

@@ -22,6 +22,7 @@ class Files:
         ranges: Whether Range is understood.
         etag: The validator of every file; empty for none.
         modified: The time of every file, as HTTP writes it; empty for none.
+        times: That of some files, by path.
         retry_after: What a refusal asks to wait.
         requests: (path, Range or None, status) of each request.
         sent: The bytes of all answers' bodies.
@@ -33,6 +34,7 @@ class Files:
     ranges: bool = True
     etag: str = '"one"'
     modified: str = ""
+    times: dict[str, str] = field(default_factory=dict)
     retry_after: str = ""
     requests: list[tuple[str, str | None, int]] = field(default_factory=list)
     sent: int = 0
@@ -47,7 +49,8 @@ class Files:
             asked = {"Retry-After": self.retry_after} if self.retry_after else {}
             self._send(handler, self.refuse.pop(0) if self.refuse else 404, b"no", asked, wanted)
             return
-        named = {"ETag": self.etag, "Last-Modified": self.modified}
+        modified = self.times.get(handler.path, self.modified)
+        named = {"ETag": self.etag, "Last-Modified": modified}
         headers = {name: value for name, value in named.items() if value}
         start = re.fullmatch(r"bytes=(\d+)-", wanted or "")
         status = 200

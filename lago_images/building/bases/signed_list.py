@@ -5,6 +5,7 @@ time. So a mirror counts only where the three agree, and when none does, all are
 """
 
 from dataclasses import dataclass, replace
+from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from pathlib import Path
 from urllib.parse import quote, unquote
@@ -12,6 +13,7 @@ from urllib.parse import quote, unquote
 from lago_images.building.bases.checksum_list import Listed, NoMatchError, choose, parse
 from lago_images.building.bases.prepared import Prepared
 from lago_images.building.bases.simple import fetch, finished, largest
+from lago_images.building.downloads import LARGEST
 from lago_images.building.model import Context
 from lago_images.disks.ending import Ending
 from lago_images.disks.unpack import ChecksumError
@@ -35,6 +37,8 @@ _LARGEST_KEY = 2**20
 # may not be meant to see.
 _LIST = Limits(size=16 * 2**20, same_host_only=True)
 _SIGNATURE = Limits(size=2**20, same_host_only=True)
+# Of a file whose headers alone are read.
+_ANY = Limits(size=LARGEST)
 # What servers answer where they have no such file; those of object stores say that it is forbidden.
 _MISSING = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.FORBIDDEN, HTTPStatus.GONE})
 
@@ -195,9 +199,8 @@ def _fetch(url: str, file: Listed, disk: Path, mirror: Mirror, search: _Search) 
     try:
         fetch(url, file.checksum, disk, search.context, search.runner, largest=largest(spec))
     except ChecksumError as error:
-        raise _MirrorError(
-            _difference(url, file, mirror.checksums, error.ending), again=True, hint=_LATER
-        ) from error
+        message = _difference(url, file, mirror.checksums, error.ending, search)
+        raise _MirrorError(message, again=True, hint=_LATER) from error
     except BuildError as error:
         failure = error.__cause__
         if not isinstance(failure, HttpError):
@@ -215,16 +218,37 @@ def _fetch(url: str, file: Listed, disk: Path, mirror: Mirror, search: _Search) 
         raise _MirrorError(error.message, again=False, hint=hint) from error
 
 
-def _difference(url: str, listed: Listed, checksums: str, ending: Ending | None) -> str:
+def _since(url: str, checksums: str, search: _Search) -> str:
+    """Say how a file came to be another than the listed one, by the times that its mirror tells."""
+    of_file, of_list = _modified(url, search), _modified(checksums, search)
+    if of_file is None or of_list is None:
+        return "it was replaced since, or changed on its way"
+    if of_file > of_list:
+        return "it was replaced after the list was made"
+    return (
+        "the list is newer than this file, of which the mirror has an older one, or a changed one"
+    )
+
+
+def _modified(url: str, search: _Search) -> float | None:
+    """Return when a server says that a file was changed, in seconds; None where it does not."""
+    try:
+        with search.client.open(url, f"asking for {url}", _ANY, method="HEAD") as answer:
+            return parsedate_to_datetime(answer.headers.get("last-modified", "")).timestamp()
+    except (HttpError, ValueError, OverflowError):
+        return None
+
+
+def _difference(
+    url: str, listed: Listed, checksums: str, ending: Ending | None, search: _Search
+) -> str:
     """Say how a mirror's file differs from the one that is listed: it is incomplete, or another."""
     if ending and _is_incomplete(ending, listed.size):
         there = f"it has {ending.size} of {listed.size} bytes" if listed.size else str(ending)
         why = "the mirror has not finished copying it, or has lost a part"
         return f"{url} is incomplete, {there}: {why}"
-    message = (
-        f"{url} is not the file that {checksums} has the checksum of: it was replaced since, or "
-        "changed on its way"
-    )
+    since = _since(url, checksums, search)
+    message = f"{url} is not the file that {checksums} has the checksum of: {since}"
     if ending and listed.size not in {None, ending.size}:
         return f"{message} (it has {ending.size} bytes, not {listed.size})"
     if ending and listed.size is None and ending.is_whole is None:
