@@ -36,6 +36,8 @@ _GROUPS = {
     "actions": ("tests/functional/test_actions.py", "tests/functional/test_tutorial_github.py"),
     "jenkins": ("tests/functional/test_jenkins.py",),
     "storage": ("tests/functional/storage/",),
+    # The repository of 2,000 images takes a minute and a half.
+    "catalogue": ("tests/functional/test_catalogue.py",),
     "clients": ("tests/real/clients/",),
     "firmware": ("tests/real/test_firmware.py",),
     "npm": ("tests/functional/test_github.py", "tests/functional/test_ci_files.py"),
