@@ -31,6 +31,7 @@ from lago_images.repository.verifying.findings import Severity
 from lago_images.repository.verifying.web import base_url_problem
 from lago_images.settings import DEFAULT_REPOSITORY
 from lago_images.specs.commands import COMMANDS
+from lago_images.specs.folder import without_specs
 from lago_images.storage.base import Store
 
 _SETTINGS = f"{MANUAL.removesuffix('/docs')}/README.md#settings"
@@ -57,8 +58,7 @@ def doctor(invocation: Invocation, form: str, host: bool) -> None:
     else:
         for line in _lines(checks, terminal_width()):
             click.echo(line)
-    has_specs = (invocation.root / invocation.settings.specs).is_dir() if ok else False
-    for line in _next(checks, invocation, has_specs=has_specs):
+    for line in _next(checks, invocation):
         invocation.console.info(line)
     finish(succeeded=ok)
 
@@ -72,7 +72,7 @@ def _lines(checks: tuple[Check, ...], width: int | None) -> list[str]:
     return table(("state", "check", "found"), rows, width=width)
 
 
-def _next(checks: tuple[Check, ...], invocation: Invocation, *, has_specs: bool) -> Iterator[str]:
+def _next(checks: tuple[Check, ...], invocation: Invocation) -> Iterator[str]:
     """Yield what to do next: what is missing, in its order, else the first commands."""
     root, named = invocation.root, invocation.overrides.get("repository")
     missing = [check for check in checks if check.state is State.MISSING]
@@ -80,12 +80,12 @@ def _next(checks: tuple[Check, ...], invocation: Invocation, *, has_specs: bool)
         yield f"{number}. {check.name}: {check.do}"
     if missing:
         yield f"then: {command(root, named, 'doctor')} again"
-    elif has_specs:
+    elif invocation.has_specs:
         settings = invocation.settings
         steps = after_doctor(settings.repository, base_url=settings.base_url)
         yield f"next: {invocation.completed(steps)}"
     else:
-        yield "next, in a folder for specs: lago-images init"
+        yield f"next: {without_specs(invocation.root)}"
 
 
 def _checks(invocation: Invocation, *, host: bool) -> Iterator[Check]:
@@ -133,7 +133,7 @@ def _specs(invocation: Invocation) -> Check:
         name="specs",
         state=State.WARNING,
         found=f"{folder} does not exist",
-        do="run it in a specs repository, name one with -C, or make one: lago-images init",
+        do=without_specs(invocation.root),
     )
 
 

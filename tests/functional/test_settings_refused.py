@@ -184,7 +184,7 @@ def test_a_key_in_the_work_tree_is_told(repo, key):
     ran = repo.run("lint")
     assert ran.code == 0
     assert "warning: lago-images.toml:2: the signing key" in ran.err
-    assert "git add takes it along" in ran.err
+    assert "git add takes it along; move it out of there, or say env:VARIABLE in " in ran.err
     [(state, found)] = findings(repo)
     assert state == "warning"
     assert "is in the specs repository" in found
@@ -334,3 +334,30 @@ def test_a_folder_of_specs_that_is_missing_is_told_where_it_is_set(repo):
         assert f"lago-images.toml:2: there is no folder {repo.root}/images" in ran.out + ran.err
     ran = repo.run("lint", environ={"LAGO_IMAGES_SPECS": "other"})
     assert ran.out.startswith("LAGO_IMAGES_SPECS: there is no folder ")
+
+
+@pytest.mark.parametrize("command", [("lint",), ("ci", "plan"), ("build",), ("try", "x")])
+def test_where_there_is_no_spec_it_is_said_what_to_do_and_nothing_else(tmp_path, command):
+    empty = SpecsRepo(root=tmp_path)
+    ran = empty.run(*command)
+    said = ran.out + ran.err
+    assert ran.code == 2
+    assert "(there are no specs here: lago-images init makes an example; -C names another" in said
+    for idle in ("hint:", "nothing was done", "0 specs"):
+        assert idle not in said
+
+
+def test_at_the_top_of_several_folders_of_specs_these_are_named(tmp_path):
+    top = SpecsRepo(root=tmp_path)
+    for folder in ("two words", "servers", "no-settings/below"):
+        top.write(f"{folder}/lago-images.toml", "")
+    named = "here, but lago-images.toml below: say -C servers or -C 'two words'"
+    for command in (("lint",), ("build",), ("serve",), ("repo", "verify"), ("doctor",)):
+        ran = top.run(*command)
+        assert named in " ".join((ran.out + ran.err).split()), command
+    (tmp_path / "elsewhere").mkdir()
+    ran = top.run("-C", str(tmp_path), "lint", folder=tmp_path / "elsewhere")
+    assert "say -C ../servers or -C '../two words'" in ran.out
+    for number in range(9):
+        top.write(f"{number}/lago-images.toml", "")
+    assert "-C 3 or -C 4, or another" in top.run("lint").out

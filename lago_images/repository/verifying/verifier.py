@@ -18,7 +18,6 @@ from lago_images.errors import (
     SettingsError,
     UsageError,
 )
-from lago_images.first_steps import makes_the_first
 from lago_images.host.gpg import fingerprints, throw_away
 from lago_images.host.process import Runner
 from lago_images.host.threads import side_by_side
@@ -275,19 +274,18 @@ def refuse_missing(store: Store) -> None:
         raise UsageError(f"there is no folder {store.folder}", hint=_CHECK)
 
 
-def refuse_nothing(store: Store, *, is_named: bool, base_url: str) -> None:
+def refuse_nothing(store: Store, *, is_named: bool, first: str) -> None:
     """Raise ``UsageError`` where a store has no repository at all.
 
     Args:
         store: Where it would be.
         is_named: Whether the call says where it is: then a path may be mistyped.
-        base_url: Its own, of the settings; empty where they say none.
+        first: How its first images are made.
     """
     if is_named:
         refuse_missing(store)
     found = look(store)
     if found is Presence.EMPTY:
-        first = makes_the_first(store.url, base_url=base_url)
         hint = f"check the path or URL; {first}" if is_named else first
         raise UsageError(f"nothing was ever published in {store.url}", hint=hint)
     if found is Presence.ANOTHER:
