@@ -38,11 +38,19 @@ from lago_images.storage.open import is_same
     multiple=True,
     help="A key that no longer signs: delete what it signed.",
 )
+@click.option("--base-url", help="Where clients will find the repository.")
 @RECORD
 @FORMAT
 @click.pass_obj
-def refresh(invocation: Invocation, retire: tuple[str, ...], outdated: bool, form: str) -> None:
-    """Render index, repo.metadata and catalogue again from what is in the repository."""
+def refresh(
+    invocation: Invocation, retire: tuple[str, ...], base_url: str | None, outdated: bool, form: str
+) -> None:
+    """Render index, repo.metadata and catalogue again from what is in the repository.
+
+    Its name and base-url become those that settings, environment or this call say; what none of
+    these says stays as it is published.
+    """
+    invocation.override(base_url=base_url)
     # gpg shows a fingerprint in groups of four, and people paste it as they see it.
     keys = frozenset(text.replace(" ", "").upper() for text in retire)
     record = recorder(invocation) if outdated else None

@@ -45,7 +45,12 @@ from lago_images.repository.rendering.signing import (
     key_fingerprint,
     open_signer,
 )
-from lago_images.repository.rendering.site import Site, site_of
+from lago_images.repository.rendering.site import (
+    DEFAULT_BASE_URL,
+    DEFAULT_NAME,
+    Site,
+    site_of,
+)
 from lago_images.settings import FILE, Settings
 from lago_images.storage.base import Blob, Store
 
@@ -165,8 +170,12 @@ def publishing(
     environ: Mapping[str, str],
     now: Callable[[], float],
     retire: frozenset[str] = frozenset(),
+    is_told: bool = False,
 ) -> Iterator[Publisher]:
     """Open a publisher, once the settings, the store and the signing keys have proven themselves.
+
+    A name and URL that were published stay where the settings say none. Unless it ``is_told``
+    already, what changes of them is said, and what stays.
 
     Raises:
         SettingsError: What the settings say of the repository cannot be published.
@@ -174,7 +183,6 @@ def publishing(
         UnsafeStoreError: The store does not keep conditional writes.
         SigningError: A key cannot sign, or a published key's clients would be left behind.
     """
-    site = site_of(settings, store.url)
     runner = Runner(environ=environ)
 
     def fingerprint(armour: bytes) -> str:
@@ -182,11 +190,13 @@ def publishing(
 
     with open_signer(settings, environ, runner) as signer:
         before = _read_before(store, signer)
+        published = before.files.get(layout.METADATA)
+        site = site_of(_not_defaults(published, settings, store.url), store.url)
         if index := before.files.get(layout.INDEX):
             _refuse_strange(store, index)
         refuse_key_change(before.files, signer, fingerprint, retire)
-        for message in _changed_settings(before.files, site, settings):
-            console.warn(message)
+        if not is_told:
+            _tell_settings(before.files, site, settings, console)
         # Last, as a probe writes: what is refused above has touched nothing.
         store.ensure_safe_writes(single_writer=settings.single_writer, console=console)
         yield Publisher(
@@ -207,12 +217,32 @@ def as_published(store: Store, settings: Settings) -> Settings:
     Where it says none, or what cannot be one, they are as they were.
     """
     try:
-        view = client_setup.describe(store.get(layout.METADATA).data)
+        return _described(store.get(layout.METADATA), settings, store.url)
+    except NotFoundError:
+        return settings
+
+
+def _described(metadata: Blob | None, settings: Settings, store_url: str) -> Settings:
+    try:
+        view = client_setup.describe(metadata.data if metadata else b"")
         published = replace(settings, name=view.name, base_url="".join(view.bases[:1]))
-        site_of(published, store.url)
-    except (NotFoundError, RepositoryError, SettingsError):
+        site_of(published, store_url)
+    except (RepositoryError, SettingsError):
         return settings
     return published
+
+
+def _not_defaults(metadata: Blob | None, settings: Settings, store_url: str) -> Settings:
+    """Return settings that have the published name and URL where they say none.
+
+    A default would send all clients elsewhere, which nobody asked for.
+    """
+    published = _described(metadata, settings, store_url)
+    return replace(
+        settings,
+        name=settings.name if settings.name.strip() else published.name,
+        base_url=settings.base_url or published.base_url,
+    )
 
 
 def _refuse_strange(store: Store, index: Blob) -> None:
@@ -232,24 +262,30 @@ def _refuse_strange(store: Store, index: Blob) -> None:
         )
 
 
-def _changed_settings(before: Mapping[str, Blob], site: Site, settings: Settings) -> Iterator[str]:
-    """Yield what was published by another name or URL: clients of lago go where these say."""
+def _tell_settings(
+    before: Mapping[str, Blob], site: Site, settings: Settings, console: Console
+) -> None:
+    """Warn of a published name or URL that changes, as clients of lago go where these say.
+
+    Also say which is kept, where the default is another.
+    """
     # One that is damaged is rendered anew, whatever it said.
     with suppress(KeyError, ValueError, TypeError, AttributeError):
         plain = json.loads(before[layout.METADATA].data)
         urls = [source["args"]["baseurl"] for source in plain["sources"].values()]
-        of_urls = [("base-url", url, site.base_url, settings.base_url) for url in urls[:1]]
-        for setting, old, new, chosen in (
-            ("name", plain["name"], site.name, settings.name.strip()),
-            *of_urls,
-        ):
+        for setting, old, new, chosen, default in (
+            ("name", plain["name"], site.name, settings.name.strip(), DEFAULT_NAME),
+            *(("base-url", url, site.base_url, settings.base_url, DEFAULT_BASE_URL)
+              for url in urls[:1]),
+        ):  # fmt: skip
             origin = settings.origins.get(setting.replace("-", "_"), FILE)
-            if old != new and chosen:
-                yield f"the published {setting} {old!r} becomes {new!r}, as {origin} says"
-            elif old != new:
-                yield (
-                    f"the published {setting} {old!r} becomes the default {new!r}: to keep it, "
-                    f"put {setting} = {json.dumps(old)} into {FILE}"
+            if old != new:
+                says = f"{new!r}, as {origin} says" if chosen else f"the default {new!r}"
+                console.warn(f"the published {setting} {old!r} becomes {says}")
+            elif not chosen and old != default:
+                console.info(
+                    f"the published {setting} {old!r} is kept: no file, variable or option says "
+                    "another"
                 )
 
 
