@@ -26,6 +26,7 @@ from lago_images.host.doctor import Check, State, host_checks
 from lago_images.host.process import Runner
 from lago_images.planning.key_files import exposures
 from lago_images.repository.publishing.key_change import left_behind
+from lago_images.repository.publishing.publisher import to_publish
 from lago_images.repository.records.layout import INDEX, RELEASES
 from lago_images.repository.rendering.signing import Signer, open_signer
 from lago_images.repository.rendering.site import site_of
@@ -220,6 +221,7 @@ def _base_url(invocation: Invocation, store: Store | None) -> Check:
     if store is None:
         return Check(name=name, state=State.OK, found=base_url)
     try:
+        base_url = site_of(to_publish(store, settings), store.url).base_url
         store.head(INDEX)
     except StorageError:
         # Mostly nothing was published there, so that there is nothing to ask for.
@@ -265,6 +267,7 @@ def _is_refused(check: Check) -> bool:
 
 def _refused(store: Store, signer: Signer, environ: Mapping[str, str]) -> Check | None:
     """Return why the next publication will be refused for its keys; None where it will not."""
+    error: Error | None
     try:
         error = left_behind(store, signer, environ)
     except (StorageError, SigningError) as failure:

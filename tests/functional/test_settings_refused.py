@@ -281,6 +281,8 @@ def test_a_default_replaces_no_published_name_and_no_url(disk, command):
         said = f"the published {kept} is kept: no file, variable or option says another\n"
         assert ran.err.count(said) == 1
     assert site(disk) == ("my-images", "https://images.example.org")
+    checks = disk.run("doctor", "--format", "json").json()["checks"]
+    assert "https://images.example.org" in [each["found"] for each in checks]
     # Who does mean the default says so.
     default = {"LAGO_IMAGES_BASE_URL": "http://127.0.0.1:8181", "LAGO_IMAGES_NAME": "test"}
     assert "becomes 'test', as LAGO_IMAGES_NAME says" in disk.run(*command, environ=default).err

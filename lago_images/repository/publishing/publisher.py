@@ -190,8 +190,8 @@ def publishing(
 
     with open_signer(settings, environ, runner) as signer:
         before = _read_before(store, signer)
-        published = before.files.get(layout.METADATA)
-        site = site_of(_not_defaults(published, settings, store.url), store.url)
+        published = _described(before.files.get(layout.METADATA), settings, store.url)
+        site = site_of(_without_defaults(settings, published), store.url)
         if index := before.files.get(layout.INDEX):
             _refuse_strange(store, index)
         refuse_key_change(before.files, signer, fingerprint, retire)
@@ -222,6 +222,15 @@ def as_published(store: Store, settings: Settings) -> Settings:
         return settings
 
 
+def to_publish(store: Store, settings: Settings) -> Settings:
+    """Return settings with the name and URL that the next publication has.
+
+    A default replaces none that were published: it would send all clients elsewhere, which nobody
+    asked for.
+    """
+    return _without_defaults(settings, as_published(store, settings))
+
+
 def _described(metadata: Blob | None, settings: Settings, store_url: str) -> Settings:
     try:
         view = client_setup.describe(metadata.data if metadata else b"")
@@ -232,12 +241,7 @@ def _described(metadata: Blob | None, settings: Settings, store_url: str) -> Set
     return published
 
 
-def _not_defaults(metadata: Blob | None, settings: Settings, store_url: str) -> Settings:
-    """Return settings that have the published name and URL where they say none.
-
-    A default would send all clients elsewhere, which nobody asked for.
-    """
-    published = _described(metadata, settings, store_url)
+def _without_defaults(settings: Settings, published: Settings) -> Settings:
     return replace(
         settings,
         name=settings.name if settings.name.strip() else published.name,
