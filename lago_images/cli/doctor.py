@@ -34,7 +34,7 @@ from lago_images.repository.verifying.findings import Severity
 from lago_images.repository.verifying.web import base_url_problem
 from lago_images.settings import DEFAULT_REPOSITORY
 from lago_images.specs.commands import COMMANDS
-from lago_images.specs.folder import without_specs
+from lago_images.specs.folder import folders_below, without_specs
 from lago_images.storage.base import Store
 
 _SETTINGS = f"{MANUAL.removesuffix('/docs')}/README.md#settings"
@@ -89,8 +89,10 @@ def _next(checks: tuple[Check, ...], invocation: Invocation) -> Iterator[str]:
         settings = invocation.settings
         steps = after_doctor(settings.repository, base_url=settings.base_url)
         yield f"next: {invocation.completed(steps)}"
-    else:
+    elif folders_below(invocation.root):
         yield f"next: {without_specs(invocation.root)}"
+    else:
+        yield "next, in a folder for specs: lago-images init"
 
 
 def _checks(invocation: Invocation, *, host: bool) -> Iterator[Check]:

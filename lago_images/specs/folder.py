@@ -45,12 +45,17 @@ def spec_names(folder: Path | int) -> list[str]:
         )
 
 
+def folders_below(root: Path) -> list[Path]:
+    """Return the folders in one that are specs repositories of their own, by their settings."""
+    return sorted(path.parent for path in root.glob(f"*/{SETTINGS}"))
+
+
 def without_specs(root: Path) -> str:
     """Return what to do in a folder without specs: they may be in those below, which have settings.
 
     Names of folders start at the current one.
     """
-    others = sorted(path.parent for path in root.glob(f"*/{SETTINGS}"))
+    others = folders_below(root)
     if not others:
         return "there are no specs here: lago-images init makes an example; -C names another folder"
     named = [f"-C {shlex.quote(os.path.relpath(each))}" for each in others[:_NAMED]]

@@ -58,11 +58,7 @@ def test_it_ends_with_what_to_do_next(repo):
             "s3://example-images",
             "commit; lago-images ci rebuild --changed, or push and let CI publish",
         ),
-        (
-            False,
-            "",
-            "there are no specs here: lago-images init makes an example; -C names another folder",
-        ),
+        (False, "", "next, in a folder for specs: lago-images init"),
     ],
 )
 def test_the_first_commands_are_those_of_a_folder_with_specs_or_without(

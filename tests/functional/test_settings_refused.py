@@ -380,6 +380,7 @@ def test_at_the_top_of_several_folders_of_specs_these_are_named(tmp_path):
     for command in (("lint",), ("build",), ("serve",), ("repo", "verify"), ("doctor",)):
         ran = top.run(*command)
         assert named in " ".join((ran.out + ran.err).split()), command
+    assert "next, in a folder for specs" not in top.run("doctor").err
     (tmp_path / "elsewhere").mkdir()
     ran = top.run("-C", str(tmp_path), "lint", folder=tmp_path / "elsewhere")
     assert "say -C ../servers or -C '../two words'" in ran.out
